@@ -1,6 +1,8 @@
 //! The Model Context Protocol over WebSockets.
 #![cfg_attr(docsrs, feature(doc_cfg))]
 
+pub mod decode;
+pub mod encode;
 pub mod error;
 pub mod message;
 
