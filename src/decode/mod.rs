@@ -12,7 +12,7 @@ mod method;
 
 use rmcp::{
     RoleClient, RoleServer,
-    model::RequestId,
+    model::{ClientNotification, RequestId, ServerNotification},
     service::{RxJsonRpcMessage, ServiceRole},
 };
 
@@ -25,18 +25,46 @@ pub use self::{
 pub trait Role: ServiceRole {
     /// The method of a request that this role sends.
     fn method_of(request: &Self::Req) -> Method;
+
+    /// The id in a `notifications/cancelled` that this role sends.
+    fn cancelled(notification: &Self::Not) -> Option<&RequestId>;
+
+    /// The id in a `notifications/cancelled` of the peer.
+    fn cancelled_by_peer(notification: &Self::PeerNot) -> Option<&RequestId>;
+}
+
+macro_rules! cancelled {
+    ($own:ident, $peer:ident) => {
+        fn cancelled(notification: &$own) -> Option<&RequestId> {
+            match notification {
+                $own::CancelledNotification(cancelled) => cancelled.params.request_id.as_ref(),
+                _ => None,
+            }
+        }
+
+        fn cancelled_by_peer(notification: &$peer) -> Option<&RequestId> {
+            match notification {
+                $peer::CancelledNotification(cancelled) => cancelled.params.request_id.as_ref(),
+                _ => None,
+            }
+        }
+    };
 }
 
 impl Role for RoleClient {
     fn method_of(request: &Self::Req) -> Method {
         request.into()
     }
+
+    cancelled!(ClientNotification, ServerNotification);
 }
 
 impl Role for RoleServer {
     fn method_of(request: &Self::Req) -> Method {
         request.into()
     }
+
+    cancelled!(ServerNotification, ClientNotification);
 }
 
 /// The calls in flight, lent to the decoder for one message.

@@ -1,0 +1,390 @@
+//! The way to an open connection: name, TCP, TLS, upgrade, redirects and fallbacks.
+
+use std::{fmt, io, sync::Arc, time::Duration};
+
+use base64::{Engine as _, engine::general_purpose::STANDARD};
+use bytes::Bytes;
+use futures::{
+    FutureExt,
+    future::{Either, select},
+};
+use http::{
+    HeaderMap, HeaderValue, Method, Request, Response, StatusCode, Uri,
+    header::{
+        AUTHORIZATION, CONNECTION, HOST, LOCATION, RETRY_AFTER, SEC_WEBSOCKET_ACCEPT,
+        SEC_WEBSOCKET_EXTENSIONS, SEC_WEBSOCKET_KEY, SEC_WEBSOCKET_PROTOCOL, SEC_WEBSOCKET_VERSION,
+        UPGRADE, WWW_AUTHENTICATE,
+    },
+};
+use http_body_util::{BodyExt, Empty, Limited};
+use hyper::{body::Incoming, client::conn::http1};
+use hyper_util::rt::TokioIo;
+use tokio::net::TcpStream;
+use tracing::{Instrument, Span};
+use url::{Host, Url};
+
+use super::tls::{self, Tls};
+use crate::{
+    duplex::BoxLink,
+    error::{HandshakeError, Refusal},
+    layer::socket::Side,
+    transport::Layers,
+    upgrade::{Io, SUBPROTOCOL, accept_key, is_websocket, reclaim, set_nodelay},
+};
+
+/// How many redirects within the origin are followed.
+const MAX_REDIRECTS: usize = 5;
+
+/// How much of a refusal's body is kept, in bytes.
+const MAX_BODY: usize = 4 << 10;
+
+/// Where to, and what to say there.
+pub(super) struct Target {
+    pub(super) url: String,
+    pub(super) headers: HeaderMap,
+    /// The subprotocols to offer, `mcp` first.
+    pub(super) offers: Vec<String>,
+    pub(super) tls: Tls,
+}
+
+/// A link that was just made.
+pub(super) struct Dialled {
+    pub(super) link: BoxLink,
+    pub(super) subprotocol: Option<String>,
+    pub(super) span: Span,
+}
+
+/// An accepted upgrade.
+struct Accepted<S> {
+    stream: S,
+    leftover: Bytes,
+    subprotocol: Option<String>,
+}
+
+impl Target {
+    /// Dials. Where the server seems to dislike what was offered, it is offered `mcp` alone, then
+    /// nothing: no one offer suits every server in the field.
+    pub(super) async fn dial(&self, layers: &Layers) -> Result<Dialled, HandshakeError> {
+        let url = self.url()?;
+        let span = span(&url);
+        let only_mcp = [SUBPROTOCOL.to_owned()];
+        let mut offers = vec![&self.offers[..], &only_mcp, &[]];
+        offers.dedup();
+        async {
+            let mut first = None;
+            for offer in offers {
+                match self.follow(url.clone(), offer, layers).await {
+                    Ok((link, subprotocol)) => {
+                        tracing::debug!(subprotocol, "connected");
+                        return Ok(Dialled { link, subprotocol, span: span.clone() });
+                    }
+                    Err(error) if may_be_the_offer(&error) => {
+                        tracing::debug!(%error, ?offer, "refused, perhaps for the subprotocols offered");
+                        first.get_or_insert(error);
+                    }
+                    Err(error) => return Err(first.unwrap_or(error)),
+                }
+            }
+            Err(first.unwrap_or_else(|| HandshakeError::Invalid("nothing to dial".into())))
+        }
+        .instrument(span.clone())
+        .await
+    }
+
+    /// The opening handshake on a stream that exists already.
+    pub(super) async fn over<S: Io>(
+        &self,
+        stream: S,
+        layers: &Layers,
+    ) -> Result<Dialled, HandshakeError> {
+        let url = self.url()?;
+        let span = span(&url);
+        set_nodelay(&stream);
+        let Accepted { stream, leftover, subprotocol } =
+            self.upgrade(&url, &self.offers, stream).instrument(span.clone()).await?;
+        Ok(Dialled { link: layers.link(stream, leftover, Side::Client), subprotocol, span })
+    }
+
+    fn url(&self) -> Result<Url, HandshakeError> {
+        let invalid = |what: &dyn fmt::Display| HandshakeError::Invalid(format!("URL: {what}"));
+        let mut url = Url::parse(&self.url).map_err(|error| invalid(&error))?;
+        if !matches!(url.scheme(), "ws" | "wss") {
+            return Err(invalid(&format_args!("the scheme {:?} is not ws or wss", url.scheme())));
+        }
+        if url.host().is_none() {
+            return Err(invalid(&"no host"));
+        }
+        url.set_fragment(None);
+        Ok(url)
+    }
+
+    /// Dials `url` and whatever it redirects to within its origin.
+    async fn follow(
+        &self,
+        mut url: Url,
+        offer: &[String],
+        layers: &Layers,
+    ) -> Result<(BoxLink, Option<String>), HandshakeError> {
+        for _ in 0..MAX_REDIRECTS {
+            match self.attempt(&url, offer, layers).await {
+                Err(HandshakeError::Refused(refusal)) => match redirected(&url, &refusal) {
+                    Some(next) => url = next,
+                    None => return Err(HandshakeError::Refused(refusal)),
+                },
+                result => return result,
+            }
+        }
+        self.attempt(&url, offer, layers).await
+    }
+
+    async fn attempt(
+        &self,
+        url: &Url,
+        offer: &[String],
+        layers: &Layers,
+    ) -> Result<(BoxLink, Option<String>), HandshakeError> {
+        let port = url.port_or_known_default().unwrap_or(80);
+        let unreachable = |error: io::Error| HandshakeError::Connect(Arc::new(error));
+        let host = match url.host() {
+            Some(Host::Domain(name)) => name.to_owned(),
+            Some(Host::Ipv4(address)) => address.to_string(),
+            Some(Host::Ipv6(address)) => address.to_string(),
+            None => return Err(HandshakeError::Invalid("URL: no host".into())),
+        };
+        let tcp = TcpStream::connect((host.as_str(), port)).await.map_err(unreachable)?;
+        set_nodelay(&tcp);
+        if url.scheme() == "ws" {
+            return self.link(url, offer, layers, tcp).await;
+        }
+        #[cfg(any(feature = "__rustls", feature = "native-tls"))]
+        {
+            let stream = tls::handshake(&self.tls, &host, tcp).await?;
+            self.link(url, offer, layers, stream).await
+        }
+        #[cfg(not(any(feature = "__rustls", feature = "native-tls")))]
+        Err(HandshakeError::Tls("this build has no TLS; enable a feature for it".into()))
+    }
+
+    async fn link<S: Io>(
+        &self,
+        url: &Url,
+        offer: &[String],
+        layers: &Layers,
+        stream: S,
+    ) -> Result<(BoxLink, Option<String>), HandshakeError> {
+        let Accepted { stream, leftover, subprotocol } = self.upgrade(url, offer, stream).await?;
+        Ok((layers.link(stream, leftover, Side::Client), subprotocol))
+    }
+
+    /// The opening handshake of the client (RFC 6455, section 4.1), by hyper.
+    async fn upgrade<S: Io>(
+        &self,
+        url: &Url,
+        offer: &[String],
+        stream: S,
+    ) -> Result<Accepted<S>, HandshakeError> {
+        let key = STANDARD.encode(rand::random::<[u8; 16]>());
+        let request = self.request(url, offer, &key)?;
+        let (mut sender, connection) =
+            http1::handshake(TokioIo::new(stream)).await.map_err(handshake_error)?;
+        let mut connection = connection.with_upgrades().fuse();
+        let response = match select(sender.send_request(request).boxed(), &mut connection).await {
+            Either::Left((response, _)) => response,
+            Either::Right((_, response)) => response.await,
+        };
+        let response = response.map_err(handshake_error)?;
+        if response.status() != StatusCode::SWITCHING_PROTOCOLS {
+            let refusal = match select(refusal(response).boxed(), &mut connection).await {
+                Either::Left((refusal, _)) => refusal,
+                Either::Right((_, refusal)) => refusal.await,
+            };
+            return Err(HandshakeError::Refused(Box::new(refusal)));
+        }
+        let subprotocol = check(&response, offer, &key)?;
+        let upgraded = match select(hyper::upgrade::on(response), connection).await {
+            Either::Left((upgraded, _)) => upgraded,
+            Either::Right((_, upgraded)) => upgraded.await,
+        };
+        let upgraded = upgraded.map_err(handshake_error)?;
+        let Some((stream, leftover)) = reclaim(upgraded) else {
+            return Err(HandshakeError::NotWebSocket("the stream was lost in the upgrade".into()));
+        };
+        Ok(Accepted { stream, leftover, subprotocol })
+    }
+
+    fn request(
+        &self,
+        url: &Url,
+        offer: &[String],
+        key: &str,
+    ) -> Result<Request<Empty<Bytes>>, HandshakeError> {
+        let invalid = |error: http::Error| HandshakeError::Invalid(error.to_string());
+        let host = match (url.host_str(), url.port()) {
+            (Some(host), Some(port)) => format!("{host}:{port}"),
+            (host, _) => host.unwrap_or_default().to_owned(),
+        };
+        let path = &url[url::Position::BeforePath..url::Position::AfterQuery];
+        let mut request = Request::builder()
+            .method(Method::GET)
+            .uri(path)
+            .header(HOST, host)
+            .header(CONNECTION, "Upgrade")
+            .header(UPGRADE, "websocket")
+            .header(SEC_WEBSOCKET_VERSION, "13")
+            .header(SEC_WEBSOCKET_KEY, key);
+        if !offer.is_empty() {
+            request = request.header(SEC_WEBSOCKET_PROTOCOL, offer.join(", "));
+        }
+        let mut request = request.body(Empty::new()).map_err(invalid)?;
+        if let Some(credentials) = basic(url)? {
+            request.headers_mut().insert(AUTHORIZATION, credentials);
+        }
+        for name in self.headers.keys() {
+            request.headers_mut().remove(name);
+            for value in self.headers.get_all(name) {
+                request.headers_mut().append(name, value.clone());
+            }
+        }
+        Ok(request)
+    }
+}
+
+impl fmt::Debug for Target {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        let url = self.url().map(|url| origin_and_path(&url));
+        f.debug_struct("Target")
+            .field("url", &url.unwrap_or_default())
+            .field("headers", &self.headers.keys())
+            .field("offers", &self.offers)
+            .finish_non_exhaustive()
+    }
+}
+
+/// The URL without what may be secret: user, password and query.
+fn origin_and_path(url: &Url) -> String {
+    let host = &url[url::Position::BeforeHost..url::Position::AfterPath];
+    format!("{}://{host}", url.scheme())
+}
+
+fn span(url: &Url) -> Span {
+    tracing::info_span!("websocket", url = %origin_and_path(url))
+}
+
+/// The credentials in a URL, as browsers and HTTP clients send them (RFC 7617).
+fn basic(url: &Url) -> Result<Option<HeaderValue>, HandshakeError> {
+    if url.username().is_empty() && url.password().is_none() {
+        return Ok(None);
+    }
+    let decode = |text| percent_encoding::percent_decode_str(text).decode_utf8_lossy();
+    let pair = format!("{}:{}", decode(url.username()), decode(url.password().unwrap_or_default()));
+    let mut value = HeaderValue::try_from(format!("Basic {}", STANDARD.encode(pair)))
+        .map_err(|error| HandshakeError::Invalid(error.to_string()))?;
+    value.set_sensitive(true);
+    Ok(Some(value))
+}
+
+/// Whether a server that answers so may only dislike the subprotocols offered. Statuses that have a
+/// meaning of their own are taken at their word.
+fn may_be_the_offer(error: &HandshakeError) -> bool {
+    match error {
+        HandshakeError::Refused(refusal) => {
+            refusal.status.is_client_error()
+                && !matches!(refusal.status.as_u16(), 401 | 403 | 404 | 407 | 408 | 410 | 425 | 429)
+        }
+        HandshakeError::Connect(error) => error.kind() == io::ErrorKind::UnexpectedEof,
+        _ => false,
+    }
+}
+
+/// Where a refusal redirects to, if that is in the same origin (RFC 6454).
+fn redirected(from: &Url, refusal: &Refusal) -> Option<Url> {
+    if !matches!(refusal.status.as_u16(), 301 | 302 | 303 | 307 | 308) {
+        return None;
+    }
+    let mut to = from.join(&refusal.location.as_ref()?.to_string()).ok()?;
+    let scheme = match to.scheme() {
+        "http" | "ws" => "ws",
+        "https" | "wss" => "wss",
+        _ => return None,
+    };
+    // `Url` forgets a default port when the scheme changes, so compare before.
+    let same = scheme == from.scheme()
+        && to.host() == from.host()
+        && to.port_or_known_default() == from.port_or_known_default();
+    to = Url::parse(&format!("{scheme}{}", &to[url::Position::AfterScheme..])).ok()?;
+    to.set_fragment(None);
+    same.then_some(to)
+}
+
+/// What is to be known about an answer that is no upgrade.
+async fn refusal(response: Response<Incoming>) -> Refusal {
+    let (parts, body) = response.into_parts();
+    let text = |name| parts.headers.get(name).and_then(|value: &HeaderValue| value.to_str().ok());
+    let mut refusal = Refusal::new(parts.status, "");
+    refusal.location = text(LOCATION).and_then(|uri| uri.parse::<Uri>().ok());
+    refusal.retry_after = text(RETRY_AFTER)
+        .and_then(|seconds| seconds.trim().parse().ok())
+        .map(Duration::from_secs);
+    refusal.www_authenticate = text(WWW_AUTHENTICATE).map(str::to_owned);
+    let mut body = Limited::new(body, MAX_BODY);
+    let mut bytes = Vec::new();
+    // The body is an aid, not a promise: a server that stalls on it is not waited for.
+    let read = async {
+        while let Some(Ok(frame)) = body.frame().await {
+            bytes.extend_from_slice(frame.data_ref().unwrap_or(&Bytes::new()));
+        }
+    };
+    let _ = tokio::time::timeout(Duration::from_secs(1), read).await;
+    refusal.body = String::from_utf8_lossy(&bytes).into_owned();
+    refusal
+}
+
+/// Checks the server's part of the handshake (RFC 6455, section 4.1, items 2 to 6), but tolerates
+/// that it ignores the subprotocols, answers `mcp` unasked, or returns the whole offer.
+fn check(
+    response: &Response<Incoming>,
+    offer: &[String],
+    key: &str,
+) -> Result<Option<String>, HandshakeError> {
+    let headers = response.headers();
+    let not = |what: &str| Err(HandshakeError::NotWebSocket(what.into()));
+    if !is_websocket(headers) {
+        return not("101 without an upgrade to websocket");
+    }
+    let accept = headers.get(SEC_WEBSOCKET_ACCEPT).map(HeaderValue::as_bytes);
+    if accept != Some(accept_key(key.as_bytes()).as_bytes()) {
+        return not("Sec-WebSocket-Accept does not answer the key");
+    }
+    if headers.contains_key(SEC_WEBSOCKET_EXTENSIONS) {
+        return not("an extension that was not offered");
+    }
+    let Some(chosen) = headers.get(SEC_WEBSOCKET_PROTOCOL) else { return Ok(None) };
+    let chosen = String::from_utf8_lossy(chosen.as_bytes());
+    let chosen = chosen.trim();
+    if chosen == SUBPROTOCOL || offer.iter().any(|offered| offered == chosen) {
+        Ok(Some(chosen.to_owned()))
+    } else if chosen == offer.join(", ") {
+        Ok(offer.first().cloned())
+    } else {
+        Err(HandshakeError::Subprotocol(chosen.to_owned()))
+    }
+}
+
+fn handshake_error(error: hyper::Error) -> HandshakeError {
+    let dropped = error.is_incomplete_message() || error.is_canceled() || error.is_closed();
+    if dropped {
+        let error = io::Error::new(io::ErrorKind::UnexpectedEof, "closed during the handshake");
+        return HandshakeError::Connect(Arc::new(error));
+    }
+    let source = std::error::Error::source(&error);
+    match source.and_then(|source| source.downcast_ref::<io::Error>()) {
+        Some(source) if source.kind() == io::ErrorKind::ConnectionReset => {
+            let error = io::Error::new(io::ErrorKind::UnexpectedEof, "reset during the handshake");
+            HandshakeError::Connect(Arc::new(error))
+        }
+        Some(source) => {
+            HandshakeError::Connect(Arc::new(io::Error::new(source.kind(), source.to_string())))
+        }
+        None => HandshakeError::NotWebSocket(error.to_string()),
+    }
+}

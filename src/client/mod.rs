@@ -1,0 +1,222 @@
+//! Dialling: [`connect`], and [`connect_over`] on a stream of your own.
+
+mod dial;
+mod tls;
+
+use std::{
+    fmt,
+    future::{Future, IntoFuture},
+    pin::Pin,
+    time::Duration,
+};
+
+use http::{
+    HeaderMap, HeaderName, HeaderValue,
+    header::{self, AUTHORIZATION},
+};
+use tokio::{
+    io::{AsyncRead, AsyncWrite},
+    sync::watch,
+};
+
+pub use self::tls::Tls;
+use self::dial::{Dialled, Target};
+use crate::{
+    decode::Role,
+    error::{CloseCode, CloseReason, Error, HandshakeError},
+    event::State,
+    framing::Framing,
+    transport::{self, Builder, Layers, WebSocketTransport},
+    upgrade::SUBPROTOCOL,
+};
+
+/// Dials `url`, `ws://` or `wss://`. Await the result, or set options first.
+///
+/// ```no_run
+/// # async fn example() -> Result<(), Box<dyn std::error::Error>> {
+/// use rmcp::ServiceExt;
+///
+/// let client = ().serve(mcp_ws_transport::connect("ws://127.0.0.1:8080/mcp").await?).await?;
+/// println!("{:#?}", client.list_all_tools().await?);
+/// client.cancel().await?;
+/// # Ok(()) }
+/// ```
+pub fn connect<R: Role>(url: impl Into<String>) -> Connect<R> {
+    Connect {
+        target: Target {
+            url: url.into(),
+            headers: HeaderMap::new(),
+            offers: vec![SUBPROTOCOL.to_owned()],
+            tls: Tls::default(),
+        },
+        timeout: Duration::from_secs(10),
+        builder: WebSocketTransport::builder(),
+        state: watch::Sender::new(State::Connecting),
+        invalid: None,
+    }
+}
+
+/// Performs the client's opening handshake on `stream`, as if it were a connection to the host of
+/// `url` (for `wss://`, TLS is up to you). The same as [`connect(url).over(stream)`](Connect::over).
+///
+/// # Errors
+/// [`Error::Handshake`].
+pub async fn connect_over<R, S>(stream: S, url: impl Into<String>) -> Result<WebSocketTransport<R>, Error>
+where
+    R: Role,
+    S: AsyncRead + AsyncWrite + Unpin + Send + 'static,
+{
+    connect(url).over(stream).await
+}
+
+/// A connection to be made; see [`connect`].
+///
+/// Awaiting it resolves the name, connects with `TCP_NODELAY`, performs the TLS and the opening
+/// handshake, follows redirects within the origin, and fails with [`Error::Handshake`].
+#[must_use = "nothing is dialled until this is awaited"]
+pub struct Connect<R: Role> {
+    target: Target,
+    timeout: Duration,
+    builder: Builder<R>,
+    state: watch::Sender<State>,
+    invalid: Option<HandshakeError>,
+}
+
+impl<R: Role> Connect<R> {
+    /// Adds a header to the upgrade request. One that is not valid, or that belongs to the handshake
+    /// itself, is reported when the connection is made.
+    pub fn header<K, V>(mut self, name: K, value: V) -> Self
+    where
+        HeaderName: TryFrom<K, Error: fmt::Display>,
+        HeaderValue: TryFrom<V, Error: fmt::Display>,
+    {
+        let name = HeaderName::try_from(name).map_err(|error| format!("header name: {error}"));
+        let value = HeaderValue::try_from(value).map_err(|error| format!("header value: {error}"));
+        let checked = name.and_then(|name| match name {
+            header::CONNECTION
+            | header::UPGRADE
+            | header::CONTENT_LENGTH
+            | header::TRANSFER_ENCODING
+            | header::SEC_WEBSOCKET_ACCEPT
+            | header::SEC_WEBSOCKET_EXTENSIONS
+            | header::SEC_WEBSOCKET_KEY
+            | header::SEC_WEBSOCKET_PROTOCOL
+            | header::SEC_WEBSOCKET_VERSION => Err(format!("the header {name} belongs to the handshake")),
+            name => Ok((name, value?)),
+        });
+        match checked {
+            Ok((name, value)) => drop(self.target.headers.append(name, value)),
+            Err(error) => drop(self.invalid.get_or_insert(HandshakeError::Invalid(error))),
+        }
+        self
+    }
+
+    /// Sends `Authorization: Bearer …` (RFC 6750, section 2.1). The token is shown nowhere.
+    pub fn bearer(mut self, token: impl AsRef<str>) -> Self {
+        match HeaderValue::try_from(format!("Bearer {}", token.as_ref())) {
+            Ok(mut value) => {
+                value.set_sensitive(true);
+                self.target.headers.insert(AUTHORIZATION, value);
+            }
+            Err(_) => {
+                let error = HandshakeError::Invalid("the token cannot stand in a header".into());
+                self.invalid.get_or_insert(error);
+            }
+        }
+        self
+    }
+
+    /// Offers these subprotocols too, after `mcp`. The server may choose one of them.
+    pub fn subprotocols<T: Into<String>>(mut self, subprotocols: impl IntoIterator<Item = T>) -> Self {
+        for subprotocol in subprotocols {
+            let subprotocol = subprotocol.into();
+            if HeaderName::from_bytes(subprotocol.as_bytes()).is_err() {
+                let error = format!("{subprotocol:?} cannot be a subprotocol");
+                self.invalid.get_or_insert(HandshakeError::Invalid(error));
+            } else if !self.target.offers.contains(&subprotocol) {
+                self.target.offers.push(subprotocol);
+            }
+        }
+        self
+    }
+
+    /// How long everything up to the open connection may take: 10 s.
+    pub fn handshake_timeout(mut self, timeout: Duration) -> Self {
+        self.timeout = timeout;
+        self
+    }
+
+    /// Whom to trust on `wss://`.
+    pub fn tls(mut self, tls: Tls) -> Self {
+        self.target.tls = tls;
+        self
+    }
+
+    /// The settings of the connection's layers.
+    pub fn config(mut self, config: transport::Config) -> Self {
+        self.builder = self.builder.config(config);
+        self
+    }
+
+    /// The form of the messages, in place of JSON-RPC itself.
+    pub fn framing(mut self, framing: impl Framing<R> + 'static) -> Self {
+        self.builder = self.builder.framing(framing);
+        self
+    }
+
+    /// The state of the connection to be: [`State::Connecting`] until it is made.
+    #[must_use]
+    pub fn state(&self) -> watch::Receiver<State> {
+        self.state.subscribe()
+    }
+
+    /// Performs the opening handshake on `stream` in place of dialling. Redirects are not followed.
+    ///
+    /// # Errors
+    /// [`Error::Handshake`].
+    pub async fn over<S>(self, stream: S) -> Result<WebSocketTransport<R>, Error>
+    where
+        S: AsyncRead + AsyncWrite + Unpin + Send + 'static,
+    {
+        self.run(async |target, layers| target.over(stream, layers).await).await
+    }
+
+    async fn run<D>(self, dial: D) -> Result<WebSocketTransport<R>, Error>
+    where
+        D: AsyncFnOnce(&Target, &Layers) -> Result<Dialled, HandshakeError>,
+    {
+        let Self { target, timeout, builder, state, invalid } = self;
+        let layers = builder.layers();
+        let dialled = match invalid {
+            Some(error) => Err(error),
+            None => match tokio::time::timeout(timeout, dial(&target, &layers)).await {
+                Ok(dialled) => dialled,
+                Err(_) => Err(HandshakeError::TimedOut(timeout)),
+            },
+        };
+        match dialled {
+            Ok(Dialled { link, subprotocol, span }) => {
+                Ok(builder.subprotocol(subprotocol).span(span).over_link(link, state))
+            }
+            Err(error) => {
+                state.send_replace(State::Closed(CloseReason::new(CloseCode::Abnormal, error.to_string())));
+                Err(error.into())
+            }
+        }
+    }
+}
+
+impl<R: Role> IntoFuture for Connect<R> {
+    type Output = Result<WebSocketTransport<R>, Error>;
+    type IntoFuture = Pin<Box<dyn Future<Output = Self::Output> + Send>>;
+
+    fn into_future(self) -> Self::IntoFuture {
+        Box::pin(self.run(async |target, layers| target.dial(layers).await))
+    }
+}
+
+impl<R: Role> fmt::Debug for Connect<R> {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("Connect").field("target", &self.target).finish_non_exhaustive()
+    }
+}

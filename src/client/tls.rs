@@ -1,0 +1,176 @@
+//! TLS for `wss://`: by rustls where a feature for it is enabled, else by the operating system.
+
+#[cfg(feature = "__rustls")]
+pub(super) use self::rustls::handshake;
+#[cfg(all(feature = "native-tls", not(feature = "__rustls")))]
+pub(super) use self::native::handshake;
+
+/// Whom a client trusts on `wss://`.
+///
+/// The default is what the enabled features say: the certificates of the operating system
+/// (`rustls-tls-native-roots`), those of Mozilla (`rustls-tls-webpki-roots`), both together, or the
+/// operating system's own judgement (`rustls-platform-verifier`, `native-tls`). rustls computes with
+/// the process's default provider if one is installed, else with aws-lc-rs or ring, whichever
+/// feature is enabled.
+#[derive(Debug, Clone, Default)]
+pub struct Tls {
+    authorities: Option<Vec<u8>>,
+    #[cfg(feature = "__rustls")]
+    config: Option<std::sync::Arc<tokio_rustls::rustls::ClientConfig>>,
+}
+
+impl Tls {
+    /// Trusts the authorities in this PEM text, and no others.
+    #[must_use]
+    pub fn authorities(pem: impl Into<Vec<u8>>) -> Self {
+        Self { authorities: Some(pem.into()), ..Self::default() }
+    }
+
+    /// Uses this configuration as it is. Its type belongs to rustls 0.23.
+    #[cfg(feature = "__rustls")]
+    #[cfg_attr(docsrs, doc(cfg(feature = "rustls-tls-native-roots")))]
+    #[must_use]
+    pub fn rustls(config: std::sync::Arc<tokio_rustls::rustls::ClientConfig>) -> Self {
+        Self { config: Some(config), ..Self::default() }
+    }
+}
+
+#[cfg(feature = "__rustls")]
+mod rustls {
+    use std::sync::{Arc, OnceLock};
+
+    use tokio_rustls::{
+        TlsConnector,
+        client::TlsStream,
+        rustls::{
+            ClientConfig, RootCertStore,
+            crypto::CryptoProvider,
+            pki_types::{CertificateDer, ServerName, pem::PemObject},
+        },
+    };
+
+    use super::Tls;
+    use crate::{error::HandshakeError, upgrade::Io};
+
+    type Result<T> = std::result::Result<T, HandshakeError>;
+
+    /// The TLS handshake with `host`.
+    pub(in crate::client) async fn handshake<S: Io>(
+        tls: &Tls,
+        host: &str,
+        stream: S,
+    ) -> Result<TlsStream<S>> {
+        let name = ServerName::try_from(host.to_owned()).map_err(error)?;
+        let connector = TlsConnector::from(tls.client_config()?);
+        connector.connect(name, stream).await.map_err(error)
+    }
+
+    impl Tls {
+        fn client_config(&self) -> Result<Arc<ClientConfig>> {
+            if let Some(config) = &self.config {
+                return Ok(config.clone());
+            }
+            if let Some(pem) = &self.authorities {
+                let mut roots = RootCertStore::empty();
+                for certificate in CertificateDer::pem_slice_iter(pem) {
+                    roots.add(certificate.map_err(error)?).map_err(error)?;
+                }
+                if roots.is_empty() {
+                    return Err(error("no certificate in the PEM text of the authorities"));
+                }
+                return Ok(Arc::new(trusting(roots)?));
+            }
+            static DEFAULT: OnceLock<Arc<ClientConfig>> = OnceLock::new();
+            if let Some(config) = DEFAULT.get() {
+                return Ok(config.clone());
+            }
+            let config = default_config()?;
+            Ok(DEFAULT.get_or_init(|| Arc::new(config)).clone())
+        }
+    }
+
+    fn provider() -> Result<Arc<CryptoProvider>> {
+        if let Some(provider) = CryptoProvider::get_default() {
+            return Ok(provider.clone());
+        }
+        #[cfg(feature = "aws-lc-rs")]
+        return Ok(Arc::new(tokio_rustls::rustls::crypto::aws_lc_rs::default_provider()));
+        #[cfg(all(feature = "ring", not(feature = "aws-lc-rs")))]
+        return Ok(Arc::new(tokio_rustls::rustls::crypto::ring::default_provider()));
+        #[cfg(not(any(feature = "ring", feature = "aws-lc-rs")))]
+        Err(error("no cryptography: enable the feature `ring` or `aws-lc-rs`, or install a provider"))
+    }
+
+    fn trusting(roots: RootCertStore) -> Result<ClientConfig> {
+        let builder = ClientConfig::builder_with_provider(provider()?);
+        let builder = builder.with_safe_default_protocol_versions().map_err(error)?;
+        Ok(builder.with_root_certificates(roots).with_no_client_auth())
+    }
+
+    #[cfg(any(feature = "rustls-tls-native-roots", feature = "rustls-tls-webpki-roots"))]
+    fn default_config() -> Result<ClientConfig> {
+        let mut roots = RootCertStore::empty();
+        #[cfg(feature = "rustls-tls-webpki-roots")]
+        roots.extend(webpki_roots::TLS_SERVER_ROOTS.iter().cloned());
+        #[cfg(feature = "rustls-tls-native-roots")]
+        {
+            let found = rustls_native_certs::load_native_certs();
+            roots.add_parsable_certificates(found.certs);
+            for failure in found.errors {
+                tracing::warn!(error = %failure, "a root certificate could not be read");
+            }
+        }
+        if roots.is_empty() {
+            return Err(error("the operating system has no root certificates"));
+        }
+        trusting(roots)
+    }
+
+    #[cfg(all(
+        feature = "rustls-platform-verifier",
+        not(any(feature = "rustls-tls-native-roots", feature = "rustls-tls-webpki-roots"))
+    ))]
+    fn default_config() -> Result<ClientConfig> {
+        use rustls_platform_verifier::BuilderVerifierExt as _;
+
+        let builder = ClientConfig::builder_with_provider(provider()?);
+        let builder = builder.with_safe_default_protocol_versions().map_err(error)?;
+        Ok(builder.with_platform_verifier().map_err(error)?.with_no_client_auth())
+    }
+
+    fn error(error: impl ToString) -> HandshakeError {
+        HandshakeError::Tls(error.to_string())
+    }
+}
+
+#[cfg(all(feature = "native-tls", not(feature = "__rustls")))]
+mod native {
+    use tokio_native_tls::{
+        TlsConnector, TlsStream,
+        native_tls::{Certificate, TlsConnector as Builder},
+    };
+
+    use super::Tls;
+    use crate::{error::HandshakeError, upgrade::Io};
+
+    /// The TLS handshake with `host`.
+    pub(in crate::client) async fn handshake<S: Io>(
+        tls: &Tls,
+        host: &str,
+        stream: S,
+    ) -> Result<TlsStream<S>, HandshakeError> {
+        let mut builder = Builder::builder();
+        if let Some(pem) = &tls.authorities {
+            builder.disable_built_in_roots(true);
+            for certificate in Certificate::stack_from_pem(pem).map_err(error)? {
+                builder.add_root_certificate(certificate);
+            }
+        }
+        let connector = TlsConnector::from(builder.build().map_err(error)?);
+        connector.connect(host, stream).await.map_err(error)
+    }
+
+    fn error(error: impl ToString) -> HandshakeError {
+        HandshakeError::Tls(error.to_string())
+    }
+}

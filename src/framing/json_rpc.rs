@@ -1,0 +1,67 @@
+//! [`JsonRpc`]: one JSON-RPC 2.0 message per WebSocket message, the subprotocol `mcp`.
+
+use rmcp::service::{RxJsonRpcMessage, TxJsonRpcMessage};
+
+use super::{Framing, Unreadable};
+use crate::{
+    decode::{self, Calls, Role},
+    encode,
+    error::{CloseCode, CloseReason, MessageError},
+    message::{Message, Text},
+};
+
+/// MCP's custom-transport form: the JSON-RPC message itself, as text, without an envelope or batches.
+#[derive(Debug, Clone, Default)]
+#[non_exhaustive]
+pub struct JsonRpc {
+    /// What a binary message is taken for.
+    pub binary: BinaryPolicy,
+}
+
+/// What becomes of a binary message.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
+#[non_exhaustive]
+pub enum BinaryPolicy {
+    /// It is read as if it were text: the default.
+    #[default]
+    Accept,
+    /// The link is closed with 1003, as SEP-1288 has it.
+    Reject,
+}
+
+impl JsonRpc {
+    /// Sets [`binary`](Self::binary).
+    #[must_use]
+    pub fn binary(mut self, policy: BinaryPolicy) -> Self {
+        self.binary = policy;
+        self
+    }
+}
+
+impl<R: Role> Framing<R> for JsonRpc {
+    fn encode(&mut self, message: &TxJsonRpcMessage<R>) -> Result<Message, MessageError> {
+        match encode::encode::<R>(message) {
+            Ok(json) => Ok(Message::Text(Text::trusted(json.into()))),
+            Err(error) => Err(MessageError::Encode(error.into())),
+        }
+    }
+
+    fn decode(
+        &mut self,
+        message: Message,
+        calls: &dyn Calls,
+    ) -> Result<Option<RxJsonRpcMessage<R>>, Unreadable> {
+        let decoded = match &message {
+            Message::Text(text) => decode::decode::<R>(text.as_bytes(), calls),
+            Message::Binary(bytes) if self.binary == BinaryPolicy::Accept => {
+                decode::decode::<R>(bytes, calls)
+            }
+            Message::Binary(_) => {
+                let reason = CloseReason::new(CloseCode::Unsupported, "binary messages are not accepted");
+                return Err(Unreadable::Unacceptable(reason));
+            }
+            _ => return Ok(None),
+        };
+        decoded.map(Some).map_err(Unreadable::from)
+    }
+}

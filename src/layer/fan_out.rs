@@ -1,0 +1,84 @@
+//! One waker for a link that several tasks drive.
+
+use std::{
+    mem,
+    sync::{Arc, PoisonError},
+    task::{Wake, Waker},
+};
+
+#[cfg(mcp_ws_loom)]
+use loom::sync::{Mutex, MutexGuard};
+#[cfg(not(mcp_ws_loom))]
+use std::sync::{Mutex, MutexGuard};
+
+/// Who waits: the one reader, the one user of the sink, or a sender with a ticket.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(super) enum Seat {
+    Reader,
+    Sink,
+    Ticket(u64),
+}
+
+/// Wakes everyone who has taken a seat.
+///
+/// A task sits down *before* it polls the link, so that a wake-up between its poll and its return
+/// finds it. Who is woken has lost the seat and takes it again at the next poll.
+#[derive(Debug, Default)]
+pub(super) struct FanOut {
+    seats: Mutex<Seats>,
+}
+
+#[derive(Debug, Default)]
+struct Seats {
+    reader: Option<Waker>,
+    writers: Vec<(Seat, Waker)>,
+}
+
+impl FanOut {
+    pub(super) fn sit(&self, seat: Seat, waker: &Waker) {
+        let mut seats = self.lock();
+        let place = match seat {
+            Seat::Reader => seats.reader.as_mut(),
+            _ => seats.writers.iter_mut().find(|(taken, _)| *taken == seat).map(|(_, at)| at),
+        };
+        match (place, seat) {
+            (Some(previous), _) => previous.clone_from(waker),
+            (None, Seat::Reader) => seats.reader = Some(waker.clone()),
+            (None, _) => seats.writers.push((seat, waker.clone())),
+        }
+    }
+
+    pub(super) fn leave(&self, seat: Seat) {
+        let mut seats = self.lock();
+        match seat {
+            Seat::Reader => seats.reader = None,
+            _ => seats.writers.retain(|(taken, _)| *taken != seat),
+        }
+    }
+
+    /// Wakes everyone but the reader, for whom a completed write is no news.
+    pub(super) fn wake_writers(&self) {
+        let writers = mem::take(&mut self.lock().writers);
+        writers.into_iter().for_each(|(_, waker)| waker.wake());
+    }
+
+    pub(super) fn wake_all(&self) {
+        let seats = mem::take(&mut *self.lock());
+        seats.reader.into_iter().for_each(Waker::wake);
+        seats.writers.into_iter().for_each(|(_, waker)| waker.wake());
+    }
+
+    fn lock(&self) -> MutexGuard<'_, Seats> {
+        self.seats.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+}
+
+impl Wake for FanOut {
+    fn wake(self: Arc<Self>) {
+        self.wake_all();
+    }
+
+    fn wake_by_ref(self: &Arc<Self>) {
+        self.wake_all();
+    }
+}

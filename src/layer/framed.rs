@@ -1,0 +1,200 @@
+//! [`Framed`]: JSON-RPC messages out of WebSocket messages, and back.
+//!
+//! Outbound items are rmcp's [`TxJsonRpcMessage`]s, inbound ones its [`RxJsonRpcMessage`]s. What
+//! cannot be read is answered, or ends the call it answers, without harm to the link; what cannot be
+//! sent fails alone.
+
+use std::{
+    marker::PhantomData,
+    pin::Pin,
+    task::{Context, Poll, ready},
+};
+
+use futures::{Sink, Stream};
+use pin_project_lite::pin_project;
+use rmcp::{
+    ErrorData,
+    model::{ErrorCode, JsonRpcMessage, RequestId},
+    service::{RxJsonRpcMessage, TxJsonRpcMessage},
+};
+
+use crate::{
+    decode::{Calls, Role},
+    duplex::{Duplex, forward_sink},
+    error::{CloseCode, Error, LinkError, MessageError},
+    framing::{Framing, Unreadable},
+    message::Message,
+    stats::Stats,
+};
+
+/// What a [`Framed`] lets out.
+#[derive(Debug, Clone)]
+#[non_exhaustive]
+pub struct Config {
+    /// The largest outbound message in bytes: 16 MiB. A larger one fails alone.
+    pub max_message_size: usize,
+}
+
+impl Default for Config {
+    fn default() -> Self {
+        Self { max_message_size: 16 << 20 }
+    }
+}
+
+impl Config {
+    /// Sets [`max_message_size`](Self::max_message_size).
+    #[must_use]
+    pub fn max_message_size(mut self, bytes: usize) -> Self {
+        self.max_message_size = bytes;
+        self
+    }
+}
+
+pin_project! {
+    /// Encodes and decodes by a [`Framing`] for the MCP role `R`.
+    #[derive(Debug)]
+    #[must_use = "a layer does nothing unless polled"]
+    pub struct Framed<R, S, F> {
+        framing: F,
+        config: Config,
+        stats: Stats,
+        // An answer of our own is in the sink: it is flushed, and there must be room again before
+        // the next message is read, so that a peer which sends rubbish and reads nothing is not
+        // buffered for.
+        replied: bool,
+        role: PhantomData<fn() -> R>,
+        #[pin]
+        inner: S,
+    }
+}
+
+impl<R: Role, S: Duplex<Message, Message>, F: Framing<R>> Framed<R, S, F> {
+    /// Speaks `framing` over `inner`.
+    pub fn new(inner: S, framing: F, config: Config) -> Self {
+        Self::with_stats(inner, framing, config, Stats::default())
+    }
+
+    /// The same, with the counters in which unreadable messages are noted.
+    pub fn with_stats(inner: S, framing: F, config: Config, stats: Stats) -> Self {
+        Self { framing, config, stats, replied: false, role: PhantomData, inner }
+    }
+
+    /// The layer below.
+    pub fn get_ref(&self) -> &S {
+        &self.inner
+    }
+
+    /// The next message, decoded with the help of the requests in flight.
+    pub fn poll_decode(
+        mut self: Pin<&mut Self>,
+        cx: &mut Context<'_>,
+        calls: &dyn Calls,
+    ) -> Poll<Option<Result<RxJsonRpcMessage<R>, Error>>> {
+        loop {
+            let mut this = self.as_mut().project();
+            if *this.replied {
+                let flushed = this.inner.as_mut().poll_flush(cx)?;
+                ready!(this.inner.as_mut().poll_ready(cx))?;
+                *this.replied = flushed.is_pending();
+            }
+            let message = match ready!(this.inner.as_mut().poll_next(cx)) {
+                Some(Ok(Message::Close(reason))) => {
+                    let reason = reason.unwrap_or_else(|| CloseCode::NoStatus.into());
+                    return Poll::Ready(Some(Err(LinkError::Closed(reason).into())));
+                }
+                Some(Ok(message)) if message.is_data() => message,
+                Some(Ok(_)) => continue,
+                Some(Err(error)) => return Poll::Ready(Some(Err(error))),
+                None => return Poll::Ready(None),
+            };
+            match this.framing.decode(message, calls) {
+                Ok(Some(message)) => return Poll::Ready(Some(Ok(message))),
+                Ok(None) => {}
+                Err(unreadable) => {
+                    this.stats.malformed();
+                    tracing::debug!(?unreadable, "unreadable message");
+                    if let Some(item) = self.as_mut().take_in(cx, unreadable) {
+                        return Poll::Ready(Some(item));
+                    }
+                }
+            }
+        }
+    }
+
+    /// Sends an answer of this side's own.
+    pub(super) fn reply(mut self: Pin<&mut Self>, message: TxJsonRpcMessage<R>) -> Result<(), Error> {
+        *self.as_mut().project().replied = true;
+        self.start_send(message)
+    }
+
+    /// Deals with what could not be read; the result, if any, is for the layer above.
+    fn take_in(
+        mut self: Pin<&mut Self>,
+        cx: &mut Context<'_>,
+        unreadable: Unreadable,
+    ) -> Option<Result<RxJsonRpcMessage<R>, Error>> {
+        match unreadable {
+            // A server that sends what nobody asked for and nobody can read is not told so.
+            Unreadable::Request { id: None, .. } if R::IS_CLIENT => None,
+            Unreadable::Request { id, error } => {
+                self.as_mut().reply(JsonRpcMessage::error(error, id)).err().map(Err)
+            }
+            Unreadable::Response { id: Some(id), error } => {
+                Some(Ok(JsonRpcMessage::error(error, Some(id))))
+            }
+            Unreadable::Response { id: None, .. } => None,
+            Unreadable::Unacceptable(reason) => {
+                let mut inner = self.project().inner;
+                let close = Message::Close(Some(reason.clone()));
+                if inner.as_mut().start_send(close).is_ok() {
+                    let _ = inner.poll_flush(cx);
+                }
+                Some(Err(LinkError::Closed(reason).into()))
+            }
+        }
+    }
+}
+
+impl<R: Role, S, F: Framing<R>> Framed<R, S, F> {
+    fn encode(framing: &mut F, limit: usize, item: &TxJsonRpcMessage<R>) -> Result<Message, MessageError> {
+        let message = framing.encode(item)?;
+        match message.len() {
+            size if size > limit => Err(MessageError::TooBig { size, limit }),
+            _ => Ok(message),
+        }
+    }
+}
+
+/// What the peer is told in place of a response that cannot be sent: no call is lost in silence.
+fn instead(id: RequestId, error: &MessageError) -> (ErrorData, Option<RequestId>) {
+    (ErrorData::new(ErrorCode::INTERNAL_ERROR, format!("the response was not sent: {error}"), None), Some(id))
+}
+
+impl<R: Role, S: Duplex<Message, Message>, F: Framing<R>> Stream for Framed<R, S, F> {
+    type Item = Result<RxJsonRpcMessage<R>, Error>;
+
+    fn poll_next(self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<Option<Self::Item>> {
+        self.poll_decode(cx, &())
+    }
+}
+
+impl<R: Role, S: Duplex<Message, Message>, F: Framing<R>> Sink<TxJsonRpcMessage<R>> for Framed<R, S, F> {
+    type Error = Error;
+
+    forward_sink!(inner, TxJsonRpcMessage<R>: poll_ready, poll_flush, poll_close);
+
+    fn start_send(self: Pin<&mut Self>, item: TxJsonRpcMessage<R>) -> Result<(), Error> {
+        let this = self.project();
+        let limit = this.config.max_message_size;
+        let message = match (Self::encode(this.framing, limit, &item), item) {
+            (Ok(message), _) => message,
+            (Err(error), JsonRpcMessage::Response(response)) => {
+                tracing::warn!(%error, id = %response.id, "response not sent");
+                let (error, id) = instead(response.id, &error);
+                Self::encode(this.framing, usize::MAX, &JsonRpcMessage::error(error, id))?
+            }
+            (Err(error), _) => return Err(error.into()),
+        };
+        this.inner.start_send(message)
+    }
+}

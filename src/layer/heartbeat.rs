@@ -1,0 +1,215 @@
+//! [`Heartbeat`]: asks the peer for a sign of life, and ends a link that gives none.
+//!
+//! Items are [`Message`]s; pings and pongs stop here. Only what *arrives* counts as life: a socket
+//! goes on accepting writes for minutes after the peer is gone. The pings go beneath whatever queues
+//! messages above, so a long queue delays none, and the verdict falls even while nothing can be
+//! written at all.
+
+use std::{
+    pin::Pin,
+    task::{Context, Poll},
+    time::Duration,
+};
+
+use bytes::Bytes;
+use futures::{Sink, Stream};
+use pin_project_lite::pin_project;
+use tokio::time::{Instant, Sleep, sleep_until};
+
+use crate::{
+    duplex::{Duplex, forward_sink},
+    error::{Error, LinkError},
+    message::Message,
+    stats::Stats,
+};
+
+/// When a [`Heartbeat`] pings, and when it gives up.
+#[derive(Debug, Clone)]
+#[non_exhaustive]
+pub struct Config {
+    /// A ping is sent this often: 20 s. `None` sends none.
+    pub ping_interval: Option<Duration>,
+    /// The link is down when nothing at all has arrived for this long after a ping: 10 s.
+    pub pong_timeout: Duration,
+    /// The link is down when nothing at all has arrived for this long, pinged or not: 45 s. `None`
+    /// waits for ever.
+    pub idle_timeout: Option<Duration>,
+}
+
+impl Default for Config {
+    fn default() -> Self {
+        Self {
+            ping_interval: Some(Duration::from_secs(20)),
+            pong_timeout: Duration::from_secs(10),
+            idle_timeout: Some(Duration::from_secs(45)),
+        }
+    }
+}
+
+impl Config {
+    /// Sets [`ping_interval`](Self::ping_interval); `None` turns pings off.
+    #[must_use]
+    pub fn ping_interval(mut self, interval: impl Into<Option<Duration>>) -> Self {
+        self.ping_interval = interval.into();
+        self
+    }
+
+    /// Sets [`pong_timeout`](Self::pong_timeout).
+    #[must_use]
+    pub fn pong_timeout(mut self, timeout: Duration) -> Self {
+        self.pong_timeout = timeout;
+        self
+    }
+
+    /// Sets [`idle_timeout`](Self::idle_timeout); `None` turns the watchdog off.
+    #[must_use]
+    pub fn idle_timeout(mut self, timeout: impl Into<Option<Duration>>) -> Self {
+        self.idle_timeout = timeout.into();
+        self
+    }
+}
+
+pin_project! {
+    /// Watches over a link by WebSocket pings (RFC 6455, section 5.5.2).
+    #[derive(Debug)]
+    #[must_use = "a layer does nothing unless polled"]
+    pub struct Heartbeat<S> {
+        config: Config,
+        stats: Stats,
+        // When something last arrived, and whether something has since that was noted.
+        heard: Instant,
+        fresh: bool,
+        next_ping: Option<Instant>,
+        // The ping that nothing has followed yet.
+        unanswered: Option<Instant>,
+        // The number of the last ping, which is its payload, and when it was sent.
+        sent: (u64, Instant),
+        unflushed: bool,
+        // A ping is due, but the link could not take it.
+        overdue: bool,
+        #[pin]
+        timer: Sleep,
+        #[pin]
+        inner: S,
+    }
+}
+
+impl<S: Duplex<Message, Message>> Heartbeat<S> {
+    /// Watches over `inner` from now on.
+    pub fn new(inner: S, config: Config) -> Self {
+        Self::with_stats(inner, config, Stats::default())
+    }
+
+    /// The same, with the counters in which the round trip is noted.
+    pub fn with_stats(inner: S, config: Config, stats: Stats) -> Self {
+        let now = Instant::now();
+        let next_ping = config.ping_interval.map(|interval| now + interval);
+        Self {
+            stats,
+            heard: now,
+            fresh: false,
+            next_ping,
+            unanswered: None,
+            sent: (0, now),
+            unflushed: false,
+            overdue: false,
+            timer: sleep_until(now),
+            inner,
+            config,
+        }
+    }
+}
+
+impl<S: Duplex<Message, Message>> Heartbeat<S> {
+    /// Sends what is due and falls the verdict; pending while all is well.
+    fn poll_beat(mut self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<Error> {
+        let mut this = self.as_mut().project();
+        if std::mem::take(this.fresh) {
+            *this.heard = Instant::now();
+            *this.unanswered = None;
+        }
+        if *this.unflushed
+            && let Poll::Ready(flushed) = this.inner.as_mut().poll_flush(cx)
+        {
+            *this.unflushed = false;
+            if let Err(error) = flushed {
+                return Poll::Ready(error);
+            }
+        }
+        loop {
+            let fired = this.timer.as_mut().poll(cx).is_ready();
+            if !fired && !*this.overdue {
+                return Poll::Pending;
+            }
+            let now = Instant::now();
+            let pong_due = this.unanswered.map(|sent| sent + this.config.pong_timeout);
+            let idle_due = this.config.idle_timeout.map(|timeout| *this.heard + timeout);
+            if pong_due.into_iter().chain(idle_due).any(|due| due <= now) {
+                return Poll::Ready(LinkError::TimedOut(now - *this.heard).into());
+            }
+            let mut ping_due = *this.next_ping;
+            if ping_due.is_some_and(|due| due <= now) {
+                // A link that takes no ping now is judged by the watchdog alone: the transport of
+                // one large message may take longer than any pong.
+                ping_due = None;
+                match this.inner.as_mut().poll_ready(cx) {
+                    Poll::Ready(Ok(())) => {
+                        let number = this.sent.0 + 1;
+                        *this.sent = (number, now);
+                        let ping = Message::Ping(Bytes::copy_from_slice(&number.to_be_bytes()));
+                        if let Err(error) = this.inner.as_mut().start_send(ping) {
+                            return Poll::Ready(error);
+                        }
+                        this.unanswered.get_or_insert(now);
+                        *this.next_ping = this.config.ping_interval.map(|interval| now + interval);
+                        *this.overdue = false;
+                        match this.inner.as_mut().poll_flush(cx) {
+                            Poll::Ready(Ok(())) => {}
+                            Poll::Ready(Err(error)) => return Poll::Ready(error),
+                            Poll::Pending => *this.unflushed = true,
+                        }
+                        continue;
+                    }
+                    Poll::Ready(Err(error)) => return Poll::Ready(error),
+                    Poll::Pending => *this.overdue = true,
+                }
+            }
+            if !fired {
+                return Poll::Pending;
+            }
+            match pong_due.into_iter().chain(idle_due).chain(ping_due).min() {
+                Some(next) => this.timer.as_mut().reset(next),
+                None => return Poll::Pending,
+            }
+        }
+    }
+}
+
+impl<S: Duplex<Message, Message>> Stream for Heartbeat<S> {
+    type Item = Result<Message, Error>;
+
+    fn poll_next(mut self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<Option<Self::Item>> {
+        loop {
+            let mut this = self.as_mut().project();
+            let Poll::Ready(item) = this.inner.as_mut().poll_next(cx) else {
+                return self.poll_beat(cx).map(|error| Some(Err(error)));
+            };
+            *this.fresh = true;
+            match item {
+                Some(Ok(Message::Ping(_))) => {}
+                Some(Ok(Message::Pong(payload))) => {
+                    if payload[..] == this.sent.0.to_be_bytes() {
+                        this.stats.round_trip(this.sent.1.elapsed());
+                    }
+                }
+                item => return Poll::Ready(item),
+            }
+        }
+    }
+}
+
+impl<S: Duplex<Message, Message>> Sink<Message> for Heartbeat<S> {
+    type Error = Error;
+
+    forward_sink!(inner, Message: poll_ready, start_send, poll_flush, poll_close);
+}

@@ -1,0 +1,28 @@
+//! The layers of a connection, one adaptor each, from the wire up:
+//!
+//! | layer | takes | is | does |
+//! |---|---|---|---|
+//! | [`Socket`] | a byte stream | `Duplex<Message, Message>` | RFC 6455: frames, limits, the closing handshake |
+//! | [`Heartbeat`] | a `Duplex<Message, Message>` | the same | pings, and says when the peer is gone |
+//! | [`Shared`] | a `Duplex<Message, Message>` | the same, and `Clone` | the queue, and the one lock |
+//! | [`Framed`] | a `Duplex<Message, Message>` | a duplex of JSON-RPC messages | encodes and decodes |
+//! | [`Correlation`] | a [`Framed`] over [`Shared`] | the same | knows every request in flight, ends each once |
+//!
+//! [`WebSocketTransport`](crate::WebSocketTransport) puts rmcp on top. A layer of your own goes
+//! anywhere below [`Shared`]: it is any [`Duplex`](crate::duplex::Duplex) of [`Message`](crate::Message)s, and
+//! [`Builder::over`](crate::transport::Builder::over) takes it.
+//!
+//! What is below [`Shared`] is polled with one waker for reading and writing alike, so a layer may
+//! write from `poll_next`, and what it leaves pending there is taken up again by whichever side
+//! moves next.
+
+pub mod correlation;
+pub mod framed;
+pub mod heartbeat;
+pub mod shared;
+pub mod socket;
+
+#[doc(inline)]
+pub use self::{
+    correlation::Correlation, framed::Framed, heartbeat::Heartbeat, shared::Shared, socket::Socket,
+};

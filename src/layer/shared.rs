@@ -1,0 +1,396 @@
+//! [`Shared`]: the outbound queue and the one lock of a connection.
+//!
+//! rmcp drives a transport from several tasks at once: its loop receives, and every send is waited
+//! for by a task of its own. `Shared` lets all of them drive the same link without a task that does
+//! it for them. Each message gets a ticket when it is queued, at once and in order; whoever comes to
+//! the lock next writes *all* that is queued and flushes once, and a [`Flushed`] future resolves when
+//! its ticket is through.
+//!
+//! The link below is always polled with one waker ([`FanOut`]) that wakes everyone who waits here:
+//! readiness to read or write is never lost to a task that did not need it.
+
+use std::{
+    collections::VecDeque,
+    fmt, mem,
+    pin::Pin,
+    sync::{Arc, Mutex, MutexGuard, PoisonError},
+    task::{Context, Poll, Waker, ready},
+};
+
+use futures::{Sink, SinkExt, Stream, StreamExt};
+use tokio::sync::watch;
+
+use self::fan_out::{FanOut, Seat};
+use crate::{
+    duplex::{BoxLink, Duplex},
+    error::{CloseCode, CloseReason, Error, LinkError},
+    event::State,
+    message::Message,
+};
+
+#[path = "fan_out.rs"]
+mod fan_out;
+
+/// How many messages are read at most while looking for the cause of a failed write.
+const INBOX: usize = 256;
+
+/// The bound of a [`Shared`]'s queue.
+#[derive(Debug, Clone)]
+#[non_exhaustive]
+pub struct Config {
+    /// The queue is full from this many bytes on: 1 MiB. A full queue keeps `poll_ready` pending.
+    pub queue_bytes: usize,
+}
+
+impl Default for Config {
+    fn default() -> Self {
+        Self { queue_bytes: 1 << 20 }
+    }
+}
+
+impl Config {
+    /// Sets [`queue_bytes`](Self::queue_bytes).
+    #[must_use]
+    pub fn queue_bytes(mut self, bytes: usize) -> Self {
+        self.queue_bytes = bytes;
+        self
+    }
+}
+
+/// A link that several tasks may drive: a cheap handle on the one queue and lock.
+///
+/// As a `Sink` it takes a message at any time, in order, and says by `poll_ready` whether it should
+/// be given more. As a `Stream` it has one reader: of several clones, the last to be polled is woken.
+#[derive(Debug, Clone)]
+#[must_use = "a layer does nothing unless polled"]
+pub struct Shared {
+    line: Arc<Line>,
+}
+
+#[derive(Debug)]
+struct Line {
+    desk: Mutex<Desk>,
+    fan_out: Arc<FanOut>,
+    waker: Waker,
+    queue_bytes: usize,
+    state: watch::Sender<State>,
+}
+
+/// What the lock guards.
+struct Desk {
+    link: Option<BoxLink>,
+    queue: VecDeque<Message>,
+    queued_bytes: usize,
+    /// Read while looking for the cause of a failed write, and not yet taken.
+    inbox: VecDeque<Message>,
+    /// How many messages were ever queued, handed to the link, and flushed.
+    queued: u64,
+    handed: u64,
+    flushed: u64,
+    /// Why the link ended, for everyone who asks from then on.
+    end: Option<Error>,
+}
+
+impl Shared {
+    /// Takes over `link`.
+    pub fn new<L>(link: L, config: Config) -> Self
+    where
+        L: Duplex<Message, Message> + Send + 'static,
+    {
+        Self::with_state(Box::pin(link), config, watch::Sender::new(State::Connecting))
+    }
+
+    /// The same, with the channel on which the state is told; it is [`State::Connected`] from now on.
+    pub fn with_state(link: BoxLink, config: Config, state: watch::Sender<State>) -> Self {
+        state.send_replace(State::Connected);
+        let fan_out = Arc::new(FanOut::default());
+        let desk = Desk {
+            link: Some(link),
+            queue: VecDeque::new(),
+            queued_bytes: 0,
+            inbox: VecDeque::new(),
+            queued: 0,
+            handed: 0,
+            flushed: 0,
+            end: None,
+        };
+        let line = Line {
+            desk: Mutex::new(desk),
+            waker: Waker::from(fan_out.clone()),
+            fan_out,
+            queue_bytes: config.queue_bytes,
+            state,
+        };
+        Self { line: Arc::new(line) }
+    }
+
+    /// The state of the connection, now and as it changes.
+    #[must_use]
+    pub fn state(&self) -> watch::Receiver<State> {
+        self.line.state.subscribe()
+    }
+
+    /// The number of the message queued last; the first has 1.
+    #[must_use]
+    pub fn ticket(&self) -> u64 {
+        self.line.lock().queued
+    }
+
+    /// Resolves when everything queued so far is written and flushed, or with the error that
+    /// ended the link before. Dropping it takes nothing back.
+    #[must_use]
+    pub fn flushed(&self) -> Flushed {
+        Flushed { line: self.line.clone(), ticket: self.ticket() }
+    }
+
+    /// How many messages were handed to the link: what has a higher ticket never left this side.
+    #[must_use]
+    pub fn handed(&self) -> u64 {
+        self.line.lock().handed
+    }
+
+    /// Ends the connection at once, without the closing handshake, for everyone who waits on it.
+    pub fn cut(&self) {
+        let mut desk = self.line.lock();
+        self.line.end(&mut desk, LinkError::Closed(local_close()).into());
+        let link = desk.link.take();
+        drop(desk);
+        drop(link);
+    }
+}
+
+/// See [`Shared::flushed`].
+#[derive(Debug)]
+#[must_use = "futures do nothing unless polled"]
+pub struct Flushed {
+    line: Arc<Line>,
+    ticket: u64,
+}
+
+impl Future for Flushed {
+    type Output = Result<(), Error>;
+
+    fn poll(self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<Self::Output> {
+        let line = &*self.line;
+        let mut desk = line.lock();
+        if desk.flushed >= self.ticket {
+            return Poll::Ready(Ok(()));
+        }
+        line.fan_out.sit(Seat::Ticket(self.ticket), cx.waker());
+        let written = line.poll_write(&mut desk);
+        if desk.flushed >= self.ticket {
+            line.fan_out.leave(Seat::Ticket(self.ticket));
+            return Poll::Ready(Ok(()));
+        }
+        written
+    }
+}
+
+impl Drop for Flushed {
+    fn drop(&mut self) {
+        self.line.fan_out.leave(Seat::Ticket(self.ticket));
+    }
+}
+
+impl Stream for Shared {
+    type Item = Result<Message, Error>;
+
+    fn poll_next(self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<Option<Self::Item>> {
+        let line = &*self.line;
+        let mut desk = line.lock();
+        if let Some(message) = desk.inbox.pop_front() {
+            return Poll::Ready(Some(Ok(message)));
+        }
+        if let Some(end) = &desk.end {
+            return Poll::Ready(Some(Err(end.clone())));
+        }
+        line.fan_out.sit(Seat::Reader, cx.waker());
+        let mut polled = line.poll_read(&mut desk);
+        if polled.is_pending() && desk.flushed < desk.queued {
+            // Nothing to read, so this is the moment to write what has gathered. If the write
+            // fails, the reader is the one to tell.
+            if let Poll::Ready(Err(error)) = line.poll_write(&mut desk) {
+                polled = match desk.inbox.pop_front() {
+                    Some(message) => Poll::Ready(Some(Ok(message))),
+                    None => Poll::Ready(Some(Err(error))),
+                };
+            }
+        }
+        if polled.is_ready() {
+            line.fan_out.leave(Seat::Reader);
+        }
+        polled
+    }
+}
+
+impl Sink<Message> for Shared {
+    type Error = Error;
+
+    fn poll_ready(self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<Result<(), Error>> {
+        let line = &*self.line;
+        let mut desk = line.lock();
+        if let Some(end) = &desk.end {
+            return Poll::Ready(Err(end.clone()));
+        }
+        if desk.queued_bytes < line.queue_bytes {
+            return Poll::Ready(Ok(()));
+        }
+        line.fan_out.sit(Seat::Sink, cx.waker());
+        let written = line.poll_write(&mut desk);
+        if desk.end.is_none() && desk.queued_bytes < line.queue_bytes {
+            line.fan_out.leave(Seat::Sink);
+            return Poll::Ready(Ok(()));
+        }
+        written
+    }
+
+    fn start_send(self: Pin<&mut Self>, item: Message) -> Result<(), Error> {
+        let mut desk = self.line.lock();
+        if let Some(end) = &desk.end {
+            return Err(end.clone());
+        }
+        desk.queued += 1;
+        desk.queued_bytes += item.len();
+        desk.queue.push_back(item);
+        Ok(())
+    }
+
+    fn poll_flush(self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<Result<(), Error>> {
+        let line = &*self.line;
+        let mut desk = line.lock();
+        line.fan_out.sit(Seat::Sink, cx.waker());
+        let written = line.poll_write(&mut desk);
+        if written.is_ready() {
+            line.fan_out.leave(Seat::Sink);
+        }
+        written
+    }
+
+    fn poll_close(self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<Result<(), Error>> {
+        let line = &*self.line;
+        let mut desk = line.lock();
+        line.fan_out.sit(Seat::Sink, cx.waker());
+        if desk.end.is_none() {
+            let _ = ready!(line.poll_write(&mut desk));
+        }
+        let Some(link) = &mut desk.link else {
+            return Poll::Ready(Ok(()));
+        };
+        let closed = ready!(link.poll_close_unpin(&mut Context::from_waker(&line.waker)));
+        line.fan_out.leave(Seat::Sink);
+        line.end(&mut desk, LinkError::Closed(local_close()).into());
+        let link = desk.link.take();
+        drop(desk);
+        drop(link);
+        Poll::Ready(closed)
+    }
+}
+
+impl Line {
+    fn lock(&self) -> MutexGuard<'_, Desk> {
+        self.desk.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    /// Writes all that is queued, then flushes once, until nothing is left.
+    fn poll_write(&self, desk: &mut Desk) -> Poll<Result<(), Error>> {
+        let mut cx = Context::from_waker(&self.waker);
+        if let Some(end) = &desk.end {
+            return Poll::Ready(Err(end.clone()));
+        }
+        let polled = loop {
+            let Some(link) = &mut desk.link else { break Poll::Ready(Ok(())) };
+            if desk.queue.is_empty() {
+                break link.poll_flush_unpin(&mut cx);
+            }
+            match link.poll_ready_unpin(&mut cx) {
+                Poll::Ready(Ok(())) => {}
+                other => break other,
+            }
+            if let Some(message) = desk.queue.pop_front() {
+                desk.queued_bytes -= message.len();
+                desk.handed += 1;
+                if let Err(error) = link.start_send_unpin(message) {
+                    break Poll::Ready(Err(error));
+                }
+            }
+        };
+        match polled {
+            Poll::Pending => Poll::Pending,
+            Poll::Ready(Ok(())) => {
+                if mem::replace(&mut desk.flushed, desk.handed) != desk.handed {
+                    self.fan_out.wake_writers();
+                }
+                Poll::Ready(Ok(()))
+            }
+            Poll::Ready(Err(error)) => Poll::Ready(Err(self.explain(desk, error))),
+        }
+    }
+
+    fn poll_read(&self, desk: &mut Desk) -> Poll<Option<Result<Message, Error>>> {
+        let Some(link) = &mut desk.link else { return Poll::Ready(None) };
+        let error = match ready!(link.poll_next_unpin(&mut Context::from_waker(&self.waker))) {
+            Some(Ok(Message::Close(reason))) => closed_by_peer(reason),
+            Some(Ok(message)) => return Poll::Ready(Some(Ok(message))),
+            Some(Err(error)) => error,
+            None => LinkError::Closed(CloseCode::Abnormal.into()).into(),
+        };
+        self.end(desk, error.clone());
+        Poll::Ready(Some(Err(error)))
+    }
+
+    /// Ends the link after a failed write. The peer may have said why before it stopped reading, so
+    /// what has already arrived is read first: the cause is worth more than "broken pipe".
+    fn explain(&self, desk: &mut Desk, error: Error) -> Error {
+        let mut cx = Context::from_waker(&self.waker);
+        let mut cause = error;
+        if let Some(link) = &mut desk.link {
+            while desk.inbox.len() < INBOX
+                && let Poll::Ready(Some(Ok(message))) = link.poll_next_unpin(&mut cx)
+            {
+                if let Message::Close(reason) = message {
+                    cause = closed_by_peer(reason);
+                    break;
+                }
+                desk.inbox.push_back(message);
+            }
+        }
+        self.end(desk, cause.clone());
+        cause
+    }
+
+    /// Stores the first error that ends the link, and tells everyone.
+    fn end(&self, desk: &mut Desk, error: Error) {
+        if desk.end.is_some() {
+            return;
+        }
+        let reason = match &error {
+            Error::Link(error) => error.close_reason(),
+            other => CloseReason::new(CloseCode::Internal, other.to_string()),
+        };
+        tracing::debug!(%reason, "connection ended");
+        desk.end = Some(error);
+        desk.queue = VecDeque::new();
+        desk.queued_bytes = 0;
+        self.state.send_replace(State::Closed(reason));
+        self.fan_out.wake_all();
+    }
+}
+
+fn closed_by_peer(reason: Option<CloseReason>) -> Error {
+    LinkError::Closed(reason.unwrap_or_else(|| CloseCode::NoStatus.into())).into()
+}
+
+fn local_close() -> CloseReason {
+    CloseReason::new(CloseCode::Normal, "closed by this side")
+}
+
+impl fmt::Debug for Desk {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("Desk")
+            .field("queued", &self.queued)
+            .field("handed", &self.handed)
+            .field("flushed", &self.flushed)
+            .field("end", &self.end)
+            .finish_non_exhaustive()
+    }
+}

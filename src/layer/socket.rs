@@ -1,0 +1,476 @@
+//! [`Socket`]: RFC 6455 over a byte stream, after the opening handshake.
+//!
+//! Items are [`Message`]s. Pings are answered here and passed on; a message that breaks a rule ends
+//! the stream with an error after the peer was told why. This is the only file that knows the
+//! WebSocket library.
+//!
+//! ```
+//! # #[tokio::main(flavor = "current_thread")] async fn main() -> Result<(), mcp_ws_transport::Error> {
+//! use futures::{SinkExt, StreamExt};
+//! use mcp_ws_transport::{Message, layer::socket::{Config, Side, Socket}};
+//!
+//! let (near, far) = tokio::io::duplex(1024);
+//! let mut client = Socket::new(near, Side::Client, Config::default());
+//! let mut server = Socket::new(far, Side::Server, Config::default());
+//! client.send(Message::text("hello")).await?;
+//! assert_eq!(server.next().await.transpose()?, Some(Message::text("hello")));
+//! # Ok(()) }
+//! ```
+
+use std::{
+    io,
+    pin::Pin,
+    task::{Context, Poll, ready},
+    time::Duration,
+};
+
+use bytes::Bytes;
+use futures::{Sink, Stream, StreamExt};
+use tokio::{
+    io::{AsyncRead, AsyncWrite, ReadBuf},
+    time::{Instant, Sleep, sleep_until},
+};
+use tokio_tungstenite::{
+    WebSocketStream,
+    tungstenite::{
+        Error as WsError, Message as WsMessage,
+        error::{CapacityError, ProtocolError},
+        protocol::{
+            CloseFrame, Role, WebSocketConfig,
+            frame::{
+                Frame,
+                coding::{Data, OpCode},
+            },
+        },
+    },
+};
+
+use crate::{
+    error::{CloseCode, CloseReason, Error, LinkError},
+    message::{Message, Text},
+    stats::Stats,
+};
+
+/// How a [`Socket`] reads, writes and closes.
+#[derive(Debug, Clone)]
+#[non_exhaustive]
+pub struct Config {
+    /// The largest inbound message in bytes; `None`, the default, is 4 MiB for the side that
+    /// accepted and 16 MiB for the side that dialled. A larger one closes the link with 1009.
+    pub max_message_size: Option<usize>,
+    /// The size of each of the two buffers of an idle connection: 8 KiB.
+    pub buffer_size: usize,
+    /// How long the peer may accept not one byte while something waits to be written: 10 s.
+    pub write_timeout: Duration,
+    /// How long the closing handshake may take: 2 s. Then the connection is cut.
+    pub close_timeout: Duration,
+}
+
+impl Default for Config {
+    fn default() -> Self {
+        Self {
+            max_message_size: None,
+            buffer_size: 8 << 10,
+            write_timeout: Duration::from_secs(10),
+            close_timeout: Duration::from_secs(2),
+        }
+    }
+}
+
+impl Config {
+    /// Sets [`max_message_size`](Self::max_message_size).
+    #[must_use]
+    pub fn max_message_size(mut self, bytes: usize) -> Self {
+        self.max_message_size = Some(bytes);
+        self
+    }
+
+    /// Sets [`buffer_size`](Self::buffer_size).
+    #[must_use]
+    pub fn buffer_size(mut self, bytes: usize) -> Self {
+        self.buffer_size = bytes;
+        self
+    }
+
+    /// Sets [`write_timeout`](Self::write_timeout).
+    #[must_use]
+    pub fn write_timeout(mut self, timeout: Duration) -> Self {
+        self.write_timeout = timeout;
+        self
+    }
+
+    /// Sets [`close_timeout`](Self::close_timeout).
+    #[must_use]
+    pub fn close_timeout(mut self, timeout: Duration) -> Self {
+        self.close_timeout = timeout;
+        self
+    }
+
+    fn limit(&self, side: Side) -> usize {
+        self.max_message_size.unwrap_or(match side {
+            Side::Client => 16 << 20,
+            Side::Server => 4 << 20,
+        })
+    }
+}
+
+/// Which end of the opening handshake this is: the client masks its frames (RFC 6455, section 5.1),
+/// the server closes the TCP connection (section 7.1.1). Which MCP role speaks is another matter.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Side {
+    /// The side that dialled.
+    Client,
+    /// The side that accepted.
+    Server,
+}
+
+/// Where a connection stands between open and closed.
+///
+/// | phase | inbound | outbound | left when |
+/// |---|---|---|---|
+/// | `Open` | messages | messages | a Close is sent or received, or a rule is broken |
+/// | `Closing` | messages | our Close is out | the peer's Close or the end arrives |
+/// | `PeerClosed` | – | our answer to its Close | that is flushed; as client, when the server cut |
+/// | `Failed` | discarded unread | a Close that names the cause | the peer's end arrives |
+/// | `Shutdown` | – | end of stream | it is written |
+/// | `Closed` | – | – | – |
+///
+/// `poll_close` leads from each to `Closed`, within the close timeout.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+enum Phase {
+    Open,
+    Closing,
+    PeerClosed,
+    Failed,
+    Shutdown,
+    Closed,
+}
+
+/// A WebSocket connection as a duplex of [`Message`]s.
+#[derive(Debug)]
+#[must_use = "a layer does nothing unless polled"]
+pub struct Socket<S> {
+    websocket: WebSocketStream<Metered<S>>,
+    side: Side,
+    config: Config,
+    phase: Phase,
+    /// The bytes written when the present stall began, and when it has lasted too long.
+    stall: Option<(u64, Pin<Box<Sleep>>)>,
+    deadline: Option<Pin<Box<Sleep>>>,
+}
+
+impl<S: AsyncRead + AsyncWrite + Unpin> Socket<S> {
+    /// A socket over `stream`, on which the opening handshake is done.
+    pub fn new(stream: S, side: Side, config: Config) -> Self {
+        Self::with_leftover(stream, Bytes::new(), side, config, Stats::default())
+    }
+
+    /// The same with what was read behind the handshake, and with the counters to count in.
+    pub fn with_leftover(
+        stream: S,
+        leftover: Bytes,
+        side: Side,
+        config: Config,
+        stats: Stats,
+    ) -> Self {
+        stats.bytes_received(leftover.len());
+        let limit = Some(config.limit(side));
+        let websocket_config = WebSocketConfig::default()
+            .read_buffer_size(config.buffer_size)
+            .write_buffer_size(config.buffer_size)
+            .max_message_size(limit)
+            .max_frame_size(limit);
+        let role = match side {
+            Side::Client => Role::Client,
+            Side::Server => Role::Server,
+        };
+        let stream = Metered { stream, written: 0, stats };
+        let websocket = WebSocketStream::from_partially_read(
+            stream,
+            leftover.into(),
+            role,
+            Some(websocket_config),
+        );
+        Self {
+            websocket: ready_now(websocket),
+            side,
+            config,
+            phase: Phase::Open,
+            stall: None,
+            deadline: None,
+        }
+    }
+
+    /// The byte stream below.
+    pub fn get_ref(&self) -> &S {
+        &self.websocket.get_ref().stream
+    }
+
+    fn stats(&self) -> &Stats {
+        &self.websocket.get_ref().stats
+    }
+
+    /// Ends the connection for `error`: tells the peer, where it is the peer's doing.
+    fn fail(&mut self, cx: &mut Context<'_>, error: WsError) -> Error {
+        let error = link_error(error);
+        let told = matches!(error, LinkError::TooBig { .. } | LinkError::Utf8 | LinkError::Protocol(_));
+        if told {
+            let close = WsMessage::Close(Some(close_frame(&error.close_reason())));
+            if Pin::new(&mut self.websocket).start_send(close).is_ok() {
+                let _ = Pin::new(&mut self.websocket).poll_flush(cx);
+            }
+            self.phase = Phase::Failed;
+        } else {
+            self.phase = Phase::Closed;
+        }
+        error.into()
+    }
+
+    /// Fails once not one byte was accepted for the write timeout while `pending`.
+    fn check_stall(&mut self, cx: &mut Context<'_>, pending: bool) -> Result<(), Error> {
+        if !pending {
+            self.stall = None;
+            return Ok(());
+        }
+        let timeout = self.config.write_timeout;
+        let written = self.websocket.get_ref().written;
+        let (before, timer) = self
+            .stall
+            .get_or_insert_with(|| (written, Box::pin(sleep_until(Instant::now() + timeout))));
+        while timer.as_mut().poll(cx).is_ready() {
+            if *before == written {
+                self.phase = Phase::Closed;
+                return Err(LinkError::Stalled(timeout).into());
+            }
+            *before = written;
+            timer.as_mut().reset(Instant::now() + timeout);
+        }
+        Ok(())
+    }
+
+    /// Reads and discards until the end of the stream: the kernel answers unread data with a reset,
+    /// which would overtake our Close.
+    fn poll_discard(&mut self, cx: &mut Context<'_>) -> Poll<()> {
+        let mut scratch = [0; 4096];
+        let stream = self.websocket.get_mut();
+        loop {
+            let mut buffer = ReadBuf::new(&mut scratch);
+            match ready!(Pin::new(&mut *stream).poll_read(cx, &mut buffer)) {
+                Ok(()) if !buffer.filled().is_empty() => {}
+                _ => return Poll::Ready(()),
+            }
+        }
+    }
+
+    fn poll_closing(&mut self, cx: &mut Context<'_>) -> Poll<()> {
+        loop {
+            match self.phase {
+                Phase::Open => {
+                    let normal = close_frame(&CloseCode::Normal.into());
+                    let close = WsMessage::Close(Some(normal));
+                    self.phase = match Pin::new(&mut self.websocket).start_send(close) {
+                        Ok(()) => Phase::Closing,
+                        Err(_) => Phase::Shutdown,
+                    };
+                }
+                Phase::Closing => {
+                    let _ = Pin::new(&mut self.websocket).poll_flush(cx);
+                    while let Some(Ok(_)) = ready!(self.websocket.poll_next_unpin(cx)) {}
+                    self.phase = Phase::Shutdown;
+                }
+                Phase::PeerClosed => {
+                    let _ = ready!(Pin::new(&mut self.websocket).poll_flush(cx));
+                    if self.side == Side::Client {
+                        ready!(self.poll_discard(cx));
+                    }
+                    self.phase = Phase::Shutdown;
+                }
+                Phase::Failed => {
+                    let flushed = Pin::new(&mut self.websocket).poll_flush(cx);
+                    if flushed.is_ready() {
+                        let _ = Pin::new(self.websocket.get_mut()).poll_shutdown(cx);
+                    }
+                    ready!(self.poll_discard(cx));
+                    self.phase = Phase::Shutdown;
+                }
+                Phase::Shutdown => {
+                    let _ = ready!(Pin::new(self.websocket.get_mut()).poll_shutdown(cx));
+                    self.phase = Phase::Closed;
+                }
+                Phase::Closed => return Poll::Ready(()),
+            }
+        }
+    }
+}
+
+impl<S: AsyncRead + AsyncWrite + Unpin> Stream for Socket<S> {
+    type Item = Result<Message, Error>;
+
+    fn poll_next(mut self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<Option<Self::Item>> {
+        let this = &mut *self;
+        if matches!(this.phase, Phase::Failed | Phase::Shutdown | Phase::Closed) {
+            return Poll::Ready(None);
+        }
+        let message = match ready!(this.websocket.poll_next_unpin(cx)) {
+            Some(Ok(message)) => message,
+            Some(Err(error)) => return Poll::Ready(Some(Err(this.fail(cx, error)))),
+            None => {
+                this.phase = Phase::Shutdown;
+                return Poll::Ready(None);
+            }
+        };
+        let message = match message {
+            WsMessage::Text(text) => Message::Text(Text::trusted(text.into())),
+            WsMessage::Binary(bytes) => Message::Binary(bytes),
+            WsMessage::Ping(payload) => Message::Ping(payload),
+            WsMessage::Pong(payload) => Message::Pong(payload),
+            WsMessage::Close(frame) => {
+                this.phase = Phase::PeerClosed;
+                let _ = Pin::new(&mut this.websocket).poll_flush(cx);
+                Message::Close(frame.map(|frame| {
+                    CloseReason::new(u16::from(frame.code).into(), frame.reason.as_str())
+                }))
+            }
+            WsMessage::Frame(frame) => Message::Binary(frame.into_payload()),
+        };
+        if message.is_data() {
+            this.stats().message_received();
+        }
+        Poll::Ready(Some(Ok(message)))
+    }
+}
+
+impl<S: AsyncRead + AsyncWrite + Unpin> Sink<Message> for Socket<S> {
+    type Error = Error;
+
+    fn poll_ready(mut self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<Result<(), Error>> {
+        if self.phase != Phase::Open {
+            return Poll::Ready(Err(ended()));
+        }
+        let polled = Pin::new(&mut self.websocket).poll_ready(cx);
+        self.check_stall(cx, polled.is_pending())?;
+        polled.map_err(|error| link_error(error).into())
+    }
+
+    fn start_send(mut self: Pin<&mut Self>, item: Message) -> Result<(), Error> {
+        if self.phase != Phase::Open {
+            return Err(ended());
+        }
+        if item.is_data() {
+            self.stats().message_sent();
+        }
+        let text = |data: Bytes| WsMessage::Frame(Frame::message(data, OpCode::Data(Data::Text), true));
+        let message = match item {
+            Message::Text(data) => text(data.into()),
+            Message::Binary(data) => WsMessage::Binary(data),
+            Message::Ping(payload) => WsMessage::Ping(payload),
+            Message::Pong(payload) => WsMessage::Pong(payload),
+            Message::Close(reason) => {
+                self.phase = Phase::Closing;
+                WsMessage::Close(reason.as_ref().map(close_frame))
+            }
+        };
+        Pin::new(&mut self.websocket).start_send(message).map_err(|error| link_error(error).into())
+    }
+
+    fn poll_flush(mut self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<Result<(), Error>> {
+        if !matches!(self.phase, Phase::Open | Phase::Closing) {
+            return Poll::Ready(Err(ended()));
+        }
+        let polled = Pin::new(&mut self.websocket).poll_flush(cx);
+        self.check_stall(cx, polled.is_pending())?;
+        polled.map_err(|error| link_error(error).into())
+    }
+
+    fn poll_close(mut self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<Result<(), Error>> {
+        let this = &mut *self;
+        let timeout = this.config.close_timeout;
+        let deadline = this
+            .deadline
+            .get_or_insert_with(|| Box::pin(sleep_until(Instant::now() + timeout)));
+        if deadline.as_mut().poll(cx).is_ready() {
+            this.phase = Phase::Closed;
+        }
+        this.poll_closing(cx).map(Ok)
+    }
+}
+
+/// What a write meets once the connection is closing.
+fn ended() -> Error {
+    LinkError::Closed(CloseReason::new(CloseCode::Abnormal, "the connection is closing")).into()
+}
+
+fn close_frame(reason: &CloseReason) -> CloseFrame {
+    let code = if reason.code.is_sendable() { reason.code } else { CloseCode::Normal };
+    CloseFrame { code: u16::from(code).into(), reason: reason.wire_reason().into() }
+}
+
+fn link_error(error: WsError) -> LinkError {
+    match error {
+        WsError::Io(error) => error.into(),
+        WsError::Capacity(CapacityError::MessageTooLong { size, max_size }) => {
+            LinkError::TooBig { size, limit: max_size }
+        }
+        WsError::Utf8(_) => LinkError::Utf8,
+        WsError::Protocol(ProtocolError::ResetWithoutClosingHandshake)
+        | WsError::ConnectionClosed
+        | WsError::AlreadyClosed => LinkError::Closed(CloseCode::Abnormal.into()),
+        WsError::Protocol(error) => LinkError::Protocol(error.to_string()),
+        other => LinkError::Protocol(other.to_string()),
+    }
+}
+
+/// The result of a future that is `async` in name only.
+fn ready_now<T>(future: impl Future<Output = T>) -> T {
+    let mut future = std::pin::pin!(future);
+    let mut cx = Context::from_waker(std::task::Waker::noop());
+    loop {
+        if let Poll::Ready(value) = future.as_mut().poll(&mut cx) {
+            return value;
+        }
+    }
+}
+
+/// Counts what crosses the byte stream.
+#[derive(Debug)]
+struct Metered<S> {
+    stream: S,
+    written: u64,
+    stats: Stats,
+}
+
+impl<S: AsyncRead + Unpin> AsyncRead for Metered<S> {
+    fn poll_read(
+        mut self: Pin<&mut Self>,
+        cx: &mut Context<'_>,
+        buffer: &mut ReadBuf<'_>,
+    ) -> Poll<io::Result<()>> {
+        let before = buffer.filled().len();
+        let polled = Pin::new(&mut self.stream).poll_read(cx, buffer);
+        self.stats.bytes_received(buffer.filled().len() - before);
+        polled
+    }
+}
+
+impl<S: AsyncWrite + Unpin> AsyncWrite for Metered<S> {
+    fn poll_write(
+        mut self: Pin<&mut Self>,
+        cx: &mut Context<'_>,
+        bytes: &[u8],
+    ) -> Poll<io::Result<usize>> {
+        let polled = Pin::new(&mut self.stream).poll_write(cx, bytes);
+        if let Poll::Ready(Ok(written)) = polled {
+            self.written += written as u64;
+            self.stats.bytes_sent(written);
+        }
+        polled
+    }
+
+    fn poll_flush(mut self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<io::Result<()>> {
+        Pin::new(&mut self.stream).poll_flush(cx)
+    }
+
+    fn poll_shutdown(mut self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<io::Result<()>> {
+        Pin::new(&mut self.stream).poll_shutdown(cx)
+    }
+}

@@ -1,0 +1,202 @@
+//! [`serve`]: a listener that runs one service for each connection.
+
+use std::{
+    fmt,
+    future::{Future, IntoFuture},
+    io,
+    marker::PhantomData,
+    net::SocketAddr,
+    pin::Pin,
+    sync::Arc,
+    time::Duration,
+};
+
+use rmcp::ServiceExt;
+use tokio::{
+    net::{TcpListener, TcpStream, ToSocketAddrs},
+    task::{JoinHandle, JoinSet},
+};
+use tokio_util::sync::{CancellationToken, DropGuard};
+use tracing::Instrument;
+
+use super::service;
+use crate::{decode::Role, transport};
+
+/// Listens on `addr` and runs a service of its own, made by `factory`, for each connection. Await
+/// the result, or set options first.
+///
+/// Each connection is upgraded on the path `/mcp`.
+///
+/// ```no_run
+/// # async fn example<S: rmcp::ServerHandler>(service: impl Fn() -> S + Send + Sync + 'static) -> std::io::Result<()> {
+/// let server = mcp_ws_transport::serve("127.0.0.1:8080", service).await?;
+/// println!("listening on ws://{}/mcp", server.local_addr());
+/// tokio::signal::ctrl_c().await?;
+/// server.shutdown().await;
+/// # Ok(()) }
+/// ```
+pub fn serve<R, A, F, S>(addr: A, factory: F) -> Serve<R, A, F>
+where
+    R: Role,
+    A: ToSocketAddrs,
+    F: Fn() -> S + Send + Sync + 'static,
+    S: ServiceExt<R>,
+{
+    Serve {
+        addr,
+        factory,
+        path: "/mcp".into(),
+        handshake_timeout: Duration::from_secs(10),
+        config: transport::Config::default(),
+        role: PhantomData,
+    }
+}
+
+/// A server to be started; see [`serve`]. Awaiting it binds the address.
+#[must_use = "nothing listens until this is awaited"]
+pub struct Serve<R, A, F> {
+    addr: A,
+    factory: F,
+    path: Arc<str>,
+    handshake_timeout: Duration,
+    config: transport::Config,
+    role: PhantomData<fn() -> R>,
+}
+
+impl<R, A, F> Serve<R, A, F> {
+    /// The path that is upgraded: `/mcp`. Every other one is 404.
+    pub fn path(mut self, path: impl Into<Arc<str>>) -> Self {
+        self.path = path.into();
+        self
+    }
+
+    /// How long a client may take for its opening handshake: 10 s.
+    pub fn handshake_timeout(mut self, timeout: Duration) -> Self {
+        self.handshake_timeout = timeout;
+        self
+    }
+
+    /// The settings of each connection's layers.
+    pub fn config(mut self, config: transport::Config) -> Self {
+        self.config = config;
+        self
+    }
+}
+
+impl<R, A, F, S> IntoFuture for Serve<R, A, F>
+where
+    R: Role,
+    R::InitializeError: fmt::Display + Send,
+    A: ToSocketAddrs<Future: Send> + Send + 'static,
+    F: Fn() -> S + Send + Sync + 'static,
+    S: ServiceExt<R>,
+{
+    type Output = io::Result<Server>;
+    type IntoFuture = Pin<Box<dyn Future<Output = Self::Output> + Send>>;
+
+    fn into_future(self) -> Self::IntoFuture {
+        Box::pin(async move {
+            let Self { addr, factory, path, handshake_timeout, config, .. } = self;
+            let listener = TcpListener::bind(addr).await?;
+            let local_addr = listener.local_addr()?;
+            let stop = CancellationToken::new();
+            let shop = Shop { factory, path, handshake_timeout, config, stop: stop.clone() };
+            let task = tokio::spawn(Arc::new(shop).listen::<R, S>(listener));
+            Ok(Server { local_addr, stop: stop.drop_guard(), task })
+        })
+    }
+}
+
+impl<R, A: fmt::Debug, F> fmt::Debug for Serve<R, A, F> {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("Serve").field("addr", &self.addr).field("path", &self.path).finish_non_exhaustive()
+    }
+}
+
+/// A running server. Dropping it stops the server without waiting for that.
+#[derive(Debug)]
+pub struct Server {
+    local_addr: SocketAddr,
+    stop: DropGuard,
+    task: JoinHandle<()>,
+}
+
+impl Server {
+    /// The address it listens on.
+    #[must_use]
+    pub fn local_addr(&self) -> SocketAddr {
+        self.local_addr
+    }
+
+    /// Stops listening, closes every connection with the closing handshake, and waits until all are
+    /// gone. Calls in flight have 2 s to be answered, which is rmcp's own limit.
+    pub async fn shutdown(self) {
+        drop(self.stop);
+        let _ = self.task.await;
+    }
+}
+
+/// What every connection shares.
+struct Shop<F> {
+    factory: F,
+    path: Arc<str>,
+    handshake_timeout: Duration,
+    config: transport::Config,
+    stop: CancellationToken,
+}
+
+impl<F: Send + Sync + 'static> Shop<F> {
+    async fn listen<R, S>(self: Arc<Self>, listener: TcpListener)
+    where
+        R: Role,
+        R::InitializeError: fmt::Display + Send,
+        F: Fn() -> S,
+        S: ServiceExt<R>,
+    {
+        let mut connections = JoinSet::new();
+        loop {
+            let accepted = tokio::select! {
+                accepted = listener.accept() => accepted,
+                Some(_) = connections.join_next() => continue,
+                () = self.stop.cancelled() => break,
+            };
+            match accepted {
+                Ok((stream, peer)) => {
+                    let span = tracing::info_span!("websocket", %peer);
+                    connections.spawn(self.clone().attend::<R, S>(stream).instrument(span));
+                }
+                // Out of file descriptors, most likely: they come back as connections end.
+                Err(error) => {
+                    tracing::warn!(%error, "cannot accept");
+                    tokio::time::sleep(Duration::from_millis(50)).await;
+                }
+            }
+        }
+        drop(listener);
+        while connections.join_next().await.is_some() {}
+    }
+
+    /// One connection, from the handshake to the end of its service.
+    async fn attend<R, S>(self: Arc<Self>, stream: TcpStream)
+    where
+        R: Role,
+        R::InitializeError: fmt::Display + Send,
+        F: Fn() -> S,
+        S: ServiceExt<R>,
+    {
+        let upgrade = service::upgrade(stream, Some(self.path.clone()), self.handshake_timeout);
+        let upgraded = tokio::select! {
+            upgraded = upgrade => upgraded,
+            () = self.stop.cancelled() => return,
+        };
+        let transport = match upgraded {
+            Ok(upgraded) => upgraded.transport::<R>(self.config.clone(), tracing::Span::current()),
+            Err(error) => return tracing::debug!(%error, "no upgrade"),
+        };
+        let service = (self.factory)();
+        match service.serve_with_ct(transport, self.stop.child_token()).await {
+            Ok(running) => drop(running.waiting().await),
+            Err(error) => tracing::debug!(%error, "not initialized"),
+        }
+    }
+}

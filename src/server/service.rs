@@ -1,0 +1,151 @@
+//! The server's opening handshake (RFC 6455, section 4.2), by hyper.
+
+use std::{
+    convert::Infallible,
+    io,
+    sync::{Arc, Mutex, PoisonError},
+    time::Duration,
+};
+
+use base64::{Engine as _, engine::general_purpose::STANDARD};
+use bytes::Bytes;
+use http::{
+    HeaderMap, HeaderValue, Method, Request, Response, StatusCode,
+    header::{
+        ALLOW, CONNECTION, HeaderName, SEC_WEBSOCKET_ACCEPT, SEC_WEBSOCKET_KEY,
+        SEC_WEBSOCKET_PROTOCOL, SEC_WEBSOCKET_VERSION, UPGRADE,
+    },
+};
+use http_body_util::Full;
+use hyper::{server::conn::http1, service::service_fn, upgrade::OnUpgrade};
+use hyper_util::rt::{TokioIo, TokioTimer};
+use tracing::Span;
+
+use super::origin;
+use crate::{
+    decode::Role,
+    error::HandshakeError,
+    layer::socket::Side,
+    transport::{self, WebSocketTransport},
+    upgrade::{Io, SUBPROTOCOL, accept_key, elements, is_websocket, reclaim, set_nodelay},
+};
+
+/// A connection whose upgrade was granted.
+pub(super) struct Upgraded<S> {
+    stream: S,
+    leftover: Bytes,
+    subprotocol: Option<String>,
+}
+
+impl<S: Io> Upgraded<S> {
+    pub(super) fn transport<R: Role>(self, config: transport::Config, span: Span) -> WebSocketTransport<R> {
+        WebSocketTransport::builder()
+            .config(config)
+            .subprotocol(self.subprotocol)
+            .span(span)
+            .over_stream(self.stream, self.leftover, Side::Server)
+    }
+}
+
+/// Answers requests on `stream` until one is granted the upgrade. Each request's head must be whole
+/// within `head_timeout`. With a `path`, every other path is 404.
+pub(super) async fn upgrade<S: Io>(
+    stream: S,
+    path: Option<Arc<str>>,
+    head_timeout: Duration,
+) -> Result<Upgraded<S>, HandshakeError> {
+    set_nodelay(&stream);
+    let granted: Mutex<Option<(OnUpgrade, Option<String>)>> = Mutex::new(None);
+    let answer = service_fn(async |mut request: Request<_>| {
+        Ok::<_, Infallible>(match grant(&request, path.as_deref()) {
+            Ok((response, subprotocol)) => {
+                let upgrade = hyper::upgrade::on(&mut request);
+                *granted.lock().unwrap_or_else(PoisonError::into_inner) = Some((upgrade, subprotocol));
+                response
+            }
+            Err(response) => response,
+        })
+    });
+    http1::Builder::new()
+        .timer(TokioTimer::new())
+        .header_read_timeout(head_timeout)
+        .serve_connection(TokioIo::new(stream), answer)
+        .with_upgrades()
+        .await
+        .map_err(|error| HandshakeError::NotWebSocket(error.to_string()))?;
+    let granted = granted.into_inner().unwrap_or_else(PoisonError::into_inner);
+    let Some((upgrade, subprotocol)) = granted else {
+        let left = io::Error::new(io::ErrorKind::UnexpectedEof, "closed without an upgrade");
+        return Err(HandshakeError::Connect(Arc::new(left)));
+    };
+    let lost = |what: &dyn ToString| HandshakeError::NotWebSocket(what.to_string());
+    let upgraded = upgrade.await.map_err(|error| lost(&error))?;
+    let (stream, leftover) = reclaim(upgraded).ok_or_else(|| lost(&"the stream was lost in the upgrade"))?;
+    Ok(Upgraded { stream, leftover, subprotocol })
+}
+
+type Answer = Response<Full<Bytes>>;
+
+/// The 101 that grants an upgrade, with the subprotocol chosen, or the refusal.
+fn grant<B>(request: &Request<B>, path: Option<&str>) -> Result<(Answer, Option<String>), Answer> {
+    let headers = request.headers();
+    if path.is_some_and(|path| path != request.uri().path()) {
+        return Err(refuse(StatusCode::NOT_FOUND, "Not Found", &[]));
+    }
+    if request.method() != Method::GET {
+        return Err(refuse(StatusCode::METHOD_NOT_ALLOWED, "Method Not Allowed", &[(ALLOW, "GET")]));
+    }
+    if !is_websocket(headers) {
+        let upgrade = [(UPGRADE, "websocket"), (CONNECTION, "Upgrade")];
+        return Err(refuse(StatusCode::UPGRADE_REQUIRED, "Upgrade Required", &upgrade));
+    }
+    if only(headers, SEC_WEBSOCKET_VERSION).is_none_or(|version| version != "13") {
+        let version = [(SEC_WEBSOCKET_VERSION, "13")];
+        return Err(refuse(StatusCode::UPGRADE_REQUIRED, "WebSocket version 13 is spoken here", &version));
+    }
+    let key = only(headers, SEC_WEBSOCKET_KEY).map(HeaderValue::as_bytes).unwrap_or_default();
+    if STANDARD.decode(key).is_ok_and(|key| key.len() == 16) {
+        if !origin::allowed(headers) {
+            return Err(refuse(StatusCode::FORBIDDEN, "this Origin may not connect", &[]));
+        }
+    } else {
+        return Err(refuse(StatusCode::BAD_REQUEST, "Sec-WebSocket-Key is not 16 bytes in base64", &[]));
+    }
+    let subprotocol = choose(headers);
+    let mut response = refuse(StatusCode::SWITCHING_PROTOCOLS, "", &[]);
+    let answer = response.headers_mut();
+    answer.insert(CONNECTION, HeaderValue::from_static("Upgrade"));
+    answer.insert(UPGRADE, HeaderValue::from_static("websocket"));
+    if let Ok(accept) = HeaderValue::try_from(accept_key(key)) {
+        answer.insert(SEC_WEBSOCKET_ACCEPT, accept);
+    }
+    if let Some(Ok(subprotocol)) = subprotocol.as_ref().map(HeaderValue::try_from) {
+        answer.insert(SEC_WEBSOCKET_PROTOCOL, subprotocol);
+    }
+    Ok((response, subprotocol))
+}
+
+/// The subprotocol to answer: `mcp` where it is offered; else the first `mcp.version.…`, which
+/// carries no secret; never any other, for it may be a token.
+fn choose(headers: &HeaderMap) -> Option<String> {
+    let offered = || elements(headers, SEC_WEBSOCKET_PROTOCOL);
+    offered()
+        .find(|offer| *offer == SUBPROTOCOL)
+        .or_else(|| offered().find(|offer| offer.starts_with("mcp.version.")))
+        .map(str::to_owned)
+}
+
+/// The value of a header that stands there once.
+fn only(headers: &HeaderMap, name: HeaderName) -> Option<&HeaderValue> {
+    let mut values = headers.get_all(name).into_iter();
+    values.next().filter(|_| values.next().is_none())
+}
+
+fn refuse(status: StatusCode, body: &'static str, headers: &[(HeaderName, &'static str)]) -> Answer {
+    let mut response = Response::new(Full::new(Bytes::from_static(body.as_bytes())));
+    *response.status_mut() = status;
+    for (name, value) in headers {
+        response.headers_mut().insert(name, HeaderValue::from_static(value));
+    }
+    response
+}

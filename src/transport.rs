@@ -1,0 +1,350 @@
+//! [`WebSocketTransport`]: the whole stack as rmcp's [`Transport`].
+//!
+//! [`connect`](crate::connect()) and [`accept`](crate::accept()) build it over a new connection. Over layers of your own
+//! it is built by hand:
+//!
+//! ```
+//! # #[tokio::main(flavor = "current_thread")] async fn main() -> Result<(), Box<dyn std::error::Error>> {
+//! use mcp_ws_transport::{
+//!     WebSocketTransport,
+//!     layer::{Heartbeat, Socket, heartbeat, socket::{self, Side}},
+//! };
+//! # let (stream, _far) = tokio::io::duplex(64);
+//! // … the opening handshake on `stream` is done …
+//! let socket = Socket::new(stream, Side::Client, socket::Config::default());
+//! let link = Heartbeat::new(socket, heartbeat::Config::default());
+//! let transport: WebSocketTransport<rmcp::RoleClient> = WebSocketTransport::builder().over(link);
+//! # drop(transport); Ok(()) }
+//! ```
+
+use std::{
+    borrow::Cow,
+    fmt,
+    future::poll_fn,
+    pin::Pin,
+    task::{Context, Poll, ready},
+    time::Duration,
+};
+
+use bytes::Bytes;
+use futures::{Sink, SinkExt, Stream, StreamExt};
+use rmcp::{
+    service::{RxJsonRpcMessage, TxJsonRpcMessage},
+    transport::Transport,
+};
+use tokio::{
+    io::{AsyncRead, AsyncWrite},
+    sync::watch,
+    time::timeout,
+};
+use tracing::Span;
+
+use crate::{
+    decode::Role,
+    duplex::{BoxLink, Duplex},
+    error::Error,
+    event::State,
+    framing::{Framing, JsonRpc},
+    layer::{
+        Correlation, Framed, Heartbeat, Shared, Socket, correlation, framed, heartbeat,
+        shared::{self, Flushed},
+        socket::{self, Side},
+    },
+    message::Message,
+    stats::Stats,
+};
+
+/// The settings of every layer of a connection.
+#[derive(Debug, Clone, Default)]
+#[non_exhaustive]
+pub struct Config {
+    /// Limits, buffers and timeouts of the WebSocket itself.
+    pub socket: socket::Config,
+    /// Pings and the watchdog.
+    pub heartbeat: heartbeat::Config,
+    /// The outbound queue.
+    pub shared: shared::Config,
+    /// The size of outbound messages.
+    pub framed: framed::Config,
+    /// Deadlines, and how many requests may be in flight.
+    pub correlation: correlation::Config,
+}
+
+/// What the layers below [`Shared`] are made from, once for each connection.
+#[derive(Debug, Clone)]
+pub(crate) struct Layers {
+    config: Config,
+    stats: Stats,
+}
+
+impl Layers {
+    /// The layers over a byte stream on which the opening handshake is done.
+    pub(crate) fn link<S>(&self, stream: S, leftover: Bytes, side: Side) -> BoxLink
+    where
+        S: AsyncRead + AsyncWrite + Unpin + Send + 'static,
+    {
+        let Config { socket, heartbeat, .. } = self.config.clone();
+        let socket = Socket::with_leftover(stream, leftover, side, socket, self.stats.clone());
+        Box::pin(Heartbeat::with_stats(socket, heartbeat, self.stats.clone()))
+    }
+}
+
+/// Assembles a [`WebSocketTransport`] over a link of any layers.
+#[must_use]
+pub struct Builder<R: Role> {
+    config: Config,
+    framing: Box<dyn Framing<R>>,
+    stats: Stats,
+    span: Span,
+    subprotocol: Option<String>,
+}
+
+impl<R: Role> Default for Builder<R> {
+    fn default() -> Self {
+        Self {
+            config: Config::default(),
+            framing: Box::new(JsonRpc::default()),
+            stats: Stats::default(),
+            span: Span::none(),
+            subprotocol: None,
+        }
+    }
+}
+
+impl<R: Role> Builder<R> {
+    /// The settings of the layers that the builder puts on: those from [`Shared`] upwards, and in
+    /// [`over_stream`](Self::over_stream) all of them.
+    pub fn config(mut self, config: Config) -> Self {
+        self.config = config;
+        self
+    }
+
+    /// The form of the messages; the default is [`JsonRpc`].
+    pub fn framing(mut self, framing: impl Framing<R> + 'static) -> Self {
+        self.framing = Box::new(framing);
+        self
+    }
+
+    /// The counters to count in, where a layer below counts in them too.
+    pub fn stats(mut self, stats: Stats) -> Self {
+        self.stats = stats;
+        self
+    }
+
+    /// The span in which everything about this connection is traced.
+    pub fn span(mut self, span: Span) -> Self {
+        self.span = span;
+        self
+    }
+
+    /// The subprotocol that was agreed on, for [`WebSocketTransport::subprotocol`].
+    pub fn subprotocol(mut self, subprotocol: Option<String>) -> Self {
+        self.subprotocol = subprotocol;
+        self
+    }
+
+    /// A transport over `link`, any [`Duplex`] of [`Message`]s.
+    pub fn over<L>(self, link: L) -> WebSocketTransport<R>
+    where
+        L: Duplex<Message, Message> + Send + 'static,
+    {
+        self.over_link(Box::pin(link), watch::Sender::new(State::Connecting))
+    }
+
+    /// A transport over a byte stream on which the opening handshake is done, and what was read
+    /// behind it: [`Socket`], [`Heartbeat`] and the rest.
+    pub fn over_stream<S>(self, stream: S, leftover: Bytes, side: Side) -> WebSocketTransport<R>
+    where
+        S: AsyncRead + AsyncWrite + Unpin + Send + 'static,
+    {
+        let link = self.layers().link(stream, leftover, side);
+        self.over_link(link, watch::Sender::new(State::Connecting))
+    }
+
+    pub(crate) fn layers(&self) -> Layers {
+        Layers { config: self.config.clone(), stats: self.stats.clone() }
+    }
+
+    pub(crate) fn over_link(self, link: BoxLink, state: watch::Sender<State>) -> WebSocketTransport<R> {
+        let Self { config, framing, stats, span, subprotocol } = self;
+        let close_timeout = config.socket.close_timeout;
+        let shared = Shared::with_state(link, config.shared, state);
+        let framed = Framed::with_stats(shared.clone(), framing, config.framed, stats.clone());
+        let stack = Correlation::with_stats(framed, config.correlation, stats.clone());
+        WebSocketTransport { stack, shared, stats, span, subprotocol, close_timeout }
+    }
+}
+
+impl<R: Role> fmt::Debug for Builder<R> {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("Builder").field("config", &self.config).finish_non_exhaustive()
+    }
+}
+
+/// An rmcp [`Transport`] over a WebSocket, for the MCP role `R`.
+///
+/// Which side dialled does not matter: an MCP server may dial and an MCP client accept. The role is
+/// inferred from the service that is served on it.
+///
+/// No task runs behind it. Dropping it cuts the connection and frees all that belongs to it;
+/// [`close`](Transport::close), which rmcp calls when a service ends, performs the closing handshake.
+#[must_use = "a transport does nothing unless a service is served on it"]
+pub struct WebSocketTransport<R: Role> {
+    stack: Correlation<R, Box<dyn Framing<R>>>,
+    shared: Shared,
+    stats: Stats,
+    span: Span,
+    subprotocol: Option<String>,
+    close_timeout: Duration,
+}
+
+impl<R: Role> WebSocketTransport<R> {
+    /// A builder, for layers or settings of your own.
+    pub fn builder() -> Builder<R> {
+        Builder::default()
+    }
+
+    /// The state of the connection, now and as it changes.
+    #[must_use]
+    pub fn state(&self) -> watch::Receiver<State> {
+        self.shared.state()
+    }
+
+    /// The counters of the connection.
+    #[must_use]
+    pub fn stats(&self) -> Stats {
+        self.stats.clone()
+    }
+
+    /// The subprotocol that both sides agreed on, if any.
+    #[must_use]
+    pub fn subprotocol(&self) -> Option<&str> {
+        self.subprotocol.as_deref()
+    }
+
+    /// The same as a `Sink` and `Stream` of messages, which rmcp takes whole or `split()`, and which
+    /// composes with the adaptors of `futures`.
+    ///
+    /// rmcp's own adaptor for such pairs neither closes the connection with a Close frame nor keeps
+    /// the order of messages sent at the same time. Prefer the transport itself where there is a
+    /// choice.
+    pub fn into_sink_stream(self) -> SinkStream<R> {
+        SinkStream { transport: self }
+    }
+
+    fn poll_receive(&mut self, cx: &mut Context<'_>) -> Poll<Option<RxJsonRpcMessage<R>>> {
+        let _entered = self.span.enter();
+        match ready!(self.stack.poll_next_unpin(cx)) {
+            Some(Ok(message)) => Poll::Ready(Some(message)),
+            Some(Err(error)) => {
+                tracing::debug!(%error, "no more messages");
+                Poll::Ready(None)
+            }
+            None => Poll::Ready(None),
+        }
+    }
+}
+
+impl<R: Role> Transport<R> for WebSocketTransport<R> {
+    type Error = Error;
+
+    fn name() -> Cow<'static, str> {
+        "websocket".into()
+    }
+
+    /// Encodes and queues the message before it returns. The future resolves when the message is
+    /// written, or with the error that ended the link before; dropping it takes nothing back.
+    fn send(
+        &mut self,
+        item: TxJsonRpcMessage<R>,
+    ) -> impl Future<Output = Result<(), Error>> + Send + 'static {
+        let _entered = self.span.enter();
+        let queued = self.stack.start_send_unpin(item).map(|()| self.shared.flushed());
+        Sending { queued }
+    }
+
+    /// The next message. `None` when the connection has ended, after every request in flight was
+    /// answered. Cancel safe.
+    fn receive(&mut self) -> impl Future<Output = Option<RxJsonRpcMessage<R>>> + Send {
+        poll_fn(|cx| self.poll_receive(cx))
+    }
+
+    /// Writes what is queued, performs the closing handshake and closes the connection, all within
+    /// the close timeout; then cuts it.
+    async fn close(&mut self) -> Result<(), Error> {
+        let closing = timeout(self.close_timeout, poll_fn(|cx| self.stack.poll_close_unpin(cx)));
+        if closing.await.is_err() {
+            tracing::debug!(parent: &self.span, "closing handshake not finished in time");
+        }
+        self.shared.cut();
+        Ok(())
+    }
+}
+
+impl<R: Role> Drop for WebSocketTransport<R> {
+    fn drop(&mut self) {
+        let _entered = self.span.enter();
+        self.shared.cut();
+    }
+}
+
+impl<R: Role> fmt::Debug for WebSocketTransport<R> {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("WebSocketTransport")
+            .field("state", &*self.shared.state().borrow())
+            .field("subprotocol", &self.subprotocol)
+            .finish_non_exhaustive()
+    }
+}
+
+/// The future of one send.
+struct Sending {
+    queued: Result<Flushed, Error>,
+}
+
+impl Future for Sending {
+    type Output = Result<(), Error>;
+
+    fn poll(mut self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<Self::Output> {
+        match &mut self.queued {
+            Ok(flushed) => Pin::new(flushed).poll(cx),
+            Err(error) => Poll::Ready(Err(error.clone())),
+        }
+    }
+}
+
+/// A [`WebSocketTransport`] as `Stream` and `Sink`; see
+/// [`into_sink_stream`](WebSocketTransport::into_sink_stream).
+#[derive(Debug)]
+#[must_use = "streams and sinks do nothing unless polled"]
+pub struct SinkStream<R: Role> {
+    transport: WebSocketTransport<R>,
+}
+
+impl<R: Role> Stream for SinkStream<R> {
+    type Item = RxJsonRpcMessage<R>;
+
+    fn poll_next(mut self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<Option<Self::Item>> {
+        self.transport.poll_receive(cx)
+    }
+}
+
+impl<R: Role> Sink<TxJsonRpcMessage<R>> for SinkStream<R> {
+    type Error = Error;
+
+    fn poll_ready(mut self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<Result<(), Error>> {
+        self.transport.stack.poll_ready_unpin(cx)
+    }
+
+    fn start_send(mut self: Pin<&mut Self>, item: TxJsonRpcMessage<R>) -> Result<(), Error> {
+        self.transport.stack.start_send_unpin(item)
+    }
+
+    fn poll_flush(mut self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<Result<(), Error>> {
+        self.transport.stack.poll_flush_unpin(cx)
+    }
+
+    fn poll_close(mut self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<Result<(), Error>> {
+        self.transport.stack.poll_close_unpin(cx)
+    }
+}

@@ -1,0 +1,76 @@
+//! What both ends of the opening handshake need (RFC 6455, section 4).
+
+use std::any::Any;
+
+use base64::{Engine as _, engine::general_purpose::STANDARD};
+use bytes::Bytes;
+use http::{
+    HeaderMap,
+    header::{AsHeaderName, CONNECTION, UPGRADE},
+};
+use hyper::upgrade::Upgraded;
+use hyper_util::rt::TokioIo;
+use sha1::{Digest as _, Sha1};
+use tokio::{
+    io::{AsyncRead, AsyncWrite},
+    net::TcpStream,
+};
+
+/// The subprotocol of MCP over WebSockets.
+pub(crate) const SUBPROTOCOL: &str = "mcp";
+
+/// A byte stream that a connection can run over.
+pub(crate) trait Io: AsyncRead + AsyncWrite + Unpin + Send + 'static {}
+
+impl<S: AsyncRead + AsyncWrite + Unpin + Send + 'static> Io for S {}
+
+/// The `Sec-WebSocket-Accept` that answers a `Sec-WebSocket-Key`.
+pub(crate) fn accept_key(key: &[u8]) -> String {
+    let mut hash = Sha1::new();
+    hash.update(key);
+    hash.update(b"258EAFA5-E914-47DA-95CA-C5AB0DC85B11");
+    STANDARD.encode(hash.finalize())
+}
+
+/// The comma-separated elements of a header, over all its lines.
+pub(crate) fn elements(headers: &HeaderMap, name: impl AsHeaderName) -> impl Iterator<Item = &str> {
+    headers
+        .get_all(name)
+        .into_iter()
+        .filter_map(|value| value.to_str().ok())
+        .flat_map(|value| value.split(','))
+        .map(str::trim)
+        .filter(|element| !element.is_empty())
+}
+
+/// Whether the headers ask for, or grant, an upgrade to WebSocket.
+pub(crate) fn is_websocket(headers: &HeaderMap) -> bool {
+    elements(headers, UPGRADE).any(|element| element.eq_ignore_ascii_case("websocket"))
+        && elements(headers, CONNECTION).any(|element| element.eq_ignore_ascii_case("upgrade"))
+}
+
+/// The stream that was given to hyper, and what it read of the new protocol.
+pub(crate) fn reclaim<S: Io>(upgraded: Upgraded) -> Option<(S, Bytes)> {
+    let parts = upgraded.downcast::<TokioIo<S>>().ok()?;
+    Some((parts.io.into_inner(), parts.read_buf))
+}
+
+/// Switches off Nagle's algorithm where the stream is a TCP connection: with it, a short message
+/// behind another waits for the peer's delayed acknowledgement, some 40 ms.
+pub(crate) fn set_nodelay<S: 'static>(stream: &S) {
+    if let Some(tcp) = (stream as &dyn Any).downcast_ref::<TcpStream>()
+        && let Err(error) = tcp.set_nodelay(true)
+    {
+        tracing::debug!(%error, "TCP_NODELAY not set");
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn the_accept_key_is_that_of_rfc_6455_section_1_3() {
+        assert_eq!(accept_key(b"dGhlIHNhbXBsZSBub25jZQ=="), "s3pPLMBiTxaQ9kYGzzhZRbK+xOo=");
+    }
+}
