@@ -5,8 +5,8 @@ pub mod error;
 pub mod event;
 pub mod stats;
 
-pub mod message;
 pub mod duplex;
+pub mod message;
 
 pub mod decode;
 pub mod encode;

@@ -165,7 +165,11 @@ impl<R: Role> Builder<R> {
         Layers { config: self.config.clone(), stats: self.stats.clone() }
     }
 
-    pub(crate) fn over_link(self, link: BoxLink, state: watch::Sender<State>) -> WebSocketTransport<R> {
+    pub(crate) fn over_link(
+        self,
+        link: BoxLink,
+        state: watch::Sender<State>,
+    ) -> WebSocketTransport<R> {
         let Self { config, framing, stats, span, subprotocol } = self;
         let close_timeout = config.socket.close_timeout;
         let shared = Shared::with_state(link, config.shared, state);

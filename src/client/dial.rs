@@ -322,9 +322,8 @@ async fn refusal(response: Response<Incoming>) -> Refusal {
     let text = |name| parts.headers.get(name).and_then(|value: &HeaderValue| value.to_str().ok());
     let mut refusal = Refusal::new(parts.status, "");
     refusal.location = text(LOCATION).and_then(|uri| uri.parse::<Uri>().ok());
-    refusal.retry_after = text(RETRY_AFTER)
-        .and_then(|seconds| seconds.trim().parse().ok())
-        .map(Duration::from_secs);
+    refusal.retry_after =
+        text(RETRY_AFTER).and_then(|seconds| seconds.trim().parse().ok()).map(Duration::from_secs);
     refusal.www_authenticate = text(WWW_AUTHENTICATE).map(str::to_owned);
     let mut body = Limited::new(body, MAX_BODY);
     let mut bytes = Vec::new();

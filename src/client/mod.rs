@@ -19,8 +19,8 @@ use tokio::{
     sync::watch,
 };
 
-pub use self::tls::Tls;
 use self::dial::{Dialled, Target};
+pub use self::tls::Tls;
 use crate::{
     decode::Role,
     error::{CloseCode, CloseReason, Error, HandshakeError},
@@ -61,7 +61,10 @@ pub fn connect<R: Role>(url: impl Into<String>) -> Connect<R> {
 ///
 /// # Errors
 /// [`Error::Handshake`].
-pub async fn connect_over<R, S>(stream: S, url: impl Into<String>) -> Result<WebSocketTransport<R>, Error>
+pub async fn connect_over<R, S>(
+    stream: S,
+    url: impl Into<String>,
+) -> Result<WebSocketTransport<R>, Error>
 where
     R: Role,
     S: AsyncRead + AsyncWrite + Unpin + Send + 'static,
@@ -101,7 +104,9 @@ impl<R: Role> Connect<R> {
             | header::SEC_WEBSOCKET_EXTENSIONS
             | header::SEC_WEBSOCKET_KEY
             | header::SEC_WEBSOCKET_PROTOCOL
-            | header::SEC_WEBSOCKET_VERSION => Err(format!("the header {name} belongs to the handshake")),
+            | header::SEC_WEBSOCKET_VERSION => {
+                Err(format!("the header {name} belongs to the handshake"))
+            }
             name => Ok((name, value?)),
         });
         match checked {
@@ -127,7 +132,10 @@ impl<R: Role> Connect<R> {
     }
 
     /// Offers these subprotocols too, after `mcp`. The server may choose one of them.
-    pub fn subprotocols<T: Into<String>>(mut self, subprotocols: impl IntoIterator<Item = T>) -> Self {
+    pub fn subprotocols<T: Into<String>>(
+        mut self,
+        subprotocols: impl IntoIterator<Item = T>,
+    ) -> Self {
         for subprotocol in subprotocols {
             let subprotocol = subprotocol.into();
             if HeaderName::from_bytes(subprotocol.as_bytes()).is_err() {
@@ -199,7 +207,10 @@ impl<R: Role> Connect<R> {
                 Ok(builder.subprotocol(subprotocol).span(span).over_link(link, state))
             }
             Err(error) => {
-                state.send_replace(State::Closed(CloseReason::new(CloseCode::Abnormal, error.to_string())));
+                state.send_replace(State::Closed(CloseReason::new(
+                    CloseCode::Abnormal,
+                    error.to_string(),
+                )));
                 Err(error.into())
             }
         }

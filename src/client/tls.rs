@@ -1,9 +1,9 @@
 //! TLS for `wss://`: by rustls where a feature for it is enabled, else by the operating system.
 
-#[cfg(feature = "__rustls")]
-pub(super) use self::rustls::handshake;
 #[cfg(all(feature = "native-tls", not(feature = "__rustls")))]
 pub(super) use self::native::handshake;
+#[cfg(feature = "__rustls")]
+pub(super) use self::rustls::handshake;
 
 /// Whom a client trusts on `wss://`.
 ///
@@ -98,7 +98,9 @@ mod rustls {
         #[cfg(all(feature = "ring", not(feature = "aws-lc-rs")))]
         return Ok(Arc::new(tokio_rustls::rustls::crypto::ring::default_provider()));
         #[cfg(not(any(feature = "ring", feature = "aws-lc-rs")))]
-        Err(error("no cryptography: enable the feature `ring` or `aws-lc-rs`, or install a provider"))
+        Err(error(
+            "no cryptography: enable the feature `ring` or `aws-lc-rs`, or install a provider",
+        ))
     }
 
     fn trusting(roots: RootCertStore) -> Result<ClientConfig> {

@@ -8,64 +8,21 @@
 //! decoded here is what rmcp would have made of it, value for value.
 
 mod malformed;
+mod message;
 mod method;
+mod notification;
+mod request;
+mod result;
+mod role;
+mod strict;
 
-use rmcp::{
-    RoleClient, RoleServer,
-    model::{ClientNotification, RequestId, ServerNotification},
-    service::{RxJsonRpcMessage, ServiceRole},
-};
+use rmcp::{model::RequestId, service::RxJsonRpcMessage};
 
 pub use self::{
     malformed::{Malformed, MalformedKind},
     method::Method,
+    role::Role,
 };
-
-/// An MCP role, [`RoleClient`] or [`RoleServer`], with what its messages are decoded by.
-pub trait Role: ServiceRole {
-    /// The method of a request that this role sends.
-    fn method_of(request: &Self::Req) -> Method;
-
-    /// The id in a `notifications/cancelled` that this role sends.
-    fn cancelled(notification: &Self::Not) -> Option<&RequestId>;
-
-    /// The id in a `notifications/cancelled` of the peer.
-    fn cancelled_by_peer(notification: &Self::PeerNot) -> Option<&RequestId>;
-}
-
-macro_rules! cancelled {
-    ($own:ident, $peer:ident) => {
-        fn cancelled(notification: &$own) -> Option<&RequestId> {
-            match notification {
-                $own::CancelledNotification(cancelled) => cancelled.params.request_id.as_ref(),
-                _ => None,
-            }
-        }
-
-        fn cancelled_by_peer(notification: &$peer) -> Option<&RequestId> {
-            match notification {
-                $peer::CancelledNotification(cancelled) => cancelled.params.request_id.as_ref(),
-                _ => None,
-            }
-        }
-    };
-}
-
-impl Role for RoleClient {
-    fn method_of(request: &Self::Req) -> Method {
-        request.into()
-    }
-
-    cancelled!(ClientNotification, ServerNotification);
-}
-
-impl Role for RoleServer {
-    fn method_of(request: &Self::Req) -> Method {
-        request.into()
-    }
-
-    cancelled!(ServerNotification, ClientNotification);
-}
 
 /// The calls in flight, lent to the decoder for one message.
 ///
@@ -90,7 +47,8 @@ impl Calls for () {
 /// [`Malformed`] when rmcp refuses the message. An unknown method is no error, but a custom
 /// request or notification.
 pub fn decode<R: Role>(bytes: &[u8], calls: &dyn Calls) -> Result<RxJsonRpcMessage<R>, Malformed> {
-    let _ = calls;
     let bytes = bytes.strip_prefix(b"\xef\xbb\xbf").unwrap_or(bytes);
-    serde_json::from_slice(bytes).map_err(|_| Malformed::of(bytes))
+    message::usual::<R>(bytes, calls)
+        .map_or_else(|| serde_json::from_slice(bytes), Ok)
+        .map_err(|_| Malformed::of(bytes))
 }

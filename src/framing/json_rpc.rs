@@ -57,7 +57,8 @@ impl<R: Role> Framing<R> for JsonRpc {
                 decode::decode::<R>(bytes, calls)
             }
             Message::Binary(_) => {
-                let reason = CloseReason::new(CloseCode::Unsupported, "binary messages are not accepted");
+                let reason =
+                    CloseReason::new(CloseCode::Unsupported, "binary messages are not accepted");
                 return Err(Unreadable::Unacceptable(reason));
             }
             _ => return Ok(None),

@@ -79,6 +79,10 @@ pub enum Unreadable {
 impl From<Malformed> for Unreadable {
     fn from(malformed: Malformed) -> Self {
         let (id, error) = (malformed.id.clone(), malformed.error.clone());
-        if malformed.is_response() { Self::Response { id, error } } else { Self::Request { id, error } }
+        if malformed.is_response() {
+            Self::Response { id, error }
+        } else {
+            Self::Request { id, error }
+        }
     }
 }

@@ -166,13 +166,17 @@ impl<R: Role, F: Framing<R>> Correlation<R, F> {
     }
 
     /// What of `message` is for the service above.
-    fn admit(&mut self, message: RxJsonRpcMessage<R>) -> Result<Option<RxJsonRpcMessage<R>>, Error> {
+    fn admit(
+        &mut self,
+        message: RxJsonRpcMessage<R>,
+    ) -> Result<Option<RxJsonRpcMessage<R>>, Error> {
         match &message {
             JsonRpcMessage::Request(request) => {
                 let error = if self.inbound.contains(&request.id) {
                     ErrorData::invalid_request("a request with this id is already in flight", None)
                 } else if self.inbound.len() >= self.config.max_inbound {
-                    let data = json!({ "reason": "too_many_requests", "limit": self.config.max_inbound });
+                    let data =
+                        json!({ "reason": "too_many_requests", "limit": self.config.max_inbound });
                     ErrorData::new(UNAVAILABLE, "too many requests in flight", Some(data))
                 } else {
                     self.inbound.insert(request.id.clone());
@@ -184,7 +188,9 @@ impl<R: Role, F: Framing<R>> Correlation<R, F> {
                 Pin::new(&mut self.framed).reply(refusal)?;
                 Ok(None)
             }
-            JsonRpcMessage::Response(response) => Ok(self.settle(Some(&response.id)).then_some(message)),
+            JsonRpcMessage::Response(response) => {
+                Ok(self.settle(Some(&response.id)).then_some(message))
+            }
             JsonRpcMessage::Error(error) => Ok(self.settle(error.id.as_ref()).then_some(message)),
             JsonRpcMessage::Notification(notification) => {
                 if let Some(id) = R::cancelled_by_peer(&notification.notification) {
@@ -217,7 +223,8 @@ impl<R: Role, F: Framing<R>> Correlation<R, F> {
             while self.deadlines.front().is_some_and(|(_, id)| !self.outbound.0.contains_key(id)) {
                 self.deadlines.pop_front();
             }
-            let (Some((due, _)), Some(deadline)) = (self.deadlines.front(), self.config.deadline) else {
+            let (Some((due, _)), Some(deadline)) = (self.deadlines.front(), self.config.deadline)
+            else {
                 self.timer = None;
                 return Poll::Pending;
             };
@@ -231,9 +238,13 @@ impl<R: Role, F: Framing<R>> Correlation<R, F> {
             let reason = format!("no response within {deadline:?}");
             let param = CancelledNotificationParam::new(Some(id.clone()), Some(reason.clone()));
             let cancelled = CancelledNotification::new(param);
-            let _ = Pin::new(&mut self.framed).reply(JsonRpcMessage::notification(cancelled.into()));
+            let _ =
+                Pin::new(&mut self.framed).reply(JsonRpcMessage::notification(cancelled.into()));
             let data = json!({ "reason": "timed_out" });
-            return Poll::Ready(JsonRpcMessage::error(ErrorData::new(TIMED_OUT, reason, Some(data)), Some(id)));
+            return Poll::Ready(JsonRpcMessage::error(
+                ErrorData::new(TIMED_OUT, reason, Some(data)),
+                Some(id),
+            ));
         }
     }
 
@@ -305,7 +316,9 @@ impl<R: Role, F: Framing<R>> Sink<TxJsonRpcMessage<R>> for Correlation<R, F> {
     fn start_send(mut self: Pin<&mut Self>, item: TxJsonRpcMessage<R>) -> Result<(), Error> {
         let this = &mut *self;
         let call = match &item {
-            JsonRpcMessage::Request(request) => Some((request.id.clone(), R::method_of(&request.request))),
+            JsonRpcMessage::Request(request) => {
+                Some((request.id.clone(), R::method_of(&request.request)))
+            }
             JsonRpcMessage::Response(response) => {
                 this.inbound.remove(&response.id);
                 None

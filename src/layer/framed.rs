@@ -122,7 +122,10 @@ impl<R: Role, S: Duplex<Message, Message>, F: Framing<R>> Framed<R, S, F> {
     }
 
     /// Sends an answer of this side's own.
-    pub(super) fn reply(mut self: Pin<&mut Self>, message: TxJsonRpcMessage<R>) -> Result<(), Error> {
+    pub(super) fn reply(
+        mut self: Pin<&mut Self>,
+        message: TxJsonRpcMessage<R>,
+    ) -> Result<(), Error> {
         *self.as_mut().project().replied = true;
         self.start_send(message)
     }
@@ -156,7 +159,11 @@ impl<R: Role, S: Duplex<Message, Message>, F: Framing<R>> Framed<R, S, F> {
 }
 
 impl<R: Role, S, F: Framing<R>> Framed<R, S, F> {
-    fn encode(framing: &mut F, limit: usize, item: &TxJsonRpcMessage<R>) -> Result<Message, MessageError> {
+    fn encode(
+        framing: &mut F,
+        limit: usize,
+        item: &TxJsonRpcMessage<R>,
+    ) -> Result<Message, MessageError> {
         let message = framing.encode(item)?;
         match message.len() {
             size if size > limit => Err(MessageError::TooBig { size, limit }),
@@ -167,7 +174,14 @@ impl<R: Role, S, F: Framing<R>> Framed<R, S, F> {
 
 /// What the peer is told in place of a response that cannot be sent: no call is lost in silence.
 fn instead(id: RequestId, error: &MessageError) -> (ErrorData, Option<RequestId>) {
-    (ErrorData::new(ErrorCode::INTERNAL_ERROR, format!("the response was not sent: {error}"), None), Some(id))
+    (
+        ErrorData::new(
+            ErrorCode::INTERNAL_ERROR,
+            format!("the response was not sent: {error}"),
+            None,
+        ),
+        Some(id),
+    )
 }
 
 impl<R: Role, S: Duplex<Message, Message>, F: Framing<R>> Stream for Framed<R, S, F> {
@@ -178,7 +192,9 @@ impl<R: Role, S: Duplex<Message, Message>, F: Framing<R>> Stream for Framed<R, S
     }
 }
 
-impl<R: Role, S: Duplex<Message, Message>, F: Framing<R>> Sink<TxJsonRpcMessage<R>> for Framed<R, S, F> {
+impl<R: Role, S: Duplex<Message, Message>, F: Framing<R>> Sink<TxJsonRpcMessage<R>>
+    for Framed<R, S, F>
+{
     type Error = Error;
 
     forward_sink!(inner, TxJsonRpcMessage<R>: poll_ready, poll_flush, poll_close);

@@ -213,7 +213,8 @@ impl<S: AsyncRead + AsyncWrite + Unpin> Socket<S> {
     /// Ends the connection for `error`: tells the peer, where it is the peer's doing.
     fn fail(&mut self, cx: &mut Context<'_>, error: WsError) -> Error {
         let error = link_error(error);
-        let told = matches!(error, LinkError::TooBig { .. } | LinkError::Utf8 | LinkError::Protocol(_));
+        let told =
+            matches!(error, LinkError::TooBig { .. } | LinkError::Utf8 | LinkError::Protocol(_));
         if told {
             let close = WsMessage::Close(Some(close_frame(&error.close_reason())));
             if Pin::new(&mut self.websocket).start_send(close).is_ok() {
@@ -359,7 +360,8 @@ impl<S: AsyncRead + AsyncWrite + Unpin> Sink<Message> for Socket<S> {
         if item.is_data() {
             self.stats().message_sent();
         }
-        let text = |data: Bytes| WsMessage::Frame(Frame::message(data, OpCode::Data(Data::Text), true));
+        let text =
+            |data: Bytes| WsMessage::Frame(Frame::message(data, OpCode::Data(Data::Text), true));
         let message = match item {
             Message::Text(data) => text(data.into()),
             Message::Binary(data) => WsMessage::Binary(data),
@@ -385,9 +387,8 @@ impl<S: AsyncRead + AsyncWrite + Unpin> Sink<Message> for Socket<S> {
     fn poll_close(mut self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<Result<(), Error>> {
         let this = &mut *self;
         let timeout = this.config.close_timeout;
-        let deadline = this
-            .deadline
-            .get_or_insert_with(|| Box::pin(sleep_until(Instant::now() + timeout)));
+        let deadline =
+            this.deadline.get_or_insert_with(|| Box::pin(sleep_until(Instant::now() + timeout)));
         if deadline.as_mut().poll(cx).is_ready() {
             this.phase = Phase::Closed;
         }

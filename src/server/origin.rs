@@ -11,9 +11,13 @@ pub(super) fn allowed(headers: &HeaderMap) -> bool {
     let mut origins = headers.get_all(ORIGIN).iter();
     let Some(origin) = origins.next() else { return true };
     let mut hosts = headers.get_all(HOST).iter();
-    let (Some(host), None, None) = (hosts.next(), hosts.next(), origins.next()) else { return false };
+    let (Some(host), None, None) = (hosts.next(), hosts.next(), origins.next()) else {
+        return false;
+    };
     let (Ok(origin), Ok(host)) = (origin.to_str(), host.to_str()) else { return false };
-    let (Ok(origin), Ok(host)) = (origin.parse::<Uri>(), host.parse::<Authority>()) else { return false };
+    let (Ok(origin), Ok(host)) = (origin.parse::<Uri>(), host.parse::<Authority>()) else {
+        return false;
+    };
     let default_port = match origin.scheme_str() {
         Some("http") => 80,
         Some("https") => 443,
@@ -35,7 +39,8 @@ mod tests {
     use super::*;
 
     fn check(headers: &[(HeaderName, &'static str)]) -> bool {
-        let lines = headers.iter().map(|(name, value)| (name.clone(), HeaderValue::from_static(value)));
+        let lines =
+            headers.iter().map(|(name, value)| (name.clone(), HeaderValue::from_static(value)));
         allowed(&HeaderMap::from_iter(lines.clone())) && {
             let mut all = HeaderMap::new();
             lines.for_each(|(name, value)| drop(all.append(name, value)));

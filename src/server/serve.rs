@@ -109,7 +109,10 @@ where
 
 impl<R, A: fmt::Debug, F> fmt::Debug for Serve<R, A, F> {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.debug_struct("Serve").field("addr", &self.addr).field("path", &self.path).finish_non_exhaustive()
+        f.debug_struct("Serve")
+            .field("addr", &self.addr)
+            .field("path", &self.path)
+            .finish_non_exhaustive()
     }
 }
 

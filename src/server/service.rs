@@ -38,7 +38,11 @@ pub(super) struct Upgraded<S> {
 }
 
 impl<S: Io> Upgraded<S> {
-    pub(super) fn transport<R: Role>(self, config: transport::Config, span: Span) -> WebSocketTransport<R> {
+    pub(super) fn transport<R: Role>(
+        self,
+        config: transport::Config,
+        span: Span,
+    ) -> WebSocketTransport<R> {
         WebSocketTransport::builder()
             .config(config)
             .subprotocol(self.subprotocol)
@@ -60,7 +64,8 @@ pub(super) async fn upgrade<S: Io>(
         Ok::<_, Infallible>(match grant(&request, path.as_deref()) {
             Ok((response, subprotocol)) => {
                 let upgrade = hyper::upgrade::on(&mut request);
-                *granted.lock().unwrap_or_else(PoisonError::into_inner) = Some((upgrade, subprotocol));
+                *granted.lock().unwrap_or_else(PoisonError::into_inner) =
+                    Some((upgrade, subprotocol));
                 response
             }
             Err(response) => response,
@@ -80,7 +85,8 @@ pub(super) async fn upgrade<S: Io>(
     };
     let lost = |what: &dyn ToString| HandshakeError::NotWebSocket(what.to_string());
     let upgraded = upgrade.await.map_err(|error| lost(&error))?;
-    let (stream, leftover) = reclaim(upgraded).ok_or_else(|| lost(&"the stream was lost in the upgrade"))?;
+    let (stream, leftover) =
+        reclaim(upgraded).ok_or_else(|| lost(&"the stream was lost in the upgrade"))?;
     Ok(Upgraded { stream, leftover, subprotocol })
 }
 
@@ -93,7 +99,11 @@ fn grant<B>(request: &Request<B>, path: Option<&str>) -> Result<(Answer, Option<
         return Err(refuse(StatusCode::NOT_FOUND, "Not Found", &[]));
     }
     if request.method() != Method::GET {
-        return Err(refuse(StatusCode::METHOD_NOT_ALLOWED, "Method Not Allowed", &[(ALLOW, "GET")]));
+        return Err(refuse(
+            StatusCode::METHOD_NOT_ALLOWED,
+            "Method Not Allowed",
+            &[(ALLOW, "GET")],
+        ));
     }
     if !is_websocket(headers) {
         let upgrade = [(UPGRADE, "websocket"), (CONNECTION, "Upgrade")];
@@ -101,7 +111,11 @@ fn grant<B>(request: &Request<B>, path: Option<&str>) -> Result<(Answer, Option<
     }
     if only(headers, SEC_WEBSOCKET_VERSION).is_none_or(|version| version != "13") {
         let version = [(SEC_WEBSOCKET_VERSION, "13")];
-        return Err(refuse(StatusCode::UPGRADE_REQUIRED, "WebSocket version 13 is spoken here", &version));
+        return Err(refuse(
+            StatusCode::UPGRADE_REQUIRED,
+            "WebSocket version 13 is spoken here",
+            &version,
+        ));
     }
     let key = only(headers, SEC_WEBSOCKET_KEY).map(HeaderValue::as_bytes).unwrap_or_default();
     if STANDARD.decode(key).is_ok_and(|key| key.len() == 16) {
@@ -109,7 +123,11 @@ fn grant<B>(request: &Request<B>, path: Option<&str>) -> Result<(Answer, Option<
             return Err(refuse(StatusCode::FORBIDDEN, "this Origin may not connect", &[]));
         }
     } else {
-        return Err(refuse(StatusCode::BAD_REQUEST, "Sec-WebSocket-Key is not 16 bytes in base64", &[]));
+        return Err(refuse(
+            StatusCode::BAD_REQUEST,
+            "Sec-WebSocket-Key is not 16 bytes in base64",
+            &[],
+        ));
     }
     let subprotocol = choose(headers);
     let mut response = refuse(StatusCode::SWITCHING_PROTOCOLS, "", &[]);
@@ -141,7 +159,11 @@ fn only(headers: &HeaderMap, name: HeaderName) -> Option<&HeaderValue> {
     values.next().filter(|_| values.next().is_none())
 }
 
-fn refuse(status: StatusCode, body: &'static str, headers: &[(HeaderName, &'static str)]) -> Answer {
+fn refuse(
+    status: StatusCode,
+    body: &'static str,
+    headers: &[(HeaderName, &'static str)],
+) -> Answer {
     let mut response = Response::new(Full::new(Bytes::from_static(body.as_bytes())));
     *response.status_mut() = status;
     for (name, value) in headers {

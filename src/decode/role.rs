@@ -1,0 +1,146 @@
+use rmcp::{
+    RoleClient, RoleServer,
+    model::{ClientNotification, RequestId, ServerNotification},
+    service::ServiceRole,
+};
+use serde::de::MapAccess;
+
+use super::{
+    method::Method,
+    notification::{self, Notice},
+    request, result,
+};
+
+/// An MCP role, [`RoleClient`] or [`RoleServer`], with what its messages are decoded by.
+pub trait Role: ServiceRole + Peer {
+    /// The method of a request that this role sends.
+    fn method_of(request: &Self::Req) -> Method;
+
+    /// The id in a `notifications/cancelled` that this role sends.
+    fn cancelled(notification: &Self::Not) -> Option<&RequestId>;
+
+    /// The id in a `notifications/cancelled` of the peer.
+    fn cancelled_by_peer(notification: &Self::PeerNot) -> Option<&RequestId>;
+}
+
+macro_rules! cancelled {
+    ($own:ident, $peer:ident) => {
+        fn cancelled(notification: &$own) -> Option<&RequestId> {
+            match notification {
+                $own::CancelledNotification(cancelled) => cancelled.params.request_id.as_ref(),
+                _ => None,
+            }
+        }
+
+        fn cancelled_by_peer(notification: &$peer) -> Option<&RequestId> {
+            match notification {
+                $peer::CancelledNotification(cancelled) => cancelled.params.request_id.as_ref(),
+                _ => None,
+            }
+        }
+    };
+}
+
+impl Role for RoleClient {
+    fn method_of(request: &Self::Req) -> Method {
+        request.into()
+    }
+
+    cancelled!(ClientNotification, ServerNotification);
+}
+
+impl Role for RoleServer {
+    fn method_of(request: &Self::Req) -> Method {
+        request.into()
+    }
+
+    cancelled!(ServerNotification, ClientNotification);
+}
+
+/// What the peer of a role sends.
+///
+/// Each hook takes the value of the member that was just read from a map, and errs when rmcp's own
+/// `Deserialize` has to judge the message.
+#[expect(unnameable_types, reason = "seals Role")]
+pub trait Peer: ServiceRole {
+    fn request<'de, A: MapAccess<'de>>(
+        method: Method,
+        params: &mut A,
+    ) -> Result<Self::PeerReq, A::Error>;
+
+    fn bare_request(method: Method) -> Option<Self::PeerReq>;
+
+    fn notification<'de, A: MapAccess<'de>>(
+        notice: Notice,
+        params: &mut A,
+    ) -> Result<Self::PeerNot, A::Error>;
+
+    fn bare_notification(notice: Notice) -> Option<Self::PeerNot>;
+
+    fn result<'de, A: MapAccess<'de>>(
+        method: Option<Method>,
+        result: &mut A,
+    ) -> Result<Self::PeerResp, A::Error>;
+}
+
+impl Peer for RoleClient {
+    fn request<'de, A: MapAccess<'de>>(
+        method: Method,
+        params: &mut A,
+    ) -> Result<Self::PeerReq, A::Error> {
+        request::of_server(method, params)
+    }
+
+    fn bare_request(method: Method) -> Option<Self::PeerReq> {
+        request::of_server_bare(method)
+    }
+
+    fn notification<'de, A: MapAccess<'de>>(
+        notice: Notice,
+        params: &mut A,
+    ) -> Result<Self::PeerNot, A::Error> {
+        notification::of_server(notice, params)
+    }
+
+    fn bare_notification(notice: Notice) -> Option<Self::PeerNot> {
+        notification::of_server_bare(notice)
+    }
+
+    fn result<'de, A: MapAccess<'de>>(
+        method: Option<Method>,
+        result: &mut A,
+    ) -> Result<Self::PeerResp, A::Error> {
+        result.next_value_seed(result::OfServer(method))
+    }
+}
+
+impl Peer for RoleServer {
+    fn request<'de, A: MapAccess<'de>>(
+        method: Method,
+        params: &mut A,
+    ) -> Result<Self::PeerReq, A::Error> {
+        request::of_client(method, params)
+    }
+
+    fn bare_request(method: Method) -> Option<Self::PeerReq> {
+        request::of_client_bare(method)
+    }
+
+    fn notification<'de, A: MapAccess<'de>>(
+        notice: Notice,
+        params: &mut A,
+    ) -> Result<Self::PeerNot, A::Error> {
+        notification::of_client(notice, params)
+    }
+
+    fn bare_notification(notice: Notice) -> Option<Self::PeerNot> {
+        notification::of_client_bare(notice)
+    }
+
+    fn result<'de, A: MapAccess<'de>>(
+        method: Option<Method>,
+        result: &mut A,
+    ) -> Result<Self::PeerResp, A::Error> {
+        result.next_value_seed(result::OfClient(method))
+    }
+}
