@@ -213,3 +213,118 @@ impl<S: Duplex<Message, Message>> Sink<Message> for Heartbeat<S> {
 
     forward_sink!(inner, Message: poll_ready, start_send, poll_flush, poll_close);
 }
+
+#[cfg(test)]
+mod tests {
+    use tokio::time::advance;
+    use tokio_test::{assert_pending, assert_ready, task::spawn};
+
+    use super::*;
+    use crate::layer::fake;
+
+    const SECOND: Duration = Duration::from_secs(1);
+
+    fn pings(peer: &fake::Peer) -> Vec<Bytes> {
+        let payload = |message| match message {
+            Message::Ping(payload) => payload,
+            other => panic!("{other:?} is no ping"),
+        };
+        peer.sent().into_iter().map(payload).collect()
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn a_peer_that_answers_is_left_alone() {
+        let (link, peer) = fake::link();
+        let stats = Stats::default();
+        let mut heartbeat = spawn(Heartbeat::with_stats(link, Config::default(), stats.clone()));
+        for _ in 0..100 {
+            assert_pending!(heartbeat.poll_next());
+            advance(20 * SECOND).await;
+            assert!(heartbeat.is_woken());
+            assert_pending!(heartbeat.poll_next());
+            let [ping] = &pings(&peer)[..] else { panic!("one ping every 20 s") };
+            advance(9 * SECOND).await;
+            peer.send(Message::Pong(ping.clone()));
+            assert_pending!(heartbeat.poll_next());
+            assert_eq!(stats.snapshot().round_trip, Some(9 * SECOND));
+        }
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn a_silent_peer_is_found_within_interval_and_timeout() {
+        let (link, _peer) = fake::link();
+        let mut heartbeat = spawn(Heartbeat::new(link, Config::default()));
+        let start = Instant::now();
+        let error = loop {
+            match heartbeat.poll_next() {
+                Poll::Ready(item) => break item.unwrap().unwrap_err(),
+                Poll::Pending => advance(SECOND).await,
+            }
+        };
+        assert!(matches!(error, Error::Link(LinkError::TimedOut(_))), "{error}");
+        assert_eq!(start.elapsed(), 30 * SECOND);
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn anything_that_arrives_is_life_and_nothing_that_is_sent() {
+        let (link, peer) = fake::link();
+        let mut heartbeat = spawn(Heartbeat::new(link, Config::default()));
+        for _ in 0..10 {
+            assert_pending!(heartbeat.poll_next());
+            advance(29 * SECOND).await;
+            peer.send(Message::text("{}"));
+            assert!(assert_ready!(heartbeat.poll_next()).is_some());
+        }
+        assert_pending!(heartbeat.poll_next());
+        for _ in 0..9 {
+            advance(SECOND).await;
+            heartbeat.enter(|_, heartbeat| heartbeat.start_send(Message::text("{}"))).unwrap();
+            assert_pending!(heartbeat.poll_next());
+        }
+        advance(SECOND).await;
+        assert!(assert_ready!(heartbeat.poll_next()).unwrap().is_err());
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn a_link_that_takes_no_ping_is_left_to_the_watchdog() {
+        let (link, peer) = fake::link();
+        peer.block(true);
+        let mut heartbeat = spawn(Heartbeat::new(link, Config::default()));
+        for _ in 0..44 {
+            assert_pending!(heartbeat.poll_next());
+            advance(SECOND).await;
+        }
+        assert_pending!(heartbeat.poll_next());
+        advance(SECOND).await;
+        assert!(assert_ready!(heartbeat.poll_next()).unwrap().is_err());
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn a_ping_that_had_to_wait_goes_out_as_soon_as_it_can() {
+        let (link, peer) = fake::link();
+        let mut heartbeat = spawn(Heartbeat::new(link, Config::default()));
+        assert_pending!(heartbeat.poll_next());
+        peer.block(true);
+        advance(20 * SECOND).await;
+        assert_pending!(heartbeat.poll_next());
+        assert!(pings(&peer).is_empty());
+        advance(5 * SECOND).await;
+        peer.block(false);
+        assert!(heartbeat.is_woken());
+        assert_pending!(heartbeat.poll_next());
+        assert_eq!(pings(&peer).len(), 1);
+        advance(9 * SECOND).await;
+        assert_pending!(heartbeat.poll_next());
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn with_all_off_it_waits_for_ever() {
+        let (link, peer) = fake::link();
+        let config = Config::default().ping_interval(None).idle_timeout(None);
+        let mut heartbeat = spawn(Heartbeat::new(link, config));
+        assert_pending!(heartbeat.poll_next());
+        advance(86_400 * SECOND).await;
+        assert_pending!(heartbeat.poll_next());
+        assert!(peer.sent().is_empty());
+    }
+}

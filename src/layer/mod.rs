@@ -17,6 +17,8 @@
 //! moves next.
 
 pub mod correlation;
+#[cfg(test)]
+mod fake;
 pub mod framed;
 pub mod heartbeat;
 pub mod shared;
