@@ -30,8 +30,8 @@ impl Rng {
 #[derive(Clone)]
 pub(crate) enum Json {
     Leaf(String),
-    Array(Vec<Json>),
-    Object(Vec<(String, Json)>),
+    Array(Vec<Self>),
+    Object(Vec<(String, Self)>),
 }
 
 impl Json {
@@ -134,11 +134,11 @@ pub(crate) fn mutate(message: &mut Json, other: &Json, rng: &mut Rng) {
             *target = Json::Leaf(format!("{}{}", "[".repeat(depth), "]".repeat(depth)));
         }
         (_, Json::Leaf(text)) if rng.below(6) == 0 => {
-            if let Some(inner) = text.strip_prefix('"').filter(|inner| !inner.starts_with('\\')) {
-                if let Some(first) = inner.chars().next().filter(|first| *first != '"') {
-                    let escape = format!("\"\\u{:04x}", first as u32 & 0xffff);
-                    *text = escape + &inner[first.len_utf8()..];
-                }
+            if let Some(inner) = text.strip_prefix('"').filter(|inner| !inner.starts_with('\\'))
+                && let Some(first) = inner.chars().next().filter(|first| *first != '"')
+            {
+                let escape = format!("\"\\u{:04x}", first as u32 & 0xffff);
+                *text = escape + &inner[first.len_utf8()..];
             }
         }
         (_, Json::Object(members)) => mutate_members(members, donor, rng),
