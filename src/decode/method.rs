@@ -1,7 +1,7 @@
 use rmcp::model::{ClientRequest, ServerRequest};
 
 macro_rules! methods {
-    ($($(#[$doc:meta])* $name:ident = $wire:literal,)*) => {
+    ($($name:ident = $wire:literal,)*) => {
         /// The method of an MCP request: all that is kept of a request in flight in order to
         /// decode its response.
         #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
