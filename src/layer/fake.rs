@@ -55,10 +55,6 @@ impl Peer {
         self.change(|wire| wire.inbound.push_back(Ok(message)));
     }
 
-    pub(super) fn fail(&self, error: impl Into<Error>) {
-        self.change(|wire| wire.inbound.push_back(Err(error.into())));
-    }
-
     /// Lets writes wait from now on, or no longer.
     pub(super) fn block(&self, blocked: bool) {
         self.change(|wire| wire.blocked = blocked);

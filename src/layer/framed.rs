@@ -214,3 +214,107 @@ impl<R: Role, S: Duplex<Message, Message>, F: Framing<R>> Sink<TxJsonRpcMessage<
         this.inner.start_send(message)
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use futures::{SinkExt, StreamExt};
+    use rmcp::{RoleClient, RoleServer, model::CustomResult};
+    use serde_json::{Value, json};
+    use tokio_test::{assert_pending, assert_ready, assert_ready_ok, task::spawn};
+
+    use super::*;
+    use crate::{
+        framing::JsonRpc,
+        layer::fake::{self, Link, Peer},
+    };
+
+    fn framed<R: Role>(config: Config) -> (Framed<R, Link, JsonRpc>, Peer) {
+        let (link, peer) = fake::link();
+        (Framed::new(link, JsonRpc::default(), config), peer)
+    }
+
+    fn sent(peer: &Peer) -> Vec<Value> {
+        let json = |message| match message {
+            Message::Text(text) => serde_json::from_slice(text.as_bytes()).unwrap(),
+            other => panic!("{other:?} is no text"),
+        };
+        peer.sent().into_iter().map(json).collect()
+    }
+
+    #[test]
+    fn a_server_answers_rubbish_and_reads_on() {
+        let (framed, peer) = framed::<RoleServer>(Config::default());
+        let mut framed = spawn(framed);
+        for (rubbish, code, id) in [
+            ("{", -32700, Value::Null),
+            ("[]", -32600, Value::Null),
+            (r#"{"jsonrpc":"1.0","id":7,"method":"ping"}"#, -32600, json!(7)),
+        ] {
+            peer.send(Message::text(rubbish));
+            assert_pending!(framed.poll_next());
+            let [answer] = &sent(&peer)[..] else { panic!("one answer to {rubbish}") };
+            assert_eq!((&answer["error"]["code"], &answer["id"]), (&json!(code), &id), "{rubbish}");
+            assert!(answer.as_object().unwrap().contains_key("id"));
+        }
+        peer.send(Message::text(r#"{"jsonrpc":"2.0","id":1,"method":"ping"}"#));
+        assert!(assert_ready!(framed.poll_next()).unwrap().is_ok());
+    }
+
+    #[test]
+    fn a_response_that_cannot_be_read_ends_its_call_and_is_not_answered() {
+        let (framed, peer) = framed::<RoleClient>(Config::default());
+        let mut framed = spawn(framed);
+        peer.send(Message::text(r#"{"jsonrpc":"2.0","id":7,"error":"sorry"}"#));
+        let item = assert_ready!(framed.poll_next()).unwrap().unwrap();
+        assert!(
+            matches!(item, JsonRpcMessage::Error(error) if error.id == Some(RequestId::Number(7)))
+        );
+        for nobody in [r#"{"jsonrpc":"2.0","error":"sorry"}"#, "rubbish"] {
+            peer.send(Message::text(nobody));
+            assert_pending!(framed.poll_next());
+        }
+        assert!(peer.sent().is_empty());
+    }
+
+    #[test]
+    fn no_more_rubbish_is_read_than_answers_are_taken() {
+        let (framed, peer) = framed::<RoleServer>(Config::default());
+        let mut framed = spawn(framed);
+        peer.block(true);
+        peer.send(Message::text("rubbish"));
+        peer.send(Message::text("rubbish"));
+        assert_pending!(framed.poll_next());
+        assert_eq!(peer.sent().len(), 1);
+        peer.block(false);
+        assert!(framed.is_woken());
+        assert_pending!(framed.poll_next());
+        assert_eq!(peer.sent().len(), 1);
+    }
+
+    #[test]
+    fn what_is_too_big_fails_alone_and_a_response_is_replaced() {
+        let (framed, peer) = framed::<RoleServer>(Config::default().max_message_size(200));
+        let mut framed = spawn(framed);
+        let big = CustomResult::new(json!("x".repeat(200)));
+        let response = JsonRpcMessage::response(big.into(), RequestId::Number(7));
+        framed.start_send_unpin(response).unwrap();
+        let [answer] = &sent(&peer)[..] else { panic!("an answer all the same") };
+        assert_eq!((&answer["id"], &answer["error"]["code"]), (&json!(7), &json!(-32603)));
+
+        let big = ErrorData::internal_error("x".repeat(200), None);
+        let error = framed.start_send_unpin(JsonRpcMessage::error(big, None)).unwrap_err();
+        assert!(matches!(error, Error::Message(MessageError::TooBig { limit: 200, .. })));
+        assert!(peer.sent().is_empty());
+        assert_ready_ok!(spawn(framed.flush()).poll());
+    }
+
+    #[test]
+    fn a_close_is_the_end() {
+        let (mut framed, peer) = framed::<RoleClient>(Config::default());
+        peer.send(Message::Close(None));
+        let error = assert_ready!(spawn(framed.next()).poll()).unwrap().unwrap_err();
+        assert!(
+            matches!(error, Error::Link(LinkError::Closed(reason)) if reason.code == CloseCode::NoStatus)
+        );
+    }
+}
