@@ -79,6 +79,11 @@ impl Stats {
         self.0.bytes_received.fetch_add(bytes as u64, Relaxed);
     }
 
+    /// How many bytes have come from the peer.
+    pub(crate) fn received(&self) -> u64 {
+        self.0.bytes_received.load(Relaxed)
+    }
+
     pub(crate) fn bytes_sent(&self, bytes: usize) {
         self.0.bytes_sent.fetch_add(bytes as u64, Relaxed);
     }

@@ -79,6 +79,8 @@ pin_project! {
         // When something last arrived, and whether something has since that was noted.
         heard: Instant,
         fresh: bool,
+        // The bytes that had arrived when that was noted: a large message counts before it is whole.
+        bytes: u64,
         next_ping: Option<Instant>,
         // The ping that nothing has followed yet.
         unanswered: Option<Instant>,
@@ -100,7 +102,8 @@ impl<S: Duplex<Message, Message>> Heartbeat<S> {
         Self::with_stats(inner, config, Stats::default())
     }
 
-    /// The same, with the counters in which the round trip is noted.
+    /// The same, with the counters in which the round trip is noted. Where the socket below counts
+    /// in them too, parts of a message are signs of life.
     pub fn with_stats(inner: S, config: Config, stats: Stats) -> Self {
         let now = Instant::now();
         let next_ping = config.ping_interval.map(|interval| now + interval);
@@ -108,6 +111,7 @@ impl<S: Duplex<Message, Message>> Heartbeat<S> {
             stats,
             heard: now,
             fresh: false,
+            bytes: 0,
             next_ping,
             unanswered: None,
             sent: (0, now),
@@ -124,7 +128,9 @@ impl<S: Duplex<Message, Message>> Heartbeat<S> {
     /// Sends what is due and falls the verdict; pending while all is well.
     fn poll_beat(mut self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<Error> {
         let mut this = self.as_mut().project();
-        if std::mem::take(this.fresh) {
+        let bytes = this.stats.received();
+        let grown = std::mem::replace(this.bytes, bytes) != bytes;
+        if std::mem::take(this.fresh) || grown {
             *this.heard = Instant::now();
             *this.unanswered = None;
         }

@@ -87,6 +87,8 @@ struct Desk {
     queued: u64,
     handed: u64,
     flushed: u64,
+    /// The reason in a Close of ours: whatever follows it, this is why the link ended.
+    farewell: Option<CloseReason>,
     /// Why the link ended, for everyone who asks from then on.
     end: Option<Error>,
 }
@@ -112,6 +114,7 @@ impl Shared {
             queued: 0,
             handed: 0,
             flushed: 0,
+            farewell: None,
             end: None,
         };
         let line = Line {
@@ -249,6 +252,9 @@ impl Sink<Message> for Shared {
         if let Some(end) = &desk.end {
             return Err(end.clone());
         }
+        if let Message::Close(reason) = &item {
+            desk.farewell = reason.clone();
+        }
         desk.queued += 1;
         desk.queued_bytes += item.len();
         desk.queue.push_back(item);
@@ -363,6 +369,7 @@ impl Line {
         if desk.end.is_some() {
             return;
         }
+        let error = desk.farewell.take().map_or(error, |own| LinkError::Closed(own).into());
         let reason = match &error {
             Error::Link(error) => error.close_reason(),
             other => CloseReason::new(CloseCode::Internal, other.to_string()),

@@ -51,6 +51,9 @@ use crate::{
     stats::Stats,
 };
 
+/// How many pings are read at most before the pongs that they asked for have been written.
+const MAX_PONGS_OWED: usize = 16;
+
 /// How a [`Socket`] reads, writes and closes.
 #[derive(Debug, Clone)]
 #[non_exhaustive]
@@ -154,6 +157,8 @@ pub struct Socket<S> {
     side: Side,
     config: Config,
     phase: Phase,
+    /// Pings read since the last flush that `poll_next` made for their pongs.
+    pongs_owed: usize,
     /// The bytes written when the present stall began, and when it has lasted too long.
     stall: Option<(u64, Pin<Box<Sleep>>)>,
     deadline: Option<Pin<Box<Sleep>>>,
@@ -196,6 +201,7 @@ impl<S: AsyncRead + AsyncWrite + Unpin> Socket<S> {
             side,
             config,
             phase: Phase::Open,
+            pongs_owed: 0,
             stall: None,
             deadline: None,
         }
@@ -312,6 +318,14 @@ impl<S: AsyncRead + AsyncWrite + Unpin> Stream for Socket<S> {
         if matches!(this.phase, Phase::Failed | Phase::Shutdown | Phase::Closed) {
             return Poll::Ready(None);
         }
+        // tungstenite buffers pongs without a bound: a peer that pings but does not read is read
+        // no further.
+        if this.pongs_owed >= MAX_PONGS_OWED {
+            let flushed = Pin::new(&mut this.websocket).poll_flush(cx);
+            this.check_stall(cx, flushed.is_pending())?;
+            let _ = ready!(flushed);
+            this.pongs_owed = 0;
+        }
         let message = match ready!(this.websocket.poll_next_unpin(cx)) {
             Some(Ok(message)) => message,
             Some(Err(error)) => return Poll::Ready(Some(Err(this.fail(cx, error)))),
@@ -323,7 +337,10 @@ impl<S: AsyncRead + AsyncWrite + Unpin> Stream for Socket<S> {
         let message = match message {
             WsMessage::Text(text) => Message::Text(Text::trusted(text.into())),
             WsMessage::Binary(bytes) => Message::Binary(bytes),
-            WsMessage::Ping(payload) => Message::Ping(payload),
+            WsMessage::Ping(payload) => {
+                this.pongs_owed += 1;
+                Message::Ping(payload)
+            }
             WsMessage::Pong(payload) => Message::Pong(payload),
             WsMessage::Close(frame) => {
                 this.phase = Phase::PeerClosed;

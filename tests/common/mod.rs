@@ -1,0 +1,186 @@
+//! What the tests share: raw peers with hand-made frames, and a small MCP server to talk to.
+#![allow(dead_code, unreachable_pub, clippy::unwrap_used, clippy::panic)]
+
+pub mod raw;
+
+use std::{future::Future, net::SocketAddr, sync::Arc, time::Duration};
+
+use mcp_ws_transport::{
+    State, accept,
+    stats::{Snapshot, Stats},
+    transport::Config,
+};
+use rmcp::{
+    ErrorData, RoleClient, RoleServer, ServerHandler, ServiceExt,
+    model::{
+        CallToolRequestParams, CallToolResponse, CallToolResult, ContentBlock, ServerCapabilities,
+        ServerConfig,
+    },
+    service::{RequestContext, RunningService},
+};
+use serde_json::{Value, json};
+use tokio::{
+    net::{TcpListener, TcpStream},
+    sync::{Notify, mpsc, watch},
+};
+
+pub use self::raw::{Frame, Raw};
+
+/// Longer than any test takes, unless it hangs.
+pub const LIMIT: Duration = Duration::from_secs(20);
+
+/// The result of `test`, which must not take longer than [`LIMIT`].
+pub async fn limit<T>(test: impl Future<Output = T>) -> T {
+    within(LIMIT, test).await
+}
+
+/// The result of `future`, which must not take longer than `time`.
+pub async fn within<T>(time: Duration, future: impl Future<Output = T>) -> T {
+    match tokio::time::timeout(time, future).await {
+        Ok(value) => value,
+        Err(_) => panic!("not finished within {time:?}"),
+    }
+}
+
+/// A server with these tools: `echo` (returns `text`), `big` (returns `size` bytes), `wait` (counts
+/// itself in `started`, then waits for the `gate`), `deaf` (the same, but heeds no cancellation).
+#[derive(Debug, Clone)]
+pub struct Tools {
+    pub gate: Arc<Notify>,
+    pub started: watch::Sender<usize>,
+}
+
+impl Default for Tools {
+    fn default() -> Self {
+        Self { gate: Arc::default(), started: watch::Sender::new(0) }
+    }
+}
+
+impl Tools {
+    /// Waits until so many calls of `wait` have begun.
+    pub async fn begun(&self, calls: usize) {
+        self.started.subscribe().wait_for(|started| *started >= calls).await.unwrap();
+    }
+}
+
+impl ServerHandler for Tools {
+    fn get_info(&self) -> ServerConfig {
+        ServerConfig::new(ServerCapabilities::builder().enable_tools().build())
+    }
+
+    async fn call_tool(
+        &self,
+        request: CallToolRequestParams,
+        context: RequestContext<RoleServer>,
+    ) -> Result<CallToolResponse, ErrorData> {
+        let arguments = Value::from(request.arguments.unwrap_or_default());
+        let text = match &*request.name {
+            "echo" => arguments["text"].as_str().unwrap_or_default().to_owned(),
+            "big" => "x".repeat(arguments["size"].as_u64().unwrap_or_default() as usize),
+            "wait" => {
+                self.started.send_modify(|started| *started += 1);
+                tokio::select! {
+                    () = self.gate.notified() => {}
+                    () = context.ct.cancelled() => {}
+                }
+                "waited".to_owned()
+            }
+            "deaf" => {
+                self.started.send_modify(|started| *started += 1);
+                self.gate.notified().await;
+                "waited".to_owned()
+            }
+            other => return Err(ErrorData::invalid_params(format!("no tool {other}"), None)),
+        };
+        Ok(CallToolResult::success(vec![ContentBlock::text(text)]).into())
+    }
+}
+
+/// One connection of a [`host`], seen from inside.
+#[derive(Debug)]
+pub struct Inside {
+    pub stats: Stats,
+    pub state: watch::Receiver<State>,
+}
+
+impl Inside {
+    pub fn stats(&self) -> Snapshot {
+        self.stats.snapshot()
+    }
+
+    /// The state in which the connection ends.
+    pub async fn ended(&mut self) -> State {
+        self.state.wait_for(|state| matches!(state, State::Closed(_))).await.unwrap().clone()
+    }
+}
+
+/// Serves `tools` by [`accept`] on every connection, each of which is reported.
+pub async fn host(tools: Tools, config: Config) -> (SocketAddr, mpsc::UnboundedReceiver<Inside>) {
+    let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
+    let address = listener.local_addr().unwrap();
+    let (report, connections) = mpsc::unbounded_channel();
+    tokio::spawn(async move {
+        while let Ok((stream, _)) = listener.accept().await {
+            let (tools, config, report) = (tools.clone(), config.clone(), report.clone());
+            tokio::spawn(async move {
+                let Ok(transport) = accept::<RoleServer, _>(stream).config(config).await else {
+                    return;
+                };
+                let inside = Inside { stats: transport.stats(), state: transport.state() };
+                let _ = report.send(inside);
+                if let Ok(running) = tools.serve(transport).await {
+                    let _ = running.waiting().await;
+                }
+            });
+        }
+    });
+    (address, connections)
+}
+
+/// A listener, and what a client says to it to be served by hand.
+pub async fn listen() -> (TcpListener, String) {
+    let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
+    let url = format!("ws://{}/mcp", listener.local_addr().unwrap());
+    (listener, url)
+}
+
+/// An rmcp client and the raw server at its other end, initialized.
+pub async fn client_and_raw(
+    connect: impl FnOnce(String) -> mcp_ws_transport::client::Connect<RoleClient>,
+) -> (RunningService<RoleClient, ()>, Inside, Raw) {
+    let (listener, url) = listen().await;
+    let client = async {
+        let transport = connect(url).await.unwrap();
+        let inside = Inside { stats: transport.stats(), state: transport.state() };
+        (().serve(transport).await.unwrap(), inside)
+    };
+    let server = async {
+        let (stream, _) = listener.accept().await.unwrap();
+        let mut raw = Raw::upgraded(stream).await;
+        raw.answer_initialize().await;
+        raw
+    };
+    let ((client, inside), raw) = tokio::join!(client, server);
+    (client, inside, raw)
+}
+
+/// Two ends of a TCP connection.
+pub async fn pair() -> (TcpStream, TcpStream) {
+    let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
+    let near = TcpStream::connect(listener.local_addr().unwrap());
+    let (near, far) = tokio::join!(near, listener.accept());
+    (near.unwrap(), far.unwrap().0)
+}
+
+/// A `tools/call` request.
+pub fn call(id: impl Into<Value>, tool: &str, arguments: Value) -> Value {
+    json!({
+        "jsonrpc": "2.0", "id": id.into(), "method": "tools/call",
+        "params": { "name": tool, "arguments": arguments },
+    })
+}
+
+/// The text of a tool's result.
+pub fn text_of(response: &Value) -> &str {
+    response["result"]["content"][0]["text"].as_str().unwrap_or_else(|| panic!("{response}"))
+}

@@ -1,0 +1,184 @@
+//! Peers that send without end and read nothing cost a bounded amount of memory.
+//!
+//! The tests of this file measure the process, so they run one after the other.
+#![cfg(all(feature = "client", feature = "server", target_os = "linux"))]
+#![allow(clippy::unwrap_used, clippy::panic)]
+
+mod common;
+
+use std::time::Duration;
+
+use common::{
+    Frame, Raw, Tools, call, host, limit,
+    raw::{CONTINUATION, PING, TEXT, head},
+};
+use mcp_ws_transport::{State, transport::Config};
+use serde_json::json;
+use tokio::sync::Mutex;
+
+static ALONE: Mutex<()> = Mutex::const_new(());
+
+/// The resident memory of this process, in MiB.
+fn resident() -> usize {
+    let pages = std::fs::read_to_string("/proc/self/statm").unwrap();
+    pages.split(' ').nth(1).unwrap().parse::<usize>().unwrap() * 4 / 1024
+}
+
+/// Writes `chunk` over and over, up to 64 MiB, until the peer takes no more for a second.
+async fn pour(raw: &mut Raw, chunk: &[u8]) {
+    let mut written = 0;
+    while written < 64 << 20 {
+        match tokio::time::timeout(Duration::from_secs(1), raw.try_write(chunk)).await {
+            Ok(Ok(())) => written += chunk.len(),
+            _ => break,
+        }
+    }
+}
+
+/// Pours and says by how many MiB the process has grown meanwhile, at most.
+async fn growth(frame: &Frame) -> usize {
+    let _alone = ALONE.lock().await;
+    let (address, _connections) = host(Tools::default(), Config::default()).await;
+    let mut raw = Raw::initialized(address).await;
+    let chunk = frame.bytes(true).repeat((64 << 10) / frame.bytes(true).len() + 1);
+    let before = resident();
+    let watch = async {
+        let mut most = 0;
+        loop {
+            most = most.max(resident().saturating_sub(before));
+            if most > 60 {
+                return most;
+            }
+            tokio::time::sleep(Duration::from_millis(20)).await;
+        }
+    };
+    let poured = async {
+        pour(&mut raw, &chunk).await;
+    };
+    tokio::select! {
+        most = watch => most,
+        () = poured => resident().saturating_sub(before),
+    }
+}
+
+async fn bounded(frame: Frame) {
+    limit(async {
+        let growth = growth(&frame).await;
+        assert!(growth < 30, "grew by {growth} MiB");
+    })
+    .await;
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn pings() {
+    bounded(Frame::new(PING, [b'x'; 125])).await;
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn rubbish() {
+    bounded(Frame::text("rubbish")).await;
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn batches() {
+    bounded(Frame::text("[]")).await;
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn requests() {
+    bounded(Frame::text(call(1, "echo", json!({ "text": "x".repeat(100) })).to_string())).await;
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn requests_that_are_refused() {
+    bounded(Frame::text(r#"{"jsonrpc":"2.0","id":1,"method":"ping","result":{}}"#)).await;
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn responses_to_nothing() {
+    bounded(Frame::text(r#"{"jsonrpc":"2.0","id":1,"result":{}}"#)).await;
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn requests_with_an_id_in_flight() {
+    let _alone = ALONE.lock().await;
+    limit(async {
+        let tools = Tools::default();
+        let (address, _connections) = host(tools.clone(), Config::default()).await;
+        let mut raw = Raw::initialized(address).await;
+        let frame = Frame::text(call(1, "wait", json!({})).to_string()).bytes(true);
+        let before = resident();
+        pour(&mut raw, &frame.repeat(500)).await;
+        let growth = resident().saturating_sub(before);
+        assert!(growth < 30, "grew by {growth} MiB");
+        assert_eq!(*tools.started.borrow(), 1);
+    })
+    .await;
+}
+
+/// Small requests with large answers: what a peer that reads nothing may have computed for it.
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn large_answers() {
+    let _alone = ALONE.lock().await;
+    limit(async {
+        let (address, _connections) = host(Tools::default(), Config::default()).await;
+        let mut raw = Raw::initialized(address).await;
+        let before = resident();
+        for id in 0..200 {
+            raw.json(&call(id, "big", json!({ "size": 1 << 20 }))).await;
+            tokio::time::sleep(Duration::from_millis(2)).await;
+        }
+        let growth = resident().saturating_sub(before);
+        assert!(growth < 60, "grew by {growth} MiB");
+    })
+    .await;
+}
+
+/// A message that never ends: no more than the limit is kept of it.
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn fragments_without_end() {
+    let _alone = ALONE.lock().await;
+    limit(async {
+        let (address, mut connections) = host(Tools::default(), Config::default()).await;
+        let mut raw = Raw::initialized(address).await;
+        let mut inside = connections.recv().await.unwrap();
+        raw.send(Frame::text("[").more()).await;
+        let before = resident();
+        pour(&mut raw, &Frame::new(CONTINUATION, "x".repeat(60_000)).more().bytes(true)).await;
+        assert!(
+            matches!(inside.ended().await, State::Closed(reason) if u16::from(reason.code) == 1009)
+        );
+        assert!(resident().saturating_sub(before) < 40);
+
+        // Empty ones cost nothing, but are no message either: the link lives.
+        let mut raw = Raw::initialized(address).await;
+        raw.send(Frame::new(TEXT, "").more()).await;
+        let empty = Frame::new(CONTINUATION, "").more().bytes(true).repeat(100_000);
+        raw.write(&empty).await;
+        let ping = json!({ "jsonrpc": "2.0", "id": 1, "method": "ping" }).to_string();
+        raw.send(Frame::new(CONTINUATION, ping)).await;
+        assert_eq!(raw.receive().await["id"], 1);
+    })
+    .await;
+}
+
+/// Many connections that only promise large frames.
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn promises() {
+    let _alone = ALONE.lock().await;
+    limit(async {
+        let (address, _connections) = host(Tools::default(), Config::default()).await;
+        let before = resident();
+        let mut raws = Vec::new();
+        for _ in 0..50 {
+            let mut raw = Raw::dial(address).await;
+            raw.write(head(&Frame::text(""), 4 << 20, true)).await;
+            raw.write("x").await;
+            raws.push(raw);
+        }
+        tokio::time::sleep(Duration::from_millis(200)).await;
+        let growth = resident().saturating_sub(before);
+        assert!(growth < 30, "grew by {growth} MiB");
+    })
+    .await;
+}
