@@ -21,7 +21,8 @@ use std::{
 
 use mcp_ws_transport::{CloseCode, WebSocketTransport, event::State, layer::heartbeat, transport};
 use rmcp::{
-    ClientHandler, ErrorData, RoleClient, ServiceError, ServiceExt,
+    ClientHandler, ClientLifecycleMode, ClientServiceExt, ErrorData, RoleClient, ServiceError,
+    ServiceExt,
     model::{
         CallToolRequestParams, CallToolResult, ClientRequest, CustomRequest, ErrorCode,
         PingRequest, ProgressNotificationParam, ProtocolVersion,
@@ -378,6 +379,23 @@ async fn a_python_server_serves_our_client() {
     let snapshot = stats.snapshot();
     assert_eq!((snapshot.malformed, snapshot.orphans, snapshot.refused), (0, 0, 0));
     server.terminate().await;
+}
+
+#[tokio::test]
+#[ignore = "needs Python and the packages of tests/interop/requirements.txt"]
+async fn our_client_finds_out_the_era_of_a_python_server() {
+    let (mut server, url) = python_server().await;
+    let transport = soon(mcp_ws_transport::connect(&url).into_future()).await.unwrap();
+    let lifecycle = ClientLifecycleMode::Auto {
+        preferred_versions: vec![ProtocolVersion::V_2026_07_28],
+        legacy_version: None,
+    };
+    let client = soon(().serve_with_lifecycle(transport, lifecycle)).await.unwrap();
+    assert_eq!(client.peer_info().unwrap().protocol_version, ProtocolVersion::V_2025_11_25);
+    let answer = call(&client, "add", json!({"a": 5, "b": 3})).await.unwrap();
+    assert_eq!(answer.structured_content, Some(json!({"result": 8})));
+    soon(client.cancel()).await.unwrap();
+    assert_eq!(server.line().await.trim_end(), "closed 1000");
 }
 
 #[tokio::test]
