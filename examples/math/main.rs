@@ -1,0 +1,63 @@
+//! Calculations over WebSockets: an MCP server and its client.
+//!
+//! ```sh
+//! cargo run --example math                                          # both, in one process
+//! cargo run --example math -- serve --listen 127.0.0.1:8080         # the server
+//! cargo run --example math -- call ws://127.0.0.1:8080/mcp add 5 3  # the client
+//! ```
+
+mod call;
+mod demo;
+mod serve;
+mod service;
+
+use std::{error::Error, io, process::ExitCode};
+
+use clap::{Parser, Subcommand};
+use tracing_subscriber::filter::{EnvFilter, LevelFilter};
+
+type Result<T = ()> = std::result::Result<T, Box<dyn Error>>;
+
+/// Calculations over WebSockets; without a command, a demonstration of all tools
+#[derive(Parser)]
+struct Cli {
+    #[command(subcommand)]
+    command: Option<Command>,
+}
+
+#[derive(Subcommand)]
+enum Command {
+    /// Serve the tools until SIGINT or SIGTERM
+    Serve(serve::Args),
+    /// Call a tool of any MCP server and print its result
+    Call(call::Args),
+}
+
+#[tokio::main]
+async fn main() -> ExitCode {
+    let cli = Cli::parse();
+    let filter = EnvFilter::builder().with_default_directive(LevelFilter::OFF.into());
+    tracing_subscriber::fmt()
+        .with_env_filter(filter.from_env_lossy())
+        .with_writer(io::stderr)
+        .init();
+
+    let outcome = match cli.command {
+        None => demo::run().await,
+        Some(Command::Serve(args)) => serve::run(args).await,
+        Some(Command::Call(args)) => call::run(args).await,
+    };
+    match outcome {
+        Ok(()) => ExitCode::SUCCESS,
+        Err(error) => {
+            eprintln!("error: {}", one_line(&error.to_string()));
+            ExitCode::FAILURE
+        }
+    }
+}
+
+/// `text` without line breaks and other control characters.
+fn one_line(text: &str) -> String {
+    let parts = text.split(char::is_control).map(str::trim).filter(|part| !part.is_empty());
+    parts.collect::<Vec<_>>().join(" ")
+}
