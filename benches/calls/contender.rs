@@ -1,0 +1,74 @@
+//! Who is measured.
+
+use std::{fmt, net::SocketAddr, sync::Arc};
+
+use clap::ValueEnum;
+use rmcp::ServiceExt;
+
+use crate::{
+    Result, http,
+    load::{Load, Sample},
+    raw,
+    server::Server,
+    service::{Adder, Client, Handler},
+    stock,
+};
+
+#[derive(ValueEnum, Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
+pub(crate) enum Contender {
+    Raw,
+    Ours,
+    Stock,
+    Http,
+}
+
+impl fmt::Display for Contender {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.pad(match self {
+            Self::Raw => "raw tungstenite",
+            Self::Ours => "mcp-ws-transport",
+            Self::Stock => "stock adaptor",
+            Self::Http => "streamable HTTP",
+        })
+    }
+}
+
+impl Contender {
+    /// Serves on an address of its own choice, until the runtime ends.
+    pub(crate) async fn serve(self) -> Result<SocketAddr> {
+        match self {
+            Self::Raw => raw::serve().await,
+            Self::Ours => {
+                let server = mcp_ws_transport::serve("127.0.0.1:0", Adder::new).await?;
+                let addr = server.local_addr();
+                tokio::spawn(async move {
+                    std::future::pending::<()>().await;
+                    drop(server);
+                });
+                Ok(addr)
+            }
+            Self::Stock => stock::serve().await,
+            Self::Http => http::serve().await,
+        }
+    }
+
+    /// `None` if it has no such case.
+    pub(crate) async fn measure(self, server: &Server, load: Load) -> Result<Option<Sample>> {
+        let addr = server.addr();
+        let client: Client = match self {
+            Self::Raw => return raw::measure(addr, load).await,
+            Self::Ours => {
+                let url = format!("ws://{addr}/mcp");
+                Handler::default().serve(mcp_ws_transport::connect(url).await?).await?
+            }
+            Self::Stock => Handler::default().serve(stock::connect(addr).await?).await?,
+            Self::Http => Handler::default().serve(http::connect(addr)).await?,
+        };
+        let client = Arc::new(client);
+        let sample = load.measure(&client).await?;
+        if let Some(client) = Arc::into_inner(client) {
+            client.cancel().await?;
+        }
+        Ok(Some(sample))
+    }
+}

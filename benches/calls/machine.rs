@@ -1,0 +1,63 @@
+//! Where the benchmark runs.
+
+use std::{env, fs, process::Command, thread};
+
+use crate::{Result, options::Pin};
+
+/// Restricts this process, and those that it starts, to one core; returns which, if any.
+#[cfg(target_os = "linux")]
+pub(crate) fn pin(pin: Pin) -> Result<Option<usize>> {
+    use rustix::thread::{CpuSet, sched_getaffinity, sched_setaffinity};
+
+    let allowed = sched_getaffinity(None)?;
+    let mut allowed = (0..CpuSet::MAX_CPU).filter(|core| allowed.is_set(*core));
+    let core = match pin {
+        Pin::Off => return Ok(None),
+        Pin::Last => allowed.next_back().ok_or("no core to run on")?,
+        Pin::Core(core) if allowed.any(|allowed| allowed == core) => core,
+        Pin::Core(core) => return Err(format!("core {core} is not ours to run on").into()),
+    };
+    let mut one = CpuSet::new();
+    one.set(core);
+    sched_setaffinity(None, &one)?;
+    Ok(Some(core))
+}
+
+/// There is no way without unsafe code.
+#[cfg(not(target_os = "linux"))]
+pub(crate) fn pin(_pin: Pin) -> Result<Option<usize>> {
+    Ok(None)
+}
+
+/// The machine in three lines.
+pub(crate) fn describe(core: Option<usize>) -> String {
+    let read = |path| fs::read_to_string(path).unwrap_or_default();
+    let cpuinfo = read("/proc/cpuinfo");
+    let model = cpuinfo
+        .lines()
+        .find_map(|line| line.strip_prefix("model name")?.split_once(": "))
+        .map_or(env::consts::ARCH, |(_, model)| model);
+    let cores = cpuinfo.lines().filter(|line| line.starts_with("processor")).count();
+    let cores = match cores {
+        0 => thread::available_parallelism().map_or(1, usize::from),
+        cores => cores,
+    };
+    let os = format!("{} {}", env::consts::OS, read("/proc/sys/kernel/osrelease").trim());
+    let rustc = Command::new(env::var("RUSTC").unwrap_or_else(|_| "rustc".into()))
+        .arg("--version")
+        .output()
+        .map_or_else(
+            |_| "rustc of unknown version".into(),
+            |output| String::from_utf8_lossy(&output.stdout).trim().to_owned(),
+        );
+    let pinned = match core {
+        Some(core) => format!("both on core {core}"),
+        None => "not pinned".into(),
+    };
+    let profile = if cfg!(debug_assertions) { "debug" } else { "release" };
+    format!(
+        "{model}, {cores} cores; {}; {rustc}, {profile} profile\n\
+         client and server in two processes, {pinned}, each with a current-thread runtime",
+        os.trim(),
+    )
+}
