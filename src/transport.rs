@@ -22,6 +22,7 @@ use std::{
     fmt,
     future::poll_fn,
     pin::Pin,
+    sync::Arc,
     task::{Context, Poll, ready},
     time::Duration,
 };
@@ -68,6 +69,37 @@ pub struct Config {
     pub framed: framed::Config,
     /// Deadlines, and how many requests may be in flight.
     pub correlation: correlation::Config,
+    extra: Option<Extra>,
+}
+
+/// A layer of the user's own.
+#[derive(Clone)]
+struct Extra(Arc<dyn Fn(BoxLink) -> BoxLink + Send + Sync>);
+
+impl fmt::Debug for Extra {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str("Extra")
+    }
+}
+
+impl Config {
+    /// Puts a layer of your own on each link, above [`Heartbeat`] and below [`Shared`]. A second
+    /// call puts the next one on top of it.
+    #[must_use]
+    pub fn layer<L>(mut self, layer: impl Fn(BoxLink) -> L + Send + Sync + 'static) -> Self
+    where
+        L: Duplex<Message, Message> + Send + 'static,
+    {
+        let below = self.extra.take();
+        self.extra = Some(Extra(Arc::new(move |link| {
+            let link = match &below {
+                Some(Extra(below)) => below(link),
+                None => link,
+            };
+            Box::pin(layer(link))
+        })));
+        self
+    }
 }
 
 /// What the layers below [`Shared`] are made from, once for each connection.
@@ -83,9 +115,13 @@ impl Layers {
     where
         S: AsyncRead + AsyncWrite + Unpin + Send + 'static,
     {
-        let Config { socket, heartbeat, .. } = self.config.clone();
+        let Config { socket, heartbeat, extra, .. } = self.config.clone();
         let socket = Socket::with_leftover(stream, leftover, side, socket, self.stats.clone());
-        Box::pin(Heartbeat::with_stats(socket, heartbeat, self.stats.clone()))
+        let link: BoxLink = Box::pin(Heartbeat::with_stats(socket, heartbeat, self.stats.clone()));
+        match extra {
+            Some(Extra(layer)) => layer(link),
+            None => link,
+        }
     }
 }
 

@@ -6,10 +6,8 @@ use std::{
     task::{Wake, Waker},
 };
 
-#[cfg(mcp_ws_loom)]
-use loom::sync::{Mutex, MutexGuard};
-#[cfg(not(mcp_ws_loom))]
-use std::sync::{Mutex, MutexGuard};
+// The parent says which mutex: a test puts loom's there.
+use super::{Mutex, MutexGuard};
 
 /// Who waits: the one reader, the one user of the sink, or a sender with a ticket.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]

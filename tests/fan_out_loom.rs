@@ -1,0 +1,53 @@
+//! The fan-out waker under every interleaving of its threads, by loom.
+
+use std::{
+    sync::Arc,
+    task::{Wake, Waker},
+};
+
+use loom::{
+    sync::{
+        Mutex, MutexGuard,
+        atomic::{AtomicBool, Ordering::SeqCst},
+    },
+    thread,
+};
+
+#[path = "../src/layer/fan_out.rs"]
+#[allow(dead_code, reason = "the library uses what is not tried here")]
+mod fan_out;
+
+use fan_out::{FanOut, Seat};
+
+struct Task(AtomicBool);
+
+impl Wake for Task {
+    fn wake(self: Arc<Self>) {
+        self.0.store(true, SeqCst);
+    }
+}
+
+/// Two tasks that look whether something has happened, and one event: each task either sees it or
+/// is woken.
+#[test]
+fn no_wake_up_is_lost() {
+    loom::model(|| {
+        let fan_out = Arc::new(FanOut::default());
+        let happened = Arc::new(AtomicBool::new(false));
+        let tasks = [Seat::Reader, Seat::Ticket(1)].map(|seat| {
+            let (fan_out, happened) = (fan_out.clone(), happened.clone());
+            let task = Arc::new(Task(AtomicBool::new(false)));
+            thread::spawn(move || {
+                fan_out.sit(seat, &Waker::from(task.clone()));
+                let seen = happened.load(SeqCst);
+                (task, seen)
+            })
+        });
+        happened.store(true, SeqCst);
+        Waker::from(fan_out).wake();
+        for task in tasks {
+            let (task, seen) = task.join().unwrap();
+            assert!(seen || task.0.load(SeqCst));
+        }
+    });
+}
