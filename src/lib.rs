@@ -1,17 +1,128 @@
-//! The Model Context Protocol over WebSockets.
+//! The [Model Context Protocol](https://modelcontextprotocol.io) over WebSockets, for its Rust SDK
+//! [`rmcp`].
+//!
+//! One long-lived connection carries requests in both directions. A [`WebSocketTransport`] plugs
+//! into any rmcp service, whichever side dialled and whichever MCP role it plays:
+//!
+//! ```no_run
+//! # async fn example() -> Result<(), Box<dyn std::error::Error>> {
+//! use rmcp::ServiceExt;
+//!
+//! let client = ().serve(mcp_ws_transport::connect("wss://example.com/mcp").await?).await?;
+//! for tool in client.list_all_tools().await? {
+//!     println!("{}", tool.name);
+//! }
+//! client.cancel().await?;
+//! # Ok(()) }
+//! ```
+//!
+//! and on the other side, one service for each connection:
+//!
+//! ```no_run
+//! # #[derive(Clone, Default)] struct Calculator;
+//! # impl rmcp::ServerHandler for Calculator {}
+//! # async fn example() -> std::io::Result<()> {
+//! let server = mcp_ws_transport::serve("127.0.0.1:8080", Calculator::default).await?;
+//! println!("listening on ws://{}/mcp", server.local_addr());
+//! tokio::signal::ctrl_c().await?;
+//! server.shutdown().await;
+//! # Ok(()) }
+//! ```
+//!
+//! [`connect()`] and [`serve()`] take options before they are awaited. For a stream that you already
+//! have there are [`connect_over`] and [`accept()`].
+//!
+//! # The stack
+//!
+//! ```text
+//!  rmcp's service loop
+//!       │ rmcp::transport::Transport<R>
+//!  ┌────▼──────────── transport   WebSocketTransport<R> ─────────────────────────────────┐
+//!  │  layer::correlation   requests in flight → method, deadlines; ends each once        │  plain &mut:
+//!  │  layer::framed        JSON-RPC message ⇄ Message        framing::JsonRpc            │  encode, decode
+//!  │  layer::shared        the lock: bounded queue, tickets, one waker for all ──────────│─────────────
+//!  │  ┌─ a link ───────────────────────────────────────────────────────────────────────┐ │
+//!  │  │ (yours)            any Duplex of Messages                                      │ │  polled under
+//!  │  │ layer::heartbeat   pings; only what arrives is life                            │ │  the lock
+//!  │  │ layer::socket      RFC 6455: frames, limits, the closing handshake             │ │
+//!  │  └────────────────────────────────────────────────────────────────────────────────┘ │
+//!  └──────────────▲──────────────────────────────────────────────▲───────────────────────┘
+//!          client: name, TCP, TLS, upgrade                server: upgrade, Origin
+//! ```
+//!
+//! Every layer is a [`Stream`](futures::Stream) and [`Sink`](futures::Sink) in a file of its own,
+//! usable alone; [`layer`] describes them. There is no task behind a transport: rmcp's own tasks
+//! drive it, and dropping it frees all of it.
+//!
+//! # What it promises
+//!
+//! - **Every call ends**, once: with its result or with an error. When a connection is lost, each
+//!   request in flight ends with the JSON-RPC error `-32000`, whose `data.reason` says `not_sent`
+//!   (it never left this side) or `outcome_unknown` (it may have run).
+//! - **Order.** Messages are written in the order in which rmcp hands them over.
+//! - **Bounds.** The size of messages in both directions, the outbound queue, the requests in flight,
+//!   the time of every handshake, write and close: all are limited, and none by default to infinity.
+//! - **Bad input** is answered where it can be, and costs nobody else anything: what is not JSON-RPC
+//!   gets an error and the connection lives; what breaks RFC 6455 gets a close code that names it.
+//!
+//! # What it does not do yet
+//!
+//! It neither reconnects nor resumes. [`serve()`] checks no identity; see [`server`] for what it does
+//! check. Compression is not negotiated.
+//!
+//! # The binding
+//!
+//! What goes over the wire, for those who write a peer:
+//!
+//! - **Establishment**: a WebSocket upgrade (RFC 6455) with the subprotocol `mcp`. The client offers
+//!   `mcp` first and accepts a server that answers it, or none; where a server refuses the offer, the
+//!   client dials again with `mcp` alone, then with no offer. The server answers `mcp` where it was
+//!   offered, a lone `mcp.version.…` as it was offered, and nothing else.
+//! - **Framing**: one JSON-RPC 2.0 message per text message; no batches. Tolerated: a byte order mark,
+//!   white space around the message, a binary message that holds the same JSON.
+//! - **Cancellation**: `notifications/cancelled`. The loss of a connection cancels nothing by itself.
+//! - **Lifecycle**: MCP's own, of either era. The transport looks at no method but
+//!   `notifications/cancelled`.
+//! - **Errors made by the transport**: `-32700` and `-32600` for what cannot be read (with `id` null
+//!   where it has none), `-32600` for an id already in flight, `-32000` with `data.reason`
+//!   `too_many_requests` for one request too many, `-32603` in place of a response that is too large
+//!   to send.
+//! - **Liveness**: WebSocket pings, which the peer must answer within 10 s, or be taken for gone.
+//! - **Close codes**: those of RFC 6455, all named by [`CloseCode`].
+//!
+//! # Features
+//!
+//! | feature | default | |
+//! |---|---|---|
+//! | `client` | yes | dial: [`connect()`], [`connect_over`] |
+//! | `server` | yes | accept: [`accept()`], [`serve()`] |
+//! | `rustls-tls-native-roots` | yes | `wss://` with the operating system's certificates |
+//! | `rustls-tls-webpki-roots` | | `wss://` with Mozilla's certificates, compiled in |
+//! | `rustls-platform-verifier` | | `wss://` as the operating system judges |
+//! | `ring` | yes | rustls computes with ring |
+//! | `aws-lc-rs` | | rustls computes with aws-lc-rs, preferred over ring |
+//! | `native-tls` | | `wss://` by the operating system's TLS library, where no rustls feature is on |
+//!
+//! Of the rustls features, one chooses the certificates and one the cryptography; without the latter,
+//! the process has to install a provider, or dialling `wss://` fails with an error that says so.
+//!
+//! Both MCP roles are always there: whoever dials may be the server.
 #![cfg_attr(docsrs, feature(doc_cfg))]
 
 pub mod error;
 pub mod event;
 pub mod stats;
 
-pub mod duplex;
 pub mod message;
+
+pub mod duplex;
 
 pub mod decode;
 pub mod encode;
 pub mod framing;
+
 pub mod layer;
+
 pub mod transport;
 
 #[cfg(feature = "__http")]

@@ -156,13 +156,8 @@ impl Target {
         if url.scheme() == "ws" {
             return self.link(url, offer, layers, tcp).await;
         }
-        #[cfg(any(feature = "__rustls", feature = "native-tls"))]
-        {
-            let stream = tls::handshake(&self.tls, &host, tcp).await?;
-            self.link(url, offer, layers, stream).await
-        }
-        #[cfg(not(any(feature = "__rustls", feature = "native-tls")))]
-        Err(HandshakeError::Tls("this build has no TLS; enable a feature for it".into()))
+        let stream = tls::handshake(&self.tls, &host, tcp).await?;
+        self.link(url, offer, layers, stream).await
     }
 
     async fn link<S: Io>(

@@ -2,6 +2,8 @@
 
 #[cfg(all(feature = "native-tls", not(feature = "__rustls")))]
 pub(super) use self::native::handshake;
+#[cfg(not(any(feature = "__rustls", feature = "native-tls")))]
+pub(super) use self::none::handshake;
 #[cfg(feature = "__rustls")]
 pub(super) use self::rustls::handshake;
 
@@ -14,16 +16,26 @@ pub(super) use self::rustls::handshake;
 /// feature is enabled.
 #[derive(Debug, Clone, Default)]
 pub struct Tls {
-    authorities: Option<Vec<u8>>,
+    trust: Trust,
+}
+
+#[derive(Debug, Clone, Default)]
+enum Trust {
+    #[default]
+    Default,
+    #[cfg(any(feature = "__rustls", feature = "native-tls"))]
+    Authorities(Vec<u8>),
     #[cfg(feature = "__rustls")]
-    config: Option<std::sync::Arc<tokio_rustls::rustls::ClientConfig>>,
+    Rustls(std::sync::Arc<tokio_rustls::rustls::ClientConfig>),
 }
 
 impl Tls {
     /// Trusts the authorities in this PEM text, and no others.
+    #[cfg(any(feature = "__rustls", feature = "native-tls"))]
+    #[cfg_attr(docsrs, doc(cfg(any(feature = "rustls-tls-native-roots", feature = "native-tls"))))]
     #[must_use]
     pub fn authorities(pem: impl Into<Vec<u8>>) -> Self {
-        Self { authorities: Some(pem.into()), ..Self::default() }
+        Self { trust: Trust::Authorities(pem.into()) }
     }
 
     /// Uses this configuration as it is. Its type belongs to rustls 0.23.
@@ -31,7 +43,23 @@ impl Tls {
     #[cfg_attr(docsrs, doc(cfg(feature = "rustls-tls-native-roots")))]
     #[must_use]
     pub fn rustls(config: std::sync::Arc<tokio_rustls::rustls::ClientConfig>) -> Self {
-        Self { config: Some(config), ..Self::default() }
+        Self { trust: Trust::Rustls(config) }
+    }
+}
+
+#[cfg(not(any(feature = "__rustls", feature = "native-tls")))]
+mod none {
+    use super::{Tls, Trust};
+    use crate::{error::HandshakeError, upgrade::Io};
+
+    /// No TLS handshake.
+    pub(in crate::client) async fn handshake<S: Io>(
+        tls: &Tls,
+        _host: &str,
+        _stream: S,
+    ) -> Result<S, HandshakeError> {
+        let Trust::Default = tls.trust;
+        Err(HandshakeError::Tls("this build has no TLS; enable a feature for it".into()))
     }
 }
 
@@ -49,7 +77,7 @@ mod rustls {
         },
     };
 
-    use super::Tls;
+    use super::{Tls, Trust};
     use crate::{error::HandshakeError, upgrade::Io};
 
     type Result<T> = std::result::Result<T, HandshakeError>;
@@ -67,18 +95,19 @@ mod rustls {
 
     impl Tls {
         fn client_config(&self) -> Result<Arc<ClientConfig>> {
-            if let Some(config) = &self.config {
-                return Ok(config.clone());
-            }
-            if let Some(pem) = &self.authorities {
-                let mut roots = RootCertStore::empty();
-                for certificate in CertificateDer::pem_slice_iter(pem) {
-                    roots.add(certificate.map_err(error)?).map_err(error)?;
+            match &self.trust {
+                Trust::Default => {}
+                Trust::Rustls(config) => return Ok(config.clone()),
+                Trust::Authorities(pem) => {
+                    let mut roots = RootCertStore::empty();
+                    for certificate in CertificateDer::pem_slice_iter(pem) {
+                        roots.add(certificate.map_err(error)?).map_err(error)?;
+                    }
+                    if roots.is_empty() {
+                        return Err(error("no certificate in the PEM text of the authorities"));
+                    }
+                    return Ok(Arc::new(trusting(roots)?));
                 }
-                if roots.is_empty() {
-                    return Err(error("no certificate in the PEM text of the authorities"));
-                }
-                return Ok(Arc::new(trusting(roots)?));
             }
             static DEFAULT: OnceLock<Arc<ClientConfig>> = OnceLock::new();
             if let Some(config) = DEFAULT.get() {
@@ -152,7 +181,7 @@ mod native {
         native_tls::{Certificate, TlsConnector as Builder},
     };
 
-    use super::Tls;
+    use super::{Tls, Trust};
     use crate::{error::HandshakeError, upgrade::Io};
 
     /// The TLS handshake with `host`.
@@ -162,7 +191,7 @@ mod native {
         stream: S,
     ) -> Result<TlsStream<S>, HandshakeError> {
         let mut builder = Builder::builder();
-        if let Some(pem) = &tls.authorities {
+        if let Trust::Authorities(pem) = &tls.trust {
             builder.disable_built_in_roots(true);
             for certificate in Certificate::stack_from_pem(pem).map_err(error)? {
                 builder.add_root_certificate(certificate);

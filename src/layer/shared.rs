@@ -6,7 +6,7 @@
 //! the lock next writes *all* that is queued and flushes once, and a [`Flushed`] future resolves when
 //! its ticket is through.
 //!
-//! The link below is always polled with one waker ([`FanOut`]) that wakes everyone who waits here:
+//! The link below is always polled with one waker (`fan_out.rs`) that wakes everyone who waits here:
 //! readiness to read or write is never lost to a task that did not need it.
 
 use std::{
@@ -141,7 +141,6 @@ impl Shared {
 
     /// Resolves when everything queued so far is written and flushed, or with the error that
     /// ended the link before. Dropping it takes nothing back.
-    #[must_use]
     pub fn flushed(&self) -> Flushed {
         Flushed { line: self.line.clone(), ticket: self.ticket() }
     }
@@ -471,7 +470,7 @@ mod tests {
         peer.block(true);
         let mut sink = spawn(shared.clone());
         assert_ready_ok!(sink.enter(|cx, mut sink| sink.poll_ready_unpin(cx)));
-        let _ = queue(&mut shared, "0123456789");
+        drop(queue(&mut shared, "0123456789"));
         assert_pending!(sink.enter(|cx, mut sink| sink.poll_ready_unpin(cx)));
         let mut over = spawn(queue(&mut shared, "over"));
         assert_pending!(over.poll());

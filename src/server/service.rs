@@ -68,7 +68,7 @@ pub(super) async fn upgrade<S: Io>(
                     Some((upgrade, subprotocol));
                 response
             }
-            Err(response) => response,
+            Err(refusal) => *refusal,
         })
     });
     http1::Builder::new()
@@ -93,7 +93,10 @@ pub(super) async fn upgrade<S: Io>(
 type Answer = Response<Full<Bytes>>;
 
 /// The 101 that grants an upgrade, with the subprotocol chosen, or the refusal.
-fn grant<B>(request: &Request<B>, path: Option<&str>) -> Result<(Answer, Option<String>), Answer> {
+fn grant<B>(
+    request: &Request<B>,
+    path: Option<&str>,
+) -> Result<(Answer, Option<String>), Box<Answer>> {
     let headers = request.headers();
     if path.is_some_and(|path| path != request.uri().path()) {
         return Err(refuse(StatusCode::NOT_FOUND, "Not Found", &[]));
@@ -130,7 +133,8 @@ fn grant<B>(request: &Request<B>, path: Option<&str>) -> Result<(Answer, Option<
         ));
     }
     let subprotocol = choose(headers);
-    let mut response = refuse(StatusCode::SWITCHING_PROTOCOLS, "", &[]);
+    let mut response = Response::new(Full::default());
+    *response.status_mut() = StatusCode::SWITCHING_PROTOCOLS;
     let answer = response.headers_mut();
     answer.insert(CONNECTION, HeaderValue::from_static("Upgrade"));
     answer.insert(UPGRADE, HeaderValue::from_static("websocket"));
@@ -163,11 +167,11 @@ fn refuse(
     status: StatusCode,
     body: &'static str,
     headers: &[(HeaderName, &'static str)],
-) -> Answer {
+) -> Box<Answer> {
     let mut response = Response::new(Full::new(Bytes::from_static(body.as_bytes())));
     *response.status_mut() = status;
     for (name, value) in headers {
         response.headers_mut().insert(name, HeaderValue::from_static(value));
     }
-    response
+    Box::new(response)
 }
