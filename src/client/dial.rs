@@ -16,7 +16,7 @@ use http::{
         UPGRADE, WWW_AUTHENTICATE,
     },
 };
-use http_body_util::{BodyExt, Empty, Limited};
+use http_body_util::{BodyExt, Empty};
 use hyper::{body::Incoming, client::conn::http1};
 use hyper_util::rt::TokioIo;
 use tokio::net::TcpStream;
@@ -318,22 +318,24 @@ fn redirected(from: &Url, refusal: &Refusal) -> Option<Url> {
 
 /// What is to be known about an answer that is no upgrade.
 async fn refusal(response: Response<Incoming>) -> Refusal {
-    let (parts, body) = response.into_parts();
+    let (parts, mut body) = response.into_parts();
     let text = |name| parts.headers.get(name).and_then(|value: &HeaderValue| value.to_str().ok());
     let mut refusal = Refusal::new(parts.status, "");
     refusal.location = text(LOCATION).and_then(|uri| uri.parse::<Uri>().ok());
     refusal.retry_after =
         text(RETRY_AFTER).and_then(|seconds| seconds.trim().parse().ok()).map(Duration::from_secs);
     refusal.www_authenticate = text(WWW_AUTHENTICATE).map(str::to_owned);
-    let mut body = Limited::new(body, MAX_BODY);
     let mut bytes = Vec::new();
     // The body is an aid, not a promise: a server that stalls on it is not waited for.
     let read = async {
-        while let Some(Ok(frame)) = body.frame().await {
+        while bytes.len() < MAX_BODY
+            && let Some(Ok(frame)) = body.frame().await
+        {
             bytes.extend_from_slice(frame.data_ref().unwrap_or(&Bytes::new()));
         }
     };
     let _ = tokio::time::timeout(Duration::from_secs(1), read).await;
+    bytes.truncate(MAX_BODY);
     refusal.body = String::from_utf8_lossy(&bytes).into_owned();
     refusal
 }
