@@ -194,7 +194,7 @@ impl Target {
         };
         let response = response.map_err(handshake_error)?;
         if response.status() != StatusCode::SWITCHING_PROTOCOLS {
-            let refusal = match select(refusal(response).boxed(), &mut connection).await {
+            let refusal = match select(refusal(url, response).boxed(), &mut connection).await {
                 Either::Left((refusal, _)) => refusal,
                 Either::Right((_, refusal)) => refusal.await,
             };
@@ -313,15 +313,30 @@ fn redirected(from: &Url, refusal: &Refusal) -> Option<Url> {
         && to.port_or_known_default() == from.port_or_known_default();
     to = Url::parse(&format!("{scheme}{}", &to[url::Position::AfterScheme..])).ok()?;
     to.set_fragment(None);
+    if to.username().is_empty() && to.password().is_none() {
+        to.set_username(from.username()).ok()?;
+        to.set_password(from.password()).ok()?;
+    }
     same.then_some(to)
 }
 
+/// The place that a `Location` names. A `Uri` cannot hold every relative reference, so those are
+/// resolved (RFC 9110, section 10.2.2), without the credentials of the URL that they are relative to.
+fn location(from: &Url, reference: &str) -> Option<Uri> {
+    reference.parse().ok().or_else(|| {
+        let mut to = from.join(reference).ok()?;
+        to.set_username("").ok()?;
+        to.set_password(None).ok()?;
+        to.as_str().parse().ok()
+    })
+}
+
 /// What is to be known about an answer that is no upgrade.
-async fn refusal(response: Response<Incoming>) -> Refusal {
+async fn refusal(from: &Url, response: Response<Incoming>) -> Refusal {
     let (parts, mut body) = response.into_parts();
     let text = |name| parts.headers.get(name).and_then(|value: &HeaderValue| value.to_str().ok());
     let mut refusal = Refusal::new(parts.status, "");
-    refusal.location = text(LOCATION).and_then(|uri| uri.parse::<Uri>().ok());
+    refusal.location = text(LOCATION).and_then(|reference| location(from, reference));
     refusal.retry_after =
         text(RETRY_AFTER).and_then(|seconds| seconds.trim().parse().ok()).map(Duration::from_secs);
     refusal.www_authenticate = text(WWW_AUTHENTICATE).map(str::to_owned);
