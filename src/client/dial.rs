@@ -75,11 +75,11 @@ impl Target {
             for offer in offers {
                 match self.follow(url.clone(), offer, layers).await {
                     Ok((link, subprotocol)) => {
-                        tracing::debug!(subprotocol, "connected");
+                        tracing::debug!("connected");
                         return Ok(Dialled { link, subprotocol, span: span.clone() });
                     }
                     Err(error) if may_be_the_offer(&error) => {
-                        tracing::debug!(%error, ?offer, "refused, perhaps for the subprotocols offered");
+                        tracing::debug!(%error, "refused, perhaps for the subprotocols offered");
                         first.get_or_insert(error);
                     }
                     Err(error) => return Err(first.unwrap_or(error)),
@@ -254,8 +254,9 @@ impl fmt::Debug for Target {
         let url = self.url().map(|url| origin_and_path(&url));
         f.debug_struct("Target")
             .field("url", &url.unwrap_or_default())
-            .field("headers", &self.headers.keys())
-            .field("offers", &self.offers)
+            // Not the iterator itself: its `Debug` shows the values.
+            .field("headers", &self.headers.keys().collect::<Vec<_>>())
+            .field("offers", &self.offers.iter().map(|offer| shown(offer)).collect::<Vec<_>>())
             .finish_non_exhaustive()
     }
 }
@@ -264,6 +265,12 @@ impl fmt::Debug for Target {
 fn origin_and_path(url: &Url) -> String {
     let host = &url[url::Position::BeforeHost..url::Position::AfterPath];
     format!("{}://{host}", url.scheme())
+}
+
+/// The subprotocol, unless it may be a token.
+fn shown(subprotocol: &str) -> &str {
+    let public = subprotocol == SUBPROTOCOL || subprotocol.starts_with("mcp.version.");
+    if public { subprotocol } else { "…" }
 }
 
 fn span(url: &Url) -> Span {
@@ -379,10 +386,13 @@ fn check(
     let chosen = chosen.trim();
     if chosen == SUBPROTOCOL || offer.iter().any(|offered| offered == chosen) {
         Ok(Some(chosen.to_owned()))
-    } else if chosen == offer.join(", ") {
+    } else if chosen.split(',').map(str::trim).eq(offer) {
         Ok(offer.first().cloned())
     } else {
-        Err(HandshakeError::Subprotocol(chosen.to_owned()))
+        let shown = offer.iter().fold(chosen.to_owned(), |chosen, offered| {
+            chosen.replace(offered.as_str(), shown(offered))
+        });
+        Err(HandshakeError::Subprotocol(shown))
     }
 }
 
