@@ -115,7 +115,16 @@ impl fmt::Display for Refusal {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         write!(f, "the server refused the upgrade: {}", self.status)?;
         if let Some(location) = &self.location {
-            write!(f, " to {location}")?;
+            // Without the user and the query, which may be secret.
+            f.write_str(" to ")?;
+            if let Some(scheme) = location.scheme() {
+                write!(f, "{scheme}://")?;
+            }
+            f.write_str(location.host().unwrap_or_default())?;
+            if let Some(port) = location.port() {
+                write!(f, ":{port}")?;
+            }
+            f.write_str(location.path())?;
         }
         match self.body.lines().map(str::trim).find(|line| !line.is_empty()) {
             Some(line) => write!(f, ": {}", line.chars().take(200).collect::<String>()),

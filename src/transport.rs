@@ -332,7 +332,6 @@ impl<R: Role> fmt::Debug for WebSocketTransport<R> {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         f.debug_struct("WebSocketTransport")
             .field("state", &*self.shared.state().borrow())
-            .field("subprotocol", &self.subprotocol)
             .finish_non_exhaustive()
     }
 }

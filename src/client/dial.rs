@@ -16,7 +16,7 @@ use http::{
         UPGRADE, WWW_AUTHENTICATE,
     },
 };
-use http_body_util::{BodyExt, Empty, Limited};
+use http_body_util::{BodyExt, Empty};
 use hyper::{body::Incoming, client::conn::http1};
 use hyper_util::rt::TokioIo;
 use tokio::net::TcpStream;
@@ -75,11 +75,11 @@ impl Target {
             for offer in offers {
                 match self.follow(url.clone(), offer, layers).await {
                     Ok((link, subprotocol)) => {
-                        tracing::debug!(subprotocol, "connected");
+                        tracing::debug!("connected");
                         return Ok(Dialled { link, subprotocol, span: span.clone() });
                     }
                     Err(error) if may_be_the_offer(&error) => {
-                        tracing::debug!(%error, ?offer, "refused, perhaps for the subprotocols offered");
+                        tracing::debug!(%error, "refused, perhaps for the subprotocols offered");
                         first.get_or_insert(error);
                     }
                     Err(error) => return Err(first.unwrap_or(error)),
@@ -189,7 +189,7 @@ impl Target {
         };
         let response = response.map_err(handshake_error)?;
         if response.status() != StatusCode::SWITCHING_PROTOCOLS {
-            let refusal = match select(refusal(response).boxed(), &mut connection).await {
+            let refusal = match select(refusal(url, response).boxed(), &mut connection).await {
                 Either::Left((refusal, _)) => refusal,
                 Either::Right((_, refusal)) => refusal.await,
             };
@@ -249,8 +249,9 @@ impl fmt::Debug for Target {
         let url = self.url().map(|url| origin_and_path(&url));
         f.debug_struct("Target")
             .field("url", &url.unwrap_or_default())
-            .field("headers", &self.headers.keys())
-            .field("offers", &self.offers)
+            // Not the iterator itself: its `Debug` shows the values.
+            .field("headers", &self.headers.keys().collect::<Vec<_>>())
+            .field("offers", &self.offers.iter().map(|offer| shown(offer)).collect::<Vec<_>>())
             .finish_non_exhaustive()
     }
 }
@@ -259,6 +260,12 @@ impl fmt::Debug for Target {
 fn origin_and_path(url: &Url) -> String {
     let host = &url[url::Position::BeforeHost..url::Position::AfterPath];
     format!("{}://{host}", url.scheme())
+}
+
+/// The subprotocol, unless it may be a token.
+fn shown(subprotocol: &str) -> &str {
+    let public = subprotocol == SUBPROTOCOL || subprotocol.starts_with("mcp.version.");
+    if public { subprotocol } else { "…" }
 }
 
 fn span(url: &Url) -> Span {
@@ -308,27 +315,44 @@ fn redirected(from: &Url, refusal: &Refusal) -> Option<Url> {
         && to.port_or_known_default() == from.port_or_known_default();
     to = Url::parse(&format!("{scheme}{}", &to[url::Position::AfterScheme..])).ok()?;
     to.set_fragment(None);
+    if to.username().is_empty() && to.password().is_none() {
+        to.set_username(from.username()).ok()?;
+        to.set_password(from.password()).ok()?;
+    }
     same.then_some(to)
 }
 
+/// The place that a `Location` names. A `Uri` cannot hold every relative reference, so those are
+/// resolved (RFC 9110, section 10.2.2), without the credentials of the URL that they are relative to.
+fn location(from: &Url, reference: &str) -> Option<Uri> {
+    reference.parse().ok().or_else(|| {
+        let mut to = from.join(reference).ok()?;
+        to.set_username("").ok()?;
+        to.set_password(None).ok()?;
+        to.as_str().parse().ok()
+    })
+}
+
 /// What is to be known about an answer that is no upgrade.
-async fn refusal(response: Response<Incoming>) -> Refusal {
-    let (parts, body) = response.into_parts();
+async fn refusal(from: &Url, response: Response<Incoming>) -> Refusal {
+    let (parts, mut body) = response.into_parts();
     let text = |name| parts.headers.get(name).and_then(|value: &HeaderValue| value.to_str().ok());
     let mut refusal = Refusal::new(parts.status, "");
-    refusal.location = text(LOCATION).and_then(|uri| uri.parse::<Uri>().ok());
+    refusal.location = text(LOCATION).and_then(|reference| location(from, reference));
     refusal.retry_after =
         text(RETRY_AFTER).and_then(|seconds| seconds.trim().parse().ok()).map(Duration::from_secs);
     refusal.www_authenticate = text(WWW_AUTHENTICATE).map(str::to_owned);
-    let mut body = Limited::new(body, MAX_BODY);
     let mut bytes = Vec::new();
     // The body is an aid, not a promise: a server that stalls on it is not waited for.
     let read = async {
-        while let Some(Ok(frame)) = body.frame().await {
+        while bytes.len() < MAX_BODY
+            && let Some(Ok(frame)) = body.frame().await
+        {
             bytes.extend_from_slice(frame.data_ref().unwrap_or(&Bytes::new()));
         }
     };
     let _ = tokio::time::timeout(Duration::from_secs(1), read).await;
+    bytes.truncate(MAX_BODY);
     refusal.body = String::from_utf8_lossy(&bytes).into_owned();
     refusal
 }
@@ -357,10 +381,13 @@ fn check(
     let chosen = chosen.trim();
     if chosen == SUBPROTOCOL || offer.iter().any(|offered| offered == chosen) {
         Ok(Some(chosen.to_owned()))
-    } else if chosen == offer.join(", ") {
+    } else if chosen.split(',').map(str::trim).eq(offer) {
         Ok(offer.first().cloned())
     } else {
-        Err(HandshakeError::Subprotocol(chosen.to_owned()))
+        let shown = offer.iter().fold(chosen.to_owned(), |chosen, offered| {
+            chosen.replace(offered.as_str(), shown(offered))
+        });
+        Err(HandshakeError::Subprotocol(shown))
     }
 }
 

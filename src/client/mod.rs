@@ -139,7 +139,7 @@ impl<R: Role> Connect<R> {
         for subprotocol in subprotocols {
             let subprotocol = subprotocol.into();
             if HeaderName::from_bytes(subprotocol.as_bytes()).is_err() {
-                let error = format!("{subprotocol:?} cannot be a subprotocol");
+                let error = "a subprotocol is not a token (RFC 9110, section 5.6.2)".into();
                 self.invalid.get_or_insert(HandshakeError::Invalid(error));
             } else if !self.target.offers.contains(&subprotocol) {
                 self.target.offers.push(subprotocol);

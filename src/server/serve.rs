@@ -20,7 +20,7 @@ use tokio_util::sync::{CancellationToken, DropGuard};
 use tracing::Instrument;
 
 use super::service;
-use crate::{decode::Role, transport};
+use crate::{decode::Role, error::HandshakeError, transport};
 
 /// Listens on `addr` and runs a service of its own, made by `factory`, for each connection. Await
 /// the result, or set options first.
@@ -189,7 +189,9 @@ impl<F: Send + Sync + 'static> Shop<F> {
     {
         let upgrade = service::upgrade(stream, Some(self.path.clone()), self.handshake_timeout);
         let upgraded = tokio::select! {
-            upgraded = upgrade => upgraded,
+            upgraded = tokio::time::timeout(self.handshake_timeout, upgrade) => {
+                upgraded.unwrap_or(Err(HandshakeError::TimedOut(self.handshake_timeout)))
+            }
             () = self.stop.cancelled() => return,
         };
         let transport = match upgraded {

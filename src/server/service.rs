@@ -10,7 +10,7 @@ use std::{
 use base64::{Engine as _, engine::general_purpose::STANDARD};
 use bytes::Bytes;
 use http::{
-    HeaderMap, HeaderValue, Method, Request, Response, StatusCode,
+    HeaderMap, HeaderValue, Method, Request, Response, StatusCode, Version,
     header::{
         ALLOW, CONNECTION, HeaderName, SEC_WEBSOCKET_ACCEPT, SEC_WEBSOCKET_KEY,
         SEC_WEBSOCKET_PROTOCOL, SEC_WEBSOCKET_VERSION, UPGRADE,
@@ -108,16 +108,15 @@ fn grant<B>(
             &[(ALLOW, "GET")],
         ));
     }
-    if !is_websocket(headers) {
-        let upgrade = [(UPGRADE, "websocket"), (CONNECTION, "Upgrade")];
+    let upgrade = [(UPGRADE, "websocket"), (CONNECTION, "Upgrade"), (SEC_WEBSOCKET_VERSION, "13")];
+    if !is_websocket(headers) || request.version() < Version::HTTP_11 {
         return Err(refuse(StatusCode::UPGRADE_REQUIRED, "Upgrade Required", &upgrade));
     }
     if only(headers, SEC_WEBSOCKET_VERSION).is_none_or(|version| version != "13") {
-        let version = [(SEC_WEBSOCKET_VERSION, "13")];
         return Err(refuse(
             StatusCode::UPGRADE_REQUIRED,
             "WebSocket version 13 is spoken here",
-            &version,
+            &upgrade,
         ));
     }
     let key = only(headers, SEC_WEBSOCKET_KEY).map(HeaderValue::as_bytes).unwrap_or_default();

@@ -192,6 +192,14 @@ impl<S: AsyncRead + AsyncWrite + Unpin> Raw<S> {
         }
     }
 
+    /// Reads `length` bytes of a body.
+    pub async fn body(&mut self, length: usize) -> String {
+        while self.buffer.len() < length {
+            assert!(self.fill().await.unwrap() > 0, "half a body");
+        }
+        String::from_utf8(self.buffer.drain(..length).collect()).unwrap()
+    }
+
     async fn fill(&mut self) -> io::Result<usize> {
         self.stream.read_buf(&mut self.buffer).await
     }
