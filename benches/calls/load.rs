@@ -73,18 +73,14 @@ impl Load {
 
     async fn run(self, client: &Arc<Client>) -> Result<Vec<Duration>> {
         let end = Instant::now() + self.duration;
-        match self.case {
-            Case::One => calls(client.clone(), Tool::Add, end).await,
-            Case::Progress => calls(client.clone(), Tool::AddSlowly, end).await,
-            Case::Many => {
-                let mut callers = JoinSet::new();
-                for _ in 0..self.in_flight {
-                    callers.spawn(calls(client.clone(), Tool::Add, end));
-                }
-                let times = callers.join_all().await.into_iter().collect::<Result<Vec<_>>>()?;
-                Ok(times.concat())
-            }
-        }
+        let (callers, tool) = match self.case {
+            Case::One => (1, Tool::Add),
+            Case::Many => (self.in_flight, Tool::Add),
+            Case::Progress => (1, Tool::AddSlowly),
+        };
+        let callers: JoinSet<_> = (0..callers).map(|_| calls(client.clone(), tool, end)).collect();
+        let times = callers.join_all().await.into_iter().collect::<Result<Vec<_>>>()?;
+        Ok(times.concat())
     }
 }
 

@@ -17,7 +17,8 @@
 //! processes on one core, each with a current-thread runtime: what is measured is the CPU time of a
 //! call, and nothing depends on where a scheduler puts whom. The rounds are interleaved, so that a
 //! slow moment of the machine meets every contender; the table has the medians over the rounds. A
-//! ratio is the median of the ratios of each round.
+//! ratio is the median of the ratios of each round. Where other programs compete for the core, calls/s
+//! suffer and p50 hardly does; `nice -n -20` helps.
 //!
 //! The exit code says whether the benchmark ran, never how fast.
 

@@ -151,7 +151,7 @@ fn ratio(ratio: f64) -> String {
 
 fn time(micros: f64) -> String {
     match Duration::from_secs_f64(micros / 1e6) {
-        long if long >= Duration::from_millis(1) => format!("{:.1} ms", micros / 1e3),
+        long if long >= Duration::from_millis(1) => format!("{:.2} ms", micros / 1e3),
         _ => format!("{micros:.1} µs"),
     }
 }
