@@ -192,6 +192,40 @@ async fn a_client_whose_message_is_too_big_learns_so() {
     .await;
 }
 
+/// A write that fails is explained by the Close that arrived before it, not by "broken pipe".
+#[tokio::test]
+async fn the_reason_of_a_peer_that_closed_and_left_is_found_by_a_failed_write() {
+    limit(async {
+        for _ in 0..10 {
+            let (near, far) = pair().await;
+            let mut raw = Raw::over(far, false);
+            raw.json(&json!({
+                "jsonrpc": "2.0", "method": "notifications/progress",
+                "params": { "progressToken": 1, "progress": 1 },
+            }))
+            .await;
+            raw.send(Frame::new(CLOSE, [&1013_u16.to_be_bytes()[..], b"busy"].concat())).await;
+            raw.reset();
+            near.readable().await.unwrap();
+            let mut transport = WebSocketTransport::<RoleClient>::builder().over_stream(
+                near,
+                Bytes::new(),
+                Side::Client,
+            );
+            let message = serde_json::from_value(call(1, "echo", json!({}))).unwrap();
+            let error = transport.send(message).await.unwrap_err();
+            assert!(error.to_string().contains("1013"), "{error}");
+            // What came before it is not lost, and the call is answered.
+            let received = serde_json::to_value(transport.receive().await.unwrap()).unwrap();
+            assert_eq!(received["method"], "notifications/progress");
+            let received = serde_json::to_value(transport.receive().await.unwrap()).unwrap();
+            assert_eq!(received["error"]["data"]["reason"], "outcome_unknown", "{received}");
+            assert!(transport.receive().await.is_none());
+        }
+    })
+    .await;
+}
+
 fn echo(text: &str) -> CallToolRequestParams {
     let arguments = json!({ "text": text }).as_object().unwrap().clone();
     CallToolRequestParams::new("echo").with_arguments(arguments)

@@ -29,6 +29,8 @@ use tokio::{
 
 type Dialled = Result<WebSocketTransport<RoleClient>, Error>;
 
+type Answer = Box<dyn Fn(&Head) -> Vec<u8> + Send>;
+
 /// The requests that arrived.
 #[derive(Clone, Default)]
 struct Seen(Arc<Mutex<Vec<Head>>>);
@@ -249,7 +251,7 @@ async fn redirects_out_of_the_origin_are_refused_with_the_place() {
 
 #[tokio::test]
 async fn what_is_no_websocket_handshake_is_an_error() {
-    let rows: Vec<(&str, Box<dyn Fn(&Head) -> Vec<u8> + Send>)> = vec![
+    let rows: Vec<(&str, Answer)> = vec![
         ("garbage", Box::new(|_| vec![0, 1, 2, 255, b'\r', b'\n', b'\r', b'\n'])),
         ("another protocol", Box::new(|_| b"SSH-2.0-OpenSSH_9.6\r\n".to_vec())),
         (

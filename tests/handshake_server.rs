@@ -405,6 +405,18 @@ async fn serve_does_not_let_a_client_ask_for_ever() {
     .await;
 }
 
+/// An upgraded client that answers pings but never begins is a place taken for nothing.
+#[tokio::test]
+#[ignore = "the first message has no deadline yet"]
+async fn a_client_that_upgrades_and_says_nothing_does_not_stay() {
+    limit(async {
+        let (_server, address) = server().await;
+        let mut raw = Raw::dial(address).await;
+        within(Duration::from_secs(5), async { while raw.next().await.is_some() {} }).await;
+    })
+    .await;
+}
+
 /// Any path will do for a stream of one's own, and its first messages are those of the client.
 #[tokio::test]
 async fn accept_takes_any_path() {

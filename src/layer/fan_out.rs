@@ -9,12 +9,14 @@ use std::{
 // The parent says which mutex: a test puts loom's there.
 use super::{Mutex, MutexGuard};
 
-/// Who waits: the one reader, the one user of the sink, or a sender with a ticket.
+/// Who waits: the one reader, a user of the sink, or a flush by its number.
+///
+/// The sink has several users: the reader writes answers of its own through it.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(super) enum Seat {
     Reader,
     Sink,
-    Ticket(u64),
+    Flushed(u64),
 }
 
 /// Wakes everyone who has taken a seat.
@@ -32,12 +34,22 @@ struct Seats {
     writers: Vec<(Seat, Waker)>,
 }
 
+impl Seats {
+    fn sink_of(&mut self, waker: &Waker) -> Option<&mut Waker> {
+        let mut sinks = self.writers.iter_mut().filter(|(taken, _)| *taken == Seat::Sink);
+        sinks.find(|(_, at)| at.will_wake(waker)).map(|(_, at)| at)
+    }
+}
+
 impl FanOut {
     pub(super) fn sit(&self, seat: Seat, waker: &Waker) {
         let mut seats = self.lock();
         let place = match seat {
             Seat::Reader => seats.reader.as_mut(),
-            _ => seats.writers.iter_mut().find(|(taken, _)| *taken == seat).map(|(_, at)| at),
+            Seat::Sink => seats.sink_of(waker),
+            Seat::Flushed(_) => {
+                seats.writers.iter_mut().find(|(taken, _)| *taken == seat).map(|(_, at)| at)
+            }
         };
         match (place, seat) {
             (Some(previous), _) => previous.clone_from(waker),
@@ -52,6 +64,11 @@ impl FanOut {
             Seat::Reader => seats.reader = None,
             _ => seats.writers.retain(|(taken, _)| *taken != seat),
         }
+    }
+
+    /// Gives up the sink's seat of the task with this waker, and of no other.
+    pub(super) fn leave_sink(&self, waker: &Waker) {
+        self.lock().writers.retain(|(taken, at)| *taken != Seat::Sink || !at.will_wake(waker));
     }
 
     /// Wakes everyone but the reader, for whom a completed write is no news.

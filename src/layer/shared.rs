@@ -87,6 +87,8 @@ struct Desk {
     queued: u64,
     handed: u64,
     flushed: u64,
+    /// How many futures were ever made that wait for a flush.
+    flushes: u64,
     /// The reason in a Close of ours: whatever follows it, this is why the link ended.
     farewell: Option<CloseReason>,
     /// Why the link ended, for everyone who asks from then on.
@@ -114,6 +116,7 @@ impl Shared {
             queued: 0,
             handed: 0,
             flushed: 0,
+            flushes: 0,
             farewell: None,
             end: None,
         };
@@ -142,7 +145,9 @@ impl Shared {
     /// Resolves when everything queued so far is written and flushed, or with the error that
     /// ended the link before. Dropping it takes nothing back.
     pub fn flushed(&self) -> Flushed {
-        Flushed { line: self.line.clone(), ticket: self.ticket() }
+        let mut desk = self.line.lock();
+        desk.flushes += 1;
+        Flushed { line: self.line.clone(), number: desk.flushes, ticket: desk.queued }
     }
 
     /// How many messages were handed to the link: what has a higher ticket never left this side.
@@ -166,6 +171,8 @@ impl Shared {
 #[must_use = "futures do nothing unless polled"]
 pub struct Flushed {
     line: Arc<Line>,
+    /// Tells it from others with the same ticket.
+    number: u64,
     ticket: u64,
 }
 
@@ -178,10 +185,10 @@ impl Future for Flushed {
         if desk.flushed >= self.ticket {
             return Poll::Ready(Ok(()));
         }
-        line.fan_out.sit(Seat::Ticket(self.ticket), cx.waker());
+        line.fan_out.sit(Seat::Flushed(self.number), cx.waker());
         let written = line.poll_write(&mut desk);
         if desk.flushed >= self.ticket {
-            line.fan_out.leave(Seat::Ticket(self.ticket));
+            line.fan_out.leave(Seat::Flushed(self.number));
             return Poll::Ready(Ok(()));
         }
         written
@@ -190,7 +197,7 @@ impl Future for Flushed {
 
 impl Drop for Flushed {
     fn drop(&mut self) {
-        self.line.fan_out.leave(Seat::Ticket(self.ticket));
+        self.line.fan_out.leave(Seat::Flushed(self.number));
     }
 }
 
@@ -240,7 +247,7 @@ impl Sink<Message> for Shared {
         line.fan_out.sit(Seat::Sink, cx.waker());
         let written = line.poll_write(&mut desk);
         if desk.end.is_none() && desk.queued_bytes < line.queue_bytes {
-            line.fan_out.leave(Seat::Sink);
+            line.fan_out.leave_sink(cx.waker());
             return Poll::Ready(Ok(()));
         }
         written
@@ -266,7 +273,7 @@ impl Sink<Message> for Shared {
         line.fan_out.sit(Seat::Sink, cx.waker());
         let written = line.poll_write(&mut desk);
         if written.is_ready() {
-            line.fan_out.leave(Seat::Sink);
+            line.fan_out.leave_sink(cx.waker());
         }
         written
     }
@@ -282,7 +289,7 @@ impl Sink<Message> for Shared {
             return Poll::Ready(Ok(()));
         };
         let closed = ready!(link.poll_close_unpin(&mut Context::from_waker(&line.waker)));
-        line.fan_out.leave(Seat::Sink);
+        line.fan_out.leave_sink(cx.waker());
         line.end(&mut desk, LinkError::Closed(local_close()).into());
         let link = desk.link.take();
         drop(desk);

@@ -1,0 +1,237 @@
+//! What a client makes of a server that answers badly: each call ends once, and the link lives.
+#![cfg(all(feature = "client", feature = "server"))]
+#![allow(clippy::unwrap_used, clippy::panic)]
+
+mod common;
+
+use std::time::Duration;
+
+use common::{Frame, Raw, client_and_raw, host, limit, raw::BINARY, within};
+use mcp_ws_transport::{connect, transport::Config};
+use rmcp::{
+    RoleClient, ServiceError, ServiceExt,
+    model::{CallToolRequestParams, CallToolResult},
+    service::RunningService,
+};
+use serde_json::{Value, json};
+use tokio::task::JoinHandle;
+
+type Call = JoinHandle<Result<CallToolResult, ServiceError>>;
+
+/// A call that is under way, and its id.
+async fn call(client: &RunningService<RoleClient, ()>, raw: &mut Raw) -> (Call, Value) {
+    let peer = client.peer().clone();
+    let call =
+        tokio::spawn(async move { peer.call_tool(CallToolRequestParams::new("echo")).await });
+    let request = raw.receive().await;
+    assert_eq!(request["method"], "tools/call");
+    (call, request["id"].clone())
+}
+
+async fn end(call: Call) -> Result<CallToolResult, ServiceError> {
+    within(Duration::from_secs(1), call).await.unwrap()
+}
+
+fn result() -> Value {
+    json!({ "content": [{ "type": "text", "text": "hello" }] })
+}
+
+#[tokio::test]
+async fn an_answer_that_cannot_be_read_ends_its_call() {
+    limit(async {
+        let (client, _, mut raw) = client_and_raw(connect).await;
+        for (what, answer) in [
+            ("a result of another type", r#"{"jsonrpc":"2.0","id":ID,"result":7}"#),
+            ("no version", r#"{"id":ID,"result":{"content":[]}}"#),
+            ("version 1.0", r#"{"jsonrpc":"1.0","id":ID,"result":{"content":[]}}"#),
+            (
+                "a result and an error",
+                r#"{"jsonrpc":"2.0","id":ID,"result":{},"error":{"code":1,"message":"m"}}"#,
+            ),
+            ("an error that is none", r#"{"jsonrpc":"2.0","id":ID,"error":"boom"}"#),
+            ("an error without a code", r#"{"jsonrpc":"2.0","id":ID,"error":{"message":"m"}}"#),
+            (
+                "an error with a large code",
+                r#"{"jsonrpc":"2.0","id":ID,"error":{"code":99999999999,"message":"m"}}"#,
+            ),
+            ("a result null", r#"{"jsonrpc":"2.0","id":ID,"result":null}"#),
+            (
+                "a result twice",
+                r#"{"jsonrpc":"2.0","id":ID,"result":{"content":[]},"result":{"content":[]}}"#,
+            ),
+            ("content of another type", r#"{"jsonrpc":"2.0","id":ID,"result":{"content":7}}"#),
+            (
+                "a content nobody knows",
+                r#"{"jsonrpc":"2.0","id":ID,"result":{"content":[{"type":"hologram"}]}}"#,
+            ),
+        ] {
+            let (call, id) = call(&client, &mut raw).await;
+            raw.text(answer.replace("ID", &id.to_string())).await;
+            assert!(end(call).await.is_err(), "{what}");
+        }
+        let (call, id) = call(&client, &mut raw).await;
+        raw.json(&json!({ "jsonrpc": "2.0", "id": id, "result": result() })).await;
+        end(call).await.unwrap();
+    })
+    .await;
+}
+
+#[tokio::test]
+async fn an_answer_is_understood_however_it_is_written() {
+    limit(async {
+        let (client, inside, mut raw) = client_and_raw(connect).await;
+        let before = inside.stats();
+        for answer in [
+            r#"{"jsonrpc":"2.0","id":ID,"result":RESULT}"#,
+            r#"{"jsonrpc":"2.0","id":"ID","result":RESULT}"#,
+            r#"{"result":RESULT,"id":ID,"jsonrpc":"2.0"}"#,
+            r#"{"jsonrpc":"2.0","result":RESULT,"id":"ID"}"#,
+            "\u{feff}{\"jsonrpc\":\"2.0\",\"id\":ID,\"result\":RESULT}\n",
+            r#"{"jsonrpc":"2.0","id":ID,"extra":1,"result":RESULT}"#,
+        ] {
+            for binary in [false, true] {
+                let (call, id) = call(&client, &mut raw).await;
+                let answer =
+                    answer.replace("ID", &id.to_string()).replace("RESULT", &result().to_string());
+                let frame = Frame::text(&answer);
+                raw.send(if binary { Frame::new(BINARY, answer.clone()) } else { frame }).await;
+                let result = end(call).await.unwrap_or_else(|error| panic!("{answer}: {error}"));
+                assert_eq!(result.content[0].as_text().unwrap().text, "hello", "{answer}");
+            }
+        }
+        let after = inside.stats();
+        assert_eq!((after.orphans, after.malformed), (before.orphans, before.malformed));
+    })
+    .await;
+}
+
+#[tokio::test]
+async fn a_second_answer_and_one_to_another_id_are_dropped() {
+    limit(async {
+        let (client, inside, mut raw) = client_and_raw(connect).await;
+        let before = inside.stats().orphans;
+        let (first, id) = call(&client, &mut raw).await;
+        let answer = json!({ "jsonrpc": "2.0", "id": id, "result": result() });
+        raw.json(&json!({ "jsonrpc": "2.0", "id": 999, "result": result() })).await;
+        raw.json(&json!({ "jsonrpc": "2.0", "id": "other", "result": result() })).await;
+        raw.json(&answer).await;
+        raw.json(&answer).await;
+        let error = json!({ "code": 1, "message": "too late" });
+        raw.json(&json!({ "jsonrpc": "2.0", "id": id, "error": error })).await;
+        end(first).await.unwrap();
+        let (next, id) = call(&client, &mut raw).await;
+        raw.json(&json!({ "jsonrpc": "2.0", "id": id, "result": result() })).await;
+        end(next).await.unwrap();
+        assert_eq!(inside.stats().orphans, before + 4);
+    })
+    .await;
+}
+
+/// Rubbish from a server answers nothing and is not answered: two ends that answer each other's
+/// errors would never stop.
+#[tokio::test]
+async fn rubbish_from_a_server_is_not_answered() {
+    limit(async {
+        let (client, inside, mut raw) = client_and_raw(connect).await;
+        let before = inside.stats();
+        let rubbish = ["", "hello", "[]", "{}", "7", r#"{"jsonrpc":"2.0","error":{}}"#];
+        for text in rubbish {
+            raw.text(text).await;
+        }
+        raw.ping().await;
+        let after = inside.stats();
+        assert_eq!(after.malformed - before.malformed, rubbish.len() as u64);
+        assert_eq!(after.messages_sent - before.messages_sent, 1);
+        let (call, id) = call(&client, &mut raw).await;
+        raw.json(&json!({ "jsonrpc": "2.0", "id": id, "result": result() })).await;
+        end(call).await.unwrap();
+        // What asks for something by an id is.
+        let answer = raw.ask(&json!({ "jsonrpc": "1.0", "id": 5, "method": "ping" })).await;
+        assert_eq!((&answer["id"], &answer["error"]["code"]), (&json!(5), &json!(-32600)));
+        raw.ping().await;
+    })
+    .await;
+}
+
+#[tokio::test]
+async fn an_answer_past_the_clients_limit_ends_the_link_and_every_call() {
+    limit(async {
+        let (client, _, mut raw) = client_and_raw(|url| {
+            let mut config = Config::default();
+            config.socket = config.socket.max_message_size(1000);
+            connect(url).config(config)
+        })
+        .await;
+        let (first, id) = call(&client, &mut raw).await;
+        let (second, _) = call(&client, &mut raw).await;
+        let text = json!({ "content": [{ "type": "text", "text": "x".repeat(2000) }] });
+        raw.json(&json!({ "jsonrpc": "2.0", "id": id, "result": text })).await;
+        for call in [first, second] {
+            let error = end(call).await.unwrap_err().to_string();
+            assert!(error.contains("before the response arrived"), "{error}");
+        }
+        assert_eq!(raw.closed().await.0, 1009);
+    })
+    .await;
+}
+
+/// A message that this side may not send fails alone.
+#[tokio::test]
+async fn a_request_past_the_own_limit_fails_alone() {
+    limit(async {
+        let (client, _, mut raw) = client_and_raw(|url| {
+            let mut config = Config::default();
+            config.framed = config.framed.max_message_size(1000);
+            connect(url).config(config)
+        })
+        .await;
+        let arguments = json!({ "text": "x".repeat(1000) }).as_object().unwrap().clone();
+        let large = CallToolRequestParams::new("echo").with_arguments(arguments);
+        let error = client.call_tool(large).await.unwrap_err();
+        assert!(matches!(error, ServiceError::TransportSend(_)), "{error:?}");
+        let (call, id) = call(&client, &mut raw).await;
+        raw.json(&json!({ "jsonrpc": "2.0", "id": id, "result": result() })).await;
+        end(call).await.unwrap();
+    })
+    .await;
+}
+
+/// A response that may not be sent is an error in its place, so that the caller does not wait.
+#[tokio::test]
+async fn a_response_past_the_own_limit_is_replaced_by_an_error() {
+    limit(async {
+        let mut config = Config::default();
+        config.framed = config.framed.max_message_size(1000);
+        let (address, _) = host(common::Tools::default(), config).await;
+        let mut raw = Raw::initialized(address).await;
+        let answer = raw.ask(&common::call(1, "big", json!({ "size": 2000 }))).await;
+        assert_eq!((&answer["id"], &answer["error"]["code"]), (&json!(1), &json!(-32603)));
+        raw.ping().await;
+    })
+    .await;
+}
+
+/// Several clients at once, so that writes and the server's Close meet in every way.
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn every_client_that_sends_too_much_learns_so() {
+    limit(async {
+        let (address, _) = host(common::Tools::default(), Config::default()).await;
+        let clients = (0..8).map(|number| {
+            tokio::spawn(async move {
+                let mut config = Config::default();
+                config.framed = config.framed.max_message_size(32 << 20);
+                let url = format!("ws://{address}/");
+                let client = ().serve(connect(url).config(config).await.unwrap()).await.unwrap();
+                let text = "x".repeat((5 + number) << 20);
+                let arguments = json!({ "text": text }).as_object().unwrap().clone();
+                let large = CallToolRequestParams::new("echo").with_arguments(arguments);
+                let error = client.call_tool(large).await.unwrap_err();
+                assert!(error.to_string().contains("1009"), "{number}: {error}");
+            })
+        });
+        for client in clients.collect::<Vec<_>>() {
+            client.await.unwrap();
+        }
+    })
+    .await;
+}
