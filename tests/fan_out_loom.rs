@@ -34,7 +34,7 @@ fn no_wake_up_is_lost() {
     loom::model(|| {
         let fan_out = Arc::new(FanOut::default());
         let happened = Arc::new(AtomicBool::new(false));
-        let tasks = [Seat::Reader, Seat::Ticket(1)].map(|seat| {
+        let tasks = [Seat::Reader, Seat::Flushed(1)].map(|seat| {
             let (fan_out, happened) = (fan_out.clone(), happened.clone());
             let task = Arc::new(Task(AtomicBool::new(false)));
             thread::spawn(move || {

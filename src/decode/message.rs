@@ -15,8 +15,8 @@ use serde::{
 use super::{Calls, Role, method::Method, notification::Notice, strict::Object};
 
 /// The message, or `None` when rmcp's own `Deserialize` has to judge it.
-pub(super) fn usual<R: Role>(bytes: &[u8], calls: &dyn Calls) -> Option<RxJsonRpcMessage<R>> {
-    let mut json = serde_json::Deserializer::from_slice(bytes);
+pub(super) fn usual<R: Role>(text: &str, calls: &dyn Calls) -> Option<RxJsonRpcMessage<R>> {
+    let mut json = serde_json::Deserializer::from_str(text);
     let message = json.deserialize_map(Message::<R> { calls, role: PhantomData }).ok()?;
     json.end().ok()?;
     Some(message)

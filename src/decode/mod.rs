@@ -48,8 +48,10 @@ impl Calls for () {
 /// request or notification.
 pub fn decode<R: Role>(bytes: &[u8], calls: &dyn Calls) -> Result<RxJsonRpcMessage<R>, Malformed> {
     let bytes = bytes.strip_prefix(b"\xef\xbb\xbf").unwrap_or(bytes);
-    message::usual::<R>(bytes, calls)
-        .map_or_else(|| serde_json::from_slice(bytes), Ok)
+    // Once for all: serde_json would look at each string anew.
+    let Ok(text) = str::from_utf8(bytes) else { return Err(Malformed::of(bytes)) };
+    message::usual::<R>(text, calls)
+        .map_or_else(|| serde_json::from_str(text), Ok)
         .map_err(|_| Malformed::of(bytes))
 }
 
@@ -69,7 +71,7 @@ mod tests {
     }
 
     fn is_usual<R: Role>(text: &str, calls: &dyn Calls) -> bool {
-        message::usual::<R>(text.as_bytes(), calls).is_some()
+        message::usual::<R>(text, calls).is_some()
     }
 
     #[test]

@@ -116,25 +116,19 @@ struct Call {
 }
 
 impl Outbound {
-    /// The key under which the request that `id` answers is known: some servers return a number as
-    /// a string, which rmcp allows too.
-    fn key(&self, id: &RequestId) -> Option<RequestId> {
-        if self.0.contains_key(id) {
-            return Some(id.clone());
-        }
-        let RequestId::String(text) = id else { return None };
-        let number = RequestId::Number(text.parse().ok()?);
-        self.0.contains_key(&number).then_some(number)
-    }
-
+    /// Takes out the request that `id` answers. Some servers return a number as a string, which rmcp
+    /// allows too.
     fn remove(&mut self, id: &RequestId) -> Option<Call> {
-        self.0.remove(id).or_else(|| self.0.remove(&self.key(id)?))
+        self.0.remove(id).or_else(|| match id {
+            RequestId::String(text) => self.0.remove(&RequestId::Number(text.parse().ok()?)),
+            RequestId::Number(_) => None,
+        })
     }
 }
 
 impl Calls for Outbound {
     fn method(&self, id: &RequestId) -> Option<Method> {
-        self.0.get(&self.key(id)?).map(|call| call.method)
+        self.0.get(id).map(|call| call.method)
     }
 }
 

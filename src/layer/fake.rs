@@ -27,6 +27,7 @@ struct Wire {
     inbound: VecDeque<Result<Message, Error>>,
     outbound: Vec<Message>,
     flushes: usize,
+    polls: usize,
     blocked: bool,
     broken: bool,
     closed: bool,
@@ -74,6 +75,11 @@ impl Peer {
         self.wire().flushes
     }
 
+    /// How often the near end was asked for a message.
+    pub(super) fn polls(&self) -> usize {
+        self.wire().polls
+    }
+
     pub(super) fn is_closed(&self) -> bool {
         self.wire().closed
     }
@@ -98,6 +104,7 @@ impl Stream for Link {
 
     fn poll_next(self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<Option<Self::Item>> {
         let mut wire = self.0.wire();
+        wire.polls += 1;
         match wire.inbound.pop_front() {
             Some(item) => Poll::Ready(Some(item)),
             None => {

@@ -2,12 +2,12 @@
 
 use std::{
     mem,
-    sync::{Arc, PoisonError},
+    sync::{Arc, PoisonError, atomic::Ordering::SeqCst},
     task::{Wake, Waker},
 };
 
-// The parent says which mutex: a test puts loom's there.
-use super::{Mutex, MutexGuard};
+// The parent says which: a test puts loom's there.
+use super::{AtomicBool, Mutex, MutexGuard};
 
 /// Who waits: the one reader, a user of the sink, or a flush by its number.
 ///
@@ -26,6 +26,7 @@ pub(super) enum Seat {
 #[derive(Debug, Default)]
 pub(super) struct FanOut {
     seats: Mutex<Seats>,
+    news: AtomicBool,
 }
 
 #[derive(Debug, Default)]
@@ -77,10 +78,21 @@ impl FanOut {
         writers.into_iter().for_each(|(_, waker)| waker.wake());
     }
 
+    pub(super) fn wake_reader(&self) {
+        let reader = self.lock().reader.take();
+        reader.into_iter().for_each(Waker::wake);
+    }
+
     pub(super) fn wake_all(&self) {
         let seats = mem::take(&mut *self.lock());
         seats.reader.into_iter().for_each(Waker::wake);
         seats.writers.into_iter().for_each(|(_, waker)| waker.wake());
+    }
+
+    /// Whether the link has woken anyone since this was last asked. Asked *before* the link is
+    /// polled, so that what happens during the poll is news for the next.
+    pub(super) fn take_news(&self) -> bool {
+        self.news.swap(false, SeqCst)
     }
 
     fn lock(&self) -> MutexGuard<'_, Seats> {
@@ -90,10 +102,11 @@ impl FanOut {
 
 impl Wake for FanOut {
     fn wake(self: Arc<Self>) {
-        self.wake_all();
+        self.wake_by_ref();
     }
 
     fn wake_by_ref(self: &Arc<Self>) {
+        self.news.store(true, SeqCst);
         self.wake_all();
     }
 }

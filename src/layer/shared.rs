@@ -13,7 +13,7 @@ use std::{
     collections::VecDeque,
     fmt, mem,
     pin::Pin,
-    sync::{Arc, Mutex, MutexGuard, PoisonError},
+    sync::{Arc, Mutex, MutexGuard, PoisonError, atomic::AtomicBool},
     task::{Context, Poll, Waker, ready},
 };
 
@@ -89,6 +89,10 @@ struct Desk {
     flushed: u64,
     /// How many futures were ever made that wait for a flush.
     flushes: u64,
+    /// How many [`Flushed`] wait, each of which will write when it is polled.
+    waiting: usize,
+    /// The link had nothing to read when it was last polled.
+    dry: bool,
     /// The reason in a Close of ours: whatever follows it, this is why the link ended.
     farewell: Option<CloseReason>,
     /// Why the link ended, for everyone who asks from then on.
@@ -117,6 +121,8 @@ impl Shared {
             handed: 0,
             flushed: 0,
             flushes: 0,
+            waiting: 0,
+            dry: false,
             farewell: None,
             end: None,
         };
@@ -147,7 +153,9 @@ impl Shared {
     pub fn flushed(&self) -> Flushed {
         let mut desk = self.line.lock();
         desk.flushes += 1;
-        Flushed { line: self.line.clone(), number: desk.flushes, ticket: desk.queued }
+        desk.waiting += 1;
+        let (number, ticket) = (desk.flushes, desk.queued);
+        Flushed { line: self.line.clone(), number, ticket, waits: true }
     }
 
     /// How many messages were handed to the link: what has a higher ticket never left this side.
@@ -174,30 +182,53 @@ pub struct Flushed {
     /// Tells it from others with the same ticket.
     number: u64,
     ticket: u64,
+    /// It is one of those whom [`Desk::waiting`] counts.
+    waits: bool,
+}
+
+impl Flushed {
+    /// Waits no longer.
+    fn leave(&mut self, desk: &mut Desk) {
+        if mem::take(&mut self.waits) {
+            desk.waiting -= 1;
+        }
+        self.line.fan_out.leave(Seat::Flushed(self.number));
+    }
 }
 
 impl Future for Flushed {
     type Output = Result<(), Error>;
 
-    fn poll(self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<Self::Output> {
-        let line = &*self.line;
+    fn poll(mut self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<Self::Output> {
+        let line = self.line.clone();
         let mut desk = line.lock();
-        if desk.flushed >= self.ticket {
-            return Poll::Ready(Ok(()));
+        let mut polled = Poll::Ready(Ok(()));
+        if desk.flushed < self.ticket {
+            line.fan_out.sit(Seat::Flushed(self.number), cx.waker());
+            let written = line.poll_write(&mut desk);
+            if desk.flushed < self.ticket {
+                polled = written;
+            }
         }
-        line.fan_out.sit(Seat::Flushed(self.number), cx.waker());
-        let written = line.poll_write(&mut desk);
-        if desk.flushed >= self.ticket {
-            line.fan_out.leave(Seat::Flushed(self.number));
-            return Poll::Ready(Ok(()));
+        if polled.is_ready() {
+            self.leave(&mut desk);
         }
-        written
+        polled
     }
 }
 
 impl Drop for Flushed {
     fn drop(&mut self) {
-        self.line.fan_out.leave(Seat::Flushed(self.number));
+        if !self.waits {
+            return;
+        }
+        let line = self.line.clone();
+        let mut desk = line.lock();
+        self.leave(&mut desk);
+        if desk.waiting == 0 && desk.flushed < desk.queued {
+            drop(desk);
+            line.fan_out.wake_reader();
+        }
     }
 }
 
@@ -215,9 +246,9 @@ impl Stream for Shared {
         }
         line.fan_out.sit(Seat::Reader, cx.waker());
         let mut polled = line.poll_read(&mut desk);
-        if polled.is_pending() && desk.flushed < desk.queued {
-            // Nothing to read, so this is the moment to write what has gathered. If the write
-            // fails, the reader is the one to tell.
+        if polled.is_pending() && desk.waiting == 0 && desk.flushed < desk.queued {
+            // Nobody else will write this. Where someone waits, the writing is left to them: by
+            // then more has gathered, and goes out with the same flush.
             if let Poll::Ready(Err(error)) = line.poll_write(&mut desk) {
                 polled = match desk.inbox.pop_front() {
                     Some(message) => Poll::Ready(Some(Ok(message))),
@@ -339,8 +370,15 @@ impl Line {
     }
 
     fn poll_read(&self, desk: &mut Desk) -> Poll<Option<Result<Message, Error>>> {
+        // rmcp polls its transport at every turn of its loop, whatever woke that.
+        let news = self.fan_out.take_news();
+        if desk.dry && !news {
+            return Poll::Pending;
+        }
         let Some(link) = &mut desk.link else { return Poll::Ready(None) };
-        let error = match ready!(link.poll_next_unpin(&mut Context::from_waker(&self.waker))) {
+        let polled = link.poll_next_unpin(&mut Context::from_waker(&self.waker));
+        desk.dry = polled.is_pending();
+        let error = match ready!(polled) {
             Some(Ok(Message::Close(reason))) => closed_by_peer(reason),
             Some(Ok(message)) => return Poll::Ready(Some(Ok(message))),
             Some(Err(error)) => error,
@@ -460,6 +498,34 @@ mod tests {
         drop(queue(&mut shared, "a"));
         assert_pending!(spawn(shared).poll_next());
         assert_eq!(peer.sent(), [Message::text("a")]);
+    }
+
+    #[test]
+    fn the_reader_leaves_writing_to_who_waits_and_takes_it_over_from_them() {
+        let (mut shared, peer) = shared();
+        let a = queue(&mut shared, "a");
+        let mut reader = spawn(shared);
+        assert_pending!(reader.poll_next());
+        assert!(peer.sent().is_empty());
+        drop(a);
+        assert!(reader.is_woken());
+        assert_pending!(reader.poll_next());
+        assert_eq!(peer.sent(), [Message::text("a")]);
+    }
+
+    #[test]
+    fn a_link_without_news_is_not_polled_again() {
+        let (shared, peer) = shared();
+        let mut reader = spawn(shared);
+        assert_pending!(reader.poll_next());
+        let polls = peer.polls();
+        for _ in 0..3 {
+            assert_pending!(reader.poll_next());
+        }
+        assert!(peer.polls() <= polls + 1);
+        peer.send(Message::text("a"));
+        assert!(reader.is_woken());
+        assert!(assert_ready!(reader.poll_next()).unwrap().is_ok());
     }
 
     #[test]
