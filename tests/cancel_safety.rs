@@ -128,6 +128,42 @@ async fn dropped_sends_are_sent() {
     .await;
 }
 
+/// A send that is kept, but not polled again, holds nothing up: whoever is polled does the writing.
+#[tokio::test]
+async fn kept_sends_are_sent_by_the_reader() {
+    limit(async {
+        let (near, far) = tokio::io::duplex(97);
+        let mut transport = WebSocketTransport::<RoleClient>::builder().over_stream(
+            near,
+            Bytes::new(),
+            Side::Client,
+        );
+        let mut raw = Raw::over(far, false);
+        let mut kept = Vec::new();
+        for id in 0..50 {
+            let message = json!({ "jsonrpc": "2.0", "id": id, "method": "ping" });
+            let mut send = Box::pin(transport.send(serde_json::from_value(message).unwrap()));
+            if id % 2 == 0 {
+                let _ = (&mut send).now_or_never();
+            }
+            kept.push(send);
+        }
+        let peer = async {
+            for id in 0..50 {
+                assert_eq!(raw.receive().await["id"], id);
+            }
+        };
+        tokio::select! {
+            () = peer => {}
+            received = transport.receive() => panic!("{received:?}"),
+        }
+        for send in kept {
+            send.await.unwrap();
+        }
+    })
+    .await;
+}
+
 /// A `close()` that is dropped half-way can be called again.
 #[tokio::test]
 async fn a_dropped_close_can_be_repeated() {

@@ -4,7 +4,14 @@
 
 mod common;
 
-use std::time::Duration;
+use std::{
+    future::{Future, poll_fn},
+    sync::{
+        Arc,
+        atomic::{AtomicUsize, Ordering},
+    },
+    time::Duration,
+};
 
 use bytes::Bytes;
 use common::{Frame, Raw, limit, pair, within};
@@ -130,6 +137,42 @@ async fn many_senders_and_a_reader_share_one_slow_connection() {
             send.await.unwrap().unwrap();
         }
         drop(peer.await.unwrap());
+    })
+    .await;
+}
+
+/// The more that wait, the more each wake-up costs: with 4,000 this takes minutes, not the peer.
+#[tokio::test]
+#[ignore = "every wake-up wakes every sender"]
+async fn senders_that_cannot_go_on_are_not_woken_each_time() {
+    limit(async {
+        let (near, mut far) = tokio::io::duplex(4096);
+        let mut transport = WebSocketTransport::<RoleClient>::builder().over_stream(
+            near,
+            Bytes::new(),
+            Side::Client,
+        );
+        let polls = Arc::new(AtomicUsize::new(0));
+        let text = "x".repeat(1000);
+        let sends: Vec<_> = (0..500)
+            .map(|id| {
+                let message = common::call(id, "echo", json!({ "text": text }));
+                let mut send = Box::pin(transport.send(serde_json::from_value(message).unwrap()));
+                let polls = polls.clone();
+                tokio::spawn(poll_fn(move |cx| {
+                    polls.fetch_add(1, Ordering::Relaxed);
+                    send.as_mut().poll(cx)
+                }))
+            })
+            .collect();
+        tokio::spawn(
+            async move { while far.read(&mut [0; 4096]).await.is_ok_and(|read| read > 0) {} },
+        );
+        for send in sends {
+            send.await.unwrap().unwrap();
+        }
+        let polls = polls.load(Ordering::Relaxed);
+        assert!(polls < 5000, "{polls} polls of 500 sends");
     })
     .await;
 }
