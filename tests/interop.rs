@@ -57,6 +57,7 @@ impl Process {
         let mut child = Command::new(program.as_ref())
             .args(arguments)
             .env("RUST_LOG", "mcp_ws_transport=debug")
+            .env("NO_COLOR", "1")
             .stdin(Stdio::null())
             .stdout(Stdio::piped())
             .stderr(Stdio::piped())
