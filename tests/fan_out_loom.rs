@@ -13,11 +13,11 @@ use loom::{
     thread,
 };
 
-#[path = "../src/layer/fan_out.rs"]
+#[path = "../src/layer/shared/fan_out.rs"]
 #[allow(dead_code, reason = "the library uses what is not tried here")]
 mod fan_out;
 
-use fan_out::{FanOut, Seat};
+use fan_out::FanOut;
 
 struct Task(AtomicBool);
 
@@ -34,11 +34,15 @@ fn no_wake_up_is_lost() {
     loom::model(|| {
         let fan_out = Arc::new(FanOut::default());
         let happened = Arc::new(AtomicBool::new(false));
-        let tasks = [Seat::Reader, Seat::Flushed(1)].map(|seat| {
+        let tasks = [None, Some((1, 1))].map(|place| {
             let (fan_out, happened) = (fan_out.clone(), happened.clone());
             let task = Arc::new(Task(AtomicBool::new(false)));
             thread::spawn(move || {
-                fan_out.sit(seat, &Waker::from(task.clone()));
+                let waker = Waker::from(task.clone());
+                match place {
+                    None => fan_out.sit_reader(&waker),
+                    Some(place) => fan_out.sit_flush(place, &waker),
+                }
                 let seen = happened.load(SeqCst);
                 (task, seen)
             })

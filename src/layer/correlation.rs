@@ -333,6 +333,10 @@ impl<R: Role, F: Framing<R>> Sink<TxJsonRpcMessage<R>> for Correlation<R, F> {
         Pin::new(&mut this.framed).start_send(item)?;
         if let Some((id, method)) = call {
             if let Some(deadline) = this.config.deadline {
+                // Those already answered are forgotten now and then, not only when they are due.
+                if this.deadlines.len() > 2 * this.outbound.0.len() + 64 {
+                    this.deadlines.retain(|(_, id)| this.outbound.0.contains_key(id));
+                }
                 this.deadlines.push_back((Instant::now() + deadline, id.clone()));
             }
             let ticket = this.framed.get_ref().ticket();

@@ -6,33 +6,28 @@
 //! the lock next writes *all* that is queued and flushes once, and a [`Flushed`] future resolves when
 //! its ticket is through.
 //!
-//! The link below is always polled with one waker (`fan_out.rs`) that wakes everyone who waits here:
-//! readiness to read or write is never lost to a task that did not need it.
+//! The link below is always polled with one waker, which wakes the reader and one of those who
+//! write: readiness to read or write is never lost to a task that did not need it.
+
+mod desk;
+mod fan_out;
 
 use std::{
-    collections::VecDeque,
-    fmt, mem,
     pin::Pin,
-    sync::{Arc, Mutex, MutexGuard, PoisonError, atomic::AtomicBool},
-    task::{Context, Poll, Waker, ready},
+    sync::{Arc, Mutex, MutexGuard, atomic::AtomicBool},
+    task::{Context, Poll, ready},
 };
 
-use futures::{Sink, SinkExt, Stream, StreamExt};
+use futures::{Sink, Stream};
 use tokio::sync::watch;
 
-use self::fan_out::{FanOut, Seat};
+use self::desk::{Desk, Line};
 use crate::{
     duplex::{BoxLink, Duplex},
     error::{CloseCode, CloseReason, Error, LinkError},
     event::State,
     message::Message,
 };
-
-#[path = "fan_out.rs"]
-mod fan_out;
-
-/// How many messages are read at most while looking for the cause of a failed write.
-const INBOX: usize = 256;
 
 /// The bound of a [`Shared`]'s queue.
 #[derive(Debug, Clone)]
@@ -67,38 +62,6 @@ pub struct Shared {
     line: Arc<Line>,
 }
 
-#[derive(Debug)]
-struct Line {
-    desk: Mutex<Desk>,
-    fan_out: Arc<FanOut>,
-    waker: Waker,
-    queue_bytes: usize,
-    state: watch::Sender<State>,
-}
-
-/// What the lock guards.
-struct Desk {
-    link: Option<BoxLink>,
-    queue: VecDeque<Message>,
-    queued_bytes: usize,
-    /// Read while looking for the cause of a failed write, and not yet taken.
-    inbox: VecDeque<Message>,
-    /// How many messages were ever queued, handed to the link, and flushed.
-    queued: u64,
-    handed: u64,
-    flushed: u64,
-    /// How many futures were ever made that wait for a flush.
-    flushes: u64,
-    /// How many [`Flushed`] wait, each of which will write when it is polled.
-    waiting: usize,
-    /// The link had nothing to read when it was last polled.
-    dry: bool,
-    /// The reason in a Close of ours: whatever follows it, this is why the link ended.
-    farewell: Option<CloseReason>,
-    /// Why the link ended, for everyone who asks from then on.
-    end: Option<Error>,
-}
-
 impl Shared {
     /// Takes over `link`.
     pub fn new<L>(link: L, config: Config) -> Self
@@ -111,29 +74,7 @@ impl Shared {
     /// The same, with the channel on which the state is told; it is [`State::Connected`] from now on.
     pub fn with_state(link: BoxLink, config: Config, state: watch::Sender<State>) -> Self {
         state.send_replace(State::Connected);
-        let fan_out = Arc::new(FanOut::default());
-        let desk = Desk {
-            link: Some(link),
-            queue: VecDeque::new(),
-            queued_bytes: 0,
-            inbox: VecDeque::new(),
-            queued: 0,
-            handed: 0,
-            flushed: 0,
-            flushes: 0,
-            waiting: 0,
-            dry: false,
-            farewell: None,
-            end: None,
-        };
-        let line = Line {
-            desk: Mutex::new(desk),
-            waker: Waker::from(fan_out.clone()),
-            fan_out,
-            queue_bytes: config.queue_bytes,
-            state,
-        };
-        Self { line: Arc::new(line) }
+        Self { line: Arc::new(Line::new(link, config.queue_bytes, state)) }
     }
 
     /// The state of the connection, now and as it changes.
@@ -154,8 +95,8 @@ impl Shared {
         let mut desk = self.line.lock();
         desk.flushes += 1;
         desk.waiting += 1;
-        let (number, ticket) = (desk.flushes, desk.queued);
-        Flushed { line: self.line.clone(), number, ticket, waits: true }
+        let place = (desk.queued, desk.flushes);
+        Flushed { line: self.line.clone(), place, waits: true }
     }
 
     /// How many messages were handed to the link: what has a higher ticket never left this side.
@@ -166,8 +107,12 @@ impl Shared {
 
     /// Ends the connection at once, without the closing handshake, for everyone who waits on it.
     pub fn cut(&self) {
-        let mut desk = self.line.lock();
-        self.line.end(&mut desk, LinkError::Closed(local_close()).into());
+        self.finish(self.line.lock());
+    }
+
+    fn finish(&self, mut desk: MutexGuard<'_, Desk>) {
+        let reason = CloseReason::new(CloseCode::Normal, "closed by this side");
+        self.line.end(&mut desk, LinkError::Closed(reason).into());
         let link = desk.link.take();
         drop(desk);
         drop(link);
@@ -179,39 +124,31 @@ impl Shared {
 #[must_use = "futures do nothing unless polled"]
 pub struct Flushed {
     line: Arc<Line>,
-    /// Tells it from others with the same ticket.
-    number: u64,
-    ticket: u64,
-    /// It is one of those whom [`Desk::waiting`] counts.
+    /// The ticket it waits for, and a number that tells it from others with the same one.
+    place: (u64, u64),
+    /// It is one of those whom `Desk::waiting` counts.
     waits: bool,
-}
-
-impl Flushed {
-    /// Waits no longer.
-    fn leave(&mut self, desk: &mut Desk) {
-        if mem::take(&mut self.waits) {
-            desk.waiting -= 1;
-        }
-        self.line.fan_out.leave(Seat::Flushed(self.number));
-    }
 }
 
 impl Future for Flushed {
     type Output = Result<(), Error>;
 
     fn poll(mut self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<Self::Output> {
-        let line = self.line.clone();
+        let this = &mut *self;
+        let line = &*this.line;
         let mut desk = line.lock();
         let mut polled = Poll::Ready(Ok(()));
-        if desk.flushed < self.ticket {
-            line.fan_out.sit(Seat::Flushed(self.number), cx.waker());
+        if desk.flushed < this.place.0 {
+            line.fan_out.sit_flush(this.place, cx.waker());
             let written = line.poll_write(&mut desk);
-            if desk.flushed < self.ticket {
+            if desk.flushed < this.place.0 {
                 polled = written;
             }
         }
-        if polled.is_ready() {
-            self.leave(&mut desk);
+        if polled.is_ready() && this.waits {
+            this.waits = false;
+            desk.waiting -= 1;
+            line.fan_out.leave_flush(this.place);
         }
         polled
     }
@@ -222,12 +159,17 @@ impl Drop for Flushed {
         if !self.waits {
             return;
         }
-        let line = self.line.clone();
+        let line = &*self.line;
         let mut desk = line.lock();
-        self.leave(&mut desk);
-        if desk.waiting == 0 && desk.flushed < desk.queued {
-            drop(desk);
-            line.fan_out.wake_reader();
+        desk.waiting -= 1;
+        let was_woken = !line.fan_out.leave_flush(self.place);
+        let (waiting, unflushed) = (desk.waiting, desk.flushed < desk.queued);
+        drop(desk);
+        match waiting {
+            0 if unflushed => line.fan_out.wake_reader(),
+            // It was woken to write for all, and does not.
+            _ if unflushed && was_woken => line.fan_out.wake_writer(),
+            _ => {}
         }
     }
 }
@@ -244,22 +186,12 @@ impl Stream for Shared {
         if let Some(end) = &desk.end {
             return Poll::Ready(Some(Err(end.clone())));
         }
-        line.fan_out.sit(Seat::Reader, cx.waker());
-        let mut polled = line.poll_read(&mut desk);
-        if polled.is_pending() && desk.waiting == 0 && desk.flushed < desk.queued {
-            // Nobody else will write this. Where someone waits, the writing is left to them: by
-            // then more has gathered, and goes out with the same flush.
-            if let Poll::Ready(Err(error)) = line.poll_write(&mut desk) {
-                polled = match desk.inbox.pop_front() {
-                    Some(message) => Poll::Ready(Some(Ok(message))),
-                    None => Poll::Ready(Some(Err(error))),
-                };
-            }
-        }
+        line.fan_out.sit_reader(cx.waker());
+        let polled = line.poll_serve(&mut desk, cx);
         if polled.is_ready() {
-            line.fan_out.leave(Seat::Reader);
+            line.fan_out.leave_reader();
         }
-        polled
+        polled.map(Some)
     }
 }
 
@@ -275,7 +207,7 @@ impl Sink<Message> for Shared {
         if desk.queued_bytes < line.queue_bytes {
             return Poll::Ready(Ok(()));
         }
-        line.fan_out.sit(Seat::Sink, cx.waker());
+        line.fan_out.sit_sink(cx.waker());
         let written = line.poll_write(&mut desk);
         if desk.end.is_none() && desk.queued_bytes < line.queue_bytes {
             line.fan_out.leave_sink(cx.waker());
@@ -285,23 +217,13 @@ impl Sink<Message> for Shared {
     }
 
     fn start_send(self: Pin<&mut Self>, item: Message) -> Result<(), Error> {
-        let mut desk = self.line.lock();
-        if let Some(end) = &desk.end {
-            return Err(end.clone());
-        }
-        if let Message::Close(reason) = &item {
-            desk.farewell = reason.clone();
-        }
-        desk.queued += 1;
-        desk.queued_bytes += item.len();
-        desk.queue.push_back(item);
-        Ok(())
+        self.line.lock().push(item)
     }
 
     fn poll_flush(self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<Result<(), Error>> {
         let line = &*self.line;
         let mut desk = line.lock();
-        line.fan_out.sit(Seat::Sink, cx.waker());
+        line.fan_out.sit_sink(cx.waker());
         let written = line.poll_write(&mut desk);
         if written.is_ready() {
             line.fan_out.leave_sink(cx.waker());
@@ -312,137 +234,11 @@ impl Sink<Message> for Shared {
     fn poll_close(self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<Result<(), Error>> {
         let line = &*self.line;
         let mut desk = line.lock();
-        line.fan_out.sit(Seat::Sink, cx.waker());
-        if desk.end.is_none() {
-            let _ = ready!(line.poll_write(&mut desk));
-        }
-        let Some(link) = &mut desk.link else {
-            return Poll::Ready(Ok(()));
-        };
-        let closed = ready!(link.poll_close_unpin(&mut Context::from_waker(&line.waker)));
+        line.fan_out.sit_sink(cx.waker());
+        let closed = ready!(line.poll_close(&mut desk));
         line.fan_out.leave_sink(cx.waker());
-        line.end(&mut desk, LinkError::Closed(local_close()).into());
-        let link = desk.link.take();
-        drop(desk);
-        drop(link);
+        self.finish(desk);
         Poll::Ready(closed)
-    }
-}
-
-impl Line {
-    fn lock(&self) -> MutexGuard<'_, Desk> {
-        self.desk.lock().unwrap_or_else(PoisonError::into_inner)
-    }
-
-    /// Writes all that is queued, then flushes once, until nothing is left.
-    fn poll_write(&self, desk: &mut Desk) -> Poll<Result<(), Error>> {
-        let mut cx = Context::from_waker(&self.waker);
-        if let Some(end) = &desk.end {
-            return Poll::Ready(Err(end.clone()));
-        }
-        let polled = loop {
-            let Some(link) = &mut desk.link else { break Poll::Ready(Ok(())) };
-            if desk.queue.is_empty() {
-                break link.poll_flush_unpin(&mut cx);
-            }
-            match link.poll_ready_unpin(&mut cx) {
-                Poll::Ready(Ok(())) => {}
-                other => break other,
-            }
-            if let Some(message) = desk.queue.pop_front() {
-                desk.queued_bytes -= message.len();
-                desk.handed += 1;
-                if let Err(error) = link.start_send_unpin(message) {
-                    break Poll::Ready(Err(error));
-                }
-            }
-        };
-        match polled {
-            Poll::Pending => Poll::Pending,
-            Poll::Ready(Ok(())) => {
-                if mem::replace(&mut desk.flushed, desk.handed) != desk.handed {
-                    self.fan_out.wake_writers();
-                }
-                Poll::Ready(Ok(()))
-            }
-            Poll::Ready(Err(error)) => Poll::Ready(Err(self.explain(desk, error))),
-        }
-    }
-
-    fn poll_read(&self, desk: &mut Desk) -> Poll<Option<Result<Message, Error>>> {
-        // rmcp polls its transport at every turn of its loop, whatever woke that.
-        let news = self.fan_out.take_news();
-        if desk.dry && !news {
-            return Poll::Pending;
-        }
-        let Some(link) = &mut desk.link else { return Poll::Ready(None) };
-        let polled = link.poll_next_unpin(&mut Context::from_waker(&self.waker));
-        desk.dry = polled.is_pending();
-        let error = match ready!(polled) {
-            Some(Ok(Message::Close(reason))) => closed_by_peer(reason),
-            Some(Ok(message)) => return Poll::Ready(Some(Ok(message))),
-            Some(Err(error)) => error,
-            None => LinkError::Closed(CloseCode::Abnormal.into()).into(),
-        };
-        self.end(desk, error.clone());
-        Poll::Ready(Some(Err(error)))
-    }
-
-    /// Ends the link after a failed write. The peer may have said why before it stopped reading, so
-    /// what has already arrived is read first: the cause is worth more than "broken pipe".
-    fn explain(&self, desk: &mut Desk, error: Error) -> Error {
-        let mut cx = Context::from_waker(&self.waker);
-        let mut cause = error;
-        if let Some(link) = &mut desk.link {
-            while desk.inbox.len() < INBOX
-                && let Poll::Ready(Some(Ok(message))) = link.poll_next_unpin(&mut cx)
-            {
-                if let Message::Close(reason) = message {
-                    cause = closed_by_peer(reason);
-                    break;
-                }
-                desk.inbox.push_back(message);
-            }
-        }
-        self.end(desk, cause.clone());
-        cause
-    }
-
-    /// Stores the first error that ends the link, and tells everyone.
-    fn end(&self, desk: &mut Desk, error: Error) {
-        if desk.end.is_some() {
-            return;
-        }
-        let error = desk.farewell.take().map_or(error, |own| LinkError::Closed(own).into());
-        let reason = match &error {
-            Error::Link(error) => error.close_reason(),
-            other => CloseReason::new(CloseCode::Internal, other.to_string()),
-        };
-        tracing::debug!(%reason, "connection ended");
-        desk.end = Some(error);
-        desk.queue = VecDeque::new();
-        desk.queued_bytes = 0;
-        self.state.send_replace(State::Closed(reason));
-        self.fan_out.wake_all();
-    }
-}
-
-fn closed_by_peer(reason: Option<CloseReason>) -> Error {
-    LinkError::Closed(reason.unwrap_or_else(|| CloseCode::NoStatus.into())).into()
-}
-
-fn local_close() -> CloseReason {
-    CloseReason::new(CloseCode::Normal, "closed by this side")
-}
-
-impl fmt::Debug for Desk {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.debug_struct("Desk")
-            .field("queued", &self.queued)
-            .field("handed", &self.handed)
-            .field("flushed", &self.flushed)
-            .field("end", &self.end)
-            .finish_non_exhaustive()
     }
 }
 
@@ -454,6 +250,7 @@ mod tests {
 
     use super::*;
     use crate::layer::fake;
+    use futures::{SinkExt, StreamExt};
 
     fn shared() -> (Shared, fake::Peer) {
         let (link, peer) = fake::link();
@@ -465,8 +262,8 @@ mod tests {
         shared.flushed()
     }
 
-    #[test]
-    fn one_flush_serves_everyone_who_waits() {
+    #[tokio::test(start_paused = true)]
+    async fn one_flush_serves_everyone_who_waits() {
         let (mut shared, peer) = shared();
         let tickets = ["a", "b", "c"].map(|text| queue(&mut shared, text));
         let [a, mut b, mut c] = tickets.map(spawn);
@@ -477,8 +274,8 @@ mod tests {
         assert_eq!(peer.flushes(), 1);
     }
 
-    #[test]
-    fn whoever_writes_wakes_the_others() {
+    #[tokio::test(start_paused = true)]
+    async fn whoever_writes_wakes_the_others() {
         let (mut shared, peer) = shared();
         peer.block(true);
         let (mut a, mut b) = (spawn(queue(&mut shared, "a")), spawn(queue(&mut shared, "b")));
@@ -487,21 +284,75 @@ mod tests {
         assert_pending!(a.poll());
         assert_pending!(b.poll());
         peer.block(false);
-        assert!(a.is_woken() && b.is_woken() && reader.is_woken());
+        assert!(a.is_woken() && !b.is_woken() && reader.is_woken());
         assert_ready_ok!(a.poll());
+        assert!(b.is_woken());
         assert_ready_ok!(b.poll());
     }
 
-    #[test]
-    fn the_reader_writes_what_nobody_waits_for() {
+    #[tokio::test(start_paused = true)]
+    async fn who_was_woken_to_write_and_leaves_wakes_the_next() {
+        let (mut shared, peer) = shared();
+        peer.block(true);
+        let (mut a, mut b) = (spawn(queue(&mut shared, "a")), spawn(queue(&mut shared, "b")));
+        assert_pending!(a.poll());
+        assert_pending!(b.poll());
+        peer.block(false);
+        assert!(!b.is_woken());
+        drop(a);
+        assert!(b.is_woken());
+        assert_ready_ok!(b.poll());
+        assert_eq!(peer.sent(), ["a", "b"].map(Message::text));
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn a_send_that_is_kept_but_not_polled_is_written_all_the_same() {
+        let (mut shared, peer) = shared();
+        let kept = queue(&mut shared, "a");
+        let mut reader = spawn(shared);
+        assert_pending!(reader.poll_next());
+        tokio::time::advance(std::time::Duration::from_millis(1)).await;
+        assert!(reader.is_woken());
+        assert_pending!(reader.poll_next());
+        assert_eq!(peer.sent(), [Message::text("a")]);
+        drop(kept);
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn the_cause_of_a_failed_write_may_come_a_little_later() {
+        let (mut shared, peer) = shared();
+        peer.break_writes();
+        let mut a = spawn(queue(&mut shared, "a"));
+        assert_pending!(a.poll());
+        peer.send(Message::Close(Some(CloseCode::TooBig.into())));
+        assert!(a.is_woken());
+        assert!(assert_ready_err!(a.poll()).to_string().contains("1009"));
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn a_failed_write_without_an_explanation_is_its_own() {
+        let (mut shared, peer) = shared();
+        peer.break_writes();
+        let mut a = spawn(queue(&mut shared, "a"));
+        let mut reader = spawn(shared);
+        assert_pending!(a.poll());
+        assert_pending!(reader.poll_next());
+        tokio::time::advance(std::time::Duration::from_millis(100)).await;
+        assert!(a.is_woken());
+        assert!(assert_ready_err!(a.poll()).to_string().contains("1006"));
+        assert!(assert_ready!(reader.poll_next()).unwrap().is_err());
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn the_reader_writes_what_nobody_waits_for() {
         let (mut shared, peer) = shared();
         drop(queue(&mut shared, "a"));
         assert_pending!(spawn(shared).poll_next());
         assert_eq!(peer.sent(), [Message::text("a")]);
     }
 
-    #[test]
-    fn the_reader_leaves_writing_to_who_waits_and_takes_it_over_from_them() {
+    #[tokio::test(start_paused = true)]
+    async fn the_reader_leaves_writing_to_who_waits_and_takes_it_over_from_them() {
         let (mut shared, peer) = shared();
         let a = queue(&mut shared, "a");
         let mut reader = spawn(shared);
@@ -513,8 +364,8 @@ mod tests {
         assert_eq!(peer.sent(), [Message::text("a")]);
     }
 
-    #[test]
-    fn a_link_without_news_is_not_polled_again() {
+    #[tokio::test(start_paused = true)]
+    async fn a_link_without_news_is_not_polled_again() {
         let (shared, peer) = shared();
         let mut reader = spawn(shared);
         assert_pending!(reader.poll_next());
@@ -528,8 +379,8 @@ mod tests {
         assert!(assert_ready!(reader.poll_next()).unwrap().is_ok());
     }
 
-    #[test]
-    fn a_reader_that_was_dropped_loses_nothing() {
+    #[tokio::test(start_paused = true)]
+    async fn a_reader_that_was_dropped_loses_nothing() {
         let (mut shared, peer) = shared();
         assert_pending!(spawn(shared.next()).poll());
         peer.send(Message::text("a"));
@@ -537,8 +388,8 @@ mod tests {
         assert_eq!(a.unwrap().unwrap(), Message::text("a"));
     }
 
-    #[test]
-    fn a_full_queue_takes_more_but_asks_for_none() {
+    #[tokio::test(start_paused = true)]
+    async fn a_full_queue_takes_more_but_asks_for_none() {
         let (mut shared, peer) = shared();
         peer.block(true);
         let mut sink = spawn(shared.clone());
@@ -554,8 +405,8 @@ mod tests {
         assert_eq!(peer.sent(), ["0123456789", "over"].map(Message::text));
     }
 
-    #[test]
-    fn everyone_hears_why_it_ended() {
+    #[tokio::test(start_paused = true)]
+    async fn everyone_hears_why_it_ended() {
         let (mut shared, peer) = shared();
         peer.block(true);
         let mut a = spawn(queue(&mut shared, "a"));
@@ -571,8 +422,8 @@ mod tests {
         assert_eq!(*shared.state().borrow(), State::Closed(restart));
     }
 
-    #[test]
-    fn a_failed_write_is_explained_by_what_the_peer_said_before() {
+    #[tokio::test(start_paused = true)]
+    async fn a_failed_write_is_explained_by_what_the_peer_said_before() {
         let (mut shared, peer) = shared();
         peer.send(Message::text("last words"));
         peer.send(Message::Close(Some(CloseCode::TooBig.into())));
@@ -584,8 +435,8 @@ mod tests {
         assert!(assert_ready!(spawn(shared.next()).poll()).unwrap().is_err());
     }
 
-    #[test]
-    fn what_was_never_handed_over_is_known() {
+    #[tokio::test(start_paused = true)]
+    async fn what_was_never_handed_over_is_known() {
         let (mut shared, peer) = shared();
         assert_ready_ok!(spawn(queue(&mut shared, "a")).poll());
         peer.block(true);
@@ -593,8 +444,8 @@ mod tests {
         assert_eq!((shared.ticket(), shared.handed()), (2, 1));
     }
 
-    #[test]
-    fn closing_writes_what_is_queued_first() {
+    #[tokio::test(start_paused = true)]
+    async fn closing_writes_what_is_queued_first() {
         let (mut shared, peer) = shared();
         peer.block(true);
         let mut a = spawn(queue(&mut shared, "a"));
@@ -607,8 +458,8 @@ mod tests {
         assert_ready_ok!(a.poll());
     }
 
-    #[test]
-    fn a_cut_reaches_everyone_at_once() {
+    #[tokio::test(start_paused = true)]
+    async fn a_cut_reaches_everyone_at_once() {
         let (mut shared, peer) = shared();
         peer.block(true);
         let mut a = spawn(queue(&mut shared, "a"));
