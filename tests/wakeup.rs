@@ -143,7 +143,6 @@ async fn many_senders_and_a_reader_share_one_slow_connection() {
 
 /// The more that wait, the more each wake-up costs: with 4,000 this takes minutes, not the peer.
 #[tokio::test]
-#[ignore = "every wake-up wakes every sender"]
 async fn senders_that_cannot_go_on_are_not_woken_each_time() {
     limit(async {
         let (near, mut far) = tokio::io::duplex(4096);

@@ -10,7 +10,6 @@ mod service;
 
 use std::{
     future::{Future, IntoFuture},
-    marker::PhantomData,
     pin::Pin,
     time::Duration,
 };
@@ -21,7 +20,8 @@ pub use self::serve::{Serve, Server, serve};
 use crate::{
     decode::Role,
     error::{Error, HandshakeError},
-    transport::{self, WebSocketTransport},
+    framing::Framing,
+    transport::{self, Builder, WebSocketTransport},
 };
 
 /// Performs the server's opening handshake on `stream`, which a client has just opened. Await the
@@ -41,12 +41,7 @@ where
     R: Role,
     S: AsyncRead + AsyncWrite + Unpin + Send + 'static,
 {
-    Accept {
-        stream,
-        timeout: Duration::from_secs(10),
-        config: transport::Config::default(),
-        role: PhantomData,
-    }
+    Accept { stream, timeout: Duration::from_secs(10), builder: WebSocketTransport::builder() }
 }
 
 /// A handshake to be performed; see [`accept`].
@@ -56,14 +51,13 @@ where
 /// time is over.
 #[derive(Debug)]
 #[must_use = "nothing is accepted until this is awaited"]
-pub struct Accept<R, S> {
+pub struct Accept<R: Role, S> {
     stream: S,
     timeout: Duration,
-    config: transport::Config,
-    role: PhantomData<fn() -> R>,
+    builder: Builder<R>,
 }
 
-impl<R, S> Accept<R, S> {
+impl<R: Role, S> Accept<R, S> {
     /// How long the client may take for its handshake: 10 s.
     pub fn handshake_timeout(mut self, timeout: Duration) -> Self {
         self.timeout = timeout;
@@ -72,7 +66,13 @@ impl<R, S> Accept<R, S> {
 
     /// The settings of the connection's layers.
     pub fn config(mut self, config: transport::Config) -> Self {
-        self.config = config;
+        self.builder = self.builder.config(config);
+        self
+    }
+
+    /// The form of the messages, in place of JSON-RPC itself.
+    pub fn framing(mut self, framing: impl Framing<R> + 'static) -> Self {
+        self.builder = self.builder.framing(framing);
         self
     }
 }
@@ -86,12 +86,12 @@ where
     type IntoFuture = Pin<Box<dyn Future<Output = Self::Output> + Send>>;
 
     fn into_future(self) -> Self::IntoFuture {
-        let Self { stream, timeout, config, .. } = self;
+        let Self { stream, timeout, builder } = self;
         let span = tracing::info_span!("websocket", side = "server");
         Box::pin(async move {
             let upgrade = service::upgrade(stream, None, timeout);
             match tokio::time::timeout(timeout, upgrade).await {
-                Ok(accepted) => Ok(accepted?.transport(config, span)),
+                Ok(accepted) => Ok(accepted?.transport(builder.span(span))),
                 Err(_) => Err(HandshakeError::TimedOut(timeout).into()),
             }
         })

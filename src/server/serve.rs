@@ -4,7 +4,6 @@ use std::{
     fmt,
     future::{Future, IntoFuture},
     io,
-    marker::PhantomData,
     net::SocketAddr,
     pin::Pin,
     sync::Arc,
@@ -20,7 +19,12 @@ use tokio_util::sync::{CancellationToken, DropGuard};
 use tracing::Instrument;
 
 use super::service;
-use crate::{decode::Role, error::HandshakeError, transport};
+use crate::{
+    decode::Role,
+    error::HandshakeError,
+    framing::{Framing, JsonRpc},
+    transport::{self, WebSocketTransport},
+};
 
 /// Listens on `addr` and runs a service of its own, made by `factory`, for each connection. Await
 /// the result, or set options first.
@@ -48,22 +52,25 @@ where
         path: "/mcp".into(),
         handshake_timeout: Duration::from_secs(10),
         config: transport::Config::default(),
-        role: PhantomData,
+        framing: Arc::new(|| Box::new(JsonRpc::default())),
     }
 }
 
 /// A server to be started; see [`serve`]. Awaiting it binds the address.
 #[must_use = "nothing listens until this is awaited"]
-pub struct Serve<R, A, F> {
+pub struct Serve<R: Role, A, F> {
     addr: A,
     factory: F,
     path: Arc<str>,
     handshake_timeout: Duration,
     config: transport::Config,
-    role: PhantomData<fn() -> R>,
+    framing: NewFraming<R>,
 }
 
-impl<R, A, F> Serve<R, A, F> {
+/// Makes the framing of one connection.
+type NewFraming<R> = Arc<dyn Fn() -> Box<dyn Framing<R>> + Send + Sync>;
+
+impl<R: Role, A, F> Serve<R, A, F> {
     /// The path that is upgraded: `/mcp`. Every other one is 404.
     pub fn path(mut self, path: impl Into<Arc<str>>) -> Self {
         self.path = path.into();
@@ -81,6 +88,12 @@ impl<R, A, F> Serve<R, A, F> {
         self.config = config;
         self
     }
+
+    /// The form of the messages, in place of JSON-RPC itself. Each connection has a clone.
+    pub fn framing(mut self, framing: impl Framing<R> + Clone + Sync + 'static) -> Self {
+        self.framing = Arc::new(move || Box::new(framing.clone()));
+        self
+    }
 }
 
 impl<R, A, F, S> IntoFuture for Serve<R, A, F>
@@ -96,18 +109,19 @@ where
 
     fn into_future(self) -> Self::IntoFuture {
         Box::pin(async move {
-            let Self { addr, factory, path, handshake_timeout, config, .. } = self;
+            let Self { addr, factory, path, handshake_timeout, config, framing } = self;
             let listener = TcpListener::bind(addr).await?;
             let local_addr = listener.local_addr()?;
             let stop = CancellationToken::new();
-            let shop = Shop { factory, path, handshake_timeout, config, stop: stop.clone() };
-            let task = tokio::spawn(Arc::new(shop).listen::<R, S>(listener));
+            let shop =
+                Shop { factory, path, handshake_timeout, config, framing, stop: stop.clone() };
+            let task = tokio::spawn(Arc::new(shop).listen::<S>(listener));
             Ok(Server { local_addr, stop: stop.drop_guard(), task })
         })
     }
 }
 
-impl<R, A: fmt::Debug, F> fmt::Debug for Serve<R, A, F> {
+impl<R: Role, A: fmt::Debug, F> fmt::Debug for Serve<R, A, F> {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         f.debug_struct("Serve")
             .field("addr", &self.addr)
@@ -140,19 +154,22 @@ impl Server {
 }
 
 /// What every connection shares.
-struct Shop<F> {
+struct Shop<R: Role, F> {
     factory: F,
     path: Arc<str>,
     handshake_timeout: Duration,
     config: transport::Config,
+    framing: NewFraming<R>,
     stop: CancellationToken,
 }
 
-impl<F: Send + Sync + 'static> Shop<F> {
-    async fn listen<R, S>(self: Arc<Self>, listener: TcpListener)
+impl<R, F> Shop<R, F>
+where
+    R: Role<InitializeError: fmt::Display + Send>,
+    F: Send + Sync + 'static,
+{
+    async fn listen<S>(self: Arc<Self>, listener: TcpListener)
     where
-        R: Role,
-        R::InitializeError: fmt::Display + Send,
         F: Fn() -> S,
         S: ServiceExt<R>,
     {
@@ -166,7 +183,7 @@ impl<F: Send + Sync + 'static> Shop<F> {
             match accepted {
                 Ok((stream, peer)) => {
                     let span = tracing::info_span!("websocket", %peer);
-                    connections.spawn(self.clone().attend::<R, S>(stream).instrument(span));
+                    connections.spawn(self.clone().attend::<S>(stream).instrument(span));
                 }
                 // Out of file descriptors, most likely: they come back as connections end.
                 Err(error) => {
@@ -180,10 +197,8 @@ impl<F: Send + Sync + 'static> Shop<F> {
     }
 
     /// One connection, from the handshake to the end of its service.
-    async fn attend<R, S>(self: Arc<Self>, stream: TcpStream)
+    async fn attend<S>(self: Arc<Self>, stream: TcpStream)
     where
-        R: Role,
-        R::InitializeError: fmt::Display + Send,
         F: Fn() -> S,
         S: ServiceExt<R>,
     {
@@ -195,7 +210,11 @@ impl<F: Send + Sync + 'static> Shop<F> {
             () = self.stop.cancelled() => return,
         };
         let transport = match upgraded {
-            Ok(upgraded) => upgraded.transport::<R>(self.config.clone(), tracing::Span::current()),
+            Ok(upgraded) => {
+                let builder = WebSocketTransport::builder().config(self.config.clone());
+                let builder = builder.framing((self.framing)()).span(tracing::Span::current());
+                upgraded.transport(builder)
+            }
             Err(error) => return tracing::debug!(%error, "no upgrade"),
         };
         let service = (self.factory)();

@@ -19,14 +19,13 @@ use http::{
 use http_body_util::Full;
 use hyper::{server::conn::http1, service::service_fn, upgrade::OnUpgrade};
 use hyper_util::rt::{TokioIo, TokioTimer};
-use tracing::Span;
 
 use super::origin;
 use crate::{
     decode::Role,
     error::HandshakeError,
     layer::socket::Side,
-    transport::{self, WebSocketTransport},
+    transport::{Builder, WebSocketTransport},
     upgrade::{Io, SUBPROTOCOL, accept_key, elements, is_websocket, reclaim, set_nodelay},
 };
 
@@ -38,16 +37,10 @@ pub(super) struct Upgraded<S> {
 }
 
 impl<S: Io> Upgraded<S> {
-    pub(super) fn transport<R: Role>(
-        self,
-        config: transport::Config,
-        span: Span,
-    ) -> WebSocketTransport<R> {
-        WebSocketTransport::builder()
-            .config(config)
-            .subprotocol(self.subprotocol)
-            .span(span)
-            .over_stream(self.stream, self.leftover, Side::Server)
+    /// What `builder` makes over it.
+    pub(super) fn transport<R: Role>(self, builder: Builder<R>) -> WebSocketTransport<R> {
+        let builder = builder.subprotocol(self.subprotocol);
+        builder.over_stream(self.stream, self.leftover, Side::Server)
     }
 }
 
