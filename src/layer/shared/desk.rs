@@ -30,8 +30,9 @@ const INBOX: usize = 256;
 /// without having been reported yet.
 const EXPLANATION: Duration = Duration::from_millis(100);
 
-/// How long the reader leaves a message to those who wait for it.
-const PATIENCE: Duration = Duration::from_millis(1);
+/// How long the reader leaves a message to those who wait for it. Not shorter than the kernel's own
+/// tick: a timer that is the next to fire costs as much to set as half a call.
+const PATIENCE: Duration = Duration::from_millis(100);
 
 /// A timer for something that was noted when it was set.
 type Timer<T> = Option<(T, Pin<Box<Sleep>>)>;

@@ -311,7 +311,7 @@ mod tests {
         let kept = queue(&mut shared, "a");
         let mut reader = spawn(shared);
         assert_pending!(reader.poll_next());
-        tokio::time::advance(std::time::Duration::from_millis(1)).await;
+        tokio::time::advance(std::time::Duration::from_millis(100)).await;
         assert!(reader.is_woken());
         assert_pending!(reader.poll_next());
         assert_eq!(peer.sent(), [Message::text("a")]);
