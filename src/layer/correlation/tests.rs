@@ -1,0 +1,181 @@
+use futures::{SinkExt, StreamExt};
+use rmcp::{RoleClient, RoleServer, model::PingRequest};
+use serde_json::Value;
+use tokio::time::advance;
+use tokio_test::{assert_pending, assert_ready, task::spawn};
+
+use super::*;
+use crate::{
+    error::CloseCode,
+    framing::JsonRpc,
+    layer::{
+        fake::{self, Peer},
+        framed, shared,
+    },
+    message::Message,
+};
+
+fn correlation<R: Role>(config: Config) -> (Correlation<R, JsonRpc>, Peer, Stats) {
+    let (link, peer) = fake::link();
+    let (shared, stats) = (Shared::new(link, shared::Config::default()), Stats::default());
+    let framed = Framed::new(shared, JsonRpc::default(), framed::Config::default());
+    (Correlation::with_stats(framed, config, stats.clone()), peer, stats)
+}
+
+fn ping<R: Role<Req: From<PingRequest>>>(id: i64) -> TxJsonRpcMessage<R> {
+    JsonRpcMessage::request(PingRequest::default().into(), RequestId::Number(id))
+}
+
+fn say(peer: &Peer, message: Value) {
+    peer.send(Message::text(message.to_string()));
+}
+
+fn sent(peer: &Peer) -> Vec<Value> {
+    let json = |message| match message {
+        Message::Text(text) => serde_json::from_slice(text.as_bytes()).unwrap(),
+        other => panic!("{other:?} is no text"),
+    };
+    peer.sent().into_iter().map(json).collect()
+}
+
+/// The next item, which must be an error for a call.
+fn next_error(stack: &mut Correlation<RoleClient, JsonRpc>) -> (Option<RequestId>, ErrorData) {
+    match assert_ready!(spawn(stack.next()).poll()).unwrap().unwrap() {
+        JsonRpcMessage::Error(error) => (error.id, error.error),
+        other => panic!("{other:?} is no error"),
+    }
+}
+
+#[test]
+fn a_response_ends_its_request_once() {
+    let (mut stack, peer, stats) = correlation::<RoleClient>(Config::default());
+    stack.start_send_unpin(ping::<RoleClient>(1)).unwrap();
+    say(&peer, json!({"jsonrpc": "2.0", "id": 2, "result": {}}));
+    say(&peer, json!({"jsonrpc": "2.0", "id": "1", "result": {}}));
+    say(&peer, json!({"jsonrpc": "2.0", "id": 1, "result": {}}));
+    let item = assert_ready!(spawn(stack.next()).poll()).unwrap().unwrap();
+    assert!(matches!(item, JsonRpcMessage::Response(_)));
+    assert_pending!(spawn(stack.next()).poll());
+    assert_eq!(stats.snapshot().orphans, 2);
+    assert_eq!(stack.in_flight(), (0, 0));
+}
+
+#[test]
+fn an_id_in_flight_is_refused_and_free_again_once_answered() {
+    let (mut stack, peer, stats) = correlation::<RoleServer>(Config::default());
+    let request = json!({"jsonrpc": "2.0", "id": 1, "method": "ping"});
+    say(&peer, request.clone());
+    say(&peer, request.clone());
+    assert!(assert_ready!(spawn(stack.next()).poll()).unwrap().is_ok());
+    assert_pending!(spawn(stack.next()).poll());
+    let [refusal] = &sent(&peer)[..] else { panic!("one refusal") };
+    assert_eq!((&refusal["id"], &refusal["error"]["code"]), (&json!(1), &json!(-32600)));
+    assert_eq!(stats.snapshot().refused, 1);
+
+    let answer =
+        JsonRpcMessage::response(rmcp::model::ServerResult::empty(()), RequestId::Number(1));
+    stack.start_send_unpin(answer).unwrap();
+    say(&peer, request);
+    assert!(assert_ready!(spawn(stack.next()).poll()).unwrap().is_ok());
+}
+
+#[test]
+fn at_the_cap_requests_are_refused_and_all_else_passes() {
+    let (mut stack, peer, _) = correlation::<RoleServer>(Config::default().max_inbound(1));
+    stack.start_send_unpin(ping::<RoleServer>(9)).unwrap();
+    say(&peer, json!({"jsonrpc": "2.0", "id": 1, "method": "ping"}));
+    say(&peer, json!({"jsonrpc": "2.0", "id": 2, "method": "ping"}));
+    say(&peer, json!({"jsonrpc": "2.0", "id": 9, "result": {}}));
+    say(
+        &peer,
+        json!({"jsonrpc": "2.0", "method": "notifications/cancelled", "params": {"requestId": 1}}),
+    );
+    say(&peer, json!({"jsonrpc": "2.0", "id": 3, "method": "ping"}));
+    let mut kinds = Vec::new();
+    for _ in 0..4 {
+        kinds.push(match assert_ready!(spawn(stack.next()).poll()).unwrap().unwrap() {
+            JsonRpcMessage::Request(request) => format!("request {}", request.id),
+            JsonRpcMessage::Response(response) => format!("response {}", response.id),
+            JsonRpcMessage::Notification(_) => "cancelled".into(),
+            other => panic!("{other:?}"),
+        });
+    }
+    assert_eq!(kinds, ["request 1", "response 9", "cancelled", "request 3"]);
+    assert_pending!(spawn(stack.next()).poll());
+    let refusal = &sent(&peer)[1];
+    assert_eq!((&refusal["id"], &refusal["error"]["code"]), (&json!(2), &json!(-32000)));
+    assert_eq!(refusal["error"]["data"]["reason"], "too_many_requests");
+}
+
+#[test]
+fn who_takes_no_answers_is_served_no_further() {
+    let (link, peer) = fake::link();
+    let shared = Shared::new(link, shared::Config::default().queue_bytes(1));
+    let framed =
+        Framed::<RoleServer, _, _>::new(shared, JsonRpc::default(), framed::Config::default());
+    let mut stack = spawn(Correlation::new(framed, Config::default()));
+    peer.block(true);
+    stack.start_send_unpin(ping::<RoleServer>(9)).unwrap();
+    say(&peer, json!({"jsonrpc": "2.0", "id": 1, "method": "ping"}));
+    assert_pending!(stack.poll_next());
+    peer.block(false);
+    assert!(stack.is_woken());
+    assert!(assert_ready!(stack.poll_next()).unwrap().is_ok());
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_deadline_ends_the_call_and_tells_the_peer() {
+    let second = Duration::from_secs(1);
+    let (stack, peer, stats) = correlation::<RoleClient>(Config::default().deadline(5 * second));
+    let mut stack = spawn(stack);
+    stack.start_send_unpin(ping::<RoleClient>(1)).unwrap();
+    advance(second).await;
+    stack.start_send_unpin(ping::<RoleClient>(2)).unwrap();
+    assert_pending!(stack.poll_next());
+    say(&peer, json!({"jsonrpc": "2.0", "id": 1, "result": {}}));
+    assert!(matches!(assert_ready!(stack.poll_next()), Some(Ok(JsonRpcMessage::Response(_)))));
+    peer.sent();
+    advance(4 * second).await;
+    assert_pending!(stack.poll_next());
+    advance(second).await;
+    assert!(stack.is_woken());
+    let (id, error) = next_error(&mut stack);
+    assert_eq!((id, error.code), (Some(RequestId::Number(2)), TIMED_OUT));
+    say(&peer, json!({"jsonrpc": "2.0", "id": 2, "result": {}}));
+    assert_pending!(stack.poll_next());
+    let [cancelled] = &sent(&peer)[..] else { panic!("one notification") };
+    assert_eq!(cancelled["method"], "notifications/cancelled");
+    assert_eq!(cancelled["params"]["requestId"], 2);
+    assert_eq!(stats.snapshot().orphans, 1);
+}
+
+#[test]
+fn the_end_of_the_link_ends_every_call_and_says_what_is_known() {
+    let (mut stack, peer, _) = correlation::<RoleClient>(Config::default());
+    stack.start_send_unpin(ping::<RoleClient>(1)).unwrap();
+    stack.start_send_unpin(ping::<RoleClient>(2)).unwrap();
+    assert_pending!(spawn(stack.next()).poll());
+    peer.block(true);
+    stack.start_send_unpin(ping::<RoleClient>(3)).unwrap();
+    peer.send(Message::Close(Some(CloseCode::Restart.into())));
+    for (number, reason) in [(1, "outcome_unknown"), (2, "outcome_unknown"), (3, "not_sent")] {
+        let (id, error) = next_error(&mut stack);
+        assert_eq!((id, error.code), (Some(RequestId::Number(number)), UNAVAILABLE));
+        let data = error.data.unwrap();
+        assert_eq!((&data["reason"], &data["method"]), (&json!(reason), &json!("ping")));
+        assert_eq!(data["cause"], "closed: 1012 (service restart)");
+    }
+    assert!(assert_ready!(spawn(stack.next()).poll()).unwrap().is_err());
+    assert!(assert_ready!(spawn(stack.next()).poll()).is_none());
+    assert!(stack.start_send_unpin(ping::<RoleClient>(4)).is_err());
+}
+
+#[test]
+fn a_request_that_was_cancelled_is_no_longer_in_flight() {
+    let (mut stack, _peer, _) = correlation::<RoleClient>(Config::default());
+    stack.start_send_unpin(ping::<RoleClient>(1)).unwrap();
+    let param = CancelledNotificationParam::new(Some(RequestId::Number(1)), None);
+    let cancelled = JsonRpcMessage::notification(CancelledNotification::new(param).into());
+    stack.start_send_unpin(cancelled).unwrap();
+    assert_eq!(stack.in_flight(), (0, 0));
+}
