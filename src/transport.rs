@@ -43,7 +43,7 @@ use tracing::Span;
 use crate::{
     decode::Role,
     duplex::{BoxLink, Duplex},
-    error::Error,
+    error::{CloseReason, Error},
     event::State,
     framing::{Framing, JsonRpc},
     layer::{
@@ -270,6 +270,35 @@ impl<R: Role> WebSocketTransport<R> {
     /// choice.
     pub fn into_sink_stream(self) -> SinkStream<R> {
         SinkStream { transport: self }
+    }
+
+    /// Closes the connection as [`close`](Transport::close) does, for a reason of your own.
+    ///
+    /// # Errors
+    /// None so far: what cannot be closed in time is cut.
+    pub async fn close_with(&mut self, reason: CloseReason) -> Result<(), Error> {
+        // On a link that has ended there is nobody to tell.
+        let _ = self.shared.start_send_unpin(Message::Close(Some(reason)));
+        self.close().await
+    }
+
+    /// Whether the first message comes in time; else the connection is closed.
+    #[cfg(feature = "server")]
+    pub(crate) async fn begins_within(&mut self, time: Duration) -> bool {
+        use crate::error::CloseCode;
+
+        match timeout(time, poll_fn(|cx| self.poll_receive(cx))).await {
+            Ok(Some(first)) => {
+                self.stack.put_back(first);
+                return true;
+            }
+            Ok(None) => {}
+            Err(_) => {
+                let reason = format!("no message within {time:?}");
+                let _ = self.close_with(CloseReason::new(CloseCode::Policy, reason)).await;
+            }
+        }
+        false
     }
 
     fn poll_receive(&mut self, cx: &mut Context<'_>) -> Poll<Option<RxJsonRpcMessage<R>>> {

@@ -159,6 +159,12 @@ impl<R: Role, F: Framing<R>> Correlation<R, F> {
         (self.outbound.0.len(), self.inbound.len())
     }
 
+    /// Makes `message`, which was taken out, the next one again.
+    #[cfg(feature = "server")]
+    pub(crate) fn put_back(&mut self, message: RxJsonRpcMessage<R>) {
+        self.held = Some(message);
+    }
+
     /// What of `message` is for the service above.
     fn admit(
         &mut self,

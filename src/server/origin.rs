@@ -1,75 +1,328 @@
-//! Which web pages may connect (RFC 6454; RFC 6455, section 10.2).
+//! Which hosts are served, and which web pages may connect (RFC 6454; RFC 6455, section 10.2).
+//!
+//! A browser lets any page open a WebSocket to any host, and tells only in `Origin` whose page it
+//! is. And a page may let its own name point to the visitor's machine (DNS rebinding), which shows
+//! only in `Host`. So both are looked at.
 
 use http::{
-    HeaderMap, Uri,
-    header::{HOST, ORIGIN},
-    uri::Authority,
+    HeaderMap, HeaderValue, Uri,
+    header::{HOST, HeaderName, ORIGIN},
+    uri::{Authority, Scheme},
 };
 
-/// Whether the request comes from no web page, or from one of the very host that it asks.
-pub(super) fn allowed(headers: &HeaderMap) -> bool {
-    let mut origins = headers.get_all(ORIGIN).iter();
-    let Some(origin) = origins.next() else { return true };
-    let mut hosts = headers.get_all(HOST).iter();
-    let (Some(host), None, None) = (hosts.next(), hosts.next(), origins.next()) else {
-        return false;
-    };
-    let (Ok(origin), Ok(host)) = (origin.to_str(), host.to_str()) else { return false };
-    let (Ok(origin), Ok(host)) = (origin.parse::<Uri>(), host.parse::<Authority>()) else {
-        return false;
-    };
-    let default_port = match origin.scheme_str() {
-        Some("http") => 80,
-        Some("https") => 443,
-        _ => return false,
-    };
-    let bare = matches!(origin.path(), "" | "/") && origin.query().is_none();
-    let Some(authority) = origin.authority().filter(|_| bare) else { return false };
-    if authority.as_str().contains('@') || host.as_str().contains('@') {
-        return false;
+/// Hosts and origins that are let in.
+#[derive(Debug, Clone)]
+pub(super) struct Allowed {
+    /// `None` serves every host.
+    hosts: Option<Vec<Place>>,
+    origins: Vec<Origin>,
+    /// The first entry that could not be read.
+    invalid: Option<String>,
+}
+
+/// A host, and a port where it matters.
+#[derive(Debug, Clone, PartialEq, Eq)]
+struct Place {
+    host: String,
+    port: Option<u16>,
+}
+
+#[derive(Debug, Clone, PartialEq, Eq)]
+enum Origin {
+    /// A page without an origin of its own, such as a file.
+    Null,
+    /// The port is `None` where any will do.
+    Page { scheme: String, place: Place },
+}
+
+impl Default for Allowed {
+    fn default() -> Self {
+        let loopback = ["localhost", "127.0.0.1", "::1"];
+        let place = |host: &str| Place { host: host.to_owned(), port: None };
+        Self { hosts: Some(loopback.map(place).into()), origins: Vec::new(), invalid: None }
     }
-    let port = |authority: &Authority| authority.port_u16().unwrap_or(default_port);
-    authority.host().eq_ignore_ascii_case(host.host()) && port(authority) == port(&host)
+}
+
+impl Allowed {
+    pub(super) fn hosts<T: Into<String>>(&mut self, hosts: impl IntoIterator<Item = T>) {
+        let hosts = hosts.into_iter().filter_map(|host| {
+            let host = host.into();
+            // An IPv6 address may stand there without brackets, as in rmcp's configuration.
+            let bare = host.parse().map(|address: std::net::Ipv6Addr| format!("[{address}]"));
+            let place = Place::parse(bare.as_deref().unwrap_or(&host));
+            self.note(place, &host)
+        });
+        self.hosts = Some(hosts.collect());
+    }
+
+    pub(super) fn every_host(&mut self) {
+        self.hosts = None;
+    }
+
+    pub(super) fn origins<T: Into<String>>(&mut self, origins: impl IntoIterator<Item = T>) {
+        self.origins.clear();
+        for origin in origins {
+            let origin = origin.into();
+            let parsed = Origin::pattern(&origin);
+            let parsed = self.note(parsed, &origin);
+            self.origins.extend(parsed);
+        }
+    }
+
+    fn note<T>(&mut self, parsed: Option<T>, entry: &str) -> Option<T> {
+        if parsed.is_none() {
+            self.invalid.get_or_insert_with(|| entry.to_owned());
+        }
+        parsed
+    }
+
+    /// The configuration itself, if it can be read.
+    pub(super) fn validate(&self) -> Result<(), String> {
+        match &self.invalid {
+            Some(entry) => Err(format!("{entry:?} is neither a host nor an origin")),
+            None => Ok(()),
+        }
+    }
+
+    /// Whether a request with these headers may be upgraded, or what is to be said instead.
+    pub(super) fn check(&self, headers: &HeaderMap) -> Result<(), &'static str> {
+        let host = only(headers, HOST)?.and_then(Place::parse);
+        let served = match (&self.hosts, &host) {
+            (None, _) => true,
+            (Some(hosts), Some(host)) => hosts.iter().any(|allowed| allowed.covers(host, None)),
+            (Some(_), None) => false,
+        };
+        if !served {
+            return Err("this Host is not served here");
+        }
+        let Some(origin) = only(headers, ORIGIN)? else { return Ok(()) };
+        let Some(origin) = Origin::parse(origin) else { return Err("this Origin may not connect") };
+        let listed = self.origins.iter().any(|allowed| allowed.covers(&origin));
+        // Only a host that was checked vouches for its own pages.
+        let own = self.hosts.is_some() && host.is_some_and(|host| origin.is_of(&host));
+        if listed || own { Ok(()) } else { Err("this Origin may not connect") }
+    }
+}
+
+impl Place {
+    fn parse(authority: &str) -> Option<Self> {
+        let authority: Authority = authority.parse().ok()?;
+        let host = authority.host().trim_start_matches('[').trim_end_matches(']');
+        let plain = !authority.as_str().contains('@') && !host.is_empty();
+        let port = authority.port_u16();
+        // `host:` and `host:99999` have a port that is none.
+        let whole = port.is_some() == authority.as_str()[authority.host().len()..].contains(':');
+        (plain && whole).then(|| Self { host: host.to_ascii_lowercase(), port })
+    }
+
+    /// Whether `other` is this place; `default` is the port of an authority without one.
+    fn covers(&self, other: &Self, default: Option<u16>) -> bool {
+        self.host == other.host && (self.port.is_none() || self.port == other.port.or(default))
+    }
+}
+
+impl Origin {
+    /// An `Origin` as a browser sends it: the port is there.
+    fn parse(text: &str) -> Option<Self> {
+        if text == "null" {
+            return Some(Self::Null);
+        }
+        let uri: Uri = text.parse().ok()?;
+        let parts = uri.into_parts();
+        if parts.path_and_query.is_some_and(|path| path != "/") || text.ends_with('/') {
+            return None;
+        }
+        let scheme = parts.scheme?;
+        let default = default_port(&scheme)?;
+        let mut place = Place::parse(parts.authority?.as_str())?;
+        place.port.get_or_insert(default);
+        Some(Self::Page { scheme: scheme.to_string(), place })
+    }
+
+    /// An entry of the list: an origin, or one with `:*` for its port.
+    fn pattern(text: &str) -> Option<Self> {
+        let Some(any) = text.strip_suffix(":*") else { return Self::parse(text) };
+        match Self::parse(any)? {
+            Self::Page { scheme, place } => {
+                Some(Self::Page { scheme, place: Place { port: None, ..place } })
+            }
+            Self::Null => None,
+        }
+    }
+
+    fn covers(&self, other: &Self) -> bool {
+        match (self, other) {
+            (Self::Null, Self::Null) => true,
+            (Self::Page { scheme, place }, Self::Page { scheme: other, place: at }) => {
+                scheme == other && place.covers(at, None)
+            }
+            _ => false,
+        }
+    }
+
+    /// Whether it is a page of `host`, as it was asked.
+    fn is_of(&self, host: &Place) -> bool {
+        match self {
+            Self::Null => false,
+            Self::Page { scheme, place } => {
+                let default = if scheme == "https" { 443 } else { 80 };
+                place.host == host.host && place.port == Some(host.port.unwrap_or(default))
+            }
+        }
+    }
+}
+
+fn default_port(scheme: &Scheme) -> Option<u16> {
+    match scheme.as_str() {
+        "http" => Some(80),
+        "https" => Some(443),
+        _ => None,
+    }
+}
+
+/// The value of a header that may stand there once at most.
+fn only(headers: &HeaderMap, name: HeaderName) -> Result<Option<&str>, &'static str> {
+    let mut values = headers.get_all(&name).iter().map(HeaderValue::to_str);
+    match (values.next(), values.next()) {
+        (None, _) => Ok(None),
+        (Some(Ok(value)), None) => Ok(Some(value)),
+        _ if name == HOST => Err("this Host is not served here"),
+        _ => Err("this Origin may not connect"),
+    }
 }
 
 #[cfg(test)]
 mod tests {
-    use http::{HeaderValue, header::HeaderName};
-
     use super::*;
 
-    fn check(lines: &[(HeaderName, &'static str)]) -> bool {
+    fn check(allowed: &Allowed, host: &[&str], origin: &[&str]) -> bool {
         let mut headers = HeaderMap::new();
-        for (name, value) in lines {
-            headers.append(name, HeaderValue::from_static(value));
+        for (name, values) in [(HOST, host), (ORIGIN, origin)] {
+            for value in values {
+                headers.append(name.clone(), HeaderValue::from_str(value).unwrap());
+            }
         }
-        allowed(&headers)
+        allowed.check(&headers).is_ok()
     }
 
     #[test]
-    fn only_the_own_host_s_pages_and_programs_may_connect() {
-        for (origin, host, expected) in [
-            ("http://localhost:8080", "localhost:8080", true),
-            ("http://LOCALHOST:8080", "localhost:8080", true),
-            ("http://example.com", "example.com", true),
-            ("https://example.com", "example.com:443", true),
-            ("http://[::1]:8080", "[::1]:8080", true),
-            ("http://localhost:8081", "localhost:8080", false),
-            ("http://localhost.evil.com:8080", "localhost:8080", false),
-            ("http://evil-localhost:8080", "localhost:8080", false),
-            ("http://user@localhost:8080", "localhost:8080", false),
-            ("http://evil.com", "localhost:8080", false),
-            ("https://localhost", "localhost", true),
-            ("file://localhost", "localhost", false),
-            ("null", "localhost:8080", false),
-            ("", "localhost:8080", false),
-            ("http://localhost:8080/path", "localhost:8080", false),
+    fn by_default_only_loopback_is_served_and_only_its_own_pages_connect() {
+        for (host, origin, expected) in [
+            ("localhost:8080", "http://localhost:8080", true),
+            ("LocalHost:8080", "http://LOCALHOST:8080", true),
+            ("127.0.0.1", "http://127.0.0.1", true),
+            ("127.0.0.1", "http://127.0.0.1:80", true),
+            ("127.0.0.1:443", "https://127.0.0.1", true),
+            ("[::1]:8080", "http://[::1]:8080", true),
+            ("localhost:8080", "http://localhost:8081", false),
+            ("localhost:8080", "http://127.0.0.1:8080", false),
+            ("localhost:8080", "http://localhost.evil.com:8080", false),
+            ("localhost:8080", "http://evil-localhost:8080", false),
+            ("localhost:8080", "http://localhost@evil.com:8080", false),
+            ("localhost:8080", "http://user@localhost:8080", false),
+            ("localhost:8080", "http://evil.com", false),
+            ("localhost:8080", "file://localhost:8080", false),
+            ("localhost:8080", "null", false),
+            ("localhost:8080", "", false),
+            ("localhost:8080", "localhost:8080", false),
+            ("localhost:8080", "http://localhost:8080/", false),
+            ("localhost:8080", "http://localhost:8080/path", false),
+            ("localhost:8080", "http://localhost:8080?", false),
+            ("localhost:8080", "http://localhost:99999", false),
+            ("localhost:8080", "http://localhost:8080, http://evil.com", false),
+            ("evil.com", "http://evil.com", false),
+            ("localhost.evil.com", "http://localhost.evil.com", false),
         ] {
-            assert_eq!(check(&[(HOST, host), (ORIGIN, origin)]), expected, "{origin} {host}");
+            assert_eq!(check(&Allowed::default(), &[host], &[origin]), expected, "{host} {origin}");
         }
-        assert!(check(&[(HOST, "localhost")]));
-        assert!(!check(&[(ORIGIN, "http://localhost")]));
-        let twice = [(HOST, "a"), (ORIGIN, "http://a"), (ORIGIN, "http://b")];
-        assert!(!check(&twice));
+    }
+
+    #[test]
+    fn a_program_sends_no_origin_and_its_host_counts_all_the_same() {
+        for (host, expected) in [
+            ("localhost", true),
+            ("localhost:1", true),
+            ("127.0.0.1:65535", true),
+            ("[::1]", true),
+            ("::1", false),
+            ("localhost.", false),
+            ("127.0.0.1.nip.io", false),
+            ("192.168.0.1", false),
+            ("0.0.0.0", false),
+            ("user@localhost", false),
+            ("localhost:", false),
+            ("localhost:99999", false),
+            ("", false),
+        ] {
+            assert_eq!(check(&Allowed::default(), &[host], &[]), expected, "{host}");
+        }
+        assert!(!check(&Allowed::default(), &[], &[]));
+        assert!(!check(&Allowed::default(), &["localhost", "localhost"], &[]));
+        let twice = ["http://localhost", "http://localhost"];
+        assert!(!check(&Allowed::default(), &["localhost"], &twice));
+    }
+
+    #[test]
+    fn hosts_are_allowed_with_a_port_or_with_any() {
+        let mut allowed = Allowed::default();
+        allowed.hosts(["Example.com", "other.com:8443", "::1"]);
+        allowed.validate().unwrap();
+        for (host, expected) in [
+            ("example.com", true),
+            ("example.com:444", true),
+            ("other.com:8443", true),
+            ("other.com", false),
+            ("other.com:444", false),
+            ("[::1]:80", true),
+            ("sub.example.com", false),
+            ("localhost", false),
+        ] {
+            assert_eq!(check(&allowed, &[host], &[]), expected, "{host}");
+        }
+        assert!(check(&allowed, &["example.com"], &["https://example.com"]));
+        assert!(check(&allowed, &["example.com"], &["http://example.com"]));
+    }
+
+    #[test]
+    fn origins_are_allowed_by_scheme_host_and_port() {
+        let mut allowed = Allowed::default();
+        allowed.origins(["https://app.example.com", "http://localhost:*", "null"]);
+        allowed.validate().unwrap();
+        for (origin, expected) in [
+            ("https://app.example.com", true),
+            ("https://app.example.com:443", true),
+            ("https://app.example.com:444", false),
+            ("http://app.example.com", false),
+            ("http://localhost:3000", true),
+            ("https://localhost:3000", false),
+            ("null", true),
+        ] {
+            assert_eq!(check(&allowed, &["127.0.0.1"], &[origin]), expected, "{origin}");
+        }
+    }
+
+    #[test]
+    fn where_every_host_is_served_none_vouches_for_its_pages() {
+        let mut allowed = Allowed::default();
+        allowed.every_host();
+        assert!(check(&allowed, &["anything.example"], &[]));
+        assert!(check(&allowed, &[], &[]));
+        assert!(!check(&allowed, &["evil.com"], &["http://evil.com"]));
+        allowed.origins(["http://good.com"]);
+        assert!(check(&allowed, &["evil.com"], &["http://good.com"]));
+    }
+
+    #[test]
+    fn what_cannot_be_read_is_said() {
+        for entry in
+            ["", "a b", "http://", "app.example.com", "https://a/path", "ftp://a", "null:*"]
+        {
+            let mut allowed = Allowed::default();
+            allowed.origins([entry]);
+            assert!(allowed.validate().is_err(), "{entry}");
+        }
+        let mut allowed = Allowed::default();
+        allowed.hosts(["http://a"]);
+        assert!(allowed.validate().is_err());
     }
 }

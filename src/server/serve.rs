@@ -10,7 +10,7 @@ use std::{
     time::Duration,
 };
 
-use rmcp::ServiceExt;
+use rmcp::{ServiceExt, transport::Transport as _};
 use tokio::{
     net::{TcpListener, TcpStream, ToSocketAddrs},
     task::{JoinHandle, JoinSet},
@@ -18,10 +18,9 @@ use tokio::{
 use tokio_util::sync::{CancellationToken, DropGuard};
 use tracing::Instrument;
 
-use super::service;
+use super::service::Gate;
 use crate::{
     decode::Role,
-    error::HandshakeError,
     framing::{Framing, JsonRpc},
     transport::{self, WebSocketTransport},
 };
@@ -49,8 +48,7 @@ where
     Serve {
         addr,
         factory,
-        path: "/mcp".into(),
-        handshake_timeout: Duration::from_secs(10),
+        gate: Gate::new(Some("/mcp".into())),
         config: transport::Config::default(),
         framing: Arc::new(|| Box::new(JsonRpc::default())),
     }
@@ -61,8 +59,7 @@ where
 pub struct Serve<R: Role, A, F> {
     addr: A,
     factory: F,
-    path: Arc<str>,
-    handshake_timeout: Duration,
+    gate: Gate,
     config: transport::Config,
     framing: NewFraming<R>,
 }
@@ -73,13 +70,40 @@ type NewFraming<R> = Arc<dyn Fn() -> Box<dyn Framing<R>> + Send + Sync>;
 impl<R: Role, A, F> Serve<R, A, F> {
     /// The path that is upgraded: `/mcp`. Every other one is 404.
     pub fn path(mut self, path: impl Into<Arc<str>>) -> Self {
-        self.path = path.into();
+        self.gate.path = Some(path.into());
         self
     }
 
-    /// How long a client may take for its opening handshake: 10 s.
+    /// How long a client may take for its opening handshake, and then for its first message: 10 s
+    /// each.
     pub fn handshake_timeout(mut self, timeout: Duration) -> Self {
-        self.handshake_timeout = timeout;
+        self.gate.timeout = timeout;
+        self
+    }
+
+    /// The hosts that may be asked for, each with a port or for any: by default the names of the
+    /// loopback interface, `localhost`, `127.0.0.1` and `::1`. Any other `Host` is 403, since a web
+    /// page can let a name of its own point here (DNS rebinding).
+    pub fn allowed_hosts<T: Into<String>>(mut self, hosts: impl IntoIterator<Item = T>) -> Self {
+        self.gate.allowed.hosts(hosts);
+        self
+    }
+
+    /// Serves every `Host`, as behind a proxy that has checked it. Web pages must then be listed in
+    /// [`allowed_origins`](Self::allowed_origins), even the server's own.
+    pub fn disable_allowed_hosts(mut self) -> Self {
+        self.gate.allowed.every_host();
+        self
+    }
+
+    /// The origins whose web pages may connect, besides those of the allowed hosts themselves: scheme,
+    /// host, and a port where it is not the scheme's own, `:*` for any; or `null`. By default none.
+    /// Programs send no `Origin` and are not concerned.
+    pub fn allowed_origins<T: Into<String>>(
+        mut self,
+        origins: impl IntoIterator<Item = T>,
+    ) -> Self {
+        self.gate.allowed.origins(origins);
         self
     }
 
@@ -109,12 +133,13 @@ where
 
     fn into_future(self) -> Self::IntoFuture {
         Box::pin(async move {
-            let Self { addr, factory, path, handshake_timeout, config, framing } = self;
+            let Self { addr, factory, gate, config, framing } = self;
+            let invalid = |entry| io::Error::new(io::ErrorKind::InvalidInput, entry);
+            gate.allowed.validate().map_err(invalid)?;
             let listener = TcpListener::bind(addr).await?;
             let local_addr = listener.local_addr()?;
             let stop = CancellationToken::new();
-            let shop =
-                Shop { factory, path, handshake_timeout, config, framing, stop: stop.clone() };
+            let shop = Shop { factory, gate, config, framing, stop: stop.clone() };
             let task = tokio::spawn(Arc::new(shop).listen::<S>(listener));
             Ok(Server { local_addr, stop: stop.drop_guard(), task })
         })
@@ -125,7 +150,7 @@ impl<R: Role, A: fmt::Debug, F> fmt::Debug for Serve<R, A, F> {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         f.debug_struct("Serve")
             .field("addr", &self.addr)
-            .field("path", &self.path)
+            .field("gate", &self.gate)
             .finish_non_exhaustive()
     }
 }
@@ -156,8 +181,7 @@ impl Server {
 /// What every connection shares.
 struct Shop<R: Role, F> {
     factory: F,
-    path: Arc<str>,
-    handshake_timeout: Duration,
+    gate: Gate,
     config: transport::Config,
     framing: NewFraming<R>,
     stop: CancellationToken,
@@ -202,14 +226,11 @@ where
         F: Fn() -> S,
         S: ServiceExt<R>,
     {
-        let upgrade = service::upgrade(stream, Some(self.path.clone()), self.handshake_timeout);
         let upgraded = tokio::select! {
-            upgraded = tokio::time::timeout(self.handshake_timeout, upgrade) => {
-                upgraded.unwrap_or(Err(HandshakeError::TimedOut(self.handshake_timeout)))
-            }
+            upgraded = self.gate.open(stream) => upgraded,
             () = self.stop.cancelled() => return,
         };
-        let transport = match upgraded {
+        let mut transport = match upgraded {
             Ok(upgraded) => {
                 let builder = WebSocketTransport::builder().config(self.config.clone());
                 let builder = builder.framing((self.framing)()).span(tracing::Span::current());
@@ -217,6 +238,17 @@ where
             }
             Err(error) => return tracing::debug!(%error, "no upgrade"),
         };
+        // An MCP client speaks first. One that does not takes up a place for nothing.
+        if !R::IS_CLIENT {
+            let begun = tokio::select! {
+                begun = transport.begins_within(self.gate.timeout) => begun,
+                () = self.stop.cancelled() => false,
+            };
+            if !begun {
+                tracing::debug!("no first message");
+                return drop(transport.close().await);
+            }
+        }
         let service = (self.factory)();
         match service.serve_with_ct(transport, self.stop.child_token()).await {
             Ok(running) => drop(running.waiting().await),

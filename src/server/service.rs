@@ -20,7 +20,7 @@ use http_body_util::Full;
 use hyper::{server::conn::http1, service::service_fn, upgrade::OnUpgrade};
 use hyper_util::rt::{TokioIo, TokioTimer};
 
-use super::origin;
+use super::origin::Allowed;
 use crate::{
     decode::Role,
     error::HandshakeError,
@@ -44,17 +44,34 @@ impl<S: Io> Upgraded<S> {
     }
 }
 
-/// Answers requests on `stream` until one is granted the upgrade. Each request's head must be whole
-/// within `head_timeout`. With a `path`, every other path is 404.
-pub(super) async fn upgrade<S: Io>(
-    stream: S,
-    path: Option<Arc<str>>,
-    head_timeout: Duration,
-) -> Result<Upgraded<S>, HandshakeError> {
+/// Who is let in, and how fast they must be.
+#[derive(Debug)]
+pub(super) struct Gate {
+    pub(super) allowed: Allowed,
+    /// With a path, every other one is 404.
+    pub(super) path: Option<Arc<str>>,
+    /// For the whole handshake.
+    pub(super) timeout: Duration,
+}
+
+impl Gate {
+    pub(super) fn new(path: Option<Arc<str>>) -> Self {
+        Self { allowed: Allowed::default(), path, timeout: Duration::from_secs(10) }
+    }
+
+    /// The server's opening handshake on `stream`, in time.
+    pub(super) async fn open<S: Io>(&self, stream: S) -> Result<Upgraded<S>, HandshakeError> {
+        let upgraded = tokio::time::timeout(self.timeout, upgrade(stream, self)).await;
+        upgraded.unwrap_or(Err(HandshakeError::TimedOut(self.timeout)))
+    }
+}
+
+/// Answers requests on `stream` until one is granted the upgrade.
+async fn upgrade<S: Io>(stream: S, gate: &Gate) -> Result<Upgraded<S>, HandshakeError> {
     set_nodelay(&stream);
     let granted: Mutex<Option<(OnUpgrade, Option<String>)>> = Mutex::new(None);
     let answer = service_fn(async |mut request: Request<_>| {
-        Ok::<_, Infallible>(match grant(&request, path.as_deref()) {
+        Ok::<_, Infallible>(match grant(&request, gate) {
             Ok((response, subprotocol)) => {
                 let upgrade = hyper::upgrade::on(&mut request);
                 *granted.lock().unwrap_or_else(PoisonError::into_inner) =
@@ -66,7 +83,7 @@ pub(super) async fn upgrade<S: Io>(
     });
     http1::Builder::new()
         .timer(TokioTimer::new())
-        .header_read_timeout(head_timeout)
+        .header_read_timeout(gate.timeout)
         .serve_connection(TokioIo::new(stream), answer)
         .with_upgrades()
         .await
@@ -86,12 +103,9 @@ pub(super) async fn upgrade<S: Io>(
 type Answer = Response<Full<Bytes>>;
 
 /// The 101 that grants an upgrade, with the subprotocol chosen, or the refusal.
-fn grant<B>(
-    request: &Request<B>,
-    path: Option<&str>,
-) -> Result<(Answer, Option<String>), Box<Answer>> {
+fn grant<B>(request: &Request<B>, gate: &Gate) -> Result<(Answer, Option<String>), Box<Answer>> {
     let headers = request.headers();
-    if path.is_some_and(|path| path != request.uri().path()) {
+    if gate.path.as_deref().is_some_and(|path| path != request.uri().path()) {
         return Err(refuse(StatusCode::NOT_FOUND, "Not Found", &[]));
     }
     if request.method() != Method::GET {
@@ -113,17 +127,11 @@ fn grant<B>(
         ));
     }
     let key = only(headers, SEC_WEBSOCKET_KEY).map(HeaderValue::as_bytes).unwrap_or_default();
-    if STANDARD.decode(key).is_ok_and(|key| key.len() == 16) {
-        if !origin::allowed(headers) {
-            return Err(refuse(StatusCode::FORBIDDEN, "this Origin may not connect", &[]));
-        }
-    } else {
-        return Err(refuse(
-            StatusCode::BAD_REQUEST,
-            "Sec-WebSocket-Key is not 16 bytes in base64",
-            &[],
-        ));
+    if !STANDARD.decode(key).is_ok_and(|key| key.len() == 16) {
+        let what = "Sec-WebSocket-Key is not 16 bytes in base64";
+        return Err(refuse(StatusCode::BAD_REQUEST, what, &[]));
     }
+    gate.allowed.check(headers).map_err(|what| refuse(StatusCode::FORBIDDEN, what, &[]))?;
     let subprotocol = choose(headers);
     let mut response = Response::new(Full::default());
     *response.status_mut() = StatusCode::SWITCHING_PROTOCOLS;
