@@ -276,12 +276,16 @@ impl<R: Role, F: Framing<R>> Stream for Correlation<R, F> {
         if let Some(ending) = &mut this.ending {
             return Poll::Ready(ending.next::<R>());
         }
+        // Before anything is read: a peer that never stops talking would put it off for ever.
+        if let Poll::Ready(overdue) = this.poll_overdue(cx) {
+            return Poll::Ready(Some(Ok(overdue)));
+        }
         let end = loop {
             if this.held.is_some() {
                 match Pin::new(&mut this.framed).poll_ready(cx) {
                     Poll::Ready(Ok(())) => return Poll::Ready(this.held.take().map(Ok)),
                     Poll::Ready(Err(error)) => break Some(error),
-                    Poll::Pending => return this.poll_overdue(cx).map(|message| Some(Ok(message))),
+                    Poll::Pending => return Poll::Pending,
                 }
             }
             match Pin::new(&mut this.framed).poll_decode(cx, &this.outbound) {
@@ -293,7 +297,7 @@ impl<R: Role, F: Framing<R>> Stream for Correlation<R, F> {
                 },
                 Poll::Ready(Some(Err(error))) => break Some(error),
                 Poll::Ready(None) => break None,
-                Poll::Pending => return this.poll_overdue(cx).map(|message| Some(Ok(message))),
+                Poll::Pending => return Poll::Pending,
             }
         };
         Poll::Ready(this.end(end).next::<R>())
@@ -506,6 +510,24 @@ mod tests {
         assert_eq!(cancelled["method"], "notifications/cancelled");
         assert_eq!(cancelled["params"]["requestId"], 2);
         assert_eq!(stats.snapshot().orphans, 1);
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn a_deadline_passes_while_the_peer_goes_on_talking() {
+        let second = Duration::from_secs(1);
+        let (stack, peer, _) = correlation::<RoleClient>(Config::default().deadline(5 * second));
+        let mut stack = spawn(stack);
+        stack.start_send_unpin(ping::<RoleClient>(1)).unwrap();
+        let chatter = json!({"jsonrpc": "2.0", "method": "notifications/tools/list_changed"});
+        for _ in 0..5 {
+            say(&peer, chatter.clone());
+            let item = assert_ready!(stack.poll_next());
+            assert!(matches!(item, Some(Ok(JsonRpcMessage::Notification(_)))), "{item:?}");
+            advance(second).await;
+        }
+        say(&peer, chatter);
+        let (id, error) = next_error(&mut stack);
+        assert_eq!((id, error.code), (Some(RequestId::Number(1)), TIMED_OUT));
     }
 
     #[test]
