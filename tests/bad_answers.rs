@@ -54,6 +54,7 @@ async fn an_answer_that_cannot_be_read_ends_its_call() {
                 "an error with a large code",
                 r#"{"jsonrpc":"2.0","id":ID,"error":{"code":99999999999,"message":"m"}}"#,
             ),
+            ("neither a result nor an error", r#"{"jsonrpc":"2.0","id":ID}"#),
             ("a result null", r#"{"jsonrpc":"2.0","id":ID,"result":null}"#),
             (
                 "a result twice",

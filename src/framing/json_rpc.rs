@@ -4,7 +4,7 @@ use rmcp::service::{RxJsonRpcMessage, TxJsonRpcMessage};
 
 use super::{Framing, Unreadable};
 use crate::{
-    decode::{self, Calls, Role},
+    decode::{self, Calls, Malformed, MalformedKind, Role},
     encode,
     error::{CloseCode, CloseReason, MessageError},
     message::{Message, Text},
@@ -63,6 +63,14 @@ impl<R: Role> Framing<R> for JsonRpc {
             }
             _ => return Ok(None),
         };
-        decoded.map(Some).map_err(Unreadable::from)
+        decoded.map(Some).map_err(|malformed| match malformed {
+            // What has the id of a request in flight and no method can only be meant as its answer.
+            Malformed { kind: MalformedKind::Other, id: Some(id), error }
+                if calls.method(&id).is_some() =>
+            {
+                Unreadable::Response { id: Some(id), error }
+            }
+            other => other.into(),
+        })
     }
 }

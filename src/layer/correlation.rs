@@ -282,12 +282,16 @@ impl<R: Role, F: Framing<R>> Stream for Correlation<R, F> {
         if let Some(ending) = &mut this.ending {
             return Poll::Ready(ending.next::<R>());
         }
+        // Before anything is read: a peer that never stops talking would put it off for ever.
+        if let Poll::Ready(overdue) = this.poll_overdue(cx) {
+            return Poll::Ready(Some(Ok(overdue)));
+        }
         let end = loop {
             if this.held.is_some() {
                 match Pin::new(&mut this.framed).poll_ready(cx) {
                     Poll::Ready(Ok(())) => return Poll::Ready(this.held.take().map(Ok)),
                     Poll::Ready(Err(error)) => break Some(error),
-                    Poll::Pending => return this.poll_overdue(cx).map(|message| Some(Ok(message))),
+                    Poll::Pending => return Poll::Pending,
                 }
             }
             match Pin::new(&mut this.framed).poll_decode(cx, &this.outbound) {
@@ -299,7 +303,7 @@ impl<R: Role, F: Framing<R>> Stream for Correlation<R, F> {
                 },
                 Poll::Ready(Some(Err(error))) => break Some(error),
                 Poll::Ready(None) => break None,
-                Poll::Pending => return this.poll_overdue(cx).map(|message| Some(Ok(message))),
+                Poll::Pending => return Poll::Pending,
             }
         };
         Poll::Ready(this.end(end).next::<R>())

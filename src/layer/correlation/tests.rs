@@ -149,6 +149,24 @@ async fn a_deadline_ends_the_call_and_tells_the_peer() {
     assert_eq!(stats.snapshot().orphans, 1);
 }
 
+#[tokio::test(start_paused = true)]
+async fn a_deadline_passes_while_the_peer_goes_on_talking() {
+    let second = Duration::from_secs(1);
+    let (stack, peer, _) = correlation::<RoleClient>(Config::default().deadline(5 * second));
+    let mut stack = spawn(stack);
+    stack.start_send_unpin(ping::<RoleClient>(1)).unwrap();
+    let chatter = json!({"jsonrpc": "2.0", "method": "notifications/tools/list_changed"});
+    for _ in 0..5 {
+        say(&peer, chatter.clone());
+        let item = assert_ready!(stack.poll_next());
+        assert!(matches!(item, Some(Ok(JsonRpcMessage::Notification(_)))), "{item:?}");
+        advance(second).await;
+    }
+    say(&peer, chatter);
+    let (id, error) = next_error(&mut stack);
+    assert_eq!((id, error.code), (Some(RequestId::Number(1)), TIMED_OUT));
+}
+
 #[test]
 fn the_end_of_the_link_ends_every_call_and_says_what_is_known() {
     let (mut stack, peer, _) = correlation::<RoleClient>(Config::default());
