@@ -14,7 +14,12 @@ use common::{
     raw::{Head, KEY, initialize, upgrade_request},
     within,
 };
-use mcp_ws_transport::{Error, accept, error::HandshakeError, serve, server::Server};
+use mcp_ws_transport::{
+    Error, accept,
+    error::HandshakeError,
+    serve,
+    server::{Config, Server},
+};
 use rmcp::{RoleServer, transport::Transport};
 use serde_json::json;
 use tokio::{
@@ -24,7 +29,7 @@ use tokio::{
 
 async fn server() -> (Server, SocketAddr) {
     let server = serve("127.0.0.1:0", Tools::default)
-        .handshake_timeout(Duration::from_millis(500))
+        .config(Config::default().handshake_timeout(Duration::from_millis(500)))
         .await
         .unwrap();
     let address = server.local_addr();
@@ -341,7 +346,8 @@ async fn accept_reports_who_does_not_upgrade() {
             raw.write(bytes).await;
             let raw = keep.then_some(raw);
             let (stream, _) = listener.accept().await.unwrap();
-            let accepting = accept::<RoleServer, _>(stream).handshake_timeout(timeout);
+            let accepting = accept::<RoleServer, _>(stream)
+                .config(Config::default().handshake_timeout(timeout));
             let accepted = within(Duration::from_secs(2), accepting.into_future()).await;
             drop(raw);
             match accepted {
@@ -376,7 +382,8 @@ async fn accept_does_not_let_a_client_ask_for_ever() {
     limit(async {
         let (near, far) = common::pair().await;
         let timeout = Duration::from_millis(500);
-        let accepting = accept::<RoleServer, _>(far).handshake_timeout(timeout);
+        let accepting =
+            accept::<RoleServer, _>(far).config(Config::default().handshake_timeout(timeout));
         let accepting = tokio::spawn(accepting.into_future());
         let mut raw = Raw::over(near, true);
         let start = Instant::now();

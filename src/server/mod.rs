@@ -1,15 +1,18 @@
-//! Accepting: [`serve`] on an address, and [`accept`] on one stream of your own.
+//! Accepting: [`serve`] on an address, [`WebSocketService`] in a server that you have, and [`accept`]
+//! on one stream of your own.
 //!
 //! # What is safe by default
 //!
-//! Both serve only the hosts of the loopback interface, and only their own web pages, and refuse
+//! All serve only the hosts of the loopback interface, and only their own web pages, and refuse
 //! everything else with 403 before the upgrade: else any web page could use the servers on its
-//! visitor's machine. [`Serve::allowed_hosts`] and [`Serve::allowed_origins`] change that.
+//! visitor's machine. [`Config::allowed_hosts`] and [`Config::allowed_origins`] change that.
 //!
 //! What is not covered: nothing here authenticates anyone. A program sends no `Origin`, and is let in
 //! when it knows the address: bind to loopback, or put a proxy in front that authenticates. Neither is
 //! the number of connections bounded, nor is there TLS on this side.
 
+mod config;
+mod handshake;
 mod origin;
 mod serve;
 mod service;
@@ -17,18 +20,19 @@ mod service;
 use std::{
     future::{Future, IntoFuture},
     pin::Pin,
-    time::Duration,
 };
 
 use tokio::io::{AsyncRead, AsyncWrite};
 
-pub use self::serve::{Serve, Server, serve};
-use self::service::Gate;
+pub use self::{
+    config::Config,
+    serve::{Serve, Server, serve},
+    service::{Body, WebSocketService},
+};
 use crate::{
     decode::Role,
     error::{Error, HandshakeError},
-    framing::Framing,
-    transport::{self, Builder, WebSocketTransport},
+    transport::WebSocketTransport,
 };
 
 /// Performs the server's opening handshake on `stream`, which a client has just opened. Await the
@@ -48,7 +52,7 @@ where
     R: Role,
     S: AsyncRead + AsyncWrite + Unpin + Send + 'static,
 {
-    Accept { stream, gate: Gate::new(None), builder: WebSocketTransport::builder() }
+    Accept { stream, config: Config::default() }
 }
 
 /// A handshake to be performed; see [`accept`].
@@ -60,52 +64,13 @@ where
 #[must_use = "nothing is accepted until this is awaited"]
 pub struct Accept<R: Role, S> {
     stream: S,
-    gate: Gate,
-    builder: Builder<R>,
+    config: Config<R>,
 }
 
 impl<R: Role, S> Accept<R, S> {
-    /// How long the client may take for its handshake: 10 s.
-    pub fn handshake_timeout(mut self, timeout: Duration) -> Self {
-        self.gate.timeout = timeout;
-        self
-    }
-
-    /// The hosts that may be asked for, each with a port or for any: by default the names of the
-    /// loopback interface, `localhost`, `127.0.0.1` and `::1`. Any other `Host` is 403, since a web
-    /// page can let a name of its own point here (DNS rebinding).
-    pub fn allowed_hosts<T: Into<String>>(mut self, hosts: impl IntoIterator<Item = T>) -> Self {
-        self.gate.allowed.hosts(hosts);
-        self
-    }
-
-    /// Serves every `Host`, as behind a proxy that has checked it. Web pages must then be listed in
-    /// [`allowed_origins`](Self::allowed_origins), even the server's own.
-    pub fn disable_allowed_hosts(mut self) -> Self {
-        self.gate.allowed.every_host();
-        self
-    }
-
-    /// The origins whose web pages may connect, besides those of the allowed hosts themselves: scheme,
-    /// host, and a port where it is not the scheme's own, `:*` for any; or `null`. By default none.
-    /// Programs send no `Origin` and are not concerned.
-    pub fn allowed_origins<T: Into<String>>(
-        mut self,
-        origins: impl IntoIterator<Item = T>,
-    ) -> Self {
-        self.gate.allowed.origins(origins);
-        self
-    }
-
-    /// The settings of the connection's layers.
-    pub fn config(mut self, config: transport::Config) -> Self {
-        self.builder = self.builder.config(config);
-        self
-    }
-
-    /// The form of the messages, in place of JSON-RPC itself.
-    pub fn framing(mut self, framing: impl Framing<R> + 'static) -> Self {
-        self.builder = self.builder.framing(framing);
+    /// Who may connect, how fast they must be, and what the connection is made of.
+    pub fn config(mut self, config: Config<R>) -> Self {
+        self.config = config;
         self
     }
 }
@@ -119,11 +84,15 @@ where
     type IntoFuture = Pin<Box<dyn Future<Output = Self::Output> + Send>>;
 
     fn into_future(self) -> Self::IntoFuture {
-        let Self { stream, gate, builder } = self;
+        let Self { stream, config } = self;
         let span = tracing::info_span!("websocket", side = "server");
         Box::pin(async move {
-            gate.allowed.validate().map_err(HandshakeError::Invalid)?;
-            Ok(gate.open(stream).await?.transport(builder.span(span)))
+            config.allowed.validate().map_err(HandshakeError::Invalid)?;
+            let accepting = handshake::accept(stream, &config.allowed, config.timeout);
+            match tokio::time::timeout(config.timeout, accepting).await {
+                Ok(upgraded) => Ok(upgraded?.transport(config.builder().span(span))),
+                Err(_) => Err(HandshakeError::TimedOut(config.timeout).into()),
+            }
         })
     }
 }

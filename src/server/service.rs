@@ -1,177 +1,211 @@
-//! The server's opening handshake (RFC 6455, section 4.2), by hyper.
+//! [`WebSocketService`]: MCP over WebSockets as a tower service, for axum and everything else that
+//! speaks hyper.
 
 use std::{
     convert::Infallible,
-    io,
-    sync::{Arc, Mutex, PoisonError},
-    time::Duration,
+    fmt, future, io,
+    pin::Pin,
+    sync::Arc,
+    task::{Context, Poll},
 };
 
-use base64::{Engine as _, engine::general_purpose::STANDARD};
 use bytes::Bytes;
-use http::{
-    HeaderMap, HeaderValue, Method, Request, Response, StatusCode, Version,
-    header::{
-        ALLOW, CONNECTION, HeaderName, SEC_WEBSOCKET_ACCEPT, SEC_WEBSOCKET_KEY,
-        SEC_WEBSOCKET_PROTOCOL, SEC_WEBSOCKET_VERSION, UPGRADE,
-    },
-};
+use http::{Request, Response, StatusCode};
+use http_body::{Frame, SizeHint};
 use http_body_util::Full;
-use hyper::{server::conn::http1, service::service_fn, upgrade::OnUpgrade};
-use hyper_util::rt::{TokioIo, TokioTimer};
+use hyper::upgrade::OnUpgrade;
+use rmcp::{RoleServer, ServiceExt, transport::Transport as _};
+use tokio_util::task::TaskTracker;
+use tower_service::Service;
+use tracing::Instrument;
 
-use super::origin::Allowed;
-use crate::{
-    decode::Role,
-    error::HandshakeError,
-    layer::socket::Side,
-    transport::{Builder, WebSocketTransport},
-    upgrade::{Io, SUBPROTOCOL, accept_key, elements, is_websocket, reclaim, set_nodelay},
+use super::{
+    Config,
+    handshake::{self, Granted, refuse},
 };
+use crate::decode::Role;
 
-/// A connection whose upgrade was granted.
-pub(super) struct Upgraded<S> {
-    stream: S,
-    leftover: Bytes,
-    subprotocol: Option<String>,
+/// Upgrades requests and runs a service of its own for each connection.
+///
+/// It has the shape of rmcp's `StreamableHttpService`: made from a factory and a configuration,
+/// `Clone`, and mounted on a path. Whoever serves it must allow upgrades, as axum's `serve` does, and
+/// set deadlines for the request's head, which axum's `serve` does not.
+///
+/// | request | answer |
+/// |---|---|
+/// | not `GET` | 405 |
+/// | no upgrade to WebSocket, not HTTP/1.1, or another version than 13 | 426 |
+/// | `Sec-WebSocket-Key` missing, doubled or malformed | 400 |
+/// | `Host` or `Origin` not allowed | 403 |
+/// | the token of [`Config::cancellation_token`] is cancelled | 503 |
+///
+/// ```no_run
+/// # #[derive(Clone, Default)] struct Calculator;
+/// # impl rmcp::ServerHandler for Calculator {}
+/// # async fn example() -> std::io::Result<()> {
+/// use mcp_ws_transport::server::{Config, WebSocketService};
+///
+/// let mcp = WebSocketService::new(|| Ok(Calculator::default()), Config::default())?;
+/// let app = axum::Router::new().route_service("/mcp", mcp);
+/// axum::serve(tokio::net::TcpListener::bind("127.0.0.1:8080").await?, app).await
+/// # }
+/// ```
+pub struct WebSocketService<S, R: Role = RoleServer> {
+    shop: Arc<Shop<S, R>>,
 }
 
-impl<S: Io> Upgraded<S> {
-    /// What `builder` makes over it.
-    pub(super) fn transport<R: Role>(self, builder: Builder<R>) -> WebSocketTransport<R> {
-        let builder = builder.subprotocol(self.subprotocol);
-        builder.over_stream(self.stream, self.leftover, Side::Server)
+/// What every connection shares.
+struct Shop<S, R: Role> {
+    factory: Box<dyn Fn() -> io::Result<S> + Send + Sync>,
+    config: Config<R>,
+    sessions: TaskTracker,
+}
+
+impl<S, R> WebSocketService<S, R>
+where
+    S: ServiceExt<R>,
+    R: Role<InitializeError: fmt::Display + Send>,
+{
+    /// Runs what `factory` makes, once for each connection.
+    ///
+    /// # Errors
+    /// [`io::ErrorKind::InvalidInput`] when an allowed host or origin in `config` cannot be read.
+    pub fn new(
+        factory: impl Fn() -> io::Result<S> + Send + Sync + 'static,
+        config: Config<R>,
+    ) -> io::Result<Self> {
+        let invalid = |entry| io::Error::new(io::ErrorKind::InvalidInput, entry);
+        config.allowed.validate().map_err(invalid)?;
+        let factory = Box::new(factory);
+        let sessions = TaskTracker::new();
+        Ok(Self { shop: Arc::new(Shop { factory, config, sessions }) })
+    }
+
+    /// Resolves when the token of [`Config::cancellation_token`] is cancelled and every connection
+    /// has ended.
+    pub async fn closed(&self) {
+        self.shop.config.stop.cancelled().await;
+        self.shop.sessions.close();
+        self.shop.sessions.wait().await;
+    }
+
+    pub(super) fn config(&self) -> &Config<R> {
+        &self.shop.config
+    }
+
+    /// The answer to `request`. Where that is 101, a task waits for the upgrade.
+    pub(super) fn answer<B>(&self, mut request: Request<B>) -> handshake::Answer {
+        let shop = &self.shop;
+        let granted = match handshake::grant(&request, &shop.config.allowed) {
+            Ok(granted) => granted,
+            Err(refusal) => return *refusal,
+        };
+        if shop.config.stop.is_cancelled() {
+            return *refuse(StatusCode::SERVICE_UNAVAILABLE, "the server is stopping", &[]);
+        }
+        if request.extensions().get::<OnUpgrade>().is_none() {
+            return *refuse(StatusCode::NOT_IMPLEMENTED, "upgrades are not possible here", &[]);
+        }
+        let Granted { response, subprotocol } = granted;
+        let upgrade = hyper::upgrade::on(&mut request);
+        let span = tracing::Span::current();
+        shop.sessions.spawn(shop.clone().attend(upgrade, subprotocol).instrument(span));
+        response
     }
 }
 
-/// Who is let in, and how fast they must be.
-#[derive(Debug)]
-pub(super) struct Gate {
-    pub(super) allowed: Allowed,
-    /// With a path, every other one is 404.
-    pub(super) path: Option<Arc<str>>,
-    /// For the whole handshake.
-    pub(super) timeout: Duration,
-}
-
-impl Gate {
-    pub(super) fn new(path: Option<Arc<str>>) -> Self {
-        Self { allowed: Allowed::default(), path, timeout: Duration::from_secs(10) }
-    }
-
-    /// The server's opening handshake on `stream`, in time.
-    pub(super) async fn open<S: Io>(&self, stream: S) -> Result<Upgraded<S>, HandshakeError> {
-        let upgraded = tokio::time::timeout(self.timeout, upgrade(stream, self)).await;
-        upgraded.unwrap_or(Err(HandshakeError::TimedOut(self.timeout)))
-    }
-}
-
-/// Answers requests on `stream` until one is granted the upgrade.
-async fn upgrade<S: Io>(stream: S, gate: &Gate) -> Result<Upgraded<S>, HandshakeError> {
-    set_nodelay(&stream);
-    let granted: Mutex<Option<(OnUpgrade, Option<String>)>> = Mutex::new(None);
-    let answer = service_fn(async |mut request: Request<_>| {
-        Ok::<_, Infallible>(match grant(&request, gate) {
-            Ok((response, subprotocol)) => {
-                let upgrade = hyper::upgrade::on(&mut request);
-                *granted.lock().unwrap_or_else(PoisonError::into_inner) =
-                    Some((upgrade, subprotocol));
-                response
+impl<S, R> Shop<S, R>
+where
+    S: ServiceExt<R>,
+    R: Role<InitializeError: fmt::Display + Send>,
+{
+    /// One connection, from the upgrade to the end of its service.
+    async fn attend(self: Arc<Self>, upgrade: OnUpgrade, subprotocol: Option<String>) {
+        let Config { timeout, stop, .. } = &self.config;
+        let upgraded = match tokio::time::timeout(*timeout, upgrade).await {
+            Ok(Ok(upgraded)) => upgraded,
+            Ok(Err(error)) => return tracing::debug!(%error, "no upgrade"),
+            Err(_) => return tracing::debug!("no upgrade in time"),
+        };
+        let builder = self.config.builder().span(tracing::Span::current()).subprotocol(subprotocol);
+        let mut transport = handshake::over_upgraded(builder, upgraded);
+        // An MCP client speaks first. One that does not takes up a place for nothing.
+        if !R::IS_CLIENT {
+            let begun = tokio::select! {
+                begun = transport.begins_within(*timeout) => begun,
+                () = stop.cancelled() => false,
+            };
+            if !begun {
+                tracing::debug!("no first message");
+                return drop(transport.close().await);
             }
-            Err(refusal) => *refusal,
-        })
-    });
-    http1::Builder::new()
-        .timer(TokioTimer::new())
-        .header_read_timeout(gate.timeout)
-        .serve_connection(TokioIo::new(stream), answer)
-        .with_upgrades()
-        .await
-        .map_err(|error| HandshakeError::NotWebSocket(error.to_string()))?;
-    let granted = granted.into_inner().unwrap_or_else(PoisonError::into_inner);
-    let Some((upgrade, subprotocol)) = granted else {
-        let left = io::Error::new(io::ErrorKind::UnexpectedEof, "closed without an upgrade");
-        return Err(HandshakeError::Connect(Arc::new(left)));
-    };
-    let lost = |what: &dyn ToString| HandshakeError::NotWebSocket(what.to_string());
-    let upgraded = upgrade.await.map_err(|error| lost(&error))?;
-    let (stream, leftover) =
-        reclaim(upgraded).ok_or_else(|| lost(&"the stream was lost in the upgrade"))?;
-    Ok(Upgraded { stream, leftover, subprotocol })
+        }
+        let service = match (self.factory)() {
+            Ok(service) => service,
+            Err(error) => {
+                tracing::error!(%error, "no service for a connection");
+                return drop(transport.close_with(crate::CloseCode::Internal.into()).await);
+            }
+        };
+        match service.serve_with_ct(transport, stop.child_token()).await {
+            Ok(running) => drop(running.waiting().await),
+            Err(error) => tracing::debug!(%error, "not initialized"),
+        }
+    }
 }
 
-type Answer = Response<Full<Bytes>>;
-
-/// The 101 that grants an upgrade, with the subprotocol chosen, or the refusal.
-fn grant<B>(request: &Request<B>, gate: &Gate) -> Result<(Answer, Option<String>), Box<Answer>> {
-    let headers = request.headers();
-    if gate.path.as_deref().is_some_and(|path| path != request.uri().path()) {
-        return Err(refuse(StatusCode::NOT_FOUND, "Not Found", &[]));
+impl<S, R: Role> Clone for WebSocketService<S, R> {
+    fn clone(&self) -> Self {
+        Self { shop: self.shop.clone() }
     }
-    if request.method() != Method::GET {
-        return Err(refuse(
-            StatusCode::METHOD_NOT_ALLOWED,
-            "Method Not Allowed",
-            &[(ALLOW, "GET")],
-        ));
-    }
-    let upgrade = [(UPGRADE, "websocket"), (CONNECTION, "Upgrade"), (SEC_WEBSOCKET_VERSION, "13")];
-    if !is_websocket(headers) || request.version() < Version::HTTP_11 {
-        return Err(refuse(StatusCode::UPGRADE_REQUIRED, "Upgrade Required", &upgrade));
-    }
-    if only(headers, SEC_WEBSOCKET_VERSION).is_none_or(|version| version != "13") {
-        return Err(refuse(
-            StatusCode::UPGRADE_REQUIRED,
-            "WebSocket version 13 is spoken here",
-            &upgrade,
-        ));
-    }
-    let key = only(headers, SEC_WEBSOCKET_KEY).map(HeaderValue::as_bytes).unwrap_or_default();
-    if !STANDARD.decode(key).is_ok_and(|key| key.len() == 16) {
-        let what = "Sec-WebSocket-Key is not 16 bytes in base64";
-        return Err(refuse(StatusCode::BAD_REQUEST, what, &[]));
-    }
-    gate.allowed.check(headers).map_err(|what| refuse(StatusCode::FORBIDDEN, what, &[]))?;
-    let subprotocol = choose(headers);
-    let mut response = Response::new(Full::default());
-    *response.status_mut() = StatusCode::SWITCHING_PROTOCOLS;
-    let answer = response.headers_mut();
-    answer.insert(CONNECTION, HeaderValue::from_static("Upgrade"));
-    answer.insert(UPGRADE, HeaderValue::from_static("websocket"));
-    if let Ok(accept) = HeaderValue::try_from(accept_key(key)) {
-        answer.insert(SEC_WEBSOCKET_ACCEPT, accept);
-    }
-    if let Some(Ok(subprotocol)) = subprotocol.as_ref().map(HeaderValue::try_from) {
-        answer.insert(SEC_WEBSOCKET_PROTOCOL, subprotocol);
-    }
-    Ok((response, subprotocol))
 }
 
-/// The subprotocol to answer: `mcp` where it is offered; else the first `mcp.version.…`, which
-/// carries no secret; never any other, for it may be a token.
-fn choose(headers: &HeaderMap) -> Option<String> {
-    let offered = || elements(headers, SEC_WEBSOCKET_PROTOCOL);
-    offered()
-        .find(|offer| *offer == SUBPROTOCOL)
-        .or_else(|| offered().find(|offer| offer.starts_with("mcp.version.")))
-        .map(str::to_owned)
-}
-
-/// The value of a header that stands there once.
-fn only(headers: &HeaderMap, name: HeaderName) -> Option<&HeaderValue> {
-    let mut values = headers.get_all(name).into_iter();
-    values.next().filter(|_| values.next().is_none())
-}
-
-fn refuse(
-    status: StatusCode,
-    body: &'static str,
-    headers: &[(HeaderName, &'static str)],
-) -> Box<Answer> {
-    let mut response = Response::new(Full::new(Bytes::from_static(body.as_bytes())));
-    *response.status_mut() = status;
-    for (name, value) in headers {
-        response.headers_mut().insert(name, HeaderValue::from_static(value));
+impl<S, R: Role> fmt::Debug for WebSocketService<S, R> {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("WebSocketService")
+            .field("config", &self.shop.config)
+            .finish_non_exhaustive()
     }
-    Box::new(response)
+}
+
+impl<B, S, R> Service<Request<B>> for WebSocketService<S, R>
+where
+    S: ServiceExt<R>,
+    R: Role<InitializeError: fmt::Display + Send>,
+{
+    type Response = Response<Body>;
+    type Error = Infallible;
+    type Future = future::Ready<Result<Response<Body>, Infallible>>;
+
+    fn poll_ready(&mut self, _: &mut Context<'_>) -> Poll<Result<(), Infallible>> {
+        Poll::Ready(Ok(()))
+    }
+
+    fn call(&mut self, request: Request<B>) -> Self::Future {
+        future::ready(Ok(self.answer(request).map(Body)))
+    }
+}
+
+/// The body of an answer that is not an upgrade: a line for people.
+#[derive(Debug)]
+pub struct Body(Full<Bytes>);
+
+impl http_body::Body for Body {
+    type Data = Bytes;
+    type Error = Infallible;
+
+    fn poll_frame(
+        mut self: Pin<&mut Self>,
+        cx: &mut Context<'_>,
+    ) -> Poll<Option<Result<Frame<Bytes>, Infallible>>> {
+        http_body::Body::poll_frame(Pin::new(&mut self.0), cx)
+    }
+
+    fn is_end_stream(&self) -> bool {
+        http_body::Body::is_end_stream(&self.0)
+    }
+
+    fn size_hint(&self) -> SizeHint {
+        http_body::Body::size_hint(&self.0)
+    }
 }

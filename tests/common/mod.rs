@@ -6,7 +6,7 @@ pub mod raw;
 use std::{future::Future, net::SocketAddr, sync::Arc, time::Duration};
 
 use mcp_ws_transport::{
-    State, accept,
+    State, accept, server,
     stats::{Snapshot, Stats},
     transport::Config,
 };
@@ -123,6 +123,7 @@ pub async fn host(tools: Tools, config: Config) -> (SocketAddr, mpsc::UnboundedR
         while let Ok((stream, _)) = listener.accept().await {
             let (tools, config, report) = (tools.clone(), config.clone(), report.clone());
             tokio::spawn(async move {
+                let config = server::Config::default().layers(config);
                 let Ok(transport) = accept::<RoleServer, _>(stream).config(config).await else {
                     return;
                 };
