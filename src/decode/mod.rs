@@ -7,6 +7,7 @@
 //! rmcp remains the authority: whatever is unusual goes to its own `Deserialize`, and what is
 //! decoded here is what rmcp would have made of it, value for value.
 
+mod content;
 mod malformed;
 mod message;
 mod method;
