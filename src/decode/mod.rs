@@ -51,9 +51,10 @@ pub fn decode<R: Role>(bytes: &[u8], calls: &dyn Calls) -> Result<RxJsonRpcMessa
     let bytes = bytes.strip_prefix(b"\xef\xbb\xbf").unwrap_or(bytes);
     // Once for all: serde_json would look at each string anew.
     let Ok(text) = str::from_utf8(bytes) else { return Err(Malformed::of(bytes)) };
-    message::usual::<R>(text, calls)
-        .map_or_else(|| serde_json::from_str(text), Ok)
-        .map_err(|_| Malformed::of(bytes))
+    match message::usual::<R>(text, calls) {
+        Some(message) => Ok(message),
+        None => serde_json::from_str(text).map_err(|_| Malformed::of(bytes)),
+    }
 }
 
 #[cfg(test)]
