@@ -104,12 +104,10 @@ impl<'de> Visitor<'de> for Blocks {
     }
 
     fn visit_seq<A: SeqAccess<'de>>(self, mut seq: A) -> Result<Self::Value, A::Error> {
-        let mut blocks = Vec::new();
+        // Most often there is one, and `push` would make room for four.
+        let Some(first) = seq.next_element_seed(Block)? else { return Ok(Some(Vec::new())) };
+        let mut blocks = vec![first];
         while let Some(block) = seq.next_element_seed(Block)? {
-            if blocks.is_empty() {
-                // Most often it is the only one, and `push` would make room for four.
-                blocks.reserve_exact(1);
-            }
             blocks.push(block);
         }
         Ok(Some(blocks))
