@@ -104,6 +104,8 @@ mod tests {
         for (method, text) in [
             (Method::CallTool, r#"{"content":[{"type":"text","text":"t"}],"isError":false}"#),
             (Method::CallTool, r#"{"content":[],"structuredContent":{"a":1},"_meta":{}}"#),
+            (Method::CallTool, r#"{"content":[{"type":"image","data":"aa","mimeType":"m"}]}"#),
+            (Method::CallTool, r#"{"content":[{"text":"t","type":"text","annotations":{}}]}"#),
             (Method::ListTools, r#"{"tools":[{"name":"n","inputSchema":{},"extra":1}]}"#),
             (Method::ReadResource, r#"{"contents":[{"uri":"u","text":"t"}]}"#),
             (
