@@ -8,7 +8,6 @@
 use std::{any::Any, ops::Deref};
 
 use rmcp::{
-    ErrorData,
     model::{
         ClientNotification, ClientRequest, ConstString, Extensions, JsonRpcMessage, MetaObject,
         Notification, NotificationMetaObject, Request, RequestId, RequestMetaObject,
@@ -35,11 +34,12 @@ pub fn encode<R: Role>(message: &TxJsonRpcMessage<R>) -> Result<Vec<u8>, serde_j
         JsonRpcMessage::Notification(message) => {
             write_notification(&mut out, &message.notification)?
         }
-        JsonRpcMessage::Error(message) if message.id.is_none() => {
-            write_error(&mut out, &message.error)?;
-            true
+        JsonRpcMessage::Response(message) => {
+            write_answer(&mut out, Some(&message.id), br#","result":"#, &message.result)?
         }
-        _ => false,
+        JsonRpcMessage::Error(message) => {
+            write_answer(&mut out, message.id.as_ref(), br#","error":"#, &message.error)?
+        }
     };
     if !done {
         serde_json::to_writer(&mut out, message)?;
@@ -103,11 +103,19 @@ fn write_notice<M: ConstString, P: Serialize>(
     write(out, None, method, params, meta)
 }
 
-fn write_error(out: &mut Vec<u8>, error: &ErrorData) -> Result<(), serde_json::Error> {
-    out.extend_from_slice(br#"{"jsonrpc":"2.0","id":null,"error":"#);
-    serde_json::to_writer(&mut *out, error)?;
+/// Writes a response; always says that it has.
+fn write_answer(
+    out: &mut Vec<u8>,
+    id: Option<&RequestId>,
+    member: &[u8],
+    answer: &impl Serialize,
+) -> Result<bool, serde_json::Error> {
+    out.extend_from_slice(br#"{"jsonrpc":"2.0","id":"#);
+    serde_json::to_writer(&mut *out, &id)?;
+    out.extend_from_slice(member);
+    serde_json::to_writer(&mut *out, answer)?;
     out.push(b'}');
-    Ok(())
+    Ok(true)
 }
 
 /// The metadata of a message.

@@ -1,9 +1,8 @@
 //! The top level of a message, in one pass and as its members come.
 
-use std::{fmt, marker::PhantomData};
+use std::fmt;
 
 use rmcp::{
-    ErrorData,
     model::{JsonRpcMessage, RequestId},
     service::RxJsonRpcMessage,
 };
@@ -17,55 +16,57 @@ use super::{Calls, Role, method::Method, notification::Notice, strict::Object};
 /// The message, or `None` when rmcp's own `Deserialize` has to judge it.
 pub(super) fn usual<R: Role>(text: &str, calls: &dyn Calls) -> Option<RxJsonRpcMessage<R>> {
     let mut json = serde_json::Deserializer::from_str(text);
-    let message = json.deserialize_map(Message::<R> { calls, role: PhantomData }).ok()?;
+    let mut message = None;
+    json.deserialize_map(Message::<R> { calls, message: &mut message }).ok()?;
     json.end().ok()?;
-    Some(message)
+    message
 }
 
-struct Message<'c, R> {
-    calls: &'c dyn Calls,
-    role: PhantomData<R>,
+/// Reads a message into its place. As a value it would be moved at every step of the way out, and it
+/// is half a kilobyte.
+struct Message<'a, R: Role> {
+    calls: &'a dyn Calls,
+    message: &'a mut Option<RxJsonRpcMessage<R>>,
 }
 
-/// The member that says what a message is.
-enum Body<R: Role> {
-    Request(R::PeerReq),
-    Notification(R::PeerNot),
-    Result(R::PeerResp),
-    Error(ErrorData),
-}
+/// Stands for an id that is not known yet.
+const NO_ID: RequestId = RequestId::Number(0);
 
 impl<'de, R: Role> Visitor<'de> for Message<'_, R> {
-    type Value = RxJsonRpcMessage<R>;
+    type Value = ();
 
     fn expecting(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         f.write_str("a JSON-RPC 2.0 message")
     }
 
-    fn visit_map<A: MapAccess<'de>>(self, mut map: A) -> Result<Self::Value, A::Error> {
+    fn visit_map<A: MapAccess<'de>>(self, mut map: A) -> Result<(), A::Error> {
+        let Self { calls, message } = self;
         let mut version = None;
         let mut id: Option<RequestId> = None;
         let mut name = None;
-        let mut body: Option<Body<R>> = None;
         while let Some(member) = map.next_key::<Member>()? {
-            match (member, &name, &body) {
+            match (member, &name, &message) {
                 (Member::Jsonrpc, ..) if version.is_none() => {
                     version = Some(map.next_value::<Version>()?);
                 }
                 (Member::Id, ..) if id.is_none() => id = Some(map.next_value()?),
                 (Member::Method, None, None) => name = Some(map.next_value::<Name>()?),
                 (Member::Params, Some(Name::Request(method)), None) => {
-                    body = Some(Body::Request(R::request(*method, &mut map)?));
+                    let request = R::request(*method, &mut map)?;
+                    *message = Some(JsonRpcMessage::request(request, NO_ID));
                 }
                 (Member::Params, Some(Name::Notification(notice)), None) => {
-                    body = Some(Body::Notification(R::notification(*notice, &mut map)?));
+                    let notification = R::notification(*notice, &mut map)?;
+                    *message = Some(JsonRpcMessage::notification(notification));
                 }
                 (Member::Result, None, None) => {
-                    let method = id.as_ref().and_then(|id| method_of_call(self.calls, id));
-                    body = Some(Body::Result(R::result(method, &mut map)?));
+                    let method = id.as_ref().and_then(|id| method_of_call(calls, id));
+                    let result = R::result(method, &mut map)?;
+                    *message = Some(JsonRpcMessage::response(result, NO_ID));
                 }
                 (Member::Error, None, None) => {
-                    body = Some(Body::Error(map.next_value_seed(Object::SEED)?));
+                    let error = map.next_value_seed(Object::SEED)?;
+                    *message = Some(JsonRpcMessage::error(error, None));
                 }
                 _ => return unusual(),
             }
@@ -73,25 +74,24 @@ impl<'de, R: Role> Visitor<'de> for Message<'_, R> {
         if version.is_none() {
             return unusual();
         }
-        match (name, id, body) {
-            (Some(Name::Request(_)), Some(id), Some(Body::Request(request))) => {
-                Ok(JsonRpcMessage::request(request, id))
+        match (name, id, &mut *message) {
+            (Some(Name::Request(_)), Some(id), Some(JsonRpcMessage::Request(request))) => {
+                request.id = id;
             }
-            (Some(Name::Request(method)), Some(id), None) => R::bare_request(method)
-                .map_or_else(unusual, |request| Ok(JsonRpcMessage::request(request, id))),
-            (Some(Name::Notification(_)), None, Some(Body::Notification(notification))) => {
-                Ok(JsonRpcMessage::notification(notification))
+            (Some(Name::Request(method)), Some(id), None) => {
+                let Some(request) = R::bare_request(method) else { return unusual() };
+                *message = Some(JsonRpcMessage::request(request, id));
             }
-            (Some(Name::Notification(notice)), None, None) => R::bare_notification(notice)
-                .map_or_else(unusual, |notification| {
-                    Ok(JsonRpcMessage::notification(notification))
-                }),
-            (None, Some(id), Some(Body::Result(result))) => {
-                Ok(JsonRpcMessage::response(result, id))
+            (Some(Name::Notification(_)), None, Some(JsonRpcMessage::Notification(_))) => {}
+            (Some(Name::Notification(notice)), None, None) => {
+                let Some(notification) = R::bare_notification(notice) else { return unusual() };
+                *message = Some(JsonRpcMessage::notification(notification));
             }
-            (None, id, Some(Body::Error(error))) => Ok(JsonRpcMessage::error(error, id)),
-            _ => unusual(),
+            (None, Some(id), Some(JsonRpcMessage::Response(response))) => response.id = id,
+            (None, id, Some(JsonRpcMessage::Error(error))) => error.id = id,
+            _ => return unusual(),
         }
+        Ok(())
     }
 }
 

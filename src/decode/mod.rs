@@ -7,6 +7,7 @@
 //! rmcp remains the authority: whatever is unusual goes to its own `Deserialize`, and what is
 //! decoded here is what rmcp would have made of it, value for value.
 
+mod content;
 mod malformed;
 mod message;
 mod method;
@@ -50,9 +51,10 @@ pub fn decode<R: Role>(bytes: &[u8], calls: &dyn Calls) -> Result<RxJsonRpcMessa
     let bytes = bytes.strip_prefix(b"\xef\xbb\xbf").unwrap_or(bytes);
     // Once for all: serde_json would look at each string anew.
     let Ok(text) = str::from_utf8(bytes) else { return Err(Malformed::of(bytes)) };
-    message::usual::<R>(text, calls)
-        .map_or_else(|| serde_json::from_str(text), Ok)
-        .map_err(|_| Malformed::of(bytes))
+    match message::usual::<R>(text, calls) {
+        Some(message) => Ok(message),
+        None => serde_json::from_str(text).map_err(|_| Malformed::of(bytes)),
+    }
 }
 
 #[cfg(test)]
@@ -102,6 +104,8 @@ mod tests {
         for (method, text) in [
             (Method::CallTool, r#"{"content":[{"type":"text","text":"t"}],"isError":false}"#),
             (Method::CallTool, r#"{"content":[],"structuredContent":{"a":1},"_meta":{}}"#),
+            (Method::CallTool, r#"{"content":[{"type":"image","data":"aa","mimeType":"m"}]}"#),
+            (Method::CallTool, r#"{"content":[{"text":"t","type":"text","annotations":{}}]}"#),
             (Method::ListTools, r#"{"tools":[{"name":"n","inputSchema":{},"extra":1}]}"#),
             (Method::ReadResource, r#"{"contents":[{"uri":"u","text":"t"}]}"#),
             (

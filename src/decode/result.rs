@@ -8,9 +8,9 @@
 use std::fmt;
 
 use rmcp::model::{
-    CallToolResult, ClientResult, CompleteResult, ElicitResult, EmptyObject, GetPromptResult,
-    InitializeResult, ListPromptsResult, ListResourceTemplatesResult, ListResourcesResult,
-    ListToolsResult, MetaObject, ReadResourceResult, ResultType, ServerResult,
+    ClientResult, CompleteResult, ElicitResult, EmptyObject, GetPromptResult, InitializeResult,
+    ListPromptsResult, ListResourceTemplatesResult, ListResourcesResult, ListToolsResult,
+    MetaObject, ReadResourceResult, ResultType, ServerResult,
 };
 use serde::{
     Deserialize, Deserializer,
@@ -18,6 +18,7 @@ use serde::{
 };
 
 use super::{
+    content,
     method::Method,
     strict::{Unknown, object},
 };
@@ -94,7 +95,7 @@ impl OfServer {
         use ServerResult as S;
         Ok(match kind {
             Kind::CallTool => {
-                let result: CallToolResult = rest.read()?;
+                let result = content::call_tool_result(rest.map, rest.taken)?;
                 unless_listen(&result.result_type, &result.meta)?;
                 S::CallToolResult(result)
             }

@@ -26,6 +26,7 @@ use rmcp::{
     },
     service::{RxJsonRpcMessage, TxJsonRpcMessage},
 };
+use rustc_hash::FxBuildHasher;
 use serde_json::json;
 use tokio::time::{Instant, Sleep, sleep_until};
 
@@ -105,8 +106,9 @@ struct Ending {
     error: Option<Error>,
 }
 
+/// The ids are our own, so the hasher need not withstand an attacker.
 #[derive(Debug, Default)]
-struct Outbound(HashMap<RequestId, Call>);
+struct Outbound(HashMap<RequestId, Call, FxBuildHasher>);
 
 #[derive(Debug, Clone, Copy)]
 struct Call {
@@ -165,33 +167,29 @@ impl<R: Role, F: Framing<R>> Correlation<R, F> {
         self.held = Some(message);
     }
 
-    /// What of `message` is for the service above.
-    fn admit(
-        &mut self,
-        message: RxJsonRpcMessage<R>,
-    ) -> Result<Option<RxJsonRpcMessage<R>>, Error> {
-        match &message {
+    /// Whether `message` is for the service above.
+    fn admit(&mut self, message: &RxJsonRpcMessage<R>) -> Result<bool, Error> {
+        match message {
             JsonRpcMessage::Request(request) => {
-                let error = if self.inbound.contains(&request.id) {
+                let room = self.inbound.len() < self.config.max_inbound;
+                if room && self.inbound.insert(request.id.clone()) {
+                    return Ok(true);
+                }
+                let error = if room || self.inbound.contains(&request.id) {
                     ErrorData::invalid_request("a request with this id is already in flight", None)
-                } else if self.inbound.len() >= self.config.max_inbound {
+                } else {
                     let data =
                         json!({ "reason": "too_many_requests", "limit": self.config.max_inbound });
                     ErrorData::new(UNAVAILABLE, "too many requests in flight", Some(data))
-                } else {
-                    self.inbound.insert(request.id.clone());
-                    return Ok(Some(message));
                 };
                 self.stats.refused();
                 tracing::debug!(id = %request.id, %error.message, "request refused");
                 let refusal = JsonRpcMessage::error(error, Some(request.id.clone()));
                 Pin::new(&mut self.framed).reply(refusal)?;
-                Ok(None)
+                Ok(false)
             }
-            JsonRpcMessage::Response(response) => {
-                Ok(self.settle(Some(&response.id)).then_some(message))
-            }
-            JsonRpcMessage::Error(error) => Ok(self.settle(error.id.as_ref()).then_some(message)),
+            JsonRpcMessage::Response(response) => Ok(self.settle(Some(&response.id))),
+            JsonRpcMessage::Error(error) => Ok(self.settle(error.id.as_ref())),
             JsonRpcMessage::Notification(notification) => {
                 if let Some(id) = R::cancelled_by_peer(&notification.notification) {
                     // It cancels a request of its own or, in the era without `initialize`, a
@@ -202,7 +200,7 @@ impl<R: Role, F: Framing<R>> Correlation<R, F> {
                         self.outbound.remove(id);
                     }
                 }
-                Ok(Some(message))
+                Ok(true)
             }
         }
     }
@@ -295,10 +293,19 @@ impl<R: Role, F: Framing<R>> Stream for Correlation<R, F> {
                 }
             }
             match Pin::new(&mut this.framed).poll_decode(cx, &this.outbound) {
-                Poll::Ready(Some(Ok(message))) => match this.admit(message) {
-                    Ok(Some(request @ JsonRpcMessage::Request(_))) => this.held = Some(request),
-                    Ok(Some(message)) => return Poll::Ready(Some(Ok(message))),
-                    Ok(None) => {}
+                Poll::Ready(Some(Ok(message))) => match this.admit(&message) {
+                    Ok(true) => {
+                        let at_once = !matches!(message, JsonRpcMessage::Request(_))
+                            || matches!(
+                                Pin::new(&mut this.framed).poll_ready(cx),
+                                Poll::Ready(Ok(()))
+                            );
+                        if at_once {
+                            return Poll::Ready(Some(Ok(message)));
+                        }
+                        this.held = Some(message);
+                    }
+                    Ok(false) => {}
                     Err(error) => break Some(error),
                 },
                 Poll::Ready(Some(Err(error))) => break Some(error),
