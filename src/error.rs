@@ -224,9 +224,6 @@ pub enum MessageError {
         /// The limit, in bytes.
         limit: usize,
     },
-    /// An inbound message could not be understood.
-    #[error("cannot decode the message: {0}")]
-    Decode(String),
 }
 
 /// A WebSocket close code (RFC 6455, section 7.4; the IANA registry; and those of this crate).

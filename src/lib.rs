@@ -112,6 +112,7 @@
 pub mod error;
 pub mod event;
 pub mod stats;
+mod time;
 
 pub mod message;
 

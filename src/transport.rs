@@ -30,6 +30,7 @@ use std::{
 use bytes::Bytes;
 use futures::{Sink, SinkExt, Stream, StreamExt};
 use rmcp::{
+    model::JsonRpcMessage,
     service::{RxJsonRpcMessage, TxJsonRpcMessage},
     transport::Transport,
 };
@@ -208,7 +209,7 @@ impl<R: Role> Builder<R> {
     ) -> WebSocketTransport<R> {
         let Self { config, framing, stats, span, subprotocol } = self;
         let close_timeout = config.socket.close_timeout;
-        let shared = Shared::with_state(link, config.shared, state);
+        let shared = Shared::with_state(link, config.shared, state, span.clone());
         let framed = Framed::with_stats(shared.clone(), framing, config.framed, stats.clone());
         let stack = Correlation::with_stats(framed, config.correlation, stats.clone());
         WebSocketTransport { stack, shared, stats, span, subprotocol, close_timeout }
@@ -322,14 +323,19 @@ impl<R: Role> Transport<R> for WebSocketTransport<R> {
     }
 
     /// Encodes and queues the message before it returns. The future resolves when the message is
-    /// written, or with the error that ended the link before; dropping it takes nothing back.
+    /// written, or with the error that ended the link before; dropping it takes nothing back. For a
+    /// request that was queued it does not fail: if the link ends, [`receive`](Transport::receive)
+    /// has the answer, which says whether the request may have run.
+    ///
+    /// What is handed over is queued, however full the queue: those who send wait for the future.
     fn send(
         &mut self,
         item: TxJsonRpcMessage<R>,
     ) -> impl Future<Output = Result<(), Error>> + Send + 'static {
         let _entered = self.span.enter();
+        let answered = matches!(item, JsonRpcMessage::Request(_));
         let queued = self.stack.start_send_unpin(item).map(|()| self.shared.flushed());
-        Sending { queued }
+        Sending { queued, answered }
     }
 
     /// The next message. `None` when the connection has ended, after every request in flight was
@@ -368,6 +374,9 @@ impl<R: Role> fmt::Debug for WebSocketTransport<R> {
 /// The future of one send.
 struct Sending {
     queued: Result<Flushed, Error>,
+    /// It is a request, whose end [`Correlation`] tells from now on, and only that: here nobody
+    /// knows whether it may have run.
+    answered: bool,
 }
 
 impl Future for Sending {
@@ -375,7 +384,10 @@ impl Future for Sending {
 
     fn poll(mut self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<Self::Output> {
         match &mut self.queued {
-            Ok(flushed) => Pin::new(flushed).poll(cx),
+            Ok(flushed) => {
+                let flushed = ready!(Pin::new(flushed).poll(cx));
+                Poll::Ready(if self.answered { Ok(()) } else { flushed })
+            }
             Err(error) => Poll::Ready(Err(error.clone())),
         }
     }

@@ -14,7 +14,6 @@ use common::{
 };
 use mcp_ws_transport::{
     CloseCode, Error, State, WebSocketTransport, connect,
-    error::LinkError,
     framing::{BinaryPolicy, JsonRpc},
     layer::{socket, socket::Side},
     serve,
@@ -213,13 +212,14 @@ async fn the_reason_of_a_peer_that_closed_and_left_is_found_by_a_failed_write() 
                 Side::Client,
             );
             let message = serde_json::from_value(call(1, "echo", json!({}))).unwrap();
-            let error = transport.send(message).await.unwrap_err();
-            assert!(error.to_string().contains("1013"), "{error}");
+            transport.send(message).await.unwrap();
+            assert_eq!(code(&transport.state().borrow()), 1013);
             // What came before it is not lost, and the call is answered.
             let received = serde_json::to_value(transport.receive().await.unwrap()).unwrap();
             assert_eq!(received["method"], "notifications/progress");
             let received = serde_json::to_value(transport.receive().await.unwrap()).unwrap();
             assert_eq!(received["error"]["data"]["reason"], "outcome_unknown", "{received}");
+            assert_eq!(received["error"]["data"]["cause"], "closed: 1013 (try again later): busy");
             assert!(transport.receive().await.is_none());
         }
     })
@@ -265,7 +265,6 @@ fn reason(result: Result<impl std::fmt::Debug, ServiceError>) -> String {
             assert_eq!(code.0, -32000);
             data["reason"].as_str().unwrap().to_owned()
         }
-        ServiceError::TransportSend(_) => "not_sent".to_owned(),
         other => panic!("{other:?}"),
     }
 }
@@ -575,7 +574,7 @@ async fn sends_to_a_peer_that_reads_nothing_pend_until_the_write_timeout() {
         assert!(!sends.last().unwrap().is_finished());
         let start = Instant::now();
         let last = within(Duration::from_secs(3), sends.pop().unwrap()).await.unwrap();
-        assert!(matches!(last, Err(Error::Link(LinkError::Stalled(_)))), "{last:?}");
+        assert!(last.is_ok(), "its end is for the reader to tell: {last:?}");
         assert!(start.elapsed() >= Duration::from_millis(200));
         // Each call is answered, and then no more comes.
         for _ in 0..16 {
@@ -614,7 +613,7 @@ async fn closing_a_stuck_connection_takes_two_seconds_and_dropping_it_none() {
         within(Duration::from_millis(2500), transport.close()).await.unwrap();
         assert!(start.elapsed() >= Duration::from_millis(1900));
         for send in sends.into_iter().skip(1).rev() {
-            within(Duration::from_millis(500), send).await.unwrap().unwrap_err();
+            within(Duration::from_millis(500), send).await.unwrap().unwrap();
         }
         drop(far);
 
@@ -624,7 +623,7 @@ async fn closing_a_stuck_connection_takes_two_seconds_and_dropping_it_none() {
         drop(transport);
         assert!(start.elapsed() < Duration::from_millis(100));
         let last = within(Duration::from_millis(500), sends.pop().unwrap()).await.unwrap();
-        last.unwrap_err();
+        last.unwrap();
     })
     .await;
 }

@@ -291,7 +291,10 @@ fn may_be_the_offer(error: &HandshakeError) -> bool {
     match error {
         HandshakeError::Refused(refusal) => {
             refusal.status.is_client_error()
-                && !matches!(refusal.status.as_u16(), 401 | 403 | 404 | 407 | 408 | 410 | 425 | 429)
+                && !matches!(
+                    refusal.status.as_u16(),
+                    401 | 403 | 404 | 405 | 407 | 408 | 410 | 413 | 414 | 425 | 429 | 431
+                )
         }
         HandshakeError::Connect(error) => error.kind() == io::ErrorKind::UnexpectedEof,
         _ => false,

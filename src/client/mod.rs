@@ -75,7 +75,11 @@ where
 /// A connection to be made; see [`connect`].
 ///
 /// Awaiting it resolves the name, connects with `TCP_NODELAY`, performs the TLS and the opening
-/// handshake, follows redirects within the origin, and fails with [`Error::Handshake`].
+/// handshake, follows at most 5 redirects, all within the origin, and fails with [`Error::Handshake`].
+///
+/// A server that refuses the upgrade with a status that does not say why (400, say), or drops the
+/// connection, may dislike the subprotocols offered: it is dialled again with `mcp` alone, then with
+/// no offer. The error is that of the first attempt.
 #[must_use = "nothing is dialled until this is awaited"]
 pub struct Connect<R: Role> {
     target: Target,
@@ -178,7 +182,8 @@ impl<R: Role> Connect<R> {
         self.state.subscribe()
     }
 
-    /// Performs the opening handshake on `stream` in place of dialling. Redirects are not followed.
+    /// Performs the opening handshake on `stream` in place of dialling. Redirects are not
+    /// followed, and there is no second attempt.
     ///
     /// # Errors
     /// [`Error::Handshake`].

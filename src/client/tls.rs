@@ -40,7 +40,14 @@ impl Tls {
 
     /// Uses this configuration as it is. Its type belongs to rustls 0.23.
     #[cfg(feature = "__rustls")]
-    #[cfg_attr(docsrs, doc(cfg(feature = "rustls-tls-native-roots")))]
+    #[cfg_attr(
+        docsrs,
+        doc(cfg(any(
+            feature = "rustls-tls-native-roots",
+            feature = "rustls-tls-webpki-roots",
+            feature = "rustls-platform-verifier"
+        )))
+    )]
     #[must_use]
     pub fn rustls(config: std::sync::Arc<tokio_rustls::rustls::ClientConfig>) -> Self {
         Self { trust: Trust::Rustls(config) }
@@ -90,7 +97,11 @@ mod rustls {
     ) -> Result<TlsStream<S>> {
         let name = ServerName::try_from(host.to_owned()).map_err(error)?;
         let connector = TlsConnector::from(tls.client_config()?);
-        connector.connect(name, stream).await.map_err(error)
+        connector.connect(name, stream).await.map_err(|error| match error.kind() {
+            // rustls reports its own errors so; all others are the network's.
+            std::io::ErrorKind::InvalidData => self::error(error),
+            _ => HandshakeError::Connect(Arc::new(error)),
+        })
     }
 
     impl Tls {

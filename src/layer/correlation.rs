@@ -8,6 +8,7 @@
 //! | a request from the peer | passed up |
 //! | … whose id is in flight already | refused with `-32600`; the first is undisturbed |
 //! | … while the cap is reached | refused with `-32000`; nothing is executed |
+//! | … while the outbound queue is full | kept until it has room |
 //! | the link ends | each request of ours ends with an error that says whether it may have run |
 
 use std::{
@@ -36,6 +37,7 @@ use crate::{
     error::Error,
     framing::Framing,
     stats::Stats,
+    time::after,
 };
 
 /// The JSON-RPC code of an error made by this side for a request whose link was lost, and of the
@@ -53,12 +55,17 @@ pub struct Config {
     /// own request timeouts.
     pub deadline: Option<Duration>,
     /// How many requests of the peer may be in flight: 1,024. Each is a task of rmcp's.
+    ///
+    /// A request that its sender has cancelled no longer counts, even if its handler goes on.
     pub max_inbound: usize,
+    /// How many bytes of requests are kept while the outbound queue is full: 16 MiB. More are refused
+    /// with `-32000`.
+    pub max_held_bytes: usize,
 }
 
 impl Default for Config {
     fn default() -> Self {
-        Self { deadline: None, max_inbound: 1024 }
+        Self { deadline: None, max_inbound: 1024, max_held_bytes: 16 << 20 }
     }
 }
 
@@ -76,6 +83,13 @@ impl Config {
         self.max_inbound = requests;
         self
     }
+
+    /// Sets [`max_held_bytes`](Self::max_held_bytes).
+    #[must_use]
+    pub fn max_held_bytes(mut self, bytes: usize) -> Self {
+        self.max_held_bytes = bytes;
+        self
+    }
 }
 
 /// The requests in flight, over a [`Framed`] to which it lends their methods.
@@ -88,9 +102,11 @@ pub struct Correlation<R: Role, F> {
     inbound: HashSet<RequestId>,
     deadlines: VecDeque<(Instant, RequestId)>,
     timer: Option<Pin<Box<Sleep>>>,
-    /// A request that waits until the outbound queue has room: who reads no answers is served no
-    /// further.
-    held: Option<RxJsonRpcMessage<R>>,
+    /// Requests that wait until the outbound queue has room, and their size: who reads no answers is
+    /// served no further. All else is read on, since two ends that both wait for the other to read
+    /// would wait for ever.
+    held: VecDeque<(RxJsonRpcMessage<R>, usize)>,
+    held_bytes: usize,
     ending: Option<Ending>,
     framed: Framed<R, Shared, F>,
 }
@@ -149,7 +165,8 @@ impl<R: Role, F: Framing<R>> Correlation<R, F> {
             inbound: HashSet::new(),
             deadlines: VecDeque::new(),
             timer: None,
-            held: None,
+            held: VecDeque::new(),
+            held_bytes: 0,
             ending: None,
             framed,
         }
@@ -164,7 +181,7 @@ impl<R: Role, F: Framing<R>> Correlation<R, F> {
     /// Makes `message`, which was taken out, the next one again.
     #[cfg(feature = "server")]
     pub(crate) fn put_back(&mut self, message: RxJsonRpcMessage<R>) {
-        self.held = Some(message);
+        self.held.push_front((message, 0));
     }
 
     /// Whether `message` is for the service above.
@@ -182,16 +199,14 @@ impl<R: Role, F: Framing<R>> Correlation<R, F> {
                         json!({ "reason": "too_many_requests", "limit": self.config.max_inbound });
                     ErrorData::new(UNAVAILABLE, "too many requests in flight", Some(data))
                 };
-                self.stats.refused();
-                tracing::debug!(id = %request.id, %error.message, "request refused");
-                let refusal = JsonRpcMessage::error(error, Some(request.id.clone()));
-                Pin::new(&mut self.framed).reply(refusal)?;
+                self.refuse(request.id.clone(), error)?;
                 Ok(false)
             }
             JsonRpcMessage::Response(response) => Ok(self.settle(Some(&response.id))),
             JsonRpcMessage::Error(error) => Ok(self.settle(error.id.as_ref())),
             JsonRpcMessage::Notification(notification) => {
                 if let Some(id) = R::cancelled_by_peer(&notification.notification) {
+                    self.drop_held(id);
                     // It cancels a request of its own or, in the era without `initialize`, a
                     // subscription of ours.
                     if !self.inbound.remove(id)
@@ -202,6 +217,48 @@ impl<R: Role, F: Framing<R>> Correlation<R, F> {
                 }
                 Ok(true)
             }
+        }
+    }
+
+    fn refuse(&mut self, id: RequestId, error: ErrorData) -> Result<(), Error> {
+        self.stats.refused();
+        tracing::debug!(%id, %error.message, "request refused");
+        Pin::new(&mut self.framed).reply(JsonRpcMessage::error(error, Some(id)))
+    }
+
+    /// Keeps a request until the queue has room, if there is room for that.
+    fn hold(&mut self, message: RxJsonRpcMessage<R>) -> Result<(), Error> {
+        let size = self.framed.last_size();
+        match message {
+            JsonRpcMessage::Request(request)
+                if self.held_bytes + size > self.config.max_held_bytes =>
+            {
+                self.inbound.remove(&request.id);
+                let data = json!({ "reason": "too_many_requests" });
+                let error = "earlier answers have not been read";
+                self.refuse(request.id, ErrorData::new(UNAVAILABLE, error, Some(data)))
+            }
+            message => {
+                self.held_bytes += size;
+                self.held.push_back((message, size));
+                Ok(())
+            }
+        }
+    }
+
+    fn next_held(&mut self) -> Option<RxJsonRpcMessage<R>> {
+        let (message, size) = self.held.pop_front()?;
+        self.held_bytes -= size;
+        Some(message)
+    }
+
+    /// Forgets the held request with this id.
+    fn drop_held(&mut self, id: &RequestId) {
+        let is_it = |message: &RxJsonRpcMessage<R>| matches!(message, JsonRpcMessage::Request(request) if request.id == *id);
+        if let Some(at) = self.held.iter().position(|(message, _)| is_it(message))
+            && let Some((_, size)) = self.held.remove(at)
+        {
+            self.held_bytes -= size;
         }
     }
 
@@ -250,7 +307,7 @@ impl<R: Role, F: Framing<R>> Correlation<R, F> {
         let handed = self.framed.get_ref().handed();
         let mut calls: Vec<_> = self.outbound.0.drain().collect();
         calls.sort_unstable_by_key(|(_, call)| call.ticket);
-        self.held = None;
+        self.held = VecDeque::new();
         self.ending.insert(Ending { calls: calls.into_iter(), handed, error })
     }
 }
@@ -285,29 +342,34 @@ impl<R: Role, F: Framing<R>> Stream for Correlation<R, F> {
             return Poll::Ready(Some(Ok(overdue)));
         }
         let end = loop {
-            if this.held.is_some() {
-                match Pin::new(&mut this.framed).poll_ready(cx) {
-                    Poll::Ready(Ok(())) => return Poll::Ready(this.held.take().map(Ok)),
+            let mut framed = Pin::new(&mut this.framed);
+            if !this.held.is_empty() {
+                match framed.as_mut().poll_ready(cx) {
+                    Poll::Ready(Ok(())) => return Poll::Ready(this.next_held().map(Ok)),
                     Poll::Ready(Err(error)) => break Some(error),
-                    Poll::Pending => return Poll::Pending,
+                    Poll::Pending => {}
                 }
             }
-            match Pin::new(&mut this.framed).poll_decode(cx, &this.outbound) {
-                Poll::Ready(Some(Ok(message))) => match this.admit(&message) {
-                    Ok(true) => {
-                        let at_once = !matches!(message, JsonRpcMessage::Request(_))
-                            || matches!(
-                                Pin::new(&mut this.framed).poll_ready(cx),
-                                Poll::Ready(Ok(()))
-                            );
-                        if at_once {
-                            return Poll::Ready(Some(Ok(message)));
-                        }
-                        this.held = Some(message);
+            match framed.as_mut().poll_decode(cx, &this.outbound) {
+                Poll::Ready(Some(Ok(message))) => {
+                    let admitted = match this.admit(&message) {
+                        Ok(admitted) => admitted,
+                        Err(error) => break Some(error),
+                    };
+                    if !admitted {
+                        continue;
                     }
-                    Ok(false) => {}
-                    Err(error) => break Some(error),
-                },
+                    let is_request = matches!(message, JsonRpcMessage::Request(_));
+                    let waits = is_request
+                        && (!this.held.is_empty()
+                            || Pin::new(&mut this.framed).poll_ready(cx).is_pending());
+                    if !waits {
+                        return Poll::Ready(Some(Ok(message)));
+                    }
+                    if let Err(error) = this.hold(message) {
+                        break Some(error);
+                    }
+                }
                 Poll::Ready(Some(Err(error))) => break Some(error),
                 Poll::Ready(None) => break None,
                 Poll::Pending => return Poll::Pending,
@@ -354,7 +416,7 @@ impl<R: Role, F: Framing<R>> Sink<TxJsonRpcMessage<R>> for Correlation<R, F> {
                 if this.deadlines.len() > 2 * this.outbound.0.len() + 64 {
                     this.deadlines.retain(|(_, id)| this.outbound.0.contains_key(id));
                 }
-                this.deadlines.push_back((Instant::now() + deadline, id.clone()));
+                this.deadlines.push_back((after(deadline), id.clone()));
             }
             let ticket = this.framed.get_ref().ticket();
             this.outbound.0.insert(id, Call { method, ticket });

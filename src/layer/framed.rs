@@ -62,6 +62,8 @@ pin_project! {
         // the next message is read, so that a peer which sends rubbish and reads nothing is not
         // buffered for.
         replied: bool,
+        // The size of the message decoded last.
+        last_size: usize,
         role: PhantomData<fn() -> R>,
         #[pin]
         inner: S,
@@ -76,12 +78,17 @@ impl<R: Role, S: Duplex<Message, Message>, F: Framing<R>> Framed<R, S, F> {
 
     /// The same, with the counters in which unreadable messages are noted.
     pub fn with_stats(inner: S, framing: F, config: Config, stats: Stats) -> Self {
-        Self { framing, config, stats, replied: false, role: PhantomData, inner }
+        Self { framing, config, stats, replied: false, last_size: 0, role: PhantomData, inner }
     }
 
     /// The layer below.
     pub fn get_ref(&self) -> &S {
         &self.inner
+    }
+
+    /// The size of the message that was decoded last, in bytes.
+    pub(super) fn last_size(&self) -> usize {
+        self.last_size
     }
 
     /// The next message, decoded with the help of the requests in flight.
@@ -107,6 +114,7 @@ impl<R: Role, S: Duplex<Message, Message>, F: Framing<R>> Framed<R, S, F> {
                 Some(Err(error)) => return Poll::Ready(Some(Err(error))),
                 None => return Poll::Ready(None),
             };
+            *this.last_size = message.len();
             match this.framing.decode(message, calls) {
                 Ok(Some(message)) => return Poll::Ready(Some(Ok(message))),
                 Ok(None) => {}

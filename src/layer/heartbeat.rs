@@ -21,6 +21,7 @@ use crate::{
     error::{Error, LinkError},
     message::Message,
     stats::Stats,
+    time::later,
 };
 
 /// When a [`Heartbeat`] pings, and when it gives up.
@@ -106,7 +107,7 @@ impl<S: Duplex<Message, Message>> Heartbeat<S> {
     /// in them too, parts of a message are signs of life.
     pub fn with_stats(inner: S, config: Config, stats: Stats) -> Self {
         let now = Instant::now();
-        let next_ping = config.ping_interval.map(|interval| now + interval);
+        let next_ping = config.ping_interval.map(|interval| later(now, interval));
         Self {
             stats,
             heard: now,
@@ -148,8 +149,8 @@ impl<S: Duplex<Message, Message>> Heartbeat<S> {
                 return Poll::Pending;
             }
             let now = Instant::now();
-            let pong_due = this.unanswered.map(|sent| sent + this.config.pong_timeout);
-            let idle_due = this.config.idle_timeout.map(|timeout| *this.heard + timeout);
+            let pong_due = this.unanswered.map(|sent| later(sent, this.config.pong_timeout));
+            let idle_due = this.config.idle_timeout.map(|timeout| later(*this.heard, timeout));
             if pong_due.into_iter().chain(idle_due).any(|due| due <= now) {
                 return Poll::Ready(LinkError::TimedOut(now - *this.heard).into());
             }
@@ -167,7 +168,8 @@ impl<S: Duplex<Message, Message>> Heartbeat<S> {
                             return Poll::Ready(error);
                         }
                         this.unanswered.get_or_insert(now);
-                        *this.next_ping = this.config.ping_interval.map(|interval| now + interval);
+                        *this.next_ping =
+                            this.config.ping_interval.map(|interval| later(now, interval));
                         *this.overdue = false;
                         match this.inner.as_mut().poll_flush(cx) {
                             Poll::Ready(Ok(())) => {}

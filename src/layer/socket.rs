@@ -29,7 +29,7 @@ use bytes::Bytes;
 use futures::{Sink, Stream, StreamExt};
 use tokio::{
     io::{AsyncRead, AsyncWrite, ReadBuf},
-    time::{Instant, Sleep, sleep_until},
+    time::{Sleep, sleep_until},
 };
 use tokio_tungstenite::{
     WebSocketStream,
@@ -51,6 +51,7 @@ use crate::{
     error::{CloseCode, CloseReason, Error, LinkError},
     message::{Message, Text},
     stats::Stats,
+    time::after,
 };
 
 /// How many pings are read at most before the pongs that they asked for have been written.
@@ -243,16 +244,15 @@ impl<S: AsyncRead + AsyncWrite + Unpin> Socket<S> {
         }
         let timeout = self.config.write_timeout;
         let written = self.websocket.get_ref().written;
-        let (before, timer) = self
-            .stall
-            .get_or_insert_with(|| (written, Box::pin(sleep_until(Instant::now() + timeout))));
+        let (before, timer) =
+            self.stall.get_or_insert_with(|| (written, Box::pin(sleep_until(after(timeout)))));
         while timer.as_mut().poll(cx).is_ready() {
             if *before == written {
                 self.phase = Phase::Closed;
                 return Err(LinkError::Stalled(timeout).into());
             }
             *before = written;
-            timer.as_mut().reset(Instant::now() + timeout);
+            timer.as_mut().reset(after(timeout));
         }
         Ok(())
     }
@@ -406,8 +406,7 @@ impl<S: AsyncRead + AsyncWrite + Unpin> Sink<Message> for Socket<S> {
     fn poll_close(mut self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<Result<(), Error>> {
         let this = &mut *self;
         let timeout = this.config.close_timeout;
-        let deadline =
-            this.deadline.get_or_insert_with(|| Box::pin(sleep_until(Instant::now() + timeout)));
+        let deadline = this.deadline.get_or_insert_with(|| Box::pin(sleep_until(after(timeout))));
         if deadline.as_mut().poll(cx).is_ready() {
             this.phase = Phase::Closed;
         }

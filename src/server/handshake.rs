@@ -33,6 +33,9 @@ use crate::{
     upgrade::{Io, SUBPROTOCOL, accept_key, elements, is_websocket, reclaim, set_nodelay},
 };
 
+/// hyper adds what it is given to the present moment, and panics where that is too much.
+pub(super) const MAX_HEAD: Duration = Duration::from_secs(86_400);
+
 /// A connection whose upgrade was granted.
 pub(super) struct Upgraded<S> {
     stream: S,
@@ -95,7 +98,7 @@ pub(super) async fn accept<S: Io>(
     });
     http1::Builder::new()
         .timer(TokioTimer::new())
-        .header_read_timeout(timeout)
+        .header_read_timeout(timeout.min(MAX_HEAD))
         .serve_connection(TokioIo::new(stream), answer)
         .with_upgrades()
         .await

@@ -22,13 +22,20 @@ use tokio::{
 use tokio_util::sync::DropGuard;
 use tracing::Instrument;
 
-use super::{Config, WebSocketService, handshake::refuse};
+use super::{
+    Config, WebSocketService,
+    handshake::{MAX_HEAD, refuse},
+};
 use crate::{decode::Role, upgrade::set_nodelay};
 
 /// Listens on `addr` and runs a service of its own, made by `factory`, for each connection. Await
 /// the result, or set options first.
 ///
 /// Each connection is upgraded on the path `/mcp`.
+///
+/// # Errors
+/// Awaiting it fails with what binding the address fails with, and with
+/// [`io::ErrorKind::InvalidInput`] when an allowed host or origin cannot be read.
 ///
 /// ```no_run
 /// # async fn example<S: rmcp::ServerHandler>(service: impl Fn() -> S + Send + Sync + 'static) -> std::io::Result<()> {
@@ -176,7 +183,7 @@ where
     });
     let connection = http1::Builder::new()
         .timer(TokioTimer::new())
-        .header_read_timeout(timeout)
+        .header_read_timeout(timeout.min(MAX_HEAD))
         .serve_connection(TokioIo::new(stream), answer)
         .with_upgrades();
     match tokio::time::timeout(timeout, connection).await {

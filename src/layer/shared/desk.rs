@@ -15,6 +15,8 @@ use tokio::{
     time::{Instant, Sleep, sleep},
 };
 
+use tracing::Span;
+
 use super::fan_out::FanOut;
 use crate::{
     duplex::BoxLink,
@@ -44,6 +46,7 @@ pub(super) struct Line {
     pub(super) fan_out: Arc<FanOut>,
     pub(super) queue_bytes: usize,
     pub(super) state: watch::Sender<State>,
+    span: Span,
     waker: Waker,
 }
 
@@ -75,7 +78,12 @@ pub(super) struct Desk {
 }
 
 impl Line {
-    pub(super) fn new(link: BoxLink, queue_bytes: usize, state: watch::Sender<State>) -> Self {
+    pub(super) fn new(
+        link: BoxLink,
+        queue_bytes: usize,
+        state: watch::Sender<State>,
+        span: Span,
+    ) -> Self {
         let fan_out = Arc::new(FanOut::default());
         let desk = Desk {
             link: Some(link),
@@ -95,7 +103,7 @@ impl Line {
             end: None,
         };
         let waker = Waker::from(fan_out.clone());
-        Self { desk: Mutex::new(desk), fan_out, queue_bytes, state, waker }
+        Self { desk: Mutex::new(desk), fan_out, queue_bytes, state, span, waker }
     }
 
     pub(super) fn lock(&self) -> MutexGuard<'_, Desk> {
@@ -219,7 +227,7 @@ impl Line {
             Error::Link(error) => error.close_reason(),
             other => CloseReason::new(CloseCode::Internal, other.to_string()),
         };
-        tracing::debug!(%reason, "connection ended");
+        tracing::debug!(parent: &self.span, %reason, "connection ended");
         desk.end = Some(error.clone());
         desk.queue = VecDeque::new();
         desk.queued_bytes = 0;

@@ -20,6 +20,7 @@ use std::{
 
 use futures::{Sink, Stream};
 use tokio::sync::watch;
+use tracing::Span;
 
 use self::desk::{Desk, Line};
 use crate::{
@@ -68,13 +69,24 @@ impl Shared {
     where
         L: Duplex<Message, Message> + Send + 'static,
     {
-        Self::with_state(Box::pin(link), config, watch::Sender::new(State::Connecting))
+        Self::with_state(
+            Box::pin(link),
+            config,
+            watch::Sender::new(State::Connecting),
+            Span::none(),
+        )
     }
 
-    /// The same, with the channel on which the state is told; it is [`State::Connected`] from now on.
-    pub fn with_state(link: BoxLink, config: Config, state: watch::Sender<State>) -> Self {
+    /// The same, with the channel on which the state is told, which is [`State::Connected`] from now
+    /// on, and the span in which the end is traced.
+    pub fn with_state(
+        link: BoxLink,
+        config: Config,
+        state: watch::Sender<State>,
+        span: Span,
+    ) -> Self {
         state.send_replace(State::Connected);
-        Self { line: Arc::new(Line::new(link, config.queue_bytes, state)) }
+        Self { line: Arc::new(Line::new(link, config.queue_bytes, state, span)) }
     }
 
     /// The state of the connection, now and as it changes.

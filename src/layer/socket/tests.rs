@@ -1,6 +1,8 @@
 use futures::SinkExt;
 use tokio::io::{AsyncReadExt, AsyncWriteExt, DuplexStream, duplex};
 
+use tokio::time::Instant;
+
 use super::*;
 
 fn pair(config: &Config) -> (Socket<DuplexStream>, Socket<DuplexStream>) {

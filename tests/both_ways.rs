@@ -1,0 +1,86 @@
+//! Much in both directions at once: neither end may wait for the other to read.
+#![allow(clippy::panic, clippy::unwrap_used, reason = "a test fails by panicking")]
+
+mod common;
+
+use bytes::Bytes;
+use common::limit;
+use mcp_ws_transport::{WebSocketTransport, decode::Role, layer::socket::Side, transport::Config};
+use rmcp::{
+    RoleClient, RoleServer, model::JsonRpcMessage, service::TxJsonRpcMessage, transport::Transport,
+};
+use serde::de::DeserializeOwned;
+use serde_json::json;
+
+const REQUESTS: usize = 64;
+const SIZE: usize = 60_000;
+
+/// Sends its requests, answers those of the other end at the same size, and returns when its own are
+/// all answered.
+async fn converse<R: Role>(mut transport: WebSocketTransport<R>) -> WebSocketTransport<R>
+where
+    TxJsonRpcMessage<R>: DeserializeOwned,
+{
+    let text = "x".repeat(SIZE);
+    let message = |value| serde_json::from_value::<TxJsonRpcMessage<R>>(value).unwrap();
+    for id in 0..REQUESTS {
+        let request = json!({ "jsonrpc": "2.0", "id": id, "method": "acme/echo", "params": { "text": text } });
+        tokio::spawn(transport.send(message(request)));
+    }
+    let (mut answered, mut served) = (0, 0);
+    while answered < REQUESTS || served < REQUESTS {
+        match transport.receive().await.expect("the link lives") {
+            JsonRpcMessage::Request(request) => {
+                let id = request.id.into_json_value();
+                let answer = json!({ "jsonrpc": "2.0", "id": id, "result": { "text": text } });
+                tokio::spawn(transport.send(message(answer)));
+                served += 1;
+            }
+            JsonRpcMessage::Response(_) => answered += 1,
+            other => panic!("{other:?}"),
+        }
+    }
+    transport
+}
+
+#[tokio::test]
+async fn two_ends_that_ask_and_answer_much_do_not_wait_for_each_other() {
+    limit(async {
+        let (near, far) = tokio::io::duplex(4096);
+        let mut config = Config::default();
+        config.shared = config.shared.queue_bytes(128 << 10);
+        let client = WebSocketTransport::<RoleClient>::builder().config(config.clone());
+        let client = client.over_stream(near, Bytes::new(), Side::Client);
+        let server = WebSocketTransport::<RoleServer>::builder().config(config);
+        let server = server.over_stream(far, Bytes::new(), Side::Server);
+        let ends = tokio::join!(converse(client), converse(server));
+        drop(ends);
+    })
+    .await;
+}
+
+/// No setting of a time can be too long.
+#[tokio::test]
+async fn every_duration_may_be_for_ever() {
+    use mcp_ws_transport::{connect, serve, server};
+    use rmcp::ServiceExt;
+    use std::time::Duration;
+
+    limit(async {
+        let ever = Duration::MAX;
+        let mut config = Config::default();
+        config.socket = config.socket.write_timeout(ever).close_timeout(ever);
+        config.heartbeat =
+            config.heartbeat.ping_interval(ever).pong_timeout(ever).idle_timeout(ever);
+        config.correlation = config.correlation.deadline(ever);
+        let settings = server::Config::default().handshake_timeout(ever).layers(config.clone());
+        let server = serve("127.0.0.1:0", common::Tools::default).config(settings).await.unwrap();
+        let url = format!("ws://{}/mcp", server.local_addr());
+        let connect = connect(url).handshake_timeout(ever).config(config);
+        let client = ().serve(connect.await.unwrap()).await.unwrap();
+        client.list_all_tools().await.unwrap();
+        client.cancel().await.unwrap();
+        server.shutdown().await;
+    })
+    .await;
+}
