@@ -29,8 +29,9 @@
 //! # Ok(()) }
 //! ```
 //!
-//! [`connect()`] and [`serve()`] take options before they are awaited. For a stream that you already
-//! have there are [`connect_over`] and [`accept()`].
+//! [`connect()`] and [`serve()`] take options before they are awaited. In a server that you already
+//! have, mount a [`WebSocketService`](server::WebSocketService); for a stream that you already have
+//! there are [`connect_over`] and [`accept()`].
 //!
 //! # The stack
 //!
@@ -47,11 +48,11 @@
 //!  │  │ layer::socket      RFC 6455: frames, limits, the closing handshake             │ │
 //!  │  └────────────────────────────────────────────────────────────────────────────────┘ │
 //!  └──────────────▲──────────────────────────────────────────────▲───────────────────────┘
-//!          client: name, TCP, TLS, upgrade                server: upgrade, Origin
+//!          client: name, TCP, TLS, upgrade                server: Host, Origin, upgrade
 //! ```
 //!
-//! Every layer is a [`Stream`](futures::Stream) and [`Sink`](futures::Sink) in a file of its own,
-//! usable alone; [`layer`] describes them. There is no task behind a transport: rmcp's own tasks
+//! Every layer is a [`Stream`](futures::Stream) and [`Sink`](futures::Sink) in a room of its own;
+//! [`layer`] describes them. There is no task behind a transport: rmcp's own tasks
 //! drive it, and dropping it frees all of it.
 //!
 //! # What it promises
@@ -60,15 +61,16 @@
 //!   request in flight ends with the JSON-RPC error `-32000`, whose `data.reason` says `not_sent`
 //!   (it never left this side) or `outcome_unknown` (it may have run).
 //! - **Order.** Messages are written in the order in which rmcp hands them over.
-//! - **Bounds.** The size of messages in both directions, the outbound queue, the requests in flight,
-//!   the time of every handshake, write and close: all are limited, and none by default to infinity.
+//! - **Bounds.** The size of messages in both directions, the peer's requests in flight, the time of
+//!   every handshake, write and close: all are limited. A full outbound queue makes its senders wait
+//!   and the peer's further requests be held back; what rmcp has handed over stays queued.
 //! - **Bad input** is answered where it can be, and costs nobody else anything: what is not JSON-RPC
 //!   gets an error and the connection lives; what breaks RFC 6455 gets a close code that names it.
 //!
 //! # What it does not do yet
 //!
-//! It neither reconnects nor resumes. [`serve()`] checks no identity; see [`server`] for what it does
-//! check. Compression is not negotiated.
+//! It neither reconnects nor resumes. It authenticates no client; see [`server`] for what is checked.
+//! Compression is not negotiated.
 //!
 //! # The binding
 //!
@@ -85,7 +87,7 @@
 //!   `notifications/cancelled`.
 //! - **Errors made by the transport**: `-32700` and `-32600` for what cannot be read (with `id` null
 //!   where it has none), `-32600` for an id already in flight, `-32000` with `data.reason`
-//!   `too_many_requests` for one request too many, `-32603` in place of a response that is too large
+//!   `too_many_requests` for one request too many, `-32001` to the own caller past the deadline, `-32603` in place of a response that is too large
 //!   to send.
 //! - **Liveness**: WebSocket pings, which the peer must answer within 10 s, or be taken for gone.
 //! - **Close codes**: those of RFC 6455, all named by [`CloseCode`].
