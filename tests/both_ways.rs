@@ -5,7 +5,12 @@ mod common;
 
 use bytes::Bytes;
 use common::limit;
-use mcp_ws_transport::{WebSocketTransport, decode::Role, layer::socket::Side, transport::Config};
+use mcp_ws_transport::{
+    WebSocketTransport,
+    decode::Role,
+    layer::{correlation, socket::Side},
+    transport::Config,
+};
 use rmcp::{
     RoleClient, RoleServer, model::JsonRpcMessage, service::TxJsonRpcMessage, transport::Transport,
 };
@@ -16,7 +21,7 @@ const REQUESTS: usize = 64;
 const SIZE: usize = 60_000;
 
 /// Sends its requests, answers those of the other end at the same size, and returns when its own are
-/// all answered.
+/// all answered or refused, and those of the other end too.
 async fn converse<R: Role>(mut transport: WebSocketTransport<R>) -> WebSocketTransport<R>
 where
     TxJsonRpcMessage<R>: DeserializeOwned,
@@ -27,8 +32,8 @@ where
         let request = json!({ "jsonrpc": "2.0", "id": id, "method": "acme/echo", "params": { "text": text } });
         tokio::spawn(transport.send(message(request)));
     }
-    let (mut answered, mut served) = (0, 0);
-    while answered < REQUESTS || served < REQUESTS {
+    let (mut answered, mut served) = (0, 0_u64);
+    while answered < REQUESTS || served + transport.stats().snapshot().refused < REQUESTS as u64 {
         match transport.receive().await.expect("the link lives") {
             JsonRpcMessage::Request(request) => {
                 let id = request.id.into_json_value();
@@ -37,18 +42,22 @@ where
                 served += 1;
             }
             JsonRpcMessage::Response(_) => answered += 1,
+            JsonRpcMessage::Error(error) => {
+                assert_eq!(error.error.data.unwrap()["reason"], "too_many_requests");
+                answered += 1;
+            }
             other => panic!("{other:?}"),
         }
     }
     transport
 }
 
-#[tokio::test]
-async fn two_ends_that_ask_and_answer_much_do_not_wait_for_each_other() {
+async fn both_converse(correlation: correlation::Config) {
     limit(async {
         let (near, far) = tokio::io::duplex(4096);
         let mut config = Config::default();
         config.shared = config.shared.queue_bytes(128 << 10);
+        config.correlation = correlation;
         let client = WebSocketTransport::<RoleClient>::builder().config(config.clone());
         let client = client.over_stream(near, Bytes::new(), Side::Client);
         let server = WebSocketTransport::<RoleServer>::builder().config(config);
@@ -57,6 +66,18 @@ async fn two_ends_that_ask_and_answer_much_do_not_wait_for_each_other() {
         drop(ends);
     })
     .await;
+}
+
+#[tokio::test]
+async fn two_ends_that_ask_and_answer_much_do_not_wait_for_each_other() {
+    both_converse(correlation::Config::default()).await;
+}
+
+/// A refusal that waits behind much else does not keep its sender from reading.
+#[tokio::test]
+async fn two_ends_that_refuse_much_do_not_wait_for_each_other() {
+    both_converse(correlation::Config::default().max_inbound(8)).await;
+    both_converse(correlation::Config::default().max_held_bytes(5 * SIZE)).await;
 }
 
 /// No setting of a time can be too long.

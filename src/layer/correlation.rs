@@ -185,12 +185,12 @@ impl<R: Role, F: Framing<R>> Correlation<R, F> {
     }
 
     /// Whether `message` is for the service above.
-    fn admit(&mut self, message: &RxJsonRpcMessage<R>) -> Result<bool, Error> {
+    fn admit(&mut self, message: &RxJsonRpcMessage<R>) -> bool {
         match message {
             JsonRpcMessage::Request(request) => {
                 let room = self.inbound.len() < self.config.max_inbound;
                 if room && self.inbound.insert(request.id.clone()) {
-                    return Ok(true);
+                    return true;
                 }
                 let error = if room || self.inbound.contains(&request.id) {
                     ErrorData::invalid_request("a request with this id is already in flight", None)
@@ -199,11 +199,11 @@ impl<R: Role, F: Framing<R>> Correlation<R, F> {
                         json!({ "reason": "too_many_requests", "limit": self.config.max_inbound });
                     ErrorData::new(UNAVAILABLE, "too many requests in flight", Some(data))
                 };
-                self.refuse(request.id.clone(), error)?;
-                Ok(false)
+                self.refuse(request.id.clone(), error);
+                false
             }
-            JsonRpcMessage::Response(response) => Ok(self.settle(Some(&response.id))),
-            JsonRpcMessage::Error(error) => Ok(self.settle(error.id.as_ref())),
+            JsonRpcMessage::Response(response) => self.settle(Some(&response.id)),
+            JsonRpcMessage::Error(error) => self.settle(error.id.as_ref()),
             JsonRpcMessage::Notification(notification) => {
                 if let Some(id) = R::cancelled_by_peer(&notification.notification) {
                     self.drop_held(id);
@@ -215,19 +215,19 @@ impl<R: Role, F: Framing<R>> Correlation<R, F> {
                         self.outbound.remove(id);
                     }
                 }
-                Ok(true)
+                true
             }
         }
     }
 
-    fn refuse(&mut self, id: RequestId, error: ErrorData) -> Result<(), Error> {
+    fn refuse(&mut self, id: RequestId, error: ErrorData) {
         self.stats.refused();
         tracing::debug!(%id, %error.message, "request refused");
-        Pin::new(&mut self.framed).reply(JsonRpcMessage::error(error, Some(id)))
+        Pin::new(&mut self.framed).reply(JsonRpcMessage::error(error, Some(id)));
     }
 
     /// Keeps a request until the queue has room, if there is room for that.
-    fn hold(&mut self, message: RxJsonRpcMessage<R>) -> Result<(), Error> {
+    fn hold(&mut self, message: RxJsonRpcMessage<R>) {
         let size = self.framed.last_size();
         match message {
             JsonRpcMessage::Request(request)
@@ -236,12 +236,11 @@ impl<R: Role, F: Framing<R>> Correlation<R, F> {
                 self.inbound.remove(&request.id);
                 let data = json!({ "reason": "too_many_requests" });
                 let error = "earlier answers have not been read";
-                self.refuse(request.id, ErrorData::new(UNAVAILABLE, error, Some(data)))
+                self.refuse(request.id, ErrorData::new(UNAVAILABLE, error, Some(data)));
             }
             message => {
                 self.held_bytes += size;
                 self.held.push_back((message, size));
-                Ok(())
             }
         }
     }
@@ -293,8 +292,7 @@ impl<R: Role, F: Framing<R>> Correlation<R, F> {
             let reason = format!("no response within {deadline:?}");
             let param = CancelledNotificationParam::new(Some(id.clone()), Some(reason.clone()));
             let cancelled = CancelledNotification::new(param);
-            let _ =
-                Pin::new(&mut self.framed).reply(JsonRpcMessage::notification(cancelled.into()));
+            Pin::new(&mut self.framed).reply(JsonRpcMessage::notification(cancelled.into()));
             let data = json!({ "reason": "timed_out" });
             return Poll::Ready(JsonRpcMessage::error(
                 ErrorData::new(TIMED_OUT, reason, Some(data)),
@@ -352,11 +350,7 @@ impl<R: Role, F: Framing<R>> Stream for Correlation<R, F> {
             }
             match framed.as_mut().poll_decode(cx, &this.outbound) {
                 Poll::Ready(Some(Ok(message))) => {
-                    let admitted = match this.admit(&message) {
-                        Ok(admitted) => admitted,
-                        Err(error) => break Some(error),
-                    };
-                    if !admitted {
+                    if !this.admit(&message) {
                         continue;
                     }
                     let is_request = matches!(message, JsonRpcMessage::Request(_));
@@ -366,9 +360,7 @@ impl<R: Role, F: Framing<R>> Stream for Correlation<R, F> {
                     if !waits {
                         return Poll::Ready(Some(Ok(message)));
                     }
-                    if let Err(error) = this.hold(message) {
-                        break Some(error);
-                    }
+                    this.hold(message);
                 }
                 Poll::Ready(Some(Err(error))) => break Some(error),
                 Poll::Ready(None) => break None,

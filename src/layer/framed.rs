@@ -50,6 +50,11 @@ impl Config {
     }
 }
 
+/// How many bytes of answers of our own may wait in a sink without room before no more is read, so
+/// that a peer which sends rubbish and reads nothing is not buffered for. Not none at all: two ends
+/// that both refuse something would each wait for the other to read.
+const MAX_OWED: usize = 1 << 20;
+
 pin_project! {
     /// Encodes and decodes by a [`Framing`] for the MCP role `R`.
     #[derive(Debug)]
@@ -58,10 +63,10 @@ pin_project! {
         framing: F,
         config: Config,
         stats: Stats,
-        // An answer of our own is in the sink: it is flushed, and there must be room again before
-        // the next message is read, so that a peer which sends rubbish and reads nothing is not
-        // buffered for.
+        // An answer of our own is in the sink, and not flushed yet.
         replied: bool,
+        // The size of such answers since there was last room in the sink.
+        owed: usize,
         // The size of the message decoded last.
         last_size: usize,
         role: PhantomData<fn() -> R>,
@@ -78,7 +83,8 @@ impl<R: Role, S: Duplex<Message, Message>, F: Framing<R>> Framed<R, S, F> {
 
     /// The same, with the counters in which unreadable messages are noted.
     pub fn with_stats(inner: S, framing: F, config: Config, stats: Stats) -> Self {
-        Self { framing, config, stats, replied: false, last_size: 0, role: PhantomData, inner }
+        let role = PhantomData;
+        Self { framing, config, stats, replied: false, owed: 0, last_size: 0, role, inner }
     }
 
     /// The layer below.
@@ -101,7 +107,11 @@ impl<R: Role, S: Duplex<Message, Message>, F: Framing<R>> Framed<R, S, F> {
             let mut this = self.as_mut().project();
             if *this.replied {
                 let flushed = this.inner.as_mut().poll_flush(cx)?;
-                ready!(this.inner.as_mut().poll_ready(cx))?;
+                match this.inner.as_mut().poll_ready(cx)? {
+                    Poll::Ready(()) => *this.owed = 0,
+                    _ if *this.owed >= MAX_OWED => return Poll::Pending,
+                    _ => {}
+                }
                 *this.replied = flushed.is_pending();
             }
             let message = match ready!(this.inner.as_mut().poll_next(cx)) {
@@ -129,13 +139,20 @@ impl<R: Role, S: Duplex<Message, Message>, F: Framing<R>> Framed<R, S, F> {
         }
     }
 
-    /// Sends an answer of this side's own.
-    pub(super) fn reply(
-        mut self: Pin<&mut Self>,
-        message: TxJsonRpcMessage<R>,
-    ) -> Result<(), Error> {
-        *self.as_mut().project().replied = true;
-        self.start_send(message)
+    /// Sends an answer of this side's own. One that cannot be sent fails alone, and the end of the
+    /// link is for the stream to tell, after all that had arrived before.
+    pub(super) fn reply(self: Pin<&mut Self>, message: TxJsonRpcMessage<R>) {
+        let this = self.project();
+        let sent = Self::encode(this.framing, this.config.max_message_size, &message)
+            .map_err(Error::from)
+            .and_then(|message| {
+                *this.replied = true;
+                *this.owed += message.len();
+                this.inner.start_send(message)
+            });
+        if let Err(error) = sent {
+            tracing::debug!(%error, "answer not sent");
+        }
     }
 
     /// Deals with what could not be read; the result, if any, is for the layer above.
@@ -148,7 +165,8 @@ impl<R: Role, S: Duplex<Message, Message>, F: Framing<R>> Framed<R, S, F> {
             // A server that sends what nobody asked for and nobody can read is not told so.
             Unreadable::Request { id: None, .. } if R::IS_CLIENT => None,
             Unreadable::Request { id, error } => {
-                self.as_mut().reply(JsonRpcMessage::error(error, id)).err().map(Err)
+                self.as_mut().reply(JsonRpcMessage::error(error, id));
+                None
             }
             Unreadable::Response { id: Some(id), error } => {
                 Some(Ok(JsonRpcMessage::error(error, Some(id))))
@@ -289,14 +307,18 @@ mod tests {
         let (framed, peer) = framed::<RoleServer>(Config::default());
         let mut framed = spawn(framed);
         peer.block(true);
-        peer.send(Message::text("rubbish"));
-        peer.send(Message::text("rubbish"));
+        for _ in 0..MAX_OWED / 10 {
+            peer.send(Message::text("rubbish"));
+        }
         assert_pending!(framed.poll_next());
-        assert_eq!(peer.sent().len(), 1);
+        let size = |sent: Vec<Message>| sent.iter().map(Message::len).sum::<usize>();
+        assert!((MAX_OWED..MAX_OWED + 200).contains(&size(peer.sent())));
+        assert_pending!(framed.poll_next());
+        assert!(peer.sent().is_empty());
         peer.block(false);
         assert!(framed.is_woken());
         assert_pending!(framed.poll_next());
-        assert_eq!(peer.sent().len(), 1);
+        assert!(size(peer.sent()) > MAX_OWED);
     }
 
     #[test]

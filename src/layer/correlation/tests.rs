@@ -197,3 +197,20 @@ fn a_request_that_was_cancelled_is_no_longer_in_flight() {
     stack.start_send_unpin(cancelled).unwrap();
     assert_eq!(stack.in_flight(), (0, 0));
 }
+
+#[test]
+fn a_refusal_that_cannot_be_sent_harms_nobody() {
+    let (link, peer) = fake::link();
+    let shared = Shared::new(link, shared::Config::default());
+    let config = framed::Config::default().max_message_size(300);
+    let framed = Framed::<RoleServer, _, _>::new(shared, JsonRpc::default(), config);
+    let mut stack = spawn(Correlation::new(framed, Config::default()));
+    let request = json!({"jsonrpc": "2.0", "id": "x".repeat(300), "method": "ping"});
+    for message in [&request, &request, &json!({"jsonrpc": "2.0", "id": 1, "method": "ping"})] {
+        say(&peer, message.clone());
+    }
+    for _ in 0..2 {
+        let item = assert_ready!(stack.poll_next()).unwrap();
+        assert!(matches!(item, Ok(JsonRpcMessage::Request(_))), "{item:?}");
+    }
+}
