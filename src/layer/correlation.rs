@@ -344,7 +344,12 @@ impl<R: Role, F: Framing<R>> Stream for Correlation<R, F> {
             if !this.held.is_empty() {
                 match framed.as_mut().poll_ready(cx) {
                     Poll::Ready(Ok(())) => return Poll::Ready(this.next_held().map(Ok)),
-                    Poll::Ready(Err(error)) => break Some(error),
+                    // Whoever they are from is gone. What arrived before that is still read.
+                    Poll::Ready(Err(_)) => {
+                        this.held.clear();
+                        this.held_bytes = 0;
+                        framed = Pin::new(&mut this.framed);
+                    }
                     Poll::Pending => {}
                 }
             }

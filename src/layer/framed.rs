@@ -105,16 +105,23 @@ impl<R: Role, S: Duplex<Message, Message>, F: Framing<R>> Framed<R, S, F> {
     ) -> Poll<Option<Result<RxJsonRpcMessage<R>, Error>>> {
         loop {
             let mut this = self.as_mut().project();
+            let mut failed = None;
             if *this.replied {
-                let flushed = this.inner.as_mut().poll_flush(cx)?;
-                match this.inner.as_mut().poll_ready(cx)? {
-                    Poll::Ready(()) => *this.owed = 0,
+                let flushed = this.inner.as_mut().poll_flush(cx);
+                match (this.inner.as_mut().poll_ready(cx), &flushed) {
+                    (Poll::Ready(Err(error)), _) => failed = Some(error),
+                    (Poll::Ready(Ok(())), _) | (_, Poll::Ready(Ok(()))) => *this.owed = 0,
                     _ if *this.owed >= MAX_OWED => return Poll::Pending,
                     _ => {}
                 }
-                *this.replied = flushed.is_pending();
+                *this.replied = !matches!(flushed, Poll::Ready(Ok(())));
             }
-            let message = match ready!(this.inner.as_mut().poll_next(cx)) {
+            // What arrived before a write failed is not lost.
+            let item = match (this.inner.as_mut().poll_next(cx), failed) {
+                (Poll::Pending, Some(error)) => Some(Err(error)),
+                (polled, _) => ready!(polled),
+            };
+            let message = match item {
                 Some(Ok(Message::Close(reason))) => {
                     let reason = reason.unwrap_or_else(|| CloseCode::NoStatus.into());
                     return Poll::Ready(Some(Err(LinkError::Closed(reason).into())));

@@ -198,6 +198,33 @@ fn a_request_that_was_cancelled_is_no_longer_in_flight() {
     assert_eq!(stack.in_flight(), (0, 0));
 }
 
+/// The answer was read while the cause of a failed write was looked for.
+#[tokio::test]
+async fn what_arrived_before_the_end_is_told_even_while_requests_wait() {
+    for refused in [false, true] {
+        let (link, peer) = fake::link();
+        let shared = Shared::new(link, shared::Config::default().queue_bytes(1));
+        let framed =
+            Framed::<RoleServer, _, _>::new(shared, JsonRpc::default(), framed::Config::default());
+        let mut stack = spawn(Correlation::new(framed, Config::default()));
+        peer.block(true);
+        stack.start_send_unpin(ping::<RoleServer>(9)).unwrap();
+        say(&peer, json!({"jsonrpc": "2.0", "id": 1, "method": "ping"}));
+        if refused {
+            say(&peer, json!({"jsonrpc": "2.0", "id": 1, "method": "ping"}));
+        }
+        assert_pending!(stack.poll_next());
+        say(&peer, json!({"jsonrpc": "2.0", "id": 1, "method": "ping"}));
+        say(&peer, json!({"jsonrpc": "2.0", "id": 9, "result": {}}));
+        peer.send(Message::Close(Some(CloseCode::Restart.into())));
+        peer.break_writes();
+        let item = assert_ready!(stack.poll_next()).unwrap();
+        assert!(matches!(item, Ok(JsonRpcMessage::Response(_))), "{item:?}");
+        let error = assert_ready!(stack.poll_next()).unwrap().unwrap_err();
+        assert_eq!(error.to_string(), "closed: 1012 (service restart)");
+    }
+}
+
 #[test]
 fn a_refusal_that_cannot_be_sent_harms_nobody() {
     let (link, peer) = fake::link();
