@@ -108,7 +108,10 @@ impl Place {
     fn parse(authority: &str) -> Option<Self> {
         let authority: Authority = authority.parse().ok()?;
         let host = authority.host().trim_start_matches('[').trim_end_matches(']');
-        let plain = !authority.as_str().contains('@') && !host.is_empty();
+        // An authority may have more in it than any host has: a user, a wildcard, a whole list.
+        let of_host = |byte: u8| byte.is_ascii_alphanumeric() || b"-._:".contains(&byte);
+        let plain =
+            !authority.as_str().contains('@') && !host.is_empty() && host.bytes().all(of_host);
         let port = authority.port_u16();
         // `host:` and `host:99999` have a port that is none.
         let whole = port.is_some() == authority.as_str()[authority.host().len()..].contains(':');
@@ -129,7 +132,10 @@ impl Origin {
         }
         let uri: Uri = text.parse().ok()?;
         let parts = uri.into_parts();
-        if parts.path_and_query.is_some_and(|path| path != "/") || text.ends_with('/') {
+        if parts.path_and_query.is_some_and(|path| path != "/")
+            || text.contains('#')
+            || text.ends_with('/')
+        {
             return None;
         }
         let scheme = parts.scheme?;
@@ -314,15 +320,27 @@ mod tests {
 
     #[test]
     fn what_cannot_be_read_is_said() {
-        for entry in
-            ["", "a b", "http://", "app.example.com", "https://a/path", "ftp://a", "null:*"]
-        {
+        for entry in [
+            "",
+            "a b",
+            "http://",
+            "app.example.com",
+            "https://a/path",
+            "ftp://a",
+            "null:*",
+            "*",
+            "https://*.a",
+            "https://a#b",
+            "https://a,b",
+        ] {
             let mut allowed = Allowed::default();
             allowed.origins([entry]);
             assert!(allowed.validate().is_err(), "{entry}");
         }
-        let mut allowed = Allowed::default();
-        allowed.hosts(["http://a"]);
-        assert!(allowed.validate().is_err());
+        for entry in ["http://a", "*", "*.a", "a,b", "a:*", "a/b", "u@a", "a:", "[::1"] {
+            let mut allowed = Allowed::default();
+            allowed.hosts([entry]);
+            assert!(allowed.validate().is_err(), "{entry}");
+        }
     }
 }
