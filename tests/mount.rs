@@ -77,6 +77,7 @@ async fn what_is_no_upgrade_is_answered_in_http() {
             (("Sec-WebSocket-Key: ", "Sec-WebSocket-Key: x"), 400),
             (("Host: ", "Origin: http://evil.example\r\nHost: "), 403),
             (("Host: ", "Host: evil.example\r\nX: "), 403),
+            (("/mcp", "http://evil.example/mcp"), 400),
         ] {
             let request = upgrade_request(address, "").replacen(change.0, change.1, 1);
             let mut raw = Raw::over(TcpStream::connect(address).await.unwrap(), true);

@@ -58,14 +58,15 @@ pub struct Config {
     ///
     /// A request that its sender has cancelled no longer counts, even if its handler goes on.
     pub max_inbound: usize,
-    /// How many bytes of requests are kept while the outbound queue is full: 16 MiB. More are refused
-    /// with `-32000`.
+    /// How many bytes of requests are kept while the outbound queue is full: 4 MiB. More are refused
+    /// with `-32000`. Counted is what came over the wire; JSON made of many small values takes up to a
+    /// hundred times as much once it is decoded.
     pub max_held_bytes: usize,
 }
 
 impl Default for Config {
     fn default() -> Self {
-        Self { deadline: None, max_inbound: 1024, max_held_bytes: 16 << 20 }
+        Self { deadline: None, max_inbound: 1024, max_held_bytes: 4 << 20 }
     }
 }
 

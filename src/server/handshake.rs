@@ -12,9 +12,10 @@ use bytes::Bytes;
 use http::{
     HeaderMap, HeaderValue, Method, Request, Response, StatusCode, Version,
     header::{
-        ALLOW, CONNECTION, HeaderName, SEC_WEBSOCKET_ACCEPT, SEC_WEBSOCKET_KEY,
+        ALLOW, CONNECTION, HOST, HeaderName, SEC_WEBSOCKET_ACCEPT, SEC_WEBSOCKET_KEY,
         SEC_WEBSOCKET_PROTOCOL, SEC_WEBSOCKET_VERSION, UPGRADE,
     },
+    uri::Authority,
 };
 use http_body_util::Full;
 use hyper::{server::conn::http1, service::service_fn, upgrade::OnUpgrade};
@@ -148,6 +149,11 @@ pub(super) fn grant<B>(request: &Request<B>, allowed: &Allowed) -> Result<Grante
     if !STANDARD.decode(key).is_ok_and(|key| key.len() == 16) {
         let what = "Sec-WebSocket-Key is not 16 bytes in base64";
         return Err(refuse(StatusCode::BAD_REQUEST, what, &[]));
+    }
+    // An absolute target overrules `Host` (RFC 9112, section 3.2.2), so they had better agree.
+    let target = request.uri().authority().map(Authority::as_str);
+    if target.is_some_and(|target| only(headers, HOST).is_none_or(|host| host != target)) {
+        return Err(refuse(StatusCode::BAD_REQUEST, "the target is not the Host", &[]));
     }
     allowed.check(headers).map_err(|what| refuse(StatusCode::FORBIDDEN, what, &[]))?;
     let subprotocol = choose(headers);

@@ -128,7 +128,8 @@ impl Server {
     }
 
     /// Stops listening, closes every connection with the closing handshake, and waits until all are
-    /// gone. Calls in flight have 2 s to be answered, which is rmcp's own limit.
+    /// gone. Calls in flight have 2 s to be answered, which is rmcp's own limit; connections that are
+    /// not yet initialized are cut.
     pub async fn shutdown(self) {
         drop(self.stop);
         let _ = self.task.await;

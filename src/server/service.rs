@@ -35,7 +35,7 @@ use crate::decode::Role;
 /// |---|---|
 /// | not `GET` | 405 |
 /// | no upgrade to WebSocket, not HTTP/1.1, or another version than 13 | 426 |
-/// | `Sec-WebSocket-Key` missing, doubled or malformed | 400 |
+/// | `Sec-WebSocket-Key` missing, doubled or malformed, or a target that is not the `Host` | 400 |
 /// | `Host` or `Origin` not allowed | 403 |
 /// | the token of [`Config::cancellation_token`] is cancelled | 503 |
 ///
@@ -122,7 +122,11 @@ where
     /// One connection, from the upgrade to the end of its service.
     async fn attend(self: Arc<Self>, upgrade: OnUpgrade, subprotocol: Option<String>) {
         let Config { timeout, stop, .. } = &self.config;
-        let upgraded = match tokio::time::timeout(*timeout, upgrade).await {
+        let upgraded = tokio::select! {
+            upgraded = tokio::time::timeout(*timeout, upgrade) => upgraded,
+            () = stop.cancelled() => return,
+        };
+        let upgraded = match upgraded {
             Ok(Ok(upgraded)) => upgraded,
             Ok(Err(error)) => return tracing::debug!(%error, "no upgrade"),
             Err(_) => return tracing::debug!("no upgrade in time"),
