@@ -167,6 +167,11 @@ pub enum LinkError {
 }
 
 impl LinkError {
+    /// What a Close of the peer means for the link.
+    pub(crate) fn closed_by_peer(reason: Option<CloseReason>) -> Self {
+        Self::Closed(reason.unwrap_or_else(|| CloseCode::NoStatus.into()))
+    }
+
     /// The reason as a close code: the one on the wire, or the one that names this cause.
     #[must_use]
     pub fn close_reason(&self) -> CloseReason {

@@ -252,6 +252,11 @@ impl<R: Role, F: Framing<R>> Correlation<R, F> {
         Some(message)
     }
 
+    fn forget_held(&mut self) {
+        self.held = VecDeque::new();
+        self.held_bytes = 0;
+    }
+
     /// Forgets the held request with this id.
     fn drop_held(&mut self, id: &RequestId) {
         let is_it = |message: &RxJsonRpcMessage<R>| matches!(message, JsonRpcMessage::Request(request) if request.id == *id);
@@ -306,7 +311,7 @@ impl<R: Role, F: Framing<R>> Correlation<R, F> {
         let handed = self.framed.get_ref().handed();
         let mut calls: Vec<_> = self.outbound.0.drain().collect();
         calls.sort_unstable_by_key(|(_, call)| call.ticket);
-        self.held = VecDeque::new();
+        self.forget_held();
         self.ending.insert(Ending { calls: calls.into_iter(), handed, error })
     }
 }
@@ -347,8 +352,7 @@ impl<R: Role, F: Framing<R>> Stream for Correlation<R, F> {
                     Poll::Ready(Ok(())) => return Poll::Ready(this.next_held().map(Ok)),
                     // Whoever they are from is gone. What arrived before that is still read.
                     Poll::Ready(Err(_)) => {
-                        this.held.clear();
-                        this.held_bytes = 0;
+                        this.forget_held();
                         framed = Pin::new(&mut this.framed);
                     }
                     Poll::Pending => {}

@@ -21,7 +21,7 @@ use rmcp::{
 use crate::{
     decode::{Calls, Role},
     duplex::{Duplex, forward_sink},
-    error::{CloseCode, Error, LinkError, MessageError},
+    error::{Error, LinkError, MessageError},
     framing::{Framing, Unreadable},
     message::Message,
     stats::Stats,
@@ -123,8 +123,7 @@ impl<R: Role, S: Duplex<Message, Message>, F: Framing<R>> Framed<R, S, F> {
             };
             let message = match item {
                 Some(Ok(Message::Close(reason))) => {
-                    let reason = reason.unwrap_or_else(|| CloseCode::NoStatus.into());
-                    return Poll::Ready(Some(Err(LinkError::Closed(reason).into())));
+                    return Poll::Ready(Some(Err(LinkError::closed_by_peer(reason).into())));
                 }
                 Some(Ok(message)) if message.is_data() => message,
                 Some(Ok(_)) => continue,
@@ -257,6 +256,7 @@ mod tests {
 
     use super::*;
     use crate::{
+        error::CloseCode,
         framing::JsonRpc,
         layer::fake::{self, Link, Peer},
     };

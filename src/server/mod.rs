@@ -9,7 +9,9 @@
 //!
 //! What is not covered: nothing here authenticates anyone. A program sends no `Origin`, and is let in
 //! when it knows the address: bind to loopback, or put a proxy in front that authenticates. Neither is
-//! the number of connections bounded, nor is there TLS on this side.
+//! the number of connections bounded, nor is there TLS on this side. And a [`WebSocketService`] begins
+//! with a whole request: how long its head may take is up to the server around it, and axum's own
+//! `serve` sets no limit.
 
 mod config;
 mod handshake;

@@ -143,7 +143,7 @@ impl Line {
         let polled = link.poll_next_unpin(&mut cx);
         desk.dry = polled.is_pending();
         let error = match ready!(polled) {
-            Some(Ok(Message::Close(reason))) => closed_by_peer(reason),
+            Some(Ok(Message::Close(reason))) => LinkError::closed_by_peer(reason).into(),
             Some(Ok(message)) => return Poll::Ready(Ok(message)),
             Some(Err(error)) => error,
             None => LinkError::Closed(CloseCode::Abnormal.into()).into(),
@@ -203,7 +203,7 @@ impl Line {
         {
             match link.poll_next_unpin(&mut cx) {
                 Poll::Ready(Some(Ok(Message::Close(reason)))) => {
-                    cause = closed_by_peer(reason);
+                    cause = LinkError::closed_by_peer(reason).into();
                     break;
                 }
                 Poll::Ready(Some(Ok(message))) => desk.inbox.push_back(message),
@@ -296,8 +296,4 @@ impl fmt::Debug for Desk {
             .field("end", &self.end)
             .finish_non_exhaustive()
     }
-}
-
-fn closed_by_peer(reason: Option<CloseReason>) -> Error {
-    LinkError::Closed(reason.unwrap_or_else(|| CloseCode::NoStatus.into())).into()
 }
