@@ -98,6 +98,7 @@
 //! |---|---|---|
 //! | `client` | yes | dial: [`connect()`], [`connect_over`] |
 //! | `server` | yes | accept: [`accept()`], [`serve()`] |
+//! | `rustls-tls` | yes | TLS by rustls, with certificates that are given: those of a server, or the authorities a client trusts |
 //! | `rustls-tls-native-roots` | yes | `wss://` with the operating system's certificates |
 //! | `rustls-tls-webpki-roots` | | `wss://` with Mozilla's certificates, compiled in |
 //! | `rustls-platform-verifier` | | `wss://` as the operating system judges |
@@ -106,7 +107,8 @@
 //! | `native-tls` | | `wss://` by the operating system's TLS library, where no rustls feature is on |
 //!
 //! Of the rustls features, one chooses the certificates and one the cryptography; without the latter,
-//! the process has to install a provider, or dialling `wss://` fails with an error that says so.
+//! the process has to install a provider, or TLS fails with an error that says so. Those that choose
+//! certificates are for dialling, and imply `client` and `rustls-tls`.
 //!
 //! Both MCP roles are always there: whoever dials may be the server.
 #![cfg_attr(docsrs, feature(doc_cfg))]
@@ -128,6 +130,8 @@ pub mod layer;
 
 pub mod transport;
 
+#[cfg(all(feature = "client", feature = "rustls-tls"))]
+mod tls;
 #[cfg(feature = "__http")]
 mod upgrade;
 

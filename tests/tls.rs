@@ -1,5 +1,5 @@
 //! `wss://` against servers with good and bad certificates.
-#![cfg(all(feature = "client", feature = "server", feature = "ring"))]
+#![cfg(all(feature = "client", feature = "server", feature = "rustls-tls", feature = "ring"))]
 #![allow(clippy::unwrap_used, clippy::panic)]
 
 mod common;
@@ -185,6 +185,22 @@ async fn authorities_that_are_none_are_an_error() {
     .await;
 }
 
+#[cfg(not(any(
+    feature = "rustls-tls-native-roots",
+    feature = "rustls-tls-webpki-roots",
+    feature = "rustls-platform-verifier"
+)))]
+#[tokio::test]
+async fn nobody_is_trusted_without_a_feature_for_it() {
+    limit(async {
+        let (address, _) = host(authority().acceptor(&["localhost"], 2000..2100)).await;
+        let url = format!("wss://localhost:{}/mcp", address.port());
+        let error = tls_failure("no roots", dial(url).await);
+        assert!(error.contains("nobody is trusted"), "{error}");
+    })
+    .await;
+}
+
 #[tokio::test]
 async fn a_server_without_tls_is_a_tls_error() {
     limit(async {
@@ -209,7 +225,8 @@ async fn a_server_without_tls_is_a_tls_error() {
         let (_listener, url) = common::listen().await;
         let timeout = Duration::from_millis(300);
         let start = Instant::now();
-        let dialling = dial(url.replace("ws://", "wss://")).handshake_timeout(timeout);
+        let tls = Tls::authorities(authority().pem);
+        let dialling = dial(url.replace("ws://", "wss://")).tls(tls).handshake_timeout(timeout);
         assert!(matches!(failure(dialling.await), HandshakeError::TimedOut(_)));
         assert!(start.elapsed() < Duration::from_millis(800));
     })

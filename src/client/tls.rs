@@ -1,19 +1,19 @@
 //! TLS for `wss://`: by rustls where a feature for it is enabled, else by the operating system.
 
-#[cfg(all(feature = "native-tls", not(feature = "__rustls")))]
+#[cfg(all(feature = "native-tls", not(feature = "rustls-tls")))]
 pub(super) use self::native::handshake;
-#[cfg(not(any(feature = "__rustls", feature = "native-tls")))]
+#[cfg(not(any(feature = "rustls-tls", feature = "native-tls")))]
 pub(super) use self::none::handshake;
-#[cfg(feature = "__rustls")]
+#[cfg(feature = "rustls-tls")]
 pub(super) use self::rustls::handshake;
 
 /// Whom a client trusts on `wss://`.
 ///
 /// The default is what the enabled features say: the certificates of the operating system
 /// (`rustls-tls-native-roots`), those of Mozilla (`rustls-tls-webpki-roots`), both together, or the
-/// operating system's own judgement (`rustls-platform-verifier`, `native-tls`). rustls computes with
-/// the process's default provider if one is installed, else with aws-lc-rs or ring, whichever
-/// feature is enabled.
+/// operating system's own judgement (`rustls-platform-verifier`, `native-tls`). With `rustls-tls`
+/// alone there is no default, and whom to trust has to be said. rustls computes with the process's
+/// default provider if one is installed, else with aws-lc-rs or ring, whichever feature is enabled.
 #[derive(Debug, Clone, Default)]
 pub struct Tls {
     trust: Trust,
@@ -23,38 +23,31 @@ pub struct Tls {
 enum Trust {
     #[default]
     Default,
-    #[cfg(any(feature = "__rustls", feature = "native-tls"))]
+    #[cfg(any(feature = "rustls-tls", feature = "native-tls"))]
     Authorities(Vec<u8>),
-    #[cfg(feature = "__rustls")]
+    #[cfg(feature = "rustls-tls")]
     Rustls(std::sync::Arc<tokio_rustls::rustls::ClientConfig>),
 }
 
 impl Tls {
     /// Trusts the authorities in this PEM text, and no others.
-    #[cfg(any(feature = "__rustls", feature = "native-tls"))]
-    #[cfg_attr(docsrs, doc(cfg(any(feature = "rustls-tls-native-roots", feature = "native-tls"))))]
+    #[cfg(any(feature = "rustls-tls", feature = "native-tls"))]
+    #[cfg_attr(docsrs, doc(cfg(any(feature = "rustls-tls", feature = "native-tls"))))]
     #[must_use]
     pub fn authorities(pem: impl Into<Vec<u8>>) -> Self {
         Self { trust: Trust::Authorities(pem.into()) }
     }
 
     /// Uses this configuration as it is. Its type belongs to rustls 0.23.
-    #[cfg(feature = "__rustls")]
-    #[cfg_attr(
-        docsrs,
-        doc(cfg(any(
-            feature = "rustls-tls-native-roots",
-            feature = "rustls-tls-webpki-roots",
-            feature = "rustls-platform-verifier"
-        )))
-    )]
+    #[cfg(feature = "rustls-tls")]
+    #[cfg_attr(docsrs, doc(cfg(feature = "rustls-tls")))]
     #[must_use]
     pub fn rustls(config: std::sync::Arc<tokio_rustls::rustls::ClientConfig>) -> Self {
         Self { trust: Trust::Rustls(config) }
     }
 }
 
-#[cfg(not(any(feature = "__rustls", feature = "native-tls")))]
+#[cfg(not(any(feature = "rustls-tls", feature = "native-tls")))]
 mod none {
     use super::{Tls, Trust};
     use crate::{error::HandshakeError, upgrade::Io};
@@ -70,7 +63,7 @@ mod none {
     }
 }
 
-#[cfg(feature = "__rustls")]
+#[cfg(feature = "rustls-tls")]
 mod rustls {
     use std::sync::{Arc, OnceLock};
 
@@ -79,13 +72,12 @@ mod rustls {
         client::TlsStream,
         rustls::{
             ClientConfig, RootCertStore,
-            crypto::CryptoProvider,
             pki_types::{CertificateDer, ServerName, pem::PemObject},
         },
     };
 
     use super::{Tls, Trust};
-    use crate::{error::HandshakeError, upgrade::Io};
+    use crate::{error::HandshakeError, tls::provider, upgrade::Io};
 
     type Result<T> = std::result::Result<T, HandshakeError>;
 
@@ -129,22 +121,8 @@ mod rustls {
         }
     }
 
-    fn provider() -> Result<Arc<CryptoProvider>> {
-        if let Some(provider) = CryptoProvider::get_default() {
-            return Ok(provider.clone());
-        }
-        #[cfg(feature = "aws-lc-rs")]
-        return Ok(Arc::new(tokio_rustls::rustls::crypto::aws_lc_rs::default_provider()));
-        #[cfg(all(feature = "ring", not(feature = "aws-lc-rs")))]
-        return Ok(Arc::new(tokio_rustls::rustls::crypto::ring::default_provider()));
-        #[cfg(not(any(feature = "ring", feature = "aws-lc-rs")))]
-        Err(error(
-            "no cryptography: enable the feature `ring` or `aws-lc-rs`, or install a provider",
-        ))
-    }
-
     fn trusting(roots: RootCertStore) -> Result<ClientConfig> {
-        let builder = ClientConfig::builder_with_provider(provider()?);
+        let builder = ClientConfig::builder_with_provider(provider().map_err(error)?);
         let builder = builder.with_safe_default_protocol_versions().map_err(error)?;
         Ok(builder.with_root_certificates(roots).with_no_client_auth())
     }
@@ -175,9 +153,18 @@ mod rustls {
     fn default_config() -> Result<ClientConfig> {
         use rustls_platform_verifier::BuilderVerifierExt as _;
 
-        let builder = ClientConfig::builder_with_provider(provider()?);
+        let builder = ClientConfig::builder_with_provider(provider().map_err(error)?);
         let builder = builder.with_safe_default_protocol_versions().map_err(error)?;
         Ok(builder.with_platform_verifier().map_err(error)?.with_no_client_auth())
+    }
+
+    #[cfg(not(any(
+        feature = "rustls-tls-native-roots",
+        feature = "rustls-tls-webpki-roots",
+        feature = "rustls-platform-verifier"
+    )))]
+    fn default_config() -> Result<ClientConfig> {
+        Err(error("nobody is trusted: give authorities, or enable a feature for root certificates"))
     }
 
     fn error(error: impl ToString) -> HandshakeError {
@@ -185,7 +172,7 @@ mod rustls {
     }
 }
 
-#[cfg(all(feature = "native-tls", not(feature = "__rustls")))]
+#[cfg(all(feature = "native-tls", not(feature = "rustls-tls")))]
 mod native {
     use tokio_native_tls::{
         TlsConnector, TlsStream,
