@@ -130,7 +130,7 @@ pub mod layer;
 
 pub mod transport;
 
-#[cfg(all(feature = "client", feature = "rustls-tls"))]
+#[cfg(all(feature = "rustls-tls", any(feature = "client", feature = "server")))]
 mod tls;
 #[cfg(feature = "__http")]
 mod upgrade;

@@ -18,6 +18,8 @@ mod handshake;
 mod origin;
 mod serve;
 mod service;
+#[cfg(feature = "rustls-tls")]
+mod tls;
 
 use std::{
     future::{Future, IntoFuture},
@@ -26,6 +28,9 @@ use std::{
 
 use tokio::io::{AsyncRead, AsyncWrite};
 
+#[cfg(feature = "rustls-tls")]
+#[cfg_attr(docsrs, doc(cfg(feature = "rustls-tls")))]
+pub use self::tls::Tls;
 pub use self::{
     config::Config,
     serve::{Serve, Server, serve},
