@@ -4,6 +4,7 @@
 //! |---|---|---|---|
 //! | [`Socket`] | a byte stream | `Duplex<Message, Message>` | RFC 6455: frames, limits, the closing handshake |
 //! | [`Heartbeat`] | a `Duplex<Message, Message>` | the same | pings, and says when the peer is gone |
+//! | `Rate` (feature `rate-limit`) | a `Duplex<Message, Message>` | the same | reads so many messages per second, and no more |
 //! | [`Shared`] | a `Duplex<Message, Message>` | the same, and `Clone` | the queue, and the one lock |
 //! | [`Framed`] | a `Duplex<Message, Message>` | a duplex of JSON-RPC messages | encodes and decodes |
 //! | [`Correlation`] | a [`Framed`] over [`Shared`] | the same | knows every request in flight, ends each once |
@@ -21,9 +22,15 @@ pub mod correlation;
 mod fake;
 pub mod framed;
 pub mod heartbeat;
+#[cfg(feature = "rate-limit")]
+#[cfg_attr(docsrs, doc(cfg(feature = "rate-limit")))]
+pub mod rate;
 pub mod shared;
 pub mod socket;
 
+#[cfg(feature = "rate-limit")]
+#[doc(inline)]
+pub use self::rate::Rate;
 #[doc(inline)]
 pub use self::{
     correlation::Correlation, framed::Framed, heartbeat::Heartbeat, shared::Shared, socket::Socket,
