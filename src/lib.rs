@@ -106,6 +106,7 @@
 //! | `aws-lc-rs` | | rustls computes with aws-lc-rs, preferred over ring |
 //! | `native-tls` | | `wss://` by the operating system's TLS library, where no rustls feature is on |
 //! | `rate-limit` | | a layer that bounds the messages per second of each peer: `layer::Rate` |
+//! | `metrics` | | the counters of all connections in the metrics of the process, named in [`stats`] |
 //!
 //! Of the rustls features, one chooses the certificates and one the cryptography; without the latter,
 //! the process has to install a provider, or TLS fails with an error that says so. Those that choose

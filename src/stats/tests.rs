@@ -1,0 +1,135 @@
+use tokio::time::advance;
+
+use super::*;
+
+const MS: Duration = Duration::from_millis(1);
+
+#[tokio::test(start_paused = true)]
+async fn idle_since_bytes_last_arrived() {
+    let stats = Stats::default();
+    advance(7 * MS).await;
+    assert_eq!(stats.idle(), 7 * MS);
+    stats.bytes_received(0);
+    stats.bytes_sent(5);
+    stats.message_sent();
+    assert_eq!(stats.idle(), 7 * MS, "neither the end nor what is sent is a sign of the peer");
+    stats.bytes_received(5);
+    assert_eq!(stats.idle(), Duration::ZERO);
+    advance(90_000 * MS).await;
+    assert_eq!(stats.snapshot().idle, 90_000 * MS);
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_snapshot_is_serialised_with_units() {
+    let stats = Stats::default();
+    stats.message_received();
+    stats.bytes_received(9);
+    stats.refused();
+    let mut expected = serde_json::json!({
+        "messages_received": 1, "messages_sent": 0, "bytes_received": 9, "bytes_sent": 0,
+        "malformed": 0, "orphans": 0, "refused": 1, "round_trip_us": null, "idle_ms": 0,
+    });
+    assert_eq!(serde_json::to_value(stats.snapshot()).unwrap(), expected);
+    stats.round_trip(Duration::from_micros(1234));
+    advance(Duration::from_micros(2_500_999)).await;
+    expected["round_trip_us"] = 1234.into();
+    expected["idle_ms"] = 2500.into();
+    assert_eq!(serde_json::to_value(stats.snapshot()).unwrap(), expected);
+}
+
+#[cfg(feature = "metrics")]
+mod recorded {
+    use std::{
+        collections::BTreeMap,
+        sync::{Mutex, atomic::AtomicU64},
+    };
+
+    use metrics::{
+        Counter, Gauge, Histogram, HistogramFn, Key, KeyName, Metadata, Recorder, SharedString,
+        Unit, with_local_recorder,
+    };
+
+    use super::*;
+
+    /// Remembers what was counted, under `name{label=value}`.
+    #[derive(Default)]
+    struct Ledger {
+        counters: Mutex<BTreeMap<String, Arc<AtomicU64>>>,
+        histograms: Mutex<BTreeMap<String, Arc<Values>>>,
+    }
+
+    #[derive(Default)]
+    struct Values(Mutex<Vec<f64>>);
+
+    impl HistogramFn for Values {
+        fn record(&self, value: f64) {
+            self.0.lock().unwrap().push(value);
+        }
+    }
+
+    fn name(key: &Key) -> String {
+        let labels = key.labels().map(|label| format!("{{{}={}}}", label.key(), label.value()));
+        key.name().to_owned() + &labels.collect::<String>()
+    }
+
+    impl Recorder for Ledger {
+        fn describe_counter(&self, _: KeyName, _: Option<Unit>, _: SharedString) {}
+        fn describe_gauge(&self, _: KeyName, _: Option<Unit>, _: SharedString) {}
+        fn describe_histogram(&self, _: KeyName, _: Option<Unit>, _: SharedString) {}
+
+        fn register_counter(&self, key: &Key, _: &Metadata<'_>) -> Counter {
+            Counter::from_arc(self.counters.lock().unwrap().entry(name(key)).or_default().clone())
+        }
+
+        fn register_gauge(&self, key: &Key, _: &Metadata<'_>) -> Gauge {
+            panic!("{key} is no metric of a connection")
+        }
+
+        fn register_histogram(&self, key: &Key, _: &Metadata<'_>) -> Histogram {
+            let mut histograms = self.histograms.lock().unwrap();
+            Histogram::from_arc(histograms.entry(name(key)).or_default().clone())
+        }
+    }
+
+    impl Ledger {
+        fn counts(&self) -> Vec<(String, u64)> {
+            let counters = self.counters.lock().unwrap();
+            counters.iter().map(|(name, count)| (name.clone(), count.load(Relaxed))).collect()
+        }
+    }
+
+    #[test]
+    fn connections_count_together_under_the_documented_names() {
+        let ledger = Ledger::default();
+        let outside = Stats::default();
+        let [first, second] = with_local_recorder(&ledger, || [(); 2].map(|()| Stats::default()));
+        for stats in [&first, &second, &outside] {
+            stats.message_received();
+            (0..2).for_each(|_| stats.message_sent());
+            stats.bytes_received(30);
+            stats.bytes_sent(400);
+            (0..5).for_each(|_| stats.malformed());
+            (0..6).for_each(|_| stats.orphan());
+            (0..7).for_each(|_| stats.refused());
+            stats.round_trip(Duration::from_millis(1500));
+        }
+        let expected = [
+            ("mcp_ws_bytes_total{direction=received}", 60),
+            ("mcp_ws_bytes_total{direction=sent}", 800),
+            ("mcp_ws_malformed_total", 10),
+            ("mcp_ws_messages_total{direction=received}", 2),
+            ("mcp_ws_messages_total{direction=sent}", 4),
+            ("mcp_ws_orphans_total", 12),
+            ("mcp_ws_refused_requests_total", 14),
+        ];
+        assert_eq!(ledger.counts(), expected.map(|(name, count)| (name.to_owned(), count)));
+        let histograms = ledger.histograms.lock().unwrap();
+        assert_eq!(histograms.keys().collect::<Vec<_>>(), ["mcp_ws_round_trip_seconds"]);
+        assert_eq!(*histograms["mcp_ws_round_trip_seconds"].0.lock().unwrap(), [1.5, 1.5]);
+        assert_eq!(first.snapshot().bytes_received, 30, "its own count is its own");
+        for (name, _) in expected {
+            let (name, _) = name.split_once('{').unwrap_or((name, ""));
+            assert!(include_str!("../stats.rs").contains(&format!("//! | `{name}` |")), "{name}");
+        }
+    }
+}
