@@ -3,15 +3,13 @@
 use std::{fmt, net::SocketAddr, sync::Arc};
 
 use clap::ValueEnum;
-use rmcp::ServiceExt;
+use rmcp::{ServiceExt, transport::StreamableHttpClientTransport};
 
 use crate::{
-    Result, http,
+    common::{Result, http, server::Server, stock},
     load::{Load, Sample},
     raw,
-    server::Server,
     service::{Adder, Client, Handler},
-    stock,
 };
 
 #[derive(ValueEnum, Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
@@ -47,8 +45,8 @@ impl Contender {
                 });
                 Ok(addr)
             }
-            Self::Stock => stock::serve().await,
-            Self::Http => http::serve().await,
+            Self::Stock => stock::serve(Adder::new).await,
+            Self::Http => http::serve(Adder::new).await,
         }
     }
 
@@ -62,7 +60,10 @@ impl Contender {
                 Handler::default().serve(mcp_ws_transport::connect(url).await?).await?
             }
             Self::Stock => Handler::default().serve(stock::connect(addr).await?).await?,
-            Self::Http => Handler::default().serve(http::connect(addr)).await?,
+            Self::Http => {
+                let url = format!("http://{addr}/mcp");
+                Handler::default().serve(StreamableHttpClientTransport::from_uri(url)).await?
+            }
         };
         let client = Arc::new(client);
         let sample = load.measure(&client).await?;

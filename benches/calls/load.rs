@@ -9,7 +9,7 @@ use clap::ValueEnum;
 use tokio::task::JoinSet;
 
 use crate::{
-    Result,
+    common::Result,
     options::Options,
     service::{self, Client, Tool},
 };

@@ -22,32 +22,31 @@
 //!
 //! The exit code says whether the benchmark ran, never how fast.
 
+#[path = "../common/mod.rs"]
+mod common;
 mod contender;
-mod http;
 mod load;
-mod machine;
 mod options;
 mod raw;
 mod report;
-mod server;
 mod service;
-mod stock;
 
-use std::{
-    error::Error,
-    io::{self, IsTerminal},
+use std::io::{self, IsTerminal};
+
+use self::{
+    common::{
+        Result, machine, runtime,
+        server::{self, Server},
+    },
+    load::Load,
+    options::Options,
+    report::Report,
 };
-
-use tokio::runtime::{Builder, Runtime};
-
-use self::{load::Load, options::Options, report::Report, server::Server};
-
-type Result<T, E = Box<dyn Error + Send + Sync>> = std::result::Result<T, E>;
 
 fn main() -> Result<()> {
     let options = Options::from_args();
     if let Some(contender) = options.serve {
-        return runtime()?.block_on(server::run(contender));
+        return runtime()?.block_on(async { server::run(contender.serve().await?).await });
     }
     let core = machine::pin(options.pin)?;
     let mut report = Report::new(&options);
@@ -76,8 +75,4 @@ fn main() -> Result<()> {
         print!("\n{}", report.verdicts());
     }
     Ok(())
-}
-
-fn runtime() -> Result<Runtime> {
-    Ok(Builder::new_current_thread().enable_all().build()?)
 }

@@ -1,10 +1,10 @@
 //! The command line.
 
-use std::{env, str::FromStr, time::Duration};
+use std::{env, time::Duration};
 
 use clap::{Parser, ValueEnum};
 
-use crate::{contender::Contender, load::Case};
+use crate::{common::machine::Pin, contender::Contender, load::Case};
 
 /// What a call costs over this crate's transport, beside what else there is.
 #[derive(Parser, Debug, Default)]
@@ -75,29 +75,4 @@ impl Options {
 fn chosen<T: ValueEnum + PartialEq + Copy>(named: &[T]) -> impl Iterator<Item = T> {
     let all = T::value_variants().iter().copied();
     all.filter(|one| named.is_empty() || named.contains(one))
-}
-
-/// Where to run.
-#[derive(Debug, Clone, Copy, Default)]
-pub(crate) enum Pin {
-    Off,
-    /// The last core that this process may use: the first serves more interrupts.
-    #[default]
-    Last,
-    Core(usize),
-}
-
-impl FromStr for Pin {
-    type Err = String;
-
-    fn from_str(text: &str) -> Result<Self, String> {
-        match text {
-            "off" => Ok(Self::Off),
-            "last" => Ok(Self::Last),
-            core => match core.parse() {
-                Ok(core) => Ok(Self::Core(core)),
-                Err(_) => Err("neither a number, nor `last`, nor `off`".into()),
-            },
-        }
-    }
 }

@@ -23,7 +23,7 @@ use tokio_tungstenite::{
 };
 
 use crate::{
-    Result,
+    common::Result,
     load::{Case, Load, Sample},
     service::{self, Tool},
 };

@@ -1,8 +1,9 @@
 //! The table, and the verdicts.
 
-use std::{collections::BTreeMap, fmt, time::Duration};
+use std::{collections::BTreeMap, fmt};
 
 use crate::{
+    common::figures::{self, median, or_dash, percent, ratio, time, verdict},
     contender::Contender,
     load::{Case, Sample},
     options::Options,
@@ -53,10 +54,7 @@ impl Report {
     /// From the lowest to the highest round, as a share of the median.
     fn spread(&self, case: Case, contender: Contender) -> Option<f64> {
         let figure = if case == Case::Many { rate } else { micros };
-        let rounds = self.samples(case, contender).iter().map(figure);
-        let (low, high) = rounds
-            .fold((f64::MAX, f64::MIN), |(low, high), figure| (low.min(figure), high.max(figure)));
-        Some((high - low) / self.figure(case, contender, figure)?)
+        figures::spread(self.samples(case, contender).iter().map(figure))
     }
 
     fn heading(&self, case: Case) -> String {
@@ -72,32 +70,23 @@ impl Report {
         let many = self.ratio(Case::Many, Contender::Ours, rate);
         let one = self.ratio(Case::One, Contender::Ours, micros);
         let progress = self.figure(Case::Progress, Contender::Ours, micros);
-        let verdict = |goal: &str, reached: Option<String>, met: bool| match reached {
-            Some(reached) => {
-                let verdict = if met { "met" } else { "MISSED" };
-                format!("{verdict:<8} {goal}: {reached}\n")
-            }
-            None => format!("{:<8} {goal}\n", "unknown"),
-        };
+        let times = |ratio| format!("{ratio:.2} ×");
         [
             verdict(
                 &format!(
                     "{} in flight, at least 2.2 × the stock adaptor's calls/s",
                     self.in_flight
                 ),
-                many.map(|ratio| format!("{ratio:.2} ×")),
-                many.is_some_and(|ratio| ratio >= 2.2),
+                many,
+                times,
+                |ratio| ratio >= 2.2,
             ),
-            verdict(
-                "one in flight, at most 0.8 × the stock adaptor's time",
-                one.map(|ratio| format!("{ratio:.2} ×")),
-                one.is_some_and(|ratio| ratio <= 0.8),
-            ),
-            verdict(
-                "a progress report and the result, below 1 ms",
-                progress.map(time),
-                progress.is_some_and(|micros| micros < 1000.0),
-            ),
+            verdict("one in flight, at most 0.8 × the stock adaptor's time", one, times, |ratio| {
+                ratio <= 0.8
+            }),
+            verdict("a progress report and the result, below 1 ms", progress, time, |micros| {
+                micros < 1000.0
+            }),
         ]
         .concat()
     }
@@ -124,7 +113,7 @@ impl fmt::Display for Report {
                 "  {contender:<34} {:>10} {:>10} {:>8} {:>8} {:>8}",
                 or_dash(self.figure(case, contender, micros), time),
                 or_dash(self.figure(case, contender, rate), |rate| format!("{rate:.0}")),
-                or_dash(self.spread(case, contender), |spread| format!("{:.1} %", spread * 100.0)),
+                or_dash(self.spread(case, contender), percent),
                 or_dash(self.ratio(case, contender, micros), ratio),
                 or_dash(self.ratio(case, contender, rate), ratio),
             )?;
@@ -135,33 +124,4 @@ impl fmt::Display for Report {
             "spread is from the lowest to the highest round, of calls/s where many are in flight, else of p50"
         )
     }
-}
-
-fn or_dash(figure: Option<f64>, show: impl Fn(f64) -> String) -> String {
-    figure.map_or_else(|| "–".into(), show)
-}
-
-fn ratio(ratio: f64) -> String {
-    match ratio {
-        0.1..10.0 => format!("{ratio:.2}"),
-        10.0.. => format!("{ratio:.0}"),
-        _ => format!("{ratio:.4}"),
-    }
-}
-
-fn time(micros: f64) -> String {
-    match Duration::from_secs_f64(micros / 1e6) {
-        long if long >= Duration::from_millis(1) => format!("{:.2} ms", micros / 1e3),
-        _ => format!("{micros:.1} µs"),
-    }
-}
-
-fn median(figures: impl Iterator<Item = f64>) -> Option<f64> {
-    let mut figures: Vec<_> = figures.collect();
-    figures.sort_unstable_by(f64::total_cmp);
-    let middle = figures.len() / 2;
-    if figures.len() % 2 == 1 {
-        return figures.get(middle).copied();
-    }
-    Some((figures.get(middle)? + figures.get(middle.checked_sub(1)?)?) / 2.0)
 }

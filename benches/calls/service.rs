@@ -16,7 +16,7 @@ use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
 use serde_json::json;
 
-use crate::Result;
+use crate::common::Result;
 
 #[derive(Debug, Clone)]
 pub(crate) struct Adder {

@@ -7,7 +7,7 @@ use std::{future::ready, io, net::SocketAddr};
 
 use futures::{Sink, SinkExt, Stream, StreamExt};
 use rmcp::{
-    RoleClient, RoleServer, ServiceExt,
+    RoleClient, RoleServer, ServerHandler, ServiceExt,
     service::{RxJsonRpcMessage, ServiceRole, TxJsonRpcMessage},
     transport::{IntoTransport, Transport},
 };
@@ -17,22 +17,22 @@ use tokio_tungstenite::{
     tungstenite::{Error as WsError, Message},
 };
 
-use crate::{Result, service::Adder};
+use super::Result;
 
-pub(crate) async fn serve() -> Result<SocketAddr> {
+pub(crate) async fn serve<S: ServerHandler>(factory: fn() -> S) -> Result<SocketAddr> {
     let listener = TcpListener::bind("127.0.0.1:0").await?;
     let addr = listener.local_addr()?;
     tokio::spawn(async move {
         while let Ok((stream, _)) = listener.accept().await {
-            tokio::spawn(attend(stream));
+            tokio::spawn(attend(stream, factory()));
         }
     });
     Ok(addr)
 }
 
-async fn attend(stream: TcpStream) -> Result<()> {
+async fn attend(stream: TcpStream, service: impl ServerHandler) -> Result<()> {
     let transport = adapt::<RoleServer, _>(accept_async(stream).await?);
-    Adder::new().serve(transport).await?.waiting().await?;
+    service.serve(transport).await?.waiting().await?;
     Ok(())
 }
 

@@ -1,8 +1,33 @@
 //! Where the benchmark runs.
 
-use std::{env, fs, process::Command, thread};
+use std::{env, fs, process::Command, str::FromStr, thread};
 
-use crate::{Result, options::Pin};
+use super::Result;
+
+/// Where to run.
+#[derive(Debug, Clone, Copy, Default)]
+pub(crate) enum Pin {
+    Off,
+    /// The last core that this process may use: the first serves more interrupts.
+    #[default]
+    Last,
+    Core(usize),
+}
+
+impl FromStr for Pin {
+    type Err = String;
+
+    fn from_str(text: &str) -> Result<Self, String> {
+        match text {
+            "off" => Ok(Self::Off),
+            "last" => Ok(Self::Last),
+            core => match core.parse() {
+                Ok(core) => Ok(Self::Core(core)),
+                Err(_) => Err("neither a number, nor `last`, nor `off`".into()),
+            },
+        }
+    }
+}
 
 /// Restricts this process, and those that it starts, to one core; returns which, if any.
 #[cfg(target_os = "linux")]

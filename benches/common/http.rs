@@ -1,24 +1,23 @@
-//! rmcp's streamable HTTP: its server under hyper, its client over reqwest, both as they come.
+//! rmcp's streamable HTTP server under hyper, as it comes.
 
 use std::{convert::Infallible, net::SocketAddr};
 
 use hyper::{server::conn::http1, service::service_fn};
 use hyper_util::rt::TokioIo;
 use rmcp::{
-    RoleClient,
+    ServerHandler,
     transport::{
-        StreamableHttpClientTransport, StreamableHttpService, Transport,
-        streamable_http_server::session::local::LocalSessionManager,
+        StreamableHttpService, streamable_http_server::session::local::LocalSessionManager,
     },
 };
 use tokio::net::{TcpListener, TcpStream};
 
-use crate::{Result, service::Adder};
+use super::Result;
 
-type Service = StreamableHttpService<Adder, LocalSessionManager>;
+type Service<S> = StreamableHttpService<S, LocalSessionManager>;
 
-pub(crate) async fn serve() -> Result<SocketAddr> {
-    let service = Service::new(|| Ok(Adder::new()), Default::default(), Default::default());
+pub(crate) async fn serve<S: ServerHandler>(factory: fn() -> S) -> Result<SocketAddr> {
+    let service = Service::new(move || Ok(factory()), Default::default(), Default::default());
     let listener = TcpListener::bind("127.0.0.1:0").await?;
     let addr = listener.local_addr()?;
     tokio::spawn(async move {
@@ -29,13 +28,9 @@ pub(crate) async fn serve() -> Result<SocketAddr> {
     Ok(addr)
 }
 
-async fn attend(stream: TcpStream, service: Service) -> Result<()> {
+async fn attend<S: ServerHandler>(stream: TcpStream, service: Service<S>) -> Result<()> {
     stream.set_nodelay(true)?;
     let respond = service_fn(async |request| Ok::<_, Infallible>(service.handle(request).await));
     http1::Builder::new().serve_connection(TokioIo::new(stream), respond).await?;
     Ok(())
-}
-
-pub(crate) fn connect(addr: SocketAddr) -> impl Transport<RoleClient> {
-    StreamableHttpClientTransport::from_uri(format!("http://{addr}/mcp"))
 }

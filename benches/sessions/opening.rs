@@ -1,0 +1,88 @@
+//! The time until a session is there.
+
+use std::{
+    net::SocketAddr,
+    time::{Duration, Instant},
+};
+
+use rmcp::{
+    RoleClient,
+    model::{JsonRpcMessage, ServerResult},
+    transport::Transport,
+};
+
+use crate::{
+    common::{Result, figures::median, stock},
+    contender::{Contender, TOKEN},
+    raw,
+    service::{self, Script},
+    session::Session,
+};
+
+/// Whose client opens the session.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
+pub(crate) enum Client {
+    Own,
+    Raw,
+}
+
+impl Client {
+    /// The median in µs of so many openings, one after the other. `None` if there is no such client.
+    pub(crate) async fn measure(
+        self,
+        contender: Contender,
+        addr: SocketAddr,
+        openings: usize,
+    ) -> Result<Option<f64>> {
+        let script = Script::new()?;
+        let mut times = Vec::with_capacity(openings);
+        for opening in 0..openings + openings / 5 {
+            let time = match (self, contender) {
+                (Self::Raw, _) => raw(contender, addr, &script).await?,
+                (Self::Own, Contender::Ours) => ours(addr).await?,
+                (Self::Own, Contender::Stock) => stock(addr).await?,
+                (Self::Own, _) => return Ok(None),
+            };
+            if opening >= openings / 5 {
+                times.push(time.as_secs_f64() * 1e6);
+            }
+            // Lets the server clear away.
+            tokio::time::sleep(Duration::from_millis(1)).await;
+        }
+        Ok(median(times.into_iter()))
+    }
+}
+
+async fn raw(contender: Contender, addr: SocketAddr, script: &Script) -> Result<Duration> {
+    let start = Instant::now();
+    let mut session = Session::connect(contender, addr, raw::config()).await?;
+    session.initialize(script).await?;
+    Ok(start.elapsed())
+}
+
+async fn ours(addr: SocketAddr) -> Result<Duration> {
+    let start = Instant::now();
+    let url = format!("ws://{addr}/mcp");
+    let mut transport = mcp_ws_transport::connect(url).bearer(TOKEN).await?;
+    initialize(&mut transport).await?;
+    Ok(start.elapsed())
+}
+
+async fn stock(addr: SocketAddr) -> Result<Duration> {
+    let start = Instant::now();
+    let mut transport = stock::connect(addr).await?;
+    initialize(&mut transport).await?;
+    Ok(start.elapsed())
+}
+
+async fn initialize(transport: &mut impl Transport<RoleClient>) -> Result<()> {
+    transport.send(service::initialize()).await?;
+    match transport.receive().await {
+        Some(JsonRpcMessage::Response(response))
+            if matches!(response.result, ServerResult::InitializeResult(_)) =>
+        {
+            Ok(())
+        }
+        other => Err(format!("initialize is answered with {other:?}").into()),
+    }
+}
