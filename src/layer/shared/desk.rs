@@ -71,6 +71,8 @@ pub(super) struct Desk {
     blocked: bool,
     /// A write has failed, for this reason or for one that the peer has already sent.
     broken: Timer<Error>,
+    /// The reason to be given when this side closes.
+    pub(super) parting: Option<CloseReason>,
     /// The reason in a Close of ours: whatever follows it, this is why the link ended.
     farewell: Option<CloseReason>,
     /// Why the link ended, for everyone who asks from then on.
@@ -99,6 +101,7 @@ impl Line {
             dry: false,
             blocked: false,
             broken: None,
+            parting: None,
             farewell: None,
             end: None,
         };
@@ -240,6 +243,10 @@ impl Line {
 
     /// Closes the link, after all that is queued is written.
     pub(super) fn poll_close(&self, desk: &mut Desk) -> Poll<Result<(), Error>> {
+        if let Some(reason) = desk.parting.take() {
+            // On a link that has ended there is nobody to tell.
+            let _ = desk.push(Message::Close(Some(reason)));
+        }
         if desk.end.is_none() {
             let _ = ready!(self.poll_write(desk));
         }
@@ -249,7 +256,8 @@ impl Line {
 }
 
 impl Desk {
-    pub(super) fn push(&mut self, message: Message) -> Result<(), Error> {
+    /// Queues `message` and returns its ticket.
+    pub(super) fn push(&mut self, message: Message) -> Result<u64, Error> {
         if let Some(end) = &self.end {
             return Err(end.clone());
         }
@@ -259,7 +267,7 @@ impl Desk {
         self.queued += 1;
         self.queued_bytes += message.len();
         self.queue.push_back(message);
-        Ok(())
+        Ok(self.queued)
     }
 
     /// Whether something could be written and nobody else will: where someone waits for it, the

@@ -61,6 +61,19 @@ impl Config {
 #[must_use = "a layer does nothing unless polled"]
 pub struct Shared {
     line: Arc<Line>,
+    ticket: u64,
+}
+
+/// Why a message was not taken by [`Shared::offer`].
+#[derive(Debug, Clone, thiserror::Error)]
+#[non_exhaustive]
+pub enum NotTaken {
+    /// The queue is full: the peer does not read as fast as it is written to.
+    #[error("the outbound queue is full")]
+    Full,
+    /// The link has ended.
+    #[error(transparent)]
+    Ended(Error),
 }
 
 impl Shared {
@@ -86,7 +99,7 @@ impl Shared {
         span: Span,
     ) -> Self {
         state.send_replace(State::Connected);
-        Self { line: Arc::new(Line::new(link, config.queue_bytes, state, span)) }
+        Self { line: Arc::new(Line::new(link, config.queue_bytes, state, span)), ticket: 0 }
     }
 
     /// The state of the connection, now and as it changes.
@@ -95,10 +108,31 @@ impl Shared {
         self.line.state.subscribe()
     }
 
-    /// The number of the message queued last; the first has 1.
+    /// The number of the message that was queued last by this handle; the first of all has 1.
     #[must_use]
     pub fn ticket(&self) -> u64 {
-        self.line.lock().queued
+        self.ticket
+    }
+
+    /// Queues `message` if there is room, without waiting and without any use of the link: whoever
+    /// reads from it writes the message.
+    ///
+    /// # Errors
+    /// [`NotTaken`], with nothing queued.
+    pub fn offer(&self, message: Message) -> Result<(), NotTaken> {
+        let mut desk = self.line.lock();
+        if desk.end.is_none() && desk.queued_bytes >= self.line.queue_bytes {
+            return Err(NotTaken::Full);
+        }
+        desk.push(message).map_err(NotTaken::Ended)?;
+        drop(desk);
+        self.line.fan_out.wake_reader();
+        Ok(())
+    }
+
+    /// The reason that `poll_close` gives to the peer, in place of 1000. The last call counts.
+    pub fn close_with(&self, reason: CloseReason) {
+        self.line.lock().parting = Some(reason);
     }
 
     /// Resolves when everything queued so far is written and flushed, or with the error that
@@ -228,8 +262,10 @@ impl Sink<Message> for Shared {
         written
     }
 
-    fn start_send(self: Pin<&mut Self>, item: Message) -> Result<(), Error> {
-        self.line.lock().push(item)
+    fn start_send(mut self: Pin<&mut Self>, item: Message) -> Result<(), Error> {
+        let ticket = self.line.lock().push(item)?;
+        self.ticket = ticket;
+        Ok(())
     }
 
     fn poll_flush(self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<Result<(), Error>> {
