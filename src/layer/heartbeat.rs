@@ -108,6 +108,8 @@ impl<S: Duplex<Message, Message>> Heartbeat<S> {
     pub fn with_stats(inner: S, config: Config, stats: Stats) -> Self {
         let now = Instant::now();
         let next_ping = config.ping_interval.map(|interval| later(now, interval));
+        let idle_due = config.idle_timeout.map(|timeout| later(now, timeout));
+        let first = next_ping.into_iter().chain(idle_due).min();
         Self {
             stats,
             heard: now,
@@ -118,7 +120,7 @@ impl<S: Duplex<Message, Message>> Heartbeat<S> {
             sent: (0, now),
             unflushed: false,
             overdue: false,
-            timer: sleep_until(now),
+            timer: sleep_until(first.unwrap_or_else(|| later(now, Duration::MAX))),
             inner,
             config,
         }
