@@ -30,7 +30,7 @@ use std::{
 use bytes::Bytes;
 use futures::{Sink, SinkExt, Stream, StreamExt};
 use rmcp::{
-    model::JsonRpcMessage,
+    model::{Extensions, GetExtensions, JsonRpcMessage},
     service::{RxJsonRpcMessage, TxJsonRpcMessage},
     transport::Transport,
 };
@@ -212,7 +212,16 @@ impl<R: Role> Builder<R> {
         let shared = Shared::with_state(link, config.shared, state, span.clone());
         let framed = Framed::with_stats(shared.clone(), framing, config.framed, stats.clone());
         let stack = Correlation::with_stats(framed, config.correlation, stats.clone());
-        WebSocketTransport { stack, shared, stats, span, subprotocol, close_timeout }
+        WebSocketTransport {
+            stack,
+            shared,
+            stats,
+            span,
+            subprotocol,
+            extensions: Extensions::new(),
+            close_timeout,
+            lingers: false,
+        }
     }
 }
 
@@ -236,7 +245,10 @@ pub struct WebSocketTransport<R: Role> {
     stats: Stats,
     span: Span,
     subprotocol: Option<String>,
+    extensions: Extensions,
     close_timeout: Duration,
+    /// Dropping it is not the end of the connection.
+    lingers: bool,
 }
 
 impl<R: Role> WebSocketTransport<R> {
@@ -278,39 +290,53 @@ impl<R: Role> WebSocketTransport<R> {
     /// # Errors
     /// None so far: what cannot be closed in time is cut.
     pub async fn close_with(&mut self, reason: CloseReason) -> Result<(), Error> {
-        // On a link that has ended there is nobody to tell.
-        let _ = self.shared.start_send_unpin(Message::Close(Some(reason)));
+        self.shared.close_with(reason);
         self.close().await
     }
 
-    /// Whether the first message comes in time; else the connection is closed.
-    #[cfg(feature = "server")]
-    pub(crate) async fn begins_within(&mut self, time: Duration) -> bool {
-        use crate::error::CloseCode;
+    /// What each request and notification of the peer carries in its extensions, where handlers
+    /// find it. Nothing by default; [`serve`](crate::serve()) puts the upgrade request there, the
+    /// identity and the connection.
+    pub fn extensions(&mut self) -> &mut Extensions {
+        &mut self.extensions
+    }
 
-        match timeout(time, poll_fn(|cx| self.poll_receive(cx))).await {
-            Ok(Some(first)) => {
-                self.stack.put_back(first);
-                return true;
-            }
-            Ok(None) => {}
-            Err(_) => {
-                let reason = format!("no message within {time:?}");
-                let _ = self.close_with(CloseReason::new(CloseCode::Policy, reason)).await;
-            }
-        }
-        false
+    /// Lets the connection outlive the transport, for its holder to close.
+    #[cfg(feature = "server")]
+    pub(crate) fn linger(&mut self) -> Shared {
+        self.lingers = true;
+        self.shared.clone()
     }
 
     fn poll_receive(&mut self, cx: &mut Context<'_>) -> Poll<Option<RxJsonRpcMessage<R>>> {
         let _entered = self.span.enter();
         match ready!(self.stack.poll_next_unpin(cx)) {
-            Some(Ok(message)) => Poll::Ready(Some(message)),
+            Some(Ok(mut message)) => {
+                if !self.extensions.is_empty() {
+                    self.extend(&mut message);
+                }
+                Poll::Ready(Some(message))
+            }
             Some(Err(error)) => {
                 tracing::debug!(%error, "no more messages");
                 Poll::Ready(None)
             }
             None => Poll::Ready(None),
+        }
+    }
+
+    fn extend(&self, message: &mut RxJsonRpcMessage<R>) {
+        let extensions = match message {
+            JsonRpcMessage::Request(request) => request.request.extensions_mut(),
+            JsonRpcMessage::Notification(notification) => {
+                notification.notification.extensions_mut()
+            }
+            _ => return,
+        };
+        if extensions.is_empty() {
+            *extensions = self.extensions.clone();
+        } else {
+            extensions.extend(self.extensions.clone());
         }
     }
 }
@@ -359,7 +385,9 @@ impl<R: Role> Transport<R> for WebSocketTransport<R> {
 impl<R: Role> Drop for WebSocketTransport<R> {
     fn drop(&mut self) {
         let _entered = self.span.enter();
-        self.shared.cut();
+        if !self.lingers {
+            self.shared.cut();
+        }
     }
 }
 

@@ -17,6 +17,7 @@ use mcp_ws_transport::{
     framing::{BinaryPolicy, JsonRpc},
     layer::{socket, socket::Side},
     serve,
+    server::{self, Drain},
     transport::Config,
 };
 use rmcp::{
@@ -413,7 +414,7 @@ async fn a_deadline_holds_under_a_flood() {
 
 /// Who closes, and that both the Close frame and the end of the TCP connection follow.
 #[tokio::test]
-async fn a_service_that_ends_closes_with_1000() {
+async fn a_client_that_ends_closes_with_1000_and_a_server_with_1012() {
     limit(async {
         // The client's.
         let (client, mut inside, mut raw) = client_and_raw(connect).await;
@@ -439,7 +440,7 @@ async fn a_service_that_ends_closes_with_1000() {
         let shutdown = tokio::spawn(server.shutdown());
         for raw in &mut raws {
             let (code, _) = raw.closed().await;
-            assert!(matches!(code, 1000 | 1001), "{code}");
+            assert_eq!(code, 1012);
             raw.send(Frame::close(code)).await;
             raw.end().await;
         }
@@ -455,7 +456,11 @@ async fn a_server_stops_in_time_whatever_its_clients_do() {
     limit(async {
         let tools = Tools::default();
         let service = tools.clone();
-        let server = serve("127.0.0.1:0", move || service.clone()).await.unwrap();
+        let drain = Drain::default().deadline(Duration::from_secs(2));
+        let server = serve("127.0.0.1:0", move || service.clone())
+            .config(server::Config::default().drain(drain))
+            .await
+            .unwrap();
         let address = server.local_addr();
         let deaf = Raw::initialized(address).await;
         let silent = Raw::dial(address).await;
@@ -477,8 +482,8 @@ async fn dropping_the_server_stops_it_too() {
         let server = serve("127.0.0.1:0", Tools::default).await.unwrap();
         let mut raw = Raw::initialized(server.local_addr()).await;
         drop(server);
-        assert_eq!(raw.closed().await.0, 1000);
-        raw.send(Frame::close(1000)).await;
+        assert_eq!(raw.closed().await.0, 1012);
+        raw.send(Frame::close(1012)).await;
         raw.end().await;
     })
     .await;
@@ -512,8 +517,8 @@ async fn a_stopping_server_answers_what_is_about_to_finish() {
         tokio::time::sleep(Duration::from_millis(100)).await;
         tools.gate.notify_one();
         assert_eq!(text_of(&raw.receive().await), "waited");
-        assert_eq!(raw.closed().await.0, 1000);
-        raw.send(Frame::close(1000)).await;
+        assert_eq!(raw.closed().await.0, 1012);
+        raw.send(Frame::close(1012)).await;
         raw.end().await;
         shutdown.await.unwrap();
     })

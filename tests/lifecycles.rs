@@ -285,7 +285,7 @@ async fn a_listening_client_serves_every_server_that_dials() {
     }
     soon(clients.shutdown()).await;
     for (server, mut state) in servers {
-        assert_eq!(closed(&mut state).await, CloseCode::Normal);
+        assert_eq!(closed(&mut state).await, CloseCode::Restart);
         soon(server.waiting()).await.unwrap();
     }
 }

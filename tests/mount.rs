@@ -112,7 +112,7 @@ async fn the_token_ends_what_there_is_and_refuses_more() {
         let address = mounted(router).await;
         let mut raw = Raw::initialized(address).await;
         stop.cancel();
-        assert_eq!(raw.closed().await.0, 1000);
+        assert_eq!(raw.closed().await.0, 1012);
         drop(raw);
         within(Duration::from_secs(3), service.closed()).await;
         let mut raw = Raw::over(TcpStream::connect(address).await.unwrap(), true);

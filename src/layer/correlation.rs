@@ -179,12 +179,6 @@ impl<R: Role, F: Framing<R>> Correlation<R, F> {
         (self.outbound.0.len(), self.inbound.len())
     }
 
-    /// Makes `message`, which was taken out, the next one again.
-    #[cfg(feature = "server")]
-    pub(crate) fn put_back(&mut self, message: RxJsonRpcMessage<R>) {
-        self.held.push_front((message, 0));
-    }
-
     /// Whether `message` is for the service above.
     fn admit(&mut self, message: &RxJsonRpcMessage<R>) -> bool {
         match message {
@@ -249,6 +243,10 @@ impl<R: Role, F: Framing<R>> Correlation<R, F> {
     fn next_held(&mut self) -> Option<RxJsonRpcMessage<R>> {
         let (message, size) = self.held.pop_front()?;
         self.held_bytes -= size;
+        if self.held.is_empty() {
+            // A place in it is large, and this was a bad moment that has passed.
+            self.held = VecDeque::new();
+        }
         Some(message)
     }
 

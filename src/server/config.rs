@@ -1,11 +1,18 @@
-use std::{fmt, sync::Arc, time::Duration};
+use std::{fmt, net::SocketAddr, sync::Arc, time::Duration};
 
+use http::request::Parts;
 use rmcp::RoleServer;
 use tokio_util::sync::CancellationToken;
 
-use super::origin::Allowed;
+use super::{
+    auth::{Authenticator, Gate},
+    limit::Limits,
+    origin::Allowed,
+    registry::{Encode, Registry},
+};
 use crate::{
     decode::Role,
+    error::MessageError,
     framing::{Framing, JsonRpc},
     transport::{self, Builder, WebSocketTransport},
 };
@@ -16,9 +23,58 @@ pub struct Config<R: Role = RoleServer> {
     /// For the opening handshake, and again for the first message.
     pub(super) timeout: Duration,
     pub(super) stop: CancellationToken,
-    layers: transport::Config,
+    pub(super) gate: Option<Arc<dyn Gate>>,
+    pub(super) in_band: bool,
+    pub(super) cookie: Option<Arc<str>>,
+    pub(super) limits: Limits,
+    pub(super) drain: Drain,
+    pub(super) registry: Registry<R>,
+    pub(super) layers: transport::Config,
+    peer: Option<PeerOf>,
     framing: NewFraming<R>,
 }
+
+/// How a server stops: each connection is closed with 1012, "service restart", as soon as no call is
+/// in flight on it. Meanwhile whoever comes is told 503, and a further call that it is not executed.
+#[derive(Debug, Clone)]
+#[non_exhaustive]
+pub struct Drain {
+    /// How long calls in flight may still take: 30 s. Then they are dropped, and their connections
+    /// closed.
+    pub deadline: Duration,
+    /// How many connections are closed per second: 1,000, or as many more as it takes to be done in
+    /// half of the deadline. Their clients come back, and had better not do so all at once.
+    pub closes_per_second: u32,
+}
+
+impl Default for Drain {
+    fn default() -> Self {
+        Self { deadline: Duration::from_secs(30), closes_per_second: 1000 }
+    }
+}
+
+impl Drain {
+    /// Sets [`deadline`](Self::deadline).
+    #[must_use]
+    pub fn deadline(mut self, deadline: Duration) -> Self {
+        self.deadline = deadline;
+        self
+    }
+
+    /// Sets [`closes_per_second`](Self::closes_per_second).
+    #[must_use]
+    pub fn closes_per_second(mut self, closes: u32) -> Self {
+        self.closes_per_second = closes;
+        self
+    }
+}
+
+/// Where a request comes from.
+type PeerOf = Arc<dyn Fn(&Parts) -> Option<SocketAddr> + Send + Sync>;
+
+/// From where a listener accepted the connection of a request: an extension of it.
+#[derive(Debug, Clone, Copy)]
+pub(super) struct Accepted(pub(super) SocketAddr);
 
 /// Makes the framing of one connection.
 type NewFraming<R> = Arc<dyn Fn() -> Box<dyn Framing<R>> + Send + Sync>;
@@ -29,6 +85,13 @@ impl<R: Role> Default for Config<R> {
             allowed: Allowed::default(),
             timeout: Duration::from_secs(10),
             stop: CancellationToken::new(),
+            gate: None,
+            in_band: false,
+            cookie: None,
+            limits: Limits::default(),
+            drain: Drain::default(),
+            registry: Registry::default(),
+            peer: None,
             layers: transport::Config::default(),
             framing: Arc::new(|| Box::new(JsonRpc::default())),
         }
@@ -65,8 +128,67 @@ impl<R: Role> Config<R> {
         self
     }
 
-    /// How long a client may take for its opening handshake, and then for its first message: 10 s
-    /// each.
+    /// Asks `authenticator` about everyone who wants to connect, before the upgrade. By default
+    /// nobody is asked.
+    #[must_use]
+    pub fn authenticator(mut self, authenticator: impl Authenticator) -> Self {
+        self.gate = Some(Arc::new(authenticator));
+        self
+    }
+
+    /// Lets clients without a token connect, and authenticate by the method `authenticate` with the
+    /// parameter `token`, for those that cannot send headers. Until then every other request is
+    /// answered with the error `-32001`. They have the time of the handshake for it; who fails is
+    /// closed with 4401 or 4403, who does not try with 1008. Off by default.
+    #[must_use]
+    pub fn in_band_authentication(mut self) -> Self {
+        self.in_band = true;
+        self
+    }
+
+    /// Takes the token from the cookie of this name, where the request has no other and comes from
+    /// an allowed web page. Off by default.
+    #[must_use]
+    pub fn token_cookie(mut self, name: impl Into<Arc<str>>) -> Self {
+        self.cookie = Some(name.into());
+        self
+    }
+
+    /// How many clients there may be.
+    #[must_use]
+    pub fn limits(mut self, limits: Limits) -> Self {
+        self.limits = limits;
+        self
+    }
+
+    /// How the server stops.
+    #[must_use]
+    pub fn drain(mut self, drain: Drain) -> Self {
+        self.drain = drain;
+        self
+    }
+
+    /// Lists the connections in `registry`, of which there may be clones elsewhere.
+    #[must_use]
+    pub fn registry(mut self, registry: Registry<R>) -> Self {
+        self.registry = registry;
+        self
+    }
+
+    /// Tells where a request comes from: the address behind a proxy, say, from a header that this
+    /// proxy sets. By default it is where [`serve`](crate::serve()) accepted it from, and not known
+    /// in a [`WebSocketService`](super::WebSocketService) elsewhere.
+    #[must_use]
+    pub fn peer(
+        mut self,
+        peer: impl Fn(&Parts) -> Option<SocketAddr> + Send + Sync + 'static,
+    ) -> Self {
+        self.peer = Some(Arc::new(peer));
+        self
+    }
+
+    /// How long a client may take for each step until its service runs: for its opening handshake,
+    /// and for the initialization of MCP (or its first request, in the era without one). 10 s.
     #[must_use]
     pub fn handshake_timeout(mut self, timeout: Duration) -> Self {
         self.timeout = timeout;
@@ -87,11 +209,31 @@ impl<R: Role> Config<R> {
         self
     }
 
-    /// When this token is cancelled, every connection is closed and no more are upgraded (503).
+    /// When this token is cancelled the server stops; see [`Drain`].
     #[must_use]
     pub fn cancellation_token(mut self, token: CancellationToken) -> Self {
         self.stop = token;
         self
+    }
+
+    /// Where the request of these `parts` comes from.
+    pub(super) fn peer_of(&self, parts: &Parts) -> Option<SocketAddr> {
+        match &self.peer {
+            Some(peer) => peer(parts),
+            None => parts.extensions.get::<Accepted>().map(|accepted| accepted.0),
+        }
+    }
+
+    /// Encodes for all connections alike.
+    pub(super) fn encode(&self) -> Encode<R> {
+        let (framing, limit) = (self.framing.clone(), self.layers.framed.max_message_size);
+        Arc::new(move |message| {
+            let message = framing().encode(message)?;
+            match message.len() {
+                size if size > limit => Err(MessageError::TooBig { size, limit }.into()),
+                _ => Ok(message),
+            }
+        })
     }
 
     pub(super) fn builder(&self) -> Builder<R> {
@@ -105,6 +247,13 @@ impl<R: Role> Clone for Config<R> {
             allowed: self.allowed.clone(),
             timeout: self.timeout,
             stop: self.stop.clone(),
+            gate: self.gate.clone(),
+            in_band: self.in_band,
+            cookie: self.cookie.clone(),
+            limits: self.limits.clone(),
+            drain: self.drain.clone(),
+            registry: self.registry.clone(),
+            peer: self.peer.clone(),
             layers: self.layers.clone(),
             framing: self.framing.clone(),
         }
@@ -115,7 +264,10 @@ impl<R: Role> fmt::Debug for Config<R> {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         f.debug_struct("Config")
             .field("allowed", &self.allowed)
+            .field("authenticates", &self.gate.is_some())
             .field("handshake_timeout", &self.timeout)
+            .field("limits", &self.limits)
+            .field("drain", &self.drain)
             .field("layers", &self.layers)
             .finish_non_exhaustive()
     }

@@ -15,17 +15,23 @@ use http::{
         ALLOW, CONNECTION, HOST, HeaderName, SEC_WEBSOCKET_ACCEPT, SEC_WEBSOCKET_KEY,
         SEC_WEBSOCKET_PROTOCOL, SEC_WEBSOCKET_VERSION, UPGRADE,
     },
+    request::Parts,
     uri::Authority,
 };
 use http_body_util::Full;
-use hyper::{server::conn::http1, service::service_fn, upgrade::OnUpgrade};
+use hyper::{body::Incoming, server::conn::http1, service::service_fn, upgrade::OnUpgrade};
 use hyper_util::{
     rt::{TokioIo, TokioTimer},
     server::conn::auto,
 };
 use tokio::net::TcpStream;
 
-use super::origin::Allowed;
+use super::{
+    Config,
+    door::{self, Admitted, Guest, Refusal},
+    origin::Allowed,
+    registry::Cause,
+};
 use crate::{
     decode::Role,
     error::HandshakeError,
@@ -35,7 +41,10 @@ use crate::{
 };
 
 /// hyper adds what it is given to the present moment, and panics where that is too much.
-pub(super) const MAX_HEAD: Duration = Duration::from_secs(86_400);
+const MAX_HEAD: Duration = Duration::from_secs(86_400);
+
+/// How large the head of a request may be: tokens can be large, but not that large.
+const MAX_HEAD_BYTES: usize = 64 << 10;
 
 /// A connection whose upgrade was granted.
 pub(super) struct Upgraded<S> {
@@ -52,60 +61,69 @@ impl<S: Io> Upgraded<S> {
     }
 }
 
-/// What `builder` makes over an upgraded connection. A TCP stream is taken out of hyper's box, so that
-/// nothing dynamic stays on the way of each message; any other stays in it.
+/// What `builder` makes over an upgraded connection. A stream of a known type is taken out of hyper's
+/// box, so that nothing dynamic stays on the way of each message; any other stays in it.
 pub(super) fn over_upgraded<R: Role>(
     builder: Builder<R>,
     upgraded: hyper::upgrade::Upgraded,
 ) -> WebSocketTransport<R> {
-    let upgraded = match upgraded.downcast::<TokioIo<TcpStream>>() {
-        Ok(parts) => return over_tcp(builder, parts.io, parts.read_buf),
+    let upgraded = match unbox::<TcpStream>(upgraded) {
+        Ok((stream, leftover)) => {
+            set_nodelay(&stream);
+            return builder.over_stream(stream, leftover, Side::Server);
+        }
         Err(upgraded) => upgraded,
     };
-    match auto::upgrade::downcast::<TokioIo<TcpStream>>(upgraded) {
-        Ok(parts) => over_tcp(builder, parts.io, parts.read_buf),
-        Err(upgraded) => builder.over_stream(TokioIo::new(upgraded), Bytes::new(), Side::Server),
+    #[cfg(feature = "rustls-tls")]
+    let upgraded = match unbox::<tokio_rustls::server::TlsStream<TcpStream>>(upgraded) {
+        Ok((stream, leftover)) => {
+            set_nodelay(stream.get_ref().0);
+            return builder.over_stream(stream, leftover, Side::Server);
+        }
+        Err(upgraded) => upgraded,
+    };
+    #[cfg(unix)]
+    let upgraded = match unbox::<tokio::net::UnixStream>(upgraded) {
+        Ok((stream, leftover)) => return builder.over_stream(stream, leftover, Side::Server),
+        Err(upgraded) => upgraded,
+    };
+    builder.over_stream(TokioIo::new(upgraded), Bytes::new(), Side::Server)
+}
+
+/// The stream that hyper, or hyper-util, was given, and what it read beyond the request.
+fn unbox<S: Io>(
+    upgraded: hyper::upgrade::Upgraded,
+) -> Result<(S, Bytes), hyper::upgrade::Upgraded> {
+    match upgraded.downcast::<TokioIo<S>>() {
+        Ok(parts) => Ok((parts.io.into_inner(), parts.read_buf)),
+        Err(upgraded) => auto::upgrade::downcast::<TokioIo<S>>(upgraded)
+            .map(|parts| (parts.io.into_inner(), parts.read_buf)),
     }
 }
 
-fn over_tcp<R: Role>(
-    builder: Builder<R>,
-    io: TokioIo<TcpStream>,
-    leftover: Bytes,
-) -> WebSocketTransport<R> {
-    let stream = io.into_inner();
-    set_nodelay(&stream);
-    builder.over_stream(stream, leftover, Side::Server)
-}
-
-/// Answers requests on `stream` until one is granted the upgrade.
-pub(super) async fn accept<S: Io>(
+/// Answers requests on `stream` until one is upgraded.
+pub(super) async fn accept<R: Role, S: Io>(
     stream: S,
-    allowed: &Allowed,
-    timeout: Duration,
-) -> Result<Upgraded<S>, HandshakeError> {
+    config: &Config<R>,
+) -> Result<(Upgraded<S>, Guest), HandshakeError> {
     set_nodelay(&stream);
-    let granted: Mutex<Option<(OnUpgrade, Option<String>)>> = Mutex::new(None);
-    let answer = service_fn(async |mut request: Request<_>| {
-        Ok::<_, Infallible>(match grant(&request, allowed) {
-            Ok(Granted { response, subprotocol }) => {
-                let upgrade = hyper::upgrade::on(&mut request);
+    let granted = Mutex::new(None);
+    let answer = service_fn(async |request: Request<Incoming>| {
+        let (mut parts, _) = request.into_parts();
+        let upgrade = parts.extensions.remove::<OnUpgrade>();
+        Ok::<_, Infallible>(match door::admit(config, None, parts).await {
+            Ok(Admitted { answer, subprotocol, guest }) => {
                 *granted.lock().unwrap_or_else(PoisonError::into_inner) =
-                    Some((upgrade, subprotocol));
-                response
+                    upgrade.map(|upgrade| (upgrade, subprotocol, guest));
+                answer
             }
-            Err(refusal) => *refusal,
+            Err(refusal) => refusal.answer,
         })
     });
-    http1::Builder::new()
-        .timer(TokioTimer::new())
-        .header_read_timeout(timeout.min(MAX_HEAD))
-        .serve_connection(TokioIo::new(stream), answer)
-        .with_upgrades()
-        .await
-        .map_err(|error| HandshakeError::NotWebSocket(error.to_string()))?;
+    let connection = http1(None).serve_connection(TokioIo::new(stream), answer).with_upgrades();
+    connection.await.map_err(|error| HandshakeError::NotWebSocket(error.to_string()))?;
     let granted = granted.into_inner().unwrap_or_else(PoisonError::into_inner);
-    let Some((upgrade, subprotocol)) = granted else {
+    let Some((upgrade, subprotocol, guest)) = granted else {
         let left = io::Error::new(io::ErrorKind::UnexpectedEof, "closed without an upgrade");
         return Err(HandshakeError::Connect(Arc::new(left)));
     };
@@ -113,62 +131,79 @@ pub(super) async fn accept<S: Io>(
     let upgraded = upgrade.await.map_err(|error| lost(&error))?;
     let (stream, leftover) =
         reclaim(upgraded).ok_or_else(|| lost(&"the stream was lost in the upgrade"))?;
-    Ok(Upgraded { stream, leftover, subprotocol })
+    Ok((Upgraded { stream, leftover, subprotocol }, guest))
+}
+
+/// HTTP/1.1, with a bound to the size of each head, and a deadline where the caller has none.
+pub(super) fn http1(head_timeout: Option<Duration>) -> http1::Builder {
+    let mut http = http1::Builder::new();
+    http.timer(TokioTimer::new())
+        .header_read_timeout(head_timeout.map(|timeout| timeout.min(MAX_HEAD)))
+        .max_buf_size(MAX_HEAD_BYTES);
+    http
 }
 
 pub(super) type Answer = Response<Full<Bytes>>;
 
-/// The 101, and the subprotocol chosen in it.
-pub(super) struct Granted {
-    pub(super) response: Answer,
-    pub(super) subprotocol: Option<String>,
+/// An upgrade that may be granted.
+pub(super) struct Grantable {
+    accept: String,
+    subprotocol: Option<String>,
 }
 
-/// The 101 that grants an upgrade, or the refusal.
-pub(super) fn grant<B>(request: &Request<B>, allowed: &Allowed) -> Result<Granted, Box<Answer>> {
-    let headers = request.headers();
-    if request.method() != Method::GET {
-        return Err(refuse(
-            StatusCode::METHOD_NOT_ALLOWED,
-            "Method Not Allowed",
-            &[(ALLOW, "GET")],
-        ));
+impl Grantable {
+    /// The 101 that grants it, and the subprotocol chosen in it.
+    pub(super) fn answer(self) -> (Answer, Option<String>) {
+        let mut response = Response::new(Full::default());
+        *response.status_mut() = StatusCode::SWITCHING_PROTOCOLS;
+        let headers = response.headers_mut();
+        headers.insert(CONNECTION, HeaderValue::from_static("Upgrade"));
+        headers.insert(UPGRADE, HeaderValue::from_static("websocket"));
+        if let Ok(accept) = HeaderValue::try_from(self.accept) {
+            headers.insert(SEC_WEBSOCKET_ACCEPT, accept);
+        }
+        if let Some(Ok(subprotocol)) = self.subprotocol.as_ref().map(HeaderValue::try_from) {
+            headers.insert(SEC_WEBSOCKET_PROTOCOL, subprotocol);
+        }
+        (response, self.subprotocol)
     }
-    let upgrade = [(UPGRADE, "websocket"), (CONNECTION, "Upgrade"), (SEC_WEBSOCKET_VERSION, "13")];
-    if !is_websocket(headers) || request.version() != Version::HTTP_11 {
-        return Err(refuse(StatusCode::UPGRADE_REQUIRED, "Upgrade Required", &upgrade));
+}
+
+/// Whether a request asks for an upgrade as RFC 6455 wants it, from a host and a page that are
+/// allowed.
+pub(super) fn check(parts: &Parts, allowed: &Allowed) -> Result<Grantable, Box<Refusal>> {
+    let refuse = |status, what| Refusal::new(Cause::NotWebSocket, status, what);
+    let upgrade = |what| {
+        refuse(StatusCode::UPGRADE_REQUIRED, what)
+            .with(UPGRADE, "websocket")
+            .with(CONNECTION, "Upgrade")
+            .with(SEC_WEBSOCKET_VERSION, "13")
+    };
+    let headers = &parts.headers;
+    if parts.method != Method::GET {
+        let refusal = refuse(StatusCode::METHOD_NOT_ALLOWED, "Method Not Allowed");
+        return Err(refusal.with(ALLOW, "GET"));
+    }
+    if !is_websocket(headers) || parts.version != Version::HTTP_11 {
+        return Err(upgrade("Upgrade Required"));
     }
     if only(headers, SEC_WEBSOCKET_VERSION).is_none_or(|version| version != "13") {
-        return Err(refuse(
-            StatusCode::UPGRADE_REQUIRED,
-            "WebSocket version 13 is spoken here",
-            &upgrade,
-        ));
+        return Err(upgrade("WebSocket version 13 is spoken here"));
     }
     let key = only(headers, SEC_WEBSOCKET_KEY).map(HeaderValue::as_bytes).unwrap_or_default();
     if !STANDARD.decode(key).is_ok_and(|key| key.len() == 16) {
         let what = "Sec-WebSocket-Key is not 16 bytes in base64";
-        return Err(refuse(StatusCode::BAD_REQUEST, what, &[]));
+        return Err(refuse(StatusCode::BAD_REQUEST, what));
     }
     // An absolute target overrules `Host` (RFC 9112, section 3.2.2), so they had better agree.
-    let target = request.uri().authority().map(Authority::as_str);
+    let target = parts.uri.authority().map(Authority::as_str);
     if target.is_some_and(|target| only(headers, HOST).is_none_or(|host| host != target)) {
-        return Err(refuse(StatusCode::BAD_REQUEST, "the target is not the Host", &[]));
+        return Err(refuse(StatusCode::BAD_REQUEST, "the target is not the Host"));
     }
-    allowed.check(headers).map_err(|what| refuse(StatusCode::FORBIDDEN, what, &[]))?;
-    let subprotocol = choose(headers);
-    let mut response = Response::new(Full::default());
-    *response.status_mut() = StatusCode::SWITCHING_PROTOCOLS;
-    let answer = response.headers_mut();
-    answer.insert(CONNECTION, HeaderValue::from_static("Upgrade"));
-    answer.insert(UPGRADE, HeaderValue::from_static("websocket"));
-    if let Ok(accept) = HeaderValue::try_from(accept_key(key)) {
-        answer.insert(SEC_WEBSOCKET_ACCEPT, accept);
-    }
-    if let Some(Ok(subprotocol)) = subprotocol.as_ref().map(HeaderValue::try_from) {
-        answer.insert(SEC_WEBSOCKET_PROTOCOL, subprotocol);
-    }
-    Ok(Granted { response, subprotocol })
+    allowed
+        .check(headers)
+        .map_err(|(cause, what)| Refusal::new(cause, StatusCode::FORBIDDEN, what))?;
+    Ok(Grantable { accept: accept_key(key), subprotocol: choose(headers) })
 }
 
 /// The subprotocol to answer: `mcp` where it is offered; else the first `mcp.version.…`, which
@@ -187,15 +222,8 @@ fn only(headers: &HeaderMap, name: HeaderName) -> Option<&HeaderValue> {
     values.next().filter(|_| values.next().is_none())
 }
 
-pub(super) fn refuse(
-    status: StatusCode,
-    body: &'static str,
-    headers: &[(HeaderName, &'static str)],
-) -> Box<Answer> {
+pub(super) fn refuse(status: StatusCode, body: &'static str) -> Answer {
     let mut response = Response::new(Full::new(Bytes::from_static(body.as_bytes())));
     *response.status_mut() = status;
-    for (name, value) in headers {
-        response.headers_mut().insert(name, HeaderValue::from_static(value));
-    }
-    Box::new(response)
+    response
 }

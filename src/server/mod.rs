@@ -13,11 +13,20 @@
 //! with a whole request: how long its head may take is up to the server around it, and axum's own
 //! `serve` sets no limit.
 
+mod auth;
+mod body;
 mod config;
+mod door;
+mod handler;
 mod handshake;
+mod limit;
+mod listener;
 mod origin;
+mod registry;
+mod role;
 mod serve;
 mod service;
+mod session;
 #[cfg(feature = "rustls-tls")]
 mod tls;
 
@@ -31,14 +40,21 @@ use tokio::io::{AsyncRead, AsyncWrite};
 #[cfg(feature = "rustls-tls")]
 #[cfg_attr(docsrs, doc(cfg(feature = "rustls-tls")))]
 pub use self::tls::Tls;
+use self::{auth::in_band, door::Standing};
 pub use self::{
-    config::Config,
-    serve::{Serve, Server, serve},
-    service::{Body, WebSocketService},
+    auth::{Authenticator, BearerTokens, Credentials, Denied, Identity, Token},
+    body::Body,
+    config::{Config, Drain},
+    limit::Limits,
+    listener::{Bind, Listener},
+    registry::{Broadcast, Cause, Connection, Event, Events, Health, Info, Missed, Registry},
+    role::Hosted,
+    serve::{Serve, Server, serve, serve_on},
+    service::WebSocketService,
 };
 use crate::{
     decode::Role,
-    error::{Error, HandshakeError},
+    error::{Error, HandshakeError, LinkError},
     transport::WebSocketTransport,
 };
 
@@ -66,7 +82,9 @@ where
 ///
 /// Awaiting it sets `TCP_NODELAY` where the stream is a `TcpStream`, answers requests until one is
 /// upgraded (any path will do), and fails with [`Error::Handshake`] when the client leaves or the
-/// time is over.
+/// time is over, or with [`Error::Link`] when it does not authenticate within the connection. The
+/// request and the identity are in the transport's [extensions](WebSocketTransport::extensions). The
+/// number of connections, a panic in a handler and how all of it stops are the caller's affair.
 #[derive(Debug)]
 #[must_use = "nothing is accepted until this is awaited"]
 pub struct Accept<R: Role, S> {
@@ -84,7 +102,7 @@ impl<R: Role, S> Accept<R, S> {
 
 impl<R, S> IntoFuture for Accept<R, S>
 where
-    R: Role,
+    R: Hosted,
     S: AsyncRead + AsyncWrite + Unpin + Send + 'static,
 {
     type Output = Result<WebSocketTransport<R>, Error>;
@@ -95,11 +113,35 @@ where
         let span = tracing::info_span!("websocket", side = "server");
         Box::pin(async move {
             config.allowed.validate().map_err(HandshakeError::Invalid)?;
-            let accepting = handshake::accept(stream, &config.allowed, config.timeout);
-            match tokio::time::timeout(config.timeout, accepting).await {
-                Ok(upgraded) => Ok(upgraded?.transport(config.builder().span(span))),
-                Err(_) => Err(HandshakeError::TimedOut(config.timeout).into()),
+            let accepting = handshake::accept(stream, &config);
+            let (upgraded, guest) = match tokio::time::timeout(config.timeout, accepting).await {
+                Ok(accepted) => accepted?,
+                Err(_) => return Err(HandshakeError::TimedOut(config.timeout).into()),
+            };
+            let mut transport = upgraded.transport(config.builder().span(span));
+            let identity = match (guest.standing, &config.gate) {
+                (Standing::Unknown, Some(gate)) => {
+                    let (parts, peer) = (guest.parts.clone(), guest.peer);
+                    let credentials = Credentials { token: None, parts, peer };
+                    let proof =
+                        in_band::authenticate(&mut transport, &config, &**gate, credentials);
+                    match proof.await {
+                        Ok(identity) => Some(identity),
+                        Err((_, reason)) => {
+                            transport.close_with(reason.clone()).await?;
+                            return Err(LinkError::Closed(reason).into());
+                        }
+                    }
+                }
+                (Standing::Known(identity, _), _) => identity,
+                (Standing::Unknown, None) => None,
+            };
+            let extensions = transport.extensions();
+            extensions.insert(guest.parts);
+            if let Some(identity) = identity {
+                extensions.insert(identity);
             }
+            Ok(transport)
         })
     }
 }

@@ -10,6 +10,11 @@ use http::{
     uri::{Authority, Scheme},
 };
 
+use super::registry::Cause;
+
+const NOT_SERVED: (Cause, &str) = (Cause::Host, "this Host is not served here");
+const NOT_ALLOWED: (Cause, &str) = (Cause::Origin, "this Origin may not connect");
+
 /// Hosts and origins that are let in.
 #[derive(Debug, Clone)]
 pub(super) struct Allowed {
@@ -85,7 +90,7 @@ impl Allowed {
     }
 
     /// Whether a request with these headers may be upgraded, or what is to be said instead.
-    pub(super) fn check(&self, headers: &HeaderMap) -> Result<(), &'static str> {
+    pub(super) fn check(&self, headers: &HeaderMap) -> Result<(), (Cause, &'static str)> {
         let host = only(headers, HOST)?.and_then(Place::parse);
         let served = match (&self.hosts, &host) {
             (None, _) => true,
@@ -93,14 +98,14 @@ impl Allowed {
             (Some(_), None) => false,
         };
         if !served {
-            return Err("this Host is not served here");
+            return Err(NOT_SERVED);
         }
         let Some(origin) = only(headers, ORIGIN)? else { return Ok(()) };
-        let Some(origin) = Origin::parse(origin) else { return Err("this Origin may not connect") };
+        let Some(origin) = Origin::parse(origin) else { return Err(NOT_ALLOWED) };
         let listed = self.origins.iter().any(|allowed| allowed.covers(&origin));
         // Only a host that was checked vouches for its own pages.
         let own = self.hosts.is_some() && host.is_some_and(|host| origin.is_of(&host));
-        if listed || own { Ok(()) } else { Err("this Origin may not connect") }
+        if listed || own { Ok(()) } else { Err(NOT_ALLOWED) }
     }
 }
 
@@ -187,13 +192,13 @@ fn default_port(scheme: &Scheme) -> Option<u16> {
 }
 
 /// The value of a header that may stand there once at most.
-fn only(headers: &HeaderMap, name: HeaderName) -> Result<Option<&str>, &'static str> {
+fn only(headers: &HeaderMap, name: HeaderName) -> Result<Option<&str>, (Cause, &'static str)> {
     let mut values = headers.get_all(&name).iter().map(HeaderValue::to_str);
     match (values.next(), values.next()) {
         (None, _) => Ok(None),
         (Some(Ok(value)), None) => Ok(Some(value)),
-        _ if name == HOST => Err("this Host is not served here"),
-        _ => Err("this Origin may not connect"),
+        _ if name == HOST => Err(NOT_SERVED),
+        _ => Err(NOT_ALLOWED),
     }
 }
 

@@ -3,30 +3,38 @@
 use std::{
     convert::Infallible,
     fmt,
-    future::{Future, IntoFuture},
+    future::IntoFuture,
     io,
     net::SocketAddr,
     pin::Pin,
-    sync::Arc,
-    time::Duration,
+    sync::{
+        Arc,
+        atomic::{AtomicBool, Ordering},
+    },
 };
 
-use http::{Request, StatusCode};
-use hyper::{server::conn::http1, service::service_fn};
-use hyper_util::rt::{TokioIo, TokioTimer};
-use rmcp::ServiceExt;
-use tokio::{
-    net::{TcpListener, TcpStream, ToSocketAddrs},
-    task::{JoinHandle, JoinSet},
-};
-use tokio_util::sync::DropGuard;
-use tracing::Instrument;
+use bytes::Bytes;
+use http::{Request, Response, StatusCode};
+use hyper::{body::Incoming, service::service_fn};
+use hyper_util::rt::TokioIo;
+use rmcp::{RoleServer, Service};
+use tokio::{io::AsyncWriteExt, net::ToSocketAddrs, task::JoinHandle, time::Instant};
+use tokio_util::sync::{CancellationToken, DropGuard};
 
 use super::{
-    Config, WebSocketService,
-    handshake::{MAX_HEAD, refuse},
+    Body, Config, Registry, WebSocketService,
+    config::Accepted,
+    handshake::{http1, refuse},
+    limit::Lobby,
+    listener::{Bind, IntoListener, Listener},
+    registry::Cause,
+    role::Hosted,
 };
-use crate::{decode::Role, upgrade::set_nodelay};
+use crate::{
+    decode::Role,
+    time::after,
+    upgrade::{Io, set_nodelay},
+};
 
 /// Listens on `addr` and runs a service of its own, made by `factory`, for each connection. Await
 /// the result, or set options first.
@@ -45,27 +53,65 @@ use crate::{decode::Role, upgrade::set_nodelay};
 /// server.shutdown().await;
 /// # Ok(()) }
 /// ```
-pub fn serve<R, A, F, S>(addr: A, factory: F) -> Serve<R, A, F>
+pub fn serve<R, A, F, S>(addr: A, factory: F) -> Serve<R, Bind<A>, F>
 where
-    R: Role,
-    A: ToSocketAddrs,
+    R: Hosted,
+    A: ToSocketAddrs<Future: Send> + Send + 'static,
     F: Fn() -> S + Send + Sync + 'static,
-    S: ServiceExt<R>,
+    S: Service<R>,
 {
-    Serve { addr, factory, path: "/mcp".into(), config: Config::default() }
+    Serve::new(Bind(addr), factory)
 }
 
-/// A server to be started; see [`serve`]. Awaiting it binds the address.
+/// The same on a listener that is already there: TCP, a Unix socket, or a [`Listener`] of your own.
+///
+/// ```no_run
+/// # async fn example<S: rmcp::ServerHandler>(service: impl Fn() -> S + Send + Sync + 'static) -> std::io::Result<()> {
+/// let listener = tokio::net::TcpListener::bind("127.0.0.1:8080").await?;
+/// mcp_ws_transport::server::serve_on(listener, service).await?;
+/// # Ok(()) }
+/// ```
+pub fn serve_on<R, L, F, S>(listener: L, factory: F) -> Serve<R, L, F>
+where
+    R: Hosted,
+    L: Listener,
+    F: Fn() -> S + Send + Sync + 'static,
+    S: Service<R>,
+{
+    Serve::new(listener, factory)
+}
+
+/// A server to be started; see [`serve`]. Awaiting it begins to listen.
 #[must_use = "nothing listens until this is awaited"]
-pub struct Serve<R: Role, A, F> {
-    addr: A,
+pub struct Serve<R: Role, L, F> {
+    listener: L,
     factory: F,
     path: Arc<str>,
     config: Config<R>,
+    elsewhere: Option<Elsewhere>,
+    #[cfg(feature = "rustls-tls")]
+    tls: Option<super::Tls>,
 }
 
-impl<R: Role, A, F> Serve<R, A, F> {
-    /// The path that is upgraded: `/mcp`. Every other one is 404.
+/// Answers the requests for other paths.
+type Elsewhere = Arc<
+    dyn Fn(Request<Body>) -> Pin<Box<dyn Future<Output = Response<Body>> + Send>> + Send + Sync,
+>;
+
+impl<R: Role, L, F> Serve<R, L, F> {
+    fn new(listener: L, factory: F) -> Self {
+        Self {
+            listener,
+            factory,
+            path: "/mcp".into(),
+            config: Config::default(),
+            elsewhere: None,
+            #[cfg(feature = "rustls-tls")]
+            tls: None,
+        }
+    }
+
+    /// The path that is upgraded: `/mcp`. Every other one is 404, or [elsewhere](Self::fallback).
     pub fn path(mut self, path: impl Into<Arc<str>>) -> Self {
         self.path = path.into();
         self
@@ -76,36 +122,111 @@ impl<R: Role, A, F> Serve<R, A, F> {
         self.config = config;
         self
     }
+
+    /// Hands the requests for every other path to `service`: a `Router` of axum's, for instance, with
+    /// pages, a health check, or further [`WebSocketService`]s. It answers without any of the checks
+    /// that are made for the upgrade.
+    pub fn fallback<T, B>(mut self, service: T) -> Self
+    where
+        T: tower_service::Service<
+                Request<Body>,
+                Response = Response<B>,
+                Error = Infallible,
+                Future: Send,
+            > + Clone
+            + Send
+            + Sync
+            + 'static,
+        B: http_body::Body<Data = Bytes> + Send + 'static,
+        B::Error: Into<Box<dyn std::error::Error + Send + Sync>>,
+    {
+        self.elsewhere = Some(Arc::new(move |request| {
+            let mut service = service.clone();
+            Box::pin(async move {
+                let ready = std::future::poll_fn(|cx| service.poll_ready(cx)).await;
+                let Ok(response) = match ready {
+                    Ok(()) => service.call(request).await,
+                    Err(never) => match never {},
+                };
+                response.map(Body::new)
+            })
+        }));
+        self
+    }
+
+    /// Speaks TLS, and nothing else: `wss://`. Keep a clone of `tls` to
+    /// [reload](super::Tls::reload) its files.
+    #[cfg(feature = "rustls-tls")]
+    #[cfg_attr(docsrs, doc(cfg(feature = "rustls-tls")))]
+    pub fn tls(mut self, tls: super::Tls) -> Self {
+        self.tls = Some(tls);
+        self
+    }
 }
 
-impl<R, A, F, S> IntoFuture for Serve<R, A, F>
+impl<R, L, F, S> Serve<R, L, F>
 where
-    R: Role,
-    R::InitializeError: fmt::Display + Send,
-    A: ToSocketAddrs<Future: Send> + Send + 'static,
+    R: Hosted,
+    L: IntoListener,
     F: Fn() -> S + Send + Sync + 'static,
-    S: ServiceExt<R>,
+    S: Service<R>,
 {
-    type Output = io::Result<Server>;
+    /// Serves until `signal` resolves, then [shuts down](Server::shutdown).
+    ///
+    /// # Errors
+    /// The same as awaiting it.
+    ///
+    /// ```no_run
+    /// # async fn example<S: rmcp::ServerHandler>(service: impl Fn() -> S + Send + Sync + 'static) -> std::io::Result<()> {
+    /// let signal = async { drop(tokio::signal::ctrl_c().await) };
+    /// mcp_ws_transport::serve("127.0.0.1:8080", service).serve_with_shutdown(signal).await
+    /// # }
+    /// ```
+    pub async fn serve_with_shutdown(self, signal: impl Future<Output = ()>) -> io::Result<()> {
+        let server = self.await?;
+        signal.await;
+        server.shutdown().await;
+        Ok(())
+    }
+}
+
+impl<R, L, F, S> IntoFuture for Serve<R, L, F>
+where
+    R: Hosted,
+    L: IntoListener,
+    F: Fn() -> S + Send + Sync + 'static,
+    S: Service<R>,
+{
+    type Output = io::Result<Server<R, <L::Listener as Listener>::Addr>>;
     type IntoFuture = Pin<Box<dyn Future<Output = Self::Output> + Send>>;
 
     fn into_future(self) -> Self::IntoFuture {
         Box::pin(async move {
-            let Self { addr, factory, path, config } = self;
+            let Self { factory, config, .. } = self;
             let stop = config.stop.clone();
+            let registry = config.registry.clone();
+            let lobby = Lobby::new(config.limits.handshakes);
             let service = WebSocketService::new(move || Ok(factory()), config)?;
-            let listener = TcpListener::bind(addr).await?;
+            let listener = self.listener.listener().await?;
             let local_addr = listener.local_addr()?;
-            let task = tokio::spawn(listen(listener, path, service));
-            Ok(Server { local_addr, stop: stop.drop_guard(), task })
+            let porch = Arc::new(Porch {
+                service,
+                path: self.path,
+                elsewhere: self.elsewhere,
+                lobby,
+                #[cfg(feature = "rustls-tls")]
+                tls: self.tls,
+            });
+            let task = tokio::spawn(listen(listener, porch));
+            Ok(Server { local_addr, registry, stop: stop.drop_guard(), task })
         })
     }
 }
 
-impl<R: Role, A: fmt::Debug, F> fmt::Debug for Serve<R, A, F> {
+impl<R: Role, L: fmt::Debug, F> fmt::Debug for Serve<R, L, F> {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         f.debug_struct("Serve")
-            .field("addr", &self.addr)
+            .field("listener", &self.listener)
             .field("path", &self.path)
             .field("config", &self.config)
             .finish_non_exhaustive()
@@ -114,82 +235,179 @@ impl<R: Role, A: fmt::Debug, F> fmt::Debug for Serve<R, A, F> {
 
 /// A running server. Dropping it stops the server without waiting for that.
 #[derive(Debug)]
-pub struct Server {
-    local_addr: SocketAddr,
+pub struct Server<R: Role = RoleServer, A = SocketAddr> {
+    local_addr: A,
+    registry: Registry<R>,
     stop: DropGuard,
     task: JoinHandle<()>,
 }
 
-impl Server {
+impl<R: Role, A: Clone> Server<R, A> {
     /// The address it listens on.
     #[must_use]
-    pub fn local_addr(&self) -> SocketAddr {
-        self.local_addr
+    pub fn local_addr(&self) -> A {
+        self.local_addr.clone()
     }
 
-    /// Stops listening, closes every connection with the closing handshake, and waits until all are
-    /// gone. Calls in flight have 2 s to be answered, which is rmcp's own limit; connections that are
-    /// not yet initialized are cut.
+    /// Its connections.
+    #[must_use]
+    pub fn registry(&self) -> &Registry<R> {
+        &self.registry
+    }
+
+    /// Stops as [`Drain`](super::Drain) says, and waits until it has: whoever comes is told 503, calls
+    /// in flight are finished, and each connection is closed with 1012. Then nothing listens and
+    /// nothing runs any more.
     pub async fn shutdown(self) {
         drop(self.stop);
         let _ = self.task.await;
     }
 }
 
-/// Accepts until told to stop, then waits until all that was accepted has ended.
-async fn listen<S, R>(listener: TcpListener, path: Arc<str>, service: WebSocketService<S, R>)
-where
-    S: ServiceExt<R>,
-    R: Role<InitializeError: fmt::Display + Send>,
-{
-    let stop = service.config().stop.clone();
-    let mut handshakes = JoinSet::new();
+/// Where connections are before they are upgraded.
+struct Porch<S, R: Role> {
+    service: WebSocketService<S, R>,
+    path: Arc<str>,
+    elsewhere: Option<Elsewhere>,
+    lobby: Arc<Lobby>,
+    #[cfg(feature = "rustls-tls")]
+    tls: Option<super::Tls>,
+}
+
+/// Accepts until told to stop and all that was accepted has ended.
+async fn listen<L: Listener, S: Service<R>, R: Hosted>(mut listener: L, porch: Arc<Porch<S, R>>) {
+    let gone = CancellationToken::new();
+    let _gone = gone.clone().drop_guard();
+    let mut closed = std::pin::pin!(porch.service.closed());
     loop {
         let accepted = tokio::select! {
             accepted = listener.accept() => accepted,
-            Some(_) = handshakes.join_next() => continue,
-            () = stop.cancelled() => break,
+            () = &mut closed => return,
         };
         match accepted {
             Ok((stream, peer)) => {
-                let span = tracing::info_span!("websocket", %peer);
-                handshakes.spawn(handshake(stream, path.clone(), service.clone()).instrument(span));
+                set_nodelay(&stream);
+                let porch = porch.clone();
+                let gone = gone.clone();
+                let handshake = async move {
+                    tokio::select! {
+                        () = porch.receive(stream, peer) => {}
+                        () = gone.cancelled() => {}
+                    }
+                };
+                let span =
+                    tracing::info_span!("websocket", peer = peer.map(tracing::field::display));
+                tokio::spawn(tracing::Instrument::instrument(handshake, span));
             }
             // Out of file descriptors, most likely: they come back as connections end.
             Err(error) => {
                 tracing::warn!(%error, "cannot accept");
-                tokio::time::sleep(Duration::from_millis(50)).await;
+                tokio::time::sleep(std::time::Duration::from_millis(50)).await;
             }
         }
     }
-    drop(listener);
-    handshakes.shutdown().await;
-    service.closed().await;
 }
 
-/// Answers requests until one is upgraded, which the service then attends to.
-async fn handshake<S, R>(stream: TcpStream, path: Arc<str>, service: WebSocketService<S, R>)
-where
-    S: ServiceExt<R>,
-    R: Role<InitializeError: fmt::Display + Send>,
-{
-    set_nodelay(&stream);
-    let timeout = service.config().timeout;
-    let answer = service_fn(async |request: Request<_>| {
-        Ok::<_, Infallible>(if request.uri().path() == &*path {
-            service.answer(request)
-        } else {
-            *refuse(StatusCode::NOT_FOUND, "Not Found", &[])
-        })
-    });
-    let connection = http1::Builder::new()
-        .timer(TokioTimer::new())
-        .header_read_timeout(timeout.min(MAX_HEAD))
-        .serve_connection(TokioIo::new(stream), answer)
-        .with_upgrades();
-    match tokio::time::timeout(timeout, connection).await {
-        Ok(Ok(())) => {}
-        Ok(Err(error)) => tracing::debug!(%error, "no HTTP"),
-        Err(_) => tracing::debug!("no upgrade in time"),
+impl<S: Service<R>, R: Hosted> Porch<S, R> {
+    /// Receives whoever is at the other end of `stream`, until they are upgraded or have left.
+    async fn receive<I: Io>(&self, stream: I, peer: Option<SocketAddr>) {
+        let config = self.service.config();
+        let seat = self.lobby.enter();
+        let overdue = after(config.timeout);
+        let outcome = tokio::select! {
+            outcome = self.greet(stream, peer, overdue) => outcome,
+            () = seat.taken() => Err(Cause::Crowded),
+        };
+        if let Err(cause) = outcome {
+            config.registry.refused(cause, peer);
+        }
     }
+
+    #[cfg(feature = "rustls-tls")]
+    async fn greet<I: Io>(
+        &self,
+        stream: I,
+        peer: Option<SocketAddr>,
+        overdue: Instant,
+    ) -> Result<(), Cause> {
+        let Some(tls) = &self.tls else { return self.converse(stream, peer, overdue).await };
+        match tokio::time::timeout_at(overdue, tls.accept(stream)).await {
+            Ok(Ok(stream)) => self.converse(stream, peer, overdue).await,
+            Ok(Err(error)) => {
+                tracing::debug!(%error, "no TLS");
+                Err(Cause::NoHandshake)
+            }
+            Err(_) => Err(Cause::TimedOut),
+        }
+    }
+
+    #[cfg(not(feature = "rustls-tls"))]
+    async fn greet<I: Io>(
+        &self,
+        stream: I,
+        peer: Option<SocketAddr>,
+        overdue: Instant,
+    ) -> Result<(), Cause> {
+        self.converse(stream, peer, overdue).await
+    }
+
+    /// Answers requests until one is upgraded.
+    async fn converse<I: Io>(
+        &self,
+        stream: I,
+        peer: Option<SocketAddr>,
+        overdue: Instant,
+    ) -> Result<(), Cause> {
+        // A request is being answered, and its deadline is another's.
+        let is_asked = AtomicBool::new(false);
+        let answer = service_fn(async |mut request: Request<Incoming>| {
+            is_asked.store(true, Ordering::Relaxed);
+            if let Some(peer) = peer {
+                request.extensions_mut().insert(Accepted(peer));
+            }
+            let response = if request.uri().path() == &*self.path {
+                self.service.clone().answer(request).await.map(Body::new)
+            } else if let Some(elsewhere) = &self.elsewhere {
+                elsewhere(request.map(Body::new)).await
+            } else {
+                refuse(StatusCode::NOT_FOUND, "Not Found").map(Body::new)
+            };
+            is_asked.store(false, Ordering::Relaxed);
+            Ok::<_, Infallible>(response)
+        });
+        // Where there is more to be had than an upgrade, clients may stay for it, and each head has
+        // its own deadline.
+        let head_timeout = self.elsewhere.is_some().then(|| self.service.config().timeout);
+        let mut connection =
+            http1(head_timeout).serve_connection(TokioIo::new(stream), answer).with_upgrades();
+        tokio::select! {
+            outcome = &mut connection => match outcome {
+                Ok(()) => return Ok(()),
+                Err(error) => {
+                    tracing::debug!(%error, "no HTTP");
+                    if !error.is_timeout() {
+                        return Err(Cause::NoHandshake);
+                    }
+                }
+            },
+            () = tokio::time::sleep_until(overdue), if head_timeout.is_none() => {}
+        }
+        if !is_asked.load(Ordering::Relaxed)
+            && let Some(parts) = connection.into_parts()
+        {
+            say_too_late(parts.io.into_inner()).await;
+        }
+        Err(Cause::TimedOut)
+    }
+}
+
+/// Tells a client that is still at its request's head (RFC 9110, section 15.5.9), if it reads.
+async fn say_too_late<I: Io>(mut stream: I) {
+    const ANSWER: &[u8] =
+        b"HTTP/1.1 408 Request Timeout\r\nConnection: close\r\nContent-Length: 0\r\n\r\n";
+    let saying = async {
+        stream.write_all(ANSWER).await?;
+        stream.shutdown().await
+    };
+    let _ = tokio::time::timeout(std::time::Duration::from_secs(1), saying).await;
 }

@@ -3,27 +3,29 @@
 
 use std::{
     convert::Infallible,
-    fmt, future, io,
+    fmt, io,
     pin::Pin,
-    sync::Arc,
+    sync::{Arc, Mutex, PoisonError},
     task::{Context, Poll},
+    time::Duration,
 };
 
-use bytes::Bytes;
 use http::{Request, Response, StatusCode};
-use http_body::{Frame, SizeHint};
-use http_body_util::Full;
 use hyper::upgrade::OnUpgrade;
-use rmcp::{RoleServer, ServiceExt, transport::Transport as _};
+use rmcp::{RoleServer, Service};
+use tokio::time::Instant;
 use tokio_util::task::TaskTracker;
-use tower_service::Service;
 use tracing::Instrument;
 
 use super::{
-    Config,
-    handshake::{self, Granted, refuse},
+    Body, Config,
+    door::{self, Admitted, Guest, Refusal},
+    handshake,
+    limit::{Lobby, Places},
+    registry::{Cause, Encode, Registry},
+    role::Hosted,
 };
-use crate::decode::Role;
+use crate::{decode::Role, time::later};
 
 /// Upgrades requests and runs a service of its own for each connection.
 ///
@@ -37,7 +39,10 @@ use crate::decode::Role;
 /// | no upgrade to WebSocket, not HTTP/1.1, or another version than 13 | 426 |
 /// | `Sec-WebSocket-Key` missing, doubled or malformed, or a target that is not the `Host` | 400 |
 /// | `Host` or `Origin` not allowed | 403 |
-/// | the token of [`Config::cancellation_token`] is cancelled | 503 |
+/// | more than one token | 400 |
+/// | not authenticated | 401 with `WWW-Authenticate` |
+/// | authenticated, but not allowed | 403 |
+/// | all places are taken, the authenticator fails, or the server is stopping | 503 with `Retry-After` |
 ///
 /// ```no_run
 /// # #[derive(Clone, Default)] struct Calculator;
@@ -55,17 +60,19 @@ pub struct WebSocketService<S, R: Role = RoleServer> {
 }
 
 /// What every connection shares.
-struct Shop<S, R: Role> {
-    factory: Box<dyn Fn() -> io::Result<S> + Send + Sync>,
-    config: Config<R>,
+pub(super) struct Shop<S, R: Role> {
+    pub(super) factory: Box<dyn Fn() -> io::Result<S> + Send + Sync>,
+    pub(super) config: Config<R>,
+    pub(super) encode: Encode<R>,
+    pub(super) places: Arc<Places>,
+    /// For those who have yet to say who they are.
+    pub(super) lobby: Arc<Lobby>,
     sessions: TaskTracker,
+    /// When the server began to stop, and how many have been told since.
+    turns: Mutex<Option<(Instant, Duration, u32)>>,
 }
 
-impl<S, R> WebSocketService<S, R>
-where
-    S: ServiceExt<R>,
-    R: Role<InitializeError: fmt::Display + Send>,
-{
+impl<S: Service<R>, R: Hosted> WebSocketService<S, R> {
     /// Runs what `factory` makes, once for each connection.
     ///
     /// # Errors
@@ -76,9 +83,23 @@ where
     ) -> io::Result<Self> {
         let invalid = |entry| io::Error::new(io::ErrorKind::InvalidInput, entry);
         config.allowed.validate().map_err(invalid)?;
-        let factory = Box::new(factory);
-        let sessions = TaskTracker::new();
-        Ok(Self { shop: Arc::new(Shop { factory, config, sessions }) })
+        Ok(Self {
+            shop: Arc::new(Shop {
+                factory: Box::new(factory),
+                encode: config.encode(),
+                places: Places::new(config.limits.clone()),
+                lobby: Lobby::new(config.limits.handshakes),
+                sessions: TaskTracker::new(),
+                turns: Mutex::new(None),
+                config,
+            }),
+        })
+    }
+
+    /// The connections: those of [`Config::registry`].
+    #[must_use]
+    pub fn registry(&self) -> &Registry<R> {
+        &self.shop.config.registry
     }
 
     /// Resolves when the token of [`Config::cancellation_token`] is cancelled and every connection
@@ -94,67 +115,62 @@ where
     }
 
     /// The answer to `request`. Where that is 101, a task waits for the upgrade.
-    pub(super) fn answer<B>(&self, mut request: Request<B>) -> handshake::Answer {
-        let shop = &self.shop;
-        let granted = match handshake::grant(&request, &shop.config.allowed) {
-            Ok(granted) => granted,
-            Err(refusal) => return *refusal,
+    pub(super) async fn answer<B>(self, request: Request<B>) -> handshake::Answer {
+        let shop = self.shop;
+        // Whoever waits for the last session waits for what may become one.
+        let _pending = shop.sessions.token();
+        let (mut parts, _) = request.into_parts();
+        let upgrade = parts.extensions.remove::<OnUpgrade>();
+        let peer = shop.config.peer_of(&parts);
+        let admitted = match door::admit(&shop.config, Some(&shop.places), parts).await {
+            Ok(admitted) if upgrade.is_some() => Ok(admitted),
+            Ok(_) => {
+                let what = "upgrades are not possible here";
+                Err(Refusal::new(Cause::NotWebSocket, StatusCode::NOT_IMPLEMENTED, what))
+            }
+            Err(refusal) => Err(refusal),
         };
-        if shop.config.stop.is_cancelled() {
-            return *refuse(StatusCode::SERVICE_UNAVAILABLE, "the server is stopping", &[]);
+        match (admitted, upgrade) {
+            (Ok(Admitted { answer, subprotocol, guest }), Some(upgrade)) => {
+                let span = tracing::Span::current();
+                let session = shop.clone().open(upgrade, subprotocol, guest);
+                shop.sessions.spawn(session.instrument(span));
+                answer
+            }
+            (Err(refusal), _) => {
+                shop.config.registry.refused(refusal.cause, peer);
+                refusal.answer
+            }
+            (Ok(_), None) => handshake::refuse(StatusCode::NOT_IMPLEMENTED, ""),
         }
-        if request.extensions().get::<OnUpgrade>().is_none() {
-            return *refuse(StatusCode::NOT_IMPLEMENTED, "upgrades are not possible here", &[]);
-        }
-        let Granted { response, subprotocol } = granted;
-        let upgrade = hyper::upgrade::on(&mut request);
-        let span = tracing::Span::current();
-        shop.sessions.spawn(shop.clone().attend(upgrade, subprotocol).instrument(span));
-        response
     }
 }
 
-impl<S, R> Shop<S, R>
-where
-    S: ServiceExt<R>,
-    R: Role<InitializeError: fmt::Display + Send>,
-{
-    /// One connection, from the upgrade to the end of its service.
-    async fn attend(self: Arc<Self>, upgrade: OnUpgrade, subprotocol: Option<String>) {
-        let Config { timeout, stop, .. } = &self.config;
-        let upgraded = tokio::select! {
-            upgraded = tokio::time::timeout(*timeout, upgrade) => upgraded,
-            () = stop.cancelled() => return,
-        };
-        let upgraded = match upgraded {
+impl<S: Service<R>, R: Hosted> Shop<S, R> {
+    /// Waits for the upgrade, and serves `guest` from there.
+    async fn open(self: Arc<Self>, upgrade: OnUpgrade, subprotocol: Option<String>, guest: Guest) {
+        let upgraded = match tokio::time::timeout(self.config.timeout, upgrade).await {
             Ok(Ok(upgraded)) => upgraded,
             Ok(Err(error)) => return tracing::debug!(%error, "no upgrade"),
             Err(_) => return tracing::debug!("no upgrade in time"),
         };
         let builder = self.config.builder().span(tracing::Span::current()).subprotocol(subprotocol);
-        let mut transport = handshake::over_upgraded(builder, upgraded);
-        // An MCP client speaks first. One that does not takes up a place for nothing.
-        if !R::IS_CLIENT {
-            let begun = tokio::select! {
-                begun = transport.begins_within(*timeout) => begun,
-                () = stop.cancelled() => false,
-            };
-            if !begun {
-                tracing::debug!("no first message");
-                return drop(transport.close().await);
-            }
-        }
-        let service = match (self.factory)() {
-            Ok(service) => service,
-            Err(error) => {
-                tracing::error!(%error, "no service for a connection");
-                return drop(transport.close_with(crate::CloseCode::Internal.into()).await);
-            }
-        };
-        match service.serve_with_ct(transport, stop.child_token()).await {
-            Ok(running) => drop(running.waiting().await),
-            Err(error) => tracing::debug!(%error, "not initialized"),
-        }
+        self.attend(handshake::over_upgraded(builder, upgraded), guest).await;
+    }
+
+    /// When the next connection may be closed, once the server stops: one after the other, so that
+    /// their clients do not come back all at once.
+    pub(super) fn turn(&self) -> Instant {
+        let drain = &self.config.drain;
+        let mut turns = self.turns.lock().unwrap_or_else(PoisonError::into_inner);
+        let (since, pace, told) = turns.get_or_insert_with(|| {
+            let all = u32::try_from(self.sessions.len()).unwrap_or(u32::MAX).max(1);
+            let pace = Duration::from_secs(1) / drain.closes_per_second.max(1);
+            (Instant::now(), pace.min(drain.deadline / 2 / all), 0)
+        });
+        let turn = later(*since, pace.saturating_mul(*told));
+        *told += 1;
+        turn
     }
 }
 
@@ -172,44 +188,20 @@ impl<S, R: Role> fmt::Debug for WebSocketService<S, R> {
     }
 }
 
-impl<B, S, R> Service<Request<B>> for WebSocketService<S, R>
+impl<B, S: Service<R>, R: Hosted> tower_service::Service<Request<B>> for WebSocketService<S, R>
 where
-    S: ServiceExt<R>,
-    R: Role<InitializeError: fmt::Display + Send>,
+    B: Send + 'static,
 {
     type Response = Response<Body>;
     type Error = Infallible;
-    type Future = future::Ready<Result<Response<Body>, Infallible>>;
+    type Future = Pin<Box<dyn Future<Output = Result<Response<Body>, Infallible>> + Send>>;
 
     fn poll_ready(&mut self, _: &mut Context<'_>) -> Poll<Result<(), Infallible>> {
         Poll::Ready(Ok(()))
     }
 
     fn call(&mut self, request: Request<B>) -> Self::Future {
-        future::ready(Ok(self.answer(request).map(Body)))
-    }
-}
-
-/// The body of an answer that is not an upgrade: a line for people.
-#[derive(Debug)]
-pub struct Body(Full<Bytes>);
-
-impl http_body::Body for Body {
-    type Data = Bytes;
-    type Error = Infallible;
-
-    fn poll_frame(
-        mut self: Pin<&mut Self>,
-        cx: &mut Context<'_>,
-    ) -> Poll<Option<Result<Frame<Bytes>, Infallible>>> {
-        http_body::Body::poll_frame(Pin::new(&mut self.0), cx)
-    }
-
-    fn is_end_stream(&self) -> bool {
-        http_body::Body::is_end_stream(&self.0)
-    }
-
-    fn size_hint(&self) -> SizeHint {
-        http_body::Body::size_hint(&self.0)
+        let answer = self.clone().answer(request.map(drop));
+        Box::pin(async move { Ok(answer.await.map(Body::new)) })
     }
 }

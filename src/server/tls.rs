@@ -92,7 +92,6 @@ impl Tls {
     }
 
     /// The TLS handshake, which takes as long as the client lets it.
-    #[cfg_attr(not(test), expect(dead_code, reason = "the listener does not offer TLS yet"))]
     pub(super) async fn accept<S: Io>(&self, stream: S) -> io::Result<TlsStream<S>> {
         let config = self.shared.current.read().unwrap_or_else(PoisonError::into_inner).clone();
         TlsAcceptor::from(config).accept(stream).await

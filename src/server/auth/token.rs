@@ -1,0 +1,154 @@
+//! The [`Token`] of a request, and where it is found.
+
+use std::fmt;
+
+use http::{
+    HeaderMap, HeaderValue,
+    header::{AUTHORIZATION, COOKIE, ORIGIN, SEC_WEBSOCKET_PROTOCOL},
+};
+use subtle::ConstantTimeEq as _;
+
+use crate::upgrade::elements;
+
+/// A secret that a client has shown. It is neither printed nor compared in a way that tells how much of
+/// it was right.
+#[derive(Clone)]
+pub struct Token(Box<str>);
+
+impl Token {
+    pub(super) fn new(text: &str) -> Self {
+        Self(text.into())
+    }
+
+    /// The token itself. Mind where it goes.
+    #[must_use]
+    pub fn as_str(&self) -> &str {
+        &self.0
+    }
+
+    /// Whether it is `secret`, in a time that depends on nothing but the lengths.
+    #[must_use]
+    pub fn is(&self, secret: &str) -> bool {
+        self.0.as_bytes().ct_eq(secret.as_bytes()).into()
+    }
+}
+
+impl fmt::Debug for Token {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str("Token")
+    }
+}
+
+/// What begins a subprotocol that is a token.
+const PREFIX: &str = "mcp.auth.";
+
+/// The token in `headers`, if any; an error where they have several, of which one can only guess
+/// which is meant. A cookie, which a browser sends by itself, counts beside an `Origin` alone, which
+/// has been found allowed.
+pub(in crate::server) fn of(
+    headers: &HeaderMap,
+    cookie: Option<&str>,
+) -> Result<Option<Token>, ()> {
+    let mut lines = headers.get_all(AUTHORIZATION).iter();
+    let line = lines.next();
+    if lines.next().is_some() {
+        return Err(());
+    }
+    let mut offers = elements(headers, SEC_WEBSOCKET_PROTOCOL)
+        .filter_map(|offer| offer.strip_prefix(PREFIX))
+        .filter(|token| !token.is_empty());
+    let (offer, another) = (offers.next(), offers.next());
+    match (line.and_then(bearer), offer, another) {
+        (_, _, Some(_)) | (Some(_), Some(_), _) => Err(()),
+        (Some(token), ..) | (_, Some(token), _) => Ok(Some(Token::new(token))),
+        // Another scheme, such as Basic, is for the authenticator to read.
+        (None, None, None) if line.is_some() => Ok(None),
+        (None, None, None) => match cookie.filter(|_| headers.contains_key(ORIGIN)) {
+            Some(name) => in_cookie(headers, name),
+            None => Ok(None),
+        },
+    }
+}
+
+/// The token in `Bearer <token>` (RFC 6750, section 2.1).
+fn bearer(value: &HeaderValue) -> Option<&str> {
+    let (scheme, token) = value.to_str().ok()?.split_once(' ')?;
+    let token = token.trim_matches(' ');
+    (scheme.eq_ignore_ascii_case("bearer") && !token.is_empty()).then_some(token)
+}
+
+/// The value of the cookie `name` (RFC 6265, section 4.2.1).
+fn in_cookie(headers: &HeaderMap, name: &str) -> Result<Option<Token>, ()> {
+    let pairs = headers.get_all(COOKIE).into_iter().filter_map(|line| line.to_str().ok());
+    let mut values = pairs
+        .flat_map(|line| line.split(';'))
+        .filter_map(|pair| pair.trim().split_once('='))
+        .filter(|(key, value)| *key == name && !value.is_empty())
+        .map(|(_, value)| value.trim_matches('"'));
+    match (values.next(), values.next()) {
+        (Some(value), None) => Ok(Some(Token::new(value))),
+        (None, _) => Ok(None),
+        (Some(_), Some(_)) => Err(()),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    /// What is found beside these lines: a token, none, or too many.
+    fn found(lines: &[(&'static str, &'static [u8])]) -> Result<Option<String>, ()> {
+        let mut headers = HeaderMap::new();
+        for (name, value) in lines {
+            headers.append(*name, HeaderValue::from_bytes(value).unwrap());
+        }
+        of(&headers, Some("session")).map(|token| token.map(|token| token.as_str().to_owned()))
+    }
+
+    #[test]
+    fn a_token_is_found_in_three_places() {
+        let some = |token: &str| Ok(Some(token.to_owned()));
+        assert_eq!(found(&[("authorization", b"Bearer abc")]), some("abc"));
+        assert_eq!(found(&[("authorization", b"bearer  a.b~c+d/e== ")]), some("a.b~c+d/e=="));
+        assert_eq!(found(&[("sec-websocket-protocol", b"mcp, mcp.auth.abc")]), some("abc"));
+        let cookie: (_, &[u8]) = ("cookie", b"a=b; session=abc=; sessions=x");
+        assert_eq!(found(&[cookie, ("origin", b"https://app.example")]), some("abc="));
+        assert_eq!(found(&[cookie]), Ok(None));
+    }
+
+    #[test]
+    fn what_is_no_token_is_none() {
+        for value in [
+            &b"Bearer"[..],
+            b"Bearer ",
+            b"Bearer   ",
+            b"Basic YTpi",
+            b"abc",
+            b"Bearer \xffabc",
+            b"Bearerabc",
+        ] {
+            let mut headers = HeaderMap::new();
+            headers.insert(AUTHORIZATION, HeaderValue::from_bytes(value).unwrap());
+            assert!(of(&headers, None).unwrap().is_none(), "{value:?}");
+        }
+        assert_eq!(found(&[("sec-websocket-protocol", b"mcp.auth., mcp")]), Ok(None));
+    }
+
+    #[test]
+    fn several_are_none_that_can_be_trusted() {
+        let bearer: (_, &[u8]) = ("authorization", b"Bearer a");
+        let offer: (_, &[u8]) = ("sec-websocket-protocol", b"mcp.auth.a");
+        let origin: (_, &[u8]) = ("origin", b"https://app.example");
+        assert_eq!(found(&[bearer, bearer]), Err(()));
+        assert_eq!(found(&[bearer, offer]), Err(()));
+        assert_eq!(found(&[("sec-websocket-protocol", b"mcp.auth.a, mcp.auth.b")]), Err(()));
+        assert_eq!(found(&[("cookie", b"session=a; session=b"), origin]), Err(()));
+    }
+
+    #[test]
+    fn a_token_does_not_show() {
+        let token = Token::new("canary");
+        assert_eq!(format!("{token:?}"), "Token");
+        assert!(token.is("canary") && !token.is("canar") && !token.is("canarz"));
+    }
+}

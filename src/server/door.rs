@@ -1,0 +1,172 @@
+//! Whether a request may be upgraded: the checks in the order in which they are made, the cheap ones
+//! first, and what is answered instead.
+
+use std::{net::SocketAddr, sync::Arc, time::Duration};
+
+use http::{
+    HeaderValue, StatusCode,
+    header::{
+        AUTHORIZATION, CONNECTION, COOKIE, HeaderName, PROXY_AUTHORIZATION, RETRY_AFTER,
+        SEC_WEBSOCKET_EXTENSIONS, SEC_WEBSOCKET_KEY, SEC_WEBSOCKET_PROTOCOL, SEC_WEBSOCKET_VERSION,
+        UPGRADE, WWW_AUTHENTICATE,
+    },
+    request::Parts,
+};
+
+use super::{
+    Config,
+    auth::{self, Credentials, Denied, Identity, token},
+    handshake::{self, Answer, refuse},
+    limit::{Permit, Places},
+    registry::Cause,
+};
+use crate::decode::Role;
+
+/// When they may come again for whom there was no place.
+const AGAIN: Duration = Duration::from_secs(5);
+
+/// A request that is not upgraded.
+pub(super) struct Refusal {
+    pub(super) cause: Cause,
+    pub(super) answer: Answer,
+}
+
+impl Refusal {
+    pub(super) fn new(cause: Cause, status: StatusCode, body: &'static str) -> Box<Self> {
+        Box::new(Self { cause, answer: refuse(status, body) })
+    }
+
+    pub(super) fn with(mut self: Box<Self>, name: HeaderName, value: &str) -> Box<Self> {
+        // What cannot stand in a header is left out: the status says enough.
+        if let Ok(value) = HeaderValue::from_str(value) {
+            self.answer.headers_mut().insert(name, value);
+        }
+        self
+    }
+
+    fn again(self: Box<Self>, after: Duration) -> Box<Self> {
+        self.with(RETRY_AFTER, &after.as_secs().to_string())
+    }
+}
+
+/// A request that is upgraded.
+pub(super) struct Admitted {
+    /// The 101.
+    pub(super) answer: Answer,
+    pub(super) subprotocol: Option<String>,
+    pub(super) guest: Guest,
+}
+
+/// Who comes in with it.
+pub(super) struct Guest {
+    /// The request, as handlers get to see it.
+    pub(super) parts: Parts,
+    pub(super) peer: Option<SocketAddr>,
+    pub(super) standing: Standing,
+}
+
+/// What is known of who comes in.
+pub(super) enum Standing {
+    /// It may stay: `None` where nobody is asked who it is.
+    Known(Option<Identity>, Option<Permit>),
+    /// It has yet to say who it is.
+    Unknown,
+}
+
+/// Lets in the request of `parts`, or not. Without `places` there is no limit to how many are let in.
+pub(super) async fn admit<R: Role>(
+    config: &Config<R>,
+    places: Option<&Arc<Places>>,
+    mut parts: Parts,
+) -> Result<Admitted, Box<Refusal>> {
+    let peer = config.peer_of(&parts);
+    let granted = handshake::check(&parts, &config.allowed)?;
+    if config.stop.is_cancelled() {
+        return Err(stopping());
+    }
+    let take = || places.map(|places| places.take(peer.map(|peer| peer.ip()))).transpose();
+    // Before anybody is asked, and given back at once: who is not yet known takes up no place.
+    drop(take().map_err(full)?);
+
+    let cookie = config.cookie.as_deref();
+    let token = token::of(&parts.headers, cookie);
+    hide(&mut parts);
+    let standing = match &config.gate {
+        None => Standing::Known(None, take().map_err(full)?),
+        Some(gate) => {
+            let Ok(token) = token else {
+                let what = "more than one token";
+                return Err(Refusal::new(Cause::Unauthorized, StatusCode::BAD_REQUEST, what));
+            };
+            let has_token = token.is_some();
+            let credentials = Credentials { token, parts: parts.clone(), peer };
+            match auth::ask(&**gate, credentials, config.timeout).await {
+                Ok(identity) => Standing::Known(Some(identity), take().map_err(full)?),
+                Err(Denied::Unauthorized | Denied::Challenge(_))
+                    if config.in_band && !has_token =>
+                {
+                    Standing::Unknown
+                }
+                Err(denied) => return Err(deny(denied, has_token)),
+            }
+        }
+    };
+    // It may have begun to stop while somebody was asked.
+    if config.stop.is_cancelled() {
+        return Err(stopping());
+    }
+    let (answer, subprotocol) = granted.answer();
+    Ok(Admitted { answer, subprotocol, guest: Guest { parts, peer, standing } })
+}
+
+fn stopping() -> Box<Refusal> {
+    let what = "the server is stopping";
+    Refusal::new(Cause::Stopping, StatusCode::SERVICE_UNAVAILABLE, what).again(AGAIN)
+}
+
+fn full(cause: Cause) -> Box<Refusal> {
+    let what = match cause {
+        Cause::AddressAtCapacity => "too many connections from this address",
+        _ => "the server is at capacity",
+    };
+    Refusal::new(cause, StatusCode::SERVICE_UNAVAILABLE, what).again(AGAIN)
+}
+
+fn deny(denied: Denied, has_token: bool) -> Box<Refusal> {
+    match denied {
+        Denied::Unauthorized => {
+            let challenge = if has_token { "Bearer error=\"invalid_token\"" } else { "Bearer" };
+            deny(Denied::Challenge(challenge.into()), has_token)
+        }
+        Denied::Challenge(challenge) => {
+            let what = "authentication required";
+            Refusal::new(Cause::Unauthorized, StatusCode::UNAUTHORIZED, what)
+                .with(WWW_AUTHENTICATE, &challenge)
+        }
+        Denied::Forbidden => Refusal::new(Cause::Forbidden, StatusCode::FORBIDDEN, "not allowed"),
+        Denied::Unavailable(after) => {
+            let what = "authentication is not available";
+            Refusal::new(Cause::Unavailable, StatusCode::SERVICE_UNAVAILABLE, what).again(after)
+        }
+    }
+}
+
+/// Takes out of a request what was for the handshake alone, and marks what must not be printed.
+fn hide(parts: &mut Parts) {
+    let headers = &mut parts.headers;
+    for handshake in [
+        CONNECTION,
+        UPGRADE,
+        SEC_WEBSOCKET_EXTENSIONS,
+        SEC_WEBSOCKET_KEY,
+        SEC_WEBSOCKET_PROTOCOL,
+        SEC_WEBSOCKET_VERSION,
+    ] {
+        headers.remove(handshake);
+    }
+    for secret in [AUTHORIZATION, PROXY_AUTHORIZATION, COOKIE] {
+        if let http::header::Entry::Occupied(mut entry) = headers.entry(secret) {
+            entry.iter_mut().for_each(|value| value.set_sensitive(true));
+        }
+    }
+}

@@ -1,0 +1,145 @@
+use std::{
+    fmt,
+    net::SocketAddr,
+    pin::Pin,
+    sync::OnceLock,
+    task::{Context, Poll},
+};
+
+use futures::{Stream, stream};
+use tokio::sync::broadcast::{Receiver, Sender, error::RecvError};
+
+use super::Connection;
+use crate::error::CloseReason;
+
+/// How many events a reader may be behind.
+const BACKLOG: usize = 256;
+
+/// Something that happened to a server's connections.
+#[derive(Debug, Clone)]
+#[non_exhaustive]
+pub enum Event {
+    /// Somebody was let in.
+    Connected(Connection),
+    /// A connection has ended.
+    Disconnected {
+        /// Which one.
+        connection: Connection,
+        /// What was agreed in the closing handshake, or what names its loss.
+        reason: CloseReason,
+    },
+    /// Somebody was not let in.
+    Refused {
+        /// Why.
+        cause: Cause,
+        /// Where they came from, as far as that is known.
+        peer: Option<SocketAddr>,
+    },
+    /// A connection did not get a notification, because its client reads too slowly. Told once, until
+    /// it has got one again.
+    Slow(Connection),
+    /// This reader was too slow itself, and so many events were not kept for it.
+    Missed(u64),
+}
+
+macro_rules! causes {
+    ($($(#[$doc:meta])* $name:ident => $label:literal,)*) => {
+        /// Why somebody was not let in.
+        #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash)]
+        #[non_exhaustive]
+        pub enum Cause {
+            $($(#[$doc])* $name,)*
+        }
+
+        impl Cause {
+            pub(super) const ALL: &[Self] = &[$(Self::$name),*];
+
+            /// A name for dashboards.
+            #[must_use]
+            pub fn as_str(self) -> &'static str {
+                match self {
+                    $(Self::$name => $label,)*
+                }
+            }
+        }
+    };
+}
+
+causes! {
+    /// The request is not one for this protocol: 400, 405, 426 or 501.
+    NotWebSocket => "not_websocket",
+    /// Its `Host` is not served: 403.
+    Host => "host",
+    /// Its `Origin` may not connect: 403.
+    Origin => "origin",
+    /// Nobody knows who it is: 401, or 4401 within the connection.
+    Unauthorized => "unauthorized",
+    /// It is known who it is, and they may not: 403, or 4403 within the connection.
+    Forbidden => "forbidden",
+    /// The authenticator gave no verdict: 503, or 1013 within the connection.
+    Unavailable => "unavailable",
+    /// All places are taken: 503, or 1013 within the connection.
+    AtCapacity => "at_capacity",
+    /// All places of its address are taken: 503, or 1013 within the connection.
+    AddressAtCapacity => "address_at_capacity",
+    /// The server is stopping: 503, or 1012 within the connection.
+    Stopping => "stopping",
+    /// It took too long: cut, with 408 or 1008 where that can still be said.
+    TimedOut => "timed_out",
+    /// It was the slowest of too many at once: cut.
+    Crowded => "crowded",
+    /// The TLS handshake failed, or what came is no HTTP.
+    NoHandshake => "no_handshake",
+}
+
+impl fmt::Display for Cause {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(self.as_str())
+    }
+}
+
+/// Tells everyone who listens.
+#[derive(Default)]
+pub(super) struct Announcer(OnceLock<Sender<Event>>);
+
+impl Announcer {
+    pub(super) fn subscribe(&self) -> Events {
+        let receiver = self.0.get_or_init(|| Sender::new(BACKLOG)).subscribe();
+        Events(Box::pin(stream::unfold(receiver, next)))
+    }
+
+    pub(super) fn announce(&self, event: impl FnOnce() -> Event) {
+        if let Some(sender) = self.0.get()
+            && sender.receiver_count() > 0
+        {
+            // It fails when the last reader has just gone.
+            let _ = sender.send(event());
+        }
+    }
+}
+
+async fn next(mut receiver: Receiver<Event>) -> Option<(Event, Receiver<Event>)> {
+    match receiver.recv().await {
+        Ok(event) => Some((event, receiver)),
+        Err(RecvError::Lagged(events)) => Some((Event::Missed(events), receiver)),
+        Err(RecvError::Closed) => None,
+    }
+}
+
+/// What happens to a server's connections, as a stream. It ends with the registry.
+#[must_use = "streams do nothing unless polled"]
+pub struct Events(Pin<Box<dyn Stream<Item = Event> + Send>>);
+
+impl Stream for Events {
+    type Item = Event;
+
+    fn poll_next(mut self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<Option<Event>> {
+        self.0.as_mut().poll_next(cx)
+    }
+}
+
+impl fmt::Debug for Events {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str("Events")
+    }
+}

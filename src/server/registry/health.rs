@@ -1,0 +1,87 @@
+use std::{
+    collections::BTreeMap,
+    sync::{
+        Mutex, PoisonError,
+        atomic::{AtomicU64, Ordering::Relaxed},
+    },
+};
+
+use serde::Serialize;
+
+use super::Cause;
+use crate::stats::Snapshot;
+
+/// The figures of a server at one moment.
+#[derive(Debug, Clone, PartialEq, Eq, Default, Serialize)]
+#[non_exhaustive]
+pub struct Health {
+    /// Connections now.
+    pub active: u64,
+    /// Connections so far.
+    pub total: u64,
+    /// How many were not let in.
+    pub refused: u64,
+    /// The same by [cause](Cause::as_str), where there were any.
+    pub refused_by: BTreeMap<&'static str, u64>,
+    /// Messages from clients, on all connections so far.
+    pub messages_received: u64,
+    /// Messages to clients.
+    pub messages_sent: u64,
+    /// Bytes from clients, after the handshakes.
+    pub bytes_received: u64,
+    /// Bytes to clients.
+    pub bytes_sent: u64,
+    /// Messages from clients that could not be read, and requests that the transport itself
+    /// answered with an error.
+    pub errors: u64,
+}
+
+impl Health {
+    fn add(&mut self, stats: &Snapshot) {
+        self.messages_received += stats.messages_received;
+        self.messages_sent += stats.messages_sent;
+        self.bytes_received += stats.bytes_received;
+        self.bytes_sent += stats.bytes_sent;
+        self.errors += stats.malformed + stats.refused;
+    }
+}
+
+/// What is counted besides the connections that are there.
+#[derive(Debug, Default)]
+pub(super) struct Tally {
+    total: AtomicU64,
+    refused: [AtomicU64; Cause::ALL.len()],
+    /// The sum over the connections that have ended.
+    ended: Mutex<Health>,
+}
+
+impl Tally {
+    pub(super) fn connected(&self) {
+        self.total.fetch_add(1, Relaxed);
+    }
+
+    pub(super) fn disconnected(&self, stats: &Snapshot) {
+        self.ended.lock().unwrap_or_else(PoisonError::into_inner).add(stats);
+    }
+
+    pub(super) fn refused(&self, cause: Cause) {
+        self.refused[cause as usize].fetch_add(1, Relaxed);
+    }
+
+    pub(super) fn health(&self, active: impl Iterator<Item = Snapshot>) -> Health {
+        let mut health = self.ended.lock().unwrap_or_else(PoisonError::into_inner).clone();
+        for stats in active {
+            health.active += 1;
+            health.add(&stats);
+        }
+        health.total = self.total.load(Relaxed);
+        for (cause, count) in Cause::ALL.iter().zip(&self.refused) {
+            let count = count.load(Relaxed);
+            if count > 0 {
+                health.refused += count;
+                health.refused_by.insert(cause.as_str(), count);
+            }
+        }
+        health
+    }
+}

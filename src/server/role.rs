@@ -1,0 +1,90 @@
+//! What a server needs to know of an MCP role.
+
+use std::fmt;
+
+use rmcp::{
+    RoleClient, RoleServer, Service,
+    model::{ClientRequest, ClientResult, CustomResult, ServerRequest, ServerResult},
+    service::{RunningService, ServiceRole},
+};
+use serde_json::Value;
+use tokio_util::sync::CancellationToken;
+
+use crate::{decode::Role, transport::WebSocketTransport};
+
+/// An MCP role whose service can be run for each connection. Both are.
+pub trait Hosted: Role + ServiceRole<InitializeError: fmt::Display + Send> {
+    /// Runs `service` on `transport`, as rmcp does for this role.
+    #[doc(hidden)]
+    fn run<S: Service<Self>>(
+        service: S,
+        transport: WebSocketTransport<Self>,
+        token: CancellationToken,
+    ) -> impl Future<Output = Result<RunningService<Self, S>, Self::InitializeError>> + Send;
+
+    /// The parameters of a request of the method `authenticate`.
+    #[doc(hidden)]
+    fn authenticate(request: &Self::PeerReq) -> Option<Option<&Value>>;
+
+    /// Whether the request is answered only when its sender, or the server, is done.
+    #[doc(hidden)]
+    fn is_open_ended(request: &Self::PeerReq) -> bool;
+
+    /// `value` as the result of a request.
+    #[doc(hidden)]
+    fn custom_result(value: Value) -> Self::Resp;
+}
+
+impl Hosted for RoleServer {
+    fn run<S: Service<Self>>(
+        service: S,
+        transport: WebSocketTransport<Self>,
+        token: CancellationToken,
+    ) -> impl Future<Output = Result<RunningService<Self, S>, Self::InitializeError>> + Send {
+        rmcp::service::serve_server_with_ct(service, transport, token)
+    }
+
+    fn authenticate(request: &ClientRequest) -> Option<Option<&Value>> {
+        match request {
+            ClientRequest::CustomRequest(custom) if custom.method == "authenticate" => {
+                Some(custom.params.as_ref())
+            }
+            _ => None,
+        }
+    }
+
+    fn is_open_ended(request: &ClientRequest) -> bool {
+        matches!(request, ClientRequest::SubscriptionsListenRequest(_))
+    }
+
+    fn custom_result(value: Value) -> ServerResult {
+        ServerResult::CustomResult(CustomResult(value))
+    }
+}
+
+impl Hosted for RoleClient {
+    fn run<S: Service<Self>>(
+        service: S,
+        transport: WebSocketTransport<Self>,
+        token: CancellationToken,
+    ) -> impl Future<Output = Result<RunningService<Self, S>, Self::InitializeError>> + Send {
+        rmcp::service::serve_client_with_ct(service, transport, token)
+    }
+
+    fn authenticate(request: &ServerRequest) -> Option<Option<&Value>> {
+        match request {
+            ServerRequest::CustomRequest(custom) if custom.method == "authenticate" => {
+                Some(custom.params.as_ref())
+            }
+            _ => None,
+        }
+    }
+
+    fn is_open_ended(_: &ServerRequest) -> bool {
+        false
+    }
+
+    fn custom_result(value: Value) -> ClientResult {
+        ClientResult::CustomResult(CustomResult(value))
+    }
+}

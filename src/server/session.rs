@@ -1,0 +1,214 @@
+//! One connection, from the upgrade to the end of its service.
+
+use std::{panic::AssertUnwindSafe, pin::pin, sync::Arc, time::Duration};
+
+use futures::{FutureExt, SinkExt};
+use rmcp::{Service, service::RunningService};
+use tokio::time::{Instant, sleep, sleep_until, timeout, timeout_at};
+use tokio_util::sync::CancellationToken;
+
+use super::{
+    auth::{Credentials, Identity, in_band},
+    door::{Guest, Standing},
+    handler::{Handlers, Watched},
+    limit::Permit,
+    registry::{Cause, Connection, Entry},
+    role::Hosted,
+    service::Shop,
+};
+use crate::{
+    error::{CloseCode, CloseReason},
+    layer::Shared,
+    time::after,
+    transport::WebSocketTransport,
+};
+
+/// How long the last answers may take to be written, and the closing handshake, when a service is
+/// told to end.
+const LAST_WORDS: Duration = Duration::from_secs(4);
+
+/// The same, when its time is over.
+const LAST_WORD: Duration = Duration::from_secs(1);
+
+/// A connection whose service runs.
+struct Session<S: Service<R>, R: Hosted> {
+    running: RunningService<R, Watched<S>>,
+    stop: CancellationToken,
+    handlers: Arc<Handlers>,
+    ground: Ground<R>,
+}
+
+/// What is given back when a connection ends, whichever way it does.
+struct Ground<R: Hosted> {
+    shared: Shared,
+    entry: Entry<R>,
+    _permit: Option<Permit>,
+}
+
+impl<R: Hosted> Drop for Ground<R> {
+    fn drop(&mut self) {
+        self.shared.cut();
+    }
+}
+
+impl<S: Service<R>, R: Hosted> Shop<S, R> {
+    /// Serves `guest` on `transport` until one of them ends.
+    pub(super) async fn attend(self: Arc<Self>, transport: WebSocketTransport<R>, guest: Guest) {
+        // On the heap, and only as long as it takes: it is far larger than what follows.
+        if let Some(session) = Box::pin(self.begin(transport, guest)).await {
+            self.run(session).await;
+        }
+    }
+
+    /// Gets a service to run.
+    async fn begin(
+        &self,
+        mut transport: WebSocketTransport<R>,
+        guest: Guest,
+    ) -> Option<Session<S, R>> {
+        let Guest { parts, peer, standing } = guest;
+        let registry = &self.config.registry;
+        let known = match standing {
+            Standing::Known(identity, permit) => Ok((identity, permit)),
+            Standing::Unknown => {
+                let credentials = Credentials { token: None, parts: parts.clone(), peer };
+                self.prove(&mut transport, credentials).await
+            }
+        };
+        let (identity, permit) = match known {
+            Ok(known) => known,
+            Err((cause, reason)) => {
+                registry.refused(cause, peer);
+                let _ = transport.close_with(reason).await;
+                return None;
+            }
+        };
+
+        let connection =
+            Connection::new(registry.next_id(), peer, identity.clone(), transport.stats());
+        tracing::debug!(id = connection.id(), ?identity, "connected");
+        let extensions = transport.extensions();
+        extensions.insert(parts);
+        extensions.insert(connection.clone());
+        if let Some(identity) = identity {
+            extensions.insert(identity);
+        }
+        let shared = transport.linger();
+        let entry = registry.enter(connection.clone(), shared.clone(), self.encode.clone());
+        let ground = Ground { shared: shared.clone(), entry, _permit: permit };
+
+        let service = match AssertUnwindSafe(async { (self.factory)() }).catch_unwind().await {
+            Ok(Ok(service)) => service,
+            failed => {
+                match failed {
+                    Ok(Err(error)) => tracing::error!(%error, "no service for a connection"),
+                    _ => tracing::error!("the factory of services panicked"),
+                }
+                self.close(&shared, CloseCode::Internal.into()).await;
+                return None;
+            }
+        };
+        let handlers = Arc::<Handlers>::default();
+        let limit = self.config.layers.correlation.max_inbound;
+        let watched = Watched::new(service, handlers.clone(), limit);
+        let stop = CancellationToken::new();
+        let mut initialization = pin!(R::run(watched, transport, stop.clone()));
+        let time = self.config.timeout;
+        let reason = loop {
+            tokio::select! {
+                initialized = &mut initialization => match initialized {
+                    Ok(running) => {
+                        connection.initialized();
+                        return Some(Session { running, stop, handlers, ground });
+                    }
+                    Err(error) => {
+                        tracing::debug!(%error, "not initialized");
+                        break CloseReason::new(CloseCode::Policy, "MCP was not initialized");
+                    }
+                },
+                // What the service itself takes is its own affair.
+                () = sleep(time) => if handlers.is_idle() {
+                    let reason = format!("MCP was not initialized within {time:?}");
+                    break CloseReason::new(CloseCode::Policy, reason);
+                },
+                reason = connection.farewell().said() => break reason,
+                () = self.config.stop.cancelled() => break stopping(),
+            }
+        };
+        handlers.cut();
+        self.close(&shared, reason).await;
+        None
+    }
+
+    /// Waits until a client has said who it is, and finds a place for it.
+    async fn prove(
+        &self,
+        transport: &mut WebSocketTransport<R>,
+        credentials: Credentials,
+    ) -> Result<(Option<Identity>, Option<Permit>), (Cause, CloseReason)> {
+        let Some(gate) = &self.config.gate else { return Ok((None, None)) };
+        let address = credentials.peer.map(|peer| peer.ip());
+        let seat = self.lobby.enter();
+        let identity = tokio::select! {
+            proof = in_band::authenticate(transport, &self.config, &**gate, credentials) => proof?,
+            () = seat.taken() => {
+                let reason = CloseReason::new(CloseCode::TryAgainLater, "too many strangers");
+                return Err((Cause::Crowded, reason));
+            }
+            () = self.config.stop.cancelled() => return Err((Cause::Stopping, stopping())),
+        };
+        let permit = self.places.take(address).map_err(|cause| {
+            (cause, CloseReason::new(CloseCode::TryAgainLater, "the server is at capacity"))
+        })?;
+        Ok((Some(identity), Some(permit)))
+    }
+
+    /// Waits until the service ends, or ends it.
+    async fn run(&self, session: Session<S, R>) {
+        let Session { running, stop, handlers, ground } = session;
+        let mut ended = pin!(running.waiting());
+        let farewell = ground.entry.connection.farewell();
+        let drained = async {
+            self.config.stop.cancelled().await;
+            self.drain(&handlers).await
+        };
+        tokio::select! {
+            _ = &mut ended => {}
+            reason = farewell.said() => {
+                self.close(&ground.shared, reason).await;
+                stop.cancel();
+                let _ = timeout(LAST_WORDS, &mut ended).await;
+            }
+            deadline = drained => {
+                // rmcp sends the answers that it still has, then closes.
+                ground.shared.close_with(stopping());
+                handlers.cut();
+                stop.cancel();
+                let now = Instant::now();
+                let end = deadline.min(now + LAST_WORDS).max(now + LAST_WORD);
+                let _ = timeout_at(end, &mut ended).await;
+            }
+        }
+        // rmcp leaves handlers running that take no notice of their token.
+        handlers.cut();
+    }
+
+    /// Resolves when it is this connection's turn to close and no call is in flight on it, or at the
+    /// deadline, which it returns.
+    async fn drain(&self, handlers: &Handlers) -> Instant {
+        let deadline = after(self.config.drain.deadline);
+        sleep_until(self.turn().min(deadline)).await;
+        let _ = timeout_at(deadline, handlers.drained()).await;
+        deadline
+    }
+
+    async fn close(&self, shared: &Shared, reason: CloseReason) {
+        let mut shared = shared.clone();
+        shared.close_with(reason);
+        let _ = timeout(self.config.layers.socket.close_timeout, shared.close()).await;
+    }
+}
+
+fn stopping() -> CloseReason {
+    CloseReason::new(CloseCode::Restart, "the server is stopping")
+}
