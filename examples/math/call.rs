@@ -1,10 +1,13 @@
 //! `math call`: one call of a tool, at any MCP server.
 
 use std::{
+    fs,
     io::{self, Write},
+    path::PathBuf,
     time::Duration,
 };
 
+use mcp_ws_transport::client::Tls;
 use rmcp::{
     ClientLifecycleMode, ClientServiceExt, RoleClient,
     model::{CallToolRequestParams, CallToolResult, JsonObject, ProtocolVersion},
@@ -27,6 +30,9 @@ pub(crate) struct Args {
     /// A token for the server, sent as `Authorization: Bearer`
     #[arg(long, value_name = "TOKEN")]
     bearer: Option<String>,
+    /// The authorities to trust on wss://, in PEM form, in place of the system's
+    #[arg(long, value_name = "FILE")]
+    ca: Option<PathBuf>,
 }
 
 fn number(text: &str) -> Result<Number, &'static str> {
@@ -83,11 +89,19 @@ async fn connect(args: &Args) -> crate::Result<RunningService<RoleClient, ()>> {
     let discover =
         ClientLifecycleMode::Discover { preferred_versions: vec![ProtocolVersion::V_2026_07_28] };
 
+    let read = |file: &PathBuf| {
+        fs::read(file).map_err(|error| format!("cannot read {}: {error}", file.display()))
+    };
+    let authorities = args.ca.as_ref().map(read).transpose()?;
+
     let mut failures = Vec::new();
     for (name, lifecycle) in [("initialize", initialize), ("server/discover", discover)] {
         let mut connect = mcp_ws_transport::connect(&args.url);
         if let Some(token) = &args.bearer {
             connect = connect.bearer(token);
+        }
+        if let Some(pem) = &authorities {
+            connect = connect.tls(Tls::authorities(pem.clone()));
         }
         let handshake = ().serve_with_lifecycle(connect.await?, lifecycle);
         match timeout(HANDSHAKE_TIMEOUT, handshake).await {

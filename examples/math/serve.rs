@@ -3,7 +3,12 @@
 use std::{
     io::{self, Write},
     net::SocketAddr,
+    path::PathBuf,
 };
+
+use axum::{Router, routing::get};
+use mcp_ws_transport::server::{BearerTokens, Config, Limits, Registry, Tls};
+use serde_json::json;
 
 use crate::service::Math;
 
@@ -12,21 +17,98 @@ pub(crate) struct Args {
     /// The address to listen on
     #[arg(long, value_name = "ADDR", default_value = "127.0.0.1:8080")]
     listen: SocketAddr,
+    /// A token that lets a client in; may be given several times. Without one, everyone may enter
+    #[arg(long = "token", value_name = "TOKEN")]
+    tokens: Vec<String>,
+    /// A host to be served, such as math.example.com:8080; may be given several times. Without one,
+    /// only localhost is
+    #[arg(long = "allow-host", value_name = "HOST")]
+    hosts: Vec<String>,
+    /// An origin whose web pages may connect, such as https://app.example.com; may be given several
+    /// times
+    #[arg(long = "allow-origin", value_name = "ORIGIN")]
+    origins: Vec<String>,
+    /// How many clients may be connected at once
+    #[arg(long, value_name = "N", default_value_t = Limits::default().connections)]
+    max_connections: usize,
+    /// The certificate chain for wss://, in PEM form
+    #[arg(long, value_name = "FILE", requires = "tls_key")]
+    tls_cert: Option<PathBuf>,
+    /// Its private key, in PEM form. Both files are read again on SIGHUP
+    #[arg(long, value_name = "FILE", requires = "tls_cert")]
+    tls_key: Option<PathBuf>,
 }
 
 pub(crate) async fn run(args: Args) -> crate::Result {
     let stop = stop_signal()?;
     let math = Math::new();
-    let server = mcp_ws_transport::serve(args.listen, move || math.clone())
-        .await
-        .map_err(|error| format!("cannot listen on {}: {error}", args.listen))?;
+    let config = config(&args);
+    let health = health(config.0.clone(), math.clone());
+
+    let serve = mcp_ws_transport::serve(args.listen, move || math.clone());
+    let mut serve = serve.config(config.1).fallback(health);
+    let scheme = match args.tls_cert.zip(args.tls_key) {
+        Some((cert, key)) => {
+            let tls = Tls::from_pem_files(cert, key)?;
+            reload_on_hangup(tls.clone())?;
+            serve = serve.tls(tls);
+            "wss"
+        }
+        None => "ws",
+    };
+    let server =
+        serve.await.map_err(|error| format!("cannot listen on {}: {error}", args.listen))?;
 
     let mut stdout = io::stdout();
-    writeln!(stdout, "listening on ws://{}/mcp", server.local_addr())?;
+    writeln!(stdout, "listening on {scheme}://{}/mcp", server.local_addr())?;
     stdout.flush()?;
 
     stop.await;
     server.shutdown().await;
+    Ok(())
+}
+
+fn config(args: &Args) -> (Registry, Config) {
+    let registry = Registry::default();
+    let limits = Limits::default().connections(args.max_connections);
+    let mut config = Config::default().registry(registry.clone()).limits(limits);
+    if !args.tokens.is_empty() {
+        config = config.authenticator(args.tokens.iter().cloned().collect::<BearerTokens>());
+    }
+    if !args.hosts.is_empty() {
+        config = config.allowed_hosts(&args.hosts);
+    }
+    (registry, config.allowed_origins(&args.origins))
+}
+
+/// `GET /health`: the figures of the server, and how many tool calls were executed.
+fn health(registry: Registry, math: Math) -> Router {
+    let answer = move || async move {
+        let mut health = json!(registry.health());
+        health["tool_calls"] = json!(math.calls());
+        ([("content-type", "application/json")], health.to_string())
+    };
+    Router::new().route("/health", get(answer))
+}
+
+#[cfg(unix)]
+fn reload_on_hangup(tls: Tls) -> io::Result<()> {
+    use tokio::signal::unix::{SignalKind, signal};
+
+    let mut hangup = signal(SignalKind::hangup())?;
+    tokio::spawn(async move {
+        while hangup.recv().await.is_some() {
+            match tls.reload() {
+                Ok(()) => eprintln!("the certificate was read again"),
+                Err(error) => eprintln!("the certificate stays as it was: {error}"),
+            }
+        }
+    });
+    Ok(())
+}
+
+#[cfg(windows)]
+fn reload_on_hangup(_: Tls) -> io::Result<()> {
     Ok(())
 }
 
