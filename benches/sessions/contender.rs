@@ -3,6 +3,7 @@
 use std::{fmt, net::SocketAddr, process::Command};
 
 use clap::ValueEnum;
+use mcp_ws_transport::server::{BearerTokens, Config, Identity, Limits};
 
 use crate::{
     common::{Result, http, server::Server, stock},
@@ -52,7 +53,12 @@ impl Contender {
         match self {
             Self::Raw => raw::serve().await,
             Self::Ours => {
-                let server = mcp_ws_transport::serve("127.0.0.1:0", || Adder).await?;
+                let tokens = BearerTokens::default().token(TOKEN, Identity::new("bench"));
+                let config = Config::default()
+                    .authenticator(tokens)
+                    .limits(Limits::default().connections(usize::MAX));
+                let server =
+                    mcp_ws_transport::serve("127.0.0.1:0", || Adder).config(config).await?;
                 let addr = server.local_addr();
                 tokio::spawn(async move {
                     std::future::pending::<()>().await;

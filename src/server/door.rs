@@ -4,7 +4,7 @@
 use std::{net::SocketAddr, sync::Arc, time::Duration};
 
 use http::{
-    HeaderValue, StatusCode,
+    Extensions, HeaderMap, HeaderValue, StatusCode,
     header::{
         AUTHORIZATION, CONNECTION, COOKIE, HeaderName, PROXY_AUTHORIZATION, RETRY_AFTER,
         SEC_WEBSOCKET_EXTENSIONS, SEC_WEBSOCKET_KEY, SEC_WEBSOCKET_PROTOCOL, SEC_WEBSOCKET_VERSION,
@@ -16,6 +16,7 @@ use http::{
 use super::{
     Config,
     auth::{self, Credentials, Denied, Identity, token},
+    config::Accepted,
     handshake::{self, Answer, refuse},
     limit::{Permit, Places},
     registry::Cause,
@@ -90,7 +91,7 @@ pub(super) async fn admit<R: Role>(
 
     let cookie = config.cookie.as_deref();
     let token = token::of(&parts.headers, cookie);
-    hide(&mut parts);
+    tidy(&mut parts);
     let standing = match &config.gate {
         None => Standing::Known(None, take().map_err(full)?),
         Some(gate) => {
@@ -151,22 +152,32 @@ fn deny(denied: Denied, has_token: bool) -> Box<Refusal> {
     }
 }
 
-/// Takes out of a request what was for the handshake alone, and marks what must not be printed.
-fn hide(parts: &mut Parts) {
-    let headers = &mut parts.headers;
-    for handshake in [
+/// Takes out of a request what was for the handshake alone, marks what must not be printed, and copies
+/// the rest: as hyper has read it, each small value holds on to the whole buffer.
+fn tidy(parts: &mut Parts) {
+    const HANDSHAKE: [HeaderName; 6] = [
         CONNECTION,
         UPGRADE,
         SEC_WEBSOCKET_EXTENSIONS,
         SEC_WEBSOCKET_KEY,
         SEC_WEBSOCKET_PROTOCOL,
         SEC_WEBSOCKET_VERSION,
-    ] {
-        headers.remove(handshake);
-    }
-    for secret in [AUTHORIZATION, PROXY_AUTHORIZATION, COOKIE] {
-        if let http::header::Entry::Occupied(mut entry) = headers.entry(secret) {
-            entry.iter_mut().for_each(|value| value.set_sensitive(true));
+    ];
+    const SECRET: [HeaderName; 3] = [AUTHORIZATION, PROXY_AUTHORIZATION, COOKIE];
+    let mut headers = HeaderMap::with_capacity(parts.headers.keys_len());
+    for (name, value) in parts.headers.iter().filter(|(name, _)| !HANDSHAKE.contains(name)) {
+        if let Ok(mut copy) = HeaderValue::from_bytes(value.as_bytes()) {
+            copy.set_sensitive(value.is_sensitive() || SECRET.contains(name));
+            headers.append(name.clone(), copy);
         }
+    }
+    parts.headers = headers;
+    if let Ok(uri) = parts.uri.to_string().try_into() {
+        parts.uri = uri;
+    }
+    parts.extensions.remove::<Accepted>();
+    if parts.extensions.is_empty() {
+        // Even an empty map would be cloned for each request.
+        parts.extensions = Extensions::new();
     }
 }

@@ -4,14 +4,17 @@
 use std::{
     any::Any,
     borrow::Cow,
-    panic::AssertUnwindSafe,
+    panic::{AssertUnwindSafe, catch_unwind},
+    pin::Pin,
     sync::{
         Arc,
-        atomic::{AtomicBool, AtomicUsize, Ordering},
+        atomic::{AtomicBool, AtomicU64, Ordering::SeqCst},
     },
+    task::{Context, Poll, ready},
 };
 
-use futures::FutureExt;
+use futures::future::{self, Either};
+use pin_project_lite::pin_project;
 use rmcp::{
     ErrorData, Service,
     model::ProtocolVersion,
@@ -19,17 +22,23 @@ use rmcp::{
 };
 use serde_json::json;
 use tokio::sync::Notify;
-use tokio_util::sync::CancellationToken;
+use tokio_util::sync::{CancellationToken, WaitForCancellationFutureOwned};
 
 use super::role::Hosted;
 use crate::layer::correlation::UNAVAILABLE;
 
+/// One handler, among those counted in [`Handlers::running`].
+const ONE: u64 = 1;
+
+/// One handler that goes on until somebody stops it.
+const ONE_OPEN_ENDED: u64 = ONE | 1 << 32;
+
 /// The handlers of one connection that run.
 #[derive(Debug, Default)]
 pub(super) struct Handlers {
-    running: AtomicUsize,
-    /// Those of them that end by themselves.
-    calls: AtomicUsize,
+    /// All in the lower half, those that go on until somebody stops them in the upper: two counts
+    /// that change at once.
+    running: AtomicU64,
     /// No more are begun.
     draining: AtomicBool,
     idle: Notify,
@@ -37,15 +46,15 @@ pub(super) struct Handlers {
 }
 
 impl Handlers {
-    /// Whether none runs now.
+    /// Whether none runs now that ends by itself.
     pub(super) fn is_idle(&self) -> bool {
-        self.calls.load(Ordering::Acquire) == 0
+        calls(self.running.load(SeqCst)) == 0
     }
 
     /// Lets no more begin, and resolves when those that run have ended. Those that go on until
     /// somebody stops them are not waited for.
     pub(super) async fn drained(&self) {
-        self.draining.store(true, Ordering::Release);
+        self.draining.store(true, SeqCst);
         while !self.is_idle() {
             self.idle.notified().await;
         }
@@ -56,32 +65,43 @@ impl Handlers {
         self.cut.cancel();
     }
 
-    fn begin(&self, limit: usize, is_call: bool) -> Result<Running<'_>, ErrorData> {
-        let refusal = |reason: &str, message: &'static str| {
-            ErrorData::new(UNAVAILABLE, message, Some(json!({ "reason": reason })))
-        };
-        if self.draining.load(Ordering::Acquire) {
+    fn begin(self: &Arc<Self>, one: u64, limit: usize) -> Result<Running, ErrorData> {
+        if self.draining.load(SeqCst) {
             return Err(refusal("stopping", "the server is stopping"));
         }
-        let running = Running { handlers: self, is_call };
-        self.calls.fetch_add(is_call.into(), Ordering::AcqRel);
-        if self.running.fetch_add(1, Ordering::AcqRel) >= limit {
+        let before = self.running.fetch_add(one, SeqCst);
+        let running = Running { handlers: self.clone(), one };
+        if all(before) >= limit {
             return Err(refusal("too_many_requests", "too many requests in flight"));
         }
         Ok(running)
     }
 }
 
-/// Counts as long as it lives.
-struct Running<'a> {
-    handlers: &'a Handlers,
-    is_call: bool,
+fn all(running: u64) -> usize {
+    (running & u64::from(u32::MAX)) as usize
 }
 
-impl Drop for Running<'_> {
+/// Those of them that end by themselves.
+fn calls(running: u64) -> usize {
+    all(running) - (running >> 32) as usize
+}
+
+fn refusal(reason: &str, message: &'static str) -> ErrorData {
+    ErrorData::new(UNAVAILABLE, message, Some(json!({ "reason": reason })))
+}
+
+/// Counts as long as it lives.
+struct Running {
+    handlers: Arc<Handlers>,
+    one: u64,
+}
+
+impl Drop for Running {
     fn drop(&mut self) {
-        self.handlers.running.fetch_sub(1, Ordering::AcqRel);
-        if self.is_call && self.handlers.calls.fetch_sub(1, Ordering::AcqRel) == 1 {
+        let before = self.handlers.running.fetch_sub(self.one, SeqCst);
+        // Whoever waits has said so before they looked at the count.
+        if self.handlers.draining.load(SeqCst) && calls(before - self.one) == 0 {
             self.handlers.idle.notify_one();
         }
     }
@@ -103,23 +123,19 @@ impl<S> Watched<S> {
 }
 
 impl<R: Hosted, S: Service<R>> Service<R> for Watched<S> {
-    async fn handle_request(
+    fn handle_request(
         &self,
         request: R::PeerReq,
         context: RequestContext<R>,
-    ) -> Result<R::Resp, ErrorData> {
-        let _running = self.handlers.begin(self.limit, !R::is_open_ended(&request))?;
-        let handler =
-            AssertUnwindSafe(async { self.service.handle_request(request, context).await });
-        tokio::select! {
-            biased;
-            outcome = handler.catch_unwind() => outcome.unwrap_or_else(|panic| {
-                tracing::error!(panic = words(&*panic), "a handler panicked");
-                Err(ErrorData::internal_error("the handler panicked", None))
-            }),
-            () = self.handlers.cut.cancelled() => {
-                Err(ErrorData::internal_error("the connection has ended", None))
-            }
+    ) -> impl Future<Output = Result<R::Resp, ErrorData>> + Send + '_ {
+        let one = if R::is_open_ended(&request) { ONE_OPEN_ENDED } else { ONE };
+        let begun = self.handlers.begin(one, self.limit).and_then(|running| {
+            let call = AssertUnwindSafe(|| self.service.handle_request(request, context));
+            Ok((running, catch_unwind(call).map_err(|panic| panicked(&*panic))?))
+        });
+        match begun {
+            Ok((running, handler)) => Either::Left(Handling { handler, running, cut: None }),
+            Err(error) => Either::Right(future::ready(Err(error))),
         }
     }
 
@@ -138,6 +154,41 @@ impl<R: Hosted, S: Service<R>> Service<R> for Watched<S> {
     fn supported_protocol_versions(&self) -> Cow<'static, [ProtocolVersion]> {
         self.service.supported_protocol_versions()
     }
+}
+
+pin_project! {
+    /// A handler that may panic, and be stopped.
+    struct Handling<F> {
+        #[pin]
+        handler: F,
+        running: Running,
+        // Only once the handler has to be waited for.
+        cut: Option<Pin<Box<WaitForCancellationFutureOwned>>>,
+    }
+}
+
+impl<T, F: Future<Output = Result<T, ErrorData>>> Future for Handling<F> {
+    type Output = Result<T, ErrorData>;
+
+    fn poll(self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<Self::Output> {
+        let this = self.project();
+        match catch_unwind(AssertUnwindSafe(|| this.handler.poll(cx))) {
+            Ok(Poll::Ready(outcome)) => return Poll::Ready(outcome),
+            Ok(Poll::Pending) => {}
+            Err(panic) => return Poll::Ready(Err(panicked(&*panic))),
+        }
+        let cut = this
+            .cut
+            .get_or_insert_with(|| Box::pin(this.running.handlers.cut.clone().cancelled_owned()));
+        ready!(cut.as_mut().poll(cx));
+        let what = "the connection was closed before the request was answered";
+        Poll::Ready(Err(refusal("outcome_unknown", what)))
+    }
+}
+
+fn panicked(panic: &(dyn Any + Send)) -> ErrorData {
+    tracing::error!(panic = words(panic), "a handler panicked");
+    ErrorData::internal_error("the handler panicked", None)
 }
 
 /// What a panic said.

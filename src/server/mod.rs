@@ -1,17 +1,89 @@
 //! Accepting: [`serve`] on an address, [`WebSocketService`] in a server that you have, and [`accept`]
 //! on one stream of your own.
 //!
+//! Each connection has a service of its own, made by the factory that you give. All three are
+//! configured by a [`Config`]:
+//!
+//! ```no_run
+//! # #[derive(Clone)] struct Calculator;
+//! # impl rmcp::ServerHandler for Calculator {}
+//! # async fn example() -> std::io::Result<()> {
+//! use mcp_ws_transport::{serve, server::{BearerTokens, Config, Identity, Limits}};
+//!
+//! let config = Config::default()
+//!     .allowed_hosts(["mcp.example.com"])
+//!     .allowed_origins(["https://app.example.com"])
+//!     .authenticator(BearerTokens::default().token("s3cr3t", Identity::new("alice")))
+//!     .limits(Limits::default().connections(5000).connections_per_address(50));
+//! let signal = async { drop(tokio::signal::ctrl_c().await) };
+//! serve("0.0.0.0:8080", || Calculator).config(config).serve_with_shutdown(signal).await
+//! # }
+//! ```
+//!
 //! # What is safe by default
 //!
-//! All serve only the hosts of the loopback interface, and only their own web pages, and refuse
-//! everything else with 403 before the upgrade: else any web page could use the servers on its
-//! visitor's machine. [`Config::allowed_hosts`] and [`Config::allowed_origins`] change that.
+//! | | default | |
+//! |---|---|---|
+//! | hosts | those of the loopback interface | else a page whose name points to the visitor's machine could use the servers there (DNS rebinding) |
+//! | web pages | those of the allowed hosts themselves | else every page could: browsers let pages open WebSockets everywhere, and send cookies along |
+//! | sizes | 4 MiB per message from a client | close 1009 |
+//! | requests in flight | 1,024 per connection, those included whose sender has cancelled them while their handler runs on | error `-32000`, nothing executed |
+//! | queue | 1 MiB to each client, 10 s without a byte taken | close 1013, its buffers are freed |
+//! | connections | 1,024 | 503 with `Retry-After` |
+//! | time | 10 s for TLS and the request, 10 s until MCP is initialized, 45 s without a sign of life | cut, with 408 or 1008 where that can be said |
+//! | half-open | 1,024 that have not shown who they are | the one that took longest is dropped, so that slow ones shut nobody out |
+//! | panics | of a handler | end its own call, with `-32603` |
 //!
-//! What is not covered: nothing here authenticates anyone. A program sends no `Origin`, and is let in
-//! when it knows the address: bind to loopback, or put a proxy in front that authenticates. Neither is
-//! the number of connections bounded, nor is there TLS on this side. And a [`WebSocketService`] begins
-//! with a whole request: how long its head may take is up to the server around it, and axum's own
-//! `serve` sets no limit.
+//! Every refusal is a plain HTTP answer before the upgrade; [`WebSocketService`] has the table.
+//!
+//! # What is not
+//!
+//! - **Nobody is authenticated** until there is an [`authenticator`](Config::authenticator). A program
+//!   sends no `Origin` and is let in when it knows the address: the checks of hosts and origins are
+//!   for browsers. On a machine with several users, loopback is no protection either.
+//! - **Nothing is encrypted** without `Serve::tls`, and tokens travel in clear text then.
+//! - A mounted [`WebSocketService`] begins with a whole request. How long its head may take, how many
+//!   connections there are before it, and TLS, is up to the server around it; axum's own `serve` sets
+//!   no limit to any of them. [`serve`] takes an axum `Router` as its
+//!   [`fallback`](Serve::fallback), and has them all.
+//! - How many messages a client may send per second is not limited, only how many requests are in
+//!   flight. The layer `Rate` does (feature `rate-limit`).
+//! - [`accept`] performs the handshake and no more: how many connections there are and how they end is
+//!   the caller's affair, and a panic in a handler leaves its call without an answer.
+//! - The [`fallback`](Serve::fallback) is served without any of these checks.
+//! - What tools do with what they are given.
+//!
+//! # Who may enter
+//!
+//! An [`Authenticator`] sees the request and its token, and says who it is. The token comes from
+//! `Authorization: Bearer`, else from a subprotocol `mcp.auth.<token>` (which is never echoed), else
+//! from a [cookie](Config::token_cookie) where that is switched on. Never from the URL: those end up
+//! in logs. Clients that can send none of these may authenticate
+//! [within the connection](Config::in_band_authentication).
+//!
+//! Handlers find in the extensions of each request: the [`http::request::Parts`] of the upgrade, under
+//! the same type as with rmcp's streamable HTTP and without the headers of the handshake itself; the
+//! [`Identity`]; and their [`Connection`].
+//!
+//! # Behind a proxy
+//!
+//! The proxy's name is the `Host` that clients ask for: allow it, or have the proxy check it and
+//! [allow all](Config::disable_allowed_hosts). All connections come from the proxy's address;
+//! [`Config::peer`] reads the client's from a header that the proxy sets, for limits per address and for
+//! the registry. Idle connections carry a ping every 20 s.
+//!
+//! # Who is connected
+//!
+//! The [`Registry`] lists the connections, notifies one or all of them without waiting for the slow,
+//! closes them, tells what happens as a stream of [`Event`]s, and sums it up as [`Health`], which
+//! serialises.
+//!
+//! # Stopping
+//!
+//! [`Server::shutdown`] drains, as [`Drain`] says: whoever comes is told 503, calls in flight are
+//! finished, and each connection is closed with 1012 as soon as there are none, one after the other so
+//! that clients do not come back all at once. At the deadline what still runs is dropped, its callers
+//! are told `-32000` with `outcome_unknown`, and nothing is left running.
 
 mod auth;
 mod body;

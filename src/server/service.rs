@@ -4,7 +4,7 @@
 use std::{
     convert::Infallible,
     fmt, io,
-    pin::Pin,
+    pin::{Pin, pin},
     sync::{Arc, Mutex, PoisonError},
     task::{Context, Poll},
     time::Duration,
@@ -13,7 +13,7 @@ use std::{
 use http::{Request, Response, StatusCode};
 use hyper::upgrade::OnUpgrade;
 use rmcp::{RoleServer, Service};
-use tokio::time::Instant;
+use tokio::time::{Instant, sleep_until};
 use tokio_util::task::TaskTracker;
 use tracing::Instrument;
 
@@ -24,8 +24,12 @@ use super::{
     limit::{Lobby, Places},
     registry::{Cause, Encode, Registry},
     role::Hosted,
+    session::Session,
 };
-use crate::{decode::Role, time::later};
+use crate::{
+    decode::Role,
+    time::{after, later},
+};
 
 /// Upgrades requests and runs a service of its own for each connection.
 ///
@@ -133,8 +137,15 @@ impl<S: Service<R>, R: Hosted> WebSocketService<S, R> {
         match (admitted, upgrade) {
             (Ok(Admitted { answer, subprotocol, guest }), Some(upgrade)) => {
                 let span = tracing::Span::current();
-                let session = shop.clone().open(upgrade, subprotocol, guest);
-                shop.sessions.spawn(session.instrument(span));
+                // On the heap, and only as long as it takes: it is far larger than what follows.
+                let opening = Box::pin(shop.clone().open(upgrade, subprotocol, guest));
+                let sessions = shop.sessions.clone();
+                let session = async move {
+                    if let Some(session) = opening.await {
+                        shop.run(session).await;
+                    }
+                };
+                sessions.spawn(session.instrument(span));
                 answer
             }
             (Err(refusal), _) => {
@@ -147,15 +158,24 @@ impl<S: Service<R>, R: Hosted> WebSocketService<S, R> {
 }
 
 impl<S: Service<R>, R: Hosted> Shop<S, R> {
-    /// Waits for the upgrade, and serves `guest` from there.
-    async fn open(self: Arc<Self>, upgrade: OnUpgrade, subprotocol: Option<String>, guest: Guest) {
-        let upgraded = match tokio::time::timeout(self.config.timeout, upgrade).await {
-            Ok(Ok(upgraded)) => upgraded,
-            Ok(Err(error)) => return tracing::debug!(%error, "no upgrade"),
-            Err(_) => return tracing::debug!("no upgrade in time"),
+    /// Waits for the upgrade, and gets a service to run on it.
+    async fn open(
+        self: Arc<Self>,
+        upgrade: OnUpgrade,
+        subprotocol: Option<String>,
+        guest: Guest,
+    ) -> Option<Session<S, R>> {
+        // One timer for all that follows: to set one costs more than most of it.
+        let mut timer = pin!(sleep_until(after(self.config.timeout)));
+        let upgraded = tokio::select! {
+            upgraded = upgrade => upgraded.inspect_err(|error| tracing::debug!(%error, "no upgrade")),
+            () = &mut timer => {
+                tracing::debug!("no upgrade in time");
+                return None;
+            }
         };
         let builder = self.config.builder().span(tracing::Span::current()).subprotocol(subprotocol);
-        self.attend(handshake::over_upgraded(builder, upgraded), guest).await;
+        self.begin(handshake::over_upgraded(builder, upgraded.ok()?), guest, timer).await
     }
 
     /// When the next connection may be closed, once the server stops: one after the other, so that

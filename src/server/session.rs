@@ -1,10 +1,15 @@
 //! One connection, from the upgrade to the end of its service.
 
-use std::{panic::AssertUnwindSafe, pin::pin, sync::Arc, time::Duration};
+use std::{
+    panic::AssertUnwindSafe,
+    pin::{Pin, pin},
+    sync::Arc,
+    time::Duration,
+};
 
 use futures::{FutureExt, SinkExt};
 use rmcp::{Service, service::RunningService};
-use tokio::time::{Instant, sleep, sleep_until, timeout, timeout_at};
+use tokio::time::{Instant, Sleep, sleep_until, timeout, timeout_at};
 use tokio_util::sync::CancellationToken;
 
 use super::{
@@ -31,7 +36,7 @@ const LAST_WORDS: Duration = Duration::from_secs(4);
 const LAST_WORD: Duration = Duration::from_secs(1);
 
 /// A connection whose service runs.
-struct Session<S: Service<R>, R: Hosted> {
+pub(super) struct Session<S: Service<R>, R: Hosted> {
     running: RunningService<R, Watched<S>>,
     stop: CancellationToken,
     handlers: Arc<Handlers>,
@@ -52,19 +57,12 @@ impl<R: Hosted> Drop for Ground<R> {
 }
 
 impl<S: Service<R>, R: Hosted> Shop<S, R> {
-    /// Serves `guest` on `transport` until one of them ends.
-    pub(super) async fn attend(self: Arc<Self>, transport: WebSocketTransport<R>, guest: Guest) {
-        // On the heap, and only as long as it takes: it is far larger than what follows.
-        if let Some(session) = Box::pin(self.begin(transport, guest)).await {
-            self.run(session).await;
-        }
-    }
-
-    /// Gets a service to run.
-    async fn begin(
+    /// Gets a service to run for `guest` on `transport`, before the `timer` fires.
+    pub(super) async fn begin(
         &self,
         mut transport: WebSocketTransport<R>,
         guest: Guest,
+        mut timer: Pin<&mut Sleep>,
     ) -> Option<Session<S, R>> {
         let Guest { parts, peer, standing } = guest;
         let registry = &self.config.registry;
@@ -72,7 +70,9 @@ impl<S: Service<R>, R: Hosted> Shop<S, R> {
             Standing::Known(identity, permit) => Ok((identity, permit)),
             Standing::Unknown => {
                 let credentials = Credentials { token: None, parts: parts.clone(), peer };
-                self.prove(&mut transport, credentials).await
+                let proof = self.prove(&mut transport, credentials).await;
+                timer.as_mut().reset(after(self.config.timeout));
+                proof
             }
         };
         let (identity, permit) = match known {
@@ -126,11 +126,14 @@ impl<S: Service<R>, R: Hosted> Shop<S, R> {
                         break CloseReason::new(CloseCode::Policy, "MCP was not initialized");
                     }
                 },
-                // What the service itself takes is its own affair.
-                () = sleep(time) => if handlers.is_idle() {
-                    let reason = format!("MCP was not initialized within {time:?}");
-                    break CloseReason::new(CloseCode::Policy, reason);
-                },
+                () = &mut timer => {
+                    if handlers.is_idle() {
+                        let reason = format!("MCP was not initialized within {time:?}");
+                        break CloseReason::new(CloseCode::Policy, reason);
+                    }
+                    // What the service itself takes is its own affair.
+                    timer.as_mut().reset(after(time));
+                }
                 reason = connection.farewell().said() => break reason,
                 () = self.config.stop.cancelled() => break stopping(),
             }
@@ -164,7 +167,7 @@ impl<S: Service<R>, R: Hosted> Shop<S, R> {
     }
 
     /// Waits until the service ends, or ends it.
-    async fn run(&self, session: Session<S, R>) {
+    pub(super) async fn run(&self, session: Session<S, R>) {
         let Session { running, stop, handlers, ground } = session;
         let mut ended = pin!(running.waiting());
         let farewell = ground.entry.connection.farewell();

@@ -12,6 +12,15 @@ use super::Cause;
 use crate::stats::Snapshot;
 
 /// The figures of a server at one moment.
+///
+/// With the feature `metrics` the process is told of them as they change, beside those of each
+/// connection in [`stats`](crate::stats):
+///
+/// | name | labels | kind | |
+/// |---|---|---|---|
+/// | `mcp_ws_connections` | | gauge | [`active`](Self::active) |
+/// | `mcp_ws_connections_total` | | counter | [`total`](Self::total) |
+/// | `mcp_ws_refused_connections_total` | `cause`: see [`Cause::as_str`] | counter | [`refused_by`](Self::refused_by) |
 #[derive(Debug, Clone, PartialEq, Eq, Default, Serialize)]
 #[non_exhaustive]
 pub struct Health {
@@ -58,13 +67,23 @@ pub(super) struct Tally {
 impl Tally {
     pub(super) fn connected(&self) {
         self.total.fetch_add(1, Relaxed);
+        #[cfg(feature = "metrics")]
+        {
+            metrics::counter!("mcp_ws_connections_total").increment(1);
+            metrics::gauge!("mcp_ws_connections").increment(1);
+        }
     }
 
     pub(super) fn disconnected(&self, stats: &Snapshot) {
+        #[cfg(feature = "metrics")]
+        metrics::gauge!("mcp_ws_connections").decrement(1);
         self.ended.lock().unwrap_or_else(PoisonError::into_inner).add(stats);
     }
 
     pub(super) fn refused(&self, cause: Cause) {
+        #[cfg(feature = "metrics")]
+        metrics::counter!("mcp_ws_refused_connections_total", "cause" => cause.as_str())
+            .increment(1);
         self.refused[cause as usize].fetch_add(1, Relaxed);
     }
 
