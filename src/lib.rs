@@ -48,7 +48,7 @@
 //!  │  │ layer::socket      RFC 6455: frames, limits, the closing handshake             │ │
 //!  │  └────────────────────────────────────────────────────────────────────────────────┘ │
 //!  └──────────────▲──────────────────────────────────────────────▲───────────────────────┘
-//!          client: name, TCP, TLS, upgrade                server: Host, Origin, upgrade
+//!          client: name, TCP, TLS, upgrade                server: who may enter, upgrade
 //! ```
 //!
 //! Every layer is a [`Stream`](futures::Stream) and [`Sink`](futures::Sink) in a room of its own;
@@ -69,8 +69,8 @@
 //!
 //! # What it does not do yet
 //!
-//! It neither reconnects nor resumes. It authenticates no client; see [`server`] for what is checked.
-//! Compression is not negotiated.
+//! It neither reconnects nor resumes. Compression is not negotiated. What a server does not protect
+//! from is said in [`server`].
 //!
 //! # The binding
 //!
@@ -85,12 +85,18 @@
 //! - **Cancellation**: `notifications/cancelled`. The loss of a connection cancels nothing by itself.
 //! - **Lifecycle**: MCP's own, of either era. The transport looks at no method but
 //!   `notifications/cancelled`.
+//! - **Authentication**: before the upgrade, by `Authorization: Bearer`, a subprotocol
+//!   `mcp.auth.<token>` offered beside `mcp`, or a cookie; refusals are 401 with `WWW-Authenticate`, 403 and
+//!   503 with `Retry-After`. Where a server allows it, also by the request `authenticate` with
+//!   `{"token": …}`, before which every other request is answered with `-32001`.
 //! - **Errors made by the transport**: `-32700` and `-32600` for what cannot be read (with `id` null
 //!   where it has none), `-32600` for an id already in flight, `-32000` with `data.reason`
-//!   `too_many_requests` for one request too many, `-32001` to the own caller past the deadline, `-32603` in place of a response that is too large
-//!   to send.
+//!   `too_many_requests` for one request too many and `stopping` for one that comes while the server
+//!   stops (neither was executed), `-32001` to the own caller past the deadline, `-32603` in place of a
+//!   response that is too large to send, or of a handler that panicked.
 //! - **Liveness**: WebSocket pings, which the peer must answer within 10 s, or be taken for gone.
-//! - **Close codes**: those of RFC 6455, all named by [`CloseCode`].
+//! - **Close codes**: those of RFC 6455 and its registry, 4401 and 4403 for authentication within the
+//!   connection, all named by [`CloseCode`]. A server that stops closes with 1012.
 //!
 //! # Features
 //!
