@@ -3,7 +3,10 @@
 use std::{
     convert::Infallible,
     io,
-    sync::{Arc, Mutex, PoisonError},
+    sync::{
+        Arc, Mutex, PoisonError,
+        atomic::{AtomicBool, Ordering},
+    },
     time::Duration,
 };
 
@@ -24,7 +27,10 @@ use hyper_util::{
     rt::{TokioIo, TokioTimer},
     server::conn::auto,
 };
-use tokio::net::TcpStream;
+use tokio::{
+    net::TcpStream,
+    time::{Instant, timeout_at},
+};
 
 use super::{
     Config,
@@ -36,6 +42,7 @@ use crate::{
     decode::Role,
     error::HandshakeError,
     layer::socket::Side,
+    time::after,
     transport::{Builder, WebSocketTransport},
     upgrade::{Io, SUBPROTOCOL, accept_key, elements, is_websocket, reclaim, set_nodelay},
 };
@@ -101,27 +108,50 @@ fn unbox<S: Io>(
     }
 }
 
-/// Answers requests on `stream` until one is upgraded.
+/// Answers requests on `stream` until one is upgraded, or the time is over.
 pub(super) async fn accept<R: Role, S: Io>(
     stream: S,
     config: &Config<R>,
 ) -> Result<(Upgraded<S>, Guest), HandshakeError> {
     set_nodelay(&stream);
+    let overdue = after(config.timeout);
+    let is_asked = AtomicBool::new(false);
     let granted = Mutex::new(None);
     let answer = service_fn(async |request: Request<Incoming>| {
         let (mut parts, _) = request.into_parts();
         let upgrade = parts.extensions.remove::<OnUpgrade>();
-        Ok::<_, Infallible>(match door::admit(config, None, parts).await {
+        is_asked.store(true, Ordering::Relaxed);
+        let mut answer = match door::admit(config, None, parts).await {
             Ok(Admitted { answer, subprotocol, guest }) => {
                 *granted.lock().unwrap_or_else(PoisonError::into_inner) =
                     upgrade.map(|upgrade| (upgrade, subprotocol, guest));
                 answer
             }
             Err(refusal) => refusal.answer,
-        })
+        };
+        if Instant::now() >= overdue {
+            part(&mut answer);
+        }
+        is_asked.store(false, Ordering::Relaxed);
+        Ok::<_, Infallible>(answer)
     });
-    let connection = http1(None).serve_connection(TokioIo::new(stream), answer).with_upgrades();
-    connection.await.map_err(|error| HandshakeError::NotWebSocket(error.to_string()))?;
+    let late = || HandshakeError::TimedOut(config.timeout);
+    let answering = async {
+        let mut connection =
+            http1(None).serve_connection(TokioIo::new(stream), answer).with_upgrades();
+        match timeout_at(overdue, &mut connection).await {
+            Ok(outcome) => outcome.map_err(|error| HandshakeError::NotWebSocket(error.to_string())),
+            // An authenticator has as much time, and the client is to hear its verdict.
+            Err(_) if is_asked.load(Ordering::Relaxed) => {
+                match timeout_at(after(config.timeout), connection).await {
+                    Ok(Ok(())) => Ok(()),
+                    _ => Err(late()),
+                }
+            }
+            Err(_) => Err(late()),
+        }
+    };
+    answering.await?;
     let granted = granted.into_inner().unwrap_or_else(PoisonError::into_inner);
     let Some((upgrade, subprotocol, guest)) = granted else {
         let left = io::Error::new(io::ErrorKind::UnexpectedEof, "closed without an upgrade");
@@ -220,6 +250,13 @@ fn choose(headers: &HeaderMap) -> Option<String> {
 fn only(headers: &HeaderMap, name: HeaderName) -> Option<&HeaderValue> {
     let mut values = headers.get_all(name).into_iter();
     values.next().filter(|_| values.next().is_none())
+}
+
+/// Lets no further request follow the answer, unless that is 101.
+pub(super) fn part<B>(answer: &mut Response<B>) {
+    if answer.status() != StatusCode::SWITCHING_PROTOCOLS {
+        answer.headers_mut().insert(CONNECTION, HeaderValue::from_static("close"));
+    }
 }
 
 pub(super) fn refuse(status: StatusCode, body: &'static str) -> Answer {

@@ -185,11 +185,7 @@ where
         let span = tracing::info_span!("websocket", side = "server");
         Box::pin(async move {
             config.allowed.validate().map_err(HandshakeError::Invalid)?;
-            let accepting = handshake::accept(stream, &config);
-            let (upgraded, guest) = match tokio::time::timeout(config.timeout, accepting).await {
-                Ok(accepted) => accepted?,
-                Err(_) => return Err(HandshakeError::TimedOut(config.timeout).into()),
-            };
+            let (upgraded, guest) = handshake::accept(stream, &config).await?;
             let mut transport = upgraded.transport(config.builder().span(span));
             let identity = match (guest.standing, &config.gate) {
                 (Standing::Unknown, Some(gate)) => {

@@ -4,6 +4,8 @@
 //! is. And a page may let its own name point to the visitor's machine (DNS rebinding), which shows
 //! only in `Host`. So both are looked at.
 
+use std::net::Ipv6Addr;
+
 use http::{
     HeaderMap, HeaderValue, Uri,
     header::{HOST, HeaderName, ORIGIN},
@@ -53,7 +55,7 @@ impl Allowed {
         let hosts = hosts.into_iter().filter_map(|host| {
             let host = host.into();
             // An IPv6 address may stand there without brackets, as in rmcp's configuration.
-            let bare = host.parse().map(|address: std::net::Ipv6Addr| format!("[{address}]"));
+            let bare = host.parse().map(|address: Ipv6Addr| format!("[{address}]"));
             let place = Place::parse(bare.as_deref().unwrap_or(&host));
             self.note(place, &host)
         });
@@ -111,16 +113,22 @@ impl Allowed {
 
 impl Place {
     fn parse(authority: &str) -> Option<Self> {
-        let authority: Authority = authority.parse().ok()?;
-        let host = authority.host().trim_start_matches('[').trim_end_matches(']');
-        // An authority may have more in it than any host has: a user, a wildcard, a whole list.
+        let parsed: Authority = authority.parse().ok()?;
+        let port = match authority.strip_prefix(parsed.host())?.strip_prefix(':') {
+            // `host:`, `host:+80` and `host:99999` have a port that is none.
+            Some(port) if port.bytes().all(|byte| byte.is_ascii_digit()) => {
+                Some(port.parse().ok()?)
+            }
+            None if authority == parsed.host() => None,
+            _ => return None,
+        };
+        let host = match parsed.host().strip_prefix('[') {
+            Some(address) => address.strip_suffix(']')?.parse::<Ipv6Addr>().ok()?.to_string(),
+            None => parsed.host().to_ascii_lowercase(),
+        };
+        // An authority may have more in it than any host has: a wildcard, a whole list.
         let of_host = |byte: u8| byte.is_ascii_alphanumeric() || b"-._:".contains(&byte);
-        let plain =
-            !authority.as_str().contains('@') && !host.is_empty() && host.bytes().all(of_host);
-        let port = authority.port_u16();
-        // `host:` and `host:99999` have a port that is none.
-        let whole = port.is_some() == authority.as_str()[authority.host().len()..].contains(':');
-        (plain && whole).then(|| Self { host: host.to_ascii_lowercase(), port })
+        (!host.is_empty() && host.bytes().all(of_host)).then_some(Self { host, port })
     }
 
     /// Whether `other` is this place; `default` is the port of an authority without one.

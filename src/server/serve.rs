@@ -11,6 +11,7 @@ use std::{
         Arc,
         atomic::{AtomicBool, Ordering},
     },
+    time::Duration,
 };
 
 use bytes::Bytes;
@@ -24,7 +25,7 @@ use tokio_util::sync::{CancellationToken, DropGuard};
 use super::{
     Body, Config, Registry, WebSocketService,
     config::Accepted,
-    handshake::{http1, refuse},
+    handshake::{http1, part, refuse},
     limit::Lobby,
     listener::{Bind, IntoListener, Listener},
     registry::Cause,
@@ -264,6 +265,9 @@ impl<R: Role, A: Clone> Server<R, A> {
     }
 }
 
+/// How long the last that is said to a client may take to be written.
+const LAST_WORD: Duration = Duration::from_secs(1);
+
 /// Where connections are before they are upgraded.
 struct Porch<S, R: Role> {
     service: WebSocketService<S, R>,
@@ -302,7 +306,7 @@ async fn listen<L: Listener, S: Service<R>, R: Hosted>(mut listener: L, porch: A
             // Out of file descriptors, most likely: they come back as connections end.
             Err(error) => {
                 tracing::warn!(%error, "cannot accept");
-                tokio::time::sleep(std::time::Duration::from_millis(50)).await;
+                tokio::time::sleep(Duration::from_millis(50)).await;
             }
         }
     }
@@ -360,24 +364,29 @@ impl<S: Service<R>, R: Hosted> Porch<S, R> {
     ) -> Result<(), Cause> {
         // A request is being answered, and its deadline is another's.
         let is_asked = AtomicBool::new(false);
+        // Where there is more to be had than an upgrade, clients may stay for it, and each head has
+        // its own deadline.
+        let may_stay = self.elsewhere.is_some();
         let answer = service_fn(async |mut request: Request<Incoming>| {
             is_asked.store(true, Ordering::Relaxed);
             if let Some(peer) = peer {
                 request.extensions_mut().insert(Accepted(peer));
             }
-            let response = if request.uri().path() == &*self.path {
+            let mut response = if request.uri().path() == &*self.path {
                 self.service.clone().answer(request).await.map(Body::new)
             } else if let Some(elsewhere) = &self.elsewhere {
                 elsewhere(request.map(Body::new)).await
             } else {
                 refuse(StatusCode::NOT_FOUND, "Not Found").map(Body::new)
             };
+            if !may_stay && Instant::now() >= overdue {
+                part(&mut response);
+            }
             is_asked.store(false, Ordering::Relaxed);
             Ok::<_, Infallible>(response)
         });
-        // Where there is more to be had than an upgrade, clients may stay for it, and each head has
-        // its own deadline.
-        let head_timeout = self.elsewhere.is_some().then(|| self.service.config().timeout);
+        let timeout = self.service.config().timeout;
+        let head_timeout = may_stay.then_some(timeout);
         let mut connection =
             http1(head_timeout).serve_connection(TokioIo::new(stream), answer).with_upgrades();
         tokio::select! {
@@ -390,11 +399,14 @@ impl<S: Service<R>, R: Hosted> Porch<S, R> {
                     }
                 }
             },
-            () = tokio::time::sleep_until(overdue), if head_timeout.is_none() => {}
+            () = tokio::time::sleep_until(overdue), if !may_stay => {}
         }
-        if !is_asked.load(Ordering::Relaxed)
-            && let Some(parts) = connection.into_parts()
-        {
+        if is_asked.load(Ordering::Relaxed) {
+            // Of an authenticator, which has as much time, and whose verdict the client is to hear.
+            let heard = tokio::time::timeout(timeout.saturating_add(LAST_WORD), connection).await;
+            return if matches!(heard, Ok(Ok(()))) { Ok(()) } else { Err(Cause::TimedOut) };
+        }
+        if let Some(parts) = connection.into_parts() {
             say_too_late(parts.io.into_inner()).await;
         }
         Err(Cause::TimedOut)
@@ -409,5 +421,5 @@ async fn say_too_late<I: Io>(mut stream: I) {
         stream.write_all(ANSWER).await?;
         stream.shutdown().await
     };
-    let _ = tokio::time::timeout(std::time::Duration::from_secs(1), saying).await;
+    let _ = tokio::time::timeout(LAST_WORD, saying).await;
 }

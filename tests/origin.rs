@@ -1,0 +1,354 @@
+//! Which `Host` and `Origin` are let in, over real sockets: a page of somebody else's never gets a
+//! 101, whatever it or its name server makes of the headers (proof against cross-site hijacking and DNS
+//! rebinding).
+#![cfg(all(feature = "client", feature = "server"))]
+#![allow(clippy::unwrap_used, clippy::panic)]
+
+mod common;
+
+use std::net::SocketAddr;
+
+use common::{
+    door::{ask, tools},
+    limit,
+    raw::KEY,
+};
+use mcp_ws_transport::{
+    accept,
+    server::{Config, WebSocketService},
+};
+use rmcp::RoleServer;
+use tokio::net::TcpListener;
+
+/// No such header.
+const NONE: &str = "-";
+
+/// `Host`, `Origin` and the status; `PORT` stands for the server's.
+type Row = (&'static str, &'static str, u16);
+
+fn request(target: &str, host: &str, origin: &str) -> String {
+    let line = |name, value: &str| match value {
+        NONE => String::new(),
+        value => format!("{name}: {value}\r\n"),
+    };
+    format!(
+        "GET {target} HTTP/1.1\r\n{}{}Connection: Upgrade\r\nUpgrade: websocket\r\n\
+         Sec-WebSocket-Version: 13\r\nSec-WebSocket-Key: {KEY}\r\n\r\n",
+        line("Host", host),
+        line("Origin", origin),
+    )
+}
+
+/// Checks that each row has its status, and that only a 101 grants anything.
+async fn check(address: SocketAddr, rows: &[Row]) {
+    let port = address.port().to_string();
+    let mut wrong = Vec::new();
+    for (host, origin, status) in rows {
+        let request = request("/mcp", &host.replace("PORT", &port), &origin.replace("PORT", &port));
+        let (head, _) = ask(address, request).await;
+        if head.status() != *status {
+            wrong.push((host, origin, status, head.status()));
+        }
+        let granted = head.get("sec-websocket-accept").is_some();
+        assert_eq!(granted, head.status() == 101, "{host} {origin}");
+    }
+    assert!(wrong.is_empty(), "host, origin, expected, found: {wrong:#?}");
+}
+
+/// What is let in by default: the loopback interface's names, and their own pages.
+const DEFAULT: &[Row] = &[
+    // Programs, which send no `Origin`.
+    ("127.0.0.1:PORT", NONE, 101),
+    ("localhost:PORT", NONE, 101),
+    ("LocalHost:PORT", NONE, 101),
+    ("localhost", NONE, 101),
+    ("localhost:1", NONE, 101),
+    ("[::1]:PORT", NONE, 101),
+    ("[::1]", NONE, 101),
+    ("[0:0:0:0:0:0:0:1]:PORT", NONE, 101),
+    ("  localhost:PORT\t", NONE, 101),
+    // Their own pages.
+    ("127.0.0.1:PORT", "http://127.0.0.1:PORT", 101),
+    ("localhost:PORT", "http://localhost:PORT", 101),
+    ("localhost:PORT", "http://LOCALHOST:PORT", 101),
+    ("localhost:PORT", "HTTP://localhost:PORT", 101),
+    ("localhost:PORT", "https://localhost:PORT", 101),
+    ("[::1]:PORT", "http://[::1]:PORT", 101),
+    ("localhost", "http://localhost", 101),
+    ("localhost", "http://localhost:80", 101),
+    ("localhost:443", "https://localhost", 101),
+    ("localhost:PORT", "\thttp://localhost:PORT  ", 101),
+    // Pages of others.
+    ("localhost:PORT", "http://evil.example", 403),
+    ("localhost:PORT", "https://evil.example:PORT", 403),
+    ("localhost:PORT", "http://localhost", 403),
+    ("localhost:PORT", "http://localhost:1", 403),
+    ("localhost:PORT", "http://localhost:0PORT.evil.example", 403),
+    ("localhost:PORT", "http://127.0.0.1:PORT", 403),
+    ("127.0.0.1:PORT", "http://localhost:PORT", 403),
+    ("localhost:PORT", "http://[::1]:PORT", 403),
+    ("localhost:PORT", "null", 403),
+    ("localhost:PORT", "NULL", 403),
+    ("localhost:PORT", "", 403),
+    ("localhost:PORT", "   ", 403),
+    ("localhost:PORT", "*", 403),
+    ("localhost:PORT", "localhost:PORT", 403),
+    ("localhost:PORT", "//localhost:PORT", 403),
+    // Prefixes and suffixes.
+    ("localhost:PORT", "http://localhost.evil.example:PORT", 403),
+    ("localhost:PORT", "http://evil-localhost:PORT", 403),
+    ("localhost:PORT", "http://evil.example/localhost:PORT", 403),
+    ("localhost:PORT", "http://evil.example#localhost:PORT", 403),
+    ("localhost:PORT", "http://evil.example?http://localhost:PORT", 403),
+    ("localhost:PORT", "http://localhost:PORT/", 403),
+    ("localhost:PORT", "http://localhost:PORT/page", 403),
+    ("localhost:PORT", "http://localhost:PORT?", 403),
+    ("localhost:PORT", "http://localhost:PORT#", 403),
+    ("localhost:PORT", "http://localhost:PORT\\@evil.example", 403),
+    // Users, and hosts that read as users.
+    ("localhost:PORT", "http://user@localhost:PORT", 403),
+    ("localhost:PORT", "http://user:password@localhost:PORT", 403),
+    ("localhost:PORT", "http://localhost:PORT@evil.example", 403),
+    ("localhost:PORT", "http://@localhost:PORT", 403),
+    // Other schemes.
+    ("localhost:PORT", "ws://localhost:PORT", 403),
+    ("localhost:PORT", "file://localhost:PORT", 403),
+    ("localhost:PORT", "file://", 403),
+    ("localhost:PORT", "chrome-extension://localhost:PORT", 403),
+    ("localhost:PORT", "httpx://localhost:PORT", 403),
+    ("localhost:PORT", "javascript:localhost:PORT", 403),
+    // Several, in one line or two.
+    ("localhost:PORT", "http://localhost:PORT, http://evil.example", 403),
+    ("localhost:PORT", "http://localhost:PORT http://evil.example", 403),
+    ("localhost:PORT", "http://localhost:PORT\thttp://evil.example", 403),
+    ("localhost:PORT", "http://localhost:PORT\r\nOrigin: http://evil.example", 403),
+    ("localhost:PORT", "http://localhost:PORT\r\norigin: http://localhost:PORT", 403),
+    ("localhost:PORT\r\nHost: evil.example", NONE, 403),
+    ("localhost:PORT\r\nhost: localhost:PORT", NONE, 403),
+    // Ports that are none.
+    ("localhost:PORT", "http://localhost:", 403),
+    ("localhost:PORT", "http://localhost:99999", 403),
+    ("localhost:PORT", "http://localhost:-1", 403),
+    ("localhost:", NONE, 403),
+    ("localhost:99999", NONE, 403),
+    ("localhost:+80", NONE, 403),
+    ("localhost:PORT", "http://localhost:+PORT", 403),
+    ("localhost:PORT:PORT", NONE, 403),
+    // Rebinding: the page's own name, pointed here.
+    ("evil.example:PORT", "http://evil.example:PORT", 403),
+    ("evil.example", NONE, 403),
+    ("localhost.evil.example:PORT", "http://localhost.evil.example:PORT", 403),
+    ("127.0.0.1.nip.io:PORT", "http://127.0.0.1.nip.io:PORT", 403),
+    ("localhost.:PORT", "http://localhost.:PORT", 403),
+    ("127.0.0.1.:PORT", NONE, 403),
+    // This machine, by names that are not listed.
+    ("127.0.0.2:PORT", NONE, 403),
+    ("127.1:PORT", NONE, 403),
+    ("2130706433:PORT", NONE, 403),
+    ("0x7f000001:PORT", NONE, 403),
+    ("0.0.0.0:PORT", NONE, 403),
+    ("[::]:PORT", NONE, 403),
+    ("[::ffff:127.0.0.1]:PORT", NONE, 403),
+    ("[::1%25lo]:PORT", NONE, 403),
+    ("::1", NONE, 403),
+    ("[[::1]]:PORT", NONE, 403),
+    ("[::1]x:PORT", NONE, 403),
+    ("[localhost]:PORT", NONE, 403),
+    // Punycode, homographs and what a parser may fold.
+    ("xn--lcalhost-54a:PORT", NONE, 403),
+    ("loc\u{430}lhost:PORT", NONE, 403),
+    ("\u{ff4c}ocalhost:PORT", NONE, 403),
+    ("localhost%00:PORT", NONE, 403),
+    ("local%68ost:PORT", NONE, 403),
+    ("localhost:PORT", "http://loc\u{430}lhost:PORT", 403),
+    ("localhost:PORT", "http://local%68ost:PORT", 403),
+    // Hosts with more in them than a host.
+    ("user@localhost:PORT", NONE, 403),
+    ("localhost:PORT, evil.example", NONE, 403),
+    ("localhost:PORT evil.example", NONE, 403),
+    ("localhost\t:PORT", NONE, 403),
+    ("http://localhost:PORT", NONE, 403),
+    ("localhost:PORT/mcp", NONE, 403),
+    ("localhost:PORT?x", NONE, 403),
+    ("localhost:PORT#x", NONE, 403),
+    ("*", NONE, 403),
+    ("", NONE, 403),
+    (NONE, NONE, 403),
+    (NONE, "http://localhost:PORT", 403),
+    // No HTTP at all.
+    ("localhost\0:PORT", NONE, 400),
+    ("localhost:PORT\r\n evil.example", NONE, 400),
+    ("localhost:PORT\r\nOrigin : http://localhost:PORT", NONE, 400),
+];
+
+#[tokio::test]
+async fn by_default_only_loopback_and_its_own_pages_are_let_in() {
+    limit(async {
+        let (server, address) = tools(Config::default()).await;
+        check(address, DEFAULT).await;
+        let granted = DEFAULT.iter().filter(|row| row.2 == 101).count() as u64;
+        let refused = DEFAULT.iter().filter(|row| row.2 == 403).count() as u64;
+        let health = server.registry().health();
+        assert_eq!(health.refused_by["host"] + health.refused_by["origin"], refused);
+        assert!(health.total <= granted, "{health:?}");
+    })
+    .await;
+}
+
+#[tokio::test]
+async fn configured_hosts_replace_those_of_loopback() {
+    limit(async {
+        let config = Config::default().allowed_hosts([
+            "Example.com",
+            "other.example:8443",
+            "::1",
+            "xn--bcher-kva.example",
+        ]);
+        let (_server, address) = tools(config).await;
+        check(
+            address,
+            &[
+                ("example.com", NONE, 101),
+                ("EXAMPLE.com:1", NONE, 101),
+                ("other.example:8443", NONE, 101),
+                ("[::1]:PORT", NONE, 101),
+                ("xn--bcher-kva.example", "https://xn--bcher-kva.example", 101),
+                ("example.com:8443", "https://example.com:8443", 101),
+                ("other.example", NONE, 403),
+                ("other.example:443", NONE, 403),
+                ("other.example:84430", NONE, 403),
+                ("localhost:PORT", NONE, 403),
+                ("127.0.0.1:PORT", NONE, 403),
+                ("sub.example.com", NONE, 403),
+                ("example.com.", NONE, 403),
+                ("example.com.evil.example", NONE, 403),
+                ("notexample.com", NONE, 403),
+                ("b\u{fc}cher.example", NONE, 403),
+                ("example.com", "http://localhost:PORT", 403),
+                ("example.com", "https://sub.example.com", 403),
+                ("example.com", "https://evil.example", 403),
+            ],
+        )
+        .await;
+    })
+    .await;
+}
+
+#[tokio::test]
+async fn configured_origins_are_let_in_beside_the_own_pages() {
+    limit(async {
+        let config = Config::default().allowed_origins([
+            "https://app.example",
+            "http://localhost:*",
+            "null",
+        ]);
+        let (_server, address) = tools(config).await;
+        check(
+            address,
+            &[
+                ("127.0.0.1:PORT", "https://app.example", 101),
+                ("127.0.0.1:PORT", "https://APP.example:443", 101),
+                ("127.0.0.1:PORT", "http://localhost:3000", 101),
+                ("127.0.0.1:PORT", "http://localhost", 101),
+                ("127.0.0.1:PORT", "null", 101),
+                ("127.0.0.1:PORT", "http://127.0.0.1:PORT", 101),
+                ("evil.example", "https://app.example", 403),
+                ("127.0.0.1:PORT", "http://app.example", 403),
+                ("127.0.0.1:PORT", "https://app.example:444", 403),
+                ("127.0.0.1:PORT", "https://app.example.", 403),
+                ("127.0.0.1:PORT", "https://app.example.evil.example", 403),
+                ("127.0.0.1:PORT", "https://sub.app.example", 403),
+                ("127.0.0.1:PORT", "https://user@app.example", 403),
+                ("127.0.0.1:PORT", "https://localhost:3000", 403),
+                ("127.0.0.1:PORT", "http://localhost:*", 403),
+                ("127.0.0.1:PORT", "null, https://evil.example", 403),
+                ("127.0.0.1:PORT", "null:80", 403),
+                ("127.0.0.1:PORT", "http://null", 403),
+            ],
+        )
+        .await;
+    })
+    .await;
+}
+
+#[tokio::test]
+async fn where_every_host_is_served_only_listed_pages_connect() {
+    limit(async {
+        let config =
+            Config::default().disable_allowed_hosts().allowed_origins(["https://app.example"]);
+        let (_server, address) = tools(config).await;
+        check(
+            address,
+            &[
+                ("anything.example", NONE, 101),
+                (NONE, NONE, 101),
+                ("anything.example", "https://app.example", 101),
+                ("evil.example", "http://evil.example", 403),
+                ("localhost:PORT", "http://localhost:PORT", 403),
+                ("anything.example", "null", 403),
+                ("a.example\r\nHost: b.example", NONE, 403),
+            ],
+        )
+        .await;
+    })
+    .await;
+}
+
+/// RFC 9112, section 3.2.2: an absolute target overrules `Host`.
+#[tokio::test]
+async fn an_absolute_target_gets_no_other_host_in() {
+    limit(async {
+        let (_server, address) = tools(Config::default()).await;
+        for (target, host, origin, status) in [
+            (format!("http://{address}/mcp"), address.to_string(), NONE, 101),
+            (format!("http://{address}/mcp"), "localhost".into(), NONE, 400),
+            ("http://evil.example/mcp".into(), address.to_string(), NONE, 400),
+            (format!("http://{address}/mcp"), "evil.example".into(), NONE, 400),
+            ("http://evil.example/mcp".into(), "evil.example".into(), NONE, 403),
+            ("http://evil.example/mcp".into(), NONE.into(), NONE, 400),
+            (format!("http://user@{address}/mcp"), format!("user@{address}"), NONE, 403),
+            (format!("http://user@{address}/mcp"), address.to_string(), NONE, 400),
+            (format!("http://{address}/mcp"), address.to_string(), "http://evil.example", 403),
+            (format!("//{address}/mcp"), address.to_string(), NONE, 404),
+        ] {
+            let (head, _) = ask(address, request(&target, &host, origin)).await;
+            assert_eq!(head.status(), status, "{target} {host} {origin}");
+            assert_eq!(head.get("sec-websocket-accept").is_some(), status == 101);
+        }
+    })
+    .await;
+}
+
+/// Some rows of each kind, for the other ways in.
+fn some() -> Vec<Row> {
+    DEFAULT.iter().copied().step_by(3).collect()
+}
+
+#[tokio::test]
+async fn a_mounted_service_asks_the_same() {
+    limit(async {
+        let service =
+            WebSocketService::new(|| Ok(common::Tools::default()), Config::default()).unwrap();
+        let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
+        let address = listener.local_addr().unwrap();
+        let router = axum::Router::new().route_service("/mcp", service);
+        tokio::spawn(async move { axum::serve(listener, router).await });
+        check(address, &some()).await;
+    })
+    .await;
+}
+
+#[tokio::test]
+async fn accept_asks_the_same() {
+    limit(async {
+        let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
+        let address = listener.local_addr().unwrap();
+        tokio::spawn(async move {
+            while let Ok((stream, _)) = listener.accept().await {
+                tokio::spawn(async move { drop(accept::<RoleServer, _>(stream).await) });
+            }
+        });
+        check(address, &some()).await;
+    })
+    .await;
+}
