@@ -44,7 +44,7 @@ fn is_refused(answer: &Value, id: &str) -> bool {
 async fn until_it_succeeds_nothing_reaches_the_service() {
     limit(async {
         let spy = Spy::default();
-        let (server, address) = spy.serve(config()).await;
+        let (server, address) = spy.host(config()).await;
         let mut raw = enter(address, "").await;
         for request in [
             initialize("init"),
@@ -90,7 +90,7 @@ async fn until_it_succeeds_nothing_reaches_the_service() {
 async fn what_is_sent_right_behind_it_is_served() {
     limit(async {
         let spy = Spy::default();
-        let (_server, address) = spy.serve(config()).await;
+        let (_server, address) = spy.host(config()).await;
         let mut raw = enter(address, "").await;
         let mut bytes = Vec::new();
         for message in [authenticate("auth", "s3cr3t"), initialize("init")] {
@@ -116,7 +116,7 @@ async fn a_wrong_token_is_an_error_and_the_end() {
                 }
             },
         );
-        let (server, address) = spy.serve(config).await;
+        let (server, address) = spy.host(config).await;
         for (token, code) in [
             (json!("wrong"), 4401),
             (json!(""), 4401),
@@ -156,7 +156,7 @@ async fn a_wrong_token_is_an_error_and_the_end() {
 #[tokio::test]
 async fn it_is_for_those_without_a_token() {
     limit(async {
-        let (_server, address) = Spy::default().serve(config()).await;
+        let (_server, address) = Spy::default().host(config()).await;
         for (lines, status) in [
             ("Authorization: Bearer wrong\r\n", 401),
             ("Sec-WebSocket-Protocol: mcp.auth.wrong\r\n", 401),
@@ -175,7 +175,7 @@ async fn who_does_not_try_is_closed_at_the_deadline() {
     limit(async {
         let spy = Spy::default();
         let time = Duration::from_millis(500);
-        let (server, address) = spy.serve(config().handshake_timeout(time)).await;
+        let (server, address) = spy.host(config().handshake_timeout(time)).await;
         let start = Instant::now();
         let mut silent = enter(address, "").await;
         let mut busy = enter(address, "").await;
@@ -206,7 +206,7 @@ async fn a_flood_before_it_harms_nobody() {
     limit(async {
         let spy = Spy::default();
         let time = Duration::from_secs(2);
-        let (_server, address) = spy.serve(config().handshake_timeout(time)).await;
+        let (_server, address) = spy.host(config().handshake_timeout(time)).await;
         let mut flood = enter(address, "").await;
         let chunk = Frame::text(common::call(1, "wait", json!({})).to_string()).bytes(true);
         let flooding = tokio::spawn(async move {
@@ -232,7 +232,7 @@ async fn strangers_take_up_no_place_but_their_own() {
     limit(async {
         let spy = Spy::default();
         let limits = Limits::default().connections(1).handshakes(3);
-        let (server, address) = spy.serve(config().limits(limits)).await;
+        let (server, address) = spy.host(config().limits(limits)).await;
         let mut strangers = Vec::new();
         for _ in 0..3 {
             strangers.push(enter(address, "").await);
@@ -264,7 +264,7 @@ async fn strangers_take_up_no_place_but_their_own() {
 async fn one_stranger_too_many_and_the_longest_one_leaves() {
     limit(async {
         let limits = Limits::default().handshakes(2);
-        let (server, address) = Spy::default().serve(config().limits(limits)).await;
+        let (server, address) = Spy::default().host(config().limits(limits)).await;
         let mut first = enter(address, "").await;
         let mut others = Vec::new();
         for _ in 0..2 {
@@ -288,7 +288,7 @@ async fn a_server_that_stops_tells_strangers_too() {
     limit(async {
         let stop = CancellationToken::new();
         let spy = Spy::default();
-        let (server, address) = spy.serve(config().cancellation_token(stop.clone())).await;
+        let (server, address) = spy.host(config().cancellation_token(stop.clone())).await;
         let mut raw = enter(address, "").await;
         raw.ask(&json!({ "jsonrpc": "2.0", "id": "1", "method": "ping" })).await;
         stop.cancel();

@@ -8,12 +8,15 @@ use std::{
     pin::Pin,
     sync::{
         Arc,
-        atomic::{AtomicBool, AtomicU64, Ordering::SeqCst},
+        atomic::{AtomicBool, AtomicU64, AtomicUsize, Ordering::SeqCst},
     },
     task::{Context, Poll, ready},
 };
 
-use futures::future::{self, Either};
+use futures::{
+    FutureExt,
+    future::{self, Either},
+};
 use pin_project_lite::pin_project;
 use rmcp::{
     ErrorData, Service,
@@ -39,6 +42,8 @@ pub(super) struct Handlers {
     /// All in the lower half, those that go on until somebody stops them in the upper: two counts
     /// that change at once.
     running: AtomicU64,
+    /// Those of notifications, which are not among them.
+    notified: AtomicUsize,
     /// No more are begun.
     draining: AtomicBool,
     idle: Notify,
@@ -76,6 +81,11 @@ impl Handlers {
         }
         Ok(running)
     }
+
+    fn notify(&self, limit: usize) -> Option<Notified<'_>> {
+        let notified = Notified(self);
+        (self.notified.fetch_add(1, SeqCst) < limit).then_some(notified)
+    }
 }
 
 fn all(running: u64) -> usize {
@@ -106,6 +116,19 @@ impl Drop for Running {
         }
     }
 }
+
+/// Counts a notification as long as it lives.
+struct Notified<'a>(&'a Handlers);
+
+impl Drop for Notified<'_> {
+    fn drop(&mut self) {
+        self.0.notified.fetch_sub(1, SeqCst);
+    }
+}
+
+/// How many notifications may be handled at once, where fewer requests may: one that is refused is
+/// lost, and most are over in a moment.
+const MIN_NOTIFICATIONS: usize = 64;
 
 /// A service whose handlers are watched.
 pub(super) struct Watched<S> {
@@ -139,12 +162,26 @@ impl<R: Hosted, S: Service<R>> Service<R> for Watched<S> {
         }
     }
 
-    fn handle_notification(
+    async fn handle_notification(
         &self,
         notification: R::PeerNot,
         context: NotificationContext<R>,
-    ) -> impl Future<Output = Result<(), ErrorData>> + Send + '_ {
-        self.service.handle_notification(notification, context)
+    ) -> Result<(), ErrorData> {
+        let Some(_notified) = self.handlers.notify(self.limit.max(MIN_NOTIFICATIONS)) else {
+            tracing::debug!("notification dropped: too many are being handled");
+            return Ok(());
+        };
+        let handler = AssertUnwindSafe(async {
+            self.service.handle_notification(notification, context).await
+        });
+        tokio::select! {
+            biased;
+            outcome = handler.catch_unwind() => outcome.unwrap_or_else(|panic| {
+                tracing::error!(panic = words(&*panic), "a handler of notifications panicked");
+                Ok(())
+            }),
+            () = self.handlers.cut.cancelled() => Ok(()),
+        }
     }
 
     fn get_info(&self) -> R::Info {

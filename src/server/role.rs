@@ -1,11 +1,11 @@
 //! What a server needs to know of an MCP role.
 
-use std::fmt;
+use std::{borrow::Cow, fmt};
 
 use rmcp::{
     RoleClient, RoleServer, Service,
     model::{ClientRequest, ClientResult, CustomResult, ServerRequest, ServerResult},
-    service::{RunningService, ServiceRole},
+    service::{ClientInitializeError, RunningService, ServerInitializeError, ServiceRole},
 };
 use serde_json::Value;
 use tokio_util::sync::CancellationToken;
@@ -33,6 +33,11 @@ pub trait Hosted: Role + ServiceRole<InitializeError: fmt::Display + Send> {
     /// `value` as the result of a request.
     #[doc(hidden)]
     fn custom_result(value: Value) -> Self::Resp;
+
+    /// What `error` says, without what the peer said: that may hold a token which came at the wrong
+    /// moment.
+    #[doc(hidden)]
+    fn explain(error: &Self::InitializeError) -> Cow<'static, str>;
 }
 
 impl Hosted for RoleServer {
@@ -60,6 +65,18 @@ impl Hosted for RoleServer {
     fn custom_result(value: Value) -> ServerResult {
         ServerResult::CustomResult(CustomResult(value))
     }
+
+    fn explain(error: &ServerInitializeError) -> Cow<'static, str> {
+        match error {
+            ServerInitializeError::ExpectedInitializeRequest(_) => {
+                "the first message is no request".into()
+            }
+            ServerInitializeError::UnexpectedInitializeResponse(_) => {
+                "the service has no result for initialize".into()
+            }
+            other => other.to_string().into(),
+        }
+    }
 }
 
 impl Hosted for RoleClient {
@@ -86,5 +103,14 @@ impl Hosted for RoleClient {
 
     fn custom_result(value: Value) -> ClientResult {
         ClientResult::CustomResult(CustomResult(value))
+    }
+
+    fn explain(error: &ClientInitializeError) -> Cow<'static, str> {
+        match error {
+            ClientInitializeError::ConnectionClosed(_)
+            | ClientInitializeError::TransportError { .. }
+            | ClientInitializeError::Cancelled => error.to_string().into(),
+            _ => "the peer does not initialize as MCP has it".into(),
+        }
     }
 }

@@ -122,7 +122,7 @@ impl<S: Service<R>, R: Hosted> Shop<S, R> {
                         return Some(Session { running, stop, handlers, ground });
                     }
                     Err(error) => {
-                        tracing::debug!(%error, "not initialized");
+                        tracing::debug!(error = %R::explain(&error), "not initialized");
                         break CloseReason::new(CloseCode::Policy, "MCP was not initialized");
                     }
                 },

@@ -66,7 +66,7 @@ impl Spy {
     }
 
     /// Serves clones of it.
-    pub async fn serve(&self, config: Config) -> (Server, SocketAddr) {
+    pub async fn host(&self, config: Config) -> (Server, SocketAddr) {
         let spy = self.clone();
         let server = serve("127.0.0.1:0", move || spy.clone()).config(config).await.unwrap();
         let address = server.local_addr();
@@ -109,5 +109,5 @@ impl Service<RoleServer> for Spy {
 
 /// A server of [`Tools`].
 pub async fn tools(config: Config) -> (Server, SocketAddr) {
-    Spy::default().serve(config).await
+    Spy::default().host(config).await
 }
