@@ -15,8 +15,9 @@ use bytes::Bytes;
 use http::{
     HeaderMap, HeaderValue, Method, Request, Response, StatusCode, Version,
     header::{
-        ALLOW, CONNECTION, HOST, HeaderName, SEC_WEBSOCKET_ACCEPT, SEC_WEBSOCKET_KEY,
-        SEC_WEBSOCKET_PROTOCOL, SEC_WEBSOCKET_VERSION, UPGRADE,
+        ALLOW, CONNECTION, CONTENT_LENGTH, HOST, HeaderName, SEC_WEBSOCKET_ACCEPT,
+        SEC_WEBSOCKET_KEY, SEC_WEBSOCKET_PROTOCOL, SEC_WEBSOCKET_VERSION, TRANSFER_ENCODING,
+        UPGRADE,
     },
     request::Parts,
     uri::Authority,
@@ -224,6 +225,13 @@ pub(super) fn check(parts: &Parts, allowed: &Allowed) -> Result<Grantable, Box<R
     if !STANDARD.decode(key).is_ok_and(|key| key.len() == 16) {
         let what = "Sec-WebSocket-Key is not 16 bytes in base64";
         return Err(refuse(StatusCode::BAD_REQUEST, what));
+    }
+    // A body would be read as frames, and what a proxy takes for the one must not be the other.
+    let is_empty = |length: &HeaderValue| length == "0";
+    if headers.contains_key(TRANSFER_ENCODING)
+        || !headers.get_all(CONTENT_LENGTH).iter().all(is_empty)
+    {
+        return Err(refuse(StatusCode::BAD_REQUEST, "an upgrade has no body"));
     }
     // An absolute target overrules `Host` (RFC 9112, section 3.2.2), so they had better agree.
     let target = parts.uri.authority().map(Authority::as_str);

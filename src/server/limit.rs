@@ -1,7 +1,8 @@
 //! How many may be here at once: the [`Limits`], and the places that are taken and given back.
 
 use std::{
-    collections::{BTreeMap, HashMap},
+    cmp::Reverse,
+    collections::{BTreeSet, HashMap},
     net::{IpAddr, Ipv6Addr},
     sync::{Arc, Mutex, MutexGuard, PoisonError},
 };
@@ -22,8 +23,9 @@ pub struct Limits {
     /// known count as one.
     pub connections_per_address: Option<usize>,
     /// Clients at once that have not yet shown who they are, be it in the TLS handshake, in the
-    /// request's head, or in the connection where that is allowed: 1,024. One more, and the one that
-    /// has been at it the longest is dropped: slow ones cannot shut out the others.
+    /// request's head, or in the connection where that is allowed: 1,024. One more, and one is dropped:
+    /// of the address from which the most come (as above), the one that has been at it the longest.
+    /// Slow ones cannot shut out the others, nor can one that comes all the time.
     pub handshakes: usize,
 }
 
@@ -136,8 +138,35 @@ pub(super) struct Lobby {
 #[derive(Debug, Default)]
 struct Waiting {
     arrived: u64,
-    /// In the order of their arrival.
-    guests: BTreeMap<u64, CancellationToken>,
+    guests: HashMap<u64, Stranger>,
+    /// The same by where they come from, in the order of their arrival.
+    by_address: HashMap<Option<IpAddr>, BTreeSet<u64>>,
+}
+
+#[derive(Debug)]
+struct Stranger {
+    address: Option<IpAddr>,
+    dropped: CancellationToken,
+}
+
+impl Waiting {
+    /// The one who has been here the longest, of the address from which the most are.
+    fn longest(&self) -> Option<u64> {
+        let groups = self.by_address.values();
+        let first = |group: &BTreeSet<u64>| group.first().copied();
+        first(groups.max_by_key(|group| (group.len(), Reverse(first(group))))?)
+    }
+
+    fn remove(&mut self, number: u64) -> Option<Stranger> {
+        let stranger = self.guests.remove(&number)?;
+        if let Some(group) = self.by_address.get_mut(&stranger.address) {
+            group.remove(&number);
+            if group.is_empty() {
+                self.by_address.remove(&stranger.address);
+            }
+        }
+        Some(stranger)
+    }
 }
 
 impl Lobby {
@@ -145,21 +174,23 @@ impl Lobby {
         Arc::new(Self { seats, waiting: Mutex::default() })
     }
 
-    /// A seat, for which the one who has had one the longest may have to leave.
-    pub(super) fn enter(self: &Arc<Self>) -> Seat {
+    /// A seat for somebody at `address`, for which another may have to leave.
+    pub(super) fn enter(self: &Arc<Self>, address: Option<IpAddr>) -> Seat {
+        let address = address.map(network);
         let dropped = CancellationToken::new();
         let mut waiting = self.lock();
-        let longest = if waiting.guests.len() >= self.seats.max(1) {
-            waiting.guests.pop_first()
+        waiting.arrived += 1;
+        let number = waiting.arrived;
+        waiting.guests.insert(number, Stranger { address, dropped: dropped.clone() });
+        waiting.by_address.entry(address).or_default().insert(number);
+        let longest = if waiting.guests.len() > self.seats.max(1) {
+            waiting.longest().and_then(|longest| waiting.remove(longest))
         } else {
             None
         };
-        waiting.arrived += 1;
-        let number = waiting.arrived;
-        waiting.guests.insert(number, dropped.clone());
         drop(waiting);
-        if let Some((_, longest)) = longest {
-            longest.cancel();
+        if let Some(longest) = longest {
+            longest.dropped.cancel();
         }
         Seat { lobby: self.clone(), number, dropped }
     }
@@ -186,7 +217,7 @@ impl Seat {
 
 impl Drop for Seat {
     fn drop(&mut self) {
-        self.lobby.lock().guests.remove(&self.number);
+        self.lobby.lock().remove(self.number);
     }
 }
 
@@ -236,12 +267,30 @@ mod tests {
     #[test]
     fn a_full_lobby_loses_whoever_came_first() {
         let lobby = Lobby::new(2);
-        let (first, second) = (lobby.enter(), lobby.enter());
-        let third = lobby.enter();
+        let (first, second) = (lobby.enter(None), lobby.enter(None));
+        let third = lobby.enter(None);
         let dropped = [&first, &second, &third].map(|seat| seat.dropped.is_cancelled());
         assert_eq!(dropped, [true, false, false]);
         drop((first, third));
-        let _fourth = lobby.enter();
+        let _fourth = lobby.enter(None);
         assert!(!second.dropped.is_cancelled());
+    }
+
+    #[test]
+    fn of_a_full_lobby_those_leave_who_are_many() {
+        let lobby = Lobby::new(3);
+        let alone = lobby.enter(at("2001:db8::1"));
+        let many = ["10.0.0.1"; 4].map(|address| lobby.enter(at(address)));
+        assert_eq!(
+            many.each_ref().map(|seat| seat.dropped.is_cancelled()),
+            [true, true, false, false]
+        );
+        let _other = lobby.enter(at("10.0.0.2"));
+        assert!(many[2].dropped.is_cancelled() && !alone.dropped.is_cancelled());
+        // Where each has one, the first leaves.
+        let _another = lobby.enter(at("10.0.0.3"));
+        assert!(alone.dropped.is_cancelled() && !many[3].dropped.is_cancelled());
+        drop(many);
+        assert_eq!(lobby.lock().by_address.len(), 2);
     }
 }

@@ -316,7 +316,7 @@ impl<S: Service<R>, R: Hosted> Porch<S, R> {
     /// Receives whoever is at the other end of `stream`, until they are upgraded or have left.
     async fn receive<I: Io>(&self, stream: I, peer: Option<SocketAddr>) {
         let config = self.service.config();
-        let seat = self.lobby.enter();
+        let seat = self.lobby.enter(peer.map(|peer| peer.ip()));
         let overdue = after(config.timeout);
         let outcome = tokio::select! {
             outcome = self.greet(stream, peer, overdue) => outcome,

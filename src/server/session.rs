@@ -151,7 +151,7 @@ impl<S: Service<R>, R: Hosted> Shop<S, R> {
     ) -> Result<(Option<Identity>, Option<Permit>), (Cause, CloseReason)> {
         let Some(gate) = &self.config.gate else { return Ok((None, None)) };
         let address = credentials.peer.map(|peer| peer.ip());
-        let seat = self.lobby.enter();
+        let seat = self.lobby.enter(address);
         let identity = tokio::select! {
             proof = in_band::authenticate(transport, &self.config, &**gate, credentials) => proof?,
             () = seat.taken() => {
