@@ -1,7 +1,7 @@
 //! Floods at the door: whatever many clients do before they are let in, or instead of it, a good one is
 //! served as always, and what a request carries besides an upgrade confuses nobody.
 //!
-//! The floods take as many clients as `MCP_WS_CLIENTS` says, 300 by default; the full count is 1,000,
+//! They measure time, so they run one after the other. The floods take as many clients as `MCP_WS_CLIENTS` says, 300 by default; the full count is 1,000,
 //! for which the process needs as many file descriptors twice over.
 #![cfg(all(feature = "client", feature = "server"))]
 #![allow(clippy::unwrap_used, clippy::panic)]
@@ -21,7 +21,15 @@ use common::{
 };
 use mcp_ws_transport::server::{Config, Credentials, Identity, Limits};
 use serde_json::json;
-use tokio::{io::AsyncReadExt, net::TcpStream, task::JoinSet};
+use tokio::{io::AsyncReadExt, net::TcpStream, sync::Mutex, task::JoinSet};
+
+static ALONE: Mutex<()> = Mutex::const_new(());
+
+/// A test that has the machine to itself, as far as this file goes.
+async fn alone(test: impl Future<Output = ()>) {
+    let _alone = ALONE.lock().await;
+    limit(test).await;
+}
 
 fn clients() -> usize {
     std::env::var("MCP_WS_CLIENTS").map_or(300, |count| count.parse().unwrap())
@@ -40,7 +48,7 @@ async fn is_served(address: SocketAddr) {
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn of_handshakes() {
-    limit(async {
+    alone(async {
         let limits = Limits::default().connections(8192);
         let (_server, address) = tools(Config::default().limits(limits)).await;
         let mut dials = JoinSet::new();
@@ -59,7 +67,7 @@ async fn of_handshakes() {
 /// Half a head each, as many as there are seats: the one who comes last is served.
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn of_halves() {
-    limit(async {
+    alone(async {
         let limits = Limits::default().handshakes(32);
         let (server, address) = tools(Config::default().limits(limits)).await;
         let mut halves = Vec::new();
@@ -79,7 +87,7 @@ async fn of_halves() {
 /// verdict.
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn of_connections_from_one_address() {
-    limit(async {
+    alone(async {
         let config = Config::default().limits(Limits::default().handshakes(16)).authenticator(
             |_: Credentials| async {
                 tokio::time::sleep(Duration::from_millis(300)).await;
@@ -110,7 +118,7 @@ async fn of_connections_from_one_address() {
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn of_pings() {
-    limit(async {
+    alone(async {
         let (_server, address) = tools(Config::default()).await;
         let mut flood = JoinSet::new();
         for _ in 0..4 {
@@ -134,7 +142,7 @@ async fn of_pings() {
 /// Requests for what is not there, over one connection, and on end.
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn of_requests_that_are_no_upgrades() {
-    limit(async {
+    alone(async {
         let config = Config::default().handshake_timeout(Duration::from_secs(2));
         let (_server, address) = tools(config).await;
         let request = "GET /other HTTP/1.1\r\nHost: localhost\r\n\r\n";
@@ -159,7 +167,7 @@ async fn of_requests_that_are_no_upgrades() {
 /// Several requests at once: each is answered, and the upgrade is what comes after them.
 #[tokio::test]
 async fn requests_before_an_upgrade_are_answered_first() {
-    limit(async {
+    alone(async {
         let (_server, address) = tools(Config::default()).await;
         let mut bytes = "GET /other HTTP/1.1\r\nHost: localhost\r\n\r\n".repeat(50).into_bytes();
         bytes.extend(upgrade_request(address, "Origin: http://evil.example\r\n").bytes());
@@ -184,7 +192,7 @@ async fn requests_before_an_upgrade_are_answered_first() {
 /// What is a body to some proxy in between must not be frames here: no upgrade with one.
 #[tokio::test]
 async fn an_upgrade_has_no_body() {
-    limit(async {
+    alone(async {
         let (_server, address) = tools(Config::default()).await;
         let ping = json!({ "jsonrpc": "2.0", "id": "smuggled", "method": "ping" }).to_string();
         let frame = Frame::text(ping).bytes(true);
@@ -217,7 +225,7 @@ async fn an_upgrade_has_no_body() {
 /// A body without end is not read for a request that is refused.
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn of_a_body() {
-    limit(async {
+    alone(async {
         let config = Config::default().handshake_timeout(Duration::from_secs(1));
         let (_server, address) = tools(config).await;
         let request = "POST /mcp HTTP/1.1\r\nHost: localhost\r\nTransfer-Encoding: chunked\r\n\r\n";
@@ -235,7 +243,7 @@ async fn of_a_body() {
 
 #[tokio::test]
 async fn a_peer_that_cannot_be_told_harms_nobody() {
-    limit(async {
+    alone(async {
         let config = Config::default().peer(|parts| {
             assert!(!parts.headers.contains_key("x-bug"), "a bug");
             None

@@ -108,7 +108,7 @@ impl Service<RoleServer> for Counting {
         let ClientRequest::CallToolRequest(call) = request else {
             return Ok(match request {
                 ClientRequest::InitializeRequest(_) => {
-                    ServerResult::InitializeResult(self.get_info().into())
+                    ServerResult::InitializeResult(self.get_info())
                 }
                 _ => return done(),
             });
