@@ -11,10 +11,17 @@ use std::{
 };
 
 use common::{
+    Raw, Tools,
     door::{enter, knock, tools},
     limit,
+    raw::upgrade_request,
 };
-use mcp_ws_transport::server::{BearerTokens, Config, Credentials, Denied, Identity};
+use mcp_ws_transport::{
+    accept,
+    server::{BearerTokens, Config, Credentials, Denied, Identity},
+};
+use rmcp::{RoleServer, ServiceExt};
+use tokio::net::{TcpListener, TcpStream};
 
 fn tokens() -> BearerTokens {
     BearerTokens::default()
@@ -222,6 +229,53 @@ async fn who_waits_for_a_verdict_keeps_nobody_out() {
             assert_eq!(head.get("retry-after"), Some("5"));
         }
         assert!(start.elapsed() < time * 3, "{:?}", start.elapsed());
+    })
+    .await;
+}
+
+/// A verdict that comes after the deadline of the handshake, but in its own time, counts.
+#[tokio::test]
+async fn a_verdict_may_come_when_the_handshake_has_taken_its_time() {
+    limit(async {
+        let time = Duration::from_millis(600);
+        let config = Config::default().handshake_timeout(time).authenticator(
+            |credentials: Credentials| async move {
+                tokio::time::sleep(Duration::from_millis(400)).await;
+                verdict(credentials).await
+            },
+        );
+        let (_server, served) = tools(config.clone()).await;
+        let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
+        let accepting = listener.local_addr().unwrap();
+        tokio::spawn(async move {
+            while let Ok((stream, _)) = listener.accept().await {
+                let accept = accept::<RoleServer, _>(stream).config(config.clone());
+                tokio::spawn(async move {
+                    let Ok(transport) = accept.await else { return };
+                    let running = Tools::default().serve(transport).await.unwrap();
+                    drop(running.waiting().await);
+                });
+            }
+        });
+        for address in [served, accepting] {
+            for (token, status) in [("fine", 101), ("forbidden", 403), ("never", 503)] {
+                let stream = TcpStream::connect(address).await.unwrap();
+                let mut raw = Raw::over(stream, true);
+                raw.write("GET /mcp HTTP/1.1\r\n").await;
+                tokio::time::sleep(Duration::from_millis(400)).await;
+                let lines = format!("Authorization: Bearer {token}\r\n");
+                let request = upgrade_request(address, &lines);
+                raw.write(request.split_once("\r\n").unwrap().1).await;
+                let head = raw.head().await.unwrap();
+                assert_eq!(head.status(), status, "{token}: {head:?}");
+                if status == 101 {
+                    raw.initialize().await;
+                    raw.ping().await;
+                } else {
+                    assert_eq!(head.get("connection"), Some("close"), "{token}");
+                }
+            }
+        }
     })
     .await;
 }

@@ -181,7 +181,7 @@ impl ServerHandler for Faulty {
         match self.0 {
             1 => panic!("in initialize"),
             2 => Err(ErrorData::internal_error("no", None)),
-            _ => Ok(self.get_info().into()),
+            _ => Ok(self.get_info()),
         }
     }
 

@@ -54,7 +54,8 @@ pub struct Config {
     /// A request of ours is given up after this time. `None`, the default, leaves that to rmcp's
     /// own request timeouts.
     pub deadline: Option<Duration>,
-    /// How many requests of the peer may be in flight: 1,024. Each is a task of rmcp's.
+    /// How many requests of the peer may be in flight: 1,024. Each is a task of rmcp's. A server also
+    /// handles no more notifications at once, or 64 where this is less, and drops the others.
     ///
     /// A request that its sender has cancelled no longer counts, even if its handler goes on.
     pub max_inbound: usize,

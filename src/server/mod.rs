@@ -51,6 +51,11 @@
 //! - [`accept`] performs the handshake and no more: how many connections there are and how they end is
 //!   the caller's affair, and a panic in a handler leaves its call without an answer.
 //! - The [`fallback`](Serve::fallback) is served without any of these checks.
+//! - A token in the query of a URL is not looked at, and stays in the request that handlers see. Its
+//!   `Debug` shows it, as it shows every header but `Authorization`, `Proxy-Authorization` and `Cookie`.
+//! - A host's pages over `http` count as its own where a proxy does TLS, since the request does not tell.
+//!   With cookies, list the `https` origins and [disable](Config::disable_allowed_hosts) what hosts
+//!   vouch for.
 //! - What tools do with what they are given.
 //!
 //! # Who may enter

@@ -33,7 +33,8 @@ pub use self::{bearer::BearerTokens, token::Token};
 /// Decides who may connect.
 ///
 /// Every `Fn(Credentials) -> impl Future<Output = Result<Identity, Denied>>` is one, and so is
-/// [`BearerTokens`]. It has the time of the handshake for its answer; after that, and when it panics,
+/// [`BearerTokens`]. It has the [time of the handshake](super::Config::handshake_timeout) once more for its
+/// answer; after that, and when it panics,
 /// the client is told 503.
 pub trait Authenticator: Send + Sync + 'static {
     /// Who it is that comes with these `credentials`, or that they may not enter.
