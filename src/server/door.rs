@@ -101,7 +101,11 @@ pub(super) async fn admit<R: Role>(
             };
             let has_token = token.is_some();
             let credentials = Credentials { token, parts: parts.clone(), peer };
-            match auth::ask(&**gate, credentials, config.timeout).await {
+            let asked = tokio::select! {
+                asked = auth::ask(&**gate, credentials, config.timeout) => asked,
+                () = config.stop.cancelled() => return Err(stopping()),
+            };
+            match asked {
                 Ok(identity) => Standing::Known(Some(identity), take().map_err(full)?),
                 Err(Denied::Unauthorized | Denied::Challenge(_))
                     if config.in_band && !has_token =>

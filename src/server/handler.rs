@@ -71,11 +71,12 @@ impl Handlers {
     }
 
     fn begin(self: &Arc<Self>, one: u64, limit: usize) -> Result<Running, ErrorData> {
+        let before = self.running.fetch_add(one, SeqCst);
+        let running = Running { handlers: self.clone(), one };
+        // Now that it counts: `drained` may have found none just before.
         if self.draining.load(SeqCst) {
             return Err(refusal("stopping", "the server is stopping"));
         }
-        let before = self.running.fetch_add(one, SeqCst);
-        let running = Running { handlers: self.clone(), one };
         if all(before) >= limit {
             return Err(refusal("too_many_requests", "too many requests in flight"));
         }

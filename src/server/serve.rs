@@ -20,7 +20,10 @@ use hyper::{body::Incoming, service::service_fn};
 use hyper_util::rt::TokioIo;
 use rmcp::{RoleServer, Service};
 use tokio::{io::AsyncWriteExt, net::ToSocketAddrs, task::JoinHandle, time::Instant};
-use tokio_util::sync::{CancellationToken, DropGuard};
+use tokio_util::{
+    sync::{CancellationToken, DropGuard},
+    task::TaskTracker,
+};
 
 use super::{
     Body, Config, Registry, WebSocketService,
@@ -203,7 +206,9 @@ where
 
     fn into_future(self) -> Self::IntoFuture {
         Box::pin(async move {
-            let Self { factory, config, .. } = self;
+            let Self { factory, mut config, .. } = self;
+            // Its own: another server may have been given a clone of the configuration.
+            config.stop = config.stop.child_token();
             let stop = config.stop.clone();
             let registry = config.registry.clone();
             let lobby = Lobby::new(config.limits.handshakes);
@@ -282,11 +287,12 @@ struct Porch<S, R: Role> {
 async fn listen<L: Listener, S: Service<R>, R: Hosted>(mut listener: L, porch: Arc<Porch<S, R>>) {
     let gone = CancellationToken::new();
     let _gone = gone.clone().drop_guard();
+    let guests = TaskTracker::new();
     let mut closed = std::pin::pin!(porch.service.closed());
     loop {
         let accepted = tokio::select! {
             accepted = listener.accept() => accepted,
-            () = &mut closed => return,
+            () = &mut closed => break,
         };
         match accepted {
             Ok((stream, peer)) => {
@@ -301,7 +307,7 @@ async fn listen<L: Listener, S: Service<R>, R: Hosted>(mut listener: L, porch: A
                 };
                 let span =
                     tracing::info_span!("websocket", peer = peer.map(tracing::field::display));
-                tokio::spawn(tracing::Instrument::instrument(handshake, span));
+                guests.spawn(tracing::Instrument::instrument(handshake, span));
             }
             // Out of file descriptors, most likely: they come back as connections end.
             Err(error) => {
@@ -310,6 +316,10 @@ async fn listen<L: Listener, S: Service<R>, R: Hosted>(mut listener: L, porch: A
             }
         }
     }
+    drop(listener);
+    gone.cancel();
+    guests.close();
+    guests.wait().await;
 }
 
 impl<S: Service<R>, R: Hosted> Porch<S, R> {

@@ -44,7 +44,8 @@ pub async fn within<T>(time: Duration, future: impl Future<Output = T>) -> T {
 }
 
 /// A server with these tools: `echo` (returns `text`), `big` (returns `size` bytes), `wait` (counts
-/// itself in `started`, then waits for the `gate`), `deaf` (the same, but heeds no cancellation).
+/// itself in `started`, then waits for the `gate`), `deaf` (the same, but heeds no cancellation),
+/// `sleep` (counts itself, then takes `ms` milliseconds), `panic` (does).
 #[derive(Debug, Clone)]
 pub struct Tools {
     pub gate: Arc<Notify>,
@@ -91,9 +92,44 @@ impl ServerHandler for Tools {
                 self.gate.notified().await;
                 "waited".to_owned()
             }
+            "sleep" => {
+                self.started.send_modify(|started| *started += 1);
+                let ms = arguments["ms"].as_u64().unwrap_or_default();
+                tokio::time::sleep(Duration::from_millis(ms)).await;
+                "slept".to_owned()
+            }
+            "panic" => panic!("as it was told"),
             other => return Err(ErrorData::invalid_params(format!("no tool {other}"), None)),
         };
         Ok(CallToolResult::success(vec![ContentBlock::text(text)]).into())
+    }
+}
+
+/// A server of `tools` on a port of its own.
+pub async fn serve_tools(tools: &Tools, config: server::Config) -> (server::Server, SocketAddr) {
+    let tools = tools.clone();
+    let serve = mcp_ws_transport::serve("127.0.0.1:0", move || tools.clone());
+    let server = serve.config(config).await.unwrap();
+    let address = server.local_addr();
+    (server, address)
+}
+
+/// How many of something there are: `default`, or `full` where the environment variable
+/// `MCP_WS_FULL` is set, which takes minutes.
+pub fn scale(default: usize, full: usize) -> usize {
+    if std::env::var_os("MCP_WS_FULL").is_some() { full } else { default }
+}
+
+/// Until only so many tasks of this runtime are left. Those that have just ended may still be counted.
+pub async fn tasks_left(tasks: usize) {
+    let metrics = tokio::runtime::Handle::current().metrics();
+    let falling = async {
+        while metrics.num_alive_tasks() > tasks {
+            tokio::time::sleep(Duration::from_millis(1)).await;
+        }
+    };
+    if tokio::time::timeout(Duration::from_millis(200), falling).await.is_err() {
+        panic!("{} tasks are left, not {tasks}", metrics.num_alive_tasks());
     }
 }
 

@@ -122,7 +122,11 @@ pub struct Raw<S = TcpStream> {
 impl Raw {
     /// A client of the server at `address`, after the opening handshake.
     pub async fn dial(address: SocketAddr) -> Self {
-        let stream = TcpStream::connect(address).await.unwrap();
+        Self::dial_over(TcpStream::connect(address).await.unwrap(), address).await
+    }
+
+    /// The same on `stream`, which leads there.
+    pub async fn dial_over(stream: TcpStream, address: SocketAddr) -> Self {
         stream.set_nodelay(true).unwrap();
         let mut raw = Self::over(stream, true);
         raw.write(upgrade_request(address, "Sec-WebSocket-Protocol: mcp\r\n")).await;
@@ -134,6 +138,12 @@ impl Raw {
     /// The same after `initialize` too.
     pub async fn initialized(address: SocketAddr) -> Self {
         let mut raw = Self::dial(address).await;
+        raw.initialize().await;
+        raw
+    }
+
+    pub async fn initialized_over(stream: TcpStream, address: SocketAddr) -> Self {
+        let mut raw = Self::dial_over(stream, address).await;
         raw.initialize().await;
         raw
     }

@@ -191,6 +191,33 @@ fn the_end_of_the_link_ends_every_call_and_says_what_is_known() {
     assert!(stack.start_send_unpin(ping::<RoleClient>(4)).is_err());
 }
 
+/// What others offer to the link between the requests takes no part in what is known of them.
+#[test]
+fn broadcasts_between_requests_leave_what_is_known_of_them() {
+    let (mut stack, peer, _) = correlation::<RoleServer>(Config::default());
+    let shared = stack.framed.get_ref().clone();
+    let broadcast = |count| (0..count).for_each(|_| shared.offer(Message::text("{}")).unwrap());
+    broadcast(3);
+    stack.start_send_unpin(ping::<RoleServer>(1)).unwrap();
+    broadcast(5);
+    assert_pending!(spawn(stack.next()).poll());
+    assert_eq!(peer.sent().len(), 9);
+    peer.block(true);
+    broadcast(7);
+    stack.start_send_unpin(ping::<RoleServer>(2)).unwrap();
+    broadcast(1);
+    shared.cut();
+    for (number, reason) in [(1, "outcome_unknown"), (2, "not_sent")] {
+        match assert_ready!(spawn(stack.next()).poll()).unwrap().unwrap() {
+            JsonRpcMessage::Error(error) => {
+                assert_eq!(error.id, Some(RequestId::Number(number)));
+                assert_eq!(error.error.data.unwrap()["reason"], reason);
+            }
+            other => panic!("{other:?} is no error"),
+        }
+    }
+}
+
 #[test]
 fn a_request_that_was_cancelled_is_no_longer_in_flight() {
     let (mut stack, _peer, _) = correlation::<RoleClient>(Config::default());

@@ -270,6 +270,11 @@ impl Desk {
         Ok(self.queued)
     }
 
+    /// The reason in a Close of ours, behind which nothing is written.
+    pub(super) fn farewell(&self) -> Option<CloseReason> {
+        self.farewell.clone()
+    }
+
     /// Whether something could be written and nobody else will: where someone waits for it, the
     /// writing is left to them, since by then more has gathered and goes out with the same flush.
     /// But a future may also be kept without being polled.

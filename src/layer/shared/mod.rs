@@ -121,6 +121,9 @@ impl Shared {
     /// [`NotTaken`], with nothing queued.
     pub fn offer(&self, message: Message) -> Result<(), NotTaken> {
         let mut desk = self.line.lock();
+        if let Some(own) = desk.farewell() {
+            return Err(NotTaken::Ended(LinkError::Closed(own).into()));
+        }
         if desk.end.is_none() && desk.queued_bytes >= self.line.queue_bytes {
             return Err(NotTaken::Full);
         }

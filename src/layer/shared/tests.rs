@@ -223,3 +223,39 @@ async fn a_cut_reaches_everyone_at_once() {
     assert_ready_err!(a.poll());
     assert!(assert_ready!(reader.poll_next()).unwrap().is_err());
 }
+
+#[tokio::test(start_paused = true)]
+async fn nothing_is_offered_behind_a_close() {
+    let (mut shared, peer) = shared();
+    peer.block(true);
+    shared.offer(Message::text("before")).unwrap();
+    shared.close_with(CloseReason::new(CloseCode::Restart, "back soon"));
+    let other = shared.clone();
+    let mut closing = spawn(shared.close());
+    assert_pending!(closing.poll());
+    let NotTaken::Ended(error) = other.offer(Message::text("behind")).unwrap_err() else {
+        panic!("it is not full");
+    };
+    assert!(error.to_string().contains("1012"), "{error}");
+    peer.block(false);
+    assert_ready_ok!(closing.poll());
+    let restart = CloseReason::new(CloseCode::Restart, "back soon");
+    assert_eq!(peer.sent(), [Message::text("before"), Message::Close(Some(restart))]);
+}
+
+/// What others offer counts in the numbers by which a request is known to have left or not.
+#[tokio::test(start_paused = true)]
+async fn offers_between_requests_keep_the_tickets_right() {
+    let (mut shared, peer) = shared();
+    shared.offer(Message::text("a")).unwrap();
+    assert_ready_ok!(spawn(queue(&mut shared, "sent")).poll());
+    let sent = shared.ticket();
+    peer.block(true);
+    shared.offer(Message::text("b")).unwrap();
+    let kept = queue(&mut shared, "kept");
+    shared.offer(Message::text("c")).unwrap();
+    shared.cut();
+    assert_eq!((sent, shared.ticket(), shared.handed()), (2, 4, 2));
+    assert_ready_err!(spawn(kept).poll());
+    assert_eq!(peer.sent(), ["a", "sent"].map(Message::text));
+}

@@ -131,7 +131,7 @@ impl<R: Role> Registry<R> {
     /// # Errors
     /// [`Error::Message`] when the notification cannot be encoded; nobody gets it then.
     pub fn notify_all(&self, notification: R::Not) -> Result<Broadcast, Error> {
-        self.notify_where(notification, |_| true)
+        self.offer_to(self.lock().values(), notification)
     }
 
     /// The same, to those connections that `filter` chooses.
@@ -143,12 +143,24 @@ impl<R: Role> Registry<R> {
         notification: R::Not,
         mut filter: impl FnMut(&Connection) -> bool,
     ) -> Result<Broadcast, Error> {
+        // Before the lock is taken: it is the caller's code, and may ask the registry itself.
+        let chosen = self.list().into_iter().filter(|connection| filter(connection));
+        let chosen: Vec<u64> = chosen.map(|connection| connection.id()).collect();
+        let connections = self.lock();
+        let places = chosen.iter().filter_map(|id| connections.get(id));
+        self.offer_to(places, notification)
+    }
+
+    fn offer_to<'a>(
+        &self,
+        places: impl Iterator<Item = &'a Place<R>>,
+        notification: R::Not,
+    ) -> Result<Broadcast, Error> {
         let notification = JsonRpcMessage::notification(notification);
         let mut broadcast = Broadcast { reached: 0, missed: Vec::new() };
         // Encoded once for all that have the same framing; a registry seldom knows two.
         let mut encoded: Option<(&Encode<R>, Message)> = None;
-        let connections = self.lock();
-        for place in connections.values().filter(|place| filter(&place.connection)) {
+        for place in places {
             let message = match &encoded {
                 Some((encode, message)) if Arc::ptr_eq(encode, &place.encode) => message.clone(),
                 _ => {
@@ -204,8 +216,11 @@ impl<R: Role> Registry<R> {
         encode: Encode<R>,
     ) -> Entry<R> {
         let place = Place { connection: connection.clone(), shared, encode };
-        self.lock().insert(connection.id(), place);
+        let mut connections = self.lock();
+        connections.insert(connection.id(), place);
+        // Under the lock, as the sums are made: they never miss one, nor have it twice.
         self.inner.tally.connected();
+        drop(connections);
         self.inner.announcer.announce(|| Event::Connected(connection.clone()));
         Entry { registry: self.clone(), connection }
     }
@@ -266,13 +281,15 @@ pub(super) struct Entry<R: Role> {
 
 impl<R: Role> Drop for Entry<R> {
     fn drop(&mut self) {
-        let Some(place) = self.registry.lock().remove(&self.connection.id()) else { return };
+        let mut connections = self.registry.lock();
+        let Some(place) = connections.remove(&self.connection.id()) else { return };
+        self.registry.inner.tally.disconnected(&self.connection.stats().snapshot());
+        drop(connections);
         let inner = &self.registry.inner;
         let reason = match &*place.shared.state().borrow() {
             State::Closed(reason) => reason.clone(),
             _ => CloseCode::Abnormal.into(),
         };
-        inner.tally.disconnected(&self.connection.stats().snapshot());
         let connection = self.connection.clone();
         inner.announcer.announce(|| Event::Disconnected { connection, reason });
     }
