@@ -400,6 +400,7 @@ impl<S: Service<R>, R: Hosted> Porch<S, R> {
         let mut connection =
             http1(head_timeout).serve_connection(TokioIo::new(stream), answer).with_upgrades();
         tokio::select! {
+            biased;
             outcome = &mut connection => match outcome {
                 Ok(()) => return Ok(()),
                 Err(error) => {
