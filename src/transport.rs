@@ -22,7 +22,10 @@ use std::{
     fmt,
     future::poll_fn,
     pin::Pin,
-    sync::Arc,
+    sync::{
+        Arc,
+        atomic::{AtomicBool, AtomicUsize, Ordering::SeqCst},
+    },
     task::{Context, Poll, ready},
     time::Duration,
 };
@@ -36,7 +39,7 @@ use rmcp::{
 };
 use tokio::{
     io::{AsyncRead, AsyncWrite},
-    sync::watch,
+    sync::{Notify, watch},
     time::timeout,
 };
 use tracing::Span;
@@ -220,7 +223,7 @@ impl<R: Role> Builder<R> {
             subprotocol,
             extensions: Extensions::new(),
             close_timeout,
-            lingers: false,
+            owed: None,
         }
     }
 }
@@ -247,8 +250,34 @@ pub struct WebSocketTransport<R: Role> {
     subprotocol: Option<String>,
     extensions: Extensions,
     close_timeout: Duration,
-    /// Dropping it is not the end of the connection.
-    lingers: bool,
+    /// Dropping it is not the end of the connection, but its holder's affair.
+    owed: Option<Arc<Owed>>,
+}
+
+/// How many requests of the peer have no answer in the queue yet.
+#[derive(Debug, Default)]
+pub(crate) struct Owed {
+    answers: AtomicUsize,
+    awaited: AtomicBool,
+    changed: Notify,
+}
+
+impl Owed {
+    fn set(&self, answers: usize) {
+        if self.answers.swap(answers, SeqCst) != answers && self.awaited.load(SeqCst) {
+            self.changed.notify_one();
+        }
+    }
+
+    /// Resolves when there are no more of them than `rest` says.
+    #[cfg(feature = "server")]
+    pub(crate) async fn settled(&self, rest: impl Fn() -> usize) {
+        // Before the count is looked at: from now on its changes are told.
+        self.awaited.store(true, SeqCst);
+        while self.answers.load(SeqCst) > rest() {
+            self.changed.notified().await;
+        }
+    }
 }
 
 impl<R: Role> WebSocketTransport<R> {
@@ -303,14 +332,22 @@ impl<R: Role> WebSocketTransport<R> {
 
     /// Lets the connection outlive the transport, for its holder to close.
     #[cfg(feature = "server")]
-    pub(crate) fn linger(&mut self) -> Shared {
-        self.lingers = true;
-        self.shared.clone()
+    pub(crate) fn linger(&mut self) -> (Shared, Arc<Owed>) {
+        let owed = self.owed.get_or_insert_default().clone();
+        (self.shared.clone(), owed)
+    }
+
+    fn count_owed(&self) {
+        if let Some(owed) = &self.owed {
+            owed.set(self.stack.in_flight().1);
+        }
     }
 
     fn poll_receive(&mut self, cx: &mut Context<'_>) -> Poll<Option<RxJsonRpcMessage<R>>> {
         let _entered = self.span.enter();
-        match ready!(self.stack.poll_next_unpin(cx)) {
+        let polled = self.stack.poll_next_unpin(cx);
+        self.count_owed();
+        match ready!(polled) {
             Some(Ok(mut message)) => {
                 if !self.extensions.is_empty() {
                     self.extend(&mut message);
@@ -361,6 +398,7 @@ impl<R: Role> Transport<R> for WebSocketTransport<R> {
         let _entered = self.span.enter();
         let answered = matches!(item, JsonRpcMessage::Request(_));
         let queued = self.stack.start_send_unpin(item).map(|()| self.shared.flushed());
+        self.count_owed();
         Sending { queued, answered }
     }
 
@@ -385,7 +423,7 @@ impl<R: Role> Transport<R> for WebSocketTransport<R> {
 impl<R: Role> Drop for WebSocketTransport<R> {
     fn drop(&mut self) {
         let _entered = self.span.enter();
-        if !self.lingers {
+        if self.owed.is_none() {
             self.shared.cut();
         }
     }

@@ -13,24 +13,17 @@ use std::{
 
 use common::{
     Frame, Raw, Tools, call, limit,
-    raw::{Head, initialize, upgrade_request},
+    raw::{Head, upgrade_request},
     scale, serve_tools, tasks_left, text_of, within,
 };
 use futures::{StreamExt, future::join_all};
 use mcp_ws_transport::{
-    CloseCode, CloseReason, serve,
-    server::{Authenticator, Config, Credentials, Denied, Drain, Event, Identity, Registry},
-};
-use rmcp::{
-    RoleServer, ServerHandler,
-    model::{CustomNotification, ServerCapabilities, ServerConfig, SubscriptionFilter},
-    service::NotificationContext,
+    CloseCode, CloseReason,
+    server::{Config, Drain, Event, Registry},
 };
 use serde_json::json;
 use tokio::{
-    io::AsyncReadExt,
     net::TcpStream,
-    sync::watch,
     time::{sleep, timeout},
 };
 use tokio_util::sync::CancellationToken;
@@ -194,73 +187,6 @@ async fn told_first(raw: &mut Raw) {
     assert_eq!(raw.closed().await.0, 1000);
 }
 
-/// Never answers.
-struct Ponders(watch::Sender<usize>);
-
-impl Authenticator for Ponders {
-    async fn authenticate(&self, credentials: Credentials) -> Result<Identity, Denied> {
-        if credentials.token.is_none() {
-            return Err(Denied::Unauthorized);
-        }
-        self.0.send_modify(|asked| *asked += 1);
-        std::future::pending().await
-    }
-}
-
-/// Whatever a client is at: its end comes at once, or as soon as nobody asks for more.
-#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
-async fn a_drain_ends_every_stage_of_a_connection() {
-    limit(async {
-        let asked = watch::Sender::new(0);
-        let config = deadline(ms(500)).handshake_timeout(ms(1500));
-        let config = config.authenticator(Ponders(asked.clone())).in_band_authentication();
-        let (server, address) = serve_tools(&Tools::default(), config).await;
-        let connect = || async { TcpStream::connect(address).await.unwrap() };
-        let mut bare = connect().await;
-        let mut half = Raw::over(connect().await, true);
-        half.write("GET /mcp HTTP/1.1\r\nHost:").await;
-        let mut waits = Raw::over(connect().await, true);
-        waits.write(upgrade_request(address, "Authorization: Bearer x\r\n")).await;
-        asked.subscribe().wait_for(|asked| *asked == 1).await.unwrap();
-        let mut stranger = Raw::dial(address).await;
-        let mut claims = Raw::dial(address).await;
-        let params = json!({ "token": "y" });
-        claims
-            .json(&json!({"jsonrpc": "2.0", "id": 1, "method": "authenticate", "params": params}))
-            .await;
-        asked.subscribe().wait_for(|asked| *asked == 2).await.unwrap();
-        let start = Instant::now();
-        let clients = async {
-            tokio::join!(told(&mut stranger, 1012), told(&mut claims, 1012));
-            assert!(start.elapsed() < ms(500), "{:?}", start.elapsed());
-        };
-        tokio::join!(server.shutdown(), clients);
-        assert!(start.elapsed() < ms(1000), "{:?}", start.elapsed());
-        tasks_left(0).await;
-        let mut rest = Vec::new();
-        bare.read_to_end(&mut rest).await.unwrap();
-        assert_eq!(rest, b"");
-        // Its authenticator was asked before the server began to stop.
-        assert_eq!(waits.head().await.map(|head| head.status()), Some(503));
-        drop(half);
-    })
-    .await;
-}
-
-#[tokio::test]
-async fn who_has_not_initialized_is_told_at_once() {
-    limit(async {
-        let (server, address) = serve_tools(&Tools::default(), Config::default()).await;
-        let mut silent = Raw::dial(address).await;
-        let mut half = Raw::dial(address).await;
-        half.ask(&initialize("init")).await;
-        let clients = async { tokio::join!(told(&mut silent, 1012), told(&mut half, 1012)) };
-        within(ms(500), async { tokio::join!(server.shutdown(), clients) }).await;
-        tasks_left(0).await;
-    })
-    .await;
-}
-
 #[tokio::test]
 async fn a_connection_can_be_disconnected_during_a_drain() {
     limit(async {
@@ -372,77 +298,6 @@ async fn a_mounted_service_is_closed_when_its_last_connection_is() {
             told(&mut raw, 1012).await;
         };
         within(ms(1000), async { tokio::join!(mcp.closed(), client) }).await;
-    })
-    .await;
-}
-
-/// Never done with a notification, nor with a subscription.
-#[derive(Clone)]
-struct Endless(watch::Sender<usize>);
-
-impl ServerHandler for Endless {
-    fn get_info(&self) -> ServerConfig {
-        let tools = ServerCapabilities::builder().enable_tools().enable_tool_list_changed();
-        ServerConfig::new(tools.build())
-    }
-
-    fn accepted_subscription_filter(&self, all: &SubscriptionFilter) -> Option<SubscriptionFilter> {
-        Some(all.clone())
-    }
-
-    async fn on_custom_notification(
-        &self,
-        _: CustomNotification,
-        _: NotificationContext<RoleServer>,
-    ) {
-        self.0.send_modify(|begun| *begun += 1);
-        std::future::pending().await
-    }
-}
-
-/// What handles a notification is not waited for, and not left behind either.
-#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
-async fn a_notification_without_end_ends_with_its_connection() {
-    limit(async {
-        let begun = watch::Sender::new(0);
-        let service = Endless(begun.clone());
-        let server = serve("127.0.0.1:0", move || service.clone()).await.unwrap();
-        let mut raw = Raw::initialized(server.local_addr()).await;
-        raw.json(&json!({ "jsonrpc": "2.0", "method": "notifications/endless" })).await;
-        begun.subscribe().wait_for(|begun| *begun == 1).await.unwrap();
-        within(ms(1000), async { tokio::join!(server.shutdown(), told(&mut raw, 1012)) }).await;
-        tasks_left(0).await;
-    })
-    .await;
-}
-
-/// A subscription is told its end, and so much is not waited for.
-#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
-async fn a_subscription_does_not_hold_up_a_drain() {
-    limit(async {
-        let service = Endless(watch::Sender::new(0));
-        let server = serve("127.0.0.1:0", move || service.clone()).await.unwrap();
-        let mut raw = Raw::dial(server.local_addr()).await;
-        let meta = json!({
-            "io.modelcontextprotocol/protocolVersion": "2026-07-28",
-            "io.modelcontextprotocol/clientInfo": { "name": "raw", "version": "1" },
-            "io.modelcontextprotocol/clientCapabilities": {},
-        });
-        let notifications = json!({ "toolsListChanged": true });
-        let params = json!({ "_meta": meta, "notifications": notifications });
-        let acknowledged = raw
-            .ask(&json!({
-                "jsonrpc": "2.0", "id": 1, "method": "subscriptions/listen", "params": params,
-            }))
-            .await;
-        let method = "notifications/subscriptions/acknowledged";
-        assert_eq!(acknowledged["method"], method, "{acknowledged}");
-        let client = async {
-            assert_eq!(raw.receive().await["id"], 1);
-            told(&mut raw, 1012).await;
-        };
-        within(ms(1000), async { tokio::join!(server.shutdown(), client) }).await;
-        tasks_left(0).await;
     })
     .await;
 }

@@ -65,6 +65,11 @@ impl Handlers {
         }
     }
 
+    /// How many run of those that go on until somebody stops them.
+    pub(super) fn open_ended(&self) -> usize {
+        open_ended(self.running.load(SeqCst))
+    }
+
     /// Drops all that run, wherever they are.
     pub(super) fn cut(&self) {
         self.cut.cancel();
@@ -93,9 +98,13 @@ fn all(running: u64) -> usize {
     (running & u64::from(u32::MAX)) as usize
 }
 
-/// Those of them that end by themselves.
+fn open_ended(running: u64) -> usize {
+    (running >> 32) as usize
+}
+
+/// Those that end by themselves.
 fn calls(running: u64) -> usize {
-    all(running) - (running >> 32) as usize
+    all(running) - open_ended(running)
 }
 
 fn refusal(reason: &str, message: &'static str) -> ErrorData {

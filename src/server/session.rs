@@ -25,7 +25,7 @@ use crate::{
     error::{CloseCode, CloseReason},
     layer::Shared,
     time::after,
-    transport::WebSocketTransport,
+    transport::{Owed, WebSocketTransport},
 };
 
 /// How long the last answers may take to be written, and the closing handshake, when a service is
@@ -46,6 +46,7 @@ pub(super) struct Session<S: Service<R>, R: Hosted> {
 /// What is given back when a connection ends, whichever way it does.
 struct Ground<R: Hosted> {
     shared: Shared,
+    owed: Arc<Owed>,
     entry: Entry<R>,
     _permit: Option<Permit>,
 }
@@ -93,9 +94,9 @@ impl<S: Service<R>, R: Hosted> Shop<S, R> {
         if let Some(identity) = identity {
             extensions.insert(identity);
         }
-        let shared = transport.linger();
+        let (shared, owed) = transport.linger();
         let entry = registry.enter(connection.clone(), shared.clone(), self.encode.clone());
-        let ground = Ground { shared: shared.clone(), entry, _permit: permit };
+        let ground = Ground { shared: shared.clone(), owed, entry, _permit: permit };
 
         let service = match AssertUnwindSafe(async { (self.factory)() }).catch_unwind().await {
             Ok(Ok(service)) => service,
@@ -173,7 +174,7 @@ impl<S: Service<R>, R: Hosted> Shop<S, R> {
         let farewell = ground.entry.connection.farewell();
         let drained = async {
             self.config.stop.cancelled().await;
-            self.drain(&handlers).await
+            self.drain(&handlers, &ground).await
         };
         tokio::select! {
             _ = &mut ended => {}
@@ -196,12 +197,17 @@ impl<S: Service<R>, R: Hosted> Shop<S, R> {
         handlers.cut();
     }
 
-    /// Resolves when it is this connection's turn to close and no call is in flight on it, or at the
-    /// deadline, which it returns.
-    async fn drain(&self, handlers: &Handlers) -> Instant {
+    /// Resolves when it is this connection's turn to close and every call is answered, as far as
+    /// what the client reads; or at the deadline, which it returns.
+    async fn drain(&self, handlers: &Handlers, ground: &Ground<R>) -> Instant {
         let deadline = after(self.config.drain.deadline);
         sleep_until(self.turn().min(deadline)).await;
-        let _ = timeout_at(deadline, handlers.drained()).await;
+        let answered = async {
+            handlers.drained().await;
+            ground.owed.settled(|| handlers.open_ended()).await;
+            let _ = ground.shared.flushed().await;
+        };
+        let _ = timeout_at(deadline, answered).await;
         deadline
     }
 
