@@ -308,7 +308,7 @@ async fn broadcasts_meet_connections_at_every_moment() {
 async fn visits(address: SocketAddr, client: usize, rounds: usize) {
     for round in 0..rounds {
         let mut raw = Raw::dial(address).await;
-        if (client + round) % 5 == 0 {
+        if (client + round).is_multiple_of(5) {
             raw.json(&initialize("init")).await;
             continue;
         }

@@ -29,7 +29,7 @@ fn resident() -> usize {
 
 async fn visit(address: SocketAddr, registry: &Registry, number: usize) {
     let mut raw = Raw::dial(address).await;
-    if number % 8 == 0 {
+    if number.is_multiple_of(8) {
         return raw.json(&initialize("init")).await;
     }
     raw.initialize().await;
