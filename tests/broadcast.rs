@@ -74,8 +74,10 @@ async fn initialized(registry: &Registry, connections: usize) {
 async fn all_who_read_get_everything_in_order_whoever_does_not() {
     let (clients, stalled) = (scale(95, 990), scale(5, 10));
     let (broadcasts, queue, padding) = (scale(200, 1000) as u64, 64 << 10, 1000);
+    // Longer than all the broadcasts take.
+    let stall = ms(scale(2000, 40_000) as u64);
     within(Duration::from_secs(scale(20, 300) as u64), async {
-        let (server, address) = tight(&Tools::default(), queue, ms(2000)).await;
+        let (server, address) = tight(&Tools::default(), queue, stall).await;
         let registry = server.registry();
         let mut deaf = Vec::new();
         for _ in 0..stalled {
