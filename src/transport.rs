@@ -24,7 +24,10 @@ use std::{
     pin::Pin,
     sync::{
         Arc,
-        atomic::{AtomicBool, AtomicUsize, Ordering::SeqCst},
+        atomic::{
+            AtomicBool, AtomicUsize,
+            Ordering::{Relaxed, SeqCst},
+        },
     },
     task::{Context, Poll, ready},
     time::Duration,
@@ -264,7 +267,12 @@ pub(crate) struct Owed {
 
 impl Owed {
     fn set(&self, answers: usize) {
-        if self.answers.swap(answers, SeqCst) != answers && self.awaited.load(SeqCst) {
+        // Only the transport writes it.
+        if self.answers.load(Relaxed) == answers {
+            return;
+        }
+        self.answers.store(answers, SeqCst);
+        if self.awaited.load(SeqCst) {
             self.changed.notify_one();
         }
     }

@@ -136,7 +136,8 @@ async fn a_call_that_outlasts_the_deadline_is_answered_with_an_error() {
             assert_eq!(refused["error"]["data"]["reason"], "stopping", "{refused}");
             let answer = raw.receive().await;
             assert_eq!(answer["id"], 7, "{answer}");
-            assert_eq!(answer["error"]["code"], -32603, "{answer}");
+            assert_eq!(answer["error"]["code"], -32000, "{answer}");
+            assert_eq!(answer["error"]["data"]["reason"], "outcome_unknown", "{answer}");
             told(&mut raw, 1012).await;
         };
         tokio::join!(server.shutdown(), client);

@@ -216,6 +216,10 @@ impl Ending {
     fn of(code: u16) -> Self {
         Self { code, reason: String::new() }
     }
+
+    fn of_a_stopping_server() -> Self {
+        Self { code: 1012, reason: "the server is stopping".to_owned() }
+    }
 }
 
 #[tokio::test]
@@ -252,8 +256,8 @@ async fn a_typescript_client_sees_the_server_shut_down() {
     let mut client = typescript_client(&[&url, "linger"]);
     assert_eq!(client.json::<Report>().await, Report::expected());
     server.terminate().await;
-    assert_eq!(client.json::<Ending>().await, Ending::of(1000));
-    assert_eq!(server.ending().await, "1000 (normal closure): closed by this side");
+    assert_eq!(client.json::<Ending>().await, Ending::of_a_stopping_server());
+    assert_eq!(server.ending().await, "1012 (service restart): the server is stopping");
     client.success().await;
     server.success().await;
 }
@@ -265,8 +269,8 @@ async fn a_python_client_sees_the_server_shut_down() {
     let mut client = python_client(&[&url, "linger"]);
     assert_eq!(client.json::<Report>().await, Report::expected());
     server.terminate().await;
-    assert_eq!(client.json::<Ending>().await, Ending::of(1000));
-    assert_eq!(server.ending().await, "1000 (normal closure): closed by this side");
+    assert_eq!(client.json::<Ending>().await, Ending::of_a_stopping_server());
+    assert_eq!(server.ending().await, "1012 (service restart): the server is stopping");
     client.success().await;
     server.success().await;
 }

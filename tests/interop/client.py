@@ -14,6 +14,7 @@ import warnings
 warnings.simplefilter("ignore")
 
 import mcp.client.websocket  # noqa: E402
+import websockets.exceptions  # noqa: E402
 from mcp import ClientSession, McpError, types  # noqa: E402
 
 sockets = []
@@ -72,11 +73,14 @@ async def talk(session):
 
 
 async def main(url, linger=None):
-    async with mcp.client.websocket.websocket_client(url) as (read, write):
-        async with ClientSession(read, write) as session:
-            print(json.dumps(await talk(session)), flush=True)
-            if linger:
-                await sockets[0].wait_closed()
+    try:
+        async with mcp.client.websocket.websocket_client(url) as (read, write):
+            async with ClientSession(read, write) as session:
+                print(json.dumps(await talk(session)), flush=True)
+                if linger:
+                    await sockets[0].wait_closed()
+    except* websockets.exceptions.ConnectionClosedError:
+        pass  # Which the SDK makes of every code but 1000 and 1001.
     print(json.dumps({"code": sockets[0].close_code, "reason": sockets[0].close_reason}))
 
 
