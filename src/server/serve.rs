@@ -297,11 +297,12 @@ async fn listen<L: Listener, S: Service<R>, R: Hosted>(mut listener: L, porch: A
         match accepted {
             Ok((stream, peer)) => {
                 set_nodelay(&stream);
-                let porch = porch.clone();
+                // On the heap from the start: it is large, and a task is moved about before it begins.
+                let greeting = Box::pin(porch.clone().receive(stream, peer));
                 let gone = gone.clone();
                 let handshake = async move {
                     tokio::select! {
-                        () = porch.receive(stream, peer) => {}
+                        () = greeting => {}
                         () = gone.cancelled() => {}
                     }
                 };
@@ -324,7 +325,7 @@ async fn listen<L: Listener, S: Service<R>, R: Hosted>(mut listener: L, porch: A
 
 impl<S: Service<R>, R: Hosted> Porch<S, R> {
     /// Receives whoever is at the other end of `stream`, until they are upgraded or have left.
-    async fn receive<I: Io>(&self, stream: I, peer: Option<SocketAddr>) {
+    async fn receive<I: Io>(self: Arc<Self>, stream: I, peer: Option<SocketAddr>) {
         let config = self.service.config();
         let seat = self.lobby.enter(peer.map(|peer| peer.ip()));
         let overdue = after(config.timeout);
