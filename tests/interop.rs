@@ -11,9 +11,11 @@
 #![cfg(all(feature = "client", feature = "server"))]
 #![allow(clippy::panic, clippy::unwrap_used)]
 
+#[path = "common/process.rs"]
+mod process;
+
 use std::{
-    env,
-    path::{Path, PathBuf},
+    path::Path,
     process::Stdio,
     sync::{Arc, Mutex},
     time::Duration,
@@ -31,124 +33,15 @@ use rmcp::{
 };
 use serde::Deserialize;
 use serde_json::{Value, json};
-use tokio::{
-    io::{AsyncBufReadExt, AsyncReadExt, BufReader, Lines},
-    process::{Child, ChildStderr, ChildStdout, Command},
-    sync::watch,
-    time::timeout,
-};
+use tokio::{process::Command, sync::watch};
 
-/// For each step of a test.
-const PATIENCE: Duration = Duration::from_secs(20);
-
-async fn soon<F: Future>(future: F) -> F::Output {
-    timeout(PATIENCE, future).await.unwrap_or_else(|_| panic!("nothing within {PATIENCE:?}"))
-}
-
-/// A child process that is killed when it is dropped.
-struct Process {
-    child: Child,
-    stdout: Lines<BufReader<ChildStdout>>,
-    stderr: Lines<BufReader<ChildStderr>>,
-}
-
-impl Process {
-    fn spawn(program: impl AsRef<Path>, arguments: &[&str]) -> Self {
-        let mut child = Command::new(program.as_ref())
-            .args(arguments)
-            .env("RUST_LOG", "mcp_ws_transport=debug")
-            .env("NO_COLOR", "1")
-            .stdin(Stdio::null())
-            .stdout(Stdio::piped())
-            .stderr(Stdio::piped())
-            .kill_on_drop(true)
-            .spawn()
-            .unwrap_or_else(|error| panic!("{}: {error}", program.as_ref().display()));
-        let stdout = BufReader::new(child.stdout.take().unwrap()).lines();
-        let stderr = BufReader::new(child.stderr.take().unwrap()).lines();
-        Self { child, stdout, stderr }
-    }
-
-    /// A server, once it has printed the URL on which it listens.
-    async fn server(program: impl AsRef<Path>, arguments: &[&str]) -> (Self, String) {
-        let mut server = Self::spawn(program, arguments);
-        let line = server.line().await;
-        let url = line.strip_prefix("listening on ").unwrap_or_else(|| panic!("{line}"));
-        let url = url.to_owned();
-        (server, url)
-    }
-
-    /// The next line of the standard output.
-    async fn line(&mut self) -> String {
-        match soon(self.stdout.next_line()).await.unwrap() {
-            Some(line) => line,
-            None => panic!("no more output; {}", self.errors().await),
-        }
-    }
-
-    async fn json<T: for<'a> Deserialize<'a>>(&mut self) -> T {
-        let line = self.line().await;
-        serde_json::from_str(&line).unwrap_or_else(|error| panic!("{error}: {line}"))
-    }
-
-    /// The next reason for which the `math` server logs that a connection ended.
-    async fn ending(&mut self) -> String {
-        loop {
-            let line = soon(self.stderr.next_line()).await.unwrap().expect("a running server");
-            if let Some((_, reason)) = line.split_once("connection ended reason=") {
-                return reason.to_owned();
-            }
-        }
-    }
-
-    async fn errors(&mut self) -> String {
-        let mut text = String::new();
-        soon(self.stderr.get_mut().read_to_string(&mut text)).await.unwrap();
-        text
-    }
-
-    /// Sends SIGTERM.
-    async fn terminate(&self) {
-        let id = self.child.id().unwrap().to_string();
-        assert!(soon(Command::new("kill").args(["-TERM", &id]).status()).await.unwrap().success());
-    }
-
-    async fn success(&mut self) {
-        let status = soon(self.child.wait()).await.unwrap();
-        assert!(status.success(), "{status}; {}", self.errors().await);
-    }
-}
+use self::process::{Process, math, soon};
 
 /// A file in `tests/interop`.
 fn file(name: &str) -> String {
     let path = Path::new(env!("CARGO_MANIFEST_DIR")).join("tests/interop").join(name);
     assert!(path.exists(), "{} is not there: see tests/interop.rs", path.display());
     path.into_os_string().into_string().unwrap()
-}
-
-/// The `math` example, which `cargo test --test interop` does not build by itself.
-async fn math() -> PathBuf {
-    let cargo = env::var_os("CARGO").unwrap_or_else(|| env!("CARGO").into());
-    let mut build = Command::new(cargo);
-    build.args(["build", "--example", "math", "--message-format", "json"]);
-    if !cfg!(debug_assertions) {
-        build.arg("--release");
-    }
-    // Build scripts that look at what cargo tells a test about its package would run again.
-    for (name, _) in env::vars().filter(|(name, _)| name.starts_with("CARGO_PKG_")) {
-        build.env_remove(name);
-    }
-    build.env_remove("CARGO_MANIFEST_DIR").env_remove("CARGO_MANIFEST_PATH");
-    build.current_dir(env!("CARGO_MANIFEST_DIR")).stdin(Stdio::null()).kill_on_drop(true);
-    let built = timeout(Duration::from_secs(600), build.output()).await.unwrap().unwrap();
-    assert!(built.status.success(), "{}", String::from_utf8_lossy(&built.stderr));
-    let messages = String::from_utf8(built.stdout).unwrap();
-    messages
-        .lines()
-        .filter_map(|line| serde_json::from_str::<Value>(line).ok())
-        .filter(|message| message["target"]["name"] == "math")
-        .find_map(|message| Some(message["executable"].as_str()?.into()))
-        .expect("the executable of the example `math`")
 }
 
 async fn math_server() -> (Process, String) {

@@ -23,6 +23,8 @@ pub(super) struct Allowed {
     /// `None` serves every host.
     hosts: Option<Vec<Place>>,
     origins: Vec<Origin>,
+    /// A host's own pages come by `https` only, so that nobody on the way can have written them.
+    secure: bool,
     /// The first entry that could not be read.
     invalid: Option<String>,
 }
@@ -46,7 +48,12 @@ impl Default for Allowed {
     fn default() -> Self {
         let loopback = ["localhost", "127.0.0.1", "::1"];
         let place = |host: &str| Place { host: host.to_owned(), port: None };
-        Self { hosts: Some(loopback.map(place).into()), origins: Vec::new(), invalid: None }
+        Self {
+            hosts: Some(loopback.map(place).into()),
+            origins: Vec::new(),
+            secure: false,
+            invalid: None,
+        }
     }
 }
 
@@ -74,6 +81,11 @@ impl Allowed {
             let parsed = self.note(parsed, &origin);
             self.origins.extend(parsed);
         }
+    }
+
+    #[cfg(feature = "rustls-tls")]
+    pub(super) fn only_https(&mut self) {
+        self.secure = true;
     }
 
     fn note<T>(&mut self, parsed: Option<T>, entry: &str) -> Option<T> {
@@ -106,7 +118,8 @@ impl Allowed {
         let Some(origin) = Origin::parse(origin) else { return Err(NOT_ALLOWED) };
         let listed = self.origins.iter().any(|allowed| allowed.covers(&origin));
         // Only a host that was checked vouches for its own pages.
-        let own = self.hosts.is_some() && host.is_some_and(|host| origin.is_of(&host));
+        let vouches = |host| origin.is_of(&host) && (!self.secure || origin.is_https());
+        let own = self.hosts.is_some() && host.is_some_and(vouches);
         if listed || own { Ok(()) } else { Err(NOT_ALLOWED) }
     }
 }
@@ -177,6 +190,10 @@ impl Origin {
             }
             _ => false,
         }
+    }
+
+    fn is_https(&self) -> bool {
+        matches!(self, Self::Page { scheme, .. } if scheme == "https")
     }
 
     /// Whether it is a page of `host`, as it was asked.
@@ -329,6 +346,19 @@ mod tests {
         assert!(!check(&allowed, &["evil.com"], &["http://evil.com"]));
         allowed.origins(["http://good.com"]);
         assert!(check(&allowed, &["evil.com"], &["http://good.com"]));
+    }
+
+    #[cfg(feature = "rustls-tls")]
+    #[test]
+    fn under_tls_only_pages_that_came_by_tls_are_a_hosts_own() {
+        let mut allowed = Allowed::default();
+        allowed.only_https();
+        assert!(check(&allowed, &["localhost:8443"], &["https://localhost:8443"]));
+        assert!(check(&allowed, &["localhost"], &["https://localhost"]));
+        assert!(!check(&allowed, &["localhost"], &["http://localhost"]));
+        assert!(!check(&allowed, &["localhost:8443"], &["http://localhost:8443"]));
+        allowed.origins(["http://localhost"]);
+        assert!(check(&allowed, &["localhost"], &["http://localhost"]));
     }
 
     #[test]

@@ -158,7 +158,8 @@ impl<R: Role, L, F> Serve<R, L, F> {
         self
     }
 
-    /// Speaks TLS, and nothing else: `wss://`. Keep a clone of `tls` to
+    /// Speaks TLS, and nothing else: `wss://`. Of the server's own web pages, those that came by
+    /// `https` may connect. Keep a clone of `tls` to
     /// [reload](super::Tls::reload) its files.
     #[cfg(feature = "rustls-tls")]
     #[cfg_attr(docsrs, doc(cfg(feature = "rustls-tls")))]
@@ -209,6 +210,10 @@ where
             let Self { factory, mut config, .. } = self;
             // Its own: another server may have been given a clone of the configuration.
             config.stop = config.stop.child_token();
+            #[cfg(feature = "rustls-tls")]
+            if self.tls.is_some() {
+                config.allowed.only_https();
+            }
             let stop = config.stop.clone();
             let registry = config.registry.clone();
             let lobby = Lobby::new(config.limits.handshakes);

@@ -1,0 +1,171 @@
+//! The options of `math serve`, from outside.
+#![cfg(all(unix, feature = "client", feature = "server", feature = "rustls-tls"))]
+#![allow(clippy::panic, clippy::unwrap_used)]
+
+#[path = "common/process.rs"]
+mod process;
+
+use std::{fs, net::SocketAddr, path::PathBuf};
+
+use mcp_ws_transport::connect;
+use rcgen::{CertificateParams, KeyPair};
+use rmcp::ServiceExt;
+use serde_json::{Value, json};
+use tokio::{
+    io::{AsyncReadExt, AsyncWriteExt},
+    net::TcpStream,
+};
+
+use self::process::{Process, math, soon};
+
+async fn serve(options: &[&str]) -> (Process, String) {
+    let arguments = [&["serve", "--listen", "127.0.0.1:0"], options].concat();
+    Process::server(math().await, &arguments).await
+}
+
+/// What `math call` prints, or what it complains about.
+async fn call(url: &str, options: &[&str]) -> Result<Value, String> {
+    let arguments = [&["call", url, "add", "5", "3"], options].concat();
+    let mut call = Process::spawn(math().await, &arguments);
+    match soon(call.child.wait()).await.unwrap().success() {
+        true => Ok(call.json().await),
+        false => Err(call.errors().await),
+    }
+}
+
+fn sum() -> Value {
+    json!({"result": 8, "operation": "add", "a": 5, "b": 3})
+}
+
+fn address(url: &str) -> SocketAddr {
+    url.split('/').nth(2).unwrap().parse().unwrap()
+}
+
+/// The answer to a request with these headers.
+async fn request(url: &str, target: &str, headers: &str) -> String {
+    let mut stream = TcpStream::connect(address(url)).await.unwrap();
+    let head = format!("GET {target} HTTP/1.1\r\nConnection: close\r\n{headers}\r\n");
+    stream.write_all(head.as_bytes()).await.unwrap();
+    let mut answer = String::new();
+    soon(stream.read_to_string(&mut answer)).await.unwrap();
+    answer
+}
+
+async fn health(url: &str) -> Value {
+    let answer = request(url, "/health", "").await;
+    let (head, body) = answer.split_once("\r\n\r\n").unwrap();
+    assert!(head.starts_with("HTTP/1.1 200 "), "{head}");
+    assert!(head.contains("application/json"), "{head}");
+    serde_json::from_str(body).unwrap()
+}
+
+/// The status of an upgrade for a page of `origin`, at `host`, which is refused.
+async fn status(url: &str, host: &str, origin: &str) -> String {
+    let headers = format!(
+        "Host: {host}\r\nOrigin: {origin}\r\nConnection: Upgrade\r\nUpgrade: websocket\r\n\
+         Sec-WebSocket-Version: 13\r\nSec-WebSocket-Key: dGhlIHNhbXBsZSBub25jZQ==\r\n"
+    );
+    request(url, "/mcp", &headers).await.split(' ').nth(1).unwrap().to_owned()
+}
+
+#[tokio::test]
+async fn any_of_the_tokens_lets_in_and_health_tells_who_was() {
+    let (mut server, url) = serve(&["--token", "one", "--token", "two"]).await;
+    for token in ["one", "two"] {
+        assert_eq!(call(&url, &["--bearer", token]).await, Ok(sum()));
+    }
+    for options in [&[][..], &["--bearer", "three"]] {
+        let error = call(&url, options).await.unwrap_err();
+        assert!(error.contains("401"), "{error}");
+    }
+    let health = health(&url).await;
+    for (figure, expected) in [("active", 0), ("total", 2), ("refused", 2), ("tool_calls", 2)] {
+        assert_eq!(health[figure], expected, "{figure} in {health}");
+    }
+    server.terminate().await;
+    server.success().await;
+}
+
+#[tokio::test]
+async fn hosts_and_origins_are_those_that_are_allowed() {
+    let host = "math.example.com";
+    let page = "https://app.example.com";
+    let (_server, url) =
+        serve(&["--token", "t", "--allow-host", host, "--allow-origin", page]).await;
+    // Whoever may ask has no token, and is told so.
+    assert_eq!(status(&url, host, page).await, "401");
+    assert_eq!(status(&url, host, "https://math.example.com").await, "401");
+    assert_eq!(status(&url, host, "https://evil.example").await, "403");
+    assert_eq!(status(&url, "localhost", page).await, "403");
+    assert!(call(&url, &["--bearer", "t"]).await.unwrap_err().contains("403"));
+}
+
+#[tokio::test]
+async fn no_more_connect_than_may() {
+    let (_server, url) = serve(&["--max-connections", "1"]).await;
+    let client = ().serve(connect(&url).await.unwrap()).await.unwrap();
+    assert_eq!(health(&url).await["active"], 1);
+    assert!(call(&url, &[]).await.unwrap_err().contains("503"));
+    client.cancel().await.unwrap();
+    // The place is free when the server has seen the client leave.
+    soon(async { while health(&url).await["active"] != 0 {} }).await;
+    assert_eq!(call(&url, &[]).await, Ok(sum()));
+}
+
+/// A certificate on disk, as long as it is needed.
+struct Certificate(PathBuf);
+
+impl Certificate {
+    fn new() -> Self {
+        let directory = std::env::temp_dir().join(format!("math-serve-{}", std::process::id()));
+        fs::create_dir_all(&directory).unwrap();
+        let certificate = Self(directory);
+        certificate.renew();
+        certificate
+    }
+
+    fn renew(&self) {
+        let key = KeyPair::generate().unwrap();
+        let names = vec!["localhost".to_owned(), "127.0.0.1".to_owned()];
+        let certificate = CertificateParams::new(names).unwrap().self_signed(&key).unwrap();
+        fs::write(self.file("cert.pem"), certificate.pem()).unwrap();
+        fs::write(self.file("key.pem"), key.serialize_pem()).unwrap();
+    }
+
+    fn file(&self, name: &str) -> String {
+        self.0.join(name).into_os_string().into_string().unwrap()
+    }
+}
+
+impl Drop for Certificate {
+    fn drop(&mut self) {
+        let _ = fs::remove_dir_all(&self.0);
+    }
+}
+
+#[tokio::test]
+async fn the_certificate_is_read_again_on_request_and_connections_stay() {
+    let files = Certificate::new();
+    let (cert, key) = (files.file("cert.pem"), files.file("key.pem"));
+    let (mut server, url) = serve(&["--tls-cert", &cert, "--tls-key", &key]).await;
+    assert!(url.starts_with("wss://"), "{url}");
+    assert_eq!(call(&url, &["--ca", &cert]).await, Ok(sum()));
+    assert!(call(&url, &[]).await.is_err());
+
+    let authorities = mcp_ws_transport::client::Tls::authorities(fs::read(&cert).unwrap());
+    let stays = ().serve(connect(&url).tls(authorities).await.unwrap()).await.unwrap();
+    fs::copy(&cert, files.file("old.pem")).unwrap();
+    files.renew();
+    server.signal("-HUP").await;
+    server.complaint("was read again").await;
+    assert_eq!(call(&url, &["--ca", &cert]).await, Ok(sum()));
+    assert!(call(&url, &["--ca", &files.file("old.pem")]).await.is_err());
+
+    fs::write(&key, "no key").unwrap();
+    server.signal("-HUP").await;
+    server.complaint("stays as it was").await;
+    assert_eq!(call(&url, &["--ca", &cert]).await, Ok(sum()));
+    assert_eq!(stays.list_all_tools().await.unwrap().len(), 7);
+    server.terminate().await;
+    server.success().await;
+}
