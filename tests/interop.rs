@@ -336,7 +336,7 @@ async fn a_python_server_serves_math_call() {
         (&["fail"], Err("Error executing tool fail: this tool always fails")),
         (&["none"], Err("Unknown tool: none")),
     ] {
-        let mut command = Command::new(&math);
+        let mut command = Command::new(math);
         command.args(["call", &url]).args(arguments).stdin(Stdio::null()).kill_on_drop(true);
         let output = soon(command.output()).await.unwrap();
         let (stdout, stderr) =
