@@ -129,6 +129,7 @@ mod time;
 pub mod message;
 
 pub mod duplex;
+pub mod link;
 
 pub mod decode;
 pub mod encode;

@@ -54,7 +54,7 @@ use crate::{
     event::State,
     framing::{Framing, JsonRpc},
     layer::{
-        Correlation, Framed, Heartbeat, Shared, Socket, correlation, framed, heartbeat,
+        Correlation, Framed, Heartbeat, Relink, Shared, Socket, correlation, framed, heartbeat,
         shared::{self, Flushed},
         socket::{self, Side},
     },
@@ -215,7 +215,8 @@ impl<R: Role> Builder<R> {
     ) -> WebSocketTransport<R> {
         let Self { config, framing, stats, span, subprotocol } = self;
         let close_timeout = config.socket.close_timeout;
-        let shared = Shared::with_state(link, config.shared, state, span.clone());
+        let line = Relink::once(link);
+        let shared = Shared::with_state(line, config.shared, state, span.clone());
         let framed = Framed::with_stats(shared.clone(), framing, config.framed, stats.clone());
         let stack = Correlation::with_stats(framed, config.correlation, stats.clone());
         WebSocketTransport {

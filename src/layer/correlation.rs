@@ -36,6 +36,7 @@ use crate::{
     decode::{Calls, Method, Role},
     error::Error,
     framing::Framing,
+    link::Link,
     stats::Stats,
     time::after,
 };
@@ -358,7 +359,8 @@ impl<R: Role, F: Framing<R>> Stream for Correlation<R, F> {
                 }
             }
             match framed.as_mut().poll_decode(cx, &this.outbound) {
-                Poll::Ready(Some(Ok(message))) => {
+                Poll::Ready(Some(Ok(Link::Down(_) | Link::Up(_)))) => {}
+                Poll::Ready(Some(Ok(Link::Item(message)))) => {
                     if !this.admit(&message) {
                         continue;
                     }

@@ -23,6 +23,7 @@ use crate::{
     duplex::{Duplex, forward_sink},
     error::{Error, LinkError, MessageError},
     framing::{Framing, Unreadable},
+    link::Link,
     message::Message,
     stats::Stats,
 };
@@ -75,7 +76,13 @@ pin_project! {
     }
 }
 
-impl<R: Role, S: Duplex<Message, Message>, F: Framing<R>> Framed<R, S, F> {
+impl<R, S, I, F> Framed<R, S, F>
+where
+    R: Role,
+    S: Duplex<Message, I> + Stream<Item = Result<I, Error>>,
+    I: Into<Link<Message>>,
+    F: Framing<R>,
+{
     /// Speaks `framing` over `inner`.
     pub fn new(inner: S, framing: F, config: Config) -> Self {
         Self::with_stats(inner, framing, config, Stats::default())
@@ -102,7 +109,7 @@ impl<R: Role, S: Duplex<Message, Message>, F: Framing<R>> Framed<R, S, F> {
         mut self: Pin<&mut Self>,
         cx: &mut Context<'_>,
         calls: &dyn Calls,
-    ) -> Poll<Option<Result<RxJsonRpcMessage<R>, Error>>> {
+    ) -> Poll<Option<Result<Link<RxJsonRpcMessage<R>>, Error>>> {
         loop {
             let mut this = self.as_mut().project();
             let mut failed = None;
@@ -121,24 +128,26 @@ impl<R: Role, S: Duplex<Message, Message>, F: Framing<R>> Framed<R, S, F> {
                 (Poll::Pending, Some(error)) => Some(Err(error)),
                 (polled, _) => ready!(polled),
             };
-            let message = match item {
-                Some(Ok(Message::Close(reason))) => {
+            let message = match item.map(|item| item.map(Into::into)) {
+                Some(Ok(Link::Item(Message::Close(reason)))) => {
                     return Poll::Ready(Some(Err(LinkError::closed_by_peer(reason).into())));
                 }
-                Some(Ok(message)) if message.is_data() => message,
-                Some(Ok(_)) => continue,
+                Some(Ok(Link::Item(message))) if message.is_data() => message,
+                Some(Ok(Link::Item(_))) => continue,
+                Some(Ok(Link::Down(down))) => return Poll::Ready(Some(Ok(Link::Down(down)))),
+                Some(Ok(Link::Up(up))) => return Poll::Ready(Some(Ok(Link::Up(up)))),
                 Some(Err(error)) => return Poll::Ready(Some(Err(error))),
                 None => return Poll::Ready(None),
             };
             *this.last_size = message.len();
             match this.framing.decode(message, calls) {
-                Ok(Some(message)) => return Poll::Ready(Some(Ok(message))),
+                Ok(Some(message)) => return Poll::Ready(Some(Ok(Link::Item(message)))),
                 Ok(None) => {}
                 Err(unreadable) => {
                     this.stats.malformed();
                     tracing::debug!(?unreadable, "unreadable message");
                     if let Some(item) = self.as_mut().take_in(cx, unreadable) {
-                        return Poll::Ready(Some(item));
+                        return Poll::Ready(Some(item.map(Link::Item)));
                     }
                 }
             }
@@ -216,16 +225,25 @@ fn instead(id: RequestId, error: &MessageError) -> (ErrorData, Option<RequestId>
     )
 }
 
-impl<R: Role, S: Duplex<Message, Message>, F: Framing<R>> Stream for Framed<R, S, F> {
-    type Item = Result<RxJsonRpcMessage<R>, Error>;
+impl<R, S, I, F> Stream for Framed<R, S, F>
+where
+    R: Role,
+    S: Duplex<Message, I> + Stream<Item = Result<I, Error>>,
+    I: Into<Link<Message>>,
+    F: Framing<R>,
+{
+    type Item = Result<Link<RxJsonRpcMessage<R>>, Error>;
 
     fn poll_next(self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<Option<Self::Item>> {
         self.poll_decode(cx, &())
     }
 }
 
-impl<R: Role, S: Duplex<Message, Message>, F: Framing<R>> Sink<TxJsonRpcMessage<R>>
-    for Framed<R, S, F>
+impl<R, S, F> Sink<TxJsonRpcMessage<R>> for Framed<R, S, F>
+where
+    R: Role,
+    S: Sink<Message, Error = Error>,
+    F: Framing<R>,
 {
     type Error = Error;
 
@@ -258,10 +276,10 @@ mod tests {
     use crate::{
         error::CloseCode,
         framing::JsonRpc,
-        layer::fake::{self, Link, Peer},
+        layer::fake::{self, Peer},
     };
 
-    fn framed<R: Role>(config: Config) -> (Framed<R, Link, JsonRpc>, Peer) {
+    fn framed<R: Role>(config: Config) -> (Framed<R, fake::Link, JsonRpc>, Peer) {
         let (link, peer) = fake::link();
         (Framed::new(link, JsonRpc::default(), config), peer)
     }
@@ -300,7 +318,7 @@ mod tests {
         peer.send(Message::text(r#"{"jsonrpc":"2.0","id":7,"error":"sorry"}"#));
         let item = assert_ready!(framed.poll_next()).unwrap().unwrap();
         assert!(
-            matches!(item, JsonRpcMessage::Error(error) if error.id == Some(RequestId::Number(7)))
+            matches!(item, Link::Item(JsonRpcMessage::Error(error)) if error.id == Some(RequestId::Number(7)))
         );
         for nobody in [r#"{"jsonrpc":"2.0","error":"sorry"}"#, "rubbish"] {
             peer.send(Message::text(nobody));

@@ -25,6 +25,7 @@ pub mod heartbeat;
 #[cfg(feature = "rate-limit")]
 #[cfg_attr(docsrs, doc(cfg(feature = "rate-limit")))]
 pub mod rate;
+pub mod relink;
 pub mod shared;
 pub mod socket;
 
@@ -33,5 +34,6 @@ pub mod socket;
 pub use self::rate::Rate;
 #[doc(inline)]
 pub use self::{
-    correlation::Correlation, framed::Framed, heartbeat::Heartbeat, shared::Shared, socket::Socket,
+    correlation::Correlation, framed::Framed, heartbeat::Heartbeat, relink::Relink, shared::Shared,
+    socket::Socket,
 };

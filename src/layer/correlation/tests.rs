@@ -12,6 +12,7 @@ use crate::{
     error::CloseCode,
     framing::JsonRpc,
     layer::{
+        Relink,
         fake::{self, Peer},
         framed, shared,
     },
@@ -20,7 +21,8 @@ use crate::{
 
 fn correlation<R: Role>(config: Config) -> (Correlation<R, JsonRpc>, Peer, Stats) {
     let (link, peer) = fake::link();
-    let (shared, stats) = (Shared::new(link, shared::Config::default()), Stats::default());
+    let (shared, stats) =
+        (Shared::new(Relink::once(link), shared::Config::default()), Stats::default());
     let framed = Framed::new(shared, JsonRpc::default(), framed::Config::default());
     (Correlation::with_stats(framed, config, stats.clone()), peer, stats)
 }
@@ -113,7 +115,7 @@ fn at_the_cap_requests_are_refused_and_all_else_passes() {
 #[test]
 fn who_takes_no_answers_is_served_no_further() {
     let (link, peer) = fake::link();
-    let shared = Shared::new(link, shared::Config::default().queue_bytes(1));
+    let shared = Shared::new(Relink::once(link), shared::Config::default().queue_bytes(1));
     let framed =
         Framed::<RoleServer, _, _>::new(shared, JsonRpc::default(), framed::Config::default());
     let mut stack = spawn(Correlation::new(framed, Config::default()));
@@ -233,7 +235,7 @@ fn a_request_that_was_cancelled_is_no_longer_in_flight() {
 async fn what_arrived_before_the_end_is_told_even_while_requests_wait() {
     for refused in [false, true] {
         let (link, peer) = fake::link();
-        let shared = Shared::new(link, shared::Config::default().queue_bytes(1));
+        let shared = Shared::new(Relink::once(link), shared::Config::default().queue_bytes(1));
         let framed =
             Framed::<RoleServer, _, _>::new(shared, JsonRpc::default(), framed::Config::default());
         let mut stack = spawn(Correlation::new(framed, Config::default()));
@@ -258,7 +260,7 @@ async fn what_arrived_before_the_end_is_told_even_while_requests_wait() {
 #[test]
 fn a_refusal_that_cannot_be_sent_harms_nobody() {
     let (link, peer) = fake::link();
-    let shared = Shared::new(link, shared::Config::default());
+    let shared = Shared::new(Relink::once(link), shared::Config::default());
     let config = framed::Config::default().max_message_size(300);
     let framed = Framed::<RoleServer, _, _>::new(shared, JsonRpc::default(), config);
     let mut stack = spawn(Correlation::new(framed, Config::default()));
@@ -275,7 +277,7 @@ fn a_refusal_that_cannot_be_sent_harms_nobody() {
 /// A server whose queue is full until the peer unblocks it, with requests that wait.
 fn holding(config: Config, ids: &[i64]) -> (Spawn<Correlation<RoleServer, JsonRpc>>, Peer, Stats) {
     let (link, peer) = fake::link();
-    let shared = Shared::new(link, shared::Config::default().queue_bytes(1));
+    let shared = Shared::new(Relink::once(link), shared::Config::default().queue_bytes(1));
     let framed = Framed::new(shared, JsonRpc::default(), framed::Config::default());
     let stats = Stats::default();
     let mut stack = spawn(Correlation::with_stats(framed, config, stats.clone()));

@@ -19,25 +19,22 @@ use tracing::Span;
 
 use super::fan_out::FanOut;
 use crate::{
-    duplex::BoxLink,
+    duplex::Duplex,
     error::{CloseCode, CloseReason, Error, LinkError},
     event::State,
+    link::{Down, Link, Numbered},
     message::Message,
 };
 
-/// How many messages are read at most while looking for the cause of a failed write.
+/// How many messages are read at most while nothing can be written.
 const INBOX: usize = 256;
-
-/// How long the cause of a failed write is looked for: the Close that explains it may have arrived
-/// without having been reported yet.
-const EXPLANATION: Duration = Duration::from_millis(100);
 
 /// How long the reader leaves a message to those who wait for it. Not shorter than the kernel's own
 /// tick: a timer that is the next to fire costs as much to set as half a call.
 const PATIENCE: Duration = Duration::from_millis(100);
 
-/// A timer for something that was noted when it was set.
-type Timer<T> = Option<(T, Pin<Box<Sleep>>)>;
+/// Links, one after the other, whose type no longer matters.
+pub(super) type BoxLine = Pin<Box<dyn Duplex<Numbered, Link<Message>> + Send>>;
 
 /// The lock, and what is told outside of it.
 #[derive(Debug)]
@@ -51,11 +48,11 @@ pub(super) struct Line {
 }
 
 pub(super) struct Desk {
-    pub(super) link: Option<BoxLink>,
-    queue: VecDeque<Message>,
+    pub(super) link: Option<BoxLine>,
+    queue: VecDeque<Numbered>,
     pub(super) queued_bytes: usize,
-    /// Read while looking for the cause of a failed write, and not yet taken.
-    pub(super) inbox: VecDeque<Message>,
+    /// Read while nothing could be written, and not yet taken.
+    pub(super) inbox: VecDeque<Link<Message>>,
     /// How many messages were ever queued, handed to the link, and flushed.
     pub(super) queued: u64,
     pub(super) handed: u64,
@@ -64,13 +61,13 @@ pub(super) struct Desk {
     pub(super) flushes: u64,
     pub(super) waiting: usize,
     /// The last message when the reader began to wait for somebody to write it.
-    patience: Timer<u64>,
+    patience: Option<(u64, Pin<Box<Sleep>>)>,
     /// The link had nothing to read, or no room to write, when it was last asked; it wakes someone
     /// when that changes.
     dry: bool,
     blocked: bool,
-    /// A write has failed, for this reason or for one that the peer has already sent.
-    broken: Timer<Error>,
+    /// A write has failed, or the link is down. What becomes of it is read from the link.
+    stuck: bool,
     /// The reason to be given when this side closes.
     pub(super) parting: Option<CloseReason>,
     /// The reason in a Close of ours: whatever follows it, this is why the link ended.
@@ -81,7 +78,7 @@ pub(super) struct Desk {
 
 impl Line {
     pub(super) fn new(
-        link: BoxLink,
+        link: BoxLine,
         queue_bytes: usize,
         state: watch::Sender<State>,
         span: Span,
@@ -100,7 +97,7 @@ impl Line {
             patience: None,
             dry: false,
             blocked: false,
-            broken: None,
+            stuck: false,
             parting: None,
             farewell: None,
             end: None,
@@ -113,12 +110,12 @@ impl Line {
         self.desk.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
-    /// Reads one message and, where nobody else does, writes what is queued.
+    /// Reads one item and, where nobody else does, writes what is queued.
     pub(super) fn poll_serve(
         &self,
         desk: &mut Desk,
         cx: &mut Context<'_>,
-    ) -> Poll<Result<Message, Error>> {
+    ) -> Poll<Result<Link<Message>, Error>> {
         if self.fan_out.take_news() {
             desk.dry = false;
             desk.blocked = false;
@@ -129,95 +126,77 @@ impl Line {
         {
             return Poll::Ready(item);
         }
-        if desk.broken.is_some() || desk.is_left_alone(cx) {
+        if desk.is_left_alone(cx) {
             // If the write fails, the reader is the one to tell.
-            if let Poll::Ready(Err(error)) = self.poll_write(desk) {
-                return Poll::Ready(desk.inbox.pop_front().ok_or(error));
+            let written = self.poll_write(desk);
+            if let Some(item) = desk.inbox.pop_front() {
+                return Poll::Ready(Ok(item));
+            }
+            if let Poll::Ready(Err(error)) = written {
+                return Poll::Ready(Err(error));
             }
         }
         Poll::Pending
     }
 
-    fn poll_read(&self, desk: &mut Desk) -> Poll<Result<Message, Error>> {
+    fn poll_read(&self, desk: &mut Desk) -> Poll<Result<Link<Message>, Error>> {
         let mut cx = Context::from_waker(&self.waker);
-        let Some(link) = desk.link.as_mut().filter(|_| desk.broken.is_none()) else {
-            return Poll::Pending;
-        };
+        let Some(link) = desk.link.as_mut() else { return Poll::Pending };
         let polled = link.poll_next_unpin(&mut cx);
         desk.dry = polled.is_pending();
-        let error = match ready!(polled) {
-            Some(Ok(Message::Close(reason))) => LinkError::closed_by_peer(reason).into(),
-            Some(Ok(message)) => return Poll::Ready(Ok(message)),
-            Some(Err(error)) => error,
-            None => LinkError::Closed(CloseCode::Abnormal.into()).into(),
-        };
-        Poll::Ready(Err(self.end(desk, error)))
+        Poll::Ready(match ready!(polled) {
+            Some(Ok(Link::Down(down))) => Ok(Link::Down(self.down(desk, down))),
+            Some(Ok(Link::Up(up))) => {
+                self.up(desk);
+                Ok(Link::Up(up))
+            }
+            Some(item) => item.map_err(|error| self.end(desk, error)),
+            None => Err(self.end(desk, LinkError::Closed(CloseCode::Abnormal.into()).into())),
+        })
+    }
+
+    /// What was handed over shares the fate of the link, and nobody need wait for it.
+    fn down(&self, desk: &mut Desk, down: Down) -> Down {
+        desk.stuck = true;
+        desk.flushed = desk.handed;
+        self.fan_out.wake_flushed(desk.handed);
+        Down { handed: desk.handed, ..down }
+    }
+
+    fn up(&self, desk: &mut Desk) {
+        desk.stuck = false;
+        desk.blocked = false;
+        self.state.send_replace(State::Connected);
+        self.fan_out.wake_writer();
     }
 
     /// Writes all that is queued, then flushes once, until nothing is left.
     pub(super) fn poll_write(&self, desk: &mut Desk) -> Poll<Result<(), Error>> {
         let mut cx = Context::from_waker(&self.waker);
-        if let Some(end) = &desk.end {
-            return Poll::Ready(Err(end.clone()));
-        }
-        if desk.broken.is_some() {
-            return self.poll_explain(desk).map(Err);
-        }
-        let polled = loop {
-            let Some(link) = &mut desk.link else { break Poll::Ready(Ok(())) };
-            if desk.queue.is_empty() {
-                break link.poll_flush_unpin(&mut cx);
+        loop {
+            if let Some(end) = &desk.end {
+                return Poll::Ready(Err(end.clone()));
             }
-            match link.poll_ready_unpin(&mut cx) {
-                Poll::Ready(Ok(())) => {}
-                other => break other,
-            }
-            if let Some(message) = desk.queue.pop_front() {
-                desk.queued_bytes -= message.len();
-                desk.handed += 1;
-                if let Err(error) = link.start_send_unpin(message) {
-                    break Poll::Ready(Err(error));
+            while desk.stuck {
+                // Whoever waits for a write may be the only one to poll.
+                if desk.inbox.len() >= INBOX {
+                    return Poll::Pending;
                 }
+                let item = ready!(self.poll_read(desk))?;
+                desk.inbox.push_back(item);
+                self.fan_out.wake_reader();
             }
-        };
-        desk.blocked = polled.is_pending();
-        match ready!(polled) {
-            Ok(()) => {
-                if mem::replace(&mut desk.flushed, desk.handed) != desk.handed {
-                    self.fan_out.wake_flushed(desk.handed);
-                }
-                Poll::Ready(Ok(()))
+            let polled = desk.poll_hand_over(&mut cx);
+            desk.blocked = polled.is_pending();
+            if ready!(polled).is_err() {
+                desk.stuck = true;
+                continue;
             }
-            Err(error) => {
-                desk.broken = Some((error, Box::pin(sleep(EXPLANATION))));
-                self.poll_explain(desk).map(Err)
+            if mem::replace(&mut desk.flushed, desk.handed) != desk.handed {
+                self.fan_out.wake_flushed(desk.handed);
             }
+            return Poll::Ready(Ok(()));
         }
-    }
-
-    /// Ends the link after a failed write. The peer may have said why before it stopped reading, so
-    /// what has already arrived is read first: the cause is worth more than "broken pipe".
-    fn poll_explain(&self, desk: &mut Desk) -> Poll<Error> {
-        let mut cx = Context::from_waker(&self.waker);
-        let Some((error, timer)) = &mut desk.broken else { return Poll::Pending };
-        let mut cause = error.clone();
-        while desk.inbox.len() < INBOX
-            && let Some(link) = &mut desk.link
-        {
-            match link.poll_next_unpin(&mut cx) {
-                Poll::Ready(Some(Ok(Message::Close(reason)))) => {
-                    cause = LinkError::closed_by_peer(reason).into();
-                    break;
-                }
-                Poll::Ready(Some(Ok(message))) => desk.inbox.push_back(message),
-                Poll::Ready(_) => break,
-                Poll::Pending => {
-                    ready!(timer.as_mut().poll(&mut cx));
-                    break;
-                }
-            }
-        }
-        Poll::Ready(self.end(desk, cause))
     }
 
     /// Stores the first error that ends the link, tells everyone, and returns it.
@@ -234,7 +213,7 @@ impl Line {
         desk.end = Some(error.clone());
         desk.queue = VecDeque::new();
         desk.queued_bytes = 0;
-        desk.broken = None;
+        desk.stuck = false;
         desk.patience = None;
         self.state.send_replace(State::Closed(reason));
         self.fan_out.wake_all();
@@ -266,8 +245,21 @@ impl Desk {
         }
         self.queued += 1;
         self.queued_bytes += message.len();
-        self.queue.push_back(message);
+        self.queue.push_back(Numbered::new(self.queued, message));
         Ok(self.queued)
+    }
+
+    fn poll_hand_over(&mut self, cx: &mut Context<'_>) -> Poll<Result<(), Error>> {
+        let Some(link) = &mut self.link else { return Poll::Ready(Ok(())) };
+        while !self.queue.is_empty() {
+            ready!(link.poll_ready_unpin(cx))?;
+            if let Some(next) = self.queue.pop_front() {
+                self.queued_bytes -= next.message.len();
+                self.handed = next.ticket;
+                link.start_send_unpin(next)?;
+            }
+        }
+        link.poll_flush_unpin(cx)
     }
 
     /// The reason in a Close of ours, behind which nothing is written.

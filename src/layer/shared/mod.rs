@@ -24,9 +24,10 @@ use tracing::Span;
 
 use self::desk::{Desk, Line};
 use crate::{
-    duplex::{BoxLink, Duplex},
+    duplex::Duplex,
     error::{CloseCode, CloseReason, Error, LinkError},
     event::State,
+    link::{Link, Numbered},
     message::Message,
 };
 
@@ -77,29 +78,23 @@ pub enum NotTaken {
 }
 
 impl Shared {
-    /// Takes over `link`.
-    pub fn new<L>(link: L, config: Config) -> Self
+    /// Takes over `line`: links one after the other, such as a [`Relink`](super::Relink).
+    pub fn new<L>(line: L, config: Config) -> Self
     where
-        L: Duplex<Message, Message> + Send + 'static,
+        L: Duplex<Numbered, Link<Message>> + Send + 'static,
     {
-        Self::with_state(
-            Box::pin(link),
-            config,
-            watch::Sender::new(State::Connecting),
-            Span::none(),
-        )
+        Self::with_state(line, config, watch::Sender::new(State::Connecting), Span::none())
     }
 
     /// The same, with the channel on which the state is told, which is [`State::Connected`] from now
     /// on, and the span in which the end is traced.
-    pub fn with_state(
-        link: BoxLink,
-        config: Config,
-        state: watch::Sender<State>,
-        span: Span,
-    ) -> Self {
+    pub fn with_state<L>(line: L, config: Config, state: watch::Sender<State>, span: Span) -> Self
+    where
+        L: Duplex<Numbered, Link<Message>> + Send + 'static,
+    {
         state.send_replace(State::Connected);
-        Self { line: Arc::new(Line::new(link, config.queue_bytes, state, span)), ticket: 0 }
+        let line = Line::new(Box::pin(line), config.queue_bytes, state, span);
+        Self { line: Arc::new(line), ticket: 0 }
     }
 
     /// The state of the connection, now and as it changes.
@@ -224,13 +219,13 @@ impl Drop for Flushed {
 }
 
 impl Stream for Shared {
-    type Item = Result<Message, Error>;
+    type Item = Result<Link<Message>, Error>;
 
     fn poll_next(self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<Option<Self::Item>> {
         let line = &*self.line;
         let mut desk = line.lock();
-        if let Some(message) = desk.inbox.pop_front() {
-            return Poll::Ready(Some(Ok(message)));
+        if let Some(item) = desk.inbox.pop_front() {
+            return Poll::Ready(Some(Ok(item)));
         }
         if let Some(end) = &desk.end {
             return Poll::Ready(Some(Err(end.clone())));

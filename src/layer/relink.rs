@@ -1,0 +1,239 @@
+//! [`Relink`]: one connection after the other, where there is a [`LinkSource`] for them.
+//!
+//! ```text
+//!               a message of the link fails, or its end is read
+//!      ┌──────┐ ───────────────────────────────────────────────► ┌─────────┐
+//!      │ Live │                                                   │ Waiting │
+//!      └──────┘ ◄─────────────────────────────────────────────── └─────────┘
+//!          │           the source has the next link: `Up`             │
+//!          └────────────►  Dead: the source has no more  ◄────────────┘
+//! ```
+//!
+//! Which end dialled does not show here: a source dials, or it waits for the peer to come back.
+//!
+//! A write that fails is not the end of anything by itself: the *stream* tells what becomes of it,
+//! [`Link::Down`] or the final error. The peer may have said why before it stopped reading, so what has
+//! already arrived is read first: its Close is worth more than "broken pipe".
+
+use std::{
+    pin::Pin,
+    task::{Context, Poll, ready},
+    time::Duration,
+};
+
+use futures::{Sink, Stream};
+use pin_project_lite::pin_project;
+use tokio::time::{Sleep, sleep};
+
+use crate::{
+    duplex::Duplex,
+    error::{CloseCode, CloseReason, Error, LinkError},
+    link::{Down, Link, Numbered, Up},
+    message::Message,
+};
+
+/// How long the cause of a failed write is looked for: the Close that explains it may have arrived
+/// without having been reported yet.
+const EXPLANATION: Duration = Duration::from_millis(100);
+
+/// Where the next link comes from.
+pub trait LinkSource {
+    /// What it gives.
+    type Link: Duplex<Message, Message>;
+
+    /// Whether another link may follow the one that was lost for this `cause`. Then
+    /// [`poll_link`](Self::poll_link) has it sooner or later, or the error that it has none.
+    fn lost(self: Pin<&mut Self>, cause: &Error) -> bool;
+
+    /// The next link. While there is one, this is a newer one that takes its place.
+    ///
+    /// # Errors
+    /// Why there are no more.
+    fn poll_link(
+        self: Pin<&mut Self>,
+        cx: &mut Context<'_>,
+    ) -> Poll<Result<(Self::Link, Up), Error>>;
+}
+
+/// The source behind a connection that is the only one.
+#[derive(Debug)]
+pub struct Once<L>(std::marker::PhantomData<fn() -> L>);
+
+impl<L: Duplex<Message, Message>> LinkSource for Once<L> {
+    type Link = L;
+
+    fn lost(self: Pin<&mut Self>, _: &Error) -> bool {
+        false
+    }
+
+    fn poll_link(self: Pin<&mut Self>, _: &mut Context<'_>) -> Poll<Result<(L, Up), Error>> {
+        Poll::Pending
+    }
+}
+
+pin_project! {
+    /// The present link, and the source of the next.
+    #[derive(Debug)]
+    #[must_use = "a layer does nothing unless polled"]
+    pub struct Relink<S>
+    where
+        S: LinkSource,
+    {
+        #[pin]
+        source: S,
+        #[pin]
+        link: Option<S::Link>,
+        // A write has failed, for this reason or for one that the peer has already sent.
+        broken: Option<(Error, Pin<Box<Sleep>>)>,
+        // A newer link took over, and that has yet to be told.
+        taken: Option<Up>,
+        // A Close of ours is under way: there is no next link.
+        closing: bool,
+        // Why there are no more.
+        end: Option<Error>,
+    }
+}
+
+impl<L: Duplex<Message, Message>> Relink<Once<L>> {
+    /// Over one link, whose end is the end.
+    pub fn once(link: L) -> Self {
+        Self::new(link, Once(std::marker::PhantomData))
+    }
+}
+
+impl<S: LinkSource> Relink<S> {
+    /// Over `link` first, then over those of `source`.
+    pub fn new(link: S::Link, source: S) -> Self {
+        Self { source, link: Some(link), broken: None, taken: None, closing: false, end: None }
+    }
+
+    /// The link is lost: what is to be told.
+    fn lose(self: Pin<&mut Self>, cause: Error) -> Result<Link<Message>, Error> {
+        let mut this = self.project();
+        *this.broken = None;
+        if *this.closing || !this.source.as_mut().lost(&cause) {
+            // The link stays, for its closing handshake.
+            *this.end = Some(cause.clone());
+            return Err(cause);
+        }
+        this.link.set(None);
+        Ok(Link::Down(Down::new(cause)))
+    }
+
+    /// A newer link takes the place of the present one.
+    fn replace(self: Pin<&mut Self>, cx: &mut Context<'_>, next: S::Link, up: Up) -> Link<Message> {
+        let mut this = self.project();
+        let Some(mut link) = this.link.as_mut().as_pin_mut() else {
+            this.link.set(Some(next));
+            return Link::Up(up);
+        };
+        let reason = CloseReason::new(CloseCode::TakenOver, "a newer connection took over");
+        if matches!(link.as_mut().poll_ready(cx), Poll::Ready(Ok(())))
+            && link.as_mut().start_send(Message::Close(Some(reason.clone()))).is_ok()
+        {
+            let _ = link.poll_flush(cx);
+        }
+        *this.broken = None;
+        *this.taken = Some(up);
+        this.link.set(Some(next));
+        Link::Down(Down::new(LinkError::Closed(reason).into()))
+    }
+
+    /// What a use of the link's sink came to.
+    fn noted<T>(self: Pin<&mut Self>, outcome: Result<T, Error>) -> Result<T, Error> {
+        let this = self.project();
+        if let Err(error) = &outcome
+            && this.broken.is_none()
+        {
+            *this.broken = Some((error.clone(), Box::pin(sleep(EXPLANATION))));
+        }
+        outcome
+    }
+
+    /// The link, where it takes messages.
+    fn writable(self: Pin<&mut Self>) -> Result<Pin<&mut S::Link>, Error> {
+        let this = self.project();
+        if let Some(end) = this.end {
+            return Err(end.clone());
+        }
+        if let Some((error, _)) = this.broken {
+            return Err(error.clone());
+        }
+        let down = || LinkError::Closed(CloseCode::Abnormal.into()).into();
+        this.link.as_pin_mut().ok_or_else(down)
+    }
+}
+
+impl<S: LinkSource> Stream for Relink<S> {
+    type Item = Result<Link<Message>, Error>;
+
+    fn poll_next(mut self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<Option<Self::Item>> {
+        let mut this = self.as_mut().project();
+        if let Some(end) = this.end {
+            return Poll::Ready(Some(Err(end.clone())));
+        }
+        if let Some(up) = this.taken.take() {
+            return Poll::Ready(Some(Ok(Link::Up(up))));
+        }
+        if !*this.closing
+            && let Poll::Ready(next) = this.source.as_mut().poll_link(cx)
+        {
+            return Poll::Ready(Some(match next {
+                Ok((link, up)) => Ok(self.replace(cx, link, up)),
+                Err(error) => {
+                    *this.end = Some(error.clone());
+                    Err(error)
+                }
+            }));
+        }
+        let Some(link) = this.link.as_mut().as_pin_mut() else { return Poll::Pending };
+        let cause = match (link.poll_next(cx), this.broken) {
+            (Poll::Ready(Some(Ok(Message::Close(reason)))), _) => {
+                LinkError::closed_by_peer(reason).into()
+            }
+            (Poll::Ready(Some(Ok(message))), _) => {
+                return Poll::Ready(Some(Ok(Link::Item(message))));
+            }
+            (Poll::Ready(_), Some((error, _))) => error.clone(),
+            (Poll::Ready(Some(Err(error))), None) => error,
+            (Poll::Ready(None), None) => LinkError::Closed(CloseCode::Abnormal.into()).into(),
+            (Poll::Pending, Some((error, timer))) => {
+                ready!(timer.as_mut().poll(cx));
+                error.clone()
+            }
+            (Poll::Pending, None) => return Poll::Pending,
+        };
+        Poll::Ready(Some(self.lose(cause)))
+    }
+}
+
+impl<S: LinkSource> Sink<Numbered> for Relink<S> {
+    type Error = Error;
+
+    fn poll_ready(mut self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<Result<(), Error>> {
+        let ready = ready!(self.as_mut().writable()?.poll_ready(cx));
+        Poll::Ready(self.noted(ready))
+    }
+
+    fn start_send(mut self: Pin<&mut Self>, item: Numbered) -> Result<(), Error> {
+        if matches!(item.message, Message::Close(_)) {
+            *self.as_mut().project().closing = true;
+        }
+        let sent = self.as_mut().writable()?.start_send(item.message);
+        self.noted(sent)
+    }
+
+    fn poll_flush(mut self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<Result<(), Error>> {
+        let flushed = ready!(self.as_mut().writable()?.poll_flush(cx));
+        Poll::Ready(self.noted(flushed))
+    }
+
+    fn poll_close(self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<Result<(), Error>> {
+        let this = self.project();
+        *this.closing = true;
+        match this.link.as_pin_mut() {
+            Some(link) => link.poll_close(cx),
+            None => Poll::Ready(Ok(())),
+        }
+    }
+}

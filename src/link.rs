@@ -1,0 +1,78 @@
+//! What the layers above a single connection hand each other: [`Numbered`] messages down, and a
+//! [`Link`] up, in which the end of one connection and the beginning of the next have their place
+//! among the messages.
+
+use crate::{error::Error, message::Message};
+
+/// An outbound message, and its number in the order of all that were ever queued.
+#[derive(Debug, Clone, PartialEq, Eq)]
+#[non_exhaustive]
+pub struct Numbered {
+    /// The first is 1.
+    pub ticket: u64,
+    /// The message.
+    pub message: Message,
+}
+
+impl Numbered {
+    /// The message with this number.
+    #[must_use]
+    pub fn new(ticket: u64, message: Message) -> Self {
+        Self { ticket, message }
+    }
+}
+
+/// What comes in over one connection after the other.
+#[derive(Debug, Clone)]
+#[non_exhaustive]
+pub enum Link<T> {
+    /// A message.
+    Item(T),
+    /// The connection is lost, and another may follow.
+    Down(Down),
+    /// There is another connection.
+    Up(Up),
+}
+
+impl<T> Link<T> {
+    /// The message, if it is one.
+    #[must_use]
+    pub fn item(self) -> Option<T> {
+        match self {
+            Self::Item(item) => Some(item),
+            Self::Down(_) | Self::Up(_) => None,
+        }
+    }
+}
+
+impl<T> From<T> for Link<T> {
+    fn from(item: T) -> Self {
+        Self::Item(item)
+    }
+}
+
+/// The end of a connection that need not be the last.
+#[derive(Debug, Clone)]
+#[non_exhaustive]
+pub struct Down {
+    /// Why it ended.
+    pub cause: Error,
+    /// The number of the last message that was handed to it. What has a higher one never left.
+    pub handed: u64,
+}
+
+impl Down {
+    /// An end for this `cause`.
+    #[must_use]
+    pub fn new(cause: Error) -> Self {
+        Self { cause, handed: 0 }
+    }
+}
+
+/// What a new connection is to those that were before.
+#[derive(Debug, Clone, PartialEq, Eq)]
+#[non_exhaustive]
+pub enum Up {
+    /// The peer knows nothing of what was before.
+    Restarted,
+}
