@@ -229,6 +229,9 @@ pub enum MessageError {
         /// The limit, in bytes.
         limit: usize,
     },
+    /// The queue is full, and there is no connection that would empty it.
+    #[error("the outbound queue is full, and there is no connection at present")]
+    QueueFull,
 }
 
 /// A WebSocket close code (RFC 6455, section 7.4; the IANA registry; and those of this crate).

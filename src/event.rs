@@ -1,6 +1,21 @@
 //! What an application sees of its connection.
 
-use crate::error::CloseReason;
+use std::{
+    fmt,
+    pin::Pin,
+    sync::{Arc, OnceLock},
+    task::{Context, Poll},
+    time::Duration,
+};
+
+use futures::{Stream, stream};
+use rmcp::model::InitializeResult;
+use tokio::sync::broadcast::{Receiver, Sender, error::RecvError};
+
+use crate::error::{CloseReason, Error};
+
+/// How many events a reader may be behind.
+const BACKLOG: usize = 256;
 
 /// The state of a connection, as found on the `watch` channel of a client or transport.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -10,6 +25,110 @@ pub enum State {
     Connecting,
     /// Messages flow.
     Connected,
+    /// The connection is lost, and the next is being made.
+    Reconnecting {
+        /// How many attempts there have been since then.
+        attempt: u32,
+        /// How long it is from now, the time of this state, until the next. Zero while one is under
+        /// way.
+        next: Duration,
+    },
     /// The connection has ended, for this reason, and does not come back.
     Closed(CloseReason),
+}
+
+/// Something that happened to a connection that reconnects.
+#[derive(Debug, Clone)]
+#[non_exhaustive]
+pub enum Event {
+    /// The connection is lost, for this reason, and the next will be made.
+    Lost(Error),
+    /// An attempt to make one has failed.
+    Failed {
+        /// The first is 1.
+        attempt: u32,
+        /// Why.
+        error: Error,
+        /// How long it is until the next.
+        next: Duration,
+    },
+    /// There is a new connection, to a peer that knows nothing of what was before.
+    Restarted {
+        /// What the peer answers to `initialize` now, where that is not what it answered before. The
+        /// service goes on with what it was told first.
+        changed: Option<Box<InitializeResult>>,
+    },
+    /// The connection has ended, for this reason, and does not come back.
+    Closed(CloseReason),
+    /// This reader was too slow itself, and so many events were not kept for it.
+    Missed(u64),
+}
+
+/// What is told a reader in place of so many events.
+pub(crate) trait Missed: Clone + Send + 'static {
+    fn missed(events: u64) -> Self;
+}
+
+impl Missed for Event {
+    fn missed(events: u64) -> Self {
+        Self::Missed(events)
+    }
+}
+
+/// Tells everyone who listens.
+#[derive(Debug)]
+pub(crate) struct Announcer<E>(Arc<OnceLock<Sender<E>>>);
+
+impl<E> Default for Announcer<E> {
+    fn default() -> Self {
+        Self(Arc::default())
+    }
+}
+
+impl<E> Clone for Announcer<E> {
+    fn clone(&self) -> Self {
+        Self(self.0.clone())
+    }
+}
+
+impl<E: Missed> Announcer<E> {
+    pub(crate) fn subscribe(&self) -> Events<E> {
+        let receiver = self.0.get_or_init(|| Sender::new(BACKLOG)).subscribe();
+        Events(Box::pin(stream::unfold(receiver, next)))
+    }
+
+    pub(crate) fn announce(&self, event: impl FnOnce() -> E) {
+        if let Some(sender) = self.0.get()
+            && sender.receiver_count() > 0
+        {
+            // It fails when the last reader has just gone.
+            let _ = sender.send(event());
+        }
+    }
+}
+
+async fn next<E: Missed>(mut receiver: Receiver<E>) -> Option<(E, Receiver<E>)> {
+    match receiver.recv().await {
+        Ok(event) => Some((event, receiver)),
+        Err(RecvError::Lagged(events)) => Some((E::missed(events), receiver)),
+        Err(RecvError::Closed) => None,
+    }
+}
+
+/// What happens, as a stream. It ends with what it happens to.
+#[must_use = "streams do nothing unless polled"]
+pub struct Events<E>(Pin<Box<dyn Stream<Item = E> + Send>>);
+
+impl<E> Stream for Events<E> {
+    type Item = E;
+
+    fn poll_next(mut self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<Option<E>> {
+        self.0.as_mut().poll_next(cx)
+    }
+}
+
+impl<E> fmt::Debug for Events<E> {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str("Events")
+    }
 }

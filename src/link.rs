@@ -12,13 +12,15 @@ pub struct Numbered {
     pub ticket: u64,
     /// The message.
     pub message: Message,
+    /// It means something to a peer that knows nothing of what was before.
+    pub survives: bool,
 }
 
 impl Numbered {
     /// The message with this number.
     #[must_use]
     pub fn new(ticket: u64, message: Message) -> Self {
-        Self { ticket, message }
+        Self { ticket, message, survives: false }
     }
 }
 

@@ -1,6 +1,6 @@
 use rmcp::{
     RoleClient, RoleServer,
-    model::{ClientNotification, RequestId, ServerNotification},
+    model::{ClientNotification, InitializeResult, RequestId, ServerNotification, ServerResult},
     service::ServiceRole,
 };
 use serde::de::MapAccess;
@@ -15,6 +15,18 @@ use super::{
 pub trait Role: ServiceRole + Peer {
     /// The method of a request that this role sends.
     fn method_of(request: &Self::Req) -> Method;
+
+    /// The method of a request of the peer.
+    fn method_of_peer(request: &Self::PeerReq) -> Method;
+
+    /// Whether this role says here that it is initialized.
+    fn is_initialized(notification: &Self::Not) -> bool;
+
+    /// Whether the peer says here that it is initialized.
+    fn is_initialized_by_peer(notification: &Self::PeerNot) -> bool;
+
+    /// What the peer answers to `initialize`, if this is its answer.
+    fn initialize_result(result: &Self::PeerResp) -> Option<&InitializeResult>;
 
     /// The id in a `notifications/cancelled` that this role sends.
     fn cancelled(notification: &Self::Not) -> Option<&RequestId>;
@@ -46,12 +58,47 @@ impl Role for RoleClient {
         request.into()
     }
 
+    fn method_of_peer(request: &Self::PeerReq) -> Method {
+        request.into()
+    }
+
+    fn is_initialized(notification: &Self::Not) -> bool {
+        matches!(notification, ClientNotification::InitializedNotification(_))
+    }
+
+    fn is_initialized_by_peer(_: &Self::PeerNot) -> bool {
+        false
+    }
+
+    fn initialize_result(result: &Self::PeerResp) -> Option<&InitializeResult> {
+        match result {
+            ServerResult::InitializeResult(result) => Some(result),
+            _ => None,
+        }
+    }
+
     cancelled!(ClientNotification, ServerNotification);
 }
 
 impl Role for RoleServer {
     fn method_of(request: &Self::Req) -> Method {
         request.into()
+    }
+
+    fn method_of_peer(request: &Self::PeerReq) -> Method {
+        request.into()
+    }
+
+    fn is_initialized(_: &Self::Not) -> bool {
+        false
+    }
+
+    fn is_initialized_by_peer(notification: &Self::PeerNot) -> bool {
+        matches!(notification, ClientNotification::InitializedNotification(_))
+    }
+
+    fn initialize_result(_: &Self::PeerResp) -> Option<&InitializeResult> {
+        None
     }
 
     cancelled!(ServerNotification, ClientNotification);

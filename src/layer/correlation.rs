@@ -9,14 +9,24 @@
 //! | … whose id is in flight already | refused with `-32600`; the first is undisturbed |
 //! | … while the cap is reached | refused with `-32000`; nothing is executed |
 //! | … while the outbound queue is full | kept until it has room |
-//! | the link ends | each request of ours ends with an error that says whether it may have run |
+//! | the last link ends | each request of ours ends with an error that says whether it may have run |
+//!
+//! Where another link follows to a peer that knows nothing of what was before:
+//!
+//! | what happens | what follows |
+//! |---|---|
+//! | a link is lost | requests of ours that were handed to it end with an error; the others wait |
+//! | the next begins | `initialize` and `notifications/initialized` are repeated, and then what waited is sent; open `subscriptions/listen` are repeated |
+//! | … and requests of the old peer are in flight | they are cancelled, and what their handlers still answer is dropped |
+
+mod calls;
+mod restart;
 
 use std::{
-    collections::{HashMap, HashSet, VecDeque},
+    collections::{HashSet, VecDeque},
     pin::Pin,
     task::{Context, Poll, ready},
     time::Duration,
-    vec,
 };
 
 use futures::{Sink, Stream};
@@ -27,16 +37,20 @@ use rmcp::{
     },
     service::{RxJsonRpcMessage, TxJsonRpcMessage},
 };
-use rustc_hash::FxBuildHasher;
 use serde_json::json;
 use tokio::time::{Instant, Sleep, sleep_until};
 
-use super::{Framed, Shared};
+use self::{
+    calls::{Call, Ending, Fate, Outbound},
+    restart::Restart,
+};
+use super::{Framed, Shared, relink::Renew};
 use crate::{
     decode::{Calls, Method, Role},
     error::Error,
+    event::{Announcer, Event},
     framing::Framing,
-    link::Link,
+    link::{Link, Up},
     stats::Stats,
     time::after,
 };
@@ -110,48 +124,15 @@ pub struct Correlation<R: Role, F> {
     /// would wait for ever.
     held: VecDeque<(RxJsonRpcMessage<R>, usize)>,
     held_bytes: usize,
+    /// What this side tells itself, before anything else that comes in.
+    told: VecDeque<RxJsonRpcMessage<R>>,
+    restart: Option<Box<Restart>>,
     ending: Option<Ending>,
     framed: Framed<R, Shared, F>,
 }
 
 /// Nothing in it is pinned.
 impl<R: Role, F> Unpin for Correlation<R, F> {}
-
-/// The link has ended: what is still to be told, and to whom.
-#[derive(Debug)]
-struct Ending {
-    calls: vec::IntoIter<(RequestId, Call)>,
-    handed: u64,
-    error: Option<Error>,
-}
-
-/// The ids are our own, so the hasher need not withstand an attacker.
-#[derive(Debug, Default)]
-struct Outbound(HashMap<RequestId, Call, FxBuildHasher>);
-
-#[derive(Debug, Clone, Copy)]
-struct Call {
-    method: Method,
-    /// Its place in the order of all that was sent.
-    ticket: u64,
-}
-
-impl Outbound {
-    /// Takes out the request that `id` answers. Some servers return a number as a string, which rmcp
-    /// allows too.
-    fn remove(&mut self, id: &RequestId) -> Option<Call> {
-        self.0.remove(id).or_else(|| match id {
-            RequestId::String(text) => self.0.remove(&RequestId::Number(text.parse().ok()?)),
-            RequestId::Number(_) => None,
-        })
-    }
-}
-
-impl Calls for Outbound {
-    fn method(&self, id: &RequestId) -> Option<Method> {
-        self.0.get(id).map(|call| call.method)
-    }
-}
 
 impl<R: Role, F: Framing<R>> Correlation<R, F> {
     /// Keeps track of what goes through `framed`.
@@ -170,6 +151,8 @@ impl<R: Role, F: Framing<R>> Correlation<R, F> {
             timer: None,
             held: VecDeque::new(),
             held_bytes: 0,
+            told: VecDeque::new(),
+            restart: None,
             ending: None,
             framed,
         }
@@ -181,10 +164,18 @@ impl<R: Role, F: Framing<R>> Correlation<R, F> {
         (self.outbound.0.len(), self.inbound.len())
     }
 
+    /// Outlives a peer that restarts, if the links below do: tells that to `news`, and asks for
+    /// another link where a peer does not answer.
+    pub(crate) fn outliving(mut self, news: Announcer<Event>, renew: Renew) -> Self {
+        self.restart = Some(Box::new(Restart::new(news, renew)));
+        self
+    }
+
     /// Whether `message` is for the service above.
-    fn admit(&mut self, message: &RxJsonRpcMessage<R>) -> bool {
+    fn admit(&mut self, message: &mut RxJsonRpcMessage<R>) -> bool {
         match message {
             JsonRpcMessage::Request(request) => {
+                self.prepare(request);
                 let room = self.inbound.len() < self.config.max_inbound;
                 if room && self.inbound.insert(request.id.clone()) {
                     return true;
@@ -199,9 +190,24 @@ impl<R: Role, F: Framing<R>> Correlation<R, F> {
                 self.refuse(request.id.clone(), error);
                 false
             }
-            JsonRpcMessage::Response(response) => self.settle(Some(&response.id)),
-            JsonRpcMessage::Error(error) => self.settle(error.id.as_ref()),
+            JsonRpcMessage::Response(response) => {
+                let result = Ok(R::initialize_result(&response.result));
+                self.settle(Some(&response.id)) && self.note_answer(&response.id, result)
+            }
+            JsonRpcMessage::Error(error) => {
+                let id = error.id.as_ref();
+                self.settle(id) && id.is_none_or(|id| self.note_answer(id, Err(&error.error)))
+            }
             JsonRpcMessage::Notification(notification) => {
+                if R::is_initialized_by_peer(&notification.notification) {
+                    self.peer_is_ready();
+                }
+                if let Some(id) = R::cancelled_by_peer(&notification.notification)
+                    && let Some(alias) = self.restart.as_ref().and_then(|restart| restart.alias(id))
+                {
+                    let reason = "cancelled by the peer".into();
+                    notification.notification = cancellation(alias, reason).into();
+                }
                 if let Some(id) = R::cancelled_by_peer(&notification.notification) {
                     self.drop_held(id);
                     // It cancels a request of its own or, in the era without `initialize`, a
@@ -217,7 +223,13 @@ impl<R: Role, F: Framing<R>> Correlation<R, F> {
         }
     }
 
+    /// Takes a call of ours back that has not been sent. `false` if it has.
+    fn withdraw(&self, call: Call) -> bool {
+        self.framed.get_ref().withdraw(call.ticket)
+    }
+
     fn refuse(&mut self, id: RequestId, error: ErrorData) {
+        let id = self.restart.as_ref().and_then(|restart| restart.real(&id)).unwrap_or(id);
         self.stats.refused();
         tracing::debug!(%id, %error.message, "request refused");
         Pin::new(&mut self.framed).reply(JsonRpcMessage::error(error, Some(id)));
@@ -294,11 +306,12 @@ impl<R: Role, F: Framing<R>> Correlation<R, F> {
             }
             ready!(timer.as_mut().poll(cx));
             let Some((_, id)) = self.deadlines.pop_front() else { continue };
-            self.outbound.remove(&id);
             let reason = format!("no response within {deadline:?}");
-            let param = CancelledNotificationParam::new(Some(id.clone()), Some(reason.clone()));
-            let cancelled = CancelledNotification::new(param);
-            Pin::new(&mut self.framed).reply(JsonRpcMessage::notification(cancelled.into()));
+            let sent = self.outbound.remove(&id).is_none_or(|call| !self.withdraw(call));
+            if sent {
+                let cancelled = cancellation(id.clone(), reason.clone());
+                Pin::new(&mut self.framed).reply(JsonRpcMessage::notification(cancelled.into()));
+            }
             let data = json!({ "reason": "timed_out" });
             return Poll::Ready(JsonRpcMessage::error(
                 ErrorData::new(TIMED_OUT, reason, Some(data)),
@@ -309,27 +322,9 @@ impl<R: Role, F: Framing<R>> Correlation<R, F> {
 
     fn end(&mut self, error: Option<Error>) -> &mut Ending {
         let handed = self.framed.get_ref().handed();
-        let mut calls: Vec<_> = self.outbound.0.drain().collect();
-        calls.sort_unstable_by_key(|(_, call)| call.ticket);
         self.forget_held();
-        self.ending.insert(Ending { calls: calls.into_iter(), handed, error })
-    }
-}
-
-impl Ending {
-    /// One call's error after the other, then the cause, then nothing.
-    fn next<R: Role>(&mut self) -> Option<Result<RxJsonRpcMessage<R>, Error>> {
-        let Some((id, call)) = self.calls.next() else {
-            return self.error.take().map(Err);
-        };
-        let (reason, message) = if call.ticket > self.handed {
-            ("not_sent", "the connection was lost before the request was sent")
-        } else {
-            ("outcome_unknown", "the connection was lost before the response arrived")
-        };
-        let cause = self.error.as_ref().map(ToString::to_string);
-        let data = json!({ "reason": reason, "cause": cause, "method": call.method.name() });
-        Some(Ok(JsonRpcMessage::error(ErrorData::new(UNAVAILABLE, message, Some(data)), Some(id))))
+        let calls = std::mem::take(&mut self.outbound);
+        self.ending.insert(Ending::new(calls, handed, error))
     }
 }
 
@@ -338,12 +333,18 @@ impl<R: Role, F: Framing<R>> Stream for Correlation<R, F> {
 
     fn poll_next(mut self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<Option<Self::Item>> {
         let this = &mut *self;
+        if let Some(told) = this.told.pop_front() {
+            return Poll::Ready(Some(Ok(told)));
+        }
         if let Some(ending) = &mut this.ending {
             return Poll::Ready(ending.next::<R>());
         }
         // Before anything is read: a peer that never stops talking would put it off for ever.
         if let Poll::Ready(overdue) = this.poll_overdue(cx) {
             return Poll::Ready(Some(Ok(overdue)));
+        }
+        if let Some(restart) = &mut this.restart {
+            restart.poll_patience(cx);
         }
         let end = loop {
             let mut framed = Pin::new(&mut this.framed);
@@ -359,23 +360,30 @@ impl<R: Role, F: Framing<R>> Stream for Correlation<R, F> {
                 }
             }
             match framed.as_mut().poll_decode(cx, &this.outbound) {
-                Poll::Ready(Some(Ok(Link::Down(_) | Link::Up(_)))) => {}
-                Poll::Ready(Some(Ok(Link::Item(message)))) => {
-                    if !this.admit(&message) {
-                        continue;
+                Poll::Ready(Some(Ok(Link::Down(down)))) => this.lose(down),
+                Poll::Ready(Some(Ok(Link::Up(Up::Restarted)))) => this.restart(),
+                Poll::Ready(Some(Ok(Link::Item(mut message)))) => {
+                    if this.admit(&mut message) {
+                        let is_request = matches!(message, JsonRpcMessage::Request(_));
+                        let waits = is_request
+                            && (!this.held.is_empty()
+                                || Pin::new(&mut this.framed).poll_ready(cx).is_pending());
+                        if !waits {
+                            return Poll::Ready(Some(Ok(message)));
+                        }
+                        this.hold(message);
                     }
-                    let is_request = matches!(message, JsonRpcMessage::Request(_));
-                    let waits = is_request
-                        && (!this.held.is_empty()
-                            || Pin::new(&mut this.framed).poll_ready(cx).is_pending());
-                    if !waits {
-                        return Poll::Ready(Some(Ok(message)));
-                    }
-                    this.hold(message);
                 }
                 Poll::Ready(Some(Err(error))) => break Some(error),
                 Poll::Ready(None) => break None,
                 Poll::Pending => return Poll::Pending,
+            }
+            if let Some(told) = this.told.pop_front() {
+                return Poll::Ready(Some(Ok(told)));
+            }
+            if let Some(error) = this.restart.as_mut().and_then(|restart| restart.over.take()) {
+                this.framed.get_ref().cut();
+                break Some(error);
             }
         };
         Poll::Ready(this.end(end).next::<R>())
@@ -389,29 +397,44 @@ impl<R: Role, F: Framing<R>> Sink<TxJsonRpcMessage<R>> for Correlation<R, F> {
         Pin::new(&mut self.framed).poll_ready(cx)
     }
 
-    fn start_send(mut self: Pin<&mut Self>, item: TxJsonRpcMessage<R>) -> Result<(), Error> {
+    fn start_send(mut self: Pin<&mut Self>, mut item: TxJsonRpcMessage<R>) -> Result<(), Error> {
         let this = &mut *self;
-        let call = match &item {
+        let call = match &mut item {
             JsonRpcMessage::Request(request) => {
                 Some((request.id.clone(), R::method_of(&request.request)))
             }
             JsonRpcMessage::Response(response) => {
-                this.inbound.remove(&response.id);
+                if !this.answers(&mut response.id) {
+                    return Ok(());
+                }
                 None
             }
             JsonRpcMessage::Error(error) => {
-                let _ = error.id.as_ref().map(|id| this.inbound.remove(id));
+                if let Some(id) = &mut error.id
+                    && !this.answers(id)
+                {
+                    return Ok(());
+                }
                 None
             }
             JsonRpcMessage::Notification(notification) => {
-                if let Some(id) = R::cancelled(&notification.notification)
-                    && this.outbound.remove(id).is_none()
-                {
-                    this.inbound.remove(id);
+                if let Some(id) = R::cancelled(&notification.notification) {
+                    match this.outbound.remove(id) {
+                        Some(call) if this.withdraw(call) => return Ok(()),
+                        Some(_) => {}
+                        None => drop(this.inbound.remove(id)),
+                    }
                 }
                 None
             }
         };
+        if let Some(restart) = &mut this.restart {
+            if this.framed.get_ref().is_stopped() {
+                return this.turn_away(call);
+            }
+            this.framed.get_mut().survives(call.is_some());
+            restart.remember(&item, &mut this.framed)?;
+        }
         Pin::new(&mut this.framed).start_send(item)?;
         if let Some((id, method)) = call {
             if let Some(deadline) = this.config.deadline {
@@ -434,6 +457,10 @@ impl<R: Role, F: Framing<R>> Sink<TxJsonRpcMessage<R>> for Correlation<R, F> {
     fn poll_close(mut self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<Result<(), Error>> {
         Pin::new(&mut self.framed).poll_close(cx)
     }
+}
+
+fn cancellation(id: RequestId, reason: String) -> CancelledNotification {
+    CancelledNotification::new(CancelledNotificationParam::new(Some(id), Some(reason)))
 }
 
 #[cfg(test)]

@@ -99,6 +99,16 @@ where
         &self.inner
     }
 
+    /// The layer below.
+    pub fn get_mut(&mut self) -> &mut S {
+        &mut self.inner
+    }
+
+    /// `message` as it goes over the wire, without sending it.
+    pub(super) fn encoded(&mut self, message: &TxJsonRpcMessage<R>) -> Result<Message, Error> {
+        Ok(self.framing.encode(message)?)
+    }
+
     /// The size of the message that was decoded last, in bytes.
     pub(super) fn last_size(&self) -> usize {
         self.last_size

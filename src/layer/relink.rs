@@ -17,11 +17,15 @@
 
 use std::{
     pin::Pin,
+    sync::{
+        Arc,
+        atomic::{AtomicBool, Ordering::SeqCst},
+    },
     task::{Context, Poll, ready},
     time::Duration,
 };
 
-use futures::{Sink, Stream};
+use futures::{Sink, Stream, task::AtomicWaker};
 use pin_project_lite::pin_project;
 use tokio::time::{Sleep, sleep};
 
@@ -53,6 +57,24 @@ pub trait LinkSource {
         self: Pin<&mut Self>,
         cx: &mut Context<'_>,
     ) -> Poll<Result<(Self::Link, Up), Error>>;
+}
+
+/// Asks a [`LinkSource`] for another link, whatever the state of the present one: a cheap handle.
+#[derive(Debug, Clone, Default)]
+pub struct Renew(Arc<(AtomicBool, AtomicWaker)>);
+
+impl Renew {
+    /// Asks for another link, now.
+    pub fn ask(&self) {
+        self.0.0.store(true, SeqCst);
+        self.0.1.wake();
+    }
+
+    /// For the source: whether it was asked since this was last ready.
+    pub fn poll_asked(&self, cx: &mut Context<'_>) -> Poll<()> {
+        self.0.1.register(cx.waker());
+        if self.0.0.swap(false, SeqCst) { Poll::Ready(()) } else { Poll::Pending }
+    }
 }
 
 /// The source behind a connection that is the only one.

@@ -22,7 +22,7 @@ use crate::{
     duplex::Duplex,
     error::{CloseCode, CloseReason, Error, LinkError},
     event::State,
-    link::{Down, Link, Numbered},
+    link::{Down, Link, Numbered, Up},
     message::Message,
 };
 
@@ -51,6 +51,12 @@ pub(super) struct Desk {
     pub(super) link: Option<BoxLine>,
     queue: VecDeque<Numbered>,
     pub(super) queued_bytes: usize,
+    /// What goes out before anything in the queue, and whether that is flushed.
+    urgent: VecDeque<Message>,
+    urgent_flushed: bool,
+    /// After a restart, the queue waits until it is released.
+    pub(super) holds: bool,
+    held: bool,
     /// Read while nothing could be written, and not yet taken.
     pub(super) inbox: VecDeque<Link<Message>>,
     /// How many messages were ever queued, handed to the link, and flushed.
@@ -68,6 +74,8 @@ pub(super) struct Desk {
     blocked: bool,
     /// A write has failed, or the link is down. What becomes of it is read from the link.
     stuck: bool,
+    /// There is no link.
+    down: bool,
     /// The reason to be given when this side closes.
     pub(super) parting: Option<CloseReason>,
     /// The reason in a Close of ours: whatever follows it, this is why the link ended.
@@ -88,6 +96,10 @@ impl Line {
             link: Some(link),
             queue: VecDeque::new(),
             queued_bytes: 0,
+            urgent: VecDeque::new(),
+            urgent_flushed: true,
+            holds: false,
+            held: false,
             inbox: VecDeque::new(),
             queued: 0,
             handed: 0,
@@ -98,6 +110,7 @@ impl Line {
             dry: false,
             blocked: false,
             stuck: false,
+            down: false,
             parting: None,
             farewell: None,
             end: None,
@@ -147,7 +160,7 @@ impl Line {
         Poll::Ready(match ready!(polled) {
             Some(Ok(Link::Down(down))) => Ok(Link::Down(self.down(desk, down))),
             Some(Ok(Link::Up(up))) => {
-                self.up(desk);
+                self.up(desk, &up);
                 Ok(Link::Up(up))
             }
             Some(item) => item.map_err(|error| self.end(desk, error)),
@@ -158,14 +171,22 @@ impl Line {
     /// What was handed over shares the fate of the link, and nobody need wait for it.
     fn down(&self, desk: &mut Desk, down: Down) -> Down {
         desk.stuck = true;
+        desk.down = true;
         desk.flushed = desk.handed;
-        self.fan_out.wake_flushed(desk.handed);
+        // Nobody waits for a link that may be long in coming.
+        self.fan_out.wake_flushed(u64::MAX);
         Down { handed: desk.handed, ..down }
     }
 
-    fn up(&self, desk: &mut Desk) {
+    fn up(&self, desk: &mut Desk, up: &Up) {
         desk.stuck = false;
+        desk.down = false;
         desk.blocked = false;
+        if matches!(up, Up::Restarted) {
+            desk.held = desk.holds;
+            desk.urgent.clear();
+            desk.forget(|next| !next.survives);
+        }
         self.state.send_replace(State::Connected);
         self.fan_out.wake_writer();
     }
@@ -192,10 +213,12 @@ impl Line {
                 desk.stuck = true;
                 continue;
             }
+            desk.urgent_flushed = true;
             if mem::replace(&mut desk.flushed, desk.handed) != desk.handed {
                 self.fan_out.wake_flushed(desk.handed);
             }
-            return Poll::Ready(Ok(()));
+            // What is held waits for more than the link.
+            return if desk.queue.is_empty() { Poll::Ready(Ok(())) } else { Poll::Pending };
         }
     }
 
@@ -212,8 +235,11 @@ impl Line {
         tracing::debug!(parent: &self.span, %reason, "connection ended");
         desk.end = Some(error.clone());
         desk.queue = VecDeque::new();
+        desk.urgent = VecDeque::new();
         desk.queued_bytes = 0;
         desk.stuck = false;
+        desk.down = false;
+        desk.held = false;
         desk.patience = None;
         self.state.send_replace(State::Closed(reason));
         self.fan_out.wake_all();
@@ -224,10 +250,13 @@ impl Line {
     pub(super) fn poll_close(&self, desk: &mut Desk) -> Poll<Result<(), Error>> {
         if let Some(reason) = desk.parting.take() {
             // On a link that has ended there is nobody to tell.
-            let _ = desk.push(Message::Close(Some(reason)));
+            let _ = desk.push(Message::Close(Some(reason)), true);
         }
-        if desk.end.is_none() {
-            let _ = ready!(self.poll_write(desk));
+        if desk.end.is_none() && !desk.down {
+            let written = self.poll_write(desk);
+            if written.is_pending() && !desk.down && !(desk.held && desk.urgent_flushed) {
+                return Poll::Pending;
+            }
         }
         let Some(link) = &mut desk.link else { return Poll::Ready(Ok(())) };
         link.poll_close_unpin(&mut Context::from_waker(&self.waker))
@@ -236,24 +265,59 @@ impl Line {
 
 impl Desk {
     /// Queues `message` and returns its ticket.
-    pub(super) fn push(&mut self, message: Message) -> Result<u64, Error> {
+    pub(super) fn push(&mut self, message: Message, survives: bool) -> Result<u64, Error> {
         if let Some(end) = &self.end {
             return Err(end.clone());
         }
         if let Message::Close(reason) = &message {
             self.farewell = reason.clone();
         }
+        if self.held && !survives {
+            self.push_first(message);
+            return Ok(self.queued);
+        }
         self.queued += 1;
         self.queued_bytes += message.len();
-        self.queue.push_back(Numbered::new(self.queued, message));
+        self.queue.push_back(Numbered { survives, ..Numbered::new(self.queued, message) });
         Ok(self.queued)
+    }
+
+    /// Queues `message` before all others.
+    pub(super) fn push_first(&mut self, message: Message) {
+        self.urgent.push_back(message);
+        self.urgent_flushed = false;
+    }
+
+    /// Lets the queue go on after a restart.
+    pub(super) fn release(&mut self) {
+        self.held = false;
+    }
+
+    /// Whether what is queued may stay there for longer than a peer takes to read.
+    pub(super) fn is_detained(&self) -> bool {
+        self.down || self.held
+    }
+
+    /// Takes out of the queue what `unwanted` says, and whether there was any. Nobody need wait for it.
+    pub(super) fn forget(&mut self, unwanted: impl Fn(&Numbered) -> bool) -> bool {
+        let before = self.queue.len();
+        let gone = &mut self.queued_bytes;
+        self.queue.retain(|next| {
+            let stays = !unwanted(next);
+            *gone -= if stays { 0 } else { next.message.len() };
+            stays
+        });
+        self.handed = self.queue.front().map_or(self.queued, |next| next.ticket - 1);
+        before > self.queue.len()
     }
 
     fn poll_hand_over(&mut self, cx: &mut Context<'_>) -> Poll<Result<(), Error>> {
         let Some(link) = &mut self.link else { return Poll::Ready(Ok(())) };
-        while !self.queue.is_empty() {
+        while !self.urgent.is_empty() || !self.held && !self.queue.is_empty() {
             ready!(link.poll_ready_unpin(cx))?;
-            if let Some(next) = self.queue.pop_front() {
+            if let Some(message) = self.urgent.pop_front() {
+                link.start_send_unpin(Numbered::new(0, message))?;
+            } else if let Some(next) = self.queue.pop_front() {
                 self.queued_bytes -= next.message.len();
                 self.handed = next.ticket;
                 link.start_send_unpin(next)?;
@@ -271,10 +335,11 @@ impl Desk {
     /// writing is left to them, since by then more has gathered and goes out with the same flush.
     /// But a future may also be kept without being polled.
     fn is_left_alone(&mut self, cx: &mut Context<'_>) -> bool {
-        if self.flushed == self.queued || self.blocked {
+        let idle = self.held || self.flushed == self.queued;
+        if self.blocked || self.urgent_flushed && idle {
             return false;
         }
-        if self.waiting == 0 {
+        if self.waiting == 0 || !self.urgent_flushed {
             return true;
         }
         let last = self.queued;

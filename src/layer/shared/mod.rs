@@ -13,6 +13,7 @@ mod desk;
 mod fan_out;
 
 use std::{
+    mem,
     pin::Pin,
     sync::{Arc, Mutex, MutexGuard, atomic::AtomicBool},
     task::{Context, Poll, ready},
@@ -63,6 +64,7 @@ impl Config {
 pub struct Shared {
     line: Arc<Line>,
     ticket: u64,
+    survives: bool,
 }
 
 /// Why a message was not taken by [`Shared::offer`].
@@ -94,7 +96,7 @@ impl Shared {
     {
         state.send_replace(State::Connected);
         let line = Line::new(Box::pin(line), config.queue_bytes, state, span);
-        Self { line: Arc::new(line), ticket: 0 }
+        Self { line: Arc::new(line), ticket: 0, survives: false }
     }
 
     /// The state of the connection, now and as it changes.
@@ -122,10 +124,57 @@ impl Shared {
         if desk.end.is_none() && desk.queued_bytes >= self.line.queue_bytes {
             return Err(NotTaken::Full);
         }
-        desk.push(message).map_err(NotTaken::Ended)?;
+        desk.push(message, false).map_err(NotTaken::Ended)?;
         drop(desk);
         self.line.fan_out.wake_reader();
         Ok(())
+    }
+
+    /// Whether the next message that this handle queues means something to a peer that knows nothing
+    /// of what was before: [after a restart](crate::link::Up::Restarted) it is still sent, and nothing
+    /// else is.
+    pub fn survives(&mut self, survives: bool) {
+        self.survives = survives;
+    }
+
+    /// After a restart, holds what has survived until it is [released](Self::release), and lets pass
+    /// what is queued meanwhile and does not survive. Off until this is called.
+    pub fn hold_on_restart(&self) {
+        self.line.lock().holds = true;
+    }
+
+    /// Sends what was held.
+    pub fn release(&self) {
+        self.line.lock().release();
+        self.line.fan_out.wake_writer();
+        self.line.fan_out.wake_reader();
+    }
+
+    /// Queues `message` before all others, held or not.
+    pub fn send_first(&self, message: Message) {
+        let mut desk = self.line.lock();
+        if desk.end.is_none() {
+            desk.push_first(message);
+            drop(desk);
+            self.line.fan_out.wake_reader();
+        }
+    }
+
+    /// Takes the message with this ticket out of the queue. `false` if it is no longer there.
+    pub fn withdraw(&self, ticket: u64) -> bool {
+        self.line.lock().forget(|next| next.ticket == ticket)
+    }
+
+    /// Whether the queue is full, and there is no link, or it waits to be released.
+    #[must_use]
+    pub fn is_stopped(&self) -> bool {
+        let desk = self.line.lock();
+        desk.is_detained() && desk.queued_bytes >= self.line.queue_bytes
+    }
+
+    /// Wakes the reader, for whom there is something that did not come over the link.
+    pub(super) fn wake_reader(&self) {
+        self.line.fan_out.wake_reader();
     }
 
     /// The reason that `poll_close` gives to the peer, in place of 1000. The last call counts.
@@ -134,7 +183,8 @@ impl Shared {
     }
 
     /// Resolves when everything queued so far is written and flushed, or with the error that
-    /// ended the link before. Dropping it takes nothing back.
+    /// ended the link before. While there is no link, it does not wait for one. Dropping it takes
+    /// nothing back.
     pub fn flushed(&self) -> Flushed {
         let mut desk = self.line.lock();
         desk.flushes += 1;
@@ -185,7 +235,7 @@ impl Future for Flushed {
         if desk.flushed < this.place.0 {
             line.fan_out.sit_flush(this.place, cx.waker());
             let written = line.poll_write(&mut desk);
-            if desk.flushed < this.place.0 {
+            if desk.flushed < this.place.0 && !desk.is_detained() {
                 polled = written;
             }
         }
@@ -261,7 +311,8 @@ impl Sink<Message> for Shared {
     }
 
     fn start_send(mut self: Pin<&mut Self>, item: Message) -> Result<(), Error> {
-        let ticket = self.line.lock().push(item)?;
+        let survives = mem::take(&mut self.survives);
+        let ticket = self.line.lock().push(item, survives)?;
         self.ticket = ticket;
         Ok(())
     }

@@ -1,19 +1,7 @@
-use std::{
-    fmt,
-    net::SocketAddr,
-    pin::Pin,
-    sync::OnceLock,
-    task::{Context, Poll},
-};
-
-use futures::{Stream, stream};
-use tokio::sync::broadcast::{Receiver, Sender, error::RecvError};
+use std::{fmt, net::SocketAddr};
 
 use super::Connection;
-use crate::error::CloseReason;
-
-/// How many events a reader may be behind.
-const BACKLOG: usize = 256;
+use crate::{error::CloseReason, event};
 
 /// Something that happened to a server's connections.
 #[derive(Debug, Clone)]
@@ -98,48 +86,11 @@ impl fmt::Display for Cause {
     }
 }
 
-/// Tells everyone who listens.
-#[derive(Default)]
-pub(super) struct Announcer(OnceLock<Sender<Event>>);
-
-impl Announcer {
-    pub(super) fn subscribe(&self) -> Events {
-        let receiver = self.0.get_or_init(|| Sender::new(BACKLOG)).subscribe();
-        Events(Box::pin(stream::unfold(receiver, next)))
-    }
-
-    pub(super) fn announce(&self, event: impl FnOnce() -> Event) {
-        if let Some(sender) = self.0.get()
-            && sender.receiver_count() > 0
-        {
-            // It fails when the last reader has just gone.
-            let _ = sender.send(event());
-        }
-    }
-}
-
-async fn next(mut receiver: Receiver<Event>) -> Option<(Event, Receiver<Event>)> {
-    match receiver.recv().await {
-        Ok(event) => Some((event, receiver)),
-        Err(RecvError::Lagged(events)) => Some((Event::Missed(events), receiver)),
-        Err(RecvError::Closed) => None,
-    }
-}
-
 /// What happens to a server's connections, as a stream. It ends with the registry.
-#[must_use = "streams do nothing unless polled"]
-pub struct Events(Pin<Box<dyn Stream<Item = Event> + Send>>);
+pub type Events = event::Events<Event>;
 
-impl Stream for Events {
-    type Item = Event;
-
-    fn poll_next(mut self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<Option<Event>> {
-        self.0.as_mut().poll_next(cx)
-    }
-}
-
-impl fmt::Debug for Events {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.write_str("Events")
+impl event::Missed for Event {
+    fn missed(events: u64) -> Self {
+        Self::Missed(events)
     }
 }

@@ -31,16 +31,16 @@ use std::{
 
 use rmcp::{RoleServer, model::JsonRpcMessage, service::TxJsonRpcMessage};
 
+use self::health::Tally;
 pub use self::{
     connection::{Connection, Info},
     event::{Cause, Event, Events},
     health::Health,
 };
-use self::{event::Announcer, health::Tally};
 use crate::{
     decode::Role,
     error::{CloseCode, CloseReason, Error},
-    event::State,
+    event::{Announcer, State},
     layer::{Shared, shared::NotTaken},
     message::Message,
 };
@@ -61,7 +61,7 @@ struct Inner<R: Role> {
     next: AtomicU64,
     connections: Mutex<Connections<R>>,
     tally: Tally,
-    announcer: Announcer,
+    announcer: Announcer<Event>,
 }
 
 type Connections<R> = BTreeMap<u64, Place<R>>;

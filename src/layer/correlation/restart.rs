@@ -1,0 +1,297 @@
+//! What a [`Correlation`](super::Correlation) does when a connection is lost and the next one leads
+//! to a peer that knows nothing of it.
+
+use std::{
+    collections::{HashMap, HashSet},
+    mem,
+    pin::Pin,
+    task::{Context, Poll},
+    time::Duration,
+};
+
+use rmcp::{
+    ErrorData,
+    model::{InitializeResult, JsonRpcMessage, JsonRpcRequest, RequestId},
+    service::TxJsonRpcMessage,
+};
+use tokio::time::{Sleep, sleep};
+
+use super::{Call, Correlation, Fate, cancellation};
+use crate::{
+    decode::{Method, Role},
+    error::{CloseCode, CloseReason, Error, LinkError, MessageError},
+    event::{Announcer, Event},
+    framing::Framing,
+    layer::{Framed, Shared, relink::Renew},
+    link::Down,
+    message::Message,
+};
+
+/// How long the peer may take to answer a repeated `initialize`.
+const PATIENCE: Duration = Duration::from_secs(10);
+
+/// What has to be said again to such a peer, and what is left over from before.
+#[derive(Debug)]
+pub(super) struct Restart {
+    pub(super) news: Announcer<Event>,
+    renew: Renew,
+    /// The request with which this side opened its session.
+    pub(super) initialize: Option<(RequestId, Message)>,
+    pub(super) initialized: Option<Message>,
+    /// What the peer answered to that.
+    pub(super) agreed: Option<InitializeResult>,
+    /// Requests that stay open for as long as they are wanted.
+    pub(super) listens: HashMap<RequestId, Message>,
+    /// `initialize` has been repeated, and is not answered yet.
+    pub(super) repeated: Option<Pin<Box<Sleep>>>,
+    /// Ids of requests of the peer that no longer want an answer. Their handlers may still run, and
+    /// rmcp would take a new request with the same id for the old one.
+    stale: HashSet<RequestId>,
+    /// Ids that such new requests have above this layer, and their real ones.
+    aliases: HashMap<RequestId, RequestId>,
+    restarts: u64,
+    /// What was queued waits for the peer, an MCP client, to initialize its session.
+    waits: bool,
+    /// Why there is no way to go on.
+    pub(super) over: Option<Error>,
+}
+
+impl Restart {
+    pub(super) fn new(news: Announcer<Event>, renew: Renew) -> Self {
+        Self {
+            news,
+            renew,
+            initialize: None,
+            initialized: None,
+            agreed: None,
+            listens: HashMap::new(),
+            repeated: None,
+            stale: HashSet::new(),
+            aliases: HashMap::new(),
+            restarts: 0,
+            waits: false,
+            over: None,
+        }
+    }
+
+    /// Whether the loss of a connection is not the end of this request of ours: it is repeated on
+    /// the next.
+    pub(super) fn keeps(&self, id: &RequestId) -> bool {
+        self.initialize.as_ref().is_some_and(|(initialize, _)| initialize == id)
+            || self.listens.contains_key(id)
+    }
+
+    /// There is a new peer, and these are the requests that the old one had in flight.
+    pub(super) fn begin(&mut self, inbound: impl Iterator<Item = RequestId>) {
+        self.restarts += 1;
+        self.aliases.clear();
+        self.stale.extend(inbound);
+    }
+
+    /// Awaits the answer to a repeated `initialize`.
+    pub(super) fn await_answer(&mut self) {
+        self.repeated = Some(Box::pin(sleep(PATIENCE)));
+    }
+
+    /// Asks for another connection if the peer does not answer on this one.
+    pub(super) fn poll_patience(&mut self, cx: &mut Context<'_>) {
+        if let Some(timer) = &mut self.repeated
+            && let Poll::Ready(()) = timer.as_mut().poll(cx)
+        {
+            tracing::warn!("no answer to a repeated initialize");
+            self.repeated = None;
+            self.renew.ask();
+        }
+    }
+
+    /// The id for the layers above of a request of the peer.
+    pub(super) fn inward(&mut self, id: &RequestId) -> Option<RequestId> {
+        if !self.stale.contains(id) {
+            return None;
+        }
+        let alias = RequestId::String(format!("{id}\u{2032}{}", self.restarts).into());
+        self.aliases.insert(alias.clone(), id.clone());
+        Some(alias)
+    }
+
+    /// The alias under which a request of the peer is known above.
+    pub(super) fn alias(&self, id: &RequestId) -> Option<RequestId> {
+        self.aliases.iter().find(|(_, real)| *real == id).map(|(alias, _)| alias.clone())
+    }
+
+    /// The real id of the request of the peer that is known above by this alias.
+    pub(super) fn real(&self, alias: &RequestId) -> Option<RequestId> {
+        self.aliases.get(alias).cloned()
+    }
+
+    /// Keeps what has to be said again.
+    pub(super) fn remember<R: Role, F: Framing<R>>(
+        &mut self,
+        item: &TxJsonRpcMessage<R>,
+        framed: &mut Framed<R, Shared, F>,
+    ) -> Result<(), Error> {
+        match item {
+            JsonRpcMessage::Request(request) => match R::method_of(&request.request) {
+                Method::Initialize => {
+                    self.initialize = Some((request.id.clone(), framed.encoded(item)?));
+                }
+                Method::SubscriptionsListen => {
+                    self.listens.insert(request.id.clone(), framed.encoded(item)?);
+                }
+                _ => {}
+            },
+            JsonRpcMessage::Notification(notification)
+                if R::is_initialized(&notification.notification) =>
+            {
+                self.initialized = Some(framed.encoded(item)?);
+                framed.get_ref().hold_on_restart();
+            }
+            _ => {}
+        }
+        Ok(())
+    }
+}
+
+impl<R: Role, F: Framing<R>> Correlation<R, F> {
+    /// A connection is lost, and the next may lead anywhere: what was handed to it is lost too.
+    pub(super) fn lose(&mut self, down: Down) {
+        let cause = down.cause.to_string();
+        let restart = self.restart.as_deref();
+        let lost = self.outbound.take(|id, call| {
+            call.fate(down.handed) == Fate::OutcomeUnknown
+                && !restart.is_some_and(|restart| restart.keeps(id))
+        });
+        let tell = |(id, call): (_, Call)| call.lost::<R>(id, Fate::OutcomeUnknown, Some(&cause));
+        self.told.extend(lost.into_iter().map(tell));
+        if let Some(restart) = &mut self.restart
+            && restart.repeated.take().is_some()
+            && let Some((id, _)) = &restart.initialize
+        {
+            // It was this side's own.
+            self.outbound.remove(id);
+        }
+    }
+
+    /// There is a new connection, to a peer that knows nothing of what was before.
+    pub(super) fn restart(&mut self) {
+        for (message, _) in mem::take(&mut self.held) {
+            if let JsonRpcMessage::Request(request) = message {
+                self.inbound.remove(&request.id);
+            }
+        }
+        self.forget_held();
+        let inbound: Vec<_> = self.inbound.drain().collect();
+        let reason = "the connection on which it came is lost";
+        let cancelled = inbound.iter().map(|id| cancellation(id.clone(), reason.into()));
+        self.told.extend(cancelled.map(|cancelled| JsonRpcMessage::notification(cancelled.into())));
+        let Some(restart) = &mut self.restart else { return };
+        restart.begin(inbound.into_iter());
+        let shared = self.framed.get_ref();
+        let Some((id, initialize)) = restart.initialize.clone() else {
+            restart.waits = !R::IS_CLIENT;
+            restart.listens.values().for_each(|listen| shared.send_first(listen.clone()));
+            restart.news.announce(|| Event::Restarted { changed: None });
+            return;
+        };
+        if restart.agreed.is_some() {
+            let call = Call { method: Method::Initialize, ticket: 0 };
+            self.outbound.0.insert(id, call);
+            restart.await_answer();
+            shared.send_first(initialize);
+        } else if self.outbound.0.get(&id).is_some_and(|call| call.ticket <= shared.handed()) {
+            shared.send_first(initialize);
+        }
+    }
+
+    /// An answer to a request of ours. `true` if it is for those above, and not for this layer, which
+    /// has repeated the request.
+    pub(super) fn note_answer(
+        &mut self,
+        id: &RequestId,
+        result: Result<Option<&InitializeResult>, &ErrorData>,
+    ) -> bool {
+        let Some(restart) = &mut self.restart else { return true };
+        if !restart.listens.is_empty() {
+            restart.listens.remove(id);
+        }
+        if restart.initialize.as_ref().is_none_or(|(initialize, _)| initialize != id) {
+            return true;
+        }
+        if restart.repeated.take().is_none() {
+            restart.agreed = result.ok().flatten().cloned();
+            return true;
+        }
+        let shared = self.framed.get_ref();
+        match result {
+            Ok(answer) => {
+                let changed = answer.filter(|answer| restart.agreed.as_ref() != Some(*answer));
+                if let Some(answer) = changed {
+                    tracing::warn!(?answer, "the server came back as another");
+                }
+                restart
+                    .news
+                    .announce(|| Event::Restarted { changed: changed.cloned().map(Box::new) });
+                restart.agreed = answer.cloned().or(restart.agreed.take());
+                let again = restart.initialized.iter().chain(restart.listens.values());
+                again.for_each(|message| shared.send_first(message.clone()));
+                shared.release();
+            }
+            Err(error) => {
+                let reason = format!("initialize was refused after a restart: {}", error.message);
+                let reason = CloseReason::new(CloseCode::SessionGone, reason);
+                restart.over = Some(LinkError::Closed(reason).into());
+            }
+        }
+        false
+    }
+
+    /// The peer, an MCP client, has initialized its session.
+    pub(super) fn peer_is_ready(&mut self) {
+        if let Some(restart) = &mut self.restart {
+            restart.waits = false;
+            let shared = self.framed.get_ref();
+            shared.hold_on_restart();
+            shared.release();
+        }
+    }
+
+    /// Gives a request of the peer another id, if one of a former peer may still be handled that has
+    /// the same.
+    pub(super) fn prepare(&mut self, request: &mut JsonRpcRequest<R::PeerReq>) {
+        let Some(restart) = &mut self.restart else { return };
+        if let Some(alias) = restart.inward(&request.id) {
+            request.id = alias;
+        }
+        // A client of the era without `initialize` says by this that it is there.
+        let method = R::method_of_peer(&request.request);
+        if restart.waits && !matches!(method, Method::Initialize | Method::Ping) {
+            restart.waits = false;
+            self.framed.get_ref().release();
+        }
+    }
+
+    /// Whether this is the answer to a request of the present peer, whose id it now has.
+    pub(super) fn answers(&mut self, id: &mut RequestId) -> bool {
+        let known = self.inbound.remove(id);
+        let Some(restart) = &mut self.restart else { return true };
+        match restart.aliases.remove(id) {
+            Some(real) => *id = real,
+            None => return known || !restart.stale.contains(id),
+        }
+        true
+    }
+
+    /// There is no room for `item` and no connection to send it on. If it is a call, that is its
+    /// answer.
+    pub(super) fn turn_away(&mut self, call: Option<(RequestId, Method)>) -> Result<(), Error> {
+        let full = MessageError::QueueFull;
+        let Some((id, method)) = call else { return Err(full.into()) };
+        let call = Call { method, ticket: 0 };
+        self.told.push_back(call.lost::<R>(id, Fate::NotSent, Some(&full.to_string())));
+        self.framed.get_ref().wake_reader();
+        Ok(())
+    }
+}
+
+#[cfg(test)]
+mod tests;

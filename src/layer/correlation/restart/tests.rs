@@ -1,0 +1,359 @@
+use std::{
+    collections::VecDeque,
+    sync::{Arc, Mutex},
+};
+
+use futures::{SinkExt, StreamExt};
+use rmcp::{
+    RoleClient, RoleServer,
+    model::{
+        CallToolRequest, CallToolRequestParams, ClientJsonRpcMessage, ClientNotification,
+        ClientRequest, InitializeRequest, InitializeRequestParams, InitializedNotification,
+        JsonRpcMessage, ServerResult,
+    },
+    service::RxJsonRpcMessage,
+};
+use serde_json::{Value, json};
+use tokio_test::{assert_pending, assert_ready, task::spawn};
+
+use super::*;
+use crate::{
+    framing::JsonRpc,
+    layer::{
+        Relink,
+        correlation::Config,
+        fake::{self, Peer},
+        framed,
+        relink::LinkSource,
+        shared,
+    },
+    link::Up,
+};
+
+/// The links that the test makes.
+#[derive(Clone, Default)]
+struct Links(Arc<Mutex<VecDeque<fake::Link>>>, Renew);
+
+impl Links {
+    fn next(&self) -> Peer {
+        let (link, peer) = fake::link();
+        self.0.lock().unwrap().push_back(link);
+        self.1.ask();
+        peer
+    }
+}
+
+impl LinkSource for Links {
+    type Link = fake::Link;
+
+    fn lost(self: Pin<&mut Self>, _: &Error) -> bool {
+        true
+    }
+
+    fn poll_link(
+        self: Pin<&mut Self>,
+        cx: &mut Context<'_>,
+    ) -> Poll<Result<(fake::Link, Up), Error>> {
+        let _ = self.1.poll_asked(cx);
+        match self.0.lock().unwrap().pop_front() {
+            Some(link) => Poll::Ready(Ok((link, Up::Restarted))),
+            None => Poll::Pending,
+        }
+    }
+}
+
+struct Stack<R: Role> {
+    stack: Correlation<R, JsonRpc>,
+    links: Links,
+    renew: Renew,
+    news: crate::event::Events<Event>,
+}
+
+fn stack<R: Role>() -> (Stack<R>, Peer) {
+    let (link, peer) = fake::link();
+    let (links, renew) = (Links::default(), Renew::default());
+    let line = Relink::new(link, links.clone());
+    let shared = Shared::new(line, shared::Config::default().queue_bytes(1000));
+    let framed = Framed::new(shared, JsonRpc::default(), framed::Config::default());
+    let announcer = Announcer::default();
+    let news = announcer.subscribe();
+    let stack = Correlation::new(framed, Config::default()).outliving(announcer, renew.clone());
+    (Stack { stack, links, renew, news }, peer)
+}
+
+impl<R: Role> Stack<R> {
+    fn next(&mut self) -> RxJsonRpcMessage<R> {
+        assert_ready!(spawn(self.stack.next()).poll()).unwrap().unwrap()
+    }
+
+    fn idle(&mut self) {
+        assert_pending!(spawn(self.stack.next()).poll());
+    }
+
+    fn send(&mut self, message: TxJsonRpcMessage<R>) {
+        self.stack.start_send_unpin(message).unwrap();
+    }
+
+    /// The id and the reason of the error that comes next.
+    fn error(&mut self) -> (RequestId, String) {
+        match self.next() {
+            JsonRpcMessage::Error(error) => {
+                let data = error.error.data.unwrap();
+                (error.id.unwrap(), data["reason"].as_str().unwrap().into())
+            }
+            other => panic!("{other:?}"),
+        }
+    }
+
+    fn news(&mut self) -> Event {
+        assert_ready!(spawn(self.news.next()).poll()).unwrap()
+    }
+}
+
+fn request(id: i64, request: impl Into<ClientRequest>) -> ClientJsonRpcMessage {
+    JsonRpcMessage::request(request.into(), RequestId::Number(id))
+}
+
+fn call(id: i64) -> ClientJsonRpcMessage {
+    request(id, CallToolRequest::new(CallToolRequestParams::new("add")))
+}
+
+fn say(peer: &Peer, message: Value) {
+    peer.send(Message::text(message.to_string()));
+}
+
+/// What was written, as methods with ids, or what was answered.
+fn sent(peer: &Peer) -> Vec<String> {
+    let line = |message| {
+        let Message::Text(text) = message else { panic!("{message:?} is no text") };
+        let json: Value = serde_json::from_slice(text.as_bytes()).unwrap();
+        let id = json.get("id").map(|id| format!(" {id}")).unwrap_or_default();
+        format!("{}{id}", json["method"].as_str().unwrap_or("answer"))
+    };
+    peer.sent().into_iter().map(line).collect()
+}
+
+fn initialize_result(version: &str) -> Value {
+    json!({"jsonrpc": "2.0", "id": 0, "result": {
+        "protocolVersion": "2025-06-18",
+        "capabilities": {},
+        "serverInfo": {"name": "peer", "version": version},
+    }})
+}
+
+fn initialized() -> (Stack<RoleClient>, Peer) {
+    let (mut stack, peer) = stack::<RoleClient>();
+    stack.send(request(0, InitializeRequest::new(InitializeRequestParams::default())));
+    stack.idle();
+    say(&peer, initialize_result("1"));
+    assert!(matches!(stack.next(), JsonRpcMessage::Response(_)));
+    let initialized = ClientNotification::from(InitializedNotification::default());
+    stack.send(JsonRpcMessage::notification(initialized));
+    stack.idle();
+    assert_eq!(sent(&peer), ["initialize 0", "notifications/initialized"]);
+    (stack, peer)
+}
+
+#[tokio::test(start_paused = true)]
+async fn what_was_sent_is_lost_and_what_was_not_goes_to_the_next_peer() {
+    let (mut stack, peer) = initialized();
+    stack.send(call(1));
+    stack.idle();
+    assert_eq!(sent(&peer), ["tools/call 1"]);
+    peer.send(Message::Close(None));
+    stack.send(call(2));
+    assert_eq!(stack.error(), (RequestId::Number(1), "outcome_unknown".into()));
+    stack.send(call(3));
+    stack.idle();
+
+    let peer = stack.links.next();
+    stack.idle();
+    assert_eq!(sent(&peer), ["initialize 0"], "calls wait for the answer");
+    stack.send(call(4));
+    stack.idle();
+    assert!(sent(&peer).is_empty());
+    say(&peer, initialize_result("1"));
+    stack.idle();
+    assert_eq!(
+        sent(&peer),
+        ["notifications/initialized", "tools/call 2", "tools/call 3", "tools/call 4"]
+    );
+    assert!(matches!(stack.news(), Event::Restarted { changed: None }));
+    say(&peer, json!({"jsonrpc": "2.0", "id": 3, "result": {"content": []}}));
+    assert!(
+        matches!(stack.next(), JsonRpcMessage::Response(response) if response.id == RequestId::Number(3))
+    );
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_peer_that_comes_back_as_another_is_reported() {
+    let (mut stack, peer) = initialized();
+    peer.send(Message::Close(None));
+    let peer = stack.links.next();
+    stack.idle();
+    say(&peer, initialize_result("2"));
+    stack.idle();
+    let Event::Restarted { changed: Some(answer) } = stack.news() else { panic!("it has changed") };
+    assert_eq!(answer.server_info.version, "2");
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_peer_that_refuses_initialize_is_the_end() {
+    let (mut stack, peer) = initialized();
+    peer.send(Message::Close(None));
+    stack.send(call(1));
+    let peer = stack.links.next();
+    stack.idle();
+    say(&peer, json!({"jsonrpc": "2.0", "id": 0, "error": {"code": -32600, "message": "no"}}));
+    assert_eq!(stack.error(), (RequestId::Number(1), "not_sent".into()));
+    let end = assert_ready!(spawn(stack.stack.next()).poll()).unwrap().unwrap_err();
+    assert!(end.to_string().contains("4410"), "{end}");
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_peer_that_leaves_initialize_unanswered_is_given_up() {
+    let (mut stack, peer) = initialized();
+    peer.send(Message::Close(None));
+    let _silent = stack.links.next();
+    stack.idle();
+    tokio::time::advance(PATIENCE).await;
+    stack.idle();
+    let cx = &mut Context::from_waker(futures::task::noop_waker_ref());
+    assert!(stack.renew.poll_asked(cx).is_ready());
+    let peer = stack.links.next();
+    stack.idle();
+    assert_eq!(sent(&peer), ["initialize 0"]);
+}
+
+#[tokio::test(start_paused = true)]
+async fn initialize_itself_is_repeated_until_it_is_answered() {
+    let (mut stack, peer) = stack::<RoleClient>();
+    stack.send(request(0, InitializeRequest::new(InitializeRequestParams::default())));
+    stack.idle();
+    assert_eq!(sent(&peer), ["initialize 0"]);
+    peer.send(Message::Close(None));
+    for _ in 0..2 {
+        let peer = stack.links.next();
+        stack.idle();
+        assert_eq!(sent(&peer), ["initialize 0"]);
+        peer.send(Message::Close(None));
+        stack.idle();
+    }
+    let peer = stack.links.next();
+    stack.idle();
+    say(&peer, initialize_result("1"));
+    assert!(matches!(stack.next(), JsonRpcMessage::Response(_)));
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_call_taken_back_before_it_was_sent_is_never_sent() {
+    let (mut stack, peer) = initialized();
+    peer.send(Message::Close(None));
+    stack.idle();
+    stack.send(call(1));
+    stack.send(call(2));
+    let cancelled = cancellation(RequestId::Number(1), "enough".into());
+    stack.send(JsonRpcMessage::notification(cancelled.into()));
+    let peer = stack.links.next();
+    stack.idle();
+    say(&peer, initialize_result("1"));
+    stack.idle();
+    assert_eq!(sent(&peer), ["initialize 0", "notifications/initialized", "tools/call 2"]);
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_queue_that_nothing_empties_turns_calls_away() {
+    let (mut stack, peer) = initialized();
+    peer.send(Message::Close(None));
+    stack.idle();
+    for id in 1..=20 {
+        stack.send(call(id));
+    }
+    let (id, reason) = stack.error();
+    assert_eq!(reason, "not_sent");
+    let RequestId::Number(first) = id else { panic!("{id:?}") };
+    assert!(first > 2 && first < 20, "{first}");
+    let cancelled = cancellation(RequestId::Number(99), "enough".into());
+    let error = stack.stack.start_send_unpin(JsonRpcMessage::notification(cancelled.into()));
+    assert!(matches!(error, Err(Error::Message(MessageError::QueueFull))));
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_send_does_not_wait_for_a_link_that_is_not_there() {
+    let (mut stack, peer) = initialized();
+    stack.send(call(1));
+    peer.block(true);
+    let mut before = spawn(stack.stack.framed.get_ref().flushed());
+    assert_pending!(before.poll());
+    peer.send(Message::Close(None));
+    stack.idle();
+    assert!(before.is_woken());
+    assert!(assert_ready!(before.poll()).is_ok());
+    stack.send(call(2));
+    assert!(assert_ready!(spawn(stack.stack.framed.get_ref().flushed()).poll()).is_ok());
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_close_does_not_wait_for_a_link_that_is_not_there() {
+    let (mut stack, peer) = initialized();
+    peer.send(Message::Close(None));
+    stack.idle();
+    stack.send(call(1));
+    assert!(assert_ready!(spawn(stack.stack.close()).poll()).is_ok());
+}
+
+fn asks(peer: &Peer, id: i64) {
+    say(peer, json!({"jsonrpc": "2.0", "id": id, "method": "ping"}));
+}
+
+fn answer(id: RequestId) -> TxJsonRpcMessage<RoleServer> {
+    JsonRpcMessage::response(ServerResult::empty(()), id)
+}
+
+#[tokio::test(start_paused = true)]
+async fn handlers_of_a_former_peer_are_cancelled_and_answer_nobody() {
+    let (mut stack, peer) = stack::<RoleServer>();
+    asks(&peer, 1);
+    let JsonRpcMessage::Request(old) = stack.next() else { panic!("a request") };
+    peer.send(Message::Close(None));
+    stack.idle();
+    let peer = stack.links.next();
+    let JsonRpcMessage::Notification(cancelled) = stack.next() else { panic!("a cancellation") };
+    assert_eq!(RoleServer::cancelled_by_peer(&cancelled.notification), Some(&old.id));
+
+    asks(&peer, 1);
+    let JsonRpcMessage::Request(new) = stack.next() else { panic!("a request") };
+    assert_ne!(new.id, old.id, "rmcp would take one for the other");
+    stack.send(answer(old.id));
+    stack.idle();
+    assert!(sent(&peer).is_empty());
+    asks(&peer, 1);
+    stack.idle();
+    assert_eq!(sent(&peer), ["answer 1"], "refused: it is in flight");
+    stack.send(answer(new.id));
+    stack.idle();
+    assert_eq!(sent(&peer), ["answer 1"]);
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_server_asks_a_new_client_nothing_before_it_is_initialized() {
+    let (mut stack, peer) = stack::<RoleServer>();
+    say(&peer, json!({"jsonrpc": "2.0", "method": "notifications/initialized"}));
+    assert!(matches!(stack.next(), JsonRpcMessage::Notification(_)));
+    peer.send(Message::Close(None));
+    stack.idle();
+    let ping = rmcp::model::PingRequest::default();
+    stack.send(JsonRpcMessage::request(ping.into(), RequestId::Number(7)));
+    let peer = stack.links.next();
+    stack.idle();
+    assert!(sent(&peer).is_empty());
+    asks(&peer, 1);
+    let JsonRpcMessage::Request(request) = stack.next() else { panic!("a request") };
+    stack.send(answer(request.id));
+    stack.idle();
+    assert_eq!(sent(&peer), ["answer 1"], "answers pass");
+    say(&peer, json!({"jsonrpc": "2.0", "method": "notifications/initialized"}));
+    assert!(matches!(stack.next(), JsonRpcMessage::Notification(_)));
+    stack.idle();
+    assert_eq!(sent(&peer), ["ping 7"]);
+}
