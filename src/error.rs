@@ -47,6 +47,9 @@ pub enum HandshakeError {
     /// The name did not resolve, or nobody answered at the address.
     #[error("cannot reach the server: {0}")]
     Connect(#[source] Arc<io::Error>),
+    /// There was no token to show to the server.
+    #[error("no token: {0}")]
+    Token(String),
     /// The TLS handshake failed: certificate, host name, or no TLS in this build.
     #[error("TLS: {0}")]
     Tls(String),
@@ -67,11 +70,12 @@ pub enum HandshakeError {
 impl HandshakeError {
     /// Whether the same handshake may succeed later.
     ///
-    /// `true` for an unreachable server, a timeout, and the statuses 408, 425, 429 and 5xx.
+    /// `true` for an unreachable server, a timeout, a token that could not be had, and the statuses
+    /// 408, 425, 429 and 5xx.
     #[must_use]
     pub fn is_retryable(&self) -> bool {
         match self {
-            Self::Connect(_) | Self::TimedOut(_) => true,
+            Self::Connect(_) | Self::TimedOut(_) | Self::Token(_) => true,
             Self::Refused(refusal) => {
                 matches!(refusal.status.as_u16(), 408 | 425 | 429)
                     || refusal.status.is_server_error()
@@ -188,8 +192,8 @@ impl LinkError {
 
     /// Whether a new connection may fare better.
     ///
-    /// `false` where the peer does not want this client (1008, 4401, 4403), or said that all is
-    /// done (1000), and where it would break the same rule again (1002, 1003, 1007, 1009, 1010).
+    /// `false` where the peer does not want this client (1008, 4401, 4403), another has taken its
+    /// place (4409), or all is done (1000), and where it would break the same rule again (1002, 1003, 1007, 1009, 1010).
     #[must_use]
     pub fn is_retryable(&self) -> bool {
         use CloseCode as C;
@@ -204,6 +208,7 @@ impl LinkError {
                 | C::MandatoryExtension
                 | C::Unauthorized
                 | C::Forbidden
+                | C::TakenOver
         )
     }
 }

@@ -10,7 +10,10 @@ use std::{
 
 use futures::{Stream, stream};
 use rmcp::model::InitializeResult;
-use tokio::sync::broadcast::{Receiver, Sender, error::RecvError};
+use tokio::sync::{
+    broadcast::{Receiver, Sender, error::RecvError},
+    watch,
+};
 
 use crate::error::{CloseReason, Error};
 
@@ -58,8 +61,8 @@ pub enum Event {
         /// service goes on with what it was told first.
         changed: Option<Box<InitializeResult>>,
     },
-    /// The connection has ended, for this reason, and does not come back.
-    Closed(CloseReason),
+    /// The connection has ended, for this reason, and does not come back. Nothing follows this.
+    Closed(Error),
     /// This reader was too slow itself, and so many events were not kept for it.
     Missed(u64),
 }
@@ -67,11 +70,52 @@ pub enum Event {
 /// What is told a reader in place of so many events.
 pub(crate) trait Missed: Clone + Send + 'static {
     fn missed(events: u64) -> Self;
+
+    /// Whether nothing follows.
+    fn is_last(&self) -> bool {
+        false
+    }
 }
 
 impl Missed for Event {
     fn missed(events: u64) -> Self {
         Self::Missed(events)
+    }
+
+    fn is_last(&self) -> bool {
+        matches!(self, Self::Closed(_))
+    }
+}
+
+/// Where it is told what becomes of one connection.
+#[derive(Debug, Clone)]
+pub(crate) struct Notices {
+    pub(crate) state: watch::Sender<State>,
+    /// What happens to one that does not reconnect is told by its state alone.
+    events: Option<Announcer<Event>>,
+}
+
+impl Default for Notices {
+    fn default() -> Self {
+        Self::of_state(watch::Sender::new(State::Connecting))
+    }
+}
+
+impl Notices {
+    /// For a connection that does not reconnect.
+    pub(crate) fn of_state(state: watch::Sender<State>) -> Self {
+        Self { state, events: None }
+    }
+
+    #[cfg(feature = "client")]
+    pub(crate) fn new(state: watch::Sender<State>, events: Announcer<Event>) -> Self {
+        Self { state, events: Some(events) }
+    }
+
+    pub(crate) fn announce(&self, event: impl FnOnce() -> Event) {
+        if let Some(events) = &self.events {
+            events.announce(event);
+        }
     }
 }
 
@@ -94,7 +138,7 @@ impl<E> Clone for Announcer<E> {
 impl<E: Missed> Announcer<E> {
     pub(crate) fn subscribe(&self) -> Events<E> {
         let receiver = self.0.get_or_init(|| Sender::new(BACKLOG)).subscribe();
-        Events(Box::pin(stream::unfold(receiver, next)))
+        Events(Box::pin(stream::unfold(Some(receiver), next)))
     }
 
     pub(crate) fn announce(&self, event: impl FnOnce() -> E) {
@@ -107,10 +151,12 @@ impl<E: Missed> Announcer<E> {
     }
 }
 
-async fn next<E: Missed>(mut receiver: Receiver<E>) -> Option<(E, Receiver<E>)> {
+async fn next<E: Missed>(receiver: Option<Receiver<E>>) -> Option<(E, Option<Receiver<E>>)> {
+    let mut receiver = receiver?;
     match receiver.recv().await {
-        Ok(event) => Some((event, receiver)),
-        Err(RecvError::Lagged(events)) => Some((E::missed(events), receiver)),
+        Ok(event) if event.is_last() => Some((event, None)),
+        Ok(event) => Some((event, Some(receiver))),
+        Err(RecvError::Lagged(events)) => Some((E::missed(events), Some(receiver))),
         Err(RecvError::Closed) => None,
     }
 }

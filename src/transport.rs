@@ -51,13 +51,15 @@ use crate::{
     decode::Role,
     duplex::{BoxLink, Duplex},
     error::{CloseReason, Error},
-    event::State,
+    event::{Notices, State},
     framing::{Framing, JsonRpc},
     layer::{
         Correlation, Framed, Heartbeat, Relink, Shared, Socket, correlation, framed, heartbeat,
+        relink::{LinkSource, Renew},
         shared::{self, Flushed},
         socket::{self, Side},
     },
+    link::{Link, Numbered},
     message::Message,
     stats::Stats,
 };
@@ -191,7 +193,7 @@ impl<R: Role> Builder<R> {
     where
         L: Duplex<Message, Message> + Send + 'static,
     {
-        self.over_link(Box::pin(link), watch::Sender::new(State::Connecting))
+        self.over_link(Box::pin(link), Notices::default())
     }
 
     /// A transport over a byte stream on which the opening handshake is done, and what was read
@@ -201,27 +203,54 @@ impl<R: Role> Builder<R> {
         S: AsyncRead + AsyncWrite + Unpin + Send + 'static,
     {
         let link = self.layers().link(stream, leftover, side);
-        self.over_link(link, watch::Sender::new(State::Connecting))
+        self.over_link(link, Notices::default())
     }
 
     pub(crate) fn layers(&self) -> Layers {
         Layers { config: self.config.clone(), stats: self.stats.clone() }
     }
 
-    pub(crate) fn over_link(
+    pub(crate) fn over_link(self, link: BoxLink, notices: Notices) -> WebSocketTransport<R> {
+        self.assemble(Relink::once(link), notices, |stack| stack)
+    }
+
+    /// Over one link after the other.
+    #[cfg(feature = "client")]
+    pub(crate) fn over_links<S>(
         self,
-        link: BoxLink,
-        state: watch::Sender<State>,
-    ) -> WebSocketTransport<R> {
+        first: S::Link,
+        source: S,
+        notices: Notices,
+    ) -> WebSocketTransport<R>
+    where
+        S: LinkSource<Link: Send> + Send + 'static,
+    {
+        let renew = source.renew();
+        let mut transport = self.assemble(Relink::new(first, source), notices.clone(), |stack| {
+            stack.outliving(notices, renew.clone())
+        });
+        transport.renew = Some(renew);
+        transport
+    }
+
+    fn assemble<L>(
+        self,
+        line: L,
+        notices: Notices,
+        finish: impl FnOnce(Stack<R>) -> Stack<R>,
+    ) -> WebSocketTransport<R>
+    where
+        L: Duplex<Numbered, Link<Message>> + Send + 'static,
+    {
         let Self { config, framing, stats, span, subprotocol } = self;
         let close_timeout = config.socket.close_timeout;
-        let line = Relink::once(link);
-        let shared = Shared::with_state(line, config.shared, state, span.clone());
+        let shared = Shared::with_notices(line, config.shared, notices, span.clone());
         let framed = Framed::with_stats(shared.clone(), framing, config.framed, stats.clone());
         let stack = Correlation::with_stats(framed, config.correlation, stats.clone());
         WebSocketTransport {
-            stack,
+            stack: finish(stack),
             shared,
+            renew: None,
             stats,
             span,
             subprotocol,
@@ -238,6 +267,8 @@ impl<R: Role> fmt::Debug for Builder<R> {
     }
 }
 
+type Stack<R> = Correlation<R, Box<dyn Framing<R>>>;
+
 /// An rmcp [`Transport`] over a WebSocket, for the MCP role `R`.
 ///
 /// Which side dialled does not matter: an MCP server may dial and an MCP client accept. The role is
@@ -247,8 +278,9 @@ impl<R: Role> fmt::Debug for Builder<R> {
 /// [`close`](Transport::close), which rmcp calls when a service ends, performs the closing handshake.
 #[must_use = "a transport does nothing unless a service is served on it"]
 pub struct WebSocketTransport<R: Role> {
-    stack: Correlation<R, Box<dyn Framing<R>>>,
+    stack: Stack<R>,
     shared: Shared,
+    renew: Option<Renew>,
     stats: Stats,
     span: Span,
     subprotocol: Option<String>,
@@ -299,6 +331,13 @@ impl<R: Role> WebSocketTransport<R> {
     #[must_use]
     pub fn state(&self) -> watch::Receiver<State> {
         self.shared.state()
+    }
+
+    /// Asks for another connection in place of the present one, or of the next attempt's wait: a
+    /// handle that outlives the transport. `None` where it does not reconnect.
+    #[must_use]
+    pub fn renew(&self) -> Option<Renew> {
+        self.renew.clone()
     }
 
     /// The counters of the connection.

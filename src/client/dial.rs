@@ -1,6 +1,13 @@
 //! The way to an open connection: name, TCP, TLS, upgrade, redirects and fallbacks.
 
-use std::{fmt, io, sync::Arc, time::Duration};
+use std::{
+    fmt, io,
+    sync::{
+        Arc,
+        atomic::{AtomicUsize, Ordering::Relaxed},
+    },
+    time::Duration,
+};
 
 use base64::{Engine as _, engine::general_purpose::STANDARD};
 use bytes::Bytes;
@@ -23,7 +30,10 @@ use tokio::net::TcpStream;
 use tracing::{Instrument, Span};
 use url::{Host, Url};
 
-use super::tls::{self, Tls};
+use super::{
+    reconnect::Tokens,
+    tls::{self, Tls},
+};
 use crate::{
     duplex::BoxLink,
     error::{HandshakeError, Refusal},
@@ -45,6 +55,16 @@ pub(super) struct Target {
     /// The subprotocols to offer, `mcp` first.
     pub(super) offers: Vec<String>,
     pub(super) tls: Tls,
+    pub(super) tokens: Option<Tokens>,
+    /// Which of the offers the server has taken, as their number.
+    pub(super) taken: AtomicUsize,
+}
+
+/// What differs from one attempt to the next.
+#[derive(Clone, Copy)]
+struct Hello<'a> {
+    offer: &'a [String],
+    bearer: Option<&'a HeaderValue>,
 }
 
 /// A link that was just made.
@@ -62,19 +82,58 @@ struct Accepted<S> {
 }
 
 impl Target {
+    /// Whether a token that was refused can be had anew.
+    pub(super) fn asks_for_tokens(&self) -> bool {
+        self.tokens.is_some()
+    }
+
+    /// Dials, with a new token where there are such: another one if it is `refused`, but once only.
+    pub(super) async fn dial_within(
+        &self,
+        timeout: Duration,
+        layers: &Layers,
+        mut refused: bool,
+    ) -> Result<Dialled, HandshakeError> {
+        let dialling = async {
+            loop {
+                let bearer = match &self.tokens {
+                    Some(tokens) => Some(bearer(&tokens.ask(refused).await?)?),
+                    None => None,
+                };
+                match self.dial(bearer.as_ref(), layers).await {
+                    Err(error) if bearer.is_some() && !refused && is_unauthorized(&error) => {
+                        refused = true;
+                    }
+                    dialled => return dialled,
+                }
+            }
+        };
+        match tokio::time::timeout(timeout, dialling).await {
+            Ok(dialled) => dialled,
+            Err(_) => Err(HandshakeError::TimedOut(timeout)),
+        }
+    }
+
     /// Dials. Where the server seems to dislike what was offered, it is offered `mcp` alone, then
     /// nothing: no one offer suits every server in the field.
-    pub(super) async fn dial(&self, layers: &Layers) -> Result<Dialled, HandshakeError> {
+    async fn dial(
+        &self,
+        bearer: Option<&HeaderValue>,
+        layers: &Layers,
+    ) -> Result<Dialled, HandshakeError> {
         let url = self.url()?;
         let span = span(&url);
         let only_mcp = [SUBPROTOCOL.to_owned()];
-        let mut offers = vec![&self.offers[..], &only_mcp, &[]];
-        offers.dedup();
+        let mut offers: Vec<_> = [&self.offers[..], &only_mcp, &[]].into_iter().enumerate().collect();
+        offers.dedup_by_key(|(_, offer)| *offer);
+        let taken = self.taken.load(Relaxed);
+        offers.sort_by_key(|(number, _)| *number != taken);
         async {
             let mut first = None;
-            for offer in offers {
-                match self.follow(url.clone(), offer, layers).await {
+            for (number, offer) in offers {
+                match self.follow(url.clone(), Hello { offer, bearer }, layers).await {
                     Ok((link, subprotocol)) => {
+                        self.taken.store(number, Relaxed);
                         tracing::debug!("connected");
                         return Ok(Dialled { link, subprotocol, span: span.clone() });
                     }
@@ -100,8 +159,13 @@ impl Target {
         let url = self.url()?;
         let span = span(&url);
         set_nodelay(&stream);
+        let bearer = match &self.tokens {
+            Some(tokens) => Some(bearer(&tokens.ask(false).await?)?),
+            None => None,
+        };
+        let hello = Hello { offer: &self.offers, bearer: bearer.as_ref() };
         let Accepted { stream, leftover, subprotocol } =
-            self.upgrade(&url, &self.offers, stream).instrument(span.clone()).await?;
+            self.upgrade(&url, hello, stream).instrument(span.clone()).await?;
         Ok(Dialled { link: layers.link(stream, leftover, Side::Client), subprotocol, span })
     }
 
@@ -122,11 +186,11 @@ impl Target {
     async fn follow(
         &self,
         mut url: Url,
-        offer: &[String],
+        hello: Hello<'_>,
         layers: &Layers,
     ) -> Result<(BoxLink, Option<String>), HandshakeError> {
         for _ in 0..MAX_REDIRECTS {
-            match self.attempt(&url, offer, layers).await {
+            match self.attempt(&url, hello, layers).await {
                 Err(HandshakeError::Refused(refusal)) => match redirected(&url, &refusal) {
                     Some(next) => url = next,
                     None => return Err(HandshakeError::Refused(refusal)),
@@ -134,13 +198,13 @@ impl Target {
                 result => return result,
             }
         }
-        self.attempt(&url, offer, layers).await
+        self.attempt(&url, hello, layers).await
     }
 
     async fn attempt(
         &self,
         url: &Url,
-        offer: &[String],
+        hello: Hello<'_>,
         layers: &Layers,
     ) -> Result<(BoxLink, Option<String>), HandshakeError> {
         let port = url.port_or_known_default().unwrap_or(80);
@@ -154,20 +218,20 @@ impl Target {
         let tcp = TcpStream::connect((host.as_str(), port)).await.map_err(unreachable)?;
         set_nodelay(&tcp);
         if url.scheme() == "ws" {
-            return self.link(url, offer, layers, tcp).await;
+            return self.link(url, hello, layers, tcp).await;
         }
         let stream = tls::handshake(&self.tls, &host, tcp).await?;
-        self.link(url, offer, layers, stream).await
+        self.link(url, hello, layers, stream).await
     }
 
     async fn link<S: Io>(
         &self,
         url: &Url,
-        offer: &[String],
+        hello: Hello<'_>,
         layers: &Layers,
         stream: S,
     ) -> Result<(BoxLink, Option<String>), HandshakeError> {
-        let Accepted { stream, leftover, subprotocol } = self.upgrade(url, offer, stream).await?;
+        let Accepted { stream, leftover, subprotocol } = self.upgrade(url, hello, stream).await?;
         Ok((layers.link(stream, leftover, Side::Client), subprotocol))
     }
 
@@ -175,11 +239,11 @@ impl Target {
     async fn upgrade<S: Io>(
         &self,
         url: &Url,
-        offer: &[String],
+        hello: Hello<'_>,
         stream: S,
     ) -> Result<Accepted<S>, HandshakeError> {
         let key = STANDARD.encode(rand::random::<[u8; 16]>());
-        let request = self.request(url, offer, &key)?;
+        let request = self.request(url, hello, &key)?;
         let (mut sender, connection) =
             http1::handshake(TokioIo::new(stream)).await.map_err(handshake_error)?;
         let mut connection = connection.with_upgrades().fuse();
@@ -195,7 +259,7 @@ impl Target {
             };
             return Err(HandshakeError::Refused(Box::new(refusal)));
         }
-        let subprotocol = check(&response, offer, &key)?;
+        let subprotocol = check(&response, hello.offer, &key)?;
         let upgraded = match select(hyper::upgrade::on(response), connection).await {
             Either::Left((upgraded, _)) => upgraded,
             Either::Right((_, upgraded)) => upgraded.await,
@@ -210,7 +274,7 @@ impl Target {
     fn request(
         &self,
         url: &Url,
-        offer: &[String],
+        hello: Hello<'_>,
         key: &str,
     ) -> Result<Request<Empty<Bytes>>, HandshakeError> {
         let invalid = |error: http::Error| HandshakeError::Invalid(error.to_string());
@@ -227,12 +291,15 @@ impl Target {
             .header(UPGRADE, "websocket")
             .header(SEC_WEBSOCKET_VERSION, "13")
             .header(SEC_WEBSOCKET_KEY, key);
-        if !offer.is_empty() {
-            request = request.header(SEC_WEBSOCKET_PROTOCOL, offer.join(", "));
+        if !hello.offer.is_empty() {
+            request = request.header(SEC_WEBSOCKET_PROTOCOL, hello.offer.join(", "));
         }
         let mut request = request.body(Empty::new()).map_err(invalid)?;
         if let Some(credentials) = basic(url)? {
             request.headers_mut().insert(AUTHORIZATION, credentials);
+        }
+        if let Some(bearer) = hello.bearer {
+            request.headers_mut().insert(AUTHORIZATION, bearer.clone());
         }
         for name in self.headers.keys() {
             request.headers_mut().remove(name);
@@ -283,6 +350,18 @@ fn basic(url: &Url) -> Result<Option<HeaderValue>, HandshakeError> {
         .map_err(|error| HandshakeError::Invalid(error.to_string()))?;
     value.set_sensitive(true);
     Ok(Some(value))
+}
+
+/// `Authorization: Bearer …` (RFC 6750, section 2.1).
+pub(super) fn bearer(token: &str) -> Result<HeaderValue, HandshakeError> {
+    let mut value = HeaderValue::try_from(format!("Bearer {token}"))
+        .map_err(|_| HandshakeError::Invalid("the token cannot stand in a header".into()))?;
+    value.set_sensitive(true);
+    Ok(value)
+}
+
+fn is_unauthorized(error: &HandshakeError) -> bool {
+    matches!(error, HandshakeError::Refused(refusal) if refusal.status == StatusCode::UNAUTHORIZED)
 }
 
 /// Whether a server that answers so may only dislike the subprotocols offered. Statuses that have a

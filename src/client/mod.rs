@@ -1,12 +1,15 @@
 //! Dialling: [`connect`], and [`connect_over`] on a stream of your own.
 
 mod dial;
+mod reconnect;
+mod redial;
 mod tls;
 
 use std::{
     fmt,
     future::{Future, IntoFuture},
     pin::Pin,
+    sync::atomic::AtomicUsize,
     time::Duration,
 };
 
@@ -19,12 +22,19 @@ use tokio::{
     sync::watch,
 };
 
-use self::dial::{Dialled, Target};
-pub use self::tls::Tls;
+use self::{
+    dial::{Dialled, Target},
+    reconnect::Tokens,
+    redial::Redial,
+};
+pub use self::{
+    reconnect::{Reconnect, TokenRequest},
+    tls::Tls,
+};
 use crate::{
     decode::Role,
     error::{CloseCode, CloseReason, Error, HandshakeError},
-    event::State,
+    event::{Announcer, Event, Events, Notices, State},
     framing::Framing,
     transport::{self, Builder, Layers, WebSocketTransport},
     upgrade::SUBPROTOCOL,
@@ -48,10 +58,14 @@ pub fn connect<R: Role>(url: impl Into<String>) -> Connect<R> {
             headers: HeaderMap::new(),
             offers: vec![SUBPROTOCOL.to_owned()],
             tls: Tls::default(),
+            tokens: None,
+            taken: AtomicUsize::new(0),
         },
         timeout: Duration::from_secs(10),
         builder: WebSocketTransport::builder(),
+        reconnect: Some(Reconnect::default()),
         state: watch::Sender::new(State::Connecting),
+        events: Announcer::default(),
         invalid: None,
     }
 }
@@ -85,7 +99,9 @@ pub struct Connect<R: Role> {
     target: Target,
     timeout: Duration,
     builder: Builder<R>,
+    reconnect: Option<Reconnect>,
     state: watch::Sender<State>,
+    events: Announcer<Event>,
     invalid: Option<HandshakeError>,
 }
 
@@ -122,16 +138,36 @@ impl<R: Role> Connect<R> {
 
     /// Sends `Authorization: Bearer …` (RFC 6750, section 2.1). The token is shown nowhere.
     pub fn bearer(mut self, token: impl AsRef<str>) -> Self {
-        match HeaderValue::try_from(format!("Bearer {}", token.as_ref())) {
-            Ok(mut value) => {
-                value.set_sensitive(true);
-                self.target.headers.insert(AUTHORIZATION, value);
-            }
-            Err(_) => {
-                let error = HandshakeError::Invalid("the token cannot stand in a header".into());
-                self.invalid.get_or_insert(error);
-            }
+        match dial::bearer(token.as_ref()) {
+            Ok(value) => drop(self.target.headers.insert(AUTHORIZATION, value)),
+            Err(error) => drop(self.invalid.get_or_insert(error)),
         }
+        self
+    }
+
+    /// The same with a token that does not last: `tokens` is asked for one before every attempt, and
+    /// once more where the server refuses it (401, or 4401 later on).
+    pub fn bearer_with<F, E>(
+        mut self,
+        tokens: impl Fn(TokenRequest) -> F + Send + Sync + 'static,
+    ) -> Self
+    where
+        F: Future<Output = Result<String, E>> + Send + 'static,
+        E: fmt::Display,
+    {
+        self.target.tokens = Some(Tokens::new(tokens));
+        self
+    }
+
+    /// When to dial again after the connection was lost, in place of [`Reconnect::default`].
+    pub fn reconnect(mut self, reconnect: Reconnect) -> Self {
+        self.reconnect = Some(reconnect);
+        self
+    }
+
+    /// Does not dial again: the end of the connection is the end of the transport.
+    pub fn once(mut self) -> Self {
+        self.reconnect = None;
         self
     }
 
@@ -182,6 +218,11 @@ impl<R: Role> Connect<R> {
         self.state.subscribe()
     }
 
+    /// What happens to the connection from now on, where it reconnects.
+    pub fn events(&self) -> Events<Event> {
+        self.events.subscribe()
+    }
+
     /// Performs the opening handshake on `stream` in place of dialling. Redirects are not
     /// followed, and there is no second attempt.
     ///
@@ -191,25 +232,34 @@ impl<R: Role> Connect<R> {
     where
         S: AsyncRead + AsyncWrite + Unpin + Send + 'static,
     {
-        self.run(async |target, layers| target.over(stream, layers).await).await
+        let dial = async |target: &Target, timeout, layers: &Layers| {
+            let handshake = target.over(stream, layers);
+            let dialled = tokio::time::timeout(timeout, handshake).await;
+            dialled.unwrap_or(Err(HandshakeError::TimedOut(timeout)))
+        };
+        self.once().run(dial).await
     }
 
     async fn run<D>(self, dial: D) -> Result<WebSocketTransport<R>, Error>
     where
-        D: AsyncFnOnce(&Target, &Layers) -> Result<Dialled, HandshakeError>,
+        D: AsyncFnOnce(&Target, Duration, &Layers) -> Result<Dialled, HandshakeError>,
     {
-        let Self { target, timeout, builder, state, invalid } = self;
+        let Self { target, timeout, builder, reconnect, state, events, invalid } = self;
         let layers = builder.layers();
         let dialled = match invalid {
             Some(error) => Err(error),
-            None => match tokio::time::timeout(timeout, dial(&target, &layers)).await {
-                Ok(dialled) => dialled,
-                Err(_) => Err(HandshakeError::TimedOut(timeout)),
-            },
+            None => dial(&target, timeout, &layers).await,
         };
         match dialled {
             Ok(Dialled { link, subprotocol, span }) => {
-                Ok(builder.subprotocol(subprotocol).span(span).over_link(link, state))
+                let builder = builder.subprotocol(subprotocol).span(span.clone());
+                let Some(policy) = reconnect else {
+                    return Ok(builder.over_link(link, Notices::of_state(state)));
+                };
+                let notices = Notices::new(state, events);
+                let source =
+                    Redial::new(target, layers, timeout, policy, notices.clone(), span);
+                Ok(builder.over_links(link, source, notices))
             }
             Err(error) => {
                 state.send_replace(State::Closed(CloseReason::new(
@@ -227,7 +277,9 @@ impl<R: Role> IntoFuture for Connect<R> {
     type IntoFuture = Pin<Box<dyn Future<Output = Self::Output> + Send>>;
 
     fn into_future(self) -> Self::IntoFuture {
-        Box::pin(self.run(async |target, layers| target.dial(layers).await))
+        Box::pin(self.run(async |target: &Target, timeout, layers: &Layers| {
+            target.dial_within(timeout, layers, false).await
+        }))
     }
 }
 

@@ -48,7 +48,7 @@ use super::{Framed, Shared, relink::Renew};
 use crate::{
     decode::{Calls, Method, Role},
     error::Error,
-    event::{Announcer, Event},
+    event::Notices,
     framing::Framing,
     link::{Link, Up},
     stats::Stats,
@@ -164,10 +164,10 @@ impl<R: Role, F: Framing<R>> Correlation<R, F> {
         (self.outbound.0.len(), self.inbound.len())
     }
 
-    /// Outlives a peer that restarts, if the links below do: tells that to `news`, and asks for
+    /// Outlives a peer that restarts, if the links below do: tells that to `notices`, and asks for
     /// another link where a peer does not answer.
-    pub(crate) fn outliving(mut self, news: Announcer<Event>, renew: Renew) -> Self {
-        self.restart = Some(Box::new(Restart::new(news, renew)));
+    pub(crate) fn outliving(mut self, notices: Notices, renew: Renew) -> Self {
+        self.restart = Some(Box::new(Restart::new(notices, renew)));
         self
     }
 

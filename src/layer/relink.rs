@@ -57,6 +57,10 @@ pub trait LinkSource {
         self: Pin<&mut Self>,
         cx: &mut Context<'_>,
     ) -> Poll<Result<(Self::Link, Up), Error>>;
+
+    /// By which it is asked for another link. What [`Renew::ask`] asks for comes from
+    /// [`poll_link`](Self::poll_link).
+    fn renew(&self) -> Renew;
 }
 
 /// Asks a [`LinkSource`] for another link, whatever the state of the present one: a cheap handle.
@@ -90,6 +94,10 @@ impl<L: Duplex<Message, Message>> LinkSource for Once<L> {
 
     fn poll_link(self: Pin<&mut Self>, _: &mut Context<'_>) -> Poll<Result<(L, Up), Error>> {
         Poll::Pending
+    }
+
+    fn renew(&self) -> Renew {
+        Renew::default()
     }
 }
 

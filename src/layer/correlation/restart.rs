@@ -20,7 +20,7 @@ use super::{Call, Correlation, Fate, cancellation};
 use crate::{
     decode::{Method, Role},
     error::{CloseCode, CloseReason, Error, LinkError, MessageError},
-    event::{Announcer, Event},
+    event::{Event, Notices},
     framing::Framing,
     layer::{Framed, Shared, relink::Renew},
     link::Down,
@@ -33,7 +33,7 @@ const PATIENCE: Duration = Duration::from_secs(10);
 /// What has to be said again to such a peer, and what is left over from before.
 #[derive(Debug)]
 pub(super) struct Restart {
-    pub(super) news: Announcer<Event>,
+    notices: Notices,
     renew: Renew,
     /// The request with which this side opened its session.
     pub(super) initialize: Option<(RequestId, Message)>,
@@ -57,9 +57,9 @@ pub(super) struct Restart {
 }
 
 impl Restart {
-    pub(super) fn new(news: Announcer<Event>, renew: Renew) -> Self {
+    pub(super) fn new(notices: Notices, renew: Renew) -> Self {
         Self {
-            news,
+            notices,
             renew,
             initialize: None,
             initialized: None,
@@ -190,7 +190,7 @@ impl<R: Role, F: Framing<R>> Correlation<R, F> {
         let Some((id, initialize)) = restart.initialize.clone() else {
             restart.waits = !R::IS_CLIENT;
             restart.listens.values().for_each(|listen| shared.send_first(listen.clone()));
-            restart.news.announce(|| Event::Restarted { changed: None });
+            restart.notices.announce(|| Event::Restarted { changed: None });
             return;
         };
         if restart.agreed.is_some() {
@@ -229,7 +229,7 @@ impl<R: Role, F: Framing<R>> Correlation<R, F> {
                     tracing::warn!(?answer, "the server came back as another");
                 }
                 restart
-                    .news
+                    .notices
                     .announce(|| Event::Restarted { changed: changed.cloned().map(Box::new) });
                 restart.agreed = answer.cloned().or(restart.agreed.take());
                 let again = restart.initialized.iter().chain(restart.listens.values());

@@ -10,10 +10,7 @@ use std::{
 };
 
 use futures::{SinkExt, StreamExt};
-use tokio::{
-    sync::watch,
-    time::{Instant, Sleep, sleep},
-};
+use tokio::time::{Instant, Sleep, sleep};
 
 use tracing::Span;
 
@@ -21,7 +18,7 @@ use super::fan_out::FanOut;
 use crate::{
     duplex::Duplex,
     error::{CloseCode, CloseReason, Error, LinkError},
-    event::State,
+    event::{Event, Notices, State},
     link::{Down, Link, Numbered, Up},
     message::Message,
 };
@@ -42,7 +39,7 @@ pub(super) struct Line {
     desk: Mutex<Desk>,
     pub(super) fan_out: Arc<FanOut>,
     pub(super) queue_bytes: usize,
-    pub(super) state: watch::Sender<State>,
+    pub(super) notices: Notices,
     span: Span,
     waker: Waker,
 }
@@ -88,7 +85,7 @@ impl Line {
     pub(super) fn new(
         link: BoxLine,
         queue_bytes: usize,
-        state: watch::Sender<State>,
+        notices: Notices,
         span: Span,
     ) -> Self {
         let fan_out = Arc::new(FanOut::default());
@@ -116,7 +113,7 @@ impl Line {
             end: None,
         };
         let waker = Waker::from(fan_out.clone());
-        Self { desk: Mutex::new(desk), fan_out, queue_bytes, state, span, waker }
+        Self { desk: Mutex::new(desk), fan_out, queue_bytes, notices, span, waker }
     }
 
     pub(super) fn lock(&self) -> MutexGuard<'_, Desk> {
@@ -187,7 +184,7 @@ impl Line {
             desk.urgent.clear();
             desk.forget(|next| !next.survives);
         }
-        self.state.send_replace(State::Connected);
+        self.notices.state.send_replace(State::Connected);
         self.fan_out.wake_writer();
     }
 
@@ -230,7 +227,8 @@ impl Line {
         let error = desk.farewell.take().map_or(error, |own| LinkError::Closed(own).into());
         let reason = match &error {
             Error::Link(error) => error.close_reason(),
-            other => CloseReason::new(CloseCode::Internal, other.to_string()),
+            Error::Handshake(error) => CloseReason::new(CloseCode::Abnormal, error.to_string()),
+            Error::Message(error) => CloseReason::new(CloseCode::Internal, error.to_string()),
         };
         tracing::debug!(parent: &self.span, %reason, "connection ended");
         desk.end = Some(error.clone());
@@ -241,7 +239,8 @@ impl Line {
         desk.down = false;
         desk.held = false;
         desk.patience = None;
-        self.state.send_replace(State::Closed(reason));
+        self.notices.state.send_replace(State::Closed(reason));
+        self.notices.announce(|| Event::Closed(error.clone()));
         self.fan_out.wake_all();
         error
     }

@@ -27,7 +27,7 @@ use self::desk::{Desk, Line};
 use crate::{
     duplex::Duplex,
     error::{CloseCode, CloseReason, Error, LinkError},
-    event::State,
+    event::{Notices, State},
     link::{Link, Numbered},
     message::Message,
 };
@@ -85,24 +85,24 @@ impl Shared {
     where
         L: Duplex<Numbered, Link<Message>> + Send + 'static,
     {
-        Self::with_state(line, config, watch::Sender::new(State::Connecting), Span::none())
+        Self::with_notices(line, config, Notices::default(), Span::none())
     }
 
-    /// The same, with the channel on which the state is told, which is [`State::Connected`] from now
-    /// on, and the span in which the end is traced.
-    pub fn with_state<L>(line: L, config: Config, state: watch::Sender<State>, span: Span) -> Self
+    /// The same, where the state is told elsewhere too, which is [`State::Connected`] from now on, and
+    /// with the span in which the end is traced.
+    pub(crate) fn with_notices<L>(line: L, config: Config, notices: Notices, span: Span) -> Self
     where
         L: Duplex<Numbered, Link<Message>> + Send + 'static,
     {
-        state.send_replace(State::Connected);
-        let line = Line::new(Box::pin(line), config.queue_bytes, state, span);
+        notices.state.send_replace(State::Connected);
+        let line = Line::new(Box::pin(line), config.queue_bytes, notices, span);
         Self { line: Arc::new(line), ticket: 0, survives: false }
     }
 
     /// The state of the connection, now and as it changes.
     #[must_use]
     pub fn state(&self) -> watch::Receiver<State> {
-        self.line.state.subscribe()
+        self.line.notices.state.subscribe()
     }
 
     /// The number of the message that was queued last by this handle; the first of all has 1.

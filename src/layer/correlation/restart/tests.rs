@@ -14,10 +14,12 @@ use rmcp::{
     service::RxJsonRpcMessage,
 };
 use serde_json::{Value, json};
+use tokio::sync::watch;
 use tokio_test::{assert_pending, assert_ready, task::spawn};
 
 use super::*;
 use crate::{
+    event::{Announcer, State},
     framing::JsonRpc,
     layer::{
         Relink,
@@ -60,6 +62,10 @@ impl LinkSource for Links {
             None => Poll::Pending,
         }
     }
+
+    fn renew(&self) -> Renew {
+        self.1.clone()
+    }
 }
 
 struct Stack<R: Role> {
@@ -77,7 +83,8 @@ fn stack<R: Role>() -> (Stack<R>, Peer) {
     let framed = Framed::new(shared, JsonRpc::default(), framed::Config::default());
     let announcer = Announcer::default();
     let news = announcer.subscribe();
-    let stack = Correlation::new(framed, Config::default()).outliving(announcer, renew.clone());
+    let notices = Notices::new(watch::Sender::new(State::Connecting), announcer);
+    let stack = Correlation::new(framed, Config::default()).outliving(notices, renew.clone());
     (Stack { stack, links, renew, news }, peer)
 }
 

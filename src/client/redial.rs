@@ -1,0 +1,180 @@
+//! [`Redial`]: the links of a client that dials again whenever it has lost one.
+
+use std::{
+    pin::Pin,
+    sync::Arc,
+    task::{Context, Poll, ready},
+    time::Duration,
+};
+
+use futures::{FutureExt, future::BoxFuture};
+use tokio::time::{Instant, Sleep, sleep};
+use tracing::{Instrument, Span};
+
+use super::{
+    dial::{Dialled, Target},
+    reconnect::{Reconnect, Waits},
+};
+use crate::{
+    duplex::BoxLink,
+    error::{CloseCode, Error, HandshakeError, LinkError},
+    event::{Event, Notices, State},
+    layer::relink::{LinkSource, Renew},
+    link::Up,
+    transport::Layers,
+};
+
+type Dialling = BoxFuture<'static, Result<Dialled, HandshakeError>>;
+
+pub(super) struct Redial {
+    target: Arc<Target>,
+    layers: Layers,
+    timeout: Duration,
+    waits: Waits,
+    notices: Notices,
+    renew: Renew,
+    span: Span,
+    /// Whether there is a link, and since when.
+    live: bool,
+    since: Instant,
+    phase: Phase,
+}
+
+enum Phase {
+    Idle,
+    Waiting(Pin<Box<Sleep>>),
+    Dialling(Dialling),
+}
+
+impl Redial {
+    pub(super) fn new(
+        target: Target,
+        layers: Layers,
+        timeout: Duration,
+        policy: Reconnect,
+        notices: Notices,
+        span: Span,
+    ) -> Self {
+        Self {
+            target: Arc::new(target),
+            layers,
+            timeout,
+            waits: Waits::new(policy),
+            notices,
+            renew: Renew::default(),
+            span,
+            live: true,
+            since: Instant::now(),
+            phase: Phase::Idle,
+        }
+    }
+
+    fn wait(&mut self, next: Duration) {
+        self.tell(next);
+        self.phase = Phase::Waiting(Box::pin(sleep(next)));
+    }
+
+    fn tell(&self, next: Duration) {
+        if !self.live {
+            let attempt = self.waits.attempt;
+            self.notices.state.send_replace(State::Reconnecting { attempt, next });
+        }
+    }
+
+    fn dial(&mut self, refused: bool) {
+        self.waits.attempt = self.waits.attempt.saturating_add(1);
+        self.tell(Duration::ZERO);
+        let (target, layers, timeout) = (self.target.clone(), self.layers.clone(), self.timeout);
+        let dialling = async move { target.dial_within(timeout, &layers, refused).await };
+        self.phase = Phase::Dialling(dialling.instrument(self.span.clone()).boxed());
+    }
+
+    /// An attempt has failed. The error, if it was the last.
+    fn failed(&mut self, error: HandshakeError) -> Option<HandshakeError> {
+        self.phase = Phase::Idle;
+        let attempt = self.waits.attempt;
+        if self.live {
+            tracing::debug!(%error, "no other connection");
+            return None;
+        }
+        let next = match self.waits.failed(&error) {
+            Some(next) if error.is_retryable() => next,
+            _ => return Some(error),
+        };
+        tracing::debug!(%error, attempt, ?next, "not reconnected yet");
+        self.notices.announce(|| Event::Failed { attempt, error: error.into(), next });
+        self.wait(next);
+        None
+    }
+}
+
+impl LinkSource for Redial {
+    type Link = BoxLink;
+
+    fn lost(mut self: Pin<&mut Self>, cause: &Error) -> bool {
+        let this = &mut *self;
+        let span = this.span.clone();
+        let _entered = span.enter();
+        let refreshed = this.target.asks_for_tokens() && is_unauthorized(cause);
+        if !cause.is_retryable() && !refreshed {
+            return false;
+        }
+        this.live = false;
+        let next = this.waits.lost(cause, this.since.elapsed());
+        tracing::warn!(%cause, "connection lost; reconnecting");
+        this.notices.announce(|| Event::Lost(cause.clone()));
+        match this.phase {
+            // Another link was wanted even before this one was lost.
+            Phase::Dialling(_) => this.tell(Duration::ZERO),
+            _ if refreshed => this.dial(true),
+            _ => this.wait(next),
+        }
+        true
+    }
+
+    fn poll_link(
+        mut self: Pin<&mut Self>,
+        cx: &mut Context<'_>,
+    ) -> Poll<Result<(BoxLink, Up), Error>> {
+        let this = &mut *self;
+        loop {
+            match &mut this.phase {
+                Phase::Idle => {
+                    ready!(this.renew.poll_asked(cx));
+                    this.dial(false);
+                }
+                Phase::Waiting(timer) => {
+                    if this.renew.poll_asked(cx).is_pending() {
+                        ready!(timer.as_mut().poll(cx));
+                    }
+                    this.dial(false);
+                }
+                Phase::Dialling(dialling) => match ready!(dialling.as_mut().poll(cx)) {
+                    Ok(Dialled { link, .. }) => {
+                        this.phase = Phase::Idle;
+                        this.live = true;
+                        this.since = Instant::now();
+                        tracing::info!(parent: &this.span, "reconnected");
+                        return Poll::Ready(Ok((link, Up::Restarted)));
+                    }
+                    Err(error) => {
+                        if let Some(error) = this.failed(error) {
+                            return Poll::Ready(Err(error.into()));
+                        }
+                    }
+                },
+            }
+        }
+    }
+
+    fn renew(&self) -> Renew {
+        self.renew.clone()
+    }
+}
+
+fn is_unauthorized(cause: &Error) -> bool {
+    matches!(
+        cause,
+        Error::Link(LinkError::Closed(reason)) if reason.code == CloseCode::Unauthorized
+    )
+}
