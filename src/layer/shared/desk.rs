@@ -17,7 +17,7 @@ use tokio::{
 
 use tracing::Span;
 
-use super::fan_out::FanOut;
+use super::{fan_out::FanOut, mailbox::Mailbox};
 use crate::{
     duplex::BoxLink,
     error::{CloseCode, CloseReason, Error, LinkError},
@@ -43,6 +43,7 @@ type Timer<T> = Option<(T, Pin<Box<Sleep>>)>;
 #[derive(Debug)]
 pub(super) struct Line {
     desk: Mutex<Desk>,
+    pub(super) mailbox: Mailbox,
     pub(super) fan_out: Arc<FanOut>,
     pub(super) queue_bytes: usize,
     pub(super) state: watch::Sender<State>,
@@ -106,11 +107,30 @@ impl Line {
             end: None,
         };
         let waker = Waker::from(fan_out.clone());
-        Self { desk: Mutex::new(desk), fan_out, queue_bytes, state, span, waker }
+        let mailbox = Mailbox::default();
+        Self { desk: Mutex::new(desk), mailbox, fan_out, queue_bytes, state, span, waker }
     }
 
+    /// The desk, with all that was offered in its queue.
     pub(super) fn lock(&self) -> MutexGuard<'_, Desk> {
-        self.desk.lock().unwrap_or_else(PoisonError::into_inner)
+        let mut desk = self.desk.lock().unwrap_or_else(PoisonError::into_inner);
+        for message in self.mailbox.take() {
+            // Behind a Close of ours nothing is written.
+            if desk.farewell.is_none() {
+                let _ = self.push(&mut desk, message);
+            }
+        }
+        desk
+    }
+
+    /// Queues `message` and returns its ticket.
+    pub(super) fn push(&self, desk: &mut Desk, message: Message) -> Result<u64, Error> {
+        if matches!(message, Message::Close(_)) {
+            self.mailbox.close();
+        }
+        let ticket = desk.push(message)?;
+        self.mailbox.note_queued(desk.queued_bytes);
+        Ok(ticket)
     }
 
     /// Reads one message and, where nobody else does, writes what is queued.
@@ -174,6 +194,7 @@ impl Line {
             }
             if let Some(message) = desk.queue.pop_front() {
                 desk.queued_bytes -= message.len();
+                self.mailbox.note_queued(desk.queued_bytes);
                 desk.handed += 1;
                 if let Err(error) = link.start_send_unpin(message) {
                     break Poll::Ready(Err(error));
@@ -234,6 +255,8 @@ impl Line {
         desk.end = Some(error.clone());
         desk.queue = VecDeque::new();
         desk.queued_bytes = 0;
+        self.mailbox.close();
+        drop(self.mailbox.take());
         desk.broken = None;
         desk.patience = None;
         self.state.send_replace(State::Closed(reason));
@@ -245,7 +268,7 @@ impl Line {
     pub(super) fn poll_close(&self, desk: &mut Desk) -> Poll<Result<(), Error>> {
         if let Some(reason) = desk.parting.take() {
             // On a link that has ended there is nobody to tell.
-            let _ = desk.push(Message::Close(Some(reason)));
+            let _ = self.push(desk, Message::Close(Some(reason)));
         }
         if desk.end.is_none() {
             let _ = ready!(self.poll_write(desk));
@@ -256,8 +279,7 @@ impl Line {
 }
 
 impl Desk {
-    /// Queues `message` and returns its ticket.
-    pub(super) fn push(&mut self, message: Message) -> Result<u64, Error> {
+    fn push(&mut self, message: Message) -> Result<u64, Error> {
         if let Some(end) = &self.end {
             return Err(end.clone());
         }
@@ -268,11 +290,6 @@ impl Desk {
         self.queued_bytes += message.len();
         self.queue.push_back(message);
         Ok(self.queued)
-    }
-
-    /// The reason in a Close of ours, behind which nothing is written.
-    pub(super) fn farewell(&self) -> Option<CloseReason> {
-        self.farewell.clone()
     }
 
     /// Whether something could be written and nobody else will: where someone waits for it, the
