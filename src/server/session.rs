@@ -110,8 +110,7 @@ impl<S: Service<R>, R: Hosted> Shop<S, R> {
             }
         };
         let handlers = Arc::<Handlers>::default();
-        let limit = self.config.layers.correlation.max_inbound;
-        let watched = Watched::new(service, handlers.clone(), limit);
+        let watched = Watched::new(service, handlers.clone());
         let stop = CancellationToken::new();
         let mut initialization = pin!(R::run(watched, transport, stop.clone()));
         let time = self.config.timeout;
