@@ -152,6 +152,32 @@ async fn a_wrong_token_is_an_error_and_the_end() {
     .await;
 }
 
+/// As a variable that is not set gives one, to the server or to an authenticator that compares by itself.
+#[tokio::test]
+async fn an_empty_token_lets_nobody_in() {
+    limit(async {
+        let list = BearerTokens::default().token("", Identity::new("root"));
+        let listed = Config::default().authenticator(list);
+        let collected = Config::default().authenticator(BearerTokens::from_iter([""]));
+        let compared = Config::default().authenticator(|credentials: Credentials| async move {
+            let token = credentials.token.filter(|token| token.is(""));
+            token.map(|_| Identity::new("root")).ok_or(Denied::Unauthorized)
+        });
+        for config in [listed, collected, compared] {
+            let spy = Spy::default();
+            let (_server, address) = spy.host(config.in_band_authentication()).await;
+            let mut raw = enter(address, "").await;
+            raw.json(&authenticate("auth", "")).await;
+            raw.json(&initialize("init")).await;
+            let answer = raw.receive().await;
+            assert!(is_refused(&answer, "auth"), "{answer}");
+            assert_eq!(raw.closed().await.0, 4401);
+            assert_eq!(spy.seen().len(), 0);
+        }
+    })
+    .await;
+}
+
 /// A request with a token that is wrong is refused as ever; so is one for a page that may not connect.
 #[tokio::test]
 async fn it_is_for_those_without_a_token() {

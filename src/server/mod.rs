@@ -63,7 +63,7 @@
 //! An [`Authenticator`] sees the request and its token, and says who it is. The token comes from
 //! `Authorization: Bearer`, else from a subprotocol `mcp.auth.<token>` (which is never echoed), else
 //! from a [cookie](Config::token_cookie) where that is switched on. Never from the URL: those end up
-//! in logs. Clients that can send none of these may authenticate
+//! in logs. An empty one is none. Clients that can send none of these may authenticate
 //! [within the connection](Config::in_band_authentication).
 //!
 //! Handlers find in the extensions of each request: the [`http::request::Parts`] of the upgrade, under

@@ -44,7 +44,7 @@ pub(in crate::server) async fn authenticate<R: Hosted>(
                 let _ = transport.send(refusal("Authentication required")).await;
                 continue;
             };
-            let token = params.and_then(|params| params.get("token")?.as_str()).map(Token::new);
+            let token = params.and_then(|params| Token::new(params.get("token")?.as_str()?));
             let credentials = Credentials { token, ..credentials.clone() };
             match ask(gate, credentials, config.timeout).await {
                 Ok(identity) => {

@@ -63,7 +63,8 @@ where
 pub struct Credentials {
     /// The token, if there was one: from `Authorization: Bearer`, else from a subprotocol
     /// `mcp.auth.<token>`, else from the [cookie](super::Config::token_cookie), else from the method
-    /// `authenticate` where that is [allowed](super::Config::in_band_authentication).
+    /// `authenticate` where that is [allowed](super::Config::in_band_authentication). An empty one is
+    /// none.
     pub token: Option<Token>,
     /// The request that is to be upgraded. Its `Host` and `Origin` are allowed.
     pub parts: Parts,
