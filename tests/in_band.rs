@@ -226,6 +226,48 @@ async fn who_does_not_try_is_closed_at_the_deadline() {
     .await;
 }
 
+/// That the authenticator takes long is not the client's fault: it has a time of its own, after which the
+/// client is told to come again.
+#[tokio::test]
+async fn the_deadline_is_for_the_client_alone() {
+    limit(async {
+        let time = Duration::from_millis(600);
+        let config = Config::default().in_band_authentication().handshake_timeout(time);
+        let config = config.authenticator(|credentials: Credentials| async move {
+            let token = credentials.token.ok_or(Denied::Unauthorized)?;
+            match token.as_str() {
+                "never" => std::future::pending().await,
+                _ => tokio::time::sleep(Duration::from_millis(400)).await,
+            }
+            Ok(Identity::new("alice"))
+        });
+        let (server, address) = Spy::default().host(config).await;
+        for token in ["slow", "never"] {
+            let mut raw = enter(address, "").await;
+            tokio::time::sleep(Duration::from_millis(400)).await;
+            let start = Instant::now();
+            let answer = raw.ask(&authenticate("auth", token)).await;
+            if token == "slow" {
+                assert_eq!(answer["result"]["authenticated"], true, "{answer}");
+                raw.initialize().await;
+                raw.ping().await;
+            } else {
+                assert!(is_refused(&answer, "auth"), "{answer}");
+                let (code, reason) = raw.closed().await;
+                assert_eq!((code, reason.contains("not available")), (1013, true), "{reason}");
+                assert!(
+                    (500..1500).contains(&start.elapsed().as_millis()),
+                    "{:?}",
+                    start.elapsed()
+                );
+            }
+        }
+        let refused = server.registry().health().refused_by;
+        assert_eq!(refused.into_iter().collect::<Vec<_>>(), [("unavailable", 1)]);
+    })
+    .await;
+}
+
 /// A flood of requests, of which none is executed and none keeps the others from authenticating.
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn a_flood_before_it_harms_nobody() {

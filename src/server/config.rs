@@ -139,7 +139,8 @@ impl<R: Role> Config<R> {
     /// Lets clients without a token connect, and authenticate by the method `authenticate` with the
     /// parameter `token`, for those that cannot send headers. Until then every other request is
     /// answered with the error `-32001`. They have the time of the handshake for it; who fails is
-    /// closed with 4401 or 4403, who does not try with 1008. Off by default.
+    /// closed with 4401 or 4403, who does not try with 1008, and everyone with 1013 while the
+    /// authenticator fails. Off by default.
     #[must_use]
     pub fn in_band_authentication(mut self) -> Self {
         self.in_band = true;
