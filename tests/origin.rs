@@ -115,6 +115,11 @@ const DEFAULT: &[Row] = &[
     ("localhost:PORT", "file://localhost:PORT", 403),
     ("localhost:PORT", "file://", 403),
     ("localhost:PORT", "chrome-extension://localhost:PORT", 403),
+    ("localhost", "tauri://localhost", 403),
+    ("localhost:80", "tauri://localhost", 403),
+    ("localhost:80", "tauri://localhost:80", 403),
+    ("localhost:443", "tauri://localhost", 403),
+    ("localhost", "vscode-webview://localhost", 403),
     ("localhost:PORT", "httpx://localhost:PORT", 403),
     ("localhost:PORT", "javascript:localhost:PORT", 403),
     // Several, in one line or two.
@@ -235,6 +240,51 @@ async fn configured_hosts_replace_those_of_loopback() {
 }
 
 #[tokio::test]
+async fn apps_and_extensions_are_let_in_where_their_origin_is_listed() {
+    limit(async {
+        let config = Config::default().allowed_origins([
+            "chrome-extension://abcdefghijklmnopabcdefghijklmnop",
+            "Tauri://LocalHost",
+            "vscode-webview://0q1w2e:3000",
+            "app://-",
+        ]);
+        let (_server, address) = tools(config).await;
+        check(
+            address,
+            &[
+                ("localhost", "chrome-extension://abcdefghijklmnopabcdefghijklmnop", 101),
+                ("localhost", "CHROME-extension://ABCDEFGHIJKLMNOPabcdefghijklmnop", 101),
+                ("localhost", "tauri://localhost", 101),
+                ("localhost:PORT", "tauri://localhost", 101),
+                ("localhost", "vscode-webview://0q1w2e:3000", 101),
+                ("localhost", "app://-", 101),
+                ("evil.example", "tauri://localhost", 403),
+                ("localhost", "chrome-extension://abcdefghijklmnopabcdefghijklmnoq", 403),
+                ("localhost", "chrome-extension://abcdefghijklmnopabcdefghijklmno", 403),
+                ("localhost", "chrome-extension://abcdefghijklmnopabcdefghijklmnop.evil", 403),
+                ("localhost", "chrome-extension://abcdefghijklmnopabcdefghijklmnop/", 403),
+                ("localhost", "chrome-extension://abcdefghijklmnopabcdefghijklmnop:1", 403),
+                ("localhost", "chrome-extension://x@abcdefghijklmnopabcdefghijklmnop", 403),
+                ("localhost", "moz-extension://abcdefghijklmnopabcdefghijklmnop", 403),
+                ("localhost", "chrome-extension://", 403),
+                ("localhost", "chrome-extension:abcdefghijklmnopabcdefghijklmnop", 403),
+                ("localhost", "tauri://localhost:80", 403),
+                ("localhost", "tauri://localhost:443", 403),
+                ("localhost", "tauri://localhost.evil.example", 403),
+                ("localhost:PORT", "tauri://localhost:PORT", 403),
+                ("localhost", "http://tauri.localhost", 403),
+                ("localhost", "vscode-webview://0q1w2e", 403),
+                ("localhost", "vscode-webview://0q1w2e:3001", 403),
+                ("localhost", "app://", 403),
+                ("localhost", "app://--", 403),
+            ],
+        )
+        .await;
+    })
+    .await;
+}
+
+#[tokio::test]
 async fn configured_origins_are_let_in_beside_the_own_pages() {
     limit(async {
         let config = Config::default().allowed_origins([
@@ -324,16 +374,19 @@ fn some() -> Vec<Row> {
     DEFAULT.iter().copied().step_by(3).collect()
 }
 
+async fn mounted(config: Config) -> SocketAddr {
+    let service = WebSocketService::new(|| Ok(common::Tools::default()), config).unwrap();
+    let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
+    let address = listener.local_addr().unwrap();
+    let router = axum::Router::new().route_service("/mcp", service);
+    tokio::spawn(async move { axum::serve(listener, router).await });
+    address
+}
+
 #[tokio::test]
 async fn a_mounted_service_asks_the_same() {
     limit(async {
-        let service =
-            WebSocketService::new(|| Ok(common::Tools::default()), Config::default()).unwrap();
-        let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
-        let address = listener.local_addr().unwrap();
-        let router = axum::Router::new().route_service("/mcp", service);
-        tokio::spawn(async move { axum::serve(listener, router).await });
-        check(address, &some()).await;
+        check(mounted(Config::default()).await, &some()).await;
     })
     .await;
 }

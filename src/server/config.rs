@@ -117,7 +117,8 @@ impl<R: Role> Config<R> {
     }
 
     /// The origins whose web pages may connect, besides those of the allowed hosts themselves: scheme,
-    /// host, and a port where it is not the scheme's own, `:*` for any; or `null`. By default none.
+    /// host, and a port where it is not the scheme's own, `:*` for any; or `null`. Those of apps and
+    /// browser extensions too, such as `tauri://localhost` or `chrome-extension://<id>`. By default none.
     /// Programs send no `Origin` and are not concerned.
     #[must_use]
     pub fn allowed_origins<T: Into<String>>(

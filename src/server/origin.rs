@@ -9,7 +9,7 @@ use std::net::Ipv6Addr;
 use http::{
     HeaderMap, HeaderValue, Uri,
     header::{HOST, HeaderName, ORIGIN},
-    uri::{Authority, Scheme},
+    uri::Authority,
 };
 
 use super::registry::Cause;
@@ -22,14 +22,15 @@ const NOT_ALLOWED: (Cause, &str) = (Cause::Origin, "this Origin may not connect"
 pub(super) struct Allowed {
     /// `None` serves every host.
     hosts: Option<Vec<Place>>,
-    origins: Vec<Origin>,
+    origins: Vec<Pattern>,
     /// A host's own pages come by `https` only, so that nobody on the way can have written them.
     secure: bool,
     /// The first entry that could not be read.
     invalid: Option<String>,
 }
 
-/// A host, and a port where it matters.
+/// A host, and a port: `None` where any is allowed, where a `Host` leaves it out, and where an origin has
+/// none.
 #[derive(Debug, Clone, PartialEq, Eq)]
 struct Place {
     host: String,
@@ -40,8 +41,17 @@ struct Place {
 enum Origin {
     /// A page without an origin of its own, such as a file.
     Null,
-    /// The port is `None` where any will do.
-    Page { scheme: String, place: Place },
+    Page {
+        scheme: String,
+        place: Place,
+    },
+}
+
+/// An origin of the list.
+#[derive(Debug, Clone)]
+struct Pattern {
+    origin: Origin,
+    any_port: bool,
 }
 
 impl Default for Allowed {
@@ -77,7 +87,7 @@ impl Allowed {
         self.origins.clear();
         for origin in origins {
             let origin = origin.into();
-            let parsed = Origin::pattern(&origin);
+            let parsed = Pattern::parse(&origin);
             let parsed = self.note(parsed, &origin);
             self.origins.extend(parsed);
         }
@@ -151,7 +161,7 @@ impl Place {
 }
 
 impl Origin {
-    /// An `Origin` as a browser sends it: the port is there.
+    /// An `Origin` as a browser sends it (RFC 6454, section 6.2), with the port that it leaves out.
     fn parse(text: &str) -> Option<Self> {
         if text == "null" {
             return Some(Self::Null);
@@ -164,32 +174,18 @@ impl Origin {
         {
             return None;
         }
-        let scheme = parts.scheme?;
-        let default = default_port(&scheme)?;
+        let scheme = parts.scheme?.as_str().to_ascii_lowercase();
+        let default = match scheme.as_str() {
+            "http" => Some(80),
+            "https" => Some(443),
+            // What is opened from a page, and by mistake taken for its origin.
+            "ws" | "wss" => return None,
+            // An app, an extension.
+            _ => None,
+        };
         let mut place = Place::parse(parts.authority?.as_str())?;
-        place.port.get_or_insert(default);
-        Some(Self::Page { scheme: scheme.to_string(), place })
-    }
-
-    /// An entry of the list: an origin, or one with `:*` for its port.
-    fn pattern(text: &str) -> Option<Self> {
-        let Some(any) = text.strip_suffix(":*") else { return Self::parse(text) };
-        match Self::parse(any)? {
-            Self::Page { scheme, place } => {
-                Some(Self::Page { scheme, place: Place { port: None, ..place } })
-            }
-            Self::Null => None,
-        }
-    }
-
-    fn covers(&self, other: &Self) -> bool {
-        match (self, other) {
-            (Self::Null, Self::Null) => true,
-            (Self::Page { scheme, place }, Self::Page { scheme: other, place: at }) => {
-                scheme == other && place.covers(at, None)
-            }
-            _ => false,
-        }
+        place.port = place.port.or(default);
+        Some(Self::Page { scheme, place })
     }
 
     fn is_https(&self) -> bool {
@@ -198,21 +194,35 @@ impl Origin {
 
     /// Whether it is a page of `host`, as it was asked.
     fn is_of(&self, host: &Place) -> bool {
-        match self {
-            Self::Null => false,
-            Self::Page { scheme, place } => {
-                let default = if scheme == "https" { 443 } else { 80 };
-                place.host == host.host && place.port == Some(host.port.unwrap_or(default))
-            }
-        }
+        let Self::Page { scheme, place } = self else { return false };
+        let default = match scheme.as_str() {
+            "https" => 443,
+            "http" => 80,
+            _ => return false,
+        };
+        place.host == host.host && place.port == Some(host.port.unwrap_or(default))
     }
 }
 
-fn default_port(scheme: &Scheme) -> Option<u16> {
-    match scheme.as_str() {
-        "http" => Some(80),
-        "https" => Some(443),
-        _ => None,
+impl Pattern {
+    /// An entry of the list: an origin, or one with `:*` for its port.
+    fn parse(text: &str) -> Option<Self> {
+        match text.strip_suffix(":*") {
+            Some("null") => None,
+            Some(any) => Some(Self { origin: Origin::parse(any)?, any_port: true }),
+            None => Some(Self { origin: Origin::parse(text)?, any_port: false }),
+        }
+    }
+
+    fn covers(&self, other: &Origin) -> bool {
+        match (&self.origin, other) {
+            (Origin::Page { scheme, place }, Origin::Page { scheme: other, place: at })
+                if self.any_port =>
+            {
+                scheme == other && place.host == at.host
+            }
+            (origin, other) => origin == other,
+        }
     }
 }
 
@@ -258,6 +268,8 @@ mod tests {
             ("localhost:8080", "http://user@localhost:8080", false),
             ("localhost:8080", "http://evil.com", false),
             ("localhost:8080", "file://localhost:8080", false),
+            ("localhost:80", "tauri://localhost:80", false),
+            ("localhost", "tauri://localhost", false),
             ("localhost:8080", "null", false),
             ("localhost:8080", "", false),
             ("localhost:8080", "localhost:8080", false),
@@ -322,7 +334,13 @@ mod tests {
     #[test]
     fn origins_are_allowed_by_scheme_host_and_port() {
         let mut allowed = Allowed::default();
-        allowed.origins(["https://app.example.com", "http://localhost:*", "null"]);
+        allowed.origins([
+            "https://app.example.com",
+            "http://localhost:*",
+            "null",
+            "Tauri://Localhost",
+            "app://-:*",
+        ]);
         allowed.validate().unwrap();
         for (origin, expected) in [
             ("https://app.example.com", true),
@@ -332,6 +350,12 @@ mod tests {
             ("http://localhost:3000", true),
             ("https://localhost:3000", false),
             ("null", true),
+            ("tauri://localhost", true),
+            ("TAURI://LOCALHOST", true),
+            ("tauri://localhost:80", false),
+            ("tauri://127.0.0.1", false),
+            ("app://-", true),
+            ("app://-:3000", true),
         ] {
             assert_eq!(check(&allowed, &["127.0.0.1"], &[origin]), expected, "{origin}");
         }
@@ -369,7 +393,13 @@ mod tests {
             "http://",
             "app.example.com",
             "https://a/path",
-            "ftp://a",
+            "ws://a",
+            "wss://a",
+            "file://",
+            "chrome-extension://",
+            "chrome-extension://*",
+            "tauri:a",
+            "tauri://a/",
             "null:*",
             "*",
             "https://*.a",
