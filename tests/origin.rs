@@ -239,6 +239,57 @@ async fn configured_hosts_replace_those_of_loopback() {
     .await;
 }
 
+/// `Host` and the port of the scheme: `https` or `http`, where that is not known.
+const PORTS: &[Row] = &[
+    ("a.example", NONE, 101),
+    ("A.example:443", NONE, 101),
+    ("a.example:80", NONE, 403),
+    ("a.example:8443", NONE, 403),
+    ("a.example:", NONE, 403),
+    ("sub.a.example", NONE, 403),
+    ("b.example", NONE, 101),
+    ("b.example:80", NONE, 101),
+    ("b.example:443", NONE, 403),
+    ("c.example", NONE, 403),
+    ("c.example:443", NONE, 403),
+    ("c.example:8443", NONE, 101),
+    // A page is the host's own where its port is served too.
+    ("a.example", "https://a.example", 101),
+    ("a.example", "https://a.example:443", 101),
+    ("a.example:443", "https://a.example", 101),
+    ("a.example", "http://a.example", 403),
+    ("a.example", "http://a.example:443", 403),
+    ("a.example", "https://a.example:80", 403),
+    ("a.example", "http://a.example:80", 403),
+    ("a.example", "https://b.example", 403),
+    ("b.example", "http://b.example", 101),
+    ("b.example:80", "http://b.example", 101),
+    ("b.example", "https://b.example", 403),
+    ("b.example", "https://b.example:80", 403),
+    ("b.example", "http://b.example:443", 403),
+    ("c.example", "https://c.example:8443", 403),
+    ("c.example:8443", "https://c.example:8443", 101),
+    ("c.example:8443", "https://c.example", 403),
+    // A listed page may be anywhere.
+    ("a.example", "http://app.example", 101),
+    ("b.example", "http://app.example", 101),
+    ("c.example", "http://app.example", 403),
+];
+
+/// RFC 9110, section 7.2: clients leave out the port that is their scheme's own.
+#[tokio::test]
+async fn a_host_without_a_port_has_that_of_its_scheme() {
+    limit(async {
+        let config = Config::default()
+            .allowed_hosts(["a.example:443", "b.example:80", "c.example:8443"])
+            .allowed_origins(["http://app.example"]);
+        let (_server, address) = tools(config.clone()).await;
+        check(address, PORTS).await;
+        check(mounted(config).await, PORTS).await;
+    })
+    .await;
+}
+
 #[tokio::test]
 async fn apps_and_extensions_are_let_in_where_their_origin_is_listed() {
     limit(async {

@@ -102,6 +102,9 @@ impl<R: Role> Config<R> {
     /// The hosts that may be asked for, each with a port or for any: by default the names of the
     /// loopback interface, `localhost`, `127.0.0.1` and `::1`. Any other `Host` is 403, since a web
     /// page can let a name of its own point here (DNS rebinding).
+    ///
+    /// A `Host` without a port is at that of its scheme: 443 where the server itself speaks TLS; elsewhere
+    /// a proxy may, so that an allowed 80 and an allowed 443 will both do.
     #[must_use]
     pub fn allowed_hosts<T: Into<String>>(mut self, hosts: impl IntoIterator<Item = T>) -> Self {
         self.allowed.hosts(hosts);

@@ -4,7 +4,7 @@
 //! is. And a page may let its own name point to the visitor's machine (DNS rebinding), which shows
 //! only in `Host`. So both are looked at.
 
-use std::net::Ipv6Addr;
+use std::{net::Ipv6Addr, slice};
 
 use http::{
     HeaderMap, HeaderValue, Uri,
@@ -23,7 +23,8 @@ pub(super) struct Allowed {
     /// `None` serves every host.
     hosts: Option<Vec<Place>>,
     origins: Vec<Pattern>,
-    /// A host's own pages come by `https` only, so that nobody on the way can have written them.
+    /// Connections come by TLS: 443 is the port of a `Host` without one, and a host's own pages come by
+    /// `https` only, so that nobody on the way can have written them.
     secure: bool,
     /// The first entry that could not be read.
     invalid: Option<String>,
@@ -116,21 +117,36 @@ impl Allowed {
     /// Whether a request with these headers may be upgraded, or what is to be said instead.
     pub(super) fn check(&self, headers: &HeaderMap) -> Result<(), (Cause, &'static str)> {
         let host = only(headers, HOST)?.and_then(Place::parse);
-        let served = match (&self.hosts, &host) {
-            (None, _) => true,
-            (Some(hosts), Some(host)) => hosts.iter().any(|allowed| allowed.covers(host, None)),
-            (Some(_), None) => false,
-        };
-        if !served {
+        if self.hosts.is_some() && !host.as_ref().is_some_and(|host| self.lists(host)) {
             return Err(NOT_SERVED);
         }
         let Some(origin) = only(headers, ORIGIN)? else { return Ok(()) };
         let Some(origin) = Origin::parse(origin) else { return Err(NOT_ALLOWED) };
         let listed = self.origins.iter().any(|allowed| allowed.covers(&origin));
-        // Only a host that was checked vouches for its own pages.
-        let vouches = |host| origin.is_of(&host) && (!self.secure || origin.is_https());
-        let own = self.hosts.is_some() && host.is_some_and(vouches);
+        let own = host.is_some_and(|host| self.vouches(&host, &origin));
         if listed || own { Ok(()) } else { Err(NOT_ALLOWED) }
+    }
+
+    /// Whether `host` is in the list of hosts. Clients leave out the port that is their scheme's own (RFC
+    /// 9110, section 7.2), and without TLS here the scheme is not known: a proxy may speak `https`.
+    fn lists(&self, host: &Place) -> bool {
+        let default: &[u16] = if self.secure { &[443] } else { &[80, 443] };
+        let ports = host.port.as_ref().map_or(default, slice::from_ref);
+        self.hosts.iter().flatten().any(|allowed| allowed.covers(&host.host, ports))
+    }
+
+    /// Whether a page of `origin` is the `host`'s own. Only a host in the list vouches for its pages; and
+    /// since a `Host` may leave its port open, the page's must be in the list too.
+    fn vouches(&self, host: &Place, origin: &Origin) -> bool {
+        let Origin::Page { scheme, place } = origin else { return false };
+        let default = match (scheme.as_str(), self.secure) {
+            ("https", _) => 443,
+            ("http", false) => 80,
+            _ => return false,
+        };
+        place.host == host.host
+            && place.port == Some(host.port.unwrap_or(default))
+            && self.lists(place)
     }
 }
 
@@ -154,9 +170,9 @@ impl Place {
         (!host.is_empty() && host.bytes().all(of_host)).then_some(Self { host, port })
     }
 
-    /// Whether `other` is this place; `default` is the port of an authority without one.
-    fn covers(&self, other: &Self, default: Option<u16>) -> bool {
-        self.host == other.host && (self.port.is_none() || self.port == other.port.or(default))
+    /// Whether it is allowed to ask for `host` at one of these ports.
+    fn covers(&self, host: &str, ports: &[u16]) -> bool {
+        self.host == host && self.port.is_none_or(|port| ports.contains(&port))
     }
 }
 
@@ -186,21 +202,6 @@ impl Origin {
         let mut place = Place::parse(parts.authority?.as_str())?;
         place.port = place.port.or(default);
         Some(Self::Page { scheme, place })
-    }
-
-    fn is_https(&self) -> bool {
-        matches!(self, Self::Page { scheme, .. } if scheme == "https")
-    }
-
-    /// Whether it is a page of `host`, as it was asked.
-    fn is_of(&self, host: &Place) -> bool {
-        let Self::Page { scheme, place } = self else { return false };
-        let default = match scheme.as_str() {
-            "https" => 443,
-            "http" => 80,
-            _ => return false,
-        };
-        place.host == host.host && place.port == Some(host.port.unwrap_or(default))
     }
 }
 
@@ -332,6 +333,25 @@ mod tests {
     }
 
     #[test]
+    fn a_host_without_a_port_may_be_at_that_of_http_or_https() {
+        let mut allowed = Allowed::default();
+        allowed.hosts(["a.com:443", "b.com:80", "c.com:8443"]);
+        for (host, origin, expected) in [
+            ("a.com", None, true),
+            ("b.com", None, true),
+            ("c.com", None, false),
+            ("a.com:80", None, false),
+            ("a.com", Some("https://a.com"), true),
+            ("a.com", Some("http://a.com"), false),
+            ("a.com", Some("http://a.com:443"), false),
+            ("b.com", Some("http://b.com"), true),
+            ("b.com", Some("https://b.com"), false),
+        ] {
+            assert_eq!(check(&allowed, &[host], origin.as_slice()), expected, "{host} {origin:?}");
+        }
+    }
+
+    #[test]
     fn origins_are_allowed_by_scheme_host_and_port() {
         let mut allowed = Allowed::default();
         allowed.origins([
@@ -383,6 +403,13 @@ mod tests {
         assert!(!check(&allowed, &["localhost:8443"], &["http://localhost:8443"]));
         allowed.origins(["http://localhost"]);
         assert!(check(&allowed, &["localhost"], &["http://localhost"]));
+        allowed.hosts(["a.com:443", "b.com:80"]);
+        assert!(check(&allowed, &["a.com"], &[]));
+        assert!(check(&allowed, &["a.com"], &["https://a.com"]));
+        assert!(check(&allowed, &["a.com"], &["http://localhost"]));
+        assert!(!check(&allowed, &["a.com"], &["http://a.com"]));
+        assert!(!check(&allowed, &["b.com"], &[]));
+        assert!(!check(&allowed, &["b.com"], &["https://b.com"]));
     }
 
     #[test]
