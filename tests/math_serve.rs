@@ -2,11 +2,13 @@
 #![cfg(all(unix, feature = "client", feature = "server", feature = "rustls-tls"))]
 #![allow(clippy::panic, clippy::unwrap_used)]
 
+mod common;
 #[path = "common/process.rs"]
 mod process;
 
 use std::{fs, net::SocketAddr, path::PathBuf};
 
+use common::Raw;
 use mcp_ws_transport::connect;
 use rcgen::{CertificateParams, KeyPair};
 use rmcp::ServiceExt;
@@ -168,4 +170,19 @@ async fn the_certificate_is_read_again_on_request_and_connections_stay() {
     assert_eq!(stays.list_all_tools().await.unwrap().len(), 7);
     server.terminate().await;
     server.success().await;
+}
+
+#[tokio::test]
+async fn who_stops_it_twice_waits_for_no_client() {
+    for second in ["-TERM", "-INT"] {
+        let (mut server, url) = serve(&[]).await;
+        let mut client = Raw::initialized(address(&url)).await;
+        server.terminate().await;
+        assert_eq!(client.closed().await.0, 1012);
+        // The server would wait for the client's own Close frame.
+        server.signal(second).await;
+        let status = soon(server.child.wait()).await.unwrap();
+        assert_eq!(status.code(), Some(1), "{status}");
+        assert!(server.errors().await.contains("error: stopped before"));
+    }
 }

@@ -102,6 +102,9 @@ impl<R: Role> Config<R> {
     /// The hosts that may be asked for, each with a port or for any: by default the names of the
     /// loopback interface, `localhost`, `127.0.0.1` and `::1`. Any other `Host` is 403, since a web
     /// page can let a name of its own point here (DNS rebinding).
+    ///
+    /// A `Host` without a port is at that of its scheme: 443 where the server itself speaks TLS; elsewhere
+    /// a proxy may, so that an allowed 80 and an allowed 443 will both do.
     #[must_use]
     pub fn allowed_hosts<T: Into<String>>(mut self, hosts: impl IntoIterator<Item = T>) -> Self {
         self.allowed.hosts(hosts);
@@ -117,7 +120,8 @@ impl<R: Role> Config<R> {
     }
 
     /// The origins whose web pages may connect, besides those of the allowed hosts themselves: scheme,
-    /// host, and a port where it is not the scheme's own, `:*` for any; or `null`. By default none.
+    /// host, and a port where it is not the scheme's own, `:*` for any; or `null`. Those of apps and
+    /// browser extensions too, such as `tauri://localhost` or `chrome-extension://<id>`. By default none.
     /// Programs send no `Origin` and are not concerned.
     #[must_use]
     pub fn allowed_origins<T: Into<String>>(
@@ -139,7 +143,8 @@ impl<R: Role> Config<R> {
     /// Lets clients without a token connect, and authenticate by the method `authenticate` with the
     /// parameter `token`, for those that cannot send headers. Until then every other request is
     /// answered with the error `-32001`. They have the time of the handshake for it; who fails is
-    /// closed with 4401 or 4403, who does not try with 1008. Off by default.
+    /// closed with 4401 or 4403, who does not try with 1008, and everyone with 1013 while the
+    /// authenticator fails. Off by default.
     #[must_use]
     pub fn in_band_authentication(mut self) -> Self {
         self.in_band = true;

@@ -50,7 +50,9 @@
 //!   flight. The layer `Rate` does (feature `rate-limit`).
 //! - [`accept`] performs the handshake and no more: how many connections there are and how they end is
 //!   the caller's affair, and a panic in a handler leaves its call without an answer.
-//! - The [`fallback`](Serve::fallback) is served without any of these checks.
+//! - The [`fallback`](Serve::fallback) is served without any of these checks, and so is what a
+//!   [`WebSocketService`] leaves to [another](WebSocketService::or): streamable HTTP on the same path
+//!   asks nobody who they are unless you see to it.
 //! - A token in the query of a URL is not looked at, and stays in the request that handlers see. Its
 //!   `Debug` shows it, as it shows every header but `Authorization`, `Proxy-Authorization` and `Cookie`.
 //! - A host's pages over `http` count as its own where a proxy does TLS, since the request does not tell.
@@ -63,7 +65,7 @@
 //! An [`Authenticator`] sees the request and its token, and says who it is. The token comes from
 //! `Authorization: Bearer`, else from a subprotocol `mcp.auth.<token>` (which is never echoed), else
 //! from a [cookie](Config::token_cookie) where that is switched on. Never from the URL: those end up
-//! in logs. Clients that can send none of these may authenticate
+//! in logs. An empty one is none. Clients that can send none of these may authenticate
 //! [within the connection](Config::in_band_authentication).
 //!
 //! Handlers find in the extensions of each request: the [`http::request::Parts`] of the upgrade, under
@@ -98,6 +100,7 @@ mod handler;
 mod handshake;
 mod limit;
 mod listener;
+mod or;
 mod origin;
 mod registry;
 mod role;
@@ -124,6 +127,7 @@ pub use self::{
     config::{Config, Drain},
     limit::Limits,
     listener::{Bind, Listener},
+    or::Or,
     registry::{Broadcast, Cause, Connection, Event, Events, Health, Info, Missed, Registry},
     role::Hosted,
     serve::{Serve, Server, serve, serve_on},

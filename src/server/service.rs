@@ -35,7 +35,8 @@ use crate::{
 ///
 /// It has the shape of rmcp's `StreamableHttpService`: made from a factory and a configuration,
 /// `Clone`, and mounted on a path. Whoever serves it must allow upgrades, as axum's `serve` does, and
-/// set deadlines for the request's head, which axum's `serve` does not.
+/// set deadlines for the request's head, which axum's `serve` does not. [`or`](Self::or) shares the path
+/// with another service.
 ///
 /// | request | answer |
 /// |---|---|
