@@ -28,6 +28,8 @@
 //! | web pages | those of the allowed hosts themselves | else every page could: browsers let pages open WebSockets everywhere, and send cookies along |
 //! | sizes | 4 MiB per message from a client | close 1009 |
 //! | requests in flight | 1,024 per connection, those included whose sender has cancelled them while their handler runs on | error `-32000`, nothing executed |
+//! | memory of these | 64 MiB per connection, estimated from their JSON | the same |
+//! | notifications | 1,024 handled at once per connection | kept until their turn comes, 4 MiB of them |
 //! | queue | 1 MiB to each client, 10 s without a byte taken | close 1013, its buffers are freed |
 //! | connections | 1,024 | 503 with `Retry-After` |
 //! | time | 10 s for TLS and the request, 10 s until MCP is initialized, 45 s without a sign of life | cut, with 408 or 1008 where that can be said |
@@ -46,6 +48,9 @@
 //!   connections there are before it, and TLS, is up to the server around it; axum's own `serve` sets
 //!   no limit to any of them. [`serve`] takes an axum `Router` as its
 //!   [`fallback`](Serve::fallback), and has them all.
+//! - A message may take a hundred times its size once it is decoded, where it is made of many small
+//!   values: 4 MiB, some 350 MiB. Lower `max_message_size` where those who may enter are not to be
+//!   trusted with that.
 //! - How many messages a client may send per second is not limited, only how many requests are in
 //!   flight. The layer `Rate` does (feature `rate-limit`).
 //! - [`accept`] performs the handshake and no more: how many connections there are and how they end is
