@@ -29,7 +29,6 @@ use super::{
     Body, Config, Registry, WebSocketService,
     config::Accepted,
     handshake::{http1, part, refuse},
-    limit::Lobby,
     listener::{Bind, IntoListener, Listener},
     registry::Cause,
     role::Hosted,
@@ -216,7 +215,6 @@ where
             }
             let stop = config.stop.clone();
             let registry = config.registry.clone();
-            let lobby = Lobby::new(config.limits.handshakes);
             let service = WebSocketService::new(move || Ok(factory()), config)?;
             let listener = self.listener.listener().await?;
             let local_addr = listener.local_addr()?;
@@ -224,7 +222,6 @@ where
                 service,
                 path: self.path,
                 elsewhere: self.elsewhere,
-                lobby,
                 #[cfg(feature = "rustls-tls")]
                 tls: self.tls,
             });
@@ -283,7 +280,6 @@ struct Porch<S, R: Role> {
     service: WebSocketService<S, R>,
     path: Arc<str>,
     elsewhere: Option<Elsewhere>,
-    lobby: Arc<Lobby>,
     #[cfg(feature = "rustls-tls")]
     tls: Option<super::Tls>,
 }
@@ -332,7 +328,7 @@ impl<S: Service<R>, R: Hosted> Porch<S, R> {
     /// Receives whoever is at the other end of `stream`, until they are upgraded or have left.
     async fn receive<I: Io>(self: Arc<Self>, stream: I, peer: Option<SocketAddr>) {
         let config = self.service.config();
-        let seat = self.lobby.enter(peer.map(|peer| peer.ip()));
+        let seat = self.service.lobby().enter(peer.map(|peer| peer.ip()));
         let overdue = after(config.timeout);
         let outcome = tokio::select! {
             outcome = self.greet(stream, peer, overdue) => outcome,

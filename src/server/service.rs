@@ -114,6 +114,11 @@ impl<S: Service<R>, R: Hosted> WebSocketService<S, R> {
         self.shop.sessions.wait().await;
     }
 
+    /// The seats for all who have not shown who they are, before the upgrade or after it.
+    pub(super) fn lobby(&self) -> &Arc<Lobby> {
+        &self.shop.lobby
+    }
+
     pub(super) fn config(&self) -> &Config<R> {
         &self.shop.config
     }
