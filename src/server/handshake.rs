@@ -122,7 +122,11 @@ pub(super) async fn accept<R: Role, S: Io>(
         let (mut parts, _) = request.into_parts();
         let upgrade = parts.extensions.remove::<OnUpgrade>();
         is_asked.store(true, Ordering::Relaxed);
-        let mut answer = match door::admit(config, None, parts).await {
+        let admitted = match config.peer_of(&parts) {
+            Ok(peer) => door::admit(config, None, peer, parts).await,
+            Err(refusal) => Err(refusal),
+        };
+        let mut answer = match admitted {
             Ok(Admitted { answer, subprotocol, guest }) => {
                 *granted.lock().unwrap_or_else(PoisonError::into_inner) =
                     upgrade.map(|upgrade| (upgrade, subprotocol, guest));

@@ -47,6 +47,7 @@ use crate::{
 /// | not authenticated | 401 with `WWW-Authenticate` |
 /// | authenticated, but not allowed | 403 |
 /// | all places are taken, the authenticator fails, or the server is stopping | 503 with `Retry-After` |
+/// | [`Config::peer`] panics | 500 |
 ///
 /// ```no_run
 /// # #[derive(Clone, Default)] struct Calculator;
@@ -130,8 +131,14 @@ impl<S: Service<R>, R: Hosted> WebSocketService<S, R> {
         let _pending = shop.sessions.token();
         let (mut parts, _) = request.into_parts();
         let upgrade = parts.extensions.remove::<OnUpgrade>();
-        let peer = shop.config.peer_of(&parts);
-        let admitted = match door::admit(&shop.config, Some(&shop.places), parts).await {
+        let peer = match shop.config.peer_of(&parts) {
+            Ok(peer) => peer,
+            Err(refusal) => {
+                shop.config.registry.refused(refusal.cause, None);
+                return refusal.answer;
+            }
+        };
+        let admitted = match door::admit(&shop.config, Some(&shop.places), peer, parts).await {
             Ok(admitted) if upgrade.is_some() => Ok(admitted),
             Ok(_) => {
                 let what = "upgrades are not possible here";
