@@ -46,8 +46,8 @@ pub struct Config<R: Role = RoleServer> {
 #[derive(Debug, Clone)]
 #[non_exhaustive]
 pub struct Drain {
-    /// How long calls in flight may still take: 30 s. Then they are dropped, and their connections
-    /// closed.
+    /// How long calls in flight may still take, and what a [`fallback`](super::Serve::fallback) is
+    /// answering: 30 s. Then they are dropped, and their connections closed.
     pub deadline: Duration,
     /// How many connections are closed per second: 1,000, or as many more as it takes to be done in
     /// half of the deadline. Their clients come back, and had better not do so all at once.
@@ -196,7 +196,8 @@ impl<R: Role> Config<R> {
     }
 
     /// How long a client may take for each step until its service runs: for its opening handshake,
-    /// and for the initialization of MCP (or its first request, in the era without one). 10 s.
+    /// and for the initialization of MCP (or its first request, in the era without one). 10 s. As long
+    /// may an answer before the upgrade wait until the client takes some more of it.
     #[must_use]
     pub fn handshake_timeout(mut self, timeout: Duration) -> Self {
         self.timeout = timeout;

@@ -38,6 +38,7 @@ use super::{
     door::{self, Admitted, Guest, Refusal},
     origin::Allowed,
     registry::Cause,
+    visit::Paced,
 };
 use crate::{
     decode::Role,
@@ -98,10 +99,14 @@ pub(super) fn over_upgraded<R: Role>(
     builder.over_stream(TokioIo::new(upgraded), Bytes::new(), Side::Server)
 }
 
-/// The stream that hyper, or hyper-util, was given, and what it read beyond the request.
+/// The stream that hyper, or hyper-util, or our own [`Porch`](super::porch::Porch) was given, and what it read beyond the request.
 fn unbox<S: Io>(
     upgraded: hyper::upgrade::Upgraded,
 ) -> Result<(S, Bytes), hyper::upgrade::Upgraded> {
+    let upgraded = match upgraded.downcast::<TokioIo<Paced<S>>>() {
+        Ok(parts) => return Ok((parts.io.into_inner().into_inner(), parts.read_buf)),
+        Err(upgraded) => upgraded,
+    };
     match upgraded.downcast::<TokioIo<S>>() {
         Ok(parts) => Ok((parts.io.into_inner(), parts.read_buf)),
         Err(upgraded) => auto::upgrade::downcast::<TokioIo<S>>(upgraded)

@@ -22,7 +22,8 @@ pub struct Limits {
     /// Clients at once that have not yet shown who they are, be it in the TLS handshake, in the
     /// request's head, or in the connection where that is allowed: 1,024. One more, and one is dropped:
     /// of the address from which the most come (as above), the one that has been at it the longest.
-    /// Slow ones cannot shut out the others, nor can one that comes all the time.
+    /// Slow ones cannot shut out the others, nor can one that comes all the time. Who is being answered
+    /// by a [`fallback`](super::Serve::fallback) is not counted until the answer is written.
     pub handshakes: usize,
 }
 

@@ -15,12 +15,19 @@ use super::limit::network;
 #[derive(Debug)]
 pub(super) struct Lobby {
     seats: usize,
-    waiting: Mutex<Waiting>,
+    rows: Mutex<Rows>,
 }
 
 #[derive(Debug, Default)]
-struct Waiting {
+struct Rows {
     arrived: u64,
+    seated: Row,
+    /// Who is being answered something else meanwhile, and takes up no seat.
+    standing: Row,
+}
+
+#[derive(Debug, Default)]
+struct Row {
     guests: HashMap<u64, Stranger>,
     /// The same by where they come from, in the order of their arrival.
     by_address: HashMap<Option<IpAddr>, BTreeSet<u64>>,
@@ -32,12 +39,17 @@ struct Stranger {
     dropped: CancellationToken,
 }
 
-impl Waiting {
+impl Row {
     /// The one who has been here the longest, of the address from which the most are.
     fn longest(&self) -> Option<u64> {
         let groups = self.by_address.values();
         let first = |group: &BTreeSet<u64>| group.first().copied();
         first(groups.max_by_key(|group| (group.len(), Reverse(first(group))))?)
+    }
+
+    fn insert(&mut self, number: u64, stranger: Stranger) {
+        self.by_address.entry(stranger.address).or_default().insert(number);
+        self.guests.insert(number, stranger);
     }
 
     fn remove(&mut self, number: u64) -> Option<Stranger> {
@@ -50,40 +62,44 @@ impl Waiting {
         }
         Some(stranger)
     }
+
+    fn remove_longest(&mut self) -> Option<Stranger> {
+        self.longest().and_then(|longest| self.remove(longest))
+    }
 }
 
 impl Lobby {
     pub(super) fn new(seats: usize) -> Arc<Self> {
-        Arc::new(Self { seats, waiting: Mutex::default() })
+        Arc::new(Self { seats, rows: Mutex::default() })
     }
 
     /// A seat for somebody at `address`, for which another may have to leave.
     pub(super) fn enter(self: &Arc<Self>, address: Option<IpAddr>) -> Seat {
         let address = address.map(network);
         let dropped = CancellationToken::new();
-        let mut waiting = self.lock();
-        waiting.arrived += 1;
-        let number = waiting.arrived;
-        waiting.guests.insert(number, Stranger { address, dropped: dropped.clone() });
-        waiting.by_address.entry(address).or_default().insert(number);
-        let longest = if waiting.guests.len() > self.seats.max(1) {
-            waiting.longest().and_then(|longest| waiting.remove(longest))
-        } else {
-            None
-        };
-        drop(waiting);
-        if let Some(longest) = longest {
-            longest.dropped.cancel();
-        }
+        let mut rows = self.lock();
+        rows.arrived += 1;
+        let number = rows.arrived;
+        self.seat(rows, number, Stranger { address, dropped: dropped.clone() });
         Seat { lobby: self.clone(), number, dropped }
     }
 
-    fn lock(&self) -> MutexGuard<'_, Waiting> {
-        self.waiting.lock().unwrap_or_else(PoisonError::into_inner)
+    fn seat(&self, mut rows: MutexGuard<'_, Rows>, number: u64, stranger: Stranger) {
+        rows.seated.insert(number, stranger);
+        let is_full = rows.seated.guests.len() > self.seats.max(1);
+        let longest = is_full.then(|| rows.seated.remove_longest()).flatten();
+        drop(rows);
+        if let Some(longest) = longest {
+            longest.dropped.cancel();
+        }
+    }
+
+    fn lock(&self) -> MutexGuard<'_, Rows> {
+        self.rows.lock().unwrap_or_else(PoisonError::into_inner)
     }
 }
 
-/// A seat in the lobby.
+/// A seat in the lobby. Its number says who came first, and stays the same.
 #[derive(Debug)]
 pub(super) struct Seat {
     lobby: Arc<Lobby>,
@@ -96,11 +112,35 @@ impl Seat {
     pub(super) async fn taken(&self) {
         self.dropped.cancelled().await;
     }
+
+    /// Gives it up for a while.
+    pub(super) fn stand(&self) {
+        let mut rows = self.lobby.lock();
+        if let Some(stranger) = rows.seated.remove(self.number) {
+            rows.standing.insert(self.number, stranger);
+        }
+    }
+
+    /// Takes one again, for which another may have to leave.
+    pub(super) fn sit(&self) {
+        let mut rows = self.lobby.lock();
+        if let Some(stranger) = rows.standing.remove(self.number) {
+            self.lobby.seat(rows, self.number, stranger);
+        }
+    }
+
+    /// Gives it up for good.
+    pub(super) fn leave(&self) {
+        let mut rows = self.lobby.lock();
+        if rows.seated.remove(self.number).is_none() {
+            rows.standing.remove(self.number);
+        }
+    }
 }
 
 impl Drop for Seat {
     fn drop(&mut self) {
-        self.lobby.lock().remove(self.number);
+        self.leave();
     }
 }
 
@@ -139,6 +179,25 @@ mod tests {
         let _another = lobby.enter(at("10.0.0.3"));
         assert!(alone.dropped.is_cancelled() && !many[3].dropped.is_cancelled());
         drop(many);
-        assert_eq!(lobby.lock().by_address.len(), 2);
+        assert_eq!(lobby.lock().seated.by_address.len(), 2);
+    }
+
+    #[test]
+    fn who_stands_takes_up_no_seat_and_has_come_no_later() {
+        let lobby = Lobby::new(2);
+        let [first, second] = [(); 2].map(|()| lobby.enter(None));
+        first.stand();
+        let third = lobby.enter(None);
+        let is_dropped = || [&first, &second, &third].map(|seat| seat.dropped.is_cancelled());
+        assert_eq!(is_dropped(), [false; 3]);
+        first.sit();
+        assert_eq!(is_dropped(), [true, false, false]);
+        for seat in [&first, &second, &third] {
+            seat.stand();
+            seat.leave();
+            seat.sit();
+        }
+        let rows = lobby.lock();
+        assert!(rows.seated.by_address.is_empty() && rows.standing.by_address.is_empty());
     }
 }

@@ -4,10 +4,7 @@ use std::{
     convert::Infallible,
     net::SocketAddr,
     pin::Pin,
-    sync::{
-        Arc,
-        atomic::{AtomicBool, Ordering},
-    },
+    sync::{Arc, OnceLock},
     time::Duration,
 };
 
@@ -15,7 +12,10 @@ use http::{Request, Response, StatusCode};
 use hyper::{body::Incoming, service::service_fn};
 use hyper_util::rt::TokioIo;
 use rmcp::Service;
-use tokio::{io::AsyncWriteExt, time::Instant};
+use tokio::{
+    io::AsyncWriteExt,
+    time::{Instant, sleep_until, timeout},
+};
 use tokio_util::{sync::CancellationToken, task::TaskTracker};
 
 use super::{
@@ -25,6 +25,7 @@ use super::{
     listener::Listener,
     registry::Cause,
     role::Hosted,
+    visit::{Answering, Paced, Visit},
 };
 use crate::{
     decode::Role,
@@ -47,6 +48,9 @@ pub(super) struct Porch<S, R: Role> {
     pub(super) elsewhere: Option<Elsewhere>,
     #[cfg(feature = "rustls-tls")]
     pub(super) tls: Option<super::Tls>,
+    /// Nobody is received any more; who is being answered has time until the `end`.
+    pub(super) gone: CancellationToken,
+    pub(super) end: OnceLock<Instant>,
 }
 
 /// Accepts until told to stop and all that was accepted has ended.
@@ -54,30 +58,29 @@ pub(super) async fn listen<L: Listener, S: Service<R>, R: Hosted>(
     mut listener: L,
     porch: Arc<Porch<S, R>>,
 ) {
-    let gone = CancellationToken::new();
-    let _gone = gone.clone().drop_guard();
+    let _gone = porch.gone.clone().drop_guard();
     let guests = TaskTracker::new();
-    let mut closed = std::pin::pin!(porch.service.closed());
-    loop {
+    let drain = porch.service.config().drain.deadline;
+    let closed = async {
+        porch.service.stopping().await;
+        let end = after(drain);
+        porch.service.closed().await;
+        end
+    };
+    let mut closed = std::pin::pin!(closed);
+    let end = loop {
         let accepted = tokio::select! {
             accepted = listener.accept() => accepted,
-            () = &mut closed => break,
+            end = &mut closed => break end,
         };
         match accepted {
             Ok((stream, peer)) => {
                 set_nodelay(&stream);
-                // On the heap from the start: it is large, and a task is moved about before it begins.
-                let greeting = Box::pin(porch.clone().receive(stream, peer));
-                let gone = gone.clone();
-                let handshake = async move {
-                    tokio::select! {
-                        () = greeting => {}
-                        () = gone.cancelled() => {}
-                    }
-                };
                 let span =
                     tracing::info_span!("websocket", peer = peer.map(tracing::field::display));
-                guests.spawn(tracing::Instrument::instrument(handshake, span));
+                // On the heap from the start: it is large, and a task is moved about before it begins.
+                let visit = Box::pin(porch.clone().receive(stream, peer));
+                guests.spawn(tracing::Instrument::instrument(visit, span));
             }
             // Out of file descriptors, most likely: they come back as connections end.
             Err(error) => {
@@ -85,9 +88,10 @@ pub(super) async fn listen<L: Listener, S: Service<R>, R: Hosted>(
                 tokio::time::sleep(Duration::from_millis(50)).await;
             }
         }
-    }
+    };
     drop(listener);
-    gone.cancel();
+    let _ = porch.end.set(end.max(after(LAST_WORD)));
+    porch.gone.cancel();
     guests.close();
     guests.wait().await;
 }
@@ -96,11 +100,11 @@ impl<S: Service<R>, R: Hosted> Porch<S, R> {
     /// Receives whoever is at the other end of `stream`, until they are upgraded or have left.
     async fn receive<I: Io>(self: Arc<Self>, stream: I, peer: Option<SocketAddr>) {
         let config = self.service.config();
-        let seat = self.service.lobby().enter(peer.map(|peer| peer.ip()));
+        let visit = Visit::new(self.service.lobby().enter(peer.map(|peer| peer.ip())));
         let overdue = after(config.timeout);
         let outcome = tokio::select! {
-            outcome = self.greet(stream, peer, overdue) => outcome,
-            () = seat.taken() => Err(Cause::Crowded),
+            outcome = self.greet(stream, peer, overdue, &visit) => outcome,
+            () = visit.dismissed() => Err(Cause::Crowded),
         };
         if let Err(cause) = outcome {
             config.registry.refused(cause, peer);
@@ -113,10 +117,17 @@ impl<S: Service<R>, R: Hosted> Porch<S, R> {
         stream: I,
         peer: Option<SocketAddr>,
         overdue: Instant,
+        visit: &Arc<Visit>,
     ) -> Result<(), Cause> {
-        let Some(tls) = &self.tls else { return self.converse(stream, peer, overdue).await };
-        match tokio::time::timeout_at(overdue, tls.accept(stream)).await {
-            Ok(Ok(stream)) => self.converse(stream, peer, overdue).await,
+        let Some(tls) = &self.tls else {
+            return self.converse(stream, peer, overdue, visit).await;
+        };
+        let accepted = tokio::select! {
+            accepted = tokio::time::timeout_at(overdue, tls.accept(stream)) => accepted,
+            () = self.gone.cancelled() => return Ok(()),
+        };
+        match accepted {
+            Ok(Ok(stream)) => self.converse(stream, peer, overdue, visit).await,
             Ok(Err(error)) => {
                 tracing::debug!(%error, "no TLS");
                 Err(Cause::NoHandshake)
@@ -131,8 +142,9 @@ impl<S: Service<R>, R: Hosted> Porch<S, R> {
         stream: I,
         peer: Option<SocketAddr>,
         overdue: Instant,
+        visit: &Arc<Visit>,
     ) -> Result<(), Cause> {
-        self.converse(stream, peer, overdue).await
+        self.converse(stream, peer, overdue, visit).await
     }
 
     /// Answers requests until one is upgraded.
@@ -141,51 +153,74 @@ impl<S: Service<R>, R: Hosted> Porch<S, R> {
         stream: I,
         peer: Option<SocketAddr>,
         overdue: Instant,
+        visit: &Arc<Visit>,
     ) -> Result<(), Cause> {
-        // A request is being answered, and its deadline is another's.
-        let is_asked = AtomicBool::new(false);
         // Where there is more to be had than an upgrade, clients may stay for it, and each head has
         // its own deadline.
         let may_stay = self.elsewhere.is_some();
+        let config = self.service.config();
         let answer = service_fn(async |mut request: Request<Incoming>| {
-            is_asked.store(true, Ordering::Relaxed);
+            let elsewhere = self.elsewhere.as_ref().filter(|_| request.uri().path() != &*self.path);
+            visit.asks(elsewhere.is_some());
             if let Some(peer) = peer {
                 request.extensions_mut().insert(Accepted(peer));
             }
-            let mut response = if request.uri().path() == &*self.path {
-                self.service.clone().answer(request).await.map(Body::new)
-            } else if let Some(elsewhere) = &self.elsewhere {
+            let mut response = if let Some(elsewhere) = elsewhere {
                 elsewhere(request.map(Body::new)).await
+            } else if request.uri().path() == &*self.path {
+                self.service.clone().answer(request).await.map(Body::new)
             } else {
                 refuse(StatusCode::NOT_FOUND, "Not Found").map(Body::new)
             };
-            if !may_stay && Instant::now() >= overdue {
+            if response.status() == StatusCode::SWITCHING_PROTOCOLS {
+                visit.is_granted();
+            } else if config.stop.is_cancelled() || !may_stay && Instant::now() >= overdue {
                 part(&mut response);
             }
-            is_asked.store(false, Ordering::Relaxed);
-            Ok::<_, Infallible>(response)
+            Ok::<_, Infallible>(response.map(|body| Answering::new(body, visit.clone())))
         });
-        let timeout = self.service.config().timeout;
-        let head_timeout = may_stay.then_some(timeout);
-        let mut connection =
-            http1(head_timeout).serve_connection(TokioIo::new(stream), answer).with_upgrades();
-        tokio::select! {
-            biased;
-            outcome = &mut connection => match outcome {
-                Ok(()) => return Ok(()),
-                Err(error) => {
-                    tracing::debug!(%error, "no HTTP");
-                    if !error.is_timeout() {
-                        return Err(Cause::NoHandshake);
+        let stream = Paced::new(stream, visit.clone(), config.timeout);
+        let mut connection = http1(may_stay.then_some(config.timeout))
+            .serve_connection(TokioIo::new(stream), answer)
+            .with_upgrades();
+        let (mut deadline, mut is_last) = ((!may_stay).then_some(overdue), false);
+        let mut is_leaving = false;
+        loop {
+            tokio::select! {
+                biased;
+                outcome = &mut connection => match outcome {
+                    Ok(()) => return Ok(()),
+                    Err(error) => {
+                        tracing::debug!(%error, "no HTTP");
+                        if !error.is_timeout() {
+                            return Err(Cause::NoHandshake);
+                        }
+                        break;
                     }
+                },
+                () = sleep_until(deadline.unwrap_or(overdue)), if deadline.is_some() => {
+                    if is_leaving {
+                        return Ok(());
+                    }
+                    if is_last {
+                        return Err(Cause::TimedOut);
+                    }
+                    if !visit.is_busy() {
+                        break;
+                    }
+                    // An authenticator has as much time, and the client is to hear its verdict.
+                    deadline = Some(after(config.timeout.saturating_add(LAST_WORD)));
+                    is_last = true;
                 }
-            },
-            () = tokio::time::sleep_until(overdue), if !may_stay => {}
-        }
-        if is_asked.load(Ordering::Relaxed) {
-            // Of an authenticator, which has as much time, and whose verdict the client is to hear.
-            let heard = tokio::time::timeout(timeout.saturating_add(LAST_WORD), connection).await;
-            return if matches!(heard, Ok(Ok(()))) { Ok(()) } else { Err(Cause::TimedOut) };
+                () = self.gone.cancelled(), if !is_leaving => {
+                    if !visit.is_busy() {
+                        return Ok(());
+                    }
+                    Pin::new(&mut connection).graceful_shutdown();
+                    deadline = Some(self.end.get().copied().unwrap_or(overdue));
+                    is_leaving = true;
+                }
+            }
         }
         if let Some(parts) = connection.into_parts() {
             say_too_late(parts.io.into_inner()).await;
@@ -202,5 +237,5 @@ async fn say_too_late<I: Io>(mut stream: I) {
         stream.write_all(ANSWER).await?;
         stream.shutdown().await
     };
-    let _ = tokio::time::timeout(LAST_WORD, saying).await;
+    let _ = timeout(LAST_WORD, saying).await;
 }

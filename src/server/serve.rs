@@ -1,12 +1,20 @@
 //! [`serve`]: a listener that runs one service for each connection.
 
-use std::{convert::Infallible, fmt, future::IntoFuture, io, net::SocketAddr, pin::Pin, sync::Arc};
+use std::{
+    convert::Infallible,
+    fmt,
+    future::IntoFuture,
+    io,
+    net::SocketAddr,
+    pin::Pin,
+    sync::{Arc, OnceLock},
+};
 
 use bytes::Bytes;
 use http::{Request, Response};
 use rmcp::{RoleServer, Service};
 use tokio::{net::ToSocketAddrs, task::JoinHandle};
-use tokio_util::sync::DropGuard;
+use tokio_util::sync::{CancellationToken, DropGuard};
 
 use super::{
     Body, Config, Registry, WebSocketService,
@@ -100,7 +108,8 @@ impl<R: Role, L, F> Serve<R, L, F> {
 
     /// Hands the requests for every other path to `service`: a `Router` of axum's, for instance, with
     /// pages, a health check, or further [`WebSocketService`]s. It answers without any of the checks
-    /// that are made for the upgrade.
+    /// that are made for the upgrade. A client that takes nothing of an answer for the
+    /// [time of the handshake](Config::handshake_timeout) is cut.
     pub fn fallback<T, B>(mut self, service: T) -> Self
     where
         T: tower_service::Service<
@@ -196,6 +205,8 @@ where
                 elsewhere: self.elsewhere,
                 #[cfg(feature = "rustls-tls")]
                 tls: self.tls,
+                gone: CancellationToken::new(),
+                end: OnceLock::new(),
             });
             let task = tokio::spawn(listen(listener, porch));
             Ok(Server { local_addr, registry, stop: stop.drop_guard(), task })

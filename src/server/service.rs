@@ -121,6 +121,11 @@ impl<S: Service<R>, R: Hosted> WebSocketService<S, R> {
         &self.shop.lobby
     }
 
+    /// Resolves when that token is cancelled.
+    pub(super) async fn stopping(&self) {
+        self.shop.config.stop.cancelled().await;
+    }
+
     pub(super) fn config(&self) -> &Config<R> {
         &self.shop.config
     }
