@@ -12,7 +12,7 @@ use std::{
 };
 
 use axum::{Router, routing::get};
-use common::{Raw, Tools, call, limit, raw::upgrade_request, tasks_left, text_of};
+use common::{Raw, Tools, call, door::ask, limit, raw::upgrade_request, tasks_left, text_of};
 use futures::future::join_all;
 use mcp_ws_transport::{
     serve,
@@ -133,10 +133,11 @@ async fn a_server_that_stops_waits_for_an_answer_until_its_deadline() {
 #[tokio::test]
 async fn who_reads_nothing_is_cut() {
     limit(async {
-        let (_server, address) = host(Config::default().handshake_timeout(ms(500))).await;
+        let (server, address) = host(Config::default().handshake_timeout(ms(500))).await;
         let mut raw = asking(address, "/large").await;
         let pages = page("/now").repeat(1000);
         while raw.try_write(&pages).await.is_ok() {}
+        assert_eq!(server.registry().health().refused, 0);
     })
     .await;
 }
@@ -162,6 +163,33 @@ async fn is_told_next(raw: &mut Raw) {
     is_told(raw, "here").await;
 }
 
+/// Between two requests it is closed without a word, which a client takes for a sign to connect
+/// again, and not for an answer to what it asks next.
+#[tokio::test]
+async fn who_was_served_and_asks_no_more_is_not_refused() {
+    limit(async {
+        let config = Config::default().handshake_timeout(ms(300));
+        let (server, address) = host(config.clone()).await;
+        let mut raw = asking(address, "/now").await;
+        is_told(&mut raw, "here").await;
+        raw.end().await;
+        let mut half = asking(address, "/now").await;
+        is_told(&mut half, "here").await;
+        half.write("GET /mcp HTTP/1.1\r\n").await;
+        half.end().await;
+        assert_eq!(server.registry().health().refused, 0);
+
+        // Nor without a fallback.
+        let (server, address) = common::serve_tools(&Tools::default(), config).await;
+        let (head, mut raw) = ask(address, page("/none")).await;
+        assert_eq!(head.status(), 404, "{head:?}");
+        raw.body(head.get("content-length").unwrap().parse().unwrap()).await;
+        raw.end().await;
+        assert_eq!(server.registry().health().refused, 0);
+    })
+    .await;
+}
+
 /// Between two requests it has the seat that it came with, and leaves before who came after it.
 #[tokio::test]
 async fn who_stays_for_more_makes_room_for_who_comes() {
@@ -175,6 +203,7 @@ async fn who_stays_for_more_makes_room_for_who_comes() {
         let _last = TcpStream::connect(address).await.unwrap();
         stays.end().await;
         timeout(ms(100), later.read(&mut [0])).await.unwrap_err();
+        assert_eq!(server.registry().health().refused, 0);
     })
     .await;
 }

@@ -30,7 +30,7 @@
 //! | requests in flight | 1,024 per connection, those included whose sender has cancelled them while their handler runs on | error `-32000`, nothing executed |
 //! | queue | 1 MiB to each client, 10 s without a byte taken | close 1013, its buffers are freed |
 //! | connections | 1,024 | 503 with `Retry-After` |
-//! | time | 10 s for TLS and the request, 10 s until MCP is initialized, 45 s without a sign of life | cut, with 408 or 1008 where that can be said |
+//! | time | 10 s for TLS and the request, 10 s until MCP is initialized, 45 s without a sign of life | cut, with 408 or 1008 where that can be said; who was answered before it is just closed |
 //! | answers | 10 s without a byte taken, before the upgrade | cut |
 //! | half-open | 1,024 that have not shown who they are | the one that took longest is dropped, so that slow ones shut nobody out |
 //! | panics | of a handler | end its own call, with `-32603` |

@@ -106,7 +106,9 @@ impl<S: Service<R>, R: Hosted> Porch<S, R> {
             outcome = self.greet(stream, peer, overdue, &visit) => outcome,
             () = visit.dismissed() => Err(Cause::Crowded),
         };
-        if let Err(cause) = outcome {
+        if let Err(cause) = outcome
+            && !visit.was_served()
+        {
             config.registry.refused(cause, peer);
         }
     }
@@ -223,19 +225,22 @@ impl<S: Service<R>, R: Hosted> Porch<S, R> {
             }
         }
         if let Some(parts) = connection.into_parts() {
-            say_too_late(parts.io.into_inner()).await;
+            part_late(parts.io.into_inner(), visit.was_served()).await;
         }
         Err(Cause::TimedOut)
     }
 }
 
-/// Tells a client that is still at its request's head (RFC 9110, section 15.5.9), if it reads.
-async fn say_too_late<I: Io>(mut stream: I) {
-    const ANSWER: &[u8] =
+/// Closes `stream`, and tells a client that is still at its first request's head that it is too late
+/// (RFC 9110, section 15.5.9), if it reads. Behind an answer, that would be taken for another.
+async fn part_late<I: Io>(mut stream: I, was_served: bool) {
+    const TOO_LATE: &[u8] =
         b"HTTP/1.1 408 Request Timeout\r\nConnection: close\r\nContent-Length: 0\r\n\r\n";
-    let saying = async {
-        stream.write_all(ANSWER).await?;
+    let parting = async {
+        if !was_served {
+            stream.write_all(TOO_LATE).await?;
+        }
         stream.shutdown().await
     };
-    let _ = timeout(LAST_WORD, saying).await;
+    let _ = timeout(LAST_WORD, parting).await;
 }

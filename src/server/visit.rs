@@ -4,7 +4,10 @@
 use std::{
     io::{self, IoSlice},
     pin::Pin,
-    sync::{Arc, Mutex, MutexGuard, PoisonError},
+    sync::{
+        Arc, Mutex, MutexGuard, PoisonError,
+        atomic::{AtomicBool, Ordering::Relaxed},
+    },
     task::{Context, Poll, ready},
     time::Duration,
 };
@@ -39,17 +42,19 @@ enum Stage {
 pub(super) struct Visit {
     seat: Seat,
     stage: Mutex<Stage>,
+    was_served: AtomicBool,
 }
 
 impl Visit {
     pub(super) fn new(seat: Seat) -> Arc<Self> {
-        Arc::new(Self { seat, stage: Mutex::new(Stage::Head) })
+        Arc::new(Self { seat, stage: Mutex::new(Stage::Head), was_served: AtomicBool::new(false) })
     }
 
     /// A request has come, which is `elsewhere` if it is for the fallback: no matter for strangers.
     pub(super) fn asks(&self, elsewhere: bool) {
         *self.stage() = Stage::Asked;
         if elsewhere {
+            self.was_served.store(true, Relaxed);
             self.seat.stand();
         }
     }
@@ -58,6 +63,11 @@ impl Visit {
     pub(super) fn is_granted(&self) {
         *self.stage() = Stage::Upgraded;
         self.seat.leave();
+    }
+
+    /// Whether it has got an answer, or the fallback makes one: to end it then is to refuse nobody.
+    pub(super) fn was_served(&self) -> bool {
+        self.was_served.load(Relaxed)
     }
 
     /// Whether a request is being answered.
@@ -78,6 +88,7 @@ impl Visit {
         let mut stage = self.stage();
         if *stage == Stage::Asked {
             *stage = Stage::Answered;
+            self.was_served.store(true, Relaxed);
         }
     }
 
