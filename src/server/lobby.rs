@@ -5,17 +5,24 @@ use std::{
     collections::{BTreeSet, HashMap},
     net::IpAddr,
     sync::{Arc, Mutex, MutexGuard, PoisonError},
+    time::Duration,
 };
 
+use tokio::{sync::Notify, time::timeout};
 use tokio_util::sync::CancellationToken;
 
 use super::limit::network;
+
+/// How long somebody may take to leave, before another has to.
+const PATIENCE: Duration = Duration::from_millis(50);
 
 /// Where clients wait while they show who they are.
 #[derive(Debug)]
 pub(super) struct Lobby {
     seats: usize,
     rows: Mutex<Rows>,
+    /// Tells that somebody has.
+    left: Notify,
 }
 
 #[derive(Debug, Default)]
@@ -70,7 +77,7 @@ impl Row {
 
 impl Lobby {
     pub(super) fn new(seats: usize) -> Arc<Self> {
-        Arc::new(Self { seats, rows: Mutex::default() })
+        Arc::new(Self { seats, rows: Mutex::default(), left: Notify::new() })
     }
 
     /// A seat for somebody at `address`, for which another may have to leave.
@@ -82,6 +89,20 @@ impl Lobby {
         let number = rows.arrived;
         self.seat(rows, number, Stranger { address, dropped: dropped.clone() });
         Seat { lobby: self.clone(), number, dropped }
+    }
+
+    /// Has somebody leave for want of other things than seats: whom it would be for that; else, who is
+    /// being answered. Whether there was anybody; it resolves when somebody has left.
+    pub(super) async fn make_room(&self) -> bool {
+        let left = self.left.notified();
+        let longest = {
+            let mut rows = self.lock();
+            rows.seated.remove_longest().or_else(|| rows.standing.remove_longest())
+        };
+        let Some(longest) = longest else { return false };
+        longest.dropped.cancel();
+        let _ = timeout(PATIENCE, left).await;
+        true
     }
 
     fn seat(&self, mut rows: MutexGuard<'_, Rows>, number: u64, stranger: Stranger) {
@@ -141,6 +162,7 @@ impl Seat {
 impl Drop for Seat {
     fn drop(&mut self) {
         self.leave();
+        self.lobby.left.notify_waiters();
     }
 }
 
@@ -180,6 +202,19 @@ mod tests {
         assert!(alone.dropped.is_cancelled() && !many[3].dropped.is_cancelled());
         drop(many);
         assert_eq!(lobby.lock().seated.by_address.len(), 2);
+    }
+
+    #[tokio::test]
+    async fn room_is_made_by_those_who_are_not_answered_first() {
+        let lobby = Lobby::new(8);
+        let [first, second] = [(); 2].map(|()| lobby.enter(None));
+        first.stand();
+        let is_dropped = || [&first, &second].map(|seat| seat.dropped.is_cancelled());
+        assert!(lobby.make_room().await);
+        assert_eq!(is_dropped(), [false, true]);
+        assert!(lobby.make_room().await);
+        assert_eq!(is_dropped(), [true, true]);
+        assert!(!lobby.make_room().await);
     }
 
     #[test]

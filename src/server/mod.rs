@@ -51,6 +51,11 @@
 //!   flight. The layer `Rate` does (feature `rate-limit`).
 //! - [`accept`] performs the handshake and no more: how many connections there are and how they end is
 //!   the caller's affair, and a panic in a handler leaves its call without an answer.
+//! - Each connection needs a file descriptor, [`Limits::connections`] and [`Limits::handshakes`] together
+//!   2,048 of them, and many systems give a process 1,024. Raise that (`ulimit -n`, systemd's
+//!   `LimitNOFILE`), or lower the limits. Where descriptors run out nevertheless, [`serve`] drops
+//!   whoever takes longest to show who they are, then who waits longest for an answer of the
+//!   [`fallback`](Serve::fallback); where all belong to connections, who comes waits.
 //! - The [`fallback`](Serve::fallback) is served without any of these checks: how many of its answers
 //!   are made at once, and how long they and the bodies of their requests take, is up to it.
 //! - A token in the query of a URL is not looked at, and stays in the request that handlers see. Its

@@ -22,7 +22,7 @@ use super::{
     Body, WebSocketService,
     config::Accepted,
     handshake::{http1, part, refuse},
-    listener::Listener,
+    listener::{Listener, is_out_of_descriptors},
     registry::Cause,
     role::Hosted,
     visit::{Answering, Paced, Visit},
@@ -68,6 +68,7 @@ pub(super) async fn listen<L: Listener, S: Service<R>, R: Hosted>(
         end
     };
     let mut closed = std::pin::pin!(closed);
+    let mut complained = None;
     let end = loop {
         let accepted = tokio::select! {
             accepted = listener.accept() => accepted,
@@ -82,10 +83,15 @@ pub(super) async fn listen<L: Listener, S: Service<R>, R: Hosted>(
                 let visit = Box::pin(porch.clone().receive(stream, peer));
                 guests.spawn(tracing::Instrument::instrument(visit, span));
             }
-            // Out of file descriptors, most likely: they come back as connections end.
             Err(error) => {
-                tracing::warn!(%error, "cannot accept");
-                tokio::time::sleep(Duration::from_millis(50)).await;
+                if complained.is_none_or(|at: Instant| at.elapsed() > Duration::from_secs(1)) {
+                    tracing::warn!(%error, "cannot accept");
+                    complained = Some(Instant::now());
+                }
+                let can_make_room = is_out_of_descriptors(&error);
+                if !(can_make_room && porch.service.lobby().make_room().await) {
+                    tokio::time::sleep(Duration::from_millis(50)).await;
+                }
             }
         }
     };
