@@ -154,6 +154,21 @@ async fn who_takes_all_descriptors_keeps_nobody_out() {
     server.success().await;
 }
 
+/// As many as its clients need, where that is allowed.
+#[cfg(target_os = "linux")]
+#[tokio::test]
+async fn it_asks_for_descriptors() {
+    let math = math().await.to_str().unwrap();
+    let limited = "ulimit -S -n 64 && exec \"$0\" \"$@\"";
+    let arguments = ["-c", limited, math, "serve", "--listen", "127.0.0.1:0"];
+    let (server, _) = Process::server("sh", &arguments).await;
+    let limits =
+        fs::read_to_string(format!("/proc/{}/limits", server.child.id().unwrap())).unwrap();
+    let files = limits.lines().find_map(|line| line.strip_prefix("Max open files")).unwrap();
+    let files: Vec<u64> = files.split_whitespace().flat_map(str::parse).collect();
+    assert_eq!(files[0], files[1].min(1024 + 1024 + 64), "{files:?}");
+}
+
 /// A certificate on disk, as long as it is needed.
 struct Certificate(PathBuf);
 
