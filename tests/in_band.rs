@@ -393,3 +393,25 @@ async fn accept_does_it_too() {
     })
     .await;
 }
+
+/// Whether they have sent a request or not, all who are not known share the seats.
+#[tokio::test]
+async fn strangers_of_all_kinds_share_the_seats() {
+    limit(async {
+        let limits = Limits::default().handshakes(5);
+        let (server, address) = Spy::default().host(config().limits(limits)).await;
+        let mut strangers = Vec::new();
+        for _ in 0..5 {
+            strangers.push(enter(address, "").await);
+        }
+        let mut silent = Vec::new();
+        for _ in 0..5 {
+            silent.push(tokio::net::TcpStream::connect(address).await.unwrap());
+        }
+        for stranger in &mut strangers {
+            assert_eq!(stranger.closed().await, (1013, "too many strangers".to_owned()));
+        }
+        assert_eq!(server.registry().health().refused_by["crowded"], 5);
+    })
+    .await;
+}

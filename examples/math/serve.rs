@@ -41,6 +41,7 @@ pub(crate) struct Args {
 
 pub(crate) async fn run(args: Args) -> crate::Result {
     let mut signals = Signals::new()?;
+    raise_open_files(args.max_connections.saturating_add(Limits::default().handshakes))?;
     let math = Math::new();
     let config = config(&args);
     let health = health(config.0.clone(), math.clone());
@@ -91,6 +92,24 @@ fn health(registry: Registry, math: Math) -> Router {
         ([("content-type", "application/json")], health.to_string())
     };
     Router::new().route("/health", get(answer))
+}
+
+/// Each connection is an open file, and most systems let a process have 1,024 until it asks for more.
+#[cfg(target_os = "linux")]
+fn raise_open_files(connections: usize) -> io::Result<()> {
+    use rustix::process::{Resource, Rlimit, getrlimit, setrlimit};
+
+    let Rlimit { current, maximum } = getrlimit(Resource::Nofile);
+    let needed = (connections as u64).saturating_add(64).min(maximum.unwrap_or(u64::MAX));
+    if current.is_none_or(|current| current >= needed) {
+        return Ok(());
+    }
+    Ok(setrlimit(Resource::Nofile, Rlimit { current: Some(needed), maximum })?)
+}
+
+#[cfg(not(target_os = "linux"))]
+fn raise_open_files(_: usize) -> io::Result<()> {
+    Ok(())
 }
 
 #[cfg(unix)]

@@ -1,14 +1,21 @@
-use std::{fmt, net::SocketAddr, sync::Arc, time::Duration};
+use std::{
+    fmt,
+    net::SocketAddr,
+    panic::{AssertUnwindSafe, catch_unwind},
+    sync::Arc,
+    time::Duration,
+};
 
-use http::request::Parts;
+use http::{StatusCode, request::Parts};
 use rmcp::RoleServer;
 use tokio_util::sync::CancellationToken;
 
 use super::{
     auth::{Authenticator, Gate},
+    door::Refusal,
     limit::Limits,
     origin::Allowed,
-    registry::{Encode, Registry},
+    registry::{Cause, Encode, Registry},
 };
 use crate::{
     decode::Role,
@@ -39,8 +46,8 @@ pub struct Config<R: Role = RoleServer> {
 #[derive(Debug, Clone)]
 #[non_exhaustive]
 pub struct Drain {
-    /// How long calls in flight may still take: 30 s. Then they are dropped, and their connections
-    /// closed.
+    /// How long calls in flight may still take, and what a [`fallback`](super::Serve::fallback) is
+    /// answering: 30 s. Then they are dropped, and their connections closed.
     pub deadline: Duration,
     /// How many connections are closed per second: 1,000, or as many more as it takes to be done in
     /// half of the deadline. Their clients come back, and had better not do so all at once.
@@ -182,7 +189,8 @@ impl<R: Role> Config<R> {
 
     /// Tells where a request comes from: the address behind a proxy, say, from a header that this
     /// proxy sets. By default it is where [`serve`](crate::serve()) accepted it from, and not known
-    /// in a [`WebSocketService`](super::WebSocketService) elsewhere.
+    /// in a [`WebSocketService`](super::WebSocketService) elsewhere. Where it panics, nobody is let in:
+    /// 500, counted as [`Cause::Unavailable`].
     #[must_use]
     pub fn peer(
         mut self,
@@ -193,7 +201,8 @@ impl<R: Role> Config<R> {
     }
 
     /// How long a client may take for each step until its service runs: for its opening handshake,
-    /// and for the initialization of MCP (or its first request, in the era without one). 10 s.
+    /// and for the initialization of MCP (or its first request, in the era without one). 10 s. As long
+    /// may an answer before the upgrade wait until the client takes some more of it.
     #[must_use]
     pub fn handshake_timeout(mut self, timeout: Duration) -> Self {
         self.timeout = timeout;
@@ -221,12 +230,16 @@ impl<R: Role> Config<R> {
         self
     }
 
-    /// Where the request of these `parts` comes from.
-    pub(super) fn peer_of(&self, parts: &Parts) -> Option<SocketAddr> {
-        match &self.peer {
-            Some(peer) => peer(parts),
-            None => parts.extensions.get::<Accepted>().map(|accepted| accepted.0),
-        }
+    /// Where the request of these `parts` comes from, or what to answer when that cannot be told.
+    pub(super) fn peer_of(&self, parts: &Parts) -> Result<Option<SocketAddr>, Box<Refusal>> {
+        let Some(peer) = &self.peer else {
+            return Ok(parts.extensions.get::<Accepted>().map(|accepted| accepted.0));
+        };
+        catch_unwind(AssertUnwindSafe(|| peer(parts))).map_err(|_| {
+            tracing::error!("what tells a client's address panicked");
+            let what = "where the request comes from cannot be told";
+            Refusal::new(Cause::Unavailable, StatusCode::INTERNAL_SERVER_ERROR, what)
+        })
     }
 
     /// Encodes for all connections alike.
