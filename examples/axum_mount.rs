@@ -4,7 +4,7 @@
 
 use std::{error::Error, sync::Arc};
 
-use axum::{Router, routing::get_service};
+use axum::Router;
 use mcp_ws_transport::{
     connect,
     server::{Config, WebSocketService},
@@ -28,8 +28,9 @@ async fn main() -> Result<(), Box<dyn Error>> {
     let sessions = Arc::new(LocalSessionManager::default());
     let http = StreamableHttpService::new(|| Ok(Echo), sessions, Default::default());
 
-    // A GET with an upgrade is for the WebSocket, everything else for streamable HTTP.
-    let app = Router::new().route("/mcp", get_service(websocket).fallback_service(http));
+    // What asks for a WebSocket gets one, everything else is for streamable HTTP: its GET, which waits for
+    // notifications, too.
+    let app = Router::new().route_service("/mcp", websocket.or(http));
     let listener = tokio::net::TcpListener::bind("127.0.0.1:0").await?;
     let address = listener.local_addr()?;
     tokio::spawn(async { axum::serve(listener, app).await });

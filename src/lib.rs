@@ -62,7 +62,7 @@
 //!   (it never left this side) or `outcome_unknown` (it may have run).
 //! - **Order.** Messages are written in the order in which rmcp hands them over.
 //! - **Bounds.** The size of messages in both directions, the peer's requests in flight, the time of
-//!   every handshake, write and close: all are limited. A full outbound queue makes its senders wait
+//!   every handshake, write and close, the memory of what is being handled: all are limited. A full outbound queue makes its senders wait
 //!   and the peer's further requests be held back; what rmcp has handed over stays queued.
 //! - **Bad input** is answered where it can be, and costs nobody else anything: what is not JSON-RPC
 //!   gets an error and the connection lives; what breaks RFC 6455 gets a close code that names it.

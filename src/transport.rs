@@ -36,7 +36,7 @@ use std::{
 use bytes::Bytes;
 use futures::{Sink, SinkExt, Stream, StreamExt};
 use rmcp::{
-    model::{Extensions, GetExtensions, JsonRpcMessage},
+    model::{Extensions, JsonRpcMessage},
     service::{RxJsonRpcMessage, TxJsonRpcMessage},
     transport::Transport,
 };
@@ -254,7 +254,6 @@ impl<R: Role> Builder<R> {
             stats,
             span,
             subprotocol,
-            extensions: Extensions::new(),
             close_timeout,
             owed: None,
         }
@@ -284,7 +283,6 @@ pub struct WebSocketTransport<R: Role> {
     stats: Stats,
     span: Span,
     subprotocol: Option<String>,
-    extensions: Extensions,
     close_timeout: Duration,
     /// Dropping it is not the end of the connection, but its holder's affair.
     owed: Option<Arc<Owed>>,
@@ -375,7 +373,7 @@ impl<R: Role> WebSocketTransport<R> {
     /// find it. Nothing by default; [`serve`](crate::serve()) puts the upgrade request there, the
     /// identity and the connection.
     pub fn extensions(&mut self) -> &mut Extensions {
-        &mut self.extensions
+        self.stack.extensions()
     }
 
     /// Lets the connection outlive the transport, for its holder to close.
@@ -396,32 +394,12 @@ impl<R: Role> WebSocketTransport<R> {
         let polled = self.stack.poll_next_unpin(cx);
         self.count_owed();
         match ready!(polled) {
-            Some(Ok(mut message)) => {
-                if !self.extensions.is_empty() {
-                    self.extend(&mut message);
-                }
-                Poll::Ready(Some(message))
-            }
+            Some(Ok(message)) => Poll::Ready(Some(message)),
             Some(Err(error)) => {
                 tracing::debug!(%error, "no more messages");
                 Poll::Ready(None)
             }
             None => Poll::Ready(None),
-        }
-    }
-
-    fn extend(&self, message: &mut RxJsonRpcMessage<R>) {
-        let extensions = match message {
-            JsonRpcMessage::Request(request) => request.request.extensions_mut(),
-            JsonRpcMessage::Notification(notification) => {
-                notification.notification.extensions_mut()
-            }
-            _ => return,
-        };
-        if extensions.is_empty() {
-            *extensions = self.extensions.clone();
-        } else {
-            extensions.extend(self.extensions.clone());
         }
     }
 }

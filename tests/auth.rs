@@ -80,6 +80,8 @@ async fn a_token_lets_in_from_where_it_may_stand() {
             (format!("{app}Cookie: sessions=s3cr3t\r\n"), 401),
             (format!("{app}Cookie: Session=s3cr3t\r\n"), 401),
             (format!("{app}Cookie: session=\r\n"), 401),
+            (format!("{app}Cookie: session=\"\"\r\n"), 401),
+            (format!("{app}Cookie: session=\"\"\"\r\n"), 401),
             ("Origin: https://evil.example\r\nCookie: session=s3cr3t\r\n".into(), 403),
             ("Origin: null\r\nCookie: session=s3cr3t\r\n".into(), 403),
             // A scheme that is not ours hides no cookie behind it.
@@ -95,6 +97,7 @@ async fn a_token_lets_in_from_where_it_may_stand() {
                 400,
             ),
             (format!("{app}Cookie: session=s3cr3t; session=x\r\n"), 400),
+            (format!("{app}Cookie: session=s3cr3t; session=\"\"\r\n"), 400),
             (format!("{app}Cookie: session=s3cr3t\r\nCookie: session=s3cr3t\r\n"), 400),
             // What HTTP refuses.
             ("Authorization: Bearer s3cr3t\0\r\n".into(), 400),

@@ -248,10 +248,16 @@ async fn a_peer_that_cannot_be_told_harms_nobody() {
             assert!(!parts.headers.contains_key("x-bug"), "a bug");
             None
         });
-        let (_server, address) = tools(config).await;
+        let (server, address) = tools(config).await;
         let mut raw = Raw::over(TcpStream::connect(address).await.unwrap(), true);
         raw.write(upgrade_request(address, "X-Bug: 1\r\n")).await;
-        assert!(raw.head().await.is_none_or(|head| head.status() >= 500));
+        let head = raw.head().await.expect("an answer");
+        assert_eq!(head.status(), 500, "{head:?}");
+        assert_eq!(server.registry().health().refused_by["unavailable"], 1);
+        // Neither the connection nor the server has ended with it.
+        raw.body(head.get("content-length").unwrap().parse().unwrap()).await;
+        raw.write(upgrade_request(address, "")).await;
+        assert_eq!(raw.head().await.map(|head| head.status()), Some(101));
         assert_eq!(knock(address, "").await.0.status(), 101);
     })
     .await;

@@ -41,18 +41,18 @@ async fn growth(chunk: &[u8]) -> usize {
     let (address, _connections) = host(Tools::default(), Config::default()).await;
     let mut raw = Raw::initialized(address).await;
     let before = resident();
+    let mut most = 0;
     let watch = async {
-        let mut most = 0;
         while most <= 60 {
             most = most.max(resident().saturating_sub(before));
             tokio::time::sleep(Duration::from_millis(20)).await;
         }
-        most
     };
     tokio::select! {
-        most = watch => most,
-        () = pour(&mut raw, chunk) => resident().saturating_sub(before),
+        () = watch => {}
+        () = pour(&mut raw, chunk) => {}
     }
+    most.max(resident().saturating_sub(before))
 }
 
 async fn bounded(frame: Frame) {
@@ -88,6 +88,60 @@ async fn requests() {
     let request =
         |id| Frame::text(call(id, "big", json!({ "size": 2000 })).to_string()).bytes(true);
     bounded_all((0..1000).flat_map(request).collect()).await;
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn notifications() {
+    bounded(Frame::text(r#"{"jsonrpc":"2.0","method":"notifications/initialized"}"#)).await;
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn notifications_that_nobody_knows() {
+    bounded(Frame::text(r#"{"jsonrpc":"2.0","method":"notifications/acme"}"#)).await;
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn cancellations_of_nothing() {
+    bounded(Frame::text(
+        r#"{"jsonrpc":"2.0","method":"notifications/cancelled","params":{"requestId":1}}"#,
+    ))
+    .await;
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn requests_that_are_taken_back() {
+    let cancelled = |id| json!({ "jsonrpc": "2.0", "method": "notifications/cancelled", "params": { "requestId": id } });
+    let pair = |id| {
+        let request = Frame::text(call(id, "echo", json!({ "text": "" })).to_string()).bytes(true);
+        [request, Frame::text(cancelled(id).to_string()).bytes(true)].concat()
+    };
+    bounded_all((0..1000).flat_map(pair).collect()).await;
+}
+
+/// Large ones, which take many times their size once they are read, and whose handlers do not end.
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn requests_that_grow() {
+    let _alone = ALONE.lock().await;
+    limit(async {
+        let tools = Tools::default();
+        let (address, _connections) = host(tools.clone(), Config::default()).await;
+        let mut raw = Raw::initialized(address).await;
+        let maps = vec![json!({ "a": 0 }); 20_000];
+        let before = resident();
+        for id in 0..100 {
+            raw.json(&call(id, "wait", json!({ "maps": maps }))).await;
+        }
+        let mut refused = 0;
+        while refused < 90 {
+            let answer = raw.receive().await;
+            assert_eq!(answer["error"]["data"]["reason"], "too_many_requests");
+            refused += 1;
+        }
+        let growth = resident().saturating_sub(before);
+        assert!(growth < 120, "grew by {growth} MiB");
+        assert!(*tools.started.borrow() >= 1);
+    })
+    .await;
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]

@@ -152,6 +152,32 @@ async fn a_wrong_token_is_an_error_and_the_end() {
     .await;
 }
 
+/// As a variable that is not set gives one, to the server or to an authenticator that compares by itself.
+#[tokio::test]
+async fn an_empty_token_lets_nobody_in() {
+    limit(async {
+        let list = BearerTokens::default().token("", Identity::new("root"));
+        let listed = Config::default().authenticator(list);
+        let collected = Config::default().authenticator(BearerTokens::from_iter([""]));
+        let compared = Config::default().authenticator(|credentials: Credentials| async move {
+            let token = credentials.token.filter(|token| token.is(""));
+            token.map(|_| Identity::new("root")).ok_or(Denied::Unauthorized)
+        });
+        for config in [listed, collected, compared] {
+            let spy = Spy::default();
+            let (_server, address) = spy.host(config.in_band_authentication()).await;
+            let mut raw = enter(address, "").await;
+            raw.json(&authenticate("auth", "")).await;
+            raw.json(&initialize("init")).await;
+            let answer = raw.receive().await;
+            assert!(is_refused(&answer, "auth"), "{answer}");
+            assert_eq!(raw.closed().await.0, 4401);
+            assert_eq!(spy.seen().len(), 0);
+        }
+    })
+    .await;
+}
+
 /// A request with a token that is wrong is refused as ever; so is one for a page that may not connect.
 #[tokio::test]
 async fn it_is_for_those_without_a_token() {
@@ -196,6 +222,48 @@ async fn who_does_not_try_is_closed_at_the_deadline() {
         assert!((400..1500).contains(&start.elapsed().as_millis()), "{:?}", start.elapsed());
         assert_eq!(spy.seen().len(), 0);
         assert_eq!(server.registry().health().refused_by["timed_out"], 2);
+    })
+    .await;
+}
+
+/// That the authenticator takes long is not the client's fault: it has a time of its own, after which the
+/// client is told to come again.
+#[tokio::test]
+async fn the_deadline_is_for_the_client_alone() {
+    limit(async {
+        let time = Duration::from_millis(600);
+        let config = Config::default().in_band_authentication().handshake_timeout(time);
+        let config = config.authenticator(|credentials: Credentials| async move {
+            let token = credentials.token.ok_or(Denied::Unauthorized)?;
+            match token.as_str() {
+                "never" => std::future::pending().await,
+                _ => tokio::time::sleep(Duration::from_millis(400)).await,
+            }
+            Ok(Identity::new("alice"))
+        });
+        let (server, address) = Spy::default().host(config).await;
+        for token in ["slow", "never"] {
+            let mut raw = enter(address, "").await;
+            tokio::time::sleep(Duration::from_millis(400)).await;
+            let start = Instant::now();
+            let answer = raw.ask(&authenticate("auth", token)).await;
+            if token == "slow" {
+                assert_eq!(answer["result"]["authenticated"], true, "{answer}");
+                raw.initialize().await;
+                raw.ping().await;
+            } else {
+                assert!(is_refused(&answer, "auth"), "{answer}");
+                let (code, reason) = raw.closed().await;
+                assert_eq!((code, reason.contains("not available")), (1013, true), "{reason}");
+                assert!(
+                    (500..1500).contains(&start.elapsed().as_millis()),
+                    "{:?}",
+                    start.elapsed()
+                );
+            }
+        }
+        let refused = server.registry().health().refused_by;
+        assert_eq!(refused.into_iter().collect::<Vec<_>>(), [("unavailable", 1)]);
     })
     .await;
 }
@@ -322,6 +390,28 @@ async fn accept_does_it_too() {
                 assert!(matches!(error, Error::Link(LinkError::Closed(_))), "{error:?}");
             }
         }
+    })
+    .await;
+}
+
+/// Whether they have sent a request or not, all who are not known share the seats.
+#[tokio::test]
+async fn strangers_of_all_kinds_share_the_seats() {
+    limit(async {
+        let limits = Limits::default().handshakes(5);
+        let (server, address) = Spy::default().host(config().limits(limits)).await;
+        let mut strangers = Vec::new();
+        for _ in 0..5 {
+            strangers.push(enter(address, "").await);
+        }
+        let mut silent = Vec::new();
+        for _ in 0..5 {
+            silent.push(tokio::net::TcpStream::connect(address).await.unwrap());
+        }
+        for stranger in &mut strangers {
+            assert_eq!(stranger.closed().await, (1013, "too many strangers".to_owned()));
+        }
+        assert_eq!(server.registry().health().refused_by["crowded"], 5);
     })
     .await;
 }

@@ -2,11 +2,13 @@
 #![cfg(all(unix, feature = "client", feature = "server", feature = "rustls-tls"))]
 #![allow(clippy::panic, clippy::unwrap_used)]
 
+mod common;
 #[path = "common/process.rs"]
 mod process;
 
-use std::{fs, net::SocketAddr, path::PathBuf};
+use std::{fs, io::ErrorKind, net::SocketAddr, path::PathBuf, time::Duration};
 
+use common::Raw;
 use mcp_ws_transport::connect;
 use rcgen::{CertificateParams, KeyPair};
 use rmcp::ServiceExt;
@@ -14,6 +16,7 @@ use serde_json::{Value, json};
 use tokio::{
     io::{AsyncReadExt, AsyncWriteExt},
     net::TcpStream,
+    time::sleep,
 };
 
 use self::process::{Process, math, soon};
@@ -112,6 +115,62 @@ async fn no_more_connect_than_may() {
     assert_eq!(call(&url, &[]).await, Ok(sum()));
 }
 
+/// One client that keeps every file descriptor busy, with requests that nobody has to authenticate for.
+#[tokio::test]
+async fn who_takes_all_descriptors_keeps_nobody_out() {
+    let math = math().await.to_str().unwrap();
+    let limited = "ulimit -n 64 && exec \"$0\" \"$@\"";
+    let arguments = ["-c", limited, math, "serve", "--listen", "127.0.0.1:0", "--token", "t"];
+    let (mut server, url) = Process::server("sh", &arguments).await;
+    let address = address(&url);
+    let ask = "GET /health HTTP/1.1\r\nHost: localhost\r\n\r\n";
+    let flood = async {
+        let mut clients = Vec::new();
+        loop {
+            // Those that were dropped come again.
+            while clients.len() < 80 {
+                let mut client = TcpStream::connect(address).await.unwrap();
+                let _ = client.write_all(ask.as_bytes()).await;
+                clients.push(client);
+            }
+            sleep(Duration::from_millis(100)).await;
+            let mut answer = vec![0; 4096];
+            clients.retain(|client| match client.try_read(&mut answer) {
+                Ok(count) => count > 0 && client.try_write(ask.as_bytes()).is_ok(),
+                Err(error) => error.kind() == ErrorKind::WouldBlock,
+            });
+        }
+    };
+    let good = async {
+        sleep(Duration::from_millis(500)).await;
+        for _ in 0..5 {
+            assert_eq!(call(&url, &["--bearer", "t"]).await, Ok(sum()));
+        }
+    };
+    tokio::select! {
+        () = flood => {}
+        () = soon(good) => {}
+    }
+    server.complaint("cannot accept").await;
+    server.terminate().await;
+    server.success().await;
+}
+
+/// As many as its clients need, where that is allowed.
+#[cfg(target_os = "linux")]
+#[tokio::test]
+async fn it_asks_for_descriptors() {
+    let math = math().await.to_str().unwrap();
+    let limited = "ulimit -S -n 64 && exec \"$0\" \"$@\"";
+    let arguments = ["-c", limited, math, "serve", "--listen", "127.0.0.1:0"];
+    let (server, _) = Process::server("sh", &arguments).await;
+    let limits =
+        fs::read_to_string(format!("/proc/{}/limits", server.child.id().unwrap())).unwrap();
+    let files = limits.lines().find_map(|line| line.strip_prefix("Max open files")).unwrap();
+    let files: Vec<u64> = files.split_whitespace().flat_map(str::parse).collect();
+    assert_eq!(files[0], files[1].min(1024 + 1024 + 64), "{files:?}");
+}
+
 /// A certificate on disk, as long as it is needed.
 struct Certificate(PathBuf);
 
@@ -168,4 +227,19 @@ async fn the_certificate_is_read_again_on_request_and_connections_stay() {
     assert_eq!(stays.list_all_tools().await.unwrap().len(), 7);
     server.terminate().await;
     server.success().await;
+}
+
+#[tokio::test]
+async fn who_stops_it_twice_waits_for_no_client() {
+    for second in ["-TERM", "-INT"] {
+        let (mut server, url) = serve(&[]).await;
+        let mut client = Raw::initialized(address(&url)).await;
+        server.terminate().await;
+        assert_eq!(client.closed().await.0, 1012);
+        // The server would wait for the client's own Close frame.
+        server.signal(second).await;
+        let status = soon(server.child.wait()).await.unwrap();
+        assert_eq!(status.code(), Some(1), "{status}");
+        assert!(server.errors().await.contains("error: stopped before"));
+    }
 }

@@ -7,7 +7,9 @@ use std::{net::SocketAddr, sync::Arc, time::Duration};
 
 use axum::Router;
 use common::{
-    Tools, limit,
+    Tools,
+    door::ask,
+    limit,
     raw::{Raw, initialize, upgrade_request},
     within,
 };
@@ -17,14 +19,21 @@ use mcp_ws_transport::{
     server::{Config, WebSocketService},
 };
 use rmcp::{
-    ServiceExt,
-    model::CallToolRequestParams,
+    ClientHandler, ErrorData, RoleClient, RoleServer, ServerHandler, ServiceExt,
+    model::{
+        CallToolRequestParams, CallToolResponse, CallToolResult, ContentBlock, ServerCapabilities,
+        ServerConfig,
+    },
+    service::{NotificationContext, RequestContext},
     transport::{
         StreamableHttpClientTransport, StreamableHttpServerConfig, StreamableHttpService,
         streamable_http_server::session::local::LocalSessionManager,
     },
 };
-use tokio::net::{TcpListener, TcpStream};
+use tokio::{
+    net::{TcpListener, TcpStream},
+    sync::Notify,
+};
 use tokio_util::sync::CancellationToken;
 use tower_service::Service;
 
@@ -39,27 +48,103 @@ fn service(config: Config) -> WebSocketService<Tools> {
     WebSocketService::new(|| Ok(Tools::default()), config).unwrap()
 }
 
-/// A GET with an upgrade is ours, a POST is rmcp's, on one path.
+/// Tells its client something whenever a tool is called.
+#[derive(Clone)]
+struct Herald;
+
+impl ServerHandler for Herald {
+    fn get_info(&self) -> ServerConfig {
+        ServerConfig::new(ServerCapabilities::builder().enable_tools().build())
+    }
+
+    async fn call_tool(
+        &self,
+        _: CallToolRequestParams,
+        context: RequestContext<RoleServer>,
+    ) -> Result<CallToolResponse, ErrorData> {
+        context.peer.notify_tool_list_changed().await.unwrap();
+        Ok(CallToolResult::success(vec![ContentBlock::text("told")]).into())
+    }
+}
+
+/// Notes when it is told something.
+#[derive(Clone, Default)]
+struct Listener(Arc<Notify>);
+
+impl ClientHandler for Listener {
+    async fn on_tool_list_changed(&self, _: NotificationContext<RoleClient>) {
+        self.0.notify_one();
+    }
+}
+
+/// What asks for a WebSocket is ours, the rest is rmcp's, on one path: the GET too, by which its clients
+/// hear notifications.
 #[tokio::test]
 async fn it_shares_a_path_with_streamable_http() {
     limit(async {
         let http = StreamableHttpService::new(
-            || Ok(Tools::default()),
+            || Ok(Herald),
             Arc::new(LocalSessionManager::default()),
             StreamableHttpServerConfig::default(),
         );
-        let path = axum::routing::get_service(service(Config::default())).fallback_service(http);
-        let address = mounted(Router::new().route("/mcp", path)).await;
+        let websocket = WebSocketService::new(|| Ok(Herald), Config::default()).unwrap();
+        let address = mounted(Router::new().route_service("/mcp", websocket.or(http))).await;
+        let ears = Listener::default();
         let url = format!("ws://{address}/mcp");
-        let over_websocket = ().serve(connect(url).await.unwrap()).await.unwrap();
+        let over_websocket = ears.clone().serve(connect(url).await.unwrap()).await.unwrap();
         let http = StreamableHttpClientTransport::from_uri(format!("http://{address}/mcp"));
-        let over_http = ().serve(http).await.unwrap();
-        let arguments = serde_json::Map::from_iter([("text".to_owned(), "hello".into())]);
-        let echo = CallToolRequestParams::new("echo").with_arguments(arguments);
+        let over_http = ears.clone().serve(http).await.unwrap();
         for client in [over_websocket, over_http] {
-            let result = client.call_tool(echo.clone()).await.unwrap();
-            assert_eq!(result.content[0].as_text().unwrap().text, "hello");
+            let result = client.call_tool(CallToolRequestParams::new("tell")).await.unwrap();
+            assert_eq!(result.content[0].as_text().unwrap().text, "told");
+            ears.0.notified().await;
             client.cancel().await.unwrap();
+        }
+    })
+    .await;
+}
+
+/// What asks for a WebSocket is checked here and seen by nobody else, even where it is refused.
+#[tokio::test]
+async fn who_asks_for_no_websocket_gets_the_other_service() {
+    limit(async {
+        let other = Router::new().fallback(async |body: String| format!("other {body}"));
+        let both = service(Config::default()).or(other);
+        let address = mounted(Router::new().route_service("/mcp", both)).await;
+        let upgrade = upgrade_request(address, "");
+        let without = |line: &str| {
+            let (name, _) = line.split_once(':').unwrap();
+            let rest = upgrade.lines().filter(|line| !line.starts_with(&format!("{name}:")));
+            rest.map(|line| format!("{line}\r\n")).collect::<String>()
+        };
+        for (request, status) in [
+            (upgrade.clone(), 101),
+            (upgrade.replace("GET", "POST"), 405),
+            (upgrade.replace("websocket", "WebSocket, h2c"), 101),
+            (upgrade.replace("HTTP/1.1", "HTTP/1.0"), 426),
+            (upgrade.replace("Host: ", "Origin: http://evil.example\r\nHost: "), 403),
+            (upgrade.replace("Host: ", "Host: evil.example\r\nX: "), 403),
+            // Half of an upgrade, as a proxy may leave it.
+            (without("Connection:"), 426),
+            (without("Upgrade:"), 426),
+            (without("Sec-WebSocket-Key:"), 400),
+            (upgrade.replace("websocket", "h2c"), 426),
+        ] {
+            let (head, mut raw) = ask(address, &request).await;
+            assert_eq!(head.status(), status, "{request}");
+            let length = head.get("content-length").map_or(0, |length| length.parse().unwrap());
+            assert!(!raw.body(length).await.contains("other"), "{request}");
+        }
+        for request in [
+            "GET /mcp HTTP/1.1\r\nHost: x\r\nContent-Length: 4\r\n\r\nbody",
+            "POST /mcp HTTP/1.1\r\nHost: x\r\nContent-Length: 4\r\n\r\nbody",
+            "GET /mcp HTTP/1.0\r\nHost: x\r\nContent-Length: 4\r\n\r\nbody",
+            "GET /mcp HTTP/1.1\r\nHost: x\r\nConnection: upgrade\r\nUpgrade: h2c\r\n\
+             Content-Length: 4\r\n\r\nbody",
+        ] {
+            let (head, mut raw) = ask(address, request).await;
+            assert_eq!(head.status(), 200, "{request}");
+            assert_eq!(raw.body("other body".len()).await, "other body", "{request}");
         }
     })
     .await;

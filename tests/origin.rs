@@ -115,6 +115,11 @@ const DEFAULT: &[Row] = &[
     ("localhost:PORT", "file://localhost:PORT", 403),
     ("localhost:PORT", "file://", 403),
     ("localhost:PORT", "chrome-extension://localhost:PORT", 403),
+    ("localhost", "tauri://localhost", 403),
+    ("localhost:80", "tauri://localhost", 403),
+    ("localhost:80", "tauri://localhost:80", 403),
+    ("localhost:443", "tauri://localhost", 403),
+    ("localhost", "vscode-webview://localhost", 403),
     ("localhost:PORT", "httpx://localhost:PORT", 403),
     ("localhost:PORT", "javascript:localhost:PORT", 403),
     // Several, in one line or two.
@@ -234,6 +239,102 @@ async fn configured_hosts_replace_those_of_loopback() {
     .await;
 }
 
+/// `Host` and the port of the scheme: `https` or `http`, where that is not known.
+const PORTS: &[Row] = &[
+    ("a.example", NONE, 101),
+    ("A.example:443", NONE, 101),
+    ("a.example:80", NONE, 403),
+    ("a.example:8443", NONE, 403),
+    ("a.example:", NONE, 403),
+    ("sub.a.example", NONE, 403),
+    ("b.example", NONE, 101),
+    ("b.example:80", NONE, 101),
+    ("b.example:443", NONE, 403),
+    ("c.example", NONE, 403),
+    ("c.example:443", NONE, 403),
+    ("c.example:8443", NONE, 101),
+    // A page is the host's own where its port is served too.
+    ("a.example", "https://a.example", 101),
+    ("a.example", "https://a.example:443", 101),
+    ("a.example:443", "https://a.example", 101),
+    ("a.example", "http://a.example", 403),
+    ("a.example", "http://a.example:443", 403),
+    ("a.example", "https://a.example:80", 403),
+    ("a.example", "http://a.example:80", 403),
+    ("a.example", "https://b.example", 403),
+    ("b.example", "http://b.example", 101),
+    ("b.example:80", "http://b.example", 101),
+    ("b.example", "https://b.example", 403),
+    ("b.example", "https://b.example:80", 403),
+    ("b.example", "http://b.example:443", 403),
+    ("c.example", "https://c.example:8443", 403),
+    ("c.example:8443", "https://c.example:8443", 101),
+    ("c.example:8443", "https://c.example", 403),
+    // A listed page may be anywhere.
+    ("a.example", "http://app.example", 101),
+    ("b.example", "http://app.example", 101),
+    ("c.example", "http://app.example", 403),
+];
+
+/// RFC 9110, section 7.2: clients leave out the port that is their scheme's own.
+#[tokio::test]
+async fn a_host_without_a_port_has_that_of_its_scheme() {
+    limit(async {
+        let config = Config::default()
+            .allowed_hosts(["a.example:443", "b.example:80", "c.example:8443"])
+            .allowed_origins(["http://app.example"]);
+        let (_server, address) = tools(config.clone()).await;
+        check(address, PORTS).await;
+        check(mounted(config).await, PORTS).await;
+    })
+    .await;
+}
+
+#[tokio::test]
+async fn apps_and_extensions_are_let_in_where_their_origin_is_listed() {
+    limit(async {
+        let config = Config::default().allowed_origins([
+            "chrome-extension://abcdefghijklmnopabcdefghijklmnop",
+            "Tauri://LocalHost",
+            "vscode-webview://0q1w2e:3000",
+            "app://-",
+        ]);
+        let (_server, address) = tools(config).await;
+        check(
+            address,
+            &[
+                ("localhost", "chrome-extension://abcdefghijklmnopabcdefghijklmnop", 101),
+                ("localhost", "CHROME-extension://ABCDEFGHIJKLMNOPabcdefghijklmnop", 101),
+                ("localhost", "tauri://localhost", 101),
+                ("localhost:PORT", "tauri://localhost", 101),
+                ("localhost", "vscode-webview://0q1w2e:3000", 101),
+                ("localhost", "app://-", 101),
+                ("evil.example", "tauri://localhost", 403),
+                ("localhost", "chrome-extension://abcdefghijklmnopabcdefghijklmnoq", 403),
+                ("localhost", "chrome-extension://abcdefghijklmnopabcdefghijklmno", 403),
+                ("localhost", "chrome-extension://abcdefghijklmnopabcdefghijklmnop.evil", 403),
+                ("localhost", "chrome-extension://abcdefghijklmnopabcdefghijklmnop/", 403),
+                ("localhost", "chrome-extension://abcdefghijklmnopabcdefghijklmnop:1", 403),
+                ("localhost", "chrome-extension://x@abcdefghijklmnopabcdefghijklmnop", 403),
+                ("localhost", "moz-extension://abcdefghijklmnopabcdefghijklmnop", 403),
+                ("localhost", "chrome-extension://", 403),
+                ("localhost", "chrome-extension:abcdefghijklmnopabcdefghijklmnop", 403),
+                ("localhost", "tauri://localhost:80", 403),
+                ("localhost", "tauri://localhost:443", 403),
+                ("localhost", "tauri://localhost.evil.example", 403),
+                ("localhost:PORT", "tauri://localhost:PORT", 403),
+                ("localhost", "http://tauri.localhost", 403),
+                ("localhost", "vscode-webview://0q1w2e", 403),
+                ("localhost", "vscode-webview://0q1w2e:3001", 403),
+                ("localhost", "app://", 403),
+                ("localhost", "app://--", 403),
+            ],
+        )
+        .await;
+    })
+    .await;
+}
+
 #[tokio::test]
 async fn configured_origins_are_let_in_beside_the_own_pages() {
     limit(async {
@@ -324,16 +425,19 @@ fn some() -> Vec<Row> {
     DEFAULT.iter().copied().step_by(3).collect()
 }
 
+async fn mounted(config: Config) -> SocketAddr {
+    let service = WebSocketService::new(|| Ok(common::Tools::default()), config).unwrap();
+    let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
+    let address = listener.local_addr().unwrap();
+    let router = axum::Router::new().route_service("/mcp", service);
+    tokio::spawn(async move { axum::serve(listener, router).await });
+    address
+}
+
 #[tokio::test]
 async fn a_mounted_service_asks_the_same() {
     limit(async {
-        let service =
-            WebSocketService::new(|| Ok(common::Tools::default()), Config::default()).unwrap();
-        let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
-        let address = listener.local_addr().unwrap();
-        let router = axum::Router::new().route_service("/mcp", service);
-        tokio::spawn(async move { axum::serve(listener, router).await });
-        check(address, &some()).await;
+        check(mounted(Config::default()).await, &some()).await;
     })
     .await;
 }

@@ -31,7 +31,7 @@ struct Cli {
 
 #[derive(Subcommand)]
 enum Command {
-    /// Serve the tools until SIGINT or SIGTERM
+    /// Serve the tools until SIGINT or SIGTERM; a second one waits for no client
     Serve(serve::Args),
     /// Call a tool of any MCP server and print its result
     Call(call::Args),

@@ -40,7 +40,8 @@ pub(crate) struct Args {
 }
 
 pub(crate) async fn run(args: Args) -> crate::Result {
-    let stop = stop_signal()?;
+    let mut signals = Signals::new()?;
+    raise_open_files(args.max_connections.saturating_add(Limits::default().handshakes))?;
     let math = Math::new();
     let config = config(&args);
     let health = health(config.0.clone(), math.clone());
@@ -63,9 +64,11 @@ pub(crate) async fn run(args: Args) -> crate::Result {
     writeln!(stdout, "listening on {scheme}://{}/mcp", server.local_addr())?;
     stdout.flush()?;
 
-    stop.await;
-    server.shutdown().await;
-    Ok(())
+    signals.next().await;
+    tokio::select! {
+        () = server.shutdown() => Ok(()),
+        () = signals.next() => Err("stopped before every client was told".into()),
+    }
 }
 
 fn config(args: &Args) -> (Registry, Config) {
@@ -91,6 +94,24 @@ fn health(registry: Registry, math: Math) -> Router {
     Router::new().route("/health", get(answer))
 }
 
+/// Each connection is an open file, and most systems let a process have 1,024 until it asks for more.
+#[cfg(target_os = "linux")]
+fn raise_open_files(connections: usize) -> io::Result<()> {
+    use rustix::process::{Resource, Rlimit, getrlimit, setrlimit};
+
+    let Rlimit { current, maximum } = getrlimit(Resource::Nofile);
+    let needed = (connections as u64).saturating_add(64).min(maximum.unwrap_or(u64::MAX));
+    if current.is_none_or(|current| current >= needed) {
+        return Ok(());
+    }
+    Ok(setrlimit(Resource::Nofile, Rlimit { current: Some(needed), maximum })?)
+}
+
+#[cfg(not(target_os = "linux"))]
+fn raise_open_files(_: usize) -> io::Result<()> {
+    Ok(())
+}
+
 #[cfg(unix)]
 fn reload_on_hangup(tls: Tls) -> io::Result<()> {
     use tokio::signal::unix::{SignalKind, signal};
@@ -112,25 +133,42 @@ fn reload_on_hangup(_: Tls) -> io::Result<()> {
     Ok(())
 }
 
-/// SIGINT and SIGTERM are caught from the call on, not from the first poll.
+/// SIGINT and SIGTERM. They are caught from the start, not from the first time that one is awaited.
 #[cfg(unix)]
-fn stop_signal() -> io::Result<impl Future<Output = ()>> {
-    use tokio::signal::unix::{SignalKind, signal};
+struct Signals {
+    interrupt: tokio::signal::unix::Signal,
+    terminate: tokio::signal::unix::Signal,
+}
 
-    let mut interrupt = signal(SignalKind::interrupt())?;
-    let mut terminate = signal(SignalKind::terminate())?;
-    Ok(async move {
+#[cfg(unix)]
+impl Signals {
+    fn new() -> io::Result<Self> {
+        use tokio::signal::unix::{SignalKind, signal};
+
+        Ok(Self {
+            interrupt: signal(SignalKind::interrupt())?,
+            terminate: signal(SignalKind::terminate())?,
+        })
+    }
+
+    async fn next(&mut self) {
         tokio::select! {
-            _ = interrupt.recv() => {}
-            _ = terminate.recv() => {}
+            _ = self.interrupt.recv() => {}
+            _ = self.terminate.recv() => {}
         }
-    })
+    }
 }
 
 #[cfg(windows)]
-fn stop_signal() -> io::Result<impl Future<Output = ()>> {
-    let mut interrupt = tokio::signal::windows::ctrl_c()?;
-    Ok(async move {
-        interrupt.recv().await;
-    })
+struct Signals(tokio::signal::windows::CtrlC);
+
+#[cfg(windows)]
+impl Signals {
+    fn new() -> io::Result<Self> {
+        tokio::signal::windows::ctrl_c().map(Self)
+    }
+
+    async fn next(&mut self) {
+        self.0.recv().await;
+    }
 }

@@ -124,7 +124,8 @@ impl Target {
         let url = self.url()?;
         let span = span(&url);
         let only_mcp = [SUBPROTOCOL.to_owned()];
-        let mut offers: Vec<_> = [&self.offers[..], &only_mcp, &[]].into_iter().enumerate().collect();
+        let mut offers: Vec<_> =
+            [&self.offers[..], &only_mcp, &[]].into_iter().enumerate().collect();
         offers.dedup_by_key(|(_, offer)| *offer);
         let taken = self.taken.load(Relaxed);
         offers.sort_by_key(|(number, _)| *number != taken);

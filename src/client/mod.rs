@@ -257,8 +257,7 @@ impl<R: Role> Connect<R> {
                     return Ok(builder.over_link(link, Notices::of_state(state)));
                 };
                 let notices = Notices::new(state, events);
-                let source =
-                    Redial::new(target, layers, timeout, policy, notices.clone(), span);
+                let source = Redial::new(target, layers, timeout, policy, notices.clone(), span);
                 Ok(builder.over_links(link, source, notices))
             }
             Err(error) => {

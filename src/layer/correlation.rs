@@ -7,8 +7,10 @@
 //! | a request of ours passes its deadline | it ends with an error; the peer is sent `notifications/cancelled` |
 //! | a request from the peer | passed up |
 //! | … whose id is in flight already | refused with `-32600`; the first is undisturbed |
-//! | … while the cap is reached | refused with `-32000`; nothing is executed |
+//! | … while as many are handled as may be, or as much | refused with `-32000`; nothing is executed |
 //! | … while the outbound queue is full | kept until it has room |
+//! | a notification while as many are handled as may be | kept until one has ended |
+//! | `notifications/cancelled` for a request that is not in flight | dropped |
 //! | the last link ends | each request of ours ends with an error that says whether it may have run |
 //!
 //! Where another link follows to a peer that knows nothing of what was before:
@@ -22,9 +24,13 @@
 mod calls;
 mod restart;
 
+mod held;
+mod places;
+
 use std::{
     collections::{HashSet, VecDeque},
     pin::Pin,
+    sync::Arc,
     task::{Context, Poll, ready},
     time::Duration,
 };
@@ -33,15 +39,19 @@ use futures::{Sink, Stream};
 use rmcp::{
     ErrorData,
     model::{
-        CancelledNotification, CancelledNotificationParam, ErrorCode, JsonRpcMessage, RequestId,
+        CancelledNotification, CancelledNotificationParam, ErrorCode, Extensions, GetExtensions,
+        JsonRpcMessage, RequestId,
     },
     service::{RxJsonRpcMessage, TxJsonRpcMessage},
 };
 use serde_json::json;
 use tokio::time::{Instant, Sleep, sleep_until};
 
+pub(crate) use self::places::Place;
 use self::{
     calls::{Call, Ending, Fate, Outbound},
+    held::Held,
+    places::Places,
     restart::Restart,
 };
 use super::{Framed, Shared, relink::Renew};
@@ -62,6 +72,9 @@ pub const UNAVAILABLE: ErrorCode = ErrorCode(-32000);
 /// The JSON-RPC code of an error made by this side for a request past its deadline.
 pub const TIMED_OUT: ErrorCode = ErrorCode(-32001);
 
+/// How many notifications may be handled at once, where fewer requests may: most are over in a moment.
+const MIN_NOTIFICATIONS: usize = 64;
+
 /// The bounds that a [`Correlation`] keeps.
 #[derive(Debug, Clone)]
 #[non_exhaustive]
@@ -69,20 +82,29 @@ pub struct Config {
     /// A request of ours is given up after this time. `None`, the default, leaves that to rmcp's
     /// own request timeouts.
     pub deadline: Option<Duration>,
-    /// How many requests of the peer may be in flight: 1,024. Each is a task of rmcp's. A server also
-    /// handles no more notifications at once, or 64 where this is less, and drops the others.
-    ///
-    /// A request that its sender has cancelled no longer counts, even if its handler goes on.
+    /// How many requests of the peer may be in flight: 1,024. Each is a task of rmcp's. One that its
+    /// sender has cancelled counts until its handler has ended. As many notifications are handled at
+    /// once, or 64 where this is less; further ones wait.
     pub max_inbound: usize,
-    /// How many bytes of requests are kept while the outbound queue is full: 4 MiB. More are refused
-    /// with `-32000`. Counted is what came over the wire; JSON made of many small values takes up to a
-    /// hundred times as much once it is decoded.
+    /// How much memory the requests of the peer that are being handled may take, in bytes: 64 MiB.
+    /// It is estimated from their JSON, which takes up to a hundred times its size where it is made
+    /// of many small values. A request that would be the only one is handled however large it is, and
+    /// so is one that takes less than a thousandth of this.
+    pub max_inbound_memory: usize,
+    /// How many bytes of requests and notifications are kept while they have to wait: 4 MiB, of what
+    /// came over the wire and 512 more for each. Further requests are refused with `-32000`, further
+    /// notifications are dropped.
     pub max_held_bytes: usize,
 }
 
 impl Default for Config {
     fn default() -> Self {
-        Self { deadline: None, max_inbound: 1024, max_held_bytes: 4 << 20 }
+        Self {
+            deadline: None,
+            max_inbound: 1024,
+            max_inbound_memory: 64 << 20,
+            max_held_bytes: 4 << 20,
+        }
     }
 }
 
@@ -98,6 +120,13 @@ impl Config {
     #[must_use]
     pub fn max_inbound(mut self, requests: usize) -> Self {
         self.max_inbound = requests;
+        self
+    }
+
+    /// Sets [`max_inbound_memory`](Self::max_inbound_memory).
+    #[must_use]
+    pub fn max_inbound_memory(mut self, bytes: usize) -> Self {
+        self.max_inbound_memory = bytes;
         self
     }
 
@@ -117,13 +146,15 @@ pub struct Correlation<R: Role, F> {
     stats: Stats,
     outbound: Outbound,
     inbound: HashSet<RequestId>,
+    /// Those of them whose handler has not ended, and others that were cancelled.
+    places: Arc<Places>,
+    extensions: Extensions,
     deadlines: VecDeque<(Instant, RequestId)>,
     timer: Option<Pin<Box<Sleep>>>,
-    /// Requests that wait until the outbound queue has room, and their size: who reads no answers is
-    /// served no further. All else is read on, since two ends that both wait for the other to read
-    /// would wait for ever.
-    held: VecDeque<(RxJsonRpcMessage<R>, usize)>,
-    held_bytes: usize,
+    /// Requests that wait until the outbound queue has room, notifications that wait for a place, and
+    /// their size: who reads no answers is served no further. All else is read on, since two ends that
+    /// both wait for the other to read would wait for ever.
+    held: Held<R>,
     /// What this side tells itself, before anything else that comes in.
     told: VecDeque<RxJsonRpcMessage<R>>,
     restart: Option<Box<Restart>>,
@@ -142,15 +173,19 @@ impl<R: Role, F: Framing<R>> Correlation<R, F> {
 
     /// The same, with the counters in which dropped and refused messages are noted.
     pub fn with_stats(framed: Framed<R, Shared, F>, config: Config, stats: Stats) -> Self {
+        // It has a seat in every copy from the beginning: to add one is to make the map anew.
+        let mut extensions = Extensions::new();
+        extensions.insert(Place::default());
         Self {
             config,
             stats,
             outbound: Outbound::default(),
             inbound: HashSet::new(),
+            places: Arc::default(),
+            extensions,
             deadlines: VecDeque::new(),
             timer: None,
-            held: VecDeque::new(),
-            held_bytes: 0,
+            held: Held::default(),
             told: VecDeque::new(),
             restart: None,
             ending: None,
@@ -176,16 +211,13 @@ impl<R: Role, F: Framing<R>> Correlation<R, F> {
         match message {
             JsonRpcMessage::Request(request) => {
                 self.prepare(request);
-                let room = self.inbound.len() < self.config.max_inbound;
-                if room && self.inbound.insert(request.id.clone()) {
-                    return true;
-                }
-                let error = if room || self.inbound.contains(&request.id) {
+                let error = if self.inbound.contains(&request.id) {
                     ErrorData::invalid_request("a request with this id is already in flight", None)
+                } else if let Some(error) = self.overload() {
+                    error
                 } else {
-                    let data =
-                        json!({ "reason": "too_many_requests", "limit": self.config.max_inbound });
-                    ErrorData::new(UNAVAILABLE, "too many requests in flight", Some(data))
+                    self.inbound.insert(request.id.clone());
+                    return true;
                 };
                 self.refuse(request.id.clone(), error);
                 false
@@ -209,14 +241,14 @@ impl<R: Role, F: Framing<R>> Correlation<R, F> {
                     notification.notification = cancellation(alias, reason).into();
                 }
                 if let Some(id) = R::cancelled_by_peer(&notification.notification) {
-                    self.drop_held(id);
+                    self.held.forget(id);
                     // It cancels a request of its own or, in the era without `initialize`, a
                     // subscription of ours.
-                    if !self.inbound.remove(id)
-                        && self.outbound.method(id) == Some(Method::SubscriptionsListen)
-                    {
-                        self.outbound.remove(id);
+                    if self.inbound.remove(id) {
+                        return true;
                     }
+                    let ours = self.outbound.method(id) == Some(Method::SubscriptionsListen);
+                    return ours && self.outbound.remove(id).is_some();
                 }
                 true
             }
@@ -228,6 +260,67 @@ impl<R: Role, F: Framing<R>> Correlation<R, F> {
         self.framed.get_ref().withdraw(call.ticket)
     }
 
+    /// Why no further request is taken.
+    fn overload(&self) -> Option<ErrorData> {
+        let Config { max_inbound, max_inbound_memory, .. } = self.config;
+        let (handled, weight) = self.places.requests();
+        let own = self.framed.last_weight();
+        let data = if self.inbound.len().max(handled) >= max_inbound {
+            json!({ "reason": "too_many_requests", "limit": max_inbound })
+        } else if own > max_inbound_memory / 1024
+            && handled > 0
+            && weight + own > max_inbound_memory
+        {
+            json!({ "reason": "too_many_requests", "limit_bytes": max_inbound_memory })
+        } else {
+            return None;
+        };
+        Some(ErrorData::new(UNAVAILABLE, "too many requests in flight", Some(data)))
+    }
+
+    /// What each request and notification of the peer carries in its extensions.
+    pub fn extensions(&mut self) -> &mut Extensions {
+        &mut self.extensions
+    }
+
+    /// Hands `message` up, unless it has to wait.
+    fn pass(
+        &mut self,
+        mut message: RxJsonRpcMessage<R>,
+        cx: &mut Context<'_>,
+    ) -> Option<RxJsonRpcMessage<R>> {
+        match &mut message {
+            JsonRpcMessage::Request(request) => {
+                let place = self.places.take_request(self.framed.last_weight());
+                equip(request.request.extensions_mut(), &self.extensions, place);
+            }
+            JsonRpcMessage::Notification(notification)
+                if R::cancelled_by_peer(&notification.notification).is_none() =>
+            {
+                let extensions = notification.notification.extensions_mut();
+                equip(extensions, &self.extensions, Place::default());
+            }
+            _ => return Some(message),
+        }
+        if !self.held.precedes(&message) && self.gate().1.opens(&mut message, cx) {
+            return Some(message);
+        }
+        self.hold(message);
+        None
+    }
+
+    /// The first of what was kept whose moment has come.
+    fn next_held(&mut self, cx: &mut Context<'_>) -> Option<RxJsonRpcMessage<R>> {
+        let (held, mut gate) = self.gate();
+        held.pop(|message| gate.opens(message, cx))
+    }
+
+    fn gate(&mut self) -> (&mut Held<R>, Gate<'_, R, F>) {
+        let notifications = self.config.max_inbound.max(MIN_NOTIFICATIONS);
+        let gate = Gate { framed: &mut self.framed, places: &self.places, notifications };
+        (&mut self.held, gate)
+    }
+
     fn refuse(&mut self, id: RequestId, error: ErrorData) {
         let id = self.restart.as_ref().and_then(|restart| restart.real(&id)).unwrap_or(id);
         self.stats.refused();
@@ -235,47 +328,21 @@ impl<R: Role, F: Framing<R>> Correlation<R, F> {
         Pin::new(&mut self.framed).reply(JsonRpcMessage::error(error, Some(id)));
     }
 
-    /// Keeps a request until the queue has room, if there is room for that.
+    /// Keeps a message until its moment comes, if there is room for that.
     fn hold(&mut self, message: RxJsonRpcMessage<R>) {
-        let size = self.framed.last_size();
-        match message {
-            JsonRpcMessage::Request(request)
-                if self.held_bytes + size > self.config.max_held_bytes =>
-            {
+        let (size, limit) = (self.framed.last_size(), self.config.max_held_bytes);
+        match self.held.push(message, size, limit) {
+            Ok(()) => {}
+            Err(JsonRpcMessage::Request(request)) => {
                 self.inbound.remove(&request.id);
                 let data = json!({ "reason": "too_many_requests" });
-                let error = "earlier answers have not been read";
+                let error = "earlier messages have not been dealt with";
                 self.refuse(request.id, ErrorData::new(UNAVAILABLE, error, Some(data)));
             }
-            message => {
-                self.held_bytes += size;
-                self.held.push_back((message, size));
+            Err(_) => {
+                self.stats.refused();
+                tracing::debug!("notification dropped: too many are being handled");
             }
-        }
-    }
-
-    fn next_held(&mut self) -> Option<RxJsonRpcMessage<R>> {
-        let (message, size) = self.held.pop_front()?;
-        self.held_bytes -= size;
-        if self.held.is_empty() {
-            // A place in it is large, and this was a bad moment that has passed.
-            self.held = VecDeque::new();
-        }
-        Some(message)
-    }
-
-    fn forget_held(&mut self) {
-        self.held = VecDeque::new();
-        self.held_bytes = 0;
-    }
-
-    /// Forgets the held request with this id.
-    fn drop_held(&mut self, id: &RequestId) {
-        let is_it = |message: &RxJsonRpcMessage<R>| matches!(message, JsonRpcMessage::Request(request) if request.id == *id);
-        if let Some(at) = self.held.iter().position(|(message, _)| is_it(message))
-            && let Some((_, size)) = self.held.remove(at)
-        {
-            self.held_bytes -= size;
         }
     }
 
@@ -322,7 +389,7 @@ impl<R: Role, F: Framing<R>> Correlation<R, F> {
 
     fn end(&mut self, error: Option<Error>) -> &mut Ending {
         let handed = self.framed.get_ref().handed();
-        self.forget_held();
+        self.held = Held::default();
         let calls = std::mem::take(&mut self.outbound);
         self.ending.insert(Ending::new(calls, handed, error))
     }
@@ -347,31 +414,19 @@ impl<R: Role, F: Framing<R>> Stream for Correlation<R, F> {
             restart.poll_patience(cx);
         }
         let end = loop {
-            let mut framed = Pin::new(&mut this.framed);
-            if !this.held.is_empty() {
-                match framed.as_mut().poll_ready(cx) {
-                    Poll::Ready(Ok(())) => return Poll::Ready(this.next_held().map(Ok)),
-                    // Whoever they are from is gone. What arrived before that is still read.
-                    Poll::Ready(Err(_)) => {
-                        this.forget_held();
-                        framed = Pin::new(&mut this.framed);
-                    }
-                    Poll::Pending => {}
-                }
+            if !this.held.is_empty()
+                && let Some(held) = this.next_held(cx)
+            {
+                return Poll::Ready(Some(Ok(held)));
             }
-            match framed.as_mut().poll_decode(cx, &this.outbound) {
+            match Pin::new(&mut this.framed).poll_decode(cx, &this.outbound) {
                 Poll::Ready(Some(Ok(Link::Down(down)))) => this.lose(down),
                 Poll::Ready(Some(Ok(Link::Up(Up::Restarted)))) => this.restart(),
                 Poll::Ready(Some(Ok(Link::Item(mut message)))) => {
-                    if this.admit(&mut message) {
-                        let is_request = matches!(message, JsonRpcMessage::Request(_));
-                        let waits = is_request
-                            && (!this.held.is_empty()
-                                || Pin::new(&mut this.framed).poll_ready(cx).is_pending());
-                        if !waits {
-                            return Poll::Ready(Some(Ok(message)));
-                        }
-                        this.hold(message);
+                    if this.admit(&mut message)
+                        && let Some(message) = this.pass(message, cx)
+                    {
+                        return Poll::Ready(Some(Ok(message)));
                     }
                 }
                 Poll::Ready(Some(Err(error))) => break Some(error),
@@ -461,6 +516,42 @@ impl<R: Role, F: Framing<R>> Sink<TxJsonRpcMessage<R>> for Correlation<R, F> {
 
 fn cancellation(id: RequestId, reason: String) -> CancelledNotification {
     CancelledNotification::new(CancelledNotificationParam::new(Some(id), Some(reason)))
+}
+
+/// Before requests and notifications of the peer.
+struct Gate<'a, R: Role, F> {
+    framed: &'a mut Framed<R, Shared, F>,
+    places: &'a Arc<Places>,
+    notifications: usize,
+}
+
+impl<R: Role, F: Framing<R>> Gate<'_, R, F> {
+    /// Whether this is the moment for `message`.
+    fn opens(&mut self, message: &mut RxJsonRpcMessage<R>, cx: &mut Context<'_>) -> bool {
+        let JsonRpcMessage::Notification(notification) = message else {
+            // Where the link has ended, whoever it is from is gone.
+            return matches!(Pin::new(&mut *self.framed).poll_ready(cx), Poll::Ready(Ok(())));
+        };
+        let place = self.places.poll_notification(self.notifications, cx);
+        let Poll::Ready(place) = place else { return false };
+        if let Some(empty) = notification.notification.extensions_mut().get_mut::<Place>() {
+            *empty = place;
+        }
+        true
+    }
+}
+
+/// Puts what a handler finds there into `extensions`.
+fn equip(extensions: &mut Extensions, all: &Extensions, place: Place) {
+    if extensions.is_empty() {
+        *extensions = all.clone();
+    } else {
+        extensions.extend(all.clone());
+    }
+    match extensions.get_mut::<Place>() {
+        Some(taken) => *taken = place,
+        None => drop(extensions.insert(place)),
+    }
 }
 
 #[cfg(test)]

@@ -68,8 +68,9 @@ pin_project! {
         replied: bool,
         // The size of such answers since there was last room in the sink.
         owed: usize,
-        // The size of the message decoded last.
+        // The size of the message decoded last, and what it may take now.
         last_size: usize,
+        last_weight: usize,
         role: PhantomData<fn() -> R>,
         #[pin]
         inner: S,
@@ -91,7 +92,17 @@ where
     /// The same, with the counters in which unreadable messages are noted.
     pub fn with_stats(inner: S, framing: F, config: Config, stats: Stats) -> Self {
         let role = PhantomData;
-        Self { framing, config, stats, replied: false, owed: 0, last_size: 0, role, inner }
+        Self {
+            framing,
+            config,
+            stats,
+            replied: false,
+            owed: 0,
+            last_size: 0,
+            last_weight: 0,
+            role,
+            inner,
+        }
     }
 
     /// The layer below.
@@ -112,6 +123,11 @@ where
     /// The size of the message that was decoded last, in bytes.
     pub(super) fn last_size(&self) -> usize {
         self.last_size
+    }
+
+    /// What that message may take now that it is decoded, in bytes.
+    pub(super) fn last_weight(&self) -> usize {
+        self.last_weight
     }
 
     /// The next message, decoded with the help of the requests in flight.
@@ -150,6 +166,11 @@ where
                 None => return Poll::Ready(None),
             };
             *this.last_size = message.len();
+            *this.last_weight = match &message {
+                Message::Text(json) => weight(json.as_bytes()),
+                Message::Binary(json) => weight(json),
+                _ => 0,
+            };
             match this.framing.decode(message, calls) {
                 Ok(Some(message)) => return Poll::Ready(Some(Ok(Link::Item(message)))),
                 Ok(None) => {}
@@ -273,6 +294,19 @@ where
         };
         this.inner.start_send(message)
     }
+}
+
+/// What `json` takes at most once it is decoded, roughly, in bytes: a map of one member is a node
+/// that has room for eleven.
+fn weight(json: &[u8]) -> usize {
+    const MAP: usize = 640;
+    const LIST: usize = 128;
+    const MEMBER: usize = 64;
+    if json.len() <= 256 {
+        return json.len() * 240;
+    }
+    let count = |byte| json.iter().filter(|&&other| other == byte).count();
+    json.len() + MAP * count(b'{') + LIST * count(b'[') + MEMBER * count(b',')
 }
 
 #[cfg(test)]

@@ -29,6 +29,7 @@ use bytes::Bytes;
 use futures::{Sink, Stream, StreamExt};
 use tokio::{
     io::{AsyncRead, AsyncWrite, ReadBuf},
+    task::coop::poll_proceed,
     time::{Sleep, sleep_until},
 };
 use tokio_tungstenite::{
@@ -328,7 +329,11 @@ impl<S: AsyncRead + AsyncWrite + Unpin> Stream for Socket<S> {
             let _ = ready!(flushed);
             this.pongs_owed = 0;
         }
-        let message = match ready!(this.websocket.poll_next_unpin(cx)) {
+        // Those who read many small messages out of one large step let others have a turn too.
+        let turn = ready!(poll_proceed(cx));
+        let next = ready!(this.websocket.poll_next_unpin(cx));
+        turn.made_progress();
+        let message = match next {
             Some(Ok(message)) => message,
             Some(Err(error)) => return Poll::Ready(Some(Err(this.fail(cx, error)))),
             None => {

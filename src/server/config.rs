@@ -1,14 +1,21 @@
-use std::{fmt, net::SocketAddr, sync::Arc, time::Duration};
+use std::{
+    fmt,
+    net::SocketAddr,
+    panic::{AssertUnwindSafe, catch_unwind},
+    sync::Arc,
+    time::Duration,
+};
 
-use http::request::Parts;
+use http::{StatusCode, request::Parts};
 use rmcp::RoleServer;
 use tokio_util::sync::CancellationToken;
 
 use super::{
     auth::{Authenticator, Gate},
+    door::Refusal,
     limit::Limits,
     origin::Allowed,
-    registry::{Encode, Registry},
+    registry::{Cause, Encode, Registry},
 };
 use crate::{
     decode::Role,
@@ -39,8 +46,8 @@ pub struct Config<R: Role = RoleServer> {
 #[derive(Debug, Clone)]
 #[non_exhaustive]
 pub struct Drain {
-    /// How long calls in flight may still take: 30 s. Then they are dropped, and their connections
-    /// closed.
+    /// How long calls in flight may still take, and what a [`fallback`](super::Serve::fallback) is
+    /// answering: 30 s. Then they are dropped, and their connections closed.
     pub deadline: Duration,
     /// How many connections are closed per second: 1,000, or as many more as it takes to be done in
     /// half of the deadline. Their clients come back, and had better not do so all at once.
@@ -102,6 +109,9 @@ impl<R: Role> Config<R> {
     /// The hosts that may be asked for, each with a port or for any: by default the names of the
     /// loopback interface, `localhost`, `127.0.0.1` and `::1`. Any other `Host` is 403, since a web
     /// page can let a name of its own point here (DNS rebinding).
+    ///
+    /// A `Host` without a port is at that of its scheme: 443 where the server itself speaks TLS; elsewhere
+    /// a proxy may, so that an allowed 80 and an allowed 443 will both do.
     #[must_use]
     pub fn allowed_hosts<T: Into<String>>(mut self, hosts: impl IntoIterator<Item = T>) -> Self {
         self.allowed.hosts(hosts);
@@ -117,7 +127,8 @@ impl<R: Role> Config<R> {
     }
 
     /// The origins whose web pages may connect, besides those of the allowed hosts themselves: scheme,
-    /// host, and a port where it is not the scheme's own, `:*` for any; or `null`. By default none.
+    /// host, and a port where it is not the scheme's own, `:*` for any; or `null`. Those of apps and
+    /// browser extensions too, such as `tauri://localhost` or `chrome-extension://<id>`. By default none.
     /// Programs send no `Origin` and are not concerned.
     #[must_use]
     pub fn allowed_origins<T: Into<String>>(
@@ -139,7 +150,8 @@ impl<R: Role> Config<R> {
     /// Lets clients without a token connect, and authenticate by the method `authenticate` with the
     /// parameter `token`, for those that cannot send headers. Until then every other request is
     /// answered with the error `-32001`. They have the time of the handshake for it; who fails is
-    /// closed with 4401 or 4403, who does not try with 1008. Off by default.
+    /// closed with 4401 or 4403, who does not try with 1008, and everyone with 1013 while the
+    /// authenticator fails. Off by default.
     #[must_use]
     pub fn in_band_authentication(mut self) -> Self {
         self.in_band = true;
@@ -177,7 +189,8 @@ impl<R: Role> Config<R> {
 
     /// Tells where a request comes from: the address behind a proxy, say, from a header that this
     /// proxy sets. By default it is where [`serve`](crate::serve()) accepted it from, and not known
-    /// in a [`WebSocketService`](super::WebSocketService) elsewhere.
+    /// in a [`WebSocketService`](super::WebSocketService) elsewhere. Where it panics, nobody is let in:
+    /// 500, counted as [`Cause::Unavailable`].
     #[must_use]
     pub fn peer(
         mut self,
@@ -188,7 +201,8 @@ impl<R: Role> Config<R> {
     }
 
     /// How long a client may take for each step until its service runs: for its opening handshake,
-    /// and for the initialization of MCP (or its first request, in the era without one). 10 s.
+    /// and for the initialization of MCP (or its first request, in the era without one). 10 s. As long
+    /// may an answer before the upgrade wait until the client takes some more of it.
     #[must_use]
     pub fn handshake_timeout(mut self, timeout: Duration) -> Self {
         self.timeout = timeout;
@@ -216,12 +230,16 @@ impl<R: Role> Config<R> {
         self
     }
 
-    /// Where the request of these `parts` comes from.
-    pub(super) fn peer_of(&self, parts: &Parts) -> Option<SocketAddr> {
-        match &self.peer {
-            Some(peer) => peer(parts),
-            None => parts.extensions.get::<Accepted>().map(|accepted| accepted.0),
-        }
+    /// Where the request of these `parts` comes from, or what to answer when that cannot be told.
+    pub(super) fn peer_of(&self, parts: &Parts) -> Result<Option<SocketAddr>, Box<Refusal>> {
+        let Some(peer) = &self.peer else {
+            return Ok(parts.extensions.get::<Accepted>().map(|accepted| accepted.0));
+        };
+        catch_unwind(AssertUnwindSafe(|| peer(parts))).map_err(|_| {
+            tracing::error!("what tells a client's address panicked");
+            let what = "where the request comes from cannot be told";
+            Refusal::new(Cause::Unavailable, StatusCode::INTERNAL_SERVER_ERROR, what)
+        })
     }
 
     /// Encodes for all connections alike.

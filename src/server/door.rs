@@ -74,13 +74,13 @@ pub(super) enum Standing {
     Unknown,
 }
 
-/// Lets in the request of `parts`, or not. Without `places` there is no limit to how many are let in.
+/// Lets in the request of `parts` from `peer`, or not. Without `places` there is no limit to how many are let in.
 pub(super) async fn admit<R: Role>(
     config: &Config<R>,
     places: Option<&Arc<Places>>,
+    peer: Option<SocketAddr>,
     mut parts: Parts,
 ) -> Result<Admitted, Box<Refusal>> {
-    let peer = config.peer_of(&parts);
     let granted = handshake::check(&parts, &config.allowed)?;
     if config.stop.is_cancelled() {
         return Err(stopping());

@@ -8,7 +8,7 @@ use std::{
     pin::Pin,
     sync::{
         Arc,
-        atomic::{AtomicBool, AtomicU64, AtomicUsize, Ordering::SeqCst},
+        atomic::{AtomicBool, AtomicU64, Ordering::SeqCst},
     },
     task::{Context, Poll, ready},
 };
@@ -28,7 +28,7 @@ use tokio::sync::Notify;
 use tokio_util::sync::{CancellationToken, WaitForCancellationFutureOwned};
 
 use super::role::Hosted;
-use crate::layer::correlation::UNAVAILABLE;
+use crate::layer::correlation::{Place, UNAVAILABLE};
 
 /// One handler, among those counted in [`Handlers::running`].
 const ONE: u64 = 1;
@@ -42,8 +42,6 @@ pub(super) struct Handlers {
     /// All in the lower half, those that go on until somebody stops them in the upper: two counts
     /// that change at once.
     running: AtomicU64,
-    /// Those of notifications, which are not among them.
-    notified: AtomicUsize,
     /// No more are begun.
     draining: AtomicBool,
     idle: Notify,
@@ -75,22 +73,14 @@ impl Handlers {
         self.cut.cancel();
     }
 
-    fn begin(self: &Arc<Self>, one: u64, limit: usize) -> Result<Running, ErrorData> {
-        let before = self.running.fetch_add(one, SeqCst);
-        let running = Running { handlers: self.clone(), one };
+    fn begin(self: &Arc<Self>, one: u64, place: Option<Place>) -> Result<Running, ErrorData> {
+        self.running.fetch_add(one, SeqCst);
+        let running = Running { handlers: self.clone(), one, _place: place };
         // Now that it counts: `drained` may have found none just before.
         if self.draining.load(SeqCst) {
             return Err(refusal("stopping", "the server is stopping"));
         }
-        if all(before) >= limit {
-            return Err(refusal("too_many_requests", "too many requests in flight"));
-        }
         Ok(running)
-    }
-
-    fn notify(&self, limit: usize) -> Option<Notified<'_>> {
-        let notified = Notified(self);
-        (self.notified.fetch_add(1, SeqCst) < limit).then_some(notified)
     }
 }
 
@@ -115,6 +105,7 @@ fn refusal(reason: &str, message: &'static str) -> ErrorData {
 struct Running {
     handlers: Arc<Handlers>,
     one: u64,
+    _place: Option<Place>,
 }
 
 impl Drop for Running {
@@ -127,31 +118,15 @@ impl Drop for Running {
     }
 }
 
-/// Counts a notification as long as it lives.
-struct Notified<'a>(&'a Handlers);
-
-impl Drop for Notified<'_> {
-    fn drop(&mut self) {
-        self.0.notified.fetch_sub(1, SeqCst);
-    }
-}
-
-/// How many notifications may be handled at once, where fewer requests may: one that is refused is
-/// lost, and most are over in a moment.
-const MIN_NOTIFICATIONS: usize = 64;
-
 /// A service whose handlers are watched.
 pub(super) struct Watched<S> {
     service: S,
     handlers: Arc<Handlers>,
-    /// How many may run. A request that was cancelled no longer counts as in flight, but its handler
-    /// does as long as it runs.
-    limit: usize,
 }
 
 impl<S> Watched<S> {
-    pub(super) fn new(service: S, handlers: Arc<Handlers>, limit: usize) -> Self {
-        Self { service, handlers, limit }
+    pub(super) fn new(service: S, handlers: Arc<Handlers>) -> Self {
+        Self { service, handlers }
     }
 }
 
@@ -159,10 +134,12 @@ impl<R: Hosted, S: Service<R>> Service<R> for Watched<S> {
     fn handle_request(
         &self,
         request: R::PeerReq,
-        context: RequestContext<R>,
+        mut context: RequestContext<R>,
     ) -> impl Future<Output = Result<R::Resp, ErrorData>> + Send + '_ {
         let one = if R::is_open_ended(&request) { ONE_OPEN_ENDED } else { ONE };
-        let begun = self.handlers.begin(one, self.limit).and_then(|running| {
+        // Not the service's to keep.
+        let place = context.extensions.remove::<Place>();
+        let begun = self.handlers.begin(one, place).and_then(|running| {
             let call = AssertUnwindSafe(|| self.service.handle_request(request, context));
             Ok((running, catch_unwind(call).map_err(|panic| panicked(&*panic))?))
         });
@@ -175,12 +152,9 @@ impl<R: Hosted, S: Service<R>> Service<R> for Watched<S> {
     async fn handle_notification(
         &self,
         notification: R::PeerNot,
-        context: NotificationContext<R>,
+        mut context: NotificationContext<R>,
     ) -> Result<(), ErrorData> {
-        let Some(_notified) = self.handlers.notify(self.limit.max(MIN_NOTIFICATIONS)) else {
-            tracing::debug!("notification dropped: too many are being handled");
-            return Ok(());
-        };
+        let _place = context.extensions.remove::<Place>();
         let handler = AssertUnwindSafe(async {
             self.service.handle_notification(notification, context).await
         });

@@ -38,6 +38,7 @@ use super::{
     door::{self, Admitted, Guest, Refusal},
     origin::Allowed,
     registry::Cause,
+    visit::Paced,
 };
 use crate::{
     decode::Role,
@@ -98,10 +99,14 @@ pub(super) fn over_upgraded<R: Role>(
     builder.over_stream(TokioIo::new(upgraded), Bytes::new(), Side::Server)
 }
 
-/// The stream that hyper, or hyper-util, was given, and what it read beyond the request.
+/// The stream that hyper, or hyper-util, or our own [`Porch`](super::porch::Porch) was given, and what it read beyond the request.
 fn unbox<S: Io>(
     upgraded: hyper::upgrade::Upgraded,
 ) -> Result<(S, Bytes), hyper::upgrade::Upgraded> {
+    let upgraded = match upgraded.downcast::<TokioIo<Paced<S>>>() {
+        Ok(parts) => return Ok((parts.io.into_inner().into_inner(), parts.read_buf)),
+        Err(upgraded) => upgraded,
+    };
     match upgraded.downcast::<TokioIo<S>>() {
         Ok(parts) => Ok((parts.io.into_inner(), parts.read_buf)),
         Err(upgraded) => auto::upgrade::downcast::<TokioIo<S>>(upgraded)
@@ -122,7 +127,11 @@ pub(super) async fn accept<R: Role, S: Io>(
         let (mut parts, _) = request.into_parts();
         let upgrade = parts.extensions.remove::<OnUpgrade>();
         is_asked.store(true, Ordering::Relaxed);
-        let mut answer = match door::admit(config, None, parts).await {
+        let admitted = match config.peer_of(&parts) {
+            Ok(peer) => door::admit(config, None, peer, parts).await,
+            Err(refusal) => Err(refusal),
+        };
+        let mut answer = match admitted {
             Ok(Admitted { answer, subprotocol, guest }) => {
                 *granted.lock().unwrap_or_else(PoisonError::into_inner) =
                     upgrade.map(|upgrade| (upgrade, subprotocol, guest));

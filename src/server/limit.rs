@@ -1,13 +1,10 @@
 //! How many may be here at once: the [`Limits`], and the places that are taken and given back.
 
 use std::{
-    cmp::Reverse,
-    collections::{BTreeSet, HashMap},
+    collections::HashMap,
     net::{IpAddr, Ipv6Addr},
     sync::{Arc, Mutex, MutexGuard, PoisonError},
 };
-
-use tokio_util::sync::CancellationToken;
 
 use super::Cause;
 
@@ -25,7 +22,8 @@ pub struct Limits {
     /// Clients at once that have not yet shown who they are, be it in the TLS handshake, in the
     /// request's head, or in the connection where that is allowed: 1,024. One more, and one is dropped:
     /// of the address from which the most come (as above), the one that has been at it the longest.
-    /// Slow ones cannot shut out the others, nor can one that comes all the time.
+    /// Slow ones cannot shut out the others, nor can one that comes all the time. Who is being answered
+    /// by a [`fallback`](super::Serve::fallback) is not counted until the answer is written.
     pub handshakes: usize,
 }
 
@@ -121,103 +119,10 @@ impl Drop for Permit {
 }
 
 /// What one subscriber has: an address, or the /64 in which he chooses his own.
-fn network(address: IpAddr) -> IpAddr {
+pub(super) fn network(address: IpAddr) -> IpAddr {
     match address.to_canonical() {
         IpAddr::V6(address) => Ipv6Addr::from_bits(address.to_bits() >> 64 << 64).into(),
         address => address,
-    }
-}
-
-/// Where clients wait while they show who they are.
-#[derive(Debug)]
-pub(super) struct Lobby {
-    seats: usize,
-    waiting: Mutex<Waiting>,
-}
-
-#[derive(Debug, Default)]
-struct Waiting {
-    arrived: u64,
-    guests: HashMap<u64, Stranger>,
-    /// The same by where they come from, in the order of their arrival.
-    by_address: HashMap<Option<IpAddr>, BTreeSet<u64>>,
-}
-
-#[derive(Debug)]
-struct Stranger {
-    address: Option<IpAddr>,
-    dropped: CancellationToken,
-}
-
-impl Waiting {
-    /// The one who has been here the longest, of the address from which the most are.
-    fn longest(&self) -> Option<u64> {
-        let groups = self.by_address.values();
-        let first = |group: &BTreeSet<u64>| group.first().copied();
-        first(groups.max_by_key(|group| (group.len(), Reverse(first(group))))?)
-    }
-
-    fn remove(&mut self, number: u64) -> Option<Stranger> {
-        let stranger = self.guests.remove(&number)?;
-        if let Some(group) = self.by_address.get_mut(&stranger.address) {
-            group.remove(&number);
-            if group.is_empty() {
-                self.by_address.remove(&stranger.address);
-            }
-        }
-        Some(stranger)
-    }
-}
-
-impl Lobby {
-    pub(super) fn new(seats: usize) -> Arc<Self> {
-        Arc::new(Self { seats, waiting: Mutex::default() })
-    }
-
-    /// A seat for somebody at `address`, for which another may have to leave.
-    pub(super) fn enter(self: &Arc<Self>, address: Option<IpAddr>) -> Seat {
-        let address = address.map(network);
-        let dropped = CancellationToken::new();
-        let mut waiting = self.lock();
-        waiting.arrived += 1;
-        let number = waiting.arrived;
-        waiting.guests.insert(number, Stranger { address, dropped: dropped.clone() });
-        waiting.by_address.entry(address).or_default().insert(number);
-        let longest = if waiting.guests.len() > self.seats.max(1) {
-            waiting.longest().and_then(|longest| waiting.remove(longest))
-        } else {
-            None
-        };
-        drop(waiting);
-        if let Some(longest) = longest {
-            longest.dropped.cancel();
-        }
-        Seat { lobby: self.clone(), number, dropped }
-    }
-
-    fn lock(&self) -> MutexGuard<'_, Waiting> {
-        self.waiting.lock().unwrap_or_else(PoisonError::into_inner)
-    }
-}
-
-/// A seat in the lobby.
-#[derive(Debug)]
-pub(super) struct Seat {
-    lobby: Arc<Lobby>,
-    number: u64,
-    dropped: CancellationToken,
-}
-
-impl Seat {
-    /// Resolves when somebody else needs the seat.
-    pub(super) async fn taken(&self) {
-        self.dropped.cancelled().await;
-    }
-}
-
-impl Drop for Seat {
-    fn drop(&mut self) {
-        self.lobby.lock().remove(self.number);
     }
 }
 
@@ -262,35 +167,5 @@ mod tests {
         let first = places.take(at("10.0.0.1")).unwrap();
         drop(first);
         assert_eq!(places.lock().by_address.len(), 4);
-    }
-
-    #[test]
-    fn a_full_lobby_loses_whoever_came_first() {
-        let lobby = Lobby::new(2);
-        let (first, second) = (lobby.enter(None), lobby.enter(None));
-        let third = lobby.enter(None);
-        let dropped = [&first, &second, &third].map(|seat| seat.dropped.is_cancelled());
-        assert_eq!(dropped, [true, false, false]);
-        drop((first, third));
-        let _fourth = lobby.enter(None);
-        assert!(!second.dropped.is_cancelled());
-    }
-
-    #[test]
-    fn of_a_full_lobby_those_leave_who_are_many() {
-        let lobby = Lobby::new(3);
-        let alone = lobby.enter(at("2001:db8::1"));
-        let many = ["10.0.0.1"; 4].map(|address| lobby.enter(at(address)));
-        assert_eq!(
-            many.each_ref().map(|seat| seat.dropped.is_cancelled()),
-            [true, true, false, false]
-        );
-        let _other = lobby.enter(at("10.0.0.2"));
-        assert!(many[2].dropped.is_cancelled() && !alone.dropped.is_cancelled());
-        // Where each has one, the first leaves.
-        let _another = lobby.enter(at("10.0.0.3"));
-        assert!(alone.dropped.is_cancelled() && !many[3].dropped.is_cancelled());
-        drop(many);
-        assert_eq!(lobby.lock().by_address.len(), 2);
     }
 }

@@ -18,7 +18,8 @@ pub trait Listener: Send + 'static {
     /// The next connection, and where it comes from if that is an address of the internet.
     ///
     /// # Errors
-    /// A failure is traced, and followed by another attempt.
+    /// A failure is traced, and followed by another attempt. When the operating system says that there
+    /// are no more file descriptors, one of those leaves first who have not shown who they are.
     fn accept(&mut self)
     -> impl Future<Output = io::Result<(Self::Io, Option<SocketAddr>)>> + Send;
 
@@ -27,6 +28,14 @@ pub trait Listener: Send + 'static {
     /// # Errors
     /// What the operating system says.
     fn local_addr(&self) -> io::Result<Self::Addr>;
+}
+
+/// Whether it is for want of file descriptors that nobody was accepted: of this process, or of the
+/// whole system.
+pub(super) fn is_out_of_descriptors(error: &io::Error) -> bool {
+    // EMFILE and ENFILE, which are the same everywhere, and WSAEMFILE.
+    let codes: &[i32] = if cfg!(windows) { &[10024] } else { &[24, 23] };
+    error.raw_os_error().is_some_and(|code| codes.contains(&code))
 }
 
 impl Listener for TcpListener {

@@ -28,9 +28,12 @@
 //! | web pages | those of the allowed hosts themselves | else every page could: browsers let pages open WebSockets everywhere, and send cookies along |
 //! | sizes | 4 MiB per message from a client | close 1009 |
 //! | requests in flight | 1,024 per connection, those included whose sender has cancelled them while their handler runs on | error `-32000`, nothing executed |
+//! | memory of these | 64 MiB per connection, estimated from their JSON | the same |
+//! | notifications | 1,024 handled at once per connection | kept until their turn comes, 4 MiB of them |
 //! | queue | 1 MiB to each client, 10 s without a byte taken | close 1013, its buffers are freed |
 //! | connections | 1,024 | 503 with `Retry-After` |
-//! | time | 10 s for TLS and the request, 10 s until MCP is initialized, 45 s without a sign of life | cut, with 408 or 1008 where that can be said |
+//! | time | 10 s for TLS and the request, 10 s until MCP is initialized, 45 s without a sign of life | cut, with 408 or 1008 where that can be said; who was answered before it is just closed |
+//! | answers | 10 s without a byte taken, before the upgrade | cut |
 //! | half-open | 1,024 that have not shown who they are | the one that took longest is dropped, so that slow ones shut nobody out |
 //! | panics | of a handler | end its own call, with `-32603` |
 //!
@@ -46,11 +49,22 @@
 //!   connections there are before it, and TLS, is up to the server around it; axum's own `serve` sets
 //!   no limit to any of them. [`serve`] takes an axum `Router` as its
 //!   [`fallback`](Serve::fallback), and has them all.
+//! - A message may take a hundred times its size once it is decoded, where it is made of many small
+//!   values: 4 MiB, some 350 MiB. Lower `max_message_size` where those who may enter are not to be
+//!   trusted with that.
 //! - How many messages a client may send per second is not limited, only how many requests are in
 //!   flight. The layer `Rate` does (feature `rate-limit`).
 //! - [`accept`] performs the handshake and no more: how many connections there are and how they end is
 //!   the caller's affair, and a panic in a handler leaves its call without an answer.
-//! - The [`fallback`](Serve::fallback) is served without any of these checks.
+//! - Each connection needs a file descriptor, [`Limits::connections`] and [`Limits::handshakes`] together
+//!   2,048 of them, and many systems give a process 1,024. Raise that (`ulimit -n`, systemd's
+//!   `LimitNOFILE`), or lower the limits. Where descriptors run out nevertheless, [`serve`] drops
+//!   whoever takes longest to show who they are, then who waits longest for an answer of the
+//!   [`fallback`](Serve::fallback); where all belong to connections, who comes waits.
+//! - The [`fallback`](Serve::fallback) is served without any of these checks, and so is what a
+//!   [`WebSocketService`] leaves to [another](WebSocketService::or): streamable HTTP on the same path
+//!   asks nobody who they are unless you see to it. How many answers of the fallback are made at once,
+//!   and how long they and the bodies of their requests take, is up to it.
 //! - A token in the query of a URL is not looked at, and stays in the request that handlers see. Its
 //!   `Debug` shows it, as it shows every header but `Authorization`, `Proxy-Authorization` and `Cookie`.
 //! - A host's pages over `http` count as its own where a proxy does TLS, since the request does not tell.
@@ -63,7 +77,7 @@
 //! An [`Authenticator`] sees the request and its token, and says who it is. The token comes from
 //! `Authorization: Bearer`, else from a subprotocol `mcp.auth.<token>` (which is never echoed), else
 //! from a [cookie](Config::token_cookie) where that is switched on. Never from the URL: those end up
-//! in logs. Clients that can send none of these may authenticate
+//! in logs. An empty one is none. Clients that can send none of these may authenticate
 //! [within the connection](Config::in_band_authentication).
 //!
 //! Handlers find in the extensions of each request: the [`http::request::Parts`] of the upgrade, under
@@ -87,8 +101,10 @@
 //!
 //! [`Server::shutdown`] drains, as [`Drain`] says: whoever comes is told 503, calls in flight are
 //! finished, and each connection is closed with 1012 as soon as there are none, one after the other so
-//! that clients do not come back all at once. At the deadline what still runs is dropped, its callers
-//! are told `-32000` with `outcome_unknown`, and nothing is left running.
+//! that clients do not come back all at once. The [`fallback`](Serve::fallback) goes on as long as there
+//! are calls; then what it has begun to answer is finished, and nobody else is heard. At the deadline
+//! what still runs is dropped, its callers are told `-32000` with `outcome_unknown`, and nothing is left
+//! running.
 
 mod auth;
 mod body;
@@ -98,7 +114,10 @@ mod handler;
 mod handshake;
 mod limit;
 mod listener;
+mod lobby;
+mod or;
 mod origin;
+mod porch;
 mod registry;
 mod role;
 mod serve;
@@ -106,6 +125,7 @@ mod service;
 mod session;
 #[cfg(feature = "rustls-tls")]
 mod tls;
+mod visit;
 
 use std::{
     future::{Future, IntoFuture},
@@ -124,6 +144,7 @@ pub use self::{
     config::{Config, Drain},
     limit::Limits,
     listener::{Bind, Listener},
+    or::Or,
     registry::{Broadcast, Cause, Connection, Event, Events, Health, Info, Missed, Registry},
     role::Hosted,
     serve::{Serve, Server, serve, serve_on},

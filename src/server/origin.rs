@@ -4,12 +4,12 @@
 //! is. And a page may let its own name point to the visitor's machine (DNS rebinding), which shows
 //! only in `Host`. So both are looked at.
 
-use std::net::Ipv6Addr;
+use std::{net::Ipv6Addr, slice};
 
 use http::{
     HeaderMap, HeaderValue, Uri,
     header::{HOST, HeaderName, ORIGIN},
-    uri::{Authority, Scheme},
+    uri::Authority,
 };
 
 use super::registry::Cause;
@@ -22,14 +22,16 @@ const NOT_ALLOWED: (Cause, &str) = (Cause::Origin, "this Origin may not connect"
 pub(super) struct Allowed {
     /// `None` serves every host.
     hosts: Option<Vec<Place>>,
-    origins: Vec<Origin>,
-    /// A host's own pages come by `https` only, so that nobody on the way can have written them.
+    origins: Vec<Pattern>,
+    /// Connections come by TLS: 443 is the port of a `Host` without one, and a host's own pages come by
+    /// `https` only, so that nobody on the way can have written them.
     secure: bool,
     /// The first entry that could not be read.
     invalid: Option<String>,
 }
 
-/// A host, and a port where it matters.
+/// A host, and a port: `None` where any is allowed, where a `Host` leaves it out, and where an origin has
+/// none.
 #[derive(Debug, Clone, PartialEq, Eq)]
 struct Place {
     host: String,
@@ -40,8 +42,17 @@ struct Place {
 enum Origin {
     /// A page without an origin of its own, such as a file.
     Null,
-    /// The port is `None` where any will do.
-    Page { scheme: String, place: Place },
+    Page {
+        scheme: String,
+        place: Place,
+    },
+}
+
+/// An origin of the list.
+#[derive(Debug, Clone)]
+struct Pattern {
+    origin: Origin,
+    any_port: bool,
 }
 
 impl Default for Allowed {
@@ -77,7 +88,7 @@ impl Allowed {
         self.origins.clear();
         for origin in origins {
             let origin = origin.into();
-            let parsed = Origin::pattern(&origin);
+            let parsed = Pattern::parse(&origin);
             let parsed = self.note(parsed, &origin);
             self.origins.extend(parsed);
         }
@@ -106,21 +117,36 @@ impl Allowed {
     /// Whether a request with these headers may be upgraded, or what is to be said instead.
     pub(super) fn check(&self, headers: &HeaderMap) -> Result<(), (Cause, &'static str)> {
         let host = only(headers, HOST)?.and_then(Place::parse);
-        let served = match (&self.hosts, &host) {
-            (None, _) => true,
-            (Some(hosts), Some(host)) => hosts.iter().any(|allowed| allowed.covers(host, None)),
-            (Some(_), None) => false,
-        };
-        if !served {
+        if self.hosts.is_some() && !host.as_ref().is_some_and(|host| self.lists(host)) {
             return Err(NOT_SERVED);
         }
         let Some(origin) = only(headers, ORIGIN)? else { return Ok(()) };
         let Some(origin) = Origin::parse(origin) else { return Err(NOT_ALLOWED) };
         let listed = self.origins.iter().any(|allowed| allowed.covers(&origin));
-        // Only a host that was checked vouches for its own pages.
-        let vouches = |host| origin.is_of(&host) && (!self.secure || origin.is_https());
-        let own = self.hosts.is_some() && host.is_some_and(vouches);
+        let own = host.is_some_and(|host| self.vouches(&host, &origin));
         if listed || own { Ok(()) } else { Err(NOT_ALLOWED) }
+    }
+
+    /// Whether `host` is in the list of hosts. Clients leave out the port that is their scheme's own (RFC
+    /// 9110, section 7.2), and without TLS here the scheme is not known: a proxy may speak `https`.
+    fn lists(&self, host: &Place) -> bool {
+        let default: &[u16] = if self.secure { &[443] } else { &[80, 443] };
+        let ports = host.port.as_ref().map_or(default, slice::from_ref);
+        self.hosts.iter().flatten().any(|allowed| allowed.covers(&host.host, ports))
+    }
+
+    /// Whether a page of `origin` is the `host`'s own. Only a host in the list vouches for its pages; and
+    /// since a `Host` may leave its port open, the page's must be in the list too.
+    fn vouches(&self, host: &Place, origin: &Origin) -> bool {
+        let Origin::Page { scheme, place } = origin else { return false };
+        let default = match (scheme.as_str(), self.secure) {
+            ("https", _) => 443,
+            ("http", false) => 80,
+            _ => return false,
+        };
+        place.host == host.host
+            && place.port == Some(host.port.unwrap_or(default))
+            && self.lists(place)
     }
 }
 
@@ -144,14 +170,14 @@ impl Place {
         (!host.is_empty() && host.bytes().all(of_host)).then_some(Self { host, port })
     }
 
-    /// Whether `other` is this place; `default` is the port of an authority without one.
-    fn covers(&self, other: &Self, default: Option<u16>) -> bool {
-        self.host == other.host && (self.port.is_none() || self.port == other.port.or(default))
+    /// Whether it is allowed to ask for `host` at one of these ports.
+    fn covers(&self, host: &str, ports: &[u16]) -> bool {
+        self.host == host && self.port.is_none_or(|port| ports.contains(&port))
     }
 }
 
 impl Origin {
-    /// An `Origin` as a browser sends it: the port is there.
+    /// An `Origin` as a browser sends it (RFC 6454, section 6.2), with the port that it leaves out.
     fn parse(text: &str) -> Option<Self> {
         if text == "null" {
             return Some(Self::Null);
@@ -164,55 +190,40 @@ impl Origin {
         {
             return None;
         }
-        let scheme = parts.scheme?;
-        let default = default_port(&scheme)?;
+        let scheme = parts.scheme?.as_str().to_ascii_lowercase();
+        let default = match scheme.as_str() {
+            "http" => Some(80),
+            "https" => Some(443),
+            // What is opened from a page, and by mistake taken for its origin.
+            "ws" | "wss" => return None,
+            // An app, an extension.
+            _ => None,
+        };
         let mut place = Place::parse(parts.authority?.as_str())?;
-        place.port.get_or_insert(default);
-        Some(Self::Page { scheme: scheme.to_string(), place })
-    }
-
-    /// An entry of the list: an origin, or one with `:*` for its port.
-    fn pattern(text: &str) -> Option<Self> {
-        let Some(any) = text.strip_suffix(":*") else { return Self::parse(text) };
-        match Self::parse(any)? {
-            Self::Page { scheme, place } => {
-                Some(Self::Page { scheme, place: Place { port: None, ..place } })
-            }
-            Self::Null => None,
-        }
-    }
-
-    fn covers(&self, other: &Self) -> bool {
-        match (self, other) {
-            (Self::Null, Self::Null) => true,
-            (Self::Page { scheme, place }, Self::Page { scheme: other, place: at }) => {
-                scheme == other && place.covers(at, None)
-            }
-            _ => false,
-        }
-    }
-
-    fn is_https(&self) -> bool {
-        matches!(self, Self::Page { scheme, .. } if scheme == "https")
-    }
-
-    /// Whether it is a page of `host`, as it was asked.
-    fn is_of(&self, host: &Place) -> bool {
-        match self {
-            Self::Null => false,
-            Self::Page { scheme, place } => {
-                let default = if scheme == "https" { 443 } else { 80 };
-                place.host == host.host && place.port == Some(host.port.unwrap_or(default))
-            }
-        }
+        place.port = place.port.or(default);
+        Some(Self::Page { scheme, place })
     }
 }
 
-fn default_port(scheme: &Scheme) -> Option<u16> {
-    match scheme.as_str() {
-        "http" => Some(80),
-        "https" => Some(443),
-        _ => None,
+impl Pattern {
+    /// An entry of the list: an origin, or one with `:*` for its port.
+    fn parse(text: &str) -> Option<Self> {
+        match text.strip_suffix(":*") {
+            Some("null") => None,
+            Some(any) => Some(Self { origin: Origin::parse(any)?, any_port: true }),
+            None => Some(Self { origin: Origin::parse(text)?, any_port: false }),
+        }
+    }
+
+    fn covers(&self, other: &Origin) -> bool {
+        match (&self.origin, other) {
+            (Origin::Page { scheme, place }, Origin::Page { scheme: other, place: at })
+                if self.any_port =>
+            {
+                scheme == other && place.host == at.host
+            }
+            (origin, other) => origin == other,
+        }
     }
 }
 
@@ -258,6 +269,8 @@ mod tests {
             ("localhost:8080", "http://user@localhost:8080", false),
             ("localhost:8080", "http://evil.com", false),
             ("localhost:8080", "file://localhost:8080", false),
+            ("localhost:80", "tauri://localhost:80", false),
+            ("localhost", "tauri://localhost", false),
             ("localhost:8080", "null", false),
             ("localhost:8080", "", false),
             ("localhost:8080", "localhost:8080", false),
@@ -320,9 +333,34 @@ mod tests {
     }
 
     #[test]
+    fn a_host_without_a_port_may_be_at_that_of_http_or_https() {
+        let mut allowed = Allowed::default();
+        allowed.hosts(["a.com:443", "b.com:80", "c.com:8443"]);
+        for (host, origin, expected) in [
+            ("a.com", None, true),
+            ("b.com", None, true),
+            ("c.com", None, false),
+            ("a.com:80", None, false),
+            ("a.com", Some("https://a.com"), true),
+            ("a.com", Some("http://a.com"), false),
+            ("a.com", Some("http://a.com:443"), false),
+            ("b.com", Some("http://b.com"), true),
+            ("b.com", Some("https://b.com"), false),
+        ] {
+            assert_eq!(check(&allowed, &[host], origin.as_slice()), expected, "{host} {origin:?}");
+        }
+    }
+
+    #[test]
     fn origins_are_allowed_by_scheme_host_and_port() {
         let mut allowed = Allowed::default();
-        allowed.origins(["https://app.example.com", "http://localhost:*", "null"]);
+        allowed.origins([
+            "https://app.example.com",
+            "http://localhost:*",
+            "null",
+            "Tauri://Localhost",
+            "app://-:*",
+        ]);
         allowed.validate().unwrap();
         for (origin, expected) in [
             ("https://app.example.com", true),
@@ -332,6 +370,12 @@ mod tests {
             ("http://localhost:3000", true),
             ("https://localhost:3000", false),
             ("null", true),
+            ("tauri://localhost", true),
+            ("TAURI://LOCALHOST", true),
+            ("tauri://localhost:80", false),
+            ("tauri://127.0.0.1", false),
+            ("app://-", true),
+            ("app://-:3000", true),
         ] {
             assert_eq!(check(&allowed, &["127.0.0.1"], &[origin]), expected, "{origin}");
         }
@@ -359,6 +403,13 @@ mod tests {
         assert!(!check(&allowed, &["localhost:8443"], &["http://localhost:8443"]));
         allowed.origins(["http://localhost"]);
         assert!(check(&allowed, &["localhost"], &["http://localhost"]));
+        allowed.hosts(["a.com:443", "b.com:80"]);
+        assert!(check(&allowed, &["a.com"], &[]));
+        assert!(check(&allowed, &["a.com"], &["https://a.com"]));
+        assert!(check(&allowed, &["a.com"], &["http://localhost"]));
+        assert!(!check(&allowed, &["a.com"], &["http://a.com"]));
+        assert!(!check(&allowed, &["b.com"], &[]));
+        assert!(!check(&allowed, &["b.com"], &["https://b.com"]));
     }
 
     #[test]
@@ -369,7 +420,13 @@ mod tests {
             "http://",
             "app.example.com",
             "https://a/path",
-            "ftp://a",
+            "ws://a",
+            "wss://a",
+            "file://",
+            "chrome-extension://",
+            "chrome-extension://*",
+            "tauri:a",
+            "tauri://a/",
             "null:*",
             "*",
             "https://*.a",

@@ -21,7 +21,8 @@ use super::{
     Body, Config,
     door::{self, Admitted, Guest, Refusal},
     handshake,
-    limit::{Lobby, Places},
+    limit::Places,
+    lobby::Lobby,
     registry::{Cause, Encode, Registry},
     role::Hosted,
     session::Session,
@@ -35,7 +36,8 @@ use crate::{
 ///
 /// It has the shape of rmcp's `StreamableHttpService`: made from a factory and a configuration,
 /// `Clone`, and mounted on a path. Whoever serves it must allow upgrades, as axum's `serve` does, and
-/// set deadlines for the request's head, which axum's `serve` does not.
+/// set deadlines for the request's head, which axum's `serve` does not. [`or`](Self::or) shares the path
+/// with another service.
 ///
 /// | request | answer |
 /// |---|---|
@@ -47,6 +49,7 @@ use crate::{
 /// | not authenticated | 401 with `WWW-Authenticate` |
 /// | authenticated, but not allowed | 403 |
 /// | all places are taken, the authenticator fails, or the server is stopping | 503 with `Retry-After` |
+/// | [`Config::peer`] panics | 500 |
 ///
 /// ```no_run
 /// # #[derive(Clone, Default)] struct Calculator;
@@ -114,6 +117,16 @@ impl<S: Service<R>, R: Hosted> WebSocketService<S, R> {
         self.shop.sessions.wait().await;
     }
 
+    /// The seats for all who have not shown who they are, before the upgrade or after it.
+    pub(super) fn lobby(&self) -> &Arc<Lobby> {
+        &self.shop.lobby
+    }
+
+    /// Resolves when that token is cancelled.
+    pub(super) async fn stopping(&self) {
+        self.shop.config.stop.cancelled().await;
+    }
+
     pub(super) fn config(&self) -> &Config<R> {
         &self.shop.config
     }
@@ -125,8 +138,14 @@ impl<S: Service<R>, R: Hosted> WebSocketService<S, R> {
         let _pending = shop.sessions.token();
         let (mut parts, _) = request.into_parts();
         let upgrade = parts.extensions.remove::<OnUpgrade>();
-        let peer = shop.config.peer_of(&parts);
-        let admitted = match door::admit(&shop.config, Some(&shop.places), parts).await {
+        let peer = match shop.config.peer_of(&parts) {
+            Ok(peer) => peer,
+            Err(refusal) => {
+                shop.config.registry.refused(refusal.cause, None);
+                return refusal.answer;
+            }
+        };
+        let admitted = match door::admit(&shop.config, Some(&shop.places), peer, parts).await {
             Ok(admitted) if upgrade.is_some() => Ok(admitted),
             Ok(_) => {
                 let what = "upgrades are not possible here";

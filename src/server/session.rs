@@ -17,6 +17,7 @@ use super::{
     door::{Guest, Standing},
     handler::{Handlers, Watched},
     limit::Permit,
+    lobby::Seat,
     registry::{Cause, Connection, Entry},
     role::Hosted,
     service::Shop,
@@ -67,11 +68,13 @@ impl<S: Service<R>, R: Hosted> Shop<S, R> {
     ) -> Option<Session<S, R>> {
         let Guest { parts, peer, standing } = guest;
         let registry = &self.config.registry;
+        let mut seat = None;
         let known = match standing {
             Standing::Known(identity, permit) => Ok((identity, permit)),
             Standing::Unknown => {
                 let credentials = Credentials { token: None, parts: parts.clone(), peer };
-                let proof = self.prove(&mut transport, credentials).await;
+                let seat = seat.insert(self.lobby.enter(peer.map(|peer| peer.ip())));
+                let proof = self.prove(&mut transport, credentials, seat).await;
                 timer.as_mut().reset(after(self.config.timeout));
                 proof
             }
@@ -81,9 +84,12 @@ impl<S: Service<R>, R: Hosted> Shop<S, R> {
             Err((cause, reason)) => {
                 registry.refused(cause, peer);
                 let _ = transport.close_with(reason).await;
+                // Who waits for the seat may wait for the file descriptor.
+                drop(transport);
                 return None;
             }
         };
+        drop(seat);
 
         let connection =
             Connection::new(registry.next_id(), peer, identity.clone(), transport.stats());
@@ -110,8 +116,7 @@ impl<S: Service<R>, R: Hosted> Shop<S, R> {
             }
         };
         let handlers = Arc::<Handlers>::default();
-        let limit = self.config.layers.correlation.max_inbound;
-        let watched = Watched::new(service, handlers.clone(), limit);
+        let watched = Watched::new(service, handlers.clone());
         let stop = CancellationToken::new();
         let mut initialization = pin!(R::run(watched, transport, stop.clone()));
         let time = self.config.timeout;
@@ -149,10 +154,10 @@ impl<S: Service<R>, R: Hosted> Shop<S, R> {
         &self,
         transport: &mut WebSocketTransport<R>,
         credentials: Credentials,
+        seat: &Seat,
     ) -> Result<(Option<Identity>, Option<Permit>), (Cause, CloseReason)> {
         let Some(gate) = &self.config.gate else { return Ok((None, None)) };
         let address = credentials.peer.map(|peer| peer.ip());
-        let seat = self.lobby.enter(address);
         let identity = tokio::select! {
             proof = in_band::authenticate(transport, &self.config, &**gate, credentials) => proof?,
             () = seat.taken() => {

@@ -3,7 +3,6 @@
 
 use std::{
     collections::{HashMap, HashSet},
-    mem,
     pin::Pin,
     task::{Context, Poll},
     time::Duration,
@@ -174,12 +173,9 @@ impl<R: Role, F: Framing<R>> Correlation<R, F> {
 
     /// There is a new connection, to a peer that knows nothing of what was before.
     pub(super) fn restart(&mut self) {
-        for (message, _) in mem::take(&mut self.held) {
-            if let JsonRpcMessage::Request(request) = message {
-                self.inbound.remove(&request.id);
-            }
+        for id in self.held.forget_requests() {
+            self.inbound.remove(&id);
         }
-        self.forget_held();
         let inbound: Vec<_> = self.inbound.drain().collect();
         let reason = "the connection on which it came is lost";
         let cancelled = inbound.iter().map(|id| cancellation(id.clone(), reason.into()));

@@ -112,6 +112,83 @@ fn at_the_cap_requests_are_refused_and_all_else_passes() {
     assert_eq!(refusal["error"]["data"]["reason"], "too_many_requests");
 }
 
+/// The extensions of a notification, which its handler holds on to.
+fn handled(item: Option<Result<RxJsonRpcMessage<RoleServer>, Error>>) -> Extensions {
+    match item.unwrap().unwrap() {
+        JsonRpcMessage::Notification(mut notification) => {
+            std::mem::take(notification.notification.extensions_mut())
+        }
+        other => panic!("{other:?} is no notification"),
+    }
+}
+
+#[test]
+fn a_notification_waits_while_many_are_handled_and_requests_do_not() {
+    let config = Config::default().max_inbound(10).max_held_bytes(600);
+    let (stack, peer, stats) = correlation::<RoleServer>(config);
+    let notify = || say(&peer, json!({"jsonrpc": "2.0", "method": "notifications/initialized"}));
+    (0..MIN_NOTIFICATIONS + 1).for_each(|_| notify());
+    let mut stack = spawn(stack);
+    let mut running: Vec<_> =
+        (0..MIN_NOTIFICATIONS).map(|_| handled(assert_ready!(stack.poll_next()))).collect();
+    assert_pending!(stack.poll_next());
+    say(&peer, json!({"jsonrpc": "2.0", "id": 1, "method": "ping"}));
+    let next = assert_ready!(stack.poll_next()).unwrap().unwrap();
+    assert!(matches!(next, JsonRpcMessage::Request(_)));
+    assert_pending!(stack.poll_next());
+    // There is no room for another.
+    notify();
+    assert_pending!(stack.poll_next());
+    assert_eq!(stats.snapshot().refused, 1);
+
+    let copy = running[0].clone();
+    running.remove(0);
+    assert!(stack.is_woken());
+    running.push(handled(assert_ready!(stack.poll_next())));
+    drop(copy);
+    notify();
+    assert_pending!(stack.poll_next());
+}
+
+#[test]
+fn a_request_counts_until_its_handler_has_ended() {
+    let (stack, peer, _) = correlation::<RoleServer>(Config::default().max_inbound(1));
+    let mut stack = spawn(stack);
+    let cancelled = |id| json!({"jsonrpc": "2.0", "method": "notifications/cancelled", "params": {"requestId": id}});
+    say(&peer, json!({"jsonrpc": "2.0", "id": 1, "method": "ping"}));
+    let handled = assert_ready!(stack.poll_next()).unwrap().unwrap();
+    say(&peer, cancelled(1));
+    assert!(assert_ready!(stack.poll_next()).unwrap().is_ok());
+    // Nobody wants it any more, and there is no other.
+    say(&peer, cancelled(1));
+    say(&peer, cancelled(2));
+    say(&peer, json!({"jsonrpc": "2.0", "id": 3, "method": "ping"}));
+    assert_pending!(stack.poll_next());
+    assert_eq!(sent(&peer)[0]["error"]["code"], -32000);
+    drop(handled);
+    say(&peer, json!({"jsonrpc": "2.0", "id": 4, "method": "ping"}));
+    assert!(assert_ready!(stack.poll_next()).unwrap().is_ok());
+}
+
+#[test]
+fn requests_together_take_no_more_memory_than_they_may() {
+    let (stack, peer, _) =
+        correlation::<RoleServer>(Config::default().max_inbound_memory(16 << 20));
+    let mut stack = spawn(stack);
+    let large = |id| json!({"jsonrpc": "2.0", "id": id, "method": "ping", "params": {"_meta": {"x": vec![json!({"a": 0}); 20_000]}}});
+    say(&peer, large(1));
+    let first = assert_ready!(stack.poll_next()).unwrap().unwrap();
+    say(&peer, large(2));
+    assert_pending!(stack.poll_next());
+    assert_eq!(sent(&peer)[0]["error"]["data"]["limit_bytes"], 16 << 20);
+    // Small ones have room beside it.
+    say(&peer, json!({"jsonrpc": "2.0", "id": 3, "method": "ping"}));
+    assert!(assert_ready!(stack.poll_next()).unwrap().is_ok());
+    drop(first);
+    say(&peer, large(4));
+    assert!(assert_ready!(stack.poll_next()).unwrap().is_ok());
+}
+
 #[test]
 fn who_takes_no_answers_is_served_no_further() {
     let (link, peer) = fake::link();
@@ -320,13 +397,13 @@ fn requests_that_waited_come_in_order_and_those_cancelled_meanwhile_never() {
     peer.block(false);
     assert!(stack.is_woken());
     assert_eq!(requests(&mut stack), [1, 3, 2].map(RequestId::Number));
-    assert_eq!((stack.held_bytes, stack.held.len()), (0, 0));
+    assert!(stack.held.is_empty());
 }
 
 #[test]
 fn no_more_bytes_are_held_than_may_be() {
     let size = json!({"jsonrpc": "2.0", "id": 1, "method": "ping"}).to_string().len();
-    let config = Config::default().max_held_bytes(2 * size);
+    let config = Config::default().max_held_bytes(2 * (size + 512));
     let (mut stack, peer, stats) = holding(config, &[1, 2, 3]);
     assert_eq!((stack.in_flight(), stats.snapshot().refused), ((1, 2), 1));
     peer.block(false);

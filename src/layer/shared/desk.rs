@@ -14,7 +14,7 @@ use tokio::time::{Instant, Sleep, sleep};
 
 use tracing::Span;
 
-use super::fan_out::FanOut;
+use super::{fan_out::FanOut, mailbox::Mailbox};
 use crate::{
     duplex::Duplex,
     error::{CloseCode, CloseReason, Error, LinkError},
@@ -37,6 +37,7 @@ pub(super) type BoxLine = Pin<Box<dyn Duplex<Numbered, Link<Message>> + Send>>;
 #[derive(Debug)]
 pub(super) struct Line {
     desk: Mutex<Desk>,
+    pub(super) mailbox: Mailbox,
     pub(super) fan_out: Arc<FanOut>,
     pub(super) queue_bytes: usize,
     pub(super) notices: Notices,
@@ -82,12 +83,7 @@ pub(super) struct Desk {
 }
 
 impl Line {
-    pub(super) fn new(
-        link: BoxLine,
-        queue_bytes: usize,
-        notices: Notices,
-        span: Span,
-    ) -> Self {
+    pub(super) fn new(link: BoxLine, queue_bytes: usize, notices: Notices, span: Span) -> Self {
         let fan_out = Arc::new(FanOut::default());
         let desk = Desk {
             link: Some(link),
@@ -113,11 +109,35 @@ impl Line {
             end: None,
         };
         let waker = Waker::from(fan_out.clone());
-        Self { desk: Mutex::new(desk), fan_out, queue_bytes, notices, span, waker }
+        let mailbox = Mailbox::default();
+        Self { desk: Mutex::new(desk), mailbox, fan_out, queue_bytes, notices, span, waker }
     }
 
+    /// The desk, with all that was offered in its queue.
     pub(super) fn lock(&self) -> MutexGuard<'_, Desk> {
-        self.desk.lock().unwrap_or_else(PoisonError::into_inner)
+        let mut desk = self.desk.lock().unwrap_or_else(PoisonError::into_inner);
+        for message in self.mailbox.take() {
+            // Behind a Close of ours nothing is written.
+            if desk.farewell.is_none() {
+                let _ = self.push(&mut desk, message, false);
+            }
+        }
+        desk
+    }
+
+    /// Queues `message` and returns its ticket.
+    pub(super) fn push(
+        &self,
+        desk: &mut Desk,
+        message: Message,
+        survives: bool,
+    ) -> Result<u64, Error> {
+        if matches!(message, Message::Close(_)) {
+            self.mailbox.close();
+        }
+        let ticket = desk.push(message, survives)?;
+        self.mailbox.note_queued(desk.queued_bytes);
+        Ok(ticket)
     }
 
     /// Reads one item and, where nobody else does, writes what is queued.
@@ -182,10 +202,17 @@ impl Line {
         if matches!(up, Up::Restarted) {
             desk.held = desk.holds;
             desk.urgent.clear();
-            desk.forget(|next| !next.survives);
+            self.forget(desk, |next| !next.survives);
         }
         self.notices.state.send_replace(State::Connected);
         self.fan_out.wake_writer();
+    }
+
+    /// Takes out of the queue what `unwanted` says, and whether there was any.
+    pub(super) fn forget(&self, desk: &mut Desk, unwanted: impl Fn(&Numbered) -> bool) -> bool {
+        let any = desk.forget(unwanted);
+        self.mailbox.note_queued(desk.queued_bytes);
+        any
     }
 
     /// Writes all that is queued, then flushes once, until nothing is left.
@@ -205,6 +232,7 @@ impl Line {
                 self.fan_out.wake_reader();
             }
             let polled = desk.poll_hand_over(&mut cx);
+            self.mailbox.note_queued(desk.queued_bytes);
             desk.blocked = polled.is_pending();
             if ready!(polled).is_err() {
                 desk.stuck = true;
@@ -238,6 +266,8 @@ impl Line {
         desk.stuck = false;
         desk.down = false;
         desk.held = false;
+        self.mailbox.close();
+        drop(self.mailbox.take());
         desk.patience = None;
         self.notices.state.send_replace(State::Closed(reason));
         self.notices.announce(|| Event::Closed(error.clone()));
@@ -249,7 +279,7 @@ impl Line {
     pub(super) fn poll_close(&self, desk: &mut Desk) -> Poll<Result<(), Error>> {
         if let Some(reason) = desk.parting.take() {
             // On a link that has ended there is nobody to tell.
-            let _ = desk.push(Message::Close(Some(reason)), true);
+            let _ = self.push(desk, Message::Close(Some(reason)), true);
         }
         if desk.end.is_none() && !desk.down {
             let written = self.poll_write(desk);
@@ -263,8 +293,7 @@ impl Line {
 }
 
 impl Desk {
-    /// Queues `message` and returns its ticket.
-    pub(super) fn push(&mut self, message: Message, survives: bool) -> Result<u64, Error> {
+    fn push(&mut self, message: Message, survives: bool) -> Result<u64, Error> {
         if let Some(end) = &self.end {
             return Err(end.clone());
         }
@@ -297,8 +326,8 @@ impl Desk {
         self.down || self.held
     }
 
-    /// Takes out of the queue what `unwanted` says, and whether there was any. Nobody need wait for it.
-    pub(super) fn forget(&mut self, unwanted: impl Fn(&Numbered) -> bool) -> bool {
+    /// Nobody need wait for what is taken out.
+    fn forget(&mut self, unwanted: impl Fn(&Numbered) -> bool) -> bool {
         let before = self.queue.len();
         let gone = &mut self.queued_bytes;
         self.queue.retain(|next| {
@@ -323,11 +352,6 @@ impl Desk {
             }
         }
         link.poll_flush_unpin(cx)
-    }
-
-    /// The reason in a Close of ours, behind which nothing is written.
-    pub(super) fn farewell(&self) -> Option<CloseReason> {
-        self.farewell.clone()
     }
 
     /// Whether something could be written and nobody else will: where someone waits for it, the

@@ -11,6 +11,7 @@
 
 mod desk;
 mod fan_out;
+mod mailbox;
 
 use std::{
     mem,
@@ -74,9 +75,9 @@ pub enum NotTaken {
     /// The queue is full: the peer does not read as fast as it is written to.
     #[error("the outbound queue is full")]
     Full,
-    /// The link has ended.
-    #[error(transparent)]
-    Ended(Error),
+    /// The link has ended, or is about to: a Close is on its way.
+    #[error("the link has ended")]
+    Ended,
 }
 
 impl Shared {
@@ -111,21 +112,13 @@ impl Shared {
         self.ticket
     }
 
-    /// Queues `message` if there is room, without waiting and without any use of the link: whoever
-    /// reads from it writes the message.
+    /// Queues `message` if there is room, without waiting, neither for the link nor for those who use
+    /// it: whoever reads from it writes the message.
     ///
     /// # Errors
     /// [`NotTaken`], with nothing queued.
     pub fn offer(&self, message: Message) -> Result<(), NotTaken> {
-        let mut desk = self.line.lock();
-        if let Some(own) = desk.farewell() {
-            return Err(NotTaken::Ended(LinkError::Closed(own).into()));
-        }
-        if desk.end.is_none() && desk.queued_bytes >= self.line.queue_bytes {
-            return Err(NotTaken::Full);
-        }
-        desk.push(message, false).map_err(NotTaken::Ended)?;
-        drop(desk);
+        self.line.mailbox.put(message, self.line.queue_bytes)?;
         self.line.fan_out.wake_reader();
         Ok(())
     }
@@ -162,7 +155,8 @@ impl Shared {
 
     /// Takes the message with this ticket out of the queue. `false` if it is no longer there.
     pub fn withdraw(&self, ticket: u64) -> bool {
-        self.line.lock().forget(|next| next.ticket == ticket)
+        let mut desk = self.line.lock();
+        ticket > desk.handed && self.line.forget(&mut desk, |next| next.ticket == ticket)
     }
 
     /// Whether the queue is full, and there is no link, or it waits to be released.
@@ -312,7 +306,7 @@ impl Sink<Message> for Shared {
 
     fn start_send(mut self: Pin<&mut Self>, item: Message) -> Result<(), Error> {
         let survives = mem::take(&mut self.survives);
-        let ticket = self.line.lock().push(item, survives)?;
+        let ticket = self.line.push(&mut self.line.lock(), item, survives)?;
         self.ticket = ticket;
         Ok(())
     }

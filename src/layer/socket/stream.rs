@@ -7,7 +7,10 @@ use std::{
     task::{Context, Poll, ready},
 };
 
-use tokio::io::{AsyncRead, AsyncWrite, ReadBuf};
+use tokio::{
+    io::{AsyncRead, AsyncWrite, ReadBuf},
+    task::coop::poll_proceed,
+};
 
 use crate::stats::Stats;
 
@@ -77,6 +80,8 @@ impl<S: AsyncRead + Unpin> AsyncRead for Counted<S> {
             ready!(polled)?;
             this.stats.bytes_received(read);
         }
+        // What was read ahead is one step of the socket and many of the library's.
+        ready!(poll_proceed(cx)).made_progress();
         let taken = room.min(this.ahead.len() - this.start);
         buffer.put_slice(&this.ahead[this.start..this.start + taken]);
         this.start += taken;

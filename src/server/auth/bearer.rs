@@ -18,7 +18,8 @@ impl BearerTokens {
     }
 
     fn find(&self, token: &Token) -> Option<&Identity> {
-        // No early return: how long it takes must not tell where in the list it is.
+        // A token is never empty, so an empty one in the list is nobody's. No early return: how long it
+        // takes must not tell where in the list it is.
         let mut found = None;
         for (known, identity) in &self.known {
             if token.is(known) {

@@ -34,8 +34,8 @@ pub use self::{bearer::BearerTokens, token::Token};
 ///
 /// Every `Fn(Credentials) -> impl Future<Output = Result<Identity, Denied>>` is one, and so is
 /// [`BearerTokens`]. It has the [time of the handshake](super::Config::handshake_timeout) once more for its
-/// answer; after that, and when it panics,
-/// the client is told 503.
+/// answer; after that, and when it panics, the client is told 503, or closed with 1013 where it
+/// authenticates [within the connection](super::Config::in_band_authentication).
 pub trait Authenticator: Send + Sync + 'static {
     /// Who it is that comes with these `credentials`, or that they may not enter.
     fn authenticate(
@@ -63,7 +63,8 @@ where
 pub struct Credentials {
     /// The token, if there was one: from `Authorization: Bearer`, else from a subprotocol
     /// `mcp.auth.<token>`, else from the [cookie](super::Config::token_cookie), else from the method
-    /// `authenticate` where that is [allowed](super::Config::in_band_authentication).
+    /// `authenticate` where that is [allowed](super::Config::in_band_authentication). An empty one is
+    /// none.
     pub token: Option<Token>,
     /// The request that is to be upgraded. Its `Host` and `Origin` are allowed.
     pub parts: Parts,

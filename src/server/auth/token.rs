@@ -10,14 +10,15 @@ use subtle::ConstantTimeEq as _;
 
 use crate::upgrade::elements;
 
-/// A secret that a client has shown. It is neither printed nor compared in a way that tells how much of
-/// it was right.
+/// A secret that a client has shown, which is never empty. It is neither printed nor compared in a way
+/// that tells how much of it was right.
 #[derive(Clone)]
 pub struct Token(Box<str>);
 
 impl Token {
-    pub(super) fn new(text: &str) -> Self {
-        Self(text.into())
+    /// An empty one is none: it would be the secret of every configuration that has forgotten its own.
+    pub(super) fn new(text: &str) -> Option<Self> {
+        (!text.is_empty()).then(|| Self(text.into()))
     }
 
     /// The token itself. Mind where it goes.
@@ -26,7 +27,8 @@ impl Token {
         &self.0
     }
 
-    /// Whether it is `secret`, in a time that depends on nothing but the lengths.
+    /// Whether it is `secret`, in a time that depends on nothing but the lengths. No token is an empty
+    /// one.
     #[must_use]
     pub fn is(&self, secret: &str) -> bool {
         self.0.as_bytes().ct_eq(secret.as_bytes()).into()
@@ -55,12 +57,11 @@ pub(in crate::server) fn of(
         return Err(());
     }
     let mut offers = elements(headers, SEC_WEBSOCKET_PROTOCOL)
-        .filter_map(|offer| offer.strip_prefix(PREFIX))
-        .filter(|token| !token.is_empty());
+        .filter_map(|offer| Token::new(offer.strip_prefix(PREFIX)?));
     let (offer, another) = (offers.next(), offers.next());
     match (line.and_then(bearer), offer, another) {
         (_, _, Some(_)) | (Some(_), Some(_), _) => Err(()),
-        (Some(token), ..) | (_, Some(token), _) => Ok(Some(Token::new(token))),
+        (Some(token), ..) | (_, Some(token), _) => Ok(Some(token)),
         // Another scheme, such as Basic, is for the authenticator to read.
         (None, None, None) if line.is_some() => Ok(None),
         (None, None, None) => match cookie.filter(|_| headers.contains_key(ORIGIN)) {
@@ -71,10 +72,10 @@ pub(in crate::server) fn of(
 }
 
 /// The token in `Bearer <token>` (RFC 6750, section 2.1).
-fn bearer(value: &HeaderValue) -> Option<&str> {
+fn bearer(value: &HeaderValue) -> Option<Token> {
     let (scheme, token) = value.to_str().ok()?.split_once(' ')?;
-    let token = token.trim_matches(' ');
-    (scheme.eq_ignore_ascii_case("bearer") && !token.is_empty()).then_some(token)
+    let token = Token::new(token.trim_matches(' '));
+    token.filter(|_| scheme.eq_ignore_ascii_case("bearer"))
 }
 
 /// The value of the cookie `name` (RFC 6265, section 4.2.1).
@@ -86,7 +87,7 @@ fn in_cookie(headers: &HeaderMap, name: &str) -> Result<Option<Token>, ()> {
         .filter(|(key, value)| *key == name && !value.is_empty())
         .map(|(_, value)| value.trim_matches('"'));
     match (values.next(), values.next()) {
-        (Some(value), None) => Ok(Some(Token::new(value))),
+        (Some(value), None) => Ok(Token::new(value)),
         (None, _) => Ok(None),
         (Some(_), Some(_)) => Err(()),
     }
@@ -132,6 +133,10 @@ mod tests {
             assert!(of(&headers, None).unwrap().is_none(), "{value:?}");
         }
         assert_eq!(found(&[("sec-websocket-protocol", b"mcp.auth., mcp")]), Ok(None));
+        let origin: (_, &[u8]) = ("origin", b"https://app.example");
+        for cookie in [&b"session="[..], b"session=\"", b"session=\"\""] {
+            assert_eq!(found(&[("cookie", cookie), origin]), Ok(None));
+        }
     }
 
     #[test]
@@ -143,12 +148,13 @@ mod tests {
         assert_eq!(found(&[bearer, offer]), Err(()));
         assert_eq!(found(&[("sec-websocket-protocol", b"mcp.auth.a, mcp.auth.b")]), Err(()));
         assert_eq!(found(&[("cookie", b"session=a; session=b"), origin]), Err(()));
+        assert_eq!(found(&[("cookie", b"session=a; session=\"\""), origin]), Err(()));
     }
 
     #[test]
     fn a_token_does_not_show() {
-        let token = Token::new("canary");
+        let token = Token::new("canary").unwrap();
         assert_eq!(format!("{token:?}"), "Token");
-        assert!(token.is("canary") && !token.is("canar") && !token.is("canarz"));
+        assert!(token.is("canary") && !token.is("canar") && !token.is("canarz") && !token.is(""));
     }
 }

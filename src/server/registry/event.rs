@@ -64,7 +64,8 @@ causes! {
     Unauthorized => "unauthorized",
     /// It is known who it is, and they may not: 403, or 4403 within the connection.
     Forbidden => "forbidden",
-    /// The authenticator gave no verdict: 503, or 1013 within the connection.
+    /// The authenticator gave no verdict: 503, or 1013 within the connection. Or what tells the
+    /// client's address panicked: 500.
     Unavailable => "unavailable",
     /// All places are taken: 503, or 1013 within the connection.
     AtCapacity => "at_capacity",

@@ -73,6 +73,16 @@ struct Place<R: Role> {
     encode: Encode<R>,
 }
 
+impl<R: Role> Clone for Place<R> {
+    fn clone(&self) -> Self {
+        Self {
+            connection: self.connection.clone(),
+            shared: self.shared.clone(),
+            encode: self.encode.clone(),
+        }
+    }
+}
+
 /// Whom a notification reached.
 #[derive(Debug)]
 #[non_exhaustive]
@@ -120,10 +130,9 @@ impl<R: Role> Registry<R> {
     /// [`Missed`], when it does not go out.
     pub fn notify(&self, id: u64, notification: R::Not) -> Result<(), Missed> {
         let message = JsonRpcMessage::notification(notification);
-        let connections = self.lock();
-        let place = connections.get(&id).ok_or(Missed::Gone)?;
+        let place = self.lock().get(&id).cloned().ok_or(Missed::Gone)?;
         let message = (place.encode)(&message).map_err(Missed::Unsendable)?;
-        self.offer(place, message)
+        self.offer(&place, message)
     }
 
     /// Sends `notification` to every connection, without waiting: who is too slow misses it.
@@ -131,13 +140,14 @@ impl<R: Role> Registry<R> {
     /// # Errors
     /// [`Error::Message`] when the notification cannot be encoded; nobody gets it then.
     pub fn notify_all(&self, notification: R::Not) -> Result<Broadcast, Error> {
-        self.offer_to(self.lock().values(), notification)
+        let places = self.lock().values().cloned().collect();
+        self.offer_to(places, notification)
     }
 
     /// The same, to those connections that `filter` chooses.
     ///
     /// # Errors
-    /// [`Error::Message`] when the notification cannot be encoded.
+    /// [`Error::Message`] when the notification cannot be encoded; nobody gets it then.
     pub fn notify_where(
         &self,
         notification: R::Not,
@@ -147,29 +157,26 @@ impl<R: Role> Registry<R> {
         let chosen = self.list().into_iter().filter(|connection| filter(connection));
         let chosen: Vec<u64> = chosen.map(|connection| connection.id()).collect();
         let connections = self.lock();
-        let places = chosen.iter().filter_map(|id| connections.get(id));
+        let places = chosen.iter().filter_map(|id| connections.get(id)).cloned().collect();
+        drop(connections);
         self.offer_to(places, notification)
     }
 
-    fn offer_to<'a>(
-        &self,
-        places: impl Iterator<Item = &'a Place<R>>,
-        notification: R::Not,
-    ) -> Result<Broadcast, Error> {
+    /// Without the lock: nobody who comes or goes waits for a broadcast.
+    fn offer_to(&self, places: Vec<Place<R>>, notification: R::Not) -> Result<Broadcast, Error> {
         let notification = JsonRpcMessage::notification(notification);
         let mut broadcast = Broadcast { reached: 0, missed: Vec::new() };
         // Encoded once for all that have the same framing; a registry seldom knows two.
-        let mut encoded: Option<(&Encode<R>, Message)> = None;
-        for place in places {
-            let message = match &encoded {
-                Some((encode, message)) if Arc::ptr_eq(encode, &place.encode) => message.clone(),
-                _ => {
-                    let message = (place.encode)(&notification)?;
-                    encoded = Some((&place.encode, message.clone()));
-                    message
-                }
-            };
-            match self.offer(place, message) {
+        let mut encoded: Vec<(&Encode<R>, Message)> = Vec::new();
+        for place in &places {
+            if !encoded.iter().any(|(encode, _)| Arc::ptr_eq(encode, &place.encode)) {
+                encoded.push((&place.encode, (place.encode)(&notification)?));
+            }
+        }
+        for place in &places {
+            let message = encoded.iter().find(|(encode, _)| Arc::ptr_eq(encode, &place.encode));
+            let Some((_, message)) = message else { continue };
+            match self.offer(place, message.clone()) {
                 Ok(()) => broadcast.reached += 1,
                 Err(why) => broadcast.missed.push((place.connection.clone(), why)),
             }
@@ -240,7 +247,7 @@ impl<R: Role> Registry<R> {
                 }
                 Err(Missed::Slow)
             }
-            Err(NotTaken::Ended(_)) => Err(Missed::Gone),
+            Err(NotTaken::Ended) => Err(Missed::Gone),
         }
     }
 

@@ -1,0 +1,105 @@
+//! What the peer has sent before its moment.
+
+use std::collections::VecDeque;
+
+use rmcp::{
+    model::{JsonRpcMessage, RequestId},
+    service::RxJsonRpcMessage,
+};
+
+use crate::decode::Role;
+
+/// What is counted for each message that is kept, besides its size on the wire.
+const OVERHEAD: usize = 512;
+
+/// Messages of one kind, in order, with what is counted for each.
+type Line<R> = VecDeque<(RxJsonRpcMessage<R>, usize)>;
+
+/// Requests that wait until the outbound queue has room, and notifications that wait for a place. The
+/// former do not wait for the latter.
+#[derive(Debug)]
+pub(super) struct Held<R: Role> {
+    requests: Line<R>,
+    notifications: Line<R>,
+    bytes: usize,
+}
+
+impl<R: Role> Default for Held<R> {
+    fn default() -> Self {
+        Self { requests: VecDeque::new(), notifications: VecDeque::new(), bytes: 0 }
+    }
+}
+
+impl<R: Role> Held<R> {
+    fn line(&mut self, message: &RxJsonRpcMessage<R>) -> &mut Line<R> {
+        match message {
+            JsonRpcMessage::Notification(_) => &mut self.notifications,
+            _ => &mut self.requests,
+        }
+    }
+
+    pub(super) fn is_empty(&self) -> bool {
+        self.bytes == 0
+    }
+
+    /// Whether others of its kind are before `message`.
+    pub(super) fn precedes(&mut self, message: &RxJsonRpcMessage<R>) -> bool {
+        !self.is_empty() && !self.line(message).is_empty()
+    }
+
+    /// Keeps `message` of this size, if no more than `limit` bytes are kept then; else gives it back.
+    pub(super) fn push(
+        &mut self,
+        message: RxJsonRpcMessage<R>,
+        size: usize,
+        limit: usize,
+    ) -> Result<(), RxJsonRpcMessage<R>> {
+        let size = size + OVERHEAD;
+        if self.bytes + size > limit {
+            return Err(message);
+        }
+        self.bytes += size;
+        self.line(&message).push_back((message, size));
+        Ok(())
+    }
+
+    /// The first of each kind, if `may_pass`.
+    pub(super) fn pop(
+        &mut self,
+        mut may_pass: impl FnMut(&mut RxJsonRpcMessage<R>) -> bool,
+    ) -> Option<RxJsonRpcMessage<R>> {
+        for line in [&mut self.requests, &mut self.notifications] {
+            if line.front_mut().is_some_and(|(message, _)| may_pass(message)) {
+                let (message, size) = line.pop_front()?;
+                self.bytes -= size;
+                if line.is_empty() {
+                    // A place in it is large, and this was a bad moment that has passed.
+                    *line = VecDeque::new();
+                }
+                return Some(message);
+            }
+        }
+        None
+    }
+
+    /// Forgets all requests, and says which they were.
+    pub(super) fn forget_requests(&mut self) -> Vec<RequestId> {
+        let requests = std::mem::take(&mut self.requests);
+        self.bytes -= requests.iter().map(|(_, size)| size).sum::<usize>();
+        let id = |(message, _)| match message {
+            JsonRpcMessage::Request(request) => Some(request.id),
+            _ => None,
+        };
+        requests.into_iter().filter_map(id).collect()
+    }
+
+    /// Forgets the request with this id.
+    pub(super) fn forget(&mut self, id: &RequestId) {
+        let is_it = |message: &RxJsonRpcMessage<R>| matches!(message, JsonRpcMessage::Request(request) if request.id == *id);
+        if let Some(at) = self.requests.iter().position(|(message, _)| is_it(message))
+            && let Some((_, size)) = self.requests.remove(at)
+        {
+            self.bytes -= size;
+        }
+    }
+}

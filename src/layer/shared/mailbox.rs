@@ -1,0 +1,68 @@
+//! What is offered to a link by those who must not wait for it.
+
+use std::{
+    collections::VecDeque,
+    mem,
+    sync::{
+        Mutex, MutexGuard, PoisonError,
+        atomic::{AtomicBool, AtomicUsize, Ordering::SeqCst},
+    },
+};
+
+use super::NotTaken;
+use crate::message::Message;
+
+/// Messages on their way to the queue, behind a lock that is never held for longer than it takes to
+/// add one.
+#[derive(Debug, Default)]
+pub(super) struct Mailbox {
+    offered: Mutex<VecDeque<Message>>,
+    /// The size of all that is offered, and whether there is any.
+    bytes: AtomicUsize,
+    waiting: AtomicBool,
+    /// The size of what is in the queue.
+    queued_bytes: AtomicUsize,
+    closed: AtomicBool,
+}
+
+impl Mailbox {
+    /// Adds `message`, unless `limit` bytes are waiting already, here or in the queue.
+    pub(super) fn put(&self, message: Message, limit: usize) -> Result<(), NotTaken> {
+        if self.closed.load(SeqCst) {
+            return Err(NotTaken::Ended);
+        }
+        let mut offered = self.lock();
+        if self.bytes.load(SeqCst) + self.queued_bytes.load(SeqCst) >= limit {
+            return Err(NotTaken::Full);
+        }
+        self.bytes.fetch_add(message.len(), SeqCst);
+        offered.push_back(message);
+        self.waiting.store(true, SeqCst);
+        Ok(())
+    }
+
+    /// All that was offered since the last time.
+    pub(super) fn take(&self) -> VecDeque<Message> {
+        if !self.waiting.load(SeqCst) {
+            return VecDeque::new();
+        }
+        let mut offered = self.lock();
+        self.waiting.store(false, SeqCst);
+        self.bytes.store(0, SeqCst);
+        mem::take(&mut *offered)
+    }
+
+    /// Says what is in the queue.
+    pub(super) fn note_queued(&self, bytes: usize) {
+        self.queued_bytes.store(bytes, SeqCst);
+    }
+
+    /// Takes nothing more.
+    pub(super) fn close(&self) {
+        self.closed.store(true, SeqCst);
+    }
+
+    fn lock(&self) -> MutexGuard<'_, VecDeque<Message>> {
+        self.offered.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+}

@@ -1,0 +1,230 @@
+//! How far a client is before its connection is upgraded: a [`Visit`] is followed from request to
+//! request, each to the last byte of its answer.
+
+use std::{
+    io::{self, IoSlice},
+    pin::Pin,
+    sync::{
+        Arc, Mutex, MutexGuard, PoisonError,
+        atomic::{AtomicBool, Ordering::Relaxed},
+    },
+    task::{Context, Poll, ready},
+    time::Duration,
+};
+
+use bytes::Bytes;
+use http_body::{Frame, SizeHint};
+use tokio::{
+    io::{AsyncRead, AsyncWrite, ReadBuf},
+    time::{Sleep, sleep_until},
+};
+
+use super::{Body, lobby::Seat};
+use crate::{time::after, upgrade::Io};
+
+/// | from | to | when |
+/// |---|---|---|
+/// | `Head` | `Asked` | a request has come; for what is elsewhere, its seat is given up |
+/// | `Asked` | `Answered` | all of the answer is made |
+/// | `Answered` | `Head` | all of it is written; the seat is taken again |
+/// | `Asked` | `Upgraded` | the answer is 101; the seat is given up for good |
+#[derive(Debug, Clone, Copy, PartialEq)]
+enum Stage {
+    /// In the TLS handshake, or in the head of a request.
+    Head,
+    Asked,
+    Answered,
+    Upgraded,
+}
+
+/// A client on the porch.
+#[derive(Debug)]
+pub(super) struct Visit {
+    seat: Seat,
+    stage: Mutex<Stage>,
+    was_served: AtomicBool,
+}
+
+impl Visit {
+    pub(super) fn new(seat: Seat) -> Arc<Self> {
+        Arc::new(Self { seat, stage: Mutex::new(Stage::Head), was_served: AtomicBool::new(false) })
+    }
+
+    /// A request has come, which is `elsewhere` if it is for the fallback: no matter for strangers.
+    pub(super) fn asks(&self, elsewhere: bool) {
+        *self.stage() = Stage::Asked;
+        if elsewhere {
+            self.was_served.store(true, Relaxed);
+            self.seat.stand();
+        }
+    }
+
+    /// The answer is an upgrade, with which the visit ends.
+    pub(super) fn is_granted(&self) {
+        *self.stage() = Stage::Upgraded;
+        self.seat.leave();
+    }
+
+    /// Whether it has got an answer, or the fallback makes one: to end it then is to refuse nobody.
+    pub(super) fn was_served(&self) -> bool {
+        self.was_served.load(Relaxed)
+    }
+
+    /// Whether a request is being answered.
+    pub(super) fn is_busy(&self) -> bool {
+        matches!(*self.stage(), Stage::Asked | Stage::Answered)
+    }
+
+    /// Resolves when somebody else needs the seat.
+    pub(super) async fn dismissed(&self) {
+        self.seat.taken().await;
+    }
+
+    fn is_over(&self) -> bool {
+        *self.stage() == Stage::Upgraded
+    }
+
+    fn is_answered(&self) {
+        let mut stage = self.stage();
+        if *stage == Stage::Asked {
+            *stage = Stage::Answered;
+            self.was_served.store(true, Relaxed);
+        }
+    }
+
+    /// All that there was to write is written.
+    fn is_flushed(&self) {
+        let mut stage = self.stage();
+        if *stage == Stage::Answered {
+            *stage = Stage::Head;
+            drop(stage);
+            self.seat.sit();
+        }
+    }
+
+    fn stage(&self) -> MutexGuard<'_, Stage> {
+        self.stage.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+}
+
+/// What a visitor is answered.
+pub(super) struct Answering {
+    body: Body,
+    visit: Arc<Visit>,
+}
+
+impl Answering {
+    pub(super) fn new(body: Body, visit: Arc<Visit>) -> Self {
+        Self { body, visit }
+    }
+}
+
+impl Drop for Answering {
+    fn drop(&mut self) {
+        self.visit.is_answered();
+    }
+}
+
+impl http_body::Body for Answering {
+    type Data = Bytes;
+    type Error = <Body as http_body::Body>::Error;
+
+    fn poll_frame(
+        mut self: Pin<&mut Self>,
+        cx: &mut Context<'_>,
+    ) -> Poll<Option<Result<Frame<Bytes>, Self::Error>>> {
+        Pin::new(&mut self.body).poll_frame(cx)
+    }
+
+    fn is_end_stream(&self) -> bool {
+        self.body.is_end_stream()
+    }
+
+    fn size_hint(&self) -> SizeHint {
+        self.body.size_hint()
+    }
+}
+
+/// The stream of a visitor, who must take some of what is written every now and then. Nothing of this
+/// concerns an upgraded connection.
+pub(super) struct Paced<I> {
+    stream: I,
+    visit: Arc<Visit>,
+    patience: Duration,
+    /// Since nothing could be written.
+    stalled: Option<Pin<Box<Sleep>>>,
+}
+
+impl<I: Io> Paced<I> {
+    pub(super) fn new(stream: I, visit: Arc<Visit>, patience: Duration) -> Self {
+        Self { stream, visit, patience, stalled: None }
+    }
+
+    pub(super) fn into_inner(self) -> I {
+        self.stream
+    }
+
+    /// The `outcome` of an attempt to write, unless it is time to give up.
+    fn timed<T>(
+        &mut self,
+        cx: &mut Context<'_>,
+        outcome: Poll<io::Result<T>>,
+    ) -> Poll<io::Result<T>> {
+        if outcome.is_ready() || self.visit.is_over() {
+            self.stalled = None;
+            return outcome;
+        }
+        let patience = self.patience;
+        let stalled = self.stalled.get_or_insert_with(|| Box::pin(sleep_until(after(patience))));
+        ready!(stalled.as_mut().poll(cx));
+        Poll::Ready(Err(io::ErrorKind::TimedOut.into()))
+    }
+}
+
+impl<I: Io> AsyncRead for Paced<I> {
+    fn poll_read(
+        mut self: Pin<&mut Self>,
+        cx: &mut Context<'_>,
+        buffer: &mut ReadBuf<'_>,
+    ) -> Poll<io::Result<()>> {
+        Pin::new(&mut self.stream).poll_read(cx, buffer)
+    }
+}
+
+impl<I: Io> AsyncWrite for Paced<I> {
+    fn poll_write(
+        mut self: Pin<&mut Self>,
+        cx: &mut Context<'_>,
+        bytes: &[u8],
+    ) -> Poll<io::Result<usize>> {
+        let outcome = Pin::new(&mut self.stream).poll_write(cx, bytes);
+        self.timed(cx, outcome)
+    }
+
+    fn poll_write_vectored(
+        mut self: Pin<&mut Self>,
+        cx: &mut Context<'_>,
+        slices: &[IoSlice<'_>],
+    ) -> Poll<io::Result<usize>> {
+        let outcome = Pin::new(&mut self.stream).poll_write_vectored(cx, slices);
+        self.timed(cx, outcome)
+    }
+
+    fn is_write_vectored(&self) -> bool {
+        self.stream.is_write_vectored()
+    }
+
+    fn poll_flush(mut self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<io::Result<()>> {
+        let outcome = Pin::new(&mut self.stream).poll_flush(cx);
+        // hyper flushes when it has nothing more to write.
+        if matches!(outcome, Poll::Ready(Ok(()))) {
+            self.visit.is_flushed();
+        }
+        self.timed(cx, outcome)
+    }
+
+    fn poll_shutdown(mut self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<io::Result<()>> {
+        let outcome = Pin::new(&mut self.stream).poll_shutdown(cx);
+        self.timed(cx, outcome)
+    }
+}
