@@ -2,6 +2,7 @@
 #![allow(dead_code, unused_imports, unreachable_pub, clippy::unwrap_used, clippy::panic)]
 
 pub mod door;
+pub mod proxy;
 pub mod raw;
 
 use std::{future::Future, net::SocketAddr, sync::Arc, time::Duration};
@@ -188,7 +189,7 @@ pub async fn client_and_raw(
 ) -> (RunningService<RoleClient, ()>, Inside, Raw) {
     let (listener, url) = listen().await;
     let client = async {
-        let transport = connect(url).await.unwrap();
+        let transport = connect(url).once().await.unwrap();
         let inside = Inside { stats: transport.stats(), state: transport.state() };
         (().serve(transport).await.unwrap(), inside)
     };

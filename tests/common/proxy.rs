@@ -1,0 +1,141 @@
+//! A proxy that does to connections what networks do.
+
+use std::{
+    net::SocketAddr,
+    sync::{
+        Arc, Mutex,
+        atomic::{AtomicUsize, Ordering::SeqCst},
+    },
+    time::Duration,
+};
+
+use tokio::{
+    io::{AsyncReadExt, AsyncWriteExt},
+    net::{TcpListener, TcpStream},
+    sync::watch,
+    time::sleep,
+};
+
+/// What becomes of one connection. Bytes are counted in both directions together.
+#[derive(Debug, Clone, Copy, Default)]
+pub struct Fate {
+    /// After so many bytes it is cut.
+    pub cut_after: Option<usize>,
+    /// By a reset, not by an end of the stream.
+    pub reset: bool,
+    /// Each piece takes so long.
+    pub delay: Duration,
+}
+
+/// Stands between a client and a server, and goes on when the server has gone.
+#[derive(Debug)]
+pub struct Proxy {
+    pub address: SocketAddr,
+    fate: Arc<Mutex<Fate>>,
+    /// How often everything is cut, or stalled from then on.
+    cuts: watch::Sender<usize>,
+    stalls: watch::Sender<bool>,
+    pub target: Arc<Mutex<SocketAddr>>,
+    /// How many connections there have been.
+    pub dials: Arc<AtomicUsize>,
+}
+
+impl Proxy {
+    pub async fn new(target: SocketAddr) -> Self {
+        let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
+        let proxy = Self {
+            address: listener.local_addr().unwrap(),
+            fate: Arc::default(),
+            cuts: watch::Sender::new(0),
+            stalls: watch::Sender::new(false),
+            target: Arc::new(Mutex::new(target)),
+            dials: Arc::default(),
+        };
+        let (fate, target, dials) = (proxy.fate.clone(), proxy.target.clone(), proxy.dials.clone());
+        let (cuts, stalls) = (proxy.cuts.clone(), proxy.stalls.clone());
+        tokio::spawn(async move {
+            while let Ok((near, _)) = listener.accept().await {
+                dials.fetch_add(1, SeqCst);
+                let (fate, target) = (*fate.lock().unwrap(), *target.lock().unwrap());
+                let (mut cuts, stalls) = (cuts.subscribe(), stalls.subscribe());
+                cuts.mark_unchanged();
+                tokio::spawn(async move {
+                    let Ok(far) = TcpStream::connect(target).await else { return };
+                    pass(near, far, fate, cuts, stalls).await;
+                });
+            }
+        });
+        proxy
+    }
+
+    pub fn url(&self) -> String {
+        format!("ws://{}/mcp", self.address)
+    }
+
+    /// What becomes of the connections that are made from now on.
+    pub fn fate(&self, fate: Fate) {
+        *self.fate.lock().unwrap() = fate;
+    }
+
+    /// Cuts all connections that there are.
+    pub fn cut(&self) {
+        self.cuts.send_modify(|cuts| *cuts += 1);
+    }
+
+    /// Lets nothing pass any more, or all again.
+    pub fn stall(&self, stalled: bool) {
+        self.stalls.send_replace(stalled);
+    }
+}
+
+async fn pass(
+    near: TcpStream,
+    far: TcpStream,
+    fate: Fate,
+    mut cuts: watch::Receiver<usize>,
+    stalls: watch::Receiver<bool>,
+) {
+    let _ = (near.set_nodelay(true), far.set_nodelay(true));
+    let left = AtomicUsize::new(fate.cut_after.unwrap_or(usize::MAX));
+    let reset = fate.reset;
+    let (mut near, mut far) = (near, far);
+    {
+        let (near_read, near_write) = near.split();
+        let (far_read, far_write) = far.split();
+        let one = shovel(near_read, far_write, fate, &left, stalls.clone());
+        let other = shovel(far_read, near_write, fate, &left, stalls);
+        tokio::select! {
+            () = one => {}
+            () = other => {}
+            _ = cuts.changed() => {}
+        }
+    }
+    if reset {
+        let _ = (near.set_zero_linger(), far.set_zero_linger());
+    }
+}
+
+/// Until the end of the stream, or until no bytes are left that may pass.
+async fn shovel(
+    mut from: impl AsyncReadExt + Unpin,
+    mut to: impl AsyncWriteExt + Unpin,
+    fate: Fate,
+    left: &AtomicUsize,
+    mut stalls: watch::Receiver<bool>,
+) {
+    let mut buffer = [0; 4096];
+    loop {
+        let Ok(read @ 1..) = from.read(&mut buffer).await else { return };
+        if stalls.wait_for(|stalled| !stalled).await.is_err() {
+            return;
+        }
+        if !fate.delay.is_zero() {
+            sleep(fate.delay).await;
+        }
+        let before = left.fetch_update(SeqCst, SeqCst, |left| Some(left.saturating_sub(read)));
+        let passes = read.min(before.unwrap_or(0));
+        if to.write_all(&buffer[..passes]).await.is_err() || passes < read {
+            return;
+        }
+    }
+}

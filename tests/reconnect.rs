@@ -1,0 +1,367 @@
+//! A client that loses its connection makes another, and no call is lost in silence.
+#![cfg(all(feature = "client", feature = "server"))]
+#![allow(clippy::unwrap_used, clippy::panic)]
+
+mod common;
+
+use std::{
+    collections::HashMap,
+    sync::{
+        Arc, Mutex,
+        atomic::{AtomicUsize, Ordering::SeqCst},
+    },
+    time::{Duration, Instant},
+};
+
+use common::{
+    Tools, limit,
+    proxy::{Fate, Proxy},
+    scale, serve_tools, within,
+};
+use futures::StreamExt;
+use mcp_ws_transport::{
+    Error, State,
+    client::{Connect, Reconnect},
+    connect,
+    error::{CloseCode, CloseReason, HandshakeError},
+    event::Event,
+    server::{BearerTokens, Config, Drain, Identity, Server},
+};
+use rmcp::{
+    ErrorData, RoleClient, RoleServer, ServerHandler, ServiceError, ServiceExt,
+    model::{
+        CallToolRequestParams, CallToolResponse, CallToolResult, ContentBlock, ServerCapabilities,
+        ServerConfig,
+    },
+    service::{RequestContext, RunningService},
+};
+use serde_json::json;
+
+type Client = RunningService<RoleClient, ()>;
+
+/// Waits are as long as they may be, so that tests need not be.
+fn hasty(connect: Connect<RoleClient>) -> Connect<RoleClient> {
+    let bound = Duration::from_millis(20);
+    connect.reconnect(Reconnect::default().first(bound).after_restart(bound).min(bound).max(bound))
+}
+
+async fn client(url: &str) -> Client {
+    ().serve(hasty(connect(url)).await.unwrap()).await.unwrap()
+}
+
+fn tool(name: &'static str, arguments: serde_json::Value) -> CallToolRequestParams {
+    let serde_json::Value::Object(arguments) = arguments else { panic!("{arguments}") };
+    CallToolRequestParams::new(name).with_arguments(arguments)
+}
+
+async fn echo(client: &Client, text: &str) -> Result<String, ServiceError> {
+    let result = client.call_tool(tool("echo", json!({ "text": text }))).await?;
+    Ok(result.content[0].as_text().unwrap().text.clone())
+}
+
+/// Why a call has no result.
+fn reason(error: &ServiceError) -> String {
+    let ServiceError::McpError(error) = error else { panic!("{error}") };
+    let data = error.data.as_ref().unwrap_or_else(|| panic!("{error}"));
+    data["reason"].as_str().unwrap().to_owned()
+}
+
+#[tokio::test]
+async fn calls_go_on_over_the_next_connection() {
+    limit(async {
+        let (_server, address) = serve_tools(&Tools::default(), Config::default()).await;
+        let proxy = Proxy::new(address).await;
+        let connect = hasty(connect(proxy.url()));
+        let (mut state, mut events) = (connect.state(), connect.events());
+        let client = ().serve(connect.await.unwrap()).await.unwrap();
+        for round in 0..5 {
+            let text = round.to_string();
+            assert_eq!(echo(&client, &text).await.unwrap(), text);
+            proxy.cut();
+            state.wait_for(|state| matches!(state, State::Reconnecting { .. })).await.unwrap();
+            assert!(matches!(events.next().await, Some(Event::Lost(_))));
+            // This one waits for the next connection.
+            assert_eq!(echo(&client, &text).await.unwrap(), text);
+            let event = events.next().await;
+            assert!(matches!(event, Some(Event::Restarted { changed: None })), "{event:?}");
+        }
+        assert_eq!(proxy.dials.load(SeqCst), 6);
+        client.cancel().await.unwrap();
+        assert!(matches!(events.next().await, Some(Event::Closed(_))));
+        assert!(events.next().await.is_none());
+    })
+    .await;
+}
+
+#[tokio::test]
+async fn a_call_that_was_sent_ends_with_the_connection() {
+    limit(async {
+        let tools = Tools::default();
+        let (_server, address) = serve_tools(&tools, Config::default()).await;
+        let proxy = Proxy::new(address).await;
+        let client = client(&proxy.url()).await;
+        let waiting = {
+            let client = client.clone();
+            tokio::spawn(async move { client.call_tool(tool("wait", json!({}))).await })
+        };
+        tools.begun(1).await;
+        let cut = Instant::now();
+        proxy.cut();
+        let error = waiting.await.unwrap().unwrap_err();
+        assert_eq!(reason(&error), "outcome_unknown");
+        assert!(cut.elapsed() < Duration::from_secs(1));
+        assert_eq!(echo(&client, "on").await.unwrap(), "on");
+    })
+    .await;
+}
+
+#[tokio::test]
+async fn a_server_that_restarts_is_found_again() {
+    limit(async {
+        let tools = Tools::default();
+        let config = || Config::default().drain(Drain::default().deadline(Duration::ZERO));
+        let (first, address) = serve_tools(&tools, config()).await;
+        let proxy = Proxy::new(address).await;
+        let client = client(&proxy.url()).await;
+        assert_eq!(echo(&client, "a").await.unwrap(), "a");
+        first.shutdown().await;
+        let (_second, address) = serve_tools(&tools, config()).await;
+        *proxy.target.lock().unwrap() = address;
+        assert_eq!(echo(&client, "b").await.unwrap(), "b");
+    })
+    .await;
+}
+
+/// The server's registry closes all with this code.
+async fn closed_with(server: &Server, code: CloseCode) {
+    for connection in server.registry().list() {
+        connection.disconnect(CloseReason::new(code, "so"));
+    }
+}
+
+#[tokio::test]
+async fn who_is_told_that_it_is_not_wanted_stays_away() {
+    limit(async {
+        for code in [1000, 1008, 4401, 4403, 4409] {
+            let (server, address) = serve_tools(&Tools::default(), Config::default()).await;
+            let proxy = Proxy::new(address).await;
+            let connect = hasty(connect(proxy.url()));
+            let mut state = connect.state();
+            let client = ().serve(connect.await.unwrap()).await.unwrap();
+            closed_with(&server, code.into()).await;
+            let closed = |state: &State| matches!(state, State::Closed(reason) if u16::from(reason.code) == code);
+            within(Duration::from_secs(1), state.wait_for(closed)).await.unwrap();
+            within(Duration::from_secs(1), client.waiting()).await.unwrap();
+            assert_eq!(proxy.dials.load(SeqCst), 1, "{code}");
+        }
+    })
+    .await;
+}
+
+#[tokio::test]
+async fn a_refusal_that_is_meant_is_the_end() {
+    limit(async {
+        let (_open, open) = serve_tools(&Tools::default(), Config::default()).await;
+        let tokens = BearerTokens::default().token("right", Identity::new("someone"));
+        let config = Config::default().authenticator(tokens);
+        let (_shut, shut) = serve_tools(&Tools::default(), config).await;
+        let proxy = Proxy::new(open).await;
+        let connect = hasty(connect(proxy.url()));
+        let mut events = connect.events();
+        let client = ().serve(connect.await.unwrap()).await.unwrap();
+        *proxy.target.lock().unwrap() = shut;
+        proxy.cut();
+        assert!(matches!(events.next().await, Some(Event::Lost(_))));
+        let end = within(Duration::from_secs(1), events.next()).await;
+        let Some(Event::Closed(Error::Handshake(HandshakeError::Refused(refusal)))) = end else {
+            panic!("{end:?}");
+        };
+        assert_eq!(refusal.status, 401);
+        assert_eq!(proxy.dials.load(SeqCst), 2);
+        within(Duration::from_secs(1), client.waiting()).await.unwrap();
+    })
+    .await;
+}
+
+#[tokio::test]
+async fn a_token_is_asked_for_at_every_attempt_and_once_more_where_it_is_refused() {
+    limit(async {
+        let tokens = BearerTokens::default().token("right", Identity::new("someone"));
+        let config = Config::default().authenticator(tokens);
+        let (server, address) = serve_tools(&Tools::default(), config).await;
+        let proxy = Proxy::new(address).await;
+        let asked = Arc::new(Mutex::new(Vec::new()));
+        let noted = asked.clone();
+        // The third is one that the server never takes.
+        let token = move |request: mcp_ws_transport::client::TokenRequest| {
+            let mut asked = noted.lock().unwrap();
+            asked.push(request.refused);
+            let token = match asked.len() {
+                1 | 3 => "stale",
+                2 | 4 | 5 => "right",
+                _ => "wrong",
+            };
+            async move { Ok::<_, String>(token.to_owned()) }
+        };
+        let connect = hasty(connect(proxy.url()).bearer_with(token));
+        let mut events = connect.events();
+        let client = ().serve(connect.await.unwrap()).await.unwrap();
+        assert_eq!(*asked.lock().unwrap(), [false, true]);
+
+        proxy.cut();
+        assert_eq!(echo(&client, "a").await.unwrap(), "a");
+        assert_eq!(*asked.lock().unwrap(), [false, true, false, true]);
+
+        // The server has had enough of the token: another is asked for at once.
+        closed_with(&server, CloseCode::Unauthorized).await;
+        assert_eq!(echo(&client, "b").await.unwrap(), "b");
+        assert_eq!(asked.lock().unwrap()[4..], [true]);
+
+        closed_with(&server, CloseCode::Unauthorized).await;
+        within(Duration::from_secs(2), client.waiting()).await.unwrap();
+        assert_eq!(asked.lock().unwrap()[5..], [true], "one refresh, no more");
+        let end = events.by_ref().filter(|event| {
+            futures::future::ready(matches!(event, Event::Closed(Error::Handshake(_))))
+        });
+        assert!(Box::pin(end).next().await.is_some());
+    })
+    .await;
+}
+
+#[tokio::test]
+async fn a_new_connection_can_be_asked_for() {
+    limit(async {
+        let (_server, address) = serve_tools(&Tools::default(), Config::default()).await;
+        let proxy = Proxy::new(address).await;
+        let transport = hasty(connect::<RoleClient>(proxy.url())).await.unwrap();
+        let renew = transport.renew().unwrap();
+        let client = ().serve(transport).await.unwrap();
+        for dials in 2..4 {
+            renew.ask();
+            while proxy.dials.load(SeqCst) < dials {
+                tokio::time::sleep(Duration::from_millis(1)).await;
+            }
+            assert_eq!(echo(&client, "a").await.unwrap(), "a");
+        }
+    })
+    .await;
+}
+
+#[tokio::test]
+async fn once_is_once() {
+    limit(async {
+        let (_server, address) = serve_tools(&Tools::default(), Config::default()).await;
+        let proxy = Proxy::new(address).await;
+        let client = ().serve(connect(proxy.url()).once().await.unwrap()).await.unwrap();
+        proxy.cut();
+        within(Duration::from_secs(1), client.waiting()).await.unwrap();
+        assert_eq!(proxy.dials.load(SeqCst), 1);
+    })
+    .await;
+}
+
+#[tokio::test]
+async fn a_close_does_not_wait_for_a_server_that_is_away() {
+    limit(async {
+        let (server, address) = serve_tools(&Tools::default(), Config::default()).await;
+        let connect = hasty(connect(format!("ws://{address}/mcp")));
+        let mut state = connect.state();
+        let client = ().serve(connect.await.unwrap()).await.unwrap();
+        server.shutdown().await;
+        state.wait_for(|state| matches!(state, State::Reconnecting { .. })).await.unwrap();
+        let waiting = {
+            let client = client.clone();
+            tokio::spawn(async move { echo(&client, "a").await })
+        };
+        tokio::task::yield_now().await;
+        within(Duration::from_secs(1), client.cancel()).await.unwrap();
+        assert!(within(Duration::from_secs(1), waiting).await.unwrap().is_err());
+    })
+    .await;
+}
+
+/// Counts how often each call was executed.
+#[derive(Debug, Clone, Default)]
+struct Counting(Arc<Mutex<HashMap<i64, usize>>>);
+
+impl ServerHandler for Counting {
+    fn get_info(&self) -> ServerConfig {
+        ServerConfig::new(ServerCapabilities::builder().enable_tools().build())
+    }
+
+    async fn call_tool(
+        &self,
+        request: CallToolRequestParams,
+        _: RequestContext<RoleServer>,
+    ) -> Result<CallToolResponse, ErrorData> {
+        let number = request.arguments.unwrap_or_default()["number"].as_i64().unwrap();
+        *self.0.lock().unwrap().entry(number).or_default() += 1;
+        let number = ContentBlock::text(number.to_string());
+        Ok(CallToolResult::success(vec![number]).into())
+    }
+}
+
+/// Connections are cut after a random number of bytes, ten calls in flight: each ends soon after the
+/// loss, with its own answer or with an error that is true.
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn of_many_cuts_each_call_ends_once_and_truly() {
+    let cuts = scale(100, 1000);
+    let counting = Counting::default();
+    let service = counting.clone();
+    let server = mcp_ws_transport::serve("127.0.0.1:0", move || service.clone()).await.unwrap();
+    let proxy = Proxy::new(server.local_addr()).await;
+    let client = client(&proxy.url()).await;
+    let mut random = proptest::test_runner::TestRng::from_seed(
+        proptest::test_runner::RngAlgorithm::ChaCha,
+        &[7; 32],
+    );
+    use proptest::prelude::RngCore;
+    let (not_sent, unknown, slowest) =
+        (AtomicUsize::new(0), AtomicUsize::new(0), Mutex::new(Duration::ZERO));
+    let mut next = 0;
+    for cut in 0..cuts {
+        // Enough for the handshake and some of what follows.
+        let bytes = 900 + random.next_u32() as usize % 6000;
+        proxy.fate(Fate { cut_after: Some(bytes), reset: cut % 2 == 0, ..Fate::default() });
+        let calls = (0..10).map(|lane| {
+            let number = next + lane;
+            let (client, executed) = (&client, &counting.0);
+            let (not_sent, unknown, slowest) = (&not_sent, &unknown, &slowest);
+            async move {
+                let began = Instant::now();
+                let call = client.call_tool(tool("count", json!({ "number": number })));
+                let outcome = within(Duration::from_secs(10), call).await;
+                let times = executed.lock().unwrap().get(&number).copied().unwrap_or(0);
+                match outcome {
+                    Ok(result) => {
+                        let text = &result.content[0].as_text().unwrap().text;
+                        assert_eq!((text, times), (&number.to_string(), 1));
+                    }
+                    Err(error) => match &*reason(&error) {
+                        "not_sent" => {
+                            not_sent.fetch_add(1, SeqCst);
+                            assert_eq!(times, 0, "{number} was executed");
+                        }
+                        "outcome_unknown" => {
+                            unknown.fetch_add(1, SeqCst);
+                            assert!(times <= 1);
+                        }
+                        other => panic!("{other}"),
+                    },
+                }
+                let mut slowest = slowest.lock().unwrap();
+                *slowest = slowest.max(began.elapsed());
+            }
+        });
+        futures::future::join_all(calls).await;
+        next += 10;
+    }
+    let dials = proxy.dials.load(SeqCst);
+    println!(
+        "{next} calls over {dials} connections: {not_sent:?} not sent, {unknown:?} unknown; \
+         the slowest took {slowest:?}"
+    );
+    assert!(dials > cuts / 10 && unknown.load(SeqCst) > 0, "{dials} {unknown:?}");
+    tokio::time::sleep(Duration::from_millis(100)).await;
+    assert!(counting.0.lock().unwrap().values().all(|times| *times == 1), "executed twice");
+}
