@@ -15,6 +15,8 @@ use crate::layer::{
     shared,
 };
 
+mod vectors;
+
 const SECOND: Duration = Duration::from_secs(1);
 
 /// A source whose next link is put there by the test.
