@@ -15,6 +15,8 @@ use crate::layer::{
     shared,
 };
 
+#[cfg(feature = "server")]
+mod model;
 mod vectors;
 
 const SECOND: Duration = Duration::from_secs(1);
