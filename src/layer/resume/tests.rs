@@ -1,6 +1,7 @@
 use std::sync::{Arc, Mutex};
 
 use futures::SinkExt;
+use proptest::test_runner::Config as Cases;
 use tokio::time::advance;
 use tokio_test::{
     assert_pending, assert_ready, assert_ready_err, assert_ready_ok,
@@ -15,6 +16,7 @@ use crate::layer::{
     shared,
 };
 
+mod hostile;
 #[cfg(feature = "server")]
 mod model;
 mod vectors;
@@ -156,6 +158,18 @@ fn shown(message: &Message) -> String {
         Message::Close(Some(reason)) => format!("close {}", u16::from(reason.code)),
         other => format!("{other:?}"),
     }
+}
+
+/// How many cases: `MCP_WS_CASES`, or what takes a second or two.
+fn cases(default: u32) -> Cases {
+    let cases = std::env::var("MCP_WS_CASES").ok().and_then(|cases| cases.parse().ok());
+    Cases { failure_persistence: None, ..Cases::with_cases(cases.unwrap_or(default)) }
+}
+
+/// Runs `future` on a clock of its own.
+fn on_its_own_clock<T>(future: impl Future<Output = T>) -> T {
+    let mut runtime = tokio::runtime::Builder::new_current_thread();
+    runtime.enable_time().start_paused(true).build().unwrap().block_on(future)
 }
 
 impl From<&'static str> for Message {

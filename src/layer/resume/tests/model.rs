@@ -3,11 +3,7 @@
 //!
 //! `MCP_WS_CASES=10000 cargo test --lib resume::tests::model` tries that many sequences.
 
-use proptest::{
-    collection::vec,
-    prelude::*,
-    test_runner::{Config as Cases, TestRunner},
-};
+use proptest::{collection::vec, prelude::*, test_runner::TestRunner};
 
 use super::*;
 
@@ -341,18 +337,6 @@ fn arrives(model: &mut Model, at: At, item: Link<Message>, told: &mut [usize; 2]
         Link::Down(_) => assert_eq!(at, Client, "a server's session has no restart"),
         other => panic!("{other:?}"),
     }
-}
-
-/// How many cases: `MCP_WS_CASES`, or what takes a second or two.
-pub(super) fn cases(default: u32) -> Cases {
-    let cases = std::env::var("MCP_WS_CASES").ok().and_then(|cases| cases.parse().ok());
-    Cases { failure_persistence: None, ..Cases::with_cases(cases.unwrap_or(default)) }
-}
-
-/// Runs `future` on a clock of its own.
-pub(super) fn on_its_own_clock<T>(future: impl Future<Output = T>) -> T {
-    let mut runtime = tokio::runtime::Builder::new_current_thread();
-    runtime.enable_time().start_paused(true).build().unwrap().block_on(future)
 }
 
 #[test]
