@@ -308,6 +308,36 @@ async fn the_reader_alone_sends_again_as_the_link_takes_it() {
 }
 
 #[tokio::test(start_paused = true)]
+async fn what_is_still_to_be_sent_again_cannot_be_acknowledged() {
+    let mut side = Side::new();
+    ["1", "2"].into_iter().for_each(|text| side.send(text));
+    side.lose();
+    let up = side.tally.freeze().resumed(1);
+    side.peer = side.source.give(up);
+    side.peer.block(true);
+    assert!(assert_ready!(side.next()).unwrap().is_ok());
+    side.peer.send("@ack 1".into());
+    side.assert_quiet();
+    side.peer.send("@ack 2".into());
+    assert!(assert_ready!(side.next()).unwrap().is_err());
+}
+
+#[tokio::test(start_paused = true)]
+async fn what_was_told_with_the_new_link_is_not_told_again() {
+    let mut side = Side::new();
+    side.peer.send("1".into());
+    side.assert_receives("1");
+    side.peer.block(true);
+    side.assert_quiet();
+    advance(SECOND).await;
+    side.assert_quiet();
+    side.lose();
+    side.resume(0);
+    side.assert_quiet();
+    assert!(side.sent().is_empty());
+}
+
+#[tokio::test(start_paused = true)]
 async fn a_lost_link_is_told_once_it_is_known_that_nothing_was_kept() {
     let mut side = Side::new();
     side.send("1");
@@ -353,11 +383,11 @@ async fn who_only_writes_reads_acknowledgements_and_leaves_the_rest_to_the_reade
     let mut side = Side::with_window(1);
     side.send("1");
     side.peer.send("a".into());
+    assert_pending!(side.poll_ready());
+    assert!(side.line.is_woken(), "the reader would not know");
     side.peer.send("b".into());
     side.peer.send("@ack 1".into());
     side.peer.send("c".into());
-    assert_ready_ok!(side.poll_ready());
-    assert!(side.line.is_woken(), "the reader would not know");
     side.send("2");
     for text in ["a", "b", "c"] {
         side.assert_receives(text);
@@ -519,6 +549,7 @@ async fn only_data_is_counted_and_no_data_passes_for_control() {
     assert!(assert_ready!(side.next()).unwrap().is_ok());
     side.peer.send("@ack 1".into());
     side.assert_quiet();
+    assert_eq!(side.line.enter(|_, line| line.ledger.kept_bytes()), 0);
     assert_eq!(side.sent()[1..], ["binary @ack 7"]);
     assert_eq!(side.tally.received(), 1);
 }
