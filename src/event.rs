@@ -55,6 +55,11 @@ pub enum Event {
         /// How long it is until the next.
         next: Duration,
     },
+    /// There is a new connection, and nothing is lost.
+    Resumed {
+        /// How many messages of this side were sent again.
+        replayed: u64,
+    },
     /// There is a new connection, to a peer that knows nothing of what was before.
     Restarted {
         /// What the peer answers to `initialize` now, where that is not what it answered before. The

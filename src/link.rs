@@ -77,4 +77,19 @@ impl Down {
 pub enum Up {
     /// The peer knows nothing of what was before.
     Restarted,
+    /// The peer has kept the session, and nothing is lost.
+    Resumed(Resumed),
+}
+
+/// How a session goes on over a new connection. A source makes it by
+/// [`Frozen::resumed`](crate::layer::resume::Frozen::resumed).
+#[derive(Debug, Clone, PartialEq, Eq)]
+#[non_exhaustive]
+pub struct Resumed {
+    /// How many messages of this side the peer has received in the session.
+    pub received: u64,
+    /// How many messages are sent again. Above [`Resume`](crate::layer::Resume), which counts them.
+    pub replayed: u64,
+    /// Which freeze of this side's own count the peer was told of.
+    pub(crate) freeze: u64,
 }

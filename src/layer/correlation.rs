@@ -422,6 +422,7 @@ impl<R: Role, F: Framing<R>> Stream for Correlation<R, F> {
             match Pin::new(&mut this.framed).poll_decode(cx, &this.outbound) {
                 Poll::Ready(Some(Ok(Link::Down(down)))) => this.lose(down),
                 Poll::Ready(Some(Ok(Link::Up(Up::Restarted)))) => this.restart(),
+                Poll::Ready(Some(Ok(Link::Up(Up::Resumed(resumed))))) => this.resumed(&resumed),
                 Poll::Ready(Some(Ok(Link::Item(mut message)))) => {
                     if this.admit(&mut message)
                         && let Some(message) = this.pass(message, cx)

@@ -5,6 +5,8 @@
 //! | [`Socket`] | a byte stream | `Duplex<Message, Message>` | RFC 6455: frames, limits, the closing handshake |
 //! | [`Heartbeat`] | a `Duplex<Message, Message>` | the same | pings, and says when the peer is gone |
 //! | `Rate` (feature `rate-limit`) | a `Duplex<Message, Message>` | the same | reads so many messages per second, and no more |
+//! | [`Relink`] | the first link, and a source of more | `Duplex<Numbered, Link<Message>>` | one connection after the other |
+//! | [`Resume`] | a `Duplex<Numbered, Link<Message>>` | the same | numbers messages, and sends again what a lost connection took with it |
 //! | [`Shared`] | a `Duplex<Message, Message>` | the same, and `Clone` | the queue, and the one lock |
 //! | [`Framed`] | a `Duplex<Message, Message>` | a duplex of JSON-RPC messages | encodes and decodes |
 //! | [`Correlation`] | a [`Framed`] over [`Shared`] | the same | knows every request in flight, ends each once |
@@ -26,6 +28,7 @@ pub mod heartbeat;
 #[cfg_attr(docsrs, doc(cfg(feature = "rate-limit")))]
 pub mod rate;
 pub mod relink;
+pub mod resume;
 pub mod shared;
 pub mod socket;
 
@@ -34,6 +37,6 @@ pub mod socket;
 pub use self::rate::Rate;
 #[doc(inline)]
 pub use self::{
-    correlation::Correlation, framed::Framed, heartbeat::Heartbeat, relink::Relink, shared::Shared,
-    socket::Socket,
+    correlation::Correlation, framed::Framed, heartbeat::Heartbeat, relink::Relink, resume::Resume,
+    shared::Shared, socket::Socket,
 };

@@ -22,7 +22,7 @@ use crate::{
     event::{Event, Notices},
     framing::Framing,
     layer::{Framed, Shared, relink::Renew},
-    link::Down,
+    link::{Down, Resumed},
     message::Message,
 };
 
@@ -196,6 +196,14 @@ impl<R: Role, F: Framing<R>> Correlation<R, F> {
             shared.send_first(initialize);
         } else if self.outbound.0.get(&id).is_some_and(|call| call.ticket <= shared.handed()) {
             shared.send_first(initialize);
+        }
+    }
+
+    /// There is a new connection, and nothing is lost.
+    pub(super) fn resumed(&mut self, resumed: &Resumed) {
+        if let Some(restart) = &self.restart {
+            let replayed = resumed.replayed;
+            restart.notices.announce(|| Event::Resumed { replayed });
         }
     }
 

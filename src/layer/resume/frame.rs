@@ -1,0 +1,180 @@
+//! The control frames of [`mcp.resume.v1`](super::protocol), to and from text.
+
+use serde::{Deserialize, Deserializer, Serialize};
+
+use super::secret::{Secret, SessionId};
+use crate::message::{Message, Text};
+
+/// The subprotocol token by which the extension is negotiated, offered behind `mcp`.
+pub const SUBPROTOCOL: &str = "mcp.resume.v1";
+
+/// The longest control frame, in bytes.
+const MAX_LENGTH: usize = 4096;
+
+/// A control frame. Its session id and secret do not show in `Debug`.
+#[derive(Debug, Clone, PartialEq, Eq)]
+#[non_exhaustive]
+pub enum Frame {
+    /// `@open`: the first of the client on every link.
+    Open(Open),
+    /// `@session`: the first of the server on every link.
+    Session(Session),
+    /// `@ack`: so many data messages were received in this session.
+    Ack(u64),
+}
+
+/// What a client asks for.
+#[derive(Debug, Clone, PartialEq, Eq)]
+#[non_exhaustive]
+pub enum Open {
+    /// A new session.
+    New,
+    /// The session that it had.
+    Resume {
+        /// Which.
+        session: SessionId,
+        /// The secret that it was given last.
+        secret: Secret,
+        /// How many data messages it has received in that session.
+        received: u64,
+    },
+}
+
+/// What a server answers.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[non_exhaustive]
+pub struct Session {
+    /// The session on this link.
+    pub session: SessionId,
+    /// What to present when it is resumed next.
+    pub secret: Secret,
+    /// How many data messages the server has received in it.
+    pub received: u64,
+    /// It is the one that was asked for.
+    pub resumed: bool,
+    /// How long it is kept without a link, in seconds.
+    pub window_s: u32,
+    /// How many bytes of messages the server keeps until they are acknowledged.
+    pub window_bytes: u64,
+    /// Why it is not the one that was asked for: `unknown`, or something newer than this document.
+    #[serde(default, skip_serializing_if = "Option::is_none", deserialize_with = "present")]
+    pub why: Option<String>,
+}
+
+impl Session {
+    /// A new session, in answer to a client that asked for one.
+    #[must_use]
+    pub fn new(session: SessionId, secret: Secret, window_s: u32, window_bytes: u64) -> Self {
+        let (received, resumed, why) = (0, false, None);
+        Self { session, secret, received, resumed, window_s, window_bytes, why }
+    }
+
+    /// The session that was asked for, of which so many messages were `received`.
+    #[must_use]
+    pub fn resumed(self, received: u64) -> Self {
+        Self { received, resumed: true, ..self }
+    }
+
+    /// A new session, in answer to a client that asked for one that is not there, or not its own.
+    #[must_use]
+    pub fn unknown(self) -> Self {
+        Self { why: Some("unknown".into()), ..self }
+    }
+}
+
+/// The reason that a peer is given for a control frame that is none.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, thiserror::Error)]
+#[error("resume: {0}")]
+pub struct Malformed(&'static str);
+
+#[derive(Serialize, Deserialize)]
+struct Fields {
+    #[serde(default, skip_serializing_if = "Option::is_none", deserialize_with = "present")]
+    session: Option<SessionId>,
+    #[serde(default, skip_serializing_if = "Option::is_none", deserialize_with = "present")]
+    secret: Option<Secret>,
+    #[serde(default, skip_serializing_if = "Option::is_none", deserialize_with = "present")]
+    received: Option<u64>,
+}
+
+/// A field may be absent, but not `null`.
+fn present<'de, D: Deserializer<'de>, T: Deserialize<'de>>(from: D) -> Result<Option<T>, D::Error> {
+    T::deserialize(from).map(Some)
+}
+
+impl Frame {
+    /// The control frame that `text` is, or `None` where it is a data message.
+    ///
+    /// # Errors
+    /// [`Malformed`], where it begins as a control frame and is none.
+    pub fn parse(text: &Text) -> Result<Option<Self>, Malformed> {
+        let bytes = text.as_bytes();
+        if bytes.first() != Some(&b'@') {
+            return Ok(None);
+        }
+        if bytes.len() > MAX_LENGTH {
+            return Err(Malformed("a control frame is too long"));
+        }
+        let space = bytes.iter().position(|byte| *byte == b' ').unwrap_or(bytes.len());
+        let (name, rest) = bytes.split_at(space);
+        let body = rest.get(1..).unwrap_or_default();
+        let frame = match name {
+            b"@ack" => number(body).map(Self::Ack).ok_or(Malformed("malformed @ack")),
+            b"@open" => open(body).map(Self::Open).ok_or(Malformed("malformed @open")),
+            b"@session" => session(body).map(Self::Session).ok_or(Malformed("malformed @session")),
+            _ => Err(Malformed("unknown control frame")),
+        };
+        frame.map(Some)
+    }
+
+    /// The text message that it is on the wire.
+    #[must_use]
+    pub fn encode(&self) -> Message {
+        Message::text(match self {
+            Self::Ack(received) => format!("@ack {received}"),
+            Self::Open(Open::New) => "@open {}".into(),
+            Self::Open(Open::Resume { session, secret, received }) => {
+                let (session, secret) = (Some(session.clone()), Some(secret.clone()));
+                with_body("@open ", &Fields { session, secret, received: Some(*received) })
+            }
+            Self::Session(session) => with_body("@session ", session),
+        })
+    }
+}
+
+/// Strings and numbers are JSON without fail.
+fn with_body(name: &str, body: &impl Serialize) -> String {
+    name.to_owned() + &serde_json::to_string(body).unwrap_or_default()
+}
+
+/// A decimal number without a sign or leading zeros.
+fn number(digits: &[u8]) -> Option<u64> {
+    let is_canonical = digits == b"0" || digits.first().is_some_and(|first| *first != b'0');
+    if !is_canonical || !digits.iter().all(u8::is_ascii_digit) {
+        return None;
+    }
+    std::str::from_utf8(digits).ok()?.parse().ok()
+}
+
+/// A JSON object. serde would take an array for a struct as well.
+fn object<'de, T: Deserialize<'de>>(body: &'de [u8]) -> Option<T> {
+    if !body.trim_ascii_start().starts_with(b"{") {
+        return None;
+    }
+    serde_json::from_slice(body).ok()
+}
+
+fn open(body: &[u8]) -> Option<Open> {
+    let Fields { session, secret, received } = object(body)?;
+    match (session, secret, received) {
+        (None, None, None) => Some(Open::New),
+        (Some(session), Some(secret), Some(received)) => {
+            Some(Open::Resume { session, secret, received })
+        }
+        _ => None,
+    }
+}
+
+fn session(body: &[u8]) -> Option<Session> {
+    object(body).filter(|session: &Session| session.resumed || session.received == 0)
+}

@@ -1,0 +1,176 @@
+//! The numbers of a session, and the messages that are kept: no I/O.
+
+use std::{collections::VecDeque, fmt};
+
+use tokio::time::Instant;
+
+use crate::link::Numbered;
+
+/// An acknowledgement is due after this many messages, or this many bytes.
+const ACK_MESSAGES: u64 = 64;
+const ACK_BYTES: usize = 64 << 10;
+
+/// What a message costs beside its payload while it is kept.
+const OVERHEAD: usize = 64;
+
+/// How many places for messages are not given back.
+const PLACES: usize = 256;
+
+/// What the peer did that it must not do: the reason it is given.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, thiserror::Error)]
+#[error("resume: {0}")]
+pub(super) struct Violation(&'static str);
+
+/// Both directions of a session. Messages are numbered from 1 in each.
+///
+/// ```text
+///  outbound   1 … acked │ acked+1 …  handed │ handed+1 … taken
+///             forgotten │ kept, on the wire │ kept, still to be handed to the link
+/// ```
+pub(super) struct Ledger {
+    window_bytes: usize,
+    kept: VecDeque<Numbered>,
+    kept_bytes: usize,
+    acked: u64,
+    /// The last that was handed to the present link, and to any.
+    handed: u64,
+    sent: u64,
+    inbound: Inbound,
+}
+
+#[derive(Debug, Default)]
+struct Inbound {
+    received: u64,
+    /// What the peer was told last.
+    told: u64,
+    /// The size of what it was not told of, and when the first of that came.
+    bytes: usize,
+    since: Option<Instant>,
+}
+
+impl Ledger {
+    pub(super) fn new(window_bytes: usize) -> Self {
+        Self {
+            window_bytes,
+            kept: VecDeque::new(),
+            kept_bytes: 0,
+            acked: 0,
+            handed: 0,
+            sent: 0,
+            inbound: Inbound::default(),
+        }
+    }
+
+    /// Whether nothing more should be taken before an acknowledgement comes.
+    pub(super) fn is_full(&self) -> bool {
+        self.kept_bytes >= self.window_bytes
+    }
+
+    pub(super) fn kept_bytes(&self) -> usize {
+        self.kept_bytes
+    }
+
+    /// Numbers a message, and keeps it.
+    pub(super) fn take(&mut self, message: Numbered) {
+        self.kept_bytes += cost(&message);
+        self.kept.push_back(message);
+    }
+
+    /// The next message that the link has to be handed, which it is herewith.
+    pub(super) fn hand_over(&mut self) -> Option<Numbered> {
+        let at = usize::try_from(self.handed - self.acked).ok()?;
+        let next = self.kept.get(at)?.clone();
+        self.handed += 1;
+        self.sent = self.sent.max(self.handed);
+        Some(next)
+    }
+
+    /// Whether the link has been handed all that is kept.
+    pub(super) fn is_handed_over(&self) -> bool {
+        self.handed - self.acked == self.kept.len() as u64
+    }
+
+    /// The peer has received so many messages.
+    pub(super) fn acknowledge(&mut self, received: u64) -> Result<(), Violation> {
+        if received > self.handed {
+            return Err(Violation("acknowledged what was not sent"));
+        }
+        self.forget(received)
+    }
+
+    fn forget(&mut self, received: u64) -> Result<(), Violation> {
+        if received < self.acked {
+            return Err(Violation("an acknowledgement went back"));
+        }
+        for _ in self.acked..received {
+            if let Some(message) = self.kept.pop_front() {
+                self.kept_bytes -= cost(&message);
+            }
+        }
+        self.acked = received;
+        if self.kept.is_empty() && self.kept.capacity() > PLACES {
+            self.kept = VecDeque::new();
+        }
+        Ok(())
+    }
+
+    /// There is a new link, over which the peer says that it has `received` so many, and was told
+    /// that this side has received `told`. How many are to be sent again.
+    pub(super) fn resume(&mut self, received: u64, told: u64) -> Result<u64, Violation> {
+        if received > self.sent {
+            return Err(Violation("received more than was sent"));
+        }
+        self.forget(received)?;
+        self.handed = received;
+        self.inbound = Inbound { received: told, told, ..Inbound::default() };
+        Ok(self.sent - received)
+    }
+
+    /// The session is another one, and what is kept belongs to none.
+    pub(super) fn restart(&mut self) {
+        *self = Self::new(self.window_bytes);
+    }
+
+    /// A message of the peer was counted as the one with this number.
+    pub(super) fn received(&mut self, number: u64, size: usize) {
+        self.inbound.received = number;
+        self.inbound.bytes += size;
+        if self.inbound.since.is_none() {
+            self.inbound.since = Some(Instant::now());
+        }
+    }
+
+    /// Since when the peer could have been told of a message and was not.
+    pub(super) fn unacknowledged_since(&self) -> Option<Instant> {
+        self.inbound.since
+    }
+
+    /// Whether so much has come that the peer must be told at once.
+    pub(super) fn is_ack_due(&self) -> bool {
+        let Inbound { received, told, bytes, .. } = &self.inbound;
+        received - told >= ACK_MESSAGES || *bytes >= ACK_BYTES
+    }
+
+    /// The count to be told to the peer, which it is herewith.
+    pub(super) fn tell(&mut self) -> u64 {
+        let received = self.inbound.received;
+        self.inbound = Inbound { received, told: received, ..Inbound::default() };
+        received
+    }
+}
+
+fn cost(message: &Numbered) -> usize {
+    message.message.len() + OVERHEAD
+}
+
+impl fmt::Debug for Ledger {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("Ledger")
+            .field("acked", &self.acked)
+            .field("handed", &self.handed)
+            .field("kept", &self.kept.len())
+            .field("kept_bytes", &self.kept_bytes)
+            .field("inbound", &self.inbound)
+            .finish_non_exhaustive()
+    }
+}

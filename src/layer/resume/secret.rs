@@ -1,0 +1,174 @@
+//! The secret by which a client proves that a session is its own, and its rotation.
+
+use std::fmt;
+
+use serde::{Deserialize, Serialize, de};
+use subtle::ConstantTimeEq as _;
+
+/// The longest secret and session id, in bytes.
+const MAX_LENGTH: usize = 128;
+
+/// The name of a session. It never shows in `Debug`.
+#[derive(Clone, PartialEq, Eq, Hash, Serialize)]
+#[serde(transparent)]
+pub struct SessionId(Box<str>);
+
+impl SessionId {
+    /// The name as it is on the wire.
+    #[must_use]
+    pub fn as_str(&self) -> &str {
+        &self.0
+    }
+}
+
+/// What proves that a session is one's own. It never shows in `Debug`, and is compared in constant
+/// time.
+#[derive(Clone, Serialize)]
+#[serde(transparent)]
+pub struct Secret(Box<str>);
+
+impl PartialEq for Secret {
+    fn eq(&self, other: &Self) -> bool {
+        self.0.as_bytes().ct_eq(other.0.as_bytes()).into()
+    }
+}
+
+impl Eq for Secret {}
+
+/// Not a session id or secret: 1 to 128 of the characters `A-Z a-z 0-9 - . _ ~`.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, thiserror::Error)]
+#[error("not 1 to 128 unreserved characters")]
+pub struct NotAToken;
+
+/// What both have in common: made of unreserved characters (RFC 3986, section 2.3), random, and
+/// secret enough not to show.
+macro_rules! token {
+    ($name:ident) => {
+        impl TryFrom<String> for $name {
+            type Error = NotAToken;
+
+            fn try_from(text: String) -> Result<Self, NotAToken> {
+                let is_unreserved =
+                    |byte: u8| byte.is_ascii_alphanumeric() || b"-._~".contains(&byte);
+                let fits = (1..=MAX_LENGTH).contains(&text.len());
+                if !fits || !text.bytes().all(is_unreserved) {
+                    return Err(NotAToken);
+                }
+                Ok(Self(text.into()))
+            }
+        }
+
+        impl<'de> Deserialize<'de> for $name {
+            fn deserialize<D: de::Deserializer<'de>>(deserializer: D) -> Result<Self, D::Error> {
+                String::deserialize(deserializer)?.try_into().map_err(de::Error::custom)
+            }
+        }
+
+        impl fmt::Debug for $name {
+            fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+                f.write_str(concat!(stringify!($name), "(..)"))
+            }
+        }
+
+        #[cfg(feature = "server")]
+        #[cfg_attr(docsrs, doc(cfg(feature = "server")))]
+        impl $name {
+            /// A new one: 32 random bytes in base64url.
+            #[must_use]
+            pub fn random() -> Self {
+                use base64::{Engine as _, engine::general_purpose::URL_SAFE_NO_PAD};
+                Self(URL_SAFE_NO_PAD.encode(rand::random::<[u8; 32]>()).into())
+            }
+        }
+    };
+}
+
+token!(SessionId);
+token!(Secret);
+
+/// The secrets of one session, as its server keeps them.
+///
+/// | the client presents | answer | valid from then on |
+/// |---|---|---|
+/// | the one it was given last | a new one | both |
+/// | the one before, since that answer was lost | the same as then | both |
+/// | any other | none | as before |
+///
+/// Once it is [confirmed](Self::confirm) that the answer arrived, the one before is no longer valid.
+#[cfg(feature = "server")]
+#[cfg_attr(docsrs, doc(cfg(feature = "server")))]
+#[derive(Debug)]
+pub struct Secrets {
+    given: Secret,
+    before: Option<Secret>,
+}
+
+#[cfg(feature = "server")]
+impl Default for Secrets {
+    fn default() -> Self {
+        Self { given: Secret::random(), before: None }
+    }
+}
+
+#[cfg(feature = "server")]
+impl Secrets {
+    /// The one that was given last.
+    #[must_use]
+    pub fn given(&self) -> &Secret {
+        &self.given
+    }
+
+    /// The one to be given in return for `presented`, if that is valid.
+    pub fn rotate(&mut self, presented: &Secret) -> Option<&Secret> {
+        if *presented == self.given {
+            self.before = Some(std::mem::replace(&mut self.given, Secret::random()));
+            return Some(&self.given);
+        }
+        let is_before = self.before.as_ref().is_some_and(|before| presented == before);
+        is_before.then_some(&self.given)
+    }
+
+    /// The client has the one that was given last.
+    pub fn confirm(&mut self) {
+        self.before = None;
+    }
+}
+
+#[cfg(all(test, feature = "server"))]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_lost_answer_locks_nobody_out() {
+        let mut secrets = Secrets::default();
+        let first = secrets.given().clone();
+        let second = secrets.rotate(&first).unwrap().clone();
+        assert_ne!(first, second);
+        assert_eq!(secrets.rotate(&first), Some(&second));
+        let third = secrets.rotate(&second).unwrap().clone();
+        assert_eq!(secrets.rotate(&first), None);
+        assert_eq!(secrets.rotate(&second), Some(&third));
+        secrets.confirm();
+        assert_eq!(secrets.rotate(&second), None);
+        assert!(secrets.rotate(&third).is_some());
+    }
+
+    #[test]
+    fn ten_thousand_guesses_change_nothing() {
+        let mut secrets = Secrets::default();
+        let given = secrets.given().clone();
+        for _ in 0..10_000 {
+            assert_eq!(secrets.rotate(&Secret::random()), None);
+        }
+        assert_eq!(secrets.given(), &given);
+        assert!(secrets.rotate(&given).is_some());
+    }
+
+    #[test]
+    fn neither_shows() {
+        let (secrets, id) = (Secrets::default(), SessionId::random());
+        let shown = format!("{secrets:?} {id:?}");
+        assert!(!shown.contains(&*secrets.given.0) && !shown.contains(id.as_str()), "{shown}");
+        assert_eq!((secrets.given.0.len(), id.as_str().len()), (43, 43));
+    }
+}

@@ -1,0 +1,361 @@
+//! Two sides, and a network and a server that do what they can to lose, double or reorder messages,
+//! against a model of what has to arrive.
+//!
+//! `MCP_WS_CASES=10000 cargo test --lib resume::tests::model` tries that many sequences.
+
+use proptest::{collection::vec, prelude::*, test_runner::TestRunner};
+
+use super::*;
+
+#[derive(Debug, Clone)]
+enum Action {
+    /// A message of this size, where there is room.
+    Send(At, usize),
+    /// Its tasks run.
+    Run(At),
+    /// So many messages on a link arrive at this side.
+    Move(At, usize, usize),
+    /// A link takes no writes at this side, takes them again, or fails with them.
+    Block(At, usize, bool),
+    Break(At, usize),
+    Cut(usize),
+    /// The client begins an attempt and gives up those before.
+    Open,
+    /// The server answers an attempt, given up or not.
+    Answer(usize),
+    /// The client reads the answer to its last attempt.
+    Finish,
+    /// The server forgets a session.
+    Expire,
+    Time(u64),
+}
+
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+enum At {
+    Client,
+    Server,
+}
+
+use Action::*;
+use At::*;
+
+fn action() -> impl Strategy<Value = Action> {
+    let at = || prop_oneof![Just(Client), Just(Server)];
+    // Counted from the newest.
+    let link = || prop_oneof![6 => Just(0_usize), 2 => Just(1), 1 => 2_usize..5];
+    prop_oneof![
+        30 => (at(), 0_usize..120).prop_map(|(at, size)| Send(at, size)),
+        20 => at().prop_map(Run),
+        25 => (at(), link(), 1_usize..8).prop_map(|(at, link, count)| Move(at, link, count)),
+        2 => (at(), link(), any::<bool>()).prop_map(|(at, link, on)| Block(at, link, on)),
+        1 => (at(), link()).prop_map(|(at, link)| Break(at, link)),
+        4 => link().prop_map(Cut),
+        6 => Just(Open),
+        8 => link().prop_map(Answer),
+        8 => Just(Finish),
+        1 => Just(Expire),
+        4 => prop_oneof![Just(50_u64), Just(1000)].prop_map(Time),
+    ]
+}
+
+/// A connection: what is under way to each side, and the ends that there are.
+#[derive(Default)]
+struct Pipe {
+    ends: [Option<Peer>; 2],
+    under_way: [Vec<Message>; 2],
+    cut: bool,
+}
+
+impl Pipe {
+    fn collect(&mut self) {
+        for (from, to) in [(0, 1), (1, 0)] {
+            if let Some(end) = &self.ends[from] {
+                self.under_way[to].extend(end.sent());
+            }
+        }
+        if self.cut {
+            self.under_way = Default::default();
+        }
+    }
+
+    fn bring(&mut self, to: At, count: usize) -> bool {
+        self.collect();
+        let Some(end) = &self.ends[to as usize] else { return false };
+        let under_way = &mut self.under_way[to as usize];
+        let count = count.min(under_way.len());
+        under_way.drain(..count).for_each(|message| end.send(message));
+        count > 0
+    }
+
+    fn cut(&mut self) {
+        self.cut = true;
+        self.collect();
+        for end in self.ends.iter().flatten() {
+            end.break_writes();
+            end.send(Message::Close(Some(CloseCode::Abnormal.into())));
+        }
+    }
+}
+
+/// A session as the model knows it: what was sent to each side, and how much of it has arrived.
+#[derive(Default)]
+struct Model {
+    sent_to: [Vec<u64>; 2],
+    arrived_at: [usize; 2],
+}
+
+struct Attempt {
+    /// Which session is asked for, by its secret, and how much of it was received.
+    asks: Option<(usize, Secret, u64)>,
+    frozen: Option<Frozen>,
+    /// The session, the secret, whether it is resumed, how much was received.
+    answer: Option<(usize, Secret, bool, u64)>,
+    pipe: usize,
+}
+
+struct World {
+    next: u64,
+    client: Side,
+    /// The session that the client's user knows, and the one that its source knows.
+    client_in: usize,
+    held: Option<(usize, Secret)>,
+    /// What its user is to be told of, when it is told of a restart.
+    restarts_in: Option<usize>,
+    /// By session; `None` where it is forgotten.
+    servers: Vec<Option<(Side, Secrets)>>,
+    models: Vec<Model>,
+    pipes: Vec<Pipe>,
+    attempts: Vec<Attempt>,
+    /// Heals, losses.
+    told: [usize; 2],
+}
+
+const WINDOW: usize = 600;
+
+impl World {
+    fn new() -> Self {
+        let (client, server, secrets) =
+            (Side::with_window(WINDOW), Side::with_window(WINDOW), Secrets::default());
+        let ends = [Some(client.peer.clone()), Some(server.peer.clone())];
+        Self {
+            next: 0,
+            client,
+            client_in: 0,
+            held: Some((0, secrets.given().clone())),
+            restarts_in: None,
+            servers: vec![Some((server, secrets))],
+            models: vec![Model::default()],
+            pipes: vec![Pipe { ends, ..Pipe::default() }],
+            attempts: Vec::new(),
+            told: [0, 0],
+        }
+    }
+
+    /// The newest server that there is.
+    fn server(&mut self) -> Option<(usize, &mut Side)> {
+        let newest = self.servers.iter_mut().enumerate().rev();
+        newest.filter_map(|(at, server)| Some((at, &mut server.as_mut()?.0))).next()
+    }
+
+    fn pipe(&mut self, back: usize) -> &mut Pipe {
+        let last = self.pipes.len() - 1;
+        &mut self.pipes[last.saturating_sub(back)]
+    }
+
+    fn send(&mut self, from: At, size: usize) {
+        self.next += 1;
+        let number = self.next;
+        let (session, side, to) = match from {
+            Client => (self.client_in, &mut self.client, Server),
+            Server => match self.server() {
+                Some((session, side)) => (session, side, Client),
+                None => return,
+            },
+        };
+        if matches!(side.poll_ready(), Poll::Ready(Ok(()))) {
+            let message = Numbered::new(number, Message::text(format!("{number} {:size$}", "")));
+            side.line.enter(|_, line| line.start_send(message)).unwrap();
+            let _ = side.poll_flush();
+            self.models[session].sent_to[to as usize].push(number);
+        }
+    }
+
+    fn poll(&mut self, at: At) {
+        let (mut session, side) = match at {
+            Client => (self.client_in, &mut self.client),
+            Server => {
+                for session in 0..self.servers.len() {
+                    if let Some((side, _)) = &mut self.servers[session] {
+                        let model = &mut self.models[session];
+                        read(side, |item| arrives(model, Server, item, &mut self.told));
+                    }
+                }
+                return;
+            }
+        };
+        let (models, restarts_in) = (&mut self.models, &mut self.restarts_in);
+        read(side, |item| {
+            if matches!(item, Link::Up(Up::Restarted)) {
+                session = restarts_in.take().expect("a restart that there was not");
+            }
+            arrives(&mut models[session], Client, item, &mut self.told);
+        });
+        self.client_in = session;
+    }
+
+    fn open(&mut self) {
+        let frozen = self.client.tally.freeze();
+        let asks = self.held.clone();
+        let asks = asks.map(|(session, secret)| (session, secret, frozen.received()));
+        self.pipes.push(Pipe::default());
+        let pipe = self.pipes.len() - 1;
+        self.attempts.push(Attempt { asks, frozen: Some(frozen), answer: None, pipe });
+    }
+
+    fn answer(&mut self, back: usize) {
+        let Some(at) = self.attempts.len().checked_sub(1 + back) else { return };
+        let attempt = &mut self.attempts[at];
+        if attempt.answer.is_some() {
+            return;
+        }
+        let end = &mut self.pipes[attempt.pipe].ends[Server as usize];
+        if let Some((session, secret, received)) = &attempt.asks
+            && let Some((side, secrets)) = &mut self.servers[*session]
+        {
+            if side.tally.is_heard() {
+                secrets.confirm();
+            }
+            if let Some(next) = secrets.rotate(secret) {
+                let frozen = side.tally.freeze();
+                attempt.answer = Some((*session, next.clone(), true, frozen.received()));
+                *end = Some(side.source.give(frozen.resumed(*received)));
+                return;
+            }
+        }
+        let (side, secrets) = (Side::with_window(WINDOW), Secrets::default());
+        *end = Some(side.peer.clone());
+        attempt.answer = Some((self.servers.len(), secrets.given().clone(), false, 0));
+        self.servers.push(Some((side, secrets)));
+        self.models.push(Model::default());
+    }
+
+    fn finish(&mut self) {
+        let Some(attempt) = self.attempts.last_mut() else { return };
+        let Some((session, secret, resumed, received)) = attempt.answer.clone() else { return };
+        let Some(frozen) = attempt.frozen.take() else { return };
+        let pipe = attempt.pipe;
+        let was = self.held.replace((session, secret));
+        let end = if resumed {
+            self.client.source.give(frozen.resumed(received))
+        } else {
+            let kept = was.is_some_and(|(was, _)| self.servers[was].is_some());
+            assert!(!kept, "an honest client was refused");
+            self.restarts_in = Some(session);
+            self.client.source.give(Up::Restarted)
+        };
+        self.pipes[pipe].ends[Client as usize] = Some(end);
+        if self.pipes[pipe].cut {
+            self.pipes[pipe].cut();
+        }
+        if !resumed {
+            // The source knows no new session before the layer does.
+            self.poll(Client);
+        }
+    }
+
+    async fn act(&mut self, action: Action) {
+        match action {
+            Send(from, size) => self.send(from, size),
+            Run(at) => self.poll(at),
+            Move(to, link, count) => _ = self.pipe(link).bring(to, count),
+            Block(at, link, on) => {
+                self.pipe(link).ends[at as usize].iter().for_each(|end| end.block(on));
+            }
+            Break(at, link) => {
+                self.pipe(link).ends[at as usize].iter().for_each(Peer::break_writes);
+            }
+            Cut(link) => self.pipe(link).cut(),
+            Open => self.open(),
+            Answer(back) => self.answer(back),
+            Finish => self.finish(),
+            Expire => {
+                if let Some((at, _)) = self.server() {
+                    self.servers[at] = None;
+                }
+            }
+            Time(ms) => advance(Duration::from_millis(ms)).await,
+        }
+    }
+
+    /// All goes well from now on: everything has to arrive.
+    async fn heal(&mut self) {
+        for _ in 0..2 {
+            self.open();
+            self.answer(0);
+            self.finish();
+        }
+        let last = self.pipes.len() - 1;
+        for _ in 0..3 {
+            loop {
+                [Client, Server].into_iter().for_each(|at| self.poll(at));
+                let moved = [Client, Server].map(|to| self.pipes[last].bring(to, usize::MAX));
+                if moved == [false, false] {
+                    break;
+                }
+            }
+            advance(SECOND).await;
+        }
+        let session = self.client_in;
+        let model = &self.models[session];
+        for at in [Client, Server] {
+            assert_eq!(model.sent_to[at as usize].len(), model.arrived_at[at as usize], "{at:?}");
+        }
+        let (server, _) = self.servers[session].as_mut().unwrap();
+        for side in [&mut self.client, server] {
+            let kept = side.line.enter(|_, line| line.ledger.kept_bytes());
+            assert_eq!(kept, 0, "not all is acknowledged");
+        }
+    }
+}
+
+fn read(side: &mut Side, mut each: impl FnMut(Link<Message>)) {
+    while let Poll::Ready(item) = side.next() {
+        each(item.unwrap().unwrap());
+    }
+}
+
+fn arrives(model: &mut Model, at: At, item: Link<Message>, told: &mut [usize; 2]) {
+    match item {
+        Link::Item(Message::Text(text)) => {
+            let number = text.as_str().split(' ').next().unwrap().parse().unwrap();
+            let arrived = &mut model.arrived_at[at as usize];
+            assert_eq!(model.sent_to[at as usize].get(*arrived), Some(&number), "at {at:?}");
+            *arrived += 1;
+        }
+        Link::Up(Up::Resumed(_)) => told[0] += 1,
+        Link::Up(Up::Restarted) => told[1] += 1,
+        Link::Down(_) => assert_eq!(at, Client, "a server's session has no restart"),
+        other => panic!("{other:?}"),
+    }
+}
+
+#[test]
+fn in_order_and_once_or_an_explicit_restart() {
+    let told = std::cell::Cell::new([0, 0]);
+    let run = |actions: Vec<Action>| {
+        on_its_own_clock(async {
+            let mut world = World::new();
+            for action in actions {
+                world.act(action).await;
+            }
+            world.heal().await;
+            let [heals, losses] = told.get();
+            told.set([heals + world.told[0], losses + world.told[1]]);
+        });
+        Ok(())
+    };
+    TestRunner::new(cases(300)).run(&vec(action(), 0..200), run).unwrap();
+    let [heals, losses] = told.get();
+    println!("{heals} heals, {losses} losses");
+    assert!(heals > 100 && losses > 10, "nothing was tried");
+}

@@ -1,0 +1,81 @@
+//! What resume costs in memory while nothing is lost: nothing for each message.
+#![allow(clippy::panic, clippy::unwrap_used, reason = "a test fails by panicking")]
+
+use std::{
+    alloc::System,
+    collections::VecDeque,
+    pin::{Pin, pin},
+    task::{Context, Poll, Waker},
+};
+
+use bytes::Bytes;
+use cap::Cap;
+use futures::{Sink, Stream};
+use mcp_ws_transport::{
+    Error, Message,
+    layer::{Resume, resume::Config},
+    link::{Link, Numbered},
+    message::Text,
+};
+
+#[global_allocator]
+static ALLOCATOR: Cap<System> = Cap::new(System, usize::MAX);
+
+/// A peer that sends everything back, acknowledgements included.
+#[derive(Default)]
+struct Echo(VecDeque<Message>);
+
+impl Stream for Echo {
+    type Item = Result<Link<Message>, Error>;
+
+    fn poll_next(mut self: Pin<&mut Self>, _: &mut Context<'_>) -> Poll<Option<Self::Item>> {
+        match self.0.pop_front() {
+            Some(message) => Poll::Ready(Some(Ok(Link::Item(message)))),
+            None => Poll::Pending,
+        }
+    }
+}
+
+impl Sink<Numbered> for Echo {
+    type Error = Error;
+
+    fn poll_ready(self: Pin<&mut Self>, _: &mut Context<'_>) -> Poll<Result<(), Error>> {
+        Poll::Ready(Ok(()))
+    }
+
+    fn start_send(mut self: Pin<&mut Self>, item: Numbered) -> Result<(), Error> {
+        self.0.push_back(item.message);
+        Ok(())
+    }
+
+    fn poll_flush(self: Pin<&mut Self>, _: &mut Context<'_>) -> Poll<Result<(), Error>> {
+        Poll::Ready(Ok(()))
+    }
+
+    fn poll_close(self: Pin<&mut Self>, _: &mut Context<'_>) -> Poll<Result<(), Error>> {
+        Poll::Ready(Ok(()))
+    }
+}
+
+#[tokio::test]
+async fn a_message_is_kept_without_an_allocation() {
+    const MESSAGES: usize = 64 * 1000;
+    let mut resume = pin!(Resume::new(Echo::default(), Config::default()));
+    let mut cx = Context::from_waker(Waker::noop());
+    let text = Text::try_from(Bytes::from(vec![b'x'; 1000])).unwrap();
+    let mut before = 0;
+    for number in 0..2 * MESSAGES {
+        if number == MESSAGES {
+            before = ALLOCATOR.total_allocated();
+        }
+        assert!(resume.as_mut().poll_ready(&mut cx).is_ready());
+        let message = Numbered::new(number as u64 + 1, Message::Text(text.clone()));
+        resume.as_mut().start_send(message).unwrap();
+        assert!(resume.as_mut().poll_next(&mut cx).is_ready());
+        assert!(resume.as_mut().poll_next(&mut cx).is_pending());
+    }
+    let allocated = ALLOCATOR.total_allocated() - before;
+    println!("{allocated} bytes for {MESSAGES} messages");
+    // One acknowledgement for every 64, of some ten bytes.
+    assert!(allocated < MESSAGES, "{allocated} bytes for {MESSAGES} messages");
+}
