@@ -27,13 +27,17 @@ use mcp_ws_transport::{
     event::Event,
     server::{BearerTokens, Config, Drain, Identity, Server},
 };
+use proptest::{
+    prelude::Rng,
+    test_runner::{RngAlgorithm, TestRng},
+};
 use rmcp::{
     ErrorData, RoleClient, RoleServer, ServerHandler, ServiceError, ServiceExt,
     model::{
         CallToolRequestParams, CallToolResponse, CallToolResult, ContentBlock, ServerCapabilities,
         ServerConfig,
     },
-    service::{RequestContext, RunningService},
+    service::{Peer, RequestContext, RunningService},
 };
 use serde_json::json;
 
@@ -54,7 +58,7 @@ fn tool(name: &'static str, arguments: serde_json::Value) -> CallToolRequestPara
     CallToolRequestParams::new(name).with_arguments(arguments)
 }
 
-async fn echo(client: &Client, text: &str) -> Result<String, ServiceError> {
+async fn echo(client: &Peer<RoleClient>, text: &str) -> Result<String, ServiceError> {
     let result = client.call_tool(tool("echo", json!({ "text": text }))).await?;
     Ok(result.content[0].as_text().unwrap().text.clone())
 }
@@ -204,16 +208,22 @@ async fn a_token_is_asked_for_at_every_attempt_and_once_more_where_it_is_refused
             async move { Ok::<_, String>(token.to_owned()) }
         };
         let connect = hasty(connect(proxy.url()).bearer_with(token));
-        let mut events = connect.events();
+        let (mut events, mut state) = (connect.events(), connect.state());
+        let mut lost = async || {
+            let away = |state: &State| matches!(state, State::Reconnecting { .. });
+            state.wait_for(away).await.unwrap();
+        };
         let client = ().serve(connect.await.unwrap()).await.unwrap();
         assert_eq!(*asked.lock().unwrap(), [false, true]);
 
         proxy.cut();
+        lost().await;
         assert_eq!(echo(&client, "a").await.unwrap(), "a");
         assert_eq!(*asked.lock().unwrap(), [false, true, false, true]);
 
         // The server has had enough of the token: another is asked for at once.
         closed_with(&server, CloseCode::Unauthorized).await;
+        lost().await;
         assert_eq!(echo(&client, "b").await.unwrap(), "b");
         assert_eq!(asked.lock().unwrap()[4..], [true]);
 
@@ -310,12 +320,9 @@ async fn of_many_cuts_each_call_ends_once_and_truly() {
     let service = counting.clone();
     let server = mcp_ws_transport::serve("127.0.0.1:0", move || service.clone()).await.unwrap();
     let proxy = Proxy::new(server.local_addr()).await;
+    proxy.fate(Fate { cut_after: Some(3000), ..Fate::default() });
     let client = client(&proxy.url()).await;
-    let mut random = proptest::test_runner::TestRng::from_seed(
-        proptest::test_runner::RngAlgorithm::ChaCha,
-        &[7; 32],
-    );
-    use proptest::prelude::RngCore;
+    let mut random = TestRng::from_seed(RngAlgorithm::ChaCha, &[7; 32]);
     let (not_sent, unknown, slowest) =
         (AtomicUsize::new(0), AtomicUsize::new(0), Mutex::new(Duration::ZERO));
     let mut next = 0;
