@@ -42,6 +42,7 @@
 //!  │  layer::correlation   requests in flight → method, deadlines; ends each once        │  plain &mut:
 //!  │  layer::framed        JSON-RPC message ⇄ Message        framing::JsonRpc            │  encode, decode
 //!  │  layer::shared        the lock: bounded queue, tickets, one waker for all ──────────│─────────────
+//!  │  layer::relink        one link after the other                                      │
 //!  │  ┌─ a link ───────────────────────────────────────────────────────────────────────┐ │
 //!  │  │ (yours)            any Duplex of Messages                                      │ │  polled under
 //!  │  │ layer::heartbeat   pings; only what arrives is life                            │ │  the lock
@@ -60,6 +61,8 @@
 //! - **Every call ends**, once: with its result or with an error. When a connection is lost, each
 //!   request in flight ends with the JSON-RPC error `-32000`, whose `data.reason` says `not_sent`
 //!   (it never left this side) or `outcome_unknown` (it may have run).
+//! - **A client comes back**: it dials again, opens its session anew, and sends what had not been sent.
+//!   [`client`] tells how; [`Connect::once`](client::Connect::once) turns it off.
 //! - **Order.** Messages are written in the order in which rmcp hands them over.
 //! - **Bounds.** The size of messages in both directions, the peer's requests in flight, the time of
 //!   every handshake, write and close, the memory of what is being handled: all are limited. A full outbound queue makes its senders wait
@@ -69,8 +72,9 @@
 //!
 //! # What it does not do yet
 //!
-//! It neither reconnects nor resumes. Compression is not negotiated. What a server does not protect
-//! from is said in [`server`].
+//! It does not resume: what was in flight on a connection is lost with it. The layer for that is there
+//! ([`layer::Resume`]), but neither [`connect()`] nor [`serve()`] offers it. Compression is not
+//! negotiated. What a server does not protect from is said in [`server`].
 //!
 //! # The binding
 //!
@@ -83,7 +87,8 @@
 //! - **Framing**: one JSON-RPC 2.0 message per text message; no batches. Tolerated: a byte order mark,
 //!   white space around the message, a binary message that holds the same JSON.
 //! - **Cancellation**: `notifications/cancelled`. The loss of a connection cancels nothing by itself.
-//! - **Lifecycle**: MCP's own, of either era. The transport looks at no method but
+//! - **Lifecycle**: MCP's own, of either era. A client that has reconnected repeats its `initialize` and
+//!   `notifications/initialized`, or its `subscriptions/listen`; else the transport looks at no method but
 //!   `notifications/cancelled`.
 //! - **Authentication**: before the upgrade, by `Authorization: Bearer`, a subprotocol
 //!   `mcp.auth.<token>` offered beside `mcp`, or a cookie; refusals are 401 with `WWW-Authenticate`, 403 and

@@ -7,14 +7,16 @@ use std::{
     time::Duration,
 };
 
-use mcp_ws_transport::client::Tls;
+use mcp_ws_transport::{State, client::Tls};
 use rmcp::{
     ClientLifecycleMode, ClientServiceExt, RoleClient,
     model::{CallToolRequestParams, CallToolResult, JsonObject, ProtocolVersion},
     service::RunningService,
 };
 use serde_json::{Number, json};
-use tokio::time::timeout;
+use tokio::{sync::watch, time::timeout};
+
+use crate::repeat::{self, Reconnects};
 
 const HANDSHAKE_TIMEOUT: Duration = Duration::from_secs(10);
 
@@ -33,6 +35,15 @@ pub(crate) struct Args {
     /// The authorities to trust on wss://, in PEM form, in place of the system's
     #[arg(long, value_name = "FILE")]
     ca: Option<PathBuf>,
+    /// Tell on the standard error what becomes of the connection
+    #[arg(long)]
+    watch: bool,
+    /// So many calls, with A, A + 1, … and B; each answer is checked, and one line sums them up
+    #[arg(long, value_name = "N")]
+    repeat: Option<usize>,
+    /// How many of these at once
+    #[arg(long, value_name = "K", default_value_t = 1, requires = "repeat")]
+    in_flight: usize,
 }
 
 fn number(text: &str) -> Result<Number, &'static str> {
@@ -42,7 +53,14 @@ fn number(text: &str) -> Result<Number, &'static str> {
 }
 
 pub(crate) async fn run(args: Args) -> crate::Result {
-    let client = connect(&args).await?;
+    let (client, reconnects) = connect(&args).await?;
+    if let Some(repeat) = args.repeat {
+        let tally = repeat::run(&client, &args.tool, &args.numbers, (repeat, args.in_flight)).await;
+        client.cancel().await?;
+        let mut tally = tally?;
+        reconnects.add_to(&mut tally).await;
+        return tally.report();
+    }
     let arguments = arguments(&args.tool, &args.numbers);
     let request = CallToolRequestParams::new(args.tool).with_arguments(arguments);
     let outcome = client.call_tool(request).await;
@@ -84,7 +102,7 @@ fn text(result: &CallToolResult) -> String {
 /// `initialize` goes first, since servers of both eras answer it at once, whereas a server that
 /// knows no `server/discover` may close the connection on it (as rmcp 1 does) or stay silent; a
 /// server that refuses `initialize` is asked for `server/discover` on a fresh connection.
-async fn connect(args: &Args) -> crate::Result<RunningService<RoleClient, ()>> {
+async fn connect(args: &Args) -> crate::Result<(RunningService<RoleClient, ()>, Reconnects)> {
     let initialize = ClientLifecycleMode::Initialize;
     let discover =
         ClientLifecycleMode::Discover { preferred_versions: vec![ProtocolVersion::V_2026_07_28] };
@@ -103,12 +121,36 @@ async fn connect(args: &Args) -> crate::Result<RunningService<RoleClient, ()>> {
         if let Some(pem) = &authorities {
             connect = connect.tls(Tls::authorities(pem.clone()));
         }
+        let reconnects = Reconnects::count(connect.events());
+        if args.watch {
+            tokio::spawn(watch(connect.state()));
+        }
         let handshake = ().serve_with_lifecycle(connect.await?, lifecycle);
         match timeout(HANDSHAKE_TIMEOUT, handshake).await {
-            Ok(Ok(client)) => return Ok(client),
+            Ok(Ok(client)) => return Ok((client, reconnects)),
             Ok(Err(error)) => failures.push(format!("{name}: {error}")),
             Err(_) => failures.push(format!("{name}: no answer within {HANDSHAKE_TIMEOUT:?}")),
         }
     }
     Err(failures.join("; ").into())
+}
+
+/// Tells every state of the connection.
+async fn watch(mut state: watch::Receiver<State>) {
+    loop {
+        let now = state.borrow_and_update().clone();
+        match &now {
+            State::Connecting => eprintln!("connecting"),
+            State::Connected => eprintln!("connected"),
+            State::Reconnecting { attempt, next } if next.is_zero() => {
+                eprintln!("reconnecting, attempt {attempt}");
+            }
+            State::Reconnecting { next, .. } => eprintln!("disconnected, trying in {next:.1?}"),
+            State::Closed(reason) => eprintln!("closed: {reason}"),
+            _ => eprintln!("{now:?}"),
+        }
+        if matches!(now, State::Closed(_)) || state.changed().await.is_err() {
+            return;
+        }
+    }
 }

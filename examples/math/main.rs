@@ -8,6 +8,7 @@
 
 mod call;
 mod demo;
+mod repeat;
 mod serve;
 mod service;
 

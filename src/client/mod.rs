@@ -1,4 +1,46 @@
 //! Dialling: [`connect`], and [`connect_over`] on a stream of your own.
+//!
+//! # When the connection is lost
+//!
+//! The first connection is made once, and fails as it fails. From then on a transport of [`connect`]
+//! outlives its connections: it dials again, as [`Reconnect`] says, until the server is there.
+//! [`Connect::once`] turns that off.
+//!
+//! | a request that | |
+//! |---|---|
+//! | was handed to the connection that is lost | ends at once with `-32000`, `outcome_unknown` |
+//! | was not, or is made meanwhile | waits for the next one, as far as the outbound queue has room (1 MiB); then `not_sent` |
+//! | is cancelled or overdue before it was sent | is never sent |
+//! | came from the server | is cancelled, and what its handler still answers is dropped |
+//!
+//! The next connection leads to a server that knows nothing of what was before. `initialize` and
+//! `notifications/initialized` are repeated there, with the answer kept from the service, and then what
+//! waits is sent; notifications that had not been sent are not. `subscriptions/listen` is repeated too.
+//!
+//! It ends for good when the server closes with 1000, or says that this client is not wanted (1008,
+//! 4401, 4403, 4409) or breaks its rules; when it refuses the upgrade with a status that means it (401
+//! after a new [token](Connect::bearer_with), 403, 404, …); when it refuses the repeated `initialize`; or
+//! when the service is closed.
+//!
+//! What happens is told by [`Connect::state`] and [`Connect::events`], and logged: a warning for each
+//! outage, not for each attempt.
+//!
+//! ```no_run
+//! # async fn example() -> Result<(), Box<dyn std::error::Error>> {
+//! use futures::StreamExt;
+//! use mcp_ws_transport::{client::Reconnect, connect};
+//! use rmcp::ServiceExt;
+//!
+//! let connect = connect("ws://127.0.0.1:8080/mcp").reconnect(Reconnect::default().attempts(20));
+//! let mut events = connect.events();
+//! tokio::spawn(async move {
+//!     while let Some(event) = events.next().await {
+//!         println!("{event:?}");
+//!     }
+//! });
+//! let client = ().serve(connect.await?).await?;
+//! # drop(client); Ok(()) }
+//! ```
 
 mod dial;
 mod reconnect;

@@ -26,6 +26,9 @@ use crate::{
     message::Message,
 };
 
+/// On how many connections `initialize` is sent before it was ever answered.
+const ATTEMPTS: u32 = 5;
+
 /// How long the peer may take to answer a repeated `initialize`.
 const PATIENCE: Duration = Duration::from_secs(10);
 
@@ -49,6 +52,8 @@ pub(super) struct Restart {
     /// Ids that such new requests have above this layer, and their real ones.
     aliases: HashMap<RequestId, RequestId>,
     restarts: u64,
+    /// How many connections were lost before this side had a session.
+    attempts: u32,
     /// What was queued waits for the peer, an MCP client, to initialize its session.
     waits: bool,
     /// Why there is no way to go on.
@@ -68,6 +73,7 @@ impl Restart {
             stale: HashSet::new(),
             aliases: HashMap::new(),
             restarts: 0,
+            attempts: 0,
             waits: false,
             over: None,
         }
@@ -162,12 +168,16 @@ impl<R: Role, F: Framing<R>> Correlation<R, F> {
         });
         let tell = |(id, call): (_, Call)| call.lost::<R>(id, Fate::OutcomeUnknown, Some(&cause));
         self.told.extend(lost.into_iter().map(tell));
-        if let Some(restart) = &mut self.restart
-            && restart.repeated.take().is_some()
-            && let Some((id, _)) = &restart.initialize
-        {
+        let Some(restart) = &mut self.restart else { return };
+        let Some((id, _)) = &restart.initialize else { return };
+        if restart.repeated.take().is_some() {
             // It was this side's own.
             self.outbound.remove(id);
+        } else if restart.agreed.is_none() {
+            restart.attempts += 1;
+            if restart.attempts >= ATTEMPTS {
+                restart.over = Some(down.cause);
+            }
         }
     }
 

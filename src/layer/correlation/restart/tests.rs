@@ -253,6 +253,23 @@ async fn initialize_itself_is_repeated_until_it_is_answered() {
 }
 
 #[tokio::test(start_paused = true)]
+async fn a_server_that_closes_on_initialize_is_not_tried_for_ever() {
+    let (mut stack, mut peer) = stack::<RoleClient>();
+    stack.send(request(0, InitializeRequest::new(InitializeRequestParams::default())));
+    for _ in 1..ATTEMPTS {
+        stack.idle();
+        assert_eq!(sent(&peer), ["initialize 0"]);
+        peer.send(Message::Close(None));
+        stack.idle();
+        peer = stack.links.next();
+    }
+    stack.idle();
+    peer.send(Message::Close(None));
+    assert_eq!(stack.error(), (RequestId::Number(0), "outcome_unknown".into()));
+    assert!(assert_ready!(spawn(stack.stack.next()).poll()).unwrap().is_err());
+}
+
+#[tokio::test(start_paused = true)]
 async fn a_call_taken_back_before_it_was_sent_is_never_sent() {
     let (mut stack, peer) = initialized();
     peer.send(Message::Close(None));

@@ -1,0 +1,151 @@
+//! `math call … --repeat`: many calls, each of which is checked.
+
+use std::{
+    io::{self, IsTerminal, Write},
+    sync::{Arc, Mutex, PoisonError},
+    time::{Duration, Instant},
+};
+
+use futures::{Stream, StreamExt, stream};
+use indicatif::{ProgressBar, ProgressDrawTarget, ProgressStyle};
+use mcp_ws_transport::event::Event;
+use rmcp::{
+    Peer, RoleClient, ServiceError,
+    model::{CallToolRequestParams, JsonObject},
+};
+use serde::Serialize;
+use serde_json::{Number, Value, json};
+use tokio::{task::JoinHandle, time::timeout};
+
+/// What became of the calls, and of the connection meanwhile.
+#[derive(Debug, Default, Clone, Serialize)]
+pub(crate) struct Tally {
+    calls: usize,
+    ok: usize,
+    wrong: usize,
+    not_sent: usize,
+    outcome_unknown: usize,
+    other_errors: usize,
+    reconnects: usize,
+    resumed: usize,
+    restarted: usize,
+    elapsed_ms: u128,
+}
+
+impl Tally {
+    /// Prints it as one line of JSON. An error unless all went well.
+    pub(crate) fn report(&self) -> crate::Result {
+        writeln!(io::stdout(), "{}", serde_json::to_string(self)?)?;
+        if self.ok < self.calls {
+            return Err(
+                format!("{} of {} calls went wrong", self.calls - self.ok, self.calls).into()
+            );
+        }
+        Ok(())
+    }
+}
+
+/// How many times a connection was made again, and how.
+pub(crate) struct Reconnects {
+    tally: Arc<Mutex<Tally>>,
+    task: JoinHandle<()>,
+}
+
+impl Reconnects {
+    pub(crate) fn count(events: impl Stream<Item = Event> + Send + 'static) -> Self {
+        let tally = Arc::<Mutex<Tally>>::default();
+        let counted = tally.clone();
+        let task = tokio::spawn(async move {
+            let mut events = std::pin::pin!(events);
+            while let Some(event) = events.next().await {
+                let mut tally = counted.lock().unwrap_or_else(PoisonError::into_inner);
+                match event {
+                    Event::Resumed { .. } => tally.resumed += 1,
+                    Event::Restarted { .. } => tally.restarted += 1,
+                    _ => continue,
+                }
+                tally.reconnects += 1;
+            }
+        });
+        Self { tally, task }
+    }
+
+    /// Adds them to `tally`, once the connection is closed.
+    pub(crate) async fn add_to(self, tally: &mut Tally) {
+        let _ = timeout(Duration::from_secs(1), self.task).await;
+        let counted = self.tally.lock().unwrap_or_else(PoisonError::into_inner).clone();
+        (tally.reconnects, tally.resumed, tally.restarted) =
+            (counted.reconnects, counted.resumed, counted.restarted);
+    }
+}
+
+/// Calls `tool` with A, A + 1, … and B, so many times, so many of them at once.
+pub(crate) async fn run(
+    client: &Peer<RoleClient>,
+    tool: &str,
+    numbers: &[Number],
+    (repeat, in_flight): (usize, usize),
+) -> Result<Tally, String> {
+    let [a, b] = numbers else { return Err("two numbers are needed for --repeat".into()) };
+    let integer = |number: &Number| number.as_i64().ok_or("--repeat needs whole numbers");
+    let (first, b) = (integer(a)?, integer(b)?);
+    let expected: fn(i64, i64) -> Option<i64> = match tool {
+        "add" => i64::checked_add,
+        "subtract" => i64::checked_sub,
+        "multiply" => i64::checked_mul,
+        other => return Err(format!("the answers of {other} cannot be checked")),
+    };
+    let bar = progress_bar(repeat);
+    let began = Instant::now();
+    let mut tally = Tally { calls: repeat, ..Tally::default() };
+    let calls = (first..).take(repeat).map(|a| async move {
+        let arguments = JsonObject::from_iter([("a".into(), json!(a)), ("b".into(), json!(b))]);
+        let request = CallToolRequestParams::new(tool.to_owned()).with_arguments(arguments);
+        let outcome = client.call_tool(request).await;
+        outcome.map(|result| {
+            let sum =
+                result.structured_content.as_ref().and_then(|content| content["result"].as_i64());
+            sum.is_some() && sum == expected(a, b)
+        })
+    });
+    let mut outcomes = stream::iter(calls).buffer_unordered(in_flight.max(1));
+    while let Some(outcome) = outcomes.next().await {
+        match outcome {
+            Ok(true) => tally.ok += 1,
+            Ok(false) => tally.wrong += 1,
+            Err(error) => match reason(&error) {
+                Some("not_sent") => tally.not_sent += 1,
+                Some("outcome_unknown") => tally.outcome_unknown += 1,
+                _ => tally.other_errors += 1,
+            },
+        }
+        bar.inc(1);
+        let lost = tally.not_sent + tally.outcome_unknown;
+        if lost > 0 {
+            bar.set_message(format!("{lost} lost"));
+        }
+    }
+    bar.finish_and_clear();
+    tally.elapsed_ms = began.elapsed().as_millis();
+    Ok(tally)
+}
+
+/// What is certain about a call that has no result.
+fn reason(error: &ServiceError) -> Option<&str> {
+    match error {
+        ServiceError::McpError(error) => error.data.as_ref()?.get("reason").and_then(Value::as_str),
+        _ => None,
+    }
+}
+
+fn progress_bar(calls: usize) -> ProgressBar {
+    let target = match io::stderr().is_terminal() {
+        true => ProgressDrawTarget::stderr(),
+        false => ProgressDrawTarget::hidden(),
+    };
+    let bar = ProgressBar::with_draw_target(Some(calls as u64), target);
+    match ProgressStyle::with_template("{wide_bar} {pos}/{len}, {per_sec} {msg}") {
+        Ok(style) => bar.with_style(style),
+        Err(_) => bar,
+    }
+}
