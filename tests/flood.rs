@@ -24,10 +24,10 @@ fn resident() -> usize {
     pages.split(' ').nth(1).unwrap().parse::<usize>().unwrap() * 4 / 1024
 }
 
-/// Writes `chunk` over and over, up to 64 MiB, until the peer takes no more for a second.
+/// Writes `chunk` over and over, up to 16 MiB, until the peer takes no more for a second.
 async fn pour(raw: &mut Raw, chunk: &[u8]) {
     let mut written = 0;
-    while written < 64 << 20 {
+    while written < 16 << 20 {
         match tokio::time::timeout(Duration::from_secs(1), raw.try_write(chunk)).await {
             Ok(Ok(())) => written += chunk.len(),
             _ => break,
@@ -37,7 +37,6 @@ async fn pour(raw: &mut Raw, chunk: &[u8]) {
 
 /// Pours `chunk` and says by how many MiB the process has grown meanwhile, at most.
 async fn growth(chunk: &[u8]) -> usize {
-    let _alone = ALONE.lock().await;
     let (address, _connections) = host(Tools::default(), Config::default()).await;
     let mut raw = Raw::initialized(address).await;
     let before = resident();
@@ -61,6 +60,7 @@ async fn bounded(frame: Frame) {
 }
 
 async fn bounded_all(chunk: Vec<u8>) {
+    let _alone = ALONE.lock().await;
     limit(async {
         let growth = growth(&chunk).await;
         assert!(growth < 30, "grew by {growth} MiB");
