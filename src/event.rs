@@ -112,9 +112,12 @@ impl Notices {
         Self { state, events: None }
     }
 
-    #[cfg(feature = "client")]
     pub(crate) fn new(state: watch::Sender<State>, events: Announcer<Event>) -> Self {
         Self { state, events: Some(events) }
+    }
+
+    pub(crate) fn subscribe(&self) -> Option<Events<Event>> {
+        self.events.as_ref().map(Announcer::subscribe)
     }
 
     pub(crate) fn announce(&self, event: impl FnOnce() -> Event) {

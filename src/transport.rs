@@ -51,7 +51,7 @@ use crate::{
     decode::Role,
     duplex::{BoxLink, Duplex},
     error::{CloseReason, Error},
-    event::{Notices, State},
+    event::{Announcer, Event, Events, Notices, State},
     framing::{Framing, JsonRpc},
     layer::{
         Correlation, Framed, Heartbeat, Relink, Shared, Socket, correlation, framed, heartbeat,
@@ -214,9 +214,16 @@ impl<R: Role> Builder<R> {
         self.assemble(Relink::once(link), notices, |stack| stack)
     }
 
-    /// Over one link after the other.
-    #[cfg(feature = "client")]
-    pub(crate) fn over_links<S>(
+    /// A transport over `first`, and over those of `source` when that is lost.
+    pub fn over_links<S>(self, first: S::Link, source: S) -> WebSocketTransport<R>
+    where
+        S: LinkSource<Link: Send> + Send + 'static,
+    {
+        let state = watch::Sender::new(State::Connecting);
+        self.over_noted_links(first, source, Notices::new(state, Announcer::default()))
+    }
+
+    pub(crate) fn over_noted_links<S>(
         self,
         first: S::Link,
         source: S,
@@ -329,6 +336,12 @@ impl<R: Role> WebSocketTransport<R> {
     #[must_use]
     pub fn state(&self) -> watch::Receiver<State> {
         self.shared.state()
+    }
+
+    /// What happens to the connection from now on. `None` where it does not reconnect.
+    #[must_use]
+    pub fn events(&self) -> Option<Events<Event>> {
+        self.shared.events()
     }
 
     /// Asks for another connection in place of the present one, or of the next attempt's wait: a

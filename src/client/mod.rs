@@ -300,7 +300,7 @@ impl<R: Role> Connect<R> {
                 };
                 let notices = Notices::new(state, events);
                 let source = Redial::new(target, layers, timeout, policy, notices.clone(), span);
-                Ok(builder.over_links(link, source, notices))
+                Ok(builder.over_noted_links(link, source, notices))
             }
             Err(error) => {
                 state.send_replace(State::Closed(CloseReason::new(

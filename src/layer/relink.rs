@@ -59,8 +59,10 @@ pub trait LinkSource {
     ) -> Poll<Result<(Self::Link, Up), Error>>;
 
     /// By which it is asked for another link. What [`Renew::ask`] asks for comes from
-    /// [`poll_link`](Self::poll_link).
-    fn renew(&self) -> Renew;
+    /// [`poll_link`](Self::poll_link); by default it is heard by nobody.
+    fn renew(&self) -> Renew {
+        Renew::default()
+    }
 }
 
 /// Asks a [`LinkSource`] for another link, whatever the state of the present one: a cheap handle.
@@ -94,10 +96,6 @@ impl<L: Duplex<Message, Message>> LinkSource for Once<L> {
 
     fn poll_link(self: Pin<&mut Self>, _: &mut Context<'_>) -> Poll<Result<(L, Up), Error>> {
         Poll::Pending
-    }
-
-    fn renew(&self) -> Renew {
-        Renew::default()
     }
 }
 

@@ -28,7 +28,7 @@ use self::desk::{Desk, Line};
 use crate::{
     duplex::Duplex,
     error::{CloseCode, CloseReason, Error, LinkError},
-    event::{Notices, State},
+    event::{Event, Events, Notices, State},
     link::{Link, Numbered},
     message::Message,
 };
@@ -104,6 +104,11 @@ impl Shared {
     #[must_use]
     pub fn state(&self) -> watch::Receiver<State> {
         self.line.notices.state.subscribe()
+    }
+
+    /// What happens to the connection from now on, where it has more than one link.
+    pub(crate) fn events(&self) -> Option<Events<Event>> {
+        self.line.notices.subscribe()
     }
 
     /// The number of the message that was queued last by this handle; the first of all has 1.
