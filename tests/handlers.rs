@@ -313,7 +313,8 @@ async fn of_a_flood_of_notifications_no_more_run_than_may_and_none_is_lost() {
             tokio::time::sleep(Duration::from_millis(1)).await;
         }
         let most = service.0.most.load(SeqCst);
-        assert!((1..=64).contains(&most), "{most} run");
+        // And one request beside them.
+        assert!((1..=65).contains(&most), "{most} run");
         service.0.gate.notify_waiters();
         service.run(0).await;
     })
