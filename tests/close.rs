@@ -662,7 +662,7 @@ async fn closing_twice_and_receiving_afterwards_is_harmless() {
 async fn the_state_tells_the_whole_story() {
     limit(async {
         let (listener, url) = listen().await;
-        let dialling = connect::<RoleClient>(url);
+        let dialling = connect::<RoleClient>(url).once();
         let mut state = dialling.state();
         assert_eq!(*state.borrow_and_update(), State::Connecting);
         let dialling = tokio::spawn(dialling.into_future());

@@ -48,7 +48,9 @@ impl LinkSource for Source {
     type Link = fake::Link;
 
     fn lost(self: Pin<&mut Self>, cause: &Error) -> bool {
-        cause.is_retryable()
+        // Who was taken over may come back: the secret decides.
+        let taken_over = matches!(cause, Error::Link(LinkError::Closed(reason)) if reason.code == CloseCode::TakenOver);
+        taken_over || cause.is_retryable()
     }
 
     fn poll_link(
@@ -456,6 +458,7 @@ async fn a_flush_outlives_the_link_and_the_queue_keeps_what_no_link_was_handed()
 
     next.send(Message::Close(None));
     assert_pending!(reader.poll_next());
+    shared.survives(true);
     shared.start_send_unpin("3".into()).unwrap();
     let mut flushed = spawn(shared.flushed());
     assert_pending!(flushed.poll());
