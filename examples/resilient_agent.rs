@@ -1,8 +1,8 @@
 //! An agent that goes on while its server does not.
 //!
 //! ```sh
-//! cargo run --example math -- serve --listen 127.0.0.1:8080   # stop it, and start it again
-//! cargo run --example resilient_agent                         # in another terminal
+//! cargo run --example math -- serve --listen 127.0.0.1:8080        # stop it, and start it again
+//! cargo run --example resilient_agent -- ws://127.0.0.1:8080/mcp   # in another terminal
 //! ```
 //!
 //! It calls a tool ten times a second. A call that had not been sent when the connection was lost waits
