@@ -92,13 +92,15 @@ impl Reconnect {
 pub(super) struct Waits {
     policy: Reconnect,
     growth: Option<ExponentialBackoff>,
+    /// The next wait is a first one.
+    fresh: bool,
     /// How many attempts there have been for the next connection.
     pub(super) attempt: u32,
 }
 
 impl Waits {
     pub(super) fn new(policy: Reconnect) -> Self {
-        Self { policy, growth: None, attempt: 0 }
+        Self { policy, growth: None, fresh: true, attempt: 0 }
     }
 
     /// The wait after a connection that lasted so long.
@@ -106,16 +108,20 @@ impl Waits {
         self.attempt = 0;
         if lasted >= self.policy.stable {
             self.growth = None;
+            self.fresh = true;
         }
+        let fresh = std::mem::replace(&mut self.fresh, false);
         let announced = matches!(
             cause,
             Error::Link(LinkError::Closed(reason))
                 if matches!(reason.code, CloseCode::Restart | CloseCode::TryAgainLater)
         );
-        match self.growth {
-            _ if announced => up_to(self.policy.after_restart),
-            None => up_to(self.policy.first),
-            Some(_) => self.grown(),
+        if announced {
+            up_to(self.policy.after_restart)
+        } else if fresh {
+            up_to(self.policy.first)
+        } else {
+            self.grown()
         }
     }
 
@@ -217,6 +223,16 @@ mod tests {
         assert_eq!(bound(|| all.next().unwrap().lost(&abnormal(), Duration::from_secs(59))), 30);
         let mut all = waits.iter_mut();
         assert_eq!(bound(|| all.next().unwrap().lost(&abnormal(), Duration::from_secs(60))), 1);
+    }
+
+    #[test]
+    fn a_server_that_takes_every_connection_and_drops_it_is_left_alone_for_longer_and_longer() {
+        let mut waits: Vec<_> = (0..1000).map(|_| Waits::new(Reconnect::default())).collect();
+        for expected in [1, 1, 2, 4, 8, 16, 30] {
+            let mut all = waits.iter_mut();
+            let lost = || all.next().unwrap().lost(&abnormal(), Duration::from_secs(1));
+            assert_eq!(bound(lost), expected);
+        }
     }
 
     #[test]

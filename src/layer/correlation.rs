@@ -248,7 +248,8 @@ impl<R: Role, F: Framing<R>> Correlation<R, F> {
                         return true;
                     }
                     let ours = self.outbound.method(id) == Some(Method::SubscriptionsListen);
-                    return ours && self.outbound.remove(id).is_some();
+                    let id = id.clone();
+                    return ours && self.give_up(&id).is_some();
                 }
                 true
             }
@@ -374,7 +375,7 @@ impl<R: Role, F: Framing<R>> Correlation<R, F> {
             ready!(timer.as_mut().poll(cx));
             let Some((_, id)) = self.deadlines.pop_front() else { continue };
             let reason = format!("no response within {deadline:?}");
-            let sent = self.outbound.remove(&id).is_none_or(|call| !self.withdraw(call));
+            let sent = self.give_up(&id).is_none_or(|call| !self.withdraw(call));
             if sent {
                 let cancelled = cancellation(id.clone(), reason.clone());
                 Pin::new(&mut self.framed).reply(JsonRpcMessage::notification(cancelled.into()));
@@ -475,7 +476,7 @@ impl<R: Role, F: Framing<R>> Sink<TxJsonRpcMessage<R>> for Correlation<R, F> {
             }
             JsonRpcMessage::Notification(notification) => {
                 if let Some(id) = R::cancelled(&notification.notification) {
-                    match this.outbound.remove(id) {
+                    match this.give_up(id) {
                         Some(call) if this.withdraw(call) => return Ok(()),
                         Some(_) => {}
                         None => drop(this.inbound.remove(id)),
@@ -489,7 +490,9 @@ impl<R: Role, F: Framing<R>> Sink<TxJsonRpcMessage<R>> for Correlation<R, F> {
                 return this.turn_away(call);
             }
             this.framed.get_mut().survives(call.is_some());
-            restart.remember(&item, &mut this.framed)?;
+            if !restart.remember(&item, &mut this.framed)? {
+                return Ok(());
+            }
         }
         Pin::new(&mut this.framed).start_send(item)?;
         if let Some((id, method)) = call {

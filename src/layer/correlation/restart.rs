@@ -15,7 +15,7 @@ use rmcp::{
 };
 use tokio::time::{Sleep, sleep};
 
-use super::{Call, Correlation, Fate, cancellation};
+use super::{Call, Correlation, Fate, Outbound, cancellation};
 use crate::{
     decode::{Method, Role},
     error::{CloseCode, CloseReason, Error, LinkError, MessageError},
@@ -129,12 +129,12 @@ impl Restart {
         self.aliases.get(alias).cloned()
     }
 
-    /// Keeps what has to be said again.
+    /// Keeps what has to be said again. `false` if it will be, and need not be said now.
     pub(super) fn remember<R: Role, F: Framing<R>>(
         &mut self,
         item: &TxJsonRpcMessage<R>,
         framed: &mut Framed<R, Shared, F>,
-    ) -> Result<(), Error> {
+    ) -> Result<bool, Error> {
         match item {
             JsonRpcMessage::Request(request) => match R::method_of(&request.request) {
                 Method::Initialize => {
@@ -149,11 +149,11 @@ impl Restart {
                 if R::is_initialized(&notification.notification) =>
             {
                 self.initialized = Some(framed.encoded(item)?);
-                framed.get_ref().hold_on_restart();
+                return Ok(self.repeated.is_none());
             }
             _ => {}
         }
-        Ok(())
+        Ok(true)
     }
 }
 
@@ -195,7 +195,7 @@ impl<R: Role, F: Framing<R>> Correlation<R, F> {
         let shared = self.framed.get_ref();
         let Some((id, initialize)) = restart.initialize.clone() else {
             restart.waits = !R::IS_CLIENT;
-            restart.listens.values().for_each(|listen| shared.send_first(listen.clone()));
+            Self::listen_again(restart, &self.outbound, shared);
             restart.notices.announce(|| Event::Restarted { changed: None });
             return;
         };
@@ -233,6 +233,7 @@ impl<R: Role, F: Framing<R>> Correlation<R, F> {
         }
         if restart.repeated.take().is_none() {
             restart.agreed = result.ok().flatten().cloned();
+            self.framed.get_ref().hold_on_restart();
             return true;
         }
         let shared = self.framed.get_ref();
@@ -246,8 +247,8 @@ impl<R: Role, F: Framing<R>> Correlation<R, F> {
                     .notices
                     .announce(|| Event::Restarted { changed: changed.cloned().map(Box::new) });
                 restart.agreed = answer.cloned().or(restart.agreed.take());
-                let again = restart.initialized.iter().chain(restart.listens.values());
-                again.for_each(|message| shared.send_first(message.clone()));
+                restart.initialized.iter().for_each(|message| shared.send_first(message.clone()));
+                Self::listen_again(restart, &self.outbound, shared);
                 shared.release();
             }
             Err(error) => {
@@ -257,6 +258,24 @@ impl<R: Role, F: Framing<R>> Correlation<R, F> {
             }
         }
         false
+    }
+
+    /// Repeats what was sent to a former peer and is still open. What was not sent waits in the queue.
+    fn listen_again(restart: &Restart, outbound: &Outbound, shared: &Shared) {
+        let handed = shared.handed();
+        for (id, listen) in &restart.listens {
+            if outbound.0.get(id).is_some_and(|call| call.ticket <= handed) {
+                shared.send_first(listen.clone());
+            }
+        }
+    }
+
+    /// Forgets a request of ours that nobody wants any more. The call, if it was in flight.
+    pub(super) fn give_up(&mut self, id: &RequestId) -> Option<Call> {
+        if let Some(restart) = &mut self.restart {
+            restart.listens.remove(id);
+        }
+        self.outbound.remove(id)
     }
 
     /// The peer, an MCP client, has initialized its session.

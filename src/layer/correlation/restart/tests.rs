@@ -9,7 +9,8 @@ use rmcp::{
     model::{
         CallToolRequest, CallToolRequestParams, ClientJsonRpcMessage, ClientNotification,
         ClientRequest, InitializeRequest, InitializeRequestParams, InitializedNotification,
-        JsonRpcMessage, ServerResult,
+        JsonRpcMessage, ServerResult, SubscriptionFilter, SubscriptionsListenRequest,
+        SubscriptionsListenRequestParams,
     },
     service::RxJsonRpcMessage,
 };
@@ -380,4 +381,54 @@ async fn a_server_asks_a_new_client_nothing_before_it_is_initialized() {
     assert!(matches!(stack.next(), JsonRpcMessage::Notification(_)));
     stack.idle();
     assert_eq!(sent(&peer), ["ping 7"]);
+}
+
+fn listen(id: i64) -> ClientJsonRpcMessage {
+    let filter = SubscriptionFilter::default();
+    let listen = SubscriptionsListenRequest::new(SubscriptionsListenRequestParams::new(filter));
+    request(id, listen)
+}
+
+#[tokio::test(start_paused = true)]
+async fn what_is_listened_to_is_asked_for_again_and_once() {
+    let (mut stack, peer) = stack::<RoleClient>();
+    for id in 1..=2 {
+        stack.send(listen(id));
+    }
+    stack.idle();
+    assert_eq!(sent(&peer), ["subscriptions/listen 1", "subscriptions/listen 2"]);
+    let enough = cancellation(RequestId::Number(2), "enough".into());
+    stack.send(JsonRpcMessage::notification(enough.into()));
+    peer.send(Message::Close(None));
+    stack.idle();
+    stack.send(listen(3));
+    for _ in 0..2 {
+        let peer = stack.links.next();
+        stack.idle();
+        let mut sent = sent(&peer);
+        sent.sort();
+        assert_eq!(sent, ["subscriptions/listen 1", "subscriptions/listen 3"]);
+        peer.send(Message::Close(None));
+        stack.idle();
+    }
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_client_is_initialized_after_the_answer_and_not_before() {
+    let (mut stack, peer) = stack::<RoleClient>();
+    stack.send(request(0, InitializeRequest::new(InitializeRequestParams::default())));
+    stack.idle();
+    say(&peer, initialize_result("1"));
+    assert!(matches!(stack.next(), JsonRpcMessage::Response(_)));
+    peer.send(Message::Close(None));
+    let peer = stack.links.next();
+    stack.idle();
+    let initialized = ClientNotification::from(InitializedNotification::default());
+    stack.send(JsonRpcMessage::notification(initialized));
+    stack.send(call(1));
+    stack.idle();
+    assert_eq!(sent(&peer), ["initialize 0"]);
+    say(&peer, initialize_result("1"));
+    stack.idle();
+    assert_eq!(sent(&peer), ["notifications/initialized", "tools/call 1"]);
 }
