@@ -305,7 +305,7 @@ async fn our_client_finds_out_the_era_of_a_python_server() {
 #[ignore = "needs Python and the packages of tests/interop/requirements.txt"]
 async fn our_client_sees_a_python_server_restart() {
     let (server, url) = python_server().await;
-    let transport = soon(mcp_ws_transport::connect(&url).into_future()).await.unwrap();
+    let transport = soon(mcp_ws_transport::connect(&url).once().into_future()).await.unwrap();
     let mut state = transport.state();
     let client = soon(().serve(transport)).await.unwrap();
 

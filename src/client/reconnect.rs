@@ -1,9 +1,9 @@
 //! When to dial again.
 
-use std::{fmt, sync::Arc, time::Duration};
+use std::{fmt, panic::AssertUnwindSafe, sync::Arc, time::Duration};
 
 use backon::{BackoffBuilder, ExponentialBackoff, ExponentialBuilder};
-use futures::future::BoxFuture;
+use futures::{FutureExt, future::BoxFuture};
 use rand::RngExt;
 
 use crate::error::{CloseCode, Error, HandshakeError, LinkError};
@@ -103,6 +103,11 @@ impl Waits {
         Self { policy, growth: None, fresh: true, attempt: 0 }
     }
 
+    /// How long a connection has to last.
+    pub(super) fn stable(&self) -> Duration {
+        self.policy.stable
+    }
+
     /// The wait after a connection that lasted so long.
     pub(super) fn lost(&mut self, cause: &Error, lasted: Duration) -> Duration {
         self.attempt = 0;
@@ -182,7 +187,10 @@ impl Tokens {
     }
 
     pub(super) async fn ask(&self, refused: bool) -> Result<String, HandshakeError> {
-        (self.0)(TokenRequest { refused }).await.map_err(HandshakeError::Token)
+        // It is the user's code, and runs where a panic would take the connection with it.
+        let asking = AssertUnwindSafe(async { (self.0)(TokenRequest { refused }).await });
+        let token = asking.catch_unwind().await;
+        token.unwrap_or_else(|_| Err("its source panicked".into())).map_err(HandshakeError::Token)
     }
 }
 

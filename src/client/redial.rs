@@ -36,6 +36,8 @@ pub(super) struct Redial {
     span: Span,
     /// Whether there is a link, and since when.
     live: bool,
+    /// It was made after the server had refused a token.
+    refreshed: bool,
     since: Instant,
     phase: Phase,
 }
@@ -64,6 +66,7 @@ impl Redial {
             renew: Renew::default(),
             span,
             live: true,
+            refreshed: false,
             since: Instant::now(),
             phase: Phase::Idle,
         }
@@ -84,6 +87,7 @@ impl Redial {
     fn dial(&mut self, refused: bool) {
         self.waits.attempt = self.waits.attempt.saturating_add(1);
         self.tell(Duration::ZERO);
+        self.refreshed = refused;
         let (target, layers, timeout) = (self.target.clone(), self.layers.clone(), self.timeout);
         let dialling = async move { target.dial_within(timeout, &layers, refused).await };
         self.phase = Phase::Dialling(dialling.instrument(self.span.clone()).boxed());
@@ -115,12 +119,20 @@ impl LinkSource for Redial {
         let this = &mut *self;
         let span = this.span.clone();
         let _entered = span.enter();
-        let refreshed = this.target.asks_for_tokens() && is_unauthorized(cause);
-        if !cause.is_retryable() && !refreshed {
+        let lasted = this.since.elapsed();
+        // Once only, unless the new token has done for a while.
+        let used_up = this.refreshed && lasted < this.waits.stable();
+        let refreshed = this.target.asks_for_tokens()
+            && is_closed_with(cause, CloseCode::Unauthorized)
+            && !used_up;
+        // The server lets each client have one connection, and the next is under way.
+        let replaced =
+            matches!(this.phase, Phase::Dialling(_)) && is_closed_with(cause, CloseCode::TakenOver);
+        if !cause.is_retryable() && !refreshed && !replaced {
             return false;
         }
         this.live = false;
-        let next = this.waits.lost(cause, this.since.elapsed());
+        let next = this.waits.lost(cause, lasted);
         tracing::warn!(%cause, "connection lost; reconnecting");
         this.notices.announce(|| Event::Lost(cause.clone()));
         match this.phase {
@@ -152,6 +164,8 @@ impl LinkSource for Redial {
                 Phase::Dialling(dialling) => match ready!(dialling.as_mut().poll(cx)) {
                     Ok(Dialled { link, .. }) => {
                         this.phase = Phase::Idle;
+                        // Whoever asked meanwhile has been heard.
+                        let _ = this.renew.poll_asked(cx);
                         this.live = true;
                         this.since = Instant::now();
                         tracing::info!(parent: &this.span, "reconnected");
@@ -172,9 +186,6 @@ impl LinkSource for Redial {
     }
 }
 
-fn is_unauthorized(cause: &Error) -> bool {
-    matches!(
-        cause,
-        Error::Link(LinkError::Closed(reason)) if reason.code == CloseCode::Unauthorized
-    )
+fn is_closed_with(cause: &Error, code: CloseCode) -> bool {
+    matches!(cause, Error::Link(LinkError::Closed(reason)) if reason.code == code)
 }

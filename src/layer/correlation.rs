@@ -235,7 +235,8 @@ impl<R: Role, F: Framing<R>> Correlation<R, F> {
                     self.peer_is_ready();
                 }
                 if let Some(id) = R::cancelled_by_peer(&notification.notification)
-                    && let Some(alias) = self.restart.as_ref().and_then(|restart| restart.alias(id))
+                    && let Some(alias) =
+                        self.restart.as_mut().and_then(|restart| restart.cancelled(id))
                 {
                     let reason = "cancelled by the peer".into();
                     notification.notification = cancellation(alias, reason).into();
@@ -411,10 +412,11 @@ impl<R: Role, F: Framing<R>> Stream for Correlation<R, F> {
         if let Poll::Ready(overdue) = this.poll_overdue(cx) {
             return Poll::Ready(Some(Ok(overdue)));
         }
-        if let Some(restart) = &mut this.restart {
-            restart.poll_patience(cx);
-        }
         let end = loop {
+            if let Some(error) = this.restart.as_mut().and_then(|restart| restart.over.take()) {
+                this.framed.get_ref().cut_for(error.clone());
+                break Some(error);
+            }
             if !this.held.is_empty()
                 && let Some(held) = this.next_held(cx)
             {
@@ -433,14 +435,16 @@ impl<R: Role, F: Framing<R>> Stream for Correlation<R, F> {
                 }
                 Poll::Ready(Some(Err(error))) => break Some(error),
                 Poll::Ready(None) => break None,
-                Poll::Pending => return Poll::Pending,
+                Poll::Pending => {
+                    // It may have been set just now.
+                    if let Some(restart) = &mut this.restart {
+                        restart.poll_patience(cx);
+                    }
+                    return Poll::Pending;
+                }
             }
             if let Some(told) = this.told.pop_front() {
                 return Poll::Ready(Some(Ok(told)));
-            }
-            if let Some(error) = this.restart.as_mut().and_then(|restart| restart.over.take()) {
-                this.framed.get_ref().cut();
-                break Some(error);
             }
         };
         Poll::Ready(this.end(end).next::<R>())

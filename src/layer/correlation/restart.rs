@@ -1,19 +1,14 @@
 //! What a [`Correlation`](super::Correlation) does when a connection is lost and the next one leads
 //! to a peer that knows nothing of it.
 
-use std::{
-    collections::{HashMap, HashSet},
-    pin::Pin,
-    task::{Context, Poll},
-    time::Duration,
-};
+use std::{collections::HashMap, pin::Pin, task::Context, time::Duration};
 
 use rmcp::{
     ErrorData,
     model::{InitializeResult, JsonRpcMessage, JsonRpcRequest, RequestId},
     service::TxJsonRpcMessage,
 };
-use tokio::time::{Sleep, sleep};
+use tokio::time::{Instant, Sleep, sleep};
 
 use super::{Call, Correlation, Fate, Outbound, cancellation};
 use crate::{
@@ -46,10 +41,8 @@ pub(super) struct Restart {
     pub(super) listens: HashMap<RequestId, Message>,
     /// `initialize` has been repeated, and is not answered yet.
     pub(super) repeated: Option<Pin<Box<Sleep>>>,
-    /// Ids of requests of the peer that no longer want an answer. Their handlers may still run, and
-    /// rmcp would take a new request with the same id for the old one.
-    stale: HashSet<RequestId>,
-    /// Ids that such new requests have above this layer, and their real ones.
+    /// The ids that requests of the peer have above this layer, and their real ones. Handlers of a
+    /// former peer may still run, and rmcp would take a new request with the same id for theirs.
     aliases: HashMap<RequestId, RequestId>,
     restarts: u64,
     /// How many connections were lost before this side had a session.
@@ -70,7 +63,6 @@ impl Restart {
             agreed: None,
             listens: HashMap::new(),
             repeated: None,
-            stale: HashSet::new(),
             aliases: HashMap::new(),
             restarts: 0,
             attempts: 0,
@@ -86,11 +78,10 @@ impl Restart {
             || self.listens.contains_key(id)
     }
 
-    /// There is a new peer, and these are the requests that the old one had in flight.
-    pub(super) fn begin(&mut self, inbound: impl Iterator<Item = RequestId>) {
+    /// There is a new peer.
+    fn begin(&mut self) {
         self.restarts += 1;
         self.aliases.clear();
-        self.stale.extend(inbound);
     }
 
     /// Awaits the answer to a repeated `initialize`.
@@ -98,30 +89,40 @@ impl Restart {
         self.repeated = Some(Box::pin(sleep(PATIENCE)));
     }
 
-    /// Asks for another connection if the peer does not answer on this one.
+    /// Asks for another connection, time and again, while the peer does not answer on this one.
     pub(super) fn poll_patience(&mut self, cx: &mut Context<'_>) {
-        if let Some(timer) = &mut self.repeated
-            && let Poll::Ready(()) = timer.as_mut().poll(cx)
+        while let Some(timer) = &mut self.repeated
+            && timer.as_mut().poll(cx).is_ready()
         {
             tracing::warn!("no answer to a repeated initialize");
-            self.repeated = None;
             self.renew.ask();
+            timer.as_mut().reset(Instant::now() + PATIENCE);
         }
     }
 
-    /// The id for the layers above of a request of the peer.
-    pub(super) fn inward(&mut self, id: &RequestId) -> Option<RequestId> {
-        if !self.stale.contains(id) {
+    /// The alias of a request of the present peer. The first peer has none.
+    fn alias(&self, id: &RequestId) -> Option<RequestId> {
+        if self.restarts == 0 {
             return None;
         }
-        let alias = RequestId::String(format!("{id}\u{2032}{}", self.restarts).into());
+        Some(RequestId::String(match id {
+            RequestId::Number(number) => format!("{number}\u{2032}{}", self.restarts).into(),
+            RequestId::String(text) => format!("'{text}\u{2032}{}", self.restarts).into(),
+        }))
+    }
+
+    /// The id for the layers above of a request of the peer, which begins.
+    fn inward(&mut self, id: &RequestId) -> Option<RequestId> {
+        let alias = self.alias(id)?;
         self.aliases.insert(alias.clone(), id.clone());
         Some(alias)
     }
 
-    /// The alias under which a request of the peer is known above.
-    pub(super) fn alias(&self, id: &RequestId) -> Option<RequestId> {
-        self.aliases.iter().find(|(_, real)| *real == id).map(|(alias, _)| alias.clone())
+    /// The same, of one that is no longer wanted.
+    pub(super) fn cancelled(&mut self, id: &RequestId) -> Option<RequestId> {
+        let alias = self.alias(id)?;
+        self.aliases.remove(&alias);
+        Some(alias)
     }
 
     /// The real id of the request of the peer that is known above by this alias.
@@ -191,7 +192,7 @@ impl<R: Role, F: Framing<R>> Correlation<R, F> {
         let cancelled = inbound.iter().map(|id| cancellation(id.clone(), reason.into()));
         self.told.extend(cancelled.map(|cancelled| JsonRpcMessage::notification(cancelled.into())));
         let Some(restart) = &mut self.restart else { return };
-        restart.begin(inbound.into_iter());
+        restart.begin();
         let shared = self.framed.get_ref();
         let Some((id, initialize)) = restart.initialize.clone() else {
             restart.waits = !R::IS_CLIENT;
@@ -204,7 +205,7 @@ impl<R: Role, F: Framing<R>> Correlation<R, F> {
             self.outbound.0.insert(id, call);
             restart.await_answer();
             shared.send_first(initialize);
-        } else if self.outbound.0.get(&id).is_some_and(|call| call.ticket <= shared.handed()) {
+        } else if self.outbound.0.get(&id).is_some_and(|call| call.ticket <= shared.began()) {
             shared.send_first(initialize);
         }
     }
@@ -262,7 +263,7 @@ impl<R: Role, F: Framing<R>> Correlation<R, F> {
 
     /// Repeats what was sent to a former peer and is still open. What was not sent waits in the queue.
     fn listen_again(restart: &Restart, outbound: &Outbound, shared: &Shared) {
-        let handed = shared.handed();
+        let handed = shared.began();
         for (id, listen) in &restart.listens {
             if outbound.0.get(id).is_some_and(|call| call.ticket <= handed) {
                 shared.send_first(listen.clone());
@@ -305,11 +306,12 @@ impl<R: Role, F: Framing<R>> Correlation<R, F> {
 
     /// Whether this is the answer to a request of the present peer, whose id it now has.
     pub(super) fn answers(&mut self, id: &mut RequestId) -> bool {
-        let known = self.inbound.remove(id);
+        self.inbound.remove(id);
         let Some(restart) = &mut self.restart else { return true };
         match restart.aliases.remove(id) {
             Some(real) => *id = real,
-            None => return known || !restart.stale.contains(id),
+            // Of a former peer, or cancelled.
+            None => return restart.restarts == 0,
         }
         true
     }

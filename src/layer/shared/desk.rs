@@ -74,6 +74,8 @@ pub(super) struct Desk {
     stuck: bool,
     /// There is no link.
     down: bool,
+    /// What had been handed over when the present link began.
+    pub(super) began: u64,
     /// The reason to be given when this side closes.
     pub(super) parting: Option<CloseReason>,
     /// The reason in a Close of ours: whatever follows it, this is why the link ended.
@@ -104,6 +106,7 @@ impl Line {
             blocked: false,
             stuck: false,
             down: false,
+            began: 0,
             parting: None,
             farewell: None,
             end: None,
@@ -175,6 +178,10 @@ impl Line {
         let polled = link.poll_next_unpin(&mut cx);
         desk.dry = polled.is_pending();
         Poll::Ready(match ready!(polled) {
+            // After a Close of ours there is no other link.
+            Some(Ok(Link::Down(down))) if desk.farewell.is_some() => {
+                Err(self.end(desk, down.cause))
+            }
             Some(Ok(Link::Down(down))) => Ok(Link::Down(self.down(desk, down))),
             Some(Ok(Link::Up(up))) => {
                 self.up(desk, &up);
@@ -199,6 +206,7 @@ impl Line {
         desk.stuck = false;
         desk.down = false;
         desk.blocked = false;
+        desk.began = desk.handed;
         if matches!(up, Up::Restarted) {
             desk.held = desk.holds;
             desk.urgent.clear();
@@ -223,8 +231,9 @@ impl Line {
                 return Poll::Ready(Err(end.clone()));
             }
             while desk.stuck {
-                // Whoever waits for a write may be the only one to poll.
-                if desk.inbox.len() >= INBOX {
+                // Whoever waits for a write may be the only one to poll. But nothing is written over the
+                // next link before the reader knows of it.
+                if desk.down || desk.inbox.len() >= INBOX {
                     return Poll::Pending;
                 }
                 let item = ready!(self.poll_read(desk))?;

@@ -198,9 +198,21 @@ impl Shared {
         self.line.lock().handed
     }
 
+    /// The same for when the present link began.
+    pub(super) fn began(&self) -> u64 {
+        self.line.lock().began
+    }
+
     /// Ends the connection at once, without the closing handshake, for everyone who waits on it.
     pub fn cut(&self) {
         self.finish(self.line.lock());
+    }
+
+    /// The same, for a reason of this side's own.
+    pub(super) fn cut_for(&self, error: Error) {
+        let mut desk = self.line.lock();
+        self.line.end(&mut desk, error);
+        self.finish(desk);
     }
 
     fn finish(&self, mut desk: MutexGuard<'_, Desk>) {

@@ -1,6 +1,7 @@
 use std::{
     collections::VecDeque,
     sync::{Arc, Mutex},
+    task::Poll,
 };
 
 use futures::{SinkExt, StreamExt};
@@ -219,18 +220,81 @@ async fn a_peer_that_refuses_initialize_is_the_end() {
 }
 
 #[tokio::test(start_paused = true)]
-async fn a_peer_that_leaves_initialize_unanswered_is_given_up() {
+async fn another_connection_is_asked_for_until_initialize_is_answered() {
     let (mut stack, peer) = initialized();
     peer.send(Message::Close(None));
-    let _silent = stack.links.next();
-    stack.idle();
-    tokio::time::advance(PATIENCE).await;
-    stack.idle();
-    let cx = &mut Context::from_waker(futures::task::noop_waker_ref());
-    assert!(stack.renew.poll_asked(cx).is_ready());
+    stack.send(call(1));
     let peer = stack.links.next();
+    let cx = &mut Context::from_waker(futures::task::noop_waker_ref());
+    let mut reader = spawn(&mut stack.stack);
+    for _ in 0..3 {
+        assert_pending!(reader.poll_next());
+        assert!(stack.renew.poll_asked(cx).is_pending());
+        tokio::time::advance(PATIENCE).await;
+        assert!(reader.is_woken());
+        assert_pending!(reader.poll_next());
+        assert!(stack.renew.poll_asked(cx).is_ready());
+    }
+    assert_eq!(sent(&peer), ["initialize 0"]);
+    // It does, after all.
+    say(&peer, initialize_result("1"));
+    assert_pending!(reader.poll_next());
+    assert_eq!(sent(&peer), ["notifications/initialized", "tools/call 1"]);
+}
+
+/// Whoever waits for a write may come before the reader, who has not told anyone of the new peer.
+#[tokio::test(start_paused = true)]
+async fn nothing_is_written_to_a_peer_before_the_reader_knows_of_it() {
+    let (mut stack, peer) = stack::<RoleServer>();
+    asks(&peer, 1);
+    let JsonRpcMessage::Request(old) = stack.next() else { panic!("a request") };
+    peer.send(Message::Close(None));
+    stack.idle();
+    let peer = stack.links.next();
+    let ping = rmcp::model::PingRequest::default();
+    stack.send(JsonRpcMessage::request(ping.into(), RequestId::Number(7)));
+    assert!(assert_ready!(spawn(stack.stack.framed.get_ref().flushed()).poll()).is_ok());
+    stack.send(answer(old.id));
+    assert!(sent(&peer).is_empty());
+    stack.idle();
+    assert_eq!(sent(&peer), ["ping 7"], "and no answer to the old one");
+}
+
+#[tokio::test(start_paused = true)]
+async fn initialize_is_not_repeated_where_it_was_not_sent() {
+    let (mut stack, peer) = stack::<RoleClient>();
+    peer.send(Message::Close(None));
+    stack.idle();
+    stack.send(request(0, InitializeRequest::new(InitializeRequestParams::default())));
+    let peer = stack.links.next();
+    let mut flushed = spawn(stack.stack.framed.get_ref().flushed());
+    assert!(assert_ready!(flushed.poll()).is_ok());
     stack.idle();
     assert_eq!(sent(&peer), ["initialize 0"]);
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_handler_that_goes_on_after_its_cancellation_answers_no_other_peer() {
+    let (mut stack, peer) = stack::<RoleServer>();
+    asks(&peer, 3);
+    let JsonRpcMessage::Request(old) = stack.next() else { panic!("a request") };
+    let cancelled =
+        json!({"jsonrpc": "2.0", "method": "notifications/cancelled", "params": {"requestId": 3}});
+    say(&peer, cancelled.clone());
+    assert!(matches!(stack.next(), JsonRpcMessage::Notification(_)));
+    peer.send(Message::Close(None));
+    stack.idle();
+    let peer = stack.links.next();
+    asks(&peer, 3);
+    let JsonRpcMessage::Request(new) = stack.next() else { panic!("a request") };
+    assert_ne!(new.id, old.id);
+    stack.send(answer(old.id));
+    say(&peer, cancelled);
+    let JsonRpcMessage::Notification(told) = stack.next() else { panic!("a cancellation") };
+    assert_eq!(RoleServer::cancelled_by_peer(&told.notification), Some(&new.id));
+    stack.send(answer(new.id));
+    stack.idle();
+    assert!(sent(&peer).is_empty());
 }
 
 #[tokio::test(start_paused = true)]
