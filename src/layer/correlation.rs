@@ -490,8 +490,8 @@ impl<R: Role, F: Framing<R>> Sink<TxJsonRpcMessage<R>> for Correlation<R, F> {
             }
         };
         if let Some(restart) = &mut this.restart {
-            if this.framed.get_ref().is_stopped() {
-                return this.turn_away(call);
+            if this.framed.get_ref().is_stopped(call.is_some()) {
+                return this.turn_away(&item);
             }
             this.framed.get_mut().survives(call.is_some());
             if !restart.remember(&item, &mut this.framed)? {

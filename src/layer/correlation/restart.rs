@@ -316,15 +316,22 @@ impl<R: Role, F: Framing<R>> Correlation<R, F> {
         true
     }
 
-    /// There is no room for `item` and no connection to send it on. If it is a call, that is its
+    /// There is no room for `item`, and no connection to send it on. If it is a call, that is its
     /// answer.
-    pub(super) fn turn_away(&mut self, call: Option<(RequestId, Method)>) -> Result<(), Error> {
+    pub(super) fn turn_away(&mut self, item: &TxJsonRpcMessage<R>) -> Result<(), Error> {
         let full = MessageError::QueueFull;
-        let Some((id, method)) = call else { return Err(full.into()) };
-        let call = Call { method, ticket: 0 };
-        self.told.push_back(call.lost::<R>(id, Fate::NotSent, Some(&full.to_string())));
-        self.framed.get_ref().wake_reader();
-        Ok(())
+        match item {
+            JsonRpcMessage::Request(request) => {
+                let call = Call { method: R::method_of(&request.request), ticket: 0 };
+                let (id, cause) = (request.id.clone(), full.to_string());
+                self.told.push_back(call.lost::<R>(id, Fate::NotSent, Some(&cause)));
+                self.framed.get_ref().wake_reader();
+                Ok(())
+            }
+            // Whoever asked is gone.
+            JsonRpcMessage::Response(_) | JsonRpcMessage::Error(_) => Ok(()),
+            JsonRpcMessage::Notification(_) => Err(full.into()),
+        }
     }
 }
 

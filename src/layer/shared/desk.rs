@@ -51,6 +51,7 @@ pub(super) struct Desk {
     pub(super) queued_bytes: usize,
     /// What goes out before anything in the queue, and whether that is flushed.
     urgent: VecDeque<Message>,
+    urgent_bytes: usize,
     urgent_flushed: bool,
     /// After a restart, the queue waits until it is released.
     pub(super) holds: bool,
@@ -92,6 +93,7 @@ impl Line {
             queue: VecDeque::new(),
             queued_bytes: 0,
             urgent: VecDeque::new(),
+            urgent_bytes: 0,
             urgent_flushed: true,
             holds: false,
             held: false,
@@ -210,6 +212,7 @@ impl Line {
         if matches!(up, Up::Restarted) {
             desk.held = desk.holds;
             desk.urgent.clear();
+            desk.urgent_bytes = 0;
             self.forget(desk, |next| !next.survives);
         }
         self.notices.state.send_replace(State::Connected);
@@ -271,6 +274,7 @@ impl Line {
         desk.end = Some(error.clone());
         desk.queue = VecDeque::new();
         desk.urgent = VecDeque::new();
+        desk.urgent_bytes = 0;
         desk.queued_bytes = 0;
         desk.stuck = false;
         desk.down = false;
@@ -321,6 +325,7 @@ impl Desk {
 
     /// Queues `message` before all others.
     pub(super) fn push_first(&mut self, message: Message) {
+        self.urgent_bytes += message.len();
         self.urgent.push_back(message);
         self.urgent_flushed = false;
     }
@@ -328,6 +333,12 @@ impl Desk {
     /// Lets the queue go on after a restart.
     pub(super) fn release(&mut self) {
         self.held = false;
+    }
+
+    /// Whether there is no room within `limit` bytes for what survives a restart, or does not.
+    pub(super) fn is_full(&self, survives: bool, limit: usize) -> bool {
+        let passes = self.held && !self.down && !survives;
+        limit <= if passes { self.urgent_bytes } else { self.queued_bytes }
     }
 
     /// Whether what is queued may stay there for longer than a peer takes to read.
@@ -353,6 +364,7 @@ impl Desk {
         while !self.urgent.is_empty() || !self.held && !self.queue.is_empty() {
             ready!(link.poll_ready_unpin(cx))?;
             if let Some(message) = self.urgent.pop_front() {
+                self.urgent_bytes -= message.len();
                 link.start_send_unpin(Numbered::new(0, message))?;
             } else if let Some(next) = self.queue.pop_front() {
                 self.queued_bytes -= next.message.len();

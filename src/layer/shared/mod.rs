@@ -164,11 +164,16 @@ impl Shared {
         ticket > desk.handed && self.line.forget(&mut desk, |next| next.ticket == ticket)
     }
 
-    /// Whether the queue is full, and there is no link, or it waits to be released.
-    #[must_use]
-    pub fn is_stopped(&self) -> bool {
-        let desk = self.line.lock();
-        desk.is_detained() && desk.queued_bytes >= self.line.queue_bytes
+    /// Whether there is no room for what survives a restart, or does not, while there is no link, or
+    /// the queue waits to be released.
+    pub(super) fn is_stopped(&self, survives: bool) -> bool {
+        let mut desk = self.line.lock();
+        if !desk.is_detained() || !desk.is_full(survives, self.line.queue_bytes) {
+            return false;
+        }
+        // What would not be sent after a restart makes room first.
+        self.line.forget(&mut desk, |next| !next.survives);
+        desk.is_full(survives, self.line.queue_bytes)
     }
 
     /// Wakes the reader, for whom there is something that did not come over the link.
@@ -309,12 +314,12 @@ impl Sink<Message> for Shared {
         if let Some(end) = &desk.end {
             return Poll::Ready(Err(end.clone()));
         }
-        if desk.queued_bytes < line.queue_bytes {
+        if !desk.is_full(false, line.queue_bytes) {
             return Poll::Ready(Ok(()));
         }
         line.fan_out.sit_sink(cx.waker());
         let written = line.poll_write(&mut desk);
-        if desk.end.is_none() && desk.queued_bytes < line.queue_bytes {
+        if desk.end.is_none() && !desk.is_full(false, line.queue_bytes) {
             line.fan_out.leave_sink(cx.waker());
             return Poll::Ready(Ok(()));
         }

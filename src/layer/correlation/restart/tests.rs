@@ -496,3 +496,23 @@ async fn a_client_is_initialized_after_the_answer_and_not_before() {
     stack.idle();
     assert_eq!(sent(&peer), ["notifications/initialized", "tools/call 1"]);
 }
+
+#[tokio::test(start_paused = true)]
+async fn a_full_queue_keeps_nobody_from_initializing() {
+    let (mut stack, peer) = stack::<RoleServer>();
+    say(&peer, json!({"jsonrpc": "2.0", "method": "notifications/initialized"}));
+    assert!(matches!(stack.next(), JsonRpcMessage::Notification(_)));
+    peer.send(Message::Close(None));
+    stack.idle();
+    for id in 0..50 {
+        let ping = rmcp::model::PingRequest::default();
+        stack.send(JsonRpcMessage::request(ping.into(), RequestId::Number(id)));
+    }
+    while spawn(stack.stack.next()).poll().is_ready() {}
+    let peer = stack.links.next();
+    asks(&peer, 1);
+    let JsonRpcMessage::Request(request) = stack.next() else { panic!("a request") };
+    stack.send(answer(request.id));
+    stack.idle();
+    assert_eq!(sent(&peer), ["answer 1"]);
+}
