@@ -13,16 +13,16 @@
 //! | `notifications/cancelled` for a request that is not in flight | dropped |
 //! | the link ends | each request of ours ends with an error that says whether it may have run |
 
+mod calls;
 mod held;
 mod places;
 
 use std::{
-    collections::{HashMap, HashSet, VecDeque},
+    collections::{HashSet, VecDeque},
     pin::Pin,
     sync::Arc,
     task::{Context, Poll, ready},
     time::Duration,
-    vec,
 };
 
 use futures::{Sink, Stream};
@@ -34,12 +34,15 @@ use rmcp::{
     },
     service::{RxJsonRpcMessage, TxJsonRpcMessage},
 };
-use rustc_hash::FxBuildHasher;
 use serde_json::json;
 use tokio::time::{Instant, Sleep, sleep_until};
 
 pub(crate) use self::places::Place;
-use self::{held::Held, places::Places};
+use self::{
+    calls::{Call, Ending, Outbound},
+    held::Held,
+    places::Places,
+};
 use super::{Framed, Shared};
 use crate::{
     decode::{Calls, Method, Role},
@@ -145,42 +148,6 @@ pub struct Correlation<R: Role, F> {
 
 /// Nothing in it is pinned.
 impl<R: Role, F> Unpin for Correlation<R, F> {}
-
-/// The link has ended: what is still to be told, and to whom.
-#[derive(Debug)]
-struct Ending {
-    calls: vec::IntoIter<(RequestId, Call)>,
-    handed: u64,
-    error: Option<Error>,
-}
-
-/// The ids are our own, so the hasher need not withstand an attacker.
-#[derive(Debug, Default)]
-struct Outbound(HashMap<RequestId, Call, FxBuildHasher>);
-
-#[derive(Debug, Clone, Copy)]
-struct Call {
-    method: Method,
-    /// Its place in the order of all that was sent.
-    ticket: u64,
-}
-
-impl Outbound {
-    /// Takes out the request that `id` answers. Some servers return a number as a string, which rmcp
-    /// allows too.
-    fn remove(&mut self, id: &RequestId) -> Option<Call> {
-        self.0.remove(id).or_else(|| match id {
-            RequestId::String(text) => self.0.remove(&RequestId::Number(text.parse().ok()?)),
-            RequestId::Number(_) => None,
-        })
-    }
-}
-
-impl Calls for Outbound {
-    fn method(&self, id: &RequestId) -> Option<Method> {
-        self.0.get(id).map(|call| call.method)
-    }
-}
 
 impl<R: Role, F: Framing<R>> Correlation<R, F> {
     /// Keeps track of what goes through `framed`.
@@ -374,27 +341,9 @@ impl<R: Role, F: Framing<R>> Correlation<R, F> {
 
     fn end(&mut self, error: Option<Error>) -> &mut Ending {
         let handed = self.framed.get_ref().handed();
-        let mut calls: Vec<_> = self.outbound.0.drain().collect();
-        calls.sort_unstable_by_key(|(_, call)| call.ticket);
+        let calls = std::mem::take(&mut self.outbound);
         self.held = Held::default();
-        self.ending.insert(Ending { calls: calls.into_iter(), handed, error })
-    }
-}
-
-impl Ending {
-    /// One call's error after the other, then the cause, then nothing.
-    fn next<R: Role>(&mut self) -> Option<Result<RxJsonRpcMessage<R>, Error>> {
-        let Some((id, call)) = self.calls.next() else {
-            return self.error.take().map(Err);
-        };
-        let (reason, message) = if call.ticket > self.handed {
-            ("not_sent", "the connection was lost before the request was sent")
-        } else {
-            ("outcome_unknown", "the connection was lost before the response arrived")
-        };
-        let cause = self.error.as_ref().map(ToString::to_string);
-        let data = json!({ "reason": reason, "cause": cause, "method": call.method.name() });
-        Some(Ok(JsonRpcMessage::error(ErrorData::new(UNAVAILABLE, message, Some(data)), Some(id))))
+        self.ending.insert(Ending::new(calls, handed, error))
     }
 }
 
