@@ -22,10 +22,9 @@
 //! | … and requests of the old peer are in flight | they are cancelled, and what their handlers still answer is dropped |
 
 mod calls;
-mod restart;
-
 mod held;
 mod places;
+mod restart;
 
 use std::{
     collections::{HashSet, VecDeque},
