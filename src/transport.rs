@@ -54,8 +54,10 @@ use crate::{
     event::{Announcer, Event, Events, Notices, State},
     framing::{Framing, JsonRpc},
     layer::{
-        Correlation, Framed, Heartbeat, Relink, Shared, Socket, correlation, framed, heartbeat,
+        Correlation, Framed, Heartbeat, Relink, Resume, Shared, Socket, correlation, framed,
+        heartbeat,
         relink::{LinkSource, Renew},
+        resume::{self, Tally},
         shared::{self, Flushed},
         socket::{self, Side},
     },
@@ -72,6 +74,8 @@ pub struct Config {
     pub socket: socket::Config,
     /// Pings and the watchdog.
     pub heartbeat: heartbeat::Config,
+    /// What is kept for a peer that resumes.
+    pub resume: resume::Config,
     /// The outbound queue.
     pub shared: shared::Config,
     /// The size of outbound messages.
@@ -219,23 +223,52 @@ impl<R: Role> Builder<R> {
     where
         S: LinkSource<Link: Send> + Send + 'static,
     {
+        let renew = source.renew();
         let state = watch::Sender::new(State::Connecting);
-        self.over_noted_links(first, source, Notices::new(state, Announcer::default()))
+        let notices = Notices::new(state, Announcer::default());
+        self.outliving(Relink::new(first, source), renew, notices)
     }
 
-    pub(crate) fn over_noted_links<S>(
+    /// The same where the links carry a session, as far as the peer keeps one.
+    #[cfg(feature = "client")]
+    pub(crate) fn over_sessions<S>(
         self,
         first: S::Link,
         source: S,
         notices: Notices,
+        tally: Tally,
     ) -> WebSocketTransport<R>
     where
         S: LinkSource<Link: Send> + Send + 'static,
     {
         let renew = source.renew();
-        let mut transport = self.assemble(Relink::new(first, source), notices.clone(), |stack| {
-            stack.outliving(notices, renew.clone())
-        });
+        let relink = Relink::new(first, source);
+        let line = Resume::with_tally(relink, self.config.resume.clone(), tally);
+        self.outliving(line, renew, notices)
+    }
+
+    /// A transport over the links of one session, with which it ends.
+    #[cfg(feature = "server")]
+    pub(crate) fn over_session<S>(
+        self,
+        first: S::Link,
+        source: S,
+        tally: Tally,
+    ) -> WebSocketTransport<R>
+    where
+        S: LinkSource<Link: Send> + Send + 'static,
+    {
+        let relink = Relink::new(first, source);
+        let line = Resume::with_tally(relink, self.config.resume.clone(), tally);
+        self.assemble(line, Notices::default(), |stack| stack)
+    }
+
+    fn outliving<L>(self, line: L, renew: Renew, notices: Notices) -> WebSocketTransport<R>
+    where
+        L: Duplex<Numbered, Link<Message>> + Send + 'static,
+    {
+        let mut transport =
+            self.assemble(line, notices.clone(), |stack| stack.outliving(notices, renew.clone()));
         transport.renew = Some(renew);
         transport
     }

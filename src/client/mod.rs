@@ -78,6 +78,7 @@ use crate::{
     error::{CloseCode, CloseReason, Error, HandshakeError},
     event::{Announcer, Event, Events, Notices, State},
     framing::Framing,
+    layer::resume::{Start, Tally},
     transport::{self, Builder, Layers, WebSocketTransport},
     upgrade::SUBPROTOCOL,
 };
@@ -299,8 +300,10 @@ impl<R: Role> Connect<R> {
                     return Ok(builder.over_link(link, Notices::of_state(state)));
                 };
                 let notices = Notices::new(state, events);
+                let tally = Tally::default();
+                tally.begin(Start::Plain);
                 let source = Redial::new(target, layers, timeout, policy, notices.clone(), span);
-                Ok(builder.over_noted_links(link, source, notices))
+                Ok(builder.over_sessions(link, source, notices, tally))
             }
             Err(error) => {
                 state.send_replace(State::Closed(CloseReason::new(

@@ -11,9 +11,9 @@
 //! | a data message | counts it | the same |
 //! | `@ack` | forgets what is acknowledged | nothing |
 //! | any other text that begins with `@`, a number that cannot be | closes the link with 1002 | that error, for good |
-//! | [`Link::Down`] | takes no more, and keeps what it has | nothing |
+//! | [`Link::Down`] | takes no more, and keeps what it has | nothing, until the peer no longer keeps the session |
 //! | [`Up::Resumed`] | sends again what the peer has not received | the same, with how many those are |
-//! | any other [`Up`] | forgets all, and counts from 0 | the [`Link::Down`], then the same |
+//! | any other [`Up`] | forgets all, and begins as the source [said](Tally::begin) | the [`Link::Down`], unless it was told; then the same |
 //! | an error | | the same, for good |
 //!
 //! While the link is down nothing is taken: `poll_ready` fails with the cause, and what becomes of it
@@ -49,7 +49,7 @@ pub use self::secret::Secrets;
 pub use self::{
     frame::{Frame, Malformed, Open, SUBPROTOCOL, Session},
     secret::{NotAToken, Secret, SessionId},
-    tally::{Frozen, Tally},
+    tally::{Frozen, Start, Tally},
 };
 use self::{ledger::Ledger, tally::Thaw};
 use crate::{
@@ -57,6 +57,7 @@ use crate::{
     error::{CloseCode, CloseReason, Error, LinkError},
     link::{Down, Link, Numbered, Resumed, Up},
     message::{Message, Text},
+    time::after,
 };
 
 /// A message is acknowledged when this time has passed, however few there are.
@@ -97,12 +98,14 @@ impl Config {
 /// |---|---|---|---|
 /// | `Live` | messages | messages | yes |
 /// | `Lost` | [`Link::Down`] | nothing yet | no |
+/// | `Gone` | the same, and the session has no hope left | the [`Link::Down`] | no |
 /// | `Restarted` | [`Up::Restarted`] | the [`Link::Down`] | no |
 /// | `Ended` | an error, or what must not be | the error | no |
 #[derive(Debug)]
 enum Phase {
     Live,
     Lost(Down),
+    Gone(Error),
     Restarted(Error, Up),
     Ended(Error),
 }
@@ -112,9 +115,10 @@ impl Phase {
     fn obstacle(&self) -> Result<(), Error> {
         match self {
             Self::Live => Ok(()),
-            Self::Lost(Down { cause, .. }) | Self::Restarted(cause, _) | Self::Ended(cause) => {
-                Err(cause.clone())
-            }
+            Self::Lost(Down { cause, .. })
+            | Self::Gone(cause)
+            | Self::Restarted(cause, _)
+            | Self::Ended(cause) => Err(cause.clone()),
         }
     }
 }
@@ -126,11 +130,13 @@ pin_project! {
     pub struct Resume<S> {
         ledger: Ledger,
         tally: Tally,
+        start: Start,
         phase: Phase,
         // Read while the window was full.
         ahead: VecDeque<Link<Message>>,
         // Someone waits for an acknowledgement.
         starved: bool,
+        // What opened the link need not have been flushed either.
         unflushed: bool,
         ack_overdue: bool,
         timer_set: bool,
@@ -151,11 +157,12 @@ impl<S: Duplex<Numbered, Link<Message>>> Resume<S> {
     pub fn with_tally(inner: S, config: Config, tally: Tally) -> Self {
         Self {
             ledger: Ledger::new(config.window_bytes),
+            start: tally.restart(),
             tally,
             phase: Phase::Live,
             ahead: VecDeque::new(),
             starved: false,
-            unflushed: false,
+            unflushed: true,
             ack_overdue: false,
             timer_set: false,
             timer: sleep_until(Instant::now()),
@@ -210,6 +217,20 @@ impl<S: Duplex<Numbered, Link<Message>>> Resume<S> {
         }
     }
 
+    /// The end of the lost link, when the peer no longer keeps the session.
+    fn poll_gone(self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<Link<Message>> {
+        let this = self.project();
+        let Phase::Lost(down) = &*this.phase else { return Poll::Pending };
+        if !*this.timer_set {
+            return Poll::Pending;
+        }
+        ready!(this.timer.poll(cx));
+        *this.timer_set = false;
+        let down = down.clone();
+        *this.phase = Phase::Gone(down.cause.clone());
+        Poll::Ready(Link::Down(down))
+    }
+
     /// The next item that is not of this layer's own concern.
     fn poll_item(
         mut self: Pin<&mut Self>,
@@ -233,6 +254,9 @@ impl<S: Duplex<Numbered, Link<Message>>> Resume<S> {
                 Poll::Pending => {
                     if self.as_mut().is_overdue(cx) {
                         continue;
+                    }
+                    if let Poll::Ready(down) = self.as_mut().poll_gone(cx) {
+                        return Poll::Ready(Some(Ok(down)));
                     }
                     let this = self.as_mut().project();
                     if !*this.unflushed {
@@ -263,15 +287,26 @@ impl<S: Duplex<Numbered, Link<Message>>> Resume<S> {
             Link::Item(message) => message,
             Link::Down(down) => {
                 this.tally.keeps(this.ledger.kept_bytes());
-                *this.phase = Phase::Lost(down);
                 *this.ack_overdue = false;
                 *this.unflushed = false;
+                *this.timer_set = false;
+                if *this.start != Start::Open {
+                    *this.phase = Phase::Gone(down.cause.clone());
+                    return Some(Ok(Link::Down(down)));
+                }
+                if let Some(window) = this.tally.window() {
+                    this.timer.reset(after(window));
+                    *this.timer_set = true;
+                }
+                *this.phase = Phase::Lost(down);
                 return None;
             }
             Link::Up(Up::Resumed(resumed)) => return Some(self.resume(cx, resumed)),
             Link::Up(up) => {
                 this.ledger.restart();
-                this.tally.restart();
+                *this.start = this.tally.restart();
+                *this.unflushed = true;
+                *this.timer_set = false;
                 let Phase::Lost(down) = mem::replace(this.phase, Phase::Live) else {
                     return Some(Ok(Link::Up(up)));
                 };
@@ -280,6 +315,19 @@ impl<S: Duplex<Numbered, Link<Message>>> Resume<S> {
             }
         };
         match &message {
+            _ if *this.start == Start::Plain => Some(Ok(Link::Item(message))),
+            _ if *this.start == Start::Opening && message.is_data() => {
+                if let Message::Text(text) = &message
+                    && let Ok(Some(Frame::Session(session))) = Frame::parse(text)
+                    && !session.resumed
+                {
+                    *this.start = Start::Open;
+                    this.tally.note(session);
+                    return None;
+                }
+                let reason = "resume: the first message is not the @session that was asked for";
+                Some(Err(self.refuse(cx, CloseCode::Protocol, reason.into())))
+            }
             Message::Text(text) if is_control(text) => {
                 if !this.tally.hear() {
                     return None;
@@ -325,6 +373,8 @@ impl<S: Duplex<Numbered, Link<Message>>> Resume<S> {
             }
         };
         *this.phase = Phase::Live;
+        *this.unflushed = true;
+        *this.timer_set = false;
         if mem::take(this.starved) {
             cx.waker().wake_by_ref();
         }
@@ -409,6 +459,9 @@ impl<S: Duplex<Numbered, Link<Message>>> Sink<Numbered> for Resume<S> {
         let this = self.project();
         if let Phase::Ended(error) = this.phase {
             return Err(error.clone());
+        }
+        if *this.start == Start::Plain {
+            return this.inner.start_send(item);
         }
         match item.message {
             Message::Text(text) if is_control(&text) => item.message = Message::Binary(text.into()),

@@ -1,8 +1,26 @@
 //! The count of what was received, shared with whoever makes the next link.
 
-use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+use std::{
+    mem,
+    sync::{Arc, Mutex, MutexGuard, PoisonError},
+    time::Duration,
+};
 
+use super::Session;
 use crate::link::{Resumed, Up};
+
+/// How a session begins.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
+#[non_exhaustive]
+pub enum Start {
+    /// Both ends have opened it.
+    #[default]
+    Open,
+    /// This side has sent `@open {}`, and the `@session` that answers it is still to come.
+    Opening,
+    /// The peer does not speak the extension: nothing is counted, and nothing outlives the link.
+    Plain,
+}
 
 /// How many data messages were received in the session: a cheap handle on the count of a
 /// [`Resume`](super::Resume).
@@ -21,6 +39,9 @@ struct Count {
     freezes: u64,
     heard: bool,
     kept_bytes: usize,
+    /// How the next session begins.
+    start: Start,
+    session: Option<Box<Session>>,
 }
 
 /// What a link means that was made with a frozen count.
@@ -35,6 +56,25 @@ pub(super) enum Thaw {
 }
 
 impl Tally {
+    /// Says how the session begins on the link that is handed on next as
+    /// [`Up::Restarted`](crate::link::Up::Restarted), or on the first.
+    pub fn begin(&self, start: Start) {
+        let mut count = self.lock();
+        count.start = start;
+        count.session = None;
+    }
+
+    /// Notes what the peer said of the session when it was opened or resumed.
+    pub fn note(&self, session: Session) {
+        self.lock().session = Some(Box::new(session));
+    }
+
+    /// What the peer said last of the session, if it is one that this side may resume.
+    #[must_use]
+    pub fn session(&self) -> Option<Session> {
+        self.lock().session.as_deref().cloned()
+    }
+
     /// How many data messages were received and counted. To be told to the peer, it has to be frozen.
     #[must_use]
     pub fn received(&self) -> u64 {
@@ -51,6 +91,12 @@ impl Tally {
         count.frozen = true;
         count.freezes += 1;
         Frozen { received: count.received, freeze: count.freezes }
+    }
+
+    /// Whether the count stands still, so that nothing is received before there is another link.
+    #[must_use]
+    pub fn is_frozen(&self) -> bool {
+        self.lock().frozen
     }
 
     /// Whether anything has arrived over the present link. Then the peer has all that it was told
@@ -104,11 +150,18 @@ impl Tally {
         }
     }
 
-    /// A new session begins.
-    pub(super) fn restart(&self) {
+    /// A new session begins. How it does, holds for this one.
+    pub(super) fn restart(&self) -> Start {
         let mut count = self.lock();
-        let freezes = count.freezes + 1;
-        *count = Count { freezes, ..Count::default() };
+        let (start, session) = (mem::take(&mut count.start), count.session.take());
+        *count = Count { freezes: count.freezes + 1, session, ..Count::default() };
+        start
+    }
+
+    /// How long the peer keeps the session without a link, where it was this side that opened it.
+    pub(super) fn window(&self) -> Option<Duration> {
+        let count = self.lock();
+        count.session.as_deref().map(|session| Duration::from_secs(session.window_s.into()))
     }
 
     fn lock(&self) -> MutexGuard<'_, Count> {

@@ -19,6 +19,7 @@ use crate::layer::{
 mod hostile;
 #[cfg(feature = "server")]
 mod model;
+mod start;
 mod vectors;
 
 const SECOND: Duration = Duration::from_secs(1);
