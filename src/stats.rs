@@ -21,7 +21,7 @@
 
 use std::{
     sync::{
-        Arc,
+        Arc, Mutex, PoisonError,
         atomic::{AtomicU64, Ordering::Relaxed},
     },
     time::Duration,
@@ -47,6 +47,8 @@ struct Counters {
     #[cfg(feature = "metrics")]
     round_trips: metrics::Histogram,
     created: Instant,
+    /// Those of the present link, where another one than the first carries the session.
+    link: Mutex<Option<Stats>>,
     /// When bytes last arrived, in milliseconds since `created`.
     heard_ms: AtomicU64,
 }
@@ -96,6 +98,7 @@ impl Default for Counters {
             #[cfg(feature = "metrics")]
             round_trips: metrics::histogram!("mcp_ws_round_trip_seconds"),
             created: Instant::now(),
+            link: Mutex::default(),
             heard_ms: AtomicU64::new(0),
         }
     }
@@ -154,6 +157,21 @@ impl Stats {
     /// The counters as they are now. They are read one by one, not at one instant.
     #[must_use]
     pub fn snapshot(&self) -> Snapshot {
+        let link = self.0.link.lock().unwrap_or_else(PoisonError::into_inner);
+        let own = self.own();
+        let Some(link) = link.as_ref().map(Self::snapshot) else { return own };
+        Snapshot {
+            messages_received: own.messages_received + link.messages_received,
+            messages_sent: own.messages_sent + link.messages_sent,
+            bytes_received: own.bytes_received + link.bytes_received,
+            bytes_sent: own.bytes_sent + link.bytes_sent,
+            round_trip: link.round_trip.or(own.round_trip),
+            idle: own.idle.min(link.idle),
+            ..own
+        }
+    }
+
+    fn own(&self) -> Snapshot {
         let counters = &*self.0;
         Snapshot {
             messages_received: counters.messages_received.get(),
@@ -167,7 +185,26 @@ impl Stats {
                 0 => None,
                 us => Some(Duration::from_micros(us)),
             },
-            idle: self.idle(),
+            idle: self.own_idle(),
+        }
+    }
+
+    /// Counts what `link` counts from now on, too, in place of the one before.
+    #[cfg(feature = "server")]
+    pub(crate) fn follow(&self, link: Self) {
+        let mut current = self.0.link.lock().unwrap_or_else(PoisonError::into_inner);
+        if let Some(former) = current.replace(link) {
+            let counted = former.snapshot();
+            let own = &*self.0;
+            for (count, more) in [
+                (&own.messages_received, counted.messages_received),
+                (&own.messages_sent, counted.messages_sent),
+                (&own.bytes_received, counted.bytes_received),
+                (&own.bytes_sent, counted.bytes_sent),
+            ] {
+                // The process has counted it already.
+                count.count.fetch_add(more, Relaxed);
+            }
         }
     }
 
@@ -176,6 +213,12 @@ impl Stats {
     /// [`Heartbeat`](crate::layer::Heartbeat) a connection that lives is never idle for long.
     #[must_use]
     pub fn idle(&self) -> Duration {
+        let link = self.0.link.lock().unwrap_or_else(PoisonError::into_inner);
+        let idle = self.own_idle();
+        link.as_ref().map_or(idle, |link| idle.min(link.idle()))
+    }
+
+    fn own_idle(&self) -> Duration {
         let heard = self.0.heard_ms.load(Relaxed);
         Duration::from_millis(self.0.age_ms().saturating_sub(heard))
     }

@@ -210,6 +210,12 @@ impl<R: Role> Builder<R> {
         self.over_link(link, Notices::default())
     }
 
+    /// The counters to count in.
+    #[cfg(feature = "server")]
+    pub(crate) fn counters(&self) -> Stats {
+        self.stats.clone()
+    }
+
     pub(crate) fn layers(&self) -> Layers {
         Layers { config: self.config.clone(), stats: self.stats.clone() }
     }

@@ -16,6 +16,7 @@ use super::{
     limit::Limits,
     origin::Allowed,
     registry::{Cause, Encode, Registry},
+    resume::Resumption,
 };
 use crate::{
     decode::Role,
@@ -35,6 +36,7 @@ pub struct Config<R: Role = RoleServer> {
     pub(super) cookie: Option<Arc<str>>,
     pub(super) limits: Limits,
     pub(super) drain: Drain,
+    pub(super) resumption: Option<Resumption>,
     pub(super) registry: Registry<R>,
     pub(super) layers: transport::Config,
     peer: Option<PeerOf>,
@@ -97,6 +99,7 @@ impl<R: Role> Default for Config<R> {
             cookie: None,
             limits: Limits::default(),
             drain: Drain::default(),
+            resumption: Some(Resumption::default()),
             registry: Registry::default(),
             peer: None,
             layers: transport::Config::default(),
@@ -177,6 +180,16 @@ impl<R: Role> Config<R> {
     #[must_use]
     pub fn drain(mut self, drain: Drain) -> Self {
         self.drain = drain;
+        self
+    }
+
+    /// How long the sessions of clients that lose their connection are kept, and how many; `None` for
+    /// none of them. Only clients that speak [`mcp.resume.v1`](crate::layer::resume::protocol) come
+    /// back to theirs, as those of this crate do, and not those that authenticate
+    /// [within the connection](Self::in_band_authentication).
+    #[must_use]
+    pub fn resumption(mut self, resumption: impl Into<Option<Resumption>>) -> Self {
+        self.resumption = resumption.into();
         self
     }
 
@@ -270,6 +283,7 @@ impl<R: Role> Clone for Config<R> {
             cookie: self.cookie.clone(),
             limits: self.limits.clone(),
             drain: self.drain.clone(),
+            resumption: self.resumption.clone(),
             registry: self.registry.clone(),
             peer: self.peer.clone(),
             layers: self.layers.clone(),
@@ -286,6 +300,7 @@ impl<R: Role> fmt::Debug for Config<R> {
             .field("handshake_timeout", &self.timeout)
             .field("limits", &self.limits)
             .field("drain", &self.drain)
+            .field("resumption", &self.resumption)
             .field("layers", &self.layers)
             .finish_non_exhaustive()
     }

@@ -120,7 +120,10 @@ pub(super) async fn admit<R: Role>(
     if config.stop.is_cancelled() {
         return Err(stopping());
     }
-    let (answer, subprotocol) = granted.answer();
+    // A session belongs to somebody, and to a server that can find it again.
+    let resumes =
+        places.is_some() && config.resumption.is_some() && matches!(standing, Standing::Known(..));
+    let (answer, subprotocol) = granted.answer(resumes);
     Ok(Admitted { answer, subprotocol, guest: Guest { parts, peer, standing } })
 }
 

@@ -42,10 +42,11 @@ use super::{
 };
 use crate::{
     decode::Role,
+    duplex::BoxLink,
     error::HandshakeError,
-    layer::socket::Side,
+    layer::{resume, socket::Side},
     time::after,
-    transport::{Builder, WebSocketTransport},
+    transport::{Builder, Layers, WebSocketTransport},
     upgrade::{Io, SUBPROTOCOL, accept_key, elements, is_websocket, reclaim, set_nodelay},
 };
 
@@ -70,16 +71,13 @@ impl<S: Io> Upgraded<S> {
     }
 }
 
-/// What `builder` makes over an upgraded connection. A stream of a known type is taken out of hyper's
+/// The `layers` over an upgraded connection. A stream of a known type is taken out of hyper's
 /// box, so that nothing dynamic stays on the way of each message; any other stays in it.
-pub(super) fn over_upgraded<R: Role>(
-    builder: Builder<R>,
-    upgraded: hyper::upgrade::Upgraded,
-) -> WebSocketTransport<R> {
+pub(super) fn over_upgraded(layers: &Layers, upgraded: hyper::upgrade::Upgraded) -> BoxLink {
     let upgraded = match unbox::<TcpStream>(upgraded) {
         Ok((stream, leftover)) => {
             set_nodelay(&stream);
-            return builder.over_stream(stream, leftover, Side::Server);
+            return layers.link(stream, leftover, Side::Server);
         }
         Err(upgraded) => upgraded,
     };
@@ -87,16 +85,16 @@ pub(super) fn over_upgraded<R: Role>(
     let upgraded = match unbox::<tokio_rustls::server::TlsStream<TcpStream>>(upgraded) {
         Ok((stream, leftover)) => {
             set_nodelay(stream.get_ref().0);
-            return builder.over_stream(stream, leftover, Side::Server);
+            return layers.link(stream, leftover, Side::Server);
         }
         Err(upgraded) => upgraded,
     };
     #[cfg(unix)]
     let upgraded = match unbox::<tokio::net::UnixStream>(upgraded) {
-        Ok((stream, leftover)) => return builder.over_stream(stream, leftover, Side::Server),
+        Ok((stream, leftover)) => return layers.link(stream, leftover, Side::Server),
         Err(upgraded) => upgraded,
     };
-    builder.over_stream(TokioIo::new(upgraded), Bytes::new(), Side::Server)
+    layers.link(TokioIo::new(upgraded), Bytes::new(), Side::Server)
 }
 
 /// The stream that hyper, or hyper-util, or our own [`Porch`](super::porch::Porch) was given, and what it read beyond the request.
@@ -189,11 +187,18 @@ pub(super) type Answer = Response<Full<Bytes>>;
 pub(super) struct Grantable {
     accept: String,
     subprotocol: Option<String>,
+    /// The client offers to resume.
+    resumes: bool,
 }
 
 impl Grantable {
-    /// The 101 that grants it, and the subprotocol chosen in it.
-    pub(super) fn answer(self) -> (Answer, Option<String>) {
+    /// The 101 that grants it, and the subprotocol chosen in it: that of the resume extension where it
+    /// is offered, and spoken here.
+    pub(super) fn answer(self, resumes: bool) -> (Answer, Option<String>) {
+        let subprotocol = match resumes && self.resumes {
+            true => Some(resume::SUBPROTOCOL.to_owned()),
+            false => self.subprotocol,
+        };
         let mut response = Response::new(Full::default());
         *response.status_mut() = StatusCode::SWITCHING_PROTOCOLS;
         let headers = response.headers_mut();
@@ -202,10 +207,10 @@ impl Grantable {
         if let Ok(accept) = HeaderValue::try_from(self.accept) {
             headers.insert(SEC_WEBSOCKET_ACCEPT, accept);
         }
-        if let Some(Ok(subprotocol)) = self.subprotocol.as_ref().map(HeaderValue::try_from) {
+        if let Some(Ok(subprotocol)) = subprotocol.as_ref().map(HeaderValue::try_from) {
             headers.insert(SEC_WEBSOCKET_PROTOCOL, subprotocol);
         }
-        (response, self.subprotocol)
+        (response, subprotocol)
     }
 }
 
@@ -250,7 +255,9 @@ pub(super) fn check(parts: &Parts, allowed: &Allowed) -> Result<Grantable, Box<R
     allowed
         .check(headers)
         .map_err(|(cause, what)| Refusal::new(cause, StatusCode::FORBIDDEN, what))?;
-    Ok(Grantable { accept: accept_key(key), subprotocol: choose(headers) })
+    let resumes =
+        elements(headers, SEC_WEBSOCKET_PROTOCOL).any(|offer| offer == resume::SUBPROTOCOL);
+    Ok(Grantable { accept: accept_key(key), subprotocol: choose(headers), resumes })
 }
 
 /// The subprotocol to answer: `mcp` where it is offered; else the first `mcp.version.…`, which

@@ -119,6 +119,7 @@ mod or;
 mod origin;
 mod porch;
 mod registry;
+mod resume;
 mod role;
 mod serve;
 mod service;
@@ -146,6 +147,7 @@ pub use self::{
     listener::{Bind, Listener},
     or::Or,
     registry::{Broadcast, Cause, Connection, Event, Events, Health, Info, Missed, Registry},
+    resume::Resumption,
     role::Hosted,
     serve::{Serve, Server, serve, serve_on},
     service::WebSocketService,

@@ -24,11 +24,14 @@ use super::{
     limit::Places,
     lobby::Lobby,
     registry::{Cause, Encode, Registry},
+    resume::Sessions,
     role::Hosted,
     session::Session,
 };
 use crate::{
     decode::Role,
+    event::Notices,
+    layer::resume,
     time::{after, later},
 };
 
@@ -74,7 +77,9 @@ pub(super) struct Shop<S, R: Role> {
     pub(super) places: Arc<Places>,
     /// For those who have yet to say who they are.
     pub(super) lobby: Arc<Lobby>,
-    sessions: TaskTracker,
+    tasks: TaskTracker,
+    /// Those that can be resumed.
+    pub(super) sessions: Option<Arc<Sessions<R>>>,
     /// When the server began to stop, and how many have been told since.
     turns: Mutex<Option<(Instant, Duration, u32)>>,
 }
@@ -96,7 +101,11 @@ impl<S: Service<R>, R: Hosted> WebSocketService<S, R> {
                 encode: config.encode(),
                 places: Places::new(config.limits.clone()),
                 lobby: Lobby::new(config.limits.handshakes),
-                sessions: TaskTracker::new(),
+                tasks: TaskTracker::new(),
+                sessions: config.resumption.clone().map(|resumption| {
+                    let window_bytes = config.layers.resume.window_bytes;
+                    Sessions::new(resumption, window_bytes, config.stop.clone())
+                }),
                 turns: Mutex::new(None),
                 config,
             }),
@@ -113,8 +122,8 @@ impl<S: Service<R>, R: Hosted> WebSocketService<S, R> {
     /// has ended.
     pub async fn closed(&self) {
         self.shop.config.stop.cancelled().await;
-        self.shop.sessions.close();
-        self.shop.sessions.wait().await;
+        self.shop.tasks.close();
+        self.shop.tasks.wait().await;
     }
 
     /// The seats for all who have not shown who they are, before the upgrade or after it.
@@ -135,7 +144,7 @@ impl<S: Service<R>, R: Hosted> WebSocketService<S, R> {
     pub(super) async fn answer<B>(self, request: Request<B>) -> handshake::Answer {
         let shop = self.shop;
         // Whoever waits for the last session waits for what may become one.
-        let _pending = shop.sessions.token();
+        let _pending = shop.tasks.token();
         let (mut parts, _) = request.into_parts();
         let upgrade = parts.extensions.remove::<OnUpgrade>();
         let peer = match shop.config.peer_of(&parts) {
@@ -158,13 +167,13 @@ impl<S: Service<R>, R: Hosted> WebSocketService<S, R> {
                 let span = tracing::Span::current();
                 // On the heap, and only as long as it takes: it is far larger than what follows.
                 let opening = Box::pin(shop.clone().open(upgrade, subprotocol, guest));
-                let sessions = shop.sessions.clone();
+                let tasks = shop.tasks.clone();
                 let session = async move {
                     if let Some(session) = opening.await {
                         shop.run(session).await;
                     }
                 };
-                sessions.spawn(session.instrument(span));
+                tasks.spawn(session.instrument(span));
                 answer
             }
             (Err(refusal), _) => {
@@ -193,8 +202,21 @@ impl<S: Service<R>, R: Hosted> Shop<S, R> {
                 return None;
             }
         };
-        let builder = self.config.builder().span(tracing::Span::current()).subprotocol(subprotocol);
-        self.begin(handshake::over_upgraded(builder, upgraded.ok()?), guest, timer).await
+        let builder = self.config.builder().span(tracing::Span::current());
+        let link = handshake::over_upgraded(&builder.layers(), upgraded.ok()?);
+        let resumes = subprotocol.as_deref() == Some(resume::SUBPROTOCOL);
+        let builder = builder.subprotocol(subprotocol);
+        match &self.sessions {
+            Some(sessions) if resumes => {
+                let (transport, slot, guest) =
+                    sessions.receive(builder, link, guest, timer.as_mut()).await?;
+                self.begin(transport, guest, Some(slot), timer).await
+            }
+            _ => {
+                let transport = builder.over_link(link, Notices::default());
+                self.begin(transport, guest, None, timer).await
+            }
+        }
     }
 
     /// When the next connection may be closed, once the server stops: one after the other, so that
@@ -203,7 +225,7 @@ impl<S: Service<R>, R: Hosted> Shop<S, R> {
         let drain = &self.config.drain;
         let mut turns = self.turns.lock().unwrap_or_else(PoisonError::into_inner);
         let (since, pace, told) = turns.get_or_insert_with(|| {
-            let all = u32::try_from(self.sessions.len()).unwrap_or(u32::MAX).max(1);
+            let all = u32::try_from(self.tasks.len()).unwrap_or(u32::MAX).max(1);
             let pace = Duration::from_secs(1) / drain.closes_per_second.max(1);
             (Instant::now(), pace.min(drain.deadline / 2 / all), 0)
         });

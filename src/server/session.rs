@@ -19,6 +19,7 @@ use super::{
     limit::Permit,
     lobby::Seat,
     registry::{Cause, Connection, Entry},
+    resume::Slot,
     role::Hosted,
     service::Shop,
 };
@@ -64,6 +65,7 @@ impl<S: Service<R>, R: Hosted> Shop<S, R> {
         &self,
         mut transport: WebSocketTransport<R>,
         guest: Guest,
+        slot: Option<Arc<Slot<R>>>,
         mut timer: Pin<&mut Sleep>,
     ) -> Option<Session<S, R>> {
         let Guest { parts, peer, standing } = guest;
@@ -101,6 +103,9 @@ impl<S: Service<R>, R: Hosted> Shop<S, R> {
             extensions.insert(identity);
         }
         let (shared, owed) = transport.linger();
+        if let Some(slot) = slot {
+            slot.let_to(registry.clone(), connection.clone(), shared.clone());
+        }
         let entry = registry.enter(connection.clone(), shared.clone(), self.encode.clone());
         let ground = Ground { shared: shared.clone(), owed, entry, _permit: permit };
 

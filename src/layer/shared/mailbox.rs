@@ -57,6 +57,12 @@ impl Mailbox {
         self.queued_bytes.store(bytes, SeqCst);
     }
 
+    /// The size of all that is offered or queued.
+    #[cfg(feature = "server")]
+    pub(super) fn bytes(&self) -> usize {
+        self.bytes.load(SeqCst) + self.queued_bytes.load(SeqCst)
+    }
+
     /// Takes nothing more.
     pub(super) fn close(&self) {
         self.closed.store(true, SeqCst);

@@ -197,6 +197,12 @@ impl Shared {
         Flushed { line: self.line.clone(), place, waits: true }
     }
 
+    /// How many bytes wait to be handed to the link.
+    #[cfg(feature = "server")]
+    pub(crate) fn queued_bytes(&self) -> usize {
+        self.line.mailbox.bytes()
+    }
+
     /// How many messages were handed to the link: what has a higher ticket never left this side.
     #[must_use]
     pub fn handed(&self) -> u64 {

@@ -17,7 +17,7 @@ use crate::{
     stats::{Snapshot, Stats},
 };
 
-/// One connection: a cheap handle, which outlives it. Tools find their own in the extensions of
+/// One connection, or one after the other that carry one session: a cheap handle, which outlives it. Tools find their own in the extensions of
 /// their requests.
 #[derive(Clone)]
 pub struct Connection(Arc<Facts>);
@@ -30,6 +30,7 @@ struct Facts {
     stats: Stats,
     initialized: AtomicBool,
     slow: AtomicBool,
+    away: AtomicBool,
     farewell: Farewell,
 }
 
@@ -67,6 +68,7 @@ impl Connection {
             stats,
             initialized: AtomicBool::new(false),
             slow: AtomicBool::new(false),
+            away: AtomicBool::new(false),
             farewell: Farewell::default(),
         }))
     }
@@ -77,7 +79,7 @@ impl Connection {
         self.0.id
     }
 
-    /// Where it comes from, as far as that is known; see [`Config::peer`](crate::server::Config::peer).
+    /// Where it came from at first, as far as that is known; see [`Config::peer`](crate::server::Config::peer).
     #[must_use]
     pub fn peer(&self) -> Option<SocketAddr> {
         self.0.peer
@@ -107,6 +109,12 @@ impl Connection {
         self.0.initialized.load(Relaxed)
     }
 
+    /// Whether there is only its session, which the client may still [resume](crate::server::Resumption).
+    #[must_use]
+    pub fn is_away(&self) -> bool {
+        self.0.away.load(Relaxed)
+    }
+
     /// Closes it with the closing handshake and this `reason`. Whether that is news.
     pub fn disconnect(&self, reason: CloseReason) -> bool {
         let is_first = self.0.farewell.reason.set(reason).is_ok();
@@ -124,6 +132,7 @@ impl Connection {
             since_ms: self.0.since.duration_since(UNIX_EPOCH).map_or(0, millis),
             initialized: self.is_initialized(),
             slow: self.0.slow.load(Relaxed),
+            away: self.is_away(),
             stats: self.0.stats.snapshot(),
         }
     }
@@ -134,6 +143,11 @@ impl Connection {
 
     pub(in crate::server) fn farewell(&self) -> &Farewell {
         &self.0.farewell
+    }
+
+    /// Says whether its client is away, and returns what was said before.
+    pub(super) fn away(&self, away: bool) -> bool {
+        self.0.away.swap(away, Relaxed)
     }
 
     pub(super) fn keeps_up(&self) {
@@ -178,6 +192,8 @@ pub struct Info {
     pub initialized: bool,
     /// Whether it missed the last notification that it should have got.
     pub slow: bool,
+    /// Whether there is only its session, which the client may still resume.
+    pub away: bool,
     /// Its counters.
     #[serde(flatten)]
     pub stats: Snapshot,

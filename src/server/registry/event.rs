@@ -9,7 +9,11 @@ use crate::{error::CloseReason, event};
 pub enum Event {
     /// Somebody was let in.
     Connected(Connection),
-    /// A connection has ended.
+    /// A client has lost its connection, and may yet come back: its session is kept.
+    Away(Connection),
+    /// It has come back.
+    Back(Connection),
+    /// A connection has ended, and its session with it.
     Disconnected {
         /// Which one.
         connection: Connection,

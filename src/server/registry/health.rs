@@ -8,7 +8,7 @@ use std::{
 
 use serde::Serialize;
 
-use super::Cause;
+use super::{Cause, Connection};
 use crate::stats::Snapshot;
 
 /// The figures of a server at one moment.
@@ -19,13 +19,16 @@ use crate::stats::Snapshot;
 /// | name | labels | kind | |
 /// |---|---|---|---|
 /// | `mcp_ws_connections` | | gauge | [`active`](Self::active) |
+/// | `mcp_ws_sessions_away` | | gauge | [`away`](Self::away) |
 /// | `mcp_ws_connections_total` | | counter | [`total`](Self::total) |
 /// | `mcp_ws_refused_connections_total` | `cause`: see [`Cause::as_str`] | counter | [`refused_by`](Self::refused_by) |
 #[derive(Debug, Clone, PartialEq, Eq, Default, Serialize)]
 #[non_exhaustive]
 pub struct Health {
-    /// Connections now.
+    /// Connections now, and sessions that are kept without one.
     pub active: u64,
+    /// Of these, those without a connection: their clients may come back.
+    pub away: u64,
     /// Connections so far.
     pub total: u64,
     /// How many were not let in.
@@ -87,11 +90,18 @@ impl Tally {
         self.refused[cause as usize].fetch_add(1, Relaxed);
     }
 
-    pub(super) fn health(&self, active: impl Iterator<Item = Snapshot>) -> Health {
+    pub(super) fn away(&self, away: bool) {
+        #[cfg(feature = "metrics")]
+        metrics::gauge!("mcp_ws_sessions_away").increment(if away { 1 } else { -1 });
+        let _ = away;
+    }
+
+    pub(super) fn health<'a>(&self, active: impl Iterator<Item = &'a Connection>) -> Health {
         let mut health = self.ended.lock().unwrap_or_else(PoisonError::into_inner).clone();
-        for stats in active {
+        for connection in active {
             health.active += 1;
-            health.add(&stats);
+            health.away += u64::from(connection.is_away());
+            health.add(&connection.stats().snapshot());
         }
         health.total = self.total.load(Relaxed);
         for (cause, count) in Cause::ALL.iter().zip(&self.refused) {

@@ -199,8 +199,7 @@ impl<R: Role> Registry<R> {
     #[must_use]
     pub fn health(&self) -> Health {
         let connections = self.lock();
-        let active = connections.values().map(|place| place.connection.stats().snapshot());
-        self.inner.tally.health(active)
+        self.inner.tally.health(connections.values().map(|place| &place.connection))
     }
 
     /// Notes somebody who was not let in.
@@ -208,6 +207,15 @@ impl<R: Role> Registry<R> {
         tracing::debug!(%cause, ?peer, "refused");
         self.inner.tally.refused(cause);
         self.inner.announcer.announce(|| Event::Refused { cause, peer });
+    }
+
+    /// Notes that a client has lost its connection, or is back.
+    pub(super) fn is_away(&self, connection: &Connection, away: bool) {
+        if connection.away(away) != away {
+            self.inner.tally.away(away);
+            let event = if away { Event::Away } else { Event::Back };
+            self.inner.announcer.announce(|| event(connection.clone()));
+        }
     }
 
     /// An id for the next connection.

@@ -1,0 +1,205 @@
+//! What is known of one session by those who come for it.
+
+use std::{
+    pin::Pin,
+    sync::{Mutex, MutexGuard, OnceLock, PoisonError},
+    task::{Context, Poll},
+};
+
+use futures::{FutureExt, Sink, SinkExt, Stream};
+use pin_project_lite::pin_project;
+
+use crate::{
+    decode::Role,
+    duplex::{BoxLink, forward_sink},
+    error::{CloseCode, CloseReason, Error},
+    layer::{
+        Shared,
+        relink::Renew,
+        resume::{Frame, Secret, Secrets, Session, SessionId, Tally},
+    },
+    link::Up,
+    message::Message,
+    server::{
+        auth::Identity,
+        limit::Permit,
+        registry::{Connection, Registry},
+    },
+    stats::Stats,
+};
+
+pin_project! {
+    /// A connection on which a client has asked for a session. Its place is given back with it.
+    pub(in crate::server) struct Arrival {
+        #[pin]
+        link: BoxLink,
+        stats: Stats,
+        permit: Option<Permit>,
+    }
+}
+
+impl Arrival {
+    pub(in crate::server) fn new(link: BoxLink, stats: Stats, permit: Option<Permit>) -> Self {
+        Self { link, stats, permit }
+    }
+
+    /// Tells the client of its session; written by whoever gets the link.
+    pub(super) fn answer(&mut self, session: Session) {
+        self.say(Frame::Session(session).encode());
+    }
+
+    /// The client has come again since, on another connection.
+    fn part(mut self) {
+        let reason = CloseReason::new(CloseCode::TakenOver, "a newer connection took over");
+        self.say(Message::Close(Some(reason)));
+        let _ = self.link.flush().now_or_never();
+    }
+
+    /// There is room on a link on which nothing was said yet. One that is lost meanwhile is lost to whoever
+    /// gets it.
+    fn say(&mut self, message: Message) {
+        let _ = self.link.feed(message).now_or_never();
+    }
+}
+
+impl Stream for Arrival {
+    type Item = Result<Message, Error>;
+
+    fn poll_next(self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<Option<Self::Item>> {
+        self.project().link.poll_next(cx)
+    }
+}
+
+impl Sink<Message> for Arrival {
+    type Error = Error;
+
+    forward_sink!(link, Message: poll_ready, start_send, poll_flush, poll_close);
+}
+
+/// One session, as those see it who come for it.
+pub(in crate::server) struct Slot<R: Role> {
+    pub(super) id: SessionId,
+    pub(super) identity: Option<Identity>,
+    pub(super) tally: Tally,
+    /// Asked when there is something for the source of its links.
+    pub(super) knock: Renew,
+    door: Mutex<Door>,
+    tenant: OnceLock<Tenant<R>>,
+}
+
+/// Who has the session, once it is listed.
+struct Tenant<R: Role> {
+    registry: Registry<R>,
+    connection: Connection,
+    shared: Shared,
+}
+
+#[derive(Default)]
+struct Door {
+    secrets: Secrets,
+    next: Option<(Arrival, Up)>,
+    dismissed: bool,
+    /// Nobody waits inside any more.
+    closed: bool,
+}
+
+/// What is found at the door.
+pub(super) enum Found {
+    Link(Arrival, Up),
+    Dismissed,
+    Nothing,
+}
+
+impl<R: Role> Slot<R> {
+    pub(super) fn new(id: SessionId, identity: Option<Identity>, tally: Tally) -> Self {
+        let (knock, door) = (Renew::default(), Mutex::default());
+        Self { id, identity, tally, knock, door, tenant: OnceLock::new() }
+    }
+
+    /// Tells who has the session from now on.
+    pub(in crate::server) fn let_to(
+        &self,
+        registry: Registry<R>,
+        connection: Connection,
+        shared: Shared,
+    ) {
+        let _ = self.tenant.set(Tenant { registry, connection, shared });
+    }
+
+    pub(super) fn given(&self) -> Secret {
+        self.lock().secrets.given().clone()
+    }
+
+    /// Takes `arrival` in, if the client has the secret.
+    pub(super) fn resume(
+        &self,
+        secret: &Secret,
+        received: u64,
+        mut arrival: Arrival,
+        describe: impl FnOnce(Secret) -> Session,
+    ) -> Result<(), Arrival> {
+        let mut door = self.lock();
+        if door.closed || door.dismissed {
+            return Err(arrival);
+        }
+        if self.tally.is_heard() {
+            door.secrets.confirm();
+        }
+        let Some(given) = door.secrets.rotate(secret).cloned() else { return Err(arrival) };
+        let frozen = self.tally.freeze();
+        arrival.answer(describe(given).resumed(frozen.received()));
+        if let Some(tenant) = self.tenant.get() {
+            tenant.connection.stats().follow(arrival.stats.clone());
+        }
+        let earlier = door.next.replace((arrival, frozen.resumed(received)));
+        drop(door);
+        self.knock.ask();
+        if let Some((earlier, _)) = earlier {
+            earlier.part();
+        }
+        Ok(())
+    }
+
+    /// What there is for a session that is `away`, or not: then it was dismissed too late.
+    pub(super) fn look(&self, away: bool) -> Found {
+        let mut door = self.lock();
+        if door.next.is_some() || !away {
+            door.dismissed = false;
+        }
+        match door.next.take() {
+            Some((arrival, up)) => Found::Link(arrival, up),
+            None if door.dismissed => Found::Dismissed,
+            None => Found::Nothing,
+        }
+    }
+
+    /// Its time is over before it is.
+    pub(super) fn dismiss(&self) {
+        self.lock().dismissed = true;
+        self.knock.ask();
+    }
+
+    pub(super) fn close(&self) {
+        let mut door = self.lock();
+        door.closed = true;
+        let next = door.next.take();
+        drop(door);
+        drop(next);
+    }
+
+    /// How much waits for the client to come back.
+    pub(super) fn bytes(&self) -> usize {
+        let queued = self.tenant.get().map_or(0, |tenant| tenant.shared.queued_bytes());
+        self.tally.kept_bytes() + queued
+    }
+
+    pub(super) fn is_away(&self, away: bool) {
+        if let Some(tenant) = self.tenant.get() {
+            tenant.registry.is_away(&tenant.connection, away);
+        }
+    }
+
+    fn lock(&self) -> MutexGuard<'_, Door> {
+        self.door.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+}

@@ -1,0 +1,145 @@
+use std::{
+    pin::Pin,
+    sync::Arc,
+    task::{Context, Poll, ready},
+};
+
+use futures::{FutureExt, future::BoxFuture};
+use tokio::time::sleep_until;
+
+use super::{
+    Sessions,
+    slot::{Arrival, Found, Slot},
+};
+use crate::{
+    decode::Role,
+    error::{CloseCode, CloseReason, Error, LinkError},
+    layer::relink::LinkSource,
+    link::Up,
+    time::after,
+};
+
+/// The links of one session: its client comes back, or not.
+pub(in crate::server) struct Returns<R: Role> {
+    sessions: Arc<Sessions<R>>,
+    slot: Arc<Slot<R>>,
+    away: Option<Away>,
+}
+
+/// There is no link.
+struct Away {
+    /// Resolves when none is waited for any longer, with the reason.
+    over: BoxFuture<'static, CloseReason>,
+    /// Which departure of all it is, and how many bytes the other sessions know of.
+    noted: Option<(u64, usize)>,
+}
+
+impl<R: Role> Returns<R> {
+    pub(super) fn new(sessions: Arc<Sessions<R>>, slot: Arc<Slot<R>>) -> Self {
+        Self { sessions, slot, away: None }
+    }
+
+    pub(in crate::server) fn slot(&self) -> &Arc<Slot<R>> {
+        &self.slot
+    }
+
+    /// Tells the other sessions what waits in this one, where that has changed.
+    fn note(&mut self) {
+        let Some(Away { noted, .. }) = &mut self.away else { return };
+        let (departure, before) = noted.unzip();
+        let bytes = self.slot.bytes();
+        if before != Some(bytes) {
+            *noted = Some((self.sessions.note_away(&self.slot, departure, bytes), bytes));
+        }
+        if departure.is_none() {
+            self.slot.is_away(true);
+        }
+    }
+
+    fn is_back(&mut self) {
+        if let Some(Away { noted: Some((departure, _)), .. }) = self.away.take() {
+            self.sessions.note_back(departure);
+            self.slot.is_away(false);
+        }
+    }
+}
+
+impl<R: Role> LinkSource for Returns<R> {
+    type Link = Arrival;
+
+    fn lost(mut self: Pin<&mut Self>, cause: &Error) -> bool {
+        let stop = self.sessions.stop.clone();
+        if !is_survived(cause) || stop.is_cancelled() {
+            return false;
+        }
+        tracing::debug!(%cause, "connection lost; the session is kept");
+        let deadline = after(self.sessions.config.window);
+        let over = async move {
+            tokio::select! {
+                () = sleep_until(deadline) => gone(),
+                () = stop.cancelled() => CloseCode::Restart.into(),
+            }
+        };
+        self.away = Some(Away { over: over.boxed(), noted: None });
+        true
+    }
+
+    fn poll_link(
+        mut self: Pin<&mut Self>,
+        cx: &mut Context<'_>,
+    ) -> Poll<Result<(Arrival, Up), Error>> {
+        let this = &mut *self;
+        let mut reason = None;
+        while this.slot.knock.poll_asked(cx).is_ready() {
+            match this.slot.look(this.away.is_some()) {
+                Found::Link(arrival, up) => {
+                    this.is_back();
+                    tracing::debug!("session resumed");
+                    return Poll::Ready(Ok((arrival, up)));
+                }
+                Found::Dismissed => reason = Some(gone()),
+                Found::Nothing => {}
+            }
+        }
+        this.note();
+        let reason = match (reason, &mut this.away) {
+            (_, None) => return Poll::Pending,
+            (Some(reason), _) => reason,
+            (None, Some(away)) => ready!(away.over.poll_unpin(cx)),
+        };
+        tracing::debug!("session not resumed in time");
+        Poll::Ready(Err(LinkError::Closed(reason).into()))
+    }
+}
+
+impl<R: Role> Drop for Returns<R> {
+    fn drop(&mut self) {
+        self.slot.close();
+        self.is_back();
+        self.sessions.forget(&self.slot.id);
+    }
+}
+
+fn gone() -> CloseReason {
+    CloseReason::new(CloseCode::SessionGone, "the client did not come back")
+}
+
+/// Whether a session outlives a link that ended so (section 7 of the
+/// [protocol](crate::layer::resume::protocol)).
+fn is_survived(cause: &Error) -> bool {
+    use CloseCode as C;
+    let Error::Link(error) = cause else { return false };
+    !matches!(
+        error.close_reason().code,
+        C::Normal
+            | C::Protocol
+            | C::Unsupported
+            | C::InvalidPayload
+            | C::Policy
+            | C::TooBig
+            | C::MandatoryExtension
+            | C::Unauthorized
+            | C::Forbidden
+            | C::SessionGone
+    )
+}
