@@ -25,6 +25,7 @@ use super::{
 };
 use crate::{
     error::{CloseCode, CloseReason},
+    event::State,
     layer::Shared,
     time::after,
     transport::{Owed, WebSocketTransport},
@@ -186,8 +187,17 @@ impl<S: Service<R>, R: Hosted> Shop<S, R> {
             self.config.stop.cancelled().await;
             self.drain(&handlers, &ground).await
         };
+        let mut state = ground.shared.state();
+        let lost = async {
+            let _ = state.wait_for(|state| matches!(state, State::Closed(_))).await;
+        };
         tokio::select! {
             _ = &mut ended => {}
+            // rmcp would wait for answers that nobody gets.
+            () = lost => {
+                handlers.cut();
+                let _ = ended.await;
+            }
             reason = farewell.said() => {
                 self.close(&ground.shared, reason).await;
                 stop.cancel();
