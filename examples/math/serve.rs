@@ -4,10 +4,11 @@ use std::{
     io::{self, Write},
     net::SocketAddr,
     path::PathBuf,
+    time::Duration,
 };
 
 use axum::{Router, routing::get};
-use mcp_ws_transport::server::{BearerTokens, Config, Limits, Registry, Tls};
+use mcp_ws_transport::server::{BearerTokens, Config, Limits, Registry, Resumption, Tls};
 use serde_json::json;
 
 use crate::service::Math;
@@ -31,6 +32,9 @@ pub(crate) struct Args {
     /// How many clients may be connected at once
     #[arg(long, value_name = "N", default_value_t = Limits::default().connections)]
     max_connections: usize,
+    /// How long a client that has lost its connection may come back to its session; 0 for not at all
+    #[arg(long, value_name = "SECONDS", default_value_t = Resumption::default().window.as_secs())]
+    resume_window: u64,
     /// The certificate chain for wss://, in PEM form
     #[arg(long, value_name = "FILE", requires = "tls_key")]
     tls_cert: Option<PathBuf>,
@@ -74,7 +78,10 @@ pub(crate) async fn run(args: Args) -> crate::Result {
 fn config(args: &Args) -> (Registry, Config) {
     let registry = Registry::default();
     let limits = Limits::default().connections(args.max_connections);
-    let mut config = Config::default().registry(registry.clone()).limits(limits);
+    let window = Duration::from_secs(args.resume_window);
+    let resumption = (!window.is_zero()).then(|| Resumption::default().window(window));
+    let mut config =
+        Config::default().registry(registry.clone()).limits(limits).resumption(resumption);
     if !args.tokens.is_empty() {
         config = config.authenticator(args.tokens.iter().cloned().collect::<BearerTokens>());
     }
