@@ -32,6 +32,7 @@
 //! | notifications | 1,024 handled at once per connection | kept until their turn comes, 4 MiB of them |
 //! | queue | 1 MiB to each client, 10 s without a byte taken | close 1013, its buffers are freed |
 //! | connections | 1,024 | 503 with `Retry-After` |
+//! | sessions without a connection | 1,024 for 120 s, and 64 MiB of what waits in them | the oldest ends |
 //! | time | 10 s for TLS and the request, 10 s until MCP is initialized, 45 s without a sign of life | cut, with 408 or 1008 where that can be said; who was answered before it is just closed |
 //! | answers | 10 s without a byte taken, before the upgrade | cut |
 //! | half-open | 1,024 that have not shown who they are | the one that took longest is dropped, so that slow ones shut nobody out |
@@ -97,10 +98,19 @@
 //! closes them, tells what happens as a stream of [`Event`]s, and sums it up as [`Health`], which
 //! serialises.
 //!
+//! # Clients that come back
+//!
+//! A client that speaks [`mcp.resume.v1`](crate::layer::resume::protocol), as those of this crate do,
+//! has a session that outlives its connection. When that is lost, its service and its calls run on for
+//! [`Resumption::window`], 120 s; what they send is kept, and goes out when the client is back. To the
+//! registry it is one [`Connection`] all the while, which is [away](Connection::is_away) in between; it
+//! takes up none of the places of [`Limits`] then. The session belongs to the identity that opened it.
+//! When it ends, so do its handlers. For every other client the connection is the session.
+//!
 //! # Stopping
 //!
 //! [`Server::shutdown`] drains, as [`Drain`] says: whoever comes is told 503, calls in flight are
-//! finished, and each connection is closed with 1012 as soon as there are none, one after the other so
+//! finished, sessions without a connection end, and each connection is closed with 1012 as soon as there are none, one after the other so
 //! that clients do not come back all at once. The [`fallback`](Serve::fallback) goes on as long as there
 //! are calls; then what it has begun to answer is finished, and nobody else is heard. At the deadline
 //! what still runs is dropped, its callers are told `-32000` with `outcome_unknown`, and nothing is left
