@@ -1,11 +1,42 @@
 //! Points in time.
 
-use std::time::Duration;
+use std::time::{Duration, SystemTime};
 
 use tokio::time::Instant;
 
 /// So far away that nobody waits for it, and near enough for every clock.
 const FAR: Duration = Duration::from_secs(30 * 365 * 86_400);
+
+/// By how much the wall clock must be ahead before the machine is thought to have slept.
+const NAP: Duration = Duration::from_secs(5);
+
+/// Notices that the machine was asleep: then the wall clock has moved on, and no timer has. Somebody who
+/// sets the clock forward looks the same.
+#[derive(Debug)]
+pub(crate) struct Alarm {
+    wall: fn() -> SystemTime,
+    last: (SystemTime, Instant),
+}
+
+impl Alarm {
+    /// How often it should be asked.
+    pub(crate) const INTERVAL: Duration = Duration::from_secs(1);
+
+    pub(crate) fn new() -> Self {
+        Self::with_clock(SystemTime::now)
+    }
+
+    pub(crate) fn with_clock(wall: fn() -> SystemTime) -> Self {
+        Self { wall, last: (wall(), Instant::now()) }
+    }
+
+    /// Whether the machine has slept since this was last asked.
+    pub(crate) fn has_slept(&mut self) -> bool {
+        let now = ((self.wall)(), Instant::now());
+        let (wall, timers) = std::mem::replace(&mut self.last, now);
+        now.0.duration_since(wall).is_ok_and(|passed| passed > now.1 - timers + NAP)
+    }
+}
 
 /// The moment after `duration`, however long that is.
 pub(crate) fn after(duration: Duration) -> Instant {

@@ -130,7 +130,12 @@ impl Layers {
     {
         let Config { socket, heartbeat, extra, .. } = self.config.clone();
         let socket = Socket::with_leftover(stream, leftover, side, socket, self.stats.clone());
-        let link: BoxLink = Box::pin(Heartbeat::with_stats(socket, heartbeat, self.stats.clone()));
+        let heartbeat = Heartbeat::with_stats(socket, heartbeat, self.stats.clone());
+        // Servers do not sleep.
+        let link: BoxLink = Box::pin(match side {
+            Side::Client => heartbeat.wakeful(),
+            Side::Server => heartbeat,
+        });
         match extra {
             Some(Extra(layer)) => layer(link),
             None => link,

@@ -21,7 +21,7 @@ use crate::{
     error::{Error, LinkError},
     message::Message,
     stats::Stats,
-    time::later,
+    time::{Alarm, later},
 };
 
 /// When a [`Heartbeat`] pings, and when it gives up.
@@ -90,6 +90,8 @@ pin_project! {
         unflushed: bool,
         // A ping is due, but the link could not take it.
         overdue: bool,
+        // Tells that the machine was asleep, where that is looked for, and when it is asked next.
+        alarm: Option<(Alarm, Instant)>,
         #[pin]
         timer: Sleep,
         #[pin]
@@ -120,6 +122,7 @@ impl<S: Duplex<Message, Message>> Heartbeat<S> {
             sent: (0, now),
             unflushed: false,
             overdue: false,
+            alarm: None,
             timer: sleep_until(first.unwrap_or_else(|| later(now, Duration::MAX))),
             inner,
             config,
@@ -128,6 +131,18 @@ impl<S: Duplex<Message, Message>> Heartbeat<S> {
 }
 
 impl<S: Duplex<Message, Message>> Heartbeat<S> {
+    /// Pings at once when the machine has been asleep, which no timer notices: the peer may have given
+    /// this link up in the meantime. For that it looks at the clock every second.
+    pub fn wakeful(self) -> Self {
+        self.with_alarm(Alarm::new())
+    }
+
+    fn with_alarm(self, alarm: Alarm) -> Self {
+        let next = later(Instant::now(), Alarm::INTERVAL);
+        let first = self.timer.deadline().min(next);
+        Self { alarm: Some((alarm, next)), timer: sleep_until(first), ..self }
+    }
+
     /// Sends what is due and falls the verdict; pending while all is well.
     fn poll_beat(mut self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<Error> {
         let mut this = self.as_mut().project();
@@ -151,6 +166,16 @@ impl<S: Duplex<Message, Message>> Heartbeat<S> {
                 return Poll::Pending;
             }
             let now = Instant::now();
+            if let Some((alarm, next)) = this.alarm
+                && *next <= now
+            {
+                *next = later(now, Alarm::INTERVAL);
+                if alarm.has_slept() && this.config.ping_interval.is_some() {
+                    tracing::debug!("the machine was asleep");
+                    *this.next_ping = Some(now);
+                }
+            }
+            let alarm_due = this.alarm.as_ref().map(|(_, next)| *next);
             let pong_due = this.unanswered.map(|sent| later(sent, this.config.pong_timeout));
             let idle_due = this.config.idle_timeout.map(|timeout| later(*this.heard, timeout));
             if pong_due.into_iter().chain(idle_due).any(|due| due <= now) {
@@ -187,7 +212,7 @@ impl<S: Duplex<Message, Message>> Heartbeat<S> {
             if !fired {
                 return Poll::Pending;
             }
-            match pong_due.into_iter().chain(idle_due).chain(ping_due).min() {
+            match pong_due.into_iter().chain(idle_due).chain(ping_due).chain(alarm_due).min() {
                 Some(next) => this.timer.as_mut().reset(next),
                 None => return Poll::Pending,
             }
@@ -226,6 +251,11 @@ impl<S: Duplex<Message, Message>> Sink<Message> for Heartbeat<S> {
 
 #[cfg(test)]
 mod tests {
+    use std::{
+        sync::atomic::{AtomicU64, Ordering::Relaxed},
+        time::UNIX_EPOCH,
+    };
+
     use tokio::time::advance;
     use tokio_test::{assert_pending, assert_ready, task::spawn};
 
@@ -291,6 +321,32 @@ mod tests {
             heartbeat.enter(|_, heartbeat| heartbeat.start_send(Message::text("{}"))).unwrap();
             assert_pending!(heartbeat.poll_next());
         }
+        advance(SECOND).await;
+        assert!(assert_ready!(heartbeat.poll_next()).unwrap().is_err());
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn a_link_is_probed_as_soon_as_the_machine_wakes_up() {
+        static SLEPT: AtomicU64 = AtomicU64::new(0);
+        let clock = || UNIX_EPOCH + Duration::from_secs(SLEPT.load(Relaxed));
+        let (link, peer) = fake::link();
+        let heartbeat =
+            Heartbeat::new(link, Config::default()).with_alarm(Alarm::with_clock(clock));
+        let mut heartbeat = spawn(heartbeat);
+        for _ in 0..12 {
+            assert_pending!(heartbeat.poll_next());
+            advance(SECOND).await;
+        }
+        assert!(pings(&peer).is_empty());
+        SLEPT.store(3600, Relaxed);
+        assert!(heartbeat.is_woken());
+        assert_pending!(heartbeat.poll_next());
+        assert_eq!(pings(&peer).len(), 1);
+        for _ in 0..9 {
+            advance(SECOND).await;
+            assert_pending!(heartbeat.poll_next());
+        }
+        assert!(pings(&peer).is_empty());
         advance(SECOND).await;
         assert!(assert_ready!(heartbeat.poll_next()).unwrap().is_err());
     }
