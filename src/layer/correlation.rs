@@ -22,7 +22,9 @@
 //! | … and requests of the old peer are in flight | they are cancelled, and what their handlers still answer is dropped |
 
 mod calls;
+mod config;
 mod held;
+mod inbound;
 mod places;
 mod restart;
 
@@ -31,21 +33,21 @@ use std::{
     pin::Pin,
     sync::Arc,
     task::{Context, Poll, ready},
-    time::Duration,
 };
 
 use futures::{Sink, Stream};
 use rmcp::{
     ErrorData,
     model::{
-        CancelledNotification, CancelledNotificationParam, ErrorCode, Extensions, GetExtensions,
-        JsonRpcMessage, RequestId,
+        CancelledNotification, CancelledNotificationParam, ErrorCode, Extensions, JsonRpcMessage,
+        RequestId,
     },
     service::{RxJsonRpcMessage, TxJsonRpcMessage},
 };
 use serde_json::json;
 use tokio::time::{Instant, Sleep, sleep_until};
 
+pub use self::config::Config;
 pub(crate) use self::places::Place;
 use self::{
     calls::{Call, Ending, Fate, Outbound},
@@ -55,7 +57,7 @@ use self::{
 };
 use super::{Framed, Shared, relink::Renew};
 use crate::{
-    decode::{Calls, Method, Role},
+    decode::Role,
     error::Error,
     event::Notices,
     framing::Framing,
@@ -70,72 +72,6 @@ pub const UNAVAILABLE: ErrorCode = ErrorCode(-32000);
 
 /// The JSON-RPC code of an error made by this side for a request past its deadline.
 pub const TIMED_OUT: ErrorCode = ErrorCode(-32001);
-
-/// How many notifications may be handled at once, where fewer requests may: most are over in a moment.
-const MIN_NOTIFICATIONS: usize = 64;
-
-/// The bounds that a [`Correlation`] keeps.
-#[derive(Debug, Clone)]
-#[non_exhaustive]
-pub struct Config {
-    /// A request of ours is given up after this time. `None`, the default, leaves that to rmcp's
-    /// own request timeouts.
-    pub deadline: Option<Duration>,
-    /// How many requests of the peer may be in flight: 1,024. Each is a task of rmcp's. One that its
-    /// sender has cancelled counts until its handler has ended. As many notifications are handled at
-    /// once, or 64 where this is less; further ones wait.
-    pub max_inbound: usize,
-    /// How much memory the requests of the peer that are being handled may take, in bytes: 64 MiB.
-    /// It is estimated from their JSON, which takes up to a hundred times its size where it is made
-    /// of many small values. A request that would be the only one is handled however large it is, and
-    /// so is one that takes less than a thousandth of this.
-    pub max_inbound_memory: usize,
-    /// How many bytes of requests and notifications are kept while they have to wait: 4 MiB, of what
-    /// came over the wire and 512 more for each. Further requests are refused with `-32000`, further
-    /// notifications are dropped.
-    pub max_held_bytes: usize,
-}
-
-impl Default for Config {
-    fn default() -> Self {
-        Self {
-            deadline: None,
-            max_inbound: 1024,
-            max_inbound_memory: 64 << 20,
-            max_held_bytes: 4 << 20,
-        }
-    }
-}
-
-impl Config {
-    /// Sets [`deadline`](Self::deadline).
-    #[must_use]
-    pub fn deadline(mut self, deadline: impl Into<Option<Duration>>) -> Self {
-        self.deadline = deadline.into();
-        self
-    }
-
-    /// Sets [`max_inbound`](Self::max_inbound).
-    #[must_use]
-    pub fn max_inbound(mut self, requests: usize) -> Self {
-        self.max_inbound = requests;
-        self
-    }
-
-    /// Sets [`max_inbound_memory`](Self::max_inbound_memory).
-    #[must_use]
-    pub fn max_inbound_memory(mut self, bytes: usize) -> Self {
-        self.max_inbound_memory = bytes;
-        self
-    }
-
-    /// Sets [`max_held_bytes`](Self::max_held_bytes).
-    #[must_use]
-    pub fn max_held_bytes(mut self, bytes: usize) -> Self {
-        self.max_held_bytes = bytes;
-        self
-    }
-}
 
 /// The requests in flight, over a [`Framed`] to which it lends their methods.
 #[derive(Debug)]
@@ -205,146 +141,14 @@ impl<R: Role, F: Framing<R>> Correlation<R, F> {
         self
     }
 
-    /// Whether `message` is for the service above.
-    fn admit(&mut self, message: &mut RxJsonRpcMessage<R>) -> bool {
-        match message {
-            JsonRpcMessage::Request(request) => {
-                self.prepare(request);
-                let error = if self.inbound.contains(&request.id) {
-                    ErrorData::invalid_request("a request with this id is already in flight", None)
-                } else if let Some(error) = self.overload() {
-                    error
-                } else {
-                    self.inbound.insert(request.id.clone());
-                    return true;
-                };
-                self.refuse(request.id.clone(), error);
-                false
-            }
-            JsonRpcMessage::Response(response) => {
-                let result = Ok(R::initialize_result(&response.result));
-                self.settle(Some(&response.id)) && self.note_answer(&response.id, result)
-            }
-            JsonRpcMessage::Error(error) => {
-                let id = error.id.as_ref();
-                self.settle(id) && id.is_none_or(|id| self.note_answer(id, Err(&error.error)))
-            }
-            JsonRpcMessage::Notification(notification) => {
-                if R::is_initialized_by_peer(&notification.notification) {
-                    self.peer_is_ready();
-                }
-                if let Some(id) = R::cancelled_by_peer(&notification.notification)
-                    && let Some(alias) =
-                        self.restart.as_mut().and_then(|restart| restart.cancelled(id))
-                {
-                    let reason = "cancelled by the peer".into();
-                    notification.notification = cancellation(alias, reason).into();
-                }
-                if let Some(id) = R::cancelled_by_peer(&notification.notification) {
-                    self.held.forget(id);
-                    // It cancels a request of its own or, in the era without `initialize`, a
-                    // subscription of ours.
-                    if self.inbound.remove(id) {
-                        return true;
-                    }
-                    let ours = self.outbound.method(id) == Some(Method::SubscriptionsListen);
-                    let id = id.clone();
-                    return ours && self.give_up(&id).is_some();
-                }
-                true
-            }
-        }
-    }
-
     /// Takes a call of ours back that has not been sent. `false` if it has.
     fn withdraw(&self, call: Call) -> bool {
         self.framed.get_ref().withdraw(call.ticket)
     }
 
-    /// Why no further request is taken.
-    fn overload(&self) -> Option<ErrorData> {
-        let Config { max_inbound, max_inbound_memory, .. } = self.config;
-        let (handled, weight) = self.places.requests();
-        let own = self.framed.last_weight();
-        let data = if self.inbound.len().max(handled) >= max_inbound {
-            json!({ "reason": "too_many_requests", "limit": max_inbound })
-        } else if own > max_inbound_memory / 1024
-            && handled > 0
-            && weight + own > max_inbound_memory
-        {
-            json!({ "reason": "too_many_requests", "limit_bytes": max_inbound_memory })
-        } else {
-            return None;
-        };
-        Some(ErrorData::new(UNAVAILABLE, "too many requests in flight", Some(data)))
-    }
-
     /// What each request and notification of the peer carries in its extensions.
     pub fn extensions(&mut self) -> &mut Extensions {
         &mut self.extensions
-    }
-
-    /// Hands `message` up, unless it has to wait.
-    fn pass(
-        &mut self,
-        mut message: RxJsonRpcMessage<R>,
-        cx: &mut Context<'_>,
-    ) -> Option<RxJsonRpcMessage<R>> {
-        match &mut message {
-            JsonRpcMessage::Request(request) => {
-                let place = self.places.take_request(self.framed.last_weight());
-                equip(request.request.extensions_mut(), &self.extensions, place);
-            }
-            JsonRpcMessage::Notification(notification)
-                if R::cancelled_by_peer(&notification.notification).is_none() =>
-            {
-                let extensions = notification.notification.extensions_mut();
-                equip(extensions, &self.extensions, Place::default());
-            }
-            _ => return Some(message),
-        }
-        if !self.held.precedes(&message) && self.gate().1.opens(&mut message, cx) {
-            return Some(message);
-        }
-        self.hold(message);
-        None
-    }
-
-    /// The first of what was kept whose moment has come.
-    fn next_held(&mut self, cx: &mut Context<'_>) -> Option<RxJsonRpcMessage<R>> {
-        let (held, mut gate) = self.gate();
-        held.pop(|message| gate.opens(message, cx))
-    }
-
-    fn gate(&mut self) -> (&mut Held<R>, Gate<'_, R, F>) {
-        let notifications = self.config.max_inbound.max(MIN_NOTIFICATIONS);
-        let gate = Gate { framed: &mut self.framed, places: &self.places, notifications };
-        (&mut self.held, gate)
-    }
-
-    fn refuse(&mut self, id: RequestId, error: ErrorData) {
-        let id = self.restart.as_ref().and_then(|restart| restart.real(&id)).unwrap_or(id);
-        self.stats.refused();
-        tracing::debug!(%id, %error.message, "request refused");
-        Pin::new(&mut self.framed).reply(JsonRpcMessage::error(error, Some(id)));
-    }
-
-    /// Keeps a message until its moment comes, if there is room for that.
-    fn hold(&mut self, message: RxJsonRpcMessage<R>) {
-        let (size, limit) = (self.framed.last_size(), self.config.max_held_bytes);
-        match self.held.push(message, size, limit) {
-            Ok(()) => {}
-            Err(JsonRpcMessage::Request(request)) => {
-                self.inbound.remove(&request.id);
-                let data = json!({ "reason": "too_many_requests" });
-                let error = "earlier messages have not been dealt with";
-                self.refuse(request.id, ErrorData::new(UNAVAILABLE, error, Some(data)));
-            }
-            Err(_) => {
-                self.stats.refused();
-                tracing::debug!("notification dropped: too many are being handled");
-            }
-        }
     }
 
     /// Whether the request with this id was in flight; it no longer is.
@@ -523,42 +327,6 @@ impl<R: Role, F: Framing<R>> Sink<TxJsonRpcMessage<R>> for Correlation<R, F> {
 
 fn cancellation(id: RequestId, reason: String) -> CancelledNotification {
     CancelledNotification::new(CancelledNotificationParam::new(Some(id), Some(reason)))
-}
-
-/// Before requests and notifications of the peer.
-struct Gate<'a, R: Role, F> {
-    framed: &'a mut Framed<R, Shared, F>,
-    places: &'a Arc<Places>,
-    notifications: usize,
-}
-
-impl<R: Role, F: Framing<R>> Gate<'_, R, F> {
-    /// Whether this is the moment for `message`.
-    fn opens(&mut self, message: &mut RxJsonRpcMessage<R>, cx: &mut Context<'_>) -> bool {
-        let JsonRpcMessage::Notification(notification) = message else {
-            // Where the link has ended, whoever it is from is gone.
-            return matches!(Pin::new(&mut *self.framed).poll_ready(cx), Poll::Ready(Ok(())));
-        };
-        let place = self.places.poll_notification(self.notifications, cx);
-        let Poll::Ready(place) = place else { return false };
-        if let Some(empty) = notification.notification.extensions_mut().get_mut::<Place>() {
-            *empty = place;
-        }
-        true
-    }
-}
-
-/// Puts what a handler finds there into `extensions`.
-fn equip(extensions: &mut Extensions, all: &Extensions, place: Place) {
-    if extensions.is_empty() {
-        *extensions = all.clone();
-    } else {
-        extensions.extend(all.clone());
-    }
-    match extensions.get_mut::<Place>() {
-        Some(taken) => *taken = place,
-        None => drop(extensions.insert(place)),
-    }
 }
 
 #[cfg(test)]

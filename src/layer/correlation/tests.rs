@@ -1,5 +1,10 @@
+use std::time::Duration;
+
 use futures::{SinkExt, StreamExt};
-use rmcp::{RoleClient, RoleServer, model::PingRequest};
+use rmcp::{
+    RoleClient, RoleServer,
+    model::{GetExtensions, PingRequest},
+};
 use serde_json::Value;
 use tokio::time::advance;
 use tokio_test::{
@@ -7,7 +12,7 @@ use tokio_test::{
     task::{Spawn, spawn},
 };
 
-use super::*;
+use super::{inbound::MIN_NOTIFICATIONS, *};
 use crate::{
     error::CloseCode,
     framing::JsonRpc,
