@@ -193,9 +193,11 @@ impl<R: Role, F: Framing<R>> Correlation<R, F> {
     }
 
     fn end(&mut self, error: Option<Error>) -> &mut Ending {
-        let handed = self.framed.get_ref().handed();
         self.held = Held::default();
-        let calls = std::mem::take(&mut self.outbound);
+        let calls = self.outbound.take(|_, _| true);
+        // The link need not have ended yet: a Close of ours may wait until what is queued is written.
+        let tickets: Vec<_> = calls.iter().map(|(_, call)| call.ticket).collect();
+        let handed = self.framed.get_ref().withdraw_all(&tickets);
         self.ending.insert(Ending::new(calls, handed, error))
     }
 }

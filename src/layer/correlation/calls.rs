@@ -94,8 +94,7 @@ pub(super) struct Ending {
 }
 
 impl Ending {
-    pub(super) fn new(mut outbound: Outbound, handed: u64, error: Option<Error>) -> Self {
-        let calls = outbound.take(|_, _| true);
+    pub(super) fn new(calls: Vec<(RequestId, Call)>, handed: u64, error: Option<Error>) -> Self {
         Self { calls: calls.into_iter(), handed, error }
     }
 

@@ -15,7 +15,7 @@ use tokio_test::{
 use super::{inbound::MIN_NOTIFICATIONS, *};
 use crate::{
     error::CloseCode,
-    framing::JsonRpc,
+    framing::{BinaryPolicy, JsonRpc},
     layer::{
         Relink,
         fake::{self, Peer},
@@ -300,6 +300,39 @@ fn broadcasts_between_requests_leave_what_is_known_of_them() {
             other => panic!("{other:?} is no error"),
         }
     }
+}
+
+/// It is this side that ends the link, whose Close waits behind what is queued.
+#[test]
+fn a_call_that_is_told_not_sent_is_not_sent_by_the_close_either() {
+    let (link, peer) = fake::link();
+    let shared = Shared::new(Relink::once(link), shared::Config::default());
+    let framing = JsonRpc::default().binary(BinaryPolicy::Reject);
+    let framed = Framed::new(shared, framing, framed::Config::default());
+    let mut stack = Correlation::<RoleClient, _>::new(framed, Config::default());
+    stack.start_send_unpin(ping::<RoleClient>(1)).unwrap();
+    assert_pending!(spawn(stack.next()).poll());
+    peer.block(true);
+    stack.start_send_unpin(ping::<RoleClient>(2)).unwrap();
+    say(&peer, json!({"jsonrpc": "2.0", "id": 7, "method": "ping"}));
+    assert!(assert_ready!(spawn(stack.next()).poll()).unwrap().is_ok());
+    let answer =
+        JsonRpcMessage::response(rmcp::model::ClientResult::empty(()), RequestId::Number(7));
+    stack.start_send_unpin(answer).unwrap();
+    peer.send(Message::Binary("{}".into()));
+    for reason in ["outcome_unknown", "not_sent"] {
+        assert_eq!(next_error(&mut stack).1.data.unwrap()["reason"], reason);
+    }
+    assert!(stack.start_send_unpin(ping::<RoleClient>(3)).is_err(), "nobody would end it");
+    peer.block(false);
+    assert!(assert_ready!(spawn(stack.close()).poll()).is_ok());
+    let [ping, answer, close] = &peer.sent()[..] else { panic!("a call, an answer and a Close") };
+    for (message, id) in [(ping, 1), (answer, 7)] {
+        let Message::Text(text) = message else { panic!("{message:?} is no text") };
+        let json: Value = serde_json::from_slice(text.as_bytes()).unwrap();
+        assert_eq!(json["id"], id);
+    }
+    assert!(matches!(close, Message::Close(Some(reason)) if reason.code == CloseCode::Unsupported));
 }
 
 #[test]

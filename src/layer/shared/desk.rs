@@ -122,10 +122,7 @@ impl Line {
     pub(super) fn lock(&self) -> MutexGuard<'_, Desk> {
         let mut desk = self.desk.lock().unwrap_or_else(PoisonError::into_inner);
         for message in self.mailbox.take() {
-            // Behind a Close of ours nothing is written.
-            if desk.farewell.is_none() {
-                let _ = self.push(&mut desk, message, false);
-            }
+            let _ = self.push(&mut desk, message, false);
         }
         desk
     }
@@ -306,10 +303,17 @@ impl Line {
 }
 
 impl Desk {
-    fn push(&mut self, message: Message, survives: bool) -> Result<u64, Error> {
-        if let Some(end) = &self.end {
-            return Err(end.clone());
+    /// Whether anything is written at all. Behind a Close of ours nothing is.
+    pub(super) fn accepts(&self) -> Result<(), Error> {
+        match (&self.end, &self.farewell) {
+            (Some(end), _) => Err(end.clone()),
+            (None, Some(own)) => Err(LinkError::Closed(own.clone()).into()),
+            (None, None) => Ok(()),
         }
+    }
+
+    fn push(&mut self, message: Message, survives: bool) -> Result<u64, Error> {
+        self.accepts()?;
         if let Message::Close(reason) = &message {
             self.farewell = reason.clone();
         }
@@ -355,8 +359,11 @@ impl Desk {
             *gone -= if stays { 0 } else { next.message.len() };
             stays
         });
+        if before == self.queue.len() {
+            return false;
+        }
         self.handed = self.queue.front().map_or(self.queued, |next| next.ticket - 1);
-        before > self.queue.len()
+        true
     }
 
     fn poll_hand_over(&mut self, cx: &mut Context<'_>) -> Poll<Result<(), Error>> {

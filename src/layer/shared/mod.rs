@@ -151,7 +151,7 @@ impl Shared {
     /// Queues `message` before all others, held or not.
     pub fn send_first(&self, message: Message) {
         let mut desk = self.line.lock();
-        if desk.end.is_none() {
+        if desk.accepts().is_ok() {
             desk.push_first(message);
             drop(desk);
             self.line.fan_out.wake_reader();
@@ -162,6 +162,15 @@ impl Shared {
     pub fn withdraw(&self, ticket: u64) -> bool {
         let mut desk = self.line.lock();
         ticket > desk.handed && self.line.forget(&mut desk, |next| next.ticket == ticket)
+    }
+
+    /// Takes those of the messages with these tickets, in ascending order, out of the queue that are
+    /// still there. The number of the last message that was handed to the link.
+    pub(super) fn withdraw_all(&self, tickets: &[u64]) -> u64 {
+        let mut desk = self.line.lock();
+        let handed = desk.handed;
+        self.line.forget(&mut desk, |next| tickets.binary_search(&next.ticket).is_ok());
+        handed
     }
 
     /// Whether there is no room for what survives a restart, or does not, while there is no link, or
