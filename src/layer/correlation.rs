@@ -161,10 +161,16 @@ impl<R: Role, F: Framing<R>> Correlation<R, F> {
         known
     }
 
+    /// Whether those above await an answer with this id.
+    fn awaits(&self, id: &RequestId) -> bool {
+        let repeated = self.restart.as_ref().is_some_and(|restart| restart.repeats(id));
+        self.outbound.0.contains_key(id) && !repeated
+    }
+
     /// The next request of ours past its deadline, with the error that ends it.
     fn poll_overdue(&mut self, cx: &mut Context<'_>) -> Poll<RxJsonRpcMessage<R>> {
         loop {
-            while self.deadlines.front().is_some_and(|(_, id)| !self.outbound.0.contains_key(id)) {
+            while self.deadlines.front().is_some_and(|(_, id)| !self.awaits(id)) {
                 self.deadlines.pop_front();
             }
             let (Some((due, _)), Some(deadline)) = (self.deadlines.front(), self.config.deadline)
@@ -194,7 +200,10 @@ impl<R: Role, F: Framing<R>> Correlation<R, F> {
 
     fn end(&mut self, error: Option<Error>) -> &mut Ending {
         self.held = Held::default();
-        let calls = self.outbound.take(|_, _| true);
+        let mut calls = self.outbound.take(|_, _| true);
+        if let Some(restart) = &self.restart {
+            calls.retain(|(id, _)| !restart.repeats(id));
+        }
         // The link need not have ended yet: a Close of ours may wait until what is queued is written.
         let tickets: Vec<_> = calls.iter().map(|(_, call)| call.ticket).collect();
         let handed = self.framed.get_ref().withdraw_all(&tickets);

@@ -78,6 +78,10 @@ struct Stack<R: Role> {
 }
 
 fn stack<R: Role>() -> (Stack<R>, Peer) {
+    stack_with(Config::default())
+}
+
+fn stack_with<R: Role>(config: Config) -> (Stack<R>, Peer) {
     let (link, peer) = fake::link();
     let (links, renew) = (Links::default(), Renew::default());
     let line = Relink::new(link, links.clone());
@@ -86,7 +90,7 @@ fn stack<R: Role>() -> (Stack<R>, Peer) {
     let announcer = Announcer::default();
     let news = announcer.subscribe();
     let notices = Notices::new(watch::Sender::new(State::Connecting), announcer);
-    let stack = Correlation::new(framed, Config::default()).outliving(notices, renew.clone());
+    let stack = Correlation::new(framed, config).outliving(notices, renew.clone());
     (Stack { stack, links, renew, news }, peer)
 }
 
@@ -151,7 +155,11 @@ fn initialize_result(version: &str) -> Value {
 }
 
 fn initialized() -> (Stack<RoleClient>, Peer) {
-    let (mut stack, peer) = stack::<RoleClient>();
+    initialized_with(Config::default())
+}
+
+fn initialized_with(config: Config) -> (Stack<RoleClient>, Peer) {
+    let (mut stack, peer) = stack_with::<RoleClient>(config);
     stack.send(request(0, InitializeRequest::new(InitializeRequestParams::default())));
     stack.idle();
     say(&peer, initialize_result("1"));
@@ -217,6 +225,24 @@ async fn a_peer_that_refuses_initialize_is_the_end() {
     assert_eq!(stack.error(), (RequestId::Number(1), "not_sent".into()));
     let end = assert_ready!(spawn(stack.stack.next()).poll()).unwrap().unwrap_err();
     assert!(end.to_string().contains("4410"), "{end}");
+}
+
+#[tokio::test(start_paused = true)]
+async fn nobody_above_is_told_of_a_repeated_initialize() {
+    let deadline = PATIENCE / 2;
+    let (mut stack, peer) = initialized_with(Config::default().deadline(deadline));
+    peer.send(Message::Close(None));
+    stack.send(call(1));
+    let peer = stack.links.next();
+    stack.idle();
+    tokio::time::advance(deadline).await;
+    assert_eq!(stack.error(), (RequestId::Number(1), "timed_out".into()));
+    stack.idle();
+    assert_eq!(sent(&peer), ["initialize 0"]);
+    stack.send(call(2));
+    stack.stack.framed.get_ref().cut();
+    assert_eq!(stack.error(), (RequestId::Number(2), "not_sent".into()));
+    assert!(assert_ready!(spawn(stack.stack.next()).poll()).unwrap().is_err());
 }
 
 #[tokio::test(start_paused = true)]
