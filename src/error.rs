@@ -44,7 +44,8 @@ pub enum HandshakeError {
     /// The URL is not one that can be dialled, or a header is not one that can be sent.
     #[error("cannot dial: {0}")]
     Invalid(String),
-    /// The name did not resolve, or nobody answered at the address.
+    /// The name did not resolve, nobody answered at the address, or the connection ended during the
+    /// TLS handshake.
     #[error("cannot reach the server: {0}")]
     Connect(#[source] Arc<io::Error>),
     /// There was no token to show to the server.
@@ -176,6 +177,11 @@ impl LinkError {
         Self::Closed(reason.unwrap_or_else(|| CloseCode::NoStatus.into()))
     }
 
+    /// What the end of a link is where a newer one takes its place.
+    pub(crate) fn taken_over() -> Self {
+        Self::Closed(CloseReason::new(CloseCode::TakenOver, "a newer connection took over"))
+    }
+
     /// The reason as a close code: the one on the wire, or the one that names this cause.
     #[must_use]
     pub fn close_reason(&self) -> CloseReason {
@@ -234,8 +240,9 @@ pub enum MessageError {
         /// The limit, in bytes.
         limit: usize,
     },
-    /// The queue is full, and there is no connection that would empty it.
-    #[error("the outbound queue is full, and there is no connection at present")]
+    /// The queue is full, and nothing empties it at present: there is no connection, or its peer is
+    /// new and has not initialized yet.
+    #[error("the outbound queue is full, and nothing in it can be sent at present")]
     QueueFull,
 }
 

@@ -63,10 +63,12 @@
 //!   (it never left this side) or `outcome_unknown` (it may have run).
 //! - **A client comes back**: it dials again, opens its session anew, and sends what had not been sent.
 //!   [`client`] tells how; [`Connect::once`](client::Connect::once) turns it off.
-//! - **Order.** Messages are written in the order in which rmcp hands them over.
+//! - **Order.** Messages are written in the order in which rmcp hands them over. Only calls that wait
+//!   for a new peer to initialize are overtaken, by answers and notifications.
 //! - **Bounds.** The size of messages in both directions, the peer's requests in flight, the time of
 //!   every handshake, write and close, the memory of what is being handled: all are limited. A full outbound queue makes its senders wait
-//!   and the peer's further requests be held back; what rmcp has handed over stays queued.
+//!   and the peer's further requests be held back; what rmcp has handed over stays queued. While a
+//!   client has no connection, a full queue refuses further calls with `not_sent`.
 //! - **Bad input** is answered where it can be, and costs nobody else anything: what is not JSON-RPC
 //!   gets an error and the connection lives; what breaks RFC 6455 gets a close code that names it.
 //!
@@ -88,8 +90,8 @@
 //!   white space around the message, a binary message that holds the same JSON.
 //! - **Cancellation**: `notifications/cancelled`. The loss of a connection cancels nothing by itself.
 //! - **Lifecycle**: MCP's own, of either era. A client that has reconnected repeats its `initialize` and
-//!   `notifications/initialized`, or its `subscriptions/listen`; else the transport looks at no method but
-//!   `notifications/cancelled`.
+//!   `notifications/initialized`, or its `subscriptions/listen`; also a `server/discover` that had no
+//!   answer. Else the transport looks at no method but `notifications/cancelled`.
 //! - **Authentication**: before the upgrade, by `Authorization: Bearer`, a subprotocol
 //!   `mcp.auth.<token>` offered beside `mcp`, or a cookie; refusals are 401 with `WWW-Authenticate`, 403 and
 //!   503 with `Retry-After`. Where a server allows it, also by the request `authenticate` with
@@ -97,8 +99,9 @@
 //! - **Errors made by the transport**: `-32700` and `-32600` for what cannot be read (with `id` null
 //!   where it has none), `-32600` for an id already in flight, `-32000` with `data.reason`
 //!   `too_many_requests` for one request too many and `stopping` for one that comes while the server
-//!   stops (neither was executed), `-32001` to the own caller past the deadline, `-32603` in place of a
-//!   response that is too large to send, or of a handler that panicked.
+//!   stops (neither was executed), `-32001` with `data.reason` `timed_out` to the own caller past the
+//!   deadline (`data.outcome` is `not_sent` or `outcome_unknown`), `-32603` in place of a response
+//!   that is too large to send, or of a handler that panicked.
 //! - **Liveness**: WebSocket pings, which the peer must answer within 10 s, or be taken for gone.
 //! - **Close codes**: those of RFC 6455 and its registry, 4401 and 4403 for authentication within the
 //!   connection, all named by [`CloseCode`]. A server that stops closes with 1012.

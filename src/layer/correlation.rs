@@ -18,11 +18,14 @@
 //! | what happens | what follows |
 //! |---|---|
 //! | a link is lost | requests of ours that were handed to it end with an error; the others wait |
-//! | the next begins | `initialize` and `notifications/initialized` are repeated, and then what waited is sent; open `subscriptions/listen` are repeated |
+//! | there is none, and the queue is full | a further request ends with an error that says that it was not sent |
+//! | the next begins | `initialize` and `notifications/initialized` are repeated, and then what waited is sent; open `server/discover` and `subscriptions/listen` are repeated |
 //! | … and requests of the old peer are in flight | they are cancelled, and what their handlers still answer is dropped |
 
 mod calls;
+mod config;
 mod held;
+mod inbound;
 mod places;
 mod restart;
 
@@ -31,21 +34,19 @@ use std::{
     pin::Pin,
     sync::Arc,
     task::{Context, Poll, ready},
-    time::Duration,
 };
 
 use futures::{Sink, Stream};
 use rmcp::{
-    ErrorData,
     model::{
-        CancelledNotification, CancelledNotificationParam, ErrorCode, Extensions, GetExtensions,
-        JsonRpcMessage, RequestId,
+        CancelledNotification, CancelledNotificationParam, ErrorCode, Extensions, JsonRpcMessage,
+        RequestId,
     },
     service::{RxJsonRpcMessage, TxJsonRpcMessage},
 };
-use serde_json::json;
 use tokio::time::{Instant, Sleep, sleep_until};
 
+pub use self::config::Config;
 pub(crate) use self::places::Place;
 use self::{
     calls::{Call, Ending, Fate, Outbound},
@@ -55,7 +56,7 @@ use self::{
 };
 use super::{Framed, Shared, relink::Renew};
 use crate::{
-    decode::{Calls, Method, Role},
+    decode::Role,
     error::Error,
     event::Notices,
     framing::Framing,
@@ -68,74 +69,9 @@ use crate::{
 /// refusal of one request too many. Its `data` says which.
 pub const UNAVAILABLE: ErrorCode = ErrorCode(-32000);
 
-/// The JSON-RPC code of an error made by this side for a request past its deadline.
+/// The JSON-RPC code of an error made by this side for a request past its deadline. Its `data` has the
+/// `reason` `timed_out`, and the `outcome`: `not_sent` or `outcome_unknown`.
 pub const TIMED_OUT: ErrorCode = ErrorCode(-32001);
-
-/// How many notifications may be handled at once, where fewer requests may: most are over in a moment.
-const MIN_NOTIFICATIONS: usize = 64;
-
-/// The bounds that a [`Correlation`] keeps.
-#[derive(Debug, Clone)]
-#[non_exhaustive]
-pub struct Config {
-    /// A request of ours is given up after this time. `None`, the default, leaves that to rmcp's
-    /// own request timeouts.
-    pub deadline: Option<Duration>,
-    /// How many requests of the peer may be in flight: 1,024. Each is a task of rmcp's. One that its
-    /// sender has cancelled counts until its handler has ended. As many notifications are handled at
-    /// once, or 64 where this is less; further ones wait.
-    pub max_inbound: usize,
-    /// How much memory the requests of the peer that are being handled may take, in bytes: 64 MiB.
-    /// It is estimated from their JSON, which takes up to a hundred times its size where it is made
-    /// of many small values. A request that would be the only one is handled however large it is, and
-    /// so is one that takes less than a thousandth of this.
-    pub max_inbound_memory: usize,
-    /// How many bytes of requests and notifications are kept while they have to wait: 4 MiB, of what
-    /// came over the wire and 512 more for each. Further requests are refused with `-32000`, further
-    /// notifications are dropped.
-    pub max_held_bytes: usize,
-}
-
-impl Default for Config {
-    fn default() -> Self {
-        Self {
-            deadline: None,
-            max_inbound: 1024,
-            max_inbound_memory: 64 << 20,
-            max_held_bytes: 4 << 20,
-        }
-    }
-}
-
-impl Config {
-    /// Sets [`deadline`](Self::deadline).
-    #[must_use]
-    pub fn deadline(mut self, deadline: impl Into<Option<Duration>>) -> Self {
-        self.deadline = deadline.into();
-        self
-    }
-
-    /// Sets [`max_inbound`](Self::max_inbound).
-    #[must_use]
-    pub fn max_inbound(mut self, requests: usize) -> Self {
-        self.max_inbound = requests;
-        self
-    }
-
-    /// Sets [`max_inbound_memory`](Self::max_inbound_memory).
-    #[must_use]
-    pub fn max_inbound_memory(mut self, bytes: usize) -> Self {
-        self.max_inbound_memory = bytes;
-        self
-    }
-
-    /// Sets [`max_held_bytes`](Self::max_held_bytes).
-    #[must_use]
-    pub fn max_held_bytes(mut self, bytes: usize) -> Self {
-        self.max_held_bytes = bytes;
-        self
-    }
-}
 
 /// The requests in flight, over a [`Framed`] to which it lends their methods.
 #[derive(Debug)]
@@ -201,59 +137,9 @@ impl<R: Role, F: Framing<R>> Correlation<R, F> {
     /// Outlives a peer that restarts, if the links below do: tells that to `notices`, and asks for
     /// another link where a peer does not answer.
     pub(crate) fn outliving(mut self, notices: Notices, renew: Renew) -> Self {
+        self.framed.get_ref().outlive();
         self.restart = Some(Box::new(Restart::new(notices, renew)));
         self
-    }
-
-    /// Whether `message` is for the service above.
-    fn admit(&mut self, message: &mut RxJsonRpcMessage<R>) -> bool {
-        match message {
-            JsonRpcMessage::Request(request) => {
-                self.prepare(request);
-                let error = if self.inbound.contains(&request.id) {
-                    ErrorData::invalid_request("a request with this id is already in flight", None)
-                } else if let Some(error) = self.overload() {
-                    error
-                } else {
-                    self.inbound.insert(request.id.clone());
-                    return true;
-                };
-                self.refuse(request.id.clone(), error);
-                false
-            }
-            JsonRpcMessage::Response(response) => {
-                let result = Ok(R::initialize_result(&response.result));
-                self.settle(Some(&response.id)) && self.note_answer(&response.id, result)
-            }
-            JsonRpcMessage::Error(error) => {
-                let id = error.id.as_ref();
-                self.settle(id) && id.is_none_or(|id| self.note_answer(id, Err(&error.error)))
-            }
-            JsonRpcMessage::Notification(notification) => {
-                if R::is_initialized_by_peer(&notification.notification) {
-                    self.peer_is_ready();
-                }
-                if let Some(id) = R::cancelled_by_peer(&notification.notification)
-                    && let Some(alias) =
-                        self.restart.as_mut().and_then(|restart| restart.cancelled(id))
-                {
-                    let reason = "cancelled by the peer".into();
-                    notification.notification = cancellation(alias, reason).into();
-                }
-                if let Some(id) = R::cancelled_by_peer(&notification.notification) {
-                    self.held.forget(id);
-                    // It cancels a request of its own or, in the era without `initialize`, a
-                    // subscription of ours.
-                    if self.inbound.remove(id) {
-                        return true;
-                    }
-                    let ours = self.outbound.method(id) == Some(Method::SubscriptionsListen);
-                    let id = id.clone();
-                    return ours && self.give_up(&id).is_some();
-                }
-                true
-            }
-        }
     }
 
     /// Takes a call of ours back that has not been sent. `false` if it has.
@@ -261,90 +147,9 @@ impl<R: Role, F: Framing<R>> Correlation<R, F> {
         self.framed.get_ref().withdraw(call.ticket)
     }
 
-    /// Why no further request is taken.
-    fn overload(&self) -> Option<ErrorData> {
-        let Config { max_inbound, max_inbound_memory, .. } = self.config;
-        let (handled, weight) = self.places.requests();
-        let own = self.framed.last_weight();
-        let data = if self.inbound.len().max(handled) >= max_inbound {
-            json!({ "reason": "too_many_requests", "limit": max_inbound })
-        } else if own > max_inbound_memory / 1024
-            && handled > 0
-            && weight + own > max_inbound_memory
-        {
-            json!({ "reason": "too_many_requests", "limit_bytes": max_inbound_memory })
-        } else {
-            return None;
-        };
-        Some(ErrorData::new(UNAVAILABLE, "too many requests in flight", Some(data)))
-    }
-
     /// What each request and notification of the peer carries in its extensions.
     pub fn extensions(&mut self) -> &mut Extensions {
         &mut self.extensions
-    }
-
-    /// Hands `message` up, unless it has to wait.
-    fn pass(
-        &mut self,
-        mut message: RxJsonRpcMessage<R>,
-        cx: &mut Context<'_>,
-    ) -> Option<RxJsonRpcMessage<R>> {
-        match &mut message {
-            JsonRpcMessage::Request(request) => {
-                let place = self.places.take_request(self.framed.last_weight());
-                equip(request.request.extensions_mut(), &self.extensions, place);
-            }
-            JsonRpcMessage::Notification(notification)
-                if R::cancelled_by_peer(&notification.notification).is_none() =>
-            {
-                let extensions = notification.notification.extensions_mut();
-                equip(extensions, &self.extensions, Place::default());
-            }
-            _ => return Some(message),
-        }
-        if !self.held.precedes(&message) && self.gate().1.opens(&mut message, cx) {
-            return Some(message);
-        }
-        self.hold(message);
-        None
-    }
-
-    /// The first of what was kept whose moment has come.
-    fn next_held(&mut self, cx: &mut Context<'_>) -> Option<RxJsonRpcMessage<R>> {
-        let (held, mut gate) = self.gate();
-        held.pop(|message| gate.opens(message, cx))
-    }
-
-    fn gate(&mut self) -> (&mut Held<R>, Gate<'_, R, F>) {
-        let notifications = self.config.max_inbound.max(MIN_NOTIFICATIONS);
-        let gate = Gate { framed: &mut self.framed, places: &self.places, notifications };
-        (&mut self.held, gate)
-    }
-
-    fn refuse(&mut self, id: RequestId, error: ErrorData) {
-        let id = self.restart.as_ref().and_then(|restart| restart.real(&id)).unwrap_or(id);
-        self.stats.refused();
-        tracing::debug!(%id, %error.message, "request refused");
-        Pin::new(&mut self.framed).reply(JsonRpcMessage::error(error, Some(id)));
-    }
-
-    /// Keeps a message until its moment comes, if there is room for that.
-    fn hold(&mut self, message: RxJsonRpcMessage<R>) {
-        let (size, limit) = (self.framed.last_size(), self.config.max_held_bytes);
-        match self.held.push(message, size, limit) {
-            Ok(()) => {}
-            Err(JsonRpcMessage::Request(request)) => {
-                self.inbound.remove(&request.id);
-                let data = json!({ "reason": "too_many_requests" });
-                let error = "earlier messages have not been dealt with";
-                self.refuse(request.id, ErrorData::new(UNAVAILABLE, error, Some(data)));
-            }
-            Err(_) => {
-                self.stats.refused();
-                tracing::debug!("notification dropped: too many are being handled");
-            }
-        }
     }
 
     /// Whether the request with this id was in flight; it no longer is.
@@ -357,10 +162,16 @@ impl<R: Role, F: Framing<R>> Correlation<R, F> {
         known
     }
 
+    /// Whether those above await an answer with this id.
+    fn awaits(&self, id: &RequestId) -> bool {
+        let repeated = self.restart.as_ref().is_some_and(|restart| restart.repeats(id));
+        self.outbound.0.contains_key(id) && !repeated
+    }
+
     /// The next request of ours past its deadline, with the error that ends it.
     fn poll_overdue(&mut self, cx: &mut Context<'_>) -> Poll<RxJsonRpcMessage<R>> {
         loop {
-            while self.deadlines.front().is_some_and(|(_, id)| !self.outbound.0.contains_key(id)) {
+            while self.deadlines.front().is_some_and(|(_, id)| !self.awaits(id)) {
                 self.deadlines.pop_front();
             }
             let (Some((due, _)), Some(deadline)) = (self.deadlines.front(), self.config.deadline)
@@ -374,24 +185,26 @@ impl<R: Role, F: Framing<R>> Correlation<R, F> {
             }
             ready!(timer.as_mut().poll(cx));
             let Some((_, id)) = self.deadlines.pop_front() else { continue };
-            let reason = format!("no response within {deadline:?}");
-            let sent = self.give_up(&id).is_none_or(|call| !self.withdraw(call));
-            if sent {
-                let cancelled = cancellation(id.clone(), reason.clone());
+            let Some(call) = self.give_up(&id) else { continue };
+            let fate = if self.withdraw(call) { Fate::NotSent } else { Fate::OutcomeUnknown };
+            if fate == Fate::OutcomeUnknown {
+                let reason = format!("no response within {deadline:?}");
+                let cancelled = cancellation(id.clone(), reason);
                 Pin::new(&mut self.framed).reply(JsonRpcMessage::notification(cancelled.into()));
             }
-            let data = json!({ "reason": "timed_out" });
-            return Poll::Ready(JsonRpcMessage::error(
-                ErrorData::new(TIMED_OUT, reason, Some(data)),
-                Some(id),
-            ));
+            return Poll::Ready(call.overdue::<R>(id, fate, deadline));
         }
     }
 
     fn end(&mut self, error: Option<Error>) -> &mut Ending {
-        let handed = self.framed.get_ref().handed();
         self.held = Held::default();
-        let calls = std::mem::take(&mut self.outbound);
+        let mut calls = self.outbound.take(|_, _| true);
+        if let Some(restart) = &self.restart {
+            calls.retain(|(id, _)| !restart.repeats(id));
+        }
+        // The link need not have ended yet: a Close of ours may wait until what is queued is written.
+        let tickets: Vec<_> = calls.iter().map(|(_, call)| call.ticket).collect();
+        let handed = self.framed.get_ref().withdraw_all(&tickets);
         self.ending.insert(Ending::new(calls, handed, error))
     }
 }
@@ -421,7 +234,8 @@ impl<R: Role, F: Framing<R>> Stream for Correlation<R, F> {
             {
                 return Poll::Ready(Some(Ok(held)));
             }
-            match Pin::new(&mut this.framed).poll_decode(cx, &this.outbound) {
+            let framed = Pin::new(&mut this.framed);
+            match framed.poll_decode_unless(cx, &this.outbound, Shared::is_stuck) {
                 Poll::Ready(Some(Ok(Link::Down(down)))) => this.lose(down),
                 Poll::Ready(Some(Ok(Link::Up(Up::Restarted)))) => this.restart(),
                 Poll::Ready(Some(Ok(Link::Up(Up::Resumed(resumed))))) => this.resumed(&resumed),
@@ -489,15 +303,23 @@ impl<R: Role, F: Framing<R>> Sink<TxJsonRpcMessage<R>> for Correlation<R, F> {
             }
         };
         if let Some(restart) = &mut this.restart {
-            if this.framed.get_ref().is_stopped(call.is_some()) {
+            let answers = matches!(item, JsonRpcMessage::Response(_) | JsonRpcMessage::Error(_));
+            if this.framed.get_ref().is_stopped(call.is_some(), answers) {
                 return this.turn_away(&item);
             }
-            this.framed.get_mut().survives(call.is_some());
             if !restart.remember(&item, &mut this.framed)? {
                 return Ok(());
             }
+            this.framed.get_mut().survives(call.is_some());
         }
-        Pin::new(&mut this.framed).start_send(item)?;
+        if let Err(error) = Pin::new(&mut this.framed).start_send(item) {
+            // It may not have come to be queued.
+            this.framed.get_mut().survives(false);
+            if let Some((id, _)) = call {
+                this.give_up(&id);
+            }
+            return Err(error);
+        }
         if let Some((id, method)) = call {
             if let Some(deadline) = this.config.deadline {
                 // Those already answered are forgotten now and then, not only when they are due.
@@ -523,42 +345,6 @@ impl<R: Role, F: Framing<R>> Sink<TxJsonRpcMessage<R>> for Correlation<R, F> {
 
 fn cancellation(id: RequestId, reason: String) -> CancelledNotification {
     CancelledNotification::new(CancelledNotificationParam::new(Some(id), Some(reason)))
-}
-
-/// Before requests and notifications of the peer.
-struct Gate<'a, R: Role, F> {
-    framed: &'a mut Framed<R, Shared, F>,
-    places: &'a Arc<Places>,
-    notifications: usize,
-}
-
-impl<R: Role, F: Framing<R>> Gate<'_, R, F> {
-    /// Whether this is the moment for `message`.
-    fn opens(&mut self, message: &mut RxJsonRpcMessage<R>, cx: &mut Context<'_>) -> bool {
-        let JsonRpcMessage::Notification(notification) = message else {
-            // Where the link has ended, whoever it is from is gone.
-            return matches!(Pin::new(&mut *self.framed).poll_ready(cx), Poll::Ready(Ok(())));
-        };
-        let place = self.places.poll_notification(self.notifications, cx);
-        let Poll::Ready(place) = place else { return false };
-        if let Some(empty) = notification.notification.extensions_mut().get_mut::<Place>() {
-            *empty = place;
-        }
-        true
-    }
-}
-
-/// Puts what a handler finds there into `extensions`.
-fn equip(extensions: &mut Extensions, all: &Extensions, place: Place) {
-    if extensions.is_empty() {
-        *extensions = all.clone();
-    } else {
-        extensions.extend(all.clone());
-    }
-    match extensions.get_mut::<Place>() {
-        Some(taken) => *taken = place,
-        None => drop(extensions.insert(place)),
-    }
 }
 
 #[cfg(test)]

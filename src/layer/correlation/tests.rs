@@ -1,16 +1,23 @@
+mod deadlines;
+
+use std::time::Duration;
+
 use futures::{SinkExt, StreamExt};
-use rmcp::{RoleClient, RoleServer, model::PingRequest};
-use serde_json::Value;
+use rmcp::{
+    ErrorData, RoleClient, RoleServer,
+    model::{GetExtensions, PingRequest},
+};
+use serde_json::{Value, json};
 use tokio::time::advance;
 use tokio_test::{
     assert_pending, assert_ready,
     task::{Spawn, spawn},
 };
 
-use super::*;
+use super::{inbound::MIN_NOTIFICATIONS, *};
 use crate::{
     error::CloseCode,
-    framing::JsonRpc,
+    framing::{BinaryPolicy, JsonRpc},
     layer::{
         Relink,
         fake::{self, Peer},
@@ -205,50 +212,6 @@ fn who_takes_no_answers_is_served_no_further() {
     assert!(assert_ready!(stack.poll_next()).unwrap().is_ok());
 }
 
-#[tokio::test(start_paused = true)]
-async fn a_deadline_ends_the_call_and_tells_the_peer() {
-    let second = Duration::from_secs(1);
-    let (stack, peer, stats) = correlation::<RoleClient>(Config::default().deadline(5 * second));
-    let mut stack = spawn(stack);
-    stack.start_send_unpin(ping::<RoleClient>(1)).unwrap();
-    advance(second).await;
-    stack.start_send_unpin(ping::<RoleClient>(2)).unwrap();
-    assert_pending!(stack.poll_next());
-    say(&peer, json!({"jsonrpc": "2.0", "id": 1, "result": {}}));
-    assert!(matches!(assert_ready!(stack.poll_next()), Some(Ok(JsonRpcMessage::Response(_)))));
-    peer.sent();
-    advance(4 * second).await;
-    assert_pending!(stack.poll_next());
-    advance(second).await;
-    assert!(stack.is_woken());
-    let (id, error) = next_error(&mut stack);
-    assert_eq!((id, error.code), (Some(RequestId::Number(2)), TIMED_OUT));
-    say(&peer, json!({"jsonrpc": "2.0", "id": 2, "result": {}}));
-    assert_pending!(stack.poll_next());
-    let [cancelled] = &sent(&peer)[..] else { panic!("one notification") };
-    assert_eq!(cancelled["method"], "notifications/cancelled");
-    assert_eq!(cancelled["params"]["requestId"], 2);
-    assert_eq!(stats.snapshot().orphans, 1);
-}
-
-#[tokio::test(start_paused = true)]
-async fn a_deadline_passes_while_the_peer_goes_on_talking() {
-    let second = Duration::from_secs(1);
-    let (stack, peer, _) = correlation::<RoleClient>(Config::default().deadline(5 * second));
-    let mut stack = spawn(stack);
-    stack.start_send_unpin(ping::<RoleClient>(1)).unwrap();
-    let chatter = json!({"jsonrpc": "2.0", "method": "notifications/tools/list_changed"});
-    for _ in 0..5 {
-        say(&peer, chatter.clone());
-        let item = assert_ready!(stack.poll_next());
-        assert!(matches!(item, Some(Ok(JsonRpcMessage::Notification(_)))), "{item:?}");
-        advance(second).await;
-    }
-    say(&peer, chatter);
-    let (id, error) = next_error(&mut stack);
-    assert_eq!((id, error.code), (Some(RequestId::Number(1)), TIMED_OUT));
-}
-
 #[test]
 fn the_end_of_the_link_ends_every_call_and_says_what_is_known() {
     let (mut stack, peer, _) = correlation::<RoleClient>(Config::default());
@@ -295,6 +258,39 @@ fn broadcasts_between_requests_leave_what_is_known_of_them() {
             other => panic!("{other:?} is no error"),
         }
     }
+}
+
+/// It is this side that ends the link, whose Close waits behind what is queued.
+#[test]
+fn a_call_that_is_told_not_sent_is_not_sent_by_the_close_either() {
+    let (link, peer) = fake::link();
+    let shared = Shared::new(Relink::once(link), shared::Config::default());
+    let framing = JsonRpc::default().binary(BinaryPolicy::Reject);
+    let framed = Framed::new(shared, framing, framed::Config::default());
+    let mut stack = Correlation::<RoleClient, _>::new(framed, Config::default());
+    stack.start_send_unpin(ping::<RoleClient>(1)).unwrap();
+    assert_pending!(spawn(stack.next()).poll());
+    peer.block(true);
+    stack.start_send_unpin(ping::<RoleClient>(2)).unwrap();
+    say(&peer, json!({"jsonrpc": "2.0", "id": 7, "method": "ping"}));
+    assert!(assert_ready!(spawn(stack.next()).poll()).unwrap().is_ok());
+    let answer =
+        JsonRpcMessage::response(rmcp::model::ClientResult::empty(()), RequestId::Number(7));
+    stack.start_send_unpin(answer).unwrap();
+    peer.send(Message::Binary("{}".into()));
+    for reason in ["outcome_unknown", "not_sent"] {
+        assert_eq!(next_error(&mut stack).1.data.unwrap()["reason"], reason);
+    }
+    assert!(stack.start_send_unpin(ping::<RoleClient>(3)).is_err(), "nobody would end it");
+    peer.block(false);
+    assert!(assert_ready!(spawn(stack.close()).poll()).is_ok());
+    let [ping, answer, close] = &peer.sent()[..] else { panic!("a call, an answer and a Close") };
+    for (message, id) in [(ping, 1), (answer, 7)] {
+        let Message::Text(text) = message else { panic!("{message:?} is no text") };
+        let json: Value = serde_json::from_slice(text.as_bytes()).unwrap();
+        assert_eq!(json["id"], id);
+    }
+    assert!(matches!(close, Message::Close(Some(reason)) if reason.code == CloseCode::Unsupported));
 }
 
 #[test]

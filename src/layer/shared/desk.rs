@@ -53,6 +53,8 @@ pub(super) struct Desk {
     urgent: VecDeque<Message>,
     urgent_bytes: usize,
     urgent_flushed: bool,
+    /// Another link may follow, and be long in coming.
+    pub(super) outlives: bool,
     /// After a restart, the queue waits until it is released.
     pub(super) holds: bool,
     held: bool,
@@ -95,6 +97,7 @@ impl Line {
             urgent: VecDeque::new(),
             urgent_bytes: 0,
             urgent_flushed: true,
+            outlives: false,
             holds: false,
             held: false,
             inbox: VecDeque::new(),
@@ -122,10 +125,7 @@ impl Line {
     pub(super) fn lock(&self) -> MutexGuard<'_, Desk> {
         let mut desk = self.desk.lock().unwrap_or_else(PoisonError::into_inner);
         for message in self.mailbox.take() {
-            // Behind a Close of ours nothing is written.
-            if desk.farewell.is_none() {
-                let _ = self.push(&mut desk, message, false);
-            }
+            let _ = self.push(&mut desk, message, false);
         }
         desk
     }
@@ -223,6 +223,9 @@ impl Line {
     pub(super) fn forget(&self, desk: &mut Desk, unwanted: impl Fn(&Numbered) -> bool) -> bool {
         let any = desk.forget(unwanted);
         self.mailbox.note_queued(desk.queued_bytes);
+        if any {
+            self.fan_out.wake_sinks();
+        }
         any
     }
 
@@ -248,6 +251,9 @@ impl Line {
             desk.blocked = polled.is_pending();
             if ready!(polled).is_err() {
                 desk.stuck = true;
+                if desk.outlives {
+                    self.fan_out.wake_flushed(u64::MAX);
+                }
                 continue;
             }
             desk.urgent_flushed = true;
@@ -291,8 +297,8 @@ impl Line {
     /// Closes the link, after all that is queued is written.
     pub(super) fn poll_close(&self, desk: &mut Desk) -> Poll<Result<(), Error>> {
         if let Some(reason) = desk.parting.take() {
-            // On a link that has ended there is nobody to tell.
-            let _ = self.push(desk, Message::Close(Some(reason)), true);
+            // On a link that has ended there is nobody to tell. It does not wait for what is held.
+            let _ = self.push(desk, Message::Close(Some(reason)), false);
         }
         if desk.end.is_none() && !desk.down {
             let written = self.poll_write(desk);
@@ -306,10 +312,17 @@ impl Line {
 }
 
 impl Desk {
-    fn push(&mut self, message: Message, survives: bool) -> Result<u64, Error> {
-        if let Some(end) = &self.end {
-            return Err(end.clone());
+    /// Whether anything is written at all. Behind a Close of ours nothing is.
+    pub(super) fn accepts(&self) -> Result<(), Error> {
+        match (&self.end, &self.farewell) {
+            (Some(end), _) => Err(end.clone()),
+            (None, Some(own)) => Err(LinkError::Closed(own.clone()).into()),
+            (None, None) => Ok(()),
         }
+    }
+
+    fn push(&mut self, message: Message, survives: bool) -> Result<u64, Error> {
+        self.accepts()?;
         if let Message::Close(reason) = &message {
             self.farewell = reason.clone();
         }
@@ -343,6 +356,15 @@ impl Desk {
 
     /// Whether what is queued may stay there for longer than a peer takes to read.
     pub(super) fn is_detained(&self) -> bool {
+        self.is_cut_off() || self.stuck && self.outlives
+    }
+
+    pub(super) fn is_stuck(&self) -> bool {
+        self.stuck
+    }
+
+    /// Whether there is no peer for what is queued, or none yet.
+    pub(super) fn is_cut_off(&self) -> bool {
         self.down || self.held
     }
 
@@ -355,8 +377,11 @@ impl Desk {
             *gone -= if stays { 0 } else { next.message.len() };
             stays
         });
+        if before == self.queue.len() {
+            return false;
+        }
         self.handed = self.queue.front().map_or(self.queued, |next| next.ticket - 1);
-        before > self.queue.len()
+        true
     }
 
     fn poll_hand_over(&mut self, cx: &mut Context<'_>) -> Poll<Result<(), Error>> {

@@ -37,7 +37,8 @@ use crate::{
 #[derive(Debug, Clone)]
 #[non_exhaustive]
 pub struct Config {
-    /// The queue is full from this many bytes on: 1 MiB. A full queue keeps `poll_ready` pending.
+    /// The queue is full from this many bytes on: 1 MiB. A full queue keeps `poll_ready` pending. While
+    /// there is no link, and another follows, [`Correlation`](super::Correlation) refuses what comes then.
     pub queue_bytes: usize,
 }
 
@@ -135,6 +136,11 @@ impl Shared {
         self.survives = survives;
     }
 
+    /// Other links may follow this one: where a write fails, nobody need wait for what becomes of it.
+    pub(super) fn outlive(&self) {
+        self.line.lock().outlives = true;
+    }
+
     /// After a restart, holds what has survived until it is [released](Self::release), and lets pass
     /// what is queued meanwhile and does not survive. Off until this is called.
     pub fn hold_on_restart(&self) {
@@ -151,7 +157,7 @@ impl Shared {
     /// Queues `message` before all others, held or not.
     pub fn send_first(&self, message: Message) {
         let mut desk = self.line.lock();
-        if desk.end.is_none() {
+        if desk.accepts().is_ok() {
             desk.push_first(message);
             drop(desk);
             self.line.fan_out.wake_reader();
@@ -164,16 +170,33 @@ impl Shared {
         ticket > desk.handed && self.line.forget(&mut desk, |next| next.ticket == ticket)
     }
 
-    /// Whether there is no room for what survives a restart, or does not, while there is no link, or
-    /// the queue waits to be released.
-    pub(super) fn is_stopped(&self, survives: bool) -> bool {
+    /// Takes those of the messages with these tickets, in ascending order, out of the queue that are
+    /// still there. The number of the last message that was handed to the link.
+    pub(super) fn withdraw_all(&self, tickets: &[u64]) -> u64 {
+        let mut desk = self.line.lock();
+        let handed = desk.handed;
+        self.line.forget(&mut desk, |next| tickets.binary_search(&next.ticket).is_ok());
+        handed
+    }
+
+    /// Whether there is no room for what survives a restart, or does not, while the queue is detained.
+    /// For answers there is as long as the peer that awaits them may come back.
+    pub(super) fn is_stopped(&self, survives: bool, answers: bool) -> bool {
         let mut desk = self.line.lock();
         if !desk.is_detained() || !desk.is_full(survives, self.line.queue_bytes) {
             return false;
         }
+        if !desk.is_cut_off() {
+            return !answers;
+        }
         // What would not be sent after a restart makes room first.
         self.line.forget(&mut desk, |next| !next.survives);
         desk.is_full(survives, self.line.queue_bytes)
+    }
+
+    /// Whether nothing can be written before the reader knows what has become of the link.
+    pub(super) fn is_stuck(&self) -> bool {
+        self.line.lock().is_stuck()
     }
 
     /// Wakes the reader, for whom there is something that did not come over the link.
@@ -187,8 +210,8 @@ impl Shared {
     }
 
     /// Resolves when everything queued so far is written and flushed, or with the error that
-    /// ended the link before. While there is no link, it does not wait for one. Dropping it takes
-    /// nothing back.
+    /// ended the link before. While there is no link, or what there is waits for a new peer, it does
+    /// not wait. Dropping it takes nothing back.
     pub fn flushed(&self) -> Flushed {
         let mut desk = self.line.lock();
         desk.flushes += 1;

@@ -1,0 +1,67 @@
+//! The bounds that a [`Correlation`](super::Correlation) keeps.
+
+use std::time::Duration;
+
+/// The bounds that a [`Correlation`](super::Correlation) keeps.
+#[derive(Debug, Clone)]
+#[non_exhaustive]
+pub struct Config {
+    /// A request of ours is given up after this time. `None`, the default, leaves that to rmcp's
+    /// own request timeouts. Its error says whether it was sent: see
+    /// [`TIMED_OUT`](super::TIMED_OUT).
+    pub deadline: Option<Duration>,
+    /// How many requests of the peer may be in flight: 1,024. Each is a task of rmcp's. One that its
+    /// sender has cancelled counts until its handler has ended. As many notifications are handled at
+    /// once, or 64 where this is less; further ones wait.
+    pub max_inbound: usize,
+    /// How much memory the requests of the peer that are being handled may take, in bytes: 64 MiB.
+    /// It is estimated from their JSON, which takes up to a hundred times its size where it is made
+    /// of many small values. A request that would be the only one is handled however large it is, and
+    /// so is one that takes less than a thousandth of this.
+    pub max_inbound_memory: usize,
+    /// How many bytes of requests and notifications are kept while they have to wait: 4 MiB, of what
+    /// came over the wire and 512 more for each. Further requests are refused with `-32000`, further
+    /// notifications are dropped.
+    pub max_held_bytes: usize,
+}
+
+impl Default for Config {
+    fn default() -> Self {
+        Self {
+            deadline: None,
+            max_inbound: 1024,
+            max_inbound_memory: 64 << 20,
+            max_held_bytes: 4 << 20,
+        }
+    }
+}
+
+impl Config {
+    /// Sets [`deadline`](Self::deadline).
+    #[must_use]
+    pub fn deadline(mut self, deadline: impl Into<Option<Duration>>) -> Self {
+        self.deadline = deadline.into();
+        self
+    }
+
+    /// Sets [`max_inbound`](Self::max_inbound).
+    #[must_use]
+    pub fn max_inbound(mut self, requests: usize) -> Self {
+        self.max_inbound = requests;
+        self
+    }
+
+    /// Sets [`max_inbound_memory`](Self::max_inbound_memory).
+    #[must_use]
+    pub fn max_inbound_memory(mut self, bytes: usize) -> Self {
+        self.max_inbound_memory = bytes;
+        self
+    }
+
+    /// Sets [`max_held_bytes`](Self::max_held_bytes).
+    #[must_use]
+    pub fn max_held_bytes(mut self, bytes: usize) -> Self {
+        self.max_held_bytes = bytes;
+        self
+    }
+}
