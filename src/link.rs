@@ -77,6 +77,9 @@ impl Down {
 pub enum Up {
     /// The peer knows nothing of what was before.
     Restarted,
+    /// The peer goes by the name of the one that was here before. Whether it is that one, and goes on, or
+    /// begins anew, shows by what it says first; until then nothing is sent.
+    Returned,
     /// The peer has kept the session, and nothing is lost.
     Resumed(Resumed),
 }

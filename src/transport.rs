@@ -271,7 +271,7 @@ impl<R: Role> Builder<R> {
     {
         let relink = Relink::new(first, source);
         let line = Resume::with_tally(relink, self.config.resume.clone(), tally);
-        self.assemble(line, Notices::default(), |stack| stack)
+        self.assemble(line, Notices::default(), Correlation::expecting_return)
     }
 
     fn outliving<L>(self, line: L, renew: Renew, notices: Notices) -> WebSocketTransport<R>

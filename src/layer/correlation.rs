@@ -142,6 +142,13 @@ impl<R: Role, F: Framing<R>> Correlation<R, F> {
         self
     }
 
+    /// Keeps what it has for a peer that is lost, and may [return](Up::Returned).
+    #[cfg(feature = "server")]
+    pub(crate) fn expecting_return(self) -> Self {
+        self.framed.get_ref().expect_return();
+        self.outliving(Notices::default(), Renew::default())
+    }
+
     /// Takes a call of ours back that has not been sent. `false` if it has.
     fn withdraw(&self, call: Call) -> bool {
         self.framed.get_ref().withdraw(call.ticket)
@@ -238,6 +245,7 @@ impl<R: Role, F: Framing<R>> Stream for Correlation<R, F> {
             match framed.poll_decode_unless(cx, &this.outbound, Shared::is_stuck) {
                 Poll::Ready(Some(Ok(Link::Down(down)))) => this.lose(down),
                 Poll::Ready(Some(Ok(Link::Up(Up::Restarted)))) => this.restart(),
+                Poll::Ready(Some(Ok(Link::Up(Up::Returned)))) => this.returned(),
                 Poll::Ready(Some(Ok(Link::Up(Up::Resumed(resumed))))) => this.resumed(&resumed),
                 Poll::Ready(Some(Ok(Link::Item(mut message)))) => {
                     if this.admit(&mut message)

@@ -20,6 +20,7 @@ use super::{
     handshake::{self, Answer, refuse},
     limit::{Permit, Places},
     registry::Cause,
+    resume::{Name, Sessions},
 };
 use crate::decode::Role;
 
@@ -45,7 +46,7 @@ impl Refusal {
         self
     }
 
-    fn again(self: Box<Self>, after: Duration) -> Box<Self> {
+    pub(super) fn again(self: Box<Self>, after: Duration) -> Box<Self> {
         self.with(RETRY_AFTER, &after.as_secs().to_string())
     }
 }
@@ -64,6 +65,15 @@ pub(super) struct Guest {
     pub(super) parts: Parts,
     pub(super) peer: Option<SocketAddr>,
     pub(super) standing: Standing,
+    /// The session that it comes for, where that has a name.
+    pub(super) name: Option<Name>,
+}
+
+/// What there is for those who come in.
+pub(super) struct Rooms<R: Role> {
+    pub(super) places: Arc<Places>,
+    /// Where sessions are kept.
+    pub(super) sessions: Option<Arc<Sessions<R>>>,
 }
 
 /// What is known of who comes in.
@@ -74,10 +84,11 @@ pub(super) enum Standing {
     Unknown,
 }
 
-/// Lets in the request of `parts` from `peer`, or not. Without `places` there is no limit to how many are let in.
+/// Lets in the request of `parts` from `peer`, or not. Without `rooms` there is no limit to how many are
+/// let in, and no session outlives its connection.
 pub(super) async fn admit<R: Role>(
     config: &Config<R>,
-    places: Option<&Arc<Places>>,
+    rooms: Option<&Rooms<R>>,
     peer: Option<SocketAddr>,
     mut parts: Parts,
 ) -> Result<Admitted, Box<Refusal>> {
@@ -85,12 +96,14 @@ pub(super) async fn admit<R: Role>(
     if config.stop.is_cancelled() {
         return Err(stopping());
     }
-    let take = || places.map(|places| places.take(peer.map(|peer| peer.ip()))).transpose();
+    let take = || rooms.map(|rooms| rooms.places.take(peer.map(|peer| peer.ip()))).transpose();
     // Before anybody is asked, and given back at once: who is not yet known takes up no place.
     drop(take().map_err(full)?);
 
     let cookie = config.cookie.as_deref();
     let token = token::of(&parts.headers, cookie);
+    let sessions = rooms.and_then(|rooms| rooms.sessions.as_ref());
+    let name = sessions.map(|sessions| sessions.name_of(&parts)).transpose()?.flatten();
     tidy(&mut parts);
     let standing = match &config.gate {
         None => Standing::Known(None, take().map_err(full)?),
@@ -121,10 +134,18 @@ pub(super) async fn admit<R: Role>(
         return Err(stopping());
     }
     // A session belongs to somebody, and to a server that can find it again.
-    let resumes =
-        places.is_some() && config.resumption.is_some() && matches!(standing, Standing::Known(..));
-    let (answer, subprotocol) = granted.answer(resumes);
-    Ok(Admitted { answer, subprotocol, guest: Guest { parts, peer, standing } })
+    let (resumes, name) = match (sessions, &standing, name) {
+        (Some(sessions), Standing::Known(identity, _), Some(name)) => {
+            (true, Some(sessions.check(name, identity.as_ref())?))
+        }
+        (Some(_), Standing::Known(..), None) => (true, None),
+        _ => (false, None),
+    };
+    let (mut answer, subprotocol) = granted.answer(resumes);
+    if let Some(name) = &name {
+        name.announce(&mut answer, parts.uri.path(), config.allowed.is_secure());
+    }
+    Ok(Admitted { answer, subprotocol, guest: Guest { parts, peer, standing, name } })
 }
 
 fn stopping() -> Box<Refusal> {

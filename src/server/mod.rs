@@ -157,7 +157,7 @@ pub use self::{
     listener::{Bind, Listener},
     or::Or,
     registry::{Broadcast, Cause, Connection, Event, Events, Health, Info, Missed, Registry},
-    resume::Resumption,
+    resume::{Resumption, SessionIds},
     role::Hosted,
     serve::{Serve, Server, serve, serve_on},
     service::WebSocketService,

@@ -94,6 +94,10 @@ impl Allowed {
         }
     }
 
+    pub(super) fn is_secure(&self) -> bool {
+        self.secure
+    }
+
     #[cfg(feature = "rustls-tls")]
     pub(super) fn only_https(&mut self) {
         self.secure = true;

@@ -10,11 +10,12 @@
 //! | there are too many without a connection | those that have been so for the longest end |
 //! | the server stops | those without a connection end at once |
 
+mod name;
 mod slot;
 mod source;
 
 use std::{
-    collections::{BTreeMap, HashMap},
+    collections::{BTreeMap, HashMap, hash_map::Entry},
     fmt,
     pin::Pin,
     sync::{Arc, Mutex, MutexGuard, PoisonError},
@@ -22,25 +23,27 @@ use std::{
 };
 
 use futures::{SinkExt, StreamExt};
+use http::{StatusCode, request::Parts};
 use tokio::time::{Sleep, timeout};
 use tokio_util::sync::CancellationToken;
 
+pub use self::name::SessionIds;
 pub(super) use self::{
+    name::Name,
     slot::{Arrival, Slot},
     source::Returns,
 };
-use super::{
-    auth::Identity,
-    door::{Guest, Standing},
-};
+use super::{auth::Identity, door::Refusal, registry::Cause};
 use crate::{
     decode::Role,
-    duplex::{BoxLink, Duplex},
     error::{CloseCode, CloseReason},
-    layer::resume::{Frame, Open, Secret, Session, SessionId, Tally},
+    layer::resume::{Frame, Open, Secret, Session, SessionId, Start, Tally},
     message::Message,
     transport::{Builder, WebSocketTransport},
 };
+
+/// When they may come again who take a session from each other.
+const AGAIN: Duration = Duration::from_secs(10);
 
 /// How long it may take to tell a client that it breaks the rules.
 const LAST_WORD: Duration = Duration::from_secs(1);
@@ -56,11 +59,18 @@ pub struct Resumption {
     pub max_sessions: usize,
     /// The same for the bytes of the messages that wait for their clients, in all of them: 64 MiB.
     pub max_bytes: usize,
+    /// By what name clients come back that do not speak the extension.
+    pub ids: SessionIds,
 }
 
 impl Default for Resumption {
     fn default() -> Self {
-        Self { window: Duration::from_secs(120), max_sessions: 1024, max_bytes: 64 << 20 }
+        Self {
+            window: Duration::from_secs(120),
+            max_sessions: 1024,
+            max_bytes: 64 << 20,
+            ids: SessionIds::default(),
+        }
     }
 }
 
@@ -83,6 +93,13 @@ impl Resumption {
     #[must_use]
     pub fn max_bytes(mut self, bytes: usize) -> Self {
         self.max_bytes = bytes;
+        self
+    }
+
+    /// Sets [`ids`](Self::ids).
+    #[must_use]
+    pub fn ids(mut self, ids: SessionIds) -> Self {
+        self.ids = ids;
         self
     }
 }
@@ -116,84 +133,122 @@ impl<R: Role> Sessions<R> {
         Arc::new(Self { config, window_bytes, stop, inner: Mutex::new(inner) })
     }
 
-    /// Waits for what a client asks for on `link`, before the `timer` fires, and gives a new session a
-    /// transport. `None` where there is none, or it was another one that the client came for.
+    /// The name under which the request of these `parts` comes.
+    pub(super) fn name_of(&self, parts: &Parts) -> Result<Option<Name>, Box<Refusal>> {
+        Name::of(parts, self.config.ids)
+    }
+
+    /// Whether `identity` may come by that `name`. The one by which it does: perhaps another.
+    pub(super) fn check(
+        &self,
+        name: Name,
+        identity: Option<&Identity>,
+    ) -> Result<Name, Box<Refusal>> {
+        let Some(slot) = self.find(&name.id) else {
+            // A session that is gone need not be called as it was.
+            let renamed = name.ambient && self.config.ids == SessionIds::Issued;
+            return Ok(if renamed { Name::issue() } else { name });
+        };
+        if slot.identity.as_ref() != identity {
+            let what = "the session is not yours";
+            return Err(Refusal::new(Cause::SessionId, StatusCode::FORBIDDEN, what));
+        }
+        if slot.is_connected() {
+            // Every window of a browser has the same.
+            if name.ambient {
+                return Ok(Name::issue());
+            }
+            if slot.is_fought_over() {
+                let what = "the session is taken over too often";
+                let refusal = Refusal::new(Cause::SessionId, StatusCode::TOO_MANY_REQUESTS, what);
+                return Err(refusal.again(AGAIN));
+            }
+        }
+        Ok(name)
+    }
+
+    /// Gives `arrival` to the session that its client asks for, or a new session the transport that is
+    /// returned. Before the `timer` fires, where the client `speaks` the extension and has yet to ask.
     pub(super) async fn receive(
         self: &Arc<Self>,
         builder: Builder<R>,
-        mut link: BoxLink,
-        guest: Guest,
+        mut arrival: Arrival,
+        (identity, name, speaks): (Option<Identity>, Option<Name>, bool),
         timer: Pin<&mut Sleep>,
-    ) -> Option<(WebSocketTransport<R>, Arc<Slot<R>>, Guest)> {
-        let open = tokio::select! {
-            first = link.next() => match first?.ok()? {
-                Message::Text(text) => Frame::parse(&text),
-                _ => Ok(None),
-            },
-            () = timer => {
-                tracing::debug!("no session was asked for in time");
-                let reason = CloseReason::new(CloseCode::Policy, "resume: no @open in time");
-                return refuse(link, reason).await;
-            }
-        };
-        let Guest { parts, peer, standing } = guest;
-        let Standing::Known(identity, permit) = standing else { return None };
-        let mut arrival = Arrival::new(link, builder.counters(), permit);
-        let unknown = match open {
-            Ok(Some(Frame::Open(Open::New))) => false,
-            Ok(Some(Frame::Open(Open::Resume { session, secret, received }))) => {
-                let asked = (&session, &secret, received);
-                match self.resume(asked, identity.as_ref(), arrival) {
-                    Ok(()) => return None,
-                    Err(back) => arrival = back,
+    ) -> Option<(WebSocketTransport<R>, Arc<Slot<R>>)> {
+        let mut unknown = false;
+        if speaks {
+            match asked(&mut arrival, timer).await {
+                Ok(Open::New) => {}
+                Ok(Open::Resume { session, secret, received }) => {
+                    unknown = true;
+                    let asked = (&session, &secret, received);
+                    match self.resume(asked, identity.as_ref(), arrival) {
+                        Ok(()) => return None,
+                        Err(back) => arrival = back,
+                    }
                 }
-                true
+                Err(reason) => {
+                    refuse(arrival, reason).await;
+                    return None;
+                }
             }
-            violation => {
-                let what = "resume: the first message is not @open".to_owned();
-                let what = violation.map_or_else(|error| error.to_string(), |_| what);
-                return refuse(arrival, CloseReason::new(CloseCode::Protocol, what)).await;
+        }
+        let id = name.map_or_else(SessionId::random, |name| name.id);
+        let slot = loop {
+            let (slot, is_new) = self.enter(&id, identity.as_ref());
+            if is_new {
+                break slot;
             }
+            let describe = |given| self.describe(id.clone(), given);
+            match slot.return_to(arrival, speaks.then_some(&describe as _)) {
+                Ok(()) => return None,
+                // It has just ended, and is about to be forgotten.
+                Err(back) => arrival = back,
+            }
+            self.forget(&slot);
         };
-        let (source, tally) = self.open(identity.clone(), &mut arrival, unknown);
-        let slot = source.slot().clone();
-        let transport = builder.over_session(arrival, source, tally);
-        let standing = Standing::Known(identity, None);
-        Some((transport, slot, Guest { parts, peer, standing }))
-    }
-
-    /// A new session of `identity`, on a link on which a client has asked for one; `unknown` where it
-    /// asked for another.
-    pub(super) fn open(
-        self: &Arc<Self>,
-        identity: Option<Identity>,
-        first: &mut Arrival,
-        unknown: bool,
-    ) -> (Returns<R>, Tally) {
-        let tally = Tally::default();
-        let slot = Arc::new(Slot::new(SessionId::random(), identity, tally.clone()));
-        let session = self.describe(slot.id.clone(), slot.given());
-        first.answer(if unknown { session.unknown() } else { session });
-        self.lock().all.insert(slot.id.clone(), slot.clone());
-        (Returns::new(self.clone(), slot), tally)
+        if speaks {
+            let session = self.describe(id, slot.given());
+            arrival.answer(if unknown { session.unknown() } else { session });
+        } else {
+            slot.tally.begin(Start::Plain);
+        }
+        let source = Returns::new(self.clone(), slot.clone());
+        let transport = builder.over_session(arrival, source, slot.tally.clone());
+        Some((transport, slot))
     }
 
     /// Hands `arrival` to the session that it resumes, if there is one, and it may. The client has
     /// received so many messages in it.
-    pub(super) fn resume(
+    fn resume(
         &self,
         asked: (&SessionId, &Secret, u64),
         identity: Option<&Identity>,
         arrival: Arrival,
     ) -> Result<(), Arrival> {
         let (id, secret, received) = asked;
-        let slot = self.lock().all.get(id).cloned();
-        match slot {
+        match self.find(id) {
             Some(slot) if slot.identity.as_ref() == identity => {
                 let describe = |given| self.describe(id.clone(), given);
                 slot.resume(secret, received, arrival, describe)
             }
             _ => Err(arrival),
+        }
+    }
+
+    fn find(&self, id: &SessionId) -> Option<Arc<Slot<R>>> {
+        self.lock().all.get(id).cloned()
+    }
+
+    /// The session of this id, and whether it has just been made.
+    fn enter(&self, id: &SessionId, identity: Option<&Identity>) -> (Arc<Slot<R>>, bool) {
+        match self.lock().all.entry(id.clone()) {
+            Entry::Occupied(entry) => (entry.get().clone(), false),
+            Entry::Vacant(entry) => {
+                let slot = Slot::new(id.clone(), identity.cloned(), Tally::default());
+                (entry.insert(Arc::new(slot)).clone(), true)
+            }
         }
     }
 
@@ -229,8 +284,12 @@ impl<R: Role> Sessions<R> {
         inner.away_bytes -= was.map_or(0, |(_, bytes)| bytes);
     }
 
-    fn forget(&self, id: &SessionId) {
-        self.lock().all.remove(id);
+    fn forget(&self, slot: &Arc<Slot<R>>) {
+        let mut inner = self.lock();
+        // Another may have the name by now.
+        if inner.all.get(&slot.id).is_some_and(|other| Arc::ptr_eq(other, slot)) {
+            inner.all.remove(&slot.id);
+        }
     }
 
     fn lock(&self) -> MutexGuard<'_, Inner<R>> {
@@ -238,17 +297,33 @@ impl<R: Role> Sessions<R> {
     }
 }
 
-async fn refuse<T>(
-    mut link: impl Duplex<Message, Message> + Unpin,
-    reason: CloseReason,
-) -> Option<T> {
-    tracing::debug!(%reason, "refused");
+/// What a client asks for that speaks the extension.
+async fn asked(arrival: &mut Arrival, timer: Pin<&mut Sleep>) -> Result<Open, CloseReason> {
+    let first = tokio::select! {
+        first = arrival.next() => match first {
+            Some(Ok(Message::Text(text))) => Frame::parse(&text),
+            Some(Ok(_)) => Ok(None),
+            Some(Err(_)) | None => return Err(CloseCode::Abnormal.into()),
+        },
+        () = timer => {
+            return Err(CloseReason::new(CloseCode::Policy, "resume: no @open in time"));
+        }
+    };
+    let violation = match first {
+        Ok(Some(Frame::Open(open))) => return Ok(open),
+        Ok(_) => "resume: the first message is not @open".to_owned(),
+        Err(malformed) => malformed.to_string(),
+    };
+    Err(CloseReason::new(CloseCode::Protocol, violation))
+}
+
+async fn refuse(mut arrival: Arrival, reason: CloseReason) {
+    tracing::debug!(%reason, "no session");
     let closing = async {
-        link.send(Message::Close(Some(reason))).await?;
-        link.close().await
+        arrival.send(Message::Close(Some(reason))).await?;
+        arrival.close().await
     };
     let _ = timeout(LAST_WORD, closing).await;
-    None
 }
 
 impl<R: Role> fmt::Debug for Sessions<R> {

@@ -19,12 +19,12 @@ use tracing::Instrument;
 
 use super::{
     Body, Config,
-    door::{self, Admitted, Guest, Refusal},
+    door::{self, Admitted, Guest, Refusal, Rooms, Standing},
     handshake,
     limit::Places,
     lobby::Lobby,
     registry::{Cause, Encode, Registry},
-    resume::Sessions,
+    resume::{Arrival, Sessions},
     role::Hosted,
     session::Session,
 };
@@ -74,12 +74,10 @@ pub(super) struct Shop<S, R: Role> {
     pub(super) factory: Box<dyn Fn() -> io::Result<S> + Send + Sync>,
     pub(super) config: Config<R>,
     pub(super) encode: Encode<R>,
-    pub(super) places: Arc<Places>,
+    pub(super) rooms: Rooms<R>,
     /// For those who have yet to say who they are.
     pub(super) lobby: Arc<Lobby>,
     tasks: TaskTracker,
-    /// Those that can be resumed.
-    pub(super) sessions: Option<Arc<Sessions<R>>>,
     /// When the server began to stop, and how many have been told since.
     turns: Mutex<Option<(Instant, Duration, u32)>>,
 }
@@ -99,13 +97,15 @@ impl<S: Service<R>, R: Hosted> WebSocketService<S, R> {
             shop: Arc::new(Shop {
                 factory: Box::new(factory),
                 encode: config.encode(),
-                places: Places::new(config.limits.clone()),
                 lobby: Lobby::new(config.limits.handshakes),
                 tasks: TaskTracker::new(),
-                sessions: config.resumption.clone().map(|resumption| {
-                    let window_bytes = config.layers.resume.window_bytes;
-                    Sessions::new(resumption, window_bytes, config.stop.clone())
-                }),
+                rooms: Rooms {
+                    places: Places::new(config.limits.clone()),
+                    sessions: config.resumption.clone().map(|resumption| {
+                        let window_bytes = config.layers.resume.window_bytes;
+                        Sessions::new(resumption, window_bytes, config.stop.clone())
+                    }),
+                },
                 turns: Mutex::new(None),
                 config,
             }),
@@ -154,7 +154,7 @@ impl<S: Service<R>, R: Hosted> WebSocketService<S, R> {
                 return refusal.answer;
             }
         };
-        let admitted = match door::admit(&shop.config, Some(&shop.places), peer, parts).await {
+        let admitted = match door::admit(&shop.config, Some(&shop.rooms), peer, parts).await {
             Ok(admitted) if upgrade.is_some() => Ok(admitted),
             Ok(_) => {
                 let what = "upgrades are not possible here";
@@ -204,16 +204,23 @@ impl<S: Service<R>, R: Hosted> Shop<S, R> {
         };
         let builder = self.config.builder().span(tracing::Span::current());
         let link = handshake::over_upgraded(&builder.layers(), upgraded.ok()?);
-        let resumes = subprotocol.as_deref() == Some(resume::SUBPROTOCOL);
+        let speaks = subprotocol.as_deref() == Some(resume::SUBPROTOCOL);
         let builder = builder.subprotocol(subprotocol);
-        match &self.sessions {
-            Some(sessions) if resumes => {
-                let (transport, slot, guest) =
-                    sessions.receive(builder, link, guest, timer.as_mut()).await?;
+        let Guest { parts, peer, standing, name } = guest;
+        match (&self.rooms.sessions, standing) {
+            (Some(sessions), Standing::Known(identity, permit)) if speaks || name.is_some() => {
+                // The place is given back with the connection, and the session goes on without.
+                let arrival = Arrival::new(link, builder.counters(), permit);
+                let asks = (identity.clone(), name, speaks);
+                let session = sessions.receive(builder, arrival, asks, timer.as_mut()).await;
+                let (transport, slot) = session?;
+                let standing = Standing::Known(identity, None);
+                let guest = Guest { parts, peer, standing, name: None };
                 self.begin(transport, guest, Some(slot), timer).await
             }
-            _ => {
+            (_, standing) => {
                 let transport = builder.over_link(link, Notices::default());
+                let guest = Guest { parts, peer, standing, name: None };
                 self.begin(transport, guest, None, timer).await
             }
         }

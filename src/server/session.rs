@@ -69,7 +69,7 @@ impl<S: Service<R>, R: Hosted> Shop<S, R> {
         slot: Option<Arc<Slot<R>>>,
         mut timer: Pin<&mut Sleep>,
     ) -> Option<Session<S, R>> {
-        let Guest { parts, peer, standing } = guest;
+        let Guest { parts, peer, standing, .. } = guest;
         let registry = &self.config.registry;
         let mut seat = None;
         let known = match standing {
@@ -172,7 +172,7 @@ impl<S: Service<R>, R: Hosted> Shop<S, R> {
             }
             () = self.config.stop.cancelled() => return Err((Cause::Stopping, stopping())),
         };
-        let permit = self.places.take(address).map_err(|cause| {
+        let permit = self.rooms.places.take(address).map_err(|cause| {
             (cause, CloseReason::new(CloseCode::TryAgainLater, "the server is at capacity"))
         })?;
         Ok((Some(identity), Some(permit)))

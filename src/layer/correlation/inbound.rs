@@ -27,6 +27,9 @@ pub(super) const MIN_NOTIFICATIONS: usize = 64;
 impl<R: Role, F: Framing<R>> Correlation<R, F> {
     /// Whether `message` is for the service above.
     pub(super) fn admit(&mut self, message: &mut RxJsonRpcMessage<R>) -> bool {
+        if self.restart.as_ref().is_some_and(|restart| restart.returned) {
+            self.recognise(message);
+        }
         match message {
             JsonRpcMessage::Request(request) => {
                 self.prepare(request);

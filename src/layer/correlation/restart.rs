@@ -6,7 +6,7 @@ use std::{collections::HashMap, pin::Pin, task::Context, time::Duration};
 use rmcp::{
     ErrorData,
     model::{InitializeResult, JsonRpcMessage, JsonRpcRequest, RequestId},
-    service::TxJsonRpcMessage,
+    service::{RxJsonRpcMessage, TxJsonRpcMessage},
 };
 use tokio::time::{Instant, Sleep, sleep};
 
@@ -52,6 +52,10 @@ pub(super) struct Restart {
     attempts: u32,
     /// What was queued waits for the peer, an MCP client, to initialize its session.
     waits: bool,
+    /// The peer, an MCP client, has initialized its session.
+    is_initialized: bool,
+    /// The peer has returned, by its name at least, and has said nothing yet.
+    pub(super) returned: bool,
     /// Why there is no way to go on.
     pub(super) over: Option<Error>,
 }
@@ -71,6 +75,8 @@ impl Restart {
             restarts: 0,
             attempts: 0,
             waits: false,
+            is_initialized: false,
+            returned: false,
             over: None,
         }
     }
@@ -107,6 +113,8 @@ impl Restart {
     fn begin(&mut self) {
         self.restarts += 1;
         self.aliases.clear();
+        self.is_initialized = false;
+        self.returned = false;
     }
 
     /// Awaits the answer to a repeated `initialize`.
@@ -267,6 +275,40 @@ impl<R: Role, F: Framing<R>> Correlation<R, F> {
         restart.notices.is_back(|| Event::Restarted { changed: None });
     }
 
+    /// There is a new connection, to a peer that goes by the same name.
+    pub(super) fn returned(&mut self) {
+        if let Some(restart) = &mut self.restart
+            && !R::IS_CLIENT
+        {
+            restart.returned = true;
+            return;
+        }
+        // An MCP server waits to be initialized, be it another or the same.
+        self.framed.get_ref().begin_anew();
+        self.restart();
+    }
+
+    /// By the first that a peer says which has returned it shows whether it is another: then it
+    /// initializes its session, or belongs to the era in which there is none. It would take answers to
+    /// its predecessor for its own.
+    pub(super) fn recognise(&mut self, message: &RxJsonRpcMessage<R>) {
+        let Some(restart) = &mut self.restart else { return };
+        restart.returned = false;
+        let initializes = match message {
+            JsonRpcMessage::Request(request) => {
+                R::method_of_peer(&request.request) == Method::Initialize
+            }
+            _ => false,
+        };
+        let shared = self.framed.get_ref();
+        if restart.is_initialized && !initializes {
+            shared.release();
+        } else {
+            shared.begin_anew();
+            self.restart();
+        }
+    }
+
     /// There is a new connection, and nothing is lost.
     pub(super) fn resumed(&mut self, resumed: &Resumed) {
         if let Some(restart) = &self.restart {
@@ -328,6 +370,7 @@ impl<R: Role, F: Framing<R>> Correlation<R, F> {
     pub(super) fn peer_is_ready(&mut self) {
         if let Some(restart) = &mut self.restart {
             restart.waits = false;
+            restart.is_initialized = true;
             let shared = self.framed.get_ref();
             shared.hold_on_restart();
             shared.release();

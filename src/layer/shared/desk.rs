@@ -58,6 +58,10 @@ pub(super) struct Desk {
     /// After a restart, the queue waits until it is released.
     pub(super) holds: bool,
     held: bool,
+    /// It is not known yet whether the peer is another: what is queued meanwhile waits too.
+    unsure: bool,
+    /// A peer that was lost may be back on the next link, and await its answers.
+    pub(super) returns: bool,
     /// Read while nothing could be written, and not yet taken.
     pub(super) inbox: VecDeque<Link<Message>>,
     /// How many messages were ever queued, handed to the link, and flushed.
@@ -100,6 +104,8 @@ impl Line {
             outlives: false,
             holds: false,
             held: false,
+            unsure: false,
+            returns: false,
             inbox: VecDeque::new(),
             queued: 0,
             handed: 0,
@@ -209,14 +215,25 @@ impl Line {
         desk.down = false;
         desk.blocked = false;
         desk.began = desk.handed;
-        if matches!(up, Up::Restarted) {
-            desk.held = desk.holds;
-            desk.urgent.clear();
-            desk.urgent_bytes = 0;
-            self.forget(desk, |next| !next.survives);
+        match up {
+            Up::Restarted => self.begin_anew(desk),
+            Up::Returned => {
+                desk.held = true;
+                desk.unsure = true;
+            }
+            Up::Resumed(_) => {}
         }
         self.notices.state.send_replace(State::Connected);
         self.fan_out.wake_writer();
+    }
+
+    /// The peer knows nothing of what was before.
+    pub(super) fn begin_anew(&self, desk: &mut Desk) {
+        desk.held = desk.holds;
+        desk.unsure = false;
+        desk.urgent.clear();
+        desk.urgent_bytes = 0;
+        self.forget(desk, |next| !next.survives);
     }
 
     /// Takes out of the queue what `unwanted` says, and whether there was any.
@@ -284,7 +301,7 @@ impl Line {
         desk.queued_bytes = 0;
         desk.stuck = false;
         desk.down = false;
-        desk.held = false;
+        desk.release();
         self.mailbox.close();
         drop(self.mailbox.take());
         desk.patience = None;
@@ -326,7 +343,8 @@ impl Desk {
         if let Message::Close(reason) = &message {
             self.farewell = reason.clone();
         }
-        if self.held && !survives {
+        let waits = survives || self.unsure && self.farewell.is_none();
+        if self.held && !waits {
             self.push_first(message);
             return Ok(self.queued);
         }
@@ -346,11 +364,12 @@ impl Desk {
     /// Lets the queue go on after a restart.
     pub(super) fn release(&mut self) {
         self.held = false;
+        self.unsure = false;
     }
 
     /// Whether there is no room within `limit` bytes for what survives a restart, or does not.
     pub(super) fn is_full(&self, survives: bool, limit: usize) -> bool {
-        let passes = self.held && !self.down && !survives;
+        let passes = self.held && !self.unsure && !self.down && !survives;
         limit <= if passes { self.urgent_bytes } else { self.queued_bytes }
     }
 

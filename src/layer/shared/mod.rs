@@ -147,6 +147,18 @@ impl Shared {
         self.line.lock().holds = true;
     }
 
+    /// A peer that was lost may return on the next link: what is queued is kept for it.
+    pub(super) fn expect_return(&self) {
+        self.line.lock().returns = true;
+    }
+
+    /// The peer that has returned begins anew: what does not survive a restart is not sent.
+    pub(super) fn begin_anew(&self) {
+        self.line.begin_anew(&mut self.line.lock());
+        self.line.fan_out.wake_writer();
+        self.line.fan_out.wake_reader();
+    }
+
     /// Sends what was held.
     pub fn release(&self) {
         self.line.lock().release();
@@ -186,7 +198,7 @@ impl Shared {
         if !desk.is_detained() || !desk.is_full(survives, self.line.queue_bytes) {
             return false;
         }
-        if !desk.is_cut_off() {
+        if !desk.is_cut_off() || desk.returns {
             return !answers;
         }
         // What would not be sent after a restart makes room first.

@@ -64,6 +64,9 @@ causes! {
     Host => "host",
     /// Its `Origin` may not connect: 403.
     Origin => "origin",
+    /// The id of its session is missing, is none, or is somebody else's: 400 or 403. Or two clients take
+    /// the session from each other: 429.
+    SessionId => "session_id",
     /// Nobody knows who it is: 401, or 4401 within the connection.
     Unauthorized => "unauthorized",
     /// It is known who it is, and they may not: 403, or 4403 within the connection.

@@ -4,7 +4,10 @@ use std::{
     pin::Pin,
     sync::{Mutex, MutexGuard, OnceLock, PoisonError},
     task::{Context, Poll},
+    time::Duration,
 };
+
+use tokio::time::Instant;
 
 use futures::{FutureExt, Sink, SinkExt, Stream};
 use pin_project_lite::pin_project;
@@ -16,7 +19,7 @@ use crate::{
     layer::{
         Shared,
         relink::Renew,
-        resume::{Frame, Secret, Secrets, Session, SessionId, Tally},
+        resume::{Frame, Secret, Secrets, Session, SessionId, Start, Tally},
     },
     link::Up,
     message::Message,
@@ -27,6 +30,10 @@ use crate::{
     },
     stats::Stats,
 };
+
+/// So many times a session may be taken over in so short a time.
+const FIGHT: u32 = 5;
+const CALM: Duration = Duration::from_secs(10);
 
 pin_project! {
     /// A connection on which a client has asked for a session. Its place is given back with it.
@@ -94,10 +101,20 @@ struct Tenant<R: Role> {
     shared: Shared,
 }
 
-#[derive(Default)]
+/// A client that has come back.
+pub(super) struct Return {
+    pub(super) arrival: Arrival,
+    pub(super) up: Up,
+    /// How it goes on, where it does not resume.
+    pub(super) start: Option<Start>,
+}
+
 struct Door {
     secrets: Secrets,
-    next: Option<(Arrival, Up)>,
+    next: Option<Return>,
+    connected: bool,
+    /// Since when it was taken over how often.
+    taken_over: Option<(Instant, u32)>,
     dismissed: bool,
     /// Nobody waits inside any more.
     closed: bool,
@@ -105,15 +122,22 @@ struct Door {
 
 /// What is found at the door.
 pub(super) enum Found {
-    Link(Arrival, Up),
+    Link(Return),
     Dismissed,
     Nothing,
 }
 
 impl<R: Role> Slot<R> {
     pub(super) fn new(id: SessionId, identity: Option<Identity>, tally: Tally) -> Self {
-        let (knock, door) = (Renew::default(), Mutex::default());
-        Self { id, identity, tally, knock, door, tenant: OnceLock::new() }
+        let door = Mutex::new(Door {
+            secrets: Secrets::default(),
+            next: None,
+            connected: true,
+            taken_over: None,
+            dismissed: false,
+            closed: false,
+        });
+        Self { id, identity, tally, knock: Renew::default(), door, tenant: OnceLock::new() }
     }
 
     /// Tells who has the session from now on.
@@ -148,16 +172,70 @@ impl<R: Role> Slot<R> {
         let Some(given) = door.secrets.rotate(secret).cloned() else { return Err(arrival) };
         let frozen = self.tally.freeze();
         arrival.answer(describe(given).resumed(frozen.received()));
-        if let Some(tenant) = self.tenant.get() {
-            tenant.connection.stats().follow(arrival.stats.clone());
+        let up = frozen.resumed(received);
+        self.take(door, Return { arrival, up, start: None });
+        Ok(())
+    }
+
+    /// Takes `arrival` in, whose client knows the name of the session and no more: whether it is the one
+    /// that was here before shows by what it says. It is told of the session where it speaks the extension.
+    pub(super) fn return_to(
+        &self,
+        mut arrival: Arrival,
+        describe: Option<&dyn Fn(Secret) -> Session>,
+    ) -> Result<(), Arrival> {
+        let mut door = self.lock();
+        if door.closed || door.dismissed {
+            return Err(arrival);
         }
-        let earlier = door.next.replace((arrival, frozen.resumed(received)));
+        let start = match describe {
+            Some(describe) => {
+                door.secrets = Secrets::default();
+                arrival.answer(describe(door.secrets.given().clone()));
+                Start::Open
+            }
+            None => Start::Plain,
+        };
+        self.take(door, Return { arrival, up: Up::Returned, start: Some(start) });
+        Ok(())
+    }
+
+    fn take(&self, mut door: MutexGuard<'_, Door>, new: Return) {
+        if door.connected {
+            let now = Instant::now();
+            let (since, times) = door.taken_over.get_or_insert((now, 0));
+            if now - *since > CALM {
+                (*since, *times) = (now, 0);
+            }
+            *times += 1;
+        }
+        door.connected = true;
+        if let Some(tenant) = self.tenant.get() {
+            tenant.connection.stats().follow(new.arrival.stats.clone());
+        }
+        let earlier = door.next.replace(new);
         drop(door);
         self.knock.ask();
-        if let Some((earlier, _)) = earlier {
-            earlier.part();
+        if let Some(earlier) = earlier {
+            earlier.arrival.part();
         }
-        Ok(())
+    }
+
+    /// Whether there is a link, as far as is known.
+    pub(super) fn is_connected(&self) -> bool {
+        self.lock().connected
+    }
+
+    /// Whether it is taken over time and again, as by two clients that reconnect whatever they are told.
+    pub(super) fn is_fought_over(&self) -> bool {
+        let taken_over = self.lock().taken_over;
+        taken_over.is_some_and(|(since, times)| times >= FIGHT && since.elapsed() <= CALM)
+    }
+
+    /// The link is lost, and none has come since.
+    pub(super) fn is_lost(&self) {
+        let mut door = self.lock();
+        door.connected = door.next.is_some();
     }
 
     /// What there is for a session that is `away`, or not: then it was dismissed too late.
@@ -167,7 +245,7 @@ impl<R: Role> Slot<R> {
             door.dismissed = false;
         }
         match door.next.take() {
-            Some((arrival, up)) => Found::Link(arrival, up),
+            Some(new) => Found::Link(new),
             None if door.dismissed => Found::Dismissed,
             None => Found::Nothing,
         }

@@ -9,7 +9,7 @@ use tokio::time::sleep_until;
 
 use super::{
     Sessions,
-    slot::{Arrival, Found, Slot},
+    slot::{Arrival, Found, Return, Slot},
 };
 use crate::{
     decode::Role,
@@ -37,10 +37,6 @@ struct Away {
 impl<R: Role> Returns<R> {
     pub(super) fn new(sessions: Arc<Sessions<R>>, slot: Arc<Slot<R>>) -> Self {
         Self { sessions, slot, away: None }
-    }
-
-    pub(in crate::server) fn slot(&self) -> &Arc<Slot<R>> {
-        &self.slot
     }
 
     /// Tells the other sessions what waits in this one, where that has changed.
@@ -80,6 +76,7 @@ impl<R: Role> LinkSource for Returns<R> {
                 () = stop.cancelled() => CloseCode::Restart.into(),
             }
         };
+        self.slot.is_lost();
         self.away = Some(Away { over: over.boxed(), noted: None });
         true
     }
@@ -92,9 +89,12 @@ impl<R: Role> LinkSource for Returns<R> {
         let mut reason = None;
         while this.slot.knock.poll_asked(cx).is_ready() {
             match this.slot.look(this.away.is_some()) {
-                Found::Link(arrival, up) => {
+                Found::Link(Return { arrival, up, start }) => {
                     this.is_back();
-                    tracing::debug!("session resumed");
+                    if let Some(start) = start {
+                        this.slot.tally.begin(start);
+                    }
+                    tracing::debug!(resumed = start.is_none(), "the client is back");
                     return Poll::Ready(Ok((arrival, up)));
                 }
                 Found::Dismissed => reason = Some(gone()),
@@ -107,7 +107,7 @@ impl<R: Role> LinkSource for Returns<R> {
             (Some(reason), _) => reason,
             (None, Some(away)) => ready!(away.over.poll_unpin(cx)),
         };
-        tracing::debug!("session not resumed in time");
+        tracing::debug!("the client did not come back");
         Poll::Ready(Err(LinkError::Closed(reason).into()))
     }
 }
@@ -116,7 +116,7 @@ impl<R: Role> Drop for Returns<R> {
     fn drop(&mut self) {
         self.slot.close();
         self.is_back();
-        self.sessions.forget(&self.slot.id);
+        self.sessions.forget(&self.slot);
     }
 }
 
