@@ -194,7 +194,10 @@ impl<R: Role, F: Framing<R>> Correlation<R, F> {
 
     fn end(&mut self, error: Option<Error>) -> &mut Ending {
         self.held = Held::default();
-        let calls = self.outbound.take(|_, _| true);
+        let mut calls = self.outbound.take(|_, _| true);
+        if let Some(restart) = &self.restart {
+            calls.retain(|(id, _)| !restart.repeats(id));
+        }
         // The link need not have ended yet: a Close of ours may wait until what is queued is written.
         let tickets: Vec<_> = calls.iter().map(|(_, call)| call.ticket).collect();
         let handed = self.framed.get_ref().withdraw_all(&tickets);

@@ -78,6 +78,12 @@ impl Restart {
             || self.listens.contains_key(id)
     }
 
+    /// Whether this request is in flight for this layer alone, which has repeated it.
+    pub(super) fn repeats(&self, id: &RequestId) -> bool {
+        let initialize = self.initialize.as_ref().is_some_and(|(initialize, _)| initialize == id);
+        initialize && self.repeated.is_some()
+    }
+
     /// There is a new peer.
     fn begin(&mut self) {
         self.restarts += 1;

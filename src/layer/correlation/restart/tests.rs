@@ -220,6 +220,19 @@ async fn a_peer_that_refuses_initialize_is_the_end() {
 }
 
 #[tokio::test(start_paused = true)]
+async fn nobody_above_is_told_of_a_repeated_initialize() {
+    let (mut stack, peer) = initialized();
+    peer.send(Message::Close(None));
+    stack.send(call(1));
+    let peer = stack.links.next();
+    stack.idle();
+    assert_eq!(sent(&peer), ["initialize 0"]);
+    stack.stack.framed.get_ref().cut();
+    assert_eq!(stack.error(), (RequestId::Number(1), "not_sent".into()));
+    assert!(assert_ready!(spawn(stack.stack.next()).poll()).unwrap().is_err());
+}
+
+#[tokio::test(start_paused = true)]
 async fn another_connection_is_asked_for_until_initialize_is_answered() {
     let (mut stack, peer) = initialized();
     peer.send(Message::Close(None));
