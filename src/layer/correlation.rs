@@ -301,12 +301,19 @@ impl<R: Role, F: Framing<R>> Sink<TxJsonRpcMessage<R>> for Correlation<R, F> {
             if this.framed.get_ref().is_stopped(call.is_some()) {
                 return this.turn_away(&item);
             }
-            this.framed.get_mut().survives(call.is_some());
             if !restart.remember(&item, &mut this.framed)? {
                 return Ok(());
             }
+            this.framed.get_mut().survives(call.is_some());
         }
-        Pin::new(&mut this.framed).start_send(item)?;
+        if let Err(error) = Pin::new(&mut this.framed).start_send(item) {
+            // It may not have come to be queued.
+            this.framed.get_mut().survives(false);
+            if let Some((id, _)) = call {
+                this.give_up(&id);
+            }
+            return Err(error);
+        }
         if let Some((id, method)) = call {
             if let Some(deadline) = this.config.deadline {
                 // Those already answered are forgotten now and then, not only when they are due.

@@ -114,6 +114,16 @@ impl<R: Role> Stack<R> {
         }
     }
 
+    /// The id whose cancellation comes next.
+    fn cancelled(&mut self) -> RequestId {
+        match self.next() {
+            JsonRpcMessage::Notification(told) => {
+                R::cancelled_by_peer(&told.notification).unwrap().clone()
+            }
+            other => panic!("{other:?}"),
+        }
+    }
+
     fn news(&mut self) -> Event {
         assert_ready!(spawn(self.news.next()).poll()).unwrap()
     }
@@ -528,4 +538,27 @@ async fn a_full_queue_keeps_nobody_from_initializing() {
     stack.send(answer(request.id));
     stack.idle();
     assert_eq!(sent(&peer), ["answer 1"]);
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_call_that_cannot_be_sent_leaves_nothing_behind() {
+    let (mut stack, peer) = initialized();
+    peer.block(true);
+    let arguments = json!({"text": "x".repeat(17 << 20)});
+    let Value::Object(arguments) = arguments else { panic!("{arguments}") };
+    let large = CallToolRequestParams::new("echo").with_arguments(arguments);
+    let error = stack.stack.start_send_unpin(request(1, CallToolRequest::new(large)));
+    assert!(matches!(error, Err(Error::Message(MessageError::TooBig { .. }))));
+    for _ in 0..2 {
+        asks(&peer, 7);
+    }
+    assert!(matches!(stack.next(), JsonRpcMessage::Request(_)));
+    stack.idle();
+    peer.send(Message::Close(None));
+    let peer = stack.links.next();
+    assert_eq!(stack.cancelled(), RequestId::Number(7));
+    stack.idle();
+    say(&peer, initialize_result("1"));
+    stack.idle();
+    assert_eq!(sent(&peer), ["initialize 0", "notifications/initialized"], "and no refusal");
 }
