@@ -220,6 +220,9 @@ impl Line {
     pub(super) fn forget(&self, desk: &mut Desk, unwanted: impl Fn(&Numbered) -> bool) -> bool {
         let any = desk.forget(unwanted);
         self.mailbox.note_queued(desk.queued_bytes);
+        if any {
+            self.fan_out.wake_sinks();
+        }
         any
     }
 

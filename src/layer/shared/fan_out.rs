@@ -89,6 +89,12 @@ impl FanOut {
         first.into_iter().for_each(|(_, waker)| waker.wake());
     }
 
+    /// Wakes the users of the sink, for whom there may be room.
+    pub(super) fn wake_sinks(&self) {
+        let sinks = mem::take(&mut self.lock().sinks);
+        sinks.into_iter().for_each(Waker::wake);
+    }
+
     /// Wakes those whose messages are flushed, and the users of the sink.
     pub(super) fn wake_flushed(&self, ticket: u64) {
         let mut seats = self.lock();

@@ -273,3 +273,17 @@ async fn offers_between_requests_keep_the_tickets_right() {
     assert_ready_err!(spawn(kept).poll());
     assert_eq!(peer.sent(), ["a", "sent"].map(Message::text));
 }
+
+#[tokio::test(start_paused = true)]
+async fn what_is_taken_back_makes_room() {
+    let (mut shared, peer) = shared();
+    peer.block(true);
+    drop(queue(&mut shared, "1234567890"));
+    let ticket = shared.ticket();
+    let mut other = shared.clone();
+    let mut room = spawn(std::future::poll_fn(move |cx| other.poll_ready_unpin(cx)));
+    assert_pending!(room.poll());
+    assert!(shared.withdraw(ticket));
+    assert!(room.is_woken());
+    assert_ready_ok!(room.poll());
+}
