@@ -291,8 +291,8 @@ impl Line {
     /// Closes the link, after all that is queued is written.
     pub(super) fn poll_close(&self, desk: &mut Desk) -> Poll<Result<(), Error>> {
         if let Some(reason) = desk.parting.take() {
-            // On a link that has ended there is nobody to tell.
-            let _ = self.push(desk, Message::Close(Some(reason)), true);
+            // On a link that has ended there is nobody to tell. It does not wait for what is held.
+            let _ = self.push(desk, Message::Close(Some(reason)), false);
         }
         if desk.end.is_none() && !desk.down {
             let written = self.poll_write(desk);

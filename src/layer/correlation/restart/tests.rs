@@ -414,6 +414,22 @@ async fn a_close_does_not_wait_for_a_link_that_is_not_there() {
     assert!(assert_ready!(spawn(stack.stack.close()).poll()).is_ok());
 }
 
+#[tokio::test(start_paused = true)]
+async fn a_close_does_not_wait_for_what_waits_for_the_new_peer() {
+    let (mut stack, peer) = initialized();
+    peer.send(Message::Close(None));
+    stack.idle();
+    stack.send(call(1));
+    let peer = stack.links.next();
+    stack.idle();
+    assert_eq!(sent(&peer), ["initialize 0"]);
+    let reason = CloseReason::new(CloseCode::GoingAway, "enough");
+    stack.stack.framed.get_ref().close_with(reason.clone());
+    assert!(assert_ready!(spawn(stack.stack.close()).poll()).is_ok());
+    assert_eq!(peer.sent(), [Message::Close(Some(reason))]);
+    assert!(peer.is_closed());
+}
+
 fn asks(peer: &Peer, id: i64) {
     say(peer, json!({"jsonrpc": "2.0", "id": id, "method": "ping"}));
 }
