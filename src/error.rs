@@ -44,7 +44,8 @@ pub enum HandshakeError {
     /// The URL is not one that can be dialled, or a header is not one that can be sent.
     #[error("cannot dial: {0}")]
     Invalid(String),
-    /// The name did not resolve, or nobody answered at the address.
+    /// The name did not resolve, nobody answered at the address, or the connection ended during the
+    /// TLS handshake.
     #[error("cannot reach the server: {0}")]
     Connect(#[source] Arc<io::Error>),
     /// There was no token to show to the server.

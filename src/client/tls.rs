@@ -174,9 +174,11 @@ mod rustls {
 
 #[cfg(all(feature = "native-tls", not(feature = "rustls-tls")))]
 mod native {
+    use std::{error::Error as _, io, sync::Arc};
+
     use tokio_native_tls::{
         TlsConnector, TlsStream,
-        native_tls::{Certificate, TlsConnector as Builder},
+        native_tls::{self, Certificate, TlsConnector as Builder},
     };
 
     use super::{Tls, Trust};
@@ -196,10 +198,67 @@ mod native {
             }
         }
         let connector = TlsConnector::from(builder.build().map_err(error)?);
-        connector.connect(host, stream).await.map_err(error)
+        connector.connect(host, stream).await.map_err(failed)
+    }
+
+    /// What went wrong in the network is not the TLS handshake's fault.
+    fn failed(error: native_tls::Error) -> HandshakeError {
+        let text = error.to_string();
+        let mut cause = error.source();
+        while let Some(error) = cause {
+            if let Some(error) = error.downcast_ref::<io::Error>() {
+                return HandshakeError::Connect(Arc::new(io::Error::new(error.kind(), text)));
+            }
+            cause = error.source();
+        }
+        // That the stream has ended is told in words only.
+        if text.to_ascii_lowercase().contains("unexpected eof") {
+            let error = io::Error::new(io::ErrorKind::UnexpectedEof, text);
+            return HandshakeError::Connect(Arc::new(error));
+        }
+        HandshakeError::Tls(text)
     }
 
     fn error(error: impl ToString) -> HandshakeError {
         HandshakeError::Tls(error.to_string())
+    }
+    #[cfg(test)]
+    mod tests {
+        use tokio::io::{AsyncReadExt, AsyncWriteExt, duplex};
+
+        use super::*;
+
+        /// The error where the server says this in answer to the first message, and leaves.
+        async fn failure(answer: &[u8]) -> HandshakeError {
+            let (near, mut far) = duplex(1 << 12);
+            let tls = Tls::default();
+            let server = async {
+                assert!(far.read(&mut [0; 1 << 12]).await.unwrap() > 0);
+                far.write_all(answer).await.unwrap();
+                drop(far);
+            };
+            tokio::join!(handshake(&tls, "localhost", near), server).0.unwrap_err()
+        }
+
+        #[tokio::test]
+        async fn a_connection_that_ends_during_the_handshake_may_be_tried_again() {
+            let error = failure(b"").await;
+            assert!(matches!(error, HandshakeError::Connect(_)), "{error:?}");
+            assert!(error.is_retryable());
+        }
+
+        #[tokio::test]
+        async fn a_connection_that_fails_during_the_handshake_may_be_tried_again() {
+            let (near, far) = duplex(1 << 12);
+            drop(far);
+            let error = handshake(&Tls::default(), "localhost", near).await.unwrap_err();
+            assert!(matches!(error, HandshakeError::Connect(_)), "{error:?}");
+        }
+
+        #[tokio::test]
+        async fn a_server_that_speaks_no_tls_is_not_tried_again() {
+            let error = failure(b"HTTP/1.1 400 Bad Request\r\n\r\n").await;
+            assert!(matches!(error, HandshakeError::Tls(_)), "{error:?}");
+        }
     }
 }
