@@ -137,7 +137,10 @@ impl LinkSource for Redial {
         this.notices.announce(|| Event::Lost(cause.clone()));
         match this.phase {
             // Another link was wanted even before this one was lost.
-            Phase::Dialling(_) => this.tell(Duration::ZERO),
+            Phase::Dialling(_) => {
+                this.waits.attempt = 1;
+                this.tell(Duration::ZERO);
+            }
             _ if refreshed => this.dial(true),
             _ => this.wait(next),
         }
@@ -188,4 +191,39 @@ impl LinkSource for Redial {
 
 fn is_closed_with(cause: &Error, code: CloseCode) -> bool {
     matches!(cause, Error::Link(LinkError::Closed(reason)) if reason.code == code)
+}
+
+#[cfg(test)]
+mod tests {
+    use std::future::poll_fn;
+
+    use futures::StreamExt;
+    use rmcp::RoleClient;
+    use tokio::sync::watch;
+
+    use super::*;
+    use crate::{event::Announcer, transport::WebSocketTransport};
+
+    #[tokio::test]
+    async fn an_attempt_that_began_before_the_loss_is_the_first() {
+        // Nobody listens there.
+        let target = super::super::connect::<RoleClient>("ws://127.0.0.1:1/").target;
+        let layers = WebSocketTransport::<RoleClient>::builder().layers();
+        let announcer = Announcer::default();
+        let mut news = announcer.subscribe();
+        let notices = Notices::new(watch::Sender::new(State::Connected), announcer);
+        let state = notices.state.subscribe();
+        let (timeout, policy) = (Duration::from_secs(10), Reconnect::default());
+        let redial = Redial::new(target, layers, timeout, policy, notices, Span::none());
+        let mut redial = Box::pin(redial);
+        redial.dial(false);
+        assert!(redial.as_mut().lost(&LinkError::Closed(CloseCode::Abnormal.into()).into()));
+        assert!(matches!(*state.borrow(), State::Reconnecting { attempt: 1, .. }));
+        assert!(matches!(news.next().await, Some(Event::Lost(_))));
+        let event = tokio::select! {
+            _ = poll_fn(|cx| redial.as_mut().poll_link(cx)) => panic!("there is no server"),
+            event = news.next() => event,
+        };
+        assert!(matches!(event, Some(Event::Failed { attempt: 1, .. })), "{event:?}");
+    }
 }
