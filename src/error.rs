@@ -177,6 +177,11 @@ impl LinkError {
         Self::Closed(reason.unwrap_or_else(|| CloseCode::NoStatus.into()))
     }
 
+    /// What the end of a link is where a newer one takes its place.
+    pub(crate) fn taken_over() -> Self {
+        Self::Closed(CloseReason::new(CloseCode::TakenOver, "a newer connection took over"))
+    }
+
     /// The reason as a close code: the one on the wire, or the one that names this cause.
     #[must_use]
     pub fn close_reason(&self) -> CloseReason {

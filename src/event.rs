@@ -3,7 +3,10 @@
 use std::{
     fmt,
     pin::Pin,
-    sync::{Arc, OnceLock},
+    sync::{
+        Arc, OnceLock,
+        atomic::{AtomicBool, Ordering::SeqCst},
+    },
     task::{Context, Poll},
     time::Duration,
 };
@@ -15,7 +18,7 @@ use tokio::sync::{
     watch,
 };
 
-use crate::error::{CloseReason, Error};
+use crate::error::{CloseReason, Error, LinkError};
 
 /// How many events a reader may be behind.
 const BACKLOG: usize = 256;
@@ -44,7 +47,8 @@ pub enum State {
 #[derive(Debug, Clone)]
 #[non_exhaustive]
 pub enum Event {
-    /// The connection is lost, for this reason, and the next will be made.
+    /// The connection is lost, for this reason, and the next will be made. Also where the next is
+    /// there already and takes over. It comes before each `Resumed` and `Restarted`.
     Lost(Error),
     /// An attempt to make one has failed.
     Failed {
@@ -98,6 +102,8 @@ pub(crate) struct Notices {
     pub(crate) state: watch::Sender<State>,
     /// What happens to one that does not reconnect is told by its state alone.
     events: Option<Announcer<Event>>,
+    /// It is told that a connection is lost, and not that there is another.
+    lost: Arc<AtomicBool>,
 }
 
 impl Default for Notices {
@@ -109,15 +115,36 @@ impl Default for Notices {
 impl Notices {
     /// For a connection that does not reconnect.
     pub(crate) fn of_state(state: watch::Sender<State>) -> Self {
-        Self { state, events: None }
+        Self { state, events: None, lost: Arc::default() }
     }
 
     pub(crate) fn new(state: watch::Sender<State>, events: Announcer<Event>) -> Self {
-        Self { state, events: Some(events) }
+        Self { state, events: Some(events), lost: Arc::default() }
     }
 
     pub(crate) fn subscribe(&self) -> Option<Events<Event>> {
         self.events.as_ref().map(Announcer::subscribe)
+    }
+
+    /// The connection is lost, for this reason.
+    pub(crate) fn lost(&self, cause: &Error) {
+        self.lost.store(true, SeqCst);
+        self.announce(|| Event::Lost(cause.clone()));
+    }
+
+    /// The same, unless that is told: where the links come from, nothing is lost when a newer one
+    /// takes over.
+    pub(crate) fn is_lost(&self, cause: &Error) {
+        if !self.lost.load(SeqCst) {
+            self.lost(cause);
+        }
+    }
+
+    /// There is a new connection, as `event` says.
+    pub(crate) fn is_back(&self, event: impl FnOnce() -> Event) {
+        self.is_lost(&LinkError::taken_over().into());
+        self.lost.store(false, SeqCst);
+        self.announce(event);
     }
 
     pub(crate) fn announce(&self, event: impl FnOnce() -> Event) {

@@ -134,7 +134,7 @@ impl LinkSource for Redial {
         this.live = false;
         let next = this.waits.lost(cause, lasted);
         tracing::warn!(%cause, "connection lost; reconnecting");
-        this.notices.announce(|| Event::Lost(cause.clone()));
+        this.notices.lost(cause);
         match this.phase {
             // Another link was wanted even before this one was lost.
             Phase::Dialling(_) => {

@@ -31,7 +31,7 @@ use tokio::time::{Sleep, sleep};
 
 use crate::{
     duplex::Duplex,
-    error::{CloseCode, CloseReason, Error, LinkError},
+    error::{CloseCode, Error, LinkError},
     link::{Down, Link, Numbered, Up},
     message::Message,
 };
@@ -155,16 +155,16 @@ impl<S: LinkSource> Relink<S> {
             this.link.set(Some(next));
             return Link::Up(up);
         };
-        let reason = CloseReason::new(CloseCode::TakenOver, "a newer connection took over");
+        let cause = LinkError::taken_over();
         if matches!(link.as_mut().poll_ready(cx), Poll::Ready(Ok(())))
-            && link.as_mut().start_send(Message::Close(Some(reason.clone()))).is_ok()
+            && link.as_mut().start_send(Message::Close(Some(cause.close_reason()))).is_ok()
         {
             let _ = link.poll_flush(cx);
         }
         *this.broken = None;
         *this.taken = Some(up);
         this.link.set(Some(next));
-        Link::Down(Down::new(LinkError::Closed(reason).into()))
+        Link::Down(Down::new(cause.into()))
     }
 
     /// What a use of the link's sink came to.

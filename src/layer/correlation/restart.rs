@@ -176,6 +176,7 @@ impl<R: Role, F: Framing<R>> Correlation<R, F> {
         let tell = |(id, call): (_, Call)| call.lost::<R>(id, Fate::OutcomeUnknown, Some(&cause));
         self.told.extend(lost.into_iter().map(tell));
         let Some(restart) = &mut self.restart else { return };
+        restart.notices.is_lost(&down.cause);
         let Some((id, _)) = &restart.initialize else { return };
         if restart.repeated.take().is_some() {
             // It was this side's own.
@@ -203,7 +204,7 @@ impl<R: Role, F: Framing<R>> Correlation<R, F> {
         let Some((id, initialize)) = restart.initialize.clone() else {
             restart.waits = !R::IS_CLIENT;
             Self::listen_again(restart, &self.outbound, shared);
-            restart.notices.announce(|| Event::Restarted { changed: None });
+            restart.notices.is_back(|| Event::Restarted { changed: None });
             return;
         };
         if restart.agreed.is_some() {
@@ -211,16 +212,19 @@ impl<R: Role, F: Framing<R>> Correlation<R, F> {
             self.outbound.0.insert(id, call);
             restart.await_answer();
             shared.send_first(initialize);
-        } else if self.outbound.0.get(&id).is_some_and(|call| call.ticket <= shared.began()) {
+            return;
+        }
+        if self.outbound.0.get(&id).is_some_and(|call| call.ticket <= shared.began()) {
             shared.send_first(initialize);
         }
+        restart.notices.is_back(|| Event::Restarted { changed: None });
     }
 
     /// There is a new connection, and nothing is lost.
     pub(super) fn resumed(&mut self, resumed: &Resumed) {
         if let Some(restart) = &self.restart {
             let replayed = resumed.replayed;
-            restart.notices.announce(|| Event::Resumed { replayed });
+            restart.notices.is_back(|| Event::Resumed { replayed });
         }
     }
 
@@ -252,7 +256,7 @@ impl<R: Role, F: Framing<R>> Correlation<R, F> {
                 }
                 restart
                     .notices
-                    .announce(|| Event::Restarted { changed: changed.cloned().map(Box::new) });
+                    .is_back(|| Event::Restarted { changed: changed.cloned().map(Box::new) });
                 restart.agreed = answer.cloned().or(restart.agreed.take());
                 restart.initialized.iter().for_each(|message| shared.send_first(message.clone()));
                 Self::listen_again(restart, &self.outbound, shared);

@@ -197,6 +197,7 @@ async fn what_was_sent_is_lost_and_what_was_not_goes_to_the_next_peer() {
         sent(&peer),
         ["notifications/initialized", "tools/call 2", "tools/call 3", "tools/call 4"]
     );
+    assert!(matches!(stack.news(), Event::Lost(_)));
     assert!(matches!(stack.news(), Event::Restarted { changed: None }));
     say(&peer, json!({"jsonrpc": "2.0", "id": 3, "result": {"content": []}}));
     assert!(
@@ -212,8 +213,28 @@ async fn a_peer_that_comes_back_as_another_is_reported() {
     stack.idle();
     say(&peer, initialize_result("2"));
     stack.idle();
+    assert!(matches!(stack.news(), Event::Lost(_)));
     let Event::Restarted { changed: Some(answer) } = stack.news() else { panic!("it has changed") };
     assert_eq!(answer.server_info.version, "2");
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_connection_that_another_takes_over_is_lost_like_any() {
+    let (mut stack, _peer) = initialized();
+    for _ in 0..2 {
+        stack.links.next();
+        stack.idle();
+        let Event::Lost(cause) = stack.news() else { panic!("it is lost") };
+        assert!(cause.to_string().contains("4409"), "{cause}");
+        // Once, however often another is made until the peer answers.
+        stack.links.next();
+        stack.idle();
+        let peer = stack.links.next();
+        stack.idle();
+        say(&peer, initialize_result("1"));
+        stack.idle();
+        assert!(matches!(stack.news(), Event::Restarted { changed: None }));
+    }
 }
 
 #[tokio::test(start_paused = true)]
@@ -331,6 +352,8 @@ async fn initialize_itself_is_repeated_until_it_is_answered() {
         let peer = stack.links.next();
         stack.idle();
         assert_eq!(sent(&peer), ["initialize 0"]);
+        assert!(matches!(stack.news(), Event::Lost(_)));
+        assert!(matches!(stack.news(), Event::Restarted { changed: None }));
         peer.send(Message::Close(None));
         stack.idle();
     }
