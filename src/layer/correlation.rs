@@ -137,6 +137,7 @@ impl<R: Role, F: Framing<R>> Correlation<R, F> {
     /// Outlives a peer that restarts, if the links below do: tells that to `notices`, and asks for
     /// another link where a peer does not answer.
     pub(crate) fn outliving(mut self, notices: Notices, renew: Renew) -> Self {
+        self.framed.get_ref().outlive();
         self.restart = Some(Box::new(Restart::new(notices, renew)));
         self
     }
@@ -298,7 +299,8 @@ impl<R: Role, F: Framing<R>> Sink<TxJsonRpcMessage<R>> for Correlation<R, F> {
             }
         };
         if let Some(restart) = &mut this.restart {
-            if this.framed.get_ref().is_stopped(call.is_some()) {
+            let answers = matches!(item, JsonRpcMessage::Response(_) | JsonRpcMessage::Error(_));
+            if this.framed.get_ref().is_stopped(call.is_some(), answers) {
                 return this.turn_away(&item);
             }
             if !restart.remember(&item, &mut this.framed)? {

@@ -53,6 +53,8 @@ pub(super) struct Desk {
     urgent: VecDeque<Message>,
     urgent_bytes: usize,
     urgent_flushed: bool,
+    /// Another link may follow, and be long in coming.
+    pub(super) outlives: bool,
     /// After a restart, the queue waits until it is released.
     pub(super) holds: bool,
     held: bool,
@@ -95,6 +97,7 @@ impl Line {
             urgent: VecDeque::new(),
             urgent_bytes: 0,
             urgent_flushed: true,
+            outlives: false,
             holds: false,
             held: false,
             inbox: VecDeque::new(),
@@ -248,6 +251,9 @@ impl Line {
             desk.blocked = polled.is_pending();
             if ready!(polled).is_err() {
                 desk.stuck = true;
+                if desk.outlives {
+                    self.fan_out.wake_flushed(u64::MAX);
+                }
                 continue;
             }
             desk.urgent_flushed = true;
@@ -350,6 +356,11 @@ impl Desk {
 
     /// Whether what is queued may stay there for longer than a peer takes to read.
     pub(super) fn is_detained(&self) -> bool {
+        self.is_cut_off() || self.stuck && self.outlives
+    }
+
+    /// Whether there is no peer for what is queued, or none yet.
+    pub(super) fn is_cut_off(&self) -> bool {
         self.down || self.held
     }
 

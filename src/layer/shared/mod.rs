@@ -135,6 +135,11 @@ impl Shared {
         self.survives = survives;
     }
 
+    /// Other links may follow this one: where a write fails, nobody need wait for what becomes of it.
+    pub(super) fn outlive(&self) {
+        self.line.lock().outlives = true;
+    }
+
     /// After a restart, holds what has survived until it is [released](Self::release), and lets pass
     /// what is queued meanwhile and does not survive. Off until this is called.
     pub fn hold_on_restart(&self) {
@@ -173,12 +178,15 @@ impl Shared {
         handed
     }
 
-    /// Whether there is no room for what survives a restart, or does not, while there is no link, or
-    /// the queue waits to be released.
-    pub(super) fn is_stopped(&self, survives: bool) -> bool {
+    /// Whether there is no room for what survives a restart, or does not, while the queue is detained.
+    /// For answers there is as long as the peer that awaits them may come back.
+    pub(super) fn is_stopped(&self, survives: bool, answers: bool) -> bool {
         let mut desk = self.line.lock();
         if !desk.is_detained() || !desk.is_full(survives, self.line.queue_bytes) {
             return false;
+        }
+        if !desk.is_cut_off() {
+            return !answers;
         }
         // What would not be sent after a restart makes room first.
         self.line.forget(&mut desk, |next| !next.survives);

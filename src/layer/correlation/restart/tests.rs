@@ -428,6 +428,56 @@ async fn a_send_does_not_wait_for_a_link_that_is_not_there() {
     assert!(assert_ready!(spawn(stack.stack.framed.get_ref().flushed()).poll()).is_ok());
 }
 
+/// What becomes of it is not known yet, or a layer below heals it.
+#[tokio::test(start_paused = true)]
+async fn a_send_does_not_wait_for_what_becomes_of_a_write_that_failed() {
+    let (mut stack, peer) = initialized();
+    stack.send(call(1));
+    peer.block(true);
+    let mut before = [0; 2].map(|_| spawn(stack.stack.framed.get_ref().flushed()));
+    before.iter_mut().for_each(|flushed| assert_pending!(flushed.poll()));
+    peer.break_writes();
+    for flushed in &mut before {
+        assert!(flushed.is_woken());
+        assert!(assert_ready!(flushed.poll()).is_ok());
+    }
+    stack.idle();
+    for id in 2..=20 {
+        stack.send(call(id));
+        assert!(assert_ready!(spawn(stack.stack.framed.get_ref().flushed()).poll()).is_ok());
+    }
+    let (RequestId::Number(first), reason) = stack.error() else { panic!("a number") };
+    assert_eq!(reason, "not_sent");
+    assert!(first > 2, "there is room for some");
+    // Another is refused for each, and no call but those.
+    (first + 1..=20).for_each(|id| assert_eq!(stack.error().0, RequestId::Number(id)));
+    stack.idle();
+    tokio::time::advance(Duration::from_millis(100)).await;
+    stack.idle();
+    let peer = stack.links.next();
+    stack.idle();
+    say(&peer, initialize_result("1"));
+    stack.idle();
+    assert_eq!(sent(&peer).len() as i64, 2 + first - 1);
+}
+
+/// The peer may come back and await them.
+#[tokio::test(start_paused = true)]
+async fn answers_have_room_while_it_is_not_known_what_becomes_of_a_write_that_failed() {
+    let (mut stack, peer) = stack::<RoleServer>();
+    asks(&peer, 1);
+    let JsonRpcMessage::Request(request) = stack.next() else { panic!("a request") };
+    peer.break_writes();
+    for id in 0..50 {
+        let ping = rmcp::model::PingRequest::default();
+        stack.send(JsonRpcMessage::request(ping.into(), RequestId::Number(id)));
+        let _ = spawn(stack.stack.framed.get_ref().flushed()).poll();
+    }
+    let queued = stack.stack.framed.get_ref().ticket();
+    stack.send(answer(request.id));
+    assert_eq!(stack.stack.framed.get_ref().ticket(), queued + 1);
+}
+
 #[tokio::test(start_paused = true)]
 async fn a_close_does_not_wait_for_a_link_that_is_not_there() {
     let (mut stack, peer) = initialized();
