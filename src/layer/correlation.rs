@@ -231,7 +231,8 @@ impl<R: Role, F: Framing<R>> Stream for Correlation<R, F> {
             {
                 return Poll::Ready(Some(Ok(held)));
             }
-            match Pin::new(&mut this.framed).poll_decode(cx, &this.outbound) {
+            let framed = Pin::new(&mut this.framed);
+            match framed.poll_decode_unless(cx, &this.outbound, Shared::is_stuck) {
                 Poll::Ready(Some(Ok(Link::Down(down)))) => this.lose(down),
                 Poll::Ready(Some(Ok(Link::Up(Up::Restarted)))) => this.restart(),
                 Poll::Ready(Some(Ok(Link::Up(Up::Resumed(resumed))))) => this.resumed(&resumed),

@@ -132,9 +132,20 @@ where
 
     /// The next message, decoded with the help of the requests in flight.
     pub fn poll_decode(
+        self: Pin<&mut Self>,
+        cx: &mut Context<'_>,
+        calls: &dyn Calls,
+    ) -> Poll<Option<Result<Link<RxJsonRpcMessage<R>>, Error>>> {
+        self.poll_decode_unless(cx, calls, |_| false)
+    }
+
+    /// The same, where the layer below may say that nothing can be written before more is read: then
+    /// nothing is owed.
+    pub(super) fn poll_decode_unless(
         mut self: Pin<&mut Self>,
         cx: &mut Context<'_>,
         calls: &dyn Calls,
+        is_stuck: impl Fn(&S) -> bool,
     ) -> Poll<Option<Result<Link<RxJsonRpcMessage<R>>, Error>>> {
         loop {
             let mut this = self.as_mut().project();
@@ -144,8 +155,9 @@ where
                 match (this.inner.as_mut().poll_ready(cx), &flushed) {
                     (Poll::Ready(Err(error)), _) => failed = Some(error),
                     (Poll::Ready(Ok(())), _) | (_, Poll::Ready(Ok(()))) => *this.owed = 0,
-                    _ if *this.owed >= MAX_OWED => return Poll::Pending,
-                    _ => {}
+                    _ if *this.owed < MAX_OWED => {}
+                    _ if !is_stuck(&this.inner) => return Poll::Pending,
+                    _ => *this.owed = 0,
                 }
                 *this.replied = !matches!(flushed, Poll::Ready(Ok(())));
             }

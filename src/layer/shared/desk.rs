@@ -359,6 +359,10 @@ impl Desk {
         self.is_cut_off() || self.stuck && self.outlives
     }
 
+    pub(super) fn is_stuck(&self) -> bool {
+        self.stuck
+    }
+
     /// Whether there is no peer for what is queued, or none yet.
     pub(super) fn is_cut_off(&self) -> bool {
         self.down || self.held

@@ -193,6 +193,11 @@ impl Shared {
         desk.is_full(survives, self.line.queue_bytes)
     }
 
+    /// Whether nothing can be written before the reader knows what has become of the link.
+    pub(super) fn is_stuck(&self) -> bool {
+        self.line.lock().is_stuck()
+    }
+
     /// Wakes the reader, for whom there is something that did not come over the link.
     pub(super) fn wake_reader(&self) {
         self.line.fan_out.wake_reader();

@@ -610,6 +610,22 @@ async fn a_client_is_initialized_after_the_answer_and_not_before() {
 }
 
 #[tokio::test(start_paused = true)]
+async fn what_is_owed_to_a_lost_peer_keeps_nobody_from_the_next() {
+    let (mut stack, peer) = stack::<RoleServer>();
+    peer.block(true);
+    for _ in 0..100_000 {
+        peer.send(Message::text("rubbish"));
+    }
+    stack.idle();
+    peer.send(Message::Close(None));
+    peer.break_writes();
+    stack.idle();
+    let peer = stack.links.next();
+    asks(&peer, 1);
+    assert!(matches!(stack.next(), JsonRpcMessage::Request(_)));
+}
+
+#[tokio::test(start_paused = true)]
 async fn a_full_queue_keeps_nobody_from_initializing() {
     let (mut stack, peer) = stack::<RoleServer>();
     say(&peer, json!({"jsonrpc": "2.0", "method": "notifications/initialized"}));
