@@ -88,8 +88,8 @@
 //!   white space around the message, a binary message that holds the same JSON.
 //! - **Cancellation**: `notifications/cancelled`. The loss of a connection cancels nothing by itself.
 //! - **Lifecycle**: MCP's own, of either era. A client that has reconnected repeats its `initialize` and
-//!   `notifications/initialized`, or its `subscriptions/listen`; else the transport looks at no method but
-//!   `notifications/cancelled`.
+//!   `notifications/initialized`, or its `subscriptions/listen`; also a `server/discover` that had no
+//!   answer. Else the transport looks at no method but `notifications/cancelled`.
 //! - **Authentication**: before the upgrade, by `Authorization: Bearer`, a subprotocol
 //!   `mcp.auth.<token>` offered beside `mcp`, or a cookie; refusals are 401 with `WWW-Authenticate`, 403 and
 //!   503 with `Retry-After`. Where a server allows it, also by the request `authenticate` with

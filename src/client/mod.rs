@@ -15,7 +15,8 @@
 //!
 //! The next connection leads to a server that knows nothing of what was before. `initialize` and
 //! `notifications/initialized` are repeated there, with the answer kept from the service, and then what
-//! waits is sent; notifications that had not been sent are not. `subscriptions/listen` is repeated too.
+//! waits is sent; notifications that had not been sent are not. `subscriptions/listen` is repeated too, and
+//! a `server/discover` that had no answer.
 //!
 //! It ends for good when the server closes with 1000, or says that this client is not wanted (1008,
 //! 4401, 4403, 4409) or breaks its rules; when it refuses the upgrade with a status that means it (401

@@ -18,7 +18,7 @@
 //! | what happens | what follows |
 //! |---|---|
 //! | a link is lost | requests of ours that were handed to it end with an error; the others wait |
-//! | the next begins | `initialize` and `notifications/initialized` are repeated, and then what waited is sent; open `subscriptions/listen` are repeated |
+//! | the next begins | `initialize` and `notifications/initialized` are repeated, and then what waited is sent; open `server/discover` and `subscriptions/listen` are repeated |
 //! | … and requests of the old peer are in flight | they are cancelled, and what their handlers still answer is dropped |
 
 mod calls;

@@ -21,7 +21,7 @@ use crate::{
     message::Message,
 };
 
-/// On how many connections `initialize` is sent before it was ever answered.
+/// On how many connections `initialize` is sent before it was ever answered, or a `server/discover`.
 const ATTEMPTS: u32 = 5;
 
 /// How long the peer may take to answer a repeated `initialize`.
@@ -37,6 +37,9 @@ pub(super) struct Restart {
     pub(super) initialized: Option<Message>,
     /// What the peer answered to that.
     pub(super) agreed: Option<InitializeResult>,
+    /// The request by which this side learns what the peer speaks, and how many connections were lost
+    /// since it was first sent. Those above would take an error for an answer.
+    discover: Option<(RequestId, Message, u32)>,
     /// Requests that stay open for as long as they are wanted.
     pub(super) listens: HashMap<RequestId, Message>,
     /// `initialize` has been repeated, and is not answered yet.
@@ -61,6 +64,7 @@ impl Restart {
             initialize: None,
             initialized: None,
             agreed: None,
+            discover: None,
             listens: HashMap::new(),
             repeated: None,
             aliases: HashMap::new(),
@@ -75,7 +79,22 @@ impl Restart {
     /// the next.
     pub(super) fn keeps(&self, id: &RequestId) -> bool {
         self.initialize.as_ref().is_some_and(|(initialize, _)| initialize == id)
+            || self.discovers(id)
             || self.listens.contains_key(id)
+    }
+
+    fn discovers(&self, id: &RequestId) -> bool {
+        self.discover.as_ref().is_some_and(|(discover, ..)| discover == id)
+    }
+
+    /// Forgets what need not be said again.
+    fn forget(&mut self, id: &RequestId) {
+        if self.discovers(id) {
+            self.discover = None;
+        }
+        if !self.listens.is_empty() {
+            self.listens.remove(id);
+        }
     }
 
     /// Whether this request is in flight for this layer alone, which has repeated it.
@@ -136,6 +155,17 @@ impl Restart {
         self.aliases.get(alias).cloned()
     }
 
+    /// Repeats what was sent to a former peer and is still open. What was not sent waits in the queue.
+    fn send_again(&self, outbound: &Outbound, shared: &Shared) {
+        let handed = shared.began();
+        let discover = self.discover.iter().map(|(id, discover, _)| (id, discover));
+        for (id, message) in discover.chain(&self.listens) {
+            if outbound.0.get(id).is_some_and(|call| call.ticket <= handed) {
+                shared.send_first(message.clone());
+            }
+        }
+    }
+
     /// Keeps what has to be said again. `false` if it will be, and need not be said now.
     pub(super) fn remember<R: Role, F: Framing<R>>(
         &mut self,
@@ -146,6 +176,11 @@ impl Restart {
             JsonRpcMessage::Request(request) => match R::method_of(&request.request) {
                 Method::Initialize => {
                     self.initialize = Some((request.id.clone(), framed.encoded(item)?));
+                    // The peer is taken for one that knows no such thing.
+                    self.discover = None;
+                }
+                Method::Discover => {
+                    self.discover = Some((request.id.clone(), framed.encoded(item)?, 0));
                 }
                 Method::SubscriptionsListen => {
                     self.listens.insert(request.id.clone(), framed.encoded(item)?);
@@ -168,6 +203,15 @@ impl<R: Role, F: Framing<R>> Correlation<R, F> {
     /// A connection is lost, and the next may lead anywhere: what was handed to it is lost too.
     pub(super) fn lose(&mut self, down: Down) {
         let cause = down.cause.to_string();
+        if let Some(restart) = &mut self.restart
+            && let Some((id, _, attempts)) = &mut restart.discover
+            && self.outbound.0.get(id).is_some_and(|call| call.ticket <= down.handed)
+        {
+            *attempts += 1;
+            if *attempts >= ATTEMPTS {
+                restart.discover = None;
+            }
+        }
         let restart = self.restart.as_deref();
         let lost = self.outbound.take(|id, call| {
             call.fate(down.handed) == Fate::OutcomeUnknown
@@ -203,7 +247,7 @@ impl<R: Role, F: Framing<R>> Correlation<R, F> {
         let shared = self.framed.get_ref();
         let Some((id, initialize)) = restart.initialize.clone() else {
             restart.waits = !R::IS_CLIENT;
-            Self::listen_again(restart, &self.outbound, shared);
+            restart.send_again(&self.outbound, shared);
             restart.notices.is_back(|| Event::Restarted { changed: None });
             return;
         };
@@ -236,9 +280,7 @@ impl<R: Role, F: Framing<R>> Correlation<R, F> {
         result: Result<Option<&InitializeResult>, &ErrorData>,
     ) -> bool {
         let Some(restart) = &mut self.restart else { return true };
-        if !restart.listens.is_empty() {
-            restart.listens.remove(id);
-        }
+        restart.forget(id);
         if restart.initialize.as_ref().is_none_or(|(initialize, _)| initialize != id) {
             return true;
         }
@@ -259,7 +301,7 @@ impl<R: Role, F: Framing<R>> Correlation<R, F> {
                     .is_back(|| Event::Restarted { changed: changed.cloned().map(Box::new) });
                 restart.agreed = answer.cloned().or(restart.agreed.take());
                 restart.initialized.iter().for_each(|message| shared.send_first(message.clone()));
-                Self::listen_again(restart, &self.outbound, shared);
+                restart.send_again(&self.outbound, shared);
                 shared.release();
             }
             Err(error) => {
@@ -271,20 +313,10 @@ impl<R: Role, F: Framing<R>> Correlation<R, F> {
         false
     }
 
-    /// Repeats what was sent to a former peer and is still open. What was not sent waits in the queue.
-    fn listen_again(restart: &Restart, outbound: &Outbound, shared: &Shared) {
-        let handed = shared.began();
-        for (id, listen) in &restart.listens {
-            if outbound.0.get(id).is_some_and(|call| call.ticket <= handed) {
-                shared.send_first(listen.clone());
-            }
-        }
-    }
-
     /// Forgets a request of ours that nobody wants any more. The call, if it was in flight.
     pub(super) fn give_up(&mut self, id: &RequestId) -> Option<Call> {
         if let Some(restart) = &mut self.restart {
-            restart.listens.remove(id);
+            restart.forget(id);
         }
         self.outbound.remove(id)
     }

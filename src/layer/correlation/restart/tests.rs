@@ -9,9 +9,9 @@ use rmcp::{
     RoleClient, RoleServer,
     model::{
         CallToolRequest, CallToolRequestParams, ClientJsonRpcMessage, ClientNotification,
-        ClientRequest, InitializeRequest, InitializeRequestParams, InitializedNotification,
-        JsonRpcMessage, ServerResult, SubscriptionFilter, SubscriptionsListenRequest,
-        SubscriptionsListenRequestParams,
+        ClientRequest, DiscoverRequest, DiscoverRequestParams, InitializeRequest,
+        InitializeRequestParams, InitializedNotification, JsonRpcMessage, ServerResult,
+        SubscriptionFilter, SubscriptionsListenRequest, SubscriptionsListenRequestParams,
     },
     service::RxJsonRpcMessage,
 };
@@ -563,6 +563,65 @@ fn listen(id: i64) -> ClientJsonRpcMessage {
     let filter = SubscriptionFilter::default();
     let listen = SubscriptionsListenRequest::new(SubscriptionsListenRequestParams::new(filter));
     request(id, listen)
+}
+
+fn discover(id: i64) -> ClientJsonRpcMessage {
+    request(id, DiscoverRequest::new(DiscoverRequestParams {}))
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_loss_is_no_answer_to_the_question_what_the_peer_speaks() {
+    let (mut stack, peer) = stack::<RoleClient>();
+    stack.send(discover(0));
+    stack.idle();
+    assert_eq!(sent(&peer), ["server/discover 0"]);
+    peer.send(Message::Close(None));
+    stack.idle();
+    stack.send(call(1));
+    let peer = stack.links.next();
+    stack.idle();
+    assert_eq!(sent(&peer), ["server/discover 0", "tools/call 1"]);
+    say(&peer, json!({"jsonrpc": "2.0", "id": 0, "result": {}}));
+    assert!(matches!(stack.next(), JsonRpcMessage::Response(_)));
+    peer.send(Message::Close(None));
+    assert_eq!(stack.error(), (RequestId::Number(1), "outcome_unknown".into()));
+    let peer = stack.links.next();
+    stack.idle();
+    assert!(sent(&peer).is_empty());
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_peer_that_closes_whenever_it_is_asked_what_it_speaks_is_an_answer() {
+    let (mut stack, mut peer) = stack::<RoleClient>();
+    stack.send(discover(0));
+    for _ in 1..ATTEMPTS {
+        stack.idle();
+        assert_eq!(sent(&peer), ["server/discover 0"]);
+        peer.send(Message::Close(None));
+        stack.idle();
+        peer = stack.links.next();
+    }
+    stack.idle();
+    peer.send(Message::Close(None));
+    assert_eq!(stack.error(), (RequestId::Number(0), "outcome_unknown".into()));
+    stack.send(request(1, InitializeRequest::new(InitializeRequestParams::default())));
+    let peer = stack.links.next();
+    stack.idle();
+    assert_eq!(sent(&peer), ["initialize 1"]);
+}
+
+#[tokio::test(start_paused = true)]
+async fn who_initializes_asks_no_more_what_the_peer_speaks() {
+    let (mut stack, peer) = stack::<RoleClient>();
+    stack.send(discover(0));
+    stack.send(request(1, InitializeRequest::new(InitializeRequestParams::default())));
+    stack.idle();
+    assert_eq!(sent(&peer), ["server/discover 0", "initialize 1"]);
+    peer.send(Message::Close(None));
+    assert_eq!(stack.error(), (RequestId::Number(0), "outcome_unknown".into()));
+    let peer = stack.links.next();
+    stack.idle();
+    assert_eq!(sent(&peer), ["initialize 1"]);
 }
 
 #[tokio::test(start_paused = true)]
