@@ -53,25 +53,23 @@ impl<R: Role, F: Framing<R>> Correlation<R, F> {
                 if R::is_initialized_by_peer(&notification.notification) {
                     self.peer_is_ready();
                 }
-                if let Some(id) = R::cancelled_by_peer(&notification.notification)
-                    && let Some(alias) =
-                        self.restart.as_mut().and_then(|restart| restart.cancelled(id))
-                {
-                    let reason = "cancelled by the peer".into();
-                    notification.notification = cancellation(alias, reason).into();
-                }
-                if let Some(id) = R::cancelled_by_peer(&notification.notification) {
-                    self.held.forget(id);
-                    // It cancels a request of its own or, in the era without `initialize`, a
-                    // subscription of ours.
-                    if self.inbound.remove(id) {
-                        return true;
+                let Some(id) = R::cancelled_by_peer(&notification.notification).cloned() else {
+                    return true;
+                };
+                // It cancels a request of its own or, in the era without `initialize`, a
+                // subscription of ours.
+                let alias = self.restart.as_mut().and_then(|restart| restart.cancelled(&id));
+                let inward = alias.as_ref().unwrap_or(&id);
+                self.held.forget(inward);
+                if self.inbound.remove(inward) {
+                    if let Some(alias) = alias {
+                        let reason = "cancelled by the peer".into();
+                        notification.notification = cancellation(alias, reason).into();
                     }
-                    let ours = self.outbound.method(id) == Some(Method::SubscriptionsListen);
-                    let id = id.clone();
-                    return ours && self.give_up(&id).is_some();
+                    return true;
                 }
-                true
+                let ours = self.outbound.method(&id) == Some(Method::SubscriptionsListen);
+                ours && self.give_up(&id).is_some()
             }
         }
     }

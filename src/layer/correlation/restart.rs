@@ -12,7 +12,7 @@ use tokio::time::{Instant, Sleep, sleep};
 
 use super::{Call, Correlation, Fate, Outbound, cancellation};
 use crate::{
-    decode::{Method, Role},
+    decode::{Calls, Method, Role},
     error::{CloseCode, CloseReason, Error, LinkError, MessageError},
     event::{Event, Notices},
     framing::Framing,
@@ -238,9 +238,12 @@ impl<R: Role, F: Framing<R>> Correlation<R, F> {
         for id in self.held.forget_requests() {
             self.inbound.remove(&id);
         }
-        let inbound: Vec<_> = self.inbound.drain().collect();
         let reason = "the connection on which it came is lost";
-        let cancelled = inbound.iter().map(|id| cancellation(id.clone(), reason.into()));
+        // Where a subscription of ours has this id, those above would take it for that one's.
+        let outbound = &self.outbound;
+        let is_ours = |id: &_| outbound.method(id) == Some(Method::SubscriptionsListen);
+        let inbound = self.inbound.drain().filter(|id| !is_ours(id));
+        let cancelled = inbound.map(|id| cancellation(id, reason.into()));
         self.told.extend(cancelled.map(|cancelled| JsonRpcMessage::notification(cancelled.into())));
         let Some(restart) = &mut self.restart else { return };
         restart.begin();

@@ -322,9 +322,7 @@ async fn a_handler_that_goes_on_after_its_cancellation_answers_no_other_peer() {
     let (mut stack, peer) = stack::<RoleServer>();
     asks(&peer, 3);
     let JsonRpcMessage::Request(old) = stack.next() else { panic!("a request") };
-    let cancelled =
-        json!({"jsonrpc": "2.0", "method": "notifications/cancelled", "params": {"requestId": 3}});
-    say(&peer, cancelled.clone());
+    say(&peer, cancelled(3));
     assert!(matches!(stack.next(), JsonRpcMessage::Notification(_)));
     peer.send(Message::Close(None));
     stack.idle();
@@ -333,7 +331,7 @@ async fn a_handler_that_goes_on_after_its_cancellation_answers_no_other_peer() {
     let JsonRpcMessage::Request(new) = stack.next() else { panic!("a request") };
     assert_ne!(new.id, old.id);
     stack.send(answer(old.id));
-    say(&peer, cancelled);
+    say(&peer, cancelled(3));
     let JsonRpcMessage::Notification(told) = stack.next() else { panic!("a cancellation") };
     assert_eq!(RoleServer::cancelled_by_peer(&told.notification), Some(&new.id));
     stack.send(answer(new.id));
@@ -507,6 +505,10 @@ fn asks(peer: &Peer, id: i64) {
     say(peer, json!({"jsonrpc": "2.0", "id": id, "method": "ping"}));
 }
 
+fn cancelled(id: i64) -> Value {
+    json!({"jsonrpc": "2.0", "method": "notifications/cancelled", "params": {"requestId": id}})
+}
+
 fn answer(id: RequestId) -> TxJsonRpcMessage<RoleServer> {
     JsonRpcMessage::response(ServerResult::empty(()), id)
 }
@@ -646,6 +648,30 @@ async fn what_is_listened_to_is_asked_for_again_and_once() {
         peer.send(Message::Close(None));
         stack.idle();
     }
+}
+
+/// Either side counts its requests from the beginning.
+#[tokio::test(start_paused = true)]
+async fn what_is_listened_to_outlives_a_request_with_the_same_id() {
+    let (mut stack, peer) = stack::<RoleClient>();
+    stack.send(listen(1));
+    for id in 1..=2 {
+        asks(&peer, id);
+        assert!(matches!(stack.next(), JsonRpcMessage::Request(_)));
+    }
+    peer.send(Message::Close(None));
+    stack.idle();
+    let peer = stack.links.next();
+    assert_eq!(stack.cancelled(), RequestId::Number(2));
+    stack.idle();
+    assert_eq!(sent(&peer), ["subscriptions/listen 1"]);
+    say(&peer, cancelled(1));
+    assert_eq!(stack.cancelled(), RequestId::Number(1));
+    peer.send(Message::Close(None));
+    stack.idle();
+    let peer = stack.links.next();
+    stack.idle();
+    assert!(sent(&peer).is_empty());
 }
 
 #[tokio::test(start_paused = true)]
