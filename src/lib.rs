@@ -97,8 +97,9 @@
 //! - **Errors made by the transport**: `-32700` and `-32600` for what cannot be read (with `id` null
 //!   where it has none), `-32600` for an id already in flight, `-32000` with `data.reason`
 //!   `too_many_requests` for one request too many and `stopping` for one that comes while the server
-//!   stops (neither was executed), `-32001` to the own caller past the deadline, `-32603` in place of a
-//!   response that is too large to send, or of a handler that panicked.
+//!   stops (neither was executed), `-32001` with `data.reason` `timed_out` to the own caller past the
+//!   deadline (`data.outcome` is `not_sent` or `outcome_unknown`), `-32603` in place of a response
+//!   that is too large to send, or of a handler that panicked.
 //! - **Liveness**: WebSocket pings, which the peer must answer within 10 s, or be taken for gone.
 //! - **Close codes**: those of RFC 6455 and its registry, 4401 and 4403 for authentication within the
 //!   connection, all named by [`CloseCode`]. A server that stops closes with 1012.

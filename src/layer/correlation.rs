@@ -37,14 +37,12 @@ use std::{
 
 use futures::{Sink, Stream};
 use rmcp::{
-    ErrorData,
     model::{
         CancelledNotification, CancelledNotificationParam, ErrorCode, Extensions, JsonRpcMessage,
         RequestId,
     },
     service::{RxJsonRpcMessage, TxJsonRpcMessage},
 };
-use serde_json::json;
 use tokio::time::{Instant, Sleep, sleep_until};
 
 pub use self::config::Config;
@@ -70,7 +68,8 @@ use crate::{
 /// refusal of one request too many. Its `data` says which.
 pub const UNAVAILABLE: ErrorCode = ErrorCode(-32000);
 
-/// The JSON-RPC code of an error made by this side for a request past its deadline.
+/// The JSON-RPC code of an error made by this side for a request past its deadline. Its `data` has the
+/// `reason` `timed_out`, and the `outcome`: `not_sent` or `outcome_unknown`.
 pub const TIMED_OUT: ErrorCode = ErrorCode(-32001);
 
 /// The requests in flight, over a [`Framed`] to which it lends their methods.
@@ -179,17 +178,14 @@ impl<R: Role, F: Framing<R>> Correlation<R, F> {
             }
             ready!(timer.as_mut().poll(cx));
             let Some((_, id)) = self.deadlines.pop_front() else { continue };
-            let reason = format!("no response within {deadline:?}");
-            let sent = self.give_up(&id).is_none_or(|call| !self.withdraw(call));
-            if sent {
-                let cancelled = cancellation(id.clone(), reason.clone());
+            let Some(call) = self.give_up(&id) else { continue };
+            let fate = if self.withdraw(call) { Fate::NotSent } else { Fate::OutcomeUnknown };
+            if fate == Fate::OutcomeUnknown {
+                let reason = format!("no response within {deadline:?}");
+                let cancelled = cancellation(id.clone(), reason);
                 Pin::new(&mut self.framed).reply(JsonRpcMessage::notification(cancelled.into()));
             }
-            let data = json!({ "reason": "timed_out" });
-            return Poll::Ready(JsonRpcMessage::error(
-                ErrorData::new(TIMED_OUT, reason, Some(data)),
-                Some(id),
-            ));
+            return Poll::Ready(call.overdue::<R>(id, fate, deadline));
         }
     }
 

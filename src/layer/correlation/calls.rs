@@ -1,6 +1,6 @@
 //! The requests of this side that are in flight, and what is told when they are lost.
 
-use std::{collections::HashMap, vec};
+use std::{collections::HashMap, time::Duration, vec};
 
 use rmcp::{
     ErrorData,
@@ -10,7 +10,7 @@ use rmcp::{
 use rustc_hash::FxBuildHasher;
 use serde_json::json;
 
-use super::UNAVAILABLE;
+use super::{TIMED_OUT, UNAVAILABLE};
 use crate::{
     decode::{Calls, Method, Role},
     error::Error,
@@ -61,6 +61,15 @@ pub(super) enum Fate {
     OutcomeUnknown,
 }
 
+impl Fate {
+    fn name(self) -> &'static str {
+        match self {
+            Self::NotSent => "not_sent",
+            Self::OutcomeUnknown => "outcome_unknown",
+        }
+    }
+}
+
 impl Call {
     /// The fate of this call on a link to which so many messages were handed.
     pub(super) fn fate(self, handed: u64) -> Fate {
@@ -74,14 +83,28 @@ impl Call {
         fate: Fate,
         cause: Option<&str>,
     ) -> RxJsonRpcMessage<R> {
-        let (reason, message) = match fate {
-            Fate::NotSent => ("not_sent", "the connection was lost before the request was sent"),
-            Fate::OutcomeUnknown => {
-                ("outcome_unknown", "the connection was lost before the response arrived")
-            }
+        let message = match fate {
+            Fate::NotSent => "the connection was lost before the request was sent",
+            Fate::OutcomeUnknown => "the connection was lost before the response arrived",
         };
-        let data = json!({ "reason": reason, "cause": cause, "method": self.method.name() });
+        let data = json!({ "reason": fate.name(), "cause": cause, "method": self.method.name() });
         JsonRpcMessage::error(ErrorData::new(UNAVAILABLE, message, Some(data)), Some(id))
+    }
+
+    /// The error that ends it past its deadline.
+    pub(super) fn overdue<R: Role>(
+        self,
+        id: RequestId,
+        fate: Fate,
+        deadline: Duration,
+    ) -> RxJsonRpcMessage<R> {
+        let message = match fate {
+            Fate::NotSent => format!("not sent within {deadline:?}"),
+            Fate::OutcomeUnknown => format!("no response within {deadline:?}"),
+        };
+        let method = self.method.name();
+        let data = json!({ "reason": "timed_out", "outcome": fate.name(), "method": method });
+        JsonRpcMessage::error(ErrorData::new(TIMED_OUT, message, Some(data)), Some(id))
     }
 }
 

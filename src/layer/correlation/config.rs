@@ -7,7 +7,8 @@ use std::time::Duration;
 #[non_exhaustive]
 pub struct Config {
     /// A request of ours is given up after this time. `None`, the default, leaves that to rmcp's
-    /// own request timeouts.
+    /// own request timeouts. Its error says whether it was sent: see
+    /// [`TIMED_OUT`](super::TIMED_OUT).
     pub deadline: Option<Duration>,
     /// How many requests of the peer may be in flight: 1,024. Each is a task of rmcp's. One that its
     /// sender has cancelled counts until its handler has ended. As many notifications are handled at

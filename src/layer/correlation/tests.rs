@@ -5,7 +5,7 @@ use rmcp::{
     RoleClient, RoleServer,
     model::{GetExtensions, PingRequest},
 };
-use serde_json::Value;
+use serde_json::{Value, json};
 use tokio::time::advance;
 use tokio_test::{
     assert_pending, assert_ready,
@@ -228,12 +228,29 @@ async fn a_deadline_ends_the_call_and_tells_the_peer() {
     assert!(stack.is_woken());
     let (id, error) = next_error(&mut stack);
     assert_eq!((id, error.code), (Some(RequestId::Number(2)), TIMED_OUT));
+    let data = json!({"reason": "timed_out", "outcome": "outcome_unknown", "method": "ping"});
+    assert_eq!(error.data, Some(data));
     say(&peer, json!({"jsonrpc": "2.0", "id": 2, "result": {}}));
     assert_pending!(stack.poll_next());
     let [cancelled] = &sent(&peer)[..] else { panic!("one notification") };
     assert_eq!(cancelled["method"], "notifications/cancelled");
     assert_eq!(cancelled["params"]["requestId"], 2);
     assert_eq!(stats.snapshot().orphans, 1);
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_deadline_says_of_a_call_that_was_not_sent_that_it_was_not() {
+    let second = Duration::from_secs(1);
+    let (mut stack, peer, _) = correlation::<RoleClient>(Config::default().deadline(second));
+    peer.block(true);
+    stack.start_send_unpin(ping::<RoleClient>(1)).unwrap();
+    advance(second).await;
+    let (_, error) = next_error(&mut stack);
+    let data = error.data.unwrap();
+    assert_eq!((&data["reason"], &data["outcome"]), (&json!("timed_out"), &json!("not_sent")));
+    peer.block(false);
+    assert_pending!(spawn(stack.next()).poll());
+    assert!(peer.sent().is_empty());
 }
 
 #[tokio::test(start_paused = true)]
