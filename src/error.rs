@@ -240,8 +240,9 @@ pub enum MessageError {
         /// The limit, in bytes.
         limit: usize,
     },
-    /// The queue is full, and there is no connection that would empty it.
-    #[error("the outbound queue is full, and there is no connection at present")]
+    /// The queue is full, and nothing empties it at present: there is no connection, or its peer is
+    /// new and has not initialized yet.
+    #[error("the outbound queue is full, and nothing in it can be sent at present")]
     QueueFull,
 }
 

@@ -63,10 +63,12 @@
 //!   (it never left this side) or `outcome_unknown` (it may have run).
 //! - **A client comes back**: it dials again, opens its session anew, and sends what had not been sent.
 //!   [`client`] tells how; [`Connect::once`](client::Connect::once) turns it off.
-//! - **Order.** Messages are written in the order in which rmcp hands them over.
+//! - **Order.** Messages are written in the order in which rmcp hands them over. Only calls that wait
+//!   for a new peer to initialize are overtaken, by answers and notifications.
 //! - **Bounds.** The size of messages in both directions, the peer's requests in flight, the time of
 //!   every handshake, write and close, the memory of what is being handled: all are limited. A full outbound queue makes its senders wait
-//!   and the peer's further requests be held back; what rmcp has handed over stays queued.
+//!   and the peer's further requests be held back; what rmcp has handed over stays queued. While a
+//!   client has no connection, a full queue refuses further calls with `not_sent`.
 //! - **Bad input** is answered where it can be, and costs nobody else anything: what is not JSON-RPC
 //!   gets an error and the connection lives; what breaks RFC 6455 gets a close code that names it.
 //!

@@ -429,7 +429,11 @@ impl<R: Role> Transport<R> for WebSocketTransport<R> {
     /// request that was queued it does not fail: if the link ends, [`receive`](Transport::receive)
     /// has the answer, which says whether the request may have run.
     ///
-    /// What is handed over is queued, however full the queue: those who send wait for the future.
+    /// What is handed over is queued, however full the queue: those who send wait for the future. Where
+    /// [other connections follow](Builder::over_links) and there is none at present, or one whose peer
+    /// has not initialized yet, the future does not wait, and a full queue takes no more: a request
+    /// ends at once with `not_sent`, a notification fails with
+    /// [`QueueFull`](crate::error::MessageError::QueueFull), and answers to a peer that is gone are dropped.
     fn send(
         &mut self,
         item: TxJsonRpcMessage<R>,

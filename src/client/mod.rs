@@ -9,7 +9,7 @@
 //! | a request that | |
 //! |---|---|
 //! | was handed to the connection that is lost | ends at once with `-32000`, `outcome_unknown` |
-//! | was not, or is made meanwhile | waits for the next one, as far as the outbound queue has room (1 MiB); then `not_sent` |
+//! | was not, or is made meanwhile | waits until the server is initialized anew, as far as the outbound queue has room (1 MiB); then `not_sent` |
 //! | is cancelled or overdue before it was sent | is never sent |
 //! | came from the server | is cancelled, and what its handler still answers is dropped |
 //!
@@ -20,8 +20,11 @@
 //!
 //! It ends for good when the server closes with 1000, or says that this client is not wanted (1008,
 //! 4401, 4403, 4409) or breaks its rules; when it refuses the upgrade with a status that means it (401
-//! after a new [token](Connect::bearer_with), 403, 404, …); when it refuses the repeated `initialize`; or
-//! when the service is closed.
+//! after a new [token](Connect::bearer_with), 403, 404, …), fails the TLS handshake, or answers with no
+//! WebSocket handshake or a subprotocol that was not offered; when it refuses the repeated `initialize`;
+//! when five connections are lost before it has answered the first one; after
+//! [so many attempts](Reconnect::attempts), counted anew for each connection that is lost; or when the
+//! service is closed.
 //!
 //! What happens is told by [`Connect::state`] and [`Connect::events`], and logged: a warning for each
 //! outage, not for each attempt.

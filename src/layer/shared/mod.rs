@@ -37,7 +37,8 @@ use crate::{
 #[derive(Debug, Clone)]
 #[non_exhaustive]
 pub struct Config {
-    /// The queue is full from this many bytes on: 1 MiB. A full queue keeps `poll_ready` pending.
+    /// The queue is full from this many bytes on: 1 MiB. A full queue keeps `poll_ready` pending. While
+    /// there is no link, and another follows, [`Correlation`](super::Correlation) refuses what comes then.
     pub queue_bytes: usize,
 }
 
@@ -209,8 +210,8 @@ impl Shared {
     }
 
     /// Resolves when everything queued so far is written and flushed, or with the error that
-    /// ended the link before. While there is no link, it does not wait for one. Dropping it takes
-    /// nothing back.
+    /// ended the link before. While there is no link, or what there is waits for a new peer, it does
+    /// not wait. Dropping it takes nothing back.
     pub fn flushed(&self) -> Flushed {
         let mut desk = self.line.lock();
         desk.flushes += 1;
