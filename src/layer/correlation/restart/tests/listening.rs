@@ -1,0 +1,121 @@
+//! The era without `initialize`: what is asked again of the next peer.
+
+use rmcp::model::{
+    DiscoverRequest, DiscoverRequestParams, SubscriptionFilter, SubscriptionsListenRequest,
+    SubscriptionsListenRequestParams,
+};
+
+use super::*;
+
+fn listen(id: i64) -> ClientJsonRpcMessage {
+    let filter = SubscriptionFilter::default();
+    let listen = SubscriptionsListenRequest::new(SubscriptionsListenRequestParams::new(filter));
+    request(id, listen)
+}
+
+fn discover(id: i64) -> ClientJsonRpcMessage {
+    request(id, DiscoverRequest::new(DiscoverRequestParams {}))
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_loss_is_no_answer_to_the_question_what_the_peer_speaks() {
+    let (mut stack, peer) = stack::<RoleClient>();
+    stack.send(discover(0));
+    stack.idle();
+    assert_eq!(sent(&peer), ["server/discover 0"]);
+    peer.send(Message::Close(None));
+    stack.idle();
+    stack.send(call(1));
+    let peer = stack.links.next();
+    stack.idle();
+    assert_eq!(sent(&peer), ["server/discover 0", "tools/call 1"]);
+    say(&peer, json!({"jsonrpc": "2.0", "id": 0, "result": {}}));
+    assert!(matches!(stack.next(), JsonRpcMessage::Response(_)));
+    peer.send(Message::Close(None));
+    assert_eq!(stack.error(), (RequestId::Number(1), "outcome_unknown".into()));
+    let peer = stack.links.next();
+    stack.idle();
+    assert!(sent(&peer).is_empty());
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_peer_that_closes_whenever_it_is_asked_what_it_speaks_is_an_answer() {
+    let (mut stack, mut peer) = stack::<RoleClient>();
+    stack.send(discover(0));
+    for _ in 1..ATTEMPTS {
+        stack.idle();
+        assert_eq!(sent(&peer), ["server/discover 0"]);
+        peer.send(Message::Close(None));
+        stack.idle();
+        peer = stack.links.next();
+    }
+    stack.idle();
+    peer.send(Message::Close(None));
+    assert_eq!(stack.error(), (RequestId::Number(0), "outcome_unknown".into()));
+    stack.send(request(1, InitializeRequest::new(InitializeRequestParams::default())));
+    let peer = stack.links.next();
+    stack.idle();
+    assert_eq!(sent(&peer), ["initialize 1"]);
+}
+
+#[tokio::test(start_paused = true)]
+async fn who_initializes_asks_no_more_what_the_peer_speaks() {
+    let (mut stack, peer) = stack::<RoleClient>();
+    stack.send(discover(0));
+    stack.send(request(1, InitializeRequest::new(InitializeRequestParams::default())));
+    stack.idle();
+    assert_eq!(sent(&peer), ["server/discover 0", "initialize 1"]);
+    peer.send(Message::Close(None));
+    assert_eq!(stack.error(), (RequestId::Number(0), "outcome_unknown".into()));
+    let peer = stack.links.next();
+    stack.idle();
+    assert_eq!(sent(&peer), ["initialize 1"]);
+}
+
+#[tokio::test(start_paused = true)]
+async fn what_is_listened_to_is_asked_for_again_and_once() {
+    let (mut stack, peer) = stack::<RoleClient>();
+    for id in 1..=2 {
+        stack.send(listen(id));
+    }
+    stack.idle();
+    assert_eq!(sent(&peer), ["subscriptions/listen 1", "subscriptions/listen 2"]);
+    let enough = cancellation(RequestId::Number(2), "enough".into());
+    stack.send(JsonRpcMessage::notification(enough.into()));
+    peer.send(Message::Close(None));
+    stack.idle();
+    stack.send(listen(3));
+    for _ in 0..2 {
+        let peer = stack.links.next();
+        stack.idle();
+        let mut sent = sent(&peer);
+        sent.sort();
+        assert_eq!(sent, ["subscriptions/listen 1", "subscriptions/listen 3"]);
+        peer.send(Message::Close(None));
+        stack.idle();
+    }
+}
+
+/// Either side counts its requests from the beginning.
+#[tokio::test(start_paused = true)]
+async fn what_is_listened_to_outlives_a_request_with_the_same_id() {
+    let (mut stack, peer) = stack::<RoleClient>();
+    stack.send(listen(1));
+    for id in 1..=2 {
+        asks(&peer, id);
+        assert!(matches!(stack.next(), JsonRpcMessage::Request(_)));
+    }
+    peer.send(Message::Close(None));
+    stack.idle();
+    let peer = stack.links.next();
+    assert_eq!(stack.cancelled(), RequestId::Number(2));
+    stack.idle();
+    assert_eq!(sent(&peer), ["subscriptions/listen 1"]);
+    say(&peer, cancelled(1));
+    assert_eq!(stack.cancelled(), RequestId::Number(1));
+    peer.send(Message::Close(None));
+    stack.idle();
+    let peer = stack.links.next();
+    stack.idle();
+    assert!(sent(&peer).is_empty());
+}

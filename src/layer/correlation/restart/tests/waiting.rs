@@ -1,0 +1,203 @@
+//! What waits while there is no link, or for a new peer.
+
+use super::*;
+
+/// Whoever waits for a write may come before the reader, who has not told anyone of the new peer.
+#[tokio::test(start_paused = true)]
+async fn nothing_is_written_to_a_peer_before_the_reader_knows_of_it() {
+    let (mut stack, peer) = stack::<RoleServer>();
+    asks(&peer, 1);
+    let JsonRpcMessage::Request(old) = stack.next() else { panic!("a request") };
+    peer.send(Message::Close(None));
+    stack.idle();
+    let peer = stack.links.next();
+    let ping = rmcp::model::PingRequest::default();
+    stack.send(JsonRpcMessage::request(ping.into(), RequestId::Number(7)));
+    assert!(assert_ready!(spawn(stack.stack.framed.get_ref().flushed()).poll()).is_ok());
+    stack.send(answer(old.id));
+    assert!(sent(&peer).is_empty());
+    stack.idle();
+    assert_eq!(sent(&peer), ["ping 7"], "and no answer to the old one");
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_call_taken_back_before_it_was_sent_is_never_sent() {
+    let (mut stack, peer) = initialized();
+    peer.send(Message::Close(None));
+    stack.idle();
+    stack.send(call(1));
+    stack.send(call(2));
+    let cancelled = cancellation(RequestId::Number(1), "enough".into());
+    stack.send(JsonRpcMessage::notification(cancelled.into()));
+    let peer = stack.links.next();
+    stack.idle();
+    say(&peer, initialize_result("1"));
+    stack.idle();
+    assert_eq!(sent(&peer), ["initialize 0", "notifications/initialized", "tools/call 2"]);
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_queue_that_nothing_empties_turns_calls_away() {
+    let (mut stack, peer) = initialized();
+    peer.send(Message::Close(None));
+    stack.idle();
+    for id in 1..=20 {
+        stack.send(call(id));
+    }
+    let (id, reason) = stack.error();
+    assert_eq!(reason, "not_sent");
+    let RequestId::Number(first) = id else { panic!("{id:?}") };
+    assert!(first > 2 && first < 20, "{first}");
+    let cancelled = cancellation(RequestId::Number(99), "enough".into());
+    let error = stack.stack.start_send_unpin(JsonRpcMessage::notification(cancelled.into()));
+    assert!(matches!(error, Err(Error::Message(MessageError::QueueFull))));
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_send_does_not_wait_for_a_link_that_is_not_there() {
+    let (mut stack, peer) = initialized();
+    stack.send(call(1));
+    peer.block(true);
+    let mut before = spawn(stack.stack.framed.get_ref().flushed());
+    assert_pending!(before.poll());
+    peer.send(Message::Close(None));
+    stack.idle();
+    assert!(before.is_woken());
+    assert!(assert_ready!(before.poll()).is_ok());
+    stack.send(call(2));
+    assert!(assert_ready!(spawn(stack.stack.framed.get_ref().flushed()).poll()).is_ok());
+}
+
+/// What becomes of it is not known yet, or a layer below heals it.
+#[tokio::test(start_paused = true)]
+async fn a_send_does_not_wait_for_what_becomes_of_a_write_that_failed() {
+    let (mut stack, peer) = initialized();
+    stack.send(call(1));
+    peer.block(true);
+    let mut before = [0; 2].map(|_| spawn(stack.stack.framed.get_ref().flushed()));
+    before.iter_mut().for_each(|flushed| assert_pending!(flushed.poll()));
+    peer.break_writes();
+    for flushed in &mut before {
+        assert!(flushed.is_woken());
+        assert!(assert_ready!(flushed.poll()).is_ok());
+    }
+    stack.idle();
+    for id in 2..=20 {
+        stack.send(call(id));
+        assert!(assert_ready!(spawn(stack.stack.framed.get_ref().flushed()).poll()).is_ok());
+    }
+    let (RequestId::Number(first), reason) = stack.error() else { panic!("a number") };
+    assert_eq!(reason, "not_sent");
+    assert!(first > 2, "there is room for some");
+    // Another is refused for each, and no call but those.
+    (first + 1..=20).for_each(|id| assert_eq!(stack.error().0, RequestId::Number(id)));
+    stack.idle();
+    tokio::time::advance(Duration::from_millis(100)).await;
+    stack.idle();
+    let peer = stack.links.next();
+    stack.idle();
+    say(&peer, initialize_result("1"));
+    stack.idle();
+    assert_eq!(sent(&peer).len() as i64, 2 + first - 1);
+}
+
+/// The peer may come back and await them.
+#[tokio::test(start_paused = true)]
+async fn answers_have_room_while_it_is_not_known_what_becomes_of_a_write_that_failed() {
+    let (mut stack, peer) = stack::<RoleServer>();
+    asks(&peer, 1);
+    let JsonRpcMessage::Request(request) = stack.next() else { panic!("a request") };
+    peer.break_writes();
+    for id in 0..50 {
+        let ping = rmcp::model::PingRequest::default();
+        stack.send(JsonRpcMessage::request(ping.into(), RequestId::Number(id)));
+        let _ = spawn(stack.stack.framed.get_ref().flushed()).poll();
+    }
+    let queued = stack.stack.framed.get_ref().ticket();
+    stack.send(answer(request.id));
+    assert_eq!(stack.stack.framed.get_ref().ticket(), queued + 1);
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_close_does_not_wait_for_a_link_that_is_not_there() {
+    let (mut stack, peer) = initialized();
+    peer.send(Message::Close(None));
+    stack.idle();
+    stack.send(call(1));
+    assert!(assert_ready!(spawn(stack.stack.close()).poll()).is_ok());
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_close_does_not_wait_for_what_waits_for_the_new_peer() {
+    let (mut stack, peer) = initialized();
+    peer.send(Message::Close(None));
+    stack.idle();
+    stack.send(call(1));
+    let peer = stack.links.next();
+    stack.idle();
+    assert_eq!(sent(&peer), ["initialize 0"]);
+    let reason = CloseReason::new(CloseCode::GoingAway, "enough");
+    stack.stack.framed.get_ref().close_with(reason.clone());
+    assert!(assert_ready!(spawn(stack.stack.close()).poll()).is_ok());
+    assert_eq!(peer.sent(), [Message::Close(Some(reason))]);
+    assert!(peer.is_closed());
+}
+
+#[tokio::test(start_paused = true)]
+async fn what_is_owed_to_a_lost_peer_keeps_nobody_from_the_next() {
+    let (mut stack, peer) = stack::<RoleServer>();
+    peer.block(true);
+    for _ in 0..100_000 {
+        peer.send(Message::text("rubbish"));
+    }
+    stack.idle();
+    peer.send(Message::Close(None));
+    peer.break_writes();
+    stack.idle();
+    let peer = stack.links.next();
+    asks(&peer, 1);
+    assert!(matches!(stack.next(), JsonRpcMessage::Request(_)));
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_full_queue_keeps_nobody_from_initializing() {
+    let (mut stack, peer) = stack::<RoleServer>();
+    say(&peer, json!({"jsonrpc": "2.0", "method": "notifications/initialized"}));
+    assert!(matches!(stack.next(), JsonRpcMessage::Notification(_)));
+    peer.send(Message::Close(None));
+    stack.idle();
+    for id in 0..50 {
+        let ping = rmcp::model::PingRequest::default();
+        stack.send(JsonRpcMessage::request(ping.into(), RequestId::Number(id)));
+    }
+    while spawn(stack.stack.next()).poll().is_ready() {}
+    let peer = stack.links.next();
+    asks(&peer, 1);
+    let JsonRpcMessage::Request(request) = stack.next() else { panic!("a request") };
+    stack.send(answer(request.id));
+    stack.idle();
+    assert_eq!(sent(&peer), ["answer 1"]);
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_call_that_cannot_be_sent_leaves_nothing_behind() {
+    let (mut stack, peer) = initialized();
+    peer.block(true);
+    let arguments = json!({"text": "x".repeat(17 << 20)});
+    let Value::Object(arguments) = arguments else { panic!("{arguments}") };
+    let large = CallToolRequestParams::new("echo").with_arguments(arguments);
+    let error = stack.stack.start_send_unpin(request(1, CallToolRequest::new(large)));
+    assert!(matches!(error, Err(Error::Message(MessageError::TooBig { .. }))));
+    for _ in 0..2 {
+        asks(&peer, 7);
+    }
+    assert!(matches!(stack.next(), JsonRpcMessage::Request(_)));
+    stack.idle();
+    peer.send(Message::Close(None));
+    let peer = stack.links.next();
+    assert_eq!(stack.cancelled(), RequestId::Number(7));
+    stack.idle();
+    say(&peer, initialize_result("1"));
+    stack.idle();
+    assert_eq!(sent(&peer), ["initialize 0", "notifications/initialized"], "and no refusal");
+}
