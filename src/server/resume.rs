@@ -212,7 +212,7 @@ impl<R: Role> Sessions<R> {
             let session = self.describe(id, slot.given());
             arrival.answer(if unknown { session.unknown() } else { session });
         } else {
-            slot.tally.begin(Start::Plain);
+            slot.begin_plain();
         }
         let source = Returns::new(self.clone(), slot.clone());
         let transport = builder.over_session(arrival, source, slot.tally.clone());

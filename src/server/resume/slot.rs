@@ -113,6 +113,8 @@ struct Door {
     secrets: Secrets,
     next: Option<Return>,
     connected: bool,
+    /// The client speaks the extension.
+    speaks: bool,
     /// Since when it was taken over how often.
     taken_over: Option<(Instant, u32)>,
     dismissed: bool,
@@ -133,6 +135,7 @@ impl<R: Role> Slot<R> {
             secrets: Secrets::default(),
             next: None,
             connected: true,
+            speaks: true,
             taken_over: None,
             dismissed: false,
             closed: false,
@@ -213,12 +216,27 @@ impl<R: Role> Slot<R> {
         if let Some(tenant) = self.tenant.get() {
             tenant.connection.stats().follow(new.arrival.stats.clone());
         }
+        door.speaks = new.start != Some(Start::Plain);
         let earlier = door.next.replace(new);
         drop(door);
         self.knock.ask();
         if let Some(earlier) = earlier {
             earlier.arrival.part();
         }
+    }
+
+    /// The first link is one on which the extension is not spoken.
+    pub(super) fn begin_plain(&self) {
+        self.lock().speaks = false;
+        self.tally.begin(Start::Plain);
+    }
+
+    pub(super) fn speaks(&self) -> bool {
+        self.lock().speaks
+    }
+
+    pub(super) fn is_initialized(&self) -> bool {
+        self.tenant.get().is_some_and(|tenant| tenant.connection.is_initialized())
     }
 
     /// Whether there is a link, as far as is known.

@@ -65,7 +65,11 @@ impl<R: Role> LinkSource for Returns<R> {
 
     fn lost(mut self: Pin<&mut Self>, cause: &Error) -> bool {
         let stop = self.sessions.stop.clone();
-        if !is_survived(cause) || stop.is_cancelled() {
+        let is_kept = match self.slot.speaks() {
+            true => is_survived(cause),
+            false => self.slot.is_initialized() && is_accident(cause),
+        };
+        if !is_kept || stop.is_cancelled() {
             return false;
         }
         tracing::debug!(%cause, "connection lost; the session is kept");
@@ -124,13 +128,25 @@ fn gone() -> CloseReason {
     CloseReason::new(CloseCode::SessionGone, "the client did not come back")
 }
 
+fn code(cause: &Error) -> CloseCode {
+    match cause {
+        Error::Link(error) => error.close_reason().code,
+        _ => CloseCode::Internal,
+    }
+}
+
+/// Whether a client that only knows the name of its session may want it back. It had no reason to close
+/// a connection that it would make again, but for a page that is left or loaded again.
+fn is_accident(cause: &Error) -> bool {
+    matches!(code(cause), CloseCode::Abnormal | CloseCode::GoingAway)
+}
+
 /// Whether a session outlives a link that ended so (section 7 of the
 /// [protocol](crate::layer::resume::protocol)).
 fn is_survived(cause: &Error) -> bool {
     use CloseCode as C;
-    let Error::Link(error) = cause else { return false };
     !matches!(
-        error.close_reason().code,
+        code(cause),
         C::Normal
             | C::Protocol
             | C::Unsupported
