@@ -29,6 +29,9 @@ use tokio::{
 
 type Dialled = Result<WebSocketTransport<RoleClient>, Error>;
 
+/// What is offered unless something else is asked for.
+const DEFAULT: &str = "mcp, mcp.resume.v1";
+
 type Answer = Box<dyn Fn(&Head) -> Vec<u8> + Send>;
 
 /// The requests that arrived.
@@ -124,7 +127,7 @@ async fn a_refusal_says_what_the_server_said() {
                 "{status}"
             );
             // Each of these has a meaning of its own, so no other offer is tried.
-            assert_eq!(seen.offers(), ["mcp"], "{status}");
+            assert_eq!(seen.offers(), [DEFAULT], "{status}");
         }
     })
     .await;
@@ -300,7 +303,7 @@ async fn what_is_no_websocket_handshake_is_an_error() {
     ];
     limit(async {
         for (what, answer) in rows {
-            let (dialled, seen) = dial(answer, |connect| connect).await;
+            let (dialled, seen) = dial(answer, |connect| connect.resume(false)).await;
             let error = failure(dialled);
             assert!(
                 matches!(error, HandshakeError::NotWebSocket(_) | HandshakeError::Subprotocol(_)),
@@ -330,7 +333,7 @@ async fn servers_may_choose_a_subprotocol_as_they_do_in_the_field() {
         ] {
             let (dialled, seen) = dial(
                 move |head| accepted(head, answered).into(),
-                |connect| connect.subprotocols(offered.iter().copied()),
+                |connect| connect.resume(false).subprotocols(offered.iter().copied()),
             )
             .await;
             assert_eq!(dialled.unwrap().subprotocol(), agreed, "{offered:?} {answered}");
@@ -347,7 +350,7 @@ async fn servers_may_choose_a_subprotocol_as_they_do_in_the_field() {
         )
         .await;
         assert_eq!(dialled.unwrap().subprotocol(), Some("mcp"));
-        assert_eq!(seen.offers(), ["mcp", ""]);
+        assert_eq!(seen.offers(), [DEFAULT, "mcp", ""]);
     })
     .await;
 }
@@ -357,6 +360,7 @@ async fn a_server_that_dislikes_the_offer_is_offered_less() {
     fn offer(head: &Head) -> Option<&str> {
         head.get("sec-websocket-protocol")
     }
+    const ALL: &str = "mcp, mcp.resume.v1, mcp.version.1";
     let refuse = || http("400 Bad Request", "", "bad subprotocol");
     limit(async {
         let (dialled, seen) = dial(
@@ -368,7 +372,7 @@ async fn a_server_that_dislikes_the_offer_is_offered_less() {
         )
         .await;
         assert_eq!(dialled.unwrap().subprotocol(), Some("mcp"));
-        assert_eq!(seen.offers(), ["mcp, mcp.version.1", "mcp"]);
+        assert_eq!(seen.offers(), [ALL, "mcp, mcp.version.1", "mcp"]);
 
         let (dialled, seen) = dial(
             move |head| if offer(head).is_none() { accepted(head, "").into() } else { refuse() },
@@ -376,7 +380,7 @@ async fn a_server_that_dislikes_the_offer_is_offered_less() {
         )
         .await;
         assert_eq!(dialled.unwrap().subprotocol(), None);
-        assert_eq!(seen.offers(), ["mcp, mcp.version.1", "mcp", ""]);
+        assert_eq!(seen.offers(), [ALL, "mcp, mcp.version.1", "mcp", ""]);
 
         // Dropped in place of an answer.
         let (dialled, seen) = dial(
@@ -387,7 +391,7 @@ async fn a_server_that_dislikes_the_offer_is_offered_less() {
         )
         .await;
         let _ = dialled.unwrap();
-        assert_eq!(seen.offers(), ["mcp", ""]);
+        assert_eq!(seen.offers(), [DEFAULT, "mcp", ""]);
 
         // Whatever is offered: the first refusal is told.
         let answers = std::sync::atomic::AtomicUsize::new(0);
@@ -400,7 +404,7 @@ async fn a_server_that_dislikes_the_offer_is_offered_less() {
         )
         .await;
         assert_eq!(refusal(dialled).body, "number 0");
-        assert_eq!(seen.offers(), ["mcp, mcp.version.1", "mcp", ""]);
+        assert_eq!(seen.offers(), [ALL, "mcp, mcp.version.1", "mcp", ""]);
     })
     .await;
 }
@@ -459,7 +463,7 @@ async fn a_server_that_hangs_up_is_an_error_of_the_connection() {
         }
         let (dialled, seen) = dial(|_| b"HTTP/1.1 101 Swit".to_vec(), |connect| connect).await;
         assert!(matches!(failure(dialled), HandshakeError::Connect(_)));
-        assert_eq!(seen.offers(), ["mcp", ""]);
+        assert_eq!(seen.offers(), [DEFAULT, "mcp", ""]);
     })
     .await;
 }

@@ -18,15 +18,16 @@ use std::{
 use common::{
     Frame, Raw, Tools,
     door::{Spy, ask, enter, knock},
-    limit,
+    limit, listen,
     raw::upgrade_request,
+    scripted::{Link, hasty, session},
 };
 use futures::StreamExt;
 use mcp_ws_transport::{
     accept, connect, serve,
     server::{BearerTokens, Config, Credentials, Identity, WebSocketService},
 };
-use rmcp::RoleServer;
+use rmcp::{RoleClient, RoleServer, ServiceExt};
 use serde_json::json;
 use tracing::{
     Event, Metadata, Subscriber,
@@ -282,6 +283,53 @@ async fn those_of_a_client_show_nowhere() {
     .await;
     let (own, _) = traced.canaries();
     assert!(own.is_empty(), "{own:#?}");
+}
+
+/// Nor do the name of a session and its secret.
+#[tokio::test]
+async fn those_of_a_session_show_nowhere() {
+    let traced = Traced::all();
+    limit(async {
+        let (listener, url) = listen().await;
+        let connecting = hasty(connect::<RoleClient>(url));
+        let (state, mut events) = (connecting.state(), connecting.events());
+        let dialling = async {
+            let transport = connecting.await.unwrap();
+            hides("a transport", &transport);
+            ().serve(transport).await.unwrap()
+        };
+        let opening = async {
+            let mut link = Link::new(&listener).await;
+            link.open().await;
+            link.begins(session("s-canary", CANARY, 0, false)).await
+        };
+        let (client, link) = tokio::join!(dialling, opening);
+        let (mut link, open) = link.cut(&listener).await;
+        assert_eq!(open["secret"], CANARY);
+        link.raw.text(session("another-canary", CANARY, 0, true)).await;
+        is_clean("a close reason", &link.raw.closed().await.1);
+        let link = link.cut(&listener).await.0;
+        let link = link.begins(session("t-canary", CANARY, 0, false)).await;
+        let mut link = link.cut(&listener).await.0;
+        link.raw.text(session("t-canary", "canary-2", link.received, true)).await;
+        loop {
+            let event = events.next().await.unwrap();
+            hides("an event", &event);
+            hides("the state", &*state.borrow());
+            if matches!(event, mcp_ws_transport::event::Event::Resumed { .. }) {
+                break;
+            }
+        }
+        drop(client);
+    })
+    .await;
+    let (own, _) = traced.canaries();
+    assert!(own.is_empty(), "{own:#?}");
+    let traced = traced.0.lock().unwrap().clone();
+    let of_redial = &traced["mcp_ws_transport::client::redial"];
+    for how in ["restarted", "resumed"] {
+        assert!(of_redial.contains(&format!("session={how:?}\n")), "{of_redial}");
+    }
 }
 
 #[tokio::test]

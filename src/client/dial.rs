@@ -18,9 +18,8 @@ use futures::{
 use http::{
     HeaderMap, HeaderValue, Method, Request, Response, StatusCode, Uri,
     header::{
-        AUTHORIZATION, CONNECTION, HOST, LOCATION, RETRY_AFTER, SEC_WEBSOCKET_ACCEPT,
-        SEC_WEBSOCKET_EXTENSIONS, SEC_WEBSOCKET_KEY, SEC_WEBSOCKET_PROTOCOL, SEC_WEBSOCKET_VERSION,
-        UPGRADE, WWW_AUTHENTICATE,
+        AUTHORIZATION, CONNECTION, HOST, LOCATION, RETRY_AFTER, SEC_WEBSOCKET_KEY,
+        SEC_WEBSOCKET_PROTOCOL, SEC_WEBSOCKET_VERSION, UPGRADE, WWW_AUTHENTICATE,
     },
 };
 use http_body_util::{BodyExt, Empty};
@@ -31,6 +30,7 @@ use tracing::{Instrument, Span};
 use url::{Host, Url};
 
 use super::{
+    offer::{self, check, may_be_the_offer, shown},
     reconnect::Tokens,
     tls::{self, Tls},
 };
@@ -39,7 +39,7 @@ use crate::{
     error::{HandshakeError, Refusal},
     layer::socket::Side,
     transport::Layers,
-    upgrade::{Io, SUBPROTOCOL, accept_key, is_websocket, reclaim, set_nodelay},
+    upgrade::{Io, reclaim, set_nodelay},
 };
 
 /// How many redirects within the origin are followed.
@@ -56,7 +56,7 @@ pub(super) struct Target {
     pub(super) offers: Vec<String>,
     pub(super) tls: Tls,
     pub(super) tokens: Option<Tokens>,
-    /// Which of the offers the server has taken, as their number.
+    /// Which of the offers the server has taken, as their number, or [`offer::NONE`].
     pub(super) taken: AtomicUsize,
 }
 
@@ -114,8 +114,7 @@ impl Target {
         }
     }
 
-    /// Dials. Where the server seems to dislike what was offered, it is offered `mcp` alone, then
-    /// nothing: no one offer suits every server in the field.
+    /// Dials. Where the server seems to dislike what was offered, it is offered less.
     async fn dial(
         &self,
         bearer: Option<&HeaderValue>,
@@ -123,22 +122,18 @@ impl Target {
     ) -> Result<Dialled, HandshakeError> {
         let url = self.url()?;
         let span = span(&url);
-        let only_mcp = [SUBPROTOCOL.to_owned()];
-        let mut offers: Vec<_> =
-            [&self.offers[..], &only_mcp, &[]].into_iter().enumerate().collect();
-        offers.dedup_by_key(|(_, offer)| *offer);
         let taken = self.taken.load(Relaxed);
-        offers.sort_by_key(|(number, _)| *number != taken);
+        let offers = offer::in_turn(&self.offers, taken);
         async {
             let mut first = None;
             for (number, offer) in offers {
-                match self.follow(url.clone(), Hello { offer, bearer }, layers).await {
+                match self.follow(url.clone(), Hello { offer: &offer, bearer }, layers).await {
                     Ok((link, subprotocol)) => {
                         self.taken.store(number, Relaxed);
                         tracing::debug!("connected");
                         return Ok(Dialled { link, subprotocol, span: span.clone() });
                     }
-                    Err(error) if may_be_the_offer(&error) => {
+                    Err(error) if may_be_the_offer(&error, &offer, number == taken) => {
                         tracing::debug!(%error, "refused, perhaps for the subprotocols offered");
                         first.get_or_insert(error);
                     }
@@ -330,12 +325,6 @@ fn origin_and_path(url: &Url) -> String {
     format!("{}://{host}", url.scheme())
 }
 
-/// The subprotocol, unless it may be a token.
-fn shown(subprotocol: &str) -> &str {
-    let public = subprotocol == SUBPROTOCOL || subprotocol.starts_with("mcp.version.");
-    if public { subprotocol } else { "…" }
-}
-
 fn span(url: &Url) -> Span {
     tracing::info_span!("websocket", url = %origin_and_path(url))
 }
@@ -363,22 +352,6 @@ pub(super) fn bearer(token: &str) -> Result<HeaderValue, HandshakeError> {
 
 fn is_unauthorized(error: &HandshakeError) -> bool {
     matches!(error, HandshakeError::Refused(refusal) if refusal.status == StatusCode::UNAUTHORIZED)
-}
-
-/// Whether a server that answers so may only dislike the subprotocols offered. Statuses that have a
-/// meaning of their own are taken at their word.
-fn may_be_the_offer(error: &HandshakeError) -> bool {
-    match error {
-        HandshakeError::Refused(refusal) => {
-            refusal.status.is_client_error()
-                && !matches!(
-                    refusal.status.as_u16(),
-                    401 | 403 | 404 | 405 | 407 | 408 | 410 | 413 | 414 | 425 | 429 | 431
-                )
-        }
-        HandshakeError::Connect(error) => error.kind() == io::ErrorKind::UnexpectedEof,
-        _ => false,
-    }
 }
 
 /// Where a refusal redirects to, if that is in the same origin (RFC 6454).
@@ -438,40 +411,6 @@ async fn refusal(from: &Url, response: Response<Incoming>) -> Refusal {
     bytes.truncate(MAX_BODY);
     refusal.body = String::from_utf8_lossy(&bytes).into_owned();
     refusal
-}
-
-/// Checks the server's part of the handshake (RFC 6455, section 4.1, items 2 to 6), but tolerates
-/// that it ignores the subprotocols, answers `mcp` unasked, or returns the whole offer.
-fn check(
-    response: &Response<Incoming>,
-    offer: &[String],
-    key: &str,
-) -> Result<Option<String>, HandshakeError> {
-    let headers = response.headers();
-    let not = |what: &str| Err(HandshakeError::NotWebSocket(what.into()));
-    if !is_websocket(headers) {
-        return not("101 without an upgrade to websocket");
-    }
-    let accept = headers.get(SEC_WEBSOCKET_ACCEPT).map(HeaderValue::as_bytes);
-    if accept != Some(accept_key(key.as_bytes()).as_bytes()) {
-        return not("Sec-WebSocket-Accept does not answer the key");
-    }
-    if headers.contains_key(SEC_WEBSOCKET_EXTENSIONS) {
-        return not("an extension that was not offered");
-    }
-    let Some(chosen) = headers.get(SEC_WEBSOCKET_PROTOCOL) else { return Ok(None) };
-    let chosen = String::from_utf8_lossy(chosen.as_bytes());
-    let chosen = chosen.trim();
-    if chosen == SUBPROTOCOL || offer.iter().any(|offered| offered == chosen) {
-        Ok(Some(chosen.to_owned()))
-    } else if chosen.split(',').map(str::trim).eq(offer) {
-        Ok(offer.first().cloned())
-    } else {
-        let shown = offer.iter().fold(chosen.to_owned(), |chosen, offered| {
-            chosen.replace(offered.as_str(), shown(offered))
-        });
-        Err(HandshakeError::Subprotocol(shown))
-    }
 }
 
 fn handshake_error(error: hyper::Error) -> HandshakeError {

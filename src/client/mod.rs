@@ -6,14 +6,18 @@
 //! outlives its connections: it dials again, as [`Reconnect`] says, until the server is there.
 //! [`Connect::once`] turns that off.
 //!
+//! Where the server speaks [`mcp.resume.v1`](crate::layer::resume::protocol), which is offered unless
+//! [`Connect::resume`] says otherwise, the next connection resumes the session: what was lost is sent
+//! again, by both sides, and nothing else happens. Where it does not, or no longer has the session:
+//!
 //! | a request that | |
 //! |---|---|
-//! | was handed to the connection that is lost | ends at once with `-32000`, `outcome_unknown` |
+//! | was handed to the connection that is lost | ends with `-32000`, `outcome_unknown`: at once, or when the server is not back while it keeps the session |
 //! | was not, or is made meanwhile | waits until the server is initialized anew, as far as the outbound queue has room (1 MiB); then `not_sent` |
 //! | is cancelled or overdue before it was sent | is never sent |
 //! | came from the server | is cancelled, and what its handler still answers is dropped |
 //!
-//! The next connection leads to a server that knows nothing of what was before. `initialize` and
+//! Then the next connection leads to a server that knows nothing of what was before. `initialize` and
 //! `notifications/initialized` are repeated there, with the answer kept from the service, and then what
 //! waits is sent; notifications that had not been sent are not. `subscriptions/listen` is repeated too, and
 //! a `server/discover` that had no answer.
@@ -47,6 +51,8 @@
 //! ```
 
 mod dial;
+mod offer;
+mod opening;
 mod reconnect;
 mod redial;
 mod tls;
@@ -70,6 +76,7 @@ use tokio::{
 
 use self::{
     dial::{Dialled, Target},
+    opening::open,
     reconnect::Tokens,
     redial::Redial,
 };
@@ -82,7 +89,7 @@ use crate::{
     error::{CloseCode, CloseReason, Error, HandshakeError},
     event::{Announcer, Event, Events, Notices, State},
     framing::Framing,
-    layer::resume::{Start, Tally},
+    layer::resume::{self, Tally},
     transport::{self, Builder, Layers, WebSocketTransport},
     upgrade::SUBPROTOCOL,
 };
@@ -106,11 +113,12 @@ pub fn connect<R: Role>(url: impl Into<String>) -> Connect<R> {
             offers: vec![SUBPROTOCOL.to_owned()],
             tls: Tls::default(),
             tokens: None,
-            taken: AtomicUsize::new(0),
+            taken: AtomicUsize::new(offer::NONE),
         },
         timeout: Duration::from_secs(10),
         builder: WebSocketTransport::builder(),
         reconnect: Some(Reconnect::default()),
+        resume: true,
         state: watch::Sender::new(State::Connecting),
         events: Announcer::default(),
         invalid: None,
@@ -139,14 +147,16 @@ where
 /// handshake, follows at most 5 redirects, all within the origin, and fails with [`Error::Handshake`].
 ///
 /// A server that refuses the upgrade with a status that does not say why (400, say), or drops the
-/// connection, may dislike the subprotocols offered: it is dialled again with `mcp` alone, then with
-/// no offer. The error is that of the first attempt.
+/// connection, may dislike the subprotocols offered, and so may one that chooses what was not offered:
+/// it is dialled again without `mcp.resume.v1`, then with `mcp` alone, then with no offer. The error is
+/// that of the first attempt.
 #[must_use = "nothing is dialled until this is awaited"]
 pub struct Connect<R: Role> {
     target: Target,
     timeout: Duration,
     builder: Builder<R>,
     reconnect: Option<Reconnect>,
+    resume: bool,
     state: watch::Sender<State>,
     events: Announcer<Event>,
     invalid: Option<HandshakeError>,
@@ -218,7 +228,17 @@ impl<R: Role> Connect<R> {
         self
     }
 
+    /// Whether to offer the server to resume the session where a connection was lost: it is, if the
+    /// transport reconnects. A server that does not know [`mcp.resume.v1`](crate::layer::resume::protocol)
+    /// chooses something else, and nothing is resumed; for one that chooses it all the same, set
+    /// `false`.
+    pub fn resume(mut self, resume: bool) -> Self {
+        self.resume = resume;
+        self
+    }
+
     /// Offers these subprotocols too, after `mcp`. The server may choose one of them.
+    /// `mcp.resume.v1` is offered by [`resume`](Self::resume) alone.
     pub fn subprotocols<T: Into<String>>(
         mut self,
         subprotocols: impl IntoIterator<Item = T>,
@@ -228,7 +248,9 @@ impl<R: Role> Connect<R> {
             if HeaderName::from_bytes(subprotocol.as_bytes()).is_err() {
                 let error = "a subprotocol is not a token (RFC 9110, section 5.6.2)".into();
                 self.invalid.get_or_insert(HandshakeError::Invalid(error));
-            } else if !self.target.offers.contains(&subprotocol) {
+            } else if subprotocol != resume::SUBPROTOCOL
+                && !self.target.offers.contains(&subprotocol)
+            {
                 self.target.offers.push(subprotocol);
             }
         }
@@ -291,22 +313,32 @@ impl<R: Role> Connect<R> {
     where
         D: AsyncFnOnce(&Target, Duration, &Layers) -> Result<Dialled, HandshakeError>,
     {
-        let Self { target, timeout, builder, reconnect, state, events, invalid } = self;
+        let Self { mut target, timeout, builder, reconnect, resume, state, events, invalid } = self;
+        if resume && reconnect.is_some() {
+            target.offers.insert(1, resume::SUBPROTOCOL.to_owned());
+        }
         let layers = builder.layers();
-        let dialled = match invalid {
-            Some(error) => Err(error),
-            None => dial(&target, timeout, &layers).await,
+        let tally = Tally::default();
+        let opened = async {
+            let mut dialled = match invalid {
+                Some(error) => Err(error),
+                None => dial(&target, timeout, &layers).await,
+            }?;
+            let subprotocol = dialled.subprotocol.as_deref();
+            let opened = open(&mut dialled.link, subprotocol, &tally).await?;
+            Ok::<_, Error>((dialled, opened))
         };
-        match dialled {
-            Ok(Dialled { link, subprotocol, span }) => {
+        match opened.await {
+            Ok((Dialled { link, subprotocol, span }, opened)) => {
                 let builder = builder.subprotocol(subprotocol).span(span.clone());
                 let Some(policy) = reconnect else {
                     return Ok(builder.over_link(link, Notices::of_state(state)));
                 };
                 let notices = Notices::new(state, events);
-                let tally = Tally::default();
-                tally.begin(Start::Plain);
-                let source = Redial::new(target, layers, timeout, policy, notices.clone(), span);
+                opened.begin(&tally);
+                let count = tally.clone();
+                let source =
+                    Redial::new(target, layers, timeout, policy, notices.clone(), count, span);
                 Ok(builder.over_sessions(link, source, notices, tally))
             }
             Err(error) => {
@@ -314,7 +346,7 @@ impl<R: Role> Connect<R> {
                     CloseCode::Abnormal,
                     error.to_string(),
                 )));
-                Err(error.into())
+                Err(error)
             }
         }
     }

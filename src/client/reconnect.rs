@@ -131,12 +131,12 @@ impl Waits {
     }
 
     /// The wait after an attempt that failed, unless it was the last.
-    pub(super) fn failed(&mut self, error: &HandshakeError) -> Option<Duration> {
+    pub(super) fn failed(&mut self, error: &Error) -> Option<Duration> {
         if self.policy.attempts.is_some_and(|attempts| self.attempt >= attempts) {
             return None;
         }
         let asked = match error {
-            HandshakeError::Refused(refusal) => refusal.retry_after,
+            Error::Handshake(HandshakeError::Refused(refusal)) => refusal.retry_after,
             _ => None,
         };
         // All who are told the same time do not come at that time.
@@ -208,8 +208,8 @@ mod tests {
         LinkError::Closed(CloseCode::Abnormal.into()).into()
     }
 
-    fn unreachable() -> HandshakeError {
-        HandshakeError::TimedOut(Duration::ZERO)
+    fn unreachable() -> Error {
+        HandshakeError::TimedOut(Duration::ZERO).into()
     }
 
     /// The largest of many waits that are drawn alike, in whole seconds, rounded up.
@@ -250,7 +250,7 @@ mod tests {
         assert_eq!(bound(|| waits.lost(&restart, Duration::ZERO)), 10);
         let mut refusal = crate::error::Refusal::new(http::StatusCode::SERVICE_UNAVAILABLE, "");
         refusal.retry_after = Some(Duration::from_secs(100));
-        let wait = waits.failed(&HandshakeError::Refused(Box::new(refusal))).unwrap();
+        let wait = waits.failed(&HandshakeError::Refused(Box::new(refusal)).into()).unwrap();
         assert!((100..=101).contains(&wait.as_secs()), "{wait:?}");
     }
 

@@ -8,23 +8,28 @@ use std::{
 };
 
 use futures::{FutureExt, future::BoxFuture};
-use tokio::time::{Instant, Sleep, sleep};
+use tokio::time::{Instant, Sleep, sleep, timeout_at};
 use tracing::{Instrument, Span};
 
 use super::{
-    dial::{Dialled, Target},
+    dial::Target,
+    opening::{Opened, open},
     reconnect::{Reconnect, Waits},
 };
 use crate::{
     duplex::BoxLink,
     error::{CloseCode, Error, HandshakeError, LinkError},
     event::{Event, Notices, State},
-    layer::relink::{LinkSource, Renew},
+    layer::{
+        relink::{LinkSource, Renew},
+        resume::Tally,
+    },
     link::Up,
+    time::after,
     transport::Layers,
 };
 
-type Dialling = BoxFuture<'static, Result<Dialled, HandshakeError>>;
+type Dialling = BoxFuture<'static, Result<(BoxLink, Opened), Error>>;
 
 pub(super) struct Redial {
     target: Arc<Target>,
@@ -32,9 +37,10 @@ pub(super) struct Redial {
     timeout: Duration,
     waits: Waits,
     notices: Notices,
+    tally: Tally,
     renew: Renew,
     span: Span,
-    /// Whether there is a link, and since when.
+    /// Whether there is a link that counts, and since when.
     live: bool,
     /// It was made after the server had refused a token.
     refreshed: bool,
@@ -55,6 +61,7 @@ impl Redial {
         timeout: Duration,
         policy: Reconnect,
         notices: Notices,
+        tally: Tally,
         span: Span,
     ) -> Self {
         Self {
@@ -63,6 +70,7 @@ impl Redial {
             timeout,
             waits: Waits::new(policy),
             notices,
+            tally,
             renew: Renew::default(),
             span,
             live: true,
@@ -88,27 +96,54 @@ impl Redial {
         self.waits.attempt = self.waits.attempt.saturating_add(1);
         self.tell(Duration::ZERO);
         self.refreshed = refused;
-        let (target, layers, timeout) = (self.target.clone(), self.layers.clone(), self.timeout);
-        let dialling = async move { target.dial_within(timeout, &layers, refused).await };
+        let (target, layers, tally) =
+            (self.target.clone(), self.layers.clone(), self.tally.clone());
+        let timeout = self.timeout;
+        let dialling = async move {
+            let deadline = after(timeout);
+            let mut dialled = target.dial_within(timeout, &layers, refused).await?;
+            let opening = open(&mut dialled.link, dialled.subprotocol.as_deref(), &tally);
+            match timeout_at(deadline, opening).await {
+                Ok(opened) => Ok((dialled.link, opened?)),
+                Err(_) => Err(HandshakeError::TimedOut(timeout).into()),
+            }
+        };
         self.phase = Phase::Dialling(dialling.instrument(self.span.clone()).boxed());
     }
 
     /// An attempt has failed. The error, if it was the last.
-    fn failed(&mut self, error: HandshakeError) -> Option<HandshakeError> {
+    fn failed(&mut self, error: Error) -> Option<Error> {
         self.phase = Phase::Idle;
         let attempt = self.waits.attempt;
-        if self.live {
+        if self.live && !self.tally.is_frozen() {
             tracing::debug!(%error, "no other connection");
             return None;
         }
-        let next = match self.waits.failed(&error) {
-            Some(next) if error.is_retryable() => next,
-            _ => return Some(error),
-        };
+        if ends_session(&error) {
+            self.tally.forget();
+        }
+        if !error.is_retryable() && !is_violation(&error) {
+            return Some(error);
+        }
+        if self.live {
+            // The peer was told the count, so nothing is received over the present link any more.
+            let next = self.lose(&error);
+            self.wait(next);
+            return None;
+        }
+        let Some(next) = self.waits.failed(&error) else { return Some(error) };
         tracing::debug!(%error, attempt, ?next, "not reconnected yet");
-        self.notices.announce(|| Event::Failed { attempt, error: error.into(), next });
+        self.notices.announce(|| Event::Failed { attempt, error, next });
         self.wait(next);
         None
+    }
+
+    /// The present link is as good as lost, for this reason. How long it is until the next attempt.
+    fn lose(&mut self, cause: &Error) -> Duration {
+        self.live = false;
+        tracing::warn!(%cause, "connection lost; reconnecting");
+        self.notices.lost(cause);
+        self.waits.lost(cause, self.since.elapsed())
     }
 }
 
@@ -117,32 +152,36 @@ impl LinkSource for Redial {
 
     fn lost(mut self: Pin<&mut Self>, cause: &Error) -> bool {
         let this = &mut *self;
+        if !this.live {
+            return true;
+        }
         let span = this.span.clone();
         let _entered = span.enter();
-        let lasted = this.since.elapsed();
         // Once only, unless the new token has done for a while.
-        let used_up = this.refreshed && lasted < this.waits.stable();
+        let used_up = this.refreshed && this.since.elapsed() < this.waits.stable();
         let refreshed = this.target.asks_for_tokens()
             && is_closed_with(cause, CloseCode::Unauthorized)
             && !used_up;
+        let dials = matches!(this.phase, Phase::Dialling(_));
         // The server lets each client have one connection, and the next is under way.
-        let replaced =
-            matches!(this.phase, Phase::Dialling(_)) && is_closed_with(cause, CloseCode::TakenOver);
-        if !cause.is_retryable() && !refreshed && !replaced {
+        let replaced = dials && is_closed_with(cause, CloseCode::TakenOver);
+        // The peer was told the count over the next one: this one has no say any more.
+        let deaf = this.tally.is_frozen();
+        if !cause.is_retryable() && !refreshed && !replaced && !deaf {
             return false;
         }
-        this.live = false;
-        let next = this.waits.lost(cause, lasted);
-        tracing::warn!(%cause, "connection lost; reconnecting");
-        this.notices.lost(cause);
-        match this.phase {
+        if !deaf && ends_session(cause) {
+            this.tally.forget();
+        }
+        let next = this.lose(cause);
+        if dials {
             // Another link was wanted even before this one was lost.
-            Phase::Dialling(_) => {
-                this.waits.attempt = 1;
-                this.tell(Duration::ZERO);
-            }
-            _ if refreshed => this.dial(true),
-            _ => this.wait(next),
+            this.waits.attempt = 1;
+            this.tell(Duration::ZERO);
+        } else if refreshed {
+            this.dial(true);
+        } else {
+            this.wait(next);
         }
         true
     }
@@ -165,18 +204,20 @@ impl LinkSource for Redial {
                     this.dial(false);
                 }
                 Phase::Dialling(dialling) => match ready!(dialling.as_mut().poll(cx)) {
-                    Ok(Dialled { link, .. }) => {
+                    Ok((link, opened)) => {
                         this.phase = Phase::Idle;
                         // Whoever asked meanwhile has been heard.
                         let _ = this.renew.poll_asked(cx);
                         this.live = true;
                         this.since = Instant::now();
-                        tracing::info!(parent: &this.span, "reconnected");
-                        return Poll::Ready(Ok((link, Up::Restarted)));
+                        let up = opened.begin(&this.tally);
+                        let session = if up == Up::Restarted { "restarted" } else { "resumed" };
+                        tracing::info!(parent: &this.span, session, "reconnected");
+                        return Poll::Ready(Ok((link, up)));
                     }
                     Err(error) => {
                         if let Some(error) = this.failed(error) {
-                            return Poll::Ready(Err(error.into()));
+                            return Poll::Ready(Err(error));
                         }
                     }
                 },
@@ -191,6 +232,26 @@ impl LinkSource for Redial {
 
 fn is_closed_with(cause: &Error, code: CloseCode) -> bool {
     matches!(cause, Error::Link(LinkError::Closed(reason)) if reason.code == code)
+}
+
+/// Whether no session outlives a link that ended so (`mcp.resume.v1`, section 7).
+fn ends_session(cause: &Error) -> bool {
+    let Error::Link(cause) = cause else { return false };
+    match cause.close_reason().code {
+        CloseCode::SessionGone => true,
+        CloseCode::TakenOver => false,
+        _ => !cause.is_retryable(),
+    }
+}
+
+/// Whether a rule was broken when a session was to be resumed. A new one may fare better.
+fn is_violation(cause: &Error) -> bool {
+    use CloseCode as C;
+    let Error::Link(cause) = cause else { return false };
+    matches!(
+        cause.close_reason().code,
+        C::Protocol | C::Unsupported | C::InvalidPayload | C::TooBig | C::MandatoryExtension
+    )
 }
 
 #[cfg(test)]
@@ -214,7 +275,8 @@ mod tests {
         let notices = Notices::new(watch::Sender::new(State::Connected), announcer);
         let state = notices.state.subscribe();
         let (timeout, policy) = (Duration::from_secs(10), Reconnect::default());
-        let redial = Redial::new(target, layers, timeout, policy, notices, Span::none());
+        let redial =
+            Redial::new(target, layers, timeout, policy, notices, Tally::default(), Span::none());
         let mut redial = Box::pin(redial);
         redial.dial(false);
         assert!(redial.as_mut().lost(&LinkError::Closed(CloseCode::Abnormal.into()).into()));

@@ -37,7 +37,7 @@ use super::{auth::Identity, door::Refusal, registry::Cause};
 use crate::{
     decode::Role,
     error::{CloseCode, CloseReason},
-    layer::resume::{Frame, Open, Secret, Session, SessionId, Start, Tally},
+    layer::resume::{Frame, Open, Secret, Session, SessionId, Tally},
     message::Message,
     transport::{Builder, WebSocketTransport},
 };

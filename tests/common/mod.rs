@@ -4,6 +4,7 @@
 pub mod door;
 pub mod proxy;
 pub mod raw;
+pub mod scripted;
 
 use std::{future::Future, net::SocketAddr, sync::Arc, time::Duration};
 

@@ -42,6 +42,8 @@ struct Count {
     /// How the next session begins.
     start: Start,
     session: Option<Box<Session>>,
+    /// The session is over, and the next one has not begun.
+    forgotten: bool,
 }
 
 /// What a link means that was made with a frozen count.
@@ -62,11 +64,21 @@ impl Tally {
         let mut count = self.lock();
         count.start = start;
         count.session = None;
+        count.forgotten = false;
+    }
+
+    /// The session is over: nobody resumes it, and what was lost with its link is lost for good.
+    pub fn forget(&self) {
+        let mut count = self.lock();
+        count.session = None;
+        count.forgotten = true;
     }
 
     /// Notes what the peer said of the session when it was opened or resumed.
     pub fn note(&self, session: Session) {
-        self.lock().session = Some(Box::new(session));
+        let mut count = self.lock();
+        count.session = Some(Box::new(session));
+        count.forgotten = false;
     }
 
     /// What the peer said last of the session, if it is one that this side may resume.
@@ -161,6 +173,9 @@ impl Tally {
     /// How long the peer keeps the session without a link, where it was this side that opened it.
     pub(super) fn window(&self) -> Option<Duration> {
         let count = self.lock();
+        if count.forgotten {
+            return Some(Duration::ZERO);
+        }
         count.session.as_deref().map(|session| Duration::from_secs(session.window_s.into()))
     }
 

@@ -1,0 +1,111 @@
+//! What a client says first on a link that carries a session (`mcp.resume.v1`, section 3).
+
+use std::{future::poll_fn, time::Duration};
+
+use futures::{SinkExt, StreamExt};
+use tokio::time::timeout;
+
+use crate::{
+    duplex::BoxLink,
+    error::{CloseCode, CloseReason, Error, LinkError},
+    layer::resume::{Frame, Frozen, Open, SUBPROTOCOL, Session, SessionId, Start, Tally},
+    link::Up,
+    message::Message,
+};
+
+/// How long the peer has to answer the Close of a link that is given up.
+const PARTING: Duration = Duration::from_secs(1);
+
+/// The first message of a link that should resume a session.
+const NO_SESSION: &str = "resume: the first message is not the @session that was asked for";
+
+/// What a new link is to the session.
+#[derive(Debug)]
+pub(super) enum Opened {
+    /// The server does not speak the extension.
+    Plain,
+    /// A new one was asked for.
+    Opening,
+    /// The server does not have the one that was asked for, and has opened another.
+    Another(Session),
+    /// The one that was asked for.
+    Resumed(Session, Frozen),
+}
+
+impl Opened {
+    /// Tells the count of what begins, or goes on, on the link that is handed on herewith.
+    pub(super) fn begin(self, tally: &Tally) -> Up {
+        match self {
+            Self::Plain => tally.begin(Start::Plain),
+            Self::Opening => tally.begin(Start::Opening),
+            Self::Another(session) => {
+                tally.begin(Start::Open);
+                tally.note(session);
+            }
+            Self::Resumed(session, frozen) => {
+                let received = session.received;
+                tally.note(session);
+                return frozen.resumed(received);
+            }
+        }
+        Up::Restarted
+    }
+}
+
+/// Opens the session of `tally` on `link`, or a new one where it has none. The answer is waited for
+/// only if there is one to be resumed.
+pub(super) async fn open(
+    link: &mut BoxLink,
+    subprotocol: Option<&str>,
+    tally: &Tally,
+) -> Result<Opened, Error> {
+    if subprotocol != Some(SUBPROTOCOL) {
+        return Ok(Opened::Plain);
+    }
+    poll_fn(|cx| link.poll_ready_unpin(cx)).await?;
+    let Some(Session { session, secret, .. }) = tally.session() else {
+        link.start_send_unpin(Frame::Open(Open::New).encode())?;
+        return Ok(Opened::Opening);
+    };
+    // From here on a link that may still live is deaf, so nothing is left to wait for but the peer.
+    let frozen = tally.freeze();
+    let asked = session.clone();
+    let open = Open::Resume { session, secret, received: frozen.received() };
+    link.start_send_unpin(Frame::Open(open).encode())?;
+    link.flush().await?;
+    match answer(link, &asked).await? {
+        Some(session) if session.resumed => Ok(Opened::Resumed(session, frozen)),
+        Some(session) => Ok(Opened::Another(session)),
+        None => Err(refuse(link).await),
+    }
+}
+
+/// What the peer answers. `None` if it is not the answer to that.
+async fn answer(link: &mut BoxLink, asked: &SessionId) -> Result<Option<Session>, Error> {
+    loop {
+        let text = match link.next().await {
+            Some(Ok(Message::Text(text))) => text,
+            Some(Ok(Message::Ping(_) | Message::Pong(_))) => continue,
+            Some(Ok(Message::Binary(_))) => return Ok(None),
+            Some(Ok(Message::Close(reason))) => {
+                return Err(LinkError::closed_by_peer(reason).into());
+            }
+            Some(Err(error)) => return Err(error),
+            None => return Err(LinkError::Closed(CloseCode::Abnormal.into()).into()),
+        };
+        let Ok(Some(Frame::Session(session))) = Frame::parse(&text) else { return Ok(None) };
+        let fits = !session.resumed || session.session == *asked;
+        return Ok(fits.then_some(session));
+    }
+}
+
+async fn refuse(link: &mut BoxLink) -> Error {
+    let reason = CloseReason::new(CloseCode::Protocol, NO_SESSION);
+    let closing = async {
+        link.send(Message::Close(Some(reason.clone()))).await?;
+        link.close().await
+    };
+    // The peer broke the rules, and may go on to do so.
+    let _ = timeout(PARTING, closing).await;
+    LinkError::Closed(reason).into()
+}

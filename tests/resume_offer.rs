@@ -1,0 +1,119 @@
+//! `mcp.resume.v1` is offered, and servers that dislike that are served all the same.
+#![cfg(all(feature = "client", feature = "server"))]
+#![allow(clippy::unwrap_used, clippy::panic)]
+
+mod common;
+
+use common::{
+    limit, listen,
+    raw::{Head, accepted},
+    scripted::{Link, OFFER, Scene, hasty, result, session},
+};
+use mcp_ws_transport::connect;
+use rmcp::{RoleClient, ServiceExt};
+use tokio::net::TcpListener;
+
+/// What else is offered, and what the server does unless it is offered `mcp` alone.
+#[tokio::test]
+async fn servers_that_want_no_other_offer_are_served_without() {
+    let dislikes = |how: &'static str| {
+        move |head: &Head| match how {
+            "400" => "HTTP/1.1 400 Bad Request\r\nContent-Length: 0\r\n\r\n".to_owned(),
+            "cut" => String::new(),
+            "whole" => {
+                let offer = head.get("sec-websocket-protocol").unwrap();
+                accepted(head, &format!("Sec-WebSocket-Protocol: {offer}\r\n"))
+            }
+            other => accepted(head, &format!("Sec-WebSocket-Protocol: {other}\r\n")),
+        }
+    };
+    limit(async {
+        for how in ["400", "cut", "whole", "mcp,mcp.resume.v1", "graphql-ws", "mcp, graphql-ws"] {
+            let (listener, url) = listen().await;
+            let answer = dislikes(how);
+            let serving = async {
+                let (mut raw, head) = Link::asked(&listener).await;
+                assert_eq!(head.all("sec-websocket-protocol"), [OFFER], "{how}");
+                raw.write(answer(&head)).await;
+                drop(raw);
+                let mut raw = only_mcp(&listener).await;
+                raw.answer_initialize().await;
+                raw.reset();
+                // It is remembered.
+                only_mcp(&listener).await.answer_initialize().await;
+            };
+            let dialling = async { ().serve(hasty(connect(url)).await.unwrap()).await.unwrap() };
+            let (client, ()) = tokio::join!(dialling, serving);
+            drop(client);
+        }
+    })
+    .await;
+}
+
+async fn only_mcp(listener: &TcpListener) -> common::Raw {
+    let (mut raw, head) = Link::asked(listener).await;
+    assert_eq!(head.all("sec-websocket-protocol"), ["mcp"]);
+    raw.write(accepted(&head, "Sec-WebSocket-Protocol: mcp\r\n")).await;
+    raw
+}
+
+#[tokio::test]
+async fn an_offer_of_ones_own_is_made_without_that_to_resume_too() {
+    limit(async {
+        let (listener, url) = listen().await;
+        let own = ["mcp.resume.v1", "mcp.auth.x"];
+        let dialling = tokio::spawn(hasty(connect(url)).subprotocols(own).into_future());
+        let (mut raw, head) = Link::asked(&listener).await;
+        assert_eq!(head.all("sec-websocket-protocol"), ["mcp, mcp.resume.v1, mcp.auth.x"]);
+        raw.write("HTTP/1.1 400 Bad Request\r\nContent-Length: 0\r\n\r\n").await;
+        let (mut raw, head) = Link::asked(&listener).await;
+        assert_eq!(head.all("sec-websocket-protocol"), ["mcp, mcp.auth.x"]);
+        raw.write(accepted(&head, "Sec-WebSocket-Protocol: mcp, mcp.auth.x\r\n")).await;
+        assert_eq!(dialling.await.unwrap().unwrap().subprotocol(), Some("mcp"));
+    })
+    .await;
+}
+
+#[tokio::test]
+async fn who_does_not_want_to_resume_does_not_offer_it() {
+    limit(async {
+        for once in [true, false] {
+            let (listener, url) = listen().await;
+            let connect = hasty(connect::<RoleClient>(url)).subprotocols(["mcp.resume.v1"]);
+            let connect = if once { connect.once() } else { connect.resume(false) };
+            let dialling = tokio::spawn(connect.into_future());
+            only_mcp(&listener).await;
+            let _ = dialling.await.unwrap().unwrap();
+        }
+        let (near, far) = common::pair().await;
+        let over = tokio::spawn(connect::<RoleClient>("ws://localhost/").over(near));
+        let mut raw = common::Raw::over(far, false);
+        let head = raw.head().await.unwrap();
+        assert_eq!(head.all("sec-websocket-protocol"), ["mcp"]);
+        raw.write(accepted(&head, "")).await;
+        let _ = over.await.unwrap().unwrap();
+    })
+    .await;
+}
+
+/// A connection that is dropped in the handshake says nothing of an offer that was taken before.
+#[tokio::test]
+async fn a_bad_network_does_not_cost_the_session() {
+    limit(async {
+        let (scene, link) = Scene::new().await;
+        let Link { raw, received, sent } = link;
+        raw.reset();
+        for _ in 0..3 {
+            let (raw, head) = Link::asked(&scene.listener).await;
+            assert_eq!(head.all("sec-websocket-protocol"), [OFFER]);
+            raw.reset();
+        }
+        let mut link = Link { received, sent, ..Link::new(&scene.listener).await };
+        assert_eq!(link.open().await["session"], "s-1");
+        link.raw.text(session("s-1", "two", received, true)).await;
+        let (calling, call) = scene.called(&mut link).await;
+        link.answer(&call, "done").await;
+        assert_eq!(result(calling).await.unwrap(), "done");
+    })
+    .await;
+}
