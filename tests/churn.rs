@@ -82,7 +82,7 @@ async fn nothing_is_left_of_those_who_left() {
         // Each place is taken many times over.
         let limits = Limits::default().connections(64).connections_per_address(64);
         let (server, address) =
-            serve_tools(&Tools::default(), Config::default().limits(limits)).await;
+            serve_tools(&Tools::default(), Config::default().limits(limits).resumption(None)).await;
         let registry = server.registry().clone();
         let visits = async |numbers: std::ops::Range<usize>| {
             let visits = stream::iter(numbers);

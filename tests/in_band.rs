@@ -28,7 +28,7 @@ use tokio_util::sync::CancellationToken;
 
 fn config() -> Config {
     let tokens = BearerTokens::default().token("s3cr3t", Identity::new("alice"));
-    Config::default().authenticator(tokens).in_band_authentication()
+    Config::default().authenticator(tokens).in_band_authentication().resumption(None)
 }
 
 fn authenticate(id: &str, token: impl Into<Value>) -> Value {

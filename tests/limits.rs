@@ -29,7 +29,7 @@ use rmcp::{
 use serde_json::json;
 
 fn one() -> Config {
-    Config::default().limits(Limits::default().connections(1))
+    Config::default().resumption(None).limits(Limits::default().connections(1))
 }
 
 /// Waits until nobody is connected.
@@ -50,7 +50,7 @@ async fn is_full(address: SocketAddr) {
 #[tokio::test]
 async fn one_too_many_is_told_to_come_again() {
     limit(async {
-        let config = Config::default().limits(Limits::default().connections(3));
+        let config = Config::default().resumption(None).limits(Limits::default().connections(3));
         let (server, address) = tools(config).await;
         let mut here = Vec::new();
         for _ in 0..3 {
@@ -237,7 +237,7 @@ async fn a_place_is_given_back_whatever_panics() {
 /// Behind a proxy that says in a header where a request comes from.
 fn forwarded() -> Config {
     let limits = Limits::default().connections_per_address(2);
-    Config::default().limits(limits).peer(|parts| {
+    Config::default().resumption(None).limits(limits).peer(|parts| {
         let line = parts.headers.get("x-forwarded-for")?.to_str().ok()?;
         let address: IpAddr = line.rsplit(',').next()?.trim().parse().ok()?;
         Some((address, 0).into())
@@ -281,7 +281,7 @@ async fn an_address_has_its_share() {
 async fn a_header_is_believed_only_where_it_is_configured() {
     limit(async {
         let limits = Limits::default().connections_per_address(1);
-        let (_server, address) = tools(Config::default().limits(limits)).await;
+        let (_server, address) = tools(Config::default().resumption(None).limits(limits)).await;
         let _here: Raw = enter(address, "X-Forwarded-For: 192.0.2.1\r\n").await;
         for line in ["X-Forwarded-For: 192.0.2.2\r\n", "Forwarded: for=192.0.2.3\r\n", ""] {
             assert_eq!(knock(address, line).await.0.status(), 503, "{line}");

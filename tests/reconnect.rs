@@ -46,7 +46,8 @@ type Client = RunningService<RoleClient, ()>;
 /// Waits are as long as they may be, so that tests need not be.
 fn hasty(connect: Connect<RoleClient>) -> Connect<RoleClient> {
     let bound = Duration::from_millis(20);
-    connect.reconnect(Reconnect::default().first(bound).after_restart(bound).min(bound).max(bound))
+    let policy = Reconnect::default().first(bound).after_restart(bound).min(bound).max(bound);
+    connect.reconnect(policy).resume(false)
 }
 
 async fn client(url: &str) -> Client {

@@ -358,6 +358,7 @@ async fn a_renewal_loses_nothing() {
         assert_eq!(link.raw.closed().await.0, 4409);
         next.answer(&call, "done").await;
         assert_eq!(result(calling).await.unwrap(), "done");
+        assert!(matches!(scene.event().await, Event::Lost(_)));
         assert!(matches!(scene.event().await, Event::Resumed { replayed: 0 }));
     })
     .await;

@@ -28,6 +28,7 @@ use tokio::time::{Sleep, timeout};
 use tokio_util::sync::CancellationToken;
 
 pub use self::name::SessionIds;
+use self::slot::Claim;
 pub(super) use self::{
     name::Name,
     slot::{Arrival, Slot},
@@ -194,7 +195,10 @@ impl<R: Role> Sessions<R> {
                 }
             }
         }
-        let id = name.map_or_else(SessionId::random, |name| name.id);
+        let (id, claim) = match name {
+            Some(name) => (name.id.clone(), name.claim()),
+            None => (SessionId::random(), Claim::Secret),
+        };
         let slot = loop {
             let (slot, is_new) = self.enter(&id, identity.as_ref());
             if is_new {
@@ -212,7 +216,7 @@ impl<R: Role> Sessions<R> {
             let session = self.describe(id, slot.given());
             arrival.answer(if unknown { session.unknown() } else { session });
         } else {
-            slot.begin_plain();
+            slot.begin_plain(claim);
         }
         let source = Returns::new(self.clone(), slot.clone());
         let transport = builder.over_session(arrival, source, slot.tally.clone());

@@ -317,9 +317,9 @@ impl Line {
             // On a link that has ended there is nobody to tell. It does not wait for what is held.
             let _ = self.push(desk, Message::Close(Some(reason)), false);
         }
-        if desk.end.is_none() && !desk.down {
+        if desk.end.is_none() && !desk.is_severed() {
             let written = self.poll_write(desk);
-            if written.is_pending() && !desk.down && !(desk.held && desk.urgent_flushed) {
+            if written.is_pending() && !desk.is_severed() && !(desk.held && desk.urgent_flushed) {
                 return Poll::Pending;
             }
         }
@@ -375,7 +375,12 @@ impl Desk {
 
     /// Whether what is queued may stay there for longer than a peer takes to read.
     pub(super) fn is_detained(&self) -> bool {
-        self.is_cut_off() || self.stuck && self.outlives
+        self.is_severed() || self.held
+    }
+
+    /// Whether there is no link, as far as is known.
+    fn is_severed(&self) -> bool {
+        self.down || self.stuck && self.outlives
     }
 
     pub(super) fn is_stuck(&self) -> bool {

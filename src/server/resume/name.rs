@@ -8,6 +8,7 @@ use http::{
 
 use percent_encoding::percent_decode_str;
 
+use super::slot::Claim;
 use crate::{
     layer::resume::SessionId,
     server::{door::Refusal, handshake::Answer, registry::Cause},
@@ -36,7 +37,8 @@ pub enum SessionIds {
     /// A client must bring one: 400 without.
     Required,
     /// A client that brings none is given one, in the header `mcp-session-id` of the 101 and as a
-    /// cookie. The default.
+    /// cookie, and has 5 s at most to come back by it for the first time, since most never do. The
+    /// default.
     #[default]
     Issued,
     /// There are none: for such clients the connection is the session.
@@ -73,6 +75,11 @@ impl Name {
 
     pub(super) fn issue() -> Self {
         Self { id: SessionId::random(), issued: true, ambient: false }
+    }
+
+    /// What it is worth to a client that does not speak the extension.
+    pub(super) fn claim(&self) -> Claim {
+        if self.issued { Claim::Hearsay } else { Claim::Name }
     }
 
     /// Tells it to whom it was given.

@@ -113,13 +113,23 @@ struct Door {
     secrets: Secrets,
     next: Option<Return>,
     connected: bool,
-    /// The client speaks the extension.
-    speaks: bool,
+    claim: Claim,
     /// Since when it was taken over how often.
     taken_over: Option<(Instant, u32)>,
     dismissed: bool,
     /// Nobody waits inside any more.
     closed: bool,
+}
+
+/// By what the client can come back.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(super) enum Claim {
+    /// It speaks the extension.
+    Secret,
+    /// It knows the name of its session.
+    Name,
+    /// It was told one, and has not yet shown that it took notice.
+    Hearsay,
 }
 
 /// What is found at the door.
@@ -135,7 +145,7 @@ impl<R: Role> Slot<R> {
             secrets: Secrets::default(),
             next: None,
             connected: true,
-            speaks: true,
+            claim: Claim::Secret,
             taken_over: None,
             dismissed: false,
             closed: false,
@@ -216,7 +226,10 @@ impl<R: Role> Slot<R> {
         if let Some(tenant) = self.tenant.get() {
             tenant.connection.stats().follow(new.arrival.stats.clone());
         }
-        door.speaks = new.start != Some(Start::Plain);
+        door.claim = match new.start {
+            Some(Start::Plain) => Claim::Name,
+            _ => Claim::Secret,
+        };
         let earlier = door.next.replace(new);
         drop(door);
         self.knock.ask();
@@ -225,14 +238,16 @@ impl<R: Role> Slot<R> {
         }
     }
 
-    /// The first link is one on which the extension is not spoken.
-    pub(super) fn begin_plain(&self) {
-        self.lock().speaks = false;
+    /// The client does not speak the extension on the first link, and may or may not know the name of
+    /// the session.
+    pub(super) fn begin_plain(&self, claim: Claim) {
+        self.lock().claim = claim;
         self.tally.begin(Start::Plain);
     }
 
-    pub(super) fn speaks(&self) -> bool {
-        self.lock().speaks
+    /// What of a session is left for a client that has lost its link, now.
+    pub(super) fn claim(&self) -> Claim {
+        self.lock().claim
     }
 
     pub(super) fn is_initialized(&self) -> bool {

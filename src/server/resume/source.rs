@@ -2,6 +2,7 @@ use std::{
     pin::Pin,
     sync::Arc,
     task::{Context, Poll, ready},
+    time::Duration,
 };
 
 use futures::{FutureExt, future::BoxFuture};
@@ -9,7 +10,7 @@ use tokio::time::sleep_until;
 
 use super::{
     Sessions,
-    slot::{Arrival, Found, Return, Slot},
+    slot::{Arrival, Claim, Found, Return, Slot},
 };
 use crate::{
     decode::Role,
@@ -18,6 +19,9 @@ use crate::{
     link::Up,
     time::after,
 };
+
+/// How long a session is kept at most for a client of which it is not known whether it comes back.
+const GRACE: Duration = Duration::from_secs(5);
 
 /// The links of one session: its client comes back, or not.
 pub(in crate::server) struct Returns<R: Role> {
@@ -65,15 +69,20 @@ impl<R: Role> LinkSource for Returns<R> {
 
     fn lost(mut self: Pin<&mut Self>, cause: &Error) -> bool {
         let stop = self.sessions.stop.clone();
-        let is_kept = match self.slot.speaks() {
-            true => is_survived(cause),
-            false => self.slot.is_initialized() && is_accident(cause),
+        let claim = self.slot.claim();
+        let is_kept = match claim {
+            Claim::Secret => is_survived(cause),
+            _ => self.slot.is_initialized() && is_accident(cause),
         };
         if !is_kept || stop.is_cancelled() {
             return false;
         }
         tracing::debug!(%cause, "connection lost; the session is kept");
-        let deadline = after(self.sessions.config.window);
+        let window = match claim {
+            Claim::Hearsay => self.sessions.config.window.min(GRACE),
+            _ => self.sessions.config.window,
+        };
+        let deadline = after(window);
         let over = async move {
             tokio::select! {
                 () = sleep_until(deadline) => gone(),
