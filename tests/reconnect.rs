@@ -5,7 +5,6 @@
 mod common;
 
 use std::{
-    collections::HashMap,
     sync::{
         Arc, Mutex,
         atomic::{AtomicUsize, Ordering::SeqCst},
@@ -14,7 +13,9 @@ use std::{
 };
 
 use common::{
-    Tools, limit,
+    Tools,
+    counting::Counting,
+    limit,
     proxy::{Fate, Proxy},
     scale, serve_tools, within,
 };
@@ -32,12 +33,9 @@ use proptest::{
     test_runner::{RngAlgorithm, TestRng},
 };
 use rmcp::{
-    ErrorData, RoleClient, RoleServer, ServerHandler, ServiceError, ServiceExt,
-    model::{
-        CallToolRequestParams, CallToolResponse, CallToolResult, ContentBlock, ServerCapabilities,
-        ServerConfig,
-    },
-    service::{Peer, RequestContext, RunningService},
+    RoleClient, ServiceError, ServiceExt,
+    model::CallToolRequestParams,
+    service::{Peer, RunningService},
 };
 use serde_json::json;
 
@@ -289,27 +287,6 @@ async fn a_close_does_not_wait_for_a_server_that_is_away() {
     .await;
 }
 
-/// Counts how often each call was executed.
-#[derive(Debug, Clone, Default)]
-struct Counting(Arc<Mutex<HashMap<i64, usize>>>);
-
-impl ServerHandler for Counting {
-    fn get_info(&self) -> ServerConfig {
-        ServerConfig::new(ServerCapabilities::builder().enable_tools().build())
-    }
-
-    async fn call_tool(
-        &self,
-        request: CallToolRequestParams,
-        _: RequestContext<RoleServer>,
-    ) -> Result<CallToolResponse, ErrorData> {
-        let number = request.arguments.unwrap_or_default()["number"].as_i64().unwrap();
-        *self.0.lock().unwrap().entry(number).or_default() += 1;
-        let number = ContentBlock::text(number.to_string());
-        Ok(CallToolResult::success(vec![number]).into())
-    }
-}
-
 /// Connections are cut after a random number of bytes, ten calls in flight: each ends soon after the
 /// loss, with its own answer or with an error that is true.
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
@@ -331,13 +308,13 @@ async fn of_many_cuts_each_call_ends_once_and_truly() {
         proxy.fate(Fate { cut_after: Some(bytes), reset: cut % 2 == 0, ..Fate::default() });
         let calls = (0..10).map(|lane| {
             let number = next + lane;
-            let (client, executed) = (&client, &counting.0);
+            let (client, counting) = (&client, &counting);
             let (not_sent, unknown, slowest) = (&not_sent, &unknown, &slowest);
             async move {
                 let began = Instant::now();
                 let call = client.call_tool(tool("count", json!({ "number": number })));
                 let outcome = within(Duration::from_secs(10), call).await;
-                let times = executed.lock().unwrap().get(&number).copied().unwrap_or(0);
+                let times = counting.times(number);
                 match outcome {
                     Ok(result) => {
                         let text = &result.content[0].as_text().unwrap().text;

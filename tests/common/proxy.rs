@@ -27,11 +27,13 @@ pub struct Fate {
     pub delay: Duration,
 }
 
+/// Draws the fate of the next connection.
+type Fates = Box<dyn FnMut() -> Fate + Send>;
+
 /// Stands between a client and a server, and goes on when the server has gone.
-#[derive(Debug)]
 pub struct Proxy {
     pub address: SocketAddr,
-    fate: Arc<Mutex<Fate>>,
+    fates: Arc<Mutex<Fates>>,
     /// How often everything is cut, or stalled from then on.
     cuts: watch::Sender<usize>,
     stalls: watch::Sender<bool>,
@@ -45,18 +47,19 @@ impl Proxy {
         let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
         let proxy = Self {
             address: listener.local_addr().unwrap(),
-            fate: Arc::default(),
+            fates: Arc::new(Mutex::new(Box::new(Fate::default))),
             cuts: watch::Sender::new(0),
             stalls: watch::Sender::new(false),
             target: Arc::new(Mutex::new(target)),
             dials: Arc::default(),
         };
-        let (fate, target, dials) = (proxy.fate.clone(), proxy.target.clone(), proxy.dials.clone());
+        let (fates, target, dials) =
+            (proxy.fates.clone(), proxy.target.clone(), proxy.dials.clone());
         let (cuts, stalls) = (proxy.cuts.clone(), proxy.stalls.clone());
         tokio::spawn(async move {
             while let Ok((near, _)) = listener.accept().await {
                 dials.fetch_add(1, SeqCst);
-                let (fate, target) = (*fate.lock().unwrap(), *target.lock().unwrap());
+                let (fate, target) = (fates.lock().unwrap()(), *target.lock().unwrap());
                 let (mut cuts, stalls) = (cuts.subscribe(), stalls.subscribe());
                 cuts.mark_unchanged();
                 tokio::spawn(async move {
@@ -74,7 +77,12 @@ impl Proxy {
 
     /// What becomes of the connections that are made from now on.
     pub fn fate(&self, fate: Fate) {
-        *self.fate.lock().unwrap() = fate;
+        self.fates(move || fate);
+    }
+
+    /// The same, where each has its own.
+    pub fn fates(&self, fates: impl FnMut() -> Fate + Send + 'static) {
+        *self.fates.lock().unwrap() = Box::new(fates);
     }
 
     /// Cuts all connections that there are.
