@@ -1,8 +1,12 @@
 //! Points in time.
 
-use std::time::{Duration, SystemTime};
+use std::{
+    pin::Pin,
+    task::{Context, Poll},
+    time::{Duration, SystemTime},
+};
 
-use tokio::time::Instant;
+use tokio::time::{Instant, Sleep, sleep_until};
 
 /// So far away that nobody waits for it, and near enough for every clock.
 const FAR: Duration = Duration::from_secs(30 * 365 * 86_400);
@@ -35,6 +39,41 @@ impl Alarm {
         let now = ((self.wall)(), Instant::now());
         let (wall, timers) = std::mem::replace(&mut self.last, now);
         now.0.duration_since(wall).is_ok_and(|passed| passed > now.1 - timers + NAP)
+    }
+}
+
+/// A timer that takes up room once it was set.
+#[derive(Debug, Default)]
+pub(crate) struct Timer {
+    sleep: Option<Pin<Box<Sleep>>>,
+    is_set: bool,
+}
+
+impl Timer {
+    pub(crate) fn set(&mut self, deadline: Instant) {
+        self.is_set = true;
+        match &mut self.sleep {
+            Some(sleep) => sleep.as_mut().reset(deadline),
+            None => self.sleep = Some(Box::pin(sleep_until(deadline))),
+        }
+    }
+
+    pub(crate) fn clear(&mut self) {
+        self.is_set = false;
+    }
+
+    pub(crate) fn is_set(&self) -> bool {
+        self.is_set
+    }
+
+    /// Ready when it fires, once. Pending while it is not set.
+    pub(crate) fn poll(&mut self, cx: &mut Context<'_>) -> Poll<()> {
+        let Some(sleep) = self.sleep.as_mut().filter(|_| self.is_set) else {
+            return Poll::Pending;
+        };
+        let fired = sleep.as_mut().poll(cx);
+        self.is_set = fired.is_pending();
+        fired
     }
 }
 

@@ -271,7 +271,8 @@ impl<R: Role> Builder<R> {
     {
         let relink = Relink::new(first, source);
         let line = Resume::with_tally(relink, self.config.resume.clone(), tally);
-        self.assemble(line, Notices::default(), Correlation::expecting_return)
+        let notices = Notices::default();
+        self.assemble(line, notices.clone(), |stack| stack.expecting_return(notices))
     }
 
     fn outliving<L>(self, line: L, renew: Renew, notices: Notices) -> WebSocketTransport<R>

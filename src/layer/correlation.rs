@@ -144,9 +144,9 @@ impl<R: Role, F: Framing<R>> Correlation<R, F> {
 
     /// Keeps what it has for a peer that is lost, and may [return](Up::Returned).
     #[cfg(feature = "server")]
-    pub(crate) fn expecting_return(self) -> Self {
+    pub(crate) fn expecting_return(self, notices: Notices) -> Self {
         self.framed.get_ref().expect_return();
-        self.outliving(Notices::default(), Renew::default())
+        self.outliving(notices, Renew::default())
     }
 
     /// Takes a call of ours back that has not been sent. `false` if it has.

@@ -41,7 +41,7 @@ use std::{
 
 use futures::{Sink, Stream};
 use pin_project_lite::pin_project;
-use tokio::time::{Instant, Sleep, sleep_until};
+use tokio::time::Instant;
 
 #[cfg(feature = "server")]
 #[cfg_attr(docsrs, doc(cfg(feature = "server")))]
@@ -57,7 +57,7 @@ use crate::{
     error::{CloseCode, CloseReason, Error, LinkError},
     link::{Down, Link, Numbered, Resumed, Up},
     message::{Message, Text},
-    time::after,
+    time::{Timer, after},
 };
 
 /// A message is acknowledged when this time has passed, however few there are.
@@ -139,9 +139,7 @@ pin_project! {
         // What opened the link need not have been flushed either.
         unflushed: bool,
         ack_overdue: bool,
-        timer_set: bool,
-        #[pin]
-        timer: Sleep,
+        timer: Timer,
         #[pin]
         inner: S,
     }
@@ -164,8 +162,7 @@ impl<S: Duplex<Numbered, Link<Message>>> Resume<S> {
             starved: false,
             unflushed: true,
             ack_overdue: false,
-            timer_set: false,
-            timer: sleep_until(Instant::now()),
+            timer: Timer::default(),
             inner,
         }
     }
@@ -194,17 +191,14 @@ impl<S: Duplex<Numbered, Link<Message>>> Resume<S> {
 
     /// Whether an acknowledgement is due by now that was not before.
     fn is_overdue(self: Pin<&mut Self>, cx: &mut Context<'_>) -> bool {
-        let mut this = self.project();
+        let this = self.project();
         if *this.ack_overdue || !matches!(this.phase, Phase::Live) {
             return false;
         }
         // Once set, the timer is left alone until it fires, whatever has been acknowledged since.
         loop {
-            if *this.timer_set {
-                if this.timer.as_mut().poll(cx).is_pending() {
-                    return false;
-                }
-                *this.timer_set = false;
+            if this.timer.is_set() && this.timer.poll(cx).is_pending() {
+                return false;
             }
             let Some(since) = this.ledger.unacknowledged_since() else { return false };
             let due = since + ACK_DELAY;
@@ -212,8 +206,7 @@ impl<S: Duplex<Numbered, Link<Message>>> Resume<S> {
                 *this.ack_overdue = true;
                 return true;
             }
-            this.timer.as_mut().reset(due);
-            *this.timer_set = true;
+            this.timer.set(due);
         }
     }
 
@@ -221,11 +214,7 @@ impl<S: Duplex<Numbered, Link<Message>>> Resume<S> {
     fn poll_gone(self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<Link<Message>> {
         let this = self.project();
         let Phase::Lost(down) = &*this.phase else { return Poll::Pending };
-        if !*this.timer_set {
-            return Poll::Pending;
-        }
         ready!(this.timer.poll(cx));
-        *this.timer_set = false;
         let down = down.clone();
         *this.phase = Phase::Gone(down.cause.clone());
         Poll::Ready(Link::Down(down))
@@ -289,14 +278,13 @@ impl<S: Duplex<Numbered, Link<Message>>> Resume<S> {
                 this.tally.keeps(this.ledger.kept_bytes());
                 *this.ack_overdue = false;
                 *this.unflushed = false;
-                *this.timer_set = false;
+                this.timer.clear();
                 if *this.start != Start::Open {
                     *this.phase = Phase::Gone(down.cause.clone());
                     return Some(Ok(Link::Down(down)));
                 }
                 if let Some(window) = this.tally.window() {
-                    this.timer.reset(after(window));
-                    *this.timer_set = true;
+                    this.timer.set(after(window));
                 }
                 *this.phase = Phase::Lost(down);
                 return None;
@@ -306,7 +294,7 @@ impl<S: Duplex<Numbered, Link<Message>>> Resume<S> {
                 this.ledger.restart();
                 *this.start = this.tally.restart();
                 *this.unflushed = true;
-                *this.timer_set = false;
+                this.timer.clear();
                 let Phase::Lost(down) = mem::replace(this.phase, Phase::Live) else {
                     return Some(Ok(Link::Up(up)));
                 };
@@ -374,7 +362,7 @@ impl<S: Duplex<Numbered, Link<Message>>> Resume<S> {
         };
         *this.phase = Phase::Live;
         *this.unflushed = true;
-        *this.timer_set = false;
+        this.timer.clear();
         if mem::take(this.starved) {
             cx.waker().wake_by_ref();
         }

@@ -207,23 +207,19 @@ impl<S: Service<R>, R: Hosted> Shop<S, R> {
         let speaks = subprotocol.as_deref() == Some(resume::SUBPROTOCOL);
         let builder = builder.subprotocol(subprotocol);
         let Guest { parts, peer, standing, name } = guest;
-        match (&self.rooms.sessions, standing) {
+        let (transport, slot, standing) = match (&self.rooms.sessions, standing) {
             (Some(sessions), Standing::Known(identity, permit)) if speaks || name.is_some() => {
                 // The place is given back with the connection, and the session goes on without.
                 let arrival = Arrival::new(link, builder.counters(), permit);
                 let asks = (identity.clone(), name, speaks);
                 let session = sessions.receive(builder, arrival, asks, timer.as_mut()).await;
                 let (transport, slot) = session?;
-                let standing = Standing::Known(identity, None);
-                let guest = Guest { parts, peer, standing, name: None };
-                self.begin(transport, guest, Some(slot), timer).await
+                (transport, Some(slot), Standing::Known(identity, None))
             }
-            (_, standing) => {
-                let transport = builder.over_link(link, Notices::default());
-                let guest = Guest { parts, peer, standing, name: None };
-                self.begin(transport, guest, None, timer).await
-            }
-        }
+            (_, standing) => (builder.over_link(link, Notices::default()), None, standing),
+        };
+        let guest = Guest { parts, peer, standing, name: None };
+        self.begin(transport, guest, slot, timer).await
     }
 
     /// When the next connection may be closed, once the server stops: one after the other, so that

@@ -36,7 +36,7 @@ pub(super) struct Restart {
     pub(super) initialize: Option<(RequestId, Message)>,
     pub(super) initialized: Option<Message>,
     /// What the peer answered to that.
-    pub(super) agreed: Option<InitializeResult>,
+    pub(super) agreed: Option<Box<InitializeResult>>,
     /// The request by which this side learns what the peer speaks, and how many connections were lost
     /// since it was first sent. Those above would take an error for an answer.
     discover: Option<(RequestId, Message, u32)>,
@@ -330,21 +330,21 @@ impl<R: Role, F: Framing<R>> Correlation<R, F> {
             return true;
         }
         if restart.repeated.take().is_none() {
-            restart.agreed = result.ok().flatten().cloned();
+            restart.agreed = result.ok().flatten().cloned().map(Box::new);
             self.framed.get_ref().hold_on_restart();
             return true;
         }
         let shared = self.framed.get_ref();
         match result {
             Ok(answer) => {
-                let changed = answer.filter(|answer| restart.agreed.as_ref() != Some(*answer));
+                let changed = answer.filter(|answer| restart.agreed.as_deref() != Some(*answer));
                 if let Some(answer) = changed {
                     tracing::warn!(?answer, "the server came back as another");
                 }
                 restart
                     .notices
                     .is_back(|| Event::Restarted { changed: changed.cloned().map(Box::new) });
-                restart.agreed = answer.cloned().or(restart.agreed.take());
+                restart.agreed = answer.cloned().map(Box::new).or(restart.agreed.take());
                 restart.initialized.iter().for_each(|message| shared.send_first(message.clone()));
                 restart.send_again(&self.outbound, shared);
                 shared.release();
