@@ -3,6 +3,7 @@
 use std::{fmt, net::SocketAddr, sync::Arc};
 
 use clap::ValueEnum;
+use mcp_ws_transport::server::{Config, Resumption};
 use rmcp::{ServiceExt, transport::StreamableHttpClientTransport};
 
 use crate::{
@@ -16,6 +17,7 @@ use crate::{
 pub(crate) enum Contender {
     Raw,
     Ours,
+    Plain,
     Stock,
     Http,
 }
@@ -25,6 +27,7 @@ impl fmt::Display for Contender {
         f.pad(match self {
             Self::Raw => "raw tungstenite",
             Self::Ours => "mcp-ws-transport",
+            Self::Plain => "mcp-ws-transport, no resume",
             Self::Stock => "stock adaptor",
             Self::Http => "streamable HTTP",
         })
@@ -36,8 +39,11 @@ impl Contender {
     pub(crate) async fn serve(self) -> Result<SocketAddr> {
         match self {
             Self::Raw => raw::serve().await,
-            Self::Ours => {
-                let server = mcp_ws_transport::serve("127.0.0.1:0", Adder::new).await?;
+            Self::Ours | Self::Plain => {
+                let resumption = (self == Self::Ours).then(Resumption::default);
+                let config = Config::default().resumption(resumption);
+                let serve = mcp_ws_transport::serve("127.0.0.1:0", Adder::new);
+                let server = serve.config(config).await?;
                 let addr = server.local_addr();
                 tokio::spawn(async move {
                     std::future::pending::<()>().await;
@@ -55,9 +61,10 @@ impl Contender {
         let addr = server.addr();
         let client: Client = match self {
             Self::Raw => return raw::measure(addr, load).await,
-            Self::Ours => {
-                let url = format!("ws://{addr}/mcp");
-                Handler::default().serve(mcp_ws_transport::connect(url).await?).await?
+            Self::Ours | Self::Plain => {
+                let connect = mcp_ws_transport::connect(format!("ws://{addr}/mcp"));
+                let connect = connect.resume(self == Self::Ours);
+                Handler::default().serve(connect.await?).await?
             }
             Self::Stock => Handler::default().serve(stock::connect(addr).await?).await?,
             Self::Http => {

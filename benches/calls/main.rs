@@ -9,6 +9,7 @@
 //! | contender | is |
 //! |---|---|
 //! | `mcp-ws-transport` | this crate's `serve` and `connect`, all settings at their defaults |
+//! | `…, no resume` | the same, and no session outlives its connection |
 //! | `stock adaptor` | rmcp's `SinkStreamTransport` over tokio-tungstenite, as in rmcp's example |
 //! | `streamable HTTP` | rmcp's own HTTP server under hyper, and its reqwest client |
 //! | `raw tungstenite` | tokio-tungstenite with the same bytes and no rmcp: the floor |

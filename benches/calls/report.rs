@@ -46,9 +46,18 @@ impl Report {
 
     /// The median over the rounds of the ratio to the stock adaptor in the same round.
     fn ratio(&self, case: Case, contender: Contender, figure: Figure) -> Option<f64> {
-        let stock = self.samples(case, Contender::Stock);
-        let rounds = self.samples(case, contender).iter().zip(stock);
-        median(rounds.map(|(sample, stock)| figure(sample) / figure(stock)))
+        self.ratio_to(Contender::Stock, case, contender, figure)
+    }
+
+    fn ratio_to(
+        &self,
+        other: Contender,
+        case: Case,
+        contender: Contender,
+        figure: Figure,
+    ) -> Option<f64> {
+        let rounds = self.samples(case, contender).iter().zip(self.samples(case, other));
+        median(rounds.map(|(sample, other)| figure(sample) / figure(other)))
     }
 
     /// From the lowest to the highest round, as a share of the median.
@@ -70,6 +79,7 @@ impl Report {
         let many = self.ratio(Case::Many, Contender::Ours, rate);
         let one = self.ratio(Case::One, Contender::Ours, micros);
         let progress = self.figure(Case::Progress, Contender::Ours, micros);
+        let resume = self.ratio_to(Contender::Plain, Case::Many, Contender::Ours, rate);
         let times = |ratio| format!("{ratio:.2} ×");
         [
             verdict(
@@ -84,6 +94,15 @@ impl Report {
             verdict("one in flight, at most 0.8 × the stock adaptor's time", one, times, |ratio| {
                 ratio <= 0.8
             }),
+            verdict(
+                &format!(
+                    "{} in flight, at least 0.97 × the calls/s without resume",
+                    self.in_flight
+                ),
+                resume,
+                times,
+                |ratio| ratio >= 0.97,
+            ),
             verdict("a progress report and the result, below 1 ms", progress, time, |micros| {
                 micros < 1000.0
             }),

@@ -1,0 +1,114 @@
+//! Who is measured.
+
+use std::{
+    fmt,
+    net::SocketAddr,
+    time::{Duration, Instant},
+};
+
+use clap::ValueEnum;
+use mcp_ws_transport::{
+    client::Reconnect,
+    connect, serve,
+    server::{Config, Limits, Resumption},
+};
+use rmcp::{
+    RoleClient, ServiceExt,
+    model::CallToolRequestParams,
+    service::{Peer, RunningService},
+};
+
+use crate::{
+    common::{Result, stock},
+    proxy::Proxy,
+    service::Adder,
+};
+
+#[derive(ValueEnum, Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
+pub(crate) enum Contender {
+    Ours,
+    NotResumed,
+    Stock,
+}
+
+impl fmt::Display for Contender {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.pad(match self {
+            Self::Ours => "mcp-ws-transport",
+            Self::NotResumed => "mcp-ws-transport, not resumed",
+            Self::Stock => "stock adaptor, by hand",
+        })
+    }
+}
+
+impl Contender {
+    /// Serves on an address of its own choice, until the runtime ends.
+    pub(crate) async fn serve(self) -> Result<SocketAddr> {
+        let resumption = match self {
+            Self::Ours => {
+                let all = usize::MAX;
+                Some(Resumption::default().max_sessions(all).max_bytes(all))
+            }
+            Self::NotResumed => None,
+            Self::Stock => return stock::serve(|| Adder).await,
+        };
+        let limits = Limits::default().connections(usize::MAX);
+        let config = Config::default().limits(limits).resumption(resumption);
+        let server = serve("127.0.0.1:0", || Adder).config(config).await?;
+        let addr = server.local_addr();
+        tokio::spawn(async move {
+            std::future::pending::<()>().await;
+            drop(server);
+        });
+        Ok(addr)
+    }
+
+    /// How long it took each time.
+    pub(crate) async fn measure(self, proxy: &Proxy, cuts: usize) -> Result<Vec<Duration>> {
+        let mut times = Vec::with_capacity(cuts);
+        if self == Self::Stock {
+            let mut client = by_hand(proxy).await?;
+            for _ in 0..cuts {
+                let start = Instant::now();
+                proxy.cut();
+                while call(&client).await.is_err() {
+                    client = by_hand(proxy).await?;
+                }
+                times.push(start.elapsed());
+            }
+            return Ok(times);
+        }
+        let brief = Duration::from_millis(1);
+        let policy = Reconnect::default().first(Duration::ZERO).min(brief).max(brief);
+        // Each connection counts as one that lasted: its successor is not waited for.
+        let policy = policy.stable(Duration::ZERO);
+        let client = ().serve(connect(proxy.url()).reconnect(policy).await?).await?;
+        for _ in 0..cuts {
+            let start = Instant::now();
+            proxy.cut();
+            // What was on its way when the connection was cut may be lost without resume.
+            while let Err(error) = call(&client).await {
+                if self == Self::Ours {
+                    return Err(error);
+                }
+            }
+            times.push(start.elapsed());
+        }
+        client.cancel().await?;
+        Ok(times)
+    }
+}
+
+async fn by_hand(proxy: &Proxy) -> Result<RunningService<RoleClient, ()>> {
+    Ok(().serve(stock::connect(proxy.addr()).await?).await?)
+}
+
+async fn call(client: &Peer<RoleClient>) -> Result<()> {
+    let arguments = [("a".into(), 1.into()), ("b".into(), 2.into())].into_iter().collect();
+    let call = CallToolRequestParams::new("add").with_arguments(arguments);
+    let result = client.call_tool(call).await?;
+    match result.structured_content {
+        Some(content) if content["sum"] == 3 => Ok(()),
+        other => Err(format!("1 + 2 is {other:?}").into()),
+    }
+}

@@ -1,0 +1,57 @@
+//! The memory of sessions without a connection.
+
+use std::{fs, net::SocketAddr, time::Duration};
+
+use futures::{SinkExt, StreamExt};
+use tokio::{net::TcpStream, time::sleep};
+use tokio_tungstenite::{
+    client_async,
+    tungstenite::{Message, client::IntoClientRequest, http::HeaderValue},
+};
+
+use crate::{
+    common::{Result, server::Server},
+    contender::Contender,
+};
+
+const INITIALIZE: &str = r#"{"jsonrpc":"2.0","id":0,"method":"initialize","params":{"protocolVersion":"2025-11-25","capabilities":{},"clientInfo":{"name":"bench","version":"1"}}}"#;
+const INITIALIZED: &str = r#"{"jsonrpc":"2.0","method":"notifications/initialized"}"#;
+
+/// By how many KiB a server grows for each. `None` where that cannot be told.
+pub(crate) async fn measure(sessions: usize) -> Result<Option<f64>> {
+    let server = Server::start(Contender::Ours)?;
+    let pid = server.child.id();
+    // The first session of a server costs what all of them share.
+    vanish(server.addr()).await?;
+    sleep(Duration::from_millis(500)).await;
+    let Some(before) = resident(pid) else { return Ok(None) };
+    for _ in 0..sessions {
+        vanish(server.addr()).await?;
+    }
+    sleep(Duration::from_millis(500)).await;
+    let after = resident(pid).ok_or("the server is gone")?;
+    Ok(Some((after - before) / sessions as f64))
+}
+
+/// Opens a session, and is lost.
+async fn vanish(addr: SocketAddr) -> Result<()> {
+    let stream = TcpStream::connect(addr).await?;
+    let mut request = format!("ws://{addr}/mcp").into_client_request()?;
+    let offer = HeaderValue::from_static("mcp, mcp.resume.v1");
+    request.headers_mut().insert("sec-websocket-protocol", offer);
+    let (mut websocket, _) = client_async(request, stream).await?;
+    for text in ["@open {}", INITIALIZE] {
+        websocket.send(Message::text(text)).await?;
+        websocket.next().await.ok_or("the server hung up")??;
+    }
+    websocket.send(Message::text(INITIALIZED)).await?;
+    websocket.get_ref().set_zero_linger()?;
+    Ok(())
+}
+
+/// The resident set of a process in KiB, where there is a `/proc` that tells.
+fn resident(pid: u32) -> Option<f64> {
+    let status = fs::read_to_string(format!("/proc/{pid}/status")).ok()?;
+    let resident = status.lines().find_map(|line| line.strip_prefix("VmRSS:"))?;
+    resident.trim().strip_suffix(" kB")?.parse().ok()
+}

@@ -1,0 +1,66 @@
+//! The command line.
+
+use std::env;
+
+use clap::{Parser, ValueEnum};
+
+use crate::{common::machine::Pin, contender::Contender};
+
+/// What a lost connection costs: the time until the next call is answered, and the memory of a session
+/// without a connection.
+#[derive(Parser, Debug, Default)]
+#[command(name = "cargo bench --bench reconnect --")]
+pub(crate) struct Options {
+    /// How often each contender loses its connection in a round
+    #[arg(long, default_value_t = 500)]
+    cuts: usize,
+    /// How many rounds there are
+    #[arg(long, default_value_t = 5)]
+    rounds: usize,
+    /// How many sessions without a connection a server holds while its memory is measured
+    #[arg(long, default_value_t = 10_000)]
+    sessions: usize,
+    /// The core on which both processes run (Linux only): a number, `last`, or `off`
+    #[arg(long, default_value = "last")]
+    pub(crate) pin: Pin,
+    /// A smoke run, whose figures mean little
+    #[arg(long)]
+    quick: bool,
+    /// A verdict against the goals, below the table
+    #[arg(long)]
+    pub(crate) goals: bool,
+    /// Be the server of this contender
+    #[arg(long, hide = true)]
+    pub(crate) serve: Option<Contender>,
+    /// Given by `cargo bench`
+    #[arg(long, hide = true)]
+    bench: bool,
+}
+
+impl Options {
+    /// Without `--bench` this is run by `cargo test`, whose arguments are meant for others: then it
+    /// is a smoke run.
+    pub(crate) fn from_args() -> Self {
+        if env::args().any(|argument| argument == "--bench") {
+            Self::parse()
+        } else {
+            Self { quick: true, ..Self::default() }
+        }
+    }
+
+    pub(crate) fn cuts(&self) -> usize {
+        if self.quick { 20 } else { self.cuts.max(1) }
+    }
+
+    pub(crate) fn rounds(&self) -> usize {
+        if self.quick { 1 } else { self.rounds.max(1) }
+    }
+
+    pub(crate) fn sessions(&self) -> usize {
+        if self.quick { 200 } else { self.sessions.max(1) }
+    }
+
+    pub(crate) fn contenders(&self) -> impl Iterator<Item = Contender> {
+        Contender::value_variants().iter().copied()
+    }
+}
