@@ -5,8 +5,9 @@
 //! cargo run --example resilient_agent -- ws://127.0.0.1:8080/mcp   # in another terminal
 //! ```
 //!
-//! It calls a tool ten times a second. A call that had not been sent when the connection was lost waits
-//! for the next one; of a call that had been, nobody knows whether it was executed, and the agent decides
+//! It calls a tool ten times a second. Where only the connection is lost, its session is resumed, and no
+//! call notices. Where the server is, the session goes with it: a call that had not been sent waits for
+//! the next server; of a call that had been, nobody knows whether it was executed, and the agent decides
 //! what to do. Adding does no harm twice, so this one asks again.
 
 use std::{
@@ -42,6 +43,8 @@ impl Calls {
         let [made, done, repeated, lost] =
             [&self.made, &self.done, &self.repeated, &self.lost].map(|count| count.load(Relaxed));
         let waiting = made.saturating_sub(done + lost);
+        bar.set_length(made);
+        bar.set_position(done);
         bar.set_message(format!(
             "{done} done, {waiting} waiting, {repeated} repeated, {lost} lost"
         ));
@@ -55,17 +58,16 @@ async fn main() -> Result<(), Box<dyn Error>> {
     let mut events = connect.events();
     let agent = ().serve(connect.await?).await?;
 
-    let bar = ProgressBar::new_spinner();
-    bar.set_style(ProgressStyle::with_template("{spinner} {msg}")?);
+    let bar = ProgressBar::new(0);
+    bar.set_style(ProgressStyle::with_template("[{bar:30}] {msg}")?.progress_chars("=> "));
     let calls = Arc::new(Calls::default());
     let mut pace = tokio::time::interval(Duration::from_millis(100));
     loop {
         tokio::select! {
             _ = pace.tick() => {
+                calls.show(&bar);
                 let number = calls.made.fetch_add(1, Relaxed);
                 tokio::spawn(call(agent.peer().clone(), number, calls.clone()));
-                bar.tick();
-                calls.show(&bar);
             }
             event = events.next() => {
                 let Some(event) = event else { break };

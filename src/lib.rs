@@ -126,7 +126,7 @@
 //! the process has to install a provider, or TLS fails with an error that says so. Those that choose
 //! certificates are for dialling, and imply `client` and `rustls-tls`.
 //!
-//! Both MCP roles are always there: whoever dials may be the server.
+//! Both MCP roles are always there: whoever dials may be the server (`cargo run --example reverse`).
 #![cfg_attr(docsrs, feature(doc_cfg))]
 
 pub mod error;

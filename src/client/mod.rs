@@ -3,7 +3,8 @@
 //! # When the connection is lost
 //!
 //! The first connection is made once, and fails as it fails. From then on a transport of [`connect`]
-//! outlives its connections: it dials again, as [`Reconnect`] says, until the server is there.
+//! outlives its connections: it dials again, as [`Reconnect`] says, until the server is there. When the
+//! machine has been asleep, it does at once.
 //! [`Connect::once`] turns that off.
 //!
 //! Where the server speaks [`mcp.resume.v1`](crate::layer::resume::protocol), which is offered unless

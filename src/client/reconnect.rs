@@ -4,25 +4,26 @@ use std::{fmt, panic::AssertUnwindSafe, sync::Arc, time::Duration};
 
 use backon::{BackoffBuilder, ExponentialBackoff, ExponentialBuilder};
 use futures::{FutureExt, future::BoxFuture};
-use rand::RngExt;
+use rand::{RngExt, SeedableRng, rngs::SmallRng};
 
 use crate::error::{CloseCode, Error, HandshakeError, LinkError};
 
 /// When a lost connection is made again.
 ///
-/// Each wait is drawn evenly from zero to a bound, so that clients which lost their server together
-/// do not come back together.
+/// The first wait is drawn evenly from zero to a bound, so that clients which lost their server together
+/// do not come back together. Where that attempt fails, nobody comes again before all have come once:
+/// each further wait is at least as long as that bound, by up to `min`, by up to twice as much the next
+/// time, and so on.
 #[derive(Debug, Clone)]
 #[non_exhaustive]
 pub struct Reconnect {
-    /// The bound of the first wait: 1 s.
+    /// The bound of the first wait, and the least that follow: 1 s.
     pub first: Duration,
-    /// The bound of the first wait after the server has announced that it restarts, or has no room
-    /// (1012, 1013): 10 s.
+    /// The same after the server has announced that it restarts, or has no room (1012, 1013): 10 s.
     pub after_restart: Duration,
-    /// The bound of the second wait, from which it doubles: 1 s.
+    /// By how much the second wait may be longer than the least, from which it doubles: 1 s.
     pub min: Duration,
-    /// The largest bound: 30 s.
+    /// The longest wait: 30 s.
     pub max: Duration,
     /// How long a connection has to last until the next wait is a first one again: 60 s.
     pub stable: Duration,
@@ -92,6 +93,9 @@ impl Reconnect {
 pub(super) struct Waits {
     policy: Reconnect,
     growth: Option<ExponentialBackoff>,
+    random: SmallRng,
+    /// How long all who lost the server with this client take to come once.
+    spread: Duration,
     /// The next wait is a first one.
     fresh: bool,
     /// How many attempts there have been for the next connection.
@@ -100,7 +104,11 @@ pub(super) struct Waits {
 
 impl Waits {
     pub(super) fn new(policy: Reconnect) -> Self {
-        Self { policy, growth: None, fresh: true, attempt: 0 }
+        Self::with_random(policy, SmallRng::from_rng(&mut rand::rng()))
+    }
+
+    fn with_random(policy: Reconnect, random: SmallRng) -> Self {
+        Self { spread: policy.first, policy, growth: None, random, fresh: true, attempt: 0 }
     }
 
     /// How long a connection has to last.
@@ -121,13 +129,13 @@ impl Waits {
             Error::Link(LinkError::Closed(reason))
                 if matches!(reason.code, CloseCode::Restart | CloseCode::TryAgainLater)
         );
-        if announced {
-            up_to(self.policy.after_restart)
-        } else if fresh {
-            up_to(self.policy.first)
-        } else {
-            self.grown()
-        }
+        self.spread = if announced { self.policy.after_restart } else { self.policy.first };
+        if announced || fresh { self.up_to(self.spread) } else { self.grown(Duration::ZERO) }
+    }
+
+    /// The machine was asleep: whatever made attempts fail, that was long ago.
+    pub(super) fn woke(&mut self) {
+        self.growth = None;
     }
 
     /// The wait after an attempt that failed, unless it was the last.
@@ -139,26 +147,28 @@ impl Waits {
             Error::Handshake(HandshakeError::Refused(refusal)) => refusal.retry_after,
             _ => None,
         };
-        // All who are told the same time do not come at that time.
-        Some(asked.unwrap_or_default().min(LONGEST) + self.grown())
+        Some(self.grown(asked.unwrap_or_default().min(LONGEST)))
     }
 
-    fn grown(&mut self) -> Duration {
+    /// At least what the server has `asked` for. All who are told the same time do not come at that time.
+    fn grown(&mut self, asked: Duration) -> Duration {
         let Reconnect { min, max, .. } = self.policy;
         let growth = self.growth.get_or_insert_with(|| {
             let growth = ExponentialBuilder::new().with_min_delay(min).with_max_delay(max);
             growth.without_max_times().build()
         });
-        up_to(growth.next().unwrap_or(max))
+        let least = self.spread.min(max);
+        let bound = growth.next().unwrap_or(max).min(max - least);
+        least.max(asked) + self.up_to(bound)
+    }
+
+    fn up_to(&mut self, bound: Duration) -> Duration {
+        bound.mul_f64(self.random.random::<f64>())
     }
 }
 
 /// No `Retry-After` is obeyed for longer.
 const LONGEST: Duration = Duration::from_secs(3600);
-
-fn up_to(bound: Duration) -> Duration {
-    bound.mul_f64(rand::rng().random::<f64>())
-}
 
 /// What is known when a token is asked for.
 #[derive(Debug, Clone, Copy)]
@@ -222,7 +232,7 @@ mod tests {
         let mut waits: Vec<_> = (0..1000).map(|_| Waits::new(Reconnect::default())).collect();
         let mut all = waits.iter_mut();
         assert_eq!(bound(|| all.next().unwrap().lost(&abnormal(), Duration::ZERO)), 1);
-        for expected in [1, 2, 4, 8, 16, 30, 30] {
+        for expected in [2, 3, 5, 9, 17, 30, 30] {
             let mut all = waits.iter_mut();
             assert_eq!(bound(|| all.next().unwrap().failed(&unreachable()).unwrap()), expected);
         }
@@ -236,7 +246,7 @@ mod tests {
     #[test]
     fn a_server_that_takes_every_connection_and_drops_it_is_left_alone_for_longer_and_longer() {
         let mut waits: Vec<_> = (0..1000).map(|_| Waits::new(Reconnect::default())).collect();
-        for expected in [1, 1, 2, 4, 8, 16, 30] {
+        for expected in [1, 2, 3, 5, 9, 17, 30] {
             let mut all = waits.iter_mut();
             let lost = || all.next().unwrap().lost(&abnormal(), Duration::from_secs(1));
             assert_eq!(bound(lost), expected);
@@ -252,6 +262,78 @@ mod tests {
         refusal.retry_after = Some(Duration::from_secs(100));
         let wait = waits.failed(&HandshakeError::Refused(Box::new(refusal)).into()).unwrap();
         assert!((100..=101).contains(&wait.as_secs()), "{wait:?}");
+    }
+
+    /// A thousand clients lose their server together, which is back after `outage`: the moments of all
+    /// their dials, and of those that find it, in order.
+    fn thousand(cause: &Error, outage: Duration) -> (Vec<Duration>, Vec<Duration>) {
+        let (mut dials, mut found) = (Vec::new(), Vec::new());
+        for client in 0..1000 {
+            let random = SmallRng::seed_from_u64(client);
+            let mut waits = Waits::with_random(Reconnect::default(), random);
+            let mut now = waits.lost(cause, Duration::from_secs(3600));
+            while now < outage {
+                dials.push(now);
+                now += waits.failed(&unreachable()).unwrap();
+            }
+            dials.push(now);
+            found.push(now);
+        }
+        dials.sort_unstable();
+        found.sort_unstable();
+        (dials, found)
+    }
+
+    /// How many of these moments are in the window that has the most of them, in percent of all.
+    fn densest(moments: &[Duration], window: Duration) -> f64 {
+        let within = |(first, start): (usize, &Duration)| {
+            moments[first..].partition_point(|moment| *moment < *start + window)
+        };
+        let most = moments.iter().enumerate().map(within).max().unwrap();
+        100.0 * most as f64 / moments.len() as f64
+    }
+
+    #[test]
+    fn a_thousand_who_lose_their_server_together_do_not_come_back_together() {
+        let restart = LinkError::Closed(CloseCode::Restart.into()).into();
+        let (cut, announced) = (Duration::from_millis(100), Duration::from_secs(1));
+        for (cause, window) in [(abnormal(), cut), (restart, announced)] {
+            let (mut of_dials, mut of_found, mut latest) = (0.0_f64, 0.0_f64, Duration::ZERO);
+            // It may be back at once, or not before a minute has passed.
+            for tenths in (0..100).chain((100..=600).step_by(50)) {
+                let outage = Duration::from_millis(100 * tenths);
+                let (dials, found) = thousand(&cause, outage);
+                of_dials = of_dials.max(densest(&dials, window));
+                of_found = of_found.max(densest(&found, window));
+                latest = latest.max(found[999].saturating_sub(outage));
+            }
+            println!(
+                "{cause}: at most {of_dials:.1} % of all dials in {window:?}, and {of_found:.1} % of those \
+                 that find it; all are back {latest:.1?} after it is",
+            );
+            assert!(of_dials <= 15.0 && of_found <= 15.0);
+            assert!(latest <= Duration::from_secs(60));
+        }
+    }
+
+    #[test]
+    fn who_loses_the_server_for_a_day_neither_gives_up_nor_tries_all_the_time() {
+        let day = Duration::from_secs(86_400);
+        let (mut most, mut latest) = (0, Duration::ZERO);
+        for client in 0..1000 {
+            let random = SmallRng::seed_from_u64(client);
+            let mut waits = Waits::with_random(Reconnect::default(), random);
+            let mut now = waits.lost(&abnormal(), Duration::ZERO);
+            while now < day {
+                waits.attempt += 1;
+                now += waits.failed(&unreachable()).unwrap();
+            }
+            most = most.max(waits.attempt);
+            latest = latest.max(now - day);
+        }
+        println!("at most {most} attempts, and back at most {latest:.1?} after the server");
+        assert!(most <= 6000, "{most}");
+        assert!(latest <= Duration::from_secs(31), "{latest:?}");
     }
 
     #[test]

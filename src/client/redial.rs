@@ -8,7 +8,7 @@ use std::{
 };
 
 use futures::{FutureExt, future::BoxFuture};
-use tokio::time::{Instant, Sleep, sleep, timeout_at};
+use tokio::time::{Instant, sleep_until, timeout_at};
 use tracing::{Instrument, Span};
 
 use super::{
@@ -25,7 +25,7 @@ use crate::{
         resume::Tally,
     },
     link::Up,
-    time::after,
+    time::{Alarm, after, later},
     transport::Layers,
 };
 
@@ -45,12 +45,14 @@ pub(super) struct Redial {
     /// It was made after the server had refused a token.
     refreshed: bool,
     since: Instant,
+    alarm: fn() -> Alarm,
     phase: Phase,
 }
 
 enum Phase {
     Idle,
-    Waiting(Pin<Box<Sleep>>),
+    /// Until the next attempt. Whether the machine was asleep meanwhile.
+    Waiting(BoxFuture<'static, bool>),
     Dialling(Dialling),
 }
 
@@ -76,13 +78,14 @@ impl Redial {
             live: true,
             refreshed: false,
             since: Instant::now(),
+            alarm: Alarm::new,
             phase: Phase::Idle,
         }
     }
 
     fn wait(&mut self, next: Duration) {
         self.tell(next);
-        self.phase = Phase::Waiting(Box::pin(sleep(next)));
+        self.phase = Phase::Waiting(wait(next, (self.alarm)()).boxed());
     }
 
     fn tell(&self, next: Duration) {
@@ -197,9 +200,10 @@ impl LinkSource for Redial {
                     ready!(this.renew.poll_asked(cx));
                     this.dial(false);
                 }
-                Phase::Waiting(timer) => {
-                    if this.renew.poll_asked(cx).is_pending() {
-                        ready!(timer.as_mut().poll(cx));
+                Phase::Waiting(waiting) => {
+                    if this.renew.poll_asked(cx).is_pending() && ready!(waiting.as_mut().poll(cx)) {
+                        tracing::debug!(parent: &this.span, "the machine was asleep");
+                        this.waits.woke();
                     }
                     this.dial(false);
                 }
@@ -230,6 +234,22 @@ impl LinkSource for Redial {
     }
 }
 
+/// Ends after `next`, or when the machine has been asleep: no timer notices that, and the network is
+/// another now. Whether it was asleep.
+async fn wait(next: Duration, mut alarm: Alarm) -> bool {
+    let due = after(next);
+    loop {
+        let now = Instant::now();
+        if now >= due {
+            return false;
+        }
+        sleep_until(due.min(later(now, Alarm::INTERVAL))).await;
+        if alarm.has_slept() {
+            return true;
+        }
+    }
+}
+
 fn is_closed_with(cause: &Error, code: CloseCode) -> bool {
     matches!(cause, Error::Link(LinkError::Closed(reason)) if reason.code == code)
 }
@@ -256,36 +276,86 @@ fn is_violation(cause: &Error) -> bool {
 
 #[cfg(test)]
 mod tests {
-    use std::future::poll_fn;
+    use std::{
+        future::poll_fn,
+        sync::atomic::{AtomicU64, Ordering::Relaxed},
+        time::{SystemTime, UNIX_EPOCH},
+    };
 
     use futures::StreamExt;
     use rmcp::RoleClient;
-    use tokio::sync::watch;
+    use tokio::{sync::watch, time::timeout};
 
     use super::*;
-    use crate::{event::Announcer, transport::WebSocketTransport};
+    use crate::{
+        event::{Announcer, Events},
+        transport::WebSocketTransport,
+    };
 
-    #[tokio::test]
-    async fn an_attempt_that_began_before_the_loss_is_the_first() {
-        // Nobody listens there.
+    /// Links to where nobody listens, and what is told of them.
+    fn redial(policy: Reconnect) -> (Pin<Box<Redial>>, Events<Event>, watch::Receiver<State>) {
         let target = super::super::connect::<RoleClient>("ws://127.0.0.1:1/").target;
         let layers = WebSocketTransport::<RoleClient>::builder().layers();
         let announcer = Announcer::default();
-        let mut news = announcer.subscribe();
+        let news = announcer.subscribe();
         let notices = Notices::new(watch::Sender::new(State::Connected), announcer);
         let state = notices.state.subscribe();
-        let (timeout, policy) = (Duration::from_secs(10), Reconnect::default());
+        let timeout = Duration::from_secs(10);
         let redial =
             Redial::new(target, layers, timeout, policy, notices, Tally::default(), Span::none());
-        let mut redial = Box::pin(redial);
+        (Box::pin(redial), news, state)
+    }
+
+    fn cut() -> Error {
+        LinkError::Closed(CloseCode::Abnormal.into()).into()
+    }
+
+    /// What is told next, while the next link is waited for.
+    async fn next_event(redial: &mut Pin<Box<Redial>>, news: &mut Events<Event>) -> Event {
+        tokio::select! {
+            _ = poll_fn(|cx| redial.as_mut().poll_link(cx)) => panic!("there is no server"),
+            event = news.next() => event.unwrap(),
+        }
+    }
+
+    #[tokio::test]
+    async fn an_attempt_that_began_before_the_loss_is_the_first() {
+        let (mut redial, mut news, state) = redial(Reconnect::default());
         redial.dial(false);
-        assert!(redial.as_mut().lost(&LinkError::Closed(CloseCode::Abnormal.into()).into()));
+        assert!(redial.as_mut().lost(&cut()));
         assert!(matches!(*state.borrow(), State::Reconnecting { attempt: 1, .. }));
         assert!(matches!(news.next().await, Some(Event::Lost(_))));
-        let event = tokio::select! {
-            _ = poll_fn(|cx| redial.as_mut().poll_link(cx)) => panic!("there is no server"),
-            event = news.next() => event,
-        };
-        assert!(matches!(event, Some(Event::Failed { attempt: 1, .. })), "{event:?}");
+        let event = next_event(&mut redial, &mut news).await;
+        assert!(matches!(event, Event::Failed { attempt: 1, .. }), "{event:?}");
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn a_machine_that_wakes_up_waits_no_longer() {
+        static SLEPT: AtomicU64 = AtomicU64::new(0);
+        fn clock() -> SystemTime {
+            UNIX_EPOCH + Duration::from_secs(SLEPT.load(Relaxed))
+        }
+        let hour = Duration::from_secs(3600);
+        let second = Duration::from_secs(1);
+        let (mut redial, mut news, _state) = redial(Reconnect::default());
+        redial.alarm = || Alarm::with_clock(clock);
+        assert!(redial.as_mut().lost(&cut()));
+        assert!(matches!(news.next().await, Some(Event::Lost(_))));
+        // It has failed for long.
+        for _ in 0..10 {
+            redial.waits.failed(&cut());
+        }
+        redial.wait(hour);
+        let early = timeout(60 * second, next_event(&mut redial, &mut news)).await;
+        assert!(early.is_err(), "{early:?}");
+        SLEPT.store(600, Relaxed);
+        let woke = Instant::now();
+        let event = timeout(2 * second, next_event(&mut redial, &mut news)).await.unwrap();
+        assert!(woke.elapsed() <= second, "{:?}", woke.elapsed());
+        // And where the network is not there yet, it is soon asked again.
+        assert!(
+            matches!(event, Event::Failed { attempt: 1, next, .. } if next <= 2 * second),
+            "{event:?}"
+        );
     }
 }

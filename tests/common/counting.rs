@@ -3,6 +3,7 @@
 use std::{
     collections::HashMap,
     sync::{Arc, Mutex},
+    time::Duration,
 };
 
 use rmcp::{
@@ -14,7 +15,7 @@ use rmcp::{
     service::RequestContext,
 };
 
-/// Its one tool `count` returns its argument `number`.
+/// Its one tool `count` returns its argument `number`, after `ms` milliseconds where it has that.
 #[derive(Debug, Clone, Default)]
 pub struct Counting(pub Arc<Mutex<HashMap<i64, usize>>>);
 
@@ -35,8 +36,12 @@ impl ServerHandler for Counting {
         request: CallToolRequestParams,
         _: RequestContext<RoleServer>,
     ) -> Result<CallToolResponse, ErrorData> {
-        let number = request.arguments.unwrap_or_default()["number"].as_i64().unwrap();
+        let arguments = request.arguments.unwrap_or_default();
+        let number = arguments["number"].as_i64().unwrap();
         *self.0.lock().unwrap().entry(number).or_default() += 1;
+        if let Some(ms) = arguments.get("ms").and_then(|ms| ms.as_u64()) {
+            tokio::time::sleep(Duration::from_millis(ms)).await;
+        }
         let number = ContentBlock::text(number.to_string());
         Ok(CallToolResult::success(vec![number]).into())
     }
