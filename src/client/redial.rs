@@ -44,6 +44,10 @@ pub(super) struct Redial {
     live: bool,
     /// It was made after the server had refused a token.
     refreshed: bool,
+    /// The connection was taken over, for which this is told unless the session can be resumed; and
+    /// whether the present one was made so.
+    reclaims: Option<Error>,
+    reclaimed: bool,
     since: Instant,
     alarm: fn() -> Alarm,
     phase: Phase,
@@ -77,6 +81,8 @@ impl Redial {
             span,
             live: true,
             refreshed: false,
+            reclaims: None,
+            reclaimed: false,
             since: Instant::now(),
             alarm: Alarm::new,
             phase: Phase::Idle,
@@ -166,13 +172,19 @@ impl LinkSource for Redial {
             && is_closed_with(cause, CloseCode::Unauthorized)
             && !used_up;
         let dials = matches!(this.phase, Phase::Dialling(_));
+        let taken_over = is_closed_with(cause, CloseCode::TakenOver);
         // The server lets each client have one connection, and the next is under way.
-        let replaced = dials && is_closed_with(cause, CloseCode::TakenOver);
+        let replaced = dials && taken_over;
+        // Perhaps by an attempt that this client had given up: then the session is still its own.
+        let reclaims = taken_over
+            && this.tally.session().is_some()
+            && !(this.reclaimed && this.since.elapsed() < this.waits.stable());
         // The peer was told the count over the next one: this one has no say any more.
         let deaf = this.tally.is_frozen();
-        if !cause.is_retryable() && !refreshed && !replaced && !deaf {
+        if !cause.is_retryable() && !refreshed && !replaced && !deaf && !reclaims {
             return false;
         }
+        this.reclaims = (reclaims && !replaced && !deaf).then(|| cause.clone());
         if !deaf && ends_session(cause) {
             this.tally.forget();
         }
@@ -210,6 +222,13 @@ impl LinkSource for Redial {
                 Phase::Dialling(dialling) => match ready!(dialling.as_mut().poll(cx)) {
                     Ok((link, opened)) => {
                         this.phase = Phase::Idle;
+                        let reclaims = this.reclaims.take();
+                        this.reclaimed = reclaims.is_some();
+                        if let Some(cause) = reclaims
+                            && !matches!(opened, Opened::Resumed(..))
+                        {
+                            return Poll::Ready(Err(cause));
+                        }
                         // Whoever asked meanwhile has been heard.
                         let _ = this.renew.poll_asked(cx);
                         this.live = true;

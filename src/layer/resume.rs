@@ -66,6 +66,9 @@ const ACK_DELAY: Duration = Duration::from_secs(1);
 /// How many items are read at most for a reader that does not come, while the window is full.
 const AHEAD: usize = 256;
 
+/// The same in bytes, but for the last.
+const AHEAD_BYTES: usize = 256 << 10;
+
 /// The bound of what a [`Resume`] keeps.
 #[derive(Debug, Clone)]
 #[non_exhaustive]
@@ -134,6 +137,7 @@ pin_project! {
         phase: Phase,
         // Read while the window was full.
         ahead: VecDeque<Link<Message>>,
+        ahead_bytes: usize,
         // Someone waits for an acknowledgement.
         starved: bool,
         // What opened the link need not have been flushed either.
@@ -159,6 +163,7 @@ impl<S: Duplex<Numbered, Link<Message>>> Resume<S> {
             tally,
             phase: Phase::Live,
             ahead: VecDeque::new(),
+            ahead_bytes: 0,
             starved: false,
             unflushed: true,
             ack_overdue: false,
@@ -362,6 +367,9 @@ impl<S: Duplex<Numbered, Link<Message>>> Resume<S> {
         };
         *this.phase = Phase::Live;
         *this.unflushed = true;
+        // Until it hears something the server takes the former secret too, with which an attempt that
+        // this client has given up may yet arrive there.
+        *this.ack_overdue = this.tally.session().is_some();
         this.timer.clear();
         if mem::take(this.starved) {
             cx.waker().wake_by_ref();
@@ -394,11 +402,15 @@ impl<S: Duplex<Numbered, Link<Message>>> Resume<S> {
     fn poll_room(mut self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<Result<(), Error>> {
         while self.ledger.is_full() {
             *self.as_mut().project().starved = true;
-            if self.ahead.len() >= AHEAD {
+            if self.ahead.len() >= AHEAD || self.ahead_bytes >= AHEAD_BYTES {
                 return Poll::Pending;
             }
             match self.as_mut().poll_item(cx) {
-                Poll::Ready(Some(item)) => self.as_mut().project().ahead.push_back(item?),
+                Poll::Ready(Some(item)) => {
+                    let (item, this) = (item?, self.as_mut().project());
+                    *this.ahead_bytes += size(&item);
+                    this.ahead.push_back(item);
+                }
                 Poll::Ready(None) => {
                     return Poll::Ready(Err(LinkError::Closed(CloseCode::Abnormal.into()).into()));
                 }
@@ -414,6 +426,13 @@ impl<S: Duplex<Numbered, Link<Message>>> Resume<S> {
     }
 }
 
+fn size(item: &Link<Message>) -> usize {
+    match item {
+        Link::Item(message) => message.len(),
+        Link::Down(_) | Link::Up(_) => 0,
+    }
+}
+
 /// No JSON text begins so.
 fn is_control(text: &Text) -> bool {
     text.as_bytes().first() == Some(&b'@')
@@ -425,6 +444,7 @@ impl<S: Duplex<Numbered, Link<Message>>> Stream for Resume<S> {
     fn poll_next(mut self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<Option<Self::Item>> {
         let this = self.as_mut().project();
         if let Some(item) = this.ahead.pop_front() {
+            *this.ahead_bytes -= size(&item);
             return Poll::Ready(Some(Ok(item)));
         }
         if let Phase::Ended(error) = this.phase {

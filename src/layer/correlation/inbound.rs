@@ -134,7 +134,10 @@ impl<R: Role, F: Framing<R>> Correlation<R, F> {
     }
 
     fn refuse(&mut self, id: RequestId, error: ErrorData) {
-        let id = self.restart.as_ref().and_then(|restart| restart.real(&id)).unwrap_or(id);
+        // The same id may belong to another that is in flight.
+        let in_flight = self.inbound.contains(&id);
+        let real = self.restart.as_mut().and_then(|restart| restart.refused(&id, in_flight));
+        let id = real.unwrap_or(id);
         self.stats.refused();
         tracing::debug!(%id, %error.message, "request refused");
         Pin::new(&mut self.framed).reply(JsonRpcMessage::error(error, Some(id)));

@@ -5,7 +5,7 @@ use std::{collections::HashMap, pin::Pin, task::Context, time::Duration};
 
 use rmcp::{
     ErrorData,
-    model::{InitializeResult, JsonRpcMessage, JsonRpcRequest, RequestId},
+    model::{GetMeta, InitializeResult, JsonRpcMessage, JsonRpcRequest, RequestId},
     service::{RxJsonRpcMessage, TxJsonRpcMessage},
 };
 use tokio::time::{Instant, Sleep, sleep};
@@ -135,13 +135,17 @@ impl Restart {
 
     /// The alias of a request of the present peer. The first peer has none.
     fn alias(&self, id: &RequestId) -> Option<RequestId> {
-        if self.restarts == 0 {
-            return None;
-        }
-        Some(RequestId::String(match id {
-            RequestId::Number(number) => format!("{number}\u{2032}{}", self.restarts).into(),
-            RequestId::String(text) => format!("'{text}\u{2032}{}", self.restarts).into(),
-        }))
+        let alias = match id {
+            // What looks like an alias gets one, or it could be taken for a later one.
+            RequestId::String(text) if self.restarts > 0 || text.contains('\u{2032}') => {
+                format!("'{text}\u{2032}{}", self.restarts)
+            }
+            RequestId::Number(number) if self.restarts > 0 => {
+                format!("{number}\u{2032}{}", self.restarts)
+            }
+            _ => return None,
+        };
+        Some(RequestId::String(alias.into()))
     }
 
     /// The id for the layers above of a request of the peer, which begins.
@@ -158,9 +162,13 @@ impl Restart {
         Some(alias)
     }
 
-    /// The real id of the request of the peer that is known above by this alias.
-    pub(super) fn real(&self, alias: &RequestId) -> Option<RequestId> {
-        self.aliases.get(alias).cloned()
+    /// The real id of a request of the peer that would be known above by this alias, if it were not
+    /// refused. Another may be `in_flight` by the same.
+    pub(super) fn refused(&mut self, alias: &RequestId, in_flight: bool) -> Option<RequestId> {
+        match in_flight {
+            true => self.aliases.get(alias).cloned(),
+            false => self.aliases.remove(alias),
+        }
     }
 
     /// Repeats what was sent to a former peer and is still open. What was not sent waits in the queue.
@@ -294,14 +302,17 @@ impl<R: Role, F: Framing<R>> Correlation<R, F> {
     pub(super) fn recognise(&mut self, message: &RxJsonRpcMessage<R>) {
         let Some(restart) = &mut self.restart else { return };
         restart.returned = false;
-        let initializes = match message {
+        let is_another = match message {
             JsonRpcMessage::Request(request) => {
-                R::method_of_peer(&request.request) == Method::Initialize
+                let method = R::method_of_peer(&request.request);
+                // In the era without `initialize` each request says which version it speaks.
+                let version = request.request.get_meta().protocol_version();
+                matches!(method, Method::Initialize | Method::Discover) || version.is_some()
             }
             _ => false,
         };
         let shared = self.framed.get_ref();
-        if restart.is_initialized && !initializes {
+        if restart.is_initialized && !is_another {
             shared.release();
         } else {
             shared.begin_anew();
@@ -396,6 +407,9 @@ impl<R: Role, F: Framing<R>> Correlation<R, F> {
     pub(super) fn answers(&mut self, id: &mut RequestId) -> bool {
         self.inbound.remove(id);
         let Some(restart) = &mut self.restart else { return true };
+        if restart.aliases.is_empty() {
+            return restart.restarts == 0;
+        }
         match restart.aliases.remove(id) {
             Some(real) => *id = real,
             // Of a former peer, or cancelled.

@@ -121,7 +121,7 @@ async fn a_loss_is_told_when_the_peer_no_longer_keeps_the_session() {
             let up = side.tally.freeze().resumed(0);
             side.assert_is_up(up);
             side.assert_quiet();
-            assert_eq!(side.sent(), ["1"]);
+            assert_eq!(side.sent(), ["@ack 0", "1"]);
         } else {
             side.tally.begin(Start::Opening);
             side.assert_is_up(Up::Restarted);
