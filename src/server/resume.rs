@@ -46,6 +46,8 @@ use crate::{
 /// When they may come again who take a session from each other.
 const AGAIN: Duration = Duration::from_secs(10);
 
+const NOT_YOURS: &str = "the session is not yours";
+
 /// How long it may take to tell a client that it breaks the rules.
 const LAST_WORD: Duration = Duration::from_secs(1);
 
@@ -151,8 +153,7 @@ impl<R: Role> Sessions<R> {
             return Ok(if renamed { Name::issue() } else { name });
         };
         if slot.identity.as_ref() != identity {
-            let what = "the session is not yours";
-            return Err(Refusal::new(Cause::SessionId, StatusCode::FORBIDDEN, what));
+            return Err(Refusal::new(Cause::SessionId, StatusCode::FORBIDDEN, NOT_YOURS));
         }
         if slot.is_connected() {
             // Every window of a browser has the same.
@@ -195,22 +196,32 @@ impl<R: Role> Sessions<R> {
                 }
             }
         }
-        let (id, claim) = match name {
-            Some(name) => (name.id.clone(), name.claim()),
-            None => (SessionId::random(), Claim::Secret),
+        let (mut id, mut claim, ambient) = match name {
+            Some(name) => (name.id.clone(), name.claim(), name.ambient),
+            None => (SessionId::random(), Claim::Secret, false),
         };
         let slot = loop {
             let (slot, is_new) = self.enter(&id, identity.as_ref());
             if is_new {
                 break slot;
             }
+            // What was found at the door need not be so any more.
+            if slot.identity != identity {
+                refuse(arrival, CloseReason::new(CloseCode::Forbidden, NOT_YOURS)).await;
+                return None;
+            }
             let describe = |given| self.describe(id.clone(), given);
-            match slot.return_to(arrival, speaks.then_some(&describe as _)) {
+            match slot.return_to(arrival, ambient, speaks.then_some(&describe as _)) {
                 Ok(()) => return None,
-                // It has just ended, and is about to be forgotten.
                 Err(back) => arrival = back,
             }
-            self.forget(&slot);
+            if slot.is_connected() && !slot.is_closed() {
+                // It is too late to tell the client of another name.
+                (id, claim) = (SessionId::random(), Claim::Hearsay);
+            } else {
+                // It has just ended, and is about to be forgotten.
+                self.forget(&slot);
+            }
         };
         if speaks {
             let session = self.describe(id, slot.given());

@@ -56,11 +56,11 @@ impl<R: Role> Returns<R> {
         }
     }
 
-    fn is_back(&mut self) {
-        if let Some(Away { noted: Some((departure, _)), .. }) = self.away.take() {
-            self.sessions.note_back(departure);
-            self.slot.is_away(false);
-        }
+    /// It is no longer away. Whether the others knew that it was.
+    fn return_or_end(&mut self) -> bool {
+        let Some(Away { noted: Some((departure, _)), .. }) = self.away.take() else { return false };
+        self.sessions.note_back(departure);
+        true
     }
 }
 
@@ -74,7 +74,8 @@ impl<R: Role> LinkSource for Returns<R> {
             Claim::Secret => is_survived(cause),
             _ => self.slot.is_initialized() && is_accident(cause),
         };
-        if !is_kept || stop.is_cancelled() {
+        // Who has come meanwhile finds the session, or begins a new one.
+        if (!is_kept || stop.is_cancelled()) && self.slot.close_if_empty() {
             return false;
         }
         tracing::debug!(%cause, "connection lost; the session is kept");
@@ -103,7 +104,9 @@ impl<R: Role> LinkSource for Returns<R> {
         while this.slot.knock.poll_asked(cx).is_ready() {
             match this.slot.look(this.away.is_some()) {
                 Found::Link(Return { arrival, up, start }) => {
-                    this.is_back();
+                    if this.return_or_end() {
+                        this.slot.is_away(false);
+                    }
                     if let Some(start) = start {
                         this.slot.tally.begin(start);
                     }
@@ -120,6 +123,9 @@ impl<R: Role> LinkSource for Returns<R> {
             (Some(reason), _) => reason,
             (None, Some(away)) => ready!(away.over.poll_unpin(cx)),
         };
+        if !this.slot.close_if_empty() {
+            return self.poll_link(cx);
+        }
         tracing::debug!("the client did not come back");
         Poll::Ready(Err(LinkError::Closed(reason).into()))
     }
@@ -128,7 +134,9 @@ impl<R: Role> LinkSource for Returns<R> {
 impl<R: Role> Drop for Returns<R> {
     fn drop(&mut self) {
         self.slot.close();
-        self.is_back();
+        if self.return_or_end() {
+            self.slot.is_gone();
+        }
         self.sessions.forget(&self.slot);
     }
 }
