@@ -52,7 +52,7 @@ use crate::{
     duplex::{BoxLink, Duplex},
     error::{CloseReason, Error},
     event::{Announcer, Event, Events, Notices, State},
-    framing::{Framing, JsonRpc},
+    framing::{Framing, JsonRpc, SessionName},
     layer::{
         Correlation, Framed, Heartbeat, Relink, Resume, Shared, Socket, correlation, framed,
         heartbeat,
@@ -219,6 +219,12 @@ impl<R: Role> Builder<R> {
     #[cfg(feature = "server")]
     pub(crate) fn counters(&self) -> Stats {
         self.stats.clone()
+    }
+
+    /// Where the form of the messages wants the name of the session.
+    #[cfg(any(feature = "client", feature = "server"))]
+    pub(crate) fn session(&self) -> Option<SessionName> {
+        self.framing.session()
     }
 
     pub(crate) fn layers(&self) -> Layers {

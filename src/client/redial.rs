@@ -164,7 +164,9 @@ impl LinkSource for Redial {
             && !used_up;
         let dials = matches!(this.phase, Phase::Dialling(_));
         // The server lets each client have one connection, and the next is under way.
-        let replaced = dials && is_closed_with(cause, CloseCode::TakenOver);
+        let replaced = dials
+            && (is_closed_with(cause, CloseCode::TakenOver)
+                || is_closed_with(cause, CloseCode::Normal) && this.target.names_session());
         // The peer was told the count over the next one: this one has no say any more.
         let deaf = this.tally.is_frozen();
         if !cause.is_retryable() && !refreshed && !replaced && !deaf {

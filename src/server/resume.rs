@@ -28,7 +28,6 @@ use tokio::time::{Sleep, timeout};
 use tokio_util::sync::CancellationToken;
 
 pub use self::name::SessionIds;
-use self::slot::Claim;
 pub(super) use self::{
     name::Name,
     slot::{Arrival, Slot},
@@ -196,12 +195,11 @@ impl<R: Role> Sessions<R> {
                 }
             }
         }
-        let (mut id, mut claim, ambient) = match name {
-            Some(name) => (name.id.clone(), name.claim(), name.ambient),
-            None => (SessionId::random(), Claim::Secret, false),
-        };
+        let is_named = name.is_some();
+        // Without a name, no other has this one.
+        let mut name = name.unwrap_or_else(Name::issue);
         let slot = loop {
-            let (slot, is_new) = self.enter(&id, identity.as_ref());
+            let (slot, is_new) = self.enter(&name.id, identity.as_ref());
             if is_new {
                 break slot;
             }
@@ -210,24 +208,31 @@ impl<R: Role> Sessions<R> {
                 refuse(arrival, CloseReason::new(CloseCode::Forbidden, NOT_YOURS)).await;
                 return None;
             }
-            let describe = |given| self.describe(id.clone(), given);
-            match slot.return_to(arrival, ambient, speaks.then_some(&describe as _)) {
+            let describe = |given| self.describe(name.id.clone(), given);
+            match slot.return_to(arrival, &name, speaks.then_some(&describe as _)) {
                 Ok(()) => return None,
                 Err(back) => arrival = back,
             }
             if slot.is_connected() && !slot.is_closed() {
                 // It is too late to tell the client of another name.
-                (id, claim) = (SessionId::random(), Claim::Hearsay);
+                name = Name::issue();
             } else {
                 // It has just ended, and is about to be forgotten.
                 self.forget(&slot);
             }
         };
         if speaks {
-            let session = self.describe(id, slot.given());
+            let session = self.describe(name.id.clone(), slot.given());
             arrival.answer(if unknown { session.unknown() } else { session });
         } else {
-            slot.begin_plain(claim);
+            slot.begin_plain(name.claim());
+        }
+        // It is an MCP server that names sessions.
+        if is_named
+            && !R::IS_CLIENT
+            && let Some(session) = builder.session()
+        {
+            session.set(Some(name.id.as_str().to_owned()));
         }
         let source = Returns::new(self.clone(), slot.clone());
         let transport = builder.over_session(arrival, source, slot.tally.clone());

@@ -7,6 +7,7 @@ use std::{
     time::Duration,
 };
 
+use super::Name;
 use tokio::time::Instant;
 
 use futures::{FutureExt, Sink, SinkExt, Stream};
@@ -106,6 +107,8 @@ pub(super) struct Return {
     pub(super) up: Up,
     /// How it goes on, where it does not resume.
     pub(super) start: Option<Start>,
+    /// What the connection is told that it had before.
+    pub(super) parting: CloseReason,
 }
 
 struct Door {
@@ -196,21 +199,22 @@ impl<R: Role> Slot<R> {
         let frozen = self.tally.freeze();
         arrival.answer(describe(given).resumed(frozen.received()));
         let up = frozen.resumed(received);
-        self.take(door, Return { arrival, up, start: None });
+        let parting = LinkError::taken_over().close_reason();
+        self.take(door, Return { arrival, up, start: None, parting });
         Ok(())
     }
 
     /// Takes `arrival` in, whose client knows the name of the session and no more: whether it is the one
     /// that was here before shows by what it says. It is told of the session where it speaks the extension.
-    /// One whose name is `ambient` drives out nobody.
+    /// One whose `name` is ambient drives out nobody.
     pub(super) fn return_to(
         &self,
         mut arrival: Arrival,
-        ambient: bool,
+        name: &Name,
         describe: Option<&dyn Fn(Secret) -> Session>,
     ) -> Result<(), Arrival> {
         let mut door = self.lock();
-        if door.is_shut() || ambient && door.connected {
+        if door.is_shut() || name.ambient && door.connected {
             return Err(arrival);
         }
         // What was counted before counts no more.
@@ -222,7 +226,8 @@ impl<R: Role> Slot<R> {
             }
             None => Start::Plain,
         };
-        self.take(door, Return { arrival, up: Up::Returned, start: Some(start) });
+        let (start, parting) = (Some(start), name.parting());
+        self.take(door, Return { arrival, up: Up::Returned, start, parting });
         Ok(())
     }
 
@@ -243,12 +248,13 @@ impl<R: Role> Slot<R> {
             Some(Start::Plain) => Claim::Name,
             _ => Claim::Secret,
         };
+        let parting = new.parting.clone();
         let earlier = door.next.replace(new);
         drop(door);
         self.knock.ask();
         if let Some(earlier) = earlier {
             // The client has come again since, on another connection.
-            earlier.arrival.part(LinkError::taken_over().close_reason());
+            earlier.arrival.part(parting);
         }
     }
 

@@ -28,6 +28,8 @@ pub(in crate::server) struct Returns<R: Role> {
     sessions: Arc<Sessions<R>>,
     slot: Arc<Slot<R>>,
     away: Option<Away>,
+    /// What the link is told that has lost its place.
+    parting: CloseReason,
 }
 
 /// There is no link.
@@ -40,7 +42,7 @@ struct Away {
 
 impl<R: Role> Returns<R> {
     pub(super) fn new(sessions: Arc<Sessions<R>>, slot: Arc<Slot<R>>) -> Self {
-        Self { sessions, slot, away: None }
+        Self { sessions, slot, away: None, parting: LinkError::taken_over().close_reason() }
     }
 
     /// Tells the other sessions what waits in this one, where that has changed.
@@ -103,7 +105,8 @@ impl<R: Role> LinkSource for Returns<R> {
         let mut reason = None;
         while this.slot.knock.poll_asked(cx).is_ready() {
             match this.slot.look(this.away.is_some()) {
-                Found::Link(Return { arrival, up, start }) => {
+                Found::Link(Return { arrival, up, start, parting }) => {
+                    this.parting = parting;
                     if this.return_or_end() {
                         this.slot.is_away(false);
                     }
@@ -128,6 +131,10 @@ impl<R: Role> LinkSource for Returns<R> {
         }
         tracing::debug!("the client did not come back");
         Poll::Ready(Err(LinkError::Closed(reason).into()))
+    }
+
+    fn parting(&self) -> CloseReason {
+        self.parting.clone()
     }
 }
 
