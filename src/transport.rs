@@ -52,7 +52,7 @@ use crate::{
     duplex::{BoxLink, Duplex},
     error::{CloseReason, Error},
     event::{Announcer, Event, Events, Notices, State},
-    framing::{Framing, JsonRpc, SessionName},
+    framing::{Framing, JsonRpc},
     layer::{
         Correlation, Framed, Heartbeat, Relink, Resume, Shared, Socket, correlation, framed,
         heartbeat,
@@ -223,7 +223,7 @@ impl<R: Role> Builder<R> {
 
     /// Where the form of the messages wants the name of the session.
     #[cfg(any(feature = "client", feature = "server"))]
-    pub(crate) fn session(&self) -> Option<SessionName> {
+    pub(crate) fn session(&self) -> Option<crate::framing::SessionName> {
         self.framing.session()
     }
 

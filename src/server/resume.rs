@@ -7,6 +7,7 @@
 //! | it comes back in time, with the secret, as the same identity | nothing is lost |
 //! | … while its old connection seems to live | the same; the old one is closed with 4409 |
 //! | it comes too late, or it is somebody else | a new session; who guesses learns nothing |
+//! | it comes with the name alone | the service is as it was; what it says first shows who it is |
 //! | there are too many without a connection | those that have been so for the longest end |
 //! | the server stops | those without a connection end at once |
 
