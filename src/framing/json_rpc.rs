@@ -107,4 +107,14 @@ impl<R: Role> Framing<R> for JsonRpc {
     fn session(&self) -> Option<SessionName> {
         self.fields.as_ref().map(|fields| fields.session.clone())
     }
+
+    fn again(&self, message: Message) -> Message {
+        match (&self.fields, message) {
+            (Some(fields), Message::Text(json)) => {
+                let json = fields.rename(json.as_bytes().to_vec());
+                Message::Text(Text::trusted(json.into()))
+            }
+            (_, message) => message,
+        }
+    }
 }

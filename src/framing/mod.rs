@@ -47,6 +47,12 @@ pub trait Framing<R: Role>: Send {
     fn session(&self) -> Option<SessionName> {
         None
     }
+
+    /// How a `message` that was encoded for a former session is said in the present one. By default as
+    /// it was.
+    fn again(&self, message: Message) -> Message {
+        message
+    }
 }
 
 /// The name of the session that a connection carries, as its [`Framing`] and whoever makes the
@@ -88,6 +94,10 @@ impl<R: Role, F: Framing<R> + ?Sized> Framing<R> for Box<F> {
 
     fn session(&self) -> Option<SessionName> {
         (**self).session()
+    }
+
+    fn again(&self, message: Message) -> Message {
+        (**self).again(message)
     }
 }
 

@@ -8,7 +8,7 @@ use rmcp::{
     model::{JsonRpcMessage, ServerResult},
     service::{RxJsonRpcMessage, TxJsonRpcMessage},
 };
-use serde::Deserialize;
+use serde::{Deserialize, Deserializer};
 use serde_json::value::RawValue;
 
 use crate::{
@@ -48,6 +48,17 @@ impl Fields {
         {
             write(json, &id);
         }
+    }
+
+    /// The `json` of a request or notification of ours that was for a former session.
+    pub(super) fn rename(&self, mut json: Vec<u8>) -> Vec<u8> {
+        remove_name(&mut json);
+        if let Some(id) = self.session.get()
+            && let Ok(id) = serde_json::to_string(&*id)
+        {
+            write_params(&mut json, &id);
+        }
+        json
     }
 
     /// Looks for the name in the `json` of `message`, which the peer has sent. What becomes of the
@@ -110,8 +121,13 @@ struct Named {
 
 #[derive(Deserialize)]
 struct Params<'a> {
-    #[serde(borrow)]
+    #[serde(borrow, default, deserialize_with = "present")]
     params: Option<&'a RawValue>,
+}
+
+/// What is there, also if that is `null`.
+fn present<'de: 'a, 'a, D: Deserializer<'de>>(json: D) -> Result<Option<&'a RawValue>, D::Error> {
+    Deserialize::deserialize(json).map(Some)
 }
 
 fn parse<'a, T: Deserialize<'a>>(json: &'a [u8]) -> Option<T> {
@@ -134,11 +150,15 @@ fn write_result(json: &mut Vec<u8>, id: &str) {
 fn write_params(json: &mut Vec<u8>, id: &str) {
     let Some(Params { params }) = parse::<Params<'_>>(json) else { return };
     let Some(params) = params else {
-        // No message of ours says `"params":null`.
         json.pop();
         json.extend_from_slice(format!(",\"params\":{{\"{MEMBER}\":{id}}}}}").as_bytes());
         return;
     };
+    let start = params.get().as_ptr() as usize - json.as_ptr() as usize;
+    if params.get() == "null" {
+        json.splice(start..start + 4, format!("{{\"{MEMBER}\":{id}}}").into_bytes());
+        return;
+    }
     let Some(members) = params.get().strip_prefix('{') else { return };
     if params.get().contains(MEMBER)
         && serde_json::from_str(params.get()).map_or(true, |named: Named| named.id.is_some())
@@ -146,8 +166,20 @@ fn write_params(json: &mut Vec<u8>, id: &str) {
         return;
     }
     let comma = if members.trim_start() == "}" { "" } else { "," };
-    let start = members.as_ptr() as usize - json.as_ptr() as usize;
-    json.splice(start..start, format!("\"{MEMBER}\":{id}{comma}").into_bytes());
+    json.splice(start + 1..start + 1, format!("\"{MEMBER}\":{id}{comma}").into_bytes());
+}
+
+/// Takes out again what [`write_params`] has put there.
+fn remove_name(json: &mut Vec<u8>) {
+    let Some(Params { params: Some(params) }) = parse::<Params<'_>>(json) else { return };
+    let Some(value) = params.get().strip_prefix(&format!("{{\"{MEMBER}\":")) else { return };
+    let mut values = serde_json::Deserializer::from_str(value).into_iter::<&RawValue>();
+    let Some(Ok(_)) = values.next() else { return };
+    let rest = &value[values.byte_offset()..];
+    let rest = rest.strip_prefix(',').unwrap_or(rest);
+    let base = json.as_ptr() as usize;
+    let (start, end) = (params.get().as_ptr() as usize + 1 - base, rest.as_ptr() as usize - base);
+    json.drain(start..end);
 }
 
 #[cfg(test)]
@@ -229,6 +261,8 @@ mod tests {
         let add = CallToolRequest::new(CallToolRequestParams::new("add").with_arguments(arguments));
         let custom = |params| ClientRequest::CustomRequest(CustomRequest::new("x", params));
         let initialized = ClientNotification::from(InitializedNotification::default());
+        let other = JsonRpc::default().session_fields();
+        Framing::<RoleClient>::session(&other).unwrap().set(Some("other".to_owned()));
         for (message, rest) in [
             (request(add), json!({"name": "add", "arguments": {"mcp": "{}"}})),
             (request(PingRequest::default()), json!({})),
@@ -240,6 +274,10 @@ mod tests {
         ] {
             let plain = encode::<RoleClient>(&mut JsonRpc::default(), &message);
             let mut named = encode::<RoleClient>(&mut client, &message);
+            let json = Framing::<RoleClient>::encode(&mut client, &message).unwrap();
+            let Message::Text(again) = Framing::<RoleClient>::again(&other, json) else { panic!() };
+            let again: Value = serde_json::from_slice(again.as_bytes()).unwrap();
+            assert_eq!(again["params"]["mcpSessionId"], "other", "{again}");
             let params = named["params"].as_object_mut().unwrap();
             assert_eq!(params.remove("mcpSessionId"), Some(json!("a\"b")), "{plain}");
             assert_eq!(Value::from(params.clone()), rest);
