@@ -7,7 +7,7 @@ mod common;
 use std::time::Duration;
 
 use common::{
-    Raw, Tools, call, limit, listen,
+    Frame, Raw, Tools, call, limit, listen,
     proxy::Proxy,
     raw::{accepted, initialize, upgrade_request},
     serve_tools, text_of,
@@ -146,6 +146,7 @@ async fn a_client_says_the_name_that_it_was_told_last() {
                 raw.json(&answer).await;
                 let initialized = raw.receive().await;
                 assert_eq!(initialized["method"], "notifications/initialized");
+                assert_eq!(initialized["params"]["mcpSessionId"], json!(name));
                 return raw;
             }
         };
@@ -168,6 +169,55 @@ async fn a_client_says_the_name_that_it_was_told_last() {
             raw = serve(offer, next).await;
         }
         client.cancel().await.unwrap();
+    })
+    .await;
+}
+
+/// By 1000 a server that knows SEP-1288 alone tells that another connection has taken over.
+#[tokio::test]
+async fn a_client_that_takes_its_own_session_over_goes_on() {
+    limit(async {
+        let (listener, url) = listen().await;
+        let client = async {
+            let transport = dial(url).resume(false).await.unwrap();
+            let renew = transport.renew().unwrap();
+            (().serve(transport).await.unwrap(), renew)
+        };
+        let answer = async |raw: &mut Raw| {
+            loop {
+                let request = raw.receive().await;
+                let mut answer = json!({ "jsonrpc": "2.0", "id": request["id"] });
+                match request["method"].as_str() {
+                    Some("notifications/initialized") => return,
+                    Some("initialize") => {
+                        answer["result"] = json!({
+                            "protocolVersion": "2025-11-25", "capabilities": {}, "mcpSessionId": "a",
+                            "serverInfo": { "name": "raw", "version": "1" },
+                        });
+                    }
+                    _ => answer["error"] = json!({ "code": -32601, "message": "unknown" }),
+                }
+                raw.json(&answer).await;
+            }
+        };
+        let serve = async {
+            let (stream, _) = listener.accept().await.unwrap();
+            let mut raw = Raw::upgraded(stream).await;
+            answer(&mut raw).await;
+            raw
+        };
+        let ((client, renew), mut old) = tokio::join!(client, serve);
+        renew.ask();
+        let (stream, _) = listener.accept().await.unwrap();
+        let mut new = Raw::over(stream, false);
+        let head = new.head().await.unwrap();
+        old.send(Frame::close(1000)).await;
+        assert_eq!(old.closed().await.0, 1000);
+        new.write(accepted(&head, "Sec-WebSocket-Protocol: mcp\r\n")).await;
+        answer(&mut new).await;
+        // Otherwise it is the end.
+        new.send(Frame::close(1000)).await;
+        client.waiting().await.unwrap();
     })
     .await;
 }

@@ -566,6 +566,27 @@ async fn the_last_connection_wins() {
 }
 
 #[tokio::test]
+async fn whoever_comes_while_a_session_is_closed_is_told_to_come_again() {
+    limit(async {
+        let desk = Desk::default();
+        let (server, address) = desk.serve(Config::default()).await;
+        let mut old = enter(address, Query, "a").await;
+        note(&mut old, 1, "one").await;
+        let connection = server.registry().list().remove(0);
+        assert!(connection.disconnect(CloseReason::new(1000.into(), "")));
+        assert_eq!(old.closed().await.0, 1000);
+        let mut early = come(address, Query, "a").await;
+        early.silent(Duration::from_millis(50)).await;
+        old.send(Frame::close(1000)).await;
+        assert_eq!(early.closed().await.0, 4410);
+        let mut new = enter(address, Query, "a").await;
+        assert_eq!(note(&mut new, 1, "two").await, "two");
+        server.shutdown().await;
+    })
+    .await;
+}
+
+#[tokio::test]
 async fn a_cookie_takes_nothing_over() {
     limit(async {
         for ids in [SessionIds::Issued, SessionIds::Required] {
