@@ -221,6 +221,12 @@ impl<R: Role> Builder<R> {
         self.stats.clone()
     }
 
+    /// Where the form of the messages wants the name of the session.
+    #[cfg(any(feature = "client", feature = "server"))]
+    pub(crate) fn session(&self) -> Option<crate::framing::SessionName> {
+        self.framing.session()
+    }
+
     pub(crate) fn layers(&self) -> Layers {
         Layers { config: self.config.clone(), stats: self.stats.clone() }
     }

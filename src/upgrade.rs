@@ -19,6 +19,9 @@ use tokio::{
 /// The subprotocol of MCP over WebSockets.
 pub(crate) const SUBPROTOCOL: &str = "mcp";
 
+/// What begins a subprotocol that is the name of a session (SEP-1288).
+pub(crate) const SESSION: &str = "mcp.session-id.";
+
 /// A byte stream that a connection can run over.
 pub(crate) trait Io: AsyncRead + AsyncWrite + Unpin + Send + 'static {}
 

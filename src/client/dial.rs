@@ -1,6 +1,7 @@
 //! The way to an open connection: name, TCP, TLS, upgrade, redirects and fallbacks.
 
 use std::{
+    borrow::Cow,
     fmt, io,
     sync::{
         Arc,
@@ -37,6 +38,7 @@ use super::{
 use crate::{
     duplex::BoxLink,
     error::{HandshakeError, Refusal},
+    framing::SessionName,
     layer::socket::Side,
     transport::Layers,
     upgrade::{Io, reclaim, set_nodelay},
@@ -58,6 +60,8 @@ pub(super) struct Target {
     pub(super) tokens: Option<Tokens>,
     /// Which of the offers the server has taken, as their number, or [`offer::NONE`].
     pub(super) taken: AtomicUsize,
+    /// The session to come back to, where that has a name.
+    pub(super) session: Option<SessionName>,
 }
 
 /// What differs from one attempt to the next.
@@ -123,7 +127,7 @@ impl Target {
         let url = self.url()?;
         let span = span(&url);
         let taken = self.taken.load(Relaxed);
-        let offers = offer::in_turn(&self.offers, taken);
+        let offers = offer::in_turn(&self.offers(), taken);
         async {
             let mut first = None;
             for (number, offer) in offers {
@@ -163,6 +167,24 @@ impl Target {
         let Accepted { stream, leftover, subprotocol } =
             self.upgrade(&url, hello, stream).instrument(span.clone()).await?;
         Ok(Dialled { link: layers.link(stream, leftover, Side::Client), subprotocol, span })
+    }
+
+    /// Whether a session is come back to by its name: then 1000 may mean that another connection has
+    /// taken over.
+    pub(super) fn names_session(&self) -> bool {
+        self.session.as_ref().is_some_and(|session| session.get().is_some())
+    }
+
+    /// What is offered now.
+    fn offers(&self) -> Cow<'_, [String]> {
+        match self.session.as_ref().and_then(offer::session) {
+            Some(session) if !self.offers.contains(&session) => {
+                let mut offers = self.offers.clone();
+                offers.push(session);
+                offers.into()
+            }
+            _ => (&self.offers).into(),
+        }
     }
 
     fn url(&self) -> Result<Url, HandshakeError> {

@@ -115,6 +115,7 @@ pub fn connect<R: Role>(url: impl Into<String>) -> Connect<R> {
             tls: Tls::default(),
             tokens: None,
             taken: AtomicUsize::new(offer::NONE),
+            session: None,
         },
         timeout: Duration::from_secs(10),
         builder: WebSocketTransport::builder(),
@@ -318,6 +319,7 @@ impl<R: Role> Connect<R> {
         if resume && reconnect.is_some() {
             target.offers.insert(1, resume::SUBPROTOCOL.to_owned());
         }
+        target.session = builder.session();
         let layers = builder.layers();
         let tally = Tally::default();
         let opened = async {

@@ -10,12 +10,19 @@ use hyper::body::Incoming;
 
 use crate::{
     error::HandshakeError,
-    layer::resume::SUBPROTOCOL as RESUME,
-    upgrade::{SUBPROTOCOL, accept_key, is_websocket},
+    framing::SessionName,
+    layer::resume::{SUBPROTOCOL as RESUME, SessionId},
+    upgrade::{SESSION, SUBPROTOCOL, accept_key, is_websocket},
 };
 
 /// The number of no offer.
 pub(super) const NONE: usize = usize::MAX;
+
+/// What is offered to come back to the session of this name, if that can be.
+pub(super) fn session(name: &SessionName) -> Option<String> {
+    let id = SessionId::try_from(name.get()?.to_string()).ok()?;
+    Some(format!("{SESSION}{}", id.as_str()))
+}
 
 /// The offers to make one after the other, with their numbers, and first the one that was `taken`: no
 /// one offer suits every server in the field.

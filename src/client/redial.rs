@@ -174,7 +174,9 @@ impl LinkSource for Redial {
         let dials = matches!(this.phase, Phase::Dialling(_));
         let taken_over = is_closed_with(cause, CloseCode::TakenOver);
         // The server lets each client have one connection, and the next is under way.
-        let replaced = dials && taken_over;
+        let replaced = dials
+            && (taken_over
+                || is_closed_with(cause, CloseCode::Normal) && this.target.names_session());
         // Perhaps by an attempt that this client had given up: then the session is still its own.
         let reclaims = taken_over
             && this.tally.session().is_some()

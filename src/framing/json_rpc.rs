@@ -1,8 +1,11 @@
 //! [`JsonRpc`]: one JSON-RPC 2.0 message per WebSocket message, the subprotocol `mcp`.
 
+mod fields;
+
 use rmcp::service::{RxJsonRpcMessage, TxJsonRpcMessage};
 
-use super::{Framing, Unreadable};
+use self::fields::Fields;
+use super::{Framing, SessionName, Unreadable};
 use crate::{
     decode::{self, Calls, Malformed, MalformedKind, Role},
     encode,
@@ -16,6 +19,7 @@ use crate::{
 pub struct JsonRpc {
     /// What a binary message is taken for.
     pub binary: BinaryPolicy,
+    fields: Option<Fields>,
 }
 
 /// What becomes of a binary message.
@@ -36,12 +40,33 @@ impl JsonRpc {
         self.binary = policy;
         self
     }
+
+    /// Names the session in the messages too, as SEP-1288 has it. Off by default: MCP itself knows no
+    /// such members.
+    ///
+    /// A server adds `mcpSessionId` to the result of `initialize`, where the session has a name (see
+    /// [`SessionIds`](crate::server::SessionIds)). A request whose `params.mcpSessionId` is another is
+    /// answered with `-32602`, and such a notification dropped; those without are served.
+    ///
+    /// A client puts the name that it was told into the params of all that it sends from then on, and
+    /// when it dials again it offers it as the subprotocol `mcp.session-id.<id>`. What waits in its queue
+    /// meanwhile keeps the name that it has.
+    #[must_use]
+    pub fn session_fields(mut self) -> Self {
+        self.fields = Some(Fields::default());
+        self
+    }
 }
 
 impl<R: Role> Framing<R> for JsonRpc {
     fn encode(&mut self, message: &TxJsonRpcMessage<R>) -> Result<Message, MessageError> {
         match encode::encode::<R>(message) {
-            Ok(json) => Ok(Message::Text(Text::trusted(json.into()))),
+            Ok(mut json) => {
+                if let Some(fields) = &self.fields {
+                    fields.write::<R>(message, &mut json);
+                }
+                Ok(Message::Text(Text::trusted(json.into())))
+            }
             Err(error) => Err(MessageError::Encode(error.into())),
         }
     }
@@ -63,7 +88,7 @@ impl<R: Role> Framing<R> for JsonRpc {
             }
             _ => return Ok(None),
         };
-        decoded.map(Some).map_err(|malformed| match malformed {
+        let decoded = decoded.map_err(|malformed| match malformed {
             // What has the id of a request in flight and no method can only be meant as its answer.
             Malformed { kind: MalformedKind::Other, id: Some(id), error }
                 if calls.method(&id).is_some() =>
@@ -71,6 +96,25 @@ impl<R: Role> Framing<R> for JsonRpc {
                 Unreadable::Response { id: Some(id), error }
             }
             other => other.into(),
-        })
+        })?;
+        match (&self.fields, &message) {
+            (Some(fields), Message::Text(json)) => fields.read::<R>(decoded, json.as_bytes()),
+            (Some(fields), Message::Binary(json)) => fields.read::<R>(decoded, json),
+            _ => Ok(Some(decoded)),
+        }
+    }
+
+    fn session(&self) -> Option<SessionName> {
+        self.fields.as_ref().map(|fields| fields.session.clone())
+    }
+
+    fn again(&self, message: Message) -> Message {
+        match (&self.fields, message) {
+            (Some(fields), Message::Text(json)) => {
+                let json = fields.rename(json.as_bytes().to_vec());
+                Message::Text(Text::trusted(json.into()))
+            }
+            (_, message) => message,
+        }
     }
 }

@@ -4,6 +4,11 @@
 
 mod json_rpc;
 
+use std::{
+    fmt,
+    sync::{Arc, Mutex, PoisonError},
+};
+
 use rmcp::{
     ErrorData,
     model::RequestId,
@@ -36,6 +41,42 @@ pub trait Framing<R: Role>: Send {
         message: Message,
         calls: &dyn Calls,
     ) -> Result<Option<RxJsonRpcMessage<R>>, Unreadable>;
+
+    /// The name of the session, where messages of this form say it: a server sets it when the session
+    /// begins, and a client comes back by what it has read. By default they do not.
+    fn session(&self) -> Option<SessionName> {
+        None
+    }
+
+    /// How a `message` that was encoded for a former session is said in the present one. By default as
+    /// it was.
+    fn again(&self, message: Message) -> Message {
+        message
+    }
+}
+
+/// The name of the session that a connection carries, as its [`Framing`] and whoever makes the
+/// connection both know it: a cheap handle. The name does not show in `Debug`.
+#[derive(Clone, Default)]
+pub struct SessionName(Arc<Mutex<Option<Arc<str>>>>);
+
+impl SessionName {
+    /// The name, if there is one.
+    #[must_use]
+    pub fn get(&self) -> Option<Arc<str>> {
+        self.0.lock().unwrap_or_else(PoisonError::into_inner).clone()
+    }
+
+    /// Sets it.
+    pub fn set(&self, name: Option<String>) {
+        *self.0.lock().unwrap_or_else(PoisonError::into_inner) = name.map(Arc::from);
+    }
+}
+
+impl fmt::Debug for SessionName {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str("SessionName(..)")
+    }
 }
 
 impl<R: Role, F: Framing<R> + ?Sized> Framing<R> for Box<F> {
@@ -49,6 +90,14 @@ impl<R: Role, F: Framing<R> + ?Sized> Framing<R> for Box<F> {
         calls: &dyn Calls,
     ) -> Result<Option<RxJsonRpcMessage<R>>, Unreadable> {
         (**self).decode(message, calls)
+    }
+
+    fn session(&self) -> Option<SessionName> {
+        (**self).session()
+    }
+
+    fn again(&self, message: Message) -> Message {
+        (**self).again(message)
     }
 }
 

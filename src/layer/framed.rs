@@ -120,6 +120,11 @@ where
         Ok(self.framing.encode(message)?)
     }
 
+    /// The same of a `message` that was encoded for a former session.
+    pub(super) fn again(&self, message: &Message) -> Message {
+        self.framing.again(message.clone())
+    }
+
     /// The size of the message that was decoded last, in bytes.
     pub(super) fn last_size(&self) -> usize {
         self.last_size

@@ -31,7 +31,7 @@ use tokio::time::{Sleep, sleep};
 
 use crate::{
     duplex::Duplex,
-    error::{CloseCode, Error, LinkError},
+    error::{CloseCode, CloseReason, Error, LinkError},
     link::{Down, Link, Numbered, Up},
     message::Message,
 };
@@ -57,6 +57,12 @@ pub trait LinkSource {
         self: Pin<&mut Self>,
         cx: &mut Context<'_>,
     ) -> Poll<Result<(Self::Link, Up), Error>>;
+
+    /// What a link is told whose place the one takes that [`poll_link`](Self::poll_link) gave last: by
+    /// default 4409.
+    fn parting(&self) -> CloseReason {
+        LinkError::taken_over().close_reason()
+    }
 
     /// By which it is asked for another link. What [`Renew::ask`] asks for comes from
     /// [`poll_link`](Self::poll_link); by default it is heard by nobody.
@@ -155,16 +161,16 @@ impl<S: LinkSource> Relink<S> {
             this.link.set(Some(next));
             return Link::Up(up);
         };
-        let cause = LinkError::taken_over();
+        let parting = Message::Close(Some(this.source.parting()));
         if matches!(link.as_mut().poll_ready(cx), Poll::Ready(Ok(())))
-            && link.as_mut().start_send(Message::Close(Some(cause.close_reason()))).is_ok()
+            && link.as_mut().start_send(parting).is_ok()
         {
             let _ = link.poll_flush(cx);
         }
         *this.broken = None;
         *this.taken = Some(up);
         this.link.set(Some(next));
-        Link::Down(Down::new(cause.into()))
+        Link::Down(Down::new(LinkError::taken_over().into()))
     }
 
     /// What a use of the link's sink came to.

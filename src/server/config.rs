@@ -184,8 +184,9 @@ impl<R: Role> Config<R> {
     }
 
     /// How long the sessions of clients that lose their connection are kept, and how many; `None` for
-    /// none of them. Only clients that speak [`mcp.resume.v1`](crate::layer::resume::protocol) come
-    /// back to theirs, as those of this crate do, and not those that authenticate
+    /// none of them. Clients come back to theirs that speak
+    /// [`mcp.resume.v1`](crate::layer::resume::protocol), as those of this crate do, or know its
+    /// [name](Resumption::ids); not those that authenticate
     /// [within the connection](Self::in_band_authentication).
     #[must_use]
     pub fn resumption(mut self, resumption: impl Into<Option<Resumption>>) -> Self {

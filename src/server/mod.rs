@@ -105,7 +105,46 @@
 //! [`Resumption::window`], 120 s; what they send is kept, and goes out when the client is back. To the
 //! registry it is one [`Connection`] all the while, which is [away](Connection::is_away) in between; it
 //! takes up none of the places of [`Limits`] then. The session belongs to the identity that opened it.
-//! When it ends, so do its handlers. For every other client the connection is the session.
+//! When it ends, so do its handlers.
+//!
+//! Every other client comes back by the name of its session: `mcp_session_id` in the query, a subprotocol
+//! `mcp.session-id.<id>`, or a cookie `mcp_session_id`. Where the names come from is up to
+//! [`Resumption::ids`]:
+//!
+//! | [`SessionIds`] | who brings none | who brings one that is not known here |
+//! |---|---|---|
+//! | `Required` | 400 | begins a session of this name |
+//! | `Issued`, the default | is told one, in the header `mcp-session-id` of the 101 and as a cookie | the same; a cookie is replaced |
+//! | `None` | its connection is its session | the same |
+//!
+//! Such a session is kept when its connection is lost or closed with 1001, and ends with any other close. It
+//! is kept for the [window](Resumption::window) too, but for 5 s at most where the name was only told:
+//! most clients take no notice of it, and their handlers should not run on for nobody. The first that
+//! comes back by it shows that it does.
+//!
+//! - **The first message decides** whether it is the same client. `initialize` is what a new one says:
+//!   the calls of the old one are cancelled, what they still answer is dropped, and the service is the
+//!   same. After anything else the client goes on: it gets what has been queued, also the answers to its
+//!   calls. What was on its way when the connection was lost is lost; only `mcp.resume.v1` knows better.
+//! - **The last connection wins**: the one before is closed with 4409 (1000 where the name came as a
+//!   subprotocol, as SEP-1288 has it). Five times in 10 s, then 429 with `Retry-After`. A cookie takes
+//!   nothing over, since every window of a browser has the same: the next window gets a session of its own.
+//! - **Whoever knows the name has the session**, where nobody is authenticated; with an
+//!   [`authenticator`](Config::authenticator), 403 for another identity. So a name that a client makes
+//!   up should be as hard to guess as one that is told, which has 256 bits; and names in a query
+//!   end up in logs.
+//!
+//! `None` is for services that hold nothing worth coming back to; for clients that choose names that can be guessed while nobody
+//! is authenticated; and where no cookie may be set.
+//!
+//! With SEP-1288's members the messages name the session too:
+//!
+//! ```
+//! # use mcp_ws_transport::{framing::JsonRpc, server::{Config, Resumption, SessionIds}};
+//! let config: Config = Config::default()
+//!     .framing(JsonRpc::default().session_fields())
+//!     .resumption(Resumption::default().ids(SessionIds::Required));
+//! ```
 //!
 //! # Stopping
 //!

@@ -7,6 +7,7 @@
 //! | it comes back in time, with the secret, as the same identity | nothing is lost |
 //! | … while its old connection seems to live | the same; the old one is closed with 4409 |
 //! | it comes too late, or it is somebody else | a new session; who guesses learns nothing |
+//! | it comes with the name alone | the service is as it was; what it says first shows who it is |
 //! | there are too many without a connection | those that have been so for the longest end |
 //! | the server stops | those without a connection end at once |
 
@@ -28,7 +29,6 @@ use tokio::time::{Sleep, timeout};
 use tokio_util::sync::CancellationToken;
 
 pub use self::name::SessionIds;
-use self::slot::Claim;
 pub(super) use self::{
     name::Name,
     slot::{Arrival, Slot},
@@ -45,6 +45,8 @@ use crate::{
 
 /// When they may come again who take a session from each other.
 const AGAIN: Duration = Duration::from_secs(10);
+
+const NOT_YOURS: &str = "the session is not yours";
 
 /// How long it may take to tell a client that it breaks the rules.
 const LAST_WORD: Duration = Duration::from_secs(1);
@@ -151,8 +153,7 @@ impl<R: Role> Sessions<R> {
             return Ok(if renamed { Name::issue() } else { name });
         };
         if slot.identity.as_ref() != identity {
-            let what = "the session is not yours";
-            return Err(Refusal::new(Cause::SessionId, StatusCode::FORBIDDEN, what));
+            return Err(Refusal::new(Cause::SessionId, StatusCode::FORBIDDEN, NOT_YOURS));
         }
         if slot.is_connected() {
             // Every window of a browser has the same.
@@ -195,28 +196,44 @@ impl<R: Role> Sessions<R> {
                 }
             }
         }
-        let (id, claim) = match name {
-            Some(name) => (name.id.clone(), name.claim()),
-            None => (SessionId::random(), Claim::Secret),
-        };
+        let is_named = name.is_some();
+        // Without a name, no other has this one.
+        let mut name = name.unwrap_or_else(Name::issue);
         let slot = loop {
-            let (slot, is_new) = self.enter(&id, identity.as_ref());
+            let (slot, is_new) = self.enter(&name.id, identity.as_ref());
             if is_new {
                 break slot;
             }
-            let describe = |given| self.describe(id.clone(), given);
-            match slot.return_to(arrival, speaks.then_some(&describe as _)) {
+            // What was found at the door need not be so any more.
+            if slot.identity != identity {
+                refuse(arrival, CloseReason::new(CloseCode::Forbidden, NOT_YOURS)).await;
+                return None;
+            }
+            let describe = |given| self.describe(name.id.clone(), given);
+            match slot.return_to(arrival, &name, speaks.then_some(&describe as _)) {
                 Ok(()) => return None,
-                // It has just ended, and is about to be forgotten.
                 Err(back) => arrival = back,
             }
-            self.forget(&slot);
+            if slot.is_connected() && !slot.is_closed() {
+                // It is too late to tell the client of another name.
+                name = Name::issue();
+            } else {
+                // It has just ended, and is about to be forgotten.
+                self.forget(&slot);
+            }
         };
         if speaks {
-            let session = self.describe(id, slot.given());
+            let session = self.describe(name.id.clone(), slot.given());
             arrival.answer(if unknown { session.unknown() } else { session });
         } else {
-            slot.begin_plain(claim);
+            slot.begin_plain(name.claim());
+        }
+        // It is an MCP server that names sessions.
+        if is_named
+            && !R::IS_CLIENT
+            && let Some(session) = builder.session()
+        {
+            session.set(Some(name.id.as_str().to_owned()));
         }
         let source = Returns::new(self.clone(), slot.clone());
         let transport = builder.over_session(arrival, source, slot.tally.clone());

@@ -49,8 +49,10 @@ use crate::{
 /// | `Sec-WebSocket-Key` missing, doubled or malformed, a body, or a target that is not the `Host` | 400 |
 /// | `Host` or `Origin` not allowed | 403 |
 /// | more than one token | 400 |
+/// | the name of its session is missing, or is none | 400 |
 /// | not authenticated | 401 with `WWW-Authenticate` |
-/// | authenticated, but not allowed | 403 |
+/// | authenticated, but not allowed, or the session is another's | 403 |
+/// | the session is taken over time and again | 429 with `Retry-After` |
 /// | all places are taken, the authenticator fails, or the server is stopping | 503 with `Retry-After` |
 /// | [`Config::peer`] panics | 500 |
 ///

@@ -172,12 +172,17 @@ impl Restart {
     }
 
     /// Repeats what was sent to a former peer and is still open. What was not sent waits in the queue.
-    fn send_again(&self, outbound: &Outbound, shared: &Shared) {
+    fn send_again<R: Role, F: Framing<R>>(
+        &self,
+        outbound: &Outbound,
+        framed: &Framed<R, Shared, F>,
+    ) {
+        let shared = framed.get_ref();
         let handed = shared.began();
         let discover = self.discover.iter().map(|(id, discover, _)| (id, discover));
         for (id, message) in discover.chain(&self.listens) {
             if outbound.0.get(id).is_some_and(|call| call.ticket <= handed) {
-                shared.send_first(message.clone());
+                shared.send_first(framed.again(message));
             }
         }
     }
@@ -266,7 +271,7 @@ impl<R: Role, F: Framing<R>> Correlation<R, F> {
         let shared = self.framed.get_ref();
         let Some((id, initialize)) = restart.initialize.clone() else {
             restart.waits = !R::IS_CLIENT;
-            restart.send_again(&self.outbound, shared);
+            restart.send_again(&self.outbound, &self.framed);
             restart.notices.is_back(|| Event::Restarted { changed: None });
             return;
         };
@@ -356,8 +361,10 @@ impl<R: Role, F: Framing<R>> Correlation<R, F> {
                     .notices
                     .is_back(|| Event::Restarted { changed: changed.cloned().map(Box::new) });
                 restart.agreed = answer.cloned().map(Box::new).or(restart.agreed.take());
-                restart.initialized.iter().for_each(|message| shared.send_first(message.clone()));
-                restart.send_again(&self.outbound, shared);
+                if let Some(initialized) = &restart.initialized {
+                    shared.send_first(self.framed.again(initialized));
+                }
+                restart.send_again(&self.outbound, &self.framed);
                 shared.release();
             }
             Err(error) => {

@@ -218,6 +218,13 @@ impl<R: Role> Registry<R> {
         }
     }
 
+    /// Notes that a client that was away is not waited for any longer.
+    pub(super) fn is_gone(&self, connection: &Connection) {
+        if connection.away(false) {
+            self.inner.tally.away(false);
+        }
+    }
+
     /// An id for the next connection.
     pub(super) fn next_id(&self) -> u64 {
         self.inner.next.fetch_add(1, Ordering::Relaxed) + 1

@@ -10,9 +10,10 @@ use percent_encoding::percent_decode_str;
 
 use super::slot::Claim;
 use crate::{
+    error::{CloseCode, CloseReason, LinkError},
     layer::resume::SessionId,
     server::{door::Refusal, handshake::Answer, registry::Cause},
-    upgrade::elements,
+    upgrade::{SESSION, elements},
 };
 
 /// Its name in a query and in a cookie.
@@ -20,9 +21,6 @@ const NAME: &str = "mcp_session_id";
 
 /// In which header of the answer it stands.
 const HEADER: HeaderName = HeaderName::from_static("mcp-session-id");
-
-/// What begins a subprotocol that is a session id (SEP-1288).
-const PREFIX: &str = "mcp.session-id.";
 
 /// By what name clients come back to their sessions that do not speak
 /// [`mcp.resume.v1`](crate::layer::resume::protocol).
@@ -53,20 +51,22 @@ pub(in crate::server) struct Name {
     issued: bool,
     /// A browser has sent it by itself: it need not be this page's own.
     pub(super) ambient: bool,
+    /// It came as a subprotocol.
+    offered: bool,
 }
 
 impl Name {
     /// What the request of these `parts` brings, or is given, under this `policy`.
     pub(super) fn of(parts: &Parts, policy: SessionIds) -> Result<Option<Self>, Box<Refusal>> {
-        let (brought, ambient) = match policy {
-            SessionIds::None => return Ok(None),
-            _ => match in_query(parts).or_else(|| in_offer(&parts.headers)) {
-                Some(id) => (Some(id), false),
-                None => (in_cookie(&parts.headers), true),
-            },
-        };
+        if policy == SessionIds::None {
+            return Ok(None);
+        }
+        let (mut ambient, mut offered) = (false, false);
+        let brought = in_query(parts)
+            .or_else(|| in_offer(&parts.headers).inspect(|_| offered = true))
+            .or_else(|| in_cookie(&parts.headers).inspect(|_| ambient = true));
         match brought.map(SessionId::try_from) {
-            Some(Ok(id)) => Ok(Some(Self { id, issued: false, ambient })),
+            Some(Ok(id)) => Ok(Some(Self { id, issued: false, ambient, offered })),
             Some(Err(_)) => Err(refuse("a session id is 1 to 128 unreserved characters")),
             None if policy == SessionIds::Required => Err(refuse("mcp_session_id is required")),
             None => Ok(Some(Self::issue())),
@@ -74,12 +74,21 @@ impl Name {
     }
 
     pub(super) fn issue() -> Self {
-        Self { id: SessionId::random(), issued: true, ambient: false }
+        Self { id: SessionId::random(), issued: true, ambient: false, offered: false }
     }
 
     /// What it is worth to a client that does not speak the extension.
     pub(super) fn claim(&self) -> Claim {
         if self.issued { Claim::Hearsay } else { Claim::Name }
+    }
+
+    /// What a connection is told that is taken over under this name: SEP-1288 wants 1000.
+    pub(super) fn parting(&self) -> CloseReason {
+        let taken_over = LinkError::taken_over().close_reason();
+        match self.offered {
+            true => CloseReason { code: CloseCode::Normal, ..taken_over },
+            false => taken_over,
+        }
     }
 
     /// Tells it to whom it was given.
@@ -112,7 +121,7 @@ fn in_query(parts: &Parts) -> Option<String> {
 
 fn in_offer(headers: &HeaderMap) -> Option<String> {
     let mut offers = elements(headers, SEC_WEBSOCKET_PROTOCOL);
-    offers.find_map(|offer| offer.strip_prefix(PREFIX)).map(str::to_owned)
+    offers.find_map(|offer| offer.strip_prefix(SESSION)).map(str::to_owned)
 }
 
 fn in_cookie(headers: &HeaderMap) -> Option<String> {
@@ -122,4 +131,57 @@ fn in_cookie(headers: &HeaderMap) -> Option<String> {
     pairs
         .find(|(key, value)| *key == NAME && !value.is_empty())
         .map(|(_, id)| id.trim_matches('"').to_owned())
+}
+
+#[cfg(test)]
+mod tests {
+    use http::{Request, Response};
+
+    use super::*;
+
+    fn parts(path: &str, headers: &[(HeaderName, &str)]) -> Parts {
+        let mut request = Request::builder().uri(path);
+        for (name, value) in headers {
+            request = request.header(name, *value);
+        }
+        request.body(()).unwrap().into_parts().0
+    }
+
+    fn name(path: &str, headers: &[(HeaderName, &str)]) -> Name {
+        Name::of(&parts(path, headers), SessionIds::Issued).ok().flatten().unwrap()
+    }
+
+    #[test]
+    fn the_query_comes_before_the_offer_and_that_before_the_cookie() {
+        let offer = (SEC_WEBSOCKET_PROTOCOL, "mcp, mcp.session-id.o, mcp.session-id.p");
+        let cookie = (COOKIE, "x=mcp_session_id=1; mcp_session_id=\"c\"; mcp_session_id=d");
+        let all = &[cookie.clone(), offer.clone()];
+        let found = |path, headers: &[_]| {
+            let name = name(path, headers);
+            (name.id.as_str().to_owned(), name.issued, name.ambient, u16::from(name.parting().code))
+        };
+        let (q, o, c) = ("q".to_owned(), "o".to_owned(), "c".to_owned());
+        assert_eq!(found("/?a&mcp_session_id=q&mcp_session_id=r", all), (q, false, false, 4409));
+        assert_eq!(found("/?amcp_session_id=q", all), (o, false, false, 1000));
+        assert_eq!(found("/", &[cookie]), (c, false, true, 4409));
+        assert!(name("/", &[(COOKIE, "mcp_session_id=; mcp_session=1")]).issued);
+    }
+
+    #[test]
+    fn a_cookie_is_for_where_it_was_given_and_as_secret_as_that() {
+        let cookie = |path, secure| {
+            let mut answer = Response::default();
+            let name = Name::issue();
+            name.announce(&mut answer, path, secure);
+            let headers = answer.headers();
+            assert_eq!(headers[HEADER], name.id.as_str());
+            assert!(headers[HEADER].is_sensitive() && headers[SET_COOKIE].is_sensitive());
+            let cookie = headers[SET_COOKIE].to_str().unwrap();
+            cookie.replace(name.id.as_str(), "id")
+        };
+        let begin = "mcp_session_id=id; Path=/a/b; HttpOnly; SameSite=Strict";
+        assert_eq!(cookie("/a/b", false), begin);
+        assert_eq!(cookie("/a/b", true), format!("{begin}; Secure"));
+        assert!(cookie("/a;Domain=example.com", false).contains("; Path=/; HttpOnly;"));
+    }
 }

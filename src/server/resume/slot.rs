@@ -7,6 +7,7 @@ use std::{
     time::Duration,
 };
 
+use super::Name;
 use tokio::time::Instant;
 
 use futures::{FutureExt, Sink, SinkExt, Stream};
@@ -15,7 +16,7 @@ use pin_project_lite::pin_project;
 use crate::{
     decode::Role,
     duplex::{BoxLink, forward_sink},
-    error::{CloseCode, CloseReason, Error},
+    error::{CloseCode, CloseReason, Error, LinkError},
     layer::{
         Shared,
         relink::Renew,
@@ -55,9 +56,8 @@ impl Arrival {
         self.say(Frame::Session(session).encode());
     }
 
-    /// The client has come again since, on another connection.
-    fn part(mut self) {
-        let reason = CloseReason::new(CloseCode::TakenOver, "a newer connection took over");
+    /// It is not served after all.
+    fn part(mut self, reason: CloseReason) {
         self.say(Message::Close(Some(reason)));
         let _ = self.link.flush().now_or_never();
     }
@@ -107,6 +107,8 @@ pub(super) struct Return {
     pub(super) up: Up,
     /// How it goes on, where it does not resume.
     pub(super) start: Option<Start>,
+    /// What the connection is told that it had before.
+    pub(super) parting: CloseReason,
 }
 
 struct Door {
@@ -119,6 +121,13 @@ struct Door {
     dismissed: bool,
     /// Nobody waits inside any more.
     closed: bool,
+}
+
+impl Door {
+    /// Whether nobody is let in. Where somebody is there already, it was dismissed too late.
+    fn is_shut(&self) -> bool {
+        self.closed || self.dismissed && !self.connected
+    }
 }
 
 /// By what the client can come back.
@@ -160,6 +169,10 @@ impl<R: Role> Slot<R> {
         connection: Connection,
         shared: Shared,
     ) {
+        let door = self.lock();
+        if let Some(next) = &door.next {
+            connection.stats().follow(next.arrival.stats.clone());
+        }
         let _ = self.tenant.set(Tenant { registry, connection, shared });
     }
 
@@ -176,7 +189,7 @@ impl<R: Role> Slot<R> {
         describe: impl FnOnce(Secret) -> Session,
     ) -> Result<(), Arrival> {
         let mut door = self.lock();
-        if door.closed || door.dismissed {
+        if door.is_shut() {
             return Err(arrival);
         }
         if self.tally.is_heard() {
@@ -186,30 +199,35 @@ impl<R: Role> Slot<R> {
         let frozen = self.tally.freeze();
         arrival.answer(describe(given).resumed(frozen.received()));
         let up = frozen.resumed(received);
-        self.take(door, Return { arrival, up, start: None });
+        let parting = LinkError::taken_over().close_reason();
+        self.take(door, Return { arrival, up, start: None, parting });
         Ok(())
     }
 
     /// Takes `arrival` in, whose client knows the name of the session and no more: whether it is the one
     /// that was here before shows by what it says. It is told of the session where it speaks the extension.
+    /// One whose `name` is ambient drives out nobody.
     pub(super) fn return_to(
         &self,
         mut arrival: Arrival,
+        name: &Name,
         describe: Option<&dyn Fn(Secret) -> Session>,
     ) -> Result<(), Arrival> {
         let mut door = self.lock();
-        if door.closed || door.dismissed {
+        if door.is_shut() || name.ambient && door.connected {
             return Err(arrival);
         }
+        // What was counted before counts no more.
+        door.secrets = Secrets::default();
         let start = match describe {
             Some(describe) => {
-                door.secrets = Secrets::default();
                 arrival.answer(describe(door.secrets.given().clone()));
                 Start::Open
             }
             None => Start::Plain,
         };
-        self.take(door, Return { arrival, up: Up::Returned, start: Some(start) });
+        let (start, parting) = (Some(start), name.parting());
+        self.take(door, Return { arrival, up: Up::Returned, start, parting });
         Ok(())
     }
 
@@ -230,11 +248,13 @@ impl<R: Role> Slot<R> {
             Some(Start::Plain) => Claim::Name,
             _ => Claim::Secret,
         };
+        let parting = new.parting.clone();
         let earlier = door.next.replace(new);
         drop(door);
         self.knock.ask();
         if let Some(earlier) = earlier {
-            earlier.arrival.part();
+            // The client has come again since, on another connection.
+            earlier.arrival.part(parting);
         }
     }
 
@@ -290,12 +310,27 @@ impl<R: Role> Slot<R> {
         self.knock.ask();
     }
 
+    /// Lets nobody in any more, unless somebody is there already. Whether it is closed.
+    pub(super) fn close_if_empty(&self) -> bool {
+        let mut door = self.lock();
+        door.closed |= door.next.is_none();
+        door.closed
+    }
+
+    pub(super) fn is_closed(&self) -> bool {
+        self.lock().closed
+    }
+
+    /// Lets nobody in any more. Who is there already may come again, and begin anew.
     pub(super) fn close(&self) {
         let mut door = self.lock();
         door.closed = true;
         let next = door.next.take();
         drop(door);
-        drop(next);
+        if let Some(next) = next {
+            let reason = CloseReason::new(CloseCode::SessionGone, "the session has just ended");
+            next.arrival.part(reason);
+        }
     }
 
     /// How much waits for the client to come back.
@@ -307,6 +342,13 @@ impl<R: Role> Slot<R> {
     pub(super) fn is_away(&self, away: bool) {
         if let Some(tenant) = self.tenant.get() {
             tenant.registry.is_away(&tenant.connection, away);
+        }
+    }
+
+    /// It was away, and did not come back.
+    pub(super) fn is_gone(&self) {
+        if let Some(tenant) = self.tenant.get() {
+            tenant.registry.is_gone(&tenant.connection);
         }
     }
 

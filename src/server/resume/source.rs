@@ -28,6 +28,8 @@ pub(in crate::server) struct Returns<R: Role> {
     sessions: Arc<Sessions<R>>,
     slot: Arc<Slot<R>>,
     away: Option<Away>,
+    /// What the link is told that has lost its place.
+    parting: CloseReason,
 }
 
 /// There is no link.
@@ -40,7 +42,7 @@ struct Away {
 
 impl<R: Role> Returns<R> {
     pub(super) fn new(sessions: Arc<Sessions<R>>, slot: Arc<Slot<R>>) -> Self {
-        Self { sessions, slot, away: None }
+        Self { sessions, slot, away: None, parting: LinkError::taken_over().close_reason() }
     }
 
     /// Tells the other sessions what waits in this one, where that has changed.
@@ -56,11 +58,11 @@ impl<R: Role> Returns<R> {
         }
     }
 
-    fn is_back(&mut self) {
-        if let Some(Away { noted: Some((departure, _)), .. }) = self.away.take() {
-            self.sessions.note_back(departure);
-            self.slot.is_away(false);
-        }
+    /// It is no longer away. Whether the others knew that it was.
+    fn return_or_end(&mut self) -> bool {
+        let Some(Away { noted: Some((departure, _)), .. }) = self.away.take() else { return false };
+        self.sessions.note_back(departure);
+        true
     }
 }
 
@@ -74,7 +76,8 @@ impl<R: Role> LinkSource for Returns<R> {
             Claim::Secret => is_survived(cause),
             _ => self.slot.is_initialized() && is_accident(cause),
         };
-        if !is_kept || stop.is_cancelled() {
+        // Who has come meanwhile finds the session, or begins a new one.
+        if (!is_kept || stop.is_cancelled()) && self.slot.close_if_empty() {
             return false;
         }
         tracing::debug!(%cause, "connection lost; the session is kept");
@@ -102,8 +105,11 @@ impl<R: Role> LinkSource for Returns<R> {
         let mut reason = None;
         while this.slot.knock.poll_asked(cx).is_ready() {
             match this.slot.look(this.away.is_some()) {
-                Found::Link(Return { arrival, up, start }) => {
-                    this.is_back();
+                Found::Link(Return { arrival, up, start, parting }) => {
+                    this.parting = parting;
+                    if this.return_or_end() {
+                        this.slot.is_away(false);
+                    }
                     if let Some(start) = start {
                         this.slot.tally.begin(start);
                     }
@@ -120,15 +126,24 @@ impl<R: Role> LinkSource for Returns<R> {
             (Some(reason), _) => reason,
             (None, Some(away)) => ready!(away.over.poll_unpin(cx)),
         };
+        if !this.slot.close_if_empty() {
+            return self.poll_link(cx);
+        }
         tracing::debug!("the client did not come back");
         Poll::Ready(Err(LinkError::Closed(reason).into()))
+    }
+
+    fn parting(&self) -> CloseReason {
+        self.parting.clone()
     }
 }
 
 impl<R: Role> Drop for Returns<R> {
     fn drop(&mut self) {
         self.slot.close();
-        self.is_back();
+        if self.return_or_end() {
+            self.slot.is_gone();
+        }
         self.sessions.forget(&self.slot);
     }
 }

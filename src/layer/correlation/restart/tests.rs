@@ -1,4 +1,5 @@
 mod listening;
+mod returning;
 mod waiting;
 
 use std::{
@@ -38,12 +39,16 @@ use crate::{
 
 /// The links that the test makes.
 #[derive(Clone, Default)]
-struct Links(Arc<Mutex<VecDeque<fake::Link>>>, Renew);
+struct Links(Arc<Mutex<VecDeque<(fake::Link, Up)>>>, Renew);
 
 impl Links {
     fn next(&self) -> Peer {
+        self.next_as(Up::Restarted)
+    }
+
+    fn next_as(&self, up: Up) -> Peer {
         let (link, peer) = fake::link();
-        self.0.lock().unwrap().push_back(link);
+        self.0.lock().unwrap().push_back((link, up));
         self.1.ask();
         peer
     }
@@ -62,7 +67,7 @@ impl LinkSource for Links {
     ) -> Poll<Result<(fake::Link, Up), Error>> {
         let _ = self.1.poll_asked(cx);
         match self.0.lock().unwrap().pop_front() {
-            Some(link) => Poll::Ready(Ok((link, Up::Restarted))),
+            Some(next) => Poll::Ready(Ok(next)),
             None => Poll::Pending,
         }
     }
