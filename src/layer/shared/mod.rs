@@ -148,6 +148,7 @@ impl Shared {
     }
 
     /// A peer that was lost may return on the next link: what is queued is kept for it.
+    #[cfg(feature = "server")]
     pub(super) fn expect_return(&self) {
         self.line.lock().returns = true;
     }
