@@ -47,6 +47,8 @@ use tokio::{
 };
 use tracing::Span;
 
+#[cfg(any(feature = "client", feature = "server"))]
+use crate::layer::{Resume, resume::Tally};
 use crate::{
     decode::Role,
     duplex::{BoxLink, Duplex},
@@ -54,10 +56,9 @@ use crate::{
     event::{Announcer, Event, Events, Notices, State},
     framing::{Framing, JsonRpc},
     layer::{
-        Correlation, Framed, Heartbeat, Relink, Resume, Shared, Socket, correlation, framed,
-        heartbeat,
+        Correlation, Framed, Heartbeat, Relink, Shared, Socket, correlation, framed, heartbeat,
         relink::{LinkSource, Renew},
-        resume::{self, Tally},
+        resume,
         shared::{self, Flushed},
         socket::{self, Side},
     },

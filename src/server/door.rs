@@ -134,6 +134,8 @@ pub(super) async fn admit<R: Role>(
         return Err(stopping());
     }
     // A session belongs to somebody, and to a server that can find it again.
+    // To who has a secret to show a name is of no use, but to everybody else who learns it.
+    let name = name.filter(|name| !(name.is_issued() && granted.resumes()));
     let (resumes, name) = match (sessions, &standing, name) {
         (Some(sessions), Standing::Known(identity, _), Some(name)) => {
             (true, Some(sessions.check(name, identity.as_ref())?))

@@ -192,6 +192,11 @@ pub(super) struct Grantable {
 }
 
 impl Grantable {
+    /// Whether the client offers to resume.
+    pub(super) fn resumes(&self) -> bool {
+        self.resumes
+    }
+
     /// The 101 that grants it, and the subprotocol chosen in it: that of the resume extension where it
     /// is offered, and spoken here.
     pub(super) fn answer(self, resumes: bool) -> (Answer, Option<String>) {

@@ -43,6 +43,8 @@ use crate::{
     transport::{Builder, WebSocketTransport},
 };
 
+const FOUGHT_OVER: &str = "the session is taken over too often";
+
 /// When they may come again who take a session from each other.
 const AGAIN: Duration = Duration::from_secs(10);
 
@@ -152,7 +154,7 @@ impl<R: Role> Sessions<R> {
             let renamed = name.ambient && self.config.ids == SessionIds::Issued;
             return Ok(if renamed { Name::issue() } else { name });
         };
-        if slot.identity.as_ref() != identity {
+        if !slot.is_open_to(identity) {
             return Err(Refusal::new(Cause::SessionId, StatusCode::FORBIDDEN, NOT_YOURS));
         }
         if slot.is_connected() {
@@ -161,8 +163,8 @@ impl<R: Role> Sessions<R> {
                 return Ok(Name::issue());
             }
             if slot.is_fought_over() {
-                let what = "the session is taken over too often";
-                let refusal = Refusal::new(Cause::SessionId, StatusCode::TOO_MANY_REQUESTS, what);
+                let status = StatusCode::TOO_MANY_REQUESTS;
+                let refusal = Refusal::new(Cause::SessionId, status, FOUGHT_OVER);
                 return Err(refusal.again(AGAIN));
             }
         }
@@ -200,13 +202,18 @@ impl<R: Role> Sessions<R> {
         // Without a name, no other has this one.
         let mut name = name.unwrap_or_else(Name::issue);
         let slot = loop {
-            let (slot, is_new) = self.enter(&name.id, identity.as_ref());
+            let (slot, is_new) = self.enter(&name.id, identity.as_ref(), is_named);
             if is_new {
                 break slot;
             }
             // What was found at the door need not be so any more.
-            if slot.identity != identity {
-                refuse(arrival, CloseReason::new(CloseCode::Forbidden, NOT_YOURS)).await;
+            let refusal = match slot.is_open_to(identity.as_ref()) {
+                false => Some((CloseCode::Forbidden, NOT_YOURS)),
+                true if slot.is_fought_over() => Some((CloseCode::TryAgainLater, FOUGHT_OVER)),
+                true => None,
+            };
+            if let Some((code, what)) = refusal {
+                refuse(arrival, CloseReason::new(code, what)).await;
                 return None;
             }
             let describe = |given| self.describe(name.id.clone(), given);
@@ -263,11 +270,16 @@ impl<R: Role> Sessions<R> {
     }
 
     /// The session of this id, and whether it has just been made.
-    fn enter(&self, id: &SessionId, identity: Option<&Identity>) -> (Arc<Slot<R>>, bool) {
+    fn enter(
+        &self,
+        id: &SessionId,
+        identity: Option<&Identity>,
+        is_named: bool,
+    ) -> (Arc<Slot<R>>, bool) {
         match self.lock().all.entry(id.clone()) {
             Entry::Occupied(entry) => (entry.get().clone(), false),
             Entry::Vacant(entry) => {
-                let slot = Slot::new(id.clone(), identity.cloned(), Tally::default());
+                let slot = Slot::new(id.clone(), identity.cloned(), Tally::default(), is_named);
                 (entry.insert(Arc::new(slot)).clone(), true)
             }
         }

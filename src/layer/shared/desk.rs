@@ -147,6 +147,10 @@ impl Line {
             self.mailbox.close();
         }
         let ticket = desk.push(message, survives)?;
+        if desk.down {
+            // Whoever keeps it has to know how much that is.
+            desk.dry = false;
+        }
         self.mailbox.note_queued(desk.queued_bytes);
         Ok(ticket)
     }

@@ -34,7 +34,7 @@ const HEADER: HeaderName = HeaderName::from_static("mcp-session-id");
 pub enum SessionIds {
     /// A client must bring one: 400 without.
     Required,
-    /// A client that brings none is given one, in the header `mcp-session-id` of the 101 and as a
+    /// A client that brings none, and does not speak the extension, is given one, in the header `mcp-session-id` of the 101 and as a
     /// cookie, and has 5 s at most to come back by it for the first time, since most never do. The
     /// default.
     #[default]
@@ -67,6 +67,8 @@ impl Name {
             .or_else(|| in_cookie(&parts.headers).inspect(|_| ambient = true));
         match brought.map(SessionId::try_from) {
             Some(Ok(id)) => Ok(Some(Self { id, issued: false, ambient, offered })),
+            // Somebody else's cookie.
+            Some(Err(_)) if ambient && policy == SessionIds::Issued => Ok(Some(Self::issue())),
             Some(Err(_)) => Err(refuse("a session id is 1 to 128 unreserved characters")),
             None if policy == SessionIds::Required => Err(refuse("mcp_session_id is required")),
             None => Ok(Some(Self::issue())),
@@ -75,6 +77,10 @@ impl Name {
 
     pub(super) fn issue() -> Self {
         Self { id: SessionId::random(), issued: true, ambient: false, offered: false }
+    }
+
+    pub(in crate::server) fn is_issued(&self) -> bool {
+        self.issued
     }
 
     /// What it is worth to a client that does not speak the extension.

@@ -88,6 +88,8 @@ pub(in crate::server) struct Slot<R: Role> {
     pub(super) id: SessionId,
     pub(super) identity: Option<Identity>,
     pub(super) tally: Tally,
+    /// Its id is a name by which its client comes back. Else it takes the secret.
+    is_named: bool,
     /// Asked when there is something for the source of its links.
     pub(super) knock: Renew,
     door: Mutex<Door>,
@@ -149,7 +151,12 @@ pub(super) enum Found {
 }
 
 impl<R: Role> Slot<R> {
-    pub(super) fn new(id: SessionId, identity: Option<Identity>, tally: Tally) -> Self {
+    pub(super) fn new(
+        id: SessionId,
+        identity: Option<Identity>,
+        tally: Tally,
+        is_named: bool,
+    ) -> Self {
         let door = Mutex::new(Door {
             secrets: Secrets::default(),
             next: None,
@@ -159,7 +166,13 @@ impl<R: Role> Slot<R> {
             dismissed: false,
             closed: false,
         });
-        Self { id, identity, tally, knock: Renew::default(), door, tenant: OnceLock::new() }
+        let (knock, tenant) = (Renew::default(), OnceLock::new());
+        Self { id, identity, tally, is_named, knock, door, tenant }
+    }
+
+    /// Whether `identity` may come by its name.
+    pub(super) fn is_open_to(&self, identity: Option<&Identity>) -> bool {
+        self.is_named && self.identity.as_ref() == identity
     }
 
     /// Tells who has the session from now on.
