@@ -266,7 +266,8 @@ async fn who_is_not_wanted_stays_away_with_its_session() {
     limit(async {
         for code in [1000, 1002, 1008, 4401, 4403, 4409] {
             for in_place_of_the_answer in [false, true] {
-                if in_place_of_the_answer && code == 1002 {
+                // These two are asked about, or tried anew.
+                if code == if in_place_of_the_answer { 1002 } else { 4409 } {
                     continue;
                 }
                 let (mut scene, mut link) = Scene::new().await;
@@ -279,6 +280,37 @@ async fn who_is_not_wanted_stays_away_with_its_session() {
                 drop(link);
                 within(ms(1000), scene.client.waiting()).await.unwrap();
             }
+        }
+    })
+    .await;
+}
+
+/// An attempt that the client has given up may arrive after the one that succeeded.
+#[tokio::test]
+async fn a_session_that_was_taken_over_is_asked_for_once() {
+    limit(async {
+        for is_its_own in [true, false] {
+            let (mut scene, mut link) = Scene::new().await;
+            let (calling, call) = scene.called(&mut link).await;
+            let (received, sent) = (link.received, link.sent);
+            link.raw.send(close(4409)).await;
+            let mut next = Link { received, sent, ..Link::new(&scene.listener).await };
+            let asked = json!({ "session": "s-1", "secret": "one", "received": sent });
+            assert_eq!(next.open().await, asked);
+            if is_its_own {
+                next.raw.text(session("s-1", "two", received, true)).await;
+                // So that the server takes the first secret no longer.
+                let frame = next.raw.next().await.unwrap();
+                assert_eq!(frame, Frame::text(format!("@ack {sent}")));
+                next.answer(&call, "done").await;
+                assert_eq!(result(calling).await.unwrap(), "done");
+                next.raw.send(close(4409)).await;
+            } else {
+                next.raw.text(session("s-2", "two", 0, false)).await;
+                assert_eq!(result(calling).await.unwrap_err(), UNKNOWN);
+            }
+            let closed = |state: &State| matches!(state, State::Closed(reason) if u16::from(reason.code) == 4409);
+            within(ms(1000), scene.state.wait_for(closed)).await.unwrap();
         }
     })
     .await;

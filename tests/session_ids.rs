@@ -14,9 +14,9 @@ use std::{
 };
 
 use common::{
-    Frame, Raw, call, limit,
+    Frame, Raw, Tools, call, limit,
     raw::{Head, initialize, upgrade_request},
-    text_of, within,
+    serve_tools, text_of, within,
 };
 use futures::StreamExt;
 use mcp_ws_transport::{
@@ -737,18 +737,18 @@ async fn what_is_no_name_is_refused_and_wrong_names_cost_nobody_anything() {
         let long = "x".repeat(129);
         let mut refusals = 0;
         for id in ["", "a%20b", "%ff", "a/b", "a+b", &long] {
-            for by in [Query, Offer, Cookie] {
-                // An empty cookie is none; a subprotocol with a slash is no token, but no name either.
-                if id.is_empty() && by == Cookie {
-                    continue;
-                }
+            // A subprotocol with a slash is no token, but no name either.
+            for by in [Query, Offer] {
                 assert_eq!(refused(address, Some((by, id)), "").await.status(), 400, "{by:?} {id}");
                 refusals += 1;
             }
         }
+        // A cookie may be somebody else's, and is as good as none.
+        let (other, head) = knock(address, Some((Cookie, "a/b")), "").await;
+        assert_eq!(head.all("set-cookie").len(), 1);
+        drop(other);
         let health = server.registry().health();
         assert_eq!(health.refused_by["session_id"], refusals);
-        assert_eq!((health.active, health.total, desk.diaries()), (1, 1, 1));
         // What is written otherwise may be the same.
         let mut new = come(address, Query, "%61").await;
         assert_eq!(note(&mut new, 2, "two").await, "one two");
@@ -786,6 +786,57 @@ async fn open(address: SocketAddr, id: &str, asks: &Value) -> (Raw, Value) {
 
 fn asks(session: &Value, received: u64) -> Value {
     json!({ "session": session["session"], "secret": session["secret"], "received": received })
+}
+
+/// Whoever learns the id of a session that has a secret has nothing.
+#[tokio::test]
+async fn a_session_with_a_secret_has_no_other_name() {
+    limit(async {
+        let desk = Desk::default();
+        let (server, address) = desk.serve(Config::default()).await;
+        let speaks = "Sec-WebSocket-Protocol: mcp, mcp.resume.v1\r\n";
+        let (mut raw, head) = knock(address, None, speaks).await;
+        assert_eq!((head.get("mcp-session-id"), head.get("set-cookie")), (None, None));
+        raw.text("@open {}").await;
+        let first = session(&mut raw).await;
+        raw.initialize().await;
+        let id = first["session"].as_str().unwrap();
+        for by in [Query, Offer, Cookie] {
+            assert_eq!(refused(address, Some((by, id)), "").await.status(), 403, "{by:?}");
+            assert_eq!(refused(address, Some((by, id)), speaks).await.status(), 403, "{by:?}");
+        }
+        assert_eq!(note(&mut raw, 1, "mine").await, "mine");
+        lose(&server, raw).await;
+        assert_eq!(refused(address, Some((Query, id)), "").await.status(), 403);
+        let (mut raw, _) = knock(address, None, speaks).await;
+        raw.text(format!("@open {}", asks(&first, 2))).await;
+        assert_eq!(session(&mut raw).await["resumed"], true);
+        server.shutdown().await;
+    })
+    .await;
+}
+
+/// What waits for clients that are away is bounded for those with a name too.
+#[tokio::test]
+async fn what_waits_for_those_who_are_away_is_bounded() {
+    limit(async {
+        let tools = Tools::default();
+        let resumption = Resumption::default().max_bytes(1 << 20);
+        let (server, address) = serve_tools(&tools, Config::default().resumption(resumption)).await;
+        for (id, begun) in [("a", 1), ("b", 2)] {
+            let mut raw = enter(address, Query, id).await;
+            raw.json(&call(1, "late", json!({ "size": 700 << 10 }))).await;
+            tools.begun(begun).await;
+            lose(&server, raw).await;
+        }
+        assert_eq!(server.registry().health().away, 2);
+        let mut events = server.registry().events();
+        tools.gate.notify_waiters();
+        next(&mut events, is_gone).await;
+        assert_eq!(server.registry().health().away, 1);
+        server.shutdown().await;
+    })
+    .await;
 }
 
 #[tokio::test]

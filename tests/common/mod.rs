@@ -46,7 +46,8 @@ pub async fn within<T>(time: Duration, future: impl Future<Output = T>) -> T {
     }
 }
 
-/// A server with these tools: `echo` (returns `text`), `big` (returns `size` bytes), `wait` (counts
+/// A server with these tools: `echo` (returns `text`), `big` (returns `size` bytes), `late` (the same, but counts itself in `started` and waits for the
+/// `gate` first), `wait` (counts
 /// itself in `started`, then waits for the `gate`), `deaf` (the same, but heeds no cancellation),
 /// `sleep` (counts itself, then takes `ms` milliseconds), `panic` (does).
 #[derive(Debug, Clone)]
@@ -94,6 +95,11 @@ impl ServerHandler for Tools {
                 self.started.send_modify(|started| *started += 1);
                 self.gate.notified().await;
                 "waited".to_owned()
+            }
+            "late" => {
+                self.started.send_modify(|started| *started += 1);
+                self.gate.notified().await;
+                "x".repeat(arguments["size"].as_u64().unwrap_or_default() as usize)
             }
             "sleep" => {
                 self.started.send_modify(|started| *started += 1);

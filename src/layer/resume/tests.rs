@@ -412,6 +412,22 @@ async fn no_more_is_read_ahead_than_there_is_room_for() {
     side.send("2");
 }
 
+#[tokio::test(start_paused = true)]
+async fn large_messages_are_not_read_far_ahead() {
+    let mut side = Side::with_window(1);
+    side.send("1");
+    let large = Message::text("x".repeat(AHEAD_BYTES / 4 + 1));
+    (0..10).for_each(|_| side.peer.send(large.clone()));
+    for _ in 0..2 {
+        assert_pending!(side.poll_ready());
+        assert_eq!(side.peer.polls(), 4);
+    }
+    // There is room for one more as soon as one is taken.
+    assert!(assert_ready!(side.next()).unwrap().is_ok());
+    assert_pending!(side.poll_ready());
+    assert_eq!(side.peer.polls(), 5);
+}
+
 /// All of that with the queue on top, and somebody who waits for a flush.
 #[tokio::test(start_paused = true)]
 async fn an_acknowledgement_lets_the_queue_go_on_at_once() {

@@ -120,6 +120,58 @@ async fn a_peer_that_initializes_is_another() {
     assert_eq!(sent(&peer), ["ping 71"], "it was for whoever is there");
 }
 
+/// In the era without `initialize` every request says which version it speaks.
+#[tokio::test(start_paused = true)]
+async fn a_peer_of_another_era_is_another() {
+    let meta = json!({"io.modelcontextprotocol/protocolVersion": "2026-07-28"});
+    for request in [
+        json!({"jsonrpc": "2.0", "id": 1, "method": "server/discover", "params": {"_meta": meta}}),
+        json!({"jsonrpc": "2.0", "id": 1, "method": "tools/list", "params": {"_meta": meta}}),
+    ] {
+        let (mut stack, peer) = served();
+        asks(&peer, 1);
+        let old = stack.request();
+        let peer = stack.returns(&peer);
+        stack.send(answer(old));
+        say(&peer, request);
+        let new = stack.request();
+        stack.idle();
+        assert!(sent(&peer).is_empty(), "the answer was for another");
+        stack.send(answer(new));
+        stack.idle();
+        assert_eq!(sent(&peer), ["answer 1"]);
+    }
+}
+
+/// What is refused leaves nothing behind, whatever it is called.
+#[tokio::test(start_paused = true)]
+async fn a_refused_request_is_forgotten_and_no_id_is_taken_for_another() {
+    let (mut stack, peer) = served();
+    say(&peer, json!({"jsonrpc": "2.0", "id": "5\u{2032}1", "method": "ping"}));
+    let odd = stack.request();
+    let peer = stack.returns(&peer);
+    initializes(&peer, 5);
+    let new = stack.request();
+    assert_ne!(odd, new);
+    assert_eq!(stack.cancelled(), odd);
+    // The first of them is handled, and once only.
+    initializes(&peer, 5);
+    stack.idle();
+    let aliases = |stack: &Stack<RoleServer>| stack.stack.restart.as_ref().unwrap().aliases.len();
+    assert_eq!(aliases(&stack), 1);
+    stack.stack.config.max_inbound = 1;
+    for id in 6..20 {
+        asks(&peer, id);
+        stack.idle();
+    }
+    assert_eq!(aliases(&stack), 1);
+    stack.send(answer(odd));
+    stack.send(answer(new));
+    stack.idle();
+    assert_eq!(sent(&peer).last().unwrap(), "answer 5");
+    assert_eq!(aliases(&stack), 0);
+}
+
 #[tokio::test(start_paused = true)]
 async fn where_nobody_has_initialized_whoever_comes_begins_anew() {
     let (mut stack, peer) = stack::<RoleServer>();
