@@ -42,6 +42,7 @@
 //!  │  layer::correlation   requests in flight → method, deadlines; ends each once        │  plain &mut:
 //!  │  layer::framed        JSON-RPC message ⇄ Message        framing::JsonRpc            │  encode, decode
 //!  │  layer::shared        the lock: bounded queue, tickets, one waker for all ──────────│─────────────
+//!  │  layer::resume        numbers messages; sends again what a lost link took           │
 //!  │  layer::relink        one link after the other                                      │
 //!  │  ┌─ a link ───────────────────────────────────────────────────────────────────────┐ │
 //!  │  │ (yours)            any Duplex of Messages                                      │ │  polled under
@@ -58,11 +59,13 @@
 //!
 //! # What it promises
 //!
-//! - **Every call ends**, once: with its result or with an error. When a connection is lost, each
-//!   request in flight ends with the JSON-RPC error `-32000`, whose `data.reason` says `not_sent`
-//!   (it never left this side) or `outcome_unknown` (it may have run).
-//! - **A client comes back**: it dials again, opens its session anew, and sends what had not been sent.
-//!   [`client`] tells how; [`Connect::once`](client::Connect::once) turns it off.
+//! - **A client comes back**: it dials again and, where the server speaks
+//!   [`mcp.resume.v1`](layer::resume::protocol), as this crate's does, resumes its session, so that no call
+//!   notices. Where it does not, or the session is gone, it opens one anew, and sends what had not been
+//!   sent. [`client`] tells how; [`Connect::once`](client::Connect::once) turns it off.
+//! - **Every call ends**, once: with its result or with an error. When a connection is lost, and its
+//!   session with it, each request in flight ends with the JSON-RPC error `-32000`, whose `data.reason`
+//!   says `not_sent` (it never left this side) or `outcome_unknown` (it may have run).
 //! - **Order.** Messages are written in the order in which rmcp hands them over. Only calls that wait
 //!   for a new peer to initialize are overtaken, by answers and notifications.
 //! - **Bounds.** The size of messages in both directions, the peer's requests in flight, the time of
@@ -74,18 +77,19 @@
 //!
 //! # What it does not do yet
 //!
-//! It does not resume: what was in flight on a connection is lost with it. The layer for that is there
-//! ([`layer::Resume`]), but neither [`connect()`] nor [`serve()`] offers it. Compression is not
-//! negotiated. What a server does not protect from is said in [`server`].
+//! Compression is not negotiated. What a server does not protect from is said in [`server`].
 //!
 //! # The binding
 //!
 //! What goes over the wire, for those who write a peer:
 //!
 //! - **Establishment**: a WebSocket upgrade (RFC 6455) with the subprotocol `mcp`. The client offers
-//!   `mcp` first and accepts a server that answers it, or none; where a server refuses the offer, the
-//!   client dials again with `mcp` alone, then with no offer. The server answers `mcp` where it was
-//!   offered, a lone `mcp.version.…` as it was offered, and nothing else.
+//!   `mcp` first, then `mcp.resume.v1`, and accepts a server that answers one of them, or none; where a
+//!   server refuses the offer, the client dials again with `mcp` alone, then with no offer. The server
+//!   answers `mcp.resume.v1` where it was offered, else `mcp`, a lone `mcp.version.…` as it was offered, and
+//!   nothing else.
+//! - **Sessions** outlive their connections by [`mcp.resume.v1`](layer::resume::protocol), or by a
+//!   [name](server::SessionIds) that the client brings.
 //! - **Framing**: one JSON-RPC 2.0 message per text message; no batches. Tolerated: a byte order mark,
 //!   white space around the message, a binary message that holds the same JSON.
 //! - **Cancellation**: `notifications/cancelled`. The loss of a connection cancels nothing by itself.
