@@ -331,15 +331,16 @@ impl Stream for Shared {
 
     fn poll_next(self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<Option<Self::Item>> {
         let line = &*self.line;
-        let mut desk = line.lock();
-        if let Some(item) = desk.inbox.pop_front() {
-            return Poll::Ready(Some(Ok(item)));
-        }
-        if let Some(end) = &desk.end {
-            return Poll::Ready(Some(Err(end.clone())));
-        }
+        // Before it is seen what was offered: what is offered from now on wakes.
         line.fan_out.sit_reader(cx.waker());
-        let polled = line.poll_serve(&mut desk, cx);
+        let mut desk = line.lock();
+        let polled = if let Some(item) = desk.inbox.pop_front() {
+            Poll::Ready(Ok(item))
+        } else if let Some(end) = &desk.end {
+            Poll::Ready(Err(end.clone()))
+        } else {
+            line.poll_serve(&mut desk, cx)
+        };
         if polled.is_ready() {
             line.fan_out.leave_reader();
         }
