@@ -56,7 +56,9 @@ use crate::{
     event::{Announcer, Event, Events, Notices, State},
     framing::{Framing, JsonRpc},
     layer::{
-        Correlation, Framed, Heartbeat, Relink, Shared, Socket, correlation, framed, heartbeat,
+        Correlation, Framed, Heartbeat, Relink, Shared, Socket,
+        correlation::{self, Policy, Replay},
+        framed, heartbeat,
         relink::{LinkSource, Renew},
         resume,
         shared::{self, Flushed},
@@ -152,6 +154,7 @@ pub struct Builder<R: Role> {
     stats: Stats,
     span: Span,
     subprotocol: Option<String>,
+    replay: Option<Policy<R>>,
 }
 
 impl<R: Role> Default for Builder<R> {
@@ -162,6 +165,7 @@ impl<R: Role> Default for Builder<R> {
             stats: Stats::default(),
             span: Span::none(),
             subprotocol: None,
+            replay: None,
         }
     }
 }
@@ -189,6 +193,13 @@ impl<R: Role> Builder<R> {
     /// The span in which everything about this connection is traced.
     pub fn span(mut self, span: Span) -> Self {
         self.span = span;
+        self
+    }
+
+    /// Says which requests are sent again on a connection to a peer that knows nothing of them, though
+    /// they may have run: those of which that does no harm. By default none is.
+    pub fn replay(mut self, policy: impl Fn(&R::Req) -> Replay + Send + Sync + 'static) -> Self {
+        self.replay = Some(Arc::new(policy));
         self
     }
 
@@ -301,11 +312,12 @@ impl<R: Role> Builder<R> {
     where
         L: Duplex<Numbered, Link<Message>> + Send + 'static,
     {
-        let Self { config, framing, stats, span, subprotocol } = self;
+        let Self { config, framing, stats, span, subprotocol, replay } = self;
         let close_timeout = config.socket.close_timeout;
         let shared = Shared::with_notices(line, config.shared, notices, span.clone());
         let framed = Framed::with_stats(shared.clone(), framing, config.framed, stats.clone());
         let stack = Correlation::with_stats(framed, config.correlation, stats.clone());
+        let stack = stack.replaying(replay);
         WebSocketTransport {
             stack: finish(stack),
             shared,

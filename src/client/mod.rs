@@ -13,7 +13,7 @@
 //!
 //! | a request that | |
 //! |---|---|
-//! | was handed to the connection that is lost | ends with `-32000`, `outcome_unknown`: at once, or when the server is not back while it keeps the session |
+//! | was handed to the connection that is lost | ends with `-32000`, `outcome_unknown`: at once, or when the server is not back while it keeps the session. One that may run twice is sent [again](Connect::replay) |
 //! | was not, or is made meanwhile | waits until the server is initialized anew, as far as the outbound queue has room (1 MiB); then `not_sent` |
 //! | is cancelled or overdue before it was sent | is never sent |
 //! | came from the server | is cancelled, and what its handler still answers is dropped |
@@ -85,6 +85,7 @@ pub use self::{
     reconnect::{Reconnect, TokenRequest},
     tls::Tls,
 };
+pub use crate::layer::correlation::Replay;
 use crate::{
     decode::Role,
     error::{CloseCode, CloseReason, Error, HandshakeError},
@@ -274,6 +275,26 @@ impl<R: Role> Connect<R> {
     /// The settings of the connection's layers.
     pub fn config(mut self, config: transport::Config) -> Self {
         self.builder = self.builder.config(config);
+        self
+    }
+
+    /// Says which requests are sent again to a server that knows nothing of them, though they may have
+    /// run: those of which that does no harm. By default none is, and each ends with `outcome_unknown`.
+    ///
+    /// ```no_run
+    /// # async fn example() -> Result<(), Box<dyn std::error::Error>> {
+    /// use mcp_ws_transport::{client::Replay, connect};
+    /// use rmcp::{ServiceExt, model::ClientRequest};
+    ///
+    /// let reads_only = |request: &ClientRequest| match request {
+    ///     ClientRequest::ListToolsRequest(_) | ClientRequest::ReadResourceRequest(_) => Replay::Again,
+    ///     _ => Replay::Never,
+    /// };
+    /// let client = ().serve(connect("ws://127.0.0.1:8080/mcp").replay(reads_only).await?).await?;
+    /// # drop(client); Ok(()) }
+    /// ```
+    pub fn replay(mut self, policy: impl Fn(&R::Req) -> Replay + Send + Sync + 'static) -> Self {
+        self.builder = self.builder.replay(policy);
         self
     }
 

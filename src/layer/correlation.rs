@@ -31,6 +31,7 @@ mod restart;
 
 use std::{
     collections::{HashSet, VecDeque},
+    fmt,
     pin::Pin,
     sync::Arc,
     task::{Context, Poll, ready},
@@ -42,7 +43,7 @@ use rmcp::{
         CancelledNotification, CancelledNotificationParam, ErrorCode, Extensions, JsonRpcMessage,
         RequestId,
     },
-    service::{RxJsonRpcMessage, TxJsonRpcMessage},
+    service::{RxJsonRpcMessage, ServiceRole, TxJsonRpcMessage},
 };
 use tokio::time::{Instant, Sleep, sleep_until};
 
@@ -73,8 +74,21 @@ pub const UNAVAILABLE: ErrorCode = ErrorCode(-32000);
 /// `reason` `timed_out`, and the `outcome`: `not_sent` or `outcome_unknown`.
 pub const TIMED_OUT: ErrorCode = ErrorCode(-32001);
 
+/// What becomes of a request that was sent, when its connection is lost and the next leads to a peer
+/// that knows nothing of it.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
+pub enum Replay {
+    /// It ends with an error, since it may have run: the default.
+    #[default]
+    Never,
+    /// It is sent again, on five connections at most, and may run more than once.
+    Again,
+}
+
+/// Says what becomes of each request.
+pub(crate) type Policy<R> = Arc<dyn Fn(&<R as ServiceRole>::Req) -> Replay + Send + Sync>;
+
 /// The requests in flight, over a [`Framed`] to which it lends their methods.
-#[derive(Debug)]
 #[must_use = "a layer does nothing unless polled"]
 pub struct Correlation<R: Role, F> {
     config: Config,
@@ -93,8 +107,20 @@ pub struct Correlation<R: Role, F> {
     /// What this side tells itself, before anything else that comes in.
     told: VecDeque<RxJsonRpcMessage<R>>,
     restart: Option<Box<Restart>>,
+    replay: Option<Policy<R>>,
     ending: Option<Ending>,
     framed: Framed<R, Shared, F>,
+}
+
+impl<R: Role, F: fmt::Debug> fmt::Debug for Correlation<R, F> {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("Correlation")
+            .field("config", &self.config)
+            .field("outbound", &self.outbound)
+            .field("inbound", &self.inbound)
+            .field("framed", &self.framed)
+            .finish_non_exhaustive()
+    }
 }
 
 /// Nothing in it is pinned.
@@ -123,6 +149,7 @@ impl<R: Role, F: Framing<R>> Correlation<R, F> {
             held: Held::default(),
             told: VecDeque::new(),
             restart: None,
+            replay: None,
             ending: None,
             framed,
         }
@@ -147,6 +174,12 @@ impl<R: Role, F: Framing<R>> Correlation<R, F> {
     pub(crate) fn expecting_return(self, notices: Notices) -> Self {
         self.framed.get_ref().expect_return();
         self.outliving(notices, Renew::default())
+    }
+
+    /// Sends some requests once more, where the peer knows nothing of them.
+    pub(crate) fn replaying(mut self, policy: Option<Policy<R>>) -> Self {
+        self.replay = policy;
+        self
     }
 
     /// Takes a call of ours back that has not been sent. `false` if it has.
@@ -311,11 +344,15 @@ impl<R: Role, F: Framing<R>> Sink<TxJsonRpcMessage<R>> for Correlation<R, F> {
             }
         };
         if let Some(restart) = &mut this.restart {
+            let replay = match (&this.replay, &item) {
+                (Some(policy), JsonRpcMessage::Request(request)) => policy(&request.request),
+                _ => Replay::Never,
+            };
             let answers = matches!(item, JsonRpcMessage::Response(_) | JsonRpcMessage::Error(_));
             if this.framed.get_ref().is_stopped(call.is_some(), answers) {
                 return this.turn_away(&item);
             }
-            if !restart.remember(&item, &mut this.framed)? {
+            if !restart.remember(&item, replay, &mut this.framed)? {
                 return Ok(());
             }
             this.framed.get_mut().survives(call.is_some());

@@ -10,7 +10,7 @@ use rmcp::{
 };
 use tokio::time::{Instant, Sleep, sleep};
 
-use super::{Call, Correlation, Fate, Outbound, cancellation};
+use super::{Call, Correlation, Fate, Outbound, Replay, cancellation};
 use crate::{
     decode::{Calls, Method, Role},
     error::{CloseCode, CloseReason, Error, LinkError, MessageError},
@@ -21,7 +21,8 @@ use crate::{
     message::Message,
 };
 
-/// On how many connections `initialize` is sent before it was ever answered, or a `server/discover`.
+/// On how many connections `initialize` is sent before it was ever answered, or a `server/discover`, or a
+/// request that may run twice.
 const ATTEMPTS: u32 = 5;
 
 /// How long the peer may take to answer a repeated `initialize`.
@@ -40,8 +41,9 @@ pub(super) struct Restart {
     /// The request by which this side learns what the peer speaks, and how many connections were lost
     /// since it was first sent. Those above would take an error for an answer.
     discover: Option<(RequestId, Message, u32)>,
-    /// Requests that stay open for as long as they are wanted.
-    pub(super) listens: HashMap<RequestId, Message>,
+    /// Other requests that are sent again, and how often at most: those that stay open for as long as
+    /// they are wanted, and those that may run twice.
+    repeats: HashMap<RequestId, (Message, Option<u32>)>,
     /// `initialize` has been repeated, and is not answered yet.
     pub(super) repeated: Option<Pin<Box<Sleep>>>,
     /// The ids that requests of the peer have above this layer, and their real ones. Handlers of a
@@ -69,7 +71,7 @@ impl Restart {
             initialized: None,
             agreed: None,
             discover: None,
-            listens: HashMap::new(),
+            repeats: HashMap::new(),
             repeated: None,
             aliases: HashMap::new(),
             restarts: 0,
@@ -86,7 +88,7 @@ impl Restart {
     pub(super) fn keeps(&self, id: &RequestId) -> bool {
         self.initialize.as_ref().is_some_and(|(initialize, _)| initialize == id)
             || self.discovers(id)
-            || self.listens.contains_key(id)
+            || self.repeats.contains_key(id)
     }
 
     fn discovers(&self, id: &RequestId) -> bool {
@@ -98,8 +100,8 @@ impl Restart {
         if self.discovers(id) {
             self.discover = None;
         }
-        if !self.listens.is_empty() {
-            self.listens.remove(id);
+        if !self.repeats.is_empty() {
+            self.repeats.remove(id);
         }
     }
 
@@ -180,10 +182,15 @@ impl Restart {
         let shared = framed.get_ref();
         let handed = shared.began();
         let discover = self.discover.iter().map(|(id, discover, _)| (id, discover));
-        for (id, message) in discover.chain(&self.listens) {
-            if outbound.0.get(id).is_some_and(|call| call.ticket <= handed) {
-                shared.send_first(framed.again(message));
-            }
+        let others = self.repeats.iter().map(|(id, (message, _))| (id, message));
+        let mut sent: Vec<_> = discover
+            .chain(others)
+            .filter_map(|(id, message)| Some((outbound.0.get(id)?.ticket, message)))
+            .filter(|(ticket, _)| *ticket <= handed)
+            .collect();
+        sent.sort_unstable_by_key(|(ticket, _)| *ticket);
+        for (_, message) in sent {
+            shared.send_first(framed.again(message));
         }
     }
 
@@ -191,6 +198,7 @@ impl Restart {
     pub(super) fn remember<R: Role, F: Framing<R>>(
         &mut self,
         item: &TxJsonRpcMessage<R>,
+        replay: Replay,
         framed: &mut Framed<R, Shared, F>,
     ) -> Result<bool, Error> {
         match item {
@@ -204,7 +212,11 @@ impl Restart {
                     self.discover = Some((request.id.clone(), framed.encoded(item)?, 0));
                 }
                 Method::SubscriptionsListen => {
-                    self.listens.insert(request.id.clone(), framed.encoded(item)?);
+                    self.repeats.insert(request.id.clone(), (framed.encoded(item)?, None));
+                }
+                _ if replay == Replay::Again => {
+                    let repeat = (framed.encoded(item)?, Some(ATTEMPTS - 1));
+                    self.repeats.insert(request.id.clone(), repeat);
                 }
                 _ => {}
             },
@@ -232,6 +244,15 @@ impl<R: Role, F: Framing<R>> Correlation<R, F> {
             if *attempts >= ATTEMPTS {
                 restart.discover = None;
             }
+        }
+        if let Some(restart) = &mut self.restart {
+            restart.repeats.retain(|id, (_, times)| {
+                let call = self.outbound.0.get(id).filter(|call| call.ticket <= down.handed);
+                let (Some(_), Some(left)) = (call, times) else { return true };
+                let again = *left > 0;
+                *left = left.saturating_sub(1);
+                again
+            });
         }
         let restart = self.restart.as_deref();
         let lost = self.outbound.take(|id, call| {

@@ -1,4 +1,5 @@
 mod listening;
+mod replaying;
 mod returning;
 mod waiting;
 

@@ -1,0 +1,74 @@
+//! Requests that may run twice.
+
+use std::sync::Arc;
+
+use rmcp::model::ListToolsRequest;
+
+use super::*;
+
+fn list(id: i64) -> ClientJsonRpcMessage {
+    request(id, ListToolsRequest::default())
+}
+
+/// A client of which lists may be asked for twice.
+fn replaying() -> (Stack<RoleClient>, Peer) {
+    let (mut stack, peer) = initialized();
+    stack.stack.replay = Some(Arc::new(|request: &ClientRequest| match request {
+        ClientRequest::ListToolsRequest(_) => Replay::Again,
+        _ => Replay::Never,
+    }));
+    (stack, peer)
+}
+
+impl Stack<RoleClient> {
+    /// There is a new peer, which answers `initialize`. What it is sent after that.
+    fn begins_anew(&mut self) -> (Peer, Vec<String>) {
+        let peer = self.links.next();
+        self.idle();
+        assert_eq!(sent(&peer), ["initialize 0"]);
+        say(&peer, initialize_result("1"));
+        self.idle();
+        let sent = sent(&peer);
+        (peer, sent)
+    }
+}
+
+#[tokio::test(start_paused = true)]
+async fn they_are_sent_again_in_order_until_they_are_answered() {
+    let (mut stack, peer) = replaying();
+    for message in [list(3), call(1), list(2)] {
+        stack.send(message);
+    }
+    stack.idle();
+    peer.send(Message::Close(None));
+    assert_eq!(stack.error(), (RequestId::Number(1), "outcome_unknown".into()));
+    stack.idle();
+    stack.send(list(4));
+    let (peer, sent) = stack.begins_anew();
+    assert_eq!(sent, ["notifications/initialized", "tools/list 3", "tools/list 2", "tools/list 4"]);
+    say(&peer, json!({"jsonrpc": "2.0", "id": 3, "result": {"tools": []}}));
+    assert!(matches!(stack.next(), JsonRpcMessage::Response(_)));
+    peer.send(Message::Close(None));
+    stack.idle();
+    let (_, sent) = stack.begins_anew();
+    assert_eq!(sent, ["notifications/initialized", "tools/list 2", "tools/list 4"]);
+}
+
+#[tokio::test(start_paused = true)]
+async fn one_that_the_peer_does_not_survive_ends() {
+    let (mut stack, mut peer) = replaying();
+    stack.send(list(1));
+    stack.idle();
+    for _ in 1..ATTEMPTS {
+        peer.send(Message::Close(None));
+        stack.idle();
+        let (next, sent) = stack.begins_anew();
+        assert_eq!(sent, ["notifications/initialized", "tools/list 1"]);
+        peer = next;
+    }
+    peer.send(Message::Close(None));
+    assert_eq!(stack.error(), (RequestId::Number(1), "outcome_unknown".into()));
+    stack.idle();
+    let (_, sent) = stack.begins_anew();
+    assert_eq!(sent, ["notifications/initialized"]);
+}
