@@ -142,6 +142,8 @@ pin_project! {
         starved: bool,
         // What opened the link need not have been flushed either.
         unflushed: bool,
+        // It is an acknowledgement, which others that are about to be sent may take along.
+        waits: bool,
         ack_overdue: bool,
         timer: Timer,
         #[pin]
@@ -166,6 +168,7 @@ impl<S: Duplex<Numbered, Link<Message>>> Resume<S> {
             ahead_bytes: 0,
             starved: false,
             unflushed: true,
+            waits: false,
             ack_overdue: false,
             timer: Timer::default(),
             inner,
@@ -181,6 +184,7 @@ impl<S: Duplex<Numbered, Link<Message>>> Resume<S> {
             ready!(this.inner.as_mut().poll_ready(cx))?;
             *this.ack_overdue = false;
             *this.unflushed = true;
+            *this.waits = true;
             let ack = Frame::Ack(this.ledger.tell()).encode();
             this.inner.as_mut().start_send(Numbered::new(0, ack))?;
         }
@@ -254,6 +258,10 @@ impl<S: Duplex<Numbered, Link<Message>>> Resume<S> {
                     }
                     let this = self.as_mut().project();
                     if !*this.unflushed {
+                        return Poll::Pending;
+                    }
+                    if mem::take(this.waits) {
+                        cx.waker().wake_by_ref();
                         return Poll::Pending;
                     }
                     let flushed = ready!(this.inner.poll_flush(cx));
@@ -492,6 +500,7 @@ impl<S: Duplex<Numbered, Link<Message>>> Sink<Numbered> for Resume<S> {
         let this = self.project();
         let flushed = ready!(this.inner.poll_flush(cx));
         *this.unflushed = false;
+        *this.waits = false;
         Poll::Ready(flushed)
     }
 

@@ -71,6 +71,12 @@
 //! - A host's pages over `http` count as its own where a proxy does TLS, since the request does not tell.
 //!   With cookies, list the `https` origins and [disable](Config::disable_allowed_hosts) what hosts
 //!   vouch for.
+//! - This crate's own logs show no token, session id or secret. tungstenite's show every frame at TRACE,
+//!   through the `log` facade, and so all that is in messages; leave them off where that is bridged.
+//! - Sessions whose clients are away are bounded for all clients together: one that opens and abandons many
+//!   ends those of others. [`Limits::connections_per_address`] and an authenticator slow that down.
+//! - Who returns by a [name](SessionIds) and begins anew has the old calls cancelled; a handler that takes
+//!   no notice of that may still send notifications, which the new client gets.
 //! - What tools do with what they are given.
 //!
 //! # Who may enter
