@@ -1,0 +1,299 @@
+//! What a transport is made of, and its assembly.
+
+use std::{fmt, sync::Arc};
+
+use bytes::Bytes;
+use tokio::{
+    io::{AsyncRead, AsyncWrite},
+    sync::watch,
+};
+use tracing::Span;
+
+use super::{Stack, WebSocketTransport};
+#[cfg(any(feature = "client", feature = "server"))]
+use crate::layer::{Resume, resume::Tally};
+use crate::{
+    decode::Role,
+    duplex::{BoxLink, Duplex},
+    event::{Announcer, Notices, State},
+    framing::{Framing, JsonRpc},
+    layer::{
+        Correlation, Framed, Heartbeat, Relink, Shared, Socket,
+        correlation::{self, Policy, Replay},
+        framed, heartbeat,
+        relink::{LinkSource, Renew},
+        resume, shared,
+        socket::{self, Side},
+    },
+    link::{Link, Numbered},
+    message::Message,
+    stats::Stats,
+};
+
+/// The settings of every layer of a connection.
+#[derive(Debug, Clone, Default)]
+#[non_exhaustive]
+pub struct Config {
+    /// Limits, buffers and timeouts of the WebSocket itself.
+    pub socket: socket::Config,
+    /// Pings and the watchdog.
+    pub heartbeat: heartbeat::Config,
+    /// What is kept for a peer that resumes.
+    pub resume: resume::Config,
+    /// The outbound queue.
+    pub shared: shared::Config,
+    /// The size of outbound messages.
+    pub framed: framed::Config,
+    /// Deadlines, and how many requests may be in flight.
+    pub correlation: correlation::Config,
+    extra: Option<Extra>,
+}
+
+/// A layer of the user's own.
+#[derive(Clone)]
+struct Extra(Arc<dyn Fn(BoxLink) -> BoxLink + Send + Sync>);
+
+impl fmt::Debug for Extra {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str("Extra")
+    }
+}
+
+impl Config {
+    /// Puts a layer of your own on each link, above [`Heartbeat`] and below [`Shared`]. A second
+    /// call puts the next one on top of it.
+    #[must_use]
+    pub fn layer<L>(mut self, layer: impl Fn(BoxLink) -> L + Send + Sync + 'static) -> Self
+    where
+        L: Duplex<Message, Message> + Send + 'static,
+    {
+        let below = self.extra.take();
+        self.extra = Some(Extra(Arc::new(move |link| {
+            let link = match &below {
+                Some(Extra(below)) => below(link),
+                None => link,
+            };
+            Box::pin(layer(link))
+        })));
+        self
+    }
+}
+
+/// What the layers below [`Shared`] are made from, once for each connection.
+#[derive(Debug, Clone)]
+pub(crate) struct Layers {
+    config: Config,
+    stats: Stats,
+}
+
+impl Layers {
+    /// The layers over a byte stream on which the opening handshake is done.
+    pub(crate) fn link<S>(&self, stream: S, leftover: Bytes, side: Side) -> BoxLink
+    where
+        S: AsyncRead + AsyncWrite + Unpin + Send + 'static,
+    {
+        let Config { socket, heartbeat, extra, .. } = self.config.clone();
+        let socket = Socket::with_leftover(stream, leftover, side, socket, self.stats.clone());
+        let heartbeat = Heartbeat::with_stats(socket, heartbeat, self.stats.clone());
+        // Servers do not sleep.
+        let link: BoxLink = Box::pin(match side {
+            Side::Client => heartbeat.wakeful(),
+            Side::Server => heartbeat,
+        });
+        match extra {
+            Some(Extra(layer)) => layer(link),
+            None => link,
+        }
+    }
+}
+
+/// Assembles a [`WebSocketTransport`] over a link of any layers.
+#[must_use]
+pub struct Builder<R: Role> {
+    config: Config,
+    framing: Box<dyn Framing<R>>,
+    stats: Stats,
+    span: Span,
+    subprotocol: Option<String>,
+    replay: Option<Policy<R>>,
+}
+
+impl<R: Role> Default for Builder<R> {
+    fn default() -> Self {
+        Self {
+            config: Config::default(),
+            framing: Box::new(JsonRpc::default()),
+            stats: Stats::default(),
+            span: Span::none(),
+            subprotocol: None,
+            replay: None,
+        }
+    }
+}
+
+impl<R: Role> Builder<R> {
+    /// The settings of the layers that the builder puts on: those from [`Shared`] upwards, and in
+    /// [`over_stream`](Self::over_stream) all of them.
+    pub fn config(mut self, config: Config) -> Self {
+        self.config = config;
+        self
+    }
+
+    /// The form of the messages; the default is [`JsonRpc`].
+    pub fn framing(mut self, framing: impl Framing<R> + 'static) -> Self {
+        self.framing = Box::new(framing);
+        self
+    }
+
+    /// The counters to count in, where a layer below counts in them too.
+    pub fn stats(mut self, stats: Stats) -> Self {
+        self.stats = stats;
+        self
+    }
+
+    /// The span in which everything about this connection is traced.
+    pub fn span(mut self, span: Span) -> Self {
+        self.span = span;
+        self
+    }
+
+    /// Says which requests are sent again on a connection to a peer that knows nothing of them, though
+    /// they may have run: those of which that does no harm. By default none is.
+    pub fn replay(mut self, policy: impl Fn(&R::Req) -> Replay + Send + Sync + 'static) -> Self {
+        self.replay = Some(Arc::new(policy));
+        self
+    }
+
+    /// The subprotocol that was agreed on, for [`WebSocketTransport::subprotocol`].
+    pub fn subprotocol(mut self, subprotocol: Option<String>) -> Self {
+        self.subprotocol = subprotocol;
+        self
+    }
+
+    /// A transport over `link`, any [`Duplex`] of [`Message`]s.
+    pub fn over<L>(self, link: L) -> WebSocketTransport<R>
+    where
+        L: Duplex<Message, Message> + Send + 'static,
+    {
+        self.over_link(Box::pin(link), Notices::default())
+    }
+
+    /// A transport over a byte stream on which the opening handshake is done, and what was read
+    /// behind it: [`Socket`], [`Heartbeat`] and the rest.
+    pub fn over_stream<S>(self, stream: S, leftover: Bytes, side: Side) -> WebSocketTransport<R>
+    where
+        S: AsyncRead + AsyncWrite + Unpin + Send + 'static,
+    {
+        let link = self.layers().link(stream, leftover, side);
+        self.over_link(link, Notices::default())
+    }
+
+    /// The counters to count in.
+    #[cfg(feature = "server")]
+    pub(crate) fn counters(&self) -> Stats {
+        self.stats.clone()
+    }
+
+    /// Where the form of the messages wants the name of the session.
+    #[cfg(any(feature = "client", feature = "server"))]
+    pub(crate) fn session(&self) -> Option<crate::framing::SessionName> {
+        self.framing.session()
+    }
+
+    pub(crate) fn layers(&self) -> Layers {
+        Layers { config: self.config.clone(), stats: self.stats.clone() }
+    }
+
+    pub(crate) fn over_link(self, link: BoxLink, notices: Notices) -> WebSocketTransport<R> {
+        self.assemble(Relink::once(link), notices, |stack| stack)
+    }
+
+    /// A transport over `first`, and over those of `source` when that is lost.
+    pub fn over_links<S>(self, first: S::Link, source: S) -> WebSocketTransport<R>
+    where
+        S: LinkSource<Link: Send> + Send + 'static,
+    {
+        let renew = source.renew();
+        let state = watch::Sender::new(State::Connecting);
+        let notices = Notices::new(state, Announcer::default());
+        self.outliving(Relink::new(first, source), renew, notices)
+    }
+
+    /// The same where the links carry a session, as far as the peer keeps one.
+    #[cfg(feature = "client")]
+    pub(crate) fn over_sessions<S>(
+        self,
+        first: S::Link,
+        source: S,
+        notices: Notices,
+        tally: Tally,
+    ) -> WebSocketTransport<R>
+    where
+        S: LinkSource<Link: Send> + Send + 'static,
+    {
+        let renew = source.renew();
+        let relink = Relink::new(first, source);
+        let line = Resume::with_tally(relink, self.config.resume.clone(), tally);
+        self.outliving(line, renew, notices)
+    }
+
+    /// A transport over the links of one session, with which it ends.
+    #[cfg(feature = "server")]
+    pub(crate) fn over_session<S>(
+        self,
+        first: S::Link,
+        source: S,
+        tally: Tally,
+    ) -> WebSocketTransport<R>
+    where
+        S: LinkSource<Link: Send> + Send + 'static,
+    {
+        let relink = Relink::new(first, source);
+        let line = Resume::with_tally(relink, self.config.resume.clone(), tally);
+        let notices = Notices::default();
+        self.assemble(line, notices.clone(), |stack| stack.expecting_return(notices))
+    }
+
+    fn outliving<L>(self, line: L, renew: Renew, notices: Notices) -> WebSocketTransport<R>
+    where
+        L: Duplex<Numbered, Link<Message>> + Send + 'static,
+    {
+        let mut transport =
+            self.assemble(line, notices.clone(), |stack| stack.outliving(notices, renew.clone()));
+        transport.renew = Some(renew);
+        transport
+    }
+
+    fn assemble<L>(
+        self,
+        line: L,
+        notices: Notices,
+        finish: impl FnOnce(Stack<R>) -> Stack<R>,
+    ) -> WebSocketTransport<R>
+    where
+        L: Duplex<Numbered, Link<Message>> + Send + 'static,
+    {
+        let Self { config, framing, stats, span, subprotocol, replay } = self;
+        let close_timeout = config.socket.close_timeout;
+        let shared = Shared::with_notices(line, config.shared, notices, span.clone());
+        let framed = Framed::with_stats(shared.clone(), framing, config.framed, stats.clone());
+        let stack = Correlation::with_stats(framed, config.correlation, stats.clone());
+        let stack = stack.replaying(replay);
+        WebSocketTransport {
+            stack: finish(stack),
+            shared,
+            renew: None,
+            stats,
+            span,
+            subprotocol,
+            close_timeout,
+            owed: None,
+        }
+    }
+}
+
+impl<R: Role> fmt::Debug for Builder<R> {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("Builder").field("config", &self.config).finish_non_exhaustive()
+    }
+}
