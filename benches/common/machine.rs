@@ -86,3 +86,10 @@ pub(crate) fn describe(core: Option<usize>) -> String {
         os.trim(),
     )
 }
+
+/// The resident set of a process in KiB, where there is a `/proc` that tells.
+pub(crate) fn resident(pid: u32) -> Option<f64> {
+    let status = fs::read_to_string(format!("/proc/{pid}/status")).ok()?;
+    let resident = status.lines().find_map(|line| line.strip_prefix("VmRSS:"))?;
+    resident.trim().strip_suffix(" kB")?.parse().ok()
+}

@@ -1,5 +1,7 @@
 //! What the benchmarks share: server processes, the machine, the other transports, figures.
+#![allow(dead_code, reason = "each benchmark uses a part of it")]
 
+pub(crate) mod adder;
 pub(crate) mod figures;
 pub(crate) mod http;
 pub(crate) mod machine;

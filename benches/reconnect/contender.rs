@@ -19,9 +19,8 @@ use rmcp::{
 };
 
 use crate::{
-    common::{Result, stock},
+    common::{Result, adder::Adder, stock},
     proxy::Proxy,
-    service::Adder,
 };
 
 #[derive(ValueEnum, Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]

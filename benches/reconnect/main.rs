@@ -23,14 +23,12 @@
 //! The exit code says whether the benchmark ran, never how fast.
 
 #[path = "../common/mod.rs"]
-#[allow(dead_code, unused_imports, reason = "each benchmark uses a part of it")]
 mod common;
 mod contender;
 mod memory;
 mod options;
 mod proxy;
 mod report;
-mod service;
 
 use self::{
     common::{

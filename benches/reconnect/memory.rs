@@ -1,6 +1,6 @@
 //! The memory of sessions without a connection.
 
-use std::{fs, net::SocketAddr, time::Duration};
+use std::{net::SocketAddr, time::Duration};
 
 use futures::{SinkExt, StreamExt};
 use tokio::{net::TcpStream, time::sleep};
@@ -10,7 +10,7 @@ use tokio_tungstenite::{
 };
 
 use crate::{
-    common::{Result, server::Server},
+    common::{Result, machine::resident, server::Server},
     contender::Contender,
 };
 
@@ -47,11 +47,4 @@ async fn vanish(addr: SocketAddr) -> Result<()> {
     websocket.send(Message::text(INITIALIZED)).await?;
     websocket.get_ref().set_zero_linger()?;
     Ok(())
-}
-
-/// The resident set of a process in KiB, where there is a `/proc` that tells.
-fn resident(pid: u32) -> Option<f64> {
-    let status = fs::read_to_string(format!("/proc/{pid}/status")).ok()?;
-    let resident = status.lines().find_map(|line| line.strip_prefix("VmRSS:"))?;
-    resident.trim().strip_suffix(" kB")?.parse().ok()
 }

@@ -1,9 +1,7 @@
 //! The memory of idle sessions.
 
-use std::fs;
-
 use crate::{
-    common::{Result, server::Server},
+    common::{Result, machine::resident, server::Server},
     contender::Contender,
     options::Options,
     service::Script,
@@ -41,11 +39,4 @@ async fn open(contender: Contender, server: &Server, script: &Script) -> Result<
         session.settle(script).await?;
     }
     Ok(session)
-}
-
-/// The resident set of a process in KiB, where there is a `/proc` that tells.
-fn resident(pid: u32) -> Option<f64> {
-    let status = fs::read_to_string(format!("/proc/{pid}/status")).ok()?;
-    let resident = status.lines().find_map(|line| line.strip_prefix("VmRSS:"))?;
-    resident.trim().strip_suffix(" kB")?.parse().ok()
 }

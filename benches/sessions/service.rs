@@ -1,45 +1,17 @@
-//! The rmcp service that every rmcp server runs, and what is said to open a session with it.
+//! What is said to open a session with the rmcp service that every rmcp server runs.
 
 use rmcp::{
-    Json, RoleClient, RoleServer, ServerHandler,
-    handler::server::wrapper::Parameters,
+    RoleClient, RoleServer, ServerHandler,
     model::{
         ClientCapabilities, ClientNotification, ClientRequest, Implementation, InitializeRequest,
         InitializeRequestParams, InitializedNotification, JsonRpcMessage, PingRequest,
         ProtocolVersion, RequestId, ServerResult,
     },
     service::TxJsonRpcMessage,
-    tool, tool_handler, tool_router,
 };
-use schemars::JsonSchema;
-use serde::{Deserialize, Serialize};
 
 use crate::common::Result;
-
-#[derive(Debug, Clone, Copy)]
-pub(crate) struct Adder;
-
-#[derive(Debug, Deserialize, JsonSchema)]
-pub(crate) struct Summands {
-    a: i64,
-    b: i64,
-}
-
-#[derive(Debug, Serialize, JsonSchema)]
-pub(crate) struct Sum {
-    sum: i64,
-}
-
-#[tool_router]
-impl Adder {
-    #[tool(description = "Adds two numbers")]
-    async fn add(&self, Parameters(Summands { a, b }): Parameters<Summands>) -> Json<Sum> {
-        Json(Sum { sum: a + b })
-    }
-}
-
-#[tool_handler]
-impl ServerHandler for Adder {}
+pub(crate) use crate::common::adder::Adder;
 
 pub(crate) const VERSION: ProtocolVersion = ProtocolVersion::LATEST_WITH_INITIALIZE;
 

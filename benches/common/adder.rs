@@ -1,4 +1,4 @@
-//! The rmcp service that every server runs.
+//! An rmcp service of one tool, without state.
 
 use rmcp::{
     Json, ServerHandler, handler::server::wrapper::Parameters, tool, tool_handler, tool_router,
