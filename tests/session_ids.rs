@@ -797,6 +797,9 @@ async fn a_session_with_a_secret_has_no_other_name() {
         let speaks = "Sec-WebSocket-Protocol: mcp, mcp.resume.v1\r\n";
         let (mut raw, head) = knock(address, None, speaks).await;
         assert_eq!((head.get("mcp-session-id"), head.get("set-cookie")), (None, None));
+        // Nor where it brings one that is worth nothing any more.
+        let (_, stale) = knock(address, Some((Cookie, "stale")), speaks).await;
+        assert_eq!((stale.get("mcp-session-id"), stale.get("set-cookie")), (None, None));
         raw.text("@open {}").await;
         let first = session(&mut raw).await;
         raw.initialize().await;

@@ -134,8 +134,6 @@ pub(super) async fn admit<R: Role>(
         return Err(stopping());
     }
     // A session belongs to somebody, and to a server that can find it again.
-    // To who has a secret to show a name is of no use, but to everybody else who learns it.
-    let name = name.filter(|name| !(name.is_issued() && granted.resumes()));
     let (resumes, name) = match (sessions, &standing, name) {
         (Some(sessions), Standing::Known(identity, _), Some(name)) => {
             (true, Some(sessions.check(name, identity.as_ref())?))
@@ -143,6 +141,8 @@ pub(super) async fn admit<R: Role>(
         (Some(_), Standing::Known(..), None) => (true, None),
         _ => (false, None),
     };
+    // To who has a secret to show a name is of no use, but to everybody else who learns it.
+    let name = name.filter(|name| !(name.is_issued() && granted.resumes()));
     let (mut answer, subprotocol) = granted.answer(resumes);
     if let Some(name) = &name {
         name.announce(&mut answer, parts.uri.path(), config.allowed.is_secure());

@@ -198,7 +198,7 @@ impl<R: Role> Sessions<R> {
                 }
             }
         }
-        let is_named = name.is_some();
+        let mut is_named = name.is_some();
         // Without a name, no other has this one.
         let mut name = name.unwrap_or_else(Name::issue);
         let slot = loop {
@@ -221,12 +221,13 @@ impl<R: Role> Sessions<R> {
                 Ok(()) => return None,
                 Err(back) => arrival = back,
             }
-            if slot.is_connected() && !slot.is_closed() {
-                // It is too late to tell the client of another name.
-                name = Name::issue();
-            } else {
+            if slot.is_shut() {
                 // It has just ended, and is about to be forgotten.
                 self.forget(&slot);
+            } else {
+                // It is too late to tell the client of another name.
+                name = Name::issue();
+                is_named = !speaks;
             }
         };
         if speaks {

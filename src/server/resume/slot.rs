@@ -263,8 +263,9 @@ impl<R: Role> Slot<R> {
         };
         let parting = new.parting.clone();
         let earlier = door.next.replace(new);
-        drop(door);
+        // Whoever finds it there has been asked to look.
         self.knock.ask();
+        drop(door);
         if let Some(earlier) = earlier {
             // The client has come again since, on another connection.
             earlier.arrival.part(parting);
@@ -330,8 +331,9 @@ impl<R: Role> Slot<R> {
         door.closed
     }
 
-    pub(super) fn is_closed(&self) -> bool {
-        self.lock().closed
+    /// Whether nobody is let in.
+    pub(super) fn is_shut(&self) -> bool {
+        self.lock().is_shut()
     }
 
     /// Lets nobody in any more. Who is there already may come again, and begin anew.

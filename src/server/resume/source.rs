@@ -93,7 +93,7 @@ impl<R: Role> LinkSource for Returns<R> {
             }
         };
         self.slot.is_lost();
-        self.away = Some(Away { over: over.boxed(), noted: None });
+        self.away = Some(Away { over: over.fuse().boxed(), noted: None });
         true
     }
 
@@ -120,7 +120,9 @@ impl<R: Role> LinkSource for Returns<R> {
                 Found::Nothing => {}
             }
         }
-        this.note();
+        if reason.is_none() {
+            this.note();
+        }
         let reason = match (reason, &mut this.away) {
             (_, None) => return Poll::Pending,
             (Some(reason), _) => reason,
