@@ -192,14 +192,14 @@ impl<R: Role, F: Framing<R>> Correlation<R, F> {
         &mut self.extensions
     }
 
-    /// Whether the request with this id was in flight; it no longer is.
-    fn settle(&mut self, id: Option<&RequestId>) -> bool {
-        let known = id.is_some_and(|id| self.outbound.remove(id).is_some());
-        if !known {
+    /// The id of the request in flight that `id` answers; it no longer is.
+    fn settle(&mut self, id: Option<&RequestId>) -> Option<RequestId> {
+        let known = id.and_then(|id| self.outbound.remove(id));
+        if known.is_none() {
             self.stats.orphan();
             tracing::debug!(?id, "response to no request in flight");
         }
-        known
+        known.map(|(id, _)| id)
     }
 
     /// Whether those above await an answer with this id.

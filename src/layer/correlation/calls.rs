@@ -30,9 +30,9 @@ pub(super) struct Call {
 impl Outbound {
     /// Takes out the request that `id` answers. Some servers return a number as a string, which rmcp
     /// allows too.
-    pub(super) fn remove(&mut self, id: &RequestId) -> Option<Call> {
-        self.0.remove(id).or_else(|| match id {
-            RequestId::String(text) => self.0.remove(&RequestId::Number(text.parse().ok()?)),
+    pub(super) fn remove(&mut self, id: &RequestId) -> Option<(RequestId, Call)> {
+        self.0.remove_entry(id).or_else(|| match id {
+            RequestId::String(text) => self.0.remove_entry(&RequestId::Number(text.parse().ok()?)),
             RequestId::Number(_) => None,
         })
     }

@@ -46,11 +46,12 @@ impl<R: Role, F: Framing<R>> Correlation<R, F> {
             }
             JsonRpcMessage::Response(response) => {
                 let result = Ok(R::initialize_result(&response.result));
-                self.settle(Some(&response.id)) && self.note_answer(&response.id, result)
+                let id = self.settle(Some(&response.id));
+                id.is_some_and(|id| self.note_answer(&id, result))
             }
             JsonRpcMessage::Error(error) => {
-                let id = error.id.as_ref();
-                self.settle(id) && id.is_none_or(|id| self.note_answer(id, Err(&error.error)))
+                let id = self.settle(error.id.as_ref());
+                id.is_some_and(|id| self.note_answer(&id, Err(&error.error)))
             }
             JsonRpcMessage::Notification(notification) => {
                 if R::is_initialized_by_peer(&notification.notification) {

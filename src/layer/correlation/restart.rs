@@ -402,7 +402,7 @@ impl<R: Role, F: Framing<R>> Correlation<R, F> {
         if let Some(restart) = &mut self.restart {
             restart.forget(id);
         }
-        self.outbound.remove(id)
+        self.outbound.remove(id).map(|(_, call)| call)
     }
 
     /// The peer, an MCP client, has initialized its session.
