@@ -232,6 +232,9 @@ pub enum MessageError {
     /// The message could not be written as JSON.
     #[error("cannot encode the message: {0}")]
     Encode(#[source] Arc<serde_json::Error>),
+    /// There is no such thing in this form of messages.
+    #[error("{0} cannot be said in this form of messages")]
+    NoForm(&'static str),
     /// The message is larger than what may be sent.
     #[error("outbound message of {size} bytes exceeds the limit of {limit}")]
     TooBig {

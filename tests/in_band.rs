@@ -80,7 +80,7 @@ async fn until_it_succeeds_nothing_reaches_the_service() {
 
         // Once more is for the service, which knows no such method, and changes nothing.
         let again = raw.ask(&authenticate("again", "wrong")).await;
-        assert_eq!(again["error"]["code"], -32601, "{again}");
+        assert_eq!(again["error"]["code"], -32600, "{again}");
         raw.ping().await;
     })
     .await;

@@ -337,10 +337,14 @@ impl<R: Role> Connect<R> {
         D: AsyncFnOnce(&Target, Duration, &Layers) -> Result<Dialled, HandshakeError>,
     {
         let Self { mut target, timeout, builder, reconnect, resume, state, events, invalid } = self;
-        if resume && reconnect.is_some() {
-            target.offers.insert(1, resume::SUBPROTOCOL.to_owned());
+        if !builder.manners().negotiates {
+            target.offers.retain(|offer| offer != SUBPROTOCOL);
+        } else {
+            if resume && reconnect.is_some() {
+                target.offers.insert(1, resume::SUBPROTOCOL.to_owned());
+            }
+            target.session = builder.session();
         }
-        target.session = builder.session();
         let layers = builder.layers();
         let tally = Tally::default();
         let opened = async {

@@ -59,13 +59,13 @@ impl JsonRpc {
 }
 
 impl<R: Role> Framing<R> for JsonRpc {
-    fn encode(&mut self, message: &TxJsonRpcMessage<R>) -> Result<Message, MessageError> {
+    fn encode(&mut self, message: &TxJsonRpcMessage<R>) -> Result<Option<Message>, MessageError> {
         match encode::encode::<R>(message) {
             Ok(mut json) => {
                 if let Some(fields) = &self.fields {
                     fields.write::<R>(message, &mut json);
                 }
-                Ok(Message::Text(Text::trusted(json.into())))
+                Ok(Some(Message::Text(Text::trusted(json.into()))))
             }
             Err(error) => Err(MessageError::Encode(error.into())),
         }

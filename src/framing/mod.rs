@@ -1,8 +1,14 @@
 //! The forms that JSON-RPC messages take inside WebSocket messages.
 //!
-//! [`JsonRpc`] is MCP's own: one JSON-RPC message per text message, nothing around it.
+//! [`JsonRpc`] is MCP's own: one JSON-RPC message per text message, nothing around it. [`Envelope`] and
+//! [`ToolCall`] are older than that binding, and still spoken. A form of your own is a [`Framing`] too:
+//! `examples/broadcast.rs` has one.
 
+mod envelope;
 mod json_rpc;
+mod manners;
+mod parts;
+mod tool_call;
 
 use std::{
     fmt,
@@ -15,7 +21,12 @@ use rmcp::{
     service::{RxJsonRpcMessage, TxJsonRpcMessage},
 };
 
-pub use self::json_rpc::{BinaryPolicy, JsonRpc};
+pub use self::{
+    envelope::Envelope,
+    json_rpc::{BinaryPolicy, JsonRpc},
+    manners::Manners,
+    tool_call::ToolCall,
+};
 use crate::{
     decode::{Calls, Malformed, Role},
     error::{CloseReason, MessageError},
@@ -24,11 +35,11 @@ use crate::{
 
 /// Translates between rmcp's messages of role `R` and WebSocket messages.
 pub trait Framing<R: Role>: Send {
-    /// The WebSocket message that stands for `message`.
+    /// The WebSocket message that stands for `message`; `None` when this form has nothing to say of it.
     ///
     /// # Errors
-    /// [`MessageError::Encode`] when it has no such form. The link lives on.
-    fn encode(&mut self, message: &TxJsonRpcMessage<R>) -> Result<Message, MessageError>;
+    /// [`MessageError::Encode`] when it cannot be said. The link lives on.
+    fn encode(&mut self, message: &TxJsonRpcMessage<R>) -> Result<Option<Message>, MessageError>;
 
     /// What a text or binary message stands for; `None` when it means nothing to the service.
     ///
@@ -41,6 +52,26 @@ pub trait Framing<R: Role>: Send {
         message: Message,
         calls: &dyn Calls,
     ) -> Result<Option<RxJsonRpcMessage<R>>, Unreadable>;
+
+    /// What is sent now that `message`, the last that was encoded, may be: by default itself. Where
+    /// answers have an order of their own it is kept until it is [owed](Self::owed).
+    fn in_turn(&mut self, message: Message) -> Option<Message> {
+        Some(message)
+    }
+
+    /// What this form has to say by itself: the answer to a sign of life, an answer whose turn has
+    /// come. Asked after each message in either direction until there is no more.
+    fn owed(&mut self) -> Option<Message> {
+        None
+    }
+
+    /// The peer is another from now on, and awaits no answer to what was asked before.
+    fn restart(&mut self) {}
+
+    /// How connections of this form behave. By default as MCP has it.
+    fn manners(&self) -> Manners {
+        Manners::default()
+    }
 
     /// The name of the session, where messages of this form say it: a server sets it when the session
     /// begins, and a client comes back by what it has read. By default they do not.
@@ -80,7 +111,7 @@ impl fmt::Debug for SessionName {
 }
 
 impl<R: Role, F: Framing<R> + ?Sized> Framing<R> for Box<F> {
-    fn encode(&mut self, message: &TxJsonRpcMessage<R>) -> Result<Message, MessageError> {
+    fn encode(&mut self, message: &TxJsonRpcMessage<R>) -> Result<Option<Message>, MessageError> {
         (**self).encode(message)
     }
 
@@ -90,6 +121,22 @@ impl<R: Role, F: Framing<R> + ?Sized> Framing<R> for Box<F> {
         calls: &dyn Calls,
     ) -> Result<Option<RxJsonRpcMessage<R>>, Unreadable> {
         (**self).decode(message, calls)
+    }
+
+    fn in_turn(&mut self, message: Message) -> Option<Message> {
+        (**self).in_turn(message)
+    }
+
+    fn owed(&mut self) -> Option<Message> {
+        (**self).owed()
+    }
+
+    fn restart(&mut self) {
+        (**self).restart();
+    }
+
+    fn manners(&self) -> Manners {
+        (**self).manners()
     }
 
     fn session(&self) -> Option<SessionName> {

@@ -5,6 +5,7 @@
 //! sent fails alone.
 
 use std::{
+    iter::from_fn,
     marker::PhantomData,
     pin::Pin,
     task::{Context, Poll, ready},
@@ -116,13 +117,21 @@ where
     }
 
     /// `message` as it goes over the wire, without sending it.
-    pub(super) fn encoded(&mut self, message: &TxJsonRpcMessage<R>) -> Result<Message, Error> {
+    pub(super) fn encoded(
+        &mut self,
+        message: &TxJsonRpcMessage<R>,
+    ) -> Result<Option<Message>, Error> {
         Ok(self.framing.encode(message)?)
     }
 
     /// The same of a `message` that was encoded for a former session.
     pub(super) fn again(&self, message: &Message) -> Message {
         self.framing.again(message.clone())
+    }
+
+    /// The peer is another from now on.
+    pub(super) fn restart(&mut self) {
+        self.framing.restart();
     }
 
     /// The size of the message that was decoded last, in bytes.
@@ -188,11 +197,13 @@ where
                 Message::Binary(json) => weight(json),
                 _ => 0,
             };
-            match this.framing.decode(message, calls) {
+            let decoded = this.framing.decode(message, calls);
+            self.as_mut().say_owed();
+            match decoded {
                 Ok(Some(message)) => return Poll::Ready(Some(Ok(Link::Item(message)))),
                 Ok(None) => {}
                 Err(unreadable) => {
-                    this.stats.malformed();
+                    self.stats.malformed();
                     tracing::debug!(?unreadable, "unreadable message");
                     if let Some(item) = self.as_mut().take_in(cx, unreadable) {
                         return Poll::Ready(Some(item.map(Link::Item)));
@@ -204,16 +215,29 @@ where
 
     /// Sends an answer of this side's own. One that cannot be sent fails alone, and the end of the
     /// link is for the stream to tell, after all that had arrived before.
-    pub(super) fn reply(self: Pin<&mut Self>, message: TxJsonRpcMessage<R>) {
+    pub(super) fn reply(mut self: Pin<&mut Self>, message: TxJsonRpcMessage<R>) {
+        let this = self.as_mut().project();
+        match Self::encode(this.framing, this.config.max_message_size, &message) {
+            Ok(Some(message)) => self.as_mut().say(message),
+            Ok(None) => {}
+            Err(error) => tracing::debug!(%error, "answer not sent"),
+        }
+        self.say_owed();
+    }
+
+    /// Sends what the framing has to say by itself.
+    fn say_owed(mut self: Pin<&mut Self>) {
+        while let Some(message) = self.as_mut().project().framing.owed() {
+            self.as_mut().say(message);
+        }
+    }
+
+    /// Sends what nobody above waits for.
+    fn say(self: Pin<&mut Self>, message: Message) {
         let this = self.project();
-        let sent = Self::encode(this.framing, this.config.max_message_size, &message)
-            .map_err(Error::from)
-            .and_then(|message| {
-                *this.replied = true;
-                *this.owed += message.len();
-                this.inner.start_send(message)
-            });
-        if let Err(error) = sent {
+        *this.replied = true;
+        *this.owed += message.len();
+        if let Err(error) = this.inner.start_send(message) {
             tracing::debug!(%error, "answer not sent");
         }
     }
@@ -252,11 +276,11 @@ impl<R: Role, S, F: Framing<R>> Framed<R, S, F> {
         framing: &mut F,
         limit: usize,
         item: &TxJsonRpcMessage<R>,
-    ) -> Result<Message, MessageError> {
-        let message = framing.encode(item)?;
+    ) -> Result<Option<Message>, MessageError> {
+        let Some(message) = framing.encode(item)? else { return Ok(None) };
         match message.len() {
             size if size > limit => Err(MessageError::TooBig { size, limit }),
-            _ => Ok(message),
+            _ => Ok(framing.in_turn(message)),
         }
     }
 }
@@ -298,7 +322,7 @@ where
     forward_sink!(inner, TxJsonRpcMessage<R>: poll_ready, poll_flush, poll_close);
 
     fn start_send(self: Pin<&mut Self>, item: TxJsonRpcMessage<R>) -> Result<(), Error> {
-        let this = self.project();
+        let mut this = self.project();
         let limit = this.config.max_message_size;
         let message = match (Self::encode(this.framing, limit, &item), item) {
             (Ok(message), _) => message,
@@ -309,7 +333,10 @@ where
             }
             (Err(error), _) => return Err(error.into()),
         };
-        this.inner.start_send(message)
+        for message in message.into_iter().chain(from_fn(|| this.framing.owed())) {
+            this.inner.as_mut().start_send(message)?;
+        }
+        Ok(())
     }
 }
 

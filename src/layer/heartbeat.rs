@@ -90,6 +90,8 @@ pin_project! {
         unflushed: bool,
         // A ping is due, but the link could not take it.
         overdue: bool,
+        // What is sent in place of a ping.
+        probe: Option<fn() -> Message>,
         // Tells that the machine was asleep, where that is looked for, and when it is asked next.
         alarm: Option<(Alarm, Instant)>,
         #[pin]
@@ -122,6 +124,7 @@ impl<S: Duplex<Message, Message>> Heartbeat<S> {
             sent: (0, now),
             unflushed: false,
             overdue: false,
+            probe: None,
             alarm: None,
             timer: sleep_until(first.unwrap_or_else(|| later(now, Duration::MAX))),
             inner,
@@ -135,6 +138,11 @@ impl<S: Duplex<Message, Message>> Heartbeat<S> {
     /// this link up in the meantime. For that it looks at the clock every second.
     pub fn wakeful(self) -> Self {
         self.with_alarm(Alarm::new())
+    }
+
+    /// Sends what `probe` makes in place of pings, for peers that answer none. Whatever arrives answers it.
+    pub fn with_probe(self, probe: Option<fn() -> Message>) -> Self {
+        Self { probe, ..self }
     }
 
     fn with_alarm(self, alarm: Alarm) -> Self {
@@ -190,7 +198,10 @@ impl<S: Duplex<Message, Message>> Heartbeat<S> {
                     Poll::Ready(Ok(())) => {
                         let number = this.sent.0 + 1;
                         *this.sent = (number, now);
-                        let ping = Message::Ping(Bytes::copy_from_slice(&number.to_be_bytes()));
+                        let ping = this.probe.map_or_else(
+                            || Message::Ping(Bytes::copy_from_slice(&number.to_be_bytes())),
+                            |probe| probe(),
+                        );
                         if let Err(error) = this.inner.as_mut().start_send(ping) {
                             return Poll::Ready(error);
                         }

@@ -6,7 +6,7 @@ use std::{
     time::Duration,
 };
 
-use http::{StatusCode, request::Parts};
+use http::{HeaderMap, StatusCode, request::Parts};
 use rmcp::RoleServer;
 use tokio_util::sync::CancellationToken;
 
@@ -20,8 +20,9 @@ use super::{
 };
 use crate::{
     decode::Role,
-    error::MessageError,
-    framing::{Framing, JsonRpc},
+    error::{CloseCode, CloseReason, MessageError},
+    framing::{Framing, JsonRpc, Manners},
+    message::Message,
     transport::{self, Builder, WebSocketTransport},
 };
 
@@ -30,6 +31,7 @@ pub struct Config<R: Role = RoleServer> {
     pub(super) allowed: Allowed,
     /// For the opening handshake, and again for the first message.
     pub(super) timeout: Duration,
+    pub(super) request_timeout: Option<Duration>,
     pub(super) stop: CancellationToken,
     pub(super) gate: Option<Arc<dyn Gate>>,
     pub(super) in_band: bool,
@@ -54,11 +56,17 @@ pub struct Drain {
     /// How many connections are closed per second: 1,000, or as many more as it takes to be done in
     /// half of the deadline. Their clients come back, and had better not do so all at once.
     pub closes_per_second: u32,
+    /// What each is told: 1012, "the server is stopping". Clients do not come back after a 1000.
+    pub reason: CloseReason,
 }
 
 impl Default for Drain {
     fn default() -> Self {
-        Self { deadline: Duration::from_secs(30), closes_per_second: 1000 }
+        Self {
+            deadline: Duration::from_secs(30),
+            closes_per_second: 1000,
+            reason: CloseReason::new(CloseCode::Restart, "the server is stopping"),
+        }
     }
 }
 
@@ -74,6 +82,13 @@ impl Drain {
     #[must_use]
     pub fn closes_per_second(mut self, closes: u32) -> Self {
         self.closes_per_second = closes;
+        self
+    }
+
+    /// Sets [`reason`](Self::reason).
+    #[must_use]
+    pub fn reason(mut self, reason: CloseReason) -> Self {
+        self.reason = reason;
         self
     }
 }
@@ -93,6 +108,7 @@ impl<R: Role> Default for Config<R> {
         Self {
             allowed: Allowed::default(),
             timeout: Duration::from_secs(10),
+            request_timeout: None,
             stop: CancellationToken::new(),
             gate: None,
             in_band: false,
@@ -140,6 +156,13 @@ impl<R: Role> Config<R> {
     ) -> Self {
         self.allowed.origins(origins);
         self
+    }
+
+    /// Whether a request of these headers comes from an allowed host and, if from a web page, from an allowed
+    /// one: the same check that is made for an upgrade, for what else is served beside it.
+    #[must_use]
+    pub fn allows(&self, headers: &HeaderMap) -> bool {
+        self.allowed.check(headers).is_ok()
     }
 
     /// Asks `authenticator` about everyone who wants to connect, before the upgrade. By default
@@ -223,6 +246,15 @@ impl<R: Role> Config<R> {
         self
     }
 
+    /// How long the service may take for a request: for as long as it likes, by default. Then its handler
+    /// is dropped, and the client told `-32001` with `data.reason` `timed_out`. `subscriptions/listen`, which has no
+    /// end of its own, is not concerned.
+    #[must_use]
+    pub fn request_timeout(mut self, timeout: impl Into<Option<Duration>>) -> Self {
+        self.request_timeout = timeout.into();
+        self
+    }
+
     /// The settings of each connection's layers.
     #[must_use]
     pub fn layers(mut self, layers: transport::Config) -> Self {
@@ -261,11 +293,16 @@ impl<R: Role> Config<R> {
         let (framing, limit) = (self.framing.clone(), self.layers.framed.max_message_size);
         Arc::new(move |message| {
             let message = framing().encode(message)?;
-            match message.len() {
-                size if size > limit => Err(MessageError::TooBig { size, limit }.into()),
+            match message.as_ref().map(Message::len) {
+                Some(size) if size > limit => Err(MessageError::TooBig { size, limit }.into()),
                 _ => Ok(message),
             }
         })
+    }
+
+    /// How connections behave whose messages have the form that was chosen.
+    pub(super) fn manners(&self) -> Manners {
+        (self.framing)().manners()
     }
 
     pub(super) fn builder(&self) -> Builder<R> {
@@ -278,6 +315,7 @@ impl<R: Role> Clone for Config<R> {
         Self {
             allowed: self.allowed.clone(),
             timeout: self.timeout,
+            request_timeout: self.request_timeout,
             stop: self.stop.clone(),
             gate: self.gate.clone(),
             in_band: self.in_band,

@@ -82,6 +82,8 @@ pub(super) enum Standing {
     Known(Option<Identity>, Option<Permit>),
     /// It has yet to say who it is.
     Unknown,
+    /// There is no place for it, as it will be told.
+    Refused(Cause),
 }
 
 /// Lets in the request of `parts` from `peer`, or not. Without `rooms` there is no limit to how many are
@@ -97,17 +99,26 @@ pub(super) async fn admit<R: Role>(
         return Err(stopping());
     }
     let take = || rooms.map(|rooms| rooms.places.take(peer.map(|peer| peer.ip()))).transpose();
+    let full = |cause| match config.limits.refuse_upgraded {
+        true => Ok(Standing::Refused(cause)),
+        false => Err(full(cause)),
+    };
+    let known = |identity| match take() {
+        Ok(permit) => Ok(Standing::Known(identity, permit)),
+        Err(cause) => full(cause),
+    };
     // Before anybody is asked, and given back at once: who is not yet known takes up no place.
-    drop(take().map_err(full)?);
+    let refused = take().err().map(full).transpose()?;
 
     let cookie = config.cookie.as_deref();
     let token = token::of(&parts.headers, cookie);
     let sessions = rooms.and_then(|rooms| rooms.sessions.as_ref());
     let name = sessions.map(|sessions| sessions.name_of(&parts)).transpose()?.flatten();
     tidy(&mut parts);
-    let standing = match &config.gate {
-        None => Standing::Known(None, take().map_err(full)?),
-        Some(gate) => {
+    let standing = match (refused, &config.gate) {
+        (Some(refused), _) => refused,
+        (None, None) => known(None)?,
+        (None, Some(gate)) => {
             let Ok(token) = token else {
                 let what = "more than one token";
                 return Err(Refusal::new(Cause::Unauthorized, StatusCode::BAD_REQUEST, what));
@@ -119,7 +130,7 @@ pub(super) async fn admit<R: Role>(
                 () = config.stop.cancelled() => return Err(stopping()),
             };
             match asked {
-                Ok(identity) => Standing::Known(Some(identity), take().map_err(full)?),
+                Ok(identity) => known(Some(identity))?,
                 Err(Denied::Unauthorized | Denied::Challenge(_))
                     if config.in_band && !has_token =>
                 {

@@ -11,6 +11,7 @@ use std::{
         atomic::{AtomicBool, AtomicU64, Ordering::SeqCst},
     },
     task::{Context, Poll, ready},
+    time::Duration,
 };
 
 use futures::{
@@ -24,11 +25,14 @@ use rmcp::{
     service::{NotificationContext, RequestContext},
 };
 use serde_json::json;
-use tokio::sync::Notify;
+use tokio::{
+    sync::Notify,
+    time::{Sleep, sleep},
+};
 use tokio_util::sync::{CancellationToken, WaitForCancellationFutureOwned};
 
 use super::role::Hosted;
-use crate::layer::correlation::{Place, UNAVAILABLE};
+use crate::layer::correlation::{Place, TIMED_OUT, UNAVAILABLE};
 
 /// One handler, among those counted in [`Handlers::running`].
 const ONE: u64 = 1;
@@ -46,9 +50,27 @@ pub(super) struct Handlers {
     draining: AtomicBool,
     idle: Notify,
     cut: CancellationToken,
+    /// How long each may take that ends by itself.
+    time: Option<Duration>,
+    /// What is said to who asks to be authenticated now, where that is not up to the service.
+    known: Option<Known>,
+}
+
+/// How it came that a client may be here.
+#[derive(Debug, Clone, Copy)]
+pub(super) enum Known {
+    /// Nobody is asked.
+    Nobody,
+    /// It has said who it is.
+    Authenticated,
 }
 
 impl Handlers {
+    /// None yet, and each may take so long.
+    pub(super) fn new(time: Option<Duration>, known: Option<Known>) -> Arc<Self> {
+        Arc::new(Self { time, known, ..Self::default() })
+    }
+
     /// Whether none runs now that ends by itself.
     pub(super) fn is_idle(&self) -> bool {
         calls(self.running.load(SeqCst)) == 0
@@ -136,6 +158,17 @@ impl<R: Hosted, S: Service<R>> Service<R> for Watched<S> {
         request: R::PeerReq,
         mut context: RequestContext<R>,
     ) -> impl Future<Output = Result<R::Resp, ErrorData>> + Send + '_ {
+        if let Some(known) = self.handlers.known
+            && R::authenticate(&request).is_some()
+        {
+            let verdict = match known {
+                Known::Nobody => Ok(R::custom_result(json!({ "authenticated": true }))),
+                Known::Authenticated => {
+                    Err(ErrorData::invalid_request("already authenticated", None))
+                }
+            };
+            return Either::Right(future::ready(verdict));
+        }
         let one = if R::is_open_ended(&request) { ONE_OPEN_ENDED } else { ONE };
         // Not the service's to keep.
         let place = context.extensions.remove::<Place>();
@@ -144,7 +177,11 @@ impl<R: Hosted, S: Service<R>> Service<R> for Watched<S> {
             Ok((running, catch_unwind(call).map_err(|panic| panicked(&*panic))?))
         });
         match begun {
-            Ok((running, handler)) => Either::Left(Handling { handler, running, cut: None }),
+            Ok((running, handler)) => {
+                let time = self.handlers.time.filter(|_| one == ONE);
+                let timer = time.map(|time| Box::pin(sleep(time)));
+                Either::Left(Handling { handler, running, cut: None, timer })
+            }
             Err(error) => Either::Right(future::ready(Err(error))),
         }
     }
@@ -185,6 +222,7 @@ pin_project! {
         running: Running,
         // Only once the handler has to be waited for.
         cut: Option<Pin<Box<WaitForCancellationFutureOwned>>>,
+        timer: Option<Pin<Box<Sleep>>>,
     }
 }
 
@@ -197,6 +235,13 @@ impl<T, F: Future<Output = Result<T, ErrorData>>> Future for Handling<F> {
             Ok(Poll::Ready(outcome)) => return Poll::Ready(outcome),
             Ok(Poll::Pending) => {}
             Err(panic) => return Poll::Ready(Err(panicked(&*panic))),
+        }
+        if let Some(timer) = this.timer
+            && timer.as_mut().poll(cx).is_ready()
+        {
+            let data = json!({ "reason": "timed_out" });
+            let what = "the request took too long";
+            return Poll::Ready(Err(ErrorData::new(TIMED_OUT, what, Some(data))));
         }
         let cut = this
             .cut

@@ -25,11 +25,19 @@ pub struct Limits {
     /// Slow ones cannot shut out the others, nor can one that comes all the time. Who is being answered
     /// by a [`fallback`](super::Serve::fallback) is not counted until the answer is written.
     pub handshakes: usize,
+    /// Whether one connection too many is upgraded, and then closed with 1013 "Server at capacity", in
+    /// place of a 503: web pages are told the code of a Close, but not the status of an answer. Off.
+    pub refuse_upgraded: bool,
 }
 
 impl Default for Limits {
     fn default() -> Self {
-        Self { connections: 1024, connections_per_address: None, handshakes: 1024 }
+        Self {
+            connections: 1024,
+            connections_per_address: None,
+            handshakes: 1024,
+            refuse_upgraded: false,
+        }
     }
 }
 
@@ -52,6 +60,13 @@ impl Limits {
     #[must_use]
     pub fn handshakes(mut self, handshakes: usize) -> Self {
         self.handshakes = handshakes;
+        self
+    }
+
+    /// Sets [`refuse_upgraded`](Self::refuse_upgraded).
+    #[must_use]
+    pub fn refuse_upgraded(mut self, upgraded: bool) -> Self {
+        self.refuse_upgraded = upgraded;
         self
     }
 }

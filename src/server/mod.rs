@@ -285,7 +285,7 @@ where
                     }
                 }
                 (Standing::Known(identity, _), _) => identity,
-                (Standing::Unknown, None) => None,
+                (Standing::Unknown | Standing::Refused(_), _) => None,
             };
             let extensions = transport.extensions();
             extensions.insert(guest.parts);

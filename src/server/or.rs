@@ -92,7 +92,8 @@ where
     }
 }
 
-fn asks_for_websocket(headers: &HeaderMap) -> bool {
+/// Whether a request of these headers wants to be upgraded.
+pub(super) fn asks_for_websocket(headers: &HeaderMap) -> bool {
     headers.contains_key(SEC_WEBSOCKET_KEY)
         || elements(headers, UPGRADE).any(|element| element.eq_ignore_ascii_case("websocket"))
 }

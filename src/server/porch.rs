@@ -23,6 +23,7 @@ use super::{
     config::Accepted,
     handshake::{http1, part, refuse},
     listener::{Listener, is_out_of_descriptors},
+    or::asks_for_websocket,
     registry::Cause,
     role::Hosted,
     visit::{Answering, Paced, Visit},
@@ -45,6 +46,8 @@ const LAST_WORD: Duration = Duration::from_secs(1);
 pub(super) struct Porch<S, R: Role> {
     pub(super) service: WebSocketService<S, R>,
     pub(super) path: Arc<str>,
+    /// On the same path, where no WebSocket is asked for.
+    pub(super) beside: Option<Elsewhere>,
     pub(super) elsewhere: Option<Elsewhere>,
     #[cfg(feature = "rustls-tls")]
     pub(super) tls: Option<super::Tls>,
@@ -165,17 +168,21 @@ impl<S: Service<R>, R: Hosted> Porch<S, R> {
     ) -> Result<(), Cause> {
         // Where there is more to be had than an upgrade, clients may stay for it, and each head has
         // its own deadline.
-        let may_stay = self.elsewhere.is_some();
+        let may_stay = self.elsewhere.is_some() || self.beside.is_some();
         let config = self.service.config();
         let answer = service_fn(async |mut request: Request<Incoming>| {
-            let elsewhere = self.elsewhere.as_ref().filter(|_| request.uri().path() != &*self.path);
+            let is_here = request.uri().path() == &*self.path;
+            let elsewhere = match &self.beside {
+                Some(beside) if is_here && !asks_for_websocket(request.headers()) => Some(beside),
+                _ => self.elsewhere.as_ref().filter(|_| !is_here),
+            };
             visit.asks(elsewhere.is_some());
             if let Some(peer) = peer {
                 request.extensions_mut().insert(Accepted(peer));
             }
             let mut response = if let Some(elsewhere) = elsewhere {
                 elsewhere(request.map(Body::new)).await
-            } else if request.uri().path() == &*self.path {
+            } else if is_here {
                 self.service.clone().answer(request).await.map(Body::new)
             } else {
                 refuse(StatusCode::NOT_FOUND, "Not Found").map(Body::new)

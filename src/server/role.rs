@@ -5,7 +5,10 @@ use std::{borrow::Cow, fmt};
 use rmcp::{
     RoleClient, RoleServer, Service,
     model::{ClientRequest, ClientResult, CustomResult, ServerRequest, ServerResult},
-    service::{ClientInitializeError, RunningService, ServerInitializeError, ServiceRole},
+    service::{
+        ClientInitializeError, ProgressNotificationToken, RunningService, ServerInitializeError,
+        ServiceRole,
+    },
 };
 use serde_json::Value;
 use tokio_util::sync::CancellationToken;
@@ -13,7 +16,9 @@ use tokio_util::sync::CancellationToken;
 use crate::{decode::Role, transport::WebSocketTransport};
 
 /// An MCP role whose service can be run for each connection. Both are.
-pub trait Hosted: Role + ServiceRole<InitializeError: fmt::Display + Send> {
+pub trait Hosted:
+    Role + ServiceRole<InitializeError: fmt::Display + Send, PeerNot: ProgressNotificationToken>
+{
     /// Runs `service` on `transport`, as rmcp does for this role.
     #[doc(hidden)]
     fn run<S: Service<Self>>(
@@ -21,6 +26,16 @@ pub trait Hosted: Role + ServiceRole<InitializeError: fmt::Display + Send> {
         transport: WebSocketTransport<Self>,
         token: CancellationToken,
     ) -> impl Future<Output = Result<RunningService<Self, S>, Self::InitializeError>> + Send;
+
+    /// The same, for a peer that does not initialize its session.
+    #[doc(hidden)]
+    fn run_directly<S: Service<Self>>(
+        service: S,
+        transport: WebSocketTransport<Self>,
+        token: CancellationToken,
+    ) -> RunningService<Self, S> {
+        rmcp::service::serve_directly_with_ct(service, transport, None, token)
+    }
 
     /// The parameters of a request of the method `authenticate`.
     #[doc(hidden)]

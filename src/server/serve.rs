@@ -76,6 +76,7 @@ pub struct Serve<R: Role, L, F> {
     factory: F,
     path: Arc<str>,
     config: Config<R>,
+    beside: Option<Elsewhere>,
     elsewhere: Option<Elsewhere>,
     #[cfg(feature = "rustls-tls")]
     tls: Option<super::Tls>,
@@ -88,6 +89,7 @@ impl<R: Role, L, F> Serve<R, L, F> {
             factory,
             path: "/mcp".into(),
             config: Config::default(),
+            beside: None,
             elsewhere: None,
             #[cfg(feature = "rustls-tls")]
             tls: None,
@@ -124,17 +126,28 @@ impl<R: Role, L, F> Serve<R, L, F> {
         B: http_body::Body<Data = Bytes> + Send + 'static,
         B::Error: Into<Box<dyn std::error::Error + Send + Sync>>,
     {
-        self.elsewhere = Some(Arc::new(move |request| {
-            let mut service = service.clone();
-            Box::pin(async move {
-                let ready = std::future::poll_fn(|cx| service.poll_ready(cx)).await;
-                let Ok(response) = match ready {
-                    Ok(()) => service.call(request).await,
-                    Err(never) => match never {},
-                };
-                response.map(Body::new)
-            })
-        }));
+        self.elsewhere = Some(ask(service));
+        self
+    }
+
+    /// Hands the requests for the same path that ask for no WebSocket to `service`, as
+    /// [`WebSocketService::or`] does: rmcp's streamable HTTP, for instance. It answers without any of the
+    /// checks that are made for the upgrade; [`Config::allows`] makes two of them.
+    pub fn or<T, B>(mut self, service: T) -> Self
+    where
+        T: tower_service::Service<
+                Request<Body>,
+                Response = Response<B>,
+                Error = Infallible,
+                Future: Send,
+            > + Clone
+            + Send
+            + Sync
+            + 'static,
+        B: http_body::Body<Data = Bytes> + Send + 'static,
+        B::Error: Into<Box<dyn std::error::Error + Send + Sync>>,
+    {
+        self.beside = Some(ask(service));
         self
     }
 
@@ -147,6 +160,34 @@ impl<R: Role, L, F> Serve<R, L, F> {
         self.tls = Some(tls);
         self
     }
+}
+
+/// Has a clone of `service` answer each request.
+fn ask<T, B>(service: T) -> Elsewhere
+where
+    T: tower_service::Service<
+            Request<Body>,
+            Response = Response<B>,
+            Error = Infallible,
+            Future: Send,
+        > + Clone
+        + Send
+        + Sync
+        + 'static,
+    B: http_body::Body<Data = Bytes> + Send + 'static,
+    B::Error: Into<Box<dyn std::error::Error + Send + Sync>>,
+{
+    Arc::new(move |request| {
+        let mut service = service.clone();
+        Box::pin(async move {
+            let ready = std::future::poll_fn(|cx| service.poll_ready(cx)).await;
+            let Ok(response) = match ready {
+                Ok(()) => service.call(request).await,
+                Err(never) => match never {},
+            };
+            response.map(Body::new)
+        })
+    })
 }
 
 impl<R, L, F, S> Serve<R, L, F>
@@ -202,6 +243,7 @@ where
             let porch = Arc::new(Porch {
                 service,
                 path: self.path,
+                beside: self.beside,
                 elsewhere: self.elsewhere,
                 #[cfg(feature = "rustls-tls")]
                 tls: self.tls,

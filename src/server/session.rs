@@ -15,7 +15,7 @@ use tokio_util::sync::CancellationToken;
 use super::{
     auth::{Credentials, Identity, in_band},
     door::{Guest, Standing},
-    handler::{Handlers, Watched},
+    handler::{Handlers, Known, Watched},
     limit::Permit,
     lobby::Seat,
     registry::{Cause, Connection, Entry},
@@ -74,6 +74,16 @@ impl<S: Service<R>, R: Hosted> Shop<S, R> {
         let mut seat = None;
         let known = match standing {
             Standing::Known(identity, permit) => Ok((identity, permit)),
+            Standing::Refused(cause) => {
+                registry.refused(cause, peer);
+                let seat = self.lobby.enter(peer.map(|peer| peer.ip()));
+                let reason = CloseReason::new(CloseCode::TryAgainLater, "Server at capacity");
+                tokio::select! {
+                    _ = transport.close_with(reason) => {}
+                    () = seat.taken() => {}
+                }
+                return None;
+            }
             Standing::Unknown => {
                 let credentials = Credentials { token: None, parts: parts.clone(), peer };
                 let seat = seat.insert(self.lobby.enter(peer.map(|peer| peer.ip())));
@@ -121,9 +131,19 @@ impl<S: Service<R>, R: Hosted> Shop<S, R> {
                 return None;
             }
         };
-        let handlers = Arc::<Handlers>::default();
+        let known = match self.config.gate {
+            Some(_) => Known::Authenticated,
+            None => Known::Nobody,
+        };
+        let known = self.config.in_band.then_some(known);
+        let handlers = Handlers::new(self.config.request_timeout, known);
         let watched = Watched::new(service, handlers.clone());
         let stop = CancellationToken::new();
+        if !self.config.manners().initializes {
+            let running = R::run_directly(watched, transport, stop.clone());
+            connection.initialized();
+            return Some(Session { running, stop, handlers, ground });
+        }
         let mut initialization = pin!(R::run(watched, transport, stop.clone()));
         let time = self.config.timeout;
         let reason = loop {
@@ -147,7 +167,7 @@ impl<S: Service<R>, R: Hosted> Shop<S, R> {
                     timer.as_mut().reset(after(time));
                 }
                 reason = connection.farewell().said() => break reason,
-                () = self.config.stop.cancelled() => break stopping(),
+                () = self.config.stop.cancelled() => break self.stopping(),
             }
         };
         handlers.cut();
@@ -170,7 +190,7 @@ impl<S: Service<R>, R: Hosted> Shop<S, R> {
                 let reason = CloseReason::new(CloseCode::TryAgainLater, "too many strangers");
                 return Err((Cause::Crowded, reason));
             }
-            () = self.config.stop.cancelled() => return Err((Cause::Stopping, stopping())),
+            () = self.config.stop.cancelled() => return Err((Cause::Stopping, self.stopping())),
         };
         let permit = self.rooms.places.take(address).map_err(|cause| {
             (cause, CloseReason::new(CloseCode::TryAgainLater, "the server is at capacity"))
@@ -205,7 +225,7 @@ impl<S: Service<R>, R: Hosted> Shop<S, R> {
             }
             deadline = drained => {
                 // rmcp sends the answers that it still has, then closes.
-                ground.shared.close_with(stopping());
+                ground.shared.close_with(self.stopping());
                 handlers.cut();
                 stop.cancel();
                 let now = Instant::now();
@@ -231,13 +251,13 @@ impl<S: Service<R>, R: Hosted> Shop<S, R> {
         deadline
     }
 
+    fn stopping(&self) -> CloseReason {
+        self.config.drain.reason.clone()
+    }
+
     async fn close(&self, shared: &Shared, reason: CloseReason) {
         let mut shared = shared.clone();
         shared.close_with(reason);
         let _ = timeout(self.config.layers.socket.close_timeout, shared.close()).await;
     }
-}
-
-fn stopping() -> CloseReason {
-    CloseReason::new(CloseCode::Restart, "the server is stopping")
 }

@@ -16,7 +16,7 @@ use crate::{
     decode::Role,
     duplex::{BoxLink, Duplex},
     event::{Announcer, Notices, State},
-    framing::{Framing, JsonRpc},
+    framing::{Framing, JsonRpc, Manners},
     layer::{
         Correlation, Framed, Heartbeat, Relink, Shared, Socket,
         correlation::{self, Policy, Replay},
@@ -84,6 +84,7 @@ impl Config {
 pub(crate) struct Layers {
     config: Config,
     stats: Stats,
+    probe: Option<fn() -> Message>,
 }
 
 impl Layers {
@@ -95,6 +96,7 @@ impl Layers {
         let Config { socket, heartbeat, extra, .. } = self.config.clone();
         let socket = Socket::with_leftover(stream, leftover, side, socket, self.stats.clone());
         let heartbeat = Heartbeat::with_stats(socket, heartbeat, self.stats.clone());
+        let heartbeat = heartbeat.with_probe(self.probe);
         // Servers do not sleep.
         let link: BoxLink = Box::pin(match side {
             Side::Client => heartbeat.wakeful(),
@@ -200,8 +202,15 @@ impl<R: Role> Builder<R> {
         self.framing.session()
     }
 
+    /// How connections behave whose messages have this form.
+    #[cfg(any(feature = "client", feature = "server"))]
+    pub(crate) fn manners(&self) -> Manners {
+        self.framing.manners()
+    }
+
     pub(crate) fn layers(&self) -> Layers {
-        Layers { config: self.config.clone(), stats: self.stats.clone() }
+        let probe = self.framing.manners().probe;
+        Layers { config: self.config.clone(), stats: self.stats.clone(), probe }
     }
 
     pub(crate) fn over_link(self, link: BoxLink, notices: Notices) -> WebSocketTransport<R> {

@@ -235,7 +235,7 @@ mod tests {
     }
 
     fn encode<R: Role>(framing: &mut JsonRpc, message: &TxJsonRpcMessage<R>) -> Value {
-        let Message::Text(text) = Framing::<R>::encode(framing, message).unwrap() else {
+        let Some(Message::Text(text)) = Framing::<R>::encode(framing, message).unwrap() else {
             panic!("it is text");
         };
         serde_json::from_slice(text.as_bytes()).unwrap()
@@ -274,7 +274,7 @@ mod tests {
         ] {
             let plain = encode::<RoleClient>(&mut JsonRpc::default(), &message);
             let mut named = encode::<RoleClient>(&mut client, &message);
-            let json = Framing::<RoleClient>::encode(&mut client, &message).unwrap();
+            let json = Framing::<RoleClient>::encode(&mut client, &message).unwrap().unwrap();
             let Message::Text(again) = Framing::<RoleClient>::again(&other, json) else { panic!() };
             let again: Value = serde_json::from_slice(again.as_bytes()).unwrap();
             assert_eq!(again["params"]["mcpSessionId"], "other", "{again}");

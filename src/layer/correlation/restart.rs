@@ -204,26 +204,30 @@ impl Restart {
         match item {
             JsonRpcMessage::Request(request) => match R::method_of(&request.request) {
                 Method::Initialize => {
-                    self.initialize = Some((request.id.clone(), framed.encoded(item)?));
+                    self.initialize = framed.encoded(item)?.map(|item| (request.id.clone(), item));
                     // The peer is taken for one that knows no such thing.
                     self.discover = None;
                 }
                 Method::Discover => {
-                    self.discover = Some((request.id.clone(), framed.encoded(item)?, 0));
+                    self.discover = framed.encoded(item)?.map(|item| (request.id.clone(), item, 0));
                 }
                 Method::SubscriptionsListen => {
-                    self.repeats.insert(request.id.clone(), (framed.encoded(item)?, None));
+                    let repeat =
+                        framed.encoded(item)?.map(|item| (request.id.clone(), (item, None)));
+                    self.repeats.extend(repeat);
                 }
                 _ if replay == Replay::Again => {
-                    let repeat = (framed.encoded(item)?, Some(ATTEMPTS - 1));
-                    self.repeats.insert(request.id.clone(), repeat);
+                    let times = Some(ATTEMPTS - 1);
+                    let repeat =
+                        framed.encoded(item)?.map(|item| (request.id.clone(), (item, times)));
+                    self.repeats.extend(repeat);
                 }
                 _ => {}
             },
             JsonRpcMessage::Notification(notification)
                 if R::is_initialized(&notification.notification) =>
             {
-                self.initialized = Some(framed.encoded(item)?);
+                self.initialized = framed.encoded(item)?;
                 return Ok(self.repeated.is_none());
             }
             _ => {}
@@ -287,6 +291,7 @@ impl<R: Role, F: Framing<R>> Correlation<R, F> {
         let inbound = self.inbound.drain().filter(|id| !is_ours(id));
         let cancelled = inbound.map(|id| cancellation(id, reason.into()));
         self.told.extend(cancelled.map(|cancelled| JsonRpcMessage::notification(cancelled.into())));
+        self.framed.restart();
         let Some(restart) = &mut self.restart else { return };
         restart.begin();
         let shared = self.framed.get_ref();

@@ -6,6 +6,8 @@
 //! | … that is not | the error `-32001`, then a Close: 4401, or 4403 where 403 would be the answer, or 1013 where 503 would |
 //! | any other request | the error `-32001` "Authentication required" |
 //! | anything else | nothing |
+//! | the request `authenticate` again | the error `-32600` "already authenticated" |
+//! | … where there is no authenticator | the result `{"authenticated": true}` |
 
 use rmcp::{
     ErrorData,
@@ -54,7 +56,7 @@ pub(in crate::server) async fn authenticate<R: Hosted>(
     verdict.map_err(|denied| {
         let (cause, code) = match denied {
             Denied::Unauthorized | Denied::Challenge(_) => {
-                (Cause::Unauthorized, CloseCode::Unauthorized)
+                (Cause::Unauthorized, config.manners().unauthorized)
             }
             Denied::Forbidden => (Cause::Forbidden, CloseCode::Forbidden),
             Denied::Unavailable(_) => (Cause::Unavailable, CloseCode::TryAgainLater),

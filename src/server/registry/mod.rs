@@ -45,9 +45,9 @@ use crate::{
     message::Message,
 };
 
-/// Makes a message out of what goes to several connections.
+/// Makes a message out of what goes to several connections, if their framing has one for it.
 pub(super) type Encode<R> =
-    Arc<dyn Fn(&TxJsonRpcMessage<R>) -> Result<Message, Error> + Send + Sync>;
+    Arc<dyn Fn(&TxJsonRpcMessage<R>) -> Result<Option<Message>, Error> + Send + Sync>;
 
 /// The connections of a server, or of several that share it: a cheap handle.
 ///
@@ -132,7 +132,8 @@ impl<R: Role> Registry<R> {
         let message = JsonRpcMessage::notification(notification);
         let place = self.lock().get(&id).cloned().ok_or(Missed::Gone)?;
         let message = (place.encode)(&message).map_err(Missed::Unsendable)?;
-        self.offer(&place, message)
+        // What its form does not know is not missed.
+        message.map_or(Ok(()), |message| self.offer(&place, message))
     }
 
     /// Sends `notification` to every connection, without waiting: who is too slow misses it.
@@ -167,7 +168,7 @@ impl<R: Role> Registry<R> {
         let notification = JsonRpcMessage::notification(notification);
         let mut broadcast = Broadcast { reached: 0, missed: Vec::new() };
         // Encoded once for all that have the same framing; a registry seldom knows two.
-        let mut encoded: Vec<(&Encode<R>, Message)> = Vec::new();
+        let mut encoded: Vec<(&Encode<R>, Option<Message>)> = Vec::new();
         for place in &places {
             if !encoded.iter().any(|(encode, _)| Arc::ptr_eq(encode, &place.encode)) {
                 encoded.push((&place.encode, (place.encode)(&notification)?));
@@ -175,7 +176,7 @@ impl<R: Role> Registry<R> {
         }
         for place in &places {
             let message = encoded.iter().find(|(encode, _)| Arc::ptr_eq(encode, &place.encode));
-            let Some((_, message)) = message else { continue };
+            let Some((_, Some(message))) = message else { continue };
             match self.offer(place, message.clone()) {
                 Ok(()) => broadcast.reached += 1,
                 Err(why) => broadcast.missed.push((place.connection.clone(), why)),
