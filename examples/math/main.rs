@@ -6,11 +6,13 @@
 //! cargo run --example math -- call ws://127.0.0.1:8080/mcp add 5 3  # the client
 //! ```
 
+mod agents;
 mod call;
 mod demo;
 mod repeat;
 mod serve;
 mod service;
+mod web;
 
 use std::{
     error::Error,

@@ -7,11 +7,13 @@ use std::{
     time::Duration,
 };
 
-use axum::{Router, routing::get};
-use mcp_ws_transport::server::{BearerTokens, Config, Limits, Registry, Resumption, Tls};
-use serde_json::json;
+use mcp_ws_transport::server::{BearerTokens, Config, Limits, Resumption, Tls};
+use tokio_util::sync::CancellationToken;
 
-use crate::service::Math;
+use crate::{service::Math, web::Web};
+
+/// How many paths there are for WebSockets.
+const PATHS: usize = 4;
 
 #[derive(clap::Args)]
 pub(crate) struct Args {
@@ -29,7 +31,7 @@ pub(crate) struct Args {
     /// times
     #[arg(long = "allow-origin", value_name = "ORIGIN")]
     origins: Vec<String>,
-    /// How many clients may be connected at once
+    /// How many clients may be connected at once to each of the paths
     #[arg(long, value_name = "N", default_value_t = Limits::default().connections)]
     max_connections: usize,
     /// How long a client that has lost its connection may come back to its session; 0 for not at all
@@ -45,13 +47,16 @@ pub(crate) struct Args {
 
 pub(crate) async fn run(args: Args) -> crate::Result {
     let mut signals = Signals::new()?;
-    raise_open_files(args.max_connections.saturating_add(Limits::default().handshakes))?;
+    let limits = Limits::default().connections(args.max_connections);
+    raise_open_files(limits.connections.saturating_add(limits.handshakes).saturating_mul(PATHS))?;
     let math = Math::new();
-    let config = config(&args);
-    let health = health(config.0.clone(), math.clone());
+    let stop = CancellationToken::new();
+    let config = config(&args).limits(limits.clone()).cancellation_token(stop.clone());
+    let web = Web::new(&math, &config, limits, args.tokens)?;
+    let router = web.clone().router();
 
     let serve = mcp_ws_transport::serve(args.listen, move || math.clone());
-    let mut serve = serve.config(config.1).fallback(health);
+    let mut serve = serve.config(config).or(router.clone()).fallback(router);
     let scheme = match args.tls_cert.zip(args.tls_key) {
         Some((cert, key)) => {
             let tls = Tls::from_pem_files(cert, key)?;
@@ -69,36 +74,25 @@ pub(crate) async fn run(args: Args) -> crate::Result {
     stdout.flush()?;
 
     signals.next().await;
+    stop.cancel();
+    let stopped = async { tokio::join!(server.shutdown(), web.closed()) };
     tokio::select! {
-        () = server.shutdown() => Ok(()),
+        _ = stopped => Ok(()),
         () = signals.next() => Err("stopped before every client was told".into()),
     }
 }
 
-fn config(args: &Args) -> (Registry, Config) {
-    let registry = Registry::default();
-    let limits = Limits::default().connections(args.max_connections);
+fn config(args: &Args) -> Config {
     let window = Duration::from_secs(args.resume_window);
     let resumption = (!window.is_zero()).then(|| Resumption::default().window(window));
-    let mut config =
-        Config::default().registry(registry.clone()).limits(limits).resumption(resumption);
+    let mut config = Config::default().resumption(resumption);
     if !args.tokens.is_empty() {
         config = config.authenticator(args.tokens.iter().cloned().collect::<BearerTokens>());
     }
     if !args.hosts.is_empty() {
         config = config.allowed_hosts(&args.hosts);
     }
-    (registry, config.allowed_origins(&args.origins))
-}
-
-/// `GET /health`: the figures of the server, and how many tool calls were executed.
-fn health(registry: Registry, math: Math) -> Router {
-    let answer = move || async move {
-        let mut health = json!(registry.health());
-        health["tool_calls"] = json!(math.calls());
-        ([("content-type", "application/json")], health.to_string())
-    };
-    Router::new().route("/health", get(answer))
+    config.allowed_origins(&args.origins)
 }
 
 /// Each connection is an open file, and most systems let a process have 1,024 until it asks for more.

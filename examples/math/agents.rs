@@ -1,0 +1,144 @@
+//! Agents: each has a name, and remembers what was calculated for it, over whatever connection.
+
+use std::{
+    collections::{HashMap, VecDeque},
+    sync::{Arc, Mutex, MutexGuard, PoisonError},
+};
+
+use chrono::{SecondsFormat, Utc};
+use http::request::Parts;
+use rmcp::{
+    ErrorData, RoleServer, ServerHandler,
+    model::{
+        CallToolRequestParams, CallToolResponse, CallToolResult, ListToolsResult,
+        PaginatedRequestParams, ServerConfig, Tool,
+    },
+    object,
+    service::RequestContext,
+};
+use serde_json::{Value, json};
+
+use crate::service::Math;
+
+/// So many agents are remembered, and of each so many operations; the oldest go first.
+const MAX_AGENTS: usize = 10_000;
+const MAX_OPERATIONS: usize = 100;
+
+/// What was calculated for one agent, the oldest first.
+type History = Arc<Mutex<VecDeque<Value>>>;
+
+/// All agents: a cheap handle.
+#[derive(Debug, Clone, Default)]
+pub(crate) struct Agents(Arc<Mutex<Known>>);
+
+#[derive(Debug, Default)]
+struct Known {
+    histories: HashMap<String, History>,
+    /// In the order in which they were made.
+    ids: VecDeque<String>,
+}
+
+impl Agents {
+    /// Makes an agent. Its id cannot be guessed, and whoever knows it may be the agent.
+    pub(crate) fn create(&self) -> String {
+        let id = format!("{:032x}", rand::random::<u128>());
+        let mut known = lock(&self.0);
+        if known.ids.len() == MAX_AGENTS
+            && let Some(oldest) = known.ids.pop_front()
+        {
+            known.histories.remove(&oldest);
+        }
+        known.ids.push_back(id.clone());
+        known.histories.insert(id.clone(), History::default());
+        id
+    }
+
+    pub(crate) fn find(&self, id: &str) -> Option<History> {
+        lock(&self.0).histories.get(id).cloned()
+    }
+}
+
+fn lock<T>(mutex: &Mutex<T>) -> MutexGuard<'_, T> {
+    mutex.lock().unwrap_or_else(PoisonError::into_inner)
+}
+
+/// The service of an agent: that of [`Math`], which is remembered, and the tool `history`.
+#[derive(Debug, Clone)]
+pub(crate) struct Agent {
+    math: Math,
+    of: Of,
+}
+
+/// Whose history it is.
+#[derive(Debug, Clone)]
+enum Of {
+    One(History),
+    /// That of the agent whose id is in the path of the connection.
+    Each(Agents),
+}
+
+impl Agent {
+    /// For connections to the path `/agent/{id}/websocket`.
+    pub(crate) fn by_path(math: Math, agents: Agents) -> Self {
+        Self { math, of: Of::Each(agents) }
+    }
+
+    pub(crate) fn new(math: Math, history: History) -> Self {
+        Self { math, of: Of::One(history) }
+    }
+
+    fn history(&self, context: &RequestContext<RoleServer>) -> Option<History> {
+        match &self.of {
+            Of::One(history) => Some(history.clone()),
+            Of::Each(agents) => {
+                let parts = context.extensions.get::<Parts>()?;
+                agents.find(parts.uri.path().split('/').nth(2)?)
+            }
+        }
+    }
+}
+
+impl ServerHandler for Agent {
+    fn get_info(&self) -> ServerConfig {
+        self.math.get_info()
+    }
+
+    async fn list_tools(
+        &self,
+        request: Option<PaginatedRequestParams>,
+        context: RequestContext<RoleServer>,
+    ) -> Result<ListToolsResult, ErrorData> {
+        let mut list = self.math.list_tools(request, context).await?;
+        let what = "What was calculated for this agent, the oldest first";
+        list.tools.push(Tool::new("history", what, object!({ "type": "object" })));
+        Ok(list)
+    }
+
+    async fn call_tool(
+        &self,
+        request: CallToolRequestParams,
+        context: RequestContext<RoleServer>,
+    ) -> Result<CallToolResponse, ErrorData> {
+        let history = self.history(&context);
+        let history = history.ok_or_else(|| ErrorData::invalid_params("no such agent", None))?;
+        if request.name == "history" {
+            let history = lock(&history).clone();
+            return Ok(CallToolResult::structured(json!({ "history": history })).into());
+        }
+        let response = self.math.call_tool(request, context).await?;
+        if let CallToolResponse::Complete(CallToolResult {
+            structured_content: Some(content),
+            ..
+        }) = &response
+        {
+            let mut operation = content.clone();
+            operation["timestamp"] = Utc::now().to_rfc3339_opts(SecondsFormat::Millis, true).into();
+            let mut history = lock(&history);
+            if history.len() == MAX_OPERATIONS {
+                history.pop_front();
+            }
+            history.push_back(operation);
+        }
+        Ok(response)
+    }
+}

@@ -1,0 +1,272 @@
+//! What `math serve` answers besides `/mcp`: the page, agents, the other forms of messages, and health.
+
+use std::{convert::Infallible, io, sync::Arc, time::Duration};
+
+use axum::{
+    Router,
+    body::{Body, to_bytes},
+    extract::{Path, Request, State},
+    http::{StatusCode, header::CONTENT_TYPE},
+    response::{IntoResponse, Response},
+    routing::{any, get, post},
+};
+use mcp_ws_transport::{
+    CloseReason,
+    error::CloseCode,
+    framing::{Envelope, ToolCall},
+    layer::{heartbeat, socket},
+    server::{Config, Credentials, Denied, Drain, Identity, Limits, WebSocketService},
+    transport,
+};
+use rmcp::{
+    RoleClient, RoleServer, ServiceError,
+    model::{CallToolRequestParams, JsonObject},
+    service::serve_directly,
+};
+use serde::Deserialize;
+use serde_json::{Value, json};
+use tower_service::Service;
+
+use crate::{
+    agents::{Agent, Agents},
+    service::{ANONYMOUS, Math},
+};
+
+/// The largest body of a request.
+const MAX_BODY: usize = 1 << 20;
+
+/// All that has a path of its own.
+#[derive(Clone)]
+pub(crate) struct Web {
+    math: Math,
+    agents: Agents,
+    tokens: Vec<String>,
+    config: Config,
+    /// Envelopes, at `/agent/{agentId}/websocket`.
+    agent: WebSocketService<Agent>,
+    /// JSON-RPC for clients that authenticate within the connection, at `/ws`.
+    standalone: WebSocketService<Math>,
+    /// Calls of tools after a first message, at `/mcp-ws`.
+    guide: WebSocketService<Math>,
+}
+
+impl Web {
+    /// `config` is that of `/mcp`.
+    pub(crate) fn new(
+        math: &Math,
+        config: &Config,
+        limits: Limits,
+        tokens: Vec<String>,
+    ) -> io::Result<Self> {
+        let agents = Agents::default();
+        let agent = {
+            let agent = Agent::by_path(math.clone(), agents.clone());
+            let config = config.clone().framing(Envelope::default()).resumption(None);
+            WebSocketService::new(move || Ok(agent.clone()), config)?
+        };
+        let standalone = {
+            let socket = socket::Config::default().max_message_size(10 << 20);
+            let heartbeat = heartbeat::Config::default().ping_interval(Duration::from_secs(30));
+            let mut layers = transport::Config::default();
+            (layers.socket, layers.heartbeat) = (socket, heartbeat);
+            let reason = CloseReason::new(CloseCode::Normal, "Server shutting down");
+            let config = config
+                .clone()
+                .layers(layers)
+                .in_band_authentication()
+                .limits(limits.refuse_upgraded(true))
+                .drain(Drain::default().reason(reason));
+            let math = math.clone();
+            WebSocketService::new(move || Ok(math.clone()), config)?
+        };
+        let guide = {
+            let known: Arc<[String]> = tokens.clone().into();
+            let config = config
+                .clone()
+                .framing(ToolCall::default())
+                .authenticator(move |credentials| who(known.clone(), credentials))
+                .in_band_authentication()
+                .request_timeout(Duration::from_secs(30))
+                .resumption(None);
+            let math = math.clone();
+            WebSocketService::new(move || Ok(math.clone()), config)?
+        };
+        let (math, config) = (math.clone(), config.clone());
+        Ok(Self { math, agents, tokens, config, agent, standalone, guide })
+    }
+
+    pub(crate) fn router(self) -> Router {
+        let html = [
+            ("content-type", "text/html; charset=utf-8"),
+            ("content-security-policy", include_str!("page/policy.txt").trim_ascii()),
+        ];
+        let script = [("content-type", "text/javascript; charset=utf-8")];
+        Router::new()
+            .route("/", get(move || async move { (html, include_str!("page/index.html")) }))
+            .route(
+                "/mcp-ws.js",
+                get(move || async move { (script, include_str!("page/mcp-ws.js")) }),
+            )
+            .route("/health", get(health))
+            .route("/agent", post(create))
+            .route("/agent/{id}/websocket", any(enter))
+            .route("/mcp", post(ask))
+            .route_service("/ws", self.standalone.clone())
+            .route_service("/mcp-ws", self.guide.clone())
+            .with_state(self)
+    }
+
+    /// Resolves when all its connections have ended, once they were told to.
+    pub(crate) async fn closed(self) {
+        tokio::join!(self.agent.closed(), self.standalone.closed(), self.guide.closed());
+    }
+
+    /// The body of a request that comes from where it may, with a token where one is asked for.
+    async fn body<T: for<'a> Deserialize<'a>>(&self, request: Request) -> Result<T, Failure> {
+        let headers = request.headers();
+        let header = |name: &str| headers.get(name).and_then(|value| value.to_str().ok());
+        if !self.config.allows(headers) {
+            return Err(Failure::new(StatusCode::FORBIDDEN, -32600, "not allowed"));
+        }
+        let token = header("authorization").and_then(|value| value.strip_prefix("Bearer "));
+        let is_known = |token: &str| self.tokens.iter().any(|known| known == token);
+        if !self.tokens.is_empty() && !token.is_some_and(is_known) {
+            let what = "authentication required";
+            return Err(Failure::new(StatusCode::UNAUTHORIZED, -32001, what));
+        }
+        // Else any web page could send it without being asked first.
+        if !header("content-type").is_some_and(|value| value.starts_with("application/json")) {
+            let what = "content-type is not application/json";
+            return Err(Failure::new(StatusCode::UNSUPPORTED_MEDIA_TYPE, -32600, what));
+        }
+        let body = to_bytes(request.into_body(), MAX_BODY).await.map_err(|_| {
+            Failure::new(StatusCode::PAYLOAD_TOO_LARGE, -32600, "the body is too large")
+        })?;
+        serde_json::from_slice(&body).map_err(|error| {
+            let code = if error.is_data() { -32600 } else { -32700 };
+            Failure::new(StatusCode::BAD_REQUEST, code, &error.to_string())
+        })
+    }
+}
+
+/// Who authenticates by a first message: an anonymous client may do less.
+async fn who(tokens: Arc<[String]>, credentials: Credentials) -> Result<Identity, Denied> {
+    let token = credentials.token.ok_or(Denied::Unauthorized)?;
+    if token.is(ANONYMOUS) {
+        return Ok(Identity::new(ANONYMOUS));
+    }
+    // Without a list everyone may enter.
+    if tokens.is_empty() || tokens.iter().any(|known| token.is(known)) {
+        return Ok(Identity::new("client"));
+    }
+    Err(Denied::Unauthorized)
+}
+
+fn json(status: StatusCode, body: &Value) -> Response {
+    (status, [(CONTENT_TYPE, "application/json")], body.to_string()).into_response()
+}
+
+/// An error of JSON-RPC as an answer of HTTP.
+struct Failure(StatusCode, Value);
+
+impl Failure {
+    fn new(status: StatusCode, code: i32, message: &str) -> Self {
+        Self(status, json!({ "error": { "code": code, "message": message } }))
+    }
+}
+
+impl IntoResponse for Failure {
+    fn into_response(self) -> Response {
+        json(self.0, &self.1)
+    }
+}
+
+impl From<ServiceError> for Failure {
+    fn from(error: ServiceError) -> Self {
+        match error {
+            ServiceError::McpError(error) => {
+                Self(StatusCode::BAD_REQUEST, json!({ "error": error }))
+            }
+            other => Self::new(StatusCode::INTERNAL_SERVER_ERROR, -32603, &other.to_string()),
+        }
+    }
+}
+
+/// `GET /health`: the figures of the server, and how many tool calls were executed.
+async fn health(State(web): State<Web>) -> Response {
+    let mut health = json!(web.agent.registry().health());
+    health["tool_calls"] = json!(web.math.calls());
+    json(StatusCode::OK, &health)
+}
+
+/// `POST /agent`: an agent for whoever asks.
+async fn create(State(web): State<Web>, request: Request) -> Result<Response, Failure> {
+    #[derive(Deserialize)]
+    struct New {
+        #[serde(rename = "name")]
+        _name: Option<String>,
+    }
+    web.body::<New>(request).await?;
+    Ok(json(StatusCode::OK, &json!({ "agentId": web.agents.create() })))
+}
+
+/// `/agent/{agentId}/websocket`.
+async fn enter(State(mut web): State<Web>, Path(id): Path<String>, request: Request) -> Response {
+    if web.agents.find(&id).is_none() {
+        return (StatusCode::NOT_FOUND, "no such agent").into_response();
+    }
+    let Ok::<_, Infallible>(response) = web.agent.call(request).await;
+    response.map(Body::new)
+}
+
+/// `POST /mcp`: a request for an agent, as in an envelope, and its result.
+async fn ask(State(web): State<Web>, request: Request) -> Result<Response, Failure> {
+    #[derive(Deserialize)]
+    struct Asked {
+        #[serde(rename = "agentId")]
+        agent: String,
+        request: Call,
+    }
+    #[derive(Deserialize)]
+    struct Call {
+        method: String,
+        params: Option<JsonObject>,
+    }
+    let Asked { agent, request } = web.body::<Asked>(request).await?;
+    let history = web.agents.find(&agent);
+    let history =
+        history.ok_or_else(|| Failure::new(StatusCode::NOT_FOUND, -32602, "no such agent"))?;
+
+    let (near, far) = tokio::io::duplex(64 << 10);
+    let agent = Agent::new(web.math, history);
+    let _server = serve_directly::<RoleServer, _, _, _, _>(agent, far, None);
+    let client = serve_directly::<RoleClient, _, _, _, _>((), near, None);
+    let Call { method, params } = request;
+    let params = params.unwrap_or_default();
+    let result = match &*method {
+        "tools/list" => json!(client.list_tools(None).await?),
+        "tools/call" => {
+            let params = serde_json::from_value::<CallToolRequestParams>(params.into());
+            let params = params.map_err(|error| {
+                Failure::new(StatusCode::BAD_REQUEST, -32602, &error.to_string())
+            })?;
+            json!(client.call_tool(params).await?)
+        }
+        other if other.contains('/') => {
+            return Err(Failure::new(StatusCode::BAD_REQUEST, -32601, &method));
+        }
+        _ => {
+            let params = CallToolRequestParams::new(method).with_arguments(params);
+            let result = client.call_tool(params).await?;
+            match result.structured_content {
+                Some(content) => content,
+                None => {
+                    let text = result.content.first().and_then(|block| block.as_text());
+                    let text = text.map_or("the tool failed", |text| &text.text);
+                    return Err(Failure::new(StatusCode::BAD_REQUEST, -32000, text));
+                }
+            }
+        }
+    };
+    Ok(json(StatusCode::OK, &result))
+}
