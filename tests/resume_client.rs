@@ -343,6 +343,41 @@ async fn the_window_ends_a_call_though_the_server_is_away() {
     .await;
 }
 
+/// In the second case the client has taken it for lost meanwhile.
+#[tokio::test]
+async fn a_session_that_goes_on_is_initialized_once() {
+    limit(async {
+        for away in [ms(0), ms(1200)] {
+            let (mut scene, mut link) = Scene::with(1, |connect| connect).await;
+            let (lost, _) = scene.called(&mut link).await;
+            let (mut link, _) = link.cut(&scene.listener).await;
+            (link.received, link.sent) = (0, 0);
+            link.raw.text(session_of(1, "s-2", "two", 0, false)).await;
+            let initialize = link.receive().await;
+            assert_eq!(initialize["method"], "initialize");
+            assert_eq!(result(lost).await.unwrap_err(), UNKNOWN);
+            let waiting = scene.call();
+            let Link { raw, received, sent } = link;
+            raw.reset();
+            // The next connection is made, and not answered before the window is over.
+            tokio::time::sleep(away).await;
+            let mut link = Link { received, sent, ..Link::new(&scene.listener).await };
+            assert_eq!(link.open().await["session"], "s-2");
+            link.raw.text(session_of(1, "s-2", "three", received, true)).await;
+            link.initialize(initialize).await;
+            let call = link.receive().await;
+            link.answer(&call, "done").await;
+            assert_eq!(result(waiting).await.unwrap(), "done");
+            for _ in 0..2 {
+                assert!(matches!(scene.event().await, Event::Lost(_)));
+            }
+            let event = scene.event().await;
+            assert!(matches!(event, Event::Restarted { changed: None }), "{event:?}");
+        }
+    })
+    .await;
+}
+
 /// From the moment at which the count is told, the present link is deaf.
 #[tokio::test]
 async fn a_renewal_that_fails_halfway_is_a_loss() {
