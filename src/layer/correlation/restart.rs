@@ -445,7 +445,8 @@ impl<R: Role, F: Framing<R>> Correlation<R, F> {
         }
     }
 
-    /// Whether this is the answer to a request of the present peer, whose id it now has.
+    /// Whether `id` is that of a request of the present peer. It is ended herewith, by an answer or a
+    /// cancellation, and `id` is now the one that the peer gave it.
     pub(super) fn answers(&mut self, id: &mut RequestId) -> bool {
         self.inbound.remove(id);
         let Some(restart) = &mut self.restart else { return true };
