@@ -307,10 +307,34 @@ async fn a_session_that_was_taken_over_is_asked_for_once() {
                 next.raw.send(close(4409)).await;
             } else {
                 next.raw.text(session("s-2", "two", 0, false)).await;
+                // So that the server does not keep what nobody will ask for.
+                assert_eq!(next.raw.closed().await.0, 1000);
+                next.raw.send(close(1000)).await;
                 assert_eq!(result(calling).await.unwrap_err(), UNKNOWN);
             }
             let closed = |state: &State| matches!(state, State::Closed(reason) if u16::from(reason.code) == 4409);
             within(ms(1000), scene.state.wait_for(closed)).await.unwrap();
+        }
+    })
+    .await;
+}
+
+#[tokio::test]
+async fn a_link_that_is_of_no_use_is_closed_and_its_peer_not_waited_for() {
+    limit(async {
+        for more in [CHOSEN, ""] {
+            let (mut scene, mut link) = Scene::new().await;
+            let (calling, _) = scene.called(&mut link).await;
+            link.raw.send(close(4409)).await;
+            let mut next = Link::upgraded(&scene.listener, more).await;
+            if more == CHOSEN {
+                assert_eq!(next.open().await["session"], "s-1");
+                next.raw.text(session("s-2", "two", 0, false)).await;
+            }
+            assert_eq!(next.raw.closed().await.0, 1000);
+            let closed = |state: &State| matches!(state, State::Closed(reason) if u16::from(reason.code) == 4409);
+            within(ms(2000), scene.state.wait_for(closed)).await.unwrap();
+            assert_eq!(result(calling).await.unwrap_err(), UNKNOWN);
         }
     })
     .await;
