@@ -18,6 +18,7 @@
 //! | what happens | what follows |
 //! |---|---|
 //! | a link is lost | requests of ours that were handed to it end with an error; the others wait |
+//! | … and the request may run [twice](Replay::Again) | it is repeated to the next peer as well, on five connections at most, before it ends so |
 //! | there is none, and the queue is full | a further request ends with an error that says that it was not sent |
 //! | the next begins | `initialize` and `notifications/initialized` are repeated, and then what waited is sent; open `server/discover` and `subscriptions/listen` are repeated |
 //! | … and requests of the old peer are in flight | they are cancelled, and what their handlers still answer or cancel is dropped |
