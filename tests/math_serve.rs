@@ -168,7 +168,7 @@ async fn it_asks_for_descriptors() {
         fs::read_to_string(format!("/proc/{}/limits", server.child.id().unwrap())).unwrap();
     let files = limits.lines().find_map(|line| line.strip_prefix("Max open files")).unwrap();
     let files: Vec<u64> = files.split_whitespace().flat_map(str::parse).collect();
-    assert_eq!(files[0], files[1].min(1024 + 1024 + 64), "{files:?}");
+    assert_eq!(files[0], files[1].min(4 * (1024 + 1024) + 64), "{files:?}");
 }
 
 /// A certificate on disk, as long as it is needed.

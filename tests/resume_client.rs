@@ -307,10 +307,34 @@ async fn a_session_that_was_taken_over_is_asked_for_once() {
                 next.raw.send(close(4409)).await;
             } else {
                 next.raw.text(session("s-2", "two", 0, false)).await;
+                // So that the server does not keep what nobody will ask for.
+                assert_eq!(next.raw.closed().await.0, 1000);
+                next.raw.send(close(1000)).await;
                 assert_eq!(result(calling).await.unwrap_err(), UNKNOWN);
             }
             let closed = |state: &State| matches!(state, State::Closed(reason) if u16::from(reason.code) == 4409);
             within(ms(1000), scene.state.wait_for(closed)).await.unwrap();
+        }
+    })
+    .await;
+}
+
+#[tokio::test]
+async fn a_link_that_is_of_no_use_is_closed_and_its_peer_not_waited_for() {
+    limit(async {
+        for more in [CHOSEN, ""] {
+            let (mut scene, mut link) = Scene::new().await;
+            let (calling, _) = scene.called(&mut link).await;
+            link.raw.send(close(4409)).await;
+            let mut next = Link::upgraded(&scene.listener, more).await;
+            if more == CHOSEN {
+                assert_eq!(next.open().await["session"], "s-1");
+                next.raw.text(session("s-2", "two", 0, false)).await;
+            }
+            assert_eq!(next.raw.closed().await.0, 1000);
+            let closed = |state: &State| matches!(state, State::Closed(reason) if u16::from(reason.code) == 4409);
+            within(ms(2000), scene.state.wait_for(closed)).await.unwrap();
+            assert_eq!(result(calling).await.unwrap_err(), UNKNOWN);
         }
     })
     .await;
@@ -339,6 +363,41 @@ async fn the_window_ends_a_call_though_the_server_is_away() {
         assert_eq!(result(waiting).await.unwrap(), "done");
         assert!(matches!(scene.event().await, Event::Lost(_)));
         assert!(matches!(scene.event().await, Event::Restarted { .. }));
+    })
+    .await;
+}
+
+/// In the second case the client has taken it for lost meanwhile.
+#[tokio::test]
+async fn a_session_that_goes_on_is_initialized_once() {
+    limit(async {
+        for away in [ms(0), ms(1200)] {
+            let (mut scene, mut link) = Scene::with(1, |connect| connect).await;
+            let (lost, _) = scene.called(&mut link).await;
+            let (mut link, _) = link.cut(&scene.listener).await;
+            (link.received, link.sent) = (0, 0);
+            link.raw.text(session_of(1, "s-2", "two", 0, false)).await;
+            let initialize = link.receive().await;
+            assert_eq!(initialize["method"], "initialize");
+            assert_eq!(result(lost).await.unwrap_err(), UNKNOWN);
+            let waiting = scene.call();
+            let Link { raw, received, sent } = link;
+            raw.reset();
+            // The next connection is made, and not answered before the window is over.
+            tokio::time::sleep(away).await;
+            let mut link = Link { received, sent, ..Link::new(&scene.listener).await };
+            assert_eq!(link.open().await["session"], "s-2");
+            link.raw.text(session_of(1, "s-2", "three", received, true)).await;
+            link.initialize(initialize).await;
+            let call = link.receive().await;
+            link.answer(&call, "done").await;
+            assert_eq!(result(waiting).await.unwrap(), "done");
+            for _ in 0..2 {
+                assert!(matches!(scene.event().await, Event::Lost(_)));
+            }
+            let event = scene.event().await;
+            assert!(matches!(event, Event::Restarted { changed: None }), "{event:?}");
+        }
     })
     .await;
 }

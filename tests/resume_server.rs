@@ -265,6 +265,28 @@ async fn a_session_ends_when_its_window_does_and_so_do_its_handlers() {
     .await;
 }
 
+/// Whoever believes it gives no session up that is still kept.
+#[tokio::test(start_paused = true)]
+async fn a_window_is_told_in_whole_seconds_and_none_too_few() {
+    limit(async {
+        for (window, told) in [
+            (Duration::ZERO, 0),
+            (Duration::from_nanos(1), 1),
+            (Duration::from_millis(999), 1),
+            (Duration::from_secs(1), 1),
+            (Duration::from_millis(1001), 2),
+            (Duration::MAX, u32::MAX),
+        ] {
+            let config = Config::default().resumption(Resumption::default().window(window));
+            let (server, address) = serve_tools(&Tools::default(), config).await;
+            let client = Client::open(address, "", &json!({})).await;
+            assert_eq!(client.session["window_s"], told, "{window:?}");
+            server.shutdown().await;
+        }
+    })
+    .await;
+}
+
 #[tokio::test]
 async fn too_many_sessions_without_a_client_cost_the_oldest_its_place() {
     limit(async {

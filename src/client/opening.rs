@@ -101,11 +101,16 @@ async fn answer(link: &mut BoxLink, asked: &SessionId) -> Result<Option<Session>
 
 async fn refuse(link: &mut BoxLink) -> Error {
     let reason = CloseReason::new(CloseCode::Protocol, NO_SESSION);
+    part(link, reason.clone()).await;
+    LinkError::Closed(reason).into()
+}
+
+/// Closes a link that is given up, so that the peer keeps nothing for it.
+pub(super) async fn part(link: &mut BoxLink, reason: CloseReason) {
     let closing = async {
-        link.send(Message::Close(Some(reason.clone()))).await?;
+        link.send(Message::Close(Some(reason))).await?;
         link.close().await
     };
-    // The peer broke the rules, and may go on to do so.
+    // The peer may have broken the rules, and go on to do so.
     let _ = timeout(PARTING, closing).await;
-    LinkError::Closed(reason).into()
 }

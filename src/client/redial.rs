@@ -13,7 +13,7 @@ use tracing::{Instrument, Span};
 
 use super::{
     dial::Target,
-    opening::{Opened, open},
+    opening::{Opened, open, part},
     reconnect::{Reconnect, Waits},
 };
 use crate::{
@@ -107,14 +107,22 @@ impl Redial {
         self.refreshed = refused;
         let (target, layers, tally) =
             (self.target.clone(), self.layers.clone(), self.tally.clone());
-        let timeout = self.timeout;
+        let (timeout, reclaims) = (self.timeout, self.reclaims.clone());
         let dialling = async move {
             let deadline = after(timeout);
             let mut dialled = target.dial_within(timeout, &layers, refused).await?;
             let opening = open(&mut dialled.link, dialled.subprotocol.as_deref(), &tally);
-            match timeout_at(deadline, opening).await {
-                Ok(opened) => Ok((dialled.link, opened?)),
-                Err(_) => Err(HandshakeError::TimedOut(timeout).into()),
+            let opened = match timeout_at(deadline, opening).await {
+                Ok(opened) => opened?,
+                Err(_) => return Err(HandshakeError::TimedOut(timeout).into()),
+            };
+            match reclaims {
+                Some(cause) if !matches!(opened, Opened::Resumed(..)) => {
+                    // The server has begun another session, which nobody wants.
+                    part(&mut dialled.link, CloseCode::Normal.into()).await;
+                    Err(cause)
+                }
+                _ => Ok((dialled.link, opened)),
             }
         };
         self.phase = Phase::Dialling(dialling.instrument(self.span.clone()).boxed());
@@ -224,13 +232,7 @@ impl LinkSource for Redial {
                 Phase::Dialling(dialling) => match ready!(dialling.as_mut().poll(cx)) {
                     Ok((link, opened)) => {
                         this.phase = Phase::Idle;
-                        let reclaims = this.reclaims.take();
-                        this.reclaimed = reclaims.is_some();
-                        if let Some(cause) = reclaims
-                            && !matches!(opened, Opened::Resumed(..))
-                        {
-                            return Poll::Ready(Err(cause));
-                        }
+                        this.reclaimed = this.reclaims.take().is_some();
                         // Whoever asked meanwhile has been heard.
                         let _ = this.renew.poll_asked(cx);
                         this.live = true;

@@ -29,7 +29,7 @@ pub trait Role: ServiceRole + Peer {
     fn initialize_result(result: &Self::PeerResp) -> Option<&InitializeResult>;
 
     /// The id in a `notifications/cancelled` that this role sends.
-    fn cancelled(notification: &Self::Not) -> Option<&RequestId>;
+    fn cancelled(notification: &mut Self::Not) -> Option<&mut RequestId>;
 
     /// The id in a `notifications/cancelled` of the peer.
     fn cancelled_by_peer(notification: &Self::PeerNot) -> Option<&RequestId>;
@@ -37,9 +37,9 @@ pub trait Role: ServiceRole + Peer {
 
 macro_rules! cancelled {
     ($own:ident, $peer:ident) => {
-        fn cancelled(notification: &$own) -> Option<&RequestId> {
+        fn cancelled(notification: &mut $own) -> Option<&mut RequestId> {
             match notification {
-                $own::CancelledNotification(cancelled) => cancelled.params.request_id.as_ref(),
+                $own::CancelledNotification(cancelled) => cancelled.params.request_id.as_mut(),
                 _ => None,
             }
         }

@@ -18,9 +18,10 @@
 //! | what happens | what follows |
 //! |---|---|
 //! | a link is lost | requests of ours that were handed to it end with an error; the others wait |
+//! | … and the request may run [twice](Replay::Again) | it is repeated to the next peer as well, on five connections at most, before it ends so |
 //! | there is none, and the queue is full | a further request ends with an error that says that it was not sent |
 //! | the next begins | `initialize` and `notifications/initialized` are repeated, and then what waited is sent; open `server/discover` and `subscriptions/listen` are repeated |
-//! | … and requests of the old peer are in flight | they are cancelled, and what their handlers still answer is dropped |
+//! | … and requests of the old peer are in flight | they are cancelled, and what their handlers still answer or cancel is dropped |
 
 mod calls;
 mod config;
@@ -333,11 +334,13 @@ impl<R: Role, F: Framing<R>> Sink<TxJsonRpcMessage<R>> for Correlation<R, F> {
                 None
             }
             JsonRpcMessage::Notification(notification) => {
-                if let Some(id) = R::cancelled(&notification.notification) {
-                    match this.give_up(id) {
-                        Some(call) if this.withdraw(call) => return Ok(()),
-                        Some(_) => {}
-                        None => drop(this.inbound.remove(id)),
+                if let Some(id) = R::cancelled(&mut notification.notification) {
+                    let goes_out = match this.give_up(id) {
+                        Some(call) => !this.withdraw(call),
+                        None => this.answers(id),
+                    };
+                    if !goes_out {
+                        return Ok(());
                     }
                 }
                 None

@@ -11,8 +11,8 @@
 //! | a data message | counts it | the same |
 //! | `@ack` | forgets what is acknowledged | nothing |
 //! | any other text that begins with `@`, a number that cannot be | closes the link with 1002 | that error, for good |
-//! | [`Link::Down`] | takes no more, and keeps what it has | nothing, until the peer no longer keeps the session |
-//! | [`Up::Resumed`] | sends again what the peer has not received | the same, with how many those are |
+//! | [`Link::Down`] | takes no more, and keeps what it has | nothing, until the session is taken for lost: there is none, or its window is over |
+//! | [`Up::Resumed`], also of a session that was taken for lost | sends again what the peer has not received | the same, with how many those are |
 //! | any other [`Up`] | forgets all, and begins as the source [said](Tally::begin) | the [`Link::Down`], unless it was told; then the same |
 //! | an error | | the same, for good |
 //!
@@ -101,7 +101,7 @@ impl Config {
 /// |---|---|---|---|
 /// | `Live` | messages | messages | yes |
 /// | `Lost` | [`Link::Down`] | nothing yet | no |
-/// | `Gone` | the same, and the session has no hope left | the [`Link::Down`] | no |
+/// | `Gone` | the same, and there is no session, or it was kept for as long as it had to be. Where it still is, it goes on | the [`Link::Down`] | no |
 /// | `Restarted` | [`Up::Restarted`] | the [`Link::Down`] | no |
 /// | `Ended` | an error, or what must not be | the error | no |
 #[derive(Debug)]
@@ -219,7 +219,7 @@ impl<S: Duplex<Numbered, Link<Message>>> Resume<S> {
         }
     }
 
-    /// The end of the lost link, when the peer no longer keeps the session.
+    /// The end of the lost link, when the peer need no longer keep the session.
     fn poll_gone(self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<Link<Message>> {
         let this = self.project();
         let Phase::Lost(down) = &*this.phase else { return Poll::Pending };

@@ -287,7 +287,10 @@ impl<R: Role> Sessions<R> {
     }
 
     fn describe(&self, id: SessionId, given: Secret) -> Session {
-        let window_s = u32::try_from(self.config.window.as_secs()).unwrap_or(u32::MAX);
+        let window = self.config.window;
+        let seconds = u32::try_from(window.as_secs()).unwrap_or(u32::MAX);
+        // A client that was told too little would take its session for lost while it is kept.
+        let window_s = seconds.saturating_add(u32::from(window.subsec_nanos() > 0));
         Session::new(id, given, window_s, self.window_bytes)
     }
 

@@ -1,7 +1,7 @@
 //! What a [`Correlation`](super::Correlation) does when a connection is lost and the next one leads
 //! to a peer that knows nothing of it.
 
-use std::{collections::HashMap, pin::Pin, task::Context, time::Duration};
+use std::{collections::HashMap, mem, pin::Pin, task::Context, time::Duration};
 
 use rmcp::{
     ErrorData,
@@ -44,8 +44,11 @@ pub(super) struct Restart {
     /// Other requests that are sent again, and how often at most: those that stay open for as long as
     /// they are wanted, and those that may run twice.
     repeats: HashMap<RequestId, (Message, Option<u32>)>,
-    /// `initialize` has been repeated, and is not answered yet.
-    pub(super) repeated: Option<Pin<Box<Sleep>>>,
+    /// `initialize` has been repeated by this layer, and is not answered yet: over the present link, or
+    /// over one that was lost and may be resumed.
+    repeated: bool,
+    /// How long that answer is still waited for, where there is a link.
+    patience: Option<Pin<Box<Sleep>>>,
     /// The ids that requests of the peer have above this layer, and their real ones. Handlers of a
     /// former peer may still run, and rmcp would take a new request with the same id for theirs.
     aliases: HashMap<RequestId, RequestId>,
@@ -72,7 +75,8 @@ impl Restart {
             agreed: None,
             discover: None,
             repeats: HashMap::new(),
-            repeated: None,
+            repeated: false,
+            patience: None,
             aliases: HashMap::new(),
             restarts: 0,
             attempts: 0,
@@ -108,7 +112,7 @@ impl Restart {
     /// Whether this request is in flight for this layer alone, which has repeated it.
     pub(super) fn repeats(&self, id: &RequestId) -> bool {
         let initialize = self.initialize.as_ref().is_some_and(|(initialize, _)| initialize == id);
-        initialize && self.repeated.is_some()
+        initialize && self.repeated
     }
 
     /// There is a new peer.
@@ -119,14 +123,21 @@ impl Restart {
         self.returned = false;
     }
 
-    /// Awaits the answer to a repeated `initialize`.
-    pub(super) fn await_answer(&mut self) {
-        self.repeated = Some(Box::pin(sleep(PATIENCE)));
+    /// Awaits the answer to a repeated `initialize`, over the present link.
+    fn await_answer(&mut self) {
+        self.repeated = true;
+        self.patience = Some(Box::pin(sleep(PATIENCE)));
+    }
+
+    /// Whether that answer was awaited until now.
+    fn take_repeated(&mut self) -> bool {
+        self.patience = None;
+        mem::take(&mut self.repeated)
     }
 
     /// Asks for another connection, time and again, while the peer does not answer on this one.
     pub(super) fn poll_patience(&mut self, cx: &mut Context<'_>) {
-        while let Some(timer) = &mut self.repeated
+        while let Some(timer) = &mut self.patience
             && timer.as_mut().poll(cx).is_ready()
         {
             tracing::warn!("no answer to a repeated initialize");
@@ -228,7 +239,7 @@ impl Restart {
                 if R::is_initialized(&notification.notification) =>
             {
                 self.initialized = framed.encoded(item)?;
-                return Ok(self.repeated.is_none());
+                return Ok(!self.repeated);
             }
             _ => {}
         }
@@ -267,11 +278,10 @@ impl<R: Role, F: Framing<R>> Correlation<R, F> {
         self.told.extend(lost.into_iter().map(tell));
         let Some(restart) = &mut self.restart else { return };
         restart.notices.is_lost(&down.cause);
-        let Some((id, _)) = &restart.initialize else { return };
-        if restart.repeated.take().is_some() {
-            // It was this side's own.
-            self.outbound.remove(id);
-        } else if restart.agreed.is_none() {
+        // A link that is not there has no time to answer in. But the session may be resumed, and the
+        // answer still come.
+        restart.patience = None;
+        if restart.initialize.is_some() && !restart.repeated && restart.agreed.is_none() {
             restart.attempts += 1;
             if restart.attempts >= ATTEMPTS {
                 restart.over = Some(down.cause);
@@ -351,12 +361,16 @@ impl<R: Role, F: Framing<R>> Correlation<R, F> {
         }
     }
 
-    /// There is a new connection, and nothing is lost.
+    /// There is a new connection, and nothing is lost. Where `initialize` was repeated, its answer says
+    /// whether the peer is back.
     pub(super) fn resumed(&mut self, resumed: &Resumed) {
-        if let Some(restart) = &self.restart {
-            let replayed = resumed.replayed;
-            restart.notices.is_back(|| Event::Resumed { replayed });
+        let Some(restart) = &mut self.restart else { return };
+        if restart.repeated {
+            restart.await_answer();
+            return;
         }
+        let replayed = resumed.replayed;
+        restart.notices.is_back(|| Event::Resumed { replayed });
     }
 
     /// An answer to a request of ours. `true` if it is for those above, and not for this layer, which
@@ -371,7 +385,7 @@ impl<R: Role, F: Framing<R>> Correlation<R, F> {
         if restart.initialize.as_ref().is_none_or(|(initialize, _)| initialize != id) {
             return true;
         }
-        if restart.repeated.take().is_none() {
+        if !restart.take_repeated() {
             restart.agreed = result.ok().flatten().cloned().map(Box::new);
             self.framed.get_ref().hold_on_restart();
             return true;
@@ -436,7 +450,8 @@ impl<R: Role, F: Framing<R>> Correlation<R, F> {
         }
     }
 
-    /// Whether this is the answer to a request of the present peer, whose id it now has.
+    /// Whether `id` is that of a request of the present peer. It is ended herewith, by an answer or a
+    /// cancellation, and `id` is now the one that the peer gave it.
     pub(super) fn answers(&mut self, id: &mut RequestId) -> bool {
         self.inbound.remove(id);
         let Some(restart) = &mut self.restart else { return true };

@@ -52,7 +52,7 @@ pub struct Session {
     pub received: u64,
     /// It is the one that was asked for.
     pub resumed: bool,
-    /// How long it is kept without a link, in seconds.
+    /// How long it is kept without a link, in whole seconds, rounded up.
     pub window_s: u32,
     /// How many bytes of messages the server keeps until they are acknowledged.
     pub window_bytes: u64,

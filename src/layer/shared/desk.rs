@@ -130,10 +130,18 @@ impl Line {
     /// The desk, with all that was offered in its queue.
     pub(super) fn lock(&self) -> MutexGuard<'_, Desk> {
         let mut desk = self.desk.lock().unwrap_or_else(PoisonError::into_inner);
-        for message in self.mailbox.take() {
-            let _ = self.push(&mut desk, message, false);
+        if self.mailbox.is_waiting() {
+            self.collect(&mut desk);
         }
         desk
+    }
+
+    /// Queues what was offered. Apart, since there is seldom any, and the lock is taken all the time.
+    #[cold]
+    fn collect(&self, desk: &mut Desk) {
+        for message in self.mailbox.take() {
+            let _ = self.push(desk, message, false);
+        }
     }
 
     /// Queues `message` and returns its ticket.

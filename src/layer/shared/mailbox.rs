@@ -41,11 +41,13 @@ impl Mailbox {
         Ok(())
     }
 
+    /// Whether anything was offered since it was last taken.
+    pub(super) fn is_waiting(&self) -> bool {
+        self.waiting.load(SeqCst)
+    }
+
     /// All that was offered since the last time.
     pub(super) fn take(&self) -> VecDeque<Message> {
-        if !self.waiting.load(SeqCst) {
-            return VecDeque::new();
-        }
         let mut offered = self.lock();
         self.waiting.store(false, SeqCst);
         self.bytes.store(0, SeqCst);

@@ -1,5 +1,6 @@
 mod listening;
 mod replaying;
+mod resumed;
 mod returning;
 mod waiting;
 

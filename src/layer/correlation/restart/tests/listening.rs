@@ -119,3 +119,31 @@ async fn what_is_listened_to_outlives_a_request_with_the_same_id() {
     stack.idle();
     assert!(sent(&peer).is_empty());
 }
+
+/// This side ends what the peer listens to.
+#[tokio::test(start_paused = true)]
+async fn a_request_is_cancelled_by_the_id_that_its_peer_gave_it_or_not_at_all() {
+    let (mut stack, peer) = stack::<RoleServer>();
+    let enough = |id| JsonRpcMessage::notification(cancellation(id, "enough".into()).into());
+    asks(&peer, 1);
+    let JsonRpcMessage::Request(old) = stack.next() else { panic!("a request") };
+    peer.send(Message::Close(None));
+    stack.idle();
+    let peer = stack.links.next();
+    assert_eq!(stack.cancelled(), old.id);
+    asks(&peer, 1);
+    let JsonRpcMessage::Request(new) = stack.next() else { panic!("a request") };
+    stack.send(enough(old.id));
+    stack.idle();
+    assert_eq!(peer.sent(), [], "who asked is gone");
+    stack.send(enough(new.id.clone()));
+    stack.idle();
+    let [Message::Text(told)] = &peer.sent()[..] else { panic!("a cancellation") };
+    let told: Value = serde_json::from_slice(told.as_bytes()).unwrap();
+    assert_eq!(told["params"], json!({"requestId": 1, "reason": "enough"}));
+    assert_eq!(stack.stack.restart.as_ref().unwrap().aliases.len(), 0);
+    assert_eq!(stack.stack.in_flight(), (0, 0));
+    stack.send(answer(new.id));
+    stack.idle();
+    assert_eq!(peer.sent(), []);
+}
