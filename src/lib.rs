@@ -75,6 +75,11 @@
 //! - **Bad input** is answered where it can be, and costs nobody else anything: what is not JSON-RPC
 //!   gets an error and the connection lives; what breaks RFC 6455 gets a close code that names it.
 //!
+//! # Guides
+//!
+//! - [Deployment](server::deployment): behind nginx, as a systemd unit, in a container; what to watch.
+//! - [The resume extension](layer::resume::protocol), for those who write a peer.
+//!
 //! # What it does not do yet
 //!
 //! Compression is not negotiated. What a server does not protect from is said in [`server`].
