@@ -78,6 +78,8 @@
 //! # Guides
 //!
 //! - [Deployment](server::deployment): behind nginx, as a systemd unit, in a container; what to watch.
+//! - [Migration](migration): from stdio, from streamable HTTP, from the TypeScript SDK's client, from
+//!   PartySocket.
 //! - [The resume extension](layer::resume::protocol), for those who write a peer.
 //!
 //! # What it does not do yet
@@ -155,6 +157,9 @@ pub mod framing;
 pub mod layer;
 
 pub mod transport;
+
+#[doc = include_str!("migration.md")]
+pub mod migration {}
 
 #[cfg(all(feature = "rustls-tls", any(feature = "client", feature = "server")))]
 mod tls;
