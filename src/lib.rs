@@ -75,6 +75,13 @@
 //! - **Bad input** is answered where it can be, and costs nobody else anything: what is not JSON-RPC
 //!   gets an error and the connection lives; what breaks RFC 6455 gets a close code that names it.
 //!
+//! # Guides
+//!
+//! - [Deployment](server::deployment): behind nginx, as a systemd unit, in a container; what to watch.
+//! - [Migration](migration): from stdio, from streamable HTTP, from the TypeScript SDK's client, from
+//!   PartySocket.
+//! - [The resume extension](layer::resume::protocol), for those who write a peer.
+//!
 //! # What it does not do yet
 //!
 //! Compression is not negotiated. What a server does not protect from is said in [`server`].
@@ -150,6 +157,9 @@ pub mod framing;
 pub mod layer;
 
 pub mod transport;
+
+#[doc = include_str!("migration.md")]
+pub mod migration {}
 
 #[cfg(all(feature = "rustls-tls", any(feature = "client", feature = "server")))]
 mod tls;

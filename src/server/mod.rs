@@ -96,7 +96,8 @@
 //! The proxy's name is the `Host` that clients ask for: allow it, or have the proxy check it and
 //! [allow all](Config::disable_allowed_hosts). All connections come from the proxy's address;
 //! [`Config::peer`] reads the client's from a header that the proxy sets, for limits per address and for
-//! the registry. Idle connections carry a ping every 20 s.
+//! the registry. Idle connections carry a ping every 20 s. [`deployment`] has a configuration of nginx for
+//! several instances, a systemd unit, and a container file.
 //!
 //! # Who is connected
 //!
@@ -164,6 +165,8 @@
 mod auth;
 mod body;
 mod config;
+#[doc = include_str!("deployment.md")]
+pub mod deployment {}
 mod door;
 mod handler;
 mod handshake;
