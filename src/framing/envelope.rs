@@ -164,24 +164,16 @@ impl Envelope {
     }
 
     /// A notification of ours. The id of what it cancels is a string on the wire.
-    fn tell<R: Role>(
-        &self,
-        message: &TxJsonRpcMessage<R>,
-        parts: &Parts<'_>,
-    ) -> Result<Message, MessageError> {
+    fn tell(&self, parts: &Parts<'_>) -> Result<Message, MessageError> {
         let method: String = parts.method.and_then(parse).unwrap_or_default();
-        let cancelled = match message {
-            JsonRpcMessage::Notification(told) => R::cancelled(&told.notification),
-            _ => None,
-        };
-        let content = match cancelled.zip(parts.params.and_then(parse::<Value>)) {
-            Some((id, mut params)) => {
-                params["requestId"] = id.to_string().into();
-                parts::raw(&Content { method, params: Some(params) })?
-            }
-            None => parts::raw(&Content { method, params: parts.params })?,
-        };
-        self.seal(Kind::Notification, Some(&content), None)
+        let mut content = Content { method, params: parts.params.and_then(parse::<Value>) };
+        if content.method == "notifications/cancelled"
+            && let Some(id) = content.params.as_mut().and_then(|params| params.get_mut("requestId"))
+            && let Some(number) = id.as_i64()
+        {
+            *id = number.to_string().into();
+        }
+        self.seal(Kind::Notification, Some(&parts::raw(&content)?), None)
     }
 
     /// The result of a request of the peer.
@@ -313,7 +305,7 @@ impl<R: Role> Framing<R> for Envelope {
         let nothing = RawValue::NULL;
         let encoded = match message {
             JsonRpcMessage::Request(request) => self.ask(&request.id, &parts),
-            JsonRpcMessage::Notification(_) => self.tell::<R>(message, &parts),
+            JsonRpcMessage::Notification(_) => self.tell(&parts),
             JsonRpcMessage::Response(response) => {
                 self.answer(&response.id, parts.result.unwrap_or(nothing))
             }
