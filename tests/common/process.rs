@@ -117,9 +117,14 @@ pub async fn math() -> &'static Path {
 }
 
 async fn build_math() -> PathBuf {
+    example("math").await
+}
+
+/// The example of this name.
+pub async fn example(name: &str) -> PathBuf {
     let cargo = env::var_os("CARGO").unwrap_or_else(|| env!("CARGO").into());
     let mut build = Command::new(cargo);
-    build.args(["build", "--example", "math", "--message-format", "json"]);
+    build.args(["build", "--example", name, "--message-format", "json"]);
     if !cfg!(debug_assertions) {
         build.arg("--release");
     }
@@ -135,7 +140,7 @@ async fn build_math() -> PathBuf {
     messages
         .lines()
         .filter_map(|line| serde_json::from_str::<Value>(line).ok())
-        .filter(|message| message["target"]["name"] == "math")
+        .filter(|message| message["target"]["name"] == name)
         .find_map(|message| Some(message["executable"].as_str()?.into()))
-        .expect("the executable of the example `math`")
+        .unwrap_or_else(|| panic!("the executable of the example `{name}`"))
 }

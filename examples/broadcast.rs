@@ -1,0 +1,312 @@
+//! A room: what one client says, all hear. Its messages have a form of their own, and no MCP in them:
+//!
+//! ```json
+//! {"type":"chat","payload":"hello","timestamp":1682944496789}
+//! {"type":"chat","payload":"hello","timestamp":1682944496789,"sender":"client-1"}
+//! ```
+//!
+//! `cargo run --example broadcast -- --listen 127.0.0.1:8080`
+//!
+//! Clients connect to `/ws`; `POST /broadcast` says something to all of them. Beyond that:
+//!
+//! - a `target` in a message sends it to one client alone, by the id that is the `sender` of what it says;
+//! - `{"type":"subscribe","payload":["chat"],"timestamp":0}` asks for some types only, `null` for all;
+//! - `{"type":"whoami","payload":null,"timestamp":0}` is answered by a `you` with the own id;
+//! - what is no message, or too much, is answered by an `error`, and reaches nobody.
+
+use std::{
+    collections::{HashMap, HashSet, VecDeque},
+    error::Error,
+    net::SocketAddr,
+    sync::{Arc, Mutex, MutexGuard, PoisonError},
+    time::{Duration, Instant},
+};
+
+use axum::{
+    Router,
+    body::to_bytes,
+    extract::{Request, State},
+    http::StatusCode,
+    response::{IntoResponse, Response},
+    routing::post,
+};
+use chrono::Utc;
+use clap::Parser;
+use futures::StreamExt;
+use mcp_ws_transport::{
+    Message,
+    decode::Calls,
+    error::MessageError,
+    framing::{Framing, Manners, Unreadable},
+    server::{BearerTokens, Config, Connection, Event, Missed, Registry},
+};
+use rmcp::{
+    ErrorData, RoleServer, ServerHandler,
+    model::{ClientNotification, CustomNotification, JsonRpcMessage, ServerNotification},
+    service::{NotificationContext, RxJsonRpcMessage, TxJsonRpcMessage},
+};
+use serde::{Deserialize, Serialize};
+use serde_json::{Number, Value, json};
+
+/// What goes over the wire, in both directions.
+#[derive(Debug, Clone, Serialize, Deserialize)]
+struct Said {
+    #[serde(rename = "type")]
+    kind: String,
+    #[serde(deserialize_with = "Value::deserialize")]
+    payload: Value,
+    timestamp: Number,
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    sender: Option<String>,
+    #[serde(default, skip_serializing)]
+    target: Option<String>,
+}
+
+impl Said {
+    fn new(kind: &str, payload: Value) -> Self {
+        let timestamp = Utc::now().timestamp_millis().into();
+        Self { kind: kind.to_owned(), payload, timestamp, sender: None, target: None }
+    }
+
+    fn error(message: &str) -> Self {
+        Self::new("error", json!({ "message": message }))
+    }
+}
+
+/// The form of the messages: each is a notification of its own kind.
+#[derive(Debug, Clone, Copy)]
+struct Room;
+
+impl Framing<RoleServer> for Room {
+    fn encode(
+        &mut self,
+        message: &TxJsonRpcMessage<RoleServer>,
+    ) -> Result<Option<Message>, MessageError> {
+        let said = match message {
+            JsonRpcMessage::Notification(told) => match &told.notification {
+                ServerNotification::CustomNotification(told) => json!(told.params),
+                _ => return Ok(None),
+            },
+            JsonRpcMessage::Error(error) => json!(Said::error(&error.error.message)),
+            _ => return Ok(None),
+        };
+        Ok(Some(Message::text(said.to_string())))
+    }
+
+    fn decode(
+        &mut self,
+        message: Message,
+        _: &dyn Calls,
+    ) -> Result<Option<RxJsonRpcMessage<RoleServer>>, Unreadable> {
+        let json = match &message {
+            Message::Text(text) => text.as_bytes(),
+            Message::Binary(bytes) => bytes,
+            _ => return Ok(None),
+        };
+        let said = serde_json::from_slice::<Said>(json).map_err(|error| Unreadable::Request {
+            id: None,
+            error: ErrorData::invalid_request(error.to_string(), None),
+        })?;
+        let mut told = CustomNotification::new("said", None);
+        told.extensions.insert(said);
+        Ok(Some(JsonRpcMessage::notification(ClientNotification::CustomNotification(told))))
+    }
+
+    fn manners(&self) -> Manners {
+        Manners::default().initializes(false).negotiates(false)
+    }
+}
+
+fn notification(said: &Said) -> ServerNotification {
+    ServerNotification::CustomNotification(CustomNotification::new("said", Some(json!(said))))
+}
+
+/// What is known of a client.
+#[derive(Debug, Default)]
+struct Client {
+    /// The types it wants to hear of; `None` for all.
+    types: Option<HashSet<String>>,
+    /// When it has said something within the last second.
+    said: VecDeque<Instant>,
+}
+
+/// Who is here, and what they want to hear.
+#[derive(Debug, Clone)]
+struct Hall {
+    registry: Registry,
+    clients: Arc<Mutex<HashMap<u64, Client>>>,
+    /// How many messages of each client are passed on per second.
+    rate: usize,
+    config: Config,
+    tokens: Arc<[String]>,
+}
+
+impl Hall {
+    fn clients(&self) -> MutexGuard<'_, HashMap<u64, Client>> {
+        self.clients.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    fn is_too_fast(&self, id: u64) -> bool {
+        let mut clients = self.clients();
+        // Who has just come or gone is not bounded.
+        let Some(Client { said, .. }) = clients.get_mut(&id) else { return false };
+        let now = Instant::now();
+        while said.front().is_some_and(|then| now - *then > Duration::from_secs(1)) {
+            said.pop_front();
+        }
+        said.push_back(now);
+        said.truncate(self.rate + 1);
+        said.len() > self.rate
+    }
+
+    /// Says it to all who want to hear it, or to the one it is for. To how many.
+    fn tell(&self, said: &Said) -> Result<usize, String> {
+        if let Some(target) = &said.target {
+            let id = target.strip_prefix("client-").and_then(|id| id.parse().ok());
+            let sent =
+                id.map_or(Err(Missed::Gone), |id| self.registry.notify(id, notification(said)));
+            return sent.map(|()| 1).map_err(|_| format!("{target} is not here"));
+        }
+        let wants = |connection: &Connection| match self.clients().get(&connection.id()) {
+            Some(Client { types: Some(types), .. }) => types.contains(&said.kind),
+            _ => true,
+        };
+        let told = self.registry.notify_where(notification(said), wants);
+        told.map(|told| told.reached).map_err(|error| error.to_string())
+    }
+
+    /// What becomes of a message, and what its sender is answered.
+    fn hear(&self, id: u64, mut said: Said) -> Option<Said> {
+        if self.is_too_fast(id) {
+            return Some(Said::error("too many messages"));
+        }
+        let sender = format!("client-{id}");
+        match &*said.kind {
+            "whoami" => Some(Said::new("you", sender.into())),
+            "subscribe" => match serde_json::from_value(said.payload) {
+                Ok(types) => {
+                    if let Some(client) = self.clients().get_mut(&id) {
+                        client.types = types;
+                    }
+                    None
+                }
+                Err(_) => Some(Said::error("payload is no list of types")),
+            },
+            "" => Some(Said::error("type is empty")),
+            _ => {
+                said.sender = Some(sender);
+                self.tell(&said).err().map(|error| Said::error(&error))
+            }
+        }
+    }
+}
+
+impl ServerHandler for Hall {
+    async fn on_custom_notification(
+        &self,
+        mut told: CustomNotification,
+        context: NotificationContext<RoleServer>,
+    ) {
+        let said = told.extensions.remove::<Said>().or_else(|| context.extensions.get().cloned());
+        let connection = context.extensions.get::<Connection>();
+        if let (Some(said), Some(connection)) = (said, connection)
+            && let Some(answer) = self.hear(connection.id(), said)
+        {
+            // Who reads too slowly is told nothing.
+            let _ = self.registry.notify(connection.id(), notification(&answer));
+        }
+    }
+}
+
+/// `POST /broadcast`: something to all, or to one.
+async fn broadcast(State(hall): State<Hall>, request: Request) -> Response {
+    let headers = request.headers();
+    let header = |name: &str| headers.get(name).and_then(|value| value.to_str().ok());
+    let token = header("authorization").and_then(|value| value.strip_prefix("Bearer "));
+    let is_json = header("content-type").is_some_and(|kind| kind.starts_with("application/json"));
+    let is_known = |token: &str| hall.tokens.iter().any(|known| known == token);
+    let refused = if !hall.config.allows(headers) {
+        Some((StatusCode::FORBIDDEN, "not allowed"))
+    } else if !hall.tokens.is_empty() && !token.is_some_and(is_known) {
+        Some((StatusCode::UNAUTHORIZED, "authentication required"))
+    } else if !is_json {
+        Some((StatusCode::UNSUPPORTED_MEDIA_TYPE, "content-type is not application/json"))
+    } else {
+        None
+    };
+    if let Some(refused) = refused {
+        return refused.into_response();
+    }
+    let Ok(body) = to_bytes(request.into_body(), 1 << 20).await else {
+        return (StatusCode::PAYLOAD_TOO_LARGE, "the body is too large").into_response();
+    };
+    let said = serde_json::from_slice::<Said>(&body).map_err(|error| error.to_string());
+    match said.and_then(|said| hall.tell(&Said { sender: None, ..said })) {
+        Ok(reached) => (
+            StatusCode::ACCEPTED,
+            [("content-type", "application/json")],
+            json!({ "reached": reached }).to_string(),
+        )
+            .into_response(),
+        Err(error) => (StatusCode::BAD_REQUEST, error).into_response(),
+    }
+}
+
+/// Passes on what each client says to all others
+#[derive(Parser)]
+struct Args {
+    /// The address to listen on
+    #[arg(long, value_name = "ADDR", default_value = "127.0.0.1:8080")]
+    listen: SocketAddr,
+    /// A token that lets a client in; may be given several times. Without one, everyone may enter
+    #[arg(long = "token", value_name = "TOKEN")]
+    tokens: Vec<String>,
+    /// How many messages per second of each client are passed on
+    #[arg(long, value_name = "N", default_value_t = 20)]
+    rate: usize,
+}
+
+// On one thread the notifications of a client are handled in their order.
+#[tokio::main(flavor = "current_thread")]
+async fn main() -> Result<(), Box<dyn Error>> {
+    let args = Args::parse();
+    let registry = Registry::default();
+    let mut config = Config::default().registry(registry.clone()).framing(Room).resumption(None);
+    if !args.tokens.is_empty() {
+        config = config.authenticator(args.tokens.iter().cloned().collect::<BearerTokens>());
+    }
+    let mut events = registry.events();
+    let hall = Hall {
+        registry,
+        clients: Arc::default(),
+        rate: args.rate,
+        config: config.clone(),
+        tokens: args.tokens.into(),
+    };
+    let router = Router::new().route("/broadcast", post(broadcast)).with_state(hall.clone());
+
+    let service = hall.clone();
+    let serve = mcp_ws_transport::serve(args.listen, move || service.clone());
+    let server = serve.config(config).path("/ws").fallback(router).await?;
+    println!("listening on ws://{}/ws", server.local_addr());
+
+    let forget = async {
+        while let Some(event) = events.next().await {
+            match event {
+                Event::Connected(client) => {
+                    drop(hall.clients().insert(client.id(), Client::default()))
+                }
+                Event::Disconnected { connection, .. } => {
+                    hall.clients().remove(&connection.id());
+                }
+                _ => {}
+            }
+        }
+    };
+    tokio::select! {
+        () = forget => {}
+        _ = tokio::signal::ctrl_c() => {}
+    }
+    server.shutdown().await;
+    Ok(())
+}
