@@ -93,9 +93,10 @@ export class McpSocket extends EventTarget {
   async request(method, params = {}, { deadline = this.#options.deadline, now = this.state === 'open' } = {}) {
     if (this.state === 'closed') throw new McpError('not_sent', 'not connected');
     return new Promise((resolve, reject) => {
-      const id = ++this.#lastId;
-      const call = { resolve, reject, sent: false };
-      call.send = () => (call.sent = this.#send(this.#options.dialect.request(id, method, params)));
+      const [id, call] = [++this.#lastId, { resolve, reject, sent: false }];
+      const message = this.#options.dialect.request(id, method, params);
+      const text = JSON.stringify(message); // at once, since that may fail
+      call.send = () => (call.sent = this.#socket?.readyState === 1) && this.#send(message, text);
       call.fail = (why) => this.#take(id).reject(new McpError(call.sent ? 'outcome_unknown' : 'not_sent', why));
       call.timer = setTimeout(call.fail, deadline, `no answer within ${deadline / 1000} s`);
       this.#pending.set(String(id), call);
@@ -158,11 +159,10 @@ export class McpSocket extends EventTarget {
     this.#become(over ? 'closed' : 'waiting', { code, codeName: name, reason, retryIn });
   }
 
-  #send(message) {
-    const [text, open] = [JSON.stringify(message), this.#socket?.readyState === 1]; // else `onclose` is on its way
-    if (open) this.#socket.send(text);
-    if (open) this.#emit('message', { direction: 'out', text, message });
-    return open;
+  #send(message, text = JSON.stringify(message)) {
+    if (this.#socket.readyState !== 1) return; // its close event is on the way
+    this.#socket.send(text);
+    this.#emit('message', { direction: 'out', text, message });
   }
 
   #receive(text) {

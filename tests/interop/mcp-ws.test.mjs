@@ -1,0 +1,369 @@
+// The module of the `math` example's page, with a clock and a WebSocket of the tests' own.
+//
+//     node --test mcp-ws.test.mjs
+
+import assert from 'node:assert/strict';
+import { copyFileSync, mkdtempSync, rmSync } from 'node:fs';
+import { tmpdir } from 'node:os';
+import { join } from 'node:path';
+import { beforeEach, test } from 'node:test';
+
+// Older Nodes want to be told by its name that a file is an ES module.
+const directory = mkdtempSync(join(tmpdir(), 'mcp-ws-'));
+copyFileSync(new URL('../../examples/math/page/mcp-ws.js', import.meta.url), join(directory, 'mcp-ws.mjs'));
+const { CLOSE_CODES, McpSocket, envelope, jsonRpc, retryDelay } = await import(join(directory, 'mcp-ws.mjs'));
+rmSync(directory, { recursive: true });
+
+let now = 0;
+let timers = new Map();
+let lastTimer = 0;
+globalThis.setTimeout = (action, delay, ...args) => {
+  timers.set(++lastTimer, { at: now + delay, run: () => action(...args) });
+  return lastTimer;
+};
+globalThis.clearTimeout = (timer) => timers.delete(timer);
+Date.now = () => now;
+
+/** Lets promises run that can. */
+const settle = () => new Promise(setImmediate);
+
+async function pass(milliseconds) {
+  const end = now + milliseconds;
+  for (;;) {
+    const [due] = [...timers].filter(([, { at }]) => at <= end).sort(([, a], [, b]) => a.at - b.at);
+    if (!due) break;
+    timers.delete(due[0]);
+    now = due[1].at;
+    due[1].run();
+    await settle();
+  }
+  now = end;
+}
+
+let sockets = [];
+class FakeWebSocket {
+  readyState = 0;
+  sent = [];
+  constructor(url, protocols) {
+    Object.assign(this, { url, protocols });
+    sockets.push(this);
+  }
+  send(text) {
+    this.sent.push(JSON.parse(text));
+  }
+  close(...args) {
+    this.readyState = 2;
+    this.closed = args;
+  }
+  async open() {
+    this.readyState = 1;
+    this.onopen();
+    await settle();
+  }
+  async receive(message) {
+    this.onmessage({ data: typeof message === 'string' ? message : JSON.stringify(message) });
+    await settle();
+  }
+  async lose(code = 1006, reason = '') {
+    this.readyState = 3;
+    this.onclose({ code, reason });
+    await settle();
+  }
+}
+
+const listeners = new Set();
+globalThis.addEventListener = (type, listener) => listeners.add(listener);
+globalThis.removeEventListener = (type, listener) => listeners.delete(listener);
+
+let random = 0.5;
+Math.random = () => random;
+beforeEach(() => {
+  [now, random, sockets] = [0, 0.5, []];
+  timers = new Map();
+  listeners.clear();
+});
+
+/** A socket that has been told to connect, and its events. */
+async function dialled(options, url = 'ws://test/') {
+  const mcp = new McpSocket(url, { dialect: envelope, WebSocket: FakeWebSocket, ...options });
+  const events = [];
+  for (const type of ['state', 'message', 'notification']) mcp.addEventListener(type, (event) => events.push(event));
+  mcp.connect();
+  await settle();
+  return [mcp, events];
+}
+
+async function opened(options) {
+  const [mcp, events] = await dialled(options);
+  await sockets[0].open();
+  return [mcp, sockets[0], events];
+}
+
+const failure = (promise) => promise.then(() => assert.fail('was answered'), (error) => error);
+const respond = ({ requestId }, result) => ({ type: 'mcp_response', result, requestId });
+
+test('answers find their calls in whatever order they come', async () => {
+  const [mcp, socket] = await opened();
+  const calls = ['add', 'subtract', 'divide'].map((method) => mcp.request(method, { a: 1, b: 0 }));
+  const refused = failure(calls[2]);
+  const [add, subtract, divide] = socket.sent;
+  assert.deepEqual(add.request, { method: 'add', params: { a: 1, b: 0 } });
+  await socket.receive({ type: 'error', error: { code: -32000, message: 'by zero' }, requestId: divide.requestId });
+  await socket.receive(respond(subtract, 'subtracted'));
+  await socket.receive(respond({ requestId: 'nobody' }, 'lost'));
+  await socket.receive(respond(add, 'added'));
+  await socket.receive(respond(add, 'added twice'));
+  const { reason, code, message } = await refused;
+  assert.deepEqual([reason, code, message], ['refused', -32000, 'by zero']);
+  assert.deepEqual(await Promise.all(calls.slice(0, 2)), ['added', 'subtracted']);
+});
+
+test('a call has a deadline, whether it was sent or not', async () => {
+  const [mcp, events] = await dialled({ connectTimeout: 100_000 });
+  const waiting = failure(mcp.request('add'));
+  await pass(30_000);
+  assert.equal((await waiting).reason, 'not_sent');
+  await sockets[0].open();
+  assert.deepEqual(sockets[0].sent, []);
+  const sent = failure(mcp.request('add', {}, { deadline: 5000 }));
+  await pass(4999);
+  await sockets[0].receive({ type: 'notification', payload: { method: 'notifications/progress', params: {} } });
+  assert.equal(events.at(-1).method, 'notifications/progress');
+  await pass(1);
+  assert.equal((await sent).reason, 'outcome_unknown');
+  await sockets[0].receive(respond(sockets[0].sent[0], 'too late'));
+  assert.equal(mcp.state, 'open');
+});
+
+test('a lost connection ends what was sent, and the next one sends what was not', async () => {
+  const [mcp, socket, events] = await opened();
+  const lost = failure(mcp.request('add', { a: 1 }));
+  await socket.lose();
+  const { reason, message } = await lost;
+  assert.deepEqual([reason, message], ['outcome_unknown', 'connection lost: abnormal closure']);
+  const { state, code, codeName, retryIn } = events.at(-1);
+  assert.deepEqual([state, code, codeName, retryIn], ['waiting', 1006, 'abnormal closure', 500]);
+  const waiting = mcp.request('add', { a: 2 });
+  await pass(499);
+  assert.equal(sockets.length, 1);
+  await pass(1);
+  await sockets[1].lose();
+  await pass(1500);
+  await sockets[2].open();
+  assert.deepEqual(sockets[2].sent.map(({ request }) => request.params), [{ a: 2 }]);
+  await sockets[2].receive(respond(sockets[2].sent[0], 'answered'));
+  assert.equal(await waiting, 'answered');
+});
+
+test('what is called as soon as there is a connection is sent once', async () => {
+  const [mcp] = await dialled();
+  mcp.addEventListener('state', ({ state }) => state === 'open' && mcp.request('history'));
+  await sockets[0].open();
+  assert.equal(sockets[0].sent.length, 1);
+});
+
+test('what could not be sent any more waits for the next connection', async () => {
+  const [mcp, socket, events] = await opened();
+  const heard = events.length;
+  socket.readyState = 2;
+  listeners.forEach((online) => online());
+  await pass(0);
+  mcp.request('add');
+  assert.equal((await failure(mcp.request('add', { a: 1n }))).name, 'TypeError');
+  assert.equal(events.length, heard);
+  await socket.lose();
+  await pass(500);
+  await sockets[1].open();
+  assert.deepEqual([socket.sent.length, sockets[1].sent.length], [0, 1]);
+});
+
+test('closing ends every call, and nothing comes after it', async () => {
+  const [mcp, socket, events] = await opened();
+  const sent = failure(mcp.request('add'));
+  mcp.close();
+  assert.deepEqual(socket.closed, [1000]);
+  assert.equal((await sent).reason, 'outcome_unknown');
+  assert.equal((await failure(mcp.request('add'))).reason, 'not_sent');
+  await pass(120_000);
+  assert.deepEqual([sockets.length, timers.size, mcp.state], [1, 0, 'closed']);
+
+  mcp.connect();
+  await settle();
+  await sockets[1].lose();
+  assert.equal(events.at(-1).retryIn, 500);
+  const unsent = failure(mcp.request('add'));
+  mcp.close();
+  assert.equal((await unsent).reason, 'not_sent');
+});
+
+test('waits are drawn from the whole of a range that grows', () => {
+  const range = (code, failures) =>
+    [0, 0.999999].map((drawn) => {
+      random = drawn;
+      return Math.round(retryDelay(code, failures));
+    });
+  assert.deepEqual(range(1006, 0), [0, 1000]);
+  assert.deepEqual(range(1006, 1), [1000, 2000]);
+  assert.deepEqual(range(1006, 2), [1000, 2500]);
+  assert.deepEqual(range(1006, 3), [1000, 3250]);
+  assert.deepEqual(range(1006, 1000), [1000, 30_000]);
+  assert.deepEqual(range(1012, 0), [0, 10_000]);
+  assert.deepEqual(range(1008, 0), [5000, 6000]);
+  assert.deepEqual(range(1011, 1000), [5000, 30_000]);
+});
+
+test('some close codes are the last word', async () => {
+  for (const code of Object.keys(CLOSE_CODES).map(Number)) {
+    sockets = [];
+    const [mcp, socket, events] = await opened();
+    const call = failure(mcp.request('add'));
+    await socket.lose(code);
+    const final = [1000, 4401, 4403, 4409].includes(code);
+    assert.equal(events.at(-1).state, final ? 'closed' : 'waiting', String(code));
+    assert.equal((await call).reason, 'outcome_unknown');
+    mcp.close();
+  }
+});
+
+test('waits grow until a connection lasts', async () => {
+  const [mcp, socket, events] = await opened();
+  random = 0;
+  await socket.lose();
+  await pass(0);
+  await sockets[1].lose();
+  assert.equal(events.at(-1).retryIn, 1000);
+  mcp.reconnect();
+  await settle();
+  await sockets[2].open();
+  await sockets[2].lose();
+  assert.equal(events.at(-1).retryIn, 1000);
+  await pass(1000);
+  await sockets[3].open();
+  for (let i = 0; i < 6; i++) {
+    await pass(10_000);
+    await sockets[3].receive({ type: 'pong' });
+  }
+  await sockets[3].lose();
+  assert.equal(events.at(-1).retryIn, 0);
+});
+
+test('silence is answered by a ping, and no answer to that by another connection', async () => {
+  const [mcp, socket, events] = await opened();
+  await pass(15_000);
+  assert.equal(socket.sent.length, 1);
+  await socket.receive({ type: 'pong' });
+  await pass(14_000);
+  await socket.receive(respond({}, 'anything'));
+  await pass(14_999);
+  assert.equal(socket.sent.length, 1);
+  await pass(1);
+  assert.deepEqual(socket.sent.map(({ type }) => type), ['ping', 'ping']);
+  await socket.receive({ type: 'pong' });
+  await pass(15_000 + 9999);
+  assert.equal(mcp.state, 'open');
+  const call = failure(mcp.request('add'));
+  await pass(1);
+  assert.equal(mcp.state, 'waiting');
+  assert.equal(events.at(-1).reason, 'a ping was not answered');
+  assert.equal((await call).reason, 'outcome_unknown');
+  assert.deepEqual(socket.closed, []);
+  await pass(500);
+  assert.equal(sockets.length, 2);
+  const heard = events.length;
+  await socket.lose(); // which the browser finds out now
+  await socket.receive(respond({}, 'late'));
+  assert.equal(events.length, heard);
+});
+
+test('a network that is back is tried at once', async () => {
+  const [mcp, socket] = await opened();
+  const [online] = listeners;
+  await socket.lose();
+  online();
+  assert.equal(sockets.length, 2);
+  online();
+  await sockets[1].open();
+  online();
+  await pass(0);
+  assert.deepEqual(sockets[1].sent.map(({ type }) => type), ['ping']);
+  mcp.close();
+  assert.deepEqual([sockets.length, listeners.size], [2, 0]);
+});
+
+test('each attempt asks for the address, and none lasts for ever', async () => {
+  const asked = [];
+  const url = async (failures) => {
+    asked.push(failures);
+    if (asked.length === 2) throw new Error('no agent');
+    return `ws://test/${asked.length}`;
+  };
+  const [, events] = await dialled({}, url);
+  await pass(20_000);
+  assert.equal(events.at(-1).reason, 'no connection within 20 s');
+  await pass(500);
+  assert.equal(events.at(-1).reason, 'no agent');
+  await pass(events.at(-1).retryIn);
+  assert.deepEqual(asked, [0, 1, 2]);
+  assert.deepEqual(sockets.map((socket) => socket.url), ['ws://test/1', 'ws://test/3']);
+});
+
+test('an address that comes too late is not used', async () => {
+  const answers = [];
+  const [mcp] = await dialled({}, () => new Promise((answer) => answers.push(answer)));
+  await pass(20_500);
+  answers[1]('ws://test/second');
+  answers[0]('ws://test/first');
+  await settle();
+  assert.deepEqual(sockets.map((socket) => socket.url), ['ws://test/second']);
+  mcp.close();
+});
+
+test('MCP begins with its handshake, and calls wait for that', async () => {
+  const [mcp] = await dialled({ dialect: jsonRpc });
+  const [socket] = sockets;
+  assert.deepEqual(socket.protocols, ['mcp']);
+  await socket.open();
+  const call = mcp.callTool('add', { a: 5, b: 3 });
+  assert.deepEqual(socket.sent.map(({ method }) => method), ['initialize']);
+  const answer = (result, request = socket.sent.at(-1)) => socket.receive({ jsonrpc: '2.0', id: request.id, result });
+  await answer({ protocolVersion: '2025-11-25', capabilities: {}, serverInfo: {} });
+  assert.deepEqual(socket.sent.slice(1).map(({ method }) => method), ['notifications/initialized', 'tools/call']);
+  assert.deepEqual(socket.sent[2].params, { name: 'add', arguments: { a: 5, b: 3 } });
+  await answer({ content: [], structuredContent: { result: 8 } });
+  assert.deepEqual(await call, { result: 8 });
+
+  const failed = failure(mcp.callTool('divide', { a: 1, b: 0 }));
+  await answer({ content: [{ type: 'text', text: 'division by zero' }], isError: true });
+  assert.equal((await failed).message, 'division by zero');
+
+  const tools = mcp.listTools();
+  await answer({ tools: ['add'], nextCursor: 'more' });
+  assert.deepEqual(socket.sent.at(-1).params, { cursor: 'more' });
+  await answer({ tools: ['sum'] });
+  assert.deepEqual(await tools, ['add', 'sum']);
+
+  await socket.receive({ jsonrpc: '2.0', id: 'p', method: 'ping' });
+  assert.deepEqual(socket.sent.at(-1), { jsonrpc: '2.0', id: 'p', result: {} });
+  await socket.receive({ jsonrpc: '2.0', id: 0, method: 'roots/list' });
+  assert.equal(socket.sent.at(-1).error.code, -32601);
+});
+
+test('a handshake that is refused is a failed attempt', async () => {
+  const [mcp, events] = await dialled({ dialect: jsonRpc });
+  await sockets[0].open();
+  await sockets[0].receive({ jsonrpc: '2.0', id: sockets[0].sent[0].id, error: { code: -32602, message: 'not you' } });
+  assert.deepEqual([mcp.state, events.at(-1).reason], ['waiting', 'not you']);
+  assert.deepEqual(sockets[0].closed, []);
+});
+
+test('what makes no sense is shown, and does no harm', async () => {
+  const [mcp, socket, events] = await opened();
+  const call = mcp.request('add');
+  const types = ['{"type":"error"}', '{"type":"mcp_response"}', '{"type":"notification"}', '{"type":"x"}'];
+  const fields = ['{"type":"error","error":{}}', '{"type":"error","error":null}', '{"type":"notification","payload":null}'];
+  const nonsense = ['', '{', 'null', '[]', '7', '"x"', '{}', ...types, ...fields];
+  for (const text of nonsense) await socket.receive(text);
+  assert.deepEqual(events.filter(({ direction }) => direction === 'in').map(({ text }) => text), nonsense);
+  await socket.receive(respond(socket.sent[0], null));
+  assert.equal(await call, null);
+});
