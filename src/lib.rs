@@ -40,7 +40,7 @@
 //!       │ rmcp::transport::Transport<R>
 //!  ┌────▼──────────── transport   WebSocketTransport<R> ─────────────────────────────────┐
 //!  │  layer::correlation   requests in flight → method, deadlines; ends each once        │  plain &mut:
-//!  │  layer::framed        JSON-RPC message ⇄ Message        framing::JsonRpc            │  encode, decode
+//!  │  layer::framed        JSON-RPC message ⇄ Message   framing: JsonRpc, Envelope, …    │  encode, decode
 //!  │  layer::shared        the lock: bounded queue, tickets, one waker for all ──────────│─────────────
 //!  │  layer::resume        numbers messages; sends again what a lost link took           │
 //!  │  layer::relink        one link after the other                                      │
@@ -98,7 +98,8 @@
 //! - **Sessions** outlive their connections by [`mcp.resume.v1`](layer::resume::protocol), or by a
 //!   [name](server::SessionIds) that the client brings.
 //! - **Framing**: one JSON-RPC 2.0 message per text message; no batches. Tolerated: a byte order mark,
-//!   white space around the message, a binary message that holds the same JSON.
+//!   white space around the message, a binary message that holds the same JSON. Older forms are spoken
+//!   too: [`Envelope`](framing::Envelope) and [`ToolCall`](framing::ToolCall), which say what is different there.
 //! - **Cancellation**: `notifications/cancelled`. The loss of a connection cancels nothing by itself.
 //! - **Lifecycle**: MCP's own, of either era. A client that has reconnected repeats its `initialize` and
 //!   `notifications/initialized`, or its `subscriptions/listen`; also a `server/discover` that had no
@@ -112,7 +113,8 @@
 //!   `too_many_requests` for one request too many and `stopping` for one that comes while the server
 //!   stops (neither was executed), `-32001` with `data.reason` `timed_out` to the own caller past the
 //!   deadline (`data.outcome` is `not_sent` or `outcome_unknown`), `-32603` in place of a response
-//!   that is too large to send, or of a handler that panicked.
+//!   that is too large to send, or of a handler that panicked, and `-32001` `timed_out` in place of one that
+//!   took longer than a server [allows](server::Config::request_timeout).
 //! - **Liveness**: WebSocket pings, which the peer must answer within 10 s, or be taken for gone.
 //! - **Close codes**: those of RFC 6455 and its registry, 4401 and 4403 for authentication within the
 //!   connection, all named by [`CloseCode`]. A server that stops closes with 1012.

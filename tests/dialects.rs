@@ -4,7 +4,7 @@
 
 mod common;
 
-use std::{net::SocketAddr, time::Duration};
+use std::{convert::Infallible, net::SocketAddr, time::Duration};
 
 use common::{
     Raw, Tools,
@@ -13,11 +13,13 @@ use common::{
     raw::{TEXT, accepted},
 };
 use mcp_ws_transport::{
-    client::Connect,
+    Error,
+    client::{Connect, TokenRequest},
     connect,
+    error::HandshakeError,
     framing::{Envelope, ToolCall},
     layer::heartbeat,
-    server::{Config, Server},
+    server::{BearerTokens, Config, Identity, Server},
     transport,
 };
 use rmcp::{
@@ -208,6 +210,49 @@ async fn a_request_takes_no_longer_than_it_may() {
         assert_eq!(answer["error"]["data"]["reason"], "timed_out");
         tools.begun(1).await;
         raw.ping().await;
+    })
+    .await;
+}
+
+#[tokio::test]
+async fn a_client_says_who_it_is_within_the_connection() {
+    limit(async {
+        let config = || {
+            let tokens = BearerTokens::default().token("s3cr3t", Identity::new("alice"));
+            Config::default().authenticator(tokens).in_band_authentication()
+        };
+        let (_json, json, _) = host(config()).await;
+        let (_envelopes, envelopes, _) = host(config().framing(Envelope::default())).await;
+        let (_calls, calls, _) = host(config().framing(ToolCall::default())).await;
+        let dial = |form| match form {
+            0 => dial(json),
+            1 => dial(envelopes).framing(Envelope::default().bare_tools()),
+            _ => dial(calls).framing(ToolCall::default()),
+        };
+        for form in 0..3 {
+            let connect = dial(form).bearer("s3cr3t").authenticate_in_band();
+            let client = match form {
+                0 => ().serve(connect.await.unwrap()).await.unwrap(),
+                _ => direct(connect).await,
+            };
+            client.call_tool(tool("echo", &json!({}))).await.unwrap();
+            client.cancel().await.unwrap();
+
+            let wrong = dial(form).bearer("wrong").authenticate_in_band().await.unwrap_err();
+            let Error::Handshake(HandshakeError::Refused(refusal)) = wrong else {
+                panic!("{wrong}")
+            };
+            assert_eq!((refusal.status.as_u16(), &*refusal.body), (401, "Authentication failed"));
+
+            // A token that was refused is asked for anew, once.
+            let tokens = move |request: TokenRequest| async move {
+                Ok::<_, Infallible>(if request.refused { "s3cr3t" } else { "old" }.to_owned())
+            };
+            drop(dial(form).bearer_with(tokens).authenticate_in_band().await.unwrap());
+
+            let none = dial(form).authenticate_in_band().await.unwrap_err();
+            assert!(matches!(none, Error::Handshake(HandshakeError::Invalid(_))), "{none}");
+        }
     })
     .await;
 }

@@ -31,6 +31,7 @@ use tracing::{Instrument, Span};
 use url::{Host, Url};
 
 use super::{
+    greeting::authenticate,
     offer::{self, check, may_be_the_offer, shown},
     reconnect::Tokens,
     tls::{self, Tls},
@@ -38,7 +39,7 @@ use super::{
 use crate::{
     duplex::BoxLink,
     error::{HandshakeError, Refusal},
-    framing::SessionName,
+    framing::{Greeting, SessionName},
     layer::socket::Side,
     transport::Layers,
     upgrade::{Io, reclaim, set_nodelay},
@@ -46,6 +47,9 @@ use crate::{
 
 /// How many redirects within the origin are followed.
 const MAX_REDIRECTS: usize = 5;
+
+/// What stands before a token (RFC 6750, section 2.1).
+const BEARER: &str = "Bearer ";
 
 /// How much of a refusal's body is kept, in bytes.
 const MAX_BODY: usize = 4 << 10;
@@ -62,6 +66,9 @@ pub(super) struct Target {
     pub(super) taken: AtomicUsize,
     /// The session to come back to, where that has a name.
     pub(super) session: Option<SessionName>,
+    /// How a token is shown within the connection, in place of a header, and the one that lasts.
+    pub(super) greeting: Option<Greeting>,
+    pub(super) bearer: Option<HeaderValue>,
 }
 
 /// What differs from one attempt to the next.
@@ -102,10 +109,10 @@ impl Target {
             loop {
                 let bearer = match &self.tokens {
                     Some(tokens) => Some(bearer(&tokens.ask(refused).await?)?),
-                    None => None,
+                    None => self.bearer.clone(),
                 };
                 match self.dial(bearer.as_ref(), layers).await {
-                    Err(error) if bearer.is_some() && !refused && is_unauthorized(&error) => {
+                    Err(error) if self.asks_for_tokens() && !refused && is_unauthorized(&error) => {
                         refused = true;
                     }
                     dialled => return dialled,
@@ -132,8 +139,9 @@ impl Target {
             let mut first = None;
             for (number, offer) in offers {
                 match self.follow(url.clone(), Hello { offer: &offer, bearer }, layers).await {
-                    Ok((link, subprotocol)) => {
+                    Ok((mut link, subprotocol)) => {
                         self.taken.store(number, Relaxed);
+                        self.greet(&mut link, bearer).await?;
                         tracing::debug!("connected");
                         return Ok(Dialled { link, subprotocol, span: span.clone() });
                     }
@@ -161,12 +169,27 @@ impl Target {
         set_nodelay(&stream);
         let bearer = match &self.tokens {
             Some(tokens) => Some(bearer(&tokens.ask(false).await?)?),
-            None => None,
+            None => self.bearer.clone(),
         };
         let hello = Hello { offer: &self.offers, bearer: bearer.as_ref() };
         let Accepted { stream, leftover, subprotocol } =
             self.upgrade(&url, hello, stream).instrument(span.clone()).await?;
-        Ok(Dialled { link: layers.link(stream, leftover, Side::Client), subprotocol, span })
+        let mut link = layers.link(stream, leftover, Side::Client);
+        self.greet(&mut link, bearer.as_ref()).instrument(span.clone()).await?;
+        Ok(Dialled { link, subprotocol, span })
+    }
+
+    /// Authenticates within the connection, where that is to be.
+    async fn greet(
+        &self,
+        link: &mut BoxLink,
+        bearer: Option<&HeaderValue>,
+    ) -> Result<(), HandshakeError> {
+        let token = bearer.and_then(|bearer| bearer.to_str().ok()?.strip_prefix(BEARER));
+        match self.greeting.zip(token) {
+            Some((greeting, token)) => authenticate(link, greeting, token).await,
+            None => Ok(()),
+        }
     }
 
     /// Whether a session is come back to by its name: then 1000 may mean that another connection has
@@ -316,7 +339,7 @@ impl Target {
         if let Some(credentials) = basic(url)? {
             request.headers_mut().insert(AUTHORIZATION, credentials);
         }
-        if let Some(bearer) = hello.bearer {
+        if let Some(bearer) = hello.bearer.filter(|_| self.greeting.is_none()) {
             request.headers_mut().insert(AUTHORIZATION, bearer.clone());
         }
         for name in self.headers.keys() {
@@ -366,7 +389,7 @@ fn basic(url: &Url) -> Result<Option<HeaderValue>, HandshakeError> {
 
 /// `Authorization: Bearer …` (RFC 6750, section 2.1).
 pub(super) fn bearer(token: &str) -> Result<HeaderValue, HandshakeError> {
-    let mut value = HeaderValue::try_from(format!("Bearer {token}"))
+    let mut value = HeaderValue::try_from(format!("{BEARER}{token}"))
         .map_err(|_| HandshakeError::Invalid("the token cannot stand in a header".into()))?;
     value.set_sensitive(true);
     Ok(value)

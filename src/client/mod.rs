@@ -52,6 +52,7 @@
 //! ```
 
 mod dial;
+mod greeting;
 mod offer;
 mod opening;
 mod reconnect;
@@ -117,11 +118,14 @@ pub fn connect<R: Role>(url: impl Into<String>) -> Connect<R> {
             tokens: None,
             taken: AtomicUsize::new(offer::NONE),
             session: None,
+            greeting: None,
+            bearer: None,
         },
         timeout: Duration::from_secs(10),
         builder: WebSocketTransport::builder(),
         reconnect: Some(Reconnect::default()),
         resume: true,
+        in_band: false,
         state: watch::Sender::new(State::Connecting),
         events: Announcer::default(),
         invalid: None,
@@ -160,6 +164,7 @@ pub struct Connect<R: Role> {
     builder: Builder<R>,
     reconnect: Option<Reconnect>,
     resume: bool,
+    in_band: bool,
     state: watch::Sender<State>,
     events: Announcer<Event>,
     invalid: Option<HandshakeError>,
@@ -266,6 +271,15 @@ impl<R: Role> Connect<R> {
         self
     }
 
+    /// Shows the token of [`bearer`](Self::bearer) or [`bearer_with`](Self::bearer_with) within the
+    /// connection, as its first message, in place of a header: for servers that
+    /// [ask there](crate::server::Config::in_band_authentication). A refusal is one with the status 401 or 403, as before
+    /// the upgrade. Nothing is resumed then.
+    pub fn authenticate_in_band(mut self) -> Self {
+        self.in_band = true;
+        self
+    }
+
     /// Whom to trust on `wss://`.
     pub fn tls(mut self, tls: Tls) -> Self {
         self.target.tls = tls;
@@ -336,11 +350,21 @@ impl<R: Role> Connect<R> {
     where
         D: AsyncFnOnce(&Target, Duration, &Layers) -> Result<Dialled, HandshakeError>,
     {
-        let Self { mut target, timeout, builder, reconnect, resume, state, events, invalid } = self;
-        if !builder.manners().negotiates {
+        let Self { mut target, timeout, builder, reconnect, resume, state, events, .. } = self;
+        let mut invalid = self.invalid;
+        let manners = builder.manners();
+        if self.in_band {
+            target.greeting = manners.greeting;
+            target.bearer = target.headers.remove(AUTHORIZATION);
+            if target.greeting.is_none() || target.tokens.is_none() && target.bearer.is_none() {
+                let what = "no token, or no form in which it is shown within the connection";
+                invalid.get_or_insert(HandshakeError::Invalid(what.into()));
+            }
+        }
+        if !manners.negotiates {
             target.offers.retain(|offer| offer != SUBPROTOCOL);
         } else {
-            if resume && reconnect.is_some() {
+            if resume && reconnect.is_some() && !self.in_band {
                 target.offers.insert(1, resume::SUBPROTOCOL.to_owned());
             }
             target.session = builder.session();

@@ -12,14 +12,14 @@ use rmcp::{
     service::{RxJsonRpcMessage, TxJsonRpcMessage},
 };
 use serde::{Deserialize, Serialize};
-use serde_json::{Value, value::RawValue};
+use serde_json::{Value, json, value::RawValue};
 
 use self::{
     inbound::Inbound,
     wire::{Kind, Opened, Sealed},
 };
 use super::{
-    Framing, Manners, SessionName, Unreadable,
+    Framing, Greeting, Manners, SessionName, Unreadable,
     parts::{self, Call, Outcome, Parts, Request, Response},
 };
 use crate::{
@@ -371,11 +371,12 @@ impl<R: Role> Framing<R> for Envelope {
 
     fn manners(&self) -> Manners {
         let manners = Manners::default().negotiates(false);
-        match self.form {
-            Form::Wrapped => manners,
-            _ if R::IS_CLIENT => manners.initializes(false).probe(ping),
-            _ => manners.initializes(false),
-        }
+        let manners = match self.form {
+            Form::Wrapped => return manners,
+            _ => manners.greeting(Greeting::new(greet, verdict)),
+        };
+        let manners = manners.initializes(false);
+        if R::IS_CLIENT { manners.probe(ping) } else { manners }
     }
 
     fn session(&self) -> Option<SessionName> {
@@ -388,6 +389,26 @@ impl<R: Role> Framing<R> for Envelope {
             _ => message,
         }
     }
+}
+
+/// The id of what a client asks before it is let in.
+const AUTHENTICATE: &str = "authenticate";
+
+fn greet(token: &str) -> Message {
+    let request = json!({ "method": "authenticate", "params": { "token": token } });
+    let ask = json!({
+        "type": "mcp_request", "request": request, "requestId": AUTHENTICATE,
+        "timestamp": parts::now(),
+    });
+    Message::text(ask.to_string())
+}
+
+fn verdict(message: &Message) -> Option<Result<(), String>> {
+    let answer = parts::value(message).filter(|answer| answer["requestId"] == AUTHENTICATE)?;
+    Some(match answer["type"].as_str() {
+        Some("mcp_response") => Ok(()),
+        _ => Err(parts::words_of(&answer["error"])),
+    })
 }
 
 fn ping() -> Message {

@@ -3,9 +3,10 @@
 mod fields;
 
 use rmcp::service::{RxJsonRpcMessage, TxJsonRpcMessage};
+use serde_json::json;
 
 use self::fields::Fields;
-use super::{Framing, SessionName, Unreadable};
+use super::{Framing, Greeting, Manners, SessionName, Unreadable, parts};
 use crate::{
     decode::{self, Calls, Malformed, MalformedKind, Role},
     encode,
@@ -104,6 +105,10 @@ impl<R: Role> Framing<R> for JsonRpc {
         }
     }
 
+    fn manners(&self) -> Manners {
+        Manners::default().greeting(Greeting::new(ask, verdict))
+    }
+
     fn session(&self) -> Option<SessionName> {
         self.fields.as_ref().map(|fields| fields.session.clone())
     }
@@ -117,4 +122,23 @@ impl<R: Role> Framing<R> for JsonRpc {
             (_, message) => message,
         }
     }
+}
+
+/// The id of what a client asks before it is let in.
+const AUTHENTICATE: &str = "authenticate";
+
+fn ask(token: &str) -> Message {
+    let params = json!({ "token": token });
+    let ask = json!({
+        "jsonrpc": "2.0", "id": AUTHENTICATE, "method": "authenticate", "params": params,
+    });
+    Message::text(ask.to_string())
+}
+
+fn verdict(message: &Message) -> Option<Result<(), String>> {
+    let answer = parts::value(message).filter(|answer| answer["id"] == AUTHENTICATE)?;
+    Some(match answer.get("error") {
+        Some(error) => Err(parts::words_of(error)),
+        None => Ok(()),
+    })
 }

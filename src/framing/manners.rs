@@ -15,16 +15,41 @@ pub struct Manners {
     /// The code by which a server closes the connection of who fails to authenticate
     /// [within it](crate::server::Config::in_band_authentication), and is not just [forbidden](CloseCode::Forbidden) to enter.
     pub unauthorized: CloseCode,
+    /// How a client [authenticates within the connection](crate::client::Connect::authenticate_in_band);
+    /// `None` where that cannot be said.
+    pub greeting: Option<Greeting>,
+}
+
+/// What a client says first where a server asks within the connection who it is.
+#[derive(Debug, Clone, Copy)]
+#[non_exhaustive]
+pub struct Greeting {
+    /// The message that shows a token.
+    pub ask: fn(token: &str) -> Message,
+    /// What a message says to that: that the client is let in, or why not. `None` if it is about something else.
+    pub verdict: fn(&Message) -> Option<Result<(), String>>,
+}
+
+impl Greeting {
+    /// One that is said so, and answered so.
+    #[must_use]
+    pub fn new(
+        ask: fn(token: &str) -> Message,
+        verdict: fn(&Message) -> Option<Result<(), String>>,
+    ) -> Self {
+        Self { ask, verdict }
+    }
 }
 
 impl Default for Manners {
-    /// Those of MCP.
+    /// Those of MCP, without a greeting.
     fn default() -> Self {
         Self {
             initializes: true,
             negotiates: true,
             probe: None,
             unauthorized: CloseCode::Unauthorized,
+            greeting: None,
         }
     }
 }
@@ -55,6 +80,13 @@ impl Manners {
     #[must_use]
     pub fn unauthorized(mut self, code: CloseCode) -> Self {
         self.unauthorized = code;
+        self
+    }
+
+    /// Sets [`greeting`](Self::greeting).
+    #[must_use]
+    pub fn greeting(mut self, greeting: Greeting) -> Self {
+        self.greeting = Some(greeting);
         self
     }
 }

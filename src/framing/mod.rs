@@ -24,7 +24,7 @@ use rmcp::{
 pub use self::{
     envelope::Envelope,
     json_rpc::{BinaryPolicy, JsonRpc},
-    manners::Manners,
+    manners::{Greeting, Manners},
     tool_call::ToolCall,
 };
 use crate::{

@@ -188,6 +188,21 @@ pub(super) fn tool_result(content: &RawValue) -> Value {
     result
 }
 
+/// A message as JSON, if it is some.
+pub(super) fn value(message: &Message) -> Option<Value> {
+    match message {
+        Message::Text(text) => serde_json::from_slice(text.as_bytes()).ok(),
+        Message::Binary(bytes) => serde_json::from_slice(bytes).ok(),
+        _ => None,
+    }
+}
+
+/// The words of an error: its `message`, or what it is itself.
+pub(super) fn words_of(error: &Value) -> String {
+    let message = error.get("message").unwrap_or(error);
+    message.as_str().map_or_else(|| message.to_string(), str::to_owned)
+}
+
 /// The present moment in UTC, by the millisecond (ISO 8601, as JavaScript has it).
 pub(super) fn now() -> String {
     Utc::now().to_rfc3339_opts(SecondsFormat::Millis, true)

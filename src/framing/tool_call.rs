@@ -11,7 +11,7 @@ use serde::Deserialize;
 use serde_json::{Value, json, value::RawValue};
 
 use super::{
-    Framing, Manners, Unreadable,
+    Framing, Greeting, Manners, Unreadable,
     parts::{self, Call, Outcome, Parts, Request, Response},
 };
 use crate::{
@@ -51,6 +51,7 @@ const AUTH: &str = "auth";
 ///
 /// No subprotocol is offered for it, no session resumed. A client has nothing but rmcp's
 /// [`serve_directly`](rmcp::service::serve_directly) and `call_tool`; every other request ends with an error at once.
+/// Its first message is up to [`Connect::authenticate_in_band`](crate::client::Connect::authenticate_in_band).
 #[derive(Debug, Default)]
 pub struct ToolCall {
     auth: Auth,
@@ -189,12 +190,25 @@ impl<R: Role> Framing<R> for ToolCall {
     fn manners(&self) -> Manners {
         let manners = Manners::default().initializes(false).negotiates(false);
         let manners = manners.unauthorized(CloseCode::Policy);
+        let manners = manners.greeting(Greeting::new(greet, verdict));
         if R::IS_CLIENT { manners.probe(ping) } else { manners }
     }
 }
 
 fn ping() -> Message {
     Message::text(format!(r#"{{"messageType":"ping","timestamp":{}}}"#, parts::millis()))
+}
+
+fn greet(token: &str) -> Message {
+    Message::text(json!({ "id": AUTH, "token": token }).to_string())
+}
+
+fn verdict(message: &Message) -> Option<Result<(), String>> {
+    let answer = parts::value(message).filter(|answer| answer["id"] == AUTH)?;
+    Some(match &answer["success"] {
+        Value::Bool(true) => Ok(()),
+        _ => Err(parts::words_of(&answer["error"])),
+    })
 }
 
 /// A call of ours.
@@ -275,7 +289,7 @@ impl<'a> Read<'a> {
         let Some(id) = id else { return Err(Unreadable::Response { id: None, error: nothing() }) };
         let result = match (self.error, self.results) {
             (None, Some(results)) => Ok(parts::tool_result(results)),
-            (Some(error), _) => Err(said(error)),
+            (Some(error), _) => Err(parts::words_of(&parse(error).unwrap_or_default())),
             (None, None) => Err("neither `results` nor `error`".to_owned()),
         };
         let raw = |value: &Value| serde_json::value::to_raw_value(value).ok();
@@ -290,13 +304,6 @@ impl<'a> Read<'a> {
             _ => Err(Unreadable::Response { id: Some(id), error: nothing() }),
         }
     }
-}
-
-/// The words of an error.
-fn said(error: &RawValue) -> String {
-    let error = parse::<Value>(error).unwrap_or_default();
-    let message = error.get("message").unwrap_or(&error);
-    message.as_str().map_or_else(|| message.to_string(), str::to_owned)
 }
 
 #[cfg(test)]

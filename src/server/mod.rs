@@ -31,7 +31,7 @@
 //! | memory of these | 64 MiB per connection, estimated from their JSON | the same |
 //! | notifications | 1,024 handled at once per connection | kept until their turn comes, 4 MiB of them |
 //! | queue | 1 MiB to each client, 10 s without a byte taken | close 1013, its buffers are freed |
-//! | connections | 1,024 | 503 with `Retry-After` |
+//! | connections | 1,024 | 503 with `Retry-After`, or [1013](Limits::refuse_upgraded) |
 //! | sessions without a connection | 1,024 for 120 s, and 64 MiB of what waits in them | the oldest ends |
 //! | time | 10 s for TLS and the request, 10 s until MCP is initialized, 45 s without a sign of life | cut, with 408 or 1008 where that can be said; who was answered before it is just closed |
 //! | answers | 10 s without a byte taken, before the upgrade | cut |
@@ -77,7 +77,8 @@
 //!   ends those of others. [`Limits::connections_per_address`] and an authenticator slow that down.
 //! - Who returns by a [name](SessionIds) and begins anew has the old calls cancelled; a handler that takes
 //!   no notice of that may still send notifications, which the new client gets.
-//! - What tools do with what they are given.
+//! - What tools do with what they are given, and for how long, unless there is a
+//!   [`request_timeout`](Config::request_timeout).
 //!
 //! # Who may enter
 //!
@@ -90,6 +91,21 @@
 //! Handlers find in the extensions of each request: the [`http::request::Parts`] of the upgrade, under
 //! the same type as with rmcp's streamable HTTP and without the headers of the handshake itself; the
 //! [`Identity`]; and their [`Connection`].
+//!
+//! # Other forms of messages
+//!
+//! A [`framing`](Config::framing) other than JSON-RPC is for clients that were there before it:
+//!
+//! ```
+//! # use mcp_ws_transport::{framing::{Envelope, ToolCall}, server::Config};
+//! let envelopes: Config = Config::default().framing(Envelope::default());
+//! let tool_calls: Config = Config::default().framing(ToolCall::default()).in_band_authentication();
+//! ```
+//!
+//! The service does not notice. Where a form knows no `initialize`, it answers whatever comes first, and the
+//! deadline for that does not apply. Several [`WebSocketService`]s, each with a form and a path of its
+//! own, share one listener as the [`fallback`](Serve::fallback) of a server, and one [`Registry`];
+//! [`Serve::or`] puts HTTP on the same path. `examples/math` has four of them.
 //!
 //! # Behind a proxy
 //!

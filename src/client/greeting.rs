@@ -1,0 +1,62 @@
+//! What a client says first where a server asks within the connection who it is.
+
+use std::{io, sync::Arc};
+
+use futures::{SinkExt, StreamExt};
+use http::StatusCode;
+
+use super::opening::part;
+use crate::{
+    duplex::BoxLink,
+    error::{CloseCode, CloseReason, Error, HandshakeError, LinkError, Refusal},
+    framing::Greeting,
+    message::Message,
+};
+
+/// Shows `token` on a new `link`, and waits until the server has let it in. A refusal is told as if it
+/// had come before the upgrade.
+pub(super) async fn authenticate(
+    link: &mut BoxLink,
+    greeting: Greeting,
+    token: &str,
+) -> Result<(), HandshakeError> {
+    link.send((greeting.ask)(token)).await.map_err(refused)?;
+    loop {
+        let message = match link.next().await {
+            Some(Ok(Message::Close(reason))) => {
+                return Err(refused(LinkError::closed_by_peer(reason).into()));
+            }
+            Some(Ok(message)) => message,
+            Some(Err(error)) => return Err(refused(error)),
+            None => return Err(refused(LinkError::Closed(CloseCode::Abnormal.into()).into())),
+        };
+        match (greeting.verdict)(&message) {
+            Some(Ok(())) => return Ok(()),
+            Some(Err(why)) => {
+                part(link, CloseReason::new(CloseCode::Normal, "not authenticated")).await;
+                let refusal = Refusal::new(StatusCode::UNAUTHORIZED, why);
+                return Err(HandshakeError::Refused(Box::new(refusal)));
+            }
+            // It is for somebody who has been let in.
+            None => {}
+        }
+    }
+}
+
+/// The status that would have said the same.
+fn refused(error: Error) -> HandshakeError {
+    if let Error::Link(LinkError::Closed(reason)) = &error {
+        let status = match reason.code {
+            CloseCode::Unauthorized | CloseCode::Policy => Some(StatusCode::UNAUTHORIZED),
+            CloseCode::Forbidden => Some(StatusCode::FORBIDDEN),
+            CloseCode::TryAgainLater | CloseCode::Restart => Some(StatusCode::SERVICE_UNAVAILABLE),
+            _ => None,
+        };
+        if let Some(status) = status {
+            let refusal = Refusal::new(status, reason.reason.clone());
+            return HandshakeError::Refused(Box::new(refusal));
+        }
+    }
+    let lost = io::Error::new(io::ErrorKind::ConnectionReset, error.to_string());
+    HandshakeError::Connect(Arc::new(lost))
+}
