@@ -1,6 +1,9 @@
 use rmcp::{
     RoleClient, RoleServer,
-    model::{ClientNotification, InitializeResult, RequestId, ServerNotification, ServerResult},
+    model::{
+        ClientNotification, GetExtensions, InitializeResult, NotificationMetaObject, RequestId,
+        ServerNotification, ServerResult,
+    },
     service::ServiceRole,
 };
 use serde::de::MapAccess;
@@ -33,6 +36,12 @@ pub trait Role: ServiceRole + Peer {
 
     /// The id in a `notifications/cancelled` of the peer.
     fn cancelled_by_peer(notification: &Self::PeerNot) -> Option<&RequestId>;
+
+    /// What a notification that this role sends says of the subscription it belongs to, and else.
+    fn meta(notification: &mut Self::Not) -> Option<&mut NotificationMetaObject>;
+
+    /// Names the request of this `id`, if `result` is that of a subscription.
+    fn subscribed(result: &mut Self::Resp, id: &RequestId);
 }
 
 macro_rules! cancelled {
@@ -78,6 +87,12 @@ impl Role for RoleClient {
     }
 
     cancelled!(ClientNotification, ServerNotification);
+
+    fn meta(_: &mut Self::Not) -> Option<&mut NotificationMetaObject> {
+        None
+    }
+
+    fn subscribed(_: &mut Self::Resp, _: &RequestId) {}
 }
 
 impl Role for RoleServer {
@@ -102,6 +117,16 @@ impl Role for RoleServer {
     }
 
     cancelled!(ServerNotification, ClientNotification);
+
+    fn meta(notification: &mut Self::Not) -> Option<&mut NotificationMetaObject> {
+        notification.extensions_mut().get_mut()
+    }
+
+    fn subscribed(result: &mut Self::Resp, id: &RequestId) {
+        if let ServerResult::SubscriptionsListenResult(result) = result {
+            result.meta.set_subscription_id(id.clone());
+        }
+    }
 }
 
 /// What the peer of a role sends.

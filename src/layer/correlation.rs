@@ -323,6 +323,7 @@ impl<R: Role, F: Framing<R>> Sink<TxJsonRpcMessage<R>> for Correlation<R, F> {
                 if !this.answers(&mut response.id) {
                     return Ok(());
                 }
+                R::subscribed(&mut response.result, &response.id);
                 None
             }
             JsonRpcMessage::Error(error) => {
@@ -342,6 +343,8 @@ impl<R: Role, F: Framing<R>> Sink<TxJsonRpcMessage<R>> for Correlation<R, F> {
                     if !goes_out {
                         return Ok(());
                     }
+                } else if !this.is_subscribed(&mut notification.notification) {
+                    return Ok(());
                 }
                 None
             }

@@ -466,6 +466,26 @@ impl<R: Role, F: Framing<R>> Correlation<R, F> {
         true
     }
 
+    /// Whether a notification of ours is for the present peer. The subscription that it
+    /// belongs to is now named as that peer has it.
+    pub(super) fn is_subscribed(&self, notification: &mut R::Not) -> bool {
+        let Some(restart) = self
+            .restart
+            .as_ref()
+            .filter(|restart| restart.restarts > 0 || !restart.aliases.is_empty())
+        else {
+            return true;
+        };
+        let Some(meta) = R::meta(notification) else { return true };
+        let Some(id) = meta.subscription_id() else { return true };
+        match restart.aliases.get(&id) {
+            Some(real) => meta.set_subscription_id(real.clone()),
+            // Of a former peer, or cancelled.
+            None => return restart.restarts == 0,
+        }
+        true
+    }
+
     /// There is no room for `item`, and no connection to send it on. If it is a call, that is its
     /// answer.
     pub(super) fn turn_away(&mut self, item: &TxJsonRpcMessage<R>) -> Result<(), Error> {

@@ -1,8 +1,9 @@
 //! The era without `initialize`: what is asked again of the next peer.
 
 use rmcp::model::{
-    DiscoverRequest, DiscoverRequestParams, SubscriptionFilter, SubscriptionsListenRequest,
-    SubscriptionsListenRequestParams,
+    DiscoverRequest, DiscoverRequestParams, NotificationMetaObject, ServerNotification,
+    SubscriptionFilter, SubscriptionsListenRequest, SubscriptionsListenRequestParams,
+    SubscriptionsListenResult, ToolListChangedNotification,
 };
 
 use super::*;
@@ -146,4 +147,40 @@ async fn a_request_is_cancelled_by_the_id_that_its_peer_gave_it_or_not_at_all() 
     stack.send(answer(new.id));
     stack.idle();
     assert_eq!(peer.sent(), []);
+}
+
+/// Above, it is known by another id.
+#[tokio::test(start_paused = true)]
+async fn what_the_peer_listens_to_is_named_as_the_peer_has_it() {
+    let (mut stack, peer) = stack::<RoleServer>();
+    let changed = |id| {
+        let mut meta = NotificationMetaObject::new();
+        meta.set_subscription_id(id);
+        let mut changed = ToolListChangedNotification::default();
+        changed.extensions.insert(meta);
+        JsonRpcMessage::notification(ServerNotification::from(changed))
+    };
+    asks(&peer, 1);
+    let JsonRpcMessage::Request(old) = stack.next() else { panic!("a request") };
+    peer.send(Message::Close(None));
+    stack.idle();
+    let peer = stack.links.next();
+    assert_eq!(stack.cancelled(), old.id);
+    asks(&peer, 1);
+    let JsonRpcMessage::Request(new) = stack.next() else { panic!("a request") };
+    assert_ne!(old.id, new.id);
+    stack.send(changed(old.id));
+    stack.send(changed(new.id.clone()));
+    let ended = SubscriptionsListenResult::complete(new.id.clone());
+    stack.send(JsonRpcMessage::response(ServerResult::SubscriptionsListenResult(ended), new.id));
+    stack.idle();
+    let told = peer.sent();
+    let told = told.iter().map(|message| match message {
+        Message::Text(text) => serde_json::from_slice::<Value>(text.as_bytes()).unwrap(),
+        other => panic!("{other:?}"),
+    });
+    let [changed, ended] = &told.collect::<Vec<_>>()[..] else { panic!("two messages") };
+    let subscription = "io.modelcontextprotocol/subscriptionId";
+    assert_eq!(changed["params"]["_meta"][subscription], 1);
+    assert_eq!((&ended["id"], &ended["result"]["_meta"][subscription]), (&json!(1), &json!(1)));
 }
