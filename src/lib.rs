@@ -47,7 +47,7 @@
 //!  │  ┌─ a link ───────────────────────────────────────────────────────────────────────┐ │
 //!  │  │ (yours)            any Duplex of Messages                                      │ │  polled under
 //!  │  │ layer::heartbeat   pings; only what arrives is life                            │ │  the lock
-//!  │  │ layer::socket      RFC 6455: frames, limits, the closing handshake             │ │
+//!  │  │ layer::socket      RFC 6455: frames, limits, the closing handshake; compresses │ │
 //!  │  └────────────────────────────────────────────────────────────────────────────────┘ │
 //!  └──────────────▲──────────────────────────────────────────────▲───────────────────────┘
 //!          client: name, TCP, TLS, upgrade                server: who may enter, upgrade
@@ -75,9 +75,10 @@
 //! - **Bad input** is answered where it can be, and costs nobody else anything: what is not JSON-RPC
 //!   gets an error and the connection lives; what breaks RFC 6455 gets a close code that names it.
 //!
-//! # What it does not do yet
+//! # What it does not do by itself
 //!
-//! Compression is not negotiated. What a server does not protect from is said in [`server`].
+//! Compress: permessage-deflate is negotiated where the feature `deflate` is enabled and both ends ask
+//! for it, by `layer::socket::Config::deflate`. What a server does not protect from is said in [`server`].
 //!
 //! # The binding
 //!
@@ -123,6 +124,7 @@
 //! | `ring` | yes | rustls computes with ring |
 //! | `aws-lc-rs` | | rustls computes with aws-lc-rs, preferred over ring |
 //! | `native-tls` | | `wss://` by the operating system's TLS library, where no rustls feature is on |
+//! | `deflate` | | compressed messages, by permessage-deflate (RFC 7692), where they are asked for: `layer::socket::deflate` |
 //! | `rate-limit` | | a layer that bounds the messages per second of each peer: `layer::Rate` |
 //! | `metrics` | | the counters of all connections in the metrics of the process, named in [`stats`] |
 //!
@@ -149,6 +151,7 @@ pub mod framing;
 
 pub mod layer;
 
+mod extensions;
 pub mod transport;
 
 #[cfg(all(feature = "rustls-tls", any(feature = "client", feature = "server")))]
