@@ -41,6 +41,10 @@ pub(crate) struct Args {
     /// Its private key, in PEM form. Both files are read again on SIGHUP
     #[arg(long, value_name = "FILE", requires = "tls_cert")]
     tls_key: Option<PathBuf>,
+    /// Compress messages, for clients that offer it
+    #[cfg(feature = "deflate")]
+    #[arg(long)]
+    deflate: bool,
 }
 
 pub(crate) async fn run(args: Args) -> crate::Result {
@@ -87,6 +91,12 @@ fn config(args: &Args) -> (Registry, Config) {
     }
     if !args.hosts.is_empty() {
         config = config.allowed_hosts(&args.hosts);
+    }
+    #[cfg(feature = "deflate")]
+    if args.deflate {
+        let mut layers = mcp_ws_transport::transport::Config::default();
+        layers.socket.deflate = Some(Default::default());
+        config = config.layers(layers);
     }
     (registry, config.allowed_origins(&args.origins))
 }
