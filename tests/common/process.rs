@@ -120,6 +120,9 @@ async fn build_math() -> PathBuf {
     let cargo = env::var_os("CARGO").unwrap_or_else(|| env!("CARGO").into());
     let mut build = Command::new(cargo);
     build.args(["build", "--example", "math", "--message-format", "json"]);
+    if cfg!(feature = "deflate") {
+        build.args(["--features", "deflate"]);
+    }
     if !cfg!(debug_assertions) {
         build.arg("--release");
     }
