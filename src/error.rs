@@ -166,6 +166,9 @@ pub enum LinkError {
     /// An inbound text message is not UTF-8; the peer was told 1007.
     #[error("inbound text is not UTF-8")]
     Utf8,
+    /// An inbound message does not inflate (RFC 7692); the peer was told 1007.
+    #[error("inbound message does not inflate: {0}")]
+    Deflate(String),
     /// The peer broke RFC 6455; it was told 1002.
     #[error("WebSocket protocol error: {0}")]
     Protocol(String),
@@ -190,7 +193,7 @@ impl LinkError {
             Self::Io(_) | Self::TimedOut(_) => CloseCode::Abnormal,
             Self::Stalled(_) => CloseCode::TryAgainLater,
             Self::TooBig { .. } => CloseCode::TooBig,
-            Self::Utf8 => CloseCode::InvalidPayload,
+            Self::Utf8 | Self::Deflate(_) => CloseCode::InvalidPayload,
             Self::Protocol(_) => CloseCode::Protocol,
         };
         CloseReason::new(code, self.to_string())

@@ -47,7 +47,7 @@
 //!  │  ┌─ a link ───────────────────────────────────────────────────────────────────────┐ │
 //!  │  │ (yours)            any Duplex of Messages                                      │ │  polled under
 //!  │  │ layer::heartbeat   pings; only what arrives is life                            │ │  the lock
-//!  │  │ layer::socket      RFC 6455: frames, limits, the closing handshake             │ │
+//!  │  │ layer::socket      RFC 6455: frames, limits, the closing handshake; compresses │ │
 //!  │  └────────────────────────────────────────────────────────────────────────────────┘ │
 //!  └──────────────▲──────────────────────────────────────────────▲───────────────────────┘
 //!          client: name, TCP, TLS, upgrade                server: who may enter, upgrade
@@ -82,9 +82,10 @@
 //!   PartySocket.
 //! - [The resume extension](layer::resume::protocol), for those who write a peer.
 //!
-//! # What it does not do yet
+//! # What it does not do by itself
 //!
-//! Compression is not negotiated. What a server does not protect from is said in [`server`].
+//! Compress: permessage-deflate is negotiated where the feature `deflate` is enabled and both ends ask
+//! for it, by `layer::socket::Config::deflate`. What a server does not protect from is said in [`server`].
 //!
 //! # The binding
 //!
@@ -132,6 +133,7 @@
 //! | `ring` | yes | rustls computes with ring |
 //! | `aws-lc-rs` | | rustls computes with aws-lc-rs, preferred over ring |
 //! | `native-tls` | | `wss://` by the operating system's TLS library, where no rustls feature is on |
+//! | `deflate` | | compressed messages, by permessage-deflate (RFC 7692), where they are asked for: `layer::socket::deflate` |
 //! | `rate-limit` | | a layer that bounds the messages per second of each peer: `layer::Rate` |
 //! | `metrics` | | the counters of all connections in the metrics of the process, named in [`stats`] |
 //!
@@ -158,6 +160,7 @@ pub mod framing;
 
 pub mod layer;
 
+mod extensions;
 pub mod transport;
 
 #[doc = include_str!("migration.md")]

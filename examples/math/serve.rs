@@ -7,7 +7,10 @@ use std::{
     time::Duration,
 };
 
-use mcp_ws_transport::server::{BearerTokens, Config, Limits, Resumption, Tls};
+use mcp_ws_transport::{
+    server::{BearerTokens, Config, Limits, Resumption, Tls},
+    transport,
+};
 use tokio_util::sync::CancellationToken;
 
 use crate::{service::Math, web::Web};
@@ -43,6 +46,10 @@ pub(crate) struct Args {
     /// Its private key, in PEM form. Both files are read again on SIGHUP
     #[arg(long, value_name = "FILE", requires = "tls_cert")]
     tls_key: Option<PathBuf>,
+    /// Compress messages, for clients that offer it
+    #[cfg(feature = "deflate")]
+    #[arg(long)]
+    deflate: bool,
 }
 
 pub(crate) async fn run(args: Args) -> crate::Result {
@@ -52,7 +59,7 @@ pub(crate) async fn run(args: Args) -> crate::Result {
     let math = Math::new();
     let stop = CancellationToken::new();
     let config = config(&args).limits(limits.clone()).cancellation_token(stop.clone());
-    let web = Web::new(&math, &config, limits, args.tokens)?;
+    let web = Web::new(&math, &config, limits, layers(&args), args.tokens)?;
     let router = web.clone().router();
 
     let serve = mcp_ws_transport::serve(args.listen, move || math.clone());
@@ -92,7 +99,19 @@ fn config(args: &Args) -> Config {
     if !args.hosts.is_empty() {
         config = config.allowed_hosts(&args.hosts);
     }
-    config.allowed_origins(&args.origins)
+    config.allowed_origins(&args.origins).layers(layers(args))
+}
+
+#[cfg(feature = "deflate")]
+fn layers(args: &Args) -> transport::Config {
+    let mut layers = transport::Config::default();
+    layers.socket.deflate = args.deflate.then(Default::default);
+    layers
+}
+
+#[cfg(not(feature = "deflate"))]
+fn layers(_: &Args) -> transport::Config {
+    transport::Config::default()
 }
 
 /// Each connection is an open file, and most systems let a process have 1,024 until it asks for more.

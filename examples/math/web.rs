@@ -14,7 +14,6 @@ use mcp_ws_transport::{
     CloseReason,
     error::CloseCode,
     framing::{Envelope, ToolCall},
-    layer::{heartbeat, socket},
     server::{Config, Credentials, Denied, Drain, Identity, Limits, WebSocketService},
     transport,
 };
@@ -56,6 +55,7 @@ impl Web {
         math: &Math,
         config: &Config,
         limits: Limits,
+        mut layers: transport::Config,
         tokens: Vec<String>,
     ) -> io::Result<Self> {
         let agents = Agents::default();
@@ -65,10 +65,8 @@ impl Web {
             WebSocketService::new(move || Ok(agent.clone()), config)?
         };
         let standalone = {
-            let socket = socket::Config::default().max_message_size(10 << 20);
-            let heartbeat = heartbeat::Config::default().ping_interval(Duration::from_secs(30));
-            let mut layers = transport::Config::default();
-            (layers.socket, layers.heartbeat) = (socket, heartbeat);
+            layers.socket = layers.socket.max_message_size(10 << 20);
+            layers.heartbeat = layers.heartbeat.ping_interval(Duration::from_secs(30));
             let reason = CloseReason::new(CloseCode::Normal, "Server shutting down");
             let config = config
                 .clone()

@@ -19,8 +19,9 @@ use futures::{
 use http::{
     HeaderMap, HeaderValue, Method, Request, Response, StatusCode, Uri,
     header::{
-        AUTHORIZATION, CONNECTION, HOST, LOCATION, RETRY_AFTER, SEC_WEBSOCKET_KEY,
-        SEC_WEBSOCKET_PROTOCOL, SEC_WEBSOCKET_VERSION, UPGRADE, WWW_AUTHENTICATE,
+        AUTHORIZATION, CONNECTION, HOST, LOCATION, RETRY_AFTER, SEC_WEBSOCKET_EXTENSIONS,
+        SEC_WEBSOCKET_KEY, SEC_WEBSOCKET_PROTOCOL, SEC_WEBSOCKET_VERSION, UPGRADE,
+        WWW_AUTHENTICATE,
     },
 };
 use http_body_util::{BodyExt, Empty};
@@ -39,8 +40,9 @@ use super::{
 use crate::{
     duplex::BoxLink,
     error::{HandshakeError, Refusal},
+    extensions::Extensions,
     framing::{Greeting, SessionName},
-    layer::socket::Side,
+    layer::socket::{self, Side},
     transport::Layers,
     upgrade::{Io, reclaim, set_nodelay},
 };
@@ -90,6 +92,7 @@ struct Accepted<S> {
     stream: S,
     leftover: Bytes,
     subprotocol: Option<String>,
+    extensions: Extensions,
 }
 
 impl Target {
@@ -172,9 +175,8 @@ impl Target {
             None => self.bearer.clone(),
         };
         let hello = Hello { offer: &self.offers, bearer: bearer.as_ref() };
-        let Accepted { stream, leftover, subprotocol } =
-            self.upgrade(&url, hello, stream).instrument(span.clone()).await?;
-        let mut link = layers.link(stream, leftover, Side::Client);
+        let linked = self.link(&url, hello, layers, stream).instrument(span.clone()).await?;
+        let (mut link, subprotocol) = linked;
         self.greet(&mut link, bearer.as_ref()).instrument(span.clone()).await?;
         Ok(Dialled { link, subprotocol, span })
     }
@@ -272,8 +274,9 @@ impl Target {
         layers: &Layers,
         stream: S,
     ) -> Result<(BoxLink, Option<String>), HandshakeError> {
-        let Accepted { stream, leftover, subprotocol } = self.upgrade(url, hello, stream).await?;
-        Ok((layers.link(stream, leftover, Side::Client), subprotocol))
+        let Accepted { stream, leftover, subprotocol, extensions } =
+            self.upgrade(url, hello, layers.socket(), stream).await?;
+        Ok((layers.link(stream, leftover, Side::Client, extensions), subprotocol))
     }
 
     /// The opening handshake of the client (RFC 6455, section 4.1), by hyper.
@@ -281,10 +284,14 @@ impl Target {
         &self,
         url: &Url,
         hello: Hello<'_>,
+        config: &socket::Config,
         stream: S,
     ) -> Result<Accepted<S>, HandshakeError> {
         let key = STANDARD.encode(rand::random::<[u8; 16]>());
-        let request = self.request(url, hello, &key)?;
+        let mut request = self.request(url, hello, &key)?;
+        if let Some(extensions) = Extensions::offer(config) {
+            request.headers_mut().insert(SEC_WEBSOCKET_EXTENSIONS, extensions);
+        }
         let (mut sender, connection) =
             http1::handshake(TokioIo::new(stream)).await.map_err(handshake_error)?;
         let mut connection = connection.with_upgrades().fuse();
@@ -300,7 +307,7 @@ impl Target {
             };
             return Err(HandshakeError::Refused(Box::new(refusal)));
         }
-        let subprotocol = check(&response, hello.offer, &key)?;
+        let (subprotocol, extensions) = check(&response, hello.offer, config, &key)?;
         let upgraded = match select(hyper::upgrade::on(response), connection).await {
             Either::Left((upgraded, _)) => upgraded,
             Either::Right((_, upgraded)) => upgraded.await,
@@ -309,7 +316,7 @@ impl Target {
         let Some((stream, leftover)) = reclaim(upgraded) else {
             return Err(HandshakeError::NotWebSocket("the stream was lost in the upgrade".into()));
         };
-        Ok(Accepted { stream, leftover, subprotocol })
+        Ok(Accepted { stream, leftover, subprotocol, extensions })
     }
 
     fn request(

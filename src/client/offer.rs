@@ -4,14 +4,18 @@ use std::io;
 
 use http::{
     HeaderValue, Response,
-    header::{SEC_WEBSOCKET_ACCEPT, SEC_WEBSOCKET_EXTENSIONS, SEC_WEBSOCKET_PROTOCOL},
+    header::{SEC_WEBSOCKET_ACCEPT, SEC_WEBSOCKET_PROTOCOL},
 };
 use hyper::body::Incoming;
 
 use crate::{
     error::HandshakeError,
+    extensions::Extensions,
     framing::SessionName,
-    layer::resume::{SUBPROTOCOL as RESUME, SessionId},
+    layer::{
+        resume::{SUBPROTOCOL as RESUME, SessionId},
+        socket,
+    },
     upgrade::{SESSION, SUBPROTOCOL, accept_key, is_websocket},
 };
 
@@ -63,8 +67,9 @@ fn offers_to_resume(offer: &[String]) -> bool {
 pub(super) fn check(
     response: &Response<Incoming>,
     offer: &[String],
+    config: &socket::Config,
     key: &str,
-) -> Result<Option<String>, HandshakeError> {
+) -> Result<(Option<String>, Extensions), HandshakeError> {
     let headers = response.headers();
     let not = |what: &str| Err(HandshakeError::NotWebSocket(what.into()));
     if !is_websocket(headers) {
@@ -74,10 +79,13 @@ pub(super) fn check(
     if accept != Some(accept_key(key.as_bytes()).as_bytes()) {
         return not("Sec-WebSocket-Accept does not answer the key");
     }
-    if headers.contains_key(SEC_WEBSOCKET_EXTENSIONS) {
-        return not("an extension that was not offered");
-    }
-    let Some(chosen) = headers.get(SEC_WEBSOCKET_PROTOCOL) else { return Ok(None) };
+    let extensions = Extensions::chosen(config, headers).map_err(HandshakeError::NotWebSocket)?;
+    let subprotocol = headers.get(SEC_WEBSOCKET_PROTOCOL);
+    Ok((subprotocol.map(|chosen| chosen_of(offer, chosen)).transpose()?.flatten(), extensions))
+}
+
+/// The subprotocol that was chosen, if it may be.
+fn chosen_of(offer: &[String], chosen: &HeaderValue) -> Result<Option<String>, HandshakeError> {
     let chosen = String::from_utf8_lossy(chosen.as_bytes());
     let chosen = chosen.trim();
     if chosen == SUBPROTOCOL || offer.iter().any(|offered| offered == chosen) {

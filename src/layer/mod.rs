@@ -2,7 +2,7 @@
 //!
 //! | layer | takes | is | does |
 //! |---|---|---|---|
-//! | [`Socket`] | a byte stream | `Duplex<Message, Message>` | RFC 6455: frames, limits, the closing handshake |
+//! | [`Socket`] | a byte stream | `Duplex<Message, Message>` | RFC 6455: frames, limits, the closing handshake; with the feature `deflate`, RFC 7692 |
 //! | [`Heartbeat`] | a `Duplex<Message, Message>` | the same | pings, and says when the peer is gone |
 //! | `Rate` (feature `rate-limit`) | a `Duplex<Message, Message>` | the same | reads so many messages per second, and no more |
 //! | [`Relink`] | the first link, and a source of more | `Duplex<Numbered, Link<Message>>` | one connection after the other |

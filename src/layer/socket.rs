@@ -17,6 +17,9 @@
 //! # Ok(()) }
 //! ```
 
+#[cfg(feature = "deflate")]
+#[cfg_attr(docsrs, doc(cfg(feature = "deflate")))]
+pub mod deflate;
 mod stream;
 
 use std::{
@@ -71,6 +74,10 @@ pub struct Config {
     pub write_timeout: Duration,
     /// How long the closing handshake may take: 2 s. Then the connection is cut.
     pub close_timeout: Duration,
+    /// What of permessage-deflate to offer, or to accept where it is offered: by default nothing.
+    #[cfg(feature = "deflate")]
+    #[cfg_attr(docsrs, doc(cfg(feature = "deflate")))]
+    pub deflate: Option<deflate::Config>,
 }
 
 impl Default for Config {
@@ -80,6 +87,8 @@ impl Default for Config {
             buffer_size: 8 << 10,
             write_timeout: Duration::from_secs(10),
             close_timeout: Duration::from_secs(2),
+            #[cfg(feature = "deflate")]
+            deflate: None,
         }
     }
 }
@@ -110,6 +119,15 @@ impl Config {
     #[must_use]
     pub fn close_timeout(mut self, timeout: Duration) -> Self {
         self.close_timeout = timeout;
+        self
+    }
+
+    /// Sets [`deflate`](Self::deflate).
+    #[cfg(feature = "deflate")]
+    #[cfg_attr(docsrs, doc(cfg(feature = "deflate")))]
+    #[must_use]
+    pub fn deflate(mut self, config: impl Into<Option<deflate::Config>>) -> Self {
+        self.deflate = config.into();
         self
     }
 
@@ -166,6 +184,8 @@ pub struct Socket<S> {
     /// The bytes written when the present stall began, and when it has lasted too long.
     stall: Option<(u64, Pin<Box<Sleep>>)>,
     deadline: Option<Pin<Box<Sleep>>>,
+    #[cfg(feature = "deflate")]
+    compressor: Option<Box<deflate::Compressor>>,
 }
 
 impl<S: AsyncRead + AsyncWrite + Unpin> Socket<S> {
@@ -208,7 +228,28 @@ impl<S: AsyncRead + AsyncWrite + Unpin> Socket<S> {
             pongs_owed: 0,
             stall: None,
             deadline: None,
+            #[cfg(feature = "deflate")]
+            compressor: None,
         }
+    }
+
+    /// The same where permessage-deflate was agreed on.
+    #[cfg(feature = "deflate")]
+    #[cfg_attr(docsrs, doc(cfg(feature = "deflate")))]
+    pub fn deflating(
+        stream: S,
+        leftover: Bytes,
+        side: Side,
+        config: Config,
+        stats: Stats,
+        agreement: deflate::Agreement,
+    ) -> Self {
+        stats.bytes_received(leftover.len());
+        let inflater = deflate::Inflater::new(&agreement, side, &leftover);
+        let mut socket = Self::with_leftover(stream, Bytes::new(), side, config, stats);
+        socket.websocket.get_mut().inflater = Some(Box::new(inflater));
+        socket.compressor = deflate::Compressor::new(&agreement, side).map(Box::new);
+        socket
     }
 
     /// The byte stream below.
@@ -223,8 +264,13 @@ impl<S: AsyncRead + AsyncWrite + Unpin> Socket<S> {
     /// Ends the connection for `error`: tells the peer, where it is the peer's doing.
     fn fail(&mut self, cx: &mut Context<'_>, error: WsError) -> Error {
         let error = link_error(error);
-        let told =
-            matches!(error, LinkError::TooBig { .. } | LinkError::Utf8 | LinkError::Protocol(_));
+        let told = matches!(
+            error,
+            LinkError::TooBig { .. }
+                | LinkError::Utf8
+                | LinkError::Deflate(_)
+                | LinkError::Protocol(_)
+        );
         if told {
             let close = WsMessage::Close(Some(close_frame(&error.close_reason())));
             if Pin::new(&mut self.websocket).start_send(close).is_ok() {
@@ -265,11 +311,24 @@ impl<S: AsyncRead + AsyncWrite + Unpin> Socket<S> {
         let stream = self.websocket.get_mut();
         loop {
             let mut buffer = ReadBuf::new(&mut scratch);
-            match ready!(Pin::new(&mut *stream).poll_read(cx, &mut buffer)) {
+            match ready!(Pin::new(&mut *stream).poll_wire(cx, &mut buffer)) {
                 Ok(()) if !buffer.filled().is_empty() => {}
                 _ => return Poll::Ready(()),
             }
         }
+    }
+
+    /// A message of one frame, compressed where that is agreed on and of use.
+    fn data(&mut self, data: Bytes, kind: Data) -> WsMessage {
+        #[cfg(feature = "deflate")]
+        if let Some(compressor) = &mut self.compressor
+            && let Some(compressed) = compressor.compress(&data)
+        {
+            let mut frame = Frame::message(compressed, OpCode::Data(kind), true);
+            frame.header_mut().rsv1 = true;
+            return WsMessage::Frame(frame);
+        }
+        WsMessage::Frame(Frame::message(data, OpCode::Data(kind), true))
     }
 
     fn poll_closing(&mut self, cx: &mut Context<'_>) -> Poll<()> {
@@ -384,11 +443,9 @@ impl<S: AsyncRead + AsyncWrite + Unpin> Sink<Message> for Socket<S> {
         if item.is_data() {
             self.stats().message_sent();
         }
-        let text =
-            |data: Bytes| WsMessage::Frame(Frame::message(data, OpCode::Data(Data::Text), true));
         let message = match item {
-            Message::Text(data) => text(data.into()),
-            Message::Binary(data) => WsMessage::Binary(data),
+            Message::Text(data) => self.data(data.into(), Data::Text),
+            Message::Binary(data) => self.data(data, Data::Binary),
             Message::Ping(payload) => WsMessage::Ping(payload),
             Message::Pong(payload) => WsMessage::Pong(payload),
             Message::Close(reason) => {
@@ -431,7 +488,15 @@ fn close_frame(reason: &CloseReason) -> CloseFrame {
 
 fn link_error(error: WsError) -> LinkError {
     match error {
-        WsError::Io(error) => error.into(),
+        WsError::Io(error) => {
+            #[cfg(feature = "deflate")]
+            match error.get_ref().and_then(|error| error.downcast_ref::<deflate::Fault>()) {
+                Some(deflate::Fault::Corrupt(what)) => return LinkError::Deflate((*what).into()),
+                Some(deflate::Fault::Protocol(what)) => return LinkError::Protocol((*what).into()),
+                None => {}
+            }
+            error.into()
+        }
         WsError::Capacity(CapacityError::MessageTooLong { size, max_size }) => {
             LinkError::TooBig { size, limit: max_size }
         }

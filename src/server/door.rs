@@ -17,7 +17,7 @@ use super::{
     Config,
     auth::{self, Credentials, Denied, Identity, token},
     config::Accepted,
-    handshake::{self, Answer, refuse},
+    handshake::{self, Agreed, Answer, refuse},
     limit::{Permit, Places},
     registry::Cause,
     resume::{Name, Sessions},
@@ -55,7 +55,7 @@ impl Refusal {
 pub(super) struct Admitted {
     /// The 101.
     pub(super) answer: Answer,
-    pub(super) subprotocol: Option<String>,
+    pub(super) agreed: Agreed,
     pub(super) guest: Guest,
 }
 
@@ -94,7 +94,7 @@ pub(super) async fn admit<R: Role>(
     peer: Option<SocketAddr>,
     mut parts: Parts,
 ) -> Result<Admitted, Box<Refusal>> {
-    let granted = handshake::check(&parts, &config.allowed)?;
+    let granted = handshake::check(&parts, &config.allowed, &config.layers.socket)?;
     if config.stop.is_cancelled() {
         return Err(stopping());
     }
@@ -154,11 +154,11 @@ pub(super) async fn admit<R: Role>(
     };
     // To who has a secret to show a name is of no use, but to everybody else who learns it.
     let name = name.filter(|name| !(name.is_issued() && granted.resumes()));
-    let (mut answer, subprotocol) = granted.answer(resumes);
+    let (mut answer, agreed) = granted.answer(resumes);
     if let Some(name) = &name {
         name.announce(&mut answer, parts.uri.path(), config.allowed.is_secure());
     }
-    Ok(Admitted { answer, subprotocol, guest: Guest { parts, peer, standing, name } })
+    Ok(Admitted { answer, agreed, guest: Guest { parts, peer, standing, name } })
 }
 
 fn stopping() -> Box<Refusal> {

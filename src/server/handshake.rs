@@ -16,8 +16,8 @@ use http::{
     HeaderMap, HeaderValue, Method, Request, Response, StatusCode, Version,
     header::{
         ALLOW, CONNECTION, CONTENT_LENGTH, HOST, HeaderName, SEC_WEBSOCKET_ACCEPT,
-        SEC_WEBSOCKET_KEY, SEC_WEBSOCKET_PROTOCOL, SEC_WEBSOCKET_VERSION, TRANSFER_ENCODING,
-        UPGRADE,
+        SEC_WEBSOCKET_EXTENSIONS, SEC_WEBSOCKET_KEY, SEC_WEBSOCKET_PROTOCOL, SEC_WEBSOCKET_VERSION,
+        TRANSFER_ENCODING, UPGRADE,
     },
     request::Parts,
     uri::Authority,
@@ -44,7 +44,11 @@ use crate::{
     decode::Role,
     duplex::BoxLink,
     error::HandshakeError,
-    layer::{resume, socket::Side},
+    extensions::Extensions,
+    layer::{
+        resume,
+        socket::{self, Side},
+    },
     time::after,
     transport::{Builder, Layers, WebSocketTransport},
     upgrade::{Io, SUBPROTOCOL, accept_key, elements, is_websocket, reclaim, set_nodelay},
@@ -60,24 +64,35 @@ const MAX_HEAD_BYTES: usize = 64 << 10;
 pub(super) struct Upgraded<S> {
     stream: S,
     leftover: Bytes,
-    subprotocol: Option<String>,
+    agreed: Agreed,
+}
+
+/// What was chosen of what the client offered.
+pub(super) struct Agreed {
+    pub(super) subprotocol: Option<String>,
+    pub(super) extensions: Extensions,
 }
 
 impl<S: Io> Upgraded<S> {
     /// What `builder` makes over it.
     pub(super) fn transport<R: Role>(self, builder: Builder<R>) -> WebSocketTransport<R> {
-        let builder = builder.subprotocol(self.subprotocol);
-        builder.over_stream(self.stream, self.leftover, Side::Server)
+        let Agreed { subprotocol, extensions } = self.agreed;
+        let builder = builder.subprotocol(subprotocol);
+        builder.over_upgraded(self.stream, self.leftover, Side::Server, extensions)
     }
 }
 
 /// The `layers` over an upgraded connection. A stream of a known type is taken out of hyper's
 /// box, so that nothing dynamic stays on the way of each message; any other stays in it.
-pub(super) fn over_upgraded(layers: &Layers, upgraded: hyper::upgrade::Upgraded) -> BoxLink {
+pub(super) fn over_upgraded(
+    layers: &Layers,
+    upgraded: hyper::upgrade::Upgraded,
+    extensions: Extensions,
+) -> BoxLink {
     let upgraded = match unbox::<TcpStream>(upgraded) {
         Ok((stream, leftover)) => {
             set_nodelay(&stream);
-            return layers.link(stream, leftover, Side::Server);
+            return layers.link(stream, leftover, Side::Server, extensions);
         }
         Err(upgraded) => upgraded,
     };
@@ -85,16 +100,16 @@ pub(super) fn over_upgraded(layers: &Layers, upgraded: hyper::upgrade::Upgraded)
     let upgraded = match unbox::<tokio_rustls::server::TlsStream<TcpStream>>(upgraded) {
         Ok((stream, leftover)) => {
             set_nodelay(stream.get_ref().0);
-            return layers.link(stream, leftover, Side::Server);
+            return layers.link(stream, leftover, Side::Server, extensions);
         }
         Err(upgraded) => upgraded,
     };
     #[cfg(unix)]
     let upgraded = match unbox::<tokio::net::UnixStream>(upgraded) {
-        Ok((stream, leftover)) => return layers.link(stream, leftover, Side::Server),
+        Ok((stream, leftover)) => return layers.link(stream, leftover, Side::Server, extensions),
         Err(upgraded) => upgraded,
     };
-    layers.link(TokioIo::new(upgraded), Bytes::new(), Side::Server)
+    layers.link(TokioIo::new(upgraded), Bytes::new(), Side::Server, extensions)
 }
 
 /// The stream that hyper, or hyper-util, or our own [`Porch`](super::porch::Porch) was given, and what it read beyond the request.
@@ -130,9 +145,9 @@ pub(super) async fn accept<R: Role, S: Io>(
             Err(refusal) => Err(refusal),
         };
         let mut answer = match admitted {
-            Ok(Admitted { answer, subprotocol, guest }) => {
+            Ok(Admitted { answer, agreed, guest }) => {
                 *granted.lock().unwrap_or_else(PoisonError::into_inner) =
-                    upgrade.map(|upgrade| (upgrade, subprotocol, guest));
+                    upgrade.map(|upgrade| (upgrade, agreed, guest));
                 answer
             }
             Err(refusal) => refusal.answer,
@@ -161,7 +176,7 @@ pub(super) async fn accept<R: Role, S: Io>(
     };
     answering.await?;
     let granted = granted.into_inner().unwrap_or_else(PoisonError::into_inner);
-    let Some((upgrade, subprotocol, guest)) = granted else {
+    let Some((upgrade, agreed, guest)) = granted else {
         let left = io::Error::new(io::ErrorKind::UnexpectedEof, "closed without an upgrade");
         return Err(HandshakeError::Connect(Arc::new(left)));
     };
@@ -169,7 +184,7 @@ pub(super) async fn accept<R: Role, S: Io>(
     let upgraded = upgrade.await.map_err(|error| lost(&error))?;
     let (stream, leftover) =
         reclaim(upgraded).ok_or_else(|| lost(&"the stream was lost in the upgrade"))?;
-    Ok((Upgraded { stream, leftover, subprotocol }, guest))
+    Ok((Upgraded { stream, leftover, agreed }, guest))
 }
 
 /// HTTP/1.1, with a bound to the size of each head, and a deadline where the caller has none.
@@ -189,6 +204,7 @@ pub(super) struct Grantable {
     subprotocol: Option<String>,
     /// The client offers to resume.
     resumes: bool,
+    extensions: (Extensions, Option<HeaderValue>),
 }
 
 impl Grantable {
@@ -197,9 +213,9 @@ impl Grantable {
         self.resumes
     }
 
-    /// The 101 that grants it, and the subprotocol chosen in it: that of the resume extension where it
-    /// is offered, and spoken here.
-    pub(super) fn answer(self, resumes: bool) -> (Answer, Option<String>) {
+    /// The 101 that grants it, and what is chosen in it: the subprotocol of the resume extension where
+    /// it is offered, and spoken here.
+    pub(super) fn answer(self, resumes: bool) -> (Answer, Agreed) {
         let subprotocol = match resumes && self.resumes {
             true => Some(resume::SUBPROTOCOL.to_owned()),
             false => self.subprotocol,
@@ -215,13 +231,21 @@ impl Grantable {
         if let Some(Ok(subprotocol)) = subprotocol.as_ref().map(HeaderValue::try_from) {
             headers.insert(SEC_WEBSOCKET_PROTOCOL, subprotocol);
         }
-        (response, subprotocol)
+        let (extensions, chosen) = self.extensions;
+        if let Some(chosen) = chosen {
+            headers.insert(SEC_WEBSOCKET_EXTENSIONS, chosen);
+        }
+        (response, Agreed { subprotocol, extensions })
     }
 }
 
 /// Whether a request asks for an upgrade as RFC 6455 wants it, from a host and a page that are
 /// allowed.
-pub(super) fn check(parts: &Parts, allowed: &Allowed) -> Result<Grantable, Box<Refusal>> {
+pub(super) fn check(
+    parts: &Parts,
+    allowed: &Allowed,
+    config: &socket::Config,
+) -> Result<Grantable, Box<Refusal>> {
     let refuse = |status, what| Refusal::new(Cause::NotWebSocket, status, what);
     let upgrade = |what| {
         refuse(StatusCode::UPGRADE_REQUIRED, what)
@@ -262,7 +286,8 @@ pub(super) fn check(parts: &Parts, allowed: &Allowed) -> Result<Grantable, Box<R
         .map_err(|(cause, what)| Refusal::new(cause, StatusCode::FORBIDDEN, what))?;
     let resumes =
         elements(headers, SEC_WEBSOCKET_PROTOCOL).any(|offer| offer == resume::SUBPROTOCOL);
-    Ok(Grantable { accept: accept_key(key), subprotocol: choose(headers), resumes })
+    let extensions = Extensions::choose(config, headers);
+    Ok(Grantable { accept: accept_key(key), subprotocol: choose(headers), resumes, extensions })
 }
 
 /// The subprotocol to answer: `mcp` where it is offered; else the first `mcp.version.…`, which

@@ -20,7 +20,7 @@ use tracing::Instrument;
 use super::{
     Body, Config,
     door::{self, Admitted, Guest, Refusal, Rooms, Standing},
-    handshake,
+    handshake::{self, Agreed},
     limit::Places,
     lobby::Lobby,
     registry::{Cause, Encode, Registry},
@@ -165,10 +165,10 @@ impl<S: Service<R>, R: Hosted> WebSocketService<S, R> {
             Err(refusal) => Err(refusal),
         };
         match (admitted, upgrade) {
-            (Ok(Admitted { answer, subprotocol, guest }), Some(upgrade)) => {
+            (Ok(Admitted { answer, agreed, guest }), Some(upgrade)) => {
                 let span = tracing::Span::current();
                 // On the heap, and only as long as it takes: it is far larger than what follows.
-                let opening = Box::pin(shop.clone().open(upgrade, subprotocol, guest));
+                let opening = Box::pin(shop.clone().open(upgrade, agreed, guest));
                 let tasks = shop.tasks.clone();
                 let session = async move {
                     if let Some(session) = opening.await {
@@ -192,7 +192,7 @@ impl<S: Service<R>, R: Hosted> Shop<S, R> {
     async fn open(
         self: Arc<Self>,
         upgrade: OnUpgrade,
-        subprotocol: Option<String>,
+        agreed: Agreed,
         guest: Guest,
     ) -> Option<Session<S, R>> {
         // One timer for all that follows: to set one costs more than most of it.
@@ -205,7 +205,8 @@ impl<S: Service<R>, R: Hosted> Shop<S, R> {
             }
         };
         let builder = self.config.builder().span(tracing::Span::current());
-        let link = handshake::over_upgraded(&builder.layers(), upgraded.ok()?);
+        let Agreed { subprotocol, extensions } = agreed;
+        let link = handshake::over_upgraded(&builder.layers(), upgraded.ok()?, extensions);
         let speaks = subprotocol.as_deref() == Some(resume::SUBPROTOCOL);
         let builder = builder.subprotocol(subprotocol);
         let Guest { parts, peer, standing, name } = guest;

@@ -16,9 +16,10 @@ use crate::{
     decode::Role,
     duplex::{BoxLink, Duplex},
     event::{Announcer, Notices, State},
+    extensions::Extensions,
     framing::{Framing, JsonRpc, Manners},
     layer::{
-        Correlation, Framed, Heartbeat, Relink, Shared, Socket,
+        Correlation, Framed, Heartbeat, Relink, Shared,
         correlation::{self, Policy, Replay},
         framed, heartbeat,
         relink::{LinkSource, Renew},
@@ -88,13 +89,27 @@ pub(crate) struct Layers {
 }
 
 impl Layers {
-    /// The layers over a byte stream on which the opening handshake is done.
-    pub(crate) fn link<S>(&self, stream: S, leftover: Bytes, side: Side) -> BoxLink
+    /// The settings that the opening handshake has to know of.
+    #[cfg(feature = "client")]
+    pub(crate) fn socket(&self) -> &socket::Config {
+        &self.config.socket
+    }
+
+    /// The layers over a byte stream on which the opening handshake is done, with what was agreed on
+    /// in it.
+    pub(crate) fn link<S>(
+        &self,
+        stream: S,
+        leftover: Bytes,
+        side: Side,
+        extensions: Extensions,
+    ) -> BoxLink
     where
         S: AsyncRead + AsyncWrite + Unpin + Send + 'static,
     {
         let Config { socket, heartbeat, extra, .. } = self.config.clone();
-        let socket = Socket::with_leftover(stream, leftover, side, socket, self.stats.clone());
+        let stats = self.stats.clone();
+        let socket = extensions.socket(stream, leftover, side, socket, stats);
         let heartbeat = Heartbeat::with_stats(socket, heartbeat, self.stats.clone());
         let heartbeat = heartbeat.with_probe(self.probe);
         // Servers do not sleep.
@@ -181,12 +196,26 @@ impl<R: Role> Builder<R> {
     }
 
     /// A transport over a byte stream on which the opening handshake is done, and what was read
-    /// behind it: [`Socket`], [`Heartbeat`] and the rest.
+    /// behind it: [`Socket`](crate::layer::Socket), [`Heartbeat`] and the rest.
     pub fn over_stream<S>(self, stream: S, leftover: Bytes, side: Side) -> WebSocketTransport<R>
     where
         S: AsyncRead + AsyncWrite + Unpin + Send + 'static,
     {
-        let link = self.layers().link(stream, leftover, side);
+        self.over_upgraded(stream, leftover, side, Extensions::default())
+    }
+
+    /// The same with what was agreed on in the handshake.
+    pub(crate) fn over_upgraded<S>(
+        self,
+        stream: S,
+        leftover: Bytes,
+        side: Side,
+        extensions: Extensions,
+    ) -> WebSocketTransport<R>
+    where
+        S: AsyncRead + AsyncWrite + Unpin + Send + 'static,
+    {
+        let link = self.layers().link(stream, leftover, side, extensions);
         self.over_link(link, Notices::default())
     }
 

@@ -125,6 +125,9 @@ pub async fn example(name: &str) -> PathBuf {
     let cargo = env::var_os("CARGO").unwrap_or_else(|| env!("CARGO").into());
     let mut build = Command::new(cargo);
     build.args(["build", "--example", name, "--message-format", "json"]);
+    if cfg!(feature = "deflate") {
+        build.args(["--features", "deflate"]);
+    }
     if !cfg!(debug_assertions) {
         build.arg("--release");
     }

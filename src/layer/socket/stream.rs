@@ -34,11 +34,23 @@ pub(super) struct Counted<S> {
     start: usize,
     /// How many reads in a row speak for the other size of steps.
     streak: u32,
+    /// What the library reads is inflated by this.
+    #[cfg(feature = "deflate")]
+    pub(super) inflater: Option<Box<super::deflate::Inflater>>,
 }
 
 impl<S> Counted<S> {
     pub(super) fn new(stream: S, stats: Stats) -> Self {
-        Self { stream, written: 0, stats, ahead: Vec::new(), start: 0, streak: 0 }
+        Self {
+            stream,
+            written: 0,
+            stats,
+            ahead: Vec::new(),
+            start: 0,
+            streak: 0,
+            #[cfg(feature = "deflate")]
+            inflater: None,
+        }
     }
 
     /// Notes whether a read speaks for the other size; whether it is time to change.
@@ -52,8 +64,9 @@ impl<S> Counted<S> {
     }
 }
 
-impl<S: AsyncRead + Unpin> AsyncRead for Counted<S> {
-    fn poll_read(
+impl<S: AsyncRead + Unpin> Counted<S> {
+    /// Reads what the peer has sent, as it is.
+    pub(super) fn poll_wire(
         mut self: Pin<&mut Self>,
         cx: &mut Context<'_>,
         buffer: &mut ReadBuf<'_>,
@@ -90,6 +103,27 @@ impl<S: AsyncRead + Unpin> AsyncRead for Counted<S> {
             this.start = 0;
         }
         Poll::Ready(Ok(()))
+    }
+}
+
+impl<S: AsyncRead + Unpin> AsyncRead for Counted<S> {
+    fn poll_read(
+        self: Pin<&mut Self>,
+        cx: &mut Context<'_>,
+        buffer: &mut ReadBuf<'_>,
+    ) -> Poll<io::Result<()>> {
+        #[cfg(feature = "deflate")]
+        {
+            let this = self.get_mut();
+            let Some(mut inflater) = this.inflater.take() else {
+                return Pin::new(this).poll_wire(cx, buffer);
+            };
+            let polled = inflater.poll_read(this, cx, buffer);
+            this.inflater = Some(inflater);
+            polled
+        }
+        #[cfg(not(feature = "deflate"))]
+        self.poll_wire(cx, buffer)
     }
 }
 

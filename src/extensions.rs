@@ -1,0 +1,95 @@
+//! What was agreed on in `Sec-WebSocket-Extensions` (RFC 6455, section 9): permessage-deflate, or
+//! nothing.
+
+use bytes::Bytes;
+#[cfg(any(feature = "client", feature = "deflate"))]
+#[cfg(feature = "__http")]
+use http::header::SEC_WEBSOCKET_EXTENSIONS;
+#[cfg(feature = "__http")]
+use http::{HeaderMap, HeaderValue};
+use tokio::io::{AsyncRead, AsyncWrite};
+
+#[cfg(feature = "deflate")]
+use crate::layer::socket::deflate::Agreement;
+use crate::{
+    layer::{
+        Socket,
+        socket::{Config, Side},
+    },
+    stats::Stats,
+};
+
+/// The extensions of one connection.
+#[derive(Debug, Clone, Copy, Default)]
+pub(crate) struct Extensions {
+    #[cfg(feature = "deflate")]
+    deflate: Option<Agreement>,
+}
+
+impl Extensions {
+    /// A socket that speaks them.
+    pub(crate) fn socket<S: AsyncRead + AsyncWrite + Unpin>(
+        self,
+        stream: S,
+        leftover: Bytes,
+        side: Side,
+        config: Config,
+        stats: Stats,
+    ) -> Socket<S> {
+        #[cfg(feature = "deflate")]
+        if let Some(agreement) = self.deflate {
+            return Socket::deflating(stream, leftover, side, config, stats, agreement);
+        }
+        Socket::with_leftover(stream, leftover, side, config, stats)
+    }
+}
+
+#[cfg(feature = "client")]
+impl Extensions {
+    /// What a client of this `config` offers.
+    pub(crate) fn offer(config: &Config) -> Option<HeaderValue> {
+        #[cfg(feature = "deflate")]
+        return config.deflate.as_ref().map(|deflate| HeaderValue::from_static(deflate.offer()));
+        #[cfg(not(feature = "deflate"))]
+        {
+            let _ = config;
+            None
+        }
+    }
+
+    /// What the server has chosen of it, or what is wrong with its choice.
+    pub(crate) fn chosen(config: &Config, answer: &HeaderMap) -> Result<Self, String> {
+        #[cfg(feature = "deflate")]
+        if let Some(deflate) = &config.deflate {
+            let answers = answer.get_all(SEC_WEBSOCKET_EXTENSIONS);
+            let deflate = deflate.confirm(answers.iter().map(HeaderValue::as_bytes));
+            return deflate
+                .map(|deflate| Self { deflate })
+                .map_err(|what| format!("the extension chosen: {what}"));
+        }
+        let _ = config;
+        match answer.contains_key(SEC_WEBSOCKET_EXTENSIONS) {
+            true => Err("an extension that was not offered".into()),
+            false => Ok(Self::default()),
+        }
+    }
+}
+
+#[cfg(feature = "server")]
+impl Extensions {
+    /// What a server of this `config` chooses of what `request` offers, and how it says so.
+    pub(crate) fn choose(config: &Config, request: &HeaderMap) -> (Self, Option<HeaderValue>) {
+        #[cfg(feature = "deflate")]
+        if let Some(deflate) = &config.deflate {
+            let offers = request.get_all(SEC_WEBSOCKET_EXTENSIONS);
+            let chosen = deflate.answer(offers.iter().map(HeaderValue::as_bytes));
+            if let Some((agreement, answer)) = chosen
+                && let Ok(answer) = HeaderValue::try_from(answer)
+            {
+                return (Self { deflate: Some(agreement) }, Some(answer));
+            }
+        }
+        let _ = (config, request);
+        (Self::default(), None)
+    }
+}

@@ -1,0 +1,118 @@
+//! permessage-deflate (RFC 7692): compressed messages, where both sides agree on it in the opening
+//! handshake. Feature `deflate`, and off until it is asked for:
+//!
+//! ```
+//! use mcp_ws_transport::{layer::socket::deflate, transport};
+//!
+//! let mut config = transport::Config::default();
+//! config.socket.deflate = Some(deflate::Config::default());
+//! // … for `Connect::config`, which then offers it, or for the server's `Config::layers`, which then
+//! // accepts it where it is offered.
+//! # drop(config);
+//! ```
+//!
+//! A peer or a proxy that does not know the extension ignores the offer, and nothing is compressed.
+//!
+//! # How it is made
+//!
+//! tungstenite knows no extensions, so what it is to read is inflated below it, and what it is to write
+//! is compressed above it. On the way in, the frames of a compressed message become frames of what
+//! was compressed, in pieces of at most 16 KiB; all others pass as they are. So there is one
+//! implementation of RFC 6455 still, and one of each promise of [`Socket`](super::Socket): the limit to
+//! the size of a message holds for what is inflated, piece by piece, and a bomb ends with 1009 when it has
+//! grown to the limit, not beyond; text is UTF-8, or the link is closed with 1007; and so on.
+//! What does not inflate is closed with 1007 too. A bit RSV1 where it has no meaning, as on a control
+//! frame or a continuation, is a broken rule, 1002.
+//!
+//! The crate `yawc`, which has the extension built in, was considered in place of tungstenite on such
+//! links, and not chosen (0.5.0; MPL-2.0, Rust 1.82, one author). It would be a second implementation
+//! of everything above: its pongs to a peer that does not read are queued without a bound, its stream
+//! does not tell errors from the end, and its constructors for a handshake made elsewhere take
+//! nothing that was read behind that. It reads the parameters anew from a string, and takes unknown
+//! and invalid ones for agreed; to keep to a smaller window it needs zlib in C. Until July 2026, four bytes of a peer made it
+//! spin for good (its issue 40). What does the computing here is `flate2`, as there, with `zlib-rs`, which is
+//! written in Rust and keeps to windows of every size from 512 bytes on.
+//!
+//! # What it costs
+//!
+//! By default each message is compressed by itself (`no_context_takeover` on both sides): between
+//! messages a connection holds nothing but a few words, and one compressor and one inflater per
+//! thread wait for the next message of whichever connection. With
+//! [`context_takeover`](Config::context_takeover), what was sent before helps to compress what
+//! follows, and each connection keeps some 270 KiB for what it sends and 40 KiB for what it receives.
+//!
+//! Bytes on the wire and CPU time for one call, both ends together, side by side in one run of
+//! `cargo bench --bench deflate --features deflate` (medians of interleaved rounds; two cores of an AMD
+//! EPYC, Linux 6.18, rustc 1.95):
+//!
+//! | | off | by default | level 6 | context takeover |
+//! |---|--:|--:|--:|--:|
+//! | `tools/list`, 40 tools | 17,752 B, 204 µs | 1,540 B, 225 µs | 1,185 B, 264 µs | 1,078 B, 220 µs |
+//! | a result of 1 KiB | 1,458 B, 30 µs | 606 B, 36 µs | 480 B, 44 µs | 165 B, 32 µs |
+//! | a result of 16 KiB | 19,707 B, 106 µs | 4,258 B, 136 µs | 2,792 B, 191 µs | 1,523 B, 129 µs |
+//! | a result of 256 KiB | 312 kB, 1.6 ms | 61 kB, 2.4 ms | 39 kB, 4.3 ms | 61 kB, 2.4 ms |
+//!
+//! The results are the same again and again, as polling gets them, which suits context takeover as long as
+//! they fit into its window of 32 KiB.
+//!
+//! A message is compressed when it is handed to the socket, on the thread that sends it: nothing
+//! else is sent on the same connection meanwhile.
+//!
+//! Compression tells an observer of the encrypted stream how well something compresses. Where a peer can
+//! have its own text put into the same message as a secret (or into the same connection, with context
+//! takeover), and see the size, it can guess the secret (CRIME, BREACH).
+
+mod compress;
+mod header;
+mod inflate;
+mod negotiate;
+
+pub use self::negotiate::Agreement;
+pub(super) use self::{
+    compress::Compressor,
+    inflate::{Fault, Inflater},
+};
+
+/// What is offered or accepted, and which messages are compressed.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+#[non_exhaustive]
+pub struct Config {
+    /// Messages of fewer bytes are sent as they are: 1 KiB.
+    pub threshold: usize,
+    /// How hard to try, from 1 (fast) to 9 (small): 1.
+    pub level: u32,
+    /// Whether messages may refer to those before them: `false`. Smaller on the wire, larger in memory.
+    pub context_takeover: bool,
+}
+
+impl Default for Config {
+    fn default() -> Self {
+        Self { threshold: 1 << 10, level: 1, context_takeover: false }
+    }
+}
+
+impl Config {
+    /// Sets [`threshold`](Self::threshold).
+    #[must_use]
+    pub fn threshold(mut self, bytes: usize) -> Self {
+        self.threshold = bytes;
+        self
+    }
+
+    /// Sets [`level`](Self::level).
+    #[must_use]
+    pub fn level(mut self, level: u32) -> Self {
+        self.level = level;
+        self
+    }
+
+    /// Sets [`context_takeover`](Self::context_takeover).
+    #[must_use]
+    pub fn context_takeover(mut self, allowed: bool) -> Self {
+        self.context_takeover = allowed;
+        self
+    }
+}
+
+#[cfg(test)]
+mod tests;
