@@ -30,7 +30,9 @@ async fn node<A: AsRef<OsStr>>(arguments: impl IntoIterator<Item = A>) {
 #[tokio::test]
 #[ignore = "needs chromium, chromedriver and Node"]
 async fn the_page_calculates_in_a_browser_and_comes_back_after_a_restart() {
-    node(["page.mjs".as_ref(), math().await.as_os_str(), "serve".as_ref()]).await;
+    let deflate = cfg!(feature = "deflate").then_some("--deflate".as_ref());
+    let arguments = ["page.mjs".as_ref(), math().await.as_os_str(), "serve".as_ref()];
+    node(arguments.into_iter().chain(deflate)).await;
 }
 
 #[tokio::test]

@@ -215,6 +215,15 @@ await screenshot('phone', { phone: true });
 await screenshot('phone-dark', { phone: true, scheme: 'dark' });
 await devtools('Emulation.clearDeviceMetricsOverride', {});
 
+console.log('negotiates compression where the server has it');
+await inPage(() => {
+  window.probe = new WebSocket(`ws://${location.host}/mcp`, 'mcp');
+});
+await until('an open socket', () => window.probe.readyState, (readyState) => readyState === 1);
+const extensions = await inPage(() => window.probe.extensions);
+assert.equal(extensions.startsWith('permessage-deflate'), process.argv.includes('--deflate'));
+await inPage(() => window.probe.close());
+
 console.log('counts down while the server is away');
 await stop(server, 'SIGKILL');
 const countdown = () => document.getElementById('countdown').textContent.match(/in ([\d.]+) s/)?.[1];
