@@ -15,16 +15,16 @@ use serde::{Deserialize, Serialize};
 use serde_json::{Value, json, value::RawValue};
 
 use self::{
-    inbound::Inbound,
+    inbound::{Inbound, Open},
     wire::{Kind, Opened, Sealed},
 };
 use super::{
     Framing, Greeting, Manners, SessionName, Unreadable,
-    parts::{self, Call, Outcome, Parts, Request, Response},
+    parts::{self, Call, Outcome, Parts, Request, Response, object, parse},
 };
 use crate::{
     decode::{Calls, Method, Role},
-    error::{CloseCode, CloseReason, MessageError},
+    error::MessageError,
     layer::correlation::UNAVAILABLE,
     message::Message,
 };
@@ -47,12 +47,13 @@ use crate::{
 ///   `result` is its structured content or, where it has none, its whole result. A failure of the tool is an
 ///   `error` with the code -32000. What holds a `/` is no tool, nor is `authenticate`.
 /// - **`requestId`** is any string, or an integer. A request without one is answered without; such answers
-///   come in the order of their requests, of which 1,024 may be open. When more are, or more than 4 MiB of answers wait for
-///   another, the connection is closed with 1008.
+///   come in the order of their requests, of which 1,024 may be open, one more is refused. When more than
+///   4 MiB of answers wait for another, the connection is closed with 1008.
 /// - **Nothing needs to be initialized.** A client may all the same.
 /// - **Signs of life**: a `ping` is answered by a `pong`, and a client of this crate sends one in place of
 ///   WebSocket's own.
-/// - **Errors**: those that JSON-RPC has, in an `error`; without `requestId` where none could be read.
+/// - **Errors**: those that JSON-RPC has, in an `error`; without `requestId` where none could be read. What is
+///   wrong with a `notification` is told to nobody.
 ///
 /// No subprotocol is offered for it, no session resumed. Subscriptions (`subscriptions/listen`) are not possible
 /// with it, since they are told apart by the ids of JSON-RPC.
@@ -80,6 +81,8 @@ pub struct Envelope {
     asked: VecDeque<RequestId>,
     /// The peer has returned an id.
     returns_ids: bool,
+    /// The peer is another, and has not answered yet.
+    restarted: bool,
     owed: VecDeque<Message>,
 }
 
@@ -166,36 +169,42 @@ impl Envelope {
     /// A notification of ours. The id of what it cancels is a string on the wire.
     fn tell(&self, parts: &Parts<'_>) -> Result<Message, MessageError> {
         let method: String = parts.method.and_then(parse).unwrap_or_default();
-        let mut content = Content { method, params: parts.params.and_then(parse::<Value>) };
-        if content.method == "notifications/cancelled"
-            && let Some(id) = content.params.as_mut().and_then(|params| params.get_mut("requestId"))
-            && let Some(number) = id.as_i64()
-        {
-            *id = number.to_string().into();
-        }
-        self.seal(Kind::Notification, Some(&parts::raw(&content)?), None)
+        let content = match parts.params.filter(|_| method == CANCELLED).and_then(parse::<Value>) {
+            Some(mut params) => {
+                if let Some(number) = params.get("requestId").and_then(Value::as_i64) {
+                    params["requestId"] = number.to_string().into();
+                }
+                parts::raw(&Content { method, params: Some(params) })?
+            }
+            None => parts::raw(&Content { method, params: parts.params })?,
+        };
+        self.seal(Kind::Notification, Some(&content), None)
     }
 
     /// The result of a request of the peer.
-    fn answer(&mut self, id: &RequestId, result: &RawValue) -> Result<Message, MessageError> {
-        let (is_bare, request_id) = self.inbound.answered(id);
-        match is_bare.then(|| Outcome::of(result)) {
-            None => self.seal(Kind::McpResponse, Some(result), request_id.as_ref()),
+    fn answer(&self, open: &Open, result: &RawValue) -> Result<Message, MessageError> {
+        let request_id = open.request_id.as_ref();
+        match open.is_bare.then(|| Outcome::of(result)) {
+            None => self.seal(Kind::McpResponse, Some(result), request_id),
             Some(Outcome::Result(content)) => {
-                self.seal(Kind::McpResponse, Some(&content), request_id.as_ref())
+                self.seal(Kind::McpResponse, Some(&content), request_id)
             }
             Some(Outcome::Failed(message)) => {
                 let error = parts::raw(&ErrorData::new(UNAVAILABLE, message, None))?;
-                self.seal(Kind::Error, Some(&error), request_id.as_ref())
+                self.seal(Kind::Error, Some(&error), request_id)
             }
         }
     }
 
     /// Which request of ours the peer answers by this id.
     fn answered(&mut self, request_id: Option<RequestId>, calls: &dyn Calls) -> Option<RequestId> {
+        if std::mem::take(&mut self.restarted) {
+            // What the former peer was asked is not answered by this one.
+            self.asked.retain(|id| calls.method(id).is_some());
+        }
         let Some(id) = request_id else {
-            let asked = &mut self.asked;
-            return std::iter::from_fn(|| asked.pop_front()).find(|id| calls.method(id).is_some());
+            // It may be one that nobody awaits any more.
+            return self.asked.pop_front().filter(|id| calls.method(id).is_some());
         };
         self.returns_ids = true;
         self.asked.clear();
@@ -210,16 +219,15 @@ impl Envelope {
         request_id: Option<RequestId>,
         calls: &dyn Calls,
     ) -> Result<Option<RxJsonRpcMessage<R>>, Unreadable> {
-        let Some(Content { method, params }) = content.and_then(parse::<Content<&RawValue>>) else {
-            return Err(invalid(request_id, "`request` is no object with a `method`"));
+        let Some(Content { method, params }) = content.and_then(object::<Content<&RawValue>>)
+        else {
+            let what = "`request` is no object with a `method`";
+            let error = ErrorData::invalid_request(what, None);
+            return Err(self.inbound.refuse_request(request_id, error));
         };
         let known = Method::from_name(&method);
         let is_tool = known == Method::Other && !method.contains('/') && method != "authenticate";
-        let Some(id) = self.inbound.begin(request_id, is_tool)? else {
-            let what = "too many requests without a requestId are in flight";
-            let reason = CloseReason::new(CloseCode::Policy, what);
-            return Err(Unreadable::Unacceptable(reason));
-        };
+        let id = self.inbound.begin(request_id, is_tool)?;
         let refuse = |error| Unreadable::Request { id: Some(id.clone()), error };
         let request = match is_tool {
             true => Call::new(&method, params).map_err(refuse).and_then(|call| {
@@ -235,23 +243,31 @@ impl Envelope {
         })
     }
 
-    /// A notification of the peer.
+    /// A notification of the peer. A malformed one is not answered.
     fn told_by_peer<R: Role>(
         &mut self,
         content: Option<&RawValue>,
         calls: &dyn Calls,
     ) -> Result<Option<RxJsonRpcMessage<R>>, Unreadable> {
-        let told = content.and_then(parse::<Content<&RawValue>>);
+        let told = content.and_then(object::<Content<&RawValue>>);
         // A server of its own kind says whatever it likes.
         let Content { method, params } =
             told.unwrap_or_else(|| Content { method: "notification".to_owned(), params: content });
-        let message = parts::assemble::<R>(&Request::notification(&method, params), calls)?;
-        if let JsonRpcMessage::Notification(told) = &message
-            && let Some(id) = R::cancelled_by_peer(&told.notification)
-        {
-            self.inbound.cancelled(id);
-        }
-        Ok(Some(message))
+        let notification = match params.filter(|_| method == CANCELLED).and_then(parse::<Value>) {
+            Some(mut params) => {
+                let named = params.get("requestId").map(RequestId::deserialize);
+                if let Some(Ok(named)) = named {
+                    let Some(id) = self.inbound.cancelled(&named) else { return Ok(None) };
+                    params["requestId"] = id.into_json_value();
+                }
+                parts::assemble::<R>(&Request::notification(&method, Some(params)), calls)
+            }
+            None => parts::assemble::<R>(&Request::notification(&method, params), calls),
+        };
+        notification.map(Some).map_err(|unreadable| match unreadable {
+            Unreadable::Request { error, .. } => Unreadable::Response { id: None, error },
+            other => other,
+        })
     }
 
     /// An answer of the peer.
@@ -263,8 +279,6 @@ impl Envelope {
     ) -> Result<Option<RxJsonRpcMessage<R>>, Unreadable> {
         let is_error = opened.kind() == Some("error");
         let Some(id) = self.answered(request_id, calls) else {
-            let content = opened.content().map(RawValue::get);
-            tracing::debug!(content, "answer to no request in flight");
             let error = ErrorData::invalid_request("an answer to nothing", None);
             return Err(Unreadable::Response { id: None, error });
         };
@@ -303,16 +317,24 @@ impl<R: Role> Framing<R> for Envelope {
         }
         let parts = parts::parts(&json)?;
         let nothing = RawValue::NULL;
+        self.inbound.nothing_answered();
         let encoded = match message {
             JsonRpcMessage::Request(request) => self.ask(&request.id, &parts),
             JsonRpcMessage::Notification(_) => self.tell(&parts),
-            JsonRpcMessage::Response(response) => {
-                self.answer(&response.id, parts.result.unwrap_or(nothing))
-            }
+            JsonRpcMessage::Response(response) => match self.inbound.answer(&response.id) {
+                Some(open) => self.answer(&open, parts.result.unwrap_or(nothing)),
+                None => return Ok(None),
+            },
             JsonRpcMessage::Error(error) => {
-                let request_id = error.id.as_ref().and_then(|id| self.inbound.failed(id));
-                let content = parts.error.unwrap_or(nothing);
-                self.seal(Kind::Error, Some(content), request_id.as_ref())
+                let open = match &error.id {
+                    Some(id) => match self.inbound.answer(id) {
+                        Some(open) => Some(open),
+                        None => return Ok(None),
+                    },
+                    None => None,
+                };
+                let request_id = open.as_ref().and_then(|open| open.request_id.as_ref());
+                self.seal(Kind::Error, Some(parts.error.unwrap_or(nothing)), request_id)
             }
         };
         encoded.map(Some)
@@ -333,8 +355,16 @@ impl<R: Role> Framing<R> for Envelope {
             None => None,
             Some(Some(id)) => Some(id),
             Some(None) => {
-                return Err(invalid(None, "`requestId` is neither a string nor an integer"));
+                let what = "`requestId` is neither a string nor an integer";
+                let error = ErrorData::invalid_request(what, None);
+                return Err(match opened.kind() {
+                    Some("mcp_request") => self.inbound.refuse_request(None, error),
+                    _ => self.inbound.refuse(None, error),
+                });
             }
+        };
+        let refuse = |inbound: &mut Inbound, what| {
+            inbound.refuse(request_id.clone(), ErrorData::invalid_request(what, None))
         };
         match (opened.kind(), self.form) {
             (Some("ping"), _) => {
@@ -343,9 +373,8 @@ impl<R: Role> Framing<R> for Envelope {
             }
             (Some("pong"), _) => Ok(None),
             (Some("mcp"), Form::Wrapped) => wrapped::open::<R>(&opened, &self.session, calls),
-            (_, Form::Wrapped) | (None, _) => {
-                Err(invalid(request_id, "`type` is missing or wrong"))
-            }
+            (_, Form::Wrapped) => Err(parts::invalid(None, "`type` is missing, or not `mcp`")),
+            (None, _) => Err(refuse(&mut self.inbound, "`type` is missing, or no string")),
             (Some("mcp_request"), _) => {
                 self.asked_by_peer::<R>(opened.content(), request_id, calls)
             }
@@ -353,7 +382,7 @@ impl<R: Role> Framing<R> for Envelope {
             (Some("mcp_response" | "error"), _) => {
                 self.answered_by_peer::<R>(&opened, request_id, calls)
             }
-            (Some(_), _) => Err(invalid(request_id, "no such `type`")),
+            (Some(_), _) => Err(refuse(&mut self.inbound, "no such `type`")),
         }
     }
 
@@ -367,6 +396,7 @@ impl<R: Role> Framing<R> for Envelope {
 
     fn restart(&mut self) {
         self.inbound.restart();
+        (self.returns_ids, self.restarted) = (false, true);
     }
 
     fn manners(&self) -> Manners {
@@ -390,6 +420,8 @@ impl<R: Role> Framing<R> for Envelope {
         }
     }
 }
+
+const CANCELLED: &str = "notifications/cancelled";
 
 /// The id of what a client asks before it is let in.
 const AUTHENTICATE: &str = "authenticate";
@@ -418,14 +450,6 @@ fn ping() -> Message {
 /// As it goes over the wire.
 fn text(id: &RequestId) -> RequestId {
     RequestId::String(id.to_string().into())
-}
-
-fn invalid(id: Option<RequestId>, what: &'static str) -> Unreadable {
-    Unreadable::Request { id, error: ErrorData::invalid_request(what, None) }
-}
-
-fn parse<'a, T: Deserialize<'a>>(raw: &'a RawValue) -> Option<T> {
-    serde_json::from_str(raw.get()).ok()
 }
 
 /// What is asked or told.

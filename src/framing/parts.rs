@@ -59,6 +59,35 @@ fn unsaid(error: serde_json::Error) -> MessageError {
     MessageError::Encode(error.into())
 }
 
+/// What the peer has sent, an object.
+pub(super) fn read<'a, T: Deserialize<'a>>(json: &'a [u8]) -> Result<T, Unreadable> {
+    let json = json.strip_prefix(b"\xef\xbb\xbf").unwrap_or(json);
+    // A list would be taken for the members of a struct, one after the other.
+    let is_list = json.trim_ascii_start().starts_with(b"[");
+    match serde_json::from_slice(json) {
+        Ok(value) if !is_list => Ok(value),
+        Err(error) if !error.is_data() => {
+            let error = ErrorData::parse_error(format!("not JSON: {error}"), None);
+            Err(Unreadable::Request { id: None, error })
+        }
+        _ => Err(invalid(None, "no object, or a member appears twice")),
+    }
+}
+
+/// A part of it, if it is an object like that.
+pub(super) fn object<'a, T: Deserialize<'a>>(raw: &'a RawValue) -> Option<T> {
+    raw.get().starts_with('{').then(|| parse(raw)).flatten()
+}
+
+/// A part of it, if it is of that type.
+pub(super) fn parse<'a, T: Deserialize<'a>>(raw: &'a RawValue) -> Option<T> {
+    serde_json::from_str(raw.get()).ok()
+}
+
+pub(super) fn invalid(id: Option<RequestId>, what: &'static str) -> Unreadable {
+    Unreadable::Request { id, error: ErrorData::invalid_request(what, None) }
+}
+
 /// A JSON-RPC message of these members, decoded.
 pub(super) fn assemble<R: Role>(
     message: &impl Serialize,

@@ -7,12 +7,12 @@ use rmcp::{
     model::{JsonRpcMessage, JsonRpcRequest, RequestId},
     service::{RxJsonRpcMessage, TxJsonRpcMessage},
 };
-use serde::Deserialize;
+use serde::{Deserialize, Serialize};
 use serde_json::{Value, json, value::RawValue};
 
 use super::{
     Framing, Greeting, Manners, Unreadable,
-    parts::{self, Call, Outcome, Parts, Request, Response},
+    parts::{self, Call, Outcome, Parts, Request, Response, invalid, parse},
 };
 use crate::{
     decode::{Calls, Method, Role},
@@ -107,6 +107,9 @@ impl ToolCall {
             })));
             return Ok(None);
         }
+        let Some(token) = parse::<String>(token) else {
+            return Err(invalid(Some(id), "`token` is no string"));
+        };
         self.auth = Auth::Asked;
         let request = Request::new(&id, "authenticate", Some(json!({ "token": token })));
         parts::assemble::<R>(&request, calls).map(Some)
@@ -128,10 +131,12 @@ impl<R: Role> Framing<R> for ToolCall {
             }
             JsonRpcMessage::Response(response) => {
                 let outcome = Outcome::of(parts.result.unwrap_or(RawValue::NULL));
-                parts::text(&match outcome {
-                    Outcome::Result(results) => json!({ "id": response.id, "results": results }),
-                    Outcome::Failed(message) => failure(Some(&response.id), &message),
-                })
+                match outcome {
+                    Outcome::Result(results) => {
+                        parts::text(&Answer { id: &response.id, results: &results })
+                    }
+                    Outcome::Failed(message) => parts::text(&failure(Some(&response.id), &message)),
+                }
             }
             JsonRpcMessage::Error(error) => {
                 parts::text(&failure(error.id.as_ref(), &error.error.message))
@@ -150,7 +155,7 @@ impl<R: Role> Framing<R> for ToolCall {
             Message::Binary(bytes) => bytes,
             _ => return Ok(None),
         };
-        let read = Read::of(json)?;
+        let read: Read<'_> = parts::read(json)?;
         match read.kind.and_then(parse::<&str>) {
             Some("ping") => {
                 let pong = json!({ "messageType": "pong", "timestamp": parts::millis() });
@@ -224,24 +229,33 @@ fn ask<R: Role>(
     }
     match parts.params.and_then(parse::<Params<'_>>) {
         Some(Params { name, arguments }) if R::method_of(&request.request) == Method::CallTool => {
-            let parameters = arguments.map_or_else(|| json!({}), |arguments| json!(arguments));
             let id = request.id.to_string();
-            parts::text(&json!({ "id": id, "name": name, "parameters": parameters }))
+            match arguments {
+                Some(parameters) => parts::text(&Ask { id, name, parameters }),
+                None => parts::text(&json!({ "id": id, "name": name, "parameters": {} })),
+            }
         }
         _ => Err(MessageError::NoForm("a request other than tools/call")),
     }
 }
 
+/// A call. `json!` is not for what a peer or a tool has written: not all of it is a `Value`.
+#[derive(Serialize)]
+struct Ask<'a> {
+    id: String,
+    name: String,
+    parameters: &'a RawValue,
+}
+
+/// Its result.
+#[derive(Serialize)]
+struct Answer<'a> {
+    id: &'a RequestId,
+    results: &'a RawValue,
+}
+
 fn failure(id: Option<&RequestId>, message: &str) -> Value {
     json!({ "id": id, "error": { "message": message } })
-}
-
-fn invalid(id: Option<RequestId>, what: &'static str) -> Unreadable {
-    Unreadable::Request { id, error: ErrorData::invalid_request(what, None) }
-}
-
-fn parse<'a, T: Deserialize<'a>>(raw: &'a RawValue) -> Option<T> {
-    serde_json::from_str(raw.get()).ok()
 }
 
 /// A message that has come in.
@@ -264,17 +278,6 @@ struct Read<'a> {
 }
 
 impl<'a> Read<'a> {
-    fn of(json: &'a [u8]) -> Result<Self, Unreadable> {
-        let json = json.strip_prefix(b"\xef\xbb\xbf").unwrap_or(json);
-        serde_json::from_slice(json).map_err(|error| match error.is_data() {
-            true => invalid(None, "no object, or a member appears twice"),
-            false => {
-                let error = ErrorData::parse_error(format!("not JSON: {error}"), None);
-                Unreadable::Request { id: None, error }
-            }
-        })
-    }
-
     /// The answer to a call of ours.
     fn answer<R: Role>(
         &self,

@@ -4,7 +4,12 @@ use std::collections::{HashMap, VecDeque};
 
 use rmcp::{ErrorData, model::RequestId};
 
-use crate::{framing::Unreadable, message::Message};
+use crate::{
+    error::{CloseCode, CloseReason},
+    framing::Unreadable,
+    layer::correlation::UNAVAILABLE,
+    message::Message,
+};
 
 /// How many requests without an id may be open.
 const MAX_NAMELESS: usize = 1024;
@@ -12,84 +17,125 @@ const MAX_NAMELESS: usize = 1024;
 /// How many bytes of answers may wait for another.
 const MAX_KEPT: usize = 4 << 20;
 
+/// Each has a number here, which is never used again and which nobody else is told.
 #[derive(Debug, Default)]
 pub(super) struct Inbound {
-    /// Whether each asks for a tool by its bare name.
-    open: HashMap<RequestId, bool>,
-    /// Those without an id have one that is not told to anybody. They are answered in this order.
-    nameless: VecDeque<(RequestId, Option<Message>)>,
-    began: u64,
+    began: i64,
+    open: HashMap<i64, Open>,
+    /// Those whose peer has given them an id that no other may have meanwhile.
+    named: HashMap<RequestId, i64>,
+    /// Those without an id are answered in this order.
+    nameless: VecDeque<(i64, Option<Message>)>,
     kept: usize,
-    /// The id belongs to another that is in flight, and the next error is for its double.
-    doubled: Option<RequestId>,
-    /// Which of the nameless the last message that was encoded answers.
-    turn: Option<RequestId>,
+    /// Which of them the last message that was encoded answers.
+    answering: Option<i64>,
+}
+
+/// What its answer depends on.
+#[derive(Debug, Clone)]
+pub(super) struct Open {
+    pub(super) request_id: Option<RequestId>,
+    /// It asks for a tool by its bare name.
+    pub(super) is_bare: bool,
 }
 
 impl Inbound {
-    /// The id for a request that begins; `None` where there are too many without one.
+    /// The number of a request that begins.
     pub(super) fn begin(
         &mut self,
-        id: Option<RequestId>,
+        request_id: Option<RequestId>,
         is_bare: bool,
-    ) -> Result<Option<RequestId>, Unreadable> {
-        let id = match id {
-            Some(id) if self.open.contains_key(&id) => {
-                self.doubled = Some(id.clone());
+    ) -> Result<RequestId, Unreadable> {
+        let error = match &request_id {
+            Some(id) if self.named.contains_key(id) => {
                 let what = "a request with this requestId is already in flight";
-                let error = ErrorData::invalid_request(what, None);
-                return Err(Unreadable::Request { id: Some(id), error });
+                Some(ErrorData::invalid_request(what, None))
             }
-            Some(id) => id,
-            None if self.nameless.len() >= MAX_NAMELESS || self.kept > MAX_KEPT => {
-                return Ok(None);
+            None if self.kept > MAX_KEPT => {
+                let what = "too much waits for the answer to a request without a requestId";
+                let reason = CloseReason::new(CloseCode::Policy, what);
+                return Err(Unreadable::Unacceptable(reason));
             }
-            None => {
-                let id = RequestId::String(format!("\u{2033}{}", self.began).into());
-                self.began += 1;
-                self.nameless.push_back((id.clone(), None));
-                id
+            None if self.nameless.len() >= MAX_NAMELESS => {
+                let what = "too many requests without a requestId are in flight";
+                Some(ErrorData::new(UNAVAILABLE, what, None))
             }
+            _ => None,
         };
-        self.open.insert(id.clone(), is_bare);
-        Ok(Some(id))
-    }
-
-    /// A request has its result: whether it asked for a tool by its bare name, and the id to return.
-    pub(super) fn answered(&mut self, id: &RequestId) -> (bool, Option<RequestId>) {
-        (self.open.remove(id).unwrap_or(false), self.outward(id))
-    }
-
-    /// A request has an error: the id to return.
-    pub(super) fn failed(&mut self, id: &RequestId) -> Option<RequestId> {
-        if self.doubled.take_if(|doubled| doubled == id).is_none() {
-            self.open.remove(id);
+        if let Some(error) = error {
+            return Err(self.refuse_request(request_id, error));
         }
-        self.outward(id)
+        let number = self.open(request_id.clone(), is_bare);
+        match request_id {
+            Some(id) => drop(self.named.insert(id, number)),
+            None => self.nameless.push_back((number, None)),
+        }
+        Ok(RequestId::Number(number))
     }
 
-    /// The peer is another, and awaits none of these answers. Ids are not used again.
+    /// Refuses a message that was no request, or nobody can tell. Nothing that is open is touched.
+    pub(super) fn refuse(&mut self, request_id: Option<RequestId>, error: ErrorData) -> Unreadable {
+        let id = request_id.map(|id| RequestId::Number(self.open(Some(id), false)));
+        Unreadable::Request { id, error }
+    }
+
+    /// Refuses a request, which has its place in the order if it has no id.
+    pub(super) fn refuse_request(
+        &mut self,
+        request_id: Option<RequestId>,
+        error: ErrorData,
+    ) -> Unreadable {
+        let is_nameless = request_id.is_none();
+        let number = self.open(request_id, false);
+        if is_nameless {
+            self.nameless.push_back((number, None));
+        }
+        Unreadable::Request { id: Some(RequestId::Number(number)), error }
+    }
+
+    fn open(&mut self, request_id: Option<RequestId>, is_bare: bool) -> i64 {
+        let number = self.began;
+        self.began += 1;
+        self.open.insert(number, Open { request_id, is_bare });
+        number
+    }
+
+    /// The request that is answered now; `None` if its peer awaits no answer any more.
+    pub(super) fn answer(&mut self, id: &RequestId) -> Option<Open> {
+        let RequestId::Number(number) = id else { return None };
+        let open = self.open.get(number).cloned();
+        self.answering = open.as_ref().map(|_| *number);
+        open
+    }
+
+    /// What is encoded now answers nothing.
+    pub(super) fn nothing_answered(&mut self) {
+        self.answering = None;
+    }
+
+    /// The peer wants no answer any more to the request that it calls so. Its number.
+    pub(super) fn cancelled(&mut self, request_id: &RequestId) -> Option<RequestId> {
+        let number = self.named.remove(request_id)?;
+        self.open.remove(&number);
+        Some(RequestId::Number(number))
+    }
+
+    /// The peer is another, and awaits none of these answers.
     pub(super) fn restart(&mut self) {
         *self = Self { began: self.began, ..Self::default() };
     }
 
-    /// The peer wants no answer any more.
-    pub(super) fn cancelled(&mut self, id: &RequestId) {
-        self.open.remove(id);
-    }
-
-    fn outward(&mut self, id: &RequestId) -> Option<RequestId> {
-        if self.nameless.iter().any(|(nameless, _)| nameless == id) {
-            self.turn = Some(id.clone());
-            return None;
-        }
-        Some(id.clone())
-    }
-
     /// The message, if no other comes before it.
     pub(super) fn in_turn(&mut self, message: Message) -> Option<Message> {
-        let Some(turn) = self.turn.take() else { return Some(message) };
-        match self.nameless.iter().position(|(id, _)| *id == turn) {
+        let Some(number) = self.answering.take() else { return Some(message) };
+        let open = self.open.remove(&number);
+        if let Some(id) = open.and_then(|open| open.request_id) {
+            if self.named.get(&id) == Some(&number) {
+                self.named.remove(&id);
+            }
+            return Some(message);
+        }
+        match self.nameless.iter().position(|(nameless, _)| *nameless == number) {
             None => Some(message),
             Some(0) => {
                 self.nameless.pop_front();

@@ -9,6 +9,7 @@ use rmcp::{
 use serde_json::json;
 
 use super::*;
+use crate::error::CloseCode;
 
 struct Asked(&'static [(i64, Method)]);
 
@@ -180,12 +181,36 @@ fn a_message_too_large_leaves_its_place_in_the_order_to_what_is_said_instead() {
 }
 
 #[test]
-fn more_requests_without_an_id_than_can_be_kept_in_order_end_the_connection() {
+fn more_requests_without_an_id_than_can_be_kept_in_order_are_refused_in_order() {
     let mut server = Envelope::default();
     let ask = || json!({"type": "mcp_request", "request": {"method": "add"}});
-    for _ in 0..1024 {
-        received(&mut server, ask());
+    let first = id(&received(&mut server, ask()));
+    let mut rest = Vec::new();
+    for _ in 1..1024 {
+        rest.push(id(&received(&mut server, ask())));
     }
+    let Err(Unreadable::Request { id: refused, error }) =
+        decode::<RoleServer>(&mut server, ask(), &())
+    else {
+        panic!("it is refused");
+    };
+    assert_eq!(error.code.0, -32000);
+    assert_eq!(sent(&mut server, &JsonRpcMessage::error(error, refused)), None);
+    for id in rest {
+        assert_eq!(sent(&mut server, &result(json!({}), id)), None);
+    }
+    assert!(sent(&mut server, &result(json!({}), first)).is_some());
+    let owed = owed(&mut server);
+    assert_eq!((owed.len(), &owed[1023]["type"]), (1024, &json!("error")));
+}
+
+#[test]
+fn more_answers_than_can_be_kept_in_order_end_the_connection() {
+    let mut server = Envelope::default();
+    let ask = || json!({"type": "mcp_request", "request": {"method": "add"}});
+    received(&mut server, ask());
+    let second = id(&received(&mut server, ask()));
+    assert_eq!(sent(&mut server, &result(json!({"x": "x".repeat(4 << 20)}), second)), None);
     let refused = decode::<RoleServer>(&mut server, ask(), &());
     let Err(Unreadable::Unacceptable(reason)) = refused else { panic!("{refused:?}") };
     assert_eq!(reason.code, CloseCode::Policy);
@@ -203,10 +228,67 @@ fn an_id_in_flight_is_refused_and_the_first_undisturbed() {
     }
     let answer = sent(&mut server, &result(json!({"result": 8}), id(&first))).unwrap();
     assert_eq!(answer["result"], json!({"result": 8}));
-    received(&mut server, request());
+    let old = received(&mut server, request());
     let cancel = json!({"method": "notifications/cancelled", "params": {"requestId": "x"}});
-    received(&mut server, json!({"type": "notification", "payload": cancel}));
-    received(&mut server, request());
+    let cancel = || json!({"type": "notification", "payload": cancel});
+    assert_eq!(received(&mut server, cancel())["params"]["requestId"], old["id"]);
+    let new = received(&mut server, request());
+    // Nobody awaits the old answer, which may come all the same.
+    let late = result(json!({"result": "old"}), id(&old));
+    assert!(Framing::<RoleServer>::encode(&mut server, &late).unwrap().is_none());
+    let answer = sent(&mut server, &result(json!({"result": "new"}), id(&new))).unwrap();
+    assert_eq!((&answer["requestId"], &answer["result"]["result"]), (&json!("x"), &json!("new")));
+    assert!(decode::<RoleServer>(&mut server, cancel(), &()).unwrap().is_none(), "it has ended");
+}
+
+#[test]
+fn what_is_wrong_with_another_message_leaves_a_request_alone() {
+    let mut server = Envelope::default();
+    let request = json!({"type": "mcp_request", "request": {"method": "add"}, "requestId": "x"});
+    let first = received(&mut server, request);
+    for wrong in [
+        json!({"type": "foo", "requestId": "x"}),
+        json!({"type": 7, "requestId": "x"}),
+        json!({"type": "mcp_request", "request": 7, "requestId": "x"}),
+    ] {
+        assert_eq!(refused(&mut server, wrong)["requestId"], "x");
+    }
+    let failed = CallToolResult::error(vec![ContentBlock::text("no")]);
+    let failed = JsonRpcMessage::response(ServerResult::from(failed), id(&first));
+    assert_eq!(sent(&mut server, &failed).unwrap()["type"], "error");
+}
+
+#[test]
+fn a_malformed_request_without_an_id_has_its_place_in_the_order() {
+    let mut server = Envelope::default();
+    let ask = || json!({"type": "mcp_request", "request": {"method": "add"}});
+    let first = id(&received(&mut server, ask()));
+    for wrong in [
+        json!({"type": "mcp_request", "request": 5}),
+        json!({"type": "mcp_request", "request": {"method": "a"}, "requestId": {}}),
+        json!({"type": "mcp_request", "request": ["add", {}]}),
+    ] {
+        let Err(Unreadable::Request { id, error }) = decode::<RoleServer>(&mut server, wrong, &())
+        else {
+            panic!("it is refused");
+        };
+        assert_eq!(sent(&mut server, &JsonRpcMessage::error(error, id)), None);
+    }
+    assert!(sent(&mut server, &result(json!({}), first)).is_some());
+    assert_eq!(owed(&mut server).len(), 3);
+}
+
+#[test]
+fn a_malformed_notification_is_not_answered() {
+    let mut server = Envelope::default();
+    for payload in [
+        json!({"method": "notifications/progress", "params": 7}),
+        json!({"method": "notifications/x", "params": {"_meta": 1}}),
+    ] {
+        let told = json!({"type": "notification", "payload": payload});
+        let told = decode::<RoleServer>(&mut server, told, &());
+        assert!(!matches!(told, Err(Unreadable::Request { .. })), "{told:?}");
+    }
 }
 
 #[test]
@@ -218,6 +300,7 @@ fn what_cannot_be_read_is_answered_with_an_error() {
         (r#"{"type":"ping"}}"#, -32700, None),
         (&deep, -32600, None),
         ("[]", -32600, None),
+        (r#"["mcp_request",{"method":"add"},null,null,null,"x",null]"#, -32600, None),
         ("7", -32600, None),
         ("{}", -32600, None),
         (r#"{"type":7,"requestId":"x"}"#, -32600, Some("x")),
@@ -308,8 +391,11 @@ fn a_server_that_returns_no_ids_answers_in_order() {
     }
     let all = Asked(&[(2, Method::CallTool), (3, Method::CallTool), (4, Method::CallTool)]);
     let response = || json!({"type": "mcp_response", "result": {"result": 8}});
+    // The first is no longer in flight, and is answered all the same.
+    let late = decode::<RoleClient>(&mut client, response(), &all);
+    assert!(matches!(late, Err(Unreadable::Response { id: None, .. })));
     let answer = decode::<RoleClient>(&mut client, response(), &all).unwrap().unwrap();
-    assert_eq!(json!(answer)["id"], 2, "1 is no longer in flight");
+    assert_eq!(json!(answer)["id"], 2);
     let error = json!({"type": "error", "error": {"code": -32602, "message": "no"}});
     let answer = json!(decode::<RoleClient>(&mut client, error, &all).unwrap().unwrap());
     assert_eq!((&answer["id"], &answer["error"]["code"]), (&json!(3), &json!(-32602)));

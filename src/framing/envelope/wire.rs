@@ -1,11 +1,13 @@
 //! Envelopes as they go over the wire.
 
-use rmcp::{ErrorData, model::RequestId};
+use rmcp::model::RequestId;
 use serde::{Deserialize, Serialize};
 use serde_json::value::RawValue;
 
-use super::{invalid, parse};
-use crate::framing::Unreadable;
+use crate::framing::{
+    Unreadable,
+    parts::{self, parse},
+};
 
 #[derive(Debug, Clone, Copy, Serialize, Default)]
 #[serde(rename_all = "snake_case")]
@@ -57,14 +59,7 @@ pub(super) struct Opened<'a> {
 
 impl<'a> Opened<'a> {
     pub(super) fn read(json: &'a [u8]) -> Result<Self, Unreadable> {
-        let json = json.strip_prefix(b"\xef\xbb\xbf").unwrap_or(json);
-        serde_json::from_slice(json).map_err(|error| match error.is_data() {
-            true => invalid(None, "no object, or a member appears twice"),
-            false => {
-                let error = ErrorData::parse_error(format!("not JSON: {error}"), None);
-                Unreadable::Request { id: None, error }
-            }
-        })
+        parts::read(json)
     }
 
     pub(super) fn kind(&self) -> Option<&'a str> {

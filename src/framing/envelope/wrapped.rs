@@ -4,11 +4,14 @@ use rmcp::{ErrorData, model::JsonRpcMessage, service::RxJsonRpcMessage};
 use serde::Serialize;
 use serde_json::value::RawValue;
 
-use super::{Opened, invalid, parse};
+use super::Opened;
 use crate::{
     decode::{self, Calls, Malformed, MalformedKind, Role},
     error::MessageError,
-    framing::{SessionName, Unreadable, parts},
+    framing::{
+        SessionName, Unreadable,
+        parts::{self, invalid, parse},
+    },
     message::Message,
 };
 
@@ -59,7 +62,9 @@ pub(super) fn open<R: Role>(
                 other => other.into(),
             },
         )?;
-    let named = opened.session_id.and_then(parse::<Option<String>>).flatten();
+    // Of the wrong type it is the name of no session.
+    let named = opened.session_id.map(parse::<Option<String>>);
+    let (is_none, named) = (named == Some(None), named.flatten().flatten());
     if R::IS_CLIENT {
         if let Some(name) = named.filter(|name| !name.is_empty()) {
             session.set(Some(name));
@@ -68,6 +73,7 @@ pub(super) fn open<R: Role>(
     }
     let is_wrong = match (session.get(), &named) {
         (Some(name), Some(named)) => !named.is_empty() && *named != *name,
+        (Some(_), None) => is_none,
         _ => false,
     };
     match message {

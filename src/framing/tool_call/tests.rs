@@ -116,6 +116,7 @@ fn a_ping_is_owed_a_pong() {
 
 #[test]
 fn what_cannot_be_read_is_answered_with_an_error() {
+    let deep = format!(r#"{{"id":"auth","token":{}1{}}}"#, "[".repeat(200), "]".repeat(200));
     for (message, id) in [
         ("rubbish", Value::Null),
         ("[]", Value::Null),
@@ -126,6 +127,11 @@ fn what_cannot_be_read_is_answered_with_an_error() {
         (r#"{"messageType":"pang"}"#, Value::Null),
         (r#"{"id":"x"}"#, json!("x")),
         (r#"{"id":"auth"}"#, json!("auth")),
+        (r#"{"id":"auth","token":7}"#, json!("auth")),
+        (r#"{"id":"auth","token":1e999}"#, json!("auth")),
+        (r#"{"id":"auth","token":"\ud800"}"#, json!("auth")),
+        (&deep, json!("auth")),
+        (r#"[null,"x",null,"add",null,null,null]"#, Value::Null),
         (r#"{"id":7,"name":7}"#, json!(7)),
         (r#"{"id":"x","name":"add","parameters":7}"#, json!("x")),
     ] {
@@ -139,6 +145,18 @@ fn what_cannot_be_read_is_answered_with_an_error() {
         assert_eq!(answer["id"], id, "{message}");
         assert!(answer["error"]["message"].is_string(), "{message}");
     }
+}
+
+#[test]
+fn a_result_may_be_as_deep_as_it_likes() {
+    let mut server = ToolCall::default();
+    let deep = (0..500).fold(json!({"a": 1}), |inner, _| json!({"a": inner}));
+    let answer = answer(CallToolResult::structured(deep), "x");
+    let Some(Message::Text(text)) = Framing::<RoleServer>::encode(&mut server, &answer).unwrap()
+    else {
+        panic!("it is text");
+    };
+    assert!(text.as_str().starts_with(r#"{"id":"x","results":{"a":{"a":"#));
 }
 
 #[test]
