@@ -47,6 +47,7 @@ use rmcp::{
 };
 use serde::{Deserialize, Serialize};
 use serde_json::{Number, Value, json};
+use tokio::time::timeout;
 
 /// What goes over the wire, in both directions.
 #[derive(Debug, Clone, Serialize, Deserialize)]
@@ -71,6 +72,15 @@ impl Said {
     fn error(message: &str) -> Self {
         Self::new("error", json!({ "message": message }))
     }
+}
+
+/// A message of somebody else.
+fn read(json: &[u8]) -> Result<Said, String> {
+    // A list would be taken for the members, one after the other.
+    if !json.trim_ascii_start().starts_with(b"{") {
+        return Err("not a JSON object".to_owned());
+    }
+    serde_json::from_slice(json).map_err(|error| error.to_string())
 }
 
 /// The form of the messages: each is a notification of its own kind.
@@ -103,9 +113,9 @@ impl Framing<RoleServer> for Room {
             Message::Binary(bytes) => bytes,
             _ => return Ok(None),
         };
-        let said = serde_json::from_slice::<Said>(json).map_err(|error| Unreadable::Request {
+        let said = read(json).map_err(|error| Unreadable::Request {
             id: None,
-            error: ErrorData::invalid_request(error.to_string(), None),
+            error: ErrorData::invalid_request(error, None),
         })?;
         let mut told = CustomNotification::new("said", None);
         told.extensions.insert(said);
@@ -115,6 +125,15 @@ impl Framing<RoleServer> for Room {
     fn manners(&self) -> Manners {
         Manners::default().initializes(false).negotiates(false)
     }
+}
+
+/// What only the server says, and nothing.
+const RESERVED: [&str; 3] = ["", "error", "you"];
+const NO_TYPE: &str = "type is empty, or one that only the server says";
+
+/// What a client is called.
+fn name(id: u64) -> String {
+    format!("client-{id}")
 }
 
 fn notification(said: &Said) -> ServerNotification {
@@ -148,8 +167,7 @@ impl Hall {
 
     fn is_too_fast(&self, id: u64) -> bool {
         let mut clients = self.clients();
-        // Who has just come or gone is not bounded.
-        let Some(Client { said, .. }) = clients.get_mut(&id) else { return false };
+        let said = &mut clients.entry(id).or_default().said;
         let now = Instant::now();
         while said.front().is_some_and(|then| now - *then > Duration::from_secs(1)) {
             said.pop_front();
@@ -180,19 +198,18 @@ impl Hall {
         if self.is_too_fast(id) {
             return Some(Said::error("too many messages"));
         }
-        let sender = format!("client-{id}");
+        self.registry.get(id)?;
+        let sender = name(id);
         match &*said.kind {
             "whoami" => Some(Said::new("you", sender.into())),
             "subscribe" => match serde_json::from_value(said.payload) {
                 Ok(types) => {
-                    if let Some(client) = self.clients().get_mut(&id) {
-                        client.types = types;
-                    }
+                    self.clients().entry(id).or_default().types = types;
                     None
                 }
                 Err(_) => Some(Said::error("payload is no list of types")),
             },
-            "" => Some(Said::error("type is empty")),
+            kind if RESERVED.contains(&kind) => Some(Said::error(NO_TYPE)),
             _ => {
                 said.sender = Some(sender);
                 self.tell(&said).err().map(|error| Said::error(&error))
@@ -222,7 +239,10 @@ impl ServerHandler for Hall {
 async fn broadcast(State(hall): State<Hall>, request: Request) -> Response {
     let headers = request.headers();
     let header = |name: &str| headers.get(name).and_then(|value| value.to_str().ok());
-    let token = header("authorization").and_then(|value| value.strip_prefix("Bearer "));
+    let token = header("authorization").and_then(|value| {
+        let (scheme, token) = value.split_once(' ')?;
+        scheme.eq_ignore_ascii_case("bearer").then_some(token)
+    });
     let is_json = header("content-type").is_some_and(|kind| kind.starts_with("application/json"));
     let is_known = |token: &str| hall.tokens.iter().any(|known| known == token);
     let refused = if !hall.config.allows(headers) {
@@ -237,10 +257,15 @@ async fn broadcast(State(hall): State<Hall>, request: Request) -> Response {
     if let Some(refused) = refused {
         return refused.into_response();
     }
-    let Ok(body) = to_bytes(request.into_body(), 1 << 20).await else {
-        return (StatusCode::PAYLOAD_TOO_LARGE, "the body is too large").into_response();
+    let body = timeout(Duration::from_secs(10), to_bytes(request.into_body(), 1 << 20)).await;
+    let Ok(Ok(body)) = body else {
+        return (StatusCode::PAYLOAD_TOO_LARGE, "the body is too large, or too late")
+            .into_response();
     };
-    let said = serde_json::from_slice::<Said>(&body).map_err(|error| error.to_string());
+    let said = read(&body).and_then(|said| match RESERVED.contains(&&*said.kind) {
+        true => Err(NO_TYPE.to_owned()),
+        false => Ok(said),
+    });
     match said.and_then(|said| hall.tell(&Said { sender: None, ..said })) {
         Ok(reached) => (
             StatusCode::ACCEPTED,
@@ -293,11 +318,11 @@ async fn main() -> Result<(), Box<dyn Error>> {
     let forget = async {
         while let Some(event) = events.next().await {
             match event {
-                Event::Connected(client) => {
-                    drop(hall.clients().insert(client.id(), Client::default()))
-                }
                 Event::Disconnected { connection, .. } => {
                     hall.clients().remove(&connection.id());
+                }
+                Event::Missed(_) => {
+                    hall.clients().retain(|id, _| hall.registry.get(*id).is_some());
                 }
                 _ => {}
             }

@@ -38,7 +38,7 @@ use std::{
 use futures::{Sink, SinkExt, Stream, StreamExt};
 use rmcp::{
     model::{Extensions, JsonRpcMessage},
-    service::{RxJsonRpcMessage, TxJsonRpcMessage},
+    service::{RxJsonRpcMessage, ServiceRole, TxJsonRpcMessage},
     transport::Transport,
 };
 use tokio::{
@@ -79,7 +79,12 @@ pub struct WebSocketTransport<R: Role> {
     close_timeout: Duration,
     /// Dropping it is not the end of the connection, but its holder's affair.
     owed: Option<Arc<Owed>>,
+    answer: Option<Answer<R>>,
 }
+
+/// Answers those requests of the peer that are not for the service.
+type Answer<R> =
+    fn(&<R as ServiceRole>::PeerReq) -> Option<Result<<R as ServiceRole>::Resp, rmcp::ErrorData>>;
 
 /// How many requests of the peer have no answer in the queue yet.
 #[derive(Debug, Default)]
@@ -188,18 +193,46 @@ impl<R: Role> WebSocketTransport<R> {
         }
     }
 
+    /// Has some requests of the peer answered before the service sees them.
+    #[cfg(feature = "server")]
+    pub(crate) fn answer_by(&mut self, answer: Answer<R>) {
+        self.answer = Some(answer);
+    }
+
     fn poll_receive(&mut self, cx: &mut Context<'_>) -> Poll<Option<RxJsonRpcMessage<R>>> {
-        let _entered = self.span.enter();
-        let polled = self.stack.poll_next_unpin(cx);
-        self.count_owed();
-        match ready!(polled) {
-            Some(Ok(message)) => Poll::Ready(Some(message)),
-            Some(Err(error)) => {
+        loop {
+            let entered = self.span.enter();
+            let polled = self.stack.poll_next_unpin(cx);
+            if let Poll::Ready(Some(Err(error))) = &polled {
                 tracing::debug!(%error, "no more messages");
-                Poll::Ready(None)
             }
-            None => Poll::Ready(None),
+            drop(entered);
+            self.count_owed();
+            let Some(Ok(message)) = ready!(polled) else { return Poll::Ready(None) };
+            match self.answered(message) {
+                Some(message) => return Poll::Ready(Some(message)),
+                // The reading that follows drives it on.
+                None => drop(self.stack.poll_flush_unpin(cx)),
+            }
         }
+    }
+
+    /// The message, unless it was a request that is answered here.
+    fn answered(&mut self, message: RxJsonRpcMessage<R>) -> Option<RxJsonRpcMessage<R>> {
+        let (Some(answer), JsonRpcMessage::Request(request)) = (self.answer, &message) else {
+            return Some(message);
+        };
+        let Some(verdict) = answer(&request.request) else { return Some(message) };
+        let id = request.id.clone();
+        let answer = match verdict {
+            Ok(result) => JsonRpcMessage::response(result, id),
+            Err(error) => JsonRpcMessage::error(error, Some(id)),
+        };
+        if let Err(error) = self.stack.start_send_unpin(answer) {
+            tracing::debug!(%error, "answer not sent");
+        }
+        self.count_owed();
+        None
     }
 }
 

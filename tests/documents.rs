@@ -297,6 +297,8 @@ async fn what_one_client_says_all_hear() {
     for wrong in [
         "rubbish",
         "[]",
+        r#"["chat",1,1]"#,
+        r#"{"type":"error","payload":1,"timestamp":1}"#,
         r#"{"type":"chat"}"#,
         r#"{"type":7,"payload":1,"timestamp":1}"#,
         r#"{"type":"chat","payload":1,"timestamp":"now"}"#,
@@ -319,8 +321,10 @@ async fn what_one_client_says_all_hear() {
     all[0].text(news).await;
     let told = soon(all[1].receive()).await;
     assert_eq!(told, json!({"type": "news", "payload": 1, "timestamp": 1, "sender": "client-1"}));
-    let nobody = r#"{"type":"news","payload":1,"timestamp":1,"target":"client-9"}"#;
-    assert_eq!(ask(&mut all[0], nobody).await["type"], "error");
+    for nobody in ["client-9", "client-+2", "2", ""] {
+        let nobody = json!({"type": "news", "payload": 1, "timestamp": 1, "target": nobody});
+        assert_eq!(ask(&mut all[0], &nobody.to_string()).await["type"], "error", "{nobody}");
+    }
 
     // Who has left is not missed, and who says too much is not heard.
     drop(all.remove(1));

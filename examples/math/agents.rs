@@ -20,12 +20,16 @@ use serde_json::{Value, json};
 
 use crate::service::Math;
 
-/// So many agents are remembered, and of each so many operations; the oldest go first.
+/// So many agents are remembered, and of each so many operations; the oldest go first, of agents those that
+/// are not connected.
 const MAX_AGENTS: usize = 10_000;
 const MAX_OPERATIONS: usize = 100;
 
-/// What was calculated for one agent, the oldest first.
-type History = Arc<Mutex<VecDeque<Value>>>;
+/// What is larger is remembered without its arguments.
+const MAX_OPERATION: usize = 1024;
+
+/// What was calculated for one agent, the oldest first. Who is connected as the agent holds on to it.
+pub(crate) type History = Arc<Mutex<VecDeque<Value>>>;
 
 /// All agents: a cheap handle.
 #[derive(Debug, Clone, Default)]
@@ -43,10 +47,13 @@ impl Agents {
     pub(crate) fn create(&self) -> String {
         let id = format!("{:032x}", rand::random::<u128>());
         let mut known = lock(&self.0);
-        if known.ids.len() == MAX_AGENTS
-            && let Some(oldest) = known.ids.pop_front()
-        {
-            known.histories.remove(&oldest);
+        if known.ids.len() >= MAX_AGENTS {
+            let idle =
+                |id: &String| known.histories.get(id).is_none_or(|h| Arc::strong_count(h) == 1);
+            let oldest = known.ids.iter().position(idle).unwrap_or_default();
+            if let Some(id) = known.ids.remove(oldest) {
+                known.histories.remove(&id);
+            }
         }
         known.ids.push_back(id.clone());
         known.histories.insert(id.clone(), History::default());
@@ -66,35 +73,22 @@ fn lock<T>(mutex: &Mutex<T>) -> MutexGuard<'_, T> {
 #[derive(Debug, Clone)]
 pub(crate) struct Agent {
     math: Math,
-    of: Of,
-}
-
-/// Whose history it is.
-#[derive(Debug, Clone)]
-enum Of {
-    One(History),
-    /// That of the agent whose id is in the path of the connection.
-    Each(Agents),
+    history: Option<History>,
 }
 
 impl Agent {
-    /// For connections to the path `/agent/{id}/websocket`.
-    pub(crate) fn by_path(math: Math, agents: Agents) -> Self {
-        Self { math, of: Of::Each(agents) }
+    /// For connections whose upgrade request has a [`History`] in its extensions.
+    pub(crate) fn connected(math: Math) -> Self {
+        Self { math, history: None }
     }
 
     pub(crate) fn new(math: Math, history: History) -> Self {
-        Self { math, of: Of::One(history) }
+        Self { math, history: Some(history) }
     }
 
     fn history(&self, context: &RequestContext<RoleServer>) -> Option<History> {
-        match &self.of {
-            Of::One(history) => Some(history.clone()),
-            Of::Each(agents) => {
-                let parts = context.extensions.get::<Parts>()?;
-                agents.find(parts.uri.path().split('/').nth(2)?)
-            }
-        }
+        let of_connection = || context.extensions.get::<Parts>()?.extensions.get().cloned();
+        self.history.clone().or_else(of_connection)
     }
 }
 
@@ -131,7 +125,10 @@ impl ServerHandler for Agent {
             ..
         }) = &response
         {
-            let mut operation = content.clone();
+            let mut operation = match content.to_string().len() {
+                ..=MAX_OPERATION => content.clone(),
+                _ => json!({ "operation": content["operation"], "result": content["result"] }),
+            };
             operation["timestamp"] = Utc::now().to_rfc3339_opts(SecondsFormat::Millis, true).into();
             let mut history = lock(&history);
             if history.len() == MAX_OPERATIONS {

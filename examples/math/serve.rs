@@ -99,6 +99,9 @@ fn config(args: &Args) -> Config {
     if !args.hosts.is_empty() {
         config = config.allowed_hosts(&args.hosts);
     }
+    if args.tls_cert.is_some() {
+        config = config.only_https();
+    }
     config.allowed_origins(&args.origins).layers(layers(args))
 }
 

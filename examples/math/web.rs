@@ -24,6 +24,8 @@ use rmcp::{
 };
 use serde::Deserialize;
 use serde_json::{Value, json};
+use subtle::ConstantTimeEq as _;
+use tokio::time::timeout;
 use tower_service::Service;
 
 use crate::{
@@ -33,6 +35,9 @@ use crate::{
 
 /// The largest body of a request.
 const MAX_BODY: usize = 1 << 20;
+
+/// How long it may take.
+const MAX_TIME: Duration = Duration::from_secs(10);
 
 /// All that has a path of its own.
 #[derive(Clone)]
@@ -60,7 +65,7 @@ impl Web {
     ) -> io::Result<Self> {
         let agents = Agents::default();
         let agent = {
-            let agent = Agent::by_path(math.clone(), agents.clone());
+            let agent = Agent::connected(math.clone());
             let config = config.clone().framing(Envelope::default()).resumption(None);
             WebSocketService::new(move || Ok(agent.clone()), config)?
         };
@@ -126,8 +131,14 @@ impl Web {
         if !self.config.allows(headers) {
             return Err(Failure::new(StatusCode::FORBIDDEN, -32600, "not allowed"));
         }
-        let token = header("authorization").and_then(|value| value.strip_prefix("Bearer "));
-        let is_known = |token: &str| self.tokens.iter().any(|known| known == token);
+        let token = header("authorization").and_then(|value| {
+            let (scheme, token) = value.split_once(' ')?;
+            scheme.eq_ignore_ascii_case("bearer").then_some(token)
+        });
+        let is_known = |token: &str| {
+            let known = self.tokens.iter();
+            known.fold(false, |is, known| bool::from(known.as_bytes().ct_eq(token.as_bytes())) | is)
+        };
         if !self.tokens.is_empty() && !token.is_some_and(is_known) {
             let what = "authentication required";
             return Err(Failure::new(StatusCode::UNAUTHORIZED, -32001, what));
@@ -137,7 +148,11 @@ impl Web {
             let what = "content-type is not application/json";
             return Err(Failure::new(StatusCode::UNSUPPORTED_MEDIA_TYPE, -32600, what));
         }
-        let body = to_bytes(request.into_body(), MAX_BODY).await.map_err(|_| {
+        let body = timeout(MAX_TIME, to_bytes(request.into_body(), MAX_BODY)).await;
+        let body = body.map_err(|_| {
+            Failure::new(StatusCode::REQUEST_TIMEOUT, -32600, "the body takes too long")
+        })?;
+        let body = body.map_err(|_| {
             Failure::new(StatusCode::PAYLOAD_TOO_LARGE, -32600, "the body is too large")
         })?;
         serde_json::from_slice(&body).map_err(|error| {
@@ -209,10 +224,15 @@ async fn create(State(web): State<Web>, request: Request) -> Result<Response, Fa
 }
 
 /// `/agent/{agentId}/websocket`.
-async fn enter(State(mut web): State<Web>, Path(id): Path<String>, request: Request) -> Response {
-    if web.agents.find(&id).is_none() {
+async fn enter(
+    State(mut web): State<Web>,
+    Path(id): Path<String>,
+    mut request: Request,
+) -> Response {
+    let Some(history) = web.agents.find(&id) else {
         return (StatusCode::NOT_FOUND, "no such agent").into_response();
-    }
+    };
+    request.extensions_mut().insert(history);
     let Ok::<_, Infallible>(response) = web.agent.call(request).await;
     response.map(Body::new)
 }

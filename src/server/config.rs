@@ -158,6 +158,16 @@ impl<R: Role> Config<R> {
         self
     }
 
+    /// Takes every request for one that came by TLS: of the server's own web pages only those of `https`
+    /// may connect, and cookies are `Secure`. [`Serve::tls`](super::Serve) does that to its own configuration;
+    /// a [`WebSocketService`](super::WebSocketService) that is mounted beside it has to be told, or behind a
+    /// proxy that does TLS.
+    #[must_use]
+    pub fn only_https(mut self) -> Self {
+        self.allowed.only_https();
+        self
+    }
+
     /// Whether a request of these headers comes from an allowed host and, if from a web page, from an allowed
     /// one: the same check that is made for an upgrade, for what else is served beside it.
     #[must_use]

@@ -99,7 +99,13 @@ pub(super) async fn admit<R: Role>(
         return Err(stopping());
     }
     let take = || rooms.map(|rooms| rooms.places.take(peer.map(|peer| peer.ip()))).transpose();
-    let full = |cause| match config.limits.refuse_upgraded {
+    let cookie = config.cookie.as_deref();
+    let token = token::of(&parts.headers, cookie);
+    let sessions = rooms.and_then(|rooms| rooms.sessions.as_ref());
+    let name = sessions.map(|sessions| sessions.name_of(&parts)).transpose()?.flatten();
+    // Who may come back to a session is no web page, and would begin anew if it were upgraded.
+    let returns = granted.resumes() || name.as_ref().is_some_and(|name| !name.is_issued());
+    let full = |cause| match config.limits.refuse_upgraded && !returns {
         true => Ok(Standing::Refused(cause)),
         false => Err(full(cause)),
     };
@@ -110,10 +116,6 @@ pub(super) async fn admit<R: Role>(
     // Before anybody is asked, and given back at once: who is not yet known takes up no place.
     let refused = take().err().map(full).transpose()?;
 
-    let cookie = config.cookie.as_deref();
-    let token = token::of(&parts.headers, cookie);
-    let sessions = rooms.and_then(|rooms| rooms.sessions.as_ref());
-    let name = sessions.map(|sessions| sessions.name_of(&parts)).transpose()?.flatten();
     tidy(&mut parts);
     let standing = match (refused, &config.gate) {
         (Some(refused), _) => refused,

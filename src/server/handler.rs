@@ -52,23 +52,12 @@ pub(super) struct Handlers {
     cut: CancellationToken,
     /// How long each may take that ends by itself.
     time: Option<Duration>,
-    /// What is said to who asks to be authenticated now, where that is not up to the service.
-    known: Option<Known>,
-}
-
-/// How it came that a client may be here.
-#[derive(Debug, Clone, Copy)]
-pub(super) enum Known {
-    /// Nobody is asked.
-    Nobody,
-    /// It has said who it is.
-    Authenticated,
 }
 
 impl Handlers {
     /// None yet, and each may take so long.
-    pub(super) fn new(time: Option<Duration>, known: Option<Known>) -> Arc<Self> {
-        Arc::new(Self { time, known, ..Self::default() })
+    pub(super) fn within(time: Option<Duration>) -> Arc<Self> {
+        Arc::new(Self { time, ..Self::default() })
     }
 
     /// Whether none runs now that ends by itself.
@@ -158,17 +147,6 @@ impl<R: Hosted, S: Service<R>> Service<R> for Watched<S> {
         request: R::PeerReq,
         mut context: RequestContext<R>,
     ) -> impl Future<Output = Result<R::Resp, ErrorData>> + Send + '_ {
-        if let Some(known) = self.handlers.known
-            && R::authenticate(&request).is_some()
-        {
-            let verdict = match known {
-                Known::Nobody => Ok(R::custom_result(json!({ "authenticated": true }))),
-                Known::Authenticated => {
-                    Err(ErrorData::invalid_request("already authenticated", None))
-                }
-            };
-            return Either::Right(future::ready(verdict));
-        }
         let one = if R::is_open_ended(&request) { ONE_OPEN_ENDED } else { ONE };
         // Not the service's to keep.
         let place = context.extensions.remove::<Place>();

@@ -26,7 +26,8 @@ pub struct Limits {
     /// by a [`fallback`](super::Serve::fallback) is not counted until the answer is written.
     pub handshakes: usize,
     /// Whether one connection too many is upgraded, and then closed with 1013 "Server at capacity", in
-    /// place of a 503: web pages are told the code of a Close, but not the status of an answer. Off.
+    /// place of a 503: web pages are told the code of a Close, but not the status of an answer. Who may come back to a session is
+    /// still told 503. Off.
     pub refuse_upgraded: bool,
 }
 

@@ -98,7 +98,6 @@ impl Allowed {
         self.secure
     }
 
-    #[cfg(feature = "rustls-tls")]
     pub(super) fn only_https(&mut self) {
         self.secure = true;
     }

@@ -15,7 +15,7 @@ use tokio_util::sync::CancellationToken;
 use super::{
     auth::{Credentials, Identity, in_band},
     door::{Guest, Standing},
-    handler::{Handlers, Known, Watched},
+    handler::{Handlers, Watched},
     limit::Permit,
     lobby::Seat,
     registry::{Cause, Connection, Entry},
@@ -102,6 +102,12 @@ impl<S: Service<R>, R: Hosted> Shop<S, R> {
                 return None;
             }
         };
+        if self.config.in_band {
+            transport.answer_by(match seat {
+                Some(_) => in_band::again::<R>,
+                None => in_band::needless::<R>,
+            });
+        }
         drop(seat);
 
         let connection =
@@ -131,12 +137,7 @@ impl<S: Service<R>, R: Hosted> Shop<S, R> {
                 return None;
             }
         };
-        let known = match self.config.gate {
-            Some(_) => Known::Authenticated,
-            None => Known::Nobody,
-        };
-        let known = self.config.in_band.then_some(known);
-        let handlers = Handlers::new(self.config.request_timeout, known);
+        let handlers = Handlers::within(self.config.request_timeout);
         let watched = Watched::new(service, handlers.clone());
         let stop = CancellationToken::new();
         if !self.config.manners().initializes {
@@ -193,7 +194,7 @@ impl<S: Service<R>, R: Hosted> Shop<S, R> {
             () = self.config.stop.cancelled() => return Err((Cause::Stopping, self.stopping())),
         };
         let permit = self.rooms.places.take(address).map_err(|cause| {
-            (cause, CloseReason::new(CloseCode::TryAgainLater, "the server is at capacity"))
+            (cause, CloseReason::new(CloseCode::TryAgainLater, "Server at capacity"))
         })?;
         Ok((Some(identity), Some(permit)))
     }

@@ -326,6 +326,7 @@ impl<R: Role> Builder<R> {
             subprotocol,
             close_timeout,
             owed: None,
+            answer: None,
         }
     }
 }

@@ -7,7 +7,7 @@
 //! | any other request | the error `-32001` "Authentication required" |
 //! | anything else | nothing |
 //! | the request `authenticate` again | the error `-32600` "already authenticated" |
-//! | … where there is no authenticator | the result `{"authenticated": true}` |
+//! | … where nobody is asked, or a header has said enough | the result `{"authenticated": true}` |
 
 use rmcp::{
     ErrorData,
@@ -63,6 +63,22 @@ pub(in crate::server) async fn authenticate<R: Hosted>(
         };
         (cause, CloseReason::new(code, denied.to_string()))
     })
+}
+
+/// What a client is answered that asks to be authenticated and need not be.
+pub(in crate::server) fn needless<R: Hosted>(
+    request: &R::PeerReq,
+) -> Option<Result<R::Resp, ErrorData>> {
+    R::authenticate(request)?;
+    Some(Ok(R::custom_result(json!({ "authenticated": true }))))
+}
+
+/// What it is answered when it is already.
+pub(in crate::server) fn again<R: Hosted>(
+    request: &R::PeerReq,
+) -> Option<Result<R::Resp, ErrorData>> {
+    R::authenticate(request)?;
+    Some(Err(ErrorData::invalid_request("already authenticated", None)))
 }
 
 /// The next request to authenticate, and its token; every other one is refused. `None` when the client
