@@ -5,7 +5,7 @@ use std::future::IntoFuture;
 
 use mcp_ws_transport::{
     Error, Message, State, WebSocketTransport,
-    client::{Connect, Tls},
+    client::{Connect, Tls, ToolError, Toolbox},
     layer::{Heartbeat, Shared, Socket, shared::Flushed},
     server::{Accept, Server},
     stats::Stats,
@@ -39,6 +39,8 @@ fn handles_are_shared_between_threads() {
     shared::<Stats>();
     shared::<Config>();
     shared::<Tls>();
+    shared::<Toolbox>();
+    shared::<ToolError>();
     shared::<Server>();
     shared::<Shared>();
     shared::<Flushed>();

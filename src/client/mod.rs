@@ -50,6 +50,29 @@
 //! let client = ().serve(connect.await?).await?;
 //! # drop(client); Ok(()) }
 //! ```
+//!
+//! # Tools by name
+//!
+//! Where tools are all that is wanted of a server, a [`Toolbox`] dials, initializes, learns what tools
+//! there are, and calls them with anything that serialises, for anything that deserialises:
+//!
+//! ```no_run
+//! use mcp_ws_transport::{client::{ToolError, Toolbox}, connect};
+//! use serde::Deserialize;
+//! use serde_json::json;
+//!
+//! #[derive(Deserialize)]
+//! struct Sum { result: f64 }
+//!
+//! # async fn example() -> Result<(), ToolError> {
+//! let tools = Toolbox::connect(connect("wss://example.com/mcp").bearer("s3cr3t")).await?;
+//! match tools.call("add", json!({ "a": 5, "b": 3 })).await {
+//!     Ok(Sum { result }) => println!("{result}"),
+//!     Err(ToolError::OutcomeUnknown(_)) => println!("connection lost: it may have run"),
+//!     Err(error) => println!("{error}"),
+//! }
+//! # Ok(()) }
+//! ```
 
 mod dial;
 mod greeting;
@@ -58,6 +81,7 @@ mod opening;
 mod reconnect;
 mod redial;
 mod tls;
+mod toolbox;
 
 use std::{
     fmt,
@@ -85,6 +109,7 @@ use self::{
 pub use self::{
     reconnect::{Reconnect, TokenRequest},
     tls::Tls,
+    toolbox::{ToolError, Toolbox},
 };
 pub use crate::layer::correlation::Replay;
 use crate::{
@@ -401,6 +426,18 @@ impl<R: Role> Connect<R> {
                 Err(error)
             }
         }
+    }
+}
+
+impl<R: Role> From<&str> for Connect<R> {
+    fn from(url: &str) -> Self {
+        connect(url)
+    }
+}
+
+impl<R: Role> From<String> for Connect<R> {
+    fn from(url: String) -> Self {
+        connect(url)
     }
 }
 

@@ -1,0 +1,108 @@
+//! A chat: what one says to the server, the server tells all the others.
+//!
+//! ```sh
+//! cargo run --example chat                                        # three who talk to each other
+//! cargo run --example chat -- serve 127.0.0.1:8080                # or people, each in a terminal:
+//! cargo run --example chat -- join ws://127.0.0.1:8080/mcp ann
+//! ```
+//!
+//! Any MCP client may join at `/mcp?mcp_session_id=SECRET&name=ann`: it has the tools `say`, `history` and
+//! `who`, and hears the others by `notifications/message`. Who loses the connection comes back to the session
+//! by that id. What is said meanwhile a client of this crate gets by itself, where it may resume; who may not
+//! asks for the history, as ben does.
+#![allow(deprecated)] // Logging is, in the newest MCP; it is also what clients show to people.
+
+mod guest;
+mod room;
+
+use std::{env, net::SocketAddr};
+
+use futures::StreamExt;
+use mcp_ws_transport::server::Event;
+use tokio::{
+    io::{AsyncBufReadExt, BufReader, copy_bidirectional},
+    net::{TcpListener, TcpStream},
+    sync::watch,
+};
+
+use self::{guest::Guest, room::open};
+
+type Error = Box<dyn std::error::Error>;
+
+/// On one thread, notifications are handled in the order in which they arrive.
+#[tokio::main(flavor = "current_thread")]
+async fn main() -> Result<(), Error> {
+    let arguments: Vec<_> = env::args().skip(1).collect();
+    match arguments.iter().map(String::as_str).collect::<Vec<_>>()[..] {
+        [] => demonstrate().await,
+        ["serve", address] => {
+            let server = open(address).await?;
+            println!("join ws://{}/mcp NAME", server.local_addr());
+            tokio::signal::ctrl_c().await?;
+            server.shutdown().await;
+            Ok(())
+        }
+        ["join", url, name] => talk(&*Guest::join(url, name, true).await?).await,
+        _ => Err("usage: chat [serve ADDRESS | join URL NAME]".into()),
+    }
+}
+
+async fn demonstrate() -> Result<(), Error> {
+    let server = open("127.0.0.1:0").await?;
+    let url = format!("ws://{}/mcp", server.local_addr());
+    let mut events = server.registry().events();
+    let there = watch::Sender::new(true);
+    let ann = Guest::join(&url, "ann", true).await?;
+    let ben = wire(server.local_addr(), there.subscribe()).await?;
+    let ben = Guest::join(&ben, "ben", false).await?;
+    let eve = Guest::join(&url, "eve", true).await?;
+
+    ann.say("Who is here?").await?;
+    ben.heard("Who is here?").await;
+    ben.say("I am. Tell me, wh-").await?;
+    eve.heard("I am. Tell me, wh-").await;
+    there.send_replace(false);
+    while !matches!(events.next().await, Some(Event::Away(_)) | None) {}
+    ann.who().await?;
+    ann.say("Ben?").await?;
+    eve.say("We meet at eight.").await?;
+    there.send_replace(true);
+    ben.heard("We meet at eight.").await;
+    ben.say("I was cut off. At eight, then.").await?;
+    ann.heard("I was cut off. At eight, then.").await;
+    eve.heard("I was cut off. At eight, then.").await;
+    ann.who().await?;
+    drop([ann, ben, eve]);
+    server.shutdown().await;
+    Ok(())
+}
+
+/// A way to `server`, while it is there.
+async fn wire(server: SocketAddr, mut there: watch::Receiver<bool>) -> Result<String, Error> {
+    let listener = TcpListener::bind("127.0.0.1:0").await?;
+    let url = format!("ws://{}/mcp", listener.local_addr()?);
+    tokio::spawn(async move {
+        while there.wait_for(|there| *there).await.is_ok() {
+            let Ok((mut near, _)) = listener.accept().await else { break };
+            let Ok(mut far) = TcpStream::connect(server).await else { break };
+            tokio::select! {
+                _ = copy_bidirectional(&mut near, &mut far) => {}
+                _ = there.wait_for(|there| !there) => {}
+            }
+        }
+    });
+    Ok(url)
+}
+
+/// Says every line that is typed.
+async fn talk(guest: &Guest) -> Result<(), Error> {
+    let mut typed = BufReader::new(tokio::io::stdin()).lines();
+    while let Some(line) = typed.next_line().await? {
+        let outcome = match &*line {
+            "/who" => guest.who().await,
+            text => guest.say(text).await,
+        };
+        outcome.unwrap_or_else(|error| println!("[{}] {error}", guest.name));
+    }
+    Ok(())
+}

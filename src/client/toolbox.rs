@@ -1,0 +1,330 @@
+//! The tools of a server, called by their names.
+
+use std::{
+    borrow::Cow,
+    fmt,
+    sync::{
+        Arc,
+        atomic::{AtomicU64, Ordering::SeqCst},
+    },
+};
+
+use futures::{FutureExt, StreamExt};
+use rmcp::{
+    ErrorData, Peer, RoleClient, Service, ServiceError, ServiceExt,
+    model::{CallToolRequestParams, CallToolResult, JsonRpcMessage, ServerNotification, Tool},
+    service::{ClientInitializeError, RunningService, RxJsonRpcMessage, TxJsonRpcMessage},
+    transport::Transport,
+};
+use serde::{Serialize, de::DeserializeOwned};
+use serde_json::Value;
+use tokio::{
+    sync::{Mutex, watch},
+    task::unconstrained,
+};
+
+use super::Connect;
+use crate::{
+    error::Error,
+    event::{Event, Events, State},
+    transport::WebSocketTransport,
+};
+
+/// The tools of a server, called by their names with anything that serialises.
+///
+/// It asks the server for the list of its tools when that is needed first, and keeps it, also from one
+/// connection to the next: however many users there are, one of them asks. It asks again
+///
+/// - after `notifications/tools/list_changed`;
+/// - after [`Event::Restarted`], since that server may be another;
+/// - for a name that is not on the list, since the tool may have been added.
+///
+/// Share it as an `Arc`. The connection is closed with it.
+///
+/// ```no_run
+/// use mcp_ws_transport::client::{ToolError, Toolbox};
+/// use serde_json::{Value, json};
+///
+/// # async fn example() -> Result<(), ToolError> {
+/// let tools = Toolbox::connect("wss://example.com/mcp").await?;
+/// let sum: Value = tools.call("add", json!({ "a": 5, "b": 3 })).await?;
+/// println!("{sum}");
+/// # Ok(()) }
+/// ```
+pub struct Toolbox<S: Service<RoleClient> = ()> {
+    service: RunningService<RoleClient, S>,
+    state: watch::Receiver<State>,
+    /// Locked while the server is asked, so that one user asks for all.
+    known: Mutex<Known>,
+    /// How often the server has said that its tools have changed.
+    changes: Arc<AtomicU64>,
+    /// How often it was asked for them.
+    asked: AtomicU64,
+}
+
+/// What is known of the server.
+struct Known {
+    tools: Arc<[Tool]>,
+    /// After how many changes this was so.
+    since: Option<u64>,
+    events: Option<Events<Event>>,
+}
+
+impl Toolbox {
+    /// Dials a URL, or as a [`Connect`] says, and initializes MCP.
+    ///
+    /// # Errors
+    /// [`ToolError::Connect`], [`ToolError::Initialize`].
+    pub async fn connect(to: impl Into<Connect<RoleClient>>) -> Result<Self, ToolError> {
+        Self::over((), to.into().await?).await
+    }
+}
+
+impl<S: Service<RoleClient>> Toolbox<S> {
+    /// The same with a `service` that hears what the server has to say, on a transport that is there:
+    /// dialled or accepted.
+    ///
+    /// # Errors
+    /// [`ToolError::Initialize`].
+    pub async fn over(
+        service: S,
+        transport: WebSocketTransport<RoleClient>,
+    ) -> Result<Self, ToolError> {
+        let (state, events) = (transport.state(), transport.events());
+        let changes = Arc::<AtomicU64>::default();
+        let watched = Watched { transport, changes: changes.clone() };
+        let service = service.serve(watched).await.map_err(Box::new)?;
+        let known = Mutex::new(Known { tools: Arc::default(), since: None, events });
+        Ok(Self { service, state, known, changes, asked: AtomicU64::new(0) })
+    }
+
+    /// Calls the tool of this name. `arguments` are an object, or nothing: `()`.
+    ///
+    /// What it returns is its structured content, else its text: read as JSON where it is some, else as
+    /// the string that it is.
+    ///
+    /// # Errors
+    /// [`ToolError`].
+    pub async fn call<T: DeserializeOwned>(
+        &self,
+        name: impl Into<String>,
+        arguments: impl Serialize,
+    ) -> Result<T, ToolError> {
+        let result = self.call_tool(name, arguments).await?;
+        if let Some(value) = result.structured_content {
+            return serde_json::from_value(value).map_err(ToolError::Result);
+        }
+        match text_of(&result) {
+            None => serde_json::from_value(Value::Null).map_err(ToolError::Result),
+            Some(text) => serde_json::from_str(&text).or_else(|error| {
+                serde_json::from_value(Value::String(text)).map_err(|_| ToolError::Result(error))
+            }),
+        }
+    }
+
+    /// The same, with all that the tool returns.
+    ///
+    /// # Errors
+    /// [`ToolError`].
+    pub async fn call_tool(
+        &self,
+        name: impl Into<String>,
+        arguments: impl Serialize,
+    ) -> Result<CallToolResult, ToolError> {
+        let name = name.into();
+        let arguments = match serde_json::to_value(arguments).map_err(ToolError::Arguments)? {
+            Value::Null => None,
+            value => Some(serde_json::from_value(value).map_err(ToolError::Arguments)?),
+        };
+        let asked = self.asked.load(SeqCst);
+        let knows = |tools: Arc<[Tool]>| tools.iter().any(|tool| tool.name == name);
+        if !knows(self.look(None).await?) && !knows(self.look(Some(asked)).await?) {
+            return Err(ToolError::Unknown(name));
+        }
+        let mut call = CallToolRequestParams::new(name);
+        call.arguments = arguments;
+        let result = self.service.call_tool(call).await?;
+        match result.is_error {
+            Some(true) => Err(ToolError::Failed(Box::new(result))),
+            _ => Ok(result),
+        }
+    }
+
+    /// The tools that there are, from the list that is kept.
+    ///
+    /// # Errors
+    /// [`ToolError::List`].
+    pub async fn tools(&self) -> Result<Arc<[Tool]>, ToolError> {
+        self.look(None).await
+    }
+
+    /// The list; not the one that was kept when the server had been `asked` so often.
+    async fn look(&self, asked: Option<u64>) -> Result<Arc<[Tool]>, ToolError> {
+        let mut known = self.known.lock().await;
+        let changes = self.changes.load(SeqCst);
+        if is_elsewhere(&mut known.events) || asked == Some(self.asked.load(SeqCst)) {
+            known.since = None;
+            // rmcp may keep it too, where the server has said for how long.
+            self.service.clear_response_cache().await;
+        }
+        if known.since != Some(changes) {
+            self.asked.fetch_add(1, SeqCst);
+            let tools = self.service.list_all_tools().await;
+            known.tools = tools.map_err(|error| ToolError::List(Box::new(error)))?.into();
+            known.since = Some(changes);
+        }
+        Ok(known.tools.clone())
+    }
+
+    /// The server, for all else that rmcp can ask of it.
+    pub fn peer(&self) -> &Peer<RoleClient> {
+        self.service.peer()
+    }
+
+    /// The service that hears what the server has to say.
+    pub fn service(&self) -> &S {
+        self.service.service()
+    }
+
+    /// The state of the connection, now and as it changes.
+    #[must_use]
+    pub fn state(&self) -> watch::Receiver<State> {
+        self.state.clone()
+    }
+
+    /// Closes the connection with the closing handshake, and waits for its end. Dropping the toolbox
+    /// closes it too, and does not wait.
+    pub async fn close(self) {
+        // It fails where rmcp's task has panicked, and has ended too.
+        let _ = self.service.cancel().await;
+    }
+}
+
+impl<S: Service<RoleClient>> fmt::Debug for Toolbox<S> {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("Toolbox").field("state", &*self.state.borrow()).finish_non_exhaustive()
+    }
+}
+
+/// Counts the changes of the list as they arrive. The service hears of them in a task of its own, perhaps
+/// after what came later, and rmcp's cache would keep everything else for as long as the list.
+struct Watched {
+    transport: WebSocketTransport<RoleClient>,
+    changes: Arc<AtomicU64>,
+}
+
+impl Transport<RoleClient> for Watched {
+    type Error = Error;
+
+    fn name() -> Cow<'static, str> {
+        WebSocketTransport::<RoleClient>::name()
+    }
+
+    fn send(
+        &mut self,
+        item: TxJsonRpcMessage<RoleClient>,
+    ) -> impl Future<Output = Result<(), Error>> + Send + 'static {
+        self.transport.send(item)
+    }
+
+    async fn receive(&mut self) -> Option<RxJsonRpcMessage<RoleClient>> {
+        let message = self.transport.receive().await?;
+        if let JsonRpcMessage::Notification(message) = &message
+            && let ServerNotification::ToolListChangedNotification(_) = message.notification
+        {
+            self.changes.fetch_add(1, SeqCst);
+        }
+        Some(message)
+    }
+
+    async fn close(&mut self) -> Result<(), Error> {
+        self.transport.close().await
+    }
+}
+
+/// Whether the server may be another than when this was asked last.
+fn is_elsewhere(events: &mut Option<Events<Event>>) -> bool {
+    let mut elsewhere = false;
+    while let Some(stream) = events {
+        // Unconstrained: else a task that has done much would be told that there is nothing.
+        match unconstrained(stream.next()).now_or_never() {
+            Some(Some(Event::Restarted { .. } | Event::Missed(_))) => elsewhere = true,
+            Some(Some(_)) => {}
+            Some(None) => *events = None,
+            None => break,
+        }
+    }
+    elsewhere
+}
+
+/// The blocks of text that a tool returns, one to a line. `None` where it returns nothing else either.
+fn text_of(result: &CallToolResult) -> Option<String> {
+    let texts = result.content.iter().filter_map(|block| block.as_text());
+    let texts: Vec<_> = texts.map(|block| block.text.as_str()).collect();
+    (!result.content.is_empty()).then(|| texts.join("\n"))
+}
+
+/// Why there is no [`Toolbox`], or no result of a call.
+#[derive(Debug, thiserror::Error)]
+#[non_exhaustive]
+pub enum ToolError {
+    /// No connection came about.
+    #[error(transparent)]
+    Connect(#[from] Error),
+    /// The server did not initialize MCP.
+    #[error("not initialized: {0}")]
+    Initialize(#[from] Box<ClientInitializeError>),
+    /// The list of tools could not be had. Nothing was called.
+    #[error("no list of tools: {0}")]
+    List(#[source] Box<ServiceError>),
+    /// The server has no tool of this name. Nothing was called.
+    #[error("there is no tool {0:?}")]
+    Unknown(String),
+    /// The arguments are no JSON object. Nothing was called.
+    #[error("arguments that cannot be sent: {0}")]
+    Arguments(#[source] serde_json::Error),
+    /// The tool says that it has failed, and this is what it says.
+    #[error("the tool has failed: {}", text_of(.0).unwrap_or_default())]
+    Failed(Box<CallToolResult>),
+    /// The call never left this side, as the error's `data` tells: the tool has not run.
+    #[error("not sent: {}", .0.message)]
+    NotSent(ErrorData),
+    /// The call was sent, and no answer arrived: the tool may have run, or still run.
+    #[error("outcome unknown: {}", .0.message)]
+    OutcomeUnknown(ErrorData),
+    /// The server answers with a JSON-RPC error.
+    #[error("error {}: {}", .0.code.0, .0.message)]
+    Rpc(ErrorData),
+    /// The tool has run, and what it returns is not what was asked for.
+    #[error("unexpected result: {0}")]
+    Result(#[source] serde_json::Error),
+    /// Anything else that rmcp says, such as that the service is closed.
+    #[error(transparent)]
+    Service(ServiceError),
+}
+
+impl ToolError {
+    /// The text with which the tool says that it has [failed](Self::Failed).
+    #[must_use]
+    pub fn text(&self) -> Option<String> {
+        match self {
+            Self::Failed(result) => text_of(result),
+            _ => None,
+        }
+    }
+}
+
+impl From<ServiceError> for ToolError {
+    fn from(error: ServiceError) -> Self {
+        let ServiceError::McpError(error) = error else { return Self::Service(error) };
+        let said = error.data.as_ref().and_then(|data| match data["reason"].as_str() {
+            Some("timed_out") => data["outcome"].as_str(),
+            reason => reason,
+        });
+        match said {
+            Some("not_sent") => Self::NotSent(error),
+            Some("outcome_unknown") => Self::OutcomeUnknown(error),
+            _ => Self::Rpc(error),
+        }
+    }
+}
