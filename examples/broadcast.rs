@@ -195,10 +195,11 @@ impl Hall {
 
     /// What becomes of a message, and what its sender is answered.
     fn hear(&self, id: u64, mut said: Said) -> Option<Said> {
+        // Who has left is not noted any more.
+        self.registry.get(id)?;
         if self.is_too_fast(id) {
             return Some(Said::error("too many messages"));
         }
-        self.registry.get(id)?;
         let sender = name(id);
         match &*said.kind {
             "whoami" => Some(Said::new("you", sender.into())),

@@ -17,7 +17,7 @@ use crate::{
     duplex::{BoxLink, Duplex},
     event::{Announcer, Notices, State},
     extensions::Extensions,
-    framing::{Framing, JsonRpc, Manners},
+    framing::{Framing, JsonRpc},
     layer::{
         Correlation, Framed, Heartbeat, Relink, Shared,
         correlation::{self, Policy, Replay},
@@ -232,8 +232,8 @@ impl<R: Role> Builder<R> {
     }
 
     /// How connections behave whose messages have this form.
-    #[cfg(any(feature = "client", feature = "server"))]
-    pub(crate) fn manners(&self) -> Manners {
+    #[cfg(feature = "client")]
+    pub(crate) fn manners(&self) -> crate::framing::Manners {
         self.framing.manners()
     }
 
