@@ -181,6 +181,7 @@ impl Hall {
     fn tell(&self, said: &Said) -> Result<usize, String> {
         if let Some(target) = &said.target {
             let id = target.strip_prefix("client-").and_then(|id| id.parse().ok());
+            let id = id.filter(|id| *target == name(*id));
             let sent =
                 id.map_or(Err(Missed::Gone), |id| self.registry.notify(id, notification(said)));
             return sent.map(|()| 1).map_err(|_| format!("{target} is not here"));
