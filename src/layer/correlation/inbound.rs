@@ -62,7 +62,8 @@ impl<R: Role, F: Framing<R>> Correlation<R, F> {
                 };
                 // It cancels a request of its own or, in the era without `initialize`, a
                 // subscription of ours.
-                let alias = self.restart.as_mut().and_then(|restart| restart.cancelled(&id));
+                let alias =
+                    self.restart.as_mut().and_then(|restart| restart.aliases.cancelled(&id));
                 let inward = alias.as_ref().unwrap_or(&id);
                 self.held.forget(inward);
                 if self.inbound.remove(inward) {
@@ -137,7 +138,8 @@ impl<R: Role, F: Framing<R>> Correlation<R, F> {
     fn refuse(&mut self, id: RequestId, error: ErrorData) {
         // The same id may belong to another that is in flight.
         let in_flight = self.inbound.contains(&id);
-        let real = self.restart.as_mut().and_then(|restart| restart.refused(&id, in_flight));
+        let real =
+            self.restart.as_mut().and_then(|restart| restart.aliases.refused(&id, in_flight));
         let id = real.unwrap_or(id);
         self.stats.refused();
         tracing::debug!(%id, %error.message, "request refused");

@@ -1,6 +1,8 @@
 //! What a [`Correlation`](super::Correlation) does when a connection is lost and the next one leads
 //! to a peer that knows nothing of it.
 
+mod aliases;
+
 use std::{collections::HashMap, mem, pin::Pin, task::Context, time::Duration};
 
 use rmcp::{
@@ -10,6 +12,7 @@ use rmcp::{
 };
 use tokio::time::{Instant, Sleep, sleep};
 
+use self::aliases::Aliases;
 use super::{Call, Correlation, Fate, Outbound, Replay, cancellation};
 use crate::{
     decode::{Calls, Method, Role},
@@ -49,10 +52,7 @@ pub(super) struct Restart {
     repeated: bool,
     /// How long that answer is still waited for, where there is a link.
     patience: Option<Pin<Box<Sleep>>>,
-    /// The ids that requests of the peer have above this layer, and their real ones. Handlers of a
-    /// former peer may still run, and rmcp would take a new request with the same id for theirs.
-    aliases: HashMap<RequestId, RequestId>,
-    restarts: u64,
+    pub(super) aliases: Aliases,
     /// How many connections were lost before this side had a session.
     attempts: u32,
     /// What was queued waits for the peer, an MCP client, to initialize its session.
@@ -77,8 +77,7 @@ impl Restart {
             repeats: HashMap::new(),
             repeated: false,
             patience: None,
-            aliases: HashMap::new(),
-            restarts: 0,
+            aliases: Aliases::default(),
             attempts: 0,
             waits: false,
             is_initialized: false,
@@ -117,8 +116,7 @@ impl Restart {
 
     /// There is a new peer.
     fn begin(&mut self) {
-        self.restarts += 1;
-        self.aliases.clear();
+        self.aliases.restart();
         self.is_initialized = false;
         self.returned = false;
     }
@@ -143,44 +141,6 @@ impl Restart {
             tracing::warn!("no answer to a repeated initialize");
             self.renew.ask();
             timer.as_mut().reset(Instant::now() + PATIENCE);
-        }
-    }
-
-    /// The alias of a request of the present peer. The first peer has none.
-    fn alias(&self, id: &RequestId) -> Option<RequestId> {
-        let alias = match id {
-            // What looks like an alias gets one, or it could be taken for a later one.
-            RequestId::String(text) if self.restarts > 0 || text.contains('\u{2032}') => {
-                format!("'{text}\u{2032}{}", self.restarts)
-            }
-            RequestId::Number(number) if self.restarts > 0 => {
-                format!("{number}\u{2032}{}", self.restarts)
-            }
-            _ => return None,
-        };
-        Some(RequestId::String(alias.into()))
-    }
-
-    /// The id for the layers above of a request of the peer, which begins.
-    fn inward(&mut self, id: &RequestId) -> Option<RequestId> {
-        let alias = self.alias(id)?;
-        self.aliases.insert(alias.clone(), id.clone());
-        Some(alias)
-    }
-
-    /// The same, of one that is no longer wanted.
-    pub(super) fn cancelled(&mut self, id: &RequestId) -> Option<RequestId> {
-        let alias = self.alias(id)?;
-        self.aliases.remove(&alias);
-        Some(alias)
-    }
-
-    /// The real id of a request of the peer that would be known above by this alias, if it were not
-    /// refused. Another may be `in_flight` by the same.
-    pub(super) fn refused(&mut self, alias: &RequestId, in_flight: bool) -> Option<RequestId> {
-        match in_flight {
-            true => self.aliases.get(alias).cloned(),
-            false => self.aliases.remove(alias),
         }
     }
 
@@ -439,7 +399,7 @@ impl<R: Role, F: Framing<R>> Correlation<R, F> {
     /// the same.
     pub(super) fn prepare(&mut self, request: &mut JsonRpcRequest<R::PeerReq>) {
         let Some(restart) = &mut self.restart else { return };
-        if let Some(alias) = restart.inward(&request.id) {
+        if let Some(alias) = restart.aliases.inward(&request.id) {
             request.id = alias;
         }
         // A client of the era without `initialize` says by this that it is there.
@@ -454,36 +414,23 @@ impl<R: Role, F: Framing<R>> Correlation<R, F> {
     /// cancellation, and `id` is now the one that the peer gave it.
     pub(super) fn answers(&mut self, id: &mut RequestId) -> bool {
         self.inbound.remove(id);
-        let Some(restart) = &mut self.restart else { return true };
-        if restart.aliases.is_empty() {
-            return restart.restarts == 0;
-        }
-        match restart.aliases.remove(id) {
-            Some(real) => *id = real,
-            // Of a former peer, or cancelled.
-            None => return restart.restarts == 0,
-        }
-        true
+        self.restart.as_mut().is_none_or(|restart| restart.aliases.end(id))
     }
 
     /// Whether a notification of ours is for the present peer. The subscription that it
     /// belongs to is now named as that peer has it.
     pub(super) fn is_subscribed(&self, notification: &mut R::Not) -> bool {
-        let Some(restart) = self
-            .restart
-            .as_ref()
-            .filter(|restart| restart.restarts > 0 || !restart.aliases.is_empty())
+        let Some(restart) = self.restart.as_ref().filter(|restart| !restart.aliases.is_plain())
         else {
             return true;
         };
         let Some(meta) = R::meta(notification) else { return true };
-        let Some(id) = meta.subscription_id() else { return true };
-        match restart.aliases.get(&id) {
-            Some(real) => meta.set_subscription_id(real.clone()),
-            // Of a former peer, or cancelled.
-            None => return restart.restarts == 0,
+        let Some(mut id) = meta.subscription_id() else { return true };
+        let is_present = restart.aliases.resolve(&mut id);
+        if is_present {
+            meta.set_subscription_id(id);
         }
-        true
+        is_present
     }
 
     /// There is no room for `item`, and no connection to send it on. If it is a call, that is its

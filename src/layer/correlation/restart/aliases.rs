@@ -1,0 +1,96 @@
+//! The ids that requests of the peer have above, once it is not the first.
+
+use std::collections::HashMap;
+
+use rmcp::model::RequestId;
+
+/// The ids of its requests above this layer, and their real ones. Handlers of a former peer may still run,
+/// and rmcp would take a new request with the same id for theirs.
+#[derive(Debug, Default)]
+pub(in super::super) struct Aliases {
+    real: HashMap<RequestId, RequestId>,
+    restarts: u64,
+}
+
+impl Aliases {
+    /// The peer is another.
+    pub(super) fn restart(&mut self) {
+        self.restarts += 1;
+        self.real.clear();
+    }
+
+    /// Whether no id is another above.
+    pub(super) fn is_plain(&self) -> bool {
+        self.restarts == 0 && self.real.is_empty()
+    }
+
+    /// The alias of a request of the present peer. The first peer has none.
+    fn alias(&self, id: &RequestId) -> Option<RequestId> {
+        let alias = match id {
+            // What looks like an alias gets one, or it could be taken for a later one.
+            RequestId::String(text) if self.restarts > 0 || text.contains('\u{2032}') => {
+                format!("'{text}\u{2032}{}", self.restarts)
+            }
+            RequestId::Number(number) if self.restarts > 0 => {
+                format!("{number}\u{2032}{}", self.restarts)
+            }
+            _ => return None,
+        };
+        Some(RequestId::String(alias.into()))
+    }
+
+    /// The id for the layers above of a request of the peer, which begins.
+    pub(super) fn inward(&mut self, id: &RequestId) -> Option<RequestId> {
+        let alias = self.alias(id)?;
+        self.real.insert(alias.clone(), id.clone());
+        Some(alias)
+    }
+
+    /// The same, of one that is no longer wanted.
+    pub(in super::super) fn cancelled(&mut self, id: &RequestId) -> Option<RequestId> {
+        let alias = self.alias(id)?;
+        self.real.remove(&alias);
+        Some(alias)
+    }
+
+    /// The real id of a request of the peer that would be known above by this alias, if it were not
+    /// refused. Another may be `in_flight` by the same.
+    pub(in super::super) fn refused(
+        &mut self,
+        alias: &RequestId,
+        in_flight: bool,
+    ) -> Option<RequestId> {
+        match in_flight {
+            true => self.real.get(alias).cloned(),
+            false => self.real.remove(alias),
+        }
+    }
+
+    /// Whether `id` is that of a request of the present peer, and not of a former one or one that was
+    /// cancelled. It is the real one then.
+    pub(super) fn resolve(&self, id: &mut RequestId) -> bool {
+        match self.real.get(id) {
+            Some(real) => *id = real.clone(),
+            None => return self.restarts == 0,
+        }
+        true
+    }
+
+    /// The same of one that ends.
+    pub(super) fn end(&mut self, id: &mut RequestId) -> bool {
+        // Nearly always, and then no id is hashed.
+        if self.real.is_empty() {
+            return self.restarts == 0;
+        }
+        match self.real.remove(id) {
+            Some(real) => *id = real,
+            None => return self.restarts == 0,
+        }
+        true
+    }
+
+    #[cfg(test)]
+    pub(super) fn len(&self) -> usize {
+        self.real.len()
+    }
+}
