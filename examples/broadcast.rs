@@ -173,7 +173,7 @@ impl Hall {
             said.pop_front();
         }
         said.push_back(now);
-        said.truncate(self.rate + 1);
+        said.truncate(self.rate.saturating_add(1));
         said.len() > self.rate
     }
 

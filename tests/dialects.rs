@@ -250,8 +250,12 @@ async fn a_client_says_who_it_is_within_the_connection() {
             };
             drop(dial(form).bearer_with(tokens).authenticate_in_band().await.unwrap());
 
-            let none = dial(form).authenticate_in_band().await.unwrap_err();
-            assert!(matches!(none, Error::Handshake(HandshakeError::Invalid(_))), "{none}");
+            let none = dial(form).authenticate_in_band();
+            let basic = dial(form).header("authorization", "Basic eDp5").authenticate_in_band();
+            for connect in [none, basic] {
+                let error = connect.await.unwrap_err();
+                assert!(matches!(error, Error::Handshake(HandshakeError::Invalid(_))), "{error}");
+            }
         }
     })
     .await;

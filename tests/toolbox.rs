@@ -9,7 +9,7 @@ use std::{
     net::SocketAddr,
     sync::{
         Arc, Mutex,
-        atomic::{AtomicUsize, Ordering::SeqCst},
+        atomic::{AtomicBool, AtomicUsize, Ordering::SeqCst},
     },
     time::Duration,
 };
@@ -45,6 +45,8 @@ struct Shelf(Arc<Inner>);
 struct Inner {
     tools: Mutex<BTreeSet<&'static str>>,
     lists: AtomicUsize,
+    /// It does not answer what its tools are.
+    silent: AtomicBool,
     calls: watch::Sender<usize>,
     gate: Notify,
 }
@@ -53,7 +55,8 @@ impl Default for Inner {
     fn default() -> Self {
         let tools = ["add", "broken", "grow", "say", "refused", "wait"].into();
         let (lists, gate) = (AtomicUsize::default(), Notify::default());
-        Self { tools: Mutex::new(tools), lists, calls: watch::Sender::new(0), gate }
+        let silent = AtomicBool::default();
+        Self { tools: Mutex::new(tools), lists, silent, calls: watch::Sender::new(0), gate }
     }
 }
 
@@ -93,11 +96,14 @@ impl ServerHandler for Shelf {
     async fn list_tools(
         &self,
         request: Option<PaginatedRequestParams>,
-        _: RequestContext<RoleServer>,
+        context: RequestContext<RoleServer>,
     ) -> Result<ListToolsResult, ErrorData> {
         let cursor = request.and_then(|request| request.cursor).unwrap_or_default();
         if cursor.is_empty() {
             self.0.lists.fetch_add(1, SeqCst);
+        }
+        if self.0.silent.load(SeqCst) {
+            context.ct.cancelled().await;
         }
         let tools = self.0.tools.lock().unwrap();
         let mut rest = tools.iter().filter(|tool| **tool > cursor.as_str());
@@ -374,6 +380,38 @@ async fn closing_says_goodbye() {
             };
             assert_eq!(u16::from(reason.code), 1000, "{reason}");
         }
+    })
+    .await;
+}
+
+#[tokio::test]
+async fn a_list_that_cannot_be_had_fails_once_for_all_who_wait_for_it() {
+    limit(async {
+        let shelf = Shelf::default();
+        let (_server, address) = shelf.serve().await;
+        let deadline = Duration::from_millis(200);
+        let mut config = Config::default();
+        config.correlation = correlation::Config::default().deadline(deadline);
+        let connect = connect(format!("ws://{address}/mcp")).config(config);
+        let tools = Toolbox::connect(connect).await.unwrap();
+        shelf.0.silent.store(true, SeqCst);
+        let calls = (0..20).map(|_| tools.call::<Value>("add", json!({ "a": 5, "b": 3 })));
+        for failed in join_all(calls).await {
+            assert!(matches!(failed, Err(ToolError::List(_))), "{failed:?}");
+        }
+        assert_eq!(shelf.lists(), 1);
+
+        shelf.0.silent.store(false, SeqCst);
+        tools.call::<Value>("add", json!({ "a": 5, "b": 3 })).await.unwrap();
+        // Nor does who knows its tool wait for one who does not.
+        shelf.0.silent.store(true, SeqCst);
+        let (unknown, known) = tokio::join!(tools.call::<Value>("nope", ()), async {
+            let sum = tools.call::<Value>("add", json!({ "a": 5, "b": 3 })).await;
+            assert_eq!(shelf.lists(), 3, "it is still looked for");
+            sum
+        });
+        assert!(matches!(unknown, Err(ToolError::List(_))), "{unknown:?}");
+        known.unwrap();
     })
     .await;
 }

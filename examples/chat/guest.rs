@@ -58,14 +58,16 @@ impl Guest {
         tokio::spawn(async move {
             loop {
                 tokio::select! {
-                    Some(line) = lines.recv() => match listener.upgrade() {
-                        Some(guest) => guest.hear(line),
-                        None => break,
-                    },
+                    // What was missed comes before what is said now.
+                    biased;
                     Some(event) = events.next() => match (event, listener.upgrade()) {
                         (Event::Restarted { .. }, Some(guest)) => guest.catch_up().await,
                         (Event::Lost(why) | Event::Closed(why), Some(guest)) => println!("[{}] {why}", guest.name),
                         _ => {}
+                    },
+                    Some(line) = lines.recv() => match listener.upgrade() {
+                        Some(guest) => guest.hear(line),
+                        None => break,
                     },
                     else => break,
                 }

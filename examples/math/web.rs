@@ -155,6 +155,10 @@ impl Web {
         let body = body.map_err(|_| {
             Failure::new(StatusCode::PAYLOAD_TOO_LARGE, -32600, "the body is too large")
         })?;
+        // A list would be taken for the members of a struct, one after the other.
+        if body.trim_ascii_start().starts_with(b"[") {
+            return Err(Failure::new(StatusCode::BAD_REQUEST, -32600, "not an object"));
+        }
         serde_json::from_slice(&body).map_err(|error| {
             let code = if error.is_data() { -32600 } else { -32700 };
             Failure::new(StatusCode::BAD_REQUEST, code, &error.to_string())

@@ -54,7 +54,7 @@ const MAX_REDIRECTS: usize = 5;
 const BEARER: &str = "Bearer ";
 
 /// How much of a refusal's body is kept, in bytes.
-const MAX_BODY: usize = 4 << 10;
+pub(super) const MAX_BODY: usize = 4 << 10;
 
 /// Where to, and what to say there.
 pub(super) struct Target {
@@ -187,10 +187,11 @@ impl Target {
         link: &mut BoxLink,
         bearer: Option<&HeaderValue>,
     ) -> Result<(), HandshakeError> {
-        let token = bearer.and_then(|bearer| bearer.to_str().ok()?.strip_prefix(BEARER));
-        match self.greeting.zip(token) {
-            Some((greeting, token)) => authenticate(link, greeting, token).await,
-            None => Ok(()),
+        let Some(greeting) = self.greeting else { return Ok(()) };
+        let bearer = bearer.and_then(|bearer| str::from_utf8(bearer.as_bytes()).ok());
+        match bearer.and_then(|bearer| bearer.strip_prefix(BEARER)) {
+            Some(token) => authenticate(link, greeting, token).await,
+            None => Err(HandshakeError::Invalid("there is no token to show".into())),
         }
     }
 

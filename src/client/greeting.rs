@@ -5,7 +5,7 @@ use std::{io, sync::Arc};
 use futures::{SinkExt, StreamExt};
 use http::StatusCode;
 
-use super::opening::part;
+use super::{dial::MAX_BODY, opening::part};
 use crate::{
     duplex::BoxLink,
     error::{CloseCode, CloseReason, Error, HandshakeError, LinkError, Refusal},
@@ -34,6 +34,10 @@ pub(super) async fn authenticate(
             Some(Ok(())) => return Ok(()),
             Some(Err(why)) => {
                 part(link, CloseReason::new(CloseCode::Normal, "not authenticated")).await;
+                // Who is hostile may say the token again.
+                let mut why = why.replace(token, "…");
+                let most = MAX_BODY.min(why.len());
+                why.truncate((0..=most).rfind(|at| why.is_char_boundary(*at)).unwrap_or_default());
                 let refusal = Refusal::new(StatusCode::UNAUTHORIZED, why);
                 return Err(HandshakeError::Refused(Box::new(refusal)));
             }

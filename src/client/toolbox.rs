@@ -4,7 +4,7 @@ use std::{
     borrow::Cow,
     fmt,
     sync::{
-        Arc,
+        Arc, MutexGuard, PoisonError,
         atomic::{AtomicU64, Ordering::SeqCst},
     },
 };
@@ -12,7 +12,10 @@ use std::{
 use futures::{FutureExt, StreamExt};
 use rmcp::{
     ErrorData, Peer, RoleClient, Service, ServiceError, ServiceExt,
-    model::{CallToolRequestParams, CallToolResult, JsonRpcMessage, ServerNotification, Tool},
+    model::{
+        CallToolRequestParams, CallToolResult, JsonRpcMessage, PaginatedRequestParams,
+        ServerNotification, Tool,
+    },
     service::{ClientInitializeError, RunningService, RxJsonRpcMessage, TxJsonRpcMessage},
     transport::Transport,
 };
@@ -30,6 +33,9 @@ use crate::{
     transport::WebSocketTransport,
 };
 
+/// How many pages of a list are asked for.
+const MAX_PAGES: usize = 1000;
+
 /// The tools of a server, called by their names with anything that serialises.
 ///
 /// It asks the server for the list of its tools when that is needed first, and keeps it, also from one
@@ -38,6 +44,9 @@ use crate::{
 /// - after `notifications/tools/list_changed`;
 /// - after [`Event::Restarted`], since that server may be another;
 /// - for a name that is not on the list, since the tool may have been added.
+///
+/// While it asks for a name that is not on the list, calls of those that are go on. Where it cannot be had, all
+/// who wait for it are told; set a [deadline](crate::layer::correlation::Config::deadline) for servers that do not answer.
 ///
 /// Share it as an `Arc`. The connection is closed with it.
 ///
@@ -54,12 +63,15 @@ use crate::{
 pub struct Toolbox<S: Service<RoleClient> = ()> {
     service: RunningService<RoleClient, S>,
     state: watch::Receiver<State>,
+    known: std::sync::Mutex<Known>,
     /// Locked while the server is asked, so that one user asks for all.
-    known: Mutex<Known>,
+    asking: Mutex<()>,
     /// How often the server has said that its tools have changed.
     changes: Arc<AtomicU64>,
     /// How often it was asked for them.
     asked: AtomicU64,
+    /// How often it has answered, or not.
+    ended: AtomicU64,
 }
 
 /// What is known of the server.
@@ -67,6 +79,8 @@ struct Known {
     tools: Arc<[Tool]>,
     /// After how many changes this was so.
     since: Option<u64>,
+    /// Why it could not be asked the last time.
+    failure: Option<Arc<ServiceError>>,
     events: Option<Events<Event>>,
 }
 
@@ -94,8 +108,17 @@ impl<S: Service<RoleClient>> Toolbox<S> {
         let changes = Arc::<AtomicU64>::default();
         let watched = Watched { transport, changes: changes.clone() };
         let service = service.serve(watched).await.map_err(Box::new)?;
-        let known = Mutex::new(Known { tools: Arc::default(), since: None, events });
-        Ok(Self { service, state, known, changes, asked: AtomicU64::new(0) })
+        let known = Known { tools: Arc::default(), since: None, failure: None, events };
+        let (known, asking) = (std::sync::Mutex::new(known), Mutex::default());
+        Ok(Self {
+            service,
+            state,
+            known,
+            asking,
+            changes,
+            asked: AtomicU64::new(0),
+            ended: AtomicU64::new(0),
+        })
     }
 
     /// Calls the tool of this name. `arguments` are an object, or nothing: `()`.
@@ -160,20 +183,71 @@ impl<S: Service<RoleClient>> Toolbox<S> {
 
     /// The list; not the one that was kept when the server had been `asked` so often.
     async fn look(&self, asked: Option<u64>) -> Result<Arc<[Tool]>, ToolError> {
-        let mut known = self.known.lock().await;
+        let ended = self.ended.load(SeqCst);
+        if let Some(tools) = self.kept(asked) {
+            return Ok(tools);
+        }
+        let _asking = self.asking.lock().await;
+        if let Some(tools) = self.kept(asked) {
+            return Ok(tools);
+        }
+        // Who was waiting while it failed need not see it fail again.
+        if self.ended.load(SeqCst) > ended
+            && let Some(failure) = self.known().failure.clone()
+        {
+            return Err(ToolError::List(failure));
+        }
         let changes = self.changes.load(SeqCst);
-        if is_elsewhere(&mut known.events) || asked == Some(self.asked.load(SeqCst)) {
+        self.asked.fetch_add(1, SeqCst);
+        // rmcp may keep it too, where the server has said for how long.
+        self.service.clear_response_cache().await;
+        let tools = self.list().await;
+        self.ended.fetch_add(1, SeqCst);
+        let mut known = self.known();
+        match tools {
+            Ok(tools) => {
+                (known.tools, known.since) = (tools.into(), Some(changes));
+                known.failure = None;
+                Ok(known.tools.clone())
+            }
+            Err(error) => {
+                let failure = known.failure.insert(Arc::new(error));
+                Err(ToolError::List(failure.clone()))
+            }
+        }
+    }
+
+    /// What need not be asked.
+    fn kept(&self, asked: Option<u64>) -> Option<Arc<[Tool]>> {
+        let mut known = self.known();
+        if is_elsewhere(&mut known.events) {
             known.since = None;
-            // rmcp may keep it too, where the server has said for how long.
-            self.service.clear_response_cache().await;
         }
-        if known.since != Some(changes) {
-            self.asked.fetch_add(1, SeqCst);
-            let tools = self.service.list_all_tools().await;
-            known.tools = tools.map_err(|error| ToolError::List(Box::new(error)))?.into();
-            known.since = Some(changes);
+        let is_fresh = known.since == Some(self.changes.load(SeqCst));
+        let is_refused = asked == Some(self.asked.load(SeqCst));
+        (is_fresh && !is_refused).then(|| known.tools.clone())
+    }
+
+    fn known(&self) -> MutexGuard<'_, Known> {
+        self.known.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    /// All that the server lists, if it comes to an end.
+    async fn list(&self) -> Result<Vec<Tool>, ServiceError> {
+        let (mut tools, mut cursor) = (Vec::new(), None);
+        for _ in 0..MAX_PAGES {
+            let page = PaginatedRequestParams::default().with_cursor(cursor);
+            let page = self.service.list_tools(Some(page)).await?;
+            tools.extend(page.tools);
+            cursor = page.next_cursor;
+            if cursor.is_none() {
+                return Ok(tools);
+            }
         }
-        Ok(known.tools.clone())
+        tracing::warn!(
+            "the list of tools has no end; the first {MAX_PAGES} pages are taken for it"
+        );
+        Ok(tools)
     }
 
     /// The server, for all else that rmcp can ask of it.
@@ -276,7 +350,7 @@ pub enum ToolError {
     Initialize(#[from] Box<ClientInitializeError>),
     /// The list of tools could not be had. Nothing was called.
     #[error("no list of tools: {0}")]
-    List(#[source] Box<ServiceError>),
+    List(#[source] Arc<ServiceError>),
     /// The server has no tool of this name. Nothing was called.
     #[error("there is no tool {0:?}")]
     Unknown(String),
@@ -286,7 +360,8 @@ pub enum ToolError {
     /// The tool says that it has failed, and this is what it says.
     #[error("the tool has failed: {}", text_of(.0).unwrap_or_default())]
     Failed(Box<CallToolResult>),
-    /// The call never left this side, as the error's `data` tells: the tool has not run.
+    /// The call never left this side, as the error's `data` tells: the tool has not run. A server that passes
+    /// calls on may say the same of its own.
     #[error("not sent: {}", .0.message)]
     NotSent(ErrorData),
     /// The call was sent, and no answer arrived: the tool may have run, or still run.

@@ -48,7 +48,7 @@ use crate::{
 ///   `error` with the code -32000. What holds a `/` is no tool, nor is `authenticate`.
 /// - **`requestId`** is any string, or an integer. A request without one is answered without; such answers
 ///   come in the order of their requests, of which 1,024 may be open, one more is refused. When more than
-///   4 MiB of answers wait for another, the connection is closed with 1008.
+///   4,096 or 4 MiB of answers wait for another, the connection is closed with 1008.
 /// - **Nothing needs to be initialized.** A client may all the same.
 /// - **Signs of life**: a `ping` is answered by a `pong`, and a client of this crate sends one in place of
 ///   WebSocket's own.
@@ -79,6 +79,8 @@ pub struct Envelope {
     inbound: Inbound,
     /// Our own requests in the order in which they were sent, for a peer that does not return their ids.
     asked: VecDeque<RequestId>,
+    /// The request of ours that was encoded last, and has not been sent.
+    asking: Option<RequestId>,
     /// The peer has returned an id.
     returns_ids: bool,
     /// The peer is another, and has not answered yet.
@@ -159,10 +161,7 @@ impl Envelope {
             }
             _ => parts::raw(&Content { method, params: parts.params })?,
         };
-        // It may be encoded twice, for this time and another.
-        if !self.returns_ids && self.asked.back() != Some(id) {
-            self.asked.push_back(id.clone());
-        }
+        self.asking = Some(id.clone());
         self.seal(Kind::McpRequest, Some(&request), Some(&text(id)))
     }
 
@@ -318,6 +317,7 @@ impl<R: Role> Framing<R> for Envelope {
         let parts = parts::parts(&json)?;
         let nothing = RawValue::NULL;
         self.inbound.nothing_answered();
+        self.asking = None;
         let encoded = match message {
             JsonRpcMessage::Request(request) => self.ask(&request.id, &parts),
             JsonRpcMessage::Notification(_) => self.tell(&parts),
@@ -387,11 +387,16 @@ impl<R: Role> Framing<R> for Envelope {
     }
 
     fn in_turn(&mut self, message: Message) -> Option<Message> {
+        self.asked.extend(self.asking.take().filter(|_| !self.returns_ids));
         self.inbound.in_turn(message)
     }
 
     fn owed(&mut self) -> Option<Message> {
         self.owed.pop_front().or_else(|| self.inbound.next_in_turn())
+    }
+
+    fn withdraw(&mut self, id: &RequestId) {
+        self.asked.retain(|asked| asked != id);
     }
 
     fn restart(&mut self) {

@@ -65,6 +65,11 @@ pub trait Framing<R: Role>: Send {
         None
     }
 
+    /// The request of ours with this id, which was encoded, is not sent after all.
+    fn withdraw(&mut self, id: &RequestId) {
+        let _ = id;
+    }
+
     /// The peer is another from now on, and awaits no answer to what was asked before.
     fn restart(&mut self) {}
 
@@ -129,6 +134,10 @@ impl<R: Role, F: Framing<R> + ?Sized> Framing<R> for Box<F> {
 
     fn owed(&mut self) -> Option<Message> {
         (**self).owed()
+    }
+
+    fn withdraw(&mut self, id: &RequestId) {
+        (**self).withdraw(id);
     }
 
     fn restart(&mut self) {

@@ -88,27 +88,29 @@ impl ToolCall {
             }
             Some(error) => {
                 self.auth = Auth::None;
-                let error = json!({ "message": error.message });
-                parts::text(&json!({ "id": AUTH, "success": false, "error": error }))
+                parts::text(&refusal(&error.message))
             }
         }
     }
 
-    /// A message of the peer that has a token.
+    fn refuse(&mut self, why: &str) {
+        self.owed.extend(parts::text(&refusal(why)));
+    }
+
+    /// A message of the peer that has a token, or should have one.
     fn authenticate<R: Role>(
         &mut self,
-        token: &RawValue,
+        token: Option<&RawValue>,
         calls: &dyn Calls,
     ) -> Result<Option<RxJsonRpcMessage<R>>, Unreadable> {
         let id = RequestId::String(AUTH.into());
         if self.auth == Auth::Done {
-            self.owed.extend(parts::text(&json!({
-                "id": AUTH, "success": false, "error": { "message": "already authenticated" },
-            })));
+            self.refuse("already authenticated");
             return Ok(None);
         }
-        let Some(token) = parse::<String>(token) else {
-            return Err(invalid(Some(id), "`token` is no string"));
+        let Some(token) = token.and_then(parse::<String>) else {
+            self.refuse("`token` is missing, or no string");
+            return Ok(None);
         };
         self.auth = Auth::Asked;
         let request = Request::new(&id, "authenticate", Some(json!({ "token": token })));
@@ -173,10 +175,9 @@ impl<R: Role> Framing<R> for ToolCall {
         };
         match (id, read.name.map(parse::<String>)) {
             (id, _) if R::IS_CLIENT => read.answer::<R>(id, calls).map(Some),
-            (Some(RequestId::String(id)), None) if *id == *AUTH => match read.token {
-                Some(token) => self.authenticate::<R>(token, calls),
-                None => Err(invalid(Some(RequestId::String(id)), "`token` is missing")),
-            },
+            (Some(RequestId::String(id)), None) if *id == *AUTH => {
+                self.authenticate::<R>(read.token, calls)
+            }
             (Some(id), Some(Some(name))) => {
                 let call = Call::new(&name, read.parameters)
                     .map_err(|error| Unreadable::Request { id: Some(id.clone()), error })?;
@@ -252,6 +253,11 @@ struct Ask<'a> {
 struct Answer<'a> {
     id: &'a RequestId,
     results: &'a RawValue,
+}
+
+/// Who may not enter, or need not ask.
+fn refusal(why: &str) -> Value {
+    json!({ "id": AUTH, "success": false, "error": { "message": why } })
 }
 
 fn failure(id: Option<&RequestId>, message: &str) -> Value {

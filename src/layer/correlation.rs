@@ -184,8 +184,12 @@ impl<R: Role, F: Framing<R>> Correlation<R, F> {
     }
 
     /// Takes a call of ours back that has not been sent. `false` if it has.
-    fn withdraw(&self, call: Call) -> bool {
-        self.framed.get_ref().withdraw(call.ticket)
+    fn withdraw(&mut self, id: &RequestId, call: Call) -> bool {
+        let withdrawn = self.framed.get_ref().withdraw(call.ticket);
+        if withdrawn {
+            self.framed.withdraw(id);
+        }
+        withdrawn
     }
 
     /// What each request and notification of the peer carries in its extensions.
@@ -227,7 +231,7 @@ impl<R: Role, F: Framing<R>> Correlation<R, F> {
             ready!(timer.as_mut().poll(cx));
             let Some((_, id)) = self.deadlines.pop_front() else { continue };
             let Some(call) = self.give_up(&id) else { continue };
-            let fate = if self.withdraw(call) { Fate::NotSent } else { Fate::OutcomeUnknown };
+            let fate = if self.withdraw(&id, call) { Fate::NotSent } else { Fate::OutcomeUnknown };
             if fate == Fate::OutcomeUnknown {
                 let reason = format!("no response within {deadline:?}");
                 let cancelled = cancellation(id.clone(), reason);
@@ -337,7 +341,7 @@ impl<R: Role, F: Framing<R>> Sink<TxJsonRpcMessage<R>> for Correlation<R, F> {
             JsonRpcMessage::Notification(notification) => {
                 if let Some(id) = R::cancelled(&mut notification.notification) {
                     let goes_out = match this.give_up(id) {
-                        Some(call) => !this.withdraw(call),
+                        Some(call) => !this.withdraw(id, call),
                         None => this.answers(id),
                     };
                     if !goes_out {

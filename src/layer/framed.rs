@@ -129,6 +129,11 @@ where
         self.framing.again(message.clone())
     }
 
+    /// A request of ours that was handed down is not sent after all.
+    pub(super) fn withdraw(&mut self, id: &RequestId) {
+        self.framing.withdraw(id);
+    }
+
     /// The peer is another from now on.
     pub(super) fn restart(&mut self) {
         self.framing.restart();

@@ -245,7 +245,7 @@ impl<S: AsyncRead + AsyncWrite + Unpin> Socket<S> {
         agreement: deflate::Agreement,
     ) -> Self {
         stats.bytes_received(leftover.len());
-        let inflater = deflate::Inflater::new(&agreement, side, &leftover);
+        let inflater = deflate::Inflater::new(&agreement, side, &leftover, config.limit(side));
         let mut socket = Self::with_leftover(stream, Bytes::new(), side, config, stats);
         socket.websocket.get_mut().inflater = Some(Box::new(inflater));
         socket.compressor = deflate::Compressor::new(&agreement, side).map(Box::new);
@@ -493,6 +493,9 @@ fn link_error(error: WsError) -> LinkError {
             match error.get_ref().and_then(|error| error.downcast_ref::<deflate::Fault>()) {
                 Some(deflate::Fault::Corrupt(what)) => return LinkError::Deflate((*what).into()),
                 Some(deflate::Fault::Protocol(what)) => return LinkError::Protocol((*what).into()),
+                Some(&deflate::Fault::TooBig { size, limit }) => {
+                    return LinkError::TooBig { size, limit };
+                }
                 None => {}
             }
             error.into()

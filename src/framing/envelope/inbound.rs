@@ -14,6 +14,9 @@ use crate::{
 /// How many requests without an id may be open.
 const MAX_NAMELESS: usize = 1024;
 
+/// How many may wait for an answer, those included which are refused.
+const MAX_WAITING: usize = 4 * MAX_NAMELESS;
+
 /// How many bytes of answers may wait for another.
 const MAX_KEPT: usize = 4 << 20;
 
@@ -51,11 +54,6 @@ impl Inbound {
                 let what = "a request with this requestId is already in flight";
                 Some(ErrorData::invalid_request(what, None))
             }
-            None if self.kept > MAX_KEPT => {
-                let what = "too much waits for the answer to a request without a requestId";
-                let reason = CloseReason::new(CloseCode::Policy, what);
-                return Err(Unreadable::Unacceptable(reason));
-            }
             None if self.nameless.len() >= MAX_NAMELESS => {
                 let what = "too many requests without a requestId are in flight";
                 Some(ErrorData::new(UNAVAILABLE, what, None))
@@ -64,6 +62,9 @@ impl Inbound {
         };
         if let Some(error) = error {
             return Err(self.refuse_request(request_id, error));
+        }
+        if request_id.is_none() {
+            self.check()?;
         }
         let number = self.open(request_id.clone(), is_bare);
         match request_id {
@@ -86,11 +87,23 @@ impl Inbound {
         error: ErrorData,
     ) -> Unreadable {
         let is_nameless = request_id.is_none();
+        if is_nameless && let Err(unacceptable) = self.check() {
+            return unacceptable;
+        }
         let number = self.open(request_id, false);
         if is_nameless {
             self.nameless.push_back((number, None));
         }
         Unreadable::Request { id: Some(RequestId::Number(number)), error }
+    }
+
+    /// Whether another request without an id may wait for its answer.
+    fn check(&self) -> Result<(), Unreadable> {
+        if self.kept <= MAX_KEPT && self.nameless.len() < MAX_WAITING {
+            return Ok(());
+        }
+        let what = "too much waits for the answer to a request without a requestId";
+        Err(Unreadable::Unacceptable(CloseReason::new(CloseCode::Policy, what)))
     }
 
     fn open(&mut self, request_id: Option<RequestId>, is_bare: bool) -> i64 {
@@ -135,13 +148,13 @@ impl Inbound {
             }
             return Some(message);
         }
-        match self.nameless.iter().position(|(nameless, _)| *nameless == number) {
-            None => Some(message),
-            Some(0) => {
+        match self.nameless.binary_search_by_key(&number, |(nameless, _)| *nameless) {
+            Err(_) => Some(message),
+            Ok(0) => {
                 self.nameless.pop_front();
                 Some(message)
             }
-            Some(place) => {
+            Ok(place) => {
                 self.kept += message.len();
                 self.nameless[place].1 = Some(message);
                 None

@@ -205,6 +205,26 @@ fn more_requests_without_an_id_than_can_be_kept_in_order_are_refused_in_order() 
 }
 
 #[test]
+fn rubbish_without_an_id_does_not_wait_for_ever() {
+    let mut server = Envelope::default();
+    received(&mut server, json!({"type": "mcp_request", "request": {"method": "add"}}));
+    for wrong in [json!({"type": "mcp_request"}), json!({"type": "mcp_request", "requestId": {}})] {
+        let mut refused = 0;
+        let end = loop {
+            match decode::<RoleServer>(&mut server, &wrong, &()) {
+                Err(Unreadable::Request { id, error }) => {
+                    assert_eq!(sent(&mut server, &JsonRpcMessage::error(error, id)), None);
+                    refused += 1;
+                }
+                end => break end,
+            }
+        };
+        assert!(refused <= 4096, "{refused}");
+        assert!(matches!(end, Err(Unreadable::Unacceptable(_))), "{end:?}");
+    }
+}
+
+#[test]
 fn more_answers_than_can_be_kept_in_order_end_the_connection() {
     let mut server = Envelope::default();
     let ask = || json!({"type": "mcp_request", "request": {"method": "add"}});
@@ -407,6 +427,21 @@ fn a_server_that_returns_no_ids_answers_in_order() {
     assert_eq!((id, &*error.message), (Some(RequestId::Number(4)), "no"));
     let nobody = decode::<RoleClient>(&mut client, response(), &all);
     assert!(matches!(nobody, Err(Unreadable::Response { id: None, .. })));
+}
+
+#[test]
+fn what_is_not_sent_is_not_answered() {
+    let mut client = Envelope::default().bare_tools();
+    // Too large, and so encoded alone.
+    assert!(Framing::<RoleClient>::encode(&mut client, &call(1)).unwrap().is_some());
+    for number in 2..=3 {
+        say::<RoleClient>(&mut client, &call(number)).unwrap();
+    }
+    Framing::<RoleClient>::withdraw(&mut client, &RequestId::Number(2));
+    let all = Asked(&[(1, Method::CallTool), (2, Method::CallTool), (3, Method::CallTool)]);
+    let response = json!({"type": "mcp_response", "result": {"result": 8}});
+    let answer = decode::<RoleClient>(&mut client, response, &all).unwrap().unwrap();
+    assert_eq!(json!(answer)["id"], 3);
 }
 
 #[test]

@@ -102,6 +102,24 @@ fn the_first_message_authenticates() {
 }
 
 #[test]
+fn who_shows_no_token_is_refused() {
+    let deep = format!(r#"{{"id":"auth","token":{}1{}}}"#, "[".repeat(200), "]".repeat(200));
+    for message in [
+        r#"{"id":"auth"}"#,
+        r#"{"id":"auth","token":7}"#,
+        r#"{"id":"auth","token":1e999}"#,
+        r#"{"id":"auth","token":"\ud800"}"#,
+        &deep,
+    ] {
+        let mut server = ToolCall::default();
+        assert!(decode::<RoleServer>(&mut server, message).unwrap().is_none());
+        let refused = owed(&mut server).unwrap();
+        assert_eq!((&refused["id"], &refused["success"]), (&json!("auth"), &json!(false)));
+        assert!(refused["error"]["message"].is_string(), "{message}");
+    }
+}
+
+#[test]
 fn a_ping_is_owed_a_pong() {
     let mut server = ToolCall::default();
     let ping = json!({"messageType": "ping", "timestamp": 1});
@@ -116,7 +134,6 @@ fn a_ping_is_owed_a_pong() {
 
 #[test]
 fn what_cannot_be_read_is_answered_with_an_error() {
-    let deep = format!(r#"{{"id":"auth","token":{}1{}}}"#, "[".repeat(200), "]".repeat(200));
     for (message, id) in [
         ("rubbish", Value::Null),
         ("[]", Value::Null),
@@ -126,11 +143,6 @@ fn what_cannot_be_read_is_answered_with_an_error() {
         (r#"{"id":{},"name":"add"}"#, Value::Null),
         (r#"{"messageType":"pang"}"#, Value::Null),
         (r#"{"id":"x"}"#, json!("x")),
-        (r#"{"id":"auth"}"#, json!("auth")),
-        (r#"{"id":"auth","token":7}"#, json!("auth")),
-        (r#"{"id":"auth","token":1e999}"#, json!("auth")),
-        (r#"{"id":"auth","token":"\ud800"}"#, json!("auth")),
-        (&deep, json!("auth")),
         (r#"[null,"x",null,"add",null,null,null]"#, Value::Null),
         (r#"{"id":7,"name":7}"#, json!(7)),
         (r#"{"id":"x","name":"add","parameters":7}"#, json!("x")),

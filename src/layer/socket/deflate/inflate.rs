@@ -48,12 +48,15 @@ pub(in super::super) enum Fault {
     Corrupt(&'static str),
     /// A rule of RFC 6455 or RFC 7692 is broken.
     Protocol(&'static str),
+    /// A message takes more bytes than it may have, compressed as it is.
+    TooBig { size: usize, limit: usize },
 }
 
 impl fmt::Display for Fault {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         match self {
             Self::Corrupt(what) | Self::Protocol(what) => f.write_str(what),
+            Self::TooBig { .. } => f.write_str("too many bytes of a compressed message"),
         }
     }
 }
@@ -112,6 +115,11 @@ pub(in super::super) struct Inflater {
     /// What was read and did not fit above, from `taken`.
     ahead: Vec<u8>,
     taken: usize,
+    /// What was found behind something that is read first.
+    fault: Option<Fault>,
+    /// How many bytes of the present message have come, and how many may.
+    came: u64,
+    max_came: u64,
 }
 
 impl fmt::Debug for Inflater {
@@ -121,8 +129,15 @@ impl fmt::Debug for Inflater {
 }
 
 impl Inflater {
-    /// `leftover` is what was read behind the handshake.
-    pub(in super::super) fn new(agreement: &Agreement, side: Side, leftover: &[u8]) -> Self {
+    /// `leftover` is what was read behind the handshake. No compressed message is so much larger than the
+    /// `limit` of what it stands for, unless it stands for less than it takes.
+    pub(in super::super) fn new(
+        agreement: &Agreement,
+        side: Side,
+        leftover: &[u8],
+        limit: usize,
+    ) -> Self {
+        let limit = limit as u64;
         Self {
             takeover: agreement.inbound(side).takeover,
             masked: side == Side::Server,
@@ -137,6 +152,9 @@ impl Inflater {
             is_growing: false,
             ahead: leftover.to_vec(),
             taken: 0,
+            fault: None,
+            came: 0,
+            max_came: limit.saturating_add(limit / 16).saturating_add(64 << 10),
         }
     }
 
@@ -152,16 +170,19 @@ impl Inflater {
         }
         // A step of the socket may be many of the library's, and each some work.
         let turn = ready!(poll_proceed(cx));
+        if let Some(fault) = self.fault.take() {
+            return Poll::Ready(Err(fault.into()));
+        }
         let before = buffer.filled().len();
         if self.taken < self.ahead.len() {
             let ahead = mem::take(&mut self.ahead);
-            let rest = self.inflate(&ahead[self.taken..], buffer)?;
+            let rest = self.inflate_until_fault(&ahead[self.taken..], buffer)?;
             self.taken = ahead.len() - rest;
             if rest > 0 {
                 self.ahead = ahead;
             }
         } else {
-            self.inflate(&[], buffer)?;
+            self.inflate_until_fault(&[], buffer)?;
         }
         while buffer.filled().len() == before {
             let mut step = [mem::MaybeUninit::uninit(); STEP];
@@ -171,12 +192,28 @@ impl Inflater {
             if read.is_empty() {
                 break;
             }
-            let rest = self.inflate(read, buffer)?;
+            let rest = self.inflate_until_fault(read, buffer)?;
             self.ahead = read[read.len() - rest..].to_vec();
             self.taken = 0;
         }
         turn.made_progress();
         Poll::Ready(Ok(()))
+    }
+
+    /// The same as [`inflate`](Self::inflate), but what came before a fault can be read.
+    fn inflate_until_fault(
+        &mut self,
+        input: &[u8],
+        buffer: &mut ReadBuf<'_>,
+    ) -> Result<usize, Fault> {
+        let before = buffer.filled().len();
+        self.inflate(input, buffer).or_else(|fault| match buffer.filled().len() > before {
+            true => {
+                self.fault = Some(fault);
+                Ok(0)
+            }
+            false => Err(fault),
+        })
     }
 
     /// Takes `input` as far as there is room in `buffer`; how many bytes are left.
@@ -265,6 +302,7 @@ impl Inflater {
                 return Err(Fault::Protocol("a message within another"));
             }
             1 | 2 if first & RSV1 != 0 => {
+                self.came = 0;
                 self.message = Message::Compressed(opcode);
                 true
             }
@@ -295,6 +333,12 @@ impl Inflater {
         }
         if payload > u64::MAX >> 1 {
             return Err(Fault::Protocol("the length of a frame has more than 63 bits"));
+        }
+        self.came = self.came.saturating_add(payload);
+        if self.came > self.max_came {
+            let [size, limit] = [self.came, self.max_came]
+                .map(|bytes| usize::try_from(bytes).unwrap_or(usize::MAX));
+            return Err(Fault::TooBig { size, limit });
         }
         self.state = next(payload, mask, is_last);
         Ok(())

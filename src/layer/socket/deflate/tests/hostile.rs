@@ -171,8 +171,8 @@ async fn random_bytes_never_panic_or_hang() {
 }
 
 #[tokio::test]
-async fn an_endless_message_of_nothing_lets_others_have_a_turn() {
-    let (mut near, mut server) = server(Config::default(), 1000);
+async fn a_long_message_of_nothing_lets_others_have_a_turn() {
+    let (mut near, mut server) = server(Config::default(), 4 << 20);
     let empty_blocks = [0, 0, 0, 0xff, 0xff].repeat(2000);
     let peer = async {
         near.write_all(&frame(0x41, &empty_blocks)).await.unwrap();
@@ -183,4 +183,31 @@ async fn an_endless_message_of_nothing_lets_others_have_a_turn() {
     };
     let (received, ()) = tokio::join!(server.next(), peer);
     assert_eq!(received.unwrap().unwrap(), Message::text("end"));
+}
+
+#[tokio::test]
+async fn what_came_whole_before_something_broken_is_read() {
+    let message = frame(0xc1, &deflated(&b"some text ".repeat(100)));
+    for config in [Config::default(), Config::default().context_takeover(true)] {
+        let broken = frame(0xc1, b"\xff\xff\xff");
+        let (_near, mut server) = received(config, &[message.clone(), broken].concat()).await;
+        assert!(matches!(server.next().await, Some(Ok(Message::Text(_)))));
+        assert!(matches!(next_error(&mut server).await, LinkError::Deflate(_)));
+    }
+}
+
+#[tokio::test]
+async fn much_that_stands_for_nothing_is_too_much() {
+    // Stored blocks of no length.
+    let nothing = [0, 0, 0, 0xff, 0xff].repeat(4096);
+    let wire = [frame(0x41, &nothing), frame(0x00, &nothing).repeat(300)].concat();
+    let (mut near, mut server) = server(Config::default(), 4 << 20);
+    let writing = tokio::spawn(async move {
+        let _ = near.write_all(&wire).await;
+        near
+    });
+    let error = next_error(&mut server).await;
+    assert!(matches!(error, LinkError::TooBig { .. }), "{error}");
+    drop(server);
+    drop(writing.await);
 }
