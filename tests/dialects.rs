@@ -169,7 +169,7 @@ async fn a_client_asks_for_a_sign_of_life_in_its_own_form() {
             let mut layers = transport::Config::default();
             layers.heartbeat = heartbeat::Config::default()
                 .ping_interval(Duration::from_millis(20))
-                .pong_timeout(Duration::from_millis(200));
+                .pong_timeout(Duration::from_millis(1500));
             let connect = connect(url).once().config(layers);
             let connect = match framing {
                 0 => connect.framing(Envelope::default()),

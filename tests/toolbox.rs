@@ -389,7 +389,7 @@ async fn a_list_that_cannot_be_had_fails_once_for_all_who_wait_for_it() {
     limit(async {
         let shelf = Shelf::default();
         let (_server, address) = shelf.serve().await;
-        let deadline = Duration::from_millis(200);
+        let deadline = Duration::from_secs(1);
         let mut config = Config::default();
         config.correlation = correlation::Config::default().deadline(deadline);
         let connect = connect(format!("ws://{address}/mcp")).config(config);
