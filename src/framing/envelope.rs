@@ -207,8 +207,7 @@ impl Envelope {
         };
         self.returns_ids = true;
         self.asked.clear();
-        let number = id.to_string().parse().ok().map(RequestId::Number);
-        Some(number.filter(|number| calls.method(number).is_some()).unwrap_or(id))
+        Some(parts::own(id, calls))
     }
 
     /// A request of the peer.
@@ -345,11 +344,7 @@ impl<R: Role> Framing<R> for Envelope {
         message: Message,
         calls: &dyn Calls,
     ) -> Result<Option<RxJsonRpcMessage<R>>, Unreadable> {
-        let json = match &message {
-            Message::Text(text) => text.as_bytes(),
-            Message::Binary(bytes) => bytes,
-            _ => return Ok(None),
-        };
+        let Some(json) = parts::data(&message) else { return Ok(None) };
         let opened = Opened::read(json)?;
         let request_id = match opened.request_id.map(parse::<RequestId>) {
             None => None,

@@ -84,6 +84,12 @@ pub(super) fn parse<'a, T: Deserialize<'a>>(raw: &'a RawValue) -> Option<T> {
     serde_json::from_str(raw.get()).ok()
 }
 
+/// The id of the request of ours that was called so on the wire, where all are strings.
+pub(super) fn own(id: RequestId, calls: &dyn Calls) -> RequestId {
+    let number = id.to_string().parse().ok().map(RequestId::Number);
+    number.filter(|number| calls.method(number).is_some()).unwrap_or(id)
+}
+
 pub(super) fn invalid(id: Option<RequestId>, what: &'static str) -> Unreadable {
     Unreadable::Request { id, error: ErrorData::invalid_request(what, None) }
 }
@@ -217,13 +223,18 @@ pub(super) fn tool_result(content: &RawValue) -> Value {
     result
 }
 
-/// A message as JSON, if it is some.
-pub(super) fn value(message: &Message) -> Option<Value> {
+/// What is in a message that may hold JSON.
+pub(super) fn data(message: &Message) -> Option<&[u8]> {
     match message {
-        Message::Text(text) => serde_json::from_slice(text.as_bytes()).ok(),
-        Message::Binary(bytes) => serde_json::from_slice(bytes).ok(),
+        Message::Text(text) => Some(text.as_bytes()),
+        Message::Binary(bytes) => Some(bytes),
         _ => None,
     }
+}
+
+/// A message as JSON, if it is some.
+pub(super) fn value(message: &Message) -> Option<Value> {
+    serde_json::from_slice(data(message)?).ok()
 }
 
 /// The words of an error: its `message`, or what it is itself.

@@ -152,11 +152,7 @@ impl<R: Role> Framing<R> for ToolCall {
         message: Message,
         calls: &dyn Calls,
     ) -> Result<Option<RxJsonRpcMessage<R>>, Unreadable> {
-        let json = match &message {
-            Message::Text(text) => text.as_bytes(),
-            Message::Binary(bytes) => bytes,
-            _ => return Ok(None),
-        };
+        let Some(json) = parts::data(&message) else { return Ok(None) };
         let read: Read<'_> = parts::read(json)?;
         match read.kind.and_then(parse::<&str>) {
             Some("ping") => {
@@ -290,10 +286,7 @@ impl<'a> Read<'a> {
         id: Option<RequestId>,
         calls: &dyn Calls,
     ) -> Result<RxJsonRpcMessage<R>, Unreadable> {
-        let id = id.map(|id| {
-            let number = id.to_string().parse().ok().map(RequestId::Number);
-            number.filter(|number| calls.method(number).is_some()).unwrap_or(id)
-        });
+        let id = id.map(|id| parts::own(id, calls));
         let nothing = || ErrorData::invalid_request("an answer to nothing", None);
         let Some(id) = id else { return Err(Unreadable::Response { id: None, error: nothing() }) };
         let result = match (self.error, self.results) {
