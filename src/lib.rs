@@ -148,6 +148,7 @@ pub mod error;
 pub mod event;
 pub mod stats;
 mod time;
+mod warn_limit;
 
 pub mod message;
 

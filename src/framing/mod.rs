@@ -170,6 +170,8 @@ pub enum Unreadable {
         error: ErrorData,
     },
     /// It answered something: the request with this id, if one is in flight, ends with this error.
+    /// Without an id the error goes up as a JSON-RPC error without one, and
+    /// [`Correlation`](crate::layer::Correlation) decides whose it is.
     /// The peer is not answered, or two ends could trade errors for ever.
     Response {
         /// The id, where there was a readable one.
@@ -179,6 +181,16 @@ pub enum Unreadable {
     },
     /// Its kind is not accepted at all: the link is closed with this reason.
     Unacceptable(CloseReason),
+}
+
+impl Unreadable {
+    /// The cause in the crate's own words, which hold nothing of the peer's.
+    pub(crate) fn cause(&self) -> &str {
+        match self {
+            Self::Request { error, .. } | Self::Response { error, .. } => &error.message,
+            Self::Unacceptable(reason) => &reason.reason,
+        }
+    }
 }
 
 impl From<Malformed> for Unreadable {

@@ -27,6 +27,7 @@ use crate::{
     link::Link,
     message::Message,
     stats::Stats,
+    warn_limit::WarnLimit,
 };
 
 /// What a [`Framed`] lets out.
@@ -72,6 +73,7 @@ pin_project! {
         // The size of the message decoded last, and what it may take now.
         last_size: usize,
         last_weight: usize,
+        warnings: WarnLimit,
         role: PhantomData<fn() -> R>,
         #[pin]
         inner: S,
@@ -101,6 +103,7 @@ where
             owed: 0,
             last_size: 0,
             last_weight: 0,
+            warnings: WarnLimit::default(),
             role,
             inner,
         }
@@ -209,7 +212,7 @@ where
                 Ok(None) => {}
                 Err(unreadable) => {
                     self.stats.malformed();
-                    tracing::debug!(?unreadable, "unreadable message");
+                    self.as_mut().complain(&unreadable);
                     if let Some(item) = self.as_mut().take_in(cx, unreadable) {
                         return Poll::Ready(Some(item.map(Link::Item)));
                     }
@@ -247,6 +250,18 @@ where
         }
     }
 
+    /// Logs what could not be read: at WARN without the peer's words, and not each time.
+    fn complain(self: Pin<&mut Self>, unreadable: &Unreadable) {
+        tracing::debug!(?unreadable, "unreadable message");
+        let Some(suppressed) = self.project().warnings.admit() else { return };
+        let code = match unreadable {
+            Unreadable::Request { error, .. } | Unreadable::Response { error, .. } => error.code.0,
+            Unreadable::Unacceptable(reason) => u16::from(reason.code).into(),
+        };
+        let what = unreadable.cause();
+        tracing::warn!(code, what, suppressed, "a message of the peer cannot be read");
+    }
+
     /// Deals with what could not be read; the result, if any, is for the layer above.
     fn take_in(
         mut self: Pin<&mut Self>,
@@ -260,10 +275,8 @@ where
                 self.as_mut().reply(JsonRpcMessage::error(error, id));
                 None
             }
-            Unreadable::Response { id: Some(id), error } => {
-                Some(Ok(JsonRpcMessage::error(error, Some(id))))
-            }
-            Unreadable::Response { id: None, .. } => None,
+            // Without an id too: whose it is, those may know who know what is in flight.
+            Unreadable::Response { id, error } => Some(Ok(JsonRpcMessage::error(error, id))),
             Unreadable::Unacceptable(reason) => {
                 let mut inner = self.project().inner;
                 let close = Message::Close(Some(reason.clone()));
@@ -413,10 +426,12 @@ mod tests {
         assert!(
             matches!(item, Link::Item(JsonRpcMessage::Error(error)) if error.id == Some(RequestId::Number(7)))
         );
-        for nobody in [r#"{"jsonrpc":"2.0","error":"sorry"}"#, "rubbish"] {
-            peer.send(Message::text(nobody));
-            assert_pending!(framed.poll_next());
-        }
+        // Whose it is without an id, the layer above may know.
+        peer.send(Message::text(r#"{"jsonrpc":"2.0","error":"sorry"}"#));
+        let item = assert_ready!(framed.poll_next()).unwrap().unwrap();
+        assert!(matches!(item, Link::Item(JsonRpcMessage::Error(error)) if error.id.is_none()));
+        peer.send(Message::text("rubbish"));
+        assert_pending!(framed.poll_next());
         assert!(peer.sent().is_empty());
     }
 
