@@ -112,7 +112,8 @@
 //! - **Errors made by the transport**: `-32700` and `-32600` for what cannot be read (with `id` null
 //!   where it has none), `-32600` for an id already in flight, `-32000` with `data.reason`
 //!   `too_many_requests` for one request too many and `stopping` for one that comes while the server
-//!   stops (neither was executed), `-32001` with `data.reason` `timed_out` to the own caller past the
+//!   stops (neither was executed; a client that reconnects [sends the latter
+//!   again](layer::correlation::Config::retry_refused) on its next connection), `-32001` with `data.reason` `timed_out` to the own caller past the
 //!   deadline (`data.outcome` is `not_sent` or `outcome_unknown`), `-32603` in place of a response
 //!   that is too large to send, or of a handler that panicked, and `-32001` `timed_out` in place of one that
 //!   took longer than a server [allows](server::Config::request_timeout).

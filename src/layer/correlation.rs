@@ -19,6 +19,7 @@
 //! |---|---|
 //! | a link is lost | requests of ours that were handed to it end with an error; the others wait |
 //! | … and the request may run [twice](Replay::Again) | it is repeated to the next peer as well, on five connections at most, before it ends so |
+//! | the peer refuses a request because it stops | that request and all further ones wait for the next connection |
 //! | there is none, and the queue is full | a further request ends with an error that says that it was not sent |
 //! | the next begins | `initialize` and `notifications/initialized` are repeated, and then what waited is sent; open `server/discover` and `subscriptions/listen` are repeated |
 //! | … and requests of the old peer are in flight | they are cancelled, and what their handlers still answer or cancel is dropped |
@@ -159,7 +160,7 @@ impl<R: Role, F: Framing<R>> Correlation<R, F> {
     /// How many requests are in flight: ours, and the peer's.
     #[must_use]
     pub fn in_flight(&self) -> (usize, usize) {
-        (self.outbound.0.len(), self.inbound.len())
+        (self.outbound.len(), self.inbound.len())
     }
 
     /// Outlives a peer that restarts, if the links below do: tells that to `notices`, and asks for
@@ -184,7 +185,7 @@ impl<R: Role, F: Framing<R>> Correlation<R, F> {
     }
 
     /// Takes a call of ours back that has not been sent. `false` if it has.
-    fn withdraw(&mut self, id: &RequestId, call: Call) -> bool {
+    fn withdraw(&mut self, id: &RequestId, call: &Call) -> bool {
         let withdrawn = self.framed.get_ref().withdraw(call.ticket);
         if withdrawn {
             self.framed.withdraw(id);
@@ -210,7 +211,7 @@ impl<R: Role, F: Framing<R>> Correlation<R, F> {
     /// Whether those above await an answer with this id.
     fn awaits(&self, id: &RequestId) -> bool {
         let repeated = self.restart.as_ref().is_some_and(|restart| restart.repeats(id));
-        self.outbound.0.contains_key(id) && !repeated
+        self.outbound.contains(id) && !repeated
     }
 
     /// The next request of ours past its deadline, with the error that ends it.
@@ -231,7 +232,7 @@ impl<R: Role, F: Framing<R>> Correlation<R, F> {
             ready!(timer.as_mut().poll(cx));
             let Some((_, id)) = self.deadlines.pop_front() else { continue };
             let Some(call) = self.give_up(&id) else { continue };
-            let fate = if self.withdraw(&id, call) { Fate::NotSent } else { Fate::OutcomeUnknown };
+            let fate = if self.withdraw(&id, &call) { Fate::NotSent } else { Fate::OutcomeUnknown };
             if fate == Fate::OutcomeUnknown {
                 let reason = format!("no response within {deadline:?}");
                 let cancelled = cancellation(id.clone(), reason);
@@ -298,6 +299,7 @@ impl<R: Role, F: Framing<R>> Stream for Correlation<R, F> {
                     // It may have been set just now.
                     if let Some(restart) = &mut this.restart {
                         restart.poll_patience(cx);
+                        restart.poll_stopping(this.framed.get_ref(), cx);
                     }
                     return Poll::Pending;
                 }
@@ -341,7 +343,7 @@ impl<R: Role, F: Framing<R>> Sink<TxJsonRpcMessage<R>> for Correlation<R, F> {
             JsonRpcMessage::Notification(notification) => {
                 if let Some(id) = R::cancelled(&mut notification.notification) {
                     let goes_out = match this.give_up(id) {
-                        Some(call) => !this.withdraw(id, call),
+                        Some(call) => !this.withdraw(id, &call),
                         None => this.answers(id),
                     };
                     if !goes_out {
@@ -367,24 +369,28 @@ impl<R: Role, F: Framing<R>> Sink<TxJsonRpcMessage<R>> for Correlation<R, F> {
             }
             this.framed.get_mut().survives(call.is_some());
         }
-        if let Err(error) = Pin::new(&mut this.framed).start_send(item) {
-            // It may not have come to be queued.
-            this.framed.get_mut().survives(false);
-            if let Some((id, _)) = call {
-                this.give_up(&id);
+        let keep = call.is_some() && this.restart.is_some() && this.config.retry_refused;
+        let kept = match Pin::new(&mut this.framed).send(item, keep) {
+            Ok(kept) => kept,
+            Err(error) => {
+                // It may not have come to be queued.
+                this.framed.get_mut().survives(false);
+                if let Some((id, _)) = call {
+                    this.give_up(&id);
+                }
+                return Err(error);
             }
-            return Err(error);
-        }
+        };
         if let Some((id, method)) = call {
             if let Some(deadline) = this.config.deadline {
                 // Those already answered are forgotten now and then, not only when they are due.
-                if this.deadlines.len() > 2 * this.outbound.0.len() + 64 {
-                    this.deadlines.retain(|(_, id)| this.outbound.0.contains_key(id));
+                if this.deadlines.len() > 2 * this.outbound.len() + 64 {
+                    this.deadlines.retain(|(_, id)| this.outbound.contains(id));
                 }
                 this.deadlines.push_back((after(deadline), id.clone()));
             }
             let ticket = this.framed.get_ref().ticket();
-            this.outbound.0.insert(id, Call { method, ticket });
+            this.outbound.insert(id, Call { kept, ..Call::new(method, ticket) });
         }
         Ok(())
     }

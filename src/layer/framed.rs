@@ -340,6 +340,23 @@ where
     forward_sink!(inner, TxJsonRpcMessage<R>: poll_ready, poll_flush, poll_close);
 
     fn start_send(self: Pin<&mut Self>, item: TxJsonRpcMessage<R>) -> Result<(), Error> {
+        self.send(item, false).map(drop)
+    }
+}
+
+impl<R, S, F> Framed<R, S, F>
+where
+    R: Role,
+    S: Sink<Message, Error = Error>,
+    F: Framing<R>,
+{
+    /// Sends `item`, and returns a copy of what it became, which shares its bytes, where it is to be
+    /// kept.
+    pub(super) fn send(
+        self: Pin<&mut Self>,
+        item: TxJsonRpcMessage<R>,
+        keep: bool,
+    ) -> Result<Option<Message>, Error> {
         let mut this = self.project();
         let limit = this.config.max_message_size;
         let message = match (Self::encode(this.framing, limit, &item), item) {
@@ -351,10 +368,11 @@ where
             }
             (Err(error), _) => return Err(error.into()),
         };
+        let kept = message.as_ref().filter(|_| keep).cloned();
         for message in message.into_iter().chain(from_fn(|| this.framing.owed())) {
             this.inner.as_mut().start_send(message)?;
         }
-        Ok(())
+        Ok(kept)
     }
 }
 

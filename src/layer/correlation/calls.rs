@@ -14,27 +14,79 @@ use super::{TIMED_OUT, UNAVAILABLE};
 use crate::{
     decode::{Calls, Method, Role},
     error::Error,
+    message::Message,
 };
+
+/// How many bytes of requests are kept to be sent again.
+const MAX_KEPT: usize = 16 << 20;
 
 /// The ids are our own, so the hasher need not withstand an attacker.
 #[derive(Debug, Default)]
-pub(super) struct Outbound(pub(super) HashMap<RequestId, Call, FxBuildHasher>);
+pub(super) struct Outbound {
+    calls: HashMap<RequestId, Call, FxBuildHasher>,
+    /// The size of what is kept of them.
+    kept: usize,
+}
 
-#[derive(Debug, Clone, Copy)]
+/// A request of ours that has no response yet.
+#[derive(Debug, Clone)]
 pub(super) struct Call {
     pub(super) method: Method,
     /// Its place in the order of all that was sent.
     pub(super) ticket: u64,
+    /// The request itself, where it is sent again if the peer refuses it because it stops.
+    pub(super) kept: Option<Message>,
+    /// How often the peer has refused it so.
+    pub(super) refusals: u32,
 }
 
 impl Outbound {
-    /// Takes out the request that `id` answers. Some servers return a number as a string, which rmcp
-    /// allows too.
+    pub(super) fn len(&self) -> usize {
+        self.calls.len()
+    }
+
+    pub(super) fn contains(&self, id: &RequestId) -> bool {
+        self.calls.contains_key(id)
+    }
+
+    pub(super) fn get(&self, id: &RequestId) -> Option<&Call> {
+        self.calls.get(id)
+    }
+
+    /// Adds a request. It is not kept if as much is kept already as may be.
+    pub(super) fn insert(&mut self, id: RequestId, mut call: Call) {
+        if self.kept + call.kept_size() > MAX_KEPT {
+            call.kept = None;
+        }
+        self.kept += call.kept_size();
+        if let Some(former) = self.calls.insert(id, call) {
+            self.kept -= former.kept_size();
+        }
+    }
+
+    /// The id of the request that a response with this `id` is for. Some servers return a number as a
+    /// string, which rmcp allows too.
+    pub(super) fn answered_by(&self, id: &RequestId) -> Option<RequestId> {
+        if self.calls.contains_key(id) {
+            return Some(id.clone());
+        }
+        let RequestId::String(text) = id else { return None };
+        let number = RequestId::Number(text.parse().ok()?);
+        self.calls.contains_key(&number).then_some(number)
+    }
+
+    pub(super) fn get_mut(&mut self, id: &RequestId) -> Option<&mut Call> {
+        self.calls.get_mut(id)
+    }
+
+    /// Takes out the request that `id` [answers](Self::answered_by).
     pub(super) fn remove(&mut self, id: &RequestId) -> Option<(RequestId, Call)> {
-        self.0.remove_entry(id).or_else(|| match id {
-            RequestId::String(text) => self.0.remove_entry(&RequestId::Number(text.parse().ok()?)),
-            RequestId::Number(_) => None,
-        })
+        let removed = self.calls.remove_entry(id).or_else(|| {
+            let RequestId::String(text) = id else { return None };
+            self.calls.remove_entry(&RequestId::Number(text.parse().ok()?))
+        });
+        self.kept -= removed.as_ref().map_or(0, |(_, call)| call.kept_size());
+        removed
     }
 
     /// Takes out what `unwanted` says, in the order in which it was sent.
@@ -42,7 +94,8 @@ impl Outbound {
         &mut self,
         mut unwanted: impl FnMut(&RequestId, &Call) -> bool,
     ) -> Vec<(RequestId, Call)> {
-        let mut calls: Vec<_> = self.0.extract_if(|id, call| unwanted(id, call)).collect();
+        let mut calls: Vec<_> = self.calls.extract_if(|id, call| unwanted(id, call)).collect();
+        self.kept -= calls.iter().map(|(_, call)| call.kept_size()).sum::<usize>();
         calls.sort_unstable_by_key(|(_, call)| call.ticket);
         calls
     }
@@ -50,7 +103,7 @@ impl Outbound {
 
 impl Calls for Outbound {
     fn method(&self, id: &RequestId) -> Option<Method> {
-        self.0.get(id).map(|call| call.method)
+        self.calls.get(id).map(|call| call.method)
     }
 }
 
@@ -71,8 +124,17 @@ impl Fate {
 }
 
 impl Call {
+    /// A request that is not kept.
+    pub(super) fn new(method: Method, ticket: u64) -> Self {
+        Self { method, ticket, kept: None, refusals: 0 }
+    }
+
+    fn kept_size(&self) -> usize {
+        self.kept.as_ref().map_or(0, Message::len)
+    }
+
     /// The fate of this call on a link to which so many messages were handed.
-    pub(super) fn fate(self, handed: u64) -> Fate {
+    pub(super) fn fate(&self, handed: u64) -> Fate {
         if self.ticket > handed { Fate::NotSent } else { Fate::OutcomeUnknown }
     }
 
@@ -127,6 +189,7 @@ impl Ending {
             return self.error.take().map(Err);
         };
         let cause = self.error.as_ref().map(ToString::to_string);
-        Some(Ok(call.lost::<R>(id, call.fate(self.handed), cause.as_deref())))
+        let fate = call.fate(self.handed);
+        Some(Ok(call.lost::<R>(id, fate, cause.as_deref())))
     }
 }

@@ -10,6 +10,12 @@ pub struct Config {
     /// own request timeouts. Its error says whether it was sent: see
     /// [`TIMED_OUT`](super::TIMED_OUT).
     pub deadline: Option<Duration>,
+    /// Sends a request again on the next connection which the peer has refused with `-32000` and the
+    /// `reason` `stopping`, and with it holds back all further ones until then. Such a request was not
+    /// processed (RFC 9113, section 8.7, has the like for HTTP). On by default. It applies where
+    /// another connection may follow, on five connections at most, and to requests of 16 MiB in all. A
+    /// peer that says so and does not close within 60 s is asked again, and its refusal is passed on.
+    pub retry_refused: bool,
     /// How many requests of the peer may be in flight: 1,024. Each is a task of rmcp's. One that its
     /// sender has cancelled counts until its handler has ended. As many notifications are handled at
     /// once, or 64 where this is less; further ones wait.
@@ -29,6 +35,7 @@ impl Default for Config {
     fn default() -> Self {
         Self {
             deadline: None,
+            retry_refused: true,
             max_inbound: 1024,
             max_inbound_memory: 64 << 20,
             max_held_bytes: 4 << 20,
@@ -41,6 +48,13 @@ impl Config {
     #[must_use]
     pub fn deadline(mut self, deadline: impl Into<Option<Duration>>) -> Self {
         self.deadline = deadline.into();
+        self
+    }
+
+    /// Sets [`retry_refused`](Self::retry_refused).
+    #[must_use]
+    pub fn retry_refused(mut self, retry: bool) -> Self {
+        self.retry_refused = retry;
         self
     }
 

@@ -50,6 +50,9 @@ impl<R: Role, F: Framing<R>> Correlation<R, F> {
                 id.is_some_and(|id| self.note_answer(&id, result))
             }
             JsonRpcMessage::Error(error) => {
+                if self.retry_refused(error) {
+                    return false;
+                }
                 let id = self.settle(error.id.as_ref());
                 id.is_some_and(|id| self.note_answer(&id, Err(&error.error)))
             }

@@ -2,6 +2,7 @@
 //! to a peer that knows nothing of it.
 
 mod aliases;
+mod stopping;
 
 use std::{collections::HashMap, mem, pin::Pin, task::Context, time::Duration};
 
@@ -12,7 +13,7 @@ use rmcp::{
 };
 use tokio::time::{Instant, Sleep, sleep};
 
-use self::aliases::Aliases;
+use self::{aliases::Aliases, stopping::Stopping};
 use super::{Call, Correlation, Fate, Outbound, Replay, cancellation};
 use crate::{
     decode::{Calls, Method, Role},
@@ -61,6 +62,8 @@ pub(super) struct Restart {
     is_initialized: bool,
     /// The peer has returned, by its name at least, and has said nothing yet.
     pub(super) returned: bool,
+    /// Whether the peer has said that it stops.
+    stopping: Stopping,
     /// Why there is no way to go on.
     pub(super) over: Option<Error>,
 }
@@ -82,6 +85,7 @@ impl Restart {
             waits: false,
             is_initialized: false,
             returned: false,
+            stopping: Stopping::default(),
             over: None,
         }
     }
@@ -119,6 +123,7 @@ impl Restart {
         self.aliases.restart();
         self.is_initialized = false;
         self.returned = false;
+        self.stopping = Stopping::No;
     }
 
     /// Awaits the answer to a repeated `initialize`, over the present link.
@@ -156,7 +161,7 @@ impl Restart {
         let others = self.repeats.iter().map(|(id, (message, _))| (id, message));
         let mut sent: Vec<_> = discover
             .chain(others)
-            .filter_map(|(id, message)| Some((outbound.0.get(id)?.ticket, message)))
+            .filter_map(|(id, message)| Some((outbound.get(id)?.ticket, message)))
             .filter(|(ticket, _)| *ticket <= handed)
             .collect();
         sent.sort_unstable_by_key(|(ticket, _)| *ticket);
@@ -213,7 +218,7 @@ impl<R: Role, F: Framing<R>> Correlation<R, F> {
         let cause = down.cause.to_string();
         if let Some(restart) = &mut self.restart
             && let Some((id, _, attempts)) = &mut restart.discover
-            && self.outbound.0.get(id).is_some_and(|call| call.ticket <= down.handed)
+            && self.outbound.get(id).is_some_and(|call| call.ticket <= down.handed)
         {
             *attempts += 1;
             if *attempts >= ATTEMPTS {
@@ -222,7 +227,7 @@ impl<R: Role, F: Framing<R>> Correlation<R, F> {
         }
         if let Some(restart) = &mut self.restart {
             restart.repeats.retain(|id, (_, times)| {
-                let call = self.outbound.0.get(id).filter(|call| call.ticket <= down.handed);
+                let call = self.outbound.get(id).filter(|call| call.ticket <= down.handed);
                 let (Some(_), Some(left)) = (call, times) else { return true };
                 let again = *left > 0;
                 *left = left.saturating_sub(1);
@@ -241,6 +246,7 @@ impl<R: Role, F: Framing<R>> Correlation<R, F> {
         // A link that is not there has no time to answer in. But the session may be resumed, and the
         // answer still come.
         restart.patience = None;
+        restart.stopping.lose();
         if restart.initialize.is_some() && !restart.repeated && restart.agreed.is_none() {
             restart.attempts += 1;
             if restart.attempts >= ATTEMPTS {
@@ -272,13 +278,12 @@ impl<R: Role, F: Framing<R>> Correlation<R, F> {
             return;
         };
         if restart.agreed.is_some() {
-            let call = Call { method: Method::Initialize, ticket: 0 };
-            self.outbound.0.insert(id, call);
+            self.outbound.insert(id, Call::new(Method::Initialize, 0));
             restart.await_answer();
             shared.send_first(initialize);
             return;
         }
-        if self.outbound.0.get(&id).is_some_and(|call| call.ticket <= shared.began()) {
+        if self.outbound.get(&id).is_some_and(|call| call.ticket <= shared.began()) {
             shared.send_first(initialize);
         }
         restart.notices.is_back(|| Event::Restarted { changed: None });
@@ -290,6 +295,7 @@ impl<R: Role, F: Framing<R>> Correlation<R, F> {
             && !R::IS_CLIENT
         {
             restart.returned = true;
+            restart.stopping = Stopping::No;
             return;
         }
         // An MCP server waits to be initialized, be it another or the same.
@@ -325,9 +331,13 @@ impl<R: Role, F: Framing<R>> Correlation<R, F> {
     /// whether the peer is back.
     pub(super) fn resumed(&mut self, resumed: &Resumed) {
         let Some(restart) = &mut self.restart else { return };
+        let was_held = restart.stopping.end();
         if restart.repeated {
             restart.await_answer();
             return;
+        }
+        if was_held && !restart.waits {
+            self.framed.get_ref().release();
         }
         let replayed = resumed.replayed;
         restart.notices.is_back(|| Event::Resumed { replayed });
@@ -439,7 +449,7 @@ impl<R: Role, F: Framing<R>> Correlation<R, F> {
         let full = MessageError::QueueFull;
         match item {
             JsonRpcMessage::Request(request) => {
-                let call = Call { method: R::method_of(&request.request), ticket: 0 };
+                let call = Call::new(R::method_of(&request.request), 0);
                 let (id, cause) = (request.id.clone(), full.to_string());
                 self.told.push_back(call.lost::<R>(id, Fate::NotSent, Some(&cause)));
                 self.framed.get_ref().wake_reader();

@@ -373,6 +373,22 @@ impl Desk {
         self.urgent_flushed = false;
     }
 
+    /// Holds what survives a restart, and puts the rest before it. Behind a Close there is nothing.
+    pub(super) fn hold(&mut self) {
+        if self.held || self.accepts().is_err() {
+            return;
+        }
+        self.held = true;
+        let (stays, goes): (VecDeque<_>, VecDeque<_>) =
+            mem::take(&mut self.queue).into_iter().partition(|next| next.survives);
+        self.queue = stays;
+        self.handed = self.queue.front().map_or(self.queued, |next| next.ticket - 1);
+        for next in goes {
+            self.queued_bytes -= next.message.len();
+            self.push_first(next.message);
+        }
+    }
+
     /// Lets the queue go on after a restart.
     pub(super) fn release(&mut self) {
         self.held = false;

@@ -167,6 +167,19 @@ impl Shared {
         self.line.fan_out.wake_reader();
     }
 
+    /// Keeps what is queued and survives a restart for the next link; all else is still written to
+    /// this one, and so is what comes later and does not survive. Until the next link is there, or it
+    /// is [released](Self::release).
+    pub(super) fn hold(&self) {
+        let mut desk = self.line.lock();
+        desk.hold();
+        self.line.mailbox.note_queued(desk.queued_bytes);
+        drop(desk);
+        // Nobody waits for a link that may be long in coming.
+        self.line.fan_out.wake_flushed(u64::MAX);
+        self.line.fan_out.wake_reader();
+    }
+
     /// Queues `message` before all others, held or not.
     pub fn send_first(&self, message: Message) {
         let mut desk = self.line.lock();

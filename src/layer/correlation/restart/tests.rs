@@ -2,6 +2,7 @@ mod listening;
 mod replaying;
 mod resumed;
 mod returning;
+mod stopping;
 mod waiting;
 
 use std::{

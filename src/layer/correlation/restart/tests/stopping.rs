@@ -1,0 +1,187 @@
+//! Requests that the peer refuses because it stops.
+
+use super::*;
+use crate::layer::correlation::TIMED_OUT;
+
+const RESUMED: Up = Up::Resumed(Resumed { received: 0, replayed: 0, freeze: 0 });
+
+fn refusal(id: i64) -> Value {
+    let data = json!({"reason": "stopping"});
+    let error = json!({"code": -32000, "message": "the server is stopping", "data": data});
+    json!({"jsonrpc": "2.0", "id": id, "error": error})
+}
+
+/// A client whose call 1 was refused, and whose call 2 was not sent therefore.
+fn refused() -> (Stack<RoleClient>, Peer) {
+    let (mut stack, peer) = initialized();
+    stack.send(call(1));
+    stack.idle();
+    assert_eq!(sent(&peer), ["tools/call 1"]);
+    say(&peer, refusal(1));
+    stack.idle();
+    stack.send(call(2));
+    stack.idle();
+    assert!(sent(&peer).is_empty(), "the peer is stopping");
+    assert_eq!(stack.stack.in_flight().0, 2);
+    (stack, peer)
+}
+
+#[tokio::test(start_paused = true)]
+async fn they_are_sent_to_the_next_peer() {
+    let (mut stack, peer) = refused();
+    peer.send(Message::Close(None));
+    let peer = stack.links.next();
+    stack.idle();
+    assert_eq!(sent(&peer), ["initialize 0"]);
+    say(&peer, initialize_result("1"));
+    stack.idle();
+    assert_eq!(sent(&peer), ["notifications/initialized", "tools/call 1", "tools/call 2"]);
+    for id in [1, 2] {
+        say(&peer, json!({"jsonrpc": "2.0", "id": id, "result": {"content": []}}));
+        assert!(matches!(stack.next(), JsonRpcMessage::Response(_)));
+    }
+}
+
+#[tokio::test(start_paused = true)]
+async fn they_are_sent_when_the_session_is_resumed() {
+    let (mut stack, peer) = refused();
+    peer.send(Message::Close(None));
+    let peer = stack.links.next_as(RESUMED);
+    stack.idle();
+    assert_eq!(sent(&peer), ["tools/call 1", "tools/call 2"]);
+    stack.send(call(3));
+    stack.idle();
+    assert_eq!(sent(&peer), ["tools/call 3"]);
+}
+
+/// What a server that stops still asks for is answered, and what it still says is heard.
+#[tokio::test(start_paused = true)]
+async fn all_else_passes_meanwhile() {
+    let (mut stack, peer) = refused();
+    say(&peer, json!({"jsonrpc": "2.0", "id": 7, "method": "ping"}));
+    assert!(matches!(stack.next(), JsonRpcMessage::Request(_)));
+    stack
+        .send(JsonRpcMessage::response(rmcp::model::ClientResult::empty(()), RequestId::Number(7)));
+    stack.idle();
+    assert_eq!(peer.sent().len(), 1);
+}
+
+/// An answer that was queued behind a request does not wait with it.
+#[tokio::test(start_paused = true)]
+async fn what_was_queued_for_this_peer_still_goes_to_it() {
+    let (mut stack, peer) = initialized();
+    stack.send(call(1));
+    stack.idle();
+    say(&peer, json!({"jsonrpc": "2.0", "id": 7, "method": "ping"}));
+    assert!(matches!(stack.next(), JsonRpcMessage::Request(_)));
+    sent(&peer);
+    peer.block(true);
+    stack.send(call(2));
+    stack
+        .send(JsonRpcMessage::response(rmcp::model::ClientResult::empty(()), RequestId::Number(7)));
+    say(&peer, refusal(1));
+    stack.idle();
+    peer.block(false);
+    stack.idle();
+    let [answer] = &peer.sent()[..] else { panic!("the answer alone") };
+    let Message::Text(text) = answer else { panic!("{answer:?} is no text") };
+    let answer: Value = serde_json::from_slice(text.as_bytes()).unwrap();
+    assert_eq!((&answer["id"], &answer["result"]), (&json!(7), &json!({})));
+}
+
+#[tokio::test(start_paused = true)]
+async fn they_end_unsent_where_no_connection_comes() {
+    let (mut stack, peer) = refused();
+    peer.send(Message::Close(None));
+    stack.idle();
+    stack.stack.framed.get_ref().cut();
+    assert_eq!(stack.error(), (RequestId::Number(1), "not_sent".into()));
+    assert_eq!(stack.error(), (RequestId::Number(2), "not_sent".into()));
+}
+
+#[tokio::test(start_paused = true)]
+async fn one_past_its_deadline_or_cancelled_is_not_sent() {
+    let (mut stack, peer) = initialized();
+    stack.stack.config.deadline = Some(Duration::from_secs(5));
+    stack.send(call(1));
+    stack.send(call(2));
+    stack.idle();
+    sent(&peer);
+    for id in [1, 2] {
+        say(&peer, refusal(id));
+    }
+    stack.idle();
+    let param = rmcp::model::CancelledNotificationParam::new(Some(RequestId::Number(2)), None);
+    let cancelled = rmcp::model::CancelledNotification::new(param);
+    stack.send(JsonRpcMessage::notification(cancelled.into()));
+    tokio::time::advance(Duration::from_secs(5)).await;
+    let JsonRpcMessage::Error(error) = stack.next() else { panic!("no error") };
+    assert_eq!(error.error.code, TIMED_OUT);
+    assert_eq!(error.error.data.unwrap()["outcome"], "not_sent");
+    peer.send(Message::Close(None));
+    let peer = stack.links.next_as(RESUMED);
+    stack.idle();
+    assert!(sent(&peer).is_empty());
+}
+
+#[tokio::test(start_paused = true)]
+async fn five_connections_are_enough() {
+    let (mut stack, mut peer) = initialized();
+    stack.send(call(1));
+    for round in 1..=5 {
+        stack.idle();
+        assert_eq!(sent(&peer), ["tools/call 1"], "{round}");
+        say(&peer, refusal(1));
+        if round < 5 {
+            stack.idle();
+            peer.send(Message::Close(None));
+            peer = stack.links.next_as(RESUMED);
+        }
+    }
+    assert_eq!(stack.error(), (RequestId::Number(1), "stopping".into()));
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_peer_that_says_so_and_stays_is_asked_again() {
+    let (mut stack, peer) = refused();
+    tokio::time::advance(Duration::from_secs(59)).await;
+    stack.idle();
+    assert!(sent(&peer).is_empty());
+    tokio::time::advance(Duration::from_secs(1)).await;
+    stack.idle();
+    stack.idle();
+    assert_eq!(sent(&peer), ["tools/call 1", "tools/call 2"]);
+    say(&peer, refusal(2));
+    assert_eq!(stack.error(), (RequestId::Number(2), "stopping".into()));
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_repeated_initialize_that_is_refused_so_is_not_the_end() {
+    let (mut stack, peer) = refused();
+    peer.send(Message::Close(None));
+    let peer = stack.links.next();
+    stack.idle();
+    assert_eq!(sent(&peer), ["initialize 0"]);
+    say(&peer, refusal(0));
+    stack.idle();
+    peer.send(Message::Close(None));
+    let peer = stack.links.next();
+    stack.idle();
+    assert_eq!(sent(&peer), ["initialize 0"]);
+    say(&peer, initialize_result("1"));
+    stack.idle();
+    assert_eq!(sent(&peer), ["notifications/initialized", "tools/call 1", "tools/call 2"]);
+}
+
+#[tokio::test(start_paused = true)]
+async fn who_does_not_want_that_is_told_of_the_refusal() {
+    let (mut stack, peer) = initialized();
+    stack.stack.config.retry_refused = false;
+    stack.send(call(1));
+    stack.idle();
+    say(&peer, refusal(1));
+    assert_eq!(stack.error(), (RequestId::Number(1), "stopping".into()));
+    stack.send(call(2));
+    stack.idle();
+    assert_eq!(sent(&peer), ["tools/call 1", "tools/call 2"]);
+}
