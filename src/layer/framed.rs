@@ -70,6 +70,9 @@ pin_project! {
         replied: bool,
         // The size of such answers since there was last room in the sink.
         owed: usize,
+        // What cannot be read is not answered: too many answers wait already, and nothing can be
+        // written before more is read.
+        is_mute: bool,
         // The size of the message decoded last, and what it may take now.
         last_size: usize,
         last_weight: usize,
@@ -101,6 +104,7 @@ where
             stats,
             replied: false,
             owed: 0,
+            is_mute: false,
             last_size: 0,
             last_weight: 0,
             warnings: WarnLimit::default(),
@@ -162,7 +166,7 @@ where
     }
 
     /// The same, where the layer below may say that nothing can be written before more is read: then
-    /// nothing is owed.
+    /// reading goes on, and beyond [`MAX_OWED`] no unreadable message is answered.
     pub(super) fn poll_decode_unless(
         mut self: Pin<&mut Self>,
         cx: &mut Context<'_>,
@@ -176,10 +180,13 @@ where
                 let flushed = this.inner.as_mut().poll_flush(cx);
                 match (this.inner.as_mut().poll_ready(cx), &flushed) {
                     (Poll::Ready(Err(error)), _) => failed = Some(error),
-                    (Poll::Ready(Ok(())), _) | (_, Poll::Ready(Ok(()))) => *this.owed = 0,
+                    (Poll::Ready(Ok(())), _) | (_, Poll::Ready(Ok(()))) => {
+                        *this.owed = 0;
+                        *this.is_mute = false;
+                    }
                     _ if *this.owed < MAX_OWED => {}
                     _ if !is_stuck(&this.inner) => return Poll::Pending,
-                    _ => *this.owed = 0,
+                    _ => *this.is_mute = true,
                 }
                 *this.replied = !matches!(flushed, Poll::Ready(Ok(())));
             }
@@ -271,6 +278,7 @@ where
         match unreadable {
             // A server that sends what nobody asked for and nobody can read is not told so.
             Unreadable::Request { id: None, .. } if R::IS_CLIENT => None,
+            Unreadable::Request { .. } if self.is_mute => None,
             Unreadable::Request { id, error } => {
                 self.as_mut().reply(JsonRpcMessage::error(error, id));
                 None
@@ -470,6 +478,27 @@ mod tests {
         assert!(framed.is_woken());
         assert_pending!(framed.poll_next());
         assert!(size(peer.sent()) > MAX_OWED);
+    }
+
+    /// Else nobody would notice the end of a link whose peer says nothing else.
+    #[test]
+    fn rubbish_is_read_and_not_answered_without_end_where_nothing_can_be_written() {
+        let (framed, peer) = framed::<RoleServer>(Config::default());
+        let mut framed = spawn(framed);
+        let mut poll =
+            |stuck: bool| framed.enter(|cx, framed| framed.poll_decode_unless(cx, &(), |_| stuck));
+        peer.block(true);
+        for _ in 0..MAX_OWED / 10 {
+            peer.send(Message::text("rubbish"));
+        }
+        peer.send(Message::text(r#"{"jsonrpc":"2.0","id":1,"method":"ping"}"#));
+        assert!(assert_ready!(poll(true)).unwrap().is_ok());
+        let size = peer.sent().iter().map(Message::len).sum::<usize>();
+        assert!((MAX_OWED..MAX_OWED + 200).contains(&size), "{size}");
+        peer.block(false);
+        peer.send(Message::text("rubbish"));
+        assert_pending!(poll(false));
+        assert_eq!(peer.sent().len(), 1, "answered again as soon as there is room");
     }
 
     #[test]

@@ -1,6 +1,7 @@
 //! [`Heartbeat`]: asks the peer for a sign of life, and ends a link that gives none.
 //!
-//! Items are [`Message`]s; pings and pongs stop here. Only what *arrives* counts as life: a socket
+//! Items are [`Message`]s. Pings stop here, and so do the pongs that answer this layer's own; a layer
+//! above may send pings too, and gets the pongs of those. Only what *arrives* counts as life: a socket
 //! goes on accepting writes for minutes after the peer is gone. The pings go beneath whatever queues
 //! messages above, so a long queue delays none, and the verdict falls even while nothing can be
 //! written at all.
@@ -243,10 +244,8 @@ impl<S: Duplex<Message, Message>> Stream for Heartbeat<S> {
             *this.fresh = true;
             match item {
                 Some(Ok(Message::Ping(_))) => {}
-                Some(Ok(Message::Pong(payload))) => {
-                    if payload[..] == this.sent.0.to_be_bytes() {
-                        this.stats.round_trip(this.sent.1.elapsed());
-                    }
+                Some(Ok(Message::Pong(payload))) if payload[..] == this.sent.0.to_be_bytes() => {
+                    this.stats.round_trip(this.sent.1.elapsed());
                 }
                 item => return Poll::Ready(item),
             }
@@ -299,6 +298,22 @@ mod tests {
             assert_pending!(heartbeat.poll_next());
             assert_eq!(stats.snapshot().round_trip, Some(9 * SECOND));
         }
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn pongs_for_the_layers_above_pass() {
+        let (link, peer) = fake::link();
+        let mut heartbeat = spawn(Heartbeat::new(link, Config::default()));
+        assert_pending!(heartbeat.poll_next());
+        advance(20 * SECOND).await;
+        assert_pending!(heartbeat.poll_next());
+        let own = Message::Pong(pings(&peer).remove(0));
+        let other = Message::Pong(Bytes::from_static(b"of another"));
+        for pong in [own, other.clone()] {
+            peer.send(pong);
+        }
+        assert_eq!(assert_ready!(heartbeat.poll_next()).unwrap().unwrap(), other);
+        assert_pending!(heartbeat.poll_next());
     }
 
     #[tokio::test(start_paused = true)]

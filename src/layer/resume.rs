@@ -20,11 +20,55 @@
 //! is read from the stream. So whatever this layer has was handed to a link, and may have been
 //! received; what never was is still in the queue above.
 //!
-//! While the window is full, `poll_ready` is pending. Acknowledgements are read all the same, also by
-//! a task that only writes: what is before them waits here for the reader.
+//! # Who waits for whom
+//! Reading never waits for writing. While `poll_ready` is pending, because the window is full or the
+//! link takes nothing, whoever polls it, reader or writer, reads the link on. So acknowledgements,
+//! signs of life, the end of the link and the next link are dealt with at once. Messages wait in
+//! order for their reader.
+//!
+//! Let D be the side that dialled, and A the one that accepted. Each line waits for the lines above
+//! it, and never for one below:
+//!
+//! | | waits for |
+//! |---|---|
+//! | D reads, counts and acknowledges | nothing, as long as less than 16 MiB wait for D's reader |
+//! | A's window has room | D's `@ack` |
+//! | A's queue has room | A's window |
+//! | A's reader takes a message, so A counts and acknowledges it | A's queue, which has to take the answer of a message that is refused |
+//! | D's window has room | A's `@ack` |
+//! | D's queue has room | D's window |
+//! | D's reader takes a message | D's queue |
+//!
+//! So no two sides wait for each other, and each wait is bounded in memory and time:
+//!
+//! | what | bound | then |
+//! |---|---|---|
+//! | sent and not acknowledged | [`Config::window_bytes`], and one message | `poll_ready` is pending |
+//! | … and the peer acknowledges nothing | [`Config::ack_timeout`] | 1008, the session is over |
+//! | read, not counted, window full | 4 MiB: a peer that stops at its own window sends less | 1008, the session is over |
+//! | read, not counted, window not full | 4 MiB | not read on: the network tells the peer, and the write timeout of the link is the deadline |
+//! | read and counted, by D | 16 MiB | not counted, as by A |
+//! | without a link | `window_s` of `@session`, an hour at most | the loss is told |
+//!
+//! What one arriving message of an open session becomes:
+//!
+//! | who reads | A | D |
+//! |---|---|---|
+//! | the reader, when none waits | counts it, and passes it on | the same |
+//! | the reader, when some wait | takes the first of those, and counts it if that is still to be done | the same |
+//! | a writer | lets it wait, uncounted | counts it, and lets it wait; uncounted beyond 16 MiB |
+//!
+//! A count that is [frozen](Tally::freeze) takes nothing: the message is dropped, and sent again. What
+//! waits uncounted is dropped when the session is resumed, since it is sent again too. When the session
+//! is over it is delivered, and never counted.
 
+mod ack_deadline;
+mod ahead;
+mod config;
 mod frame;
+mod inbound;
 mod ledger;
+mod read_ahead;
 mod secret;
 mod tally;
 
@@ -32,7 +76,6 @@ mod tally;
 pub mod protocol {}
 
 use std::{
-    collections::VecDeque,
     mem,
     pin::Pin,
     task::{Context, Poll, ready},
@@ -46,54 +89,27 @@ use tokio::time::Instant;
 #[cfg(feature = "server")]
 #[cfg_attr(docsrs, doc(cfg(feature = "server")))]
 pub use self::secret::Secrets;
+use self::{
+    ack_deadline::AckDeadline,
+    ahead::{Ahead, Waiting},
+    ledger::Ledger,
+};
 pub use self::{
+    config::Config,
     frame::{Frame, Malformed, Open, SUBPROTOCOL, Session},
     secret::{NotAToken, Secret, SessionId},
     tally::{Frozen, Start, Tally},
 };
-use self::{ledger::Ledger, tally::Thaw};
 use crate::{
     duplex::{Duplex, forward_sink},
-    error::{CloseCode, CloseReason, Error, LinkError},
-    link::{Down, Link, Numbered, Resumed, Up},
+    error::Error,
+    link::{Down, Link, Numbered, Up},
     message::{Message, Text},
-    time::{Timer, after},
+    time::Timer,
 };
 
 /// A message is acknowledged when this time has passed, however few there are.
 const ACK_DELAY: Duration = Duration::from_secs(1);
-
-/// How many items are read at most for a reader that does not come, while the window is full.
-const AHEAD: usize = 256;
-
-/// The same in bytes, but for the last.
-const AHEAD_BYTES: usize = 256 << 10;
-
-/// The bound of what a [`Resume`] keeps.
-#[derive(Debug, Clone)]
-#[non_exhaustive]
-pub struct Config {
-    /// From this many bytes on nothing more is taken before the peer acknowledges: 1 MiB. A message
-    /// counts 64 bytes more than its payload.
-    ///
-    /// Less than 128 KiB is slow: a peer need not acknowledge less than 64 KiB within a second.
-    pub window_bytes: usize,
-}
-
-impl Default for Config {
-    fn default() -> Self {
-        Self { window_bytes: 1 << 20 }
-    }
-}
-
-impl Config {
-    /// Sets [`window_bytes`](Self::window_bytes).
-    #[must_use]
-    pub fn window_bytes(mut self, bytes: usize) -> Self {
-        self.window_bytes = bytes;
-        self
-    }
-}
 
 /// How it stands with the link.
 ///
@@ -135,9 +151,14 @@ pin_project! {
         tally: Tally,
         start: Start,
         phase: Phase,
-        // Read while the window was full.
-        ahead: VecDeque<Link<Message>>,
-        ahead_bytes: usize,
+        // Read while nothing could be written.
+        ahead: Ahead,
+        config: Config,
+        // It was this side that dialled. Once known, it stays so.
+        dialled: bool,
+        ack_deadline: AckDeadline,
+        // A ping of that deadline is not flushed yet.
+        ping_unflushed: bool,
         // Someone waits for an acknowledgement.
         starved: bool,
         // What opened the link need not have been flushed either.
@@ -159,13 +180,18 @@ impl<S: Duplex<Numbered, Link<Message>>> Resume<S> {
 
     /// The same, with the handle on the count that the source of the links has.
     pub fn with_tally(inner: S, config: Config, tally: Tally) -> Self {
+        let start = tally.restart();
+        let dialled = tally.has_dialled(start);
         Self {
-            ledger: Ledger::new(config.window_bytes),
-            start: tally.restart(),
+            ledger: Ledger::new(config.window(dialled)),
+            start,
             tally,
             phase: Phase::Live,
-            ahead: VecDeque::new(),
-            ahead_bytes: 0,
+            ahead: Ahead::default(),
+            dialled,
+            ack_deadline: AckDeadline::new(config.ack_timeout),
+            ping_unflushed: false,
+            config,
             starved: false,
             unflushed: true,
             waits: false,
@@ -277,168 +303,6 @@ impl<S: Duplex<Numbered, Link<Message>>> Resume<S> {
             }
         }
     }
-
-    /// What of `item` is for the layer above.
-    fn take_in(
-        mut self: Pin<&mut Self>,
-        cx: &mut Context<'_>,
-        item: Link<Message>,
-    ) -> Option<Result<Link<Message>, Error>> {
-        let this = self.as_mut().project();
-        let message = match item {
-            Link::Item(message) => message,
-            Link::Down(down) => {
-                this.tally.keeps(this.ledger.kept_bytes());
-                *this.ack_overdue = false;
-                *this.unflushed = false;
-                this.timer.clear();
-                if *this.start != Start::Open {
-                    *this.phase = Phase::Gone(down.cause.clone());
-                    return Some(Ok(Link::Down(down)));
-                }
-                if let Some(window) = this.tally.window() {
-                    this.timer.set(after(window));
-                }
-                *this.phase = Phase::Lost(down);
-                return None;
-            }
-            Link::Up(Up::Resumed(resumed)) => return Some(self.resume(cx, resumed)),
-            Link::Up(up) => {
-                this.ledger.restart();
-                *this.start = this.tally.restart();
-                *this.unflushed = true;
-                this.timer.clear();
-                let Phase::Lost(down) = mem::replace(this.phase, Phase::Live) else {
-                    return Some(Ok(Link::Up(up)));
-                };
-                *this.phase = Phase::Restarted(down.cause.clone(), up);
-                return Some(Ok(Link::Down(down)));
-            }
-        };
-        match &message {
-            _ if *this.start == Start::Plain => Some(Ok(Link::Item(message))),
-            _ if *this.start == Start::Opening && message.is_data() => {
-                if let Message::Text(text) = &message
-                    && let Ok(Some(Frame::Session(session))) = Frame::parse(text)
-                    && !session.resumed
-                {
-                    *this.start = Start::Open;
-                    this.tally.note(session);
-                    return None;
-                }
-                let reason = "resume: the first message is not the @session that was asked for";
-                Some(Err(self.refuse(cx, CloseCode::Protocol, reason.into())))
-            }
-            Message::Text(text) if is_control(text) => {
-                if !this.tally.hear() {
-                    return None;
-                }
-                let reason = match Frame::parse(text) {
-                    Ok(Some(Frame::Ack(received))) => match this.ledger.acknowledge(received) {
-                        Ok(()) => {
-                            if *this.starved && !this.ledger.is_full() {
-                                *this.starved = false;
-                                cx.waker().wake_by_ref();
-                            }
-                            return None;
-                        }
-                        Err(violation) => violation.to_string(),
-                    },
-                    Err(malformed) => malformed.to_string(),
-                    Ok(_) => "resume: the session is open already".into(),
-                };
-                Some(Err(self.refuse(cx, CloseCode::Protocol, reason)))
-            }
-            _ if message.is_data() => {
-                let number = this.tally.count()?;
-                this.ledger.received(number, message.len());
-                Some(Ok(Link::Item(message)))
-            }
-            _ => Some(Ok(Link::Item(message))),
-        }
-    }
-
-    /// There is a new link for the session.
-    fn resume(
-        mut self: Pin<&mut Self>,
-        cx: &mut Context<'_>,
-        resumed: Resumed,
-    ) -> Result<Link<Message>, Error> {
-        let this = self.as_mut().project();
-        let told = match this.tally.thaw(resumed.freeze) {
-            Thaw::Counts(received) => received,
-            Thaw::Superseded => this.tally.received(),
-            Thaw::Stale => {
-                let reason = "resume: the count that the peer was told has moved on";
-                return Err(self.refuse(cx, CloseCode::Internal, reason.into()));
-            }
-        };
-        *this.phase = Phase::Live;
-        *this.unflushed = true;
-        // Until it hears something the server takes the former secret too, with which an attempt that
-        // this client has given up may yet arrive there.
-        *this.ack_overdue = this.tally.session().is_some();
-        this.timer.clear();
-        if mem::take(this.starved) {
-            cx.waker().wake_by_ref();
-        }
-        match this.ledger.resume(resumed.received, told) {
-            Ok(replayed) => Ok(Link::Up(Up::Resumed(Resumed { replayed, ..resumed }))),
-            Err(violation) => Err(self.refuse(cx, CloseCode::Protocol, violation.to_string())),
-        }
-    }
-
-    /// Ends the session, and tells the peer why.
-    fn refuse(
-        self: Pin<&mut Self>,
-        cx: &mut Context<'_>,
-        code: CloseCode,
-        reason: String,
-    ) -> Error {
-        let mut this = self.project();
-        let reason = CloseReason::new(code, reason);
-        let close = Numbered::new(0, Message::Close(Some(reason.clone())));
-        if this.inner.as_mut().start_send(close).is_ok() {
-            let _ = this.inner.poll_flush(cx);
-        }
-        let error = Error::from(LinkError::Closed(reason));
-        *this.phase = Phase::Ended(error.clone());
-        error
-    }
-
-    /// Ready when there is room in the window.
-    fn poll_room(mut self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<Result<(), Error>> {
-        while self.ledger.is_full() {
-            *self.as_mut().project().starved = true;
-            if self.ahead.len() >= AHEAD || self.ahead_bytes >= AHEAD_BYTES {
-                return Poll::Pending;
-            }
-            match self.as_mut().poll_item(cx) {
-                Poll::Ready(Some(item)) => {
-                    let (item, this) = (item?, self.as_mut().project());
-                    *this.ahead_bytes += size(&item);
-                    this.ahead.push_back(item);
-                }
-                Poll::Ready(None) => {
-                    return Poll::Ready(Err(LinkError::Closed(CloseCode::Abnormal.into()).into()));
-                }
-                Poll::Pending if self.ledger.is_full() => return Poll::Pending,
-                Poll::Pending => break,
-            }
-            // For whoever reads.
-            cx.waker().wake_by_ref();
-            self.phase.obstacle()?;
-        }
-        *self.project().starved = false;
-        Poll::Ready(Ok(()))
-    }
-}
-
-fn size(item: &Link<Message>) -> usize {
-    match item {
-        Link::Item(message) => message.len(),
-        Link::Down(_) | Link::Up(_) => 0,
-    }
 }
 
 /// No JSON text begins so.
@@ -450,15 +314,24 @@ impl<S: Duplex<Numbered, Link<Message>>> Stream for Resume<S> {
     type Item = Result<Link<Message>, Error>;
 
     fn poll_next(mut self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<Option<Self::Item>> {
-        let this = self.as_mut().project();
-        if let Some(item) = this.ahead.pop_front() {
-            *this.ahead_bytes -= size(&item);
-            return Poll::Ready(Some(Ok(item)));
+        loop {
+            let waiting = match self.as_mut().project().ahead.pop() {
+                Some(waiting) => waiting,
+                None => {
+                    if let Phase::Ended(error) = &self.phase {
+                        return Poll::Ready(Some(Err(error.clone())));
+                    }
+                    match ready!(self.as_mut().poll_item(cx)) {
+                        Some(Ok(item)) => Waiting { is_uncounted: self.is_numbered(&item), item },
+                        end => return Poll::Ready(end),
+                    }
+                }
+            };
+            let Waiting { item, is_uncounted } = waiting;
+            if !is_uncounted || self.as_mut().count(&item) {
+                return Poll::Ready(Some(Ok(item)));
+            }
         }
-        if let Phase::Ended(error) = this.phase {
-            return Poll::Ready(Some(Err(error.clone())));
-        }
-        self.poll_item(cx)
     }
 }
 
@@ -466,9 +339,13 @@ impl<S: Duplex<Numbered, Link<Message>>> Sink<Numbered> for Resume<S> {
     type Error = Error;
 
     fn poll_ready(mut self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<Result<(), Error>> {
-        ready!(self.as_mut().poll_own(cx))?;
-        ready!(self.as_mut().poll_room(cx))?;
-        self.project().inner.poll_ready(cx)
+        loop {
+            let polled = self.as_mut().poll_room(cx);
+            if polled.is_ready() || self.start == Start::Plain {
+                return polled;
+            }
+            ready!(self.as_mut().poll_read_ahead(cx))?;
+        }
     }
 
     fn start_send(self: Pin<&mut Self>, mut item: Numbered) -> Result<(), Error> {

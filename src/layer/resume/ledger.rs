@@ -90,12 +90,19 @@ impl Ledger {
         self.handed - self.acked == self.kept.len() as u64
     }
 
-    /// The peer has received so many messages.
-    pub(super) fn acknowledge(&mut self, received: u64) -> Result<(), Violation> {
+    /// Forgets what the peer has received. `true` if those are more messages than it had.
+    pub(super) fn acknowledge(&mut self, received: u64) -> Result<bool, Violation> {
         if received > self.handed {
             return Err(Violation("acknowledged what was not sent"));
         }
-        self.forget(received)
+        let before = self.acked;
+        self.forget(received)?;
+        Ok(received > before)
+    }
+
+    /// How many messages the peer has received, as far as it has said.
+    pub(super) fn acked(&self) -> u64 {
+        self.acked
     }
 
     fn forget(&mut self, received: u64) -> Result<(), Violation> {
@@ -124,11 +131,6 @@ impl Ledger {
         self.handed = received;
         self.inbound = Inbound { received: told, told, ..Inbound::default() };
         Ok(self.sent - received)
-    }
-
-    /// The session is another one, and what is kept belongs to none.
-    pub(super) fn restart(&mut self) {
-        *self = Self::new(self.window_bytes);
     }
 
     /// A message of the peer was counted as the one with this number.

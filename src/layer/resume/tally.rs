@@ -9,6 +9,10 @@ use std::{
 use super::Session;
 use crate::link::{Resumed, Up};
 
+/// The longest time that a lost session is waited for, whatever the peer promises: calls hang
+/// meanwhile. A session that is resumed later still goes on.
+const MAX_WINDOW: Duration = Duration::from_secs(3600);
+
 /// How a session begins.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
 #[non_exhaustive]
@@ -170,13 +174,20 @@ impl Tally {
         start
     }
 
-    /// How long the peer keeps the session without a link, where it was this side that opened it.
+    /// Returns `true` if a session that begins as `start` is one that this side asked for.
+    pub(super) fn has_dialled(&self, start: Start) -> bool {
+        start == Start::Opening || self.lock().session.is_some()
+    }
+
+    /// How long to wait for the session without a link, where it was this side that opened it: as
+    /// long as the peer keeps it, and [`MAX_WINDOW`] at most.
     pub(super) fn window(&self) -> Option<Duration> {
         let count = self.lock();
         if count.forgotten {
             return Some(Duration::ZERO);
         }
-        count.session.as_deref().map(|session| Duration::from_secs(session.window_s.into()))
+        let window = |session: &Session| Duration::from_secs(session.window_s.into());
+        count.session.as_deref().map(|session| window(session).min(MAX_WINDOW))
     }
 
     fn lock(&self) -> MutexGuard<'_, Count> {

@@ -1,5 +1,6 @@
 use std::sync::{Arc, Mutex};
 
+use bytes::Bytes;
 use futures::SinkExt;
 use proptest::test_runner::Config as Cases;
 use tokio::time::advance;
@@ -9,13 +10,19 @@ use tokio_test::{
 };
 
 use super::*;
-use crate::layer::{
-    Relink, Shared,
-    fake::{self, Peer},
-    relink::LinkSource,
-    shared,
+use crate::{
+    error::{CloseCode, LinkError},
+    layer::{
+        Relink, Shared,
+        fake::{self, Peer},
+        relink::LinkSource,
+        shared,
+    },
 };
 
+#[cfg(all(feature = "client", feature = "server"))]
+mod both_ways;
+mod full_window;
 mod hostile;
 #[cfg(feature = "server")]
 mod model;
@@ -90,6 +97,11 @@ impl Side {
     fn with_window(window_bytes: usize) -> Self {
         let (line, peer, source, tally) = line(window_bytes);
         Self { line: spawn(line), peer, source, tally, tickets: 0 }
+    }
+
+    /// Makes it the side that dialled.
+    fn dialled(&mut self) {
+        self.line.enter(|_, line| *line.project().dialled = true);
     }
 
     fn poll_ready(&mut self) -> Poll<Result<(), Error>> {
@@ -370,95 +382,6 @@ async fn a_lost_link_is_told_once_it_is_known_that_nothing_was_kept() {
 }
 
 #[tokio::test(start_paused = true)]
-async fn a_full_window_waits_for_an_acknowledgement() {
-    let mut side = Side::with_window(200);
-    side.send("1");
-    side.send(Message::text("x".repeat(1000)));
-    assert_pending!(side.poll_ready());
-    side.peer.send("@ack 1".into());
-    assert!(side.line.is_woken());
-    assert_pending!(side.poll_ready());
-    side.peer.send("@ack 2".into());
-    assert!(side.line.is_woken());
-    side.send("3");
-    side.peer.send("@ack 2".into());
-    side.assert_quiet();
-}
-
-#[tokio::test(start_paused = true)]
-async fn who_only_writes_reads_acknowledgements_and_leaves_the_rest_to_the_reader() {
-    let mut side = Side::with_window(1);
-    side.send("1");
-    side.peer.send("a".into());
-    assert_pending!(side.poll_ready());
-    assert!(side.line.is_woken(), "the reader would not know");
-    side.peer.send("b".into());
-    side.peer.send("@ack 1".into());
-    side.peer.send("c".into());
-    side.send("2");
-    for text in ["a", "b", "c"] {
-        side.assert_receives(text);
-    }
-    assert_eq!(side.tally.received(), 3);
-}
-
-#[tokio::test(start_paused = true)]
-async fn no_more_is_read_ahead_than_there_is_room_for() {
-    let mut side = Side::with_window(1);
-    side.send("1");
-    (0..1000).for_each(|_| side.peer.send("{}".into()));
-    side.peer.send("@ack 1".into());
-    assert_pending!(side.poll_ready());
-    assert_eq!(side.peer.polls(), AHEAD);
-    (0..1000).for_each(|_| side.assert_receives("{}"));
-    side.assert_quiet();
-    assert!(side.line.is_woken(), "whoever waits for room would not know");
-    side.send("2");
-}
-
-#[tokio::test(start_paused = true)]
-async fn large_messages_are_not_read_far_ahead() {
-    let mut side = Side::with_window(1);
-    side.send("1");
-    let large = Message::text("x".repeat(AHEAD_BYTES / 4 + 1));
-    (0..10).for_each(|_| side.peer.send(large.clone()));
-    for _ in 0..2 {
-        assert_pending!(side.poll_ready());
-        assert_eq!(side.peer.polls(), 4);
-    }
-    // There is room for one more as soon as one is taken.
-    assert!(assert_ready!(side.next()).unwrap().is_ok());
-    assert_pending!(side.poll_ready());
-    assert_eq!(side.peer.polls(), 5);
-}
-
-/// All of that with the queue on top, and somebody who waits for a flush.
-#[tokio::test(start_paused = true)]
-async fn an_acknowledgement_lets_the_queue_go_on_at_once() {
-    let (line, peer, _, _) = line(1);
-    let mut shared = Shared::new(line, shared::Config::default());
-    shared.start_send_unpin("1".into()).unwrap();
-    assert_ready_ok!(spawn(shared.flushed()).poll());
-    shared.start_send_unpin("2".into()).unwrap();
-    let mut flushed = spawn(shared.flushed());
-    let mut reader = spawn(shared.clone());
-    assert_pending!(flushed.poll());
-    assert_pending!(reader.poll_next());
-    for _ in 0..AHEAD {
-        peer.send("{}".into());
-    }
-    peer.send("@ack 1".into());
-    assert_pending!(flushed.poll());
-    for _ in 0..AHEAD {
-        assert!(assert_ready!(reader.poll_next()).unwrap().is_ok());
-    }
-    assert_pending!(reader.poll_next());
-    assert!(flushed.is_woken());
-    assert_ready_ok!(flushed.poll());
-    assert_eq!(shown(peer.sent().last().unwrap()), "2");
-}
-
-#[tokio::test(start_paused = true)]
 async fn a_flush_outlives_the_link_and_the_queue_keeps_what_no_link_was_handed() {
     let (line, peer, source, tally) = line(1 << 20);
     let mut shared = Shared::new(line, shared::Config::default());
@@ -565,11 +488,11 @@ async fn what_a_session_keeps_is_known_without_a_link() {
 #[tokio::test(start_paused = true)]
 async fn only_data_is_counted_and_no_data_passes_for_control() {
     let mut side = Side::new();
-    side.send(Message::Ping(bytes::Bytes::from_static(b"?")));
+    side.send(Message::Ping(Bytes::from_static(b"?")));
     side.send("@ack 7");
-    side.peer.send(Message::Pong(bytes::Bytes::from_static(b"?")));
+    side.peer.send(Message::Pong(Bytes::from_static(b"?")));
     assert!(assert_ready!(side.next()).unwrap().is_ok());
-    side.peer.send(Message::Binary(bytes::Bytes::from_static(b"@ack 7")));
+    side.peer.send(Message::Binary(Bytes::from_static(b"@ack 7")));
     assert!(assert_ready!(side.next()).unwrap().is_ok());
     side.peer.send("@ack 1".into());
     side.assert_quiet();

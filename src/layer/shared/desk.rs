@@ -14,7 +14,7 @@ use tokio::time::{Instant, Sleep, sleep};
 
 use tracing::Span;
 
-use super::{fan_out::FanOut, mailbox::Mailbox};
+use super::{fan_out::FanOut, inbox::Inbox, mailbox::Mailbox};
 use crate::{
     duplex::Duplex,
     error::{CloseCode, CloseReason, Error, LinkError},
@@ -22,9 +22,6 @@ use crate::{
     link::{Down, Link, Numbered, Up},
     message::Message,
 };
-
-/// How many messages are read at most while nothing can be written.
-const INBOX: usize = 256;
 
 /// How long the reader leaves a message to those who wait for it. Not shorter than the kernel's own
 /// tick: a timer that is the next to fire costs as much to set as half a call.
@@ -62,8 +59,8 @@ pub(super) struct Desk {
     unsure: bool,
     /// A peer that was lost may be back on the next link, and await its answers.
     pub(super) returns: bool,
-    /// Read while nothing could be written, and not yet taken.
-    pub(super) inbox: VecDeque<Link<Message>>,
+    /// Read after a write had failed, and not yet taken.
+    pub(super) inbox: Inbox,
     /// How many messages were ever queued, handed to the link, and flushed.
     pub(super) queued: u64,
     pub(super) handed: u64,
@@ -106,7 +103,7 @@ impl Line {
             held: false,
             unsure: false,
             returns: false,
-            inbox: VecDeque::new(),
+            inbox: Inbox::default(),
             queued: 0,
             handed: 0,
             flushed: 0,
@@ -182,7 +179,7 @@ impl Line {
         if desk.is_left_alone(cx) {
             // If the write fails, the reader is the one to tell.
             let written = self.poll_write(desk);
-            if let Some(item) = desk.inbox.pop_front() {
+            if let Some(item) = desk.inbox.pop() {
                 return Poll::Ready(Ok(item));
             }
             if let Poll::Ready(Err(error)) = written {
@@ -268,11 +265,11 @@ impl Line {
             while desk.stuck {
                 // Whoever waits for a write may be the only one to poll. But nothing is written over the
                 // next link before the reader knows of it.
-                if desk.down || desk.inbox.len() >= INBOX {
+                if desk.down || desk.inbox.is_full() {
                     return Poll::Pending;
                 }
                 let item = ready!(self.poll_read(desk))?;
-                desk.inbox.push_back(item);
+                desk.inbox.push(item);
                 self.fan_out.wake_reader();
             }
             let polled = desk.poll_hand_over(&mut cx);
@@ -411,8 +408,10 @@ impl Desk {
         self.down || self.stuck && self.outlives
     }
 
+    /// Returns `true` if nothing can be written before more is read: a write has failed, there is no
+    /// link, or it is unknown who is at its other end.
     pub(super) fn is_stuck(&self) -> bool {
-        self.stuck
+        self.stuck || self.unsure
     }
 
     /// Whether there is no peer for what is queued, or none yet.

@@ -6,11 +6,19 @@
 //! the lock next writes *all* that is queued and flushes once, and a [`Flushed`] future resolves when
 //! its ticket is through.
 //!
+//! # Who waits for whom
+//! The reader waits for nothing but the link. Writers wait for room in the link, and drive it. Where
+//! nothing can be written before more is read, a writer reads on: at most 256 items and 1 MiB after a
+//! failed write, for its reader to take. What is beyond a writer, the next link and the peer's first
+//! words on it, is read by the reader alone, so the layers above must not stop reading for want of
+//! room while that is so.
+//!
 //! The link below is always polled with one waker, which wakes the reader and one of those who
 //! write: readiness to read or write is never lost to a task that did not need it.
 
 mod desk;
 mod fan_out;
+mod inbox;
 mod mailbox;
 
 use std::{
@@ -220,7 +228,8 @@ impl Shared {
         desk.is_full(survives, self.line.queue_bytes)
     }
 
-    /// Whether nothing can be written before the reader knows what has become of the link.
+    /// Returns `true` if nothing can be written before more is read: a write has failed, there is no
+    /// link, or it is unknown who is at its other end.
     pub(super) fn is_stuck(&self) -> bool {
         self.line.lock().is_stuck()
     }
@@ -347,7 +356,7 @@ impl Stream for Shared {
         // Before it is seen what was offered: what is offered from now on wakes.
         line.fan_out.sit_reader(cx.waker());
         let mut desk = line.lock();
-        let polled = if let Some(item) = desk.inbox.pop_front() {
+        let polled = if let Some(item) = desk.inbox.pop() {
             Poll::Ready(Ok(item))
         } else if let Some(end) = &desk.end {
             Poll::Ready(Err(end.clone()))

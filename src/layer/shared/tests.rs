@@ -287,3 +287,22 @@ async fn what_is_taken_back_makes_room() {
     assert!(room.is_woken());
     assert_ready_ok!(room.poll());
 }
+
+#[tokio::test(start_paused = true)]
+async fn what_a_writer_reads_after_a_failed_write_is_bounded_in_number_and_bytes() {
+    for (size, read) in [(2, 256), (400 << 10, 3), (4 << 20, 1)] {
+        let (mut shared, peer) = shared();
+        peer.break_writes();
+        let mut a = spawn(queue(&mut shared, "a"));
+        (0..300).for_each(|_| peer.send(Message::text("x".repeat(size))));
+        for _ in 0..3 {
+            assert_pending!(a.poll());
+            assert_eq!(peer.polls(), read, "{size} bytes each");
+        }
+        // Its reader gets all of it, and the rest.
+        let mut reader = spawn(shared.clone());
+        for _ in 0..300 {
+            assert!(assert_ready!(reader.poll_next()).unwrap().is_ok());
+        }
+    }
+}

@@ -137,6 +137,8 @@ impl World {
         let (client, server, secrets) =
             (Side::with_window(WINDOW), Side::with_window(WINDOW), Secrets::default());
         let ends = [Some(client.peer.clone()), Some(server.peer.clone())];
+        let mut client = client;
+        client.dialled();
         Self {
             next: 0,
             client,

@@ -131,3 +131,21 @@ async fn a_loss_is_told_when_the_peer_no_longer_keeps_the_session() {
         }
     }
 }
+
+/// A server may promise what it likes.
+#[tokio::test(start_paused = true)]
+async fn a_lost_session_is_waited_for_an_hour_at_most_and_goes_on_even_then() {
+    for (promised, waited) in [(120, 120), (3600, 3600), (3601, 3600), (u32::MAX, 3600)] {
+        let mut side = Side::starting(Start::Opening);
+        side.send("1");
+        let session = SESSION.replace("120", &promised.to_string());
+        side.peer.send(Message::text(session));
+        side.lose();
+        advance(waited * SECOND - Duration::from_millis(1)).await;
+        side.assert_quiet();
+        advance(Duration::from_millis(1)).await;
+        assert!(side.line.is_woken());
+        assert!(matches!(assert_ready!(side.next()), Some(Ok(Link::Down(_)))));
+        assert_eq!(side.resume(0), 1);
+    }
+}

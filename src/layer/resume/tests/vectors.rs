@@ -46,6 +46,7 @@ enum Step {
     Freeze(u64),
     Resumed(u64),
     Restarted(bool),
+    Ponged(bool),
     Closed(u16),
 }
 
@@ -129,6 +130,14 @@ impl Run {
             Step::Restarted(restarted) => {
                 assert!(restarted);
                 side.restart();
+            }
+            Step::Ponged(ponged) => {
+                assert!(ponged);
+                let sent = side.peer.sent();
+                let [Message::Ping(payload)] = &sent[..] else { panic!("{sent:?}") };
+                side.peer.send(Message::Pong(payload.clone()));
+                self.read();
+                let _ = self.side.poll_ready();
             }
             Step::Closed(code) => {
                 assert_eq!(side.sent(), [format!("close {code}")]);

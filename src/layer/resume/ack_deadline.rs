@@ -1,0 +1,154 @@
+//! The deadline of a peer that acknowledges nothing: no I/O.
+
+use std::{
+    task::{Context, Poll, ready},
+    time::Duration,
+};
+
+use bytes::Bytes;
+use tokio::time::Instant;
+
+use crate::{
+    message::Message,
+    time::{Timer, after},
+};
+
+/// How many pings must be answered without an acknowledgement. Between the answers lies time that
+/// the peer had, by its own clock, since it had read everything.
+const PINGS: u32 = 3;
+
+/// The bytes per second that a network is trusted to carry where the peer answers no ping.
+const MIN_RATE: usize = 16 << 10;
+
+/// Precedes the number in the payload of a ping, which tells it from those of other layers.
+const MARK: [u8; 4] = *b"ack?";
+
+/// Judges a peer that leaves a full window unacknowledged.
+///
+/// A ping is sent behind all other messages, so its pong shows that the peer has read those, however
+/// slow the network is, or a layer at either end that delays reading. The peer's next pong, asked for
+/// a while later, comes behind everything it has said meanwhile. If no acknowledgement is among that,
+/// the peer had all that time, and sent none.
+///
+/// | state | event | next |
+/// |---|---|---|
+/// | `Idle` | the window is full, and something waits | `Waiting`, none answered |
+/// | `Waiting` | a third of the timeout has passed | `Asked`, after a ping |
+/// | `Asked` | the pong, of the last ping or of one before it in this state | `Waiting`, one more answered; with the third `Overdue` |
+/// | `Asked` | a third of the timeout has passed since the ping was flushed | the same, after another ping: RFC 6455 lets a peer answer the newest of several pings alone, and another layer may have sent that |
+/// | `Asked` | no pong in twice the timeout, and a second for each 16 KiB in the window | `Overdue` |
+/// | any | an acknowledgement of something new, room in the window, another link | `Idle` |
+#[derive(Debug)]
+pub(super) struct AckDeadline {
+    timeout: Duration,
+    state: State,
+    timer: Timer,
+    /// The number of the last ping.
+    ping: u64,
+}
+
+#[derive(Debug, Clone, Copy)]
+enum State {
+    Idle,
+    Waiting {
+        answered: u32,
+    },
+    Asked {
+        answered: u32,
+        first: u64,
+        /// When a peer that answers nothing is given up, once the first ping is flushed.
+        given_up: Option<Instant>,
+    },
+    Overdue(&'static str),
+}
+
+/// What is to be done now.
+#[derive(Debug)]
+pub(super) enum Due {
+    /// The ping that [`AckDeadline::ask`] makes is to be sent.
+    Ping,
+    /// The session is to be ended, for this reason.
+    End(&'static str),
+}
+
+impl AckDeadline {
+    pub(super) fn new(timeout: Duration) -> Self {
+        Self { timeout, state: State::Idle, timer: Timer::default(), ping: 0 }
+    }
+
+    /// Begins anew when there is a reason to wait again.
+    pub(super) fn reset(&mut self) {
+        self.state = State::Idle;
+        self.timer.clear();
+    }
+
+    /// Waits for an acknowledgement, while the window is full and something waits for room in it.
+    pub(super) fn poll(&mut self, cx: &mut Context<'_>) -> Poll<Due> {
+        loop {
+            match self.state {
+                State::Idle => {
+                    self.state = State::Waiting { answered: 0 };
+                    self.timer.set(after(self.timeout / PINGS));
+                }
+                State::Waiting { answered } => {
+                    ready!(self.timer.poll(cx));
+                    let first = self.ping + 1;
+                    self.state = State::Asked { answered, first, given_up: None };
+                }
+                State::Asked { given_up: Some(given_up), .. } if given_up <= Instant::now() => {
+                    self.state = State::Overdue("resume: neither acknowledged nor ponged in time");
+                }
+                State::Asked { .. } => {
+                    // Not set: the link has not taken the ping that is due.
+                    if self.timer.is_set() {
+                        ready!(self.timer.poll(cx));
+                        continue;
+                    }
+                    return Poll::Ready(Due::Ping);
+                }
+                State::Overdue(why) => return Poll::Ready(Due::End(why)),
+            }
+        }
+    }
+
+    /// The ping that is due, which is sent herewith.
+    pub(super) fn ask(&mut self) -> Message {
+        self.ping += 1;
+        self.set_timer();
+        Message::Ping([&MARK[..], &self.ping.to_be_bytes()].concat().into())
+    }
+
+    /// The ping has left this side, behind this much that is not acknowledged.
+    pub(super) fn flushed(&mut self, kept_bytes: usize) {
+        if let State::Asked { given_up, .. } = &mut self.state {
+            let network = Duration::from_secs((kept_bytes / MIN_RATE) as u64);
+            let silence = self.timeout.saturating_mul(2).saturating_add(network);
+            given_up.get_or_insert_with(|| after(silence));
+        }
+    }
+
+    fn set_timer(&mut self) {
+        let next = after(self.timeout / PINGS);
+        self.timer.set(match self.state {
+            State::Asked { given_up: Some(given_up), .. } => next.min(given_up),
+            _ => next,
+        });
+    }
+
+    /// Takes a pong, and says whether it changes what is due.
+    pub(super) fn pong(&mut self, payload: &Bytes) -> bool {
+        let State::Asked { answered, first, .. } = self.state else { return false };
+        let number = payload.strip_prefix(&MARK).and_then(|number| number.try_into().ok());
+        let number = number.map_or(0, u64::from_be_bytes);
+        if !(first..=self.ping).contains(&number) {
+            return false;
+        }
+        if answered + 1 == PINGS {
+            self.state = State::Overdue("resume: all was read, and nothing acknowledged");
+        } else {
+            self.state = State::Waiting { answered: answered + 1 };
+            self.timer.set(after(self.timeout / PINGS));
+        }
+        true
+    }
+}

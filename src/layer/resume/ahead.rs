@@ -1,0 +1,164 @@
+//! What was read before its reader came, in order and within bounds: no I/O.
+
+use std::{collections::VecDeque, mem};
+
+use bytes::Bytes;
+
+use crate::{
+    link::Link,
+    message::{Message, Text},
+};
+
+/// The bytes of uncounted messages beyond which a peer with a full window is closed. No peer that
+/// stops at its own window, of 1 MiB and one message, has as many under way.
+pub(super) const MAX_UNCOUNTED: usize = 4 << 20;
+
+/// The bytes that may wait while the side that dialled goes on counting what arrives.
+const MAX_COUNTED: usize = 16 << 20;
+
+/// The memory of an item beside its payload: its place, that the queue may have a quarter more of
+/// those than it needs, and what the allocator adds to a payload of its own.
+pub(super) const OVERHEAD: usize = 128;
+
+/// A smaller payload is copied out of the socket's read buffer. Else a message of two bytes would
+/// keep a buffer of 8 KiB, and a peer could fill the rest of that with pings.
+const COPIED: usize = 8 << 10;
+
+/// How many places are not given back.
+const PLACES: usize = 64;
+
+/// Items that were read while nothing could be written.
+///
+/// Counted items come first: a message is counted here only if none before it is uncounted.
+#[derive(Debug, Default)]
+pub(super) struct Ahead {
+    items: VecDeque<Waiting>,
+    bytes: usize,
+    uncounted_bytes: usize,
+}
+
+/// An item, and whether its reader still has to count it.
+#[derive(Debug)]
+pub(super) struct Waiting {
+    pub(super) item: Link<Message>,
+    pub(super) is_uncounted: bool,
+}
+
+impl Waiting {
+    /// The memory that it takes.
+    fn cost(&self) -> usize {
+        match &self.item {
+            Link::Item(message) => message.len() + OVERHEAD,
+            Link::Down(_) | Link::Up(_) => OVERHEAD,
+        }
+    }
+}
+
+impl Ahead {
+    /// Adds an item that is counted, or has no number.
+    pub(super) fn push_counted(&mut self, item: Link<Message>) {
+        self.push(Waiting { item, is_uncounted: false });
+    }
+
+    /// Adds a message that its reader will count.
+    pub(super) fn push_uncounted(&mut self, item: Link<Message>) {
+        let waiting = Waiting { item, is_uncounted: true };
+        self.uncounted_bytes += waiting.cost();
+        self.push(waiting);
+    }
+
+    fn push(&mut self, mut waiting: Waiting) {
+        self.bytes += waiting.cost();
+        if let Link::Item(message) = &mut waiting.item {
+            detach(message);
+        }
+        if self.items.len() == self.items.capacity() {
+            self.items.reserve_exact(PLACES.max(self.items.len() / 4));
+        }
+        self.items.push_back(waiting);
+    }
+
+    /// Takes the first.
+    pub(super) fn pop(&mut self) -> Option<Waiting> {
+        let waiting = self.items.pop_front()?;
+        let cost = waiting.cost();
+        self.bytes -= cost;
+        self.uncounted_bytes -= if waiting.is_uncounted { cost } else { 0 };
+        if self.items.is_empty() && self.items.capacity() > PLACES {
+            self.items = VecDeque::new();
+        }
+        Some(waiting)
+    }
+
+    /// Whether more uncounted messages wait than any window has room for.
+    pub(super) fn is_beyond_any_window(&self) -> bool {
+        self.uncounted_bytes >= MAX_UNCOUNTED
+    }
+
+    /// Whether the next message may be counted before its reader has come.
+    pub(super) fn has_credit(&self) -> bool {
+        self.uncounted_bytes == 0 && self.bytes < MAX_COUNTED
+    }
+
+    /// Drops what is uncounted: the peer sends it again.
+    pub(super) fn forget_uncounted(&mut self) {
+        if self.uncounted_bytes > 0 {
+            self.items.retain(|waiting| !waiting.is_uncounted);
+            self.bytes -= mem::take(&mut self.uncounted_bytes);
+        }
+    }
+
+    /// Leaves everything to be delivered and nothing to be counted: its session is over.
+    pub(super) fn never_count(&mut self) {
+        self.uncounted_bytes = 0;
+        self.items.iter_mut().for_each(|waiting| waiting.is_uncounted = false);
+    }
+}
+
+/// Gives a small payload memory of its own.
+fn detach(message: &mut Message) {
+    let own = |bytes: &[u8]| Bytes::copy_from_slice(bytes);
+    match message {
+        Message::Text(text) if text.as_bytes().len() < COPIED => {
+            *text = Text::trusted(own(text.as_bytes()));
+        }
+        Message::Binary(bytes) if bytes.len() < COPIED => *bytes = own(bytes),
+        _ => {}
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn an_item_takes_no_more_than_it_is_charged() {
+        let place = size_of::<Waiting>() * 5 / 4;
+        let allocation = 32;
+        assert!(place + allocation <= OVERHEAD, "{place} + {allocation}");
+        let mut ahead = Ahead::default();
+        (0..100_000).for_each(|_| ahead.push_counted(Link::Item(Message::text("{}"))));
+        let places = ahead.items.capacity() * size_of::<Waiting>();
+        assert!(places + 100_000 * allocation <= ahead.bytes, "{places}, {}", ahead.bytes);
+    }
+
+    #[test]
+    fn a_small_message_does_not_keep_the_buffer_it_was_read_into() {
+        let buffer = Bytes::from(vec![b'x'; 2 * COPIED]);
+        let (small, large) = (buffer.slice(..2), buffer.slice(2..2 + COPIED));
+        let mut ahead = Ahead::default();
+        ahead.push_counted(Link::Item(Message::Binary(small.clone())));
+        ahead.push_uncounted(Link::Item(Message::Text(Text::trusted(small.clone()))));
+        ahead.push_uncounted(Link::Item(Message::Binary(large.clone())));
+        for (bytes, shared) in [(&small, false), (&small, false), (&large, true)] {
+            let waiting = ahead.pop().unwrap();
+            let kept = match waiting.item {
+                Link::Item(Message::Binary(bytes)) => bytes,
+                Link::Item(Message::Text(text)) => text.into(),
+                other => panic!("{other:?}"),
+            };
+            assert_eq!((&kept, kept.as_ptr() == bytes.as_ptr()), (bytes, shared));
+        }
+        assert_eq!((ahead.bytes, ahead.uncounted_bytes), (0, 0));
+    }
+}

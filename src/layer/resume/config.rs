@@ -1,0 +1,52 @@
+//! The settings of a [`Resume`](super::Resume) layer.
+
+use std::time::Duration;
+
+/// The largest window of a side that dials: a peer need not have room for more.
+const MAX_DIALLED_WINDOW: usize = 1 << 20;
+
+/// Bounds what a [`Resume`](super::Resume) layer keeps, and for how long it waits.
+#[derive(Debug, Clone)]
+#[non_exhaustive]
+pub struct Config {
+    /// The send window in bytes: 1 MiB. From this many unacknowledged bytes on nothing more is
+    /// sent. A message counts 64 bytes more than its payload.
+    ///
+    /// Less than 128 KiB is slow: a peer need not acknowledge less than 64 KiB within a second. On
+    /// the side that dials, more than 1 MiB counts as 1 MiB.
+    pub window_bytes: usize,
+    /// How long the peer may acknowledge nothing while the window is full and a message waits for
+    /// room: 30 s. Then the link is closed with 1008, and the session is over.
+    ///
+    /// The time counts while the peer is known to have read all it was sent, which pings tell, a
+    /// third of this time apart. So a slow network needs no more. A peer that answers no ping gets
+    /// twice this time, and one second for each 16 KiB of the window.
+    pub ack_timeout: Duration,
+}
+
+impl Default for Config {
+    fn default() -> Self {
+        Self { window_bytes: 1 << 20, ack_timeout: Duration::from_secs(30) }
+    }
+}
+
+impl Config {
+    /// Sets [`window_bytes`](Self::window_bytes).
+    #[must_use]
+    pub fn window_bytes(mut self, bytes: usize) -> Self {
+        self.window_bytes = bytes;
+        self
+    }
+
+    /// Sets [`ack_timeout`](Self::ack_timeout).
+    #[must_use]
+    pub fn ack_timeout(mut self, timeout: Duration) -> Self {
+        self.ack_timeout = timeout;
+        self
+    }
+
+    /// The window of the side that dialled, or of the one that accepted.
+    pub(super) fn window(&self, dialled: bool) -> usize {
+        if dialled { self.window_bytes.min(MAX_DIALLED_WINDOW) } else { self.window_bytes }
+    }
+}

@@ -1,0 +1,105 @@
+//! What [`Resume`] does while nothing can be written: it waits for room, and reads on.
+
+use std::{
+    mem,
+    pin::Pin,
+    task::{Context, Poll, ready},
+};
+
+use super::{Resume, ack_deadline::Due};
+use crate::{
+    duplex::Duplex,
+    error::{CloseCode, Error, LinkError},
+    link::{Link, Numbered},
+    message::Message,
+};
+
+impl<S: Duplex<Numbered, Link<Message>>> Resume<S> {
+    /// Ready when the window has room and the link takes a message.
+    pub(super) fn poll_room(
+        mut self: Pin<&mut Self>,
+        cx: &mut Context<'_>,
+    ) -> Poll<Result<(), Error>> {
+        ready!(self.as_mut().poll_own(cx))?;
+        loop {
+            let mut this = self.as_mut().project();
+            if !this.ledger.is_full() {
+                *this.starved = false;
+                this.ack_deadline.reset();
+                return this.inner.poll_ready(cx);
+            }
+            *this.starved = true;
+            if *this.ping_unflushed {
+                ready!(this.inner.as_mut().poll_flush(cx))?;
+                *this.ping_unflushed = false;
+                this.ack_deadline.flushed(this.ledger.kept_bytes());
+            }
+            match ready!(this.ack_deadline.poll(cx)) {
+                Due::Ping => {
+                    ready!(this.inner.as_mut().poll_ready(cx))?;
+                    *this.ping_unflushed = true;
+                    this.inner.start_send(Numbered::new(0, this.ack_deadline.ask()))?;
+                }
+                Due::End(reason) => {
+                    return Poll::Ready(Err(self.refuse(cx, CloseCode::Policy, reason.into())));
+                }
+            }
+        }
+    }
+
+    /// Reads what arrives, and keeps for the reader what is for it. Ready when there may be room by
+    /// now.
+    pub(super) fn poll_read_ahead(
+        mut self: Pin<&mut Self>,
+        cx: &mut Context<'_>,
+    ) -> Poll<Result<(), Error>> {
+        let (mut has_changed, mut has_told) = (false, false);
+        loop {
+            if self.ahead.is_beyond_any_window() && !self.ledger.is_full() {
+                // It is the network that is slow, and it tells the peer.
+                return Poll::Pending;
+            }
+            let acked = self.ledger.acked();
+            let polled = self.as_mut().poll_item(cx);
+            has_changed |= acked != self.ledger.acked();
+            let item = match polled {
+                Poll::Ready(Some(item)) => item?,
+                Poll::Ready(None) => {
+                    return Poll::Ready(Err(LinkError::Closed(CloseCode::Abnormal.into()).into()));
+                }
+                Poll::Pending => {
+                    self.phase.obstacle()?;
+                    return if has_changed { Poll::Ready(Ok(())) } else { Poll::Pending };
+                }
+            };
+            if !self.may_wait(&item) {
+                continue;
+            }
+            has_changed = true;
+            if !self.is_numbered(&item) {
+                self.as_mut().project().ahead.push_counted(item);
+            } else if self.ahead.is_beyond_any_window() {
+                self.as_mut().project().ahead.forget_uncounted();
+                let reason = "resume: more was sent than a window holds".to_owned();
+                return Poll::Ready(Err(self.refuse(cx, CloseCode::Policy, reason)));
+            } else if !(self.dialled && self.ahead.has_credit()) {
+                self.as_mut().project().ahead.push_uncounted(item);
+            } else if self.as_mut().count(&item) {
+                self.as_mut().project().ahead.push_counted(item);
+            }
+            if !mem::replace(&mut has_told, true) {
+                // The reader has something to take.
+                cx.waker().wake_by_ref();
+            }
+            self.phase.obstacle()?;
+        }
+    }
+
+    /// Whether `item` is for the reader, and may still be taken from this link.
+    fn may_wait(&self, item: &Link<Message>) -> bool {
+        match item {
+            Link::Item(message) => message.is_data() && self.tally.hear(),
+            Link::Down(_) | Link::Up(_) => true,
+        }
+    }
+}
