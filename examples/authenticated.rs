@@ -43,8 +43,8 @@ impl Vault {
 }
 
 fn identity(context: &RequestContext<RoleServer>) -> Result<&Identity, ErrorData> {
-    let identity = context.extensions.get();
-    identity.ok_or_else(|| ErrorData::internal_error("nobody was asked who they are", None))
+    Identity::of(&context.extensions)
+        .ok_or_else(|| ErrorData::internal_error("nobody was asked who they are", None))
 }
 
 #[tool_handler]

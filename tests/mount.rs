@@ -104,7 +104,8 @@ async fn it_shares_a_path_with_streamable_http() {
     .await;
 }
 
-/// What asks for a WebSocket is checked here and seen by nobody else, even where it is refused.
+/// What asks for a WebSocket is checked here and seen by nobody else, even where it is refused; the rest
+/// has to pass the guard.
 #[tokio::test]
 async fn who_asks_for_no_websocket_gets_the_other_service() {
     limit(async {
@@ -136,10 +137,10 @@ async fn who_asks_for_no_websocket_gets_the_other_service() {
             assert!(!raw.body(length).await.contains("other"), "{request}");
         }
         for request in [
-            "GET /mcp HTTP/1.1\r\nHost: x\r\nContent-Length: 4\r\n\r\nbody",
-            "POST /mcp HTTP/1.1\r\nHost: x\r\nContent-Length: 4\r\n\r\nbody",
-            "GET /mcp HTTP/1.0\r\nHost: x\r\nContent-Length: 4\r\n\r\nbody",
-            "GET /mcp HTTP/1.1\r\nHost: x\r\nConnection: upgrade\r\nUpgrade: h2c\r\n\
+            "GET /mcp HTTP/1.1\r\nHost: localhost\r\nContent-Length: 4\r\n\r\nbody",
+            "POST /mcp HTTP/1.1\r\nHost: localhost\r\nContent-Length: 4\r\n\r\nbody",
+            "GET /mcp HTTP/1.0\r\nHost: localhost\r\nContent-Length: 4\r\n\r\nbody",
+            "GET /mcp HTTP/1.1\r\nHost: localhost\r\nConnection: upgrade\r\nUpgrade: h2c\r\n\
              Content-Length: 4\r\n\r\nbody",
         ] {
             let (head, mut raw) = ask(address, request).await;

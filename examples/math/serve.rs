@@ -63,7 +63,7 @@ pub(crate) async fn run(args: Args) -> crate::Result {
     let router = web.clone().router();
 
     let serve = mcp_ws_transport::serve(args.listen, move || math.clone());
-    let mut serve = serve.config(config).or(router.clone()).fallback(router);
+    let mut serve = serve.config(config).or_unguarded(router.clone()).fallback_unguarded(router);
     let scheme = match args.tls_cert.zip(args.tls_key) {
         Some((cert, key)) => {
             let tls = Tls::from_pem_files(cert, key)?;

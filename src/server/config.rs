@@ -1,8 +1,11 @@
 use std::{
-    fmt,
+    fmt, io,
     net::SocketAddr,
     panic::{AssertUnwindSafe, catch_unwind},
-    sync::Arc,
+    sync::{
+        Arc,
+        atomic::{AtomicBool, Ordering::Relaxed},
+    },
     time::Duration,
 };
 
@@ -13,6 +16,7 @@ use tokio_util::sync::CancellationToken;
 use super::{
     auth::{Authenticator, Gate},
     door::Refusal,
+    guard::GuardLayer,
     limit::Limits,
     origin::Allowed,
     registry::{Cause, Encode, Registry},
@@ -35,6 +39,8 @@ pub struct Config<R: Role = RoleServer> {
     pub(super) stop: CancellationToken,
     pub(super) gate: Option<Arc<dyn Gate>>,
     pub(super) in_band: bool,
+    /// A guard was made of this configuration, or of another clone.
+    has_guard: Arc<AtomicBool>,
     pub(super) cookie: Option<Arc<str>>,
     pub(super) limits: Limits,
     pub(super) drain: Drain,
@@ -112,6 +118,7 @@ impl<R: Role> Default for Config<R> {
             stop: CancellationToken::new(),
             gate: None,
             in_band: false,
+            has_guard: Arc::default(),
             cookie: None,
             limits: Limits::default(),
             drain: Drain::default(),
@@ -166,6 +173,54 @@ impl<R: Role> Config<R> {
     pub fn only_https(mut self) -> Self {
         self.allowed.only_https();
         self
+    }
+
+    /// The same checks for HTTP as for an upgrade: `Host`, `Origin`, and the
+    /// [authenticator](Self::authenticator) if there is one. A tower layer for axum routes and whatever
+    /// else is served beside the WebSockets; see [`Guard`](super::Guard).
+    ///
+    /// # Errors
+    /// [`io::ErrorKind::InvalidInput`] when an allowed host or origin cannot be read.
+    ///
+    /// ```no_run
+    /// use axum::{Router, routing::get};
+    /// use mcp_ws_transport::server::{BearerTokens, Config, Identity, WebSocketService};
+    ///
+    /// # #[derive(Clone)] struct Calculator;
+    /// # impl rmcp::ServerHandler for Calculator {}
+    /// # fn example() -> std::io::Result<Router> {
+    /// let config: Config =
+    ///     Config::default().authenticator(BearerTokens::default().token("s3cr3t", Identity::new("alice")));
+    /// let guard = config.guard()?;
+    /// let figures = get(async || "for those who have a token");
+    /// let health = get(async || "for everybody, but for no page of other origins");
+    /// let mcp = WebSocketService::new(|| Ok(Calculator), config)?;
+    /// Ok(Router::new()
+    ///     .route("/figures", figures.layer(guard.clone()))
+    ///     .route("/health", health.layer(guard.without_authenticator()))
+    ///     .route_service("/mcp", mcp))
+    /// # }
+    /// ```
+    pub fn guard(&self) -> io::Result<GuardLayer> {
+        self.validate()?;
+        self.has_guard.store(true, Relaxed);
+        Ok(GuardLayer::new(self.clone()))
+    }
+
+    /// Fails when an allowed host or origin cannot be read.
+    pub(super) fn validate(&self) -> io::Result<()> {
+        let invalid = |what| io::Error::new(io::ErrorKind::InvalidInput, what);
+        self.allowed.validate().map_err(invalid)
+    }
+
+    /// Warns where an authenticator is set, and `what` was left unguarded by somebody who has made no guard.
+    pub(super) fn warn_of_unguarded(&self, what: &str) {
+        if self.gate.is_some() && !self.has_guard.load(Relaxed) {
+            tracing::warn!(
+                "{what} is unguarded: it answers whoever asks, without the authenticator; \
+                 use `{what}` instead of `{what}_unguarded`, or put `Config::guard` before its routes"
+            );
+        }
     }
 
     /// Whether a request of these headers comes from an allowed host and, if from a web page, from an allowed
@@ -329,6 +384,7 @@ impl<R: Role> Clone for Config<R> {
             stop: self.stop.clone(),
             gate: self.gate.clone(),
             in_band: self.in_band,
+            has_guard: self.has_guard.clone(),
             cookie: self.cookie.clone(),
             limits: self.limits.clone(),
             drain: self.drain.clone(),

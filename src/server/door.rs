@@ -122,8 +122,7 @@ pub(super) async fn admit<R: Role>(
         (None, None) => known(None)?,
         (None, Some(gate)) => {
             let Ok(token) = token else {
-                let what = "more than one token";
-                return Err(Refusal::new(Cause::Unauthorized, StatusCode::BAD_REQUEST, what));
+                return Err(several_tokens());
             };
             let has_token = token.is_some();
             let credentials = Credentials { token, parts: parts.clone(), peer };
@@ -176,7 +175,12 @@ fn full(cause: Cause) -> Box<Refusal> {
     Refusal::new(cause, StatusCode::SERVICE_UNAVAILABLE, what).again(AGAIN)
 }
 
-fn deny(denied: Denied, has_token: bool) -> Box<Refusal> {
+pub(super) fn several_tokens() -> Box<Refusal> {
+    Refusal::new(Cause::Unauthorized, StatusCode::BAD_REQUEST, "more than one token")
+}
+
+/// The answer to a request, with a token or without, that was denied.
+pub(super) fn deny(denied: Denied, has_token: bool) -> Box<Refusal> {
     match denied {
         Denied::Unauthorized => {
             let challenge = if has_token { "Bearer error=\"invalid_token\"" } else { "Bearer" };
@@ -195,9 +199,19 @@ fn deny(denied: Denied, has_token: bool) -> Box<Refusal> {
     }
 }
 
+/// Headers whose values are not to be printed.
+const SECRET: [HeaderName; 3] = [AUTHORIZATION, PROXY_AUTHORIZATION, COOKIE];
+
+/// Marks what must not be printed of a request.
+pub(super) fn conceal(headers: &mut HeaderMap) {
+    for (_, value) in headers.iter_mut().filter(|(name, _)| SECRET.contains(name)) {
+        value.set_sensitive(true);
+    }
+}
+
 /// Takes out of a request what was for the handshake alone, marks what must not be printed, and copies
 /// the rest: as hyper has read it, each small value holds on to the whole buffer.
-fn tidy(parts: &mut Parts) {
+pub(super) fn tidy(parts: &mut Parts) {
     const HANDSHAKE: [HeaderName; 6] = [
         CONNECTION,
         UPGRADE,
@@ -206,7 +220,6 @@ fn tidy(parts: &mut Parts) {
         SEC_WEBSOCKET_PROTOCOL,
         SEC_WEBSOCKET_VERSION,
     ];
-    const SECRET: [HeaderName; 3] = [AUTHORIZATION, PROXY_AUTHORIZATION, COOKIE];
     let mut headers = HeaderMap::with_capacity(parts.headers.keys_len());
     for (name, value) in parts.headers.iter().filter(|(name, _)| !HANDSHAKE.contains(name)) {
         if let Ok(mut copy) = HeaderValue::from_bytes(value.as_bytes()) {

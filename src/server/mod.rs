@@ -37,6 +37,7 @@
 //! | answers | 10 s without a byte taken, before the upgrade | cut |
 //! | half-open | 1,024 that have not shown who they are | the one that took longest is dropped, so that slow ones shut nobody out |
 //! | panics | of a handler | end its own call, with `-32603` |
+//! | HTTP beside it | the [`fallback`](Serve::fallback), and [what shares the path](Serve::or), behind the same [`Guard`] | 401 and 403 as for an upgrade |
 //!
 //! Every refusal is a plain HTTP answer before the upgrade; [`WebSocketService`] has the table.
 //!
@@ -62,10 +63,11 @@
 //!   `LimitNOFILE`), or lower the limits. Where descriptors run out nevertheless, [`serve`] drops
 //!   whoever takes longest to show who they are, then who waits longest for an answer of the
 //!   [`fallback`](Serve::fallback); where all belong to connections, who comes waits.
-//! - The [`fallback`](Serve::fallback) is served without any of these checks, and so is what a
-//!   [`WebSocketService`] leaves to [another](WebSocketService::or): streamable HTTP on the same path
-//!   asks nobody who they are unless you see to it. How many answers of the fallback are made at once,
-//!   and how long they and the bodies of their requests take, is up to it.
+//! - Other routes of the server that a [`WebSocketService`] is mounted in are unguarded until
+//!   [`Config::guard`] is put before them, and so is what is served as
+//!   [`fallback_unguarded`](Serve::fallback_unguarded) or [`or_unguarded`](Serve::or_unguarded): it
+//!   answers whoever asks. How many answers of the fallback are made at once, and how long they and the
+//!   bodies of their requests take, is up to it in any case.
 //! - A token in the query of a URL is not looked at, and stays in the request that handlers see. Its
 //!   `Debug` shows it, as it shows every header but `Authorization`, `Proxy-Authorization` and `Cookie`.
 //! - A host's pages over `http` count as its own where a proxy does TLS, since the request does not tell.
@@ -92,6 +94,39 @@
 //! the same type as with rmcp's streamable HTTP and without the headers of the handshake itself; the
 //! [`Identity`]; and their [`Connection`].
 //!
+//! # What is served beside it
+//!
+//! Streamable HTTP on the same path, a page, a health check: each is a door of its own. [`Serve::or`],
+//! [`Serve::fallback`] and [`WebSocketService::or`] have the checks of the upgrade made for them, from the
+//! same [`Config`]; [`Config::guard`] is the same as a tower layer, for any other route:
+//!
+//! ```no_run
+//! # #[derive(Clone)] struct Calculator;
+//! # impl rmcp::ServerHandler for Calculator {}
+//! # async fn example(
+//! #     http: rmcp::transport::StreamableHttpService<
+//! #         Calculator,
+//! #         rmcp::transport::streamable_http_server::session::local::LocalSessionManager,
+//! #     >,
+//! # ) -> std::io::Result<()> {
+//! use axum::{Router, routing::get};
+//! use mcp_ws_transport::{serve, server::{BearerTokens, Config, Identity}};
+//!
+//! let tokens = BearerTokens::default().token("s3cr3t", Identity::new("alice"));
+//! let config = Config::default().authenticator(tokens);
+//! let guard = config.guard()?;
+//! let router = Router::new()
+//!     .route("/figures", get(async || "for who has the token").layer(guard.clone()))
+//!     .route("/", get(async || "for everybody").layer(guard.without_authenticator()));
+//! // `http` needs the token too: `or` guards, and `fallback` would.
+//! let server = serve("127.0.0.1:8080", || Calculator).config(config);
+//! let server = server.or(http).fallback_unguarded(router).await?;
+//! # drop(server);
+//! # Ok(()) }
+//! ```
+//!
+//! Handlers find who calls them by [`Identity::of`], whichever way the request came.
+//!
 //! # Other forms of messages
 //!
 //! A [`framing`](Config::framing) other than JSON-RPC is for clients that were there before it:
@@ -104,8 +139,8 @@
 //!
 //! The service does not notice. Where a form knows no `initialize`, it answers whatever comes first, and the
 //! deadline for that does not apply. Several [`WebSocketService`]s, each with a form and a path of its
-//! own, share one listener as the [`fallback`](Serve::fallback) of a server, and one [`Registry`];
-//! [`Serve::or`] puts HTTP on the same path. `examples/math` has four of them.
+//! own, share one listener as the [`fallback_unguarded`](Serve::fallback_unguarded) of a server, and one
+//! [`Registry`]; each makes its own checks. [`Serve::or`] puts HTTP on the same path. `examples/math` has four of them.
 //!
 //! # Behind a proxy
 //!
@@ -184,11 +219,13 @@ mod config;
 #[doc = include_str!("deployment.md")]
 pub mod deployment {}
 mod door;
+mod guard;
 mod handler;
 mod handshake;
 mod limit;
 mod listener;
 mod lobby;
+mod neighbour;
 mod or;
 mod origin;
 mod porch;
@@ -217,8 +254,10 @@ pub use self::{
     auth::{Authenticator, BearerTokens, Credentials, Denied, Identity, Token},
     body::Body,
     config::{Config, Drain},
+    guard::{Guard, GuardLayer},
     limit::Limits,
     listener::{Bind, Listener},
+    neighbour::HttpService,
     or::Or,
     registry::{Broadcast, Cause, Connection, Event, Events, Health, Info, Missed, Registry},
     resume::{Resumption, SessionIds},

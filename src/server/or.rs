@@ -13,10 +13,11 @@ use http::{
     HeaderMap, Request, Response,
     header::{SEC_WEBSOCKET_KEY, UPGRADE},
 };
+use tower_layer::Layer;
 use tower_service::Service;
 
-use super::{Body, WebSocketService};
-use crate::{decode::Role, upgrade::elements};
+use super::{Body, Guard, GuardLayer, WebSocketService, role::Hosted};
+use crate::upgrade::elements;
 
 /// Two services on one path; see [`WebSocketService::or`].
 #[derive(Debug, Clone)]
@@ -26,7 +27,7 @@ pub struct Or<W, T> {
     other: T,
 }
 
-impl<S, R: Role> WebSocketService<S, R> {
+impl<S: rmcp::Service<R>, R: Hosted> WebSocketService<S, R> {
     /// Hands every request that asks for no WebSocket to `other`: an rmcp `StreamableHttpService`, a
     /// `Router` of axum's, any tower service that answers requests with the same body.
     ///
@@ -34,8 +35,8 @@ impl<S, R: Role> WebSocketService<S, R> {
     /// `Sec-WebSocket-Key`, as where a proxy has dropped the rest. `other` gets to see none of these,
     /// not even those which are refused.
     ///
-    /// **`other` answers without any of the checks** that are made for the upgrade: hosts, origins,
-    /// authentication and limits are its own affair.
+    /// The same [`Guard`] stands before it as before the upgrade: `Host`, `Origin`, and the authenticator
+    /// if there is one. [`or_unguarded`](Self::or_unguarded) leaves that to `other`.
     ///
     /// ```no_run
     /// # #[derive(Clone, Default)] struct Calculator;
@@ -55,7 +56,16 @@ impl<S, R: Role> WebSocketService<S, R> {
     /// axum::serve(tokio::net::TcpListener::bind("127.0.0.1:8080").await?, app).await
     /// # }
     /// ```
-    pub fn or<T>(self, other: T) -> Or<Self, T> {
+    pub fn or<T>(self, other: T) -> Or<Self, Guard<T>> {
+        let other = GuardLayer::new(self.config().clone()).layer(other);
+        Or { websocket: self, other }
+    }
+
+    /// As [`or`](Self::or), but **`other` answers without any of the checks** that are made for the
+    /// upgrade, and has to make its own. Warns when there is an authenticator, unless
+    /// [`Config::guard`](super::Config::guard) was used.
+    pub fn or_unguarded<T>(self, other: T) -> Or<Self, T> {
+        self.config().warn_of_unguarded("or");
         Or { websocket: self, other }
     }
 }

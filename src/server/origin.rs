@@ -119,7 +119,24 @@ impl Allowed {
 
     /// Whether a request with these headers may be upgraded, or what is to be said instead.
     pub(super) fn check(&self, headers: &HeaderMap) -> Result<(), (Cause, &'static str)> {
-        let host = only(headers, HOST)?.and_then(Place::parse);
+        self.check_host(only(headers, HOST)?, headers)
+    }
+
+    /// The same for a request whose host is that of its target, as in HTTP/2.
+    pub(super) fn check_at(
+        &self,
+        authority: &str,
+        headers: &HeaderMap,
+    ) -> Result<(), (Cause, &'static str)> {
+        self.check_host(Some(authority), headers)
+    }
+
+    fn check_host(
+        &self,
+        host: Option<&str>,
+        headers: &HeaderMap,
+    ) -> Result<(), (Cause, &'static str)> {
+        let host = host.and_then(Place::parse);
         if self.hosts.is_some() && !host.as_ref().is_some_and(|host| self.lists(host)) {
             return Err(NOT_SERVED);
         }

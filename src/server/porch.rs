@@ -3,7 +3,6 @@
 use std::{
     convert::Infallible,
     net::SocketAddr,
-    pin::Pin,
     sync::{Arc, OnceLock},
     time::Duration,
 };
@@ -21,8 +20,10 @@ use tokio_util::{sync::CancellationToken, task::TaskTracker};
 use super::{
     Body, WebSocketService,
     config::Accepted,
+    guard,
     handshake::{http1, part, refuse},
     listener::{Listener, is_out_of_descriptors},
+    neighbour::Neighbour,
     or::asks_for_websocket,
     registry::Cause,
     role::Hosted,
@@ -34,11 +35,6 @@ use crate::{
     upgrade::{Io, set_nodelay},
 };
 
-/// Answers the requests for other paths.
-pub(super) type Elsewhere = Arc<
-    dyn Fn(Request<Body>) -> Pin<Box<dyn Future<Output = Response<Body>> + Send>> + Send + Sync,
->;
-
 /// How long the last that is said to a client may take to be written.
 const LAST_WORD: Duration = Duration::from_secs(1);
 
@@ -47,8 +43,9 @@ pub(super) struct Porch<S, R: Role> {
     pub(super) service: WebSocketService<S, R>,
     pub(super) path: Arc<str>,
     /// On the same path, where no WebSocket is asked for.
-    pub(super) beside: Option<Elsewhere>,
-    pub(super) elsewhere: Option<Elsewhere>,
+    pub(super) beside: Option<Neighbour>,
+    /// On every other path.
+    pub(super) elsewhere: Option<Neighbour>,
     #[cfg(feature = "rustls-tls")]
     pub(super) tls: Option<super::Tls>,
     /// Nobody is received any more; who is being answered has time until the `end`.
@@ -158,6 +155,24 @@ impl<S: Service<R>, R: Hosted> Porch<S, R> {
         self.converse(stream, peer, overdue, visit).await
     }
 
+    /// The answer of `neighbour` to `request`, if that is let in.
+    async fn ask(
+        &self,
+        neighbour: &Neighbour,
+        mut request: Request<Body>,
+        visit: &Visit,
+    ) -> Response<Body> {
+        if neighbour.is_guarded() {
+            let (mut parts, body) = request.into_parts();
+            if let Err(refusal) = guard::check(self.service.config(), &mut parts, true).await {
+                return refusal.map(Body::new);
+            }
+            request = Request::from_parts(parts, body);
+        }
+        visit.asks(true);
+        neighbour.respond(request).await
+    }
+
     /// Answers requests until one is upgraded.
     async fn converse<I: Io>(
         &self,
@@ -172,16 +187,16 @@ impl<S: Service<R>, R: Hosted> Porch<S, R> {
         let config = self.service.config();
         let answer = service_fn(async |mut request: Request<Incoming>| {
             let is_here = request.uri().path() == &*self.path;
-            let elsewhere = match &self.beside {
+            let neighbour = match &self.beside {
                 Some(beside) if is_here && !asks_for_websocket(request.headers()) => Some(beside),
                 _ => self.elsewhere.as_ref().filter(|_| !is_here),
             };
-            visit.asks(elsewhere.is_some());
+            visit.asks(false);
             if let Some(peer) = peer {
                 request.extensions_mut().insert(Accepted(peer));
             }
-            let mut response = if let Some(elsewhere) = elsewhere {
-                elsewhere(request.map(Body::new)).await
+            let mut response = if let Some(neighbour) = neighbour {
+                self.ask(neighbour, request.map(Body::new), visit).await
             } else if is_here {
                 self.service.clone().answer(request).await.map(Body::new)
             } else {

@@ -1,7 +1,6 @@
 //! [`serve`]: a listener that runs one service for each connection.
 
 use std::{
-    convert::Infallible,
     fmt,
     future::IntoFuture,
     io,
@@ -10,16 +9,15 @@ use std::{
     sync::{Arc, OnceLock},
 };
 
-use bytes::Bytes;
-use http::{Request, Response};
 use rmcp::{RoleServer, Service};
 use tokio::{net::ToSocketAddrs, task::JoinHandle};
 use tokio_util::sync::{CancellationToken, DropGuard};
 
 use super::{
-    Body, Config, Registry, WebSocketService,
+    Config, Registry, WebSocketService,
     listener::{Bind, IntoListener, Listener},
-    porch::{Elsewhere, Porch, listen},
+    neighbour::{HttpService, Neighbour},
+    porch::{Porch, listen},
     role::Hosted,
 };
 use crate::decode::Role;
@@ -76,8 +74,8 @@ pub struct Serve<R: Role, L, F> {
     factory: F,
     path: Arc<str>,
     config: Config<R>,
-    beside: Option<Elsewhere>,
-    elsewhere: Option<Elsewhere>,
+    beside: Option<Neighbour>,
+    elsewhere: Option<Neighbour>,
     #[cfg(feature = "rustls-tls")]
     tls: Option<super::Tls>,
 }
@@ -108,46 +106,57 @@ impl<R: Role, L, F> Serve<R, L, F> {
         self
     }
 
-    /// Hands the requests for every other path to `service`: a `Router` of axum's, for instance, with
-    /// pages, a health check, or further [`WebSocketService`]s. It answers without any of the checks
-    /// that are made for the upgrade. A client that takes nothing of an answer for the
+    /// Hands the requests for every other path to `service`: a `Router` of axum's, for instance.
+    ///
+    /// The same [`Guard`](super::Guard) stands before it as before the upgrade: `Host`, `Origin`, and the
+    /// authenticator if there is one. Pages and health checks for everybody belong into
+    /// [`fallback_unguarded`](Self::fallback_unguarded), and so do further [`WebSocketService`]s, which make
+    /// their own checks. A client that takes nothing of an answer for the
     /// [time of the handshake](Config::handshake_timeout) is cut.
-    pub fn fallback<T, B>(mut self, service: T) -> Self
-    where
-        T: tower_service::Service<
-                Request<Body>,
-                Response = Response<B>,
-                Error = Infallible,
-                Future: Send,
-            > + Clone
-            + Send
-            + Sync
-            + 'static,
-        B: http_body::Body<Data = Bytes> + Send + 'static,
-        B::Error: Into<Box<dyn std::error::Error + Send + Sync>>,
-    {
-        self.elsewhere = Some(ask(service));
+    pub fn fallback(mut self, service: impl HttpService) -> Self {
+        self.elsewhere = Some(Neighbour::guarded(service));
+        self
+    }
+
+    /// As [`fallback`](Self::fallback), but `service` **answers whoever asks**. Put [`Config::guard`] before
+    /// those of its routes that are not for everybody; where there is an authenticator and no guard was
+    /// made, the start warns.
+    ///
+    /// ```no_run
+    /// use axum::{Router, routing::get};
+    /// use mcp_ws_transport::{serve, server::{BearerTokens, Config, Identity}};
+    ///
+    /// # #[derive(Clone)] struct Calculator;
+    /// # impl rmcp::ServerHandler for Calculator {}
+    /// # async fn example() -> std::io::Result<()> {
+    /// let config: Config =
+    ///     Config::default().authenticator(BearerTokens::default().token("s3cr3t", Identity::new("alice")));
+    /// let guard = config.guard()?;
+    /// let router = Router::new()
+    ///     .route("/", get(async || "a page that asks for the token"))
+    ///     .layer(guard.clone().without_authenticator())
+    ///     .route("/figures", get(async || "for those who have it").layer(guard));
+    /// let server = serve("127.0.0.1:8080", || Calculator).config(config).fallback_unguarded(router).await?;
+    /// # drop(server);
+    /// # Ok(()) }
+    /// ```
+    pub fn fallback_unguarded(mut self, service: impl HttpService) -> Self {
+        self.elsewhere = Some(Neighbour::unguarded(service));
         self
     }
 
     /// Hands the requests for the same path that ask for no WebSocket to `service`, as
-    /// [`WebSocketService::or`] does: rmcp's streamable HTTP, for instance. It answers without any of the
-    /// checks that are made for the upgrade; [`Config::allows`] makes two of them.
-    pub fn or<T, B>(mut self, service: T) -> Self
-    where
-        T: tower_service::Service<
-                Request<Body>,
-                Response = Response<B>,
-                Error = Infallible,
-                Future: Send,
-            > + Clone
-            + Send
-            + Sync
-            + 'static,
-        B: http_body::Body<Data = Bytes> + Send + 'static,
-        B::Error: Into<Box<dyn std::error::Error + Send + Sync>>,
-    {
-        self.beside = Some(ask(service));
+    /// [`WebSocketService::or`] does: rmcp's streamable HTTP, for instance. The same
+    /// [`Guard`](super::Guard) stands before it as before the upgrade.
+    pub fn or(mut self, service: impl HttpService) -> Self {
+        self.beside = Some(Neighbour::guarded(service));
+        self
+    }
+
+    /// As [`or`](Self::or), but `service` **answers whoever asks**, and has to make its own checks. Where
+    /// there is an authenticator and no [`Config::guard`] was made, the start warns.
+    pub fn or_unguarded(mut self, service: impl HttpService) -> Self {
+        self.beside = Some(Neighbour::unguarded(service));
         self
     }
 
@@ -160,34 +169,6 @@ impl<R: Role, L, F> Serve<R, L, F> {
         self.tls = Some(tls);
         self
     }
-}
-
-/// Has a clone of `service` answer each request.
-fn ask<T, B>(service: T) -> Elsewhere
-where
-    T: tower_service::Service<
-            Request<Body>,
-            Response = Response<B>,
-            Error = Infallible,
-            Future: Send,
-        > + Clone
-        + Send
-        + Sync
-        + 'static,
-    B: http_body::Body<Data = Bytes> + Send + 'static,
-    B::Error: Into<Box<dyn std::error::Error + Send + Sync>>,
-{
-    Arc::new(move |request| {
-        let mut service = service.clone();
-        Box::pin(async move {
-            let ready = std::future::poll_fn(|cx| service.poll_ready(cx)).await;
-            let Ok(response) = match ready {
-                Ok(()) => service.call(request).await,
-                Err(never) => match never {},
-            };
-            response.map(Body::new)
-        })
-    })
 }
 
 impl<R, L, F, S> Serve<R, L, F>
@@ -237,6 +218,11 @@ where
             }
             let stop = config.stop.clone();
             let registry = config.registry.clone();
+            for (neighbour, method) in [(&self.beside, "or"), (&self.elsewhere, "fallback")] {
+                if neighbour.as_ref().is_some_and(|neighbour| !neighbour.is_guarded()) {
+                    config.warn_of_unguarded(method);
+                }
+            }
             let service = WebSocketService::new(move || Ok(factory()), config)?;
             let listener = self.listener.listener().await?;
             let local_addr = listener.local_addr()?;

@@ -93,8 +93,7 @@ impl<S: Service<R>, R: Hosted> WebSocketService<S, R> {
         factory: impl Fn() -> io::Result<S> + Send + Sync + 'static,
         config: Config<R>,
     ) -> io::Result<Self> {
-        let invalid = |entry| io::Error::new(io::ErrorKind::InvalidInput, entry);
-        config.allowed.validate().map_err(invalid)?;
+        config.validate()?;
         Ok(Self {
             shop: Arc::new(Shop {
                 factory: Box::new(factory),

@@ -102,6 +102,15 @@ impl Identity {
         self
     }
 
+    /// The one who sent the request with these `extensions`, over a WebSocket or over streamable HTTP
+    /// behind a [guard](super::Guard). `None` where nobody was asked.
+    #[must_use]
+    pub fn of(extensions: &rmcp::model::Extensions) -> Option<&Self> {
+        // rmcp's HTTP transport puts the whole request there.
+        let of_http = || extensions.get::<Parts>()?.extensions.get();
+        extensions.get().or_else(of_http)
+    }
+
     /// The name.
     #[must_use]
     pub fn subject(&self) -> &str {

@@ -1,0 +1,215 @@
+//! [`GuardLayer`]: the entrance of a WebSocket, for HTTP beside it.
+
+use std::{
+    fmt,
+    future::Future,
+    mem,
+    net::SocketAddr,
+    pin::Pin,
+    sync::Arc,
+    task::{Context, Poll},
+};
+
+use bytes::Bytes;
+use http::{Request, Response, StatusCode, Version, header::HOST, request::Parts};
+use hyper::upgrade::OnUpgrade;
+use tower_layer::Layer;
+use tower_service::Service;
+
+use super::{
+    Body, Config, Credentials, Identity,
+    auth::{self, token},
+    door::{Refusal, conceal, deny, several_tokens, tidy},
+    handshake::Answer,
+    registry::Cause,
+};
+use crate::decode::Role;
+
+/// Makes a [`Guard`] of every service: a tower layer, for axum routes too.
+///
+/// [`Config::guard`] makes it. `Serve::or`, [`Serve::fallback`](super::Serve::fallback) and
+/// [`WebSocketService::or`](super::WebSocketService::or) put one before their service by themselves.
+#[derive(Clone)]
+pub struct GuardLayer {
+    checks: Arc<dyn Checks>,
+    authenticates: bool,
+}
+
+/// Lets a request in as a [`WebSocketService`](super::WebSocketService) of the same [`Config`] would.
+///
+/// A request reaches the inner service when its `Host` and `Origin` are allowed and the
+/// [`Authenticator`](super::Authenticator), if there is one, says who sends it. The
+/// [`Identity`] is then in the request's extensions, where [`Identity::of`] finds it from within an MCP
+/// handler too. Every other request gets the answer that it would have got for an upgrade:
+///
+/// | request | answer |
+/// |---|---|
+/// | a target that is not the `Host` | 400 |
+/// | `Host` or `Origin` not allowed | 403 |
+/// | more than one token | 400 |
+/// | not authenticated | 401 with `WWW-Authenticate` |
+/// | authenticated, but not allowed | 403 |
+/// | the authenticator fails or takes too long | 503 with `Retry-After` |
+/// | [`Config::peer`] panics | 500 |
+///
+/// The registry of the configuration counts it among the refused. In HTTP/2 the `:authority` stands for
+/// the `Host`. A token comes from the same places as for an upgrade; so a
+/// [cookie](Config::token_cookie) counts beside an allowed `Origin` alone, which browsers leave out when a
+/// page gets something from its own server.
+///
+/// Limits and [`authentication within the connection`](Config::in_band_authentication) are for
+/// WebSockets alone, and a server that stops goes on answering here until nobody is left.
+///
+/// **CORS**: a preflight (`OPTIONS` with `Access-Control-Request-Method`) is a request like any other.
+/// Browsers send it without a token, so that it is 401 where there is an authenticator. For pages of
+/// other origins put a CORS layer *outside* of the guard, which answers preflights itself and lets
+/// pages read the refusals; the guard needs their origins in
+/// [`allowed_origins`](Config::allowed_origins) too.
+#[derive(Clone)]
+#[must_use = "it answers nothing until it is mounted"]
+pub struct Guard<S> {
+    inner: S,
+    layer: GuardLayer,
+}
+
+/// A [`Config`] of either role.
+trait Checks: Send + Sync {
+    fn check<'a>(
+        &'a self,
+        parts: &'a mut Parts,
+        authenticates: bool,
+    ) -> Pin<Box<dyn Future<Output = Result<(), Answer>> + Send + 'a>>;
+}
+
+impl<R: Role> Checks for Config<R> {
+    fn check<'a>(
+        &'a self,
+        parts: &'a mut Parts,
+        authenticates: bool,
+    ) -> Pin<Box<dyn Future<Output = Result<(), Answer>> + Send + 'a>> {
+        Box::pin(check(self, parts, authenticates))
+    }
+}
+
+impl GuardLayer {
+    pub(super) fn new<R: Role>(config: Config<R>) -> Self {
+        Self { checks: Arc::new(config), authenticates: true }
+    }
+
+    /// Checks `Host` and `Origin` alone: for pages and health checks, which everybody may see.
+    #[must_use]
+    pub fn without_authenticator(mut self) -> Self {
+        self.authenticates = false;
+        self
+    }
+}
+
+impl<S> Layer<S> for GuardLayer {
+    type Service = Guard<S>;
+
+    fn layer(&self, inner: S) -> Guard<S> {
+        Guard { inner, layer: self.clone() }
+    }
+}
+
+impl<S, B, A> Service<Request<B>> for Guard<S>
+where
+    S: Service<Request<B>, Response = Response<A>, Future: Send> + Clone + Send + 'static,
+    B: Send + 'static,
+    A: http_body::Body<Data = Bytes> + Send + 'static,
+    A::Error: Into<Box<dyn std::error::Error + Send + Sync>>,
+{
+    type Response = Response<Body>;
+    type Error = S::Error;
+    type Future = Pin<Box<dyn Future<Output = Result<Response<Body>, S::Error>> + Send>>;
+
+    fn poll_ready(&mut self, cx: &mut Context<'_>) -> Poll<Result<(), S::Error>> {
+        self.inner.poll_ready(cx)
+    }
+
+    fn call(&mut self, request: Request<B>) -> Self::Future {
+        // The one that is ready answers, its clone stays.
+        let clone = self.inner.clone();
+        let mut inner = mem::replace(&mut self.inner, clone);
+        let GuardLayer { checks, authenticates } = self.layer.clone();
+        Box::pin(async move {
+            let (mut parts, body) = request.into_parts();
+            match checks.check(&mut parts, authenticates).await {
+                Ok(()) => {
+                    let request = Request::from_parts(parts, body);
+                    Ok(inner.call(request).await?.map(Body::new))
+                }
+                Err(answer) => Ok(answer.map(Body::new)),
+            }
+        })
+    }
+}
+
+impl fmt::Debug for GuardLayer {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("GuardLayer")
+            .field("authenticates", &self.authenticates)
+            .finish_non_exhaustive()
+    }
+}
+
+impl<S: fmt::Debug> fmt::Debug for Guard<S> {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("Guard").field("inner", &self.inner).field("layer", &self.layer).finish()
+    }
+}
+
+/// Checks the request of `parts` as `config` says, and notes in it who sends it; or returns what is to be
+/// answered instead, which the registry then knows of.
+pub(super) async fn check<R: Role>(
+    config: &Config<R>,
+    parts: &mut Parts,
+    authenticates: bool,
+) -> Result<(), Answer> {
+    let (peer, outcome) = match config.peer_of(parts) {
+        Ok(peer) => (peer, identify(config, peer, parts, authenticates).await),
+        Err(refusal) => (None, Err(refusal)),
+    };
+    let identity = outcome.map_err(|refusal| {
+        config.registry.refused(refusal.cause, peer);
+        refusal.answer
+    })?;
+    conceal(&mut parts.headers);
+    if let Some(identity) = identity {
+        parts.extensions.insert(identity);
+    }
+    Ok(())
+}
+
+/// Who sends the request of `parts`: `None` where nobody is asked.
+async fn identify<R: Role>(
+    config: &Config<R>,
+    peer: Option<SocketAddr>,
+    parts: &Parts,
+    authenticates: bool,
+) -> Result<Option<Identity>, Box<Refusal>> {
+    let (headers, target) = (&parts.headers, parts.uri.authority());
+    match target.map(|target| target.as_str()) {
+        // RFC 9113, section 8.3.1.
+        Some(target) if parts.version >= Version::HTTP_2 && !headers.contains_key(HOST) => {
+            config.allowed.check_at(target, headers)
+        }
+        // An absolute target overrules `Host` (RFC 9112, section 3.2.2).
+        Some(target) if headers.get(HOST).is_none_or(|host| host != target) => {
+            let what = "the target is not the Host";
+            return Err(Refusal::new(Cause::Host, StatusCode::BAD_REQUEST, what));
+        }
+        _ => config.allowed.check(headers),
+    }
+    .map_err(|(cause, what)| Refusal::new(cause, StatusCode::FORBIDDEN, what))?;
+
+    let Some(gate) = config.gate.as_deref().filter(|_| authenticates) else { return Ok(None) };
+    let token = token::of(headers, config.cookie.as_deref()).map_err(|()| several_tokens())?;
+    let has_token = token.is_some();
+    let mut parts = parts.clone();
+    parts.extensions.remove::<OnUpgrade>();
+    tidy(&mut parts);
+    let credentials = Credentials { token, parts, peer };
+    let asked = auth::ask(gate, credentials, config.timeout).await;
+    asked.map(Some).map_err(|denied| deny(denied, has_token))
+}
