@@ -11,6 +11,7 @@ use std::{
 
 use common::{
     Frame, Raw, limit, listen,
+    logs::Log,
     raw::{Head, PONG, accept_key, accepted},
     within,
 };
@@ -635,21 +636,6 @@ async fn ipv6_and_what_else_a_url_holds() {
     .await;
 }
 
-/// What the crate has logged.
-#[derive(Clone, Default)]
-struct Log(Arc<Mutex<Vec<u8>>>);
-
-impl std::io::Write for Log {
-    fn write(&mut self, bytes: &[u8]) -> std::io::Result<usize> {
-        self.0.lock().unwrap().extend(bytes);
-        Ok(bytes.len())
-    }
-
-    fn flush(&mut self) -> std::io::Result<()> {
-        Ok(())
-    }
-}
-
 /// What is secret is shown by nothing.
 #[tokio::test]
 async fn no_token_is_shown_by_debug_display_or_an_error() {
@@ -657,13 +643,7 @@ async fn no_token_is_shown_by_debug_display_or_an_error() {
     fn clean(what: &str, text: &str) {
         assert!(!text.contains(CANARY), "{what} shows the token: {text}");
     }
-    let log = Log::default();
-    let writer = log.clone();
-    let subscriber = tracing_subscriber::fmt()
-        .with_env_filter("mcp_ws_transport=trace")
-        .with_writer(move || writer.clone())
-        .finish();
-    let _guard = tracing::subscriber::set_default(subscriber);
+    let (log, _capture) = Log::capture();
     limit(async {
         let secret = |url: String| {
             let url = url.replace("ws://", &format!("ws://{CANARY}:{CANARY}@"));
@@ -713,7 +693,7 @@ async fn no_token_is_shown_by_debug_display_or_an_error() {
         clean("an error", &error.to_string());
     })
     .await;
-    let log = String::from_utf8(log.0.lock().unwrap().clone()).unwrap();
+    let log = log.text();
     assert!(log.contains("connected"), "{log}");
     clean("the log", &log);
 }
