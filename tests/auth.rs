@@ -215,7 +215,7 @@ async fn verdict(credentials: Credentials) -> Result<Identity, Denied> {
 #[tokio::test]
 async fn who_waits_for_a_verdict_keeps_nobody_out() {
     limit(async {
-        let time = Duration::from_secs(1);
+        let time = Duration::from_secs(3);
         let config = Config::default().handshake_timeout(time).authenticator(verdict);
         let (_server, address) = tools(config).await;
         let start = Instant::now();
@@ -223,7 +223,7 @@ async fn who_waits_for_a_verdict_keeps_nobody_out() {
         for _ in 0..20 {
             let dialled = Instant::now();
             enter(address, "Authorization: Bearer fine\r\n").await;
-            assert!(dialled.elapsed() < Duration::from_millis(200), "{:?}", dialled.elapsed());
+            assert!(dialled.elapsed() < time / 3, "{:?}", dialled.elapsed());
         }
         assert!(start.elapsed() < time, "too slow for this test to tell");
         for answer in waiting {

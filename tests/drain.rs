@@ -142,7 +142,7 @@ async fn a_call_that_outlasts_the_deadline_is_answered_with_an_error() {
         };
         tokio::join!(server.shutdown(), client);
         let took = start.elapsed();
-        assert!(took >= ms(300) && took < ms(800), "{took:?}");
+        assert!(took >= ms(300) && took < ms(5000), "{took:?}");
         assert_eq!(*tools.started.borrow(), 1);
         tasks_left(0).await;
     })

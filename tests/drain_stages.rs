@@ -59,7 +59,7 @@ impl Authenticator for Ponders {
 async fn a_drain_ends_every_stage_of_a_connection() {
     limit(async {
         let asked = watch::Sender::new(0);
-        let config = deadline(ms(500)).handshake_timeout(ms(1500));
+        let config = deadline(ms(2000)).handshake_timeout(ms(6000));
         let config = config.authenticator(Ponders(asked.clone())).in_band_authentication();
         let (server, address) = serve_tools(&Tools::default(), config).await;
         let connect = || async { TcpStream::connect(address).await.unwrap() };
@@ -79,10 +79,10 @@ async fn a_drain_ends_every_stage_of_a_connection() {
         let start = Instant::now();
         let clients = async {
             tokio::join!(told(&mut stranger, 1012), told(&mut claims, 1012));
-            assert!(start.elapsed() < ms(500), "{:?}", start.elapsed());
+            assert!(start.elapsed() < ms(2000), "{:?}", start.elapsed());
         };
         tokio::join!(server.shutdown(), clients);
-        assert!(start.elapsed() < ms(1000), "{:?}", start.elapsed());
+        assert!(start.elapsed() < ms(4000), "{:?}", start.elapsed());
         tasks_left(0).await;
         let mut rest = Vec::new();
         bare.read_to_end(&mut rest).await.unwrap();
@@ -102,7 +102,7 @@ async fn who_has_not_initialized_is_told_at_once() {
         let mut half = Raw::dial(address).await;
         half.ask(&initialize("init")).await;
         let clients = async { tokio::join!(told(&mut silent, 1012), told(&mut half, 1012)) };
-        within(ms(500), async { tokio::join!(server.shutdown(), clients) }).await;
+        within(ms(5000), async { tokio::join!(server.shutdown(), clients) }).await;
         tasks_left(0).await;
     })
     .await;
@@ -186,7 +186,7 @@ async fn an_upgrade_and_a_drain_may_meet_at_any_moment() {
     limit(async {
         let ends = [const { AtomicUsize::new(0) }; 3];
         for round in 0..scale(60, 3000) {
-            let (server, address) = serve_tools(&Tools::default(), deadline(ms(500))).await;
+            let (server, address) = serve_tools(&Tools::default(), deadline(ms(6000))).await;
             let registry = server.registry().clone();
             let clients = join_all((0..4).map(async |client| {
                 let Ok(stream) = TcpStream::connect(address).await else { return 2 };
@@ -215,7 +215,7 @@ async fn an_upgrade_and_a_drain_may_meet_at_any_moment() {
                 tokio::time::sleep(Duration::from_micros(40 * (round as u64 % 60))).await;
                 let start = Instant::now();
                 server.shutdown().await;
-                assert!(start.elapsed() < ms(400), "{:?}", start.elapsed());
+                assert!(start.elapsed() < ms(4000), "{:?}", start.elapsed());
             };
             for end in tokio::join!(clients, stop).0 {
                 ends[end].fetch_add(1, Ordering::Relaxed);

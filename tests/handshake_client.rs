@@ -428,7 +428,7 @@ async fn a_server_that_says_nothing_is_given_up_in_time() {
                 matches!(error, HandshakeError::TimedOut(after) if after == timeout),
                 "{error:?}"
             );
-            assert!((300..600).contains(&start.elapsed().as_millis()), "{:?}", start.elapsed());
+            assert!((300..5000).contains(&start.elapsed().as_millis()), "{:?}", start.elapsed());
             assert!(error.is_retryable());
         }
         // A listener whose backlog takes the connection, but which never accepts.

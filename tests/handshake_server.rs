@@ -264,7 +264,7 @@ async fn a_client_that_dawdles_over_its_head_is_cut_off_at_the_deadline() {
             let mut answer = Vec::new();
             let _ = raw.stream.read_to_end(&mut answer).await;
             let elapsed = start.elapsed().as_millis();
-            assert!((400..1500).contains(&elapsed), "{half:?}: {elapsed} ms");
+            assert!((400..5000).contains(&elapsed), "{half:?}: {elapsed} ms");
         }
         // A byte now and then does not help.
         let mut raw = Raw::over(TcpStream::connect(address).await.unwrap(), true);
@@ -274,7 +274,7 @@ async fn a_client_that_dawdles_over_its_head_is_cut_off_at_the_deadline() {
             if raw.try_write([byte]).await.is_err() {
                 break;
             }
-            assert!(start.elapsed() < Duration::from_secs(3));
+            assert!(start.elapsed() < Duration::from_secs(8));
         }
     })
     .await;
@@ -289,9 +289,9 @@ async fn a_client_that_never_upgrades_does_not_stay() {
         raw.write("POST /mcp HTTP/1.1\r\nHost: a\r\nContent-Length: 1000\r\n\r\nhalf").await;
         let mut answer = Vec::new();
         let start = Instant::now();
-        let _ = within(Duration::from_secs(4), raw.stream.read_to_end(&mut answer)).await;
+        let _ = within(Duration::from_secs(8), raw.stream.read_to_end(&mut answer)).await;
         assert!(String::from_utf8_lossy(&answer).starts_with("HTTP/1.1 405"), "{answer:?}");
-        assert!(start.elapsed() < Duration::from_secs(3));
+        assert!(start.elapsed() < Duration::from_secs(8));
 
         // One that asks properly is served on, as HTTP has it, and may upgrade in the end.
         let (head, mut raw) = ask(address, "GET /other HTTP/1.1\r\nHost: a\r\n\r\n").await;
@@ -348,7 +348,7 @@ async fn accept_reports_who_does_not_upgrade() {
             let (stream, _) = listener.accept().await.unwrap();
             let accepting = accept::<RoleServer, _>(stream)
                 .config(Config::default().handshake_timeout(timeout));
-            let accepted = within(Duration::from_secs(2), accepting.into_future()).await;
+            let accepted = within(Duration::from_secs(10), accepting.into_future()).await;
             drop(raw);
             match accepted {
                 Err(Error::Handshake(error)) => error,
@@ -389,7 +389,7 @@ async fn accept_does_not_let_a_client_ask_for_ever() {
         let start = Instant::now();
         while raw.try_write("GET /mcp HTTP/1.1\r\nHost: a\r\n\r\n").await.is_ok() {
             tokio::time::sleep(Duration::from_millis(50)).await;
-            assert!(start.elapsed() < Duration::from_secs(3), "still served");
+            assert!(start.elapsed() < Duration::from_secs(8), "still served");
         }
         accepting.await.unwrap().unwrap_err();
     })
@@ -405,7 +405,7 @@ async fn serve_does_not_let_a_client_ask_for_ever() {
         let start = Instant::now();
         while raw.try_write("GET /mcp HTTP/1.1\r\nHost: a\r\n\r\n").await.is_ok() {
             tokio::time::sleep(Duration::from_millis(50)).await;
-            assert!(start.elapsed() < Duration::from_secs(3), "still served");
+            assert!(start.elapsed() < Duration::from_secs(8), "still served");
         }
     })
     .await;

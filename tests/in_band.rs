@@ -219,7 +219,7 @@ async fn who_does_not_try_is_closed_at_the_deadline() {
         }
         let (code, reason) = busy.closed().await;
         assert_eq!((code, reason.contains("authenticated")), (1008, true), "{reason}");
-        assert!((400..1500).contains(&start.elapsed().as_millis()), "{:?}", start.elapsed());
+        assert!((400..5000).contains(&start.elapsed().as_millis()), "{:?}", start.elapsed());
         assert_eq!(spy.seen().len(), 0);
         assert_eq!(server.registry().health().refused_by["timed_out"], 2);
     })
@@ -256,7 +256,7 @@ async fn the_deadline_is_for_the_client_alone() {
                 let (code, reason) = raw.closed().await;
                 assert_eq!((code, reason.contains("not available")), (1013, true), "{reason}");
                 assert!(
-                    (500..1500).contains(&start.elapsed().as_millis()),
+                    (500..5000).contains(&start.elapsed().as_millis()),
                     "{:?}",
                     start.elapsed()
                 );
@@ -286,7 +286,7 @@ async fn a_flood_before_it_harms_nobody() {
             let mut good = enter(address, "").await;
             good.ask(&authenticate("auth", "s3cr3t")).await;
             good.initialize().await;
-            assert!(start.elapsed() < Duration::from_millis(500), "{:?}", start.elapsed());
+            assert!(start.elapsed() < time, "{:?}", start.elapsed());
         }
         // It reads nothing, and is cut for all that.
         within(Duration::from_secs(10), flooding).await.unwrap();

@@ -76,7 +76,7 @@ async fn a_place_is_given_back_however_a_connection_ends() {
     limit(async {
         let tools = Tools::default();
         let serving = tools.clone();
-        let config = one().handshake_timeout(Duration::from_millis(400));
+        let config = one().handshake_timeout(Duration::from_millis(1500));
         let server = serve("127.0.0.1:0", move || serving.clone()).config(config).await.unwrap();
         let address = server.local_addr();
         for way in 0..9 {

@@ -54,7 +54,13 @@ async fn late_head<S: AsyncRead + AsyncWrite + Unpin>(mut raw: Raw<S>, said: &st
     on_time(start.elapsed());
     let head = head.unwrap_or_else(|| panic!("cut without a word after {said:?}"));
     assert_eq!(head.status(), 408, "{head:?}");
-    raw.end().await;
+    gone(raw).await;
+}
+
+/// The end of the stream, which is a reset where something came too late to be read.
+async fn gone<S: AsyncRead + AsyncWrite + Unpin>(mut raw: Raw<S>) {
+    let end = raw.try_next().await;
+    assert!(!matches!(end, Ok(Some(_))), "{end:?}");
 }
 
 /// As [`limit`](common::limit), but for the full deadlines.
@@ -63,7 +69,8 @@ async fn patience(test: impl Future<Output = ()>) {
 }
 
 fn on_time(took: Duration) {
-    assert!(took >= deadline() * 9 / 10 && took < deadline() * 13 / 10, "{took:?}");
+    let most = deadline() * 11 / 10 + Duration::from_millis(1000);
+    assert!(took >= deadline() * 9 / 10 && took < most, "{took:?}");
 }
 
 /// Sends `frame` now and then until it is told 1008 at the deadline, and the end follows.
@@ -84,7 +91,7 @@ async fn late_message<S: AsyncRead + AsyncWrite + Unpin>(mut raw: Raw<S>, bytes:
     on_time(start.elapsed());
     assert_eq!(closed.payload[..2], 1008u16.to_be_bytes(), "{closed:?}");
     let _ = raw.try_write(Frame::close(1008).bytes(true)).await;
-    raw.end().await;
+    gone(raw).await;
 }
 
 /// Good clients get in at once, as long as the others are at it.
@@ -92,7 +99,7 @@ async fn good_clients(address: SocketAddr) {
     loop {
         let start = Instant::now();
         Raw::initialized(address).await.ping().await;
-        assert!(start.elapsed() < Duration::from_millis(200), "{:?}", start.elapsed());
+        assert!(start.elapsed() < deadline() / 2, "{:?}", start.elapsed());
         sleep(deadline() / 20).await;
     }
 }
@@ -173,7 +180,7 @@ async fn a_crowd_keeps_nobody_out() {
             if crowd.len() % 20 == 0 {
                 let start = Instant::now();
                 Raw::initialized(address).await.ping().await;
-                assert!(start.elapsed() < Duration::from_millis(200), "{:?}", start.elapsed());
+                assert!(start.elapsed() < deadline() / 2, "{:?}", start.elapsed());
             }
         }
         let refused = || server.registry().health().refused_by.get("crowded").copied();

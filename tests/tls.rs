@@ -228,7 +228,7 @@ async fn a_server_without_tls_is_a_tls_error() {
         let tls = Tls::authorities(authority().pem);
         let dialling = dial(url.replace("ws://", "wss://")).tls(tls).handshake_timeout(timeout);
         assert!(matches!(failure(dialling.await), HandshakeError::TimedOut(_)));
-        assert!(start.elapsed() < Duration::from_millis(800));
+        assert!(start.elapsed() < Duration::from_secs(5));
     })
     .await;
 }
