@@ -115,6 +115,71 @@ async fn no_more_connect_than_may() {
     assert_eq!(call(&url, &[]).await, Ok(sum()));
 }
 
+/// What a program prints, or what it complains about.
+async fn output(arguments: &[&str]) -> Result<String, String> {
+    let mut process = Process::spawn(math().await, arguments);
+    let status = soon(process.child.wait()).await.unwrap();
+    let mut lines = Vec::new();
+    while let Some(line) = soon(process.stdout.next_line()).await.unwrap() {
+        lines.push(line);
+    }
+    if status.success() { Ok(lines.join("\n")) } else { Err(process.errors().await) }
+}
+
+#[tokio::test]
+async fn it_says_where_its_page_is() {
+    let (mut server, url) = serve(&[]).await;
+    let line = server.line().await;
+    let page = format!("http://{}/", address(&url));
+    assert!(line.contains(&page), "{line}");
+    assert!(request(&url, "/", &format!("Host: {}\r\n", address(&url))).await.contains("<title>"));
+}
+
+#[tokio::test]
+async fn tools_are_listed_and_told_to_whoever_asks_for_another() {
+    let (_server, url) = serve(&[]).await;
+    let tools = output(&["call", &url]).await.unwrap();
+    let lines: Vec<_> = tools.lines().collect();
+    assert_eq!(lines.len(), 7, "{tools}");
+    assert!(lines[0].starts_with("add a b") && lines[0].ends_with("a + b"), "{tools}");
+    for more in [&[][..], &["--repeat", "3"]] {
+        let unknown = [&["call", &url, "modulo", "5", "3"], more].concat();
+        let error = output(&unknown).await.unwrap_err();
+        let known = if more.is_empty() { "add, divide, multiply" } else { "add, subtract and" };
+        assert!(error.contains("modulo") && error.contains(known), "{error}");
+    }
+    // A tool that fails is none that is unknown.
+    let error = output(&["call", &url, "divide", "5", "0"]).await.unwrap_err();
+    assert!(error.ends_with("error: division by zero\n"), "{error}");
+    let error = output(&["call", &url, "add", "5"]).await.unwrap_err();
+    assert!(error.contains("missing field"), "{error}");
+}
+
+#[tokio::test]
+async fn a_call_repeated_at_a_server_without_the_tool_names_those_it_has() {
+    let server = mcp_ws_transport::serve("127.0.0.1:0", common::Tools::default).await.unwrap();
+    let url = format!("ws://{}/mcp", server.local_addr());
+    let error = output(&["call", &url, "add", "5", "3", "--repeat", "3"]).await.unwrap_err();
+    assert!(error.contains("the server has none"), "{error}");
+}
+
+#[cfg(feature = "deflate")]
+#[tokio::test]
+async fn a_call_offers_compression_where_it_is_told_to() {
+    for (option, offered) in [(Some("--deflate"), true), (None, false)] {
+        let (listener, url) = common::listen().await;
+        let arguments = [Some("call"), Some(&*url), Some("add"), option];
+        let arguments: Vec<_> = arguments.into_iter().flatten().collect();
+        let _call = Process::spawn(math().await, &arguments);
+        let (stream, _) = soon(listener.accept()).await.unwrap();
+        let head = soon(Raw::over(stream, false).head()).await.unwrap();
+        let offer = head.get("sec-websocket-extensions").unwrap_or_default();
+        assert_eq!(offer.starts_with("permessage-deflate"), offered, "{head:?}");
+    }
+    let (_server, url) = serve(&["--deflate"]).await;
+    assert_eq!(call(&url, &["--deflate"]).await, Ok(sum()));
+}
+
 /// One client that keeps every file descriptor busy, with requests that nobody has to authenticate for.
 #[tokio::test]
 async fn who_takes_all_descriptors_keeps_nobody_out() {

@@ -1,21 +1,27 @@
 //! The service of the `math` example, over a pipe in memory.
 #![allow(clippy::panic, clippy::unwrap_used)]
 
+#[allow(dead_code)]
+#[path = "../examples/math/repeat.rs"]
+mod repeat;
 #[path = "../examples/math/service.rs"]
 mod service;
 
 use rmcp::{
-    ClientLifecycleMode, ClientServiceExt, RoleClient, ServiceError, ServiceExt,
+    ClientLifecycleMode, ClientServiceExt, RoleClient, RoleServer, ServerHandler, ServiceError,
+    ServiceExt,
     model::{
-        CallToolRequestParams, CallToolResult, ErrorCode, ErrorData, JsonObject, ProtocolVersion,
+        CallToolRequestParams, CallToolResponse, CallToolResult, ContentBlock, ErrorCode,
+        ErrorData, JsonObject, ProtocolVersion,
     },
-    service::RunningService,
+    service::{RequestContext, RunningService},
 };
 use serde_json::{Value, json};
 use service::Math;
 use tokio::io::{AsyncBufReadExt, AsyncWriteExt, BufReader, DuplexStream};
 
 type Client = RunningService<RoleClient, ()>;
+type Result<T = (), E = Box<dyn std::error::Error>> = std::result::Result<T, E>;
 
 fn serve(math: &Math) -> DuplexStream {
     let (server, client) = tokio::io::duplex(1 << 16);
@@ -261,4 +267,83 @@ async fn a_long_list_is_reported_in_at_most_a_hundred_steps() {
 #[tokio::test]
 async fn no_progress_is_reported_without_a_token() {
     assert!(reports_ahead_of_the_sum_of(vec![1, 2, 3], json!({})).await.is_empty());
+}
+
+/// Answers a call with the answer of the number `a`.
+#[derive(Clone)]
+struct Answers(Vec<Result<CallToolResult, ErrorData>>);
+
+impl ServerHandler for Answers {
+    async fn call_tool(
+        &self,
+        request: CallToolRequestParams,
+        _: RequestContext<RoleServer>,
+    ) -> Result<CallToolResponse, ErrorData> {
+        let a = request.arguments.unwrap()["a"].as_u64().unwrap();
+        self.0[a as usize].clone().map(Into::into)
+    }
+}
+
+/// What `math call --repeat` makes of these answers to 0 + 8, 1 + 7 and so on.
+async fn tally(answers: impl FnOnce(i64) -> Vec<Result<CallToolResult, ErrorData>>) -> Value {
+    let answers = answers(8);
+    let count = answers.len();
+    let (server, client) = tokio::io::duplex(1 << 16);
+    tokio::spawn(async move { Answers(answers).serve(server).await.unwrap().waiting().await });
+    let client = ().serve(client).await.unwrap();
+    let numbers = ["0", "8"].map(|number| serde_json::from_str(number).unwrap());
+    let tally = repeat::run(&client, "add", &numbers, (count, 1)).await.unwrap();
+    serde_json::to_value(&tally).unwrap()
+}
+
+#[tokio::test]
+async fn repeated_calls_are_right_however_their_answer_is_written() {
+    let text = |text: String| Ok(CallToolResult::success(vec![ContentBlock::text(text)]));
+    let structured = |value: Value| Ok(CallToolResult::structured(value));
+    let tally = tally(|b| {
+        vec![
+            structured(json!({ "result": b })),
+            structured(json!({ "result": b as f64 + 1.0 })),
+            structured(json!({ "result": (b + 2).to_string() })),
+            text((b + 3).to_string()),
+            text(format!("{:?}", (b + 4) as f64)),
+            text(json!({ "result": (b + 5) as f64 }).to_string()),
+            text(format!("The sum of 6 and 8 is {}.\n", b + 6)),
+            text(format!("7 + 8 = {}", b + 7)),
+            text(format!("8+8={:?}", (b + 8) as f64)),
+        ]
+    })
+    .await;
+    assert_eq!((&tally["ok"], &tally["wrong"]), (&json!(9), &json!(0)), "{tally}");
+}
+
+#[tokio::test]
+async fn repeated_calls_are_wrong_where_the_number_is_another_or_none() {
+    let text = |text: &str| Ok(CallToolResult::success(vec![ContentBlock::text(text)]));
+    let answers = [
+        Ok(CallToolResult::structured(json!({ "result": 8.5 }))),
+        Ok(CallToolResult::structured(json!({ "result": null }))),
+        text("11"),
+        text("The sum is eleven"),
+        text(""),
+        Ok(CallToolResult::success(vec![])),
+        Ok(CallToolResult::error(vec![ContentBlock::text("14")])),
+    ];
+    let count = answers.len();
+    let tally = tally(|_| answers.to_vec()).await;
+    assert_eq!(tally["wrong"], count, "{tally}");
+}
+
+#[tokio::test]
+async fn repeated_calls_that_have_no_result_are_told_apart() {
+    let error = |reason: &str| {
+        Err(ErrorData::new(ErrorCode(-32000), "no", Some(json!({ "reason": reason }))))
+    };
+    let reasons = ["stopping", "not_sent", "outcome_unknown", "stopping", "acme"];
+    let tally = tally(|_| reasons.map(error).to_vec()).await;
+    for (figure, expected) in
+        [("stopping", 2), ("not_sent", 1), ("outcome_unknown", 1), ("other_errors", 1), ("ok", 0)]
+    {
+        assert_eq!(tally[figure], expected, "{figure} in {tally}");
+    }
 }

@@ -1,4 +1,4 @@
-//! `math call`: one call of a tool, at any MCP server.
+//! `math call`: one call of a tool, or a list of all tools, at any MCP server.
 
 use std::{
     fs,
@@ -7,13 +7,13 @@ use std::{
     time::Duration,
 };
 
-use mcp_ws_transport::{State, client::Tls};
+use mcp_ws_transport::{State, client::Tls, transport};
 use rmcp::{
-    ClientLifecycleMode, ClientServiceExt, RoleClient,
-    model::{CallToolRequestParams, CallToolResult, JsonObject, ProtocolVersion},
+    ClientLifecycleMode, ClientServiceExt, Peer, RoleClient, ServiceError,
+    model::{CallToolRequestParams, CallToolResult, JsonObject, ProtocolVersion, Tool},
     service::RunningService,
 };
-use serde_json::{Number, json};
+use serde_json::{Number, Value, json};
 use tokio::{sync::watch, time::timeout};
 
 use crate::repeat::{self, Reconnects};
@@ -24,8 +24,8 @@ const HANDSHAKE_TIMEOUT: Duration = Duration::from_secs(10);
 pub(crate) struct Args {
     /// The server, such as ws://127.0.0.1:8080/mcp
     url: String,
-    /// The name of the tool
-    tool: String,
+    /// The name of the tool; without one, the tools of the server are listed
+    tool: Option<String>,
     /// Passed as `a` and `b`; for the tool `sum`, or if more than two, as `numbers`
     #[arg(value_name = "NUMBER", allow_negative_numbers = true, value_parser = number)]
     numbers: Vec<Number>,
@@ -39,11 +39,15 @@ pub(crate) struct Args {
     #[arg(long)]
     watch: bool,
     /// So many calls, with A, A + 1, … and B; each answer is checked, and one line sums them up
-    #[arg(long, value_name = "N")]
+    #[arg(long, value_name = "N", requires = "tool")]
     repeat: Option<usize>,
     /// How many of these at once
     #[arg(long, value_name = "K", default_value_t = 1, requires = "repeat")]
     in_flight: usize,
+    /// Offer to compress messages, which the server may decline
+    #[cfg(feature = "deflate")]
+    #[arg(long)]
+    deflate: bool,
 }
 
 fn number(text: &str) -> Result<Number, &'static str> {
@@ -54,17 +58,36 @@ fn number(text: &str) -> Result<Number, &'static str> {
 
 pub(crate) async fn run(args: Args) -> crate::Result {
     let (client, reconnects) = connect(&args).await?;
+    let Some(tool) = &args.tool else {
+        let tools = client.list_all_tools().await;
+        client.cancel().await?;
+        return list(&tools?);
+    };
     if let Some(repeat) = args.repeat {
-        let tally = repeat::run(&client, &args.tool, &args.numbers, (repeat, args.in_flight)).await;
+        let tally = repeat::run(&client, tool, &args.numbers, (repeat, args.in_flight)).await;
+        let unknown = match &tally {
+            Ok(tally) if tally.is_hopeless() => unknown(&client, tool).await,
+            _ => None,
+        };
         client.cancel().await?;
         let mut tally = tally?;
         reconnects.add_to(&mut tally).await;
-        return tally.report();
+        return match unknown {
+            Some(unknown) => Err(unknown.into()),
+            None => tally.report(),
+        };
     }
-    let arguments = arguments(&args.tool, &args.numbers);
-    let request = CallToolRequestParams::new(args.tool).with_arguments(arguments);
-    let outcome = client.call_tool(request).await;
+    let request = CallToolRequestParams::new(tool.clone());
+    let outcome = client.call_tool(request.with_arguments(arguments(tool, &args.numbers))).await;
+    let failed = match &outcome {
+        Ok(result) => result.is_error == Some(true),
+        Err(error) => matches!(error, ServiceError::McpError(_)),
+    };
+    let unknown = if failed { unknown(&client, tool).await } else { None };
     client.cancel().await?;
+    if let Some(unknown) = unknown {
+        return Err(unknown.into());
+    }
 
     let result = outcome?;
     if result.is_error == Some(true) {
@@ -76,6 +99,40 @@ pub(crate) async fn run(args: Args) -> crate::Result {
     };
     writeln!(io::stdout(), "{line}")?;
     Ok(())
+}
+
+/// Prints a line for each tool: its name, what it takes, and what it does.
+fn list(tools: &[Tool]) -> crate::Result {
+    let usage = |tool: &Tool| {
+        let properties = tool.input_schema.get("properties").and_then(Value::as_object);
+        let names = properties.into_iter().flat_map(|properties| properties.keys());
+        crate::one_line(&format!("{} {}", tool.name, names.cloned().collect::<Vec<_>>().join(" ")))
+    };
+    let usages: Vec<_> = tools.iter().map(usage).collect();
+    let width = usages.iter().map(|usage| usage.chars().count()).max().unwrap_or_default().min(40);
+    let mut stdout = io::stdout();
+    for (tool, usage) in tools.iter().zip(usages) {
+        let title = || tool.title.clone().unwrap_or_default();
+        let what = tool.description.as_deref().map_or_else(title, str::to_owned);
+        writeln!(stdout, "{}", format!("{usage:width$}  {}", crate::one_line(&what)).trim_end())?;
+    }
+    if tools.is_empty() {
+        eprintln!("the server has no tools");
+    }
+    Ok(())
+}
+
+/// The error for a `tool` that the server does not list, with those that it does.
+async fn unknown(client: &Peer<RoleClient>, tool: &str) -> Option<String> {
+    let tools = timeout(HANDSHAKE_TIMEOUT, client.list_all_tools()).await.ok()?.ok()?;
+    if tools.iter().any(|known| known.name == tool) {
+        return None;
+    }
+    let names: Vec<_> = tools.iter().map(|tool| &*tool.name).collect();
+    Some(match names.is_empty() {
+        true => format!("no tool {tool:?}: the server has none"),
+        false => format!("no tool {tool:?}; the server has {}", names.join(", ")),
+    })
 }
 
 fn arguments(tool: &str, numbers: &[Number]) -> JsonObject {
@@ -114,7 +171,7 @@ async fn connect(args: &Args) -> crate::Result<(RunningService<RoleClient, ()>, 
 
     let mut failures = Vec::new();
     for (name, lifecycle) in [("initialize", initialize), ("server/discover", discover)] {
-        let mut connect = mcp_ws_transport::connect(&args.url);
+        let mut connect = mcp_ws_transport::connect(&args.url).config(layers(args));
         if let Some(token) = &args.bearer {
             connect = connect.bearer(token);
         }
@@ -133,6 +190,18 @@ async fn connect(args: &Args) -> crate::Result<(RunningService<RoleClient, ()>, 
         }
     }
     Err(failures.join("; ").into())
+}
+
+#[cfg(feature = "deflate")]
+fn layers(args: &Args) -> transport::Config {
+    let mut layers = transport::Config::default();
+    layers.socket.deflate = args.deflate.then(Default::default);
+    layers
+}
+
+#[cfg(not(feature = "deflate"))]
+fn layers(_: &Args) -> transport::Config {
+    transport::Config::default()
 }
 
 /// Tells every state of the connection.

@@ -36,7 +36,7 @@ struct Cli {
 enum Command {
     /// Serve the tools until SIGINT or SIGTERM; a second one waits for no client
     Serve(serve::Args),
-    /// Call a tool of any MCP server and print its result
+    /// Call a tool of any MCP server and print its result, or list its tools
     Call(call::Args),
 }
 

@@ -11,7 +11,7 @@ use indicatif::{ProgressBar, ProgressDrawTarget, ProgressStyle};
 use mcp_ws_transport::event::Event;
 use rmcp::{
     Peer, RoleClient, ServiceError,
-    model::{CallToolRequestParams, JsonObject},
+    model::{CallToolRequestParams, CallToolResult, JsonObject},
 };
 use serde::Serialize;
 use serde_json::{Number, Value, json};
@@ -25,6 +25,8 @@ pub(crate) struct Tally {
     wrong: usize,
     not_sent: usize,
     outcome_unknown: usize,
+    /// Refused by a server that stops, and never executed.
+    stopping: usize,
     other_errors: usize,
     reconnects: usize,
     resumed: usize,
@@ -33,6 +35,11 @@ pub(crate) struct Tally {
 }
 
 impl Tally {
+    /// Whether no call at all got as far as a result.
+    pub(crate) fn is_hopeless(&self) -> bool {
+        self.calls > 0 && self.other_errors == self.calls
+    }
+
     /// Prints it as one line of JSON. An error unless all went well.
     pub(crate) fn report(&self) -> crate::Result {
         writeln!(io::stdout(), "{}", serde_json::to_string(self)?)?;
@@ -93,7 +100,10 @@ pub(crate) async fn run(
         "add" => i64::checked_add,
         "subtract" => i64::checked_sub,
         "multiply" => i64::checked_mul,
-        other => return Err(format!("the answers of {other} cannot be checked")),
+        other => {
+            let what = "those of add, subtract and multiply can";
+            return Err(format!("the answers of {other} cannot be checked by --repeat; {what}"));
+        }
     };
     let bar = progress_bar(repeat);
     let began = Instant::now();
@@ -102,11 +112,7 @@ pub(crate) async fn run(
         let arguments = JsonObject::from_iter([("a".into(), json!(a)), ("b".into(), json!(b))]);
         let request = CallToolRequestParams::new(tool.to_owned()).with_arguments(arguments);
         let outcome = client.call_tool(request).await;
-        outcome.map(|result| {
-            let sum =
-                result.structured_content.as_ref().and_then(|content| content["result"].as_i64());
-            sum.is_some() && sum == expected(a, b)
-        })
+        outcome.map(|result| expected(a, b).is_some_and(|expected| is(&result, expected)))
     });
     let mut outcomes = stream::iter(calls).buffer_unordered(in_flight.max(1));
     while let Some(outcome) = outcomes.next().await {
@@ -116,11 +122,12 @@ pub(crate) async fn run(
             Err(error) => match reason(&error) {
                 Some("not_sent") => tally.not_sent += 1,
                 Some("outcome_unknown") => tally.outcome_unknown += 1,
+                Some("stopping") => tally.stopping += 1,
                 _ => tally.other_errors += 1,
             },
         }
         bar.inc(1);
-        let lost = tally.not_sent + tally.outcome_unknown;
+        let lost = tally.not_sent + tally.outcome_unknown + tally.stopping;
         if lost > 0 {
             bar.set_message(format!("{lost} lost"));
         }
@@ -128,6 +135,37 @@ pub(crate) async fn run(
     bar.finish_and_clear();
     tally.elapsed_ms = began.elapsed().as_millis();
     Ok(tally)
+}
+
+/// Compares the answer of a tool with the `expected` number, however it is written: `8`, `8.0` or `8e0`, as
+/// `result` of the structured content or of a text in JSON, or as the last word of any other text.
+fn is(answer: &CallToolResult, expected: i64) -> bool {
+    if answer.is_error == Some(true) {
+        return false;
+    }
+    let equals = |number: &Number| match number.as_i64() {
+        Some(integer) => integer == expected,
+        None => number.as_f64().is_some_and(|real| real == expected as f64),
+    };
+    let result = |content: &Value| match content {
+        Value::Number(number) => Some(equals(number)),
+        content => match content.get("result")? {
+            Value::Number(number) => Some(equals(number)),
+            Value::String(text) => Some(text.parse().is_ok_and(|number| equals(&number))),
+            _ => None,
+        },
+    };
+    let structured = answer.structured_content.as_ref().and_then(result);
+    structured.unwrap_or_else(|| {
+        let text = answer.content.iter().filter_map(|block| block.as_text()).next_back();
+        let text = text.map_or("", |text| text.text.trim());
+        let parsed = serde_json::from_str(text).ok().as_ref().and_then(result);
+        parsed.unwrap_or_else(|| {
+            let word = text.split(|c: char| c.is_whitespace() || c == '=').next_back();
+            let word = word.unwrap_or_default().trim_end_matches(['.', ',', '!']);
+            word.parse().is_ok_and(|number| equals(&number))
+        })
+    })
 }
 
 /// What is certain about a call that has no result.

@@ -77,7 +77,9 @@ pub(crate) async fn run(args: Args) -> crate::Result {
         serve.await.map_err(|error| format!("cannot listen on {}: {error}", args.listen))?;
 
     let mut stdout = io::stdout();
-    writeln!(stdout, "listening on {scheme}://{}/mcp", server.local_addr())?;
+    let address = server.local_addr();
+    writeln!(stdout, "listening on {scheme}://{address}/mcp")?;
+    writeln!(stdout, "a page to try it: {}://{address}/", scheme.replace("ws", "http"))?;
     stdout.flush()?;
 
     signals.next().await;
