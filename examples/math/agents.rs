@@ -20,16 +20,40 @@ use serde_json::{Value, json};
 
 use crate::service::Math;
 
-/// So many agents are remembered, and of each so many operations; the oldest go first, of agents those that
-/// are not connected.
+/// So many agents are remembered, and of each so many operations and bytes of them; the oldest go first, of
+/// agents those that are not connected.
 const MAX_AGENTS: usize = 10_000;
 const MAX_OPERATIONS: usize = 100;
+const MAX_BYTES: usize = 16 << 10;
 
 /// What is larger is remembered without its arguments.
-const MAX_OPERATION: usize = 1024;
+const MAX_OPERATION: usize = 512;
 
-/// What was calculated for one agent, the oldest first. Who is connected as the agent holds on to it.
-pub(crate) type History = Arc<Mutex<VecDeque<Value>>>;
+/// What was calculated for one agent. Who is connected as the agent holds on to it.
+pub(crate) type History = Arc<Mutex<Operations>>;
+
+/// Operations as JSON texts, of which each takes the room of its characters, the oldest first.
+#[derive(Debug, Default)]
+pub(crate) struct Operations {
+    texts: VecDeque<Box<str>>,
+    bytes: usize,
+}
+
+impl Operations {
+    fn add(&mut self, operation: &Value) {
+        let text = operation.to_string().into_boxed_str();
+        self.bytes += text.len();
+        self.texts.push_back(text);
+        while self.texts.len() > MAX_OPERATIONS || self.bytes > MAX_BYTES {
+            let oldest = self.texts.pop_front();
+            self.bytes -= oldest.map_or(0, |text| text.len());
+        }
+    }
+
+    fn list(&self) -> Vec<Value> {
+        self.texts.iter().flat_map(|text| serde_json::from_str(text)).collect()
+    }
+}
 
 /// All agents: a cheap handle.
 #[derive(Debug, Clone, Default)]
@@ -116,7 +140,7 @@ impl ServerHandler for Agent {
         let history = self.history(&context);
         let history = history.ok_or_else(|| ErrorData::invalid_params("no such agent", None))?;
         if request.name == "history" {
-            let history = lock(&history).clone();
+            let history = lock(&history).list();
             return Ok(CallToolResult::structured(json!({ "history": history })).into());
         }
         let response = self.math.call_tool(request, context).await?;
@@ -130,11 +154,7 @@ impl ServerHandler for Agent {
                 _ => json!({ "operation": content["operation"], "result": content["result"] }),
             };
             operation["timestamp"] = Utc::now().to_rfc3339_opts(SecondsFormat::Millis, true).into();
-            let mut history = lock(&history);
-            if history.len() == MAX_OPERATIONS {
-                history.pop_front();
-            }
-            history.push_back(operation);
+            lock(&history).add(&operation);
         }
         Ok(response)
     }

@@ -84,7 +84,7 @@ fn answer<A>(
 /// The service of one connection; its clones share the count of calls.
 #[derive(Debug, Clone)]
 pub(crate) struct Math {
-    tools: ToolRouter<Self>,
+    tools: Arc<ToolRouter<Self>>,
     calls: Arc<AtomicU64>,
 }
 
@@ -96,7 +96,7 @@ impl Math {
         for route in tools.map.values_mut() {
             route.attr.annotations = Some(hints.clone());
         }
-        Self { tools, calls: Arc::default() }
+        Self { tools: Arc::new(tools), calls: Arc::default() }
     }
 
     /// How many tool calls have been executed, on all connections together.
