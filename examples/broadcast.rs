@@ -7,12 +7,17 @@
 //!
 //! `cargo run --example broadcast -- --listen 127.0.0.1:8080`
 //!
-//! Clients connect to `/ws`; `POST /broadcast` says something to all of them. Beyond that:
+//! Clients connect to `/ws`; `POST /broadcast` says something to all of them. What comes without a
+//! `timestamp` gets that of the server. A message has at most 64 KiB. Beyond that:
 //!
 //! - a `target` in a message sends it to one client alone, by the id that is the `sender` of what it says;
-//! - `{"type":"subscribe","payload":["chat"],"timestamp":0}` asks for some types only, `null` for all;
+//! - `{"type":"subscribe","payload":["chat"],"timestamp":0}` asks for some types only, at most 64 of at most
+//!   64 bytes each, `null` for all;
 //! - `{"type":"whoami","payload":null,"timestamp":0}` is answered by a `you` with the own id;
 //! - what is no message, or too much, is answered by an `error`, and reaches nobody.
+
+#[path = "common/stop.rs"]
+mod stop;
 
 use std::{
     collections::{HashMap, HashSet, VecDeque},
@@ -39,6 +44,7 @@ use mcp_ws_transport::{
     error::MessageError,
     framing::{Framing, Manners, Unreadable},
     server::{BearerTokens, Config, Connection, Event, Missed, Registry},
+    transport,
 };
 use rmcp::{
     ErrorData, RoleServer, ServerHandler,
@@ -49,6 +55,8 @@ use serde::{Deserialize, Serialize};
 use serde_json::{Number, Value, json};
 use tokio::time::timeout;
 
+use self::stop::Stop;
+
 /// What goes over the wire, in both directions.
 #[derive(Debug, Clone, Serialize, Deserialize)]
 struct Said {
@@ -56,6 +64,7 @@ struct Said {
     kind: String,
     #[serde(deserialize_with = "Value::deserialize")]
     payload: Value,
+    #[serde(default = "now")]
     timestamp: Number,
     #[serde(default, skip_serializing_if = "Option::is_none")]
     sender: Option<String>,
@@ -63,10 +72,14 @@ struct Said {
     target: Option<String>,
 }
 
+/// Milliseconds since 1970.
+fn now() -> Number {
+    Utc::now().timestamp_millis().into()
+}
+
 impl Said {
     fn new(kind: &str, payload: Value) -> Self {
-        let timestamp = Utc::now().timestamp_millis().into();
-        Self { kind: kind.to_owned(), payload, timestamp, sender: None, target: None }
+        Self { kind: kind.to_owned(), payload, timestamp: now(), sender: None, target: None }
     }
 
     fn error(message: &str) -> Self {
@@ -127,6 +140,13 @@ impl Framing<RoleServer> for Room {
     }
 }
 
+/// The largest message, from clients and by `POST`.
+const MAX_MESSAGE: usize = 64 << 10;
+
+/// How many types a client may ask for, and how long the name of one may be.
+const MAX_TYPES: usize = 64;
+const MAX_TYPE: usize = 64;
+
 /// What only the server says, and nothing.
 const RESERVED: [&str; 3] = ["", "error", "you"];
 const NO_TYPE: &str = "type is empty, or one that only the server says";
@@ -138,6 +158,19 @@ fn name(id: u64) -> String {
 
 fn notification(said: &Said) -> ServerNotification {
     ServerNotification::CustomNotification(CustomNotification::new("said", Some(json!(said))))
+}
+
+/// The types that the payload of a `subscribe` asks for; `None` for all.
+fn types(payload: Value) -> Result<Option<HashSet<String>>, &'static str> {
+    let types: Option<HashSet<String>> =
+        serde_json::from_value(payload).map_err(|_| "payload is no list of types")?;
+    let are_small = |types: &HashSet<String>| {
+        types.len() <= MAX_TYPES && types.iter().all(|kind| kind.len() <= MAX_TYPE)
+    };
+    match types.as_ref().is_none_or(are_small) {
+        true => Ok(types),
+        false => Err("more than 64 types, or one of more than 64 bytes"),
+    }
 }
 
 /// What is known of a client.
@@ -204,12 +237,12 @@ impl Hall {
         let sender = name(id);
         match &*said.kind {
             "whoami" => Some(Said::new("you", sender.into())),
-            "subscribe" => match serde_json::from_value(said.payload) {
+            "subscribe" => match types(said.payload) {
                 Ok(types) => {
                     self.clients().entry(id).or_default().types = types;
                     None
                 }
-                Err(_) => Some(Said::error("payload is no list of types")),
+                Err(error) => Some(Said::error(error)),
             },
             kind if RESERVED.contains(&kind) => Some(Said::error(NO_TYPE)),
             _ => {
@@ -245,7 +278,10 @@ async fn broadcast(State(hall): State<Hall>, request: Request) -> Response {
         let (scheme, token) = value.split_once(' ')?;
         scheme.eq_ignore_ascii_case("bearer").then_some(token)
     });
-    let is_json = header("content-type").is_some_and(|kind| kind.starts_with("application/json"));
+    let is_json = header("content-type").is_some_and(|kind| {
+        let essence = kind.split(';').next().unwrap_or_default().trim();
+        essence.eq_ignore_ascii_case("application/json")
+    });
     let is_known = |token: &str| hall.tokens.iter().any(|known| known == token);
     let refused = if !hall.config.allows(headers) {
         Some((StatusCode::FORBIDDEN, "not allowed"))
@@ -259,7 +295,7 @@ async fn broadcast(State(hall): State<Hall>, request: Request) -> Response {
     if let Some(refused) = refused {
         return refused.into_response();
     }
-    let body = timeout(Duration::from_secs(10), to_bytes(request.into_body(), 1 << 20)).await;
+    let body = timeout(Duration::from_secs(10), to_bytes(request.into_body(), MAX_MESSAGE)).await;
     let Ok(Ok(body)) = body else {
         return (StatusCode::PAYLOAD_TOO_LARGE, "the body is too large, or too late")
             .into_response();
@@ -297,8 +333,12 @@ struct Args {
 #[tokio::main(flavor = "current_thread")]
 async fn main() -> Result<(), Box<dyn Error>> {
     let args = Args::parse();
+    let mut stop = Stop::new()?;
     let registry = Registry::default();
-    let mut config = Config::default().registry(registry.clone()).framing(Room).resumption(None);
+    let mut layers = transport::Config::default();
+    layers.socket = layers.socket.max_message_size(MAX_MESSAGE);
+    let config = Config::default().registry(registry.clone()).framing(Room).resumption(None);
+    let mut config = config.layers(layers);
     if !args.tokens.is_empty() {
         config = config.authenticator(args.tokens.iter().cloned().collect::<BearerTokens>());
     }
@@ -332,7 +372,7 @@ async fn main() -> Result<(), Box<dyn Error>> {
     };
     tokio::select! {
         () = forget => {}
-        _ = tokio::signal::ctrl_c() => {}
+        () = stop.asked() => {}
     }
     server.shutdown().await;
     Ok(())

@@ -49,10 +49,14 @@ impl Program {
 
     /// The status and body of the answer to a `POST` of `body`.
     async fn post(&self, path: &str, more: &str, body: &str) -> (u16, Value) {
+        self.post_as("application/json", path, more, body).await
+    }
+
+    async fn post_as(&self, kind: &str, path: &str, more: &str, body: &str) -> (u16, Value) {
         let (address, length) = (self.address, body.len());
         let (head, mut raw) = self
             .send(format!(
-                "POST {path} HTTP/1.1\r\nHost: {address}\r\nContent-Type: application/json\r\n\
+                "POST {path} HTTP/1.1\r\nHost: {address}\r\nContent-Type: {kind}\r\n\
                  Content-Length: {length}\r\n{more}\r\n{body}"
             ))
             .await;
@@ -349,4 +353,109 @@ async fn a_room_may_ask_who_enters() {
     assert_eq!(program.post("/broadcast", "", said).await.0, 401);
     let bearer = "Authorization: Bearer s3cr3t\r\n";
     assert_eq!(program.post("/broadcast", bearer, said).await.0, 202);
+}
+
+/// Content types, and whether they are JSON.
+const TYPES: [(&str, bool); 7] = [
+    ("application/json", true),
+    ("Application/JSON", true),
+    ("application/json; charset=utf-8", true),
+    ("APPLICATION/JSON ;charset=utf-8", true),
+    ("application/jsonp", false),
+    ("application/x-json", false),
+    ("text/plain; application/json", false),
+];
+
+#[tokio::test]
+async fn the_type_of_a_body_is_read_as_http_has_it() {
+    let (math, room) = (Program::math(&[]).await, Program::broadcast(&[]).await);
+    for (kind, is_json) in TYPES {
+        let status = |yes: u16| if is_json { yes } else { 415 };
+        let agent = math.post_as(kind, "/agent", "", "{}").await;
+        assert_eq!(agent.0, status(200), "{kind}: {}", agent.1);
+        let said = r#"{"type":"chat","payload":1,"timestamp":1}"#;
+        let told = room.post_as(kind, "/broadcast", "", said).await;
+        assert_eq!(told.0, status(202), "{kind}: {}", told.1);
+    }
+}
+
+/// Whoever asks gets an agent, which remembers what is calculated for it: of this, too, no more than little.
+#[cfg(target_os = "linux")]
+#[tokio::test]
+async fn an_agent_that_is_not_connected_takes_little() {
+    let program = Program::math(&[]).await;
+    let resident = || {
+        let id = program.process.child.id().unwrap();
+        let pages = std::fs::read_to_string(format!("/proc/{id}/statm")).unwrap();
+        pages.split(' ').nth(1).unwrap().parse::<usize>().unwrap() * 4
+    };
+    let sum = json!({"type": "mcp_request", "request": {
+        "method": "sum", "params": {"numbers": vec![1; 475]},
+    }})
+    .to_string();
+    let mut before = 0;
+    for agent in 0..50 {
+        // The first ones show what a connection takes once.
+        if agent == 10 {
+            before = resident();
+        }
+        let id = program.agent().await;
+        let mut socket = program.enter(&format!("/agent/{id}/websocket")).await;
+        for _ in 0..100 {
+            let answer = ask(&mut socket, &sum).await;
+            assert_eq!(answer["result"]["result"], 475);
+        }
+    }
+    let growth = resident().saturating_sub(before) / 40;
+    println!("{growth} KiB for each");
+    assert!(growth <= 64, "{growth} KiB for each");
+}
+
+#[tokio::test]
+async fn the_time_of_what_is_said_is_the_servers_where_it_is_not_given() {
+    let program = Program::broadcast(&[]).await;
+    let mut client = program.enter("/ws").await;
+    let said = r#"{"type":"chat","payload":1}"#;
+    let before = chrono::Utc::now().timestamp_millis();
+    assert_eq!(program.post("/broadcast", "", said).await.0, 202);
+    client.text(said).await;
+    for _ in 0..2 {
+        let heard = soon(client.receive()).await;
+        let time = heard["timestamp"].as_i64().unwrap();
+        assert!((before..=chrono::Utc::now().timestamp_millis()).contains(&time), "{heard}");
+    }
+}
+
+#[tokio::test]
+async fn a_room_keeps_little_of_what_is_asked_of_it() {
+    let program = Program::broadcast(&[]).await;
+    let mut client = program.enter("/ws").await;
+    let subscribe = |types: Vec<String>| {
+        json!({"type": "subscribe", "payload": types, "timestamp": 0}).to_string()
+    };
+    let types = |count: usize| (0..count).map(|number| format!("{number:0>64}")).collect();
+    for too_much in [subscribe(types(65)), subscribe(vec!["x".repeat(65)])] {
+        let error = ask(&mut client, &too_much).await;
+        assert_eq!(error["type"], "error");
+        assert!(error["payload"]["message"].as_str().unwrap().contains("64"), "{error}");
+    }
+    client.text(subscribe(types(64))).await;
+    let whoami = r#"{"type":"whoami","payload":null,"timestamp":0}"#;
+    assert_eq!(ask(&mut client, whoami).await["type"], "you");
+    client.text(subscribe(vec![String::new(); 30_000])).await;
+    assert_eq!(soon(client.closed()).await.0, 1009);
+    let large = json!({"type": "chat", "payload": "x".repeat(70_000), "timestamp": 0}).to_string();
+    assert_eq!(program.post("/broadcast", "", &large).await.0, 413);
+}
+
+#[tokio::test]
+async fn a_room_that_is_stopped_tells_everybody() {
+    for signal in ["-TERM", "-INT"] {
+        let mut program = Program::broadcast(&[]).await;
+        let mut client = program.enter("/ws").await;
+        program.process.signal(signal).await;
+        assert_eq!(soon(client.closed()).await.0, 1012);
+        client.send(Frame::close(1012)).await;
+        program.process.success().await;
+    }
 }

@@ -14,6 +14,8 @@
 
 mod guest;
 mod room;
+#[path = "../common/stop.rs"]
+mod stop;
 
 use std::{env, net::SocketAddr};
 
@@ -25,7 +27,7 @@ use tokio::{
     sync::watch,
 };
 
-use self::{guest::Guest, room::open};
+use self::{guest::Guest, room::open, stop::Stop};
 
 type Error = Box<dyn std::error::Error>;
 
@@ -36,9 +38,10 @@ async fn main() -> Result<(), Error> {
     match arguments.iter().map(String::as_str).collect::<Vec<_>>()[..] {
         [] => demonstrate().await,
         ["serve", address] => {
+            let mut stop = Stop::new()?;
             let server = open(address).await?;
             println!("join ws://{}/mcp NAME", server.local_addr());
-            tokio::signal::ctrl_c().await?;
+            stop.asked().await;
             server.shutdown().await;
             Ok(())
         }

@@ -144,7 +144,11 @@ impl Web {
             return Err(Failure::new(StatusCode::UNAUTHORIZED, -32001, what));
         }
         // Else any web page could send it without being asked first.
-        if !header("content-type").is_some_and(|value| value.starts_with("application/json")) {
+        let is_json = header("content-type").is_some_and(|value| {
+            let essence = value.split(';').next().unwrap_or_default().trim();
+            essence.eq_ignore_ascii_case("application/json")
+        });
+        if !is_json {
             let what = "content-type is not application/json";
             return Err(Failure::new(StatusCode::UNSUPPORTED_MEDIA_TYPE, -32600, what));
         }
