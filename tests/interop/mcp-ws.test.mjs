@@ -11,7 +11,7 @@ import { beforeEach, test } from 'node:test';
 // Older Nodes want to be told by its name that a file is an ES module.
 const directory = mkdtempSync(join(tmpdir(), 'mcp-ws-'));
 copyFileSync(new URL('../../examples/math/page/mcp-ws.js', import.meta.url), join(directory, 'mcp-ws.mjs'));
-const { CLOSE_CODES, McpSocket, envelope, jsonRpc, retryDelay } = await import(join(directory, 'mcp-ws.mjs'));
+const { CLOSE_CODES, McpSocket, envelope, final, isSubprotocol, jsonRpc, retryDelay } = await import(join(directory, 'mcp-ws.mjs'));
 rmSync(directory, { recursive: true });
 
 let now = 0;
@@ -85,7 +85,8 @@ beforeEach(() => {
 
 /** A socket that has been told to connect, and its events. */
 async function dialled(options, url = 'ws://test/') {
-  const mcp = new McpSocket(url, { dialect: envelope, WebSocket: FakeWebSocket, ...options });
+  const fetch = async () => Promise.reject(new TypeError('Failed to fetch')); // the server is away
+  const mcp = new McpSocket(url, { dialect: envelope, WebSocket: FakeWebSocket, fetch, ...options });
   const events = [];
   for (const type of ['state', 'message', 'notification']) mcp.addEventListener(type, (event) => events.push(event));
   mcp.connect();
@@ -366,4 +367,110 @@ test('what makes no sense is shown, and does no harm', async () => {
   assert.deepEqual(events.filter(({ direction }) => direction === 'in').map(({ text }) => text), nonsense);
   await socket.receive(respond(socket.sent[0], null));
   assert.equal(await call, null);
+});
+
+test('a token goes out as a subprotocol, beside one that the server can choose', async () => {
+  await dialled({ token: 's3cr3t' });
+  assert.deepEqual(sockets[0].protocols, ['mcp', 'mcp.auth.s3cr3t']);
+  await dialled({ token: 's3cr3t', dialect: jsonRpc });
+  assert.deepEqual(sockets[1].protocols, ['mcp', 'mcp.auth.s3cr3t']);
+  await dialled();
+  assert.deepEqual(sockets[2].protocols, []);
+  assert.ok(isSubprotocol("!#$%&'*+-.^_`|~aZ9"));
+  for (const text of ['', 'a b', 'a/b', 'a=', 'ä', 'a,b', 'a"b', 'a\n']) assert.ok(!isSubprotocol(text), text);
+});
+
+test('a token that no subprotocol can carry is the first message, which nobody is shown', async () => {
+  const [mcp, refused] = await dialled({ token: 'a/b=', dialect: jsonRpc });
+  assert.deepEqual([mcp.state, sockets.length], ['closed', 0]);
+  assert.match(refused.at(-1).reason, /token/);
+
+  const [other, events] = await dialled({ token: 'a/b=', inBand: true, dialect: jsonRpc });
+  const [socket] = sockets;
+  assert.deepEqual(socket.protocols, ['mcp']);
+  await socket.open();
+  assert.deepEqual([socket.sent[0].method, socket.sent[0].params], ['authenticate', { token: 'a/b=' }]);
+  await socket.receive({ jsonrpc: '2.0', id: socket.sent[0].id, result: { authenticated: true } });
+  assert.equal(socket.sent[1].method, 'initialize');
+  assert.ok(!JSON.stringify(events.map(({ text, message }) => [text, message])).includes('a/b'));
+  other.close();
+
+  const [wrong, seen] = await dialled({ token: 'wrong', inBand: true, dialect: jsonRpc });
+  await sockets[1].open();
+  const error = { code: -32001, message: 'Authentication failed' };
+  await sockets[1].receive({ jsonrpc: '2.0', id: sockets[1].sent[0].id, error });
+  assert.deepEqual([wrong.state, seen.at(-1).reason, seen.at(-1).retryIn], ['closed', 'Authentication failed', null]);
+});
+
+test('what the browser does not accept is the last word', async () => {
+  class Picky {
+    constructor() {
+      throw new SyntaxError("The subprotocol 'a b' is invalid");
+    }
+  }
+  const [mcp, events] = await dialled({ WebSocket: Picky, protocols: ['a b'] });
+  const { state, reason, retryIn } = events.at(-1);
+  assert.deepEqual([state, reason, retryIn], ['closed', "The subprotocol 'a b' is invalid", null]);
+  assert.equal((await failure(mcp.request('add'))).reason, 'not_sent');
+  const [, heard] = await dialled({}, () => { throw final('no token'); });
+  assert.deepEqual([heard.at(-1).state, heard.at(-1).reason], ['closed', 'no token']);
+  await pass(60_000);
+  assert.equal(sockets.length, 0);
+});
+
+/** The states of a client whose upgrades all fail, while HTTP is answered with these, one after the other. */
+async function refused(statuses, options) {
+  const asked = [];
+  const fetch = async (url, init) => {
+    asked.push([url.href, init]);
+    const status = statuses.shift();
+    if (status === undefined) throw new TypeError('Failed to fetch');
+    return { status };
+  };
+  const [mcp, events] = await dialled({ fetch, ...options });
+  const fail = async () => {
+    await sockets.at(-1).lose();
+    if (mcp.state === 'waiting') await pass(events.at(-1).retryIn);
+    return mcp.state;
+  };
+  return { mcp, events, asked, fail };
+}
+
+test('an upgrade that is refused three times in a row is not tried again', async () => {
+  for (const [status, words] of [[401, /asks for a token/], [403, /refuses/], [404, /nothing/], [426, /asks for a token/], [0, /opens no WebSocket/]]) {
+    sockets = [];
+    const { mcp, events, asked, fail } = await refused([status, status, status]);
+    const waiting = failure(mcp.request('add'));
+    assert.equal(await fail(), 'connecting');
+    assert.equal(await fail(), 'connecting');
+    assert.equal(await fail(), 'closed', String(status));
+    assert.match(events.at(-1).reason, words);
+    assert.equal((await waiting).reason, 'not_sent');
+    assert.equal(asked[0][0], 'http://test/');
+    await pass(120_000);
+    assert.equal(sockets.length, 3);
+    // It begins anew when it is told to.
+    mcp.connect();
+    await settle();
+    assert.equal(await fail(), 'connecting');
+    mcp.close();
+  }
+});
+
+test('a server that is away, starts or is full is waited for', async () => {
+  for (const status of [undefined, 502, 503, 429]) {
+    const { mcp, fail } = await refused([401, 401, status, 401, 401, status]);
+    for (let i = 0; i < 6; i++) assert.equal(await fail(), 'connecting', String(status));
+    mcp.close();
+  }
+  // One that has let it in before may have no room just now, but a token can be taken back.
+  for (const [status, end] of [[426, 'connecting'], [401, 'closed']]) {
+    sockets = [];
+    const { mcp, events, fail } = await refused([status, status, status]);
+    await sockets[0].open();
+    await sockets[0].lose();
+    await pass(events.at(-1).retryIn);
+    for (const expected of ['connecting', 'connecting', end]) assert.equal(await fail(), expected);
+    mcp.close();
+  }
 });

@@ -17,7 +17,7 @@ const PATIENCE = 35_000; // no wait of the page is longer than 30 s
 
 const children = new Set();
 process.on('exit', () => children.forEach((child) => child.kill('SIGKILL')));
-const overdue = setTimeout(() => fail(new Error('took longer than 180 s')), 180_000);
+const overdue = setTimeout(() => fail(new Error('took longer than 190 s')), 190_000);
 
 function fail(error) {
   console.error(error);
@@ -37,7 +37,8 @@ async function start(program, options, pattern) {
   throw new Error(`${program} never said ${pattern}`);
 }
 
-const serve = (address) => start(program, [...options, '--listen', address], /^listening on ws:\/\/([^/]+)\//);
+const serve = (address, ...more) =>
+  start(program, [...options, ...more, '--listen', address], /^listening on ws:\/\/([^/]+)\//);
 
 async function stop(child, signal) {
   const gone = new Promise((resolve) => child.once('exit', resolve));
@@ -142,6 +143,7 @@ console.log('opens, and connects by keyboard alone');
 await command('POST', '/url', { url: `http://${address}/` });
 assert.equal(await text('state'), 'Not connected');
 await press(TAB); // to the protocol
+await press(TAB); // to the token
 await press(TAB); // to the name
 await press(TAB, ENTER);
 await state('open');
@@ -277,6 +279,66 @@ await screenshot('mcp');
 await click('#connect');
 await state('closed');
 assert.deepEqual(await complaints(), []);
+
+console.log('shows a token where it is asked for one');
+const TOKEN = "t0ken!#$%&'*+-.^_`|~";
+const [guarded, guardedAddress] = await serve('127.0.0.1:0', '--token', TOKEN, '--token', 'b64/token==');
+await command('POST', '/url', { url: `http://${guardedAddress}/` });
+const cause = () => inPage(() => (document.getElementById('notice').hidden ? '' : document.getElementById('cause').textContent));
+const connectWith = async (protocol, token) => {
+  await click(`[name="protocol"][value="${protocol}"]`);
+  await inPage((token) => {
+    document.getElementById('token').value = token;
+    document.getElementById('token').dispatchEvent(new Event('input', { bubbles: true }));
+  }, token);
+  await click('#connect');
+};
+for (const [protocol, token] of [['envelope', TOKEN], ['mcp', TOKEN], ['mcp', 'b64/token==']]) {
+  await connectWith(protocol, token);
+  await state('open');
+  await calculate('multiply', { a: 6, b: 7 });
+  await result('42');
+  await click('#connect');
+  await state('closed');
+  assert.equal(await cause(), '');
+}
+const shown = await inPage(() => document.body.textContent);
+assert.ok(!shown.includes('b64/token') && !shown.includes('t0ken'), 'a token is shown');
+await complaints({ network: true });
+
+console.log('says why it stops, and stops');
+for (const [protocol, token, words] of [
+  ['envelope', '', /asks for a token/],
+  ['envelope', 'wrong', /does not accept this token/],
+  ['mcp', '', /asks for a token/],
+  ['mcp', 'wrong', /this token|token is wrong/],
+  ['mcp', 'wrong/', /[Aa]uthentication failed/],
+]) {
+  await connectWith(protocol, token);
+  await state('closed');
+  assert.match(await cause(), words, `${protocol} ${token}`);
+  assert.equal(await text('state'), 'Stopped');
+  assert.equal(await text('connect'), 'Connect');
+}
+await screenshot('stopped');
+await devtools('Emulation.setDeviceMetricsOverride', { width: 360, height: 740, deviceScaleFactor: 2, mobile: true });
+assert.ok((await inPage(widest)) <= 360);
+await screenshot('stopped-phone', { phone: true });
+await screenshot('stopped-phone-dark', { phone: true, scheme: 'dark' });
+await devtools('Emulation.clearDeviceMetricsOverride', {});
+await screenshot('stopped-dark', { scheme: 'dark' });
+// What agents cannot be shown is not tried at all.
+for (const token of ['b64/token==', 'two words', 'naïve']) {
+  await connectWith('envelope', token);
+  assert.notEqual(await inPage(() => document.getElementById('token').validationMessage), '', token);
+  assert.equal(await inPage(() => document.getElementById('state').dataset.state), 'closed');
+}
+// And in the end it connects.
+await connectWith('mcp', TOKEN);
+await state('open');
+assert.equal(await cause(), '');
+await click('#connect');
+await stop(guarded, 'SIGTERM');
 
 await command('DELETE', '');
 clearTimeout(overdue);

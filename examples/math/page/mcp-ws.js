@@ -4,8 +4,12 @@
  *     const { result } = await server.callTool('add', { a: 5, b: 3 });
  *
  * Events: `state` (`state`: connecting, open, waiting or closed; after a loss `code`, `codeName`, `reason`, and
- * `retryIn` in milliseconds), `message` (`direction`: in or out; `text`; `message`, the same parsed; pings too) and
- * `notification` (`method`, `params`). */
+ * `retryIn` in milliseconds, which is `null` once it is closed for good), `message` (`direction`: in or out; `text`;
+ * `message`, the same parsed; pings too) and `notification` (`method`, `params`).
+ *
+ * It stops by itself where another attempt cannot help: after a close code that is the last word, when the browser
+ * does not accept the address or a subprotocol, when a token is refused, and when the server has refused to upgrade
+ * three times in a row. */
 
 /** The close codes of RFC 6455 and its registry, and those by which MCP servers say more. */
 export const CLOSE_CODES = {
@@ -25,6 +29,17 @@ export function retryDelay(code, failures) {
   const least = [1008, 1011].includes(code) ? 5000 : failures ? 1000 : 0;
   return least + Math.random() * Math.min(spread, 30_000 - least);
 }
+
+/** Whether a browser can offer `text` as a subprotocol: letters, digits and !#$%&'*+-.^_`|~ (RFC 9110, 5.6.2). */
+export const isSubprotocol = (text) => /^[!#$%&'*+.^_`|~0-9A-Za-z-]+$/.test(text);
+
+/** An error after which no further attempt is made. */
+export const final = (message) => Object.assign(new Error(message), { final: true });
+
+const WHY = {
+  401: 'the server asks for a token', 403: 'the server refuses this page, or this token',
+  404: 'there is nothing at this address', 410: 'what was at this address is gone',
+};
 
 /** Why a call failed. `reason` is what became of it: `refused` (by an answer), `not_sent` or `outcome_unknown`. */
 export class McpError extends Error {
@@ -64,24 +79,31 @@ export class McpSocket extends EventTarget {
   #url; #options; #socket; #timer; #pulse; #openedAt; #lastId = 0; #pending = new Map();
   #run = 0; // the current attempt: what an earlier one still brings is dropped
   #failures = 0; // since a connection that lasted
+  #refusals = 0; // refused upgrades in a row
+  #hasOpened = false; // since `connect`
   #online = () => (this.state === 'open' ? this.#pingAfter(0) : this.reconnect());
 
-  /** @param {string | ((failures: number) => string | Promise<string>)} url a function is asked at each attempt
-   * @param {object} options `dialect`, `protocols`, `clientInfo`, `WebSocket`, and in milliseconds `deadline` (of a
-   *   call), `heartbeat`, `pongTimeout`, `connectTimeout`, `stable` (what makes the next wait a first one again) */
+  /** @param {string | ((failures: number) => string | Promise<string>)} url a function is asked at each attempt; an
+   *   error of its with `final: true` is the last word
+   * @param {object} options `dialect`, `protocols`, `clientInfo`, `WebSocket`, `fetch`; `token`, which goes out as the
+   *   subprotocol `mcp.auth.<token>`, or with `inBand`, whatever characters it has, as the first message; and in
+   *   milliseconds `deadline` (of a call), `heartbeat`, `pongTimeout`, `connectTimeout`, `stable` (what makes the next
+   *   wait a first one again) */
   constructor(url, options) {
     super();
     this.#url = url;
     const times = { deadline: 30e3, heartbeat: 15e3, pongTimeout: 10e3, connectTimeout: 20e3, stable: 60e3 };
-    const about = { dialect: jsonRpc, clientInfo: { name: 'mcp-ws', version: '1' }, WebSocket: globalThis.WebSocket };
-    this.#options = { ...about, ...times, ...options };
+    const about = { dialect: jsonRpc, clientInfo: { name: 'mcp-ws', version: '1' }, token: '', inBand: false };
+    const { WebSocket, fetch } = globalThis;
+    this.#options = { ...about, ...times, WebSocket, fetch: fetch?.bind(globalThis), ...options };
   }
 
   /** Connects, and comes back until `close`, or until the server ends it for good. */
   connect() {
     if (this.state !== 'closed') return;
     globalThis.addEventListener?.('online', this.#online);
-    this.#failures = 0;
+    this.#failures = this.#refusals = 0;
+    this.#hasOpened = false;
     this.#dial();
   }
 
@@ -90,13 +112,13 @@ export class McpSocket extends EventTarget {
   close() { if (this.state !== 'closed') this.#lost(1000, 'closed by this side'); }
 
   /** The result of a method, or an `McpError`. Without a connection, it waits for the next one. */
-  async request(method, params = {}, { deadline = this.#options.deadline, now = this.state === 'open' } = {}) {
+  async request(method, params = {}, { deadline = this.#options.deadline, now = this.state === 'open', shown } = {}) {
     if (this.state === 'closed') throw new McpError('not_sent', 'not connected');
     return new Promise((resolve, reject) => {
       const [id, call] = [++this.#lastId, { resolve, reject, sent: false }];
       const message = this.#options.dialect.request(id, method, params);
       const text = JSON.stringify(message); // at once, since that may fail
-      call.send = () => (call.sent = this.#socket?.readyState === 1) && this.#send(message, text);
+      call.send = () => (call.sent = this.#socket?.readyState === 1) && this.#send(message, text, shown);
       call.fail = (why) => this.#take(id).reject(new McpError(call.sent ? 'outcome_unknown' : 'not_sent', why));
       call.timer = setTimeout(call.fail, deadline, `no answer within ${deadline / 1000} s`);
       this.#pending.set(String(id), call);
@@ -117,52 +139,98 @@ export class McpSocket extends EventTarget {
   }
 
   async #dial() {
-    const { dialect, protocols = dialect.protocols, WebSocket, clientInfo, connectTimeout, heartbeat } = this.#options;
+    const { dialect, clientInfo, connectTimeout, heartbeat, token, inBand } = this.#options;
     const run = ++this.#run;
-    const lost = (code, reason) => run === this.#run && this.#lost(code, reason);
+    const lost = (code, reason, isFinal) => run === this.#run && this.#lost(code, reason, isFinal);
     clearTimeout(this.#timer);
     this.#timer = setTimeout(lost, connectTimeout, 1006, `no connection within ${connectTimeout / 1000} s`);
     this.#become('connecting');
     try {
       const url = typeof this.#url === 'function' ? await this.#url(this.#failures) : this.#url;
       if (run !== this.#run) return;
-      const socket = (this.#socket = new WebSocket(url, protocols));
+      const socket = (this.#socket = this.#open(url));
       socket.onmessage = ({ data }) => run === this.#run && this.#receive(data);
-      socket.onclose = ({ code, reason }) => lost(code, reason);
+      socket.onclose = ({ code, reason }) => {
+        if (lost(code, reason) && code === 1006 && !socket.hasOpened) this.#inquire(url, run);
+      };
       await new Promise((opened) => (socket.onopen = opened));
+      socket.hasOpened = true;
+      const first = { deadline: connectTimeout, now: true };
+      if (run === this.#run && token && inBand) {
+        const refused = ({ reason, message }) => { throw reason === 'refused' ? final(message) : new Error(message); };
+        await this.request('authenticate', { token }, { ...first, shown: { method: 'authenticate' } }).catch(refused);
+      }
       if (run === this.#run && dialect.hello) {
-        await this.request(...dialect.hello(clientInfo), { deadline: connectTimeout, now: true });
+        await this.request(...dialect.hello(clientInfo), first);
         this.#send(dialect.ready);
       }
     } catch (error) {
-      lost(1006, error.message);
+      lost(1006, error.message, error.final);
     }
     if (run !== this.#run) return;
     clearTimeout(this.#timer);
+    this.#hasOpened = true;
+    this.#refusals = 0;
     this.#openedAt = Date.now();
     this.#pingAfter(heartbeat);
     this.#become('open');
     for (const call of this.#pending.values()) if (!call.sent) call.send();
   }
 
-  #lost(code, reason) {
+  #open(url) {
+    const { dialect, protocols = dialect.protocols, WebSocket, token, inBand } = this.#options;
+    const offers = [...protocols];
+    if (token && !inBand) {
+      if (!isSubprotocol(token)) throw final('a browser cannot send a token of these characters before the upgrade');
+      // Browsers give a connection up for which the server chooses no offer, and nobody chooses a token.
+      offers.push(...(offers.length ? [] : ['mcp']), `mcp.auth.${token}`);
+    }
+    try { return new WebSocket(url, offers); } catch ({ message }) { throw final(message); }
+  }
+
+  /** Asks the server by HTTP why it does not upgrade, as far as that can be known: a browser tells a refusal no
+   * different from a server that is not there. Some answers mean the same for an upgrade; others only mean that the
+   * server is there, which is the last word unless it has let this client in before and may be full. */
+  async #inquire(url, run) {
+    const { fetch, token, inBand, connectTimeout } = this.#options;
+    const here = globalThis.location;
+    const http = new URL(url, here?.href);
+    http.protocol = http.protocol.replace('ws', 'http');
+    const isOwn = http.origin === here?.origin;
+    const headers = token && !inBand ? { authorization: `Bearer ${token}` } : {};
+    const signal = globalThis.AbortSignal?.timeout?.(connectTimeout);
+    const options = { cache: 'no-store', redirect: 'manual', signal, ...(isOwn ? { headers } : { mode: 'no-cors' }) };
+    const status = await fetch?.(http, options).then((answer) => answer.status, () => undefined);
+    if (this.state !== 'waiting' || this.#run !== run + 1) return; // there has been another attempt since
+    if (status === undefined || status >= 500 || [408, 425, 429].includes(status)) this.#refusals = 0;
+    else if (++this.#refusals >= 3 && (!this.#hasOpened || WHY[status])) {
+      const why = status === 401 && token ? 'the server does not accept this token' : WHY[status];
+      const perhaps = token ? 'perhaps the token is wrong' : 'perhaps it asks for a token';
+      const orElse = 'or it takes no connection from this page, or not at this address';
+      this.#lost(1006, why ?? `the server is there, but opens no WebSocket: ${perhaps}, ${orElse}`, true);
+    }
+  }
+
+  #lost(code, reason, isFinal = false) {
     this.#run++;
     for (const timer of [this.#timer, this.#pulse]) clearTimeout(timer);
     this.#socket?.close(...(code === 1000 ? [1000] : [])); // whose handshake, on a dead link, nobody waits for
     if (this.state === 'open' && Date.now() - this.#openedAt >= this.#options.stable) this.#failures = 0;
     const name = CLOSE_CODES[code] ?? 'unknown code';
-    const retryIn = retryDelay(code, this.#failures++);
+    const retryIn = isFinal ? null : retryDelay(code, this.#failures++);
     const over = retryIn === null;
     for (const call of this.#pending.values()) if (call.sent || over) call.fail(`connection lost: ${reason || name}`);
     if (over) globalThis.removeEventListener?.('online', this.#online);
     else this.#timer = setTimeout(() => this.#dial(), retryIn);
     this.#become(over ? 'closed' : 'waiting', { code, codeName: name, reason, retryIn });
+    return !over;
   }
 
-  #send(message, text = JSON.stringify(message)) {
+  /** Sends `message`; those who listen get to see `shown` where there is a secret in it. */
+  #send(message, text = JSON.stringify(message), shown = message) {
     if (this.#socket.readyState !== 1) return; // its close event is on the way
     this.#socket.send(text);
-    this.#emit('message', { direction: 'out', text, message });
+    this.#emit('message', { direction: 'out', text: shown === message ? text : JSON.stringify(shown), message: shown });
   }
 
   #receive(text) {
