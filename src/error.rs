@@ -246,10 +246,30 @@ pub enum MessageError {
         /// The limit, in bytes.
         limit: usize,
     },
+    /// The message is larger than what the peer takes, which it has told.
+    #[error("outbound message of {size} bytes is larger than the {limit} that the peer takes")]
+    TooBigForPeer {
+        /// The size of the message, in bytes.
+        size: usize,
+        /// What the peer takes at most, in bytes.
+        limit: usize,
+    },
     /// The queue is full, and nothing empties it at present: there is no connection, or its peer is
     /// new and has not initialized yet.
     #[error("the outbound queue is full, and nothing in it can be sent at present")]
     QueueFull,
+}
+
+impl MessageError {
+    /// The size of a message that is too large, and what it may be, both in bytes.
+    pub(crate) fn sizes(&self) -> Option<(usize, usize)> {
+        match *self {
+            Self::TooBig { size, limit } | Self::TooBigForPeer { size, limit } => {
+                Some((size, limit))
+            }
+            _ => None,
+        }
+    }
 }
 
 /// A WebSocket close code (RFC 6455, section 7.4; the IANA registry; and those of this crate).

@@ -67,13 +67,13 @@
 //!   session with it, each request in flight ends with the JSON-RPC error `-32000`, whose `data.reason`
 //!   says `not_sent` (it never left this side) or `outcome_unknown` (it may have run).
 //! - **Order.** Messages are written in the order in which rmcp hands them over. Only calls that wait
-//!   for a new peer to initialize are overtaken, by answers and notifications.
+//!   for a new peer to initialize, or until it takes more of them, are overtaken, by answers and notifications.
 //! - **Bounds.** The size of messages in both directions, the peer's requests in flight, the time of
 //!   every handshake, write and close, the memory of what is being handled: all are limited. A full outbound queue makes its senders wait
 //!   and the peer's further requests be held back; what rmcp has handed over stays queued. While a
 //!   client has no connection, a full queue refuses further calls with `not_sent`.
 //! - **Bad input** is answered where it can be, and costs nobody else anything: what is not JSON-RPC
-//!   gets an error and the connection lives; what breaks RFC 6455 gets a close code that names it.
+//!   gets an error and the connection lives; what is larger than the peer takes fails alone; what breaks RFC 6455 gets a close code that names it.
 //!
 //! # Guides
 //!
@@ -98,6 +98,11 @@
 //!   nothing else.
 //! - **Sessions** outlive their connections by [`mcp.resume.v1`](layer::resume::protocol), or by a
 //!   [name](server::SessionIds) that the client brings.
+//! - **Limits**: each side says in its part of the upgrade what it takes: `Mcp-Max-Message-Bytes`, the largest
+//!   message in bytes of payload, and `Mcp-Max-Requests`, how many requests it takes that are not answered
+//!   yet. Both are optional, and 0 or what is no number says nothing; less than 1024 bytes is taken for 1024.
+//!   A message larger than the peer takes is not sent: a request ends with `-32000`, `not_sent`, a response is
+//!   replaced by `-32603`. Further requests wait until others are answered.
 //! - **Framing**: one JSON-RPC 2.0 message per text message; no batches. Tolerated: a byte order mark,
 //!   white space around the message, a binary message that holds the same JSON. Older forms are spoken
 //!   too: [`Envelope`](framing::Envelope) and [`ToolCall`](framing::ToolCall), which say what is different there.

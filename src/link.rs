@@ -2,6 +2,11 @@
 //! [`Link`] up, in which the end of one connection and the beginning of the next have their place
 //! among the messages.
 
+use std::sync::{
+    Arc,
+    atomic::{AtomicUsize, Ordering::Relaxed},
+};
+
 use crate::{error::Error, message::Message};
 
 /// An outbound message, and its number in the order of all that were ever queued.
@@ -95,4 +100,116 @@ pub struct Resumed {
     pub replayed: u64,
     /// Which freeze of this side's own count the peer was told of.
     pub(crate) freeze: u64,
+}
+
+/// The bounds that one side of a link keeps, as it tells them to the other.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
+#[non_exhaustive]
+pub struct MessageLimits {
+    /// The largest message that it takes, in bytes of payload. `None` where it does not say.
+    pub max_message: Option<usize>,
+    /// How many requests it takes that are not answered yet. `None` where it does not say.
+    pub max_inbound: Option<usize>,
+}
+
+impl MessageLimits {
+    /// No peer is believed that takes less: in so few bytes it would take no refusal either.
+    pub const MIN_MESSAGE: usize = 1024;
+
+    /// Bounds as a peer tells them. 0 is as good as nothing, a message of less than
+    /// [`MIN_MESSAGE`](Self::MIN_MESSAGE) bytes is taken for one of so many.
+    #[must_use]
+    pub fn told(max_message: Option<u64>, max_inbound: Option<u64>) -> Self {
+        let number = |told: Option<u64>| {
+            told.filter(|told| *told > 0).map(|told| usize::try_from(told).unwrap_or(usize::MAX))
+        };
+        Self {
+            max_message: number(max_message).map(|bytes| bytes.max(Self::MIN_MESSAGE)),
+            max_inbound: number(max_inbound),
+        }
+    }
+
+    /// These bounds and, where there is none, that of `others`.
+    #[must_use]
+    pub fn or(self, others: Self) -> Self {
+        Self {
+            max_message: self.max_message.or(others.max_message),
+            max_inbound: self.max_inbound.or(others.max_inbound),
+        }
+    }
+}
+
+/// The bounds of the peer of the present link: a cheap handle for whoever makes links, and for the
+/// layers that keep to them.
+#[derive(Debug, Clone, Default)]
+pub struct PeerLimits(Arc<Kept>);
+
+#[derive(Debug)]
+struct Kept {
+    max_message: AtomicUsize,
+    max_inbound: AtomicUsize,
+}
+
+impl Default for Kept {
+    fn default() -> Self {
+        Self { max_message: usize::MAX.into(), max_inbound: usize::MAX.into() }
+    }
+}
+
+impl PeerLimits {
+    /// Sets what the peer of a new link says. What it does not say, is not bounded.
+    pub fn set(&self, limits: MessageLimits) {
+        self.0.max_message.store(limits.max_message.unwrap_or(usize::MAX), Relaxed);
+        self.0.max_inbound.store(limits.max_inbound.unwrap_or(usize::MAX), Relaxed);
+    }
+
+    /// Sets what the peer says later on the same link. What it does not say, is as it was.
+    pub fn add(&self, limits: MessageLimits) {
+        if let Some(bytes) = limits.max_message {
+            self.0.max_message.store(bytes, Relaxed);
+        }
+        if let Some(requests) = limits.max_inbound {
+            self.0.max_inbound.store(requests, Relaxed);
+        }
+    }
+
+    /// The largest message that the peer takes, in bytes: `usize::MAX` where it does not say.
+    #[must_use]
+    pub fn max_message(&self) -> usize {
+        self.0.max_message.load(Relaxed)
+    }
+
+    /// How many requests without an answer the peer takes: `usize::MAX` where it does not say.
+    #[must_use]
+    pub fn max_inbound(&self) -> usize {
+        self.0.max_inbound.load(Relaxed)
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn absurd_limits_are_none_or_the_nearest_that_can_be_kept() {
+        let told = |bytes, requests| {
+            let limits = MessageLimits::told(Some(bytes), Some(requests));
+            (limits.max_message, limits.max_inbound)
+        };
+        assert_eq!(told(0, 0), (None, None));
+        assert_eq!(told(1, 1), (Some(1024), Some(1)));
+        assert_eq!(told(4 << 20, 1024), (Some(4 << 20), Some(1024)));
+        assert_eq!(told(u64::MAX, u64::MAX), (Some(usize::MAX), Some(usize::MAX)));
+        assert_eq!(MessageLimits::told(None, None), MessageLimits::default());
+    }
+
+    #[test]
+    fn a_new_link_has_no_limits_of_the_one_before() {
+        let peer = PeerLimits::default();
+        peer.set(MessageLimits::told(Some(5000), Some(7)));
+        peer.add(MessageLimits::told(Some(6000), None));
+        assert_eq!((peer.max_message(), peer.max_inbound()), (6000, 7));
+        peer.clone().set(MessageLimits::told(None, Some(8)));
+        assert_eq!((peer.max_message(), peer.max_inbound()), (usize::MAX, 8));
+    }
 }

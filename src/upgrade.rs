@@ -5,7 +5,7 @@ use std::any::Any;
 use base64::{Engine as _, engine::general_purpose::STANDARD};
 use bytes::Bytes;
 use http::{
-    HeaderMap,
+    HeaderMap, HeaderName, HeaderValue,
     header::{AsHeaderName, CONNECTION, UPGRADE},
 };
 use hyper::upgrade::Upgraded;
@@ -16,11 +16,39 @@ use tokio::{
     net::TcpStream,
 };
 
+use crate::link::MessageLimits;
+
 /// The subprotocol of MCP over WebSockets.
 pub(crate) const SUBPROTOCOL: &str = "mcp";
 
 /// What begins a subprotocol that is the name of a session (SEP-1288).
 pub(crate) const SESSION: &str = "mcp.session-id.";
+
+/// The header in which each side says how large a message it takes, in bytes.
+pub(crate) const MAX_MESSAGE: HeaderName = HeaderName::from_static("mcp-max-message-bytes");
+
+/// The header in which each side says how many requests it takes that are not answered yet.
+pub(crate) const MAX_REQUESTS: HeaderName = HeaderName::from_static("mcp-max-requests");
+
+/// Says what this side takes.
+pub(crate) fn tell(headers: &mut HeaderMap, limits: MessageLimits) {
+    let told = [(MAX_MESSAGE, limits.max_message), (MAX_REQUESTS, limits.max_inbound)];
+    for (name, limit) in told {
+        if let Some(limit) = limit {
+            headers.insert(name, HeaderValue::from(limit));
+        }
+    }
+}
+
+/// What the other side says that it takes. What is no number, or said twice, is not said.
+pub(crate) fn told(headers: &HeaderMap) -> MessageLimits {
+    let number = |name| {
+        let mut values = elements(headers, name);
+        let value = values.next().filter(|_| values.next().is_none())?;
+        value.bytes().all(|byte| byte.is_ascii_digit()).then(|| value.parse().ok())?
+    };
+    MessageLimits::told(number(MAX_MESSAGE), number(MAX_REQUESTS))
+}
 
 /// A byte stream that a connection can run over.
 pub(crate) trait Io: AsyncRead + AsyncWrite + Unpin + Send + 'static {}
@@ -71,6 +99,20 @@ pub(crate) fn set_nodelay<S: 'static>(stream: &S) {
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn limits_that_are_no_numbers_are_not_said() {
+        for (value, told) in [("4096", Some(4096)), ("0", None), ("+4096", None), ("4 MiB", None)] {
+            let headers = HeaderMap::from_iter([(MAX_MESSAGE, HeaderValue::from_static(value))]);
+            assert_eq!(super::told(&headers).max_message, told, "{value}");
+        }
+        let mut headers = HeaderMap::new();
+        let limits = MessageLimits::told(Some(5000), Some(6));
+        tell(&mut headers, limits);
+        assert_eq!(super::told(&headers), limits);
+        headers.append(MAX_REQUESTS, HeaderValue::from_static("7"));
+        assert_eq!(super::told(&headers).max_inbound, None);
+    }
 
     #[test]
     fn the_accept_key_is_that_of_rfc_6455_section_1_3() {

@@ -189,7 +189,10 @@ async fn a_request_past_the_own_limit_fails_alone() {
         let arguments = json!({ "text": "x".repeat(1000) }).as_object().unwrap().clone();
         let large = CallToolRequestParams::new("echo").with_arguments(arguments);
         let error = client.call_tool(large).await.unwrap_err();
-        assert!(matches!(error, ServiceError::TransportSend(_)), "{error:?}");
+        let ServiceError::McpError(error) = error else { panic!("{error:?}") };
+        let data = error.data.unwrap();
+        assert_eq!((error.code.0, &data["reason"]), (-32000, &json!("not_sent")));
+        assert_eq!(data["limit"], 1000);
         let (call, id) = call(&client, &mut raw).await;
         raw.json(&json!({ "jsonrpc": "2.0", "id": id, "result": result() })).await;
         end(call).await.unwrap();

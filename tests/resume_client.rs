@@ -38,7 +38,7 @@ async fn the_first_messages_do_not_wait_for_the_session() {
         let mut state = connect.state();
         let serving = async {
             let mut link = Link::new(&listener).await;
-            assert_eq!(link.text().await, "@open {}");
+            assert_eq!(link.open().await, json!({}));
             let first = link.receive().await;
             link.raw.text(session("s-1", "one", 0, false)).await;
             link.initialize(first).await;
@@ -463,7 +463,7 @@ async fn a_server_that_chooses_what_it_does_not_speak_is_told_so() {
         let mut state = connect.state();
         let dialling = tokio::spawn(async { ().serve(connect.await.unwrap()).await });
         let mut link = Link::upgraded(&listener, CHOSEN).await;
-        assert_eq!(link.text().await, "@open {}");
+        assert_eq!(link.open().await, json!({}));
         let error = json!({ "code": -32700, "message": "Parse error" });
         link.raw.json(&json!({ "jsonrpc": "2.0", "id": null, "error": error })).await;
         let (code, reason) = link.raw.closed().await;

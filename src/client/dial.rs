@@ -42,9 +42,10 @@ use crate::{
     error::{HandshakeError, Refusal},
     extensions::Extensions,
     framing::{Greeting, SessionName},
-    layer::socket::{self, Side},
+    layer::socket::Side,
+    link::MessageLimits,
     transport::Layers,
-    upgrade::{Io, reclaim, set_nodelay},
+    upgrade::{Io, reclaim, set_nodelay, tell, told},
 };
 
 /// How many redirects within the origin are followed.
@@ -84,7 +85,16 @@ struct Hello<'a> {
 pub(super) struct Dialled {
     pub(super) link: BoxLink,
     pub(super) subprotocol: Option<String>,
+    /// What the server takes.
+    pub(super) limits: MessageLimits,
     pub(super) span: Span,
+}
+
+/// The same within a span.
+struct Linked {
+    link: BoxLink,
+    subprotocol: Option<String>,
+    limits: MessageLimits,
 }
 
 /// An accepted upgrade.
@@ -92,6 +102,7 @@ struct Accepted<S> {
     stream: S,
     leftover: Bytes,
     subprotocol: Option<String>,
+    limits: MessageLimits,
     extensions: Extensions,
 }
 
@@ -142,11 +153,11 @@ impl Target {
             let mut first = None;
             for (number, offer) in offers {
                 match self.follow(url.clone(), Hello { offer: &offer, bearer }, layers).await {
-                    Ok((mut link, subprotocol)) => {
+                    Ok(Linked { mut link, subprotocol, limits }) => {
                         self.taken.store(number, Relaxed);
                         self.greet(&mut link, bearer).await?;
                         tracing::debug!("connected");
-                        return Ok(Dialled { link, subprotocol, span: span.clone() });
+                        return Ok(Dialled { link, subprotocol, limits, span: span.clone() });
                     }
                     Err(error) if may_be_the_offer(&error, &offer, number == taken) => {
                         tracing::debug!(%error, "refused, perhaps for the subprotocols offered");
@@ -176,9 +187,9 @@ impl Target {
         };
         let hello = Hello { offer: &self.offers, bearer: bearer.as_ref() };
         let linked = self.link(&url, hello, layers, stream).instrument(span.clone()).await?;
-        let (mut link, subprotocol) = linked;
+        let Linked { mut link, subprotocol, limits } = linked;
         self.greet(&mut link, bearer.as_ref()).instrument(span.clone()).await?;
-        Ok(Dialled { link, subprotocol, span })
+        Ok(Dialled { link, subprotocol, limits, span })
     }
 
     /// Authenticates within the connection, where that is to be.
@@ -232,7 +243,7 @@ impl Target {
         mut url: Url,
         hello: Hello<'_>,
         layers: &Layers,
-    ) -> Result<(BoxLink, Option<String>), HandshakeError> {
+    ) -> Result<Linked, HandshakeError> {
         for _ in 0..MAX_REDIRECTS {
             match self.attempt(&url, hello, layers).await {
                 Err(HandshakeError::Refused(refusal)) => match redirected(&url, &refusal) {
@@ -250,7 +261,7 @@ impl Target {
         url: &Url,
         hello: Hello<'_>,
         layers: &Layers,
-    ) -> Result<(BoxLink, Option<String>), HandshakeError> {
+    ) -> Result<Linked, HandshakeError> {
         let port = url.port_or_known_default().unwrap_or(80);
         let unreachable = |error: io::Error| HandshakeError::Connect(Arc::new(error));
         let host = match url.host() {
@@ -274,10 +285,11 @@ impl Target {
         hello: Hello<'_>,
         layers: &Layers,
         stream: S,
-    ) -> Result<(BoxLink, Option<String>), HandshakeError> {
-        let Accepted { stream, leftover, subprotocol, extensions } =
-            self.upgrade(url, hello, layers.socket(), stream).await?;
-        Ok((layers.link(stream, leftover, Side::Client, extensions), subprotocol))
+    ) -> Result<Linked, HandshakeError> {
+        let Accepted { stream, leftover, subprotocol, limits, extensions } =
+            self.upgrade(url, hello, layers, stream).await?;
+        let link = layers.link(stream, leftover, Side::Client, extensions);
+        Ok(Linked { link, subprotocol, limits })
     }
 
     /// The opening handshake of the client (RFC 6455, section 4.1), by hyper.
@@ -285,11 +297,13 @@ impl Target {
         &self,
         url: &Url,
         hello: Hello<'_>,
-        config: &socket::Config,
+        layers: &Layers,
         stream: S,
     ) -> Result<Accepted<S>, HandshakeError> {
+        let config = layers.socket();
         let key = STANDARD.encode(rand::random::<[u8; 16]>());
         let mut request = self.request(url, hello, &key)?;
+        tell(request.headers_mut(), layers.limits());
         if let Some(extensions) = Extensions::offer(config) {
             request.headers_mut().insert(SEC_WEBSOCKET_EXTENSIONS, extensions);
         }
@@ -309,6 +323,7 @@ impl Target {
             return Err(HandshakeError::Refused(Box::new(refusal)));
         }
         let (subprotocol, extensions) = check(&response, hello.offer, config, &key)?;
+        let limits = told(response.headers());
         let upgraded = match select(hyper::upgrade::on(response), connection).await {
             Either::Left((upgraded, _)) => upgraded,
             Either::Right((_, upgraded)) => upgraded.await,
@@ -317,7 +332,7 @@ impl Target {
         let Some((stream, leftover)) = reclaim(upgraded) else {
             return Err(HandshakeError::NotWebSocket("the stream was lost in the upgrade".into()));
         };
-        Ok(Accepted { stream, leftover, subprotocol, extensions })
+        Ok(Accepted { stream, leftover, subprotocol, limits, extensions })
     }
 
     fn request(

@@ -401,18 +401,19 @@ impl<R: Role> Connect<R> {
                 Some(error) => Err(error),
                 None => dial(&target, timeout, &layers).await,
             }?;
-            let subprotocol = dialled.subprotocol.as_deref();
-            let opened = open(&mut dialled.link, subprotocol, &tally).await?;
+            let (subprotocol, own) = (dialled.subprotocol.as_deref(), layers.limits());
+            let opened = open(&mut dialled.link, subprotocol, &tally, own).await?;
             Ok::<_, Error>((dialled, opened))
         };
         match opened.await {
-            Ok((Dialled { link, subprotocol, span }, opened)) => {
+            Ok((Dialled { link, subprotocol, limits, span }, opened)) => {
                 let builder = builder.subprotocol(subprotocol).span(span.clone());
+                let builder = builder.peer(tally.peer().clone());
+                opened.begin(&tally, limits);
                 let Some(policy) = reconnect else {
                     return Ok(builder.over_link(link, Notices::of_state(state)));
                 };
                 let notices = Notices::new(state, events);
-                opened.begin(&tally);
                 let count = tally.clone();
                 let source =
                     Redial::new(target, layers, timeout, policy, notices.clone(), count, span);

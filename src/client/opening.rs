@@ -9,7 +9,7 @@ use crate::{
     duplex::BoxLink,
     error::{CloseCode, CloseReason, Error, LinkError},
     layer::resume::{Frame, Frozen, Open, SUBPROTOCOL, Session, SessionId, Start, Tally},
-    link::Up,
+    link::{MessageLimits, Up},
     message::Message,
 };
 
@@ -33,8 +33,10 @@ pub(super) enum Opened {
 }
 
 impl Opened {
-    /// Tells the count of what begins, or goes on, on the link that is handed on herewith.
-    pub(super) fn begin(self, tally: &Tally) -> Up {
+    /// Tells the count of what begins, or goes on, on the link that is handed on herewith, to a server
+    /// that has said in its handshake that it takes so much.
+    pub(super) fn begin(self, tally: &Tally, limits: MessageLimits) -> Up {
+        tally.peer().set(limits);
         match self {
             Self::Plain => tally.begin(Start::Plain),
             Self::Opening => tally.begin(Start::Opening),
@@ -52,26 +54,27 @@ impl Opened {
     }
 }
 
-/// Opens the session of `tally` on `link`, or a new one where it has none. The answer is waited for
-/// only if there is one to be resumed.
+/// Opens the session of `tally` on `link`, or a new one where it has none, for a client that takes so
+/// much. The answer is waited for only if there is one to be resumed.
 pub(super) async fn open(
     link: &mut BoxLink,
     subprotocol: Option<&str>,
     tally: &Tally,
+    limits: MessageLimits,
 ) -> Result<Opened, Error> {
     if subprotocol != Some(SUBPROTOCOL) {
         return Ok(Opened::Plain);
     }
     poll_fn(|cx| link.poll_ready_unpin(cx)).await?;
     let Some(Session { session, secret, .. }) = tally.session() else {
-        link.start_send_unpin(Frame::Open(Open::New).encode())?;
+        link.start_send_unpin(Frame::Open(Open::New, limits).encode())?;
         return Ok(Opened::Opening);
     };
     // From here on a link that may still live is deaf, so nothing is left to wait for but the peer.
     let frozen = tally.freeze();
     let asked = session.clone();
     let open = Open::Resume { session, secret, received: frozen.received() };
-    link.start_send_unpin(Frame::Open(open).encode())?;
+    link.start_send_unpin(Frame::Open(open, limits).encode())?;
     link.flush().await?;
     match answer(link, &asked).await? {
         Some(session) if session.resumed => Ok(Opened::Resumed(session, frozen)),

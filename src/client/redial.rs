@@ -24,12 +24,12 @@ use crate::{
         relink::{LinkSource, Renew},
         resume::Tally,
     },
-    link::Up,
+    link::{MessageLimits, Up},
     time::{Alarm, after, later},
     transport::Layers,
 };
 
-type Dialling = BoxFuture<'static, Result<(BoxLink, Opened), Error>>;
+type Dialling = BoxFuture<'static, Result<(BoxLink, MessageLimits, Opened), Error>>;
 
 pub(super) struct Redial {
     target: Arc<Target>,
@@ -111,7 +111,8 @@ impl Redial {
         let dialling = async move {
             let deadline = after(timeout);
             let mut dialled = target.dial_within(timeout, &layers, refused).await?;
-            let opening = open(&mut dialled.link, dialled.subprotocol.as_deref(), &tally);
+            let (subprotocol, own) = (dialled.subprotocol.as_deref(), layers.limits());
+            let opening = open(&mut dialled.link, subprotocol, &tally, own);
             let opened = match timeout_at(deadline, opening).await {
                 Ok(opened) => opened?,
                 Err(_) => return Err(HandshakeError::TimedOut(timeout).into()),
@@ -122,7 +123,7 @@ impl Redial {
                     part(&mut dialled.link, CloseCode::Normal.into()).await;
                     Err(cause)
                 }
-                _ => Ok((dialled.link, opened)),
+                _ => Ok((dialled.link, dialled.limits, opened)),
             }
         };
         self.phase = Phase::Dialling(dialling.instrument(self.span.clone()).boxed());
@@ -230,14 +231,14 @@ impl LinkSource for Redial {
                     this.dial(false);
                 }
                 Phase::Dialling(dialling) => match ready!(dialling.as_mut().poll(cx)) {
-                    Ok((link, opened)) => {
+                    Ok((link, limits, opened)) => {
                         this.phase = Phase::Idle;
                         this.reclaimed = this.reclaims.take().is_some();
                         // Whoever asked meanwhile has been heard.
                         let _ = this.renew.poll_asked(cx);
                         this.live = true;
                         this.since = Instant::now();
-                        let up = opened.begin(&this.tally);
+                        let up = opened.begin(&this.tally, limits);
                         let session = if up == Up::Restarted { "restarted" } else { "resumed" };
                         tracing::info!(parent: &this.span, session, "reconnected");
                         return Poll::Ready(Ok((link, up)));

@@ -4,6 +4,8 @@
 //! |---|---|
 //! | a response to a request of ours | passed up; the request is done |
 //! | a response to none, or too late | dropped and counted |
+//! | a request of ours while the peer has as many as it takes | waits until one of them has ended |
+//! | a request of ours that is larger than the peer takes | ends with an error that says so, and was not sent |
 //! | a request of ours passes its deadline | it ends with an error; the peer is sent `notifications/cancelled` |
 //! | a request from the peer | passed up |
 //! | … whose id is in flight already | refused with `-32600`; the first is undisturbed |
@@ -28,6 +30,8 @@ mod calls;
 mod config;
 mod held;
 mod inbound;
+mod line;
+mod outbound;
 mod places;
 mod restart;
 
@@ -54,6 +58,7 @@ pub(crate) use self::places::Place;
 use self::{
     calls::{Call, Ending, Fate, Outbound},
     held::Held,
+    line::Line,
     places::Places,
     restart::Restart,
 };
@@ -106,6 +111,10 @@ pub struct Correlation<R: Role, F> {
     /// their size: who reads no answers is served no further. All else is read on, since two ends that
     /// both wait for the other to read would wait for ever.
     held: Held<R>,
+    /// Requests of ours that the peer does not take yet, and whether some were sent that need not have been
+    /// flushed.
+    line: Line<R>,
+    advanced: bool,
     /// What this side tells itself, before anything else that comes in.
     told: VecDeque<RxJsonRpcMessage<R>>,
     restart: Option<Box<Restart>>,
@@ -149,6 +158,8 @@ impl<R: Role, F: Framing<R>> Correlation<R, F> {
             deadlines: VecDeque::new(),
             timer: None,
             held: Held::default(),
+            line: Line::default(),
+            advanced: false,
             told: VecDeque::new(),
             restart: None,
             replay: None,
@@ -160,7 +171,7 @@ impl<R: Role, F: Framing<R>> Correlation<R, F> {
     /// How many requests are in flight: ours, and the peer's.
     #[must_use]
     pub fn in_flight(&self) -> (usize, usize) {
-        (self.outbound.len(), self.inbound.len())
+        (self.outbound.len() + self.line.len(), self.inbound.len())
     }
 
     /// Outlives a peer that restarts, if the links below do: tells that to `notices`, and asks for
@@ -186,6 +197,9 @@ impl<R: Role, F: Framing<R>> Correlation<R, F> {
 
     /// Takes a call of ours back that has not been sent. `false` if it has.
     fn withdraw(&mut self, id: &RequestId, call: &Call) -> bool {
+        if call.is_unsent() {
+            return true;
+        }
         let withdrawn = self.framed.get_ref().withdraw(call.ticket);
         if withdrawn {
             self.framed.withdraw(id);
@@ -211,7 +225,18 @@ impl<R: Role, F: Framing<R>> Correlation<R, F> {
     /// Whether those above await an answer with this id.
     fn awaits(&self, id: &RequestId) -> bool {
         let repeated = self.restart.as_ref().is_some_and(|restart| restart.repeats(id));
-        self.outbound.contains(id) && !repeated
+        (self.outbound.contains(id) || self.line.contains(id)) && !repeated
+    }
+
+    /// A request of ours begins.
+    fn note_deadline(&mut self, id: &RequestId) {
+        let Some(deadline) = self.config.deadline else { return };
+        // Those already answered are forgotten now and then, not only when they are due.
+        if self.deadlines.len() > 2 * (self.outbound.len() + self.line.len()) + 64 {
+            let (outbound, line) = (&self.outbound, &self.line);
+            self.deadlines.retain(|(_, id)| outbound.contains(id) || line.contains(id));
+        }
+        self.deadlines.push_back((after(deadline), id.clone()));
     }
 
     /// The next request of ours past its deadline, with the error that ends it.
@@ -249,6 +274,7 @@ impl<R: Role, F: Framing<R>> Correlation<R, F> {
             calls.retain(|(id, _)| !restart.repeats(id));
         }
         // The link need not have ended yet: a Close of ours may wait until what is queued is written.
+        calls.extend(self.line.take());
         let tickets: Vec<_> = calls.iter().map(|(_, call)| call.ticket).collect();
         let handed = self.framed.get_ref().withdraw_all(&tickets);
         self.ending.insert(Ending::new(calls, handed, error))
@@ -280,6 +306,12 @@ impl<R: Role, F: Framing<R>> Stream for Correlation<R, F> {
             {
                 return Poll::Ready(Some(Ok(held)));
             }
+            if !this.line.is_empty() {
+                this.advanced |= this.advance(cx);
+                if let Some(told) = this.told.pop_front() {
+                    return Poll::Ready(Some(Ok(told)));
+                }
+            }
             let framed = Pin::new(&mut this.framed);
             match framed.poll_decode_unless(cx, &this.outbound, Shared::is_stuck) {
                 Poll::Ready(Some(Ok(Link::Down(down)))) => this.lose(down),
@@ -301,6 +333,10 @@ impl<R: Role, F: Framing<R>> Stream for Correlation<R, F> {
                         restart.poll_patience(cx);
                         restart.poll_stopping(this.framed.get_ref(), cx);
                     }
+                    // Nobody else need be there to write it.
+                    if std::mem::take(&mut this.advanced) {
+                        let _ = Pin::new(&mut this.framed).poll_flush(cx);
+                    }
                     return Poll::Pending;
                 }
             }
@@ -321,16 +357,13 @@ impl<R: Role, F: Framing<R>> Sink<TxJsonRpcMessage<R>> for Correlation<R, F> {
 
     fn start_send(mut self: Pin<&mut Self>, mut item: TxJsonRpcMessage<R>) -> Result<(), Error> {
         let this = &mut *self;
-        let call = match &mut item {
-            JsonRpcMessage::Request(request) => {
-                Some((request.id.clone(), R::method_of(&request.request)))
-            }
+        match &mut item {
+            JsonRpcMessage::Request(_) => {}
             JsonRpcMessage::Response(response) => {
                 if !this.answers(&mut response.id) {
                     return Ok(());
                 }
                 R::subscribed(&mut response.result, &response.id);
-                None
             }
             JsonRpcMessage::Error(error) => {
                 if let Some(id) = &mut error.id
@@ -338,7 +371,6 @@ impl<R: Role, F: Framing<R>> Sink<TxJsonRpcMessage<R>> for Correlation<R, F> {
                 {
                     return Ok(());
                 }
-                None
             }
             JsonRpcMessage::Notification(notification) => {
                 if let Some(id) = R::cancelled(&mut notification.notification) {
@@ -346,53 +378,25 @@ impl<R: Role, F: Framing<R>> Sink<TxJsonRpcMessage<R>> for Correlation<R, F> {
                         Some(call) => !this.withdraw(id, &call),
                         None => this.answers(id),
                     };
+                    if !this.line.is_empty() {
+                        // There may be room for one more.
+                        this.framed.get_ref().wake_reader();
+                    }
                     if !goes_out {
                         return Ok(());
                     }
                 } else if !this.is_subscribed(&mut notification.notification) {
                     return Ok(());
                 }
-                None
             }
-        };
-        if let Some(restart) = &mut this.restart {
-            let replay = match (&this.replay, &item) {
-                (Some(policy), JsonRpcMessage::Request(request)) => policy(&request.request),
-                _ => Replay::Never,
-            };
-            let answers = matches!(item, JsonRpcMessage::Response(_) | JsonRpcMessage::Error(_));
-            if this.framed.get_ref().is_stopped(call.is_some(), answers) {
-                return this.turn_away(&item);
-            }
-            if !restart.remember(&item, replay, &mut this.framed)? {
-                return Ok(());
-            }
-            this.framed.get_mut().survives(call.is_some());
         }
-        let keep = call.is_some() && this.restart.is_some() && this.config.retry_refused;
-        let kept = match Pin::new(&mut this.framed).send(item, keep) {
-            Ok(kept) => kept,
-            Err(error) => {
-                // It may not have come to be queued.
-                this.framed.get_mut().survives(false);
-                if let Some((id, _)) = call {
-                    this.give_up(&id);
-                }
-                return Err(error);
+        match item {
+            JsonRpcMessage::Request(request) => {
+                this.note_deadline(&request.id);
+                this.ask(request)
             }
-        };
-        if let Some((id, method)) = call {
-            if let Some(deadline) = this.config.deadline {
-                // Those already answered are forgotten now and then, not only when they are due.
-                if this.deadlines.len() > 2 * this.outbound.len() + 64 {
-                    this.deadlines.retain(|(_, id)| this.outbound.contains(id));
-                }
-                this.deadlines.push_back((after(deadline), id.clone()));
-            }
-            let ticket = this.framed.get_ref().ticket();
-            this.outbound.insert(id, Call { kept, ..Call::new(method, ticket) });
+            item => this.hand_down(item, false).map(drop),
         }
-        Ok(())
     }
 
     fn poll_flush(mut self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<Result<(), Error>> {

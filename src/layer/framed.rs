@@ -24,7 +24,7 @@ use crate::{
     duplex::{Duplex, forward_sink},
     error::{Error, LinkError, MessageError},
     framing::{Framing, Unreadable},
-    link::Link,
+    link::{Link, PeerLimits},
     message::Message,
     stats::Stats,
     warn_limit::WarnLimit,
@@ -34,7 +34,8 @@ use crate::{
 #[derive(Debug, Clone)]
 #[non_exhaustive]
 pub struct Config {
-    /// The largest outbound message in bytes: 16 MiB. A larger one fails alone.
+    /// The largest outbound message in bytes: 16 MiB, or less where the peer has told that it takes less.
+    /// A larger one fails alone.
     pub max_message_size: usize,
 }
 
@@ -65,6 +66,7 @@ pin_project! {
     pub struct Framed<R, S, F> {
         framing: F,
         config: Config,
+        peer: PeerLimits,
         stats: Stats,
         // An answer of our own is in the sink, and not flushed yet.
         replied: bool,
@@ -101,6 +103,7 @@ where
         Self {
             framing,
             config,
+            peer: PeerLimits::default(),
             stats,
             replied: false,
             owed: 0,
@@ -111,6 +114,17 @@ where
             role,
             inner,
         }
+    }
+
+    /// Keeps to what the `peer` takes.
+    pub fn within(mut self, peer: PeerLimits) -> Self {
+        self.peer = peer;
+        self
+    }
+
+    /// What the peer takes.
+    pub(super) fn peer(&self) -> &PeerLimits {
+        &self.peer
     }
 
     /// The layer below.
@@ -232,7 +246,8 @@ where
     /// link is for the stream to tell, after all that had arrived before.
     pub(super) fn reply(mut self: Pin<&mut Self>, message: TxJsonRpcMessage<R>) {
         let this = self.as_mut().project();
-        match Self::encode(this.framing, this.config.max_message_size, &message) {
+        let limit = limit(this.config, this.peer);
+        match Self::encode(this.framing, limit, &message) {
             Ok(Some(message)) => self.as_mut().say(message),
             Ok(None) => {}
             Err(error) => tracing::debug!(%error, "answer not sent"),
@@ -300,14 +315,52 @@ where
 impl<R: Role, S, F: Framing<R>> Framed<R, S, F> {
     fn encode(
         framing: &mut F,
-        limit: usize,
+        limit: Limit,
         item: &TxJsonRpcMessage<R>,
     ) -> Result<Option<Message>, MessageError> {
         let Some(message) = framing.encode(item)? else { return Ok(None) };
-        match message.len() {
-            size if size > limit => Err(MessageError::TooBig { size, limit }),
-            _ => Ok(framing.in_turn(message)),
+        limit.check(message.len())?;
+        Ok(framing.in_turn(message))
+    }
+}
+
+/// A message that was sent.
+#[derive(Debug)]
+pub(super) struct Sent {
+    /// A copy, which shares its bytes, where it is to be kept.
+    pub(super) kept: Option<Message>,
+}
+
+/// How large a message may be.
+#[derive(Debug, Clone, Copy)]
+struct Limit {
+    own: usize,
+    peer: usize,
+}
+
+impl Limit {
+    const NONE: Self = Self { own: usize::MAX, peer: usize::MAX };
+
+    fn check(self, size: usize) -> Result<(), MessageError> {
+        let Self { own, peer } = self;
+        match size {
+            _ if size <= own.min(peer) => Ok(()),
+            _ if peer < own => Err(MessageError::TooBigForPeer { size, limit: peer }),
+            _ => Err(MessageError::TooBig { size, limit: own }),
         }
+    }
+}
+
+fn limit(config: &Config, peer: &PeerLimits) -> Limit {
+    Limit { own: config.max_message_size, peer: peer.max_message() }
+}
+
+/// The id of the request that `item` answers.
+fn answered<A, B, C>(item: JsonRpcMessage<A, B, C>) -> Option<RequestId> {
+    match item {
+        JsonRpcMessage::Response(response) => Some(response.id),
+        JsonRpcMessage::Error(error) => error.id,
+        _ => None,
     }
 }
 
@@ -358,29 +411,28 @@ where
     S: Sink<Message, Error = Error>,
     F: Framing<R>,
 {
-    /// Sends `item`, and returns a copy of what it became, which shares its bytes, where it is to be
-    /// kept.
+    /// Sends `item`, and returns what it became.
     pub(super) fn send(
         self: Pin<&mut Self>,
         item: TxJsonRpcMessage<R>,
         keep: bool,
-    ) -> Result<Option<Message>, Error> {
+    ) -> Result<Sent, Error> {
         let mut this = self.project();
-        let limit = this.config.max_message_size;
-        let message = match (Self::encode(this.framing, limit, &item), item) {
-            (Ok(message), _) => message,
-            (Err(error), JsonRpcMessage::Response(response)) => {
-                tracing::warn!(%error, id = %response.id, "response not sent");
-                let (error, id) = instead(response.id, &error);
-                Self::encode(this.framing, usize::MAX, &JsonRpcMessage::error(error, id))?
+        let limit = limit(this.config, this.peer);
+        let message = match Self::encode(this.framing, limit, &item) {
+            Ok(message) => message,
+            Err(error) => {
+                let Some(id) = answered(item) else { return Err(error.into()) };
+                tracing::warn!(%error, %id, "response not sent");
+                let (error, id) = instead(id, &error);
+                Self::encode(this.framing, Limit::NONE, &JsonRpcMessage::error(error, id))?
             }
-            (Err(error), _) => return Err(error.into()),
         };
         let kept = message.as_ref().filter(|_| keep).cloned();
         for message in message.into_iter().chain(from_fn(|| this.framing.owed())) {
             this.inner.as_mut().start_send(message)?;
         }
-        Ok(kept)
+        Ok(Sent { kept })
     }
 }
 

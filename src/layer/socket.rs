@@ -131,7 +131,7 @@ impl Config {
         self
     }
 
-    fn limit(&self, side: Side) -> usize {
+    pub(crate) fn limit(&self, side: Side) -> usize {
         self.max_message_size.unwrap_or(match side {
             Side::Client => 16 << 20,
             Side::Server => 4 << 20,

@@ -22,7 +22,11 @@ use super::{
     registry::Cause,
     resume::{Name, Sessions},
 };
-use crate::decode::Role;
+use crate::{
+    decode::Role,
+    layer::socket::Side,
+    upgrade::{MAX_MESSAGE, MAX_REQUESTS},
+};
 
 /// When they may come again for whom there was no place.
 const AGAIN: Duration = Duration::from_secs(5);
@@ -155,7 +159,7 @@ pub(super) async fn admit<R: Role>(
     };
     // To who has a secret to show a name is of no use, but to everybody else who learns it.
     let name = name.filter(|name| !(name.is_issued() && granted.resumes()));
-    let (mut answer, agreed) = granted.answer(resumes);
+    let (mut answer, agreed) = granted.answer(resumes, config.layers.limits(Side::Server));
     if let Some(name) = &name {
         name.announce(&mut answer, parts.uri.path(), config.allowed.is_secure());
     }
@@ -212,7 +216,9 @@ pub(super) fn conceal(headers: &mut HeaderMap) {
 /// Takes out of a request what was for the handshake alone, marks what must not be printed, and copies
 /// the rest: as hyper has read it, each small value holds on to the whole buffer.
 pub(super) fn tidy(parts: &mut Parts) {
-    const HANDSHAKE: [HeaderName; 6] = [
+    const HANDSHAKE: [HeaderName; 8] = [
+        MAX_MESSAGE,
+        MAX_REQUESTS,
         CONNECTION,
         UPGRADE,
         SEC_WEBSOCKET_EXTENSIONS,

@@ -49,9 +49,12 @@ use crate::{
         resume,
         socket::{self, Side},
     },
+    link::{MessageLimits, PeerLimits},
     time::after,
     transport::{Builder, Layers, WebSocketTransport},
-    upgrade::{Io, SUBPROTOCOL, accept_key, elements, is_websocket, reclaim, set_nodelay},
+    upgrade::{
+        Io, SUBPROTOCOL, accept_key, elements, is_websocket, reclaim, set_nodelay, tell, told,
+    },
 };
 
 /// hyper adds what it is given to the present moment, and panics where that is too much.
@@ -71,13 +74,17 @@ pub(super) struct Upgraded<S> {
 pub(super) struct Agreed {
     pub(super) subprotocol: Option<String>,
     pub(super) extensions: Extensions,
+    /// What the client says that it takes.
+    pub(super) limits: MessageLimits,
 }
 
 impl<S: Io> Upgraded<S> {
     /// What `builder` makes over it.
     pub(super) fn transport<R: Role>(self, builder: Builder<R>) -> WebSocketTransport<R> {
-        let Agreed { subprotocol, extensions } = self.agreed;
-        let builder = builder.subprotocol(subprotocol);
+        let Agreed { subprotocol, extensions, limits } = self.agreed;
+        let peer = PeerLimits::default();
+        peer.set(limits);
+        let builder = builder.subprotocol(subprotocol).peer(peer);
         builder.over_upgraded(self.stream, self.leftover, Side::Server, extensions)
     }
 }
@@ -205,6 +212,7 @@ pub(super) struct Grantable {
     /// The client offers to resume.
     resumes: bool,
     extensions: (Extensions, Option<HeaderValue>),
+    limits: MessageLimits,
 }
 
 impl Grantable {
@@ -214,8 +222,8 @@ impl Grantable {
     }
 
     /// The 101 that grants it, and what is chosen in it: the subprotocol of the resume extension where
-    /// it is offered, and spoken here.
-    pub(super) fn answer(self, resumes: bool) -> (Answer, Agreed) {
+    /// it is offered, and spoken here. It says what this side takes.
+    pub(super) fn answer(self, resumes: bool, own: MessageLimits) -> (Answer, Agreed) {
         let subprotocol = match resumes && self.resumes {
             true => Some(resume::SUBPROTOCOL.to_owned()),
             false => self.subprotocol,
@@ -235,7 +243,8 @@ impl Grantable {
         if let Some(chosen) = chosen {
             headers.insert(SEC_WEBSOCKET_EXTENSIONS, chosen);
         }
-        (response, Agreed { subprotocol, extensions })
+        tell(headers, own);
+        (response, Agreed { subprotocol, extensions, limits: self.limits })
     }
 }
 
@@ -287,7 +296,13 @@ pub(super) fn check(
     let resumes =
         elements(headers, SEC_WEBSOCKET_PROTOCOL).any(|offer| offer == resume::SUBPROTOCOL);
     let extensions = Extensions::choose(config, headers);
-    Ok(Grantable { accept: accept_key(key), subprotocol: choose(headers), resumes, extensions })
+    Ok(Grantable {
+        accept: accept_key(key),
+        subprotocol: choose(headers),
+        resumes,
+        extensions,
+        limits: told(headers),
+    })
 }
 
 /// The subprotocol to answer: `mcp` where it is offered; else the first `mcp.version.…`, which

@@ -26,7 +26,7 @@
 //! |---|---|---|
 //! | hosts | those of the loopback interface | else a page whose name points to the visitor's machine could use the servers there (DNS rebinding) |
 //! | web pages | those of the allowed hosts themselves | else every page could: browsers let pages open WebSockets everywhere, and send cookies along |
-//! | sizes | 4 MiB per message from a client | close 1009 |
+//! | sizes | 4 MiB per message from a client, which is told so | close 1009 |
 //! | requests in flight | 1,024 per connection, those included whose sender has cancelled them while their handler runs on | error `-32000`, nothing executed |
 //! | memory of these | 64 MiB per connection, estimated from their JSON | the same |
 //! | notifications | 1,024 handled at once per connection | kept until their turn comes, 4 MiB of them |

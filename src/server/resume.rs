@@ -39,6 +39,7 @@ use crate::{
     decode::Role,
     error::{CloseCode, CloseReason},
     layer::resume::{Frame, Open, Secret, Session, SessionId, Tally},
+    link::MessageLimits,
     message::Message,
     transport::{Builder, WebSocketTransport},
 };
@@ -114,6 +115,8 @@ pub(super) struct Sessions<R: Role> {
     config: Resumption,
     /// What each keeps for its client, which is told to it.
     window_bytes: u64,
+    /// What each takes, which is told to it too.
+    limits: MessageLimits,
     stop: CancellationToken,
     inner: Mutex<Inner<R>>,
 }
@@ -130,12 +133,13 @@ impl<R: Role> Sessions<R> {
     pub(super) fn new(
         config: Resumption,
         window_bytes: usize,
+        limits: MessageLimits,
         stop: CancellationToken,
     ) -> Arc<Self> {
         let (all, away) = (HashMap::new(), BTreeMap::new());
         let inner = Inner { all, away, away_bytes: 0, departures: 0 };
         let window_bytes = window_bytes as u64;
-        Arc::new(Self { config, window_bytes, stop, inner: Mutex::new(inner) })
+        Arc::new(Self { config, window_bytes, limits, stop, inner: Mutex::new(inner) })
     }
 
     /// The name under which the request of these `parts` comes.
@@ -243,6 +247,7 @@ impl<R: Role> Sessions<R> {
         {
             session.set(Some(name.id.as_str().to_owned()));
         }
+        slot.tally.peer().set(arrival.limits());
         let source = Returns::new(self.clone(), slot.clone());
         let transport = builder.over_session(arrival, source, slot.tally.clone());
         Some((transport, slot))
@@ -291,7 +296,7 @@ impl<R: Role> Sessions<R> {
         let seconds = u32::try_from(window.as_secs()).unwrap_or(u32::MAX);
         // A client that was told too little would take its session for lost while it is kept.
         let window_s = seconds.saturating_add(u32::from(window.subsec_nanos() > 0));
-        Session::new(id, given, window_s, self.window_bytes)
+        Session::new(id, given, window_s, self.window_bytes).within(self.limits)
     }
 
     /// The session has no link, for the `departure`th time of all, and so many bytes wait in it. That
@@ -347,7 +352,10 @@ async fn asked(arrival: &mut Arrival, timer: Pin<&mut Sleep>) -> Result<Open, Cl
         }
     };
     let violation = match first {
-        Ok(Some(Frame::Open(open))) => return Ok(open),
+        Ok(Some(Frame::Open(open, limits))) => {
+            arrival.takes(limits);
+            return Ok(open);
+        }
         Ok(_) => "resume: the first message is not @open".to_owned(),
         Err(malformed) => malformed.to_string(),
     };

@@ -31,7 +31,8 @@ use super::{
 use crate::{
     decode::Role,
     event::Notices,
-    layer::resume,
+    layer::{resume, socket::Side},
+    link::PeerLimits,
     time::{after, later},
 };
 
@@ -104,7 +105,9 @@ impl<S: Service<R>, R: Hosted> WebSocketService<S, R> {
                     places: Places::new(config.limits.clone()),
                     sessions: config.resumption.clone().map(|resumption| {
                         let window_bytes = config.layers.resume.window_bytes;
-                        Sessions::new(resumption, window_bytes, config.stop.clone())
+                        let (limits, stop) =
+                            (config.layers.limits(Side::Server), config.stop.clone());
+                        Sessions::new(resumption, window_bytes, limits, stop)
                     }),
                 },
                 turns: Mutex::new(None),
@@ -204,7 +207,7 @@ impl<S: Service<R>, R: Hosted> Shop<S, R> {
             }
         };
         let builder = self.config.builder().span(tracing::Span::current());
-        let Agreed { subprotocol, extensions } = agreed;
+        let Agreed { subprotocol, extensions, limits } = agreed;
         let link = handshake::over_upgraded(&builder.layers(), upgraded.ok()?, extensions);
         let speaks = subprotocol.as_deref() == Some(resume::SUBPROTOCOL);
         let builder = builder.subprotocol(subprotocol);
@@ -212,13 +215,17 @@ impl<S: Service<R>, R: Hosted> Shop<S, R> {
         let (transport, slot, standing) = match (&self.rooms.sessions, standing) {
             (Some(sessions), Standing::Known(identity, permit)) if speaks || name.is_some() => {
                 // The place is given back with the connection, and the session goes on without.
-                let arrival = Arrival::new(link, builder.counters(), permit);
+                let arrival = Arrival::new(link, builder.counters(), permit, limits);
                 let asks = (identity.clone(), name, speaks);
                 let session = sessions.receive(builder, arrival, asks, timer.as_mut()).await;
                 let (transport, slot) = session?;
                 (transport, Some(slot), Standing::Known(identity, None))
             }
-            (_, standing) => (builder.over_link(link, Notices::default()), None, standing),
+            (_, standing) => {
+                let peer = PeerLimits::default();
+                peer.set(limits);
+                (builder.peer(peer).over_link(link, Notices::default()), None, standing)
+            }
         };
         let guest = Guest { parts, peer, standing, name: None };
         self.begin(transport, guest, slot, timer).await

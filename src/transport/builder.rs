@@ -26,7 +26,7 @@ use crate::{
         resume, shared,
         socket::{self, Side},
     },
-    link::{Link, Numbered},
+    link::{Link, MessageLimits, Numbered, PeerLimits},
     message::Message,
     stats::Stats,
 };
@@ -35,7 +35,7 @@ use crate::{
 #[derive(Debug, Clone, Default)]
 #[non_exhaustive]
 pub struct Config {
-    /// Limits, buffers and timeouts of the WebSocket itself.
+    /// MessageLimits, buffers and timeouts of the WebSocket itself.
     pub socket: socket::Config,
     /// Pings and the watchdog.
     pub heartbeat: heartbeat::Config,
@@ -80,6 +80,15 @@ impl Config {
     }
 }
 
+#[cfg(feature = "__http")]
+impl Config {
+    /// What this `side` takes, as its peer is told.
+    pub(crate) fn limits(&self, side: Side) -> MessageLimits {
+        let (max_message, max_inbound) = (self.socket.limit(side), self.correlation.max_inbound);
+        MessageLimits { max_message: Some(max_message), max_inbound: Some(max_inbound) }
+    }
+}
+
 /// What the layers below [`Shared`] are made from, once for each connection.
 #[derive(Debug, Clone)]
 pub(crate) struct Layers {
@@ -93,6 +102,12 @@ impl Layers {
     #[cfg(feature = "client")]
     pub(crate) fn socket(&self) -> &socket::Config {
         &self.config.socket
+    }
+
+    /// What the side that dialled takes, as its peer is told.
+    #[cfg(feature = "client")]
+    pub(crate) fn limits(&self) -> MessageLimits {
+        self.config.limits(Side::Client)
     }
 
     /// The layers over a byte stream on which the opening handshake is done, with what was agreed on
@@ -133,6 +148,7 @@ pub struct Builder<R: Role> {
     span: Span,
     subprotocol: Option<String>,
     replay: Option<Policy<R>>,
+    peer: PeerLimits,
 }
 
 impl<R: Role> Default for Builder<R> {
@@ -144,6 +160,7 @@ impl<R: Role> Default for Builder<R> {
             span: Span::none(),
             subprotocol: None,
             replay: None,
+            peer: PeerLimits::default(),
         }
     }
 }
@@ -178,6 +195,13 @@ impl<R: Role> Builder<R> {
     /// they may have run: those of which that does no harm. By default none is.
     pub fn replay(mut self, policy: impl Fn(&R::Req) -> Replay + Send + Sync + 'static) -> Self {
         self.replay = Some(Arc::new(policy));
+        self
+    }
+
+    /// What the peer takes, as whoever makes the links knows: by default that is not known. A larger message
+    /// fails alone, and further requests wait.
+    pub fn peer(mut self, peer: PeerLimits) -> Self {
+        self.peer = peer;
         self
     }
 
@@ -271,8 +295,9 @@ impl<R: Role> Builder<R> {
     {
         let renew = source.renew();
         let relink = Relink::new(first, source);
-        let line = Resume::with_tally(relink, self.config.resume.clone(), tally);
-        self.outliving(line, renew, notices)
+        let this = self.peer(tally.peer().clone());
+        let line = Resume::with_tally(relink, this.config.resume.clone(), tally);
+        this.outliving(line, renew, notices)
     }
 
     /// A transport over the links of one session, with which it ends.
@@ -287,9 +312,10 @@ impl<R: Role> Builder<R> {
         S: LinkSource<Link: Send> + Send + 'static,
     {
         let relink = Relink::new(first, source);
-        let line = Resume::with_tally(relink, self.config.resume.clone(), tally);
+        let this = self.peer(tally.peer().clone());
+        let line = Resume::with_tally(relink, this.config.resume.clone(), tally);
         let notices = Notices::default();
-        self.assemble(line, notices.clone(), |stack| stack.expecting_return(notices))
+        this.assemble(line, notices.clone(), |stack| stack.expecting_return(notices))
     }
 
     fn outliving<L>(self, line: L, renew: Renew, notices: Notices) -> WebSocketTransport<R>
@@ -311,10 +337,11 @@ impl<R: Role> Builder<R> {
     where
         L: Duplex<Numbered, Link<Message>> + Send + 'static,
     {
-        let Self { config, framing, stats, span, subprotocol, replay } = self;
+        let Self { config, framing, stats, span, subprotocol, replay, peer } = self;
         let close_timeout = config.socket.close_timeout;
         let shared = Shared::with_notices(line, config.shared, notices, span.clone());
         let framed = Framed::with_stats(shared.clone(), framing, config.framed, stats.clone());
+        let framed = framed.within(peer);
         let stack = Correlation::with_stats(framed, config.correlation, stats.clone());
         let stack = stack.replaying(replay);
         WebSocketTransport {

@@ -85,11 +85,16 @@ impl Link {
         }
     }
 
-    /// The body of the `@open` that comes first.
+    /// The body of the `@open` that comes first, but for what the client takes.
     pub async fn open(&mut self) -> Value {
         let text = self.text().await;
         let body = text.strip_prefix("@open ").unwrap_or_else(|| panic!("{text}"));
-        serde_json::from_str(body).unwrap()
+        let mut body: Value = serde_json::from_str(body).unwrap();
+        for limit in ["max_message", "max_inbound"] {
+            let told = body.as_object_mut().unwrap().remove(limit);
+            assert!(told.unwrap().is_u64(), "{text}");
+        }
+        body
     }
 
     /// The next data message.

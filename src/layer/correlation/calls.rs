@@ -13,7 +13,7 @@ use serde_json::json;
 use super::{TIMED_OUT, UNAVAILABLE};
 use crate::{
     decode::{Calls, Method, Role},
-    error::Error,
+    error::{Error, MessageError},
     message::Message,
 };
 
@@ -123,10 +123,22 @@ impl Fate {
     }
 }
 
+/// The place of what has none.
+const UNSENT: u64 = u64::MAX;
+
 impl Call {
     /// A request that is not kept.
     pub(super) fn new(method: Method, ticket: u64) -> Self {
         Self { method, ticket, kept: None, refusals: 0 }
+    }
+
+    /// A call that was not handed to the layer below.
+    pub(super) fn unsent(method: Method) -> Self {
+        Self::new(method, UNSENT)
+    }
+
+    pub(super) fn is_unsent(&self) -> bool {
+        self.ticket == UNSENT
     }
 
     fn kept_size(&self) -> usize {
@@ -151,6 +163,22 @@ impl Call {
         };
         let data = json!({ "reason": fate.name(), "cause": cause, "method": self.method.name() });
         JsonRpcMessage::error(ErrorData::new(UNAVAILABLE, message, Some(data)), Some(id))
+    }
+
+    /// The error that ends it where it cannot be sent.
+    pub(super) fn refused<R: Role>(
+        self,
+        id: RequestId,
+        error: &MessageError,
+    ) -> RxJsonRpcMessage<R> {
+        let mut data = json!({
+            "reason": Fate::NotSent.name(), "cause": error.to_string(), "method": self.method.name(),
+        });
+        if let Some((size, limit)) = error.sizes() {
+            (data["size"], data["limit"]) = (size.into(), limit.into());
+        }
+        let error = ErrorData::new(UNAVAILABLE, error.to_string(), Some(data));
+        JsonRpcMessage::error(error, Some(id))
     }
 
     /// The error that ends it past its deadline.

@@ -391,7 +391,7 @@ impl<R: Role, F: Framing<R>> Correlation<R, F> {
         if let Some(restart) = &mut self.restart {
             restart.forget(id);
         }
-        self.outbound.remove(id).map(|(_, call)| call)
+        self.outbound.remove(id).map(|(_, call)| call).or_else(|| self.line.remove(id))
     }
 
     /// The peer, an MCP client, has initialized its session.
@@ -445,14 +445,12 @@ impl<R: Role, F: Framing<R>> Correlation<R, F> {
 
     /// There is no room for `item`, and no connection to send it on. If it is a call, that is its
     /// answer.
-    pub(super) fn turn_away(&mut self, item: &TxJsonRpcMessage<R>) -> Result<(), Error> {
+    pub(super) fn turn_away(&mut self, item: TxJsonRpcMessage<R>) -> Result<(), Error> {
         let full = MessageError::QueueFull;
         match item {
             JsonRpcMessage::Request(request) => {
-                let call = Call::new(R::method_of(&request.request), 0);
-                let (id, cause) = (request.id.clone(), full.to_string());
-                self.told.push_back(call.lost::<R>(id, Fate::NotSent, Some(&cause)));
-                self.framed.get_ref().wake_reader();
+                let call = Call::unsent(R::method_of(&request.request));
+                self.refuse_to_send(request.id, call, &full);
                 Ok(())
             }
             // Whoever asked is gone.

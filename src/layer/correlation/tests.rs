@@ -1,4 +1,5 @@
 mod deadlines;
+mod restraint;
 
 use std::time::Duration;
 

@@ -3,7 +3,10 @@
 use serde::{Deserialize, Deserializer, Serialize};
 
 use super::secret::{Secret, SessionId};
-use crate::message::{Message, Text};
+use crate::{
+    link::MessageLimits,
+    message::{Message, Text},
+};
 
 /// The subprotocol token by which the extension is negotiated, offered behind `mcp`.
 pub const SUBPROTOCOL: &str = "mcp.resume.v1";
@@ -15,8 +18,8 @@ const MAX_LENGTH: usize = 4096;
 #[derive(Debug, Clone, PartialEq, Eq)]
 #[non_exhaustive]
 pub enum Frame {
-    /// `@open`: the first of the client on every link.
-    Open(Open),
+    /// `@open`: the first of the client on every link, and what it takes.
+    Open(Open, MessageLimits),
     /// `@session`: the first of the server on every link.
     Session(Session),
     /// `@ack`: so many data messages were received in this session.
@@ -59,14 +62,42 @@ pub struct Session {
     /// Why it is not the one that was asked for: `unknown`, or something newer than this document.
     #[serde(default, skip_serializing_if = "Option::is_none", deserialize_with = "present")]
     pub why: Option<String>,
+    /// The largest message that the server takes, in bytes.
+    #[serde(default, skip_serializing_if = "Option::is_none", deserialize_with = "present")]
+    pub max_message: Option<u64>,
+    /// How many requests the server takes that are not answered yet.
+    #[serde(default, skip_serializing_if = "Option::is_none", deserialize_with = "present")]
+    pub max_inbound: Option<u64>,
 }
 
 impl Session {
     /// A new session, in answer to a client that asked for one.
     #[must_use]
     pub fn new(session: SessionId, secret: Secret, window_s: u32, window_bytes: u64) -> Self {
-        let (received, resumed, why) = (0, false, None);
-        Self { session, secret, received, resumed, window_s, window_bytes, why }
+        Self {
+            session,
+            secret,
+            received: 0,
+            resumed: false,
+            window_s,
+            window_bytes,
+            why: None,
+            max_message: None,
+            max_inbound: None,
+        }
+    }
+
+    /// The same of a server that takes so much.
+    #[must_use]
+    pub fn within(self, limits: MessageLimits) -> Self {
+        let (max_message, max_inbound) = numbers(limits);
+        Self { max_message, max_inbound, ..self }
+    }
+
+    /// What the server takes, as far as it says.
+    #[must_use]
+    pub fn limits(&self) -> MessageLimits {
+        MessageLimits::told(self.max_message, self.max_inbound)
     }
 
     /// The session that was asked for, of which so many messages were `received`.
@@ -87,7 +118,13 @@ impl Session {
 #[error("resume: {0}")]
 pub struct Malformed(&'static str);
 
-#[derive(Serialize, Deserialize)]
+/// The numbers on the wire.
+fn numbers(limits: MessageLimits) -> (Option<u64>, Option<u64>) {
+    let number = |limit: Option<usize>| limit.map(|limit| limit as u64);
+    (number(limits.max_message), number(limits.max_inbound))
+}
+
+#[derive(Default, Serialize, Deserialize)]
 struct Fields {
     #[serde(default, skip_serializing_if = "Option::is_none", deserialize_with = "present")]
     session: Option<SessionId>,
@@ -95,6 +132,10 @@ struct Fields {
     secret: Option<Secret>,
     #[serde(default, skip_serializing_if = "Option::is_none", deserialize_with = "present")]
     received: Option<u64>,
+    #[serde(default, skip_serializing_if = "Option::is_none", deserialize_with = "present")]
+    max_message: Option<u64>,
+    #[serde(default, skip_serializing_if = "Option::is_none", deserialize_with = "present")]
+    max_inbound: Option<u64>,
 }
 
 /// A field may be absent, but not `null`.
@@ -120,7 +161,7 @@ impl Frame {
         let body = rest.get(1..).unwrap_or_default();
         let frame = match name {
             b"@ack" => number(body).map(Self::Ack).ok_or(Malformed("malformed @ack")),
-            b"@open" => open(body).map(Self::Open).ok_or(Malformed("malformed @open")),
+            b"@open" => open(body).ok_or(Malformed("malformed @open")),
             b"@session" => session(body).map(Self::Session).ok_or(Malformed("malformed @session")),
             _ => Err(Malformed("unknown control frame")),
         };
@@ -132,10 +173,15 @@ impl Frame {
     pub fn encode(&self) -> Message {
         Message::text(match self {
             Self::Ack(received) => format!("@ack {received}"),
-            Self::Open(Open::New) => "@open {}".into(),
-            Self::Open(Open::Resume { session, secret, received }) => {
-                let (session, secret) = (Some(session.clone()), Some(secret.clone()));
-                with_body("@open ", &Fields { session, secret, received: Some(*received) })
+            Self::Open(open, limits) => {
+                let (max_message, max_inbound) = numbers(*limits);
+                let mut fields = Fields { max_message, max_inbound, ..Fields::default() };
+                if let Open::Resume { session, secret, received } = open {
+                    fields.session = Some(session.clone());
+                    fields.secret = Some(secret.clone());
+                    fields.received = Some(*received);
+                }
+                with_body("@open ", &fields)
             }
             Self::Session(session) => with_body("@session ", session),
         })
@@ -164,15 +210,14 @@ fn object<'de, T: Deserialize<'de>>(body: &'de [u8]) -> Option<T> {
     serde_json::from_slice(body).ok()
 }
 
-fn open(body: &[u8]) -> Option<Open> {
-    let Fields { session, secret, received } = object(body)?;
-    match (session, secret, received) {
-        (None, None, None) => Some(Open::New),
-        (Some(session), Some(secret), Some(received)) => {
-            Some(Open::Resume { session, secret, received })
-        }
-        _ => None,
-    }
+fn open(body: &[u8]) -> Option<Frame> {
+    let Fields { session, secret, received, max_message, max_inbound } = object(body)?;
+    let open = match (session, secret, received) {
+        (None, None, None) => Open::New,
+        (Some(session), Some(secret), Some(received)) => Open::Resume { session, secret, received },
+        _ => return None,
+    };
+    Some(Frame::Open(open, MessageLimits::told(max_message, max_inbound)))
 }
 
 fn session(body: &[u8]) -> Option<Session> {

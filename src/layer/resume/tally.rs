@@ -7,7 +7,7 @@ use std::{
 };
 
 use super::Session;
-use crate::link::{Resumed, Up};
+use crate::link::{PeerLimits, Resumed, Up};
 
 /// The longest time that a lost session is waited for, whatever the peer promises: calls hang
 /// meanwhile. A session that is resumed later still goes on.
@@ -33,7 +33,7 @@ pub enum Start {
 /// nothing may come from an older link any more: whoever tells the count has to
 /// [`freeze`](Self::freeze) it first.
 #[derive(Debug, Clone, Default)]
-pub struct Tally(Arc<Mutex<Count>>);
+pub struct Tally(Arc<Mutex<Count>>, PeerLimits);
 
 #[derive(Debug, Default)]
 struct Count {
@@ -78,8 +78,15 @@ impl Tally {
         count.forgotten = true;
     }
 
-    /// Notes what the peer said of the session when it was opened or resumed.
+    /// What the peer takes, which whoever makes the links sets anew for each.
+    #[must_use]
+    pub fn peer(&self) -> &PeerLimits {
+        &self.1
+    }
+
+    /// Notes what the peer said of the session when it was opened or resumed, and of what it takes.
     pub fn note(&self, session: Session) {
+        self.1.add(session.limits());
         let mut count = self.lock();
         count.session = Some(Box::new(session));
         count.forgotten = false;

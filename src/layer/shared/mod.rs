@@ -41,6 +41,9 @@ use crate::{
     message::Message,
 };
 
+/// What a request that waits before the queue is reckoned to take up in it, in bytes.
+const REQUEST: usize = 512;
+
 /// The bound of a [`Shared`]'s queue.
 #[derive(Debug, Clone)]
 #[non_exhaustive]
@@ -226,6 +229,12 @@ impl Shared {
         // What would not be sent after a restart makes room first.
         self.line.forget(&mut desk, |next| !next.survives);
         desk.is_full(survives, self.line.queue_bytes)
+    }
+
+    /// Whether the queue is detained, and so many `requests` that wait before it are more than it had room
+    /// for.
+    pub(super) fn is_overrun(&self, requests: usize) -> bool {
+        requests >= self.line.queue_bytes / REQUEST && self.line.lock().is_detained()
     }
 
     /// Returns `true` if nothing can be written before more is read: a write has failed, there is no

@@ -22,7 +22,7 @@ use crate::{
         relink::Renew,
         resume::{Frame, Secret, Secrets, Session, SessionId, Start, Tally},
     },
-    link::Up,
+    link::{MessageLimits, Up},
     message::Message,
     server::{
         auth::Identity,
@@ -43,12 +43,29 @@ pin_project! {
         link: BoxLink,
         stats: Stats,
         permit: Option<Permit>,
+        limits: MessageLimits,
     }
 }
 
 impl Arrival {
-    pub(in crate::server) fn new(link: BoxLink, stats: Stats, permit: Option<Permit>) -> Self {
-        Self { link, stats, permit }
+    /// A `link` to a client that has said in its handshake that it takes so much.
+    pub(in crate::server) fn new(
+        link: BoxLink,
+        stats: Stats,
+        permit: Option<Permit>,
+        limits: MessageLimits,
+    ) -> Self {
+        Self { link, stats, permit, limits }
+    }
+
+    /// The client says what it takes once more, as far as it does.
+    pub(super) fn takes(&mut self, limits: MessageLimits) {
+        self.limits = limits.or(self.limits);
+    }
+
+    /// What the client takes.
+    pub(super) fn limits(&self) -> MessageLimits {
+        self.limits
     }
 
     /// Tells the client of its session; written by whoever gets the link.

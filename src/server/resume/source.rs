@@ -107,6 +107,7 @@ impl<R: Role> LinkSource for Returns<R> {
             match this.slot.look(this.away.is_some()) {
                 Found::Link(Return { arrival, up, start, parting }) => {
                     this.parting = parting;
+                    this.slot.tally.peer().set(arrival.limits());
                     if this.return_or_end() {
                         this.slot.is_away(false);
                     }

@@ -57,9 +57,20 @@ fn vectors() -> Vectors {
 fn as_value(frame: &Frame) -> Value {
     match frame {
         Frame::Ack(received) => json!({ "ack": received }),
-        Frame::Open(Open::New) => json!({ "open": {} }),
-        Frame::Open(Open::Resume { session, secret, received }) => {
-            json!({ "open": { "session": session, "secret": secret, "received": received } })
+        Frame::Open(open, limits) => {
+            let mut fields = match open {
+                Open::New => json!({}),
+                Open::Resume { session, secret, received } => {
+                    json!({ "session": session, "secret": secret, "received": received })
+                }
+            };
+            let told = [("max_message", limits.max_message), ("max_inbound", limits.max_inbound)];
+            for (name, number) in told {
+                if let Some(number) = number {
+                    fields[name] = number.into();
+                }
+            }
+            json!({ "open": fields })
         }
         Frame::Session(session) => json!({ "session": session }),
     }

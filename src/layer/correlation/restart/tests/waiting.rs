@@ -186,8 +186,8 @@ async fn a_call_that_cannot_be_sent_leaves_nothing_behind() {
     let arguments = json!({"text": "x".repeat(17 << 20)});
     let Value::Object(arguments) = arguments else { panic!("{arguments}") };
     let large = CallToolRequestParams::new("echo").with_arguments(arguments);
-    let error = stack.stack.start_send_unpin(request(1, CallToolRequest::new(large)));
-    assert!(matches!(error, Err(Error::Message(MessageError::TooBig { .. }))));
+    stack.send(request(1, CallToolRequest::new(large)));
+    assert_eq!(stack.error(), (RequestId::Number(1), "not_sent".into()));
     for _ in 0..2 {
         asks(&peer, 7);
     }

@@ -1,0 +1,68 @@
+//! Requests of this side that the peer does not take yet.
+
+use std::collections::{BTreeMap, HashMap};
+
+use rmcp::model::{JsonRpcRequest, RequestId};
+use rustc_hash::FxBuildHasher;
+
+use super::calls::Call;
+use crate::decode::{Method, Role};
+
+/// Requests in the order in which they were made, each as it was handed over.
+#[derive(Debug)]
+pub(super) struct Line<R: Role> {
+    requests: BTreeMap<u64, (JsonRpcRequest<R::Req>, Method)>,
+    places: HashMap<RequestId, u64, FxBuildHasher>,
+    next: u64,
+}
+
+impl<R: Role> Default for Line<R> {
+    fn default() -> Self {
+        Self { requests: BTreeMap::new(), places: HashMap::default(), next: 0 }
+    }
+}
+
+impl<R: Role> Line<R> {
+    pub(super) fn is_empty(&self) -> bool {
+        self.requests.is_empty()
+    }
+
+    pub(super) fn len(&self) -> usize {
+        self.requests.len()
+    }
+
+    pub(super) fn contains(&self, id: &RequestId) -> bool {
+        !self.is_empty() && self.places.contains_key(id)
+    }
+
+    pub(super) fn push(&mut self, request: JsonRpcRequest<R::Req>, method: Method) {
+        self.places.insert(request.id.clone(), self.next);
+        self.requests.insert(self.next, (request, method));
+        self.next += 1;
+    }
+
+    pub(super) fn pop(&mut self) -> Option<(JsonRpcRequest<R::Req>, Method)> {
+        let (_, (request, method)) = self.requests.pop_first()?;
+        self.places.remove(&request.id);
+        if self.is_empty() {
+            // There were many, and that has passed.
+            self.places = HashMap::default();
+        }
+        Some((request, method))
+    }
+
+    /// Takes the request with this id out.
+    pub(super) fn remove(&mut self, id: &RequestId) -> Option<Call> {
+        if self.is_empty() {
+            return None;
+        }
+        let (_, method) = self.requests.remove(&self.places.remove(id)?)?;
+        Some(Call::unsent(method))
+    }
+
+    /// Takes all out, in order.
+    pub(super) fn take(&mut self) -> impl Iterator<Item = (RequestId, Call)> + use<R> {
+        let requests = std::mem::take(self).requests.into_values();
+        requests.map(|(request, method)| (request.id, Call::unsent(method)))
+    }
+}

@@ -1,0 +1,134 @@
+//! What goes out, and when.
+//!
+//! | | |
+//! |---|---|
+//! | a request, while the peer has as many of ours as it takes | waits in line, behind those that came before it |
+//! | … `initialize` or `ping` | does not |
+//! | an answer, a notification | never waits for a request |
+//! | one of ours has ended | the first in line is sent, if the queue has room |
+//! | one in line is cancelled, overdue, or there is no more link | it ends, `not_sent` |
+//! | a request that cannot be sent as it is | ends, `not_sent` |
+
+use std::{
+    pin::Pin,
+    task::{Context, Poll},
+};
+
+use futures::Sink;
+use rmcp::{
+    model::{JsonRpcMessage, JsonRpcRequest, RequestId},
+    service::TxJsonRpcMessage,
+};
+
+use super::{Call, Correlation, Fate, Replay};
+use crate::{
+    decode::{Method, Role},
+    error::{Error, MessageError},
+    framing::Framing,
+    layer::framed::Sent,
+};
+
+impl<R: Role, F: Framing<R>> Correlation<R, F> {
+    /// Sends a request of this side, now or when the peer takes it.
+    pub(super) fn ask(&mut self, request: JsonRpcRequest<R::Req>) -> Result<(), Error> {
+        let method = R::method_of(&request.request);
+        if !self.has_to_wait(method) {
+            return self.send_request(request, method);
+        }
+        if self.restart.is_some() && self.framed.get_ref().is_overrun(self.line.len()) {
+            self.refuse_to_send(request.id, Call::unsent(method), &MessageError::QueueFull);
+            return Ok(());
+        }
+        self.line.push(request, method);
+        Ok(())
+    }
+
+    /// Whether the peer takes no further request, or others are before it.
+    fn has_to_wait(&self, method: Method) -> bool {
+        let takes = self.framed.peer().max_inbound();
+        (self.outbound.len() >= takes || !self.line.is_empty())
+            && !matches!(method, Method::Initialize | Method::Ping)
+    }
+
+    /// Sends those in line that the peer takes by now. Whether there were any.
+    pub(super) fn advance(&mut self, cx: &mut Context<'_>) -> bool {
+        let mut any = false;
+        while !self.line.is_empty() && self.outbound.len() < self.framed.peer().max_inbound() {
+            // Where the link has ended, so has each of them, and the stream tells.
+            if !matches!(Pin::new(&mut self.framed).poll_ready(cx), Poll::Ready(Ok(()))) {
+                break;
+            }
+            let Some((request, method)) = self.line.pop() else { break };
+            let id = request.id.clone();
+            match self.send_request(request, method) {
+                Ok(()) => any = true,
+                Err(error) => {
+                    let cause = error.to_string();
+                    let lost = Call::unsent(method).lost::<R>(id, Fate::NotSent, Some(&cause));
+                    self.told.push_back(lost);
+                }
+            }
+        }
+        any
+    }
+
+    fn send_request(
+        &mut self,
+        request: JsonRpcRequest<R::Req>,
+        method: Method,
+    ) -> Result<(), Error> {
+        let id = request.id.clone();
+        match self.hand_down(JsonRpcMessage::Request(request), true) {
+            Ok(Some(Sent { kept })) => {
+                let ticket = self.framed.get_ref().ticket();
+                self.outbound.insert(id, Call { kept, ..Call::new(method, ticket) });
+                Ok(())
+            }
+            Ok(None) => Ok(()),
+            Err(error) => {
+                self.give_up(&id);
+                let Error::Message(error) = error else { return Err(error) };
+                self.framed.withdraw(&id);
+                self.refuse_to_send(id, Call::unsent(method), &error);
+                Ok(())
+            }
+        }
+    }
+
+    /// Ends a call of ours that cannot be sent.
+    pub(super) fn refuse_to_send(&mut self, id: RequestId, call: Call, error: &MessageError) {
+        tracing::debug!(%id, %error, "request not sent");
+        self.told.push_back(call.refused::<R>(id, error));
+        self.framed.get_ref().wake_reader();
+    }
+
+    /// Hands `item` to the layer below. `None` where it need not be sent, or cannot, as is told.
+    pub(super) fn hand_down(
+        &mut self,
+        item: TxJsonRpcMessage<R>,
+        asks: bool,
+    ) -> Result<Option<Sent>, Error> {
+        let keep = asks && self.restart.is_some() && self.config.retry_refused;
+        if let Some(restart) = &mut self.restart {
+            let replay = match (&self.replay, &item) {
+                (Some(policy), JsonRpcMessage::Request(request)) => policy(&request.request),
+                _ => Replay::Never,
+            };
+            let answers = matches!(item, JsonRpcMessage::Response(_) | JsonRpcMessage::Error(_));
+            if self.framed.get_ref().is_stopped(asks, answers) {
+                self.turn_away(item)?;
+                return Ok(None);
+            }
+            if !restart.remember(&item, replay, &mut self.framed)? {
+                return Ok(None);
+            }
+            self.framed.get_mut().survives(asks);
+        }
+        let sent = Pin::new(&mut self.framed).send(item, keep);
+        if sent.is_err() {
+            // It may not have come to be queued.
+            self.framed.get_mut().survives(false);
+        }
+        sent.map(Some)
+    }
+}

@@ -1,0 +1,137 @@
+//! Requests of this side wait while the peer has as many as it takes.
+
+use rmcp::model::{ClientRequest, ListToolsRequest};
+
+use super::*;
+use crate::link::{MessageLimits, PeerLimits};
+
+/// A stack whose peer takes two requests, and has them.
+fn restrained(config: Config) -> (Spawn<Correlation<RoleClient, JsonRpc>>, Peer, PeerLimits) {
+    let limits = PeerLimits::default();
+    limits.set(MessageLimits::told(None, Some(2)));
+    let (link, peer) = fake::link();
+    let shared = Shared::new(Relink::once(link), shared::Config::default());
+    let framed = Framed::new(shared, JsonRpc::default(), framed::Config::default());
+    let mut stack = spawn(Correlation::new(framed.within(limits.clone()), config));
+    (1..=5).for_each(|id| stack.start_send_unpin(list(id)).unwrap());
+    assert_pending!(stack.poll_next());
+    assert_eq!(ids(&peer), [1, 2]);
+    assert_eq!(stack.in_flight(), (5, 0));
+    (stack, peer, limits)
+}
+
+fn list(id: i64) -> TxJsonRpcMessage<RoleClient> {
+    let list = ClientRequest::from(ListToolsRequest::default());
+    JsonRpcMessage::request(list, RequestId::Number(id))
+}
+
+fn cancel(stack: &mut Correlation<RoleClient, JsonRpc>, id: i64) {
+    let cancelled = cancellation(RequestId::Number(id), "enough".into());
+    stack.start_send_unpin(JsonRpcMessage::notification(cancelled.into())).unwrap();
+}
+
+/// The ids of what was sent.
+fn ids(peer: &Peer) -> Vec<i64> {
+    sent(peer).iter().map(|message| message["id"].as_i64().unwrap_or_default()).collect()
+}
+
+/// The peer answers, and that is passed up.
+fn answer(stack: &mut Spawn<Correlation<RoleClient, JsonRpc>>, peer: &Peer, id: i64) {
+    say(peer, json!({"jsonrpc": "2.0", "id": id, "result": {"tools": []}}));
+    let item = assert_ready!(stack.poll_next()).unwrap().unwrap();
+    assert!(matches!(item, JsonRpcMessage::Response(_)), "{item:?}");
+}
+
+#[test]
+fn each_answer_lets_the_next_request_go_in_order() {
+    let (mut stack, peer, _) = restrained(Config::default());
+    for (answered, next) in [(2, 3), (1, 4), (4, 5)] {
+        answer(&mut stack, &peer, answered);
+        // One that comes just now is behind those that wait.
+        stack.start_send_unpin(list(10 + next)).unwrap();
+        assert_pending!(stack.poll_next());
+        assert_eq!(ids(&peer), [next]);
+    }
+}
+
+#[test]
+fn answers_notifications_and_pings_do_not_wait_for_requests() {
+    let (mut stack, peer, _) = restrained(Config::default());
+    say(&peer, json!({"jsonrpc": "2.0", "id": 1, "method": "ping"}));
+    assert!(matches!(assert_ready!(stack.poll_next()), Some(Ok(JsonRpcMessage::Request(_)))));
+    let result = rmcp::model::ClientResult::empty(());
+    stack.start_send_unpin(JsonRpcMessage::response(result, RequestId::Number(1))).unwrap();
+    let changed = rmcp::model::RootsListChangedNotification::default();
+    stack.start_send_unpin(JsonRpcMessage::notification(changed.into())).unwrap();
+    stack.start_send_unpin(ping::<RoleClient>(9)).unwrap();
+    assert_pending!(stack.poll_next());
+    assert_eq!(ids(&peer), [1, 0, 9]);
+}
+
+#[test]
+fn one_that_is_cancelled_is_never_sent_and_makes_room() {
+    let (mut stack, peer, _) = restrained(Config::default());
+    cancel(&mut stack, 3);
+    assert_pending!(stack.poll_next());
+    assert!(peer.sent().is_empty(), "nobody there knows of it");
+    cancel(&mut stack, 1);
+    assert!(stack.is_woken());
+    assert_pending!(stack.poll_next());
+    let sent = sent(&peer);
+    assert_eq!(sent[0]["method"], "notifications/cancelled");
+    assert_eq!((sent.len(), &sent[1]["id"]), (2, &json!(4)));
+}
+
+#[tokio::test(start_paused = true)]
+async fn the_deadline_of_one_that_waits_passes() {
+    let second = Duration::from_secs(1);
+    let (mut stack, peer, _) = restrained(Config::default().deadline(second));
+    advance(second).await;
+    for (id, outcome) in [(1, "outcome_unknown"), (2, "outcome_unknown"), (3, "not_sent")] {
+        let (ended, error) = next_error(&mut stack);
+        assert_eq!(ended, Some(RequestId::Number(id)));
+        assert_eq!(error.data.unwrap()["outcome"], outcome, "{id}");
+    }
+    next_error(&mut stack);
+    next_error(&mut stack);
+    assert_pending!(stack.poll_next());
+    assert!(sent(&peer).iter().all(|sent| sent["method"] == "notifications/cancelled"));
+}
+
+#[test]
+fn the_end_of_the_link_ends_those_that_wait_as_not_sent() {
+    let (mut stack, peer, _) = restrained(Config::default());
+    peer.send(Message::Close(Some(CloseCode::Restart.into())));
+    for (id, reason) in (1..).zip(["outcome_unknown", "outcome_unknown", "not_sent", "not_sent"]) {
+        let (ended, error) = next_error(&mut stack);
+        assert_eq!(ended, Some(RequestId::Number(id)));
+        assert_eq!(error.data.unwrap()["reason"], reason, "{id}");
+    }
+}
+
+#[test]
+fn a_peer_that_takes_more_gets_more() {
+    let (mut stack, peer, limits) = restrained(Config::default());
+    limits.set(MessageLimits::told(None, Some(4)));
+    assert_pending!(stack.poll_next());
+    assert_eq!(ids(&peer), [3, 4]);
+    limits.set(MessageLimits::default());
+    assert_pending!(stack.poll_next());
+    assert_eq!(ids(&peer), [5]);
+}
+
+#[test]
+fn one_that_is_too_large_when_its_turn_comes_ends_alone() {
+    let (mut stack, peer, limits) = restrained(Config::default());
+    let text = json!({"cursor": "x".repeat(2000)});
+    let large = json!({"jsonrpc": "2.0", "id": 6, "method": "tools/list", "params": text});
+    stack.start_send_unpin(serde_json::from_value(large).unwrap()).unwrap();
+    stack.start_send_unpin(list(7)).unwrap();
+    limits.set(MessageLimits::told(Some(1024), None));
+    let (id, error) = next_error(&mut stack);
+    let data = error.data.unwrap();
+    assert_eq!((id, &data["reason"]), (Some(RequestId::Number(6)), &json!("not_sent")));
+    assert_eq!((&data["limit"], data["size"].as_u64() > Some(2000)), (&json!(1024), true));
+    assert_pending!(stack.poll_next());
+    assert_eq!(ids(&peer), [3, 4, 5, 7]);
+}

@@ -1,0 +1,383 @@
+//! Each side keeps to what the other takes: the size of a message, and the number of requests.
+#![cfg(all(feature = "client", feature = "server"))]
+#![allow(clippy::unwrap_used, clippy::panic)]
+
+mod common;
+
+use std::{net::SocketAddr, time::Duration};
+
+use common::{
+    Inside, Raw, Tools, call, host, limit, listen,
+    raw::{accepted, upgrade_request},
+    scale,
+    scripted::{Link, hasty, session},
+    serve_tools, within,
+};
+use futures::{StreamExt, future::join_all, stream::FuturesUnordered};
+use mcp_ws_transport::{
+    State, accept,
+    client::{Connect, ToolError, Toolbox},
+    connect,
+    framing::{Envelope, ToolCall},
+    server::{self, Config},
+    transport,
+};
+use rmcp::{
+    ErrorData, RoleClient, RoleServer, ServiceError, ServiceExt,
+    model::{
+        CallToolRequestParams, ClientNotification, CustomNotification, CustomRequest, ServerRequest,
+    },
+    service::{Peer, RunningService, serve_directly},
+};
+use serde_json::{Value, json};
+use tokio::net::TcpListener;
+
+type Client = RunningService<RoleClient, ()>;
+
+/// Of a server, by default.
+const TAKES: usize = 4 << 20;
+
+const LARGE: usize = 5 << 20;
+
+fn tool(name: &'static str, arguments: Value) -> CallToolRequestParams {
+    let Value::Object(arguments) = arguments else { panic!("{arguments}") };
+    CallToolRequestParams::new(name).with_arguments(arguments)
+}
+
+async fn echo(client: &Peer<RoleClient>, text: &str) -> Result<String, ServiceError> {
+    let result = client.call_tool(tool("echo", json!({ "text": text }))).await?;
+    Ok(result.content[0].as_text().unwrap().text.clone())
+}
+
+/// The error that ended a call.
+fn told<T: std::fmt::Debug>(result: Result<T, ServiceError>) -> ErrorData {
+    match result.unwrap_err() {
+        ServiceError::McpError(error) => error,
+        other => panic!("{other:?}"),
+    }
+}
+
+/// That a call was not sent, since it has more than `size` bytes where `limit` are taken.
+fn assert_too_large(error: &ErrorData, size: usize, limit: usize) {
+    let data = error.data.as_ref().unwrap();
+    assert_eq!((error.code.0, &data["reason"]), (-32000, &json!("not_sent")), "{error:?}");
+    assert_eq!(data["limit"], limit);
+    let told = data["size"].as_u64().unwrap() as usize;
+    assert!((size..size + 1000).contains(&told), "{told}");
+    for number in [told, limit] {
+        assert!(error.message.contains(&number.to_string()), "{}", error.message);
+    }
+}
+
+/// Small calls around a large one: that fails, and they do not notice.
+async fn a_large_call_among_small_ones(tools: &Tools, client: &Client) {
+    let waiting = {
+        let client = client.peer().clone();
+        tokio::spawn(async move { client.call_tool(tool("wait", json!({}))).await })
+    };
+    tools.begun(1).await;
+    let large = "x".repeat(LARGE);
+    let (before, refused, after) =
+        tokio::join!(echo(client, "a"), echo(client, &large), echo(client, "b"));
+    assert_eq!((before.unwrap().as_str(), after.unwrap().as_str()), ("a", "b"));
+    assert_too_large(&told(refused), LARGE, TAKES);
+    tools.gate.notify_waiters();
+    assert!(waiting.await.unwrap().is_ok());
+    assert_eq!(echo(client, "c").await.unwrap(), "c");
+}
+
+#[tokio::test]
+async fn a_call_larger_than_the_server_takes_fails_alone() {
+    limit(async {
+        for resume in [true, false] {
+            let tools = Tools::default();
+            let (server, address) = serve_tools(&tools, Config::default()).await;
+            let connect = connect(format!("ws://{address}/mcp")).resume(resume);
+            let mut state = connect.state();
+            let client = ().serve(connect.await.unwrap()).await.unwrap();
+            state.mark_unchanged();
+            a_large_call_among_small_ones(&tools, &client).await;
+            assert!(!state.has_changed().unwrap(), "the connection is the same");
+            assert_eq!(server.registry().list().len(), 1);
+
+            let padding = json!({ "padding": "x".repeat(LARGE) });
+            let large = CustomNotification::new("acme/large", Some(padding));
+            let failed = client.send_notification(ClientNotification::from(large)).await;
+            let error = failed.unwrap_err().to_string();
+            assert!(error.contains("4194304") && error.contains("52429"), "{error}");
+            assert_eq!(echo(&client, "d").await.unwrap(), "d");
+        }
+    })
+    .await;
+}
+
+#[tokio::test]
+async fn whoever_accepts_a_stream_of_their_own_says_what_they_take() {
+    limit(async {
+        let tools = Tools::default();
+        let (address, mut connections) = host(tools.clone(), transport::Config::default()).await;
+        let connect = connect(format!("ws://{address}/mcp")).once();
+        let client = ().serve(connect.await.unwrap()).await.unwrap();
+        let Inside { state, .. } = connections.recv().await.unwrap();
+        a_large_call_among_small_ones(&tools, &client).await;
+        assert_eq!(*state.borrow(), State::Connected);
+    })
+    .await;
+}
+
+#[tokio::test]
+async fn the_older_forms_of_messages_keep_to_it_too() {
+    limit(async {
+        let tools = Tools::default();
+        let configs: [(server::Config, fn(Connect<RoleClient>) -> Connect<RoleClient>); 3] = [
+            (Config::default().framing(Envelope::default()), |connect| {
+                connect.framing(Envelope::default())
+            }),
+            (Config::default().framing(Envelope::default()), |connect| {
+                connect.framing(Envelope::default().bare_tools())
+            }),
+            (Config::default().framing(ToolCall::default()), |connect| {
+                connect.framing(ToolCall::default())
+            }),
+        ];
+        for (number, (config, form)) in configs.into_iter().enumerate() {
+            let (_server, address) = serve_tools(&tools, config).await;
+            let transport = form(connect(format!("ws://{address}/mcp"))).await.unwrap();
+            let client = serve_directly::<RoleClient, _, _, _, _>((), transport, None);
+            let large = "x".repeat(LARGE);
+            let calls = ["a", &large, "b"]
+                .map(|text| client.call_tool(tool("echo", json!({ "text": text }))));
+            let [before, refused, after] = &mut join_all(calls).await[..] else { panic!() };
+            assert!(before.is_ok() && after.is_ok(), "{number}: {before:?} {after:?}");
+            let refused = std::mem::replace(refused, Err(ServiceError::UnexpectedResponse));
+            assert_too_large(&told(refused), LARGE, TAKES);
+        }
+    })
+    .await;
+}
+
+#[tokio::test]
+async fn a_toolbox_says_both_sizes() {
+    limit(async {
+        let (listener, url) = listen().await;
+        let serving = tokio::spawn(async move {
+            let mut raw = telling(&listener, "Mcp-Max-Message-Bytes: 5000\r\n").await;
+            raw.answer_initialize().await;
+            let list = raw.receive().await;
+            let tools = json!([{ "name": "echo", "inputSchema": { "type": "object" } }]);
+            let result = json!({ "tools": tools });
+            raw.json(&json!({ "jsonrpc": "2.0", "id": list["id"], "result": result })).await;
+            raw
+        });
+        let tools = Toolbox::connect(connect(url)).await.unwrap();
+        let text = "x".repeat(6000);
+        let error = tools.call::<Value>("echo", json!({ "text": text })).await.unwrap_err();
+        assert!(matches!(error, ToolError::NotSent(_)), "{error:?}");
+        let shown = error.to_string();
+        assert!(shown.starts_with("not sent: ") && shown.contains("5000"), "{shown}");
+        drop(serving.await.unwrap());
+    })
+    .await;
+}
+
+/// The server's end of the next connection, which says that it takes so much.
+async fn telling(listener: &TcpListener, limits: &str) -> Raw {
+    let (stream, _) = listener.accept().await.unwrap();
+    let mut raw = Raw::over(stream, false);
+    let head = raw.head().await.unwrap();
+    assert_eq!(head.get("mcp-max-message-bytes"), Some("16777216"));
+    assert_eq!(head.get("mcp-max-requests"), Some("1024"));
+    raw.write(accepted(&head, &format!("Sec-WebSocket-Protocol: mcp\r\n{limits}"))).await;
+    raw
+}
+
+/// A client of a server that takes so much.
+async fn client_of(limits: &str) -> (Client, Raw) {
+    let (listener, url) = listen().await;
+    let client = async { ().serve(connect(url).await.unwrap()).await.unwrap() };
+    let server = async {
+        let mut raw = telling(&listener, limits).await;
+        raw.answer_initialize().await;
+        raw
+    };
+    tokio::join!(client, server)
+}
+
+/// A client that is spoken for by hand, and takes so much.
+async fn raw_client(address: SocketAddr, limits: &str) -> Raw {
+    let stream = tokio::net::TcpStream::connect(address).await.unwrap();
+    let mut raw = Raw::over(stream, true);
+    let offer = format!("Sec-WebSocket-Protocol: mcp\r\n{limits}");
+    raw.write(upgrade_request(address, &offer)).await;
+    let head = raw.head().await.unwrap();
+    assert_eq!(head.get("mcp-max-message-bytes"), Some("4194304"));
+    assert_eq!(head.get("mcp-max-requests"), Some("1024"));
+    raw.initialize().await;
+    raw
+}
+
+#[tokio::test]
+async fn a_result_larger_than_the_client_takes_is_an_error_in_its_place() {
+    limit(async {
+        let (_server, address) = serve_tools(&Tools::default(), Config::default()).await;
+        let mut raw = raw_client(address, "Mcp-Max-Message-Bytes: 5000\r\n").await;
+        let failed = raw.ask(&call(1, "big", json!({ "size": 6000 }))).await;
+        assert_eq!((&failed["id"], &failed["error"]["code"]), (&json!(1), &json!(-32603)));
+        let message = failed["error"]["message"].as_str().unwrap();
+        assert!(message.contains(" 60") && message.contains("5000"), "{message}");
+        // An error is an answer too.
+        let unknown = "y".repeat(6000);
+        let failed = raw.ask(&call(2, &unknown, json!({}))).await;
+        assert_eq!((&failed["id"], &failed["error"]["code"]), (&json!(2), &json!(-32603)));
+        raw.ping().await;
+
+        // As this crate's client says it, which takes less than the server would send.
+        for resume in [true, false] {
+            let mut config = transport::Config::default();
+            config.socket = config.socket.max_message_size(64 << 10);
+            let connect = connect(format!("ws://{address}/mcp")).config(config).resume(resume);
+            let mut state = connect.state();
+            let client = ().serve(connect.await.unwrap()).await.unwrap();
+            state.mark_unchanged();
+            let error = told(client.call_tool(tool("big", json!({ "size": 70_000 }))).await);
+            assert_eq!(error.code.0, -32603, "{error:?}");
+            assert!(error.message.contains("65536"), "{error:?}");
+            assert_eq!(echo(&client, "on").await.unwrap(), "on");
+            assert!(!state.has_changed().unwrap());
+        }
+    })
+    .await;
+}
+
+#[tokio::test]
+async fn a_request_larger_than_the_client_takes_fails_alone() {
+    limit(async {
+        let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
+        let address = listener.local_addr().unwrap();
+        let serving = async {
+            let (stream, _) = listener.accept().await.unwrap();
+            let transport = accept::<RoleServer, _>(stream).await.unwrap();
+            Tools::default().serve(transport).await.unwrap()
+        };
+        let (server, mut raw) =
+            tokio::join!(serving, raw_client(address, "Mcp-Max-Message-Bytes: 5000\r\n"));
+        let padding = json!({ "padding": "x".repeat(6000) });
+        let large = CustomRequest::new("acme/large", Some(padding));
+        let refused = server.peer().send_request(ServerRequest::CustomRequest(large)).await;
+        assert_too_large(&told(refused), 6000, 5000);
+        raw.ping().await;
+    })
+    .await;
+}
+
+#[tokio::test]
+async fn a_session_says_what_the_server_takes_and_says_it_anew_on_the_next_link() {
+    limit(async {
+        let limits = |session: String, bytes: usize| {
+            session.replace("\"window_s\"", &format!("\"max_message\":{bytes},\"window_s\""))
+        };
+        let (listener, url) = listen().await;
+        let dialling = async { ().serve(hasty(connect(url)).await.unwrap()).await.unwrap() };
+        let serving = async {
+            let mut link = Link::new(&listener).await;
+            assert_eq!(link.open().await, json!({}));
+            link.begins(limits(session("s-1", "one", 0, false), 5000)).await
+        };
+        let (client, link) = tokio::join!(dialling, serving);
+        assert_too_large(&told(echo(&client, &"x".repeat(6000)).await), 6000, 5000);
+
+        let (mut link, _) = link.cut(&listener).await;
+        link.raw.text(limits(session("s-1", "two", link.received, true), 8000)).await;
+        let (answered, ()) = tokio::join!(
+            async {
+                // It has to know of the next link.
+                link_is_back(&client).await;
+                echo(&client, &"x".repeat(7000)).await
+            },
+            async {
+                loop {
+                    let call = link.receive().await;
+                    let done = call["params"]["arguments"]["text"] != "on";
+                    link.answer(&call, "done").await;
+                    if done {
+                        break;
+                    }
+                }
+            }
+        );
+        assert_eq!(answered.unwrap(), "done");
+        assert_too_large(&told(echo(&client, &"x".repeat(9000)).await), 9000, 8000);
+    })
+    .await;
+}
+
+/// A small call has its answer.
+async fn link_is_back(client: &Client) {
+    echo(client, "on").await.unwrap();
+}
+
+#[tokio::test]
+async fn no_more_requests_are_sent_than_the_server_takes() {
+    limit(async {
+        let (client, mut raw) = client_of("Mcp-Max-Requests: 2\r\n").await;
+        let mut calls: Vec<_> = Vec::new();
+        for number in 0..5 {
+            let client = client.clone();
+            calls.push(tokio::spawn(async move { echo(&client, &number.to_string()).await }));
+            tokio::task::yield_now().await;
+        }
+        let answer = |call: &Value| {
+            let content = json!([{ "type": "text", "text": call["params"]["arguments"]["text"] }]);
+            json!({ "jsonrpc": "2.0", "id": call["id"], "result": { "content": content } })
+        };
+        let (first, second) = (raw.receive().await, raw.receive().await);
+        raw.silent(Duration::from_millis(50)).await;
+        // What is no request does not wait.
+        raw.ping().await;
+        raw.json(&answer(&second)).await;
+        let third = raw.receive().await;
+        assert_eq!(third["params"]["arguments"]["text"], "2");
+        raw.json(&answer(&third)).await;
+        let fourth = raw.receive().await;
+        raw.silent(Duration::from_millis(50)).await;
+        for call in [&first, &fourth] {
+            raw.json(&answer(call)).await;
+        }
+        let fifth = raw.receive().await;
+        raw.json(&answer(&fifth)).await;
+        for (number, call) in calls.into_iter().enumerate() {
+            assert_eq!(call.await.unwrap().unwrap(), number.to_string());
+        }
+    })
+    .await;
+}
+
+/// Far more than the server takes at a time, and more bytes than any window.
+#[tokio::test]
+async fn as_many_calls_as_there_are_all_have_their_answers() {
+    within(Duration::from_secs(120), async {
+        let calls = scale(15_000, 60_000);
+        let mut layers = transport::Config::default();
+        layers.correlation = layers.correlation.max_inbound(100);
+        let config = Config::default().layers(layers);
+        let (_server, address) = serve_tools(&Tools::default(), config).await;
+        for resume in [true, false] {
+            let connect = connect(format!("ws://{address}/mcp")).resume(resume);
+            let client = ().serve(connect.await.unwrap()).await.unwrap();
+            let mut calling: FuturesUnordered<_> = (0..calls)
+                .map(|number| {
+                    let client = client.peer().clone();
+                    async move { (number, echo(&client, &number.to_string()).await) }
+                })
+                .collect();
+            let mut answered = 0;
+            while let Some((number, answer)) = calling.next().await {
+                assert_eq!(answer.unwrap(), number.to_string());
+                answered += 1;
+            }
+            assert_eq!(answered, calls);
+            client.cancel().await.unwrap();
+        }
+    })
+    .await;
+}
