@@ -19,10 +19,13 @@ use serde::Serialize;
 
 use crate::decode::Role;
 
+/// How rmcp writes params that are absent.
+const NO_PARAMS: &[u8] = br#","params":null}"#;
+
 /// Encodes one message that a role `R` sends.
 ///
 /// The JSON is equal to that of rmcp's own `Serialize`, except that an error without an id says
-/// `"id":null`, as JSON-RPC 2.0 (section 5) wants it.
+/// `"id":null`, as JSON-RPC 2.0 (section 5) wants it, and that params which are absent are not `null`.
 ///
 /// # Errors
 ///
@@ -43,6 +46,11 @@ pub fn encode<R: Role>(message: &TxJsonRpcMessage<R>) -> Result<Vec<u8>, serde_j
     };
     if !done {
         serde_json::to_writer(&mut out, message)?;
+        // At the end it is a member of the message itself: one of an inner object has two braces behind it.
+        if out.ends_with(NO_PARAMS) {
+            out.truncate(out.len() - NO_PARAMS.len());
+            out.push(b'}');
+        }
     }
     Ok(out)
 }
