@@ -115,7 +115,11 @@
 //!   503 with `Retry-After`. Where a server allows it, also by the request `authenticate` with
 //!   `{"token": …}`, before which every other request is answered with `-32001`.
 //! - **Errors made by the transport**: `-32700` and `-32600` for what cannot be read (with `id` null
-//!   where it has none), `-32600` for an id already in flight, `-32000` with `data.reason`
+//!   where it has none; a notification is never answered), also for a message that would take more memory
+//!   than it may, and for a member whose name begins with `$serde_json::private::`. An answer that cannot be
+//!   read, or that comes in a batch, ends its call with the same codes (or with that of the peer's error),
+//!   `data.reason` `unreadable` and `data.outcome` `outcome_unknown`, where its id can be told: also
+//!   of text that is not JSON, if one `id` stands at its top level. `-32600` for an id already in flight, `-32000` with `data.reason`
 //!   `too_many_requests` for one request too many and `stopping` for one that comes while the server
 //!   stops (neither was executed; a client that reconnects [sends the latter
 //!   again](layer::correlation::Config::retry_refused) on its next connection), `-32001` with `data.reason` `timed_out` to the own caller past the

@@ -77,6 +77,120 @@ async fn an_answer_that_cannot_be_read_ends_its_call() {
     .await;
 }
 
+/// The call ends with an error that says why, whatever the peer's JSON library has made of its answer.
+#[tokio::test]
+async fn an_answer_that_is_not_json_ends_its_call_with_the_cause() {
+    limit(async {
+        let (client, _, mut raw) = client_and_raw(connect).await;
+        for (answer, code, cause) in [
+            (
+                r#"{"jsonrpc":"2.0","id":ID,"result":{"content":[],"structuredContent":{"mean":NaN}}}"#,
+                -32700,
+                "NaN is no JSON value",
+            ),
+            (
+                r#"{"jsonrpc":"2.0","id":ID,"result":{"content":[],"structuredContent":{"a":-Infinity}}}"#,
+                -32700,
+                "-Infinity is no JSON value",
+            ),
+            (r#"{"jsonrpc":"2.0","result":NaN,"id":ID}"#, -32700, "NaN"),
+            (
+                "{\"jsonrpc\":\"2.0\",\"result\":{\"content\":[{\"type\":\"text\",\"text\":\"a\nb\"}]},\"id\":ID}",
+                -32700,
+                "control character",
+            ),
+            (r#"{"jsonrpc":"2.0","id":ID,"result":{"content":[{"type":"te"#, -32700, "EOF"),
+            (r#"{"jsonrpc":"2.0","id":ID,"resu"#, -32700, "EOF"),
+            (r#"[{"jsonrpc":"2.0","id":ID,"result":{"content":[]}}]"#, -32600, "batching"),
+            (
+                r#"[{"jsonrpc":"2.0","id":999,"result":{}},{"jsonrpc":"2.0","id":ID,"result":{}}]"#,
+                -32600,
+                "batching",
+            ),
+            (
+                "{\"jsonrpc\":\"2.0\",\"id\":998,\"result\":{}}\n{\"jsonrpc\":\"2.0\",\"id\":ID,\"result\":{}}",
+                -32700,
+                "trailing characters",
+            ),
+            (
+                r#"{"jsonrpc":"2.0","id":ID,"result":{"content":[],"structuredContent":{"a":1e999}}}"#,
+                -32600,
+                "64-bit float",
+            ),
+            (r#"{"jsonrpc":"2.0","id":ID,"error":{"code":-32099}}"#, -32099, "no `message`"),
+        ] {
+            let (call, id) = call(&client, &mut raw).await;
+            raw.text(answer.replace("ID", &id.to_string())).await;
+            let ServiceError::McpError(error) = end(call).await.unwrap_err() else {
+                panic!("{answer}")
+            };
+            assert_eq!(error.code.0, code, "{answer}: {error:?}");
+            let said = "the answer to this call could not be read: ";
+            assert!(error.message.starts_with(said), "{answer}: {error:?}");
+            assert!(error.message.contains(cause), "{answer}: {error:?}");
+            let data = error.data.unwrap_or_default();
+            assert_eq!(data["reason"], "unreadable", "{answer}: {data}");
+            assert_eq!(data["outcome"], "outcome_unknown", "{answer}: {data}");
+        }
+        let (call, id) = call(&client, &mut raw).await;
+        raw.json(&json!({ "jsonrpc": "2.0", "id": id, "result": result() })).await;
+        end(call).await.unwrap();
+    })
+    .await;
+}
+
+/// An id that only might be that of a call ends none.
+#[tokio::test]
+async fn no_call_ends_by_a_guess() {
+    limit(async {
+        let (client, _, mut raw) = client_and_raw(connect).await;
+        let (first, one) = call(&client, &mut raw).await;
+        let (second, two) = call(&client, &mut raw).await;
+        for text in [
+            r#"{"jsonrpc":"2.0","id":ONE,"result":NaN,"id":TWO}"#,
+            r#"{"jsonrpc":"2.0","result":{"id":ONE,"x":NaN}}"#,
+            r#"{"jsonrpc":"2.0","result":"say "hi"","id":ONE}"#,
+            r#"{"jsonrpc":"2.0","result":{"a":[1,2},"id":ONE}"#,
+            r#"{"jsonrpc":"2.0","result":NaN,"id":ONE"#,
+            r#"{"jsonrpc":"2.0","method":"notifications/message","params":{"id":ONE,"x":NaN}}"#,
+            "Welcome to ONE",
+        ] {
+            let text = text.replace("ONE", &one.to_string()).replace("TWO", &two.to_string());
+            raw.text(text).await;
+        }
+        for id in [one, two] {
+            raw.json(&json!({ "jsonrpc": "2.0", "id": id, "result": result() })).await;
+        }
+        end(first).await.unwrap();
+        end(second).await.unwrap();
+    })
+    .await;
+}
+
+/// What one answer would take decoded is bounded, and its call ends with both numbers.
+#[tokio::test]
+async fn an_answer_that_would_take_too_much_ends_its_call() {
+    limit(async {
+        let (client, _, mut raw) = client_and_raw(|url| {
+            let mut config = Config::default();
+            config.framed = config.framed.max_decoded_size(1 << 20);
+            connect(url).config(config)
+        })
+        .await;
+        let (call, id) = call(&client, &mut raw).await;
+        let dense = vec!["{}"; 4000].join(",");
+        let content = format!(r#"{{"content":[],"structuredContent":{{"a":[{dense}]}}}}"#);
+        raw.text(format!(r#"{{"jsonrpc":"2.0","result":{content},"id":{id}}}"#)).await;
+        let ServiceError::McpError(error) = end(call).await.unwrap_err() else { panic!("told so") };
+        assert_eq!(error.code.0, -32600, "{error:?}");
+        assert!(error.message.contains("more than the limit of 1048576"), "{error:?}");
+        let data = error.data.unwrap_or_default();
+        assert_eq!(data["limit_bytes"], 1 << 20, "{data}");
+        assert!(data["decoded_bytes"].as_u64() > Some(1 << 20), "{data}");
+    })
+    .await;
+}
+
 #[tokio::test]
 async fn an_answer_is_understood_however_it_is_written() {
     limit(async {

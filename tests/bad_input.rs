@@ -135,6 +135,66 @@ async fn what_is_no_request_is_answered_with_an_error_and_harms_nothing() {
     .await;
 }
 
+/// The error names the fault.
+#[tokio::test]
+async fn an_error_says_what_is_wrong() {
+    let deep = "[".repeat(200) + &"]".repeat(200);
+    let dense = vec!["{}"; 60_000].join(",");
+    limit(async {
+        let (_server, address, _) = server().await;
+        let mut raw = Raw::initialized(address).await;
+        for (rest, what) in [
+            (&*format!(r#""id":1,"method":"x","params":{{"a":{deep}}}"#), "127 levels"),
+            (r#""id":1,"method":"x","params":{"a":1e999}"#, "64-bit float"),
+            (r#""id":1,"method":"x","params":{"a":"\ud800"}"#, "surrogate"),
+            (r#""id":1,"method":"x","params":[]"#, "`params` is not an object"),
+            (r#""id":9223372036854775808,"method":"x""#, "64 bits"),
+            (r#""id":1,"method":"x","params":{"a":NaN}"#, "NaN is no JSON value"),
+            (r#""id":1,"method":"x","params":{"$serde_json::private::Number":"1"}"#, "reserved"),
+            (
+                &*format!(r#""id":1,"method":"x","params":{{"a":[{dense}]}}"#),
+                "the limit of 33554432",
+            ),
+        ] {
+            raw.text(format!(r#"{{"jsonrpc":"2.0",{rest}}}"#)).await;
+            let answer = raw.receive().await;
+            let told = answer["error"]["message"].as_str().unwrap_or_default();
+            assert!(told.contains(what), "{what}: {answer}");
+            let id = if what == "64 bits" { Value::Null } else { json!(1) };
+            assert_eq!(answer["id"], id, "{what}: {answer}");
+            raw.ping().await;
+        }
+    })
+    .await;
+}
+
+#[tokio::test]
+async fn a_notification_is_never_answered() {
+    let deep = "[".repeat(200) + &"]".repeat(200);
+    let dense = vec!["{}"; 60_000].join(",");
+    limit(async {
+        let (_server, address, _) = server().await;
+        let mut raw = Raw::initialized(address).await;
+        for notification in [
+            r#"{"jsonrpc":"1.0","method":"x"}"#,
+            r#"{"method":"x"}"#,
+            r#"{"jsonrpc":"2.0","method":7}"#,
+            r#"{"jsonrpc":"2.0","method":"x","params":[]}"#,
+            r#"{"jsonrpc":"2.0","method":"x","params":{"_meta":7}}"#,
+            r#"{"jsonrpc":"2.0","method":"x","params":{"a":NaN}}"#,
+            r#"{"jsonrpc":"2.0","method":"x","params":{"a":1e999}}"#,
+            r#"{"jsonrpc":"2.0","method":"x","params":{"$serde_json::private::RawValue":"1"}}"#,
+            &format!(r#"{{"jsonrpc":"2.0","method":"x","params":{{"a":{deep}}}}}"#),
+            &format!(r#"{{"jsonrpc":"2.0","method":"x","params":{{"a":[{dense}]}}}}"#),
+        ] {
+            raw.text(notification).await;
+            let answer = raw.ask(&json!({ "jsonrpc": "2.0", "id": 1, "method": "ping" })).await;
+            assert_eq!(answer["id"], 1, "{notification}: {answer}");
+        }
+    })
+    .await;
+}
+
 /// JSON-RPC 2.0, section 5: "it MUST be Null".
 #[tokio::test]
 async fn an_error_without_a_readable_id_says_null() {
@@ -260,8 +320,8 @@ async fn answers_to_nothing_are_dropped_and_counted() {
             1,
             0,
         ),
-        ("a result without an id", r#"{"jsonrpc":"2.0","result":{}}"#, 0, 1),
-        ("a result with id null", r#"{"jsonrpc":"2.0","id":null,"result":{}}"#, 0, 1),
+        ("a result without an id", r#"{"jsonrpc":"2.0","result":{}}"#, 1, 1),
+        ("a result with id null", r#"{"jsonrpc":"2.0","id":null,"result":{}}"#, 1, 1),
         ("a malformed error", r#"{"jsonrpc":"2.0","id":77,"error":7}"#, 1, 1),
         ("a result and an error", r#"{"jsonrpc":"2.0","id":77,"result":{},"error":{}}"#, 1, 1),
     ];

@@ -1,10 +1,18 @@
-use std::{fmt, str};
+use std::fmt;
 
-use rmcp::{ErrorData, model::RequestId};
-use serde::{
-    Deserialize,
-    de::{Deserializer, Error as _, IgnoredAny, MapAccess, SeqAccess, Visitor},
+use rmcp::{
+    ErrorData,
+    model::{ErrorCode, RequestId},
 };
+use serde_json::{Value, json};
+
+use super::json::{Id, Raw, Reader, fault, not_json, without_bom};
+
+/// How many ids of a batch are told.
+const MAX_ANSWERS: usize = 4096;
+
+/// How much of an error that is none is kept, in bytes.
+const MAX_WORDS: usize = 4096;
 
 /// Input that is no message for anybody: not JSON, or JSON that is not a JSON-RPC 2.0 message.
 ///
@@ -13,21 +21,26 @@ use serde::{
 #[derive(Debug, Clone, PartialEq)]
 #[non_exhaustive]
 pub struct Malformed {
-    /// `PARSE_ERROR` (-32700) for what is not JSON, `INVALID_REQUEST` (-32600) for the rest.
+    /// `PARSE_ERROR` (-32700) for what is not JSON, `INVALID_REQUEST` (-32600) for the rest, and the
+    /// peer's own code for an error of its that is not one of JSON-RPC.
     ///
-    /// The message is short and holds nothing of the peer's input.
+    /// The message is short and holds nothing of the peer's input. Where the peer's error could not be
+    /// read, it is in the data, as `error`.
     pub error: ErrorData,
-    /// The id, when there is exactly one and it is a string or an integer.
+    /// The id, when there is exactly one and it is a string or an integer. Of what is not JSON it is
+    /// the one that stands at the top level, where that can be told.
     pub id: Option<RequestId>,
     /// What the input looks like.
     pub kind: MalformedKind,
+    /// The ids of the answers in a batch, or in several messages that came as one; at most 4,096.
+    pub answers: Vec<RequestId>,
 }
 
 /// What malformed input looks like.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 #[non_exhaustive]
 pub enum MalformedKind {
-    /// It is not JSON in UTF-8.
+    /// It is not JSON in UTF-8, and no message by its looks.
     NotJson,
     /// An array: JSON-RPC 2.0 calls it a batch, MCP has none.
     Batch,
@@ -37,6 +50,8 @@ pub enum MalformedKind {
     Notification,
     /// An object with `result` or `error` and without `method`.
     Response,
+    /// An object that is not JSON, and ends before it has `method`, `result` or `error`.
+    Fragment,
     /// Any other JSON.
     Other,
 }
@@ -50,14 +65,23 @@ impl Malformed {
 
     /// Says what is wrong with input that did not decode.
     pub(super) fn of(bytes: &[u8]) -> Self {
-        match outline(bytes) {
-            Ok(outline) => outline.into(),
-            Err(error) => Self {
-                error: ErrorData::parse_error(format!("not JSON: {error}"), None),
-                id: None,
-                kind: MalformedKind::NotJson,
-            },
-        }
+        let text = String::from_utf8_lossy(bytes);
+        let outline = Outline::of(&text);
+        let error = match (not_json(bytes), &outline) {
+            (Some(error), _) => {
+                return outline.malformed(ErrorData::parse_error(error, None), true);
+            }
+            (None, Outline::Object(members)) => members.fault(&text),
+            (None, Outline::Batch(_)) => invalid("batching is not supported"),
+            (None, _) => invalid("not a JSON object"),
+        };
+        outline.malformed(error, false)
+    }
+
+    /// Input that is not decoded, for the reason that `error` gives.
+    pub(crate) fn refused(bytes: &[u8], error: ErrorData) -> Self {
+        let text = String::from_utf8_lossy(without_bom(bytes));
+        Outline::of(&text).malformed(error, false)
     }
 }
 
@@ -69,176 +93,221 @@ impl fmt::Display for Malformed {
 
 impl std::error::Error for Malformed {}
 
-impl From<Outline> for Malformed {
-    fn from(outline: Outline) -> Self {
-        let Members { jsonrpc, id, method, result, error } = match outline {
-            Outline::Members(members) => members,
-            Outline::Batch => {
-                return Self::invalid(MalformedKind::Batch, "batching is not supported", None);
-            }
-            Outline::Scalar => {
-                return Self::invalid(MalformedKind::Other, "not a JSON object", None);
-            }
-        };
-        let answer = result.is_some() || error.is_some();
-        let kind = match (&method, &id, answer) {
-            (Some(_), Some(_), _) => MalformedKind::Request,
-            (Some(_), None, _) => MalformedKind::Notification,
-            (None, _, true) => MalformedKind::Response,
-            (None, _, false) => MalformedKind::Other,
-        };
-        let why = if jsonrpc != Some(true) {
-            "`jsonrpc` is not \"2.0\""
-        } else if method.is_some() && answer {
-            "`method` beside `result` or `error`"
-        } else if result.is_some() && error.is_some() {
-            "both `result` and `error`"
-        } else if method.is_none() && !answer {
-            "none of `method`, `result`, `error`"
-        } else if id == Some(None) {
-            "`id` is neither a string nor an integer"
-        } else if method == Some(false) {
-            "`method` is not a string"
-        } else if result.is_some() && id.is_none() {
-            "`result` without `id`"
-        } else if error.is_some() {
-            "`error` is not an error object"
-        } else {
-            "a member appears twice or has the wrong type"
-        };
-        Self::invalid(kind, why, id.flatten())
-    }
+fn invalid(why: impl Into<String>) -> ErrorData {
+    ErrorData::invalid_request(why.into(), None)
 }
 
-impl Malformed {
-    fn invalid(kind: MalformedKind, why: &'static str, id: Option<RequestId>) -> Self {
-        Self { error: ErrorData::invalid_request(why, None), id, kind }
-    }
-}
-
-/// The top level of some JSON; what is below is only skipped, however deep.
-enum Outline {
-    Members(Members),
-    Batch,
-    Scalar,
+/// The top level of a message.
+enum Outline<'a> {
+    Object(Members<'a>),
+    /// The answers in an array.
+    Batch(Vec<RequestId>),
+    /// The answers in one object after the other.
+    Several(Vec<RequestId>),
+    Other,
 }
 
 /// The members of a JSON-RPC object: `None` when absent, otherwise what matters of it.
 #[derive(Default)]
-struct Members {
+struct Members<'a> {
     /// Whether it is "2.0".
     jsonrpc: Option<bool>,
-    /// The id, unless it is malformed or repeated.
-    id: Option<Option<RequestId>>,
+    id: Option<Id>,
     /// Whether it is a string.
     method: Option<bool>,
-    result: Option<()>,
-    error: Option<()>,
+    params: Option<Option<Raw<'a>>>,
+    result: Option<Option<Raw<'a>>>,
+    error: Option<Option<Raw<'a>>>,
+    /// A member that appears twice.
+    repeated: Option<&'static str>,
+    is_closed: bool,
 }
 
-fn outline(bytes: &[u8]) -> Result<Outline, serde_json::Error> {
-    let text = str::from_utf8(bytes).map_err(serde_json::Error::custom)?;
-    let mut json = serde_json::Deserializer::from_str(text);
-    let outline = json.deserialize_any(OutlineVisitor)?;
-    json.end()?;
-    Ok(outline)
-}
-
-struct OutlineVisitor;
-
-impl<'de> Visitor<'de> for OutlineVisitor {
-    type Value = Outline;
-
-    fn expecting(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.write_str("JSON")
-    }
-
-    fn visit_map<A: MapAccess<'de>>(self, mut map: A) -> Result<Outline, A::Error> {
-        let mut members = Members::default();
-        while let Some(key) = map.next_key::<String>()? {
-            match key.as_str() {
-                "jsonrpc" => {
-                    let version = map.next_value::<Scalar>()?;
-                    let first = members.jsonrpc.is_none();
-                    members.jsonrpc =
-                        Some(first && matches!(version, Scalar::String(v) if v == "2.0"));
+impl<'a> Outline<'a> {
+    fn of(text: &'a str) -> Self {
+        let mut reader = Reader::new(text);
+        match reader.peek() {
+            Some(b'{') => {
+                let first = Members::read(&mut reader);
+                if !first.is_closed || reader.peek() != Some(b'{') {
+                    return Self::Object(first);
                 }
-                "id" => {
-                    let id = map.next_value::<Scalar>()?.into_id();
-                    members.id = Some(if members.id.is_none() { id } else { None });
+                let mut answers: Vec<_> = first.answer().into_iter().collect();
+                while reader.peek() == Some(b'{') && answers.len() < MAX_ANSWERS {
+                    let members = Members::read(&mut reader);
+                    answers.extend(members.answer());
+                    if !members.is_closed {
+                        break;
+                    }
                 }
-                "method" => {
-                    members.method = Some(matches!(map.next_value()?, Scalar::String(_)));
-                }
-                "result" => members.result = Some(skip(&mut map)?),
-                "error" => members.error = Some(skip(&mut map)?),
-                _ => skip(&mut map)?,
+                Self::Several(answers)
             }
-        }
-        Ok(Outline::Members(members))
-    }
-
-    fn visit_seq<A: SeqAccess<'de>>(self, mut seq: A) -> Result<Outline, A::Error> {
-        while seq.next_element::<IgnoredAny>()?.is_some() {}
-        Ok(Outline::Batch)
-    }
-
-    fn visit_unit<E>(self) -> Result<Outline, E> {
-        Ok(Outline::Scalar)
-    }
-
-    fn visit_bool<E>(self, _: bool) -> Result<Outline, E> {
-        Ok(Outline::Scalar)
-    }
-
-    fn visit_u64<E>(self, _: u64) -> Result<Outline, E> {
-        Ok(Outline::Scalar)
-    }
-
-    fn visit_i64<E>(self, _: i64) -> Result<Outline, E> {
-        Ok(Outline::Scalar)
-    }
-
-    fn visit_f64<E>(self, _: f64) -> Result<Outline, E> {
-        Ok(Outline::Scalar)
-    }
-
-    fn visit_str<E>(self, _: &str) -> Result<Outline, E> {
-        Ok(Outline::Scalar)
-    }
-}
-
-fn skip<'de, A: MapAccess<'de>>(map: &mut A) -> Result<(), A::Error> {
-    map.next_value::<IgnoredAny>().map(drop)
-}
-
-/// A value of which only strings and numbers matter.
-enum Scalar {
-    String(String),
-    Number(serde_json::Number),
-    Other,
-}
-
-impl Scalar {
-    fn into_id(self) -> Option<RequestId> {
-        let value = match self {
-            Self::String(string) => string.into(),
-            Self::Number(number) => serde_json::Value::Number(number),
-            Self::Other => return None,
-        };
-        RequestId::deserialize(value).ok()
-    }
-}
-
-impl<'de> Deserialize<'de> for Scalar {
-    fn deserialize<D: Deserializer<'de>>(deserializer: D) -> Result<Self, D::Error> {
-        let raw = <&serde_json::value::RawValue>::deserialize(deserializer)?;
-        Ok(match raw.get().as_bytes().first() {
-            Some(b'"') => serde_json::from_str(raw.get()).map_or(Self::Other, Self::String),
-            Some(b'-' | b'0'..=b'9') => {
-                serde_json::from_str(raw.get()).map_or(Self::Other, Self::Number)
+            Some(b'[') => {
+                let mut answers = Vec::new();
+                reader.take(b'[');
+                while answers.len() < MAX_ANSWERS {
+                    let is_whole = if reader.peek() == Some(b'{') {
+                        let members = Members::read(&mut reader);
+                        answers.extend(members.answer());
+                        members.is_closed
+                    } else {
+                        reader.value().is_some()
+                    };
+                    if !is_whole || !reader.take(b',') {
+                        break;
+                    }
+                }
+                Self::Batch(answers)
             }
             _ => Self::Other,
-        })
+        }
     }
+
+    fn malformed(self, error: ErrorData, is_broken: bool) -> Malformed {
+        use MalformedKind as K;
+        let (kind, id, answers) = match self {
+            Self::Object(members) => {
+                let kind = members.kind(is_broken);
+                (kind, members.id.and_then(Id::valid), Vec::new())
+            }
+            Self::Batch(answers) => (if is_broken { K::NotJson } else { K::Batch }, None, answers),
+            Self::Several(answers) => (K::NotJson, None, answers),
+            Self::Other if is_broken => (K::NotJson, None, Vec::new()),
+            Self::Other => (K::Other, None, Vec::new()),
+        };
+        Malformed { error, id, kind, answers }
+    }
+}
+
+impl<'a> Members<'a> {
+    fn read(reader: &mut Reader<'a>) -> Self {
+        let mut members = Self::default();
+        let is_closed = reader.object(|name, value| members.note(name, value));
+        members.is_closed = is_closed;
+        members
+    }
+
+    fn note(&mut self, name: &str, value: Option<Raw<'a>>) {
+        let string = || value.and_then(Raw::parse::<String>);
+        let name = match name {
+            "jsonrpc" if self.jsonrpc.is_none() => {
+                return self.jsonrpc = Some(string().is_some_and(|version| version == "2.0"));
+            }
+            "id" if self.id.is_none() => return self.id = Some(Id::of(value)),
+            "method" if self.method.is_none() => return self.method = Some(string().is_some()),
+            "params" if self.params.is_none() => return self.params = Some(value),
+            "result" if self.result.is_none() => return self.result = Some(value),
+            "error" if self.error.is_none() => return self.error = Some(value),
+            "id" => {
+                self.id = Some(Id::Repeated);
+                "`id` appears twice"
+            }
+            "jsonrpc" => "`jsonrpc` appears twice",
+            "method" => "`method` appears twice",
+            "params" => "`params` appears twice",
+            "result" => "`result` appears twice",
+            "error" => "`error` appears twice",
+            _ => return,
+        };
+        self.repeated.get_or_insert(name);
+    }
+
+    fn is_answer(&self) -> bool {
+        self.method.is_none() && (self.result.is_some() || self.error.is_some())
+    }
+
+    /// The id of the request that this answers.
+    fn answer(&self) -> Option<RequestId> {
+        self.id.clone().filter(|_| self.is_answer()).and_then(Id::valid)
+    }
+
+    fn kind(&self, is_broken: bool) -> MalformedKind {
+        use MalformedKind as K;
+        match (self.method.is_some(), &self.id) {
+            // Its id may come where nothing can be read any more.
+            (true, None) if is_broken && !self.is_closed => K::NotJson,
+            (true, None) => K::Notification,
+            (true, Some(_)) => K::Request,
+            (false, _) if self.is_answer() => K::Response,
+            (false, _) if is_broken => K::Fragment,
+            (false, _) => K::Other,
+        }
+    }
+
+    /// Says what is wrong with an object that is JSON.
+    fn fault(&self, text: &str) -> ErrorData {
+        let answer = self.result.is_some() || self.error.is_some();
+        let id_fault = self.id.as_ref().and_then(|id| id.fault("id"));
+        let is_error = self.error.is_some() && self.result.is_none() && self.method.is_none();
+        let why = if let Some(repeated) = self.repeated {
+            repeated
+        } else if self.jsonrpc != Some(true) {
+            "`jsonrpc` is not \"2.0\""
+        } else if self.method.is_some() && answer {
+            "`method` beside `result` or `error`"
+        } else if self.result.is_some() && self.error.is_some() {
+            "both `result` and `error`"
+        } else if self.method.is_none() && !answer {
+            "none of `method`, `result`, `error`"
+        } else if let Some(fault) = id_fault.filter(|_| !is_error || self.id != Some(Id::Null)) {
+            return invalid(fault);
+        } else if self.method == Some(false) {
+            "`method` is not a string"
+        } else if self.result.is_some() && self.id.is_none() {
+            "`result` without `id`"
+        } else if let Some(fault) = fault(text) {
+            fault
+        } else if let Some(error) = self.error.flatten() {
+            return error_fault(error);
+        } else if let Some(Some(params)) = self.params {
+            params_fault(params)
+        } else {
+            "a member appears twice or has the wrong type"
+        };
+        invalid(why)
+    }
+}
+
+fn params_fault(params: Raw<'_>) -> &'static str {
+    if !params.is_object() {
+        return "`params` is not an object";
+    }
+    let mut is_wrong = false;
+    Reader::new(params.get()).object(|name, value| {
+        let value = value.filter(|value| !value.is_object() && !value.is_null());
+        is_wrong |= name == "_meta" && value.is_some();
+    });
+    if is_wrong {
+        return "`params._meta` is not an object";
+    }
+    "a member of `params` appears twice or has the wrong type"
+}
+
+/// An error of the peer that is not one of JSON-RPC: what it says is kept in the data.
+fn error_fault(error: Raw<'_>) -> ErrorData {
+    let (mut code, mut message) = (None, None);
+    Reader::new(error.get()).object(|name, value| match name {
+        "code" => code = value,
+        "message" => message = value,
+        _ => {}
+    });
+    let number = code.and_then(Raw::parse::<i32>);
+    let why = if !error.is_object() {
+        "`error` is not an object"
+    } else if code.is_none() {
+        "`error` has no `code`"
+    } else if number.is_none() {
+        "the `code` of `error` is not a 32-bit integer"
+    } else if message.is_none() {
+        "`error` has no `message`"
+    } else if message.and_then(Raw::parse::<String>).is_none() {
+        "the `message` of `error` is not a string"
+    } else {
+        "a member of `error` appears twice or has the wrong type"
+    };
+    let words = error.parse::<Value>().filter(|_| error.get().len() <= MAX_WORDS);
+    let words =
+        words.unwrap_or_else(|| error.get().chars().take(MAX_WORDS).collect::<String>().into());
+    let code = number.map_or(ErrorCode::INVALID_REQUEST, ErrorCode);
+    ErrorData::new(code, why, Some(json!({ "error": words })))
 }

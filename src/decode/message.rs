@@ -100,7 +100,7 @@ fn unusual<T, E: Error>() -> Result<T, E> {
 }
 
 /// The method of the call that `id` answers; like rmcp, it takes "7" for 7.
-fn method_of_call(calls: &dyn Calls, id: &RequestId) -> Option<Method> {
+pub(crate) fn method_of_call(calls: &dyn Calls, id: &RequestId) -> Option<Method> {
     calls.method(id).or_else(|| match id {
         RequestId::String(digits) => calls.method(&RequestId::Number(digits.parse().ok()?)),
         RequestId::Number(_) => None,

@@ -8,6 +8,7 @@
 //! decoded here is what rmcp would have made of it, value for value.
 
 mod content;
+pub(crate) mod json;
 mod malformed;
 mod message;
 mod method;
@@ -15,15 +16,17 @@ mod notification;
 mod request;
 mod result;
 mod role;
+mod size;
 mod strict;
 
-use rmcp::{model::RequestId, service::RxJsonRpcMessage};
+use rmcp::{ErrorData, model::RequestId, service::RxJsonRpcMessage};
 
 pub use self::{
     malformed::{Malformed, MalformedKind},
     method::Method,
     role::Role,
 };
+pub(crate) use self::{message::method_of_call, size::estimate_decoded_size};
 
 /// The calls in flight, lent to the decoder for one message.
 ///
@@ -46,15 +49,25 @@ impl Calls for () {
 /// # Errors
 ///
 /// [`Malformed`] when rmcp refuses the message. An unknown method is no error, but a custom
-/// request or notification.
+/// request or notification. Also for a member whose name begins with `$serde_json::private::`, since
+/// what a `Value` makes of it depends on the features that the program enables in serde_json.
 pub fn decode<R: Role>(bytes: &[u8], calls: &dyn Calls) -> Result<RxJsonRpcMessage<R>, Malformed> {
-    let bytes = bytes.strip_prefix(b"\xef\xbb\xbf").unwrap_or(bytes);
+    let bytes = json::without_bom(bytes);
     // Once for all: serde_json would look at each string anew.
     let Ok(text) = str::from_utf8(bytes) else { return Err(Malformed::of(bytes)) };
+    if json::has_reserved_name(bytes) {
+        return Err(Malformed::refused(bytes, reserved_name()));
+    }
     match message::usual::<R>(text, calls) {
         Some(message) => Ok(message),
         None => serde_json::from_str(text).map_err(|_| Malformed::of(bytes)),
     }
+}
+
+/// The error for a name that [`json::has_reserved_name`] finds.
+pub(crate) fn reserved_name() -> ErrorData {
+    let why = "the name of a member begins with `$serde_json::private::`, which is reserved";
+    ErrorData::invalid_request(why, None)
 }
 
 #[cfg(test)]
@@ -149,9 +162,38 @@ mod tests {
             "]".repeat(300)
         );
         for (bytes, code, id, kind) in [
-            (&b"{"[..], parse, None, K::NotJson),
+            (&b"{"[..], parse, None, K::Fragment),
             (b"", parse, None, K::NotJson),
-            (br#"{"jsonrpc":"2.0","id":1,"method":"ping"}}"#, parse, None, K::NotJson),
+            (br#"{"jsonrpc":"2.0","id":1,"method":"ping"}}"#, parse, one.clone(), K::Request),
+            (
+                br#"{"jsonrpc":"2.0","id":1,"method":"x","params":NaN}"#,
+                parse,
+                one.clone(),
+                K::Request,
+            ),
+            (br#"{"jsonrpc":"2.0","method":"x","params":NaN}"#, parse, None, K::Notification),
+            (br#"{"jsonrpc":"2.0","method":"x","params":{"#, parse, None, K::NotJson),
+            (br#"{"jsonrpc":"2.0","id":1,"result":{"a":NaN}}"#, parse, one.clone(), K::Response),
+            (br#"{"jsonrpc":"2.0","result":{"a":NaN},"id":1}"#, parse, one.clone(), K::Response),
+            (
+                b"{\"jsonrpc\":\"2.0\",\"result\":\"a\nb\",\"id\":1}",
+                parse,
+                one.clone(),
+                K::Response,
+            ),
+            (
+                br#"{"jsonrpc":"2.0","id":1,"result":{"content":[{"type""#,
+                parse,
+                one.clone(),
+                K::Response,
+            ),
+            (br#"{"jsonrpc":"2.0","id":1,"result":NaN,"id":2}"#, parse, None, K::Response),
+            (br#"{"jsonrpc":"2.0","result":{"id":1,"a":NaN}}"#, parse, None, K::Response),
+            (br#"{"jsonrpc":"2.0","result":"a"b","id":1}"#, parse, None, K::Response),
+            (br#"{"jsonrpc":"2.0","id":1"#, parse, None, K::Fragment),
+            (br#"{"jsonrpc":"2.0","id":1,"#, parse, one.clone(), K::Fragment),
+            (br#"{"jso"#, parse, None, K::Fragment),
+            (b"{\"id\":1,\"result\":\"\xff\"}", parse, one.clone(), K::Response),
             (b"\"\xff\"", parse, None, K::NotJson),
             (br#"[{"jsonrpc":"2.0","id":1,"method":"ping"}]"#, invalid, None, K::Batch),
             (b"[]", invalid, None, K::Batch),
@@ -188,6 +230,61 @@ mod tests {
             assert_eq!((malformed.id.clone(), malformed.kind), (id, kind), "{text}");
             assert_eq!(malformed.is_response(), kind == K::Response, "{text}");
             assert!(malformed.error.message.len() < 120, "{malformed}");
+        }
+    }
+
+    /// What is wrong is said by its name.
+    #[test]
+    fn malformed_input_is_told_its_fault() {
+        let deep = "[".repeat(200) + &"]".repeat(200);
+        for (rest, what) in [
+            (&*format!(r#""id":1,"method":"x","params":{{"a":{deep}}}"#), "127 levels"),
+            (r#""id":1,"method":"x","params":{"a":1e999}"#, "64-bit float"),
+            (r#""id":1,"method":"x","params":{"a":"\ud800"}"#, "surrogate"),
+            (r#""id":1,"method":"x","params":[]"#, "`params` is not an object"),
+            (r#""id":1,"method":"x","params":{"_meta":7}"#, "`params._meta` is not an object"),
+            (r#""id":9223372036854775808,"method":"x""#, "64 bits"),
+            (r#""id":null,"method":"x""#, "`id` is null"),
+            (r#""id":1.5,"method":"x""#, "neither a string nor an integer"),
+            (r#""id":1,"id":1,"method":"x""#, "`id` appears twice"),
+            (r#""id":1,"result":1,"result":2"#, "`result` appears twice"),
+            (r#""id":1,"error":"boom""#, "`error` is not an object"),
+            (r#""id":1,"error":{"code":1}"#, "no `message`"),
+            (r#""id":1,"error":{"message":"m"}"#, "no `code`"),
+            (r#""id":1,"error":{"code":1,"message":2}"#, "not a string"),
+            (r#""id":1,"result":{"a":NaN}"#, "NaN is no JSON value"),
+            (r#""id":1,"result":{"a":-Infinity}"#, "-Infinity is no JSON value"),
+            (r#""id":1,"result":{"$serde_json::private::RawValue":"1"}"#, "reserved"),
+        ] {
+            let text = format!(r#"{{"jsonrpc":"2.0",{rest}}}"#);
+            let told = decode::<RoleClient>(text.as_bytes(), &()).expect_err(&text).to_string();
+            assert!(told.contains(what), "{text}: {told}");
+        }
+    }
+
+    #[test]
+    fn an_error_that_is_none_keeps_the_words_of_the_peer() {
+        let text = r#"{"jsonrpc":"2.0","id":1,"error":{"code":-32001,"reason":"asleep"}}"#;
+        let malformed = decode::<RoleClient>(text.as_bytes(), &()).expect_err("no message");
+        assert_eq!(malformed.error.code, ErrorCode(-32001));
+        let data = json!({"error": {"code": -32001, "reason": "asleep"}});
+        assert_eq!(malformed.error.data, Some(data));
+    }
+
+    #[test]
+    fn the_answers_of_a_batch_are_told() {
+        let ids = |ids: &[i64]| ids.iter().copied().map(RequestId::Number).collect::<Vec<_>>();
+        for (text, expected) in [
+            (
+                r#"[{"jsonrpc":"2.0","id":1,"result":{}},{"id":2,"error":{}},{"id":3,"method":"x"}]"#,
+                ids(&[1, 2]),
+            ),
+            (r#"[{"jsonrpc":"2.0","id":1,"result":NaN},{"id":2,"res"#, ids(&[1])),
+            ("{\"id\":1,\"result\":{}}\n{\"id\":2,\"result\":{}}\n", ids(&[1, 2])),
+            (r#"[{"id":1,"method":"x"}]"#, ids(&[])),
+        ] {
+            let malformed = decode::<RoleClient>(text.as_bytes(), &()).expect_err(text);
+            assert_eq!(malformed.answers, expected, "{text}");
         }
     }
 

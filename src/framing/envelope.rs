@@ -11,19 +11,23 @@ use rmcp::{
     model::{JsonRpcMessage, RequestId},
     service::{RxJsonRpcMessage, TxJsonRpcMessage},
 };
-use serde::{Deserialize, Serialize};
-use serde_json::{Value, json, value::RawValue};
+use serde::Deserialize;
+use serde_json::{Value, json};
 
 use self::{
     inbound::{Inbound, Open},
-    wire::{Kind, Opened, Sealed},
+    wire::{Kind, Opened},
 };
 use super::{
     Framing, Greeting, Manners, SessionName, Unreadable,
-    parts::{self, Call, Outcome, Parts, Request, Response, object, parse},
+    parts::{self, Members as _, Object, Outcome, Parts, Shape, members, object},
+    unreadable_answer,
 };
 use crate::{
-    decode::{Calls, Method, Role},
+    decode::{
+        Calls, Malformed, Method, Role,
+        json::{Id, Raw},
+    },
     error::MessageError,
     layer::correlation::UNAVAILABLE,
     message::Message,
@@ -99,6 +103,15 @@ enum Form {
     Wrapped,
 }
 
+/// Which request of ours a message answers.
+enum Answered {
+    Request(RequestId),
+    /// One that nobody awaits any more.
+    Late,
+    /// Any of those in flight, or none.
+    Unknown,
+}
+
 /// A clone is for another connection.
 impl Clone for Envelope {
     fn clone(&self) -> Self {
@@ -133,92 +146,93 @@ impl Envelope {
     }
 
     /// A message of ours in this envelope.
-    fn seal(
-        &self,
-        kind: Kind,
-        content: Option<&RawValue>,
-        request_id: Option<&RequestId>,
-    ) -> Result<Message, MessageError> {
-        let timestamp = parts::now();
-        let mut sealed = Sealed { kind, request_id, timestamp, ..Sealed::default() };
-        match kind {
-            Kind::McpRequest if self.form == Form::Named => sealed.request = content,
-            Kind::McpResponse if self.form == Form::Named => sealed.result = content,
+    fn seal(&self, kind: Kind, content: Option<&str>, request_id: Option<&RequestId>) -> Message {
+        let name = match kind {
+            Kind::McpRequest if self.form == Form::Named => "request",
+            Kind::McpResponse if self.form == Form::Named => "result",
             // An error that nobody sees as one would be none.
-            Kind::Error => sealed.error = content,
-            _ => sealed.payload = content,
-        }
-        parts::text(&sealed)
+            Kind::Error => "error",
+            _ => "payload",
+        };
+        let sealed = Object::new().string("type", kind.name()).raw(name, content);
+        parts::message(sealed.id("requestId", request_id).string("timestamp", &parts::now()).end())
     }
 
     /// A request of ours, whose id is a string on the wire.
-    fn ask(&mut self, id: &RequestId, parts: &Parts<'_>) -> Result<Message, MessageError> {
-        let method: String = parts.method.and_then(parse).unwrap_or_default();
-        let call = parts.params.and_then(parse::<Named<'_>>);
-        let request = match call {
-            Some(call) if self.bare_tools && method == Method::CallTool.name() => {
-                parts::raw(&Content { method: call.name, params: call.arguments })?
+    fn ask(&mut self, id: &RequestId, parts: &Parts<'_>) -> Message {
+        let method = parts.method.and_then(Raw::parse::<String>).unwrap_or_default();
+        let call = parts.params.and_then(object::<Named<'_>>);
+        let name = call.as_ref().and_then(|call| call.name?.parse::<String>());
+        let request = match (call, name) {
+            (Some(call), Some(name)) if self.bare_tools && method == Method::CallTool.name() => {
+                content(&name, call.arguments)
             }
-            _ => parts::raw(&Content { method, params: parts.params })?,
+            _ => content(&method, parts.params),
         };
         self.asking = Some(id.clone());
         self.seal(Kind::McpRequest, Some(&request), Some(&text(id)))
     }
 
     /// A notification of ours. The id of what it cancels is a string on the wire.
-    fn tell(&self, parts: &Parts<'_>) -> Result<Message, MessageError> {
-        let method: String = parts.method.and_then(parse).unwrap_or_default();
-        let content = match parts.params.filter(|_| method == CANCELLED).and_then(parse::<Value>) {
+    fn tell(&self, parts: &Parts<'_>) -> Message {
+        let method = parts.method.and_then(Raw::parse::<String>).unwrap_or_default();
+        let params = parts.params.filter(|_| method == CANCELLED).and_then(Raw::parse::<Value>);
+        let content = match params {
             Some(mut params) => {
                 if let Some(number) = params.get("requestId").and_then(Value::as_i64) {
                     params["requestId"] = number.to_string().into();
                 }
-                parts::raw(&Content { method, params: Some(params) })?
+                let params = params.to_string();
+                Object::new().string("method", &method).raw("params", Some(&params)).end()
             }
-            None => parts::raw(&Content { method, params: parts.params })?,
+            None => content(&method, parts.params),
         };
         self.seal(Kind::Notification, Some(&content), None)
     }
 
     /// The result of a request of the peer.
-    fn answer(&self, open: &Open, result: &RawValue) -> Result<Message, MessageError> {
+    fn answer(&self, open: &Open, result: Raw<'_>) -> Result<Message, MessageError> {
         let request_id = open.request_id.as_ref();
-        match open.is_bare.then(|| Outcome::of(result)) {
-            None => self.seal(Kind::McpResponse, Some(result), request_id),
+        Ok(match open.is_bare.then(|| Outcome::of(result)) {
+            None => self.seal(Kind::McpResponse, Some(result.get()), request_id),
             Some(Outcome::Result(content)) => {
-                self.seal(Kind::McpResponse, Some(&content), request_id)
+                self.seal(Kind::McpResponse, Some(content.get()), request_id)
             }
             Some(Outcome::Failed(message)) => {
-                let error = parts::raw(&ErrorData::new(UNAVAILABLE, message, None))?;
+                let error = parts::json(&ErrorData::new(UNAVAILABLE, message, None))?;
                 self.seal(Kind::Error, Some(&error), request_id)
             }
-        }
+        })
     }
 
     /// Which request of ours the peer answers by this id.
-    fn answered(&mut self, request_id: Option<RequestId>, calls: &dyn Calls) -> Option<RequestId> {
+    fn answered(&mut self, request_id: Option<RequestId>, calls: &dyn Calls) -> Answered {
         if std::mem::take(&mut self.restarted) {
             // What the former peer was asked is not answered by this one.
             self.asked.retain(|id| calls.method(id).is_some());
         }
         let Some(id) = request_id else {
-            // It may be one that nobody awaits any more.
-            return self.asked.pop_front().filter(|id| calls.method(id).is_some());
+            return match self.asked.pop_front() {
+                Some(id) if calls.method(&id).is_some() => Answered::Request(id),
+                Some(_) => Answered::Late,
+                None => Answered::Unknown,
+            };
         };
         self.returns_ids = true;
         self.asked.clear();
-        Some(parts::own(id, calls))
+        Answered::Request(parts::own(id, calls))
     }
 
     /// A request of the peer.
     fn asked_by_peer<R: Role>(
         &mut self,
-        content: Option<&RawValue>,
+        content: Option<Raw<'_>>,
         request_id: Option<RequestId>,
         calls: &dyn Calls,
     ) -> Result<Option<RxJsonRpcMessage<R>>, Unreadable> {
-        let Some(Content { method, params }) = content.and_then(object::<Content<&RawValue>>)
-        else {
+        let content = content.and_then(object::<Content<'_>>);
+        let method = content.as_ref().and_then(|content| content.method?.parse::<String>());
+        let (Some(Content { params, .. }), Some(method)) = (content, method) else {
             let what = "`request` is no object with a `method`";
             let error = ErrorData::invalid_request(what, None);
             return Err(self.inbound.refuse_request(request_id, error));
@@ -228,11 +242,14 @@ impl Envelope {
         let id = self.inbound.begin(request_id, is_tool)?;
         let refuse = |error| Unreadable::Request { id: Some(id.clone()), error };
         let request = match is_tool {
-            true => Call::new(&method, params).map_err(refuse).and_then(|call| {
-                let call = Request::new(&id, Method::CallTool.name(), Some(call));
+            true => parts::call(&method, params).map_err(refuse).and_then(|call| {
+                let call = parts::request(Some(&id), Method::CallTool.name(), Some(&call));
                 parts::assemble::<R>(&call, calls)
             }),
-            false => parts::assemble::<R>(&Request::new(&id, &method, params), calls),
+            false => {
+                let request = parts::request(Some(&id), &method, params.map(Raw::get));
+                parts::assemble::<R>(&request, calls)
+            }
         };
         request.map(Some).map_err(|unreadable| match unreadable {
             // Its answer has to find it.
@@ -244,28 +261,33 @@ impl Envelope {
     /// A notification of the peer. A malformed one is not answered.
     fn told_by_peer<R: Role>(
         &mut self,
-        content: Option<&RawValue>,
+        content: Option<Raw<'_>>,
         calls: &dyn Calls,
     ) -> Result<Option<RxJsonRpcMessage<R>>, Unreadable> {
-        let told = content.and_then(object::<Content<&RawValue>>);
-        // A server of its own kind says whatever it likes.
-        let Content { method, params } =
-            told.unwrap_or_else(|| Content { method: "notification".to_owned(), params: content });
-        let notification = match params.filter(|_| method == CANCELLED).and_then(parse::<Value>) {
-            Some(mut params) => {
-                let named = params.get("requestId").map(RequestId::deserialize);
-                if let Some(Ok(named)) = named {
-                    let Some(id) = self.inbound.cancelled(&named) else { return Ok(None) };
-                    params["requestId"] = id.into_json_value();
-                }
-                parts::assemble::<R>(&Request::notification(&method, Some(params)), calls)
-            }
-            None => parts::assemble::<R>(&Request::notification(&method, params), calls),
+        let told = content.and_then(object::<Content<'_>>);
+        let method = told.as_ref().and_then(|told| told.method?.parse::<String>());
+        let (method, params) = match (told, method) {
+            (Some(told), Some(method)) => (method, told.params),
+            // A server of its own kind says whatever it likes.
+            _ => ("notification".to_owned(), content),
         };
-        notification.map(Some).map_err(|unreadable| match unreadable {
-            Unreadable::Request { error, .. } => Unreadable::Response { id: None, error },
-            other => other,
-        })
+        let mut params = params.map(|params| params.get().to_owned());
+        let cancels = params.as_deref().filter(|_| method == CANCELLED);
+        if let Some(mut changed) =
+            cancels.and_then(|params| serde_json::from_str::<Value>(params).ok())
+            && let Some(Ok(named)) = changed.get("requestId").map(RequestId::deserialize)
+        {
+            let Some(id) = self.inbound.cancelled(&named) else { return Ok(None) };
+            changed["requestId"] = id.into_json_value();
+            params = Some(changed.to_string());
+        }
+        let notification = parts::request(None, &method, params.as_deref());
+        parts::assemble::<R>(&notification, calls).map(Some).map_err(
+            |unreadable| match unreadable {
+                Unreadable::Request { error, .. } => Unreadable::Dropped { error },
+                other => other,
+            },
+        )
     }
 
     /// An answer of the peer.
@@ -276,28 +298,34 @@ impl Envelope {
         calls: &dyn Calls,
     ) -> Result<Option<RxJsonRpcMessage<R>>, Unreadable> {
         let is_error = opened.kind() == Some("error");
-        let Some(id) = self.answered(request_id, calls) else {
-            let error = ErrorData::invalid_request("an answer to nothing", None);
-            return Err(Unreadable::Response { id: None, error });
+        let content = opened.content().unwrap_or(Raw::NULL);
+        let id = match self.answered(request_id, calls) {
+            Answered::Request(id) => id,
+            Answered::Late => {
+                let error = ErrorData::invalid_request("an answer that comes too late", None);
+                return Err(Unreadable::Dropped { error });
+            }
+            Answered::Unknown => {
+                let nameless = || ErrorData::invalid_request("`requestId` is missing", None);
+                let error = content.parse().filter(|_| is_error);
+                let error = error.unwrap_or_else(|| unreadable_answer(nameless()));
+                return Err(Unreadable::Response { id: None, error });
+            }
         };
-        let nothing = RawValue::NULL;
-        let content = opened.content().unwrap_or(nothing);
         if is_error {
-            return match parse::<ErrorData>(content) {
-                Some(_) => parts::assemble::<R>(&Response::error(&id, content), calls).map(Some),
-                None => {
-                    let message = parse::<String>(content);
-                    let message = message.unwrap_or_else(|| "an error without words".to_owned());
-                    let error = ErrorData::internal_error(message, None);
-                    Err(Unreadable::Response { id: Some(id), error })
-                }
-            };
+            if content.parse::<ErrorData>().is_some() {
+                let response = parts::response(&id, "error", content.get());
+                return parts::assemble::<R>(&response, calls).map(Some);
+            }
+            let message = content.parse::<String>();
+            let message = message.unwrap_or_else(|| "an error without words".to_owned());
+            let error = ErrorData::internal_error(message, None);
+            return Ok(Some(JsonRpcMessage::error(error, Some(id))));
         }
-        let result = match self.bare_tools && calls.method(&id) == Some(Method::CallTool) {
-            true => serde_json::value::to_raw_value(&parts::tool_result(content)).ok(),
-            false => None,
-        };
-        let response = Response::result(&id, result.as_deref().unwrap_or(content));
+        let is_bare = self.bare_tools && calls.method(&id) == Some(Method::CallTool);
+        let result = is_bare.then(|| parts::tool_result(content));
+        let result = result.as_deref().unwrap_or(content.get());
+        let response = parts::response(&id, "result", result);
         parts::assemble::<R>(&response, calls).map(Some).map_err(|unreadable| match unreadable {
             Unreadable::Request { error, .. } | Unreadable::Response { error, .. } => {
                 Unreadable::Response { id: Some(id), error }
@@ -305,23 +333,60 @@ impl Envelope {
             other => other,
         })
     }
+
+    /// Says whom the `error` concerns with which a message is turned down.
+    fn turn_down<R: Role>(
+        &mut self,
+        (opened, shape): (&Opened<'_>, Shape),
+        calls: &dyn Calls,
+        error: ErrorData,
+    ) -> Unreadable {
+        let request_id = opened.request_id.and_then(Raw::parse::<RequestId>);
+        let unreadable = unreadable_answer;
+        match (opened.kind(), self.form) {
+            (Some("mcp"), Form::Wrapped) if opened.payload.is_some() => {
+                let payload = opened.payload.unwrap_or(Raw::NULL).get();
+                Unreadable::of::<R>(Malformed::refused(payload.as_bytes(), error), calls)
+            }
+            (_, Form::Wrapped) if R::IS_CLIENT && shape == Shape::Open && opened.kind.is_some() => {
+                Unreadable::Response { id: None, error: unreadable(error) }
+            }
+            (_, Form::Wrapped) => Unreadable::Request { id: None, error },
+            (Some("mcp_response" | "error"), _) => {
+                // Its `requestId` may be where nothing can be read any more.
+                let id = match (&request_id, shape) {
+                    (None, Shape::Open) => None,
+                    _ => match self.answered(request_id, calls) {
+                        Answered::Request(id) => Some(id),
+                        Answered::Late => return Unreadable::Dropped { error },
+                        Answered::Unknown => None,
+                    },
+                };
+                Unreadable::Response { id, error: unreadable(error) }
+            }
+            (Some("notification" | "ping" | "pong"), _) => Unreadable::Dropped { error },
+            (Some("mcp_request"), _) if shape == Shape::Object => {
+                self.inbound.refuse_request(request_id, error)
+            }
+            _ => self.inbound.refuse(request_id, error),
+        }
+    }
 }
 
 impl<R: Role> Framing<R> for Envelope {
     fn encode(&mut self, message: &TxJsonRpcMessage<R>) -> Result<Option<Message>, MessageError> {
         let json = parts::json_rpc::<R>(message)?;
         if self.form == Form::Wrapped {
-            return wrapped::seal(&json, &self.session).map(Some);
+            return Ok(Some(wrapped::seal(&json, &self.session)));
         }
-        let parts = parts::parts(&json)?;
-        let nothing = RawValue::NULL;
+        let parts = parts::parts(&json);
         self.inbound.nothing_answered();
         self.asking = None;
         let encoded = match message {
             JsonRpcMessage::Request(request) => self.ask(&request.id, &parts),
             JsonRpcMessage::Notification(_) => self.tell(&parts),
             JsonRpcMessage::Response(response) => match self.inbound.answer(&response.id) {
-                Some(open) => self.answer(&open, parts.result.unwrap_or(nothing)),
+                Some(open) => self.answer(&open, parts.result.unwrap_or(Raw::NULL))?,
                 None => return Ok(None),
             },
             JsonRpcMessage::Error(error) => {
@@ -333,10 +398,10 @@ impl<R: Role> Framing<R> for Envelope {
                     None => None,
                 };
                 let request_id = open.as_ref().and_then(|open| open.request_id.as_ref());
-                self.seal(Kind::Error, Some(parts.error.unwrap_or(nothing)), request_id)
+                self.seal(Kind::Error, Some(parts.error.unwrap_or(Raw::NULL).get()), request_id)
             }
         };
-        encoded.map(Some)
+        Ok(Some(encoded))
     }
 
     fn decode(
@@ -345,15 +410,22 @@ impl<R: Role> Framing<R> for Envelope {
         calls: &dyn Calls,
     ) -> Result<Option<RxJsonRpcMessage<R>>, Unreadable> {
         let Some(json) = parts::data(&message) else { return Ok(None) };
-        let opened = Opened::read(json)?;
-        let request_id = match opened.request_id.map(parse::<RequestId>) {
+        let (opened, shape, error) = parts::read::<Opened<'_>>(json?);
+        if let Some(error) = error {
+            return Err(self.turn_down::<R>((&opened, shape), calls, error));
+        }
+        let request_id = match opened.request_id.map(|id| Id::of(Some(id))) {
             None => None,
-            Some(Some(id)) => Some(id),
-            Some(None) => {
-                let what = "`requestId` is neither a string nor an integer";
+            Some(Id::Valid(id)) => Some(id),
+            Some(id) => {
+                let what = id.fault("requestId").unwrap_or_default();
                 let error = ErrorData::invalid_request(what, None);
                 return Err(match opened.kind() {
                     Some("mcp_request") => self.inbound.refuse_request(None, error),
+                    Some("notification" | "ping" | "pong") => Unreadable::Dropped { error },
+                    Some("mcp_response" | "error") => {
+                        Unreadable::Response { id: None, error: unreadable_answer(error) }
+                    }
                     _ => self.inbound.refuse(None, error),
                 });
             }
@@ -363,7 +435,7 @@ impl<R: Role> Framing<R> for Envelope {
         };
         match (opened.kind(), self.form) {
             (Some("ping"), _) => {
-                self.owed.extend(self.seal(Kind::Pong, None, request_id.as_ref()));
+                self.owed.push_back(self.seal(Kind::Pong, None, request_id.as_ref()));
                 Ok(None)
             }
             (Some("pong"), _) => Ok(None),
@@ -378,6 +450,16 @@ impl<R: Role> Framing<R> for Envelope {
                 self.answered_by_peer::<R>(&opened, request_id, calls)
             }
             (Some(_), _) => Err(refuse(&mut self.inbound, "no such `type`")),
+        }
+    }
+
+    fn refuse(&mut self, message: &Message, calls: &dyn Calls, error: ErrorData) -> Unreadable {
+        match parts::data(message) {
+            Some(Ok(json)) => {
+                let (opened, shape) = Opened::read(json);
+                self.turn_down::<R>((&opened, shape), calls, error)
+            }
+            _ => Unreadable::Request { id: None, error },
         }
     }
 
@@ -452,20 +534,19 @@ fn text(id: &RequestId) -> RequestId {
     RequestId::String(id.to_string().into())
 }
 
-/// What is asked or told.
-#[derive(Serialize, Deserialize)]
-struct Content<P> {
-    method: String,
-    #[serde(skip_serializing_if = "Option::is_none")]
-    params: Option<P>,
+members! {
+    /// What is asked or told.
+    Content { method: "method", params: "params", }
 }
 
-/// The params of `tools/call`.
-#[derive(Deserialize)]
-struct Named<'a> {
-    name: String,
-    #[serde(borrow)]
-    arguments: Option<&'a RawValue>,
+members! {
+    /// The params of `tools/call`.
+    Named { name: "name", arguments: "arguments", }
+}
+
+/// What is asked or told, as it goes over the wire.
+fn content(method: &str, params: Option<Raw<'_>>) -> String {
+    Object::new().string("method", method).raw("params", params.map(Raw::get)).end()
 }
 
 #[cfg(test)]

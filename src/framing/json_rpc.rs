@@ -2,13 +2,16 @@
 
 mod fields;
 
-use rmcp::service::{RxJsonRpcMessage, TxJsonRpcMessage};
+use rmcp::{
+    ErrorData,
+    service::{RxJsonRpcMessage, TxJsonRpcMessage},
+};
 use serde_json::json;
 
 use self::fields::Fields;
 use super::{Framing, Greeting, Manners, SessionName, Unreadable, parts};
 use crate::{
-    decode::{self, Calls, Malformed, MalformedKind, Role},
+    decode::{self, Calls, Malformed, Role},
     encode,
     error::{CloseCode, CloseReason, MessageError},
     message::{Message, Text},
@@ -89,20 +92,21 @@ impl<R: Role> Framing<R> for JsonRpc {
             }
             _ => return Ok(None),
         };
-        let decoded = decoded.map_err(|malformed| match malformed {
-            // What has the id of a request in flight and no method can only be meant as its answer.
-            Malformed { kind: MalformedKind::Other, id: Some(id), error }
-                if calls.method(&id).is_some() =>
-            {
-                Unreadable::Response { id: Some(id), error }
-            }
-            other => other.into(),
-        })?;
+        let decoded = decoded.map_err(|malformed| Unreadable::of::<R>(malformed, calls))?;
         match (&self.fields, &message) {
             (Some(fields), Message::Text(json)) => fields.read::<R>(decoded, json.as_bytes()),
             (Some(fields), Message::Binary(json)) => fields.read::<R>(decoded, json),
             _ => Ok(Some(decoded)),
         }
+    }
+
+    fn refuse(&mut self, message: &Message, calls: &dyn Calls, error: ErrorData) -> Unreadable {
+        let json = match message {
+            Message::Text(text) => text.as_bytes(),
+            Message::Binary(bytes) => bytes,
+            _ => &[],
+        };
+        Unreadable::of::<R>(Malformed::refused(json, error), calls)
     }
 
     fn manners(&self) -> Manners {

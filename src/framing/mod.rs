@@ -21,6 +21,8 @@ use rmcp::{
     service::{RxJsonRpcMessage, TxJsonRpcMessage},
 };
 
+use serde_json::{Value, json};
+
 pub use self::{
     envelope::Envelope,
     json_rpc::{BinaryPolicy, JsonRpc},
@@ -28,7 +30,7 @@ pub use self::{
     tool_call::ToolCall,
 };
 use crate::{
-    decode::{Calls, Malformed, Role},
+    decode::{Calls, Malformed, MalformedKind, Role, method_of_call},
     error::{CloseReason, MessageError},
     message::Message,
 };
@@ -52,6 +54,13 @@ pub trait Framing<R: Role>: Send {
         message: Message,
         calls: &dyn Calls,
     ) -> Result<Option<RxJsonRpcMessage<R>>, Unreadable>;
+
+    /// Says whom the `error` concerns for which a `message` is not decoded: it would take more memory
+    /// than it may. By default the peer, without an id.
+    fn refuse(&mut self, message: &Message, calls: &dyn Calls, error: ErrorData) -> Unreadable {
+        let _ = (message, calls);
+        Unreadable::Request { id: None, error }
+    }
 
     /// What is sent now that `message`, the last that was encoded, may be: by default itself. Where
     /// answers have an order of their own it is kept until it is [owed](Self::owed).
@@ -128,6 +137,10 @@ impl<R: Role, F: Framing<R> + ?Sized> Framing<R> for Box<F> {
         (**self).decode(message, calls)
     }
 
+    fn refuse(&mut self, message: &Message, calls: &dyn Calls, error: ErrorData) -> Unreadable {
+        (**self).refuse(message, calls, error)
+    }
+
     fn in_turn(&mut self, message: Message) -> Option<Message> {
         (**self).in_turn(message)
     }
@@ -179,6 +192,19 @@ pub enum Unreadable {
         /// What the caller is told.
         error: ErrorData,
     },
+    /// It answered several requests at once: each of them that is in flight ends with this error.
+    Responses {
+        /// The ids.
+        ids: Vec<RequestId>,
+        /// What the callers are told.
+        error: ErrorData,
+    },
+    /// It was a notification, or an answer that nobody awaits any more: no one is answered, whatever is
+    /// wrong with it.
+    Dropped {
+        /// What is wrong with it.
+        error: ErrorData,
+    },
     /// Its kind is not accepted at all: the link is closed with this reason.
     Unacceptable(CloseReason),
 }
@@ -187,19 +213,60 @@ impl Unreadable {
     /// The cause in the crate's own words, which hold nothing of the peer's.
     pub(crate) fn cause(&self) -> &str {
         match self {
-            Self::Request { error, .. } | Self::Response { error, .. } => &error.message,
+            Self::Request { error, .. }
+            | Self::Response { error, .. }
+            | Self::Responses { error, .. }
+            | Self::Dropped { error } => &error.message,
             Self::Unacceptable(reason) => &reason.reason,
+        }
+    }
+}
+
+impl Unreadable {
+    /// What becomes of a malformed message of JSON-RPC that a role `R` has received.
+    pub(crate) fn of<R: Role>(malformed: Malformed, calls: &dyn Calls) -> Self {
+        use MalformedKind as K;
+        let in_flight = |id: &RequestId| method_of_call(calls, id).is_some();
+        match malformed {
+            // What has the id of a request in flight and no method can only be meant as its answer.
+            Malformed { kind: K::Other | K::Fragment, id: Some(id), error, .. }
+                if in_flight(&id) =>
+            {
+                Self::Response { id: Some(id), error: unreadable_answer(error) }
+            }
+            // A server hardly says anything else that begins so.
+            Malformed { kind: K::Fragment, error, .. } if R::IS_CLIENT => {
+                Self::Response { id: None, error: unreadable_answer(error) }
+            }
+            other => other.into(),
         }
     }
 }
 
 impl From<Malformed> for Unreadable {
     fn from(malformed: Malformed) -> Self {
-        let (id, error) = (malformed.id.clone(), malformed.error.clone());
-        if malformed.is_response() {
-            Self::Response { id, error }
-        } else {
-            Self::Request { id, error }
+        use MalformedKind as K;
+        let Malformed { error, id, kind, answers } = malformed;
+        if !answers.is_empty() {
+            return Self::Responses { ids: answers, error: unreadable_answer(error) };
+        }
+        match kind {
+            K::Response => Self::Response { id, error: unreadable_answer(error) },
+            K::Notification => Self::Dropped { error },
+            // Whether that is all of the id, nobody knows.
+            K::Fragment => Self::Request { id: None, error },
+            _ => Self::Request { id, error },
         }
     }
+}
+
+/// The error with which a call ends whose answer has this `error`: `data.reason` is `unreadable`, and
+/// `data.outcome` says that it may have run.
+pub(crate) fn unreadable_answer(error: ErrorData) -> ErrorData {
+    let mut data = json!({ "reason": "unreadable", "outcome": "outcome_unknown" });
+    if let (Some(data), Some(Value::Object(more))) = (data.as_object_mut(), error.data) {
+        data.extend(more);
+    }
+    let message = format!("the answer to this call could not be read: {}", error.message);
+    ErrorData::new(error.code, message, Some(data))
 }

@@ -7,81 +7,185 @@ use rmcp::{
     model::RequestId,
     service::{RxJsonRpcMessage, TxJsonRpcMessage},
 };
-use serde::{Deserialize, Serialize};
-use serde_json::{
-    Value,
-    value::{RawValue, to_raw_value},
-};
+use serde::Serialize;
+use serde_json::Value;
 
 use super::Unreadable;
 use crate::{
-    decode::{self, Calls, Role},
+    decode::{
+        self, Calls, Role,
+        json::{Raw, Reader, fault, has_reserved_name, not_json, without_bom},
+    },
     encode,
     error::MessageError,
     message::{Message, Text},
 };
 
-/// The members of a JSON-RPC message that is on its way out.
-#[derive(Deserialize)]
-pub(super) struct Parts<'a> {
-    #[serde(borrow)]
-    pub(super) method: Option<&'a RawValue>,
-    #[serde(borrow)]
-    pub(super) params: Option<&'a RawValue>,
-    #[serde(borrow)]
-    pub(super) result: Option<&'a RawValue>,
-    #[serde(borrow)]
-    pub(super) error: Option<&'a RawValue>,
+/// Declares a struct of the members that a message of some form may have. A member that is `null` is
+/// none.
+macro_rules! members {
+    ($(#[$doc:meta])* $name:ident { $($field:ident: $($member:literal)|+,)* }) => {
+        $(#[$doc])*
+        #[derive(Debug, Default)]
+        pub(super) struct $name<'a> {
+            $(pub(super) $field: Option<$crate::decode::json::Raw<'a>>,)*
+        }
+
+        impl<'a> $crate::framing::parts::Members<'a> for $name<'a> {
+            fn member(
+                &mut self,
+                name: &str,
+            ) -> Option<&mut Option<$crate::decode::json::Raw<'a>>> {
+                match name {
+                    $($($member)|+ => Some(&mut self.$field),)*
+                    _ => None,
+                }
+            }
+
+            fn without_nulls(mut self) -> Self {
+                $(self.$field = self.$field.filter(|raw| !raw.is_null());)*
+                self
+            }
+        }
+    };
+}
+pub(super) use members;
+
+/// The members of a message.
+pub(super) trait Members<'a>: Default {
+    /// The place for a member of this name.
+    fn member(&mut self, name: &str) -> Option<&mut Option<Raw<'a>>>;
+
+    /// The same, and what is `null` is not there.
+    fn without_nulls(self) -> Self;
+
+    /// Takes an object apart, as far as it goes. What appears twice is not there.
+    fn read(text: &'a str) -> (Self, Shape) {
+        let mut members = Self::default();
+        let mut is_repeated = false;
+        let is_closed = Reader::new(text).object(|name, value| {
+            let (Some(place), Some(value)) = (members.member(name), value) else { return };
+            is_repeated |= place.is_some();
+            *place = Some(if place.is_some() { Raw::NULL } else { value });
+        });
+        let shape = match (is_closed, is_repeated) {
+            (false, _) => Shape::Open,
+            (true, true) => Shape::Repeated,
+            (true, false) => Shape::Object,
+        };
+        (members.without_nulls(), shape)
+    }
+}
+
+/// What [`Members::read`] has found.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(super) enum Shape {
+    /// An object.
+    Object,
+    /// An object in which a member appears twice.
+    Repeated,
+    /// No object, or one that breaks off.
+    Open,
+}
+
+members! {
+    /// The members of a JSON-RPC message that is on its way out.
+    Parts { method: "method", params: "params", result: "result", error: "error", }
 }
 
 /// `message` as JSON-RPC.
-pub(super) fn json_rpc<R: Role>(message: &TxJsonRpcMessage<R>) -> Result<Vec<u8>, MessageError> {
-    encode::encode::<R>(message).map_err(unsaid)
+pub(super) fn json_rpc<R: Role>(message: &TxJsonRpcMessage<R>) -> Result<String, MessageError> {
+    let json = encode::encode::<R>(message).map_err(unsaid)?;
+    String::from_utf8(json).map_err(|error| unsaid(serde::ser::Error::custom(error)))
 }
 
-/// The members of a JSON-RPC message.
-pub(super) fn parts(json: &[u8]) -> Result<Parts<'_>, MessageError> {
-    serde_json::from_slice(json).map_err(unsaid)
+/// The members of a JSON-RPC message of ours.
+pub(super) fn parts(json: &str) -> Parts<'_> {
+    Parts::read(json).0
 }
 
 /// `value` as a text message.
 pub(super) fn text(value: &impl Serialize) -> Result<Message, MessageError> {
-    let json = serde_json::to_vec(value).map_err(unsaid)?;
-    Ok(Message::Text(Text::trusted(json.into())))
+    json(value).map(message)
+}
+
+/// `json` as a text message.
+pub(super) fn message(json: String) -> Message {
+    Message::Text(Text::trusted(json.into()))
 }
 
 /// `value` as a part of a message.
-pub(super) fn raw(value: &impl Serialize) -> Result<Box<RawValue>, MessageError> {
-    to_raw_value(value).map_err(unsaid)
+pub(super) fn json(value: &impl Serialize) -> Result<String, MessageError> {
+    serde_json::to_string(value).map_err(unsaid)
 }
 
 fn unsaid(error: serde_json::Error) -> MessageError {
     MessageError::Encode(error.into())
 }
 
-/// What the peer has sent, an object.
-pub(super) fn read<'a, T: Deserialize<'a>>(json: &'a [u8]) -> Result<T, Unreadable> {
-    let json = json.strip_prefix(b"\xef\xbb\xbf").unwrap_or(json);
-    // A list would be taken for the members of a struct, one after the other.
-    let is_list = json.trim_ascii_start().starts_with(b"[");
-    match serde_json::from_slice(json) {
-        Ok(value) if !is_list => Ok(value),
-        Err(error) if !error.is_data() => {
-            let error = ErrorData::parse_error(format!("not JSON: {error}"), None);
-            Err(Unreadable::Request { id: None, error })
+/// Writes an object of members that are JSON already.
+#[derive(Debug)]
+pub(super) struct Object(String);
+
+impl Object {
+    pub(super) fn new() -> Self {
+        Self("{".to_owned())
+    }
+
+    /// Adds a member, if it is there.
+    pub(super) fn raw(mut self, name: &'static str, json: Option<&str>) -> Self {
+        if let Some(json) = json {
+            if self.0.len() > 1 {
+                self.0.push(',');
+            }
+            self.0.push('"');
+            self.0.push_str(name);
+            self.0.push_str("\":");
+            self.0.push_str(json);
         }
-        _ => Err(invalid(None, "no object, or a member appears twice")),
+        self
+    }
+
+    pub(super) fn string(self, name: &'static str, value: &str) -> Self {
+        let value = Value::from(value).to_string();
+        self.raw(name, Some(&value))
+    }
+
+    pub(super) fn id(self, name: &'static str, id: Option<&RequestId>) -> Self {
+        let id = id.map(|id| id.clone().into_json_value().to_string());
+        self.raw(name, id.as_deref())
+    }
+
+    pub(super) fn end(mut self) -> String {
+        self.0.push('}');
+        self.0
     }
 }
 
-/// A part of it, if it is an object like that.
-pub(super) fn object<'a, T: Deserialize<'a>>(raw: &'a RawValue) -> Option<T> {
-    raw.get().starts_with('{').then(|| parse(raw)).flatten()
+/// Takes apart what the peer has sent, and says what is wrong with it.
+///
+/// Text that is not JSON is read all the same, as far as it goes: it may say whom its fault concerns.
+pub(super) fn read<'a, T: Members<'a>>(text: &'a str) -> (T, Shape, Option<ErrorData>) {
+    let (members, shape) = T::read(text);
+    let error = if has_reserved_name(text.as_bytes()) {
+        Some(decode::reserved_name())
+    } else if let Some(error) = not_json(text.as_bytes()) {
+        Some(ErrorData::parse_error(error, None))
+    } else {
+        let why = match shape {
+            Shape::Object => None,
+            Shape::Repeated => Some("a member appears twice"),
+            Shape::Open => Some("not a JSON object"),
+        };
+        why.map(|why| ErrorData::invalid_request(why, None))
+    };
+    (members, shape, error)
 }
 
-/// A part of it, if it is of that type.
-pub(super) fn parse<'a, T: Deserialize<'a>>(raw: &'a RawValue) -> Option<T> {
-    serde_json::from_str(raw.get()).ok()
+/// A part of it, taken apart, if it is an object.
+pub(super) fn object<'a, T: Members<'a>>(raw: Raw<'a>) -> Option<T> {
+    let (members, shape) = T::read(raw.get());
+    (shape == Shape::Object).then_some(members)
 }
 
 /// The id of the request of ours that was called so on the wire, where all are strings.
@@ -94,116 +198,63 @@ pub(super) fn invalid(id: Option<RequestId>, what: &'static str) -> Unreadable {
     Unreadable::Request { id, error: ErrorData::invalid_request(what, None) }
 }
 
-/// A JSON-RPC message of these members, decoded.
+/// A JSON-RPC message, decoded.
 pub(super) fn assemble<R: Role>(
-    message: &impl Serialize,
+    json: &str,
     calls: &dyn Calls,
 ) -> Result<RxJsonRpcMessage<R>, Unreadable> {
-    let json = serde_json::to_vec(message).map_err(|error| Unreadable::Request {
-        id: None,
-        error: ErrorData::internal_error(error.to_string(), None),
-    })?;
-    Ok(decode::decode::<R>(&json, calls)?)
+    decode::decode::<R>(json.as_bytes(), calls)
+        .map_err(|malformed| Unreadable::of::<R>(malformed, calls))
 }
 
-/// A request of JSON-RPC.
-#[derive(Serialize)]
-pub(super) struct Request<'a, P: Serialize> {
-    jsonrpc: &'static str,
-    #[serde(skip_serializing_if = "Option::is_none")]
-    id: Option<&'a RequestId>,
-    method: &'a str,
-    #[serde(skip_serializing_if = "Option::is_none")]
-    params: Option<P>,
+/// A request of JSON-RPC; without an id, a notification.
+pub(super) fn request(id: Option<&RequestId>, method: &str, params: Option<&str>) -> String {
+    let request = Object::new().raw("jsonrpc", Some("\"2.0\"")).id("id", id);
+    request.string("method", method).raw("params", params).end()
 }
 
-impl<'a, P: Serialize> Request<'a, P> {
-    pub(super) fn new(id: &'a RequestId, method: &'a str, params: Option<P>) -> Self {
-        Self { jsonrpc: "2.0", id: Some(id), method, params }
+/// A response of JSON-RPC, whose `member` is `result` or `error`.
+pub(super) fn response(id: &RequestId, member: &'static str, json: &str) -> String {
+    let response = Object::new().raw("jsonrpc", Some("\"2.0\"")).id("id", Some(id));
+    response.raw(member, Some(json)).end()
+}
+
+/// The params of `tools/call` of a tool, where the arguments are some.
+pub(super) fn call(name: &str, arguments: Option<Raw<'_>>) -> Result<String, ErrorData> {
+    if arguments.is_some_and(|arguments| !arguments.is_object()) {
+        return Err(ErrorData::invalid_params("the arguments of a tool are an object", None));
     }
-
-    pub(super) fn notification(method: &'a str, params: Option<P>) -> Self {
-        Self { jsonrpc: "2.0", id: None, method, params }
-    }
-}
-
-/// A response of JSON-RPC.
-#[derive(Serialize)]
-pub(super) struct Response<'a> {
-    jsonrpc: &'static str,
-    id: &'a RequestId,
-    #[serde(skip_serializing_if = "Option::is_none")]
-    result: Option<&'a RawValue>,
-    #[serde(skip_serializing_if = "Option::is_none")]
-    error: Option<&'a RawValue>,
-}
-
-impl<'a> Response<'a> {
-    pub(super) fn result(id: &'a RequestId, result: &'a RawValue) -> Self {
-        Self { jsonrpc: "2.0", id, result: Some(result), error: None }
-    }
-
-    pub(super) fn error(id: &'a RequestId, error: &'a RawValue) -> Self {
-        Self { jsonrpc: "2.0", id, result: None, error: Some(error) }
-    }
-}
-
-/// The params of `tools/call`.
-#[derive(Serialize)]
-pub(super) struct Call<'a> {
-    name: &'a str,
-    #[serde(skip_serializing_if = "Option::is_none")]
-    arguments: Option<&'a RawValue>,
-}
-
-impl<'a> Call<'a> {
-    /// Of a tool, where the arguments are some.
-    pub(super) fn new(name: &'a str, arguments: Option<&'a RawValue>) -> Result<Self, ErrorData> {
-        match arguments.map(RawValue::get) {
-            None | Some("null") => Ok(Self { name, arguments: None }),
-            Some(object) if object.starts_with('{') => Ok(Self { name, arguments }),
-            Some(_) => {
-                Err(ErrorData::invalid_params("the arguments of a tool are an object", None))
-            }
-        }
-    }
+    let arguments = arguments.map(Raw::get);
+    Ok(Object::new().string("name", name).raw("arguments", arguments).end())
 }
 
 /// What a tool has answered, as those see it who know nothing of MCP.
-pub(super) enum Outcome {
+pub(super) enum Outcome<'a> {
     /// The structured content; without such, the whole result.
-    Result(Box<RawValue>),
+    Result(Raw<'a>),
     /// What is to be said of its failure.
     Failed(String),
 }
 
-impl Outcome {
+members! {
+    Answer { structured_content: "structuredContent", is_error: "isError", content: "content", }
+}
+
+impl<'a> Outcome<'a> {
     /// Of the result of `tools/call`.
-    pub(super) fn of(result: &RawValue) -> Self {
-        #[derive(Deserialize)]
-        #[serde(rename_all = "camelCase")]
-        struct Answer<'a> {
-            #[serde(borrow)]
-            structured_content: Option<&'a RawValue>,
-            #[serde(default)]
-            is_error: Option<bool>,
-            #[serde(borrow)]
-            content: Option<&'a RawValue>,
-        }
-        let Ok(answer) = serde_json::from_str::<Answer<'_>>(result.get()) else {
-            return Self::Result(result.to_owned());
-        };
-        match answer {
-            Answer { is_error: Some(true), content, .. } => Self::Failed(words(content)),
-            Answer { structured_content: Some(content), .. } => Self::Result(content.to_owned()),
-            _ => Self::Result(result.to_owned()),
+    pub(super) fn of(result: Raw<'a>) -> Self {
+        let Some(answer) = object::<Answer<'_>>(result) else { return Self::Result(result) };
+        match (answer.is_error.and_then(Raw::parse), answer.structured_content) {
+            (Some(true), _) => Self::Failed(words(answer.content)),
+            (_, Some(content)) => Self::Result(content),
+            _ => Self::Result(result),
         }
     }
 }
 
 /// The text in the content of a result.
-fn words(content: Option<&RawValue>) -> String {
-    let content = content.and_then(|content| serde_json::from_str(content.get()).ok());
+fn words(content: Option<Raw<'_>>) -> String {
+    let content = content.and_then(Raw::parse);
     let Some(Value::Array(blocks)) = content else { return "the tool failed".to_owned() };
     let texts: Vec<_> = blocks.iter().filter_map(|block| block.get("text")?.as_str()).collect();
     match texts.is_empty() {
@@ -213,28 +264,31 @@ fn words(content: Option<&RawValue>) -> String {
 }
 
 /// What stands for a tool's answer of those who know nothing of MCP: the result of `tools/call`.
-pub(super) fn tool_result(content: &RawValue) -> Value {
-    let text = content.get();
-    let structured = serde_json::from_str::<Value>(text).ok().filter(Value::is_object);
-    let mut result = serde_json::json!({ "content": [{ "type": "text", "text": text }] });
-    if let Some(structured) = structured {
-        result["structuredContent"] = structured;
-    }
-    result
+pub(super) fn tool_result(content: Raw<'_>) -> String {
+    let text = Object::new().string("type", "text").string("text", content.get()).end();
+    let is_structured = content.is_object() && fault(content.get()).is_none();
+    let structured = is_structured.then_some(content.get());
+    let result = Object::new().raw("content", Some(&format!("[{text}]")));
+    result.raw("structuredContent", structured).end()
 }
 
-/// What is in a message that may hold JSON.
-pub(super) fn data(message: &Message) -> Option<&[u8]> {
-    match message {
-        Message::Text(text) => Some(text.as_bytes()),
-        Message::Binary(bytes) => Some(bytes),
-        _ => None,
-    }
+/// The text of a message that may hold JSON, without a byte order mark; an error where it is no text.
+pub(super) fn data(message: &Message) -> Option<Result<&str, Unreadable>> {
+    let json = match message {
+        Message::Text(text) => text.as_bytes(),
+        Message::Binary(bytes) => bytes,
+        _ => return None,
+    };
+    Some(str::from_utf8(without_bom(json)).map_err(|error| {
+        let error = ErrorData::parse_error(format!("not JSON: {error}"), None);
+        Unreadable::Request { id: None, error }
+    }))
 }
 
 /// A message as JSON, if it is some.
 pub(super) fn value(message: &Message) -> Option<Value> {
-    serde_json::from_slice(data(message)?).ok()
+    let text = data(message)?.ok().filter(|text| !has_reserved_name(text.as_bytes()))?;
+    serde_json::from_str(text).ok()
 }
 
 /// The words of an error: its `message`, or what it is itself.

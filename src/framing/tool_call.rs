@@ -7,15 +7,18 @@ use rmcp::{
     model::{JsonRpcMessage, JsonRpcRequest, RequestId},
     service::{RxJsonRpcMessage, TxJsonRpcMessage},
 };
-use serde::{Deserialize, Serialize};
-use serde_json::{Value, json, value::RawValue};
+use serde_json::{Value, json};
 
 use super::{
     Framing, Greeting, Manners, Unreadable,
-    parts::{self, Call, Outcome, Parts, Request, Response, invalid, parse},
+    parts::{self, Members as _, Object, Outcome, Parts, invalid, members},
+    unreadable_answer,
 };
 use crate::{
-    decode::{Calls, Method, Role},
+    decode::{
+        Calls, Method, Role,
+        json::{Id, Raw},
+    },
     error::{CloseCode, MessageError},
     layer::correlation::UNAVAILABLE,
     message::Message,
@@ -100,7 +103,7 @@ impl ToolCall {
     /// A message of the peer that has a token, or should have one.
     fn authenticate<R: Role>(
         &mut self,
-        token: Option<&RawValue>,
+        token: Option<Raw<'_>>,
         calls: &dyn Calls,
     ) -> Result<Option<RxJsonRpcMessage<R>>, Unreadable> {
         let id = RequestId::String(AUTH.into());
@@ -108,12 +111,13 @@ impl ToolCall {
             self.refuse("already authenticated");
             return Ok(None);
         }
-        let Some(token) = token.and_then(parse::<String>) else {
+        let Some(token) = token.and_then(Raw::parse::<String>) else {
             self.refuse("`token` is missing, or no string");
             return Ok(None);
         };
         self.auth = Auth::Asked;
-        let request = Request::new(&id, "authenticate", Some(json!({ "token": token })));
+        let params = json!({ "token": token }).to_string();
+        let request = parts::request(Some(&id), "authenticate", Some(&params));
         parts::assemble::<R>(&request, calls).map(Some)
     }
 }
@@ -121,7 +125,7 @@ impl ToolCall {
 impl<R: Role> Framing<R> for ToolCall {
     fn encode(&mut self, message: &TxJsonRpcMessage<R>) -> Result<Option<Message>, MessageError> {
         let json = parts::json_rpc::<R>(message)?;
-        let parts = parts::parts(&json)?;
+        let parts = parts::parts(&json);
         let encoded = match message {
             JsonRpcMessage::Notification(_) => return Ok(None),
             JsonRpcMessage::Request(request) => ask::<R>(request, &parts),
@@ -132,10 +136,10 @@ impl<R: Role> Framing<R> for ToolCall {
                 self.verdict(Some(&error.error))
             }
             JsonRpcMessage::Response(response) => {
-                let outcome = Outcome::of(parts.result.unwrap_or(RawValue::NULL));
-                match outcome {
+                match Outcome::of(parts.result.unwrap_or(Raw::NULL)) {
                     Outcome::Result(results) => {
-                        parts::text(&Answer { id: &response.id, results: &results })
+                        let answer = Object::new().id("id", Some(&response.id));
+                        Ok(parts::message(answer.raw("results", Some(results.get())).end()))
                     }
                     Outcome::Failed(message) => parts::text(&failure(Some(&response.id), &message)),
                 }
@@ -153,8 +157,11 @@ impl<R: Role> Framing<R> for ToolCall {
         calls: &dyn Calls,
     ) -> Result<Option<RxJsonRpcMessage<R>>, Unreadable> {
         let Some(json) = parts::data(&message) else { return Ok(None) };
-        let read: Read<'_> = parts::read(json)?;
-        match read.kind.and_then(parse::<&str>) {
+        let (read, _, error) = parts::read::<Read<'_>>(json?);
+        if let Some(error) = error {
+            return Err(read.turn_down::<R>(calls, error));
+        }
+        match read.kind.and_then(Raw::parse::<&str>) {
             Some("ping") => {
                 let pong = json!({ "messageType": "pong", "timestamp": parts::millis() });
                 self.owed.extend(parts::text(&pong));
@@ -164,24 +171,35 @@ impl<R: Role> Framing<R> for ToolCall {
             Some(_) => return Err(invalid(None, "no such `messageType`")),
             None => {}
         }
-        let id = match read.id.map(parse::<RequestId>) {
+        let id = match read.id.map(|id| Id::of(Some(id))) {
             None => None,
-            Some(Some(id)) => Some(id),
-            Some(None) => return Err(invalid(None, "`id` is neither a string nor an integer")),
+            Some(Id::Valid(id)) => Some(id),
+            Some(id) => {
+                let what = id.fault("id").unwrap_or_default();
+                let error = ErrorData::invalid_request(what, None);
+                return Err(read.turn_down::<R>(calls, error));
+            }
         };
-        match (id, read.name.map(parse::<String>)) {
+        match (id, read.name.map(Raw::parse::<String>)) {
             (id, _) if R::IS_CLIENT => read.answer::<R>(id, calls).map(Some),
             (Some(RequestId::String(id)), None) if *id == *AUTH => {
                 self.authenticate::<R>(read.token, calls)
             }
             (Some(id), Some(Some(name))) => {
-                let call = Call::new(&name, read.parameters)
+                let call = parts::call(&name, read.parameters)
                     .map_err(|error| Unreadable::Request { id: Some(id.clone()), error })?;
-                let request = Request::new(&id, Method::CallTool.name(), Some(call));
+                let request = parts::request(Some(&id), Method::CallTool.name(), Some(&call));
                 parts::assemble::<R>(&request, calls).map(Some)
             }
             (None, Some(_)) => Err(invalid(None, "`id` is missing")),
             (id, _) => Err(invalid(id, "`name` is missing or no string")),
+        }
+    }
+
+    fn refuse(&mut self, message: &Message, calls: &dyn Calls, error: ErrorData) -> Unreadable {
+        match parts::data(message) {
+            Some(Ok(json)) => Read::read(json).0.turn_down::<R>(calls, error),
+            _ => Unreadable::Request { id: None, error },
         }
     }
 
@@ -218,37 +236,21 @@ fn ask<R: Role>(
     request: &JsonRpcRequest<R::Req>,
     parts: &Parts<'_>,
 ) -> Result<Message, MessageError> {
-    #[derive(Deserialize)]
-    struct Params<'a> {
-        name: String,
-        #[serde(borrow)]
-        arguments: Option<&'a RawValue>,
-    }
-    match parts.params.and_then(parse::<Params<'_>>) {
-        Some(Params { name, arguments }) if R::method_of(&request.request) == Method::CallTool => {
-            let id = request.id.to_string();
-            match arguments {
-                Some(parameters) => parts::text(&Ask { id, name, parameters }),
-                None => parts::text(&json!({ "id": id, "name": name, "parameters": {} })),
-            }
+    let params = parts.params.and_then(parts::object::<Params<'_>>).unwrap_or_default();
+    match params.name.filter(|_| R::method_of(&request.request) == Method::CallTool) {
+        Some(name) => {
+            let ask = Object::new().string("id", &request.id.to_string());
+            let parameters = params.arguments.map_or("{}", Raw::get);
+            let ask = ask.raw("name", Some(name.get())).raw("parameters", Some(parameters));
+            Ok(parts::message(ask.end()))
         }
-        _ => Err(MessageError::NoForm("a request other than tools/call")),
+        None => Err(MessageError::NoForm("a request other than tools/call")),
     }
 }
 
-/// A call. `json!` is not for what a peer or a tool has written: not all of it is a `Value`.
-#[derive(Serialize)]
-struct Ask<'a> {
-    id: String,
-    name: String,
-    parameters: &'a RawValue,
-}
-
-/// Its result.
-#[derive(Serialize)]
-struct Answer<'a> {
-    id: &'a RequestId,
-    results: &'a RawValue,
+members! {
+    /// The params of `tools/call`.
+    Params { name: "name", arguments: "arguments", }
 }
 
 /// Who may not enter, or need not ask.
@@ -260,50 +262,55 @@ fn failure(id: Option<&RequestId>, message: &str) -> Value {
     json!({ "id": id, "error": { "message": message } })
 }
 
-/// A message that has come in.
-#[derive(Deserialize)]
-struct Read<'a> {
-    #[serde(rename = "messageType", borrow)]
-    kind: Option<&'a RawValue>,
-    #[serde(borrow)]
-    id: Option<&'a RawValue>,
-    #[serde(borrow)]
-    token: Option<&'a RawValue>,
-    #[serde(borrow)]
-    name: Option<&'a RawValue>,
-    #[serde(borrow)]
-    parameters: Option<&'a RawValue>,
-    #[serde(borrow)]
-    results: Option<&'a RawValue>,
-    #[serde(borrow)]
-    error: Option<&'a RawValue>,
+members! {
+    /// A message that has come in.
+    Read {
+        kind: "messageType",
+        id: "id",
+        token: "token",
+        name: "name",
+        parameters: "parameters",
+        results: "results",
+        error: "error",
+    }
 }
 
-impl<'a> Read<'a> {
+impl Read<'_> {
     /// The answer to a call of ours.
     fn answer<R: Role>(
         &self,
         id: Option<RequestId>,
         calls: &dyn Calls,
     ) -> Result<RxJsonRpcMessage<R>, Unreadable> {
-        let id = id.map(|id| parts::own(id, calls));
-        let nothing = || ErrorData::invalid_request("an answer to nothing", None);
-        let Some(id) = id else { return Err(Unreadable::Response { id: None, error: nothing() }) };
+        let failed = |message: String| ErrorData::new(UNAVAILABLE, message, None);
         let result = match (self.error, self.results) {
-            (None, Some(results)) => Ok(parts::tool_result(results)),
-            (Some(error), _) => Err(parts::words_of(&parse(error).unwrap_or_default())),
-            (None, None) => Err("neither `results` nor `error`".to_owned()),
+            (None, Some(results)) => Ok(results),
+            (Some(error), _) => Err(failed(parts::words_of(&error.parse().unwrap_or_default()))),
+            (None, None) => Err(failed("neither `results` nor `error`".to_owned())),
         };
-        let raw = |value: &Value| serde_json::value::to_raw_value(value).ok();
-        let assembled = match result {
-            Ok(result) => raw(&result)
-                .map(|result| parts::assemble::<R>(&Response::result(&id, &result), calls)),
-            Err(message) => raw(&json!({ "code": UNAVAILABLE.0, "message": message }))
-                .map(|error| parts::assemble::<R>(&Response::error(&id, &error), calls)),
-        };
-        match assembled {
-            Some(Ok(message)) => Ok(message),
-            _ => Err(Unreadable::Response { id: Some(id), error: nothing() }),
+        match (id.map(|id| parts::own(id, calls)), result) {
+            (Some(id), Ok(results)) => {
+                let response = parts::response(&id, "result", &parts::tool_result(results));
+                parts::assemble::<R>(&response, calls)
+            }
+            (id, Err(error)) => Ok(JsonRpcMessage::error(error, id)),
+            (None, Ok(_)) => {
+                let error = ErrorData::invalid_request("`results` without `id`", None);
+                Err(Unreadable::Response { id: None, error: unreadable_answer(error) })
+            }
+        }
+    }
+
+    /// Says whom the `error` concerns with which a message is turned down.
+    fn turn_down<R: Role>(&self, calls: &dyn Calls, error: ErrorData) -> Unreadable {
+        let id = self.id.and_then(Raw::parse::<RequestId>);
+        if self.kind.is_some() {
+            Unreadable::Dropped { error }
+        } else if R::IS_CLIENT && (id.is_some() || self.results.is_some() || self.error.is_some()) {
+            let id = id.map(|id| parts::own(id, calls));
+            Unreadable::Response { id, error: unreadable_answer(error) }
+        } else {
+            Unreadable::Request { id, error }
         }
     }
 }

@@ -5,6 +5,7 @@
 //! sent fails alone.
 
 use std::{
+    collections::VecDeque,
     iter::from_fn,
     marker::PhantomData,
     pin::Pin,
@@ -19,8 +20,10 @@ use rmcp::{
     service::{RxJsonRpcMessage, TxJsonRpcMessage},
 };
 
+use serde_json::json;
+
 use crate::{
-    decode::{Calls, Role},
+    decode::{Calls, Role, estimate_decoded_size},
     duplex::{Duplex, forward_sink},
     error::{Error, LinkError, MessageError},
     framing::{Framing, Unreadable},
@@ -34,6 +37,11 @@ use crate::{
 #[derive(Debug, Clone)]
 #[non_exhaustive]
 pub struct Config {
+    /// The most that an inbound message may take once it is decoded, in bytes: 32 MiB, which is eight
+    /// times the size that a server accepts. It is estimated from the JSON, before anything is decoded.
+    /// A request that would take more is answered with `-32600`, a call whose answer would ends so; the
+    /// error has both numbers.
+    pub max_decoded_size: usize,
     /// The largest outbound message in bytes: 16 MiB, or less where the peer has told that it takes less.
     /// A larger one fails alone.
     pub max_message_size: usize,
@@ -41,11 +49,18 @@ pub struct Config {
 
 impl Default for Config {
     fn default() -> Self {
-        Self { max_message_size: 16 << 20 }
+        Self { max_decoded_size: 32 << 20, max_message_size: 16 << 20 }
     }
 }
 
 impl Config {
+    /// Sets [`max_decoded_size`](Self::max_decoded_size).
+    #[must_use]
+    pub fn max_decoded_size(mut self, bytes: usize) -> Self {
+        self.max_decoded_size = bytes;
+        self
+    }
+
     /// Sets [`max_message_size`](Self::max_message_size).
     #[must_use]
     pub fn max_message_size(mut self, bytes: usize) -> Self {
@@ -78,6 +93,8 @@ pin_project! {
         // The size of the message decoded last, and what it may take now.
         last_size: usize,
         last_weight: usize,
+        // Calls whose answers came as one message that cannot be read, and how they end.
+        ended: VecDeque<(RequestId, ErrorData)>,
         warnings: WarnLimit,
         role: PhantomData<fn() -> R>,
         #[pin]
@@ -110,6 +127,7 @@ where
             is_mute: false,
             last_size: 0,
             last_weight: 0,
+            ended: VecDeque::new(),
             warnings: WarnLimit::default(),
             role,
             inner,
@@ -189,6 +207,10 @@ where
     ) -> Poll<Option<Result<Link<RxJsonRpcMessage<R>>, Error>>> {
         loop {
             let mut this = self.as_mut().project();
+            if let Some((id, error)) = this.ended.pop_front() {
+                let message = JsonRpcMessage::error(error, Some(id));
+                return Poll::Ready(Some(Ok(Link::Item(message))));
+            }
             let mut failed = None;
             if *this.replied {
                 let flushed = this.inner.as_mut().poll_flush(cx);
@@ -222,11 +244,14 @@ where
             };
             *this.last_size = message.len();
             *this.last_weight = match &message {
-                Message::Text(json) => weight(json.as_bytes()),
-                Message::Binary(json) => weight(json),
+                Message::Text(json) => estimate_decoded_size(json.as_bytes()),
+                Message::Binary(json) => estimate_decoded_size(json),
                 _ => 0,
             };
-            let decoded = this.framing.decode(message, calls);
+            let decoded = match too_large(*this.last_weight, this.config.max_decoded_size) {
+                Some(error) => Err(this.framing.refuse(&message, calls, error)),
+                None => this.framing.decode(message, calls),
+            };
             self.as_mut().say_owed();
             match decoded {
                 Ok(Some(message)) => return Poll::Ready(Some(Ok(Link::Item(message)))),
@@ -277,7 +302,10 @@ where
         tracing::debug!(?unreadable, "unreadable message");
         let Some(suppressed) = self.project().warnings.admit() else { return };
         let code = match unreadable {
-            Unreadable::Request { error, .. } | Unreadable::Response { error, .. } => error.code.0,
+            Unreadable::Request { error, .. }
+            | Unreadable::Response { error, .. }
+            | Unreadable::Responses { error, .. }
+            | Unreadable::Dropped { error } => error.code.0,
             Unreadable::Unacceptable(reason) => u16::from(reason.code).into(),
         };
         let what = unreadable.cause();
@@ -300,6 +328,11 @@ where
             }
             // Without an id too: whose it is, those may know who know what is in flight.
             Unreadable::Response { id, error } => Some(Ok(JsonRpcMessage::error(error, id))),
+            Unreadable::Responses { ids, error } => {
+                self.project().ended.extend(ids.into_iter().map(|id| (id, error.clone())));
+                None
+            }
+            Unreadable::Dropped { .. } => None,
             Unreadable::Unacceptable(reason) => {
                 let mut inner = self.project().inner;
                 let close = Message::Close(Some(reason.clone()));
@@ -436,17 +469,12 @@ where
     }
 }
 
-/// What `json` takes at most once it is decoded, roughly, in bytes: a map of one member is a node
-/// that has room for eleven.
-fn weight(json: &[u8]) -> usize {
-    const MAP: usize = 640;
-    const LIST: usize = 128;
-    const MEMBER: usize = 64;
-    if json.len() <= 256 {
-        return json.len() * 240;
-    }
-    let count = |byte| json.iter().filter(|&&other| other == byte).count();
-    json.len() + MAP * count(b'{') + LIST * count(b'[') + MEMBER * count(b',')
+/// The error for a message that would take `size` bytes decoded, if that is too much.
+fn too_large(size: usize, limit: usize) -> Option<ErrorData> {
+    let data = || json!({ "reason": "too_large", "decoded_bytes": size, "limit_bytes": limit });
+    let why =
+        || format!("decoded, the message may take {size} bytes, more than the limit of {limit}");
+    (size > limit).then(|| ErrorData::invalid_request(why(), Some(data())))
 }
 
 #[cfg(test)]

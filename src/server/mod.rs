@@ -52,8 +52,9 @@
 //!   no limit to any of them. [`serve`] takes an axum `Router` as its
 //!   [`fallback`](Serve::fallback), and has them all.
 //! - A message may take a hundred times its size once it is decoded, where it is made of many small
-//!   values: 4 MiB, some 350 MiB. Lower `max_message_size` where those who may enter are not to be
-//!   trusted with that.
+//!   values. What would take more than 32 MiB is refused; lower
+//!   [`max_decoded_size`](crate::layer::framed::Config::max_decoded_size) where those who may enter are not
+//!   to be trusted with that.
 //! - How many messages a client may send per second is not limited, only how many requests are in
 //!   flight. The layer `Rate` does (feature `rate-limit`).
 //! - [`accept`] performs the handshake and no more: how many connections there are and how they end is

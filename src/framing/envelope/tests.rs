@@ -317,7 +317,7 @@ fn what_cannot_be_read_is_answered_with_an_error() {
     for (message, code, request_id) in [
         ("rubbish", -32700, None),
         ("{", -32700, None),
-        (r#"{"type":"ping"}}"#, -32700, None),
+        (r#"{"type":"mcp_request","requestId":"x","request":{"a":NaN}}"#, -32700, Some("x")),
         (&deep, -32600, None),
         ("[]", -32600, None),
         (r#"["mcp_request",{"method":"add"},null,null,null,"x",null]"#, -32600, None),
@@ -326,6 +326,7 @@ fn what_cannot_be_read_is_answered_with_an_error() {
         (r#"{"type":7,"requestId":"x"}"#, -32600, Some("x")),
         (r#"{"type":"mcp","requestId":"x","payload":{}}"#, -32600, Some("x")),
         (r#"{"type":"ping","type":"ping"}"#, -32600, None),
+        (r#"{"type":"mcp_request","requestId":"x","requestId":"y"}"#, -32600, None),
         (r#"{"type":"mcp_request"}"#, -32600, None),
         (r#"{"type":"mcp_request","requestId":"x"}"#, -32600, Some("x")),
         (r#"{"type":"mcp_request","requestId":{},"request":{"method":"add"}}"#, -32600, None),
@@ -413,20 +414,55 @@ fn a_server_that_returns_no_ids_answers_in_order() {
     let response = || json!({"type": "mcp_response", "result": {"result": 8}});
     // The first is no longer in flight, and is answered all the same.
     let late = decode::<RoleClient>(&mut client, response(), &all);
-    assert!(matches!(late, Err(Unreadable::Response { id: None, .. })));
+    assert!(matches!(late, Err(Unreadable::Dropped { .. })));
     let answer = decode::<RoleClient>(&mut client, response(), &all).unwrap().unwrap();
     assert_eq!(json!(answer)["id"], 2);
     let error = json!({"type": "error", "error": {"code": -32602, "message": "no"}});
     let answer = json!(decode::<RoleClient>(&mut client, error, &all).unwrap().unwrap());
     assert_eq!((&answer["id"], &answer["error"]["code"]), (&json!(3), &json!(-32602)));
     let error = json!({"type": "error", "error": "no"});
-    let Err(Unreadable::Response { id, error }) = decode::<RoleClient>(&mut client, error, &all)
-    else {
-        panic!("it ends its call");
-    };
-    assert_eq!((id, &*error.message), (Some(RequestId::Number(4)), "no"));
+    let answer = json!(decode::<RoleClient>(&mut client, error, &all).unwrap().unwrap());
+    assert_eq!((&answer["id"], &answer["error"]["message"]), (&json!(4), &json!("no")));
     let nobody = decode::<RoleClient>(&mut client, response(), &all);
     assert!(matches!(nobody, Err(Unreadable::Response { id: None, .. })));
+}
+
+#[test]
+fn an_answer_that_cannot_be_read_ends_its_call() {
+    let asked = Asked(&[(1, Method::CallTool), (2, Method::CallTool)]);
+    let unreadable = |client: &mut Envelope, text: &str| {
+        let unreadable = decode::<RoleClient>(client, text, &asked);
+        let Err(Unreadable::Response { id, error }) = unreadable else { panic!("{unreadable:?}") };
+        assert_eq!(error.data.unwrap()["reason"], "unreadable", "{text}");
+        id
+    };
+    let one = Some(RequestId::Number(1));
+    for (text, id) in [
+        (r#"{"type":"mcp_response","result":{"a":NaN},"requestId":"1"}"#, one.clone()),
+        ("{\"requestId\":\"1\",\"type\":\"mcp_response\",\"result\":\"a\nb\"}", one.clone()),
+        (r#"{"type":"mcp_response","requestId":"1","result":{"#, one.clone()),
+        (r#"{"type":"error","requestId":"1","error":NaN}"#, one.clone()),
+        (r#"{"type":"mcp_response","result":{"a":NaN},"requestId":"1","requestId":"2"}"#, None),
+        (r#"{"type":"mcp_response","result":{"a":NaN"#, None),
+        (
+            r#"{"type":"mcp_response","result":{"$serde_json::private::Number":"1"},"requestId":"1"}"#,
+            one.clone(),
+        ),
+    ] {
+        assert_eq!(unreadable(&mut Envelope::default(), text), id, "{text}");
+    }
+    // Where answers have no id, their order counts.
+    let mut client = Envelope::default();
+    for number in 1..=2 {
+        say::<RoleClient>(&mut client, &call(number)).unwrap();
+    }
+    assert_eq!(unreadable(&mut client, r#"{"type":"mcp_response","result":{"a":NaN}}"#), one);
+    let response = json!({"type": "mcp_response", "result": {"content": []}});
+    let answer = json!(decode::<RoleClient>(&mut client, response, &asked).unwrap().unwrap());
+    assert_eq!(answer["id"], 2);
+    let mut client = Envelope::default().sep_1288();
+    let wrapped = r#"{"type":"mcp","payload":{"jsonrpc":"2.0","id":1,"result":{"a":NaN}}}"#;
+    assert_eq!(unreadable(&mut client, wrapped), one);
 }
 
 #[test]

@@ -1,18 +1,9 @@
 //! Envelopes as they go over the wire.
 
-use rmcp::model::RequestId;
-use serde::{Deserialize, Serialize};
-use serde_json::value::RawValue;
+use crate::{decode::json::Raw, framing::parts::members};
 
-use crate::framing::{
-    Unreadable,
-    parts::{self, parse},
-};
-
-#[derive(Debug, Clone, Copy, Serialize, Default)]
-#[serde(rename_all = "snake_case")]
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(super) enum Kind {
-    #[default]
     McpRequest,
     McpResponse,
     Error,
@@ -20,53 +11,37 @@ pub(super) enum Kind {
     Pong,
 }
 
-/// An envelope on its way out.
-#[derive(Serialize, Default)]
-pub(super) struct Sealed<'a> {
-    #[serde(rename = "type")]
-    pub(super) kind: Kind,
-    #[serde(skip_serializing_if = "Option::is_none")]
-    pub(super) request: Option<&'a RawValue>,
-    #[serde(skip_serializing_if = "Option::is_none")]
-    pub(super) result: Option<&'a RawValue>,
-    #[serde(skip_serializing_if = "Option::is_none")]
-    pub(super) error: Option<&'a RawValue>,
-    #[serde(skip_serializing_if = "Option::is_none")]
-    pub(super) payload: Option<&'a RawValue>,
-    #[serde(rename = "requestId", skip_serializing_if = "Option::is_none")]
-    pub(super) request_id: Option<&'a RequestId>,
-    pub(super) timestamp: String,
+impl Kind {
+    pub(super) fn name(self) -> &'static str {
+        match self {
+            Self::McpRequest => "mcp_request",
+            Self::McpResponse => "mcp_response",
+            Self::Error => "error",
+            Self::Notification => "notification",
+            Self::Pong => "pong",
+        }
+    }
 }
 
-/// An envelope that has come in.
-#[derive(Deserialize)]
-pub(super) struct Opened<'a> {
-    #[serde(rename = "type", borrow)]
-    pub(super) kind: Option<&'a RawValue>,
-    #[serde(borrow)]
-    pub(super) request: Option<&'a RawValue>,
-    #[serde(borrow)]
-    pub(super) result: Option<&'a RawValue>,
-    #[serde(borrow)]
-    pub(super) error: Option<&'a RawValue>,
-    #[serde(borrow)]
-    pub(super) payload: Option<&'a RawValue>,
-    #[serde(rename = "requestId", borrow)]
-    pub(super) request_id: Option<&'a RawValue>,
-    #[serde(rename = "mcpSessionId", alias = "session_id", borrow)]
-    pub(super) session_id: Option<&'a RawValue>,
+members! {
+    /// An envelope that has come in.
+    Opened {
+        kind: "type",
+        request: "request",
+        result: "result",
+        error: "error",
+        payload: "payload",
+        request_id: "requestId",
+        session_id: "mcpSessionId" | "session_id",
+    }
 }
 
 impl<'a> Opened<'a> {
-    pub(super) fn read(json: &'a [u8]) -> Result<Self, Unreadable> {
-        parts::read(json)
-    }
-
     pub(super) fn kind(&self) -> Option<&'a str> {
-        self.kind.and_then(parse)
+        self.kind.and_then(Raw::parse)
     }
 
-    pub(super) fn content(&self) -> Option<&'a RawValue> {
+    pub(super) fn content(&self) -> Option<Raw<'a>> {
         match self.kind() {
             Some("mcp_request") => self.request.or(self.payload),
             Some("mcp_response") => self.result.or(self.payload),

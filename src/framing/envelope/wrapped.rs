@@ -1,44 +1,31 @@
 //! The envelope of SEP-1288's first revision: `{"type":"mcp","mcpSessionId":…,"payload":…}`.
 
 use rmcp::{ErrorData, model::JsonRpcMessage, service::RxJsonRpcMessage};
-use serde::Serialize;
-use serde_json::value::RawValue;
+use serde_json::Value;
 
 use super::Opened;
 use crate::{
-    decode::{self, Calls, Malformed, MalformedKind, Role},
-    error::MessageError,
+    decode::{Calls, Role, json::Raw},
     framing::{
         SessionName, Unreadable,
-        parts::{self, invalid, parse},
+        parts::{self, Members as _, invalid},
     },
     message::Message,
 };
 
-#[derive(Serialize)]
-struct Wrapped<'a> {
-    #[serde(rename = "type")]
-    kind: &'static str,
-    #[serde(rename = "mcpSessionId", skip_serializing_if = "Option::is_none")]
-    session_id: Option<&'a str>,
-    payload: &'a RawValue,
-}
-
 /// Puts JSON-RPC into an envelope that names the session.
-pub(super) fn seal(json: &[u8], session: &SessionName) -> Result<Message, MessageError> {
-    let payload =
-        serde_json::from_slice(json).map_err(|error| MessageError::Encode(error.into()))?;
-    let name = session.get();
-    parts::text(&Wrapped { kind: "mcp", session_id: name.as_deref(), payload })
+pub(super) fn seal(json: &str, session: &SessionName) -> Message {
+    let name = session.get().map(|name| Value::from(&*name).to_string());
+    let sealed = parts::Object::new().raw("type", Some("\"mcp\""));
+    parts::message(sealed.raw("mcpSessionId", name.as_deref()).raw("payload", Some(json)).end())
 }
 
 /// Names the present session in a `message` of a former one.
 pub(super) fn again(message: Message, session: &SessionName) -> Message {
     let renamed = match &message {
-        Message::Text(text) => Opened::read(text.as_bytes()).ok().and_then(|opened| {
-            let payload = opened.payload?;
-            seal(payload.get().as_bytes(), session).ok()
-        }),
+        Message::Text(text) => {
+            Opened::read(text.as_str()).0.payload.map(|payload| seal(payload.get(), session))
+        }
         _ => None,
     };
     renamed.unwrap_or(message)
@@ -51,19 +38,9 @@ pub(super) fn open<R: Role>(
     calls: &dyn Calls,
 ) -> Result<Option<RxJsonRpcMessage<R>>, Unreadable> {
     let Some(payload) = opened.payload else { return Err(invalid(None, "`payload` is missing")) };
-    let message =
-        decode::decode::<R>(payload.get().as_bytes(), calls).map_err(
-            |malformed| match malformed {
-                Malformed { kind: MalformedKind::Other, id: Some(id), error }
-                    if calls.method(&id).is_some() =>
-                {
-                    Unreadable::Response { id: Some(id), error }
-                }
-                other => other.into(),
-            },
-        )?;
+    let message = parts::assemble::<R>(payload.get(), calls)?;
     // Of the wrong type it is the name of no session.
-    let named = opened.session_id.map(parse::<Option<String>>);
+    let named = opened.session_id.map(Raw::parse::<Option<String>>);
     let (is_none, named) = (named == Some(None), named.flatten().flatten());
     if R::IS_CLIENT {
         if let Some(name) = named.filter(|name| !name.is_empty()) {

@@ -8,11 +8,13 @@ use rmcp::{
     model::{JsonRpcMessage, ServerResult},
     service::{RxJsonRpcMessage, TxJsonRpcMessage},
 };
-use serde::{Deserialize, Deserializer};
-use serde_json::value::RawValue;
+use serde::Deserialize;
 
 use crate::{
-    decode::{Method, Role},
+    decode::{
+        Method, Role,
+        json::{Raw, Reader, without_bom},
+    },
     framing::{SessionName, Unreadable},
 };
 
@@ -119,19 +121,20 @@ struct Named {
     id: Option<String>,
 }
 
-#[derive(Deserialize)]
-struct Params<'a> {
-    #[serde(borrow, default, deserialize_with = "present")]
-    params: Option<&'a RawValue>,
-}
-
-/// What is there, also if that is `null`.
-fn present<'de: 'a, 'a, D: Deserializer<'de>>(json: D) -> Result<Option<&'a RawValue>, D::Error> {
-    Deserialize::deserialize(json).map(Some)
+/// The params of a message of ours, also where they are `null`; `None` if it is no object.
+fn params(json: &[u8]) -> Option<Option<Raw<'_>>> {
+    let mut params = None;
+    let text = str::from_utf8(json).ok()?;
+    let is_closed = Reader::new(text).object(|name, value| {
+        if name == "params" {
+            params = value;
+        }
+    });
+    is_closed.then_some(params)
 }
 
 fn parse<'a, T: Deserialize<'a>>(json: &'a [u8]) -> Option<T> {
-    serde_json::from_slice(json.strip_prefix(b"\xef\xbb\xbf").unwrap_or(json)).ok()
+    serde_json::from_slice(without_bom(json)).ok()
 }
 
 fn initializes(result: &dyn Any) -> bool {
@@ -148,7 +151,7 @@ fn write_result(json: &mut Vec<u8>, id: &str) {
 
 /// Puts the `id` first among the params, which may be missing, unless they have one or are a list.
 fn write_params(json: &mut Vec<u8>, id: &str) {
-    let Some(Params { params }) = parse::<Params<'_>>(json) else { return };
+    let Some(params) = params(json) else { return };
     let Some(params) = params else {
         json.pop();
         json.extend_from_slice(format!(",\"params\":{{\"{MEMBER}\":{id}}}}}").as_bytes());
@@ -171,11 +174,13 @@ fn write_params(json: &mut Vec<u8>, id: &str) {
 
 /// Takes out again what [`write_params`] has put there.
 fn remove_name(json: &mut Vec<u8>) {
-    let Some(Params { params: Some(params) }) = parse::<Params<'_>>(json) else { return };
+    let Some(Some(params)) = params(json) else { return };
     let Some(value) = params.get().strip_prefix(&format!("{{\"{MEMBER}\":")) else { return };
-    let mut values = serde_json::Deserializer::from_str(value).into_iter::<&RawValue>();
-    let Some(Ok(_)) = values.next() else { return };
-    let rest = &value[values.byte_offset()..];
+    let mut reader = Reader::new(value);
+    if reader.value().is_none() {
+        return;
+    }
+    let rest = &value[reader.position()..];
     let rest = rest.strip_prefix(',').unwrap_or(rest);
     let base = json.as_ptr() as usize;
     let (start, end) = (params.get().as_ptr() as usize + 1 - base, rest.as_ptr() as usize - base);

@@ -160,6 +160,24 @@ fn what_cannot_be_read_is_answered_with_an_error() {
 }
 
 #[test]
+fn an_answer_that_cannot_be_read_ends_its_call() {
+    for (text, id) in [
+        (r#"{"id":"7","results":{"a":NaN}}"#, Some(RequestId::Number(7))),
+        (r#"{"results":{"a":NaN},"id":"7"}"#, Some(RequestId::Number(7))),
+        (r#"{"id":"7","results":{"a"#, Some(RequestId::Number(7))),
+        (r#"{"results":{"a":1}}"#, None),
+        (r#"{"id":"7","results":NaN,"id":"8"}"#, None),
+    ] {
+        let unreadable = decode::<RoleClient>(&mut ToolCall::default(), text);
+        let Err(Unreadable::Response { id: ended, error }) = unreadable else {
+            panic!("{unreadable:?}");
+        };
+        assert_eq!(ended, id, "{text}");
+        assert_eq!(error.data.unwrap()["reason"], "unreadable", "{text}");
+    }
+}
+
+#[test]
 fn a_result_may_be_as_deep_as_it_likes() {
     let mut server = ToolCall::default();
     let deep = (0..500).fold(json!({"a": 1}), |inner, _| json!({"a": inner}));
