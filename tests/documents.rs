@@ -411,6 +411,43 @@ async fn an_agent_that_is_not_connected_takes_little() {
     assert!(growth <= 64, "{growth} KiB for each");
 }
 
+/// Who makes many agents makes their own go, and nobody else's.
+#[cfg(target_os = "linux")]
+#[tokio::test]
+async fn agents_are_shared_out_by_address() {
+    let program = Program::math(&[]).await;
+    let make = async |from: [u8; 4]| {
+        let socket = tokio::net::TcpSocket::new_v4().unwrap();
+        socket.bind((from, 0).into()).unwrap();
+        let mut raw = Raw::over(socket.connect(program.address).await.unwrap(), true);
+        raw.write(format!(
+            "POST /agent HTTP/1.1\r\nHost: {}\r\nContent-Type: application/json\r\n\
+             Content-Length: 2\r\n\r\n{{}}",
+            program.address
+        ))
+        .await;
+        let head = soon(raw.head()).await.unwrap();
+        let body = soon(raw.body(head.get("content-length").unwrap().parse().unwrap())).await;
+        let agent: Value = serde_json::from_str(&body).unwrap();
+        agent["agentId"].as_str().unwrap().to_owned()
+    };
+    let status = async |agent: &str| {
+        let (head, _raw) = program.knock(&format!("/agent/{agent}/websocket"), "").await;
+        head.status()
+    };
+    let (other, first) = (make([127, 0, 0, 2]).await, make([127, 0, 0, 1]).await);
+    let connected = make([127, 0, 0, 1]).await;
+    let mut socket = program.enter(&format!("/agent/{connected}/websocket")).await;
+    let history = r#"{"type":"mcp_request","request":{"method":"history"}}"#;
+    ask(&mut socket, history).await;
+    for _ in 0..1000 {
+        make([127, 0, 0, 1]).await;
+    }
+    assert_eq!(status(&first).await, 404);
+    assert_eq!(status(&connected).await, 101);
+    assert_eq!(status(&other).await, 101);
+}
+
 #[tokio::test]
 async fn the_time_of_what_is_said_is_the_servers_where_it_is_not_given() {
     let program = Program::broadcast(&[]).await;

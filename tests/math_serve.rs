@@ -55,7 +55,13 @@ async fn request(url: &str, target: &str, headers: &str) -> String {
 }
 
 async fn health(url: &str) -> Value {
-    let answer = request(url, "/health", "").await;
+    health_for(url, "").await
+}
+
+/// The figures that are told to a request of these further lines.
+async fn health_for(url: &str, more: &str) -> Value {
+    let headers = format!("Host: {}\r\n{more}", address(url));
+    let answer = request(url, "/health", &headers).await;
     let (head, body) = answer.split_once("\r\n\r\n").unwrap();
     assert!(head.starts_with("HTTP/1.1 200 "), "{head}");
     assert!(head.contains("application/json"), "{head}");
@@ -81,8 +87,10 @@ async fn any_of_the_tokens_lets_in_and_health_tells_who_was() {
         let error = call(&url, options).await.unwrap_err();
         assert!(error.contains("401"), "{error}");
     }
-    let health = health(&url).await;
-    for (figure, expected) in [("active", 0), ("total", 2), ("refused", 2), ("tool_calls", 2)] {
+    let stranger = request(&url, "/health", &format!("Host: {}\r\n", address(&url))).await;
+    assert!(stranger.starts_with("HTTP/1.1 401 "), "{stranger}");
+    let health = health_for(&url, "Authorization: Bearer one\r\n").await;
+    for (figure, expected) in [("active", 0), ("total", 2), ("refused", 3), ("tool_calls", 2)] {
         assert_eq!(health[figure], expected, "{figure} in {health}");
     }
     server.terminate().await;
@@ -101,6 +109,58 @@ async fn hosts_and_origins_are_those_that_are_allowed() {
     assert_eq!(status(&url, host, "https://evil.example").await, "403");
     assert_eq!(status(&url, "localhost", page).await, "403");
     assert!(call(&url, &["--bearer", "t"]).await.unwrap_err().contains("403"));
+}
+
+/// Whatever it serves besides WebSockets, it serves to the same hosts, origins and clients.
+#[tokio::test]
+async fn every_door_is_guarded() {
+    let (mut server, url) = serve(&["--token", "t"]).await;
+    let own = format!("Host: {}\r\n", address(&url));
+    let token = "Authorization: Bearer t\r\n";
+    let json = "Content-Type: application/json\r\nContent-Length: 2\r\n";
+    let status = async |method: &str, target: &str, headers: &str| {
+        let body = if method == "POST" { "{}" } else { "" };
+        let mut stream = TcpStream::connect(address(&url)).await.unwrap();
+        let head =
+            format!("{method} {target} HTTP/1.1\r\nConnection: close\r\n{headers}\r\n{body}");
+        stream.write_all(head.as_bytes()).await.unwrap();
+        let mut answer = Vec::new();
+        soon(stream.read_to_end(&mut answer)).await.unwrap();
+        String::from_utf8_lossy(&answer).split(' ').nth(1).unwrap().to_owned()
+    };
+    let doors = [("POST", "/mcp", "400"), ("POST", "/agent", "200"), ("GET", "/health", "200")];
+    for (method, target, open) in doors {
+        let lines = if method == "POST" { json } else { "" };
+        let refused = status(method, target, &format!("{own}{lines}")).await;
+        assert_eq!(refused, "401", "{target} without a token");
+        let wrong = "Authorization: Bearer wrong\r\n";
+        assert_eq!(
+            status(method, target, &format!("{own}{lines}{wrong}")).await,
+            "401",
+            "{target}"
+        );
+        assert_eq!(status(method, target, &format!("{own}{lines}{token}")).await, open, "{target}");
+    }
+    for (method, target) in [("GET", "/"), ("GET", "/mcp-ws.js")] {
+        assert_eq!(status(method, target, &own).await, "200", "{target}");
+    }
+    for (method, target) in [
+        ("POST", "/mcp"),
+        ("POST", "/agent"),
+        ("GET", "/health"),
+        ("GET", "/"),
+        ("GET", "/mcp-ws.js"),
+    ] {
+        let lines = if method == "POST" { json } else { "" };
+        let elsewhere = format!("Host: evil.example\r\n{lines}{token}");
+        assert_eq!(status(method, target, &elsewhere).await, "403", "{target} of another host");
+        let page = format!("{own}{lines}{token}Origin: https://evil.example\r\n");
+        assert_eq!(status(method, target, &page).await, "403", "{target} for another page");
+    }
+    // Who started it is told what would let them in.
+    for hint in ["--allow-host", "--allow-origin"] {
+        server.complaint(hint).await;
+    }
 }
 
 #[tokio::test]
@@ -188,7 +248,7 @@ async fn who_takes_all_descriptors_keeps_nobody_out() {
     let arguments = ["-c", limited, math, "serve", "--listen", "127.0.0.1:0", "--token", "t"];
     let (mut server, url) = Process::server("sh", &arguments).await;
     let address = address(&url);
-    let ask = "GET /health HTTP/1.1\r\nHost: localhost\r\n\r\n";
+    let ask = "GET / HTTP/1.1\r\nHost: localhost\r\n\r\n";
     let flood = async {
         let mut clients = Vec::new();
         loop {

@@ -2,6 +2,7 @@
 
 use std::{
     collections::{HashMap, VecDeque},
+    net::IpAddr,
     sync::{Arc, Mutex, MutexGuard, PoisonError},
 };
 
@@ -20,9 +21,10 @@ use serde_json::{Value, json};
 
 use crate::service::Math;
 
-/// So many agents are remembered, and of each so many operations and bytes of them; the oldest go first, of
-/// agents those that are not connected.
+/// So many agents are remembered, in all and of those made from one address, and of each so many operations
+/// and bytes of them. The oldest go first, of agents those that are not connected, of whichever address has most.
 const MAX_AGENTS: usize = 10_000;
+const MAX_OF_ADDRESS: usize = 1000;
 const MAX_OPERATIONS: usize = 100;
 const MAX_BYTES: usize = 16 << 10;
 
@@ -62,24 +64,46 @@ pub(crate) struct Agents(Arc<Mutex<Known>>);
 #[derive(Debug, Default)]
 struct Known {
     histories: HashMap<String, History>,
-    /// In the order in which they were made.
-    ids: VecDeque<String>,
+    /// In the order in which they were made, with where from.
+    ids: VecDeque<(String, Option<IpAddr>)>,
+}
+
+impl Known {
+    /// The address of which an agent must go before there is another one of `from`.
+    fn crowded(&self, from: Option<IpAddr>) -> Option<Option<IpAddr>> {
+        let mut counts = HashMap::<_, usize>::new();
+        for (_, from) in &self.ids {
+            *counts.entry(*from).or_default() += 1;
+        }
+        if counts.get(&from).is_some_and(|count| *count >= MAX_OF_ADDRESS) {
+            return Some(from);
+        }
+        let most = || counts.iter().max_by_key(|(_, count)| **count).map(|(from, _)| *from);
+        (self.ids.len() >= MAX_AGENTS).then(most).flatten()
+    }
+
+    /// Forgets the oldest agent of an address: of those that are not connected, if there is one.
+    fn forget(&mut self, of: Option<IpAddr>) {
+        let is_idle =
+            |id: &String| self.histories.get(id).is_none_or(|h| Arc::strong_count(h) == 1);
+        let idle = self.ids.iter().position(|(id, from)| *from == of && is_idle(id));
+        let oldest = idle.or_else(|| self.ids.iter().position(|(_, from)| *from == of));
+        if let Some((id, _)) = oldest.and_then(|oldest| self.ids.remove(oldest)) {
+            self.histories.remove(&id);
+        }
+    }
 }
 
 impl Agents {
-    /// Makes an agent. Its id cannot be guessed, and whoever knows it may be the agent.
-    pub(crate) fn create(&self) -> String {
+    /// Makes an agent, for somebody at this address. Its id cannot be guessed, and whoever knows it may be the
+    /// agent.
+    pub(crate) fn create(&self, from: Option<IpAddr>) -> String {
         let id = format!("{:032x}", rand::random::<u128>());
         let mut known = lock(&self.0);
-        if known.ids.len() >= MAX_AGENTS {
-            let idle =
-                |id: &String| known.histories.get(id).is_none_or(|h| Arc::strong_count(h) == 1);
-            let oldest = known.ids.iter().position(idle).unwrap_or_default();
-            if let Some(id) = known.ids.remove(oldest) {
-                known.histories.remove(&id);
-            }
+        if let Some(crowded) = known.crowded(from) {
+            known.forget(crowded);
         }
-        known.ids.push_back(id.clone());
+        known.ids.push_back((id.clone(), from));
         known.histories.insert(id.clone(), History::default());
         id
     }

@@ -43,7 +43,8 @@ enum Command {
 #[tokio::main]
 async fn main() -> ExitCode {
     let cli = Cli::parse();
-    let filter = EnvFilter::builder().with_default_directive(LevelFilter::OFF.into());
+    let warnings = "mcp_ws_transport=warn".parse().unwrap_or(LevelFilter::WARN.into());
+    let filter = EnvFilter::builder().with_default_directive(warnings);
     tracing_subscriber::fmt()
         .with_env_filter(filter.from_env_lossy())
         .with_ansi(io::stderr().is_terminal())

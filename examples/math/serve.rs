@@ -1,14 +1,17 @@
 //! `math serve`: the server, until it is told to stop.
 
 use std::{
+    collections::BTreeSet,
     io::{self, Write},
     net::SocketAddr,
     path::PathBuf,
+    pin::pin,
     time::Duration,
 };
 
+use futures::{Stream, StreamExt};
 use mcp_ws_transport::{
-    server::{BearerTokens, Config, Limits, Resumption, Tls},
+    server::{BearerTokens, Cause, Config, Event, Limits, Resumption, Tls},
     transport,
 };
 use tokio_util::sync::CancellationToken;
@@ -60,10 +63,10 @@ pub(crate) async fn run(args: Args) -> crate::Result {
     let stop = CancellationToken::new();
     let config = config(&args).limits(limits.clone()).cancellation_token(stop.clone());
     let web = Web::new(&math, &config, limits, layers(&args), args.tokens)?;
-    let router = web.clone().router();
+    let (beside, router) = (web.clone().beside(), web.clone().router());
 
     let serve = mcp_ws_transport::serve(args.listen, move || math.clone());
-    let mut serve = serve.config(config).or_unguarded(router.clone()).fallback_unguarded(router);
+    let mut serve = serve.config(config).or_unguarded(beside).fallback_unguarded(router);
     let scheme = match args.tls_cert.zip(args.tls_key) {
         Some((cert, key)) => {
             let tls = Tls::from_pem_files(cert, key)?;
@@ -75,6 +78,8 @@ pub(crate) async fn run(args: Args) -> crate::Result {
     };
     let server =
         serve.await.map_err(|error| format!("cannot listen on {}: {error}", args.listen))?;
+
+    tokio::spawn(hint(server.registry().events()));
 
     let mut stdout = io::stdout();
     let address = server.local_addr();
@@ -88,6 +93,27 @@ pub(crate) async fn run(args: Args) -> crate::Result {
     tokio::select! {
         _ = stopped => Ok(()),
         () = signals.next() => Err("stopped before every client was told".into()),
+    }
+}
+
+/// Says, once for each reason, which option would let in who was refused.
+async fn hint(events: impl Stream<Item = Event>) {
+    let mut events = pin!(events);
+    let mut said = BTreeSet::new();
+    while let Some(event) = events.next().await {
+        let Event::Refused { cause, .. } = event else { continue };
+        let hint = match cause {
+            Cause::Origin => {
+                "a web page was refused: with --allow-origin ORIGIN its pages may connect"
+            }
+            Cause::Host => {
+                "a request for another host was refused: with --allow-host HOST it is served"
+            }
+            _ => continue,
+        };
+        if said.insert(cause) {
+            eprintln!("{hint}");
+        }
     }
 }
 

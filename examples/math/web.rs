@@ -1,6 +1,6 @@
 //! What `math serve` answers besides `/mcp`: the page, agents, the other forms of messages, and health.
 
-use std::{convert::Infallible, io, sync::Arc, time::Duration};
+use std::{convert::Infallible, io, net::IpAddr, sync::Arc, time::Duration};
 
 use axum::{
     Router,
@@ -14,7 +14,9 @@ use mcp_ws_transport::{
     CloseReason,
     error::CloseCode,
     framing::{Envelope, ToolCall},
-    server::{Config, Credentials, Denied, Drain, Identity, Limits, WebSocketService},
+    server::{
+        Config, Credentials, Denied, Drain, GuardLayer, Identity, Limits, Token, WebSocketService,
+    },
     transport,
 };
 use rmcp::{
@@ -24,7 +26,6 @@ use rmcp::{
 };
 use serde::Deserialize;
 use serde_json::{Value, json};
-use subtle::ConstantTimeEq as _;
 use tokio::time::timeout;
 use tower_service::Service;
 
@@ -44,8 +45,9 @@ const MAX_TIME: Duration = Duration::from_secs(10);
 pub(crate) struct Web {
     math: Math,
     agents: Agents,
-    tokens: Vec<String>,
-    config: Config,
+    /// Before what is for those who have a token, and before what is for everybody.
+    guard: GuardLayer,
+    pages: GuardLayer,
     /// Envelopes, at `/agent/{agentId}/websocket`.
     agent: WebSocketService<Agent>,
     /// JSON-RPC for clients that authenticate within the connection, at `/ws`.
@@ -64,6 +66,14 @@ impl Web {
         tokens: Vec<String>,
     ) -> io::Result<Self> {
         let agents = Agents::default();
+        let guard = {
+            let known: Arc<[String]> = tokens.clone().into();
+            config
+                .clone()
+                .authenticator(move |credentials| whence(known.clone(), credentials))
+                .guard()?
+        };
+        let pages = guard.clone().without_authenticator();
         let agent = {
             let agent = Agent::connected(math.clone());
             let config = config.clone().framing(Envelope::default()).resumption(None);
@@ -83,7 +93,7 @@ impl Web {
             WebSocketService::new(move || Ok(math.clone()), config)?
         };
         let guide = {
-            let known: Arc<[String]> = tokens.clone().into();
+            let known: Arc<[String]> = tokens.into();
             let config = config
                 .clone()
                 .framing(ToolCall::default())
@@ -94,8 +104,13 @@ impl Web {
             let math = math.clone();
             WebSocketService::new(move || Ok(math.clone()), config)?
         };
-        let (math, config) = (math.clone(), config.clone());
-        Ok(Self { math, agents, tokens, config, agent, standalone, guide })
+        Ok(Self { math: math.clone(), agents, guard, pages, agent, standalone, guide })
+    }
+
+    /// What is at `/mcp` besides WebSockets.
+    pub(crate) fn beside(self) -> Router {
+        let guard = self.guard.clone();
+        Router::new().route("/mcp", post(ask).layer(guard)).with_state(self)
     }
 
     pub(crate) fn router(self) -> Router {
@@ -104,16 +119,15 @@ impl Web {
             ("content-security-policy", include_str!("page/policy.txt").trim_ascii()),
         ];
         let script = [("content-type", "text/javascript; charset=utf-8")];
+        let page = get(move || async move { (html, include_str!("page/index.html")) });
+        let module = get(move || async move { (script, include_str!("page/mcp-ws.js")) });
+        let (guard, pages) = (self.guard.clone(), self.pages.clone());
         Router::new()
-            .route("/", get(move || async move { (html, include_str!("page/index.html")) }))
-            .route(
-                "/mcp-ws.js",
-                get(move || async move { (script, include_str!("page/mcp-ws.js")) }),
-            )
-            .route("/health", get(health))
-            .route("/agent", post(create))
+            .route("/", page.layer(pages.clone()))
+            .route("/mcp-ws.js", module.layer(pages))
+            .route("/health", get(health).layer(guard.clone()))
+            .route("/agent", post(create).layer(guard))
             .route("/agent/{id}/websocket", any(enter))
-            .route("/mcp", post(ask))
             .route_service("/ws", self.standalone.clone())
             .route_service("/mcp-ws", self.guide.clone())
             .with_state(self)
@@ -123,51 +137,52 @@ impl Web {
     pub(crate) async fn closed(self) {
         tokio::join!(self.agent.closed(), self.standalone.closed(), self.guide.closed());
     }
+}
 
-    /// The body of a request that comes from where it may, with a token where one is asked for.
-    async fn body<T: for<'a> Deserialize<'a>>(&self, request: Request) -> Result<T, Failure> {
-        let headers = request.headers();
-        let header = |name: &str| headers.get(name).and_then(|value| value.to_str().ok());
-        if !self.config.allows(headers) {
-            return Err(Failure::new(StatusCode::FORBIDDEN, -32600, "not allowed"));
-        }
-        let token = header("authorization").and_then(|value| {
-            let (scheme, token) = value.split_once(' ')?;
-            scheme.eq_ignore_ascii_case("bearer").then_some(token)
-        });
-        let is_known = |token: &str| {
-            let known = self.tokens.iter();
-            known.fold(false, |is, known| bool::from(known.as_bytes().ct_eq(token.as_bytes())) | is)
-        };
-        if !self.tokens.is_empty() && !token.is_some_and(is_known) {
-            let what = "authentication required";
-            return Err(Failure::new(StatusCode::UNAUTHORIZED, -32001, what));
-        }
-        // Else any web page could send it without being asked first.
-        let is_json = header("content-type").is_some_and(|value| {
-            let essence = value.split(';').next().unwrap_or_default().trim();
-            essence.eq_ignore_ascii_case("application/json")
-        });
-        if !is_json {
-            let what = "content-type is not application/json";
-            return Err(Failure::new(StatusCode::UNSUPPORTED_MEDIA_TYPE, -32600, what));
-        }
-        let body = timeout(MAX_TIME, to_bytes(request.into_body(), MAX_BODY)).await;
-        let body = body.map_err(|_| {
-            Failure::new(StatusCode::REQUEST_TIMEOUT, -32600, "the body takes too long")
-        })?;
-        let body = body.map_err(|_| {
-            Failure::new(StatusCode::PAYLOAD_TOO_LARGE, -32600, "the body is too large")
-        })?;
-        // A list would be taken for the members of a struct, one after the other.
-        if body.trim_ascii_start().starts_with(b"[") {
-            return Err(Failure::new(StatusCode::BAD_REQUEST, -32600, "not an object"));
-        }
-        serde_json::from_slice(&body).map_err(|error| {
-            let code = if error.is_data() { -32600 } else { -32700 };
-            Failure::new(StatusCode::BAD_REQUEST, code, &error.to_string())
-        })
+/// The body of a request, if that is JSON.
+async fn body<T: for<'a> Deserialize<'a>>(request: Request) -> Result<T, Failure> {
+    let kind = request.headers().get(CONTENT_TYPE).and_then(|value| value.to_str().ok());
+    // Else any web page could send it without being asked first.
+    let is_json = kind.is_some_and(|value| {
+        let essence = value.split(';').next().unwrap_or_default().trim();
+        essence.eq_ignore_ascii_case("application/json")
+    });
+    if !is_json {
+        let what = "content-type is not application/json";
+        return Err(Failure::new(StatusCode::UNSUPPORTED_MEDIA_TYPE, -32600, what));
     }
+    let body = timeout(MAX_TIME, to_bytes(request.into_body(), MAX_BODY)).await;
+    let body = body.map_err(|_| {
+        Failure::new(StatusCode::REQUEST_TIMEOUT, -32600, "the body takes too long")
+    })?;
+    let body = body.map_err(|_| {
+        Failure::new(StatusCode::PAYLOAD_TOO_LARGE, -32600, "the body is too large")
+    })?;
+    // A list would be taken for the members of a struct, one after the other.
+    if body.trim_ascii_start().starts_with(b"[") {
+        return Err(Failure::new(StatusCode::BAD_REQUEST, -32600, "not an object"));
+    }
+    serde_json::from_slice(&body).map_err(|error| {
+        let code = if error.is_data() { -32600 } else { -32700 };
+        Failure::new(StatusCode::BAD_REQUEST, code, &error.to_string())
+    })
+}
+
+/// Whoever has one of the tokens, where there are any, and where they come from: of an IPv6 address the part that
+/// a provider hands out.
+async fn whence(tokens: Arc<[String]>, credentials: Credentials) -> Result<Identity, Denied> {
+    let is_known = |token: &Token| tokens.iter().any(|known| token.is(known));
+    if !tokens.is_empty() && !credentials.token.as_ref().is_some_and(is_known) {
+        return Err(Denied::Unauthorized);
+    }
+    let identity = Identity::new("client");
+    Ok(match credentials.peer.map(|peer| peer.ip().to_canonical()) {
+        Some(IpAddr::V6(address)) => {
+            identity.with_claims(IpAddr::from((address.to_bits() >> 64 << 64).to_be_bytes()))
+        }
+        Some(address) => identity.with_claims(address),
+        None => identity,
+    })
 }
 
 /// Who authenticates by a first message: an anonymous client may do less.
@@ -227,8 +242,10 @@ async fn create(State(web): State<Web>, request: Request) -> Result<Response, Fa
         #[serde(rename = "name")]
         _name: Option<String>,
     }
-    web.body::<New>(request).await?;
-    Ok(json(StatusCode::OK, &json!({ "agentId": web.agents.create() })))
+    let identity = request.extensions().get::<Identity>();
+    let from = identity.and_then(Identity::claims).copied();
+    body::<New>(request).await?;
+    Ok(json(StatusCode::OK, &json!({ "agentId": web.agents.create(from) })))
 }
 
 /// `/agent/{agentId}/websocket`.
@@ -258,7 +275,7 @@ async fn ask(State(web): State<Web>, request: Request) -> Result<Response, Failu
         method: String,
         params: Option<JsonObject>,
     }
-    let Asked { agent, request } = web.body::<Asked>(request).await?;
+    let Asked { agent, request } = body::<Asked>(request).await?;
     let history = web.agents.find(&agent);
     let history =
         history.ok_or_else(|| Failure::new(StatusCode::NOT_FOUND, -32602, "no such agent"))?;

@@ -311,7 +311,7 @@ for (const [protocol, token, words] of [
   ['envelope', '', /asks for a token/],
   ['envelope', 'wrong', /does not accept this token/],
   ['mcp', '', /asks for a token/],
-  ['mcp', 'wrong', /this token|token is wrong/],
+  ['mcp', 'wrong', /does not accept this token/],
   ['mcp', 'wrong/', /[Aa]uthentication failed/],
 ]) {
   await connectWith(protocol, token);
