@@ -12,8 +12,8 @@ use std::{
 use tokio::{
     io::{AsyncReadExt, AsyncWriteExt},
     net::{TcpListener, TcpStream},
-    sync::watch,
-    time::sleep,
+    sync::{mpsc, watch},
+    time::{Instant, sleep, sleep_until},
 };
 
 /// What becomes of one connection. Bytes are counted in both directions together.
@@ -23,8 +23,10 @@ pub struct Fate {
     pub cut_after: Option<usize>,
     /// By a reset, not by an end of the stream.
     pub reset: bool,
-    /// Each piece takes so long.
+    /// Each piece takes so long, and the next is not read before.
     pub delay: Duration,
+    /// Everything arrives so much later, in order. What is under way has no bound.
+    pub latency: Duration,
 }
 
 /// Draws the fate of the next connection.
@@ -131,6 +133,9 @@ async fn shovel(
     left: &AtomicUsize,
     mut stalls: watch::Receiver<bool>,
 ) {
+    if !fate.latency.is_zero() {
+        return shovel_later(from, to, fate.latency).await;
+    }
     let mut buffer = [0; 4096];
     loop {
         let Ok(read @ 1..) = from.read(&mut buffer).await else { return };
@@ -146,4 +151,30 @@ async fn shovel(
             return;
         }
     }
+}
+
+/// Until the end of the stream: reads at once, and writes later.
+async fn shovel_later(
+    mut from: impl AsyncReadExt + Unpin,
+    mut to: impl AsyncWriteExt + Unpin,
+    latency: Duration,
+) {
+    let (sender, mut under_way) = mpsc::unbounded_channel::<(Instant, Vec<u8>)>();
+    let read = async move {
+        let mut buffer = vec![0; 64 << 10];
+        while let Ok(read @ 1..) = from.read(&mut buffer).await {
+            if sender.send((Instant::now() + latency, buffer[..read].to_vec())).is_err() {
+                return;
+            }
+        }
+    };
+    let write = async move {
+        while let Some((due, bytes)) = under_way.recv().await {
+            sleep_until(due).await;
+            if to.write_all(&bytes).await.is_err() {
+                return;
+            }
+        }
+    };
+    tokio::join!(read, write);
 }
