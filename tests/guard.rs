@@ -475,6 +475,32 @@ async fn what_is_unguarded_answers_whoever_asks_and_is_warned_of() {
     .await;
 }
 
+/// Whoever runs the server sees who was refused and why, and nobody can fill the log.
+#[tokio::test]
+async fn a_refused_host_or_origin_is_logged_with_its_setting() {
+    limit(async {
+        let warnings = Warnings::all();
+        let config = Config::default().authenticator(tokens());
+        let server = serve("127.0.0.1:0", || Mirror).config(config).or(page()).await.unwrap();
+        let address = server.local_addr();
+        let origin = "Origin: http://logged.example\x1b[31m\r\n";
+        assert_eq!(ask(address, post("logged.example", "")).await.0.status(), 403);
+        assert_eq!(ask(address, upgrade_request(address, origin)).await.0.status(), 400);
+        let origin = "Origin: http://logged.example/\u{e9}\r\n";
+        assert_eq!(ask(address, upgrade_request(address, origin)).await.0.status(), 403);
+        let said = warnings.about("logged.example");
+        assert_eq!(said.len(), 2, "{said:?}");
+        assert!(said[0].contains("Host \"logged.example\"") && said[0].contains("allowed_hosts"));
+        assert!(said[1].contains("Origin \"http://logged.example/\\xc3\\xa9\""), "{said:?}");
+        assert!(said[1].contains("allowed_origins"), "{said:?}");
+        for _ in 0..50 {
+            assert_eq!(ask(address, post("logged.example", "")).await.0.status(), 403);
+        }
+        assert_eq!(warnings.about("logged.example").len(), 5);
+    })
+    .await;
+}
+
 /// The warnings of this process, by all its tests: each looks for words that are its own.
 #[derive(Debug, Default)]
 struct Warnings(Mutex<Vec<String>>);

@@ -372,6 +372,201 @@ async fn configured_origins_are_let_in_beside_the_own_pages() {
     .await;
 }
 
+/// What each pattern covers, and what comes close.
+const PATTERNS: &[Row] = &[
+    // `http://localhost:*`
+    ("127.0.0.1:PORT", "http://localhost", 101),
+    ("127.0.0.1:PORT", "http://localhost:80", 101),
+    ("127.0.0.1:PORT", "http://localhost:65535", 101),
+    ("127.0.0.1:PORT", "HTTP://LocalHost:3000", 101),
+    ("127.0.0.1:PORT", "https://localhost:3000", 403),
+    ("127.0.0.1:PORT", "http://localhost:65536", 403),
+    ("127.0.0.1:PORT", "http://localhost:", 403),
+    ("127.0.0.1:PORT", "http://localhost:*", 403),
+    ("127.0.0.1:PORT", "http://localhost:3000.evil.example", 403),
+    ("127.0.0.1:PORT", "http://localhost:3000@evil.example", 403),
+    ("127.0.0.1:PORT", "http://localhost.evil.example:3000", 403),
+    ("127.0.0.1:PORT", "http://evil-localhost:3000", 403),
+    ("127.0.0.1:PORT", "http://sub.localhost:3000", 403),
+    ("127.0.0.1:PORT", "http://localhost.:3000", 403),
+    ("127.0.0.1:PORT", "http://[::1]:3000", 403),
+    // `https://*.example.com`
+    ("127.0.0.1:PORT", "https://app.example.com", 101),
+    ("127.0.0.1:PORT", "https://a.b.c.example.com", 101),
+    ("127.0.0.1:PORT", "https://APP.Example.COM:443", 101),
+    ("127.0.0.1:PORT", "https://xn--bcher-kva.example.com", 101),
+    ("127.0.0.1:PORT", "https://example.com.example.com", 101),
+    ("127.0.0.1:PORT", "https://example.com", 403),
+    ("127.0.0.1:PORT", "https://.example.com", 403),
+    ("127.0.0.1:PORT", "https://a..example.com", 403),
+    ("127.0.0.1:PORT", "https://..example.com", 403),
+    ("127.0.0.1:PORT", "https://notexample.com", 403),
+    ("127.0.0.1:PORT", "https://not-example.com", 403),
+    ("127.0.0.1:PORT", "https://appXexample.com", 403),
+    ("127.0.0.1:PORT", "https://app.example.comx", 403),
+    ("127.0.0.1:PORT", "https://app.example.com.", 403),
+    ("127.0.0.1:PORT", "https://app.example.com.evil.example", 403),
+    ("127.0.0.1:PORT", "https://evil.example/.example.com", 403),
+    ("127.0.0.1:PORT", "https://evil.example?.example.com", 403),
+    ("127.0.0.1:PORT", "https://evil.example#.example.com", 403),
+    ("127.0.0.1:PORT", "https://evil.example\\.example.com", 403),
+    ("127.0.0.1:PORT", "https://evil.example%2f.example.com", 403),
+    ("127.0.0.1:PORT", "https://evil.example%00.example.com", 403),
+    ("127.0.0.1:PORT", "https://evil.example:1.example.com", 403),
+    ("127.0.0.1:PORT", "https://evil.example:443@app.example.com", 403),
+    ("127.0.0.1:PORT", "https://app.example.com@evil.example", 403),
+    ("127.0.0.1:PORT", "https://evil.example, https://app.example.com", 403),
+    ("127.0.0.1:PORT", "https://evil.example https://app.example.com", 403),
+    ("127.0.0.1:PORT", "http://app.example.com", 403),
+    ("127.0.0.1:PORT", "https://app.example.com:8443", 403),
+    ("127.0.0.1:PORT", "wss://app.example.com", 403),
+    ("127.0.0.1:PORT", "https://*.example.com", 403),
+    ("127.0.0.1:PORT", "https://app.ex\u{430}mple.com", 403),
+    // `https://*.ports.example.net:*` and `https://*.one.example.net:8443`
+    ("127.0.0.1:PORT", "https://a.ports.example.net", 101),
+    ("127.0.0.1:PORT", "https://a.ports.example.net:1", 101),
+    ("127.0.0.1:PORT", "http://a.ports.example.net:1", 403),
+    ("127.0.0.1:PORT", "https://ports.example.net:1", 403),
+    ("127.0.0.1:PORT", "https://a.one.example.net:8443", 101),
+    ("127.0.0.1:PORT", "https://a.one.example.net", 403),
+    ("127.0.0.1:PORT", "https://a.one.example.net:84430", 403),
+    // `vscode-webview://*` and `chrome-extension://*`
+    ("127.0.0.1:PORT", "vscode-webview://0q1w2e3r4t", 101),
+    ("127.0.0.1:PORT", "vscode-webview://0q1w2e3r4t:3000", 101),
+    ("127.0.0.1:PORT", "chrome-extension://abcdefghijklmnopabcdefghijklmnop", 101),
+    ("127.0.0.1:PORT", "Chrome-Extension://abcdefghijklmnopabcdefghijklmnop", 101),
+    ("127.0.0.1:PORT", "chrome-extension://", 403),
+    ("127.0.0.1:PORT", "chrome-extension:", 403),
+    ("127.0.0.1:PORT", "chrome-extension:abcdefghijklmnopabcdefghijklmnop", 403),
+    ("127.0.0.1:PORT", "chrome-extension://a/b", 403),
+    ("127.0.0.1:PORT", "chrome-extension://a@b", 403),
+    ("127.0.0.1:PORT", "chrome-extension://*", 403),
+    ("127.0.0.1:PORT", "chrome-extensions://abcdefghijklmnopabcdefghijklmnop", 403),
+    ("127.0.0.1:PORT", "xchrome-extension://abcdefghijklmnopabcdefghijklmnop", 403),
+    ("127.0.0.1:PORT", "moz-extension://abcdefghijklmnopabcdefghijklmnop", 403),
+    ("127.0.0.1:PORT", "https://chrome-extension", 403),
+    ("127.0.0.1:PORT", "https://chrome-extension://abcdefghijklmnopabcdefghijklmnop", 403),
+    ("127.0.0.1:PORT", "vscode-webview.evil://x", 403),
+    ("127.0.0.1:PORT", "vscode-file://vscode-app", 403),
+    // None of them is for a page without an origin, nor for a host that is not served.
+    ("127.0.0.1:PORT", "null", 403),
+    ("evil.example", "https://app.example.com", 403),
+    ("evil.example", "vscode-webview://0q1w2e3r4t", 403),
+];
+
+#[tokio::test]
+async fn patterns_let_in_what_they_say_and_no_more() {
+    limit(async {
+        let config = Config::default().allowed_origins([
+            "http://localhost:*",
+            "https://*.Example.com",
+            "https://*.ports.example.net:*",
+            "https://*.one.example.net:8443",
+            "vscode-webview://*",
+            "Chrome-Extension://*",
+        ]);
+        let (_server, address) = tools(config).await;
+        check(address, PATTERNS).await;
+    })
+    .await;
+}
+
+#[tokio::test]
+async fn hosts_may_be_all_below_a_domain_or_at_any_port() {
+    limit(async {
+        let config = Config::default().allowed_hosts(["x.example:*", "*.Tenants.example"]);
+        let (_server, address) = tools(config).await;
+        check(
+            address,
+            &[
+                ("x.example", NONE, 101),
+                ("x.example:1", NONE, 101),
+                ("x.example:*", NONE, 403),
+                ("x.example.evil.example", NONE, 403),
+                ("a.x.example", NONE, 403),
+                ("a.tenants.example", NONE, 101),
+                ("a.b.tenants.example:8443", NONE, 101),
+                ("tenants.example", NONE, 403),
+                (".tenants.example", NONE, 403),
+                ("nottenants.example", NONE, 403),
+                ("a.tenants.example.evil.example", NONE, 403),
+                ("evil.example/.tenants.example", NONE, 403),
+                ("a.tenants.example", "https://a.tenants.example", 101),
+                ("a.tenants.example", "https://b.tenants.example", 403),
+                ("a.tenants.example:8443", "https://a.tenants.example:8443", 101),
+                ("a.tenants.example:8443", "https://a.tenants.example", 403),
+            ],
+        )
+        .await;
+    })
+    .await;
+}
+
+#[tokio::test]
+async fn a_predicate_chooses_among_origins_that_can_be_read() {
+    limit(async {
+        let config = Config::default().allowed_origins(["https://listed.example"]);
+        let config = config.allowed_origins_if(|origin| {
+            assert_ne!(origin.host(), "panic.example");
+            assert!(!["listed.example", "null"].contains(&origin.host()), "not asked about these");
+            let preview = origin.host().strip_suffix(".pages.example").unwrap_or_default();
+            origin.scheme() == "https" && origin.port() == Some(443) && preview.starts_with("pr-")
+        });
+        let (_server, address) = tools(config).await;
+        check(
+            address,
+            &[
+                ("127.0.0.1:PORT", "https://pr-7.pages.example", 101),
+                ("127.0.0.1:PORT", "HTTPS://PR-7.pages.example:443", 101),
+                ("127.0.0.1:PORT", "https://listed.example", 101),
+                ("127.0.0.1:PORT", "http://127.0.0.1:PORT", 101),
+                ("127.0.0.1:PORT", "https://pr-7.pages.example:444", 403),
+                ("127.0.0.1:PORT", "https://x.pages.example", 403),
+                ("127.0.0.1:PORT", "https://pr-7.pages.example.evil.example", 403),
+                ("127.0.0.1:PORT", "https://pr-7.pages.example/", 403),
+                ("127.0.0.1:PORT", "https://x@pr-7.pages.example", 403),
+                ("127.0.0.1:PORT", "https://panic.example", 403),
+                ("127.0.0.1:PORT", "null", 403),
+                ("evil.example", "https://pr-7.pages.example", 403),
+            ],
+        )
+        .await;
+    })
+    .await;
+}
+
+/// The body names what was refused and the setting, for the one who looks at it and for no browser.
+#[tokio::test]
+async fn a_refusal_says_what_would_allow_it() {
+    limit(async {
+        let (_server, address) = tools(Config::default()).await;
+        let long = format!("http://{}.example", "x".repeat(5000));
+        let local = address.to_string();
+        for (host, origin, words) in [
+            ("evil.example", NONE, &["\"evil.example\"", "allowed_hosts"][..]),
+            ("evil.example", "http://also.example", &["\"evil.example\"", "allowed_hosts"]),
+            (NONE, NONE, &["without a Host"]),
+            ("a.example\r\nHost: b.example", NONE, &["more than one Host"]),
+            (&local, "http://evil.example", &["\"http://evil.example\"", "allowed_origins"]),
+            (&local, "null", &["\"null\"", "allowed_origins"]),
+            (&local, "<script>alert(1)</script>", &["\\x3cscript\\x3e", "allowed_origins"]),
+            (&local, "http://user:hunter2@evil.example", &["\u{2026}@evil.example"]),
+            (&local, &long, &["xxx\u{2026}\""]),
+            (&local, "http://a.example\r\nOrigin: null", &["more than one Origin"]),
+        ] {
+            let (head, mut raw) = ask(address, request("/mcp", host, origin)).await;
+            assert_eq!(head.status(), 403);
+            assert_eq!(head.get("content-type"), Some("text/plain; charset=utf-8"));
+            assert_eq!(head.get("x-content-type-options"), Some("nosniff"));
+            let body = raw.body(head.get("content-length").unwrap().parse().unwrap()).await;
+            assert!(words.iter().all(|words| body.contains(words)), "{host} {origin}: {body}");
+            assert!(body.len() < 300 && !body.contains(['<', '>']), "{body}");
+            assert!(!body.contains("hunter2"), "{body}");
+        }
+    })
+    .await;
+}
+
 #[tokio::test]
 async fn where_every_host_is_served_only_listed_pages_connect() {
     limit(async {

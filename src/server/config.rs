@@ -18,7 +18,7 @@ use super::{
     door::Refusal,
     guard::GuardLayer,
     limit::Limits,
-    origin::Allowed,
+    origin::{Allowed, Origin},
     registry::{Cause, Encode, Registry},
     resume::Resumption,
 };
@@ -132,9 +132,19 @@ impl<R: Role> Default for Config<R> {
 }
 
 impl<R: Role> Config<R> {
-    /// The hosts that may be asked for, each with a port or for any: by default the names of the
-    /// loopback interface, `localhost`, `127.0.0.1` and `::1`. Any other `Host` is 403, since a web
-    /// page can let a name of its own point here (DNS rebinding).
+    /// The hosts that may be asked for: by default the names of the loopback interface, `localhost`,
+    /// `127.0.0.1` and `::1`. Any other `Host` is 403, since a web page can let a name of its own point
+    /// here (DNS rebinding).
+    ///
+    /// | entry | allows | but not |
+    /// |---|---|---|
+    /// | `example.com`, `example.com:*` | this host at any port | its subdomains |
+    /// | `example.com:8443` | this host at this port | `example.com` without a port |
+    /// | `*.example.com`, with a port if you like | all hosts below it, `a.b.example.com` too | `example.com` itself, `notexample.com` |
+    /// | `[::1]:8443`, `::1` | this address | other ways to reach this machine |
+    ///
+    /// `*.` stands in front of a domain that has a dot in it, or of `localhost`. Upper and lower case are
+    /// the same. An entry that cannot be read is an error when the server starts.
     ///
     /// A `Host` without a port is at that of its scheme: 443 where the server itself speaks TLS; elsewhere
     /// a proxy may, so that an allowed 80 and an allowed 443 will both do.
@@ -152,16 +162,52 @@ impl<R: Role> Config<R> {
         self
     }
 
-    /// The origins whose web pages may connect, besides those of the allowed hosts themselves: scheme,
-    /// host, and a port where it is not the scheme's own, `:*` for any; or `null`. Those of apps and
-    /// browser extensions too, such as `tauri://localhost` or `chrome-extension://<id>`. By default none.
-    /// Programs send no `Origin` and are not concerned.
+    /// The origins whose web pages may connect, besides those of the allowed hosts themselves: by default
+    /// none. Programs send no `Origin` and are not concerned.
+    ///
+    /// | entry | allows pages of | but not of |
+    /// |---|---|---|
+    /// | `https://app.example.com` | this scheme and host, at the scheme's own port | `http://app.example.com`, `https://app.example.com:8443` |
+    /// | `https://app.example.com:8443` | this port | any other |
+    /// | `http://localhost:*` | this scheme and host, at any port | `http://localhost.example.com:80`, `http://127.0.0.1` |
+    /// | `https://*.example.com`, with a port or `:*` if you like | every host below it, `a.b.example.com` too | `https://example.com`, `https://notexample.com`, `https://example.com.evil.com` |
+    /// | `chrome-extension://<id>`, `tauri://localhost` | this extension, this app | others of the scheme |
+    /// | `chrome-extension://*`, `vscode-webview://*` | every extension, every webview | `moz-extension://<id>`, `https://…` |
+    /// | `null` | files, sandboxed frames and whatever else has no origin | `http://null` |
+    ///
+    /// `*` stands nowhere else: not for a part of a name, nor for every host of `http` or `https`, nor in
+    /// front of a domain without a dot (but for `localhost`). Upper and lower case are the same. An entry that cannot be read is an
+    /// error when the server starts. [`allowed_origins_if`](Self::allowed_origins_if) takes a function for
+    /// what these cannot say.
     #[must_use]
     pub fn allowed_origins<T: Into<String>>(
         mut self,
         origins: impl IntoIterator<Item = T>,
     ) -> Self {
         self.allowed.origins(origins);
+        self
+    }
+
+    /// Allows also the web pages of those origins for which `predicate` returns `true`. It is asked when no
+    /// entry of [`allowed_origins`](Self::allowed_origins) fits, about origins that can be read, and not
+    /// about `null`. Where it panics, the page is refused.
+    ///
+    /// ```
+    /// # use mcp_ws_transport::server::Config;
+    /// let config: Config = Config::default().allowed_origins_if(|origin| {
+    ///     origin.scheme() == "https"
+    ///         && origin.port() == Some(443)
+    ///         && origin.host().strip_suffix(".pages.example.com").is_some_and(|preview| {
+    ///             preview.starts_with("preview-") && !preview.contains('.')
+    ///         })
+    /// });
+    /// ```
+    #[must_use]
+    pub fn allowed_origins_if(
+        mut self,
+        predicate: impl Fn(&Origin) -> bool + Send + Sync + 'static,
+    ) -> Self {
+        self.allowed.origins_if(Arc::new(predicate));
         self
     }
 

@@ -21,6 +21,7 @@ use super::{
     auth::{self, token},
     door::{Refusal, conceal, deny, several_tokens, tidy},
     handshake::Answer,
+    origin::NotAllowed,
     registry::Cause,
 };
 use crate::decode::Role;
@@ -201,7 +202,7 @@ async fn identify<R: Role>(
         }
         _ => config.allowed.check(headers),
     }
-    .map_err(|(cause, what)| Refusal::new(cause, StatusCode::FORBIDDEN, what))?;
+    .map_err(NotAllowed::refuse)?;
 
     let Some(gate) = config.gate.as_deref().filter(|_| authenticates) else { return Ok(None) };
     let token = token::of(headers, config.cookie.as_deref()).map_err(|()| several_tokens())?;

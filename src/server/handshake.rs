@@ -36,7 +36,7 @@ use tokio::{
 use super::{
     Config,
     door::{self, Admitted, Guest, Refusal},
-    origin::Allowed,
+    origin::{Allowed, NotAllowed},
     registry::Cause,
     visit::Paced,
 };
@@ -290,9 +290,7 @@ pub(super) fn check(
     if target.is_some_and(|target| only(headers, HOST).is_none_or(|host| host != target)) {
         return Err(refuse(StatusCode::BAD_REQUEST, "the target is not the Host"));
     }
-    allowed
-        .check(headers)
-        .map_err(|(cause, what)| Refusal::new(cause, StatusCode::FORBIDDEN, what))?;
+    allowed.check(headers).map_err(NotAllowed::refuse)?;
     let resumes =
         elements(headers, SEC_WEBSOCKET_PROTOCOL).any(|offer| offer == resume::SUBPROTOCOL);
     let extensions = Extensions::choose(config, headers);

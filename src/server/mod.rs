@@ -236,6 +236,7 @@ mod role;
 mod serve;
 mod service;
 mod session;
+mod throttle;
 #[cfg(feature = "rustls-tls")]
 mod tls;
 mod visit;
@@ -260,6 +261,7 @@ pub use self::{
     listener::{Bind, Listener},
     neighbour::HttpService,
     or::Or,
+    origin::Origin,
     registry::{Broadcast, Cause, Connection, Event, Events, Health, Info, Missed, Registry},
     resume::{Resumption, SessionIds},
     role::Hosted,

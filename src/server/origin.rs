@@ -4,66 +4,93 @@
 //! is. And a page may let its own name point to the visitor's machine (DNS rebinding), which shows
 //! only in `Host`. So both are looked at.
 
-use std::{net::Ipv6Addr, slice};
+mod pattern;
+#[cfg(test)]
+mod tests;
 
-use http::{
-    HeaderMap, HeaderValue, Uri,
-    header::{HOST, HeaderName, ORIGIN},
-    uri::Authority,
+use std::{
+    fmt::{self, Write as _},
+    net::Ipv6Addr,
+    panic::{AssertUnwindSafe, catch_unwind},
+    slice,
+    sync::Arc,
 };
 
-use super::registry::Cause;
+use bytes::Bytes;
+use http::{
+    HeaderMap, HeaderValue, StatusCode, Uri,
+    header::{CONTENT_TYPE, HOST, HeaderName, ORIGIN, X_CONTENT_TYPE_OPTIONS},
+    uri::Authority,
+};
+use http_body_util::Full;
 
-const NOT_SERVED: (Cause, &str) = (Cause::Host, "this Host is not served here");
-const NOT_ALLOWED: (Cause, &str) = (Cause::Origin, "this Origin may not connect");
+use self::pattern::{HostPattern, OriginPattern};
+use super::{door::Refusal, registry::Cause, throttle::Throttle};
 
 /// Hosts and origins that are let in.
 #[derive(Debug, Clone)]
 pub(super) struct Allowed {
     /// `None` serves every host.
-    hosts: Option<Vec<Place>>,
-    origins: Vec<Pattern>,
+    hosts: Option<Vec<HostPattern>>,
+    origins: Vec<OriginPattern>,
+    predicate: Option<Predicate>,
     /// Connections come by TLS: 443 is the port of a `Host` without one, and a host's own pages come by
     /// `https` only, so that nobody on the way can have written them.
     secure: bool,
-    /// The first entry that could not be read.
+    /// The first entry that could not be read, and why.
     invalid: Option<String>,
+    refusals: Arc<Throttle>,
 }
 
-/// A host, and a port: `None` where any is allowed, where a `Host` leaves it out, and where an origin has
-/// none.
+#[derive(Clone)]
+struct Predicate(Arc<dyn Fn(&Origin) -> bool + Send + Sync>);
+
+impl fmt::Debug for Predicate {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str("Predicate")
+    }
+}
+
+/// A host, and a port: `None` where a `Host` leaves it out, and where an origin has none.
 #[derive(Debug, Clone, PartialEq, Eq)]
 struct Place {
     host: String,
     port: Option<u16>,
 }
 
+/// The origin of a web page, as its browser tells it (RFC 6454): scheme, host and port. `Display` writes it
+/// as it stands in the header.
 #[derive(Debug, Clone, PartialEq, Eq)]
-enum Origin {
-    /// A page without an origin of its own, such as a file.
-    Null,
-    Page {
-        scheme: String,
-        place: Place,
-    },
+pub struct Origin {
+    scheme: String,
+    place: Place,
 }
 
-/// An origin of the list.
-#[derive(Debug, Clone)]
-struct Pattern {
-    origin: Origin,
-    any_port: bool,
+/// Where a request with an `Origin` comes from.
+#[derive(Debug, Clone, PartialEq, Eq)]
+enum Source {
+    /// A page without an origin of its own, such as a file.
+    Null,
+    Page(Origin),
+}
+
+/// A `Host` or `Origin` that is not let in.
+#[derive(Debug)]
+pub(super) struct NotAllowed {
+    cause: Cause,
+    what: String,
 }
 
 impl Default for Allowed {
     fn default() -> Self {
         let loopback = ["localhost", "127.0.0.1", "::1"];
-        let place = |host: &str| Place { host: host.to_owned(), port: None };
         Self {
-            hosts: Some(loopback.map(place).into()),
+            hosts: Some(loopback.map(HostPattern::one).into()),
             origins: Vec::new(),
+            predicate: None,
             secure: false,
             invalid: None,
+            refusals: Arc::default(),
         }
     }
 }
@@ -72,10 +99,14 @@ impl Allowed {
     pub(super) fn hosts<T: Into<String>>(&mut self, hosts: impl IntoIterator<Item = T>) {
         let hosts = hosts.into_iter().filter_map(|host| {
             let host = host.into();
-            // An IPv6 address may stand there without brackets, as in rmcp's configuration.
-            let bare = host.parse().map(|address: Ipv6Addr| format!("[{address}]"));
-            let place = Place::parse(bare.as_deref().unwrap_or(&host));
-            self.note(place, &host)
+            HostPattern::parse(&host)
+                .map_err(|fault| {
+                    self.note(&format!(
+                        "allowed_hosts: {host:?} is no host ({fault}); write it as \"example.com\" for any \
+                         port, \"example.com:8443\", \"*.example.com\" or \"[::1]:8443\""
+                    ));
+                })
+                .ok()
         });
         self.hosts = Some(hosts.collect());
     }
@@ -85,13 +116,23 @@ impl Allowed {
     }
 
     pub(super) fn origins<T: Into<String>>(&mut self, origins: impl IntoIterator<Item = T>) {
-        self.origins.clear();
-        for origin in origins {
+        let origins = origins.into_iter().filter_map(|origin| {
             let origin = origin.into();
-            let parsed = Pattern::parse(&origin);
-            let parsed = self.note(parsed, &origin);
-            self.origins.extend(parsed);
-        }
+            OriginPattern::parse(&origin)
+                .map_err(|fault| {
+                    self.note(&format!(
+                        "allowed_origins: {origin:?} is no origin ({fault}); write it as \
+                         \"https://app.example.com\", \"https://*.example.com\", \"http://localhost:*\", \
+                         \"chrome-extension://*\" or \"null\""
+                    ));
+                })
+                .ok()
+        });
+        self.origins = origins.collect();
+    }
+
+    pub(super) fn origins_if(&mut self, predicate: Arc<dyn Fn(&Origin) -> bool + Send + Sync>) {
+        self.predicate = Some(Predicate(predicate));
     }
 
     pub(super) fn is_secure(&self) -> bool {
@@ -102,49 +143,51 @@ impl Allowed {
         self.secure = true;
     }
 
-    fn note<T>(&mut self, parsed: Option<T>, entry: &str) -> Option<T> {
-        if parsed.is_none() {
-            self.invalid.get_or_insert_with(|| entry.to_owned());
-        }
-        parsed
+    fn note(&mut self, fault: &str) {
+        self.invalid.get_or_insert_with(|| fault.to_owned());
     }
 
     /// The configuration itself, if it can be read.
     pub(super) fn validate(&self) -> Result<(), String> {
-        match &self.invalid {
-            Some(entry) => Err(format!("{entry:?} is neither a host nor an origin")),
-            None => Ok(()),
-        }
+        self.invalid.clone().map_or(Ok(()), Err)
     }
 
-    /// Whether a request with these headers may be upgraded, or what is to be said instead.
-    pub(super) fn check(&self, headers: &HeaderMap) -> Result<(), (Cause, &'static str)> {
-        self.check_host(only(headers, HOST)?, headers)
+    /// Whether a request with these headers may be upgraded, or what is to be said instead, which is
+    /// logged too.
+    pub(super) fn check(&self, headers: &HeaderMap) -> Result<(), NotAllowed> {
+        self.logged(only(headers, HOST).and_then(|host| self.decide(host, headers)))
     }
 
     /// The same for a request whose host is that of its target, as in HTTP/2.
-    pub(super) fn check_at(
-        &self,
-        authority: &str,
-        headers: &HeaderMap,
-    ) -> Result<(), (Cause, &'static str)> {
-        self.check_host(Some(authority), headers)
+    pub(super) fn check_at(&self, authority: &str, headers: &HeaderMap) -> Result<(), NotAllowed> {
+        self.logged(self.decide(Some(authority.as_bytes()), headers))
     }
 
-    fn check_host(
-        &self,
-        host: Option<&str>,
-        headers: &HeaderMap,
-    ) -> Result<(), (Cause, &'static str)> {
-        let host = host.and_then(Place::parse);
-        if self.hosts.is_some() && !host.as_ref().is_some_and(|host| self.lists(host)) {
-            return Err(NOT_SERVED);
+    fn logged(&self, decision: Result<(), NotAllowed>) -> Result<(), NotAllowed> {
+        if let Err(NotAllowed { what, .. }) = &decision
+            && let Some(held_back) = self.refusals.pass()
+        {
+            tracing::warn!(held_back, "refused with 403: {what}");
+        }
+        decision
+    }
+
+    fn decide(&self, host: Option<&[u8]>, headers: &HeaderMap) -> Result<(), NotAllowed> {
+        let place = host.and_then(text).and_then(Place::parse);
+        if self.hosts.is_some() && !place.as_ref().is_some_and(|place| self.lists(place)) {
+            return Err(NotAllowed::host(host));
         }
         let Some(origin) = only(headers, ORIGIN)? else { return Ok(()) };
-        let Some(origin) = Origin::parse(origin) else { return Err(NOT_ALLOWED) };
-        let listed = self.origins.iter().any(|allowed| allowed.covers(&origin));
-        let own = host.is_some_and(|host| self.vouches(&host, &origin));
-        if listed || own { Ok(()) } else { Err(NOT_ALLOWED) }
+        let Some(source) = text(origin).and_then(Source::parse) else {
+            return Err(NotAllowed::origin(origin));
+        };
+        let listed = self.origins.iter().any(|allowed| allowed.covers(&source));
+        let own = || place.is_some_and(|place| self.vouches(&place, &source));
+        if listed || own() || self.is_chosen(&source) {
+            Ok(())
+        } else {
+            Err(NotAllowed::origin(origin))
+        }
     }
 
     /// Whether `host` is in the list of hosts. Clients leave out the port that is their scheme's own (RFC
@@ -155,10 +198,10 @@ impl Allowed {
         self.hosts.iter().flatten().any(|allowed| allowed.covers(&host.host, ports))
     }
 
-    /// Whether a page of `origin` is the `host`'s own. Only a host in the list vouches for its pages; and
+    /// Whether a page of `source` is the `host`'s own. Only a host in the list vouches for its pages; and
     /// since a `Host` may leave its port open, the page's must be in the list too.
-    fn vouches(&self, host: &Place, origin: &Origin) -> bool {
-        let Origin::Page { scheme, place } = origin else { return false };
+    fn vouches(&self, host: &Place, source: &Source) -> bool {
+        let Source::Page(Origin { scheme, place }) = source else { return false };
         let default = match (scheme.as_str(), self.secure) {
             ("https", _) => 443,
             ("http", false) => 80,
@@ -168,6 +211,81 @@ impl Allowed {
             && place.port == Some(host.port.unwrap_or(default))
             && self.lists(place)
     }
+
+    /// Whether the predicate is for `source`, if there is one.
+    fn is_chosen(&self, source: &Source) -> bool {
+        let (Some(Predicate(predicate)), Source::Page(origin)) = (&self.predicate, source) else {
+            return false;
+        };
+        catch_unwind(AssertUnwindSafe(|| predicate(origin))).unwrap_or_else(|_| {
+            tracing::error!("what chooses allowed origins panicked");
+            false
+        })
+    }
+}
+
+impl NotAllowed {
+    fn host(host: Option<&[u8]>) -> Self {
+        let what = match host {
+            Some(host) => format!(
+                "the Host {} is not served here; allowed_hosts lists those that are",
+                shown(host)
+            ),
+            None => "a request without a Host is not served here".to_owned(),
+        };
+        Self { cause: Cause::Host, what }
+    }
+
+    fn origin(origin: &[u8]) -> Self {
+        let what = format!(
+            "web pages of the Origin {} may not connect; allowed_origins lists those that may",
+            shown(origin)
+        );
+        Self { cause: Cause::Origin, what }
+    }
+
+    fn several(name: &HeaderName) -> Self {
+        let (cause, name) =
+            if *name == HOST { (Cause::Host, "Host") } else { (Cause::Origin, "Origin") };
+        Self { cause, what: format!("more than one {name}") }
+    }
+
+    /// The answer that says so. It quotes the request, and is not to be taken for a page.
+    pub(super) fn refuse(self) -> Box<Refusal> {
+        let mut refusal = Refusal::new(self.cause, StatusCode::FORBIDDEN, "");
+        *refusal.answer.body_mut() = Full::new(Bytes::from(self.what));
+        refusal
+            .with(CONTENT_TYPE, "text/plain; charset=utf-8")
+            .with(X_CONTENT_TYPE_OPTIONS, "nosniff")
+    }
+}
+
+/// `value` in quotes, with nothing in it that a terminal or a browser would act on, and not all of it when it
+/// is long. A user in it may have a password, and is left out.
+fn shown(value: &[u8]) -> String {
+    const MAX: usize = 100;
+    let host = value.iter().rposition(|byte| *byte == b'@').map(|at| &value[at..]);
+    let (mut text, value) = match host {
+        Some(host) => ("\"…".to_owned(), host),
+        None => ("\"".to_owned(), value),
+    };
+    for byte in value.iter().take(MAX) {
+        match byte {
+            b'"' | b'\'' | b'<' | b'>' | b'&' | b'`' | b'\\' => _ = write!(text, "\\x{byte:02x}"),
+            b' '..=b'~' => text.push(char::from(*byte)),
+            _ => _ = write!(text, "\\x{byte:02x}"),
+        }
+    }
+    if value.len() > MAX {
+        text.push('…');
+    }
+    text + "\""
+}
+
+fn text(value: &[u8]) -> Option<&str> {
+    str::from_utf8(value)
+        .ok()
+        .filter(|text| text.bytes().all(|byte| matches!(byte, b'\t' | b' '..=b'~')))
 }
 
 impl Place {
@@ -189,14 +307,53 @@ impl Place {
         let of_host = |byte: u8| byte.is_ascii_alphanumeric() || b"-._:".contains(&byte);
         (!host.is_empty() && host.bytes().all(of_host)).then_some(Self { host, port })
     }
-
-    /// Whether it is allowed to ask for `host` at one of these ports.
-    fn covers(&self, host: &str, ports: &[u16]) -> bool {
-        self.host == host && self.port.is_none_or(|port| ports.contains(&port))
-    }
 }
 
 impl Origin {
+    /// The scheme, in lower case: `https`, or that of an app such as `vscode-webview`.
+    #[must_use]
+    pub fn scheme(&self) -> &str {
+        &self.scheme
+    }
+
+    /// The host, in lower case; an IPv6 address without brackets.
+    #[must_use]
+    pub fn host(&self) -> &str {
+        &self.place.host
+    }
+
+    /// The port: that of `http` or `https` where the browser left it out, else `None`.
+    #[must_use]
+    pub fn port(&self) -> Option<u16> {
+        self.place.port
+    }
+}
+
+impl fmt::Display for Origin {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        let Self { scheme, place: Place { host, port } } = self;
+        if host.contains(':') {
+            write!(f, "{scheme}://[{host}]")?;
+        } else {
+            write!(f, "{scheme}://{host}")?;
+        }
+        match port {
+            Some(port) if default_port(scheme) != Some(*port) => write!(f, ":{port}"),
+            _ => Ok(()),
+        }
+    }
+}
+
+fn default_port(scheme: &str) -> Option<u16> {
+    match scheme {
+        "http" => Some(80),
+        "https" => Some(443),
+        // An app, an extension.
+        _ => None,
+    }
+}
+
+impl Source {
     /// An `Origin` as a browser sends it (RFC 6454, section 6.2), with the port that it leaves out.
     fn parse(text: &str) -> Option<Self> {
         if text == "null" {
@@ -211,256 +368,21 @@ impl Origin {
             return None;
         }
         let scheme = parts.scheme?.as_str().to_ascii_lowercase();
-        let default = match scheme.as_str() {
-            "http" => Some(80),
-            "https" => Some(443),
-            // What is opened from a page, and by mistake taken for its origin.
-            "ws" | "wss" => return None,
-            // An app, an extension.
-            _ => None,
-        };
+        // What is opened from a page, and by mistake taken for its origin.
+        if matches!(scheme.as_str(), "ws" | "wss") {
+            return None;
+        }
         let mut place = Place::parse(parts.authority?.as_str())?;
-        place.port = place.port.or(default);
-        Some(Self::Page { scheme, place })
-    }
-}
-
-impl Pattern {
-    /// An entry of the list: an origin, or one with `:*` for its port.
-    fn parse(text: &str) -> Option<Self> {
-        match text.strip_suffix(":*") {
-            Some("null") => None,
-            Some(any) => Some(Self { origin: Origin::parse(any)?, any_port: true }),
-            None => Some(Self { origin: Origin::parse(text)?, any_port: false }),
-        }
-    }
-
-    fn covers(&self, other: &Origin) -> bool {
-        match (&self.origin, other) {
-            (Origin::Page { scheme, place }, Origin::Page { scheme: other, place: at })
-                if self.any_port =>
-            {
-                scheme == other && place.host == at.host
-            }
-            (origin, other) => origin == other,
-        }
+        place.port = place.port.or(default_port(&scheme));
+        Some(Self::Page(Origin { scheme, place }))
     }
 }
 
 /// The value of a header that may stand there once at most.
-fn only(headers: &HeaderMap, name: HeaderName) -> Result<Option<&str>, (Cause, &'static str)> {
-    let mut values = headers.get_all(&name).iter().map(HeaderValue::to_str);
+fn only(headers: &HeaderMap, name: HeaderName) -> Result<Option<&[u8]>, NotAllowed> {
+    let mut values = headers.get_all(&name).iter().map(HeaderValue::as_bytes);
     match (values.next(), values.next()) {
-        (None, _) => Ok(None),
-        (Some(Ok(value)), None) => Ok(Some(value)),
-        _ if name == HOST => Err(NOT_SERVED),
-        _ => Err(NOT_ALLOWED),
-    }
-}
-
-#[cfg(test)]
-mod tests {
-    use super::*;
-
-    fn check(allowed: &Allowed, host: &[&str], origin: &[&str]) -> bool {
-        let mut headers = HeaderMap::new();
-        for (name, values) in [(HOST, host), (ORIGIN, origin)] {
-            for value in values {
-                headers.append(name.clone(), HeaderValue::from_str(value).unwrap());
-            }
-        }
-        allowed.check(&headers).is_ok()
-    }
-
-    #[test]
-    fn by_default_only_loopback_is_served_and_only_its_own_pages_connect() {
-        for (host, origin, expected) in [
-            ("localhost:8080", "http://localhost:8080", true),
-            ("LocalHost:8080", "http://LOCALHOST:8080", true),
-            ("127.0.0.1", "http://127.0.0.1", true),
-            ("127.0.0.1", "http://127.0.0.1:80", true),
-            ("127.0.0.1:443", "https://127.0.0.1", true),
-            ("[::1]:8080", "http://[::1]:8080", true),
-            ("localhost:8080", "http://localhost:8081", false),
-            ("localhost:8080", "http://127.0.0.1:8080", false),
-            ("localhost:8080", "http://localhost.evil.com:8080", false),
-            ("localhost:8080", "http://evil-localhost:8080", false),
-            ("localhost:8080", "http://localhost@evil.com:8080", false),
-            ("localhost:8080", "http://user@localhost:8080", false),
-            ("localhost:8080", "http://evil.com", false),
-            ("localhost:8080", "file://localhost:8080", false),
-            ("localhost:80", "tauri://localhost:80", false),
-            ("localhost", "tauri://localhost", false),
-            ("localhost:8080", "null", false),
-            ("localhost:8080", "", false),
-            ("localhost:8080", "localhost:8080", false),
-            ("localhost:8080", "http://localhost:8080/", false),
-            ("localhost:8080", "http://localhost:8080/path", false),
-            ("localhost:8080", "http://localhost:8080?", false),
-            ("localhost:8080", "http://localhost:99999", false),
-            ("localhost:8080", "http://localhost:8080, http://evil.com", false),
-            ("evil.com", "http://evil.com", false),
-            ("localhost.evil.com", "http://localhost.evil.com", false),
-        ] {
-            assert_eq!(check(&Allowed::default(), &[host], &[origin]), expected, "{host} {origin}");
-        }
-    }
-
-    #[test]
-    fn a_program_sends_no_origin_and_its_host_counts_all_the_same() {
-        for (host, expected) in [
-            ("localhost", true),
-            ("localhost:1", true),
-            ("127.0.0.1:65535", true),
-            ("[::1]", true),
-            ("::1", false),
-            ("localhost.", false),
-            ("127.0.0.1.nip.io", false),
-            ("192.168.0.1", false),
-            ("0.0.0.0", false),
-            ("user@localhost", false),
-            ("localhost:", false),
-            ("localhost:99999", false),
-            ("", false),
-        ] {
-            assert_eq!(check(&Allowed::default(), &[host], &[]), expected, "{host}");
-        }
-        assert!(!check(&Allowed::default(), &[], &[]));
-        assert!(!check(&Allowed::default(), &["localhost", "localhost"], &[]));
-        let twice = ["http://localhost", "http://localhost"];
-        assert!(!check(&Allowed::default(), &["localhost"], &twice));
-    }
-
-    #[test]
-    fn hosts_are_allowed_with_a_port_or_with_any() {
-        let mut allowed = Allowed::default();
-        allowed.hosts(["Example.com", "other.com:8443", "::1"]);
-        allowed.validate().unwrap();
-        for (host, expected) in [
-            ("example.com", true),
-            ("example.com:444", true),
-            ("other.com:8443", true),
-            ("other.com", false),
-            ("other.com:444", false),
-            ("[::1]:80", true),
-            ("sub.example.com", false),
-            ("localhost", false),
-        ] {
-            assert_eq!(check(&allowed, &[host], &[]), expected, "{host}");
-        }
-        assert!(check(&allowed, &["example.com"], &["https://example.com"]));
-        assert!(check(&allowed, &["example.com"], &["http://example.com"]));
-    }
-
-    #[test]
-    fn a_host_without_a_port_may_be_at_that_of_http_or_https() {
-        let mut allowed = Allowed::default();
-        allowed.hosts(["a.com:443", "b.com:80", "c.com:8443"]);
-        for (host, origin, expected) in [
-            ("a.com", None, true),
-            ("b.com", None, true),
-            ("c.com", None, false),
-            ("a.com:80", None, false),
-            ("a.com", Some("https://a.com"), true),
-            ("a.com", Some("http://a.com"), false),
-            ("a.com", Some("http://a.com:443"), false),
-            ("b.com", Some("http://b.com"), true),
-            ("b.com", Some("https://b.com"), false),
-        ] {
-            assert_eq!(check(&allowed, &[host], origin.as_slice()), expected, "{host} {origin:?}");
-        }
-    }
-
-    #[test]
-    fn origins_are_allowed_by_scheme_host_and_port() {
-        let mut allowed = Allowed::default();
-        allowed.origins([
-            "https://app.example.com",
-            "http://localhost:*",
-            "null",
-            "Tauri://Localhost",
-            "app://-:*",
-        ]);
-        allowed.validate().unwrap();
-        for (origin, expected) in [
-            ("https://app.example.com", true),
-            ("https://app.example.com:443", true),
-            ("https://app.example.com:444", false),
-            ("http://app.example.com", false),
-            ("http://localhost:3000", true),
-            ("https://localhost:3000", false),
-            ("null", true),
-            ("tauri://localhost", true),
-            ("TAURI://LOCALHOST", true),
-            ("tauri://localhost:80", false),
-            ("tauri://127.0.0.1", false),
-            ("app://-", true),
-            ("app://-:3000", true),
-        ] {
-            assert_eq!(check(&allowed, &["127.0.0.1"], &[origin]), expected, "{origin}");
-        }
-    }
-
-    #[test]
-    fn where_every_host_is_served_none_vouches_for_its_pages() {
-        let mut allowed = Allowed::default();
-        allowed.every_host();
-        assert!(check(&allowed, &["anything.example"], &[]));
-        assert!(check(&allowed, &[], &[]));
-        assert!(!check(&allowed, &["evil.com"], &["http://evil.com"]));
-        allowed.origins(["http://good.com"]);
-        assert!(check(&allowed, &["evil.com"], &["http://good.com"]));
-    }
-
-    #[cfg(feature = "rustls-tls")]
-    #[test]
-    fn under_tls_only_pages_that_came_by_tls_are_a_hosts_own() {
-        let mut allowed = Allowed::default();
-        allowed.only_https();
-        assert!(check(&allowed, &["localhost:8443"], &["https://localhost:8443"]));
-        assert!(check(&allowed, &["localhost"], &["https://localhost"]));
-        assert!(!check(&allowed, &["localhost"], &["http://localhost"]));
-        assert!(!check(&allowed, &["localhost:8443"], &["http://localhost:8443"]));
-        allowed.origins(["http://localhost"]);
-        assert!(check(&allowed, &["localhost"], &["http://localhost"]));
-        allowed.hosts(["a.com:443", "b.com:80"]);
-        assert!(check(&allowed, &["a.com"], &[]));
-        assert!(check(&allowed, &["a.com"], &["https://a.com"]));
-        assert!(check(&allowed, &["a.com"], &["http://localhost"]));
-        assert!(!check(&allowed, &["a.com"], &["http://a.com"]));
-        assert!(!check(&allowed, &["b.com"], &[]));
-        assert!(!check(&allowed, &["b.com"], &["https://b.com"]));
-    }
-
-    #[test]
-    fn what_cannot_be_read_is_said() {
-        for entry in [
-            "",
-            "a b",
-            "http://",
-            "app.example.com",
-            "https://a/path",
-            "ws://a",
-            "wss://a",
-            "file://",
-            "chrome-extension://",
-            "chrome-extension://*",
-            "tauri:a",
-            "tauri://a/",
-            "null:*",
-            "*",
-            "https://*.a",
-            "https://a#b",
-            "https://a,b",
-        ] {
-            let mut allowed = Allowed::default();
-            allowed.origins([entry]);
-            assert!(allowed.validate().is_err(), "{entry}");
-        }
-        for entry in ["http://a", "*", "*.a", "a,b", "a:*", "a/b", "u@a", "a:", "[::1"] {
-            let mut allowed = Allowed::default();
-            allowed.hosts([entry]);
-            assert!(allowed.validate().is_err(), "{entry}");
-        }
+        (value, None) => Ok(value),
+        (_, Some(_)) => Err(NotAllowed::several(&name)),
     }
 }
