@@ -12,7 +12,7 @@ use std::{
 };
 
 use futures::{Stream, stream};
-use rmcp::model::InitializeResult;
+use rmcp::{ErrorData, model::InitializeResult};
 use tokio::sync::{
     broadcast::{Receiver, Sender, error::RecvError},
     watch,
@@ -70,6 +70,11 @@ pub enum Event {
         /// service goes on with what it was told first.
         changed: Option<Box<InitializeResult>>,
     },
+    /// The peer has sent an error, or an answer that cannot be read, which names no request, while several
+    /// were in flight, or none. Those that were in flight each end within
+    /// [`lost_answer_timeout`](crate::layer::correlation::Config::lost_answer_timeout), unless they show
+    /// a sign of life.
+    UnmatchedError(ErrorData),
     /// The connection has ended, for this reason, and does not come back. Nothing follows this.
     Closed(Error),
     /// This reader was too slow itself, and so many events were not kept for it.

@@ -28,8 +28,10 @@ use mcp_ws_transport::{
 use rmcp::{
     ErrorData, RoleClient, RoleServer, ServerHandler,
     model::{
-        CallToolRequestParams, CallToolResponse, CallToolResult, ContentBlock, ListToolsResult,
-        PaginatedRequestParams, ServerCapabilities, ServerConfig, Tool,
+        CallToolRequestParams, CallToolResponse, CallToolResult, ContentBlock,
+        DiscoverRequestMethod, DiscoverResult, InitializeRequestParams, InitializeResult,
+        InitializeResultMethod, ListToolsResult, PaginatedRequestParams, ProtocolVersion,
+        ServerCapabilities, ServerConfig, Tool,
     },
     service::RequestContext,
 };
@@ -48,6 +50,8 @@ struct Inner {
     /// It does not answer what its tools are.
     silent: AtomicBool,
     calls: watch::Sender<usize>,
+    /// What calls brought along besides what rmcp sends.
+    metas: Mutex<Vec<String>>,
     gate: Notify,
 }
 
@@ -55,8 +59,9 @@ impl Default for Inner {
     fn default() -> Self {
         let tools = ["add", "broken", "grow", "say", "refused", "wait"].into();
         let (lists, gate) = (AtomicUsize::default(), Notify::default());
-        let silent = AtomicBool::default();
-        Self { tools: Mutex::new(tools), lists, silent, calls: watch::Sender::new(0), gate }
+        let (silent, metas) = (AtomicBool::default(), Mutex::default());
+        let (tools, calls) = (Mutex::new(tools), watch::Sender::new(0));
+        Self { tools, lists, silent, calls, metas, gate }
     }
 }
 
@@ -120,6 +125,8 @@ impl ServerHandler for Shelf {
         request: CallToolRequestParams,
         context: RequestContext<RoleServer>,
     ) -> Result<CallToolResponse, ErrorData> {
+        let own = context.meta.keys().filter(|key| key.contains("deadline")).cloned();
+        self.0.metas.lock().unwrap().extend(own);
         self.0.calls.send_modify(|calls| *calls += 1);
         let arguments = Value::from(request.arguments.unwrap_or_default());
         let text = match &*request.name {
@@ -206,7 +213,16 @@ async fn what_a_tool_returns_becomes_what_is_asked_for() {
         assert_eq!(text, "8");
         let () = tools.call("say", ()).await.unwrap();
         let error = tools.call::<Sum>("say", json!({ "text": "8" })).await.unwrap_err();
-        assert!(matches!(error, ToolError::Result(_)), "{error:?}");
+        assert!(matches!(error, ToolError::Result { .. }), "{error:?}");
+        let error = tools.call::<u64>("say", json!({ "text": "eight" })).await.unwrap_err();
+        let said = error.to_string();
+        assert!(said.starts_with(r#"the tool returned "eight", which is not"#), "{said}");
+        assert_eq!(error.text().as_deref(), Some("eight"));
+        let error = tools.call::<u64>("add", json!({ "a": 5, "b": 3 })).await.unwrap_err();
+        assert!(error.to_string().contains(r#"returned {"result":8}, which"#), "{error}");
+        let long = "é".repeat(5000);
+        let error = tools.call::<u64>("say", json!({ "text": long })).await.unwrap_err();
+        assert!(error.to_string().len() < 600, "{error}");
         let result = tools.call_tool("say", json!({ "text": "x" })).await.unwrap();
         assert_eq!(result.content, [ContentBlock::text("x")]);
     })
@@ -412,6 +428,120 @@ async fn a_list_that_cannot_be_had_fails_once_for_all_who_wait_for_it() {
         });
         assert!(matches!(unknown, Err(ToolError::List(_))), "{unknown:?}");
         known.unwrap();
+    })
+    .await;
+}
+
+/// A server of one era alone.
+#[derive(Debug, Clone)]
+struct OfEra {
+    shelf: Shelf,
+    modern: bool,
+}
+
+impl ServerHandler for OfEra {
+    fn get_info(&self) -> ServerConfig {
+        self.shelf.get_info()
+    }
+
+    async fn initialize(
+        &self,
+        request: InitializeRequestParams,
+        context: RequestContext<RoleServer>,
+    ) -> Result<InitializeResult, ErrorData> {
+        if self.modern {
+            return Err(ErrorData::method_not_found::<InitializeResultMethod>());
+        }
+        self.shelf.initialize(request, context).await
+    }
+
+    async fn discover(
+        &self,
+        context: RequestContext<RoleServer>,
+    ) -> Result<DiscoverResult, ErrorData> {
+        if self.modern {
+            return self.shelf.discover(context).await;
+        }
+        Err(ErrorData::method_not_found::<DiscoverRequestMethod>())
+    }
+
+    async fn list_tools(
+        &self,
+        request: Option<PaginatedRequestParams>,
+        context: RequestContext<RoleServer>,
+    ) -> Result<ListToolsResult, ErrorData> {
+        self.shelf.list_tools(request, context).await
+    }
+
+    async fn call_tool(
+        &self,
+        request: CallToolRequestParams,
+        context: RequestContext<RoleServer>,
+    ) -> Result<CallToolResponse, ErrorData> {
+        self.shelf.call_tool(request, context).await
+    }
+}
+
+#[tokio::test]
+async fn servers_of_either_era_are_understood() {
+    for modern in [true, false] {
+        limit(async {
+            let of_era = OfEra { shelf: Shelf::default(), modern };
+            let server = mcp_ws_transport::serve("127.0.0.1:0", move || of_era.clone());
+            let server = server.config(server::Config::default()).await.unwrap();
+            let tools = toolbox(server.local_addr()).await;
+            let sum: Value = tools.call("add", json!({ "a": 5, "b": 3 })).await.unwrap();
+            assert_eq!(sum, json!({ "result": 8 }));
+            let version = tools.peer().peer_info().unwrap().protocol_version.clone();
+            assert_eq!(version == ProtocolVersion::V_2026_07_28, modern, "{version}");
+        })
+        .await;
+    }
+}
+
+/// A call past its own deadline is over, the rest goes on, and nothing of that is on the wire.
+#[tokio::test]
+async fn a_call_may_have_a_deadline_of_its_own() {
+    limit(async {
+        let shelf = Shelf::default();
+        let (_server, address) = shelf.serve().await;
+        let tools = toolbox(address).await;
+        let patient = tools.call::<String>("wait", ());
+        let hasty = async {
+            shelf.called(1).await;
+            let deadline = Duration::from_millis(200);
+            let error = tools.call_within::<String>(deadline, "wait", ()).await.unwrap_err();
+            assert!(matches!(error, ToolError::OutcomeUnknown(_)), "{error:?}");
+            assert!(error.to_string().contains("no response within 200ms"), "{error}");
+            let day = Duration::from_secs(86_400);
+            let said: Value = tools.call_within(day, "say", json!({ "text": "1" })).await.unwrap();
+            assert_eq!(said, 1);
+            // The other may be waiting still, or have taken it.
+            shelf.0.gate.notify_waiters();
+        };
+        let (patient, ()) = tokio::join!(patient, hasty);
+        assert_eq!(patient.unwrap(), "waited");
+        assert_eq!(shelf.0.metas.lock().unwrap().concat(), "");
+        // Nor is the list waited for for longer.
+        shelf.0.silent.store(true, SeqCst);
+        let error = tools.call_within::<Value>(Duration::from_millis(200), "none", ()).await;
+        assert!(matches!(error, Err(ToolError::NotSent(_))), "{error:?}");
+    })
+    .await;
+}
+
+/// Of which a tool of the server does not know.
+#[tokio::test]
+async fn the_deadline_of_all_calls_is_one_call_away() {
+    limit(async {
+        let (_server, address) = Shelf::default().serve().await;
+        let deadline = Duration::from_millis(200);
+        // Whatever the settings are that come later.
+        let connect = connect(format!("ws://{address}/mcp")).deadline(deadline);
+        let tools = Toolbox::connect(connect.config(Config::default())).await.unwrap();
+        let error = tools.call::<String>("wait", ()).await.unwrap_err();
+        assert!(matches!(error, ToolError::OutcomeUnknown(_)), "{error:?}");
+        assert_eq!(tools.call::<String>("say", json!({ "text": "x" })).await.unwrap(), "x");
     })
     .await;
 }

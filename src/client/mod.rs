@@ -337,6 +337,18 @@ impl<R: Role> Connect<R> {
         self
     }
 
+    /// Gives up each request after so long without a sign of life: its response, or a progress report. The
+    /// time does not pass while the server waits for an answer to a request of its own, such as an
+    /// elicitation. By default a request may take any time, as long as there is a connection;
+    /// [`correlation::Config`](crate::layer::correlation::Config) says why, and bounds the whole.
+    ///
+    /// The request ends with the error [`TIMED_OUT`](crate::layer::correlation::TIMED_OUT), and the server
+    /// is sent `notifications/cancelled`.
+    pub fn deadline(mut self, deadline: Duration) -> Self {
+        self.builder = self.builder.deadline(deadline);
+        self
+    }
+
     /// The form of the messages, in place of JSON-RPC itself.
     pub fn framing(mut self, framing: impl Framing<R> + 'static) -> Self {
         self.builder = self.builder.framing(framing);

@@ -7,31 +7,37 @@ use std::{
         Arc, MutexGuard, PoisonError,
         atomic::{AtomicU64, Ordering::SeqCst},
     },
+    time::Duration,
 };
 
 use futures::{FutureExt, StreamExt};
 use rmcp::{
-    ErrorData, Peer, RoleClient, Service, ServiceError, ServiceExt,
+    ClientLifecycleMode, ClientServiceExt, ErrorData, Peer, RoleClient, Service, ServiceError,
     model::{
-        CallToolRequestParams, CallToolResult, JsonRpcMessage, PaginatedRequestParams,
-        ServerNotification, Tool,
+        CallToolRequestParams, CallToolResult, ClientRequest, JsonRpcMessage,
+        PaginatedRequestParams, ProtocolVersion, RequestMetaObject, ServerNotification, Tool,
     },
     service::{ClientInitializeError, RunningService, RxJsonRpcMessage, TxJsonRpcMessage},
     transport::Transport,
 };
 use serde::{Serialize, de::DeserializeOwned};
-use serde_json::Value;
+use serde_json::{Value, json};
 use tokio::{
     sync::{Mutex, watch},
     task::unconstrained,
+    time::timeout,
 };
 
 use super::Connect;
 use crate::{
     error::Error,
     event::{Event, Events, State},
+    layer::correlation::{Deadline, TIMED_OUT},
     transport::WebSocketTransport,
 };
+
+/// Where a call says its deadline to the transport, which does not send that.
+const DEADLINE: &str = "mcp-ws-transport/deadline";
 
 /// How many pages of a list are asked for.
 const MAX_PAGES: usize = 1000;
@@ -46,7 +52,10 @@ const MAX_PAGES: usize = 1000;
 /// - for a name that is not on the list, since the tool may have been added.
 ///
 /// While it asks for a name that is not on the list, calls of those that are go on. Where it cannot be had, all
-/// who wait for it are told; set a [deadline](crate::layer::correlation::Config::deadline) for servers that do not answer.
+/// who wait for it are told; set a [deadline](Connect::deadline) for servers that do not answer.
+///
+/// It speaks both eras of MCP: it asks for what the server speaks by `server/discover`, and initializes
+/// MCP where the server knows no such request.
 ///
 /// Share it as an `Arc`. The connection is closed with it.
 ///
@@ -85,7 +94,7 @@ struct Known {
 }
 
 impl Toolbox {
-    /// Dials a URL, or as a [`Connect`] says, and initializes MCP.
+    /// Dials a URL, or as a [`Connect`] says, and begins with MCP.
     ///
     /// # Errors
     /// [`ToolError::Connect`], [`ToolError::Initialize`].
@@ -95,8 +104,8 @@ impl Toolbox {
 }
 
 impl<S: Service<RoleClient>> Toolbox<S> {
-    /// The same with a `service` that hears what the server has to say, on a transport that is there:
-    /// dialled or accepted.
+    /// Makes a toolbox with a `service` that hears what the server has to say, on a transport that is
+    /// there: dialled or accepted.
     ///
     /// # Errors
     /// [`ToolError::Initialize`].
@@ -104,10 +113,25 @@ impl<S: Service<RoleClient>> Toolbox<S> {
         service: S,
         transport: WebSocketTransport<RoleClient>,
     ) -> Result<Self, ToolError> {
+        let preferred_versions = vec![ProtocolVersion::LATEST];
+        let auto = ClientLifecycleMode::Auto { preferred_versions, legacy_version: None };
+        Self::with_lifecycle(service, transport, auto).await
+    }
+
+    /// Makes a toolbox with a `service` on a `transport`, which begins as `lifecycle` says: for servers
+    /// that drop whoever does not begin with `initialize`, say.
+    ///
+    /// # Errors
+    /// [`ToolError::Initialize`].
+    pub async fn with_lifecycle(
+        service: S,
+        transport: WebSocketTransport<RoleClient>,
+        lifecycle: ClientLifecycleMode,
+    ) -> Result<Self, ToolError> {
         let (state, events) = (transport.state(), transport.events());
         let changes = Arc::<AtomicU64>::default();
         let watched = Watched { transport, changes: changes.clone() };
-        let service = service.serve(watched).await.map_err(Box::new)?;
+        let service = service.serve_with_lifecycle(watched, lifecycle).await.map_err(Box::new)?;
         let known = Known { tools: Arc::default(), since: None, failure: None, events };
         let (known, asking) = (std::sync::Mutex::new(known), Mutex::default());
         Ok(Self {
@@ -133,19 +157,26 @@ impl<S: Service<RoleClient>> Toolbox<S> {
         name: impl Into<String>,
         arguments: impl Serialize,
     ) -> Result<T, ToolError> {
-        let result = self.call_tool(name, arguments).await?;
-        if let Some(value) = result.structured_content {
-            return serde_json::from_value(value).map_err(ToolError::Result);
-        }
-        match text_of(&result) {
-            None => serde_json::from_value(Value::Null).map_err(ToolError::Result),
-            Some(text) => serde_json::from_str(&text).or_else(|error| {
-                serde_json::from_value(Value::String(text)).map_err(|_| ToolError::Result(error))
-            }),
-        }
+        read(self.call_tool(name, arguments).await?)
     }
 
-    /// The same, with all that the tool returns.
+    /// Calls the tool of this name as [`call`](Self::call) does, and gives it up after so long without a
+    /// sign of life: the result or a progress report. The list of tools has to be there within that time
+    /// too.
+    ///
+    /// # Errors
+    /// [`ToolError`]; past the deadline [`NotSent`](ToolError::NotSent) or
+    /// [`OutcomeUnknown`](ToolError::OutcomeUnknown).
+    pub async fn call_within<T: DeserializeOwned>(
+        &self,
+        deadline: Duration,
+        name: impl Into<String>,
+        arguments: impl Serialize,
+    ) -> Result<T, ToolError> {
+        read(self.call_tool_within(deadline, name, arguments).await?)
+    }
+
+    /// Calls the tool of this name, and returns all that it returns.
     ///
     /// # Errors
     /// [`ToolError`].
@@ -154,7 +185,39 @@ impl<S: Service<RoleClient>> Toolbox<S> {
         name: impl Into<String>,
         arguments: impl Serialize,
     ) -> Result<CallToolResult, ToolError> {
-        let name = name.into();
+        let call = self.prepare(name.into(), arguments, None).await?;
+        self.run(call).await
+    }
+
+    /// Calls the tool of this name as [`call_within`](Self::call_within) does, and returns all that it
+    /// returns.
+    ///
+    /// # Errors
+    /// [`ToolError`].
+    pub async fn call_tool_within(
+        &self,
+        deadline: Duration,
+        name: impl Into<String>,
+        arguments: impl Serialize,
+    ) -> Result<CallToolResult, ToolError> {
+        let call = self.prepare(name.into(), arguments, Some(deadline));
+        match timeout(deadline, call).await {
+            Ok(call) => self.run(call?).await,
+            Err(_) => {
+                let data = json!({ "reason": "timed_out", "outcome": "not_sent" });
+                let what = format!("no list of tools within {deadline:?}");
+                Err(ToolError::NotSent(ErrorData::new(TIMED_OUT, what, Some(data))))
+            }
+        }
+    }
+
+    /// The call of a tool that the server has.
+    async fn prepare(
+        &self,
+        name: String,
+        arguments: impl Serialize,
+        deadline: Option<Duration>,
+    ) -> Result<CallToolRequestParams, ToolError> {
         let arguments = match serde_json::to_value(arguments).map_err(ToolError::Arguments)? {
             Value::Null => None,
             value => Some(serde_json::from_value(value).map_err(ToolError::Arguments)?),
@@ -166,6 +229,15 @@ impl<S: Service<RoleClient>> Toolbox<S> {
         }
         let mut call = CallToolRequestParams::new(name);
         call.arguments = arguments;
+        if let Some(deadline) = deadline {
+            let millis = u64::try_from(deadline.as_millis()).unwrap_or(u64::MAX);
+            let meta = call.meta.get_or_insert_with(RequestMetaObject::default);
+            meta.insert(DEADLINE.into(), millis.into());
+        }
+        Ok(call)
+    }
+
+    async fn run(&self, call: CallToolRequestParams) -> Result<CallToolResult, ToolError> {
         let result = self.service.call_tool(call).await?;
         match result.is_error {
             Some(true) => Err(ToolError::Failed(Box::new(result))),
@@ -296,8 +368,9 @@ impl Transport<RoleClient> for Watched {
 
     fn send(
         &mut self,
-        item: TxJsonRpcMessage<RoleClient>,
+        mut item: TxJsonRpcMessage<RoleClient>,
     ) -> impl Future<Output = Result<(), Error>> + Send + 'static {
+        take_deadline(&mut item);
         self.transport.send(item)
     }
 
@@ -316,6 +389,21 @@ impl Transport<RoleClient> for Watched {
     }
 }
 
+/// Hands the deadline of a call to the transport.
+fn take_deadline(item: &mut TxJsonRpcMessage<RoleClient>) {
+    if let JsonRpcMessage::Request(request) = item
+        && let ClientRequest::CallToolRequest(call) = &mut request.request
+        && let Some(meta) = &mut call.params.meta
+        && let Some(millis) = meta.remove(DEADLINE)
+    {
+        if meta.is_empty() {
+            call.params.meta = None;
+        }
+        let deadline = Duration::from_millis(millis.as_u64().unwrap_or(u64::MAX));
+        call.extensions.insert(Deadline(deadline));
+    }
+}
+
 /// Whether the server may be another than when this was asked last.
 fn is_elsewhere(events: &mut Option<Events<Event>>) -> bool {
     let mut elsewhere = false;
@@ -329,6 +417,30 @@ fn is_elsewhere(events: &mut Option<Events<Event>>) -> bool {
         }
     }
     elsewhere
+}
+
+/// Reads what is asked for out of what a tool returns.
+fn read<T: DeserializeOwned>(result: CallToolResult) -> Result<T, ToolError> {
+    let read = match (&result.structured_content, text_of(&result)) {
+        (Some(value), _) => T::deserialize(value),
+        (None, None) => T::deserialize(Value::Null),
+        (None, Some(text)) => serde_json::from_str(&text)
+            .or_else(|error| T::deserialize(Value::String(text)).map_err(|_| error)),
+    };
+    read.map_err(|error| ToolError::Result { error, result: Box::new(result) })
+}
+
+/// The beginning of what a tool returns, to be shown.
+fn excerpt(result: &CallToolResult) -> String {
+    const MOST: usize = 200;
+    let shown = match &result.structured_content {
+        Some(value) => value.to_string(),
+        None => text_of(result).map_or_else(|| "nothing".into(), |text| format!("{text:?}")),
+    };
+    match shown.char_indices().nth(MOST) {
+        Some((end, _)) => format!("{}…", &shown[..end]),
+        None => shown,
+    }
 }
 
 /// The blocks of text that a tool returns, one to a line. `None` where it returns nothing else either.
@@ -371,19 +483,27 @@ pub enum ToolError {
     #[error("error {}: {}", .0.code.0, .0.message)]
     Rpc(ErrorData),
     /// The tool has run, and what it returns is not what was asked for.
-    #[error("unexpected result: {0}")]
-    Result(#[source] serde_json::Error),
+    #[error("the tool returned {}, which is not of the type asked for: {error}", excerpt(.result))]
+    #[non_exhaustive]
+    Result {
+        /// Why it is not.
+        #[source]
+        error: serde_json::Error,
+        /// What it returns.
+        result: Box<CallToolResult>,
+    },
     /// Anything else that rmcp says, such as that the service is closed.
     #[error(transparent)]
     Service(ServiceError),
 }
 
 impl ToolError {
-    /// The text with which the tool says that it has [failed](Self::Failed).
+    /// The text with which the tool says that it has [failed](Self::Failed), or which is not
+    /// [what was asked for](Self::Result).
     #[must_use]
     pub fn text(&self) -> Option<String> {
         match self {
-            Self::Failed(result) => text_of(result),
+            Self::Failed(result) | Self::Result { result, .. } => text_of(result),
             _ => None,
         }
     }

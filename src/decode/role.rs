@@ -1,8 +1,8 @@
 use rmcp::{
     RoleClient, RoleServer,
     model::{
-        ClientNotification, GetExtensions, InitializeResult, NotificationMetaObject, RequestId,
-        ServerNotification, ServerResult,
+        ClientNotification, GetExtensions, InitializeResult, NotificationMetaObject, ProgressToken,
+        RequestId, ServerNotification, ServerResult,
     },
     service::ServiceRole,
 };
@@ -37,6 +37,9 @@ pub trait Role: ServiceRole + Peer {
     /// The id in a `notifications/cancelled` of the peer.
     fn cancelled_by_peer(notification: &Self::PeerNot) -> Option<&RequestId>;
 
+    /// Whose progress a `notifications/progress` of the peer tells.
+    fn progress_of_peer(notification: &Self::PeerNot) -> Option<&ProgressToken>;
+
     /// What a notification that this role sends says of the subscription it belongs to, and else.
     fn meta(notification: &mut Self::Not) -> Option<&mut NotificationMetaObject>;
 
@@ -49,6 +52,13 @@ macro_rules! cancelled {
         fn cancelled(notification: &mut $own) -> Option<&mut RequestId> {
             match notification {
                 $own::CancelledNotification(cancelled) => cancelled.params.request_id.as_mut(),
+                _ => None,
+            }
+        }
+
+        fn progress_of_peer(notification: &$peer) -> Option<&ProgressToken> {
+            match notification {
+                $peer::ProgressNotification(progress) => Some(&progress.params.progress_token),
                 _ => None,
             }
         }

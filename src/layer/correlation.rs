@@ -6,7 +6,10 @@
 //! | a response to none, or too late | dropped and counted |
 //! | a request of ours while the peer has as many as it takes | waits until one of them has ended |
 //! | a request of ours that is larger than the peer takes | ends with an error that says so, and was not sent |
+//! | an error without an id | passed up as that of the only request of ours in flight; of several, each ends in a while unless it shows a sign of life |
 //! | a request of ours passes its deadline | it ends with an error; the peer is sent `notifications/cancelled` |
+//! | … while the peer, a server, waits for an answer of ours | deadlines rest |
+//! | the peer tells of its progress | its deadline starts anew |
 //! | a request from the peer | passed up |
 //! | … whose id is in flight already | refused with `-32600`; the first is undisturbed |
 //! | … while as many are handled as may be, or as much | refused with `-32000`; nothing is executed |
@@ -28,6 +31,7 @@
 
 mod calls;
 mod config;
+mod deadlines;
 mod held;
 mod inbound;
 mod line;
@@ -40,28 +44,19 @@ use std::{
     fmt,
     pin::Pin,
     sync::Arc,
-    task::{Context, Poll, ready},
+    task::{Context, Poll},
 };
 
-use futures::{Sink, Stream};
-use rmcp::{
-    model::{
-        CancelledNotification, CancelledNotificationParam, ErrorCode, Extensions, JsonRpcMessage,
-        RequestId,
-    },
-    service::{RxJsonRpcMessage, ServiceRole, TxJsonRpcMessage},
-};
-use tokio::time::{Instant, Sleep, sleep_until};
-
-pub use self::config::Config;
 pub(crate) use self::places::Place;
 use self::{
     calls::{Call, Ending, Fate, Outbound},
+    deadlines::Deadlines,
     held::Held,
     line::Line,
     places::Places,
     restart::Restart,
 };
+pub use self::{config::Config, deadlines::Deadline};
 use super::{Framed, Shared, relink::Renew};
 use crate::{
     decode::Role,
@@ -70,7 +65,15 @@ use crate::{
     framing::Framing,
     link::{Link, Up},
     stats::Stats,
-    time::after,
+    warn_limit::WarnLimit,
+};
+use futures::{Sink, Stream};
+use rmcp::{
+    model::{
+        CancelledNotification, CancelledNotificationParam, ErrorCode, Extensions, JsonRpcMessage,
+        RequestId,
+    },
+    service::{RxJsonRpcMessage, ServiceRole, TxJsonRpcMessage},
 };
 
 /// The JSON-RPC code of an error made by this side for a request whose link was lost, and of the
@@ -78,7 +81,8 @@ use crate::{
 pub const UNAVAILABLE: ErrorCode = ErrorCode(-32000);
 
 /// The JSON-RPC code of an error made by this side for a request past its deadline. Its `data` has the
-/// `reason` `timed_out`, and the `outcome`: `not_sent` or `outcome_unknown`.
+/// `reason` `timed_out`, and the `outcome`: `not_sent` or `outcome_unknown`. Where an answer could not be
+/// read that may have been that of the request, it has the `cause` `unreadable_answer` too.
 pub const TIMED_OUT: ErrorCode = ErrorCode(-32001);
 
 /// What becomes of a request that was sent, when its connection is lost and the next leads to a peer
@@ -105,8 +109,7 @@ pub struct Correlation<R: Role, F> {
     /// Those of them whose handler has not ended, and others that were cancelled.
     places: Arc<Places>,
     extensions: Extensions,
-    deadlines: VecDeque<(Instant, RequestId)>,
-    timer: Option<Pin<Box<Sleep>>>,
+    deadlines: Deadlines,
     /// Requests that wait until the outbound queue has room, notifications that wait for a place, and
     /// their size: who reads no answers is served no further. All else is read on, since two ends that
     /// both wait for the other to read would wait for ever.
@@ -120,6 +123,7 @@ pub struct Correlation<R: Role, F> {
     restart: Option<Box<Restart>>,
     replay: Option<Policy<R>>,
     ending: Option<Ending>,
+    warnings: WarnLimit,
     framed: Framed<R, Shared, F>,
 }
 
@@ -155,8 +159,7 @@ impl<R: Role, F: Framing<R>> Correlation<R, F> {
             inbound: HashSet::new(),
             places: Arc::default(),
             extensions,
-            deadlines: VecDeque::new(),
-            timer: None,
+            deadlines: Deadlines::default(),
             held: Held::default(),
             line: Line::default(),
             advanced: false,
@@ -164,6 +167,7 @@ impl<R: Role, F: Framing<R>> Correlation<R, F> {
             restart: None,
             replay: None,
             ending: None,
+            warnings: WarnLimit::default(),
             framed,
         }
     }
@@ -220,51 +224,6 @@ impl<R: Role, F: Framing<R>> Correlation<R, F> {
             tracing::debug!(?id, "response to no request in flight");
         }
         known.map(|(id, _)| id)
-    }
-
-    /// Whether those above await an answer with this id.
-    fn awaits(&self, id: &RequestId) -> bool {
-        let repeated = self.restart.as_ref().is_some_and(|restart| restart.repeats(id));
-        (self.outbound.contains(id) || self.line.contains(id)) && !repeated
-    }
-
-    /// A request of ours begins.
-    fn note_deadline(&mut self, id: &RequestId) {
-        let Some(deadline) = self.config.deadline else { return };
-        // Those already answered are forgotten now and then, not only when they are due.
-        if self.deadlines.len() > 2 * (self.outbound.len() + self.line.len()) + 64 {
-            let (outbound, line) = (&self.outbound, &self.line);
-            self.deadlines.retain(|(_, id)| outbound.contains(id) || line.contains(id));
-        }
-        self.deadlines.push_back((after(deadline), id.clone()));
-    }
-
-    /// The next request of ours past its deadline, with the error that ends it.
-    fn poll_overdue(&mut self, cx: &mut Context<'_>) -> Poll<RxJsonRpcMessage<R>> {
-        loop {
-            while self.deadlines.front().is_some_and(|(_, id)| !self.awaits(id)) {
-                self.deadlines.pop_front();
-            }
-            let (Some((due, _)), Some(deadline)) = (self.deadlines.front(), self.config.deadline)
-            else {
-                self.timer = None;
-                return Poll::Pending;
-            };
-            let timer = self.timer.get_or_insert_with(|| Box::pin(sleep_until(*due)));
-            if timer.deadline() != *due {
-                timer.as_mut().reset(*due);
-            }
-            ready!(timer.as_mut().poll(cx));
-            let Some((_, id)) = self.deadlines.pop_front() else { continue };
-            let Some(call) = self.give_up(&id) else { continue };
-            let fate = if self.withdraw(&id, &call) { Fate::NotSent } else { Fate::OutcomeUnknown };
-            if fate == Fate::OutcomeUnknown {
-                let reason = format!("no response within {deadline:?}");
-                let cancelled = cancellation(id.clone(), reason);
-                Pin::new(&mut self.framed).reply(JsonRpcMessage::notification(cancelled.into()));
-            }
-            return Poll::Ready(call.overdue::<R>(id, fate, deadline));
-        }
     }
 
     fn end(&mut self, error: Option<Error>) -> &mut Ending {
@@ -392,7 +351,7 @@ impl<R: Role, F: Framing<R>> Sink<TxJsonRpcMessage<R>> for Correlation<R, F> {
         }
         match item {
             JsonRpcMessage::Request(request) => {
-                this.note_deadline(&request.id);
+                this.bound(&request);
                 this.ask(request)
             }
             item => this.hand_down(item, false).map(drop),

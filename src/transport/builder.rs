@@ -1,6 +1,6 @@
 //! What a transport is made of, and its assembly.
 
-use std::{fmt, sync::Arc};
+use std::{fmt, sync::Arc, time::Duration};
 
 use bytes::Bytes;
 use tokio::{
@@ -149,6 +149,7 @@ pub struct Builder<R: Role> {
     subprotocol: Option<String>,
     replay: Option<Policy<R>>,
     peer: PeerLimits,
+    deadline: Option<Duration>,
 }
 
 impl<R: Role> Default for Builder<R> {
@@ -161,6 +162,7 @@ impl<R: Role> Default for Builder<R> {
             subprotocol: None,
             replay: None,
             peer: PeerLimits::default(),
+            deadline: None,
         }
     }
 }
@@ -202,6 +204,13 @@ impl<R: Role> Builder<R> {
     /// fails alone, and further requests wait.
     pub fn peer(mut self, peer: PeerLimits) -> Self {
         self.peer = peer;
+        self
+    }
+
+    /// Gives up each request of ours after so long without a sign of life, as
+    /// [`deadline`](correlation::Config::deadline) says, in place of what [`config`](Self::config) has.
+    pub fn deadline(mut self, deadline: Duration) -> Self {
+        self.deadline = Some(deadline);
         self
     }
 
@@ -337,7 +346,8 @@ impl<R: Role> Builder<R> {
     where
         L: Duplex<Numbered, Link<Message>> + Send + 'static,
     {
-        let Self { config, framing, stats, span, subprotocol, replay, peer } = self;
+        let Self { mut config, framing, stats, span, subprotocol, replay, deadline, peer } = self;
+        config.correlation.deadline = deadline.or(config.correlation.deadline);
         let close_timeout = config.socket.close_timeout;
         let shared = Shared::with_notices(line, config.shared, notices, span.clone());
         let framed = Framed::with_stats(shared.clone(), framing, config.framed, stats.clone());

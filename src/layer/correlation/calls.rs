@@ -1,16 +1,16 @@
 //! The requests of this side that are in flight, and what is told when they are lost.
 
-use std::{collections::HashMap, time::Duration, vec};
+use std::{collections::HashMap, vec};
 
 use rmcp::{
     ErrorData,
-    model::{JsonRpcMessage, RequestId},
+    model::{JsonRpcMessage, ProgressToken, RequestId},
     service::RxJsonRpcMessage,
 };
 use rustc_hash::FxBuildHasher;
 use serde_json::json;
 
-use super::{TIMED_OUT, UNAVAILABLE};
+use super::{TIMED_OUT, UNAVAILABLE, deadlines::Overdue};
 use crate::{
     decode::{Calls, Method, Role},
     error::{Error, MessageError},
@@ -38,6 +38,8 @@ pub(super) struct Call {
     pub(super) kept: Option<Message>,
     /// How often the peer has refused it so.
     pub(super) refusals: u32,
+    /// By what the peer names it where it tells of its progress.
+    pub(super) token: Option<ProgressToken>,
 }
 
 impl Outbound {
@@ -73,6 +75,10 @@ impl Outbound {
         let RequestId::String(text) = id else { return None };
         let number = RequestId::Number(text.parse().ok()?);
         self.calls.contains_key(&number).then_some(number)
+    }
+
+    pub(super) fn iter(&self) -> impl Iterator<Item = (&RequestId, &Call)> {
+        self.calls.iter()
     }
 
     pub(super) fn get_mut(&mut self, id: &RequestId) -> Option<&mut Call> {
@@ -129,7 +135,7 @@ const UNSENT: u64 = u64::MAX;
 impl Call {
     /// A request that is not kept.
     pub(super) fn new(method: Method, ticket: u64) -> Self {
-        Self { method, ticket, kept: None, refusals: 0 }
+        Self { method, ticket, kept: None, refusals: 0, token: None }
     }
 
     /// A call that was not handed to the layer below.
@@ -186,14 +192,24 @@ impl Call {
         self,
         id: RequestId,
         fate: Fate,
-        deadline: Duration,
+        overdue: Overdue,
     ) -> RxJsonRpcMessage<R> {
-        let message = match fate {
-            Fate::NotSent => format!("not sent within {deadline:?}"),
-            Fate::OutcomeUnknown => format!("no response within {deadline:?}"),
-        };
         let method = self.method.name();
-        let data = json!({ "reason": "timed_out", "outcome": fate.name(), "method": method });
+        let mut data = json!({ "reason": "timed_out", "outcome": fate.name(), "method": method });
+        let message = match (fate, overdue) {
+            (Fate::NotSent, Overdue::Silent(time) | Overdue::Total(time)) => {
+                format!("not sent within {time:?}")
+            }
+            (_, Overdue::Silent(time)) => format!("no response within {time:?}"),
+            (_, Overdue::Total(time)) => format!("no response within {time:?} in all"),
+            (_, Overdue::Unreadable(time)) => {
+                data["cause"] = "unreadable_answer".into();
+                format!(
+                    "the peer sent an answer that names no request, perhaps the one to this, and no \
+                     sign of life within {time:?} after it"
+                )
+            }
+        };
         JsonRpcMessage::error(ErrorData::new(TIMED_OUT, message, Some(data)), Some(id))
     }
 }

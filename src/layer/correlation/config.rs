@@ -6,10 +6,25 @@ use std::time::Duration;
 #[derive(Debug, Clone)]
 #[non_exhaustive]
 pub struct Config {
-    /// A request of ours is given up after this time. `None`, the default, leaves that to rmcp's
-    /// own request timeouts. Its error says whether it was sent: see
-    /// [`TIMED_OUT`](super::TIMED_OUT).
+    /// A request of ours is given up after so long without a sign of life: its response, or
+    /// `notifications/progress` for it, from which on the time is counted anew. The time does not pass
+    /// while the server waits for the answer to a request of its own, such as an elicitation: a client
+    /// cannot tell for which call that is, so the deadlines of all rest. Subscriptions have none. The
+    /// error says whether the request was sent: see [`TIMED_OUT`](super::TIMED_OUT). One request has its
+    /// own by the extension [`Deadline`](super::Deadline).
+    ///
+    /// `None`, the default, leaves it to the caller: a tool may work for an hour in silence. A peer that is
+    /// dead is found by the [heartbeat](crate::layer::Heartbeat), and a connection that is lost ends its
+    /// requests, or resumes them; where an answer was lost on the way, `lost_answer_timeout` ends what
+    /// may have waited for it.
     pub deadline: Option<Duration>,
+    /// A request of ours is given up after so long in all, whatever it shows, and whatever the server
+    /// waits for. `None` by default.
+    pub deadline_total: Option<Duration>,
+    /// An answer that cannot be read, or an error, which names no request: it ends the only request of
+    /// ours in flight. Of several, each is given up after so long without a sign of life from then on:
+    /// 60 s. `None` leaves them to their deadlines.
+    pub lost_answer_timeout: Option<Duration>,
     /// Sends a request again on the next connection which the peer has refused with `-32000` and the
     /// `reason` `stopping`, and with it holds back all further ones until then. Such a request was not
     /// processed (RFC 9113, section 8.7, has the like for HTTP). On by default. It applies where
@@ -35,6 +50,8 @@ impl Default for Config {
     fn default() -> Self {
         Self {
             deadline: None,
+            deadline_total: None,
+            lost_answer_timeout: Some(Duration::from_secs(60)),
             retry_refused: true,
             max_inbound: 1024,
             max_inbound_memory: 64 << 20,
@@ -48,6 +65,20 @@ impl Config {
     #[must_use]
     pub fn deadline(mut self, deadline: impl Into<Option<Duration>>) -> Self {
         self.deadline = deadline.into();
+        self
+    }
+
+    /// Sets [`deadline_total`](Self::deadline_total).
+    #[must_use]
+    pub fn deadline_total(mut self, deadline: impl Into<Option<Duration>>) -> Self {
+        self.deadline_total = deadline.into();
+        self
+    }
+
+    /// Sets [`lost_answer_timeout`](Self::lost_answer_timeout).
+    #[must_use]
+    pub fn lost_answer_timeout(mut self, timeout: impl Into<Option<Duration>>) -> Self {
+        self.lost_answer_timeout = timeout.into();
         self
     }
 

@@ -50,6 +50,13 @@ impl<R: Role, F: Framing<R>> Correlation<R, F> {
                 id.is_some_and(|id| self.note_answer(&id, result))
             }
             JsonRpcMessage::Error(error) => {
+                if error.id.is_none() {
+                    error.id = self.guess();
+                    if error.id.is_none() {
+                        self.tell_unmatched(&error.error);
+                        return false;
+                    }
+                }
                 if self.retry_refused(error) {
                     return false;
                 }
@@ -61,6 +68,7 @@ impl<R: Role, F: Framing<R>> Correlation<R, F> {
                     self.peer_is_ready();
                 }
                 let Some(id) = R::cancelled_by_peer(&notification.notification).cloned() else {
+                    self.note_progress(&notification.notification);
                     return true;
                 };
                 // It cancels a request of its own or, in the era without `initialize`, a
@@ -79,6 +87,25 @@ impl<R: Role, F: Framing<R>> Correlation<R, F> {
                 let ours = self.outbound.method(&id) == Some(Method::SubscriptionsListen);
                 ours && self.give_up(&id).is_some()
             }
+        }
+    }
+
+    /// Tells of an error of the peer that is for none or any of several requests of ours.
+    fn tell_unmatched(&mut self, error: &ErrorData) {
+        self.stats.orphan();
+        if let Some(restart) = &self.restart {
+            restart.tell_unmatched(error);
+        }
+        let in_flight = self.outbound.len();
+        tracing::debug!(%error.message, "error without an id");
+        if let Some(suppressed) = self.warnings.admit() {
+            let code = error.code.0;
+            tracing::warn!(
+                code,
+                in_flight,
+                suppressed,
+                "the peer sent an error that names no request"
+            );
         }
     }
 

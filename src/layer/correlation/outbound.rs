@@ -16,7 +16,7 @@ use std::{
 
 use futures::Sink;
 use rmcp::{
-    model::{JsonRpcMessage, JsonRpcRequest, RequestId},
+    model::{GetMeta, JsonRpcMessage, JsonRpcRequest, RequestId},
     service::TxJsonRpcMessage,
 };
 
@@ -78,10 +78,11 @@ impl<R: Role, F: Framing<R>> Correlation<R, F> {
         method: Method,
     ) -> Result<(), Error> {
         let id = request.id.clone();
+        let token = request.request.get_meta().get_progress_token();
         match self.hand_down(JsonRpcMessage::Request(request), true) {
             Ok(Some(Sent { kept })) => {
                 let ticket = self.framed.get_ref().ticket();
-                self.outbound.insert(id, Call { kept, ..Call::new(method, ticket) });
+                self.outbound.insert(id, Call { kept, token, ..Call::new(method, ticket) });
                 Ok(())
             }
             Ok(None) => Ok(()),

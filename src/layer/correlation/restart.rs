@@ -90,6 +90,11 @@ impl Restart {
         }
     }
 
+    /// Tells the application of an error that names no request.
+    pub(super) fn tell_unmatched(&self, error: &ErrorData) {
+        self.notices.announce(|| Event::UnmatchedError(error.clone()));
+    }
+
     /// Whether the loss of a connection is not the end of this request of ours: it is repeated on
     /// the next.
     pub(super) fn keeps(&self, id: &RequestId) -> bool {

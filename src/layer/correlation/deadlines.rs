@@ -1,0 +1,314 @@
+//! When requests of ours are given up that have no response.
+
+use std::{
+    collections::{BTreeMap, HashMap},
+    pin::Pin,
+    task::{Context, Poll, ready},
+    time::Duration,
+};
+
+use rmcp::{
+    model::{GetExtensions, GetMeta, JsonRpcMessage, JsonRpcRequest, ProgressToken, RequestId},
+    service::RxJsonRpcMessage,
+};
+use rustc_hash::FxBuildHasher;
+use tokio::time::Instant;
+
+use super::{Call, Correlation, Fate, cancellation};
+use crate::{
+    decode::{Method, Role},
+    framing::Framing,
+    time::{Timer, later},
+};
+
+/// The deadline of one request, in place of [`Config::deadline`](super::Config::deadline), where it is
+/// among the request's extensions. They are not sent.
+///
+/// ```
+/// use mcp_ws_transport::layer::correlation::Deadline;
+/// use rmcp::model::{CallToolRequest, CallToolRequestParams};
+/// use std::time::Duration;
+///
+/// let mut request = CallToolRequest::new(CallToolRequestParams::new("add"));
+/// request.extensions.insert(Deadline(Duration::from_secs(5)));
+/// ```
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+#[expect(clippy::exhaustive_structs, reason = "a wrapper that is made by hand")]
+pub struct Deadline(pub Duration);
+
+/// Why a request is given up.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(super) enum Overdue {
+    /// It showed no sign of life for so long.
+    Silent(Duration),
+    /// It took so long in all.
+    Total(Duration),
+    /// The same as `Silent` since an answer could not be read that may have been its own.
+    Unreadable(Duration),
+}
+
+/// A moment, and a number that tells requests apart which have the same.
+type Moment = (Instant, u64);
+
+/// What is known of the deadline of one request.
+#[derive(Debug, Clone, Copy)]
+struct Watch {
+    /// How long it may show no sign of life.
+    deadline: Option<Duration>,
+    /// Until when it may show none now, by the clock that rests.
+    due: Option<Instant>,
+    /// Where it is among the requests that are due, which is no later.
+    entry: Moment,
+    /// How long it may show none after an answer that may have been its own.
+    suspected: Option<Duration>,
+}
+
+/// The requests that have a deadline. What is answered meanwhile is removed when its moment comes, or
+/// when there is much of it.
+#[derive(Debug, Default)]
+pub(super) struct Deadlines {
+    watches: HashMap<RequestId, Watch, FxBuildHasher>,
+    /// Whose progress each token tells.
+    tokens: HashMap<ProgressToken, RequestId>,
+    /// By the clock that rests.
+    silent: BTreeMap<Moment, RequestId>,
+    total: BTreeMap<Moment, (RequestId, Duration)>,
+    number: u64,
+    /// Since when the clock rests, and for how long it has before.
+    rests: Option<Instant>,
+    rested: Duration,
+    timer: Timer,
+    /// For when the timer is set.
+    set: Option<Instant>,
+}
+
+impl Deadlines {
+    fn is_empty(&self) -> bool {
+        self.silent.is_empty() && self.total.is_empty()
+    }
+
+    #[cfg(test)]
+    pub(super) fn len(&self) -> usize {
+        self.silent.len().max(self.total.len()).max(self.watches.len()).max(self.tokens.len())
+    }
+
+    /// The time by the clock that rests.
+    fn now(&self) -> Instant {
+        self.rests.unwrap_or_else(Instant::now) - self.rested
+    }
+
+    /// Lets the clock rest, or go on.
+    fn rest(&mut self, rests: bool) {
+        match self.rests {
+            None if rests => self.rests = Some(Instant::now()),
+            Some(since) if !rests => {
+                self.rested += since.elapsed();
+                self.rests = None;
+            }
+            _ => {}
+        }
+    }
+
+    fn number(&mut self) -> u64 {
+        self.number += 1;
+        self.number
+    }
+
+    /// Forgets requests that have ended. Now and then, not only when they are due.
+    fn tidy(&mut self, in_flight: usize, lives: impl Fn(&RequestId) -> bool) {
+        if self.watches.len().max(self.total.len()).max(self.tokens.len()) > 2 * in_flight + 64 {
+            self.watches.retain(|id, _| lives(id));
+            self.tokens.retain(|_, id| lives(id));
+            self.silent.retain(|_, id| lives(id));
+            self.total.retain(|_, (id, _)| lives(id));
+        }
+    }
+
+    fn bound_total(&mut self, id: &RequestId, total: Duration) {
+        let moment = (later(Instant::now(), total), self.number());
+        self.total.insert(moment, (id.clone(), total));
+    }
+
+    fn bound_silence(&mut self, id: &RequestId, token: Option<ProgressToken>, deadline: Duration) {
+        let entry = (later(self.now(), deadline), self.number());
+        self.silent.insert(entry, id.clone());
+        self.tokens.extend(token.map(|token| (token, id.clone())));
+        let (due, deadline) = (Some(entry.0), Some(deadline));
+        self.watches.insert(id.clone(), Watch { deadline, due, entry, suspected: None });
+    }
+
+    /// An answer could not be read that may have been that of this request.
+    fn suspect(&mut self, id: &RequestId, token: Option<&ProgressToken>, patience: Duration) {
+        let due = later(self.now(), patience);
+        let former = self.watches.get(id).copied();
+        if former.and_then(|watch| watch.due).is_some_and(|sooner| sooner <= due) {
+            return;
+        }
+        if let Some(former) = &former {
+            self.silent.remove(&former.entry);
+        }
+        let entry = (due, self.number());
+        self.silent.insert(entry, id.clone());
+        self.tokens.extend(token.map(|token| (token.clone(), id.clone())));
+        let deadline = former.and_then(|watch| watch.deadline);
+        let watch = Watch { deadline, due: Some(due), entry, suspected: Some(patience) };
+        self.watches.insert(id.clone(), watch);
+    }
+
+    /// The request to which this token belongs has shown a sign of life.
+    fn progress(&mut self, token: &ProgressToken) {
+        let now = self.now();
+        let id = self.tokens.get(token);
+        if let Some(watch) = id.and_then(|id| self.watches.get_mut(id)) {
+            watch.suspected = None;
+            watch.due = watch.deadline.map(|deadline| later(now, deadline));
+        }
+    }
+
+    /// The next moment at which a request is overdue, and whether by its bound in all.
+    fn next(&mut self, lives: impl Fn(&RequestId) -> bool) -> Option<(Instant, bool)> {
+        while let Some(first) = self.silent.first_entry() {
+            let moment = *first.key();
+            let watch = self.watches.get_mut(first.get()).filter(|_| lives(first.get()));
+            let due = watch.as_ref().and_then(|watch| watch.due);
+            if due == Some(moment.0) {
+                break;
+            }
+            let id = first.remove();
+            match (watch, due) {
+                (Some(watch), Some(due)) => {
+                    watch.entry = (due, moment.1);
+                    self.silent.insert(watch.entry, id);
+                }
+                _ => drop(self.watches.remove(&id)),
+            }
+        }
+        if self.silent.is_empty() && !self.tokens.is_empty() {
+            self.tokens.clear();
+        }
+        while self.total.first_entry().is_some_and(|first| !lives(&first.get().0)) {
+            self.total.pop_first();
+        }
+        let silent = self.silent.first_key_value().filter(|_| self.rests.is_none());
+        let silent = silent.map(|((due, _), _)| (*due + self.rested, false));
+        let total = self.total.first_key_value().map(|((due, _), _)| (*due, true));
+        silent.into_iter().chain(total).min()
+    }
+
+    /// The next request that is overdue.
+    fn poll(
+        &mut self,
+        lives: impl Fn(&RequestId) -> bool,
+        cx: &mut Context<'_>,
+    ) -> Poll<(RequestId, Overdue)> {
+        loop {
+            let Some((at, in_all)) = self.next(&lives) else {
+                self.timer.clear();
+                self.set = None;
+                return Poll::Pending;
+            };
+            if self.set.replace(at) != Some(at) {
+                self.timer.set(at);
+            }
+            ready!(self.timer.poll(cx));
+            self.set = None;
+            if in_all {
+                if let Some((_, (id, total))) = self.total.pop_first() {
+                    return Poll::Ready((id, Overdue::Total(total)));
+                }
+            } else if let Some((_, id)) = self.silent.pop_first()
+                && let Some(watch) = self.watches.remove(&id)
+            {
+                let silent = watch.suspected.map(Overdue::Unreadable);
+                if let Some(overdue) = silent.or(watch.deadline.map(Overdue::Silent)) {
+                    return Poll::Ready((id, overdue));
+                }
+            }
+        }
+    }
+}
+
+impl<R: Role, F: Framing<R>> Correlation<R, F> {
+    /// Bounds a new request, as far as it is one that ends by itself.
+    pub(super) fn bound(&mut self, request: &JsonRpcRequest<R::Req>) {
+        let (id, own) = (&request.id, request.request.extensions().get::<Deadline>());
+        let deadline = own.map(|own| own.0).or(self.config.deadline);
+        let total = self.config.deadline_total;
+        let is_bounded = deadline.is_some() || total.is_some();
+        if !is_bounded || R::method_of(&request.request) == Method::SubscriptionsListen {
+            return;
+        }
+        self.let_rest();
+        let (outbound, line) = (&self.outbound, &self.line);
+        let in_flight = outbound.len() + line.len();
+        self.deadlines.tidy(in_flight, |id| outbound.contains(id) || line.contains(id));
+        if let Some(total) = total {
+            self.deadlines.bound_total(id, total);
+        }
+        if let Some(deadline) = deadline {
+            let token = request.request.get_meta().get_progress_token();
+            self.deadlines.bound_silence(id, token, deadline);
+        }
+    }
+
+    /// Lets deadlines rest while the server waits for an answer of this client: what it does meanwhile
+    /// for a call cannot be told. A server's own requests do not wait for those of its client.
+    fn let_rest(&mut self) {
+        self.deadlines.rest(R::IS_CLIENT && !self.inbound.is_empty());
+    }
+
+    /// Notes a sign of life.
+    pub(super) fn note_progress(&mut self, notification: &R::PeerNot) {
+        if !self.deadlines.silent.is_empty()
+            && let Some(token) = R::progress_of_peer(notification)
+        {
+            self.deadlines.progress(token);
+        }
+    }
+
+    /// An answer of the peer has no id. Returns the one request of ours that it can be for. Where there
+    /// are several, each ends in a while unless it shows a sign of life.
+    pub(super) fn guess(&mut self) -> Option<RequestId> {
+        let handed = self.framed.get_ref().handed();
+        let is_candidate = |(_, call): &(&RequestId, &Call)| {
+            call.ticket <= handed && call.method != Method::SubscriptionsListen
+        };
+        let mut candidates = self.outbound.iter().filter(is_candidate);
+        let first = candidates.next().map(|(id, _)| id.clone());
+        if candidates.next().is_none() {
+            return first;
+        }
+        let patience = self.config.lost_answer_timeout?;
+        self.deadlines.rest(R::IS_CLIENT && !self.inbound.is_empty());
+        for (id, call) in self.outbound.iter().filter(is_candidate) {
+            self.deadlines.suspect(id, call.token.as_ref(), patience);
+        }
+        None
+    }
+
+    /// The next request of ours past its deadline, with the error that ends it.
+    pub(super) fn poll_overdue(&mut self, cx: &mut Context<'_>) -> Poll<RxJsonRpcMessage<R>> {
+        if self.deadlines.is_empty() {
+            return Poll::Pending;
+        }
+        self.let_rest();
+        loop {
+            let (outbound, line) = (&self.outbound, &self.line);
+            let lives = |id: &RequestId| outbound.contains(id) || line.contains(id);
+            let (id, overdue) = ready!(self.deadlines.poll(lives, cx));
+            if self.restart.as_ref().is_some_and(|restart| restart.repeats(&id)) {
+                continue;
+            }
+            let Some(call) = self.give_up(&id) else { continue };
+            let fate = if self.withdraw(&id, &call) { Fate::NotSent } else { Fate::OutcomeUnknown };
+            let error = call.overdue::<R>(id.clone(), fate, overdue);
+            if fate == Fate::OutcomeUnknown
+                && let JsonRpcMessage::Error(error) = &error
+            {
+                let cancelled = cancellation(id, error.error.message.to_string());
+                Pin::new(&mut self.framed).reply(JsonRpcMessage::notification(cancelled.into()));
+            }
+            return Poll::Ready(error);
+        }
+    }
+}
