@@ -6,8 +6,9 @@ mod common;
 
 use std::time::Duration;
 
-use common::{Frame, Raw, client_and_raw, host, limit, raw::BINARY, within};
-use mcp_ws_transport::{connect, transport::Config};
+use common::{Frame, Raw, client_and_raw, host, limit, listen, raw::BINARY, within};
+use futures::StreamExt;
+use mcp_ws_transport::{connect, event::Event, transport::Config};
 use rmcp::{
     RoleClient, ServiceError, ServiceExt,
     model::{CallToolRequestParams, CallToolResult},
@@ -350,6 +351,62 @@ async fn every_client_that_sends_too_much_learns_so() {
         for client in clients.collect::<Vec<_>>() {
             client.await.unwrap();
         }
+    })
+    .await;
+}
+
+/// A server that cannot read a request has no id for its error.
+#[tokio::test]
+async fn an_error_without_an_id_is_that_of_the_only_call() {
+    limit(async {
+        let (client, _, mut raw) = client_and_raw(connect).await;
+        for error in [
+            r#"{"jsonrpc":"2.0","id":null,"error":{"code":-32700,"message":"what?"}}"#,
+            r#"{"jsonrpc":"2.0","error":{"code":-32700,"message":"what?"}}"#,
+        ] {
+            let (call, _) = call(&client, &mut raw).await;
+            raw.text(error).await;
+            let ServiceError::McpError(error) = end(call).await.unwrap_err() else {
+                panic!("not what the server said")
+            };
+            assert_eq!((error.code.0, &*error.message), (-32700, "what?"));
+        }
+    })
+    .await;
+}
+
+/// Whose it is cannot be told: it is told as an event, and who waited for it does not wait for ever.
+#[tokio::test]
+async fn an_error_without_an_id_for_one_of_several_calls_ends_those_without_a_sign_of_life() {
+    limit(async {
+        let (listener, url) = listen().await;
+        let mut config = Config::default();
+        let patience = Duration::from_millis(300);
+        config.correlation = config.correlation.lost_answer_timeout(patience);
+        let connect = connect(url).config(config);
+        let mut events = connect.events();
+        let client = async { ().serve(connect.resume(false).await.unwrap()).await.unwrap() };
+        let server = async {
+            let (stream, _) = listener.accept().await.unwrap();
+            let mut raw = Raw::upgraded(stream).await;
+            raw.answer_initialize().await;
+            raw
+        };
+        let (client, mut raw) = tokio::join!(client, server);
+        let (lost, _) = call(&client, &mut raw).await;
+        let (answered, id) = call(&client, &mut raw).await;
+        raw.text(r#"{"jsonrpc":"2.0","id":null,"error":{"code":-32700,"message":"what?"}}"#).await;
+        let event = within(Duration::from_secs(1), events.next()).await.unwrap();
+        assert!(matches!(&event, Event::UnmatchedError(error) if error.message == "what?"));
+        raw.json(&json!({ "jsonrpc": "2.0", "id": id, "result": result() })).await;
+        end(answered).await.unwrap();
+        let ServiceError::McpError(error) = end(lost).await.unwrap_err() else { panic!() };
+        let data = error.data.unwrap();
+        assert_eq!(
+            (&data["reason"], &data["outcome"], &data["cause"]),
+            (&json!("timed_out"), &json!("outcome_unknown"), &json!("unreadable_answer"))
+        );
+        assert_eq!(raw.receive().await["method"], "notifications/cancelled");
     })
     .await;
 }

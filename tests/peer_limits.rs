@@ -129,7 +129,8 @@ async fn whoever_accepts_a_stream_of_their_own_says_what_they_take() {
 async fn the_older_forms_of_messages_keep_to_it_too() {
     limit(async {
         let tools = Tools::default();
-        let configs: [(server::Config, fn(Connect<RoleClient>) -> Connect<RoleClient>); 3] = [
+        type Options = fn(Connect<RoleClient>) -> Connect<RoleClient>;
+        let configs: [(server::Config, Options); 3] = [
             (Config::default().framing(Envelope::default()), |connect| {
                 connect.framing(Envelope::default())
             }),
