@@ -14,6 +14,12 @@
 //! A write that fails is not the end of anything by itself: the *stream* tells what becomes of it,
 //! [`Link::Down`] or the final error. The peer may have said why before it stopped reading, so what has
 //! already arrived is read first: its Close is worth more than "broken pipe".
+//!
+//! # Who waits for whom
+//! The stream waits for the link and the source, and for no write. It alone notices that a link has
+//! ended or has been replaced, and drives what is below: whoever is above has to poll it, whatever they
+//! wait for themselves. The sink waits for the link, whose write timeout is the deadline; it fails at once
+//! when there is no link.
 
 use std::{
     pin::Pin,

@@ -84,7 +84,7 @@ use std::{
 
 use futures::{Sink, Stream};
 use pin_project_lite::pin_project;
-use tokio::time::Instant;
+use tokio::{task::coop::poll_proceed, time::Instant};
 
 #[cfg(feature = "server")]
 #[cfg_attr(docsrs, doc(cfg(feature = "server")))]
@@ -315,6 +315,10 @@ impl<S: Duplex<Numbered, Link<Message>>> Stream for Resume<S> {
 
     fn poll_next(mut self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<Option<Self::Item>> {
         loop {
+            if !self.ahead.is_empty() {
+                // The reader may deal with many small messages in one step: others have a turn too.
+                ready!(poll_proceed(cx)).made_progress();
+            }
             let waiting = match self.as_mut().project().ahead.pop() {
                 Some(waiting) => waiting,
                 None => {

@@ -78,6 +78,10 @@ impl Ahead {
         self.items.push_back(waiting);
     }
 
+    pub(super) fn is_empty(&self) -> bool {
+        self.items.is_empty()
+    }
+
     /// Takes the first.
     pub(super) fn pop(&mut self) -> Option<Waiting> {
         let waiting = self.items.pop_front()?;

@@ -1,9 +1,13 @@
-use std::sync::{Arc, Mutex};
+use std::{
+    future::poll_fn,
+    pin::pin,
+    sync::{Arc, Mutex},
+};
 
 use bytes::Bytes;
 use futures::SinkExt;
 use proptest::test_runner::Config as Cases;
-use tokio::time::advance;
+use tokio::{task::unconstrained, time::advance};
 use tokio_test::{
     assert_pending, assert_ready, assert_ready_err, assert_ready_ok,
     task::{Spawn, spawn},
@@ -121,7 +125,11 @@ impl Side {
     }
 
     fn next(&mut self) -> Poll<Option<Result<Link<Message>, Error>>> {
-        self.line.poll_next()
+        // The test is one task, and may take more than a task's turn.
+        self.line.enter(|cx, mut line| {
+            let next = poll_fn(|cx| line.as_mut().poll_next(cx));
+            pin!(unconstrained(next)).poll(cx)
+        })
     }
 
     #[track_caller]
