@@ -86,6 +86,39 @@ async fn of_halves() {
     .await;
 }
 
+/// The same where all of them are accepted at once, so that the task of the last one begins first.
+#[tokio::test(flavor = "multi_thread", worker_threads = 1)]
+async fn of_halves_that_are_accepted_together() {
+    alone(async {
+        let limits = Limits::default().handshakes(32);
+        let (_server, address) = tools(Config::default().limits(limits)).await;
+        let (busy, is_busy) = std::sync::mpsc::channel();
+        let (go_on, goes_on) = std::sync::mpsc::channel();
+        let blocked = tokio::spawn(async move {
+            busy.send(()).unwrap();
+            goes_on.recv().unwrap();
+        });
+        is_busy.recv().unwrap();
+        let connect = |request: &str| {
+            let mut stream = std::net::TcpStream::connect(address).unwrap();
+            std::io::Write::write_all(&mut stream, request.as_bytes()).unwrap();
+            stream.set_nonblocking(true).unwrap();
+            stream
+        };
+        let _halves: Vec<_> =
+            (0..60).map(|_| connect("GET /mcp HTTP/1.1\r\nHost: local")).collect();
+        let good = connect("");
+        go_on.send(()).unwrap();
+        blocked.await.unwrap();
+        let mut good = Raw::over(TcpStream::from_std(good).unwrap(), true);
+        tokio::task::yield_now().await;
+        good.write(upgrade_request(address, "")).await;
+        assert_eq!(good.head().await.map(|head| head.status()), Some(101));
+        good.initialize().await;
+    })
+    .await;
+}
+
 /// One client that never stops opening connections cannot drive out another that waits for its
 /// verdict.
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]

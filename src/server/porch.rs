@@ -23,6 +23,7 @@ use super::{
     guard,
     handshake::{http1, part, refuse},
     listener::{Listener, is_out_of_descriptors},
+    lobby::Seat,
     neighbour::Neighbour,
     or::asks_for_websocket,
     registry::Cause,
@@ -80,7 +81,8 @@ pub(super) async fn listen<L: Listener, S: Service<R>, R: Hosted>(
                 let span =
                     tracing::info_span!("websocket", peer = peer.map(tracing::field::display));
                 // On the heap from the start: it is large, and a task is moved about before it begins.
-                let visit = Box::pin(porch.clone().receive(stream, peer));
+                let seat = porch.service.lobby().enter(peer.map(|peer| peer.ip()));
+                let visit = Box::pin(porch.clone().receive(stream, peer, seat));
                 guests.spawn(tracing::Instrument::instrument(visit, span));
             }
             Err(error) => {
@@ -104,9 +106,12 @@ pub(super) async fn listen<L: Listener, S: Service<R>, R: Hosted>(
 
 impl<S: Service<R>, R: Hosted> Porch<S, R> {
     /// Receives whoever is at the other end of `stream`, until they are upgraded or have left.
-    async fn receive<I: Io>(self: Arc<Self>, stream: I, peer: Option<SocketAddr>) {
+    ///
+    /// The `seat` is taken when the connection is accepted, since tasks do not begin in the order in which
+    /// they are spawned.
+    async fn receive<I: Io>(self: Arc<Self>, stream: I, peer: Option<SocketAddr>, seat: Seat) {
         let config = self.service.config();
-        let visit = Visit::new(self.service.lobby().enter(peer.map(|peer| peer.ip())));
+        let visit = Visit::new(seat);
         let overdue = after(config.timeout);
         let outcome = tokio::select! {
             outcome = self.greet(stream, peer, overdue, &visit) => outcome,
