@@ -392,7 +392,7 @@ async fn a_server_that_dislikes_the_offer_is_offered_less() {
         )
         .await;
         let _ = dialled.unwrap();
-        assert_eq!(seen.offers(), [DEFAULT, "mcp", ""]);
+        assert_eq!(seen.offers(), [DEFAULT, DEFAULT, "mcp", ""]);
 
         // Whatever is offered: the first refusal is told.
         let answers = std::sync::atomic::AtomicUsize::new(0);
@@ -464,7 +464,7 @@ async fn a_server_that_hangs_up_is_an_error_of_the_connection() {
         }
         let (dialled, seen) = dial(|_| b"HTTP/1.1 101 Swit".to_vec(), |connect| connect).await;
         assert!(matches!(failure(dialled), HandshakeError::Connect(_)));
-        assert_eq!(seen.offers(), [DEFAULT, "mcp", ""]);
+        assert_eq!(seen.offers(), [DEFAULT, DEFAULT, "mcp", ""]);
     })
     .await;
 }

@@ -4,13 +4,20 @@
 
 mod common;
 
+use std::{sync::atomic::Ordering::SeqCst, time::Duration};
+
 use common::{
-    limit, listen,
+    LIMIT, Tools, limit, listen,
+    proxy::{Fate, Proxy},
     raw::{Head, accepted},
+    scale,
     scripted::{Link, OFFER, Scene, hasty, result, session},
+    serve_tools, within,
 };
-use mcp_ws_transport::connect;
-use rmcp::{RoleClient, ServiceExt};
+use futures::StreamExt;
+use mcp_ws_transport::{connect, event::Event, server::Config};
+use rmcp::{RoleClient, ServiceExt, model::CallToolRequestParams};
+use serde_json::json;
 use tokio::net::TcpListener;
 
 /// What else is offered, and what the server does unless it is offered `mcp` alone.
@@ -19,7 +26,6 @@ async fn servers_that_want_no_other_offer_are_served_without() {
     let dislikes = |how: &'static str| {
         move |head: &Head| match how {
             "400" => "HTTP/1.1 400 Bad Request\r\nContent-Length: 0\r\n\r\n".to_owned(),
-            "cut" => String::new(),
             "whole" => {
                 let offer = head.get("sec-websocket-protocol").unwrap();
                 accepted(head, &format!("Sec-WebSocket-Protocol: {offer}\r\n"))
@@ -28,7 +34,7 @@ async fn servers_that_want_no_other_offer_are_served_without() {
         }
     };
     limit(async {
-        for how in ["400", "cut", "whole", "mcp,mcp.resume.v1", "graphql-ws", "mcp, graphql-ws"] {
+        for how in ["400", "whole", "mcp,mcp.resume.v1", "graphql-ws", "mcp, graphql-ws"] {
             let (listener, url) = listen().await;
             let answer = dislikes(how);
             let serving = async {
@@ -92,6 +98,128 @@ async fn who_does_not_want_to_resume_does_not_offer_it() {
         assert_eq!(head.all("sec-websocket-protocol"), ["mcp"]);
         raw.write(accepted(&head, "")).await;
         let _ = over.await.unwrap().unwrap();
+    })
+    .await;
+}
+
+/// Reads the request of the next connection, and drops it.
+async fn drops(listener: &TcpListener, reset: bool) {
+    let (raw, head) = Link::asked(listener).await;
+    assert_eq!(head.all("sec-websocket-protocol"), [OFFER]);
+    if reset {
+        raw.reset();
+    }
+}
+
+/// Nor is it taken for granted that a server which drops them always will.
+#[tokio::test]
+async fn servers_that_drop_other_offers_are_served_without() {
+    limit(async {
+        for reset in [true, false] {
+            let (listener, url) = listen().await;
+            let serving = async {
+                drops(&listener, reset).await;
+                drops(&listener, reset).await;
+                let mut raw = only_mcp(&listener).await;
+                raw.answer_initialize().await;
+                raw.reset();
+                drops(&listener, reset).await;
+                let mut raw = only_mcp(&listener).await;
+                raw.answer_initialize().await;
+                raw.reset();
+                let mut link = Link::new(&listener).await;
+                assert_eq!(link.open().await, json!({}));
+                link.begins(session("s-1", "one", 0, false)).await
+            };
+            let dialling = async { ().serve(hasty(connect(url)).await.unwrap()).await.unwrap() };
+            let (client, _link) = tokio::join!(dialling, serving);
+            drop(client);
+        }
+    })
+    .await;
+}
+
+#[tokio::test]
+async fn after_a_while_a_server_that_refused_is_offered_all_again() {
+    within(100 * LIMIT, async {
+        let (listener, url) = listen().await;
+        let refuses = async || {
+            let (mut raw, head) = Link::asked(&listener).await;
+            assert_eq!(head.all("sec-websocket-protocol"), [OFFER]);
+            raw.write("HTTP/1.1 400 Bad Request\r\nContent-Length: 0\r\n\r\n").await;
+        };
+        let serving = async {
+            refuses().await;
+            let mut raw = only_mcp(&listener).await;
+            raw.answer_initialize().await;
+            for learned_anew in [true, false] {
+                tokio::time::pause();
+                tokio::time::advance(Duration::from_secs(601)).await;
+                tokio::time::resume();
+                raw.reset();
+                if !learned_anew {
+                    break;
+                }
+                refuses().await;
+                raw = only_mcp(&listener).await;
+                raw.answer_initialize().await;
+            }
+            let mut link = Link::new(&listener).await;
+            assert_eq!(link.open().await, json!({}));
+            link.begins(session("s-1", "one", 0, false)).await
+        };
+        let dialling = async { ().serve(hasty(connect(url)).await.unwrap()).await.unwrap() };
+        let (client, _link) = tokio::join!(dialling, serving);
+        drop(client);
+    })
+    .await;
+}
+
+/// Whatever byte of the handshake the connection is cut at, the next one can be resumed.
+#[tokio::test]
+async fn a_cut_handshake_costs_no_session() {
+    within(10 * LIMIT, async {
+        let (_server, address) = serve_tools(&Tools::default(), Config::default()).await;
+        let proxy = Proxy::new(address).await;
+        let step = if scale(0, 1) == 1 { 1 } else { 13 };
+        let (mut firsts, mut laters) = (0, 0);
+        for bytes in (0..600).step_by(step) {
+            for reset in [true, false] {
+                // The first dial.
+                let cut = Fate { cut_after: Some(bytes), reset, ..Fate::default() };
+                let mut fates = vec![Fate::default(), cut];
+                proxy.fates(move || fates.pop().unwrap_or_default());
+                let before = proxy.dials.load(SeqCst);
+                let transport = hasty(connect::<RoleClient>(proxy.url())).await.unwrap();
+                assert_eq!(transport.subprotocol(), Some("mcp.resume.v1"), "{bytes} {reset}");
+                firsts += usize::from(proxy.dials.load(SeqCst) - before > 1);
+            }
+        }
+        let connect = hasty(connect(proxy.url()));
+        let mut events = connect.events();
+        proxy.fate(Fate::default());
+        let client = ().serve(connect.await.unwrap()).await.unwrap();
+        for bytes in (0..600).step_by(step) {
+            for reset in [true, false] {
+                // A later one.
+                let cut = Fate { cut_after: Some(bytes), reset, ..Fate::default() };
+                let mut fates = vec![Fate::default(), cut];
+                proxy.fates(move || fates.pop().unwrap_or_default());
+                proxy.cut();
+                let call = CallToolRequestParams::new("echo");
+                within(LIMIT, client.call_tool(call)).await.unwrap();
+                loop {
+                    match events.next().await.unwrap() {
+                        Event::Resumed { .. } => break,
+                        Event::Lost(_) => {}
+                        Event::Failed { .. } => laters += 1,
+                        other => panic!("{bytes} {reset}: {other:?}"),
+                    }
+                }
+            }
+        }
+        println!("cut in the handshake: {firsts} first dials, {laters} later ones");
+        assert!(firsts > 20 && laters > 20, "{firsts} {laters}");
     })
     .await;
 }

@@ -1,14 +1,6 @@
 //! The way to an open connection: name, TCP, TLS, upgrade, redirects and fallbacks.
 
-use std::{
-    borrow::Cow,
-    fmt, io,
-    sync::{
-        Arc,
-        atomic::{AtomicUsize, Ordering::Relaxed},
-    },
-    time::Duration,
-};
+use std::{borrow::Cow, fmt, io, sync::Arc, time::Duration};
 
 use base64::{Engine as _, engine::general_purpose::STANDARD};
 use bytes::Bytes;
@@ -17,29 +9,29 @@ use futures::{
     future::{Either, select},
 };
 use http::{
-    HeaderMap, HeaderValue, Method, Request, Response, StatusCode, Uri,
+    HeaderMap, HeaderValue, Method, Request, StatusCode,
     header::{
-        AUTHORIZATION, CONNECTION, HOST, LOCATION, RETRY_AFTER, SEC_WEBSOCKET_EXTENSIONS,
-        SEC_WEBSOCKET_KEY, SEC_WEBSOCKET_PROTOCOL, SEC_WEBSOCKET_VERSION, UPGRADE,
-        WWW_AUTHENTICATE,
+        AUTHORIZATION, CONNECTION, HOST, SEC_WEBSOCKET_EXTENSIONS, SEC_WEBSOCKET_KEY,
+        SEC_WEBSOCKET_PROTOCOL, SEC_WEBSOCKET_VERSION, UPGRADE,
     },
 };
-use http_body_util::{BodyExt, Empty};
-use hyper::{body::Incoming, client::conn::http1};
+use http_body_util::Empty;
+use hyper::client::conn::http1;
 use hyper_util::rt::TokioIo;
 use tokio::net::TcpStream;
 use tracing::{Instrument, Span};
 use url::{Host, Url};
 
 use super::{
+    failure::{handshake_error, is_cut, is_unauthorized, redirected, refusal},
     greeting::authenticate,
-    offer::{self, check, may_be_the_offer, shown},
+    offer::{self, Failed, Offers, check, shown},
     reconnect::Tokens,
     tls::{self, Tls},
 };
 use crate::{
     duplex::BoxLink,
-    error::{HandshakeError, Refusal},
+    error::HandshakeError,
     extensions::Extensions,
     framing::{Greeting, SessionName},
     layer::socket::Side,
@@ -54,9 +46,6 @@ const MAX_REDIRECTS: usize = 5;
 /// What stands before a token (RFC 6750, section 2.1).
 const BEARER: &str = "Bearer ";
 
-/// How much of a refusal's body is kept, in bytes.
-pub(super) const MAX_BODY: usize = 4 << 10;
-
 /// Where to, and what to say there.
 pub(super) struct Target {
     pub(super) url: String,
@@ -65,8 +54,8 @@ pub(super) struct Target {
     pub(super) offers: Vec<String>,
     pub(super) tls: Tls,
     pub(super) tokens: Option<Tokens>,
-    /// Which of the offers the server has taken, as their number, or [`offer::NONE`].
-    pub(super) taken: AtomicUsize,
+    /// What the server has made of the offers so far.
+    pub(super) learned: Offers,
     /// The session to come back to, where that has a name.
     pub(super) session: Option<SessionName>,
     /// How a token is shown within the connection, in place of a header, and the one that lasts.
@@ -147,23 +136,33 @@ impl Target {
     ) -> Result<Dialled, HandshakeError> {
         let url = self.url()?;
         let span = span(&url);
-        let taken = self.taken.load(Relaxed);
-        let offers = offer::in_turn(&self.offers(), taken);
+        let offers = self.learned.in_turn(&self.offers());
         async {
-            let mut first = None;
-            for (number, offer) in offers {
-                match self.follow(url.clone(), Hello { offer: &offer, bearer }, layers).await {
+            let (mut first, mut whole) = (None, None);
+            for offer in offers {
+                if !offer.is_due(whole) {
+                    continue;
+                }
+                let hello = Hello { offer: &offer.subprotocols, bearer };
+                let error = match self.follow(url.clone(), hello, layers).await {
                     Ok(Linked { mut link, subprotocol, limits }) => {
-                        self.taken.store(number, Relaxed);
+                        self.learned.taken(&offer, whole);
                         self.greet(&mut link, bearer).await?;
                         tracing::debug!("connected");
                         return Ok(Dialled { link, subprotocol, limits, span: span.clone() });
                     }
-                    Err(error) if may_be_the_offer(&error, &offer, number == taken) => {
-                        tracing::debug!(%error, "refused, perhaps for the subprotocols offered");
-                        first.get_or_insert(error);
-                    }
-                    Err(error) => return Err(first.unwrap_or(error)),
+                    Err(error) => error,
+                };
+                let Some(failed) = offer.failed(&error) else {
+                    return Err(first.filter(|first| !is_cut(first)).unwrap_or(error));
+                };
+                tracing::debug!(%error, "failed, perhaps for the subprotocols offered");
+                if offer.is_whole() {
+                    whole = Some(failed);
+                }
+                // An answer says more than a connection that was lost.
+                if first.as_ref().is_none_or(|first| is_cut(first) && failed == Failed::Refused) {
+                    first = Some(error);
                 }
             }
             Err(first.unwrap_or_else(|| HandshakeError::Invalid("nothing to dial".into())))
@@ -416,86 +415,4 @@ pub(super) fn bearer(token: &str) -> Result<HeaderValue, HandshakeError> {
         .map_err(|_| HandshakeError::Invalid("the token cannot stand in a header".into()))?;
     value.set_sensitive(true);
     Ok(value)
-}
-
-fn is_unauthorized(error: &HandshakeError) -> bool {
-    matches!(error, HandshakeError::Refused(refusal) if refusal.status == StatusCode::UNAUTHORIZED)
-}
-
-/// Where a refusal redirects to, if that is in the same origin (RFC 6454).
-fn redirected(from: &Url, refusal: &Refusal) -> Option<Url> {
-    if !matches!(refusal.status.as_u16(), 301 | 302 | 303 | 307 | 308) {
-        return None;
-    }
-    let mut to = from.join(&refusal.location.as_ref()?.to_string()).ok()?;
-    let scheme = match to.scheme() {
-        "http" | "ws" => "ws",
-        "https" | "wss" => "wss",
-        _ => return None,
-    };
-    // `Url` forgets a default port when the scheme changes, so compare before.
-    let same = scheme == from.scheme()
-        && to.host() == from.host()
-        && to.port_or_known_default() == from.port_or_known_default();
-    to = Url::parse(&format!("{scheme}{}", &to[url::Position::AfterScheme..])).ok()?;
-    to.set_fragment(None);
-    if to.username().is_empty() && to.password().is_none() {
-        to.set_username(from.username()).ok()?;
-        to.set_password(from.password()).ok()?;
-    }
-    same.then_some(to)
-}
-
-/// The place that a `Location` names. A `Uri` cannot hold every relative reference, so those are
-/// resolved (RFC 9110, section 10.2.2), without the credentials of the URL that they are relative to.
-fn location(from: &Url, reference: &str) -> Option<Uri> {
-    reference.parse().ok().or_else(|| {
-        let mut to = from.join(reference).ok()?;
-        to.set_username("").ok()?;
-        to.set_password(None).ok()?;
-        to.as_str().parse().ok()
-    })
-}
-
-/// What is to be known about an answer that is no upgrade.
-async fn refusal(from: &Url, response: Response<Incoming>) -> Refusal {
-    let (parts, mut body) = response.into_parts();
-    let text = |name| parts.headers.get(name).and_then(|value: &HeaderValue| value.to_str().ok());
-    let mut refusal = Refusal::new(parts.status, "");
-    refusal.location = text(LOCATION).and_then(|reference| location(from, reference));
-    refusal.retry_after =
-        text(RETRY_AFTER).and_then(|seconds| seconds.trim().parse().ok()).map(Duration::from_secs);
-    refusal.www_authenticate = text(WWW_AUTHENTICATE).map(str::to_owned);
-    let mut bytes = Vec::new();
-    // The body is an aid, not a promise: a server that stalls on it is not waited for.
-    let read = async {
-        while bytes.len() < MAX_BODY
-            && let Some(Ok(frame)) = body.frame().await
-        {
-            bytes.extend_from_slice(frame.data_ref().unwrap_or(&Bytes::new()));
-        }
-    };
-    let _ = tokio::time::timeout(Duration::from_secs(1), read).await;
-    bytes.truncate(MAX_BODY);
-    refusal.body = String::from_utf8_lossy(&bytes).into_owned();
-    refusal
-}
-
-fn handshake_error(error: hyper::Error) -> HandshakeError {
-    let dropped = error.is_incomplete_message() || error.is_canceled() || error.is_closed();
-    if dropped {
-        let error = io::Error::new(io::ErrorKind::UnexpectedEof, "closed during the handshake");
-        return HandshakeError::Connect(Arc::new(error));
-    }
-    let source = std::error::Error::source(&error);
-    match source.and_then(|source| source.downcast_ref::<io::Error>()) {
-        Some(source) if source.kind() == io::ErrorKind::ConnectionReset => {
-            let error = io::Error::new(io::ErrorKind::UnexpectedEof, "reset during the handshake");
-            HandshakeError::Connect(Arc::new(error))
-        }
-        Some(source) => {
-            HandshakeError::Connect(Arc::new(io::Error::new(source.kind(), source.to_string())))
-        }
-        None => HandshakeError::NotWebSocket(error.to_string()),
-    }
 }

@@ -5,7 +5,7 @@ use std::{io, sync::Arc};
 use futures::{SinkExt, StreamExt};
 use http::StatusCode;
 
-use super::{dial::MAX_BODY, opening::part};
+use super::{failure::MAX_BODY, opening::part};
 use crate::{
     duplex::BoxLink,
     error::{CloseCode, CloseReason, Error, HandshakeError, LinkError, Refusal},

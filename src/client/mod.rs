@@ -75,6 +75,7 @@
 //! ```
 
 mod dial;
+mod failure;
 mod greeting;
 mod offer;
 mod opening;
@@ -87,7 +88,6 @@ use std::{
     fmt,
     future::{Future, IntoFuture},
     pin::Pin,
-    sync::atomic::AtomicUsize,
     time::Duration,
 };
 
@@ -141,7 +141,7 @@ pub fn connect<R: Role>(url: impl Into<String>) -> Connect<R> {
             offers: vec![SUBPROTOCOL.to_owned()],
             tls: Tls::default(),
             tokens: None,
-            taken: AtomicUsize::new(offer::NONE),
+            learned: offer::Offers::default(),
             session: None,
             greeting: None,
             bearer: None,
@@ -178,10 +178,12 @@ where
 /// Awaiting it resolves the name, connects with `TCP_NODELAY`, performs the TLS and the opening
 /// handshake, follows at most 5 redirects, all within the origin, and fails with [`Error::Handshake`].
 ///
-/// A server that refuses the upgrade with a status that does not say why (400, say), or drops the
-/// connection, may dislike the subprotocols offered, and so may one that chooses what was not offered:
-/// it is dialled again without `mcp.resume.v1`, then with `mcp` alone, then with no offer. The error is
-/// that of the first attempt.
+/// A server that refuses the upgrade with a status that does not say why (400, say) may dislike the
+/// subprotocols offered, and so may one that chooses what was not offered: it is dialled again without
+/// `mcp.resume.v1`, then with `mcp` alone, then with no offer, and for ten minutes the next connections
+/// begin with what it has taken. A connection that is lost before the answer is most likely just that:
+/// the first is dialled again with the same offer, and only where that is dropped too with less, which
+/// no later connection takes for granted. The error is that of the first answer.
 #[must_use = "nothing is dialled until this is awaited"]
 pub struct Connect<R: Role> {
     target: Target,

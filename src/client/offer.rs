@@ -1,13 +1,15 @@
 //! The subprotocols that are offered, and what the server makes of them.
 
-use std::io;
+use std::sync::{Mutex, PoisonError};
 
 use http::{
     HeaderValue, Response,
     header::{SEC_WEBSOCKET_ACCEPT, SEC_WEBSOCKET_PROTOCOL},
 };
 use hyper::body::Incoming;
+use tokio::time::{Duration, Instant};
 
+use super::failure::is_cut;
 use crate::{
     error::HandshakeError,
     extensions::Extensions,
@@ -19,8 +21,11 @@ use crate::{
     upgrade::{SESSION, SUBPROTOCOL, accept_key, is_websocket},
 };
 
-/// The number of no offer.
-pub(super) const NONE: usize = usize::MAX;
+/// After this time the whole offer is made again to a server that has refused it.
+const ANEW: Duration = Duration::from_secs(600);
+
+/// The number of the whole offer.
+const WHOLE: usize = 0;
 
 /// What is offered to come back to the session of this name, if that can be.
 pub(super) fn session(name: &SessionName) -> Option<String> {
@@ -28,21 +33,126 @@ pub(super) fn session(name: &SessionName) -> Option<String> {
     Some(format!("{SESSION}{}", id.as_str()))
 }
 
-/// The offers to make one after the other, with their numbers, and first the one that was `taken`: no
-/// one offer suits every server in the field.
-pub(super) fn in_turn(all: &[String], taken: usize) -> Vec<(usize, Vec<String>)> {
-    let without = all.iter().filter(|offered| *offered != RESUME).cloned().collect();
-    let offers = [all.to_vec(), without, vec![SUBPROTOCOL.to_owned()], Vec::new()];
-    let mut offers: Vec<_> = offers.into_iter().enumerate().collect();
-    offers.dedup_by(|(_, next), (_, before)| next == before);
-    offers.sort_by_key(|(number, _)| *number != taken);
-    offers
+/// The offers that one client makes, in the order that earlier handshakes have taught.
+///
+/// No one offer suits every server in the field: some refuse a handshake that offers more than they
+/// know, and some drop it. A refusal is an answer, and remembered for a while. A dropped handshake is
+/// most likely a lost connection, so it teaches nothing that outlives the connection made next.
+#[derive(Debug, Default)]
+pub(super) struct Offers(Mutex<Learned>);
+
+/// | | offered first | a handshake of that offer is cut |
+/// |---|---|---|
+/// | `Nothing` | the whole offer, and once more if that is cut | the next smaller offer is made |
+/// | `Whole` | the whole offer | the attempt has failed |
+/// | `Refused`, for less than [`ANEW`] | the one that was taken | the attempt has failed |
+/// | `Refused` before that, `Cut` | the whole offer | the one that was taken is made |
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
+enum Learned {
+    #[default]
+    Nothing,
+    /// The whole offer was taken.
+    Whole,
+    /// The server has refused the whole offer by an answer, and taken this one.
+    Refused { taken: usize, at: Instant },
+    /// The handshakes of the whole offer were cut, and this one was taken.
+    Cut { taken: usize },
+}
+
+/// How the whole offer has fared in one dial.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(super) enum Failed {
+    Refused,
+    Cut,
+}
+
+/// An offer to be made.
+#[derive(Debug, PartialEq, Eq)]
+pub(super) struct Offer {
+    number: usize,
+    pub(super) subprotocols: Vec<String>,
+    /// Whether the next one is made where the handshake of this one is cut.
+    yields_to_cut: bool,
+    /// Whether it repeats the whole offer, for a handshake of it that was cut.
+    repeats: bool,
+}
+
+impl Offer {
+    /// Whether the offer is to be made, after the whole one has failed so.
+    pub(super) fn is_due(&self, whole: Option<Failed>) -> bool {
+        !self.repeats || whole == Some(Failed::Cut)
+    }
+
+    /// How the offer has failed, if the next one is to be made for that.
+    pub(super) fn failed(&self, error: &HandshakeError) -> Option<Failed> {
+        if self.yields_to_cut && is_cut(error) {
+            Some(Failed::Cut)
+        } else {
+            is_dislike(error, &self.subprotocols).then_some(Failed::Refused)
+        }
+    }
+
+    pub(super) fn is_whole(&self) -> bool {
+        self.number == WHOLE
+    }
+}
+
+impl Offers {
+    /// The offers to make one after the other: `all`, and ever less of them.
+    pub(super) fn in_turn(&self, all: &[String]) -> Vec<Offer> {
+        let without = all.iter().filter(|offered| *offered != RESUME).cloned().collect();
+        let offers = [all.to_vec(), without, vec![SUBPROTOCOL.to_owned()], Vec::new()];
+        let offers = offers.into_iter().enumerate().map(|(number, subprotocols)| Offer {
+            number,
+            subprotocols,
+            yields_to_cut: true,
+            repeats: false,
+        });
+        let mut offers: Vec<_> = offers.collect();
+        offers.dedup_by(|next, before| next.subprotocols == before.subprotocols);
+        let mut first = |number, yields_to_cut| {
+            if let Some(at) = offers.iter().position(|offer| offer.number == number) {
+                offers[..=at].rotate_right(1);
+                offers[0].yields_to_cut = yields_to_cut;
+            }
+        };
+        match self.learned() {
+            Learned::Nothing => {
+                let subprotocols = all.to_vec();
+                let whole =
+                    Offer { number: WHOLE, subprotocols, yields_to_cut: true, repeats: true };
+                offers.insert(1, whole);
+            }
+            Learned::Whole => first(WHOLE, false),
+            Learned::Refused { taken, at } if at.elapsed() < ANEW => first(taken, false),
+            Learned::Refused { taken, .. } | Learned::Cut { taken } => {
+                first(taken, false);
+                first(WHOLE, true);
+            }
+        }
+        offers
+    }
+
+    /// Notes that the server has taken `offer`, and how the whole one has failed before, if it has.
+    pub(super) fn taken(&self, offer: &Offer, whole: Option<Failed>) {
+        let taken = offer.number;
+        let learned = match whole {
+            _ if taken == WHOLE => Learned::Whole,
+            Some(Failed::Refused) => Learned::Refused { taken, at: Instant::now() },
+            Some(Failed::Cut) => Learned::Cut { taken },
+            None => return,
+        };
+        *self.0.lock().unwrap_or_else(PoisonError::into_inner) = learned;
+    }
+
+    fn learned(&self) -> Learned {
+        *self.0.lock().unwrap_or_else(PoisonError::into_inner)
+    }
 }
 
 /// Whether a server that answers so may only dislike the subprotocols offered. Statuses that have a
-/// meaning of their own are taken at their word. If they were `taken` before, a connection that is
-/// dropped is just that.
-pub(super) fn may_be_the_offer(error: &HandshakeError, offer: &[String], taken: bool) -> bool {
+/// meaning of their own are taken at their word.
+fn is_dislike(error: &HandshakeError, offer: &[String]) -> bool {
     match error {
         HandshakeError::Refused(refusal) => {
             refusal.status.is_client_error()
@@ -51,7 +161,6 @@ pub(super) fn may_be_the_offer(error: &HandshakeError, offer: &[String], taken: 
                     401 | 403 | 404 | 405 | 407 | 408 | 410 | 413 | 414 | 425 | 429 | 431
                 )
         }
-        HandshakeError::Connect(error) => error.kind() == io::ErrorKind::UnexpectedEof && !taken,
         HandshakeError::Subprotocol(_) => offers_to_resume(offer),
         _ => false,
     }
@@ -105,4 +214,80 @@ pub(super) fn shown(subprotocol: &str) -> &str {
     let public =
         [SUBPROTOCOL, RESUME].contains(&subprotocol) || subprotocol.starts_with("mcp.version.");
     if public { subprotocol } else { "…" }
+}
+
+#[cfg(test)]
+mod tests {
+    use tokio::time::advance;
+
+    use super::*;
+
+    /// The offers that are made while every handshake fails so, and the last of which is taken.
+    fn made(offers: &Offers, fails: &[HandshakeError]) -> Vec<String> {
+        let all = ["mcp", RESUME, "own"].map(str::to_owned);
+        let (mut made, mut whole) = (Vec::new(), None);
+        let mut fails = fails.iter();
+        for offer in offers.in_turn(&all) {
+            if !offer.is_due(whole) {
+                continue;
+            }
+            made.push(offer.subprotocols.join(" "));
+            let Some(error) = fails.next() else {
+                offers.taken(&offer, whole);
+                return made;
+            };
+            let Some(failed) = offer.failed(error) else { return made };
+            if offer.is_whole() {
+                whole = Some(failed);
+            }
+        }
+        made
+    }
+
+    fn cut() -> HandshakeError {
+        super::super::failure::cut("closed")
+    }
+
+    fn refused() -> HandshakeError {
+        let refusal = crate::error::Refusal::new(http::StatusCode::BAD_REQUEST, "");
+        HandshakeError::Refused(Box::new(refusal))
+    }
+
+    const ALL: &str = "mcp mcp.resume.v1 own";
+
+    #[tokio::test(start_paused = true)]
+    async fn a_refusal_is_remembered_for_a_while() {
+        let offers = Offers::default();
+        assert_eq!(made(&offers, &[refused(), refused()]), [ALL, "mcp own", "mcp"]);
+        advance(ANEW - Duration::from_secs(1)).await;
+        assert_eq!(made(&offers, &[]), ["mcp"]);
+        // A connection that is lost is just that.
+        assert_eq!(made(&offers, &[cut()]), ["mcp"]);
+        advance(Duration::from_secs(1)).await;
+        assert_eq!(made(&offers, &[refused()]), [ALL, "mcp"]);
+        assert_eq!(made(&offers, &[]), ["mcp"]);
+        advance(ANEW).await;
+        assert_eq!(made(&offers, &[]), [ALL]);
+        assert_eq!(made(&offers, &[cut()]), [ALL]);
+    }
+
+    #[test]
+    fn a_cut_handshake_teaches_nothing_that_lasts() {
+        let offers = Offers::default();
+        assert_eq!(made(&offers, &[cut()]), [ALL, ALL]);
+        let offers = Offers::default();
+        assert_eq!(made(&offers, &[cut(), cut(), cut()]), [ALL, ALL, "mcp own", "mcp"]);
+        assert_eq!(made(&offers, &[cut()]), [ALL, "mcp"]);
+        assert_eq!(made(&offers, &[cut(), cut()]), [ALL, "mcp"]);
+        assert_eq!(made(&offers, &[]), [ALL]);
+        assert_eq!(made(&offers, &[cut()]), [ALL]);
+    }
+
+    #[test]
+    fn where_all_are_cut_nothing_is_learned() {
+        let offers = Offers::default();
+        let all = [ALL, ALL, "mcp own", "mcp", ""];
+        assert_eq!(made(&offers, &[cut(), cut(), cut(), cut(), cut()]), all);
+        assert_eq!(made(&offers, &[]), [ALL]);
+    }
 }
