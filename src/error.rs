@@ -55,7 +55,7 @@ pub enum HandshakeError {
     #[error("TLS: {0}")]
     Tls(String),
     /// No answer within the handshake's deadline.
-    #[error("no answer to the handshake within {0:?}")]
+    #[error("no answer to the handshake within {0:?}: is a WebSocket server there?")]
     TimedOut(Duration),
     /// The server answered, but not with `101 Switching Protocols`.
     #[error(transparent)]
@@ -64,7 +64,10 @@ pub enum HandshakeError {
     #[error("not a WebSocket handshake: {0}")]
     NotWebSocket(String),
     /// The server chose a subprotocol that was not offered.
-    #[error("the server chose the subprotocol {0:?}, which was not offered")]
+    #[error(
+        "the server chose the subprotocol {0:?}, which was not offered: is it a server of MCP? If it \
+         is, offer it with `Connect::subprotocols`"
+    )]
     Subprotocol(String),
 }
 
@@ -96,10 +99,13 @@ pub struct Refusal {
     pub body: String,
     /// `Location`, when the answer is a redirect that was not followed (it leaves the origin).
     pub location: Option<Uri>,
-    /// `Retry-After` in seconds, when the server gave it so (RFC 9110, section 10.2.3).
+    /// `Retry-After`, the time from the answer on where the server named a date (RFC 9110, section
+    /// 10.2.3).
     pub retry_after: Option<Duration>,
     /// `WWW-Authenticate` (RFC 9110, section 11.6.1).
     pub www_authenticate: Option<String>,
+    /// Advice for people on what to try next, part of the `Display` text.
+    pub hint: Option<&'static str>,
 }
 
 impl Refusal {
@@ -112,6 +118,7 @@ impl Refusal {
             location: None,
             retry_after: None,
             www_authenticate: None,
+            hint: None,
         }
     }
 }
@@ -131,8 +138,14 @@ impl fmt::Display for Refusal {
             }
             f.write_str(location.path())?;
         }
-        match self.body.lines().map(str::trim).find(|line| !line.is_empty()) {
-            Some(line) => write!(f, ": {}", line.chars().take(200).collect::<String>()),
+        if let Some(line) = self.body.lines().map(str::trim).find(|line| !line.is_empty()) {
+            write!(f, ": {}", line.chars().take(200).collect::<String>())?;
+        }
+        if let Some(time) = self.retry_after {
+            write!(f, "; the server asks to come again in {} s", time.as_secs())?;
+        }
+        match self.hint {
+            Some(hint) => write!(f, " ({hint})"),
             None => Ok(()),
         }
     }

@@ -59,18 +59,21 @@ impl Extensions {
 
     /// What the server has chosen of it, or what is wrong with its choice.
     pub(crate) fn chosen(config: &Config, answer: &HeaderMap) -> Result<Self, String> {
+        // An empty list is none (RFC 9110, section 5.6.1).
+        let blank = |value: &&[u8]| value.iter().all(|byte| b", \t".contains(byte));
+        let answers = answer.get_all(SEC_WEBSOCKET_EXTENSIONS).iter().map(HeaderValue::as_bytes);
+        let mut answers = answers.filter(|value| !blank(value)).peekable();
         #[cfg(feature = "deflate")]
         if let Some(deflate) = &config.deflate {
-            let answers = answer.get_all(SEC_WEBSOCKET_EXTENSIONS);
-            let deflate = deflate.confirm(answers.iter().map(HeaderValue::as_bytes));
+            let deflate = deflate.confirm(answers);
             return deflate
                 .map(|deflate| Self { deflate })
                 .map_err(|what| format!("the extension chosen: {what}"));
         }
         let _ = config;
-        match answer.contains_key(SEC_WEBSOCKET_EXTENSIONS) {
-            true => Err("an extension that was not offered".into()),
-            false => Ok(Self::default()),
+        match answers.peek() {
+            Some(_) => Err("an extension that was not offered".into()),
+            None => Ok(Self::default()),
         }
     }
 }

@@ -136,6 +136,7 @@
 //! |---|---|---|
 //! | `client` | yes | dial: [`connect()`], [`connect_over`] |
 //! | `server` | yes | accept: [`accept()`], [`serve()`] |
+//! | `cookies` | yes | a client keeps the cookies of upgrade responses, by which balancers lead it back |
 //! | `rustls-tls` | yes | TLS by rustls, with certificates that are given: those of a server, or the authorities a client trusts |
 //! | `rustls-tls-native-roots` | yes | `wss://` with the operating system's certificates |
 //! | `rustls-tls-webpki-roots` | | `wss://` with Mozilla's certificates, compiled in |

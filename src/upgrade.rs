@@ -50,6 +50,10 @@ pub(crate) fn told(headers: &HeaderMap) -> MessageLimits {
     MessageLimits::told(number(MAX_MESSAGE), number(MAX_REQUESTS))
 }
 
+/// The name of a session's id in a query and in a cookie.
+#[cfg(any(feature = "server", feature = "cookies"))]
+pub(crate) const SESSION_ID: &str = "mcp_session_id";
+
 /// A byte stream that a connection can run over.
 pub(crate) trait Io: AsyncRead + AsyncWrite + Unpin + Send + 'static {}
 

@@ -13,11 +13,14 @@ use std::{
 };
 
 use common::{
-    Tools,
+    Frame, Tools,
     counting::Counting,
-    limit,
+    limit, listen,
     proxy::{Fate, Proxy},
-    scale, serve_tools, within,
+    raw::{PING, PONG},
+    scale,
+    scripted::{Link, session},
+    serve_tools, within,
 };
 use futures::StreamExt;
 use mcp_ws_transport::{
@@ -38,6 +41,7 @@ use rmcp::{
     service::{Peer, RunningService},
 };
 use serde_json::json;
+use tokio::sync::watch;
 
 type Client = RunningService<RoleClient, ()>;
 
@@ -131,6 +135,78 @@ async fn a_server_that_restarts_is_found_again() {
         let (_second, address) = serve_tools(&tools, config()).await;
         *proxy.target.lock().unwrap() = address;
         assert_eq!(echo(&client, "b").await.unwrap(), "b");
+    })
+    .await;
+}
+
+/// The longest wait until a next attempt, of all that are told from now on.
+fn longest(mut state: watch::Receiver<State>) -> Arc<Mutex<Duration>> {
+    let longest = Arc::<Mutex<Duration>>::default();
+    let noted = longest.clone();
+    tokio::spawn(async move {
+        while state.changed().await.is_ok() {
+            if let State::Reconnecting { next, .. } = *state.borrow_and_update() {
+                let mut longest = noted.lock().unwrap();
+                *longest = next.max(*longest);
+            }
+        }
+    });
+    longest
+}
+
+#[tokio::test]
+async fn waits_do_not_grow_over_connections_that_work() {
+    limit(async {
+        for resume in [true, false] {
+            let (_server, address) = serve_tools(&Tools::default(), Config::default()).await;
+            let proxy = Proxy::new(address).await;
+            let first = Duration::from_millis(20);
+            let connect = connect(proxy.url()).reconnect(Reconnect::default().first(first));
+            let connect = connect.resume(resume);
+            let (mut state, longest) = (connect.state(), longest(connect.state()));
+            let client = ().serve(connect.await.unwrap()).await.unwrap();
+            for round in 0..10 {
+                let text = round.to_string();
+                assert_eq!(echo(&client, &text).await.unwrap(), text);
+                proxy.cut();
+                state.wait_for(|state| matches!(state, State::Reconnecting { .. })).await.unwrap();
+            }
+            assert_eq!(echo(&client, "on").await.unwrap(), "on");
+            let longest = *longest.lock().unwrap();
+            assert!(!longest.is_zero() && longest <= first, "{resume}: {longest:?}");
+        }
+    })
+    .await;
+}
+
+/// A session that is resumed, and signs of life, are no messages.
+#[tokio::test]
+async fn waits_grow_where_every_connection_is_dropped_before_it_has_carried_anything() {
+    limit(async {
+        let (listener, url) = listen().await;
+        let first = Duration::from_millis(1);
+        let policy = Reconnect::default().first(first).min(Duration::from_millis(20));
+        let connect = connect(url).reconnect(policy);
+        let longest = longest(connect.state());
+        let serving = async {
+            let mut link = Link::new(&listener).await;
+            link.open().await;
+            link.begins(session("s-1", "s", 0, false)).await
+        };
+        let dialling = async { ().serve(connect.await.unwrap()).await.unwrap() };
+        let (client, mut link) = tokio::join!(dialling, serving);
+        for _ in 0..7 {
+            let next;
+            (next, _) = link.cut(&listener).await;
+            link = next;
+            // It resumes, and that is all.
+            link.raw.text(session("s-1", "s", link.received, true)).await;
+            link.raw.send(Frame::new(PING, "x")).await;
+            while link.raw.next().await.unwrap().opcode != PONG {}
+        }
+        let longest = *longest.lock().unwrap();
+        assert!(longest > 5 * first, "{longest:?}");
+        drop(client);
     })
     .await;
 }
@@ -240,14 +316,15 @@ async fn a_new_connection_can_be_asked_for() {
     limit(async {
         let (_server, address) = serve_tools(&Tools::default(), Config::default()).await;
         let proxy = Proxy::new(address).await;
-        let transport = hasty(connect::<RoleClient>(proxy.url())).await.unwrap();
+        let connect = hasty(connect::<RoleClient>(proxy.url()));
+        let mut events = connect.events();
+        let transport = connect.await.unwrap();
         let renew = transport.renew().unwrap();
         let client = ().serve(transport).await.unwrap();
         for dials in 2..4 {
             renew.ask();
-            while proxy.dials.load(SeqCst) < dials {
-                tokio::time::sleep(Duration::from_millis(1)).await;
-            }
+            while !matches!(events.next().await.unwrap(), Event::Restarted { .. }) {}
+            assert_eq!(proxy.dials.load(SeqCst), dials);
             assert_eq!(echo(&client, "a").await.unwrap(), "a");
         }
     })

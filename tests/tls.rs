@@ -48,6 +48,30 @@ fn authority() -> Authority {
     }
 }
 
+/// A TLS acceptor with a certificate for `names` that nobody else has signed, and that certificate. That
+/// of an authority is what `openssl req -x509` makes.
+fn self_signed(names: &[&str], authority: bool) -> (TlsAcceptor, String) {
+    let names: Vec<_> = names.iter().map(|name| (*name).to_owned()).collect();
+    let mut params = CertificateParams::new(names).unwrap();
+    if authority {
+        params.is_ca = IsCa::Ca(BasicConstraints::Unconstrained);
+    }
+    let key = KeyPair::generate().unwrap();
+    let certificate = params.self_signed(&key).unwrap();
+    (acceptor(&certificate, &key), certificate.pem())
+}
+
+fn acceptor(certificate: &rcgen::Certificate, key: &KeyPair) -> TlsAcceptor {
+    let key = PrivateKeyDer::from(PrivatePkcs8KeyDer::from(key.serialize_der()));
+    let config = ServerConfig::builder_with_provider(Arc::new(ring::default_provider()))
+        .with_safe_default_protocol_versions()
+        .unwrap()
+        .with_no_client_auth()
+        .with_single_cert(vec![certificate.der().clone()], key)
+        .unwrap();
+    TlsAcceptor::from(Arc::new(config))
+}
+
 impl Authority {
     /// A TLS acceptor for `names` whose certificate is valid for these years.
     fn acceptor(&self, names: &[&str], years: std::ops::Range<i32>) -> TlsAcceptor {
@@ -57,14 +81,7 @@ impl Authority {
         params.not_after = date_time_ymd(years.end, 1, 1);
         let key = KeyPair::generate().unwrap();
         let certificate = params.signed_by(&key, &self.issuer).unwrap();
-        let key = PrivateKeyDer::from(PrivatePkcs8KeyDer::from(key.serialize_der()));
-        let config = ServerConfig::builder_with_provider(Arc::new(ring::default_provider()))
-            .with_safe_default_protocol_versions()
-            .unwrap()
-            .with_no_client_auth()
-            .with_single_cert(vec![certificate.der().clone()], key)
-            .unwrap();
-        TlsAcceptor::from(Arc::new(config))
+        acceptor(&certificate, &key)
     }
 }
 
@@ -145,21 +162,41 @@ async fn an_untrustworthy_server_is_a_tls_error() {
         let trusted = || Tls::authorities(ours.pem.clone());
         let theirs = authority();
         let names = &["localhost"][..];
-        for (what, acceptor, tls) in [
-            ("another host's", ours.acceptor(&["example.com"], 2000..2100), trusted()),
-            ("expired", ours.acceptor(names, 2000..2001), trusted()),
-            ("not yet valid", ours.acceptor(names, 2090..2100), trusted()),
-            ("another authority's", theirs.acceptor(names, 2000..2100), trusted()),
-            ("unknown to the system", ours.acceptor(names, 2000..2100), Tls::default()),
+        for (what, acceptor, tls, mend) in [
+            (
+                "another host's",
+                ours.acceptor(&["example.com"], 2000..2100),
+                trusted(),
+                "subjectAltName",
+            ),
+            ("expired", ours.acceptor(names, 2000..2001), trusted(), "new certificate"),
+            ("not yet valid", ours.acceptor(names, 2090..2100), trusted(), "clock"),
+            ("another authority's", theirs.acceptor(names, 2000..2100), trusted(), "authorities"),
+            ("unknown", ours.acceptor(names, 2000..2100), Tls::default(), ""),
+            ("self-signed", self_signed(names, false).0, trusted(), "Tls::authorities"),
+            ("openssl's", self_signed(names, true).0, trusted(), "CA:FALSE"),
         ] {
             let (address, mut handshakes) = host(acceptor).await;
             let url = format!("wss://localhost:{}/mcp", address.port());
             let error = tls_failure(what, dial(url).tls(tls).bearer("canary").await);
-            assert!(!error.is_empty());
+            assert!(!error.is_empty() && error.contains(mend), "{what}: {error}");
             // It was told so, and never dialled again.
             assert_eq!(handshakes.recv().await, Some(false), "{what}");
             assert!(handshakes.try_recv().is_err(), "{what}");
         }
+    })
+    .await;
+}
+
+/// As the error says how to make it, and to trust it.
+#[tokio::test]
+async fn a_self_signed_certificate_can_be_trusted() {
+    limit(async {
+        let (acceptor, pem) = self_signed(&["localhost"], false);
+        let (address, _) = host(acceptor).await;
+        let url = format!("wss://localhost:{}/mcp", address.port());
+        let client = ().serve(dial(url).tls(Tls::authorities(pem)).await.unwrap()).await.unwrap();
+        client.cancel().await.unwrap();
     })
     .await;
 }
@@ -214,13 +251,19 @@ async fn a_server_without_tls_is_a_tls_error() {
                 tokio::spawn(async move { raw.stream.read_to_end(&mut Vec::new()).await });
             }
         });
-        tls_failure("HTTP", dial(url.replace("ws://", "wss://")).await);
+        let tls = Tls::authorities(authority().pem);
+        let error =
+            tls_failure("HTTP", dial(url.replace("ws://", "wss://")).tls(tls.clone()).await);
+        assert!(error.contains("ws://"), "{error}");
 
         // One that hangs up, and one that says nothing.
         let (listener, url) = common::listen().await;
         tokio::spawn(async move { while listener.accept().await.is_ok() {} });
-        let error = failure(dial(url.replace("ws://", "wss://")).await);
-        assert!(matches!(error, HandshakeError::Tls(_) | HandshakeError::Connect(_)), "{error:?}");
+        let error = failure(dial(url.replace("ws://", "wss://")).tls(tls).await);
+        assert!(matches!(error, HandshakeError::Connect(_)), "{error:?}");
+        // Unless the system resets the connection.
+        let text = error.to_string();
+        assert!(text.contains("dial ws://") || text.contains("reset"), "{text}");
 
         let (_listener, url) = common::listen().await;
         let timeout = Duration::from_millis(300);
@@ -245,6 +288,7 @@ async fn a_server_with_tls_is_no_plain_server() {
             matches!(error, HandshakeError::NotWebSocket(_) | HandshakeError::Connect(_)),
             "{error:?}"
         );
+        assert!(error.to_string().contains("dial wss://"), "{error}");
         assert_eq!(handshakes.recv().await, Some(false));
     })
     .await;

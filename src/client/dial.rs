@@ -1,6 +1,6 @@
 //! The way to an open connection: name, TCP, TLS, upgrade, redirects and fallbacks.
 
-use std::{borrow::Cow, fmt, io, sync::Arc, time::Duration};
+use std::{borrow::Cow, fmt, sync::Arc, time::Duration};
 
 use base64::{Engine as _, engine::general_purpose::STANDARD};
 use bytes::Bytes;
@@ -12,21 +12,22 @@ use http::{
     HeaderMap, HeaderValue, Method, Request, StatusCode,
     header::{
         AUTHORIZATION, CONNECTION, HOST, SEC_WEBSOCKET_EXTENSIONS, SEC_WEBSOCKET_KEY,
-        SEC_WEBSOCKET_PROTOCOL, SEC_WEBSOCKET_VERSION, UPGRADE,
+        SEC_WEBSOCKET_PROTOCOL, SEC_WEBSOCKET_VERSION, UPGRADE, USER_AGENT,
     },
 };
 use http_body_util::Empty;
 use hyper::client::conn::http1;
 use hyper_util::rt::TokioIo;
-use tokio::net::TcpStream;
 use tracing::{Instrument, Span};
 use url::{Host, Url};
 
 use super::{
+    cookies::Cookies,
     failure::{handshake_error, is_cut, is_unauthorized, redirected, refusal},
     greeting::authenticate,
     offer::{self, Failed, Offers, check, shown},
     reconnect::Tokens,
+    tcp,
     tls::{self, Tls},
 };
 use crate::{
@@ -43,6 +44,9 @@ use crate::{
 /// How many redirects within the origin are followed.
 const MAX_REDIRECTS: usize = 5;
 
+/// What the client is called in `User-Agent`, unless the user says otherwise.
+const PRODUCT: &str = concat!(env!("CARGO_PKG_NAME"), "/", env!("CARGO_PKG_VERSION"));
+
 /// What stands before a token (RFC 6750, section 2.1).
 const BEARER: &str = "Bearer ";
 
@@ -56,6 +60,8 @@ pub(super) struct Target {
     pub(super) tokens: Option<Tokens>,
     /// What the server has made of the offers so far.
     pub(super) learned: Offers,
+    /// What the server has set so far.
+    pub(super) cookies: Cookies,
     /// The session to come back to, where that has a name.
     pub(super) session: Option<SessionName>,
     /// How a token is shown within the connection, in place of a header, and the one that lasts.
@@ -225,9 +231,22 @@ impl Target {
 
     fn url(&self) -> Result<Url, HandshakeError> {
         let invalid = |what: &dyn fmt::Display| HandshakeError::Invalid(format!("URL: {what}"));
-        let mut url = Url::parse(&self.url).map_err(|error| invalid(&error))?;
-        if !matches!(url.scheme(), "ws" | "wss") {
-            return Err(invalid(&format_args!("the scheme {:?} is not ws or wss", url.scheme())));
+        let mut url = Url::parse(&self.url).map_err(|error| match error {
+            url::ParseError::RelativeUrlWithoutBase => {
+                invalid(&"it has no scheme; it begins with ws:// or wss://")
+            }
+            error => invalid(&error),
+        })?;
+        match url.scheme() {
+            "ws" | "wss" => {}
+            "http" => return Err(invalid(&"the scheme is http; for WebSockets it is ws")),
+            "https" => return Err(invalid(&"the scheme is https; for WebSockets it is wss")),
+            other => {
+                return Err(invalid(&format_args!(
+                    "the scheme {other:?} is not ws or wss; if it is a host, put ws:// or wss:// \
+                     before it"
+                )));
+            }
         }
         if url.host().is_none() {
             return Err(invalid(&"no host"));
@@ -262,14 +281,14 @@ impl Target {
         layers: &Layers,
     ) -> Result<Linked, HandshakeError> {
         let port = url.port_or_known_default().unwrap_or(80);
-        let unreachable = |error: io::Error| HandshakeError::Connect(Arc::new(error));
         let host = match url.host() {
             Some(Host::Domain(name)) => name.to_owned(),
             Some(Host::Ipv4(address)) => address.to_string(),
             Some(Host::Ipv6(address)) => address.to_string(),
             None => return Err(HandshakeError::Invalid("URL: no host".into())),
         };
-        let tcp = TcpStream::connect((host.as_str(), port)).await.map_err(unreachable)?;
+        let tcp = tcp::connect(&host, port).await;
+        let tcp = tcp.map_err(|error| HandshakeError::Connect(Arc::new(error)))?;
         set_nodelay(&tcp);
         if url.scheme() == "ws" {
             return self.link(url, hello, layers, tcp).await;
@@ -300,6 +319,7 @@ impl Target {
         stream: S,
     ) -> Result<Accepted<S>, HandshakeError> {
         let config = layers.socket();
+        let failed = |error| handshake_error(url, error);
         let key = STANDARD.encode(rand::random::<[u8; 16]>());
         let mut request = self.request(url, hello, &key)?;
         tell(request.headers_mut(), layers.limits());
@@ -307,13 +327,14 @@ impl Target {
             request.headers_mut().insert(SEC_WEBSOCKET_EXTENSIONS, extensions);
         }
         let (mut sender, connection) =
-            http1::handshake(TokioIo::new(stream)).await.map_err(handshake_error)?;
+            http1::handshake(TokioIo::new(stream)).await.map_err(failed)?;
         let mut connection = connection.with_upgrades().fuse();
         let response = match select(sender.send_request(request).boxed(), &mut connection).await {
             Either::Left((response, _)) => response,
             Either::Right((_, response)) => response.await,
         };
-        let response = response.map_err(handshake_error)?;
+        let response = response.map_err(failed)?;
+        self.cookies.keep(url, response.headers());
         if response.status() != StatusCode::SWITCHING_PROTOCOLS {
             let refusal = match select(refusal(url, response).boxed(), &mut connection).await {
                 Either::Left((refusal, _)) => refusal,
@@ -327,7 +348,7 @@ impl Target {
             Either::Left((upgraded, _)) => upgraded,
             Either::Right((_, upgraded)) => upgraded.await,
         };
-        let upgraded = upgraded.map_err(handshake_error)?;
+        let upgraded = upgraded.map_err(failed)?;
         let Some((stream, leftover)) = reclaim(upgraded) else {
             return Err(HandshakeError::NotWebSocket("the stream was lost in the upgrade".into()));
         };
@@ -352,6 +373,7 @@ impl Target {
             .header(HOST, host)
             .header(CONNECTION, "Upgrade")
             .header(UPGRADE, "websocket")
+            .header(USER_AGENT, PRODUCT)
             .header(SEC_WEBSOCKET_VERSION, "13")
             .header(SEC_WEBSOCKET_KEY, key);
         if !hello.offer.is_empty() {
@@ -370,6 +392,7 @@ impl Target {
                 request.headers_mut().append(name, value.clone());
             }
         }
+        self.cookies.add(url, request.headers_mut());
         Ok(request)
     }
 }

@@ -1,13 +1,18 @@
 //! Handshakes that came to nothing: what the answer says, and what it is called.
 
-use std::{fmt, io, sync::Arc, time::Duration};
+use std::{
+    fmt, io,
+    sync::Arc,
+    time::{Duration, SystemTime},
+};
 
 use bytes::Bytes;
 use http::{
     HeaderValue, Response, StatusCode, Uri,
-    header::{LOCATION, RETRY_AFTER, WWW_AUTHENTICATE},
+    header::{DATE, LOCATION, RETRY_AFTER, WWW_AUTHENTICATE},
 };
 use http_body_util::BodyExt;
+use httpdate::parse_http_date;
 use hyper::body::Incoming;
 use url::Url;
 
@@ -84,8 +89,8 @@ pub(super) async fn refusal(from: &Url, response: Response<Incoming>) -> Refusal
     let text = |name| parts.headers.get(name).and_then(|value: &HeaderValue| value.to_str().ok());
     let mut refusal = Refusal::new(parts.status, "");
     refusal.location = text(LOCATION).and_then(|reference| location(from, reference));
-    refusal.retry_after =
-        text(RETRY_AFTER).and_then(|seconds| seconds.trim().parse().ok()).map(Duration::from_secs);
+    refusal.retry_after = text(RETRY_AFTER).and_then(|when| retry_after(when.trim(), text(DATE)));
+    refusal.hint = hint(from, parts.status);
     refusal.www_authenticate = text(WWW_AUTHENTICATE).map(str::to_owned);
     let mut bytes = Vec::new();
     // The body is an aid, not a promise: a server that stalls on it is not waited for.
@@ -99,11 +104,50 @@ pub(super) async fn refusal(from: &Url, response: Response<Incoming>) -> Refusal
     let _ = tokio::time::timeout(Duration::from_secs(1), read).await;
     bytes.truncate(MAX_BODY);
     refusal.body = String::from_utf8_lossy(&bytes).into_owned();
+    if from.scheme() == "ws" && refusal.status == 400 && refusal.body.contains("HTTPS") {
+        refusal.hint = Some(DIAL_WSS);
+    }
     refusal
 }
 
+const DIAL_WSS: &str = "the port speaks TLS: dial wss:// in place of ws://";
+
+/// What a person may try who was refused with this status.
+fn hint(from: &Url, status: StatusCode) -> Option<&'static str> {
+    Some(match status.as_u16() {
+        200..=299 | 404 | 405 | 410 if from.path() != "/mcp" => {
+            "no WebSocket is served at this path: is the URL complete? Its path is often /mcp"
+        }
+        200..=299 | 404 | 405 | 410 => {
+            "no WebSocket is served at this path: are host, port and path those of the MCP server, and \
+             does every proxy on the way pass WebSockets on?"
+        }
+        300..=399 => {
+            "only redirects within the origin are followed: dial the other place itself, by ws:// or \
+             wss://"
+        }
+        401 => "the server wants a token, or another one than it was shown: see `Connect::bearer`",
+        403 => "the server does not let this client in: its token, or its `Origin` or `Host`",
+        407 => "a proxy on the way asks who this is",
+        502 | 504 => "the proxy does not reach the server behind it",
+        _ => return None,
+    })
+}
+
+/// How long a `Retry-After` asks to wait, in seconds or until a date (RFC 9110, section 10.2.3). The
+/// server's own clock counts, where it tells its time.
+fn retry_after(when: &str, date: Option<&str>) -> Option<Duration> {
+    if let Ok(seconds) = when.parse() {
+        return Some(Duration::from_secs(seconds));
+    }
+    let when = parse_http_date(when).ok()?;
+    let now = date.and_then(|date| parse_http_date(date.trim()).ok());
+    let now = now.unwrap_or_else(SystemTime::now);
+    Some(when.duration_since(now).unwrap_or_default())
+}
+
 /// What hyper says of an upgrade that failed.
-pub(super) fn handshake_error(error: hyper::Error) -> HandshakeError {
+pub(super) fn handshake_error(url: &Url, error: hyper::Error) -> HandshakeError {
     use io::ErrorKind as K;
     if error.is_incomplete_message() || error.is_canceled() || error.is_closed() {
         return cut("closed");
@@ -115,6 +159,15 @@ pub(super) fn handshake_error(error: hyper::Error) -> HandshakeError {
             K::UnexpectedEof => cut("closed"),
             kind => HandshakeError::Connect(Arc::new(io::Error::new(kind, source.to_string()))),
         },
+        None if error.is_parse() => HandshakeError::NotWebSocket(match url.scheme() {
+            "ws" => format!(
+                "the answer cannot be read as HTTP ({error}): if the port speaks TLS, dial wss://; else it is \
+                 another service's"
+            ),
+            _ => format!(
+                "the answer cannot be read as HTTP ({error}): the port is another service's"
+            ),
+        }),
         None => HandshakeError::NotWebSocket(error.to_string()),
     }
 }

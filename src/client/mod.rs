@@ -2,7 +2,8 @@
 //!
 //! # When the connection is lost
 //!
-//! The first connection is made once, and fails as it fails. From then on a transport of [`connect`]
+//! The first connection is made once, and fails as it fails, unless [`Connect::retry_first`] says
+//! otherwise. From then on a transport of [`connect`]
 //! outlives its connections: it dials again, as [`Reconnect`] says, until the server is there. When the
 //! machine has been asleep, it does at once.
 //! [`Connect::once`] turns that off.
@@ -74,13 +75,17 @@
 //! # Ok(()) }
 //! ```
 
+mod cookies;
 mod dial;
 mod failure;
+mod first;
 mod greeting;
+mod lifetimes;
 mod offer;
 mod opening;
 mod reconnect;
 mod redial;
+mod tcp;
 mod tls;
 mod toolbox;
 
@@ -97,15 +102,11 @@ use http::{
 };
 use tokio::{
     io::{AsyncRead, AsyncWrite},
+    net::TcpStream,
     sync::watch,
 };
 
-use self::{
-    dial::{Dialled, Target},
-    opening::open,
-    reconnect::Tokens,
-    redial::Redial,
-};
+use self::{dial::Target, reconnect::Tokens};
 pub use self::{
     reconnect::{Reconnect, TokenRequest},
     tls::Tls,
@@ -114,11 +115,11 @@ pub use self::{
 pub use crate::layer::correlation::Replay;
 use crate::{
     decode::Role,
-    error::{CloseCode, CloseReason, Error, HandshakeError},
-    event::{Announcer, Event, Events, Notices, State},
+    error::{Error, HandshakeError},
+    event::{Announcer, Event, Events, State},
     framing::Framing,
-    layer::resume::{self, Tally},
-    transport::{self, Builder, Layers, WebSocketTransport},
+    layer::resume,
+    transport::{self, Builder, WebSocketTransport},
     upgrade::SUBPROTOCOL,
 };
 
@@ -142,6 +143,7 @@ pub fn connect<R: Role>(url: impl Into<String>) -> Connect<R> {
             tls: Tls::default(),
             tokens: None,
             learned: offer::Offers::default(),
+            cookies: cookies::Cookies::default(),
             session: None,
             greeting: None,
             bearer: None,
@@ -151,6 +153,7 @@ pub fn connect<R: Role>(url: impl Into<String>) -> Connect<R> {
         reconnect: Some(Reconnect::default()),
         resume: true,
         in_band: false,
+        retry_first: false,
         state: watch::Sender::new(State::Connecting),
         events: Announcer::default(),
         invalid: None,
@@ -192,6 +195,7 @@ pub struct Connect<R: Role> {
     reconnect: Option<Reconnect>,
     resume: bool,
     in_band: bool,
+    retry_first: bool,
     state: watch::Sender<State>,
     events: Announcer<Event>,
     invalid: Option<HandshakeError>,
@@ -254,6 +258,19 @@ impl<R: Role> Connect<R> {
     /// When to dial again after the connection was lost, in place of [`Reconnect::default`].
     pub fn reconnect(mut self, reconnect: Reconnect) -> Self {
         self.reconnect = Some(reconnect);
+        self
+    }
+
+    /// Makes the first connection as a lost one is made again, for a server that is perhaps not there
+    /// yet: with the waits and the [attempts](Reconnect::attempts) of [`reconnect`](Self::reconnect), or
+    /// the default ones after [`once`](Self::once). By default the first attempt is the only one.
+    ///
+    /// What no later attempt can mend fails at once: a URL that cannot be dialled, TLS, 401 after a new
+    /// [token](Self::bearer_with), 403, 404, …; see [`HandshakeError::is_retryable`]. Attempts that fail
+    /// are told by [`events`](Self::events), and the [state](Self::state) is [`State::Connecting`]
+    /// meanwhile.
+    pub fn retry_first(mut self) -> Self {
+        self.retry_first = true;
         self
     }
 
@@ -377,70 +394,7 @@ impl<R: Role> Connect<R> {
     where
         S: AsyncRead + AsyncWrite + Unpin + Send + 'static,
     {
-        let dial = async |target: &Target, timeout, layers: &Layers| {
-            let handshake = target.over(stream, layers);
-            let dialled = tokio::time::timeout(timeout, handshake).await;
-            dialled.unwrap_or(Err(HandshakeError::TimedOut(timeout)))
-        };
-        self.once().run(dial).await
-    }
-
-    async fn run<D>(self, dial: D) -> Result<WebSocketTransport<R>, Error>
-    where
-        D: AsyncFnOnce(&Target, Duration, &Layers) -> Result<Dialled, HandshakeError>,
-    {
-        let Self { mut target, timeout, builder, reconnect, resume, state, events, .. } = self;
-        let mut invalid = self.invalid;
-        let manners = builder.manners();
-        if self.in_band {
-            target.greeting = manners.greeting;
-            target.bearer = target.headers.remove(AUTHORIZATION);
-            if target.greeting.is_none() || target.tokens.is_none() && target.bearer.is_none() {
-                let what = "no token, or no form in which it is shown within the connection";
-                invalid.get_or_insert(HandshakeError::Invalid(what.into()));
-            }
-        }
-        if !manners.negotiates {
-            target.offers.retain(|offer| offer != SUBPROTOCOL);
-        } else {
-            if resume && reconnect.is_some() && !self.in_band {
-                target.offers.insert(1, resume::SUBPROTOCOL.to_owned());
-            }
-            target.session = builder.session();
-        }
-        let layers = builder.layers();
-        let tally = Tally::default();
-        let opened = async {
-            let mut dialled = match invalid {
-                Some(error) => Err(error),
-                None => dial(&target, timeout, &layers).await,
-            }?;
-            let (subprotocol, own) = (dialled.subprotocol.as_deref(), layers.limits());
-            let opened = open(&mut dialled.link, subprotocol, &tally, own).await?;
-            Ok::<_, Error>((dialled, opened))
-        };
-        match opened.await {
-            Ok((Dialled { link, subprotocol, limits, span }, opened)) => {
-                let builder = builder.subprotocol(subprotocol).span(span.clone());
-                let builder = builder.peer(tally.peer().clone());
-                opened.begin(&tally, limits);
-                let Some(policy) = reconnect else {
-                    return Ok(builder.over_link(link, Notices::of_state(state)));
-                };
-                let notices = Notices::new(state, events);
-                let count = tally.clone();
-                let source =
-                    Redial::new(target, layers, timeout, policy, notices.clone(), count, span);
-                Ok(builder.over_sessions(link, source, notices, tally))
-            }
-            Err(error) => {
-                state.send_replace(State::Closed(CloseReason::new(
-                    CloseCode::Abnormal,
-                    error.to_string(),
-                )));
-                Err(error)
-            }
-        }
+        self.once().run(Some(stream)).await
     }
 }
 
@@ -461,9 +415,7 @@ impl<R: Role> IntoFuture for Connect<R> {
     type IntoFuture = Pin<Box<dyn Future<Output = Self::Output> + Send>>;
 
     fn into_future(self) -> Self::IntoFuture {
-        Box::pin(self.run(async |target: &Target, timeout, layers: &Layers| {
-            target.dial_within(timeout, layers, false).await
-        }))
+        Box::pin(self.run(None::<TcpStream>))
     }
 }
 

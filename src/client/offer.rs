@@ -182,11 +182,13 @@ pub(super) fn check(
     let headers = response.headers();
     let not = |what: &str| Err(HandshakeError::NotWebSocket(what.into()));
     if !is_websocket(headers) {
-        return not("101 without an upgrade to websocket");
+        return not(
+            "101 without an upgrade to websocket; does a proxy on the way pass WebSockets on?",
+        );
     }
     let accept = headers.get(SEC_WEBSOCKET_ACCEPT).map(HeaderValue::as_bytes);
     if accept != Some(accept_key(key.as_bytes()).as_bytes()) {
-        return not("Sec-WebSocket-Accept does not answer the key");
+        return not("Sec-WebSocket-Accept does not answer the key: a cached or made-up answer");
     }
     let extensions = Extensions::chosen(config, headers).map_err(HandshakeError::NotWebSocket)?;
     let subprotocol = headers.get(SEC_WEBSOCKET_PROTOCOL);

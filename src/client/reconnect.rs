@@ -10,14 +10,20 @@ use crate::error::{CloseCode, Error, HandshakeError, LinkError};
 
 /// When a lost connection is made again.
 ///
-/// The first wait is drawn evenly from zero to a bound, so that clients which lost their server together
-/// do not come back together. Where that attempt fails, nobody comes again before all have come once:
-/// each further wait is at least as long as that bound, by up to `min`, by up to twice as much the next
-/// time, and so on.
+/// The first wait is drawn evenly from zero to [`first`](Self::first), 1 s, so half a second on average:
+/// clients that lost their server together must not come back together. A client that is one of few
+/// need not wait: with `.first(Duration::ZERO)` a lost connection is made again at once, which takes as
+/// long as a handshake does.
+///
+/// Where that attempt fails, nobody comes again before all have come once: each further wait is at
+/// least as long as that bound, by up to `min`, by up to twice as much the next time, and so on. The
+/// waits begin anew after a connection that worked: one that has carried a message each way, or has
+/// lasted for [`stable`](Self::stable). A server that takes connections and drops them is left alone
+/// for longer and longer.
 #[derive(Debug, Clone)]
 #[non_exhaustive]
 pub struct Reconnect {
-    /// The bound of the first wait, and the least that follow: 1 s.
+    /// The bound of the first wait, and the least that follow: 1 s. Zero makes it immediate.
     pub first: Duration,
     /// The same after the server has announced that it restarts, or has no room (1012, 1013): 10 s.
     pub after_restart: Duration,
@@ -25,7 +31,8 @@ pub struct Reconnect {
     pub min: Duration,
     /// The longest wait: 30 s.
     pub max: Duration,
-    /// How long a connection has to last until the next wait is a first one again: 60 s.
+    /// How long a connection has to last that carried nothing, until the next wait is a first one
+    /// again: 60 s.
     pub stable: Duration,
     /// How often one connection is tried for. `None`, the default: for ever.
     pub attempts: Option<u32>,
@@ -116,10 +123,10 @@ impl Waits {
         self.policy.stable
     }
 
-    /// The wait after a connection that lasted so long.
-    pub(super) fn lost(&mut self, cause: &Error, lasted: Duration) -> Duration {
+    /// The wait after a connection that was lost, and had `worked` before.
+    pub(super) fn lost(&mut self, cause: &Error, worked: bool) -> Duration {
         self.attempt = 0;
-        if lasted >= self.policy.stable {
+        if worked {
             self.growth = None;
             self.fresh = true;
         }
@@ -231,16 +238,16 @@ mod tests {
     fn waits_grow_to_their_bound() {
         let mut waits: Vec<_> = (0..1000).map(|_| Waits::new(Reconnect::default())).collect();
         let mut all = waits.iter_mut();
-        assert_eq!(bound(|| all.next().unwrap().lost(&abnormal(), Duration::ZERO)), 1);
+        assert_eq!(bound(|| all.next().unwrap().lost(&abnormal(), false)), 1);
         for expected in [2, 3, 5, 9, 17, 30, 30] {
             let mut all = waits.iter_mut();
             assert_eq!(bound(|| all.next().unwrap().failed(&unreachable()).unwrap()), expected);
         }
-        // A connection that does not last changes nothing, one that does begins anew.
+        // A connection that did not work changes nothing, one that did begins anew.
         let mut all = waits.iter_mut();
-        assert_eq!(bound(|| all.next().unwrap().lost(&abnormal(), Duration::from_secs(59))), 30);
+        assert_eq!(bound(|| all.next().unwrap().lost(&abnormal(), false)), 30);
         let mut all = waits.iter_mut();
-        assert_eq!(bound(|| all.next().unwrap().lost(&abnormal(), Duration::from_secs(60))), 1);
+        assert_eq!(bound(|| all.next().unwrap().lost(&abnormal(), true)), 1);
     }
 
     #[test]
@@ -248,7 +255,7 @@ mod tests {
         let mut waits: Vec<_> = (0..1000).map(|_| Waits::new(Reconnect::default())).collect();
         for expected in [1, 2, 3, 5, 9, 17, 30] {
             let mut all = waits.iter_mut();
-            let lost = || all.next().unwrap().lost(&abnormal(), Duration::from_secs(1));
+            let lost = || all.next().unwrap().lost(&abnormal(), false);
             assert_eq!(bound(lost), expected);
         }
     }
@@ -257,7 +264,7 @@ mod tests {
     fn a_restart_is_waited_for_longer_and_a_wish_is_heeded() {
         let mut waits = Waits::new(Reconnect::default());
         let restart = LinkError::Closed(CloseCode::Restart.into()).into();
-        assert_eq!(bound(|| waits.lost(&restart, Duration::ZERO)), 10);
+        assert_eq!(bound(|| waits.lost(&restart, false)), 10);
         let mut refusal = crate::error::Refusal::new(http::StatusCode::SERVICE_UNAVAILABLE, "");
         refusal.retry_after = Some(Duration::from_secs(100));
         let wait = waits.failed(&HandshakeError::Refused(Box::new(refusal)).into()).unwrap();
@@ -271,7 +278,7 @@ mod tests {
         for client in 0..1000 {
             let random = SmallRng::seed_from_u64(client);
             let mut waits = Waits::with_random(Reconnect::default(), random);
-            let mut now = waits.lost(cause, Duration::from_secs(3600));
+            let mut now = waits.lost(cause, true);
             while now < outage {
                 dials.push(now);
                 now += waits.failed(&unreachable()).unwrap();
@@ -323,7 +330,7 @@ mod tests {
         for client in 0..1000 {
             let random = SmallRng::seed_from_u64(client);
             let mut waits = Waits::with_random(Reconnect::default(), random);
-            let mut now = waits.lost(&abnormal(), Duration::ZERO);
+            let mut now = waits.lost(&abnormal(), false);
             while now < day {
                 waits.attempt += 1;
                 now += waits.failed(&unreachable()).unwrap();
@@ -339,7 +346,7 @@ mod tests {
     #[test]
     fn attempts_end() {
         let mut waits = Waits::new(Reconnect::default().attempts(2));
-        waits.lost(&abnormal(), Duration::ZERO);
+        waits.lost(&abnormal(), false);
         waits.attempt = 1;
         assert!(waits.failed(&unreachable()).is_some());
         waits.attempt = 2;

@@ -13,6 +13,7 @@ use tracing::{Instrument, Span};
 
 use super::{
     dial::Target,
+    lifetimes::Lifetimes,
     opening::{Opened, open, part},
     reconnect::{Reconnect, Waits},
 };
@@ -49,6 +50,9 @@ pub(super) struct Redial {
     reclaims: Option<Error>,
     reclaimed: bool,
     since: Instant,
+    /// It has carried a message each way.
+    carried: bool,
+    lifetimes: Lifetimes,
     alarm: fn() -> Alarm,
     phase: Phase,
 }
@@ -84,6 +88,8 @@ impl Redial {
             reclaims: None,
             reclaimed: false,
             since: Instant::now(),
+            carried: false,
+            lifetimes: Lifetimes::default(),
             alarm: Alarm::new,
             phase: Phase::Idle,
         }
@@ -161,7 +167,15 @@ impl Redial {
         self.live = false;
         tracing::warn!(%cause, "connection lost; reconnecting");
         self.notices.lost(cause);
-        self.waits.lost(cause, self.since.elapsed())
+        if let Some(age) = self.lifetimes.lost(cause, self.since.elapsed()) {
+            tracing::warn!(
+                ?age,
+                "connections are lost again and again at this age: an idle timeout on the way? Then \
+                 pings keep them: set `layer::heartbeat::Config::ping_interval` well below it. If they \
+                 do not, something on the way bounds how long a connection may last"
+            );
+        }
+        self.waits.lost(cause, self.carried || self.since.elapsed() >= self.waits.stable())
     }
 }
 
@@ -238,6 +252,7 @@ impl LinkSource for Redial {
                         let _ = this.renew.poll_asked(cx);
                         this.live = true;
                         this.since = Instant::now();
+                        this.carried = false;
                         let up = opened.begin(&this.tally, limits);
                         let session = if up == Up::Restarted { "restarted" } else { "resumed" };
                         tracing::info!(parent: &this.span, session, "reconnected");
@@ -253,6 +268,10 @@ impl LinkSource for Redial {
         }
     }
 
+    fn carried(mut self: Pin<&mut Self>) {
+        self.carried = true;
+    }
+
     fn renew(&self) -> Renew {
         self.renew.clone()
     }
@@ -260,7 +279,7 @@ impl LinkSource for Redial {
 
 /// Ends after `next`, or when the machine has been asleep: no timer notices that, and the network is
 /// another now. Whether it was asleep.
-async fn wait(next: Duration, mut alarm: Alarm) -> bool {
+pub(super) async fn wait(next: Duration, mut alarm: Alarm) -> bool {
     let due = after(next);
     loop {
         let now = Instant::now();

@@ -59,19 +59,24 @@ mod none {
         _stream: S,
     ) -> Result<S, HandshakeError> {
         let Trust::Default = tls.trust;
-        Err(HandshakeError::Tls("this build has no TLS; enable a feature for it".into()))
+        let what = "this build has no TLS: enable a feature of mcp-ws-transport for it, such as \
+                    `rustls-tls-native-roots` with `ring`";
+        Err(HandshakeError::Tls(what.into()))
     }
 }
 
 #[cfg(feature = "rustls-tls")]
 mod rustls {
-    use std::sync::{Arc, OnceLock};
+    use std::{
+        io,
+        sync::{Arc, OnceLock},
+    };
 
     use tokio_rustls::{
         TlsConnector,
         client::TlsStream,
         rustls::{
-            ClientConfig, RootCertStore,
+            CertificateError, ClientConfig, Error, RootCertStore,
             pki_types::{CertificateDer, ServerName, pem::PemObject},
         },
     };
@@ -89,10 +94,57 @@ mod rustls {
     ) -> Result<TlsStream<S>> {
         let name = ServerName::try_from(host.to_owned()).map_err(error)?;
         let connector = TlsConnector::from(tls.client_config()?);
-        connector.connect(name, stream).await.map_err(|error| match error.kind() {
-            // rustls reports its own errors so; all others are the network's.
-            std::io::ErrorKind::InvalidData => self::error(error),
+        connector.connect(name, stream).await.map_err(failed)
+    }
+
+    /// The network's errors are not those of TLS.
+    fn failed(error: io::Error) -> HandshakeError {
+        if let Some(tls) = error.get_ref().and_then(|inner| inner.downcast_ref::<Error>()) {
+            return HandshakeError::Tls(match hint(tls) {
+                Some(hint) => format!("{tls}: {hint}"),
+                None => tls.to_string(),
+            });
+        }
+        match error.kind() {
+            io::ErrorKind::InvalidData => self::error(error),
+            io::ErrorKind::UnexpectedEof => HandshakeError::Connect(Arc::new(io::Error::new(
+                error.kind(),
+                "closed during the TLS handshake: if the port speaks no TLS, dial ws://",
+            ))),
             _ => HandshakeError::Connect(Arc::new(error)),
+        }
+    }
+
+    /// What a person may do about a handshake that failed so.
+    fn hint(error: &Error) -> Option<&'static str> {
+        use CertificateError as C;
+        let certificate = match error {
+            Error::InvalidMessage(_) => return Some("no TLS is spoken there; is it ws:// then?"),
+            Error::InvalidCertificate(certificate) => certificate,
+            Error::AlertReceived(_) | Error::PeerIncompatible(_) => {
+                return Some("the server does not agree to this client's TLS: see its log");
+            }
+            _ => return None,
+        };
+        Some(match certificate {
+            C::UnknownIssuer | C::BadSignature => {
+                "nobody whom this client trusts has issued the certificate. A private authority, or a \
+                 self-signed certificate, is trusted by `client::Tls::authorities`"
+            }
+            C::Expired | C::ExpiredContext { .. } => {
+                "the server needs a new certificate, unless the clock of this machine is wrong"
+            }
+            C::NotValidYet | C::NotValidYetContext { .. } => "is the clock of this machine right?",
+            C::NotValidForName | C::NotValidForNameContext { .. } => {
+                "dial one of the names in the certificate's `subjectAltName`; its common name counts \
+                 for nothing"
+            }
+            C::Other(other) if format!("{other:?}").contains("CaUsedAsEndEntity") => {
+                "the server shows an authority's certificate as its own, as `openssl req -x509` makes \
+                 it unless told otherwise. Make it with `-addext basicConstraints=critical,CA:FALSE \
+                 -addext subjectAltName=DNS:NAME`, and trust it by `client::Tls::authorities`"
+            }
+            _ => return None,
         })
     }
 
@@ -107,7 +159,9 @@ mod rustls {
                         roots.add(certificate.map_err(error)?).map_err(error)?;
                     }
                     if roots.is_empty() {
-                        return Err(error("no certificate in the PEM text of the authorities"));
+                        return Err(error(
+                            "no certificate in the PEM text of the authorities (-----BEGIN CERTIFICATE-----)",
+                        ));
                     }
                     return Ok(Arc::new(trusting(roots)?));
                 }
@@ -164,7 +218,10 @@ mod rustls {
         feature = "rustls-platform-verifier"
     )))]
     fn default_config() -> Result<ClientConfig> {
-        Err(error("nobody is trusted: give authorities, or enable a feature for root certificates"))
+        Err(error(
+            "nobody is trusted: give authorities by `client::Tls::authorities`, or enable a feature \
+             for root certificates, such as `rustls-tls-native-roots`",
+        ))
     }
 
     fn error(error: impl ToString) -> HandshakeError {

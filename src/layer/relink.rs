@@ -64,6 +64,10 @@ pub trait LinkSource {
         cx: &mut Context<'_>,
     ) -> Poll<Result<(Self::Link, Up), Error>>;
 
+    /// Tells the source that the present link has carried a message each way; control frames of the
+    /// WebSocket and of [`Resume`](crate::layer::Resume) are none. By default nothing follows from it.
+    fn carried(self: Pin<&mut Self>) {}
+
     /// What a link is told whose place the one takes that [`poll_link`](Self::poll_link) gave last: by
     /// default 4409.
     fn parting(&self) -> CloseReason {
@@ -123,6 +127,7 @@ pin_project! {
         source: S,
         #[pin]
         link: Option<S::Link>,
+        carried: Carried,
         // A write has failed, for this reason or for one that the peer has already sent.
         broken: Option<(Error, Pin<Box<Sleep>>)>,
         // A newer link took over, and that has yet to be told.
@@ -131,6 +136,33 @@ pin_project! {
         closing: bool,
         // Why there are no more.
         end: Option<Error>,
+    }
+}
+
+/// Which ways the present link has carried a message so far.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
+enum Carried {
+    #[default]
+    Neither,
+    Out,
+    In,
+    Both,
+}
+
+impl Carried {
+    /// Notes a message that goes `way`. Returns `true` for the first after which both ways have had one.
+    fn note(&mut self, way: Self, message: &Message) -> bool {
+        let data = match message {
+            // What begins so is a frame of the session.
+            Message::Text(text) => !text.as_bytes().starts_with(b"@"),
+            Message::Binary(_) => true,
+            Message::Ping(_) | Message::Pong(_) | Message::Close(_) => false,
+        };
+        if data && *self != way {
+            *self = if *self == Self::Neither { way } else { Self::Both };
+            return *self == Self::Both;
+        }
+        false
     }
 }
 
@@ -144,7 +176,16 @@ impl<L: Duplex<Message, Message>> Relink<Once<L>> {
 impl<S: LinkSource> Relink<S> {
     /// Over `link` first, then over those of `source`.
     pub fn new(link: S::Link, source: S) -> Self {
-        Self { source, link: Some(link), broken: None, taken: None, closing: false, end: None }
+        let carried = Carried::default();
+        Self {
+            source,
+            link: Some(link),
+            carried,
+            broken: None,
+            taken: None,
+            closing: false,
+            end: None,
+        }
     }
 
     /// The link is lost: what is to be told.
@@ -163,6 +204,7 @@ impl<S: LinkSource> Relink<S> {
     /// A newer link takes the place of the present one.
     fn replace(self: Pin<&mut Self>, cx: &mut Context<'_>, next: S::Link, up: Up) -> Link<Message> {
         let mut this = self.project();
+        *this.carried = Carried::Neither;
         let Some(mut link) = this.link.as_mut().as_pin_mut() else {
             this.link.set(Some(next));
             return Link::Up(up);
@@ -232,6 +274,9 @@ impl<S: LinkSource> Stream for Relink<S> {
                 LinkError::closed_by_peer(reason).into()
             }
             (Poll::Ready(Some(Ok(message))), _) => {
+                if *this.carried != Carried::Both && this.carried.note(Carried::In, &message) {
+                    this.source.carried();
+                }
                 return Poll::Ready(Some(Ok(Link::Item(message))));
             }
             (Poll::Ready(_), Some((error, _))) => error.clone(),
@@ -258,6 +303,11 @@ impl<S: LinkSource> Sink<Numbered> for Relink<S> {
     fn start_send(mut self: Pin<&mut Self>, item: Numbered) -> Result<(), Error> {
         if matches!(item.message, Message::Close(_)) {
             *self.as_mut().project().closing = true;
+        }
+        self.as_mut().writable()?;
+        let this = self.as_mut().project();
+        if *this.carried != Carried::Both && this.carried.note(Carried::Out, &item.message) {
+            this.source.carried();
         }
         let sent = self.as_mut().writable()?.start_send(item.message);
         self.noted(sent)

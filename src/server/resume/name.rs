@@ -13,11 +13,8 @@ use crate::{
     error::{CloseCode, CloseReason, LinkError},
     layer::resume::SessionId,
     server::{door::Refusal, handshake::Answer, registry::Cause},
-    upgrade::{SESSION, elements},
+    upgrade::{SESSION, SESSION_ID as NAME, elements},
 };
-
-/// Its name in a query and in a cookie.
-const NAME: &str = "mcp_session_id";
 
 /// In which header of the answer it stands.
 const HEADER: HeaderName = HeaderName::from_static("mcp-session-id");

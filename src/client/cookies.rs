@@ -1,0 +1,184 @@
+//! Cookies that answers to the upgrade request have set, for the next requests of the same client
+//! (RFC 6265): a balancer that knows its clients by a cookie leads them back to where they were.
+
+#[cfg(feature = "cookies")]
+pub(super) use self::jar::Cookies;
+#[cfg(not(feature = "cookies"))]
+pub(super) use self::none::Cookies;
+
+#[cfg(not(feature = "cookies"))]
+mod none {
+    use http::HeaderMap;
+    use url::Url;
+
+    #[derive(Debug, Default)]
+    pub(in crate::client) struct Cookies {}
+
+    impl Cookies {
+        pub(in crate::client) fn keep(&self, _from: &Url, _headers: &HeaderMap) {}
+
+        pub(in crate::client) fn add(&self, _to: &Url, _headers: &mut HeaderMap) {}
+    }
+}
+
+#[cfg(feature = "cookies")]
+mod jar {
+    use std::{
+        collections::HashSet,
+        fmt,
+        sync::{Mutex, PoisonError},
+    };
+
+    use cookie_store::CookieStore;
+    use http::{
+        HeaderMap, HeaderValue,
+        header::{COOKIE, SET_COOKIE},
+    };
+    use url::Url;
+
+    use crate::upgrade::SESSION_ID;
+
+    /// The most cookies that are kept, and the most bytes of each (RFC 6265, section 6.1).
+    const MOST: usize = 50;
+    const LONGEST: usize = 4096;
+
+    /// The cookies of one client, which speaks to one origin.
+    #[derive(Default)]
+    pub(in crate::client) struct Cookies(Mutex<CookieStore>);
+
+    impl Cookies {
+        /// Keeps what an answer to a request for `from` sets.
+        pub(in crate::client) fn keep(&self, from: &Url, headers: &HeaderMap) {
+            let Some(from) = as_http(from) else { return };
+            let mut store = self.0.lock().unwrap_or_else(PoisonError::into_inner);
+            for cookie in headers.get_all(SET_COOKIE) {
+                let Ok(cookie) = cookie.to_str() else { continue };
+                // A client that wants its session back says so itself; one that does not must not find
+                // it by accident.
+                let name = cookie.split(['=', ';']).next().unwrap_or_default();
+                let names_session = name.trim() == SESSION_ID;
+                if names_session || cookie.len() > LONGEST {
+                    continue;
+                }
+                // A cookie that is none, or not for this origin, is as good as not set.
+                let _ = store.parse(cookie, &from);
+            }
+            while store.iter_unexpired().count() > MOST {
+                let Some(one) = store.iter_unexpired().next() else { break };
+                let name = one.name().to_owned();
+                let (domain, path) = (String::from(&one.domain), String::from(&one.path));
+                store.remove(&domain, &path, &name);
+            }
+        }
+
+        /// Adds the cookies for `to` to the request's `headers`, beside those that are there.
+        pub(in crate::client) fn add(&self, to: &Url, headers: &mut HeaderMap) {
+            let Some(to) = as_http(to) else { return };
+            let mut own = Vec::new();
+            for line in headers.get_all(COOKIE) {
+                own.extend_from_slice(if own.is_empty() { b"" } else { b"; " });
+                own.extend_from_slice(line.as_bytes());
+            }
+            let text = String::from_utf8_lossy(&own).into_owned();
+            let names: HashSet<_> =
+                text.split(';').filter_map(|pair| pair.split('=').next()).map(str::trim).collect();
+            let store = self.0.lock().unwrap_or_else(PoisonError::into_inner);
+            let before = own.len();
+            for (name, value) in store.get_request_values(&to) {
+                if !names.contains(name) {
+                    own.extend_from_slice(if own.is_empty() { b"" } else { b"; " });
+                    own.extend_from_slice(format!("{name}={value}").as_bytes());
+                }
+            }
+            if own.len() > before
+                && let Ok(mut value) = HeaderValue::from_bytes(&own)
+            {
+                value.set_sensitive(true);
+                headers.insert(COOKIE, value);
+            }
+        }
+    }
+
+    impl fmt::Debug for Cookies {
+        fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+            f.write_str("Cookies")
+        }
+    }
+
+    /// The URL as cookies know it.
+    fn as_http(url: &Url) -> Option<Url> {
+        Url::parse(&format!("http{}", url.as_str().strip_prefix("ws")?)).ok()
+    }
+
+    #[cfg(test)]
+    mod tests {
+        use super::*;
+
+        const HERE: &str = "ws://example.com/a/b";
+
+        fn set(jar: &Cookies, from: &str, lines: &[&str]) {
+            let mut headers = HeaderMap::new();
+            for line in lines {
+                headers.append(SET_COOKIE, line.parse().unwrap());
+            }
+            jar.keep(&Url::parse(from).unwrap(), &headers);
+        }
+
+        /// The pairs in the order of the alphabet.
+        fn sent(jar: &Cookies, to: &str, own: &[&str]) -> String {
+            let mut headers = HeaderMap::new();
+            for line in own {
+                headers.append(COOKIE, line.parse().unwrap());
+            }
+            jar.add(&Url::parse(to).unwrap(), &mut headers);
+            let lines = headers.get_all(COOKIE).iter().map(|line| line.to_str().unwrap());
+            let mut pairs: Vec<_> = lines.flat_map(|line| line.split("; ")).collect();
+            pairs.sort_unstable();
+            pairs.join(" ")
+        }
+
+        #[test]
+        fn cookies_go_where_they_belong() {
+            let jar = Cookies::default();
+            let lines = [
+                "lb=one; Path=/; HttpOnly; SameSite=Lax",
+                "here=x",
+                "there=x; Path=/other",
+                "tls=x; Secure; Path=/",
+                "foreign=x; Domain=example.org",
+                "mcp_session_id=x; Path=/",
+                "nonsense",
+                "gone=x; Max-Age=0",
+                "old=x; Expires=Wed, 21 Oct 2015 07:28:00 GMT",
+            ];
+            set(&jar, HERE, &lines);
+            assert_eq!(sent(&jar, HERE, &[]), "here=x lb=one");
+            assert_eq!(sent(&jar, "ws://example.com/", &[]), "lb=one");
+            assert_eq!(sent(&jar, "ws://example.com/other/x", &[]), "lb=one there=x");
+            assert_eq!(sent(&jar, "ws://sub.example.com/a/b", &[]), "");
+            // Set again, and taken back.
+            set(&jar, HERE, &["lb=two; Path=/", "here=; Max-Age=0"]);
+            assert_eq!(sent(&jar, HERE, &[]), "lb=two");
+            let jar = Cookies::default();
+            set(&jar, "wss://example.com/", &lines);
+            assert_eq!(sent(&jar, "wss://example.com/", &[]), "here=x lb=one tls=x");
+        }
+
+        #[test]
+        fn the_users_own_come_first() {
+            let jar = Cookies::default();
+            set(&jar, HERE, &["lb=jar; Path=/", "b=jar; Path=/"]);
+            assert_eq!(sent(&jar, HERE, &["a=own; lb=own", "c=own"]), "a=own b=jar c=own lb=own");
+            assert_eq!(sent(&Cookies::default(), HERE, &["a=own"]), "a=own");
+        }
+
+        #[test]
+        fn a_server_cannot_fill_the_memory() {
+            let jar = Cookies::default();
+            for number in 0..200 {
+                set(&jar, HERE, &[&format!("c{number}=x"), &format!("l={}", "x".repeat(5000))]);
+            }
+            assert_eq!(sent(&jar, HERE, &[]).split(' ').count(), MOST);
+        }
+    }
+}

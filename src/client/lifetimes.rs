@@ -1,0 +1,86 @@
+//! How old connections become before they are lost.
+
+use std::time::Duration;
+
+use crate::error::{CloseCode, Error, LinkError};
+
+/// How many connections in a row are lost at the same age before that is no accident.
+const MANY: u32 = 3;
+
+/// The least age that says something.
+const LEAST: Duration = Duration::from_secs(5);
+
+/// Finds out that connections are lost again and again at the same age, without a Close.
+#[derive(Debug, Default)]
+pub(super) struct Lifetimes {
+    /// The age of the first in the present row, and how many there are.
+    age: Duration,
+    row: u32,
+}
+
+impl Lifetimes {
+    /// Notes that a connection of this `age` was lost. Returns the age of the row that it makes
+    /// complete, once for each row; ages within a tenth of that of the first are the same.
+    pub(super) fn lost(&mut self, cause: &Error, age: Duration) -> Option<Duration> {
+        if !is_silent(cause) || age < LEAST {
+            self.row = 0;
+            return None;
+        }
+        let same = age.abs_diff(self.age) <= self.age / 10;
+        if self.row > 0 && same {
+            self.row = self.row.saturating_add(1);
+        } else {
+            (self.age, self.row) = (age, 1);
+        }
+        (self.row == MANY).then_some(self.age)
+    }
+}
+
+/// Whether the end was one without a Close, as by something on the way that drops the connection.
+fn is_silent(cause: &Error) -> bool {
+    match cause {
+        Error::Link(LinkError::Closed(reason)) => reason.code == CloseCode::Abnormal,
+        Error::Link(LinkError::Io(_) | LinkError::TimedOut(_)) => true,
+        _ => false,
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn cut() -> Error {
+        LinkError::Closed(CloseCode::Abnormal.into()).into()
+    }
+
+    /// After which of these connections it is told, and which age.
+    fn told(ages: &[(f64, Error)]) -> Vec<(usize, f64)> {
+        let mut lifetimes = Lifetimes::default();
+        let lost = |(number, (age, cause)): (usize, &(f64, Error))| {
+            let told = lifetimes.lost(cause, Duration::from_secs_f64(*age))?;
+            Some((number + 1, told.as_secs_f64()))
+        };
+        ages.iter().enumerate().filter_map(lost).collect()
+    }
+
+    #[test]
+    fn three_in_a_row_are_told_once() {
+        let cuts = |ages: &[f64]| ages.iter().map(|age| (*age, cut())).collect::<Vec<_>>();
+        assert_eq!(told(&cuts(&[60.0, 62.0, 58.0, 60.0, 61.0, 60.0, 60.0])), [(3, 60.0)]);
+        assert_eq!(told(&cuts(&[60.0, 67.0, 60.0, 67.0])), []);
+        assert_eq!(told(&cuts(&[1.0; 10])), []);
+        assert_eq!(
+            told(&cuts(&[3600.0, 30.0, 30.0, 31.0, 90.0, 90.0, 90.0])),
+            [(4, 30.0), (7, 90.0)]
+        );
+    }
+
+    #[test]
+    fn who_says_that_it_closes_is_not_on_the_way() {
+        let close = || LinkError::Closed(CloseCode::GoingAway.into()).into();
+        let timed_out = || LinkError::TimedOut(Duration::from_secs(30)).into();
+        assert_eq!(told(&[(60.0, close()), (60.0, close()), (60.0, close())]), []);
+        assert_eq!(told(&[(60.0, cut()), (60.0, close()), (60.0, cut()), (60.0, cut())]), []);
+        assert_eq!(told(&[(30.0, timed_out()), (30.0, cut()), (30.0, timed_out())]), [(3, 30.0)]);
+    }
+}
