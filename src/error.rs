@@ -176,6 +176,15 @@ pub enum LinkError {
         /// The limit, in bytes.
         limit: usize,
     },
+    /// An inbound message that has begun came at fewer bytes per second than `rate` for the whole
+    /// `window`; the peer was told 1008.
+    #[error("a message that has begun came at fewer than {rate} bytes per second for {window:?}")]
+    TooSlow {
+        /// The bytes per second that there should have been at least.
+        rate: u64,
+        /// The time over which they were counted.
+        window: Duration,
+    },
     /// An inbound text message is not UTF-8; the peer was told 1007.
     #[error("inbound text is not UTF-8")]
     Utf8,
@@ -206,6 +215,7 @@ impl LinkError {
             Self::Io(_) | Self::TimedOut(_) => CloseCode::Abnormal,
             Self::Stalled(_) => CloseCode::TryAgainLater,
             Self::TooBig { .. } => CloseCode::TooBig,
+            Self::TooSlow { .. } => CloseCode::Policy,
             Self::Utf8 | Self::Deflate(_) => CloseCode::InvalidPayload,
             Self::Protocol(_) => CloseCode::Protocol,
         };
@@ -219,6 +229,10 @@ impl LinkError {
     #[must_use]
     pub fn is_retryable(&self) -> bool {
         use CloseCode as C;
+        // It is the link that is slow, or a peer that this side has closed.
+        if matches!(self, Self::TooSlow { .. }) {
+            return true;
+        }
         !matches!(
             self.close_reason().code,
             C::Normal

@@ -178,6 +178,8 @@ pub mod transport;
 #[doc = include_str!("migration.md")]
 pub mod migration {}
 
+#[cfg(feature = "__http")]
+mod header_case;
 #[cfg(all(feature = "rustls-tls", any(feature = "client", feature = "server")))]
 mod tls;
 #[cfg(feature = "__http")]

@@ -553,6 +553,37 @@ async fn headers_are_sent_as_they_were_given() {
     .await;
 }
 
+/// Small devices compare bytes.
+#[tokio::test]
+async fn the_names_of_headers_are_written_as_rfc_6455_has_them() {
+    limit(async {
+        let (dialled, seen) = dial(
+            |head| accepted(head, "").into(),
+            |connect| {
+                let connect = connect.bearer("token-1").header("origin", "http://example.com");
+                connect.header("user-agent", "sec-websocket-key: host: x")
+            },
+        )
+        .await;
+        let _ = dialled.unwrap();
+        let [head] = &seen.heads()[..] else { panic!() };
+        for line in [
+            "\r\nHost: ",
+            "\r\nUpgrade: websocket\r\n",
+            "\r\nConnection: Upgrade\r\n",
+            "\r\nSec-WebSocket-Key: ",
+            "\r\nSec-WebSocket-Version: 13\r\n",
+            "\r\nSec-WebSocket-Protocol: mcp",
+            "\r\nAuthorization: Bearer token-1\r\n",
+            "\r\nUser-Agent: sec-websocket-key: host: x\r\n",
+            "\r\nOrigin: http://example.com\r\n",
+        ] {
+            assert!(head.0.contains(line), "{line:?} in {head:?}");
+        }
+    })
+    .await;
+}
+
 #[tokio::test]
 async fn what_cannot_be_dialled_is_reported_and_not_dialled() {
     let (listener, url) = listen().await;

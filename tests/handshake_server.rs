@@ -5,6 +5,7 @@
 mod common;
 
 use std::{
+    future::IntoFuture,
     net::SocketAddr,
     time::{Duration, Instant},
 };
@@ -20,10 +21,10 @@ use mcp_ws_transport::{
     serve,
     server::{Config, Server},
 };
-use rmcp::{RoleServer, transport::Transport};
+use rmcp::{RoleServer, ServiceExt, transport::Transport};
 use serde_json::json;
 use tokio::{
-    io::AsyncReadExt,
+    io::{AsyncReadExt, AsyncWriteExt},
     net::{TcpListener, TcpStream},
 };
 
@@ -74,7 +75,7 @@ async fn a_request_that_is_no_upgrade_is_refused_with_what_is_missing() {
             ("HEAD", good.replace("GET ", "HEAD "), 405),
             ("another path", good.replace("/mcp", "/other"), 404),
             ("the root", good.replace("/mcp", "/"), 404),
-            ("a path below", good.replace("/mcp", "/mcp/"), 404),
+            ("a path below", good.replace("/mcp", "/mcp/x"), 404),
             ("another case", good.replace("/mcp", "/MCP"), 404),
         ];
         for (what, request, status) in rows {
@@ -248,6 +249,127 @@ async fn what_is_no_http_is_cut_off() {
         while raw.try_write(&line).await.is_ok() {
             written += line.len();
             assert!(written < 64 << 20, "still reading");
+        }
+    })
+    .await;
+}
+
+/// An upgrade request whose head has so many bytes.
+fn request_of(address: SocketAddr, size: usize) -> String {
+    let bare = upgrade_request(address, "X-Padding: \r\n").len();
+    upgrade_request(address, &format!("X-Padding: {}\r\n", "x".repeat(size - bare)))
+}
+
+#[tokio::test]
+async fn a_head_has_64_kib_and_one_larger_is_told_so() {
+    limit(async {
+        const LIMIT: usize = 64 << 10;
+        let (_server, address) = server().await;
+        // However its bytes come.
+        for step in [LIMIT * 2, 1000] {
+            for (size, status) in [(LIMIT, 101), (LIMIT + 1, 431), (100 << 10, 431)] {
+                let mut raw = Raw::over(TcpStream::connect(address).await.unwrap(), true);
+                for part in request_of(address, size).as_bytes().chunks(step) {
+                    if raw.try_write(part).await.is_err() {
+                        break;
+                    }
+                }
+                let head = raw.head().await.unwrap();
+                assert_eq!(head.status(), status, "{size} in steps of {step}: {head:?}");
+                if status == 431 {
+                    let length = head.get("content-length").unwrap().parse().unwrap();
+                    let body = raw.body(length).await;
+                    assert_eq!(body, "the head of the request has more than 65536 bytes");
+                    raw.stream.shutdown().await.unwrap();
+                    raw.end().await;
+                } else {
+                    raw.initialize().await;
+                }
+            }
+        }
+        // The next request's head begins anew, and a body is none.
+        let (head, mut raw) = ask(address, "GET /other HTTP/1.1\r\nHost: a\r\n\r\n").await;
+        assert_eq!((head.status(), &*raw.body(9).await), (404, "Not Found"));
+        raw.write(request_of(address, LIMIT)).await;
+        assert_eq!(raw.head().await.unwrap().status(), 101);
+
+        for (size, status) in [(LIMIT, 101), (LIMIT + 1, 431)] {
+            let (near, far) = common::pair().await;
+            let accepting = tokio::spawn(accept::<RoleServer, _>(far).into_future());
+            let mut raw = Raw::over(near, true);
+            let address = raw.stream.peer_addr().unwrap();
+            raw.write(request_of(address, size)).await;
+            assert_eq!(raw.head().await.unwrap().status(), status);
+            drop(raw);
+            assert_eq!(accepting.await.unwrap().is_ok(), status == 101);
+        }
+    })
+    .await;
+}
+
+/// Small devices compare bytes.
+#[tokio::test]
+async fn the_names_of_headers_are_written_as_rfc_6455_has_them() {
+    limit(async {
+        let offers = "Sec-WebSocket-Protocol: mcp\r\nX-Sec: sec-websocket-accept\r\n";
+        let check = |head: &Head| {
+            for line in [
+                "\r\nUpgrade: websocket\r\n",
+                "\r\nConnection: Upgrade\r\n",
+                "\r\nSec-WebSocket-Accept: s3pPLMBiTxaQ9kYGzzhZRbK+xOo=\r\n",
+                "\r\nSec-WebSocket-Protocol: mcp\r\n",
+            ] {
+                assert!(head.0.contains(line), "{line:?} in {head:?}");
+            }
+        };
+        let (_server, address) = server().await;
+        let (head, mut raw) = ask(address, &upgrade_request(address, offers)).await;
+        check(&head);
+        raw.initialize().await;
+        // Behind another answer too.
+        let (_, mut raw) = ask(address, "GET /mcp HTTP/1.1\r\nHost: a\r\n\r\n").await;
+        raw.body(16).await;
+        raw.write(upgrade_request(address, offers)).await;
+        check(&raw.head().await.unwrap());
+        raw.initialize().await;
+
+        let (near, far) = common::pair().await;
+        let accepting = tokio::spawn(accept::<RoleServer, _>(far).into_future());
+        let mut raw = Raw::over(near, true);
+        let address = raw.stream.peer_addr().unwrap();
+        raw.write(upgrade_request(address, offers)).await;
+        check(&raw.head().await.unwrap());
+        drop(accepting.await.unwrap().unwrap());
+    })
+    .await;
+}
+
+/// With its query, which may name the session.
+#[tokio::test]
+async fn a_slash_at_the_end_of_the_path_changes_nothing() {
+    limit(async {
+        let (_server, address) = server().await;
+        for (path, status) in [
+            ("/mcp/", 101),
+            ("/mcp/?mcp_session_id=0123456789abcdef0123456789abcdef", 101),
+            ("/mcp//", 404),
+            ("/mcp/x", 404),
+            ("/", 404),
+        ] {
+            let request = upgrade_request(address, "").replace("/mcp", path);
+            let (head, _raw) = ask(address, &request).await;
+            assert_eq!(head.status(), status, "{path}");
+            if path == "/mcp/" {
+                let cookie = head.get("set-cookie").unwrap();
+                assert!(cookie.contains("Path=/mcp;"), "{cookie}");
+            }
+        }
+        let server = serve("127.0.0.1:0", Tools::default).path("/agent/").await.unwrap();
+        let address = server.local_addr();
+        for path in ["/agent", "/agent/"] {
+            let url = format!("ws://{address}{path}");
+            let client = ().serve(mcp_ws_transport::connect(url).await.unwrap()).await.unwrap();
+            client.cancel().await.unwrap();
         }
     })
     .await;

@@ -58,6 +58,28 @@ async fn pending_calls_learn_of_a_peer_that_answers_no_ping() {
     .await;
 }
 
+/// An answer that has begun and does not go on ends its call, and the link.
+#[tokio::test]
+async fn pending_calls_learn_of_an_answer_that_comes_too_slowly() {
+    limit(async {
+        let mut config = Config::default();
+        config.socket.receive_window = Duration::from_millis(300);
+        let (client, _, mut raw) = client_and_raw(|url| connect(url).config(config)).await;
+        let dripping = async {
+            let _ = raw.receive().await;
+            raw.write(head(&Frame::text(""), 1 << 20, false)).await;
+            while raw.try_write("{").await.is_ok() {
+                tokio::time::sleep(Duration::from_millis(20)).await;
+            }
+        };
+        let calling = within(Duration::from_secs(2), client.list_tools(None));
+        let (answer, ()) = tokio::join!(calling, dripping);
+        let error = answer.unwrap_err().to_string();
+        assert!(error.contains("fewer than 1024 bytes per second"), "{error}");
+    })
+    .await;
+}
+
 /// Only what arrives is life: a peer that takes all and says nothing is dead.
 #[tokio::test]
 async fn writing_is_no_life() {

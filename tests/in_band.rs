@@ -124,7 +124,7 @@ async fn a_wrong_token_is_an_error_and_the_end() {
             (json!(17), 4401),
             (json!(["s3cr3t"]), 4401),
             (json!("\u{0}\r\n\u{1f600}"), 4401),
-            (json!("x".repeat(60 << 10)), 4401),
+            (json!("x".repeat(3 << 10)), 4401),
             (json!("forbidden"), 4403),
             (json!("panic"), 1013),
         ] {
@@ -148,6 +148,39 @@ async fn a_wrong_token_is_an_error_and_the_end() {
             assert_eq!(answer["error"]["code"], code, "{request}: {answer}");
         }
         assert_eq!((spy.seen().len(), server.registry().health().total), (0, 0));
+    })
+    .await;
+}
+
+/// More than a token takes is not read; how much that is may be set.
+#[tokio::test]
+async fn a_large_message_before_it_is_refused() {
+    limit(async {
+        let spy = Spy::default();
+        let (server, address) = spy.host(config()).await;
+        for request in [
+            authenticate("auth", "x".repeat(4 << 10)),
+            common::call("1", "echo", json!({ "text": "x".repeat(4 << 10) })),
+        ] {
+            let mut raw = enter(address, "").await;
+            raw.json(&request).await;
+            let (code, reason) = raw.closed().await;
+            assert_eq!(code, 1009);
+            assert_eq!(reason, "before authentication a message has at most 4096 bytes");
+        }
+        assert_eq!(server.registry().health().refused_by["unauthorized"], 2);
+
+        let long = "x".repeat(60 << 10);
+        let tokens = BearerTokens::default().token(long.clone(), Identity::new("alice"));
+        let config = Config::default().authenticator(tokens).in_band_authentication();
+        let (_server, address) = spy.host(config.max_first_message_size(64 << 10)).await;
+        let mut raw = enter(address, "").await;
+        raw.ask(&authenticate("auth", long)).await;
+        raw.initialize().await;
+        // And then as large as ever.
+        let text = "x".repeat(100 << 10);
+        let answer = raw.ask(&common::call("1", "echo", json!({ "text": text }))).await;
+        assert_eq!(common::text_of(&answer).len(), text.len());
     })
     .await;
 }

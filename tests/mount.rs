@@ -230,3 +230,30 @@ fn a_configuration_that_cannot_be_read_is_an_error() {
     let error = WebSocketService::new(|| Ok(Tools::default()), config).unwrap_err();
     assert!(error.to_string().contains("http://example.com"), "{error}");
 }
+
+/// What axum writes is up to axum; below our own listener its routes have the exact names too.
+#[tokio::test]
+async fn the_case_of_header_names_is_the_listeners() {
+    limit(async {
+        let router = Router::new().nest_service("/mcp", service(Config::default()));
+        let address = mounted(router).await;
+        let accept = "s3pPLMBiTxaQ9kYGzzhZRbK+xOo=";
+        for path in ["/mcp", "/mcp/"] {
+            let request = upgrade_request(address, "").replace("/mcp", path);
+            let (head, mut raw) = ask(address, request).await;
+            assert_eq!(head.status(), 101, "{path}: {head:?}");
+            assert!(head.0.contains(&format!("sec-websocket-accept: {accept}")), "{head:?}");
+            raw.initialize().await;
+        }
+
+        let router = Router::new().route_service("/other", service(Config::default()));
+        let server = mcp_ws_transport::serve("127.0.0.1:0", Tools::default).fallback(router);
+        let server = server.await.unwrap();
+        let address = server.local_addr();
+        let request = upgrade_request(address, "").replace("/mcp", "/other");
+        let (head, mut raw) = ask(address, request).await;
+        assert!(head.0.contains(&format!("\r\nSec-WebSocket-Accept: {accept}")), "{head:?}");
+        raw.initialize().await;
+    })
+    .await;
+}

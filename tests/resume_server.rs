@@ -331,6 +331,55 @@ async fn too_many_sessions_without_a_client_cost_the_oldest_its_place() {
     .await;
 }
 
+/// It would come as slowly over the next connection, and hold as much memory again.
+#[tokio::test]
+async fn a_session_ends_with_a_message_that_is_too_slow() {
+    limit(async {
+        let mut layers = mcp_ws_transport::transport::Config::default();
+        layers.socket.receive_window = Duration::from_millis(300);
+        let config = Config::default().layers(layers);
+        let (_server, address) = serve_tools(&Tools::default(), config).await;
+        let mut client = Client::new(address).await;
+        client.raw.send(Frame::text("{").more()).await;
+        assert_eq!(client.raw.closed().await.0, 1008);
+        let again = Client::open(address, "", &client.asks(1)).await;
+        assert_eq!(again.session["why"], "unknown", "{}", again.session);
+    })
+    .await;
+}
+
+/// Whoever opens sessions and leaves them ends his own, however many.
+#[tokio::test]
+async fn one_address_does_not_end_the_sessions_of_another() {
+    limit(async {
+        let resumption = Resumption::default().max_sessions(16);
+        let config = Config::default().resumption(resumption).peer(|parts| {
+            let line = parts.headers.get("x-peer")?;
+            line.to_str().ok()?.parse().ok()
+        });
+        let (server, address) = serve_tools(&Tools::default(), config).await;
+        let mut owners = Vec::new();
+        for peer in ["192.0.2.1:1", "[2001:db8:0:1::1]:1"] {
+            let client = Client::new_as(address, &format!("X-Peer: {peer}\r\n")).await;
+            owners.push(client.asks(1));
+            lose(&server, client.raw).await;
+        }
+        for number in 0..2000 {
+            // The /64 is one subscriber's.
+            let more = format!("X-Peer: [2001:db8::{number:x}]:1\r\n");
+            Client::open(address, &more, &json!({})).await.raw.reset();
+        }
+        while server.registry().health().active > 16 {
+            tokio::time::sleep(Duration::from_millis(5)).await;
+        }
+        for asks in owners {
+            let client = Client::open(address, "", &asks).await;
+            assert_eq!(client.session["resumed"], true, "{}", client.session);
+        }
+    })
+    .await;
+}
+
 #[tokio::test]
 async fn a_client_that_is_away_takes_up_no_place() {
     limit(async {

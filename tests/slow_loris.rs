@@ -16,7 +16,7 @@ use std::{
 
 use common::{
     Frame, Raw, Tools,
-    raw::{PING, head, upgrade_request},
+    raw::{CLOSE, CONTINUATION, PING, PONG, head, upgrade_request},
     scale, serve_tools, tasks_left, within,
 };
 use futures::future::{BoxFuture, join_all};
@@ -24,6 +24,7 @@ use http::{Request, Response};
 use mcp_ws_transport::{
     serve,
     server::{Authenticator, Body, Config, Credentials, Denied, Identity, Limits, serve_on},
+    transport,
 };
 use serde_json::json;
 use tokio::{
@@ -319,6 +320,62 @@ async fn unix_sockets_have_the_same_deadlines() {
         good.send(Frame::close(1012)).await;
         shutdown.await;
         let _ = std::fs::remove_file(&path);
+    })
+    .await;
+}
+
+/// What is received in parts must go on coming, also from those who answer every ping.
+#[tokio::test]
+async fn a_message_that_has_begun_does_not_take_for_ever() {
+    patience(async {
+        let mut layers = transport::Config::default();
+        layers.socket.receive_window = deadline();
+        layers.heartbeat.ping_interval = Some(deadline() / 10);
+        let (_server, address) = serve_tools(&Tools::default(), config().layers(layers)).await;
+        let cut = join_all((0..4).map(|number| async move {
+            let mut raw = Raw::initialized(address).await;
+            let start = Instant::now();
+            // Parts of a message, or one that was announced to be large.
+            raw.write(match number % 2 {
+                0 => Frame::text("x".repeat(100)).more().bytes(true),
+                _ => head(&Frame::text(""), 4 << 20, true),
+            })
+            .await;
+            let next = match number % 2 {
+                0 => [
+                    Frame::new(PING, "").bytes(true),
+                    Frame::new(CONTINUATION, "x").more().bytes(true),
+                ]
+                .concat(),
+                _ => b"x".to_vec(),
+            };
+            'dripping: loop {
+                let _ = raw.try_write(&next).await;
+                let until = tokio::time::Instant::now() + deadline() / 20;
+                while let Ok(frame) = tokio::time::timeout_at(until, raw.next()).await {
+                    let frame = frame.expect("cut without a Close");
+                    match frame.opcode {
+                        PING if number % 2 == 0 => {
+                            let pong = Frame::new(PONG, frame.payload).bytes(true);
+                            raw.try_write(pong).await.unwrap();
+                        }
+                        CLOSE => {
+                            on_time(start.elapsed());
+                            let (code, reason) = frame.payload.split_at(2);
+                            let reason = String::from_utf8_lossy(reason);
+                            assert_eq!(code, 1008_u16.to_be_bytes());
+                            assert!(reason.contains("than 1024 bytes per second"), "{reason}");
+                            break 'dripping;
+                        }
+                        _ => {}
+                    }
+                }
+            }
+        }));
+        tokio::select! {
+            _ = cut => {}
+            () = good_clients(address) => {}
+        }
     })
     .await;
 }

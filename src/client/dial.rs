@@ -35,6 +35,7 @@ use crate::{
     error::HandshakeError,
     extensions::Extensions,
     framing::{Greeting, SessionName},
+    header_case::ExactCase,
     layer::socket::Side,
     link::MessageLimits,
     transport::Layers,
@@ -327,7 +328,7 @@ impl Target {
             request.headers_mut().insert(SEC_WEBSOCKET_EXTENSIONS, extensions);
         }
         let (mut sender, connection) =
-            http1::handshake(TokioIo::new(stream)).await.map_err(failed)?;
+            http1::handshake(TokioIo::new(ExactCase::request(stream))).await.map_err(failed)?;
         let mut connection = connection.with_upgrades().fuse();
         let response = match select(sender.send_request(request).boxed(), &mut connection).await {
             Either::Left((response, _)) => response,
@@ -349,9 +350,10 @@ impl Target {
             Either::Right((_, upgraded)) => upgraded.await,
         };
         let upgraded = upgraded.map_err(failed)?;
-        let Some((stream, leftover)) = reclaim(upgraded) else {
+        let Some((stream, leftover)) = reclaim::<ExactCase<S>>(upgraded) else {
             return Err(HandshakeError::NotWebSocket("the stream was lost in the upgrade".into()));
         };
+        let stream = stream.into_inner();
         Ok(Accepted { stream, leftover, subprotocol, limits, extensions })
     }
 

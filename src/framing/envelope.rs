@@ -1,5 +1,6 @@
 //! [`Envelope`]: each message in an object that says by `type` what it is.
 
+mod first;
 mod inbound;
 mod wire;
 mod wrapped;
@@ -19,7 +20,7 @@ use self::{
     wire::{Kind, Opened},
 };
 use super::{
-    Framing, Greeting, Manners, SessionName, Unreadable,
+    FirstMessage, Framing, Greeting, Manners, SessionName, Unreadable,
     parts::{self, Members as _, Object, Outcome, Parts, Shape, members, object},
     unreadable_answer,
 };
@@ -461,6 +462,11 @@ impl<R: Role> Framing<R> for Envelope {
             }
             _ => Unreadable::Request { id: None, error },
         }
+    }
+
+    fn first_message(&mut self, message: &Message) -> Option<Result<FirstMessage, Unreadable>> {
+        let json = parts::data(message)?;
+        Some(json.and_then(|json| self.first(json)))
     }
 
     fn in_turn(&mut self, message: Message) -> Option<Message> {

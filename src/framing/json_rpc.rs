@@ -9,7 +9,7 @@ use rmcp::{
 use serde_json::json;
 
 use self::fields::Fields;
-use super::{Framing, Greeting, Manners, SessionName, Unreadable, parts};
+use super::{FirstMessage, Framing, Greeting, Manners, SessionName, Unreadable, first, parts};
 use crate::{
     decode::{self, Calls, Malformed, Role},
     encode,
@@ -85,11 +85,7 @@ impl<R: Role> Framing<R> for JsonRpc {
             Message::Binary(bytes) if self.binary == BinaryPolicy::Accept => {
                 decode::decode::<R>(bytes, calls)
             }
-            Message::Binary(_) => {
-                let reason =
-                    CloseReason::new(CloseCode::Unsupported, "binary messages are not accepted");
-                return Err(Unreadable::Unacceptable(reason));
-            }
+            Message::Binary(_) => return Err(no_binary()),
             _ => return Ok(None),
         };
         let decoded = decoded.map_err(|malformed| Unreadable::of::<R>(malformed, calls))?;
@@ -109,6 +105,14 @@ impl<R: Role> Framing<R> for JsonRpc {
         Unreadable::of::<R>(Malformed::refused(json, error), calls)
     }
 
+    fn first_message(&mut self, message: &Message) -> Option<Result<FirstMessage, Unreadable>> {
+        if matches!(message, Message::Binary(_)) && self.binary == BinaryPolicy::Reject {
+            return Some(Err(no_binary()));
+        }
+        let json = parts::data(message)?;
+        Some(json.and_then(first::Request::read))
+    }
+
     fn manners(&self) -> Manners {
         Manners::default().greeting(Greeting::new(ask, verdict))
     }
@@ -126,6 +130,11 @@ impl<R: Role> Framing<R> for JsonRpc {
             (_, message) => message,
         }
     }
+}
+
+fn no_binary() -> Unreadable {
+    let reason = CloseReason::new(CloseCode::Unsupported, "binary messages are not accepted");
+    Unreadable::Unacceptable(reason)
 }
 
 /// The id of what a client asks before it is let in.

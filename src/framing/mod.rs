@@ -5,6 +5,7 @@
 //! `examples/broadcast.rs` has one.
 
 mod envelope;
+mod first;
 mod json_rpc;
 mod manners;
 mod parts;
@@ -25,6 +26,7 @@ use serde_json::{Value, json};
 
 pub use self::{
     envelope::Envelope,
+    first::FirstMessage,
     json_rpc::{BinaryPolicy, JsonRpc},
     manners::{Greeting, Manners},
     tool_call::ToolCall,
@@ -60,6 +62,17 @@ pub trait Framing<R: Role>: Send {
     fn refuse(&mut self, message: &Message, calls: &dyn Calls, error: ErrorData) -> Unreadable {
         let _ = (message, calls);
         Unreadable::Request { id: None, error }
+    }
+
+    /// Reads a message of a peer that has yet to [authenticate within the
+    /// connection](crate::server::Config::in_band_authentication): its token, and nothing else that would
+    /// take memory. `None`, the default, has it [decoded](Self::decode) as any other; it is small.
+    ///
+    /// # Errors
+    /// [`Unreadable`] when it is not a message of this form.
+    fn first_message(&mut self, message: &Message) -> Option<Result<FirstMessage, Unreadable>> {
+        let _ = message;
+        None
     }
 
     /// What is sent now that `message`, the last that was encoded, may be: by default itself. Where
@@ -139,6 +152,10 @@ impl<R: Role, F: Framing<R> + ?Sized> Framing<R> for Box<F> {
 
     fn refuse(&mut self, message: &Message, calls: &dyn Calls, error: ErrorData) -> Unreadable {
         (**self).refuse(message, calls, error)
+    }
+
+    fn first_message(&mut self, message: &Message) -> Option<Result<FirstMessage, Unreadable>> {
+        (**self).first_message(message)
     }
 
     fn in_turn(&mut self, message: Message) -> Option<Message> {

@@ -7,10 +7,12 @@ use rmcp::{
     model::{JsonRpcMessage, JsonRpcRequest, RequestId},
     service::{RxJsonRpcMessage, TxJsonRpcMessage},
 };
+use serde::Deserialize;
 use serde_json::{Value, json};
 
 use super::{
-    Framing, Greeting, Manners, Unreadable,
+    FirstMessage, Framing, Greeting, Manners, Unreadable,
+    first::{self, Member, NO_ID, Scalar},
     parts::{self, Members as _, Object, Outcome, Parts, invalid, members},
     unreadable_answer,
 };
@@ -100,6 +102,40 @@ impl ToolCall {
         self.owed.extend(parts::text(&refusal(why)));
     }
 
+    fn pong(&mut self) {
+        let pong = json!({ "messageType": "pong", "timestamp": parts::millis() });
+        self.owed.extend(parts::text(&pong));
+    }
+
+    /// A message of a peer that has not authenticated.
+    fn first(&mut self, json: &str) -> Result<FirstMessage, Unreadable> {
+        let First { kind, id, token, name } = first::read(json)?;
+        match kind.string().as_deref() {
+            Some("ping") => {
+                self.pong();
+                return Ok(FirstMessage::Other);
+            }
+            Some("pong") => return Ok(FirstMessage::Other),
+            Some(_) => return Err(invalid(None, "no such `messageType`")),
+            None => {}
+        }
+        let id = id.id().map_err(|()| invalid(None, NO_ID))?;
+        match (id, name) {
+            (Some(RequestId::String(id)), Member::Absent) if *id == *AUTH => {
+                let Some(token) = token.string() else {
+                    self.refuse("`token` is missing, or no string");
+                    return Ok(FirstMessage::Other);
+                };
+                self.auth = Auth::Asked;
+                let id = RequestId::String(AUTH.into());
+                Ok(FirstMessage::Authenticate { id, token: Some(token) })
+            }
+            (Some(id), Member::There(Scalar::String(_))) => Ok(FirstMessage::Request { id }),
+            (None, Member::There(_)) => Err(invalid(None, "`id` is missing")),
+            (id, _) => Err(invalid(id, "`name` is missing or no string")),
+        }
+    }
+
     /// A message of the peer that has a token, or should have one.
     fn authenticate<R: Role>(
         &mut self,
@@ -163,8 +199,7 @@ impl<R: Role> Framing<R> for ToolCall {
         }
         match read.kind.and_then(Raw::parse::<&str>) {
             Some("ping") => {
-                let pong = json!({ "messageType": "pong", "timestamp": parts::millis() });
-                self.owed.extend(parts::text(&pong));
+                self.pong();
                 return Ok(None);
             }
             Some("pong") => return Ok(None),
@@ -201,6 +236,11 @@ impl<R: Role> Framing<R> for ToolCall {
             Some(Ok(json)) => Read::read(json).0.turn_down::<R>(calls, error),
             _ => Unreadable::Request { id: None, error },
         }
+    }
+
+    fn first_message(&mut self, message: &Message) -> Option<Result<FirstMessage, Unreadable>> {
+        let json = parts::data(message)?;
+        Some(json.and_then(|json| self.first(json)))
     }
 
     fn owed(&mut self) -> Option<Message> {
@@ -260,6 +300,19 @@ fn refusal(why: &str) -> Value {
 
 fn failure(id: Option<&RequestId>, message: &str) -> Value {
     json!({ "id": id, "error": { "message": message } })
+}
+
+/// A message of a peer that has not authenticated.
+#[derive(Deserialize)]
+struct First {
+    #[serde(rename = "messageType", default)]
+    kind: Scalar,
+    #[serde(default)]
+    id: Member<Scalar>,
+    #[serde(default)]
+    token: Scalar,
+    #[serde(default)]
+    name: Member<Scalar>,
 }
 
 members! {

@@ -1,7 +1,7 @@
 //! [`Socket`]: RFC 6455 over a byte stream, after the opening handshake.
 //!
 //! Items are [`Message`]s. Pings are answered here and passed on; a message that breaks a rule ends
-//! the stream with an error after the peer was told why. This is the only file that knows the
+//! the stream with an error after the peer was told why. Nothing beyond this module knows the
 //! WebSocket library.
 //!
 //! ```
@@ -17,15 +17,19 @@
 //! # Ok(()) }
 //! ```
 
+mod config;
 #[cfg(feature = "deflate")]
 #[cfg_attr(docsrs, doc(cfg(feature = "deflate")))]
 pub mod deflate;
+mod ending;
+mod frames;
+mod pace;
 mod stream;
+mod unauthenticated;
 
 use std::{
     pin::Pin,
     task::{Context, Poll, ready},
-    time::Duration,
 };
 
 use bytes::Bytes;
@@ -39,9 +43,8 @@ use tokio_tungstenite::{
     WebSocketStream,
     tungstenite::{
         Error as WsError, Message as WsMessage,
-        error::{CapacityError, ProtocolError},
         protocol::{
-            CloseFrame, Role, WebSocketConfig,
+            Role, WebSocketConfig,
             frame::{
                 Frame,
                 coding::{Data, OpCode},
@@ -50,7 +53,13 @@ use tokio_tungstenite::{
     },
 };
 
-use self::stream::Counted;
+pub use self::config::Config;
+use self::{
+    ending::{close_frame, ended, link_error},
+    pace::Pace,
+    stream::Counted,
+    unauthenticated::{STEP, TooBig},
+};
 use crate::{
     error::{CloseCode, CloseReason, Error, LinkError},
     message::{Message, Text},
@@ -60,84 +69,6 @@ use crate::{
 
 /// How many pings are read at most before the pongs that they asked for have been written.
 const MAX_PONGS_OWED: usize = 16;
-
-/// How a [`Socket`] reads, writes and closes.
-#[derive(Debug, Clone)]
-#[non_exhaustive]
-pub struct Config {
-    /// The largest inbound message in bytes; `None`, the default, is 4 MiB for the side that
-    /// accepted and 16 MiB for the side that dialled. A larger one closes the link with 1009.
-    pub max_message_size: Option<usize>,
-    /// The size of each of the two buffers of an idle connection: 8 KiB.
-    pub buffer_size: usize,
-    /// How long the peer may accept not one byte while something waits to be written: 10 s.
-    pub write_timeout: Duration,
-    /// How long the closing handshake may take: 2 s. Then the connection is cut.
-    pub close_timeout: Duration,
-    /// What of permessage-deflate to offer, or to accept where it is offered: by default nothing.
-    #[cfg(feature = "deflate")]
-    #[cfg_attr(docsrs, doc(cfg(feature = "deflate")))]
-    pub deflate: Option<deflate::Config>,
-}
-
-impl Default for Config {
-    fn default() -> Self {
-        Self {
-            max_message_size: None,
-            buffer_size: 8 << 10,
-            write_timeout: Duration::from_secs(10),
-            close_timeout: Duration::from_secs(2),
-            #[cfg(feature = "deflate")]
-            deflate: None,
-        }
-    }
-}
-
-impl Config {
-    /// Sets [`max_message_size`](Self::max_message_size).
-    #[must_use]
-    pub fn max_message_size(mut self, bytes: usize) -> Self {
-        self.max_message_size = Some(bytes);
-        self
-    }
-
-    /// Sets [`buffer_size`](Self::buffer_size).
-    #[must_use]
-    pub fn buffer_size(mut self, bytes: usize) -> Self {
-        self.buffer_size = bytes;
-        self
-    }
-
-    /// Sets [`write_timeout`](Self::write_timeout).
-    #[must_use]
-    pub fn write_timeout(mut self, timeout: Duration) -> Self {
-        self.write_timeout = timeout;
-        self
-    }
-
-    /// Sets [`close_timeout`](Self::close_timeout).
-    #[must_use]
-    pub fn close_timeout(mut self, timeout: Duration) -> Self {
-        self.close_timeout = timeout;
-        self
-    }
-
-    /// Sets [`deflate`](Self::deflate).
-    #[cfg(feature = "deflate")]
-    #[cfg_attr(docsrs, doc(cfg(feature = "deflate")))]
-    #[must_use]
-    pub fn deflate(mut self, config: impl Into<Option<deflate::Config>>) -> Self {
-        self.deflate = config.into();
-        self
-    }
-
-    pub(crate) fn limit(&self, side: Side) -> usize {
-        self.max_message_size.unwrap_or(match side {
-            Side::Client => 16 << 20,
-            Side::Server => 4 << 20,
-        })
-    }
-}
 
 /// Which end of the opening handshake this is: the client masks its frames (RFC 6455, section 5.1),
 /// the server closes the TCP connection (section 7.1.1). Which MCP role speaks is another matter.
@@ -183,6 +114,8 @@ pub struct Socket<S> {
     pongs_owed: usize,
     /// The bytes written when the present stall began, and when it has lasted too long.
     stall: Option<(u64, Pin<Box<Sleep>>)>,
+    /// How fast the message comes that has begun.
+    pace: Option<Pace>,
     deadline: Option<Pin<Box<Sleep>>>,
     #[cfg(feature = "deflate")]
     compressor: Option<Box<deflate::Compressor>>,
@@ -203,23 +136,27 @@ impl<S: AsyncRead + AsyncWrite + Unpin> Socket<S> {
         stats: Stats,
     ) -> Self {
         stats.bytes_received(leftover.len());
-        let limit = Some(config.limit(side));
+        let mut stream = Counted::new(stream, stats);
+        stream.frames.follow(&leftover);
+        Self::assemble(stream, leftover.into(), side, config)
+    }
+
+    fn assemble(stream: Counted<S>, ahead: Vec<u8>, side: Side, config: Config) -> Self {
+        let (buffer_size, limit) = match &stream.small {
+            Some(small) => (STEP, small.limit()),
+            None => (config.buffer_size, config.limit(side)),
+        };
         let websocket_config = WebSocketConfig::default()
-            .read_buffer_size(config.buffer_size)
-            .write_buffer_size(config.buffer_size)
-            .max_message_size(limit)
-            .max_frame_size(limit);
+            .read_buffer_size(buffer_size)
+            .write_buffer_size(buffer_size)
+            .max_message_size(Some(limit))
+            .max_frame_size(Some(limit));
         let role = match side {
             Side::Client => Role::Client,
             Side::Server => Role::Server,
         };
-        let stream = Counted::new(stream, stats);
-        let websocket = WebSocketStream::from_partially_read(
-            stream,
-            leftover.into(),
-            role,
-            Some(websocket_config),
-        );
+        let websocket =
+            WebSocketStream::from_partially_read(stream, ahead, role, Some(websocket_config));
         Self {
             websocket: ready_now(websocket),
             side,
@@ -227,6 +164,7 @@ impl<S: AsyncRead + AsyncWrite + Unpin> Socket<S> {
             phase: Phase::Open,
             pongs_owed: 0,
             stall: None,
+            pace: None,
             deadline: None,
             #[cfg(feature = "deflate")]
             compressor: None,
@@ -247,6 +185,7 @@ impl<S: AsyncRead + AsyncWrite + Unpin> Socket<S> {
         stats.bytes_received(leftover.len());
         let inflater = deflate::Inflater::new(&agreement, side, &leftover, config.limit(side));
         let mut socket = Self::with_leftover(stream, Bytes::new(), side, config, stats);
+        socket.websocket.get_mut().frames.follow(&leftover);
         socket.websocket.get_mut().inflater = Some(Box::new(inflater));
         socket.compressor = deflate::Compressor::new(&agreement, side).map(Box::new);
         socket
@@ -264,15 +203,26 @@ impl<S: AsyncRead + AsyncWrite + Unpin> Socket<S> {
     /// Ends the connection for `error`: tells the peer, where it is the peer's doing.
     fn fail(&mut self, cx: &mut Context<'_>, error: WsError) -> Error {
         let error = link_error(error);
+        self.fail_link(cx, error)
+    }
+
+    fn fail_link(&mut self, cx: &mut Context<'_>, error: LinkError) -> Error {
         let told = matches!(
             error,
             LinkError::TooBig { .. }
+                | LinkError::TooSlow { .. }
                 | LinkError::Utf8
                 | LinkError::Deflate(_)
                 | LinkError::Protocol(_)
         );
         if told {
-            let close = WsMessage::Close(Some(close_frame(&error.close_reason())));
+            let mut reason = error.close_reason();
+            if let (LinkError::TooBig { .. }, Some(small)) =
+                (&error, &self.websocket.get_ref().small)
+            {
+                reason.reason = TooBig { size: 0, limit: small.limit() }.to_string();
+            }
+            let close = WsMessage::Close(Some(close_frame(&reason)));
             if Pin::new(&mut self.websocket).start_send(close).is_ok() {
                 let _ = Pin::new(&mut self.websocket).poll_flush(cx);
             }
@@ -300,6 +250,22 @@ impl<S: AsyncRead + AsyncWrite + Unpin> Socket<S> {
             }
             *before = written;
             timer.as_mut().reset(after(timeout));
+        }
+        Ok(())
+    }
+
+    /// Fails once the peer was too slow for a whole window with the message that it has begun.
+    fn check_pace(&mut self, cx: &mut Context<'_>, waits: bool) -> Result<(), LinkError> {
+        let Some(rate) = self.config.min_receive_rate else { return Ok(()) };
+        let (frames, window) = (&self.websocket.get_ref().frames, self.config.receive_window);
+        if self.pace.is_none() && !(waits && frames.is_unfinished()) {
+            return Ok(());
+        }
+        let pace = self.pace.get_or_insert_with(|| Pace::new(window, frames));
+        match pace.poll(cx, frames, rate, waits) {
+            Poll::Pending => {}
+            Poll::Ready(true) => self.pace = None,
+            Poll::Ready(false) => return Err(LinkError::TooSlow { rate, window }),
         }
         Ok(())
     }
@@ -390,7 +356,11 @@ impl<S: AsyncRead + AsyncWrite + Unpin> Stream for Socket<S> {
         }
         // Those who read many small messages out of one large step let others have a turn too.
         let turn = ready!(poll_proceed(cx));
-        let next = ready!(this.websocket.poll_next_unpin(cx));
+        let polled = this.websocket.poll_next_unpin(cx);
+        if let Err(error) = this.check_pace(cx, polled.is_pending()) {
+            return Poll::Ready(Some(Err(this.fail_link(cx, error))));
+        }
+        let next = ready!(polled);
         turn.made_progress();
         let message = match next {
             Some(Ok(message)) => message,
@@ -473,42 +443,6 @@ impl<S: AsyncRead + AsyncWrite + Unpin> Sink<Message> for Socket<S> {
             this.phase = Phase::Closed;
         }
         this.poll_closing(cx).map(Ok)
-    }
-}
-
-/// What a write meets once the connection is closing.
-fn ended() -> Error {
-    LinkError::Closed(CloseReason::new(CloseCode::Abnormal, "the connection is closing")).into()
-}
-
-fn close_frame(reason: &CloseReason) -> CloseFrame {
-    let code = if reason.code.is_sendable() { reason.code } else { CloseCode::Normal };
-    CloseFrame { code: u16::from(code).into(), reason: reason.wire_reason().into() }
-}
-
-fn link_error(error: WsError) -> LinkError {
-    match error {
-        WsError::Io(error) => {
-            #[cfg(feature = "deflate")]
-            match error.get_ref().and_then(|error| error.downcast_ref::<deflate::Fault>()) {
-                Some(deflate::Fault::Corrupt(what)) => return LinkError::Deflate((*what).into()),
-                Some(deflate::Fault::Protocol(what)) => return LinkError::Protocol((*what).into()),
-                Some(&deflate::Fault::TooBig { size, limit }) => {
-                    return LinkError::TooBig { size, limit };
-                }
-                None => {}
-            }
-            error.into()
-        }
-        WsError::Capacity(CapacityError::MessageTooLong { size, max_size }) => {
-            LinkError::TooBig { size, limit: max_size }
-        }
-        WsError::Utf8(_) => LinkError::Utf8,
-        WsError::Protocol(ProtocolError::ResetWithoutClosingHandshake)
-        | WsError::ConnectionClosed
-        | WsError::AlreadyClosed => LinkError::Closed(CloseCode::Abnormal.into()),
-        WsError::Protocol(error) => LinkError::Protocol(error.to_string()),
-        other => LinkError::Protocol(other.to_string()),
     }
 }
 

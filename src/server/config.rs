@@ -41,6 +41,8 @@ pub struct Config<R: Role = RoleServer> {
     pub(super) in_band: bool,
     /// A guard was made of this configuration, or of another clone.
     has_guard: Arc<AtomicBool>,
+    /// How many bytes a message may have before its sender has authenticated.
+    pub(super) first_message: usize,
     pub(super) cookie: Option<Arc<str>>,
     pub(super) limits: Limits,
     pub(super) drain: Drain,
@@ -119,6 +121,7 @@ impl<R: Role> Default for Config<R> {
             gate: None,
             in_band: false,
             has_guard: Arc::default(),
+            first_message: 4 << 10,
             cookie: None,
             limits: Limits::default(),
             drain: Drain::default(),
@@ -295,6 +298,16 @@ impl<R: Role> Config<R> {
         self
     }
 
+    /// The largest message that a client may send before it has authenticated
+    /// [within the connection](Self::in_band_authentication), in bytes: 4 KiB, most of which is for the
+    /// token. A larger one is closed with 1009. What such a client makes the server keep is about three
+    /// times as much, in all.
+    #[must_use]
+    pub fn max_first_message_size(mut self, bytes: usize) -> Self {
+        self.first_message = bytes;
+        self
+    }
+
     /// Takes the token from the cookie of this name, where the request has no other and comes from
     /// an allowed web page. Off by default.
     #[must_use]
@@ -431,6 +444,7 @@ impl<R: Role> Clone for Config<R> {
             gate: self.gate.clone(),
             in_band: self.in_band,
             has_guard: self.has_guard.clone(),
+            first_message: self.first_message,
             cookie: self.cookie.clone(),
             limits: self.limits.clone(),
             drain: self.drain.clone(),

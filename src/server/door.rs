@@ -159,9 +159,14 @@ pub(super) async fn admit<R: Role>(
     };
     // To who has a secret to show a name is of no use, but to everybody else who learns it.
     let name = name.filter(|name| !(name.is_issued() && granted.resumes()));
-    let (mut answer, agreed) = granted.answer(resumes, config.layers.limits(Side::Server));
+    let is_known = matches!(standing, Standing::Known(..));
+    let limits = config.layers.limits(Side::Server);
+    let (mut answer, agreed) = granted.answer(resumes, limits, is_known);
     if let Some(name) = &name {
-        name.announce(&mut answer, parts.uri.path(), config.allowed.is_secure());
+        // Such a path has the cookie with and without a slash at its end (RFC 6265, section 5.1.4).
+        let path = parts.uri.path().strip_suffix('/').filter(|path| !path.is_empty());
+        let path = path.unwrap_or_else(|| parts.uri.path());
+        name.announce(&mut answer, path, config.allowed.is_secure());
     }
     Ok(Admitted { answer, agreed, guest: Guest { parts, peer, standing, name } })
 }

@@ -3,10 +3,7 @@
 use std::{
     convert::Infallible,
     io,
-    sync::{
-        Arc, Mutex, PoisonError,
-        atomic::{AtomicBool, Ordering},
-    },
+    sync::{Arc, Mutex, PoisonError},
     time::Duration,
 };
 
@@ -29,16 +26,19 @@ use hyper_util::{
     server::conn::auto,
 };
 use tokio::{
+    io::{AsyncReadExt, AsyncWriteExt},
     net::TcpStream,
-    time::{Instant, timeout_at},
+    time::{Instant, timeout, timeout_at},
 };
 
 use super::{
-    Config,
+    Body, Config,
+    auth::in_band::Unauthenticated,
     door::{self, Admitted, Guest, Refusal},
+    lobby::Lobby,
     origin::{Allowed, NotAllowed},
     registry::Cause,
-    visit::Paced,
+    visit::{Answering, MAX_HEAD_BYTES, Paced, Visit},
 };
 use crate::{
     decode::Role,
@@ -57,11 +57,11 @@ use crate::{
     },
 };
 
+/// How long the last that is said to a client may take to be written.
+pub(super) const LAST_WORD: Duration = Duration::from_secs(1);
+
 /// hyper adds what it is given to the present moment, and panics where that is too much.
 const MAX_HEAD: Duration = Duration::from_secs(86_400);
-
-/// How large the head of a request may be: tokens can be large, but not that large.
-const MAX_HEAD_BYTES: usize = 64 << 10;
 
 /// A connection whose upgrade was granted.
 pub(super) struct Upgraded<S> {
@@ -81,25 +81,68 @@ pub(super) struct Agreed {
 impl<S: Io> Upgraded<S> {
     /// What `builder` makes over it.
     pub(super) fn transport<R: Role>(self, builder: Builder<R>) -> WebSocketTransport<R> {
-        let Agreed { subprotocol, extensions, limits } = self.agreed;
-        let peer = PeerLimits::default();
-        peer.set(limits);
+        let peer = self.takes();
+        let Agreed { subprotocol, extensions, .. } = self.agreed;
         let builder = builder.subprotocol(subprotocol).peer(peer);
         builder.over_upgraded(self.stream, self.leftover, Side::Server, extensions)
     }
+
+    /// What the client takes.
+    pub(super) fn takes(&self) -> PeerLimits {
+        let takes = PeerLimits::default();
+        takes.set(self.agreed.limits);
+        takes
+    }
+
+    /// The connection of a client that has yet to authenticate.
+    pub(super) fn unauthenticated(self, layers: &Layers, limit: usize) -> Box<dyn Unauthenticated> {
+        BeforeAuthentication { layers, limit }.over(self.stream, self.leftover)
+    }
 }
 
-/// The `layers` over an upgraded connection. A stream of a known type is taken out of hyper's
+/// What is made over the stream of an upgraded connection.
+pub(super) trait Over {
+    type Made;
+
+    fn over<S: Io>(self, stream: S, leftover: Bytes) -> Self::Made;
+}
+
+/// All layers, for a client that may stay.
+pub(super) struct AllLayers<'a> {
+    pub(super) layers: &'a Layers,
+    pub(super) extensions: Extensions,
+}
+
+impl Over for AllLayers<'_> {
+    type Made = BoxLink;
+
+    fn over<S: Io>(self, stream: S, leftover: Bytes) -> BoxLink {
+        self.layers.link(stream, leftover, Side::Server, self.extensions)
+    }
+}
+
+/// The socket alone, for a client that has yet to authenticate, or to leave, whose messages may have so
+/// many bytes.
+pub(super) struct BeforeAuthentication<'a> {
+    pub(super) layers: &'a Layers,
+    pub(super) limit: usize,
+}
+
+impl Over for BeforeAuthentication<'_> {
+    type Made = Box<dyn Unauthenticated>;
+
+    fn over<S: Io>(self, stream: S, leftover: Bytes) -> Box<dyn Unauthenticated> {
+        Box::new(self.layers.unauthenticated(stream, &leftover, Side::Server, self.limit))
+    }
+}
+
+/// Makes something over an upgraded connection. A stream of a known type is taken out of hyper's
 /// box, so that nothing dynamic stays on the way of each message; any other stays in it.
-pub(super) fn over_upgraded(
-    layers: &Layers,
-    upgraded: hyper::upgrade::Upgraded,
-    extensions: Extensions,
-) -> BoxLink {
+pub(super) fn over<O: Over>(upgraded: hyper::upgrade::Upgraded, what: O) -> O::Made {
     let upgraded = match unbox::<TcpStream>(upgraded) {
         Ok((stream, leftover)) => {
             set_nodelay(&stream);
-            return layers.link(stream, leftover, Side::Server, extensions);
+            return what.over(stream, leftover);
         }
         Err(upgraded) => upgraded,
     };
@@ -107,16 +150,16 @@ pub(super) fn over_upgraded(
     let upgraded = match unbox::<tokio_rustls::server::TlsStream<TcpStream>>(upgraded) {
         Ok((stream, leftover)) => {
             set_nodelay(stream.get_ref().0);
-            return layers.link(stream, leftover, Side::Server, extensions);
+            return what.over(stream, leftover);
         }
         Err(upgraded) => upgraded,
     };
     #[cfg(unix)]
     let upgraded = match unbox::<tokio::net::UnixStream>(upgraded) {
-        Ok((stream, leftover)) => return layers.link(stream, leftover, Side::Server, extensions),
+        Ok((stream, leftover)) => return what.over(stream, leftover),
         Err(upgraded) => upgraded,
     };
-    layers.link(TokioIo::new(upgraded), Bytes::new(), Side::Server, extensions)
+    what.over(TokioIo::new(upgraded), Bytes::new())
 }
 
 /// The stream that hyper, or hyper-util, or our own [`Porch`](super::porch::Porch) was given, and what it read beyond the request.
@@ -141,38 +184,53 @@ pub(super) async fn accept<R: Role, S: Io>(
 ) -> Result<(Upgraded<S>, Guest), HandshakeError> {
     set_nodelay(&stream);
     let overdue = after(config.timeout);
-    let is_asked = AtomicBool::new(false);
+    // By itself.
+    let visit = Visit::new(Lobby::new(1).enter(None));
     let granted = Mutex::new(None);
-    let answer = service_fn(async |request: Request<Incoming>| {
-        let (mut parts, _) = request.into_parts();
-        let upgrade = parts.extensions.remove::<OnUpgrade>();
-        is_asked.store(true, Ordering::Relaxed);
-        let admitted = match config.peer_of(&parts) {
-            Ok(peer) => door::admit(config, None, peer, parts).await,
-            Err(refusal) => Err(refusal),
-        };
-        let mut answer = match admitted {
-            Ok(Admitted { answer, agreed, guest }) => {
-                *granted.lock().unwrap_or_else(PoisonError::into_inner) =
-                    upgrade.map(|upgrade| (upgrade, agreed, guest));
-                answer
+    let answer = service_fn(|request: Request<Incoming>| {
+        // At once: what is read from now on is no head.
+        visit.asks(false);
+        async {
+            let (mut parts, _) = request.into_parts();
+            let upgrade = parts.extensions.remove::<OnUpgrade>();
+            let admitted = match config.peer_of(&parts) {
+                Ok(peer) => door::admit(config, None, peer, parts).await,
+                Err(refusal) => Err(refusal),
+            };
+            let mut answer = match admitted {
+                Ok(Admitted { answer, agreed, guest }) => {
+                    *granted.lock().unwrap_or_else(PoisonError::into_inner) =
+                        upgrade.map(|upgrade| (upgrade, agreed, guest));
+                    answer
+                }
+                Err(refusal) => refusal.answer,
+            };
+            if Instant::now() >= overdue {
+                part(&mut answer);
             }
-            Err(refusal) => refusal.answer,
-        };
-        if Instant::now() >= overdue {
-            part(&mut answer);
+            if answer.status() == StatusCode::SWITCHING_PROTOCOLS {
+                visit.is_granted();
+            }
+            Ok::<_, Infallible>(answer.map(|body| Answering::new(Body::new(body), visit.clone())))
         }
-        is_asked.store(false, Ordering::Relaxed);
-        Ok::<_, Infallible>(answer)
     });
     let late = || HandshakeError::TimedOut(config.timeout);
     let answering = async {
+        let stream = Paced::new(stream, visit.clone(), config.timeout);
         let mut connection =
             http1(None).serve_connection(TokioIo::new(stream), answer).with_upgrades();
         match timeout_at(overdue, &mut connection).await {
-            Ok(outcome) => outcome.map_err(|error| HandshakeError::NotWebSocket(error.to_string())),
+            Ok(Ok(())) => Ok(()),
+            Ok(Err(error)) => {
+                if visit.is_too_large()
+                    && let Some(parts) = connection.into_parts()
+                {
+                    close_unread(parts.io.into_inner(), &too_large()).await;
+                }
+                Err(HandshakeError::NotWebSocket(error.to_string()))
+            }
             // An authenticator has as much time, and the client is to hear its verdict.
-            Err(_) if is_asked.load(Ordering::Relaxed) => {
+            Err(_) if visit.is_busy() => {
                 match timeout_at(after(config.timeout), connection).await {
                     Ok(Ok(())) => Ok(()),
                     _ => Err(late()),
@@ -190,8 +248,8 @@ pub(super) async fn accept<R: Role, S: Io>(
     let lost = |what: &dyn ToString| HandshakeError::NotWebSocket(what.to_string());
     let upgraded = upgrade.await.map_err(|error| lost(&error))?;
     let (stream, leftover) =
-        reclaim(upgraded).ok_or_else(|| lost(&"the stream was lost in the upgrade"))?;
-    Ok((Upgraded { stream, leftover, agreed }, guest))
+        reclaim::<Paced<S>>(upgraded).ok_or_else(|| lost(&"the stream was lost in the upgrade"))?;
+    Ok((Upgraded { stream: stream.into_inner(), leftover, agreed }, guest))
 }
 
 /// HTTP/1.1, with a bound to the size of each head, and a deadline where the caller has none.
@@ -199,7 +257,8 @@ pub(super) fn http1(head_timeout: Option<Duration>) -> http1::Builder {
     let mut http = http1::Builder::new();
     http.timer(TokioTimer::new())
         .header_read_timeout(head_timeout.map(|timeout| timeout.min(MAX_HEAD)))
-        .max_buf_size(MAX_HEAD_BYTES);
+        // Never reached: less is read of a head.
+        .max_buf_size(MAX_HEAD_BYTES + (8 << 10));
     http
 }
 
@@ -222,8 +281,9 @@ impl Grantable {
     }
 
     /// The 101 that grants it, and what is chosen in it: the subprotocol of the resume extension where
-    /// it is offered, and spoken here. It says what this side takes.
-    pub(super) fn answer(self, resumes: bool, own: MessageLimits) -> (Answer, Agreed) {
+    /// it is offered, and spoken here; and for clients that are `known` the extensions. A stranger could
+    /// have this side inflate, and browsers compress whatever they may. It says what this side takes.
+    pub(super) fn answer(self, resumes: bool, own: MessageLimits, known: bool) -> (Answer, Agreed) {
         let subprotocol = match resumes && self.resumes {
             true => Some(resume::SUBPROTOCOL.to_owned()),
             false => self.subprotocol,
@@ -239,7 +299,7 @@ impl Grantable {
         if let Some(Ok(subprotocol)) = subprotocol.as_ref().map(HeaderValue::try_from) {
             headers.insert(SEC_WEBSOCKET_PROTOCOL, subprotocol);
         }
-        let (extensions, chosen) = self.extensions;
+        let (extensions, chosen) = if known { self.extensions } else { Default::default() };
         if let Some(chosen) = chosen {
             headers.insert(SEC_WEBSOCKET_EXTENSIONS, chosen);
         }
@@ -324,6 +384,29 @@ pub(super) fn part<B>(answer: &mut Response<B>) {
     if answer.status() != StatusCode::SWITCHING_PROTOCOLS {
         answer.headers_mut().insert(CONNECTION, HeaderValue::from_static("close"));
     }
+}
+
+/// The answer to a request whose head is too large (RFC 6585, section 5).
+pub(super) fn too_large() -> String {
+    let body = format!("the head of the request has more than {MAX_HEAD_BYTES} bytes");
+    format!(
+        "HTTP/1.1 431 Request Header Fields Too Large\r\nConnection: close\r\n\
+         Content-Type: text/plain\r\nContent-Length: {}\r\n\r\n{body}",
+        body.len()
+    )
+}
+
+/// Writes the `last` answer and closes `stream`. What the client still writes is read and forgotten: the
+/// kernel answers unread data with a reset, which would overtake the answer.
+pub(super) async fn close_unread<I: Io>(mut stream: I, last: &str) {
+    let closing = async {
+        stream.write_all(last.as_bytes()).await?;
+        stream.shutdown().await?;
+        let mut unread = [0; 4 << 10];
+        while stream.read(&mut unread).await? > 0 {}
+        Ok::<_, io::Error>(())
+    };
+    let _ = timeout(LAST_WORD, closing).await;
 }
 
 pub(super) fn refuse(status: StatusCode, body: &'static str) -> Answer {

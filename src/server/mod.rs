@@ -27,12 +27,15 @@
 //! | hosts | those of the loopback interface | else a page whose name points to the visitor's machine could use the servers there (DNS rebinding) |
 //! | web pages | those of the allowed hosts themselves | else every page could: browsers let pages open WebSockets everywhere, and send cookies along |
 //! | sizes | 4 MiB per message from a client, which is told so | close 1009 |
+//! | the head of a request | 64 KiB | 431 |
+//! | before [authentication within the connection](Config::in_band_authentication) | 4 KiB per message, nothing compressed | close 1009 |
+//! | slow messages | one that has begun goes on at 1 KiB/s, measured over 30 s | close 1008; its session ends |
 //! | requests in flight | 1,024 per connection, those included whose sender has cancelled them while their handler runs on | error `-32000`, nothing executed |
 //! | memory of these | 64 MiB per connection, estimated from their JSON | the same |
 //! | notifications | 1,024 handled at once per connection | kept until their turn comes, 4 MiB of them |
 //! | queue | 1 MiB to each client, 10 s without a byte taken | close 1013, its buffers are freed |
 //! | connections | 1,024 | 503 with `Retry-After`, or [1013](Limits::refuse_upgraded) |
-//! | sessions without a connection | 1,024 for 120 s, and 64 MiB of what waits in them | the oldest ends |
+//! | sessions without a connection | 1,024 for 120 s, and 64 MiB of what waits in them | of the address that has the most, the oldest ends |
 //! | time | 10 s for TLS and the request, 10 s until MCP is initialized, 45 s without a sign of life | cut, with 408 or 1008 where that can be said; who was answered before it is just closed |
 //! | answers | 10 s without a byte taken, before the upgrade | cut |
 //! | half-open | 1,024 that have not shown who they are | the one that took longest is dropped, so that slow ones shut nobody out |
@@ -76,8 +79,6 @@
 //!   vouch for.
 //! - This crate's own logs show no token, session id or secret. tungstenite's show every frame at TRACE,
 //!   through the `log` facade, and so all that is in messages; leave them off where that is bridged.
-//! - Sessions whose clients are away are bounded for all clients together: one that opens and abandons many
-//!   ends those of others. [`Limits::connections_per_address`] and an authenticator slow that down.
 //! - Who returns by a [name](SessionIds) and begins anew has the old calls cancelled; a handler that takes
 //!   no notice of that may still send notifications, which the new client gets.
 //! - What tools do with what they are given, and for how long, unless there is a
@@ -271,6 +272,7 @@ pub use self::{
 use crate::{
     decode::Role,
     error::{Error, HandshakeError, LinkError},
+    event::Notices,
     transport::WebSocketTransport,
 };
 
@@ -330,23 +332,35 @@ where
         Box::pin(async move {
             config.allowed.validate().map_err(HandshakeError::Invalid)?;
             let (upgraded, guest) = handshake::accept(stream, &config).await?;
-            let mut transport = upgraded.transport(config.builder().span(span));
-            let identity = match (guest.standing, &config.gate) {
+            let mut builder = config.builder().span(span);
+            let (mut transport, identity) = match (guest.standing, &config.gate) {
                 (Standing::Unknown, Some(gate)) => {
-                    let (parts, peer) = (guest.parts.clone(), guest.peer);
-                    let credentials = Credentials { token: None, parts, peer };
-                    let proof =
-                        in_band::authenticate(&mut transport, &config, &**gate, credentials);
+                    builder = builder.peer(upgraded.takes());
+                    let layers = builder.layers();
+                    let mut link = upgraded.unauthenticated(&layers, config.first_message);
+                    let framing = builder.framing_mut();
+                    let proof = in_band::authenticate(
+                        &mut *link,
+                        framing,
+                        &config,
+                        &**gate,
+                        (&guest.parts, guest.peer),
+                    );
                     match proof.await {
-                        Ok(identity) => Some(identity),
+                        Ok(identity) => {
+                            let link = link.authenticated(&layers)?;
+                            (builder.over_link(link, Notices::default()), Some(identity))
+                        }
                         Err((_, reason)) => {
-                            transport.close_with(reason.clone()).await?;
+                            in_band::close(&mut *link, reason.clone()).await;
                             return Err(LinkError::Closed(reason).into());
                         }
                     }
                 }
-                (Standing::Known(identity, _), _) => identity,
-                (Standing::Unknown | Standing::Refused(_), _) => None,
+                (Standing::Known(identity, _), _) => (upgraded.transport(builder), identity),
+                (Standing::Unknown | Standing::Refused(_), _) => {
+                    (upgraded.transport(builder), None)
+                }
             };
             let extensions = transport.extensions();
             extensions.insert(guest.parts);

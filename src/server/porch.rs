@@ -21,7 +21,7 @@ use super::{
     Body, WebSocketService,
     config::Accepted,
     guard,
-    handshake::{http1, part, refuse},
+    handshake::{LAST_WORD, close_unread, http1, part, refuse, too_large},
     listener::{Listener, is_out_of_descriptors},
     lobby::Seat,
     neighbour::Neighbour,
@@ -35,9 +35,6 @@ use crate::{
     time::after,
     upgrade::{Io, set_nodelay},
 };
-
-/// How long the last that is said to a client may take to be written.
-const LAST_WORD: Duration = Duration::from_secs(1);
 
 /// Where connections are before they are upgraded.
 pub(super) struct Porch<S, R: Role> {
@@ -190,29 +187,32 @@ impl<S: Service<R>, R: Hosted> Porch<S, R> {
         // its own deadline.
         let may_stay = self.elsewhere.is_some() || self.beside.is_some();
         let config = self.service.config();
-        let answer = service_fn(async |mut request: Request<Incoming>| {
-            let is_here = request.uri().path() == &*self.path;
+        let answer = service_fn(|mut request: Request<Incoming>| {
+            let is_here = is_same_path(request.uri().path(), &self.path);
             let neighbour = match &self.beside {
                 Some(beside) if is_here && !asks_for_websocket(request.headers()) => Some(beside),
                 _ => self.elsewhere.as_ref().filter(|_| !is_here),
             };
+            // At once: what is read from now on is no head.
             visit.asks(false);
-            if let Some(peer) = peer {
-                request.extensions_mut().insert(Accepted(peer));
+            async move {
+                if let Some(peer) = peer {
+                    request.extensions_mut().insert(Accepted(peer));
+                }
+                let mut response = if let Some(neighbour) = neighbour {
+                    self.ask(neighbour, request.map(Body::new), visit).await
+                } else if is_here {
+                    self.service.clone().answer(request).await.map(Body::new)
+                } else {
+                    refuse(StatusCode::NOT_FOUND, "Not Found").map(Body::new)
+                };
+                if response.status() == StatusCode::SWITCHING_PROTOCOLS {
+                    visit.is_granted();
+                } else if config.stop.is_cancelled() || !may_stay && Instant::now() >= overdue {
+                    part(&mut response);
+                }
+                Ok::<_, Infallible>(response.map(|body| Answering::new(body, visit.clone())))
             }
-            let mut response = if let Some(neighbour) = neighbour {
-                self.ask(neighbour, request.map(Body::new), visit).await
-            } else if is_here {
-                self.service.clone().answer(request).await.map(Body::new)
-            } else {
-                refuse(StatusCode::NOT_FOUND, "Not Found").map(Body::new)
-            };
-            if response.status() == StatusCode::SWITCHING_PROTOCOLS {
-                visit.is_granted();
-            } else if config.stop.is_cancelled() || !may_stay && Instant::now() >= overdue {
-                part(&mut response);
-            }
-            Ok::<_, Infallible>(response.map(|body| Answering::new(body, visit.clone())))
         });
         let stream = Paced::new(stream, visit.clone(), config.timeout);
         let mut connection = http1(may_stay.then_some(config.timeout))
@@ -227,7 +227,7 @@ impl<S: Service<R>, R: Hosted> Porch<S, R> {
                     Ok(()) => return Ok(()),
                     Err(error) => {
                         tracing::debug!(%error, "no HTTP");
-                        if !error.is_timeout() {
+                        if !error.is_timeout() && !visit.is_too_large() {
                             return Err(Cause::NoHandshake);
                         }
                         break;
@@ -258,10 +258,20 @@ impl<S: Service<R>, R: Hosted> Porch<S, R> {
             }
         }
         if let Some(parts) = connection.into_parts() {
+            if visit.is_too_large() {
+                close_unread(parts.io.into_inner(), &too_large()).await;
+                return Err(Cause::NoHandshake);
+            }
             part_late(parts.io.into_inner(), visit.was_served()).await;
         }
         Err(Cause::TimedOut)
     }
+}
+
+/// Returns `true` for the same path, with or without a slash at its end.
+fn is_same_path(path: &str, own: &str) -> bool {
+    let [path, own] = [path, own].map(|path| path.strip_suffix('/').unwrap_or(path));
+    path == own
 }
 
 /// Closes `stream`, and tells a client that is still at its first request's head that it is too late

@@ -8,16 +8,18 @@
 //! | … while its old connection seems to live | the same; the old one is closed with 4409 |
 //! | it comes too late, or it is somebody else | a new session; who guesses learns nothing |
 //! | it comes with the name alone | the service is as it was; what it says first shows who it is |
-//! | there are too many without a connection | those that have been so for the longest end |
+//! | there are too many without a connection | of the address that has the most, the one that has been so for the longest ends |
 //! | the server stops | those without a connection end at once |
 
+mod detached;
 mod name;
 mod slot;
 mod source;
 
 use std::{
-    collections::{BTreeMap, HashMap, hash_map::Entry},
+    collections::{HashMap, hash_map::Entry},
     fmt,
+    net::IpAddr,
     pin::Pin,
     sync::{Arc, Mutex, MutexGuard, PoisonError},
     time::Duration,
@@ -28,6 +30,7 @@ use http::{StatusCode, request::Parts};
 use tokio::time::{Sleep, timeout};
 use tokio_util::sync::CancellationToken;
 
+use self::detached::Detached;
 pub use self::name::SessionIds;
 pub(super) use self::{
     name::Name,
@@ -60,8 +63,9 @@ const LAST_WORD: Duration = Duration::from_secs(1);
 pub struct Resumption {
     /// How long a session is kept without a connection: 120 s. Its calls go on meanwhile.
     pub window: Duration,
-    /// How many sessions are kept without a connection: 1,024. One more, and the one that has been so
-    /// for the longest ends.
+    /// How many sessions are kept without a connection: 1,024. One more, and one ends: of the address
+    /// (one of IPv4, or a /64 of IPv6) that has the most, the one that has been so for the longest.
+    /// Behind a proxy all have the same address, unless [`Config::peer`](super::Config::peer) tells better.
     pub max_sessions: usize,
     /// The same for the bytes of the messages that wait for their clients, in all of them: 64 MiB.
     pub max_bytes: usize,
@@ -123,10 +127,8 @@ pub(super) struct Sessions<R: Role> {
 
 struct Inner<R: Role> {
     all: HashMap<SessionId, Arc<Slot<R>>>,
-    /// Those without a connection, in the order in which they lost it, and what waits in each.
-    away: BTreeMap<u64, (Arc<Slot<R>>, usize)>,
-    away_bytes: usize,
-    departures: u64,
+    /// Those without a connection.
+    away: Detached<Arc<Slot<R>>>,
 }
 
 impl<R: Role> Sessions<R> {
@@ -136,8 +138,7 @@ impl<R: Role> Sessions<R> {
         limits: MessageLimits,
         stop: CancellationToken,
     ) -> Arc<Self> {
-        let (all, away) = (HashMap::new(), BTreeMap::new());
-        let inner = Inner { all, away, away_bytes: 0, departures: 0 };
+        let inner = Inner { all: HashMap::new(), away: Detached::default() };
         let window_bytes = window_bytes as u64;
         Arc::new(Self { config, window_bytes, limits, stop, inner: Mutex::new(inner) })
     }
@@ -206,7 +207,8 @@ impl<R: Role> Sessions<R> {
         // Without a name, no other has this one.
         let mut name = name.unwrap_or_else(Name::issue);
         let slot = loop {
-            let (slot, is_new) = self.enter(&name.id, identity.as_ref(), is_named);
+            let (slot, is_new) =
+                self.enter(&name.id, identity.as_ref(), is_named, arrival.address());
             if is_new {
                 break slot;
             }
@@ -281,11 +283,13 @@ impl<R: Role> Sessions<R> {
         id: &SessionId,
         identity: Option<&Identity>,
         is_named: bool,
+        address: Option<IpAddr>,
     ) -> (Arc<Slot<R>>, bool) {
         match self.lock().all.entry(id.clone()) {
             Entry::Occupied(entry) => (entry.get().clone(), false),
             Entry::Vacant(entry) => {
-                let slot = Slot::new(id.clone(), identity.cloned(), Tally::default(), is_named);
+                let (id, identity) = (id.clone(), identity.cloned());
+                let slot = Slot::new(id, identity, Tally::default(), is_named, address);
                 (entry.insert(Arc::new(slot)).clone(), true)
             }
         }
@@ -302,28 +306,17 @@ impl<R: Role> Sessions<R> {
     /// The session has no link, for the `departure`th time of all, and so many bytes wait in it. That
     /// number, where it is yet to be given.
     fn note_away(&self, slot: &Arc<Slot<R>>, departure: Option<u64>, bytes: usize) -> u64 {
+        let Resumption { max_sessions, max_bytes, .. } = self.config;
         let mut inner = self.lock();
-        let departure = departure.unwrap_or_else(|| {
-            inner.departures += 1;
-            inner.departures
-        });
-        let before = inner.away.insert(departure, (slot.clone(), bytes));
-        inner.away_bytes += bytes;
-        inner.away_bytes -= before.map_or(0, |(_, bytes)| bytes);
-        while inner.away.len() > self.config.max_sessions
-            || inner.away_bytes > self.config.max_bytes
-        {
-            let Some((_, (oldest, bytes))) = inner.away.pop_first() else { break };
-            inner.away_bytes -= bytes;
-            oldest.dismiss();
+        let departure = inner.away.insert(departure, slot.address(), slot.clone(), bytes);
+        while let Some(excess) = inner.away.take_excess(max_sessions, max_bytes) {
+            excess.dismiss();
         }
         departure
     }
 
     fn note_back(&self, departure: u64) {
-        let mut inner = self.lock();
-        let was = inner.away.remove(&departure);
-        inner.away_bytes -= was.map_or(0, |(_, bytes)| bytes);
+        self.lock().away.remove(departure);
     }
 
     fn forget(&self, slot: &Arc<Slot<R>>) {

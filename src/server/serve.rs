@@ -94,7 +94,8 @@ impl<R: Role, L, F> Serve<R, L, F> {
         }
     }
 
-    /// The path that is upgraded: `/mcp`. Every other one is 404, or [elsewhere](Self::fallback).
+    /// The path that is upgraded: `/mcp`, also with a slash at its end. Every other one is 404, or
+    /// [elsewhere](Self::fallback).
     pub fn path(mut self, path: impl Into<Arc<str>>) -> Self {
         self.path = path.into();
         self

@@ -13,20 +13,21 @@ use std::{
 use http::{Request, Response, StatusCode};
 use hyper::upgrade::OnUpgrade;
 use rmcp::{RoleServer, Service};
-use tokio::time::{Instant, sleep_until};
+use tokio::time::{Instant, Sleep, sleep_until};
 use tokio_util::task::TaskTracker;
 use tracing::Instrument;
 
 use super::{
     Body, Config,
+    auth::in_band,
     door::{self, Admitted, Guest, Refusal, Rooms, Standing},
-    handshake::{self, Agreed},
+    handshake::{self, Agreed, AllLayers, BeforeAuthentication},
     limit::Places,
     lobby::Lobby,
     registry::{Cause, Encode, Registry},
     resume::{Arrival, Sessions},
     role::Hosted,
-    session::Session,
+    session::{Opened, Session},
 };
 use crate::{
     decode::Role,
@@ -56,6 +57,14 @@ use crate::{
 /// | the session is taken over time and again | 429 with `Retry-After` |
 /// | all places are taken, the authenticator fails, or the server is stopping | 503 with `Retry-After` |
 /// | [`Config::peer`] panics | 500 |
+///
+/// The names of the headers are written by whoever serves it: hyper, and axum with it, writes
+/// `sec-websocket-accept`, which is the same to HTTP, but not to small devices that compare bytes. Under
+/// [`serve`](crate::serve()), which takes an axum `Router` as its
+/// [`fallback`](super::Serve::fallback), it is `Sec-WebSocket-Accept`.
+///
+/// Any path is upgraded; whether `/mcp/` leads here as `/mcp` does is up to the router:
+/// `nest_service("/mcp", mcp)` of axum's takes both.
 ///
 /// ```no_run
 /// # #[derive(Clone, Default)] struct Calculator;
@@ -169,12 +178,13 @@ impl<S: Service<R>, R: Hosted> WebSocketService<S, R> {
         match (admitted, upgrade) {
             (Ok(Admitted { answer, agreed, guest }), Some(upgrade)) => {
                 let span = tracing::Span::current();
-                // On the heap, and only as long as it takes: it is far larger than what follows.
+                // On the heap, each only as long as it takes: a client that has yet to authenticate is to
+                // take up little.
                 let opening = Box::pin(shop.clone().open(upgrade, agreed, guest));
                 let tasks = shop.tasks.clone();
                 let session = async move {
                     if let Some(session) = opening.await {
-                        shop.run(session).await;
+                        Box::pin(shop.run(session)).await;
                     }
                 };
                 tasks.spawn(session.instrument(span));
@@ -206,29 +216,67 @@ impl<S: Service<R>, R: Hosted> Shop<S, R> {
                 return None;
             }
         };
+        // On the heap, one after the other: what waits for a stranger is to be small.
+        let opened =
+            Box::pin(self.transport(upgraded.ok()?, agreed, guest, timer.as_mut())).await?;
+        Box::pin(self.begin(opened, timer)).await
+    }
+
+    /// The transport over an upgraded connection, once its client has authenticated where that is done
+    /// within the connection.
+    async fn transport(
+        &self,
+        upgraded: hyper::upgrade::Upgraded,
+        agreed: Agreed,
+        guest: Guest,
+        mut timer: Pin<&mut Sleep>,
+    ) -> Option<Opened<R>> {
         let builder = self.config.builder().span(tracing::Span::current());
         let Agreed { subprotocol, extensions, limits } = agreed;
-        let link = handshake::over_upgraded(&builder.layers(), upgraded.ok()?, extensions);
         let speaks = subprotocol.as_deref() == Some(resume::SUBPROTOCOL);
         let builder = builder.subprotocol(subprotocol);
         let Guest { parts, peer, standing, name } = guest;
-        let (transport, slot, standing) = match (&self.rooms.sessions, standing) {
-            (Some(sessions), Standing::Known(identity, permit)) if speaks || name.is_some() => {
-                // The place is given back with the connection, and the session goes on without.
-                let arrival = Arrival::new(link, builder.counters(), permit, limits);
-                let asks = (identity.clone(), name, speaks);
-                let session = sessions.receive(builder, arrival, asks, timer.as_mut()).await;
-                let (transport, slot) = session?;
-                (transport, Some(slot), Standing::Known(identity, None))
+        let layers = builder.layers();
+        let stranger = BeforeAuthentication { layers: &layers, limit: self.config.first_message };
+        let (identity, permit) = match standing {
+            Standing::Known(identity, permit) => (identity, permit),
+            Standing::Unknown => {
+                let link = handshake::over(upgraded, stranger);
+                let takes = PeerLimits::default();
+                takes.set(limits);
+                let builder = builder.peer(takes);
+                let (transport, identity, permit) =
+                    Box::pin(self.authenticate(link, builder, &parts, peer)).await?;
+                timer.as_mut().reset(after(self.config.timeout));
+                return Some(Opened { transport, parts, peer, identity, permit, slot: None });
             }
-            (_, standing) => {
-                let peer = PeerLimits::default();
-                peer.set(limits);
-                (builder.peer(peer).over_link(link, Notices::default()), None, standing)
+            Standing::Refused(cause) => {
+                let link = handshake::over(upgraded, stranger);
+                Box::pin(self.turn_away(link, cause, peer)).await;
+                return None;
             }
         };
-        let guest = Guest { parts, peer, standing, name: None };
-        self.begin(transport, guest, slot, timer).await
+        let link = handshake::over(upgraded, AllLayers { layers: &layers, extensions });
+        let (mut transport, slot, permit) = match &self.rooms.sessions {
+            Some(sessions) if speaks || name.is_some() => {
+                // The place is given back with the connection, and the session goes on without.
+                let address = peer.map(|peer| peer.ip());
+                let arrival = Arrival::new(link, builder.counters(), permit, limits, address);
+                let asks = (identity.clone(), name, speaks);
+                let session = Box::pin(sessions.receive(builder, arrival, asks, timer)).await;
+                let (transport, slot) = session?;
+                (transport, Some(slot), None)
+            }
+            _ => {
+                let takes = PeerLimits::default();
+                takes.set(limits);
+                (builder.peer(takes).over_link(link, Notices::default()), None, permit)
+            }
+        };
+        if self.config.in_band {
+            transport.answer_by(in_band::needless::<R>);
+        }
+        Some(Opened { transport, parts, peer, identity, permit, slot })
     }
 
     /// When the next connection may be closed, once the server stops: one after the other, so that

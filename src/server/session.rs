@@ -1,6 +1,7 @@
 //! One connection, from the upgrade to the end of its service.
 
 use std::{
+    net::SocketAddr,
     panic::AssertUnwindSafe,
     pin::{Pin, pin},
     sync::Arc,
@@ -8,13 +9,16 @@ use std::{
 };
 
 use futures::{FutureExt, SinkExt};
+use http::request::Parts;
 use rmcp::{Service, service::RunningService};
 use tokio::time::{Instant, Sleep, sleep_until, timeout, timeout_at};
 use tokio_util::sync::CancellationToken;
 
 use super::{
-    auth::{Credentials, Identity, in_band},
-    door::{Guest, Standing},
+    auth::{
+        Identity,
+        in_band::{self, Unauthenticated},
+    },
     handler::{Handlers, Watched},
     limit::Permit,
     lobby::Seat,
@@ -25,10 +29,11 @@ use super::{
 };
 use crate::{
     error::{CloseCode, CloseReason},
-    event::State,
+    event::{Notices, State},
+    framing::Framing,
     layer::Shared,
     time::after,
-    transport::{Owed, WebSocketTransport},
+    transport::{Builder, Owed, WebSocketTransport},
 };
 
 /// How long the last answers may take to be written, and the closing handshake, when a service is
@@ -46,6 +51,18 @@ pub(super) struct Session<S: Service<R>, R: Hosted> {
     ground: Ground<R>,
 }
 
+/// A connection of a client that may have a service.
+pub(super) struct Opened<R: Hosted> {
+    pub(super) transport: WebSocketTransport<R>,
+    /// The request, as handlers get to see it.
+    pub(super) parts: Parts,
+    pub(super) peer: Option<SocketAddr>,
+    pub(super) identity: Option<Identity>,
+    pub(super) permit: Option<Permit>,
+    /// The session that it belongs to, where that can outlive it.
+    pub(super) slot: Option<Arc<Slot<R>>>,
+}
+
 /// What is given back when a connection ends, whichever way it does.
 struct Ground<R: Hosted> {
     shared: Shared,
@@ -61,55 +78,14 @@ impl<R: Hosted> Drop for Ground<R> {
 }
 
 impl<S: Service<R>, R: Hosted> Shop<S, R> {
-    /// Gets a service to run for `guest` on `transport`, before the `timer` fires.
+    /// Gets a service to run on a connection, before the `timer` fires.
     pub(super) async fn begin(
         &self,
-        mut transport: WebSocketTransport<R>,
-        guest: Guest,
-        slot: Option<Arc<Slot<R>>>,
+        opened: Opened<R>,
         mut timer: Pin<&mut Sleep>,
     ) -> Option<Session<S, R>> {
-        let Guest { parts, peer, standing, .. } = guest;
+        let Opened { mut transport, parts, peer, identity, permit, slot } = opened;
         let registry = &self.config.registry;
-        let mut seat = None;
-        let known = match standing {
-            Standing::Known(identity, permit) => Ok((identity, permit)),
-            Standing::Refused(cause) => {
-                registry.refused(cause, peer);
-                let seat = self.lobby.enter(peer.map(|peer| peer.ip()));
-                let reason = CloseReason::new(CloseCode::TryAgainLater, "Server at capacity");
-                tokio::select! {
-                    _ = transport.close_with(reason) => {}
-                    () = seat.taken() => {}
-                }
-                return None;
-            }
-            Standing::Unknown => {
-                let credentials = Credentials { token: None, parts: parts.clone(), peer };
-                let seat = seat.insert(self.lobby.enter(peer.map(|peer| peer.ip())));
-                let proof = self.prove(&mut transport, credentials, seat).await;
-                timer.as_mut().reset(after(self.config.timeout));
-                proof
-            }
-        };
-        let (identity, permit) = match known {
-            Ok(known) => known,
-            Err((cause, reason)) => {
-                registry.refused(cause, peer);
-                let _ = transport.close_with(reason).await;
-                // Who waits for the seat may wait for the file descriptor.
-                drop(transport);
-                return None;
-            }
-        };
-        if self.config.in_band {
-            transport.answer_by(match seat {
-                Some(_) => in_band::again::<R>,
-                None => in_band::needless::<R>,
-            });
-        }
-        drop(seat);
-
         let connection =
             Connection::new(registry.next_id(), peer, identity.clone(), transport.stats());
         tracing::debug!(id = connection.id(), ?identity, "connected");
@@ -176,17 +152,64 @@ impl<S: Service<R>, R: Hosted> Shop<S, R> {
         None
     }
 
+    /// Lets a client authenticate on `link`, and builds its transport.
+    pub(super) async fn authenticate(
+        &self,
+        mut link: Box<dyn Unauthenticated>,
+        mut builder: Builder<R>,
+        parts: &Parts,
+        peer: Option<SocketAddr>,
+    ) -> Option<(WebSocketTransport<R>, Option<Identity>, Option<Permit>)> {
+        let seat = self.lobby.enter(peer.map(|peer| peer.ip()));
+        match self.prove(&mut *link, builder.framing_mut(), (parts, peer), &seat).await {
+            Ok((identity, permit)) => {
+                let link = link.authenticated(&builder.layers());
+                let link = link.inspect_err(|error| tracing::debug!(%error, "lost")).ok()?;
+                let mut transport = builder.over_link(link, Notices::default());
+                transport.answer_by(in_band::again::<R>);
+                Some((transport, identity, permit))
+            }
+            Err((cause, reason)) => {
+                self.config.registry.refused(cause, peer);
+                in_band::close(&mut *link, reason).await;
+                // Who waits for the seat may wait for the file descriptor.
+                drop(link);
+                drop(seat);
+                None
+            }
+        }
+    }
+
+    /// Tells a client on `link` that there is no place for it.
+    pub(super) async fn turn_away(
+        &self,
+        mut link: Box<dyn Unauthenticated>,
+        cause: Cause,
+        peer: Option<SocketAddr>,
+    ) {
+        self.config.registry.refused(cause, peer);
+        let seat = self.lobby.enter(peer.map(|peer| peer.ip()));
+        let reason = CloseReason::new(CloseCode::TryAgainLater, "Server at capacity");
+        tokio::select! {
+            () = in_band::close(&mut *link, reason) => {}
+            () = seat.taken() => {}
+        }
+    }
+
     /// Waits until a client has said who it is, and finds a place for it.
     async fn prove(
         &self,
-        transport: &mut WebSocketTransport<R>,
-        credentials: Credentials,
+        link: &mut dyn Unauthenticated,
+        framing: &mut dyn Framing<R>,
+        (parts, peer): (&Parts, Option<SocketAddr>),
         seat: &Seat,
     ) -> Result<(Option<Identity>, Option<Permit>), (Cause, CloseReason)> {
         let Some(gate) = &self.config.gate else { return Ok((None, None)) };
-        let address = credentials.peer.map(|peer| peer.ip());
+        let address = peer.map(|peer| peer.ip());
+        let client = (parts, peer);
+        let proof = in_band::authenticate(link, framing, &self.config, &**gate, client);
         let identity = tokio::select! {
-            proof = in_band::authenticate(transport, &self.config, &**gate, credentials) => proof?,
+            proof = proof => proof?,
             () = seat.taken() => {
                 let reason = CloseReason::new(CloseCode::TryAgainLater, "too many strangers");
                 return Err((Cause::Crowded, reason));

@@ -20,7 +20,10 @@ use tokio::{
 };
 
 use super::{Body, lobby::Seat};
-use crate::{time::after, upgrade::Io};
+use crate::{header_case::ExactCase, time::after, upgrade::Io};
+
+/// How large the head of a request may be, in bytes: tokens can be large, but not that large.
+pub(super) const MAX_HEAD_BYTES: usize = 64 << 10;
 
 /// | from | to | when |
 /// |---|---|---|
@@ -43,11 +46,20 @@ pub(super) struct Visit {
     seat: Seat,
     stage: Mutex<Stage>,
     was_served: AtomicBool,
+    /// The answer that follows is an upgrade.
+    is_granted: Arc<AtomicBool>,
+    is_too_large: AtomicBool,
 }
 
 impl Visit {
     pub(super) fn new(seat: Seat) -> Arc<Self> {
-        Arc::new(Self { seat, stage: Mutex::new(Stage::Head), was_served: AtomicBool::new(false) })
+        Arc::new(Self {
+            seat,
+            stage: Mutex::new(Stage::Head),
+            was_served: AtomicBool::new(false),
+            is_granted: Arc::default(),
+            is_too_large: AtomicBool::new(false),
+        })
     }
 
     /// A request has come, which is `elsewhere` if it is for the fallback: no matter for strangers.
@@ -62,7 +74,13 @@ impl Visit {
     /// The answer is an upgrade, with which the visit ends.
     pub(super) fn is_granted(&self) {
         *self.stage() = Stage::Upgraded;
+        self.is_granted.store(true, Relaxed);
         self.seat.leave();
+    }
+
+    /// Whether the head of its request had more than [`MAX_HEAD_BYTES`].
+    pub(super) fn is_too_large(&self) -> bool {
+        self.is_too_large.load(Relaxed)
     }
 
     /// Whether it has got an answer, or the fallback makes one: to end it then is to refuse nobody.
@@ -81,7 +99,11 @@ impl Visit {
     }
 
     fn is_over(&self) -> bool {
-        *self.stage() == Stage::Upgraded
+        self.is_granted.load(Relaxed)
+    }
+
+    fn is_at_head(&self) -> bool {
+        *self.stage() == Stage::Head
     }
 
     fn is_answered(&self) {
@@ -145,23 +167,46 @@ impl http_body::Body for Answering {
     }
 }
 
-/// The stream of a visitor, who must take some of what is written every now and then. Nothing of this
-/// concerns an upgraded connection.
+/// The stream of a visitor, who must take some of what is written every now and then, and whose request
+/// has a head of so many bytes at most. Nothing of this concerns an upgraded connection.
 pub(super) struct Paced<I> {
-    stream: I,
+    stream: ExactCase<I>,
     visit: Arc<Visit>,
     patience: Duration,
     /// Since nothing could be written.
     stalled: Option<Pin<Box<Sleep>>>,
+    /// How many bytes of the present head have been read, and perhaps of what follows.
+    head: usize,
 }
 
 impl<I: Io> Paced<I> {
     pub(super) fn new(stream: I, visit: Arc<Visit>, patience: Duration) -> Self {
-        Self { stream, visit, patience, stalled: None }
+        let stream = ExactCase::answer(stream, visit.is_granted.clone());
+        Self { stream, visit, patience, stalled: None, head: 0 }
     }
 
     pub(super) fn into_inner(self) -> I {
-        self.stream
+        self.stream.into_inner()
+    }
+
+    /// Reads no more than the head of a request may have: what has come by then is all of it, or too much.
+    fn poll_read_head(
+        &mut self,
+        cx: &mut Context<'_>,
+        buffer: &mut ReadBuf<'_>,
+    ) -> Poll<io::Result<()>> {
+        let mut step = [0; 4 << 10];
+        let room = buffer.remaining().min(step.len()).min(MAX_HEAD_BYTES - self.head);
+        if room == 0 && buffer.remaining() > 0 {
+            self.visit.is_too_large.store(true, Relaxed);
+            let what = "the head of the request is too large";
+            return Poll::Ready(Err(io::Error::new(io::ErrorKind::InvalidData, what)));
+        }
+        let mut step = ReadBuf::new(&mut step[..room]);
+        ready!(Pin::new(&mut self.stream).poll_read(cx, &mut step))?;
+        buffer.put_slice(step.filled());
+        self.head += step.filled().len();
+        Poll::Ready(Ok(()))
     }
 
     /// The `outcome` of an attempt to write, unless it is time to give up.
@@ -187,6 +232,10 @@ impl<I: Io> AsyncRead for Paced<I> {
         cx: &mut Context<'_>,
         buffer: &mut ReadBuf<'_>,
     ) -> Poll<io::Result<()>> {
+        if !self.visit.is_over() && self.visit.is_at_head() {
+            return self.poll_read_head(cx, buffer);
+        }
+        self.head = 0;
         Pin::new(&mut self.stream).poll_read(cx, buffer)
     }
 }

@@ -19,7 +19,7 @@ use crate::{
     extensions::Extensions,
     framing::{Framing, JsonRpc},
     layer::{
-        Correlation, Framed, Heartbeat, Relink, Shared,
+        Correlation, Framed, Heartbeat, Relink, Shared, Socket,
         correlation::{self, Policy, Replay},
         framed, heartbeat,
         relink::{LinkSource, Renew},
@@ -122,9 +122,33 @@ impl Layers {
     where
         S: AsyncRead + AsyncWrite + Unpin + Send + 'static,
     {
-        let Config { socket, heartbeat, extra, .. } = self.config.clone();
-        let stats = self.stats.clone();
-        let socket = extensions.socket(stream, leftover, side, socket, stats);
+        let (config, stats) = (self.config.socket.clone(), self.stats.clone());
+        let socket = extensions.socket(stream, leftover, side, config, stats);
+        self.over_socket(socket, side)
+    }
+
+    /// A socket for a peer that has yet to authenticate, whose messages may have so many bytes.
+    #[cfg(feature = "server")]
+    pub(crate) fn unauthenticated<S>(
+        &self,
+        stream: S,
+        leftover: &Bytes,
+        side: Side,
+        max_message_size: usize,
+    ) -> Socket<S>
+    where
+        S: AsyncRead + AsyncWrite + Unpin,
+    {
+        let (config, stats) = (self.config.socket.clone(), self.stats.clone());
+        Socket::unauthenticated(stream, leftover, side, config, stats, max_message_size)
+    }
+
+    /// The layers over a socket.
+    pub(crate) fn over_socket<S>(&self, socket: Socket<S>, side: Side) -> BoxLink
+    where
+        S: AsyncRead + AsyncWrite + Unpin + Send + 'static,
+    {
+        let Config { heartbeat, extra, .. } = self.config.clone();
         let heartbeat = Heartbeat::with_stats(socket, heartbeat, self.stats.clone());
         let heartbeat = heartbeat.with_probe(self.probe);
         // Servers do not sleep.
@@ -262,6 +286,12 @@ impl<R: Role> Builder<R> {
     #[cfg(any(feature = "client", feature = "server"))]
     pub(crate) fn session(&self) -> Option<crate::framing::SessionName> {
         self.framing.session()
+    }
+
+    /// The form of the messages.
+    #[cfg(feature = "server")]
+    pub(crate) fn framing_mut(&mut self) -> &mut dyn Framing<R> {
+        &mut *self.framing
     }
 
     /// How connections behave whose messages have this form.

@@ -12,6 +12,7 @@ use tokio::{
     task::coop::poll_proceed,
 };
 
+use super::{frames::Frames, unauthenticated::SmallMessages};
 use crate::stats::Stats;
 
 /// The size of a large step, in bytes.
@@ -34,6 +35,10 @@ pub(super) struct Counted<S> {
     start: usize,
     /// How many reads in a row speak for the other size of steps.
     streak: u32,
+    /// Where the frames are in what was read.
+    pub(super) frames: Frames,
+    /// Until the peer has authenticated, where it has to.
+    pub(super) small: Option<Box<SmallMessages>>,
     /// What the library reads is inflated by this.
     #[cfg(feature = "deflate")]
     pub(super) inflater: Option<Box<super::deflate::Inflater>>,
@@ -48,6 +53,8 @@ impl<S> Counted<S> {
             ahead: Vec::new(),
             start: 0,
             streak: 0,
+            frames: Frames::default(),
+            small: None,
             #[cfg(feature = "deflate")]
             inflater: None,
         }
@@ -65,7 +72,21 @@ impl<S> Counted<S> {
 }
 
 impl<S: AsyncRead + Unpin> Counted<S> {
-    /// Reads what the peer has sent, as it is.
+    /// Reads once what the peer has sent, as it is. How many bytes that were.
+    pub(super) fn poll_once(
+        &mut self,
+        cx: &mut Context<'_>,
+        buffer: &mut ReadBuf<'_>,
+    ) -> Poll<io::Result<usize>> {
+        let before = buffer.filled().len();
+        ready!(Pin::new(&mut self.stream).poll_read(cx, buffer))?;
+        let read = &buffer.filled()[before..];
+        self.stats.bytes_received(read.len());
+        self.frames.follow(read);
+        Poll::Ready(Ok(read.len()))
+    }
+
+    /// Reads what the peer has sent, as it is, in large steps while much arrives.
     pub(super) fn poll_wire(
         mut self: Pin<&mut Self>,
         cx: &mut Context<'_>,
@@ -74,10 +95,7 @@ impl<S: AsyncRead + Unpin> Counted<S> {
         let this = &mut *self;
         let room = buffer.remaining();
         if this.ahead.capacity() == 0 {
-            let before = buffer.filled().len();
-            ready!(Pin::new(&mut this.stream).poll_read(cx, buffer))?;
-            let read = buffer.filled().len() - before;
-            this.stats.bytes_received(read);
+            let read = ready!(this.poll_once(cx, buffer))?;
             if this.votes(read == room, GROW) {
                 this.ahead.reserve_exact(LARGE);
             }
@@ -92,6 +110,7 @@ impl<S: AsyncRead + Unpin> Counted<S> {
             this.ahead.truncate(read);
             ready!(polled)?;
             this.stats.bytes_received(read);
+            this.frames.follow(&this.ahead);
         }
         // What was read ahead is one step of the socket and many of the library's.
         ready!(poll_proceed(cx)).made_progress();
@@ -112,18 +131,19 @@ impl<S: AsyncRead + Unpin> AsyncRead for Counted<S> {
         cx: &mut Context<'_>,
         buffer: &mut ReadBuf<'_>,
     ) -> Poll<io::Result<()>> {
+        let this = self.get_mut();
+        if let Some(mut small) = this.small.take() {
+            let polled = small.poll_read(this, cx, buffer);
+            this.small = Some(small);
+            return polled;
+        }
         #[cfg(feature = "deflate")]
-        {
-            let this = self.get_mut();
-            let Some(mut inflater) = this.inflater.take() else {
-                return Pin::new(this).poll_wire(cx, buffer);
-            };
+        if let Some(mut inflater) = this.inflater.take() {
             let polled = inflater.poll_read(this, cx, buffer);
             this.inflater = Some(inflater);
-            polled
+            return polled;
         }
-        #[cfg(not(feature = "deflate"))]
-        self.poll_wire(cx, buffer)
+        Pin::new(this).poll_wire(cx, buffer)
     }
 }
 

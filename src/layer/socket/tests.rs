@@ -1,3 +1,5 @@
+use std::time::Duration;
+
 use futures::SinkExt;
 use tokio::{
     io::{AsyncReadExt, AsyncWriteExt, DuplexStream, duplex},
@@ -159,6 +161,87 @@ async fn a_peer_that_reads_nothing_is_stalled_one_that_reads_slowly_is_not(make:
 }
 
 #[tokio::test(start_paused = true)]
+async fn a_message_that_has_begun_must_go_on(make: Make) {
+    for side in [Side::Client, Side::Server] {
+        // A frame of 4,000 bytes, and one of a message in several, of which a byte comes now and then,
+        // with pings in between.
+        let mask = if side == Side::Server { 0x80 } else { 0 };
+        let zeros = |length| if side == Side::Server { vec![0; length + 4] } else { vec![0; length] };
+        let large = [vec![0x82, mask | 126, 0x0f, 0xa0], zeros(0)].concat();
+        let part = [vec![0x02, mask | 1], zeros(1)].concat();
+        let next = [vec![0x00, mask | 1], zeros(1), vec![0x89, mask | 100], zeros(100)].concat();
+        for (begin, go_on) in [(large.clone(), vec![0]), (part, next), (vec![0x82], vec![])] {
+            let (near, mut far) = duplex(1 << 16);
+            let mut socket = new(make, near, side, Config::default());
+            far.write_all(&begin).await.unwrap();
+            let start = Instant::now();
+            let dripping = async {
+                loop {
+                    far.write_all(&go_on).await.unwrap();
+                    tokio::time::sleep(Duration::from_secs(1)).await;
+                }
+            };
+            let error = async {
+                loop {
+                    match socket.next().await.unwrap() {
+                        Ok(message) => assert!(!message.is_data()),
+                        Err(error) => break error,
+                    }
+                }
+            };
+            let error = tokio::select! {
+                error = error => error,
+                () = dripping => unreachable!(),
+            };
+            let Error::Link(error @ LinkError::TooSlow { rate: 1024, .. }) = error else {
+                panic!("{error}")
+            };
+            assert_eq!(error.close_reason().code, CloseCode::Policy);
+            let took = start.elapsed().as_secs();
+            assert!((30..33).contains(&took), "{took}");
+        }
+    }
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_slow_link_is_no_reason_to_end_it(make: Make) {
+    // 4 MiB at 2 KiB/s, with a pause of 25 s every minute.
+    let (near, mut far) = duplex(1 << 16);
+    let mut socket = new(make, near, Side::Server, Config::default());
+    let slow = async {
+        let header = [0x82, 0xff, 0, 0, 0, 0, 0, 0x40, 0, 0, 0, 0, 0, 0];
+        far.write_all(&header).await.unwrap();
+        for second in 0..2048 {
+            far.write_all(&[0; 2048]).await.unwrap();
+            let pause = if second % 60 == 0 { 15 } else { 1 };
+            tokio::time::sleep(Duration::from_secs(pause)).await;
+        }
+        far
+    };
+    let (_far, message) = tokio::join!(slow, socket.next());
+    assert_eq!(message.unwrap().unwrap().len(), 4 << 20);
+}
+
+#[tokio::test(start_paused = true)]
+async fn time_in_which_this_side_does_not_read_is_not_the_peers(make: Make) {
+    let (near, mut far) = duplex(1 << 16);
+    let mut socket = new(make, near, Side::Server, Config::default());
+    for _ in 0..3 {
+        // A whole message and the beginning of another.
+        far.write_all(&[0x82, 0x81, 0, 0, 0, 0, 0, 0x82, 0x81]).await.unwrap();
+        assert_eq!(socket.next().await.unwrap().unwrap().len(), 1);
+        for _ in 0..2 {
+            assert!(tokio::time::timeout(Duration::from_secs(10), socket.next()).await.is_err());
+            tokio::time::sleep(Duration::from_secs(100)).await;
+        }
+        far.write_all(&[0, 0, 0, 0, 0]).await.unwrap();
+        assert_eq!(socket.next().await.unwrap().unwrap().len(), 1);
+    }
+    // Nor is a connection on which nothing has begun.
+    assert!(tokio::time::timeout(Duration::from_secs(86_400), socket.next()).await.is_err());
+}
+
+#[tokio::test(start_paused = true)]
 async fn closing_takes_no_longer_than_its_timeout(make: Make) {
     let (near, _far) = duplex(16);
     let mut socket = new(make, near, Side::Client, Config::default());
@@ -178,4 +261,92 @@ async fn bytes_behind_the_handshake_come_first(make: Make) {
     assert_eq!(stats.snapshot().bytes_received, 4);
     assert_eq!(stats.snapshot().messages_received, 1);
 }
+}
+
+/// A frame of so many zeros from a client, whose mask is zero too.
+fn masked(first: u8, length: usize) -> Vec<u8> {
+    let [high, low] = (length as u16).to_be_bytes();
+    let mut frame = match length {
+        0..126 => vec![first, 0x80 | low],
+        _ => vec![first, 0x80 | 126, high, low],
+    };
+    frame.extend(vec![0; 4 + length]);
+    frame
+}
+
+fn unauthenticated(stream: DuplexStream, leftover: impl Into<Bytes>) -> Socket<DuplexStream> {
+    let (config, stats) = (Config::default(), Stats::default());
+    Socket::unauthenticated(stream, &leftover.into(), Side::Server, config, stats, 1000)
+}
+
+#[tokio::test]
+async fn before_authentication_a_message_is_small_however_it_is_cut() {
+    let whole = |length| masked(0x82, length);
+    let parts =
+        |length| [masked(0x02, 400), masked(0x89, 100), masked(0x80, length - 400)].concat();
+    for sent in [&whole as &dyn Fn(usize) -> Vec<u8>, &parts] {
+        for step in [1, 7, 5000] {
+            let (near, mut far) = duplex(1 << 16);
+            let mut socket = unauthenticated(near, Bytes::new());
+            let receiving = async {
+                loop {
+                    match socket.next().await.unwrap() {
+                        Ok(Message::Ping(_)) => {}
+                        Ok(message) => assert_eq!(message.len(), 1000),
+                        Err(error) => break error,
+                    }
+                }
+            };
+            let sending = async {
+                for bytes in [sent(1000), sent(1000), sent(1001)].concat().chunks(step) {
+                    let _ = far.write_all(bytes).await;
+                }
+            };
+            let (error, ()) = tokio::join!(receiving, sending);
+            let is_told =
+                matches!(error, Error::Link(LinkError::TooBig { size: 1001, limit: 1000 }));
+            assert!(is_told, "{error}");
+            let mut answer = Vec::new();
+            drop(socket);
+            far.read_to_end(&mut answer).await.unwrap();
+            let answer = String::from_utf8_lossy(&answer).into_owned();
+            assert!(answer.ends_with("before authentication a message has at most 1000 bytes"));
+        }
+    }
+}
+
+#[tokio::test]
+async fn no_room_is_made_for_a_message_that_is_only_announced() {
+    let (near, mut far) = duplex(1 << 16);
+    let mut socket = unauthenticated(near, Bytes::new());
+    far.write_all(&[0x81, 0xff, 0, 0, 0, 0, 0, 0x40, 0, 0, 0, 0, 0, 0]).await.unwrap();
+    assert!(matches!(next_error(&mut socket).await, LinkError::TooBig { size: 0x40_0000, .. }));
+
+    // Nor is more taken over from the handshake than one message has.
+    let mut socket =
+        unauthenticated(duplex(1 << 16).0, [masked(0x82, 600), masked(0x82, 600)].concat());
+    assert!(matches!(next_error(&mut socket).await, LinkError::TooBig { size: 1216, .. }));
+}
+
+#[tokio::test]
+async fn nothing_is_lost_when_the_peer_has_authenticated() {
+    let (near, mut far) = duplex(1 << 16);
+    let mut socket = unauthenticated(near, [masked(0x82, 10), masked(0x82, 11)].concat());
+    assert_eq!(socket.next().await.unwrap().unwrap().len(), 10);
+    assert_eq!(socket.next().await.unwrap().unwrap().len(), 11);
+    let large = masked(0x82, 30_000);
+    // What comes at once is a message, a ping, and the beginning of one that is too large as yet.
+    far.write_all(&[masked(0x82, 12), masked(0x89, 5), large[..500].to_vec()].concat())
+        .await
+        .unwrap();
+    assert_eq!(socket.next().await.unwrap().unwrap().len(), 12);
+    socket.send(Message::text("welcome")).await.unwrap();
+    let mut socket = socket.authenticated().unwrap();
+    assert_eq!(socket.next().await.unwrap().unwrap(), Message::Ping(vec![0; 5].into()));
+    far.write_all(&large[500..]).await.unwrap();
+    assert_eq!(socket.next().await.unwrap().unwrap().len(), 30_000);
+    socket.send(Message::text("done")).await.unwrap();
+    let mut answer = vec![0; 9 + 7 + 6];
+    far.read_exact(&mut answer).await.unwrap();
+    assert!(answer.starts_with(b"\x81\x07welcome") && answer.ends_with(b"\x81\x04done"));
 }

@@ -5,55 +5,80 @@
 //! | the request `authenticate` with a `token` that is accepted | the result `{"authenticated": true}` |
 //! | … that is not | the error `-32001`, then a Close: 4401, or 4403 where 403 would be the answer, or 1013 where 503 would |
 //! | any other request | the error `-32001` "Authentication required" |
+//! | a message larger than [`Config::max_first_message_size`] | a Close: 1009 |
 //! | anything else | nothing |
 //! | the request `authenticate` again | the error `-32600` "already authenticated" |
 //! | … where nobody is asked, or a header has said enough | the result `{"authenticated": true}` |
 
+use std::net::SocketAddr;
+
+use futures::{SinkExt, StreamExt};
+use http::request::Parts;
 use rmcp::{
     ErrorData,
     model::{ErrorCode, JsonRpcMessage, RequestId},
-    service::TxJsonRpcMessage,
-    transport::Transport as _,
+    service::{RxJsonRpcMessage, TxJsonRpcMessage},
 };
 use serde_json::json;
 use tokio::time::timeout;
 
 use super::{Credentials, Denied, Gate, Identity, Token, ask};
 use crate::{
-    error::{CloseCode, CloseReason},
+    duplex::{BoxLink, Duplex},
+    error::{CloseCode, CloseReason, Error, LinkError},
+    framing::{FirstMessage, Framing, Unreadable},
+    layer::socket::{Side, Socket},
+    message::Message,
     server::{Config, registry::Cause, role::Hosted},
-    transport::WebSocketTransport,
+    transport::Layers,
+    upgrade::Io,
 };
 
 /// The JSON-RPC code of what is refused for want of authentication.
 const UNAUTHENTICATED: ErrorCode = ErrorCode(-32001);
 
-/// Reads from `transport` until somebody has authenticated, with nothing said to the service. The time
-/// of the handshake is for the client to ask; then the authenticator has as much.
+/// The connection of a client that has yet to authenticate, with no layer above the socket, whose
+/// messages are small and uncompressed.
+pub(in crate::server) trait Unauthenticated:
+    Duplex<Message, Message> + Send + Unpin
+{
+    /// All layers, for a client that has authenticated and to which everything was written.
+    fn authenticated(self: Box<Self>, layers: &Layers) -> Result<BoxLink, Error>;
+}
+
+impl<S: Io> Unauthenticated for Socket<S> {
+    fn authenticated(self: Box<Self>, layers: &Layers) -> Result<BoxLink, Error> {
+        Ok(layers.over_socket((*self).authenticated()?, Side::Server))
+    }
+}
+
+/// Reads from `link` until somebody has authenticated. The time of the handshake is for the client to ask;
+/// then the authenticator has as much.
+///
+/// # Errors
+/// How the connection is to be closed.
 pub(in crate::server) async fn authenticate<R: Hosted>(
-    transport: &mut WebSocketTransport<R>,
+    link: &mut dyn Unauthenticated,
+    framing: &mut dyn Framing<R>,
     config: &Config<R>,
     gate: &dyn Gate,
-    credentials: Credentials,
+    (parts, peer): (&Parts, Option<SocketAddr>),
 ) -> Result<Identity, (Cause, CloseReason)> {
-    let (id, token) = match timeout(config.timeout, attempt(transport)).await {
-        Ok(Some(attempt)) => attempt,
-        Ok(None) => {
-            let left = CloseReason::new(CloseCode::Abnormal, "the client has left");
-            return Err((Cause::Unauthorized, left));
-        }
+    let (id, token) = match timeout(config.timeout, attempt(link, framing)).await {
+        Ok(attempted) => attempted.map_err(|reason| (Cause::Unauthorized, reason))?,
         Err(_) => {
             let reason = format!("not authenticated within {:?}", config.timeout);
             return Err((Cause::TimedOut, CloseReason::new(CloseCode::Policy, reason)));
         }
     };
-    let verdict = ask(gate, Credentials { token, ..credentials }, config.timeout).await;
+    let credentials = Credentials { token, parts: parts.clone(), peer };
+    let verdict = Box::pin(ask(gate, credentials, config.timeout)).await;
     let answer = match verdict {
         Ok(_) => JsonRpcMessage::response(R::custom_result(json!({ "authenticated": true })), id),
         Err(_) => refusal::<R>("Authentication failed", id),
     };
-    let _ = timeout(config.timeout, transport.send(answer)).await;
-    verdict.map_err(|denied| {
+    let answered = timeout(config.timeout, say(link, framing, &answer)).await;
+    let identity = verdict.map_err(|denied| {
         let (cause, code) = match denied {
             Denied::Unauthorized | Denied::Challenge(_) => {
                 (Cause::Unauthorized, config.manners().unauthorized)
@@ -62,7 +87,20 @@ pub(in crate::server) async fn authenticate<R: Hosted>(
             Denied::Unavailable(_) => (Cause::Unavailable, CloseCode::TryAgainLater),
         };
         (cause, CloseReason::new(code, denied.to_string()))
-    })
+    })?;
+    match answered {
+        Ok(Ok(())) => Ok(identity),
+        _ => Err((Cause::TimedOut, left())),
+    }
+}
+
+/// Closes the connection, within the close timeout of its socket.
+pub(in crate::server) async fn close(link: &mut dyn Unauthenticated, reason: CloseReason) {
+    if reason.code.is_sendable() {
+        // Without waiting for room: the client may read nothing.
+        let _ = link.start_send_unpin(Message::Close(Some(reason)));
+    }
+    let _ = link.close().await;
 }
 
 /// What a client is answered that asks to be authenticated and need not be.
@@ -81,20 +119,91 @@ pub(in crate::server) fn again<R: Hosted>(
     Some(Err(ErrorData::invalid_request("already authenticated", None)))
 }
 
-/// The next request to authenticate, and its token; every other one is refused. `None` when the client
-/// has left.
+/// The next request to authenticate, and its token; every other one is refused.
 async fn attempt<R: Hosted>(
-    transport: &mut WebSocketTransport<R>,
-) -> Option<(RequestId, Option<Token>)> {
+    link: &mut dyn Unauthenticated,
+    framing: &mut dyn Framing<R>,
+) -> Result<(RequestId, Option<Token>), CloseReason> {
     loop {
-        let JsonRpcMessage::Request(request) = transport.receive().await? else { continue };
-        let Some(params) = R::authenticate(&request.request) else {
-            let refusal = refusal::<R>("Authentication required", request.id);
-            let _ = transport.send(refusal).await;
-            continue;
+        let message = match link.next().await {
+            Some(Ok(Message::Close(_))) | None => return Err(left()),
+            Some(Ok(message)) if message.is_data() => message,
+            Some(Ok(_)) => continue,
+            // The socket has told the client itself.
+            Some(Err(error)) => return Err(reason_of(&error)),
         };
-        let token = params.and_then(|params| Token::new(params.get("token")?.as_str()?));
-        return Some((request.id, token));
+        let read = framing.first_message(&message).unwrap_or_else(|| decode(framing, message));
+        let answer = match read {
+            Ok(FirstMessage::Authenticate { id, token }) => {
+                return Ok((id, token.and_then(|token| Token::new(&token))));
+            }
+            Ok(FirstMessage::Request { id }) => Some(refusal::<R>("Authentication required", id)),
+            Ok(FirstMessage::Other)
+            | Err(
+                Unreadable::Response { .. }
+                | Unreadable::Responses { .. }
+                | Unreadable::Dropped { .. },
+            ) => None,
+            Err(Unreadable::Request { id: None, .. }) if R::IS_CLIENT => None,
+            Err(Unreadable::Request { id, error }) => Some(JsonRpcMessage::error(error, id)),
+            Err(Unreadable::Unacceptable(reason)) => return Err(reason),
+        };
+        match answer {
+            Some(answer) => say(link, framing, &answer).await,
+            None => say_owed(link, framing).await,
+        }
+        .map_err(|error| reason_of(&error))?;
+    }
+}
+
+/// A message of a form that does not say how it is read before authentication.
+fn decode<R: Hosted>(
+    framing: &mut dyn Framing<R>,
+    message: Message,
+) -> Result<FirstMessage, Unreadable> {
+    let Some(RxJsonRpcMessage::<R>::Request(request)) = framing.decode(message, &())? else {
+        return Ok(FirstMessage::Other);
+    };
+    let id = request.id;
+    let Some(params) = R::authenticate(&request.request) else {
+        return Ok(FirstMessage::Request { id });
+    };
+    let token = params.and_then(|params| params.get("token")?.as_str());
+    Ok(FirstMessage::Authenticate { id, token: token.map(str::to_owned) })
+}
+
+/// Writes `message`, and what the framing has to say besides.
+async fn say<R: Hosted>(
+    link: &mut dyn Unauthenticated,
+    framing: &mut dyn Framing<R>,
+    message: &TxJsonRpcMessage<R>,
+) -> Result<(), Error> {
+    let encoded = framing.encode(message)?;
+    if let Some(message) = encoded.and_then(|message| framing.in_turn(message)) {
+        link.feed(message).await?;
+    }
+    say_owed(link, framing).await
+}
+
+async fn say_owed<R: Hosted>(
+    link: &mut dyn Unauthenticated,
+    framing: &mut dyn Framing<R>,
+) -> Result<(), Error> {
+    while let Some(message) = framing.owed() {
+        link.feed(message).await?;
+    }
+    link.flush().await
+}
+
+fn left() -> CloseReason {
+    CloseReason::new(CloseCode::Abnormal, "the client has left")
+}
+
+fn reason_of(error: &Error) -> CloseReason {
+    match error {
+        Error::Link(LinkError::Closed(_) | LinkError::Io(_)) => left(),
+        Error::Link(error) => error.close_reason(),
+        other => CloseReason::new(CloseCode::Internal, other.to_string()),
     }
 }
 

@@ -1,6 +1,7 @@
 //! What is known of one session by those who come for it.
 
 use std::{
+    net::IpAddr,
     pin::Pin,
     sync::{Mutex, MutexGuard, OnceLock, PoisonError},
     task::{Context, Poll},
@@ -26,7 +27,7 @@ use crate::{
     message::Message,
     server::{
         auth::Identity,
-        limit::Permit,
+        limit::{Permit, network},
         registry::{Connection, Registry},
     },
     stats::Stats,
@@ -44,6 +45,8 @@ pin_project! {
         stats: Stats,
         permit: Option<Permit>,
         limits: MessageLimits,
+        // Where it comes from, as far as addresses are told apart.
+        address: Option<IpAddr>,
     }
 }
 
@@ -54,8 +57,13 @@ impl Arrival {
         stats: Stats,
         permit: Option<Permit>,
         limits: MessageLimits,
+        address: Option<IpAddr>,
     ) -> Self {
-        Self { link, stats, permit, limits }
+        Self { link, stats, permit, limits, address: address.map(network) }
+    }
+
+    pub(super) fn address(&self) -> Option<IpAddr> {
+        self.address
     }
 
     /// The client says what it takes once more, as far as it does.
@@ -134,6 +142,8 @@ struct Door {
     secrets: Secrets,
     next: Option<Return>,
     connected: bool,
+    /// Where its last connection came from.
+    address: Option<IpAddr>,
     claim: Claim,
     /// Since when it was taken over how often.
     taken_over: Option<(Instant, u32)>,
@@ -173,11 +183,13 @@ impl<R: Role> Slot<R> {
         identity: Option<Identity>,
         tally: Tally,
         is_named: bool,
+        address: Option<IpAddr>,
     ) -> Self {
         let door = Mutex::new(Door {
             secrets: Secrets::default(),
             next: None,
             connected: true,
+            address,
             claim: Claim::Secret,
             taken_over: None,
             dismissed: false,
@@ -204,6 +216,11 @@ impl<R: Role> Slot<R> {
             connection.stats().follow(next.arrival.stats.clone());
         }
         let _ = self.tenant.set(Tenant { registry, connection, shared });
+    }
+
+    /// Where its client was last.
+    pub(super) fn address(&self) -> Option<IpAddr> {
+        self.lock().address
     }
 
     pub(super) fn given(&self) -> Secret {
@@ -271,6 +288,7 @@ impl<R: Role> Slot<R> {
             *times += 1;
         }
         door.connected = true;
+        door.address = new.arrival.address;
         if let Some(tenant) = self.tenant.get() {
             tenant.connection.stats().follow(new.arrival.stats.clone());
         }

@@ -14,7 +14,7 @@ use tokio::{
 };
 
 use super::{
-    super::{Side, stream::Counted},
+    super::{Side, frames::header_length, stream::Counted},
     negotiate::Agreement,
 };
 
@@ -437,17 +437,6 @@ fn next(left: u64, mask: [u8; 4], is_last: bool) -> State {
         (0, false) => State::Header(0),
         _ => State::Compressed { left, mask, is_last },
     }
-}
-
-/// How long a header is that begins so, when that is known.
-fn header_length(header: &[u8]) -> Option<usize> {
-    let second = header.get(1)?;
-    let extended = match second & !MASKED {
-        126 => 2,
-        127 => 8,
-        _ => 0,
-    };
-    Some(2 + extended + if second & MASKED != 0 { 4 } else { 0 })
 }
 
 fn limited(left: u64, most: usize) -> usize {

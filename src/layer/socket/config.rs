@@ -1,0 +1,106 @@
+use std::time::Duration;
+
+use super::Side;
+#[cfg(feature = "deflate")]
+use super::deflate;
+
+/// How a [`Socket`](super::Socket) reads, writes and closes.
+#[derive(Debug, Clone)]
+#[non_exhaustive]
+pub struct Config {
+    /// The largest inbound message in bytes; `None`, the default, is 4 MiB for the side that
+    /// accepted and 16 MiB for the side that dialled. A larger one closes the link with 1009.
+    pub max_message_size: Option<usize>,
+    /// The size of each of the two buffers of an idle connection: 8 KiB.
+    pub buffer_size: usize,
+    /// How long the peer may accept not one byte while something waits to be written: 10 s.
+    pub write_timeout: Duration,
+    /// The slowest that an inbound message may arrive once it has begun, in bytes per second: 1,024.
+    /// Frames for control between its parts do not count. A slower one closes the link with 1008, and
+    /// the session ends with it; `None` waits for ever.
+    pub min_receive_rate: Option<u64>,
+    /// The time over which that rate is measured: 30 s, so that a link may stall for almost as long.
+    /// Time during which this side does not read is left out.
+    pub receive_window: Duration,
+    /// How long the closing handshake may take: 2 s. Then the connection is cut.
+    pub close_timeout: Duration,
+    /// What of permessage-deflate to offer, or to accept where it is offered: by default nothing.
+    #[cfg(feature = "deflate")]
+    #[cfg_attr(docsrs, doc(cfg(feature = "deflate")))]
+    pub deflate: Option<deflate::Config>,
+}
+
+impl Default for Config {
+    fn default() -> Self {
+        Self {
+            max_message_size: None,
+            buffer_size: 8 << 10,
+            write_timeout: Duration::from_secs(10),
+            min_receive_rate: Some(1 << 10),
+            receive_window: Duration::from_secs(30),
+            close_timeout: Duration::from_secs(2),
+            #[cfg(feature = "deflate")]
+            deflate: None,
+        }
+    }
+}
+
+impl Config {
+    /// Sets [`max_message_size`](Self::max_message_size).
+    #[must_use]
+    pub fn max_message_size(mut self, bytes: usize) -> Self {
+        self.max_message_size = Some(bytes);
+        self
+    }
+
+    /// Sets [`buffer_size`](Self::buffer_size).
+    #[must_use]
+    pub fn buffer_size(mut self, bytes: usize) -> Self {
+        self.buffer_size = bytes;
+        self
+    }
+
+    /// Sets [`write_timeout`](Self::write_timeout).
+    #[must_use]
+    pub fn write_timeout(mut self, timeout: Duration) -> Self {
+        self.write_timeout = timeout;
+        self
+    }
+
+    /// Sets [`min_receive_rate`](Self::min_receive_rate); `None` switches the check off.
+    #[must_use]
+    pub fn min_receive_rate(mut self, bytes_per_second: impl Into<Option<u64>>) -> Self {
+        self.min_receive_rate = bytes_per_second.into();
+        self
+    }
+
+    /// Sets [`receive_window`](Self::receive_window).
+    #[must_use]
+    pub fn receive_window(mut self, window: Duration) -> Self {
+        self.receive_window = window;
+        self
+    }
+
+    /// Sets [`close_timeout`](Self::close_timeout).
+    #[must_use]
+    pub fn close_timeout(mut self, timeout: Duration) -> Self {
+        self.close_timeout = timeout;
+        self
+    }
+
+    /// Sets [`deflate`](Self::deflate).
+    #[cfg(feature = "deflate")]
+    #[cfg_attr(docsrs, doc(cfg(feature = "deflate")))]
+    #[must_use]
+    pub fn deflate(mut self, config: impl Into<Option<deflate::Config>>) -> Self {
+        self.deflate = config.into();
+        self
+    }
+
+    pub(crate) fn limit(&self, side: Side) -> usize {
+        self.max_message_size.unwrap_or(match side {
+            Side::Client => 16 << 20,
+            Side::Server => 4 << 20,
+        })
+    }
+}
