@@ -192,7 +192,7 @@ pub enum LinkError {
     #[error("inbound message does not inflate: {0}")]
     Deflate(String),
     /// The peer broke RFC 6455; it was told 1002.
-    #[error("WebSocket protocol error: {0}")]
+    #[error("the peer broke the WebSocket protocol (this side closed): {0}")]
     Protocol(String),
 }
 
@@ -200,6 +200,12 @@ impl LinkError {
     /// What a Close of the peer means for the link.
     pub(crate) fn closed_by_peer(reason: Option<CloseReason>) -> Self {
         Self::Closed(reason.unwrap_or_else(|| CloseCode::NoStatus.into()))
+    }
+
+    /// The end of a link that this side has closed for what the peer did: the words say so.
+    pub(crate) fn closed_here(reason: &CloseReason) -> Self {
+        let why = format!("by this side: {}", reason.reason);
+        Self::Closed(CloseReason::new(reason.code, why))
     }
 
     /// What the end of a link is where a newer one takes its place.
@@ -217,7 +223,11 @@ impl LinkError {
             Self::TooBig { .. } => CloseCode::TooBig,
             Self::TooSlow { .. } => CloseCode::Policy,
             Self::Utf8 | Self::Deflate(_) => CloseCode::InvalidPayload,
-            Self::Protocol(_) => CloseCode::Protocol,
+            // As the peer is told.
+            Self::Protocol(what) => {
+                let reason = format!("WebSocket protocol error: {what}");
+                return CloseReason::new(CloseCode::Protocol, reason);
+            }
         };
         CloseReason::new(code, self.to_string())
     }

@@ -14,7 +14,7 @@ use common::{
 };
 use mcp_ws_transport::{Error, layer::framed, server::Config, transport};
 use rmcp::model::{CustomNotification, ServerNotification};
-use serde_json::json;
+use serde_json::{Value, json};
 
 #[global_allocator]
 static HEAP: Cap<System> = Cap::new(System, usize::MAX);
@@ -36,6 +36,32 @@ async fn ping(raw: &mut Raw, size: usize) {
         }
         left -= some;
     }
+}
+
+/// Values that take much more memory than room in a message, and what the server reckons for each.
+const DENSE: &[(&str, usize)] = &[
+    ("0", 320),
+    (r#""""#, 320),
+    ("[]", 864),
+    ("[0]", 864),
+    ("[0,0,0,0,0]", 2144),
+    ("[[[]]]", 1952),
+    ("{}", 1792),
+    (r#"{"":0}"#, 1792),
+    (r#"{"a":0,"b":0,"c":0}"#, 2560),
+    (r#"{"a":{"b":{"c":""}}}"#, 4736),
+];
+
+/// A request with a list of so many of these values.
+fn dense(method: &str, unit: &str, count: usize) -> String {
+    let mut message = format!(r#"{{"jsonrpc":"2.0","id":1,"method":"{method}","params":"#);
+    message.reserve_exact(count * (unit.len() + 1) + 64);
+    message += r#"{"name":"none","arguments":{"a":["#;
+    for number in 0..count {
+        message += if number > 0 { "," } else { "" };
+        message += unit;
+    }
+    message + "]}}}"
 }
 
 /// That no more than `bytes` were in use beyond `before`, so far.
@@ -83,6 +109,42 @@ async fn a_message_costs_little_more_than_its_size() {
         ping(&mut raw, LIMIT + 1).await;
         assert_eq!(raw.closed().await.0, 1009);
         assert_peak(before, LIMIT * 9 / 4);
+
+        // What is made of many small values takes no more than eight times that once it is decoded.
+        for (unit, takes) in DENSE {
+            for method in ["acme/x", "tools/call"] {
+                let mut raw = Raw::initialized(address).await;
+                raw.ping().await;
+                let (room, size) = (unit.len() + 1, unit.len() + 1 + takes);
+                for count in [LIMIT / room - 50, (LIMIT * 8 - 9000) / size] {
+                    let message = dense(method, unit, count);
+                    if message.len() > LIMIT {
+                        continue;
+                    }
+                    raw.write(head(&Frame::text(""), message.len() as u64, true)).await;
+                    for chunk in message.as_bytes().chunks(64 << 10) {
+                        raw.write(chunk).await;
+                    }
+                    let answer = raw.receive().await;
+                    let is_refused = answer["error"]["data"]["reason"] == "too_large";
+                    assert_eq!(is_refused, message.len() > LIMIT - 2000, "{unit}: {answer}");
+                    assert_peak(before, LIMIT * 8 + LIMIT * 9 / 4);
+                }
+            }
+        }
+
+        for method in ["acme/x", "tools/call"] {
+            let members = (0..80_000).map(|member| format!(r#""{member:x}":0"#));
+            let members = members.collect::<Vec<_>>().join(",");
+            let params = format!(r#"{{"name":"none","arguments":{{{members}}}}}"#);
+            let mut raw = Raw::initialized(address).await;
+            raw.text(format!(
+                r#"{{"jsonrpc":"2.0","id":1,"method":"{method}","params":{params}}}"#
+            ))
+            .await;
+            assert_eq!(raw.receive().await["error"]["data"]["reason"], Value::Null);
+            assert_peak(before, LIMIT * 8 + LIMIT * 9 / 4);
+        }
 
         // What is too big to be sent fails alone.
         let mut raw = Raw::initialized(address).await;

@@ -77,6 +77,18 @@ impl<'a> Reader<'a> {
         is_next
     }
 
+    /// Hands out each byte outside of strings that begins, parts or ends values.
+    pub(crate) fn each_delimiter(&mut self, mut delimiter: impl FnMut(u8)) {
+        while let Some(byte) = self.byte() {
+            if byte != b'"' {
+                delimiter(byte);
+                self.at += 1;
+            } else if self.string().is_none() {
+                return;
+            }
+        }
+    }
+
     /// A string with its quotes; the reader stands before it.
     fn string(&mut self) -> Option<&'a str> {
         let start = self.at;

@@ -19,7 +19,6 @@ use rmcp::{
     model::{ErrorCode, JsonRpcMessage, RequestId},
     service::{RxJsonRpcMessage, TxJsonRpcMessage},
 };
-
 use serde_json::json;
 
 use crate::{
@@ -37,11 +36,14 @@ use crate::{
 #[derive(Debug, Clone)]
 #[non_exhaustive]
 pub struct Config {
-    /// The most that an inbound message may take once it is decoded, in bytes: 32 MiB, which is eight
-    /// times the size that a server accepts. It is estimated from the JSON, before anything is decoded.
+    /// The most that an inbound message may take once it is decoded, in bytes. By default 32 MiB for an
+    /// MCP server and 128 MiB for a client, which is eight times the size that they accept.
+    ///
+    /// It is estimated from the JSON, before anything is decoded, by what the worst JSON takes: 320
+    /// bytes for each value in a list, 384 for each member of an object, 1,472 for an object.
     /// A request that would take more is answered with `-32600`, a call whose answer would ends so; the
     /// error has both numbers.
-    pub max_decoded_size: usize,
+    pub max_decoded_size: Option<usize>,
     /// The largest outbound message in bytes: 16 MiB, or less where the peer has told that it takes less.
     /// A larger one fails alone.
     pub max_message_size: usize,
@@ -49,7 +51,7 @@ pub struct Config {
 
 impl Default for Config {
     fn default() -> Self {
-        Self { max_decoded_size: 32 << 20, max_message_size: 16 << 20 }
+        Self { max_decoded_size: None, max_message_size: 16 << 20 }
     }
 }
 
@@ -57,7 +59,7 @@ impl Config {
     /// Sets [`max_decoded_size`](Self::max_decoded_size).
     #[must_use]
     pub fn max_decoded_size(mut self, bytes: usize) -> Self {
-        self.max_decoded_size = bytes;
+        self.max_decoded_size = Some(bytes);
         self
     }
 
@@ -243,12 +245,14 @@ where
                 None => return Poll::Ready(None),
             };
             *this.last_size = message.len();
+            let limit = if R::IS_CLIENT { 128 << 20 } else { 32 << 20 };
+            let limit = this.config.max_decoded_size.unwrap_or(limit);
             *this.last_weight = match &message {
-                Message::Text(json) => estimate_decoded_size(json.as_bytes()),
-                Message::Binary(json) => estimate_decoded_size(json),
+                Message::Text(json) => estimate_decoded_size(json.as_bytes(), limit),
+                Message::Binary(json) => estimate_decoded_size(json, limit),
                 _ => 0,
             };
-            let decoded = match too_large(*this.last_weight, this.config.max_decoded_size) {
+            let decoded = match too_large(*this.last_weight, limit) {
                 Some(error) => Err(this.framing.refuse(&message, calls, error)),
                 None => this.framing.decode(message, calls),
             };
@@ -339,7 +343,7 @@ where
                 if inner.as_mut().start_send(close).is_ok() {
                     let _ = inner.poll_flush(cx);
                 }
-                Some(Err(LinkError::Closed(reason).into()))
+                Some(Err(LinkError::closed_here(&reason).into()))
             }
         }
     }

@@ -162,7 +162,7 @@ impl<S: Duplex<Numbered, Link<Message>>> Resume<S> {
         if this.inner.as_mut().start_send(close).is_ok() {
             let _ = this.inner.poll_flush(cx);
         }
-        let error = Error::from(LinkError::Closed(reason));
+        let error = Error::from(LinkError::closed_here(&reason));
         *this.phase = Phase::Ended(error.clone());
         error
     }
