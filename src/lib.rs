@@ -102,7 +102,8 @@
 //!   message in bytes of payload, and `Mcp-Max-Requests`, how many requests it takes that are not answered
 //!   yet. Both are optional, and 0 or what is no number says nothing; less than 1024 bytes is taken for 1024.
 //!   A message larger than the peer takes is not sent: a request ends with `-32000`, `not_sent`, a response is
-//!   replaced by `-32603`. Further requests wait until others are answered.
+//!   replaced by `-32603`. Further requests wait until others are answered. A client that is closed with 1009
+//!   by a server that says nothing dials again, and sends that message no more.
 //! - **Framing**: one JSON-RPC 2.0 message per text message; no batches. Tolerated: a byte order mark,
 //!   white space around the message, a binary message that holds the same JSON. Older forms are spoken
 //!   too: [`Envelope`](framing::Envelope) and [`ToolCall`](framing::ToolCall), which say what is different there.

@@ -147,12 +147,14 @@ pub struct PeerLimits(Arc<Kept>);
 #[derive(Debug)]
 struct Kept {
     max_message: AtomicUsize,
+    learned: AtomicUsize,
     max_inbound: AtomicUsize,
 }
 
 impl Default for Kept {
     fn default() -> Self {
-        Self { max_message: usize::MAX.into(), max_inbound: usize::MAX.into() }
+        let none = || AtomicUsize::new(usize::MAX);
+        Self { max_message: none(), learned: none(), max_inbound: none() }
     }
 }
 
@@ -173,10 +175,19 @@ impl PeerLimits {
         }
     }
 
-    /// The largest message that the peer takes, in bytes: `usize::MAX` where it does not say.
+    /// Notes that the peer takes no more than so many bytes, as it has shown. That holds on later links too,
+    /// until a peer says what it takes.
+    pub fn learn(&self, max_message: usize) {
+        self.0.learned.fetch_min(max_message.max(MessageLimits::MIN_MESSAGE), Relaxed);
+    }
+
+    /// The largest message that the peer takes, in bytes: `usize::MAX` where that is not known.
     #[must_use]
     pub fn max_message(&self) -> usize {
-        self.0.max_message.load(Relaxed)
+        match self.0.max_message.load(Relaxed) {
+            usize::MAX => self.0.learned.load(Relaxed),
+            told => told,
+        }
     }
 
     /// How many requests without an answer the peer takes: `usize::MAX` where it does not say.
@@ -211,5 +222,11 @@ mod tests {
         assert_eq!((peer.max_message(), peer.max_inbound()), (6000, 7));
         peer.clone().set(MessageLimits::told(None, Some(8)));
         assert_eq!((peer.max_message(), peer.max_inbound()), (usize::MAX, 8));
+        peer.learn(7000);
+        peer.learn(9000);
+        peer.set(MessageLimits::default());
+        assert_eq!(peer.max_message(), 7000);
+        peer.set(MessageLimits::told(Some(8000), None));
+        assert_eq!(peer.max_message(), 8000);
     }
 }

@@ -334,7 +334,7 @@ async fn a_response_past_the_own_limit_is_replaced_by_an_error() {
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn every_client_that_sends_too_much_learns_so() {
     limit(async {
-        let (address, _) = host(common::Tools::default(), Config::default()).await;
+        let address = common::host_of_few_words(common::Tools::default()).await;
         let clients = (0..8).map(|number| {
             tokio::spawn(async move {
                 let mut config = Config::default();

@@ -177,10 +177,11 @@ async fn a_message_too_big_is_told_to_a_client_that_sends_it_whole_before_it_rea
 #[tokio::test]
 async fn a_client_whose_message_is_too_big_learns_so() {
     limit(async {
-        let (address, _) = host(Tools::default(), Config::default()).await;
+        let address = common::host_of_few_words(Tools::default()).await;
         let mut config = Config::default();
         config.framed = config.framed.max_message_size(32 << 20);
-        let transport = connect(format!("ws://{address}/")).config(config).await.unwrap();
+        let connect = connect(format!("ws://{address}/")).config(config).once();
+        let transport = connect.await.unwrap();
         let state = transport.state();
         let client = ().serve(transport).await.unwrap();
         let text = "x".repeat(17 << 20);

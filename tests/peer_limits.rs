@@ -7,10 +7,10 @@ mod common;
 use std::{net::SocketAddr, time::Duration};
 
 use common::{
-    Inside, Raw, Tools, call, host, limit, listen,
+    Frame, Inside, Raw, Tools, call, host, limit, listen,
     raw::{accepted, upgrade_request},
     scale,
-    scripted::{Link, hasty, session},
+    scripted::{Link, Scene, hasty, result, session},
     serve_tools, within,
 };
 use futures::{StreamExt, future::join_all, stream::FuturesUnordered};
@@ -33,6 +33,8 @@ use serde_json::{Value, json};
 use tokio::net::TcpListener;
 
 type Client = RunningService<RoleClient, ()>;
+
+type Form = fn(Connect<RoleClient>) -> Connect<RoleClient>;
 
 /// Of a server, by default.
 const TAKES: usize = 4 << 20;
@@ -129,8 +131,7 @@ async fn whoever_accepts_a_stream_of_their_own_says_what_they_take() {
 async fn the_older_forms_of_messages_keep_to_it_too() {
     limit(async {
         let tools = Tools::default();
-        type Options = fn(Connect<RoleClient>) -> Connect<RoleClient>;
-        let configs: [(server::Config, Options); 3] = [
+        let configs: [(server::Config, Form); 3] = [
             (Config::default().framing(Envelope::default()), |connect| {
                 connect.framing(Envelope::default())
             }),
@@ -379,6 +380,97 @@ async fn as_many_calls_as_there_are_all_have_their_answers() {
             assert_eq!(answered, calls);
             client.cancel().await.unwrap();
         }
+    })
+    .await;
+}
+
+/// The server says nothing, closes with 1009 where it cannot help it, and lives on.
+#[tokio::test]
+async fn a_client_lives_on_that_was_closed_for_one_large_call() {
+    limit(async {
+        let tools = Tools::default();
+        let address = common::host_of_few_words(tools.clone()).await;
+        let client = ().serve(hasty(connect(format!("ws://{address}/mcp"))).await.unwrap());
+        let client = client.await.unwrap();
+        assert_eq!(echo(&client, "a").await.unwrap(), "a");
+        let large = "x".repeat(LARGE);
+        let (refused, after) = tokio::join!(echo(&client, &large), echo(&client, "b"));
+        let error = told(refused);
+        assert_eq!(error.data.as_ref().unwrap()["reason"], "not_sent", "{error:?}");
+        assert!(error.message.contains("1009") && error.message.contains("52430"), "{error:?}");
+        // It was sent behind that, so it never arrived, and is sent again.
+        assert_eq!(after.unwrap(), "b");
+        assert_eq!(echo(&client, "c").await.unwrap(), "c");
+        let again = told(echo(&client, &large).await);
+        assert_eq!(again.data.unwrap()["reason"], "not_sent");
+        assert_eq!(echo(&client, "d").await.unwrap(), "d");
+    })
+    .await;
+}
+
+/// The same where it has a session to lose.
+#[tokio::test]
+async fn a_session_that_ends_for_one_large_call_is_followed_by_another() {
+    limit(async {
+        let (scene, mut link) = Scene::new().await;
+        let (calling, _) = scene.called(&mut link).await;
+        let client = scene.client.peer().clone();
+        let large = tokio::spawn(async move { echo(&client, &"x".repeat(LARGE)).await });
+        assert_eq!(link.receive().await["method"], "tools/call");
+        link.raw.send(Frame::close(1009)).await;
+        let mut next = Link::new(&scene.listener).await;
+        assert_eq!(next.open().await, json!({}), "what would be sent again would be refused again");
+        let mut next = next.begins(session("s-2", "two", 0, false)).await;
+        assert_eq!(result(calling).await, Err("outcome_unknown".into()));
+        let error = told(large.await.unwrap());
+        assert_eq!(error.data.unwrap()["reason"], "not_sent");
+        let (calling, call) = scene.called(&mut next).await;
+        next.answer(&call, "done").await;
+        assert_eq!(result(calling).await.unwrap(), "done");
+    })
+    .await;
+}
+
+/// What is too large may be the answer: then this side closes, and lives on as well.
+#[tokio::test]
+async fn a_client_lives_on_that_has_closed_for_one_large_answer() {
+    limit(async {
+        let address = common::host_of_few_words(Tools::default()).await;
+        let mut config = transport::Config::default();
+        config.socket = config.socket.max_message_size(64 << 10);
+        let connect = hasty(connect(format!("ws://{address}/mcp"))).config(config);
+        let client = ().serve(connect.await.unwrap()).await.unwrap();
+        let error = told(client.call_tool(tool("big", json!({ "size": 70_000 }))).await);
+        let data = error.data.unwrap();
+        assert_eq!(data["reason"], "outcome_unknown");
+        assert!(data["cause"].as_str().unwrap().contains("65536"), "{data}");
+        assert_eq!(echo(&client, "on").await.unwrap(), "on");
+    })
+    .await;
+}
+
+#[tokio::test]
+async fn a_server_that_closes_so_time_and_again_is_not_dialled_for_ever() {
+    limit(async {
+        let (listener, url) = listen().await;
+        let serving = tokio::spawn(async move {
+            let mut served = 0;
+            while let Ok(Ok((stream, _))) =
+                tokio::time::timeout(Duration::from_secs(1), listener.accept()).await
+            {
+                let mut raw = Raw::upgraded(stream).await;
+                raw.answer_initialize().await;
+                raw.send(Frame::close(1009)).await;
+                served += 1;
+            }
+            served
+        });
+        let connect = hasty(connect(url));
+        let mut state = connect.state();
+        let client = ().serve(connect.await.unwrap()).await.unwrap();
+        state.wait_for(|state| matches!(state, State::Closed(_))).await.unwrap();
+        assert_eq!(serving.await.unwrap(), 6);
+        client.cancel().await.unwrap();
     })
     .await;
 }

@@ -25,7 +25,8 @@
 //! a `server/discover` that had no answer.
 //!
 //! It ends for good when the server closes with 1000, or says that this client is not wanted (1008,
-//! 4401, 4403; 4409, unless the session is still its own) or breaks its rules; when it refuses the upgrade with a status that means it (401
+//! 4401, 4403; 4409, unless the session is still its own) or breaks its rules, but for the size of a message
+//! (1009), for which five connections may be lost in a row; when it refuses the upgrade with a status that means it (401
 //! after a new [token](Connect::bearer_with), 403, 404, …), fails the TLS handshake, or answers with no
 //! WebSocket handshake or a subprotocol that was not offered; when it refuses the repeated `initialize`;
 //! when five connections are lost before it has answered the first one; after

@@ -30,6 +30,10 @@ use crate::{
     transport::Layers,
 };
 
+/// How many connections in a row may be lost for the size of a message, with another cause of loss or
+/// [`Reconnect::stable`] between them. One message is to blame, and not sent again.
+const MAX_OVERSIZED: u32 = 5;
+
 type Dialling = BoxFuture<'static, Result<(BoxLink, MessageLimits, Opened), Error>>;
 
 pub(super) struct Redial {
@@ -49,6 +53,8 @@ pub(super) struct Redial {
     /// whether the present one was made so.
     reclaims: Option<Error>,
     reclaimed: bool,
+    /// How many connections in a row were lost for the size of a message.
+    oversized: u32,
     since: Instant,
     /// It has carried a message each way.
     carried: bool,
@@ -87,6 +93,7 @@ impl Redial {
             refreshed: false,
             reclaims: None,
             reclaimed: false,
+            oversized: 0,
             since: Instant::now(),
             carried: false,
             lifetimes: Lifetimes::default(),
@@ -204,9 +211,15 @@ impl LinkSource for Redial {
         let reclaims = taken_over
             && this.tally.session().is_some()
             && !(this.reclaimed && this.since.elapsed() < this.waits.stable());
+        // It is one message that is not sent again, unless it is not that.
+        this.oversized = match is_too_large(cause) {
+            true if this.since.elapsed() < this.waits.stable() => this.oversized + 1,
+            large => u32::from(large),
+        };
+        let oversized = (1..=MAX_OVERSIZED).contains(&this.oversized);
         // The peer was told the count over the next one: this one has no say any more.
         let deaf = this.tally.is_frozen();
-        if !cause.is_retryable() && !refreshed && !replaced && !deaf && !reclaims {
+        if !cause.is_retryable() && !refreshed && !replaced && !deaf && !reclaims && !oversized {
             return false;
         }
         this.reclaims = (reclaims && !replaced && !deaf).then(|| cause.clone());
@@ -295,6 +308,11 @@ pub(super) async fn wait(next: Duration, mut alarm: Alarm) -> bool {
 
 fn is_closed_with(cause: &Error, code: CloseCode) -> bool {
     matches!(cause, Error::Link(LinkError::Closed(reason)) if reason.code == code)
+}
+
+/// Whether a message was larger than the peer takes, or one of the peer than this side does.
+fn is_too_large(cause: &Error) -> bool {
+    matches!(cause, Error::Link(cause) if cause.close_reason().code == CloseCode::TooBig)
 }
 
 /// Whether no session outlives a link that ended so (`mcp.resume.v1`, section 7).

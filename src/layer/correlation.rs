@@ -16,6 +16,7 @@
 //! | … while the outbound queue is full | kept until it has room |
 //! | a notification while as many are handled as may be | kept until one has ended |
 //! | `notifications/cancelled` for a request that is not in flight | dropped |
+//! | … or than a peer takes that has not said so, and closes with 1009 | the same; what was sent after it was not read |
 //! | the last link ends | each request of ours ends with an error that says whether it may have run |
 //!
 //! Where another link follows to a peer that knows nothing of what was before:
@@ -37,6 +38,7 @@ mod inbound;
 mod line;
 mod outbound;
 mod places;
+mod reach;
 mod restart;
 
 use std::{
@@ -54,6 +56,7 @@ use self::{
     held::Held,
     line::Line,
     places::Places,
+    reach::Reach,
     restart::Restart,
 };
 pub use self::{config::Config, deadlines::Deadline};
@@ -118,6 +121,7 @@ pub struct Correlation<R: Role, F> {
     /// flushed.
     line: Line<R>,
     advanced: bool,
+    reach: Reach,
     /// What this side tells itself, before anything else that comes in.
     told: VecDeque<RxJsonRpcMessage<R>>,
     restart: Option<Box<Restart>>,
@@ -163,6 +167,7 @@ impl<R: Role, F: Framing<R>> Correlation<R, F> {
             held: Held::default(),
             line: Line::default(),
             advanced: false,
+            reach: Reach::default(),
             told: VecDeque::new(),
             restart: None,
             replay: None,
@@ -223,11 +228,15 @@ impl<R: Role, F: Framing<R>> Correlation<R, F> {
             self.stats.orphan();
             tracing::debug!(?id, "response to no request in flight");
         }
-        known.map(|(id, _)| id)
+        let (id, call) = known?;
+        self.reach.answered(&call);
+        Some(id)
     }
 
-    fn end(&mut self, error: Option<Error>) -> &mut Ending {
+    fn end(&mut self, error: Option<Error>) {
         self.held = Held::default();
+        let handed = self.framed.get_ref().handed();
+        let too_large = error.as_ref().and_then(|error| self.find_too_large(error, handed, false));
         let mut calls = self.outbound.take(|_, _| true);
         if let Some(restart) = &self.restart {
             calls.retain(|(id, _)| !restart.repeats(id));
@@ -236,7 +245,8 @@ impl<R: Role, F: Framing<R>> Correlation<R, F> {
         calls.extend(self.line.take());
         let tickets: Vec<_> = calls.iter().map(|(_, call)| call.ticket).collect();
         let handed = self.framed.get_ref().withdraw_all(&tickets);
-        self.ending.insert(Ending::new(calls, handed, error))
+        let handed = too_large.map_or(handed, |read| handed.min(read));
+        self.ending = Some(Ending::new(calls, handed, error));
     }
 }
 
@@ -303,7 +313,11 @@ impl<R: Role, F: Framing<R>> Stream for Correlation<R, F> {
                 return Poll::Ready(Some(Ok(told)));
             }
         };
-        Poll::Ready(this.end(end).next::<R>())
+        this.end(end);
+        if let Some(told) = this.told.pop_front() {
+            return Poll::Ready(Some(Ok(told)));
+        }
+        Poll::Ready(this.ending.as_mut().and_then(Ending::next::<R>))
     }
 }
 
@@ -354,7 +368,12 @@ impl<R: Role, F: Framing<R>> Sink<TxJsonRpcMessage<R>> for Correlation<R, F> {
                 this.bound(&request);
                 this.ask(request)
             }
-            item => this.hand_down(item, false).map(drop),
+            item => {
+                if let Some(sent) = this.hand_down(item, false)? {
+                    this.reach.told(this.framed.get_ref().ticket(), sent.size);
+                }
+                Ok(())
+            }
         }
     }
 

@@ -364,6 +364,8 @@ impl<R: Role, S, F: Framing<R>> Framed<R, S, F> {
 /// A message that was sent.
 #[derive(Debug)]
 pub(super) struct Sent {
+    /// Its size in bytes.
+    pub(super) size: usize,
     /// A copy, which shares its bytes, where it is to be kept.
     pub(super) kept: Option<Message>,
 }
@@ -465,11 +467,12 @@ where
                 Self::encode(this.framing, Limit::NONE, &JsonRpcMessage::error(error, id))?
             }
         };
+        let size = message.as_ref().map_or(0, Message::len);
         let kept = message.as_ref().filter(|_| keep).cloned();
         for message in message.into_iter().chain(from_fn(|| this.framing.owed())) {
             this.inner.as_mut().start_send(message)?;
         }
-        Ok(Sent { kept })
+        Ok(Sent { size, kept })
     }
 }
 

@@ -11,7 +11,9 @@ pub mod scripted;
 use std::{future::Future, net::SocketAddr, sync::Arc, time::Duration};
 
 use mcp_ws_transport::{
-    State, accept, server,
+    State, accept,
+    layer::socket::Side,
+    server,
     stats::{Snapshot, Stats},
     transport::Config,
 };
@@ -183,6 +185,27 @@ pub async fn host(tools: Tools, config: Config) -> (SocketAddr, mpsc::UnboundedR
         }
     });
     (address, connections)
+}
+
+/// Serves `tools` on every connection, and says to nobody what it takes.
+pub async fn host_of_few_words(tools: Tools) -> SocketAddr {
+    let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
+    let address = listener.local_addr().unwrap();
+    tokio::spawn(async move {
+        while let Ok((stream, _)) = listener.accept().await {
+            let tools = tools.clone();
+            tokio::spawn(async move {
+                let Raw { stream, .. } = Raw::upgraded(stream).await;
+                let builder = mcp_ws_transport::WebSocketTransport::<RoleServer>::builder();
+                let (leftover, side) = (Default::default(), Side::Server);
+                let transport = builder.over_stream(stream, leftover, side);
+                if let Ok(running) = tools.serve(transport).await {
+                    let _ = running.waiting().await;
+                }
+            });
+        }
+    });
+    address
 }
 
 /// A listener, and what a client says to it to be served by hand.

@@ -34,6 +34,8 @@ pub(super) struct Call {
     pub(super) method: Method,
     /// Its place in the order of all that was sent.
     pub(super) ticket: u64,
+    /// Its size in bytes.
+    pub(super) size: usize,
     /// The request itself, where it is sent again if the peer refuses it because it stops.
     pub(super) kept: Option<Message>,
     /// How often the peer has refused it so.
@@ -49,6 +51,10 @@ impl Outbound {
 
     pub(super) fn contains(&self, id: &RequestId) -> bool {
         self.calls.contains_key(id)
+    }
+
+    pub(super) fn iter(&self) -> impl Iterator<Item = (&RequestId, &Call)> {
+        self.calls.iter()
     }
 
     pub(super) fn get(&self, id: &RequestId) -> Option<&Call> {
@@ -75,10 +81,6 @@ impl Outbound {
         let RequestId::String(text) = id else { return None };
         let number = RequestId::Number(text.parse().ok()?);
         self.calls.contains_key(&number).then_some(number)
-    }
-
-    pub(super) fn iter(&self) -> impl Iterator<Item = (&RequestId, &Call)> {
-        self.calls.iter()
     }
 
     pub(super) fn get_mut(&mut self, id: &RequestId) -> Option<&mut Call> {
@@ -121,7 +123,7 @@ pub(super) enum Fate {
 }
 
 impl Fate {
-    fn name(self) -> &'static str {
+    pub(super) fn name(self) -> &'static str {
         match self {
             Self::NotSent => "not_sent",
             Self::OutcomeUnknown => "outcome_unknown",
@@ -135,7 +137,7 @@ const UNSENT: u64 = u64::MAX;
 impl Call {
     /// A request that is not kept.
     pub(super) fn new(method: Method, ticket: u64) -> Self {
-        Self { method, ticket, kept: None, refusals: 0, token: None }
+        Self { method, ticket, size: 0, kept: None, refusals: 0, token: None }
     }
 
     /// A call that was not handed to the layer below.

@@ -80,9 +80,10 @@ impl<R: Role, F: Framing<R>> Correlation<R, F> {
         let id = request.id.clone();
         let token = request.request.get_meta().get_progress_token();
         match self.hand_down(JsonRpcMessage::Request(request), true) {
-            Ok(Some(Sent { kept })) => {
+            Ok(Some(Sent { size, kept })) => {
                 let ticket = self.framed.get_ref().ticket();
-                self.outbound.insert(id, Call { kept, token, ..Call::new(method, ticket) });
+                let call = Call { size, kept, token, ..Call::new(method, ticket) };
+                self.outbound.insert(id, call);
                 Ok(())
             }
             Ok(None) => Ok(()),

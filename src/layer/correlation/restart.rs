@@ -219,8 +219,11 @@ impl Restart {
 
 impl<R: Role, F: Framing<R>> Correlation<R, F> {
     /// A connection is lost, and the next may lead anywhere: what was handed to it is lost too.
-    pub(super) fn lose(&mut self, down: Down) {
+    pub(super) fn lose(&mut self, mut down: Down) {
         let cause = down.cause.to_string();
+        if let Some(read) = self.find_too_large(&down.cause, down.handed, true) {
+            down.handed = read;
+        }
         if let Some(restart) = &mut self.restart
             && let Some((id, _, attempts)) = &mut restart.discover
             && self.outbound.get(id).is_some_and(|call| call.ticket <= down.handed)

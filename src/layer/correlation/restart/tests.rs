@@ -1,4 +1,5 @@
 mod listening;
+mod oversized;
 mod replaying;
 mod resumed;
 mod returning;

@@ -1,0 +1,160 @@
+//! Which message was larger than the peer takes, where it closes the connection with 1009 and has not
+//! said what it takes.
+//!
+//! A peer reads in order, and no further than the first message that is too large. So of those that it
+//! has not read for certain it did not read the largest, nor what was sent after that: whichever the first
+//! one was, it was not a later one.
+
+use std::{cmp::Reverse, pin::Pin};
+
+use futures::Sink;
+use rmcp::{
+    ErrorData,
+    model::{JsonRpcMessage, RequestId},
+};
+use serde_json::json;
+
+use super::{Call, Correlation, Fate, UNAVAILABLE};
+use crate::{
+    decode::{Method, Role},
+    error::{CloseCode, Error, LinkError},
+    framing::Framing,
+};
+
+/// How often a request that the peer has not read is sent again.
+const MAX_RETRIES: u32 = 4;
+
+/// What the present peer has read.
+#[derive(Debug, Default)]
+pub(super) struct Reach {
+    /// The last message that it has read for certain, and all before it.
+    read: u64,
+    /// The largest of those that is known of, in bytes.
+    passed: usize,
+    /// The place and size of the largest message after them that is no request.
+    other: Option<(u64, usize)>,
+}
+
+impl Reach {
+    /// The peer has answered this.
+    pub(super) fn answered(&mut self, call: &Call) {
+        self.read = self.read.max(call.ticket);
+        self.passed = self.passed.max(call.size);
+        if let Some((ticket, size)) = self.other
+            && ticket <= self.read
+        {
+            self.passed = self.passed.max(size);
+            self.other = None;
+        }
+    }
+
+    /// A message was sent that is no request.
+    pub(super) fn told(&mut self, ticket: u64, size: usize) {
+        if size > self.passed && self.other.is_none_or(|(_, other)| size > other) {
+            self.other = Some((ticket, size));
+        }
+    }
+}
+
+/// Whether the peer has closed the connection since a message was too large for it.
+fn is_too_large(cause: &Error) -> bool {
+    matches!(cause, Error::Link(LinkError::Closed(reason)) if reason.code == CloseCode::TooBig)
+}
+
+impl<R: Role, F: Framing<R>> Correlation<R, F> {
+    /// Ends the request that was too large for the peer, if it was one and that is the `cause`, and puts
+    /// those off that came after it where another connection may follow. The number of the last message
+    /// that the peer may have read, of those that were `handed` to the connection, where one was too large.
+    pub(super) fn find_too_large(
+        &mut self,
+        cause: &Error,
+        handed: u64,
+        goes_on: bool,
+    ) -> Option<u64> {
+        let Reach { read, passed, other } = std::mem::take(&mut self.reach);
+        if !is_too_large(cause) {
+            return None;
+        }
+        let on_the_way = |call: &Call| call.ticket <= handed && call.ticket > read;
+        let before = self.outbound.iter().filter(|(_, call)| call.ticket <= read);
+        let passed = before.map(|(_, call)| call.size).fold(passed, usize::max);
+        let largest = self
+            .outbound
+            .iter()
+            .filter(|(_, call)| on_the_way(call) && call.size > passed)
+            .max_by_key(|(_, call)| (call.size, Reverse(call.ticket)))
+            .map(|(id, call)| (id.clone(), call.method, call.ticket, call.size));
+        let other = other.filter(|(ticket, size)| {
+            *ticket <= handed && largest.as_ref().is_none_or(|(.., largest)| size > largest)
+        });
+        let (ticket, size) = match (&largest, other) {
+            (_, Some(other)) if other.1 > passed => other,
+            (Some((.., ticket, size)), _) => (*ticket, *size),
+            _ => return None,
+        };
+        tracing::warn!(size, "a message was larger than the peer takes");
+        self.framed.peer().learn(size - 1);
+        if let Some((id, method, at, _)) = largest
+            && at == ticket
+            && method != Method::Initialize
+        {
+            self.give_up(&id);
+            self.told.push_back(too_large::<R>(id, method, size, cause));
+        }
+        if goes_on {
+            self.put_off_unread(ticket, handed);
+        }
+        Some(ticket - 1)
+    }
+
+    /// Puts requests off to the next connection which the peer has not read on this one, from this place
+    /// on.
+    fn put_off_unread(&mut self, from: u64, handed: u64) {
+        let Some(restart) = &self.restart else { return };
+        let unread = |call: &Call| (from..=handed).contains(&call.ticket);
+        let unread = self.outbound.iter().filter(|(_, call)| unread(call));
+        let unread = unread.filter(|(id, _)| !restart.keeps(id));
+        let mut unread: Vec<_> = unread.map(|(id, call)| (call.ticket, id.clone())).collect();
+        unread.sort_unstable_by_key(|(ticket, _)| *ticket);
+        for (_, id) in unread {
+            if self.put_off_one(&id).is_none() {
+                let cause = "the peer has not read it";
+                if let Some(call) = self.give_up(&id) {
+                    self.told.push_back(call.lost::<R>(id, Fate::NotSent, Some(cause)));
+                }
+            }
+        }
+    }
+
+    fn put_off_one(&mut self, id: &RequestId) -> Option<()> {
+        let call = self.outbound.get_mut(id).filter(|call| call.refusals < MAX_RETRIES)?;
+        let message = self.framed.again(call.kept.as_ref()?);
+        let shared = self.framed.get_mut();
+        shared.survives(true);
+        if Pin::new(&mut *shared).start_send(message).is_err() {
+            shared.survives(false);
+            return None;
+        }
+        call.ticket = shared.ticket();
+        call.refusals += 1;
+        Some(())
+    }
+}
+
+/// The error that ends a request for which the peer has closed the connection.
+fn too_large<R: Role>(
+    id: RequestId,
+    method: Method,
+    size: usize,
+    cause: &Error,
+) -> rmcp::service::RxJsonRpcMessage<R> {
+    let data = json!({
+        "reason": Fate::NotSent.name(), "cause": cause.to_string(), "method": method.name(),
+        "size": size,
+    });
+    let message = format!(
+        "outbound message of {size} bytes is larger than the peer takes, which has closed the \
+         connection for it (1009)"
+    );
+    JsonRpcMessage::error(ErrorData::new(UNAVAILABLE, message, Some(data)), Some(id))
+}

@@ -1,0 +1,114 @@
+//! A peer that closes the connection with 1009, and has not said what it takes.
+
+use std::sync::Arc;
+
+use super::*;
+
+fn call_of(id: i64, size: usize) -> ClientJsonRpcMessage {
+    let Value::Object(arguments) = json!({"text": "x".repeat(size)}) else { unreachable!() };
+    request(id, CallToolRequest::new(CallToolRequestParams::new("add").with_arguments(arguments)))
+}
+
+fn too_big() -> Message {
+    Message::Close(Some(CloseCode::TooBig.into()))
+}
+
+/// A client that has sent 1 to 4, of which the third is large and the first is answered.
+fn sent_much() -> (Stack<RoleClient>, Peer) {
+    let (mut stack, peer) = initialized();
+    for (id, size) in [(1, 10), (2, 10), (3, 5000), (4, 20)] {
+        stack.send(call_of(id, size));
+    }
+    stack.idle();
+    say(&peer, json!({"jsonrpc": "2.0", "id": 1, "result": {"content": []}}));
+    assert!(matches!(stack.next(), JsonRpcMessage::Response(_)));
+    sent(&peer);
+    (stack, peer)
+}
+
+/// The next peer, and what it is sent once it has answered `initialize`.
+fn next(stack: &mut Stack<RoleClient>) -> (Peer, Vec<String>) {
+    stack.idle();
+    let peer = stack.links.next();
+    stack.idle();
+    assert_eq!(sent(&peer), ["initialize 0"]);
+    say(&peer, initialize_result("1"));
+    stack.idle();
+    let sent = sent(&peer);
+    (peer, sent)
+}
+
+#[tokio::test(start_paused = true)]
+async fn the_largest_request_was_not_read_nor_any_after_it() {
+    let (mut stack, peer) = sent_much();
+    peer.send(too_big());
+    let JsonRpcMessage::Error(error) = stack.next() else { panic!("no error") };
+    assert_eq!(error.id, Some(RequestId::Number(3)));
+    let data = error.error.data.unwrap();
+    let size = data["size"].as_u64().unwrap();
+    assert_eq!((&data["reason"], size > 5000 && size < 5200), (&json!("not_sent"), true));
+    assert!(error.error.message.contains("1009"), "{}", error.error.message);
+    assert_eq!(stack.error(), (RequestId::Number(2), "outcome_unknown".into()));
+    let (peer, sent) = next(&mut stack);
+    assert_eq!(sent, ["notifications/initialized", "tools/call 4"]);
+    // And nothing of that size goes out any more.
+    stack.send(call_of(5, 5000));
+    assert_eq!(stack.error(), (RequestId::Number(5), "not_sent".into()));
+    say(&peer, json!({"jsonrpc": "2.0", "id": 4, "result": {"content": []}}));
+    assert!(matches!(stack.next(), JsonRpcMessage::Response(_)));
+}
+
+#[tokio::test(start_paused = true)]
+async fn it_is_not_sent_again_where_all_else_is() {
+    let (mut stack, peer) = initialized();
+    stack.stack.replay = Some(Arc::new(|_: &ClientRequest| Replay::Again));
+    for (id, size) in [(2, 10), (3, 5000), (4, 20)] {
+        stack.send(call_of(id, size));
+    }
+    stack.idle();
+    sent(&peer);
+    peer.send(too_big());
+    assert_eq!(stack.error(), (RequestId::Number(3), "not_sent".into()));
+    let (_, sent) = next(&mut stack);
+    assert_eq!(sent, ["notifications/initialized", "tools/call 2", "tools/call 4"]);
+}
+
+#[tokio::test(start_paused = true)]
+async fn one_that_was_read_is_not_to_blame() {
+    let (mut stack, peer) = sent_much();
+    // So the third was read as well.
+    say(&peer, json!({"jsonrpc": "2.0", "id": 4, "result": {"content": []}}));
+    assert!(matches!(stack.next(), JsonRpcMessage::Response(_)));
+    stack.send(call_of(5, 30));
+    stack.idle();
+    peer.send(too_big());
+    for id in [2, 3, 5] {
+        assert_eq!(stack.error(), (RequestId::Number(id), "outcome_unknown".into()));
+    }
+}
+
+/// A larger notification is, and all that is certain of requests is that those after it were not read.
+#[tokio::test(start_paused = true)]
+async fn a_request_is_not_to_blame_for_what_is_none() {
+    let (mut stack, peer) = initialized();
+    stack.send(call_of(1, 2000));
+    let padding = json!({"padding": "x".repeat(5000)});
+    let large = rmcp::model::CustomNotification::new("acme/large", Some(padding));
+    stack.send(JsonRpcMessage::notification(ClientNotification::CustomNotification(large)));
+    stack.send(call_of(2, 2000));
+    stack.idle();
+    sent(&peer);
+    peer.send(too_big());
+    assert_eq!(stack.error(), (RequestId::Number(1), "outcome_unknown".into()));
+    let (_, sent) = next(&mut stack);
+    assert_eq!(sent, ["notifications/initialized", "tools/call 2"]);
+}
+
+#[tokio::test(start_paused = true)]
+async fn another_end_blames_nobody() {
+    let (mut stack, peer) = sent_much();
+    peer.send(Message::Close(Some(CloseCode::Abnormal.into())));
+    for id in [2, 3, 4] {
+        assert_eq!(stack.error(), (RequestId::Number(id), "outcome_unknown".into()));
+    }
+}
