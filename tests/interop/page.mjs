@@ -15,14 +15,18 @@ const screenshots = words[0] === '--screenshots' ? words.splice(0, 2)[1] : undef
 const [program, ...options] = words;
 const PATIENCE = 35_000; // no wait of the page is longer than 30 s
 
+let created; // the session of the browser
 const children = new Set();
 process.on('exit', () => children.forEach((child) => child.kill('SIGKILL')));
 const overdue = setTimeout(() => fail(new Error('took longer than 190 s')), 190_000);
 
-function fail(error) {
+/** Ends with this error, and the browser before its driver, which would leave it behind. */
+async function fail(error) {
   console.error(error);
+  if (created) await Promise.race([command('DELETE', '').catch(() => {}), sleep(3000)]);
   process.exit(1);
 }
+process.on('uncaughtException', fail);
 
 /** Starts a program, and waits for the line of its output that `pattern` finds. */
 async function start(program, options, pattern) {
@@ -57,7 +61,7 @@ async function command(method, path, body) {
   return value;
 }
 
-const created = await command('POST', '', {
+created = await command('POST', '', {
   capabilities: {
     alwaysMatch: {
       'goog:chromeOptions': {
