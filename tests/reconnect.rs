@@ -381,7 +381,7 @@ async fn of_many_cuts_each_call_ends_once_and_truly() {
     let mut next = 0;
     for cut in 0..cuts {
         // Enough for the handshake and some of what follows.
-        let bytes = 900 + random.next_u32() as usize % 6000;
+        let bytes = 1500 + random.next_u32() as usize % 6000;
         proxy.fate(Fate { cut_after: Some(bytes), reset: cut % 2 == 0, ..Fate::default() });
         let calls = (0..10).map(|lane| {
             let number = next + lane;
