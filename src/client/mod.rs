@@ -88,6 +88,7 @@ mod reconnect;
 mod redial;
 mod tcp;
 mod tls;
+mod tool_error;
 mod toolbox;
 
 use std::{
@@ -111,7 +112,8 @@ use self::{dial::Target, reconnect::Tokens};
 pub use self::{
     reconnect::{Reconnect, TokenRequest},
     tls::Tls,
-    toolbox::{ToolError, Toolbox},
+    tool_error::ToolError,
+    toolbox::Toolbox,
 };
 pub use crate::layer::correlation::Replay;
 use crate::{
