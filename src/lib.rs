@@ -29,6 +29,9 @@
 //! # Ok(()) }
 //! ```
 //!
+//! A [`Server`](server::Server) stops when it is dropped; [`wait`](server::Server::wait) keeps it until it is
+//! told to.
+//!
 //! [`connect()`] and [`serve()`] take options before they are awaited. In a server that you already
 //! have, mount a [`WebSocketService`](server::WebSocketService); for a stream that you already have
 //! there are [`connect_over`] and [`accept()`].

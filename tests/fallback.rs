@@ -25,6 +25,7 @@ use tokio::{
     sync::mpsc,
     time::{sleep, timeout},
 };
+use tokio_util::sync::CancellationToken;
 
 fn ms(ms: u64) -> Duration {
     Duration::from_millis(ms)
@@ -124,6 +125,30 @@ async fn a_server_that_stops_waits_for_an_answer_until_its_deadline() {
         let took = start.elapsed();
         assert!(took >= ms(400) && took < ms(3000), "{took:?}");
         never.end().await;
+        tasks_left(0).await;
+    })
+    .await;
+}
+
+/// A server that is kept listens, until its token is cancelled; any number of tasks may wait for that.
+#[tokio::test]
+async fn a_server_is_waited_for_until_it_has_ended() {
+    limit(async {
+        let stop = CancellationToken::new();
+        let (server, address) = host(Config::default().cancellation_token(stop.clone())).await;
+        let mut raw = Raw::dial(address).await;
+        raw.initialize().await;
+        timeout(ms(200), server.wait()).await.unwrap_err();
+        raw.ping().await;
+        let stopped = async {
+            stop.cancel();
+            assert_eq!(raw.closed().await.0, 1012);
+            drop(raw);
+        };
+        tokio::join!(server.wait(), server.wait(), stopped);
+        TcpStream::connect(address).await.unwrap_err();
+        server.wait().await;
+        server.shutdown().await;
         tasks_left(0).await;
     })
     .await;

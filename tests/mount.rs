@@ -257,3 +257,27 @@ async fn the_case_of_header_names_is_the_listeners() {
     })
     .await;
 }
+
+/// As the documentation has it: axum's graceful shutdown, and then the connections that were upgraded.
+#[tokio::test]
+async fn a_graceful_shutdown_closes_what_was_upgraded() {
+    limit(async {
+        let stop = CancellationToken::new();
+        let service = service(Config::default().cancellation_token(stop.clone()));
+        let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
+        let address = listener.local_addr().unwrap();
+        let router = Router::new().route_service("/mcp", service.clone());
+        let signal = stop.clone().cancelled_owned();
+        let serving = axum::serve(listener, router).with_graceful_shutdown(signal);
+        let serving = tokio::spawn(async move {
+            serving.await.unwrap();
+            service.closed().await;
+        });
+        let mut raw = Raw::initialized(address).await;
+        stop.cancel();
+        assert_eq!(raw.closed().await.0, 1012);
+        drop(raw);
+        within(Duration::from_secs(3), serving).await.unwrap();
+    })
+    .await;
+}

@@ -46,6 +46,8 @@
 //!
 //! # What is not
 //!
+//! - **rmcp's feature `local`** is not supported here: it makes services that stay on one thread, and a server
+//!   runs them on many. Where a dependency enables it, use this crate with its feature `client` alone.
 //! - **Nobody is authenticated** until there is an [`authenticator`](Config::authenticator). A program
 //!   sends no `Origin` and is let in when it knows the address: the checks of hosts and origins are
 //!   for browsers. On a machine with several users, loopback is no protection either.
@@ -214,6 +216,12 @@
 //! are calls; then what it has begun to answer is finished, and nobody else is heard. At the deadline
 //! what still runs is dropped, its callers are told `-32000` with `outcome_unknown`, and nothing is left
 //! running.
+//!
+//! A mounted [`WebSocketService`] stops so when the token of [`Config::cancellation_token`] is cancelled;
+//! await [`WebSocketService::closed`] then. The graceful shutdown of the server around it does not wait for
+//! connections that were upgraded.
+
+mod many_threads;
 
 mod auth;
 mod body;

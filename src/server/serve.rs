@@ -10,8 +10,11 @@ use std::{
 };
 
 use rmcp::{RoleServer, Service};
-use tokio::{net::ToSocketAddrs, task::JoinHandle};
-use tokio_util::sync::{CancellationToken, DropGuard};
+use tokio::net::ToSocketAddrs;
+use tokio_util::{
+    sync::{CancellationToken, DropGuard},
+    task::TaskTracker,
+};
 
 use super::{
     Config, Registry, WebSocketService,
@@ -54,7 +57,9 @@ where
 /// ```no_run
 /// # async fn example<S: rmcp::ServerHandler>(service: impl Fn() -> S + Send + Sync + 'static) -> std::io::Result<()> {
 /// let listener = tokio::net::TcpListener::bind("127.0.0.1:8080").await?;
-/// mcp_ws_transport::server::serve_on(listener, service).await?;
+/// let server = mcp_ws_transport::server::serve_on(listener, service).await?;
+/// // Dropped, it would stop, and close the listener.
+/// server.wait().await;
 /// # Ok(()) }
 /// ```
 pub fn serve_on<R, L, F, S>(listener: L, factory: F) -> Serve<R, L, F>
@@ -237,8 +242,10 @@ where
                 gone: CancellationToken::new(),
                 end: OnceLock::new(),
             });
-            let task = tokio::spawn(listen(listener, porch));
-            Ok(Server { local_addr, registry, stop: stop.drop_guard(), task })
+            let running = TaskTracker::new();
+            running.spawn(listen(listener, porch));
+            running.close();
+            Ok(Server { local_addr, registry, stop: stop.drop_guard(), running })
         })
     }
 }
@@ -253,13 +260,14 @@ impl<R: Role, L: fmt::Debug, F> fmt::Debug for Serve<R, L, F> {
     }
 }
 
-/// A running server. Dropping it stops the server without waiting for that.
+/// A running server. Dropping it stops the server, and closes its listener, without waiting for that.
 #[derive(Debug)]
+#[must_use = "dropping a `Server` stops it: keep it, and await its `wait` or `shutdown`"]
 pub struct Server<R: Role = RoleServer, A = SocketAddr> {
     local_addr: A,
     registry: Registry<R>,
     stop: DropGuard,
-    task: JoinHandle<()>,
+    running: TaskTracker,
 }
 
 impl<R: Role, A: Clone> Server<R, A> {
@@ -275,11 +283,28 @@ impl<R: Role, A: Clone> Server<R, A> {
         &self.registry
     }
 
+    /// Waits until the server has ended: until the token of
+    /// [`Config::cancellation_token`](super::Config::cancellation_token) is cancelled and all is drained, which
+    /// without a token is never. Cancel safe, and for any number of tasks at once.
+    ///
+    /// ```no_run
+    /// # async fn example<S: rmcp::ServerHandler>(service: impl Fn() -> S + Send + Sync + 'static) -> std::io::Result<()> {
+    /// let server = mcp_ws_transport::serve("127.0.0.1:8080", service).await?;
+    /// tokio::select! {
+    ///     () = server.wait() => {}
+    ///     _ = tokio::signal::ctrl_c() => server.shutdown().await,
+    /// }
+    /// # Ok(()) }
+    /// ```
+    pub async fn wait(&self) {
+        self.running.wait().await;
+    }
+
     /// Stops as [`Drain`](super::Drain) says, and waits until it has: whoever comes is told 503, calls
     /// in flight are finished, and each connection is closed with 1012. Then nothing listens and
     /// nothing runs any more.
     pub async fn shutdown(self) {
         drop(self.stop);
-        let _ = self.task.await;
+        self.running.wait().await;
     }
 }

@@ -41,8 +41,8 @@ use crate::{
 ///
 /// It has the shape of rmcp's `StreamableHttpService`: made from a factory and a configuration,
 /// `Clone`, and mounted on a path. Whoever serves it must allow upgrades, as axum's `serve` does, and
-/// set deadlines for the request's head, which axum's `serve` does not. [`or`](Self::or) shares the path
-/// with another service.
+/// set deadlines for the request's head, which axum's `serve` does not; and await
+/// [`closed`](Self::closed) when it stops. [`or`](Self::or) shares the path with another service.
 ///
 /// | request | answer |
 /// |---|---|
@@ -133,6 +133,31 @@ impl<S: Service<R>, R: Hosted> WebSocketService<S, R> {
 
     /// Resolves when the token of [`Config::cancellation_token`] is cancelled and every connection
     /// has ended.
+    ///
+    /// Await it after the server around this service has stopped: axum's graceful shutdown does not know of
+    /// connections that were upgraded. Where the process ends without waiting, they are lost in the midst of
+    /// their calls, without a Close (1006 to the client).
+    ///
+    /// ```no_run
+    /// # #[derive(Clone, Default)] struct Calculator;
+    /// # impl rmcp::ServerHandler for Calculator {}
+    /// # async fn example() -> std::io::Result<()> {
+    /// use mcp_ws_transport::server::{Config, WebSocketService};
+    /// use tokio_util::sync::CancellationToken;
+    ///
+    /// let stop = CancellationToken::new();
+    /// let config = Config::default().cancellation_token(stop.clone());
+    /// let mcp = WebSocketService::new(|| Ok(Calculator), config)?;
+    /// let app = axum::Router::new().route_service("/mcp", mcp.clone());
+    /// let signal = async move {
+    ///     drop(tokio::signal::ctrl_c().await);
+    ///     stop.cancel();
+    /// };
+    /// let listener = tokio::net::TcpListener::bind("127.0.0.1:8080").await?;
+    /// axum::serve(listener, app).with_graceful_shutdown(signal).await?;
+    /// mcp.closed().await;
+    /// # Ok(()) }
+    /// ```
     pub async fn closed(&self) {
         self.shop.config.stop.cancelled().await;
         self.shop.tasks.close();

@@ -13,9 +13,11 @@ use std::{
 use tokio_rustls::{
     TlsAcceptor,
     rustls::{
-        Error, InconsistentKeys, ServerConfig,
+        CertificateError, Error, InconsistentKeys, RootCertStore, ServerConfig,
+        client::{WebPkiServerVerifier, danger::ServerCertVerifier as _},
+        crypto::CryptoProvider,
         pki_types::{
-            CertificateDer, PrivateKeyDer,
+            CertificateDer, PrivateKeyDer, ServerName, UnixTime,
             pem::{self, PemObject},
         },
     },
@@ -49,6 +51,9 @@ struct Files {
 impl Tls {
     /// Reads a certificate chain, the server's own certificate first, and its private key, both in
     /// PEM form; they may be in one file. The key is PKCS#8, SEC1 or PKCS#1, and not encrypted.
+    ///
+    /// A certificate that clients will refuse is warned of in the log: one that is not valid now, or that of
+    /// an authority, as `openssl req -x509` makes it by default.
     ///
     /// TLS 1.2 and 1.3 are spoken, and clients that name protocols (ALPN) must name `http/1.1`.
     ///
@@ -123,7 +128,11 @@ impl Files {
         let unsupported = |error: &dyn fmt::Display| {
             io::Error::new(io::ErrorKind::Unsupported, error.to_string())
         };
-        let builder = ServerConfig::builder_with_provider(provider().map_err(|e| unsupported(&e))?)
+        let provider = provider().map_err(|error| unsupported(&error))?;
+        if let Some(fault) = chain.first().and_then(|own| fault_of(own, &provider)) {
+            tracing::warn!("{}: {fault}", cert.display());
+        }
+        let builder = ServerConfig::builder_with_provider(provider)
             .with_safe_default_protocol_versions()
             .map_err(|error| unsupported(&error))?;
         let mut config =
@@ -141,6 +150,36 @@ impl Files {
             })?;
         config.alpn_protocols = vec![b"http/1.1".to_vec()];
         Ok(Arc::new(config))
+    }
+}
+
+/// Why many clients will refuse a server that shows `own`, and what to do about it.
+fn fault_of(own: &CertificateDer<'_>, provider: &Arc<CryptoProvider>) -> Option<&'static str> {
+    // As a client sees it that trusts this very certificate.
+    let mut roots = RootCertStore::empty();
+    roots.add(own.clone().into_owned()).ok()?;
+    let verifier = WebPkiServerVerifier::builder_with_provider(roots.into(), provider.clone());
+    let name = ServerName::try_from("localhost").ok()?;
+    let verdict = verifier.build().ok()?.verify_server_cert(own, &[], &name, &[], UnixTime::now());
+    match verdict.err()? {
+        Error::InvalidCertificate(
+            CertificateError::Expired | CertificateError::ExpiredContext { .. },
+        ) => Some("the certificate has expired: clients will refuse it"),
+        Error::InvalidCertificate(
+            CertificateError::NotValidYet | CertificateError::NotValidYetContext { .. },
+        ) => Some("the certificate is not valid yet: clients will refuse it"),
+        // rustls has no variant of its own for this.
+        Error::InvalidCertificate(CertificateError::Other(other))
+            if format!("{other:?}").contains("CaUsedAsEndEntity") =>
+        {
+            Some(
+                "the certificate is that of an authority (CA:TRUE), as `openssl req -x509` makes it; \
+                 clients that use rustls refuse it as a server's own (CaUsedAsEndEntity). Make it anew with \
+                 `-addext basicConstraints=critical,CA:FALSE -addext subjectAltName=DNS:<host>`, or sign \
+                 one for the server with it",
+            )
+        }
+        _ => None,
     }
 }
 

@@ -7,10 +7,7 @@ use std::{
 use base64::{Engine as _, engine::general_purpose::STANDARD};
 use rcgen::{CertificateParams, KeyPair};
 use tokio::io::{AsyncReadExt, AsyncWriteExt, DuplexStream, duplex};
-use tokio_rustls::{
-    TlsConnector, client,
-    rustls::{ClientConfig, RootCertStore, pki_types::ServerName},
-};
+use tokio_rustls::{TlsConnector, client, rustls::ClientConfig};
 
 use super::*;
 
@@ -129,6 +126,28 @@ async fn a_certificate_from_files_is_shown() {
     }
     let debug = format!("{:?}", dir.tls().unwrap());
     assert_eq!(debug, format!("Tls {{ cert: {:?}, key: {:?}, .. }}", dir.cert(), dir.key()));
+}
+
+/// What clients will make of a certificate is known before the first of them comes.
+#[tokio::test]
+async fn a_certificate_that_clients_refuse_is_found_out() {
+    use rcgen::{BasicConstraints, IsCa, date_time_ymd};
+
+    let provider = provider().unwrap();
+    let fault = |change: &dyn Fn(&mut CertificateParams)| {
+        let mut params = CertificateParams::new(vec!["mcp.example.com".to_owned()]).unwrap();
+        change(&mut params);
+        let cert = params.self_signed(&KeyPair::generate().unwrap()).unwrap();
+        fault_of(cert.der(), &provider).unwrap_or_default()
+    };
+    assert_eq!(fault(&|_| {}), "");
+    assert_eq!(fault(&|params| params.is_ca = IsCa::ExplicitNoCa), "");
+    let ca = fault(&|params| params.is_ca = IsCa::Ca(BasicConstraints::Unconstrained));
+    assert!(ca.contains("CaUsedAsEndEntity") && ca.contains("CA:FALSE"), "{ca}");
+    let old = fault(&|params| params.not_after = date_time_ymd(2020, 1, 1));
+    assert!(old.contains("expired"), "{old}");
+    let early = fault(&|params| params.not_before = date_time_ymd(4000, 1, 1));
+    assert!(early.contains("not valid yet"), "{early}");
 }
 
 #[tokio::test]

@@ -1,0 +1,30 @@
+//! One sentence for who builds this with rmcp's feature `local`, ahead of what else the compiler will say:
+//! rmcp's futures are not `Send` then, and its features cannot be seen from here.
+
+use std::pin::Pin;
+
+use rmcp::{
+    RoleServer,
+    service::{DynService, RequestContext, ServiceRole},
+};
+
+#[diagnostic::on_unimplemented(
+    message = "mcp-ws-transport's feature `server` does not go with rmcp's feature `local`, which some \
+               dependency enables: its services stay on one thread, and a server runs them on many. Disable \
+               rmcp's `local` (`cargo tree -e features -i rmcp` tells who enables it), or use mcp-ws-transport \
+               with `default-features = false, features = [\"client\"]`",
+    label = "the errors below follow from this one"
+)]
+trait RunsOnManyThreads {}
+
+impl<T> RunsOnManyThreads for Pin<Box<dyn Future<Output = T> + Send + '_>> {}
+
+// As a type that is returned it is checked before the bodies of functions are.
+#[expect(dead_code, reason = "only its types are checked")]
+fn respond(
+    service: &dyn DynService<RoleServer>,
+    request: <RoleServer as ServiceRole>::PeerReq,
+    context: RequestContext<RoleServer>,
+) -> impl RunsOnManyThreads {
+    service.handle_request(request, context)
+}
