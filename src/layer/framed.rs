@@ -301,10 +301,8 @@ where
         }
     }
 
-    /// Logs what could not be read: at WARN without the peer's words, and not each time.
+    /// Logs that a message could not be read, without its content: at WARN, but not each time.
     fn complain(self: Pin<&mut Self>, unreadable: &Unreadable) {
-        tracing::debug!(?unreadable, "unreadable message");
-        let Some(suppressed) = self.project().warnings.admit() else { return };
         let code = match unreadable {
             Unreadable::Request { error, .. }
             | Unreadable::Response { error, .. }
@@ -313,7 +311,12 @@ where
             Unreadable::Unacceptable(reason) => u16::from(reason.code).into(),
         };
         let what = unreadable.cause();
-        tracing::warn!(code, what, suppressed, "a message of the peer cannot be read");
+        match self.project().warnings.admit() {
+            Some(suppressed) => {
+                tracing::warn!(code, what, suppressed, "a message of the peer cannot be read");
+            }
+            None => tracing::debug!(code, what, "a message of the peer cannot be read"),
+        }
     }
 
     /// Deals with what could not be read; the result, if any, is for the layer above.
