@@ -47,7 +47,7 @@ async fn what_is_no_request_is_answered_with_an_error_and_harms_nothing() {
             -32600,
             json!(1),
         ),
-        ("unclosed depth", "[".repeat(100_000), -32700, Value::Null),
+        ("unclosed depth", "[".repeat(100_000), -32600, Value::Null),
         ("a number", "7".into(), -32600, Value::Null),
         ("a string", r#""ping""#.into(), -32600, Value::Null),
         ("null", "null".into(), -32600, Value::Null),

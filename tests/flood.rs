@@ -126,7 +126,7 @@ async fn requests_that_grow() {
         let tools = Tools::default();
         let (address, _connections) = host(tools.clone(), Config::default()).await;
         let mut raw = Raw::initialized(address).await;
-        let maps = vec![json!({ "a": 0 }); 20_000];
+        let maps = vec![json!({ "a": 0 }); 15_000];
         let before = resident();
         for id in 0..100 {
             raw.json(&call(id, "wait", json!({ "maps": maps }))).await;
