@@ -119,7 +119,7 @@ impl MessageLimits {
     /// Bounds as a peer tells them. 0 is as good as nothing, a message of less than
     /// [`MIN_MESSAGE`](Self::MIN_MESSAGE) bytes is taken for one of so many.
     #[must_use]
-    pub fn told(max_message: Option<u64>, max_inbound: Option<u64>) -> Self {
+    pub fn from_peer(max_message: Option<u64>, max_inbound: Option<u64>) -> Self {
         let number = |told: Option<u64>| {
             told.filter(|told| *told > 0).map(|told| usize::try_from(told).unwrap_or(usize::MAX))
         };
@@ -204,29 +204,29 @@ mod tests {
     #[test]
     fn absurd_limits_are_none_or_the_nearest_that_can_be_kept() {
         let told = |bytes, requests| {
-            let limits = MessageLimits::told(Some(bytes), Some(requests));
+            let limits = MessageLimits::from_peer(Some(bytes), Some(requests));
             (limits.max_message, limits.max_inbound)
         };
         assert_eq!(told(0, 0), (None, None));
         assert_eq!(told(1, 1), (Some(1024), Some(1)));
         assert_eq!(told(4 << 20, 1024), (Some(4 << 20), Some(1024)));
         assert_eq!(told(u64::MAX, u64::MAX), (Some(usize::MAX), Some(usize::MAX)));
-        assert_eq!(MessageLimits::told(None, None), MessageLimits::default());
+        assert_eq!(MessageLimits::from_peer(None, None), MessageLimits::default());
     }
 
     #[test]
     fn a_new_link_has_no_limits_of_the_one_before() {
         let peer = PeerLimits::default();
-        peer.set(MessageLimits::told(Some(5000), Some(7)));
-        peer.add(MessageLimits::told(Some(6000), None));
+        peer.set(MessageLimits::from_peer(Some(5000), Some(7)));
+        peer.add(MessageLimits::from_peer(Some(6000), None));
         assert_eq!((peer.max_message(), peer.max_inbound()), (6000, 7));
-        peer.clone().set(MessageLimits::told(None, Some(8)));
+        peer.clone().set(MessageLimits::from_peer(None, Some(8)));
         assert_eq!((peer.max_message(), peer.max_inbound()), (usize::MAX, 8));
         peer.learn(7000);
         peer.learn(9000);
         peer.set(MessageLimits::default());
         assert_eq!(peer.max_message(), 7000);
-        peer.set(MessageLimits::told(Some(8000), None));
+        peer.set(MessageLimits::from_peer(Some(8000), None));
         assert_eq!(peer.max_message(), 8000);
     }
 }

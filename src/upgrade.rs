@@ -31,9 +31,9 @@ pub(crate) const MAX_MESSAGE: HeaderName = HeaderName::from_static("mcp-max-mess
 pub(crate) const MAX_REQUESTS: HeaderName = HeaderName::from_static("mcp-max-requests");
 
 /// Says what this side takes.
-pub(crate) fn tell(headers: &mut HeaderMap, limits: MessageLimits) {
-    let told = [(MAX_MESSAGE, limits.max_message), (MAX_REQUESTS, limits.max_inbound)];
-    for (name, limit) in told {
+pub(crate) fn write_limits(headers: &mut HeaderMap, limits: MessageLimits) {
+    let limits = [(MAX_MESSAGE, limits.max_message), (MAX_REQUESTS, limits.max_inbound)];
+    for (name, limit) in limits {
         if let Some(limit) = limit {
             headers.insert(name, HeaderValue::from(limit));
         }
@@ -41,13 +41,13 @@ pub(crate) fn tell(headers: &mut HeaderMap, limits: MessageLimits) {
 }
 
 /// What the other side says that it takes. What is no number, or said twice, is not said.
-pub(crate) fn told(headers: &HeaderMap) -> MessageLimits {
+pub(crate) fn read_limits(headers: &HeaderMap) -> MessageLimits {
     let number = |name| {
         let mut values = elements(headers, name);
         let value = values.next().filter(|_| values.next().is_none())?;
         value.bytes().all(|byte| byte.is_ascii_digit()).then(|| value.parse().ok())?
     };
-    MessageLimits::told(number(MAX_MESSAGE), number(MAX_REQUESTS))
+    MessageLimits::from_peer(number(MAX_MESSAGE), number(MAX_REQUESTS))
 }
 
 /// The name of a session's id in a query and in a cookie.
@@ -108,14 +108,14 @@ mod tests {
     fn limits_that_are_no_numbers_are_not_said() {
         for (value, told) in [("4096", Some(4096)), ("0", None), ("+4096", None), ("4 MiB", None)] {
             let headers = HeaderMap::from_iter([(MAX_MESSAGE, HeaderValue::from_static(value))]);
-            assert_eq!(super::told(&headers).max_message, told, "{value}");
+            assert_eq!(super::read_limits(&headers).max_message, told, "{value}");
         }
         let mut headers = HeaderMap::new();
-        let limits = MessageLimits::told(Some(5000), Some(6));
-        tell(&mut headers, limits);
-        assert_eq!(super::told(&headers), limits);
+        let limits = MessageLimits::from_peer(Some(5000), Some(6));
+        write_limits(&mut headers, limits);
+        assert_eq!(super::read_limits(&headers), limits);
         headers.append(MAX_REQUESTS, HeaderValue::from_static("7"));
-        assert_eq!(super::told(&headers).max_inbound, None);
+        assert_eq!(super::read_limits(&headers).max_inbound, None);
     }
 
     #[test]

@@ -39,7 +39,7 @@ use crate::{
     layer::socket::Side,
     link::MessageLimits,
     transport::Layers,
-    upgrade::{Io, reclaim, set_nodelay, tell, told},
+    upgrade::{Io, read_limits, reclaim, set_nodelay, write_limits},
 };
 
 /// How many redirects within the origin are followed.
@@ -323,7 +323,7 @@ impl Target {
         let failed = |error| handshake_error(url, error);
         let key = STANDARD.encode(rand::random::<[u8; 16]>());
         let mut request = self.request(url, hello, &key)?;
-        tell(request.headers_mut(), layers.limits());
+        write_limits(request.headers_mut(), layers.limits());
         if let Some(extensions) = Extensions::offer(config) {
             request.headers_mut().insert(SEC_WEBSOCKET_EXTENSIONS, extensions);
         }
@@ -344,7 +344,7 @@ impl Target {
             return Err(HandshakeError::Refused(Box::new(refusal)));
         }
         let (subprotocol, extensions) = check(&response, hello.offer, config, &key)?;
-        let limits = told(response.headers());
+        let limits = read_limits(response.headers());
         let upgraded = match select(hyper::upgrade::on(response), connection).await {
             Either::Left((upgraded, _)) => upgraded,
             Either::Right((_, upgraded)) => upgraded.await,

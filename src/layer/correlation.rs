@@ -35,11 +35,11 @@ mod config;
 mod deadlines;
 mod held;
 mod inbound;
-mod line;
 mod outbound;
+mod oversized;
 mod places;
-mod reach;
 mod restart;
+mod waiting;
 
 use std::{
     collections::{HashSet, VecDeque},
@@ -54,10 +54,10 @@ use self::{
     calls::{Call, Ending, Fate, Outbound},
     deadlines::Deadlines,
     held::Held,
-    line::Line,
+    oversized::ReadProgress,
     places::Places,
-    reach::Reach,
     restart::Restart,
+    waiting::WaitingRequests,
 };
 pub use self::{config::Config, deadlines::Deadline};
 use super::{Framed, Shared, relink::Renew};
@@ -119,9 +119,9 @@ pub struct Correlation<R: Role, F> {
     held: Held<R>,
     /// Requests of ours that the peer does not take yet, and whether some were sent that need not have been
     /// flushed.
-    line: Line<R>,
+    waiting: WaitingRequests<R>,
     advanced: bool,
-    reach: Reach,
+    read_progress: ReadProgress,
     /// What this side tells itself, before anything else that comes in.
     told: VecDeque<RxJsonRpcMessage<R>>,
     restart: Option<Box<Restart>>,
@@ -165,9 +165,9 @@ impl<R: Role, F: Framing<R>> Correlation<R, F> {
             extensions,
             deadlines: Deadlines::default(),
             held: Held::default(),
-            line: Line::default(),
+            waiting: WaitingRequests::default(),
             advanced: false,
-            reach: Reach::default(),
+            read_progress: ReadProgress::default(),
             told: VecDeque::new(),
             restart: None,
             replay: None,
@@ -180,7 +180,7 @@ impl<R: Role, F: Framing<R>> Correlation<R, F> {
     /// How many requests are in flight: ours, and the peer's.
     #[must_use]
     pub fn in_flight(&self) -> (usize, usize) {
-        (self.outbound.len() + self.line.len(), self.inbound.len())
+        (self.outbound.len() + self.waiting.len(), self.inbound.len())
     }
 
     /// Outlives a peer that restarts, if the links below do: tells that to `notices`, and asks for
@@ -229,7 +229,7 @@ impl<R: Role, F: Framing<R>> Correlation<R, F> {
             tracing::debug!(?id, "response to no request in flight");
         }
         let (id, call) = known?;
-        self.reach.answered(&call);
+        self.read_progress.note_answered(&call);
         Some(id)
     }
 
@@ -242,7 +242,7 @@ impl<R: Role, F: Framing<R>> Correlation<R, F> {
             calls.retain(|(id, _)| !restart.repeats(id));
         }
         // The link need not have ended yet: a Close of ours may wait until what is queued is written.
-        calls.extend(self.line.take());
+        calls.extend(self.waiting.take());
         let tickets: Vec<_> = calls.iter().map(|(_, call)| call.ticket).collect();
         let handed = self.framed.get_ref().withdraw_all(&tickets);
         let handed = too_large.map_or(handed, |read| handed.min(read));
@@ -275,7 +275,7 @@ impl<R: Role, F: Framing<R>> Stream for Correlation<R, F> {
             {
                 return Poll::Ready(Some(Ok(held)));
             }
-            if !this.line.is_empty() {
+            if !this.waiting.is_empty() {
                 this.advanced |= this.advance(cx);
                 if let Some(told) = this.told.pop_front() {
                     return Poll::Ready(Some(Ok(told)));
@@ -351,7 +351,7 @@ impl<R: Role, F: Framing<R>> Sink<TxJsonRpcMessage<R>> for Correlation<R, F> {
                         Some(call) => !this.withdraw(id, &call),
                         None => this.answers(id),
                     };
-                    if !this.line.is_empty() {
+                    if !this.waiting.is_empty() {
                         // There may be room for one more.
                         this.framed.get_ref().wake_reader();
                     }
@@ -370,7 +370,7 @@ impl<R: Role, F: Framing<R>> Sink<TxJsonRpcMessage<R>> for Correlation<R, F> {
             }
             item => {
                 if let Some(sent) = this.hand_down(item, false)? {
-                    this.reach.told(this.framed.get_ref().ticket(), sent.size);
+                    this.read_progress.note_sent(this.framed.get_ref().ticket(), sent.size);
                 }
                 Ok(())
             }

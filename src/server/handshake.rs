@@ -53,7 +53,8 @@ use crate::{
     time::after,
     transport::{Builder, Layers, WebSocketTransport},
     upgrade::{
-        Io, SUBPROTOCOL, accept_key, elements, is_websocket, reclaim, set_nodelay, tell, told,
+        Io, SUBPROTOCOL, accept_key, elements, is_websocket, read_limits, reclaim, set_nodelay,
+        write_limits,
     },
 };
 
@@ -96,15 +97,15 @@ impl<S: Io> Upgraded<S> {
 
     /// The connection of a client that has yet to authenticate.
     pub(super) fn unauthenticated(self, layers: &Layers, limit: usize) -> Box<dyn Unauthenticated> {
-        BeforeAuthentication { layers, limit }.over(self.stream, self.leftover)
+        BeforeAuthentication { layers, limit }.build(self.stream, self.leftover)
     }
 }
 
 /// What is made over the stream of an upgraded connection.
-pub(super) trait Over {
-    type Made;
+pub(super) trait BuildOverStream {
+    type Output;
 
-    fn over<S: Io>(self, stream: S, leftover: Bytes) -> Self::Made;
+    fn build<S: Io>(self, stream: S, leftover: Bytes) -> Self::Output;
 }
 
 /// All layers, for a client that may stay.
@@ -113,10 +114,10 @@ pub(super) struct AllLayers<'a> {
     pub(super) extensions: Extensions,
 }
 
-impl Over for AllLayers<'_> {
-    type Made = BoxLink;
+impl BuildOverStream for AllLayers<'_> {
+    type Output = BoxLink;
 
-    fn over<S: Io>(self, stream: S, leftover: Bytes) -> BoxLink {
+    fn build<S: Io>(self, stream: S, leftover: Bytes) -> BoxLink {
         self.layers.link(stream, leftover, Side::Server, self.extensions)
     }
 }
@@ -128,21 +129,24 @@ pub(super) struct BeforeAuthentication<'a> {
     pub(super) limit: usize,
 }
 
-impl Over for BeforeAuthentication<'_> {
-    type Made = Box<dyn Unauthenticated>;
+impl BuildOverStream for BeforeAuthentication<'_> {
+    type Output = Box<dyn Unauthenticated>;
 
-    fn over<S: Io>(self, stream: S, leftover: Bytes) -> Box<dyn Unauthenticated> {
+    fn build<S: Io>(self, stream: S, leftover: Bytes) -> Box<dyn Unauthenticated> {
         Box::new(self.layers.unauthenticated(stream, &leftover, Side::Server, self.limit))
     }
 }
 
 /// Makes something over an upgraded connection. A stream of a known type is taken out of hyper's
 /// box, so that nothing dynamic stays on the way of each message; any other stays in it.
-pub(super) fn over<O: Over>(upgraded: hyper::upgrade::Upgraded, what: O) -> O::Made {
+pub(super) fn build_over<B: BuildOverStream>(
+    upgraded: hyper::upgrade::Upgraded,
+    what: B,
+) -> B::Output {
     let upgraded = match unbox::<TcpStream>(upgraded) {
         Ok((stream, leftover)) => {
             set_nodelay(&stream);
-            return what.over(stream, leftover);
+            return what.build(stream, leftover);
         }
         Err(upgraded) => upgraded,
     };
@@ -150,16 +154,16 @@ pub(super) fn over<O: Over>(upgraded: hyper::upgrade::Upgraded, what: O) -> O::M
     let upgraded = match unbox::<tokio_rustls::server::TlsStream<TcpStream>>(upgraded) {
         Ok((stream, leftover)) => {
             set_nodelay(stream.get_ref().0);
-            return what.over(stream, leftover);
+            return what.build(stream, leftover);
         }
         Err(upgraded) => upgraded,
     };
     #[cfg(unix)]
     let upgraded = match unbox::<tokio::net::UnixStream>(upgraded) {
-        Ok((stream, leftover)) => return what.over(stream, leftover),
+        Ok((stream, leftover)) => return what.build(stream, leftover),
         Err(upgraded) => upgraded,
     };
-    what.over(TokioIo::new(upgraded), Bytes::new())
+    what.build(TokioIo::new(upgraded), Bytes::new())
 }
 
 /// The stream that hyper, or hyper-util, or our own [`Porch`](super::porch::Porch) was given, and what it read beyond the request.
@@ -303,7 +307,7 @@ impl Grantable {
         if let Some(chosen) = chosen {
             headers.insert(SEC_WEBSOCKET_EXTENSIONS, chosen);
         }
-        tell(headers, own);
+        write_limits(headers, own);
         (response, Agreed { subprotocol, extensions, limits: self.limits })
     }
 }
@@ -359,7 +363,7 @@ pub(super) fn check(
         subprotocol: choose(headers),
         resumes,
         extensions,
-        limits: told(headers),
+        limits: read_limits(headers),
     })
 }
 

@@ -232,10 +232,10 @@ mod door;
 mod guard;
 mod handler;
 mod handshake;
+mod http_service;
 mod limit;
 mod listener;
 mod lobby;
-mod neighbour;
 mod or;
 mod origin;
 mod porch;
@@ -266,9 +266,9 @@ pub use self::{
     body::Body,
     config::{Config, Drain},
     guard::{Guard, GuardLayer},
+    http_service::HttpService,
     limit::Limits,
     listener::{Bind, Listener},
-    neighbour::HttpService,
     or::Or,
     origin::Origin,
     registry::{Broadcast, Cause, Connection, Event, Events, Health, Info, Missed, Registry},

@@ -22,9 +22,9 @@ use super::{
     config::Accepted,
     guard,
     handshake::{LAST_WORD, close_unread, http1, part, refuse, too_large},
+    http_service::BoxHttpService,
     listener::{Listener, is_out_of_descriptors},
     lobby::Seat,
-    neighbour::Neighbour,
     or::asks_for_websocket,
     registry::Cause,
     role::Hosted,
@@ -41,9 +41,9 @@ pub(super) struct Porch<S, R: Role> {
     pub(super) service: WebSocketService<S, R>,
     pub(super) path: Arc<str>,
     /// On the same path, where no WebSocket is asked for.
-    pub(super) beside: Option<Neighbour>,
+    pub(super) beside: Option<BoxHttpService>,
     /// On every other path.
-    pub(super) elsewhere: Option<Neighbour>,
+    pub(super) elsewhere: Option<BoxHttpService>,
     #[cfg(feature = "rustls-tls")]
     pub(super) tls: Option<super::Tls>,
     /// Nobody is received any more; who is being answered has time until the `end`.
@@ -157,14 +157,14 @@ impl<S: Service<R>, R: Hosted> Porch<S, R> {
         self.converse(stream, peer, overdue, visit).await
     }
 
-    /// The answer of `neighbour` to `request`, if that is let in.
+    /// The answer of `service` to `request`, if that is let in.
     async fn ask(
         &self,
-        neighbour: &Neighbour,
+        service: &BoxHttpService,
         mut request: Request<Body>,
         visit: &Visit,
     ) -> Response<Body> {
-        if neighbour.is_guarded() {
+        if service.is_guarded() {
             let (mut parts, body) = request.into_parts();
             if let Err(refusal) = guard::check(self.service.config(), &mut parts, true).await {
                 return refusal.map(Body::new);
@@ -172,7 +172,7 @@ impl<S: Service<R>, R: Hosted> Porch<S, R> {
             request = Request::from_parts(parts, body);
         }
         visit.asks(true);
-        neighbour.respond(request).await
+        service.respond(request).await
     }
 
     /// Answers requests until one is upgraded.
@@ -189,7 +189,7 @@ impl<S: Service<R>, R: Hosted> Porch<S, R> {
         let config = self.service.config();
         let answer = service_fn(|mut request: Request<Incoming>| {
             let is_here = is_same_path(request.uri().path(), &self.path);
-            let neighbour = match &self.beside {
+            let service = match &self.beside {
                 Some(beside) if is_here && !asks_for_websocket(request.headers()) => Some(beside),
                 _ => self.elsewhere.as_ref().filter(|_| !is_here),
             };
@@ -199,8 +199,8 @@ impl<S: Service<R>, R: Hosted> Porch<S, R> {
                 if let Some(peer) = peer {
                     request.extensions_mut().insert(Accepted(peer));
                 }
-                let mut response = if let Some(neighbour) = neighbour {
-                    self.ask(neighbour, request.map(Body::new), visit).await
+                let mut response = if let Some(service) = service {
+                    self.ask(service, request.map(Body::new), visit).await
                 } else if is_here {
                     self.service.clone().answer(request).await.map(Body::new)
                 } else {

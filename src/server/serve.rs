@@ -18,8 +18,8 @@ use tokio_util::{
 
 use super::{
     Config, Registry, WebSocketService,
+    http_service::{BoxHttpService, HttpService},
     listener::{Bind, IntoListener, Listener},
-    neighbour::{HttpService, Neighbour},
     porch::{Porch, listen},
     role::Hosted,
 };
@@ -79,8 +79,8 @@ pub struct Serve<R: Role, L, F> {
     factory: F,
     path: Arc<str>,
     config: Config<R>,
-    beside: Option<Neighbour>,
-    elsewhere: Option<Neighbour>,
+    beside: Option<BoxHttpService>,
+    elsewhere: Option<BoxHttpService>,
     #[cfg(feature = "rustls-tls")]
     tls: Option<super::Tls>,
 }
@@ -120,7 +120,7 @@ impl<R: Role, L, F> Serve<R, L, F> {
     /// their own checks. A client that takes nothing of an answer for the
     /// [time of the handshake](Config::handshake_timeout) is cut.
     pub fn fallback(mut self, service: impl HttpService) -> Self {
-        self.elsewhere = Some(Neighbour::guarded(service));
+        self.elsewhere = Some(BoxHttpService::guarded(service));
         self
     }
 
@@ -147,7 +147,7 @@ impl<R: Role, L, F> Serve<R, L, F> {
     /// # Ok(()) }
     /// ```
     pub fn fallback_unguarded(mut self, service: impl HttpService) -> Self {
-        self.elsewhere = Some(Neighbour::unguarded(service));
+        self.elsewhere = Some(BoxHttpService::unguarded(service));
         self
     }
 
@@ -155,14 +155,14 @@ impl<R: Role, L, F> Serve<R, L, F> {
     /// [`WebSocketService::or`] does: rmcp's streamable HTTP, for instance. The same
     /// [`Guard`](super::Guard) stands before it as before the upgrade.
     pub fn or(mut self, service: impl HttpService) -> Self {
-        self.beside = Some(Neighbour::guarded(service));
+        self.beside = Some(BoxHttpService::guarded(service));
         self
     }
 
     /// As [`or`](Self::or), but `service` **answers whoever asks**, and has to make its own checks. Where
     /// there is an authenticator and no [`Config::guard`] was made, the start warns.
     pub fn or_unguarded(mut self, service: impl HttpService) -> Self {
-        self.beside = Some(Neighbour::unguarded(service));
+        self.beside = Some(BoxHttpService::unguarded(service));
         self
     }
 
@@ -224,8 +224,8 @@ where
             }
             let stop = config.stop.clone();
             let registry = config.registry.clone();
-            for (neighbour, method) in [(&self.beside, "or"), (&self.elsewhere, "fallback")] {
-                if neighbour.as_ref().is_some_and(|neighbour| !neighbour.is_guarded()) {
+            for (service, method) in [(&self.beside, "or"), (&self.elsewhere, "fallback")] {
+                if service.as_ref().is_some_and(|service| !service.is_guarded()) {
                     config.warn_of_unguarded(method);
                 }
             }

@@ -241,7 +241,7 @@ impl<S: Service<R>, R: Hosted> Shop<S, R> {
                 return None;
             }
         };
-        // On the heap, one after the other: what waits for a stranger is to be small.
+        // On the heap, one after the other: what waits for an unauthenticated peer is to be small.
         let opened =
             Box::pin(self.transport(upgraded.ok()?, agreed, guest, timer.as_mut())).await?;
         Box::pin(self.begin(opened, timer)).await
@@ -262,11 +262,12 @@ impl<S: Service<R>, R: Hosted> Shop<S, R> {
         let builder = builder.subprotocol(subprotocol);
         let Guest { parts, peer, standing, name } = guest;
         let layers = builder.layers();
-        let stranger = BeforeAuthentication { layers: &layers, limit: self.config.first_message };
+        let unauthenticated =
+            BeforeAuthentication { layers: &layers, limit: self.config.first_message };
         let (identity, permit) = match standing {
             Standing::Known(identity, permit) => (identity, permit),
             Standing::Unknown => {
-                let link = handshake::over(upgraded, stranger);
+                let link = handshake::build_over(upgraded, unauthenticated);
                 let takes = PeerLimits::default();
                 takes.set(limits);
                 let builder = builder.peer(takes);
@@ -276,12 +277,12 @@ impl<S: Service<R>, R: Hosted> Shop<S, R> {
                 return Some(Opened { transport, parts, peer, identity, permit, slot: None });
             }
             Standing::Refused(cause) => {
-                let link = handshake::over(upgraded, stranger);
+                let link = handshake::build_over(upgraded, unauthenticated);
                 Box::pin(self.turn_away(link, cause, peer)).await;
                 return None;
             }
         };
-        let link = handshake::over(upgraded, AllLayers { layers: &layers, extensions });
+        let link = handshake::build_over(upgraded, AllLayers { layers: &layers, extensions });
         let (mut transport, slot, permit) = match &self.rooms.sessions {
             Some(sessions) if speaks || name.is_some() => {
                 // The place is given back with the connection, and the session goes on without.

@@ -239,9 +239,9 @@ impl<R: Role, F: Framing<R>> Correlation<R, F> {
             return;
         }
         self.let_rest();
-        let (outbound, line) = (&self.outbound, &self.line);
-        let in_flight = outbound.len() + line.len();
-        self.deadlines.tidy(in_flight, |id| outbound.contains(id) || line.contains(id));
+        let (outbound, waiting) = (&self.outbound, &self.waiting);
+        let in_flight = outbound.len() + waiting.len();
+        self.deadlines.tidy(in_flight, |id| outbound.contains(id) || waiting.contains(id));
         if let Some(total) = total {
             self.deadlines.bound_total(id, total);
         }
@@ -293,8 +293,8 @@ impl<R: Role, F: Framing<R>> Correlation<R, F> {
         }
         self.let_rest();
         loop {
-            let (outbound, line) = (&self.outbound, &self.line);
-            let lives = |id: &RequestId| outbound.contains(id) || line.contains(id);
+            let (outbound, waiting) = (&self.outbound, &self.waiting);
+            let lives = |id: &RequestId| outbound.contains(id) || waiting.contains(id);
             let (id, overdue) = ready!(self.deadlines.poll(lives, cx));
             if self.restart.as_ref().is_some_and(|restart| restart.repeats(&id)) {
                 continue;

@@ -35,30 +35,30 @@ impl<R: Role, F: Framing<R>> Correlation<R, F> {
         if !self.has_to_wait(method) {
             return self.send_request(request, method);
         }
-        if self.restart.is_some() && self.framed.get_ref().is_overrun(self.line.len()) {
+        if self.restart.is_some() && self.framed.get_ref().is_overrun(self.waiting.len()) {
             self.refuse_to_send(request.id, Call::unsent(method), &MessageError::QueueFull);
             return Ok(());
         }
-        self.line.push(request, method);
+        self.waiting.push(request, method);
         Ok(())
     }
 
     /// Whether the peer takes no further request, or others are before it.
     fn has_to_wait(&self, method: Method) -> bool {
         let takes = self.framed.peer().max_inbound();
-        (self.outbound.len() >= takes || !self.line.is_empty())
+        (self.outbound.len() >= takes || !self.waiting.is_empty())
             && !matches!(method, Method::Initialize | Method::Ping)
     }
 
     /// Sends those in line that the peer takes by now. Whether there were any.
     pub(super) fn advance(&mut self, cx: &mut Context<'_>) -> bool {
         let mut any = false;
-        while !self.line.is_empty() && self.outbound.len() < self.framed.peer().max_inbound() {
+        while !self.waiting.is_empty() && self.outbound.len() < self.framed.peer().max_inbound() {
             // Where the link has ended, so has each of them, and the stream tells.
             if !matches!(Pin::new(&mut self.framed).poll_ready(cx), Poll::Ready(Ok(()))) {
                 break;
             }
-            let Some((request, method)) = self.line.pop() else { break };
+            let Some((request, method)) = self.waiting.pop() else { break };
             let id = request.id.clone();
             match self.send_request(request, method) {
                 Ok(()) => any = true,

@@ -399,7 +399,7 @@ impl<R: Role, F: Framing<R>> Correlation<R, F> {
         if let Some(restart) = &mut self.restart {
             restart.forget(id);
         }
-        self.outbound.remove(id).map(|(_, call)| call).or_else(|| self.line.remove(id))
+        self.outbound.remove(id).map(|(_, call)| call).or_else(|| self.waiting.remove(id))
     }
 
     /// The peer, an MCP client, has initialized its session.

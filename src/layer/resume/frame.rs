@@ -97,7 +97,7 @@ impl Session {
     /// What the server takes, as far as it says.
     #[must_use]
     pub fn limits(&self) -> MessageLimits {
-        MessageLimits::told(self.max_message, self.max_inbound)
+        MessageLimits::from_peer(self.max_message, self.max_inbound)
     }
 
     /// The session that was asked for, of which so many messages were `received`.
@@ -217,7 +217,7 @@ fn open(body: &[u8]) -> Option<Frame> {
         (Some(session), Some(secret), Some(received)) => Open::Resume { session, secret, received },
         _ => return None,
     };
-    Some(Frame::Open(open, MessageLimits::told(max_message, max_inbound)))
+    Some(Frame::Open(open, MessageLimits::from_peer(max_message, max_inbound)))
 }
 
 fn session(body: &[u8]) -> Option<Session> {

@@ -8,7 +8,7 @@ use crate::link::{MessageLimits, PeerLimits};
 /// A stack whose peer takes two requests, and has them.
 fn restrained(config: Config) -> (Spawn<Correlation<RoleClient, JsonRpc>>, Peer, PeerLimits) {
     let limits = PeerLimits::default();
-    limits.set(MessageLimits::told(None, Some(2)));
+    limits.set(MessageLimits::from_peer(None, Some(2)));
     let (link, peer) = fake::link();
     let shared = Shared::new(Relink::once(link), shared::Config::default());
     let framed = Framed::new(shared, JsonRpc::default(), framed::Config::default());
@@ -112,7 +112,7 @@ fn the_end_of_the_link_ends_those_that_wait_as_not_sent() {
 #[test]
 fn a_peer_that_takes_more_gets_more() {
     let (mut stack, peer, limits) = restrained(Config::default());
-    limits.set(MessageLimits::told(None, Some(4)));
+    limits.set(MessageLimits::from_peer(None, Some(4)));
     assert_pending!(stack.poll_next());
     assert_eq!(ids(&peer), [3, 4]);
     limits.set(MessageLimits::default());
@@ -127,7 +127,7 @@ fn one_that_is_too_large_when_its_turn_comes_ends_alone() {
     let large = json!({"jsonrpc": "2.0", "id": 6, "method": "tools/list", "params": text});
     stack.start_send_unpin(serde_json::from_value(large).unwrap()).unwrap();
     stack.start_send_unpin(list(7)).unwrap();
-    limits.set(MessageLimits::told(Some(1024), None));
+    limits.set(MessageLimits::from_peer(Some(1024), None));
     let (id, error) = next_error(&mut stack);
     let data = error.data.unwrap();
     assert_eq!((id, &data["reason"]), (Some(RequestId::Number(6)), &json!("not_sent")));

@@ -49,12 +49,12 @@ where
 }
 
 /// A service beside the one for WebSockets.
-pub(super) struct Neighbour {
+pub(super) struct BoxHttpService {
     service: Box<dyn HttpService>,
     is_guarded: bool,
 }
 
-impl Neighbour {
+impl BoxHttpService {
     pub(super) fn guarded(service: impl HttpService) -> Self {
         Self { service: Box::new(service), is_guarded: true }
     }

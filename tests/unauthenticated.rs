@@ -1,4 +1,4 @@
-//! What those cost who have not shown who they are: the heap is counted, so there is one test only.
+//! Memory of unauthenticated connections: the heap is counted, so there is one test only.
 #![cfg(all(feature = "client", feature = "server"))]
 #![allow(clippy::unwrap_used, clippy::panic)]
 
@@ -23,7 +23,7 @@ use tokio::net::TcpStream;
 #[global_allocator]
 static HEAP: Cap<System> = Cap::new(System, usize::MAX);
 
-const STRANGERS: usize = 256;
+const PENDING: usize = 256;
 
 /// All that a connection and what its client sends may take: 16 KiB, and some more where the futures are
 /// not optimised.
@@ -42,7 +42,7 @@ fn config() -> Config {
         .authenticator(BearerTokens::default())
         .in_band_authentication()
         .handshake_timeout(Duration::from_secs(60))
-        .limits(Limits::default().handshakes(STRANGERS))
+        .limits(Limits::default().handshakes(PENDING))
         .layers(layers)
 }
 
@@ -57,19 +57,19 @@ fn worst(begin: &str, end: &str, size: usize) -> Vec<u8> {
     json
 }
 
-/// Has so many strangers send `bytes`, and one after the other the rest. The bytes that each took.
+/// Opens pending connections that each send `bytes`. Returns them, and what each took in bytes.
 async fn crowd(address: SocketAddr, bytes: &[u8]) -> (Vec<Raw>, usize) {
     let before = HEAP.allocated();
-    let mut strangers = Vec::with_capacity(STRANGERS);
-    for _ in 0..STRANGERS {
+    let mut pending = Vec::with_capacity(PENDING);
+    for _ in 0..PENDING {
         let mut raw = enter(address, "Sec-WebSocket-Extensions: permessage-deflate\r\n").await;
         raw.write(bytes).await;
         // Without the buffer in which it has read the answer.
-        strangers.push(Raw::over(raw.stream, true));
+        pending.push(Raw::over(raw.stream, true));
     }
     tokio::time::sleep(Duration::from_millis(300)).await;
-    let each = HEAP.allocated().saturating_sub(before) / STRANGERS;
-    (strangers, each)
+    let each = HEAP.allocated().saturating_sub(before) / PENDING;
+    (pending, each)
 }
 
 /// What the test's own end of a connection takes.
@@ -77,12 +77,12 @@ async fn own_end() -> usize {
     let listener = std::net::TcpListener::bind("127.0.0.1:0").unwrap();
     let address = listener.local_addr().unwrap();
     let before = HEAP.allocated();
-    let mut ends = Vec::with_capacity(STRANGERS);
-    for _ in 0..STRANGERS {
+    let mut ends = Vec::with_capacity(PENDING);
+    for _ in 0..PENDING {
         ends.push(Raw::over(TcpStream::connect(address).await.unwrap(), true));
         drop(listener.accept().unwrap());
     }
-    HEAP.allocated().saturating_sub(before) / STRANGERS
+    HEAP.allocated().saturating_sub(before) / PENDING
 }
 
 async fn serve(config: Config) -> (Server, SocketAddr) {
@@ -90,7 +90,7 @@ async fn serve(config: Config) -> (Server, SocketAddr) {
 }
 
 #[tokio::test]
-async fn a_stranger_takes_next_to_nothing() {
+async fn an_unauthenticated_client_takes_next_to_nothing() {
     within(Duration::from_secs(120), async {
         let own = own_end().await;
         println!("the test's own end: {own} bytes each");
@@ -117,11 +117,11 @@ async fn a_stranger_takes_next_to_nothing() {
             for (what, bytes) in
                 [("nothing", &[][..]), ("unfinished", unfinished), ("in parts", &parts)]
             {
-                let (strangers, each) = crowd(address, bytes).await;
+                let (pending, each) = crowd(address, bytes).await;
                 let each = each.saturating_sub(own);
                 println!("{form}, {what}: {each} bytes each");
                 assert!(each <= EACH, "{form}, {what}: {each}");
-                drop(strangers);
+                drop(pending);
                 tokio::time::sleep(Duration::from_millis(200)).await;
             }
 

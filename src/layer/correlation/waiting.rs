@@ -10,19 +10,19 @@ use crate::decode::{Method, Role};
 
 /// Requests in the order in which they were made, each as it was handed over.
 #[derive(Debug)]
-pub(super) struct Line<R: Role> {
+pub(super) struct WaitingRequests<R: Role> {
     requests: BTreeMap<u64, (JsonRpcRequest<R::Req>, Method)>,
     places: HashMap<RequestId, u64, FxBuildHasher>,
     next: u64,
 }
 
-impl<R: Role> Default for Line<R> {
+impl<R: Role> Default for WaitingRequests<R> {
     fn default() -> Self {
         Self { requests: BTreeMap::new(), places: HashMap::default(), next: 0 }
     }
 }
 
-impl<R: Role> Line<R> {
+impl<R: Role> WaitingRequests<R> {
     pub(super) fn is_empty(&self) -> bool {
         self.requests.is_empty()
     }

@@ -26,7 +26,7 @@ const MAX_RETRIES: u32 = 4;
 
 /// What the present peer has read.
 #[derive(Debug, Default)]
-pub(super) struct Reach {
+pub(super) struct ReadProgress {
     /// The last message that it has read for certain, and all before it.
     read: u64,
     /// The largest of those that is known of, in bytes.
@@ -35,9 +35,9 @@ pub(super) struct Reach {
     other: Option<(u64, usize)>,
 }
 
-impl Reach {
+impl ReadProgress {
     /// The peer has answered this.
-    pub(super) fn answered(&mut self, call: &Call) {
+    pub(super) fn note_answered(&mut self, call: &Call) {
         self.read = self.read.max(call.ticket);
         self.passed = self.passed.max(call.size);
         if let Some((ticket, size)) = self.other
@@ -49,7 +49,7 @@ impl Reach {
     }
 
     /// A message was sent that is no request.
-    pub(super) fn told(&mut self, ticket: u64, size: usize) {
+    pub(super) fn note_sent(&mut self, ticket: u64, size: usize) {
         if size > self.passed && self.other.is_none_or(|(_, other)| size > other) {
             self.other = Some((ticket, size));
         }
@@ -71,7 +71,7 @@ impl<R: Role, F: Framing<R>> Correlation<R, F> {
         handed: u64,
         goes_on: bool,
     ) -> Option<u64> {
-        let Reach { read, passed, other } = std::mem::take(&mut self.reach);
+        let ReadProgress { read, passed, other } = std::mem::take(&mut self.read_progress);
         if !is_too_large(cause) {
             return None;
         }
