@@ -18,10 +18,10 @@ use tokio::io::{AsyncRead, AsyncWrite, ReadBuf};
 
 use crate::upgrade::Io;
 
-/// How the names begin that are not just words with a capital each.
+/// Prefix of header names whose capitals are not just one per word.
 const PREFIX: &[u8] = b"Sec-WebSocket-";
 
-/// Where the next byte of a head is.
+/// Position of the next byte within the head of a message.
 ///
 /// | from | to | at |
 /// |---|---|---|
@@ -32,8 +32,8 @@ const PREFIX: &[u8] = b"Sec-WebSocket-";
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 enum Place {
     FirstLine,
-    /// In a name, of which so many bytes are written; whether they are those of `PREFIX`, and whether a
-    /// word begins.
+    /// In a header name: the bytes `written` so far, whether they match `PREFIX`, and whether the
+    /// next byte starts a word.
     Name {
         written: usize,
         is_prefix: bool,
@@ -46,7 +46,7 @@ enum Place {
 impl Place {
     const LINE: Self = Self::Name { written: 0, is_prefix: true, is_start: true };
 
-    /// `byte` as it is written here, and where the next one is.
+    /// Returns `byte` as it is to be written at this position, and the next position.
     fn write(self, byte: u8) -> (u8, Self) {
         match self {
             Self::FirstLine | Self::Value if byte == b'\n' => (byte, Self::LINE),
@@ -69,12 +69,12 @@ impl Place {
     }
 }
 
-/// When the head that is mended begins.
+/// Start of the head whose header names are rewritten.
 #[derive(Debug, Clone)]
 enum Begins {
-    /// With the first byte: it is a request.
+    /// The first byte written: the head is a request.
     AtOnce,
-    /// With the first byte that is written after this was set: it is the answer that upgrades.
+    /// The first byte written after the flag was set: the head is the response that upgrades.
     When(Arc<AtomicBool>),
 }
 
@@ -83,20 +83,20 @@ enum Begins {
 pub(crate) struct ExactCase<S> {
     stream: S,
     begins: Begins,
-    /// In the head; `None` before it.
+    /// Position within the head; `None` before it.
     place: Option<Place>,
-    /// All that was written before is flushed, so that what follows is the beginning of something.
+    /// `true` while everything written is flushed, so that the next byte starts a message.
     is_flushed: bool,
 }
 
 impl<S: Io> ExactCase<S> {
-    /// For a client: the first head is mended.
+    /// Wraps the stream of a client: the first head is rewritten.
     #[cfg(feature = "client")]
     pub(crate) fn request(stream: S) -> Self {
         Self { stream, begins: Begins::AtOnce, place: None, is_flushed: true }
     }
 
-    /// For a server: the head is mended that follows when `granted` is set.
+    /// Wraps the stream of a server: the head that follows once `granted` is set is rewritten.
     #[cfg(feature = "server")]
     pub(crate) fn answer(stream: S, granted: Arc<AtomicBool>) -> Self {
         Self { stream, begins: Begins::When(granted), place: None, is_flushed: true }
@@ -106,7 +106,7 @@ impl<S: Io> ExactCase<S> {
         self.stream
     }
 
-    /// Whether what is written now is, or may become, the head.
+    /// Returns the position within the head, if the next byte belongs to it or starts it.
     fn place(&mut self) -> Option<Place> {
         let begins = || match &self.begins {
             Begins::AtOnce => true,

@@ -1,5 +1,5 @@
-//! Cookies that answers to the upgrade request have set, for the next requests of the same client
-//! (RFC 6265): a balancer that knows its clients by a cookie leads them back to where they were.
+//! Cookies that upgrade responses set, kept for the next requests of the same client (RFC 6265), so
+//! that a load balancer with sticky cookies sends them to the same instance.
 
 #[cfg(feature = "cookies")]
 pub(super) use self::jar::Cookies;
@@ -38,7 +38,7 @@ mod jar {
 
     use crate::upgrade::SESSION_ID;
 
-    /// The most cookies that are kept, and the most bytes of each (RFC 6265, section 6.1).
+    /// Bounds on the cookies that are kept, in number and in bytes of each (RFC 6265, section 6.1).
     const MOST: usize = 50;
     const LONGEST: usize = 4096;
 
@@ -47,7 +47,7 @@ mod jar {
     pub(in crate::client) struct Cookies(Mutex<CookieStore>);
 
     impl Cookies {
-        /// Keeps what an answer to a request for `from` sets.
+        /// Stores the cookies that the response to a request for `from` sets.
         pub(in crate::client) fn keep(&self, from: &Url, headers: &HeaderMap) {
             let Some(from) = as_http(from) else { return };
             let mut store = self.0.lock().unwrap_or_else(PoisonError::into_inner);
@@ -71,7 +71,7 @@ mod jar {
             }
         }
 
-        /// Adds the cookies for `to` to the request's `headers`, beside those that are there.
+        /// Adds the cookies for `to` to the request's `headers`, after those already there.
         pub(in crate::client) fn add(&self, to: &Url, headers: &mut HeaderMap) {
             let Some(to) = as_http(to) else { return };
             let mut own = Vec::new();
@@ -105,7 +105,7 @@ mod jar {
         }
     }
 
-    /// The URL as cookies know it.
+    /// Returns the `http` or `https` form of the URL, which cookies are stored by.
     fn as_http(url: &Url) -> Option<Url> {
         Url::parse(&format!("http{}", url.as_str().strip_prefix("ws")?)).ok()
     }
@@ -124,7 +124,7 @@ mod jar {
             jar.keep(&Url::parse(from).unwrap(), &headers);
         }
 
-        /// The pairs in the order of the alphabet.
+        /// Returns the `name=value` pairs, sorted.
         fn sent(jar: &Cookies, to: &str, own: &[&str]) -> String {
             let mut headers = HeaderMap::new();
             for line in own {

@@ -45,7 +45,7 @@ use crate::{
 /// How many redirects within the origin are followed.
 const MAX_REDIRECTS: usize = 5;
 
-/// What the client is called in `User-Agent`, unless the user says otherwise.
+/// Default `User-Agent` of the upgrade request.
 const PRODUCT: &str = concat!(env!("CARGO_PKG_NAME"), "/", env!("CARGO_PKG_VERSION"));
 
 /// What stands before a token (RFC 6750, section 2.1).
@@ -59,9 +59,9 @@ pub(super) struct Target {
     pub(super) offers: Vec<String>,
     pub(super) tls: Tls,
     pub(super) tokens: Option<Tokens>,
-    /// What the server has made of the offers so far.
+    /// Subprotocol offers, in the order that earlier handshakes have taught.
     pub(super) learned: Offers,
-    /// What the server has set so far.
+    /// Cookies that the server has set so far.
     pub(super) cookies: Cookies,
     /// The session to come back to, where that has a name.
     pub(super) session: Option<SessionName>,
@@ -81,7 +81,7 @@ struct Hello<'a> {
 pub(super) struct Dialled {
     pub(super) link: BoxLink,
     pub(super) subprotocol: Option<String>,
-    /// What the server takes.
+    /// Limits that the server has announced in its upgrade response.
     pub(super) limits: MessageLimits,
     pub(super) span: Span,
 }

@@ -1,4 +1,4 @@
-//! Handshakes that came to nothing: what the answer says, and what it is called.
+//! Failed handshakes: reads the refusal and turns it into an error.
 
 use std::{
     fmt, io,
@@ -18,7 +18,7 @@ use url::Url;
 
 use crate::error::{HandshakeError, Refusal};
 
-/// How much of a refusal's body is kept, in bytes.
+/// Bytes of a refusal's body that are kept.
 pub(super) const MAX_BODY: usize = 4 << 10;
 
 /// The connection ended after the upgrade request was begun and before it was answered.
@@ -33,12 +33,12 @@ impl fmt::Display for Cut {
 
 impl std::error::Error for Cut {}
 
-/// The error of a handshake that is cut, `how` in the past tense.
+/// Returns the error of a handshake that was cut; `how` says by what, in the past tense.
 pub(super) fn cut(how: &'static str) -> HandshakeError {
     HandshakeError::Connect(Arc::new(io::Error::new(io::ErrorKind::UnexpectedEof, Cut(how))))
 }
 
-/// Whether the connection was lost while the upgrade request was under way.
+/// Returns `true` if the connection was lost while the upgrade request was in flight.
 pub(super) fn is_cut(error: &HandshakeError) -> bool {
     let HandshakeError::Connect(error) = error else { return false };
     error.get_ref().is_some_and(|inner| inner.is::<Cut>())
@@ -48,7 +48,7 @@ pub(super) fn is_unauthorized(error: &HandshakeError) -> bool {
     matches!(error, HandshakeError::Refused(refusal) if refusal.status == StatusCode::UNAUTHORIZED)
 }
 
-/// Where a refusal redirects to, if that is in the same origin (RFC 6454).
+/// Returns the URL that a refusal redirects to, if it is of the same origin (RFC 6454).
 pub(super) fn redirected(from: &Url, refusal: &Refusal) -> Option<Url> {
     if !matches!(refusal.status.as_u16(), 301 | 302 | 303 | 307 | 308) {
         return None;
@@ -72,8 +72,8 @@ pub(super) fn redirected(from: &Url, refusal: &Refusal) -> Option<Url> {
     same.then_some(to)
 }
 
-/// The place that a `Location` names. A `Uri` cannot hold every relative reference, so those are
-/// resolved (RFC 9110, section 10.2.2), without the credentials of the URL that they are relative to.
+/// Resolves a `Location` (RFC 9110, section 10.2.2). A `Uri` cannot hold every relative reference,
+/// so those are joined to `from`, without its credentials.
 fn location(from: &Url, reference: &str) -> Option<Uri> {
     reference.parse().ok().or_else(|| {
         let mut to = from.join(reference).ok()?;
@@ -83,7 +83,7 @@ fn location(from: &Url, reference: &str) -> Option<Uri> {
     })
 }
 
-/// What is to be known about an answer that is no upgrade.
+/// Reads a response that is not an upgrade: its status, the headers that matter and its body.
 pub(super) async fn refusal(from: &Url, response: Response<Incoming>) -> Refusal {
     let (parts, mut body) = response.into_parts();
     let text = |name| parts.headers.get(name).and_then(|value: &HeaderValue| value.to_str().ok());
@@ -112,7 +112,7 @@ pub(super) async fn refusal(from: &Url, response: Response<Incoming>) -> Refusal
 
 const DIAL_WSS: &str = "the port speaks TLS: dial wss:// in place of ws://";
 
-/// What a person may try who was refused with this status.
+/// Returns advice for a client that was refused with this status.
 fn hint(from: &Url, status: StatusCode) -> Option<&'static str> {
     Some(match status.as_u16() {
         200..=299 | 404 | 405 | 410 if from.path() != "/mcp" => {
@@ -134,8 +134,8 @@ fn hint(from: &Url, status: StatusCode) -> Option<&'static str> {
     })
 }
 
-/// How long a `Retry-After` asks to wait, in seconds or until a date (RFC 9110, section 10.2.3). The
-/// server's own clock counts, where it tells its time.
+/// Parses `Retry-After`, in seconds or an HTTP date (RFC 9110, section 10.2.3). A date is compared
+/// with the server's own `Date` where there is one.
 fn retry_after(when: &str, date: Option<&str>) -> Option<Duration> {
     if let Ok(seconds) = when.parse() {
         return Some(Duration::from_secs(seconds));
@@ -146,7 +146,7 @@ fn retry_after(when: &str, date: Option<&str>) -> Option<Duration> {
     Some(when.duration_since(now).unwrap_or_default())
 }
 
-/// What hyper says of an upgrade that failed.
+/// Converts hyper's error of a failed upgrade request.
 pub(super) fn handshake_error(url: &Url, error: hyper::Error) -> HandshakeError {
     use io::ErrorKind as K;
     if error.is_incomplete_message() || error.is_canceled() || error.is_closed() {

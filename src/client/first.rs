@@ -22,7 +22,7 @@ use crate::{
 };
 
 impl<R: Role> Connect<R> {
-    /// Makes the first connection over `stream`, where there is one, else by dialling.
+    /// Makes the first connection: over `stream` if there is one, else by dialling.
     pub(super) async fn run<S: Io>(
         self,
         stream: Option<S>,
@@ -82,7 +82,7 @@ impl<R: Role> Connect<R> {
     }
 }
 
-/// By which the first connection is made.
+/// The parts that making the first connection needs.
 struct First<'a> {
     target: &'a Target,
     layers: &'a Layers,
@@ -101,7 +101,7 @@ impl First<'_> {
         self.open(self.target.dial_within(self.timeout, self.layers, false).await?).await
     }
 
-    /// Dials until that succeeds, fails for good, or was tried often enough.
+    /// Dials until a connection is made, the error is permanent, or the attempts are used up.
     async fn dial_until_there(
         &self,
         mut waits: Waits,

@@ -1,26 +1,26 @@
-//! How old connections become before they are lost.
+//! Ages at which connections are lost, to detect an idle or lifetime limit on the way.
 
 use std::time::Duration;
 
 use crate::error::{CloseCode, Error, LinkError};
 
-/// How many connections in a row are lost at the same age before that is no accident.
+/// Number of connections in a row lost at the same age that triggers the warning.
 const MANY: u32 = 3;
 
-/// The least age that says something.
+/// The shortest age that counts.
 const LEAST: Duration = Duration::from_secs(5);
 
-/// Finds out that connections are lost again and again at the same age, without a Close.
+/// Detects connections that are lost repeatedly at the same age, without a Close.
 #[derive(Debug, Default)]
 pub(super) struct Lifetimes {
-    /// The age of the first in the present row, and how many there are.
+    /// Age of the first connection of the present row; `row` counts its connections.
     age: Duration,
     row: u32,
 }
 
 impl Lifetimes {
-    /// Notes that a connection of this `age` was lost. Returns the age of the row that it makes
-    /// complete, once for each row; ages within a tenth of that of the first are the same.
+    /// Records the loss of a connection of this `age`. Returns the age of its row when that becomes
+    /// complete, once per row. Ages within a tenth of the first one's count as equal.
     pub(super) fn lost(&mut self, cause: &Error, age: Duration) -> Option<Duration> {
         if !is_silent(cause) || age < LEAST {
             self.row = 0;
@@ -36,7 +36,7 @@ impl Lifetimes {
     }
 }
 
-/// Whether the end was one without a Close, as by something on the way that drops the connection.
+/// Returns `true` if the connection ended without a Close, as when a middlebox drops it.
 fn is_silent(cause: &Error) -> bool {
     match cause {
         Error::Link(LinkError::Closed(reason)) => reason.code == CloseCode::Abnormal,
@@ -53,7 +53,7 @@ mod tests {
         LinkError::Closed(CloseCode::Abnormal.into()).into()
     }
 
-    /// After which of these connections it is told, and which age.
+    /// Returns the index of each connection that triggers the warning, with the age reported.
     fn told(ages: &[(f64, Error)]) -> Vec<(usize, f64)> {
         let mut lifetimes = Lifetimes::default();
         let lost = |(number, (age, cause)): (usize, &(f64, Error))| {

@@ -359,10 +359,11 @@ impl<R: Role> Connect<R> {
         self
     }
 
-    /// Gives up each request after so long without a sign of life: its response, or a progress report. The
-    /// time does not pass while the server waits for an answer to a request of its own, such as an
-    /// elicitation. By default a request may take any time, as long as there is a connection;
-    /// [`correlation::Config`](crate::layer::correlation::Config) says why, and bounds the whole.
+    /// Ends each request that shows no sign of life for so long: no response and no progress
+    /// report. The time is suspended while the server waits for an answer to a request of its own,
+    /// such as an elicitation. By default there is no deadline as long as there is a connection;
+    /// [`correlation::Config`](crate::layer::correlation::Config) explains why, and has a bound for
+    /// the total time.
     ///
     /// The request ends with the error [`TIMED_OUT`](crate::layer::correlation::TIMED_OUT), and the server
     /// is sent `notifications/cancelled`.

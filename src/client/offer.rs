@@ -1,4 +1,4 @@
-//! The subprotocols that are offered, and what the server makes of them.
+//! Subprotocol offers, and what the client learns from the server's responses to them.
 
 use std::sync::{Mutex, PoisonError};
 
@@ -21,10 +21,10 @@ use crate::{
     upgrade::{SESSION, SUBPROTOCOL, accept_key, is_websocket},
 };
 
-/// After this time the whole offer is made again to a server that has refused it.
+/// Time after which a server that refused the whole offer is offered it again.
 const ANEW: Duration = Duration::from_secs(600);
 
-/// The number of the whole offer.
+/// Index of the whole offer.
 const WHOLE: usize = 0;
 
 /// What is offered to come back to the session of this name, if that can be.
@@ -33,7 +33,7 @@ pub(super) fn session(name: &SessionName) -> Option<String> {
     Some(format!("{SESSION}{}", id.as_str()))
 }
 
-/// The offers that one client makes, in the order that earlier handshakes have taught.
+/// Offers of one client, ordered by the results of earlier handshakes.
 ///
 /// No one offer suits every server in the field: some refuse a handshake that offers more than they
 /// know, and some drop it. A refusal is an answer, and remembered for a while. A dropped handshake is
@@ -51,39 +51,39 @@ pub(super) struct Offers(Mutex<Learned>);
 enum Learned {
     #[default]
     Nothing,
-    /// The whole offer was taken.
+    /// The server accepted the whole offer.
     Whole,
-    /// The server has refused the whole offer by an answer, and taken this one.
+    /// The server refused the whole offer by a response, and accepted the one with this index.
     Refused { taken: usize, at: Instant },
-    /// The handshakes of the whole offer were cut, and this one was taken.
+    /// The handshakes of the whole offer were cut; the one with this index was accepted.
     Cut { taken: usize },
 }
 
-/// How the whole offer has fared in one dial.
+/// Failure of the whole offer within one dial.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(super) enum Failed {
     Refused,
     Cut,
 }
 
-/// An offer to be made.
+/// An offer to send.
 #[derive(Debug, PartialEq, Eq)]
 pub(super) struct Offer {
     number: usize,
     pub(super) subprotocols: Vec<String>,
-    /// Whether the next one is made where the handshake of this one is cut.
+    /// `true` if the next offer is sent when the handshake of this one is cut.
     yields_to_cut: bool,
-    /// Whether it repeats the whole offer, for a handshake of it that was cut.
+    /// `true` for the second attempt of the whole offer, made after the first was cut.
     repeats: bool,
 }
 
 impl Offer {
-    /// Whether the offer is to be made, after the whole one has failed so.
+    /// Returns `true` if this offer is to be sent after the whole one has failed as `whole` says.
     pub(super) fn is_due(&self, whole: Option<Failed>) -> bool {
         !self.repeats || whole == Some(Failed::Cut)
     }
 
-    /// How the offer has failed, if the next one is to be made for that.
+    /// Classifies the error of this offer; `None` if it is not to be followed by the next offer.
     pub(super) fn failed(&self, error: &HandshakeError) -> Option<Failed> {
         if self.yields_to_cut && is_cut(error) {
             Some(Failed::Cut)
@@ -98,7 +98,7 @@ impl Offer {
 }
 
 impl Offers {
-    /// The offers to make one after the other: `all`, and ever less of them.
+    /// Returns the offers to send in turn: `all`, then smaller ones.
     pub(super) fn in_turn(&self, all: &[String]) -> Vec<Offer> {
         let without = all.iter().filter(|offered| *offered != RESUME).cloned().collect();
         let offers = [all.to_vec(), without, vec![SUBPROTOCOL.to_owned()], Vec::new()];
@@ -133,7 +133,7 @@ impl Offers {
         offers
     }
 
-    /// Notes that the server has taken `offer`, and how the whole one has failed before, if it has.
+    /// Records that the server accepted `offer`, after the whole one failed as `whole` says.
     pub(super) fn taken(&self, offer: &Offer, whole: Option<Failed>) {
         let taken = offer.number;
         let learned = match whole {
@@ -150,8 +150,8 @@ impl Offers {
     }
 }
 
-/// Whether a server that answers so may only dislike the subprotocols offered. Statuses that have a
-/// meaning of their own are taken at their word.
+/// Returns `true` if the error may be due to the subprotocols offered. Statuses that have a meaning
+/// of their own (401, 403, 404, …) never are.
 fn is_dislike(error: &HandshakeError, offer: &[String]) -> bool {
     match error {
         HandshakeError::Refused(refusal) => {
@@ -224,7 +224,8 @@ mod tests {
 
     use super::*;
 
-    /// The offers that are made while every handshake fails so, and the last of which is taken.
+    /// Returns the offers sent while the handshakes fail with `fails`, the last of which is
+    /// accepted.
     fn made(offers: &Offers, fails: &[HandshakeError]) -> Vec<String> {
         let all = ["mcp", RESUME, "own"].map(str::to_owned);
         let (mut made, mut whole) = (Vec::new(), None);

@@ -33,8 +33,8 @@ pub(super) enum Opened {
 }
 
 impl Opened {
-    /// Tells the count of what begins, or goes on, on the link that is handed on herewith, to a server
-    /// that has said in its handshake that it takes so much.
+    /// Starts or continues the count of `tally` on the link handed on, with the `limits` that the
+    /// server announced in its handshake.
     pub(super) fn begin(self, tally: &Tally, limits: MessageLimits) -> Up {
         tally.peer().set(limits);
         match self {
@@ -54,8 +54,8 @@ impl Opened {
     }
 }
 
-/// Opens the session of `tally` on `link`, or a new one where it has none, for a client that takes so
-/// much. The answer is waited for only if there is one to be resumed.
+/// Opens the session of `tally` on `link`, or a new one if it has none, announcing this client's
+/// limits. Waits for the answer only when a session is resumed.
 pub(super) async fn open(
     link: &mut BoxLink,
     subprotocol: Option<&str>,

@@ -23,7 +23,8 @@ use crate::error::{CloseCode, Error, HandshakeError, LinkError};
 #[derive(Debug, Clone)]
 #[non_exhaustive]
 pub struct Reconnect {
-    /// The bound of the first wait, and the least that follow: 1 s. Zero makes it immediate.
+    /// Upper bound of the first wait, and lower bound of the later ones: 1 s. Zero reconnects at
+    /// once.
     pub first: Duration,
     /// The same after the server has announced that it restarts, or has no room (1012, 1013): 10 s.
     pub after_restart: Duration,
@@ -31,8 +32,7 @@ pub struct Reconnect {
     pub min: Duration,
     /// The longest wait: 30 s.
     pub max: Duration,
-    /// How long a connection has to last that carried nothing, until the next wait is a first one
-    /// again: 60 s.
+    /// Age from which a connection that carried nothing resets the waits: 60 s.
     pub stable: Duration,
     /// How often one connection is tried for. `None`, the default: for ever.
     pub attempts: Option<u32>,
@@ -123,7 +123,7 @@ impl Waits {
         self.policy.stable
     }
 
-    /// The wait after a connection that was lost, and had `worked` before.
+    /// Returns the wait after a lost connection, which `worked` or not.
     pub(super) fn lost(&mut self, cause: &Error, worked: bool) -> Duration {
         self.attempt = 0;
         if worked {

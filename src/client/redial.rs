@@ -30,8 +30,9 @@ use crate::{
     transport::Layers,
 };
 
-/// How many connections in a row may be lost for the size of a message, with another cause of loss or
-/// [`Reconnect::stable`] between them. One message is to blame, and not sent again.
+/// Number of connections in a row that may be lost to a message that is too large. Another cause of
+/// loss, or [`Reconnect::stable`] between them, resets the count. The message itself is not sent
+/// again.
 const MAX_OVERSIZED: u32 = 5;
 
 type Dialling = BoxFuture<'static, Result<(BoxLink, MessageLimits, Opened), Error>>;
@@ -53,10 +54,10 @@ pub(super) struct Redial {
     /// whether the present one was made so.
     reclaims: Option<Error>,
     reclaimed: bool,
-    /// How many connections in a row were lost for the size of a message.
+    /// Connections lost in a row to a message that is too large.
     oversized: u32,
     since: Instant,
-    /// It has carried a message each way.
+    /// The connection has carried a message each way.
     carried: bool,
     lifetimes: Lifetimes,
     alarm: fn() -> Alarm,
@@ -310,7 +311,7 @@ fn is_closed_with(cause: &Error, code: CloseCode) -> bool {
     matches!(cause, Error::Link(LinkError::Closed(reason)) if reason.code == code)
 }
 
-/// Whether a message was larger than the peer takes, or one of the peer than this side does.
+/// Returns `true` if a message was larger than its receiver accepts, on either side.
 fn is_too_large(cause: &Error) -> bool {
     matches!(cause, Error::Link(cause) if cause.close_reason().code == CloseCode::TooBig)
 }

@@ -1,4 +1,4 @@
-//! TCP to a name, at whichever of its addresses answers first (RFC 8305).
+//! TCP connections by name, racing all of its addresses (RFC 8305, Happy Eyeballs).
 //!
 //! `hyper-util`'s connector races the first family of addresses against the other, but tries those of one
 //! family one after the other: behind a name with two IPv4 addresses, of which the first swallows what it
@@ -12,7 +12,7 @@ use tokio::{
     time::timeout,
 };
 
-/// How long one attempt has for itself before the next begins (RFC 8305, section 8).
+/// Delay before the next attempt begins (RFC 8305, section 8).
 const NEXT: Duration = Duration::from_millis(250);
 
 /// Connects to `port` of `host`, a name or an address.
@@ -26,7 +26,7 @@ pub(super) async fn connect(host: &str, port: u16) -> io::Result<TcpStream> {
     race(interleaved(addresses), TcpStream::connect).await
 }
 
-/// The addresses, of one family and the other in turn, beginning with that which the system prefers.
+/// Interleaves the address families, starting with the one that the system prefers.
 fn interleaved(addresses: impl Iterator<Item = SocketAddr>) -> Vec<SocketAddr> {
     let all: Vec<_> = addresses.collect();
     let Some(preferred) = all.first().map(SocketAddr::is_ipv6) else { return all };
@@ -41,8 +41,8 @@ fn interleaved(addresses: impl Iterator<Item = SocketAddr>) -> Vec<SocketAddr> {
     mixed
 }
 
-/// The first connection that comes about. An attempt begins when [`NEXT`] has passed since the one
-/// before, or when one has failed.
+/// Returns the first connection made. An attempt begins [`NEXT`] after the one before, or as soon
+/// as one has failed.
 async fn race<T, F>(addresses: Vec<SocketAddr>, connect: impl Fn(SocketAddr) -> F) -> io::Result<T>
 where
     F: Future<Output = io::Result<T>>,
@@ -74,7 +74,7 @@ where
     }
 }
 
-/// What a person can do about it is said too.
+/// Adds the address and advice to a connection error.
 fn unreachable(address: SocketAddr, error: &io::Error) -> io::Error {
     let hint = match error.kind() {
         io::ErrorKind::ConnectionRefused => ": is the server running, and this its port?",

@@ -97,7 +97,7 @@ mod rustls {
         connector.connect(name, stream).await.map_err(failed)
     }
 
-    /// The network's errors are not those of TLS.
+    /// Maps an error of the TLS handshake; those of the network underneath stay connection errors.
     fn failed(error: io::Error) -> HandshakeError {
         if let Some(tls) = error.get_ref().and_then(|inner| inner.downcast_ref::<Error>()) {
             return HandshakeError::Tls(match hint(tls) {
@@ -115,7 +115,7 @@ mod rustls {
         }
     }
 
-    /// What a person may do about a handshake that failed so.
+    /// Returns advice on a failed TLS handshake.
     fn hint(error: &Error) -> Option<&'static str> {
         use CertificateError as C;
         let certificate = match error {

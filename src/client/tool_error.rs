@@ -1,4 +1,4 @@
-//! Why there is no result of a tool.
+//! Errors of tool calls.
 
 use std::sync::Arc;
 
@@ -6,56 +6,56 @@ use rmcp::{ErrorData, ServiceError, model::CallToolResult, service::ClientInitia
 
 use crate::error::Error;
 
-/// Why there is no [`Toolbox`](super::Toolbox), or no result of a call.
+/// Error of creating a [`Toolbox`](super::Toolbox), or of calling a tool.
 #[derive(Debug, thiserror::Error)]
 #[non_exhaustive]
 pub enum ToolError {
-    /// No connection came about.
+    /// The connection could not be made.
     #[error(transparent)]
     Connect(#[from] Error),
     /// The server did not initialize MCP.
     #[error("not initialized: {0}")]
     Initialize(#[from] Box<ClientInitializeError>),
-    /// The list of tools could not be had. Nothing was called.
+    /// The list of tools could not be fetched. Nothing was called.
     #[error("no list of tools: {0}")]
     List(#[source] Arc<ServiceError>),
     /// The server has no tool of this name. Nothing was called.
     #[error("there is no tool {0:?}")]
     Unknown(String),
-    /// The arguments are no JSON object. Nothing was called.
+    /// The arguments do not serialise to a JSON object. Nothing was called.
     #[error("arguments that cannot be sent: {0}")]
     Arguments(#[source] serde_json::Error),
-    /// The tool says that it has failed, and this is what it says.
+    /// The tool reported a failure (`isError`), with this result.
     #[error("the tool has failed: {}", text_of(.0).unwrap_or_default())]
     Failed(Box<CallToolResult>),
-    /// The call never left this side, as the error's `data` tells: the tool has not run. A server that passes
-    /// calls on may say the same of its own.
+    /// The call was not sent, as the error's `data` tells, so the tool has not run. A server that
+    /// forwards calls may report the same of its own.
     #[error("not sent: {}", .0.message)]
     NotSent(ErrorData),
-    /// The call was sent, and no answer arrived: the tool may have run, or still run.
+    /// The call was sent, and no response arrived: the tool may have run, or may still run.
     #[error("outcome unknown: {}", .0.message)]
     OutcomeUnknown(ErrorData),
     /// The server answers with a JSON-RPC error.
     #[error("error {}: {}", .0.code.0, .0.message)]
     Rpc(ErrorData),
-    /// The tool has run, and what it returns is not what was asked for.
+    /// The tool has run, but its result does not have the type asked for.
     #[error("the tool returned {}, which is not of the type asked for: {error}", excerpt(.result))]
     #[non_exhaustive]
     Result {
-        /// Why it is not.
+        /// Description of the mismatch.
         #[source]
         error: serde_json::Error,
-        /// What it returns.
+        /// The result that the tool returned.
         result: Box<CallToolResult>,
     },
-    /// Anything else that rmcp says, such as that the service is closed.
+    /// Any other error of rmcp, such as a closed service.
     #[error(transparent)]
     Service(ServiceError),
 }
 
 impl ToolError {
-    /// The text with which the tool says that it has [failed](Self::Failed), or which is not
-    /// [what was asked for](Self::Result).
+    /// Returns the text of a result that has [failed](Self::Failed) or has the [wrong
+    /// type](Self::Result).
     #[must_use]
     pub fn text(&self) -> Option<String> {
         match self {
@@ -80,7 +80,7 @@ impl From<ServiceError> for ToolError {
     }
 }
 
-/// The beginning of what a tool returns, to be shown.
+/// Returns the beginning of a result, for an error message.
 fn excerpt(result: &CallToolResult) -> String {
     const MOST: usize = 200;
     let shown = match &result.structured_content {
@@ -93,7 +93,7 @@ fn excerpt(result: &CallToolResult) -> String {
     }
 }
 
-/// The blocks of text that a tool returns, one to a line. `None` where it returns nothing else either.
+/// Joins the text blocks of a result, one per line. `None` if the result has no content at all.
 pub(super) fn text_of(result: &CallToolResult) -> Option<String> {
     let texts = result.content.iter().filter_map(|block| block.as_text());
     let texts: Vec<_> = texts.map(|block| block.text.as_str()).collect();

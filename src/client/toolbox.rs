@@ -39,7 +39,7 @@ use crate::{
     transport::WebSocketTransport,
 };
 
-/// Where a call says its deadline to the transport, which does not send that.
+/// Key in `_meta` of a call that holds its deadline for the transport, which takes it out.
 const DEADLINE: &str = "mcp-ws-transport/deadline";
 
 /// How many pages of a list are asked for.
@@ -57,8 +57,8 @@ const MAX_PAGES: usize = 1000;
 /// While it asks for a name that is not on the list, calls of those that are go on. Where it cannot be had, all
 /// who wait for it are told; set a [deadline](Connect::deadline) for servers that do not answer.
 ///
-/// It speaks both eras of MCP: it asks for what the server speaks by `server/discover`, and initializes
-/// MCP where the server knows no such request.
+/// Both eras of MCP are supported: `server/discover` is sent first, and a server that does not know
+/// it gets `initialize`.
 ///
 /// Share it as an `Arc`. The connection is closed with it.
 ///
@@ -97,7 +97,7 @@ struct Known {
 }
 
 impl Toolbox {
-    /// Dials a URL, or as a [`Connect`] says, and begins with MCP.
+    /// Dials a URL or a [`Connect`], and starts MCP.
     ///
     /// # Errors
     /// [`ToolError::Connect`], [`ToolError::Initialize`].
@@ -107,8 +107,8 @@ impl Toolbox {
 }
 
 impl<S: Service<RoleClient>> Toolbox<S> {
-    /// Makes a toolbox with a `service` that hears what the server has to say, on a transport that is
-    /// there: dialled or accepted.
+    /// Creates a toolbox on a `transport`, dialled or accepted, with a `service` that handles the
+    /// server's requests and notifications.
     ///
     /// # Errors
     /// [`ToolError::Initialize`].
@@ -121,8 +121,8 @@ impl<S: Service<RoleClient>> Toolbox<S> {
         Self::with_lifecycle(service, transport, auto).await
     }
 
-    /// Makes a toolbox with a `service` on a `transport`, which begins as `lifecycle` says: for servers
-    /// that drop whoever does not begin with `initialize`, say.
+    /// Creates a toolbox on a `transport` with a `service` and an explicit `lifecycle`, such as for
+    /// servers that drop clients which do not begin with `initialize`.
     ///
     /// # Errors
     /// [`ToolError::Initialize`].
@@ -163,9 +163,9 @@ impl<S: Service<RoleClient>> Toolbox<S> {
         read(self.call_tool(name, arguments).await?)
     }
 
-    /// Calls the tool of this name as [`call`](Self::call) does, and gives it up after so long without a
-    /// sign of life: the result or a progress report. The list of tools has to be there within that time
-    /// too.
+    /// Calls the tool of this name like [`call`](Self::call), and gives it up after `deadline`
+    /// without a sign of life: its result or a progress report. The list of tools must arrive
+    /// within that time too.
     ///
     /// # Errors
     /// [`ToolError`]; past the deadline [`NotSent`](ToolError::NotSent) or
@@ -179,7 +179,7 @@ impl<S: Service<RoleClient>> Toolbox<S> {
         read(self.call_tool_within(deadline, name, arguments).await?)
     }
 
-    /// Calls the tool of this name, and returns all that it returns.
+    /// Calls the tool of this name, and returns its whole result.
     ///
     /// # Errors
     /// [`ToolError`].
@@ -192,8 +192,8 @@ impl<S: Service<RoleClient>> Toolbox<S> {
         self.run(call).await
     }
 
-    /// Calls the tool of this name as [`call_within`](Self::call_within) does, and returns all that it
-    /// returns.
+    /// Calls the tool of this name like [`call_within`](Self::call_within), and returns its whole
+    /// result.
     ///
     /// # Errors
     /// [`ToolError`].
@@ -214,7 +214,7 @@ impl<S: Service<RoleClient>> Toolbox<S> {
         }
     }
 
-    /// The call of a tool that the server has.
+    /// Builds the call of a tool, once the list of tools is known to have it.
     async fn prepare(
         &self,
         name: String,
@@ -392,7 +392,7 @@ impl Transport<RoleClient> for Watched {
     }
 }
 
-/// Hands the deadline of a call to the transport.
+/// Moves the deadline of a call from its `_meta` to its extensions, which are not sent.
 fn take_deadline(item: &mut TxJsonRpcMessage<RoleClient>) {
     if let JsonRpcMessage::Request(request) = item
         && let ClientRequest::CallToolRequest(call) = &mut request.request
@@ -422,7 +422,7 @@ fn is_elsewhere(events: &mut Option<Events<Event>>) -> bool {
     elsewhere
 }
 
-/// Reads what is asked for out of what a tool returns.
+/// Deserialises a tool's result into the type asked for.
 fn read<T: DeserializeOwned>(result: CallToolResult) -> Result<T, ToolError> {
     let read = match (&result.structured_content, text_of(&result)) {
         (Some(value), _) => T::deserialize(value),

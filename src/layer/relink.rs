@@ -139,7 +139,7 @@ pin_project! {
     }
 }
 
-/// Which ways the present link has carried a message so far.
+/// Directions in which the present link has carried a message.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
 enum Carried {
     #[default]
@@ -150,7 +150,7 @@ enum Carried {
 }
 
 impl Carried {
-    /// Notes a message that goes `way`. Returns `true` for the first after which both ways have had one.
+    /// Records a message in this direction. Returns `true` once, when both directions have had one.
     fn note(&mut self, way: Self, message: &Message) -> bool {
         let data = match message {
             // What begins so is a frame of the session.

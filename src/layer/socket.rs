@@ -114,7 +114,7 @@ pub struct Socket<S> {
     pongs_owed: usize,
     /// The bytes written when the present stall began, and when it has lasted too long.
     stall: Option<(u64, Pin<Box<Sleep>>)>,
-    /// How fast the message comes that has begun.
+    /// Rate check of the message that is arriving.
     pace: Option<Pace>,
     deadline: Option<Pin<Box<Sleep>>>,
     #[cfg(feature = "deflate")]
@@ -254,7 +254,7 @@ impl<S: AsyncRead + AsyncWrite + Unpin> Socket<S> {
         Ok(())
     }
 
-    /// Fails once the peer was too slow for a whole window with the message that it has begun.
+    /// Fails if the peer was too slow for a whole window with the message that is arriving.
     fn check_pace(&mut self, cx: &mut Context<'_>, waits: bool) -> Result<(), LinkError> {
         let Some(rate) = self.config.min_receive_rate else { return Ok(()) };
         let (frames, window) = (&self.websocket.get_ref().frames, self.config.receive_window);

@@ -17,14 +17,14 @@ use crate::{
     message::Message,
 };
 
-/// How many bytes of requests are kept to be sent again.
+/// Bytes of requests that are kept to be sent again.
 const MAX_KEPT: usize = 16 << 20;
 
 /// The ids are our own, so the hasher need not withstand an attacker.
 #[derive(Debug, Default)]
 pub(super) struct Outbound {
     calls: HashMap<RequestId, Call, FxBuildHasher>,
-    /// The size of what is kept of them.
+    /// Size of the kept requests, in bytes.
     kept: usize,
 }
 
@@ -34,13 +34,13 @@ pub(super) struct Call {
     pub(super) method: Method,
     /// Its place in the order of all that was sent.
     pub(super) ticket: u64,
-    /// Its size in bytes.
+    /// Size of the message, in bytes.
     pub(super) size: usize,
-    /// The request itself, where it is sent again if the peer refuses it because it stops.
+    /// The message, kept to be sent again if a stopping peer refuses it.
     pub(super) kept: Option<Message>,
-    /// How often the peer has refused it so.
+    /// Number of times that the message was sent again.
     pub(super) refusals: u32,
-    /// By what the peer names it where it tells of its progress.
+    /// Token by which the peer's progress reports name the request.
     pub(super) token: Option<ProgressToken>,
 }
 
@@ -61,7 +61,7 @@ impl Outbound {
         self.calls.get(id)
     }
 
-    /// Adds a request. It is not kept if as much is kept already as may be.
+    /// Adds a request, without its message if [`MAX_KEPT`] bytes are kept already.
     pub(super) fn insert(&mut self, id: RequestId, mut call: Call) {
         if self.kept + call.kept_size() > MAX_KEPT {
             call.kept = None;
@@ -72,8 +72,8 @@ impl Outbound {
         }
     }
 
-    /// The id of the request that a response with this `id` is for. Some servers return a number as a
-    /// string, which rmcp allows too.
+    /// Returns the id of the request that a response with this `id` answers. Some servers return a
+    /// number as a string, which rmcp allows too.
     pub(super) fn answered_by(&self, id: &RequestId) -> Option<RequestId> {
         if self.calls.contains_key(id) {
             return Some(id.clone());
@@ -87,7 +87,7 @@ impl Outbound {
         self.calls.get_mut(id)
     }
 
-    /// Takes out the request that `id` [answers](Self::answered_by).
+    /// Removes the request that `id` [answers](Self::answered_by).
     pub(super) fn remove(&mut self, id: &RequestId) -> Option<(RequestId, Call)> {
         let removed = self.calls.remove_entry(id).or_else(|| {
             let RequestId::String(text) = id else { return None };
@@ -131,7 +131,7 @@ impl Fate {
     }
 }
 
-/// The place of what has none.
+/// Ticket of a request that was never sent.
 const UNSENT: u64 = u64::MAX;
 
 impl Call {

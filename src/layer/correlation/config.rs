@@ -6,24 +6,24 @@ use std::time::Duration;
 #[derive(Debug, Clone)]
 #[non_exhaustive]
 pub struct Config {
-    /// A request of ours is given up after so long without a sign of life: its response, or
-    /// `notifications/progress` for it, from which on the time is counted anew. The time does not pass
-    /// while the server waits for the answer to a request of its own, such as an elicitation: a client
-    /// cannot tell for which call that is, so the deadlines of all rest. Subscriptions have none. The
-    /// error says whether the request was sent: see [`TIMED_OUT`](super::TIMED_OUT). One request has its
-    /// own by the extension [`Deadline`](super::Deadline).
+    /// Ends a request of ours after so long without a sign of life: its response, or
+    /// `notifications/progress` for it, which restarts the time. The time is suspended while the
+    /// server waits for the answer to a request of its own, such as an elicitation: a client cannot
+    /// tell which call that belongs to, so the deadlines of all are suspended. Subscriptions have
+    /// none. The error says whether the request was sent: see [`TIMED_OUT`](super::TIMED_OUT). The
+    /// extension [`Deadline`](super::Deadline) sets the deadline of a single request.
     ///
     /// `None`, the default, leaves it to the caller: a tool may work for an hour in silence. A peer that is
     /// dead is found by the [heartbeat](crate::layer::Heartbeat), and a connection that is lost ends its
     /// requests, or resumes them; where an answer was lost on the way, `lost_answer_timeout` ends what
     /// may have waited for it.
     pub deadline: Option<Duration>,
-    /// A request of ours is given up after so long in all, whatever it shows, and whatever the server
+    /// Ends a request of ours after so long in total, regardless of progress and of what the server
     /// waits for. `None` by default.
     pub deadline_total: Option<Duration>,
-    /// An answer that cannot be read, or an error, which names no request: it ends the only request of
-    /// ours in flight. Of several, each is given up after so long without a sign of life from then on:
-    /// 60 s. `None` leaves them to their deadlines.
+    /// Ends calls whose answer was lost: 60 s. An error, or an unreadable answer, that names no
+    /// request ends the only request of ours in flight. If there are several, each ends after so
+    /// long without a sign of life from then on. `None` leaves them to their deadlines.
     pub lost_answer_timeout: Option<Duration>,
     /// Sends a request again on the next connection which the peer has refused with `-32000` and the
     /// `reason` `stopping`, and with it holds back all further ones until then. Such a request was not

@@ -1,4 +1,4 @@
-//! When requests of ours are given up that have no response.
+//! Deadlines of our requests that have no response.
 
 use std::{
     collections::{BTreeMap, HashMap},
@@ -21,8 +21,8 @@ use crate::{
     time::{Timer, later},
 };
 
-/// The deadline of one request, in place of [`Config::deadline`](super::Config::deadline), where it is
-/// among the request's extensions. They are not sent.
+/// Deadline of one request, set in its extensions, in place of
+/// [`Config::deadline`](super::Config::deadline). Extensions are not sent.
 ///
 /// ```
 /// use mcp_ws_transport::layer::correlation::Deadline;
@@ -36,49 +36,49 @@ use crate::{
 #[expect(clippy::exhaustive_structs, reason = "a wrapper that is made by hand")]
 pub struct Deadline(pub Duration);
 
-/// Why a request is given up.
+/// Reason why a request is overdue.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(super) enum Overdue {
-    /// It showed no sign of life for so long.
+    /// No sign of life for so long.
     Silent(Duration),
-    /// It took so long in all.
+    /// No response within so long in total.
     Total(Duration),
-    /// The same as `Silent` since an answer could not be read that may have been its own.
+    /// No sign of life for so long since an unreadable answer that may have been its own.
     Unreadable(Duration),
 }
 
-/// A moment, and a number that tells requests apart which have the same.
+/// Moment, made unique by a number.
 type Moment = (Instant, u64);
 
-/// What is known of the deadline of one request.
+/// State of one request's deadline.
 #[derive(Debug, Clone, Copy)]
 struct Watch {
-    /// How long it may show no sign of life.
+    /// Allowed silence, if the request has a deadline.
     deadline: Option<Duration>,
-    /// Until when it may show none now, by the clock that rests.
+    /// Moment at which the silence is too long, by the suspendable clock.
     due: Option<Instant>,
-    /// Where it is among the requests that are due, which is no later.
+    /// Key of its entry among the requests that are due, which is no later than `due`.
     entry: Moment,
-    /// How long it may show none after an answer that may have been its own.
+    /// Allowed silence after an answer that may have been its own.
     suspected: Option<Duration>,
 }
 
-/// The requests that have a deadline. What is answered meanwhile is removed when its moment comes, or
-/// when there is much of it.
+/// Requests that have a deadline. Entries of answered requests are removed when they come due, or
+/// when there are many.
 #[derive(Debug, Default)]
 pub(super) struct Deadlines {
     watches: HashMap<RequestId, Watch, FxBuildHasher>,
-    /// Whose progress each token tells.
+    /// Request that each progress token belongs to.
     tokens: HashMap<ProgressToken, RequestId>,
-    /// By the clock that rests.
+    /// Entries by the suspendable clock.
     silent: BTreeMap<Moment, RequestId>,
     total: BTreeMap<Moment, (RequestId, Duration)>,
     number: u64,
-    /// Since when the clock rests, and for how long it has before.
+    /// Start of the present suspension; `rested` is the total of the earlier ones.
     rests: Option<Instant>,
     rested: Duration,
     timer: Timer,
-    /// For when the timer is set.
+    /// Moment that the timer is set for.
     set: Option<Instant>,
 }
 
@@ -92,12 +92,12 @@ impl Deadlines {
         self.silent.len().max(self.total.len()).max(self.watches.len()).max(self.tokens.len())
     }
 
-    /// The time by the clock that rests.
+    /// Returns the time of the suspendable clock.
     fn now(&self) -> Instant {
         self.rests.unwrap_or_else(Instant::now) - self.rested
     }
 
-    /// Lets the clock rest, or go on.
+    /// Suspends or resumes the clock.
     fn rest(&mut self, rests: bool) {
         match self.rests {
             None if rests => self.rests = Some(Instant::now()),
@@ -114,7 +114,7 @@ impl Deadlines {
         self.number
     }
 
-    /// Forgets requests that have ended. Now and then, not only when they are due.
+    /// Removes entries of requests that have ended, once there are many of them.
     fn tidy(&mut self, in_flight: usize, lives: impl Fn(&RequestId) -> bool) {
         if self.watches.len().max(self.total.len()).max(self.tokens.len()) > 2 * in_flight + 64 {
             self.watches.retain(|id, _| lives(id));
@@ -137,7 +137,7 @@ impl Deadlines {
         self.watches.insert(id.clone(), Watch { deadline, due, entry, suspected: None });
     }
 
-    /// An answer could not be read that may have been that of this request.
+    /// Shortens the deadline of a request whose answer may have been an unreadable one.
     fn suspect(&mut self, id: &RequestId, token: Option<&ProgressToken>, patience: Duration) {
         let due = later(self.now(), patience);
         let former = self.watches.get(id).copied();
@@ -155,7 +155,7 @@ impl Deadlines {
         self.watches.insert(id.clone(), watch);
     }
 
-    /// The request to which this token belongs has shown a sign of life.
+    /// Restarts the deadline of the request that this token belongs to.
     fn progress(&mut self, token: &ProgressToken) {
         let now = self.now();
         let id = self.tokens.get(token);
@@ -165,7 +165,7 @@ impl Deadlines {
         }
     }
 
-    /// The next moment at which a request is overdue, and whether by its bound in all.
+    /// Returns the next moment at which a request is overdue; `true` if by its total time.
     fn next(&mut self, lives: impl Fn(&RequestId) -> bool) -> Option<(Instant, bool)> {
         while let Some(first) = self.silent.first_entry() {
             let moment = *first.key();
@@ -195,7 +195,7 @@ impl Deadlines {
         silent.into_iter().chain(total).min()
     }
 
-    /// The next request that is overdue.
+    /// Ready with the next overdue request.
     fn poll(
         &mut self,
         lives: impl Fn(&RequestId) -> bool,
@@ -229,7 +229,7 @@ impl Deadlines {
 }
 
 impl<R: Role, F: Framing<R>> Correlation<R, F> {
-    /// Bounds a new request, as far as it is one that ends by itself.
+    /// Sets the deadlines of a new request, unless it is a subscription.
     pub(super) fn bound(&mut self, request: &JsonRpcRequest<R::Req>) {
         let (id, own) = (&request.id, request.request.extensions().get::<Deadline>());
         let deadline = own.map(|own| own.0).or(self.config.deadline);
@@ -251,13 +251,13 @@ impl<R: Role, F: Framing<R>> Correlation<R, F> {
         }
     }
 
-    /// Lets deadlines rest while the server waits for an answer of this client: what it does meanwhile
-    /// for a call cannot be told. A server's own requests do not wait for those of its client.
+    /// Suspends deadlines while the server waits for an answer of this client, since it is unknown
+    /// which call that holds up. A server's own requests do not wait for those of its client.
     fn let_rest(&mut self) {
         self.deadlines.rest(R::IS_CLIENT && !self.inbound.is_empty());
     }
 
-    /// Notes a sign of life.
+    /// Restarts the deadline of the request that a progress notification belongs to.
     pub(super) fn note_progress(&mut self, notification: &R::PeerNot) {
         if !self.deadlines.silent.is_empty()
             && let Some(token) = R::progress_of_peer(notification)
@@ -266,8 +266,9 @@ impl<R: Role, F: Framing<R>> Correlation<R, F> {
         }
     }
 
-    /// An answer of the peer has no id. Returns the one request of ours that it can be for. Where there
-    /// are several, each ends in a while unless it shows a sign of life.
+    /// Finds the request that an answer without an id is for: `Some` if only one of ours can be
+    /// meant. Otherwise each of them ends within `lost_answer_timeout` unless it shows a sign of
+    /// life.
     pub(super) fn guess(&mut self) -> Option<RequestId> {
         let handed = self.framed.get_ref().handed();
         let is_candidate = |(_, call): &(&RequestId, &Call)| {
@@ -286,7 +287,7 @@ impl<R: Role, F: Framing<R>> Correlation<R, F> {
         None
     }
 
-    /// The next request of ours past its deadline, with the error that ends it.
+    /// Ready with the error that ends the next request past its deadline.
     pub(super) fn poll_overdue(&mut self, cx: &mut Context<'_>) -> Poll<RxJsonRpcMessage<R>> {
         if self.deadlines.is_empty() {
             return Poll::Pending;

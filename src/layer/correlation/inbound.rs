@@ -90,7 +90,7 @@ impl<R: Role, F: Framing<R>> Correlation<R, F> {
         }
     }
 
-    /// Tells of an error of the peer that is for none or any of several requests of ours.
+    /// Reports an error of the peer that names no request, while none or several are in flight.
     fn tell_unmatched(&mut self, error: &ErrorData) {
         self.stats.orphan();
         if let Some(restart) = &self.restart {

@@ -1,4 +1,4 @@
-//! What goes out, and when.
+//! Outbound requests: sent at once, or queued while the peer has as many as it accepts.
 //!
 //! | | |
 //! |---|---|
@@ -29,7 +29,7 @@ use crate::{
 };
 
 impl<R: Role, F: Framing<R>> Correlation<R, F> {
-    /// Sends a request of this side, now or when the peer takes it.
+    /// Sends a request, or queues it until the peer accepts more.
     pub(super) fn ask(&mut self, request: JsonRpcRequest<R::Req>) -> Result<(), Error> {
         let method = R::method_of(&request.request);
         if !self.has_to_wait(method) {
@@ -43,14 +43,14 @@ impl<R: Role, F: Framing<R>> Correlation<R, F> {
         Ok(())
     }
 
-    /// Whether the peer takes no further request, or others are before it.
+    /// Returns `true` if the peer accepts no further request now, or others wait already.
     fn has_to_wait(&self, method: Method) -> bool {
         let takes = self.framed.peer().max_inbound();
         (self.outbound.len() >= takes || !self.waiting.is_empty())
             && !matches!(method, Method::Initialize | Method::Ping)
     }
 
-    /// Sends those in line that the peer takes by now. Whether there were any.
+    /// Sends the waiting requests that the peer accepts by now. Returns `true` if there were any.
     pub(super) fn advance(&mut self, cx: &mut Context<'_>) -> bool {
         let mut any = false;
         while !self.waiting.is_empty() && self.outbound.len() < self.framed.peer().max_inbound() {
@@ -97,14 +97,15 @@ impl<R: Role, F: Framing<R>> Correlation<R, F> {
         }
     }
 
-    /// Ends a call of ours that cannot be sent.
+    /// Ends a call that cannot be sent, with an error to its caller.
     pub(super) fn refuse_to_send(&mut self, id: RequestId, call: Call, error: &MessageError) {
         tracing::debug!(%id, %error, "request not sent");
         self.told.push_back(call.refused::<R>(id, error));
         self.framed.get_ref().wake_reader();
     }
 
-    /// Hands `item` to the layer below. `None` where it need not be sent, or cannot, as is told.
+    /// Hands `item` to the layer below. `None` if it need not be sent, or cannot and its caller is
+    /// told.
     pub(super) fn hand_down(
         &mut self,
         item: TxJsonRpcMessage<R>,

@@ -1,5 +1,5 @@
-//! Which message was larger than the peer takes, where it closes the connection with 1009 and has not
-//! said what it takes.
+//! Finds the message that was too large for a peer that closes with 1009 without having announced
+//! its limit.
 //!
 //! A peer reads in order, and no further than the first message that is too large. So of those that it
 //! has not read for certain it did not read the largest, nor what was sent after that: whichever the first
@@ -21,22 +21,22 @@ use crate::{
     framing::Framing,
 };
 
-/// How often a request that the peer has not read is sent again.
+/// Number of times that a request which the peer has not read is sent again.
 const MAX_RETRIES: u32 = 4;
 
-/// What the present peer has read.
+/// Record of what the present peer is known to have read.
 #[derive(Debug, Default)]
 pub(super) struct ReadProgress {
-    /// The last message that it has read for certain, and all before it.
+    /// Ticket of the last message that was certainly read, as were all before it.
     read: u64,
-    /// The largest of those that is known of, in bytes.
+    /// Size of the largest of them, in bytes, as far as known.
     passed: usize,
-    /// The place and size of the largest message after them that is no request.
+    /// Ticket and size of the largest later message that is not a request.
     other: Option<(u64, usize)>,
 }
 
 impl ReadProgress {
-    /// The peer has answered this.
+    /// Records that the peer has answered `call`.
     pub(super) fn note_answered(&mut self, call: &Call) {
         self.read = self.read.max(call.ticket);
         self.passed = self.passed.max(call.size);
@@ -48,7 +48,7 @@ impl ReadProgress {
         }
     }
 
-    /// A message was sent that is no request.
+    /// Records that a message was sent that is not a request.
     pub(super) fn note_sent(&mut self, ticket: u64, size: usize) {
         if size > self.passed && self.other.is_none_or(|(_, other)| size > other) {
             self.other = Some((ticket, size));
@@ -56,15 +56,15 @@ impl ReadProgress {
     }
 }
 
-/// Whether the peer has closed the connection since a message was too large for it.
+/// Returns `true` if the peer closed the connection because a message was too large for it.
 fn is_too_large(cause: &Error) -> bool {
     matches!(cause, Error::Link(LinkError::Closed(reason)) if reason.code == CloseCode::TooBig)
 }
 
 impl<R: Role, F: Framing<R>> Correlation<R, F> {
-    /// Ends the request that was too large for the peer, if it was one and that is the `cause`, and puts
-    /// those off that came after it where another connection may follow. The number of the last message
-    /// that the peer may have read, of those that were `handed` to the connection, where one was too large.
+    /// Ends the request that was too large for the peer, if `cause` says so, and moves those after
+    /// it to the next connection if `goes_on`. Returns the number of the last message that the peer
+    /// may have read, of those `handed` to the connection; `None` if no message was too large.
     pub(super) fn find_too_large(
         &mut self,
         cause: &Error,
@@ -107,8 +107,8 @@ impl<R: Role, F: Framing<R>> Correlation<R, F> {
         Some(ticket - 1)
     }
 
-    /// Puts requests off to the next connection which the peer has not read on this one, from this place
-    /// on.
+    /// Moves the requests numbered `from` to `handed`, which the peer has not read, to the next
+    /// connection.
     fn put_off_unread(&mut self, from: u64, handed: u64) {
         let Some(restart) = &self.restart else { return };
         let unread = |call: &Call| (from..=handed).contains(&call.ticket);
@@ -141,7 +141,7 @@ impl<R: Role, F: Framing<R>> Correlation<R, F> {
     }
 }
 
-/// The error that ends a request for which the peer has closed the connection.
+/// Builds the error of a request that made the peer close the connection.
 fn too_large<R: Role>(
     id: RequestId,
     method: Method,

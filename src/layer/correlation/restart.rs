@@ -62,7 +62,7 @@ pub(super) struct Restart {
     is_initialized: bool,
     /// The peer has returned, by its name at least, and has said nothing yet.
     pub(super) returned: bool,
-    /// Whether the peer has said that it stops.
+    /// Whether the peer is stopping, as its refusals say.
     stopping: Stopping,
     /// Why there is no way to go on.
     pub(super) over: Option<Error>,
@@ -90,7 +90,7 @@ impl Restart {
         }
     }
 
-    /// Tells the application of an error that names no request.
+    /// Sends the application an event for an error that names no request.
     pub(super) fn tell_unmatched(&self, error: &ErrorData) {
         self.notices.announce(|| Event::UnmatchedError(error.clone()));
     }

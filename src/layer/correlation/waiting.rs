@@ -1,4 +1,4 @@
-//! Requests of this side that the peer does not take yet.
+//! Requests that wait until the peer accepts more.
 
 use std::collections::{BTreeMap, HashMap};
 
@@ -8,7 +8,7 @@ use rustc_hash::FxBuildHasher;
 use super::calls::Call;
 use crate::decode::{Method, Role};
 
-/// Requests in the order in which they were made, each as it was handed over.
+/// Queue of requests that were not sent yet, in order, each removable by its id.
 #[derive(Debug)]
 pub(super) struct WaitingRequests<R: Role> {
     requests: BTreeMap<u64, (JsonRpcRequest<R::Req>, Method)>,
@@ -51,7 +51,7 @@ impl<R: Role> WaitingRequests<R> {
         Some((request, method))
     }
 
-    /// Takes the request with this id out.
+    /// Removes the request with this id.
     pub(super) fn remove(&mut self, id: &RequestId) -> Option<Call> {
         if self.is_empty() {
             return None;
@@ -60,7 +60,7 @@ impl<R: Role> WaitingRequests<R> {
         Some(Call::unsent(method))
     }
 
-    /// Takes all out, in order.
+    /// Removes all requests, in order.
     pub(super) fn take(&mut self) -> impl Iterator<Item = (RequestId, Call)> + use<R> {
         let requests = std::mem::take(self).requests.into_values();
         requests.map(|(request, method)| (request.id, Call::unsent(method)))

@@ -1,4 +1,4 @@
-//! The deadline of a peer that acknowledges nothing: no I/O.
+//! Deadline for acknowledgements, without I/O.
 
 use std::{
     task::{Context, Poll, ready},
@@ -13,14 +13,14 @@ use crate::{
     time::{Timer, after},
 };
 
-/// How many pings must be answered without an acknowledgement. Between the answers lies time that
-/// the peer had, by its own clock, since it had read everything.
+/// Number of pings that must be answered without an acknowledgement. Between the answers lies time
+/// that the peer had, by its own clock, since it had read everything.
 const PINGS: u32 = 3;
 
-/// The bytes per second that a network is trusted to carry where the peer answers no ping.
+/// Lowest throughput of a network, in bytes per second, assumed where the peer answers no ping.
 const MIN_RATE: usize = 16 << 10;
 
-/// Precedes the number in the payload of a ping, which tells it from those of other layers.
+/// Prefix of a ping's payload, before its number, that distinguishes it from pings of other layers.
 const MARK: [u8; 4] = *b"ack?";
 
 /// Judges a peer that leaves a full window unacknowledged.
@@ -43,7 +43,7 @@ pub(super) struct AckDeadline {
     timeout: Duration,
     state: State,
     timer: Timer,
-    /// The number of the last ping.
+    /// Number of the last ping.
     ping: u64,
 }
 
@@ -56,18 +56,19 @@ enum State {
     Asked {
         answered: u32,
         first: u64,
-        /// When a peer that answers nothing is given up, once the first ping is flushed.
+        /// Moment at which a peer that answers nothing is closed, set when the first ping is
+        /// flushed.
         given_up: Option<Instant>,
     },
     Overdue(&'static str),
 }
 
-/// What is to be done now.
+/// Action that is due.
 #[derive(Debug)]
 pub(super) enum Due {
-    /// The ping that [`AckDeadline::ask`] makes is to be sent.
+    /// Send the ping that [`AckDeadline::ask`] makes.
     Ping,
-    /// The session is to be ended, for this reason.
+    /// End the session, for this reason.
     End(&'static str),
 }
 
@@ -111,14 +112,14 @@ impl AckDeadline {
         }
     }
 
-    /// The ping that is due, which is sent herewith.
+    /// Returns the ping that is due, and counts it as sent.
     pub(super) fn ask(&mut self) -> Message {
         self.ping += 1;
         self.set_timer();
         Message::Ping([&MARK[..], &self.ping.to_be_bytes()].concat().into())
     }
 
-    /// The ping has left this side, behind this much that is not acknowledged.
+    /// Records that the ping was flushed, behind this many unacknowledged bytes.
     pub(super) fn flushed(&mut self, kept_bytes: usize) {
         if let State::Asked { given_up, .. } = &mut self.state {
             let network = Duration::from_secs((kept_bytes / MIN_RATE) as u64);
@@ -135,7 +136,7 @@ impl AckDeadline {
         });
     }
 
-    /// Takes a pong, and says whether it changes what is due.
+    /// Handles a pong. Returns `true` if it changes what is due.
     pub(super) fn pong(&mut self, payload: &Bytes) -> bool {
         let State::Asked { answered, first, .. } = self.state else { return false };
         let number = payload.strip_prefix(&MARK).and_then(|number| number.try_into().ok());

@@ -1,4 +1,4 @@
-//! What was read before its reader came, in order and within bounds: no I/O.
+//! Messages read before their reader asked for them, in order and bounded, without I/O.
 
 use std::{collections::VecDeque, mem};
 
@@ -9,22 +9,22 @@ use crate::{
     message::{Message, Text},
 };
 
-/// The bytes of uncounted messages beyond which a peer with a full window is closed. No peer that
-/// stops at its own window, of 1 MiB and one message, has as many under way.
+/// Bound on uncounted messages, in bytes, beyond which a peer with a full window is closed. A peer
+/// that stops at its own window, of 1 MiB and one message, has fewer in flight.
 pub(super) const MAX_UNCOUNTED: usize = 4 << 20;
 
-/// The bytes that may wait while the side that dialled goes on counting what arrives.
+/// Bound on waiting messages, in bytes, up to which the side that dialled counts what arrives.
 const MAX_COUNTED: usize = 16 << 20;
 
-/// The memory of an item beside its payload: its place, that the queue may have a quarter more of
-/// those than it needs, and what the allocator adds to a payload of its own.
+/// Memory of an item besides its payload, in bytes: its slot, the spare slots that a queue may
+/// have, and the allocator's overhead.
 pub(super) const OVERHEAD: usize = 128;
 
-/// A smaller payload is copied out of the socket's read buffer. Else a message of two bytes would
-/// keep a buffer of 8 KiB, and a peer could fill the rest of that with pings.
+/// Size below which a payload is copied out of the socket's read buffer. Otherwise a message of two
+/// bytes could keep a buffer of 8 KiB alive, which a peer could fill with pings.
 const COPIED: usize = 8 << 10;
 
-/// How many places are not given back.
+/// Number of queue slots that are kept allocated.
 const PLACES: usize = 64;
 
 /// Items that were read while nothing could be written.
@@ -37,7 +37,7 @@ pub(super) struct Ahead {
     uncounted_bytes: usize,
 }
 
-/// An item, and whether its reader still has to count it.
+/// Item that waits; `is_uncounted` if its reader still has to count it.
 #[derive(Debug)]
 pub(super) struct Waiting {
     pub(super) item: Link<Message>,
@@ -45,7 +45,7 @@ pub(super) struct Waiting {
 }
 
 impl Waiting {
-    /// The memory that it takes.
+    /// Returns the memory that the item takes, in bytes.
     fn cost(&self) -> usize {
         match &self.item {
             Link::Item(message) => message.len() + OVERHEAD,
@@ -82,7 +82,7 @@ impl Ahead {
         self.items.is_empty()
     }
 
-    /// Takes the first.
+    /// Removes the first item.
     pub(super) fn pop(&mut self) -> Option<Waiting> {
         let waiting = self.items.pop_front()?;
         let cost = waiting.cost();
@@ -94,17 +94,17 @@ impl Ahead {
         Some(waiting)
     }
 
-    /// Whether more uncounted messages wait than any window has room for.
+    /// Returns `true` if more uncounted bytes wait than any window has room for.
     pub(super) fn is_beyond_any_window(&self) -> bool {
         self.uncounted_bytes >= MAX_UNCOUNTED
     }
 
-    /// Whether the next message may be counted before its reader has come.
+    /// Returns `true` if the next message may be counted before its reader takes it.
     pub(super) fn has_credit(&self) -> bool {
         self.uncounted_bytes == 0 && self.bytes < MAX_COUNTED
     }
 
-    /// Drops what is uncounted: the peer sends it again.
+    /// Drops the uncounted items, which the peer sends again.
     pub(super) fn forget_uncounted(&mut self) {
         if self.uncounted_bytes > 0 {
             self.items.retain(|waiting| !waiting.is_uncounted);
@@ -112,14 +112,14 @@ impl Ahead {
         }
     }
 
-    /// Leaves everything to be delivered and nothing to be counted: its session is over.
+    /// Marks all items as not to be counted, since their session is over; they are still delivered.
     pub(super) fn never_count(&mut self) {
         self.uncounted_bytes = 0;
         self.items.iter_mut().for_each(|waiting| waiting.is_uncounted = false);
     }
 }
 
-/// Gives a small payload memory of its own.
+/// Copies a small payload into memory of its own.
 fn detach(message: &mut Message) {
     let own = |bytes: &[u8]| Bytes::copy_from_slice(bytes);
     match message {

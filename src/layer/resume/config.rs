@@ -15,8 +15,8 @@ pub struct Config {
     /// Less than 128 KiB is slow: a peer need not acknowledge less than 64 KiB within a second. On
     /// the side that dials, more than 1 MiB counts as 1 MiB.
     pub window_bytes: usize,
-    /// How long the peer may acknowledge nothing while the window is full and a message waits for
-    /// room: 30 s. Then the link is closed with 1008, and the session is over.
+    /// Time in which a peer must acknowledge something while the window is full and a message waits
+    /// for room: 30 s. After that the link is closed with 1008, and the session is over.
     ///
     /// The time counts while the peer is known to have read all it was sent, which pings tell, a
     /// third of this time apart. So a slow network needs no more. A peer that answers no ping gets
@@ -45,7 +45,7 @@ impl Config {
         self
     }
 
-    /// The window of the side that dialled, or of the one that accepted.
+    /// Returns the window of a side that dialled, or of one that accepted, in bytes.
     pub(super) fn window(&self, dialled: bool) -> usize {
         if dialled { self.window_bytes.min(MAX_DIALLED_WINDOW) } else { self.window_bytes }
     }

@@ -65,7 +65,7 @@ pub struct Session {
     /// The largest message that the server takes, in bytes.
     #[serde(default, skip_serializing_if = "Option::is_none", deserialize_with = "present")]
     pub max_message: Option<u64>,
-    /// How many requests the server takes that are not answered yet.
+    /// Number of unanswered requests that the server accepts at a time.
     #[serde(default, skip_serializing_if = "Option::is_none", deserialize_with = "present")]
     pub max_inbound: Option<u64>,
 }
@@ -87,14 +87,14 @@ impl Session {
         }
     }
 
-    /// The same of a server that takes so much.
+    /// Returns this frame with the limits of the server added.
     #[must_use]
     pub fn within(self, limits: MessageLimits) -> Self {
         let (max_message, max_inbound) = numbers(limits);
         Self { max_message, max_inbound, ..self }
     }
 
-    /// What the server takes, as far as it says.
+    /// Returns the limits that the server announces.
     #[must_use]
     pub fn limits(&self) -> MessageLimits {
         MessageLimits::from_peer(self.max_message, self.max_inbound)
@@ -118,7 +118,7 @@ impl Session {
 #[error("resume: {0}")]
 pub struct Malformed(&'static str);
 
-/// The numbers on the wire.
+/// Returns the limits as the numbers on the wire.
 fn numbers(limits: MessageLimits) -> (Option<u64>, Option<u64>) {
     let number = |limit: Option<usize>| limit.map(|limit| limit as u64);
     (number(limits.max_message), number(limits.max_inbound))

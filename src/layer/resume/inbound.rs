@@ -1,4 +1,4 @@
-//! What [`Resume`] makes of what arrives.
+//! Inbound half of [`Resume`]: counting, acknowledgements and control frames.
 
 use std::{mem, pin::Pin, task::Context};
 
@@ -12,7 +12,7 @@ use crate::{
 };
 
 impl<S: Duplex<Numbered, Link<Message>>> Resume<S> {
-    /// What of `item` is for the layer above.
+    /// Handles `item`, and returns what is for the layer above.
     pub(super) fn take_in(
         mut self: Pin<&mut Self>,
         cx: &mut Context<'_>,
@@ -103,12 +103,12 @@ impl<S: Duplex<Numbered, Link<Message>>> Resume<S> {
         }
     }
 
-    /// Whether `item` has a number in the session.
+    /// Returns `true` if `item` is a message that the session counts.
     pub(super) fn is_numbered(&self, item: &Link<Message>) -> bool {
         matches!(item, Link::Item(message) if message.is_data()) && self.start == Start::Open
     }
 
-    /// Counts a message. `false` where it must not be taken.
+    /// Counts a message. Returns `false` if it must be dropped.
     pub(super) fn count(self: Pin<&mut Self>, item: &Link<Message>) -> bool {
         let this = self.project();
         let Link::Item(message) = item else { return true };
@@ -117,7 +117,7 @@ impl<S: Duplex<Numbered, Link<Message>>> Resume<S> {
         true
     }
 
-    /// There is a new link for the session.
+    /// Continues or restarts the session on a new link.
     fn resume(
         mut self: Pin<&mut Self>,
         cx: &mut Context<'_>,

@@ -90,7 +90,8 @@ impl Ledger {
         self.handed - self.acked == self.kept.len() as u64
     }
 
-    /// Forgets what the peer has received. `true` if those are more messages than it had.
+    /// Drops the messages that the peer has received. Returns `true` if there are more of them than
+    /// before.
     pub(super) fn acknowledge(&mut self, received: u64) -> Result<bool, Violation> {
         if received > self.handed {
             return Err(Violation("acknowledged what was not sent"));
@@ -100,7 +101,7 @@ impl Ledger {
         Ok(received > before)
     }
 
-    /// How many messages the peer has received, as far as it has said.
+    /// Number of messages that the peer has acknowledged.
     pub(super) fn acked(&self) -> u64 {
         self.acked
     }

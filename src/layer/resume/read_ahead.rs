@@ -1,4 +1,4 @@
-//! What [`Resume`] does while nothing can be written: it waits for room, and reads on.
+//! Outbound readiness of [`Resume`]: waits for room in the window, and reads on meanwhile.
 
 use std::{
     mem,
@@ -95,7 +95,7 @@ impl<S: Duplex<Numbered, Link<Message>>> Resume<S> {
         }
     }
 
-    /// Whether `item` is for the reader, and may still be taken from this link.
+    /// Returns `true` if `item` is for the reader, and may still be taken from this link.
     fn may_wait(&self, item: &Link<Message>) -> bool {
         match item {
             Link::Item(message) => message.is_data() && self.tally.hear(),

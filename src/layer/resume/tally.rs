@@ -78,13 +78,14 @@ impl Tally {
         count.forgotten = true;
     }
 
-    /// What the peer takes, which whoever makes the links sets anew for each.
+    /// Limits of the peer, set anew for each link by whoever makes it.
     #[must_use]
     pub fn peer(&self) -> &PeerLimits {
         &self.1
     }
 
-    /// Notes what the peer said of the session when it was opened or resumed, and of what it takes.
+    /// Records what the peer announced when the session was opened or resumed: its window and its
+    /// limits.
     pub fn note(&self, session: Session) {
         self.1.add(session.limits());
         let mut count = self.lock();
@@ -186,8 +187,8 @@ impl Tally {
         start == Start::Opening || self.lock().session.is_some()
     }
 
-    /// How long to wait for the session without a link, where it was this side that opened it: as
-    /// long as the peer keeps it, and [`MAX_WINDOW`] at most.
+    /// Returns the time to wait for the session without a link, if this side opened it: as long as
+    /// the peer keeps it, and [`MAX_WINDOW`] at most.
     pub(super) fn window(&self) -> Option<Duration> {
         let count = self.lock();
         if count.forgotten {

@@ -59,7 +59,7 @@ pub(super) struct Desk {
     unsure: bool,
     /// A peer that was lost may be back on the next link, and await its answers.
     pub(super) returns: bool,
-    /// Read after a write had failed, and not yet taken.
+    /// Items read after a write had failed, not yet taken by the reader.
     pub(super) inbox: Inbox,
     /// How many messages were ever queued, handed to the link, and flushed.
     pub(super) queued: u64,

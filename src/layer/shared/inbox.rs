@@ -1,10 +1,10 @@
-//! What a writer has read for the reader.
+//! Items that a writer has read for the reader.
 
 use std::collections::VecDeque;
 
 use crate::{link::Link, message::Message};
 
-/// How many items a writer reads at most, and how many bytes, but for the last item.
+/// Bounds on what a writer reads, in items and in bytes; the last item may exceed the latter.
 const MAX_ITEMS: usize = 256;
 const MAX_BYTES: usize = 1 << 20;
 

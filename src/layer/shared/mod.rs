@@ -41,7 +41,7 @@ use crate::{
     message::Message,
 };
 
-/// What a request that waits before the queue is reckoned to take up in it, in bytes.
+/// Size charged for a request that waits before the queue, in bytes.
 const REQUEST: usize = 512;
 
 /// The bound of a [`Shared`]'s queue.
@@ -231,8 +231,8 @@ impl Shared {
         desk.is_full(survives, self.line.queue_bytes)
     }
 
-    /// Whether the queue is detained, and so many `requests` that wait before it are more than it had room
-    /// for.
+    /// Returns `true` if the queue is held back, and the `requests` that wait before it are more
+    /// than it had room for.
     pub(super) fn is_overrun(&self, requests: usize) -> bool {
         requests >= self.line.queue_bytes / REQUEST && self.line.lock().is_detained()
     }

@@ -4,7 +4,7 @@ use super::Side;
 #[cfg(feature = "deflate")]
 use super::deflate;
 
-/// How a [`Socket`](super::Socket) reads, writes and closes.
+/// Settings of a [`Socket`](super::Socket): sizes, rates and timeouts.
 #[derive(Debug, Clone)]
 #[non_exhaustive]
 pub struct Config {
@@ -13,18 +13,19 @@ pub struct Config {
     pub max_message_size: Option<usize>,
     /// The size of each of the two buffers of an idle connection: 8 KiB.
     pub buffer_size: usize,
-    /// How long the peer may accept not one byte while something waits to be written: 10 s.
+    /// Time in which the peer must accept at least one byte while something waits to be written: 10
+    /// s.
     pub write_timeout: Duration,
-    /// The slowest that an inbound message may arrive once it has begun, in bytes per second: 1,024.
-    /// Frames for control between its parts do not count. A slower one closes the link with 1008, and
-    /// the session ends with it; `None` waits for ever.
+    /// The lowest rate of an inbound message that has begun, in bytes per second: 1,024. Control
+    /// frames within it do not count. A slower one closes the link with 1008, and its session ends
+    /// too; `None` disables the check.
     pub min_receive_rate: Option<u64>,
-    /// The time over which that rate is measured: 30 s, so that a link may stall for almost as long.
-    /// Time during which this side does not read is left out.
+    /// Time over which [`min_receive_rate`](Self::min_receive_rate) is measured: 30 s, so a link
+    /// may stall for almost as long. Time during which this side does not read is left out.
     pub receive_window: Duration,
-    /// How long the closing handshake may take: 2 s. Then the connection is cut.
+    /// Timeout of the closing handshake: 2 s. After it the connection is cut.
     pub close_timeout: Duration,
-    /// What of permessage-deflate to offer, or to accept where it is offered: by default nothing.
+    /// Settings of permessage-deflate, to offer or to accept: `None`, the default, does neither.
     #[cfg(feature = "deflate")]
     #[cfg_attr(docsrs, doc(cfg(feature = "deflate")))]
     pub deflate: Option<deflate::Config>,

@@ -1,4 +1,4 @@
-//! How a connection ends, in the words of the WebSocket library and in ours.
+//! Conversions between the WebSocket library's errors and close frames and this crate's.
 
 use tokio_tungstenite::tungstenite::{
     Error as WsError,
@@ -11,7 +11,7 @@ use super::deflate;
 use super::unauthenticated::TooBig;
 use crate::error::{CloseCode, CloseReason, Error, LinkError};
 
-/// What a write meets once the connection is closing.
+/// Returns the error of a write to a connection that is closing.
 pub(super) fn ended() -> Error {
     LinkError::Closed(CloseReason::new(CloseCode::Abnormal, "the connection is closing")).into()
 }

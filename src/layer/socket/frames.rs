@@ -1,39 +1,39 @@
-//! [`Frames`]: where the frames and messages begin and end in the bytes of a connection (RFC 6455,
-//! section 5.2), without reading what is in them.
+//! [`Frames`]: tracks the frame and message boundaries in a byte stream (RFC 6455, section 5.2),
+//! without reading the payloads.
 
 const FIN: u8 = 0x80;
 const MASKED: u8 = 0x80;
 
-/// Follows the frames of one direction.
+/// Frame tracker of one direction.
 #[derive(Debug, Default)]
 pub(super) struct Frames {
-    /// The header of the present frame, of which `read` bytes have come.
+    /// Header of the current frame, of which `read` bytes have arrived.
     header: [u8; 14],
     read: usize,
-    /// Bytes of the present frame's payload that are still to come.
+    /// Payload bytes of the current frame that are still to arrive.
     left: u64,
-    /// Whether the present frame carries data, not control.
+    /// `true` if the current frame carries data, `false` if it is a control frame.
     is_data: bool,
-    /// Whether the message of the last data frame goes on in another.
+    /// `true` if the message continues in another frame.
     goes_on: bool,
-    /// Bytes of the present message, or of the last one, as far as its headers have told.
+    /// Payload bytes of the current or last message that its headers have announced.
     size: u64,
-    /// Payload bytes of data frames that have come, in all messages.
+    /// Payload bytes of data frames received, in all messages.
     received: u64,
-    /// Messages that have begun.
+    /// Number of messages that have begun.
     begun: u64,
 }
 
 impl Frames {
-    /// Takes note of `bytes`.
+    /// Advances over `bytes`.
     pub(super) fn follow(&mut self, mut bytes: &[u8]) {
         while !bytes.is_empty() {
             bytes = &bytes[self.step(bytes)..];
         }
     }
 
-    /// Takes note of `bytes` up to the end of a header or of a frame, whichever comes first.
-    /// Returns how many bytes that were.
+    /// Advances over `bytes` to the end of a header or of a frame, whichever comes first. Returns
+    /// the number of bytes consumed.
     pub(super) fn step(&mut self, bytes: &[u8]) -> usize {
         if self.left > 0 {
             let taken =
@@ -92,23 +92,23 @@ impl Frames {
         !self.is_between_frames() || self.goes_on
     }
 
-    /// The size of the present message, as far as the headers of its frames have told, in bytes.
+    /// Returns the payload bytes of the current message that its headers have announced.
     pub(super) fn size(&self) -> u64 {
         self.size
     }
 
-    /// How many payload bytes of messages have come, those of control frames not counted.
+    /// Returns the payload bytes of messages received, without those of control frames.
     pub(super) fn received(&self) -> u64 {
         self.received
     }
 
-    /// How many messages have begun.
+    /// Returns the number of messages that have begun.
     pub(super) fn begun(&self) -> u64 {
         self.begun
     }
 }
 
-/// How long a header is that begins so, once that is known.
+/// Returns the length of the frame header that begins so, once that is known.
 pub(super) fn header_length(header: &[u8]) -> Option<usize> {
     let second = header.get(1)?;
     let extended = match second & !MASKED {
@@ -123,7 +123,7 @@ pub(super) fn header_length(header: &[u8]) -> Option<usize> {
 mod tests {
     use super::*;
 
-    /// A frame of so many zeros; the mask is zero too.
+    /// Returns a frame of this many zeros; the mask is zero too.
     fn frame(first: u8, length: usize, masked: bool) -> Vec<u8> {
         let mask = if masked { MASKED } else { 0 };
         let mut bytes = vec![first];

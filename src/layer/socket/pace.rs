@@ -1,4 +1,4 @@
-//! [`Pace`]: whether a message that has begun goes on fast enough.
+//! [`Pace`]: checks that a message which has begun arrives fast enough.
 //!
 //! Only the time is counted for which this side has waited for the peer: where it does not read, the
 //! peer cannot write. One timer serves many messages, since it is cheaper to let it fire for nothing
@@ -15,24 +15,24 @@ use tokio::time::{Instant, Sleep, sleep_until};
 use super::frames::Frames;
 use crate::time::later;
 
-/// How much later than the timer fires this side may be polled by which it reads all the time.
+/// Delay after the timer fires within which a socket that reads all the time is polled.
 const SLACK: Duration = Duration::from_secs(1);
 
-/// Watches over the message that arrives.
+/// Rate check of the message that is arriving.
 #[derive(Debug)]
 pub(super) struct Pace {
     window: Duration,
-    /// Which message of the connection it is, and how many bytes had come when the window began.
+    /// Number of the watched message, and the payload bytes received when the window began.
     message: u64,
     received: u64,
-    /// How long the peer was waited for in this window, and since when it is now.
+    /// Time spent waiting for the peer in this window, and the start of the present wait.
     waited: Duration,
     waiting: Option<Instant>,
     timer: Pin<Box<Sleep>>,
 }
 
 impl Pace {
-    /// Begins a window of this length.
+    /// Starts a window of this length.
     pub(super) fn new(window: Duration, frames: &Frames) -> Self {
         // A timer counts no less.
         let window = window.max(Duration::from_millis(1));
@@ -46,8 +46,9 @@ impl Pace {
         }
     }
 
-    /// Notes whether the socket `waits` for the peer. Ready with `false` if the peer was slower than
-    /// `rate` for a whole window, and with `true` if nothing need be watched any more.
+    /// Records whether the socket `waits` for the peer. Ready with `false` if the peer was slower
+    /// than `rate`, in bytes per second, for a whole window, and with `true` if nothing is left to
+    /// watch.
     pub(super) fn poll(
         &mut self,
         cx: &mut Context<'_>,

@@ -35,9 +35,9 @@ pub(super) struct Counted<S> {
     start: usize,
     /// How many reads in a row speak for the other size of steps.
     streak: u32,
-    /// Where the frames are in what was read.
+    /// Frame boundaries in what was read.
     pub(super) frames: Frames,
-    /// Until the peer has authenticated, where it has to.
+    /// Filter for the frames of a peer that has yet to authenticate.
     pub(super) small: Option<Box<SmallMessages>>,
     /// What the library reads is inflated by this.
     #[cfg(feature = "deflate")]
@@ -72,7 +72,7 @@ impl<S> Counted<S> {
 }
 
 impl<S: AsyncRead + Unpin> Counted<S> {
-    /// Reads once what the peer has sent, as it is. How many bytes that were.
+    /// Reads once from the peer. Returns the number of bytes read.
     pub(super) fn poll_once(
         &mut self,
         cx: &mut Context<'_>,
@@ -86,7 +86,7 @@ impl<S: AsyncRead + Unpin> Counted<S> {
         Poll::Ready(Ok(read.len()))
     }
 
-    /// Reads what the peer has sent, as it is, in large steps while much arrives.
+    /// Reads from the peer, in large steps while much arrives.
     pub(super) fn poll_wire(
         mut self: Pin<&mut Self>,
         cx: &mut Context<'_>,

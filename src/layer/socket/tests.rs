@@ -263,7 +263,7 @@ async fn bytes_behind_the_handshake_come_first(make: Make) {
 }
 }
 
-/// A frame of so many zeros from a client, whose mask is zero too.
+/// Returns a frame of this many zeros from a client, whose mask is zero too.
 fn masked(first: u8, length: usize) -> Vec<u8> {
     let [high, low] = (length as u16).to_be_bytes();
     let mut frame = match length {

@@ -1,10 +1,9 @@
-//! The connection of a peer that has not authenticated: what it may send is bounded *before* any of
-//! it is kept.
+//! Connection of an unauthenticated peer: bounds its input *before* any of it is buffered.
 //!
-//! The WebSocket library makes room for a whole frame as soon as it has read the header. So what it
-//! is to read passes through here first, never beyond the end of a frame, and ends where a header
-//! tells of more than is allowed. When the peer has authenticated, a larger library's socket takes
-//! over with what was read ahead, of which the first has seen nothing.
+//! The WebSocket library allocates a whole frame as soon as it has read its header. Therefore its
+//! input passes through [`SmallMessages`] first, which never reads beyond the end of a frame and
+//! fails at a header that announces too much. Once the peer has authenticated, a library's socket
+//! with large buffers takes over, with what was read ahead.
 
 use std::{
     fmt, io,
@@ -22,13 +21,13 @@ use super::{frames::Frames, stream::Counted};
 #[cfg(any(test, feature = "server"))]
 use crate::{error::Error, stats::Stats};
 
-/// How much is read at once, and kept in each direction.
+/// Bytes that are read at once, and buffered in each direction.
 pub(super) const STEP: usize = 256;
 
 /// The longest header of a frame.
 const HEADER: usize = 14;
 
-/// A message is larger than what may be sent before authentication.
+/// Error of a message that is larger than allowed before authentication.
 #[derive(Debug, Clone, Copy)]
 pub(super) struct TooBig {
     pub(super) size: usize,
@@ -43,20 +42,20 @@ impl fmt::Display for TooBig {
 
 impl std::error::Error for TooBig {}
 
-/// Lets through the frames of messages that are small enough.
+/// Filter that passes only the frames of messages within a limit.
 #[derive(Debug)]
 pub(super) struct SmallMessages {
     limit: usize,
     frames: Frames,
-    /// What was read and not let through yet, from `start`.
+    /// Bytes read and not passed on yet, from `start`.
     ahead: Vec<u8>,
     start: usize,
-    /// Bytes behind the handshake, where those are too many.
+    /// Number of bytes that followed the handshake, if too many.
     excess: Option<usize>,
 }
 
 impl SmallMessages {
-    /// `leftover` is what was read behind the handshake.
+    /// Creates the filter; `leftover` holds the bytes that followed the handshake.
     pub(super) fn new(limit: usize, leftover: &Bytes) -> Self {
         // A peer waits for the answer to its handshake before it says anything (RFC 6455, section 4.1).
         let length = leftover.len();
@@ -69,13 +68,13 @@ impl SmallMessages {
         self.limit
     }
 
-    /// What was read ahead, once nothing of a frame has been let through whose rest has not.
+    /// Returns the bytes read ahead; `None` in the middle of a frame.
     pub(super) fn into_rest(self) -> Option<Vec<u8>> {
         let Self { frames, mut ahead, start, .. } = self;
         frames.is_between_frames().then(|| ahead.split_off(start.min(ahead.len())))
     }
 
-    /// Reads `stream` as far as it takes to have something for `buffer`.
+    /// Reads from `stream` until something can be passed to `buffer`.
     pub(super) fn poll_read<S: AsyncRead + Unpin>(
         &mut self,
         stream: &mut Counted<S>,
@@ -119,8 +118,9 @@ impl SmallMessages {
 
 #[cfg(any(test, feature = "server"))]
 impl<S: AsyncRead + AsyncWrite + Unpin> Socket<S> {
-    /// A socket whose peer has yet to authenticate: no message of it may be larger than `limit`, nothing
-    /// is compressed, and the buffers are small. See [`authenticated`](Self::authenticated).
+    /// Creates a socket for an unauthenticated peer: its messages are bounded by `limit` bytes,
+    /// nothing is compressed, and the buffers are small. See
+    /// [`authenticated`](Self::authenticated).
     pub(crate) fn unauthenticated(
         stream: S,
         leftover: &Bytes,
@@ -136,8 +136,8 @@ impl<S: AsyncRead + AsyncWrite + Unpin> Socket<S> {
         Self::assemble(stream, Vec::new(), side, config)
     }
 
-    /// The socket of a peer that has authenticated, once all is flushed and no more was read than the
-    /// messages that it has returned.
+    /// Converts the socket once the peer has authenticated, all is flushed, and no more was read
+    /// than the messages returned.
     ///
     /// # Errors
     /// [`LinkError::Closed`] when the connection is closing, or is in the middle of a frame.

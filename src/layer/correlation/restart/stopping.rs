@@ -1,5 +1,5 @@
-//! What becomes of requests that the peer refuses because it stops: they were not processed, and go
-//! out again over the next connection.
+//! Requests that a stopping peer has refused: they were not processed, and are sent again over the
+//! next connection.
 
 use std::{mem, pin::Pin, task::Context, time::Duration};
 
@@ -20,10 +20,11 @@ use crate::{
     },
 };
 
-/// How long a peer that stops may take to close the connection. A drain takes 30 s at most by default.
+/// Time within which a stopping peer must close the connection. A drain takes 30 s at most by
+/// default.
 const PATIENCE: Duration = Duration::from_secs(60);
 
-/// What is known of the end of the present connection.
+/// State of a peer that may be stopping.
 ///
 /// | state | on a refusal | on the loss of the connection | on the next |
 /// |---|---|---|---|
@@ -42,7 +43,7 @@ pub(super) enum Stopping {
 }
 
 impl Stopping {
-    /// The connection is lost.
+    /// Records the loss of the connection.
     pub(super) fn lose(&mut self) {
         *self = match mem::take(self) {
             Self::Holding(_) | Self::Lost => Self::Lost,
@@ -50,20 +51,20 @@ impl Stopping {
         };
     }
 
-    /// The next connection is there. Returns `true` if requests were held back for it.
+    /// Records the next connection. Returns `true` if requests were held back for it.
     pub(super) fn end(&mut self) -> bool {
         matches!(mem::take(self), Self::Holding(_) | Self::Lost)
     }
 }
 
-/// Whether a request was refused since the peer stops.
+/// Returns `true` if `error` refuses a request because the peer is stopping.
 fn is_stopping(error: &ErrorData) -> bool {
     error.code == UNAVAILABLE
         && error.data.as_ref().is_some_and(|data| data["reason"] == "stopping")
 }
 
 impl Restart {
-    /// Lets requests go out again to a peer that said that it stops, and does not.
+    /// Resumes sending to a peer that announced a stop and did not close.
     pub(in super::super) fn poll_stopping(&mut self, shared: &Shared, cx: &mut Context<'_>) {
         if let Stopping::Holding(timer) = &mut self.stopping
             && timer.as_mut().poll(cx).is_ready()
@@ -79,7 +80,7 @@ impl Restart {
 }
 
 impl<R: Role, F: Framing<R>> Correlation<R, F> {
-    /// Puts a request of ours off to the next connection, if `error` says that the peer stops. Returns
+    /// Moves a request to the next connection, if `error` says that the peer is stopping. Returns
     /// `true` if nothing is to be passed up.
     pub(in super::super) fn retry_refused(&mut self, error: &JsonRpcError) -> bool {
         if !self.config.retry_refused || !is_stopping(&error.error) {
