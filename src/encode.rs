@@ -19,7 +19,7 @@ use serde::Serialize;
 
 use crate::decode::Role;
 
-/// How rmcp writes params that are absent.
+/// Form in which rmcp writes absent params.
 const NO_PARAMS: &[u8] = br#","params":null}"#;
 
 /// Encodes one message that a role `R` sends.

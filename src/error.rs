@@ -99,12 +99,12 @@ pub struct Refusal {
     pub body: String,
     /// `Location`, when the answer is a redirect that was not followed (it leaves the origin).
     pub location: Option<Uri>,
-    /// `Retry-After`, the time from the answer on where the server named a date (RFC 9110, section
+    /// Time of `Retry-After`, counted from the response on where it is a date (RFC 9110, section
     /// 10.2.3).
     pub retry_after: Option<Duration>,
     /// `WWW-Authenticate` (RFC 9110, section 11.6.1).
     pub www_authenticate: Option<String>,
-    /// Advice for people on what to try next, part of the `Display` text.
+    /// Advice on what to try next, for people; part of the `Display` text.
     pub hint: Option<&'static str>,
 }
 
@@ -176,13 +176,13 @@ pub enum LinkError {
         /// The limit, in bytes.
         limit: usize,
     },
-    /// An inbound message that has begun came at fewer bytes per second than `rate` for the whole
-    /// `window`; the peer was told 1008.
+    /// An inbound message arrived at fewer bytes per second than `rate` for the whole `window`; the
+    /// link was closed with 1008.
     #[error("a message that has begun came at fewer than {rate} bytes per second for {window:?}")]
     TooSlow {
-        /// The bytes per second that there should have been at least.
+        /// Required rate, in bytes per second.
         rate: u64,
-        /// The time over which they were counted.
+        /// Time over which the rate was measured.
         window: Duration,
     },
     /// An inbound text message is not UTF-8; the peer was told 1007.
@@ -202,7 +202,7 @@ impl LinkError {
         Self::Closed(reason.unwrap_or_else(|| CloseCode::NoStatus.into()))
     }
 
-    /// The end of a link that this side has closed for what the peer did: the words say so.
+    /// Returns the error of a link that this side has closed because of the peer, and says so.
     pub(crate) fn closed_here(reason: &CloseReason) -> Self {
         let why = format!("by this side: {}", reason.reason);
         Self::Closed(CloseReason::new(reason.code, why))
@@ -283,12 +283,12 @@ pub enum MessageError {
         /// The limit, in bytes.
         limit: usize,
     },
-    /// The message is larger than what the peer takes, which it has told.
+    /// The message is larger than the limit that the peer has announced.
     #[error("outbound message of {size} bytes is larger than the {limit} that the peer takes")]
     TooBigForPeer {
         /// The size of the message, in bytes.
         size: usize,
-        /// What the peer takes at most, in bytes.
+        /// Limit of the peer, in bytes.
         limit: usize,
     },
     /// The queue is full, and nothing empties it at present: there is no connection, or its peer is
@@ -298,7 +298,7 @@ pub enum MessageError {
 }
 
 impl MessageError {
-    /// The size of a message that is too large, and what it may be, both in bytes.
+    /// Returns the size of a message that is too large, and the limit, both in bytes.
     pub(crate) fn sizes(&self) -> Option<(usize, usize)> {
         match *self {
             Self::TooBig { size, limit } | Self::TooBigForPeer { size, limit } => {

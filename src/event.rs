@@ -70,10 +70,10 @@ pub enum Event {
         /// service goes on with what it was told first.
         changed: Option<Box<InitializeResult>>,
     },
-    /// The peer has sent an error, or an answer that cannot be read, which names no request, while several
-    /// were in flight, or none. Those that were in flight each end within
-    /// [`lost_answer_timeout`](crate::layer::correlation::Config::lost_answer_timeout), unless they show
-    /// a sign of life.
+    /// The peer has sent an error, or an unreadable answer, that names no request, while none or
+    /// several were in flight. Each of those ends within
+    /// [`lost_answer_timeout`](crate::layer::correlation::Config::lost_answer_timeout), unless it
+    /// shows a sign of life.
     UnmatchedError(ErrorData),
     /// The connection has ended, for this reason, and does not come back. Nothing follows this.
     Closed(Error),

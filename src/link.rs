@@ -102,22 +102,23 @@ pub struct Resumed {
     pub(crate) freeze: u64,
 }
 
-/// The bounds that one side of a link keeps, as it tells them to the other.
+/// Limits that one side of a link announces to the other.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
 #[non_exhaustive]
 pub struct MessageLimits {
-    /// The largest message that it takes, in bytes of payload. `None` where it does not say.
+    /// Largest message that it accepts, in bytes of payload. `None` if it does not say.
     pub max_message: Option<usize>,
-    /// How many requests it takes that are not answered yet. `None` where it does not say.
+    /// Number of unanswered requests that it accepts at a time. `None` if it does not say.
     pub max_inbound: Option<usize>,
 }
 
 impl MessageLimits {
-    /// No peer is believed that takes less: in so few bytes it would take no refusal either.
+    /// Least message size that a peer is believed to be limited to: 1 KiB. In fewer bytes it could
+    /// not even read an error.
     pub const MIN_MESSAGE: usize = 1024;
 
-    /// Bounds as a peer tells them. 0 is as good as nothing, a message of less than
-    /// [`MIN_MESSAGE`](Self::MIN_MESSAGE) bytes is taken for one of so many.
+    /// Creates limits from the numbers that a peer announces. 0 counts as not announced; a message
+    /// size below [`MIN_MESSAGE`](Self::MIN_MESSAGE) is raised to it.
     #[must_use]
     pub fn from_peer(max_message: Option<u64>, max_inbound: Option<u64>) -> Self {
         let number = |told: Option<u64>| {
@@ -129,7 +130,7 @@ impl MessageLimits {
         }
     }
 
-    /// These bounds and, where there is none, that of `others`.
+    /// Returns these limits, with those of `others` where one is missing.
     #[must_use]
     pub fn or(self, others: Self) -> Self {
         Self {
@@ -139,8 +140,8 @@ impl MessageLimits {
     }
 }
 
-/// The bounds of the peer of the present link: a cheap handle for whoever makes links, and for the
-/// layers that keep to them.
+/// Limits of the peer of the current link: a cheap, shared handle for whoever makes links, and for
+/// the layers that respect them.
 #[derive(Debug, Clone, Default)]
 pub struct PeerLimits(Arc<Kept>);
 
@@ -159,13 +160,13 @@ impl Default for Kept {
 }
 
 impl PeerLimits {
-    /// Sets what the peer of a new link says. What it does not say, is not bounded.
+    /// Sets the limits that the peer of a new link announces; a missing one means no limit.
     pub fn set(&self, limits: MessageLimits) {
         self.0.max_message.store(limits.max_message.unwrap_or(usize::MAX), Relaxed);
         self.0.max_inbound.store(limits.max_inbound.unwrap_or(usize::MAX), Relaxed);
     }
 
-    /// Sets what the peer says later on the same link. What it does not say, is as it was.
+    /// Updates the limits by a later announcement on the same link; a missing one stays as it was.
     pub fn add(&self, limits: MessageLimits) {
         if let Some(bytes) = limits.max_message {
             self.0.max_message.store(bytes, Relaxed);
@@ -175,13 +176,13 @@ impl PeerLimits {
         }
     }
 
-    /// Notes that the peer takes no more than so many bytes, as it has shown. That holds on later links too,
-    /// until a peer says what it takes.
+    /// Records that the peer has shown to accept no more than `max_message` bytes. This holds on
+    /// later links too, until a peer announces its limit.
     pub fn learn(&self, max_message: usize) {
         self.0.learned.fetch_min(max_message.max(MessageLimits::MIN_MESSAGE), Relaxed);
     }
 
-    /// The largest message that the peer takes, in bytes: `usize::MAX` where that is not known.
+    /// Returns the largest message that the peer accepts, in bytes: `usize::MAX` if unknown.
     #[must_use]
     pub fn max_message(&self) -> usize {
         match self.0.max_message.load(Relaxed) {
@@ -190,7 +191,7 @@ impl PeerLimits {
         }
     }
 
-    /// How many requests without an answer the peer takes: `usize::MAX` where it does not say.
+    /// Returns the number of unanswered requests that the peer accepts: `usize::MAX` if unknown.
     #[must_use]
     pub fn max_inbound(&self) -> usize {
         self.0.max_inbound.load(Relaxed)

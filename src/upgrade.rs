@@ -24,13 +24,13 @@ pub(crate) const SUBPROTOCOL: &str = "mcp";
 /// What begins a subprotocol that is the name of a session (SEP-1288).
 pub(crate) const SESSION: &str = "mcp.session-id.";
 
-/// The header in which each side says how large a message it takes, in bytes.
+/// Header that announces the largest message that its sender accepts, in bytes.
 pub(crate) const MAX_MESSAGE: HeaderName = HeaderName::from_static("mcp-max-message-bytes");
 
-/// The header in which each side says how many requests it takes that are not answered yet.
+/// Header that announces how many unanswered requests its sender accepts.
 pub(crate) const MAX_REQUESTS: HeaderName = HeaderName::from_static("mcp-max-requests");
 
-/// Says what this side takes.
+/// Writes the limits of this side.
 pub(crate) fn write_limits(headers: &mut HeaderMap, limits: MessageLimits) {
     let limits = [(MAX_MESSAGE, limits.max_message), (MAX_REQUESTS, limits.max_inbound)];
     for (name, limit) in limits {
@@ -40,7 +40,7 @@ pub(crate) fn write_limits(headers: &mut HeaderMap, limits: MessageLimits) {
     }
 }
 
-/// What the other side says that it takes. What is no number, or said twice, is not said.
+/// Reads the limits of the other side. A value that is not a number, or is given twice, is ignored.
 pub(crate) fn read_limits(headers: &HeaderMap) -> MessageLimits {
     let number = |name| {
         let mut values = elements(headers, name);
@@ -50,7 +50,7 @@ pub(crate) fn read_limits(headers: &HeaderMap) -> MessageLimits {
     MessageLimits::from_peer(number(MAX_MESSAGE), number(MAX_REQUESTS))
 }
 
-/// The name of a session's id in a query and in a cookie.
+/// Name of a session id in a query and in a cookie.
 #[cfg(any(feature = "server", feature = "cookies"))]
 pub(crate) const SESSION_ID: &str = "mcp_session_id";
 

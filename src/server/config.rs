@@ -39,9 +39,9 @@ pub struct Config<R: Role = RoleServer> {
     pub(super) stop: CancellationToken,
     pub(super) gate: Option<Arc<dyn Gate>>,
     pub(super) in_band: bool,
-    /// A guard was made of this configuration, or of another clone.
+    /// `true` once a guard was made of this configuration, or of a clone.
     has_guard: Arc<AtomicBool>,
-    /// How many bytes a message may have before its sender has authenticated.
+    /// Largest message before authentication, in bytes.
     pub(super) first_message: usize,
     pub(super) cookie: Option<Arc<str>>,
     pub(super) limits: Limits,
@@ -135,9 +135,9 @@ impl<R: Role> Default for Config<R> {
 }
 
 impl<R: Role> Config<R> {
-    /// The hosts that may be asked for: by default the names of the loopback interface, `localhost`,
-    /// `127.0.0.1` and `::1`. Any other `Host` is 403, since a web page can let a name of its own point
-    /// here (DNS rebinding).
+    /// Sets the hosts that may be asked for: by default the names of the loopback interface,
+    /// `localhost`, `127.0.0.1` and `::1`. Any other `Host` gets 403, since a web page can let a
+    /// name of its own point here (DNS rebinding).
     ///
     /// | entry | allows | but not |
     /// |---|---|---|
@@ -165,8 +165,8 @@ impl<R: Role> Config<R> {
         self
     }
 
-    /// The origins whose web pages may connect, besides those of the allowed hosts themselves: by default
-    /// none. Programs send no `Origin` and are not concerned.
+    /// Sets the origins whose web pages may connect, besides those of the allowed hosts themselves:
+    /// by default none. Programs send no `Origin` and are not concerned.
     ///
     /// | entry | allows pages of | but not of |
     /// |---|---|---|
@@ -191,9 +191,9 @@ impl<R: Role> Config<R> {
         self
     }
 
-    /// Allows also the web pages of those origins for which `predicate` returns `true`. It is asked when no
-    /// entry of [`allowed_origins`](Self::allowed_origins) fits, about origins that can be read, and not
-    /// about `null`. Where it panics, the page is refused.
+    /// Allows the web pages of those origins, too, for which `predicate` returns `true`. It is
+    /// called when no entry of [`allowed_origins`](Self::allowed_origins) matches, for origins that
+    /// can be parsed, and not for `null`. If it panics, the page is refused.
     ///
     /// ```
     /// # use mcp_ws_transport::server::Config;
@@ -224,9 +224,9 @@ impl<R: Role> Config<R> {
         self
     }
 
-    /// The same checks for HTTP as for an upgrade: `Host`, `Origin`, and the
-    /// [authenticator](Self::authenticator) if there is one. A tower layer for axum routes and whatever
-    /// else is served beside the WebSockets; see [`Guard`](super::Guard).
+    /// Returns a tower layer that checks HTTP requests as an upgrade is checked: `Host`, `Origin`,
+    /// and the [authenticator](Self::authenticator) if there is one. It is for axum routes and
+    /// other services beside the WebSockets; see [`Guard`](super::Guard).
     ///
     /// # Errors
     /// [`io::ErrorKind::InvalidInput`] when an allowed host or origin cannot be read.
@@ -262,7 +262,7 @@ impl<R: Role> Config<R> {
         self.allowed.validate().map_err(invalid)
     }
 
-    /// Warns where an authenticator is set, and `what` was left unguarded by somebody who has made no guard.
+    /// Warns if there is an authenticator and no guard was made, while `what` is unguarded.
     pub(super) fn warn_of_unguarded(&self, what: &str) {
         if self.gate.is_some() && !self.has_guard.load(Relaxed) {
             tracing::warn!(
@@ -298,10 +298,10 @@ impl<R: Role> Config<R> {
         self
     }
 
-    /// The largest message that a client may send before it has authenticated
-    /// [within the connection](Self::in_band_authentication), in bytes: 4 KiB, most of which is for the
-    /// token. A larger one is closed with 1009. What such a client makes the server keep is about three
-    /// times as much, in all.
+    /// Sets the largest message that a client may send before it has authenticated [within the
+    /// connection](Self::in_band_authentication), in bytes: 4 KiB, most of which is for the token.
+    /// A larger one is closed with 1009. Such a client makes the server keep about three times as
+    /// much in all.
     #[must_use]
     pub fn max_first_message_size(mut self, bytes: usize) -> Self {
         self.first_message = bytes;

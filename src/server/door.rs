@@ -188,7 +188,7 @@ pub(super) fn several_tokens() -> Box<Refusal> {
     Refusal::new(Cause::Unauthorized, StatusCode::BAD_REQUEST, "more than one token")
 }
 
-/// The answer to a request, with a token or without, that was denied.
+/// Returns the response to a request that was denied, with or without a token.
 pub(super) fn deny(denied: Denied, has_token: bool) -> Box<Refusal> {
     match denied {
         Denied::Unauthorized => {
@@ -208,10 +208,10 @@ pub(super) fn deny(denied: Denied, has_token: bool) -> Box<Refusal> {
     }
 }
 
-/// Headers whose values are not to be printed.
+/// Headers whose values must not be logged.
 const SECRET: [HeaderName; 3] = [AUTHORIZATION, PROXY_AUTHORIZATION, COOKIE];
 
-/// Marks what must not be printed of a request.
+/// Marks the headers of a request that must not be logged as sensitive.
 pub(super) fn conceal(headers: &mut HeaderMap) {
     for (_, value) in headers.iter_mut().filter(|(name, _)| SECRET.contains(name)) {
         value.set_sensitive(true);

@@ -1,4 +1,4 @@
-//! [`GuardLayer`]: the entrance of a WebSocket, for HTTP beside it.
+//! [`GuardLayer`]: the checks of an upgrade, for HTTP services beside the WebSockets.
 
 use std::{
     fmt,
@@ -26,7 +26,7 @@ use super::{
 };
 use crate::decode::Role;
 
-/// Makes a [`Guard`] of every service: a tower layer, for axum routes too.
+/// Tower layer that wraps services in a [`Guard`], axum routes included.
 ///
 /// [`Config::guard`] makes it. `Serve::or`, [`Serve::fallback`](super::Serve::fallback) and
 /// [`WebSocketService::or`](super::WebSocketService::or) put one before their service by themselves.
@@ -36,7 +36,8 @@ pub struct GuardLayer {
     authenticates: bool,
 }
 
-/// Lets a request in as a [`WebSocketService`](super::WebSocketService) of the same [`Config`] would.
+/// Service that admits a request as a [`WebSocketService`](super::WebSocketService) of the same
+/// [`Config`] would.
 ///
 /// A request reaches the inner service when its `Host` and `Origin` are allowed and the
 /// [`Authenticator`](super::Authenticator), if there is one, says who sends it. The
@@ -73,7 +74,7 @@ pub struct Guard<S> {
     layer: GuardLayer,
 }
 
-/// A [`Config`] of either role.
+/// Checks of a [`Config`] of either role.
 trait Checks: Send + Sync {
     fn check<'a>(
         &'a self,
@@ -97,7 +98,8 @@ impl GuardLayer {
         Self { checks: Arc::new(config), authenticates: true }
     }
 
-    /// Checks `Host` and `Origin` alone: for pages and health checks, which everybody may see.
+    /// Leaves the authenticator out, and checks `Host` and `Origin` alone: for public pages and
+    /// health checks.
     #[must_use]
     pub fn without_authenticator(mut self) -> Self {
         self.authenticates = false;
@@ -160,8 +162,8 @@ impl<S: fmt::Debug> fmt::Debug for Guard<S> {
     }
 }
 
-/// Checks the request of `parts` as `config` says, and notes in it who sends it; or returns what is to be
-/// answered instead, which the registry then knows of.
+/// Checks a request as `config` says, and adds the identity of its sender to its extensions; or
+/// returns the response that refuses it, which the registry counts.
 pub(super) async fn check<R: Role>(
     config: &Config<R>,
     parts: &mut Parts,
@@ -182,7 +184,7 @@ pub(super) async fn check<R: Role>(
     Ok(())
 }
 
-/// Who sends the request of `parts`: `None` where nobody is asked.
+/// Identifies the sender of a request: `None` if there is no authenticator.
 async fn identify<R: Role>(
     config: &Config<R>,
     peer: Option<SocketAddr>,

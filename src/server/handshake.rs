@@ -58,7 +58,7 @@ use crate::{
     },
 };
 
-/// How long the last that is said to a client may take to be written.
+/// Time that writing the last response to a client may take.
 pub(super) const LAST_WORD: Duration = Duration::from_secs(1);
 
 /// hyper adds what it is given to the present moment, and panics where that is too much.
@@ -75,7 +75,7 @@ pub(super) struct Upgraded<S> {
 pub(super) struct Agreed {
     pub(super) subprotocol: Option<String>,
     pub(super) extensions: Extensions,
-    /// What the client says that it takes.
+    /// Limits that the client announces.
     pub(super) limits: MessageLimits,
 }
 
@@ -88,27 +88,27 @@ impl<S: Io> Upgraded<S> {
         builder.over_upgraded(self.stream, self.leftover, Side::Server, extensions)
     }
 
-    /// What the client takes.
+    /// Returns the limits of the client.
     pub(super) fn takes(&self) -> PeerLimits {
         let takes = PeerLimits::default();
         takes.set(self.agreed.limits);
         takes
     }
 
-    /// The connection of a client that has yet to authenticate.
+    /// Returns the connection of an unauthenticated client.
     pub(super) fn unauthenticated(self, layers: &Layers, limit: usize) -> Box<dyn Unauthenticated> {
         BeforeAuthentication { layers, limit }.build(self.stream, self.leftover)
     }
 }
 
-/// What is made over the stream of an upgraded connection.
+/// Builder of what runs over the stream of an upgraded connection.
 pub(super) trait BuildOverStream {
     type Output;
 
     fn build<S: Io>(self, stream: S, leftover: Bytes) -> Self::Output;
 }
 
-/// All layers, for a client that may stay.
+/// Builds all layers, for a client that is admitted.
 pub(super) struct AllLayers<'a> {
     pub(super) layers: &'a Layers,
     pub(super) extensions: Extensions,
@@ -122,8 +122,8 @@ impl BuildOverStream for AllLayers<'_> {
     }
 }
 
-/// The socket alone, for a client that has yet to authenticate, or to leave, whose messages may have so
-/// many bytes.
+/// Builds the socket alone, for an unauthenticated client or one to be refused, whose messages have
+/// at most `limit` bytes.
 pub(super) struct BeforeAuthentication<'a> {
     pub(super) layers: &'a Layers,
     pub(super) limit: usize,
@@ -137,8 +137,8 @@ impl BuildOverStream for BeforeAuthentication<'_> {
     }
 }
 
-/// Makes something over an upgraded connection. A stream of a known type is taken out of hyper's
-/// box, so that nothing dynamic stays on the way of each message; any other stays in it.
+/// Builds something over an upgraded connection. A stream of a known type is unboxed, so that
+/// messages pass without dynamic dispatch; any other stays in its box.
 pub(super) fn build_over<B: BuildOverStream>(
     upgraded: hyper::upgrade::Upgraded,
     what: B,
@@ -284,9 +284,10 @@ impl Grantable {
         self.resumes
     }
 
-    /// The 101 that grants it, and what is chosen in it: the subprotocol of the resume extension where
-    /// it is offered, and spoken here; and for clients that are `known` the extensions. A stranger could
-    /// have this side inflate, and browsers compress whatever they may. It says what this side takes.
+    /// Returns the 101, and what it chooses: the subprotocol of the resume extension if it is
+    /// offered and spoken here, and, for clients that are `known`, the extensions. An
+    /// unauthenticated client could make this side inflate data, and browsers compress whatever
+    /// they may. The response announces the limits of this side.
     pub(super) fn answer(self, resumes: bool, own: MessageLimits, known: bool) -> (Answer, Agreed) {
         let subprotocol = match resumes && self.resumes {
             true => Some(resume::SUBPROTOCOL.to_owned()),
@@ -390,7 +391,7 @@ pub(super) fn part<B>(answer: &mut Response<B>) {
     }
 }
 
-/// The answer to a request whose head is too large (RFC 6585, section 5).
+/// Returns the body of the response to a request whose head is too large (RFC 6585, section 5).
 pub(super) fn too_large() -> String {
     let body = format!("the head of the request has more than {MAX_HEAD_BYTES} bytes");
     format!(
@@ -400,8 +401,8 @@ pub(super) fn too_large() -> String {
     )
 }
 
-/// Writes the `last` answer and closes `stream`. What the client still writes is read and forgotten: the
-/// kernel answers unread data with a reset, which would overtake the answer.
+/// Writes the `last` response and closes `stream`. Input that still arrives is read and discarded:
+/// the kernel answers unread data with a reset, which would overtake the response.
 pub(super) async fn close_unread<I: Io>(mut stream: I, last: &str) {
     let closing = async {
         stream.write_all(last.as_bytes()).await?;

@@ -1,4 +1,4 @@
-//! [`HttpService`]: what can be served beside WebSockets.
+//! [`HttpService`]: HTTP services beside the WebSockets.
 
 use std::{convert::Infallible, future::poll_fn, pin::Pin};
 
@@ -48,7 +48,7 @@ where
     }
 }
 
-/// A service beside the one for WebSockets.
+/// Boxed HTTP service beside the WebSockets, guarded or not.
 pub(super) struct BoxHttpService {
     service: Box<dyn HttpService>,
     is_guarded: bool,

@@ -61,8 +61,8 @@ impl<S: rmcp::Service<R>, R: Hosted> WebSocketService<S, R> {
         Or { websocket: self, other }
     }
 
-    /// As [`or`](Self::or), but **`other` answers without any of the checks** that are made for the
-    /// upgrade, and has to make its own. Warns when there is an authenticator, unless
+    /// Shares the path like [`or`](Self::or), but **`other` answers without any of the checks** of
+    /// the upgrade, and has to make its own. Warns if there is an authenticator, unless
     /// [`Config::guard`](super::Config::guard) was used.
     pub fn or_unguarded<T>(self, other: T) -> Or<Self, T> {
         self.config().warn_of_unguarded("or");

@@ -37,7 +37,7 @@ pub(super) struct Allowed {
     /// Connections come by TLS: 443 is the port of a `Host` without one, and a host's own pages come by
     /// `https` only, so that nobody on the way can have written them.
     secure: bool,
-    /// The first entry that could not be read, and why.
+    /// First entry that could not be parsed, and why.
     invalid: Option<String>,
     refusals: Arc<Throttle>,
 }
@@ -51,22 +51,22 @@ impl fmt::Debug for Predicate {
     }
 }
 
-/// A host, and a port: `None` where a `Host` leaves it out, and where an origin has none.
+/// Host and port; the port is `None` where a `Host` leaves it out, and where an origin has none.
 #[derive(Debug, Clone, PartialEq, Eq)]
 struct Place {
     host: String,
     port: Option<u16>,
 }
 
-/// The origin of a web page, as its browser tells it (RFC 6454): scheme, host and port. `Display` writes it
-/// as it stands in the header.
+/// Origin of a web page, as its browser reports it (RFC 6454): scheme, host and port. `Display`
+/// writes it as in the header.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Origin {
     scheme: String,
     place: Place,
 }
 
-/// Where a request with an `Origin` comes from.
+/// Source of a request with an `Origin`.
 #[derive(Debug, Clone, PartialEq, Eq)]
 enum Source {
     /// A page without an origin of its own, such as a file.
@@ -74,7 +74,7 @@ enum Source {
     Page(Origin),
 }
 
-/// A `Host` or `Origin` that is not let in.
+/// Refusal of a `Host` or `Origin` that is not allowed.
 #[derive(Debug)]
 pub(super) struct NotAllowed {
     cause: Cause,
@@ -152,13 +152,12 @@ impl Allowed {
         self.invalid.clone().map_or(Ok(()), Err)
     }
 
-    /// Whether a request with these headers may be upgraded, or what is to be said instead, which is
-    /// logged too.
+    /// Checks the `Host` and `Origin` of a request, and logs a refusal.
     pub(super) fn check(&self, headers: &HeaderMap) -> Result<(), NotAllowed> {
         self.logged(only(headers, HOST).and_then(|host| self.decide(host, headers)))
     }
 
-    /// The same for a request whose host is that of its target, as in HTTP/2.
+    /// Checks a request whose host is that of its target, as in HTTP/2.
     pub(super) fn check_at(&self, authority: &str, headers: &HeaderMap) -> Result<(), NotAllowed> {
         self.logged(self.decide(Some(authority.as_bytes()), headers))
     }
@@ -212,7 +211,7 @@ impl Allowed {
             && self.lists(place)
     }
 
-    /// Whether the predicate is for `source`, if there is one.
+    /// Returns `true` if there is a predicate, and it allows `source`.
     fn is_chosen(&self, source: &Source) -> bool {
         let (Some(Predicate(predicate)), Source::Page(origin)) = (&self.predicate, source) else {
             return false;
@@ -250,7 +249,7 @@ impl NotAllowed {
         Self { cause, what: format!("more than one {name}") }
     }
 
-    /// The answer that says so. It quotes the request, and is not to be taken for a page.
+    /// Returns the 403 response. It quotes the request, so browsers must not take it for a page.
     pub(super) fn refuse(self) -> Box<Refusal> {
         let mut refusal = Refusal::new(self.cause, StatusCode::FORBIDDEN, "");
         *refusal.answer.body_mut() = Full::new(Bytes::from(self.what));
@@ -260,8 +259,8 @@ impl NotAllowed {
     }
 }
 
-/// `value` in quotes, with nothing in it that a terminal or a browser would act on, and not all of it when it
-/// is long. A user in it may have a password, and is left out.
+/// Quotes `value` for logs and responses: bytes that a terminal or a browser may act on are
+/// escaped, a long value is cut, and user information, which may hold a password, is left out.
 fn shown(value: &[u8]) -> String {
     const MAX: usize = 100;
     let host = value.iter().rposition(|byte| *byte == b'@').map(|at| &value[at..]);
@@ -310,19 +309,19 @@ impl Place {
 }
 
 impl Origin {
-    /// The scheme, in lower case: `https`, or that of an app such as `vscode-webview`.
+    /// Returns the scheme, in lower case: `https`, or that of an app such as `vscode-webview`.
     #[must_use]
     pub fn scheme(&self) -> &str {
         &self.scheme
     }
 
-    /// The host, in lower case; an IPv6 address without brackets.
+    /// Returns the host, in lower case; an IPv6 address has no brackets.
     #[must_use]
     pub fn host(&self) -> &str {
         &self.place.host
     }
 
-    /// The port: that of `http` or `https` where the browser left it out, else `None`.
+    /// Returns the port: that of `http` or `https` if the browser left it out, else `None`.
     #[must_use]
     pub fn port(&self) -> Option<u16> {
         self.place.port

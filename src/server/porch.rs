@@ -40,9 +40,9 @@ use crate::{
 pub(super) struct Porch<S, R: Role> {
     pub(super) service: WebSocketService<S, R>,
     pub(super) path: Arc<str>,
-    /// On the same path, where no WebSocket is asked for.
+    /// Service for requests on the same path that ask for no WebSocket.
     pub(super) beside: Option<BoxHttpService>,
-    /// On every other path.
+    /// Service for every other path.
     pub(super) elsewhere: Option<BoxHttpService>,
     #[cfg(feature = "rustls-tls")]
     pub(super) tls: Option<super::Tls>,
@@ -157,7 +157,7 @@ impl<S: Service<R>, R: Hosted> Porch<S, R> {
         self.converse(stream, peer, overdue, visit).await
     }
 
-    /// The answer of `service` to `request`, if that is let in.
+    /// Returns the response of `service` to `request`, or that of the guard which refuses it.
     async fn ask(
         &self,
         service: &BoxHttpService,

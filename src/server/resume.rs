@@ -63,9 +63,10 @@ const LAST_WORD: Duration = Duration::from_secs(1);
 pub struct Resumption {
     /// How long a session is kept without a connection: 120 s. Its calls go on meanwhile.
     pub window: Duration,
-    /// How many sessions are kept without a connection: 1,024. One more, and one ends: of the address
-    /// (one of IPv4, or a /64 of IPv6) that has the most, the one that has been so for the longest.
-    /// Behind a proxy all have the same address, unless [`Config::peer`](super::Config::peer) tells better.
+    /// Number of sessions kept without a connection: 1,024. Beyond it, the address with the most
+    /// (one of IPv4, or a /64 of IPv6) loses the session that has been without a connection for the
+    /// longest. Behind a proxy all clients share one address, unless
+    /// [`Config::peer`](super::Config::peer) tells them apart.
     pub max_sessions: usize,
     /// The same for the bytes of the messages that wait for their clients, in all of them: 64 MiB.
     pub max_bytes: usize,
@@ -119,7 +120,7 @@ pub(super) struct Sessions<R: Role> {
     config: Resumption,
     /// What each keeps for its client, which is told to it.
     window_bytes: u64,
-    /// What each takes, which is told to it too.
+    /// Limits of each session, announced to its client.
     limits: MessageLimits,
     stop: CancellationToken,
     inner: Mutex<Inner<R>>,
@@ -127,7 +128,7 @@ pub(super) struct Sessions<R: Role> {
 
 struct Inner<R: Role> {
     all: HashMap<SessionId, Arc<Slot<R>>>,
-    /// Those without a connection.
+    /// Sessions without a connection.
     away: Detached<Arc<Slot<R>>>,
 }
 

@@ -99,8 +99,8 @@ impl<R: Role, L, F> Serve<R, L, F> {
         }
     }
 
-    /// The path that is upgraded: `/mcp`, also with a slash at its end. Every other one is 404, or
-    /// [elsewhere](Self::fallback).
+    /// Sets the path of the WebSocket: `/mcp`, also with a slash at its end. Every other path gets
+    /// 404, or the [fallback](Self::fallback).
     pub fn path(mut self, path: impl Into<Arc<str>>) -> Self {
         self.path = path.into();
         self
@@ -124,9 +124,9 @@ impl<R: Role, L, F> Serve<R, L, F> {
         self
     }
 
-    /// As [`fallback`](Self::fallback), but `service` **answers whoever asks**. Put [`Config::guard`] before
-    /// those of its routes that are not for everybody; where there is an authenticator and no guard was
-    /// made, the start warns.
+    /// Sets the fallback like [`fallback`](Self::fallback), but `service` **answers every
+    /// request**. Put [`Config::guard`] before those of its routes that are not public; if there is
+    /// an authenticator and no guard was made, the start warns.
     ///
     /// ```no_run
     /// use axum::{Router, routing::get};
@@ -159,8 +159,9 @@ impl<R: Role, L, F> Serve<R, L, F> {
         self
     }
 
-    /// As [`or`](Self::or), but `service` **answers whoever asks**, and has to make its own checks. Where
-    /// there is an authenticator and no [`Config::guard`] was made, the start warns.
+    /// Shares the path like [`or`](Self::or), but `service` **answers every request**, and has to
+    /// make its own checks. If there is an authenticator and no [`Config::guard`] was made, the
+    /// start warns.
     pub fn or_unguarded(mut self, service: impl HttpService) -> Self {
         self.beside = Some(BoxHttpService::unguarded(service));
         self
@@ -284,8 +285,8 @@ impl<R: Role, A: Clone> Server<R, A> {
     }
 
     /// Waits until the server has ended: until the token of
-    /// [`Config::cancellation_token`](super::Config::cancellation_token) is cancelled and all is drained, which
-    /// without a token is never. Cancel safe, and for any number of tasks at once.
+    /// [`Config::cancellation_token`](super::Config::cancellation_token) is cancelled and all is
+    /// drained; without a token, for ever. Cancel safe, and usable by any number of tasks at once.
     ///
     /// ```no_run
     /// # async fn example<S: rmcp::ServerHandler>(service: impl Fn() -> S + Send + Sync + 'static) -> std::io::Result<()> {

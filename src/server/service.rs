@@ -247,8 +247,8 @@ impl<S: Service<R>, R: Hosted> Shop<S, R> {
         Box::pin(self.begin(opened, timer)).await
     }
 
-    /// The transport over an upgraded connection, once its client has authenticated where that is done
-    /// within the connection.
+    /// Builds the transport of an upgraded connection, once its client has authenticated if that is
+    /// done within the connection.
     async fn transport(
         &self,
         upgraded: hyper::upgrade::Upgraded,

@@ -51,15 +51,15 @@ pub(super) struct Session<S: Service<R>, R: Hosted> {
     ground: Ground<R>,
 }
 
-/// A connection of a client that may have a service.
+/// Connection of a client that is admitted and gets a service.
 pub(super) struct Opened<R: Hosted> {
     pub(super) transport: WebSocketTransport<R>,
-    /// The request, as handlers get to see it.
+    /// Upgrade request, as handlers see it.
     pub(super) parts: Parts,
     pub(super) peer: Option<SocketAddr>,
     pub(super) identity: Option<Identity>,
     pub(super) permit: Option<Permit>,
-    /// The session that it belongs to, where that can outlive it.
+    /// Session of the connection, if sessions can outlive connections.
     pub(super) slot: Option<Arc<Slot<R>>>,
 }
 
@@ -152,7 +152,7 @@ impl<S: Service<R>, R: Hosted> Shop<S, R> {
         None
     }
 
-    /// Lets a client authenticate on `link`, and builds its transport.
+    /// Authenticates a client on `link`, and builds its transport.
     pub(super) async fn authenticate(
         &self,
         mut link: Box<dyn Unauthenticated>,
@@ -180,7 +180,7 @@ impl<S: Service<R>, R: Hosted> Shop<S, R> {
         }
     }
 
-    /// Tells a client on `link` that there is no place for it.
+    /// Closes the `link` of a client for which there is no room.
     pub(super) async fn turn_away(
         &self,
         mut link: Box<dyn Unauthenticated>,

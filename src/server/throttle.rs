@@ -1,4 +1,4 @@
-//! [`Throttle`]: how often the same is said in the log.
+//! [`Throttle`]: rate limit for log lines.
 
 use std::{
     sync::{Mutex, PoisonError},
@@ -10,7 +10,7 @@ use tokio::time::Instant;
 const WINDOW: Duration = Duration::from_secs(10);
 const PER_WINDOW: u64 = 5;
 
-/// Lets five lines pass in ten seconds, so that nobody can fill a log.
+/// Passes five lines in ten seconds, so that no client can fill the log.
 #[derive(Debug, Default)]
 pub(super) struct Throttle(Mutex<Window>);
 
@@ -18,12 +18,13 @@ pub(super) struct Throttle(Mutex<Window>);
 struct Window {
     since: Option<Instant>,
     lines: u64,
-    /// How many did not pass since the last one that did.
+    /// Lines suppressed since the last one that passed.
     held_back: u64,
 }
 
 impl Throttle {
-    /// Asks for one line. `None` when there were too many; else how many were held back before it.
+    /// Asks to log one line. Returns the number of lines suppressed before it, or `None` if this
+    /// one is suppressed too.
     pub(super) fn pass(&self) -> Option<u64> {
         let mut window = self.0.lock().unwrap_or_else(PoisonError::into_inner);
         if window.since.is_none_or(|since| since.elapsed() >= WINDOW) {

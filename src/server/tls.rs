@@ -52,8 +52,8 @@ impl Tls {
     /// Reads a certificate chain, the server's own certificate first, and its private key, both in
     /// PEM form; they may be in one file. The key is PKCS#8, SEC1 or PKCS#1, and not encrypted.
     ///
-    /// A certificate that clients will refuse is warned of in the log: one that is not valid now, or that of
-    /// an authority, as `openssl req -x509` makes it by default.
+    /// Logs a warning for a certificate that clients will refuse: one that is not valid now, or
+    /// that of an authority, as `openssl req -x509` makes it by default.
     ///
     /// TLS 1.2 and 1.3 are spoken, and clients that name protocols (ALPN) must name `http/1.1`.
     ///
@@ -153,7 +153,7 @@ impl Files {
     }
 }
 
-/// Why many clients will refuse a server that shows `own`, and what to do about it.
+/// Returns why clients will refuse the certificate `own`, and what to do about it.
 fn fault_of(own: &CertificateDer<'_>, provider: &Arc<CryptoProvider>) -> Option<&'static str> {
     // As a client sees it that trusts this very certificate.
     let mut roots = RootCertStore::empty();

@@ -22,7 +22,7 @@ use tokio::{
 use super::{Body, lobby::Seat};
 use crate::{header_case::ExactCase, time::after, upgrade::Io};
 
-/// How large the head of a request may be, in bytes: tokens can be large, but not that large.
+/// Largest head of a request, in bytes; leaves room for large tokens.
 pub(super) const MAX_HEAD_BYTES: usize = 64 << 10;
 
 /// | from | to | when |
@@ -46,7 +46,7 @@ pub(super) struct Visit {
     seat: Seat,
     stage: Mutex<Stage>,
     was_served: AtomicBool,
-    /// The answer that follows is an upgrade.
+    /// `true` once the response that follows is an upgrade.
     is_granted: Arc<AtomicBool>,
     is_too_large: AtomicBool,
 }
@@ -78,7 +78,7 @@ impl Visit {
         self.seat.leave();
     }
 
-    /// Whether the head of its request had more than [`MAX_HEAD_BYTES`].
+    /// `true` if the head of the request had more than [`MAX_HEAD_BYTES`].
     pub(super) fn is_too_large(&self) -> bool {
         self.is_too_large.load(Relaxed)
     }
@@ -175,7 +175,7 @@ pub(super) struct Paced<I> {
     patience: Duration,
     /// Since nothing could be written.
     stalled: Option<Pin<Box<Sleep>>>,
-    /// How many bytes of the present head have been read, and perhaps of what follows.
+    /// Bytes read of the current head, and possibly of what follows.
     head: usize,
 }
 
@@ -189,7 +189,7 @@ impl<I: Io> Paced<I> {
         self.stream.into_inner()
     }
 
-    /// Reads no more than the head of a request may have: what has come by then is all of it, or too much.
+    /// Reads at most the bytes that a head may have.
     fn poll_read_head(
         &mut self,
         cx: &mut Context<'_>,

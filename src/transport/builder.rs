@@ -35,7 +35,7 @@ use crate::{
 #[derive(Debug, Clone, Default)]
 #[non_exhaustive]
 pub struct Config {
-    /// MessageLimits, buffers and timeouts of the WebSocket itself.
+    /// Limits, buffers and timeouts of the WebSocket itself.
     pub socket: socket::Config,
     /// Pings and the watchdog.
     pub heartbeat: heartbeat::Config,
@@ -82,7 +82,7 @@ impl Config {
 
 #[cfg(feature = "__http")]
 impl Config {
-    /// What this `side` takes, as its peer is told.
+    /// Returns the limits that this `side` announces.
     pub(crate) fn limits(&self, side: Side) -> MessageLimits {
         let (max_message, max_inbound) = (self.socket.limit(side), self.correlation.max_inbound);
         MessageLimits { max_message: Some(max_message), max_inbound: Some(max_inbound) }
@@ -104,7 +104,7 @@ impl Layers {
         &self.config.socket
     }
 
-    /// What the side that dialled takes, as its peer is told.
+    /// Returns the limits that the side that dialled announces.
     #[cfg(feature = "client")]
     pub(crate) fn limits(&self) -> MessageLimits {
         self.config.limits(Side::Client)
@@ -127,7 +127,7 @@ impl Layers {
         self.over_socket(socket, side)
     }
 
-    /// A socket for a peer that has yet to authenticate, whose messages may have so many bytes.
+    /// Builds the socket of an unauthenticated peer, whose messages have at most `max_message_size` bytes.
     #[cfg(feature = "server")]
     pub(crate) fn unauthenticated<S>(
         &self,
@@ -143,7 +143,7 @@ impl Layers {
         Socket::unauthenticated(stream, leftover, side, config, stats, max_message_size)
     }
 
-    /// The layers over a socket.
+    /// Builds the layers over a socket.
     pub(crate) fn over_socket<S>(&self, socket: Socket<S>, side: Side) -> BoxLink
     where
         S: AsyncRead + AsyncWrite + Unpin + Send + 'static,
@@ -224,15 +224,16 @@ impl<R: Role> Builder<R> {
         self
     }
 
-    /// What the peer takes, as whoever makes the links knows: by default that is not known. A larger message
-    /// fails alone, and further requests wait.
+    /// Limits of the peer, as whoever makes the links knows them: unknown by default. A larger
+    /// message fails alone, and further requests wait.
     pub fn peer(mut self, peer: PeerLimits) -> Self {
         self.peer = peer;
         self
     }
 
-    /// Gives up each request of ours after so long without a sign of life, as
-    /// [`deadline`](correlation::Config::deadline) says, in place of what [`config`](Self::config) has.
+    /// Ends each request of ours that shows no sign of life for so long, as
+    /// [`deadline`](correlation::Config::deadline) says; replaces the deadline of
+    /// [`config`](Self::config).
     pub fn deadline(mut self, deadline: Duration) -> Self {
         self.deadline = Some(deadline);
         self
@@ -288,7 +289,7 @@ impl<R: Role> Builder<R> {
         self.framing.session()
     }
 
-    /// The form of the messages.
+    /// Returns the framing.
     #[cfg(feature = "server")]
     pub(crate) fn framing_mut(&mut self) -> &mut dyn Framing<R> {
         &mut *self.framing

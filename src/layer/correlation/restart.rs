@@ -62,7 +62,7 @@ pub(super) struct Restart {
     is_initialized: bool,
     /// The peer has returned, by its name at least, and has said nothing yet.
     pub(super) returned: bool,
-    /// Whether the peer is stopping, as its refusals say.
+    /// State of a peer that may be stopping.
     stopping: Stopping,
     /// Why there is no way to go on.
     pub(super) over: Option<Error>,

@@ -37,12 +37,12 @@ use crate::{
 /// The JSON-RPC code of what is refused for want of authentication.
 const UNAUTHENTICATED: ErrorCode = ErrorCode(-32001);
 
-/// The connection of a client that has yet to authenticate, with no layer above the socket, whose
-/// messages are small and uncompressed.
+/// Connection of an unauthenticated client: a socket without layers above it, whose messages are
+/// small and uncompressed.
 pub(in crate::server) trait Unauthenticated:
     Duplex<Message, Message> + Send + Unpin
 {
-    /// All layers, for a client that has authenticated and to which everything was written.
+    /// Builds all layers, once the client has authenticated and everything was written to it.
     fn authenticated(self: Box<Self>, layers: &Layers) -> Result<BoxLink, Error>;
 }
 
@@ -52,11 +52,11 @@ impl<S: Io> Unauthenticated for Socket<S> {
     }
 }
 
-/// Reads from `link` until somebody has authenticated. The time of the handshake is for the client to ask;
-/// then the authenticator has as much.
+/// Reads from `link` until the client has authenticated. The handshake timeout bounds the time
+/// until it asks; the authenticator then has as long again.
 ///
 /// # Errors
-/// How the connection is to be closed.
+/// The reason to close the connection with.
 pub(in crate::server) async fn authenticate<R: Hosted>(
     link: &mut dyn Unauthenticated,
     framing: &mut dyn Framing<R>,
@@ -119,7 +119,7 @@ pub(in crate::server) fn again<R: Hosted>(
     Some(Err(ErrorData::invalid_request("already authenticated", None)))
 }
 
-/// The next request to authenticate, and its token; every other one is refused.
+/// Reads the next request to authenticate, and its token; every other request is refused.
 async fn attempt<R: Hosted>(
     link: &mut dyn Unauthenticated,
     framing: &mut dyn Framing<R>,
@@ -156,7 +156,7 @@ async fn attempt<R: Hosted>(
     }
 }
 
-/// A message of a form that does not say how it is read before authentication.
+/// Decodes a message of a framing without a [`Framing::first_message`] of its own.
 fn decode<R: Hosted>(
     framing: &mut dyn Framing<R>,
     message: Message,
@@ -172,7 +172,7 @@ fn decode<R: Hosted>(
     Ok(FirstMessage::Authenticate { id, token: token.map(str::to_owned) })
 }
 
-/// Writes `message`, and what the framing has to say besides.
+/// Writes `message`, and the replies that the framing has queued.
 async fn say<R: Hosted>(
     link: &mut dyn Unauthenticated,
     framing: &mut dyn Framing<R>,

@@ -102,8 +102,8 @@ impl Identity {
         self
     }
 
-    /// The one who sent the request with these `extensions`, over a WebSocket or over streamable HTTP
-    /// behind a [guard](super::Guard). `None` where nobody was asked.
+    /// Returns the identity of the sender of the request with these `extensions`, over a WebSocket
+    /// or over streamable HTTP behind a [guard](super::Guard). `None` if there is no authenticator.
     #[must_use]
     pub fn of(extensions: &rmcp::model::Extensions) -> Option<&Self> {
         // rmcp's HTTP transport puts the whole request there.

@@ -1,26 +1,26 @@
-//! What an entry of the allowed hosts or origins covers.
+//! Patterns of the allowed hosts and origins.
 
 use std::net::Ipv6Addr;
 
 use super::{Place, Source};
 
-/// One host, or several.
+/// Hosts that a pattern matches: one, or all below a domain.
 #[derive(Debug, Clone)]
 enum Hosts {
     One(String),
-    /// Those whose names end with this suffix, which begins with a dot.
+    /// Hosts that end with this suffix, which begins with a dot.
     Below(String),
     Every,
 }
 
-/// An allowed host, at one port or at any.
+/// Pattern of an allowed host, at one port or at any.
 #[derive(Debug, Clone)]
 pub(super) struct HostPattern {
     hosts: Hosts,
     port: Option<u16>,
 }
 
-/// An allowed origin.
+/// Pattern of an allowed origin.
 #[derive(Debug, Clone)]
 pub(super) struct OriginPattern(Sources);
 
@@ -30,14 +30,14 @@ enum Sources {
     Pages {
         scheme: String,
         hosts: Hosts,
-        /// `None` where any will do; an origin may have none itself.
+        /// `None` matches any port, and no port.
         port: Option<Option<u16>>,
     },
 }
 
 impl Hosts {
-    /// The subdomains of `domain`. A single label would be a whole registry's, and what ends in a number is
-    /// an address.
+    /// Matches the subdomains of `domain`, which needs a dot in it, as a single label would cover a
+    /// whole registry, and must not be an address.
     fn below(domain: &str) -> Result<Self, &'static str> {
         let last = domain.rsplit('.').next().unwrap_or_default();
         let is_number = last.bytes().all(|byte| byte.is_ascii_digit()) || last.starts_with("0x");
@@ -67,7 +67,7 @@ impl HostPattern {
         Self { hosts: Hosts::One(host.to_owned()), port: None }
     }
 
-    /// Reads `[*.]host[:port|:*]`, or says what is wrong with it.
+    /// Parses `[*.]host[:port|:*]`, or returns its fault.
     pub(super) fn parse(text: &str) -> Result<Self, &'static str> {
         // An IPv6 address may stand there without brackets, as in rmcp's configuration.
         let bare = text.parse().map(|address: Ipv6Addr| format!("[{address}]"));
@@ -82,15 +82,15 @@ impl HostPattern {
         Ok(Self { hosts, port })
     }
 
-    /// Whether it allows to ask for `host` at one of these `ports`.
+    /// Returns `true` if `host` is allowed at one of these `ports`.
     pub(super) fn covers(&self, host: &str, ports: &[u16]) -> bool {
         self.hosts.cover(host) && self.port.is_none_or(|port| ports.contains(&port))
     }
 }
 
 impl OriginPattern {
-    /// Reads an origin, where `*.` may stand in front of its host, `*` for the whole host, and `*` for the
-    /// port; or says what is wrong with it.
+    /// Parses an origin, whose host may begin with `*.` or be `*`, and whose port may be `*`; or
+    /// returns its fault.
     pub(super) fn parse(text: &str) -> Result<Self, &'static str> {
         if let Some(Source::Null) = Source::parse(text) {
             return Ok(Self(Sources::One(Source::Null)));
@@ -152,7 +152,7 @@ fn scheme_fault(text: &str) -> &'static str {
     }
 }
 
-/// What is wrong with a host that cannot be read.
+/// Returns the fault of a host that cannot be parsed.
 fn host_fault(host: &str) -> &'static str {
     let has = |characters: &[char]| host.contains(characters);
     match host {

@@ -1,4 +1,5 @@
-//! [`Detached`]: the sessions without a connection, and which of them ends when there are too many.
+//! [`Detached`]: sessions without a connection, and the choice of which ends when there are too
+//! many.
 
 use std::{
     cmp::Reverse,
@@ -6,7 +7,7 @@ use std::{
     net::IpAddr,
 };
 
-/// Sessions in the order in which they lost their connections, and by the addresses of their clients.
+/// Sessions ordered by when they lost their connections, and grouped by client address.
 #[derive(Debug)]
 pub(super) struct Detached<T> {
     all: BTreeMap<u64, Entry<T>>,
@@ -37,7 +38,7 @@ impl<T> Default for Detached<T> {
 }
 
 impl<T> Detached<T> {
-    /// Adds a session, or notes anew how many bytes wait in it. Returns the number of its departure.
+    /// Adds a session, or updates how many bytes wait in it. Returns its departure number.
     pub(super) fn insert(
         &mut self,
         departure: Option<u64>,
@@ -71,8 +72,8 @@ impl<T> Detached<T> {
         Some(session)
     }
 
-    /// Takes out a session, if there are more of them or of their bytes than that: of the address that
-    /// has the most, the one that has been there the longest.
+    /// Removes a session if there are more than `max_sessions` or `max_bytes`: the oldest of the
+    /// address that has the most.
     pub(super) fn take_excess(&mut self, max_sessions: usize, max_bytes: usize) -> Option<T> {
         let groups = self.by_address.values();
         let first = |group: &Group| group.departures.first().copied();

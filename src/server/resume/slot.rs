@@ -51,7 +51,7 @@ pin_project! {
 }
 
 impl Arrival {
-    /// A `link` to a client that has said in its handshake that it takes so much.
+    /// Creates the arrival of a `link` to a client, with the limits that it announced.
     pub(in crate::server) fn new(
         link: BoxLink,
         stats: Stats,
@@ -66,12 +66,12 @@ impl Arrival {
         self.address
     }
 
-    /// The client says what it takes once more, as far as it does.
+    /// Updates the limits that the client announces again.
     pub(super) fn takes(&mut self, limits: MessageLimits) {
         self.limits = limits.or(self.limits);
     }
 
-    /// What the client takes.
+    /// Returns the limits of the client.
     pub(super) fn limits(&self) -> MessageLimits {
         self.limits
     }
@@ -142,7 +142,7 @@ struct Door {
     secrets: Secrets,
     next: Option<Return>,
     connected: bool,
-    /// Where its last connection came from.
+    /// Address of the last connection.
     address: Option<IpAddr>,
     claim: Claim,
     /// Since when it was taken over how often.
@@ -218,7 +218,7 @@ impl<R: Role> Slot<R> {
         let _ = self.tenant.set(Tenant { registry, connection, shared });
     }
 
-    /// Where its client was last.
+    /// Returns the address that the client last came from.
     pub(super) fn address(&self) -> Option<IpAddr> {
         self.lock().address
     }
