@@ -25,7 +25,8 @@ const NO_PARAMS: &[u8] = br#","params":null}"#;
 /// Encodes one message that a role `R` sends.
 ///
 /// The JSON is equal to that of rmcp's own `Serialize`, except that an error without an id says
-/// `"id":null`, as JSON-RPC 2.0 (section 5) wants it, and that params which are absent are not `null`.
+/// `"id":null`, as JSON-RPC 2.0 (section 5) wants it, and that params which are absent are not
+/// `null`.
 ///
 /// # Errors
 ///

@@ -198,7 +198,8 @@ mod tests {
         Upgrade: websocket\r\n\r\n";
     const REST: &str = "sec-websocket-key: 1\r\n\r\nhost: x\r\n";
 
-    /// Writes `text` in steps of this size through a stream that takes no more bytes at once than `room`.
+    /// Writes `text` in steps of this size through a stream that takes no more bytes at once than
+    /// `room`.
     async fn write(stream: &mut (impl AsyncWrite + Unpin), text: &str, step: usize) {
         for step in text.as_bytes().chunks(step) {
             stream.write_all(step).await.unwrap();

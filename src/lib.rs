@@ -29,8 +29,8 @@
 //! # Ok(()) }
 //! ```
 //!
-//! A [`Server`](server::Server) stops when it is dropped; [`wait`](server::Server::wait) keeps it until it is
-//! told to.
+//! A [`Server`](server::Server) stops when it is dropped; [`wait`](server::Server::wait) keeps it
+//! until it is told to.
 //!
 //! [`connect()`] and [`serve()`] take options before they are awaited. In a server that you already
 //! have, mount a [`WebSocketService`](server::WebSocketService); for a stream that you already have
@@ -69,14 +69,16 @@
 //! - **Every call ends**, once: with its result or with an error. When a connection is lost, and its
 //!   session with it, each request in flight ends with the JSON-RPC error `-32000`, whose `data.reason`
 //!   says `not_sent` (it never left this side) or `outcome_unknown` (it may have run).
-//! - **Order.** Messages are written in the order in which rmcp hands them over. Only calls that wait
-//!   for a new peer to initialize, or until it takes more of them, are overtaken, by answers and notifications.
+//! - **Order.** Messages are written in the order in which rmcp hands them over. Only calls that
+//!   wait for a new peer to initialize, or until it takes more of them, are overtaken, by answers
+//!   and notifications.
 //! - **Bounds.** The size of messages in both directions, the peer's requests in flight, the time of
 //!   every handshake, write and close, the memory of what is being handled: all are limited. A full outbound queue makes its senders wait
 //!   and the peer's further requests be held back; what rmcp has handed over stays queued. While a
 //!   client has no connection, a full queue refuses further calls with `not_sent`.
-//! - **Bad input** is answered where it can be, and costs nobody else anything: what is not JSON-RPC
-//!   gets an error and the connection lives; what is larger than the peer takes fails alone; what breaks RFC 6455 gets a close code that names it.
+//! - **Bad input** is answered where it can be, and costs nobody else anything: what is not
+//!   JSON-RPC gets an error and the connection lives; what is larger than the peer takes fails
+//!   alone; what breaks RFC 6455 gets a close code that names it.
 //!
 //! # Guides
 //!
@@ -101,12 +103,13 @@
 //!   nothing else.
 //! - **Sessions** outlive their connections by [`mcp.resume.v1`](layer::resume::protocol), or by a
 //!   [name](server::SessionIds) that the client brings.
-//! - **Limits**: each side says in its part of the upgrade what it takes: `Mcp-Max-Message-Bytes`, the largest
-//!   message in bytes of payload, and `Mcp-Max-Requests`, how many requests it takes that are not answered
-//!   yet. Both are optional, and 0 or what is no number says nothing; less than 1024 bytes is taken for 1024.
-//!   A message larger than the peer takes is not sent: a request ends with `-32000`, `not_sent`, a response is
-//!   replaced by `-32603`. Further requests wait until others are answered. A client that is closed with 1009
-//!   by a server that says nothing dials again, and sends that message no more.
+//! - **Limits**: each side says in its part of the upgrade what it takes: `Mcp-Max-Message-Bytes`,
+//!   the largest message in bytes of payload, and `Mcp-Max-Requests`, how many requests it takes
+//!   that are not answered yet. Both are optional, and 0 or what is no number says nothing; less
+//!   than 1024 bytes is taken for 1024. A message larger than the peer takes is not sent: a request
+//!   ends with `-32000`, `not_sent`, a response is replaced by `-32603`. Further requests wait
+//!   until others are answered. A client that is closed with 1009 by a server that says nothing
+//!   dials again, and sends that message no more.
 //! - **Framing**: one JSON-RPC 2.0 message per text message; no batches. Tolerated: a byte order mark,
 //!   white space around the message, a binary message that holds the same JSON. Older forms are spoken
 //!   too: [`Envelope`](framing::Envelope) and [`ToolCall`](framing::ToolCall), which say what is different there.
@@ -118,18 +121,20 @@
 //!   `mcp.auth.<token>` offered beside `mcp`, or a cookie; refusals are 401 with `WWW-Authenticate`, 403 and
 //!   503 with `Retry-After`. Where a server allows it, also by the request `authenticate` with
 //!   `{"token": …}`, before which every other request is answered with `-32001`.
-//! - **Errors made by the transport**: `-32700` and `-32600` for what cannot be read (with `id` null
-//!   where it has none; a notification is never answered), also for a message that would take more memory
-//!   than it may, and for a member whose name begins with `$serde_json::private::`. An answer that cannot be
-//!   read, or that comes in a batch, ends its call with the same codes (or with that of the peer's error),
-//!   `data.reason` `unreadable` and `data.outcome` `outcome_unknown`, where its id can be told: also
-//!   of text that is not JSON, if one `id` stands at its top level. `-32600` for an id already in flight, `-32000` with `data.reason`
-//!   `too_many_requests` for one request too many and `stopping` for one that comes while the server
-//!   stops (neither was executed; a client that reconnects [sends the latter
-//!   again](layer::correlation::Config::retry_refused) on its next connection), `-32001` with `data.reason` `timed_out` to the own caller past the
-//!   deadline (`data.outcome` is `not_sent` or `outcome_unknown`), `-32603` in place of a response
-//!   that is too large to send, or of a handler that panicked, and `-32001` `timed_out` in place of one that
-//!   took longer than a server [allows](server::Config::request_timeout).
+//! - **Errors made by the transport**: `-32700` and `-32600` for what cannot be read (with `id`
+//!   null where it has none; a notification is never answered), also for a message that would take
+//!   more memory than it may, and for a member whose name begins with `$serde_json::private::`. An
+//!   answer that cannot be read, or that comes in a batch, ends its call with the same codes (or
+//!   with that of the peer's error), `data.reason` `unreadable` and `data.outcome`
+//!   `outcome_unknown`, where its id can be told: also of text that is not JSON, if one `id` stands
+//!   at its top level. `-32600` for an id already in flight, `-32000` with `data.reason`
+//!   `too_many_requests` for one request too many and `stopping` for one that comes while the
+//!   server stops (neither was executed; a client that reconnects [sends the latter
+//!   again](layer::correlation::Config::retry_refused) on its next connection), `-32001` with
+//!   `data.reason` `timed_out` to the own caller past the deadline (`data.outcome` is `not_sent` or
+//!   `outcome_unknown`), `-32603` in place of a response that is too large to send, or of a handler
+//!   that panicked, and `-32001` `timed_out` in place of one that took longer than a server
+//!   [allows](server::Config::request_timeout).
 //! - **Liveness**: WebSocket pings, which the peer must answer within 10 s, or be taken for gone.
 //! - **Close codes**: those of RFC 6455 and its registry, 4401 and 4403 for authentication within the
 //!   connection, all named by [`CloseCode`]. A server that stops closes with 1012.

@@ -86,7 +86,7 @@ pub(super) struct Dialled {
     pub(super) span: Span,
 }
 
-/// The same within a span.
+/// Dials as `dial_within` says, within its tracing span.
 struct Linked {
     link: BoxLink,
     subprotocol: Option<String>,

@@ -25,13 +25,13 @@
 //! a `server/discover` that had no answer.
 //!
 //! It ends for good when the server closes with 1000, or says that this client is not wanted (1008,
-//! 4401, 4403; 4409, unless the session is still its own) or breaks its rules, but for the size of a message
-//! (1009), for which five connections may be lost in a row; when it refuses the upgrade with a status that means it (401
-//! after a new [token](Connect::bearer_with), 403, 404, …), fails the TLS handshake, or answers with no
-//! WebSocket handshake or a subprotocol that was not offered; when it refuses the repeated `initialize`;
-//! when five connections are lost before it has answered the first one; after
-//! [so many attempts](Reconnect::attempts), counted anew for each connection that is lost; or when the
-//! service is closed.
+//! 4401, 4403; 4409, unless the session is still its own) or breaks its rules, but for the size of
+//! a message (1009), for which five connections may be lost in a row; when it refuses the upgrade
+//! with a status that means it (401 after a new [token](Connect::bearer_with), 403, 404, …), fails
+//! the TLS handshake, or answers with no WebSocket handshake or a subprotocol that was not offered;
+//! when it refuses the repeated `initialize`; when five connections are lost before it has answered
+//! the first one; after [so many attempts](Reconnect::attempts), counted anew for each connection
+//! that is lost; or when the service is closed.
 //!
 //! What happens is told by [`Connect::state`] and [`Connect::events`], and logged: a warning for each
 //! outage, not for each attempt.
@@ -185,11 +185,12 @@ where
 /// handshake, follows at most 5 redirects, all within the origin, and fails with [`Error::Handshake`].
 ///
 /// A server that refuses the upgrade with a status that does not say why (400, say) may dislike the
-/// subprotocols offered, and so may one that chooses what was not offered: it is dialled again without
-/// `mcp.resume.v1`, then with `mcp` alone, then with no offer, and for ten minutes the next connections
-/// begin with what it has taken. A connection that is lost before the answer is most likely just that:
-/// the first is dialled again with the same offer, and only where that is dropped too with less, which
-/// no later connection takes for granted. The error is that of the first answer.
+/// subprotocols offered, and so may one that chooses what was not offered: it is dialled again
+/// without `mcp.resume.v1`, then with `mcp` alone, then with no offer, and for ten minutes the next
+/// connections begin with what it has taken. A connection that is lost before the answer is most
+/// likely just that: the first is dialled again with the same offer, and only where that is dropped
+/// too with less, which no later connection takes for granted. The error is that of the first
+/// answer.
 #[must_use = "nothing is dialled until this is awaited"]
 pub struct Connect<R: Role> {
     target: Target,
@@ -264,14 +265,14 @@ impl<R: Role> Connect<R> {
         self
     }
 
-    /// Makes the first connection as a lost one is made again, for a server that is perhaps not there
-    /// yet: with the waits and the [attempts](Reconnect::attempts) of [`reconnect`](Self::reconnect), or
-    /// the default ones after [`once`](Self::once). By default the first attempt is the only one.
+    /// Retries the first connection like a lost one, for a server that may not be there yet: with
+    /// the waits and the [attempts](Reconnect::attempts) of [`reconnect`](Self::reconnect), or the
+    /// default ones after [`once`](Self::once). By default there is a single attempt.
     ///
-    /// What no later attempt can mend fails at once: a URL that cannot be dialled, TLS, 401 after a new
-    /// [token](Self::bearer_with), 403, 404, …; see [`HandshakeError::is_retryable`]. Attempts that fail
-    /// are told by [`events`](Self::events), and the [state](Self::state) is [`State::Connecting`]
-    /// meanwhile.
+    /// Permanent failures end the attempts at once: a URL that cannot be dialled, TLS, 401 after a
+    /// new [token](Self::bearer_with), 403, 404, …; see [`HandshakeError::is_retryable`]. Failed
+    /// attempts are reported by [`events`](Self::events), and the [state](Self::state) is
+    /// [`State::Connecting`] meanwhile.
     pub fn retry_first(mut self) -> Self {
         self.retry_first = true;
         self
@@ -365,8 +366,8 @@ impl<R: Role> Connect<R> {
     /// [`correlation::Config`](crate::layer::correlation::Config) explains why, and has a bound for
     /// the total time.
     ///
-    /// The request ends with the error [`TIMED_OUT`](crate::layer::correlation::TIMED_OUT), and the server
-    /// is sent `notifications/cancelled`.
+    /// The request ends with the error [`TIMED_OUT`](crate::layer::correlation::TIMED_OUT), and the
+    /// server is sent `notifications/cancelled`.
     pub fn deadline(mut self, deadline: Duration) -> Self {
         self.builder = self.builder.deadline(deadline);
         self

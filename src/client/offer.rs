@@ -35,9 +35,9 @@ pub(super) fn session(name: &SessionName) -> Option<String> {
 
 /// Offers of one client, ordered by the results of earlier handshakes.
 ///
-/// No one offer suits every server in the field: some refuse a handshake that offers more than they
-/// know, and some drop it. A refusal is an answer, and remembered for a while. A dropped handshake is
-/// most likely a lost connection, so it teaches nothing that outlives the connection made next.
+/// Servers in the field differ: some refuse a handshake that offers more than they know, and some
+/// drop it. A refusal is a response, and is remembered for a while. A dropped handshake is most
+/// likely a lost connection, so what it teaches does not outlive the connection made next.
 #[derive(Debug, Default)]
 pub(super) struct Offers(Mutex<Learned>);
 

@@ -10,16 +10,15 @@ use crate::error::{CloseCode, Error, HandshakeError, LinkError};
 
 /// When a lost connection is made again.
 ///
-/// The first wait is drawn evenly from zero to [`first`](Self::first), 1 s, so half a second on average:
-/// clients that lost their server together must not come back together. A client that is one of few
-/// need not wait: with `.first(Duration::ZERO)` a lost connection is made again at once, which takes as
-/// long as a handshake does.
+/// The first wait is random, from zero to [`first`](Self::first), 1 s, so that clients which lost
+/// their server together do not return together. A single client need not wait: with
+/// `.first(Duration::ZERO)` it reconnects at once, which takes as long as a handshake.
 ///
-/// Where that attempt fails, nobody comes again before all have come once: each further wait is at
-/// least as long as that bound, by up to `min`, by up to twice as much the next time, and so on. The
-/// waits begin anew after a connection that worked: one that has carried a message each way, or has
-/// lasted for [`stable`](Self::stable). A server that takes connections and drops them is left alone
-/// for longer and longer.
+/// If that attempt fails, no client returns before all have tried once: each further wait is at
+/// least `first`, plus a random part of up to `min`, which doubles each time. The waits reset after
+/// a connection that worked: one that has carried a message each way, or has lasted for
+/// [`stable`](Self::stable). A server that accepts connections and drops them is therefore tried
+/// ever more rarely.
 #[derive(Debug, Clone)]
 #[non_exhaustive]
 pub struct Reconnect {

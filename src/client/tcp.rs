@@ -1,8 +1,8 @@
 //! TCP connections by name, racing all of its addresses (RFC 8305, Happy Eyeballs).
 //!
-//! `hyper-util`'s connector races the first family of addresses against the other, but tries those of one
-//! family one after the other: behind a name with two IPv4 addresses, of which the first swallows what it
-//! is sent, that is a whole timeout. Here every address has its turn after [`NEXT`].
+//! `hyper-util`'s connector races the two address families against each other, but tries the
+//! addresses of one family in turn. Behind a name with two IPv4 addresses, of which the first drops
+//! packets, that costs a whole timeout. Here each address starts [`NEXT`] after the one before.
 
 use std::{future::Future, io, net::SocketAddr, time::Duration};
 

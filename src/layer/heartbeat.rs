@@ -1,10 +1,10 @@
 //! [`Heartbeat`]: asks the peer for a sign of life, and ends a link that gives none.
 //!
-//! Items are [`Message`]s. Pings stop here, and so do the pongs that answer this layer's own; a layer
-//! above may send pings too, and gets the pongs of those. Only what *arrives* counts as life: a socket
-//! goes on accepting writes for minutes after the peer is gone. The pings go beneath whatever queues
-//! messages above, so a long queue delays none, and the verdict falls even while nothing can be
-//! written at all.
+//! Items are [`Message`]s. Pings stop here, and so do the pongs that answer this layer's own; a
+//! layer above may send pings too, and gets the pongs of those. Only what *arrives* counts as life:
+//! a socket goes on accepting writes for minutes after the peer is gone. The pings go beneath
+//! whatever queues messages above, so a long queue delays none, and the verdict falls even while
+//! nothing can be written at all.
 
 use std::{
     pin::Pin,

@@ -17,9 +17,9 @@
 //!
 //! # Who waits for whom
 //! The stream waits for the link and the source, and for no write. It alone notices that a link has
-//! ended or has been replaced, and drives what is below: whoever is above has to poll it, whatever they
-//! wait for themselves. The sink waits for the link, whose write timeout is the deadline; it fails at once
-//! when there is no link.
+//! ended or has been replaced, and drives what is below: whoever is above has to poll it, whatever
+//! they wait for themselves. The sink waits for the link, whose write timeout is the deadline; it
+//! fails at once when there is no link.
 
 use std::{
     pin::Pin,
@@ -65,7 +65,8 @@ pub trait LinkSource {
     ) -> Poll<Result<(Self::Link, Up), Error>>;
 
     /// Tells the source that the present link has carried a message each way; control frames of the
-    /// WebSocket and of [`Resume`](crate::layer::Resume) are none. By default nothing follows from it.
+    /// WebSocket and of [`Resume`](crate::layer::Resume) are none. By default nothing follows from
+    /// it.
     fn carried(self: Pin<&mut Self>) {}
 
     /// What a link is told whose place the one takes that [`poll_link`](Self::poll_link) gave last: by

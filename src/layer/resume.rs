@@ -21,10 +21,10 @@
 //! received; what never was is still in the queue above.
 //!
 //! # Who waits for whom
-//! Reading never waits for writing. While `poll_ready` is pending, because the window is full or the
-//! link takes nothing, whoever polls it, reader or writer, reads the link on. So acknowledgements,
-//! signs of life, the end of the link and the next link are dealt with at once. Messages wait in
-//! order for their reader.
+//! Reading never waits for writing. While `poll_ready` is pending, because the window is full or
+//! the link takes nothing, whoever polls it, reader or writer, reads the link on. So
+//! acknowledgements, signs of life, the end of the link and the next link are dealt with at once.
+//! Messages wait in order for their reader.
 //!
 //! Let D be the side that dialled, and A the one that accepted. Each line waits for the lines above
 //! it, and never for one below:
@@ -58,9 +58,9 @@
 //! | the reader, when some wait | takes the first of those, and counts it if that is still to be done | the same |
 //! | a writer | lets it wait, uncounted | counts it, and lets it wait; uncounted beyond 16 MiB |
 //!
-//! A count that is [frozen](Tally::freeze) takes nothing: the message is dropped, and sent again. What
-//! waits uncounted is dropped when the session is resumed, since it is sent again too. When the session
-//! is over it is delivered, and never counted.
+//! A count that is [frozen](Tally::freeze) takes nothing: the message is dropped, and sent again.
+//! What waits uncounted is dropped when the session is resumed, since it is sent again too. When
+//! the session is over it is delivered, and never counted.
 
 mod ack_deadline;
 mod ahead;

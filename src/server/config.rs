@@ -146,8 +146,8 @@ impl<R: Role> Config<R> {
     /// | `*.example.com`, with a port if you like | all hosts below it, `a.b.example.com` too | `example.com` itself, `notexample.com` |
     /// | `[::1]:8443`, `::1` | this address | other ways to reach this machine |
     ///
-    /// `*.` stands in front of a domain that has a dot in it, or of `localhost`. Upper and lower case are
-    /// the same. An entry that cannot be read is an error when the server starts.
+    /// `*.` stands in front of a domain that has a dot in it, or of `localhost`. Upper and lower
+    /// case are the same. An entry that cannot be read is an error when the server starts.
     ///
     /// A `Host` without a port is at that of its scheme: 443 where the server itself speaks TLS; elsewhere
     /// a proxy may, so that an allowed 80 and an allowed 443 will both do.
@@ -178,10 +178,10 @@ impl<R: Role> Config<R> {
     /// | `chrome-extension://*`, `vscode-webview://*` | every extension, every webview | `moz-extension://<id>`, `https://…` |
     /// | `null` | files, sandboxed frames and whatever else has no origin | `http://null` |
     ///
-    /// `*` stands nowhere else: not for a part of a name, nor for every host of `http` or `https`, nor in
-    /// front of a domain without a dot (but for `localhost`). Upper and lower case are the same. An entry that cannot be read is an
-    /// error when the server starts. [`allowed_origins_if`](Self::allowed_origins_if) takes a function for
-    /// what these cannot say.
+    /// `*` stands nowhere else: not for a part of a name, nor for every host of `http` or `https`,
+    /// nor in front of a domain without a dot (but for `localhost`). Upper and lower case are the
+    /// same. An entry that cannot be read is an error when the server starts.
+    /// [`allowed_origins_if`](Self::allowed_origins_if) takes a function for what these cannot say.
     #[must_use]
     pub fn allowed_origins<T: Into<String>>(
         mut self,

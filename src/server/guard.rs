@@ -29,7 +29,8 @@ use crate::decode::Role;
 /// Tower layer that wraps services in a [`Guard`], axum routes included.
 ///
 /// [`Config::guard`] makes it. `Serve::or`, [`Serve::fallback`](super::Serve::fallback) and
-/// [`WebSocketService::or`](super::WebSocketService::or) put one before their service by themselves.
+/// [`WebSocketService::or`](super::WebSocketService::or) put one before their service by
+/// themselves.
 #[derive(Clone)]
 pub struct GuardLayer {
     checks: Arc<dyn Checks>,
@@ -40,9 +41,9 @@ pub struct GuardLayer {
 /// [`Config`] would.
 ///
 /// A request reaches the inner service when its `Host` and `Origin` are allowed and the
-/// [`Authenticator`](super::Authenticator), if there is one, says who sends it. The
-/// [`Identity`] is then in the request's extensions, where [`Identity::of`] finds it from within an MCP
-/// handler too. Every other request gets the answer that it would have got for an upgrade:
+/// [`Authenticator`](super::Authenticator), if there is one, says who sends it. The [`Identity`] is
+/// then in the request's extensions, where [`Identity::of`] finds it from within an MCP handler
+/// too. Every other request gets the answer that it would have got for an upgrade:
 ///
 /// | request | answer |
 /// |---|---|
@@ -54,18 +55,18 @@ pub struct GuardLayer {
 /// | the authenticator fails or takes too long | 503 with `Retry-After` |
 /// | [`Config::peer`] panics | 500 |
 ///
-/// The registry of the configuration counts it among the refused. In HTTP/2 the `:authority` stands for
-/// the `Host`. A token comes from the same places as for an upgrade; so a
-/// [cookie](Config::token_cookie) counts beside an allowed `Origin` alone, which browsers leave out when a
-/// page gets something from its own server.
+/// The registry of the configuration counts it among the refused. In HTTP/2 the `:authority` stands
+/// for the `Host`. A token comes from the same places as for an upgrade; so a
+/// [cookie](Config::token_cookie) counts beside an allowed `Origin` alone, which browsers leave out
+/// when a page gets something from its own server.
 ///
 /// Limits and [`authentication within the connection`](Config::in_band_authentication) are for
 /// WebSockets alone, and a server that stops goes on answering here until nobody is left.
 ///
-/// **CORS**: a preflight (`OPTIONS` with `Access-Control-Request-Method`) is a request like any other.
-/// Browsers send it without a token, so that it is 401 where there is an authenticator. For pages of
-/// other origins put a CORS layer *outside* of the guard, which answers preflights itself and lets
-/// pages read the refusals; the guard needs their origins in
+/// **CORS**: a preflight (`OPTIONS` with `Access-Control-Request-Method`) is a request like any
+/// other. Browsers send it without a token, so that it is 401 where there is an authenticator. For
+/// pages of other origins put a CORS layer *outside* of the guard, which answers preflights itself
+/// and lets pages read the refusals; the guard needs their origins in
 /// [`allowed_origins`](Config::allowed_origins) too.
 #[derive(Clone)]
 #[must_use = "it answers nothing until it is mounted"]

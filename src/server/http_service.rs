@@ -10,8 +10,8 @@ use super::Body;
 
 /// A tower service that answers HTTP requests: axum's `Router`, rmcp's `StreamableHttpService`.
 ///
-/// Implemented for every [`Service`] of `Request<Body>` that is `Clone + Send + Sync`, answers with a
-/// [`http_body::Body`] of [`Bytes`], and never fails. A clone of it answers each request.
+/// Implemented for every [`Service`] of `Request<Body>` that is `Clone + Send + Sync`, answers with
+/// a [`http_body::Body`] of [`Bytes`], and never fails. A clone of it answers each request.
 #[diagnostic::on_unimplemented(
     message = "`{Self}` is no service that answers HTTP requests",
     note = "it must be a `tower_service::Service<http::Request<mcp_ws_transport::server::Body>, \

@@ -1,5 +1,5 @@
-//! One sentence for who builds this with rmcp's feature `local`, ahead of what else the compiler will say:
-//! rmcp's futures are not `Send` then, and its features cannot be seen from here.
+//! Compile error with a plain explanation if rmcp's feature `local` is enabled: rmcp's futures are
+//! not `Send` then, and its features cannot be seen from here.
 
 use std::pin::Pin;
 

@@ -46,8 +46,9 @@
 //!
 //! # What is not
 //!
-//! - **rmcp's feature `local`** is not supported here: it makes services that stay on one thread, and a server
-//!   runs them on many. Where a dependency enables it, use this crate with its feature `client` alone.
+//! - **rmcp's feature `local`** is not supported here: it makes services that stay on one thread,
+//!   and a server runs them on many. Where a dependency enables it, use this crate with its feature
+//!   `client` alone.
 //! - **Nobody is authenticated** until there is an [`authenticator`](Config::authenticator). A program
 //!   sends no `Origin` and is let in when it knows the address: the checks of hosts and origins are
 //!   for browsers. On a machine with several users, loopback is no protection either.
@@ -58,8 +59,8 @@
 //!   [`fallback`](Serve::fallback), and has them all.
 //! - A message may take a hundred times its size once it is decoded, where it is made of many small
 //!   values. What would take more than 32 MiB is refused; lower
-//!   [`max_decoded_size`](crate::layer::framed::Config::max_decoded_size) where those who may enter are not
-//!   to be trusted with that.
+//!   [`max_decoded_size`](crate::layer::framed::Config::max_decoded_size) where those who may enter
+//!   are not to be trusted with that.
 //! - How many messages a client may send per second is not limited, only how many requests are in
 //!   flight. The layer `Rate` does (feature `rate-limit`).
 //! - [`accept`] performs the handshake and no more: how many connections there are and how they end is
@@ -72,8 +73,8 @@
 //! - Other routes of the server that a [`WebSocketService`] is mounted in are unguarded until
 //!   [`Config::guard`] is put before them, and so is what is served as
 //!   [`fallback_unguarded`](Serve::fallback_unguarded) or [`or_unguarded`](Serve::or_unguarded): it
-//!   answers whoever asks. How many answers of the fallback are made at once, and how long they and the
-//!   bodies of their requests take, is up to it in any case.
+//!   answers whoever asks. How many answers of the fallback are made at once, and how long they and
+//!   the bodies of their requests take, is up to it in any case.
 //! - A token in the query of a URL is not looked at, and stays in the request that handlers see. Its
 //!   `Debug` shows it, as it shows every header but `Authorization`, `Proxy-Authorization` and `Cookie`.
 //! - A host's pages over `http` count as its own where a proxy does TLS, since the request does not tell.
@@ -100,9 +101,10 @@
 //!
 //! # What is served beside it
 //!
-//! Streamable HTTP on the same path, a page, a health check: each is a door of its own. [`Serve::or`],
-//! [`Serve::fallback`] and [`WebSocketService::or`] have the checks of the upgrade made for them, from the
-//! same [`Config`]; [`Config::guard`] is the same as a tower layer, for any other route:
+//! Streamable HTTP on the same path, a page, a health check: each is a door of its own.
+//! [`Serve::or`], [`Serve::fallback`] and [`WebSocketService::or`] have the checks of the upgrade
+//! made for them, from the same [`Config`]; [`Config::guard`] is the same as a tower layer, for any
+//! other route:
 //!
 //! ```no_run
 //! # #[derive(Clone)] struct Calculator;
@@ -141,10 +143,11 @@
 //! let tool_calls: Config = Config::default().framing(ToolCall::default()).in_band_authentication();
 //! ```
 //!
-//! The service does not notice. Where a form knows no `initialize`, it answers whatever comes first, and the
-//! deadline for that does not apply. Several [`WebSocketService`]s, each with a form and a path of its
-//! own, share one listener as the [`fallback_unguarded`](Serve::fallback_unguarded) of a server, and one
-//! [`Registry`]; each makes its own checks. [`Serve::or`] puts HTTP on the same path. `examples/math` has four of them.
+//! The service does not notice. Where a form knows no `initialize`, it answers whatever comes
+//! first, and the deadline for that does not apply. Several [`WebSocketService`]s, each with a form
+//! and a path of its own, share one listener as the
+//! [`fallback_unguarded`](Serve::fallback_unguarded) of a server, and one [`Registry`]; each makes
+//! its own checks. [`Serve::or`] puts HTTP on the same path. `examples/math` has four of them.
 //!
 //! # Behind a proxy
 //!
@@ -217,9 +220,9 @@
 //! what still runs is dropped, its callers are told `-32000` with `outcome_unknown`, and nothing is left
 //! running.
 //!
-//! A mounted [`WebSocketService`] stops so when the token of [`Config::cancellation_token`] is cancelled;
-//! await [`WebSocketService::closed`] then. The graceful shutdown of the server around it does not wait for
-//! connections that were upgraded.
+//! A mounted [`WebSocketService`] stops so when the token of [`Config::cancellation_token`] is
+//! cancelled; await [`WebSocketService::closed`] then. The graceful shutdown of the server around
+//! it does not wait for connections that were upgraded.
 
 mod many_threads;
 

@@ -35,8 +35,8 @@ impl<S: rmcp::Service<R>, R: Hosted> WebSocketService<S, R> {
     /// `Sec-WebSocket-Key`, as where a proxy has dropped the rest. `other` gets to see none of these,
     /// not even those which are refused.
     ///
-    /// The same [`Guard`] stands before it as before the upgrade: `Host`, `Origin`, and the authenticator
-    /// if there is one. [`or_unguarded`](Self::or_unguarded) leaves that to `other`.
+    /// A [`Guard`] makes the checks of the upgrade before `other`: `Host`, `Origin`, and the
+    /// authenticator if there is one. [`or_unguarded`](Self::or_unguarded) leaves them to `other`.
     ///
     /// ```no_run
     /// # #[derive(Clone, Default)] struct Calculator;

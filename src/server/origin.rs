@@ -197,8 +197,8 @@ impl Allowed {
         self.hosts.iter().flatten().any(|allowed| allowed.covers(&host.host, ports))
     }
 
-    /// Whether a page of `source` is the `host`'s own. Only a host in the list vouches for its pages; and
-    /// since a `Host` may leave its port open, the page's must be in the list too.
+    /// Returns `true` if a page of `source` is the `host`'s own. Only a listed host vouches for its
+    /// pages; and since a `Host` may leave its port open, the page's must be listed too.
     fn vouches(&self, host: &Place, source: &Source) -> bool {
         let Source::Page(Origin { scheme, place }) = source else { return false };
         let default = match (scheme.as_str(), self.secure) {

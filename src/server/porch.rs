@@ -104,8 +104,8 @@ pub(super) async fn listen<L: Listener, S: Service<R>, R: Hosted>(
 impl<S: Service<R>, R: Hosted> Porch<S, R> {
     /// Receives whoever is at the other end of `stream`, until they are upgraded or have left.
     ///
-    /// The `seat` is taken when the connection is accepted, since tasks do not begin in the order in which
-    /// they are spawned.
+    /// The `seat` is taken when the connection is accepted, since tasks do not begin in the order
+    /// in which they are spawned.
     async fn receive<I: Io>(self: Arc<Self>, stream: I, peer: Option<SocketAddr>, seat: Seat) {
         let config = self.service.config();
         let visit = Visit::new(seat);

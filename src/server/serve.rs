@@ -114,11 +114,11 @@ impl<R: Role, L, F> Serve<R, L, F> {
 
     /// Hands the requests for every other path to `service`: a `Router` of axum's, for instance.
     ///
-    /// The same [`Guard`](super::Guard) stands before it as before the upgrade: `Host`, `Origin`, and the
-    /// authenticator if there is one. Pages and health checks for everybody belong into
-    /// [`fallback_unguarded`](Self::fallback_unguarded), and so do further [`WebSocketService`]s, which make
-    /// their own checks. A client that takes nothing of an answer for the
-    /// [time of the handshake](Config::handshake_timeout) is cut.
+    /// A [`Guard`](super::Guard) makes the checks of the upgrade before it: `Host`, `Origin`, and
+    /// the authenticator if there is one. Public pages and health checks belong in
+    /// [`fallback_unguarded`](Self::fallback_unguarded), and so do further [`WebSocketService`]s,
+    /// which make their own checks. A client that reads nothing of a response for the [handshake
+    /// timeout](Config::handshake_timeout) is cut.
     pub fn fallback(mut self, service: impl HttpService) -> Self {
         self.elsewhere = Some(BoxHttpService::guarded(service));
         self
@@ -261,7 +261,8 @@ impl<R: Role, L: fmt::Debug, F> fmt::Debug for Serve<R, L, F> {
     }
 }
 
-/// A running server. Dropping it stops the server, and closes its listener, without waiting for that.
+/// Running server. Dropping it stops the server and closes its listener, without waiting for the
+/// end.
 #[derive(Debug)]
 #[must_use = "dropping a `Server` stops it: keep it, and await its `wait` or `shutdown`"]
 pub struct Server<R: Role = RoleServer, A = SocketAddr> {

@@ -58,9 +58,9 @@ use crate::{
 /// | all places are taken, the authenticator fails, or the server is stopping | 503 with `Retry-After` |
 /// | [`Config::peer`] panics | 500 |
 ///
-/// The names of the headers are written by whoever serves it: hyper, and axum with it, writes
-/// `sec-websocket-accept`, which is the same to HTTP, but not to small devices that compare bytes. Under
-/// [`serve`](crate::serve()), which takes an axum `Router` as its
+/// The server around this service decides how header names are written: hyper, and axum with it,
+/// writes `sec-websocket-accept`, which HTTP allows but small devices that compare bytes may not
+/// understand. Under [`serve`](crate::serve()), which takes an axum `Router` as its
 /// [`fallback`](super::Serve::fallback), it is `Sec-WebSocket-Accept`.
 ///
 /// Any path is upgraded; whether `/mcp/` leads here as `/mcp` does is up to the router:
@@ -134,9 +134,9 @@ impl<S: Service<R>, R: Hosted> WebSocketService<S, R> {
     /// Resolves when the token of [`Config::cancellation_token`] is cancelled and every connection
     /// has ended.
     ///
-    /// Await it after the server around this service has stopped: axum's graceful shutdown does not know of
-    /// connections that were upgraded. Where the process ends without waiting, they are lost in the midst of
-    /// their calls, without a Close (1006 to the client).
+    /// Await it after the server around this service has stopped, as axum's graceful shutdown does
+    /// not know of upgraded connections. If the process ends without waiting, calls in flight are
+    /// lost without a Close (1006 to the client).
     ///
     /// ```no_run
     /// # #[derive(Clone, Default)] struct Calculator;

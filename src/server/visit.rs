@@ -167,8 +167,8 @@ impl http_body::Body for Answering {
     }
 }
 
-/// The stream of a visitor, who must take some of what is written every now and then, and whose request
-/// has a head of so many bytes at most. Nothing of this concerns an upgraded connection.
+/// Stream of an HTTP connection before the upgrade: a client that reads nothing of a response for
+/// too long is cut, and a request's head is bounded. Upgraded connections are unaffected.
 pub(super) struct Paced<I> {
     stream: ExactCase<I>,
     visit: Arc<Visit>,

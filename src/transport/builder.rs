@@ -127,7 +127,8 @@ impl Layers {
         self.over_socket(socket, side)
     }
 
-    /// Builds the socket of an unauthenticated peer, whose messages have at most `max_message_size` bytes.
+    /// Builds the socket of an unauthenticated peer, whose messages have at most `max_message_size`
+    /// bytes.
     #[cfg(feature = "server")]
     pub(crate) fn unauthenticated<S>(
         &self,

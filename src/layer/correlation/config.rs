@@ -13,10 +13,10 @@ pub struct Config {
     /// none. The error says whether the request was sent: see [`TIMED_OUT`](super::TIMED_OUT). The
     /// extension [`Deadline`](super::Deadline) sets the deadline of a single request.
     ///
-    /// `None`, the default, leaves it to the caller: a tool may work for an hour in silence. A peer that is
-    /// dead is found by the [heartbeat](crate::layer::Heartbeat), and a connection that is lost ends its
-    /// requests, or resumes them; where an answer was lost on the way, `lost_answer_timeout` ends what
-    /// may have waited for it.
+    /// `None`, the default, leaves it to the caller: a tool may work for an hour in silence. A peer
+    /// that is dead is found by the [heartbeat](crate::layer::Heartbeat), and a connection that is
+    /// lost ends its requests, or resumes them; where an answer was lost on the way,
+    /// `lost_answer_timeout` ends what may have waited for it.
     pub deadline: Option<Duration>,
     /// Ends a request of ours after so long in total, regardless of progress and of what the server
     /// waits for. `None` by default.
@@ -25,11 +25,12 @@ pub struct Config {
     /// request ends the only request of ours in flight. If there are several, each ends after so
     /// long without a sign of life from then on. `None` leaves them to their deadlines.
     pub lost_answer_timeout: Option<Duration>,
-    /// Sends a request again on the next connection which the peer has refused with `-32000` and the
-    /// `reason` `stopping`, and with it holds back all further ones until then. Such a request was not
-    /// processed (RFC 9113, section 8.7, has the like for HTTP). On by default. It applies where
-    /// another connection may follow, on five connections at most, and to requests of 16 MiB in all. A
-    /// peer that says so and does not close within 60 s is asked again, and its refusal is passed on.
+    /// Sends a request again on the next connection if the peer refuses it with `-32000` and the
+    /// `reason` `stopping`, and holds back all further ones until then. Such a request was not
+    /// processed (RFC 9113, section 8.7, has the equivalent for HTTP). On by default. Applies if
+    /// another connection may follow, on five connections at most, and to requests of 16 MiB in
+    /// total. A peer that does not close within 60 s of such a refusal is sent requests again, and
+    /// a further refusal is passed on.
     pub retry_refused: bool,
     /// How many requests of the peer may be in flight: 1,024. Each is a task of rmcp's. One that its
     /// sender has cancelled counts until its handler has ended. As many notifications are handled at

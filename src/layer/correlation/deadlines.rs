@@ -39,11 +39,11 @@ pub struct Deadline(pub Duration);
 /// Reason why a request is overdue.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(super) enum Overdue {
-    /// No sign of life for so long.
+    /// Silence: no sign of life for the whole duration.
     Silent(Duration),
-    /// No response within so long in total.
+    /// Total time: no response within the duration.
     Total(Duration),
-    /// No sign of life for so long since an unreadable answer that may have been its own.
+    /// Silence for the duration since an unreadable answer that may have been its own.
     Unreadable(Duration),
 }
 

@@ -1,9 +1,9 @@
 //! Finds the message that was too large for a peer that closes with 1009 without having announced
 //! its limit.
 //!
-//! A peer reads in order, and no further than the first message that is too large. So of those that it
-//! has not read for certain it did not read the largest, nor what was sent after that: whichever the first
-//! one was, it was not a later one.
+//! A peer reads in order, up to the first message that is too large. Of the messages that it is not
+//! known to have read, it read neither the largest nor any sent after that one: the first that was
+//! too large is not a later one.
 
 use std::{cmp::Reverse, pin::Pin};
 

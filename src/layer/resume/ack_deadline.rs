@@ -25,10 +25,10 @@ const MARK: [u8; 4] = *b"ack?";
 
 /// Judges a peer that leaves a full window unacknowledged.
 ///
-/// A ping is sent behind all other messages, so its pong shows that the peer has read those, however
-/// slow the network is, or a layer at either end that delays reading. The peer's next pong, asked for
-/// a while later, comes behind everything it has said meanwhile. If no acknowledgement is among that,
-/// the peer had all that time, and sent none.
+/// A ping is sent behind all other messages, so its pong shows that the peer has read those,
+/// however slow the network is, or a layer at either end that delays reading. The peer's next pong,
+/// asked for a while later, comes behind everything it has said meanwhile. If no acknowledgement is
+/// among that, the peer had all that time, and sent none.
 ///
 /// | state | event | next |
 /// |---|---|---|

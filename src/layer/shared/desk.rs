@@ -408,8 +408,8 @@ impl Desk {
         self.down || self.stuck && self.outlives
     }
 
-    /// Returns `true` if nothing can be written before more is read: a write has failed, there is no
-    /// link, or it is unknown who is at its other end.
+    /// Returns `true` if nothing can be written before more is read: a write has failed, there is
+    /// no link, or it is unknown who is at its other end.
     pub(super) fn is_stuck(&self) -> bool {
         self.stuck || self.unsure
     }

@@ -7,11 +7,11 @@
 //! its ticket is through.
 //!
 //! # Who waits for whom
-//! The reader waits for nothing but the link. Writers wait for room in the link, and drive it. Where
-//! nothing can be written before more is read, a writer reads on: at most 256 items and 1 MiB after a
-//! failed write, for its reader to take. What is beyond a writer, the next link and the peer's first
-//! words on it, is read by the reader alone, so the layers above must not stop reading for want of
-//! room while that is so.
+//! The reader waits for nothing but the link. Writers wait for room in the link, and drive it.
+//! Where nothing can be written before more is read, a writer reads on: at most 256 items and 1 MiB
+//! after a failed write, for its reader to take. What is beyond a writer, the next link and the
+//! peer's first words on it, is read by the reader alone, so the layers above must not stop reading
+//! for want of room while that is so.
 //!
 //! The link below is always polled with one waker, which wakes the reader and one of those who
 //! write: readiness to read or write is never lost to a task that did not need it.
@@ -179,8 +179,8 @@ impl Shared {
     }
 
     /// Keeps what is queued and survives a restart for the next link; all else is still written to
-    /// this one, and so is what comes later and does not survive. Until the next link is there, or it
-    /// is [released](Self::release).
+    /// this one, and so is what comes later and does not survive. Until the next link is there, or
+    /// it is [released](Self::release).
     pub(super) fn hold(&self) {
         let mut desk = self.line.lock();
         desk.hold();
@@ -237,8 +237,8 @@ impl Shared {
         requests >= self.line.queue_bytes / REQUEST && self.line.lock().is_detained()
     }
 
-    /// Returns `true` if nothing can be written before more is read: a write has failed, there is no
-    /// link, or it is unknown who is at its other end.
+    /// Returns `true` if nothing can be written before more is read: a write has failed, there is
+    /// no link, or it is unknown who is at its other end.
     pub(super) fn is_stuck(&self) -> bool {
         self.line.lock().is_stuck()
     }

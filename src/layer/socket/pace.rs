@@ -1,8 +1,8 @@
 //! [`Pace`]: checks that a message which has begun arrives fast enough.
 //!
-//! Only the time is counted for which this side has waited for the peer: where it does not read, the
-//! peer cannot write. One timer serves many messages, since it is cheaper to let it fire for nothing
-//! once per window than to set it for each of them.
+//! Only the time is counted for which this side has waited for the peer: where it does not read,
+//! the peer cannot write. One timer serves many messages, since it is cheaper to let it fire for
+//! nothing once per window than to set it for each of them.
 
 use std::{
     pin::Pin,

@@ -70,7 +70,8 @@ fn far_apart(delay: Duration) -> (DuplexStream, DuplexStream) {
 #[derive(Default)]
 struct Done(AtomicUsize, Notify);
 
-/// Sends so many requests and answers those of the other end, until both ends have all their answers.
+/// Sends so many requests and answers those of the other end, until both ends have all their
+/// answers.
 async fn converse<R: Role>(mut transport: WebSocketTransport<R>, requests: usize, done: &Done)
 where
     TxJsonRpcMessage<R>: DeserializeOwned,

@@ -272,8 +272,8 @@ async fn an_acknowledgement_between_two_pongs_begins_the_wait_anew() {
     side.assert_quiet();
 }
 
-/// RFC 6455, section 5.5.3, lets it answer the newest of several pings alone, and what it says unasked
-/// proves nothing.
+/// RFC 6455, section 5.5.3, lets it answer the newest of several pings alone, and what it says
+/// unasked proves nothing.
 #[tokio::test(start_paused = true)]
 async fn a_ping_without_a_pong_is_sent_again_and_foreign_pongs_prove_nothing() {
     let mut side = Side::with_window(1);
