@@ -86,7 +86,7 @@ pub(super) struct Dialled {
     pub(super) span: Span,
 }
 
-/// Dials as `dial_within` says, within its tracing span.
+/// Link that was made, before its tracing span is added.
 struct Linked {
     link: BoxLink,
     subprotocol: Option<String>,
