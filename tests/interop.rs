@@ -334,7 +334,7 @@ async fn a_python_server_serves_math_call() {
         (&["add", "5", "3"][..], Ok(r#"{"result":8}"#)),
         (&["sum", "1", "2", "3", "4"], Ok(r#"{"result":10}"#)),
         (&["fail"], Err("Error executing tool fail: this tool always fails")),
-        (&["none"], Err("Unknown tool: none")),
+        (&["none"], Err("no tool \"none\"; the server has add, sum, fail, wait, ask")),
     ] {
         let mut command = Command::new(math);
         command.args(["call", &url]).args(arguments).stdin(Stdio::null()).kill_on_drop(true);
