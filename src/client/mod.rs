@@ -2,11 +2,9 @@
 //!
 //! # When the connection is lost
 //!
-//! The first connection is made once, and fails as it fails, unless [`Connect::retry_first`] says
-//! otherwise. From then on a transport of [`connect`]
-//! outlives its connections: it dials again, as [`Reconnect`] says, until the server is there. When the
-//! machine has been asleep, it does at once.
-//! [`Connect::once`] turns that off.
+//! The first connection is attempted once, unless [`Connect::retry_first`] says otherwise. From then on
+//! a transport of [`connect`] outlives its connections: it dials again, as [`Reconnect`] says, until the
+//! server is there; at once when the machine has been asleep. [`Connect::once`] turns that off.
 //!
 //! Where the server speaks [`mcp.resume.v1`](crate::layer::resume::protocol), which is offered unless
 //! [`Connect::resume`] says otherwise, the next connection resumes the session: what was lost is sent
@@ -17,6 +15,8 @@
 //! | was handed to the connection that is lost | ends with `-32000`, `outcome_unknown`: at once, or when the server is not back while it keeps the session. One that may run twice is sent [again](Connect::replay) |
 //! | was not, or is made meanwhile | waits until the server is initialized anew, as far as the outbound queue has room (1 MiB); then `not_sent` |
 //! | is cancelled or overdue before it was sent | is never sent |
+//! | was refused because the server stops | is sent again on the next connection: [`retry_refused`](crate::layer::correlation::Config::retry_refused) |
+//! | was too large for the server, which closed with 1009 | ends with `not_sent`; those sent after it are sent again |
 //! | came from the server | is cancelled, and what its handler still answers is dropped |
 //!
 //! Then the next connection leads to a server that knows nothing of what was before. `initialize` and
