@@ -1,8 +1,9 @@
 //! [`ExactCase`]: header names on the wire as RFC 6455 writes them.
 //!
-//! Names are the same in any case (RFC 9110, section 5.1), but small devices compare bytes. hyper
-//! writes `sec-websocket-accept`, or `Sec-Websocket-Accept` at best. The right form has the same
-//! length, so the head of a message is mended on its way out. All that follows passes as it is.
+//! Header names are case-insensitive (RFC 9110, section 5.1), but small devices compare bytes.
+//! hyper writes `sec-websocket-accept`, or `Sec-Websocket-Accept` at best. The right form has the
+//! same length, so the head of a message is rewritten as it is written; everything after it passes
+//! unchanged.
 
 use std::{
     io::{self, IoSlice},

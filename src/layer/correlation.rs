@@ -79,8 +79,9 @@ use rmcp::{
     service::{RxJsonRpcMessage, ServiceRole, TxJsonRpcMessage},
 };
 
-/// The JSON-RPC code of an error made by this side for a request whose link was lost, and of the
-/// refusal of one request too many. Its `data` says which.
+/// JSON-RPC code of the error that ends a request past its deadline, made by this side. Its `data`
+/// has the `reason` `timed_out` and the `outcome`, `not_sent` or `outcome_unknown`, and the `cause`
+/// `unreadable_answer` if an unreadable answer may have been that of the request.
 pub const UNAVAILABLE: ErrorCode = ErrorCode(-32000);
 
 /// The JSON-RPC code of an error made by this side for a request past its deadline. Its `data` has

@@ -64,9 +64,9 @@ pub trait LinkSource {
         cx: &mut Context<'_>,
     ) -> Poll<Result<(Self::Link, Up), Error>>;
 
-    /// Tells the source that the present link has carried a message each way; control frames of the
-    /// WebSocket and of [`Resume`](crate::layer::Resume) are none. By default nothing follows from
-    /// it.
+    /// Tells the source that the current link has carried a message each way; control frames of the
+    /// WebSocket and of [`Resume`](crate::layer::Resume) do not count. The default implementation
+    /// does nothing.
     fn carried(self: Pin<&mut Self>) {}
 
     /// What a link is told whose place the one takes that [`poll_link`](Self::poll_link) gave last: by

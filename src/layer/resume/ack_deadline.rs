@@ -23,12 +23,12 @@ const MIN_RATE: usize = 16 << 10;
 /// Prefix of a ping's payload, before its number, that distinguishes it from pings of other layers.
 const MARK: [u8; 4] = *b"ack?";
 
-/// Judges a peer that leaves a full window unacknowledged.
+/// Detects a peer that leaves a full window unacknowledged.
 ///
-/// A ping is sent behind all other messages, so its pong shows that the peer has read those,
-/// however slow the network is, or a layer at either end that delays reading. The peer's next pong,
-/// asked for a while later, comes behind everything it has said meanwhile. If no acknowledgement is
-/// among that, the peer had all that time, and sent none.
+/// A ping is sent after all other messages, so its pong shows that the peer has read them, however
+/// slow the network or a layer at either end is. The peer's next pong, requested a while later,
+/// follows everything that the peer has sent meanwhile. If that includes no acknowledgement, the
+/// peer had the whole time and sent none.
 ///
 /// | state | event | next |
 /// |---|---|---|

@@ -2,10 +2,10 @@
 
 use std::time::Duration;
 
-/// The largest window of a side that dials: a peer need not have room for more.
+/// Largest window of a side that dials: a peer need not have room for more.
 const MAX_DIALLED_WINDOW: usize = 1 << 20;
 
-/// Bounds what a [`Resume`](super::Resume) layer keeps, and for how long it waits.
+/// Settings of a [`Resume`](super::Resume) layer: what it keeps, and for how long it waits.
 #[derive(Debug, Clone)]
 #[non_exhaustive]
 pub struct Config {
@@ -18,9 +18,9 @@ pub struct Config {
     /// Time in which a peer must acknowledge something while the window is full and a message waits
     /// for room: 30 s. After that the link is closed with 1008, and the session is over.
     ///
-    /// The time counts while the peer is known to have read all it was sent, which pings tell, a
-    /// third of this time apart. So a slow network needs no more. A peer that answers no ping gets
-    /// twice this time, and one second for each 16 KiB of the window.
+    /// The time counts only while the peer is known to have read all it was sent, which pings show,
+    /// sent a third of this time apart; so a slow network needs no longer timeout. A peer that
+    /// answers no ping gets twice this time, and one second for each 16 KiB in the window.
     pub ack_timeout: Duration,
 }
 

@@ -370,7 +370,7 @@ impl Desk {
         self.urgent_flushed = false;
     }
 
-    /// Holds what survives a restart, and puts the rest before it. Behind a Close there is nothing.
+    /// Keeps what survives a restart, and moves the rest before it. Nothing follows a Close.
     pub(super) fn hold(&mut self) {
         if self.held || self.accepts().is_err() {
             return;

@@ -178,9 +178,9 @@ impl Shared {
         self.line.fan_out.wake_reader();
     }
 
-    /// Keeps what is queued and survives a restart for the next link; all else is still written to
-    /// this one, and so is what comes later and does not survive. Until the next link is there, or
-    /// it is [released](Self::release).
+    /// Keeps queued messages that survive a restart for the next link; all others are still written
+    /// to this one, later ones too. Lasts until the next link is there, or it is
+    /// [released](Self::release).
     pub(super) fn hold(&self) {
         let mut desk = self.line.lock();
         desk.hold();

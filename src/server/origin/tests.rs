@@ -248,7 +248,7 @@ fn what_cannot_be_read_is_said() {
     }
 }
 
-/// No two entries of any shape let in what neither says.
+/// Two entries of any shape together allow nothing that neither allows.
 #[test]
 fn a_pattern_covers_nothing_but_what_is_below_it() {
     let mut allowed = Allowed::default();

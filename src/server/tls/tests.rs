@@ -128,7 +128,7 @@ async fn a_certificate_from_files_is_shown() {
     assert_eq!(debug, format!("Tls {{ cert: {:?}, key: {:?}, .. }}", dir.cert(), dir.key()));
 }
 
-/// What clients will make of a certificate is known before the first of them comes.
+/// Certificates that clients will refuse are detected when they are read.
 #[tokio::test]
 async fn a_certificate_that_clients_refuse_is_found_out() {
     use rcgen::{BasicConstraints, IsCa, date_time_ymd};

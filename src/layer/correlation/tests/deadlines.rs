@@ -127,7 +127,7 @@ async fn the_whole_is_bounded_whatever_progress_is_told() {
     assert_eq!(error.message, "no response within 12s in all");
 }
 
-/// While the server asks something of its own, a user may take their time.
+/// Deadlines are suspended while the server waits for an answer of its own.
 #[tokio::test(start_paused = true)]
 async fn deadlines_rest_while_the_server_waits_for_this_client() {
     let (stack, peer, _) = correlation::<RoleClient>(Config::default().deadline(5 * SECOND));
@@ -185,7 +185,7 @@ async fn a_request_may_have_a_deadline_of_its_own() {
     assert_pending!(stack.poll_next());
 }
 
-/// What is answered leaves nothing behind.
+/// Answered requests leave no entries behind.
 #[tokio::test(start_paused = true)]
 async fn deadlines_of_answered_calls_are_forgotten() {
     let config = Config::default().deadline(5 * SECOND).deadline_total(9 * SECOND);

@@ -1,4 +1,4 @@
-//! Very much in both directions at once, far apart: every call ends, and nobody goes deaf.
+//! Heavy traffic in both directions over a slow network: every call ends, and no side goes deaf.
 
 use std::sync::atomic::{AtomicUsize, Ordering::SeqCst};
 
@@ -25,7 +25,7 @@ use crate::{
     transport::{Builder, Config as Settings},
 };
 
-/// There is one link, and no other.
+/// Source of a single link.
 struct Never;
 
 impl LinkSource for Never {
@@ -70,7 +70,7 @@ fn far_apart(delay: Duration) -> (DuplexStream, DuplexStream) {
 #[derive(Default)]
 struct Done(AtomicUsize, Notify);
 
-/// Sends so many requests and answers those of the other end, until both ends have all their
+/// Sends this many requests and answers those of the other end, until both ends have all their
 /// answers.
 async fn converse<R: Role>(mut transport: WebSocketTransport<R>, requests: usize, done: &Done)
 where
@@ -154,7 +154,7 @@ async fn every_call_ends_however_many_and_far_apart() {
     }
 }
 
-/// What the network holds is less than what both have to say.
+/// The network holds less than both ends have to send.
 #[tokio::test(start_paused = true)]
 async fn every_call_ends_where_the_network_takes_little() {
     for requests in [[0, scale(4_000, 30_000)], [scale(2_000, 10_000); 2]] {

@@ -358,7 +358,7 @@ async fn the_window_of_the_side_that_dialled_is_a_mebibyte_at_most() {
     }
 }
 
-/// All of that with the queue on top, and a task that waits for a flush.
+/// A queue on top, and a task that waits for a flush, change nothing.
 #[tokio::test(start_paused = true)]
 async fn an_acknowledgement_lets_the_queue_go_on_at_once() {
     let (line, peer, _, _) = line(1);

@@ -87,8 +87,7 @@ async fn one_that_was_read_is_not_to_blame() {
     }
 }
 
-/// A larger notification is, and all that is certain of requests is that those after it were not
-/// read.
+/// A larger notification was too large, and of requests only those after it are known to be unread.
 #[tokio::test(start_paused = true)]
 async fn a_request_is_not_to_blame_for_what_is_none() {
     let (mut stack, peer) = initialized();
