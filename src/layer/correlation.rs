@@ -79,15 +79,13 @@ use rmcp::{
     service::{RxJsonRpcMessage, ServiceRole, TxJsonRpcMessage},
 };
 
+/// The JSON-RPC code of an error made by this side for a request whose link was lost, and of the
+/// refusal of one request too many. Its `data` says which.
+pub const UNAVAILABLE: ErrorCode = ErrorCode(-32000);
+
 /// JSON-RPC code of the error that ends a request past its deadline, made by this side. Its `data`
 /// has the `reason` `timed_out` and the `outcome`, `not_sent` or `outcome_unknown`, and the `cause`
 /// `unreadable_answer` if an unreadable answer may have been that of the request.
-pub const UNAVAILABLE: ErrorCode = ErrorCode(-32000);
-
-/// The JSON-RPC code of an error made by this side for a request past its deadline. Its `data` has
-/// the `reason` `timed_out`, and the `outcome`: `not_sent` or `outcome_unknown`. Where an answer
-/// could not be read that may have been that of the request, it has the `cause` `unreadable_answer`
-/// too.
 pub const TIMED_OUT: ErrorCode = ErrorCode(-32001);
 
 /// What becomes of a request that was sent, when its connection is lost and the next leads to a peer
@@ -119,8 +117,8 @@ pub struct Correlation<R: Role, F> {
     /// their size: who reads no answers is served no further. All else is read on, since two ends that
     /// both wait for the other to read would wait for ever.
     held: Held<R>,
-    /// Requests of ours that the peer does not take yet, and whether some were sent that need not
-    /// have been flushed.
+    /// Requests of ours that the peer does not accept yet; `advanced` if some of them were sent and
+    /// may not have been flushed.
     waiting: WaitingRequests<R>,
     advanced: bool,
     read_progress: ReadProgress,

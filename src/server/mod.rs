@@ -101,10 +101,9 @@
 //!
 //! # What is served beside it
 //!
-//! Streamable HTTP on the same path, a page, a health check: each is a door of its own.
-//! [`Serve::or`], [`Serve::fallback`] and [`WebSocketService::or`] have the checks of the upgrade
-//! made for them, from the same [`Config`]; [`Config::guard`] is the same as a tower layer, for any
-//! other route:
+//! Streamable HTTP on the same path, a page or a health check are entrances too. [`Serve::or`],
+//! [`Serve::fallback`] and [`WebSocketService::or`] make the checks of the upgrade before them, from
+//! the same [`Config`]; [`Config::guard`] is a tower layer that does so for any other route:
 //!
 //! ```no_run
 //! # #[derive(Clone)] struct Calculator;

@@ -152,8 +152,8 @@ impl<R: Role, L, F> Serve<R, L, F> {
     }
 
     /// Hands the requests for the same path that ask for no WebSocket to `service`, as
-    /// [`WebSocketService::or`] does: rmcp's streamable HTTP, for instance. The same
-    /// [`Guard`](super::Guard) stands before it as before the upgrade.
+    /// [`WebSocketService::or`] does: rmcp's streamable HTTP, for instance. A
+    /// [`Guard`](super::Guard) makes the checks of the upgrade before it.
     pub fn or(mut self, service: impl HttpService) -> Self {
         self.beside = Some(BoxHttpService::guarded(service));
         self
