@@ -5,13 +5,14 @@
 //! same length, so the head of a message is rewritten as it is written; everything after it passes
 //! unchanged.
 
+#[cfg(feature = "server")]
+use std::sync::{
+    Arc,
+    atomic::{AtomicBool, Ordering::Relaxed},
+};
 use std::{
     io::{self, IoSlice},
     pin::Pin,
-    sync::{
-        Arc,
-        atomic::{AtomicBool, Ordering::Relaxed},
-    },
     task::{Context, Poll, ready},
 };
 
@@ -74,8 +75,10 @@ impl Place {
 #[derive(Debug, Clone)]
 enum Begins {
     /// The first byte written: the head is a request.
+    #[cfg(feature = "client")]
     AtOnce,
     /// The first byte written after the flag was set: the head is the response that upgrades.
+    #[cfg(feature = "server")]
     When(Arc<AtomicBool>),
 }
 
@@ -110,7 +113,9 @@ impl<S: Io> ExactCase<S> {
     /// Returns the position within the head, if the next byte belongs to it or starts it.
     fn place(&mut self) -> Option<Place> {
         let begins = || match &self.begins {
+            #[cfg(feature = "client")]
             Begins::AtOnce => true,
+            #[cfg(feature = "server")]
             Begins::When(granted) => granted.load(Relaxed),
         };
         if self.place.is_none() && self.is_flushed && begins() {

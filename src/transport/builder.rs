@@ -10,8 +10,6 @@ use tokio::{
 use tracing::Span;
 
 use super::{Stack, WebSocketTransport};
-#[cfg(any(feature = "client", feature = "server"))]
-use crate::layer::{Resume, resume::Tally};
 use crate::{
     decode::Role,
     duplex::{BoxLink, Duplex},
@@ -26,9 +24,14 @@ use crate::{
         resume, shared,
         socket::{self, Side},
     },
-    link::{Link, MessageLimits, Numbered, PeerLimits},
+    link::{Link, Numbered, PeerLimits},
     message::Message,
     stats::Stats,
+};
+#[cfg(any(feature = "client", feature = "server"))]
+use crate::{
+    layer::{Resume, resume::Tally},
+    link::MessageLimits,
 };
 
 /// The settings of every layer of a connection.

@@ -10,6 +10,7 @@ use std::{
     task::{Context, Poll, ready},
 };
 
+#[cfg(any(test, feature = "server"))]
 use bytes::Bytes;
 #[cfg(any(test, feature = "server"))]
 use tokio::io::AsyncWrite;
@@ -25,6 +26,7 @@ use crate::{error::Error, stats::Stats};
 pub(super) const STEP: usize = 256;
 
 /// The longest header of a frame.
+#[cfg(any(test, feature = "server"))]
 const HEADER: usize = 14;
 
 /// Error of a message that is larger than allowed before authentication.
@@ -56,6 +58,7 @@ pub(super) struct SmallMessages {
 
 impl SmallMessages {
     /// Creates the filter; `leftover` holds the bytes that followed the handshake.
+    #[cfg(any(test, feature = "server"))]
     pub(super) fn new(limit: usize, leftover: &Bytes) -> Self {
         // A peer waits for the answer to its handshake before it says anything (RFC 6455, section 4.1).
         let length = leftover.len();
@@ -69,6 +72,7 @@ impl SmallMessages {
     }
 
     /// Returns the bytes read ahead; `None` in the middle of a frame.
+    #[cfg(any(test, feature = "server"))]
     pub(super) fn into_rest(self) -> Option<Vec<u8>> {
         let Self { frames, mut ahead, start, .. } = self;
         frames.is_between_frames().then(|| ahead.split_off(start.min(ahead.len())))
