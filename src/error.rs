@@ -168,6 +168,15 @@ pub enum LinkError {
     /// The peer accepted not one byte for this long while something waited to be written.
     #[error("the peer has not read for {0:?}")]
     Stalled(Duration),
+    /// The peer took fewer bytes per second than `rate` for the whole `window` while more waited to
+    /// be written.
+    #[error("the peer has read fewer than {rate} bytes per second for {window:?} (min_send_rate)")]
+    ReadsTooSlowly {
+        /// The bytes per second that it should have taken at least.
+        rate: u64,
+        /// The time over which they were counted.
+        window: Duration,
+    },
     /// An inbound message exceeds the limit; the peer was told 1009.
     #[error("inbound message of {size} bytes exceeds the limit of {limit}")]
     TooBig {
@@ -219,7 +228,7 @@ impl LinkError {
         let code = match self {
             Self::Closed(reason) => return reason.clone(),
             Self::Io(_) | Self::TimedOut(_) => CloseCode::Abnormal,
-            Self::Stalled(_) => CloseCode::TryAgainLater,
+            Self::Stalled(_) | Self::ReadsTooSlowly { .. } => CloseCode::TryAgainLater,
             Self::TooBig { .. } => CloseCode::TooBig,
             Self::TooSlow { .. } => CloseCode::Policy,
             Self::Utf8 | Self::Deflate(_) => CloseCode::InvalidPayload,

@@ -24,6 +24,7 @@ pub mod deflate;
 mod ending;
 mod frames;
 mod pace;
+mod stall;
 mod stream;
 mod unauthenticated;
 
@@ -57,6 +58,7 @@ pub use self::config::Config;
 use self::{
     ending::{close_frame, ended, link_error},
     pace::Pace,
+    stall::Stall,
     stream::Counted,
     unauthenticated::{STEP, TooBig},
 };
@@ -112,8 +114,8 @@ pub struct Socket<S> {
     phase: Phase,
     /// Pings read since the last flush that `poll_next` made for their pongs.
     pongs_owed: usize,
-    /// The bytes written when the present stall began, and when it has lasted too long.
-    stall: Option<(u64, Pin<Box<Sleep>>)>,
+    /// Rate check of what waits to be written.
+    stall: Option<Stall>,
     /// Rate check of the message that is arriving.
     pace: Option<Pace>,
     deadline: Option<Pin<Box<Sleep>>>,
@@ -233,25 +235,29 @@ impl<S: AsyncRead + AsyncWrite + Unpin> Socket<S> {
         error.into()
     }
 
-    /// Fails once not one byte was accepted for the write timeout while `pending`.
+    /// Fails once the peer was too slow to take what waits to be written.
     fn check_stall(&mut self, cx: &mut Context<'_>, pending: bool) -> Result<(), Error> {
         if !pending {
-            self.stall = None;
+            if let Some(stall) = &mut self.stall {
+                stall.pause();
+            }
             return Ok(());
         }
-        let timeout = self.config.write_timeout;
         let written = self.websocket.get_ref().written;
-        let (before, timer) =
-            self.stall.get_or_insert_with(|| (written, Box::pin(sleep_until(after(timeout)))));
-        while timer.as_mut().poll(cx).is_ready() {
-            if *before == written {
-                self.phase = Phase::Closed;
-                return Err(LinkError::Stalled(timeout).into());
-            }
-            *before = written;
-            timer.as_mut().reset(after(timeout));
+        let stall = self.stall.get_or_insert_with(|| Stall::new(written, &self.config));
+        if let Err(error) = stall.wait(cx, written, &self.config) {
+            self.phase = Phase::Closed;
+            return Err(error.into());
         }
         Ok(())
+    }
+
+    /// Does what [`check_stall`](Self::check_stall) does, after an attempt to write everything.
+    fn check_flush(&mut self, cx: &mut Context<'_>, pending: bool) -> Result<(), Error> {
+        if !pending {
+            self.stall = None;
+        }
+        self.check_stall(cx, pending)
     }
 
     /// Fails if the peer was too slow for a whole window with the message that is arriving.
@@ -350,7 +356,7 @@ impl<S: AsyncRead + AsyncWrite + Unpin> Stream for Socket<S> {
         // no further.
         if this.pongs_owed >= MAX_PONGS_OWED {
             let flushed = Pin::new(&mut this.websocket).poll_flush(cx);
-            this.check_stall(cx, flushed.is_pending())?;
+            this.check_flush(cx, flushed.is_pending())?;
             let _ = ready!(flushed);
             this.pongs_owed = 0;
         }
@@ -431,7 +437,7 @@ impl<S: AsyncRead + AsyncWrite + Unpin> Sink<Message> for Socket<S> {
             return Poll::Ready(Err(ended()));
         }
         let polled = Pin::new(&mut self.websocket).poll_flush(cx);
-        self.check_stall(cx, polled.is_pending())?;
+        self.check_flush(cx, polled.is_pending())?;
         polled.map_err(|error| link_error(error).into())
     }
 

@@ -16,6 +16,12 @@ pub struct Config {
     /// Time in which the peer must accept at least one byte while something waits to be written: 10
     /// s.
     pub write_timeout: Duration,
+    /// The lowest rate at which the peer must take what waits to be written, in bytes per second: 1,024.
+    /// A slower one loses the link, and may resume its session; `None` disables the check.
+    pub min_send_rate: Option<u64>,
+    /// Time over which [`min_send_rate`](Self::min_send_rate) is measured: 30 s. Time during which
+    /// nothing waits is left out.
+    pub send_window: Duration,
     /// The lowest rate of an inbound message that has begun, in bytes per second: 1,024. Control
     /// frames within it do not count. A slower one closes the link with 1008, and its session ends
     /// too; `None` disables the check.
@@ -37,6 +43,8 @@ impl Default for Config {
             max_message_size: None,
             buffer_size: 8 << 10,
             write_timeout: Duration::from_secs(10),
+            min_send_rate: Some(1 << 10),
+            send_window: Duration::from_secs(30),
             min_receive_rate: Some(1 << 10),
             receive_window: Duration::from_secs(30),
             close_timeout: Duration::from_secs(2),
@@ -65,6 +73,20 @@ impl Config {
     #[must_use]
     pub fn write_timeout(mut self, timeout: Duration) -> Self {
         self.write_timeout = timeout;
+        self
+    }
+
+    /// Sets [`min_send_rate`](Self::min_send_rate); `None` switches the check off.
+    #[must_use]
+    pub fn min_send_rate(mut self, bytes_per_second: impl Into<Option<u64>>) -> Self {
+        self.min_send_rate = bytes_per_second.into();
+        self
+    }
+
+    /// Sets [`send_window`](Self::send_window).
+    #[must_use]
+    pub fn send_window(mut self, window: Duration) -> Self {
+        self.send_window = window;
         self
     }
 

@@ -15,8 +15,8 @@ use tokio::time::{Instant, Sleep, sleep_until};
 use super::frames::Frames;
 use crate::time::later;
 
-/// Delay after the timer fires within which a socket that reads all the time is polled.
-const SLACK: Duration = Duration::from_secs(1);
+/// Delay after the timer fires within which a socket that reads or writes all the time is polled.
+pub(super) const SLACK: Duration = Duration::from_secs(1);
 
 /// Rate check of the message that is arriving.
 #[derive(Debug)]

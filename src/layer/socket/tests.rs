@@ -143,7 +143,8 @@ async fn the_end_without_a_close_is_abnormal(make: Make) {
 #[tokio::test(start_paused = true)]
 async fn a_peer_that_reads_nothing_is_stalled_one_that_reads_slowly_is_not(make: Make) {
     let (near, mut far) = duplex(16);
-    let mut socket = new(make, near, Side::Server, Config::default());
+    let config = Config::default().min_send_rate(None);
+    let mut socket = new(make, near, Side::Server, config);
     let start = Instant::now();
     let slow = async {
         for _ in 0..10 {
@@ -158,6 +159,61 @@ async fn a_peer_that_reads_nothing_is_stalled_one_that_reads_slowly_is_not(make:
     };
     assert!(matches!(sent, Err(Error::Link(LinkError::Stalled(_)))), "{sent:?}");
     assert!(start.elapsed() >= Duration::from_secs(100), "{:?}", start.elapsed());
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_peer_that_reads_a_byte_now_and_then_is_too_slow(make: Make) {
+    // One large message, and many small ones, of which some are taken now and then.
+    for (size, taken) in [(1 << 20, 1), (1 << 20, 8 << 10), (1000, 9000)] {
+        let (near, mut far) = duplex(16 << 10);
+        let mut socket = new(make, near, Side::Server, Config::default());
+        let start = Instant::now();
+        let slow = async {
+            loop {
+                tokio::time::sleep(Duration::from_secs(9)).await;
+                far.read_exact(&mut vec![0; taken]).await.unwrap();
+            }
+        };
+        let sending = async {
+            loop {
+                let message: String = (0..size).map(|_| rand::random_range('!'..'~')).collect();
+                if let Err(error) = socket.feed(Message::text(message)).await {
+                    break error;
+                }
+            }
+        };
+        let error = tokio::select! {
+            error = tokio::time::timeout(Duration::from_secs(100), sending) => error.unwrap(),
+            () = slow => unreachable!(),
+        };
+        let Error::Link(error @ LinkError::ReadsTooSlowly { rate: 1024, .. }) = error else {
+            panic!("{error}")
+        };
+        assert!(error.is_retryable());
+        let took = start.elapsed().as_secs();
+        assert!((30..75).contains(&took), "{size}, {taken}: {took}");
+    }
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_slow_reader_is_no_reason_to_end_its_link(make: Make) {
+    // 1 MiB at 2 KiB/s, with a pause of 9 s every minute.
+    let (near, mut far) = duplex(16 << 10);
+    let mut socket = new(make, near, Side::Server, Config::default());
+    let slow = async {
+        let mut second = 0;
+        while far.read(&mut [0; 2048]).await.unwrap() > 0 {
+            second += 1;
+            let pause = if second % 60 == 0 { 9 } else { 1 };
+            tokio::time::sleep(Duration::from_secs(pause)).await;
+        }
+    };
+    let sending = async {
+        let message: String = (0..1 << 20).map(|_| rand::random_range('!'..'~')).collect();
+        socket.send(Message::text(message)).await.unwrap();
+        drop(socket);
+    };
+    tokio::join!(slow, sending);
 }
 
 #[tokio::test(start_paused = true)]

@@ -1,0 +1,113 @@
+//! [`Stall`]: the rate at which the peer takes what waits to be written.
+//!
+//! Two rules: the peer takes at least one byte within the write timeout, and while bytes wait, it takes
+//! so many per second over a window. Only time during which this side waits for the peer counts.
+
+use std::{pin::Pin, task::Context, time::Duration};
+
+use tokio::time::{Instant, Sleep, sleep_until};
+
+use super::{Config, pace::SLACK};
+use crate::{error::LinkError, time::later};
+
+/// Rate check of what waits to be written.
+#[derive(Debug)]
+pub(super) struct Stall {
+    /// The bytes written when the peer last took some, and the time of that.
+    taken: u64,
+    since: Instant,
+    /// The bytes written when the window began, the time spent waiting within it, and the start of
+    /// the present wait.
+    window_taken: u64,
+    waited: Duration,
+    waiting: Option<Instant>,
+    timer: Pin<Box<Sleep>>,
+}
+
+impl Stall {
+    /// Starts the check with the first wait, after `written` bytes.
+    pub(super) fn new(written: u64, config: &Config) -> Self {
+        let now = Instant::now();
+        let mut stall = Self {
+            taken: written,
+            since: now,
+            window_taken: written,
+            waited: Duration::ZERO,
+            waiting: Some(now),
+            timer: Box::pin(sleep_until(now)),
+        };
+        stall.set(now, config);
+        stall
+    }
+
+    /// Ends the present wait, although bytes may be left to write.
+    pub(super) fn pause(&mut self) {
+        if let Some(since) = self.waiting.take() {
+            self.waited += Instant::now() - since;
+        }
+    }
+
+    /// Starts or continues a wait for the peer, which has taken `written` bytes; fails if it is too slow.
+    pub(super) fn wait(
+        &mut self,
+        cx: &mut Context<'_>,
+        written: u64,
+        config: &Config,
+    ) -> Result<(), LinkError> {
+        let now = Instant::now();
+        let was_waiting = self.waiting.replace(now);
+        if let Some(since) = was_waiting {
+            self.waited += now - since;
+        }
+        if was_waiting.is_none() || self.taken != written {
+            self.taken = written;
+            self.since = now;
+        }
+        // Whoever waits is polled when the timer fires: later, it was this side that did not write.
+        if was_waiting.is_some() && now > later(self.timer.deadline(), SLACK) {
+            self.begin(written);
+        }
+        let timeout = config.write_timeout;
+        if now >= later(self.since, timeout) {
+            return Err(LinkError::Stalled(timeout));
+        }
+        let window = window(config);
+        if self.waited >= window {
+            let taken = (written - self.window_taken) as f64;
+            // Precise enough: both are far below 2^53.
+            match config.min_send_rate {
+                Some(rate) if taken < rate as f64 * window.as_secs_f64() => {
+                    return Err(LinkError::ReadsTooSlowly { rate, window });
+                }
+                _ => self.begin(written),
+            }
+        }
+        self.set(now, config);
+        while self.timer.as_mut().poll(cx).is_ready() {
+            self.set(now + Duration::from_millis(1), config);
+        }
+        Ok(())
+    }
+
+    fn begin(&mut self, written: u64) {
+        self.window_taken = written;
+        self.waited = Duration::ZERO;
+    }
+
+    /// Sets the timer to the nearer of both deadlines.
+    fn set(&mut self, now: Instant, config: &Config) {
+        let silent = later(self.since, config.write_timeout);
+        let deadline = match config.min_send_rate {
+            Some(_) => silent.min(later(now, window(config).saturating_sub(self.waited))),
+            None => silent,
+        };
+        if self.timer.deadline() != deadline {
+            self.timer.as_mut().reset(deadline);
+        }
+    }
+}
+
+/// Returns the window, at least a millisecond: the resolution of a timer.
+fn window(config: &Config) -> Duration {
+    config.send_window.max(Duration::from_millis(1))
+}
