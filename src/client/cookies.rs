@@ -42,6 +42,9 @@ mod jar {
     const MOST: usize = 50;
     const LONGEST: usize = 4096;
 
+    /// The most bytes of all pairs: many servers refuse a longer line, and with it the client.
+    const MOST_BYTES: usize = 7 << 10;
+
     /// The cookies of one client, which speaks to one origin.
     #[derive(Default)]
     pub(in crate::client) struct Cookies(Mutex<CookieStore>);
@@ -57,14 +60,15 @@ mod jar {
                 // it by accident.
                 let name = cookie.split(['=', ';']).next().unwrap_or_default();
                 let names_session = name.trim() == SESSION_ID;
-                if names_session || cookie.len() > LONGEST {
+                if names_session || cookie.len() > LONGEST || breaks_promise(cookie) {
                     continue;
                 }
                 // A cookie that is none, or not for this origin, is as good as not set.
                 let _ = store.parse(cookie, &from);
             }
-            while store.iter_unexpired().count() > MOST {
-                let Some(one) = store.iter_unexpired().next() else { break };
+            while is_over(&store) {
+                let one = store.iter_any().find(|one| one.is_expired());
+                let Some(one) = one.or_else(|| store.iter_any().next()) else { break };
                 let name = one.name().to_owned();
                 let (domain, path) = (String::from(&one.domain), String::from(&one.path));
                 store.remove(&domain, &path, &name);
@@ -103,6 +107,34 @@ mod jar {
         fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
             f.write_str("Cookies")
         }
+    }
+
+    /// Returns `true` when there are more cookies than a request may carry.
+    fn is_over(store: &CookieStore) -> bool {
+        // `; ` and `=`
+        let sizes = store.iter_any().map(|one| one.name().len() + one.value().len() + 3);
+        let (count, bytes) = sizes.fold((0, 0), |(count, bytes), size| (count + 1, bytes + size));
+        count > MOST || bytes > MOST_BYTES
+    }
+
+    /// Returns `true` when the name of a cookie promises what its attributes do not keep: `__Secure-`
+    /// that it is, `__Host-` that it is also for the whole of this host and no other.
+    fn breaks_promise(cookie: &str) -> bool {
+        let begins = |prefix: &str| {
+            let start = cookie.trim_start().as_bytes().get(..prefix.len());
+            start.is_some_and(|start| start.eq_ignore_ascii_case(prefix.as_bytes()))
+        };
+        let attribute = |name: &str| {
+            let pairs =
+                cookie.split(';').skip(1).map(|pair| pair.split_once('=').unwrap_or((pair, "")));
+            pairs
+                .filter(|(key, _)| key.trim().eq_ignore_ascii_case(name))
+                .last()
+                .map(|(_, value)| value.trim())
+        };
+        let for_host = || attribute("domain").is_none() && attribute("path") == Some("/");
+        let promises = begins("__Secure-") || begins("__Host-");
+        promises && (attribute("secure").is_none() || begins("__Host-") && !for_host())
     }
 
     /// Returns the `http` or `https` form of the URL, which cookies are stored by.
@@ -165,6 +197,22 @@ mod jar {
         }
 
         #[test]
+        fn a_name_that_makes_a_promise_keeps_it() {
+            let lines = [
+                "__Secure-a=x; Path=/",
+                "__secure-b=x; Path=/; secure",
+                "__Host-c=x; Path=/",
+                "__Host-d=x; Path=/a; Secure",
+                "__Host-e=x; Path=/; Secure; Domain=example.com",
+                " __host-f=x; Secure; Path=/a",
+                "__Host-g=x; Secure; Path = / ; HttpOnly",
+            ];
+            let jar = Cookies::default();
+            set(&jar, "wss://example.com/a/b", &lines);
+            assert_eq!(sent(&jar, "wss://example.com/a/b", &[]), "__Host-g=x __secure-b=x");
+        }
+
+        #[test]
         fn the_users_own_come_first() {
             let jar = Cookies::default();
             set(&jar, HERE, &["lb=jar; Path=/", "b=jar; Path=/"]);
@@ -179,6 +227,17 @@ mod jar {
                 set(&jar, HERE, &[&format!("c{number}=x"), &format!("l={}", "x".repeat(5000))]);
             }
             assert_eq!(sent(&jar, HERE, &[]).split(' ').count(), MOST);
+            // Nor make a line that others refuse.
+            for number in 0..200 {
+                set(&jar, HERE, &[&format!("c{number}={}", "x".repeat(1000))]);
+            }
+            assert!((4000..8000).contains(&sent(&jar, HERE, &[]).len()));
+            // Nor keep what has expired.
+            for number in 0..200 {
+                set(&jar, HERE, &[&format!("d{number}=x")]);
+                set(&jar, HERE, &[&format!("d{number}=x; Max-Age=0")]);
+            }
+            assert!(jar.0.lock().unwrap().iter_any().count() <= MOST);
         }
     }
 }

@@ -16,8 +16,8 @@ pub struct Config {
     /// Time in which the peer must accept at least one byte while something waits to be written: 10
     /// s.
     pub write_timeout: Duration,
-    /// The lowest rate at which the peer must take what waits to be written, in bytes per second: 1,024.
-    /// A slower one loses the link, and may resume its session; `None` disables the check.
+    /// The lowest rate at which the peer must take what waits to be written, in bytes per second:
+    /// 1,024. A slower one loses the link, and may resume its session; `None` disables the check.
     pub min_send_rate: Option<u64>,
     /// Time over which [`min_send_rate`](Self::min_send_rate) is measured: 30 s. Time during which
     /// nothing waits is left out.

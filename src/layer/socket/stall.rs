@@ -1,7 +1,7 @@
 //! [`Stall`]: the rate at which the peer takes what waits to be written.
 //!
-//! Two rules: the peer takes at least one byte within the write timeout, and while bytes wait, it takes
-//! so many per second over a window. Only time during which this side waits for the peer counts.
+//! Two rules: the peer takes at least one byte within the write timeout, and while bytes wait, it
+//! takes so many per second over a window. Only time during which this side waits for the peer counts.
 
 use std::{pin::Pin, task::Context, time::Duration};
 
@@ -47,7 +47,10 @@ impl Stall {
         }
     }
 
-    /// Starts or continues a wait for the peer, which has taken `written` bytes; fails if it is too slow.
+    /// Starts or continues a wait for the peer, which has taken `written` bytes.
+    ///
+    /// # Errors
+    /// The peer is too slow.
     pub(super) fn wait(
         &mut self,
         cx: &mut Context<'_>,
