@@ -2,12 +2,21 @@
 //! [`Link`] up, in which the end of one connection and the beginning of the next have their place
 //! among the messages.
 
-use std::sync::{
-    Arc,
-    atomic::{AtomicUsize, Ordering::Relaxed},
+use std::{
+    sync::{
+        Arc, Mutex, PoisonError,
+        atomic::{AtomicUsize, Ordering::Relaxed},
+    },
+    time::Duration,
 };
 
+use tokio::time::Instant;
+
 use crate::{error::Error, message::Message};
+
+/// For how long a limit is believed that was learned by a connection that was closed for it. Something
+/// else on the way may have closed it, and nobody should be held down by that for good.
+const ANEW: Duration = Duration::from_secs(3600);
 
 /// An outbound message, and its number in the order of all that were ever queued.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -148,14 +157,19 @@ pub struct PeerLimits(Arc<Kept>);
 #[derive(Debug)]
 struct Kept {
     max_message: AtomicUsize,
+    /// `usize::MAX`, or what was learned at that moment.
     learned: AtomicUsize,
+    since: Mutex<Option<Instant>>,
+    /// The largest message that ever passed.
+    passed: AtomicUsize,
     max_inbound: AtomicUsize,
 }
 
 impl Default for Kept {
     fn default() -> Self {
         let none = || AtomicUsize::new(usize::MAX);
-        Self { max_message: none(), learned: none(), max_inbound: none() }
+        let (since, passed) = (Mutex::default(), AtomicUsize::new(0));
+        Self { max_message: none(), learned: none(), since, passed, max_inbound: none() }
     }
 }
 
@@ -177,18 +191,39 @@ impl PeerLimits {
     }
 
     /// Records that the peer has shown to accept no more than `max_message` bytes. This holds on
-    /// later links too, until a peer announces its limit.
+    /// later links too, until a peer announces its limit, and for an hour at most. It never bounds
+    /// what has [passed](Self::pass) before.
     pub fn learn(&self, max_message: usize) {
-        self.0.learned.fetch_min(max_message.max(MessageLimits::MIN_MESSAGE), Relaxed);
+        let max_message = max_message.max(MessageLimits::MIN_MESSAGE);
+        let mut since = self.0.since.lock().unwrap_or_else(PoisonError::into_inner);
+        let known = self.learned(*since);
+        self.0.learned.store(known.min(max_message), Relaxed);
+        if max_message < known {
+            *since = Some(Instant::now());
+        }
+    }
+
+    /// Records that a peer has read a message of so many bytes.
+    pub fn pass(&self, bytes: usize) {
+        self.0.passed.fetch_max(bytes, Relaxed);
+    }
+
+    fn learned(&self, since: Option<Instant>) -> usize {
+        match since {
+            Some(since) if since.elapsed() < ANEW => self.0.learned.load(Relaxed),
+            _ => usize::MAX,
+        }
     }
 
     /// Returns the largest message that the peer accepts, in bytes: `usize::MAX` if unknown.
     #[must_use]
     pub fn max_message(&self) -> usize {
-        match self.0.max_message.load(Relaxed) {
-            usize::MAX => self.0.learned.load(Relaxed),
-            told => told,
+        let told = self.0.max_message.load(Relaxed);
+        if told != usize::MAX || self.0.learned.load(Relaxed) == usize::MAX {
+            return told;
         }
+        let since = self.0.since.lock().unwrap_or_else(PoisonError::into_inner);
+        self.learned(*since).max(self.0.passed.load(Relaxed))
     }
 
     /// Returns the number of unanswered requests that the peer accepts: `usize::MAX` if unknown.
@@ -229,5 +264,23 @@ mod tests {
         assert_eq!(peer.max_message(), 7000);
         peer.set(MessageLimits::from_peer(Some(8000), None));
         assert_eq!(peer.max_message(), 8000);
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn a_limit_that_was_learned_is_neither_below_what_passed_nor_for_good() {
+        let peer = PeerLimits::default();
+        peer.learn(2000);
+        assert_eq!(peer.max_message(), 2000);
+        peer.pass(5000);
+        assert_eq!(peer.max_message(), 5000);
+        tokio::time::advance(ANEW).await;
+        assert_eq!(peer.max_message(), usize::MAX);
+        peer.learn(9000);
+        assert_eq!(peer.max_message(), 9000);
+        tokio::time::advance(ANEW / 2).await;
+        // The same again is nothing new.
+        peer.learn(9000);
+        tokio::time::advance(ANEW / 2).await;
+        assert_eq!(peer.max_message(), usize::MAX);
     }
 }

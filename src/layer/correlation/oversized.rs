@@ -72,6 +72,7 @@ impl<R: Role, F: Framing<R>> Correlation<R, F> {
         goes_on: bool,
     ) -> Option<u64> {
         let ReadProgress { read, passed, other } = std::mem::take(&mut self.read_progress);
+        self.framed.peer().pass(passed);
         if !is_too_large(cause) {
             return None;
         }
