@@ -255,6 +255,16 @@ impl Line {
         any
     }
 
+    /// Takes the message with this ticket out of the queue, and whether it was there.
+    pub(super) fn withdraw(&self, desk: &mut Desk, ticket: u64) -> bool {
+        let was_there = desk.withdraw(ticket).is_some();
+        if was_there {
+            self.mailbox.note_queued(desk.queued_bytes);
+            self.fan_out.wake_sinks();
+        }
+        was_there
+    }
+
     /// Writes all that is queued, then flushes once, until nothing is left.
     pub(super) fn poll_write(&self, desk: &mut Desk) -> Poll<Result<(), Error>> {
         let mut cx = Context::from_waker(&self.waker);
@@ -417,6 +427,16 @@ impl Desk {
     /// Whether there is no peer for what is queued, or none yet.
     pub(super) fn is_cut_off(&self) -> bool {
         self.down || self.held
+    }
+
+    /// The same as [`forget`](Self::forget) of one, which is found by the order of the queue: many may be
+    /// given up one by one.
+    fn withdraw(&mut self, ticket: u64) -> Option<Numbered> {
+        let at = self.queue.binary_search_by_key(&ticket, |next| next.ticket).ok()?;
+        let gone = self.queue.remove(at)?;
+        self.queued_bytes -= gone.message.len();
+        self.handed = self.queue.front().map_or(self.queued, |next| next.ticket - 1);
+        Some(gone)
     }
 
     /// Nobody need wait for what is taken out.

@@ -204,7 +204,7 @@ impl Shared {
     /// Takes the message with this ticket out of the queue. `false` if it is no longer there.
     pub fn withdraw(&self, ticket: u64) -> bool {
         let mut desk = self.line.lock();
-        ticket > desk.handed && self.line.forget(&mut desk, |next| next.ticket == ticket)
+        ticket > desk.handed && self.line.withdraw(&mut desk, ticket)
     }
 
     /// Takes those of the messages with these tickets, in ascending order, out of the queue that are
