@@ -14,7 +14,7 @@ use tokio::time::Instant;
 
 use crate::{error::Error, message::Message};
 
-/// For how long a limit is believed that was learned by a connection that was closed for it. Something
+/// Time for which a limit is believed that was learned by a connection that was closed for it. Something
 /// else on the way may have closed it, and nobody should be held down by that for good.
 const ANEW: Duration = Duration::from_secs(3600);
 

@@ -297,6 +297,9 @@ impl<R: Role, F: Framing<R>> Stream for Correlation<R, F> {
                 Poll::Ready(Some(Err(error))) => break Some(error),
                 Poll::Ready(None) => break None,
                 Poll::Pending => {
+                    if let Poll::Ready(overdue) = this.poll_suspected(cx) {
+                        return Poll::Ready(Some(Ok(overdue)));
+                    }
                     // It may have been set just now.
                     if let Some(restart) = &mut this.restart {
                         restart.poll_patience(cx);

@@ -26,6 +26,8 @@ pub(super) struct Outbound {
     calls: HashMap<RequestId, Call, FxBuildHasher>,
     /// Size of the kept requests, in bytes.
     kept: usize,
+    /// Number of them that stay open for as long as they are wanted.
+    subscriptions: usize,
 }
 
 /// A request of ours that has no response yet.
@@ -49,6 +51,11 @@ impl Outbound {
         self.calls.len()
     }
 
+    /// Returns `true` if none of them ends by itself.
+    pub(super) fn are_subscriptions(&self) -> bool {
+        self.calls.len() == self.subscriptions
+    }
+
     pub(super) fn contains(&self, id: &RequestId) -> bool {
         self.calls.contains_key(id)
     }
@@ -67,8 +74,9 @@ impl Outbound {
             call.kept = None;
         }
         self.kept += call.kept_size();
+        self.subscriptions += usize::from(call.is_subscription());
         if let Some(former) = self.calls.insert(id, call) {
-            self.kept -= former.kept_size();
+            self.gone(&former);
         }
     }
 
@@ -93,8 +101,15 @@ impl Outbound {
             let RequestId::String(text) = id else { return None };
             self.calls.remove_entry(&RequestId::Number(text.parse().ok()?))
         });
-        self.kept -= removed.as_ref().map_or(0, |(_, call)| call.kept_size());
+        if let Some((_, call)) = &removed {
+            self.gone(call);
+        }
         removed
+    }
+
+    fn gone(&mut self, call: &Call) {
+        self.kept -= call.kept_size();
+        self.subscriptions -= usize::from(call.is_subscription());
     }
 
     /// Takes out what `unwanted` says, in the order in which it was sent.
@@ -103,7 +118,7 @@ impl Outbound {
         mut unwanted: impl FnMut(&RequestId, &Call) -> bool,
     ) -> Vec<(RequestId, Call)> {
         let mut calls: Vec<_> = self.calls.extract_if(|id, call| unwanted(id, call)).collect();
-        self.kept -= calls.iter().map(|(_, call)| call.kept_size()).sum::<usize>();
+        calls.iter().for_each(|(_, call)| self.gone(call));
         calls.sort_unstable_by_key(|(_, call)| call.ticket);
         calls
     }
@@ -147,6 +162,16 @@ impl Call {
 
     pub(super) fn is_unsent(&self) -> bool {
         self.ticket == UNSENT
+    }
+
+    /// Returns `true` if it stays open for as long as it is wanted.
+    pub(super) fn is_subscription(&self) -> bool {
+        self.method == Method::SubscriptionsListen
+    }
+
+    /// Returns `true` if an answer that names no request may be for this one.
+    pub(super) fn may_be_answered(&self, handed: u64) -> bool {
+        self.ticket <= handed && !self.is_subscription()
     }
 
     fn kept_size(&self) -> usize {

@@ -14,12 +14,16 @@ use rmcp::{
 use rustc_hash::FxBuildHasher;
 use tokio::time::Instant;
 
-use super::{Call, Correlation, Fate, cancellation};
+use super::{Correlation, Fate, cancellation};
 use crate::{
     decode::{Method, Role},
     framing::Framing,
     time::{Timer, later},
 };
+
+/// Time between two looks at all requests in flight for those that an answer without an id may be
+/// for: a peer may send such answers without end.
+const PAUSE: Duration = Duration::from_secs(1);
 
 /// Deadline of one request, set in its extensions, in place of
 /// [`Config::deadline`](super::Config::deadline). Extensions are not sent.
@@ -80,11 +84,17 @@ pub(super) struct Deadlines {
     timer: Timer,
     /// Moment that the timer is set for.
     set: Option<Instant>,
+    /// When all requests were suspected last, and whether nothing has been polled since.
+    swept: Option<Instant>,
+    is_new: bool,
+    /// When those are to be suspected that were sent up to this one.
+    sweep: Timer,
+    sweep_up_to: u64,
 }
 
 impl Deadlines {
     fn is_empty(&self) -> bool {
-        self.silent.is_empty() && self.total.is_empty()
+        self.silent.is_empty() && self.total.is_empty() && !self.sweep.is_set()
     }
 
     #[cfg(test)]
@@ -135,6 +145,20 @@ impl Deadlines {
         self.tokens.extend(token.map(|token| (token, id.clone())));
         let (due, deadline) = (Some(entry.0), Some(deadline));
         self.watches.insert(id.clone(), Watch { deadline, due, entry, suspected: None });
+    }
+
+    /// Returns `true` if the requests sent up to this one may be suspected now. Otherwise they are
+    /// within a second.
+    fn may_sweep(&mut self, up_to: u64) -> bool {
+        self.is_new = true;
+        let now = Instant::now();
+        if let Some(next) = self.swept.map(|last| last + PAUSE).filter(|next| *next > now) {
+            self.sweep_up_to = up_to;
+            self.sweep.set(next);
+            return false;
+        }
+        self.swept = Some(now);
+        true
     }
 
     /// Shortens the deadline of a request whose answer may have been an unreadable one.
@@ -271,26 +295,45 @@ impl<R: Role, F: Framing<R>> Correlation<R, F> {
     /// life.
     pub(super) fn guess(&mut self) -> Option<RequestId> {
         let handed = self.framed.get_ref().handed();
-        let is_candidate = |(_, call): &(&RequestId, &Call)| {
-            call.ticket <= handed && call.method != Method::SubscriptionsListen
-        };
-        let mut candidates = self.outbound.iter().filter(is_candidate);
+        let mut candidates = self.outbound.iter().filter(|(_, call)| call.may_be_answered(handed));
         let first = candidates.next().map(|(id, _)| id.clone());
-        if candidates.next().is_none() {
+        let others = candidates.next().is_some();
+        drop(candidates);
+        if !others {
             return first;
         }
-        let patience = self.config.lost_answer_timeout?;
-        self.deadlines.rest(R::IS_CLIENT && !self.inbound.is_empty());
-        for (id, call) in self.outbound.iter().filter(is_candidate) {
-            self.deadlines.suspect(id, call.token.as_ref(), patience);
+        if self.config.lost_answer_timeout.is_some() && self.deadlines.may_sweep(handed) {
+            self.suspect_all(handed);
         }
         None
+    }
+
+    /// Suspects all requests that were sent up to this one.
+    fn suspect_all(&mut self, handed: u64) {
+        let Some(patience) = self.config.lost_answer_timeout else { return };
+        self.let_rest();
+        for (id, call) in self.outbound.iter().filter(|(_, call)| call.may_be_answered(handed)) {
+            self.deadlines.suspect(id, call.token.as_ref(), patience);
+        }
+    }
+
+    /// Polls [`poll_overdue`](Self::poll_overdue) again if something was suspected since.
+    pub(super) fn poll_suspected(&mut self, cx: &mut Context<'_>) -> Poll<RxJsonRpcMessage<R>> {
+        if std::mem::take(&mut self.deadlines.is_new) {
+            self.poll_overdue(cx)
+        } else {
+            Poll::Pending
+        }
     }
 
     /// Ready with the error that ends the next request past its deadline.
     pub(super) fn poll_overdue(&mut self, cx: &mut Context<'_>) -> Poll<RxJsonRpcMessage<R>> {
         if self.deadlines.is_empty() {
             return Poll::Pending;
+        }
+        if self.deadlines.sweep.poll(cx).is_ready() {
+            self.deadlines.swept = Some(Instant::now());
+            self.suspect_all(self.deadlines.sweep_up_to);
         }
         self.let_rest();
         loop {

@@ -4,6 +4,7 @@
 //! |---|---|
 //! | a request, while the peer has as many of ours as it takes | waits in line, behind those that came before it |
 //! | … `initialize` or `ping` | does not |
+//! | … and all that it has are subscriptions, which need not end | does not either: the peer may refuse it |
 //! | an answer, a notification | never waits for a request |
 //! | one of ours has ended | the first in line is sent, if the queue has room |
 //! | one in line is cancelled, overdue, or there is no more link | it ends, `not_sent` |
@@ -45,15 +46,21 @@ impl<R: Role, F: Framing<R>> Correlation<R, F> {
 
     /// Returns `true` if the peer accepts no further request now, or others wait already.
     fn has_to_wait(&self, method: Method) -> bool {
-        let takes = self.framed.peer().max_inbound();
-        (self.outbound.len() >= takes || !self.waiting.is_empty())
+        (self.is_sated() || !self.waiting.is_empty())
             && !matches!(method, Method::Initialize | Method::Ping)
+    }
+
+    /// Returns `true` if the peer has as many requests as it accepts, and one of them will end. Where
+    /// all are subscriptions nothing would ever make room: then it is for the peer to refuse another.
+    fn is_sated(&self) -> bool {
+        let takes = self.framed.peer().max_inbound();
+        self.outbound.len() >= takes && !self.outbound.are_subscriptions()
     }
 
     /// Sends the waiting requests that the peer accepts by now. Returns `true` if there were any.
     pub(super) fn advance(&mut self, cx: &mut Context<'_>) -> bool {
         let mut any = false;
-        while !self.waiting.is_empty() && self.outbound.len() < self.framed.peer().max_inbound() {
+        while !self.waiting.is_empty() && !self.is_sated() {
             // Where the link has ended, so has each of them, and the stream tells.
             if !matches!(Pin::new(&mut self.framed).poll_ready(cx), Poll::Ready(Ok(()))) {
                 break;

@@ -429,8 +429,7 @@ impl Desk {
         self.down || self.held
     }
 
-    /// The same as [`forget`](Self::forget) of one, which is found by the order of the queue: many may be
-    /// given up one by one.
+    /// Takes one message out, found by the order of the queue: many may be given up one by one.
     fn withdraw(&mut self, ticket: u64) -> Option<Numbered> {
         let at = self.queue.binary_search_by_key(&ticket, |next| next.ticket).ok()?;
         let gone = self.queue.remove(at)?;

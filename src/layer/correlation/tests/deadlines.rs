@@ -268,3 +268,59 @@ async fn of_several_calls_each_ends_unless_it_shows_a_sign_of_life() {
     assert_pending!(stack.poll_next());
     assert_eq!(stack.in_flight().0, 1, "the second lives");
 }
+
+/// Nobody else need wake the reader.
+#[tokio::test(start_paused = true)]
+async fn a_suspicion_is_remembered_on_a_link_that_is_silent_from_then_on() {
+    let (stack, peer, _) = correlation::<RoleClient>(Config::default());
+    let mut stack = spawn(stack);
+    (1..=2).for_each(|id| stack.start_send_unpin(told(id)).unwrap());
+    assert_pending!(stack.poll_next());
+    nameless(&peer);
+    assert!(stack.is_woken());
+    assert_pending!(stack.poll_next());
+    stack.start_send_unpin(told(3)).unwrap();
+    assert_pending!(stack.poll_next());
+    // The second of two at once is for one of those that were sent between.
+    nameless(&peer);
+    assert_pending!(stack.poll_next());
+    for (wait, ended) in [(1, 0), (59, 2), (1, 1)] {
+        advance(wait * SECOND).await;
+        assert!(stack.is_woken(), "{wait}");
+        for _ in 0..ended {
+            let item = assert_ready!(stack.poll_next());
+            assert!(matches!(item, Some(Ok(JsonRpcMessage::Error(_)))), "{item:?}");
+        }
+        assert_pending!(stack.poll_next());
+    }
+    assert_eq!(stack.in_flight().0, 0);
+}
+
+#[tokio::test(start_paused = true)]
+async fn the_cost_of_an_error_without_an_id_does_not_grow_with_the_calls_in_flight() {
+    let (stack, peer, _) = correlation::<RoleClient>(Config::default());
+    let mut stack = spawn(stack);
+    (1..=5000).for_each(|id| stack.start_send_unpin(told(id)).unwrap());
+    assert_pending!(stack.poll_next());
+    (0..20_000).for_each(|_| nameless(&peer));
+    let begun = std::time::Instant::now();
+    assert_pending!(stack.poll_next());
+    assert!(begun.elapsed() < 10 * SECOND, "{:?}", begun.elapsed());
+}
+
+#[tokio::test]
+async fn the_cost_of_a_call_given_up_does_not_grow_with_the_queue() {
+    let (mut stack, peer, _) = correlation::<RoleClient>(Config::default());
+    peer.block(true);
+    (1..=40_000).for_each(|id| stack.start_send_unpin(told(id)).unwrap());
+    let begun = std::time::Instant::now();
+    for id in 1..=40_000 {
+        let cancelled = cancellation(RequestId::Number(id), "enough".into());
+        stack.start_send_unpin(JsonRpcMessage::notification(cancelled.into())).unwrap();
+    }
+    assert!(begun.elapsed() < 5 * SECOND, "{:?}", begun.elapsed());
+    assert_eq!(stack.in_flight().0, 0);
+    peer.block(false);
+    assert_pending!(spawn(stack.next()).poll());
+    assert!(peer.sent().is_empty(), "none was sent");
+}

@@ -1,9 +1,15 @@
 //! Requests of this side wait while the peer has as many as it takes.
 
-use rmcp::model::{ClientRequest, ListToolsRequest};
+use rmcp::model::{
+    ClientRequest, ListToolsRequest, SubscriptionFilter, SubscriptionsListenRequest,
+    SubscriptionsListenRequestParams,
+};
 
 use super::*;
-use crate::link::{MessageLimits, PeerLimits};
+use crate::{
+    decode::Method,
+    link::{MessageLimits, PeerLimits},
+};
 
 /// A stack whose peer takes two requests, and has them.
 fn restrained(config: Config) -> (Spawn<Correlation<RoleClient, JsonRpc>>, Peer, PeerLimits) {
@@ -134,4 +140,49 @@ fn one_that_is_too_large_when_its_turn_comes_ends_alone() {
     assert_eq!((&data["limit"], data["size"].as_u64() > Some(2000)), (&json!(1024), true));
     assert_pending!(stack.poll_next());
     assert_eq!(ids(&peer), [3, 4, 5, 7]);
+}
+
+/// A subscription stays open for as long as it is wanted.
+#[test]
+fn nothing_waits_for_subscriptions_alone() {
+    let (mut stack, peer, limits) = restrained(Config::default());
+    [1, 2, 3, 4, 5].into_iter().for_each(|id| cancel(&mut stack, id));
+    let listen = |id| {
+        let listen = SubscriptionsListenRequest::new(SubscriptionsListenRequestParams::new(
+            SubscriptionFilter::default(),
+        ));
+        JsonRpcMessage::request(ClientRequest::from(listen), RequestId::Number(id))
+    };
+    for id in [6, 7] {
+        stack.start_send_unpin(listen(id)).unwrap();
+    }
+    assert_pending!(stack.poll_next());
+    peer.sent();
+    (8..=10).for_each(|id| stack.start_send_unpin(list(id)).unwrap());
+    assert_pending!(stack.poll_next());
+    assert_eq!(ids(&peer), [8]);
+    // Beside one that ends there is nothing to be said for more than the peer takes.
+    answer(&mut stack, &peer, 8);
+    assert_pending!(stack.poll_next());
+    assert_eq!(ids(&peer), [9]);
+    limits.set(MessageLimits::told(None, Some(1)));
+    answer(&mut stack, &peer, 9);
+    assert_pending!(stack.poll_next());
+    assert_eq!(ids(&peer), [10]);
+}
+
+/// As a subscription of a former peer is, which is repeated.
+#[test]
+fn a_subscription_that_ends_is_no_longer_counted() {
+    let mut outbound = Outbound::default();
+    let id = RequestId::Number;
+    outbound.insert(id(1), Call::new(Method::SubscriptionsListen, 1));
+    outbound.insert(id(1), Call::new(Method::SubscriptionsListen, 2));
+    assert!(outbound.are_subscriptions());
+    outbound.insert(id(2), Call::new(Method::CallTool, 3));
+    assert!(!outbound.are_subscriptions());
+    assert!(outbound.remove(&id(2)).is_some() && outbound.are_subscriptions());
+    assert_eq!(outbound.take(|_, _| true).len(), 1);
+    outbound.insert(id(3), Call::new(Method::CallTool, 4));
+    assert!(!outbound.are_subscriptions());
 }
