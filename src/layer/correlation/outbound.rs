@@ -5,6 +5,7 @@
 //! | a request, while the peer has as many of ours as it takes | waits in line, behind those that came before it |
 //! | … `initialize` or `ping` | does not |
 //! | … and all that it has are subscriptions, which need not end | does not either: the peer may refuse it |
+//! | … and it is made by a client to answer a request of the server | does not: the server may wait for that |
 //! | an answer, a notification | never waits for a request |
 //! | one of ours has ended | the first in line is sent, if the queue has room |
 //! | one in line is cancelled, overdue, or there is no more link | it ends, `not_sent` |
@@ -17,8 +18,8 @@ use std::{
 
 use futures::Sink;
 use rmcp::{
-    model::{GetMeta, JsonRpcMessage, JsonRpcRequest, RequestId},
-    service::TxJsonRpcMessage,
+    model::{GetExtensions, GetMeta, JsonRpcMessage, JsonRpcRequest, RequestId},
+    service::{OriginatingRequestId, TxJsonRpcMessage},
 };
 
 use super::{Call, Correlation, Fate, Replay};
@@ -33,7 +34,7 @@ impl<R: Role, F: Framing<R>> Correlation<R, F> {
     /// Sends a request, or queues it until the peer accepts more.
     pub(super) fn ask(&mut self, request: JsonRpcRequest<R::Req>) -> Result<(), Error> {
         let method = R::method_of(&request.request);
-        if !self.has_to_wait(method) {
+        if !self.has_to_wait(method) || self.is_within_answer(&request.request) {
             return self.send_request(request, method);
         }
         if self.restart.is_some() && self.framed.get_ref().is_overrun(self.waiting.len()) {
@@ -48,6 +49,13 @@ impl<R: Role, F: Framing<R>> Correlation<R, F> {
     fn has_to_wait(&self, method: Method) -> bool {
         (self.is_sated() || !self.waiting.is_empty())
             && !matches!(method, Method::Initialize | Method::Ping)
+    }
+
+    /// Returns `true` if a client makes this request for the answer to one of the server's: that may be
+    /// what all requests wait for which the server has.
+    fn is_within_answer(&self, request: &R::Req) -> bool {
+        let origin = request.extensions().get::<OriginatingRequestId>();
+        R::IS_CLIENT && origin.is_some_and(|origin| self.inbound.contains(&origin.0))
     }
 
     /// Returns `true` if the peer has as many requests as it accepts, and one of them will end. Where

@@ -5,6 +5,8 @@ use rmcp::model::{
     SubscriptionsListenRequestParams,
 };
 
+use rmcp::service::OriginatingRequestId;
+
 use super::*;
 use crate::{
     decode::Method,
@@ -165,7 +167,7 @@ fn nothing_waits_for_subscriptions_alone() {
     answer(&mut stack, &peer, 8);
     assert_pending!(stack.poll_next());
     assert_eq!(ids(&peer), [9]);
-    limits.set(MessageLimits::told(None, Some(1)));
+    limits.set(MessageLimits::from_peer(None, Some(1)));
     answer(&mut stack, &peer, 9);
     assert_pending!(stack.poll_next());
     assert_eq!(ids(&peer), [10]);
@@ -185,4 +187,23 @@ fn a_subscription_that_ends_is_no_longer_counted() {
     assert_eq!(outbound.take(|_, _| true).len(), 1);
     outbound.insert(id(3), Call::new(Method::CallTool, 4));
     assert!(!outbound.are_subscriptions());
+}
+
+/// What the peer has may wait for that answer.
+#[test]
+fn what_a_client_asks_in_order_to_answer_does_not_wait() {
+    let (mut stack, peer, _) = restrained(Config::default());
+    say(&peer, json!({"jsonrpc": "2.0", "id": 7, "method": "ping"}));
+    assert!(matches!(assert_ready!(stack.poll_next()), Some(Ok(JsonRpcMessage::Request(_)))));
+    for (id, origin) in [(10, 8), (11, 7)] {
+        let mut request = ListToolsRequest::default();
+        request.extensions.insert(OriginatingRequestId(RequestId::Number(origin)));
+        let request = JsonRpcMessage::request(request.into(), RequestId::Number(id));
+        stack.start_send_unpin(request).unwrap();
+    }
+    assert_pending!(stack.poll_next());
+    assert_eq!(ids(&peer), [11]);
+    answer(&mut stack, &peer, 11);
+    assert_pending!(stack.poll_next());
+    assert!(peer.sent().is_empty());
 }
