@@ -23,11 +23,12 @@ use mcp_ws_transport::{
     transport,
 };
 use rmcp::{
-    ErrorData, RoleClient, RoleServer, ServiceError, ServiceExt,
+    ClientHandler, ErrorData, RoleClient, RoleServer, ServiceError, ServiceExt,
     model::{
-        CallToolRequestParams, ClientNotification, CustomNotification, CustomRequest, ServerRequest,
+        CallToolRequestParams, ClientNotification, CustomNotification, CustomRequest, CustomResult,
+        ServerRequest,
     },
-    service::{Peer, RunningService, serve_directly},
+    service::{Peer, RequestContext, RunningService, serve_directly},
 };
 use serde_json::{Value, json};
 use tokio::net::TcpListener;
@@ -349,6 +350,56 @@ async fn no_more_requests_are_sent_than_the_server_takes() {
         raw.json(&answer(&fifth)).await;
         for (number, call) in calls.into_iter().enumerate() {
             assert_eq!(call.await.unwrap().unwrap(), number.to_string());
+        }
+    })
+    .await;
+}
+
+/// A client that asks the server something before it answers.
+struct Asking;
+
+impl ClientHandler for Asking {
+    async fn on_custom_request(
+        &self,
+        _: CustomRequest,
+        context: RequestContext<RoleClient>,
+    ) -> Result<CustomResult, ErrorData> {
+        let text = echo(&context.peer, "nested").await.unwrap();
+        Ok(CustomResult::new(json!({ "text": text })))
+    }
+}
+
+/// All that the server has may wait for that.
+#[tokio::test]
+async fn a_call_within_an_answer_does_not_wait_for_the_call_that_waits_for_it() {
+    limit(async {
+        let (listener, url) = listen().await;
+        let client = async { Asking.serve(connect(url).await.unwrap()).await.unwrap() };
+        let server = async {
+            let mut raw = telling(&listener, "Mcp-Max-Requests: 1\r\n").await;
+            raw.answer_initialize().await;
+            raw
+        };
+        let (client, mut raw) = tokio::join!(client, server);
+        let calls = ["first", "second"].map(|text| {
+            let client = client.peer().clone();
+            tokio::spawn(async move { echo(&client, text).await })
+        });
+        let first = raw.receive().await;
+        raw.json(&json!({ "jsonrpc": "2.0", "id": "q", "method": "question" })).await;
+        let nested = raw.receive().await;
+        assert_eq!(nested["params"]["arguments"]["text"], "nested", "{nested}");
+        let answer = |call: &Value| {
+            let content = json!([{ "type": "text", "text": call["params"]["arguments"]["text"] }]);
+            json!({ "jsonrpc": "2.0", "id": call["id"], "result": { "content": content } })
+        };
+        raw.json(&answer(&nested)).await;
+        assert_eq!(raw.receive().await["result"]["text"], "nested");
+        raw.json(&answer(&first)).await;
+        let second = raw.receive().await;
+        raw.json(&answer(&second)).await;
+        for call in calls {
+            call.await.unwrap().unwrap();
         }
     })
     .await;
