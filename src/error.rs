@@ -213,7 +213,10 @@ impl LinkError {
 
     /// Returns the error of a link that this side has closed because of the peer, and says so.
     pub(crate) fn closed_here(reason: &CloseReason) -> Self {
-        let why = format!("by this side: {}", reason.reason);
+        let why = match &*reason.reason {
+            "" => "by this side".to_owned(),
+            why => format!("by this side: {why}"),
+        };
         Self::Closed(CloseReason::new(reason.code, why))
     }
 

@@ -215,6 +215,7 @@ async fn rubbish_in_place_of_the_session_gives_it_up() {
             let Event::Failed { error: Error::Link(LinkError::Closed(told)), .. } = event else {
                 panic!("{event:?}");
             };
+            let reason = format!("by this side: {reason}");
             assert_eq!(told, CloseReason::new(CloseCode::Protocol, reason));
             assert!(matches!(scene.event().await, Event::Restarted { .. }));
         }
@@ -469,6 +470,7 @@ async fn a_server_that_chooses_what_it_does_not_speak_is_told_so() {
         let (code, reason) = link.raw.closed().await;
         assert!(code == 1002 && reason.starts_with("resume: "), "{code} {reason}");
         dialling.await.unwrap().unwrap_err();
+        let reason = format!("by this side: {reason}");
         let reason = CloseReason::new(CloseCode::Protocol, reason);
         assert_eq!(*state.borrow_and_update(), State::Closed(reason));
     })

@@ -105,7 +105,7 @@ async fn answer(link: &mut BoxLink, asked: &SessionId) -> Result<Option<Session>
 async fn refuse(link: &mut BoxLink) -> Error {
     let reason = CloseReason::new(CloseCode::Protocol, NO_SESSION);
     part(link, reason.clone()).await;
-    LinkError::Closed(reason).into()
+    LinkError::closed_here(&reason).into()
 }
 
 /// Closes a link that is given up, so that the peer keeps nothing for it.

@@ -363,7 +363,7 @@ where
                         }
                         Err((_, reason)) => {
                             in_band::close(&mut *link, reason.clone()).await;
-                            return Err(LinkError::Closed(reason).into());
+                            return Err(LinkError::closed_here(&reason).into());
                         }
                     }
                 }

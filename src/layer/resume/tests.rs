@@ -480,7 +480,7 @@ async fn a_link_for_a_count_that_has_moved_on_is_refused() {
     assert!(matches!(assert_ready!(side.next()), Some(Ok(Link::Up(_)))));
     side.peer = side.source.give(first.resumed(0));
     let error = assert_ready!(side.next()).unwrap().unwrap_err();
-    assert!(error.to_string().contains("1011 (internal error): resume:"), "{error}");
+    assert!(error.to_string().contains("1011 (internal error): by this side: resume:"), "{error}");
     assert_eq!(side.sent(), ["close 1011"]);
 }
 

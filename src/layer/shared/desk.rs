@@ -306,7 +306,7 @@ impl Line {
         if let Some(end) = &desk.end {
             return end.clone();
         }
-        let error = desk.farewell.take().map_or(error, |own| LinkError::Closed(own).into());
+        let error = desk.farewell.take().map_or(error, |own| LinkError::closed_here(&own).into());
         let reason = match &error {
             Error::Link(error) => error.close_reason(),
             Error::Handshake(error) => CloseReason::new(CloseCode::Abnormal, error.to_string()),
@@ -352,7 +352,7 @@ impl Desk {
     pub(super) fn accepts(&self) -> Result<(), Error> {
         match (&self.end, &self.farewell) {
             (Some(end), _) => Err(end.clone()),
-            (None, Some(own)) => Err(LinkError::Closed(own.clone()).into()),
+            (None, Some(own)) => Err(LinkError::closed_here(own).into()),
             (None, None) => Ok(()),
         }
     }

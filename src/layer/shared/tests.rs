@@ -192,6 +192,22 @@ async fn everyone_hears_why_it_ended() {
 }
 
 #[tokio::test(start_paused = true)]
+async fn what_this_side_has_closed_is_said_to_be() {
+    let (mut shared, peer) = shared();
+    let broken = CloseReason::new(CloseCode::Protocol, "resume: no number");
+    shared.start_send_unpin(Message::Close(Some(broken.clone()))).unwrap();
+    let told = "closed: 1002 (protocol error): by this side: resume: no number";
+    let late = shared.start_send_unpin(Message::text("late")).unwrap_err();
+    assert_eq!(late.to_string(), told);
+    peer.send(Message::Close(Some(broken)));
+    while assert_ready!(spawn(shared.next()).poll()).unwrap().is_ok() {}
+    peer.break_writes();
+    let _ = assert_ready!(spawn(shared.close()).poll());
+    let late = shared.start_send_unpin(Message::text("late")).unwrap_err();
+    assert_eq!(late.to_string(), told);
+}
+
+#[tokio::test(start_paused = true)]
 async fn a_failed_write_is_explained_by_what_the_peer_said_before() {
     let (mut shared, peer) = shared();
     peer.send(Message::text("last words"));

@@ -135,7 +135,7 @@ fn it_works_on_or_it_is_closed() {
                     continue;
                 }
                 let error = error.expect(&shown).to_string();
-                assert!(error.contains("1002 (protocol error): resume: "), "{error}");
+                assert!(error.contains("1002 (protocol error): by this side: resume: "), "{error}");
                 assert_eq!(side.sent().pop().as_deref(), Some("close 1002"));
                 assert_ready_err!(side.poll_ready());
                 assert_ready_err!(side.poll_flush());
@@ -169,7 +169,7 @@ async fn everyone_who_waits_hears_of_it_and_the_link_is_closed() {
     peer.send("@ack 2".into());
     assert!(flushed.is_woken() && reader.is_woken());
     let error = assert_ready_err!(flushed.poll()).to_string();
-    assert!(error.contains("1002 (protocol error): resume: "), "{error}");
+    assert!(error.contains("1002 (protocol error): by this side: resume: "), "{error}");
     assert!(reader.is_woken());
     assert!(assert_ready!(reader.poll_next()).unwrap().is_err());
     let _ = assert_ready!(spawn(shared.close()).poll());
