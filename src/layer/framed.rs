@@ -39,13 +39,13 @@ pub struct Config {
     /// The most that an inbound message may take once it is decoded, in bytes. By default 32 MiB for an
     /// MCP server and 128 MiB for a client, which is eight times the size that they accept.
     ///
-    /// It is estimated from the JSON, before anything is decoded, by what the worst JSON takes: 320
+    /// The estimate is made from the JSON, before anything is decoded, by what the worst JSON takes: 320
     /// bytes for each value in a list, 384 for each member of an object, 1,472 for an object.
     /// A request that would take more is answered with `-32600`, a call whose answer would ends so; the
     /// error has both numbers.
     pub max_decoded_size: Option<usize>,
-    /// The largest outbound message in bytes: 16 MiB, or less where the peer has told that it takes less.
-    /// A larger one fails alone.
+    /// The largest outbound message in bytes: 16 MiB, or less where the peer has told that it takes
+    /// less. A larger one fails alone.
     pub max_message_size: usize,
 }
 
@@ -142,7 +142,7 @@ where
         self
     }
 
-    /// What the peer takes.
+    /// Returns the limits that the peer has told.
     pub(super) fn peer(&self) -> &PeerLimits {
         &self.peer
     }
@@ -373,7 +373,7 @@ pub(super) struct Sent {
     pub(super) kept: Option<Message>,
 }
 
-/// How large a message may be.
+/// The largest message that may be sent, by this side's limit and the peer's.
 #[derive(Debug, Clone, Copy)]
 struct Limit {
     own: usize,
@@ -465,7 +465,10 @@ where
             Ok(message) => message,
             Err(error) => {
                 let Some(id) = answered(item) else { return Err(error.into()) };
-                tracing::warn!(%error, %id, "response not sent");
+                tracing::debug!(%error, %id, "response not sent");
+                if let Some(suppressed) = this.warnings.admit() {
+                    tracing::warn!(%error, suppressed, "response not sent");
+                }
                 let (error, id) = instead(id, &error);
                 Self::encode(this.framing, Limit::NONE, &JsonRpcMessage::error(error, id))?
             }
@@ -480,7 +483,7 @@ where
 }
 
 /// The error for a message that would take `size` bytes decoded, if that is too much.
-fn too_large(size: usize, limit: usize) -> Option<ErrorData> {
+pub(super) fn too_large(size: usize, limit: usize) -> Option<ErrorData> {
     let data = || json!({ "reason": "too_large", "decoded_bytes": size, "limit_bytes": limit });
     let why =
         || format!("decoded, the message may take {size} bytes, more than the limit of {limit}");

@@ -18,7 +18,7 @@ use super::{Config, Correlation, Held, Place, Places, UNAVAILABLE, cancellation}
 use crate::{
     decode::{Calls, Method, Role},
     framing::Framing,
-    layer::{Framed, Shared},
+    layer::{Framed, Shared, framed::too_large},
 };
 
 /// How many notifications may be handled at once, where fewer requests may: most are over in a moment.
@@ -109,17 +109,17 @@ impl<R: Role, F: Framing<R>> Correlation<R, F> {
         }
     }
 
-    /// Why no further request is taken.
+    /// Returns the error for a request that is one too many, or takes too much.
     fn overload(&self) -> Option<ErrorData> {
         let Config { max_inbound, max_inbound_memory, .. } = self.config;
         let (handled, weight) = self.places.requests();
         let own = self.framed.last_weight();
+        if let Some(error) = too_large(own, max_inbound_memory) {
+            return Some(error);
+        }
         let data = if self.inbound.len().max(handled) >= max_inbound {
             json!({ "reason": "too_many_requests", "limit": max_inbound })
-        } else if own > max_inbound_memory / 1024
-            && handled > 0
-            && weight + own > max_inbound_memory
-        {
+        } else if own > max_inbound_memory / 1024 && weight + own > max_inbound_memory {
             json!({ "reason": "too_many_requests", "limit_bytes": max_inbound_memory })
         } else {
             return None;

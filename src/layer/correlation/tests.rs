@@ -181,19 +181,44 @@ fn a_request_counts_until_its_handler_has_ended() {
 #[test]
 fn requests_together_take_no_more_memory_than_they_may() {
     let (stack, peer, _) =
-        correlation::<RoleServer>(Config::default().max_inbound_memory(16 << 20));
+        correlation::<RoleServer>(Config::default().max_inbound_memory(24 << 20));
     let mut stack = spawn(stack);
-    let large = |id| json!({"jsonrpc": "2.0", "id": id, "method": "ping", "params": {"_meta": {"x": vec![json!({"a": 0}); 20_000]}}});
+    let of = |values, id| json!({"jsonrpc": "2.0", "id": id, "method": "ping", "params": {"_meta": {"x": vec![json!({"a": 0}); values]}}});
+    let large = |id| of(10_000, id);
     say(&peer, large(1));
     let first = assert_ready!(stack.poll_next()).unwrap().unwrap();
     say(&peer, large(2));
     assert_pending!(stack.poll_next());
-    assert_eq!(sent(&peer)[0]["error"]["data"]["limit_bytes"], 16 << 20);
+    let refused = &sent(&peer)[0]["error"];
+    assert_eq!(
+        (&refused["code"], &refused["data"]["limit_bytes"]),
+        (&json!(-32000), &json!(24 << 20))
+    );
     // Small ones have room beside it.
     say(&peer, json!({"jsonrpc": "2.0", "id": 3, "method": "ping"}));
     assert!(assert_ready!(stack.poll_next()).unwrap().is_ok());
     drop(first);
     say(&peer, large(4));
+    assert!(assert_ready!(stack.poll_next()).unwrap().is_ok());
+}
+
+/// It would never be taken, so whoever sent it is not told to try again.
+#[test]
+fn a_request_that_alone_takes_more_than_all_may_is_refused() {
+    let (stack, peer, _) = correlation::<RoleServer>(Config::default().max_inbound_memory(1 << 20));
+    let mut stack = spawn(stack);
+    let dense = vec![json!({"a": 0}); 1000];
+    say(
+        &peer,
+        json!({"jsonrpc": "2.0", "id": 1, "method": "ping", "params": {"_meta": {"x": dense}}}),
+    );
+    assert_pending!(stack.poll_next());
+    let answer = &sent(&peer)[0];
+    assert_eq!((&answer["id"], &answer["error"]["code"]), (&json!(1), &json!(-32600)));
+    let data = &answer["error"]["data"];
+    assert_eq!((&data["reason"], &data["limit_bytes"]), (&json!("too_large"), &json!(1 << 20)));
+    assert!(data["decoded_bytes"].as_u64() > Some(1 << 20), "{data}");
+    say(&peer, json!({"jsonrpc": "2.0", "id": 2, "method": "ping"}));
     assert!(assert_ready!(stack.poll_next()).unwrap().is_ok());
 }
 
