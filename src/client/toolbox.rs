@@ -33,6 +33,7 @@ use super::{
     tool_error::{ToolError, text_of},
 };
 use crate::{
+    decode::json::parse,
     error::Error,
     event::{Event, Events, State},
     layer::correlation::{Deadline, TIMED_OUT},
@@ -427,8 +428,9 @@ fn read<T: DeserializeOwned>(result: CallToolResult) -> Result<T, ToolError> {
     let read = match (&result.structured_content, text_of(&result)) {
         (Some(value), _) => T::deserialize(value),
         (None, None) => T::deserialize(Value::Null),
-        (None, Some(text)) => serde_json::from_str(&text)
-            .or_else(|error| T::deserialize(Value::String(text)).map_err(|_| error)),
+        (None, Some(text)) => {
+            parse(&text).or_else(|error| T::deserialize(Value::String(text)).map_err(|_| error))
+        }
     };
     read.map_err(|error| ToolError::Result { error, result: Box::new(result) })
 }

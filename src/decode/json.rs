@@ -1,19 +1,32 @@
 //! JSON taken apart without being decoded: the members of an object as they stand in the text.
 //!
-//! A [`Reader`] goes on where a strict parser stops: at NaN, at a raw line break in a string. It uses no
-//! feature of serde_json that would change how other code reads a `Value`.
+//! A [`Reader`] goes on where a strict parser stops: at NaN, at a raw line break in a string. None of
+//! serde_json's features is used that would change how other code reads a `Value`.
 
-use std::borrow::Cow;
+use std::{borrow::Cow, sync::LazyLock};
 
 use memchr::memmem;
 use rmcp::model::RequestId;
-use serde::{Deserialize, de::IgnoredAny};
+use serde::{
+    Deserialize,
+    de::{Error as _, IgnoredAny},
+};
+use serde_json::Number;
 
 /// The deepest nesting that serde_json reads.
 const MAX_DEPTH: usize = 127;
 
 /// The beginning of the names by which serde_json hands numbers and raw JSON to itself.
 const RESERVED: &str = "$serde_json::private::";
+
+/// Says whether serde_json reads numbers that exceed a 64-bit float, as its feature
+/// `arbitrary_precision` has it do in the whole program.
+pub(crate) static KEEPS_ALL_NUMBERS: LazyLock<bool> =
+    LazyLock::new(|| serde_json::from_str::<Number>("1e999").is_ok());
+
+/// The fault of a message with such a name.
+pub(super) const RESERVED_NAME: &str =
+    "the name of a member begins with `$serde_json::private::`, which is reserved";
 
 /// The text of a JSON value inside a message.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -27,9 +40,9 @@ impl<'a> Raw<'a> {
         self.0
     }
 
-    /// Decodes the value; `None` if it is not of that type.
+    /// Decodes the value; `None` if it is not of that type, or has a reserved name.
     pub(crate) fn parse<T: Deserialize<'a>>(self) -> Option<T> {
-        serde_json::from_str(self.0).ok()
+        parse(self.0).ok()
     }
 
     pub(crate) fn is_object(self) -> bool {
@@ -105,7 +118,7 @@ impl<'a> Reader<'a> {
         }
     }
 
-    /// What stands there up to a delimiter.
+    /// Takes the text up to the next delimiter.
     fn token(&mut self) -> &'a str {
         let rest = self.text.get(self.at..).unwrap_or_default();
         let end = rest.bytes().position(|byte| {
@@ -185,6 +198,14 @@ impl<'a> Reader<'a> {
     }
 }
 
+/// Decodes JSON of the peer, unless a member has a name that serde_json keeps for itself.
+pub(crate) fn parse<'a, T: Deserialize<'a>>(text: &'a str) -> Result<T, serde_json::Error> {
+    if has_reserved_name(text.as_bytes()) {
+        return Err(serde_json::Error::custom(RESERVED_NAME));
+    }
+    serde_json::from_str(text)
+}
+
 /// The name of a member, out of its quotes.
 fn name(quoted: &str) -> Option<Cow<'_, str>> {
     if quoted.contains('\\') {
@@ -221,7 +242,7 @@ fn literal(text: &str) -> Option<&'static str> {
     })
 }
 
-/// What the decoder refuses though it is JSON: too deep, too large a number, half a character.
+/// Names the fault of JSON that the decoder refuses: its depth, a number or half a character.
 pub(crate) fn fault(text: &str) -> Option<&'static str> {
     find(text, |depth, token| {
         let digits = token.strip_prefix('-').unwrap_or(token);
@@ -239,8 +260,8 @@ pub(crate) fn fault(text: &str) -> Option<&'static str> {
     })
 }
 
-/// The first answer about a token, which is a string, a literal, or an opening bracket, and the depth
-/// at which it stands.
+/// Asks about each token, a string, a literal or an opening bracket, and its depth, until one has an
+/// answer.
 fn find<T>(text: &str, mut about: impl FnMut(usize, &str) -> Option<T>) -> Option<T> {
     let mut reader = Reader::new(text);
     let mut depth = 0_usize;
@@ -283,7 +304,7 @@ fn has_lone_surrogate(string: &str) -> bool {
     }
 }
 
-/// Whether a member has a name that serde_json keeps for itself.
+/// Returns whether a member has a name that serde_json keeps for itself.
 ///
 /// Where any crate of the program enables its features `raw_value` or `arbitrary_precision`, such a
 /// member inside a `Value` is no member: its string is parsed anew, without a bound on the depth.
@@ -330,8 +351,10 @@ impl Id {
     pub(crate) fn of(raw: Option<Raw<'_>>) -> Self {
         let Some(raw) = raw else { return Self::Invalid };
         let digits = raw.get().strip_prefix('-').unwrap_or(raw.get());
+        if raw.get().starts_with(['{', '[']) {
+            return Self::Invalid;
+        }
         match raw.parse::<RequestId>() {
-            _ if raw.get().starts_with(['{', '[']) => Self::Invalid,
             Some(id) => Self::Valid(id),
             None if raw.is_null() => Self::Null,
             None if digits.bytes().all(|byte| byte.is_ascii_digit()) => Self::TooLarge,

@@ -8,10 +8,10 @@ use serde_json::{Value, json};
 
 use super::json::{Id, Raw, Reader, fault, not_json, without_bom};
 
-/// How many ids of a batch are told.
+/// The most ids of a batch that are told.
 const MAX_ANSWERS: usize = 4096;
 
-/// How much of an error that is none is kept, in bytes.
+/// The most that is kept of an error that is not one of JSON-RPC, in bytes.
 const MAX_WORDS: usize = 4096;
 
 /// Input that is no message for anybody: not JSON, or JSON that is not a JSON-RPC 2.0 message.
@@ -40,7 +40,7 @@ pub struct Malformed {
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 #[non_exhaustive]
 pub enum MalformedKind {
-    /// It is not JSON in UTF-8, and no message by its looks.
+    /// Neither JSON in UTF-8 nor the beginning of a message.
     NotJson,
     /// An array: JSON-RPC 2.0 calls it a batch, MCP has none.
     Batch,

@@ -58,16 +58,21 @@ pub fn decode<R: Role>(bytes: &[u8], calls: &dyn Calls) -> Result<RxJsonRpcMessa
     if json::has_reserved_name(bytes) {
         return Err(Malformed::refused(bytes, reserved_name()));
     }
-    match message::usual::<R>(text, calls) {
-        Some(message) => Ok(message),
-        None => serde_json::from_str(text).map_err(|_| Malformed::of(bytes)),
+    let message = match message::usual::<R>(text, calls) {
+        Some(message) => message,
+        None => serde_json::from_str(text).map_err(|_| Malformed::of(bytes))?,
+    };
+    if *json::KEEPS_ALL_NUMBERS
+        && let Some(fault) = json::fault(text)
+    {
+        return Err(Malformed::refused(bytes, ErrorData::invalid_request(fault, None)));
     }
+    Ok(message)
 }
 
 /// The error for a name that [`json::has_reserved_name`] finds.
 pub(crate) fn reserved_name() -> ErrorData {
-    let why = "the name of a member begins with `$serde_json::private::`, which is reserved";
-    ErrorData::invalid_request(why, None)
+    ErrorData::invalid_request(json::RESERVED_NAME, None)
 }
 
 #[cfg(test)]
@@ -233,7 +238,6 @@ mod tests {
         }
     }
 
-    /// What is wrong is said by its name.
     #[test]
     fn malformed_input_is_told_its_fault() {
         let deep = "[".repeat(200) + &"]".repeat(200);

@@ -1,5 +1,6 @@
-//! An estimate of what a message takes once it is decoded, by what was measured: for the worst that a
-//! peer can write, on the longer of the two ways, where rmcp keeps a buffer beside the values.
+//! An estimate of the memory that a message takes once it is decoded. The figures were measured with
+//! the worst that a peer can write, on the longer of the two ways, where rmcp keeps a buffer beside
+//! the values.
 
 use super::json::Reader;
 
@@ -14,8 +15,8 @@ const ELEMENT: usize = 320;
 
 /// Estimates what `json` takes at most once it is decoded, in bytes.
 ///
-/// What stands in strings counts as if it were JSON. Where that makes it more than `limit`, it is
-/// counted anew without them, which takes longer.
+/// Text in strings counts as if it were JSON. Where that makes more than `limit`, the message is
+/// counted anew without its strings, which takes longer.
 pub(crate) fn estimate_decoded_size(json: &[u8], limit: usize) -> usize {
     if json.len() <= 256 {
         return json.len() * 240;

@@ -27,7 +27,7 @@ use super::{
 use crate::{
     decode::{
         Calls, Malformed, Method, Role,
-        json::{Id, Raw},
+        json::{Id, Raw, parse},
     },
     error::MessageError,
     layer::correlation::UNAVAILABLE,
@@ -104,10 +104,10 @@ enum Form {
     Wrapped,
 }
 
-/// Which request of ours a message answers.
+/// The request of ours that a message answers.
 enum Answered {
     Request(RequestId),
-    /// One that nobody awaits any more.
+    /// A request that nobody awaits any more.
     Late,
     /// Any of those in flight, or none.
     Unknown,
@@ -274,8 +274,7 @@ impl Envelope {
         };
         let mut params = params.map(|params| params.get().to_owned());
         let cancels = params.as_deref().filter(|_| method == CANCELLED);
-        if let Some(mut changed) =
-            cancels.and_then(|params| serde_json::from_str::<Value>(params).ok())
+        if let Some(mut changed) = cancels.and_then(|params| parse::<Value>(params).ok())
             && let Some(Ok(named)) = changed.get("requestId").map(RequestId::deserialize)
         {
             let Some(id) = self.inbound.cancelled(&named) else { return Ok(None) };
@@ -541,7 +540,7 @@ fn text(id: &RequestId) -> RequestId {
 }
 
 members! {
-    /// What is asked or told.
+    /// The content of a request or notification.
     Content { method: "method", params: "params", }
 }
 
@@ -550,7 +549,7 @@ members! {
     Named { name: "name", arguments: "arguments", }
 }
 
-/// What is asked or told, as it goes over the wire.
+/// Writes the content of a request or notification.
 fn content(method: &str, params: Option<Raw<'_>>) -> String {
     Object::new().string("method", method).raw("params", params.map(Raw::get)).end()
 }

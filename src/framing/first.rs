@@ -1,5 +1,5 @@
-//! Messages of peers that have yet to authenticate: read member by member, with nothing kept but an id
-//! and a token.
+//! Messages of peers that have yet to authenticate: read member by member, with nothing kept but an
+//! id and a token.
 
 use std::fmt;
 
@@ -14,8 +14,8 @@ use serde::{
 
 use super::{Unreadable, parts};
 
-/// A message of a peer that has yet to authenticate, as far as that is of interest. Its `Debug` shows no
-/// token.
+/// A message of a peer that has yet to authenticate, as far as that is of interest. Its `Debug` shows
+/// no token.
 #[non_exhaustive]
 pub enum FirstMessage {
     /// The peer authenticates.
@@ -79,7 +79,7 @@ impl Request {
         read::<Self>(json)?.judge()
     }
 
-    /// What the message is, by the rules of JSON-RPC 2.0.
+    /// Judges the message by the rules of JSON-RPC 2.0.
     pub(super) fn judge(self) -> Result<FirstMessage, Unreadable> {
         let id = self.id.id().map_err(|()| parts::invalid(None, NO_ID))?;
         let method = match self.method {
@@ -116,7 +116,7 @@ pub(super) fn read<T: DeserializeOwned>(json: &str) -> Result<T, Unreadable> {
     }
 }
 
-/// What is wrong with an id that is none.
+/// The fault of an id that is neither.
 pub(super) const NO_ID: &str = "`id` is neither a string nor an integer";
 
 /// The members of `params` that matter: the token of an object, where it is a string.

@@ -65,8 +65,8 @@ pub trait Framing<R: Role>: Send {
     }
 
     /// Reads a message of a peer that has yet to [authenticate within the
-    /// connection](crate::server::Config::in_band_authentication): its token, and nothing else that would
-    /// take memory. `None`, the default, has it [decoded](Self::decode) as any other; it is small.
+    /// connection](crate::server::Config::in_band_authentication): its token, and nothing else that
+    /// would take memory. `None`, the default, has it [decoded](Self::decode) as any other; it is small.
     ///
     /// # Errors
     /// [`Unreadable`] when it is not a message of this form.
@@ -209,17 +209,17 @@ pub enum Unreadable {
         /// What the caller is told.
         error: ErrorData,
     },
-    /// It answered several requests at once: each of them that is in flight ends with this error.
+    /// A message that answers several requests at once: each that is in flight ends with this error.
     Responses {
         /// The ids.
         ids: Vec<RequestId>,
-        /// What the callers are told.
+        /// The error for the callers.
         error: ErrorData,
     },
-    /// It was a notification, or an answer that nobody awaits any more: no one is answered, whatever is
-    /// wrong with it.
+    /// A notification, or an answer that nobody awaits any more: no one is answered, whatever is wrong
+    /// with it.
     Dropped {
-        /// What is wrong with it.
+        /// The fault of the message.
         error: ErrorData,
     },
     /// Its kind is not accepted at all: the link is closed with this reason.
@@ -240,7 +240,7 @@ impl Unreadable {
 }
 
 impl Unreadable {
-    /// What becomes of a malformed message of JSON-RPC that a role `R` has received.
+    /// Judges a malformed message of JSON-RPC that a role `R` has received.
     pub(crate) fn of<R: Role>(malformed: Malformed, calls: &dyn Calls) -> Self {
         use MalformedKind as K;
         let in_flight = |id: &RequestId| method_of_call(calls, id).is_some();
@@ -277,8 +277,8 @@ impl From<Malformed> for Unreadable {
     }
 }
 
-/// The error with which a call ends whose answer has this `error`: `data.reason` is `unreadable`, and
-/// `data.outcome` says that it may have run.
+/// Makes the error with which a call ends whose answer has this `error`: `data.reason` is
+/// `unreadable`, and `data.outcome` says that the call may have run.
 pub(crate) fn unreadable_answer(error: ErrorData) -> ErrorData {
     let mut data = json!({ "reason": "unreadable", "outcome": "outcome_unknown" });
     if let (Some(data), Some(Value::Object(more))) = (data.as_object_mut(), error.data) {

@@ -14,7 +14,7 @@ use super::Unreadable;
 use crate::{
     decode::{
         self, Calls, Role,
-        json::{Raw, Reader, fault, has_reserved_name, not_json, without_bom},
+        json::{Raw, Reader, fault, has_reserved_name, not_json, parse, without_bom},
     },
     encode,
     error::MessageError,
@@ -56,7 +56,7 @@ pub(super) trait Members<'a>: Default {
     /// The place for a member of this name.
     fn member(&mut self, name: &str) -> Option<&mut Option<Raw<'a>>>;
 
-    /// The same, and what is `null` is not there.
+    /// Takes out the members that are `null`.
     fn without_nulls(self) -> Self;
 
     /// Takes an object apart, as far as it goes. What appears twice is not there.
@@ -77,7 +77,7 @@ pub(super) trait Members<'a>: Default {
     }
 }
 
-/// What [`Members::read`] has found.
+/// The form of what [`Members::read`] has taken apart.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(super) enum Shape {
     /// An object.
@@ -164,7 +164,8 @@ impl Object {
 
 /// Takes apart what the peer has sent, and says what is wrong with it.
 ///
-/// Text that is not JSON is read all the same, as far as it goes: it may say whom its fault concerns.
+/// Text that is not JSON is read all the same, as far as it goes: it may say whom its fault
+/// concerns.
 pub(super) fn read<'a, T: Members<'a>>(text: &'a str) -> (T, Shape, Option<ErrorData>) {
     let (members, shape) = T::read(text);
     let error = if has_reserved_name(text.as_bytes()) {
@@ -272,7 +273,8 @@ pub(super) fn tool_result(content: Raw<'_>) -> String {
     result.raw("structuredContent", structured).end()
 }
 
-/// The text of a message that may hold JSON, without a byte order mark; an error where it is no text.
+/// The text of a message that may hold JSON, without a byte order mark; an error where it is not
+/// UTF-8.
 pub(super) fn data(message: &Message) -> Option<Result<&str, Unreadable>> {
     let json = match message {
         Message::Text(text) => text.as_bytes(),
@@ -287,8 +289,7 @@ pub(super) fn data(message: &Message) -> Option<Result<&str, Unreadable>> {
 
 /// A message as JSON, if it is some.
 pub(super) fn value(message: &Message) -> Option<Value> {
-    let text = data(message)?.ok().filter(|text| !has_reserved_name(text.as_bytes()))?;
-    serde_json::from_str(text).ok()
+    parse(data(message)?.ok()?).ok()
 }
 
 /// The words of an error: its `message`, or what it is itself.
