@@ -4,7 +4,7 @@ use std::time::Duration;
 
 use tokio::time::Instant;
 
-/// How many warnings are logged at once.
+/// The warnings that are logged at once.
 const BURST: u32 = 3;
 
 /// The pause between two warnings after those.
@@ -19,7 +19,7 @@ pub(crate) struct WarnLimit {
 }
 
 impl WarnLimit {
-    /// Admits one warning, and returns how many were suppressed since the last; `None` suppresses it.
+    /// Admits one warning, and returns the number suppressed since the last; `None` suppresses it.
     pub(crate) fn admit(&mut self) -> Option<u64> {
         let now = Instant::now();
         let is_soon = self.last.is_some_and(|last| now - last < PAUSE);

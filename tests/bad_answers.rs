@@ -6,7 +6,7 @@ mod common;
 
 use std::time::Duration;
 
-use common::{Frame, Raw, client_and_raw, host, limit, listen, raw::BINARY, within};
+use common::{Frame, Raw, client_and_raw, host, limit, listen, logs::Log, raw::BINARY, within};
 use futures::StreamExt;
 use mcp_ws_transport::{connect, event::Event, transport::Config};
 use rmcp::{
@@ -353,6 +353,86 @@ async fn every_client_that_sends_too_much_learns_so() {
         }
     })
     .await;
+}
+
+/// The same where the server has told its limit: then nothing of it is sent, and the link lives.
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn every_client_that_would_send_too_much_learns_so() {
+    limit(async {
+        let (address, _connections) = host(common::Tools::default(), Config::default()).await;
+        let clients = (0..8).map(|number| {
+            tokio::spawn(async move {
+                let mut config = Config::default();
+                config.framed = config.framed.max_message_size(32 << 20);
+                let url = format!("ws://{address}/");
+                let client = ().serve(connect(url).config(config).await.unwrap()).await.unwrap();
+                let echo = |text: String| {
+                    let arguments = json!({ "text": text }).as_object().unwrap().clone();
+                    client.call_tool(CallToolRequestParams::new("echo").with_arguments(arguments))
+                };
+                let size = (5 + number) << 20;
+                let error = echo("x".repeat(size)).await.unwrap_err();
+                let ServiceError::McpError(error) = error else { panic!("{number}: {error:?}") };
+                let data = error.data.unwrap();
+                assert_eq!(data["reason"], "not_sent", "{number}: {data}");
+                assert_eq!(data["limit"], 4 << 20, "{number}: {data}");
+                assert!(data["size"].as_u64() > Some(size as u64), "{number}: {data}");
+                echo("small".into()).await.unwrap();
+            })
+        });
+        for client in clients.collect::<Vec<_>>() {
+            client.await.unwrap();
+        }
+    })
+    .await;
+}
+
+/// At WARN and above it is told that a message cannot be read, a few times, and nothing of the message.
+#[tokio::test]
+async fn the_log_tells_of_unreadable_answers_without_their_words() {
+    let (log, _capture) = Log::capture();
+    limit(async {
+        let (client, _, mut raw) = client_and_raw(connect).await;
+        for round in 0..10 {
+            for answer in [
+                r#"{"jsonrpc":"2.0","id":ID,"result":{"content":[{"c4n4ry":NaN}]}}"#,
+                r#"{"jsonrpc":"2.0","id":ID,"result":{"content":[{"type":"c4n4ry"}]}}"#,
+                r#"{"jsonrpc":"2.0","id":ID,"error":{"code":1,"reason":"c4n4ry"}}"#,
+                r#"{"jsonrpc":"2.0","id":ID,"error":"c4n4ry"}"#,
+                r#"{"jsonrpc":"2.0","id":ID,"result":{"c4n4ry":{"$serde_json::private::Number":"1"}}}"#,
+                r#"[{"jsonrpc":"2.0","id":ID,"result":{"content":[],"c4n4ry":1}}]"#,
+                r#"{"jsonrpc":"2.0","id":ID,"result":{"a":"c4n4ry"#,
+            ] {
+                let (call, id) = call(&client, &mut raw).await;
+                raw.text(answer.replace("ID", &id.to_string())).await;
+                assert!(end(call).await.is_err(), "{round}: {answer}");
+            }
+            for rubbish in [
+                "c4n4ry",
+                r#"{"jsonrpc":"2.0","id":"c4n4ry","method":7}"#,
+                r#"{"jsonrpc":"2.0","method":"c4n4ry","params":[]}"#,
+                r#"{"jsonrpc":"2.0","id":null,"error":{"code":7,"message":"c4n4ry"}}"#,
+            ] {
+                raw.text(rubbish).await;
+            }
+            assert_eq!(raw.receive().await["id"], "c4n4ry", "a request is answered");
+        }
+        let (call, id) = call(&client, &mut raw).await;
+        raw.json(&json!({ "jsonrpc": "2.0", "id": id, "result": result() })).await;
+        end(call).await.unwrap();
+    })
+    .await;
+    assert_told_without_words(&log);
+}
+
+fn assert_told_without_words(log: &Log) {
+    let text = log.text();
+    let above = |line: &&str| ["ERROR", " WARN", " INFO"].iter().any(|level| line.contains(level));
+    let lines: Vec<_> = text.lines().filter(above).collect();
+    assert!(lines.iter().all(|line| !line.contains("c4n4ry")), "{lines:#?}");
+    let told = lines.iter().filter(|line| line.contains("cannot be read")).count();
+    assert!((1..=3).contains(&told), "{lines:#?}");
+    assert!(lines.len() <= 7, "{lines:#?}");
 }
 
 /// A server that cannot read a request has no id for its error.

@@ -8,6 +8,7 @@ use std::{net::SocketAddr, time::Duration};
 
 use common::{
     Frame, Raw, Tools, call, host, limit,
+    logs::Log,
     raw::{BINARY, CONTINUATION, PING, PONG, TEXT, head, initialize},
     text_of,
 };
@@ -48,6 +49,7 @@ async fn what_is_no_request_is_answered_with_an_error_and_harms_nothing() {
             json!(1),
         ),
         ("unclosed depth", "[".repeat(100_000), -32600, Value::Null),
+        ("unclosed depth", "[".repeat(50_000), -32700, Value::Null),
         ("a number", "7".into(), -32600, Value::Null),
         ("a string", r#""ping""#.into(), -32600, Value::Null),
         ("null", "null".into(), -32600, Value::Null),
@@ -193,6 +195,38 @@ async fn a_notification_is_never_answered() {
         }
     })
     .await;
+}
+
+/// At WARN and above it is told that a message cannot be read, a few times, and nothing of the message.
+#[tokio::test]
+async fn the_log_tells_of_unreadable_requests_without_their_words() {
+    let (log, _capture) = Log::capture();
+    limit(async {
+        let mut config = Config::default();
+        config.framed = config.framed.max_message_size(1000);
+        let (address, _) = host(Tools::default(), config).await;
+        let mut raw = Raw::initialized(address).await;
+        for _ in 0..10 {
+            for input in [
+                "c4n4ry",
+                r#"{"jsonrpc":"2.0","id":"c4n4ry","method":"c4n4ry","params":[]}"#,
+                r#"{"jsonrpc":"2.0","id":"c4n4ry","method":"x","params":{"c4n4ry":NaN}}"#,
+                r#"{"jsonrpc":"2.0","id":"c4n4ry","method":"x","params":{"$serde_json::private::c4n4ry":1}}"#,
+                r#"[{"jsonrpc":"2.0","id":"c4n4ry","method":"ping"}]"#,
+                // Its answer is larger than may be sent.
+                r#"{"jsonrpc":"2.0","id":"c4n4ry","method":"tools/call","params":{"name":"big","arguments":{"size":2000}}}"#,
+            ] {
+                raw.text(input).await;
+                assert!(raw.receive().await["error"].is_object(), "{input}");
+            }
+        }
+    })
+    .await;
+    let text = log.text();
+    let above = |line: &&str| ["ERROR", " WARN", " INFO"].iter().any(|level| line.contains(level));
+    let lines: Vec<_> = text.lines().filter(above).collect();
+    assert!(lines.iter().all(|line| !line.contains("c4n4ry")), "{lines:#?}");
+    assert!((1..=3).contains(&lines.len()), "{lines:#?}");
 }
 
 /// JSON-RPC 2.0, section 5: "it MUST be Null".
