@@ -143,7 +143,7 @@ impl Target {
     ) -> Result<Dialled, HandshakeError> {
         let url = self.url()?;
         let span = span(&url);
-        let offers = self.learned.in_turn(&self.offers());
+        let offers = self.learned.in_order(&self.offers());
         async {
             let (mut first, mut whole) = (None, None);
             for offer in offers {
@@ -153,7 +153,7 @@ impl Target {
                 let hello = Hello { offer: &offer.subprotocols, bearer };
                 let error = match self.follow(url.clone(), hello, layers).await {
                     Ok(Linked { mut link, subprotocol, limits }) => {
-                        self.learned.taken(&offer, whole);
+                        self.learned.record_accepted(&offer, whole);
                         self.greet(&mut link, bearer).await?;
                         tracing::debug!("connected");
                         return Ok(Dialled { link, subprotocol, limits, span: span.clone() });

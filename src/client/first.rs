@@ -55,7 +55,7 @@ impl<R: Role> Connect<R> {
             (Some(error), ..) => Err(error.into()),
             (None, Some(stream), _) => first.over(stream).await,
             (None, None, None) => first.dial().await,
-            (None, None, Some(waits)) => first.dial_until_there(waits, &events).await,
+            (None, None, Some(waits)) => first.dial_with_retries(waits, &events).await,
         };
         match opened {
             Ok((Dialled { link, subprotocol, limits, span }, opened)) => {
@@ -102,7 +102,7 @@ impl First<'_> {
     }
 
     /// Dials until a connection is made, the error is permanent, or the attempts are used up.
-    async fn dial_until_there(
+    async fn dial_with_retries(
         &self,
         mut waits: Waits,
         events: &Announcer<Event>,

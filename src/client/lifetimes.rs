@@ -5,10 +5,10 @@ use std::time::Duration;
 use crate::error::{CloseCode, Error, LinkError};
 
 /// Number of connections in a row lost at the same age that triggers the warning.
-const MANY: u32 = 3;
+const ROW_LENGTH: u32 = 3;
 
 /// The shortest age that counts.
-const LEAST: Duration = Duration::from_secs(5);
+const MIN_AGE: Duration = Duration::from_secs(5);
 
 /// Detects connections that are lost repeatedly at the same age, without a Close.
 #[derive(Debug, Default)]
@@ -21,8 +21,8 @@ pub(super) struct Lifetimes {
 impl Lifetimes {
     /// Records the loss of a connection of this `age`. Returns the age of its row when that becomes
     /// complete, once per row. Ages within a tenth of the first one's count as equal.
-    pub(super) fn lost(&mut self, cause: &Error, age: Duration) -> Option<Duration> {
-        if !is_silent(cause) || age < LEAST {
+    pub(super) fn record_loss(&mut self, cause: &Error, age: Duration) -> Option<Duration> {
+        if !is_silent(cause) || age < MIN_AGE {
             self.row = 0;
             return None;
         }
@@ -32,7 +32,7 @@ impl Lifetimes {
         } else {
             (self.age, self.row) = (age, 1);
         }
-        (self.row == MANY).then_some(self.age)
+        (self.row == ROW_LENGTH).then_some(self.age)
     }
 }
 
@@ -57,7 +57,7 @@ mod tests {
     fn told(ages: &[(f64, Error)]) -> Vec<(usize, f64)> {
         let mut lifetimes = Lifetimes::default();
         let lost = |(number, (age, cause)): (usize, &(f64, Error))| {
-            let told = lifetimes.lost(cause, Duration::from_secs_f64(*age))?;
+            let told = lifetimes.record_loss(cause, Duration::from_secs_f64(*age))?;
             Some((number + 1, told.as_secs_f64()))
         };
         ages.iter().enumerate().filter_map(lost).collect()

@@ -22,7 +22,7 @@ use crate::{
 };
 
 /// Time after which a server that refused the whole offer is offered it again.
-const ANEW: Duration = Duration::from_secs(600);
+const RETRY_WHOLE_AFTER: Duration = Duration::from_secs(600);
 
 /// Index of the whole offer.
 const WHOLE: usize = 0;
@@ -45,7 +45,7 @@ pub(super) struct Offers(Mutex<Learned>);
 /// |---|---|---|
 /// | `Nothing` | the whole offer, and once more if that is cut | the next smaller offer is made |
 /// | `Whole` | the whole offer | the attempt has failed |
-/// | `Refused`, for less than [`ANEW`] | the one that was taken | the attempt has failed |
+/// | `Refused`, for less than [`RETRY_WHOLE_AFTER`] | the one that was taken | the attempt has failed |
 /// | `Refused` before that, `Cut` | the whole offer | the one that was taken is made |
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
 enum Learned {
@@ -88,7 +88,7 @@ impl Offer {
         if self.yields_to_cut && is_cut(error) {
             Some(Failed::Cut)
         } else {
-            is_dislike(error, &self.subprotocols).then_some(Failed::Refused)
+            may_concern_offer(error, &self.subprotocols).then_some(Failed::Refused)
         }
     }
 
@@ -99,7 +99,7 @@ impl Offer {
 
 impl Offers {
     /// Returns the offers to send in turn: `all`, then smaller ones.
-    pub(super) fn in_turn(&self, all: &[String]) -> Vec<Offer> {
+    pub(super) fn in_order(&self, all: &[String]) -> Vec<Offer> {
         let without = all.iter().filter(|offered| *offered != RESUME).cloned().collect();
         let offers = [all.to_vec(), without, vec![SUBPROTOCOL.to_owned()], Vec::new()];
         let offers = offers.into_iter().enumerate().map(|(number, subprotocols)| Offer {
@@ -124,7 +124,9 @@ impl Offers {
                 offers.insert(1, whole);
             }
             Learned::Whole => first(WHOLE, false),
-            Learned::Refused { taken, at } if at.elapsed() < ANEW => first(taken, false),
+            Learned::Refused { taken, at } if at.elapsed() < RETRY_WHOLE_AFTER => {
+                first(taken, false)
+            }
             Learned::Refused { taken, .. } | Learned::Cut { taken } => {
                 first(taken, false);
                 first(WHOLE, true);
@@ -134,7 +136,7 @@ impl Offers {
     }
 
     /// Records that the server accepted `offer`, after the whole one failed as `whole` says.
-    pub(super) fn taken(&self, offer: &Offer, whole: Option<Failed>) {
+    pub(super) fn record_accepted(&self, offer: &Offer, whole: Option<Failed>) {
         let taken = offer.number;
         let learned = match whole {
             _ if taken == WHOLE => Learned::Whole,
@@ -152,7 +154,7 @@ impl Offers {
 
 /// Returns `true` if the error may be due to the subprotocols offered. Statuses that have a meaning
 /// of their own (401, 403, 404, …) never are.
-fn is_dislike(error: &HandshakeError, offer: &[String]) -> bool {
+fn may_concern_offer(error: &HandshakeError, offer: &[String]) -> bool {
     match error {
         HandshakeError::Refused(refusal) => {
             refusal.status.is_client_error()
@@ -230,13 +232,13 @@ mod tests {
         let all = ["mcp", RESUME, "own"].map(str::to_owned);
         let (mut made, mut whole) = (Vec::new(), None);
         let mut fails = fails.iter();
-        for offer in offers.in_turn(&all) {
+        for offer in offers.in_order(&all) {
             if !offer.is_due(whole) {
                 continue;
             }
             made.push(offer.subprotocols.join(" "));
             let Some(error) = fails.next() else {
-                offers.taken(&offer, whole);
+                offers.record_accepted(&offer, whole);
                 return made;
             };
             let Some(failed) = offer.failed(error) else { return made };
@@ -262,14 +264,14 @@ mod tests {
     async fn a_refusal_is_remembered_for_a_while() {
         let offers = Offers::default();
         assert_eq!(made(&offers, &[refused(), refused()]), [ALL, "mcp own", "mcp"]);
-        advance(ANEW - Duration::from_secs(1)).await;
+        advance(RETRY_WHOLE_AFTER - Duration::from_secs(1)).await;
         assert_eq!(made(&offers, &[]), ["mcp"]);
         // A connection that is lost is just that.
         assert_eq!(made(&offers, &[cut()]), ["mcp"]);
         advance(Duration::from_secs(1)).await;
         assert_eq!(made(&offers, &[refused()]), [ALL, "mcp"]);
         assert_eq!(made(&offers, &[]), ["mcp"]);
-        advance(ANEW).await;
+        advance(RETRY_WHOLE_AFTER).await;
         assert_eq!(made(&offers, &[]), [ALL]);
         assert_eq!(made(&offers, &[cut()]), [ALL]);
     }

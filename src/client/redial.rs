@@ -175,7 +175,7 @@ impl Redial {
         self.live = false;
         tracing::warn!(%cause, "connection lost; reconnecting");
         self.notices.lost(cause);
-        if let Some(age) = self.lifetimes.lost(cause, self.since.elapsed()) {
+        if let Some(age) = self.lifetimes.record_loss(cause, self.since.elapsed()) {
             tracing::warn!(
                 ?age,
                 "connections are lost again and again at this age: an idle timeout on the way? Then \
