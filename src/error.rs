@@ -172,9 +172,9 @@ pub enum LinkError {
     /// be written.
     #[error("the peer has read fewer than {rate} bytes per second for {window:?} (min_send_rate)")]
     ReadsTooSlowly {
-        /// The bytes per second that it should have taken at least.
+        /// Required rate, in bytes per second.
         rate: u64,
-        /// The time over which they were counted.
+        /// Time over which the rate was measured.
         window: Duration,
     },
     /// An inbound message exceeds the limit; the peer was told 1009.

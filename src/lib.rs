@@ -143,7 +143,8 @@
 //!   that panicked, and `-32001` `timed_out` in place of one that took longer than a server
 //!   [allows](server::Config::request_timeout).
 //! - **Liveness**: WebSocket pings, which the peer must answer within 10 s, or be taken for gone. A
-//!   message that has begun must arrive at 1 KiB/s, measured over 30 s.
+//!   message that has begun must arrive at 1 KiB/s, measured over 30 s, and a peer must read what is
+//!   written to it at the same rate.
 //! - **Close codes**: those of RFC 6455 and its registry, 4401 and 4403 for authentication within the
 //!   connection, all named by [`CloseCode`]. A server that stops closes with 1012. A peer that is too
 //!   slow, or leaves a full window unacknowledged, is closed with 1008, a message that is too large

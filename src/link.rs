@@ -14,9 +14,9 @@ use tokio::time::Instant;
 
 use crate::{error::Error, message::Message};
 
-/// Time for which a limit is believed that was learned by a connection that was closed for it. Something
-/// else on the way may have closed it, and nobody should be held down by that for good.
-const ANEW: Duration = Duration::from_secs(3600);
+/// Time for which a limit is kept that was learned from a connection closed with 1009. A middlebox may
+/// have closed it, and that should not limit this side for good.
+const LEARNED_FOR: Duration = Duration::from_secs(3600);
 
 /// An outbound message, and its number in the order of all that were ever queued.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -157,10 +157,10 @@ pub struct PeerLimits(Arc<Kept>);
 #[derive(Debug)]
 struct Kept {
     max_message: AtomicUsize,
-    /// `usize::MAX`, or what was learned at that moment.
+    /// Moment at which `learned` was set.
     learned: AtomicUsize,
     since: Mutex<Option<Instant>>,
-    /// The largest message that ever passed.
+    /// Largest message that a peer has read, in bytes.
     passed: AtomicUsize,
     max_inbound: AtomicUsize,
 }
@@ -203,14 +203,14 @@ impl PeerLimits {
         }
     }
 
-    /// Records that a peer has read a message of so many bytes.
+    /// Records that a peer has read a message of this many bytes.
     pub fn pass(&self, bytes: usize) {
         self.0.passed.fetch_max(bytes, Relaxed);
     }
 
     fn learned(&self, since: Option<Instant>) -> usize {
         match since {
-            Some(since) if since.elapsed() < ANEW => self.0.learned.load(Relaxed),
+            Some(since) if since.elapsed() < LEARNED_FOR => self.0.learned.load(Relaxed),
             _ => usize::MAX,
         }
     }
@@ -273,14 +273,14 @@ mod tests {
         assert_eq!(peer.max_message(), 2000);
         peer.pass(5000);
         assert_eq!(peer.max_message(), 5000);
-        tokio::time::advance(ANEW).await;
+        tokio::time::advance(LEARNED_FOR).await;
         assert_eq!(peer.max_message(), usize::MAX);
         peer.learn(9000);
         assert_eq!(peer.max_message(), 9000);
-        tokio::time::advance(ANEW / 2).await;
+        tokio::time::advance(LEARNED_FOR / 2).await;
         // The same again is nothing new.
         peer.learn(9000);
-        tokio::time::advance(ANEW / 2).await;
+        tokio::time::advance(LEARNED_FOR / 2).await;
         assert_eq!(peer.max_message(), usize::MAX);
     }
 }

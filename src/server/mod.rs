@@ -34,6 +34,7 @@
 //! | memory of these | 64 MiB per connection, estimated from their JSON | the same |
 //! | notifications | 1,024 handled at once per connection | kept until their turn comes, 4 MiB of them |
 //! | queue | 1 MiB to each client, 10 s without a byte taken | close 1013, its buffers are freed |
+//! | slow readers | what waits is read at 1 KiB/s, measured over 30 s | cut; its session may resume |
 //! | connections | 1,024 | 503 with `Retry-After`, or [1013](Limits::refuse_upgraded) |
 //! | sessions without a connection | 1,024 for 120 s, and 64 MiB of what waits in them | of the address that has the most, the oldest ends |
 //! | time | 10 s for TLS and the request, 10 s until MCP is initialized, 45 s without a sign of life | cut, with 408 or 1008 where that can be said; who was answered before it is just closed |
