@@ -1,7 +1,7 @@
 //! The result of `tools/call`, without the buffer that serde fills for each block of content.
 //!
-//! A block is an enum tagged by `type`, which nearly every server writes first: then what follows is
-//! read as what it is. Where the tag comes later, or a member is unknown, rmcp decides.
+//! A block is an enum tagged by `type`, which nearly every server writes first: then what follows
+//! is read as what it is. Where the tag comes later, or a member is unknown, rmcp decides.
 
 use std::fmt;
 

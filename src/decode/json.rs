@@ -1,7 +1,7 @@
 //! JSON taken apart without being decoded: the members of an object as they stand in the text.
 //!
-//! A [`Reader`] goes on where a strict parser stops: at NaN, at a raw line break in a string. None of
-//! serde_json's features is used that would change how other code reads a `Value`.
+//! A [`Reader`] goes on where a strict parser stops: at NaN, at a raw line break in a string. None
+//! of serde_json's features is used that would change how other code reads a `Value`.
 
 use std::{borrow::Cow, sync::LazyLock};
 
@@ -164,8 +164,8 @@ impl<'a> Reader<'a> {
         self.at += 1;
     }
 
-    /// Reads an object, and hands out each member; the value is `None` where it does not end. Returns
-    /// whether the object ended.
+    /// Reads an object, and hands out each member; the value is `None` where it does not end.
+    /// Returns whether the object ended.
     pub(crate) fn object(&mut self, mut member: impl FnMut(&str, Option<Raw<'a>>)) -> bool {
         if !self.take(b'{') {
             return false;
@@ -260,8 +260,8 @@ pub(crate) fn fault(text: &str) -> Option<&'static str> {
     })
 }
 
-/// Asks about each token, a string, a literal or an opening bracket, and its depth, until one has an
-/// answer.
+/// Asks about each token, a string, a literal or an opening bracket, and its depth, until one has
+/// an answer.
 fn find<T>(text: &str, mut about: impl FnMut(usize, &str) -> Option<T>) -> Option<T> {
     let mut reader = Reader::new(text);
     let mut depth = 0_usize;

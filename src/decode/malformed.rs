@@ -21,14 +21,14 @@ const MAX_WORDS: usize = 4096;
 #[derive(Debug, Clone, PartialEq)]
 #[non_exhaustive]
 pub struct Malformed {
-    /// `PARSE_ERROR` (-32700) for what is not JSON, `INVALID_REQUEST` (-32600) for the rest, and the
-    /// peer's own code for an error of its that is not one of JSON-RPC.
+    /// `PARSE_ERROR` (-32700) for what is not JSON, `INVALID_REQUEST` (-32600) for the rest, and
+    /// the peer's own code for an error of its that is not one of JSON-RPC.
     ///
-    /// The message is short and holds nothing of the peer's input. Where the peer's error could not be
-    /// read, it is in the data, as `error`.
+    /// The message is short and holds nothing of the peer's input. Where the peer's error could not
+    /// be read, it is in the data, as `error`.
     pub error: ErrorData,
-    /// The id, when there is exactly one and it is a string or an integer. Of what is not JSON it is
-    /// the one that stands at the top level, where that can be told.
+    /// The id, when there is exactly one and it is a string or an integer. Of what is not JSON it
+    /// is the one that stands at the top level, where that can be told.
     pub id: Option<RequestId>,
     /// What the input looks like.
     pub kind: MalformedKind,

@@ -22,8 +22,8 @@ pub(super) fn usual<R: Role>(text: &str, calls: &dyn Calls) -> Option<RxJsonRpcM
     message
 }
 
-/// Reads a message into its place. As a value it would be moved at every step of the way out, and it
-/// is half a kilobyte.
+/// Reads a message into its place. As a value it would be moved at every step of the way out, and
+/// it is half a kilobyte.
 struct Message<'a, R: Role> {
     calls: &'a dyn Calls,
     message: &'a mut Option<RxJsonRpcMessage<R>>,

@@ -49,8 +49,8 @@ impl Calls for () {
 /// # Errors
 ///
 /// [`Malformed`] when rmcp refuses the message. An unknown method is no error, but a custom
-/// request or notification. Also for a member whose name begins with `$serde_json::private::`, since
-/// what a `Value` makes of it depends on the features that the program enables in serde_json.
+/// request or notification. Also for a member whose name begins with `$serde_json::private::`,
+/// since what a `Value` makes of it depends on the features that the program enables in serde_json.
 pub fn decode<R: Role>(bytes: &[u8], calls: &dyn Calls) -> Result<RxJsonRpcMessage<R>, Malformed> {
     let bytes = json::without_bom(bytes);
     // Once for all: serde_json would look at each string anew.

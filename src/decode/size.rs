@@ -1,6 +1,6 @@
-//! An estimate of the memory that a message takes once it is decoded. The figures were measured with
-//! the worst that a peer can write, on the longer of the two ways, where rmcp keeps a buffer beside
-//! the values.
+//! An estimate of the memory that a message takes once it is decoded. The figures were measured
+//! with the worst that a peer can write, on the longer of the two ways, where rmcp keeps a buffer
+//! beside the values.
 
 use super::json::Reader;
 

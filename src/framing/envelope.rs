@@ -45,8 +45,8 @@ use crate::{
 /// {"type":"pong","timestamp":"…"}
 /// ```
 ///
-/// Both sides may send each of them. What is received may carry its content as `payload` in place of
-/// `request`, `result` or `error`; of the `timestamp` no notice is taken.
+/// Both sides may send each of them. What is received may carry its content as `payload` in place
+/// of `request`, `result` or `error`; of the `timestamp` no notice is taken.
 ///
 /// - **`method`** is one of MCP's, or the bare name of a tool: then `params` are the tool's arguments, and
 ///   `result` is its structured content or, where it has none, its whole result. A failure of the tool is an
@@ -60,10 +60,11 @@ use crate::{
 /// - **Errors**: those that JSON-RPC has, in an `error`; without `requestId` where none could be read. What is
 ///   wrong with a `notification` is told to nobody.
 ///
-/// No subprotocol is offered for it, no session resumed. Subscriptions (`subscriptions/listen`) are not possible
-/// with it, since they are told apart by the ids of JSON-RPC.
+/// No subprotocol is offered for it, no session resumed. Subscriptions (`subscriptions/listen`) are
+/// not possible with it, since they are told apart by the ids of JSON-RPC.
 ///
-/// A client for a server that has no `initialize` is rmcp's [`serve_directly`](rmcp::service::serve_directly):
+/// A client for a server that has no `initialize` is rmcp's
+/// [`serve_directly`](rmcp::service::serve_directly):
 ///
 /// ```no_run
 /// # async fn example() -> Result<(), Box<dyn std::error::Error>> {
@@ -82,7 +83,8 @@ pub struct Envelope {
     bare_tools: bool,
     session: SessionName,
     inbound: Inbound,
-    /// Our own requests in the order in which they were sent, for a peer that does not return their ids.
+    /// Our own requests in the order in which they were sent, for a peer that does not return their
+    /// ids.
     asked: VecDeque<RequestId>,
     /// The request of ours that was encoded last, and has not been sent.
     asking: Option<RequestId>,
@@ -128,7 +130,8 @@ impl Envelope {
         self
     }
 
-    /// Another envelope: that of SEP-1288 in its first revision, which has JSON-RPC in it and names the session, `{"type":"mcp","mcpSessionId":…,"payload":{"jsonrpc":"2.0",…}}`.
+    /// Another envelope: that of SEP-1288 in its first revision, which has JSON-RPC in it and names
+    /// the session, `{"type":"mcp","mcpSessionId":…,"payload":{"jsonrpc":"2.0",…}}`.
     ///
     /// MCP is initialized as ever. A server names the session where that has a
     /// [name](crate::server::SessionIds), and answers what is for another with `-32602`; a client returns

@@ -14,8 +14,8 @@ use serde::{
 
 use super::{Unreadable, parts};
 
-/// A message of a peer that has yet to authenticate, as far as that is of interest. Its `Debug` shows
-/// no token.
+/// A message of a peer that has yet to authenticate, as far as that is of interest. Its `Debug`
+/// shows no token.
 #[non_exhaustive]
 pub enum FirstMessage {
     /// The peer authenticates.

@@ -17,7 +17,8 @@ use crate::{
     message::{Message, Text},
 };
 
-/// MCP's custom-transport form: the JSON-RPC message itself, as text, without an envelope or batches.
+/// MCP's custom-transport form: the JSON-RPC message itself, as text, without an envelope or
+/// batches.
 #[derive(Debug, Clone, Default)]
 #[non_exhaustive]
 pub struct JsonRpc {
@@ -45,16 +46,16 @@ impl JsonRpc {
         self
     }
 
-    /// Names the session in the messages too, as SEP-1288 has it. Off by default: MCP itself knows no
-    /// such members.
+    /// Names the session in the messages too, as SEP-1288 has it. Off by default: MCP itself knows
+    /// no such members.
     ///
     /// A server adds `mcpSessionId` to the result of `initialize`, where the session has a name (see
     /// [`SessionIds`](crate::server::SessionIds)). A request whose `params.mcpSessionId` is another is
     /// answered with `-32602`, and such a notification dropped; those without are served.
     ///
-    /// A client puts the name that it was told into the params of all that it sends from then on, and
-    /// when it dials again it offers it as the subprotocol `mcp.session-id.<id>`. What waits in its queue
-    /// meanwhile keeps the name that it has.
+    /// A client puts the name that it was told into the params of all that it sends from then on,
+    /// and when it dials again it offers it as the subprotocol `mcp.session-id.<id>`. What waits in
+    /// its queue meanwhile keeps the name that it has.
     #[must_use]
     pub fn session_fields(mut self) -> Self {
         self.fields = Some(Fields::default());

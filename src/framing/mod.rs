@@ -39,7 +39,8 @@ use crate::{
 
 /// Translates between rmcp's messages of role `R` and WebSocket messages.
 pub trait Framing<R: Role>: Send {
-    /// The WebSocket message that stands for `message`; `None` when this form has nothing to say of it.
+    /// The WebSocket message that stands for `message`; `None` when this form has nothing to say of
+    /// it.
     ///
     /// # Errors
     /// [`MessageError::Encode`] when it cannot be said. The link lives on.
@@ -57,8 +58,8 @@ pub trait Framing<R: Role>: Send {
         calls: &dyn Calls,
     ) -> Result<Option<RxJsonRpcMessage<R>>, Unreadable>;
 
-    /// Says whom the `error` concerns for which a `message` is not decoded: it would take more memory
-    /// than it may. By default the peer, without an id.
+    /// Says whom the `error` concerns for which a `message` is not decoded: it would take more
+    /// memory than it may. By default the peer, without an id.
     fn refuse(&mut self, message: &Message, calls: &dyn Calls, error: ErrorData) -> Unreadable {
         let _ = (message, calls);
         Unreadable::Request { id: None, error }
@@ -66,7 +67,8 @@ pub trait Framing<R: Role>: Send {
 
     /// Reads a message of a peer that has yet to [authenticate within the
     /// connection](crate::server::Config::in_band_authentication): its token, and nothing else that
-    /// would take memory. `None`, the default, has it [decoded](Self::decode) as any other; it is small.
+    /// would take memory. `None`, the default, has it [decoded](Self::decode) as any other; it is
+    /// small.
     ///
     /// # Errors
     /// [`Unreadable`] when it is not a message of this form.
@@ -100,14 +102,14 @@ pub trait Framing<R: Role>: Send {
         Manners::default()
     }
 
-    /// The name of the session, where messages of this form say it: a server sets it when the session
-    /// begins, and a client comes back by what it has read. By default they do not.
+    /// The name of the session, where messages of this form say it: a server sets it when the
+    /// session begins, and a client comes back by what it has read. By default they do not.
     fn session(&self) -> Option<SessionName> {
         None
     }
 
-    /// How a `message` that was encoded for a former session is said in the present one. By default as
-    /// it was.
+    /// How a `message` that was encoded for a former session is said in the present one. By default
+    /// as it was.
     fn again(&self, message: Message) -> Message {
         message
     }
@@ -209,15 +211,16 @@ pub enum Unreadable {
         /// What the caller is told.
         error: ErrorData,
     },
-    /// A message that answers several requests at once: each that is in flight ends with this error.
+    /// A message that answers several requests at once: each that is in flight ends with this
+    /// error.
     Responses {
         /// The ids.
         ids: Vec<RequestId>,
         /// The error for the callers.
         error: ErrorData,
     },
-    /// A notification, or an answer that nobody awaits any more: no one is answered, whatever is wrong
-    /// with it.
+    /// A notification, or an answer that nobody awaits any more: no one is answered, whatever is
+    /// wrong with it.
     Dropped {
         /// The fault of the message.
         error: ErrorData,

@@ -21,8 +21,8 @@ use crate::{
     message::{Message, Text},
 };
 
-/// Declares a struct of the members that a message of some form may have. A member that is `null` is
-/// none.
+/// Declares a struct of the members that a message of some form may have. A member that is `null`
+/// is none.
 macro_rules! members {
     ($(#[$doc:meta])* $name:ident { $($field:ident: $($member:literal)|+,)* }) => {
         $(#[$doc])*

@@ -1,8 +1,8 @@
 //! [`Framed`]: JSON-RPC messages out of WebSocket messages, and back.
 //!
 //! Outbound items are rmcp's [`TxJsonRpcMessage`]s, inbound ones its [`RxJsonRpcMessage`]s. What
-//! cannot be read is answered, or ends the call it answers, without harm to the link; what cannot be
-//! sent fails alone.
+//! cannot be read is answered, or ends the call it answers, without harm to the link; what cannot
+//! be sent fails alone.
 
 use std::{
     collections::VecDeque,
@@ -36,13 +36,13 @@ use crate::{
 #[derive(Debug, Clone)]
 #[non_exhaustive]
 pub struct Config {
-    /// The most that an inbound message may take once it is decoded, in bytes. By default 32 MiB for an
-    /// MCP server and 128 MiB for a client, which is eight times the size that they accept.
+    /// The most that an inbound message may take once it is decoded, in bytes. By default 32 MiB
+    /// for an MCP server and 128 MiB for a client, which is eight times the size that they accept.
     ///
-    /// The estimate is made from the JSON, before anything is decoded, by what the worst JSON takes: 320
-    /// bytes for each value in a list, 384 for each member of an object, 1,472 for an object.
-    /// A request that would take more is answered with `-32600`, a call whose answer would ends so; the
-    /// error has both numbers.
+    /// The estimate is made from the JSON, before anything is decoded, by what the worst JSON
+    /// takes: 320 bytes for each value in a list, 384 for each member of an object, 1,472 for an
+    /// object. A request that would take more is answered with `-32600`, a call whose answer would
+    /// ends so; the error has both numbers.
     pub max_decoded_size: Option<usize>,
     /// The largest outbound message in bytes: 16 MiB, or less where the peer has told that it takes
     /// less. A larger one fails alone.
@@ -199,8 +199,8 @@ where
         self.poll_decode_unless(cx, calls, |_| false)
     }
 
-    /// The same, where the layer below may say that nothing can be written before more is read: then
-    /// reading goes on, and beyond [`MAX_OWED`] no unreadable message is answered.
+    /// The same, where the layer below may say that nothing can be written before more is read:
+    /// then reading goes on, and beyond [`MAX_OWED`] no unreadable message is answered.
     pub(super) fn poll_decode_unless(
         mut self: Pin<&mut Self>,
         cx: &mut Context<'_>,
