@@ -73,12 +73,12 @@
 //! - **Order.** Messages are written in the order in which rmcp hands them over. Only calls that
 //!   wait for a new peer to initialize, or until it takes more of them, are overtaken, by answers
 //!   and notifications.
-//! - **Bounds.** The size of messages in both directions, encoded and decoded, the peer's requests in
-//!   flight, the time of every handshake, write and close, the rate of a message that has begun, the
-//!   memory of what is being handled: all are limited. A full outbound queue makes its senders wait
-//!   and the peer's further requests be held back; what rmcp has handed over stays queued. While a
-//!   client has no connection, a full queue refuses further calls with `not_sent`. A call has a
-//!   deadline where [`Connect::deadline`](client::Connect::deadline) or
+//! - **Bounds.** The size of messages in both directions, encoded and decoded, the peer's requests
+//!   in flight, the time of every handshake, write and close, the rate of a message that has begun,
+//!   the memory of what is being handled: all are limited. A full outbound queue makes its senders
+//!   wait and the peer's further requests be held back; what rmcp has handed over stays queued.
+//!   While a client has no connection, a full queue refuses further calls with `not_sent`. A call
+//!   has a deadline where [`Connect::deadline`](client::Connect::deadline) or
 //!   [`correlation::Config`](layer::correlation::Config) sets one.
 //! - **Bad input** is answered where it can be, and costs nobody else anything: what is not
 //!   JSON-RPC gets an error and the connection lives; what is larger than the peer takes fails
@@ -100,11 +100,11 @@
 //!
 //! What goes over the wire, for those who write a peer:
 //!
-//! - **Establishment**: a WebSocket upgrade (RFC 6455) with the subprotocol `mcp`. The client offers
-//!   `mcp` first, then `mcp.resume.v1`, and accepts a server that answers one of them, or none; where a
-//!   server refuses the offer, the client dials again without `mcp.resume.v1`, then with `mcp` alone,
-//!   then with no offer. The server answers `mcp.resume.v1` where it was offered, else `mcp`, a lone
-//!   `mcp.version.…` as it was offered, and nothing else.
+//! - **Establishment**: a WebSocket upgrade (RFC 6455) with the subprotocol `mcp`. The client
+//!   offers `mcp` first, then `mcp.resume.v1`, and accepts a server that answers one of them, or
+//!   none; where a server refuses the offer, the client dials again without `mcp.resume.v1`, then
+//!   with `mcp` alone, then with no offer. The server answers `mcp.resume.v1` where it was offered,
+//!   else `mcp`, a lone `mcp.version.…` as it was offered, and nothing else.
 //! - **Sessions** outlive their connections by [`mcp.resume.v1`](layer::resume::protocol), or by a
 //!   [name](server::SessionIds) that the client brings.
 //! - **Limits**: each side says in its part of the upgrade what it takes: `Mcp-Max-Message-Bytes`,
@@ -122,12 +122,12 @@
 //!   `notifications/initialized`, or its `subscriptions/listen`; also a `server/discover` that had no
 //!   answer. Else the transport looks at no method but `notifications/cancelled`.
 //! - **Authentication**: before the upgrade, by `Authorization: Bearer`, a subprotocol
-//!   `mcp.auth.<token>` offered beside `mcp`, or a cookie; refusals are 401 with `WWW-Authenticate`,
-//!   403 and 503 with `Retry-After`. Where a server allows it, also by the request `authenticate` with
-//!   `{"token": …}`, before which every other request is answered with `-32001`, and a message of
-//!   more than 4 KiB is closed with 1009.
-//! - **Cookies**: a client with the feature `cookies` sends those that upgrade responses have set, so
-//!   that load balancers find its instance again.
+//!   `mcp.auth.<token>` offered beside `mcp`, or a cookie; refusals are 401 with
+//!   `WWW-Authenticate`, 403 and 503 with `Retry-After`. Where a server allows it, also by the
+//!   request `authenticate` with `{"token": …}`, before which every other request is answered with
+//!   `-32001`, and a message of more than 4 KiB is closed with 1009.
+//! - **Cookies**: a client with the feature `cookies` sends those that upgrade responses have set,
+//!   so that load balancers find its instance again.
 //! - **Errors made by the transport**: `-32700` and `-32600` for what cannot be read (with `id`
 //!   null where it has none; a notification is never answered), also for a message that would take
 //!   more memory than it may, and for a member whose name begins with `$serde_json::private::`. An
@@ -143,13 +143,13 @@
 //!   that panicked, and `-32001` `timed_out` in place of one that took longer than a server
 //!   [allows](server::Config::request_timeout).
 //! - **Liveness**: WebSocket pings, which the peer must answer within 10 s, or be taken for gone. A
-//!   message that has begun must arrive at 1 KiB/s, measured over 30 s, and a peer must read what is
-//!   written to it at the same rate.
-//! - **Close codes**: those of RFC 6455 and its registry, 4401 and 4403 for authentication within the
-//!   connection, all named by [`CloseCode`]. A server that stops closes with 1012. A peer that is too
-//!   slow, or leaves a full window unacknowledged, is closed with 1008, a message that is too large
-//!   with 1009, a client for which there is no room with 1013. [`layer::resume::protocol`] has the
-//!   codes of sessions, 4409 and 4410.
+//!   message that has begun must arrive at 1 KiB/s, measured over 30 s, and a peer must read what
+//!   is written to it at the same rate.
+//! - **Close codes**: those of RFC 6455 and its registry, 4401 and 4403 for authentication within
+//!   the connection, all named by [`CloseCode`]. A server that stops closes with 1012. A peer that
+//!   is too slow, or leaves a full window unacknowledged, is closed with 1008, a message that is
+//!   too large with 1009, a client for which there is no room with 1013.
+//!   [`layer::resume::protocol`] has the codes of sessions, 4409 and 4410.
 //!
 //! # Features
 //!

@@ -14,8 +14,8 @@ use tokio::time::Instant;
 
 use crate::{error::Error, message::Message};
 
-/// Time for which a limit is kept that was learned from a connection closed with 1009. A middlebox may
-/// have closed it, and that should not limit this side for good.
+/// Time for which a limit is kept that was learned from a connection closed with 1009. A middlebox
+/// may have closed it, and that should not limit this side for good.
 const LEARNED_FOR: Duration = Duration::from_secs(3600);
 
 /// An outbound message, and its number in the order of all that were ever queued.
@@ -157,7 +157,7 @@ pub struct PeerLimits(Arc<Kept>);
 #[derive(Debug)]
 struct Kept {
     max_message: AtomicUsize,
-    /// Moment at which `learned` was set.
+    /// Limit learned at the moment `since`, in bytes; `usize::MAX` if none.
     learned: AtomicUsize,
     since: Mutex<Option<Instant>>,
     /// Largest message that a peer has read, in bytes.

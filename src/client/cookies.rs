@@ -42,7 +42,8 @@ mod jar {
     const MOST: usize = 50;
     const LONGEST: usize = 4096;
 
-    /// The most bytes of all pairs: many servers refuse a longer line, and with it the client.
+    /// Bound on the bytes of all pairs: many servers refuse a longer header line, and with it the
+    /// client.
     const MOST_BYTES: usize = 7 << 10;
 
     /// The cookies of one client, which speaks to one origin.
@@ -117,8 +118,8 @@ mod jar {
         count > MOST || bytes > MOST_BYTES
     }
 
-    /// Returns `true` when the name of a cookie promises what its attributes do not keep: `__Secure-`
-    /// that it is, `__Host-` that it is also for the whole of this host and no other.
+    /// Returns `true` if the attributes of a cookie break the promise of its name: `__Secure-`
+    /// requires `Secure`, and `__Host-` also the whole of this host and no other.
     fn breaks_promise(cookie: &str) -> bool {
         let begins = |prefix: &str| {
             let start = cookie.trim_start().as_bytes().get(..prefix.len());

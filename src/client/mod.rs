@@ -2,9 +2,10 @@
 //!
 //! # When the connection is lost
 //!
-//! The first connection is attempted once, unless [`Connect::retry_first`] says otherwise. From then on
-//! a transport of [`connect`] outlives its connections: it dials again, as [`Reconnect`] says, until the
-//! server is there; at once when the machine has been asleep. [`Connect::once`] turns that off.
+//! The first connection is attempted once, unless [`Connect::retry_first`] says otherwise. From
+//! then on a transport of [`connect`] outlives its connections: it dials again, as [`Reconnect`]
+//! says, until the server is there; at once when the machine has been asleep. [`Connect::once`]
+//! turns that off.
 //!
 //! Where the server speaks [`mcp.resume.v1`](crate::layer::resume::protocol), which is offered unless
 //! [`Connect::resume`] says otherwise, the next connection resumes the session: what was lost is sent

@@ -103,8 +103,8 @@
 //! # What is served beside it
 //!
 //! Streamable HTTP on the same path, a page or a health check are entrances too. [`Serve::or`],
-//! [`Serve::fallback`] and [`WebSocketService::or`] make the checks of the upgrade before them, from
-//! the same [`Config`]; [`Config::guard`] is a tower layer that does so for any other route:
+//! [`Serve::fallback`] and [`WebSocketService::or`] make the checks of the upgrade before them,
+//! from the same [`Config`]; [`Config::guard`] is a tower layer that does so for any other route:
 //!
 //! ```no_run
 //! # #[derive(Clone)] struct Calculator;

@@ -26,7 +26,7 @@ pub(super) struct Outbound {
     calls: HashMap<RequestId, Call, FxBuildHasher>,
     /// Size of the kept requests, in bytes.
     kept: usize,
-    /// Number of them that stay open for as long as they are wanted.
+    /// Number of subscriptions among them.
     subscriptions: usize,
 }
 
@@ -51,7 +51,7 @@ impl Outbound {
         self.calls.len()
     }
 
-    /// Returns `true` if none of them ends by itself.
+    /// Returns `true` if all of them are subscriptions.
     pub(super) fn are_subscriptions(&self) -> bool {
         self.calls.len() == self.subscriptions
     }

@@ -38,9 +38,9 @@ pub struct Config {
     pub max_inbound: usize,
     /// How much memory the requests of the peer that are being handled may take, in bytes: 64 MiB.
     /// It is estimated from their JSON, which takes up to a hundred times its size where it is made
-    /// of many small values. A request that would take more with the others is refused with `-32000`,
-    /// and one that would take more alone with `-32600`. One that takes less than a thousandth of this
-    /// is always handled.
+    /// of many small values. A request that would take more with the others is refused with
+    /// `-32000`, and one that would take more alone with `-32600`. One that takes less than a
+    /// thousandth of this is always handled.
     pub max_inbound_memory: usize,
     /// How many bytes of requests and notifications are kept while they have to wait: 4 MiB, of what
     /// came over the wire and 512 more for each. Further requests are refused with `-32000`, further

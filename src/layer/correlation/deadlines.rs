@@ -21,8 +21,8 @@ use crate::{
     time::{Timer, later},
 };
 
-/// Time between two looks at all requests in flight for those that an answer without an id may be
-/// for: a peer may send such answers without end.
+/// Least time between two searches for the requests that an answer without an id may be for, since
+/// a peer may send such answers without end.
 const PAUSE: Duration = Duration::from_secs(1);
 
 /// Deadline of one request, set in its extensions, in place of
@@ -84,10 +84,10 @@ pub(super) struct Deadlines {
     timer: Timer,
     /// Moment that the timer is set for.
     set: Option<Instant>,
-    /// When all requests were suspected last, and whether nothing has been polled since.
+    /// Moment of the last search; `true` if nothing has been polled since.
     swept: Option<Instant>,
     is_new: bool,
-    /// When those are to be suspected that were sent up to this one.
+    /// Moment of the next search, for the requests sent up to this one.
     sweep: Timer,
     sweep_up_to: u64,
 }
@@ -147,9 +147,9 @@ impl Deadlines {
         self.watches.insert(id.clone(), Watch { deadline, due, entry, suspected: None });
     }
 
-    /// Returns `true` if the requests sent up to this one may be suspected now. Otherwise they are
-    /// within a second.
-    fn may_sweep(&mut self, up_to: u64) -> bool {
+    /// Begins the search for the requests sent up to this one. Returns `false` if it is too early:
+    /// then it is made within a second.
+    fn begin_sweep(&mut self, up_to: u64) -> bool {
         self.is_new = true;
         let now = Instant::now();
         if let Some(next) = self.swept.map(|last| last + PAUSE).filter(|next| *next > now) {
@@ -302,13 +302,13 @@ impl<R: Role, F: Framing<R>> Correlation<R, F> {
         if !others {
             return first;
         }
-        if self.config.lost_answer_timeout.is_some() && self.deadlines.may_sweep(handed) {
+        if self.config.lost_answer_timeout.is_some() && self.deadlines.begin_sweep(handed) {
             self.suspect_all(handed);
         }
         None
     }
 
-    /// Suspects all requests that were sent up to this one.
+    /// Shortens the deadlines of all requests sent up to this one.
     fn suspect_all(&mut self, handed: u64) {
         let Some(patience) = self.config.lost_answer_timeout else { return };
         self.let_rest();
@@ -317,7 +317,7 @@ impl<R: Role, F: Framing<R>> Correlation<R, F> {
         }
     }
 
-    /// Polls [`poll_overdue`](Self::poll_overdue) again if something was suspected since.
+    /// Polls [`poll_overdue`](Self::poll_overdue) again if a search has been made since.
     pub(super) fn poll_suspected(&mut self, cx: &mut Context<'_>) -> Poll<RxJsonRpcMessage<R>> {
         if std::mem::take(&mut self.deadlines.is_new) {
             self.poll_overdue(cx)

@@ -51,15 +51,15 @@ impl<R: Role, F: Framing<R>> Correlation<R, F> {
             && !matches!(method, Method::Initialize | Method::Ping)
     }
 
-    /// Returns `true` if a client makes this request for the answer to one of the server's: that may be
-    /// what all requests wait for which the server has.
+    /// Returns `true` if a client makes this request while it answers one of the server's: all
+    /// requests that the server has may wait for that answer.
     fn is_within_answer(&self, request: &R::Req) -> bool {
         let origin = request.extensions().get::<OriginatingRequestId>();
         R::IS_CLIENT && origin.is_some_and(|origin| self.inbound.contains(&origin.0))
     }
 
-    /// Returns `true` if the peer has as many requests as it accepts, and one of them will end. Where
-    /// all are subscriptions nothing would ever make room: then it is for the peer to refuse another.
+    /// Returns `true` if the peer has as many requests as it accepts, and one of them will end. If
+    /// all are subscriptions, no room would ever be made: the peer may refuse the next.
     fn is_sated(&self) -> bool {
         let takes = self.framed.peer().max_inbound();
         self.outbound.len() >= takes && !self.outbound.are_subscriptions()

@@ -202,7 +202,7 @@ fn requests_together_take_no_more_memory_than_they_may() {
     assert!(assert_ready!(stack.poll_next()).unwrap().is_ok());
 }
 
-/// It would never be taken, so whoever sent it is not told to try again.
+/// A request too large to be accepted ever is refused without advice to try again.
 #[test]
 fn a_request_that_alone_takes_more_than_all_may_is_refused() {
     let (stack, peer, _) = correlation::<RoleServer>(Config::default().max_inbound_memory(1 << 20));

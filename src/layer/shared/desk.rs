@@ -255,7 +255,7 @@ impl Line {
         any
     }
 
-    /// Takes the message with this ticket out of the queue, and whether it was there.
+    /// Removes the message with this ticket from the queue. Returns `true` if it was there.
     pub(super) fn withdraw(&self, desk: &mut Desk, ticket: u64) -> bool {
         let was_there = desk.withdraw(ticket).is_some();
         if was_there {
@@ -429,7 +429,7 @@ impl Desk {
         self.down || self.held
     }
 
-    /// Takes one message out, found by the order of the queue: many may be given up one by one.
+    /// Removes one message, by binary search: many may be given up one by one.
     fn withdraw(&mut self, ticket: u64) -> Option<Numbered> {
         let at = self.queue.binary_search_by_key(&ticket, |next| next.ticket).ok()?;
         let gone = self.queue.remove(at)?;

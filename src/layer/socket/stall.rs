@@ -1,7 +1,8 @@
-//! [`Stall`]: the rate at which the peer takes what waits to be written.
+//! [`Stall`]: checks that the peer reads what is written to it fast enough.
 //!
 //! Two rules: the peer takes at least one byte within the write timeout, and while bytes wait, it
-//! takes so many per second over a window. Only time during which this side waits for the peer counts.
+//! takes so many per second over a window. Only time during which this side waits for the peer
+//! counts.
 
 use std::{pin::Pin, task::Context, time::Duration};
 

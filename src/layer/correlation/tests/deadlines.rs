@@ -269,7 +269,7 @@ async fn of_several_calls_each_ends_unless_it_shows_a_sign_of_life() {
     assert_eq!(stack.in_flight().0, 1, "the second lives");
 }
 
-/// Nobody else need wake the reader.
+/// The reader is woken by its own timer.
 #[tokio::test(start_paused = true)]
 async fn a_suspicion_is_remembered_on_a_link_that_is_silent_from_then_on() {
     let (stack, peer, _) = correlation::<RoleClient>(Config::default());

@@ -173,7 +173,7 @@ fn nothing_waits_for_subscriptions_alone() {
     assert_eq!(ids(&peer), [10]);
 }
 
-/// As a subscription of a former peer is, which is repeated.
+/// A repeated subscription of a former peer counts the same.
 #[test]
 fn a_subscription_that_ends_is_no_longer_counted() {
     let mut outbound = Outbound::default();
@@ -189,7 +189,7 @@ fn a_subscription_that_ends_is_no_longer_counted() {
     assert!(!outbound.are_subscriptions());
 }
 
-/// What the peer has may wait for that answer.
+/// The requests that the peer has may wait for that answer.
 #[test]
 fn what_a_client_asks_in_order_to_answer_does_not_wait() {
     let (mut stack, peer, _) = restrained(Config::default());
