@@ -90,7 +90,12 @@ async fn every_duration_may_be_for_ever() {
     limit(async {
         let ever = Duration::MAX;
         let mut config = Config::default();
-        config.socket = config.socket.write_timeout(ever).close_timeout(ever);
+        config.socket = config
+            .socket
+            .write_timeout(ever)
+            .close_timeout(ever)
+            .send_window(ever)
+            .receive_window(ever);
         config.heartbeat =
             config.heartbeat.ping_interval(ever).pong_timeout(ever).idle_timeout(ever);
         config.correlation = config.correlation.deadline(ever);

@@ -126,6 +126,8 @@ async fn a_server_may_name_the_time_when_to_come_again() {
             ("Retry-After: Sun, 06 Nov 1994 08:50:00 GMT\r\n".to_owned(), Some(0)),
             (format!("{date}Retry-After: tomorrow\r\n"), None),
             ("Retry-After: -1\r\n".to_owned(), None),
+            ("Retry-After: +1\r\n".to_owned(), None),
+            ("Retry-After: 99999999999999999999999\r\n".to_owned(), Some(u64::MAX)),
         ] {
             let answer = http("503 Service Unavailable", &headers, "");
             let refusal = refusal(answered(|_| answer.clone(), "/mcp").await);

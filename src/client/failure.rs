@@ -137,8 +137,9 @@ fn hint(from: &Url, status: StatusCode) -> Option<&'static str> {
 /// Parses `Retry-After`, in seconds or an HTTP date (RFC 9110, section 10.2.3). A date is compared
 /// with the server's own `Date` where there is one.
 fn retry_after(when: &str, date: Option<&str>) -> Option<Duration> {
-    if let Ok(seconds) = when.parse() {
-        return Some(Duration::from_secs(seconds));
+    if !when.is_empty() && when.bytes().all(|byte| byte.is_ascii_digit()) {
+        // More digits than the type holds stand for a very long time too.
+        return Some(Duration::from_secs(when.parse().unwrap_or(u64::MAX)));
     }
     let when = parse_http_date(when).ok()?;
     let now = date.and_then(|date| parse_http_date(date.trim()).ok());

@@ -87,8 +87,9 @@ impl Stall {
             }
         }
         self.set(now, config);
-        while self.timer.as_mut().poll(cx).is_ready() {
-            self.set(now + Duration::from_millis(1), config);
+        if self.timer.as_mut().poll(cx).is_ready() {
+            // It has fired since `now`: the next poll is the one that looks.
+            cx.waker().wake_by_ref();
         }
         Ok(())
     }
