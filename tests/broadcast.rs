@@ -262,7 +262,10 @@ async fn a_connection_is_closed_for_the_reason_given() {
                 Event::Connected(connection) => open.push(connection.id()),
                 Event::Disconnected { connection, reason } => {
                     assert!(open.contains(&connection.id()));
-                    assert_eq!((u16::from(reason.code), reason.reason.as_ref()), (4321, "enough"));
+                    assert_eq!(
+                        (u16::from(reason.code), reason.reason.as_ref()),
+                        (4321, "by this side: enough")
+                    );
                     closed += 1;
                 }
                 other => panic!("{other:?}"),
