@@ -26,7 +26,10 @@ pub use self::{
     method::Method,
     role::Role,
 };
-pub(crate) use self::{message::method_of_call, size::estimate_decoded_size};
+pub(crate) use self::{
+    message::method_of_call,
+    size::{DecodedSize, estimate_decoded_size},
+};
 
 /// The calls in flight, lent to the decoder for one message.
 ///
@@ -34,6 +37,28 @@ pub(crate) use self::{message::method_of_call, size::estimate_decoded_size};
 pub trait Calls {
     /// The method of the request that was sent with this id and awaits its response.
     fn method(&self, id: &RequestId) -> Option<Method>;
+
+    /// The error for a message that only rmcp's own `Deserialize` can judge, where that may not be
+    /// asked, since it takes twice the memory. `None`, the default, lets it be asked.
+    fn refuses_buffering(&self) -> Option<ErrorData> {
+        None
+    }
+}
+
+/// The calls in flight, for a message that is too large to be buffered.
+pub(crate) struct Unbuffered<'a> {
+    pub(crate) calls: &'a dyn Calls,
+    pub(crate) error: ErrorData,
+}
+
+impl Calls for Unbuffered<'_> {
+    fn method(&self, id: &RequestId) -> Option<Method> {
+        self.calls.method(id)
+    }
+
+    fn refuses_buffering(&self) -> Option<ErrorData> {
+        Some(self.error.clone())
+    }
 }
 
 impl Calls for () {
@@ -60,7 +85,10 @@ pub fn decode<R: Role>(bytes: &[u8], calls: &dyn Calls) -> Result<RxJsonRpcMessa
     }
     let message = match message::usual::<R>(text, calls) {
         Some(message) => message,
-        None => serde_json::from_str(text).map_err(|_| Malformed::of(bytes))?,
+        None => match calls.refuses_buffering() {
+            Some(error) => return Err(Malformed::refused(bytes, error)),
+            None => serde_json::from_str(text).map_err(|_| Malformed::of(bytes))?,
+        },
     };
     if *json::KEEPS_ALL_NUMBERS
         && let Some(fault) = json::fault(text)

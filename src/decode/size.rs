@@ -1,59 +1,103 @@
 //! An estimate of the memory that a message takes once it is decoded. The figures were measured
-//! with the worst that a peer can write, on the longer of the two ways, where rmcp keeps a buffer
-//! beside the values.
+//! with the worst that a peer can write.
 
 use super::json::Reader;
 
-/// A map with its first member: one node of a `BTreeMap` of `Value`s.
-const MAP: usize = 1472;
-/// Another member of a map, in a node that is half full.
-const MEMBER: usize = 384;
-/// A list with room for four values, and as much in the buffer.
-const LIST: usize = 544;
-/// Another value of a list, which is moved when the list grows to twice its size.
-const ELEMENT: usize = 320;
+/// The bytes that values take on one of the two ways of the decoder.
+struct Costs {
+    /// A map with its first member: one node of a `BTreeMap` of `Value`s.
+    map: usize,
+    /// Another member of a map, in a node that is half full.
+    member: usize,
+    /// A list with room for four values.
+    list: usize,
+    /// Another value of a list, which is moved when the list grows to twice its size.
+    element: usize,
+}
 
-/// Estimates what `json` takes at most once it is decoded, in bytes.
+/// The usual messages, whose values are decoded at once.
+const USUAL: Costs = Costs { map: 704, member: 192, list: 208, element: 144 };
+
+/// All others, where rmcp keeps a buffer beside the values.
+const BUFFERED: Costs = Costs { map: 1472, member: 384, list: 544, element: 320 };
+
+/// The most memory that a message takes once it is decoded, in bytes.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
+pub(crate) struct DecodedSize {
+    /// For a message that takes the short way of the decoder.
+    pub(crate) usual: usize,
+    /// For one that rmcp's own `Deserialize` has to judge.
+    pub(crate) buffered: usize,
+}
+
+/// The values of a message, by what they stand in.
+#[derive(Default)]
+struct Counts {
+    maps: usize,
+    lists: usize,
+    members: usize,
+    elements: usize,
+}
+
+impl Counts {
+    fn size(&self, json: &[u8]) -> DecodedSize {
+        let size = |costs: &Costs| {
+            json.len()
+                + costs.map * self.maps
+                + costs.member * self.members
+                + costs.list * self.lists
+                + costs.element * self.elements
+        };
+        DecodedSize { usual: size(&USUAL), buffered: size(&BUFFERED) }
+    }
+}
+
+/// Estimates what `json` takes at most once it is decoded.
 ///
 /// Text in strings counts as if it were JSON. Where that makes more than `limit`, the message is
 /// counted anew without its strings, which takes longer.
-pub(crate) fn estimate_decoded_size(json: &[u8], limit: usize) -> usize {
+pub(crate) fn estimate_decoded_size(json: &[u8], limit: usize) -> DecodedSize {
     if json.len() <= 256 {
-        return json.len() * 240;
+        return DecodedSize { usual: json.len() * 240, buffered: json.len() * 240 };
     }
-    let (mut maps, mut lists, mut others) = (0, 0, 0);
+    let mut counts = Counts::default();
     // In counters of a byte each, so that the compiler makes vectors of them.
     for chunk in json.chunks(255) {
-        let (mut in_maps, mut in_lists, mut in_others) = (0_u8, 0_u8, 0_u8);
+        let (mut in_maps, mut in_lists, mut in_members) = (0_u8, 0_u8, 0_u8);
         for &byte in chunk {
             in_maps += u8::from(byte == b'{');
             in_lists += u8::from(byte == b'[');
-            in_others += u8::from(byte == b',');
+            in_members += u8::from(byte == b',');
         }
-        maps += usize::from(in_maps);
-        lists += usize::from(in_lists);
-        others += usize::from(in_others);
+        counts.maps += usize::from(in_maps);
+        counts.lists += usize::from(in_lists);
+        counts.members += usize::from(in_members);
     }
-    let size = json.len() + MAP * maps + LIST * lists + MEMBER * others;
+    let size = counts.size(json);
     match str::from_utf8(json) {
-        Ok(text) if size > limit => size_without_strings(text),
+        Ok(text) if size.buffered > limit => counts_without_strings(text).size(json),
         _ => size,
     }
 }
 
-fn size_without_strings(text: &str) -> usize {
+fn counts_without_strings(text: &str) -> Counts {
     let mut open = Vec::new();
-    let mut size = text.len();
+    let mut counts = Counts::default();
     Reader::new(text).each_delimiter(|byte| match byte {
-        b'{' | b'[' => {
+        b'{' => {
             open.push(byte);
-            size += if byte == b'{' { MAP } else { LIST };
+            counts.maps += 1;
+        }
+        b'[' => {
+            open.push(byte);
+            counts.lists += 1;
         }
         b'}' | b']' => drop(open.pop()),
-        b',' => size += if open.last() == Some(&b'{') { MEMBER } else { ELEMENT },
+        b',' if open.last() == Some(&b'{') => counts.members += 1,
+        b',' => counts.elements += 1,
         _ => {}
     });
-    size
+    counts
 }
 
 #[cfg(test)]
@@ -63,10 +107,12 @@ mod tests {
     #[test]
     fn what_stands_in_a_string_is_no_value() {
         let text = format!(r#"{{"text":"{}"}}"#, r#"{\"a\":[1,2]},"#.repeat(1000));
-        let size = estimate_decoded_size(text.as_bytes(), 100_000);
+        let size = estimate_decoded_size(text.as_bytes(), 100_000).buffered;
         assert!((text.len()..text.len() + 2000).contains(&size), "{size}");
         let dense = format!(r#"{{"list":[{}]}}"#, "{},".repeat(1000));
-        assert!(estimate_decoded_size(dense.as_bytes(), 1000) > 640_000);
-        assert!(estimate_decoded_size(dense.as_bytes(), 1 << 20) > 640_000);
+        for limit in [1000, 1 << 20] {
+            let size = estimate_decoded_size(dense.as_bytes(), limit);
+            assert!(size.usual > 640_000 && size.buffered > 2 * size.usual, "{size:?}");
+        }
     }
 }

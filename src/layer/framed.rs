@@ -22,7 +22,7 @@ use rmcp::{
 use serde_json::json;
 
 use crate::{
-    decode::{Calls, Role, estimate_decoded_size},
+    decode::{Calls, DecodedSize, Role, Unbuffered, estimate_decoded_size},
     duplex::{Duplex, forward_sink},
     error::{Error, LinkError, MessageError},
     framing::{Framing, Unreadable},
@@ -40,9 +40,10 @@ pub struct Config {
     /// for an MCP server and 128 MiB for a client, which is eight times the size that they accept.
     ///
     /// The estimate is made from the JSON, before anything is decoded, by what the worst JSON
-    /// takes: 320 bytes for each value in a list, 384 for each member of an object, 1,472 for an
-    /// object. A request that would take more is answered with `-32600`, a call whose answer would
-    /// ends so; the error has both numbers.
+    /// takes: 144 bytes for each value in a list, 192 for each member of an object, 704 for an
+    /// object, and twice that for a message of an unusual form, which rmcp buffers. A request that
+    /// would take more is answered with `-32600`, a call whose answer would ends so; the error has
+    /// both numbers.
     pub max_decoded_size: Option<usize>,
     /// The largest outbound message in bytes: 16 MiB, or less where the peer has told that it takes
     /// less. A larger one fails alone.
@@ -247,14 +248,16 @@ where
             *this.last_size = message.len();
             let limit = if R::IS_CLIENT { 128 << 20 } else { 32 << 20 };
             let limit = this.config.max_decoded_size.unwrap_or(limit);
-            *this.last_weight = match &message {
+            let DecodedSize { usual, buffered } = match &message {
                 Message::Text(json) => estimate_decoded_size(json.as_bytes(), limit),
                 Message::Binary(json) => estimate_decoded_size(json, limit),
-                _ => 0,
+                _ => DecodedSize::default(),
             };
-            let decoded = match too_large(*this.last_weight, limit) {
-                Some(error) => Err(this.framing.refuse(&message, calls, error)),
-                None => this.framing.decode(message, calls),
+            *this.last_weight = usual;
+            let decoded = match (too_large(usual, limit), too_large(buffered, limit)) {
+                (Some(error), _) => Err(this.framing.refuse(&message, calls, error)),
+                (None, Some(error)) => this.framing.decode(message, &Unbuffered { calls, error }),
+                (None, None) => this.framing.decode(message, calls),
             };
             self.as_mut().say_owed();
             match decoded {

@@ -181,7 +181,7 @@ fn a_request_counts_until_its_handler_has_ended() {
 #[test]
 fn requests_together_take_no_more_memory_than_they_may() {
     let (stack, peer, _) =
-        correlation::<RoleServer>(Config::default().max_inbound_memory(24 << 20));
+        correlation::<RoleServer>(Config::default().max_inbound_memory(12 << 20));
     let mut stack = spawn(stack);
     let of = |values, id| json!({"jsonrpc": "2.0", "id": id, "method": "ping", "params": {"_meta": {"x": vec![json!({"a": 0}); values]}}});
     let large = |id| of(10_000, id);
@@ -192,7 +192,7 @@ fn requests_together_take_no_more_memory_than_they_may() {
     let refused = &sent(&peer)[0]["error"];
     assert_eq!(
         (&refused["code"], &refused["data"]["limit_bytes"]),
-        (&json!(-32000), &json!(24 << 20))
+        (&json!(-32000), &json!(12 << 20))
     );
     // Small ones have room beside it.
     say(&peer, json!({"jsonrpc": "2.0", "id": 3, "method": "ping"}));
@@ -207,7 +207,7 @@ fn requests_together_take_no_more_memory_than_they_may() {
 fn a_request_that_alone_takes_more_than_all_may_is_refused() {
     let (stack, peer, _) = correlation::<RoleServer>(Config::default().max_inbound_memory(1 << 20));
     let mut stack = spawn(stack);
-    let dense = vec![json!({"a": 0}); 1000];
+    let dense = vec![json!({"a": 0}); 2000];
     say(
         &peer,
         json!({"jsonrpc": "2.0", "id": 1, "method": "ping", "params": {"_meta": {"x": dense}}}),
