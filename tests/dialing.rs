@@ -292,6 +292,7 @@ async fn an_error_names_the_mend() {
             ("example.com/mcp", &["no scheme", "wss://"]),
             ("http://localhost/mcp", &["ws"]),
             ("https://localhost/mcp", &["wss"]),
+            ("ws:///mcp", &["no host", "ws://"]),
             ("ws://no-such-host.invalid/", &["no-such-host.invalid", "does not resolve"]),
             ("ws://127.0.0.1:1/", &["127.0.0.1:1", "running"]),
         ] {

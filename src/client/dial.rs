@@ -249,8 +249,11 @@ impl Target {
                 )));
             }
         }
-        if url.host().is_none() {
-            return Err(invalid(&"no host"));
+        // To the parser of a URL the first part of the path would be the host then.
+        let names_no_host =
+            self.url.split_once(':').is_some_and(|(_, rest)| rest.starts_with("///"));
+        if names_no_host || url.host().is_none() {
+            return Err(invalid(&"no host; it stands after ws:// or wss://"));
         }
         url.set_fragment(None);
         Ok(url)

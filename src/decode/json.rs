@@ -343,6 +343,8 @@ pub(crate) enum Id {
     /// An integer that is not one of 64 bits.
     TooLarge,
     Repeated,
+    /// A string with one half of a surrogate pair.
+    LoneSurrogate,
     /// Anything else, or cut off.
     Invalid,
 }
@@ -358,6 +360,7 @@ impl Id {
             Some(id) => Self::Valid(id),
             None if raw.is_null() => Self::Null,
             None if digits.bytes().all(|byte| byte.is_ascii_digit()) => Self::TooLarge,
+            None if raw.get().len() > 1 && raw.get().ends_with('"') => Self::LoneSurrogate,
             None => Self::Invalid,
         }
     }
@@ -369,6 +372,9 @@ impl Id {
             Self::Null => "is null",
             Self::TooLarge => "is an integer of more than 64 bits (-2^63 to 2^63-1)",
             Self::Repeated => "appears twice",
+            Self::LoneSurrogate => {
+                "is a string with half of a surrogate pair, which is no character"
+            }
             Self::Invalid => "is neither a string nor an integer",
         };
         Some(format!("`{name}` {what}"))

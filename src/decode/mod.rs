@@ -278,6 +278,7 @@ mod tests {
             (r#""id":9223372036854775808,"method":"x""#, "64 bits"),
             (r#""id":null,"method":"x""#, "`id` is null"),
             (r#""id":1.5,"method":"x""#, "neither a string nor an integer"),
+            (r#""id":"\ud800","method":"x""#, "surrogate pair"),
             (r#""id":1,"id":1,"method":"x""#, "`id` appears twice"),
             (r#""id":1,"result":1,"result":2"#, "`result` appears twice"),
             (r#""id":1,"error":"boom""#, "`error` is not an object"),
