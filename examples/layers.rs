@@ -20,7 +20,10 @@ use mcp_ws_transport::{
     },
 };
 use pin_project_lite::pin_project;
-use rmcp::{RoleServer, ServerHandler, ServiceExt};
+use rmcp::{
+    RoleServer, ServerHandler, ServiceExt,
+    model::{ServerCapabilities, ServerConfig},
+};
 
 pin_project! {
     /// Prints what passes.
@@ -63,9 +66,13 @@ impl<S: Duplex<Message, Message>> Sink<Message> for Tap<S> {
     }
 }
 
-struct Silent;
+struct Toolless;
 
-impl ServerHandler for Silent {}
+impl ServerHandler for Toolless {
+    fn get_info(&self) -> ServerConfig {
+        ServerConfig::new(ServerCapabilities::builder().enable_tools().build())
+    }
+}
 
 #[tokio::main(flavor = "current_thread")]
 async fn main() -> Result<(), Box<dyn Error>> {
@@ -75,7 +82,7 @@ async fn main() -> Result<(), Box<dyn Error>> {
     let socket = Socket::new(far, Side::Server, socket::Config::default());
     let server: WebSocketTransport<RoleServer> = WebSocketTransport::builder().over(socket);
     let server = tokio::spawn(async {
-        Silent.serve(server).await?.waiting().await.map_err(Box::<dyn Error + Send + Sync>::from)
+        Toolless.serve(server).await?.waiting().await.map_err(Box::<dyn Error + Send + Sync>::from)
     });
 
     let socket = Socket::new(near, Side::Client, socket::Config::default());
