@@ -374,17 +374,14 @@ async fn a_peer_that_reads_all_and_acknowledges_nothing_is_closed() {
             serve_tools(&Tools::default(), Config::default().layers(layers)).await;
         let (mut raw, _) = dial_and_open(address, &json!({})).await;
         raw.initialize().await;
+        let asked = Instant::now();
         raw.json(&call(1, "big", json!({ "size": 2 << 20 }))).await;
         raw.json(&call(2, "big", json!({ "size": 1 }))).await;
-        let mut full = Instant::now();
         let (mut answers, mut pings) = (0, 0);
         let (code, reason) = loop {
             let frame = raw.next().await.expect("closed");
             match frame.opcode {
-                TEXT if frame.payload.first() != Some(&b'@') => {
-                    answers += 1;
-                    full = Instant::now();
-                }
+                TEXT if frame.payload.first() != Some(&b'@') => answers += 1,
                 TEXT => {}
                 PING => {
                     pings += 1;
@@ -402,8 +399,9 @@ async fn a_peer_that_reads_all_and_acknowledges_nothing_is_closed() {
         // Either answer may come first, and the other fits no more if it is the large one.
         assert!((1..=2).contains(&answers), "{answers}");
         assert_eq!(pings, 3);
-        let took = full.elapsed();
-        assert!((ms(1400)..ms(5000)).contains(&took), "{took:?}");
+        // The window is not full before it was asked; how soon this side reads is up to the machine.
+        let took = asked.elapsed();
+        assert!((ms(1500)..ms(15_000)).contains(&took), "{took:?}");
         server.shutdown().await;
     })
     .await;
