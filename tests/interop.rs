@@ -150,7 +150,10 @@ async fn a_typescript_client_sees_the_server_shut_down() {
     assert_eq!(client.json::<Report>().await, Report::expected());
     server.terminate().await;
     assert_eq!(client.json::<Ending>().await, Ending::of_a_stopping_server());
-    assert_eq!(server.ending().await, "1012 (service restart): the server is stopping");
+    assert_eq!(
+        server.ending().await,
+        "1012 (service restart): by this side: the server is stopping"
+    );
     client.success().await;
     server.success().await;
 }
@@ -163,7 +166,10 @@ async fn a_python_client_sees_the_server_shut_down() {
     assert_eq!(client.json::<Report>().await, Report::expected());
     server.terminate().await;
     assert_eq!(client.json::<Ending>().await, Ending::of_a_stopping_server());
-    assert_eq!(server.ending().await, "1012 (service restart): the server is stopping");
+    assert_eq!(
+        server.ending().await,
+        "1012 (service restart): by this side: the server is stopping"
+    );
     client.success().await;
     server.success().await;
 }
