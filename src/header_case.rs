@@ -34,8 +34,8 @@ const PREFIX: &[u8] = b"Sec-WebSocket-";
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 enum Place {
     FirstLine,
-    /// In a header name: the bytes `written` so far, whether they match `PREFIX`, and whether the
-    /// next byte starts a word.
+    /// A header name: the bytes `written` so far, whether they match `PREFIX`, and whether the next
+    /// byte starts a word.
     Name {
         written: usize,
         is_prefix: bool,

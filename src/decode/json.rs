@@ -306,7 +306,7 @@ fn has_lone_surrogate(string: &str) -> bool {
 
 /// Returns whether a member has a name that serde_json keeps for itself.
 ///
-/// Where any crate of the program enables its features `raw_value` or `arbitrary_precision`, such a
+/// If any crate of the program enables its features `raw_value` or `arbitrary_precision`, such a
 /// member inside a `Value` is no member: its string is parsed anew, without a bound on the depth.
 pub(crate) fn has_reserved_name(json: &[u8]) -> bool {
     let is_plain = memmem::find(json, RESERVED.as_bytes()).is_none();

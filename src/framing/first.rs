@@ -30,7 +30,7 @@ pub enum FirstMessage {
         /// The id of its request.
         id: RequestId,
     },
-    /// Nothing that is answered: a notification, a sign of life, an answer.
+    /// A message that gets no answer: a notification, a sign of life, an answer.
     Other,
 }
 

@@ -4,20 +4,19 @@ use crate::{error::CloseCode, message::Message};
 #[derive(Debug, Clone, Copy)]
 #[non_exhaustive]
 pub struct Manners {
-    /// Whether an MCP client initializes its session before it asks for anything, or says in each
-    /// request which version of MCP it speaks. Where it does neither, a server answers whatever
-    /// comes first.
+    /// `true` if an MCP client initializes its session before its first request, or names its version
+    /// of MCP in each. If `false`, a server answers whatever comes first.
     pub initializes: bool,
-    /// Whether a client offers subprotocols, and with them to resume its session.
+    /// `true` if a client offers subprotocols, and with them to resume its session.
     pub negotiates: bool,
-    /// What stands for a WebSocket ping: it is sent by the MCP client, and whatever the server says
-    /// is its answer. `None`: WebSocket's own.
+    /// Builds the message that the MCP client sends as a ping; whatever the server says answers it.
+    /// `None` uses the pings of WebSocket.
     pub probe: Option<fn() -> Message>,
     /// The code by which a server closes the connection of who fails to authenticate
     /// [within it](crate::server::Config::in_band_authentication), and is not just [forbidden](CloseCode::Forbidden) to enter.
     pub unauthorized: CloseCode,
-    /// How a client [authenticates within the
-    /// connection](crate::client::Connect::authenticate_in_band); `None` where that cannot be said.
+    /// The messages by which a client [authenticates within the
+    /// connection](crate::client::Connect::authenticate_in_band); `None` if the framing has none.
     pub greeting: Option<Greeting>,
 }
 
@@ -27,8 +26,8 @@ pub struct Manners {
 pub struct Greeting {
     /// The message that shows a token.
     pub ask: fn(token: &str) -> Message,
-    /// What a message says to that: that the client is let in, or why not. `None` if it is about
-    /// something else.
+    /// Returns the answer that a message gives to it: accepted, or why not. `None` if the message
+    /// is about something else.
     pub verdict: fn(&Message) -> Option<Result<(), String>>,
 }
 

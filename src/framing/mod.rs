@@ -108,8 +108,8 @@ pub trait Framing<R: Role>: Send {
         None
     }
 
-    /// How a `message` that was encoded for a former session is said in the present one. By default
-    /// as it was.
+    /// Returns a `message` that was encoded for a former session as the present one needs it: by
+    /// default unchanged.
     fn again(&self, message: Message) -> Message {
         message
     }

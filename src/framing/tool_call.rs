@@ -56,7 +56,7 @@ const AUTH: &str = "auth";
 ///
 /// No subprotocol is offered for it, no session resumed. A client has nothing but rmcp's
 /// [`serve_directly`](rmcp::service::serve_directly) and `call_tool`; every other request ends with an error at once.
-/// Its first message is up to
+/// A client sends the first message by
 /// [`Connect::authenticate_in_band`](crate::client::Connect::authenticate_in_band).
 #[derive(Debug, Default)]
 pub struct ToolCall {

@@ -370,7 +370,7 @@ impl<R: Role, S, F: Framing<R>> Framed<R, S, F> {
 /// A message that was sent.
 #[derive(Debug)]
 pub(super) struct Sent {
-    /// Its size in bytes.
+    /// The size of the message, in bytes.
     pub(super) size: usize,
     /// A copy, which shares its bytes, where it is to be kept.
     pub(super) kept: Option<Message>,
