@@ -44,9 +44,9 @@
 //!  ┌────▼──────────── transport   WebSocketTransport<R> ─────────────────────────────────┐
 //!  │  layer::correlation   requests in flight → method, deadlines; ends each once        │  plain &mut:
 //!  │  layer::framed        JSON-RPC message ⇄ Message   framing: JsonRpc, Envelope, …    │  encode, decode
-//!  │  layer::shared        the lock: bounded queue, tickets, one waker for all ──────────│─────────────
+//!  │  layer::shared_link   the lock: bounded queue, numbers, one waker for all ──────────│─────────────
 //!  │  layer::resume        numbers messages; sends again what a lost link took           │
-//!  │  layer::relink        one link after the other                                      │
+//!  │  layer::reconnect     one link after the other                                      │
 //!  │  ┌─ a link ───────────────────────────────────────────────────────────────────────┐ │
 //!  │  │ (yours)            any Duplex of Messages                                      │ │  polled under
 //!  │  │ layer::heartbeat   pings; only what arrives is life                            │ │  the lock

@@ -1,6 +1,6 @@
-//! What the layers above a single connection hand each other: [`Numbered`] messages down, and a
-//! [`Link`] up, in which the end of one connection and the beginning of the next have their place
-//! among the messages.
+//! What the layers above a single connection hand each other: [`Outgoing`] messages down, and a
+//! [`LinkEvent`] up, in which the end of one connection and the beginning of the next have their
+//! place among the messages.
 
 use std::{
     sync::{
@@ -21,36 +21,47 @@ const LEARNED_FOR: Duration = Duration::from_secs(3600);
 /// An outbound message, and its number in the order of all that were ever queued.
 #[derive(Debug, Clone, PartialEq, Eq)]
 #[non_exhaustive]
-pub struct Numbered {
+pub struct Outgoing {
     /// The first is 1.
-    pub ticket: u64,
+    pub seq: u64,
     /// The message.
     pub message: Message,
-    /// It means something to a peer that knows nothing of what was before.
-    pub survives: bool,
+    /// Peers for which it is kept in the queue.
+    pub retention: Retention,
 }
 
-impl Numbered {
+impl Outgoing {
     /// The message with this number.
     #[must_use]
-    pub fn new(ticket: u64, message: Message) -> Self {
-        Self { ticket, message, survives: false }
+    pub fn new(seq: u64, message: Message) -> Self {
+        Self { seq, message, retention: Retention::ThisPeer }
     }
+}
+
+/// Peers that a message in the queue is meant for.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
+pub enum Retention {
+    /// It is dropped from the queue when another peer takes the place of this one.
+    #[default]
+    ThisPeer,
+    /// It means something to a peer that knows nothing of what was before, and waits for the next
+    /// link.
+    AnyPeer,
 }
 
 /// What comes in over one connection after the other.
 #[derive(Debug, Clone)]
 #[non_exhaustive]
-pub enum Link<T> {
+pub enum LinkEvent<T> {
     /// A message.
     Item(T),
     /// The connection is lost, and another may follow.
     Down(Down),
     /// There is another connection.
-    Up(Up),
+    Up(LinkUp),
 }
 
-impl<T> Link<T> {
+impl<T> LinkEvent<T> {
     /// The message, if it is one.
     #[must_use]
     pub fn item(self) -> Option<T> {
@@ -61,7 +72,7 @@ impl<T> Link<T> {
     }
 }
 
-impl<T> From<T> for Link<T> {
+impl<T> From<T> for LinkEvent<T> {
     fn from(item: T) -> Self {
         Self::Item(item)
     }
@@ -88,18 +99,18 @@ impl Down {
 /// What a new connection is to those that were before.
 #[derive(Debug, Clone, PartialEq, Eq)]
 #[non_exhaustive]
-pub enum Up {
+pub enum LinkUp {
     /// The peer knows nothing of what was before.
-    Restarted,
+    NewPeer,
     /// The peer goes by the name of the one that was here before. Whether it is that one, and goes on, or
     /// begins anew, shows by what it says first; until then nothing is sent.
-    Returned,
+    Unverified,
     /// The peer has kept the session, and nothing is lost.
     Resumed(Resumed),
 }
 
 /// How a session goes on over a new connection. A source makes it by
-/// [`Frozen::resumed`](crate::layer::resume::Frozen::resumed).
+/// [`FrozenCount::resumed`](crate::layer::resume::FrozenCount::resumed).
 #[derive(Debug, Clone, PartialEq, Eq)]
 #[non_exhaustive]
 pub struct Resumed {

@@ -55,7 +55,7 @@ use crate::{
     error::{CloseReason, Error},
     event::{Event, Events, State},
     framing::Framing,
-    layer::{Correlation, Shared, relink::Renew, shared::Flushed},
+    layer::{Correlation, SharedLink, reconnect::ReconnectHandle, shared_link::Flushed},
     stats::Stats,
 };
 
@@ -71,8 +71,8 @@ type Stack<R> = Correlation<R, Box<dyn Framing<R>>>;
 #[must_use = "a transport does nothing unless a service is served on it"]
 pub struct WebSocketTransport<R: Role> {
     stack: Stack<R>,
-    shared: Shared,
-    renew: Option<Renew>,
+    shared: SharedLink,
+    reconnect_handle: Option<ReconnectHandle>,
     stats: Stats,
     span: Span,
     subprotocol: Option<String>,
@@ -138,8 +138,8 @@ impl<R: Role> WebSocketTransport<R> {
     /// Asks for another connection in place of the present one, or of the next attempt's wait: a
     /// handle that outlives the transport. `None` where it does not reconnect.
     #[must_use]
-    pub fn renew(&self) -> Option<Renew> {
-        self.renew.clone()
+    pub fn reconnect_handle(&self) -> Option<ReconnectHandle> {
+        self.reconnect_handle.clone()
     }
 
     /// The counters of the connection.
@@ -182,7 +182,7 @@ impl<R: Role> WebSocketTransport<R> {
 
     /// Lets the connection outlive the transport, for its holder to close.
     #[cfg(feature = "server")]
-    pub(crate) fn linger(&mut self) -> (Shared, Arc<Owed>) {
+    pub(crate) fn linger(&mut self) -> (SharedLink, Arc<Owed>) {
         let owed = self.owed.get_or_insert_default().clone();
         (self.shared.clone(), owed)
     }

@@ -6,7 +6,7 @@ use std::future::IntoFuture;
 use mcp_ws_transport::{
     Error, Message, State, WebSocketTransport,
     client::{Connect, Tls, ToolError, Toolbox},
-    layer::{Heartbeat, Shared, Socket, shared::Flushed},
+    layer::{Heartbeat, SharedLink, Socket, shared_link::Flushed},
     server::{Accept, Server},
     stats::Stats,
     transport::{Builder, Config, SinkStream},
@@ -42,7 +42,7 @@ fn handles_are_shared_between_threads() {
     shared::<Toolbox>();
     shared::<ToolError>();
     shared::<Server>();
-    shared::<Shared>();
+    shared::<SharedLink>();
     shared::<Flushed>();
 }
 

@@ -18,7 +18,7 @@ use common::{Frame, Raw, Tools, call, limit, raw::initialize, scale, serve_tools
 use futures::{FutureExt, StreamExt, future::join_all};
 use mcp_ws_transport::{
     CloseCode, CloseReason,
-    layer::{shared, socket},
+    layer::{shared_link, socket},
     server::{self, Config, Event, Health, Missed, Registry, Server, serve_on},
     transport,
 };
@@ -47,7 +47,7 @@ async fn tight(tools: &Tools, queue: usize, write_timeout: Duration) -> (Server,
     socket.bind("127.0.0.1:0".parse().unwrap()).unwrap();
     let tools = tools.clone();
     let mut layers = transport::Config::default();
-    layers.shared = shared::Config::default().queue_bytes(queue);
+    layers.shared = shared_link::Config::default().queue_bytes(queue);
     layers.socket = socket::Config::default().write_timeout(write_timeout);
     let config = Config::default().layers(layers);
     let config = config.limits(server::Limits::default().connections(10_000));

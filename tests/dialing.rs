@@ -20,7 +20,7 @@ use common::{
 use futures::StreamExt;
 use mcp_ws_transport::{
     Error, State, WebSocketTransport,
-    client::Reconnect,
+    client::ReconnectPolicy,
     connect,
     error::{HandshakeError, Refusal},
     event::Event,
@@ -193,7 +193,7 @@ async fn the_first_connection_may_be_tried_for_again() {
             let address = socket.local_addr().unwrap();
             let url = format!("ws://{address}/mcp");
             let bound = Duration::from_millis(20);
-            let policy = Reconnect::default().first(bound).min(bound).max(bound);
+            let policy = ReconnectPolicy::default().first(bound).min(bound).max(bound);
             let connect = connect(url).reconnect(policy).retry_first();
             let connect = if once { connect.once() } else { connect };
             let (state, mut events) = (connect.state(), connect.events());
@@ -223,7 +223,7 @@ async fn the_first_connection_is_tried_for_as_often_as_it_is_said() {
     limit(async {
         let (listener, url) = listen().await;
         let bound = Duration::from_millis(20);
-        let policy = Reconnect::default().first(bound).min(bound).max(bound).attempts(3);
+        let policy = ReconnectPolicy::default().first(bound).min(bound).max(bound).attempts(3);
         let connect = connect(url).reconnect(policy).retry_first();
         let dialling = tokio::spawn(connect.into_future());
         for _ in 0..3 {

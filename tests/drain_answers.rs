@@ -12,7 +12,7 @@ use common::{
 };
 use futures::future::join_all;
 use mcp_ws_transport::{
-    client::Reconnect,
+    client::ReconnectPolicy,
     connect,
     layer::{correlation, socket},
     server::{Config, serve_on},
@@ -40,7 +40,7 @@ async fn relieved(resume: bool, retry: bool) -> (String, Vec<Result<String, Stri
     let (second, next) = serve_tools(&new, Config::default()).await;
     let proxy = Proxy::new(address).await;
     let bound = Duration::from_millis(20);
-    let pace = Reconnect::default().first(bound).after_restart(bound).min(bound).max(bound);
+    let pace = ReconnectPolicy::default().first(bound).after_restart(bound).min(bound).max(bound);
     let mut layers = transport::Config::default();
     layers.correlation = correlation::Config::default().retry_refused(retry);
     let client = connect(proxy.url()).reconnect(pace).resume(resume).config(layers);

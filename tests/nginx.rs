@@ -30,7 +30,7 @@ use common::{limit, proxy::Proxy, within};
 use futures::{FutureExt, StreamExt, future::join_all};
 use mcp_ws_transport::{
     CloseCode, Error, State,
-    client::{Connect, Reconnect},
+    client::{Connect, ReconnectPolicy},
     error::{HandshakeError, LinkError},
     event::{Event, Events},
     layer::heartbeat,
@@ -81,8 +81,8 @@ async fn back(events: &mut Events<Event>) -> (Error, Event) {
     }
 }
 
-fn at_once() -> Reconnect {
-    Reconnect::default()
+fn at_once() -> ReconnectPolicy {
+    ReconnectPolicy::default()
         .first(Duration::ZERO)
         .after_restart(Duration::from_millis(300))
         .min(Duration::from_millis(100))

@@ -25,7 +25,7 @@ use common::{
 use futures::StreamExt;
 use mcp_ws_transport::{
     Error, State,
-    client::{Connect, Reconnect},
+    client::{Connect, ReconnectPolicy},
     connect,
     error::{CloseCode, CloseReason, HandshakeError},
     event::Event,
@@ -48,7 +48,7 @@ type Client = RunningService<RoleClient, ()>;
 /// Waits are as long as they may be, so that tests need not be.
 fn hasty(connect: Connect<RoleClient>) -> Connect<RoleClient> {
     let bound = Duration::from_millis(20);
-    let policy = Reconnect::default().first(bound).after_restart(bound).min(bound).max(bound);
+    let policy = ReconnectPolicy::default().first(bound).after_restart(bound).min(bound).max(bound);
     connect.reconnect(policy).resume(false)
 }
 
@@ -161,7 +161,7 @@ async fn waits_do_not_grow_over_connections_that_work() {
             let (_server, address) = serve_tools(&Tools::default(), Config::default()).await;
             let proxy = Proxy::new(address).await;
             let first = Duration::from_millis(20);
-            let connect = connect(proxy.url()).reconnect(Reconnect::default().first(first));
+            let connect = connect(proxy.url()).reconnect(ReconnectPolicy::default().first(first));
             let connect = connect.resume(resume);
             let (mut state, longest) = (connect.state(), longest(connect.state()));
             let client = ().serve(connect.await.unwrap()).await.unwrap();
@@ -185,7 +185,7 @@ async fn waits_grow_where_every_connection_is_dropped_before_it_has_carried_anyt
     limit(async {
         let (listener, url) = listen().await;
         let first = Duration::from_millis(1);
-        let policy = Reconnect::default().first(first).min(Duration::from_millis(20));
+        let policy = ReconnectPolicy::default().first(first).min(Duration::from_millis(20));
         let connect = connect(url).reconnect(policy);
         let longest = longest(connect.state());
         let serving = async {
@@ -319,10 +319,10 @@ async fn a_new_connection_can_be_asked_for() {
         let connect = hasty(connect::<RoleClient>(proxy.url()));
         let mut events = connect.events();
         let transport = connect.await.unwrap();
-        let renew = transport.renew().unwrap();
+        let reconnect_handle = transport.reconnect_handle().unwrap();
         let client = ().serve(transport).await.unwrap();
         for dials in 2..4 {
-            renew.ask();
+            reconnect_handle.reconnect();
             while !matches!(events.next().await.unwrap(), Event::Restarted { .. }) {}
             assert_eq!(proxy.dials.load(SeqCst), dials);
             assert_eq!(echo(&client, "a").await.unwrap(), "a");

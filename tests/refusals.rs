@@ -13,7 +13,7 @@ use common::{Tools, limit, proxy::Proxy, serve_tools, within};
 use futures::StreamExt;
 use mcp_ws_transport::{
     CloseCode, CloseReason, Error, State,
-    client::{Connect, Reconnect, TokenRequest},
+    client::{Connect, ReconnectPolicy, TokenRequest},
     connect,
     error::{HandshakeError, LinkError},
     event::{Event, Events},
@@ -122,7 +122,8 @@ impl Scene {
         let (server, address) = serve_tools(&tools, guard.config()).await;
         let proxy = Proxy::new(address).await;
         let bound = Duration::from_millis(20);
-        let policy = Reconnect::default().first(bound).after_restart(bound).min(bound).max(bound);
+        let policy =
+            ReconnectPolicy::default().first(bound).after_restart(bound).min(bound).max(bound);
         let mut connect = connect(proxy.url()).reconnect(policy).resume(resume);
         if let Some(issuer) = issuer {
             connect = issuer.at(connect);

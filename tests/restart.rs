@@ -10,7 +10,7 @@ use common::{counting::Counting, limit, proxy::Proxy, scale, within};
 use futures::{StreamExt, future::join_all};
 use mcp_ws_transport::{
     State,
-    client::{Connect, Reconnect},
+    client::{Connect, ReconnectPolicy},
     connect,
     event::{Event, Events},
     serve,
@@ -52,7 +52,9 @@ impl Mortal {
 /// Waits are as long as they may be, so that tests need not be.
 fn hasty(connect: Connect<RoleClient>) -> Connect<RoleClient> {
     let bound = Duration::from_millis(20);
-    connect.reconnect(Reconnect::default().first(bound).after_restart(bound).min(bound).max(bound))
+    connect.reconnect(
+        ReconnectPolicy::default().first(bound).after_restart(bound).min(bound).max(bound),
+    )
 }
 
 fn count(number: i64, ms: u64) -> CallToolRequestParams {

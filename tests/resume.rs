@@ -19,7 +19,7 @@ use common::{
 };
 use futures::{StreamExt, stream};
 use mcp_ws_transport::{
-    client::{Connect, Reconnect},
+    client::{Connect, ReconnectPolicy},
     connect,
     event::Event,
 };
@@ -33,7 +33,9 @@ use serde_json::{Value, json};
 /// Waits are as long as they may be, so that tests need not be.
 fn hasty(connect: Connect<RoleClient>) -> Connect<RoleClient> {
     let bound = Duration::from_millis(5);
-    connect.reconnect(Reconnect::default().first(bound).after_restart(bound).min(bound).max(bound))
+    connect.reconnect(
+        ReconnectPolicy::default().first(bound).after_restart(bound).min(bound).max(bound),
+    )
 }
 
 fn count(number: i64) -> CallToolRequestParams {

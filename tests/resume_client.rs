@@ -409,7 +409,7 @@ async fn a_renewal_that_fails_halfway_is_a_loss() {
     limit(async {
         let (mut scene, mut link) = Scene::new().await;
         let (calling, call) = scene.called(&mut link).await;
-        scene.renew.ask();
+        scene.reconnect_handle.reconnect();
         let mut half = Link::new(&scene.listener).await;
         let asked = json!({ "session": "s-1", "secret": "one", "received": link.sent });
         assert_eq!(half.open().await, asked);
@@ -439,7 +439,7 @@ async fn a_renewal_loses_nothing() {
     limit(async {
         let (mut scene, mut link) = Scene::new().await;
         let (calling, call) = scene.called(&mut link).await;
-        scene.renew.ask();
+        scene.reconnect_handle.reconnect();
         let mut next =
             Link { received: link.received, sent: link.sent, ..Link::new(&scene.listener).await };
         assert_eq!(

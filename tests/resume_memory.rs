@@ -14,7 +14,7 @@ use futures::{Sink, Stream};
 use mcp_ws_transport::{
     Error, Message,
     layer::{Resume, resume::Config},
-    link::{Link, Numbered},
+    link::{LinkEvent, Outgoing},
     message::Text,
 };
 
@@ -26,24 +26,24 @@ static ALLOCATOR: Cap<System> = Cap::new(System, usize::MAX);
 struct Echo(VecDeque<Message>);
 
 impl Stream for Echo {
-    type Item = Result<Link<Message>, Error>;
+    type Item = Result<LinkEvent<Message>, Error>;
 
     fn poll_next(mut self: Pin<&mut Self>, _: &mut Context<'_>) -> Poll<Option<Self::Item>> {
         match self.0.pop_front() {
-            Some(message) => Poll::Ready(Some(Ok(Link::Item(message)))),
+            Some(message) => Poll::Ready(Some(Ok(LinkEvent::Item(message)))),
             None => Poll::Pending,
         }
     }
 }
 
-impl Sink<Numbered> for Echo {
+impl Sink<Outgoing> for Echo {
     type Error = Error;
 
     fn poll_ready(self: Pin<&mut Self>, _: &mut Context<'_>) -> Poll<Result<(), Error>> {
         Poll::Ready(Ok(()))
     }
 
-    fn start_send(mut self: Pin<&mut Self>, item: Numbered) -> Result<(), Error> {
+    fn start_send(mut self: Pin<&mut Self>, item: Outgoing) -> Result<(), Error> {
         self.0.push_back(item.message);
         Ok(())
     }
@@ -69,7 +69,7 @@ async fn a_message_is_kept_without_an_allocation() {
             before = ALLOCATOR.total_allocated();
         }
         assert!(resume.as_mut().poll_ready(&mut cx).is_ready());
-        let message = Numbered::new(number as u64 + 1, Message::Text(text.clone()));
+        let message = Outgoing::new(number as u64 + 1, Message::Text(text.clone()));
         resume.as_mut().start_send(message).unwrap();
         assert!(resume.as_mut().poll_next(&mut cx).is_ready());
         assert!(resume.as_mut().poll_next(&mut cx).is_pending());

@@ -13,13 +13,13 @@ use mcp_ws_transport::{
     CloseCode, Error, Message,
     error::LinkError,
     layer::{
-        Relink, Resume, Shared, Socket,
-        relink::LinkSource,
-        resume::{self, Tally},
-        shared,
+        Reconnect, Resume, SharedLink, Socket,
+        reconnect::LinkSource,
+        resume::{self, ReceiveCount},
+        shared_link,
         socket::{self, Side},
     },
-    link::{Link, Up},
+    link::{LinkEvent, LinkUp},
 };
 use tokio::{
     io::{DuplexStream, duplex},
@@ -30,7 +30,7 @@ use tokio::{
 const MESSAGES: usize = 50_000;
 const CONNECTIONS: usize = 100;
 
-type Next = (Socket<DuplexStream>, Up);
+type Next = (Socket<DuplexStream>, LinkUp);
 
 /// Has what the test sends it.
 struct Source(UnboundedReceiver<Next>);
@@ -38,19 +38,19 @@ struct Source(UnboundedReceiver<Next>);
 impl LinkSource for Source {
     type Link = Socket<DuplexStream>;
 
-    fn lost(self: Pin<&mut Self>, _: &Error) -> bool {
+    fn on_lost(self: Pin<&mut Self>, _: &Error) -> bool {
         true
     }
 
-    fn poll_link(mut self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<Result<Next, Error>> {
+    fn poll_next_link(mut self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<Result<Next, Error>> {
         let gone = || LinkError::Closed(CloseCode::SessionGone.into()).into();
         self.0.poll_recv(cx).map(|next| next.ok_or_else(gone))
     }
 }
 
 struct End {
-    shared: Shared,
-    tally: Tally,
+    shared: SharedLink,
+    receive_count: ReceiveCount,
     links: UnboundedSender<Next>,
     side: Side,
 }
@@ -62,15 +62,20 @@ fn socket(stream: DuplexStream, side: Side) -> Socket<DuplexStream> {
 impl End {
     fn new(stream: DuplexStream, side: Side) -> Self {
         let (links, source) = unbounded_channel();
-        let relink = Relink::new(socket(stream, side), Source(source));
-        let tally = Tally::default();
+        let reconnect = Reconnect::new(socket(stream, side), Source(source));
+        let receive_count = ReceiveCount::default();
         let config = resume::Config::default().window_bytes(256 << 10);
-        let resume = Resume::with_tally(relink, config, tally.clone());
-        Self { shared: Shared::new(resume, shared::Config::default()), tally, links, side }
+        let resume = Resume::with_receive_count(reconnect, config, receive_count.clone());
+        Self {
+            shared: SharedLink::new(resume, shared_link::Config::default()),
+            receive_count,
+            links,
+            side,
+        }
     }
 
     /// Sends its numbers, waiting for some of them, and reads those of the other side.
-    async fn run(mut shared: Shared) -> u64 {
+    async fn run(mut shared: SharedLink) -> u64 {
         let mut reader = shared.clone();
         let writing = tokio::spawn(async move {
             for number in 0..MESSAGES {
@@ -87,12 +92,12 @@ impl End {
         let mut next = 0;
         while next < MESSAGES {
             match reader.next().await.unwrap().unwrap() {
-                Link::Item(Message::Text(text)) => {
+                LinkEvent::Item(Message::Text(text)) => {
                     let number: usize = text.as_str().split(' ').next().unwrap().parse().unwrap();
                     assert_eq!(number, next);
                     next += 1;
                 }
-                Link::Up(Up::Resumed(resumed)) => replayed += resumed.replayed,
+                LinkEvent::Up(LinkUp::Resumed(resumed)) => replayed += resumed.replayed,
                 other => panic!("{other:?}"),
             }
         }
@@ -112,7 +117,7 @@ async fn nothing_is_lost_doubled_or_reordered() {
     for connection in 0..CONNECTIONS {
         sleep(Duration::from_millis(3 + (connection % 7) as u64)).await;
         let (near, far) = duplex(16 << 10);
-        let [asked, answered] = [&ends[0], &ends[1]].map(|end| end.tally.freeze());
+        let [asked, answered] = [&ends[0], &ends[1]].map(|end| end.receive_count.freeze());
         let told = [answered.received(), asked.received()];
         let streams = [near, far].into_iter().zip([asked, answered]);
         for ((end, (stream, frozen)), received) in ends.iter().zip(streams).zip(told) {

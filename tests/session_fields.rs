@@ -14,7 +14,7 @@ use common::{
 };
 use futures::StreamExt;
 use mcp_ws_transport::{
-    client::{Connect, Reconnect},
+    client::{Connect, ReconnectPolicy},
     connect,
     event::Event,
     framing::JsonRpc,
@@ -33,7 +33,7 @@ fn config() -> server::Config {
 }
 
 fn dial(url: String) -> Connect<RoleClient> {
-    let soon = Reconnect::default().first(Duration::ZERO).min(Duration::from_millis(1));
+    let soon = ReconnectPolicy::default().first(Duration::ZERO).min(Duration::from_millis(1));
     connect(url).framing(fields()).reconnect(soon)
 }
 
@@ -83,7 +83,7 @@ async fn a_client_comes_back_to_its_session_by_name() {
             let connect = dial(format!("ws://{}/mcp", proxy.address)).resume(resumes);
             let mut events = connect.events();
             let transport = connect.await.unwrap();
-            let renew = transport.renew().unwrap();
+            let reconnect_handle = transport.reconnect_handle().unwrap();
             let client = ().serve(transport).await.unwrap();
             assert_eq!(echo(&client, "one").await, "one");
             let total = server.registry().health().total;
@@ -92,7 +92,7 @@ async fn a_client_comes_back_to_its_session_by_name() {
                 if cut {
                     proxy.cut()
                 } else {
-                    renew.ask()
+                    reconnect_handle.reconnect()
                 }
                 loop {
                     match events.next().await.unwrap() {
@@ -180,8 +180,8 @@ async fn a_client_that_takes_its_own_session_over_goes_on() {
         let (listener, url) = listen().await;
         let client = async {
             let transport = dial(url).resume(false).await.unwrap();
-            let renew = transport.renew().unwrap();
-            (().serve(transport).await.unwrap(), renew)
+            let reconnect_handle = transport.reconnect_handle().unwrap();
+            (().serve(transport).await.unwrap(), reconnect_handle)
         };
         let answer = async |raw: &mut Raw| {
             loop {
@@ -206,8 +206,8 @@ async fn a_client_that_takes_its_own_session_over_goes_on() {
             answer(&mut raw).await;
             raw
         };
-        let ((client, renew), mut old) = tokio::join!(client, serve);
-        renew.ask();
+        let ((client, reconnect_handle), mut old) = tokio::join!(client, serve);
+        reconnect_handle.reconnect();
         let (stream, _) = listener.accept().await.unwrap();
         let mut new = Raw::over(stream, false);
         let head = new.head().await.unwrap();

@@ -18,7 +18,7 @@ use common::{limit, proxy::Proxy};
 use futures::{StreamExt, future::join_all};
 use mcp_ws_transport::{
     State,
-    client::{Connect, Reconnect, ToolError, Toolbox},
+    client::{Connect, ReconnectPolicy, ToolError, Toolbox},
     connect,
     event::{Event, Events},
     layer::correlation,
@@ -161,7 +161,9 @@ impl ServerHandler for Shelf {
 /// Waits are as short as they may be.
 fn hasty(connect: Connect<RoleClient>) -> Connect<RoleClient> {
     let bound = Duration::from_millis(20);
-    connect.reconnect(Reconnect::default().first(bound).after_restart(bound).min(bound).max(bound))
+    connect.reconnect(
+        ReconnectPolicy::default().first(bound).after_restart(bound).min(bound).max(bound),
+    )
 }
 
 async fn toolbox(address: SocketAddr) -> Toolbox {

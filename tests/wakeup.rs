@@ -19,7 +19,7 @@ use futures::{SinkExt, StreamExt};
 use mcp_ws_transport::{
     Message, WebSocketTransport,
     layer::{
-        Relink, Shared, Socket, shared,
+        Reconnect, SharedLink, Socket, shared_link,
         socket::{self, Side},
     },
     transport::Config,
@@ -34,7 +34,7 @@ async fn all_who_wait_for_the_same_flush_are_woken() {
     limit(async {
         let (near, mut far) = tokio::io::duplex(64);
         let socket = Socket::new(near, Side::Client, socket::Config::default());
-        let mut shared = Shared::new(Relink::once(socket), shared::Config::default());
+        let mut shared = SharedLink::new(Reconnect::single(socket), shared_link::Config::default());
         shared.feed(Message::text("x".repeat(10_000))).await.unwrap();
         let waiting: Vec<_> = (0..3).map(|_| tokio::spawn(shared.flushed())).collect();
         tokio::task::yield_now().await;

@@ -8,7 +8,7 @@ use std::{
 
 use clap::ValueEnum;
 use mcp_ws_transport::{
-    client::Reconnect,
+    client::ReconnectPolicy,
     connect, serve,
     server::{Config, Limits, Resumption},
 };
@@ -78,7 +78,7 @@ impl Contender {
             return Ok(times);
         }
         let brief = Duration::from_millis(1);
-        let policy = Reconnect::default().first(Duration::ZERO).min(brief).max(brief);
+        let policy = ReconnectPolicy::default().first(Duration::ZERO).min(brief).max(brief);
         // Each connection counts as one that lasted: its successor is not waited for.
         let policy = policy.stable(Duration::ZERO);
         let client = ().serve(connect(proxy.url()).reconnect(policy).await?).await?;

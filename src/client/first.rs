@@ -15,7 +15,7 @@ use crate::{
     decode::Role,
     error::{CloseCode, CloseReason, Error, HandshakeError},
     event::{Announcer, Event, Notices, State},
-    layer::resume::{self, Tally},
+    layer::resume::{self, ReceiveCount},
     time::Alarm,
     transport::{Layers, WebSocketTransport},
     upgrade::{Io, SUBPROTOCOL},
@@ -47,10 +47,11 @@ impl<R: Role> Connect<R> {
             target.session = builder.session();
         }
         let layers = builder.layers();
-        let tally = Tally::default();
+        let receive_count = ReceiveCount::default();
         let policy = || reconnect.clone().unwrap_or_default();
         let waits = self.retry_first.then(|| Waits::new(policy()));
-        let first = First { target: &target, layers: &layers, timeout, tally: &tally };
+        let first =
+            First { target: &target, layers: &layers, timeout, receive_count: &receive_count };
         let opened = match (invalid, stream, waits) {
             (Some(error), ..) => Err(error.into()),
             (None, Some(stream), _) => first.over(stream).await,
@@ -60,16 +61,16 @@ impl<R: Role> Connect<R> {
         match opened {
             Ok((Dialled { link, subprotocol, limits, span }, opened)) => {
                 let builder = builder.subprotocol(subprotocol).span(span.clone());
-                let builder = builder.peer(tally.peer().clone());
-                opened.begin(&tally, limits);
+                let builder = builder.peer(receive_count.peer().clone());
+                opened.begin(&receive_count, limits);
                 let Some(policy) = reconnect else {
                     return Ok(builder.over_link(link, Notices::of_state(state)));
                 };
                 let notices = Notices::new(state, events);
-                let count = tally.clone();
+                let count = receive_count.clone();
                 let source =
                     Redial::new(target, layers, timeout, policy, notices.clone(), count, span);
-                Ok(builder.over_sessions(link, source, notices, tally))
+                Ok(builder.over_sessions(link, source, notices, receive_count))
             }
             Err(error) => {
                 state.send_replace(State::Closed(CloseReason::new(
@@ -87,7 +88,7 @@ struct First<'a> {
     target: &'a Target,
     layers: &'a Layers,
     timeout: Duration,
-    tally: &'a Tally,
+    receive_count: &'a ReceiveCount,
 }
 
 impl First<'_> {
@@ -127,7 +128,7 @@ impl First<'_> {
 
     async fn open(&self, mut dialled: Dialled) -> Result<(Dialled, Opened), Error> {
         let (subprotocol, own) = (dialled.subprotocol.as_deref(), self.layers.limits());
-        let opened = open(&mut dialled.link, subprotocol, self.tally, own).await?;
+        let opened = open(&mut dialled.link, subprotocol, self.receive_count, own).await?;
         Ok((dialled, opened))
     }
 }

@@ -3,9 +3,9 @@
 //! # When the connection is lost
 //!
 //! The first connection is attempted once, unless [`Connect::retry_first`] says otherwise. From
-//! then on a transport of [`connect`] outlives its connections: it dials again, as [`Reconnect`]
-//! says, until the server is there; at once when the machine has been asleep. [`Connect::once`]
-//! turns that off.
+//! then on a transport of [`connect`] outlives its connections: it dials again, as
+//! [`ReconnectPolicy`] says, until the server is there; at once when the machine has been asleep.
+//! [`Connect::once`] turns that off.
 //!
 //! Where the server speaks [`mcp.resume.v1`](crate::layer::resume::protocol), which is offered unless
 //! [`Connect::resume`] says otherwise, the next connection resumes the session: what was lost is sent
@@ -31,8 +31,8 @@
 //! with a status that means it (401 after a new [token](Connect::bearer_with), 403, 404, …), fails
 //! the TLS handshake, or answers with no WebSocket handshake or a subprotocol that was not offered;
 //! when it refuses the repeated `initialize`; when five connections are lost before it has answered
-//! the first one; after [so many attempts](Reconnect::attempts), counted anew for each connection
-//! that is lost; or when the service is closed.
+//! the first one; after [so many attempts](ReconnectPolicy::attempts), counted anew for each
+//! connection that is lost; or when the service is closed.
 //!
 //! What happens is told by [`Connect::state`] and [`Connect::events`], and logged: a warning for each
 //! outage, not for each attempt.
@@ -40,10 +40,11 @@
 //! ```no_run
 //! # async fn example() -> Result<(), Box<dyn std::error::Error>> {
 //! use futures::StreamExt;
-//! use mcp_ws_transport::{client::Reconnect, connect};
+//! use mcp_ws_transport::{client::ReconnectPolicy, connect};
 //! use rmcp::ServiceExt;
 //!
-//! let connect = connect("ws://127.0.0.1:8080/mcp").reconnect(Reconnect::default().attempts(20));
+//! let policy = ReconnectPolicy::default().attempts(20);
+//! let connect = connect("ws://127.0.0.1:8080/mcp").reconnect(policy);
 //! let mut events = connect.events();
 //! tokio::spawn(async move {
 //!     while let Some(event) = events.next().await {
@@ -111,7 +112,7 @@ use tokio::{
 
 use self::{dial::Target, reconnect::Tokens};
 pub use self::{
-    reconnect::{Reconnect, TokenRequest},
+    reconnect::{ReconnectPolicy, TokenRequest},
     tls::Tls,
     tool_error::ToolError,
     toolbox::Toolbox,
@@ -154,7 +155,7 @@ pub fn connect<R: Role>(url: impl Into<String>) -> Connect<R> {
         },
         timeout: Duration::from_secs(10),
         builder: WebSocketTransport::builder(),
-        reconnect: Some(Reconnect::default()),
+        reconnect: Some(ReconnectPolicy::default()),
         resume: true,
         in_band: false,
         retry_first: false,
@@ -197,7 +198,7 @@ pub struct Connect<R: Role> {
     target: Target,
     timeout: Duration,
     builder: Builder<R>,
-    reconnect: Option<Reconnect>,
+    reconnect: Option<ReconnectPolicy>,
     resume: bool,
     in_band: bool,
     retry_first: bool,
@@ -260,15 +261,15 @@ impl<R: Role> Connect<R> {
         self
     }
 
-    /// When to dial again after the connection was lost, in place of [`Reconnect::default`].
-    pub fn reconnect(mut self, reconnect: Reconnect) -> Self {
+    /// When to dial again after the connection was lost, in place of [`ReconnectPolicy::default`].
+    pub fn reconnect(mut self, reconnect: ReconnectPolicy) -> Self {
         self.reconnect = Some(reconnect);
         self
     }
 
     /// Retries the first connection like a lost one, for a server that may not be there yet: with
-    /// the waits and the [attempts](Reconnect::attempts) of [`reconnect`](Self::reconnect), or the
-    /// default ones after [`once`](Self::once). By default there is a single attempt.
+    /// the waits and the [attempts](ReconnectPolicy::attempts) of [`reconnect`](Self::reconnect),
+    /// or the default ones after [`once`](Self::once). By default there is a single attempt.
     ///
     /// Permanent failures end the attempts at once: a URL that cannot be dialled, TLS, 401 after a
     /// new [token](Self::bearer_with), 403, 404, …; see [`HandshakeError::is_retryable`]. Failed

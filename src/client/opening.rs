@@ -8,8 +8,11 @@ use tokio::time::timeout;
 use crate::{
     duplex::BoxLink,
     error::{CloseCode, CloseReason, Error, LinkError},
-    layer::resume::{Frame, Frozen, Open, SUBPROTOCOL, Session, SessionId, Start, Tally},
-    link::{MessageLimits, Up},
+    layer::resume::{
+        Frame, FrozenCount, OpenFrame, ReceiveCount, SUBPROTOCOL, SessionFrame, SessionId,
+        SessionStart,
+    },
+    link::{LinkUp, MessageLimits},
     message::Message,
 };
 
@@ -27,53 +30,53 @@ pub(super) enum Opened {
     /// A new one was asked for.
     Opening,
     /// The server does not have the one that was asked for, and has opened another.
-    Another(Session),
+    Another(SessionFrame),
     /// The one that was asked for.
-    Resumed(Session, Frozen),
+    Resumed(SessionFrame, FrozenCount),
 }
 
 impl Opened {
-    /// Starts or continues the count of `tally` on the link handed on, with the `limits` that the
-    /// server announced in its handshake.
-    pub(super) fn begin(self, tally: &Tally, limits: MessageLimits) -> Up {
-        tally.peer().set(limits);
+    /// Starts or continues the count of `receive_count` on the link handed on, with the `limits`
+    /// that the server announced in its handshake.
+    pub(super) fn begin(self, receive_count: &ReceiveCount, limits: MessageLimits) -> LinkUp {
+        receive_count.peer().set(limits);
         match self {
-            Self::Plain => tally.begin(Start::Plain),
-            Self::Opening => tally.begin(Start::Opening),
+            Self::Plain => receive_count.begin(SessionStart::Plain),
+            Self::Opening => receive_count.begin(SessionStart::Opening),
             Self::Another(session) => {
-                tally.begin(Start::Open);
-                tally.note(session);
+                receive_count.begin(SessionStart::Open);
+                receive_count.note(session);
             }
             Self::Resumed(session, frozen) => {
                 let received = session.received;
-                tally.note(session);
+                receive_count.note(session);
                 return frozen.resumed(received);
             }
         }
-        Up::Restarted
+        LinkUp::NewPeer
     }
 }
 
-/// Opens the session of `tally` on `link`, or a new one if it has none, announcing this client's
-/// limits. Waits for the answer only when a session is resumed.
+/// Opens the session of `receive_count` on `link`, or a new one if it has none, announcing this
+/// client's limits. Waits for the answer only when a session is resumed.
 pub(super) async fn open(
     link: &mut BoxLink,
     subprotocol: Option<&str>,
-    tally: &Tally,
+    receive_count: &ReceiveCount,
     limits: MessageLimits,
 ) -> Result<Opened, Error> {
     if subprotocol != Some(SUBPROTOCOL) {
         return Ok(Opened::Plain);
     }
     poll_fn(|cx| link.poll_ready_unpin(cx)).await?;
-    let Some(Session { session, secret, .. }) = tally.session() else {
-        link.start_send_unpin(Frame::Open(Open::New, limits).encode())?;
+    let Some(SessionFrame { session, secret, .. }) = receive_count.session() else {
+        link.start_send_unpin(Frame::Open(OpenFrame::New, limits).encode())?;
         return Ok(Opened::Opening);
     };
     // From here on a link that may still live is deaf, so nothing is left to wait for but the peer.
-    let frozen = tally.freeze();
+    let frozen = receive_count.freeze();
     let asked = session.clone();
-    let open = Open::Resume { session, secret, received: frozen.received() };
+    let open = OpenFrame::Resume { session, secret, received: frozen.received() };
     link.start_send_unpin(Frame::Open(open, limits).encode())?;
     link.flush().await?;
     match answer(link, &asked).await? {
@@ -84,7 +87,7 @@ pub(super) async fn open(
 }
 
 /// What the peer answers. `None` if it is not the answer to that.
-async fn answer(link: &mut BoxLink, asked: &SessionId) -> Result<Option<Session>, Error> {
+async fn answer(link: &mut BoxLink, asked: &SessionId) -> Result<Option<SessionFrame>, Error> {
     loop {
         let text = match link.next().await {
             Some(Ok(Message::Text(text))) => text,

@@ -21,7 +21,7 @@ use crate::error::{CloseCode, Error, HandshakeError, LinkError};
 /// ever more rarely.
 #[derive(Debug, Clone)]
 #[non_exhaustive]
-pub struct Reconnect {
+pub struct ReconnectPolicy {
     /// Upper bound of the first wait, and lower bound of the later ones: 1 s. Zero reconnects at
     /// once.
     pub first: Duration,
@@ -37,7 +37,7 @@ pub struct Reconnect {
     pub attempts: Option<u32>,
 }
 
-impl Default for Reconnect {
+impl Default for ReconnectPolicy {
     fn default() -> Self {
         Self {
             first: Duration::from_secs(1),
@@ -50,7 +50,7 @@ impl Default for Reconnect {
     }
 }
 
-impl Reconnect {
+impl ReconnectPolicy {
     /// Sets [`first`](Self::first).
     #[must_use]
     pub fn first(mut self, bound: Duration) -> Self {
@@ -97,7 +97,7 @@ impl Reconnect {
 /// The waits of one client.
 #[derive(Debug)]
 pub(super) struct Waits {
-    policy: Reconnect,
+    policy: ReconnectPolicy,
     growth: Option<ExponentialBackoff>,
     random: SmallRng,
     /// How long all who lost the server with this client take to come once.
@@ -109,11 +109,11 @@ pub(super) struct Waits {
 }
 
 impl Waits {
-    pub(super) fn new(policy: Reconnect) -> Self {
+    pub(super) fn new(policy: ReconnectPolicy) -> Self {
         Self::with_random(policy, SmallRng::from_rng(&mut rand::rng()))
     }
 
-    fn with_random(policy: Reconnect, random: SmallRng) -> Self {
+    fn with_random(policy: ReconnectPolicy, random: SmallRng) -> Self {
         Self { spread: policy.first, policy, growth: None, random, fresh: true, attempt: 0 }
     }
 
@@ -158,7 +158,7 @@ impl Waits {
 
     /// At least what the server has `asked` for. All who are told the same time do not come at that time.
     fn grown(&mut self, asked: Duration) -> Duration {
-        let Reconnect { min, max, .. } = self.policy;
+        let ReconnectPolicy { min, max, .. } = self.policy;
         let growth = self.growth.get_or_insert_with(|| {
             let growth = ExponentialBuilder::new().with_min_delay(min).with_max_delay(max);
             growth.without_max_times().build()
@@ -235,7 +235,7 @@ mod tests {
 
     #[test]
     fn waits_grow_to_their_bound() {
-        let mut waits: Vec<_> = (0..1000).map(|_| Waits::new(Reconnect::default())).collect();
+        let mut waits: Vec<_> = (0..1000).map(|_| Waits::new(ReconnectPolicy::default())).collect();
         let mut all = waits.iter_mut();
         assert_eq!(bound(|| all.next().unwrap().lost(&abnormal(), false)), 1);
         for expected in [2, 3, 5, 9, 17, 30, 30] {
@@ -251,7 +251,7 @@ mod tests {
 
     #[test]
     fn a_server_that_takes_every_connection_and_drops_it_is_left_alone_for_longer_and_longer() {
-        let mut waits: Vec<_> = (0..1000).map(|_| Waits::new(Reconnect::default())).collect();
+        let mut waits: Vec<_> = (0..1000).map(|_| Waits::new(ReconnectPolicy::default())).collect();
         for expected in [1, 2, 3, 5, 9, 17, 30] {
             let mut all = waits.iter_mut();
             let lost = || all.next().unwrap().lost(&abnormal(), false);
@@ -261,7 +261,7 @@ mod tests {
 
     #[test]
     fn a_restart_is_waited_for_longer_and_a_wish_is_heeded() {
-        let mut waits = Waits::new(Reconnect::default());
+        let mut waits = Waits::new(ReconnectPolicy::default());
         let restart = LinkError::Closed(CloseCode::Restart.into()).into();
         assert_eq!(bound(|| waits.lost(&restart, false)), 10);
         let mut refusal = crate::error::Refusal::new(http::StatusCode::SERVICE_UNAVAILABLE, "");
@@ -276,7 +276,7 @@ mod tests {
         let (mut dials, mut found) = (Vec::new(), Vec::new());
         for client in 0..1000 {
             let random = SmallRng::seed_from_u64(client);
-            let mut waits = Waits::with_random(Reconnect::default(), random);
+            let mut waits = Waits::with_random(ReconnectPolicy::default(), random);
             let mut now = waits.lost(cause, true);
             while now < outage {
                 dials.push(now);
@@ -328,7 +328,7 @@ mod tests {
         let (mut most, mut latest) = (0, Duration::ZERO);
         for client in 0..1000 {
             let random = SmallRng::seed_from_u64(client);
-            let mut waits = Waits::with_random(Reconnect::default(), random);
+            let mut waits = Waits::with_random(ReconnectPolicy::default(), random);
             let mut now = waits.lost(&abnormal(), false);
             while now < day {
                 waits.attempt += 1;
@@ -344,7 +344,7 @@ mod tests {
 
     #[test]
     fn attempts_end() {
-        let mut waits = Waits::new(Reconnect::default().attempts(2));
+        let mut waits = Waits::new(ReconnectPolicy::default().attempts(2));
         waits.lost(&abnormal(), false);
         waits.attempt = 1;
         assert!(waits.failed(&unreachable()).is_some());

@@ -15,24 +15,24 @@ use super::{
     dial::Target,
     lifetimes::Lifetimes,
     opening::{Opened, open, part},
-    reconnect::{Reconnect, Waits},
+    reconnect::{ReconnectPolicy, Waits},
 };
 use crate::{
     duplex::BoxLink,
     error::{CloseCode, Error, HandshakeError, LinkError},
     event::{Event, Notices, State},
     layer::{
-        relink::{LinkSource, Renew},
-        resume::Tally,
+        reconnect::{LinkSource, ReconnectHandle},
+        resume::ReceiveCount,
     },
-    link::{MessageLimits, Up},
+    link::{LinkUp, MessageLimits},
     time::{Alarm, after, later},
     transport::Layers,
 };
 
 /// Number of connections in a row that may be lost to a message that is too large. Another cause of
-/// loss, or [`Reconnect::stable`] between them, resets the count. The message itself is not sent
-/// again.
+/// loss, or [`ReconnectPolicy::stable`] between them, resets the count. The message itself is not
+/// sent again.
 const MAX_OVERSIZED: u32 = 5;
 
 type Dialling = BoxFuture<'static, Result<(BoxLink, MessageLimits, Opened), Error>>;
@@ -43,8 +43,8 @@ pub(super) struct Redial {
     timeout: Duration,
     waits: Waits,
     notices: Notices,
-    tally: Tally,
-    renew: Renew,
+    receive_count: ReceiveCount,
+    reconnect_handle: ReconnectHandle,
     span: Span,
     /// Whether there is a link that counts, and since when.
     live: bool,
@@ -76,9 +76,9 @@ impl Redial {
         target: Target,
         layers: Layers,
         timeout: Duration,
-        policy: Reconnect,
+        policy: ReconnectPolicy,
         notices: Notices,
-        tally: Tally,
+        receive_count: ReceiveCount,
         span: Span,
     ) -> Self {
         Self {
@@ -87,8 +87,8 @@ impl Redial {
             timeout,
             waits: Waits::new(policy),
             notices,
-            tally,
-            renew: Renew::default(),
+            receive_count,
+            reconnect_handle: ReconnectHandle::default(),
             span,
             live: true,
             refreshed: false,
@@ -119,14 +119,14 @@ impl Redial {
         self.waits.attempt = self.waits.attempt.saturating_add(1);
         self.tell(Duration::ZERO);
         self.refreshed = refused;
-        let (target, layers, tally) =
-            (self.target.clone(), self.layers.clone(), self.tally.clone());
+        let (target, layers, receive_count) =
+            (self.target.clone(), self.layers.clone(), self.receive_count.clone());
         let (timeout, reclaims) = (self.timeout, self.reclaims.clone());
         let dialling = async move {
             let deadline = after(timeout);
             let mut dialled = target.dial_within(timeout, &layers, refused).await?;
             let (subprotocol, own) = (dialled.subprotocol.as_deref(), layers.limits());
-            let opening = open(&mut dialled.link, subprotocol, &tally, own);
+            let opening = open(&mut dialled.link, subprotocol, &receive_count, own);
             let opened = match timeout_at(deadline, opening).await {
                 Ok(opened) => opened?,
                 Err(_) => return Err(HandshakeError::TimedOut(timeout).into()),
@@ -147,12 +147,12 @@ impl Redial {
     fn failed(&mut self, error: Error) -> Option<Error> {
         self.phase = Phase::Idle;
         let attempt = self.waits.attempt;
-        if self.live && !self.tally.is_frozen() {
+        if self.live && !self.receive_count.is_frozen() {
             tracing::debug!(%error, "no other connection");
             return None;
         }
         if ends_session(&error) {
-            self.tally.forget();
+            self.receive_count.forget();
         }
         if !error.is_retryable() && !is_violation(&error) {
             return Some(error);
@@ -190,7 +190,7 @@ impl Redial {
 impl LinkSource for Redial {
     type Link = BoxLink;
 
-    fn lost(mut self: Pin<&mut Self>, cause: &Error) -> bool {
+    fn on_lost(mut self: Pin<&mut Self>, cause: &Error) -> bool {
         let this = &mut *self;
         if !this.live {
             return true;
@@ -210,7 +210,7 @@ impl LinkSource for Redial {
                 || is_closed_with(cause, CloseCode::Normal) && this.target.names_session());
         // Perhaps by an attempt that this client had given up: then the session is still its own.
         let reclaims = taken_over
-            && this.tally.session().is_some()
+            && this.receive_count.session().is_some()
             && !(this.reclaimed && this.since.elapsed() < this.waits.stable());
         // It is one message that is not sent again, unless it is not that.
         this.oversized = match is_too_large(cause) {
@@ -219,13 +219,13 @@ impl LinkSource for Redial {
         };
         let oversized = (1..=MAX_OVERSIZED).contains(&this.oversized);
         // The peer was told the count over the next one: this one has no say any more.
-        let deaf = this.tally.is_frozen();
+        let deaf = this.receive_count.is_frozen();
         if !cause.is_retryable() && !refreshed && !replaced && !deaf && !reclaims && !oversized {
             return false;
         }
         this.reclaims = (reclaims && !replaced && !deaf).then(|| cause.clone());
         if !deaf && ends_session(cause) {
-            this.tally.forget();
+            this.receive_count.forget();
         }
         let next = this.lose(cause);
         if dials {
@@ -240,19 +240,21 @@ impl LinkSource for Redial {
         true
     }
 
-    fn poll_link(
+    fn poll_next_link(
         mut self: Pin<&mut Self>,
         cx: &mut Context<'_>,
-    ) -> Poll<Result<(BoxLink, Up), Error>> {
+    ) -> Poll<Result<(BoxLink, LinkUp), Error>> {
         let this = &mut *self;
         loop {
             match &mut this.phase {
                 Phase::Idle => {
-                    ready!(this.renew.poll_asked(cx));
+                    ready!(this.reconnect_handle.poll_requested(cx));
                     this.dial(false);
                 }
                 Phase::Waiting(waiting) => {
-                    if this.renew.poll_asked(cx).is_pending() && ready!(waiting.as_mut().poll(cx)) {
+                    if this.reconnect_handle.poll_requested(cx).is_pending()
+                        && ready!(waiting.as_mut().poll(cx))
+                    {
                         tracing::debug!(parent: &this.span, "the machine was asleep");
                         this.waits.woke();
                     }
@@ -263,12 +265,12 @@ impl LinkSource for Redial {
                         this.phase = Phase::Idle;
                         this.reclaimed = this.reclaims.take().is_some();
                         // Whoever asked meanwhile has been heard.
-                        let _ = this.renew.poll_asked(cx);
+                        let _ = this.reconnect_handle.poll_requested(cx);
                         this.live = true;
                         this.since = Instant::now();
                         this.carried = false;
-                        let up = opened.begin(&this.tally, limits);
-                        let session = if up == Up::Restarted { "restarted" } else { "resumed" };
+                        let up = opened.begin(&this.receive_count, limits);
+                        let session = if up == LinkUp::NewPeer { "restarted" } else { "resumed" };
                         tracing::info!(parent: &this.span, session, "reconnected");
                         return Poll::Ready(Ok((link, up)));
                     }
@@ -286,8 +288,8 @@ impl LinkSource for Redial {
         self.carried = true;
     }
 
-    fn renew(&self) -> Renew {
-        self.renew.clone()
+    fn reconnect_handle(&self) -> ReconnectHandle {
+        self.reconnect_handle.clone()
     }
 }
 
@@ -355,7 +357,9 @@ mod tests {
     };
 
     /// Links to where nobody listens, and what is told of them.
-    fn redial(policy: Reconnect) -> (Pin<Box<Redial>>, Events<Event>, watch::Receiver<State>) {
+    fn redial(
+        policy: ReconnectPolicy,
+    ) -> (Pin<Box<Redial>>, Events<Event>, watch::Receiver<State>) {
         let target = super::super::connect::<RoleClient>("ws://127.0.0.1:1/").target;
         let layers = WebSocketTransport::<RoleClient>::builder().layers();
         let announcer = Announcer::default();
@@ -363,8 +367,15 @@ mod tests {
         let notices = Notices::new(watch::Sender::new(State::Connected), announcer);
         let state = notices.state.subscribe();
         let timeout = Duration::from_secs(10);
-        let redial =
-            Redial::new(target, layers, timeout, policy, notices, Tally::default(), Span::none());
+        let redial = Redial::new(
+            target,
+            layers,
+            timeout,
+            policy,
+            notices,
+            ReceiveCount::default(),
+            Span::none(),
+        );
         (Box::pin(redial), news, state)
     }
 
@@ -375,16 +386,16 @@ mod tests {
     /// What is told next, while the next link is waited for.
     async fn next_event(redial: &mut Pin<Box<Redial>>, news: &mut Events<Event>) -> Event {
         tokio::select! {
-            _ = poll_fn(|cx| redial.as_mut().poll_link(cx)) => panic!("there is no server"),
+            _ = poll_fn(|cx| redial.as_mut().poll_next_link(cx)) => panic!("there is no server"),
             event = news.next() => event.unwrap(),
         }
     }
 
     #[tokio::test]
     async fn an_attempt_that_began_before_the_loss_is_the_first() {
-        let (mut redial, mut news, state) = redial(Reconnect::default());
+        let (mut redial, mut news, state) = redial(ReconnectPolicy::default());
         redial.dial(false);
-        assert!(redial.as_mut().lost(&cut()));
+        assert!(redial.as_mut().on_lost(&cut()));
         assert!(matches!(*state.borrow(), State::Reconnecting { attempt: 1, .. }));
         assert!(matches!(news.next().await, Some(Event::Lost(_))));
         let event = next_event(&mut redial, &mut news).await;
@@ -399,9 +410,9 @@ mod tests {
         }
         let hour = Duration::from_secs(3600);
         let second = Duration::from_secs(1);
-        let (mut redial, mut news, _state) = redial(Reconnect::default());
+        let (mut redial, mut news, _state) = redial(ReconnectPolicy::default());
         redial.alarm = || Alarm::with_clock(clock);
-        assert!(redial.as_mut().lost(&cut()));
+        assert!(redial.as_mut().on_lost(&cut()));
         assert!(matches!(news.next().await, Some(Event::Lost(_))));
         // It has failed for long.
         for _ in 0..10 {

@@ -60,13 +60,13 @@ use self::{
     waiting::WaitingRequests,
 };
 pub use self::{config::Config, deadlines::Deadline};
-use super::{Framed, Shared, relink::Renew};
+use super::{Framed, SharedLink, reconnect::ReconnectHandle};
 use crate::{
     decode::Role,
     error::Error,
     event::Notices,
     framing::Framing,
-    link::{Link, Up},
+    link::{LinkEvent, LinkUp},
     stats::Stats,
     warn_limit::WarnLimit,
 };
@@ -128,7 +128,7 @@ pub struct Correlation<R: Role, F> {
     replay: Option<Policy<R>>,
     ending: Option<Ending>,
     warnings: WarnLimit,
-    framed: Framed<R, Shared, F>,
+    framed: Framed<R, SharedLink, F>,
 }
 
 impl<R: Role, F: fmt::Debug> fmt::Debug for Correlation<R, F> {
@@ -147,12 +147,12 @@ impl<R: Role, F> Unpin for Correlation<R, F> {}
 
 impl<R: Role, F: Framing<R>> Correlation<R, F> {
     /// Keeps track of what goes through `framed`.
-    pub fn new(framed: Framed<R, Shared, F>, config: Config) -> Self {
+    pub fn new(framed: Framed<R, SharedLink, F>, config: Config) -> Self {
         Self::with_stats(framed, config, Stats::default())
     }
 
     /// The same, with the counters in which dropped and refused messages are noted.
-    pub fn with_stats(framed: Framed<R, Shared, F>, config: Config, stats: Stats) -> Self {
+    pub fn with_stats(framed: Framed<R, SharedLink, F>, config: Config, stats: Stats) -> Self {
         // It has a seat in every copy from the beginning: to add one is to make the map anew.
         let mut extensions = Extensions::new();
         extensions.insert(Place::default());
@@ -185,17 +185,17 @@ impl<R: Role, F: Framing<R>> Correlation<R, F> {
 
     /// Outlives a peer that restarts, if the links below do: tells that to `notices`, and asks for
     /// another link where a peer does not answer.
-    pub(crate) fn outliving(mut self, notices: Notices, renew: Renew) -> Self {
+    pub(crate) fn outliving(mut self, notices: Notices, reconnect_handle: ReconnectHandle) -> Self {
         self.framed.get_ref().outlive();
-        self.restart = Some(Box::new(Restart::new(notices, renew)));
+        self.restart = Some(Box::new(Restart::new(notices, reconnect_handle)));
         self
     }
 
-    /// Keeps what it has for a peer that is lost, and may [return](Up::Returned).
+    /// Keeps what it has for a peer that is lost, and may [return](LinkUp::Unverified).
     #[cfg(feature = "server")]
     pub(crate) fn expecting_return(self, notices: Notices) -> Self {
         self.framed.get_ref().expect_return();
-        self.outliving(notices, Renew::default())
+        self.outliving(notices, ReconnectHandle::default())
     }
 
     /// Sends some requests once more, where the peer knows nothing of them.
@@ -282,12 +282,14 @@ impl<R: Role, F: Framing<R>> Stream for Correlation<R, F> {
                 }
             }
             let framed = Pin::new(&mut this.framed);
-            match framed.poll_decode_unless(cx, &this.outbound, Shared::is_stuck) {
-                Poll::Ready(Some(Ok(Link::Down(down)))) => this.lose(down),
-                Poll::Ready(Some(Ok(Link::Up(Up::Restarted)))) => this.restart(),
-                Poll::Ready(Some(Ok(Link::Up(Up::Returned)))) => this.returned(),
-                Poll::Ready(Some(Ok(Link::Up(Up::Resumed(resumed))))) => this.resumed(&resumed),
-                Poll::Ready(Some(Ok(Link::Item(mut message)))) => {
+            match framed.poll_decode_unless(cx, &this.outbound, SharedLink::is_stuck) {
+                Poll::Ready(Some(Ok(LinkEvent::Down(down)))) => this.lose(down),
+                Poll::Ready(Some(Ok(LinkEvent::Up(LinkUp::NewPeer)))) => this.restart(),
+                Poll::Ready(Some(Ok(LinkEvent::Up(LinkUp::Unverified)))) => this.returned(),
+                Poll::Ready(Some(Ok(LinkEvent::Up(LinkUp::Resumed(resumed))))) => {
+                    this.resumed(&resumed)
+                }
+                Poll::Ready(Some(Ok(LinkEvent::Item(mut message)))) => {
                     if this.admit(&mut message)
                         && let Some(message) = this.pass(message, cx)
                     {

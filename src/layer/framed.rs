@@ -26,7 +26,7 @@ use crate::{
     duplex::{Duplex, forward_sink},
     error::{Error, LinkError, MessageError},
     framing::{Framing, Unreadable},
-    link::{Link, PeerLimits},
+    link::{LinkEvent, PeerLimits},
     message::Message,
     stats::Stats,
     warn_limit::WarnLimit,
@@ -109,7 +109,7 @@ impl<R, S, I, F> Framed<R, S, F>
 where
     R: Role,
     S: Duplex<Message, I> + Stream<Item = Result<I, Error>>,
-    I: Into<Link<Message>>,
+    I: Into<LinkEvent<Message>>,
     F: Framing<R>,
 {
     /// Speaks `framing` over `inner`.
@@ -196,7 +196,7 @@ where
         self: Pin<&mut Self>,
         cx: &mut Context<'_>,
         calls: &dyn Calls,
-    ) -> Poll<Option<Result<Link<RxJsonRpcMessage<R>>, Error>>> {
+    ) -> Poll<Option<Result<LinkEvent<RxJsonRpcMessage<R>>, Error>>> {
         self.poll_decode_unless(cx, calls, |_| false)
     }
 
@@ -207,12 +207,12 @@ where
         cx: &mut Context<'_>,
         calls: &dyn Calls,
         is_stuck: impl Fn(&S) -> bool,
-    ) -> Poll<Option<Result<Link<RxJsonRpcMessage<R>>, Error>>> {
+    ) -> Poll<Option<Result<LinkEvent<RxJsonRpcMessage<R>>, Error>>> {
         loop {
             let mut this = self.as_mut().project();
             if let Some((id, error)) = this.ended.pop_front() {
                 let message = JsonRpcMessage::error(error, Some(id));
-                return Poll::Ready(Some(Ok(Link::Item(message))));
+                return Poll::Ready(Some(Ok(LinkEvent::Item(message))));
             }
             let mut failed = None;
             if *this.replied {
@@ -235,13 +235,15 @@ where
                 (polled, _) => ready!(polled),
             };
             let message = match item.map(|item| item.map(Into::into)) {
-                Some(Ok(Link::Item(Message::Close(reason)))) => {
+                Some(Ok(LinkEvent::Item(Message::Close(reason)))) => {
                     return Poll::Ready(Some(Err(LinkError::closed_by_peer(reason).into())));
                 }
-                Some(Ok(Link::Item(message))) if message.is_data() => message,
-                Some(Ok(Link::Item(_))) => continue,
-                Some(Ok(Link::Down(down))) => return Poll::Ready(Some(Ok(Link::Down(down)))),
-                Some(Ok(Link::Up(up))) => return Poll::Ready(Some(Ok(Link::Up(up)))),
+                Some(Ok(LinkEvent::Item(message))) if message.is_data() => message,
+                Some(Ok(LinkEvent::Item(_))) => continue,
+                Some(Ok(LinkEvent::Down(down))) => {
+                    return Poll::Ready(Some(Ok(LinkEvent::Down(down))));
+                }
+                Some(Ok(LinkEvent::Up(up))) => return Poll::Ready(Some(Ok(LinkEvent::Up(up)))),
                 Some(Err(error)) => return Poll::Ready(Some(Err(error))),
                 None => return Poll::Ready(None),
             };
@@ -261,13 +263,13 @@ where
             };
             self.as_mut().say_owed();
             match decoded {
-                Ok(Some(message)) => return Poll::Ready(Some(Ok(Link::Item(message)))),
+                Ok(Some(message)) => return Poll::Ready(Some(Ok(LinkEvent::Item(message)))),
                 Ok(None) => {}
                 Err(unreadable) => {
                     self.stats.malformed();
                     self.as_mut().complain(&unreadable);
                     if let Some(item) = self.as_mut().take_in(cx, unreadable) {
-                        return Poll::Ready(Some(item.map(Link::Item)));
+                        return Poll::Ready(Some(item.map(LinkEvent::Item)));
                     }
                 }
             }
@@ -425,10 +427,10 @@ impl<R, S, I, F> Stream for Framed<R, S, F>
 where
     R: Role,
     S: Duplex<Message, I> + Stream<Item = Result<I, Error>>,
-    I: Into<Link<Message>>,
+    I: Into<LinkEvent<Message>>,
     F: Framing<R>,
 {
-    type Item = Result<Link<RxJsonRpcMessage<R>>, Error>;
+    type Item = Result<LinkEvent<RxJsonRpcMessage<R>>, Error>;
 
     fn poll_next(self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<Option<Self::Item>> {
         self.poll_decode(cx, &())
@@ -546,12 +548,14 @@ mod tests {
         peer.send(Message::text(r#"{"jsonrpc":"2.0","id":7,"error":"sorry"}"#));
         let item = assert_ready!(framed.poll_next()).unwrap().unwrap();
         assert!(
-            matches!(item, Link::Item(JsonRpcMessage::Error(error)) if error.id == Some(RequestId::Number(7)))
+            matches!(item, LinkEvent::Item(JsonRpcMessage::Error(error)) if error.id == Some(RequestId::Number(7)))
         );
         // Whose it is without an id, the layer above may know.
         peer.send(Message::text(r#"{"jsonrpc":"2.0","error":"sorry"}"#));
         let item = assert_ready!(framed.poll_next()).unwrap().unwrap();
-        assert!(matches!(item, Link::Item(JsonRpcMessage::Error(error)) if error.id.is_none()));
+        assert!(
+            matches!(item, LinkEvent::Item(JsonRpcMessage::Error(error)) if error.id.is_none())
+        );
         peer.send(Message::text("rubbish"));
         assert_pending!(framed.poll_next());
         assert!(peer.sent().is_empty());

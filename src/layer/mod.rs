@@ -5,18 +5,18 @@
 //! | [`Socket`] | a byte stream | `Duplex<Message, Message>` | RFC 6455: frames, limits, the closing handshake; with the feature `deflate`, RFC 7692 |
 //! | [`Heartbeat`] | a `Duplex<Message, Message>` | the same | pings, and says when the peer is gone |
 //! | `Rate` (feature `rate-limit`) | a `Duplex<Message, Message>` | the same | reads so many messages per second, and no more |
-//! | [`Relink`] | the first link, and a source of more | `Duplex<Numbered, Link<Message>>` | one connection after the other |
-//! | [`Resume`] | a `Duplex<Numbered, Link<Message>>` | the same | numbers messages, and sends again what a lost connection took with it |
-//! | [`Shared`] | a `Duplex<Message, Message>` | the same, and `Clone` | the queue, and the one lock |
+//! | [`Reconnect`] | the first link, and a source of more | `Duplex<Outgoing, LinkEvent<Message>>` | one connection after the other |
+//! | [`Resume`] | a `Duplex<Outgoing, LinkEvent<Message>>` | the same | numbers messages, and sends again what a lost connection took with it |
+//! | [`SharedLink`] | a `Duplex<Message, Message>` | the same, and `Clone` | the queue, and the one lock |
 //! | [`Framed`] | a `Duplex<Message, Message>` | a duplex of JSON-RPC messages | encodes and decodes |
-//! | [`Correlation`] | a [`Framed`] over [`Shared`] | the same | knows every request in flight, ends each once |
+//! | [`Correlation`] | a [`Framed`] over [`SharedLink`] | the same | knows every request in flight, ends each once |
 //!
 //! [`WebSocketTransport`](crate::WebSocketTransport) puts rmcp on top. A layer of your own goes
-//! anywhere below [`Shared`]: it is any [`Duplex`](crate::duplex::Duplex) of [`Message`](crate::Message)s, and
-//! [`Builder::over`](crate::transport::Builder::over) takes it.
+//! anywhere below [`SharedLink`]: it is any [`Duplex`](crate::duplex::Duplex) of
+//! [`Message`](crate::Message)s, and [`Builder::over`](crate::transport::Builder::over) takes it.
 //!
-//! What is below [`Shared`] is polled with one waker for reading and writing alike, so a layer may
-//! write from `poll_next`, and what it leaves pending there is taken up again by whichever side
+//! What is below [`SharedLink`] is polled with one waker for reading and writing alike, so a layer
+//! may write from `poll_next`, and what it leaves pending there is taken up again by whichever side
 //! moves next.
 
 pub mod correlation;
@@ -27,9 +27,9 @@ pub mod heartbeat;
 #[cfg(feature = "rate-limit")]
 #[cfg_attr(docsrs, doc(cfg(feature = "rate-limit")))]
 pub mod rate;
-pub mod relink;
+pub mod reconnect;
 pub mod resume;
-pub mod shared;
+pub mod shared_link;
 pub mod socket;
 
 #[cfg(feature = "rate-limit")]
@@ -37,6 +37,6 @@ pub mod socket;
 pub use self::rate::Rate;
 #[doc(inline)]
 pub use self::{
-    correlation::Correlation, framed::Framed, heartbeat::Heartbeat, relink::Relink, resume::Resume,
-    shared::Shared, socket::Socket,
+    correlation::Correlation, framed::Framed, heartbeat::Heartbeat, reconnect::Reconnect,
+    resume::Resume, shared_link::SharedLink, socket::Socket,
 };

@@ -1,19 +1,19 @@
 //! [`Resume`]: numbers the messages of a session, and sends again what a lost connection took with
 //! it.
 //!
-//! It sits between [`Relink`](super::Relink) and [`Shared`](super::Shared), and speaks
-//! [`mcp.resume.v1`](protocol) with its like. Whoever makes the links does the opening: it exchanges
-//! [`Open`] and [`Session`] with the peer, tells the count of the [`Tally`], and hands the link on
-//! with what came of it.
+//! It sits between [`Reconnect`](super::Reconnect) and [`SharedLink`](super::SharedLink), and
+//! speaks [`mcp.resume.v1`](protocol) with its like. Whoever makes the links does the opening: it
+//! exchanges [`OpenFrame`] and [`SessionFrame`] with the peer, tells the count of the
+//! [`ReceiveCount`], and hands the link on with what came of it.
 //!
 //! | from below | the layer | upwards |
 //! |---|---|---|
 //! | a data message | counts it | the same |
 //! | `@ack` | forgets what is acknowledged | nothing |
 //! | any other text that begins with `@`, a number that cannot be | closes the link with 1002 | that error, for good |
-//! | [`Link::Down`] | takes no more, and keeps what it has | nothing, until the session is taken for lost: there is none, or its window is over |
-//! | [`Up::Resumed`], also of a session that was taken for lost | sends again what the peer has not received | the same, with how many those are |
-//! | any other [`Up`] | forgets all, and begins as the source [said](Tally::begin) | the [`Link::Down`], unless it was told; then the same |
+//! | [`LinkEvent::Down`] | takes no more, and keeps what it has | nothing, until the session is taken for lost: there is none, or its window is over |
+//! | [`LinkUp::Resumed`], also of a session that was taken for lost | sends again what the peer has not received | the same, with how many those are |
+//! | any other [`LinkUp`] | forgets all, and begins as the source [said](ReceiveCount::begin) | the [`LinkEvent::Down`], unless it was told; then the same |
 //! | an error | | the same, for good |
 //!
 //! While the link is down nothing is taken: `poll_ready` fails with the cause, and what becomes of it
@@ -58,19 +58,19 @@
 //! | the reader, when some wait | takes the first of those, and counts it if that is still to be done | the same |
 //! | a writer | lets it wait, uncounted | counts it, and lets it wait; uncounted beyond 16 MiB |
 //!
-//! A count that is [frozen](Tally::freeze) takes nothing: the message is dropped, and sent again.
-//! What waits uncounted is dropped when the session is resumed, since it is sent again too. When
-//! the session is over it is delivered, and never counted.
+//! A count that is [frozen](ReceiveCount::freeze) takes nothing: the message is dropped, and sent
+//! again. What waits uncounted is dropped when the session is resumed, since it is sent again too.
+//! When the session is over it is delivered, and never counted.
 
 mod ack_deadline;
 mod ahead;
 mod config;
 mod frame;
 mod inbound;
-mod ledger;
 mod read_ahead;
+mod receive_count;
 mod secret;
-mod tally;
+mod send_window;
 
 #[doc = include_str!("resume/protocol.md")]
 pub mod protocol {}
@@ -92,18 +92,18 @@ pub use self::secret::Secrets;
 use self::{
     ack_deadline::AckDeadline,
     ahead::{Ahead, Waiting},
-    ledger::Ledger,
+    send_window::SendWindow,
 };
 pub use self::{
     config::Config,
-    frame::{Frame, Malformed, Open, SUBPROTOCOL, Session},
+    frame::{ControlFrameError, Frame, OpenFrame, SUBPROTOCOL, SessionFrame},
+    receive_count::{FrozenCount, ReceiveCount, SessionStart},
     secret::{NotAToken, Secret, SessionId},
-    tally::{Frozen, Start, Tally},
 };
 use crate::{
     duplex::{Duplex, forward_sink},
     error::Error,
-    link::{Down, Link, Numbered, Up},
+    link::{Down, LinkEvent, LinkUp, Outgoing},
     message::{Message, Text},
     time::Timer,
 };
@@ -116,16 +116,16 @@ const ACK_DELAY: Duration = Duration::from_secs(1);
 /// | | read from below | told above | takes messages |
 /// |---|---|---|---|
 /// | `Live` | messages | messages | yes |
-/// | `Lost` | [`Link::Down`] | nothing yet | no |
-/// | `Gone` | the same, and there is no session, or it was kept for as long as it had to be. Where it still is, it goes on | the [`Link::Down`] | no |
-/// | `Restarted` | [`Up::Restarted`] | the [`Link::Down`] | no |
+/// | `Lost` | [`LinkEvent::Down`] | nothing yet | no |
+/// | `Gone` | the same, and there is no session, or it was kept for as long as it had to be. Where it still is, it goes on | the [`LinkEvent::Down`] | no |
+/// | `Restarted` | [`LinkUp::NewPeer`] | the [`LinkEvent::Down`] | no |
 /// | `Ended` | an error, or what must not be | the error | no |
 #[derive(Debug)]
 enum Phase {
     Live,
     Lost(Down),
     Gone(Error),
-    Restarted(Error, Up),
+    Restarted(Error, LinkUp),
     Ended(Error),
 }
 
@@ -147,9 +147,9 @@ pin_project! {
     #[derive(Debug)]
     #[must_use = "a layer does nothing unless polled"]
     pub struct Resume<S> {
-        ledger: Ledger,
-        tally: Tally,
-        start: Start,
+        send_window: SendWindow,
+        receive_count: ReceiveCount,
+        start: SessionStart,
         phase: Phase,
         // Read while nothing could be written.
         ahead: Ahead,
@@ -172,20 +172,20 @@ pin_project! {
     }
 }
 
-impl<S: Duplex<Numbered, Link<Message>>> Resume<S> {
+impl<S: Duplex<Outgoing, LinkEvent<Message>>> Resume<S> {
     /// A new session over `inner`, whose first link is there.
     pub fn new(inner: S, config: Config) -> Self {
-        Self::with_tally(inner, config, Tally::default())
+        Self::with_receive_count(inner, config, ReceiveCount::default())
     }
 
     /// The same, with the handle on the count that the source of the links has.
-    pub fn with_tally(inner: S, config: Config, tally: Tally) -> Self {
-        let start = tally.restart();
-        let dialled = tally.has_dialled(start);
+    pub fn with_receive_count(inner: S, config: Config, receive_count: ReceiveCount) -> Self {
+        let start = receive_count.restart();
+        let dialled = receive_count.has_dialled(start);
         Self {
-            ledger: Ledger::new(config.window(dialled)),
+            send_window: SendWindow::new(config.window(dialled)),
             start,
-            tally,
+            receive_count,
             phase: Phase::Live,
             ahead: Ahead::default(),
             dialled,
@@ -206,18 +206,18 @@ impl<S: Duplex<Numbered, Link<Message>>> Resume<S> {
     fn poll_own(self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<Result<(), Error>> {
         let mut this = self.project();
         this.phase.obstacle()?;
-        if *this.ack_overdue || this.ledger.is_ack_due() {
+        if *this.ack_overdue || this.send_window.is_ack_due() {
             ready!(this.inner.as_mut().poll_ready(cx))?;
             *this.ack_overdue = false;
             *this.unflushed = true;
             *this.waits = true;
-            let ack = Frame::Ack(this.ledger.tell()).encode();
-            this.inner.as_mut().start_send(Numbered::new(0, ack))?;
+            let ack = Frame::Ack(this.send_window.tell()).encode();
+            this.inner.as_mut().start_send(Outgoing::new(0, ack))?;
         }
-        while !this.ledger.is_handed_over() {
+        while !this.send_window.is_handed_over() {
             ready!(this.inner.as_mut().poll_ready(cx))?;
             *this.unflushed = true;
-            if let Some(next) = this.ledger.hand_over() {
+            if let Some(next) = this.send_window.hand_over() {
                 this.inner.as_mut().start_send(next)?;
             }
         }
@@ -235,7 +235,7 @@ impl<S: Duplex<Numbered, Link<Message>>> Resume<S> {
             if this.timer.is_set() && this.timer.poll(cx).is_pending() {
                 return false;
             }
-            let Some(since) = this.ledger.unacknowledged_since() else { return false };
+            let Some(since) = this.send_window.unacknowledged_since() else { return false };
             let due = since + ACK_DELAY;
             if due <= Instant::now() {
                 *this.ack_overdue = true;
@@ -246,25 +246,25 @@ impl<S: Duplex<Numbered, Link<Message>>> Resume<S> {
     }
 
     /// The end of the lost link, when the peer need no longer keep the session.
-    fn poll_gone(self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<Link<Message>> {
+    fn poll_gone(self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<LinkEvent<Message>> {
         let this = self.project();
         let Phase::Lost(down) = &*this.phase else { return Poll::Pending };
         ready!(this.timer.poll(cx));
         let down = down.clone();
         *this.phase = Phase::Gone(down.cause.clone());
-        Poll::Ready(Link::Down(down))
+        Poll::Ready(LinkEvent::Down(down))
     }
 
     /// The next item that is not of this layer's own concern.
     fn poll_item(
         mut self: Pin<&mut Self>,
         cx: &mut Context<'_>,
-    ) -> Poll<Option<Result<Link<Message>, Error>>> {
+    ) -> Poll<Option<Result<LinkEvent<Message>, Error>>> {
         let this = self.as_mut().project();
         if let Phase::Restarted(..) = this.phase
             && let Phase::Restarted(_, up) = mem::replace(this.phase, Phase::Live)
         {
-            return Poll::Ready(Some(Ok(Link::Up(up))));
+            return Poll::Ready(Some(Ok(LinkEvent::Up(up))));
         }
         loop {
             let _ = self.as_mut().poll_own(cx);
@@ -310,8 +310,8 @@ fn is_control(text: &Text) -> bool {
     text.as_bytes().first() == Some(&b'@')
 }
 
-impl<S: Duplex<Numbered, Link<Message>>> Stream for Resume<S> {
-    type Item = Result<Link<Message>, Error>;
+impl<S: Duplex<Outgoing, LinkEvent<Message>>> Stream for Resume<S> {
+    type Item = Result<LinkEvent<Message>, Error>;
 
     fn poll_next(mut self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<Option<Self::Item>> {
         loop {
@@ -339,25 +339,25 @@ impl<S: Duplex<Numbered, Link<Message>>> Stream for Resume<S> {
     }
 }
 
-impl<S: Duplex<Numbered, Link<Message>>> Sink<Numbered> for Resume<S> {
+impl<S: Duplex<Outgoing, LinkEvent<Message>>> Sink<Outgoing> for Resume<S> {
     type Error = Error;
 
     fn poll_ready(mut self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<Result<(), Error>> {
         loop {
             let polled = self.as_mut().poll_room(cx);
-            if polled.is_ready() || self.start == Start::Plain {
+            if polled.is_ready() || self.start == SessionStart::Plain {
                 return polled;
             }
             ready!(self.as_mut().poll_read_ahead(cx))?;
         }
     }
 
-    fn start_send(self: Pin<&mut Self>, mut item: Numbered) -> Result<(), Error> {
+    fn start_send(self: Pin<&mut Self>, mut item: Outgoing) -> Result<(), Error> {
         let this = self.project();
         if let Phase::Ended(error) = this.phase {
             return Err(error.clone());
         }
-        if *this.start == Start::Plain {
+        if *this.start == SessionStart::Plain {
             return this.inner.start_send(item);
         }
         match item.message {
@@ -365,12 +365,12 @@ impl<S: Duplex<Numbered, Link<Message>>> Sink<Numbered> for Resume<S> {
             Message::Text(_) | Message::Binary(_) => {}
             _ => return this.inner.start_send(item),
         }
-        this.ledger.take(item);
+        this.send_window.take(item);
         // Between being asked whether it takes a message and being given it, the link may be lost.
         if !matches!(this.phase, Phase::Live) {
             return Ok(());
         }
-        match this.ledger.hand_over() {
+        match this.send_window.hand_over() {
             Some(next) => this.inner.start_send(next),
             None => Ok(()),
         }
@@ -385,7 +385,7 @@ impl<S: Duplex<Numbered, Link<Message>>> Sink<Numbered> for Resume<S> {
         Poll::Ready(flushed)
     }
 
-    forward_sink!(inner, Numbered: poll_close);
+    forward_sink!(inner, Outgoing: poll_close);
 }
 
 #[cfg(test)]

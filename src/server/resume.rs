@@ -41,7 +41,7 @@ use super::{auth::Identity, door::Refusal, registry::Cause};
 use crate::{
     decode::Role,
     error::{CloseCode, CloseReason},
-    layer::resume::{Frame, Open, Secret, Session, SessionId, Tally},
+    layer::resume::{Frame, OpenFrame, ReceiveCount, Secret, SessionFrame, SessionId},
     link::MessageLimits,
     message::Message,
     transport::{Builder, WebSocketTransport},
@@ -189,8 +189,8 @@ impl<R: Role> Sessions<R> {
         let mut unknown = false;
         if speaks {
             match asked(&mut arrival, timer).await {
-                Ok(Open::New) => {}
-                Ok(Open::Resume { session, secret, received }) => {
+                Ok(OpenFrame::New) => {}
+                Ok(OpenFrame::Resume { session, secret, received }) => {
                     unknown = true;
                     let asked = (&session, &secret, received);
                     match self.resume(asked, identity.as_ref(), arrival) {
@@ -250,9 +250,9 @@ impl<R: Role> Sessions<R> {
         {
             session.set(Some(name.id.as_str().to_owned()));
         }
-        slot.tally.peer().set(arrival.limits());
+        slot.receive_count.peer().set(arrival.limits());
         let source = Returns::new(self.clone(), slot.clone());
-        let transport = builder.over_session(arrival, source, slot.tally.clone());
+        let transport = builder.over_session(arrival, source, slot.receive_count.clone());
         Some((transport, slot))
     }
 
@@ -290,18 +290,18 @@ impl<R: Role> Sessions<R> {
             Entry::Occupied(entry) => (entry.get().clone(), false),
             Entry::Vacant(entry) => {
                 let (id, identity) = (id.clone(), identity.cloned());
-                let slot = Slot::new(id, identity, Tally::default(), is_named, address);
+                let slot = Slot::new(id, identity, ReceiveCount::default(), is_named, address);
                 (entry.insert(Arc::new(slot)).clone(), true)
             }
         }
     }
 
-    fn describe(&self, id: SessionId, given: Secret) -> Session {
+    fn describe(&self, id: SessionId, given: Secret) -> SessionFrame {
         let window = self.config.window;
         let seconds = u32::try_from(window.as_secs()).unwrap_or(u32::MAX);
         // A client that was told too little would take its session for lost while it is kept.
         let window_s = seconds.saturating_add(u32::from(window.subsec_nanos() > 0));
-        Session::new(id, given, window_s, self.window_bytes).within(self.limits)
+        SessionFrame::new(id, given, window_s, self.window_bytes).within(self.limits)
     }
 
     /// The session has no link, for the `departure`th time of all, and so many bytes wait in it. That
@@ -334,7 +334,7 @@ impl<R: Role> Sessions<R> {
 }
 
 /// What a client asks for that speaks the extension.
-async fn asked(arrival: &mut Arrival, timer: Pin<&mut Sleep>) -> Result<Open, CloseReason> {
+async fn asked(arrival: &mut Arrival, timer: Pin<&mut Sleep>) -> Result<OpenFrame, CloseReason> {
     let first = tokio::select! {
         first = arrival.next() => match first {
             Some(Ok(Message::Text(text))) => Frame::parse(&text),

@@ -31,7 +31,7 @@ use crate::{
     error::{CloseCode, CloseReason},
     event::{Notices, State},
     framing::Framing,
-    layer::Shared,
+    layer::SharedLink,
     time::after,
     transport::{Builder, Owed, WebSocketTransport},
 };
@@ -65,7 +65,7 @@ pub(super) struct Opened<R: Hosted> {
 
 /// What is given back when a connection ends, whichever way it does.
 struct Ground<R: Hosted> {
-    shared: Shared,
+    shared: SharedLink,
     owed: Arc<Owed>,
     entry: Entry<R>,
     _permit: Option<Permit>,
@@ -279,7 +279,7 @@ impl<S: Service<R>, R: Hosted> Shop<S, R> {
         self.config.drain.reason.clone()
     }
 
-    async fn close(&self, shared: &Shared, reason: CloseReason) {
+    async fn close(&self, shared: &SharedLink, reason: CloseReason) {
         let mut shared = shared.clone();
         shared.close_with(reason);
         let _ = timeout(self.config.layers.socket.close_timeout, shared.close()).await;

@@ -17,20 +17,20 @@ use crate::{
     extensions::Extensions,
     framing::{Framing, JsonRpc},
     layer::{
-        Correlation, Framed, Heartbeat, Relink, Shared, Socket,
+        Correlation, Framed, Heartbeat, Reconnect, SharedLink, Socket,
         correlation::{self, Policy, Replay},
         framed, heartbeat,
-        relink::{LinkSource, Renew},
-        resume, shared,
+        reconnect::{LinkSource, ReconnectHandle},
+        resume, shared_link,
         socket::{self, Side},
     },
-    link::{Link, Numbered, PeerLimits},
+    link::{LinkEvent, Outgoing, PeerLimits},
     message::Message,
     stats::Stats,
 };
 #[cfg(any(feature = "client", feature = "server"))]
 use crate::{
-    layer::{Resume, resume::Tally},
+    layer::{Resume, resume::ReceiveCount},
     link::MessageLimits,
 };
 
@@ -45,7 +45,7 @@ pub struct Config {
     /// What is kept for a peer that resumes.
     pub resume: resume::Config,
     /// The outbound queue.
-    pub shared: shared::Config,
+    pub shared: shared_link::Config,
     /// The size of outbound messages.
     pub framed: framed::Config,
     /// Deadlines, and how many requests may be in flight.
@@ -64,8 +64,8 @@ impl fmt::Debug for Extra {
 }
 
 impl Config {
-    /// Puts a layer of your own on each link, above [`Heartbeat`] and below [`Shared`]. A second
-    /// call puts the next one on top of it.
+    /// Puts a layer of your own on each link, above [`Heartbeat`] and below [`SharedLink`]. A
+    /// second call puts the next one on top of it.
     #[must_use]
     pub fn layer<L>(mut self, layer: impl Fn(BoxLink) -> L + Send + Sync + 'static) -> Self
     where
@@ -92,7 +92,7 @@ impl Config {
     }
 }
 
-/// What the layers below [`Shared`] are made from, once for each connection.
+/// What the layers below [`SharedLink`] are made from, once for each connection.
 #[derive(Debug, Clone)]
 pub(crate) struct Layers {
     config: Config,
@@ -196,8 +196,8 @@ impl<R: Role> Default for Builder<R> {
 }
 
 impl<R: Role> Builder<R> {
-    /// The settings of the layers that the builder puts on: those from [`Shared`] upwards, and in
-    /// [`over_stream`](Self::over_stream) all of them.
+    /// The settings of the layers that the builder puts on: those from [`SharedLink`] upwards, and
+    /// in [`over_stream`](Self::over_stream) all of them.
     pub fn config(mut self, config: Config) -> Self {
         self.config = config;
         self
@@ -311,7 +311,7 @@ impl<R: Role> Builder<R> {
     }
 
     pub(crate) fn over_link(self, link: BoxLink, notices: Notices) -> WebSocketTransport<R> {
-        self.assemble(Relink::once(link), notices, |stack| stack)
+        self.assemble(Reconnect::single(link), notices, |stack| stack)
     }
 
     /// A transport over `first`, and over those of `source` when that is lost.
@@ -319,10 +319,10 @@ impl<R: Role> Builder<R> {
     where
         S: LinkSource<Link: Send> + Send + 'static,
     {
-        let renew = source.renew();
+        let reconnect_handle = source.reconnect_handle();
         let state = watch::Sender::new(State::Connecting);
         let notices = Notices::new(state, Announcer::default());
-        self.outliving(Relink::new(first, source), renew, notices)
+        self.outliving(Reconnect::new(first, source), reconnect_handle, notices)
     }
 
     /// The same where the links carry a session, as far as the peer keeps one.
@@ -332,16 +332,16 @@ impl<R: Role> Builder<R> {
         first: S::Link,
         source: S,
         notices: Notices,
-        tally: Tally,
+        receive_count: ReceiveCount,
     ) -> WebSocketTransport<R>
     where
         S: LinkSource<Link: Send> + Send + 'static,
     {
-        let renew = source.renew();
-        let relink = Relink::new(first, source);
-        let this = self.peer(tally.peer().clone());
-        let line = Resume::with_tally(relink, this.config.resume.clone(), tally);
-        this.outliving(line, renew, notices)
+        let reconnect_handle = source.reconnect_handle();
+        let reconnect = Reconnect::new(first, source);
+        let this = self.peer(receive_count.peer().clone());
+        let line = Resume::with_receive_count(reconnect, this.config.resume.clone(), receive_count);
+        this.outliving(line, reconnect_handle, notices)
     }
 
     /// A transport over the links of one session, with which it ends.
@@ -350,25 +350,31 @@ impl<R: Role> Builder<R> {
         self,
         first: S::Link,
         source: S,
-        tally: Tally,
+        receive_count: ReceiveCount,
     ) -> WebSocketTransport<R>
     where
         S: LinkSource<Link: Send> + Send + 'static,
     {
-        let relink = Relink::new(first, source);
-        let this = self.peer(tally.peer().clone());
-        let line = Resume::with_tally(relink, this.config.resume.clone(), tally);
+        let reconnect = Reconnect::new(first, source);
+        let this = self.peer(receive_count.peer().clone());
+        let line = Resume::with_receive_count(reconnect, this.config.resume.clone(), receive_count);
         let notices = Notices::default();
         this.assemble(line, notices.clone(), |stack| stack.expecting_return(notices))
     }
 
-    fn outliving<L>(self, line: L, renew: Renew, notices: Notices) -> WebSocketTransport<R>
+    fn outliving<L>(
+        self,
+        line: L,
+        reconnect_handle: ReconnectHandle,
+        notices: Notices,
+    ) -> WebSocketTransport<R>
     where
-        L: Duplex<Numbered, Link<Message>> + Send + 'static,
+        L: Duplex<Outgoing, LinkEvent<Message>> + Send + 'static,
     {
-        let mut transport =
-            self.assemble(line, notices.clone(), |stack| stack.outliving(notices, renew.clone()));
-        transport.renew = Some(renew);
+        let mut transport = self.assemble(line, notices.clone(), |stack| {
+            stack.outliving(notices, reconnect_handle.clone())
+        });
+        transport.reconnect_handle = Some(reconnect_handle);
         transport
     }
 
@@ -379,12 +385,12 @@ impl<R: Role> Builder<R> {
         finish: impl FnOnce(Stack<R>) -> Stack<R>,
     ) -> WebSocketTransport<R>
     where
-        L: Duplex<Numbered, Link<Message>> + Send + 'static,
+        L: Duplex<Outgoing, LinkEvent<Message>> + Send + 'static,
     {
         let Self { mut config, framing, stats, span, subprotocol, replay, deadline, peer } = self;
         config.correlation.deadline = deadline.or(config.correlation.deadline);
         let close_timeout = config.socket.close_timeout;
-        let shared = Shared::with_notices(line, config.shared, notices, span.clone());
+        let shared = SharedLink::with_notices(line, config.shared, notices, span.clone());
         let framed = Framed::with_stats(shared.clone(), framing, config.framed, stats.clone());
         let framed = framed.within(peer);
         let stack = Correlation::with_stats(framed, config.correlation, stats.clone());
@@ -392,7 +398,7 @@ impl<R: Role> Builder<R> {
         WebSocketTransport {
             stack: finish(stack),
             shared,
-            renew: None,
+            reconnect_handle: None,
             stats,
             span,
             subprotocol,

@@ -4,7 +4,7 @@ use std::time::Duration;
 
 use mcp_ws_transport::{
     State,
-    client::{Connect, Reconnect},
+    client::{Connect, ReconnectPolicy},
     connect,
     event::{Event, Events},
 };
@@ -171,7 +171,7 @@ impl Link {
 pub struct Scene {
     pub listener: TcpListener,
     pub client: RunningService<RoleClient, ()>,
-    pub renew: mcp_ws_transport::layer::relink::Renew,
+    pub reconnect_handle: mcp_ws_transport::layer::reconnect::ReconnectHandle,
     pub state: watch::Receiver<State>,
     pub events: Events<Event>,
 }
@@ -179,7 +179,7 @@ pub struct Scene {
 /// Waits are short, so that tests are.
 pub fn hasty(connect: Connect<RoleClient>) -> Connect<RoleClient> {
     let bound = Duration::from_millis(20);
-    let reconnect = Reconnect::default().first(Duration::ZERO);
+    let reconnect = ReconnectPolicy::default().first(Duration::ZERO);
     connect.reconnect(reconnect.after_restart(bound).min(bound).max(bound))
 }
 
@@ -197,16 +197,16 @@ impl Scene {
         let (state, events) = (connect.state(), connect.events());
         let dialling = async {
             let transport = connect.await.unwrap();
-            let renew = transport.renew().unwrap();
-            (().serve(transport).await.unwrap(), renew)
+            let reconnect_handle = transport.reconnect_handle().unwrap();
+            (().serve(transport).await.unwrap(), reconnect_handle)
         };
         let serving = async {
             let mut link = Link::new(&listener).await;
             assert_eq!(link.open().await, json!({}));
             link.begins(session_of(window_s, "s-1", "one", 0, false)).await
         };
-        let ((client, renew), link) = tokio::join!(dialling, serving);
-        (Self { listener, client, renew, state, events }, link)
+        let ((client, reconnect_handle), link) = tokio::join!(dialling, serving);
+        (Self { listener, client, reconnect_handle, state, events }, link)
     }
 
     /// A call under way.

@@ -18,7 +18,7 @@ use super::{Config, Correlation, Held, Place, Places, UNAVAILABLE, cancellation}
 use crate::{
     decode::{Calls, Method, Role},
     framing::Framing,
-    layer::{Framed, Shared, framed::too_large},
+    layer::{Framed, SharedLink, framed::too_large},
 };
 
 /// How many notifications may be handled at once, where fewer requests may: most are over in a moment.
@@ -197,7 +197,7 @@ impl<R: Role, F: Framing<R>> Correlation<R, F> {
 
 /// Before requests and notifications of the peer.
 struct Gate<'a, R: Role, F> {
-    framed: &'a mut Framed<R, Shared, F>,
+    framed: &'a mut Framed<R, SharedLink, F>,
     places: &'a Arc<Places>,
     notifications: usize,
 }

@@ -20,7 +20,7 @@ use crate::{
     error::{CloseCode, CloseReason, Error, LinkError, MessageError},
     event::{Event, Notices},
     framing::Framing,
-    layer::{Framed, Shared, relink::Renew},
+    layer::{Framed, SharedLink, reconnect::ReconnectHandle},
     link::{Down, Resumed},
     message::Message,
 };
@@ -36,7 +36,7 @@ const PATIENCE: Duration = Duration::from_secs(10);
 #[derive(Debug)]
 pub(super) struct Restart {
     notices: Notices,
-    renew: Renew,
+    reconnect_handle: ReconnectHandle,
     /// The request with which this side opened its session.
     pub(super) initialize: Option<(RequestId, Message)>,
     pub(super) initialized: Option<Message>,
@@ -69,10 +69,10 @@ pub(super) struct Restart {
 }
 
 impl Restart {
-    pub(super) fn new(notices: Notices, renew: Renew) -> Self {
+    pub(super) fn new(notices: Notices, reconnect_handle: ReconnectHandle) -> Self {
         Self {
             notices,
-            renew,
+            reconnect_handle,
             initialize: None,
             initialized: None,
             agreed: None,
@@ -149,7 +149,7 @@ impl Restart {
             && timer.as_mut().poll(cx).is_ready()
         {
             tracing::warn!("no answer to a repeated initialize");
-            self.renew.ask();
+            self.reconnect_handle.reconnect();
             timer.as_mut().reset(Instant::now() + PATIENCE);
         }
     }
@@ -158,7 +158,7 @@ impl Restart {
     fn send_again<R: Role, F: Framing<R>>(
         &self,
         outbound: &Outbound,
-        framed: &Framed<R, Shared, F>,
+        framed: &Framed<R, SharedLink, F>,
     ) {
         let shared = framed.get_ref();
         let handed = shared.began();
@@ -180,7 +180,7 @@ impl Restart {
         &mut self,
         item: &TxJsonRpcMessage<R>,
         replay: Replay,
-        framed: &mut Framed<R, Shared, F>,
+        framed: &mut Framed<R, SharedLink, F>,
     ) -> Result<bool, Error> {
         match item {
             JsonRpcMessage::Request(request) => match R::method_of(&request.request) {

@@ -20,17 +20,19 @@ use crate::{
     error::CloseCode,
     framing::{BinaryPolicy, JsonRpc},
     layer::{
-        Relink,
+        Reconnect,
         fake::{self, Peer},
-        framed, shared,
+        framed, shared_link,
     },
     message::Message,
 };
 
 fn correlation<R: Role>(config: Config) -> (Correlation<R, JsonRpc>, Peer, Stats) {
     let (link, peer) = fake::link();
-    let (shared, stats) =
-        (Shared::new(Relink::once(link), shared::Config::default()), Stats::default());
+    let (shared, stats) = (
+        SharedLink::new(Reconnect::single(link), shared_link::Config::default()),
+        Stats::default(),
+    );
     let framed = Framed::new(shared, JsonRpc::default(), framed::Config::default());
     (Correlation::with_stats(framed, config, stats.clone()), peer, stats)
 }
@@ -225,7 +227,8 @@ fn a_request_that_alone_takes_more_than_all_may_is_refused() {
 #[test]
 fn who_takes_no_answers_is_served_no_further() {
     let (link, peer) = fake::link();
-    let shared = Shared::new(Relink::once(link), shared::Config::default().queue_bytes(1));
+    let shared =
+        SharedLink::new(Reconnect::single(link), shared_link::Config::default().queue_bytes(1));
     let framed =
         Framed::<RoleServer, _, _>::new(shared, JsonRpc::default(), framed::Config::default());
     let mut stack = spawn(Correlation::new(framed, Config::default()));
@@ -264,7 +267,7 @@ fn the_end_of_the_link_ends_every_call_and_says_what_is_known() {
 fn broadcasts_between_requests_leave_what_is_known_of_them() {
     let (mut stack, peer, _) = correlation::<RoleServer>(Config::default());
     let shared = stack.framed.get_ref().clone();
-    let broadcast = |count| (0..count).for_each(|_| shared.offer(Message::text("{}")).unwrap());
+    let broadcast = |count| (0..count).for_each(|_| shared.try_send(Message::text("{}")).unwrap());
     broadcast(3);
     stack.start_send_unpin(ping::<RoleServer>(1)).unwrap();
     broadcast(5);
@@ -290,7 +293,7 @@ fn broadcasts_between_requests_leave_what_is_known_of_them() {
 #[test]
 fn a_call_that_is_told_not_sent_is_not_sent_by_the_close_either() {
     let (link, peer) = fake::link();
-    let shared = Shared::new(Relink::once(link), shared::Config::default());
+    let shared = SharedLink::new(Reconnect::single(link), shared_link::Config::default());
     let framing = JsonRpc::default().binary(BinaryPolicy::Reject);
     let framed = Framed::new(shared, framing, framed::Config::default());
     let mut stack = Correlation::<RoleClient, _>::new(framed, Config::default());
@@ -334,7 +337,8 @@ fn a_request_that_was_cancelled_is_no_longer_in_flight() {
 async fn what_arrived_before_the_end_is_told_even_while_requests_wait() {
     for refused in [false, true] {
         let (link, peer) = fake::link();
-        let shared = Shared::new(Relink::once(link), shared::Config::default().queue_bytes(1));
+        let shared =
+            SharedLink::new(Reconnect::single(link), shared_link::Config::default().queue_bytes(1));
         let framed =
             Framed::<RoleServer, _, _>::new(shared, JsonRpc::default(), framed::Config::default());
         let mut stack = spawn(Correlation::new(framed, Config::default()));
@@ -359,7 +363,7 @@ async fn what_arrived_before_the_end_is_told_even_while_requests_wait() {
 #[test]
 fn a_refusal_that_cannot_be_sent_harms_nobody() {
     let (link, peer) = fake::link();
-    let shared = Shared::new(Relink::once(link), shared::Config::default());
+    let shared = SharedLink::new(Reconnect::single(link), shared_link::Config::default());
     let config = framed::Config::default().max_message_size(300);
     let framed = Framed::<RoleServer, _, _>::new(shared, JsonRpc::default(), config);
     let mut stack = spawn(Correlation::new(framed, Config::default()));
@@ -376,7 +380,8 @@ fn a_refusal_that_cannot_be_sent_harms_nobody() {
 /// A server whose queue is full until the peer unblocks it, with requests that wait.
 fn holding(config: Config, ids: &[i64]) -> (Spawn<Correlation<RoleServer, JsonRpc>>, Peer, Stats) {
     let (link, peer) = fake::link();
-    let shared = Shared::new(Relink::once(link), shared::Config::default().queue_bytes(1));
+    let shared =
+        SharedLink::new(Reconnect::single(link), shared_link::Config::default().queue_bytes(1));
     let framed = Framed::new(shared, JsonRpc::default(), framed::Config::default());
     let stats = Stats::default();
     let mut stack = spawn(Correlation::with_stats(framed, config, stats.clone()));

@@ -5,7 +5,7 @@ use std::{collections::VecDeque, mem};
 use bytes::Bytes;
 
 use crate::{
-    link::Link,
+    link::LinkEvent,
     message::{Message, Text},
 };
 
@@ -40,7 +40,7 @@ pub(super) struct Ahead {
 /// Item that waits; `is_uncounted` if its reader still has to count it.
 #[derive(Debug)]
 pub(super) struct Waiting {
-    pub(super) item: Link<Message>,
+    pub(super) item: LinkEvent<Message>,
     pub(super) is_uncounted: bool,
 }
 
@@ -48,20 +48,20 @@ impl Waiting {
     /// Returns the memory that the item takes, in bytes.
     fn cost(&self) -> usize {
         match &self.item {
-            Link::Item(message) => message.len() + OVERHEAD,
-            Link::Down(_) | Link::Up(_) => OVERHEAD,
+            LinkEvent::Item(message) => message.len() + OVERHEAD,
+            LinkEvent::Down(_) | LinkEvent::Up(_) => OVERHEAD,
         }
     }
 }
 
 impl Ahead {
     /// Adds an item that is counted, or has no number.
-    pub(super) fn push_counted(&mut self, item: Link<Message>) {
+    pub(super) fn push_counted(&mut self, item: LinkEvent<Message>) {
         self.push(Waiting { item, is_uncounted: false });
     }
 
     /// Adds a message that its reader will count.
-    pub(super) fn push_uncounted(&mut self, item: Link<Message>) {
+    pub(super) fn push_uncounted(&mut self, item: LinkEvent<Message>) {
         let waiting = Waiting { item, is_uncounted: true };
         self.uncounted_bytes += waiting.cost();
         self.push(waiting);
@@ -69,7 +69,7 @@ impl Ahead {
 
     fn push(&mut self, mut waiting: Waiting) {
         self.bytes += waiting.cost();
-        if let Link::Item(message) = &mut waiting.item {
+        if let LinkEvent::Item(message) = &mut waiting.item {
             detach(message);
         }
         if self.items.len() == self.items.capacity() {
@@ -141,7 +141,7 @@ mod tests {
         let allocation = 32;
         assert!(place + allocation <= OVERHEAD, "{place} + {allocation}");
         let mut ahead = Ahead::default();
-        (0..100_000).for_each(|_| ahead.push_counted(Link::Item(Message::text("{}"))));
+        (0..100_000).for_each(|_| ahead.push_counted(LinkEvent::Item(Message::text("{}"))));
         let places = ahead.items.capacity() * size_of::<Waiting>();
         assert!(places + 100_000 * allocation <= ahead.bytes, "{places}, {}", ahead.bytes);
     }
@@ -151,14 +151,14 @@ mod tests {
         let buffer = Bytes::from(vec![b'x'; 2 * COPIED]);
         let (small, large) = (buffer.slice(..2), buffer.slice(2..2 + COPIED));
         let mut ahead = Ahead::default();
-        ahead.push_counted(Link::Item(Message::Binary(small.clone())));
-        ahead.push_uncounted(Link::Item(Message::Text(Text::trusted(small.clone()))));
-        ahead.push_uncounted(Link::Item(Message::Binary(large.clone())));
+        ahead.push_counted(LinkEvent::Item(Message::Binary(small.clone())));
+        ahead.push_uncounted(LinkEvent::Item(Message::Text(Text::trusted(small.clone()))));
+        ahead.push_uncounted(LinkEvent::Item(Message::Binary(large.clone())));
         for (bytes, shared) in [(&small, false), (&small, false), (&large, true)] {
             let waiting = ahead.pop().unwrap();
             let kept = match waiting.item {
-                Link::Item(Message::Binary(bytes)) => bytes,
-                Link::Item(Message::Text(text)) => text.into(),
+                LinkEvent::Item(Message::Binary(bytes)) => bytes,
+                LinkEvent::Item(Message::Text(text)) => text.into(),
                 other => panic!("{other:?}"),
             };
             assert_eq!((&kept, kept.as_ptr() == bytes.as_ptr()), (bytes, shared));

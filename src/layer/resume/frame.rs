@@ -19,9 +19,9 @@ const MAX_LENGTH: usize = 4096;
 #[non_exhaustive]
 pub enum Frame {
     /// `@open`: the first of the client on every link, and what it takes.
-    Open(Open, MessageLimits),
+    Open(OpenFrame, MessageLimits),
     /// `@session`: the first of the server on every link.
-    Session(Session),
+    Session(SessionFrame),
     /// `@ack`: so many data messages were received in this session.
     Ack(u64),
 }
@@ -29,7 +29,7 @@ pub enum Frame {
 /// What a client asks for.
 #[derive(Debug, Clone, PartialEq, Eq)]
 #[non_exhaustive]
-pub enum Open {
+pub enum OpenFrame {
     /// A new session.
     New,
     /// The session that it had.
@@ -46,7 +46,7 @@ pub enum Open {
 /// What a server answers.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 #[non_exhaustive]
-pub struct Session {
+pub struct SessionFrame {
     /// The session on this link.
     pub session: SessionId,
     /// What to present when it is resumed next.
@@ -70,7 +70,7 @@ pub struct Session {
     pub max_inbound: Option<u64>,
 }
 
-impl Session {
+impl SessionFrame {
     /// A new session, in answer to a client that asked for one.
     #[must_use]
     pub fn new(session: SessionId, secret: Secret, window_s: u32, window_bytes: u64) -> Self {
@@ -116,7 +116,7 @@ impl Session {
 /// The reason that a peer is given for a control frame that is none.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, thiserror::Error)]
 #[error("resume: {0}")]
-pub struct Malformed(&'static str);
+pub struct ControlFrameError(&'static str);
 
 /// Returns the limits as the numbers on the wire.
 fn numbers(limits: MessageLimits) -> (Option<u64>, Option<u64>) {
@@ -147,23 +147,25 @@ impl Frame {
     /// The control frame that `text` is, or `None` where it is a data message.
     ///
     /// # Errors
-    /// [`Malformed`], where it begins as a control frame and is none.
-    pub fn parse(text: &Text) -> Result<Option<Self>, Malformed> {
+    /// [`ControlFrameError`], where it begins as a control frame and is none.
+    pub fn parse(text: &Text) -> Result<Option<Self>, ControlFrameError> {
         let bytes = text.as_bytes();
         if bytes.first() != Some(&b'@') {
             return Ok(None);
         }
         if bytes.len() > MAX_LENGTH {
-            return Err(Malformed("a control frame is too long"));
+            return Err(ControlFrameError("a control frame is too long"));
         }
         let space = bytes.iter().position(|byte| *byte == b' ').unwrap_or(bytes.len());
         let (name, rest) = bytes.split_at(space);
         let body = rest.get(1..).unwrap_or_default();
         let frame = match name {
-            b"@ack" => number(body).map(Self::Ack).ok_or(Malformed("malformed @ack")),
-            b"@open" => open(body).ok_or(Malformed("malformed @open")),
-            b"@session" => session(body).map(Self::Session).ok_or(Malformed("malformed @session")),
-            _ => Err(Malformed("unknown control frame")),
+            b"@ack" => number(body).map(Self::Ack).ok_or(ControlFrameError("malformed @ack")),
+            b"@open" => open(body).ok_or(ControlFrameError("malformed @open")),
+            b"@session" => {
+                session(body).map(Self::Session).ok_or(ControlFrameError("malformed @session"))
+            }
+            _ => Err(ControlFrameError("unknown control frame")),
         };
         frame.map(Some)
     }
@@ -176,7 +178,7 @@ impl Frame {
             Self::Open(open, limits) => {
                 let (max_message, max_inbound) = numbers(*limits);
                 let mut fields = Fields { max_message, max_inbound, ..Fields::default() };
-                if let Open::Resume { session, secret, received } = open {
+                if let OpenFrame::Resume { session, secret, received } = open {
                     fields.session = Some(session.clone());
                     fields.secret = Some(secret.clone());
                     fields.received = Some(*received);
@@ -213,13 +215,15 @@ fn object<'de, T: Deserialize<'de>>(body: &'de [u8]) -> Option<T> {
 fn open(body: &[u8]) -> Option<Frame> {
     let Fields { session, secret, received, max_message, max_inbound } = object(body)?;
     let open = match (session, secret, received) {
-        (None, None, None) => Open::New,
-        (Some(session), Some(secret), Some(received)) => Open::Resume { session, secret, received },
+        (None, None, None) => OpenFrame::New,
+        (Some(session), Some(secret), Some(received)) => {
+            OpenFrame::Resume { session, secret, received }
+        }
         _ => return None,
     };
     Some(Frame::Open(open, MessageLimits::from_peer(max_message, max_inbound)))
 }
 
-fn session(body: &[u8]) -> Option<Session> {
-    object(body).filter(|session: &Session| session.resumed || session.received == 0)
+fn session(body: &[u8]) -> Option<SessionFrame> {
+    object(body).filter(|session: &SessionFrame| session.resumed || session.received == 0)
 }

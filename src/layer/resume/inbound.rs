@@ -2,90 +2,94 @@
 
 use std::{mem, pin::Pin, task::Context};
 
-use super::{Frame, Phase, Resume, Start, is_control, ledger::Ledger, tally::Thaw};
+use super::{
+    Frame, Phase, Resume, SessionStart, is_control, receive_count::Thawed, send_window::SendWindow,
+};
 use crate::{
     duplex::Duplex,
     error::{CloseCode, CloseReason, Error, LinkError},
-    link::{Link, Numbered, Resumed, Up},
+    link::{LinkEvent, LinkUp, Outgoing, Resumed},
     message::Message,
     time::after,
 };
 
-impl<S: Duplex<Numbered, Link<Message>>> Resume<S> {
+impl<S: Duplex<Outgoing, LinkEvent<Message>>> Resume<S> {
     /// Handles `item`, and returns what is for the layer above.
     pub(super) fn take_in(
         mut self: Pin<&mut Self>,
         cx: &mut Context<'_>,
-        item: Link<Message>,
-    ) -> Option<Result<Link<Message>, Error>> {
+        item: LinkEvent<Message>,
+    ) -> Option<Result<LinkEvent<Message>, Error>> {
         let this = self.as_mut().project();
         let message = match item {
-            Link::Item(message) => message,
-            Link::Down(down) => {
-                this.tally.keeps(this.ledger.kept_bytes());
+            LinkEvent::Item(message) => message,
+            LinkEvent::Down(down) => {
+                this.receive_count.keeps(this.send_window.kept_bytes());
                 *this.ack_overdue = false;
                 *this.unflushed = false;
                 this.timer.clear();
                 this.ack_deadline.reset();
                 *this.ping_unflushed = false;
-                if *this.start != Start::Open {
+                if *this.start != SessionStart::Open {
                     *this.phase = Phase::Gone(down.cause.clone());
-                    return Some(Ok(Link::Down(down)));
+                    return Some(Ok(LinkEvent::Down(down)));
                 }
-                if let Some(window) = this.tally.window() {
+                if let Some(window) = this.receive_count.window() {
                     this.timer.set(after(window));
                 }
                 *this.phase = Phase::Lost(down);
                 return None;
             }
-            Link::Up(Up::Resumed(resumed)) => return Some(self.resume(cx, resumed)),
-            Link::Up(up) => {
+            LinkEvent::Up(LinkUp::Resumed(resumed)) => return Some(self.resume(cx, resumed)),
+            LinkEvent::Up(up) => {
                 this.ahead.never_count();
-                *this.start = this.tally.restart();
-                *this.dialled |= this.tally.has_dialled(*this.start);
-                *this.ledger = Ledger::new(this.config.window(*this.dialled));
+                *this.start = this.receive_count.restart();
+                *this.dialled |= this.receive_count.has_dialled(*this.start);
+                *this.send_window = SendWindow::new(this.config.window(*this.dialled));
                 *this.unflushed = true;
                 this.timer.clear();
                 this.ack_deadline.reset();
                 let Phase::Lost(down) = mem::replace(this.phase, Phase::Live) else {
-                    return Some(Ok(Link::Up(up)));
+                    return Some(Ok(LinkEvent::Up(up)));
                 };
                 *this.phase = Phase::Restarted(down.cause.clone(), up);
-                return Some(Ok(Link::Down(down)));
+                return Some(Ok(LinkEvent::Down(down)));
             }
         };
         match &message {
-            _ if *this.start == Start::Plain => Some(Ok(Link::Item(message))),
-            _ if *this.start == Start::Opening && message.is_data() => {
+            _ if *this.start == SessionStart::Plain => Some(Ok(LinkEvent::Item(message))),
+            _ if *this.start == SessionStart::Opening && message.is_data() => {
                 if let Message::Text(text) = &message
                     && let Ok(Some(Frame::Session(session))) = Frame::parse(text)
                     && !session.resumed
                 {
-                    *this.start = Start::Open;
-                    this.tally.note(session);
+                    *this.start = SessionStart::Open;
+                    this.receive_count.note(session);
                     return None;
                 }
                 let reason = "resume: the first message is not the @session that was asked for";
                 Some(Err(self.refuse(cx, CloseCode::Protocol, reason.into())))
             }
             Message::Text(text) if is_control(text) => {
-                if !this.tally.hear() {
+                if !this.receive_count.hear() {
                     return None;
                 }
                 let reason = match Frame::parse(text) {
-                    Ok(Some(Frame::Ack(received))) => match this.ledger.acknowledge(received) {
-                        Ok(progress) => {
-                            if progress {
-                                this.ack_deadline.reset();
+                    Ok(Some(Frame::Ack(received))) => {
+                        match this.send_window.acknowledge(received) {
+                            Ok(progress) => {
+                                if progress {
+                                    this.ack_deadline.reset();
+                                }
+                                if *this.starved && !this.send_window.is_full() {
+                                    *this.starved = false;
+                                    cx.waker().wake_by_ref();
+                                }
+                                return None;
                             }
-                            if *this.starved && !this.ledger.is_full() {
-                                *this.starved = false;
-                                cx.waker().wake_by_ref();
-                            }
-                            return None;
+                            Err(violation) => violation.to_string(),
                         }
-                        Err(violation) => violation.to_string(),
-                    },
+                    }
                     Err(malformed) => malformed.to_string(),
                     Ok(_) => "resume: the session is open already".into(),
                 };
@@ -93,27 +97,28 @@ impl<S: Duplex<Numbered, Link<Message>>> Resume<S> {
             }
             Message::Pong(payload) => {
                 if !this.ack_deadline.pong(payload) {
-                    return Some(Ok(Link::Item(message)));
+                    return Some(Ok(LinkEvent::Item(message)));
                 }
                 cx.waker().wake_by_ref();
                 None
             }
             // Counted by whoever passes it on.
-            _ => Some(Ok(Link::Item(message))),
+            _ => Some(Ok(LinkEvent::Item(message))),
         }
     }
 
     /// Returns `true` if `item` is a message that the session counts.
-    pub(super) fn is_numbered(&self, item: &Link<Message>) -> bool {
-        matches!(item, Link::Item(message) if message.is_data()) && self.start == Start::Open
+    pub(super) fn is_numbered(&self, item: &LinkEvent<Message>) -> bool {
+        matches!(item, LinkEvent::Item(message) if message.is_data())
+            && self.start == SessionStart::Open
     }
 
     /// Counts a message. Returns `false` if it must be dropped.
-    pub(super) fn count(self: Pin<&mut Self>, item: &Link<Message>) -> bool {
+    pub(super) fn count(self: Pin<&mut Self>, item: &LinkEvent<Message>) -> bool {
         let this = self.project();
-        let Link::Item(message) = item else { return true };
-        let Some(number) = this.tally.count() else { return false };
-        this.ledger.received(number, message.len());
+        let LinkEvent::Item(message) = item else { return true };
+        let Some(number) = this.receive_count.count() else { return false };
+        this.send_window.received(number, message.len());
         true
     }
 
@@ -122,12 +127,12 @@ impl<S: Duplex<Numbered, Link<Message>>> Resume<S> {
         mut self: Pin<&mut Self>,
         cx: &mut Context<'_>,
         resumed: Resumed,
-    ) -> Result<Link<Message>, Error> {
+    ) -> Result<LinkEvent<Message>, Error> {
         let this = self.as_mut().project();
-        let told = match this.tally.thaw(resumed.freeze) {
-            Thaw::Counts(received) => received,
-            Thaw::Superseded => this.tally.received(),
-            Thaw::Stale => {
+        let told = match this.receive_count.thaw(resumed.freeze) {
+            Thawed::Counts(received) => received,
+            Thawed::Superseded => this.receive_count.received(),
+            Thawed::Stale => {
                 let reason = "resume: the count that the peer was told has moved on";
                 return Err(self.refuse(cx, CloseCode::Internal, reason.into()));
             }
@@ -136,15 +141,15 @@ impl<S: Duplex<Numbered, Link<Message>>> Resume<S> {
         *this.unflushed = true;
         // Until it hears something the server takes the former secret too, with which an attempt that
         // this client has given up may yet arrive there.
-        *this.ack_overdue = this.tally.session().is_some();
+        *this.ack_overdue = this.receive_count.session().is_some();
         this.timer.clear();
         this.ack_deadline.reset();
         this.ahead.forget_uncounted();
         if mem::take(this.starved) {
             cx.waker().wake_by_ref();
         }
-        match this.ledger.resume(resumed.received, told) {
-            Ok(replayed) => Ok(Link::Up(Up::Resumed(Resumed { replayed, ..resumed }))),
+        match this.send_window.resume(resumed.received, told) {
+            Ok(replayed) => Ok(LinkEvent::Up(LinkUp::Resumed(Resumed { replayed, ..resumed }))),
             Err(violation) => Err(self.refuse(cx, CloseCode::Protocol, violation.to_string())),
         }
     }
@@ -158,7 +163,7 @@ impl<S: Duplex<Numbered, Link<Message>>> Resume<S> {
     ) -> Error {
         let mut this = self.project();
         let reason = CloseReason::new(code, reason);
-        let close = Numbered::new(0, Message::Close(Some(reason.clone())));
+        let close = Outgoing::new(0, Message::Close(Some(reason.clone())));
         if this.inner.as_mut().start_send(close).is_ok() {
             let _ = this.inner.poll_flush(cx);
         }

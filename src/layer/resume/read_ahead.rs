@@ -10,11 +10,11 @@ use super::{Resume, ack_deadline::Due};
 use crate::{
     duplex::Duplex,
     error::{CloseCode, Error, LinkError},
-    link::{Link, Numbered},
+    link::{LinkEvent, Outgoing},
     message::Message,
 };
 
-impl<S: Duplex<Numbered, Link<Message>>> Resume<S> {
+impl<S: Duplex<Outgoing, LinkEvent<Message>>> Resume<S> {
     /// Ready when the window has room and the link takes a message.
     pub(super) fn poll_room(
         mut self: Pin<&mut Self>,
@@ -23,7 +23,7 @@ impl<S: Duplex<Numbered, Link<Message>>> Resume<S> {
         ready!(self.as_mut().poll_own(cx))?;
         loop {
             let mut this = self.as_mut().project();
-            if !this.ledger.is_full() {
+            if !this.send_window.is_full() {
                 *this.starved = false;
                 this.ack_deadline.reset();
                 return this.inner.poll_ready(cx);
@@ -32,13 +32,13 @@ impl<S: Duplex<Numbered, Link<Message>>> Resume<S> {
             if *this.ping_unflushed {
                 ready!(this.inner.as_mut().poll_flush(cx))?;
                 *this.ping_unflushed = false;
-                this.ack_deadline.flushed(this.ledger.kept_bytes());
+                this.ack_deadline.flushed(this.send_window.kept_bytes());
             }
             match ready!(this.ack_deadline.poll(cx)) {
                 Due::Ping => {
                     ready!(this.inner.as_mut().poll_ready(cx))?;
                     *this.ping_unflushed = true;
-                    this.inner.start_send(Numbered::new(0, this.ack_deadline.ask()))?;
+                    this.inner.start_send(Outgoing::new(0, this.ack_deadline.ask()))?;
                 }
                 Due::End(reason) => {
                     return Poll::Ready(Err(self.refuse(cx, CloseCode::Policy, reason.into())));
@@ -55,13 +55,13 @@ impl<S: Duplex<Numbered, Link<Message>>> Resume<S> {
     ) -> Poll<Result<(), Error>> {
         let (mut has_changed, mut has_told) = (false, false);
         loop {
-            if self.ahead.is_beyond_any_window() && !self.ledger.is_full() {
+            if self.ahead.is_beyond_any_window() && !self.send_window.is_full() {
                 // It is the network that is slow, and it tells the peer.
                 return Poll::Pending;
             }
-            let acked = self.ledger.acked();
+            let acked = self.send_window.acked();
             let polled = self.as_mut().poll_item(cx);
-            has_changed |= acked != self.ledger.acked();
+            has_changed |= acked != self.send_window.acked();
             let item = match polled {
                 Poll::Ready(Some(item)) => item?,
                 Poll::Ready(None) => {
@@ -96,10 +96,10 @@ impl<S: Duplex<Numbered, Link<Message>>> Resume<S> {
     }
 
     /// Returns `true` if `item` is for the reader, and may still be taken from this link.
-    fn may_wait(&self, item: &Link<Message>) -> bool {
+    fn may_wait(&self, item: &LinkEvent<Message>) -> bool {
         match item {
-            Link::Item(message) => message.is_data() && self.tally.hear(),
-            Link::Down(_) | Link::Up(_) => true,
+            LinkEvent::Item(message) => message.is_data() && self.receive_count.hear(),
+            LinkEvent::Down(_) | LinkEvent::Up(_) => true,
         }
     }
 }

@@ -17,10 +17,10 @@ use super::*;
 use crate::{
     error::{CloseCode, LinkError},
     layer::{
-        Relink, Shared,
+        Reconnect, SharedLink,
         fake::{self, Peer},
-        relink::LinkSource,
-        shared,
+        reconnect::LinkSource,
+        shared_link,
     },
 };
 
@@ -41,13 +41,13 @@ struct Source(Arc<Mutex<Next>>);
 
 #[derive(Debug, Default)]
 struct Next {
-    link: Option<(fake::Link, Up)>,
+    link: Option<(fake::Link, LinkUp)>,
     waker: Option<std::task::Waker>,
 }
 
 impl Source {
     /// Hands on a new link, and returns its far end.
-    fn give(&self, up: Up) -> Peer {
+    fn give(&self, up: LinkUp) -> Peer {
         let (link, peer) = fake::link();
         let mut next = self.0.lock().unwrap();
         next.link = Some((link, up));
@@ -59,38 +59,43 @@ impl Source {
 impl LinkSource for Source {
     type Link = fake::Link;
 
-    fn lost(self: Pin<&mut Self>, cause: &Error) -> bool {
+    fn on_lost(self: Pin<&mut Self>, cause: &Error) -> bool {
         // Who was taken over may come back: the secret decides.
         let taken_over = matches!(cause, Error::Link(LinkError::Closed(reason)) if reason.code == CloseCode::TakenOver);
         taken_over || cause.is_retryable()
     }
 
-    fn poll_link(
+    fn poll_next_link(
         self: Pin<&mut Self>,
         cx: &mut Context<'_>,
-    ) -> Poll<Result<(fake::Link, Up), Error>> {
+    ) -> Poll<Result<(fake::Link, LinkUp), Error>> {
         let mut next = self.0.lock().unwrap();
         next.waker = Some(cx.waker().clone());
         next.link.take().map_or(Poll::Pending, |link| Poll::Ready(Ok(link)))
     }
 }
 
-type Line = Resume<Relink<Source>>;
+type Line = Resume<Reconnect<Source>>;
 
 /// One side, the far end of its present link, and where the next comes from.
 struct Side {
     line: Spawn<Line>,
     peer: Peer,
     source: Source,
-    tally: Tally,
+    receive_count: ReceiveCount,
     tickets: u64,
 }
 
-fn line(window_bytes: usize) -> (Line, Peer, Source, Tally) {
-    let ((link, peer), source, tally) = (fake::link(), Source::default(), Tally::default());
+fn line(window_bytes: usize) -> (Line, Peer, Source, ReceiveCount) {
+    let ((link, peer), source, receive_count) =
+        (fake::link(), Source::default(), ReceiveCount::default());
     let config = Config::default().window_bytes(window_bytes);
-    let line = Resume::with_tally(Relink::new(link, source.clone()), config, tally.clone());
-    (line, peer, source, tally)
+    let line = Resume::with_receive_count(
+        Reconnect::new(link, source.clone()),
+        config,
+        receive_count.clone(),
+    );
+    (line, peer, source, receive_count)
 }
 
 impl Side {
@@ -99,8 +104,8 @@ impl Side {
     }
 
     fn with_window(window_bytes: usize) -> Self {
-        let (line, peer, source, tally) = line(window_bytes);
-        Self { line: spawn(line), peer, source, tally, tickets: 0 }
+        let (line, peer, source, receive_count) = line(window_bytes);
+        Self { line: spawn(line), peer, source, receive_count, tickets: 0 }
     }
 
     /// Makes it the side that dialled.
@@ -120,11 +125,11 @@ impl Side {
     fn send(&mut self, message: impl Into<Message>) {
         assert_ready_ok!(self.poll_ready());
         self.tickets += 1;
-        let message = Numbered::new(self.tickets, message.into());
+        let message = Outgoing::new(self.tickets, message.into());
         self.line.enter(|_, line| line.start_send(message)).unwrap();
     }
 
-    fn next(&mut self) -> Poll<Option<Result<Link<Message>, Error>>> {
+    fn next(&mut self) -> Poll<Option<Result<LinkEvent<Message>, Error>>> {
         // The test is one task, and may take more than a task's turn.
         self.line.enter(|cx, mut line| {
             let next = poll_fn(|cx| line.as_mut().poll_next(cx));
@@ -158,10 +163,10 @@ impl Side {
     /// There is a new link for the session, on which the peer says how much it has `received`.
     #[track_caller]
     fn resume(&mut self, received: u64) -> u64 {
-        let up = self.tally.freeze().resumed(received);
+        let up = self.receive_count.freeze().resumed(received);
         self.peer = self.source.give(up);
         match assert_ready!(self.next()).unwrap().unwrap() {
-            Link::Up(Up::Resumed(resumed)) => {
+            LinkEvent::Up(LinkUp::Resumed(resumed)) => {
                 assert_eq!(resumed.received, received);
                 resumed.replayed
             }
@@ -170,7 +175,7 @@ impl Side {
     }
 
     fn restart(&mut self) {
-        self.peer = self.source.give(Up::Restarted);
+        self.peer = self.source.give(LinkUp::NewPeer);
     }
 }
 
@@ -212,7 +217,7 @@ async fn sixty_four_messages_are_acknowledged_at_once() {
     side.assert_quiet();
     assert_eq!(side.sent(), ["@ack 64"]);
     // What is said in answer may take it along.
-    assert_eq!((side.peer.flushes(), side.tally.received()), (0, 64));
+    assert_eq!((side.peer.flushes(), side.receive_count.received()), (0, 64));
     assert!(side.line.is_woken());
     side.assert_quiet();
     assert_eq!(side.peer.flushes(), 1);
@@ -249,7 +254,7 @@ async fn less_is_acknowledged_after_a_second() {
         side.assert_quiet();
         assert_eq!(side.sent().len(), 1);
     }
-    assert_eq!(side.tally.received(), 4);
+    assert_eq!(side.receive_count.received(), 4);
     side.assert_quiet();
     advance(100 * SECOND).await;
     assert!(!side.line.is_woken());
@@ -321,7 +326,7 @@ async fn the_reader_alone_sends_again_as_the_link_takes_it() {
     let mut side = Side::new();
     ["1", "2"].into_iter().for_each(|text| side.send(text));
     side.lose();
-    let up = side.tally.freeze().resumed(0);
+    let up = side.receive_count.freeze().resumed(0);
     side.peer = side.source.give(up);
     side.peer.block(true);
     assert!(assert_ready!(side.next()).unwrap().is_ok());
@@ -339,7 +344,7 @@ async fn what_is_still_to_be_sent_again_cannot_be_acknowledged() {
     let mut side = Side::new();
     ["1", "2"].into_iter().for_each(|text| side.send(text));
     side.lose();
-    let up = side.tally.freeze().resumed(1);
+    let up = side.receive_count.freeze().resumed(1);
     side.peer = side.source.give(up);
     side.peer.block(true);
     assert!(assert_ready!(side.next()).unwrap().is_ok());
@@ -374,25 +379,25 @@ async fn a_lost_link_is_told_once_it_is_known_that_nothing_was_kept() {
     side.restart();
     let down = assert_ready!(side.next()).unwrap().unwrap();
     assert!(
-        matches!(&down, Link::Down(down) if down.cause.to_string().contains("1001")),
+        matches!(&down, LinkEvent::Down(down) if down.cause.to_string().contains("1001")),
         "{down:?}"
     );
     assert_ready_err!(side.poll_ready());
     let up = assert_ready!(side.next()).unwrap().unwrap();
-    assert!(matches!(up, Link::Up(Up::Restarted)), "{up:?}");
+    assert!(matches!(up, LinkEvent::Up(LinkUp::NewPeer)), "{up:?}");
     side.send("2");
     assert_eq!(side.sent(), ["2"]);
     side.peer.send("@ack 1".into());
     side.peer.send("b".into());
     side.assert_receives("b");
     side.assert_quiet();
-    assert_eq!(side.tally.received(), 1);
+    assert_eq!(side.receive_count.received(), 1);
 }
 
 #[tokio::test(start_paused = true)]
 async fn a_flush_outlives_the_link_and_the_queue_keeps_what_no_link_was_handed() {
-    let (line, peer, source, tally) = line(1 << 20);
-    let mut shared = Shared::new(line, shared::Config::default());
+    let (line, peer, source, receive_count) = line(1 << 20);
+    let mut shared = SharedLink::new(line, shared_link::Config::default());
     let mut reader = spawn(shared.clone());
     shared.start_send_unpin("1".into()).unwrap();
     peer.break_writes();
@@ -402,11 +407,14 @@ async fn a_flush_outlives_the_link_and_the_queue_keeps_what_no_link_was_handed()
     assert_pending!(reader.poll_next());
     shared.start_send_unpin("2".into()).unwrap();
     assert_pending!(flushed.poll());
-    let next = source.give(tally.freeze().resumed(0));
+    let next = source.give(receive_count.freeze().resumed(0));
     assert!(flushed.is_woken());
     assert_ready_ok!(flushed.poll());
     assert_eq!(next.sent(), ["1", "2"].map(Message::text));
-    assert!(matches!(assert_ready!(reader.poll_next()), Some(Ok(Link::Up(Up::Resumed(_))))));
+    assert!(matches!(
+        assert_ready!(reader.poll_next()),
+        Some(Ok(LinkEvent::Up(LinkUp::Resumed(_))))
+    ));
 
     next.send(Message::Close(None));
     assert_pending!(reader.poll_next());
@@ -414,11 +422,11 @@ async fn a_flush_outlives_the_link_and_the_queue_keeps_what_no_link_was_handed()
     shared.start_send_unpin("3".into()).unwrap();
     let mut flushed = spawn(shared.flushed());
     assert_pending!(flushed.poll());
-    let last = source.give(Up::Restarted);
+    let last = source.give(LinkUp::NewPeer);
     assert!(
-        matches!(assert_ready!(reader.poll_next()), Some(Ok(Link::Down(down))) if down.handed == 2)
+        matches!(assert_ready!(reader.poll_next()), Some(Ok(LinkEvent::Down(down))) if down.handed == 2)
     );
-    assert!(matches!(assert_ready!(reader.poll_next()), Some(Ok(Link::Up(Up::Restarted)))));
+    assert!(matches!(assert_ready!(reader.poll_next()), Some(Ok(LinkEvent::Up(LinkUp::NewPeer)))));
     assert!(flushed.is_woken());
     assert_ready_ok!(flushed.poll());
     assert_eq!(last.sent(), [Message::text("3")]);
@@ -441,32 +449,32 @@ async fn nothing_from_an_older_link_counts_once_the_count_is_told() {
     let mut side = Side::new();
     side.peer.send("1".into());
     side.assert_receives("1");
-    let frozen = side.tally.freeze();
+    let frozen = side.receive_count.freeze();
     assert_eq!(frozen.received(), 1);
     for text in ["2", "@ack 7", "@rubbish"] {
         side.peer.send(text.into());
     }
     side.assert_quiet();
-    assert_eq!(side.tally.received(), 1);
+    assert_eq!(side.receive_count.received(), 1);
     side.peer = side.source.give(frozen.resumed(0));
-    assert!(matches!(assert_ready!(side.next()), Some(Ok(Link::Up(_)))));
-    assert!(!side.tally.is_heard());
+    assert!(matches!(assert_ready!(side.next()), Some(Ok(LinkEvent::Up(_)))));
+    assert!(!side.receive_count.is_heard());
     side.peer.send("2".into());
     side.assert_receives("2");
-    assert!(side.tally.is_heard());
-    assert_eq!(side.tally.received(), 2);
+    assert!(side.receive_count.is_heard());
+    assert_eq!(side.receive_count.received(), 2);
 }
 
 #[tokio::test(start_paused = true)]
 async fn a_link_that_was_overtaken_before_it_was_there_counts_for_nothing() {
     let mut side = Side::new();
-    let (first, second) = (side.tally.freeze(), side.tally.freeze());
+    let (first, second) = (side.receive_count.freeze(), side.receive_count.freeze());
     side.peer = side.source.give(first.resumed(0));
-    assert!(matches!(assert_ready!(side.next()), Some(Ok(Link::Up(_)))));
+    assert!(matches!(assert_ready!(side.next()), Some(Ok(LinkEvent::Up(_)))));
     side.peer.send("1".into());
     side.assert_quiet();
     side.peer = side.source.give(second.resumed(0));
-    assert!(matches!(assert_ready!(side.next()), Some(Ok(Link::Up(_)))));
+    assert!(matches!(assert_ready!(side.next()), Some(Ok(LinkEvent::Up(_)))));
     side.peer.send("1".into());
     side.assert_receives("1");
 }
@@ -475,9 +483,9 @@ async fn a_link_that_was_overtaken_before_it_was_there_counts_for_nothing() {
 #[tokio::test(start_paused = true)]
 async fn a_link_for_a_count_that_has_moved_on_is_refused() {
     let mut side = Side::new();
-    let (first, second) = (side.tally.freeze(), side.tally.freeze());
+    let (first, second) = (side.receive_count.freeze(), side.receive_count.freeze());
     side.peer = side.source.give(second.resumed(0));
-    assert!(matches!(assert_ready!(side.next()), Some(Ok(Link::Up(_)))));
+    assert!(matches!(assert_ready!(side.next()), Some(Ok(LinkEvent::Up(_)))));
     side.peer = side.source.give(first.resumed(0));
     let error = assert_ready!(side.next()).unwrap().unwrap_err();
     assert!(error.to_string().contains("1011 (internal error): by this side: resume:"), "{error}");
@@ -490,7 +498,7 @@ async fn what_a_session_keeps_is_known_without_a_link() {
     side.send("12345");
     side.send("12345");
     side.lose();
-    assert_eq!(side.tally.kept_bytes(), 2 * (5 + 64));
+    assert_eq!(side.receive_count.kept_bytes(), 2 * (5 + 64));
 }
 
 #[tokio::test(start_paused = true)]
@@ -504,9 +512,9 @@ async fn only_data_is_counted_and_no_data_passes_for_control() {
     assert!(assert_ready!(side.next()).unwrap().is_ok());
     side.peer.send("@ack 1".into());
     side.assert_quiet();
-    assert_eq!(side.line.enter(|_, line| line.ledger.kept_bytes()), 0);
+    assert_eq!(side.line.enter(|_, line| line.send_window.kept_bytes()), 0);
     assert_eq!(side.sent()[1..], ["binary @ack 7"]);
-    assert_eq!(side.tally.received(), 1);
+    assert_eq!(side.receive_count.received(), 1);
 }
 
 #[tokio::test(start_paused = true)]

@@ -41,7 +41,7 @@ use crate::{
     decode::Role,
     error::{CloseCode, CloseReason, Error},
     event::{Announcer, State},
-    layer::{Shared, shared::NotTaken},
+    layer::{SharedLink, shared_link::TrySendError},
     message::Message,
 };
 
@@ -69,7 +69,7 @@ type Connections<R> = BTreeMap<u64, Place<R>>;
 /// A connection, and the way to it.
 struct Place<R: Role> {
     connection: Connection,
-    shared: Shared,
+    shared: SharedLink,
     encode: Encode<R>,
 }
 
@@ -235,7 +235,7 @@ impl<R: Role> Registry<R> {
     pub(super) fn enter(
         &self,
         connection: Connection,
-        shared: Shared,
+        shared: SharedLink,
         encode: Encode<R>,
     ) -> Entry<R> {
         let place = Place { connection: connection.clone(), shared, encode };
@@ -252,18 +252,18 @@ impl<R: Role> Registry<R> {
         if !place.connection.is_initialized() {
             return Err(Missed::NotInitialized);
         }
-        match place.shared.offer(message) {
+        match place.shared.try_send(message) {
             Ok(()) => {
                 place.connection.keeps_up();
                 Ok(())
             }
-            Err(NotTaken::Full) => {
+            Err(TrySendError::Full) => {
                 if place.connection.falls_behind() {
                     self.inner.announcer.announce(|| Event::Slow(place.connection.clone()));
                 }
                 Err(Missed::Slow)
             }
-            Err(NotTaken::Ended) => Err(Missed::Gone),
+            Err(TrySendError::Closed) => Err(Missed::Gone),
         }
     }
 

@@ -19,11 +19,11 @@ use crate::{
     duplex::{BoxLink, forward_sink},
     error::{CloseCode, CloseReason, Error, LinkError},
     layer::{
-        Shared,
-        relink::Renew,
-        resume::{Frame, Secret, Secrets, Session, SessionId, Start, Tally},
+        SharedLink,
+        reconnect::ReconnectHandle,
+        resume::{Frame, ReceiveCount, Secret, Secrets, SessionFrame, SessionId, SessionStart},
     },
-    link::{MessageLimits, Up},
+    link::{LinkUp, MessageLimits},
     message::Message,
     server::{
         auth::Identity,
@@ -77,7 +77,7 @@ impl Arrival {
     }
 
     /// Tells the client of its session; written by whoever gets the link.
-    pub(super) fn answer(&mut self, session: Session) {
+    pub(super) fn answer(&mut self, session: SessionFrame) {
         self.say(Frame::Session(session).encode());
     }
 
@@ -112,11 +112,11 @@ impl Sink<Message> for Arrival {
 pub(in crate::server) struct Slot<R: Role> {
     pub(super) id: SessionId,
     pub(super) identity: Option<Identity>,
-    pub(super) tally: Tally,
+    pub(super) receive_count: ReceiveCount,
     /// Its id is a name by which its client comes back. Else it takes the secret.
     is_named: bool,
     /// Asked when there is something for the source of its links.
-    pub(super) knock: Renew,
+    pub(super) knock: ReconnectHandle,
     door: Mutex<Door>,
     tenant: OnceLock<Tenant<R>>,
 }
@@ -125,15 +125,15 @@ pub(in crate::server) struct Slot<R: Role> {
 struct Tenant<R: Role> {
     registry: Registry<R>,
     connection: Connection,
-    shared: Shared,
+    shared: SharedLink,
 }
 
 /// A client that has come back.
 pub(super) struct Return {
     pub(super) arrival: Arrival,
-    pub(super) up: Up,
+    pub(super) up: LinkUp,
     /// How it goes on, where it does not resume.
-    pub(super) start: Option<Start>,
+    pub(super) start: Option<SessionStart>,
     /// What the connection is told that it had before.
     pub(super) parting: CloseReason,
 }
@@ -181,7 +181,7 @@ impl<R: Role> Slot<R> {
     pub(super) fn new(
         id: SessionId,
         identity: Option<Identity>,
-        tally: Tally,
+        receive_count: ReceiveCount,
         is_named: bool,
         address: Option<IpAddr>,
     ) -> Self {
@@ -195,8 +195,8 @@ impl<R: Role> Slot<R> {
             dismissed: false,
             closed: false,
         });
-        let (knock, tenant) = (Renew::default(), OnceLock::new());
-        Self { id, identity, tally, is_named, knock, door, tenant }
+        let (knock, tenant) = (ReconnectHandle::default(), OnceLock::new());
+        Self { id, identity, receive_count, is_named, knock, door, tenant }
     }
 
     /// Whether `identity` may come by its name.
@@ -209,7 +209,7 @@ impl<R: Role> Slot<R> {
         &self,
         registry: Registry<R>,
         connection: Connection,
-        shared: Shared,
+        shared: SharedLink,
     ) {
         let door = self.lock();
         if let Some(next) = &door.next {
@@ -233,17 +233,17 @@ impl<R: Role> Slot<R> {
         secret: &Secret,
         received: u64,
         mut arrival: Arrival,
-        describe: impl FnOnce(Secret) -> Session,
+        describe: impl FnOnce(Secret) -> SessionFrame,
     ) -> Result<(), Arrival> {
         let mut door = self.lock();
         if door.is_shut() {
             return Err(arrival);
         }
-        if self.tally.is_heard() {
+        if self.receive_count.is_heard() {
             door.secrets.confirm();
         }
         let Some(given) = door.secrets.rotate(secret).cloned() else { return Err(arrival) };
-        let frozen = self.tally.freeze();
+        let frozen = self.receive_count.freeze();
         arrival.answer(describe(given).resumed(frozen.received()));
         let up = frozen.resumed(received);
         let parting = LinkError::taken_over().close_reason();
@@ -258,7 +258,7 @@ impl<R: Role> Slot<R> {
         &self,
         mut arrival: Arrival,
         name: &Name,
-        describe: Option<&dyn Fn(Secret) -> Session>,
+        describe: Option<&dyn Fn(Secret) -> SessionFrame>,
     ) -> Result<(), Arrival> {
         let mut door = self.lock();
         if door.is_shut() || name.ambient && door.connected {
@@ -269,12 +269,12 @@ impl<R: Role> Slot<R> {
         let start = match describe {
             Some(describe) => {
                 arrival.answer(describe(door.secrets.given().clone()));
-                Start::Open
+                SessionStart::Open
             }
-            None => Start::Plain,
+            None => SessionStart::Plain,
         };
         let (start, parting) = (Some(start), name.parting());
-        self.take(door, Return { arrival, up: Up::Returned, start, parting });
+        self.take(door, Return { arrival, up: LinkUp::Unverified, start, parting });
         Ok(())
     }
 
@@ -293,13 +293,13 @@ impl<R: Role> Slot<R> {
             tenant.connection.stats().follow(new.arrival.stats.clone());
         }
         door.claim = match new.start {
-            Some(Start::Plain) => Claim::Name,
+            Some(SessionStart::Plain) => Claim::Name,
             _ => Claim::Secret,
         };
         let parting = new.parting.clone();
         let earlier = door.next.replace(new);
         // Whoever finds it there has been asked to look.
-        self.knock.ask();
+        self.knock.reconnect();
         drop(door);
         if let Some(earlier) = earlier {
             // The client has come again since, on another connection.
@@ -311,7 +311,7 @@ impl<R: Role> Slot<R> {
     /// the session.
     pub(super) fn begin_plain(&self, claim: Claim) {
         self.lock().claim = claim;
-        self.tally.begin(Start::Plain);
+        self.receive_count.begin(SessionStart::Plain);
     }
 
     /// What of a session is left for a client that has lost its link, now.
@@ -356,7 +356,7 @@ impl<R: Role> Slot<R> {
     /// Its time is over before it is.
     pub(super) fn dismiss(&self) {
         self.lock().dismissed = true;
-        self.knock.ask();
+        self.knock.reconnect();
     }
 
     /// Lets nobody in any more, unless somebody is there already. Whether it is closed.
@@ -386,7 +386,7 @@ impl<R: Role> Slot<R> {
     /// How much waits for the client to come back.
     pub(super) fn bytes(&self) -> usize {
         let queued = self.tenant.get().map_or(0, |tenant| tenant.shared.queued_bytes());
-        self.tally.kept_bytes() + queued
+        self.receive_count.kept_bytes() + queued
     }
 
     pub(super) fn is_away(&self, away: bool) {

@@ -15,8 +15,8 @@ use super::{
 use crate::{
     decode::Role,
     error::{CloseCode, CloseReason, Error, LinkError},
-    layer::relink::LinkSource,
-    link::Up,
+    layer::reconnect::LinkSource,
+    link::LinkUp,
     time::after,
 };
 
@@ -69,7 +69,7 @@ impl<R: Role> Returns<R> {
 impl<R: Role> LinkSource for Returns<R> {
     type Link = Arrival;
 
-    fn lost(mut self: Pin<&mut Self>, cause: &Error) -> bool {
+    fn on_lost(mut self: Pin<&mut Self>, cause: &Error) -> bool {
         let stop = self.sessions.stop.clone();
         let claim = self.slot.claim();
         let is_kept = match claim {
@@ -97,22 +97,22 @@ impl<R: Role> LinkSource for Returns<R> {
         true
     }
 
-    fn poll_link(
+    fn poll_next_link(
         mut self: Pin<&mut Self>,
         cx: &mut Context<'_>,
-    ) -> Poll<Result<(Arrival, Up), Error>> {
+    ) -> Poll<Result<(Arrival, LinkUp), Error>> {
         let this = &mut *self;
         let mut reason = None;
-        while this.slot.knock.poll_asked(cx).is_ready() {
+        while this.slot.knock.poll_requested(cx).is_ready() {
             match this.slot.look(this.away.is_some()) {
                 Found::Link(Return { arrival, up, start, parting }) => {
                     this.parting = parting;
-                    this.slot.tally.peer().set(arrival.limits());
+                    this.slot.receive_count.peer().set(arrival.limits());
                     if this.return_or_end() {
                         this.slot.is_away(false);
                     }
                     if let Some(start) = start {
-                        this.slot.tally.begin(start);
+                        this.slot.receive_count.begin(start);
                     }
                     tracing::debug!(resumed = start.is_none(), "the client is back");
                     return Poll::Ready(Ok((arrival, up)));
@@ -130,13 +130,13 @@ impl<R: Role> LinkSource for Returns<R> {
             (None, Some(away)) => ready!(away.over.poll_unpin(cx)),
         };
         if !this.slot.close_if_empty() {
-            return self.poll_link(cx);
+            return self.poll_next_link(cx);
         }
         tracing::debug!("the client did not come back");
         Poll::Ready(Err(LinkError::Closed(reason).into()))
     }
 
-    fn parting(&self) -> CloseReason {
+    fn superseded_reason(&self) -> CloseReason {
         self.parting.clone()
     }
 }

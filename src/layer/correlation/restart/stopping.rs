@@ -15,7 +15,7 @@ use crate::{
     decode::Role,
     framing::Framing,
     layer::{
-        Shared,
+        SharedLink,
         correlation::{Correlation, UNAVAILABLE},
     },
 };
@@ -65,7 +65,7 @@ fn is_stopping(error: &ErrorData) -> bool {
 
 impl Restart {
     /// Resumes sending to a peer that announced a stop and did not close.
-    pub(in super::super) fn poll_stopping(&mut self, shared: &Shared, cx: &mut Context<'_>) {
+    pub(in super::super) fn poll_stopping(&mut self, shared: &SharedLink, cx: &mut Context<'_>) {
         if let Stopping::Holding(timer) = &mut self.stopping
             && timer.as_mut().poll(cx).is_ready()
         {

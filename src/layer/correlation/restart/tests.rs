@@ -31,29 +31,29 @@ use crate::{
     event::{Announcer, State},
     framing::JsonRpc,
     layer::{
-        Relink,
+        Reconnect,
         correlation::Config,
         fake::{self, Peer},
         framed,
-        relink::LinkSource,
-        shared,
+        reconnect::LinkSource,
+        shared_link,
     },
-    link::Up,
+    link::LinkUp,
 };
 
 /// The links that the test makes.
 #[derive(Clone, Default)]
-struct Links(Arc<Mutex<VecDeque<(fake::Link, Up)>>>, Renew);
+struct Links(Arc<Mutex<VecDeque<(fake::Link, LinkUp)>>>, ReconnectHandle);
 
 impl Links {
     fn next(&self) -> Peer {
-        self.next_as(Up::Restarted)
+        self.next_as(LinkUp::NewPeer)
     }
 
-    fn next_as(&self, up: Up) -> Peer {
+    fn next_as(&self, up: LinkUp) -> Peer {
         let (link, peer) = fake::link();
         self.0.lock().unwrap().push_back((link, up));
-        self.1.ask();
+        self.1.reconnect();
         peer
     }
 }
@@ -61,22 +61,22 @@ impl Links {
 impl LinkSource for Links {
     type Link = fake::Link;
 
-    fn lost(self: Pin<&mut Self>, _: &Error) -> bool {
+    fn on_lost(self: Pin<&mut Self>, _: &Error) -> bool {
         true
     }
 
-    fn poll_link(
+    fn poll_next_link(
         self: Pin<&mut Self>,
         cx: &mut Context<'_>,
-    ) -> Poll<Result<(fake::Link, Up), Error>> {
-        let _ = self.1.poll_asked(cx);
+    ) -> Poll<Result<(fake::Link, LinkUp), Error>> {
+        let _ = self.1.poll_requested(cx);
         match self.0.lock().unwrap().pop_front() {
             Some(next) => Poll::Ready(Ok(next)),
             None => Poll::Pending,
         }
     }
 
-    fn renew(&self) -> Renew {
+    fn reconnect_handle(&self) -> ReconnectHandle {
         self.1.clone()
     }
 }
@@ -84,21 +84,22 @@ impl LinkSource for Links {
 struct Stack<R: Role> {
     stack: Correlation<R, JsonRpc>,
     links: Links,
-    renew: Renew,
+    reconnect_handle: ReconnectHandle,
     news: crate::event::Events<Event>,
 }
 
 fn stack<R: Role>() -> (Stack<R>, Peer) {
     let (link, peer) = fake::link();
-    let (links, renew) = (Links::default(), Renew::default());
-    let line = Relink::new(link, links.clone());
-    let shared = Shared::new(line, shared::Config::default().queue_bytes(1000));
+    let (links, reconnect_handle) = (Links::default(), ReconnectHandle::default());
+    let line = Reconnect::new(link, links.clone());
+    let shared = SharedLink::new(line, shared_link::Config::default().queue_bytes(1000));
     let framed = Framed::new(shared, JsonRpc::default(), framed::Config::default());
     let announcer = Announcer::default();
     let news = announcer.subscribe();
     let notices = Notices::new(watch::Sender::new(State::Connecting), announcer);
-    let stack = Correlation::new(framed, Config::default()).outliving(notices, renew.clone());
-    (Stack { stack, links, renew, news }, peer)
+    let stack =
+        Correlation::new(framed, Config::default()).outliving(notices, reconnect_handle.clone());
+    (Stack { stack, links, reconnect_handle, news }, peer)
 }
 
 impl<R: Role> Stack<R> {
@@ -296,11 +297,11 @@ async fn another_connection_is_asked_for_until_initialize_is_answered() {
     let mut reader = spawn(&mut stack.stack);
     for _ in 0..3 {
         assert_pending!(reader.poll_next());
-        assert!(stack.renew.poll_asked(cx).is_pending());
+        assert!(stack.reconnect_handle.poll_requested(cx).is_pending());
         tokio::time::advance(PATIENCE).await;
         assert!(reader.is_woken());
         assert_pending!(reader.poll_next());
-        assert!(stack.renew.poll_asked(cx).is_ready());
+        assert!(stack.reconnect_handle.poll_requested(cx).is_ready());
     }
     assert_eq!(sent(&peer), ["initialize 0"]);
     // It does, after all.

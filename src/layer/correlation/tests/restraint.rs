@@ -18,7 +18,7 @@ fn restrained(config: Config) -> (Spawn<Correlation<RoleClient, JsonRpc>>, Peer,
     let limits = PeerLimits::default();
     limits.set(MessageLimits::from_peer(None, Some(2)));
     let (link, peer) = fake::link();
-    let shared = Shared::new(Relink::once(link), shared::Config::default());
+    let shared = SharedLink::new(Reconnect::single(link), shared_link::Config::default());
     let framed = Framed::new(shared, JsonRpc::default(), framed::Config::default());
     let mut stack = spawn(Correlation::new(framed.within(limits.clone()), config));
     (1..=5).for_each(|id| stack.start_send_unpin(list(id)).unwrap());

@@ -31,11 +31,14 @@ struct Never;
 impl LinkSource for Never {
     type Link = BoxLink;
 
-    fn lost(self: Pin<&mut Self>, _: &Error) -> bool {
+    fn on_lost(self: Pin<&mut Self>, _: &Error) -> bool {
         false
     }
 
-    fn poll_link(self: Pin<&mut Self>, _: &mut Context<'_>) -> Poll<Result<(BoxLink, Up), Error>> {
+    fn poll_next_link(
+        self: Pin<&mut Self>,
+        _: &mut Context<'_>,
+    ) -> Poll<Result<(BoxLink, LinkUp), Error>> {
         Poll::Pending
     }
 }
@@ -123,16 +126,16 @@ async fn both(near: DuplexStream, far: DuplexStream, requests: [usize; 2]) {
     let none = Bytes::new;
     let client = Builder::<RoleClient>::default().config(Settings::default());
     let link = client.layers().link(near, none(), End::Client, Extensions::default());
-    let tally = Tally::default();
-    tally.begin(Start::Opening);
-    let client = client.over_sessions(link, Never, Notices::default(), tally);
+    let receive_count = ReceiveCount::default();
+    receive_count.begin(SessionStart::Opening);
+    let client = client.over_sessions(link, Never, Notices::default(), receive_count);
     let server = Builder::<RoleServer>::default().config(Settings::default());
     let mut link = server.layers().link(far, none(), End::Server, Extensions::default());
     let secrets = Secrets::default();
     let id = serde_json::from_value(json!("s")).unwrap();
-    let session = Session::new(id, secrets.given().clone(), 120, 1 << 20);
+    let session = SessionFrame::new(id, secrets.given().clone(), 120, 1 << 20);
     link.feed(Frame::Session(session).encode()).await.unwrap();
-    let server = server.over_session(link, Never, Tally::default());
+    let server = server.over_session(link, Never, ReceiveCount::default());
     let done = Done::default();
     let both = async {
         tokio::join!(converse(client, requests[0], &done), converse(server, requests[1], &done))

@@ -58,7 +58,7 @@ async fn a_writer_reads_acknowledgements_and_leaves_messages_to_the_reader() {
     for text in ["a", "b", "c"] {
         side.assert_receives(text);
     }
-    assert_eq!(side.tally.received(), 3);
+    assert_eq!(side.receive_count.received(), 3);
 }
 
 #[tokio::test(start_paused = true)]
@@ -69,15 +69,18 @@ async fn a_message_that_no_reader_has_taken_is_not_acknowledged_by_the_side_that
     assert_pending!(side.poll_ready());
     advance(2 * SECOND).await;
     assert_pending!(side.poll_ready());
-    assert_eq!((side.sent(), side.tally.received()), (vec!["1".into()], 0));
+    assert_eq!((side.sent(), side.receive_count.received()), (vec!["1".into()], 0));
     (0..64).for_each(|_| side.assert_receives("{}"));
     assert_pending!(side.poll_ready());
-    assert_eq!((side.sent(), side.tally.received()), (vec!["@ack 64".into()], 64));
+    assert_eq!((side.sent(), side.receive_count.received()), (vec!["@ack 64".into()], 64));
     side.peer.send("@ack 1".into());
     side.send("2");
     (64..1000).for_each(|_| side.assert_receives("{}"));
     side.assert_quiet();
-    assert_eq!((side.sent(), side.tally.received()), (vec!["2".into(), "@ack 1000".into()], 1000));
+    assert_eq!(
+        (side.sent(), side.receive_count.received()),
+        (vec!["2".into(), "@ack 1000".into()], 1000)
+    );
 }
 
 #[tokio::test(start_paused = true)]
@@ -87,16 +90,19 @@ async fn the_side_that_dialled_acknowledges_what_arrives() {
     side.send("1");
     (0..100).for_each(|_| side.peer.send("{}".into()));
     assert_pending!(side.poll_ready());
-    assert_eq!((side.sent(), side.tally.received()), (vec!["1".into(), "@ack 64".into()], 100));
+    assert_eq!(
+        (side.sent(), side.receive_count.received()),
+        (vec!["1".into(), "@ack 64".into()], 100)
+    );
     side.peer.send(Message::Close(None));
     assert_ready_err!(side.poll_ready());
-    let frozen = side.tally.freeze();
+    let frozen = side.receive_count.freeze();
     assert_eq!(frozen.received(), 100);
     side.peer = side.source.give(frozen.resumed(1));
     (0..100).for_each(|_| side.assert_receives("{}"));
-    assert!(matches!(assert_ready!(side.next()), Some(Ok(Link::Up(_)))));
+    assert!(matches!(assert_ready!(side.next()), Some(Ok(LinkEvent::Up(_)))));
     side.assert_quiet();
-    assert_eq!(side.tally.received(), 100);
+    assert_eq!(side.receive_count.received(), 100);
 }
 
 #[tokio::test(start_paused = true)]
@@ -118,8 +124,8 @@ async fn a_peer_that_ignores_its_window_is_closed() {
         assert!(error.contains("1008") && error.contains("more was sent than a window"), "{error}");
         assert_eq!(side.sent().last().unwrap(), "close 1008");
         // What was acknowledged is delivered.
-        assert_eq!(side.tally.received(), if dialled { 16 } else { 0 });
-        for _ in 0..side.tally.received() {
+        assert_eq!(side.receive_count.received(), if dialled { 16 } else { 0 });
+        for _ in 0..side.receive_count.received() {
             assert!(assert_ready!(side.next()).unwrap().is_ok());
         }
         assert!(assert_ready!(side.next()).unwrap().is_err());
@@ -151,16 +157,16 @@ async fn an_uncounted_message_is_sent_again_over_the_next_link() {
     ["a", "b"].into_iter().for_each(|text| side.peer.send(text.into()));
     assert_pending!(side.poll_ready());
     side.assert_receives("a");
-    let frozen = side.tally.freeze();
+    let frozen = side.receive_count.freeze();
     assert_eq!(frozen.received(), 1);
     side.peer = side.source.give(frozen.resumed(1));
     side.peer.send("b".into());
     assert_ready_ok!(side.poll_ready());
     let item = assert_ready!(side.next()).unwrap().unwrap();
-    assert!(matches!(item, Link::Up(Up::Resumed(_))), "{item:?}");
+    assert!(matches!(item, LinkEvent::Up(LinkUp::Resumed(_))), "{item:?}");
     side.assert_receives("b");
     side.assert_quiet();
-    assert_eq!(side.tally.received(), 2);
+    assert_eq!(side.receive_count.received(), 2);
 }
 
 #[tokio::test(start_paused = true)]
@@ -172,14 +178,14 @@ async fn a_link_that_is_lost_while_the_window_is_full_is_noticed_by_a_writer() {
     assert_ready_err!(side.poll_ready());
     // What has arrived is taken and counted, until the count is told.
     side.assert_receives("a");
-    let frozen = side.tally.freeze();
+    let frozen = side.receive_count.freeze();
     side.assert_quiet();
     side.peer = side.source.give(frozen.resumed(1));
     side.peer.send("b".into());
-    assert!(matches!(assert_ready!(side.next()), Some(Ok(Link::Up(Up::Resumed(_))))));
+    assert!(matches!(assert_ready!(side.next()), Some(Ok(LinkEvent::Up(LinkUp::Resumed(_))))));
     side.assert_receives("b");
     side.assert_quiet();
-    assert_eq!(side.tally.received(), 2);
+    assert_eq!(side.receive_count.received(), 2);
 }
 
 #[tokio::test(start_paused = true)]
@@ -192,10 +198,10 @@ async fn a_message_of_a_session_that_is_over_does_not_count_in_the_next() {
     side.peer.send("b".into());
     assert_ready_err!(side.poll_ready());
     side.assert_receives("a");
-    assert!(matches!(assert_ready!(side.next()), Some(Ok(Link::Down(_)))));
-    assert!(matches!(assert_ready!(side.next()), Some(Ok(Link::Up(_)))));
+    assert!(matches!(assert_ready!(side.next()), Some(Ok(LinkEvent::Down(_)))));
+    assert!(matches!(assert_ready!(side.next()), Some(Ok(LinkEvent::Up(_)))));
     side.assert_receives("b");
-    assert_eq!(side.tally.received(), 1);
+    assert_eq!(side.receive_count.received(), 1);
 }
 
 #[tokio::test(start_paused = true)]
@@ -342,16 +348,16 @@ async fn nobody_is_pinged_where_the_window_has_room_or_nothing_waits() {
 /// A side that dials keeps to what any peer has room for.
 #[tokio::test(start_paused = true)]
 async fn the_window_of_the_side_that_dialled_is_a_mebibyte_at_most() {
-    for (start, fits) in [(Start::Opening, 1), (Start::Open, 4)] {
-        let ((link, _peer), tally) = (fake::link(), Tally::default());
-        tally.begin(start);
+    for (start, fits) in [(SessionStart::Opening, 1), (SessionStart::Open, 4)] {
+        let ((link, _peer), receive_count) = (fake::link(), ReceiveCount::default());
+        receive_count.begin(start);
         let config = Config::default().window_bytes(4 << 20);
-        let relink = Relink::new(link, Source::default());
-        let mut line = spawn(Resume::with_tally(relink, config, tally));
+        let reconnect = Reconnect::new(link, Source::default());
+        let mut line = spawn(Resume::with_receive_count(reconnect, config, receive_count));
         let mut taken = 0;
         while line.enter(|cx, line| line.poll_ready(cx)).is_ready() {
             taken += 1;
-            let message = Numbered::new(taken, Message::text("x".repeat(1 << 20)));
+            let message = Outgoing::new(taken, Message::text("x".repeat(1 << 20)));
             line.enter(|_, line| line.start_send(message)).unwrap();
         }
         assert_eq!(taken, fits);
@@ -362,7 +368,7 @@ async fn the_window_of_the_side_that_dialled_is_a_mebibyte_at_most() {
 #[tokio::test(start_paused = true)]
 async fn an_acknowledgement_lets_the_queue_go_on_at_once() {
     let (line, peer, _, _) = line(1);
-    let mut shared = Shared::new(line, shared::Config::default());
+    let mut shared = SharedLink::new(line, shared_link::Config::default());
     shared.start_send_unpin("1".into()).unwrap();
     assert_ready_ok!(spawn(shared.flushed()).poll());
     shared.start_send_unpin("2".into()).unwrap();

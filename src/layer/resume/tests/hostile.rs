@@ -97,7 +97,7 @@ fn does(side: &mut Side, counts: &mut Counts, deed: Deed) -> bool {
         }
         Deed::Resume(number) => {
             let number = number.near(*counts);
-            side.peer = side.source.give(side.tally.freeze().resumed(number));
+            side.peer = side.source.give(side.receive_count.freeze().resumed(number));
             told(counts, number)
         }
         Deed::Restart => {
@@ -159,7 +159,7 @@ fn it_works_on_or_it_is_closed() {
 #[tokio::test(start_paused = true)]
 async fn everyone_who_waits_hears_of_it_and_the_link_is_closed() {
     let (line, peer, _, _) = line(1);
-    let mut shared = Shared::new(line, shared::Config::default());
+    let mut shared = SharedLink::new(line, shared_link::Config::default());
     shared.start_send_unpin("1".into()).unwrap();
     shared.start_send_unpin("2".into()).unwrap();
     let mut flushed = spawn(shared.flushed());

@@ -107,7 +107,7 @@ struct Model {
 struct Attempt {
     /// Which session is asked for, by its secret, and how much of it was received.
     asks: Option<(usize, Secret, u64)>,
-    frozen: Option<Frozen>,
+    frozen: Option<FrozenCount>,
     /// The session, the secret, whether it is resumed, how much was received.
     answer: Option<(usize, Secret, bool, u64)>,
     pipe: usize,
@@ -175,7 +175,7 @@ impl World {
             },
         };
         if matches!(side.poll_ready(), Poll::Ready(Ok(()))) {
-            let message = Numbered::new(number, Message::text(format!("{number} {:size$}", "")));
+            let message = Outgoing::new(number, Message::text(format!("{number} {:size$}", "")));
             side.line.enter(|_, line| line.start_send(message)).unwrap();
             let _ = side.poll_flush();
             self.models[session].sent_to[to as usize].push(number);
@@ -197,7 +197,7 @@ impl World {
         };
         let (models, restarts_in) = (&mut self.models, &mut self.restarts_in);
         read(side, |item| {
-            if matches!(item, Link::Up(Up::Restarted)) {
+            if matches!(item, LinkEvent::Up(LinkUp::NewPeer)) {
                 session = restarts_in.take().expect("a restart that there was not");
             }
             arrives(&mut models[session], Client, item, &mut self.told);
@@ -206,7 +206,7 @@ impl World {
     }
 
     fn open(&mut self) {
-        let frozen = self.client.tally.freeze();
+        let frozen = self.client.receive_count.freeze();
         let asks = self.held.clone();
         let asks = asks.map(|(session, secret)| (session, secret, frozen.received()));
         self.pipes.push(Pipe::default());
@@ -224,11 +224,11 @@ impl World {
         if let Some((session, secret, received)) = &attempt.asks
             && let Some((side, secrets)) = &mut self.servers[*session]
         {
-            if side.tally.is_heard() {
+            if side.receive_count.is_heard() {
                 secrets.confirm();
             }
             if let Some(next) = secrets.rotate(secret) {
-                let frozen = side.tally.freeze();
+                let frozen = side.receive_count.freeze();
                 attempt.answer = Some((*session, next.clone(), true, frozen.received()));
                 *end = Some(side.source.give(frozen.resumed(*received)));
                 return;
@@ -253,7 +253,7 @@ impl World {
             let kept = was.is_some_and(|(was, _)| self.servers[was].is_some());
             assert!(!kept, "an honest client was refused");
             self.restarts_in = Some(session);
-            self.client.source.give(Up::Restarted)
+            self.client.source.give(LinkUp::NewPeer)
         };
         self.pipes[pipe].ends[Client as usize] = Some(end);
         if self.pipes[pipe].cut {
@@ -314,29 +314,29 @@ impl World {
         }
         let (server, _) = self.servers[session].as_mut().unwrap();
         for side in [&mut self.client, server] {
-            let kept = side.line.enter(|_, line| line.ledger.kept_bytes());
+            let kept = side.line.enter(|_, line| line.send_window.kept_bytes());
             assert_eq!(kept, 0, "not all is acknowledged");
         }
     }
 }
 
-fn read(side: &mut Side, mut each: impl FnMut(Link<Message>)) {
+fn read(side: &mut Side, mut each: impl FnMut(LinkEvent<Message>)) {
     while let Poll::Ready(item) = side.next() {
         each(item.unwrap().unwrap());
     }
 }
 
-fn arrives(model: &mut Model, at: At, item: Link<Message>, told: &mut [usize; 2]) {
+fn arrives(model: &mut Model, at: At, item: LinkEvent<Message>, told: &mut [usize; 2]) {
     match item {
-        Link::Item(Message::Text(text)) => {
+        LinkEvent::Item(Message::Text(text)) => {
             let number = text.as_str().split(' ').next().unwrap().parse().unwrap();
             let arrived = &mut model.arrived_at[at as usize];
             assert_eq!(model.sent_to[at as usize].get(*arrived), Some(&number), "at {at:?}");
             *arrived += 1;
         }
-        Link::Up(Up::Resumed(_)) => told[0] += 1,
-        Link::Up(Up::Restarted) => told[1] += 1,
-        Link::Down(_) => assert_eq!(at, Client, "a server's session has no restart"),
+        LinkEvent::Up(LinkUp::Resumed(_)) => told[0] += 1,
+        LinkEvent::Up(LinkUp::NewPeer) => told[1] += 1,
+        LinkEvent::Down(_) => assert_eq!(at, Client, "a server's session has no restart"),
         other => panic!("{other:?}"),
     }
 }

@@ -5,28 +5,29 @@ use super::*;
 const SESSION: &str = r#"@session {"session":"s","secret":"one","received":0,"resumed":false,"window_s":120,"window_bytes":1024}"#;
 
 impl Side {
-    fn starting(start: Start) -> Self {
-        let ((link, peer), source, tally) = (fake::link(), Source::default(), Tally::default());
-        tally.begin(start);
-        let relink = Relink::new(link, source.clone());
-        let line = Resume::with_tally(relink, Config::default(), tally.clone());
-        Self { line: spawn(line), peer, source, tally, tickets: 0 }
+    fn starting(start: SessionStart) -> Self {
+        let ((link, peer), source, receive_count) =
+            (fake::link(), Source::default(), ReceiveCount::default());
+        receive_count.begin(start);
+        let reconnect = Reconnect::new(link, source.clone());
+        let line = Resume::with_receive_count(reconnect, Config::default(), receive_count.clone());
+        Self { line: spawn(line), peer, source, receive_count, tickets: 0 }
     }
 
     /// The link is lost, which is told at once.
     #[track_caller]
     fn assert_loses(&mut self) {
         self.peer.send(Message::Close(None));
-        assert!(matches!(assert_ready!(self.next()), Some(Ok(Link::Down(_)))));
+        assert!(matches!(assert_ready!(self.next()), Some(Ok(LinkEvent::Down(_)))));
     }
 
     #[track_caller]
-    fn assert_is_up(&mut self, up: Up) {
+    fn assert_is_up(&mut self, up: LinkUp) {
         self.peer = self.source.give(up.clone());
         let item = assert_ready!(self.next()).unwrap().unwrap();
         match (item, up) {
-            (Link::Up(Up::Restarted), Up::Restarted) => {}
-            (Link::Up(Up::Resumed(_)), Up::Resumed(_)) => {}
+            (LinkEvent::Up(LinkUp::NewPeer), LinkUp::NewPeer) => {}
+            (LinkEvent::Up(LinkUp::Resumed(_)), LinkUp::Resumed(_)) => {}
             (item, up) => panic!("{item:?}, not {up:?}"),
         }
     }
@@ -34,14 +35,14 @@ impl Side {
 
 #[tokio::test(start_paused = true)]
 async fn what_the_server_says_of_the_session_is_kept_for_the_source() {
-    let mut side = Side::starting(Start::Opening);
+    let mut side = Side::starting(SessionStart::Opening);
     side.send("1");
     side.peer.send(SESSION.into());
     side.peer.send("2".into());
     side.assert_receives("2");
-    let session = side.tally.session().unwrap();
+    let session = side.receive_count.session().unwrap();
     assert_eq!((session.session.as_str(), session.window_s), ("s", 120));
-    assert_eq!((side.tally.received(), side.sent()), (1, vec!["1".into()]));
+    assert_eq!((side.receive_count.received(), side.sent()), (1, vec!["1".into()]));
 }
 
 #[tokio::test(start_paused = true)]
@@ -52,12 +53,12 @@ async fn a_session_begins_with_what_the_server_says_of_it() {
     for first in
         ["{}", "@ack 0", "@open {}", "@session {}", &resumed].map(text).into_iter().chain([binary])
     {
-        let mut side = Side::starting(Start::Opening);
+        let mut side = Side::starting(SessionStart::Opening);
         side.peer.send(first.clone());
         assert!(matches!(side.next(), Poll::Ready(Some(Err(_)))), "{first:?}");
         assert_eq!(side.sent(), ["close 1002"]);
     }
-    let mut side = Side::starting(Start::Opening);
+    let mut side = Side::starting(SessionStart::Opening);
     for _ in 0..2 {
         side.peer.send(SESSION.into());
     }
@@ -67,12 +68,12 @@ async fn a_session_begins_with_what_the_server_says_of_it() {
 
 #[tokio::test(start_paused = true)]
 async fn what_is_lost_before_there_is_a_session_is_told_at_once() {
-    let mut side = Side::starting(Start::Opening);
+    let mut side = Side::starting(SessionStart::Opening);
     side.send("1");
     side.assert_loses();
     assert_ready_err!(side.poll_ready());
-    side.tally.begin(Start::Opening);
-    side.assert_is_up(Up::Restarted);
+    side.receive_count.begin(SessionStart::Opening);
+    side.assert_is_up(LinkUp::NewPeer);
     side.send("2");
     side.peer.send(SESSION.into());
     side.assert_quiet();
@@ -81,7 +82,7 @@ async fn what_is_lost_before_there_is_a_session_is_told_at_once() {
 
 #[tokio::test(start_paused = true)]
 async fn nothing_is_kept_or_taken_out_for_a_peer_that_does_not_speak_it() {
-    let mut side = Side::starting(Start::Plain);
+    let mut side = Side::starting(SessionStart::Plain);
     side.send("@1");
     for text in ["@ack 7", "@session", "{}"] {
         side.peer.send(text.into());
@@ -91,9 +92,9 @@ async fn nothing_is_kept_or_taken_out_for_a_peer_that_does_not_speak_it() {
     side.assert_quiet();
     assert_eq!(side.sent(), ["@1"]);
     side.assert_loses();
-    assert_eq!(side.tally.kept_bytes(), 0);
+    assert_eq!(side.receive_count.kept_bytes(), 0);
     assert_ready_err!(side.poll_ready());
-    side.assert_is_up(Up::Restarted);
+    side.assert_is_up(LinkUp::NewPeer);
     side.send("2");
     side.peer.send("3".into());
     side.assert_receives("3");
@@ -106,7 +107,7 @@ async fn nothing_is_kept_or_taken_out_for_a_peer_that_does_not_speak_it() {
 #[tokio::test(start_paused = true)]
 async fn a_loss_is_told_when_the_peer_no_longer_keeps_the_session() {
     for is_kept_longer in [false, true] {
-        let mut side = Side::starting(Start::Opening);
+        let mut side = Side::starting(SessionStart::Opening);
         side.peer.send(SESSION.into());
         side.send("1");
         side.assert_quiet();
@@ -115,17 +116,17 @@ async fn a_loss_is_told_when_the_peer_no_longer_keeps_the_session() {
         side.assert_quiet();
         advance(2 * SECOND).await;
         assert!(side.line.is_woken());
-        assert!(matches!(assert_ready!(side.next()), Some(Ok(Link::Down(_)))));
+        assert!(matches!(assert_ready!(side.next()), Some(Ok(LinkEvent::Down(_)))));
         side.assert_quiet();
         if is_kept_longer {
-            let up = side.tally.freeze().resumed(0);
+            let up = side.receive_count.freeze().resumed(0);
             side.assert_is_up(up);
             side.assert_quiet();
             assert_eq!(side.sent(), ["@ack 0", "1"]);
         } else {
-            side.tally.begin(Start::Opening);
-            side.assert_is_up(Up::Restarted);
-            assert!(side.tally.session().is_none());
+            side.receive_count.begin(SessionStart::Opening);
+            side.assert_is_up(LinkUp::NewPeer);
+            assert!(side.receive_count.session().is_none());
             side.assert_quiet();
             assert!(side.sent().is_empty());
         }
@@ -136,7 +137,7 @@ async fn a_loss_is_told_when_the_peer_no_longer_keeps_the_session() {
 #[tokio::test(start_paused = true)]
 async fn a_lost_session_is_waited_for_an_hour_at_most_and_goes_on_even_then() {
     for (promised, waited) in [(120, 120), (3600, 3600), (3601, 3600), (u32::MAX, 3600)] {
-        let mut side = Side::starting(Start::Opening);
+        let mut side = Side::starting(SessionStart::Opening);
         side.send("1");
         let session = SESSION.replace("120", &promised.to_string());
         side.peer.send(Message::text(session));
@@ -145,7 +146,7 @@ async fn a_lost_session_is_waited_for_an_hour_at_most_and_goes_on_even_then() {
         side.assert_quiet();
         advance(Duration::from_millis(1)).await;
         assert!(side.line.is_woken());
-        assert!(matches!(assert_ready!(side.next()), Some(Ok(Link::Down(_)))));
+        assert!(matches!(assert_ready!(side.next()), Some(Ok(LinkEvent::Down(_)))));
         assert_eq!(side.resume(0), 1);
     }
 }

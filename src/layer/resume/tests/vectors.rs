@@ -59,8 +59,8 @@ fn as_value(frame: &Frame) -> Value {
         Frame::Ack(received) => json!({ "ack": received }),
         Frame::Open(open, limits) => {
             let mut fields = match open {
-                Open::New => json!({}),
-                Open::Resume { session, secret, received } => {
+                OpenFrame::New => json!({}),
+                OpenFrame::Resume { session, secret, received } => {
                     json!({ "session": session, "secret": secret, "received": received })
                 }
             };
@@ -99,7 +99,7 @@ fn frames() {
 struct Run {
     side: Side,
     received: Vec<String>,
-    frozen: Option<Frozen>,
+    frozen: Option<FrozenCount>,
     end: Option<Error>,
 }
 
@@ -107,8 +107,8 @@ impl Run {
     fn read(&mut self) {
         while let Poll::Ready(Some(item)) = self.side.next() {
             match item {
-                Ok(Link::Item(message)) => self.received.push(shown(&message)),
-                Ok(Link::Down(_) | Link::Up(_)) => {}
+                Ok(LinkEvent::Item(message)) => self.received.push(shown(&message)),
+                Ok(LinkEvent::Down(_) | LinkEvent::Up(_)) => {}
                 Err(error) => {
                     self.end = Some(error);
                     break;
@@ -131,7 +131,7 @@ impl Run {
                 side.peer.send(Message::Close(Some(CloseCode::Abnormal.into())));
             }
             Step::Freeze(expected) => {
-                let frozen = side.tally.freeze();
+                let frozen = side.receive_count.freeze();
                 assert_eq!(frozen.received(), expected);
                 self.frozen = Some(frozen);
             }

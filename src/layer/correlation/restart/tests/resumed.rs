@@ -2,7 +2,7 @@
 
 use super::*;
 
-const RESUMED: Up = Up::Resumed(Resumed { received: 0, replayed: 1, freeze: 0 });
+const RESUMED: LinkUp = LinkUp::Resumed(Resumed { received: 0, replayed: 1, freeze: 0 });
 
 /// A client that has repeated `initialize`, and lost the connection before it was answered. A call
 /// waits for that.
@@ -39,15 +39,18 @@ async fn an_answer_is_waited_for_while_there_is_a_link_and_no_longer() {
     let cx = &mut Context::from_waker(futures::task::noop_waker_ref());
     tokio::time::advance(PATIENCE).await;
     stack.idle();
-    assert!(stack.renew.poll_asked(cx).is_pending(), "there is none, and another is under way");
+    assert!(
+        stack.reconnect_handle.poll_requested(cx).is_pending(),
+        "there is none, and another is under way"
+    );
     let _peer = stack.links.next_as(RESUMED);
     stack.idle();
     tokio::time::advance(PATIENCE - Duration::from_secs(1)).await;
     stack.idle();
-    assert!(stack.renew.poll_asked(cx).is_pending());
+    assert!(stack.reconnect_handle.poll_requested(cx).is_pending());
     tokio::time::advance(Duration::from_secs(1)).await;
     stack.idle();
-    assert!(stack.renew.poll_asked(cx).is_ready());
+    assert!(stack.reconnect_handle.poll_requested(cx).is_ready());
 }
 
 #[tokio::test(start_paused = true)]

@@ -37,7 +37,7 @@ impl Stack<RoleServer> {
     fn returns(&mut self, peer: &Peer) -> Peer {
         peer.send(Message::Close(None));
         self.idle();
-        let peer = self.links.next_as(Up::Returned);
+        let peer = self.links.next_as(LinkUp::Unverified);
         self.idle();
         peer
     }
@@ -70,7 +70,7 @@ async fn nothing_is_sent_before_the_peer_speaks_and_then_all_in_order() {
     stack.idle();
     stack.send(answer(RequestId::Number(1)));
     stack.ping(71);
-    let peer = stack.links.next_as(Up::Returned);
+    let peer = stack.links.next_as(LinkUp::Unverified);
     stack.idle();
     stack.notify().unwrap();
     stack.send(answer(RequestId::Number(2)));
@@ -101,7 +101,7 @@ async fn a_peer_that_initializes_is_another() {
     stack.send(answer(RequestId::Number(1)));
     stack.notify().unwrap();
     stack.ping(71);
-    let peer = stack.links.next_as(Up::Returned);
+    let peer = stack.links.next_as(LinkUp::Unverified);
     stack.idle();
     stack.send(answer(RequestId::Number(2)));
     stack.idle();
@@ -214,7 +214,7 @@ async fn a_peer_that_leaves_without_a_word_was_not_there() {
     second.send(Message::Close(None));
     stack.idle();
     let resumed = Resumed { received: 0, replayed: 0, freeze: 0 };
-    let third = stack.links.next_as(Up::Resumed(resumed));
+    let third = stack.links.next_as(LinkUp::Resumed(resumed));
     stack.idle();
     for peer in [&first, &second, &third] {
         assert!(sent(peer).is_empty());
@@ -254,7 +254,7 @@ async fn answers_find_room_as_long_as_their_peer_may_return() {
     let mut peer = peer;
     for id in 1..=50 {
         if id == 25 {
-            peer = stack.links.next_as(Up::Returned);
+            peer = stack.links.next_as(LinkUp::Unverified);
             stack.idle();
         }
         stack.send(answer(RequestId::Number(id)));
@@ -291,7 +291,7 @@ async fn an_mcp_server_that_returns_is_initialized_again() {
     peer.send(Message::Close(None));
     assert_eq!(stack.error(), (RequestId::Number(1), "outcome_unknown".into()));
     stack.send(call(2));
-    let peer = stack.links.next_as(Up::Returned);
+    let peer = stack.links.next_as(LinkUp::Unverified);
     stack.idle();
     assert_eq!(sent(&peer), ["initialize 0"]);
     say(&peer, initialize_result("1"));

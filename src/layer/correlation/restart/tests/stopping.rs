@@ -3,7 +3,7 @@
 use super::*;
 use crate::layer::correlation::TIMED_OUT;
 
-const RESUMED: Up = Up::Resumed(Resumed { received: 0, replayed: 0, freeze: 0 });
+const RESUMED: LinkUp = LinkUp::Resumed(Resumed { received: 0, replayed: 0, freeze: 0 });
 
 fn refusal(id: i64) -> Value {
     let data = json!({"reason": "stopping"});

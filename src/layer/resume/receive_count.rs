@@ -6,8 +6,8 @@ use std::{
     time::Duration,
 };
 
-use super::Session;
-use crate::link::{PeerLimits, Resumed, Up};
+use super::SessionFrame;
+use crate::link::{LinkUp, PeerLimits, Resumed};
 
 /// The longest time that a lost session is waited for, whatever the peer promises: calls hang
 /// meanwhile. A session that is resumed later still goes on.
@@ -16,7 +16,7 @@ const MAX_WINDOW: Duration = Duration::from_secs(3600);
 /// How a session begins.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
 #[non_exhaustive]
-pub enum Start {
+pub enum SessionStart {
     /// Both ends have opened it.
     #[default]
     Open,
@@ -33,7 +33,7 @@ pub enum Start {
 /// nothing may come from an older link any more: whoever tells the count has to
 /// [`freeze`](Self::freeze) it first.
 #[derive(Debug, Clone, Default)]
-pub struct Tally(Arc<Mutex<Count>>, PeerLimits);
+pub struct ReceiveCount(Arc<Mutex<Count>>, PeerLimits);
 
 #[derive(Debug, Default)]
 struct Count {
@@ -44,15 +44,15 @@ struct Count {
     heard: bool,
     kept_bytes: usize,
     /// How the next session begins.
-    start: Start,
-    session: Option<Box<Session>>,
+    start: SessionStart,
+    session: Option<Box<SessionFrame>>,
     /// The session is over, and the next one has not begun.
     forgotten: bool,
 }
 
 /// What a link means that was made with a frozen count.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub(super) enum Thaw {
+pub(super) enum Thawed {
     /// It goes on from this count.
     Counts(u64),
     /// The peer has been told of a newer link already: nothing that comes over this one counts.
@@ -61,10 +61,10 @@ pub(super) enum Thaw {
     Stale,
 }
 
-impl Tally {
+impl ReceiveCount {
     /// Says how the session begins on the link that is handed on next as
-    /// [`Up::Restarted`](crate::link::Up::Restarted), or on the first.
-    pub fn begin(&self, start: Start) {
+    /// [`LinkUp::NewPeer`](crate::link::LinkUp::NewPeer), or on the first.
+    pub fn begin(&self, start: SessionStart) {
         let mut count = self.lock();
         count.start = start;
         count.session = None;
@@ -86,7 +86,7 @@ impl Tally {
 
     /// Records what the peer announced when the session was opened or resumed: its window and its
     /// limits.
-    pub fn note(&self, session: Session) {
+    pub fn note(&self, session: SessionFrame) {
         self.1.add(session.limits());
         let mut count = self.lock();
         count.session = Some(Box::new(session));
@@ -95,7 +95,7 @@ impl Tally {
 
     /// What the peer said last of the session, if it is one that this side may resume.
     #[must_use]
-    pub fn session(&self) -> Option<Session> {
+    pub fn session(&self) -> Option<SessionFrame> {
         self.lock().session.as_deref().cloned()
     }
 
@@ -110,11 +110,11 @@ impl Tally {
     ///
     /// A count that is frozen stays so. So this is called when nothing is left to do but to tell it.
     #[must_use = "nothing is received until there is a link for it"]
-    pub fn freeze(&self) -> Frozen {
+    pub fn freeze(&self) -> FrozenCount {
         let mut count = self.lock();
         count.frozen = true;
         count.freezes += 1;
-        Frozen { received: count.received, freeze: count.freezes }
+        FrozenCount { received: count.received, freeze: count.freezes }
     }
 
     /// Whether the count stands still, so that nothing is received before there is another link.
@@ -161,21 +161,21 @@ impl Tally {
     }
 
     /// There is a link for this freeze.
-    pub(super) fn thaw(&self, freeze: u64) -> Thaw {
+    pub(super) fn thaw(&self, freeze: u64) -> Thawed {
         let mut count = self.lock();
         match (count.frozen, freeze == count.freezes) {
             (true, true) => {
                 count.frozen = false;
                 count.heard = false;
-                Thaw::Counts(count.received)
+                Thawed::Counts(count.received)
             }
-            (true, false) => Thaw::Superseded,
-            (false, _) => Thaw::Stale,
+            (true, false) => Thawed::Superseded,
+            (false, _) => Thawed::Stale,
         }
     }
 
     /// A new session begins. How it does, holds for this one.
-    pub(super) fn restart(&self) -> Start {
+    pub(super) fn restart(&self) -> SessionStart {
         let mut count = self.lock();
         let (start, session) = (mem::take(&mut count.start), count.session.take());
         *count = Count { freezes: count.freezes + 1, session, ..Count::default() };
@@ -183,8 +183,8 @@ impl Tally {
     }
 
     /// Returns `true` if a session that begins as `start` is one that this side asked for.
-    pub(super) fn has_dialled(&self, start: Start) -> bool {
-        start == Start::Opening || self.lock().session.is_some()
+    pub(super) fn has_dialled(&self, start: SessionStart) -> bool {
+        start == SessionStart::Opening || self.lock().session.is_some()
     }
 
     /// Returns the time to wait for the session without a link, if this side opened it: as long as
@@ -194,7 +194,7 @@ impl Tally {
         if count.forgotten {
             return Some(Duration::ZERO);
         }
-        let window = |session: &Session| Duration::from_secs(session.window_s.into());
+        let window = |session: &SessionFrame| Duration::from_secs(session.window_s.into());
         count.session.as_deref().map(|session| window(session).min(MAX_WINDOW))
     }
 
@@ -206,12 +206,12 @@ impl Tally {
 /// A count that stands still until there is a link for it. Dropped, it leaves that to the next one.
 #[derive(Debug)]
 #[must_use = "nothing is received until there is a link for it"]
-pub struct Frozen {
+pub struct FrozenCount {
     received: u64,
     freeze: u64,
 }
 
-impl Frozen {
+impl FrozenCount {
     /// What the peer is to be told.
     #[must_use]
     pub fn received(&self) -> u64 {
@@ -221,7 +221,7 @@ impl Frozen {
     /// The session goes on over the link with which this is handed on, on which the peer said how
     /// many messages it has `received`.
     #[must_use]
-    pub fn resumed(self, received: u64) -> Up {
-        Up::Resumed(Resumed { received, replayed: 0, freeze: self.freeze })
+    pub fn resumed(self, received: u64) -> LinkUp {
+        LinkUp::Resumed(Resumed { received, replayed: 0, freeze: self.freeze })
     }
 }

@@ -9,13 +9,13 @@ use std::{
     },
 };
 
-use super::NotTaken;
+use super::TrySendError;
 use crate::message::Message;
 
 /// Messages on their way to the queue, behind a lock that is never held for longer than it takes to
 /// add one.
 #[derive(Debug, Default)]
-pub(super) struct Mailbox {
+pub(super) struct SubmitQueue {
     offered: Mutex<VecDeque<Message>>,
     /// The size of all that is offered, and whether there is any.
     bytes: AtomicUsize,
@@ -25,15 +25,15 @@ pub(super) struct Mailbox {
     closed: AtomicBool,
 }
 
-impl Mailbox {
+impl SubmitQueue {
     /// Adds `message`, unless `limit` bytes are waiting already, here or in the queue.
-    pub(super) fn put(&self, message: Message, limit: usize) -> Result<(), NotTaken> {
+    pub(super) fn put(&self, message: Message, limit: usize) -> Result<(), TrySendError> {
         if self.closed.load(SeqCst) {
-            return Err(NotTaken::Ended);
+            return Err(TrySendError::Closed);
         }
         let mut offered = self.lock();
         if self.bytes.load(SeqCst) + self.queued_bytes.load(SeqCst) >= limit {
-            return Err(NotTaken::Full);
+            return Err(TrySendError::Full);
         }
         self.bytes.fetch_add(message.len(), SeqCst);
         offered.push_back(message);

@@ -1,4 +1,4 @@
-//! [`Relink`]: one connection after the other, where there is a [`LinkSource`] for them.
+//! [`Reconnect`]: one connection after the other, where there is a [`LinkSource`] for them.
 //!
 //! ```text
 //!               a message of the link fails, or its end is read
@@ -12,8 +12,8 @@
 //! Which end dialled does not show here: a source dials, or it waits for the peer to come back.
 //!
 //! A write that fails is not the end of anything by itself: the *stream* tells what becomes of it,
-//! [`Link::Down`] or the final error. The peer may have said why before it stopped reading, so what has
-//! already arrived is read first: its Close is worth more than "broken pipe".
+//! [`LinkEvent::Down`] or the final error. The peer may have said why before it stopped reading, so
+//! what has already arrived is read first: its Close is worth more than "broken pipe".
 //!
 //! # Who waits for whom
 //! The stream waits for the link and the source, and for no write. It alone notices that a link has
@@ -38,7 +38,7 @@ use tokio::time::{Sleep, sleep};
 use crate::{
     duplex::Duplex,
     error::{CloseCode, CloseReason, Error, LinkError},
-    link::{Down, Link, Numbered, Up},
+    link::{Down, LinkEvent, LinkUp, Outgoing},
     message::Message,
 };
 
@@ -52,49 +52,50 @@ pub trait LinkSource {
     type Link: Duplex<Message, Message>;
 
     /// Whether another link may follow the one that was lost for this `cause`. Then
-    /// [`poll_link`](Self::poll_link) has it sooner or later, or the error that it has none.
-    fn lost(self: Pin<&mut Self>, cause: &Error) -> bool;
+    /// [`poll_next_link`](Self::poll_next_link) has it sooner or later, or the error that it has
+    /// none.
+    fn on_lost(self: Pin<&mut Self>, cause: &Error) -> bool;
 
     /// The next link. While there is one, this is a newer one that takes its place.
     ///
     /// # Errors
     /// Why there are no more.
-    fn poll_link(
+    fn poll_next_link(
         self: Pin<&mut Self>,
         cx: &mut Context<'_>,
-    ) -> Poll<Result<(Self::Link, Up), Error>>;
+    ) -> Poll<Result<(Self::Link, LinkUp), Error>>;
 
     /// Tells the source that the current link has carried a message each way; control frames of the
     /// WebSocket and of [`Resume`](crate::layer::Resume) do not count. The default implementation
     /// does nothing.
     fn carried(self: Pin<&mut Self>) {}
 
-    /// What a link is told whose place the one takes that [`poll_link`](Self::poll_link) gave last: by
-    /// default 4409.
-    fn parting(&self) -> CloseReason {
+    /// What a link is told whose place the one takes that [`poll_next_link`](Self::poll_next_link)
+    /// gave last: by default 4409.
+    fn superseded_reason(&self) -> CloseReason {
         LinkError::taken_over().close_reason()
     }
 
-    /// By which it is asked for another link. What [`Renew::ask`] asks for comes from
-    /// [`poll_link`](Self::poll_link); by default it is heard by nobody.
-    fn renew(&self) -> Renew {
-        Renew::default()
+    /// By which it is asked for another link. What [`ReconnectHandle::reconnect`] asks for comes
+    /// from [`poll_next_link`](Self::poll_next_link); by default it is heard by nobody.
+    fn reconnect_handle(&self) -> ReconnectHandle {
+        ReconnectHandle::default()
     }
 }
 
 /// Asks a [`LinkSource`] for another link, whatever the state of the present one: a cheap handle.
 #[derive(Debug, Clone, Default)]
-pub struct Renew(Arc<(AtomicBool, AtomicWaker)>);
+pub struct ReconnectHandle(Arc<(AtomicBool, AtomicWaker)>);
 
-impl Renew {
+impl ReconnectHandle {
     /// Asks for another link, now.
-    pub fn ask(&self) {
+    pub fn reconnect(&self) {
         self.0.0.store(true, SeqCst);
         self.0.1.wake();
     }
 
     /// For the source: whether it was asked since this was last ready.
-    pub fn poll_asked(&self, cx: &mut Context<'_>) -> Poll<()> {
+    pub fn poll_requested(&self, cx: &mut Context<'_>) -> Poll<()> {
         self.0.1.register(cx.waker());
         if self.0.0.swap(false, SeqCst) { Poll::Ready(()) } else { Poll::Pending }
     }
@@ -102,16 +103,19 @@ impl Renew {
 
 /// The source behind a connection that is the only one.
 #[derive(Debug)]
-pub struct Once<L>(std::marker::PhantomData<fn() -> L>);
+pub struct SingleLink<L>(std::marker::PhantomData<fn() -> L>);
 
-impl<L: Duplex<Message, Message>> LinkSource for Once<L> {
+impl<L: Duplex<Message, Message>> LinkSource for SingleLink<L> {
     type Link = L;
 
-    fn lost(self: Pin<&mut Self>, _: &Error) -> bool {
+    fn on_lost(self: Pin<&mut Self>, _: &Error) -> bool {
         false
     }
 
-    fn poll_link(self: Pin<&mut Self>, _: &mut Context<'_>) -> Poll<Result<(L, Up), Error>> {
+    fn poll_next_link(
+        self: Pin<&mut Self>,
+        _: &mut Context<'_>,
+    ) -> Poll<Result<(L, LinkUp), Error>> {
         Poll::Pending
     }
 }
@@ -120,7 +124,7 @@ pin_project! {
     /// The present link, and the source of the next.
     #[derive(Debug)]
     #[must_use = "a layer does nothing unless polled"]
-    pub struct Relink<S>
+    pub struct Reconnect<S>
     where
         S: LinkSource,
     {
@@ -132,7 +136,7 @@ pin_project! {
         // A write has failed, for this reason or for one that the peer has already sent.
         broken: Option<(Error, Pin<Box<Sleep>>)>,
         // A newer link took over, and that has yet to be told.
-        taken: Option<Up>,
+        taken: Option<LinkUp>,
         // A Close of ours is under way: there is no next link.
         closing: bool,
         // Why there are no more.
@@ -167,14 +171,14 @@ impl Carried {
     }
 }
 
-impl<L: Duplex<Message, Message>> Relink<Once<L>> {
+impl<L: Duplex<Message, Message>> Reconnect<SingleLink<L>> {
     /// Over one link, whose end is the end.
-    pub fn once(link: L) -> Self {
-        Self::new(link, Once(std::marker::PhantomData))
+    pub fn single(link: L) -> Self {
+        Self::new(link, SingleLink(std::marker::PhantomData))
     }
 }
 
-impl<S: LinkSource> Relink<S> {
+impl<S: LinkSource> Reconnect<S> {
     /// Over `link` first, then over those of `source`.
     pub fn new(link: S::Link, source: S) -> Self {
         let carried = Carried::default();
@@ -190,27 +194,32 @@ impl<S: LinkSource> Relink<S> {
     }
 
     /// The link is lost: what is to be told.
-    fn lose(self: Pin<&mut Self>, cause: Error) -> Result<Link<Message>, Error> {
+    fn lose(self: Pin<&mut Self>, cause: Error) -> Result<LinkEvent<Message>, Error> {
         let mut this = self.project();
         *this.broken = None;
-        if *this.closing || !this.source.as_mut().lost(&cause) {
+        if *this.closing || !this.source.as_mut().on_lost(&cause) {
             // The link stays, for its closing handshake.
             *this.end = Some(cause.clone());
             return Err(cause);
         }
         this.link.set(None);
-        Ok(Link::Down(Down::new(cause)))
+        Ok(LinkEvent::Down(Down::new(cause)))
     }
 
     /// A newer link takes the place of the present one.
-    fn replace(self: Pin<&mut Self>, cx: &mut Context<'_>, next: S::Link, up: Up) -> Link<Message> {
+    fn replace(
+        self: Pin<&mut Self>,
+        cx: &mut Context<'_>,
+        next: S::Link,
+        up: LinkUp,
+    ) -> LinkEvent<Message> {
         let mut this = self.project();
         *this.carried = Carried::Neither;
         let Some(mut link) = this.link.as_mut().as_pin_mut() else {
             this.link.set(Some(next));
-            return Link::Up(up);
+            return LinkEvent::Up(up);
         };
-        let parting = Message::Close(Some(this.source.parting()));
+        let parting = Message::Close(Some(this.source.superseded_reason()));
         if matches!(link.as_mut().poll_ready(cx), Poll::Ready(Ok(())))
             && link.as_mut().start_send(parting).is_ok()
         {
@@ -219,7 +228,7 @@ impl<S: LinkSource> Relink<S> {
         *this.broken = None;
         *this.taken = Some(up);
         this.link.set(Some(next));
-        Link::Down(Down::new(LinkError::taken_over().into()))
+        LinkEvent::Down(Down::new(LinkError::taken_over().into()))
     }
 
     /// What a use of the link's sink came to.
@@ -247,8 +256,8 @@ impl<S: LinkSource> Relink<S> {
     }
 }
 
-impl<S: LinkSource> Stream for Relink<S> {
-    type Item = Result<Link<Message>, Error>;
+impl<S: LinkSource> Stream for Reconnect<S> {
+    type Item = Result<LinkEvent<Message>, Error>;
 
     fn poll_next(mut self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<Option<Self::Item>> {
         let mut this = self.as_mut().project();
@@ -256,10 +265,10 @@ impl<S: LinkSource> Stream for Relink<S> {
             return Poll::Ready(Some(Err(end.clone())));
         }
         if let Some(up) = this.taken.take() {
-            return Poll::Ready(Some(Ok(Link::Up(up))));
+            return Poll::Ready(Some(Ok(LinkEvent::Up(up))));
         }
         if !*this.closing
-            && let Poll::Ready(next) = this.source.as_mut().poll_link(cx)
+            && let Poll::Ready(next) = this.source.as_mut().poll_next_link(cx)
         {
             return Poll::Ready(Some(match next {
                 Ok((link, up)) => Ok(self.replace(cx, link, up)),
@@ -278,7 +287,7 @@ impl<S: LinkSource> Stream for Relink<S> {
                 if *this.carried != Carried::Both && this.carried.note(Carried::In, &message) {
                     this.source.carried();
                 }
-                return Poll::Ready(Some(Ok(Link::Item(message))));
+                return Poll::Ready(Some(Ok(LinkEvent::Item(message))));
             }
             (Poll::Ready(_), Some((error, _))) => error.clone(),
             (Poll::Ready(Some(Err(error))), None) => error,
@@ -293,7 +302,7 @@ impl<S: LinkSource> Stream for Relink<S> {
     }
 }
 
-impl<S: LinkSource> Sink<Numbered> for Relink<S> {
+impl<S: LinkSource> Sink<Outgoing> for Reconnect<S> {
     type Error = Error;
 
     fn poll_ready(mut self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<Result<(), Error>> {
@@ -301,7 +310,7 @@ impl<S: LinkSource> Sink<Numbered> for Relink<S> {
         Poll::Ready(self.noted(ready))
     }
 
-    fn start_send(mut self: Pin<&mut Self>, item: Numbered) -> Result<(), Error> {
+    fn start_send(mut self: Pin<&mut Self>, item: Outgoing) -> Result<(), Error> {
         if matches!(item.message, Message::Close(_)) {
             *self.as_mut().project().closing = true;
         }

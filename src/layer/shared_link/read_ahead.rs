@@ -2,7 +2,7 @@
 
 use std::collections::VecDeque;
 
-use crate::{link::Link, message::Message};
+use crate::{link::LinkEvent, message::Message};
 
 /// Bounds on what a writer reads, in items and in bytes; the last item may exceed the latter.
 const MAX_ITEMS: usize = 256;
@@ -10,18 +10,18 @@ const MAX_BYTES: usize = 1 << 20;
 
 /// Items that were read after a write had failed, in order.
 #[derive(Debug, Default)]
-pub(super) struct Inbox {
-    items: VecDeque<Link<Message>>,
+pub(super) struct ReadAhead {
+    items: VecDeque<LinkEvent<Message>>,
     bytes: usize,
 }
 
-impl Inbox {
-    pub(super) fn push(&mut self, item: Link<Message>) {
+impl ReadAhead {
+    pub(super) fn push(&mut self, item: LinkEvent<Message>) {
         self.bytes += size(&item);
         self.items.push_back(item);
     }
 
-    pub(super) fn pop(&mut self) -> Option<Link<Message>> {
+    pub(super) fn pop(&mut self) -> Option<LinkEvent<Message>> {
         let item = self.items.pop_front()?;
         self.bytes -= size(&item);
         Some(item)
@@ -32,9 +32,9 @@ impl Inbox {
     }
 }
 
-fn size(item: &Link<Message>) -> usize {
+fn size(item: &LinkEvent<Message>) -> usize {
     match item {
-        Link::Item(message) => message.len(),
-        Link::Down(_) | Link::Up(_) => 0,
+        LinkEvent::Item(message) => message.len(),
+        LinkEvent::Down(_) | LinkEvent::Up(_) => 0,
     }
 }

@@ -13,11 +13,11 @@ use loom::{
     thread,
 };
 
-#[path = "../src/layer/shared/fan_out.rs"]
+#[path = "../src/layer/shared_link/wakers.rs"]
 #[allow(dead_code, reason = "the library uses what is not tried here")]
-mod fan_out;
+mod wakers;
 
-use fan_out::FanOut;
+use wakers::WakerSet;
 
 struct Task(AtomicBool);
 
@@ -32,23 +32,23 @@ impl Wake for Task {
 #[test]
 fn no_wake_up_is_lost() {
     loom::model(|| {
-        let fan_out = Arc::new(FanOut::default());
+        let wakers = Arc::new(WakerSet::default());
         let happened = Arc::new(AtomicBool::new(false));
-        let tasks = [None, Some((1, 1))].map(|place| {
-            let (fan_out, happened) = (fan_out.clone(), happened.clone());
+        let tasks = [None, Some((1, 1))].map(|key| {
+            let (wakers, happened) = (wakers.clone(), happened.clone());
             let task = Arc::new(Task(AtomicBool::new(false)));
             thread::spawn(move || {
                 let waker = Waker::from(task.clone());
-                match place {
-                    None => fan_out.sit_reader(&waker),
-                    Some(place) => fan_out.sit_flush(place, &waker),
+                match key {
+                    None => wakers.register_reader(&waker),
+                    Some(key) => wakers.register_flush(key, &waker),
                 }
                 let seen = happened.load(SeqCst);
                 (task, seen)
             })
         });
         happened.store(true, SeqCst);
-        Waker::from(fan_out).wake();
+        Waker::from(wakers).wake();
         for task in tasks {
             let (task, seen) = task.join().unwrap();
             assert!(seen || task.0.load(SeqCst));

@@ -4,7 +4,7 @@ use std::{collections::VecDeque, fmt};
 
 use tokio::time::Instant;
 
-use crate::link::Numbered;
+use crate::link::Outgoing;
 
 /// An acknowledgement is due after this many messages, or this many bytes.
 const ACK_MESSAGES: u64 = 64;
@@ -27,9 +27,9 @@ pub(super) struct Violation(&'static str);
 ///  outbound   1 … acked │ acked+1 …  handed │ handed+1 … taken
 ///             forgotten │ kept, on the wire │ kept, still to be handed to the link
 /// ```
-pub(super) struct Ledger {
+pub(super) struct SendWindow {
     window_bytes: usize,
-    kept: VecDeque<Numbered>,
+    kept: VecDeque<Outgoing>,
     kept_bytes: usize,
     acked: u64,
     /// The last that was handed to the present link, and to any.
@@ -48,7 +48,7 @@ struct Inbound {
     since: Option<Instant>,
 }
 
-impl Ledger {
+impl SendWindow {
     pub(super) fn new(window_bytes: usize) -> Self {
         Self {
             window_bytes,
@@ -71,13 +71,13 @@ impl Ledger {
     }
 
     /// Numbers a message, and keeps it.
-    pub(super) fn take(&mut self, message: Numbered) {
+    pub(super) fn take(&mut self, message: Outgoing) {
         self.kept_bytes += cost(&message);
         self.kept.push_back(message);
     }
 
     /// The next message that the link has to be handed, which it is herewith.
-    pub(super) fn hand_over(&mut self) -> Option<Numbered> {
+    pub(super) fn hand_over(&mut self) -> Option<Outgoing> {
         let at = usize::try_from(self.handed - self.acked).ok()?;
         let next = self.kept.get(at)?.clone();
         self.handed += 1;
@@ -162,13 +162,13 @@ impl Ledger {
     }
 }
 
-fn cost(message: &Numbered) -> usize {
+fn cost(message: &Outgoing) -> usize {
     message.message.len() + OVERHEAD
 }
 
-impl fmt::Debug for Ledger {
+impl fmt::Debug for SendWindow {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.debug_struct("Ledger")
+        f.debug_struct("SendWindow")
             .field("acked", &self.acked)
             .field("handed", &self.handed)
             .field("kept", &self.kept.len())

@@ -1,10 +1,10 @@
-//! [`Shared`]: the outbound queue and the one lock of a connection.
+//! [`SharedLink`]: the outbound queue and the one lock of a connection.
 //!
 //! rmcp drives a transport from several tasks at once: its loop receives, and every send is waited
-//! for by a task of its own. `Shared` lets all of them drive the same link without a task that does
-//! it for them. Each message gets a ticket when it is queued, at once and in order; whoever comes to
-//! the lock next writes *all* that is queued and flushes once, and a [`Flushed`] future resolves when
-//! its ticket is through.
+//! for by a task of its own. `SharedLink` lets all of them drive the same link without a task that
+//! does it for them. Each message gets a ticket when it is queued, at once and in order; whoever
+//! comes to the lock next writes *all* that is queued and flushes once, and a [`Flushed`] future
+//! resolves when its ticket is through.
 //!
 //! # Who waits for whom
 //! The reader waits for nothing but the link. Writers wait for room in the link, and drive it.
@@ -16,10 +16,10 @@
 //! The link below is always polled with one waker, which wakes the reader and one of those who
 //! write: readiness to read or write is never lost to a task that did not need it.
 
-mod desk;
-mod fan_out;
-mod inbox;
-mod mailbox;
+mod read_ahead;
+mod state;
+mod submit;
+mod wakers;
 
 use std::{
     mem,
@@ -32,19 +32,19 @@ use futures::{Sink, Stream};
 use tokio::sync::watch;
 use tracing::Span;
 
-use self::desk::{Desk, Line};
+use self::state::{Inner, State};
 use crate::{
     duplex::Duplex,
     error::{CloseCode, CloseReason, Error, LinkError},
-    event::{Event, Events, Notices, State},
-    link::{Link, Numbered},
+    event::{self, Event, Events, Notices},
+    link::{LinkEvent, Outgoing, Retention},
     message::Message,
 };
 
 /// Size charged for a request that waits before the queue, in bytes.
 const REQUEST: usize = 512;
 
-/// The bound of a [`Shared`]'s queue.
+/// The bound of a [`SharedLink`]'s queue.
 #[derive(Debug, Clone)]
 #[non_exhaustive]
 pub struct Config {
@@ -74,53 +74,53 @@ impl Config {
 /// be given more. As a `Stream` it has one reader: of several clones, the last to be polled is woken.
 #[derive(Debug, Clone)]
 #[must_use = "a layer does nothing unless polled"]
-pub struct Shared {
-    line: Arc<Line>,
+pub struct SharedLink {
+    inner: Arc<Inner>,
     ticket: u64,
     survives: bool,
 }
 
-/// Why a message was not taken by [`Shared::offer`].
+/// Why a message was not taken by [`SharedLink::try_send`].
 #[derive(Debug, Clone, thiserror::Error)]
 #[non_exhaustive]
-pub enum NotTaken {
+pub enum TrySendError {
     /// The queue is full: the peer does not read as fast as it is written to.
     #[error("the outbound queue is full")]
     Full,
     /// The link has ended, or is about to: a Close is on its way.
     #[error("the link has ended")]
-    Ended,
+    Closed,
 }
 
-impl Shared {
-    /// Takes over `line`: links one after the other, such as a [`Relink`](super::Relink).
-    pub fn new<L>(line: L, config: Config) -> Self
+impl SharedLink {
+    /// Takes over `inner`: links one after the other, such as a [`Reconnect`](super::Reconnect).
+    pub fn new<L>(inner: L, config: Config) -> Self
     where
-        L: Duplex<Numbered, Link<Message>> + Send + 'static,
+        L: Duplex<Outgoing, LinkEvent<Message>> + Send + 'static,
     {
-        Self::with_notices(line, config, Notices::default(), Span::none())
+        Self::with_notices(inner, config, Notices::default(), Span::none())
     }
 
-    /// The same, where the state is told elsewhere too, which is [`State::Connected`] from now on, and
-    /// with the span in which the end is traced.
-    pub(crate) fn with_notices<L>(line: L, config: Config, notices: Notices, span: Span) -> Self
+    /// The same, where the state is told elsewhere too, which is [`event::State::Connected`] from
+    /// now on, and with the span in which the end is traced.
+    pub(crate) fn with_notices<L>(inner: L, config: Config, notices: Notices, span: Span) -> Self
     where
-        L: Duplex<Numbered, Link<Message>> + Send + 'static,
+        L: Duplex<Outgoing, LinkEvent<Message>> + Send + 'static,
     {
-        notices.state.send_replace(State::Connected);
-        let line = Line::new(Box::pin(line), config.queue_bytes, notices, span);
-        Self { line: Arc::new(line), ticket: 0, survives: false }
+        notices.state.send_replace(event::State::Connected);
+        let inner = Inner::new(Box::pin(inner), config.queue_bytes, notices, span);
+        Self { inner: Arc::new(inner), ticket: 0, survives: false }
     }
 
     /// The state of the connection, now and as it changes.
     #[must_use]
-    pub fn state(&self) -> watch::Receiver<State> {
-        self.line.notices.state.subscribe()
+    pub fn state(&self) -> watch::Receiver<event::State> {
+        self.inner.notices.state.subscribe()
     }
 
     /// What happens to the connection from now on, where it has more than one link.
     pub(crate) fn events(&self) -> Option<Events<Event>> {
-        self.line.notices.subscribe()
+        self.inner.notices.subscribe()
     }
 
     /// The number of the message that was queued last by this handle; the first of all has 1.
@@ -133,183 +133,183 @@ impl Shared {
     /// it: whoever reads from it writes the message.
     ///
     /// # Errors
-    /// [`NotTaken`], with nothing queued.
-    pub fn offer(&self, message: Message) -> Result<(), NotTaken> {
-        self.line.mailbox.put(message, self.line.queue_bytes)?;
-        self.line.fan_out.wake_reader();
+    /// [`TrySendError`], with nothing queued.
+    pub fn try_send(&self, message: Message) -> Result<(), TrySendError> {
+        self.inner.submit.put(message, self.inner.queue_bytes)?;
+        self.inner.wakers.wake_reader();
         Ok(())
     }
 
     /// Whether the next message that this handle queues means something to a peer that knows nothing
-    /// of what was before: [after a restart](crate::link::Up::Restarted) it is still sent, and nothing
-    /// else is.
+    /// of what was before: [after a restart](crate::link::LinkUp::NewPeer) it is still sent, and
+    /// nothing else is.
     pub fn survives(&mut self, survives: bool) {
         self.survives = survives;
     }
 
     /// Other links may follow this one: where a write fails, nobody need wait for what becomes of it.
     pub(super) fn outlive(&self) {
-        self.line.lock().outlives = true;
+        self.inner.lock().outlives = true;
     }
 
     /// After a restart, holds what has survived until it is [released](Self::release), and lets pass
     /// what is queued meanwhile and does not survive. Off until this is called.
     pub fn hold_on_restart(&self) {
-        self.line.lock().holds = true;
+        self.inner.lock().holds = true;
     }
 
     /// A peer that was lost may return on the next link: what is queued is kept for it.
     #[cfg(any(test, feature = "server"))]
     pub(super) fn expect_return(&self) {
-        self.line.lock().returns = true;
+        self.inner.lock().returns = true;
     }
 
     /// The peer that has returned begins anew: what does not survive a restart is not sent.
     pub(super) fn begin_anew(&self) {
-        self.line.begin_anew(&mut self.line.lock());
-        self.line.fan_out.wake_writer();
-        self.line.fan_out.wake_reader();
+        self.inner.begin_anew(&mut self.inner.lock());
+        self.inner.wakers.wake_writer();
+        self.inner.wakers.wake_reader();
     }
 
     /// Sends what was held.
     pub fn release(&self) {
-        self.line.lock().release();
-        self.line.fan_out.wake_writer();
-        self.line.fan_out.wake_reader();
+        self.inner.lock().release();
+        self.inner.wakers.wake_writer();
+        self.inner.wakers.wake_reader();
     }
 
     /// Keeps queued messages that survive a restart for the next link; all others are still written
     /// to this one, later ones too. Lasts until the next link is there, or it is
     /// [released](Self::release).
     pub(super) fn hold(&self) {
-        let mut desk = self.line.lock();
-        desk.hold();
-        self.line.mailbox.note_queued(desk.queued_bytes);
-        drop(desk);
+        let mut state = self.inner.lock();
+        state.hold();
+        self.inner.submit.note_queued(state.queued_bytes);
+        drop(state);
         // Nobody waits for a link that may be long in coming.
-        self.line.fan_out.wake_flushed(u64::MAX);
-        self.line.fan_out.wake_reader();
+        self.inner.wakers.wake_flushed(u64::MAX);
+        self.inner.wakers.wake_reader();
     }
 
     /// Queues `message` before all others, held or not.
     pub fn send_first(&self, message: Message) {
-        let mut desk = self.line.lock();
-        if desk.accepts().is_ok() {
-            desk.push_first(message);
-            drop(desk);
-            self.line.fan_out.wake_reader();
+        let mut state = self.inner.lock();
+        if state.accepts().is_ok() {
+            state.push_first(message);
+            drop(state);
+            self.inner.wakers.wake_reader();
         }
     }
 
     /// Takes the message with this ticket out of the queue. `false` if it is no longer there.
     pub fn withdraw(&self, ticket: u64) -> bool {
-        let mut desk = self.line.lock();
-        ticket > desk.handed && self.line.withdraw(&mut desk, ticket)
+        let mut state = self.inner.lock();
+        ticket > state.handed && self.inner.withdraw(&mut state, ticket)
     }
 
     /// Takes those of the messages with these tickets, in ascending order, out of the queue that are
     /// still there. The number of the last message that was handed to the link.
     pub(super) fn withdraw_all(&self, tickets: &[u64]) -> u64 {
-        let mut desk = self.line.lock();
-        let handed = desk.handed;
-        self.line.forget(&mut desk, |next| tickets.binary_search(&next.ticket).is_ok());
+        let mut state = self.inner.lock();
+        let handed = state.handed;
+        self.inner.forget(&mut state, |next| tickets.binary_search(&next.seq).is_ok());
         handed
     }
 
     /// Whether there is no room for what survives a restart, or does not, while the queue is detained.
     /// For answers there is as long as the peer that awaits them may come back.
     pub(super) fn is_stopped(&self, survives: bool, answers: bool) -> bool {
-        let mut desk = self.line.lock();
-        if !desk.is_detained() || !desk.is_full(survives, self.line.queue_bytes) {
+        let mut state = self.inner.lock();
+        if !state.is_detained() || !state.is_full(survives, self.inner.queue_bytes) {
             return false;
         }
-        if !desk.is_cut_off() || desk.returns {
+        if !state.is_cut_off() || state.returns {
             return !answers;
         }
         // What would not be sent after a restart makes room first.
-        self.line.forget(&mut desk, |next| !next.survives);
-        desk.is_full(survives, self.line.queue_bytes)
+        self.inner.forget(&mut state, |next| next.retention == Retention::ThisPeer);
+        state.is_full(survives, self.inner.queue_bytes)
     }
 
     /// Returns `true` if the queue is held back, and the `requests` that wait before it are more
     /// than it had room for.
     pub(super) fn is_overrun(&self, requests: usize) -> bool {
-        requests >= self.line.queue_bytes / REQUEST && self.line.lock().is_detained()
+        requests >= self.inner.queue_bytes / REQUEST && self.inner.lock().is_detained()
     }
 
     /// Returns `true` if nothing can be written before more is read: a write has failed, there is
     /// no link, or it is unknown who is at its other end.
     pub(super) fn is_stuck(&self) -> bool {
-        self.line.lock().is_stuck()
+        self.inner.lock().is_stuck()
     }
 
     /// Wakes the reader, for whom there is something that did not come over the link.
     pub(super) fn wake_reader(&self) {
-        self.line.fan_out.wake_reader();
+        self.inner.wakers.wake_reader();
     }
 
     /// The reason that `poll_close` gives to the peer, in place of 1000. The last call counts.
     pub fn close_with(&self, reason: CloseReason) {
-        self.line.lock().parting = Some(reason);
+        self.inner.lock().close_reason = Some(reason);
     }
 
     /// Resolves when everything queued so far is written and flushed, or with the error that
     /// ended the link before. While there is no link, or what there is waits for a new peer, it does
     /// not wait. Dropping it takes nothing back.
     pub fn flushed(&self) -> Flushed {
-        let mut desk = self.line.lock();
-        desk.flushes += 1;
-        desk.waiting += 1;
-        let place = (desk.queued, desk.flushes);
-        Flushed { line: self.line.clone(), place, waits: true }
+        let mut state = self.inner.lock();
+        state.flushes += 1;
+        state.waiting += 1;
+        let key = (state.queued, state.flushes);
+        Flushed { inner: self.inner.clone(), key, waits: true }
     }
 
     /// How many bytes wait to be handed to the link.
     #[cfg(feature = "server")]
     pub(crate) fn queued_bytes(&self) -> usize {
-        self.line.mailbox.bytes()
+        self.inner.submit.bytes()
     }
 
     /// How many messages were handed to the link: what has a higher ticket never left this side.
     #[must_use]
     pub fn handed(&self) -> u64 {
-        self.line.lock().handed
+        self.inner.lock().handed
     }
 
     /// The same for when the present link began.
     pub(super) fn began(&self) -> u64 {
-        self.line.lock().began
+        self.inner.lock().began
     }
 
     /// Ends the connection at once, without the closing handshake, for everyone who waits on it.
     pub fn cut(&self) {
-        self.finish(self.line.lock());
+        self.finish(self.inner.lock());
     }
 
     /// The same, for a reason of this side's own.
     pub(super) fn cut_for(&self, error: Error) {
-        let mut desk = self.line.lock();
-        self.line.end(&mut desk, error);
-        self.finish(desk);
+        let mut state = self.inner.lock();
+        self.inner.end(&mut state, error);
+        self.finish(state);
     }
 
-    fn finish(&self, mut desk: MutexGuard<'_, Desk>) {
+    fn finish(&self, mut state: MutexGuard<'_, State>) {
         let reason = CloseReason::new(CloseCode::Normal, "closed by this side");
-        self.line.end(&mut desk, LinkError::Closed(reason).into());
-        let link = desk.link.take();
-        drop(desk);
+        self.inner.end(&mut state, LinkError::Closed(reason).into());
+        let link = state.link.take();
+        drop(state);
         drop(link);
     }
 }
 
-/// See [`Shared::flushed`].
+/// See [`SharedLink::flushed`].
 #[derive(Debug)]
 #[must_use = "futures do nothing unless polled"]
 pub struct Flushed {
-    line: Arc<Line>,
+    inner: Arc<Inner>,
     /// The ticket it waits for, and a number that tells it from others with the same one.
-    place: (u64, u64),
-    /// It is one of those whom `Desk::waiting` counts.
+    key: (u64, u64),
+    /// It is one of those whom `State::waiting` counts.
     waits: bool,
 }
 
@@ -318,20 +318,20 @@ impl Future for Flushed {
 
     fn poll(mut self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<Self::Output> {
         let this = &mut *self;
-        let line = &*this.line;
-        let mut desk = line.lock();
+        let inner = &*this.inner;
+        let mut state = inner.lock();
         let mut polled = Poll::Ready(Ok(()));
-        if desk.flushed < this.place.0 {
-            line.fan_out.sit_flush(this.place, cx.waker());
-            let written = line.poll_write(&mut desk);
-            if desk.flushed < this.place.0 && !desk.is_detained() {
+        if state.flushed < this.key.0 {
+            inner.wakers.register_flush(this.key, cx.waker());
+            let written = inner.poll_write(&mut state);
+            if state.flushed < this.key.0 && !state.is_detained() {
                 polled = written;
             }
         }
         if polled.is_ready() && this.waits {
             this.waits = false;
-            desk.waiting -= 1;
-            line.fan_out.leave_flush(this.place);
+            state.waiting -= 1;
+            inner.wakers.deregister_flush(this.key);
         }
         polled
     }
@@ -342,59 +342,59 @@ impl Drop for Flushed {
         if !self.waits {
             return;
         }
-        let line = &*self.line;
-        let mut desk = line.lock();
-        desk.waiting -= 1;
-        let was_woken = !line.fan_out.leave_flush(self.place);
-        let (waiting, unflushed) = (desk.waiting, desk.flushed < desk.queued);
-        drop(desk);
+        let inner = &*self.inner;
+        let mut state = inner.lock();
+        state.waiting -= 1;
+        let was_woken = !inner.wakers.deregister_flush(self.key);
+        let (waiting, unflushed) = (state.waiting, state.flushed < state.queued);
+        drop(state);
         match waiting {
-            0 if unflushed => line.fan_out.wake_reader(),
+            0 if unflushed => inner.wakers.wake_reader(),
             // It was woken to write for all, and does not.
-            _ if unflushed && was_woken => line.fan_out.wake_writer(),
+            _ if unflushed && was_woken => inner.wakers.wake_writer(),
             _ => {}
         }
     }
 }
 
-impl Stream for Shared {
-    type Item = Result<Link<Message>, Error>;
+impl Stream for SharedLink {
+    type Item = Result<LinkEvent<Message>, Error>;
 
     fn poll_next(self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<Option<Self::Item>> {
-        let line = &*self.line;
+        let inner = &*self.inner;
         // Before it is seen what was offered: what is offered from now on wakes.
-        line.fan_out.sit_reader(cx.waker());
-        let mut desk = line.lock();
-        let polled = if let Some(item) = desk.inbox.pop() {
+        inner.wakers.register_reader(cx.waker());
+        let mut state = inner.lock();
+        let polled = if let Some(item) = state.read_ahead.pop() {
             Poll::Ready(Ok(item))
-        } else if let Some(end) = &desk.end {
+        } else if let Some(end) = &state.end {
             Poll::Ready(Err(end.clone()))
         } else {
-            line.poll_serve(&mut desk, cx)
+            inner.poll_serve(&mut state, cx)
         };
         if polled.is_ready() {
-            line.fan_out.leave_reader();
+            inner.wakers.deregister_reader();
         }
         polled.map(Some)
     }
 }
 
-impl Sink<Message> for Shared {
+impl Sink<Message> for SharedLink {
     type Error = Error;
 
     fn poll_ready(self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<Result<(), Error>> {
-        let line = &*self.line;
-        let mut desk = line.lock();
-        if let Some(end) = &desk.end {
+        let inner = &*self.inner;
+        let mut state = inner.lock();
+        if let Some(end) = &state.end {
             return Poll::Ready(Err(end.clone()));
         }
-        if !desk.is_full(false, line.queue_bytes) {
+        if !state.is_full(false, inner.queue_bytes) {
             return Poll::Ready(Ok(()));
         }
-        line.fan_out.sit_sink(cx.waker());
-        let written = line.poll_write(&mut desk);
-        if desk.end.is_none() && !desk.is_full(false, line.queue_bytes) {
-            line.fan_out.leave_sink(cx.waker());
+        inner.wakers.register_sink(cx.waker());
+        let written = inner.poll_write(&mut state);
+        if state.end.is_none() && !state.is_full(false, inner.queue_bytes) {
+            inner.wakers.deregister_sink(cx.waker());
             return Poll::Ready(Ok(()));
         }
         written
@@ -402,29 +402,29 @@ impl Sink<Message> for Shared {
 
     fn start_send(mut self: Pin<&mut Self>, item: Message) -> Result<(), Error> {
         let survives = mem::take(&mut self.survives);
-        let ticket = self.line.push(&mut self.line.lock(), item, survives)?;
+        let ticket = self.inner.push(&mut self.inner.lock(), item, survives)?;
         self.ticket = ticket;
         Ok(())
     }
 
     fn poll_flush(self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<Result<(), Error>> {
-        let line = &*self.line;
-        let mut desk = line.lock();
-        line.fan_out.sit_sink(cx.waker());
-        let written = line.poll_write(&mut desk);
+        let inner = &*self.inner;
+        let mut state = inner.lock();
+        inner.wakers.register_sink(cx.waker());
+        let written = inner.poll_write(&mut state);
         if written.is_ready() {
-            line.fan_out.leave_sink(cx.waker());
+            inner.wakers.deregister_sink(cx.waker());
         }
         written
     }
 
     fn poll_close(self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<Result<(), Error>> {
-        let line = &*self.line;
-        let mut desk = line.lock();
-        line.fan_out.sit_sink(cx.waker());
-        let closed = ready!(line.poll_close(&mut desk));
-        line.fan_out.leave_sink(cx.waker());
-        self.finish(desk);
+        let inner = &*self.inner;
+        let mut state = inner.lock();
+        inner.wakers.register_sink(cx.waker());
+        let closed = ready!(inner.poll_close(&mut state));
+        inner.wakers.deregister_sink(cx.waker());
+        self.finish(state);
         Poll::Ready(closed)
     }
 }

@@ -1,4 +1,5 @@
-//! What the lock of a [`Shared`](super::Shared) guards: the link and the queue in front of it.
+//! What the lock of a [`SharedLink`](super::SharedLink) guards: the link and the queue in front of
+//! it.
 
 use std::{
     collections::VecDeque,
@@ -14,12 +15,12 @@ use tokio::time::{Instant, Sleep, sleep};
 
 use tracing::Span;
 
-use super::{fan_out::FanOut, inbox::Inbox, mailbox::Mailbox};
+use super::{read_ahead::ReadAhead, submit::SubmitQueue, wakers::WakerSet};
 use crate::{
     duplex::Duplex,
     error::{CloseCode, CloseReason, Error, LinkError},
-    event::{Event, Notices, State},
-    link::{Down, Link, Numbered, Up},
+    event::{self, Event, Notices},
+    link::{Down, LinkEvent, LinkUp, Outgoing, Retention},
     message::Message,
 };
 
@@ -28,28 +29,28 @@ use crate::{
 const PATIENCE: Duration = Duration::from_millis(100);
 
 /// Links, one after the other, whose type no longer matters.
-pub(super) type BoxLine = Pin<Box<dyn Duplex<Numbered, Link<Message>> + Send>>;
+pub(super) type BoxLinks = Pin<Box<dyn Duplex<Outgoing, LinkEvent<Message>> + Send>>;
 
 /// The lock, and what is told outside of it.
 #[derive(Debug)]
-pub(super) struct Line {
-    desk: Mutex<Desk>,
-    pub(super) mailbox: Mailbox,
-    pub(super) fan_out: Arc<FanOut>,
+pub(super) struct Inner {
+    state: Mutex<State>,
+    pub(super) submit: SubmitQueue,
+    pub(super) wakers: Arc<WakerSet>,
     pub(super) queue_bytes: usize,
     pub(super) notices: Notices,
     span: Span,
     waker: Waker,
 }
 
-pub(super) struct Desk {
-    pub(super) link: Option<BoxLine>,
-    queue: VecDeque<Numbered>,
+pub(super) struct State {
+    pub(super) link: Option<BoxLinks>,
+    queue: VecDeque<Outgoing>,
     pub(super) queued_bytes: usize,
     /// What goes out before anything in the queue, and whether that is flushed.
-    urgent: VecDeque<Message>,
-    urgent_bytes: usize,
-    urgent_flushed: bool,
+    priority: VecDeque<Message>,
+    priority_bytes: usize,
+    priority_flushed: bool,
     /// Another link may follow, and be long in coming.
     pub(super) outlives: bool,
     /// After a restart, the queue waits until it is released.
@@ -60,7 +61,7 @@ pub(super) struct Desk {
     /// A peer that was lost may be back on the next link, and await its answers.
     pub(super) returns: bool,
     /// Items read after a write had failed, not yet taken by the reader.
-    pub(super) inbox: Inbox,
+    pub(super) read_ahead: ReadAhead,
     /// How many messages were ever queued, handed to the link, and flushed.
     pub(super) queued: u64,
     pub(super) handed: u64,
@@ -72,8 +73,8 @@ pub(super) struct Desk {
     patience: Option<(u64, Pin<Box<Sleep>>)>,
     /// The link had nothing to read, or no room to write, when it was last asked; it wakes someone
     /// when that changes.
-    dry: bool,
-    blocked: bool,
+    read_pending: bool,
+    write_pending: bool,
     /// A write has failed, or the link is down. What becomes of it is read from the link.
     stuck: bool,
     /// There is no link.
@@ -81,105 +82,105 @@ pub(super) struct Desk {
     /// What had been handed over when the present link began.
     pub(super) began: u64,
     /// The reason to be given when this side closes.
-    pub(super) parting: Option<CloseReason>,
+    pub(super) close_reason: Option<CloseReason>,
     /// The reason in a Close of ours: whatever follows it, this is why the link ended.
-    farewell: Option<CloseReason>,
+    sent_close: Option<CloseReason>,
     /// Why the link ended, for everyone who asks from then on.
     pub(super) end: Option<Error>,
 }
 
-impl Line {
-    pub(super) fn new(link: BoxLine, queue_bytes: usize, notices: Notices, span: Span) -> Self {
-        let fan_out = Arc::new(FanOut::default());
-        let desk = Desk {
+impl Inner {
+    pub(super) fn new(link: BoxLinks, queue_bytes: usize, notices: Notices, span: Span) -> Self {
+        let wakers = Arc::new(WakerSet::default());
+        let state = State {
             link: Some(link),
             queue: VecDeque::new(),
             queued_bytes: 0,
-            urgent: VecDeque::new(),
-            urgent_bytes: 0,
-            urgent_flushed: true,
+            priority: VecDeque::new(),
+            priority_bytes: 0,
+            priority_flushed: true,
             outlives: false,
             holds: false,
             held: false,
             unsure: false,
             returns: false,
-            inbox: Inbox::default(),
+            read_ahead: ReadAhead::default(),
             queued: 0,
             handed: 0,
             flushed: 0,
             flushes: 0,
             waiting: 0,
             patience: None,
-            dry: false,
-            blocked: false,
+            read_pending: false,
+            write_pending: false,
             stuck: false,
             down: false,
             began: 0,
-            parting: None,
-            farewell: None,
+            close_reason: None,
+            sent_close: None,
             end: None,
         };
-        let waker = Waker::from(fan_out.clone());
-        let mailbox = Mailbox::default();
-        Self { desk: Mutex::new(desk), mailbox, fan_out, queue_bytes, notices, span, waker }
+        let waker = Waker::from(wakers.clone());
+        let submit = SubmitQueue::default();
+        Self { state: Mutex::new(state), submit, wakers, queue_bytes, notices, span, waker }
     }
 
-    /// The desk, with all that was offered in its queue.
-    pub(super) fn lock(&self) -> MutexGuard<'_, Desk> {
-        let mut desk = self.desk.lock().unwrap_or_else(PoisonError::into_inner);
-        if self.mailbox.is_waiting() {
-            self.collect(&mut desk);
+    /// The state, with all that was offered in its queue.
+    pub(super) fn lock(&self) -> MutexGuard<'_, State> {
+        let mut state = self.state.lock().unwrap_or_else(PoisonError::into_inner);
+        if self.submit.is_waiting() {
+            self.collect(&mut state);
         }
-        desk
+        state
     }
 
     /// Queues what was offered. Apart, since there is seldom any, and the lock is taken all the time.
     #[cold]
-    fn collect(&self, desk: &mut Desk) {
-        for message in self.mailbox.take() {
-            let _ = self.push(desk, message, false);
+    fn collect(&self, state: &mut State) {
+        for message in self.submit.take() {
+            let _ = self.push(state, message, false);
         }
     }
 
     /// Queues `message` and returns its ticket.
     pub(super) fn push(
         &self,
-        desk: &mut Desk,
+        state: &mut State,
         message: Message,
         survives: bool,
     ) -> Result<u64, Error> {
         if matches!(message, Message::Close(_)) {
-            self.mailbox.close();
+            self.submit.close();
         }
-        let ticket = desk.push(message, survives)?;
-        if desk.down {
+        let ticket = state.push(message, survives)?;
+        if state.down {
             // Whoever keeps it has to know how much that is.
-            desk.dry = false;
+            state.read_pending = false;
         }
-        self.mailbox.note_queued(desk.queued_bytes);
+        self.submit.note_queued(state.queued_bytes);
         Ok(ticket)
     }
 
     /// Reads one item and, where nobody else does, writes what is queued.
     pub(super) fn poll_serve(
         &self,
-        desk: &mut Desk,
+        state: &mut State,
         cx: &mut Context<'_>,
-    ) -> Poll<Result<Link<Message>, Error>> {
-        if self.fan_out.take_news() {
-            desk.dry = false;
-            desk.blocked = false;
+    ) -> Poll<Result<LinkEvent<Message>, Error>> {
+        if self.wakers.take_woken() {
+            state.read_pending = false;
+            state.write_pending = false;
         }
         // rmcp polls its transport at every turn of its loop, whatever woke that.
-        if !desk.dry
-            && let Poll::Ready(item) = self.poll_read(desk)
+        if !state.read_pending
+            && let Poll::Ready(item) = self.poll_read(state)
         {
             return Poll::Ready(item);
         }
-        if desk.is_left_alone(cx) {
+        if state.is_left_alone(cx) {
             // If the write fails, the reader is the one to tell.
-            let written = self.poll_write(desk);
-            if let Some(item) = desk.inbox.pop() {
+            let written = self.poll_write(state);
+            if let Some(item) = state.read_ahead.pop() {
                 return Poll::Ready(Ok(item));
             }
             if let Poll::Ready(Err(error)) = written {
@@ -189,168 +190,172 @@ impl Line {
         Poll::Pending
     }
 
-    fn poll_read(&self, desk: &mut Desk) -> Poll<Result<Link<Message>, Error>> {
+    fn poll_read(&self, state: &mut State) -> Poll<Result<LinkEvent<Message>, Error>> {
         let mut cx = Context::from_waker(&self.waker);
-        let Some(link) = desk.link.as_mut() else { return Poll::Pending };
+        let Some(link) = state.link.as_mut() else { return Poll::Pending };
         let polled = link.poll_next_unpin(&mut cx);
-        desk.dry = polled.is_pending();
+        state.read_pending = polled.is_pending();
         Poll::Ready(match ready!(polled) {
             // After a Close of ours there is no other link.
-            Some(Ok(Link::Down(down))) if desk.farewell.is_some() => {
-                Err(self.end(desk, down.cause))
+            Some(Ok(LinkEvent::Down(down))) if state.sent_close.is_some() => {
+                Err(self.end(state, down.cause))
             }
-            Some(Ok(Link::Down(down))) => Ok(Link::Down(self.down(desk, down))),
-            Some(Ok(Link::Up(up))) => {
-                self.up(desk, &up);
-                Ok(Link::Up(up))
+            Some(Ok(LinkEvent::Down(down))) => Ok(LinkEvent::Down(self.down(state, down))),
+            Some(Ok(LinkEvent::Up(up))) => {
+                self.up(state, &up);
+                Ok(LinkEvent::Up(up))
             }
-            Some(item) => item.map_err(|error| self.end(desk, error)),
-            None => Err(self.end(desk, LinkError::Closed(CloseCode::Abnormal.into()).into())),
+            Some(item) => item.map_err(|error| self.end(state, error)),
+            None => Err(self.end(state, LinkError::Closed(CloseCode::Abnormal.into()).into())),
         })
     }
 
     /// What was handed over shares the fate of the link, and nobody need wait for it.
-    fn down(&self, desk: &mut Desk, down: Down) -> Down {
-        desk.stuck = true;
-        desk.down = true;
-        desk.flushed = desk.handed;
+    fn down(&self, state: &mut State, down: Down) -> Down {
+        state.stuck = true;
+        state.down = true;
+        state.flushed = state.handed;
         // Nobody waits for a link that may be long in coming.
-        self.fan_out.wake_flushed(u64::MAX);
-        Down { handed: desk.handed, ..down }
+        self.wakers.wake_flushed(u64::MAX);
+        Down { handed: state.handed, ..down }
     }
 
-    fn up(&self, desk: &mut Desk, up: &Up) {
-        desk.stuck = false;
-        desk.down = false;
-        desk.blocked = false;
-        desk.began = desk.handed;
+    fn up(&self, state: &mut State, up: &LinkUp) {
+        state.stuck = false;
+        state.down = false;
+        state.write_pending = false;
+        state.began = state.handed;
         match up {
-            Up::Restarted => self.begin_anew(desk),
-            Up::Returned => {
-                desk.held = true;
-                desk.unsure = true;
+            LinkUp::NewPeer => self.begin_anew(state),
+            LinkUp::Unverified => {
+                state.held = true;
+                state.unsure = true;
             }
-            Up::Resumed(_) => {}
+            LinkUp::Resumed(_) => {}
         }
-        self.notices.state.send_replace(State::Connected);
-        self.fan_out.wake_writer();
+        self.notices.state.send_replace(event::State::Connected);
+        self.wakers.wake_writer();
     }
 
     /// The peer knows nothing of what was before.
-    pub(super) fn begin_anew(&self, desk: &mut Desk) {
-        desk.held = desk.holds;
-        desk.unsure = false;
-        desk.urgent.clear();
-        desk.urgent_bytes = 0;
-        self.forget(desk, |next| !next.survives);
+    pub(super) fn begin_anew(&self, state: &mut State) {
+        state.held = state.holds;
+        state.unsure = false;
+        state.priority.clear();
+        state.priority_bytes = 0;
+        self.forget(state, |next| next.retention == Retention::ThisPeer);
     }
 
     /// Takes out of the queue what `unwanted` says, and whether there was any.
-    pub(super) fn forget(&self, desk: &mut Desk, unwanted: impl Fn(&Numbered) -> bool) -> bool {
-        let any = desk.forget(unwanted);
-        self.mailbox.note_queued(desk.queued_bytes);
+    pub(super) fn forget(&self, state: &mut State, unwanted: impl Fn(&Outgoing) -> bool) -> bool {
+        let any = state.forget(unwanted);
+        self.submit.note_queued(state.queued_bytes);
         if any {
-            self.fan_out.wake_sinks();
+            self.wakers.wake_sinks();
         }
         any
     }
 
     /// Removes the message with this ticket from the queue. Returns `true` if it was there.
-    pub(super) fn withdraw(&self, desk: &mut Desk, ticket: u64) -> bool {
-        let was_there = desk.withdraw(ticket).is_some();
+    pub(super) fn withdraw(&self, state: &mut State, ticket: u64) -> bool {
+        let was_there = state.withdraw(ticket).is_some();
         if was_there {
-            self.mailbox.note_queued(desk.queued_bytes);
-            self.fan_out.wake_sinks();
+            self.submit.note_queued(state.queued_bytes);
+            self.wakers.wake_sinks();
         }
         was_there
     }
 
     /// Writes all that is queued, then flushes once, until nothing is left.
-    pub(super) fn poll_write(&self, desk: &mut Desk) -> Poll<Result<(), Error>> {
+    pub(super) fn poll_write(&self, state: &mut State) -> Poll<Result<(), Error>> {
         let mut cx = Context::from_waker(&self.waker);
         loop {
-            if let Some(end) = &desk.end {
+            if let Some(end) = &state.end {
                 return Poll::Ready(Err(end.clone()));
             }
-            while desk.stuck {
+            while state.stuck {
                 // Whoever waits for a write may be the only one to poll. But nothing is written over the
                 // next link before the reader knows of it.
-                if desk.down || desk.inbox.is_full() {
+                if state.down || state.read_ahead.is_full() {
                     return Poll::Pending;
                 }
-                let item = ready!(self.poll_read(desk))?;
-                desk.inbox.push(item);
-                self.fan_out.wake_reader();
+                let item = ready!(self.poll_read(state))?;
+                state.read_ahead.push(item);
+                self.wakers.wake_reader();
             }
-            let polled = desk.poll_hand_over(&mut cx);
-            self.mailbox.note_queued(desk.queued_bytes);
-            desk.blocked = polled.is_pending();
+            let polled = state.poll_hand_over(&mut cx);
+            self.submit.note_queued(state.queued_bytes);
+            state.write_pending = polled.is_pending();
             if ready!(polled).is_err() {
-                desk.stuck = true;
-                if desk.outlives {
-                    self.fan_out.wake_flushed(u64::MAX);
+                state.stuck = true;
+                if state.outlives {
+                    self.wakers.wake_flushed(u64::MAX);
                 }
                 continue;
             }
-            desk.urgent_flushed = true;
-            if mem::replace(&mut desk.flushed, desk.handed) != desk.handed {
-                self.fan_out.wake_flushed(desk.handed);
+            state.priority_flushed = true;
+            if mem::replace(&mut state.flushed, state.handed) != state.handed {
+                self.wakers.wake_flushed(state.handed);
             }
             // What is held waits for more than the link.
-            return if desk.queue.is_empty() { Poll::Ready(Ok(())) } else { Poll::Pending };
+            return if state.queue.is_empty() { Poll::Ready(Ok(())) } else { Poll::Pending };
         }
     }
 
     /// Stores the first error that ends the link, tells everyone, and returns it.
-    pub(super) fn end(&self, desk: &mut Desk, error: Error) -> Error {
-        if let Some(end) = &desk.end {
+    pub(super) fn end(&self, state: &mut State, error: Error) -> Error {
+        if let Some(end) = &state.end {
             return end.clone();
         }
-        let error = desk.farewell.take().map_or(error, |own| LinkError::closed_here(&own).into());
+        let error =
+            state.sent_close.take().map_or(error, |own| LinkError::closed_here(&own).into());
         let reason = match &error {
             Error::Link(error) => error.close_reason(),
             Error::Handshake(error) => CloseReason::new(CloseCode::Abnormal, error.to_string()),
             Error::Message(error) => CloseReason::new(CloseCode::Internal, error.to_string()),
         };
         tracing::debug!(parent: &self.span, %reason, "connection ended");
-        desk.end = Some(error.clone());
-        desk.queue = VecDeque::new();
-        desk.urgent = VecDeque::new();
-        desk.urgent_bytes = 0;
-        desk.queued_bytes = 0;
-        desk.stuck = false;
-        desk.down = false;
-        desk.release();
-        self.mailbox.close();
-        drop(self.mailbox.take());
-        desk.patience = None;
-        self.notices.state.send_replace(State::Closed(reason));
+        state.end = Some(error.clone());
+        state.queue = VecDeque::new();
+        state.priority = VecDeque::new();
+        state.priority_bytes = 0;
+        state.queued_bytes = 0;
+        state.stuck = false;
+        state.down = false;
+        state.release();
+        self.submit.close();
+        drop(self.submit.take());
+        state.patience = None;
+        self.notices.state.send_replace(event::State::Closed(reason));
         self.notices.announce(|| Event::Closed(error.clone()));
-        self.fan_out.wake_all();
+        self.wakers.wake_all();
         error
     }
 
     /// Closes the link, after all that is queued is written.
-    pub(super) fn poll_close(&self, desk: &mut Desk) -> Poll<Result<(), Error>> {
-        if let Some(reason) = desk.parting.take() {
+    pub(super) fn poll_close(&self, state: &mut State) -> Poll<Result<(), Error>> {
+        if let Some(reason) = state.close_reason.take() {
             // On a link that has ended there is nobody to tell. It does not wait for what is held.
-            let _ = self.push(desk, Message::Close(Some(reason)), false);
+            let _ = self.push(state, Message::Close(Some(reason)), false);
         }
-        if desk.end.is_none() && !desk.is_severed() {
-            let written = self.poll_write(desk);
-            if written.is_pending() && !desk.is_severed() && !(desk.held && desk.urgent_flushed) {
+        if state.end.is_none() && !state.is_severed() {
+            let written = self.poll_write(state);
+            if written.is_pending()
+                && !state.is_severed()
+                && !(state.held && state.priority_flushed)
+            {
                 return Poll::Pending;
             }
         }
-        let Some(link) = &mut desk.link else { return Poll::Ready(Ok(())) };
+        let Some(link) = &mut state.link else { return Poll::Ready(Ok(())) };
         link.poll_close_unpin(&mut Context::from_waker(&self.waker))
     }
 }
 
-impl Desk {
+impl State {
     /// Whether anything is written at all. Behind a Close of ours nothing is.
     pub(super) fn accepts(&self) -> Result<(), Error> {
-        match (&self.end, &self.farewell) {
+        match (&self.end, &self.sent_close) {
             (Some(end), _) => Err(end.clone()),
             (None, Some(own)) => Err(LinkError::closed_here(own).into()),
             (None, None) => Ok(()),
@@ -360,24 +365,25 @@ impl Desk {
     fn push(&mut self, message: Message, survives: bool) -> Result<u64, Error> {
         self.accepts()?;
         if let Message::Close(reason) = &message {
-            self.farewell = reason.clone();
+            self.sent_close = reason.clone();
         }
-        let waits = survives || self.unsure && self.farewell.is_none();
+        let waits = survives || self.unsure && self.sent_close.is_none();
         if self.held && !waits {
             self.push_first(message);
             return Ok(self.queued);
         }
         self.queued += 1;
         self.queued_bytes += message.len();
-        self.queue.push_back(Numbered { survives, ..Numbered::new(self.queued, message) });
+        let retention = if survives { Retention::AnyPeer } else { Retention::ThisPeer };
+        self.queue.push_back(Outgoing { retention, ..Outgoing::new(self.queued, message) });
         Ok(self.queued)
     }
 
     /// Queues `message` before all others.
     pub(super) fn push_first(&mut self, message: Message) {
-        self.urgent_bytes += message.len();
-        self.urgent.push_back(message);
-        self.urgent_flushed = false;
+        self.priority_bytes += message.len();
+        self.priority.push_back(message);
+        self.priority_flushed = false;
     }
 
     /// Keeps what survives a restart, and moves the rest before it. Nothing follows a Close.
@@ -386,10 +392,11 @@ impl Desk {
             return;
         }
         self.held = true;
-        let (stays, goes): (VecDeque<_>, VecDeque<_>) =
-            mem::take(&mut self.queue).into_iter().partition(|next| next.survives);
+        let (stays, goes): (VecDeque<_>, VecDeque<_>) = mem::take(&mut self.queue)
+            .into_iter()
+            .partition(|next| next.retention == Retention::AnyPeer);
         self.queue = stays;
-        self.handed = self.queue.front().map_or(self.queued, |next| next.ticket - 1);
+        self.handed = self.queue.front().map_or(self.queued, |next| next.seq - 1);
         for next in goes {
             self.queued_bytes -= next.message.len();
             self.push_first(next.message);
@@ -405,7 +412,7 @@ impl Desk {
     /// Whether there is no room within `limit` bytes for what survives a restart, or does not.
     pub(super) fn is_full(&self, survives: bool, limit: usize) -> bool {
         let passes = self.held && !self.unsure && !self.down && !survives;
-        limit <= if passes { self.urgent_bytes } else { self.queued_bytes }
+        limit <= if passes { self.priority_bytes } else { self.queued_bytes }
     }
 
     /// Whether what is queued may stay there for longer than a peer takes to read.
@@ -430,16 +437,16 @@ impl Desk {
     }
 
     /// Removes one message, by binary search: many may be given up one by one.
-    fn withdraw(&mut self, ticket: u64) -> Option<Numbered> {
-        let at = self.queue.binary_search_by_key(&ticket, |next| next.ticket).ok()?;
+    fn withdraw(&mut self, ticket: u64) -> Option<Outgoing> {
+        let at = self.queue.binary_search_by_key(&ticket, |next| next.seq).ok()?;
         let gone = self.queue.remove(at)?;
         self.queued_bytes -= gone.message.len();
-        self.handed = self.queue.front().map_or(self.queued, |next| next.ticket - 1);
+        self.handed = self.queue.front().map_or(self.queued, |next| next.seq - 1);
         Some(gone)
     }
 
     /// Nobody need wait for what is taken out.
-    fn forget(&mut self, unwanted: impl Fn(&Numbered) -> bool) -> bool {
+    fn forget(&mut self, unwanted: impl Fn(&Outgoing) -> bool) -> bool {
         let before = self.queue.len();
         let gone = &mut self.queued_bytes;
         self.queue.retain(|next| {
@@ -450,20 +457,20 @@ impl Desk {
         if before == self.queue.len() {
             return false;
         }
-        self.handed = self.queue.front().map_or(self.queued, |next| next.ticket - 1);
+        self.handed = self.queue.front().map_or(self.queued, |next| next.seq - 1);
         true
     }
 
     fn poll_hand_over(&mut self, cx: &mut Context<'_>) -> Poll<Result<(), Error>> {
         let Some(link) = &mut self.link else { return Poll::Ready(Ok(())) };
-        while !self.urgent.is_empty() || !self.held && !self.queue.is_empty() {
+        while !self.priority.is_empty() || !self.held && !self.queue.is_empty() {
             ready!(link.poll_ready_unpin(cx))?;
-            if let Some(message) = self.urgent.pop_front() {
-                self.urgent_bytes -= message.len();
-                link.start_send_unpin(Numbered::new(0, message))?;
+            if let Some(message) = self.priority.pop_front() {
+                self.priority_bytes -= message.len();
+                link.start_send_unpin(Outgoing::new(0, message))?;
             } else if let Some(next) = self.queue.pop_front() {
                 self.queued_bytes -= next.message.len();
-                self.handed = next.ticket;
+                self.handed = next.seq;
                 link.start_send_unpin(next)?;
             }
         }
@@ -475,10 +482,10 @@ impl Desk {
     /// But a future may also be kept without being polled.
     fn is_left_alone(&mut self, cx: &mut Context<'_>) -> bool {
         let idle = self.held || self.flushed == self.queued;
-        if self.blocked || self.urgent_flushed && idle {
+        if self.write_pending || self.priority_flushed && idle {
             return false;
         }
-        if self.waiting == 0 || !self.urgent_flushed {
+        if self.waiting == 0 || !self.priority_flushed {
             return true;
         }
         let last = self.queued;
@@ -496,9 +503,9 @@ impl Desk {
     }
 }
 
-impl fmt::Debug for Desk {
+impl fmt::Debug for State {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.debug_struct("Desk")
+        f.debug_struct("State")
             .field("queued", &self.queued)
             .field("handed", &self.handed)
             .field("flushed", &self.flushed)

@@ -1,15 +1,15 @@
 use tokio_test::{assert_pending, assert_ready, assert_ready_err, assert_ready_ok, task::spawn};
 
 use super::*;
-use crate::layer::{Relink, fake};
+use crate::layer::{Reconnect, fake};
 use futures::{SinkExt, StreamExt};
 
-fn shared() -> (Shared, fake::Peer) {
+fn shared() -> (SharedLink, fake::Peer) {
     let (link, peer) = fake::link();
-    (Shared::new(Relink::once(link), Config::default().queue_bytes(10)), peer)
+    (SharedLink::new(Reconnect::single(link), Config::default().queue_bytes(10)), peer)
 }
 
-fn queue(shared: &mut Shared, text: &'static str) -> Flushed {
+fn queue(shared: &mut SharedLink, text: &'static str) -> Flushed {
     shared.start_send_unpin(Message::text(text)).unwrap();
     shared.flushed()
 }
@@ -134,18 +134,18 @@ async fn a_link_without_news_is_not_polled_again() {
 #[tokio::test(start_paused = true)]
 async fn an_offer_does_not_wait_for_those_who_use_the_link() {
     let (shared, peer) = shared();
-    let busy = shared.line.lock();
-    shared.offer(Message::text("12345")).unwrap();
-    shared.offer(Message::text("67890")).unwrap();
-    assert!(matches!(shared.offer(Message::text("")), Err(NotTaken::Full)));
+    let busy = shared.inner.lock();
+    shared.try_send(Message::text("12345")).unwrap();
+    shared.try_send(Message::text("67890")).unwrap();
+    assert!(matches!(shared.try_send(Message::text("")), Err(TrySendError::Full)));
     drop(busy);
     let mut reader = spawn(shared.clone());
     assert_pending!(reader.poll_next());
     assert_eq!(peer.sent(), ["12345", "67890"].map(Message::text));
-    shared.offer(Message::text("a")).unwrap();
+    shared.try_send(Message::text("a")).unwrap();
     assert!(reader.is_woken());
     shared.cut();
-    assert!(matches!(shared.offer(Message::text("")), Err(NotTaken::Ended)));
+    assert!(matches!(shared.try_send(Message::text("")), Err(TrySendError::Closed)));
 }
 
 #[tokio::test(start_paused = true)]
@@ -188,7 +188,7 @@ async fn everyone_hears_why_it_ended() {
     assert_eq!(assert_ready_err!(a.poll()).to_string(), error.to_string());
     let late = shared.start_send_unpin(Message::text("late")).unwrap_err();
     assert_eq!(late.to_string(), error.to_string());
-    assert_eq!(*shared.state().borrow(), State::Closed(restart));
+    assert_eq!(*shared.state().borrow(), event::State::Closed(restart));
 }
 
 #[tokio::test(start_paused = true)]
@@ -261,12 +261,12 @@ async fn a_cut_reaches_everyone_at_once() {
 async fn nothing_is_offered_behind_a_close() {
     let (mut shared, peer) = shared();
     peer.block(true);
-    shared.offer(Message::text("before")).unwrap();
+    shared.try_send(Message::text("before")).unwrap();
     shared.close_with(CloseReason::new(CloseCode::Restart, "back soon"));
     let other = shared.clone();
     let mut closing = spawn(shared.close());
     assert_pending!(closing.poll());
-    assert!(matches!(other.offer(Message::text("behind")), Err(NotTaken::Ended)));
+    assert!(matches!(other.try_send(Message::text("behind")), Err(TrySendError::Closed)));
     peer.block(false);
     assert_ready_ok!(closing.poll());
     let restart = CloseReason::new(CloseCode::Restart, "back soon");
@@ -277,13 +277,13 @@ async fn nothing_is_offered_behind_a_close() {
 #[tokio::test(start_paused = true)]
 async fn offers_between_requests_keep_the_tickets_right() {
     let (mut shared, peer) = shared();
-    shared.offer(Message::text("a")).unwrap();
+    shared.try_send(Message::text("a")).unwrap();
     assert_ready_ok!(spawn(queue(&mut shared, "sent")).poll());
     let sent = shared.ticket();
     peer.block(true);
-    shared.offer(Message::text("b")).unwrap();
+    shared.try_send(Message::text("b")).unwrap();
     let kept = queue(&mut shared, "kept");
-    shared.offer(Message::text("c")).unwrap();
+    shared.try_send(Message::text("c")).unwrap();
     shared.cut();
     assert_eq!((sent, shared.ticket(), shared.handed()), (2, 4, 2));
     assert_ready_err!(spawn(kept).poll());
