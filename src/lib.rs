@@ -112,7 +112,8 @@
 //!   that are not answered yet. Both are optional, and 0 or what is no number says nothing; less
 //!   than 1024 bytes is taken for 1024. A message larger than the peer takes is not sent: a request
 //!   ends with `-32000`, `not_sent`, a response is replaced by `-32603`. Further requests wait
-//!   until others are answered. A client that is closed with 1009 by a server that says nothing
+//!   until others are answered; one that is refused all the same, since a cancelled request counts
+//!   until its handler has ended, waits with them. A client that is closed with 1009 by a server that says nothing
 //!   dials again, and sends that message no more.
 //! - **Framing**: one JSON-RPC 2.0 message per text message; no batches. Tolerated: a byte order mark,
 //!   white space around the message, a binary message that holds the same JSON. Older forms are spoken
@@ -136,8 +137,9 @@
 //!   `outcome_unknown`, where its id can be told: also of text that is not JSON, if one `id` stands
 //!   at its top level. `-32600` for an id already in flight, `-32000` with `data.reason`
 //!   `too_many_requests` for one request too many and `stopping` for one that comes while the
-//!   server stops (neither was executed; a client that reconnects [sends the latter
-//!   again](layer::correlation::Config::retry_refused) on its next connection), `-32001` with
+//!   server stops (neither was executed, and this crate sends such a request
+//!   [again](layer::correlation::Config::retry_refused) when its peer has room, or on its next
+//!   connection), `-32001` with
 //!   `data.reason` `timed_out` to the own caller past the deadline (`data.outcome` is `not_sent` or
 //!   `outcome_unknown`), `-32603` in place of a response that is too large to send, or of a handler
 //!   that panicked, and `-32001` `timed_out` in place of one that took longer than a server

@@ -76,8 +76,9 @@ async fn two_ends_that_ask_and_answer_much_do_not_wait_for_each_other() {
 /// A refusal that waits behind much else does not keep its sender from reading.
 #[tokio::test]
 async fn two_ends_that_refuse_much_do_not_wait_for_each_other() {
-    both_converse(correlation::Config::default().max_inbound(8)).await;
-    both_converse(correlation::Config::default().max_held_bytes(5 * SIZE)).await;
+    let config = correlation::Config::default().retry_refused(false);
+    both_converse(config.clone().max_inbound(8)).await;
+    both_converse(config.max_held_bytes(5 * SIZE)).await;
 }
 
 /// No setting of a time can be too long.

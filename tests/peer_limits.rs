@@ -4,7 +4,10 @@
 
 mod common;
 
-use std::{net::SocketAddr, time::Duration};
+use std::{
+    net::SocketAddr,
+    time::{Duration, Instant},
+};
 
 use common::{
     Frame, Inside, Raw, Tools, call, host, limit, listen,
@@ -25,10 +28,10 @@ use mcp_ws_transport::{
 use rmcp::{
     ClientHandler, ErrorData, RoleClient, RoleServer, ServiceError, ServiceExt,
     model::{
-        CallToolRequestParams, ClientNotification, CustomNotification, CustomRequest, CustomResult,
-        ServerRequest,
+        CallToolRequest, CallToolRequestParams, ClientNotification, CustomNotification,
+        CustomRequest, CustomResult, ServerRequest,
     },
-    service::{Peer, RequestContext, RunningService, serve_directly},
+    service::{Peer, PeerRequestOptions, RequestContext, RunningService, serve_directly},
 };
 use serde_json::{Value, json};
 use tokio::net::TcpListener;
@@ -351,6 +354,147 @@ async fn no_more_requests_are_sent_than_the_server_takes() {
         for (number, call) in calls.into_iter().enumerate() {
             assert_eq!(call.await.unwrap().unwrap(), number.to_string());
         }
+    })
+    .await;
+}
+
+/// Makes 100 calls of a server that has two places, which the first two calls still take after
+/// their callers have given up. It refuses all others so long, and answers each at once then.
+/// Returns the texts of the calls that it answered, in order, and the number of its refusals.
+async fn stormed(client: Client, mut raw: Raw, patience: Duration) -> (Vec<String>, usize) {
+    let mut calls = Vec::new();
+    for number in 0..100 {
+        let client = client.clone();
+        calls.push(tokio::spawn(async move {
+            if number >= 2 {
+                return echo(&client, &number.to_string()).await;
+            }
+            let mut options = PeerRequestOptions::default();
+            options.timeout = Some(Duration::from_millis(200));
+            let call = CallToolRequest::new(tool("echo", json!({ "text": "zombie" })));
+            let call = client.send_request_with_option(call.into(), options).await?;
+            call.await_response().await.map(|_| String::new())
+        }));
+        tokio::task::yield_now().await;
+    }
+    let serving = tokio::spawn(async move {
+        let (mut answered, mut refused, mut taken) = (Vec::new(), 0, 0);
+        let begun = Instant::now();
+        while answered.len() < 98 {
+            let call = raw.receive().await;
+            if call["method"] != "tools/call" {
+                continue;
+            }
+            taken += 1;
+            if taken <= 2 {
+                assert_eq!(call["params"]["arguments"]["text"], "zombie");
+            } else if begun.elapsed() < patience {
+                refused += 1;
+                raw.json(&too_many(&call)).await;
+            } else {
+                let text = &call["params"]["arguments"]["text"];
+                answered.push(text.as_str().unwrap().to_owned());
+                let content = json!([{ "type": "text", "text": text }]);
+                let result = json!({ "content": content });
+                raw.json(&json!({ "jsonrpc": "2.0", "id": call["id"], "result": result })).await;
+            }
+        }
+        (answered, refused, raw)
+    });
+    for (number, call) in calls.into_iter().enumerate() {
+        let answer = call.await.unwrap();
+        match number {
+            0 | 1 => assert!(matches!(answer, Err(ServiceError::Timeout { .. })), "{answer:?}"),
+            _ => assert_eq!(answer.unwrap(), number.to_string()),
+        }
+    }
+    let (answered, refused, _raw) = serving.await.unwrap();
+    (answered, refused)
+}
+
+fn too_many(call: &Value) -> Value {
+    let data = json!({ "reason": "too_many_requests", "limit": 2 });
+    let error = json!({ "code": -32000, "message": "too many requests in flight", "data": data });
+    json!({ "jsonrpc": "2.0", "id": call["id"], "error": error })
+}
+
+/// The places of calls that their callers have given up are not free before their handlers end.
+#[tokio::test]
+async fn calls_that_a_full_server_refuses_wait_until_it_takes_them() {
+    limit(async {
+        let in_order: Vec<_> = (2..100).map(|number| number.to_string()).collect();
+        for (limits, at_most) in [("Mcp-Max-Requests: 2\r\n", 10), ("", 98 + 10)] {
+            for once in [false, true] {
+                let (listener, url) = listen().await;
+                let connect = connect(url);
+                let connect = if once { connect.once() } else { connect };
+                let client = async { ().serve(connect.await.unwrap()).await.unwrap() };
+                let server = async {
+                    let mut raw = telling(&listener, limits).await;
+                    raw.answer_initialize().await;
+                    raw
+                };
+                let (client, raw) = tokio::join!(client, server);
+                let (answered, refused) = stormed(client, raw, Duration::from_secs(1)).await;
+                assert_eq!(answered, in_order);
+                assert!((1..at_most).contains(&refused), "{limits:?}, {once}: {refused}");
+            }
+        }
+    })
+    .await;
+}
+
+/// They were not executed, and say so where the connection ends before the server takes them.
+#[tokio::test]
+async fn calls_that_a_full_server_has_refused_end_unsent_with_the_connection() {
+    limit(async {
+        let (listener, url) = listen().await;
+        let client = async { ().serve(connect(url).once().await.unwrap()).await.unwrap() };
+        let server = async {
+            let mut raw = telling(&listener, "").await;
+            raw.answer_initialize().await;
+            raw
+        };
+        let (client, mut raw) = tokio::join!(client, server);
+        let call = {
+            let client = client.clone();
+            tokio::spawn(async move { echo(&client, "refused").await })
+        };
+        let refused = raw.receive().await;
+        raw.json(&too_many(&refused)).await;
+        raw.ping().await;
+        drop(raw);
+        assert_eq!(told(call.await.unwrap()).data.unwrap()["reason"], "not_sent");
+    })
+    .await;
+}
+
+/// A real server, whose handlers do not heed that they are cancelled.
+#[tokio::test]
+async fn calls_wait_for_handlers_that_go_on_after_their_callers_have_left() {
+    limit(async {
+        let tools = Tools::default();
+        let mut layers = transport::Config::default();
+        layers.correlation = layers.correlation.max_inbound(2);
+        let (_server, address) = serve_tools(&tools, Config::default().layers(layers)).await;
+        let connect = connect(format!("ws://{address}/mcp"));
+        let client = ().serve(connect.await.unwrap()).await.unwrap();
+        for _ in 0..2 {
+            let mut options = PeerRequestOptions::default();
+            options.timeout = Some(Duration::from_millis(50));
+            let call = CallToolRequest::new(tool("deaf", json!({})));
+            let call = client.send_request_with_option(call.into(), options).await.unwrap();
+            assert!(matches!(call.await_response().await, Err(ServiceError::Timeout { .. })));
+        }
+        let calls = (0..100).map(|number| {
+            let client = client.peer().clone();
+            async move { echo(&client, &number.to_string()).await.unwrap() }
+        });
+        let (answers, ()) = tokio::join!(join_all(calls), async {
+            tokio::time::sleep(Duration::from_millis(500)).await;
+            tools.gate.notify_waiters();
+        });
+        assert_eq!(answers, (0..100).map(|number| number.to_string()).collect::<Vec<_>>());
     })
     .await;
 }

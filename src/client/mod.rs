@@ -16,6 +16,7 @@
 //! | was handed to the connection that is lost | ends with `-32000`, `outcome_unknown`: at once, or when the server is not back while it keeps the session. One that may run twice is sent [again](Connect::replay) |
 //! | was not, or is made meanwhile | waits until the server is initialized anew, as far as the outbound queue has room (1 MiB); then `not_sent` |
 //! | is cancelled or overdue before it was sent | is never sent |
+//! | was refused because the server has too many | waits until it takes more, and is sent first then: [`retry_refused`](crate::layer::correlation::Config::retry_refused) |
 //! | was refused because the server stops | is sent again on the next connection: [`retry_refused`](crate::layer::correlation::Config::retry_refused) |
 //! | was too large for the server, which closed with 1009 | ends with `not_sent`; those sent after it are sent again |
 //! | came from the server | is cancelled, and what its handler still answers is dropped |

@@ -484,6 +484,12 @@ impl<R: Role> Framing<R> for Envelope {
         self.asked.retain(|asked| asked != id);
     }
 
+    fn asked_again(&mut self, id: &RequestId) {
+        if !self.returns_ids && !self.asked.contains(id) {
+            self.asked.push_back(id.clone());
+        }
+    }
+
     fn restart(&mut self) {
         self.inbound.restart();
         (self.returns_ids, self.restarted) = (false, true);

@@ -94,6 +94,12 @@ pub trait Framing<R: Role>: Send {
         let _ = id;
     }
 
+    /// The request of ours with this id was answered by a refusal, and is sent again as it was
+    /// encoded.
+    fn asked_again(&mut self, id: &RequestId) {
+        let _ = id;
+    }
+
     /// The peer is another from now on, and awaits no answer to what was asked before.
     fn restart(&mut self) {}
 
@@ -170,6 +176,10 @@ impl<R: Role, F: Framing<R> + ?Sized> Framing<R> for Box<F> {
 
     fn withdraw(&mut self, id: &RequestId) {
         (**self).withdraw(id);
+    }
+
+    fn asked_again(&mut self, id: &RequestId) {
+        (**self).asked_again(id);
     }
 
     fn restart(&mut self) {

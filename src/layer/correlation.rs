@@ -5,6 +5,7 @@
 //! | a response to a request of ours | passed up; the request is done |
 //! | a response to none, or too late | dropped and counted |
 //! | a request of ours while the peer has as many as it takes | waits until one of them has ended |
+//! | the peer refuses one, since it has too many all the same | that one waits too, and is sent again first |
 //! | a request of ours that is larger than the peer takes | ends with an error that says so, and was not sent |
 //! | an error without an id | passed up as that of the only request of ours in flight; of several, each ends in a while unless it shows a sign of life |
 //! | a request of ours passes its deadline | it ends with an error; the peer is sent `notifications/cancelled` |
@@ -36,6 +37,7 @@ mod deadlines;
 mod held;
 mod inbound;
 mod outbound;
+mod overload;
 mod oversized;
 mod places;
 mod restart;
@@ -54,6 +56,7 @@ use self::{
     calls::{Call, Ending, Fate, Outbound},
     deadlines::Deadlines,
     held::Held,
+    overload::Overload,
     oversized::ReadProgress,
     places::Places,
     restart::Restart,
@@ -120,6 +123,7 @@ pub struct Correlation<R: Role, F> {
     /// Requests of ours that the peer does not accept yet; `advanced` if some of them were sent and
     /// may not have been flushed.
     waiting: WaitingRequests<R>,
+    overload: Overload,
     advanced: bool,
     read_progress: ReadProgress,
     /// What this side tells itself, before anything else that comes in.
@@ -166,6 +170,7 @@ impl<R: Role, F: Framing<R>> Correlation<R, F> {
             deadlines: Deadlines::default(),
             held: Held::default(),
             waiting: WaitingRequests::default(),
+            overload: Overload::default(),
             advanced: false,
             read_progress: ReadProgress::default(),
             told: VecDeque::new(),
@@ -275,6 +280,7 @@ impl<R: Role, F: Framing<R>> Stream for Correlation<R, F> {
             {
                 return Poll::Ready(Some(Ok(held)));
             }
+            this.overload.poll(!this.waiting.is_empty(), cx);
             if !this.waiting.is_empty() {
                 this.advanced |= this.advance(cx);
                 if let Some(told) = this.told.pop_front() {

@@ -171,6 +171,16 @@ where
         self.framing.again(message.clone())
     }
 
+    /// The request of ours with this id is sent again over the present link, as it was encoded.
+    pub(super) fn asked_again(&mut self, id: &RequestId) {
+        self.framing.asked_again(id);
+    }
+
+    /// Returns an error if a message of this many bytes is too large to be sent.
+    pub(super) fn check(&self, size: usize) -> Result<(), MessageError> {
+        limit(&self.config, &self.peer).check(size)
+    }
+
     /// A request of ours that was handed down is not sent after all.
     pub(super) fn withdraw(&mut self, id: &RequestId) {
         self.framing.withdraw(id);

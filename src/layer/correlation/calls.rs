@@ -36,14 +36,30 @@ pub(super) struct Call {
     pub(super) method: Method,
     /// Its place in the order of all that was sent.
     pub(super) ticket: u64,
+    /// Its place in the order of requests.
+    pub(super) turn: Turn,
     /// Size of the message, in bytes.
     pub(super) size: usize,
-    /// The message, kept to be sent again if a stopping peer refuses it.
+    /// The message, kept to be sent again if the peer refuses it.
     pub(super) kept: Option<Message>,
     /// Number of times that the message was sent again.
     pub(super) refusals: u32,
     /// Token by which the peer's progress reports name the request.
     pub(super) token: Option<ProgressToken>,
+}
+
+/// Place of a request in the order in which requests are sent.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Default)]
+pub(super) struct Turn(u64);
+
+impl Turn {
+    const LATER: u64 = 1 << 63;
+
+    /// Makes the turn of the request with this number: before all those that are not `first`, in
+    /// the order of the numbers.
+    pub(super) fn new(number: u64, is_first: bool) -> Self {
+        Self(if is_first { number } else { number | Self::LATER })
+    }
 }
 
 impl Outbound {
@@ -107,6 +123,13 @@ impl Outbound {
         removed
     }
 
+    /// Removes the request with this id, and the message that is kept of it, if it is.
+    pub(super) fn remove_kept(&mut self, id: &RequestId) -> Option<(RequestId, Call, Message)> {
+        let message = self.calls.get(id)?.kept.clone()?;
+        let (id, call) = self.remove(id)?;
+        Some((id, Call { kept: None, ..call }, message))
+    }
+
     fn gone(&mut self, call: &Call) {
         self.kept -= call.kept_size();
         self.subscriptions -= usize::from(call.is_subscription());
@@ -152,7 +175,15 @@ const UNSENT: u64 = u64::MAX;
 impl Call {
     /// A request that is not kept.
     pub(super) fn new(method: Method, ticket: u64) -> Self {
-        Self { method, ticket, size: 0, kept: None, refusals: 0, token: None }
+        Self {
+            method,
+            ticket,
+            turn: Turn::default(),
+            size: 0,
+            kept: None,
+            refusals: 0,
+            token: None,
+        }
     }
 
     /// A call that was not handed to the layer below.

@@ -25,12 +25,18 @@ pub struct Config {
     /// request ends the only request of ours in flight. If there are several, each ends after so
     /// long without a sign of life from then on. `None` leaves them to their deadlines.
     pub lost_answer_timeout: Option<Duration>,
-    /// Sends a request again on the next connection if the peer refuses it with `-32000` and the
-    /// `reason` `stopping`, and holds back all further ones until then. Such a request was not
-    /// processed (RFC 9113, section 8.7, has the equivalent for HTTP). On by default. Applies if
-    /// another connection may follow, on five connections at most, and to requests of 16 MiB in
-    /// total. A peer that does not close within 60 s of such a refusal is sent requests again, and
-    /// a further refusal is passed on.
+    /// Sends a request again if the peer refuses it with `-32000` without having executed it
+    /// (RFC 9113, section 8.7, has the equivalent for HTTP). On by default. Applies to requests of
+    /// 16 MiB in total. The `reason` in `data` says when:
+    ///
+    /// - `stopping`: on the next connection, for which all further requests are held back. Applies
+    ///   if another connection may follow, on five connections at most. A peer that does not close
+    ///   within 60 s of such a refusal is sent requests again, and a further refusal is passed on.
+    /// - `too_many_requests`: before all later requests, once the peer has answered one of those
+    ///   that it has, which lets one more be sent; and one by one after 100 ms, then twice as long
+    ///   each time, up to 5 s. A peer may have more requests than await an answer, since one that
+    ///   was cancelled counts until its handler has ended. After 60 s without an answer refusals
+    ///   are passed on until there is one.
     pub retry_refused: bool,
     /// How many requests of the peer may be in flight: 1,024. Each is a task of rmcp's. One that its
     /// sender has cancelled counts until its handler has ended. As many notifications are handled at

@@ -14,7 +14,7 @@ use rmcp::{
 };
 use serde_json::json;
 
-use super::{Config, Correlation, Held, Place, Places, UNAVAILABLE, cancellation};
+use super::{Config, Correlation, Held, Place, Places, UNAVAILABLE, cancellation, overload};
 use crate::{
     decode::{Calls, Method, Role},
     framing::Framing,
@@ -47,6 +47,7 @@ impl<R: Role, F: Framing<R>> Correlation<R, F> {
             JsonRpcMessage::Response(response) => {
                 let result = Ok(R::initialize_result(&response.result));
                 let id = self.settle(Some(&response.id));
+                self.overload.note_answered();
                 id.is_some_and(|id| self.note_answer(&id, result))
             }
             JsonRpcMessage::Error(error) => {
@@ -61,6 +62,9 @@ impl<R: Role, F: Framing<R>> Correlation<R, F> {
                     return false;
                 }
                 let id = self.settle(error.id.as_ref());
+                if !overload::is_too_many(&error.error) {
+                    self.overload.note_answered();
+                }
                 id.is_some_and(|id| self.note_answer(&id, Err(&error.error)))
             }
             JsonRpcMessage::Notification(notification) => {

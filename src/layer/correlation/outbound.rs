@@ -7,6 +7,7 @@
 //! | … and all that it has are subscriptions, which need not end | does not either: the peer may refuse it |
 //! | … and it is made by a client to answer a request of the server | does not: the server may wait for that |
 //! | an answer, a notification | never waits for a request |
+//! | the peer refuses one, since it has too many | waits as well, and is the first to be sent again: see [`Overload`](super::overload::Overload) |
 //! | one of ours has ended | the first in line is sent, if the queue has room |
 //! | one in line is cancelled, overdue, or there is no more link | it ends, `not_sent` |
 //! | a request that cannot be sent as it is | ends, `not_sent` |
@@ -22,45 +23,50 @@ use rmcp::{
     service::{OriginatingRequestId, TxJsonRpcMessage},
 };
 
-use super::{Call, Correlation, Fate, Replay};
+use super::{Call, Correlation, Fate, Replay, calls::Turn, waiting::Waiting};
 use crate::{
     decode::{Method, Role},
     error::{Error, MessageError},
     framing::Framing,
     layer::framed::Sent,
+    message::Message,
 };
 
 impl<R: Role, F: Framing<R>> Correlation<R, F> {
     /// Sends a request, or queues it until the peer accepts more.
     pub(super) fn ask(&mut self, request: JsonRpcRequest<R::Req>) -> Result<(), Error> {
         let method = R::method_of(&request.request);
-        if !self.has_to_wait(method) || self.is_within_answer(&request.request) {
-            return self.send_request(request, method);
+        let is_first = matches!(method, Method::Initialize | Method::Ping)
+            || self.is_within_answer(&request.request);
+        let turn = self.waiting.next_turn(is_first);
+        if is_first || (self.waiting.is_empty() && !self.is_sated()) {
+            return self.send_request(request, method, turn);
         }
         if self.restart.is_some() && self.framed.get_ref().is_overrun(self.waiting.len()) {
             self.refuse_to_send(request.id, Call::unsent(method), &MessageError::QueueFull);
             return Ok(());
         }
-        self.waiting.push(request, method);
+        self.waiting.push(request, method, turn);
         Ok(())
-    }
-
-    /// Returns `true` if the peer accepts no further request now, or others wait already.
-    fn has_to_wait(&self, method: Method) -> bool {
-        (self.is_sated() || !self.waiting.is_empty())
-            && !matches!(method, Method::Initialize | Method::Ping)
     }
 
     /// Returns `true` if a client makes this request while it answers one of the server's: all
     /// requests that the server has may wait for that answer.
     fn is_within_answer(&self, request: &R::Req) -> bool {
+        if !R::IS_CLIENT || self.inbound.is_empty() {
+            return false;
+        }
         let origin = request.extensions().get::<OriginatingRequestId>();
-        R::IS_CLIENT && origin.is_some_and(|origin| self.inbound.contains(&origin.0))
+        origin.is_some_and(|origin| self.inbound.contains(&origin.0))
     }
 
     /// Returns `true` if the peer has as many requests as it accepts, and one of them will end. If
-    /// all are subscriptions, no room would ever be made: the peer may refuse the next.
+    /// all are subscriptions, no room would ever be made: the peer may refuse the next. Also
+    /// `true` if it has refused one, and shown no sign of room since.
     fn is_sated(&self) -> bool {
+        if self.overload.holds_back() {
+            return true;
+        }
         let takes = self.framed.peer().max_inbound();
         self.outbound.len() >= takes && !self.outbound.are_subscriptions()
     }
@@ -73,9 +79,16 @@ impl<R: Role, F: Framing<R>> Correlation<R, F> {
             if !matches!(Pin::new(&mut self.framed).poll_ready(cx), Poll::Ready(Ok(()))) {
                 break;
             }
-            let Some((request, method)) = self.waiting.pop() else { break };
-            let id = request.id.clone();
-            match self.send_request(request, method) {
+            let Some(waiting) = self.waiting.pop() else { break };
+            let (id, method, sent) = match waiting {
+                Waiting::New(request, method, turn) => {
+                    (request.id.clone(), method, self.send_request(request, method, turn))
+                }
+                Waiting::Refused(id, call, message) => {
+                    (id.clone(), call.method, self.send_refused(id, call, message))
+                }
+            };
+            match sent {
                 Ok(()) => any = true,
                 Err(error) => {
                     let cause = error.to_string();
@@ -91,14 +104,16 @@ impl<R: Role, F: Framing<R>> Correlation<R, F> {
         &mut self,
         request: JsonRpcRequest<R::Req>,
         method: Method,
+        turn: Turn,
     ) -> Result<(), Error> {
         let id = request.id.clone();
         let token = request.request.get_meta().get_progress_token();
         match self.hand_down(JsonRpcMessage::Request(request), true) {
             Ok(Some(Sent { size, kept })) => {
                 let ticket = self.framed.get_ref().ticket();
-                let call = Call { size, kept, token, ..Call::new(method, ticket) };
+                let call = Call { size, kept, token, turn, ..Call::new(method, ticket) };
                 self.outbound.insert(id, call);
+                self.overload.note_sent();
                 Ok(())
             }
             Ok(None) => Ok(()),
@@ -110,6 +125,43 @@ impl<R: Role, F: Framing<R>> Correlation<R, F> {
                 Ok(())
             }
         }
+    }
+
+    /// Sends a request again that the peer has refused.
+    fn send_refused(
+        &mut self,
+        id: RequestId,
+        mut call: Call,
+        message: Message,
+    ) -> Result<(), Error> {
+        let shared = self.framed.get_ref();
+        let sendable = match self.restart.is_some() && shared.is_stopped(true, false) {
+            true => Err(MessageError::QueueFull),
+            false => self.framed.check(message.len()),
+        };
+        if let Err(error) = sendable {
+            self.refuse_to_send(id, call, &error);
+            return Ok(());
+        }
+        call.ticket = self.send_kept(&id, &message)?;
+        call.kept = Some(message);
+        self.outbound.insert(id, call);
+        self.overload.note_sent();
+        Ok(())
+    }
+
+    /// Sends the kept `message` of the request with this id again. Returns its ticket.
+    pub(super) fn send_kept(&mut self, id: &RequestId, message: &Message) -> Result<u64, Error> {
+        let message = self.framed.again(message);
+        let shared = self.framed.get_mut();
+        shared.survives(true);
+        if let Err(error) = Pin::new(&mut *shared).start_send(message) {
+            shared.survives(false);
+            return Err(error);
+        }
+        let ticket = shared.ticket();
+        self.framed.asked_again(id);
+        Ok(ticket)
     }
 
     /// Ends a call that cannot be sent, with an error to its caller.
@@ -126,7 +178,7 @@ impl<R: Role, F: Framing<R>> Correlation<R, F> {
         item: TxJsonRpcMessage<R>,
         asks: bool,
     ) -> Result<Option<Sent>, Error> {
-        let keep = asks && self.restart.is_some() && self.config.retry_refused;
+        let keep = asks && self.config.retry_refused;
         if let Some(restart) = &mut self.restart {
             let replay = match (&self.replay, &item) {
                 (Some(policy), JsonRpcMessage::Request(request)) => policy(&request.request),

@@ -5,9 +5,8 @@
 //! known to have read, it read neither the largest nor any sent after that one: the first that was
 //! too large is not a later one.
 
-use std::{cmp::Reverse, pin::Pin};
+use std::cmp::Reverse;
 
-use futures::Sink;
 use rmcp::{
     ErrorData,
     model::{JsonRpcMessage, RequestId},
@@ -128,15 +127,11 @@ impl<R: Role, F: Framing<R>> Correlation<R, F> {
     }
 
     fn put_off_one(&mut self, id: &RequestId) -> Option<()> {
-        let call = self.outbound.get_mut(id).filter(|call| call.refusals < MAX_RETRIES)?;
-        let message = self.framed.again(call.kept.as_ref()?);
-        let shared = self.framed.get_mut();
-        shared.survives(true);
-        if Pin::new(&mut *shared).start_send(message).is_err() {
-            shared.survives(false);
-            return None;
-        }
-        call.ticket = shared.ticket();
+        let call = self.outbound.get(id).filter(|call| call.refusals < MAX_RETRIES)?;
+        let message = call.kept.clone()?;
+        let ticket = self.send_kept(id, &message).ok()?;
+        let call = self.outbound.get_mut(id)?;
+        call.ticket = ticket;
         call.refusals += 1;
         Some(())
     }

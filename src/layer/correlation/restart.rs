@@ -14,7 +14,7 @@ use rmcp::{
 use tokio::time::{Instant, Sleep, sleep};
 
 use self::{aliases::Aliases, stopping::Stopping};
-use super::{Call, Correlation, Fate, Outbound, Replay, cancellation};
+use super::{Call, Correlation, Fate, Outbound, Overload, Replay, cancellation};
 use crate::{
     decode::{Calls, Method, Role},
     error::{CloseCode, CloseReason, Error, LinkError, MessageError},
@@ -220,6 +220,7 @@ impl Restart {
 impl<R: Role, F: Framing<R>> Correlation<R, F> {
     /// A connection is lost, and the next may lead anywhere: what was handed to it is lost too.
     pub(super) fn lose(&mut self, mut down: Down) {
+        self.overload.lose();
         let cause = down.cause.to_string();
         if let Some(read) = self.find_too_large(&down.cause, down.handed, true) {
             down.handed = read;
@@ -265,6 +266,7 @@ impl<R: Role, F: Framing<R>> Correlation<R, F> {
 
     /// There is a new connection, to a peer that knows nothing of what was before.
     pub(super) fn restart(&mut self) {
+        self.overload = Overload::No;
         for id in self.held.forget_requests() {
             self.inbound.remove(&id);
         }
@@ -304,6 +306,7 @@ impl<R: Role, F: Framing<R>> Correlation<R, F> {
         {
             restart.returned = true;
             restart.stopping = Stopping::No;
+            self.overload.resume();
             return;
         }
         // An MCP server waits to be initialized, be it another or the same.
@@ -338,6 +341,7 @@ impl<R: Role, F: Framing<R>> Correlation<R, F> {
     /// There is a new connection, and nothing is lost. Where `initialize` was repeated, its answer says
     /// whether the peer is back.
     pub(super) fn resumed(&mut self, resumed: &Resumed) {
+        self.overload.resume();
         let Some(restart) = &mut self.restart else { return };
         let was_held = restart.stopping.end();
         if restart.repeated {

@@ -1,4 +1,5 @@
 mod deadlines;
+mod overload;
 mod restraint;
 
 use std::time::Duration;
@@ -39,6 +40,11 @@ fn correlation<R: Role>(config: Config) -> (Correlation<R, JsonRpc>, Peer, Stats
 
 fn ping<R: Role<Req: From<PingRequest>>>(id: i64) -> TxJsonRpcMessage<R> {
     JsonRpcMessage::request(PingRequest::default().into(), RequestId::Number(id))
+}
+
+fn list(id: i64) -> TxJsonRpcMessage<RoleClient> {
+    let list = rmcp::model::ClientRequest::from(rmcp::model::ListToolsRequest::default());
+    JsonRpcMessage::request(list, RequestId::Number(id))
 }
 
 fn say(peer: &Peer, message: Value) {

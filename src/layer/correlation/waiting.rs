@@ -5,20 +5,41 @@ use std::collections::{BTreeMap, HashMap};
 use rmcp::model::{JsonRpcRequest, RequestId};
 use rustc_hash::FxBuildHasher;
 
-use super::calls::Call;
-use crate::decode::{Method, Role};
+use super::calls::{Call, Turn};
+use crate::{
+    decode::{Method, Role},
+    message::Message,
+};
 
-/// Queue of requests that were not sent yet, in order, each removable by its id.
+/// Queue of requests that the peer has not accepted yet, in order, each removable by its id.
 #[derive(Debug)]
 pub(super) struct WaitingRequests<R: Role> {
-    requests: BTreeMap<u64, (JsonRpcRequest<R::Req>, Method)>,
-    places: HashMap<RequestId, u64, FxBuildHasher>,
-    next: u64,
+    requests: BTreeMap<Turn, Waiting<R>>,
+    turns: HashMap<RequestId, Turn, FxBuildHasher>,
+    number: u64,
+}
+
+/// Request that the peer has not accepted yet.
+#[derive(Debug)]
+pub(super) enum Waiting<R: Role> {
+    /// It was not sent.
+    New(JsonRpcRequest<R::Req>, Method, Turn),
+    /// It was sent, and refused without being executed.
+    Refused(RequestId, Call, Message),
+}
+
+impl<R: Role> Waiting<R> {
+    fn into_unsent(self) -> (RequestId, Call) {
+        match self {
+            Self::New(request, method, _) => (request.id, Call::unsent(method)),
+            Self::Refused(id, call, _) => (id, Call::unsent(call.method)),
+        }
+    }
 }
 
 impl<R: Role> Default for WaitingRequests<R> {
     fn default() -> Self {
-        Self { requests: BTreeMap::new(), places: HashMap::default(), next: 0 }
+        Self { requests: BTreeMap::new(), turns: HashMap::default(), number: 0 }
     }
 }
 
@@ -32,23 +53,35 @@ impl<R: Role> WaitingRequests<R> {
     }
 
     pub(super) fn contains(&self, id: &RequestId) -> bool {
-        !self.is_empty() && self.places.contains_key(id)
+        !self.is_empty() && self.turns.contains_key(id)
     }
 
-    pub(super) fn push(&mut self, request: JsonRpcRequest<R::Req>, method: Method) {
-        self.places.insert(request.id.clone(), self.next);
-        self.requests.insert(self.next, (request, method));
-        self.next += 1;
+    /// Returns the turn of a new request.
+    pub(super) fn next_turn(&mut self, is_first: bool) -> Turn {
+        self.number += 1;
+        Turn::new(self.number, is_first)
     }
 
-    pub(super) fn pop(&mut self) -> Option<(JsonRpcRequest<R::Req>, Method)> {
-        let (_, (request, method)) = self.requests.pop_first()?;
-        self.places.remove(&request.id);
+    pub(super) fn push(&mut self, request: JsonRpcRequest<R::Req>, method: Method, turn: Turn) {
+        self.turns.insert(request.id.clone(), turn);
+        self.requests.insert(turn, Waiting::New(request, method, turn));
+    }
+
+    /// Adds a request that was refused, before all whose turn is later.
+    pub(super) fn put_back(&mut self, id: RequestId, call: Call, message: Message) {
+        self.turns.insert(id.clone(), call.turn);
+        self.requests.insert(call.turn, Waiting::Refused(id, call, message));
+    }
+
+    pub(super) fn pop(&mut self) -> Option<Waiting<R>> {
+        let (_, waiting) = self.requests.pop_first()?;
+        let (Waiting::New(JsonRpcRequest { id, .. }, ..) | Waiting::Refused(id, ..)) = &waiting;
+        self.turns.remove(id);
         if self.is_empty() {
             // There were many, and that has passed.
-            self.places = HashMap::default();
+            self.turns = HashMap::default();
         }
-        Some((request, method))
+        Some(waiting)
     }
 
     /// Removes the request with this id.
@@ -56,13 +89,14 @@ impl<R: Role> WaitingRequests<R> {
         if self.is_empty() {
             return None;
         }
-        let (_, method) = self.requests.remove(&self.places.remove(id)?)?;
-        Some(Call::unsent(method))
+        let waiting = self.requests.remove(&self.turns.remove(id)?)?;
+        Some(waiting.into_unsent().1)
     }
 
     /// Removes all requests, in order.
     pub(super) fn take(&mut self) -> impl Iterator<Item = (RequestId, Call)> + use<R> {
-        let requests = std::mem::take(self).requests.into_values();
-        requests.map(|(request, method)| (request.id, Call::unsent(method)))
+        let requests = std::mem::take(&mut self.requests).into_values();
+        self.turns = HashMap::default();
+        requests.map(Waiting::into_unsent)
     }
 }

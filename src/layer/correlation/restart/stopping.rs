@@ -3,21 +3,14 @@
 
 use std::{mem, pin::Pin, task::Context, time::Duration};
 
-use futures::Sink;
-use rmcp::{
-    ErrorData,
-    model::{JsonRpcError, RequestId},
-};
+use rmcp::model::RequestId;
 use tokio::time::{Sleep, sleep};
 
 use super::{ATTEMPTS, Restart};
 use crate::{
     decode::Role,
     framing::Framing,
-    layer::{
-        SharedLink,
-        correlation::{Correlation, UNAVAILABLE},
-    },
+    layer::{SharedLink, correlation::Correlation},
 };
 
 /// Time within which a stopping peer must close the connection. A drain takes 30 s at most by
@@ -57,12 +50,6 @@ impl Stopping {
     }
 }
 
-/// Returns `true` if `error` refuses a request because the peer is stopping.
-fn is_stopping(error: &ErrorData) -> bool {
-    error.code == UNAVAILABLE
-        && error.data.as_ref().is_some_and(|data| data["reason"] == "stopping")
-}
-
 impl Restart {
     /// Resumes sending to a peer that announced a stop and did not close.
     pub(in super::super) fn poll_stopping(&mut self, shared: &SharedLink, cx: &mut Context<'_>) {
@@ -80,38 +67,27 @@ impl Restart {
 }
 
 impl<R: Role, F: Framing<R>> Correlation<R, F> {
-    /// Moves a request to the next connection, if `error` says that the peer is stopping. Returns
-    /// `true` if nothing is to be passed up.
-    pub(in super::super) fn retry_refused(&mut self, error: &JsonRpcError) -> bool {
-        if !self.config.retry_refused || !is_stopping(&error.error) {
+    /// Keeps a request for the next connection, since the peer is stopping. Returns `false` if the
+    /// refusal is to be passed up.
+    pub(in super::super) fn put_off(&mut self, id: &RequestId) -> bool {
+        let stops = |restart: &Restart| !matches!(restart.stopping, Stopping::Disbelieved);
+        if !self.restart.as_deref().is_some_and(stops) {
             return false;
         }
-        let id = error.id.as_ref().and_then(|id| self.outbound.answered_by(id));
-        let (Some(restart), Some(id)) = (&mut self.restart, id) else { return false };
-        if restart.repeats(&id) {
-            // It is repeated on the next connection as well, which is asked for in a while.
-            return true;
+        let call = self.outbound.get(id).filter(|call| call.refusals + 1 < ATTEMPTS);
+        let Some(message) = call.and_then(|call| call.kept.clone()) else { return false };
+        self.framed.get_ref().hold();
+        let Ok(ticket) = self.send_kept(id, &message) else { return false };
+        if let Some(call) = self.outbound.get_mut(id) {
+            call.ticket = ticket;
+            call.refusals += 1;
         }
-        !matches!(restart.stopping, Stopping::Disbelieved) && self.put_off(&id).is_some()
-    }
-
-    fn put_off(&mut self, id: &RequestId) -> Option<()> {
-        let restart = self.restart.as_mut()?;
-        let call = self.outbound.get_mut(id).filter(|call| call.refusals + 1 < ATTEMPTS)?;
-        let message = self.framed.again(call.kept.as_ref()?);
-        let shared = self.framed.get_mut();
-        shared.hold();
-        shared.survives(true);
-        if Pin::new(&mut *shared).start_send(message).is_err() {
-            shared.survives(false);
-            return None;
-        }
-        call.ticket = shared.ticket();
-        call.refusals += 1;
-        if matches!(restart.stopping, Stopping::No) {
+        if let Some(restart) = &mut self.restart
+            && matches!(restart.stopping, Stopping::No)
+        {
             tracing::info!("the peer is stopping: requests wait for the next connection");
             restart.stopping = Stopping::Holding(Box::pin(sleep(PATIENCE)));
         }
-        Some(())
+        true
     }
 }

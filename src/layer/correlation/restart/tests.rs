@@ -1,4 +1,5 @@
 mod listening;
+mod overload;
 mod oversized;
 mod replaying;
 mod resumed;

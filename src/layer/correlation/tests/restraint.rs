@@ -28,11 +28,6 @@ fn restrained(config: Config) -> (Spawn<Correlation<RoleClient, JsonRpc>>, Peer,
     (stack, peer, limits)
 }
 
-fn list(id: i64) -> TxJsonRpcMessage<RoleClient> {
-    let list = ClientRequest::from(ListToolsRequest::default());
-    JsonRpcMessage::request(list, RequestId::Number(id))
-}
-
 fn cancel(stack: &mut Correlation<RoleClient, JsonRpc>, id: i64) {
     let cancelled = cancellation(RequestId::Number(id), "enough".into());
     stack.start_send_unpin(JsonRpcMessage::notification(cancelled.into())).unwrap();

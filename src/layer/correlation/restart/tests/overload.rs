@@ -1,0 +1,98 @@
+//! Requests that the peer refuses since it has too many, where its connection is lost.
+
+use super::*;
+use crate::link::Resumed;
+
+const RESUMED: LinkUp = LinkUp::Resumed(Resumed { received: 0, replayed: 0, freeze: 0 });
+
+fn refusal(id: i64) -> Value {
+    let data = json!({"reason": "too_many_requests"});
+    let error = json!({"code": -32000, "message": "too many requests in flight", "data": data});
+    json!({"jsonrpc": "2.0", "id": id, "error": error})
+}
+
+/// A client whose calls 1 to 3 were refused.
+fn refused() -> (Stack<RoleClient>, Peer) {
+    let (mut stack, peer) = initialized();
+    (1..=3).for_each(|id| stack.send(call(id)));
+    stack.idle();
+    sent(&peer);
+    (1..=3).for_each(|id| say(&peer, refusal(id)));
+    stack.idle();
+    (stack, peer)
+}
+
+/// It has what it had, so it is asked as carefully.
+#[tokio::test(start_paused = true)]
+async fn the_same_peer_on_another_link_is_sent_one_at_first() {
+    let (mut stack, peer) = refused();
+    peer.send(Message::Close(None));
+    stack.idle();
+    tokio::time::advance(Duration::from_secs(100)).await;
+    stack.idle();
+    let peer = stack.links.next_as(RESUMED);
+    stack.idle();
+    assert!(sent(&peer).is_empty());
+    tokio::time::advance(Duration::from_millis(100)).await;
+    stack.idle();
+    assert_eq!(sent(&peer), ["tools/call 1"]);
+    say(&peer, refusal(1));
+    stack.idle();
+    assert!(sent(&peer).is_empty());
+}
+
+#[tokio::test(start_paused = true)]
+async fn another_peer_is_sent_all() {
+    let (mut stack, peer) = refused();
+    peer.send(Message::Close(None));
+    let peer = stack.links.next();
+    stack.idle();
+    assert_eq!(sent(&peer), ["initialize 0"]);
+    say(&peer, initialize_result("1"));
+    stack.idle();
+    let calls = ["tools/call 1", "tools/call 2", "tools/call 3"];
+    assert_eq!(sent(&peer), [&["notifications/initialized"], &calls[..]].concat());
+}
+
+#[tokio::test(start_paused = true)]
+async fn they_end_unsent_where_no_connection_comes() {
+    let (mut stack, peer) = refused();
+    peer.send(Message::Close(None));
+    stack.idle();
+    stack.stack.framed.get_ref().cut();
+    for id in 1..=3 {
+        assert_eq!(stack.error(), (RequestId::Number(id), "not_sent".into()));
+    }
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_repeated_initialize_that_is_refused_so_is_not_the_end() {
+    let (mut stack, peer) = refused();
+    peer.send(Message::Close(None));
+    let peer = stack.links.next();
+    stack.idle();
+    say(&peer, refusal(0));
+    stack.idle();
+    peer.send(Message::Close(None));
+    let peer = stack.links.next();
+    stack.idle();
+    assert_eq!(sent(&peer), ["initialize 0"]);
+}
+
+/// One of them may run twice, and so is repeated where it was sent: it was not.
+#[tokio::test(start_paused = true)]
+async fn none_is_sent_twice_to_another_peer() {
+    let (mut stack, peer) = initialized();
+    stack.stack.replay = Some(Arc::new(|_| Replay::Again));
+    stack.send(call(1));
+    stack.idle();
+    say(&peer, refusal(1));
+    stack.idle();
+    sent(&peer);
+    peer.send(Message::Close(None));
+    let peer = stack.links.next();
+    stack.idle();
+    say(&peer, initialize_result("1"));
+    stack.idle();
+    assert_eq!(sent(&peer), ["initialize 0", "notifications/initialized", "tools/call 1"]);
+}
