@@ -6,7 +6,7 @@ use std::error::Error;
 
 use futures::StreamExt;
 use mcp_ws_transport::{
-    CloseCode, CloseReason, connect, serve,
+    CatchPanic, CloseCode, CloseReason, connect, serve,
     server::{Config, Event, Registry},
 };
 use rmcp::{
@@ -48,7 +48,7 @@ async fn main() -> Result<(), Box<dyn Error>> {
     let mut citizens = Vec::new();
     for name in ["ann", "ben", "eve"] {
         let transport = connect(format!("ws://{}/mcp", server.local_addr())).await?;
-        citizens.push(Citizen(name).serve(transport).await?);
+        citizens.push(CatchPanic::new(Citizen(name)).serve(transport).await?);
     }
 
     let broadcast = registry.notify_all(updated("town://market"))?;

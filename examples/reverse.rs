@@ -14,7 +14,7 @@
 
 use std::{env, process};
 
-use mcp_ws_transport::{accept, connect};
+use mcp_ws_transport::{CatchPanic, accept, connect};
 use rmcp::{
     RoleClient, ServiceExt, model::CallToolRequestParams, service::RunningService, tool,
     tool_router,
@@ -44,7 +44,7 @@ impl Machine {
 
 /// Is a server to whoever waits there, until that client leaves.
 async fn dial(url: String) -> Result<(), Error> {
-    Machine.serve(connect(url).await?).await?.waiting().await?;
+    CatchPanic::new(Machine).serve(connect(url).await?).await?.waiting().await?;
     Ok(())
 }
 

@@ -69,7 +69,8 @@
 //!   [`Connect::retry_first`](client::Connect::retry_first) includes the first connection.
 //! - **Every call ends**, once: with its result or with an error. When a connection is lost, and its
 //!   session with it, each request in flight ends with the JSON-RPC error `-32000`, whose `data.reason`
-//!   says `not_sent` (it never left this side) or `outcome_unknown` (it may have run).
+//!   says `not_sent` (it never left this side) or `outcome_unknown` (it may have run). A handler
+//!   that panics ends its own call, in a [`serve`]d service and in any other by [`CatchPanic`].
 //! - **Order.** Messages are written in the order in which rmcp hands them over. Only calls that
 //!   wait for a new peer to initialize, or until it takes more of them, are overtaken, by answers
 //!   and notifications.
@@ -195,6 +196,7 @@ pub mod framing;
 
 pub mod layer;
 
+mod catch_panic;
 mod extensions;
 pub mod transport;
 
@@ -215,6 +217,7 @@ pub mod client;
 #[cfg_attr(docsrs, doc(cfg(feature = "server")))]
 pub mod server;
 
+pub use catch_panic::CatchPanic;
 #[cfg(feature = "client")]
 #[doc(inline)]
 pub use client::{connect, connect_over};

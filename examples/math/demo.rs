@@ -5,6 +5,7 @@ use std::{
     time::{Duration, Instant},
 };
 
+use mcp_ws_transport::CatchPanic;
 use rmcp::{
     ClientHandler, RoleClient, ServiceError, ServiceExt,
     model::{
@@ -29,7 +30,8 @@ pub(crate) async fn run() -> crate::Result {
     let url = format!("ws://{}/mcp", server.local_addr());
 
     let (sender, mut progress) = mpsc::unbounded_channel();
-    let client = Watcher(sender).serve(mcp_ws_transport::connect(&url).await?).await?;
+    let transport = mcp_ws_transport::connect(&url).await?;
+    let client = CatchPanic::new(Watcher(sender)).serve(transport).await?;
 
     let tools = client.list_all_tools().await?;
     let names: Vec<_> = tools.iter().map(|tool| &*tool.name).collect();

@@ -56,6 +56,12 @@
 //! # drop(client); Ok(()) }
 //! ```
 //!
+//! # What the server asks
+//!
+//! A server may send requests too, such as elicitations. rmcp hands them to the service, and where
+//! a handler panics, nobody answers. Serve a [`CatchPanic`](crate::CatchPanic) of your service, which
+//! answers then; a [`Toolbox`] does.
+//!
 //! # Tools by name
 //!
 //! Where tools are all that is wanted of a server, a [`Toolbox`] dials, initializes, learns what tools
@@ -365,7 +371,9 @@ impl<R: Role> Connect<R> {
 
     /// Ends each request that shows no sign of life for so long: no response and no progress
     /// report. The time is suspended while the server waits for an answer to a request of its own,
-    /// such as an elicitation. By default there is no deadline as long as there is a connection;
+    /// such as an elicitation. Put the service that answers those in a
+    /// [`CatchPanic`](crate::CatchPanic): a handler that panics would never answer, and deadlines
+    /// would be suspended until the connection ends. By default there is no deadline as long as there is a connection;
     /// [`correlation::Config`](crate::layer::correlation::Config) explains why, and has a bound for
     /// the total time.
     ///

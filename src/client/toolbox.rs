@@ -33,6 +33,7 @@ use super::{
     tool_error::{ToolError, text_of},
 };
 use crate::{
+    CatchPanic,
     decode::json::parse,
     error::Error,
     event::{Event, Events, State},
@@ -74,7 +75,7 @@ const MAX_PAGES: usize = 1000;
 /// # Ok(()) }
 /// ```
 pub struct Toolbox<S: Service<RoleClient> = ()> {
-    service: RunningService<RoleClient, S>,
+    service: RunningService<RoleClient, CatchPanic<S>>,
     state: watch::Receiver<State>,
     known: std::sync::Mutex<Known>,
     /// Locked while the server is asked, so that one user asks for all.
@@ -109,7 +110,8 @@ impl Toolbox {
 
 impl<S: Service<RoleClient>> Toolbox<S> {
     /// Creates a toolbox on a `transport`, dialled or accepted, with a `service` that handles the
-    /// server's requests and notifications.
+    /// server's requests and notifications. A request whose handler panics is answered with an
+    /// error, as by [`CatchPanic`].
     ///
     /// # Errors
     /// [`ToolError::Initialize`].
@@ -135,7 +137,8 @@ impl<S: Service<RoleClient>> Toolbox<S> {
         let (state, events) = (transport.state(), transport.events());
         let changes = Arc::<AtomicU64>::default();
         let watched = Watched { transport, changes: changes.clone() };
-        let service = service.serve_with_lifecycle(watched, lifecycle).await.map_err(Box::new)?;
+        let service = CatchPanic::new(service).serve_with_lifecycle(watched, lifecycle).await;
+        let service = service.map_err(Box::new)?;
         let known = Known { tools: Arc::default(), since: None, failure: None, events };
         let (known, asking) = (std::sync::Mutex::new(known), Mutex::default());
         Ok(Self {
@@ -333,7 +336,7 @@ impl<S: Service<RoleClient>> Toolbox<S> {
 
     /// The service that hears what the server has to say.
     pub fn service(&self) -> &S {
-        self.service.service()
+        self.service.service().get_ref()
     }
 
     /// The state of the connection, now and as it changes.

@@ -1,10 +1,7 @@
-//! What stands between rmcp's loop and a service: a handler that panics ends its own call, and those
-//! that run are counted.
+//! What stands between rmcp's loop and a service: handlers that run are counted, and can be stopped.
 
 use std::{
-    any::Any,
     borrow::Cow,
-    panic::{AssertUnwindSafe, catch_unwind},
     pin::Pin,
     sync::{
         Arc,
@@ -14,10 +11,7 @@ use std::{
     time::Duration,
 };
 
-use futures::{
-    FutureExt,
-    future::{self, Either},
-};
+use futures::future::{self, Either};
 use pin_project_lite::pin_project;
 use rmcp::{
     ErrorData, Service,
@@ -32,7 +26,10 @@ use tokio::{
 use tokio_util::sync::{CancellationToken, WaitForCancellationFutureOwned};
 
 use super::role::Hosted;
-use crate::layer::correlation::{Place, TIMED_OUT, UNAVAILABLE};
+use crate::{
+    CatchPanic,
+    layer::correlation::{TIMED_OUT, UNAVAILABLE},
+};
 
 /// One handler, among those counted in [`Handlers::running`].
 const ONE: u64 = 1;
@@ -84,9 +81,9 @@ impl Handlers {
         self.cut.cancel();
     }
 
-    fn begin(self: &Arc<Self>, one: u64, place: Option<Place>) -> Result<Running, ErrorData> {
+    fn begin(self: &Arc<Self>, one: u64) -> Result<Running, ErrorData> {
         self.running.fetch_add(one, SeqCst);
-        let running = Running { handlers: self.clone(), one, _place: place };
+        let running = Running { handlers: self.clone(), one };
         // Now that it counts: `drained` may have found none just before.
         if self.draining.load(SeqCst) {
             return Err(refusal("stopping", "the server is stopping"));
@@ -116,7 +113,6 @@ fn refusal(reason: &str, message: &'static str) -> ErrorData {
 struct Running {
     handlers: Arc<Handlers>,
     one: u64,
-    _place: Option<Place>,
 }
 
 impl Drop for Running {
@@ -131,13 +127,13 @@ impl Drop for Running {
 
 /// A service whose handlers are watched.
 pub(super) struct Watched<S> {
-    service: S,
+    service: CatchPanic<S>,
     handlers: Arc<Handlers>,
 }
 
 impl<S> Watched<S> {
     pub(super) fn new(service: S, handlers: Arc<Handlers>) -> Self {
-        Self { service, handlers }
+        Self { service: CatchPanic::new(service), handlers }
     }
 }
 
@@ -145,17 +141,12 @@ impl<R: Hosted, S: Service<R>> Service<R> for Watched<S> {
     fn handle_request(
         &self,
         request: R::PeerReq,
-        mut context: RequestContext<R>,
+        context: RequestContext<R>,
     ) -> impl Future<Output = Result<R::Resp, ErrorData>> + Send + '_ {
         let one = if R::is_open_ended(&request) { ONE_OPEN_ENDED } else { ONE };
-        // Not the service's to keep.
-        let place = context.extensions.remove::<Place>();
-        let begun = self.handlers.begin(one, place).and_then(|running| {
-            let call = AssertUnwindSafe(|| self.service.handle_request(request, context));
-            Ok((running, catch_unwind(call).map_err(|panic| panicked(&*panic))?))
-        });
-        match begun {
-            Ok((running, handler)) => {
+        match self.handlers.begin(one) {
+            Ok(running) => {
+                let handler = self.service.handle_request(request, context);
                 let time = self.handlers.time.filter(|_| one == ONE);
                 let timer = time.map(|time| Box::pin(sleep(time)));
                 Either::Left(Handling { handler, running, cut: None, timer })
@@ -167,18 +158,11 @@ impl<R: Hosted, S: Service<R>> Service<R> for Watched<S> {
     async fn handle_notification(
         &self,
         notification: R::PeerNot,
-        mut context: NotificationContext<R>,
+        context: NotificationContext<R>,
     ) -> Result<(), ErrorData> {
-        let _place = context.extensions.remove::<Place>();
-        let handler = AssertUnwindSafe(async {
-            self.service.handle_notification(notification, context).await
-        });
         tokio::select! {
             biased;
-            outcome = handler.catch_unwind() => outcome.unwrap_or_else(|panic| {
-                tracing::error!(panic = words(&*panic), "a handler of notifications panicked");
-                Ok(())
-            }),
+            outcome = self.service.handle_notification(notification, context) => outcome,
             () = self.handlers.cut.cancelled() => Ok(()),
         }
     }
@@ -193,7 +177,7 @@ impl<R: Hosted, S: Service<R>> Service<R> for Watched<S> {
 }
 
 pin_project! {
-    /// A handler that may panic, and be stopped.
+    /// A handler that may be stopped.
     struct Handling<F> {
         #[pin]
         handler: F,
@@ -209,10 +193,8 @@ impl<T, F: Future<Output = Result<T, ErrorData>>> Future for Handling<F> {
 
     fn poll(self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<Self::Output> {
         let this = self.project();
-        match catch_unwind(AssertUnwindSafe(|| this.handler.poll(cx))) {
-            Ok(Poll::Ready(outcome)) => return Poll::Ready(outcome),
-            Ok(Poll::Pending) => {}
-            Err(panic) => return Poll::Ready(Err(panicked(&*panic))),
+        if let Poll::Ready(outcome) = this.handler.poll(cx) {
+            return Poll::Ready(outcome);
         }
         if let Some(timer) = this.timer
             && timer.as_mut().poll(cx).is_ready()
@@ -228,18 +210,4 @@ impl<T, F: Future<Output = Result<T, ErrorData>>> Future for Handling<F> {
         let what = "the connection was closed before the request was answered";
         Poll::Ready(Err(refusal("outcome_unknown", what)))
     }
-}
-
-fn panicked(panic: &(dyn Any + Send)) -> ErrorData {
-    tracing::error!(panic = words(panic), "a handler panicked");
-    ErrorData::internal_error("the handler panicked", None)
-}
-
-/// What a panic said.
-fn words(panic: &(dyn Any + Send)) -> &str {
-    panic
-        .downcast_ref::<&str>()
-        .copied()
-        .or_else(|| panic.downcast_ref::<String>().map(String::as_str))
-        .unwrap_or("not in words")
 }

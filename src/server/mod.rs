@@ -65,7 +65,8 @@
 //! - How many messages a client may send per second is not limited, only how many requests are in
 //!   flight. The layer `Rate` does (feature `rate-limit`).
 //! - [`accept`] performs the handshake and no more: how many connections there are and how they end is
-//!   the caller's affair, and a panic in a handler leaves its call without an answer.
+//!   the caller's affair, and a panic in a handler leaves its call without an answer, unless the
+//!   service is in a [`CatchPanic`](crate::CatchPanic).
 //! - Each connection needs a file descriptor, [`Limits::connections`] and [`Limits::handshakes`] together
 //!   2,048 of them, and many systems give a process 1,024. Raise that (`ulimit -n`, systemd's
 //!   `LimitNOFILE`), or lower the limits. Where descriptors run out nevertheless, [`serve`] drops
@@ -292,11 +293,12 @@ use crate::{
 ///
 /// ```no_run
 /// # async fn example(service: impl rmcp::ServerHandler) -> Result<(), Box<dyn std::error::Error>> {
+/// use mcp_ws_transport::{CatchPanic, accept};
 /// use rmcp::ServiceExt;
 ///
 /// let listener = tokio::net::TcpListener::bind("127.0.0.1:0").await?;
 /// let (stream, _peer) = listener.accept().await?;
-/// service.serve(mcp_ws_transport::accept(stream).await?).await?.waiting().await?;
+/// CatchPanic::new(service).serve(accept(stream).await?).await?.waiting().await?;
 /// # Ok(()) }
 /// ```
 pub fn accept<R, S>(stream: S) -> Accept<R, S>
@@ -313,7 +315,8 @@ where
 /// upgraded (any path will do), and fails with [`Error::Handshake`] when the client leaves or the
 /// time is over, or with [`Error::Link`] when it does not authenticate within the connection. The
 /// request and the identity are in the transport's [extensions](WebSocketTransport::extensions). The
-/// number of connections, a panic in a handler and how all of it stops are the caller's affair.
+/// number of connections, a panic in a handler (see [`CatchPanic`](crate::CatchPanic)) and how all
+/// of it stops are the caller's affair.
 #[derive(Debug)]
 #[must_use = "nothing is accepted until this is awaited"]
 pub struct Accept<R: Role, S> {

@@ -9,8 +9,9 @@ pub struct Config {
     /// Ends a request of ours after so long without a sign of life: its response, or
     /// `notifications/progress` for it, which restarts the time. The time is suspended while the
     /// server waits for the answer to a request of its own, such as an elicitation: a client cannot
-    /// tell which call that belongs to, so the deadlines of all are suspended. Subscriptions have
-    /// none. The error says whether the request was sent: see [`TIMED_OUT`](super::TIMED_OUT). The
+    /// tell which call that belongs to, so the deadlines of all are suspended. A handler that
+    /// panics never answers, unless its service is in a [`CatchPanic`](crate::CatchPanic).
+    /// Subscriptions have no deadline. The error says whether the request was sent: see [`TIMED_OUT`](super::TIMED_OUT). The
     /// extension [`Deadline`](super::Deadline) sets the deadline of a single request.
     ///
     /// `None`, the default, leaves it to the caller: a tool may work for an hour in silence. A peer
