@@ -32,6 +32,9 @@ const ATTEMPTS: u32 = 5;
 /// How long the peer may take to answer a repeated `initialize`.
 const PATIENCE: Duration = Duration::from_secs(10);
 
+/// Characters of each word of the peer's that is logged, at most.
+const MAX_WORDS: usize = 100;
+
 /// What has to be said again to such a peer, and what is left over from before.
 #[derive(Debug)]
 pub(super) struct Restart {
@@ -377,7 +380,7 @@ impl<R: Role, F: Framing<R>> Correlation<R, F> {
             Ok(answer) => {
                 let changed = answer.filter(|answer| restart.agreed.as_deref() != Some(*answer));
                 if let Some(answer) = changed {
-                    tracing::warn!(?answer, "the server came back as another");
+                    warn_of_change(answer);
                 }
                 restart
                     .notices
@@ -470,6 +473,15 @@ impl<R: Role, F: Framing<R>> Correlation<R, F> {
             JsonRpcMessage::Notification(_) => Err(full.into()),
         }
     }
+}
+
+/// Warns that the server is not as it was before.
+fn warn_of_change(now: &InitializeResult) {
+    let shortened = |text: &str| text.chars().take(MAX_WORDS).collect::<String>();
+    let name = shortened(&now.server_info.name);
+    let version = shortened(&now.server_info.version);
+    let protocol_version = shortened(now.protocol_version.as_str());
+    tracing::warn!(?name, ?version, ?protocol_version, "the server came back as another");
 }
 
 #[cfg(test)]
