@@ -349,14 +349,6 @@ test('MCP begins with its handshake, and calls wait for that', async () => {
   assert.equal(socket.sent.at(-1).error.code, -32601);
 });
 
-test('a handshake that is refused is a failed attempt', async () => {
-  const [mcp, events] = await dialled({ dialect: jsonRpc });
-  await sockets[0].open();
-  await sockets[0].receive({ jsonrpc: '2.0', id: sockets[0].sent[0].id, error: { code: -32602, message: 'not you' } });
-  assert.deepEqual([mcp.state, events.at(-1).reason], ['waiting', 'not you']);
-  assert.deepEqual(sockets[0].closed, []);
-});
-
 test('what makes no sense is shown, and does no harm', async () => {
   const [mcp, socket, events] = await opened();
   const call = mcp.request('add');
@@ -400,6 +392,28 @@ test('a token that no subprotocol can carry is the first message, which nobody i
   const error = { code: -32001, message: 'Authentication failed' };
   await sockets[1].receive({ jsonrpc: '2.0', id: sockets[1].sent[0].id, error });
   assert.deepEqual([wrong.state, seen.at(-1).reason, seen.at(-1).retryIn], ['closed', 'Authentication failed', null]);
+});
+
+test('a refused initialize is the last word, unless the server only stops', async () => {
+  const refuse = async (socket, error) => {
+    await socket.open();
+    await socket.receive({ jsonrpc: '2.0', id: socket.sent[0].id, error });
+  };
+  const [mcp, events] = await dialled({ dialect: jsonRpc });
+  const call = failure(mcp.callTool('add'));
+  await refuse(sockets[0], { code: -32602, message: 'unsupported protocol version' });
+  const { reason, retryIn } = events.at(-1);
+  assert.deepEqual([mcp.state, retryIn], ['closed', null]);
+  assert.equal(reason, 'the server refuses to initialize: unsupported protocol version');
+  assert.equal((await call).reason, 'not_sent');
+  assert.deepEqual(sockets[0].closed, []);
+  await pass(60_000);
+  assert.equal(sockets.length, 1);
+
+  const [other] = await dialled({ dialect: jsonRpc });
+  await refuse(sockets[1], { code: -32000, message: 'the server is stopping', data: { reason: 'stopping' } });
+  assert.equal(other.state, 'waiting');
+  other.close();
 });
 
 test('what the browser does not accept is the last word', async () => {

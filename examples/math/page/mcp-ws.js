@@ -8,8 +8,8 @@
  * `message`, the same parsed; pings too) and `notification` (`method`, `params`).
  *
  * It stops by itself where another attempt cannot help: after a close code that is the last word, when the browser
- * does not accept the address or a subprotocol, when a token is refused, and when the server has refused to upgrade
- * three times in a row. */
+ * does not accept the address or a subprotocol, when a token or `initialize` is refused, and when the server has
+ * refused to upgrade three times in a row. */
 
 /** The close codes of RFC 6455 and its registry, and those by which MCP servers say more. */
 export const CLOSE_CODES = {
@@ -35,6 +35,9 @@ export const isSubprotocol = (text) => /^[!#$%&'*+.^_`|~0-9A-Za-z-]+$/.test(text
 
 /** An error after which no further attempt is made. */
 export const final = (message) => Object.assign(new Error(message), { final: true });
+
+/** The code by which a server refuses a request that it may take on another connection, since it stops. */
+const UNAVAILABLE = -32000;
 
 const WHY = {
   401: 'the server asks for a token', 403: 'the server refuses this page, or this token',
@@ -161,7 +164,11 @@ export class McpSocket extends EventTarget {
         await this.request('authenticate', { token }, { ...first, shown: { method: 'authenticate' } }).catch(refused);
       }
       if (run === this.#run && dialect.hello) {
-        await this.request(...dialect.hello(clientInfo), first);
+        const refused = (error) => {
+          if (error.reason !== 'refused' || error.code === UNAVAILABLE) throw error;
+          throw final(`the server refuses to initialize: ${error.message}`);
+        };
+        await this.request(...dialect.hello(clientInfo), first).catch(refused);
         this.#send(dialect.ready);
       }
     } catch (error) {
