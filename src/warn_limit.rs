@@ -1,4 +1,4 @@
-//! [`WarnLimit`]: how often one peer may make this side log the same complaint.
+//! [`WarnLimit`]: rate limit for warnings that peers can cause.
 
 use std::time::Duration;
 
@@ -10,7 +10,8 @@ const BURST: u32 = 3;
 /// The pause between two warnings after those.
 const PAUSE: Duration = Duration::from_secs(10);
 
-/// Bounds the warnings about one peer: the first three, then one in ten seconds.
+/// Rate limit for warnings of one kind, about one peer or about all that are refused: the first
+/// three pass, then one in ten seconds.
 #[derive(Debug, Default)]
 pub(crate) struct WarnLimit {
     logged: u32,

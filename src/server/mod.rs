@@ -249,7 +249,6 @@ mod role;
 mod serve;
 mod service;
 mod session;
-mod throttle;
 #[cfg(feature = "rustls-tls")]
 mod tls;
 mod visit;

@@ -13,7 +13,7 @@ use std::{
     net::Ipv6Addr,
     panic::{AssertUnwindSafe, catch_unwind},
     slice,
-    sync::Arc,
+    sync::{Arc, Mutex, PoisonError},
 };
 
 use bytes::Bytes;
@@ -25,7 +25,8 @@ use http::{
 use http_body_util::Full;
 
 use self::pattern::{HostPattern, OriginPattern};
-use super::{door::Refusal, registry::Cause, throttle::Throttle};
+use super::{door::Refusal, registry::Cause};
+use crate::warn_limit::WarnLimit;
 
 /// Hosts and origins that are let in.
 #[derive(Debug, Clone)]
@@ -39,7 +40,7 @@ pub(super) struct Allowed {
     secure: bool,
     /// First entry that could not be parsed, and why.
     invalid: Option<String>,
-    refusals: Arc<Throttle>,
+    warnings: Arc<Mutex<WarnLimit>>,
 }
 
 #[derive(Clone)]
@@ -90,7 +91,7 @@ impl Default for Allowed {
             predicate: None,
             secure: false,
             invalid: None,
-            refusals: Arc::default(),
+            warnings: Arc::default(),
         }
     }
 }
@@ -164,11 +165,15 @@ impl Allowed {
 
     fn logged(&self, decision: Result<(), NotAllowed>) -> Result<(), NotAllowed> {
         if let Err(NotAllowed { what, .. }) = &decision
-            && let Some(held_back) = self.refusals.pass()
+            && let Some(suppressed) = self.admit_warning()
         {
-            tracing::warn!(held_back, "refused with 403: {what}");
+            tracing::warn!(suppressed, "refused with 403: {what}");
         }
         decision
+    }
+
+    fn admit_warning(&self) -> Option<u64> {
+        self.warnings.lock().unwrap_or_else(PoisonError::into_inner).admit()
     }
 
     fn decide(&self, host: Option<&[u8]>, headers: &HeaderMap) -> Result<(), NotAllowed> {
