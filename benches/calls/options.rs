@@ -1,10 +1,14 @@
 //! The command line.
 
-use std::{env, time::Duration};
+use std::{env, path::PathBuf, time::Duration};
 
 use clap::{Parser, ValueEnum};
 
-use crate::{common::machine::Pin, contender::Contender, load::Case};
+use crate::{
+    common::{Threads, machine::Pin},
+    contender::Contender,
+    load::Case,
+};
 
 /// What a call costs over this crate's transport, beside what else there is.
 #[derive(Parser, Debug, Default)]
@@ -14,26 +18,33 @@ pub(crate) struct Options {
     #[arg(long, default_value_t = 7)]
     rounds: usize,
     /// How long each measurement takes, after a warm-up of a fifth of that
-    #[arg(long, default_value_t = 0.5)]
+    #[arg(long, default_value_t = 0.3)]
     seconds: f64,
-    /// How many calls are in flight in the case of many
-    #[arg(long, default_value_t = 64)]
-    pub(crate) in_flight: usize,
-    /// The core on which both processes run (Linux only): a number, `last`, or `off`
-    #[arg(long, default_value = "last")]
-    pub(crate) pin: Pin,
+    /// The runtimes of client and server
+    #[arg(long, default_value = "one")]
+    pub(crate) threads: Threads,
+    /// The core on which both processes run (Linux only): a number, `last`, or `off`; by default `last`,
+    /// and `off` with --threads all
+    #[arg(long)]
+    pin: Option<Pin>,
     /// Only these contenders
     #[arg(long, value_delimiter = ',')]
     only: Vec<Contender>,
     /// Only these cases
     #[arg(long, value_delimiter = ',')]
     case: Vec<Case>,
+    /// The server built in benches/tower_mcp; without it, tower-mcp is left out
+    #[arg(long, value_name = "PROGRAM")]
+    pub(crate) tower_mcp: Option<PathBuf>,
+    /// The program built in benches/jsonrpsee; without it, jsonrpsee is left out
+    #[arg(long, value_name = "PROGRAM")]
+    pub(crate) jsonrpsee: Option<PathBuf>,
     /// A smoke run: few and short rounds, whose figures mean little
     #[arg(long)]
     quick: bool,
-    /// A verdict against the goals, below the table
-    #[arg(long)]
-    pub(crate) goals: bool,
+    /// Write what was measured to this file
+    #[arg(long, value_name = "FILE")]
+    pub(crate) json: Option<PathBuf>,
     /// Be the server of this contender
     #[arg(long, hide = true)]
     pub(crate) serve: Option<Contender>,
@@ -49,21 +60,39 @@ impl Options {
         if env::args().any(|argument| argument == "--bench") {
             Self::parse()
         } else {
-            Self { quick: true, in_flight: 64, ..Self::default() }
+            Self { quick: true, ..Self::default() }
         }
     }
 
     pub(crate) fn rounds(&self) -> usize {
-        if self.quick { 2 } else { self.rounds.max(1) }
+        if self.quick { 1 } else { self.rounds.max(1) }
     }
 
     pub(crate) fn duration(&self) -> Duration {
-        let seconds = if self.quick { 0.05 } else { self.seconds };
+        let seconds = if self.quick { 0.02 } else { self.seconds };
         Duration::try_from_secs_f64(seconds).unwrap_or_default()
     }
 
-    pub(crate) fn contenders(&self) -> impl Iterator<Item = Contender> {
-        chosen(&self.only)
+    pub(crate) fn most_connections(&self) -> usize {
+        if self.quick { 64 } else { usize::MAX }
+    }
+
+    pub(crate) fn pin(&self) -> Pin {
+        self.pin.unwrap_or(match self.threads {
+            Threads::One => Pin::Last,
+            Threads::All => Pin::Off,
+        })
+    }
+
+    /// Those that are named, or else all that there are.
+    pub(crate) fn contenders(&self) -> Vec<Contender> {
+        let all = chosen(&self.only);
+        let there = all.filter(|contender| match contender {
+            Contender::TowerMcp if self.only.is_empty() => self.tower_mcp.is_some(),
+            Contender::Jsonrpsee if self.only.is_empty() => self.jsonrpsee.is_some(),
+            _ => true,
+        });
+        there.collect()
     }
 
     pub(crate) fn cases(&self) -> impl Iterator<Item = Case> {

@@ -1,34 +1,41 @@
-//! The table, and the verdicts.
+//! The table, and what was measured.
 
 use std::{collections::BTreeMap, fmt};
 
 use crate::{
-    common::figures::{self, median, or_dash, percent, ratio, time, verdict},
+    common::{
+        Threads,
+        figures::{self, median, or_dash, percent, ratio, time},
+        record::{Record, Records},
+    },
     contender::Contender,
     load::{Case, Sample},
-    options::Options,
 };
 
 #[derive(Debug)]
 pub(crate) struct Report {
-    in_flight: usize,
+    threads: Threads,
     samples: BTreeMap<(Case, Contender), Vec<Sample>>,
 }
 
 /// What of a sample counts.
 type Figure = fn(&Sample) -> f64;
 
-fn micros(sample: &Sample) -> f64 {
-    sample.p50.as_secs_f64() * 1e6
+fn p50(sample: &Sample) -> f64 {
+    sample.p50
 }
 
 fn rate(sample: &Sample) -> f64 {
     sample.rate
 }
 
+fn cpu(sample: &Sample) -> Option<f64> {
+    sample.cpu.map(|[server, client]| server + client)
+}
+
 impl Report {
-    pub(crate) fn new(options: &Options) -> Self {
-        Self { in_flight: options.in_flight, samples: BTreeMap::new() }
+    pub(crate) fn new(threads: Threads) -> Self {
+        Self { threads, samples: BTreeMap::new() }
     }
 
     pub(crate) fn add(&mut self, contender: Contender, case: Case, sample: Sample) {
@@ -44,12 +51,8 @@ impl Report {
         median(self.samples(case, contender).iter().map(figure))
     }
 
-    /// The median over the rounds of the ratio to the stock adaptor in the same round.
-    fn ratio(&self, case: Case, contender: Contender, figure: Figure) -> Option<f64> {
-        self.ratio_to(Contender::Stock, case, contender, figure)
-    }
-
-    fn ratio_to(
+    /// The median over the rounds of the ratio to another contender in the same round.
+    fn ratio(
         &self,
         other: Contender,
         case: Case,
@@ -62,52 +65,28 @@ impl Report {
 
     /// From the lowest to the highest round, as a share of the median.
     fn spread(&self, case: Case, contender: Contender) -> Option<f64> {
-        let figure = if case == Case::Many { rate } else { micros };
+        let figure = if case.is_throughput() { rate } else { p50 };
         figures::spread(self.samples(case, contender).iter().map(figure))
     }
 
-    fn heading(&self, case: Case) -> String {
-        match case {
-            Case::One => "one call in flight".into(),
-            Case::Many => format!("{} calls in flight, one connection", self.in_flight),
-            Case::Progress => "a progress report, then the result".into(),
+    pub(crate) fn records(&self, machine: String) -> Records {
+        type Part = fn(&Sample) -> Option<f64>;
+        let parts: [(&str, Part); 5] = [
+            ("mean_us", |sample| Some(sample.mean)),
+            ("p50_us", |sample| Some(sample.p50)),
+            ("calls_per_second", |sample| Some(sample.rate)),
+            ("server_cpu_us", |sample| sample.cpu.map(|[server, _]| server)),
+            ("client_cpu_us", |sample| sample.cpu.map(|[_, client]| client)),
+        ];
+        let mut records = Vec::new();
+        for ((case, contender), samples) in &self.samples {
+            for (figure, part) in parts {
+                let rounds = samples.iter().filter_map(part);
+                let (case, contender) = (case.name(), contender.name());
+                records.push(Record::new(&case, &contender, self.threads, figure, rounds));
+            }
         }
-    }
-
-    /// What was reached of what this crate promises, one line each.
-    pub(crate) fn verdicts(&self) -> String {
-        let many = self.ratio(Case::Many, Contender::Ours, rate);
-        let one = self.ratio(Case::One, Contender::Ours, micros);
-        let progress = self.figure(Case::Progress, Contender::Ours, micros);
-        let resume = self.ratio_to(Contender::Plain, Case::Many, Contender::Ours, rate);
-        let times = |ratio| format!("{ratio:.2} ×");
-        [
-            verdict(
-                &format!(
-                    "{} in flight, at least 2.2 × the stock adaptor's calls/s",
-                    self.in_flight
-                ),
-                many,
-                times,
-                |ratio| ratio >= 2.2,
-            ),
-            verdict("one in flight, at most 0.8 × the stock adaptor's time", one, times, |ratio| {
-                ratio <= 0.8
-            }),
-            verdict(
-                &format!(
-                    "{} in flight, at least 0.97 × the calls/s without resume",
-                    self.in_flight
-                ),
-                resume,
-                times,
-                |ratio| ratio >= 0.97,
-            ),
-            verdict("a progress report and the result, below 1 ms", progress, time, |micros| {
-                micros < 1000.0
-            }),
-        ]
-        .concat()
+        Records { machine, records }
     }
 }
 
@@ -118,29 +97,36 @@ impl fmt::Display for Report {
             if above.replace(case) != Some(case) {
                 writeln!(
                     f,
-                    "{:<36} {:>10} {:>10} {:>8} {:>8} {:>8}",
-                    self.heading(case),
+                    "{:<38} {:>10} {:>10} {:>10} {:>10} {:>8} {:>8} {:>8}",
+                    case.heading(),
+                    "mean",
                     "p50",
+                    "CPU",
                     "calls/s",
                     "spread",
-                    "time ×",
+                    "p50 ×",
                     "calls ×",
                 )?;
             }
+            let cpu = self.samples(case, contender).iter().filter_map(cpu);
+            let to_stock = |figure| self.ratio(Contender::Stock, case, contender, figure);
             writeln!(
                 f,
-                "  {contender:<34} {:>10} {:>10} {:>8} {:>8} {:>8}",
-                or_dash(self.figure(case, contender, micros), time),
+                "  {contender:<36} {:>10} {:>10} {:>10} {:>10} {:>8} {:>8} {:>8}",
+                or_dash(self.figure(case, contender, |sample| sample.mean), time),
+                or_dash(self.figure(case, contender, p50), time),
+                or_dash(median(cpu), time),
                 or_dash(self.figure(case, contender, rate), |rate| format!("{rate:.0}")),
                 or_dash(self.spread(case, contender), percent),
-                or_dash(self.ratio(case, contender, micros), ratio),
-                or_dash(self.ratio(case, contender, rate), ratio),
+                or_dash(to_stock(p50), ratio),
+                or_dash(to_stock(rate), ratio),
             )?;
         }
-        writeln!(f, "medians over the rounds; × is against the stock adaptor in the same round;")?;
         writeln!(
             f,
-            "spread is from the lowest to the highest round, of calls/s where many are in flight, else of p50"
+            "medians over the rounds; CPU is what client and server together need for a call;\n\
+             × is against the stock adaptor in the same round; spread is from the lowest to the highest\n\
+             round, of calls/s where many are in flight, else of p50"
         )
     }
 }

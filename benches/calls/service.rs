@@ -1,22 +1,37 @@
 //! The rmcp service and the rmcp client that every contender runs.
 
 use std::{
-    sync::atomic::{AtomicU64, Ordering::Relaxed},
+    sync::{
+        LazyLock, Mutex, PoisonError,
+        atomic::{AtomicU64, Ordering::Relaxed},
+    },
     time::Duration,
 };
 
 use rmcp::{
     ClientHandler, ErrorData, Json, Peer, RoleClient, RoleServer, ServerHandler,
     handler::server::{router::tool::ToolRouter, wrapper::Parameters},
-    model::{CallToolRequestParams, ProgressNotificationParam, RequestMetaObject},
+    model::{
+        CallToolRequestParams, CallToolResult, ProgressNotificationParam, ProgressToken,
+        RequestMetaObject,
+    },
     service::{NotificationContext, RunningService},
     tool, tool_handler, tool_router,
 };
 use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
-use serde_json::json;
+use serde_json::{Map, Value, json};
+use tokio::sync::Semaphore;
 
-use crate::common::Result;
+use crate::{common::Result, relay};
+
+/// How many reports a relay passes on in one call.
+const REPORTS: u64 = 100;
+
+/// What large messages are made of: 2 MB.
+static TEXT: LazyLock<String> = LazyLock::new(|| {
+    "All that a tool has to say, line by line, is text like this.\n".repeat(1 << 15)
+});
 
 #[derive(Debug, Clone)]
 pub(crate) struct Adder {
@@ -27,11 +42,21 @@ pub(crate) struct Adder {
 pub(crate) struct Summands {
     a: i64,
     b: i64,
+    /// How often progress is reported before the answer.
+    #[serde(default)]
+    reports: u64,
 }
 
 #[derive(Debug, Serialize, JsonSchema)]
 pub(crate) struct Sum {
     sum: i64,
+}
+
+#[derive(Debug, Deserialize, JsonSchema)]
+pub(crate) struct Text {
+    text: String,
+    /// How many bytes of text are answered.
+    answer: usize,
 }
 
 #[tool_router]
@@ -41,85 +66,180 @@ impl Adder {
     }
 
     #[tool(description = "Adds two numbers")]
-    async fn add(&self, Parameters(Summands { a, b }): Parameters<Summands>) -> Json<Sum> {
+    async fn add(&self, Parameters(Summands { a, b, .. }): Parameters<Summands>) -> Json<Sum> {
         Json(Sum { sum: a + b })
     }
 
-    #[tool(description = "Adds two numbers and reports progress once before it answers")]
+    #[tool(description = "Takes text, and answers with text")]
+    async fn text(&self, Parameters(Text { text, answer }): Parameters<Text>) -> String {
+        drop(text);
+        TEXT[..answer].to_owned()
+    }
+
+    #[tool(description = "Adds two numbers and reports progress before it answers")]
     async fn add_slowly(
         &self,
-        Parameters(Summands { a, b }): Parameters<Summands>,
+        Parameters(Summands { a, b, reports }): Parameters<Summands>,
         meta: RequestMetaObject,
         client: Peer<RoleServer>,
     ) -> Result<Json<Sum>, ErrorData> {
-        let token = meta
-            .get_progress_token()
-            .ok_or_else(|| ErrorData::invalid_params("no progress token", None))?;
-        client
-            .notify_progress(ProgressNotificationParam::new(token, 1.0).with_total(2.0))
-            .await
-            .map_err(|error| ErrorData::internal_error(error.to_string(), None))?;
+        let token = token(&meta)?;
+        for report in 1..=reports {
+            let report = ProgressNotificationParam::new(token.clone(), report as f64);
+            client.notify_progress(report).await.map_err(internal)?;
+        }
         Ok(Json(Sum { sum: a + b }))
     }
+
+    #[tool(description = "Lets another server add two numbers, and passes its progress on")]
+    async fn relay(
+        &self,
+        Parameters(Summands { a, reports, .. }): Parameters<Summands>,
+        meta: RequestMetaObject,
+        client: Peer<RoleServer>,
+    ) -> Result<CallToolResult, ErrorData> {
+        let onward = (client, token(&meta)?);
+        let upstream = relay::upstream().await.map_err(internal)?;
+        upstream.service().pass_on(Some(onward));
+        let arguments = arguments([("a", a.into()), ("b", 1.into()), ("reports", reports.into())]);
+        let request = CallToolRequestParams::new("add_slowly").with_arguments(arguments);
+        let result = upstream.call_tool(request).await.map_err(internal)?;
+        // rmcp has a task for each report; the result is to be the last.
+        let reports = u32::try_from(reports).map_err(internal)?;
+        upstream.service().passed_on.acquire_many(reports).await.map_err(internal)?.forget();
+        Ok(result)
+    }
+}
+
+fn token(meta: &RequestMetaObject) -> Result<ProgressToken, ErrorData> {
+    meta.get_progress_token().ok_or_else(|| ErrorData::invalid_params("no progress token", None))
+}
+
+fn internal(error: impl ToString) -> ErrorData {
+    ErrorData::internal_error(error.to_string(), None)
 }
 
 #[tool_handler(router = self.tool_router)]
 impl ServerHandler for Adder {}
 
-/// Counts the progress reports.
-#[derive(Debug, Default)]
+/// Counts the progress reports, or passes them on.
+#[derive(Debug)]
 pub(crate) struct Handler {
     reports: AtomicU64,
+    onward: Mutex<Option<(Peer<RoleServer>, ProgressToken)>>,
+    /// A permit for each report that was passed on.
+    passed_on: Semaphore,
+}
+
+impl Default for Handler {
+    fn default() -> Self {
+        let (reports, onward) = (AtomicU64::default(), Mutex::default());
+        Self { reports, onward, passed_on: Semaphore::new(0) }
+    }
+}
+
+impl Handler {
+    fn pass_on(&self, onward: Option<(Peer<RoleServer>, ProgressToken)>) {
+        *self.onward.lock().unwrap_or_else(PoisonError::into_inner) = onward;
+    }
 }
 
 impl ClientHandler for Handler {
     async fn on_progress(
         &self,
-        _report: ProgressNotificationParam,
+        mut report: ProgressNotificationParam,
         _context: NotificationContext<RoleClient>,
     ) {
         self.reports.fetch_add(1, Relaxed);
+        let onward = self.onward.lock().unwrap_or_else(PoisonError::into_inner).clone();
+        if let Some((client, token)) = onward {
+            report.progress_token = token;
+            let _ = client.notify_progress(report).await;
+            self.passed_on.add_permits(1);
+        }
     }
 }
 
 pub(crate) type Client = RunningService<RoleClient, Handler>;
 
-/// Which of the two tools.
+/// The tool that is called, and how.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(crate) enum Tool {
     Add,
-    AddSlowly,
+    Text { sent: usize, answered: usize },
+    Report,
+    Relay,
 }
 
-/// The call number `n`.
-pub(crate) fn request(tool: Tool, n: u64) -> CallToolRequestParams {
-    let name = match tool {
-        Tool::Add => "add",
-        Tool::AddSlowly => "add_slowly",
-    };
-    let mut arguments = serde_json::Map::new();
-    arguments.insert("a".into(), n.into());
-    arguments.insert("b".into(), 1.into());
-    CallToolRequestParams::new(name).with_arguments(arguments)
+impl Tool {
+    /// How often progress is reported in a call.
+    pub(crate) fn reports(self) -> usize {
+        match self {
+            Self::Report => 1,
+            Self::Relay => REPORTS as usize,
+            Self::Add | Self::Text { .. } => 0,
+        }
+    }
+
+    /// The call number `n`.
+    pub(crate) fn request(self, n: u64) -> CallToolRequestParams {
+        let (name, more) = match self {
+            Self::Text { sent, answered } => {
+                let text = TEXT[..sent].into();
+                let arguments = arguments([("text", text), ("answer", answered.into())]);
+                return CallToolRequestParams::new("text").with_arguments(arguments);
+            }
+            Self::Add => ("add", None),
+            Self::Report => ("add_slowly", Some(("reports", 1.into()))),
+            Self::Relay => ("relay", Some(("reports", REPORTS.into()))),
+        };
+        let summands = [("a", n.into()), ("b", 1.into())];
+        let arguments = arguments(summands.into_iter().chain(more));
+        CallToolRequestParams::new(name).with_arguments(arguments)
+    }
+
+    /// The result of call number `n`.
+    pub(crate) fn result(self, n: u64) -> CallToolResult {
+        match self {
+            Self::Text { answered, .. } => {
+                CallToolResult::success(vec![rmcp::model::ContentBlock::text(&TEXT[..answered])])
+            }
+            _ => CallToolResult::structured(json!({ "sum": n + 1 })),
+        }
+    }
+
+    fn accepts(self, n: u64, result: &CallToolResult) -> bool {
+        match self {
+            Self::Text { answered, .. } => {
+                let text = result.content.first().and_then(|content| content.as_text());
+                text.is_some_and(|content| content.text.len() == answered)
+            }
+            _ => result.structured_content == Some(json!({ "sum": n + 1 })),
+        }
+    }
+}
+
+fn arguments<'a>(arguments: impl IntoIterator<Item = (&'a str, Value)>) -> Map<String, Value> {
+    arguments.into_iter().map(|(name, value)| (name.to_owned(), value)).collect()
 }
 
 /// One call, whose result is looked at.
 pub(crate) async fn call(client: &Client, tool: Tool, n: u64) -> Result<()> {
-    let result = client.call_tool(request(tool, n)).await?;
-    if result.structured_content != Some(json!({ "sum": n + 1 })) {
+    let result = client.call_tool(tool.request(n)).await?;
+    if !tool.accepts(n, &result) {
         return Err(format!("{tool:?} answered {result:?}").into());
     }
     Ok(())
 }
 
-/// Fails unless there were as many progress reports as `calls`.
-pub(crate) async fn check_reports(client: &Client, calls: u64) -> Result<()> {
+/// Fails unless there were so many progress reports.
+pub(crate) async fn check_reports(client: &Client, expected: u64) -> Result<()> {
     let reports = || client.service().reports.load(Relaxed);
     for _ in 0..100 {
-        if reports() == calls {
+        if reports() == expected {
             return Ok(());
         }
         tokio::time::sleep(Duration::from_millis(10)).await;
     }
-    Err(format!("{} progress reports in {calls} calls", reports()).into())
+    Err(format!("{} progress reports, not {expected}", reports()).into())
 }

@@ -42,19 +42,3 @@ pub(crate) fn time(micros: f64) -> String {
         _ => format!("{micros:.1} µs"),
     }
 }
-
-/// One line on a goal, of which `reached` is the figure and `met` says whether that suffices.
-pub(crate) fn verdict(
-    goal: &str,
-    reached: Option<f64>,
-    show: impl Fn(f64) -> String,
-    met: impl Fn(f64) -> bool,
-) -> String {
-    match reached {
-        Some(figure) => {
-            let verdict = if met(figure) { "met" } else { "MISSED" };
-            format!("{verdict:<8} {goal}: {}\n", show(figure))
-        }
-        None => format!("{:<8} {goal}\n", "unknown"),
-    }
-}

@@ -1,8 +1,8 @@
 //! Where the benchmark runs.
 
-use std::{env, fs, process::Command, str::FromStr, thread};
+use std::{env, fs, process::Command, str::FromStr, thread, time::Duration};
 
-use super::Result;
+use super::{Result, Threads};
 
 /// Where to run.
 #[derive(Debug, Clone, Copy, Default)]
@@ -54,8 +54,8 @@ pub(crate) fn pin(_pin: Pin) -> Result<Option<usize>> {
     Ok(None)
 }
 
-/// The machine in three lines.
-pub(crate) fn describe(core: Option<usize>) -> String {
+/// The machine in two lines.
+pub(crate) fn describe(core: Option<usize>, threads: Threads) -> String {
     let read = |path| fs::read_to_string(path).unwrap_or_default();
     let cpuinfo = read("/proc/cpuinfo");
     let model = cpuinfo
@@ -66,6 +66,11 @@ pub(crate) fn describe(core: Option<usize>) -> String {
     let cores = match cores {
         0 => thread::available_parallelism().map_or(1, usize::from),
         cores => cores,
+    };
+    let busy = read("/proc/loadavg");
+    let busy = match busy.split_whitespace().next() {
+        Some(load) => format!("; load {load} before it began"),
+        None => String::new(),
     };
     let os = format!("{} {}", env::consts::OS, read("/proc/sys/kernel/osrelease").trim());
     let rustc = Command::new(env::var("RUSTC").unwrap_or_else(|_| "rustc".into()))
@@ -82,8 +87,12 @@ pub(crate) fn describe(core: Option<usize>) -> String {
     let profile = if cfg!(debug_assertions) { "debug" } else { "release" };
     format!(
         "{model}, {cores} cores; {}; {rustc}, {profile} profile\n\
-         client and server in two processes, {pinned}, each with a current-thread runtime",
+         client and server in two processes, {pinned}, each with a {} runtime{busy}",
         os.trim(),
+        match threads {
+            Threads::One => "current-thread",
+            Threads::All => "multi-thread",
+        },
     )
 }
 
@@ -92,4 +101,14 @@ pub(crate) fn resident(pid: u32) -> Option<f64> {
     let status = fs::read_to_string(format!("/proc/{pid}/status")).ok()?;
     let resident = status.lines().find_map(|line| line.strip_prefix("VmRSS:"))?;
     resident.trim().strip_suffix(" kB")?.parse().ok()
+}
+
+/// The CPU time of all threads that a process has, where there is a `/proc` that tells.
+pub(crate) fn cpu_time(pid: u32) -> Option<Duration> {
+    let threads = fs::read_dir(format!("/proc/{pid}/task")).ok()?.flatten();
+    let nanos = threads.filter_map(|thread| {
+        let figures = fs::read_to_string(thread.path().join("schedstat")).ok()?;
+        figures.split_whitespace().next()?.parse::<u64>().ok()
+    });
+    Some(Duration::from_nanos(nanos.sum()))
 }

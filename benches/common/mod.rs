@@ -5,15 +5,54 @@ pub(crate) mod adder;
 pub(crate) mod figures;
 pub(crate) mod http;
 pub(crate) mod machine;
+pub(crate) mod record;
+pub(crate) mod script;
 pub(crate) mod server;
 pub(crate) mod stock;
 
 use std::error::Error;
 
+use clap::ValueEnum;
 use tokio::runtime::{Builder, Runtime};
 
 pub(crate) type Result<T, E = Box<dyn Error + Send + Sync>> = std::result::Result<T, E>;
 
+/// The form of another transport.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) enum Form {
+    /// As its documentation shows it.
+    Stock,
+    /// With those settings that make it fastest.
+    Best,
+}
+
+/// The runtimes of client and server.
+#[derive(ValueEnum, Debug, Clone, Copy, Default, PartialEq, Eq, PartialOrd, Ord)]
+pub(crate) enum Threads {
+    /// Current-thread runtimes, both processes on one core
+    #[default]
+    One,
+    /// Default multi-thread runtimes, on all cores
+    All,
+}
+
+impl Threads {
+    pub(crate) fn name(self) -> &'static str {
+        match self {
+            Self::One => "one",
+            Self::All => "all",
+        }
+    }
+
+    pub(crate) fn runtime(self) -> Result<Runtime> {
+        let mut builder = match self {
+            Self::One => Builder::new_current_thread(),
+            Self::All => Builder::new_multi_thread(),
+        };
+        Ok(builder.enable_all().build()?)
+    }
+}
+
 pub(crate) fn runtime() -> Result<Runtime> {
-    Ok(Builder::new_current_thread().enable_all().build()?)
+    Threads::One.runtime()
 }

@@ -34,7 +34,7 @@ use tokio::time::Instant;
 
 use self::{
     common::{
-        Result,
+        Result, Threads,
         figures::{median, or_dash, time},
         machine::{self, Pin},
         runtime,
@@ -170,7 +170,7 @@ async fn run(rounds: usize, duration: Duration) -> Result<()> {
 fn main() -> Result<()> {
     let quick = env::args().any(|argument| argument == "--quick");
     let core = machine::pin(Pin::default())?;
-    println!("{}\n", machine::describe(core).lines().next().unwrap_or_default());
+    println!("{}\n", machine::describe(core, Threads::One).lines().next().unwrap_or_default());
     let (rounds, duration) = if quick { (2, 50) } else { (7, 300) };
     runtime()?.block_on(run(rounds, Duration::from_millis(duration)))
 }

@@ -19,7 +19,7 @@ use rmcp::{
 };
 
 use crate::{
-    common::{Result, adder::Adder, stock},
+    common::{Form, Result, adder::Adder, stock},
     proxy::Proxy,
 };
 
@@ -28,6 +28,7 @@ pub(crate) enum Contender {
     Ours,
     NotResumed,
     Stock,
+    StockBest,
 }
 
 impl fmt::Display for Contender {
@@ -36,11 +37,25 @@ impl fmt::Display for Contender {
             Self::Ours => "mcp-ws-transport",
             Self::NotResumed => "mcp-ws-transport, not resumed",
             Self::Stock => "stock adaptor, by hand",
+            Self::StockBest => "stock adaptor, best form, by hand",
         })
     }
 }
 
 impl Contender {
+    pub(crate) fn name(self) -> String {
+        self.to_possible_value().map(|name| name.get_name().to_owned()).unwrap_or_default()
+    }
+
+    /// That of the stock adaptor, if it is one.
+    fn form(self) -> Option<Form> {
+        match self {
+            Self::Stock => Some(Form::Stock),
+            Self::StockBest => Some(Form::Best),
+            Self::Ours | Self::NotResumed => None,
+        }
+    }
+
     /// Serves on an address of its own choice, until the runtime ends.
     pub(crate) async fn serve(self) -> Result<SocketAddr> {
         let resumption = match self {
@@ -49,7 +64,8 @@ impl Contender {
                 Some(Resumption::default().max_sessions(all).max_bytes(all))
             }
             Self::NotResumed => None,
-            Self::Stock => return stock::serve(|| Adder).await,
+            Self::Stock => return stock::serve(|| Adder, Form::Stock).await,
+            Self::StockBest => return stock::serve(|| Adder, Form::Best).await,
         };
         let limits = Limits::default().connections(usize::MAX);
         let config = Config::default().limits(limits).resumption(resumption);
@@ -65,13 +81,13 @@ impl Contender {
     /// How long it took each time.
     pub(crate) async fn measure(self, proxy: &Proxy, cuts: usize) -> Result<Vec<Duration>> {
         let mut times = Vec::with_capacity(cuts);
-        if self == Self::Stock {
-            let mut client = by_hand(proxy).await?;
+        if let Some(form) = self.form() {
+            let mut client = by_hand(proxy, form).await?;
             for _ in 0..cuts {
                 let start = Instant::now();
                 proxy.cut();
                 while call(&client).await.is_err() {
-                    client = by_hand(proxy).await?;
+                    client = by_hand(proxy, form).await?;
                 }
                 times.push(start.elapsed());
             }
@@ -98,8 +114,8 @@ impl Contender {
     }
 }
 
-async fn by_hand(proxy: &Proxy) -> Result<RunningService<RoleClient, ()>> {
-    Ok(().serve(stock::connect(proxy.addr()).await?).await?)
+async fn by_hand(proxy: &Proxy, form: Form) -> Result<RunningService<RoleClient, ()>> {
+    Ok(().serve(stock::connect(proxy.addr(), form).await?).await?)
 }
 
 async fn call(client: &Peer<RoleClient>) -> Result<()> {

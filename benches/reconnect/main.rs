@@ -3,7 +3,6 @@
 //!
 //! ```text
 //! cargo bench --bench reconnect                  # all of it, under a minute
-//! cargo bench --bench reconnect -- --goals       # and a verdict against the goals
 //! cargo bench --bench reconnect -- --quick       # options: --help
 //! ```
 //!
@@ -12,8 +11,9 @@
 //! | `mcp-ws-transport` | dials again and resumes its session |
 //! | `…, not resumed` | dials again and repeats `initialize`, as with a server that does not resume |
 //! | `stock adaptor, by hand` | its service ends; a new one is made, which dials and says `initialize` |
+//! | `…, best form, by hand` | the same with `TCP_NODELAY` and a read buffer of 4 KiB |
 //!
-//! All three run the same rmcp service over loopback, through the same proxy, in a process of their
+//! All four run the same rmcp service over loopback, through the same proxy, in a process of their
 //! own on the core of the client. **Time**: from before the proxy cuts the connection until a call that
 //! is made at once is answered; by hand, until the first attempt succeeds. This crate's first wait is
 //! set to zero, since otherwise its jitter (up to 1 s) is all that would be seen. **Memory**: so many
@@ -32,7 +32,7 @@ mod report;
 
 use self::{
     common::{
-        Result, machine, runtime,
+        Result, Threads, machine, runtime,
         server::{self, Server},
     },
     options::Options,
@@ -43,14 +43,15 @@ use self::{
 fn main() -> Result<()> {
     let options = Options::from_args();
     if let Some(contender) = options.serve {
-        return runtime()?.block_on(async { server::run(contender.serve().await?).await });
+        return runtime()?.block_on(async { server::run(contender.serve().await?, || {}).await });
     }
     let core = machine::pin(options.pin)?;
-    println!("{}\n", machine::describe(core));
+    let machine = machine::describe(core, Threads::One);
+    println!("{machine}\n");
     let mut report = Report::new(options.sessions());
     let servers = options
         .contenders()
-        .map(|contender| Ok((contender, Server::start(contender)?)))
+        .map(|contender| Ok((contender, Server::start(contender, &[])?)))
         .collect::<Result<Vec<_>>>()?;
     let runtime = runtime()?;
     for _ in 0..options.rounds() {
@@ -63,10 +64,12 @@ fn main() -> Result<()> {
         }
     }
     drop(servers);
-    report.memory(runtime.block_on(memory::measure(options.sessions()))?);
+    for _ in 0..options.rounds() {
+        report.memory(runtime.block_on(memory::measure(options.sessions()))?);
+    }
     print!("{report}");
-    if options.goals {
-        print!("\n{}", report.verdicts());
+    if let Some(file) = &options.json {
+        report.records(machine).write(file)?;
     }
     Ok(())
 }

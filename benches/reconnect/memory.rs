@@ -10,23 +10,21 @@ use tokio_tungstenite::{
 };
 
 use crate::{
-    common::{Result, machine::resident, server::Server},
+    common::{Result, machine::resident, script::Script, server::Server},
     contender::Contender,
 };
 
-const INITIALIZE: &str = r#"{"jsonrpc":"2.0","id":0,"method":"initialize","params":{"protocolVersion":"2025-11-25","capabilities":{},"clientInfo":{"name":"bench","version":"1"}}}"#;
-const INITIALIZED: &str = r#"{"jsonrpc":"2.0","method":"notifications/initialized"}"#;
-
 /// By how many KiB a server grows for each. `None` where that cannot be told.
 pub(crate) async fn measure(sessions: usize) -> Result<Option<f64>> {
-    let server = Server::start(Contender::Ours)?;
-    let pid = server.child.id();
+    let server = Server::start(Contender::Ours, &[])?;
+    let pid = server.pid();
+    let script = Script::new()?;
     // The first session of a server costs what all of them share.
-    vanish(server.addr()).await?;
+    vanish(server.addr(), &script).await?;
     sleep(Duration::from_millis(500)).await;
     let Some(before) = resident(pid) else { return Ok(None) };
     for _ in 0..sessions {
-        vanish(server.addr()).await?;
+        vanish(server.addr(), &script).await?;
     }
     sleep(Duration::from_millis(500)).await;
     let after = resident(pid).ok_or("the server is gone")?;
@@ -34,17 +32,17 @@ pub(crate) async fn measure(sessions: usize) -> Result<Option<f64>> {
 }
 
 /// Opens a session, and is lost.
-async fn vanish(addr: SocketAddr) -> Result<()> {
+async fn vanish(addr: SocketAddr, script: &Script) -> Result<()> {
     let stream = TcpStream::connect(addr).await?;
     let mut request = format!("ws://{addr}/mcp").into_client_request()?;
     let offer = HeaderValue::from_static("mcp, mcp.resume.v1");
     request.headers_mut().insert("sec-websocket-protocol", offer);
     let (mut websocket, _) = client_async(request, stream).await?;
-    for text in ["@open {}", INITIALIZE] {
+    for text in ["@open {}", &script.initialize] {
         websocket.send(Message::text(text)).await?;
         websocket.next().await.ok_or("the server hung up")??;
     }
-    websocket.send(Message::text(INITIALIZED)).await?;
+    websocket.send(Message::text(&script.initialized)).await?;
     websocket.get_ref().set_zero_linger()?;
     Ok(())
 }

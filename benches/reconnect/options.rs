@@ -1,6 +1,6 @@
 //! The command line.
 
-use std::env;
+use std::{env, path::PathBuf};
 
 use clap::{Parser, ValueEnum};
 
@@ -26,9 +26,9 @@ pub(crate) struct Options {
     /// A smoke run, whose figures mean little
     #[arg(long)]
     quick: bool,
-    /// A verdict against the goals, below the table
-    #[arg(long)]
-    pub(crate) goals: bool,
+    /// Write what was measured to this file
+    #[arg(long, value_name = "FILE")]
+    pub(crate) json: Option<PathBuf>,
     /// Be the server of this contender
     #[arg(long, hide = true)]
     pub(crate) serve: Option<Contender>,

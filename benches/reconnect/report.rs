@@ -1,9 +1,13 @@
-//! The table, and the verdicts.
+//! The table, and what was measured.
 
 use std::{collections::BTreeMap, fmt, time::Duration};
 
 use crate::{
-    common::figures::{self, median, or_dash, percent, ratio, time, verdict},
+    common::{
+        Threads,
+        figures::{self, median, or_dash, percent, ratio, time},
+        record::{Record, Records},
+    },
     contender::Contender,
 };
 
@@ -12,12 +16,13 @@ pub(crate) struct Report {
     sessions: usize,
     /// The median and the 99th percentile of each round, in µs.
     rounds: BTreeMap<Contender, Vec<[f64; 2]>>,
-    memory: Option<f64>,
+    /// KiB for each session without a connection, from each round where it can be told.
+    memory: Vec<f64>,
 }
 
 impl Report {
     pub(crate) fn new(sessions: usize) -> Self {
-        Self { sessions, rounds: BTreeMap::new(), memory: None }
+        Self { sessions, rounds: BTreeMap::new(), memory: Vec::new() }
     }
 
     pub(crate) fn add(&mut self, contender: Contender, mut times: Vec<Duration>) {
@@ -30,7 +35,7 @@ impl Report {
     }
 
     pub(crate) fn memory(&mut self, kib: Option<f64>) {
-        self.memory = kib;
+        self.memory.extend(kib);
     }
 
     fn figures(&self, contender: Contender, which: usize) -> impl Iterator<Item = f64> + Clone {
@@ -43,11 +48,17 @@ impl Report {
         median(self.figures(contender, 0).zip(stock).map(|(own, stock)| own / stock))
     }
 
-    /// What was reached of what this crate promises, one line each.
-    pub(crate) fn verdicts(&self) -> String {
-        let goal = "a call after a cut is answered, resumed, p99 below 20 ms";
-        let p99 = median(self.figures(Contender::Ours, 1));
-        verdict(goal, p99, time, |micros| micros < 20_000.0)
+    pub(crate) fn records(&self, machine: String) -> Records {
+        let mut records = Vec::new();
+        for contender in self.rounds.keys().copied() {
+            for (which, figure) in ["p50_us", "p99_us"].into_iter().enumerate() {
+                let (name, rounds) = (contender.name(), self.figures(contender, which));
+                records.push(Record::new("reconnect", &name, Threads::One, figure, rounds));
+            }
+        }
+        let (name, rounds) = (Contender::Ours.name(), self.memory.iter().copied());
+        records.push(Record::new("detached-server", &name, Threads::One, "kib", rounds));
+        Records { machine, records }
     }
 }
 
@@ -66,7 +77,7 @@ impl fmt::Display for Report {
                 or_dash(self.ratio(contender), ratio),
             )?;
         }
-        let held = or_dash(self.memory, |kib| format!("{kib:.1} KiB"));
+        let held = or_dash(median(self.memory.iter().copied()), |kib| format!("{kib:.1} KiB"));
         writeln!(
             f,
             "a session without a connection, of {}: {held} of the server's RSS",

@@ -3,13 +3,12 @@
 use std::{fmt, net::SocketAddr, process::Command};
 
 use clap::ValueEnum;
-use mcp_ws_transport::server::{BearerTokens, Config, Identity, Limits};
+use mcp_ws_transport::server::{BearerTokens, Config, Identity, Limits, Registry};
 
 use crate::{
-    common::{Result, http, server::Server, stock},
+    common::{Form, Result, adder::Adder, http, server::Server, stock},
     options::Options,
     raw,
-    service::Adder,
 };
 
 /// What the clients of this crate's server show.
@@ -20,6 +19,7 @@ pub(crate) enum Contender {
     Raw,
     Ours,
     Stock,
+    StockBest,
     Http,
     TowerMcp,
 }
@@ -30,6 +30,7 @@ impl fmt::Display for Contender {
             Self::Raw => "raw tungstenite",
             Self::Ours => "mcp-ws-transport",
             Self::Stock => "stock adaptor",
+            Self::StockBest => "stock adaptor, best form",
             Self::Http => "streamable HTTP",
             Self::TowerMcp => "tower-mcp",
         })
@@ -37,6 +38,10 @@ impl fmt::Display for Contender {
 }
 
 impl Contender {
+    pub(crate) fn name(self) -> String {
+        self.to_possible_value().map(|name| name.get_name().to_owned()).unwrap_or_default()
+    }
+
     /// Its server, in a process of its own.
     pub(crate) fn start(self, options: &Options) -> Result<Server> {
         match self {
@@ -44,7 +49,7 @@ impl Contender {
                 let program = options.tower_mcp.as_ref().ok_or("tower-mcp needs --tower-mcp")?;
                 Server::spawn(&mut Command::new(program))
             }
-            _ => Server::start(self),
+            _ => Server::start(self, &[]),
         }
     }
 
@@ -52,23 +57,27 @@ impl Contender {
     pub(crate) async fn serve(self) -> Result<SocketAddr> {
         match self {
             Self::Raw => raw::serve().await,
-            Self::Ours => {
-                let tokens = BearerTokens::default().token(TOKEN, Identity::new("bench"));
-                let config = Config::default()
-                    .authenticator(tokens)
-                    .limits(Limits::default().connections(usize::MAX));
-                let server =
-                    mcp_ws_transport::serve("127.0.0.1:0", || Adder).config(config).await?;
-                let addr = server.local_addr();
-                tokio::spawn(async move {
-                    std::future::pending::<()>().await;
-                    drop(server);
-                });
-                Ok(addr)
-            }
-            Self::Stock => stock::serve(|| Adder).await,
-            Self::Http => http::serve(|| Adder).await,
+            Self::Ours => serve(Registry::default()).await,
+            Self::Stock => stock::serve(|| Adder, Form::Stock).await,
+            Self::StockBest => stock::serve(|| Adder, Form::Best).await,
+            Self::Http => http::serve(|| Adder, Form::Stock).await,
             Self::TowerMcp => Err("tower-mcp is a program of its own".into()),
         }
     }
+}
+
+/// This crate's server, whose connections are in `registry`.
+pub(crate) async fn serve(registry: Registry) -> Result<SocketAddr> {
+    let tokens = BearerTokens::default().token(TOKEN, Identity::new("bench"));
+    let config = Config::default()
+        .authenticator(tokens)
+        .limits(Limits::default().connections(usize::MAX))
+        .registry(registry);
+    let server = mcp_ws_transport::serve("127.0.0.1:0", || Adder).config(config).await?;
+    let addr = server.local_addr();
+    tokio::spawn(async move {
+        std::future::pending::<()>().await;
+        drop(server);
+    });
+    Ok(addr)
 }

@@ -14,7 +14,7 @@ use hyper_util::rt::TokioIo;
 use tokio::{net::TcpStream, task::AbortHandle};
 use tokio_tungstenite::tungstenite::Utf8Bytes;
 
-use crate::{common::Result, service::VERSION};
+use crate::common::{Result, script::VERSION};
 
 const SESSION_ID: &str = "Mcp-Session-Id";
 

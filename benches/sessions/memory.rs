@@ -1,10 +1,9 @@
 //! The memory of idle sessions.
 
 use crate::{
-    common::{Result, machine::resident, server::Server},
+    common::{Result, machine::resident, script::Script, server::Server},
     contender::Contender,
     options::Options,
-    service::Script,
     session::{self, Session},
 };
 
@@ -14,7 +13,7 @@ pub(crate) async fn measure(
     server: &Server,
     options: &Options,
 ) -> Result<Option<f64>> {
-    let pid = server.child.id();
+    let pid = server.pid();
     let script = Script::new()?;
     // The first session of a server costs what all of them share.
     drop(open(contender, server, &script).await?);
@@ -32,7 +31,11 @@ pub(crate) async fn measure(
     Ok(Some((after - before) / sessions.len() as f64))
 }
 
-async fn open(contender: Contender, server: &Server, script: &Script) -> Result<Session> {
+pub(crate) async fn open(
+    contender: Contender,
+    server: &Server,
+    script: &Script,
+) -> Result<Session> {
     let mut session = Session::connect(contender, server.addr(), session::lean()).await?;
     if contender != Contender::Raw {
         session.initialize(script).await?;

@@ -12,10 +12,15 @@ use rmcp::{
 };
 
 use crate::{
-    common::{Result, figures::median, stock},
+    common::{
+        Form, Result,
+        figures::median,
+        script::{self, Script},
+        stock,
+    },
     contender::{Contender, TOKEN},
     raw,
-    service::{self, Script},
+    report::Question,
     session::Session,
 };
 
@@ -23,10 +28,17 @@ use crate::{
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
 pub(crate) enum Client {
     Own,
-    Raw,
+    Bare,
 }
 
 impl Client {
+    pub(crate) fn question(self) -> Question {
+        match self {
+            Self::Own => Question::OpeningOwn,
+            Self::Bare => Question::OpeningBare,
+        }
+    }
+
     /// The median in µs of so many openings, one after the other. `None` if there is no such client.
     pub(crate) async fn measure(
         self,
@@ -38,9 +50,10 @@ impl Client {
         let mut times = Vec::with_capacity(openings);
         for opening in 0..openings + openings / 5 {
             let time = match (self, contender) {
-                (Self::Raw, _) => raw(contender, addr, &script).await?,
+                (Self::Bare, _) => bare(contender, addr, &script).await?,
                 (Self::Own, Contender::Ours) => ours(addr).await?,
-                (Self::Own, Contender::Stock) => stock(addr).await?,
+                (Self::Own, Contender::Stock) => stock(addr, Form::Stock).await?,
+                (Self::Own, Contender::StockBest) => stock(addr, Form::Best).await?,
                 (Self::Own, _) => return Ok(None),
             };
             if opening >= openings / 5 {
@@ -53,7 +66,7 @@ impl Client {
     }
 }
 
-async fn raw(contender: Contender, addr: SocketAddr, script: &Script) -> Result<Duration> {
+async fn bare(contender: Contender, addr: SocketAddr, script: &Script) -> Result<Duration> {
     let start = Instant::now();
     let mut session = Session::connect(contender, addr, raw::config()).await?;
     session.initialize(script).await?;
@@ -68,15 +81,15 @@ async fn ours(addr: SocketAddr) -> Result<Duration> {
     Ok(start.elapsed())
 }
 
-async fn stock(addr: SocketAddr) -> Result<Duration> {
+async fn stock(addr: SocketAddr, form: Form) -> Result<Duration> {
     let start = Instant::now();
-    let mut transport = stock::connect(addr).await?;
+    let mut transport = stock::connect(addr, form).await?;
     initialize(&mut transport).await?;
     Ok(start.elapsed())
 }
 
 async fn initialize(transport: &mut impl Transport<RoleClient>) -> Result<()> {
-    transport.send(service::initialize()).await?;
+    transport.send(script::initialize()).await?;
     match transport.receive().await {
         Some(JsonRpcMessage::Response(response))
             if matches!(response.result, ServerResult::InitializeResult(_)) =>

@@ -1,26 +1,30 @@
 //! The command line.
 
-use std::{env, path::PathBuf, time::Duration};
+use std::{env, net::SocketAddr, path::PathBuf, time::Duration};
 
 use clap::{Parser, ValueEnum};
 
-use crate::{common::machine::Pin, contender::Contender};
+use crate::{common::machine::Pin, contender::Contender, heartbeat};
 
-/// What a session costs: the memory of one that idles, and the time until one is there.
+/// What a session costs: the memory of one that idles, the time until one is there, and what many cost
+/// that hear of something, or of nothing.
 #[derive(Parser, Debug, Default)]
 #[command(name = "cargo bench --bench sessions --")]
 pub(crate) struct Options {
-    /// How many sessions a server holds while its memory is measured
+    /// How many sessions there are while memory or a broadcast is measured
     #[arg(long, default_value_t = 5000)]
     sessions: usize,
     /// How long they idle before it is
     #[arg(long, value_name = "SECONDS", default_value_t = 2.0)]
     idle: f64,
+    /// How many sessions idle while their heartbeats are measured
+    #[arg(long, default_value_t = 10_000)]
+    beating: usize,
     /// How many sessions are opened for each median time
     #[arg(long, default_value_t = 500)]
     openings: usize,
     /// How often each contender is measured
-    #[arg(long, default_value_t = 3)]
+    #[arg(long, default_value_t = 5)]
     rounds: usize,
     /// The core on which both processes run (Linux only): a number, `last`, or `off`
     #[arg(long, default_value = "last")]
@@ -28,18 +32,27 @@ pub(crate) struct Options {
     /// Only these contenders
     #[arg(long, value_delimiter = ',')]
     only: Vec<Contender>,
-    /// Only this question
-    #[arg(long)]
-    part: Option<Part>,
+    /// Only these questions
+    #[arg(long, value_delimiter = ',')]
+    part: Vec<Part>,
     /// The server built in benches/tower_mcp; without it, tower-mcp is left out
     #[arg(long, value_name = "PROGRAM")]
     pub(crate) tower_mcp: Option<PathBuf>,
     /// A smoke run: few sessions and one round, whose figures mean little
     #[arg(long)]
     quick: bool,
-    /// A verdict against the goals, below the tables
-    #[arg(long)]
-    pub(crate) goals: bool,
+    /// Write what was measured to this file
+    #[arg(long, value_name = "FILE")]
+    pub(crate) json: Option<PathBuf>,
+    /// Hold sessions by the client of this contender
+    #[arg(long, hide = true, requires = "of")]
+    pub(crate) hold: Option<Contender>,
+    /// The server of which they are
+    #[arg(long, hide = true)]
+    pub(crate) of: Option<SocketAddr>,
+    /// Be a server that can tell all of its clients
+    #[arg(long, hide = true)]
+    pub(crate) tells: bool,
     /// Be the server of this contender
     #[arg(long, hide = true)]
     pub(crate) serve: Option<Contender>,
@@ -49,11 +62,15 @@ pub(crate) struct Options {
 }
 
 #[derive(ValueEnum, Debug, Clone, Copy, PartialEq, Eq)]
-enum Part {
-    /// The memory of idle sessions (Linux only)
+pub(crate) enum Part {
+    /// The memory of idle sessions, of the server and of the client (Linux only)
     Memory,
     /// The time of upgrade and `initialize`
     Time,
+    /// The time until all clients have got one notification
+    Broadcast,
+    /// The CPU time of idle sessions, whose heartbeats go on (Linux only)
+    Heartbeats,
 }
 
 impl Options {
@@ -84,12 +101,30 @@ impl Options {
         if self.quick { 1 } else { self.rounds.max(1) }
     }
 
-    pub(crate) fn measures_memory(&self) -> bool {
-        self.part != Some(Part::Time)
+    pub(crate) fn measures(&self, part: Part) -> bool {
+        self.part.is_empty() || self.part.contains(&part)
     }
 
-    pub(crate) fn measures_time(&self) -> bool {
-        self.part != Some(Part::Memory)
+    /// Connections that this process, or one that it starts, has at once.
+    pub(crate) fn most(&self) -> usize {
+        // Of those that broadcast, all are there at once.
+        let broadcasts = self.contenders().filter(|contender| contender.broadcasts()).count();
+        let each = [
+            (Part::Memory, self.sessions()),
+            (Part::Broadcast, broadcasts * self.sessions()),
+            (Part::Heartbeats, self.beating()),
+        ];
+        let measured = each.into_iter().filter(|(part, _)| self.measures(*part));
+        measured.map(|(_, connections)| connections).max().unwrap_or_default()
+    }
+
+    pub(crate) fn beating(&self) -> usize {
+        if self.quick { 300 } else { self.beating.max(1) }
+    }
+
+    /// How long the CPU time of idle sessions is measured.
+    pub(crate) fn window(&self) -> Duration {
+        if self.quick { Duration::from_millis(200) } else { heartbeat::WINDOW }
     }
 
     /// Those that are named, or else all that there are.

@@ -9,7 +9,7 @@ use tokio_tungstenite::{
     tungstenite::{Message, Utf8Bytes, protocol::WebSocketConfig},
 };
 
-use crate::{common::Result, service};
+use crate::common::{Result, script};
 
 /// The buffers of this crate's idle connections.
 const BUFFER: usize = 8 << 10;
@@ -22,7 +22,7 @@ pub(crate) fn config() -> WebSocketConfig {
 pub(crate) async fn serve() -> Result<SocketAddr> {
     let listener = TcpListener::bind("127.0.0.1:0").await?;
     let addr = listener.local_addr()?;
-    let response = Utf8Bytes::from(serde_json::to_string(&service::initialized())?);
+    let response = Utf8Bytes::from(serde_json::to_string(&script::initialized())?);
     tokio::spawn(async move {
         while let Ok((stream, _)) = listener.accept().await {
             tokio::spawn(answer(stream, response.clone()));

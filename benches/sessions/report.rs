@@ -1,133 +1,134 @@
-//! The tables, and the verdicts.
+//! The tables, and what was measured.
 
 use std::{collections::BTreeMap, fmt};
 
-use clap::ValueEnum;
-
 use crate::{
-    common::figures::{self, median, or_dash, percent, ratio, time, verdict},
+    common::{
+        Threads,
+        figures::{self, median, or_dash, percent, ratio, time},
+        record::{Record, Records},
+    },
     contender::Contender,
-    opening::Client,
     options::Options,
 };
+
+#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
+pub(crate) enum Question {
+    ServerMemory,
+    ClientMemory,
+    OpeningOwn,
+    OpeningBare,
+    Broadcast,
+    BroadcastCpu,
+    ServerHeartbeats,
+    ClientHeartbeats,
+}
+
+impl Question {
+    /// The name of the case and of the figure.
+    fn name(self) -> (&'static str, &'static str) {
+        match self {
+            Self::ServerMemory => ("idle-server", "kib"),
+            Self::ClientMemory => ("idle-client", "kib"),
+            Self::OpeningOwn => ("open-own-client", "p50_us"),
+            Self::OpeningBare => ("open-bare-client", "p50_us"),
+            Self::Broadcast => ("broadcast", "last_us"),
+            Self::BroadcastCpu => ("broadcast", "server_cpu_us"),
+            Self::ServerHeartbeats => ("heartbeats", "server_core_percent"),
+            Self::ClientHeartbeats => ("heartbeats", "client_core_percent"),
+        }
+    }
+
+    fn show(self, figure: f64) -> String {
+        match self {
+            Self::ServerMemory | Self::ClientMemory => kib(figure),
+            Self::ServerHeartbeats | Self::ClientHeartbeats => format!("{figure:.2} %"),
+            _ => time(figure),
+        }
+    }
+}
 
 #[derive(Debug)]
 pub(crate) struct Report {
     sessions: usize,
-    /// KiB for each session, where it can be told.
-    memory: BTreeMap<Contender, Vec<Option<f64>>>,
-    /// In µs.
-    times: BTreeMap<(Contender, Client), Vec<f64>>,
+    beating: usize,
+    /// One figure from each round, where there is one.
+    figures: BTreeMap<(Question, Contender), Vec<f64>>,
 }
 
 impl Report {
     pub(crate) fn new(options: &Options) -> Self {
-        Self { sessions: options.sessions(), memory: BTreeMap::new(), times: BTreeMap::new() }
+        Self { sessions: options.sessions(), beating: options.beating(), figures: BTreeMap::new() }
     }
 
-    pub(crate) fn add_memory(&mut self, contender: Contender, held: Option<f64>) {
-        self.memory.entry(contender).or_default().push(held);
+    pub(crate) fn add(&mut self, question: Question, contender: Contender, figure: Option<f64>) {
+        self.figures.entry((question, contender)).or_default().extend(figure);
     }
 
-    pub(crate) fn add_time(&mut self, contender: Contender, client: Client, p50: f64) {
-        self.times.entry((contender, client)).or_default().push(p50);
+    fn figures(
+        &self,
+        question: Question,
+        contender: Contender,
+    ) -> impl Iterator<Item = f64> + Clone {
+        self.figures.get(&(question, contender)).into_iter().flatten().copied()
     }
 
-    fn memory(&self, contender: Contender) -> impl Iterator<Item = f64> + Clone {
-        self.memory.get(&contender).into_iter().flatten().filter_map(|held| *held)
+    /// The median over the rounds of the ratio to another contender in the same round.
+    fn ratio(&self, question: Question, contender: Contender, other: Contender) -> Option<f64> {
+        let others = self.figures(question, other);
+        median(self.figures(question, contender).zip(others).map(|(figure, other)| figure / other))
     }
 
-    fn times(&self, contender: Contender, client: Client) -> impl Iterator<Item = f64> + Clone {
-        self.times.get(&(contender, client)).into_iter().flatten().copied()
+    pub(crate) fn records(&self, machine: String) -> Records {
+        let record = |((question, contender), rounds): (&(Question, Contender), &Vec<f64>)| {
+            let (case, figure) = question.name();
+            Record::new(case, &contender.name(), Threads::One, figure, rounds.iter().copied())
+        };
+        Records { machine, records: self.figures.iter().map(record).collect() }
     }
 
-    /// The median over the rounds of the ratio to raw tungstenite in the same round.
-    fn time_ratio(&self, contender: Contender, client: Client) -> Option<f64> {
-        let raw = self.times(Contender::Raw, Client::Raw);
-        median(self.times(contender, client).zip(raw).map(|(time, raw)| time / raw))
-    }
-
-    fn memory_ratio(&self, contender: Contender) -> Option<f64> {
-        let raw = self.memory(Contender::Raw);
-        median(self.memory(contender).zip(raw).map(|(held, raw)| held / raw))
-    }
-
-    /// What was reached of what this crate promises, one line each.
-    pub(crate) fn verdicts(&self) -> String {
-        let ours = Contender::Ours;
-        let held = median(self.memory(ours));
-        let times = |ratio| format!("{ratio:.2} ×");
-        [
-            verdict("an idle session, at most 36 KiB", held, kib, |held| held <= 36.0),
-            verdict(
-                "upgrade and initialize, at most 1.3 × the raw time",
-                self.time_ratio(ours, Client::Own),
-                times,
-                |ratio| ratio <= 1.3,
-            ),
-            verdict(
-                "the same by the raw client, at most 1.3 × the raw time",
-                self.time_ratio(ours, Client::Raw),
-                times,
-                |ratio| ratio <= 1.3,
-            ),
-        ]
-        .concat()
-    }
-
-    fn write_memory(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        let heading = format!("an idle session, of {}", self.sessions);
-        writeln!(f, "{heading:<36} {:>12} {:>8} {:>8}", "server RSS", "spread", "× raw")?;
-        for contender in self.memory.keys().copied() {
-            writeln!(
-                f,
-                "  {contender:<34} {:>12} {:>8} {:>8}",
-                or_dash(median(self.memory(contender)), kib),
-                or_dash(figures::spread(self.memory(contender)), percent),
-                or_dash(self.memory_ratio(contender), ratio),
-            )?;
+    fn heading(&self, question: Question) -> String {
+        let (sessions, beating) = (self.sessions, self.beating);
+        match question {
+            Question::ServerMemory => format!("an idle session, of {sessions}: server"),
+            Question::ClientMemory => format!("an idle session, of {sessions}: client"),
+            Question::OpeningOwn => "upgrade and initialize, own client".into(),
+            Question::OpeningBare => "upgrade and initialize, bare client".into(),
+            Question::Broadcast => format!("to {sessions}, until the last is told"),
+            Question::BroadcastCpu => "the same, CPU of the server for each".into(),
+            Question::ServerHeartbeats => format!("{beating} idle sessions: server's core"),
+            Question::ClientHeartbeats => format!("{beating} idle sessions: clients' core"),
         }
-        if self.memory.values().flatten().any(Option::is_none) {
-            writeln!(f, "the memory of another process can be read on Linux only")?;
-        }
-        Ok(())
-    }
-
-    fn write_times(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        write!(f, "{:<36}", "upgrade and initialize, p50")?;
-        writeln!(f, " {:>12} {:>8} {:>12} {:>8}", "own client", "× raw", "raw client", "× raw")?;
-        for contender in Contender::value_variants().iter().copied() {
-            if self.times(contender, Client::Raw).next().is_none() {
-                continue;
-            }
-            write!(f, "  {contender:<34}")?;
-            for client in [Client::Own, Client::Raw] {
-                write!(
-                    f,
-                    " {:>12} {:>8}",
-                    or_dash(median(self.times(contender, client)), time),
-                    or_dash(self.time_ratio(contender, client), ratio),
-                )?;
-            }
-            writeln!(f)?;
-        }
-        Ok(())
     }
 }
 
 impl fmt::Display for Report {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        if !self.memory.is_empty() {
-            self.write_memory(f)?;
-        }
-        if !self.times.is_empty() {
-            self.write_times(f)?;
+        let mut above = None;
+        for ((question, contender), rounds) in &self.figures {
+            if above.replace(*question) != Some(*question) {
+                let heading = self.heading(*question);
+                writeln!(
+                    f,
+                    "{heading:<40} {:>12} {:>8} {:>8} {:>8}",
+                    "median", "spread", "× raw", "× stock"
+                )?;
+            }
+            let to = |other| or_dash(self.ratio(*question, *contender, other), ratio);
+            writeln!(
+                f,
+                "  {contender:<38} {:>12} {:>8} {:>8} {:>8}",
+                or_dash(median(rounds.iter().copied()), |figure| question.show(figure)),
+                or_dash(figures::spread(rounds.iter().copied()), percent),
+                to(Contender::Raw),
+                to(Contender::StockBest),
+            )?;
         }
         writeln!(
             f,
-            "medians over the rounds; × raw is against raw tungstenite in the same round;"
-        )?;
-        writeln!(f, "spread is from the lowest to the highest round")
+            "medians over the rounds; × is against raw tungstenite, and against the stock adaptor in its\n\
+             best form, in the same round; spread is from the lowest to the highest round"
+        )
     }
 }
 

@@ -15,10 +15,9 @@ use tokio_tungstenite::{
 };
 
 use crate::{
-    common::Result,
+    common::{Result, script::Script},
     contender::{Contender, TOKEN},
     http, raw,
-    service::Script,
 };
 
 /// Open until it is dropped.
@@ -73,6 +72,14 @@ impl Session {
         }
     }
 
+    /// Waits for the next text message, which only a WebSocket may have.
+    pub(crate) async fn next(&mut self) -> Result<Utf8Bytes> {
+        match self {
+            Self::WebSocket(websocket) => text(websocket).await,
+            Self::Http(_) => Err("not a WebSocket".into()),
+        }
+    }
+
     /// Fails unless the session is alive.
     pub(crate) async fn check(&mut self, script: &Script) -> Result<()> {
         match self {
@@ -84,11 +91,15 @@ impl Session {
 
 async fn call(websocket: &mut WebSocketStream<TcpStream>, request: &str) -> Result<Utf8Bytes> {
     websocket.send(Message::text(request)).await?;
+    text(websocket).await
+}
+
+async fn text(websocket: &mut WebSocketStream<TcpStream>) -> Result<Utf8Bytes> {
     loop {
         match websocket.next().await.ok_or("the server hung up")?? {
-            Message::Text(response) => return Ok(response),
+            Message::Text(text) => return Ok(text),
             Message::Ping(_) | Message::Pong(_) => {}
-            other => return Err(format!("{request} is answered with {other:?}").into()),
+            other => return Err(format!("not text, but {other:?}").into()),
         }
     }
 }

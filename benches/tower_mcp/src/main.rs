@@ -1,10 +1,10 @@
 //! The WebSocket server of tower-mcp, with the tool that rmcp's servers have.
 
-use std::{io, process, thread};
+use std::{env, io, process, thread};
 
 use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
-use tokio::net::TcpListener;
+use tokio::{net::TcpListener, runtime::Builder};
 use tower_mcp::{BoxError, CallToolResult, McpRouter, ToolBuilder, WebSocketTransport};
 
 #[derive(Debug, Deserialize, JsonSchema)]
@@ -18,9 +18,17 @@ struct Sum {
     sum: i64,
 }
 
+/// Serves on a current-thread runtime, or on a multi-thread one if the argument is `all`.
+fn main() -> Result<(), BoxError> {
+    let mut builder = match env::args().nth(1).as_deref() {
+        Some("all") => Builder::new_multi_thread(),
+        _ => Builder::new_current_thread(),
+    };
+    builder.enable_all().build()?.block_on(serve())
+}
+
 /// Writes the address that it serves on, and serves until its standard input ends.
-#[tokio::main(flavor = "current_thread")]
-async fn main() -> Result<(), BoxError> {
+async fn serve() -> Result<(), BoxError> {
     let add = ToolBuilder::new("add")
         .description("Adds two numbers")
         .handler(

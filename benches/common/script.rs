@@ -1,4 +1,4 @@
-//! What is said to open a session with the rmcp service that every rmcp server runs.
+//! The messages that open a session, for clients without rmcp.
 
 use rmcp::{
     RoleClient, RoleServer, ServerHandler,
@@ -10,14 +10,13 @@ use rmcp::{
     service::TxJsonRpcMessage,
 };
 
-use crate::common::Result;
-pub(crate) use crate::common::adder::Adder;
+use super::{Result, adder::Adder};
 
 pub(crate) const VERSION: ProtocolVersion = ProtocolVersion::LATEST_WITH_INITIALIZE;
 
 /// `initialize`.
 pub(crate) fn initialize() -> TxJsonRpcMessage<RoleClient> {
-    let client = Implementation::new("sessions", "1.0.0");
+    let client = Implementation::new("bench", "1.0.0");
     let params = InitializeRequestParams::new(ClientCapabilities::default(), client)
         .with_protocol_version(VERSION);
     JsonRpcMessage::request(
