@@ -44,12 +44,12 @@
 //!  ┌────▼──────────── transport   WebSocketTransport<R> ─────────────────────────────────┐
 //!  │  layer::correlation   requests in flight → method, deadlines; ends each once        │  plain &mut:
 //!  │  layer::framed        JSON-RPC message ⇄ Message   framing: JsonRpc, Envelope, …    │  encode, decode
-//!  │  layer::shared_link   the lock: bounded queue, numbers, one waker for all ──────────│─────────────
+//!  │  layer::shared_link   bounded queue, numbers, two locks, one waker for all ─────────│─────────────
 //!  │  layer::resume        numbers messages; sends again what a lost link took           │
 //!  │  layer::reconnect     one link after the other                                      │
 //!  │  ┌─ a link ───────────────────────────────────────────────────────────────────────┐ │
-//!  │  │ (yours)            any Duplex of Messages                                      │ │  polled under
-//!  │  │ layer::heartbeat   pings; only what arrives is life                            │ │  the lock
+//!  │  │ (yours)            any Duplex of Messages                                      │ │  polled by
+//!  │  │ layer::heartbeat   pings; only what arrives is life                            │ │  one at a time
 //!  │  │ layer::socket      RFC 6455: frames, limits, the closing handshake; compresses │ │
 //!  │  └────────────────────────────────────────────────────────────────────────────────┘ │
 //!  └──────────────▲──────────────────────────────────────────────▲───────────────────────┘

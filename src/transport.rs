@@ -259,7 +259,8 @@ impl<R: Role> Transport<R> for WebSocketTransport<R> {
     ) -> impl Future<Output = Result<(), Error>> + Send + 'static {
         let _entered = self.span.enter();
         let answered = matches!(item, JsonRpcMessage::Request(_));
-        let queued = self.stack.start_send_unpin(item).map(|()| self.shared.flushed());
+        let queued = self.stack.send(item);
+        let queued = queued.map(|sent| sent.unwrap_or_else(|| self.shared.flushed()));
         self.count_owed();
         Sending { queued, answered }
     }

@@ -111,3 +111,66 @@ async fn every_duration_may_be_for_ever() {
     })
     .await;
 }
+
+/// CPU time of this thread.
+#[cfg(target_os = "linux")]
+fn cpu_time() -> std::time::Duration {
+    let times = std::fs::read_to_string("/proc/thread-self/schedstat").unwrap();
+    let running = times.split(' ').next().unwrap().parse().unwrap();
+    std::time::Duration::from_nanos(running)
+}
+
+/// Answers pings, and sends as many itself when it is initialized.
+#[derive(Clone)]
+struct Pings(usize, tokio::sync::mpsc::UnboundedSender<usize>);
+
+impl rmcp::ServerHandler for Pings {
+    async fn on_initialized(&self, context: rmcp::service::NotificationContext<RoleServer>) {
+        let Self(count, ended) = self.clone();
+        tokio::spawn(async move {
+            let request = || rmcp::model::PingRequest::default().into();
+            let calls = (0..count).map(|_| context.peer.send_request(request()));
+            let _ = ended.send(futures::future::join_all(calls).await.len());
+        });
+    }
+}
+
+/// Makes so many calls from each end at once, with everything at its defaults, and returns the CPU
+/// time that it takes.
+#[cfg(target_os = "linux")]
+async fn cost([from_client, from_server]: [usize; 2]) -> std::time::Duration {
+    use mcp_ws_transport::{connect, serve};
+    use rmcp::ServiceExt;
+
+    let (ended, mut has_ended) = tokio::sync::mpsc::unbounded_channel();
+    let server = serve("127.0.0.1:0", move || Pings(from_server, ended.clone())).await.unwrap();
+    let url = format!("ws://{}/mcp", server.local_addr());
+    let before = cpu_time();
+    let client = ().serve(connect(url).await.unwrap()).await.unwrap();
+    let request = || rmcp::model::PingRequest::default().into();
+    let calls = (0..from_client).map(|_| client.send_request(request()));
+    assert_eq!(futures::future::join_all(calls).await.len(), from_client);
+    assert_eq!(has_ended.recv().await, Some(from_server));
+    let spent = cpu_time() - before;
+    client.cancel().await.unwrap();
+    server.shutdown().await;
+    spent
+}
+
+/// Prints what a call costs, from one end and from both, in growing numbers.
+#[cfg(target_os = "linux")]
+#[tokio::test]
+#[ignore = "takes a minute, and measures: run it with --release --ignored --nocapture"]
+async fn a_call_costs_the_same_however_many_there_are_both_ways() {
+    let mut first = None;
+    for count in [2_000, 5_000, 10_000, 20_000, 40_000, 60_000] {
+        let one_way = cost([count, 0]).await / count as u32;
+        let back = cost([0, count]).await / count as u32;
+        let both_ways = cost([count; 2]).await / (2 * count) as u32;
+        println!(
+            "{count:6} calls: {one_way:?} each from the client, {back:?} from the server, {both_ways:?} both ways"
+        );
+        let first = *first.get_or_insert(both_ways);
+        assert!(both_ways < 3 * first, "{both_ways:?} a call for {count}, and {first:?} for few");
+    }
+}

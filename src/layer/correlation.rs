@@ -63,7 +63,7 @@ use self::{
     waiting::WaitingRequests,
 };
 pub use self::{config::Config, deadlines::Deadline};
-use super::{Framed, SharedLink, reconnect::ReconnectHandle};
+use super::{Framed, SharedLink, reconnect::ReconnectHandle, shared_link::Flushed};
 use crate::{
     decode::Role,
     error::Error,
@@ -339,13 +339,29 @@ impl<R: Role, F: Framing<R>> Sink<TxJsonRpcMessage<R>> for Correlation<R, F> {
         Pin::new(&mut self.framed).poll_ready(cx)
     }
 
-    fn start_send(mut self: Pin<&mut Self>, mut item: TxJsonRpcMessage<R>) -> Result<(), Error> {
-        let this = &mut *self;
+    fn start_send(mut self: Pin<&mut Self>, item: TxJsonRpcMessage<R>) -> Result<(), Error> {
+        self.send(item).map(drop)
+    }
+
+    fn poll_flush(mut self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<Result<(), Error>> {
+        Pin::new(&mut self.framed).poll_flush(cx)
+    }
+
+    fn poll_close(mut self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<Result<(), Error>> {
+        Pin::new(&mut self.framed).poll_close(cx)
+    }
+}
+
+impl<R: Role, F: Framing<R>> Correlation<R, F> {
+    /// Sends `item`. Returns a future that resolves when it is written; `None` if nothing is sent
+    /// for it now.
+    pub(crate) fn send(&mut self, mut item: TxJsonRpcMessage<R>) -> Result<Option<Flushed>, Error> {
+        let this = self;
         match &mut item {
             JsonRpcMessage::Request(_) => {}
             JsonRpcMessage::Response(response) => {
                 if !this.answers(&mut response.id) {
-                    return Ok(());
+                    return Ok(None);
                 }
                 R::subscribed(&mut response.result, &response.id);
             }
@@ -353,7 +369,7 @@ impl<R: Role, F: Framing<R>> Sink<TxJsonRpcMessage<R>> for Correlation<R, F> {
                 if let Some(id) = &mut error.id
                     && !this.answers(id)
                 {
-                    return Ok(());
+                    return Ok(None);
                 }
             }
             JsonRpcMessage::Notification(notification) => {
@@ -367,10 +383,10 @@ impl<R: Role, F: Framing<R>> Sink<TxJsonRpcMessage<R>> for Correlation<R, F> {
                         this.framed.get_ref().wake_reader();
                     }
                     if !goes_out {
-                        return Ok(());
+                        return Ok(None);
                     }
                 } else if !this.is_subscribed(&mut notification.notification) {
-                    return Ok(());
+                    return Ok(None);
                 }
             }
         }
@@ -380,20 +396,11 @@ impl<R: Role, F: Framing<R>> Sink<TxJsonRpcMessage<R>> for Correlation<R, F> {
                 this.ask(request)
             }
             item => {
-                if let Some(sent) = this.hand_down(item, false)? {
-                    this.read_progress.note_sent(this.framed.get_ref().ticket(), sent.size);
-                }
-                Ok(())
+                let Some(sent) = this.hand_down(item, false)? else { return Ok(None) };
+                this.read_progress.note_sent(sent.seq, sent.size);
+                Ok(sent.flushed)
             }
         }
-    }
-
-    fn poll_flush(mut self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<Result<(), Error>> {
-        Pin::new(&mut self.framed).poll_flush(cx)
-    }
-
-    fn poll_close(mut self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<Result<(), Error>> {
-        Pin::new(&mut self.framed).poll_close(cx)
     }
 }
 

@@ -83,6 +83,11 @@ impl Peer {
     pub(super) fn is_closed(&self) -> bool {
         self.wire().closed
     }
+
+    /// Returns `true` if the near end is gone.
+    pub(super) fn is_dropped(&self) -> bool {
+        Arc::strong_count(&self.0) == 1
+    }
 }
 
 impl Link {

@@ -6,7 +6,6 @@
 
 use std::{
     collections::VecDeque,
-    iter::from_fn,
     marker::PhantomData,
     pin::Pin,
     task::{Context, Poll, ready},
@@ -379,15 +378,6 @@ impl<R: Role, S, F: Framing<R>> Framed<R, S, F> {
     }
 }
 
-/// A message that was sent.
-#[derive(Debug)]
-pub(super) struct Sent {
-    /// The size of the message, in bytes.
-    pub(super) size: usize,
-    /// A copy, which shares its bytes, where it is to be kept.
-    pub(super) kept: Option<Message>,
-}
-
 /// The largest message that may be sent, by this side's limit and the peer's.
 #[derive(Debug, Clone, Copy)]
 struct Limit {
@@ -457,8 +447,14 @@ where
 
     forward_sink!(inner, TxJsonRpcMessage<R>: poll_ready, poll_flush, poll_close);
 
-    fn start_send(self: Pin<&mut Self>, item: TxJsonRpcMessage<R>) -> Result<(), Error> {
-        self.send(item, false).map(drop)
+    fn start_send(mut self: Pin<&mut Self>, item: TxJsonRpcMessage<R>) -> Result<(), Error> {
+        let message = self.as_mut().outgoing(item)?;
+        let mut next = message.or_else(|| self.as_mut().next_owed());
+        while let Some(message) = next {
+            self.as_mut().project().inner.start_send(message)?;
+            next = self.as_mut().next_owed();
+        }
+        Ok(())
     }
 }
 
@@ -468,16 +464,16 @@ where
     S: Sink<Message, Error = Error>,
     F: Framing<R>,
 {
-    /// Sends `item`, and returns what it became.
-    pub(super) fn send(
+    /// Returns the message that `item` becomes on the wire: `None` if nothing is sent for it now.
+    /// An error takes the place of a response that cannot be sent.
+    pub(super) fn outgoing(
         self: Pin<&mut Self>,
         item: TxJsonRpcMessage<R>,
-        keep: bool,
-    ) -> Result<Sent, Error> {
-        let mut this = self.project();
+    ) -> Result<Option<Message>, Error> {
+        let this = self.project();
         let limit = limit(this.config, this.peer);
-        let message = match Self::encode(this.framing, limit, &item) {
-            Ok(message) => message,
+        match Self::encode(this.framing, limit, &item) {
+            Ok(message) => Ok(message),
             Err(error) => {
                 let Some(id) = answered(item) else { return Err(error.into()) };
                 tracing::debug!(%error, %id, "response not sent");
@@ -485,15 +481,15 @@ where
                     tracing::warn!(%error, suppressed, "response not sent");
                 }
                 let (error, id) = instead(id, &error);
-                Self::encode(this.framing, Limit::NONE, &JsonRpcMessage::error(error, id))?
+                let item = JsonRpcMessage::error(error, id);
+                Ok(Self::encode(this.framing, Limit::NONE, &item)?)
             }
-        };
-        let size = message.as_ref().map_or(0, Message::len);
-        let kept = message.as_ref().filter(|_| keep).cloned();
-        for message in message.into_iter().chain(from_fn(|| this.framing.owed())) {
-            this.inner.as_mut().start_send(message)?;
         }
-        Ok(Sent { size, kept })
+    }
+
+    /// Returns the next message that the framing sends by itself.
+    pub(super) fn next_owed(self: Pin<&mut Self>) -> Option<Message> {
+        self.project().framing.owed()
     }
 }
 

@@ -7,7 +7,7 @@
 //! | `Rate` (feature `rate-limit`) | a `Duplex<Message, Message>` | the same | reads so many messages per second, and no more |
 //! | [`Reconnect`] | the first link, and a source of more | `Duplex<Outgoing, LinkEvent<Message>>` | one connection after the other |
 //! | [`Resume`] | a `Duplex<Outgoing, LinkEvent<Message>>` | the same | numbers messages, and sends again what a lost connection took with it |
-//! | [`SharedLink`] | a `Duplex<Message, Message>` | the same, and `Clone` | the queue, and the one lock |
+//! | [`SharedLink`] | a `Duplex<Message, Message>` | the same, and `Clone` | the queue, and who reads and writes |
 //! | [`Framed`] | a `Duplex<Message, Message>` | a duplex of JSON-RPC messages | encodes and decodes |
 //! | [`Correlation`] | a [`Framed`] over [`SharedLink`] | the same | knows every request in flight, ends each once |
 //!

@@ -28,13 +28,30 @@ use crate::{
     decode::{Method, Role},
     error::{Error, MessageError},
     framing::Framing,
-    layer::framed::Sent,
+    layer::shared_link::Flushed,
+    link::Retention,
     message::Message,
 };
 
+/// A message that was sent.
+#[derive(Debug)]
+pub(super) struct Sent {
+    /// Number of the message in the order of all that was queued.
+    pub(super) seq: u64,
+    /// Size of the message, in bytes.
+    pub(super) size: usize,
+    /// Copy of the message, which shares its bytes, if it is to be kept.
+    pub(super) kept: Option<Message>,
+    /// Resolves when the message is written.
+    pub(super) flushed: Option<Flushed>,
+}
+
 impl<R: Role, F: Framing<R>> Correlation<R, F> {
     /// Sends a request, or queues it until the peer accepts more.
-    pub(super) fn ask(&mut self, request: JsonRpcRequest<R::Req>) -> Result<(), Error> {
+    pub(super) fn ask(
+        &mut self,
+        request: JsonRpcRequest<R::Req>,
+    ) -> Result<Option<Flushed>, Error> {
         let method = R::method_of(&request.request);
         let is_first = matches!(method, Method::Initialize | Method::Ping)
             || self.is_within_answer(&request.request);
@@ -44,10 +61,10 @@ impl<R: Role, F: Framing<R>> Correlation<R, F> {
         }
         if self.restart.is_some() && self.framed.get_ref().is_overrun(self.waiting.len()) {
             self.refuse_to_send(request.id, Call::unsent(method), &MessageError::QueueFull);
-            return Ok(());
+            return Ok(None);
         }
         self.waiting.push(request, method, turn);
-        Ok(())
+        Ok(None)
     }
 
     /// Returns `true` if a client makes this request while it answers one of the server's: all
@@ -89,7 +106,7 @@ impl<R: Role, F: Framing<R>> Correlation<R, F> {
                 }
             };
             match sent {
-                Ok(()) => any = true,
+                Ok(_) => any = true,
                 Err(error) => {
                     let cause = error.to_string();
                     let lost = Call::unsent(method).lost::<R>(id, Fate::NotSent, Some(&cause));
@@ -105,24 +122,23 @@ impl<R: Role, F: Framing<R>> Correlation<R, F> {
         request: JsonRpcRequest<R::Req>,
         method: Method,
         turn: Turn,
-    ) -> Result<(), Error> {
+    ) -> Result<Option<Flushed>, Error> {
         let id = request.id.clone();
         let token = request.request.get_meta().get_progress_token();
         match self.hand_down(JsonRpcMessage::Request(request), true) {
-            Ok(Some(Sent { size, kept })) => {
-                let ticket = self.framed.get_ref().ticket();
-                let call = Call { size, kept, token, turn, ..Call::new(method, ticket) };
+            Ok(Some(Sent { seq, size, kept, flushed })) => {
+                let call = Call { size, kept, token, turn, ..Call::new(method, seq) };
                 self.outbound.insert(id, call);
                 self.overload.note_sent();
-                Ok(())
+                Ok(flushed)
             }
-            Ok(None) => Ok(()),
+            Ok(None) => Ok(None),
             Err(error) => {
                 self.give_up(&id);
                 let Error::Message(error) = error else { return Err(error) };
                 self.framed.withdraw(&id);
                 self.refuse_to_send(id, Call::unsent(method), &error);
-                Ok(())
+                Ok(None)
             }
         }
     }
@@ -133,35 +149,29 @@ impl<R: Role, F: Framing<R>> Correlation<R, F> {
         id: RequestId,
         mut call: Call,
         message: Message,
-    ) -> Result<(), Error> {
-        let shared = self.framed.get_ref();
-        let sendable = match self.restart.is_some() && shared.is_stopped(true, false) {
-            true => Err(MessageError::QueueFull),
-            false => self.framed.check(message.len()),
+    ) -> Result<Option<Flushed>, Error> {
+        let sendable = match self.framed.get_ref().reserve(Retention::AnyPeer) {
+            Ok(_) => self.framed.check(message.len()),
+            Err(_) => Err(MessageError::QueueFull),
         };
         if let Err(error) = sendable {
             self.refuse_to_send(id, call, &error);
-            return Ok(());
+            return Ok(None);
         }
         call.ticket = self.send_kept(&id, &message)?;
         call.kept = Some(message);
         self.outbound.insert(id, call);
         self.overload.note_sent();
-        Ok(())
+        Ok(None)
     }
 
-    /// Sends the kept `message` of the request with this id again. Returns its ticket.
+    /// Sends the kept `message` of the request with this id again, however full the queue is.
+    /// Returns its number.
     pub(super) fn send_kept(&mut self, id: &RequestId, message: &Message) -> Result<u64, Error> {
         let message = self.framed.again(message);
-        let shared = self.framed.get_mut();
-        shared.survives(true);
-        if let Err(error) = Pin::new(&mut *shared).start_send(message) {
-            shared.survives(false);
-            return Err(error);
-        }
-        let ticket = shared.ticket();
+        let (seq, _) = self.framed.get_ref().enqueue(message, Retention::AnyPeer)?;
         self.framed.asked_again(id);
-        Ok(ticket)
+        Ok(seq)
     }
 
     /// Ends a call that cannot be sent, with an error to its caller.
@@ -171,34 +181,45 @@ impl<R: Role, F: Framing<R>> Correlation<R, F> {
         self.framed.get_ref().wake_reader();
     }
 
-    /// Hands `item` to the layer below. `None` if it need not be sent, or cannot and its caller is
-    /// told.
+    /// Hands `item` to the layer below. Returns `None` if it need not be sent, or cannot and its
+    /// caller is told.
     pub(super) fn hand_down(
         &mut self,
         item: TxJsonRpcMessage<R>,
         asks: bool,
     ) -> Result<Option<Sent>, Error> {
+        let link = self.framed.get_ref().clone();
+        let slot = match item {
+            JsonRpcMessage::Response(_) | JsonRpcMessage::Error(_) => link.reserve_answer(),
+            _ if asks => link.reserve(Retention::AnyPeer),
+            _ => link.reserve(Retention::ThisPeer),
+        };
+        let Ok(slot) = slot else {
+            self.turn_away(item)?;
+            return Ok(None);
+        };
         let keep = asks && self.config.retry_refused;
         if let Some(restart) = &mut self.restart {
             let replay = match (&self.replay, &item) {
                 (Some(policy), JsonRpcMessage::Request(request)) => policy(&request.request),
                 _ => Replay::Never,
             };
-            let answers = matches!(item, JsonRpcMessage::Response(_) | JsonRpcMessage::Error(_));
-            if self.framed.get_ref().is_stopped(asks, answers) {
-                self.turn_away(item)?;
-                return Ok(None);
-            }
             if !restart.remember(&item, replay, &mut self.framed)? {
                 return Ok(None);
             }
-            self.framed.get_mut().survives(asks);
         }
-        let sent = Pin::new(&mut self.framed).send(item, keep);
-        if sent.is_err() {
-            // It may not have come to be queued.
-            self.framed.get_mut().survives(false);
+        let sent = match Pin::new(&mut self.framed).outgoing(item)? {
+            Some(message) => {
+                let (size, kept) = (message.len(), keep.then(|| message.clone()));
+                let (seq, flushed) = slot.send(message)?;
+                Sent { seq, size, kept, flushed: Some(flushed) }
+            }
+            // Its framing has no such message, or sends it later.
+            None => Sent { seq: link.last_seq(), size: 0, kept: None, flushed: None },
+        };
+        while let Some(message) = Pin::new(&mut self.framed).next_owed() {
+            Pin::new(&mut *self.framed.get_mut()).start_send(message)?;
         }
-        sent.map(Some)
+        Ok(Some(sent))
     }
 }

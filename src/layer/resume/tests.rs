@@ -22,6 +22,7 @@ use crate::{
         reconnect::LinkSource,
         shared_link,
     },
+    link::Retention,
 };
 
 #[cfg(all(feature = "client", feature = "server"))]
@@ -418,9 +419,8 @@ async fn a_flush_outlives_the_link_and_the_queue_keeps_what_no_link_was_handed()
 
     next.send(Message::Close(None));
     assert_pending!(reader.poll_next());
-    shared.survives(true);
-    shared.start_send_unpin("3".into()).unwrap();
-    let mut flushed = spawn(shared.flushed());
+    let slot = shared.reserve(Retention::AnyPeer).unwrap();
+    let mut flushed = spawn(slot.send("3".into()).unwrap().1);
     assert_pending!(flushed.poll());
     let last = source.give(LinkUp::NewPeer);
     assert!(

@@ -1,42 +1,62 @@
-//! [`SharedLink`]: the outbound queue and the one lock of a connection.
+//! [`SharedLink`]: the outbound queue of a connection, and who reads and writes it.
 //!
 //! rmcp drives a transport from several tasks at once: its loop receives, and every send is waited
 //! for by a task of its own. `SharedLink` lets all of them drive the same link without a task that
-//! does it for them. Each message gets a ticket when it is queued, at once and in order; whoever
-//! comes to the lock next writes *all* that is queued and flushes once, and a [`Flushed`] future
-//! resolves when its ticket is through.
+//! does it for them. Each message gets a number when it is queued, at once and in order; whoever
+//! comes to the link next writes *all* that is queued and flushes once, and a [`Flushed`] future
+//! resolves when its message is through.
 //!
 //! # Who waits for whom
-//! The reader waits for nothing but the link. Writers wait for room in the link, and drive it.
-//! Where nothing can be written before more is read, a writer reads on: at most 256 items and 1 MiB
-//! after a failed write, for its reader to take. What is beyond a writer, the next link and the
-//! peer's first words on it, is read by the reader alone, so the layers above must not stop reading
-//! for want of room while that is so.
+//! There are two locks. Each line waits for the lines above it at most, and never for one below:
 //!
-//! The link below is always polled with one waker, which wakes the reader and one of those who
-//! write: readiness to read or write is never lost to a task that did not need it.
+//! | | waits for |
+//! |---|---|
+//! | the list of wakers | nothing: it is locked to change it, and nobody is woken meanwhile |
+//! | the state: the queue, its numbers, what is known of the link | nothing: it is locked to look or to change it, and nothing is polled and nobody is woken meanwhile |
+//! | `reserve`, `send`, `try_send`, and all else that queues, takes back, holds or releases | the state |
+//! | the link: reading, writing, closing | nobody waits for it: who finds it taken leaves a note, and is woken when it is free |
+//! | the reader | the link; for no write |
+//! | a writer | the link, and room in it; where nothing can be written before more is read, it reads |
+//! | [`cut`](SharedLink::cut) | the state; who has the link drops it |
+//!
+//! So no system call keeps anybody from sending, and nobody blocks a thread. Who has the link takes
+//! each message out of the queue when the link is ready for it, not before: what is taken back or
+//! held is not sent. The link is polled by one task at a time, and always with one waker, which
+//! wakes the reader and one of those who write: readiness to read or write is never lost to a task
+//! that did not need it.
+//!
+//! What is read ahead of the reader is bounded: in one turn 32 messages and 64 KiB, after a failed
+//! write 256 items and 1 MiB, one message more in each case. What is beyond a writer, the next link
+//! and the peer's first words on it, is read by the reader alone, so the layers above must not stop
+//! reading for want of room while that is so.
 
+mod driver;
+mod flushed;
+mod inner;
 mod read_ahead;
 mod state;
-mod submit;
+mod try_lock;
 mod wakers;
 
 use std::{
-    mem,
     pin::Pin,
-    sync::{Arc, Mutex, MutexGuard, atomic::AtomicBool},
+    sync::{
+        Arc, Mutex, MutexGuard,
+        atomic::{AtomicBool, AtomicU8},
+    },
     task::{Context, Poll, ready},
 };
 
-use futures::{Sink, Stream};
+use futures::{Sink, Stream, task::AtomicWaker};
 use tokio::sync::watch;
 use tracing::Span;
 
-use self::state::{Inner, State};
+pub use self::flushed::Flushed;
+use self::{inner::Inner, try_lock::Waiter};
 use crate::{
     duplex::Duplex,
     error::{CloseCode, CloseReason, Error, LinkError},
-    event::{self, Event, Events, Notices},
+    event::{Event, Events, Notices, State},
     link::{LinkEvent, Outgoing, Retention},
     message::Message,
 };
@@ -48,8 +68,9 @@ const REQUEST: usize = 512;
 #[derive(Debug, Clone)]
 #[non_exhaustive]
 pub struct Config {
-    /// The queue is full from this many bytes on: 1 MiB. A full queue keeps `poll_ready` pending. While
-    /// there is no link, and another follows, [`Correlation`](super::Correlation) refuses what comes then.
+    /// Bytes from which on the queue is full: 1 MiB. A full queue keeps `poll_ready` pending. While
+    /// there is no link, and another follows, [`Correlation`](super::Correlation) refuses what
+    /// comes then.
     pub queue_bytes: usize,
 }
 
@@ -68,19 +89,42 @@ impl Config {
     }
 }
 
-/// A link that several tasks may drive: a cheap handle on the one queue and lock.
+/// A link that several tasks may drive: a cheap handle on the one queue.
 ///
 /// As a `Sink` it takes a message at any time, in order, and says by `poll_ready` whether it should
-/// be given more. As a `Stream` it has one reader: of several clones, the last to be polled is woken.
+/// be given more. As a `Stream` it has one reader: of several clones, the last to be polled is
+/// woken.
 #[derive(Debug, Clone)]
 #[must_use = "a layer does nothing unless polled"]
 pub struct SharedLink {
     inner: Arc<Inner>,
-    ticket: u64,
-    survives: bool,
 }
 
-/// Why a message was not taken by [`SharedLink::try_send`].
+/// Room for one message, by [`SharedLink::reserve`].
+#[derive(Debug)]
+#[must_use = "nothing is sent unless it is used"]
+pub struct Slot<'a> {
+    link: &'a SharedLink,
+    retention: Retention,
+}
+
+impl Slot<'_> {
+    /// Queues `message`. Returns its number in the order of all that was queued, of which the first
+    /// has 1, and a future that resolves when it is written.
+    ///
+    /// # Errors
+    /// The error that ended the link, if that has happened, or is about to: a Close is on its way.
+    pub fn send(self, message: Message) -> Result<(u64, Flushed), Error> {
+        self.link.enqueue(message, self.retention)
+    }
+}
+
+/// The error of [`SharedLink::reserve`]: the queue is full, and may stay so.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, thiserror::Error)]
+#[error("the outbound queue is full")]
+pub struct QueueFull;
+
+/// Error of [`SharedLink::try_send`], with nothing queued.
 #[derive(Debug, Clone, thiserror::Error)]
 #[non_exhaustive]
 pub enum TrySendError {
@@ -93,102 +137,105 @@ pub enum TrySendError {
 }
 
 impl SharedLink {
-    /// Takes over `inner`: links one after the other, such as a [`Reconnect`](super::Reconnect).
-    pub fn new<L>(inner: L, config: Config) -> Self
+    /// Takes over `links`, one after the other, such as a [`Reconnect`](super::Reconnect).
+    pub fn new<L>(links: L, config: Config) -> Self
     where
         L: Duplex<Outgoing, LinkEvent<Message>> + Send + 'static,
     {
-        Self::with_notices(inner, config, Notices::default(), Span::none())
+        Self::with_notices(links, config, Notices::default(), Span::none())
     }
 
-    /// The same, where the state is told elsewhere too, which is [`event::State::Connected`] from
-    /// now on, and with the span in which the end is traced.
-    pub(crate) fn with_notices<L>(inner: L, config: Config, notices: Notices, span: Span) -> Self
+    /// Takes over `links`, tells `notices` the state, which is [`State::Connected`] from now on,
+    /// and traces the end in `span`.
+    pub(crate) fn with_notices<L>(links: L, config: Config, notices: Notices, span: Span) -> Self
     where
         L: Duplex<Outgoing, LinkEvent<Message>> + Send + 'static,
     {
-        notices.state.send_replace(event::State::Connected);
-        let inner = Inner::new(Box::pin(inner), config.queue_bytes, notices, span);
-        Self { inner: Arc::new(inner), ticket: 0, survives: false }
+        notices.state.send_replace(State::Connected);
+        let inner = Inner::new(Box::pin(links), config.queue_bytes, notices, span);
+        Self { inner: Arc::new(inner) }
     }
 
-    /// The state of the connection, now and as it changes.
+    /// Returns a receiver of the connection's state, now and as it changes.
     #[must_use]
-    pub fn state(&self) -> watch::Receiver<event::State> {
+    pub fn state(&self) -> watch::Receiver<State> {
         self.inner.notices.state.subscribe()
     }
 
-    /// What happens to the connection from now on, where it has more than one link.
+    /// Returns the events of the connection from now on, if it may have more than one link.
     pub(crate) fn events(&self) -> Option<Events<Event>> {
         self.inner.notices.subscribe()
     }
 
-    /// The number of the message that was queued last by this handle; the first of all has 1.
+    /// Returns the number of the message that was queued last; the first of all has 1.
     #[must_use]
-    pub fn ticket(&self) -> u64 {
-        self.ticket
+    pub fn last_seq(&self) -> u64 {
+        self.inner.lock().seq()
     }
 
-    /// Queues `message` if there is room, without waiting, neither for the link nor for those who use
-    /// it: whoever reads from it writes the message.
+    /// Queues `message` if there is room: whoever reads from the link writes it.
     ///
     /// # Errors
     /// [`TrySendError`], with nothing queued.
     pub fn try_send(&self, message: Message) -> Result<(), TrySendError> {
-        self.inner.submit.put(message, self.inner.queue_bytes)?;
+        let state = self.inner.lock();
+        if state.accepts().is_err() {
+            return Err(TrySendError::Closed);
+        }
+        if state.queued_bytes() >= self.inner.queue_bytes {
+            return Err(TrySendError::Full);
+        }
+        let pushed = self.inner.push(state, message, Retention::ThisPeer);
+        pushed.map_err(|_| TrySendError::Closed)?;
         self.inner.wakers.wake_reader();
         Ok(())
     }
 
-    /// Whether the next message that this handle queues means something to a peer that knows nothing
-    /// of what was before: [after a restart](crate::link::LinkUp::NewPeer) it is still sent, and
-    /// nothing else is.
-    pub fn survives(&mut self, survives: bool) {
-        self.survives = survives;
+    /// Reserves room for one message. There is always room while a peer reads what is queued: who
+    /// sends waits for that, and `poll_ready` says when there is little. While there is no link, or
+    /// what is queued waits for a peer, a full queue has none.
+    ///
+    /// # Errors
+    /// [`QueueFull`].
+    pub fn reserve(&self, retention: Retention) -> Result<Slot<'_>, QueueFull> {
+        if self.is_stopped(retention, false) {
+            return Err(QueueFull);
+        }
+        Ok(Slot { link: self, retention })
     }
 
-    /// Other links may follow this one: where a write fails, nobody need wait for what becomes of it.
-    pub(super) fn outlive(&self) {
-        self.inner.lock().outlives = true;
+    /// Reserves room for an answer to a request of the peer. There is room as long as the peer that
+    /// awaits it may come back.
+    ///
+    /// # Errors
+    /// [`QueueFull`].
+    pub fn reserve_answer(&self) -> Result<Slot<'_>, QueueFull> {
+        if self.is_stopped(Retention::ThisPeer, true) {
+            return Err(QueueFull);
+        }
+        Ok(Slot { link: self, retention: Retention::ThisPeer })
     }
 
-    /// After a restart, holds what has survived until it is [released](Self::release), and lets pass
-    /// what is queued meanwhile and does not survive. Off until this is called.
-    pub fn hold_on_restart(&self) {
-        self.inner.lock().holds = true;
+    /// Returns `true` if there is no room while the queue is detained.
+    fn is_stopped(&self, retention: Retention, answers: bool) -> bool {
+        if !self.inner.is_detained() {
+            return false;
+        }
+        let limit = self.inner.queue_bytes;
+        let is_stopped = self.inner.lock().is_stopped(retention, answers, limit);
+        // It may have made room.
+        self.inner.wakers.wake_sinks();
+        is_stopped
     }
 
-    /// A peer that was lost may return on the next link: what is queued is kept for it.
-    #[cfg(any(test, feature = "server"))]
-    pub(super) fn expect_return(&self) {
-        self.inner.lock().returns = true;
-    }
-
-    /// The peer that has returned begins anew: what does not survive a restart is not sent.
-    pub(super) fn begin_anew(&self) {
-        self.inner.begin_anew(&mut self.inner.lock());
-        self.inner.wakers.wake_writer();
-        self.inner.wakers.wake_reader();
-    }
-
-    /// Sends what was held.
-    pub fn release(&self) {
-        self.inner.lock().release();
-        self.inner.wakers.wake_writer();
-        self.inner.wakers.wake_reader();
-    }
-
-    /// Keeps queued messages that survive a restart for the next link; all others are still written
-    /// to this one, later ones too. Lasts until the next link is there, or it is
-    /// [released](Self::release).
-    pub(super) fn hold(&self) {
-        let mut state = self.inner.lock();
-        state.hold();
-        self.inner.submit.note_queued(state.queued_bytes);
-        drop(state);
-        // Nobody waits for a link that may be long in coming.
-        self.inner.wakers.wake_flushed(u64::MAX);
-        self.inner.wakers.wake_reader();
+    /// Queues `message`, however full the queue is.
+    pub(super) fn enqueue(
+        &self,
+        message: Message,
+        retention: Retention,
+    ) -> Result<(u64, Flushed), Error> {
+        let seq = self.inner.push(self.inner.lock(), message, retention)?;
+        Ok((seq, Flushed::new(self.inner.clone(), seq)))
     }
 
     /// Queues `message` before all others, held or not.
@@ -201,40 +248,84 @@ impl SharedLink {
         }
     }
 
-    /// Takes the message with this ticket out of the queue. `false` if it is no longer there.
-    pub fn withdraw(&self, ticket: u64) -> bool {
-        let mut state = self.inner.lock();
-        ticket > state.handed && self.inner.withdraw(&mut state, ticket)
+    /// Returns a future that resolves when everything queued so far is written and flushed.
+    pub fn flushed(&self) -> Flushed {
+        let seq = self.last_seq();
+        Flushed::new(self.inner.clone(), seq)
     }
 
-    /// Takes those of the messages with these tickets, in ascending order, out of the queue that are
-    /// still there. The number of the last message that was handed to the link.
-    pub(super) fn withdraw_all(&self, tickets: &[u64]) -> u64 {
+    /// Removes the message with this number from the queue. Returns `false` if it is no longer
+    /// there.
+    pub fn withdraw(&self, seq: u64) -> bool {
+        let was_there = self.inner.lock().withdraw(seq);
+        if was_there {
+            self.inner.wakers.wake_sinks();
+        }
+        was_there
+    }
+
+    /// Removes those of the messages with these numbers, in ascending order, from the queue that
+    /// are still there. Returns the number of the last message that was handed to the link.
+    pub(super) fn withdraw_all(&self, seqs: &[u64]) -> u64 {
         let mut state = self.inner.lock();
-        let handed = state.handed;
-        self.inner.forget(&mut state, |next| tickets.binary_search(&next.seq).is_ok());
+        let handed = state.handed();
+        let any = state.forget(|next| seqs.binary_search(&next.seq).is_ok());
+        drop(state);
+        if any {
+            self.inner.wakers.wake_sinks();
+        }
         handed
     }
 
-    /// Whether there is no room for what survives a restart, or does not, while the queue is detained.
-    /// For answers there is as long as the peer that awaits them may come back.
-    pub(super) fn is_stopped(&self, survives: bool, answers: bool) -> bool {
-        let mut state = self.inner.lock();
-        if !state.is_detained() || !state.is_full(survives, self.inner.queue_bytes) {
-            return false;
-        }
-        if !state.is_cut_off() || state.returns {
-            return !answers;
-        }
-        // What would not be sent after a restart makes room first.
-        self.inner.forget(&mut state, |next| next.retention == Retention::ThisPeer);
-        state.is_full(survives, self.inner.queue_bytes)
+    /// Records that other links may follow this one: where a write fails, nobody need wait for what
+    /// becomes of it.
+    pub(super) fn outlive(&self) {
+        self.inner.lock().reconnects();
+    }
+
+    /// Holds, after a restart, what is for [any peer](Retention::AnyPeer) until it is
+    /// [released](Self::release), and lets pass the rest of what is queued meanwhile. Off until
+    /// this is called.
+    pub fn hold_on_restart(&self) {
+        self.inner.lock().hold_on_restart();
+    }
+
+    /// Records that a peer that was lost may return on the next link: what is queued is kept for
+    /// it.
+    #[cfg(any(test, feature = "server"))]
+    pub(super) fn expect_return(&self) {
+        self.inner.lock().expect_return();
+    }
+
+    /// Keeps queued messages for any peer for the next link; all others are still written to this
+    /// one, later ones too. Lasts until the next link is there, or it is
+    /// [released](Self::release).
+    pub(super) fn hold(&self) {
+        self.inner.lock().hold();
+        // Nobody waits for a link that may be long in coming.
+        self.inner.wakers.wake_all_writers();
+        self.inner.wakers.wake_reader();
+    }
+
+    /// Sends what was held.
+    pub fn release(&self) {
+        self.inner.lock().release();
+        self.inner.wake_writers();
+        self.inner.wakers.wake_reader();
+    }
+
+    /// Records that the peer which has returned begins anew: what is for the former only is not
+    /// sent.
+    pub(super) fn begin_anew(&self) {
+        self.inner.lock().begin_anew();
+        self.inner.wake_writers();
+        self.inner.wakers.wake_reader();
     }
 
     /// Returns `true` if the queue is held back, and the `requests` that wait before it are more
     /// than it had room for.
     pub(super) fn is_overrun(&self, requests: usize) -> bool {
-        requests >= self.inner.queue_bytes / REQUEST && self.inner.lock().is_detained()
+        requests >= self.inner.queue_bytes / REQUEST && self.inner.is_detained()
     }
 
     /// Returns `true` if nothing can be written before more is read: a write has failed, there is
@@ -248,111 +339,58 @@ impl SharedLink {
         self.inner.wakers.wake_reader();
     }
 
-    /// The reason that `poll_close` gives to the peer, in place of 1000. The last call counts.
+    /// Returns how many bytes wait to be handed to the link.
+    #[cfg(feature = "server")]
+    pub(crate) fn queued_bytes(&self) -> usize {
+        self.inner.lock().queued_bytes()
+    }
+
+    /// Returns the number of the last message that was handed to the link: what has a higher one
+    /// never left this side.
+    #[must_use]
+    pub fn handed(&self) -> u64 {
+        self.inner.lock().handed()
+    }
+
+    /// Returns that number as it was when the present link began.
+    pub(super) fn began(&self) -> u64 {
+        self.inner.lock().began()
+    }
+
+    /// Sets the reason that `poll_close` gives to the peer, in place of 1000. The last call counts.
     pub fn close_with(&self, reason: CloseReason) {
         self.inner.lock().close_reason = Some(reason);
     }
 
-    /// Resolves when everything queued so far is written and flushed, or with the error that
-    /// ended the link before. While there is no link, or what there is waits for a new peer, it does
-    /// not wait. Dropping it takes nothing back.
-    pub fn flushed(&self) -> Flushed {
-        let mut state = self.inner.lock();
-        state.flushes += 1;
-        state.waiting += 1;
-        let key = (state.queued, state.flushes);
-        Flushed { inner: self.inner.clone(), key, waits: true }
-    }
-
-    /// How many bytes wait to be handed to the link.
-    #[cfg(feature = "server")]
-    pub(crate) fn queued_bytes(&self) -> usize {
-        self.inner.submit.bytes()
-    }
-
-    /// How many messages were handed to the link: what has a higher ticket never left this side.
-    #[must_use]
-    pub fn handed(&self) -> u64 {
-        self.inner.lock().handed
-    }
-
-    /// The same for when the present link began.
-    pub(super) fn began(&self) -> u64 {
-        self.inner.lock().began
-    }
-
     /// Ends the connection at once, without the closing handshake, for everyone who waits on it.
     pub fn cut(&self) {
-        self.finish(self.inner.lock());
-    }
-
-    /// The same, for a reason of this side's own.
-    pub(super) fn cut_for(&self, error: Error) {
-        let mut state = self.inner.lock();
-        self.inner.end(&mut state, error);
-        self.finish(state);
-    }
-
-    fn finish(&self, mut state: MutexGuard<'_, State>) {
         let reason = CloseReason::new(CloseCode::Normal, "closed by this side");
-        self.inner.end(&mut state, LinkError::Closed(reason).into());
-        let link = state.link.take();
-        drop(state);
-        drop(link);
+        self.cut_for(LinkError::Closed(reason).into());
     }
-}
 
-/// See [`SharedLink::flushed`].
-#[derive(Debug)]
-#[must_use = "futures do nothing unless polled"]
-pub struct Flushed {
-    inner: Arc<Inner>,
-    /// The ticket it waits for, and a number that tells it from others with the same one.
-    key: (u64, u64),
-    /// It is one of those whom `State::waiting` counts.
-    waits: bool,
-}
-
-impl Future for Flushed {
-    type Output = Result<(), Error>;
-
-    fn poll(mut self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<Self::Output> {
-        let this = &mut *self;
-        let inner = &*this.inner;
-        let mut state = inner.lock();
-        let mut polled = Poll::Ready(Ok(()));
-        if state.flushed < this.key.0 {
-            inner.wakers.register_flush(this.key, cx.waker());
-            let written = inner.poll_write(&mut state);
-            if state.flushed < this.key.0 && !state.is_detained() {
-                polled = written;
-            }
-        }
-        if polled.is_ready() && this.waits {
-            this.waits = false;
-            state.waiting -= 1;
-            inner.wakers.deregister_flush(this.key);
-        }
-        polled
+    /// Cuts the connection for a reason of this side's own.
+    pub(super) fn cut_for(&self, error: Error) {
+        self.inner.end(error);
+        self.inner.driver.discard();
     }
-}
 
-impl Drop for Flushed {
-    fn drop(&mut self) {
-        if !self.waits {
-            return;
+    /// Writes what is queued, if nobody else uses the link. The waker has to be registered.
+    fn poll_write(&self) -> Poll<Result<(), Error>> {
+        match self.inner.driver.try_lock_or_wait(Waiter::Writer) {
+            Some(mut driver) => match driver.get() {
+                Some(driver) => self.inner.poll_write(driver),
+                None => Poll::Ready(self.inner.lock().ended()),
+            },
+            None => Poll::Pending,
         }
-        let inner = &*self.inner;
-        let mut state = inner.lock();
-        state.waiting -= 1;
-        let was_woken = !inner.wakers.deregister_flush(self.key);
-        let (waiting, unflushed) = (state.waiting, state.flushed < state.queued);
-        drop(state);
-        match waiting {
-            0 if unflushed => inner.wakers.wake_reader(),
-            // It was woken to write for all, and does not.
-            _ if unflushed && was_woken => inner.wakers.wake_writer(),
-            _ => {}
+    }
+
+    /// Returns what was read before, or the end.
+    fn next_read(&self) -> Option<Result<LinkEvent<Message>, Error>> {
+        let mut state = self.inner.lock();
+        match state.read_ahead.pop() {
+            Some(item) => Some(Ok(item)),
+            None => state.ended().err().map(Err),
         }
     }
 }
@@ -361,17 +399,20 @@ impl Stream for SharedLink {
     type Item = Result<LinkEvent<Message>, Error>;
 
     fn poll_next(self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<Option<Self::Item>> {
+        if let Some(item) = self.next_read() {
+            return Poll::Ready(Some(item));
+        }
         let inner = &*self.inner;
-        // Before it is seen what was offered: what is offered from now on wakes.
+        // Before it is seen what is queued: what is queued from now on wakes.
         inner.wakers.register_reader(cx.waker());
-        let mut state = inner.lock();
-        let polled = if let Some(item) = state.read_ahead.pop() {
-            Poll::Ready(Ok(item))
-        } else if let Some(end) = &state.end {
-            Poll::Ready(Err(end.clone()))
-        } else {
-            inner.poll_serve(&mut state, cx)
-        };
+        let mut driver = inner.driver.try_lock_or_wait(Waiter::Reader);
+        // A writer may have read meanwhile.
+        let mut polled = self.next_read().map_or(Poll::Pending, Poll::Ready);
+        if polled.is_pending()
+            && let Some(driver) = driver.as_mut().and_then(|driver| driver.get())
+        {
+            polled = inner.poll_serve(driver, cx);
+        }
         if polled.is_ready() {
             inner.wakers.deregister_reader();
         }
@@ -383,48 +424,47 @@ impl Sink<Message> for SharedLink {
     type Error = Error;
 
     fn poll_ready(self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<Result<(), Error>> {
-        let inner = &*self.inner;
-        let mut state = inner.lock();
-        if let Some(end) = &state.end {
-            return Poll::Ready(Err(end.clone()));
-        }
-        if !state.is_full(false, inner.queue_bytes) {
+        let has_room = || {
+            let state = self.inner.lock();
+            state.ended().map(|()| !state.is_full(Retention::ThisPeer, self.inner.queue_bytes))
+        };
+        if has_room()? {
             return Poll::Ready(Ok(()));
         }
-        inner.wakers.register_sink(cx.waker());
-        let written = inner.poll_write(&mut state);
-        if state.end.is_none() && !state.is_full(false, inner.queue_bytes) {
-            inner.wakers.deregister_sink(cx.waker());
-            return Poll::Ready(Ok(()));
+        self.inner.wakers.register_sink(cx.waker());
+        let written = self.poll_write();
+        if !has_room()? {
+            return written;
         }
-        written
+        self.inner.wakers.deregister_sink(cx.waker());
+        Poll::Ready(Ok(()))
     }
 
-    fn start_send(mut self: Pin<&mut Self>, item: Message) -> Result<(), Error> {
-        let survives = mem::take(&mut self.survives);
-        let ticket = self.inner.push(&mut self.inner.lock(), item, survives)?;
-        self.ticket = ticket;
-        Ok(())
+    fn start_send(self: Pin<&mut Self>, item: Message) -> Result<(), Error> {
+        self.inner.push(self.inner.lock(), item, Retention::ThisPeer).map(drop)
     }
 
     fn poll_flush(self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<Result<(), Error>> {
-        let inner = &*self.inner;
-        let mut state = inner.lock();
-        inner.wakers.register_sink(cx.waker());
-        let written = inner.poll_write(&mut state);
+        self.inner.wakers.register_sink(cx.waker());
+        let written = self.poll_write();
         if written.is_ready() {
-            inner.wakers.deregister_sink(cx.waker());
+            self.inner.wakers.deregister_sink(cx.waker());
         }
         written
     }
 
     fn poll_close(self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<Result<(), Error>> {
-        let inner = &*self.inner;
-        let mut state = inner.lock();
-        inner.wakers.register_sink(cx.waker());
-        let closed = ready!(inner.poll_close(&mut state));
-        inner.wakers.deregister_sink(cx.waker());
-        self.finish(state);
+        self.inner.wakers.register_sink(cx.waker());
+        let Some(mut driver) = self.inner.driver.try_lock_or_wait(Waiter::Writer) else {
+            return Poll::Pending;
+        };
+        let closed = match driver.get() {
+            Some(driver) => ready!(self.inner.poll_close(driver)),
+            None => Ok(()),
+        };
+        drop(driver);
+        self.inner.wakers.deregister_sink(cx.waker());
+        self.cut();
         Poll::Ready(closed)
     }
 }

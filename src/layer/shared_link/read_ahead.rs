@@ -1,4 +1,4 @@
-//! Items that a writer has read for the reader.
+//! Items that were read for the reader, and not taken by it yet.
 
 use std::collections::VecDeque;
 
@@ -8,7 +8,7 @@ use crate::{link::LinkEvent, message::Message};
 const MAX_ITEMS: usize = 256;
 const MAX_BYTES: usize = 1 << 20;
 
-/// Items that were read after a write had failed, in order.
+/// Items that were read in one turn, or by a writer after a write had failed, in order.
 #[derive(Debug, Default)]
 pub(super) struct ReadAhead {
     items: VecDeque<LinkEvent<Message>>,
@@ -21,9 +21,23 @@ impl ReadAhead {
         self.items.push_back(item);
     }
 
+    pub(super) fn extend(&mut self, items: Vec<LinkEvent<Message>>) {
+        self.bytes += items.iter().map(size).sum::<usize>();
+        // Nearly always there are none yet, and the memory is taken over.
+        if self.items.is_empty() {
+            self.items = items.into();
+        } else {
+            self.items.extend(items);
+        }
+    }
+
     pub(super) fn pop(&mut self) -> Option<LinkEvent<Message>> {
         let item = self.items.pop_front()?;
         self.bytes -= size(&item);
+        if self.items.is_empty() {
+            // Most sessions are idle most of the time.
+            self.items = VecDeque::new();
+        }
         Some(item)
     }
 

@@ -4,14 +4,15 @@ use super::*;
 use crate::layer::{Reconnect, fake};
 use futures::{SinkExt, StreamExt};
 
+mod turns;
+
 fn shared() -> (SharedLink, fake::Peer) {
     let (link, peer) = fake::link();
     (SharedLink::new(Reconnect::single(link), Config::default().queue_bytes(10)), peer)
 }
 
 fn queue(shared: &mut SharedLink, text: &'static str) -> Flushed {
-    shared.start_send_unpin(Message::text(text)).unwrap();
-    shared.flushed()
+    shared.reserve(Retention::ThisPeer).unwrap().send(text.into()).unwrap().1
 }
 
 #[tokio::test(start_paused = true)]
@@ -132,9 +133,9 @@ async fn a_link_without_news_is_not_polled_again() {
 }
 
 #[tokio::test(start_paused = true)]
-async fn an_offer_does_not_wait_for_those_who_use_the_link() {
+async fn a_try_to_send_does_not_wait_for_those_who_use_the_link() {
     let (shared, peer) = shared();
-    let busy = shared.inner.lock();
+    let busy = shared.inner.driver.try_lock();
     shared.try_send(Message::text("12345")).unwrap();
     shared.try_send(Message::text("67890")).unwrap();
     assert!(matches!(shared.try_send(Message::text("")), Err(TrySendError::Full)));
@@ -188,7 +189,7 @@ async fn everyone_hears_why_it_ended() {
     assert_eq!(assert_ready_err!(a.poll()).to_string(), error.to_string());
     let late = shared.start_send_unpin(Message::text("late")).unwrap_err();
     assert_eq!(late.to_string(), error.to_string());
-    assert_eq!(*shared.state().borrow(), event::State::Closed(restart));
+    assert_eq!(*shared.state().borrow(), State::Closed(restart));
 }
 
 #[tokio::test(start_paused = true)]
@@ -226,7 +227,7 @@ async fn what_was_never_handed_over_is_known() {
     assert_ready_ok!(spawn(queue(&mut shared, "a")).poll());
     peer.block(true);
     assert_pending!(spawn(queue(&mut shared, "b")).poll());
-    assert_eq!((shared.ticket(), shared.handed()), (2, 1));
+    assert_eq!((shared.last_seq(), shared.handed()), (2, 1));
 }
 
 #[tokio::test(start_paused = true)]
@@ -258,7 +259,7 @@ async fn a_cut_reaches_everyone_at_once() {
 }
 
 #[tokio::test(start_paused = true)]
-async fn nothing_is_offered_behind_a_close() {
+async fn nothing_is_sent_behind_a_close() {
     let (mut shared, peer) = shared();
     peer.block(true);
     shared.try_send(Message::text("before")).unwrap();
@@ -273,19 +274,19 @@ async fn nothing_is_offered_behind_a_close() {
     assert_eq!(peer.sent(), [Message::text("before"), Message::Close(Some(restart))]);
 }
 
-/// What others offer counts in the numbers by which a request is known to have left or not.
+/// What others send counts in the numbers by which a request is known to have left or not.
 #[tokio::test(start_paused = true)]
-async fn offers_between_requests_keep_the_tickets_right() {
+async fn what_others_send_between_requests_keeps_the_numbers_right() {
     let (mut shared, peer) = shared();
     shared.try_send(Message::text("a")).unwrap();
     assert_ready_ok!(spawn(queue(&mut shared, "sent")).poll());
-    let sent = shared.ticket();
+    let sent = shared.last_seq();
     peer.block(true);
     shared.try_send(Message::text("b")).unwrap();
     let kept = queue(&mut shared, "kept");
     shared.try_send(Message::text("c")).unwrap();
     shared.cut();
-    assert_eq!((sent, shared.ticket(), shared.handed()), (2, 4, 2));
+    assert_eq!((sent, shared.last_seq(), shared.handed()), (2, 5, 2));
     assert_ready_err!(spawn(kept).poll());
     assert_eq!(peer.sent(), ["a", "sent"].map(Message::text));
 }
@@ -295,7 +296,7 @@ async fn what_is_taken_back_makes_room() {
     let (mut shared, peer) = shared();
     peer.block(true);
     drop(queue(&mut shared, "1234567890"));
-    let ticket = shared.ticket();
+    let ticket = shared.last_seq();
     let mut other = shared.clone();
     let mut room = spawn(std::future::poll_fn(move |cx| other.poll_ready_unpin(cx)));
     assert_pending!(room.poll());

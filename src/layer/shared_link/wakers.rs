@@ -8,82 +8,91 @@ use std::{
 };
 
 // The parent says which: a test puts loom's there.
-use super::{AtomicBool, Mutex, MutexGuard};
+use super::{AtomicBool, AtomicWaker, Mutex, MutexGuard};
 
-/// The key of a flush in the queue: the message that it waits for, and a number of its own.
+/// Order of the flushes: the number of the message that one waits for, and a number of its own.
 pub(super) type FlushKey = (u64, u64);
 
 /// Wakes those who wait for a link.
 ///
-/// A task sits down *before* it polls the link, so that a wake-up between its poll and its return
-/// finds it. Who is woken has lost the seat and takes it again at the next poll.
+/// A task registers its waker *before* it polls the link, so that a wake-up during the poll is not
+/// lost. Waking removes the waker; the task registers again at its next poll.
 #[derive(Debug, Default)]
 pub(super) struct WakerSet {
-    waiters: Mutex<Waiters>,
+    /// Who waits for messages, and whether it does: its waker stays there when it is woken.
+    reader: AtomicWaker,
+    reader_waits: AtomicBool,
+    writers: Mutex<Writers>,
     woken: AtomicBool,
 }
 
 #[derive(Debug, Default)]
-struct Waiters {
-    /// Who waits for messages.
-    reader: Option<Waker>,
+struct Writers {
     /// Who uses the sink: its owner, and the reader that writes answers of its own.
     sinks: Vec<Waker>,
     /// Who waits for a flush, in order.
     flushes: VecDeque<(FlushKey, Waker)>,
+    /// Number of the last message that was flushed.
+    flushed: u64,
 }
 
-impl Waiters {
-    /// Where a flush sits, or would sit.
+impl Writers {
+    /// Returns the position of a flush, or where it would be.
     fn find(&self, key: FlushKey) -> Result<usize, usize> {
-        self.flushes.binary_search_by_key(&key, |(taken, _)| *taken)
+        self.flushes.binary_search_by_key(&key, |(registered, _)| *registered)
     }
 }
 
 impl WakerSet {
     pub(super) fn register_reader(&self, waker: &Waker) {
-        match &mut self.lock().reader {
-            Some(previous) => previous.clone_from(waker),
-            none => *none = Some(waker.clone()),
-        }
+        self.reader.register(waker);
+        // A swap sees what was before the swap in `wake_reader`, if that came first.
+        self.reader_waits.swap(true, SeqCst);
     }
 
     pub(super) fn deregister_reader(&self) {
-        self.lock().reader = None;
+        self.reader_waits.store(false, SeqCst);
     }
 
     pub(super) fn register_sink(&self, waker: &Waker) {
-        let mut waiters = self.lock();
-        if !waiters.sinks.iter().any(|taken| taken.will_wake(waker)) {
-            waiters.sinks.push(waker.clone());
+        let mut writers = self.lock();
+        if !writers.sinks.iter().any(|registered| registered.will_wake(waker)) {
+            writers.sinks.push(waker.clone());
         }
     }
 
     pub(super) fn deregister_sink(&self, waker: &Waker) {
-        self.lock().sinks.retain(|taken| !taken.will_wake(waker));
+        self.lock().sinks.retain(|registered| !registered.will_wake(waker));
     }
 
-    pub(super) fn register_flush(&self, key: FlushKey, waker: &Waker) {
-        let mut waiters = self.lock();
-        match waiters.find(key) {
-            Ok(at) => waiters.flushes[at].1.clone_from(waker),
-            Err(at) => waiters.flushes.insert(at, (key, waker.clone())),
+    /// Registers the waker of a flush. Returns `false` if that has happened: a waker that nobody
+    /// needs would keep another from being woken.
+    pub(super) fn register_flush(&self, key: FlushKey, waker: &Waker) -> bool {
+        let mut writers = self.lock();
+        if key.0 <= writers.flushed {
+            return false;
         }
+        match writers.find(key) {
+            Ok(at) => writers.flushes[at].1.clone_from(waker),
+            Err(at) => writers.flushes.insert(at, (key, waker.clone())),
+        }
+        true
     }
 
-    /// Whether it still had its seat: if not, it has been woken.
+    /// Removes the waker of a flush. Returns `false` if it was not there: it has been woken.
     pub(super) fn deregister_flush(&self, key: FlushKey) -> bool {
-        let mut waiters = self.lock();
-        let found = waiters.find(key);
-        found.is_ok_and(|at| waiters.flushes.remove(at).is_some())
+        let mut writers = self.lock();
+        let found = writers.find(key);
+        found.is_ok_and(|at| writers.flushes.remove(at).is_some())
     }
 
     pub(super) fn wake_reader(&self) {
-        let reader = self.lock().reader.take();
-        reader.into_iter().for_each(Waker::wake);
+        if self.reader_waits.swap(false, SeqCst) {
+            self.reader.wake();
+        }
     }
 
-    /// Wakes the flush that is first in inner: one writes for all.
+    /// Wakes the first flush: one writes for all.
     pub(super) fn wake_writer(&self) {
         let first = self.lock().flushes.pop_front();
         first.into_iter().for_each(|(_, waker)| waker.wake());
@@ -95,31 +104,40 @@ impl WakerSet {
         sinks.into_iter().for_each(Waker::wake);
     }
 
-    /// Wakes those whose messages are flushed, and the users of the sink.
-    pub(super) fn wake_flushed(&self, ticket: u64) {
-        let mut waiters = self.lock();
-        let after = waiters.flushes.partition_point(|((waited, _), _)| *waited <= ticket);
-        let flushed: Vec<_> = waiters.flushes.drain(..after).collect();
-        let sinks = mem::take(&mut waiters.sinks);
-        drop(waiters);
+    /// Wakes those whose messages are flushed, up to the number `seq`, and the users of the sink.
+    pub(super) fn wake_flushed(&self, seq: u64) {
+        let mut writers = self.lock();
+        writers.flushed = seq;
+        let after = writers.flushes.partition_point(|((waited, _), _)| *waited <= seq);
+        let flushed: Vec<_> = writers.flushes.drain(..after).collect();
+        let sinks = mem::take(&mut writers.sinks);
+        drop(writers);
         flushed.into_iter().for_each(|(_, waker)| waker.wake());
         sinks.into_iter().for_each(Waker::wake);
     }
 
-    pub(super) fn wake_all(&self) {
-        let waiters = mem::take(&mut *self.lock());
-        waiters.reader.into_iter().chain(waiters.sinks).for_each(Waker::wake);
-        waiters.flushes.into_iter().for_each(|(_, waker)| waker.wake());
+    /// Wakes all who write: nobody waits for what is queued.
+    pub(super) fn wake_all_writers(&self) {
+        let mut writers = self.lock();
+        let (sinks, flushes) = (mem::take(&mut writers.sinks), mem::take(&mut writers.flushes));
+        drop(writers);
+        sinks.into_iter().for_each(Waker::wake);
+        flushes.into_iter().for_each(|(_, waker)| waker.wake());
     }
 
-    /// Whether the link has woken anyone since this was last asked. Asked *before* the link is
-    /// polled, so that what happens during the poll is news for the next.
+    /// Has the reader ask the link again at its next poll, without waking it.
+    pub(super) fn set_woken(&self) {
+        self.woken.store(true, SeqCst);
+    }
+
+    /// Returns `true` if the link has woken anyone since this was last called. Call it *before* the
+    /// link is polled, so that a wake-up during the poll is there for the next.
     pub(super) fn take_woken(&self) -> bool {
         self.woken.swap(false, SeqCst)
     }
 
-    fn lock(&self) -> MutexGuard<'_, Waiters> {
-        self.waiters.lock().unwrap_or_else(PoisonError::into_inner)
+    fn lock(&self) -> MutexGuard<'_, Writers> {
+        self.writers.lock().unwrap_or_else(PoisonError::into_inner)
     }
 }
 
@@ -130,12 +148,13 @@ impl Wake for WakerSet {
     }
 
     fn wake_by_ref(self: &Arc<Self>) {
-        self.woken.store(true, SeqCst);
-        let mut waiters = self.lock();
-        let (reader, sinks) = (waiters.reader.take(), mem::take(&mut waiters.sinks));
-        let writer = waiters.flushes.pop_front();
-        drop(waiters);
-        reader.into_iter().chain(sinks).for_each(Waker::wake);
+        self.set_woken();
+        self.wake_reader();
+        let mut writers = self.lock();
+        let sinks = mem::take(&mut writers.sinks);
+        let writer = writers.flushes.pop_front();
+        drop(writers);
+        sinks.into_iter().for_each(Waker::wake);
         writer.into_iter().for_each(|(_, waker)| waker.wake());
     }
 }

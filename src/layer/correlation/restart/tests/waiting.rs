@@ -113,9 +113,9 @@ async fn answers_have_room_while_it_is_not_known_what_becomes_of_a_write_that_fa
         stack.send(JsonRpcMessage::request(ping.into(), RequestId::Number(id)));
         let _ = spawn(stack.stack.framed.get_ref().flushed()).poll();
     }
-    let queued = stack.stack.framed.get_ref().ticket();
+    let queued = stack.stack.framed.get_ref().last_seq();
     stack.send(answer(request.id));
-    assert_eq!(stack.stack.framed.get_ref().ticket(), queued + 1);
+    assert_eq!(stack.stack.framed.get_ref().last_seq(), queued + 1);
 }
 
 #[tokio::test(start_paused = true)]

@@ -1,0 +1,153 @@
+//! State that the clones of a [`SharedLink`](super::SharedLink) share.
+
+use std::{
+    ops::{Deref, DerefMut},
+    sync::{
+        Arc, Mutex, MutexGuard, PoisonError,
+        atomic::{
+            AtomicBool, AtomicU64, AtomicUsize,
+            Ordering::{Acquire, Release, SeqCst},
+        },
+    },
+    task::Waker,
+};
+
+use tracing::Span;
+
+use super::{
+    driver::{BoxLinks, Driver},
+    state::State,
+    try_lock::TryLock,
+    wakers::WakerSet,
+};
+use crate::{
+    error::{CloseCode, CloseReason, Error},
+    event::{self, Event, Notices},
+    link::Retention,
+    message::Message,
+};
+
+/// The two locks, and what is known without them.
+#[derive(Debug)]
+pub(super) struct Inner {
+    state: Mutex<State>,
+    /// [`State::is_detained`] when the state was last unlocked.
+    is_detained: AtomicBool,
+    pub(super) driver: TryLock<Driver>,
+    pub(super) wakers: Arc<WakerSet>,
+    /// The waker by which the link is polled.
+    pub(super) waker: Waker,
+    /// Number of the last message that was flushed, written by who has the driver.
+    pub(super) flushed: AtomicU64,
+    /// How many futures were ever made that wait for a flush, and how many still do.
+    pub(super) flushes: AtomicU64,
+    pub(super) waiting: AtomicUsize,
+    pub(super) queue_bytes: usize,
+    pub(super) notices: Notices,
+    span: Span,
+}
+
+impl Inner {
+    pub(super) fn new(links: BoxLinks, queue_bytes: usize, notices: Notices, span: Span) -> Self {
+        let wakers = Arc::new(WakerSet::default());
+        Self {
+            state: Mutex::new(State::new()),
+            is_detained: AtomicBool::new(false),
+            driver: TryLock::new(Driver::new(links), wakers.clone()),
+            waker: Waker::from(wakers.clone()),
+            wakers,
+            flushed: AtomicU64::new(0),
+            flushes: AtomicU64::new(0),
+            waiting: AtomicUsize::new(0),
+            queue_bytes,
+            notices,
+            span,
+        }
+    }
+
+    /// Locks the state: for a moment, in which nothing is polled and nobody is woken.
+    pub(super) fn lock(&self) -> Locked<'_> {
+        let state = self.state.lock().unwrap_or_else(PoisonError::into_inner);
+        Locked { is_detained: &self.is_detained, state }
+    }
+
+    /// Returns `true` if what is queued may stay there for longer than a peer takes to read.
+    pub(super) fn is_detained(&self) -> bool {
+        self.is_detained.load(Acquire)
+    }
+
+    /// Number of the last message that was flushed.
+    pub(super) fn flushed(&self) -> u64 {
+        self.flushed.load(SeqCst)
+    }
+
+    /// Queues `message` and returns its number.
+    pub(super) fn push(
+        &self,
+        mut state: Locked<'_>,
+        message: Message,
+        retention: Retention,
+    ) -> Result<u64, Error> {
+        let seq = state.push(message, retention)?;
+        if state.is_down() {
+            drop(state);
+            // Whoever keeps it has to know how much that is.
+            self.wakers.set_woken();
+        }
+        Ok(seq)
+    }
+
+    /// Wakes those who write: there is something that they may write now.
+    pub(super) fn wake_writers(&self) {
+        self.wakers.wake_sinks();
+        self.wakers.wake_writer();
+    }
+
+    /// Stores the first error that ends the link, tells everyone, and returns it.
+    pub(super) fn end(&self, error: Error) -> Error {
+        let mut state = self.lock();
+        let (error, unsent) = match state.end(error) {
+            Ok(ended) => ended,
+            Err(before) => return before,
+        };
+        drop(state);
+        drop(unsent);
+        let reason = match &error {
+            Error::Link(error) => error.close_reason(),
+            Error::Handshake(error) => CloseReason::new(CloseCode::Abnormal, error.to_string()),
+            Error::Message(error) => CloseReason::new(CloseCode::Internal, error.to_string()),
+        };
+        tracing::debug!(parent: &self.span, %reason, "connection ended");
+        self.notices.state.send_replace(event::State::Closed(reason));
+        self.notices.announce(|| Event::Closed(error.clone()));
+        self.wakers.wake_reader();
+        self.wakers.wake_all_writers();
+        error
+    }
+}
+
+/// The state, until this is dropped.
+pub(super) struct Locked<'a> {
+    is_detained: &'a AtomicBool,
+    state: MutexGuard<'a, State>,
+}
+
+impl Deref for Locked<'_> {
+    type Target = State;
+
+    fn deref(&self) -> &State {
+        &self.state
+    }
+}
+
+impl DerefMut for Locked<'_> {
+    fn deref_mut(&mut self) -> &mut State {
+        &mut self.state
+    }
+}
+
+impl Drop for Locked<'_> {
+    fn drop(&mut self) {
+        self.is_detained.store(self.state.is_detained(), Release);
+    }
+}
