@@ -39,7 +39,7 @@ use crate::{
     layer::socket::Side,
     link::MessageLimits,
     transport::Layers,
-    upgrade::{Io, read_limits, reclaim, set_nodelay, write_limits},
+    upgrade::{Io, read_limits, reclaim, set_tcp_options, write_limits},
 };
 
 /// How many redirects within the origin are followed.
@@ -186,7 +186,7 @@ impl Target {
     ) -> Result<Dialled, HandshakeError> {
         let url = self.url()?;
         let span = span(&url);
-        set_nodelay(&stream);
+        set_tcp_options(&stream);
         let bearer = match &self.tokens {
             Some(tokens) => Some(bearer(&tokens.ask(false).await?)?),
             None => self.bearer.clone(),
@@ -293,7 +293,7 @@ impl Target {
         };
         let tcp = tcp::connect(&host, port).await;
         let tcp = tcp.map_err(|error| HandshakeError::Connect(Arc::new(error)))?;
-        set_nodelay(&tcp);
+        set_tcp_options(&tcp);
         if url.scheme() == "ws" {
             return self.link(url, hello, layers, tcp).await;
         }

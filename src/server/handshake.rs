@@ -53,7 +53,7 @@ use crate::{
     time::after,
     transport::{Builder, Layers, WebSocketTransport},
     upgrade::{
-        Io, SUBPROTOCOL, accept_key, elements, is_websocket, read_limits, reclaim, set_nodelay,
+        Io, SUBPROTOCOL, accept_key, elements, is_websocket, read_limits, reclaim, set_tcp_options,
         write_limits,
     },
 };
@@ -145,7 +145,7 @@ pub(super) fn build_over<B: BuildOverStream>(
 ) -> B::Output {
     let upgraded = match unbox::<TcpStream>(upgraded) {
         Ok((stream, leftover)) => {
-            set_nodelay(&stream);
+            set_tcp_options(&stream);
             return what.build(stream, leftover);
         }
         Err(upgraded) => upgraded,
@@ -153,7 +153,7 @@ pub(super) fn build_over<B: BuildOverStream>(
     #[cfg(feature = "rustls-tls")]
     let upgraded = match unbox::<tokio_rustls::server::TlsStream<TcpStream>>(upgraded) {
         Ok((stream, leftover)) => {
-            set_nodelay(stream.get_ref().0);
+            set_tcp_options(stream.get_ref().0);
             return what.build(stream, leftover);
         }
         Err(upgraded) => upgraded,
@@ -186,7 +186,7 @@ pub(super) async fn accept<R: Role, S: Io>(
     stream: S,
     config: &Config<R>,
 ) -> Result<(Upgraded<S>, Guest), HandshakeError> {
-    set_nodelay(&stream);
+    set_tcp_options(&stream);
     let overdue = after(config.timeout);
     // By itself.
     let visit = Visit::new(Lobby::new(1).enter(None));

@@ -33,7 +33,7 @@ use super::{
 use crate::{
     decode::Role,
     time::after,
-    upgrade::{Io, set_nodelay},
+    upgrade::{Io, set_tcp_options},
 };
 
 /// Where connections are before they are upgraded.
@@ -74,7 +74,7 @@ pub(super) async fn listen<L: Listener, S: Service<R>, R: Hosted>(
         };
         match accepted {
             Ok((stream, peer)) => {
-                set_nodelay(&stream);
+                set_tcp_options(&stream);
                 let span =
                     tracing::info_span!("websocket", peer = peer.map(tracing::field::display));
                 // On the heap from the start: it is large, and a task is moved about before it begins.

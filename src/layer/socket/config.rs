@@ -14,7 +14,7 @@ pub struct Config {
     /// The size of each of the two buffers of an idle connection: 8 KiB.
     pub buffer_size: usize,
     /// Time in which the peer must accept at least one byte while something waits to be written: 10
-    /// s.
+    /// s. A TCP connection accepts up to 64 KiB at a time, so it should be long enough for that.
     pub write_timeout: Duration,
     /// The lowest rate at which the peer must take what waits to be written, in bytes per second:
     /// 1,024. A slower one loses the link, and may resume its session; `None` disables the check.
