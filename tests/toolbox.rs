@@ -231,6 +231,22 @@ async fn what_a_tool_returns_becomes_what_is_asked_for() {
     .await;
 }
 
+/// A text of a few MiB could be a hundred times as much as JSON.
+#[tokio::test]
+async fn a_text_that_is_too_much_as_json_stays_a_text() {
+    limit(async {
+        let (_server, address) = Shelf::default().serve().await;
+        let tools = toolbox(address).await;
+        let dense = format!("[{}0]", r#"{"":0},"#.repeat(200_000));
+        let arguments = json!({ "text": dense });
+        let read: Value = tools.call("say", &arguments).await.unwrap();
+        assert!(read.is_string(), "it was decoded");
+        let error = tools.call::<Vec<Value>>("say", &arguments).await.unwrap_err().to_string();
+        assert!(error.contains("134217728"), "{error}");
+    })
+    .await;
+}
+
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn a_list_that_has_changed_is_asked_for_again() {
     limit(async {

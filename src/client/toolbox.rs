@@ -20,7 +20,10 @@ use rmcp::{
     service::{RunningService, RxJsonRpcMessage, TxJsonRpcMessage},
     transport::Transport,
 };
-use serde::{Serialize, de::DeserializeOwned};
+use serde::{
+    Serialize,
+    de::{DeserializeOwned, Error as _},
+};
 use serde_json::{Value, json};
 use tokio::{
     sync::{Mutex, watch},
@@ -34,10 +37,13 @@ use super::{
 };
 use crate::{
     CatchPanic,
-    decode::json::parse,
+    decode::{estimate_decoded_size, json::parse},
     error::Error,
     event::{Event, Events, State},
-    layer::correlation::{Deadline, TIMED_OUT},
+    layer::{
+        correlation::{Deadline, TIMED_OUT},
+        framed::{DEFAULT_DECODED_SIZE_OF_CLIENT, too_large},
+    },
     transport::WebSocketTransport,
 };
 
@@ -155,7 +161,7 @@ impl<S: Service<RoleClient>> Toolbox<S> {
     /// Calls the tool of this name. `arguments` are an object, or nothing: `()`.
     ///
     /// What it returns is its structured content, else its text: read as JSON where it is some, else as
-    /// the string that it is.
+    /// the string that it is. JSON that would take more than 128 MiB once it is decoded stays a string.
     ///
     /// # Errors
     /// [`ToolError`].
@@ -432,8 +438,18 @@ fn read<T: DeserializeOwned>(result: CallToolResult) -> Result<T, ToolError> {
         (Some(value), _) => T::deserialize(value),
         (None, None) => T::deserialize(Value::Null),
         (None, Some(text)) => {
-            parse(&text).or_else(|error| T::deserialize(Value::String(text)).map_err(|_| error))
+            decode(&text).or_else(|error| T::deserialize(Value::String(text)).map_err(|_| error))
         }
     };
     read.map_err(|error| ToolError::Result { error, result: Box::new(result) })
+}
+
+/// Decodes a text that is JSON, within the bound that a message has by default.
+fn decode<T: DeserializeOwned>(text: &str) -> Result<T, serde_json::Error> {
+    let limit = DEFAULT_DECODED_SIZE_OF_CLIENT;
+    let size = estimate_decoded_size(text.as_bytes(), limit).usual;
+    match too_large(size, limit) {
+        Some(error) => Err(serde_json::Error::custom(error.message)),
+        None => parse(text),
+    }
 }

@@ -71,6 +71,9 @@ impl Config {
     }
 }
 
+/// Default of [`Config::max_decoded_size`] for an MCP client.
+pub(crate) const DEFAULT_DECODED_SIZE_OF_CLIENT: usize = 128 << 20;
+
 /// How many bytes of answers of our own may wait in a sink without room before no more is read, so
 /// that a peer which sends rubbish and reads nothing is not buffered for. Not none at all: two ends
 /// that both refuse something would each wait for the other to read.
@@ -257,7 +260,7 @@ where
                 None => return Poll::Ready(None),
             };
             *this.last_size = message.len();
-            let limit = if R::IS_CLIENT { 128 << 20 } else { 32 << 20 };
+            let limit = if R::IS_CLIENT { DEFAULT_DECODED_SIZE_OF_CLIENT } else { 32 << 20 };
             let limit = this.config.max_decoded_size.unwrap_or(limit);
             let DecodedSize { usual, buffered } = match &message {
                 Message::Text(json) => estimate_decoded_size(json.as_bytes(), limit),
@@ -494,7 +497,7 @@ where
 }
 
 /// The error for a message that would take `size` bytes decoded, if that is too much.
-pub(super) fn too_large(size: usize, limit: usize) -> Option<ErrorData> {
+pub(crate) fn too_large(size: usize, limit: usize) -> Option<ErrorData> {
     let data = || json!({ "reason": "too_large", "decoded_bytes": size, "limit_bytes": limit });
     let why =
         || format!("decoded, the message may take {size} bytes, more than the limit of {limit}");
