@@ -10,14 +10,17 @@ use cap::Cap;
 use common::{
     Frame, Raw, Tools,
     door::enter,
+    listen,
     raw::{TEXT, head},
     serve_tools, within,
 };
 use mcp_ws_transport::{
+    connect,
     framing::{Envelope, ToolCall},
     server::{BearerTokens, Config, Limits, Server},
     transport,
 };
+use rmcp::RoleClient;
 use tokio::net::TcpStream;
 
 #[global_allocator]
@@ -150,6 +153,22 @@ async fn an_unauthenticated_client_takes_next_to_nothing() {
         assert_eq!(answer.get("sec-websocket-extensions"), None);
         raw.send(Frame { reserved: 4, ..Frame::text("compressed") }).await;
         assert_eq!(raw.closed().await.0, 1002);
+
+        a_client_decodes_nothing_large_before_it_is_let_in().await;
     })
     .await;
+}
+
+async fn a_client_decodes_nothing_large_before_it_is_let_in() {
+    let (listener, url) = listen().await;
+    let client = connect::<RoleClient>(url).bearer("t").authenticate_in_band().once();
+    let client = tokio::spawn(client.into_future());
+    let mut raw = Raw::upgraded(listener.accept().await.unwrap().0).await;
+    assert_eq!(raw.receive().await["method"], "authenticate");
+    let large = Frame::new(TEXT, worst("", "", 8 << 20)).bytes(false);
+    HEAP.set_limit(HEAP.allocated() + (64 << 20)).unwrap();
+    raw.write(large).await;
+    raw.text(r#"{"jsonrpc":"2.0","id":"authenticate","result":{}}"#).await;
+    drop(client.await.unwrap().unwrap());
+    HEAP.set_limit(usize::MAX).unwrap();
 }

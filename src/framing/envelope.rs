@@ -532,7 +532,7 @@ fn greet(token: &str) -> Message {
 }
 
 fn verdict(message: &Message) -> Option<Result<(), String>> {
-    let answer = parts::value(message).filter(|answer| answer["requestId"] == AUTHENTICATE)?;
+    let answer = parts::verdict(message).filter(|answer| answer["requestId"] == AUTHENTICATE)?;
     Some(match answer["type"].as_str() {
         Some("mcp_response") => Ok(()),
         _ => Err(parts::words_of(&answer["error"])),

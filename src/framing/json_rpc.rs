@@ -150,7 +150,7 @@ fn ask(token: &str) -> Message {
 }
 
 fn verdict(message: &Message) -> Option<Result<(), String>> {
-    let answer = parts::value(message).filter(|answer| answer["id"] == AUTHENTICATE)?;
+    let answer = parts::verdict(message).filter(|answer| answer["id"] == AUTHENTICATE)?;
     Some(match answer.get("error") {
         Some(error) => Err(parts::words_of(error)),
         None => Ok(()),

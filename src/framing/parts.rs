@@ -287,8 +287,15 @@ pub(super) fn data(message: &Message) -> Option<Result<&str, Unreadable>> {
     }))
 }
 
-/// A message as JSON, if it is some.
-pub(super) fn value(message: &Message) -> Option<Value> {
+/// Largest message that may be the verdict on a token, in bytes.
+const MAX_VERDICT: usize = 64 << 10;
+
+/// Decodes a message that may be the verdict on a token. A larger one cannot be, and is not decoded,
+/// since that may take a hundred times its size.
+pub(super) fn verdict(message: &Message) -> Option<Value> {
+    if message.len() > MAX_VERDICT {
+        return None;
+    }
     parse(data(message)?.ok()?).ok()
 }
 

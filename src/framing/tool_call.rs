@@ -265,7 +265,7 @@ fn greet(token: &str) -> Message {
 }
 
 fn verdict(message: &Message) -> Option<Result<(), String>> {
-    let answer = parts::value(message).filter(|answer| answer["id"] == AUTH)?;
+    let answer = parts::verdict(message).filter(|answer| answer["id"] == AUTH)?;
     Some(match &answer["success"] {
         Value::Bool(true) => Ok(()),
         _ => Err(parts::words_of(&answer["error"])),
