@@ -13,7 +13,7 @@ use std::{
 };
 
 use common::{
-    Frame, Tools,
+    Frame, Raw, Tools,
     counting::Counting,
     limit, listen,
     proxy::{Fate, Proxy},
@@ -206,6 +206,38 @@ async fn waits_grow_where_every_connection_is_dropped_before_it_has_carried_anyt
         }
         let longest = *longest.lock().unwrap();
         assert!(longest > 5 * first, "{longest:?}");
+        drop(client);
+    })
+    .await;
+}
+
+/// To answer `initialize` is not yet to work.
+#[tokio::test]
+async fn a_server_that_begins_and_ends_time_and_again_is_left_alone_for_longer_and_longer() {
+    limit(async {
+        let (listener, url) = listen().await;
+        let policy = ReconnectPolicy::default().first(Duration::ZERO).min(Duration::from_millis(100));
+        let client = connect(url).reconnect(policy).resume(false);
+        let client = async { ().serve(client.await.unwrap()).await.unwrap() };
+        let begun = AtomicUsize::new(0);
+        let serving = async {
+            loop {
+                let mut raw = Raw::upgraded(listener.accept().await.unwrap().0).await;
+                raw.answer_initialize().await;
+                begun.fetch_add(1, SeqCst);
+            }
+        };
+        let waiting = async {
+            let client = client.await;
+            tokio::time::sleep(Duration::from_secs(2)).await;
+            client
+        };
+        let client = tokio::select! {
+            client = waiting => client,
+            never = serving => never,
+        };
+        let begun = begun.into_inner();
+        assert!((2..20).contains(&begun), "{begun} connections");
         drop(client);
     })
     .await;

@@ -16,9 +16,9 @@ use crate::error::{CloseCode, Error, HandshakeError, LinkError};
 ///
 /// If that attempt fails, no client returns before all have tried once: each further wait is at
 /// least `first`, plus a random part of up to `min`, which doubles each time. The waits reset after
-/// a connection that worked: one that has carried a message each way, or has lasted for
-/// [`stable`](Self::stable). A server that accepts connections and drops them is therefore tried
-/// ever more rarely.
+/// a connection that worked: one that has carried a message each way besides `initialize` and its
+/// answer, or has lasted for [`stable`](Self::stable). A server that accepts connections and drops
+/// them is therefore tried ever more rarely.
 #[derive(Debug, Clone)]
 #[non_exhaustive]
 pub struct ReconnectPolicy {

@@ -65,9 +65,10 @@ pub trait LinkSource {
         cx: &mut Context<'_>,
     ) -> Poll<Result<(Self::Link, LinkUp), Error>>;
 
-    /// Tells the source that the current link has carried a message each way; control frames of the
-    /// WebSocket and of [`Resume`](crate::layer::Resume) do not count. The default implementation
-    /// does nothing.
+    /// Tells the source that the current link works: it has carried a message each way, and where it
+    /// began a session anew a second one inbound, since the first only answers `initialize`. Control
+    /// frames of the WebSocket and of [`Resume`](crate::layer::Resume) do not count. The default
+    /// implementation does nothing.
     fn carried(self: Pin<&mut Self>) {}
 
     /// What a link is told whose place the one takes that [`poll_next_link`](Self::poll_next_link)
@@ -132,7 +133,7 @@ pin_project! {
         source: S,
         #[pin]
         link: Option<S::Link>,
-        carried: Carried,
+        unproven: Unproven,
         // A write has failed, for this reason or for one that the peer has already sent.
         broken: Option<(Error, Pin<Box<Sleep>>)>,
         // A newer link took over, and that has yet to be told.
@@ -144,30 +145,39 @@ pin_project! {
     }
 }
 
-/// Directions in which the present link has carried a message.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
-enum Carried {
-    #[default]
-    Neither,
-    Out,
-    In,
-    Both,
+/// Messages that the present link has yet to carry before it counts as one that works.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+struct Unproven {
+    outbound: u8,
+    inbound: u8,
 }
 
-impl Carried {
-    /// Records a message in this direction. Returns `true` once, when both directions have had one.
-    fn note(&mut self, way: Self, message: &Message) -> bool {
+impl Unproven {
+    /// One message each way. Where the session is another, the first that comes in answers
+    /// `initialize`, which a server may do and end at once.
+    fn new(up: &LinkUp) -> Self {
+        let inbound = if matches!(up, LinkUp::Resumed(_)) { 1 } else { 2 };
+        Self { outbound: 1, inbound }
+    }
+
+    fn is_over(self) -> bool {
+        self.outbound == 0 && self.inbound == 0
+    }
+
+    /// Records a message. Returns `true` once, when nothing is left to be carried.
+    fn note(&mut self, message: &Message, way: impl FnOnce(&mut Self) -> &mut u8) -> bool {
         let data = match message {
             // What begins so is a frame of the session.
             Message::Text(text) => !text.as_bytes().starts_with(b"@"),
             Message::Binary(_) => true,
             Message::Ping(_) | Message::Pong(_) | Message::Close(_) => false,
         };
-        if data && *self != way {
-            *self = if *self == Self::Neither { way } else { Self::Both };
-            return *self == Self::Both;
+        if !data || self.is_over() {
+            return false;
         }
-        false
+        let left = way(self);
+        *left = left.saturating_sub(1);
+        self.is_over()
     }
 }
 
@@ -181,11 +191,11 @@ impl<L: Duplex<Message, Message>> Reconnect<SingleLink<L>> {
 impl<S: LinkSource> Reconnect<S> {
     /// Over `link` first, then over those of `source`.
     pub fn new(link: S::Link, source: S) -> Self {
-        let carried = Carried::default();
+        let unproven = Unproven::new(&LinkUp::NewPeer);
         Self {
             source,
             link: Some(link),
-            carried,
+            unproven,
             broken: None,
             taken: None,
             closing: false,
@@ -214,7 +224,7 @@ impl<S: LinkSource> Reconnect<S> {
         up: LinkUp,
     ) -> LinkEvent<Message> {
         let mut this = self.project();
-        *this.carried = Carried::Neither;
+        *this.unproven = Unproven::new(&up);
         let Some(mut link) = this.link.as_mut().as_pin_mut() else {
             this.link.set(Some(next));
             return LinkEvent::Up(up);
@@ -284,7 +294,7 @@ impl<S: LinkSource> Stream for Reconnect<S> {
                 LinkError::closed_by_peer(reason).into()
             }
             (Poll::Ready(Some(Ok(message))), _) => {
-                if *this.carried != Carried::Both && this.carried.note(Carried::In, &message) {
+                if this.unproven.note(&message, |left| &mut left.inbound) {
                     this.source.carried();
                 }
                 return Poll::Ready(Some(Ok(LinkEvent::Item(message))));
@@ -316,7 +326,7 @@ impl<S: LinkSource> Sink<Outgoing> for Reconnect<S> {
         }
         self.as_mut().writable()?;
         let this = self.as_mut().project();
-        if *this.carried != Carried::Both && this.carried.note(Carried::Out, &item.message) {
+        if this.unproven.note(&item.message, |left| &mut left.outbound) {
             this.source.carried();
         }
         let sent = self.as_mut().writable()?.start_send(item.message);
