@@ -1,0 +1,82 @@
+//! The cases: who is measured, with what.
+
+use std::fmt;
+
+use crate::{Result, client, load::Load, server};
+
+/// Who is measured.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) enum Side {
+    Server,
+    Client,
+}
+
+/// What is counted once per unit.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) enum Unit {
+    /// A call with two numbers, answered with their sum.
+    Small,
+    /// A call with 64 KiB of text, answered with the same.
+    Large,
+    /// A connection, from the TCP handshake over `initialize` to the closing handshake.
+    Connection,
+}
+
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) struct Case {
+    pub(crate) side: Side,
+    pub(crate) unit: Unit,
+    pub(crate) in_flight: usize,
+}
+
+impl fmt::Display for Case {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        let side = match self.side {
+            Side::Server => "server",
+            Side::Client => "client",
+        };
+        let unit = match self.unit {
+            Unit::Small => "small call",
+            Unit::Large => "64 KiB call",
+            Unit::Connection => return f.pad(&format!("{side}, connection")),
+        };
+        f.pad(&format!("{side}, {unit}, {} in flight", self.in_flight))
+    }
+}
+
+impl Case {
+    pub(crate) fn all() -> impl Iterator<Item = Self> {
+        let units = [
+            (Unit::Small, 1),
+            (Unit::Small, 64),
+            (Unit::Large, 1),
+            (Unit::Large, 64),
+            (Unit::Connection, 1),
+        ];
+        [Side::Server, Side::Client].into_iter().flat_map(move |side| {
+            units.into_iter().map(move |(unit, in_flight)| Self { side, unit, in_flight })
+        })
+    }
+
+    /// Returns the number of units in the short run and in the long one.
+    pub(crate) fn lengths(self) -> (usize, usize) {
+        match (self.unit, self.in_flight) {
+            (Unit::Small, 1) => (200, 1200),
+            (Unit::Small, _) => (640, 1920),
+            (Unit::Large, 1) => (40, 200),
+            (Unit::Large, _) => (128, 384),
+            (Unit::Connection, _) => (50, 250),
+        }
+    }
+
+    /// Runs so many units.
+    pub(crate) async fn run(self, count: usize) -> Result<()> {
+        let load = Load::new(self.unit, self.in_flight, count);
+        match (self.side, self.unit) {
+            (Side::Server, Unit::Connection) => server::connections(count).await,
+            (Side::Server, _) => server::calls(load).await,
+            (Side::Client, Unit::Connection) => client::connections(load).await,
+            (Side::Client, _) => client::calls(load).await,
+        }
+    }
+}

@@ -1,0 +1,78 @@
+//! The calls, as JSON and as rmcp has them.
+
+use rmcp::model::{CallToolRequestParams, JsonObject};
+use serde_json::{Value, json};
+use tokio_tungstenite::tungstenite::Utf8Bytes;
+
+use crate::case::Unit;
+
+/// How much is written at once, in bytes, and read before it is acknowledged.
+const BURST: usize = 256 << 10;
+
+#[derive(Debug, Clone)]
+pub(crate) struct Load {
+    unit: Unit,
+    pub(crate) in_flight: usize,
+    pub(crate) calls: usize,
+    /// How many messages the peer writes at once, and reads before it acknowledges them.
+    pub(crate) burst: usize,
+    text: String,
+}
+
+impl Load {
+    pub(crate) fn new(unit: Unit, in_flight: usize, calls: usize) -> Self {
+        // Lines, as text has them: what is escaped is decoded otherwise than what is not.
+        let line = format!("{}\n", "The quick brown fox jumps over the lazy dog. ".repeat(2));
+        let (text, burst) = match unit {
+            Unit::Small | Unit::Connection => (String::new(), in_flight),
+            Unit::Large => (line.repeat((64 << 10) / line.len()), in_flight.min(BURST >> 16)),
+        };
+        Self { unit, in_flight, calls, burst, text }
+    }
+
+    fn arguments(&self) -> JsonObject {
+        let arguments = match self.unit {
+            Unit::Small | Unit::Connection => json!({ "a": 999, "b": 1 }),
+            Unit::Large => json!({ "text": self.text }),
+        };
+        arguments.as_object().cloned().unwrap_or_default()
+    }
+
+    fn tool(&self) -> &'static str {
+        match self.unit {
+            Unit::Small | Unit::Connection => "add",
+            Unit::Large => "echo",
+        }
+    }
+
+    /// Returns the call as a client makes it.
+    pub(crate) fn params(&self) -> CallToolRequestParams {
+        CallToolRequestParams::new(self.tool()).with_arguments(self.arguments())
+    }
+
+    /// Returns the message of a call.
+    pub(crate) fn call(&self, id: usize) -> Utf8Bytes {
+        let params = json!({ "name": self.tool(), "arguments": self.arguments() });
+        request(id, "tools/call", &params)
+    }
+
+    /// Returns the answer to a call without its start: what follows behind the id.
+    pub(crate) fn answer(&self) -> String {
+        let result = match self.unit {
+            Unit::Small | Unit::Connection => json!({
+                "content": [{ "type": "text", "text": r#"{"sum":1000}"# }],
+                "structuredContent": { "sum": 1000 },
+                "isError": false,
+            }),
+            Unit::Large => json!({
+                "content": [{ "type": "text", "text": self.text }],
+                "isError": false,
+            }),
+        };
+        format!(r#","result":{result}}}"#)
+    }
+}
+
+pub(crate) fn request(id: usize, method: &str, params: &Value) -> Utf8Bytes {
+    format!(r#"{{"jsonrpc":"2.0","id":{id},"method":"{method}","params":{params}}}"#).into()
+}
