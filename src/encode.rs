@@ -5,6 +5,8 @@
 //! the metadata that may be kept in three places. Where there is at most one of them, the params
 //! of the frequent messages are written here directly; everything else is left to rmcp.
 
+mod json;
+
 use std::{any::Any, ops::Deref};
 
 use rmcp::{
@@ -46,7 +48,7 @@ pub fn encode<R: Role>(message: &TxJsonRpcMessage<R>) -> Result<Vec<u8>, serde_j
         }
     };
     if !done {
-        serde_json::to_writer(&mut out, message)?;
+        json::write(&mut out, message)?;
         // At the end it is a member of the message itself: one of an inner object has two braces behind it.
         if out.ends_with(NO_PARAMS) {
             out.truncate(out.len() - NO_PARAMS.len());
@@ -120,9 +122,9 @@ fn write_answer(
     answer: &impl Serialize,
 ) -> Result<bool, serde_json::Error> {
     out.extend_from_slice(br#"{"jsonrpc":"2.0","id":"#);
-    serde_json::to_writer(&mut *out, &id)?;
+    json::write(out, &id)?;
     out.extend_from_slice(member);
-    serde_json::to_writer(&mut *out, answer)?;
+    json::write(out, answer)?;
     out.push(b'}');
     Ok(true)
 }
@@ -166,14 +168,14 @@ fn write<M: ConstString, P: Serialize>(
     out.extend_from_slice(br#"{"jsonrpc":"2.0","#);
     if let Some(id) = id {
         out.extend_from_slice(br#""id":"#);
-        serde_json::to_writer(&mut *out, id)?;
+        json::write(out, id)?;
         out.push(b',');
     }
     out.extend_from_slice(br#""method":"#);
-    serde_json::to_writer(&mut *out, method.as_str())?;
+    json::write(out, method.as_str())?;
     out.extend_from_slice(br#","params":"#);
     match meta {
-        None => serde_json::to_writer(&mut *out, params)?,
+        None => json::write(out, params)?,
         Some(meta) => write_with_meta(out, params, meta)?,
     }
     out.push(b'}');
@@ -187,9 +189,9 @@ fn write_with_meta<P: Serialize>(
     meta: &MetaObject,
 ) -> Result<(), serde_json::Error> {
     out.extend_from_slice(br#"{"_meta":"#);
-    serde_json::to_writer(&mut *out, meta)?;
+    json::write(out, meta)?;
     let start = out.len();
-    serde_json::to_writer(&mut *out, params)?;
+    json::write(out, params)?;
     if out.ends_with(b"{}") && out.len() == start + 2 {
         out.truncate(start);
         out.push(b'}');
