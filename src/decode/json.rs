@@ -5,7 +5,7 @@
 
 use std::{borrow::Cow, sync::LazyLock};
 
-use memchr::memmem;
+use memchr::{memchr, memmem::Finder};
 use rmcp::model::RequestId;
 use serde::{
     Deserialize,
@@ -309,10 +309,16 @@ fn has_lone_surrogate(string: &str) -> bool {
 /// If any crate of the program enables its features `raw_value` or `arbitrary_precision`, such a
 /// member inside a `Value` is no member: its string is parsed anew, without a bound on the depth.
 pub(crate) fn has_reserved_name(json: &[u8]) -> bool {
-    let is_plain = memmem::find(json, RESERVED.as_bytes()).is_none();
+    /// Made once: making one takes longer than the search through a short message.
+    static NAMES: LazyLock<Finder<'_>> = LazyLock::new(|| Finder::new(RESERVED));
+    static ESCAPES: LazyLock<Finder<'_>> = LazyLock::new(|| Finder::new(b"\\u00"));
+
+    let is_plain = memchr(b'$', json).is_none_or(|at| NAMES.find(&json[at..]).is_none());
     // A name may be written by escapes too, of which only those of ASCII matter.
     let has_escape = || {
-        memmem::find_iter(json, b"\\u00").any(|at| matches!(json.get(at + 4), Some(b'2'..=b'7')))
+        let Some(first) = memchr(b'\\', json) else { return false };
+        let rest = &json[first..];
+        ESCAPES.find_iter(rest).any(|at| matches!(rest.get(at + 4), Some(b'2'..=b'7')))
     };
     if is_plain && !has_escape() {
         return false;

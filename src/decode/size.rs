@@ -39,7 +39,26 @@ struct Counts {
     elements: usize,
 }
 
+/// The number of bytes that are counted at once: as many as a counter of one byte can tell, in whole
+/// vectors.
+const CHUNK: usize = 240;
+
 impl Counts {
+    /// Counts what `bytes` begins, as if all of it stood in maps; there are at most [`CHUNK`].
+    #[inline]
+    fn add(&mut self, bytes: &[u8]) {
+        // In counters of a byte each, so that the compiler makes vectors of them.
+        let (mut maps, mut lists, mut members) = (0_u8, 0_u8, 0_u8);
+        for &byte in bytes {
+            maps += u8::from(byte == b'{');
+            lists += u8::from(byte == b'[');
+            members += u8::from(byte == b',');
+        }
+        self.maps += usize::from(maps);
+        self.lists += usize::from(lists);
+        self.members += usize::from(members);
+    }
+
     fn size(&self, json: &[u8]) -> DecodedSize {
         let size = |costs: &Costs| {
             json.len()
@@ -61,23 +80,14 @@ pub(crate) fn estimate_decoded_size(json: &[u8], limit: usize) -> DecodedSize {
         return DecodedSize { usual: json.len() * 240, buffered: json.len() * 240 };
     }
     let mut counts = Counts::default();
-    // In counters of a byte each, so that the compiler makes vectors of them.
-    for chunk in json.chunks(255) {
-        let (mut in_maps, mut in_lists, mut in_members) = (0_u8, 0_u8, 0_u8);
-        for &byte in chunk {
-            in_maps += u8::from(byte == b'{');
-            in_lists += u8::from(byte == b'[');
-            in_members += u8::from(byte == b',');
-        }
-        counts.maps += usize::from(in_maps);
-        counts.lists += usize::from(in_lists);
-        counts.members += usize::from(in_members);
-    }
+    let (chunks, rest) = json.as_chunks::<CHUNK>();
+    chunks.iter().for_each(|chunk| counts.add(chunk));
+    counts.add(rest);
     let size = counts.size(json);
-    match str::from_utf8(json) {
-        Ok(text) if size.buffered > limit => counts_without_strings(text).size(json),
-        _ => size,
+    if size.buffered <= limit {
+        return size;
     }
+    str::from_utf8(json).map_or(size, |text| counts_without_strings(text).size(json))
 }
 
 fn counts_without_strings(text: &str) -> Counts {
