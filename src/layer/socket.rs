@@ -59,7 +59,7 @@ use self::{
     ending::{close_frame, ended, link_error},
     pace::Pace,
     stall::Stall,
-    stream::Counted,
+    stream::{Counted, LIBRARY},
     unauthenticated::{STEP, TooBig},
 };
 use crate::{
@@ -138,19 +138,19 @@ impl<S: AsyncRead + AsyncWrite + Unpin> Socket<S> {
         stats: Stats,
     ) -> Self {
         stats.bytes_received(leftover.len());
-        let mut stream = Counted::new(stream, stats);
+        let mut stream = Counted::new(stream, stats, config.buffer_size);
         stream.frames.follow(&leftover);
         Self::assemble(stream, leftover.into(), side, config)
     }
 
     fn assemble(stream: Counted<S>, ahead: Vec<u8>, side: Side, config: Config) -> Self {
-        let (buffer_size, limit) = match &stream.small {
-            Some(small) => (STEP, small.limit()),
-            None => (config.buffer_size, config.limit(side)),
+        let (read_size, write_size, limit) = match &stream.small {
+            Some(small) => (STEP, STEP, small.limit()),
+            None => (config.buffer_size.min(LIBRARY), config.buffer_size, config.limit(side)),
         };
         let websocket_config = WebSocketConfig::default()
-            .read_buffer_size(buffer_size)
-            .write_buffer_size(buffer_size)
+            .read_buffer_size(read_size)
+            .write_buffer_size(write_size)
             .max_message_size(Some(limit))
             .max_frame_size(Some(limit));
         let role = match side {

@@ -1,8 +1,10 @@
-//! The byte stream below the WebSocket library: what crosses it is counted, and while much arrives
-//! it is read in larger steps than the buffer of an idle connection allows.
+//! The byte stream below the WebSocket library: what crosses it is counted, and it is read in larger
+//! steps than the library's own buffer allows. That one is held by idle connections too and is small.
 
 use std::{
     io,
+    mem::MaybeUninit,
+    ops::Range,
     pin::Pin,
     task::{Context, Poll, ready},
 };
@@ -15,10 +17,16 @@ use tokio::{
 use super::{frames::Frames, unauthenticated::SmallMessages};
 use crate::stats::Stats;
 
+/// The size of the library's own buffer, in bytes.
+pub(super) const LIBRARY: usize = 1 << 10;
+
+/// The largest small step, in bytes, for which there is room on the stack.
+const SMALL: usize = 8 << 10;
+
 /// The size of a large step, in bytes.
 const LARGE: usize = 64 << 10;
 
-/// How many reads in a row must fill the library's buffer before large steps are made, and how many
+/// How many small steps in a row must be filled before large steps are made, and how many
 /// must be smaller before they are made no more: between them, neither a single large message nor a
 /// pause within one makes the buffer come and go.
 const GROW: u32 = 2;
@@ -30,9 +38,12 @@ pub(super) struct Counted<S> {
     /// How many bytes were written.
     pub(super) written: u64,
     pub(super) stats: Stats,
-    /// What was read ahead, from `start`; without a capacity while steps are small.
+    /// The size of a small step.
+    step: usize,
+    /// The rest of a small step, or the buffer for large ones, which is initialised once.
     ahead: Vec<u8>,
-    start: usize,
+    /// What in it was read ahead and not taken.
+    unread: Range<usize>,
     /// How many reads in a row speak for the other size of steps.
     streak: u32,
     /// Frame boundaries in what was read.
@@ -45,19 +56,25 @@ pub(super) struct Counted<S> {
 }
 
 impl<S> Counted<S> {
-    pub(super) fn new(stream: S, stats: Stats) -> Self {
+    /// Creates a stream that is read in steps of this many bytes while little arrives.
+    pub(super) fn new(stream: S, stats: Stats, step: usize) -> Self {
         Self {
             stream,
             written: 0,
             stats,
+            step: step.clamp(1, SMALL),
             ahead: Vec::new(),
-            start: 0,
+            unread: 0..0,
             streak: 0,
             frames: Frames::default(),
             small: None,
             #[cfg(feature = "deflate")]
             inflater: None,
         }
+    }
+
+    fn is_large(&self) -> bool {
+        self.ahead.len() == LARGE
     }
 
     /// Notes whether a read speaks for the other size; whether it is time to change.
@@ -93,34 +110,61 @@ impl<S: AsyncRead + Unpin> Counted<S> {
         buffer: &mut ReadBuf<'_>,
     ) -> Poll<io::Result<()>> {
         let this = &mut *self;
-        let room = buffer.remaining();
-        if this.ahead.capacity() == 0 {
-            let read = ready!(this.poll_once(cx, buffer))?;
-            if this.votes(read == room, GROW) {
-                this.ahead.reserve_exact(LARGE);
+        if this.unread.is_empty() {
+            if !this.is_large() {
+                return this.poll_small_step(cx, buffer);
             }
-            return Poll::Ready(Ok(()));
-        }
-        if this.start == this.ahead.len() {
-            this.start = 0;
-            this.ahead.resize(LARGE, 0);
-            let mut large = ReadBuf::new(&mut this.ahead);
-            let polled = Pin::new(&mut this.stream).poll_read(cx, &mut large);
-            let read = large.filled().len();
-            this.ahead.truncate(read);
-            ready!(polled)?;
-            this.stats.bytes_received(read);
-            this.frames.follow(&this.ahead);
+            ready!(this.poll_large_step(cx))?;
         }
         // What was read ahead is one step of the socket and many of the library's.
         ready!(poll_proceed(cx)).made_progress();
-        let taken = room.min(this.ahead.len() - this.start);
-        buffer.put_slice(&this.ahead[this.start..this.start + taken]);
-        this.start += taken;
-        if this.start == this.ahead.len() && this.votes(this.ahead.len() <= room, SHRINK) {
-            this.ahead = Vec::new();
-            this.start = 0;
+        let taken = buffer.remaining().min(this.unread.len());
+        buffer.put_slice(&this.ahead[this.unread.start..this.unread.start + taken]);
+        this.unread.start += taken;
+        if this.unread.is_empty() {
+            let was_small = this.unread.end <= this.step;
+            if !this.is_large() || this.votes(was_small, SHRINK) {
+                this.ahead = Vec::new();
+            }
         }
+        Poll::Ready(Ok(()))
+    }
+
+    /// Reads a small step into `buffer`, and keeps what it has no room for.
+    fn poll_small_step(
+        &mut self,
+        cx: &mut Context<'_>,
+        buffer: &mut ReadBuf<'_>,
+    ) -> Poll<io::Result<()>> {
+        let room = buffer.remaining();
+        if room >= self.step {
+            let read = ready!(self.poll_once(cx, buffer))?;
+            if self.votes(read == room, GROW) {
+                self.ahead = vec![0; LARGE];
+            }
+            return Poll::Ready(Ok(()));
+        }
+        let mut step = [const { MaybeUninit::uninit() }; SMALL];
+        let mut step = ReadBuf::uninit(&mut step[..self.step]);
+        let read = ready!(self.poll_once(cx, &mut step))?;
+        let (taken, rest) = step.filled().split_at(read.min(room));
+        buffer.put_slice(taken);
+        let grows = self.votes(read == self.step, GROW);
+        if !rest.is_empty() || grows {
+            self.ahead = rest.to_vec();
+            self.ahead.resize(if grows { LARGE } else { rest.len() }, 0);
+            self.unread = 0..rest.len();
+        }
+        Poll::Ready(Ok(()))
+    }
+
+    fn poll_large_step(&mut self, cx: &mut Context<'_>) -> Poll<io::Result<()>> {
+        let mut ahead = ReadBuf::new(&mut self.ahead);
+        ready!(Pin::new(&mut self.stream).poll_read(cx, &mut ahead))?;
+        let read = ahead.filled();
+        self.stats.bytes_received(read.len());
+        self.frames.follow(read);
+        self.unread = 0..read.len();
         Poll::Ready(Ok(()))
     }
 }
@@ -174,11 +218,11 @@ mod tests {
 
     use super::*;
 
-    /// Reads all of `sizes`, each arriving at once, in steps of 8 bytes.
+    /// Reads `bytes` bytes that count up, in steps of 3 bytes.
     async fn read(stream: &mut Counted<tokio_test::io::Mock>, bytes: usize) {
         let mut read = Vec::new();
         while read.len() < bytes {
-            let mut step = [0; 8];
+            let mut step = [0; 3];
             let taken = stream.read(&mut step).await.unwrap();
             read.extend_from_slice(&step[..taken]);
         }
@@ -193,15 +237,31 @@ mod tests {
         for _ in 0..SHRINK {
             mock.read(&counting[..1]);
         }
-        let stats = Stats::default();
-        let mut stream = Counted::new(mock.build(), stats.clone());
-        read(&mut stream, 100).await;
-        assert_eq!(stream.ahead.capacity(), LARGE);
-        for _ in 0..SHRINK {
-            assert_eq!(stream.ahead.capacity(), LARGE);
-            read(&mut stream, 1).await;
+        for step in [1, 3, 8] {
+            let stats = Stats::default();
+            let mut stream = Counted::new(mock.build(), stats.clone(), step);
+            read(&mut stream, 100).await;
+            assert_eq!(stream.ahead.len(), LARGE);
+            for _ in 0..SHRINK {
+                assert_eq!(stream.ahead.len(), LARGE);
+                read(&mut stream, 1).await;
+            }
+            assert_eq!(stream.ahead.capacity(), 0);
+            assert_eq!(stats.snapshot().bytes_received, 100 + u64::from(SHRINK));
         }
-        assert_eq!(stream.ahead.capacity(), 0);
-        assert_eq!(stats.snapshot().bytes_received, 100 + u64::from(SHRINK));
+    }
+
+    #[tokio::test]
+    async fn nothing_is_held_between_small_messages() {
+        let counting: Vec<u8> = (0..100).collect();
+        let mut mock = tokio_test::io::Builder::new();
+        for size in [100, 1, 7] {
+            mock.read(&counting[..size]);
+        }
+        let mut stream = Counted::new(mock.build(), Stats::default(), SMALL);
+        for size in [100, 1, 7] {
+            read(&mut stream, size).await;
+            assert_eq!(stream.ahead.capacity(), 0);
+        }
     }
 }

@@ -134,7 +134,7 @@ impl<S: AsyncRead + AsyncWrite + Unpin> Socket<S> {
         limit: usize,
     ) -> Self {
         stats.bytes_received(leftover.len());
-        let mut stream = Counted::new(stream, stats);
+        let mut stream = Counted::new(stream, stats, config.buffer_size);
         stream.frames.follow(leftover);
         stream.small = Some(Box::new(SmallMessages::new(limit, leftover)));
         Self::assemble(stream, Vec::new(), side, config)
