@@ -29,7 +29,9 @@ use crate::{
 #[derive(Debug, Clone)]
 #[non_exhaustive]
 pub struct Config {
-    /// A ping is sent this often: 20 s. `None` sends none.
+    /// A ping is sent when nothing has arrived for this long, and again while nothing does: 20 s.
+    /// `None` sends none. Of the links that the crate makes, the side that dialled pings an eighth
+    /// earlier, so that of two sides with the same settings one pings, and not both.
     pub ping_interval: Option<Duration>,
     /// The link is down when nothing at all has arrived for this long after a ping: 10 s.
     pub pong_timeout: Duration,
@@ -146,6 +148,16 @@ impl<S: Duplex<Message, Message>> Heartbeat<S> {
         Self { probe, ..self }
     }
 
+    /// Pings an eighth earlier than a peer that has the same settings.
+    pub(crate) fn before_the_peer(mut self) -> Self {
+        let shorter = self.config.ping_interval.map(|interval| interval - interval / 8);
+        self.config.ping_interval = shorter;
+        let due = shorter.map(|interval| later(self.heard, interval));
+        self.next_ping = due;
+        let first = due.into_iter().chain([self.timer.deadline()]).min();
+        Self { timer: first.map_or(self.timer, sleep_until), ..self }
+    }
+
     fn with_alarm(self, alarm: Alarm) -> Self {
         let next = later(Instant::now(), Alarm::INTERVAL);
         let first = self.timer.deadline().min(next);
@@ -158,8 +170,12 @@ impl<S: Duplex<Message, Message>> Heartbeat<S> {
         let bytes = this.stats.received();
         let grown = std::mem::replace(this.bytes, bytes) != bytes;
         if std::mem::take(this.fresh) || grown {
-            *this.heard = Instant::now();
+            let now = Instant::now();
+            *this.heard = now;
             *this.unanswered = None;
+            if !*this.overdue {
+                *this.next_ping = this.config.ping_interval.map(|interval| later(now, interval));
+            }
         }
         if *this.unflushed
             && let Poll::Ready(flushed) = this.inner.as_mut().poll_flush(cx)
@@ -342,13 +358,58 @@ mod tests {
             assert!(assert_ready!(heartbeat.poll_next()).is_some());
         }
         assert_pending!(heartbeat.poll_next());
-        for _ in 0..9 {
+        for _ in 0..29 {
             advance(SECOND).await;
             heartbeat.enter(|_, heartbeat| heartbeat.start_send(Message::text("{}"))).unwrap();
             assert_pending!(heartbeat.poll_next());
         }
         advance(SECOND).await;
         assert!(assert_ready!(heartbeat.poll_next()).unwrap().is_err());
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn a_peer_that_is_heard_is_not_pinged() {
+        let (link, peer) = fake::link();
+        let mut heartbeat = spawn(Heartbeat::new(link, Config::default()));
+        for _ in 0..100 {
+            peer.send(Message::text("{}"));
+            assert_ready!(heartbeat.poll_next()).unwrap().unwrap();
+            assert_pending!(heartbeat.poll_next());
+            advance(19 * SECOND).await;
+            assert_pending!(heartbeat.poll_next());
+            assert!(peer.sent().is_empty());
+        }
+        advance(SECOND).await;
+        assert!(heartbeat.is_woken());
+        assert_pending!(heartbeat.poll_next());
+        assert_eq!(pings(&peer).len(), 1);
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn of_two_quiet_sides_one_pings() {
+        let ((near, near_peer), (far, far_peer)) = (fake::link(), fake::link());
+        let mut near = spawn(Heartbeat::new(near, Config::default()).before_the_peer());
+        let mut far = spawn(Heartbeat::new(far, Config::default()));
+        let mut pings = [0, 0];
+        for _ in 0..600 {
+            advance(SECOND).await;
+            let _ = near.poll_next();
+            let _ = far.poll_next();
+            for (side, sent, other) in [
+                (0, near_peer.sent(), [&far_peer, &near_peer]),
+                (1, far_peer.sent(), [&near_peer, &far_peer]),
+            ] {
+                for message in sent {
+                    let Message::Ping(payload) = &message else { panic!("{message:?}") };
+                    pings[side] += 1;
+                    // As sockets do, the other side answers.
+                    other[1].send(Message::Pong(payload.clone()));
+                    other[0].send(message);
+                }
+            }
+        }
+        assert!((30..=35).contains(&pings[0]), "{pings:?}");
+        assert_eq!(pings[1], 0);
     }
 
     #[tokio::test(start_paused = true)]

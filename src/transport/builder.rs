@@ -157,7 +157,7 @@ impl Layers {
         let heartbeat = heartbeat.with_probe(self.probe);
         // Servers do not sleep.
         let link: BoxLink = Box::pin(match side {
-            Side::Client => heartbeat.wakeful(),
+            Side::Client => heartbeat.before_the_peer().wakeful(),
             Side::Server => heartbeat,
         });
         match extra {
