@@ -11,7 +11,7 @@ use std::{
     time::Duration,
 };
 
-use futures::future::{self, Either};
+use futures::future::{self, BoxFuture};
 use pin_project_lite::pin_project;
 use rmcp::{
     ErrorData, Service,
@@ -144,15 +144,17 @@ impl<R: Hosted, S: Service<R>> Service<R> for Watched<S> {
         context: RequestContext<R>,
     ) -> impl Future<Output = Result<R::Resp, ErrorData>> + Send + '_ {
         let one = if R::is_open_ended(&request) { ONE_OPEN_ENDED } else { ONE };
-        match self.handlers.begin(one) {
+        // In a box: rmcp moves the future several times before it is polled.
+        let handling: BoxFuture<'_, _> = match self.handlers.begin(one) {
             Ok(running) => {
-                let handler = self.service.handle_request(request, context);
+                let handler = async move { self.service.handle_request(request, context).await };
                 let time = self.handlers.time.filter(|_| one == ONE);
                 let timer = time.map(|time| Box::pin(sleep(time)));
-                Either::Left(Handling { handler, running, cut: None, timer })
+                Box::pin(Handling { handler, running, cut: None, timer })
             }
-            Err(error) => Either::Right(future::ready(Err(error))),
-        }
+            Err(error) => Box::pin(future::ready(Err(error))),
+        };
+        handling
     }
 
     async fn handle_notification(
