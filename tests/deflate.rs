@@ -14,12 +14,12 @@ use common::{
 };
 use flate2::{Compress, Compression, Decompress, FlushCompress, FlushDecompress};
 use mcp_ws_transport::{
-    Error, WebSocketTransport, connect,
+    Error, WebSocketTransport, accept, connect,
     error::HandshakeError,
     layer::{heartbeat, socket::deflate},
     server, transport,
 };
-use rmcp::{RoleClient, ServiceExt, model::CallToolRequestParams};
+use rmcp::{RoleClient, RoleServer, ServiceExt, model::CallToolRequestParams};
 use serde_json::{Value, json};
 use tokio::net::TcpStream;
 
@@ -219,7 +219,8 @@ async fn a_bad_message_ends_its_own_link_alone() {
     .await;
 }
 
-#[tokio::test]
+/// On virtual time.
+#[tokio::test(start_paused = true)]
 async fn a_large_message_that_trickles_in_is_life() {
     limit(async {
         let mut layers = layers(deflate::Config::default());
@@ -228,8 +229,15 @@ async fn a_large_message_that_trickles_in_is_life() {
             .pong_timeout(Duration::from_millis(200))
             .idle_timeout(Duration::from_millis(400));
         let config = server::Config::default().layers(layers);
-        let (_server, address) = serve_tools(&Tools::default(), config).await;
-        let (mut raw, _) = dial(address, OFFER).await;
+        let (near, far) = tokio::io::duplex(1 << 16);
+        tokio::spawn(async move {
+            let transport = accept::<RoleServer, _>(near).config(config).await.unwrap();
+            Tools::default().serve(transport).await.unwrap().waiting().await
+        });
+        let mut raw = Raw::over(far, true);
+        let lines = format!("Sec-WebSocket-Protocol: mcp\r\n{OFFER}");
+        raw.write(upgrade_request(([127, 0, 0, 1], 80).into(), &lines)).await;
+        assert_eq!(raw.head().await.unwrap().status(), 101);
         raw.initialize().await;
         let noise: String =
             (0..2000_u32).map(|n| char::from(b'a' + (n.wrapping_mul(n) % 26) as u8)).collect();
