@@ -78,7 +78,7 @@ async fn deserted(registry: &Registry) {
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn nothing_is_left_of_those_who_left() {
     let cycles = scale(800, 10_000);
-    within(Duration::from_secs(scale(20, 300) as u64), async {
+    within(Duration::from_secs(scale(60, 300) as u64), async {
         // Each place is taken many times over.
         let limits = Limits::default().connections(64).connections_per_address(64);
         let (server, address) =

@@ -28,7 +28,7 @@ use serde_json::{Value, json};
 use tokio::{net::TcpListener, sync::watch, time::timeout};
 
 /// For each step of a test.
-const PATIENCE: Duration = Duration::from_secs(10);
+const PATIENCE: Duration = Duration::from_secs(60);
 
 async fn soon<F: Future>(future: F) -> F::Output {
     timeout(PATIENCE, future).await.unwrap_or_else(|_| panic!("nothing within {PATIENCE:?}"))

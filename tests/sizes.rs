@@ -74,7 +74,7 @@ fn assert_peak(before: usize, bytes: usize) {
 
 #[tokio::test]
 async fn a_message_costs_little_more_than_its_size() {
-    within(Duration::from_secs(60), async {
+    within(Duration::from_secs(180), async {
         let mut layers = transport::Config::default();
         layers.framed = framed::Config::default().max_message_size(1 << 20);
         let (server, address) =

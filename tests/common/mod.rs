@@ -34,7 +34,7 @@ use tokio::{
 pub use self::raw::{Frame, Raw};
 
 /// Longer than any test takes, unless it hangs.
-pub const LIMIT: Duration = Duration::from_secs(20);
+pub const LIMIT: Duration = Duration::from_secs(60);
 
 /// The result of `test`, which must not take longer than [`LIMIT`].
 pub async fn limit<T>(test: impl Future<Output = T>) -> T {

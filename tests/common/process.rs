@@ -18,7 +18,7 @@ use tokio::{
 };
 
 /// For each step of a test.
-pub const PATIENCE: Duration = Duration::from_secs(20);
+pub const PATIENCE: Duration = Duration::from_secs(60);
 
 pub async fn soon<F: Future>(future: F) -> F::Output {
     timeout(PATIENCE, future).await.unwrap_or_else(|_| panic!("nothing within {PATIENCE:?}"))
