@@ -1,4 +1,6 @@
 //! A `receive()` that is dropped at any point loses nothing, and a `send()` that is dropped sends.
+//!
+//! With `MCP_WS_FULL` set, 10,000 messages of up to 1 MiB.
 #![cfg(all(feature = "client", feature = "server"))]
 #![allow(clippy::unwrap_used, clippy::panic)]
 
@@ -10,6 +12,7 @@ use bytes::Bytes;
 use common::{
     Frame, Raw, limit,
     raw::{CONTINUATION, PING, TEXT},
+    scale, within,
 };
 use futures::FutureExt;
 use mcp_ws_transport::{WebSocketTransport, layer::socket::Side};
@@ -28,11 +31,12 @@ impl Random {
 }
 
 /// The bytes of `count` pings of MCP, cut into fragments at random, with rubbish and pings of
-/// WebSocket in between.
-fn messages(count: usize, random: &mut Random) -> Vec<u8> {
+/// WebSocket in between. Most are small, some have as many as `most` bytes.
+fn messages(count: usize, most: usize, random: &mut Random) -> Vec<u8> {
     let mut bytes = Vec::new();
     for id in 0..count {
-        let padding = " ".repeat(random.below(300));
+        let most = most >> random.below(most.ilog2() as usize);
+        let padding = " ".repeat(random.below(most + 1));
         let text = json!({ "jsonrpc": "2.0", "id": id, "method": "ping" }).to_string() + &padding;
         let mut rest = text.as_bytes();
         let mut opcode = TEXT;
@@ -52,22 +56,29 @@ fn messages(count: usize, random: &mut Random) -> Vec<u8> {
 
 #[tokio::test]
 async fn dropped_receives_lose_nothing() {
+    let (count, most) = (scale(100, 500), scale(512, 1 << 20));
+    let mut dropped = 0;
     for seed in 0..20 {
-        limit(async {
-            let (near, far) = tokio::io::duplex(97);
+        within(Duration::from_secs(scale(60, 120) as u64), async {
+            let pipe = if seed % 2 == 0 { 97 } else { most };
+            let (near, far) = tokio::io::duplex(pipe);
             let mut transport = WebSocketTransport::<RoleClient>::builder().over_stream(
                 near,
                 Bytes::new(),
                 Side::Client,
             );
             let mut random = Random(seed);
-            let bytes = messages(100, &mut random);
+            let bytes = messages(count, most, &mut random);
             let (mut read, mut write) = tokio::io::split(far);
             tokio::spawn(async move {
                 let mut rest = &bytes[..];
                 while !rest.is_empty() {
-                    let (piece, after) = rest.split_at(random.below(rest.len().min(200)) + 1);
-                    write.write_all(piece).await.unwrap();
+                    let most = rest.len().min(2 * pipe);
+                    let (piece, after) = rest.split_at(random.below(most) + 1);
+                    if write.write_all(piece).await.is_err() {
+                        // All messages were read.
+                        return;
+                    }
                     tokio::task::yield_now().await;
                     rest = after;
                 }
@@ -75,7 +86,7 @@ async fn dropped_receives_lose_nothing() {
             });
             tokio::spawn(async move { while read.read(&mut [0; 64]).await.is_ok() {} });
             let mut random = Random(seed + 1000);
-            for id in 0..100 {
+            for id in 0..count {
                 let message = loop {
                     // Polled once and dropped, or with company that wins now and then.
                     if random.below(2) == 0 {
@@ -89,6 +100,7 @@ async fn dropped_receives_lose_nothing() {
                             () = tokio::task::yield_now() => {}
                         }
                     }
+                    dropped += 1;
                 };
                 let message = serde_json::to_value(message.unwrap()).unwrap();
                 assert_eq!(message["id"], id, "seed {seed}");
@@ -96,6 +108,8 @@ async fn dropped_receives_lose_nothing() {
         })
         .await;
     }
+    println!("{} messages of up to {most} bytes, {dropped} receives dropped", 20 * count);
+    assert!(dropped > 10 * count, "{dropped}");
 }
 
 #[tokio::test]
