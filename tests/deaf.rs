@@ -22,6 +22,10 @@ use mcp_ws_transport::{
     server::{Config, Limits, Server},
     transport,
 };
+use proptest::{
+    prelude::RngExt as _,
+    test_runner::{RngAlgorithm, TestRng},
+};
 use rmcp::{ServiceError, ServiceExt, model::CallToolRequestParams};
 use serde_json::{Value, json};
 use tokio::{
@@ -38,8 +42,9 @@ fn ms(ms: u64) -> Duration {
 }
 
 /// How many of so many calls at once were answered and refused, over a network that takes whatever it is
-/// given and delivers it later.
-async fn calls_at_once(calls: usize, latency: Duration, resumes: bool) -> [usize; 2] {
+/// given and delivers it later. Their sizes come from the seed.
+async fn calls_at_once(calls: usize, latency: Duration, resumes: bool, seed: u64) -> [usize; 2] {
+    let mut random = TestRng::from_seed(RngAlgorithm::ChaCha, &[seed as u8; 32]);
     let (server, address) = serve_tools(&Tools::default(), Config::default()).await;
     let proxy = Proxy::new(address).await;
     proxy.fate(Fate { latency, ..Fate::default() });
@@ -48,8 +53,11 @@ async fn calls_at_once(calls: usize, latency: Duration, resumes: bool) -> [usize
     let mut running = JoinSet::new();
     for id in 0..calls {
         let peer = client.peer().clone();
+        let mut text = format!("as long as a small call: {id}");
+        if seed > 0 {
+            text += &"x".repeat(1 << random.random_range(0..8));
+        }
         running.spawn(async move {
-            let text = format!("as long as a small call: {id}");
             let Value::Object(arguments) = json!({ "text": text }) else { unreachable!() };
             let echo = CallToolRequestParams::new("echo").with_arguments(arguments);
             match peer.call_tool(echo).await {
@@ -76,15 +84,18 @@ async fn calls_at_once(calls: usize, latency: Duration, resumes: bool) -> [usize
 
 /// Both ends are honest, and have as much to say as they may.
 async fn every_call_ends(resumes: bool) {
-    for (calls, latency) in [
-        (scale(2_000, 40_000), 50),
-        (scale(if resumes { 20_000 } else { 2_000 }, 60_000), 100),
-        (scale(2_000, 100_000), 150),
-    ] {
+    let near = (scale(2_000, 40_000), 50, 0);
+    let far = (scale(2_000, 100_000), 150, 0);
+    let calls = scale(if resumes { 20_000 } else { 2_000 }, 60_000);
+    let seeds = (0..scale(1, 10) as u64).map(|seed| (calls, 100, seed));
+    for (calls, latency, seed) in [near, far].into_iter().chain(seeds) {
         let start = Instant::now();
-        let ended = within(LIMIT, calls_at_once(calls, ms(latency), resumes)).await;
+        let ended = within(LIMIT, calls_at_once(calls, ms(latency), resumes, seed)).await;
         let ([answered, refused], time) = (ended, start.elapsed());
-        println!("{calls} calls, {latency} ms: {answered} answered, {refused} refused, {time:?}");
+        println!(
+            "resume {resumes}, seed {seed}: {calls} calls, {latency} ms: {answered} answered, {refused} \
+             refused, {time:?}"
+        );
         assert_eq!(answered + refused, calls);
         assert!(answered > 0);
     }
