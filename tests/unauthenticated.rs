@@ -1,4 +1,6 @@
 //! Memory of unauthenticated connections: the heap is counted, so there is one test only.
+//!
+//! With `MCP_WS_FULL` set, 1,024 of them at once (`--release`).
 #![cfg(all(feature = "client", feature = "server"))]
 #![allow(clippy::unwrap_used, clippy::panic)]
 
@@ -12,7 +14,7 @@ use common::{
     door::enter,
     listen,
     raw::{TEXT, head},
-    serve_tools, within,
+    scale, serve_tools, within,
 };
 use mcp_ws_transport::{
     connect,
@@ -26,7 +28,10 @@ use tokio::net::TcpStream;
 #[global_allocator]
 static HEAP: Cap<System> = Cap::new(System, usize::MAX);
 
-const PENDING: usize = 256;
+/// How many are pending at once.
+fn pending() -> usize {
+    scale(256, 1024)
+}
 
 /// All that a connection and what its client sends may take: 16 KiB, and some more where the futures are
 /// not optimised.
@@ -45,7 +50,7 @@ fn config() -> Config {
         .authenticator(BearerTokens::default())
         .in_band_authentication()
         .handshake_timeout(Duration::from_secs(60))
-        .limits(Limits::default().handshakes(PENDING))
+        .limits(Limits::default().handshakes(pending()).connections(2 * pending()))
         .layers(layers)
 }
 
@@ -62,16 +67,16 @@ fn worst(begin: &str, end: &str, size: usize) -> Vec<u8> {
 
 /// Opens pending connections that each send `bytes`. Returns them, and what each took in bytes.
 async fn crowd(address: SocketAddr, bytes: &[u8]) -> (Vec<Raw>, usize) {
-    let before = HEAP.allocated();
-    let mut pending = Vec::with_capacity(PENDING);
-    for _ in 0..PENDING {
+    let (count, before) = (pending(), HEAP.allocated());
+    let mut pending = Vec::with_capacity(count);
+    for _ in 0..count {
         let mut raw = enter(address, "Sec-WebSocket-Extensions: permessage-deflate\r\n").await;
         raw.write(bytes).await;
         // Without the buffer in which it has read the answer.
         pending.push(Raw::over(raw.stream, true));
     }
     tokio::time::sleep(Duration::from_millis(300)).await;
-    let each = HEAP.allocated().saturating_sub(before) / PENDING;
+    let each = HEAP.allocated().saturating_sub(before) / count;
     (pending, each)
 }
 
@@ -79,13 +84,13 @@ async fn crowd(address: SocketAddr, bytes: &[u8]) -> (Vec<Raw>, usize) {
 async fn own_end() -> usize {
     let listener = std::net::TcpListener::bind("127.0.0.1:0").unwrap();
     let address = listener.local_addr().unwrap();
-    let before = HEAP.allocated();
-    let mut ends = Vec::with_capacity(PENDING);
-    for _ in 0..PENDING {
+    let (count, before) = (pending(), HEAP.allocated());
+    let mut ends = Vec::with_capacity(count);
+    for _ in 0..count {
         ends.push(Raw::over(TcpStream::connect(address).await.unwrap(), true));
         drop(listener.accept().unwrap());
     }
-    HEAP.allocated().saturating_sub(before) / PENDING
+    HEAP.allocated().saturating_sub(before) / count
 }
 
 async fn serve(config: Config) -> (Server, SocketAddr) {
@@ -94,7 +99,7 @@ async fn serve(config: Config) -> (Server, SocketAddr) {
 
 #[tokio::test]
 async fn an_unauthenticated_client_takes_next_to_nothing() {
-    within(Duration::from_secs(120), async {
+    within(Duration::from_secs(scale(120, 600) as u64), async {
         let own = own_end().await;
         println!("the test's own end: {own} bytes each");
         let begin = r#"{"jsonrpc":"2.0","id":1,"method":"authenticate","params":{"a":"#;
