@@ -42,6 +42,8 @@ pub struct Proxy {
     pub target: Arc<Mutex<SocketAddr>>,
     /// How many connections there have been.
     pub dials: Arc<AtomicUsize>,
+    /// When connections were cut, that neither end had ended.
+    pub cut_at: Arc<Mutex<Vec<Instant>>>,
 }
 
 impl Proxy {
@@ -54,9 +56,11 @@ impl Proxy {
             stalls: watch::Sender::new(false),
             target: Arc::new(Mutex::new(target)),
             dials: Arc::default(),
+            cut_at: Arc::default(),
         };
         let (fates, target, dials) =
             (proxy.fates.clone(), proxy.target.clone(), proxy.dials.clone());
+        let cut_at = proxy.cut_at.clone();
         let (cuts, stalls) = (proxy.cuts.clone(), proxy.stalls.clone());
         tokio::spawn(async move {
             while let Ok((near, _)) = listener.accept().await {
@@ -64,9 +68,12 @@ impl Proxy {
                 let (fate, target) = (fates.lock().unwrap()(), *target.lock().unwrap());
                 let (mut cuts, stalls) = (cuts.subscribe(), stalls.subscribe());
                 cuts.mark_unchanged();
+                let cut_at = cut_at.clone();
                 tokio::spawn(async move {
                     let Ok(far) = TcpStream::connect(target).await else { return };
-                    pass(near, far, fate, cuts, stalls).await;
+                    if pass(near, far, fate, cuts, stalls).await {
+                        cut_at.lock().unwrap().push(Instant::now());
+                    }
                 });
             }
         });
@@ -98,31 +105,33 @@ impl Proxy {
     }
 }
 
+/// Returns whether the connection was cut, and not ended by one of its ends.
 async fn pass(
     near: TcpStream,
     far: TcpStream,
     fate: Fate,
     mut cuts: watch::Receiver<usize>,
     stalls: watch::Receiver<bool>,
-) {
+) -> bool {
     let _ = (near.set_nodelay(true), far.set_nodelay(true));
     let left = AtomicUsize::new(fate.cut_after.unwrap_or(usize::MAX));
     let reset = fate.reset;
     let (mut near, mut far) = (near, far);
-    {
+    let cut = {
         let (near_read, near_write) = near.split();
         let (far_read, far_write) = far.split();
         let one = shovel(near_read, far_write, fate, &left, stalls.clone());
         let other = shovel(far_read, near_write, fate, &left, stalls);
         tokio::select! {
-            () = one => {}
-            () = other => {}
-            _ = cuts.changed() => {}
+            () = one => left.load(SeqCst) == 0,
+            () = other => left.load(SeqCst) == 0,
+            _ = cuts.changed() => true,
         }
-    }
+    };
     if reset {
         let _ = (near.set_zero_linger(), far.set_zero_linger());
     }
+    cut
 }
 
 /// Until the end of the stream, or until no bytes are left that may pass.
