@@ -187,8 +187,9 @@ async fn nothing_is_lost_or_reordered() {
 #[tokio::test(start_paused = true)]
 async fn pongs_behind_what_is_too_much_end_no_link() {
     let (link, peer) = fake::link();
-    let heartbeat = Heartbeat::new(link, heartbeat::Config::default());
-    let mut rate = spawn(Rate::new(heartbeat, config(1, 1)));
+    let often = Some(Duration::from_millis(500));
+    let heartbeat = heartbeat::Config { ping_interval: often, ..heartbeat::Config::default() };
+    let mut rate = spawn(Rate::new(Heartbeat::new(link, heartbeat), config(1, 1)));
     let (mut read, mut pings) = (0, 0);
     for second in 0..600 {
         if second % 15 == 0 {
@@ -205,5 +206,6 @@ async fn pongs_behind_what_is_too_much_end_no_link() {
         }
         advance(Duration::from_secs(1)).await;
     }
-    assert_eq!((read, pings), (560, 19));
+    assert_eq!(read, 560);
+    assert!(pings > 19, "{pings}");
 }
