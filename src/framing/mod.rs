@@ -121,6 +121,9 @@ pub trait Framing<R: Role>: Send {
     }
 }
 
+/// The longest name of a session, in bytes.
+const MAX_SESSION_NAME: usize = 1024;
+
 /// The name of the session that a connection carries, as its [`Framing`] and whoever makes the
 /// connection both know it: a cheap handle. The name does not show in `Debug`.
 #[derive(Clone, Default)]
@@ -133,8 +136,9 @@ impl SessionName {
         self.0.lock().unwrap_or_else(PoisonError::into_inner).clone()
     }
 
-    /// Sets it.
+    /// Sets the name. One of more than 1,024 bytes counts as none: it would be in every message.
     pub fn set(&self, name: Option<String>) {
+        let name = name.filter(|name| name.len() <= MAX_SESSION_NAME);
         *self.0.lock().unwrap_or_else(PoisonError::into_inner) = name.map(Arc::from);
     }
 }

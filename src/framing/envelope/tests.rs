@@ -549,6 +549,18 @@ fn the_envelope_of_sep_1288_holds_json_rpc_and_names_the_session() {
 }
 
 #[test]
+fn a_name_of_the_session_that_is_too_long_is_not_repeated() {
+    let mut client = Envelope::default().sep_1288();
+    let result = json!({"jsonrpc": "2.0", "id": 7, "result": {}});
+    let answer = json!({"type": "mcp", "mcpSessionId": "x".repeat(1025), "payload": result});
+    decode::<RoleClient>(&mut client, answer, &Asked(&[(7, Method::Ping)])).unwrap().unwrap();
+    let Some(sent) = Framing::<RoleClient>::encode(&mut client, &call(8)).unwrap() else {
+        panic!("it is sent");
+    };
+    assert!(sent.len() < 1025);
+}
+
+#[test]
 fn who_begins_anew_is_owed_nothing() {
     let mut server = Envelope::default();
     let first = received(&mut server, r#"{"type":"mcp_request","request":{"method":"a"}}"#);

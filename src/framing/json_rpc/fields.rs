@@ -215,9 +215,14 @@ mod tests {
     }
 
     fn client() -> JsonRpc {
+        client_of("a\"b")
+    }
+
+    /// A client whose server names the session so.
+    fn client_of(name: &str) -> JsonRpc {
         let mut client = JsonRpc::default().session_fields();
         let answer = json!({"jsonrpc": "2.0", "id": 0, "result": {
-            "protocolVersion": "2025-06-18", "capabilities": {}, "mcpSessionId": "a\"b",
+            "protocolVersion": "2025-06-18", "capabilities": {}, "mcpSessionId": name,
             "serverInfo": {"name": "peer", "version": "1"},
         }});
         let decoded = decode::<RoleClient>(&mut client, &answer, &Initializes).unwrap();
@@ -293,6 +298,15 @@ mod tests {
         assert_eq!(encode::<RoleClient>(&mut client, &message)["params"], own);
         let plain = encode::<RoleClient>(&mut JsonRpc::default(), &initialize());
         assert_eq!(encode::<RoleClient>(&mut client, &initialize()), plain);
+    }
+
+    #[test]
+    fn a_client_repeats_no_name_that_is_too_long() {
+        for (length, is_said) in [(1024, true), (1025, false), (1 << 20, false)] {
+            let mut client = client_of(&"x".repeat(length));
+            let sent = encode::<RoleClient>(&mut client, &request(PingRequest::default()));
+            assert_eq!(sent.to_string().len() > length, is_said, "{length}");
+        }
     }
 
     #[test]
