@@ -10,11 +10,10 @@ use std::{net::SocketAddr, time::Duration};
 
 use common::{
     Frame, Raw, Tools, call,
+    flood::{Flood, dial_and_open, flood, is_quiet},
     proxy::{Fate, Proxy},
     raw::{CLOSE, PING, PONG, TEXT, upgrade_request},
-    scale,
-    scripted::Scene,
-    serve_tools, text_of, within,
+    scale, serve_tools, text_of, within,
 };
 use mcp_ws_transport::{
     connect,
@@ -32,7 +31,7 @@ use tokio::{
     io::AsyncWriteExt,
     net::TcpStream,
     task::JoinSet,
-    time::{Instant, sleep, timeout},
+    time::{Instant, sleep},
 };
 
 const LIMIT: Duration = Duration::from_secs(120);
@@ -111,42 +110,6 @@ async fn every_call_without_resume_ends_however_many_and_however_far() {
     every_call_ends(false).await;
 }
 
-/// What a peer floods with.
-#[derive(Debug, Clone, Copy)]
-enum Flood {
-    Ping,
-    Call,
-    Unknown,
-    Rubbish,
-}
-
-const FLOODS: [Flood; 4] = [Flood::Ping, Flood::Call, Flood::Unknown, Flood::Rubbish];
-
-impl Flood {
-    fn bytes(self, messages: usize, masked: bool) -> Vec<u8> {
-        let message = |id| match self {
-            Self::Ping => json!({ "jsonrpc": "2.0", "id": id, "method": "ping" }),
-            Self::Call => call(id, "echo", json!({ "text": "hi" })),
-            Self::Unknown => json!({ "jsonrpc": "2.0", "id": id, "method": "acme/unknown" }),
-            Self::Rubbish => json!({}),
-        };
-        (0..messages).flat_map(|id| Frame::text(message(id).to_string()).bytes(masked)).collect()
-    }
-}
-
-/// How a peer goes.
-#[derive(Debug, Clone, Copy)]
-enum End {
-    Reset,
-    Fin,
-    Silence,
-}
-
-/// How many clients flood a server.
-fn clients() -> usize {
-    scale(FLOODS.len(), 2 * FLOODS.len())
-}
-
 /// A server that has places for so many clients and no more, and soon notices that one is silent.
 async fn serve_few(clients: usize) -> (Server, SocketAddr) {
     let heartbeat = heartbeat::Config::default().ping_interval(ms(2000)).pong_timeout(ms(2000));
@@ -155,71 +118,6 @@ async fn serve_few(clients: usize) -> (Server, SocketAddr) {
     layers.socket = socket::Config::default().write_timeout(ms(3000));
     let config = Config::default().limits(Limits::default().connections(clients)).layers(layers);
     serve_tools(&Tools::default(), config).await
-}
-
-/// A raw client that speaks the extension, and the `@session` that it was given.
-async fn dial_and_open(address: SocketAddr, open: &Value) -> (Raw, Value) {
-    let stream = TcpStream::connect(address).await.unwrap();
-    stream.set_nodelay(true).unwrap();
-    let mut raw = Raw::over(stream, true);
-    let offer = "Sec-WebSocket-Protocol: mcp, mcp.resume.v1\r\n";
-    raw.write(upgrade_request(address, offer)).await;
-    assert_eq!(raw.head().await.unwrap().status(), 101);
-    raw.text(format!("@open {open}")).await;
-    let frame = raw.next().await.expect("an answer");
-    let text = String::from_utf8(frame.payload).unwrap();
-    let session = serde_json::from_str(text.strip_prefix("@session ").expect(&text)).unwrap();
-    (raw, session)
-}
-
-/// Floods, and does not mind if the server does not read all of it.
-async fn flood(mut raw: Raw, bytes: &[u8]) -> Raw {
-    let _ = timeout(ms(2000), raw.try_write(bytes)).await;
-    raw
-}
-
-/// Until the server has read what it reads: what it has not is lost with the connection.
-async fn has_read(server: &Server) {
-    let mut before = 0;
-    loop {
-        let now = server.registry().health().bytes_received;
-        if now == before {
-            return;
-        }
-        before = now;
-        sleep(ms(500)).await;
-    }
-}
-
-impl End {
-    /// Goes. A connection is returned where its end is not its peer's own doing.
-    async fn of(self, mut raw: Raw) -> Option<Raw> {
-        match self {
-            Self::Reset => {
-                raw.reset();
-                return None;
-            }
-            Self::Fin => _ = raw.stream.shutdown().await,
-            Self::Silence => {}
-        }
-        Some(raw)
-    }
-}
-
-/// These clients flood at once, then go. What is left of them.
-async fn flood_and_go(
-    server: &Server,
-    raws: Vec<Raw>,
-    messages: usize,
-    end: End,
-) -> Vec<Option<Raw>> {
-    let mut flooding = JoinSet::new();
-    for (raw, kind) in raws.into_iter().zip(FLOODS.into_iter().cycle()) {
-        flooding.spawn(async move { flood(raw, &kind.bytes(messages, true)).await });
-    }
-    let raws = flooding.join_all().await;
-    has_read(server).await;
-    futures::future::join_all(raws.into_iter().map(|raw| end.of(raw))).await
 }
 
 /// Until no connection is left.
@@ -245,66 +143,6 @@ async fn assert_serves(address: SocketAddr) {
     raw.reset();
 }
 
-async fn zombies_of_sessions(end: End) {
-    let (server, address) = serve_few(clients()).await;
-    let (mut raws, mut sessions) = (Vec::new(), Vec::new());
-    for _ in 0..clients() {
-        let (mut raw, session) = dial_and_open(address, &json!({})).await;
-        raw.initialize().await;
-        raws.push(raw);
-        sessions.push(session);
-    }
-    let left = flood_and_go(&server, raws, scale(30_000, 40_000), end).await;
-    let gone = all_have_gone(&server).await;
-    println!("{end:?}: all are gone {gone:?} after their floods");
-    assert_serves(address).await;
-    for session in &sessions {
-        // Each owner returns, and is answered, whether its session goes on or is over.
-        let (id, secret) = (&session["session"], &session["secret"]);
-        let open = json!({ "session": id, "secret": secret, "received": 1 });
-        let (raw, session) = within(ms(10_000), dial_and_open(address, &open)).await;
-        assert!(session["resumed"].is_boolean(), "{session}");
-        raw.reset();
-    }
-    drop(left);
-    server.shutdown().await;
-}
-
-#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
-async fn a_resumable_peer_that_floods_and_resets_gives_its_place_back() {
-    within(LIMIT, zombies_of_sessions(End::Reset)).await;
-}
-
-#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
-async fn a_resumable_peer_that_floods_and_ends_its_stream_gives_its_place_back() {
-    within(LIMIT, zombies_of_sessions(End::Fin)).await;
-}
-
-#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
-async fn a_resumable_peer_that_floods_and_falls_silent_gives_its_place_back() {
-    within(LIMIT, zombies_of_sessions(End::Silence)).await;
-}
-
-#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
-async fn a_plain_peer_that_floods_and_goes_gives_its_place_back() {
-    for end in [End::Reset, End::Fin, End::Silence] {
-        let flooding = async {
-            let (server, address) = serve_few(clients()).await;
-            let mut raws = Vec::new();
-            for _ in 0..clients() {
-                raws.push(Raw::initialized(address).await);
-            }
-            let left = flood_and_go(&server, raws, scale(10_000, 40_000), end).await;
-            let gone = all_have_gone(&server).await;
-            println!("{end:?}: all are gone {gone:?} after their floods");
-            assert_serves(address).await;
-            drop(left);
-            server.shutdown().await;
-        };
-        within(LIMIT, flooding).await;
-    }
-}
-
 /// It returns by the name of its session, and nothing it says shows whether it is the one that was here.
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn a_peer_that_returns_by_name_and_says_only_rubbish_gives_its_place_back() {
@@ -328,7 +166,7 @@ async fn a_peer_that_returns_by_name_and_says_only_rubbish_gives_its_place_back(
         for name in 0..4 {
             raws.push(flood(dial(address, name).await, &rubbish).await);
         }
-        has_read(&server).await;
+        is_quiet(|| server.registry().health().bytes_received).await;
         raws.into_iter().for_each(Raw::reset);
         let gone = all_have_gone(&server).await;
         println!("all are gone {gone:?} after their floods");
@@ -339,40 +177,6 @@ async fn a_peer_that_returns_by_name_and_says_only_rubbish_gives_its_place_back(
         server.shutdown().await;
     })
     .await;
-}
-
-/// The client's turn: its server floods it, acknowledges nothing, and closes.
-#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
-async fn a_client_whose_server_floods_it_and_goes_dials_again() {
-    for flood in FLOODS {
-        within(LIMIT, async {
-            let (scene, mut link) = Scene::new().await;
-            let large = "x".repeat(1 << 20);
-            let mut calls = JoinSet::new();
-            for _ in 0..3 {
-                let peer = scene.client.peer().clone();
-                let Value::Object(arguments) = json!({ "text": large }) else { unreachable!() };
-                let echo = CallToolRequestParams::new("echo").with_arguments(arguments);
-                calls.spawn(async move { peer.call_tool(echo).await });
-            }
-            link.receive().await;
-            let bytes = flood.bytes(scale(20_000, 40_000), false);
-            let _ = timeout(ms(3000), link.raw.try_write(bytes)).await;
-            // What it has not read is lost with the connection.
-            sleep(ms(1500)).await;
-            link.raw.reset();
-            // What it has read is more than a window, or it comes back for its session.
-            let next = timeout(ms(20_000), common::scripted::Link::new(&scene.listener)).await;
-            let mut next = next.expect("it does not come back");
-            next.open().await;
-            drop(next);
-            drop(scene);
-            while let Some(ended) = calls.join_next().await {
-                assert!(ended.unwrap().is_err());
-            }
-        })
-        .await;
-    }
 }
 
 /// It reads everything, answers every ping, and acknowledges nothing.
@@ -430,7 +234,7 @@ async fn a_peer_that_sends_far_beyond_its_window_is_closed() {
         while text_of(&raw.receive().await).len() < 2 << 20 {}
         let Raw { stream, .. } = raw;
         let (mut read, mut write) = stream.into_split();
-        let bytes = Flood::Call.bytes(100_000, true);
+        let bytes = Flood::Calls.bytes(100_000, true);
         let writing = tokio::spawn(async move {
             let _ = write.write_all(&bytes).await;
             write

@@ -3,6 +3,7 @@
 
 pub mod counting;
 pub mod door;
+pub mod flood;
 pub mod logs;
 pub mod proxy;
 pub mod raw;
