@@ -1,4 +1,5 @@
-//! Heavy traffic in both directions over a slow network: every call ends, and no side goes deaf.
+//! Heavy traffic in both directions over a slow network, with a session and without: every call
+//! ends, and no side goes deaf.
 
 use std::sync::atomic::{AtomicUsize, Ordering::SeqCst};
 
@@ -43,17 +44,34 @@ impl LinkSource for Never {
     }
 }
 
-/// A network that takes whatever it is given, and delivers it later.
-fn far_apart(delay: Duration) -> (DuplexStream, DuplexStream) {
-    let ((near, near_wire), (far, far_wire)) = (duplex(64 << 10), duplex(64 << 10));
+/// Numbers from a seed (SplitMix64).
+#[derive(Debug, Clone)]
+struct Random(u64);
+
+impl Random {
+    fn below(&mut self, bound: u64) -> u64 {
+        self.0 = self.0.wrapping_add(0x9E37_79B9_7F4A_7C15);
+        let mixed = (self.0 ^ (self.0 >> 30)).wrapping_mul(0xBF58_476D_1CE4_E5B9);
+        let mixed = (mixed ^ (mixed >> 27)).wrapping_mul(0x94D0_49BB_1331_11EB);
+        (mixed ^ (mixed >> 31)) % bound
+    }
+}
+
+/// A network that takes whatever it is given, and delivers it later: in order, in pieces of any size,
+/// and not all equally late.
+fn far_apart(delay: Duration, mut random: Random) -> (DuplexStream, DuplexStream) {
+    let mut wire = || duplex(1 << (10 + random.below(7)));
+    let ((near, near_wire), (far, far_wire)) = (wire(), wire());
     let (near_read, near_write) = split(near_wire);
     let (far_read, far_write) = split(far_wire);
     for (mut from, mut to) in [(near_read, far_write), (far_read, near_write)] {
         let (sender, mut receiver) = mpsc::unbounded_channel();
+        let mut random = Random(random.below(u64::MAX));
         tokio::spawn(async move {
             let mut buffer = vec![0; 64 << 10];
             while let Ok(size @ 1..) = from.read(&mut buffer).await {
-                if sender.send((Instant::now() + delay, buffer[..size].to_vec())).is_err() {
+                let later = delay + Duration::from_millis(random.below(10));
+                if sender.send((Instant::now() + later, buffer[..size].to_vec())).is_err() {
                     break;
                 }
             }
@@ -75,17 +93,22 @@ struct Done(AtomicUsize, Notify);
 
 /// Sends this many requests and answers those of the other end, until both ends have all their
 /// answers.
-async fn converse<R: Role>(mut transport: WebSocketTransport<R>, requests: usize, done: &Done)
-where
+async fn converse<R: Role>(
+    mut transport: WebSocketTransport<R>,
+    requests: usize,
+    mut random: Random,
+    done: &Done,
+) where
     TxJsonRpcMessage<R>: DeserializeOwned,
 {
     let message = |value| serde_json::from_value::<TxJsonRpcMessage<R>>(value).unwrap();
     for id in 0..requests {
-        let params = json!({ "text": "as long as a small call" });
+        let params = json!({ "text": "x".repeat(random.below(100) as usize) });
         let request =
             json!({ "jsonrpc": "2.0", "id": id, "method": "acme/echo", "params": params });
         tokio::spawn(transport.send(message(request)));
     }
+    let answer = json!({ "text": "y".repeat(random.below(100) as usize) });
     let mut answered = 0;
     if requests == 0 {
         answered = usize::MAX;
@@ -103,7 +126,7 @@ where
         match next {
             JsonRpcMessage::Request(request) => {
                 let id = request.id.into_json_value();
-                let answer = json!({ "jsonrpc": "2.0", "id": id, "result": { "text": "yes" } });
+                let answer = json!({ "jsonrpc": "2.0", "id": id, "result": answer });
                 tokio::spawn(transport.send(message(answer)));
             }
             JsonRpcMessage::Response(_) => answered += 1,
@@ -122,7 +145,11 @@ where
     }
 }
 
-async fn both(near: DuplexStream, far: DuplexStream, requests: [usize; 2]) {
+/// Both ends of a session.
+async fn session(
+    near: DuplexStream,
+    far: DuplexStream,
+) -> (WebSocketTransport<RoleClient>, WebSocketTransport<RoleServer>) {
     let none = Bytes::new;
     let client = Builder::<RoleClient>::default().config(Settings::default());
     let link = client.layers().link(near, none(), End::Client, Extensions::default());
@@ -136,11 +163,34 @@ async fn both(near: DuplexStream, far: DuplexStream, requests: [usize; 2]) {
     let session = SessionFrame::new(id, secrets.given().clone(), 120, 1 << 20);
     link.feed(Frame::Session(session).encode()).await.unwrap();
     let server = server.over_session(link, Never, ReceiveCount::default());
+    (client, server)
+}
+
+async fn both(
+    (near, far): (DuplexStream, DuplexStream),
+    requests: [usize; 2],
+    resumes: bool,
+    mut random: Random,
+) {
+    let (client, server) = if resumes {
+        session(near, far).await
+    } else {
+        let none = Bytes::new;
+        let client = Builder::<RoleClient>::default().over_stream(near, none(), End::Client);
+        (client, Builder::<RoleServer>::default().over_stream(far, none(), End::Server))
+    };
     let done = Done::default();
+    let randoms = [0, 1].map(|_| Random(random.below(u64::MAX)));
+    let [of_client, of_server] = randoms;
+    let start = Instant::now();
     let both = async {
-        tokio::join!(converse(client, requests[0], &done), converse(server, requests[1], &done))
+        tokio::join!(
+            converse(client, requests[0], of_client, &done),
+            converse(server, requests[1], of_server, &done)
+        )
     };
     timeout(100 * SECOND, both).await.expect("a call does not end");
+    println!("{requests:?}, resumes: {resumes}, all ended after {:?}", start.elapsed());
 }
 
 /// The numbers that filled every buffer when reading waited for writing, or such as take seconds.
@@ -148,20 +198,48 @@ fn scale(default: usize, full: usize) -> usize {
     if std::env::var_os("MCP_WS_FULL").is_some() { full } else { default }
 }
 
-#[tokio::test(start_paused = true)]
-async fn every_call_ends_however_many_and_far_apart() {
-    let many = scale(4_000, 15_000);
-    for (requests, delay) in [([scale(16_000, 60_000), 0], 100), ([many, many], 100)] {
-        let (near, far) = far_apart(Duration::from_millis(delay));
-        both(near, far, requests).await;
+/// Some or all of ten seeds.
+fn seeds() -> std::ops::Range<u64> {
+    if scale(0, 1) == 1 {
+        return 0..10;
     }
+    let seed = std::env::var("MCP_WS_SEED").map_or(0, |seed| seed.parse().unwrap());
+    seed..seed + 1
+}
+
+async fn every_call_ends(requests: [usize; 2], resumes: bool) {
+    for seed in seeds() {
+        println!("MCP_WS_SEED={seed}");
+        let mut random = Random(seed);
+        let network = far_apart(Duration::from_millis(100), Random(random.below(u64::MAX)));
+        both(network, requests, resumes, random).await;
+    }
+}
+
+#[tokio::test(start_paused = true)]
+async fn every_call_of_a_session_ends_however_many_and_far_apart() {
+    every_call_ends([scale(16_000, 60_000), 0], true).await;
+}
+
+#[tokio::test(start_paused = true)]
+async fn every_call_without_a_session_ends_however_many_and_far_apart() {
+    every_call_ends([scale(16_000, 60_000), 0], false).await;
+}
+
+#[tokio::test(start_paused = true)]
+async fn every_call_of_a_session_ends_where_both_ends_call() {
+    every_call_ends([scale(4_000, 60_000); 2], true).await;
+}
+
+#[tokio::test(start_paused = true)]
+async fn every_call_without_a_session_ends_where_both_ends_call() {
+    every_call_ends([scale(4_000, 60_000); 2], false).await;
 }
 
 /// The network holds less than both ends have to send.
 #[tokio::test(start_paused = true)]
 async fn every_call_ends_where_the_network_takes_little() {
     for requests in [[0, scale(4_000, 30_000)], [scale(2_000, 10_000); 2]] {
-        let (near, far) = duplex(4096);
-        both(near, far, requests).await;
+        both(duplex(4096), requests, true, Random(0)).await;
     }
 }
