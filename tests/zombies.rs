@@ -24,10 +24,11 @@ async fn a_server_is_rid_of_clients_that_flood_and_go() {
         let gone = join_all(scenes.iter().map(Clients::all_have_gone)).await;
         let each = peak.end() / (modes.len() * FLOODS.len());
         for ((scene, mode), gone) in scenes.into_iter().zip(modes).zip(gone) {
+            let received = scene.server.registry().health().messages_received;
             scene.assert_places().await;
             let slowest = scene.end().await;
             println!(
-                "{end:?}, {mode:?}: all are gone after {gone:?}, a good client's call took {slowest:?} at most"
+                "{end:?}, {mode:?}: {received} messages, all are gone after {gone:?}, a good client's call took {slowest:?} at most"
             );
         }
         println!("{end:?}: {} KiB each at most", each >> 10);

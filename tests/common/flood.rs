@@ -75,7 +75,7 @@ impl Flood {
     }
 
     fn message(self, number: usize, masked: bool, frame: &dyn Fn(String) -> Frame) -> Vec<u8> {
-        let id = format!("{number}-{}", "x".repeat(1000));
+        let id = id(number);
         let is_even = number.is_multiple_of(2);
         let message = match self {
             Self::Frames => {
@@ -102,6 +102,18 @@ impl Flood {
         };
         frame(message.to_string()).bytes(masked)
     }
+}
+
+/// A long id, which can hardly be compressed.
+fn id(number: usize) -> String {
+    const LETTERS: &[u8; 64] = b"ABCDEFGHIJKLMNOPQRSTUVWXYZabcdefghijklmnopqrstuvwxyz0123456789-_";
+    let mut state = number as u64;
+    let letter = || {
+        state =
+            state.wrapping_mul(6_364_136_223_846_793_005).wrapping_add(1_442_695_040_888_963_407);
+        char::from(LETTERS[(state >> 58) as usize])
+    };
+    format!("{number}-") + &std::iter::repeat_with(letter).take(1000).collect::<String>()
 }
 
 fn ping(id: String) -> Value {

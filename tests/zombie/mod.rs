@@ -133,7 +133,7 @@ pub fn server_config(mode: Mode) -> Config {
 
 /// What is flooded with in this mode.
 pub fn bytes(kind: Flood, mode: Mode, masked: bool) -> Arc<Vec<u8>> {
-    let messages = scale(4_000, 20_000);
+    let messages = scale(3_000, 20_000);
     Arc::new(kind.bytes_of(messages, masked, &|text| frame(mode, text)))
 }
 
