@@ -216,7 +216,8 @@ async fn waits_grow_where_every_connection_is_dropped_before_it_has_carried_anyt
 async fn a_server_that_begins_and_ends_time_and_again_is_left_alone_for_longer_and_longer() {
     limit(async {
         let (listener, url) = listen().await;
-        let policy = ReconnectPolicy::default().first(Duration::ZERO).min(Duration::from_millis(100));
+        let policy =
+            ReconnectPolicy::default().first(Duration::ZERO).min(Duration::from_millis(100));
         let client = connect(url).reconnect(policy).resume(false);
         let client = async { ().serve(client.await.unwrap()).await.unwrap() };
         let begun = AtomicUsize::new(0);

@@ -198,13 +198,11 @@ fn scale(default: usize, full: usize) -> usize {
     if std::env::var_os("MCP_WS_FULL").is_some() { full } else { default }
 }
 
-/// Some or all of ten seeds.
+/// Returns `MCP_WS_SEEDS` seeds, or one, from `MCP_WS_SEED` on.
 fn seeds() -> std::ops::Range<u64> {
-    if scale(0, 1) == 1 {
-        return 0..10;
-    }
-    let seed = std::env::var("MCP_WS_SEED").map_or(0, |seed| seed.parse().unwrap());
-    seed..seed + 1
+    let number = |name, default| std::env::var(name).map_or(default, |text| text.parse().unwrap());
+    let first = number("MCP_WS_SEED", 0);
+    first..first + number("MCP_WS_SEEDS", 1)
 }
 
 async fn every_call_ends(requests: [usize; 2], resumes: bool) {
