@@ -217,6 +217,9 @@ impl<R: Role, F: Framing<R>> Correlation<R, F> {
         let withdrawn = self.framed.get_ref().withdraw(call.ticket);
         if withdrawn {
             self.framed.withdraw(id);
+        } else {
+            // It may still be the message that is too large for the peer.
+            self.read_progress.note_sent(call.ticket, call.size);
         }
         withdrawn
     }

@@ -179,6 +179,17 @@ impl Deadlines {
         self.watches.insert(id.clone(), watch);
     }
 
+    /// Lifts all suspicions: a peer that is new has lost no answer.
+    pub(super) fn clear_suspicions(&mut self) {
+        let now = self.now();
+        for watch in self.watches.values_mut() {
+            if watch.suspected.take().is_some() {
+                watch.due = watch.deadline.map(|deadline| later(now, deadline));
+            }
+        }
+        self.sweep.clear();
+    }
+
     /// Restarts the deadline of the request that this token belongs to.
     fn progress(&mut self, token: &ProgressToken) {
         let now = self.now();

@@ -18,6 +18,7 @@ use crate::{
     decode::{Method, Role},
     error::{CloseCode, Error, LinkError},
     framing::Framing,
+    link::MessageLimits,
 };
 
 /// Number of times that a request which the peer has not read is sent again.
@@ -30,7 +31,7 @@ pub(super) struct ReadProgress {
     read: u64,
     /// Size of the largest of them, in bytes, as far as known.
     passed: usize,
-    /// Ticket and size of the largest later message that is not a request.
+    /// Ticket and size of the largest later message that is not a request in flight.
     other: Option<(u64, usize)>,
 }
 
@@ -47,9 +48,12 @@ impl ReadProgress {
         }
     }
 
-    /// Records that a message was sent that is not a request.
+    /// Records a message that was sent, and is not a request in flight.
     pub(super) fn note_sent(&mut self, ticket: u64, size: usize) {
-        if size > self.passed && self.other.is_none_or(|(_, other)| size > other) {
+        if ticket > self.read
+            && size > self.passed
+            && self.other.is_none_or(|(_, other)| size > other)
+        {
             self.other = Some((ticket, size));
         }
     }
@@ -78,6 +82,7 @@ impl<R: Role, F: Framing<R>> Correlation<R, F> {
         let on_the_way = |call: &Call| call.ticket <= handed && call.ticket > read;
         let before = self.outbound.iter().filter(|(_, call)| call.ticket <= read);
         let passed = before.map(|(_, call)| call.size).fold(passed, usize::max);
+        let passed = passed.max(MessageLimits::MIN_MESSAGE);
         let largest = self
             .outbound
             .iter()

@@ -269,6 +269,7 @@ impl<R: Role, F: Framing<R>> Correlation<R, F> {
 
     /// There is a new connection, to a peer that knows nothing of what was before.
     pub(super) fn restart(&mut self) {
+        self.deadlines.clear_suspicions();
         self.overload = Overload::No;
         for id in self.held.forget_requests() {
             self.inbound.remove(&id);

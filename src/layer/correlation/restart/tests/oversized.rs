@@ -112,3 +112,49 @@ async fn another_end_blames_nobody() {
         assert_eq!(stack.error(), (RequestId::Number(id), "outcome_unknown".into()));
     }
 }
+
+/// A request is on its way for as long as the peer has not read it, whether anybody waits for it or
+/// not.
+#[tokio::test(start_paused = true)]
+async fn a_large_request_that_was_given_up_is_still_the_one_to_blame() {
+    let (mut stack, peer) = initialized();
+    for (id, size) in [(1, 3000), (2, 10), (3, 5000)] {
+        stack.send(call_of(id, size));
+    }
+    stack.idle();
+    sent(&peer);
+    let given_up = cancellation(RequestId::Number(3), "enough".into());
+    stack.send(JsonRpcMessage::notification(given_up.into()));
+    stack.idle();
+    peer.send(too_big());
+    // They were sent before, and may have run.
+    for id in [1, 2] {
+        assert_eq!(stack.error(), (RequestId::Number(id), "outcome_unknown".into()));
+    }
+    let (peer, sent_again) = next(&mut stack);
+    assert_eq!(sent_again, ["notifications/initialized"]);
+    // And as large a message as the first goes out.
+    stack.send(call_of(4, 3000));
+    stack.idle();
+    assert_eq!(sent(&peer), ["tools/call 4"]);
+}
+
+/// A proxy may close both its connections for what the server has said.
+#[tokio::test(start_paused = true)]
+async fn a_request_that_every_peer_takes_is_not_to_blame() {
+    let (mut stack, peer) = initialized();
+    for (id, size) in [(1, 400), (2, 10)] {
+        stack.send(call_of(id, size));
+    }
+    stack.idle();
+    sent(&peer);
+    peer.send(too_big());
+    for id in [1, 2] {
+        assert_eq!(stack.error(), (RequestId::Number(id), "outcome_unknown".into()));
+    }
+    let (peer, sent_again) = next(&mut stack);
+    assert_eq!(sent_again, ["notifications/initialized"]);
+    stack.send(call_of(3, 3000));
+    stack.idle();
+    assert_eq!(sent(&peer), ["tools/call 3"]);
+}

@@ -74,3 +74,26 @@ async fn one_that_the_peer_does_not_survive_ends() {
     let (_, sent) = stack.begins_anew();
     assert_eq!(sent, ["notifications/initialized"]);
 }
+
+/// The next peer has lost no answer.
+#[tokio::test(start_paused = true)]
+async fn an_answer_that_one_peer_has_lost_is_not_missed_from_the_next() {
+    let (mut stack, peer) = initialized();
+    stack.stack.replay = Some(Arc::new(|_: &ClientRequest| Replay::Again));
+    for id in [1, 2] {
+        stack.send(call(id));
+    }
+    stack.idle();
+    say(&peer, json!({"jsonrpc": "2.0", "id": null, "error": {"code": -32700, "message": "m"}}));
+    stack.idle();
+    tokio::time::advance(std::time::Duration::from_secs(50)).await;
+    peer.send(Message::Close(Some(CloseCode::Abnormal.into())));
+    stack.idle();
+    let peer = stack.links.next();
+    stack.idle();
+    say(&peer, initialize_result("1"));
+    stack.idle();
+    sent(&peer);
+    tokio::time::advance(std::time::Duration::from_secs(30)).await;
+    stack.idle();
+}
