@@ -52,8 +52,13 @@ pub(super) enum Gate {
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(super) enum Continuity {
     SingleLink,
-    Reconnects { hold: bool },
-    PeerMayReturn { hold: bool },
+    Reconnects {
+        hold: bool,
+    },
+    #[cfg_attr(not(any(test, feature = "server")), expect(dead_code, reason = "servers wait so"))]
+    PeerMayReturn {
+        hold: bool,
+    },
 }
 
 impl Continuity {
