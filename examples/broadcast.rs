@@ -40,7 +40,7 @@ use clap::Parser;
 use futures::StreamExt;
 use mcp_ws_transport::{
     Message,
-    decode::Calls,
+    decode::PendingMethods,
     error::MessageError,
     framing::{Framing, Manners, Unreadable},
     server::{BearerTokens, Config, Connection, Event, Missed, Registry},
@@ -119,7 +119,7 @@ impl Framing<RoleServer> for Room {
     fn decode(
         &mut self,
         message: Message,
-        _: &dyn Calls,
+        _: &dyn PendingMethods,
     ) -> Result<Option<RxJsonRpcMessage<RoleServer>>, Unreadable> {
         let json = match &message {
             Message::Text(text) => text.as_bytes(),

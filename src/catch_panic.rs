@@ -19,7 +19,7 @@ use rmcp::{
     service::{NotificationContext, RequestContext, ServiceRole},
 };
 
-use crate::layer::correlation::Place;
+use crate::layer::correlation::HandlerSlot;
 
 /// A service that answers a request whose handler panics with `-32603`.
 ///
@@ -77,7 +77,7 @@ impl<R: ServiceRole, S: Service<R>> Service<R> for CatchPanic<S> {
         mut context: RequestContext<R>,
     ) -> impl Future<Output = Result<R::Resp, ErrorData>> + '_ {
         // Not the service's to keep.
-        let place = context.extensions.remove::<Place>();
+        let place = context.extensions.remove::<HandlerSlot>();
         let call = AssertUnwindSafe(|| self.service.handle_request(request, context));
         match catch_unwind(call) {
             Ok(handler) => Either::Left(Catching { handler, _place: place }),
@@ -90,7 +90,7 @@ impl<R: ServiceRole, S: Service<R>> Service<R> for CatchPanic<S> {
         notification: R::PeerNot,
         mut context: NotificationContext<R>,
     ) -> Result<(), ErrorData> {
-        let _place = context.extensions.remove::<Place>();
+        let _place = context.extensions.remove::<HandlerSlot>();
         let handler = AssertUnwindSafe(async move {
             self.service.handle_notification(notification, context).await
         });
@@ -114,7 +114,7 @@ pin_project! {
     struct Catching<F> {
         #[pin]
         handler: F,
-        _place: Option<Place>,
+        _place: Option<HandlerSlot>,
     }
 }
 

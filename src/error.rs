@@ -286,7 +286,7 @@ pub enum MessageError {
     Encode(#[source] Arc<serde_json::Error>),
     /// There is no such thing in this form of messages.
     #[error("{0} cannot be said in this form of messages")]
-    NoForm(&'static str),
+    Unsupported(&'static str),
     /// The message is larger than what may be sent.
     #[error("outbound message of {size} bytes exceeds the limit of {limit}")]
     TooBig {

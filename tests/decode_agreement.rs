@@ -8,7 +8,7 @@ mod agreement;
 
 use agreement::{Messages, cases, corpus};
 use mcp_ws_transport::{
-    decode::{Calls, Method, Role, decode},
+    decode::{Method, PendingMethods, Role, decode},
     encode::encode,
 };
 use rmcp::{
@@ -43,7 +43,7 @@ const METHODS: &[Option<Method>] = &[
 /// Every id in flight stands for a call of this method.
 struct Every(Option<Method>);
 
-impl Calls for Every {
+impl PendingMethods for Every {
     fn method(&self, _: &RequestId) -> Option<Method> {
         self.0
     }

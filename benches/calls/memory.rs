@@ -3,7 +3,7 @@
 use std::{collections::HashMap, convert::Infallible, future::ready};
 
 use mcp_ws_transport::{
-    decode::{Calls, Method, Role, decode},
+    decode::{Method, PendingMethods, Role, decode},
     encode::encode,
 };
 use rmcp::{
@@ -87,7 +87,7 @@ impl Json {
 #[derive(Default)]
 struct InFlight(HashMap<RequestId, Method>);
 
-impl Calls for InFlight {
+impl PendingMethods for InFlight {
     fn method(&self, id: &RequestId) -> Option<Method> {
         self.0.get(id).copied()
     }

@@ -358,8 +358,8 @@ impl<R: Role> Connect<R> {
     /// use rmcp::{ServiceExt, model::ClientRequest};
     ///
     /// let reads_only = |request: &ClientRequest| match request {
-    ///     ClientRequest::ListToolsRequest(_) | ClientRequest::ReadResourceRequest(_) => Replay::Again,
-    ///     _ => Replay::Never,
+    ///     ClientRequest::ListToolsRequest(_) | ClientRequest::ReadResourceRequest(_) => Replay::Resend,
+    ///     _ => Replay::Fail,
     /// };
     /// let client = ().serve(connect("ws://127.0.0.1:8080/mcp").replay(reads_only).await?).await?;
     /// # drop(client); Ok(()) }

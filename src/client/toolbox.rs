@@ -41,8 +41,8 @@ use crate::{
     error::Error,
     event::{Event, Events, State},
     layer::{
+        codec::{DEFAULT_DECODED_SIZE_OF_CLIENT, too_large},
         correlation::{Deadline, TIMED_OUT},
-        framed::{DEFAULT_DECODED_SIZE_OF_CLIENT, too_large},
     },
     transport::WebSocketTransport,
 };

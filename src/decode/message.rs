@@ -11,10 +11,13 @@ use serde::{
     de::{Error, MapAccess, Visitor},
 };
 
-use super::{Calls, Role, method::Method, notification::Notice, strict::Object};
+use super::{PendingMethods, Role, method::Method, notification::Notice, strict::Object};
 
 /// The message, or `None` when rmcp's own `Deserialize` has to judge it.
-pub(super) fn usual<R: Role>(text: &str, calls: &dyn Calls) -> Option<RxJsonRpcMessage<R>> {
+pub(super) fn usual<R: Role>(
+    text: &str,
+    calls: &dyn PendingMethods,
+) -> Option<RxJsonRpcMessage<R>> {
     let mut json = serde_json::Deserializer::from_str(text);
     let mut message = None;
     json.deserialize_map(Message::<R> { calls, message: &mut message }).ok()?;
@@ -25,7 +28,7 @@ pub(super) fn usual<R: Role>(text: &str, calls: &dyn Calls) -> Option<RxJsonRpcM
 /// Reads a message into its place. As a value it would be moved at every step of the way out, and
 /// it is half a kilobyte.
 struct Message<'a, R: Role> {
-    calls: &'a dyn Calls,
+    calls: &'a dyn PendingMethods,
     message: &'a mut Option<RxJsonRpcMessage<R>>,
 }
 
@@ -100,7 +103,7 @@ fn unusual<T, E: Error>() -> Result<T, E> {
 }
 
 /// The method of the call that `id` answers; like rmcp, it takes "7" for 7.
-pub(crate) fn method_of_call(calls: &dyn Calls, id: &RequestId) -> Option<Method> {
+pub(crate) fn method_of_call(calls: &dyn PendingMethods, id: &RequestId) -> Option<Method> {
     calls.method(id).or_else(|| match id {
         RequestId::String(digits) => calls.method(&RequestId::Number(digits.parse().ok()?)),
         RequestId::Number(_) => None,

@@ -2,7 +2,7 @@
 //!
 //! rmcp's own `Deserialize` buffers each message and tries the variants of nested untagged enums
 //! one after the other. Here a request is dispatched on the name of its method, and a response on
-//! the method of the request that it answers, which the [`Calls`] in flight know.
+//! the method of the request that it answers, which the [`PendingMethods`] in flight know.
 //!
 //! rmcp remains the authority: whatever is unusual goes to its own `Deserialize`, and what is
 //! decoded here is what rmcp would have made of it, value for value.
@@ -34,7 +34,7 @@ pub(crate) use self::{
 /// The calls in flight, lent to the decoder for one message.
 ///
 /// `()` knows of none: responses are then told apart by their members.
-pub trait Calls {
+pub trait PendingMethods {
     /// The method of the request that was sent with this id and awaits its response.
     fn method(&self, id: &RequestId) -> Option<Method>;
 
@@ -47,11 +47,11 @@ pub trait Calls {
 
 /// The calls in flight, for a message that is too large to be buffered.
 pub(crate) struct Unbuffered<'a> {
-    pub(crate) calls: &'a dyn Calls,
+    pub(crate) calls: &'a dyn PendingMethods,
     pub(crate) error: ErrorData,
 }
 
-impl Calls for Unbuffered<'_> {
+impl PendingMethods for Unbuffered<'_> {
     fn method(&self, id: &RequestId) -> Option<Method> {
         self.calls.method(id)
     }
@@ -61,7 +61,7 @@ impl Calls for Unbuffered<'_> {
     }
 }
 
-impl Calls for () {
+impl PendingMethods for () {
     fn method(&self, _: &RequestId) -> Option<Method> {
         None
     }
@@ -76,7 +76,10 @@ impl Calls for () {
 /// [`Malformed`] when rmcp refuses the message. An unknown method is no error, but a custom
 /// request or notification. Also for a member whose name begins with `$serde_json::private::`,
 /// since what a `Value` makes of it depends on the features that the program enables in serde_json.
-pub fn decode<R: Role>(bytes: &[u8], calls: &dyn Calls) -> Result<RxJsonRpcMessage<R>, Malformed> {
+pub fn decode<R: Role>(
+    bytes: &[u8],
+    calls: &dyn PendingMethods,
+) -> Result<RxJsonRpcMessage<R>, Malformed> {
     let bytes = json::without_bom(bytes);
     // Once for all: serde_json would look at each string anew.
     let Ok(text) = str::from_utf8(bytes) else { return Err(Malformed::of(bytes)) };
@@ -112,13 +115,13 @@ mod tests {
 
     struct Call(Method);
 
-    impl Calls for Call {
+    impl PendingMethods for Call {
         fn method(&self, id: &RequestId) -> Option<Method> {
             (*id == RequestId::Number(7)).then_some(self.0)
         }
     }
 
-    fn is_usual<R: Role>(text: &str, calls: &dyn Calls) -> bool {
+    fn is_usual<R: Role>(text: &str, calls: &dyn PendingMethods) -> bool {
         message::usual::<R>(text, calls).is_some()
     }
 

@@ -26,7 +26,7 @@ use super::{
 };
 use crate::{
     decode::{
-        Calls, Malformed, Method, Role,
+        Malformed, Method, PendingMethods, Role,
         json::{Id, Raw, parse},
     },
     error::MessageError,
@@ -210,7 +210,7 @@ impl Envelope {
     }
 
     /// Which request of ours the peer answers by this id.
-    fn answered(&mut self, request_id: Option<RequestId>, calls: &dyn Calls) -> Answered {
+    fn answered(&mut self, request_id: Option<RequestId>, calls: &dyn PendingMethods) -> Answered {
         if std::mem::take(&mut self.restarted) {
             // What the former peer was asked is not answered by this one.
             self.asked.retain(|id| calls.method(id).is_some());
@@ -232,7 +232,7 @@ impl Envelope {
         &mut self,
         content: Option<Raw<'_>>,
         request_id: Option<RequestId>,
-        calls: &dyn Calls,
+        calls: &dyn PendingMethods,
     ) -> Result<Option<RxJsonRpcMessage<R>>, Unreadable> {
         let content = content.and_then(object::<Content<'_>>);
         let method = content.as_ref().and_then(|content| content.method?.parse::<String>());
@@ -266,7 +266,7 @@ impl Envelope {
     fn told_by_peer<R: Role>(
         &mut self,
         content: Option<Raw<'_>>,
-        calls: &dyn Calls,
+        calls: &dyn PendingMethods,
     ) -> Result<Option<RxJsonRpcMessage<R>>, Unreadable> {
         let told = content.and_then(object::<Content<'_>>);
         let method = told.as_ref().and_then(|told| told.method?.parse::<String>());
@@ -298,7 +298,7 @@ impl Envelope {
         &mut self,
         opened: &Opened<'_>,
         request_id: Option<RequestId>,
-        calls: &dyn Calls,
+        calls: &dyn PendingMethods,
     ) -> Result<Option<RxJsonRpcMessage<R>>, Unreadable> {
         let is_error = opened.kind() == Some("error");
         let content = opened.content().unwrap_or(Raw::NULL);
@@ -341,7 +341,7 @@ impl Envelope {
     fn turn_down<R: Role>(
         &mut self,
         (opened, shape): (&Opened<'_>, Shape),
-        calls: &dyn Calls,
+        calls: &dyn PendingMethods,
         error: ErrorData,
     ) -> Unreadable {
         let request_id = opened.request_id.and_then(Raw::parse::<RequestId>);
@@ -410,7 +410,7 @@ impl<R: Role> Framing<R> for Envelope {
     fn decode(
         &mut self,
         message: Message,
-        calls: &dyn Calls,
+        calls: &dyn PendingMethods,
     ) -> Result<Option<RxJsonRpcMessage<R>>, Unreadable> {
         let Some(json) = parts::data(&message) else { return Ok(None) };
         let (opened, shape, error) = parts::read::<Opened<'_>>(json?);
@@ -456,7 +456,12 @@ impl<R: Role> Framing<R> for Envelope {
         }
     }
 
-    fn refuse(&mut self, message: &Message, calls: &dyn Calls, error: ErrorData) -> Unreadable {
+    fn refuse(
+        &mut self,
+        message: &Message,
+        calls: &dyn PendingMethods,
+        error: ErrorData,
+    ) -> Unreadable {
         match parts::data(message) {
             Some(Ok(json)) => {
                 let (opened, shape) = Opened::read(json);

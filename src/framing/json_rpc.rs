@@ -11,7 +11,7 @@ use serde_json::json;
 use self::fields::Fields;
 use super::{FirstMessage, Framing, Greeting, Manners, SessionName, Unreadable, first, parts};
 use crate::{
-    decode::{self, Calls, Malformed, Role},
+    decode::{self, Malformed, PendingMethods, Role},
     encode,
     error::{CloseCode, CloseReason, MessageError},
     message::{Message, Text},
@@ -79,7 +79,7 @@ impl<R: Role> Framing<R> for JsonRpc {
     fn decode(
         &mut self,
         message: Message,
-        calls: &dyn Calls,
+        calls: &dyn PendingMethods,
     ) -> Result<Option<RxJsonRpcMessage<R>>, Unreadable> {
         let decoded = match &message {
             Message::Text(text) => decode::decode::<R>(text.as_bytes(), calls),
@@ -97,7 +97,12 @@ impl<R: Role> Framing<R> for JsonRpc {
         }
     }
 
-    fn refuse(&mut self, message: &Message, calls: &dyn Calls, error: ErrorData) -> Unreadable {
+    fn refuse(
+        &mut self,
+        message: &Message,
+        calls: &dyn PendingMethods,
+        error: ErrorData,
+    ) -> Unreadable {
         let json = match message {
             Message::Text(text) => text.as_bytes(),
             Message::Binary(bytes) => bytes,

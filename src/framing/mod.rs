@@ -32,7 +32,7 @@ pub use self::{
     tool_call::ToolCall,
 };
 use crate::{
-    decode::{Calls, Malformed, MalformedKind, Role, method_of_call},
+    decode::{Malformed, MalformedKind, PendingMethods, Role, method_of_call},
     error::{CloseReason, MessageError},
     message::Message,
 };
@@ -55,12 +55,17 @@ pub trait Framing<R: Role>: Send {
     fn decode(
         &mut self,
         message: Message,
-        calls: &dyn Calls,
+        calls: &dyn PendingMethods,
     ) -> Result<Option<RxJsonRpcMessage<R>>, Unreadable>;
 
     /// Says whom the `error` concerns for which a `message` is not decoded: it would take more
     /// memory than it may. By default the peer, without an id.
-    fn refuse(&mut self, message: &Message, calls: &dyn Calls, error: ErrorData) -> Unreadable {
+    fn refuse(
+        &mut self,
+        message: &Message,
+        calls: &dyn PendingMethods,
+        error: ErrorData,
+    ) -> Unreadable {
         let _ = (message, calls);
         Unreadable::Request { id: None, error }
     }
@@ -157,12 +162,17 @@ impl<R: Role, F: Framing<R> + ?Sized> Framing<R> for Box<F> {
     fn decode(
         &mut self,
         message: Message,
-        calls: &dyn Calls,
+        calls: &dyn PendingMethods,
     ) -> Result<Option<RxJsonRpcMessage<R>>, Unreadable> {
         (**self).decode(message, calls)
     }
 
-    fn refuse(&mut self, message: &Message, calls: &dyn Calls, error: ErrorData) -> Unreadable {
+    fn refuse(
+        &mut self,
+        message: &Message,
+        calls: &dyn PendingMethods,
+        error: ErrorData,
+    ) -> Unreadable {
         (**self).refuse(message, calls, error)
     }
 
@@ -258,7 +268,7 @@ impl Unreadable {
 
 impl Unreadable {
     /// Judges a malformed message of JSON-RPC that a role `R` has received.
-    pub(crate) fn of<R: Role>(malformed: Malformed, calls: &dyn Calls) -> Self {
+    pub(crate) fn of<R: Role>(malformed: Malformed, calls: &dyn PendingMethods) -> Self {
         use MalformedKind as K;
         let in_flight = |id: &RequestId| method_of_call(calls, id).is_some();
         match malformed {

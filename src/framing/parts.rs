@@ -13,7 +13,7 @@ use serde_json::Value;
 use super::Unreadable;
 use crate::{
     decode::{
-        self, Calls, Role,
+        self, PendingMethods, Role,
         json::{Raw, Reader, fault, has_reserved_name, not_json, parse, without_bom},
     },
     encode,
@@ -190,7 +190,7 @@ pub(super) fn object<'a, T: Members<'a>>(raw: Raw<'a>) -> Option<T> {
 }
 
 /// The id of the request of ours that was called so on the wire, where all are strings.
-pub(super) fn own(id: RequestId, calls: &dyn Calls) -> RequestId {
+pub(super) fn own(id: RequestId, calls: &dyn PendingMethods) -> RequestId {
     let number = id.to_string().parse().ok().map(RequestId::Number);
     number.filter(|number| calls.method(number).is_some()).unwrap_or(id)
 }
@@ -202,7 +202,7 @@ pub(super) fn invalid(id: Option<RequestId>, what: &'static str) -> Unreadable {
 /// A JSON-RPC message, decoded.
 pub(super) fn assemble<R: Role>(
     json: &str,
-    calls: &dyn Calls,
+    calls: &dyn PendingMethods,
 ) -> Result<RxJsonRpcMessage<R>, Unreadable> {
     decode::decode::<R>(json.as_bytes(), calls)
         .map_err(|malformed| Unreadable::of::<R>(malformed, calls))

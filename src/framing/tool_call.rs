@@ -18,7 +18,7 @@ use super::{
 };
 use crate::{
     decode::{
-        Calls, Method, Role,
+        Method, PendingMethods, Role,
         json::{Id, Raw},
     },
     error::{CloseCode, MessageError},
@@ -141,7 +141,7 @@ impl ToolCall {
     fn authenticate<R: Role>(
         &mut self,
         token: Option<Raw<'_>>,
-        calls: &dyn Calls,
+        calls: &dyn PendingMethods,
     ) -> Result<Option<RxJsonRpcMessage<R>>, Unreadable> {
         let id = RequestId::String(AUTH.into());
         if self.auth == Auth::Done {
@@ -191,7 +191,7 @@ impl<R: Role> Framing<R> for ToolCall {
     fn decode(
         &mut self,
         message: Message,
-        calls: &dyn Calls,
+        calls: &dyn PendingMethods,
     ) -> Result<Option<RxJsonRpcMessage<R>>, Unreadable> {
         let Some(json) = parts::data(&message) else { return Ok(None) };
         let (read, _, error) = parts::read::<Read<'_>>(json?);
@@ -232,7 +232,12 @@ impl<R: Role> Framing<R> for ToolCall {
         }
     }
 
-    fn refuse(&mut self, message: &Message, calls: &dyn Calls, error: ErrorData) -> Unreadable {
+    fn refuse(
+        &mut self,
+        message: &Message,
+        calls: &dyn PendingMethods,
+        error: ErrorData,
+    ) -> Unreadable {
         match parts::data(message) {
             Some(Ok(json)) => Read::read(json).0.turn_down::<R>(calls, error),
             _ => Unreadable::Request { id: None, error },
@@ -285,7 +290,7 @@ fn ask<R: Role>(
             let ask = ask.raw("name", Some(name.get())).raw("parameters", Some(parameters));
             Ok(parts::message(ask.end()))
         }
-        None => Err(MessageError::NoForm("a request other than tools/call")),
+        None => Err(MessageError::Unsupported("a request other than tools/call")),
     }
 }
 
@@ -334,7 +339,7 @@ impl Read<'_> {
     fn answer<R: Role>(
         &self,
         id: Option<RequestId>,
-        calls: &dyn Calls,
+        calls: &dyn PendingMethods,
     ) -> Result<RxJsonRpcMessage<R>, Unreadable> {
         let failed = |message: String| ErrorData::new(UNAVAILABLE, message, None);
         let result = match (self.error, self.results) {
@@ -356,7 +361,7 @@ impl Read<'_> {
     }
 
     /// Says whom the `error` concerns with which a message is turned down.
-    fn turn_down<R: Role>(&self, calls: &dyn Calls, error: ErrorData) -> Unreadable {
+    fn turn_down<R: Role>(&self, calls: &dyn PendingMethods, error: ErrorData) -> Unreadable {
         let id = self.id.and_then(Raw::parse::<RequestId>);
         if self.kind.is_some() {
             Unreadable::Dropped { error }

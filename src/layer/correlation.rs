@@ -25,60 +25,72 @@
 //! | what happens | what follows |
 //! |---|---|
 //! | a link is lost | requests of ours that were handed to it end with an error; the others wait |
-//! | … and the request may run [twice](Replay::Again) | it is repeated to the next peer as well, on five connections at most, before it ends so |
+//! | … and the request may run [twice](Replay::Resend) | it is repeated to the next peer as well, on five connections at most, before it ends so |
 //! | the peer refuses a request because it stops | that request and all further ones wait for the next connection |
 //! | there is none, and the queue is full | a further request ends with an error that says that it was not sent |
 //! | the next begins | `initialize` and `notifications/initialized` are repeated, and then what waited is sent; open `server/discover` and `subscriptions/listen` are repeated |
 //! | … and requests of the old peer are in flight | they are cancelled, and what their handlers still answer or cancel is dropped |
+//!
+//! # The way of a request from `send` to the socket
+//!
+//! 1. [`Transport::send`](rmcp::transport::Transport::send) calls `start_send` here, and then waits
+//!    for a [`Flushed`](super::shared_link::Flushed).
+//! 2. `Deadlines` note when the request is overdue (`deadlines`).
+//! 3. It is sent now, or joins the `WaitingRequests` while the peer has as many as it takes
+//!    (`outbound`, `waiting`). `poll_next` sends those later, as answers make room; a peer that
+//!    refuses one all the same puts it back in line (`overload`).
+//! 4. `Reinit` keeps its bytes if another peer has to be sent it again (`reinit`).
+//! 5. The `Codec` encodes it by the [`Framing`], or says that it is too large
+//!    (`layer::codec`).
+//! 6. The [`SharedLink`] queues it under a number (`layer::shared_link`), and `PendingCalls` know its
+//!    id, method and number from now on (`pending`).
+//! 7. Whoever polls next, reader or writer, has the queue written to the links below: `Resume`,
+//!    [`Reconnect`](super::Reconnect), [`Heartbeat`](super::Heartbeat), [`Socket`](super::Socket).
+//!
+//! What comes in goes the other way: `poll_next` reads and decodes (`layer::replies`), `receive`
+//! decides whose it is, and `Inbound` when it is handed up (`inbound`, `slots`, `backlog`).
 
-mod calls;
+mod aliases;
+mod backlog;
 mod config;
 mod deadlines;
-mod held;
 mod inbound;
 mod outbound;
 mod overload;
 mod oversized;
-mod places;
-mod restart;
+mod pending;
+mod receive;
+mod reinit;
+mod slots;
 mod waiting;
 
 use std::{
-    collections::{HashSet, VecDeque},
+    collections::VecDeque,
     fmt,
     pin::Pin,
     sync::Arc,
     task::{Context, Poll},
 };
 
-pub(crate) use self::places::Place;
+pub(crate) use self::slots::HandlerSlot;
+pub use self::{config::Config, deadlines::Deadline};
 use self::{
-    calls::{Call, Ending, Fate, Outbound},
     deadlines::Deadlines,
-    held::Held,
+    inbound::Inbound,
     overload::Overload,
     oversized::ReadProgress,
-    places::Places,
-    restart::Restart,
+    pending::{Call, Outcome, PendingCalls, Shutdown},
+    reinit::Reinit,
     waiting::WaitingRequests,
 };
-pub use self::{config::Config, deadlines::Deadline};
-use super::{Framed, SharedLink, reconnect::ReconnectHandle, shared_link::Flushed};
+use super::{Framed, SharedLink, codec::Codec, reconnect::ReconnectHandle, replies::Replies};
 use crate::{
-    decode::Role,
-    error::Error,
-    event::Notices,
-    framing::Framing,
-    link::{LinkEvent, LinkUp},
-    stats::Stats,
+    decode::Role, error::Error, event::Notices, framing::Framing, stats::Stats,
     warn_limit::WarnLimit,
 };
 use futures::{Sink, Stream};
 use rmcp::{
-    model::{
-        CancelledNotification, CancelledNotificationParam, ErrorCode, Extensions, JsonRpcMessage,
-        RequestId,
-    },
+    model::{CancelledNotification, CancelledNotificationParam, ErrorCode, Extensions, RequestId},
     service::{RxJsonRpcMessage, ServiceRole, TxJsonRpcMessage},
 };
 
@@ -97,51 +109,47 @@ pub const TIMED_OUT: ErrorCode = ErrorCode(-32001);
 pub enum Replay {
     /// It ends with an error, since it may have run: the default.
     #[default]
-    Never,
+    Fail,
     /// It is sent again, on five connections at most, and may run more than once.
-    Again,
+    Resend,
 }
 
 /// Says what becomes of each request.
 pub(crate) type Policy<R> = Arc<dyn Fn(&<R as ServiceRole>::Req) -> Replay + Send + Sync>;
 
-/// The requests in flight, over a [`Framed`] to which it lends their methods.
+/// Requests in flight, in both directions, over a [`SharedLink`].
 #[must_use = "a layer does nothing unless polled"]
 pub struct Correlation<R: Role, F> {
     config: Config,
-    stats: Stats,
-    outbound: Outbound,
-    inbound: HashSet<RequestId>,
-    /// Those of them whose handler has not ended, and others that were cancelled.
-    places: Arc<Places>,
-    extensions: Extensions,
-    deadlines: Deadlines,
-    /// Requests that wait until the outbound queue has room, notifications that wait for a place, and
-    /// their size: who reads no answers is served no further. All else is read on, since two ends that
-    /// both wait for the other to read would wait for ever.
-    held: Held<R>,
-    /// Requests of ours that the peer does not accept yet; `advanced` if some of them were sent and
-    /// may not have been flushed.
+    codec: Codec<R, F>,
+    replies: Replies,
+    link: SharedLink,
+    /// Requests of ours: those that the peer has, and those that it does not accept yet.
+    pending: PendingCalls,
     waiting: WaitingRequests<R>,
     overload: Overload,
-    advanced: bool,
+    deadlines: Deadlines,
     read_progress: ReadProgress,
-    /// What this side tells itself, before anything else that comes in.
-    told: VecDeque<RxJsonRpcMessage<R>>,
-    restart: Option<Box<Restart>>,
+    /// Requests of the peer.
+    inbound: Inbound<R>,
+    /// State of the session, where links follow one another.
+    reinit: Option<Box<Reinit>>,
     replay: Option<Policy<R>>,
-    ending: Option<Ending>,
+    /// Messages that this side makes for the layers above; they come before all that comes in.
+    synthesized: VecDeque<RxJsonRpcMessage<R>>,
+    /// Calls that are still to be ended, once there is no more link.
+    shutdown: Option<Shutdown>,
+    stats: Stats,
     warnings: WarnLimit,
-    framed: Framed<R, SharedLink, F>,
 }
 
 impl<R: Role, F: fmt::Debug> fmt::Debug for Correlation<R, F> {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         f.debug_struct("Correlation")
             .field("config", &self.config)
-            .field("outbound", &self.outbound)
-            .field("inbound", &self.inbound)
-            .field("framed", &self.framed)
+            .field("codec", &self.codec)
+            .field("link", &self.link)
+            .field("pending", &self.pending)
             .finish_non_exhaustive()
     }
 }
@@ -155,51 +163,50 @@ impl<R: Role, F: Framing<R>> Correlation<R, F> {
         Self::with_stats(framed, config, Stats::default())
     }
 
-    /// The same, with the counters in which dropped and refused messages are noted.
+    /// Keeps track of what goes through `framed`, and counts dropped and refused messages in
+    /// `stats`.
     pub fn with_stats(framed: Framed<R, SharedLink, F>, config: Config, stats: Stats) -> Self {
-        // It has a seat in every copy from the beginning: to add one is to make the map anew.
-        let mut extensions = Extensions::new();
-        extensions.insert(Place::default());
+        let (codec, replies, link) = framed.into_parts();
         Self {
             config,
-            stats,
-            outbound: Outbound::default(),
-            inbound: HashSet::new(),
-            places: Arc::default(),
-            extensions,
-            deadlines: Deadlines::default(),
-            held: Held::default(),
+            codec,
+            replies,
+            link,
+            pending: PendingCalls::default(),
             waiting: WaitingRequests::default(),
             overload: Overload::default(),
-            advanced: false,
+            deadlines: Deadlines::default(),
             read_progress: ReadProgress::default(),
-            told: VecDeque::new(),
-            restart: None,
+            inbound: Inbound::new(stats.clone()),
+            reinit: None,
             replay: None,
-            ending: None,
+            synthesized: VecDeque::new(),
+            shutdown: None,
+            stats,
             warnings: WarnLimit::default(),
-            framed,
         }
     }
 
-    /// How many requests are in flight: ours, and the peer's.
+    /// Returns how many requests are in flight: ours, and the peer's.
     #[must_use]
     pub fn in_flight(&self) -> (usize, usize) {
-        (self.outbound.len() + self.waiting.len(), self.inbound.len())
+        (self.pending.len() + self.waiting.len(), self.inbound.len())
     }
 
     /// Outlives a peer that restarts, if the links below do: tells that to `notices`, and asks for
     /// another link where a peer does not answer.
-    pub(crate) fn outliving(mut self, notices: Notices, reconnect_handle: ReconnectHandle) -> Self {
-        self.framed.get_ref().outlive();
-        self.restart = Some(Box::new(Restart::new(notices, reconnect_handle)));
+    pub(crate) fn outliving(mut self, notices: Notices, reconnect: ReconnectHandle) -> Self {
+        self.link.outlive();
+        self.inbound.expect_peers();
+        self.reinit = Some(Box::new(Reinit::new(notices, reconnect)));
         self
     }
 
-    /// Keeps what it has for a peer that is lost, and may [return](LinkUp::Unverified).
+    /// Keeps what it has for a peer that is lost, and may
+    /// [return](crate::link::LinkUp::Unverified).
     #[cfg(feature = "server")]
     pub(crate) fn expecting_return(self, notices: Notices) -> Self {
-        self.framed.get_ref().expect_return();
+        self.link.expect_return();
         self.outliving(notices, ReconnectHandle::default())
     }
 
@@ -209,52 +216,81 @@ impl<R: Role, F: Framing<R>> Correlation<R, F> {
         self
     }
 
-    /// Takes a call of ours back that has not been sent. `false` if it has.
-    fn withdraw(&mut self, id: &RequestId, call: &Call) -> bool {
-        if call.is_unsent() {
-            return true;
-        }
-        let withdrawn = self.framed.get_ref().withdraw(call.ticket);
-        if withdrawn {
-            self.framed.withdraw(id);
-        } else {
-            // It may still be the message that is too large for the peer.
-            self.read_progress.note_sent(call.ticket, call.size);
-        }
-        withdrawn
-    }
-
-    /// What each request and notification of the peer carries in its extensions.
+    /// Returns what each request and notification of the peer carries in its extensions.
     pub fn extensions(&mut self) -> &mut Extensions {
-        &mut self.extensions
+        self.inbound.extensions()
     }
 
-    /// The id of the request in flight that `id` answers; it no longer is.
-    fn settle(&mut self, id: Option<&RequestId>) -> Option<RequestId> {
-        let known = id.and_then(|id| self.outbound.remove(id));
-        if known.is_none() {
-            self.stats.orphan();
-            tracing::debug!(?id, "response to no request in flight");
-        }
-        let (id, call) = known?;
-        self.read_progress.note_answered(&call);
-        Some(id)
+    /// Sends a message that nobody waits for.
+    fn reply(&mut self, message: &TxJsonRpcMessage<R>) {
+        self.codec.queue_reply(message);
+        self.send_replies();
     }
 
-    fn end(&mut self, error: Option<Error>) {
-        self.held = Held::default();
-        let handed = self.framed.get_ref().handed();
-        let too_large = error.as_ref().and_then(|error| self.find_too_large(error, handed, false));
-        let mut calls = self.outbound.take(|_, _| true);
-        if let Some(restart) = &self.restart {
-            calls.retain(|(id, _)| !restart.repeats(id));
+    fn send_replies(&mut self) {
+        self.replies.send(&mut self.codec, Pin::new(&mut self.link));
+    }
+
+    /// Returns what this side has to tell the layers above by itself.
+    fn next_synthesized(&mut self) -> Option<RxJsonRpcMessage<R>> {
+        self.synthesized.pop_front()
+    }
+
+    /// Does what waits for its moment. Returns a message for the layers above.
+    fn poll_waiting(&mut self, cx: &mut Context<'_>) -> Option<RxJsonRpcMessage<R>> {
+        let held = self.inbound.next_of_backlog(&self.config, &mut self.link, cx);
+        if held.is_some() {
+            return held;
         }
-        // The link need not have ended yet: a Close of ours may wait until what is queued is written.
-        calls.extend(self.waiting.take());
-        let tickets: Vec<_> = calls.iter().map(|(_, call)| call.ticket).collect();
-        let handed = self.framed.get_ref().withdraw_all(&tickets);
-        let handed = too_large.map_or(handed, |read| handed.min(read));
-        self.ending = Some(Ending::new(calls, handed, error));
+        self.overload.poll(!self.waiting.is_empty(), cx);
+        if !self.waiting.is_empty() {
+            self.send_waiting(cx);
+        }
+        self.next_synthesized()
+    }
+
+    /// Reads until there is something for the layers above.
+    fn poll_link(
+        &mut self,
+        cx: &mut Context<'_>,
+    ) -> Poll<Option<Result<RxJsonRpcMessage<R>, Error>>> {
+        loop {
+            if let Some(error) = self.reinit.as_mut().and_then(|reinit| reinit.take_failure()) {
+                self.link.cut_for(error.clone());
+                return Poll::Ready(self.shut_down(Some(error)));
+            }
+            if let Some(message) = self.poll_waiting(cx) {
+                return Poll::Ready(Some(Ok(message)));
+            }
+            let (codec, link) = (&mut self.codec, Pin::new(&mut self.link));
+            let calls = &self.pending;
+            let event = match self.replies.poll_decode(codec, link, calls, SharedLink::is_stuck, cx)
+            {
+                Poll::Ready(Some(Ok(event))) => event,
+                Poll::Ready(Some(Err(error))) => return Poll::Ready(self.shut_down(Some(error))),
+                Poll::Ready(None) => return Poll::Ready(self.shut_down(None)),
+                Poll::Pending => return Poll::Pending,
+            };
+            let message = self.on_event(event, cx).or_else(|| self.next_synthesized());
+            if let Some(message) = message {
+                return Poll::Ready(Some(Ok(message)));
+            }
+        }
+    }
+
+    /// Polls what may have been set while the link was read, and writes what was sent meanwhile:
+    /// nobody else need be there to do it.
+    fn poll_idle(&mut self, cx: &mut Context<'_>) -> Poll<RxJsonRpcMessage<R>> {
+        if let Poll::Ready(overdue) = self.poll_suspected(cx) {
+            return Poll::Ready(overdue);
+        }
+        if let Some(reinit) = &mut self.reinit {
+            reinit.poll(&self.link, cx);
+        }
+        if self.waiting.take_unflushed() {
+            let _ = Pin::new(&mut self.link).poll_flush(cx);
+        }
+        Poll::Pending
     }
 }
 
@@ -263,75 +299,21 @@ impl<R: Role, F: Framing<R>> Stream for Correlation<R, F> {
 
     fn poll_next(mut self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<Option<Self::Item>> {
         let this = &mut *self;
-        if let Some(told) = this.told.pop_front() {
-            return Poll::Ready(Some(Ok(told)));
+        if let Some(message) = this.next_synthesized() {
+            return Poll::Ready(Some(Ok(message)));
         }
-        if let Some(ending) = &mut this.ending {
-            return Poll::Ready(ending.next::<R>());
+        if let Some(shutdown) = &mut this.shutdown {
+            return Poll::Ready(shutdown.next::<R>());
         }
         // Before anything is read: a peer that never stops talking would put it off for ever.
         if let Poll::Ready(overdue) = this.poll_overdue(cx) {
             return Poll::Ready(Some(Ok(overdue)));
         }
-        let end = loop {
-            if let Some(error) = this.restart.as_mut().and_then(|restart| restart.over.take()) {
-                this.framed.get_ref().cut_for(error.clone());
-                break Some(error);
-            }
-            if !this.held.is_empty()
-                && let Some(held) = this.next_held(cx)
-            {
-                return Poll::Ready(Some(Ok(held)));
-            }
-            this.overload.poll(!this.waiting.is_empty(), cx);
-            if !this.waiting.is_empty() {
-                this.advanced |= this.advance(cx);
-                if let Some(told) = this.told.pop_front() {
-                    return Poll::Ready(Some(Ok(told)));
-                }
-            }
-            let framed = Pin::new(&mut this.framed);
-            match framed.poll_decode_unless(cx, &this.outbound, SharedLink::is_stuck) {
-                Poll::Ready(Some(Ok(LinkEvent::Down(down)))) => this.lose(down),
-                Poll::Ready(Some(Ok(LinkEvent::Up(LinkUp::NewPeer)))) => this.restart(),
-                Poll::Ready(Some(Ok(LinkEvent::Up(LinkUp::Unverified)))) => this.returned(),
-                Poll::Ready(Some(Ok(LinkEvent::Up(LinkUp::Resumed(resumed))))) => {
-                    this.resumed(&resumed)
-                }
-                Poll::Ready(Some(Ok(LinkEvent::Item(mut message)))) => {
-                    if this.admit(&mut message)
-                        && let Some(message) = this.pass(message, cx)
-                    {
-                        return Poll::Ready(Some(Ok(message)));
-                    }
-                }
-                Poll::Ready(Some(Err(error))) => break Some(error),
-                Poll::Ready(None) => break None,
-                Poll::Pending => {
-                    if let Poll::Ready(overdue) = this.poll_suspected(cx) {
-                        return Poll::Ready(Some(Ok(overdue)));
-                    }
-                    // It may have been set just now.
-                    if let Some(restart) = &mut this.restart {
-                        restart.poll_patience(cx);
-                        restart.poll_stopping(this.framed.get_ref(), cx);
-                    }
-                    // Nobody else need be there to write it.
-                    if std::mem::take(&mut this.advanced) {
-                        let _ = Pin::new(&mut this.framed).poll_flush(cx);
-                    }
-                    return Poll::Pending;
-                }
-            }
-            if let Some(told) = this.told.pop_front() {
-                return Poll::Ready(Some(Ok(told)));
-            }
-        };
-        this.end(end);
-        if let Some(told) = this.told.pop_front() {
-            return Poll::Ready(Some(Ok(told)));
+        let polled = this.poll_link(cx);
+        if polled.is_pending() {
+            return this.poll_idle(cx).map(|overdue| Some(Ok(overdue)));
         }
-        Poll::Ready(this.ending.as_mut().and_then(Ending::next::<R>))
+        polled
     }
 }
 
@@ -339,7 +321,7 @@ impl<R: Role, F: Framing<R>> Sink<TxJsonRpcMessage<R>> for Correlation<R, F> {
     type Error = Error;
 
     fn poll_ready(mut self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<Result<(), Error>> {
-        Pin::new(&mut self.framed).poll_ready(cx)
+        Pin::new(&mut self.link).poll_ready(cx)
     }
 
     fn start_send(mut self: Pin<&mut Self>, item: TxJsonRpcMessage<R>) -> Result<(), Error> {
@@ -347,63 +329,11 @@ impl<R: Role, F: Framing<R>> Sink<TxJsonRpcMessage<R>> for Correlation<R, F> {
     }
 
     fn poll_flush(mut self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<Result<(), Error>> {
-        Pin::new(&mut self.framed).poll_flush(cx)
+        Pin::new(&mut self.link).poll_flush(cx)
     }
 
     fn poll_close(mut self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<Result<(), Error>> {
-        Pin::new(&mut self.framed).poll_close(cx)
-    }
-}
-
-impl<R: Role, F: Framing<R>> Correlation<R, F> {
-    /// Sends `item`. Returns a future that resolves when it is written; `None` if nothing is sent
-    /// for it now.
-    pub(crate) fn send(&mut self, mut item: TxJsonRpcMessage<R>) -> Result<Option<Flushed>, Error> {
-        let this = self;
-        match &mut item {
-            JsonRpcMessage::Request(_) => {}
-            JsonRpcMessage::Response(response) => {
-                if !this.answers(&mut response.id) {
-                    return Ok(None);
-                }
-                R::subscribed(&mut response.result, &response.id);
-            }
-            JsonRpcMessage::Error(error) => {
-                if let Some(id) = &mut error.id
-                    && !this.answers(id)
-                {
-                    return Ok(None);
-                }
-            }
-            JsonRpcMessage::Notification(notification) => {
-                if let Some(id) = R::cancelled(&mut notification.notification) {
-                    let goes_out = match this.give_up(id) {
-                        Some(call) => !this.withdraw(id, &call),
-                        None => this.answers(id),
-                    };
-                    if !this.waiting.is_empty() {
-                        // There may be room for one more.
-                        this.framed.get_ref().wake_reader();
-                    }
-                    if !goes_out {
-                        return Ok(None);
-                    }
-                } else if !this.is_subscribed(&mut notification.notification) {
-                    return Ok(None);
-                }
-            }
-        }
-        match item {
-            JsonRpcMessage::Request(request) => {
-                this.bound(&request);
-                this.ask(request)
-            }
-            item => {
-                let Some(sent) = this.hand_down(item, false)? else { return Ok(None) };
-                this.read_progress.note_sent(sent.seq, sent.size);
-                Ok(sent.flushed)
-            }
-        }
+        Pin::new(&mut self.link).poll_close(cx)
     }
 }
 

@@ -19,6 +19,7 @@
 //! may write from `poll_next`, and what it leaves pending there is taken up again by whichever side
 //! moves next.
 
+pub(crate) mod codec;
 pub mod correlation;
 #[cfg(test)]
 mod fake;
@@ -28,6 +29,7 @@ pub mod heartbeat;
 #[cfg_attr(docsrs, doc(cfg(feature = "rate-limit")))]
 pub mod rate;
 pub mod reconnect;
+mod replies;
 pub mod resume;
 pub mod shared_link;
 pub mod socket;

@@ -13,7 +13,7 @@ use crate::error::CloseCode;
 
 struct Asked(&'static [(i64, Method)]);
 
-impl Calls for Asked {
+impl PendingMethods for Asked {
     fn method(&self, id: &RequestId) -> Option<Method> {
         self.0
             .iter()
@@ -25,7 +25,7 @@ impl Calls for Asked {
 fn decode<R: Role>(
     framing: &mut Envelope,
     message: impl ToString,
-    calls: &dyn Calls,
+    calls: &dyn PendingMethods,
 ) -> Result<Option<RxJsonRpcMessage<R>>, Unreadable> {
     <Envelope as Framing<R>>::decode(framing, Message::text(message.to_string()), calls)
 }

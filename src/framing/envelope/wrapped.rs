@@ -5,7 +5,7 @@ use serde_json::Value;
 
 use super::Opened;
 use crate::{
-    decode::{Calls, Role, json::Raw},
+    decode::{PendingMethods, Role, json::Raw},
     framing::{
         SessionName, Unreadable,
         parts::{self, Members as _, invalid},
@@ -35,7 +35,7 @@ pub(super) fn again(message: Message, session: &SessionName) -> Message {
 pub(super) fn open<R: Role>(
     opened: &Opened<'_>,
     session: &SessionName,
-    calls: &dyn Calls,
+    calls: &dyn PendingMethods,
 ) -> Result<Option<RxJsonRpcMessage<R>>, Unreadable> {
     let Some(payload) = opened.payload else { return Err(invalid(None, "`payload` is missing")) };
     let message = parts::assemble::<R>(payload.get(), calls)?;

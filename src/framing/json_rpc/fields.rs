@@ -201,14 +201,14 @@ mod tests {
 
     use super::*;
     use crate::{
-        decode::Calls,
+        decode::PendingMethods,
         framing::{Framing, JsonRpc},
         message::Message,
     };
 
     struct Initializes;
 
-    impl Calls for Initializes {
+    impl PendingMethods for Initializes {
         fn method(&self, _: &RequestId) -> Option<Method> {
             Some(Method::Initialize)
         }
@@ -239,7 +239,7 @@ mod tests {
     fn decode<R: Role>(
         framing: &mut JsonRpc,
         message: &Value,
-        calls: &dyn Calls,
+        calls: &dyn PendingMethods,
     ) -> Result<Option<RxJsonRpcMessage<R>>, Unreadable> {
         <JsonRpc as Framing<R>>::decode(framing, Message::text(message.to_string()), calls)
     }

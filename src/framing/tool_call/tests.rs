@@ -10,7 +10,7 @@ use super::*;
 
 struct Asked;
 
-impl Calls for Asked {
+impl PendingMethods for Asked {
     fn method(&self, id: &RequestId) -> Option<Method> {
         (*id == RequestId::Number(7)).then_some(Method::CallTool)
     }
@@ -224,6 +224,6 @@ fn a_client_calls_tools_and_nothing_else() {
     let ping = JsonRpcMessage::request(ping, RequestId::Number(8));
     assert!(matches!(
         Framing::<RoleClient>::encode(&mut client, &ping),
-        Err(MessageError::NoForm(_))
+        Err(MessageError::Unsupported(_))
     ));
 }

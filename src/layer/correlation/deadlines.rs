@@ -2,7 +2,6 @@
 
 use std::{
     collections::{BTreeMap, HashMap},
-    pin::Pin,
     task::{Context, Poll, ready},
     time::Duration,
 };
@@ -14,7 +13,7 @@ use rmcp::{
 use rustc_hash::FxBuildHasher;
 use tokio::time::Instant;
 
-use super::{Correlation, Fate, cancellation};
+use super::{Correlation, Outcome, cancellation};
 use crate::{
     decode::{Method, Role},
     framing::Framing,
@@ -274,7 +273,7 @@ impl<R: Role, F: Framing<R>> Correlation<R, F> {
             return;
         }
         self.let_rest();
-        let (outbound, waiting) = (&self.outbound, &self.waiting);
+        let (outbound, waiting) = (&self.pending, &self.waiting);
         let in_flight = outbound.len() + waiting.len();
         self.deadlines.tidy(in_flight, |id| outbound.contains(id) || waiting.contains(id));
         if let Some(total) = total {
@@ -307,8 +306,8 @@ impl<R: Role, F: Framing<R>> Correlation<R, F> {
     /// meant. Otherwise each of them ends within `lost_answer_timeout` unless it shows a sign of
     /// life.
     pub(super) fn guess(&mut self) -> Option<RequestId> {
-        let handed = self.framed.get_ref().handed();
-        let mut candidates = self.outbound.iter().filter(|(_, call)| call.may_be_answered(handed));
+        let handed = self.link.handed();
+        let mut candidates = self.pending.iter().filter(|(_, call)| call.may_be_answered(handed));
         let first = candidates.next().map(|(id, _)| id.clone());
         let others = candidates.next().is_some();
         drop(candidates);
@@ -325,7 +324,7 @@ impl<R: Role, F: Framing<R>> Correlation<R, F> {
     fn suspect_all(&mut self, handed: u64) {
         let Some(patience) = self.config.lost_answer_timeout else { return };
         self.let_rest();
-        for (id, call) in self.outbound.iter().filter(|(_, call)| call.may_be_answered(handed)) {
+        for (id, call) in self.pending.iter().filter(|(_, call)| call.may_be_answered(handed)) {
             self.deadlines.suspect(id, call.token.as_ref(), patience);
         }
     }
@@ -350,20 +349,21 @@ impl<R: Role, F: Framing<R>> Correlation<R, F> {
         }
         self.let_rest();
         loop {
-            let (outbound, waiting) = (&self.outbound, &self.waiting);
+            let (outbound, waiting) = (&self.pending, &self.waiting);
             let lives = |id: &RequestId| outbound.contains(id) || waiting.contains(id);
             let (id, overdue) = ready!(self.deadlines.poll(lives, cx));
-            if self.restart.as_ref().is_some_and(|restart| restart.repeats(&id)) {
+            if self.reinit.as_ref().is_some_and(|reinit| reinit.is_repeating(&id)) {
                 continue;
             }
-            let Some(call) = self.give_up(&id) else { continue };
-            let fate = if self.withdraw(&id, &call) { Fate::NotSent } else { Fate::OutcomeUnknown };
-            let error = call.overdue::<R>(id.clone(), fate, overdue);
-            if fate == Fate::OutcomeUnknown
+            let Some(call) = self.abandon(&id) else { continue };
+            let outcome =
+                if self.withdraw(&id, &call) { Outcome::NotSent } else { Outcome::Unknown };
+            let error = call.overdue::<R>(id.clone(), outcome, overdue);
+            if outcome == Outcome::Unknown
                 && let JsonRpcMessage::Error(error) = &error
             {
                 let cancelled = cancellation(id, error.error.message.to_string());
-                Pin::new(&mut self.framed).reply(JsonRpcMessage::notification(cancelled.into()));
+                self.reply(&JsonRpcMessage::notification(cancelled.into()));
             }
             return Poll::Ready(error);
         }

@@ -23,7 +23,11 @@ use rmcp::{
     service::{OriginatingRequestId, TxJsonRpcMessage},
 };
 
-use super::{Call, Correlation, Fate, Replay, calls::Turn, waiting::Waiting};
+use super::{
+    Call, Correlation, Outcome, Replay,
+    pending::{Sent, Turn},
+    waiting::Waiting,
+};
 use crate::{
     decode::{Method, Role},
     error::{Error, MessageError},
@@ -33,25 +37,75 @@ use crate::{
     message::Message,
 };
 
-/// A message that was sent.
-#[derive(Debug)]
-pub(super) struct Sent {
-    /// Number of the message in the order of all that was queued.
-    pub(super) seq: u64,
-    /// Size of the message, in bytes.
-    pub(super) size: usize,
-    /// Copy of the message, which shares its bytes, if it is to be kept.
-    pub(super) kept: Option<Message>,
-    /// Resolves when the message is written.
-    pub(super) flushed: Option<Flushed>,
-}
-
 impl<R: Role, F: Framing<R>> Correlation<R, F> {
+    /// Sends `item`, unless nobody waits for it any more. Returns a future that resolves when it is
+    /// written; `None` if nothing is sent for it now.
+    pub(crate) fn send(&mut self, mut item: TxJsonRpcMessage<R>) -> Result<Option<Flushed>, Error> {
+        let is_wanted = match &mut item {
+            JsonRpcMessage::Request(_) => true,
+            JsonRpcMessage::Response(response) => {
+                let is_wanted = self.inbound.end(&mut response.id);
+                if is_wanted {
+                    R::subscribed(&mut response.result, &response.id);
+                }
+                is_wanted
+            }
+            JsonRpcMessage::Error(error) => error.id.as_mut().is_none_or(|id| self.inbound.end(id)),
+            JsonRpcMessage::Notification(notification) => {
+                match R::cancelled(&mut notification.notification) {
+                    Some(id) => self.cancel(id),
+                    None => self.inbound.is_for_peer(&mut notification.notification),
+                }
+            }
+        };
+        if !is_wanted {
+            return Ok(None);
+        }
+        match item {
+            JsonRpcMessage::Request(request) => {
+                self.bound(&request);
+                self.ask(request)
+            }
+            item => {
+                let Some(sent) = self.hand_down(item, Retention::ThisPeer)? else {
+                    return Ok(None);
+                };
+                self.read_progress.note_sent(sent.seq, sent.size);
+                Ok(sent.flushed)
+            }
+        }
+    }
+
+    /// Ends the request that this side cancels. Returns `true` if the peer has to know.
+    fn cancel(&mut self, id: &mut RequestId) -> bool {
+        let goes_out = match self.abandon(id) {
+            Some(call) => !self.withdraw(id, &call),
+            None => self.inbound.end(id),
+        };
+        if !self.waiting.is_empty() {
+            // There may be room for one more.
+            self.link.wake_reader();
+        }
+        goes_out
+    }
+
+    /// Takes a call of ours back that has not been sent. Returns `false` if it has.
+    pub(super) fn withdraw(&mut self, id: &RequestId, call: &Call) -> bool {
+        if call.is_unsent() {
+            return true;
+        }
+        let withdrawn = self.link.withdraw(call.seq);
+        if withdrawn {
+            self.codec.unsend(id);
+        } else {
+            // It may still be the message that is too large for the peer.
+            self.read_progress.note_sent(call.seq, call.size);
+        }
+        withdrawn
+    }
+
     /// Sends a request, or queues it until the peer accepts more.
-    pub(super) fn ask(
-        &mut self,
-        request: JsonRpcRequest<R::Req>,
-    ) -> Result<Option<Flushed>, Error> {
+    fn ask(&mut self, request: JsonRpcRequest<R::Req>) -> Result<Option<Flushed>, Error> {
         let method = R::method_of(&request.request);
         let is_first = matches!(method, Method::Initialize | Method::Ping)
             || self.is_within_answer(&request.request);
@@ -59,7 +113,7 @@ impl<R: Role, F: Framing<R>> Correlation<R, F> {
         if is_first || (self.waiting.is_empty() && !self.is_sated()) {
             return self.send_request(request, method, turn);
         }
-        if self.restart.is_some() && self.framed.get_ref().is_overrun(self.waiting.len()) {
+        if self.reinit.is_some() && self.link.is_overrun(self.waiting.len()) {
             self.refuse_to_send(request.id, Call::unsent(method), &MessageError::QueueFull);
             return Ok(None);
         }
@@ -84,16 +138,15 @@ impl<R: Role, F: Framing<R>> Correlation<R, F> {
         if self.overload.holds_back() {
             return true;
         }
-        let takes = self.framed.peer().max_inbound();
-        self.outbound.len() >= takes && !self.outbound.are_subscriptions()
+        let takes = self.codec.peer().max_inbound();
+        self.pending.len() >= takes && !self.pending.are_subscriptions()
     }
 
-    /// Sends the waiting requests that the peer accepts by now. Returns `true` if there were any.
-    pub(super) fn advance(&mut self, cx: &mut Context<'_>) -> bool {
-        let mut any = false;
+    /// Sends the waiting requests that the peer accepts by now.
+    pub(super) fn send_waiting(&mut self, cx: &mut Context<'_>) {
         while !self.waiting.is_empty() && !self.is_sated() {
             // Where the link has ended, so has each of them, and the stream tells.
-            if !matches!(Pin::new(&mut self.framed).poll_ready(cx), Poll::Ready(Ok(()))) {
+            if !matches!(Pin::new(&mut self.link).poll_ready(cx), Poll::Ready(Ok(()))) {
                 break;
             }
             let Some(waiting) = self.waiting.pop() else { break };
@@ -106,15 +159,14 @@ impl<R: Role, F: Framing<R>> Correlation<R, F> {
                 }
             };
             match sent {
-                Ok(_) => any = true,
+                Ok(_) => self.waiting.note_sent(),
                 Err(error) => {
                     let cause = error.to_string();
-                    let lost = Call::unsent(method).lost::<R>(id, Fate::NotSent, Some(&cause));
-                    self.told.push_back(lost);
+                    let lost = Call::unsent(method).lost::<R>(id, Outcome::NotSent, Some(&cause));
+                    self.synthesized.push_back(lost);
                 }
             }
         }
-        any
     }
 
     fn send_request(
@@ -125,18 +177,18 @@ impl<R: Role, F: Framing<R>> Correlation<R, F> {
     ) -> Result<Option<Flushed>, Error> {
         let id = request.id.clone();
         let token = request.request.get_meta().get_progress_token();
-        match self.hand_down(JsonRpcMessage::Request(request), true) {
+        match self.hand_down(JsonRpcMessage::Request(request), Retention::AnyPeer) {
             Ok(Some(Sent { seq, size, kept, flushed })) => {
                 let call = Call { size, kept, token, turn, ..Call::new(method, seq) };
-                self.outbound.insert(id, call);
+                self.pending.insert(id, call);
                 self.overload.note_sent();
                 Ok(flushed)
             }
             Ok(None) => Ok(None),
             Err(error) => {
-                self.give_up(&id);
+                self.abandon(&id);
                 let Error::Message(error) = error else { return Err(error) };
-                self.framed.withdraw(&id);
+                self.codec.unsend(&id);
                 self.refuse_to_send(id, Call::unsent(method), &error);
                 Ok(None)
             }
@@ -150,17 +202,17 @@ impl<R: Role, F: Framing<R>> Correlation<R, F> {
         mut call: Call,
         message: Message,
     ) -> Result<Option<Flushed>, Error> {
-        let sendable = match self.framed.get_ref().reserve(Retention::AnyPeer) {
-            Ok(_) => self.framed.check(message.len()),
+        let sendable = match self.link.reserve(Retention::AnyPeer) {
+            Ok(_) => self.codec.check_size(message.len()),
             Err(_) => Err(MessageError::QueueFull),
         };
         if let Err(error) = sendable {
             self.refuse_to_send(id, call, &error);
             return Ok(None);
         }
-        call.ticket = self.send_kept(&id, &message)?;
+        call.seq = self.send_kept(&id, &message)?;
         call.kept = Some(message);
-        self.outbound.insert(id, call);
+        self.pending.insert(id, call);
         self.overload.note_sent();
         Ok(None)
     }
@@ -168,57 +220,71 @@ impl<R: Role, F: Framing<R>> Correlation<R, F> {
     /// Sends the kept `message` of the request with this id again, however full the queue is.
     /// Returns its number.
     pub(super) fn send_kept(&mut self, id: &RequestId, message: &Message) -> Result<u64, Error> {
-        let message = self.framed.again(message);
-        let (seq, _) = self.framed.get_ref().enqueue(message, Retention::AnyPeer)?;
-        self.framed.asked_again(id);
+        let message = self.codec.reencode(message);
+        let (seq, _) = self.link.enqueue(message, Retention::AnyPeer)?;
+        self.codec.asked_again(id);
         Ok(seq)
     }
 
     /// Ends a call that cannot be sent, with an error to its caller.
-    pub(super) fn refuse_to_send(&mut self, id: RequestId, call: Call, error: &MessageError) {
+    fn refuse_to_send(&mut self, id: RequestId, call: Call, error: &MessageError) {
         tracing::debug!(%id, %error, "request not sent");
-        self.told.push_back(call.refused::<R>(id, error));
-        self.framed.get_ref().wake_reader();
+        self.synthesized.push_back(call.refused::<R>(id, error));
+        self.link.wake_reader();
     }
 
-    /// Hands `item` to the layer below. Returns `None` if it need not be sent, or cannot and its
-    /// caller is told.
-    pub(super) fn hand_down(
+    /// Ends `item`, for which there is no room and no connection to send it on, with an error to
+    /// its caller.
+    fn reject_outbound(&mut self, item: TxJsonRpcMessage<R>) -> Result<(), Error> {
+        let full = MessageError::QueueFull;
+        match item {
+            JsonRpcMessage::Request(request) => {
+                let call = Call::unsent(R::method_of(&request.request));
+                self.refuse_to_send(request.id, call, &full);
+                Ok(())
+            }
+            // Whoever asked is gone.
+            JsonRpcMessage::Response(_) | JsonRpcMessage::Error(_) => Ok(()),
+            JsonRpcMessage::Notification(_) => Err(full.into()),
+        }
+    }
+
+    /// Encodes `item` and queues it in the link. Returns `None` if it need not be sent, or cannot
+    /// and its caller is told.
+    fn hand_down(
         &mut self,
         item: TxJsonRpcMessage<R>,
-        asks: bool,
+        retention: Retention,
     ) -> Result<Option<Sent>, Error> {
-        let link = self.framed.get_ref().clone();
         let slot = match item {
-            JsonRpcMessage::Response(_) | JsonRpcMessage::Error(_) => link.reserve_answer(),
-            _ if asks => link.reserve(Retention::AnyPeer),
-            _ => link.reserve(Retention::ThisPeer),
+            JsonRpcMessage::Response(_) | JsonRpcMessage::Error(_) => self.link.reserve_answer(),
+            _ => self.link.reserve(retention),
         };
         let Ok(slot) = slot else {
-            self.turn_away(item)?;
+            self.reject_outbound(item)?;
             return Ok(None);
         };
-        let keep = asks && self.config.retry_refused;
-        if let Some(restart) = &mut self.restart {
+        if let Some(reinit) = &mut self.reinit {
             let replay = match (&self.replay, &item) {
                 (Some(policy), JsonRpcMessage::Request(request)) => policy(&request.request),
-                _ => Replay::Never,
+                _ => Replay::Fail,
             };
-            if !restart.remember(&item, replay, &mut self.framed)? {
+            if !reinit.remember(&item, replay, &mut self.codec)? {
                 return Ok(None);
             }
         }
-        let sent = match Pin::new(&mut self.framed).outgoing(item)? {
+        let keep = retention == Retention::AnyPeer && self.config.retry_refused;
+        let sent = match self.codec.encode_to_send(item)? {
             Some(message) => {
                 let (size, kept) = (message.len(), keep.then(|| message.clone()));
                 let (seq, flushed) = slot.send(message)?;
                 Sent { seq, size, kept, flushed: Some(flushed) }
             }
             // Its framing has no such message, or sends it later.
-            None => Sent { seq: link.last_seq(), size: 0, kept: None, flushed: None },
+            None => Sent { seq: self.link.last_seq(), size: 0, kept: None, flushed: None },
         };
-        while let Some(message) = Pin::new(&mut self.framed).next_owed() {
-            Pin::new(&mut *self.framed.get_mut()).start_send(message)?;
+        while let Some(message) = self.codec.next_reply() {
+            Pin::new(&mut self.link).start_send(message)?;
         }
         Ok(Some(sent))
     }

@@ -8,7 +8,7 @@ use rmcp::{
 };
 use tokio::time::{Instant, Sleep, sleep};
 
-use super::{Correlation, UNAVAILABLE};
+use super::{Correlation, UNAVAILABLE, reinit::ATTEMPTS};
 use crate::{decode::Role, framing::Framing};
 
 /// Values of `data.reason` by which a peer refuses a request that it has not executed.
@@ -184,9 +184,9 @@ impl<R: Role, F: Framing<R>> Correlation<R, F> {
             return false;
         }
         let Some(reason) = reason(&error.error) else { return false };
-        let id = error.id.as_ref().and_then(|id| self.outbound.answered_by(id));
+        let id = error.id.as_ref().and_then(|id| self.pending.answered_by(id));
         let Some(id) = id else { return false };
-        if self.restart.as_ref().is_some_and(|restart| restart.repeats(&id)) {
+        if self.reinit.as_ref().is_some_and(|reinit| reinit.is_repeating(&id)) {
             // It is repeated on the next connection as well, which is asked for in a while.
             return true;
         }
@@ -196,13 +196,30 @@ impl<R: Role, F: Framing<R>> Correlation<R, F> {
         }
     }
 
+    /// Keeps a request for the next connection, since the peer is stopping. Returns `false` if the
+    /// refusal is to be passed up.
+    fn put_off(&mut self, id: &RequestId) -> bool {
+        if !self.reinit.as_ref().is_some_and(|reinit| reinit.believes_stop()) {
+            return false;
+        }
+        let call = self.pending.get(id).filter(|call| call.refusals + 1 < ATTEMPTS);
+        let Some(message) = call.and_then(|call| call.kept.clone()) else { return false };
+        self.link.hold();
+        let Ok(seq) = self.send_kept(id, &message) else { return false };
+        self.pending.send_again(id, seq);
+        if let Some(reinit) = &mut self.reinit {
+            reinit.on_stopping();
+        }
+        true
+    }
+
     /// Has a request wait until the peer takes it. Returns `false` if the refusal is to be passed
     /// up.
     fn put_back(&mut self, id: &RequestId) -> bool {
         if !self.overload.note_refused() {
             return false;
         }
-        let Some((id, call, message)) = self.outbound.remove_kept(id) else { return false };
+        let Some((id, call, message)) = self.pending.remove_kept(id) else { return false };
         self.read_progress.note_answered(&call);
         self.waiting.put_back(id, call, message);
         true

@@ -13,7 +13,7 @@ use rmcp::{
 };
 use serde_json::json;
 
-use super::{Call, Correlation, Fate, UNAVAILABLE};
+use super::{Call, Correlation, Outcome, UNAVAILABLE};
 use crate::{
     decode::{Method, Role},
     error::{CloseCode, Error, LinkError},
@@ -27,21 +27,21 @@ const MAX_RETRIES: u32 = 4;
 /// Record of what the present peer is known to have read.
 #[derive(Debug, Default)]
 pub(super) struct ReadProgress {
-    /// Ticket of the last message that was certainly read, as were all before it.
+    /// Number of the last message that was certainly read, as were all before it.
     read: u64,
     /// Size of the largest of them, in bytes, as far as known.
     passed: usize,
-    /// Ticket and size of the largest later message that is not a request in flight.
+    /// Number and size of the largest later message that is not a request in flight.
     other: Option<(u64, usize)>,
 }
 
 impl ReadProgress {
     /// Records that the peer has answered `call`.
     pub(super) fn note_answered(&mut self, call: &Call) {
-        self.read = self.read.max(call.ticket);
+        self.read = self.read.max(call.seq);
         self.passed = self.passed.max(call.size);
-        if let Some((ticket, size)) = self.other
-            && ticket <= self.read
+        if let Some((seq, size)) = self.other
+            && seq <= self.read
         {
             self.passed = self.passed.max(size);
             self.other = None;
@@ -49,12 +49,10 @@ impl ReadProgress {
     }
 
     /// Records a message that was sent, and is not a request in flight.
-    pub(super) fn note_sent(&mut self, ticket: u64, size: usize) {
-        if ticket > self.read
-            && size > self.passed
-            && self.other.is_none_or(|(_, other)| size > other)
+    pub(super) fn note_sent(&mut self, seq: u64, size: usize) {
+        if seq > self.read && size > self.passed && self.other.is_none_or(|(_, other)| size > other)
         {
-            self.other = Some((ticket, size));
+            self.other = Some((seq, size));
         }
     }
 }
@@ -75,69 +73,67 @@ impl<R: Role, F: Framing<R>> Correlation<R, F> {
         goes_on: bool,
     ) -> Option<u64> {
         let ReadProgress { read, passed, other } = std::mem::take(&mut self.read_progress);
-        self.framed.peer().pass(passed);
+        self.codec.peer().pass(passed);
         if !is_too_large(cause) {
             return None;
         }
-        let on_the_way = |call: &Call| call.ticket <= handed && call.ticket > read;
-        let before = self.outbound.iter().filter(|(_, call)| call.ticket <= read);
+        let on_the_way = |call: &Call| call.seq <= handed && call.seq > read;
+        let before = self.pending.iter().filter(|(_, call)| call.seq <= read);
         let passed = before.map(|(_, call)| call.size).fold(passed, usize::max);
         let passed = passed.max(MessageLimits::MIN_MESSAGE);
         let largest = self
-            .outbound
+            .pending
             .iter()
             .filter(|(_, call)| on_the_way(call) && call.size > passed)
-            .max_by_key(|(_, call)| (call.size, Reverse(call.ticket)))
-            .map(|(id, call)| (id.clone(), call.method, call.ticket, call.size));
-        let other = other.filter(|(ticket, size)| {
-            *ticket <= handed && largest.as_ref().is_none_or(|(.., largest)| size > largest)
+            .max_by_key(|(_, call)| (call.size, Reverse(call.seq)))
+            .map(|(id, call)| (id.clone(), call.method, call.seq, call.size));
+        let other = other.filter(|(seq, size)| {
+            *seq <= handed && largest.as_ref().is_none_or(|(.., largest)| size > largest)
         });
-        let (ticket, size) = match (&largest, other) {
+        let (seq, size) = match (&largest, other) {
             (_, Some(other)) if other.1 > passed => other,
-            (Some((.., ticket, size)), _) => (*ticket, *size),
+            (Some((.., seq, size)), _) => (*seq, *size),
             _ => return None,
         };
         tracing::warn!(size, "a message was larger than the peer takes");
-        self.framed.peer().learn(size - 1);
+        self.codec.peer().learn(size - 1);
         if let Some((id, method, at, _)) = largest
-            && at == ticket
+            && at == seq
             && method != Method::Initialize
         {
-            self.give_up(&id);
-            self.told.push_back(too_large::<R>(id, method, size, cause));
+            self.abandon(&id);
+            self.synthesized.push_back(too_large::<R>(id, method, size, cause));
         }
         if goes_on {
-            self.put_off_unread(ticket, handed);
+            self.put_off_unread(seq, handed);
         }
-        Some(ticket - 1)
+        Some(seq - 1)
     }
 
     /// Moves the requests numbered `from` to `handed`, which the peer has not read, to the next
     /// connection.
     fn put_off_unread(&mut self, from: u64, handed: u64) {
-        let Some(restart) = &self.restart else { return };
-        let unread = |call: &Call| (from..=handed).contains(&call.ticket);
-        let unread = self.outbound.iter().filter(|(_, call)| unread(call));
-        let unread = unread.filter(|(id, _)| !restart.keeps(id));
-        let mut unread: Vec<_> = unread.map(|(id, call)| (call.ticket, id.clone())).collect();
-        unread.sort_unstable_by_key(|(ticket, _)| *ticket);
+        let Some(reinit) = &self.reinit else { return };
+        let unread = |call: &Call| (from..=handed).contains(&call.seq);
+        let unread = self.pending.iter().filter(|(_, call)| unread(call));
+        let unread = unread.filter(|(id, _)| !reinit.keeps(id));
+        let mut unread: Vec<_> = unread.map(|(id, call)| (call.seq, id.clone())).collect();
+        unread.sort_unstable_by_key(|(seq, _)| *seq);
         for (_, id) in unread {
             if self.put_off_one(&id).is_none() {
                 let cause = "the peer has not read it";
-                if let Some(call) = self.give_up(&id) {
-                    self.told.push_back(call.lost::<R>(id, Fate::NotSent, Some(cause)));
+                if let Some(call) = self.abandon(&id) {
+                    self.synthesized.push_back(call.lost::<R>(id, Outcome::NotSent, Some(cause)));
                 }
             }
         }
     }
 
     fn put_off_one(&mut self, id: &RequestId) -> Option<()> {
-        let call = self.outbound.get(id).filter(|call| call.refusals < MAX_RETRIES)?;
+        let call = self.pending.get(id).filter(|call| call.refusals < MAX_RETRIES)?;
         let message = call.kept.clone()?;
-        let ticket = self.send_kept(id, &message).ok()?;
-        let call = self.outbound.get_mut(id)?;
-        call.ticket = ticket;
-        call.refusals += 1;
+        let seq = self.send_kept(id, &message).ok()?;
+        self.pending.send_again(id, seq);
         Some(())
     }
 }
@@ -150,7 +146,7 @@ fn too_large<R: Role>(
     cause: &Error,
 ) -> rmcp::service::RxJsonRpcMessage<R> {
     let data = json!({
-        "reason": Fate::NotSent.name(), "cause": cause.to_string(), "method": method.name(),
+        "reason": Outcome::NotSent.name(), "cause": cause.to_string(), "method": method.name(),
         "size": size,
     });
     let message = format!(

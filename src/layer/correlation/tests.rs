@@ -7,7 +7,7 @@ use std::time::Duration;
 use futures::{SinkExt, StreamExt};
 use rmcp::{
     ErrorData, RoleClient, RoleServer,
-    model::{GetExtensions, PingRequest},
+    model::{GetExtensions, JsonRpcMessage, PingRequest},
 };
 use serde_json::{Value, json};
 use tokio::time::advance;
@@ -272,7 +272,7 @@ fn the_end_of_the_link_ends_every_call_and_says_what_is_known() {
 #[test]
 fn broadcasts_between_requests_leave_what_is_known_of_them() {
     let (mut stack, peer, _) = correlation::<RoleServer>(Config::default());
-    let shared = stack.framed.get_ref().clone();
+    let shared = stack.link.clone();
     let broadcast = |count| (0..count).for_each(|_| shared.try_send(Message::text("{}")).unwrap());
     broadcast(3);
     stack.start_send_unpin(ping::<RoleServer>(1)).unwrap();
@@ -430,7 +430,7 @@ fn requests_that_waited_come_in_order_and_those_cancelled_meanwhile_never() {
     peer.block(false);
     assert!(stack.is_woken());
     assert_eq!(requests(&mut stack), [1, 3, 2].map(RequestId::Number));
-    assert!(stack.held.is_empty());
+    assert!(stack.inbound.backlog_is_empty());
 }
 
 #[test]

@@ -5,7 +5,7 @@ use std::collections::{BTreeMap, HashMap};
 use rmcp::model::{JsonRpcRequest, RequestId};
 use rustc_hash::FxBuildHasher;
 
-use super::calls::{Call, Turn};
+use super::pending::{Call, Turn};
 use crate::{
     decode::{Method, Role},
     message::Message,
@@ -17,6 +17,8 @@ pub(super) struct WaitingRequests<R: Role> {
     requests: BTreeMap<Turn, Waiting<R>>,
     turns: HashMap<RequestId, Turn, FxBuildHasher>,
     number: u64,
+    /// Some of them were sent, and may not have been flushed.
+    is_unflushed: bool,
 }
 
 /// Request that the peer has not accepted yet.
@@ -39,11 +41,26 @@ impl<R: Role> Waiting<R> {
 
 impl<R: Role> Default for WaitingRequests<R> {
     fn default() -> Self {
-        Self { requests: BTreeMap::new(), turns: HashMap::default(), number: 0 }
+        Self {
+            requests: BTreeMap::new(),
+            turns: HashMap::default(),
+            number: 0,
+            is_unflushed: false,
+        }
     }
 }
 
 impl<R: Role> WaitingRequests<R> {
+    /// Records that some of them were sent.
+    pub(super) fn note_sent(&mut self) {
+        self.is_unflushed = true;
+    }
+
+    /// Returns `true` if some of them were sent since it was last asked.
+    pub(super) fn take_unflushed(&mut self) -> bool {
+        std::mem::take(&mut self.is_unflushed)
+    }
+
     pub(super) fn is_empty(&self) -> bool {
         self.requests.is_empty()
     }

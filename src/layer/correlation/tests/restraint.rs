@@ -171,7 +171,7 @@ fn nothing_waits_for_subscriptions_alone() {
 /// A repeated subscription of a former peer counts the same.
 #[test]
 fn a_subscription_that_ends_is_no_longer_counted() {
-    let mut outbound = Outbound::default();
+    let mut outbound = PendingCalls::default();
     let id = RequestId::Number;
     outbound.insert(id(1), Call::new(Method::SubscriptionsListen, 1));
     outbound.insert(id(1), Call::new(Method::SubscriptionsListen, 2));

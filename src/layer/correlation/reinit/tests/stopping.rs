@@ -94,7 +94,7 @@ async fn they_end_unsent_where_no_connection_comes() {
     let (mut stack, peer) = refused();
     peer.send(Message::Close(None));
     stack.idle();
-    stack.stack.framed.get_ref().cut();
+    stack.stack.link.cut();
     assert_eq!(stack.error(), (RequestId::Number(1), "not_sent".into()));
     assert_eq!(stack.error(), (RequestId::Number(2), "not_sent".into()));
 }

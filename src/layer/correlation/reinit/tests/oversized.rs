@@ -61,7 +61,7 @@ async fn the_largest_request_was_not_read_nor_any_after_it() {
 #[tokio::test(start_paused = true)]
 async fn it_is_not_sent_again_where_all_else_is() {
     let (mut stack, peer) = initialized();
-    stack.stack.replay = Some(Arc::new(|_: &ClientRequest| Replay::Again));
+    stack.stack.replay = Some(Arc::new(|_: &ClientRequest| Replay::Resend));
     for (id, size) in [(2, 10), (3, 5000), (4, 20)] {
         stack.send(call_of(id, size));
     }

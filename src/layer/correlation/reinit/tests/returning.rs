@@ -6,7 +6,7 @@ use crate::link::Resumed;
 /// A server whose client has initialized its session.
 fn served() -> (Stack<RoleServer>, Peer) {
     let (mut stack, peer) = stack::<RoleServer>();
-    stack.stack.framed.get_ref().expect_return();
+    stack.stack.link.expect_return();
     says_initialized(&mut stack, &peer);
     (stack, peer)
 }
@@ -74,7 +74,7 @@ async fn nothing_is_sent_before_the_peer_speaks_and_then_all_in_order() {
     stack.idle();
     stack.notify().unwrap();
     stack.send(answer(RequestId::Number(2)));
-    let mut flushed = spawn(stack.stack.framed.get_ref().flushed());
+    let mut flushed = spawn(stack.stack.link.flushed());
     stack.idle();
     assert!(sent(&peer).is_empty());
     assert!(assert_ready!(flushed.poll()).is_ok(), "nobody waits for what the peer says");
@@ -157,7 +157,7 @@ async fn a_refused_request_is_forgotten_and_no_id_is_taken_for_another() {
     // The first of them is handled, and once only.
     initializes(&peer, 5);
     stack.idle();
-    let aliases = |stack: &Stack<RoleServer>| stack.stack.restart.as_ref().unwrap().aliases.len();
+    let aliases = |stack: &Stack<RoleServer>| stack.stack.inbound.aliases();
     assert_eq!(aliases(&stack), 1);
     stack.stack.config.max_inbound = 1;
     for id in 6..20 {
@@ -175,7 +175,7 @@ async fn a_refused_request_is_forgotten_and_no_id_is_taken_for_another() {
 #[tokio::test(start_paused = true)]
 async fn where_nobody_has_initialized_whoever_comes_begins_anew() {
     let (mut stack, peer) = stack::<RoleServer>();
-    stack.stack.framed.get_ref().expect_return();
+    stack.stack.link.expect_return();
     asks(&peer, 1);
     stack.request();
     let peer = stack.returns(&peer);
@@ -277,7 +277,7 @@ async fn a_close_of_ours_waits_for_no_word() {
     stack.request();
     let peer = stack.returns(&peer);
     stack.send(answer(RequestId::Number(1)));
-    stack.stack.framed.get_ref().close_with(CloseCode::Restart.into());
+    stack.stack.link.close_with(CloseCode::Restart.into());
     let cx = &mut Context::from_waker(futures::task::noop_waker_ref());
     let _ = stack.stack.poll_close_unpin(cx);
     assert!(matches!(&peer.sent()[..], [Message::Close(_)]));

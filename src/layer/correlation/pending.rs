@@ -12,8 +12,9 @@ use serde_json::json;
 
 use super::{TIMED_OUT, UNAVAILABLE, deadlines::Overdue};
 use crate::{
-    decode::{Calls, Method, Role},
+    decode::{Method, PendingMethods, Role},
     error::{Error, MessageError},
+    layer::shared_link::Flushed,
     message::Message,
 };
 
@@ -22,7 +23,7 @@ const MAX_KEPT: usize = 16 << 20;
 
 /// The ids are our own, so the hasher need not withstand an attacker.
 #[derive(Debug, Default)]
-pub(super) struct Outbound {
+pub(super) struct PendingCalls {
     calls: HashMap<RequestId, Call, FxBuildHasher>,
     /// Size of the kept requests, in bytes.
     kept: usize,
@@ -35,7 +36,7 @@ pub(super) struct Outbound {
 pub(super) struct Call {
     pub(super) method: Method,
     /// Its place in the order of all that was sent.
-    pub(super) ticket: u64,
+    pub(super) seq: u64,
     /// Its place in the order of requests.
     pub(super) turn: Turn,
     /// Size of the message, in bytes.
@@ -62,7 +63,7 @@ impl Turn {
     }
 }
 
-impl Outbound {
+impl PendingCalls {
     pub(super) fn len(&self) -> usize {
         self.calls.len()
     }
@@ -107,8 +108,12 @@ impl Outbound {
         self.calls.contains_key(&number).then_some(number)
     }
 
-    pub(super) fn get_mut(&mut self, id: &RequestId) -> Option<&mut Call> {
-        self.calls.get_mut(id)
+    /// Records that a request was sent again, under this number.
+    pub(super) fn send_again(&mut self, id: &RequestId, seq: u64) {
+        if let Some(call) = self.calls.get_mut(id) {
+            call.seq = seq;
+            call.refusals += 1;
+        }
     }
 
     /// Removes the request that `id` [answers](Self::answered_by).
@@ -142,48 +147,53 @@ impl Outbound {
     ) -> Vec<(RequestId, Call)> {
         let mut calls: Vec<_> = self.calls.extract_if(|id, call| unwanted(id, call)).collect();
         calls.iter().for_each(|(_, call)| self.gone(call));
-        calls.sort_unstable_by_key(|(_, call)| call.ticket);
+        calls.sort_unstable_by_key(|(_, call)| call.seq);
         calls
     }
 }
 
-impl Calls for Outbound {
+/// A message that was sent.
+#[derive(Debug)]
+pub(super) struct Sent {
+    /// Number of the message in the order of all that was queued.
+    pub(super) seq: u64,
+    /// Size of the message, in bytes.
+    pub(super) size: usize,
+    /// Copy of the message, which shares its bytes, if it is to be kept.
+    pub(super) kept: Option<Message>,
+    /// Resolves when the message is written.
+    pub(super) flushed: Option<Flushed>,
+}
+
+impl PendingMethods for PendingCalls {
     fn method(&self, id: &RequestId) -> Option<Method> {
         self.calls.get(id).map(|call| call.method)
     }
 }
 
-/// What is certain about a request that will have no response.
+/// Knowledge about a request that will have no response.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub(super) enum Fate {
+pub(super) enum Outcome {
     NotSent,
-    OutcomeUnknown,
+    Unknown,
 }
 
-impl Fate {
+impl Outcome {
     pub(super) fn name(self) -> &'static str {
         match self {
             Self::NotSent => "not_sent",
-            Self::OutcomeUnknown => "outcome_unknown",
+            Self::Unknown => "outcome_unknown",
         }
     }
 }
 
-/// Ticket of a request that was never sent.
+/// Number of a request that was never sent.
 const UNSENT: u64 = u64::MAX;
 
 impl Call {
     /// A request that is not kept.
-    pub(super) fn new(method: Method, ticket: u64) -> Self {
-        Self {
-            method,
-            ticket,
-            turn: Turn::default(),
-            size: 0,
-            kept: None,
-            refusals: 0,
-            token: None,
-        }
+    pub(super) fn new(method: Method, seq: u64) -> Self {
+        Self { method, seq, turn: Turn::default(), size: 0, kept: None, refusals: 0, token: None }
     }
 
     /// A call that was not handed to the layer below.
@@ -192,7 +202,7 @@ impl Call {
     }
 
     pub(super) fn is_unsent(&self) -> bool {
-        self.ticket == UNSENT
+        self.seq == UNSENT
     }
 
     /// Returns `true` if it stays open for as long as it is wanted.
@@ -202,30 +212,31 @@ impl Call {
 
     /// Returns `true` if an answer that names no request may be for this one.
     pub(super) fn may_be_answered(&self, handed: u64) -> bool {
-        self.ticket <= handed && !self.is_subscription()
+        self.seq <= handed && !self.is_subscription()
     }
 
     fn kept_size(&self) -> usize {
         self.kept.as_ref().map_or(0, Message::len)
     }
 
-    /// The fate of this call on a link to which so many messages were handed.
-    pub(super) fn fate(&self, handed: u64) -> Fate {
-        if self.ticket > handed { Fate::NotSent } else { Fate::OutcomeUnknown }
+    /// Returns the outcome of this call on a link to which so many messages were handed.
+    pub(super) fn outcome(&self, handed: u64) -> Outcome {
+        if self.seq > handed { Outcome::NotSent } else { Outcome::Unknown }
     }
 
     /// The error that ends it.
     pub(super) fn lost<R: Role>(
         self,
         id: RequestId,
-        fate: Fate,
+        outcome: Outcome,
         cause: Option<&str>,
     ) -> RxJsonRpcMessage<R> {
-        let message = match fate {
-            Fate::NotSent => "the connection was lost before the request was sent",
-            Fate::OutcomeUnknown => "the connection was lost before the response arrived",
+        let message = match outcome {
+            Outcome::NotSent => "the connection was lost before the request was sent",
+            Outcome::Unknown => "the connection was lost before the response arrived",
         };
-        let data = json!({ "reason": fate.name(), "cause": cause, "method": self.method.name() });
+        let data =
+            json!({ "reason": outcome.name(), "cause": cause, "method": self.method.name() });
         JsonRpcMessage::error(ErrorData::new(UNAVAILABLE, message, Some(data)), Some(id))
     }
 
@@ -236,7 +247,7 @@ impl Call {
         error: &MessageError,
     ) -> RxJsonRpcMessage<R> {
         let mut data = json!({
-            "reason": Fate::NotSent.name(), "cause": error.to_string(), "method": self.method.name(),
+            "reason": Outcome::NotSent.name(), "cause": error.to_string(), "method": self.method.name(),
         });
         if let Some((size, limit)) = error.sizes() {
             (data["size"], data["limit"]) = (size.into(), limit.into());
@@ -249,13 +260,14 @@ impl Call {
     pub(super) fn overdue<R: Role>(
         self,
         id: RequestId,
-        fate: Fate,
+        outcome: Outcome,
         overdue: Overdue,
     ) -> RxJsonRpcMessage<R> {
         let method = self.method.name();
-        let mut data = json!({ "reason": "timed_out", "outcome": fate.name(), "method": method });
-        let message = match (fate, overdue) {
-            (Fate::NotSent, Overdue::Silent(time) | Overdue::Total(time)) => {
+        let mut data =
+            json!({ "reason": "timed_out", "outcome": outcome.name(), "method": method });
+        let message = match (outcome, overdue) {
+            (Outcome::NotSent, Overdue::Silent(time) | Overdue::Total(time)) => {
                 format!("not sent within {time:?}")
             }
             (_, Overdue::Silent(time)) => format!("no response within {time:?}"),
@@ -274,13 +286,13 @@ impl Call {
 
 /// The last link has ended: what is still to be told, and to whom.
 #[derive(Debug)]
-pub(super) struct Ending {
+pub(super) struct Shutdown {
     calls: vec::IntoIter<(RequestId, Call)>,
     handed: u64,
     error: Option<Error>,
 }
 
-impl Ending {
+impl Shutdown {
     pub(super) fn new(calls: Vec<(RequestId, Call)>, handed: u64, error: Option<Error>) -> Self {
         Self { calls: calls.into_iter(), handed, error }
     }
@@ -291,7 +303,7 @@ impl Ending {
             return self.error.take().map(Err);
         };
         let cause = self.error.as_ref().map(ToString::to_string);
-        let fate = call.fate(self.handed);
-        Some(Ok(call.lost::<R>(id, fate, cause.as_deref())))
+        let outcome = call.outcome(self.handed);
+        Some(Ok(call.lost::<R>(id, outcome, cause.as_deref())))
     }
 }

@@ -13,7 +13,7 @@ async fn nothing_is_written_to_a_peer_before_the_reader_knows_of_it() {
     let peer = stack.links.next();
     let ping = rmcp::model::PingRequest::default();
     stack.send(JsonRpcMessage::request(ping.into(), RequestId::Number(7)));
-    assert!(assert_ready!(spawn(stack.stack.framed.get_ref().flushed()).poll()).is_ok());
+    assert!(assert_ready!(spawn(stack.stack.link.flushed()).poll()).is_ok());
     stack.send(answer(old.id));
     assert!(sent(&peer).is_empty());
     stack.idle();
@@ -58,14 +58,14 @@ async fn a_send_does_not_wait_for_a_link_that_is_not_there() {
     let (mut stack, peer) = initialized();
     stack.send(call(1));
     peer.block(true);
-    let mut before = spawn(stack.stack.framed.get_ref().flushed());
+    let mut before = spawn(stack.stack.link.flushed());
     assert_pending!(before.poll());
     peer.send(Message::Close(None));
     stack.idle();
     assert!(before.is_woken());
     assert!(assert_ready!(before.poll()).is_ok());
     stack.send(call(2));
-    assert!(assert_ready!(spawn(stack.stack.framed.get_ref().flushed()).poll()).is_ok());
+    assert!(assert_ready!(spawn(stack.stack.link.flushed()).poll()).is_ok());
 }
 
 /// What becomes of it is not known yet, or a layer below heals it.
@@ -74,7 +74,7 @@ async fn a_send_does_not_wait_for_what_becomes_of_a_write_that_failed() {
     let (mut stack, peer) = initialized();
     stack.send(call(1));
     peer.block(true);
-    let mut before = [0; 2].map(|_| spawn(stack.stack.framed.get_ref().flushed()));
+    let mut before = [0; 2].map(|_| spawn(stack.stack.link.flushed()));
     before.iter_mut().for_each(|flushed| assert_pending!(flushed.poll()));
     peer.break_writes();
     for flushed in &mut before {
@@ -84,7 +84,7 @@ async fn a_send_does_not_wait_for_what_becomes_of_a_write_that_failed() {
     stack.idle();
     for id in 2..=20 {
         stack.send(call(id));
-        assert!(assert_ready!(spawn(stack.stack.framed.get_ref().flushed()).poll()).is_ok());
+        assert!(assert_ready!(spawn(stack.stack.link.flushed()).poll()).is_ok());
     }
     let (RequestId::Number(first), reason) = stack.error() else { panic!("a number") };
     assert_eq!(reason, "not_sent");
@@ -111,11 +111,11 @@ async fn answers_have_room_while_it_is_not_known_what_becomes_of_a_write_that_fa
     for id in 0..50 {
         let ping = rmcp::model::PingRequest::default();
         stack.send(JsonRpcMessage::request(ping.into(), RequestId::Number(id)));
-        let _ = spawn(stack.stack.framed.get_ref().flushed()).poll();
+        let _ = spawn(stack.stack.link.flushed()).poll();
     }
-    let queued = stack.stack.framed.get_ref().last_seq();
+    let queued = stack.stack.link.last_seq();
     stack.send(answer(request.id));
-    assert_eq!(stack.stack.framed.get_ref().last_seq(), queued + 1);
+    assert_eq!(stack.stack.link.last_seq(), queued + 1);
 }
 
 #[tokio::test(start_paused = true)]
@@ -137,7 +137,7 @@ async fn a_close_does_not_wait_for_what_waits_for_the_new_peer() {
     stack.idle();
     assert_eq!(sent(&peer), ["initialize 0"]);
     let reason = CloseReason::new(CloseCode::GoingAway, "enough");
-    stack.stack.framed.get_ref().close_with(reason.clone());
+    stack.stack.link.close_with(reason.clone());
     assert!(assert_ready!(spawn(stack.stack.close()).poll()).is_ok());
     assert_eq!(peer.sent(), [Message::Close(Some(reason))]);
     assert!(peer.is_closed());

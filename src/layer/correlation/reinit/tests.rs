@@ -32,8 +32,8 @@ use crate::{
     event::{Announcer, State},
     framing::JsonRpc,
     layer::{
-        Reconnect,
-        correlation::Config,
+        Framed, Reconnect,
+        correlation::{Config, Correlation, cancellation},
         fake::{self, Peer},
         framed,
         reconnect::LinkSource,
@@ -283,7 +283,7 @@ async fn nobody_above_is_told_of_a_repeated_initialize() {
     let peer = stack.links.next();
     stack.idle();
     assert_eq!(sent(&peer), ["initialize 0"]);
-    stack.stack.framed.get_ref().cut();
+    stack.stack.link.cut();
     assert_eq!(stack.error(), (RequestId::Number(1), "not_sent".into()));
     assert!(assert_ready!(spawn(stack.stack.next()).poll()).unwrap().is_err());
 }
@@ -318,7 +318,7 @@ async fn initialize_is_not_repeated_where_it_was_not_sent() {
     stack.idle();
     stack.send(request(0, InitializeRequest::new(InitializeRequestParams::default())));
     let peer = stack.links.next();
-    let mut flushed = spawn(stack.stack.framed.get_ref().flushed());
+    let mut flushed = spawn(stack.stack.link.flushed());
     assert!(assert_ready!(flushed.poll()).is_ok());
     stack.idle();
     assert_eq!(sent(&peer), ["initialize 0"]);

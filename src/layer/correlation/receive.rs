@@ -1,0 +1,258 @@
+//! What comes in: messages of the peer, and what becomes of the link.
+
+use std::task::Context;
+
+use rmcp::{
+    ErrorData,
+    model::{InitializeResult, JsonRpcMessage, RequestId},
+    service::RxJsonRpcMessage,
+};
+
+use super::{
+    Call, Correlation, Outcome, Shutdown, cancellation,
+    overload::{self, Overload},
+};
+use crate::{
+    decode::{Method, PendingMethods, Role},
+    error::Error,
+    framing::Framing,
+    link::{Down, LinkEvent, LinkUp},
+};
+
+impl<R: Role, F: Framing<R>> Correlation<R, F> {
+    /// Deals with what the link has brought. Returns a message for the service above.
+    pub(super) fn on_event(
+        &mut self,
+        event: LinkEvent<RxJsonRpcMessage<R>>,
+        cx: &mut Context<'_>,
+    ) -> Option<RxJsonRpcMessage<R>> {
+        match event {
+            LinkEvent::Item(mut message) => {
+                let message = if self.accept_inbound(&mut message) {
+                    let (config, codec, link) = (&self.config, &mut self.codec, &mut self.link);
+                    self.inbound.deliver(message, config, codec, link, cx)
+                } else {
+                    None
+                };
+                self.send_replies();
+                return message;
+            }
+            LinkEvent::Down(down) => self.on_lost(down),
+            LinkEvent::Up(LinkUp::NewPeer) => self.begin_peer(),
+            LinkEvent::Up(LinkUp::Unverified) => self.on_returned(),
+            LinkEvent::Up(LinkUp::Resumed(resumed)) => {
+                self.overload.resume();
+                if let Some(reinit) = &mut self.reinit {
+                    reinit.resume(&resumed, &self.link);
+                }
+            }
+        }
+        None
+    }
+
+    /// Returns `true` if `message` is for the service above.
+    fn accept_inbound(&mut self, message: &mut RxJsonRpcMessage<R>) -> bool {
+        self.verify_peer(message);
+        match message {
+            JsonRpcMessage::Request(request) => {
+                let accepted = self.inbound.accept(request, &self.config, &mut self.codec);
+                if let Some(reinit) = &mut self.reinit {
+                    reinit.on_request(R::method_of_peer(&request.request), &self.link);
+                }
+                accepted
+            }
+            JsonRpcMessage::Response(response) => {
+                let result = Ok(R::initialize_result(&response.result));
+                let id = self.complete(Some(&response.id));
+                self.overload.note_answered();
+                id.is_some_and(|id| self.on_response(&id, result))
+            }
+            JsonRpcMessage::Error(error) => {
+                if error.id.is_none() {
+                    error.id = self.guess();
+                    if error.id.is_none() {
+                        self.on_unmatched(&error.error);
+                        return false;
+                    }
+                }
+                if self.retry_refused(error) {
+                    return false;
+                }
+                let id = self.complete(error.id.as_ref());
+                if !overload::is_too_many(&error.error) {
+                    self.overload.note_answered();
+                }
+                id.is_some_and(|id| self.on_response(&id, Err(&error.error)))
+            }
+            JsonRpcMessage::Notification(notification) => {
+                if R::is_initialized_by_peer(&notification.notification)
+                    && let Some(reinit) = &mut self.reinit
+                {
+                    reinit.on_peer_initialized(&self.link);
+                }
+                let Some(id) = R::cancelled_by_peer(&notification.notification).cloned() else {
+                    self.note_progress(&notification.notification);
+                    return true;
+                };
+                match self.inbound.cancel(id) {
+                    Ok(above) => {
+                        if R::cancelled_by_peer(&notification.notification) != Some(&above) {
+                            let reason = "cancelled by the peer".into();
+                            notification.notification = cancellation(above, reason).into();
+                        }
+                        true
+                    }
+                    // In the era without `initialize`, it may cancel a subscription of ours.
+                    Err(id) => self.is_subscription(&id) && self.abandon(&id).is_some(),
+                }
+            }
+        }
+    }
+
+    fn is_subscription(&self, id: &RequestId) -> bool {
+        self.pending.method(id) == Some(Method::SubscriptionsListen)
+    }
+
+    /// Ends the request in flight that `id` answers, and returns its own id.
+    fn complete(&mut self, id: Option<&RequestId>) -> Option<RequestId> {
+        let known = id.and_then(|id| self.pending.remove(id));
+        if known.is_none() {
+            self.stats.orphan();
+            tracing::debug!(?id, "response to no request in flight");
+        }
+        let (id, call) = known?;
+        self.read_progress.note_answered(&call);
+        Some(id)
+    }
+
+    /// Records the answer to a request of ours. Returns `true` if it is for the layers above.
+    fn on_response(
+        &mut self,
+        id: &RequestId,
+        result: Result<Option<&InitializeResult>, &ErrorData>,
+    ) -> bool {
+        let Some(reinit) = &mut self.reinit else { return true };
+        reinit.on_response(id, result, &self.pending, &self.codec, &self.link)
+    }
+
+    /// Reports an error of the peer that names no request, while none or several are in flight.
+    fn on_unmatched(&mut self, error: &ErrorData) {
+        self.stats.orphan();
+        if let Some(reinit) = &self.reinit {
+            reinit.announce_unmatched(error);
+        }
+        let in_flight = self.pending.len();
+        tracing::debug!(%error.message, "error without an id");
+        if let Some(suppressed) = self.warnings.admit() {
+            let code = error.code.0;
+            tracing::warn!(
+                code,
+                in_flight,
+                suppressed,
+                "the peer sent an error that names no request"
+            );
+        }
+    }
+
+    /// Forgets a request of ours that nobody wants any more. Returns the call, if it was in flight.
+    pub(super) fn abandon(&mut self, id: &RequestId) -> Option<Call> {
+        if let Some(reinit) = &mut self.reinit {
+            reinit.forget(id);
+        }
+        self.pending.remove(id).map(|(_, call)| call).or_else(|| self.waiting.remove(id))
+    }
+
+    /// Ends the requests that were handed to a link which is lost, where the next may lead
+    /// anywhere.
+    fn on_lost(&mut self, mut down: Down) {
+        self.overload.lose();
+        let cause = down.cause.to_string();
+        if let Some(read) = self.find_too_large(&down.cause, down.handed, true) {
+            down.handed = read;
+        }
+        if let Some(reinit) = &mut self.reinit {
+            reinit.lose_requests(&self.pending, down.handed);
+        }
+        let reinit = self.reinit.as_deref();
+        let lost = self.pending.take(|id, call| {
+            call.outcome(down.handed) == Outcome::Unknown
+                && !reinit.is_some_and(|reinit| reinit.keeps(id))
+        });
+        let tell = |(id, call): (_, Call)| call.lost::<R>(id, Outcome::Unknown, Some(&cause));
+        self.synthesized.extend(lost.into_iter().map(tell));
+        if let Some(reinit) = &mut self.reinit {
+            reinit.lose(&down);
+        }
+    }
+
+    /// Begins with a peer that knows nothing of what was before: its predecessor's requests are
+    /// cancelled.
+    fn begin_peer(&mut self) {
+        self.deadlines.clear_suspicions();
+        self.overload = Overload::No;
+        let reason = "the connection on which it came is lost";
+        for id in self.inbound.begin_peer() {
+            // Where a subscription of ours has this id, those above would take it for that one's.
+            if !self.is_subscription(&id) {
+                let cancelled = cancellation(id, reason.into());
+                self.synthesized.push_back(JsonRpcMessage::notification(cancelled.into()));
+            }
+        }
+        self.codec.restart();
+        if let Some(reinit) = &mut self.reinit {
+            reinit.begin_peer(&mut self.pending, &self.codec, &self.link);
+        }
+    }
+
+    /// Awaits the first message of a peer that goes by the same name as the former.
+    fn on_returned(&mut self) {
+        match &mut self.reinit {
+            Some(reinit) if !R::IS_CLIENT => {
+                reinit.verify();
+                self.overload.resume();
+            }
+            // An MCP server waits to be initialized, be it another or the same.
+            _ => {
+                self.link.begin_anew();
+                self.begin_peer();
+            }
+        }
+    }
+
+    /// Decides by the first message of a peer that has returned whether it is the former one.
+    fn verify_peer(&mut self, message: &RxJsonRpcMessage<R>) {
+        let Some(reinit) = self.reinit.as_mut().filter(|reinit| reinit.is_verifying()) else {
+            return;
+        };
+        if reinit.recognizes::<R>(message) {
+            self.link.release();
+        } else {
+            self.link.begin_anew();
+            self.begin_peer();
+        }
+    }
+
+    /// Ends all requests of ours: there is no more link. Returns what is told first.
+    pub(super) fn shut_down(
+        &mut self,
+        error: Option<Error>,
+    ) -> Option<Result<RxJsonRpcMessage<R>, Error>> {
+        self.inbound.clear_backlog();
+        let handed = self.link.handed();
+        let too_large = error.as_ref().and_then(|error| self.find_too_large(error, handed, false));
+        let mut calls = self.pending.take(|_, _| true);
+        if let Some(reinit) = &self.reinit {
+            calls.retain(|(id, _)| !reinit.is_repeating(id));
+        }
+        // The link need not have ended yet: a Close of ours may wait until what is queued is written.
+        calls.extend(self.waiting.take());
+        let seqs: Vec<_> = calls.iter().map(|(_, call)| call.seq).collect();
+        let handed = self.link.withdraw_all(&seqs);
+        let handed = too_large.map_or(handed, |read| handed.min(read));
+        let shutdown = self.shutdown.insert(Shutdown::new(calls, handed, error));
+        match self.synthesized.pop_front() {
+            Some(message) => Some(Ok(message)),
+            None => shutdown.next::<R>(),
+        }
+    }
+}

@@ -1,0 +1,377 @@
+//! [`Reinit`]: the session of MCP, opened again where a link leads to a peer that knows nothing of
+//! it.
+
+mod repeats;
+mod stopping;
+
+use std::{pin::Pin, task::Context, time::Duration};
+
+use rmcp::{
+    ErrorData,
+    model::{GetMeta, InitializeResult, JsonRpcMessage, RequestId},
+    service::{RxJsonRpcMessage, TxJsonRpcMessage},
+};
+use tokio::time::{Instant, Sleep, sleep};
+
+use self::{repeats::Repeats, stopping::Stopping};
+use super::{
+    Replay,
+    pending::{Call, PendingCalls},
+};
+use crate::{
+    decode::{Method, Role},
+    error::{CloseCode, CloseReason, Error, LinkError, MessageError},
+    event::{Event, Notices},
+    framing::Framing,
+    layer::{SharedLink, codec::Codec, reconnect::ReconnectHandle},
+    link::{Down, Resumed},
+    message::Message,
+};
+
+/// On how many connections `initialize` is sent before it was ever answered, or a `server/discover`, or a
+/// request that may run twice.
+pub(super) const ATTEMPTS: u32 = 5;
+
+/// How long the peer may take to answer a repeated `initialize`.
+const PATIENCE: Duration = Duration::from_secs(10);
+
+/// Characters of each word of the peer's that is logged, at most.
+const MAX_WORDS: usize = 100;
+
+/// State of the session, and what has to be said again to another peer.
+#[derive(Debug)]
+pub(super) struct Reinit {
+    notices: Notices,
+    reconnect_handle: ReconnectHandle,
+    phase: Phase,
+    /// Request with which this side opened its session, and the notification that follows it.
+    initialize: Option<(RequestId, Message)>,
+    initialized: Option<Message>,
+    repeats: Repeats,
+    /// State of a peer that may be stopping.
+    stopping: Stopping,
+}
+
+/// State of the session, over the present link, or over one that was lost and may be resumed.
+///
+/// | phase | side | ends by |
+/// |---|---|---|
+/// | `Uninitialized`: none was opened, on so many connections | both | the answer to `initialize`: `Initialized`; `notifications/initialized` of the peer: `PeerInitialized`; five lost connections: `Failed` |
+/// | `Initialized`, as agreed | client | another peer: `Repeating` |
+/// | `Repeating`: `initialize` was sent again, and is answered within the time, or another link asked for | client | its answer: `Initialized`, or `Failed`; another peer: begins anew |
+/// | `PeerInitialized` | server | another peer: `AwaitingPeer`; perhaps the same: `Verifying` |
+/// | `AwaitingPeer`: what is queued waits for another peer to initialize its session | server | `notifications/initialized`: `PeerInitialized`; a request of the era without: `Uninitialized` |
+/// | `Verifying`: the peer goes by the name of the former, and has said nothing yet | server | its first message: `PeerInitialized`, or `AwaitingPeer` |
+/// | `Failed`: there is no way to go on | both | |
+#[derive(Debug)]
+enum Phase {
+    Uninitialized { attempts: u32 },
+    Initialized(Box<InitializeResult>),
+    Repeating { agreed: Box<InitializeResult>, patience: Option<Pin<Box<Sleep>>> },
+    PeerInitialized,
+    AwaitingPeer,
+    Verifying { was_initialized: bool },
+    Failed(Error),
+}
+
+impl Phase {
+    const NEW: Self = Self::Uninitialized { attempts: 0 };
+
+    /// Awaits the answer to a repeated `initialize`, over the present link.
+    fn repeating(agreed: Box<InitializeResult>) -> Self {
+        Self::Repeating { agreed, patience: Some(Box::pin(sleep(PATIENCE))) }
+    }
+}
+
+impl Reinit {
+    pub(super) fn new(notices: Notices, reconnect_handle: ReconnectHandle) -> Self {
+        Self {
+            notices,
+            reconnect_handle,
+            phase: Phase::NEW,
+            initialize: None,
+            initialized: None,
+            repeats: Repeats::default(),
+            stopping: Stopping::default(),
+        }
+    }
+
+    /// Sends the application an event for an error that names no request.
+    pub(super) fn announce_unmatched(&self, error: &ErrorData) {
+        self.notices.announce(|| Event::UnmatchedError(error.clone()));
+    }
+
+    /// Returns `true` if the loss of a connection is not the end of this request of ours: it is
+    /// repeated on the next.
+    pub(super) fn keeps(&self, id: &RequestId) -> bool {
+        self.opened_by(id) || self.repeats.contains(id)
+    }
+
+    fn opened_by(&self, id: &RequestId) -> bool {
+        self.initialize.as_ref().is_some_and(|(initialize, _)| initialize == id)
+    }
+
+    /// Returns `true` if this request is in flight for this layer alone, which has repeated it.
+    pub(super) fn is_repeating(&self, id: &RequestId) -> bool {
+        matches!(self.phase, Phase::Repeating { .. }) && self.opened_by(id)
+    }
+
+    /// Returns `true` if the next message of the peer shows who it is.
+    pub(super) fn is_verifying(&self) -> bool {
+        matches!(self.phase, Phase::Verifying { .. })
+    }
+
+    /// Keeps what has to be said again. Returns `false` if it will be, and need not be said now.
+    pub(super) fn remember<R: Role, F: Framing<R>>(
+        &mut self,
+        item: &TxJsonRpcMessage<R>,
+        replay: Replay,
+        codec: &mut Codec<R, F>,
+    ) -> Result<bool, MessageError> {
+        match item {
+            JsonRpcMessage::Request(request) => {
+                if R::method_of(&request.request) == Method::Initialize {
+                    self.initialize = codec.encode(item)?.map(|item| (request.id.clone(), item));
+                }
+                self.repeats.remember(item, replay, codec)?;
+                Ok(true)
+            }
+            JsonRpcMessage::Notification(notification)
+                if R::is_initialized(&notification.notification) =>
+            {
+                self.initialized = codec.encode(item)?;
+                Ok(!matches!(self.phase, Phase::Repeating { .. }))
+            }
+            _ => Ok(true),
+        }
+    }
+
+    /// Forgets a request of ours that has ended.
+    pub(super) fn forget(&mut self, id: &RequestId) {
+        self.repeats.forget(id);
+    }
+
+    /// Records the loss of a connection.
+    pub(super) fn lose(&mut self, down: &Down) {
+        self.notices.is_lost(&down.cause);
+        self.stopping.lose();
+        match &mut self.phase {
+            // A link that is not there has no time to answer in. But the session may be resumed,
+            // and the answer still come.
+            Phase::Repeating { patience, .. } => *patience = None,
+            Phase::Uninitialized { attempts } if self.initialize.is_some() => {
+                *attempts += 1;
+                if *attempts >= ATTEMPTS {
+                    self.phase = Phase::Failed(down.cause.clone());
+                }
+            }
+            _ => {}
+        }
+    }
+
+    /// Records that the connection took the requests that were `handed` to it.
+    pub(super) fn lose_requests(&mut self, pending: &PendingCalls, handed: u64) {
+        self.repeats.lose(pending, handed);
+    }
+
+    /// Begins with a peer that knows nothing of what was before.
+    pub(super) fn begin_peer<R: Role, F: Framing<R>>(
+        &mut self,
+        pending: &mut PendingCalls,
+        codec: &Codec<R, F>,
+        link: &SharedLink,
+    ) {
+        self.stopping = Stopping::No;
+        let Some((id, initialize)) = &self.initialize else {
+            if !R::IS_CLIENT {
+                self.phase = Phase::AwaitingPeer;
+            }
+            self.repeats.send_again(pending, codec, link);
+            self.notices.is_back(|| Event::Restarted { changed: None });
+            return;
+        };
+        self.phase = match std::mem::replace(&mut self.phase, Phase::NEW) {
+            Phase::Initialized(agreed) | Phase::Repeating { agreed, .. } => {
+                pending.insert(id.clone(), Call::new(Method::Initialize, 0));
+                link.send_first(initialize.clone());
+                Phase::repeating(agreed)
+            }
+            phase => {
+                if pending.get(id).is_some_and(|call| call.seq <= link.began()) {
+                    link.send_first(initialize.clone());
+                }
+                self.notices.is_back(|| Event::Restarted { changed: None });
+                phase
+            }
+        };
+    }
+
+    /// Begins with a peer, an MCP client, that goes by the name of the former one. By the first
+    /// that it says it shows whether it is that.
+    pub(super) fn verify(&mut self) {
+        self.stopping = Stopping::No;
+        let was_initialized = match self.phase {
+            Phase::Verifying { was_initialized } => was_initialized,
+            Phase::PeerInitialized => true,
+            _ => false,
+        };
+        self.phase = Phase::Verifying { was_initialized };
+    }
+
+    /// Decides by the first message of a peer that is [verified](Self::is_verifying) whether it is
+    /// the former one. Another initializes its session, or belongs to the era in which there is
+    /// none. It would take answers to its predecessor for its own.
+    pub(super) fn recognizes<R: Role>(&mut self, message: &RxJsonRpcMessage<R>) -> bool {
+        let is_another = match message {
+            JsonRpcMessage::Request(request) => {
+                let method = R::method_of_peer(&request.request);
+                // In the era without `initialize` each request says which version it speaks.
+                let version = request.request.get_meta().protocol_version();
+                matches!(method, Method::Initialize | Method::Discover) || version.is_some()
+            }
+            _ => false,
+        };
+        let is_same =
+            matches!(self.phase, Phase::Verifying { was_initialized: true }) && !is_another;
+        self.phase = if is_same { Phase::PeerInitialized } else { Phase::NEW };
+        is_same
+    }
+
+    /// Goes on with the same peer, over another link. Where `initialize` was repeated, its answer
+    /// says whether the peer is back.
+    pub(super) fn resume(&mut self, resumed: &Resumed, link: &SharedLink) {
+        let was_held = self.stopping.end();
+        if let Phase::Repeating { patience, .. } = &mut self.phase {
+            *patience = Some(Box::pin(sleep(PATIENCE)));
+            return;
+        }
+        if was_held && !matches!(self.phase, Phase::AwaitingPeer) {
+            link.release();
+        }
+        let replayed = resumed.replayed;
+        self.notices.is_back(|| Event::Resumed { replayed });
+    }
+
+    /// Records the answer to a request of ours. Returns `true` if it is for the layers above, and
+    /// not for this one, which has repeated the request.
+    pub(super) fn on_response<R: Role, F: Framing<R>>(
+        &mut self,
+        id: &RequestId,
+        result: Result<Option<&InitializeResult>, &ErrorData>,
+        pending: &PendingCalls,
+        codec: &Codec<R, F>,
+        link: &SharedLink,
+    ) -> bool {
+        self.forget(id);
+        if !self.opened_by(id) {
+            return true;
+        }
+        let agreed = match std::mem::replace(&mut self.phase, Phase::NEW) {
+            Phase::Repeating { agreed, .. } => agreed,
+            former => {
+                self.phase = match (result, former) {
+                    (Ok(Some(answer)), _) => Phase::Initialized(Box::new(answer.clone())),
+                    (_, Phase::Uninitialized { attempts }) => Phase::Uninitialized { attempts },
+                    _ => Phase::NEW,
+                };
+                link.hold_on_restart();
+                return true;
+            }
+        };
+        match result {
+            Ok(answer) => {
+                let changed = answer.filter(|answer| *agreed != **answer);
+                if let Some(answer) = changed {
+                    warn_of_change(answer);
+                }
+                self.notices
+                    .is_back(|| Event::Restarted { changed: changed.cloned().map(Box::new) });
+                self.phase = Phase::Initialized(answer.cloned().map_or(agreed, Box::new));
+                if let Some(initialized) = &self.initialized {
+                    link.send_first(codec.reencode(initialized));
+                }
+                self.repeats.send_again(pending, codec, link);
+                link.release();
+            }
+            Err(error) => {
+                let reason = format!("initialize was refused after a restart: {}", error.message);
+                let reason = CloseReason::new(CloseCode::SessionGone, reason);
+                self.phase = Phase::Failed(LinkError::Closed(reason).into());
+            }
+        }
+        false
+    }
+
+    /// Records that the peer, an MCP client, has initialized its session.
+    pub(super) fn on_peer_initialized(&mut self, link: &SharedLink) {
+        self.phase = Phase::PeerInitialized;
+        link.hold_on_restart();
+        link.release();
+    }
+
+    /// Records a request of the peer. A client of the era without `initialize` says by it that it
+    /// is there.
+    pub(super) fn on_request(&mut self, method: Method, link: &SharedLink) {
+        if matches!(self.phase, Phase::AwaitingPeer)
+            && !matches!(method, Method::Initialize | Method::Ping)
+        {
+            self.phase = Phase::NEW;
+            link.release();
+        }
+    }
+
+    /// Returns why there is no way to go on, once.
+    pub(super) fn take_failure(&mut self) -> Option<Error> {
+        if !matches!(self.phase, Phase::Failed(_)) {
+            return None;
+        }
+        match std::mem::replace(&mut self.phase, Phase::NEW) {
+            Phase::Failed(error) => Some(error),
+            _ => None,
+        }
+    }
+
+    /// Asks for another connection, time and again, while the peer does not answer on this one, and
+    /// resumes sending to a peer that announced a stop and did not close.
+    pub(super) fn poll(&mut self, link: &SharedLink, cx: &mut Context<'_>) {
+        while let Phase::Repeating { patience: Some(timer), .. } = &mut self.phase
+            && timer.as_mut().poll(cx).is_ready()
+        {
+            tracing::warn!("no answer to a repeated initialize");
+            self.reconnect_handle.reconnect();
+            timer.as_mut().reset(Instant::now() + PATIENCE);
+        }
+        let waits = matches!(self.phase, Phase::AwaitingPeer | Phase::Repeating { .. });
+        // What waits for the peer to initialize waits on.
+        if self.stopping.poll(cx) && !waits {
+            link.release();
+        }
+    }
+
+    /// Returns `true` if a request that the peer refuses since it stops is kept for the next.
+    pub(super) fn believes_stop(&self) -> bool {
+        self.stopping.is_believed()
+    }
+
+    /// Records that the peer has refused a request since it stops.
+    pub(super) fn on_stopping(&mut self) {
+        self.stopping.begin();
+    }
+
+    #[cfg(test)]
+    pub(super) fn repeats(&self) -> usize {
+        self.repeats.len()
+    }
+}
+
+/// Warns that the server is not as it was before.
+fn warn_of_change(now: &InitializeResult) {
+    let shortened = |text: &str| text.chars().take(MAX_WORDS).collect::<String>();
+    let name = shortened(&now.server_info.name);
+    let version = shortened(&now.server_info.version);
+    let protocol_version = shortened(now.protocol_version.as_str());
+    tracing::warn!(?name, ?version, ?protocol_version, "the server came back as another");
+}
+
+#[cfg(test)]
+mod tests;
