@@ -69,7 +69,7 @@ impl<S> CatchPanic<S> {
     }
 }
 
-/// Its futures are `Send` where those of the service are.
+/// Returns futures that are `Send` where those of the service are.
 impl<R: ServiceRole, S: Service<R>> Service<R> for CatchPanic<S> {
     fn handle_request(
         &self,

@@ -268,7 +268,7 @@ impl<R: Role> Connect<R> {
         self
     }
 
-    /// When to dial again after the connection was lost, in place of [`ReconnectPolicy::default`].
+    /// Sets when a lost connection is dialled again, in place of [`ReconnectPolicy::default`].
     pub fn reconnect(mut self, reconnect: ReconnectPolicy) -> Self {
         self.reconnect = Some(reconnect);
         self

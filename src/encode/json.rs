@@ -20,7 +20,7 @@ const CHUNK: usize = 16;
 ///
 /// # Errors
 ///
-/// Those of `serde_json::to_writer`, except that of the writer.
+/// Fails as `serde_json::to_writer` does, but never for the writer.
 pub(super) fn write<T: Serialize + ?Sized>(out: &mut Vec<u8>, value: &T) -> Result<(), Error> {
     value.serialize(&mut Serializer { out })
 }

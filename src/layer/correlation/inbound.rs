@@ -47,7 +47,7 @@ pub(super) struct Inbound<R: Role> {
     /// slot. All else is read on, since two ends that both wait for the other to read would wait
     /// for ever.
     backlog: Backlog<R>,
-    /// What each request and notification carries.
+    /// Extensions that each request and notification carries.
     extensions: Extensions,
     stats: Stats,
 }

@@ -37,7 +37,7 @@ pub(super) struct Call {
     pub(super) method: Method,
     /// Its place in the order of all that was sent.
     pub(super) seq: u64,
-    /// Its place in the order of requests.
+    /// Place in the order of requests.
     pub(super) turn: Turn,
     /// Size of the message, in bytes.
     pub(super) size: usize,

@@ -32,7 +32,7 @@ use crate::{
 /// request that may run twice.
 pub(super) const ATTEMPTS: u32 = 5;
 
-/// How long the peer may take to answer a repeated `initialize`.
+/// Time within which the peer must answer a repeated `initialize`.
 const PATIENCE: Duration = Duration::from_secs(10);
 
 /// Characters of each word of the peer's that is logged, at most.

@@ -11,7 +11,7 @@ use std::{
 
 use futures::task::AtomicWaker;
 
-/// How many there are is in the upper bits, their decoded size in the lower: two sums that change at once.
+/// The count in the upper bits, and the decoded size in the lower: two sums that change at once.
 const ONE: u64 = 1 << 40;
 
 /// Slots of one connection, one for each handler that runs.
