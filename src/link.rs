@@ -1,5 +1,5 @@
-//! What the layers above a single connection hand each other: [`Outgoing`] messages down, and a
-//! [`LinkEvent`] up, in which the end of one connection and the beginning of the next have their
+//! Types that the layers above a single connection exchange: [`Outgoing`] messages go down, and
+//! [`LinkEvent`]s come up, in which the end of one connection and the start of the next have their
 //! place among the messages.
 
 use std::{
@@ -22,7 +22,7 @@ const LEARNED_FOR: Duration = Duration::from_secs(3600);
 #[derive(Debug, Clone, PartialEq, Eq)]
 #[non_exhaustive]
 pub struct Outgoing {
-    /// The first is 1.
+    /// Sequence number; the first is 1.
     pub seq: u64,
     /// The message.
     pub message: Message,
@@ -31,7 +31,7 @@ pub struct Outgoing {
 }
 
 impl Outgoing {
-    /// The message with this number.
+    /// Creates a message with this number, for the present peer only.
     #[must_use]
     pub fn new(seq: u64, message: Message) -> Self {
         Self { seq, message, retention: Retention::ThisPeer }
@@ -41,15 +41,14 @@ impl Outgoing {
 /// Peers that a message in the queue is meant for.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
 pub enum Retention {
-    /// It is dropped from the queue when another peer takes the place of this one.
+    /// Only the present one: the message is dropped when another peer takes its place.
     #[default]
     ThisPeer,
-    /// It means something to a peer that knows nothing of what was before, and waits for the next
-    /// link.
+    /// The present one or any later: the message waits in the queue for the next link.
     AnyPeer,
 }
 
-/// What comes in over one connection after the other.
+/// An event of a succession of connections.
 #[derive(Debug, Clone)]
 #[non_exhaustive]
 pub enum LinkEvent<T> {
@@ -57,12 +56,12 @@ pub enum LinkEvent<T> {
     Item(T),
     /// The connection is lost, and another may follow.
     Down(Down),
-    /// There is another connection.
+    /// Another connection has taken its place.
     Up(LinkUp),
 }
 
 impl<T> LinkEvent<T> {
-    /// The message, if it is one.
+    /// Returns the message, if this is one.
     #[must_use]
     pub fn item(self) -> Option<T> {
         match self {
@@ -82,43 +81,43 @@ impl<T> From<T> for LinkEvent<T> {
 #[derive(Debug, Clone)]
 #[non_exhaustive]
 pub struct Down {
-    /// Why it ended.
+    /// Cause of the end.
     pub cause: Error,
-    /// The number of the last message that was handed to it. What has a higher one never left.
+    /// Number of the last message that was handed to the connection. Later ones never left.
     pub handed: u64,
 }
 
 impl Down {
-    /// An end for this `cause`.
+    /// Creates an end with this `cause`, to which nothing was handed.
     #[must_use]
     pub fn new(cause: Error) -> Self {
         Self { cause, handed: 0 }
     }
 }
 
-/// What a new connection is to those that were before.
+/// Relation of a new connection to those before it.
 #[derive(Debug, Clone, PartialEq, Eq)]
 #[non_exhaustive]
 pub enum LinkUp {
     /// The peer knows nothing of what was before.
     NewPeer,
-    /// The peer goes by the name of the one that was here before. Whether it is that one, and goes on, or
-    /// begins anew, shows by what it says first; until then nothing is sent.
+    /// The peer goes by the name of the former one. Its first message shows whether it goes on or
+    /// begins anew; until then nothing is sent.
     Unverified,
     /// The peer has kept the session, and nothing is lost.
     Resumed(Resumed),
 }
 
-/// How a session goes on over a new connection. A source makes it by
+/// State of a session that goes on over a new connection. A source makes it by
 /// [`FrozenCount::resumed`](crate::layer::resume::FrozenCount::resumed).
 #[derive(Debug, Clone, PartialEq, Eq)]
 #[non_exhaustive]
 pub struct Resumed {
-    /// How many messages of this side the peer has received in the session.
+    /// Number of messages of this side that the peer has received in the session.
     pub received: u64,
-    /// How many messages are sent again. Above [`Resume`](crate::layer::Resume), which counts them.
+    /// Number of messages that are sent again; set by [`Resume`](crate::layer::Resume), 0 below it.
     pub replayed: u64,
-    /// Which freeze of this side's own count the peer was told of.
+    /// Number of the freeze at which the peer was told this side's own count.
     pub(crate) freeze: u64,
 }
 

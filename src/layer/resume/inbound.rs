@@ -24,7 +24,7 @@ impl<S: Duplex<Outgoing, LinkEvent<Message>>> Resume<S> {
         let message = match item {
             LinkEvent::Item(message) => message,
             LinkEvent::Down(down) => {
-                this.receive_count.keeps(this.send_window.kept_bytes());
+                this.receive_count.set_kept_bytes(this.send_window.kept_bytes());
                 *this.ack_overdue = false;
                 *this.unflushed = false;
                 this.timer.clear();
@@ -71,7 +71,7 @@ impl<S: Duplex<Outgoing, LinkEvent<Message>>> Resume<S> {
                 Some(Err(self.refuse(cx, CloseCode::Protocol, reason.into())))
             }
             Message::Text(text) if is_control(text) => {
-                if !this.receive_count.hear() {
+                if !this.receive_count.note_heard() {
                     return None;
                 }
                 let reason = match Frame::parse(text) {
@@ -118,7 +118,7 @@ impl<S: Duplex<Outgoing, LinkEvent<Message>>> Resume<S> {
         let this = self.project();
         let LinkEvent::Item(message) = item else { return true };
         let Some(number) = this.receive_count.count() else { return false };
-        this.send_window.received(number, message.len());
+        this.send_window.note_received(number, message.len());
         true
     }
 
