@@ -1,7 +1,8 @@
 //! [`WebSocketTransport`]: the whole stack as rmcp's [`Transport`].
 //!
-//! [`connect`](crate::connect()) and [`accept`](crate::accept()) build it over a new connection. Over layers of your own
-//! it is built by hand:
+//! [`connect`](crate::connect()) and [`accept`](crate::accept()) build it over a new connection. Over
+//! layers of your own it is built by hand. The way of a request through it stands at the top of
+//! [`Correlation`]:
 //!
 //! ```
 //! # #[tokio::main(flavor = "current_thread")] async fn main() -> Result<(), Box<dyn std::error::Error>> {
@@ -55,7 +56,10 @@ use crate::{
     error::{CloseReason, Error},
     event::{Event, Events, State},
     framing::Framing,
-    layer::{Correlation, SharedLink, reconnect::ReconnectHandle, shared_link::Flushed},
+    layer::{
+        Correlation, SharedLink, correlation::Sent, reconnect::ReconnectHandle,
+        shared_link::Flushed,
+    },
     stats::Stats,
 };
 
@@ -245,8 +249,9 @@ impl<R: Role> Transport<R> for WebSocketTransport<R> {
 
     /// Encodes and queues the message before it returns. The future resolves when the message is
     /// written, or with the error that ended the link before; dropping it takes nothing back. For a
-    /// request that was queued it does not fail: if the link ends, [`receive`](Transport::receive)
-    /// has the answer, which says whether the request may have run.
+    /// request it does not fail: if the link ends, [`receive`](Transport::receive) has the answer,
+    /// which says whether the request may have run. A request that waits until the peer accepts more
+    /// holds nobody up: its future resolves when what was queued before is written.
     ///
     /// What is handed over is queued, however full the queue: those who send wait for the future. Where
     /// [other connections follow](Builder::over_links) and there is none at present, or one whose peer
@@ -258,11 +263,13 @@ impl<R: Role> Transport<R> for WebSocketTransport<R> {
         item: TxJsonRpcMessage<R>,
     ) -> impl Future<Output = Result<(), Error>> + Send + 'static {
         let _entered = self.span.enter();
-        let answered = matches!(item, JsonRpcMessage::Request(_));
-        let queued = self.stack.send(item);
-        let queued = queued.map(|sent| sent.unwrap_or_else(|| self.shared.flushed()));
+        let is_request = matches!(item, JsonRpcMessage::Request(_));
+        let flushed = self.stack.send(item).map(|sent| match sent {
+            Sent::Queued(flushed) => flushed,
+            Sent::NotNow => self.shared.flushed(),
+        });
         self.count_owed();
-        Sending { queued, answered }
+        Sending { flushed, is_request }
     }
 
     /// The next message. `None` when the connection has ended, after every request in flight was
@@ -302,20 +309,20 @@ impl<R: Role> fmt::Debug for WebSocketTransport<R> {
 
 /// The future of one send.
 struct Sending {
-    queued: Result<Flushed, Error>,
-    /// It is a request, whose end [`Correlation`] tells from now on, and only that: here nobody
-    /// knows whether it may have run.
-    answered: bool,
+    flushed: Result<Flushed, Error>,
+    /// `true` for a request, whose end [`Correlation`] reports from now on: only there is known
+    /// whether it may have run.
+    is_request: bool,
 }
 
 impl Future for Sending {
     type Output = Result<(), Error>;
 
     fn poll(mut self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<Self::Output> {
-        match &mut self.queued {
+        match &mut self.flushed {
             Ok(flushed) => {
                 let flushed = ready!(Pin::new(flushed).poll(cx));
-                Poll::Ready(if self.answered { Ok(()) } else { flushed })
+                Poll::Ready(if self.is_request { Ok(()) } else { flushed })
             }
             Err(error) => Poll::Ready(Err(error.clone())),
         }

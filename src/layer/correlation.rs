@@ -1,4 +1,4 @@
-//! [`Correlation`]: knows every request in flight, in both directions, and ends each exactly once.
+//! [`Correlation`]: tracks every request in flight, in both directions, and ends each exactly once.
 //!
 //! | what happens | what follows |
 //! |---|---|
@@ -7,6 +7,7 @@
 //! | a request of ours while the peer has as many as it takes | waits until one of them has ended |
 //! | the peer refuses one, since it has too many all the same | that one waits too, and is sent again first |
 //! | a request of ours that is larger than the peer takes | ends with an error that says so, and was not sent |
+//! | … and the peer had not said so, and closes with 1009 | the same; what was sent after it was not read |
 //! | an error without an id | passed up as that of the only request of ours in flight; of several, each ends in a while unless it shows a sign of life |
 //! | a request of ours passes its deadline | it ends with an error; the peer is sent `notifications/cancelled` |
 //! | … while the peer, a server, waits for an answer of ours | deadlines rest |
@@ -17,7 +18,6 @@
 //! | … while the outbound queue is full | kept until it has room |
 //! | a notification while as many are handled as may be | kept until one has ended |
 //! | `notifications/cancelled` for a request that is not in flight | dropped |
-//! | … or than a peer takes that has not said so, and closes with 1009 | the same; what was sent after it was not read |
 //! | the last link ends | each request of ours ends with an error that says whether it may have run |
 //!
 //! Where another link follows to a peer that knows nothing of what was before:
@@ -33,34 +33,49 @@
 //!
 //! # The way of a request from `send` to the socket
 //!
-//! 1. [`Transport::send`](rmcp::transport::Transport::send) calls `start_send` here, and then waits
-//!    for a [`Flushed`](super::shared_link::Flushed).
-//! 2. `Deadlines` note when the request is overdue (`deadlines`).
-//! 3. It is sent now, or joins the `WaitingRequests` while the peer has as many as it takes
-//!    (`outbound`, `waiting`). `poll_next` sends those later, as answers make room; a peer that
-//!    refuses one all the same puts it back in line (`overload`).
-//! 4. `Reinit` keeps its bytes if another peer has to be sent it again (`reinit`).
-//! 5. The `Codec` encodes it by the [`Framing`], or says that it is too large
-//!    (`layer::codec`).
-//! 6. The [`SharedLink`] queues it under a number (`layer::shared_link`), and `PendingCalls` know its
-//!    id, method and number from now on (`pending`).
-//! 7. Whoever polls next, reader or writer, has the queue written to the links below: `Resume`,
+//! 1. [`Transport::send`](rmcp::transport::Transport::send) (`transport`) calls
+//!    `Correlation::send` (`send`), and waits for the [`Flushed`](super::shared_link::Flushed) that
+//!    it returns.
+//! 2. `set_deadlines` notes in `Deadlines` when the request is overdue (`overdue`, `deadlines`).
+//! 3. `send_or_wait` sends it now, or adds it to the `WaitingRequests` while the peer has as many as
+//!    it takes (`send`, `waiting`). `send_waiting`, which `poll_next` calls, sends those as answers
+//!    make room.
+//! 4. `encode_and_queue` asks the [`SharedLink`] for a `Slot` (`reserve`), has `Reinit` keep what
+//!    another peer would have to be sent again (`reinit`), and the `Codec` encode the message by the
+//!    [`Framing`] or say that it is too large (`layer::codec`).
+//! 5. `Slot::send` puts it into the queue of the link under a number (`layer::shared_link`), and
+//!    `PendingCalls` know its id, method and number from now on (`pending`).
+//! 6. The `Driver` of the link, which whoever polls next drives, reader or writer, writes the queue
+//!    to the layers below (`layer::shared_link::driver`): [`Resume`](super::Resume),
 //!    [`Reconnect`](super::Reconnect), [`Heartbeat`](super::Heartbeat), [`Socket`](super::Socket).
 //!
-//! What comes in goes the other way: `poll_next` reads and decodes (`layer::replies`), `receive`
-//! decides whose it is, and `Inbound` when it is handed up (`inbound`, `slots`, `backlog`).
+//! # The way of its answer from the socket to the service
+//!
+//! 1. `poll_link` has the `Driver` read: a message passes [`Socket`](super::Socket),
+//!    [`Heartbeat`](super::Heartbeat), [`Reconnect`](super::Reconnect) and
+//!    [`Resume`](super::Resume), and becomes a [`LinkEvent`](crate::link::LinkEvent).
+//! 2. `Replies::poll_decode` has the `Codec` decode it, by the method that `PendingCalls` have for
+//!    its id, and puts off reading while too many answers of this side's own wait to be written
+//!    (`layer::replies`).
+//! 3. `on_event` and `accept_inbound` decide whose it is (`receive`): `end_answered` takes the call
+//!    out of `PendingCalls`, or `retry_refused` sends it again if the peer has not executed it
+//!    (`retry`, `overload`).
+//! 4. `WebSocketTransport::receive` hands it to rmcp. A request or notification of the peer passes
+//!    `Inbound` instead, which hands it up, keeps or refuses it (`inbound`, `slots`, `backlog`).
 
 mod aliases;
 mod backlog;
 mod config;
 mod deadlines;
 mod inbound;
-mod outbound;
+mod overdue;
 mod overload;
 mod oversized;
 mod pending;
 mod receive;
 mod reinit;
+mod retry;
+mod send;
 mod slots;
 mod waiting;
 
@@ -72,7 +87,6 @@ use std::{
     task::{Context, Poll},
 };
 
-pub(crate) use self::slots::HandlerSlot;
 pub use self::{config::Config, deadlines::Deadline};
 use self::{
     deadlines::Deadlines,
@@ -83,6 +97,7 @@ use self::{
     reinit::Reinit,
     waiting::WaitingRequests,
 };
+pub(crate) use self::{send::Sent, slots::HandlerSlot};
 use super::{Framed, SharedLink, codec::Codec, reconnect::ReconnectHandle, replies::Replies};
 use crate::{
     decode::Role, error::Error, event::Notices, framing::Framing, stats::Stats,
@@ -236,7 +251,7 @@ impl<R: Role, F: Framing<R>> Correlation<R, F> {
         self.synthesized.pop_front()
     }
 
-    /// Does what waits for its moment. Returns a message for the layers above.
+    /// Sends and delivers what had to wait. Returns a message for the layers above.
     fn poll_waiting(&mut self, cx: &mut Context<'_>) -> Option<RxJsonRpcMessage<R>> {
         let held = self.inbound.next_of_backlog(&self.config, &mut self.link, cx);
         if held.is_some() {

@@ -230,9 +230,9 @@ impl<R: Role> Inbound<R> {
         self.aliases.as_mut().is_none_or(|aliases| aliases.end(id))
     }
 
-    /// Returns `true` if a notification of ours is for the present peer. The subscription that it
-    /// belongs to is now named as that peer has it.
-    pub(super) fn is_for_peer(&self, notification: &mut R::Not) -> bool {
+    /// Changes the subscription that a notification of ours belongs to into what the present peer
+    /// calls it. Returns `false` if it is one of a former peer.
+    pub(super) fn rename_for_peer(&self, notification: &mut R::Not) -> bool {
         let Some(aliases) = self.aliases.as_ref().filter(|aliases| !aliases.is_plain()) else {
             return true;
         };

@@ -1,4 +1,4 @@
-//! What comes in: messages of the peer, and what becomes of the link.
+//! `Correlation::on_event`: handles messages of the peer, and the loss and return of the link.
 
 use std::task::Context;
 
@@ -9,8 +9,7 @@ use rmcp::{
 };
 
 use super::{
-    Call, Correlation, Outcome, Shutdown, cancellation,
-    overload::{self, Overload},
+    Call, Correlation, Outcome, Shutdown, cancellation, overload::Overload, retry::is_too_many,
 };
 use crate::{
     decode::{Method, PendingMethods, Role},
@@ -20,7 +19,7 @@ use crate::{
 };
 
 impl<R: Role, F: Framing<R>> Correlation<R, F> {
-    /// Deals with what the link has brought. Returns a message for the service above.
+    /// Handles an event of the link. Returns a message for the service above.
     pub(super) fn on_event(
         &mut self,
         event: LinkEvent<RxJsonRpcMessage<R>>,
@@ -63,13 +62,13 @@ impl<R: Role, F: Framing<R>> Correlation<R, F> {
             }
             JsonRpcMessage::Response(response) => {
                 let result = Ok(R::initialize_result(&response.result));
-                let id = self.complete(Some(&response.id));
+                let id = self.end_answered(Some(&response.id));
                 self.overload.note_answered();
                 id.is_some_and(|id| self.on_response(&id, result))
             }
             JsonRpcMessage::Error(error) => {
                 if error.id.is_none() {
-                    error.id = self.guess();
+                    error.id = self.find_unnamed();
                     if error.id.is_none() {
                         self.on_unmatched(&error.error);
                         return false;
@@ -78,8 +77,8 @@ impl<R: Role, F: Framing<R>> Correlation<R, F> {
                 if self.retry_refused(error) {
                     return false;
                 }
-                let id = self.complete(error.id.as_ref());
-                if !overload::is_too_many(&error.error) {
+                let id = self.end_answered(error.id.as_ref());
+                if !is_too_many(&error.error) {
                     self.overload.note_answered();
                 }
                 id.is_some_and(|id| self.on_response(&id, Err(&error.error)))
@@ -114,7 +113,7 @@ impl<R: Role, F: Framing<R>> Correlation<R, F> {
     }
 
     /// Ends the request in flight that `id` answers, and returns its own id.
-    fn complete(&mut self, id: Option<&RequestId>) -> Option<RequestId> {
+    fn end_answered(&mut self, id: Option<&RequestId>) -> Option<RequestId> {
         let known = id.and_then(|id| self.pending.remove(id));
         if known.is_none() {
             self.stats.orphan();
@@ -167,7 +166,8 @@ impl<R: Role, F: Framing<R>> Correlation<R, F> {
     fn on_lost(&mut self, mut down: Down) {
         self.overload.lose();
         let cause = down.cause.to_string();
-        if let Some(read) = self.find_too_large(&down.cause, down.handed, true) {
+        if let Some(read) = self.end_too_large(&down.cause, down.handed) {
+            self.put_off_unread(read, down.handed);
             down.handed = read;
         }
         if let Some(reinit) = &mut self.reinit {
@@ -239,7 +239,7 @@ impl<R: Role, F: Framing<R>> Correlation<R, F> {
     ) -> Option<Result<RxJsonRpcMessage<R>, Error>> {
         self.inbound.clear_backlog();
         let handed = self.link.handed();
-        let too_large = error.as_ref().and_then(|error| self.find_too_large(error, handed, false));
+        let too_large = error.as_ref().and_then(|error| self.end_too_large(error, handed));
         let mut calls = self.pending.take(|_, _| true);
         if let Some(reinit) = &self.reinit {
             calls.retain(|(id, _)| !reinit.is_repeating(id));

@@ -1,6 +1,7 @@
-//! Outbound requests: sent at once, or queued while the peer has as many as it accepts.
+//! `Correlation::send`: a message is encoded and queued in the link, and a request waits first while
+//! the peer has as many as it accepts.
 //!
-//! | | |
+//! | what | becomes |
 //! |---|---|
 //! | a request, while the peer has as many of ours as it takes | waits in line, behind those that came before it |
 //! | … `initialize` or `ping` | does not |
@@ -25,7 +26,7 @@ use rmcp::{
 
 use super::{
     Call, Correlation, Outcome, Replay,
-    pending::{Sent, Turn},
+    pending::{Queued, Turn},
     waiting::Waiting,
 };
 use crate::{
@@ -37,10 +38,19 @@ use crate::{
     message::Message,
 };
 
+/// Result of sending a message.
+#[derive(Debug)]
+pub(crate) enum Sent {
+    /// The message is in the queue of the link; the future resolves when it is written.
+    Queued(Flushed),
+    /// Nothing is written for it now: a request waits in line or has ended already, an answer is
+    /// sent in its turn, or the message has no form or no receiver any more.
+    NotNow,
+}
+
 impl<R: Role, F: Framing<R>> Correlation<R, F> {
-    /// Sends `item`, unless nobody waits for it any more. Returns a future that resolves when it is
-    /// written; `None` if nothing is sent for it now.
-    pub(crate) fn send(&mut self, mut item: TxJsonRpcMessage<R>) -> Result<Option<Flushed>, Error> {
+    /// Sends `item`, unless nobody waits for it any more.
+    pub(crate) fn send(&mut self, mut item: TxJsonRpcMessage<R>) -> Result<Sent, Error> {
         let is_wanted = match &mut item {
             JsonRpcMessage::Request(_) => true,
             JsonRpcMessage::Response(response) => {
@@ -54,24 +64,24 @@ impl<R: Role, F: Framing<R>> Correlation<R, F> {
             JsonRpcMessage::Notification(notification) => {
                 match R::cancelled(&mut notification.notification) {
                     Some(id) => self.cancel(id),
-                    None => self.inbound.is_for_peer(&mut notification.notification),
+                    None => self.inbound.rename_for_peer(&mut notification.notification),
                 }
             }
         };
         if !is_wanted {
-            return Ok(None);
+            return Ok(Sent::NotNow);
         }
         match item {
             JsonRpcMessage::Request(request) => {
-                self.bound(&request);
-                self.ask(request)
+                self.set_deadlines(&request);
+                self.send_or_wait(request)
             }
             item => {
-                let Some(sent) = self.hand_down(item, Retention::ThisPeer)? else {
-                    return Ok(None);
+                let Some(queued) = self.encode_and_queue(item, Retention::ThisPeer)? else {
+                    return Ok(Sent::NotNow);
                 };
-                self.read_progress.note_sent(sent.seq, sent.size);
-                Ok(sent.flushed)
+                self.read_progress.note_sent(queued.seq, queued.size);
+                Ok(queued.sent)
             }
         }
     }
@@ -104,21 +114,21 @@ impl<R: Role, F: Framing<R>> Correlation<R, F> {
         withdrawn
     }
 
-    /// Sends a request, or queues it until the peer accepts more.
-    fn ask(&mut self, request: JsonRpcRequest<R::Req>) -> Result<Option<Flushed>, Error> {
+    /// Sends a request, or has it wait until the peer accepts more.
+    fn send_or_wait(&mut self, request: JsonRpcRequest<R::Req>) -> Result<Sent, Error> {
         let method = R::method_of(&request.request);
         let is_first = matches!(method, Method::Initialize | Method::Ping)
             || self.is_within_answer(&request.request);
         let turn = self.waiting.next_turn(is_first);
-        if is_first || (self.waiting.is_empty() && !self.is_sated()) {
+        if is_first || (self.waiting.is_empty() && !self.is_peer_full()) {
             return self.send_request(request, method, turn);
         }
         if self.reinit.is_some() && self.link.is_overrun(self.waiting.len()) {
             self.refuse_to_send(request.id, Call::unsent(method), &MessageError::QueueFull);
-            return Ok(None);
+            return Ok(Sent::NotNow);
         }
         self.waiting.push(request, method, turn);
-        Ok(None)
+        Ok(Sent::NotNow)
     }
 
     /// Returns `true` if a client makes this request while it answers one of the server's: all
@@ -134,7 +144,7 @@ impl<R: Role, F: Framing<R>> Correlation<R, F> {
     /// Returns `true` if the peer has as many requests as it accepts, and one of them will end. If
     /// all are subscriptions, no room would ever be made: the peer may refuse the next. Also
     /// `true` if it has refused one, and shown no sign of room since.
-    fn is_sated(&self) -> bool {
+    fn is_peer_full(&self) -> bool {
         if self.overload.holds_back() {
             return true;
         }
@@ -144,7 +154,7 @@ impl<R: Role, F: Framing<R>> Correlation<R, F> {
 
     /// Sends the waiting requests that the peer accepts by now.
     pub(super) fn send_waiting(&mut self, cx: &mut Context<'_>) {
-        while !self.waiting.is_empty() && !self.is_sated() {
+        while !self.waiting.is_empty() && !self.is_peer_full() {
             // Where the link has ended, so has each of them, and the stream tells.
             if !matches!(Pin::new(&mut self.link).poll_ready(cx), Poll::Ready(Ok(()))) {
                 break;
@@ -152,14 +162,15 @@ impl<R: Role, F: Framing<R>> Correlation<R, F> {
             let Some(waiting) = self.waiting.pop() else { break };
             let (id, method, sent) = match waiting {
                 Waiting::New(request, method, turn) => {
-                    (request.id.clone(), method, self.send_request(request, method, turn))
+                    let id = request.id.clone();
+                    (id, method, self.send_request(request, method, turn).map(drop))
                 }
                 Waiting::Refused(id, call, message) => {
                     (id.clone(), call.method, self.send_refused(id, call, message))
                 }
             };
             match sent {
-                Ok(_) => self.waiting.note_sent(),
+                Ok(()) => self.waiting.note_sent(),
                 Err(error) => {
                     let cause = error.to_string();
                     let lost = Call::unsent(method).lost::<R>(id, Outcome::NotSent, Some(&cause));
@@ -174,23 +185,23 @@ impl<R: Role, F: Framing<R>> Correlation<R, F> {
         request: JsonRpcRequest<R::Req>,
         method: Method,
         turn: Turn,
-    ) -> Result<Option<Flushed>, Error> {
+    ) -> Result<Sent, Error> {
         let id = request.id.clone();
         let token = request.request.get_meta().get_progress_token();
-        match self.hand_down(JsonRpcMessage::Request(request), Retention::AnyPeer) {
-            Ok(Some(Sent { seq, size, kept, flushed })) => {
+        match self.encode_and_queue(JsonRpcMessage::Request(request), Retention::AnyPeer) {
+            Ok(Some(Queued { seq, size, kept, sent })) => {
                 let call = Call { size, kept, token, turn, ..Call::new(method, seq) };
                 self.pending.insert(id, call);
                 self.overload.note_sent();
-                Ok(flushed)
+                Ok(sent)
             }
-            Ok(None) => Ok(None),
+            Ok(None) => Ok(Sent::NotNow),
             Err(error) => {
                 self.abandon(&id);
                 let Error::Message(error) = error else { return Err(error) };
                 self.codec.unsend(&id);
                 self.refuse_to_send(id, Call::unsent(method), &error);
-                Ok(None)
+                Ok(Sent::NotNow)
             }
         }
     }
@@ -201,20 +212,20 @@ impl<R: Role, F: Framing<R>> Correlation<R, F> {
         id: RequestId,
         mut call: Call,
         message: Message,
-    ) -> Result<Option<Flushed>, Error> {
+    ) -> Result<(), Error> {
         let sendable = match self.link.reserve(Retention::AnyPeer) {
             Ok(_) => self.codec.check_size(message.len()),
             Err(_) => Err(MessageError::QueueFull),
         };
         if let Err(error) = sendable {
             self.refuse_to_send(id, call, &error);
-            return Ok(None);
+            return Ok(());
         }
         call.seq = self.send_kept(&id, &message)?;
         call.kept = Some(message);
         self.pending.insert(id, call);
         self.overload.note_sent();
-        Ok(None)
+        Ok(())
     }
 
     /// Sends the kept `message` of the request with this id again, however full the queue is.
@@ -251,11 +262,11 @@ impl<R: Role, F: Framing<R>> Correlation<R, F> {
 
     /// Encodes `item` and queues it in the link. Returns `None` if it need not be sent, or cannot
     /// and its caller is told.
-    fn hand_down(
+    fn encode_and_queue(
         &mut self,
         item: TxJsonRpcMessage<R>,
         retention: Retention,
-    ) -> Result<Option<Sent>, Error> {
+    ) -> Result<Option<Queued>, Error> {
         let slot = match item {
             JsonRpcMessage::Response(_) | JsonRpcMessage::Error(_) => self.link.reserve_answer(),
             _ => self.link.reserve(retention),
@@ -274,18 +285,17 @@ impl<R: Role, F: Framing<R>> Correlation<R, F> {
             }
         }
         let keep = retention == Retention::AnyPeer && self.config.retry_refused;
-        let sent = match self.codec.encode_to_send(item)? {
+        let queued = match self.codec.encode_to_send(item)? {
             Some(message) => {
                 let (size, kept) = (message.len(), keep.then(|| message.clone()));
                 let (seq, flushed) = slot.send(message)?;
-                Sent { seq, size, kept, flushed: Some(flushed) }
+                Queued { seq, size, kept, sent: Sent::Queued(flushed) }
             }
-            // Its framing has no such message, or sends it later.
-            None => Sent { seq: self.link.last_seq(), size: 0, kept: None, flushed: None },
+            None => Queued { seq: self.link.last_seq(), size: 0, kept: None, sent: Sent::NotNow },
         };
         while let Some(message) = self.codec.next_reply() {
             Pin::new(&mut self.link).start_send(message)?;
         }
-        Ok(Some(sent))
+        Ok(Some(queued))
     }
 }
