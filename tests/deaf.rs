@@ -232,6 +232,7 @@ async fn a_peer_that_reads_all_and_acknowledges_nothing_is_closed() {
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn a_peer_that_sends_far_beyond_its_window_is_closed() {
     within(LIMIT, async {
+        let bytes = Flood::Calls.bytes(100_000, true);
         let (server, address) = serve_tools(&Tools::default(), Config::default()).await;
         let (mut raw, _) = dial_and_open(address, &json!({})).await;
         raw.initialize().await;
@@ -240,7 +241,6 @@ async fn a_peer_that_sends_far_beyond_its_window_is_closed() {
         while text_of(&raw.receive().await).len() < 2 << 20 {}
         let Raw { stream, .. } = raw;
         let (mut read, mut write) = stream.into_split();
-        let bytes = Flood::Calls.bytes(100_000, true);
         let writing = tokio::spawn(async move {
             let _ = write.write_all(&bytes).await;
             write

@@ -1,6 +1,6 @@
 //! Peers that flood the other end and then go, or pretend to be there.
 
-use std::{io, net::SocketAddr, time::Duration};
+use std::{io, net::SocketAddr, sync::LazyLock, time::Duration};
 
 use serde_json::{Value, json};
 use tokio::{
@@ -71,7 +71,11 @@ impl Flood {
             Self::Fragments => messages / 100,
             _ => messages,
         };
-        (0..messages).flat_map(|id| self.message(id, masked, frame)).collect()
+        let mut bytes = Vec::new();
+        for number in 0..messages {
+            bytes.extend_from_slice(&self.message(number, masked, frame));
+        }
+        bytes
     }
 
     fn message(self, number: usize, masked: bool, frame: &dyn Fn(String) -> Frame) -> Vec<u8> {
@@ -104,16 +108,23 @@ impl Flood {
     }
 }
 
-/// A long id, which can hardly be compressed.
-fn id(number: usize) -> String {
-    const LETTERS: &[u8; 64] = b"ABCDEFGHIJKLMNOPQRSTUVWXYZabcdefghijklmnopqrstuvwxyz0123456789-_";
-    let mut state = number as u64;
+/// Characters without order. They repeat beyond the window of any compression.
+static LETTERS: LazyLock<String> = LazyLock::new(|| {
+    const ALPHABET: &[u8; 64] = b"ABCDEFGHIJKLMNOPQRSTUVWXYZabcdefghijklmnopqrstuvwxyz0123456789-_";
+    let mut state = 1_u64;
     let letter = || {
         state =
             state.wrapping_mul(6_364_136_223_846_793_005).wrapping_add(1_442_695_040_888_963_407);
-        char::from(LETTERS[(state >> 58) as usize])
+        char::from(ALPHABET[(state >> 58) as usize])
     };
-    format!("{number}-") + &std::iter::repeat_with(letter).take(1000).collect::<String>()
+    std::iter::repeat_with(letter).take(1 << 20).collect()
+});
+
+/// Returns a long id, which can hardly be compressed. It is quickly made: a peer that was silent
+/// while it makes its flood would be taken for dead.
+fn id(number: usize) -> String {
+    let at = number % 1000 * 1000;
+    format!("{number}-{}", &LETTERS[at..at + 1000])
 }
 
 fn ping(id: String) -> Value {
