@@ -42,7 +42,7 @@ use mcp_ws_transport::{
     Message,
     decode::PendingMethods,
     error::MessageError,
-    framing::{Framing, Manners, Unreadable},
+    framing::{DecodeError, Framing, FramingProperties},
     server::{BearerTokens, Config, Connection, Event, Missed, Registry},
     transport,
 };
@@ -120,13 +120,13 @@ impl Framing<RoleServer> for Room {
         &mut self,
         message: Message,
         _: &dyn PendingMethods,
-    ) -> Result<Option<RxJsonRpcMessage<RoleServer>>, Unreadable> {
+    ) -> Result<Option<RxJsonRpcMessage<RoleServer>>, DecodeError> {
         let json = match &message {
             Message::Text(text) => text.as_bytes(),
             Message::Binary(bytes) => bytes,
             _ => return Ok(None),
         };
-        let said = read(json).map_err(|error| Unreadable::Request {
+        let said = read(json).map_err(|error| DecodeError::Request {
             id: None,
             error: ErrorData::invalid_request(error, None),
         })?;
@@ -135,8 +135,8 @@ impl Framing<RoleServer> for Room {
         Ok(Some(JsonRpcMessage::notification(ClientNotification::CustomNotification(told))))
     }
 
-    fn manners(&self) -> Manners {
-        Manners::default().initializes(false).negotiates(false)
+    fn properties(&self) -> FramingProperties {
+        FramingProperties::default().has_initialize(false).uses_subprotocols(false)
     }
 }
 

@@ -34,7 +34,7 @@ use crate::{
     duplex::BoxLink,
     error::HandshakeError,
     extensions::Extensions,
-    framing::{Greeting, SessionName},
+    framing::{InBandAuth, SessionIdCell},
     header_case::ExactCase,
     layer::socket::Side,
     link::MessageLimits,
@@ -64,9 +64,9 @@ pub(super) struct Target {
     /// Cookies that the server has set so far.
     pub(super) cookies: Cookies,
     /// The session to come back to, where that has a name.
-    pub(super) session: Option<SessionName>,
+    pub(super) session: Option<SessionIdCell>,
     /// How a token is shown within the connection, in place of a header, and the one that lasts.
-    pub(super) greeting: Option<Greeting>,
+    pub(super) in_band_auth: Option<InBandAuth>,
     pub(super) bearer: Option<HeaderValue>,
 }
 
@@ -204,10 +204,10 @@ impl Target {
         link: &mut BoxLink,
         bearer: Option<&HeaderValue>,
     ) -> Result<(), HandshakeError> {
-        let Some(greeting) = self.greeting else { return Ok(()) };
+        let Some(in_band_auth) = self.in_band_auth else { return Ok(()) };
         let bearer = bearer.and_then(|bearer| str::from_utf8(bearer.as_bytes()).ok());
         match bearer.and_then(|bearer| bearer.strip_prefix(BEARER)) {
-            Some(token) => authenticate(link, greeting, token).await,
+            Some(token) => authenticate(link, in_band_auth, token).await,
             None => Err(HandshakeError::Invalid("there is no token to show".into())),
         }
     }
@@ -388,7 +388,7 @@ impl Target {
         if let Some(credentials) = basic(url)? {
             request.headers_mut().insert(AUTHORIZATION, credentials);
         }
-        if let Some(bearer) = hello.bearer.filter(|_| self.greeting.is_none()) {
+        if let Some(bearer) = hello.bearer.filter(|_| self.in_band_auth.is_none()) {
             request.headers_mut().insert(AUTHORIZATION, bearer.clone());
         }
         for name in self.headers.keys() {

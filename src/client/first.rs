@@ -29,16 +29,16 @@ impl<R: Role> Connect<R> {
     ) -> Result<WebSocketTransport<R>, Error> {
         let Self { mut target, timeout, builder, reconnect, resume, state, events, .. } = self;
         let mut invalid = self.invalid;
-        let manners = builder.manners();
+        let properties = builder.framing_properties();
         if self.in_band {
-            target.greeting = manners.greeting;
+            target.in_band_auth = properties.in_band_auth;
             target.bearer = target.headers.remove(AUTHORIZATION);
-            if target.greeting.is_none() || target.tokens.is_none() && target.bearer.is_none() {
+            if target.in_band_auth.is_none() || target.tokens.is_none() && target.bearer.is_none() {
                 let what = "no token, or no form in which it is shown within the connection";
                 invalid.get_or_insert(HandshakeError::Invalid(what.into()));
             }
         }
-        if !manners.negotiates {
+        if !properties.uses_subprotocols {
             target.offers.retain(|offer| offer != SUBPROTOCOL);
         } else {
             if resume && reconnect.is_some() && !self.in_band {

@@ -9,7 +9,7 @@ use super::{failure::MAX_BODY, opening::part};
 use crate::{
     duplex::BoxLink,
     error::{CloseCode, CloseReason, Error, HandshakeError, LinkError, Refusal},
-    framing::Greeting,
+    framing::InBandAuth,
     message::Message,
 };
 
@@ -17,10 +17,10 @@ use crate::{
 /// had come before the upgrade.
 pub(super) async fn authenticate(
     link: &mut BoxLink,
-    greeting: Greeting,
+    in_band_auth: InBandAuth,
     token: &str,
 ) -> Result<(), HandshakeError> {
-    link.send((greeting.ask)(token)).await.map_err(refused)?;
+    link.send((in_band_auth.request)(token)).await.map_err(refused)?;
     loop {
         let message = match link.next().await {
             Some(Ok(Message::Close(reason))) => {
@@ -30,7 +30,7 @@ pub(super) async fn authenticate(
             Some(Err(error)) => return Err(refused(error)),
             None => return Err(refused(LinkError::Closed(CloseCode::Abnormal.into()).into())),
         };
-        match (greeting.verdict)(&message) {
+        match (in_band_auth.parse_reply)(&message) {
             Some(Ok(())) => return Ok(()),
             Some(Err(why)) => {
                 part(link, CloseReason::new(CloseCode::Normal, "not authenticated")).await;

@@ -157,7 +157,7 @@ pub fn connect<R: Role>(url: impl Into<String>) -> Connect<R> {
             learned: offer::Offers::default(),
             cookies: cookies::Cookies::default(),
             session: None,
-            greeting: None,
+            in_band_auth: None,
             bearer: None,
         },
         timeout: Duration::from_secs(10),

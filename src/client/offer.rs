@@ -13,7 +13,7 @@ use super::failure::is_cut;
 use crate::{
     error::HandshakeError,
     extensions::Extensions,
-    framing::SessionName,
+    framing::SessionIdCell,
     layer::{
         resume::{SUBPROTOCOL as RESUME, SessionId},
         socket,
@@ -28,7 +28,7 @@ const RETRY_WHOLE_AFTER: Duration = Duration::from_secs(600);
 const WHOLE: usize = 0;
 
 /// What is offered to come back to the session of this name, if that can be.
-pub(super) fn session(name: &SessionName) -> Option<String> {
+pub(super) fn session(name: &SessionIdCell) -> Option<String> {
     let id = SessionId::try_from(name.get()?.to_string()).ok()?;
     Some(format!("{SESSION}{}", id.as_str()))
 }

@@ -9,7 +9,9 @@ use rmcp::{
 use serde_json::json;
 
 use self::fields::Fields;
-use super::{FirstMessage, Framing, Greeting, Manners, SessionName, Unreadable, first, parts};
+use super::{
+    DecodeError, FirstMessage, Framing, FramingProperties, InBandAuth, SessionIdCell, first, parts,
+};
 use crate::{
     decode::{self, Malformed, PendingMethods, Role},
     encode,
@@ -80,7 +82,7 @@ impl<R: Role> Framing<R> for JsonRpc {
         &mut self,
         message: Message,
         calls: &dyn PendingMethods,
-    ) -> Result<Option<RxJsonRpcMessage<R>>, Unreadable> {
+    ) -> Result<Option<RxJsonRpcMessage<R>>, DecodeError> {
         let decoded = match &message {
             Message::Text(text) => decode::decode::<R>(text.as_bytes(), calls),
             Message::Binary(bytes) if self.binary == BinaryPolicy::Accept => {
@@ -89,7 +91,7 @@ impl<R: Role> Framing<R> for JsonRpc {
             Message::Binary(_) => return Err(no_binary()),
             _ => return Ok(None),
         };
-        let decoded = decoded.map_err(|malformed| Unreadable::of::<R>(malformed, calls))?;
+        let decoded = decoded.map_err(|malformed| DecodeError::of::<R>(malformed, calls))?;
         match (&self.fields, &message) {
             (Some(fields), Message::Text(json)) => fields.read::<R>(decoded, json.as_bytes()),
             (Some(fields), Message::Binary(json)) => fields.read::<R>(decoded, json),
@@ -102,16 +104,16 @@ impl<R: Role> Framing<R> for JsonRpc {
         message: &Message,
         calls: &dyn PendingMethods,
         error: ErrorData,
-    ) -> Unreadable {
+    ) -> DecodeError {
         let json = match message {
             Message::Text(text) => text.as_bytes(),
             Message::Binary(bytes) => bytes,
             _ => &[],
         };
-        Unreadable::of::<R>(Malformed::refused(json, error), calls)
+        DecodeError::of::<R>(Malformed::refused(json, error), calls)
     }
 
-    fn first_message(&mut self, message: &Message) -> Option<Result<FirstMessage, Unreadable>> {
+    fn first_message(&mut self, message: &Message) -> Option<Result<FirstMessage, DecodeError>> {
         if matches!(message, Message::Binary(_)) && self.binary == BinaryPolicy::Reject {
             return Some(Err(no_binary()));
         }
@@ -119,15 +121,15 @@ impl<R: Role> Framing<R> for JsonRpc {
         Some(json.and_then(first::Request::read))
     }
 
-    fn manners(&self) -> Manners {
-        Manners::default().greeting(Greeting::new(ask, verdict))
+    fn properties(&self) -> FramingProperties {
+        FramingProperties::default().in_band_auth(InBandAuth::new(ask, verdict))
     }
 
-    fn session(&self) -> Option<SessionName> {
+    fn session_id(&self) -> Option<SessionIdCell> {
         self.fields.as_ref().map(|fields| fields.session.clone())
     }
 
-    fn again(&self, message: Message) -> Message {
+    fn reencode(&self, message: Message) -> Message {
         match (&self.fields, message) {
             (Some(fields), Message::Text(json)) => {
                 let json = fields.rename(json.as_bytes().to_vec());
@@ -138,9 +140,9 @@ impl<R: Role> Framing<R> for JsonRpc {
     }
 }
 
-fn no_binary() -> Unreadable {
+fn no_binary() -> DecodeError {
     let reason = CloseReason::new(CloseCode::Unsupported, "binary messages are not accepted");
-    Unreadable::Unacceptable(reason)
+    DecodeError::Unacceptable(reason)
 }
 
 /// The id of what a client asks before it is let in.

@@ -7,8 +7,8 @@
 mod envelope;
 mod first;
 mod json_rpc;
-mod manners;
 mod parts;
+mod properties;
 mod tool_call;
 
 use std::{
@@ -28,7 +28,7 @@ pub use self::{
     envelope::Envelope,
     first::FirstMessage,
     json_rpc::{BinaryPolicy, JsonRpc},
-    manners::{Greeting, Manners},
+    properties::{FramingProperties, InBandAuth},
     tool_call::ToolCall,
 };
 use crate::{
@@ -39,24 +39,23 @@ use crate::{
 
 /// Translates between rmcp's messages of role `R` and WebSocket messages.
 pub trait Framing<R: Role>: Send {
-    /// The WebSocket message that stands for `message`; `None` when this form has nothing to say of
-    /// it.
+    /// Encodes `message`; `None` if this framing has no message for it.
     ///
     /// # Errors
     /// [`MessageError::Encode`] when it cannot be said. The link lives on.
     fn encode(&mut self, message: &TxJsonRpcMessage<R>) -> Result<Option<Message>, MessageError>;
 
-    /// What a text or binary message stands for; `None` when it means nothing to the service.
+    /// Decodes a text or binary message; `None` if it means nothing to the service.
     ///
     /// `calls` knows the method of each request in flight, by which a response is decoded.
     ///
     /// # Errors
-    /// [`Unreadable`] when it is not a message of this form.
+    /// [`DecodeError`] when it is not a message of this framing.
     fn decode(
         &mut self,
         message: Message,
         calls: &dyn PendingMethods,
-    ) -> Result<Option<RxJsonRpcMessage<R>>, Unreadable>;
+    ) -> Result<Option<RxJsonRpcMessage<R>>, DecodeError>;
 
     /// Says whom the `error` concerns for which a `message` is not decoded: it would take more
     /// memory than it may. By default the peer, without an id.
@@ -65,9 +64,9 @@ pub trait Framing<R: Role>: Send {
         message: &Message,
         calls: &dyn PendingMethods,
         error: ErrorData,
-    ) -> Unreadable {
+    ) -> DecodeError {
         let _ = (message, calls);
-        Unreadable::Request { id: None, error }
+        DecodeError::Request { id: None, error }
     }
 
     /// Reads a message of a peer that has yet to [authenticate within the
@@ -76,52 +75,52 @@ pub trait Framing<R: Role>: Send {
     /// small.
     ///
     /// # Errors
-    /// [`Unreadable`] when it is not a message of this form.
-    fn first_message(&mut self, message: &Message) -> Option<Result<FirstMessage, Unreadable>> {
+    /// [`DecodeError`] when it is not a message of this framing.
+    fn first_message(&mut self, message: &Message) -> Option<Result<FirstMessage, DecodeError>> {
         let _ = message;
         None
     }
 
-    /// What is sent now that `message`, the last that was encoded, may be: by default itself. Where
-    /// answers have an order of their own it is kept until it is [owed](Self::owed).
-    fn in_turn(&mut self, message: Message) -> Option<Message> {
+    /// Returns what is sent now that `message`, the last that was encoded, may be: by default itself.
+    /// Where answers have an order of their own it is kept until it is the [next](Self::next_reply).
+    fn enqueue_in_order(&mut self, message: Message) -> Option<Message> {
         Some(message)
     }
 
-    /// What this form has to say by itself: the answer to a sign of life, an answer whose turn has
-    /// come. Asked after each message in either direction until there is no more.
-    fn owed(&mut self) -> Option<Message> {
+    /// Returns the next message that this framing sends by itself: the answer to a sign of life, an
+    /// answer whose turn has come. Called after each message in either direction until there is none.
+    fn next_reply(&mut self) -> Option<Message> {
         None
     }
 
-    /// The request of ours with this id, which was encoded, is not sent after all.
-    fn withdraw(&mut self, id: &RequestId) {
+    /// Notes that the request of ours with this id, which was encoded, is not sent after all.
+    fn on_withdrawn(&mut self, id: &RequestId) {
         let _ = id;
     }
 
-    /// The request of ours with this id was answered by a refusal, and is sent again as it was
-    /// encoded.
-    fn asked_again(&mut self, id: &RequestId) {
+    /// Notes that the request of ours with this id was answered by a refusal, and is sent again as
+    /// it was encoded.
+    fn on_resent(&mut self, id: &RequestId) {
         let _ = id;
     }
 
-    /// The peer is another from now on, and awaits no answer to what was asked before.
-    fn restart(&mut self) {}
+    /// Notes that the peer is another from now on, and awaits no answer to what was asked before.
+    fn on_new_peer(&mut self) {}
 
-    /// How connections of this form behave. By default as MCP has it.
-    fn manners(&self) -> Manners {
-        Manners::default()
+    /// Returns how connections with this framing behave. By default as MCP has it.
+    fn properties(&self) -> FramingProperties {
+        FramingProperties::default()
     }
 
-    /// The name of the session, where messages of this form say it: a server sets it when the
-    /// session begins, and a client comes back by what it has read. By default they do not.
-    fn session(&self) -> Option<SessionName> {
+    /// Returns the id of the session, where messages of this framing name it: a server sets it when
+    /// the session begins, and a client comes back by what it has read. By default they do not.
+    fn session_id(&self) -> Option<SessionIdCell> {
         None
     }
 
     /// Returns a `message` that was encoded for a former session as the present one needs it: by
     /// default unchanged.
-    fn again(&self, message: Message) -> Message {
+    fn reencode(&self, message: Message) -> Message {
         message
     }
 }
@@ -132,9 +131,9 @@ const MAX_SESSION_NAME: usize = 1024;
 /// The name of the session that a connection carries, as its [`Framing`] and whoever makes the
 /// connection both know it: a cheap handle. The name does not show in `Debug`.
 #[derive(Clone, Default)]
-pub struct SessionName(Arc<Mutex<Option<Arc<str>>>>);
+pub struct SessionIdCell(Arc<Mutex<Option<Arc<str>>>>);
 
-impl SessionName {
+impl SessionIdCell {
     /// The name, if there is one.
     #[must_use]
     pub fn get(&self) -> Option<Arc<str>> {
@@ -148,9 +147,9 @@ impl SessionName {
     }
 }
 
-impl fmt::Debug for SessionName {
+impl fmt::Debug for SessionIdCell {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.write_str("SessionName(..)")
+        f.write_str("SessionIdCell(..)")
     }
 }
 
@@ -163,7 +162,7 @@ impl<R: Role, F: Framing<R> + ?Sized> Framing<R> for Box<F> {
         &mut self,
         message: Message,
         calls: &dyn PendingMethods,
-    ) -> Result<Option<RxJsonRpcMessage<R>>, Unreadable> {
+    ) -> Result<Option<RxJsonRpcMessage<R>>, DecodeError> {
         (**self).decode(message, calls)
     }
 
@@ -172,51 +171,51 @@ impl<R: Role, F: Framing<R> + ?Sized> Framing<R> for Box<F> {
         message: &Message,
         calls: &dyn PendingMethods,
         error: ErrorData,
-    ) -> Unreadable {
+    ) -> DecodeError {
         (**self).refuse(message, calls, error)
     }
 
-    fn first_message(&mut self, message: &Message) -> Option<Result<FirstMessage, Unreadable>> {
+    fn first_message(&mut self, message: &Message) -> Option<Result<FirstMessage, DecodeError>> {
         (**self).first_message(message)
     }
 
-    fn in_turn(&mut self, message: Message) -> Option<Message> {
-        (**self).in_turn(message)
+    fn enqueue_in_order(&mut self, message: Message) -> Option<Message> {
+        (**self).enqueue_in_order(message)
     }
 
-    fn owed(&mut self) -> Option<Message> {
-        (**self).owed()
+    fn next_reply(&mut self) -> Option<Message> {
+        (**self).next_reply()
     }
 
-    fn withdraw(&mut self, id: &RequestId) {
-        (**self).withdraw(id);
+    fn on_withdrawn(&mut self, id: &RequestId) {
+        (**self).on_withdrawn(id);
     }
 
-    fn asked_again(&mut self, id: &RequestId) {
-        (**self).asked_again(id);
+    fn on_resent(&mut self, id: &RequestId) {
+        (**self).on_resent(id);
     }
 
-    fn restart(&mut self) {
-        (**self).restart();
+    fn on_new_peer(&mut self) {
+        (**self).on_new_peer();
     }
 
-    fn manners(&self) -> Manners {
-        (**self).manners()
+    fn properties(&self) -> FramingProperties {
+        (**self).properties()
     }
 
-    fn session(&self) -> Option<SessionName> {
-        (**self).session()
+    fn session_id(&self) -> Option<SessionIdCell> {
+        (**self).session_id()
     }
 
-    fn again(&self, message: Message) -> Message {
-        (**self).again(message)
+    fn reencode(&self, message: Message) -> Message {
+        (**self).reencode(message)
     }
 }
 
 /// A message that a [`Framing`] could not decode, and what becomes of it.
 #[derive(Debug, Clone)]
 #[non_exhaustive]
-pub enum Unreadable {
+pub enum DecodeError {
     /// It asked for something: the peer is answered with this error, under its id if that could be
     /// read (JSON-RPC 2.0, section 5).
     Request {
@@ -253,7 +252,7 @@ pub enum Unreadable {
     Unacceptable(CloseReason),
 }
 
-impl Unreadable {
+impl DecodeError {
     /// The cause in the crate's own words, which hold nothing of the peer's.
     pub(crate) fn cause(&self) -> &str {
         match self {
@@ -266,7 +265,7 @@ impl Unreadable {
     }
 }
 
-impl Unreadable {
+impl DecodeError {
     /// Judges a malformed message of JSON-RPC that a role `R` has received.
     pub(crate) fn of<R: Role>(malformed: Malformed, calls: &dyn PendingMethods) -> Self {
         use MalformedKind as K;
@@ -287,7 +286,7 @@ impl Unreadable {
     }
 }
 
-impl From<Malformed> for Unreadable {
+impl From<Malformed> for DecodeError {
     fn from(malformed: Malformed) -> Self {
         use MalformedKind as K;
         let Malformed { error, id, kind, answers } = malformed;

@@ -10,7 +10,7 @@ use rmcp::{
 use serde::Serialize;
 use serde_json::Value;
 
-use super::Unreadable;
+use super::DecodeError;
 use crate::{
     decode::{
         self, PendingMethods, Role,
@@ -195,17 +195,17 @@ pub(super) fn own(id: RequestId, calls: &dyn PendingMethods) -> RequestId {
     number.filter(|number| calls.method(number).is_some()).unwrap_or(id)
 }
 
-pub(super) fn invalid(id: Option<RequestId>, what: &'static str) -> Unreadable {
-    Unreadable::Request { id, error: ErrorData::invalid_request(what, None) }
+pub(super) fn invalid(id: Option<RequestId>, what: &'static str) -> DecodeError {
+    DecodeError::Request { id, error: ErrorData::invalid_request(what, None) }
 }
 
 /// A JSON-RPC message, decoded.
 pub(super) fn assemble<R: Role>(
     json: &str,
     calls: &dyn PendingMethods,
-) -> Result<RxJsonRpcMessage<R>, Unreadable> {
+) -> Result<RxJsonRpcMessage<R>, DecodeError> {
     decode::decode::<R>(json.as_bytes(), calls)
-        .map_err(|malformed| Unreadable::of::<R>(malformed, calls))
+        .map_err(|malformed| DecodeError::of::<R>(malformed, calls))
 }
 
 /// A request of JSON-RPC; without an id, a notification.
@@ -275,7 +275,7 @@ pub(super) fn tool_result(content: Raw<'_>) -> String {
 
 /// The text of a message that may hold JSON, without a byte order mark; an error where it is not
 /// UTF-8.
-pub(super) fn data(message: &Message) -> Option<Result<&str, Unreadable>> {
+pub(super) fn data(message: &Message) -> Option<Result<&str, DecodeError>> {
     let json = match message {
         Message::Text(text) => text.as_bytes(),
         Message::Binary(bytes) => bytes,
@@ -283,7 +283,7 @@ pub(super) fn data(message: &Message) -> Option<Result<&str, Unreadable>> {
     };
     Some(str::from_utf8(without_bom(json)).map_err(|error| {
         let error = ErrorData::parse_error(format!("not JSON: {error}"), None);
-        Unreadable::Request { id: None, error }
+        DecodeError::Request { id: None, error }
     }))
 }
 

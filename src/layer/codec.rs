@@ -12,7 +12,7 @@ use serde_json::json;
 use crate::{
     decode::{DecodedSize, PendingMethods, Role, Unbuffered, estimate_decoded_size},
     error::{CloseReason, MessageError},
-    framing::{Framing, Unreadable},
+    framing::{DecodeError, Framing},
     link::PeerLimits,
     message::Message,
     stats::Stats,
@@ -168,12 +168,12 @@ impl<R: Role, F: Framing<R>> Codec<R, F> {
     ) -> Result<Option<Message>, MessageError> {
         let Some(message) = self.framing.encode(item)? else { return Ok(None) };
         limit.check(message.len())?;
-        Ok(self.framing.in_turn(message))
+        Ok(self.framing.enqueue_in_order(message))
     }
 
     /// Returns `message`, which was encoded for a former session, as the present one needs it.
     pub(super) fn reencode(&self, message: &Message) -> Message {
-        self.framing.again(message.clone())
+        self.framing.reencode(message.clone())
     }
 
     /// Returns an error if a message of this many bytes is too large to be sent.
@@ -187,17 +187,17 @@ impl<R: Role, F: Framing<R>> Codec<R, F> {
 
     /// Records that the request of ours with this id, which was encoded, is not sent after all.
     pub(super) fn unsend(&mut self, id: &RequestId) {
-        self.framing.withdraw(id);
+        self.framing.on_withdrawn(id);
     }
 
     /// Records that the request of ours with this id is sent again, as it was encoded.
     pub(super) fn asked_again(&mut self, id: &RequestId) {
-        self.framing.asked_again(id);
+        self.framing.on_resent(id);
     }
 
     /// Records that the peer is another from now on.
     pub(super) fn restart(&mut self) {
-        self.framing.restart();
+        self.framing.on_new_peer();
     }
 
     /// Queues a message that nobody waits for. One that cannot be sent fails alone.
@@ -211,7 +211,7 @@ impl<R: Role, F: Framing<R>> Codec<R, F> {
 
     /// Queues what the framing has to say by itself.
     fn queue_framing_replies(&mut self) {
-        while let Some(message) = self.framing.owed() {
+        while let Some(message) = self.framing.next_reply() {
             self.replies.push_back(message);
         }
     }
@@ -258,38 +258,38 @@ impl<R: Role, F: Framing<R>> Codec<R, F> {
     /// Deals with what could not be read. Returns what is for the layer above.
     fn handle_undecodable(
         &mut self,
-        unreadable: Unreadable,
+        unreadable: DecodeError,
         replies: bool,
     ) -> Result<Option<RxJsonRpcMessage<R>>, CloseReason> {
         self.stats.malformed();
         self.complain(&unreadable);
         match unreadable {
             // A server that sends what nobody asked for and nobody can read is not told so.
-            Unreadable::Request { id: None, .. } if R::IS_CLIENT => {}
-            Unreadable::Request { id, error } if replies => {
+            DecodeError::Request { id: None, .. } if R::IS_CLIENT => {}
+            DecodeError::Request { id, error } if replies => {
                 self.queue_reply(&JsonRpcMessage::error(error, id));
             }
-            Unreadable::Request { .. } | Unreadable::Dropped { .. } => {}
+            DecodeError::Request { .. } | DecodeError::Dropped { .. } => {}
             // Without an id too: whose it is, those may know who know what is in flight.
-            Unreadable::Response { id, error } => {
+            DecodeError::Response { id, error } => {
                 return Ok(Some(JsonRpcMessage::error(error, id)));
             }
-            Unreadable::Responses { ids, error } => {
+            DecodeError::Responses { ids, error } => {
                 self.failed.extend(ids.into_iter().map(|id| (id, error.clone())));
             }
-            Unreadable::Unacceptable(reason) => return Err(reason),
+            DecodeError::Unacceptable(reason) => return Err(reason),
         }
         Ok(None)
     }
 
     /// Logs that a message could not be read, without its content: at WARN, but not each time.
-    fn complain(&mut self, unreadable: &Unreadable) {
+    fn complain(&mut self, unreadable: &DecodeError) {
         let code = match unreadable {
-            Unreadable::Request { error, .. }
-            | Unreadable::Response { error, .. }
-            | Unreadable::Responses { error, .. }
-            | Unreadable::Dropped { error } => error.code.0,
-            Unreadable::Unacceptable(reason) => u16::from(reason.code).into(),
+            DecodeError::Request { error, .. }
+            | DecodeError::Response { error, .. }
+            | DecodeError::Responses { error, .. }
+            | DecodeError::Dropped { error } => error.code.0,
+            DecodeError::Unacceptable(reason) => u16::from(reason.code).into(),
         };
         let what = unreadable.cause();
         match self.warnings.admit() {

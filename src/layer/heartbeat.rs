@@ -144,7 +144,7 @@ impl<S: Duplex<Message, Message>> Heartbeat<S> {
     }
 
     /// Sends what `probe` makes in place of pings, for peers that answer none. Whatever arrives answers it.
-    pub fn with_probe(self, probe: Option<fn() -> Message>) -> Self {
+    pub fn with_ping_message(self, probe: Option<fn() -> Message>) -> Self {
         Self { probe, ..self }
     }
 

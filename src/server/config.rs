@@ -25,7 +25,7 @@ use super::{
 use crate::{
     decode::Role,
     error::{CloseCode, CloseReason, MessageError},
-    framing::{Framing, JsonRpc, Manners},
+    framing::{Framing, FramingProperties, JsonRpc},
     message::Message,
     transport::{self, Builder, WebSocketTransport},
 };
@@ -425,8 +425,8 @@ impl<R: Role> Config<R> {
     }
 
     /// How connections behave whose messages have the form that was chosen.
-    pub(super) fn manners(&self) -> Manners {
-        (self.framing)().manners()
+    pub(super) fn framing_properties(&self) -> FramingProperties {
+        (self.framing)().properties()
     }
 
     pub(super) fn builder(&self) -> Builder<R> {

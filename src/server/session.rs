@@ -116,7 +116,7 @@ impl<S: Service<R>, R: Hosted> Shop<S, R> {
         let handlers = Handlers::within(self.config.request_timeout);
         let watched = Watched::new(service, handlers.clone());
         let stop = CancellationToken::new();
-        if !self.config.manners().initializes {
+        if !self.config.framing_properties().has_initialize {
             let running = R::run_directly(watched, transport, stop.clone());
             connection.initialized();
             return Some(Session { running, stop, handlers, ground });

@@ -97,7 +97,7 @@ impl Config {
 pub(crate) struct Layers {
     config: Config,
     stats: Stats,
-    probe: Option<fn() -> Message>,
+    ping_message: Option<fn() -> Message>,
 }
 
 impl Layers {
@@ -154,7 +154,7 @@ impl Layers {
     {
         let Config { heartbeat, extra, .. } = self.config.clone();
         let heartbeat = Heartbeat::with_stats(socket, heartbeat, self.stats.clone());
-        let heartbeat = heartbeat.with_probe(self.probe);
+        let heartbeat = heartbeat.with_ping_message(self.ping_message);
         // Servers do not sleep.
         let link: BoxLink = Box::pin(match side {
             Side::Client => heartbeat.before_the_peer().wakeful(),
@@ -289,8 +289,8 @@ impl<R: Role> Builder<R> {
 
     /// Where the form of the messages wants the name of the session.
     #[cfg(any(feature = "client", feature = "server"))]
-    pub(crate) fn session(&self) -> Option<crate::framing::SessionName> {
-        self.framing.session()
+    pub(crate) fn session(&self) -> Option<crate::framing::SessionIdCell> {
+        self.framing.session_id()
     }
 
     /// Returns the framing.
@@ -301,13 +301,13 @@ impl<R: Role> Builder<R> {
 
     /// How connections behave whose messages have this form.
     #[cfg(feature = "client")]
-    pub(crate) fn manners(&self) -> crate::framing::Manners {
-        self.framing.manners()
+    pub(crate) fn framing_properties(&self) -> crate::framing::FramingProperties {
+        self.framing.properties()
     }
 
     pub(crate) fn layers(&self) -> Layers {
-        let probe = self.framing.manners().probe;
-        Layers { config: self.config.clone(), stats: self.stats.clone(), probe }
+        let ping_message = self.framing.properties().ping_message;
+        Layers { config: self.config.clone(), stats: self.stats.clone(), ping_message }
     }
 
     pub(crate) fn over_link(self, link: BoxLink, notices: Notices) -> WebSocketTransport<R> {

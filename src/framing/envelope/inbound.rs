@@ -6,7 +6,7 @@ use rmcp::{ErrorData, model::RequestId};
 
 use crate::{
     error::{CloseCode, CloseReason},
-    framing::Unreadable,
+    framing::DecodeError,
     layer::correlation::UNAVAILABLE,
     message::Message,
 };
@@ -48,7 +48,7 @@ impl Inbound {
         &mut self,
         request_id: Option<RequestId>,
         is_bare: bool,
-    ) -> Result<RequestId, Unreadable> {
+    ) -> Result<RequestId, DecodeError> {
         let error = match &request_id {
             Some(id) if self.named.contains_key(id) => {
                 let what = "a request with this requestId is already in flight";
@@ -75,9 +75,13 @@ impl Inbound {
     }
 
     /// Refuses a message that was no request, or nobody can tell. Nothing that is open is touched.
-    pub(super) fn refuse(&mut self, request_id: Option<RequestId>, error: ErrorData) -> Unreadable {
+    pub(super) fn refuse(
+        &mut self,
+        request_id: Option<RequestId>,
+        error: ErrorData,
+    ) -> DecodeError {
         let id = request_id.map(|id| RequestId::Number(self.open(Some(id), false)));
-        Unreadable::Request { id, error }
+        DecodeError::Request { id, error }
     }
 
     /// Refuses a request, which has its place in the order if it has no id.
@@ -85,7 +89,7 @@ impl Inbound {
         &mut self,
         request_id: Option<RequestId>,
         error: ErrorData,
-    ) -> Unreadable {
+    ) -> DecodeError {
         let is_nameless = request_id.is_none();
         if is_nameless && let Err(unacceptable) = self.check() {
             return unacceptable;
@@ -94,16 +98,16 @@ impl Inbound {
         if is_nameless {
             self.nameless.push_back((number, None));
         }
-        Unreadable::Request { id: Some(RequestId::Number(number)), error }
+        DecodeError::Request { id: Some(RequestId::Number(number)), error }
     }
 
     /// Whether another request without an id may wait for its answer.
-    fn check(&self) -> Result<(), Unreadable> {
+    fn check(&self) -> Result<(), DecodeError> {
         if self.kept <= MAX_KEPT && self.nameless.len() < MAX_WAITING {
             return Ok(());
         }
         let what = "too much waits for the answer to a request without a requestId";
-        Err(Unreadable::Unacceptable(CloseReason::new(CloseCode::Policy, what)))
+        Err(DecodeError::Unacceptable(CloseReason::new(CloseCode::Policy, what)))
     }
 
     fn open(&mut self, request_id: Option<RequestId>, is_bare: bool) -> i64 {
@@ -134,12 +138,12 @@ impl Inbound {
     }
 
     /// The peer is another, and awaits none of these answers.
-    pub(super) fn restart(&mut self) {
+    pub(super) fn on_new_peer(&mut self) {
         *self = Self { began: self.began, ..Self::default() };
     }
 
     /// The message, if no other comes before it.
-    pub(super) fn in_turn(&mut self, message: Message) -> Option<Message> {
+    pub(super) fn enqueue_in_order(&mut self, message: Message) -> Option<Message> {
         let Some(number) = self.answering.take() else { return Some(message) };
         let open = self.open.remove(&number);
         if let Some(id) = open.and_then(|open| open.request_id) {
@@ -163,7 +167,7 @@ impl Inbound {
     }
 
     /// The next message that no other comes before any more.
-    pub(super) fn next_in_turn(&mut self) -> Option<Message> {
+    pub(super) fn next_in_order(&mut self) -> Option<Message> {
         let (_, message) = self.nameless.front_mut()?;
         let message = message.take()?;
         self.nameless.pop_front();

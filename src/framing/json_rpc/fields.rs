@@ -15,7 +15,7 @@ use crate::{
         Method, Role,
         json::{Raw, Reader, without_bom},
     },
-    framing::{SessionName, Unreadable},
+    framing::{DecodeError, SessionIdCell},
 };
 
 const MEMBER: &str = "mcpSessionId";
@@ -23,7 +23,7 @@ const MEMBER: &str = "mcpSessionId";
 /// What the framing of one connection knows of the session. A clone is for another connection.
 #[derive(Debug, Default)]
 pub(super) struct Fields {
-    pub(super) session: SessionName,
+    pub(super) session: SessionIdCell,
 }
 
 impl Clone for Fields {
@@ -69,7 +69,7 @@ impl Fields {
         &self,
         message: RxJsonRpcMessage<R>,
         json: &[u8],
-    ) -> Result<Option<RxJsonRpcMessage<R>>, Unreadable> {
+    ) -> Result<Option<RxJsonRpcMessage<R>>, DecodeError> {
         match message {
             JsonRpcMessage::Response(response) if R::IS_CLIENT => {
                 if R::initialize_result(&response.result).is_some() {
@@ -80,7 +80,7 @@ impl Fields {
             }
             JsonRpcMessage::Request(request) if !R::IS_CLIENT && self.is_wrong(json) => {
                 let error = ErrorData::invalid_params("Invalid mcpSessionId", None);
-                Err(Unreadable::Request { id: Some(request.id), error })
+                Err(DecodeError::Request { id: Some(request.id), error })
             }
             JsonRpcMessage::Notification(_) if !R::IS_CLIENT && self.is_wrong(json) => {
                 tracing::debug!("notification dropped: it is for another session");
@@ -232,7 +232,7 @@ mod tests {
 
     fn server() -> JsonRpc {
         let server = JsonRpc::default().session_fields();
-        Framing::<RoleServer>::session(&server).unwrap().set(Some("a".to_owned()));
+        Framing::<RoleServer>::session_id(&server).unwrap().set(Some("a".to_owned()));
         server
     }
 
@@ -240,7 +240,7 @@ mod tests {
         framing: &mut JsonRpc,
         message: &Value,
         calls: &dyn PendingMethods,
-    ) -> Result<Option<RxJsonRpcMessage<R>>, Unreadable> {
+    ) -> Result<Option<RxJsonRpcMessage<R>>, DecodeError> {
         <JsonRpc as Framing<R>>::decode(framing, Message::text(message.to_string()), calls)
     }
 
@@ -272,7 +272,7 @@ mod tests {
         let custom = |params| ClientRequest::CustomRequest(CustomRequest::new("x", params));
         let initialized = ClientNotification::from(InitializedNotification::default());
         let other = JsonRpc::default().session_fields();
-        Framing::<RoleClient>::session(&other).unwrap().set(Some("other".to_owned()));
+        Framing::<RoleClient>::session_id(&other).unwrap().set(Some("other".to_owned()));
         for (message, rest) in [
             (request(add), json!({"name": "add", "arguments": {"mcp": "{}"}})),
             (request(PingRequest::default()), json!({})),
@@ -285,7 +285,9 @@ mod tests {
             let plain = encode::<RoleClient>(&mut JsonRpc::default(), &message);
             let mut named = encode::<RoleClient>(&mut client, &message);
             let json = Framing::<RoleClient>::encode(&mut client, &message).unwrap().unwrap();
-            let Message::Text(again) = Framing::<RoleClient>::again(&other, json) else { panic!() };
+            let Message::Text(again) = Framing::<RoleClient>::reencode(&other, json) else {
+                panic!()
+            };
             let again: Value = serde_json::from_slice(again.as_bytes()).unwrap();
             assert_eq!(again["params"]["mcpSessionId"], "other", "{again}");
             let params = named["params"].as_object_mut().unwrap();
@@ -350,7 +352,7 @@ mod tests {
         }
         for params in [json!({"mcpSessionId": "b"}), json!({"mcpSessionId": 7})] {
             let refused = decode::<RoleServer>(&mut server(), &ping(params.clone()), &());
-            let Err(Unreadable::Request { id, error }) = refused else { panic!("{params}") };
+            let Err(DecodeError::Request { id, error }) = refused else { panic!("{params}") };
             assert_eq!((id, error.code.0), (Some(RequestId::Number(7)), -32602));
             assert_eq!(error.message, "Invalid mcpSessionId");
             // Nobody who has not asked for it is concerned.

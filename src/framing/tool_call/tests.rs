@@ -19,7 +19,7 @@ impl PendingMethods for Asked {
 fn decode<R: Role>(
     framing: &mut ToolCall,
     message: impl ToString,
-) -> Result<Option<RxJsonRpcMessage<R>>, Unreadable> {
+) -> Result<Option<RxJsonRpcMessage<R>>, DecodeError> {
     <ToolCall as Framing<R>>::decode(framing, Message::text(message.to_string()), &Asked)
 }
 
@@ -36,8 +36,8 @@ fn say<R: Role>(framing: &mut ToolCall, message: &TxJsonRpcMessage<R>) -> Option
     Framing::<R>::encode(framing, message).unwrap().map(|message| json(&message))
 }
 
-fn owed(framing: &mut ToolCall) -> Option<Value> {
-    Framing::<RoleServer>::owed(framing).map(|message| json(&message))
+fn next_reply(framing: &mut ToolCall) -> Option<Value> {
+    Framing::<RoleServer>::next_reply(framing).map(|message| json(&message))
 }
 
 fn sent(framing: &mut ToolCall, message: &TxJsonRpcMessage<RoleServer>) -> Option<Value> {
@@ -148,7 +148,7 @@ fn what_cannot_be_read_is_answered_with_an_error() {
         (r#"{"id":"x","name":"add","parameters":7}"#, json!("x")),
     ] {
         let mut server = ToolCall::default();
-        let Err(Unreadable::Request { id: refused, error }) =
+        let Err(DecodeError::Request { id: refused, error }) =
             decode::<RoleServer>(&mut server, message)
         else {
             panic!("{message} is refused");
@@ -169,7 +169,7 @@ fn an_answer_that_cannot_be_read_ends_its_call() {
         (r#"{"id":"7","results":NaN,"id":"8"}"#, None),
     ] {
         let unreadable = decode::<RoleClient>(&mut ToolCall::default(), text);
-        let Err(Unreadable::Response { id: ended, error }) = unreadable else {
+        let Err(DecodeError::Response { id: ended, error }) = unreadable else {
             panic!("{unreadable:?}");
         };
         assert_eq!(ended, id, "{text}");

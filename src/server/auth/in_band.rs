@@ -26,7 +26,7 @@ use super::{Credentials, Denied, Gate, Identity, Token, ask};
 use crate::{
     duplex::{BoxLink, Duplex},
     error::{CloseCode, CloseReason, Error, LinkError},
-    framing::{FirstMessage, Framing, Unreadable},
+    framing::{DecodeError, FirstMessage, Framing},
     layer::socket::{Side, Socket},
     message::Message,
     server::{Config, registry::Cause, role::Hosted},
@@ -81,7 +81,7 @@ pub(in crate::server) async fn authenticate<R: Hosted>(
     let identity = verdict.map_err(|denied| {
         let (cause, code) = match denied {
             Denied::Unauthorized | Denied::Challenge(_) => {
-                (Cause::Unauthorized, config.manners().unauthorized)
+                (Cause::Unauthorized, config.framing_properties().unauthorized_code)
             }
             Denied::Forbidden => (Cause::Forbidden, CloseCode::Forbidden),
             Denied::Unavailable(_) => (Cause::Unavailable, CloseCode::TryAgainLater),
@@ -140,13 +140,13 @@ async fn attempt<R: Hosted>(
             Ok(FirstMessage::Request { id }) => Some(refusal::<R>("Authentication required", id)),
             Ok(FirstMessage::Other)
             | Err(
-                Unreadable::Response { .. }
-                | Unreadable::Responses { .. }
-                | Unreadable::Dropped { .. },
+                DecodeError::Response { .. }
+                | DecodeError::Responses { .. }
+                | DecodeError::Dropped { .. },
             ) => None,
-            Err(Unreadable::Request { id: None, .. }) if R::IS_CLIENT => None,
-            Err(Unreadable::Request { id, error }) => Some(JsonRpcMessage::error(error, id)),
-            Err(Unreadable::Unacceptable(reason)) => return Err(reason),
+            Err(DecodeError::Request { id: None, .. }) if R::IS_CLIENT => None,
+            Err(DecodeError::Request { id, error }) => Some(JsonRpcMessage::error(error, id)),
+            Err(DecodeError::Unacceptable(reason)) => return Err(reason),
         };
         match answer {
             Some(answer) => say(link, framing, &answer).await,
@@ -160,7 +160,7 @@ async fn attempt<R: Hosted>(
 fn decode<R: Hosted>(
     framing: &mut dyn Framing<R>,
     message: Message,
-) -> Result<FirstMessage, Unreadable> {
+) -> Result<FirstMessage, DecodeError> {
     let Some(RxJsonRpcMessage::<R>::Request(request)) = framing.decode(message, &())? else {
         return Ok(FirstMessage::Other);
     };
@@ -179,7 +179,7 @@ async fn say<R: Hosted>(
     message: &TxJsonRpcMessage<R>,
 ) -> Result<(), Error> {
     let encoded = framing.encode(message)?;
-    if let Some(message) = encoded.and_then(|message| framing.in_turn(message)) {
+    if let Some(message) = encoded.and_then(|message| framing.enqueue_in_order(message)) {
         link.feed(message).await?;
     }
     say_owed(link, framing).await
@@ -189,7 +189,7 @@ async fn say_owed<R: Hosted>(
     link: &mut dyn Unauthenticated,
     framing: &mut dyn Framing<R>,
 ) -> Result<(), Error> {
-    while let Some(message) = framing.owed() {
+    while let Some(message) = framing.next_reply() {
         link.feed(message).await?;
     }
     link.flush().await
