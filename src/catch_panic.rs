@@ -29,7 +29,7 @@ use crate::layer::correlation::HandlerSlot;
 /// request, and all else goes on. The peer is not told what the panic said.
 ///
 /// [`serve`](crate::server::serve), [`WebSocketService`](crate::server::WebSocketService) and
-/// [`Toolbox`](crate::client::Toolbox) contain it. It is for services that you run yourself, in
+/// [`ToolClient`](crate::client::ToolClient) contain it. It is for services that you run yourself, in
 /// either MCP role, whichever side dials:
 ///
 /// ```no_run

@@ -51,7 +51,7 @@ use tracing::Span;
 pub(crate) use self::builder::Layers;
 pub use self::builder::{Builder, Config};
 use crate::{
-    decode::Role,
+    decode::McpRole,
     error::{CloseReason, Error},
     event::{Event, Events, State},
     framing::Framing,
@@ -69,7 +69,7 @@ type Stack<R> = Correlation<R, Box<dyn Framing<R>>>;
 /// No task runs behind it. Dropping it cuts the connection and frees all that belongs to it;
 /// [`close`](Transport::close), which rmcp calls when a service ends, performs the closing handshake.
 #[must_use = "a transport does nothing unless a service is served on it"]
-pub struct WebSocketTransport<R: Role> {
+pub struct WebSocketTransport<R: McpRole> {
     stack: Stack<R>,
     shared: SharedLink,
     reconnect_handle: Option<ReconnectHandle>,
@@ -78,23 +78,23 @@ pub struct WebSocketTransport<R: Role> {
     subprotocol: Option<String>,
     close_timeout: Duration,
     /// Dropping it is not the end of the connection, but its holder's affair.
-    owed: Option<Arc<Owed>>,
-    answer: Option<Answer<R>>,
+    unanswered: Option<Arc<UnansweredRequests>>,
+    interceptor: Option<Interceptor<R>>,
 }
 
 /// Answers those requests of the peer that are not for the service.
-type Answer<R> =
+type Interceptor<R> =
     fn(&<R as ServiceRole>::PeerReq) -> Option<Result<<R as ServiceRole>::Resp, rmcp::ErrorData>>;
 
 /// How many requests of the peer have no answer in the queue yet.
 #[derive(Debug, Default)]
-pub(crate) struct Owed {
+pub(crate) struct UnansweredRequests {
     answers: AtomicUsize,
     awaited: AtomicBool,
     changed: Notify,
 }
 
-impl Owed {
+impl UnansweredRequests {
     fn set(&self, answers: usize) {
         // Only the transport writes it.
         if self.answers.load(Relaxed) == answers {
@@ -117,7 +117,7 @@ impl Owed {
     }
 }
 
-impl<R: Role> WebSocketTransport<R> {
+impl<R: McpRole> WebSocketTransport<R> {
     /// A builder, for layers or settings of your own.
     pub fn builder() -> Builder<R> {
         Builder::default()
@@ -182,21 +182,21 @@ impl<R: Role> WebSocketTransport<R> {
 
     /// Lets the connection outlive the transport, for its holder to close.
     #[cfg(feature = "server")]
-    pub(crate) fn linger(&mut self) -> (SharedLink, Arc<Owed>) {
-        let owed = self.owed.get_or_insert_default().clone();
-        (self.shared.clone(), owed)
+    pub(crate) fn share_connection(&mut self) -> (SharedLink, Arc<UnansweredRequests>) {
+        let unanswered = self.unanswered.get_or_insert_default().clone();
+        (self.shared.clone(), unanswered)
     }
 
-    fn count_owed(&self) {
-        if let Some(owed) = &self.owed {
-            owed.set(self.stack.in_flight().1);
+    fn count_unanswered(&self) {
+        if let Some(unanswered) = &self.unanswered {
+            unanswered.set(self.stack.in_flight().1);
         }
     }
 
     /// Has some requests of the peer answered before the service sees them.
     #[cfg(feature = "server")]
-    pub(crate) fn answer_by(&mut self, answer: Answer<R>) {
-        self.answer = Some(answer);
+    pub(crate) fn intercept_requests(&mut self, interceptor: Interceptor<R>) {
+        self.interceptor = Some(interceptor);
     }
 
     fn poll_receive(&mut self, cx: &mut Context<'_>) -> Poll<Option<RxJsonRpcMessage<R>>> {
@@ -207,9 +207,9 @@ impl<R: Role> WebSocketTransport<R> {
                 tracing::debug!(%error, "no more messages");
             }
             drop(entered);
-            self.count_owed();
+            self.count_unanswered();
             let Some(Ok(message)) = ready!(polled) else { return Poll::Ready(None) };
-            match self.answered(message) {
+            match self.intercept(message) {
                 Some(message) => return Poll::Ready(Some(message)),
                 // The reading that follows drives it on.
                 None => drop(self.stack.poll_flush_unpin(cx)),
@@ -218,11 +218,12 @@ impl<R: Role> WebSocketTransport<R> {
     }
 
     /// The message, unless it was a request that is answered here.
-    fn answered(&mut self, message: RxJsonRpcMessage<R>) -> Option<RxJsonRpcMessage<R>> {
-        let (Some(answer), JsonRpcMessage::Request(request)) = (self.answer, &message) else {
+    fn intercept(&mut self, message: RxJsonRpcMessage<R>) -> Option<RxJsonRpcMessage<R>> {
+        let (Some(interceptor), JsonRpcMessage::Request(request)) = (self.interceptor, &message)
+        else {
             return Some(message);
         };
-        let Some(verdict) = answer(&request.request) else { return Some(message) };
+        let Some(verdict) = interceptor(&request.request) else { return Some(message) };
         let id = request.id.clone();
         let answer = match verdict {
             Ok(result) => JsonRpcMessage::response(result, id),
@@ -231,12 +232,12 @@ impl<R: Role> WebSocketTransport<R> {
         if let Err(error) = self.stack.start_send_unpin(answer) {
             tracing::debug!(%error, "answer not sent");
         }
-        self.count_owed();
+        self.count_unanswered();
         None
     }
 }
 
-impl<R: Role> Transport<R> for WebSocketTransport<R> {
+impl<R: McpRole> Transport<R> for WebSocketTransport<R> {
     type Error = Error;
 
     fn name() -> Cow<'static, str> {
@@ -261,7 +262,7 @@ impl<R: Role> Transport<R> for WebSocketTransport<R> {
         let answered = matches!(item, JsonRpcMessage::Request(_));
         let queued = self.stack.send(item);
         let queued = queued.map(|sent| sent.unwrap_or_else(|| self.shared.flushed()));
-        self.count_owed();
+        self.count_unanswered();
         Sending { queued, answered }
     }
 
@@ -283,16 +284,16 @@ impl<R: Role> Transport<R> for WebSocketTransport<R> {
     }
 }
 
-impl<R: Role> Drop for WebSocketTransport<R> {
+impl<R: McpRole> Drop for WebSocketTransport<R> {
     fn drop(&mut self) {
         let _entered = self.span.enter();
-        if self.owed.is_none() {
+        if self.unanswered.is_none() {
             self.shared.cut();
         }
     }
 }
 
-impl<R: Role> fmt::Debug for WebSocketTransport<R> {
+impl<R: McpRole> fmt::Debug for WebSocketTransport<R> {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         f.debug_struct("WebSocketTransport")
             .field("state", &*self.shared.state().borrow())
@@ -326,11 +327,11 @@ impl Future for Sending {
 /// [`into_sink_stream`](WebSocketTransport::into_sink_stream).
 #[derive(Debug)]
 #[must_use = "streams and sinks do nothing unless polled"]
-pub struct SinkStream<R: Role> {
+pub struct SinkStream<R: McpRole> {
     transport: WebSocketTransport<R>,
 }
 
-impl<R: Role> Stream for SinkStream<R> {
+impl<R: McpRole> Stream for SinkStream<R> {
     type Item = RxJsonRpcMessage<R>;
 
     fn poll_next(mut self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<Option<Self::Item>> {
@@ -338,7 +339,7 @@ impl<R: Role> Stream for SinkStream<R> {
     }
 }
 
-impl<R: Role> Sink<TxJsonRpcMessage<R>> for SinkStream<R> {
+impl<R: McpRole> Sink<TxJsonRpcMessage<R>> for SinkStream<R> {
     type Error = Error;
 
     fn poll_ready(mut self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<Result<(), Error>> {

@@ -289,7 +289,8 @@ async fn what_is_in_the_head_of_an_answer() {
                 ("101 Switching Protocols", "Mcp-Max-Requests"),
             ] {
                 let (listener, url) = listen().await;
-                let dialling = tokio::spawn(async move { connect::<RoleClient>(url).once().await });
+                let dialling =
+                    tokio::spawn(async move { connect::<RoleClient>(url).no_reconnect().await });
                 let (mut raw, _) = Link::asked(&listener).await;
                 let head = format!("HTTP/1.1 {status}\r\n{name}: {number}\r\n\r\n");
                 let _ = raw.try_write(head).await;

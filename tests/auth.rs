@@ -18,7 +18,7 @@ use common::{
 };
 use mcp_ws_transport::{
     accept,
-    server::{BearerTokens, Config, Credentials, Denied, Identity},
+    server::{AuthError, BearerTokens, Config, Credentials, Identity},
 };
 use rmcp::{RoleServer, ServiceExt};
 use tokio::net::{TcpListener, TcpStream};
@@ -182,31 +182,31 @@ async fn every_verdict_has_its_answer() {
             }
             assert!(head.get("x-split").is_none(), "{head:?}");
         }
-        let refused = server.registry().health().refused_by;
+        let refused = server.registry().health().rejected_by;
         assert_eq!((refused["unauthorized"], refused["unavailable"]), (3, 3));
     })
     .await;
 }
 
-async fn verdict(credentials: Credentials) -> Result<Identity, Denied> {
-    let token = credentials.token.ok_or(Denied::Unauthorized)?;
+async fn verdict(credentials: Credentials) -> Result<Identity, AuthError> {
+    let token = credentials.token.ok_or(AuthError::Unauthorized)?;
     match token.as_str() {
         "fine" => Ok(Identity::new("fine")),
         "slow" => {
             tokio::time::sleep(Duration::from_millis(100)).await;
             Ok(Identity::new("slow"))
         }
-        "challenge" => Err(Denied::Challenge("Basic realm=\"x\"".into())),
-        "split" => Err(Denied::Challenge("Bearer\r\nX-Split: 1".into())),
-        "forbidden" => Err(Denied::Forbidden),
-        "unavailable" => Err(Denied::Unavailable(Duration::from_secs(7))),
+        "challenge" => Err(AuthError::Challenge("Basic realm=\"x\"".into())),
+        "split" => Err(AuthError::Challenge("Bearer\r\nX-Split: 1".into())),
+        "forbidden" => Err(AuthError::Forbidden),
+        "unavailable" => Err(AuthError::Unavailable(Duration::from_secs(7))),
         "panic" => panic!("a bug"),
         "panic-later" => {
             tokio::task::yield_now().await;
             panic!("a bug")
         }
         "never" => pending().await,
-        _ => Err(Denied::Unauthorized),
+        _ => Err(AuthError::Unauthorized),
     }
 }
 

@@ -5,7 +5,7 @@ use std::future::IntoFuture;
 
 use mcp_ws_transport::{
     Error, Message, State, WebSocketTransport,
-    client::{Connect, Tls, ToolError, Toolbox},
+    client::{ClientTls, Connect, ToolClient, ToolError},
     layer::{Heartbeat, SharedLink, Socket, shared_link::Flushed},
     server::{Accept, Server},
     stats::Stats,
@@ -38,8 +38,8 @@ fn handles_are_shared_between_threads() {
     shared::<State>();
     shared::<Stats>();
     shared::<Config>();
-    shared::<Tls>();
-    shared::<Toolbox>();
+    shared::<ClientTls>();
+    shared::<ToolClient>();
     shared::<ToolError>();
     shared::<Server>();
     shared::<SharedLink>();

@@ -175,7 +175,7 @@ async fn an_answer_that_would_take_too_much_ends_its_call() {
         let (client, _, mut raw) = client_and_raw(|url| {
             let mut config = Config::default();
             config.framed = config.framed.max_decoded_size(1 << 20);
-            connect(url).config(config)
+            connect(url).transport(config)
         })
         .await;
         let (call, id) = call(&client, &mut raw).await;
@@ -275,7 +275,7 @@ async fn an_answer_past_the_clients_limit_ends_the_link_and_every_call() {
         let (client, _, mut raw) = client_and_raw(|url| {
             let mut config = Config::default();
             config.socket = config.socket.max_message_size(1000);
-            connect(url).config(config)
+            connect(url).transport(config)
         })
         .await;
         let (first, id) = call(&client, &mut raw).await;
@@ -298,7 +298,7 @@ async fn a_request_past_the_own_limit_fails_alone() {
         let (client, _, mut raw) = client_and_raw(|url| {
             let mut config = Config::default();
             config.framed = config.framed.max_message_size(1000);
-            connect(url).config(config)
+            connect(url).transport(config)
         })
         .await;
         let arguments = json!({ "text": "x".repeat(1000) }).as_object().unwrap().clone();
@@ -463,7 +463,7 @@ async fn an_error_without_an_id_for_one_of_several_calls_ends_those_without_a_si
         let mut config = Config::default();
         let patience = Duration::from_millis(300);
         config.correlation = config.correlation.lost_answer_timeout(patience);
-        let connect = connect(url).config(config);
+        let connect = connect(url).transport(config);
         let mut events = connect.events();
         let client = async { ().serve(connect.resume(false).await.unwrap()).await.unwrap() };
         let server = async {

@@ -7,7 +7,7 @@ use bytes::Bytes;
 use common::limit;
 use mcp_ws_transport::{
     WebSocketTransport,
-    decode::Role,
+    decode::McpRole,
     layer::{correlation, socket::Side},
     transport::Config,
 };
@@ -22,7 +22,7 @@ const SIZE: usize = 60_000;
 
 /// Sends its requests, answers those of the other end at the same size, and returns when its own are
 /// all answered or refused, and those of the other end too.
-async fn converse<R: Role>(mut transport: WebSocketTransport<R>) -> WebSocketTransport<R>
+async fn converse<R: McpRole>(mut transport: WebSocketTransport<R>) -> WebSocketTransport<R>
 where
     TxJsonRpcMessage<R>: DeserializeOwned,
 {
@@ -58,9 +58,9 @@ async fn both_converse(correlation: correlation::Config) {
         let mut config = Config::default();
         config.shared = config.shared.queue_bytes(128 << 10);
         config.correlation = correlation;
-        let client = WebSocketTransport::<RoleClient>::builder().config(config.clone());
+        let client = WebSocketTransport::<RoleClient>::builder().transport(config.clone());
         let client = client.over_stream(near, Bytes::new(), Side::Client);
-        let server = WebSocketTransport::<RoleServer>::builder().config(config);
+        let server = WebSocketTransport::<RoleServer>::builder().transport(config);
         let server = server.over_stream(far, Bytes::new(), Side::Server);
         let ends = tokio::join!(converse(client), converse(server));
         drop(ends);
@@ -100,10 +100,10 @@ async fn every_duration_may_be_for_ever() {
         config.heartbeat =
             config.heartbeat.ping_interval(ever).pong_timeout(ever).idle_timeout(ever);
         config.correlation = config.correlation.deadline(ever);
-        let settings = server::Config::default().handshake_timeout(ever).layers(config.clone());
+        let settings = server::Config::default().handshake_timeout(ever).transport(config.clone());
         let server = serve("127.0.0.1:0", common::Tools::default).config(settings).await.unwrap();
         let url = format!("ws://{}/mcp", server.local_addr());
-        let connect = connect(url).handshake_timeout(ever).config(config);
+        let connect = connect(url).handshake_timeout(ever).transport(config);
         let client = ().serve(connect.await.unwrap()).await.unwrap();
         client.list_all_tools().await.unwrap();
         client.cancel().await.unwrap();

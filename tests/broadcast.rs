@@ -19,7 +19,7 @@ use futures::{FutureExt, StreamExt, future::join_all};
 use mcp_ws_transport::{
     CloseCode, CloseReason,
     layer::{shared_link, socket},
-    server::{self, Config, Event, Health, Missed, Registry, Server, serve_on},
+    server::{self, Config, Health, NotifyError, Registry, RegistryEvent, Server, serve_on},
     transport,
 };
 use rmcp::model::{CustomNotification, ServerNotification};
@@ -49,7 +49,7 @@ async fn tight(tools: &Tools, queue: usize, write_timeout: Duration) -> (Server,
     let mut layers = transport::Config::default();
     layers.shared = shared_link::Config::default().queue_bytes(queue);
     layers.socket = socket::Config::default().write_timeout(write_timeout);
-    let config = Config::default().layers(layers);
+    let config = Config::default().transport(layers);
     let config = config.limits(server::Limits::default().connections(10_000));
     let server = serve_on(socket.listen(1024).unwrap(), move || tools.clone());
     let server = server.config(config).await.unwrap();
@@ -107,12 +107,12 @@ async fn all_who_read_get_everything_in_order_whoever_does_not() {
                 let broadcast = registry.notify_all(notification).unwrap();
                 longest = longest.max(start.elapsed());
                 told += start.elapsed();
-                assert_eq!(broadcast.reached + broadcast.missed.len(), clients + stalled);
-                for (connection, why) in &broadcast.missed {
-                    assert!(matches!(why, Missed::Slow), "{why:?}");
+                assert_eq!(broadcast.sent + broadcast.failed.len(), clients + stalled);
+                for (connection, why) in &broadcast.failed {
+                    assert!(matches!(why, NotifyError::Slow), "{why:?}");
                     assert!(slow.contains(&connection.id()));
                 }
-                let missing = broadcast.missed.iter().map(|(one, _)| one.id()).collect::<Vec<_>>();
+                let missing = broadcast.failed.iter().map(|(one, _)| one.id()).collect::<Vec<_>>();
                 for id in slow.iter().filter(|id| !missing.contains(id)) {
                     *reached.entry(*id).or_default() += 1;
                 }
@@ -137,7 +137,7 @@ async fn all_who_read_get_everything_in_order_whoever_does_not() {
         let mut seen = Vec::new();
         while seen.len() < stalled {
             match events.next().await.unwrap() {
-                Event::Slow(connection) => seen.push(connection.id()),
+                RegistryEvent::Slow(connection) => seen.push(connection.id()),
                 other => panic!("{other:?}"),
             }
         }
@@ -167,7 +167,7 @@ async fn one_who_stops_reading_harms_nobody() {
             let (mut times, mut others) = (Vec::new(), 0);
             for round in 0..rounds {
                 let start = Instant::now();
-                others += registry.notify_all(number(round, size)).unwrap().reached - clients;
+                others += registry.notify_all(number(round, size)).unwrap().sent - clients;
                 let reading = join_all(raws.iter_mut().map(async |raw| {
                     assert_eq!(raw.receive().await["params"]["number"], round);
                     start.elapsed()
@@ -193,8 +193,8 @@ async fn one_who_stops_reading_harms_nobody() {
         assert!(waiting < queue + size + 100 + (64 << 10), "{waiting} bytes wait for it");
         let reason = loop {
             match events.next().await.unwrap() {
-                Event::Disconnected { reason, .. } => break reason,
-                Event::Slow(_) => {}
+                RegistryEvent::Disconnected { reason, .. } => break reason,
+                RegistryEvent::Slow(_) => {}
                 other => panic!("{other:?}"),
             }
         };
@@ -218,18 +218,18 @@ async fn a_notification_goes_to_whom_it_is_for() {
         }
         let ids: Vec<u64> = registry.list().iter().map(|connection| connection.id()).collect();
         registry.notify(ids[1], number(1, 0)).unwrap();
-        assert!(matches!(registry.notify(ids[2], number(1, 0)), Err(Missed::NotInitialized)));
-        assert!(matches!(registry.notify(99, number(1, 0)), Err(Missed::Gone)));
+        assert!(matches!(registry.notify(ids[2], number(1, 0)), Err(NotifyError::NotInitialized)));
+        assert!(matches!(registry.notify(99, number(1, 0)), Err(NotifyError::Gone)));
         let broadcast = registry.notify_all(number(2, 0)).unwrap();
-        let [(missed, Missed::NotInitialized)] = &broadcast.missed[..] else {
+        let [(missed, NotifyError::NotInitialized)] = &broadcast.failed[..] else {
             panic!("{broadcast:?}")
         };
-        assert_eq!((broadcast.reached, missed.id()), (2, ids[2]));
+        assert_eq!((broadcast.sent, missed.id()), (2, ids[2]));
         // A filter may ask the registry itself.
         let filter = |one: &server::Connection| {
             registry.get(one.id()).is_some() && registry.health().active == 3 && one.id() == ids[0]
         };
-        assert_eq!(registry.notify_where(number(3, 0), filter).unwrap().reached, 1);
+        assert_eq!(registry.notify_where(number(3, 0), filter).unwrap().sent, 1);
         let numbers = |messages: Vec<serde_json::Value>| {
             messages.iter().map(|one| one["params"]["number"].as_u64().unwrap()).collect::<Vec<_>>()
         };
@@ -265,7 +265,7 @@ async fn a_connection_is_closed_for_the_reason_given() {
             assert_eq!(raw.closed().await, (4321, "enough".to_owned()));
             assert!(matches!(
                 registry.notify(connection.id(), number(1, 0)),
-                Err(Missed::Gone | Missed::NotInitialized)
+                Err(NotifyError::Gone | NotifyError::NotInitialized)
             ));
             raw.send(Frame::close(4321)).await;
         }
@@ -273,8 +273,8 @@ async fn a_connection_is_closed_for_the_reason_given() {
         let mut closed = 0;
         while closed < 3 {
             match events.next().await.unwrap() {
-                Event::Connected(connection) => open.push(connection.id()),
-                Event::Disconnected { connection, reason } => {
+                RegistryEvent::Connected(connection) => open.push(connection.id()),
+                RegistryEvent::Disconnected { connection, reason } => {
                     assert!(open.contains(&connection.id()));
                     assert_eq!(
                         (u16::from(reason.code), reason.reason.as_ref()),
@@ -319,7 +319,7 @@ async fn broadcasts_meet_connections_at_every_moment() {
         server.shutdown().await;
         let health = registry.health();
         assert_eq!((health.active, health.total), (0, 8 * rounds as u64), "{health:?}");
-        assert_eq!(health.refused, 0, "{health:?}");
+        assert_eq!(health.rejected, 0, "{health:?}");
     })
     .await;
 }
@@ -388,8 +388,8 @@ async fn figures_add_up() {
         let sum = |count: fn(&mcp_ws_transport::stats::Snapshot) -> u64| {
             connections.iter().map(|one| count(&one.stats().snapshot())).sum::<u64>()
         };
-        assert_eq!((health.active, health.total, health.refused), (0, 3, 1), "{health:?}");
-        assert_eq!(health.refused_by, BTreeMap::from([("at_capacity", 1)]));
+        assert_eq!((health.active, health.total, health.rejected), (0, 3, 1), "{health:?}");
+        assert_eq!(health.rejected_by, BTreeMap::from([("at_capacity", 1)]));
         assert_eq!(health.messages_received, sum(|stats| stats.messages_received));
         assert_eq!(health.messages_sent, sum(|stats| stats.messages_sent));
         assert_eq!(health.bytes_received, sum(|stats| stats.bytes_received));

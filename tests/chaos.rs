@@ -106,7 +106,7 @@ async fn a_server_process_for_the_other_test() {
     let file = OpenOptions::new().append(true).create(true).open(executed).unwrap();
     let chronicle = Chronicle(Arc::new(Mutex::new(file)));
     let config = Config::default()
-        .layers(layers(1))
+        .transport(layers(1))
         .drain(Drain::default().deadline(Duration::from_secs(5)).closes_per_second(1000));
     let server = serve("127.0.0.1:0", move || chronicle.clone()).config(config).await.unwrap();
     println!("\nlistening on {}", server.local_addr());
@@ -239,7 +239,7 @@ async fn client(proxy: &Proxy, number: usize) -> Client {
     let bound = Duration::from_millis(5);
     let pace =
         ReconnectPolicy::default().first(bound).after_restart(bound).min(bound).max(bound * 4);
-    let connect = connect(proxy.url()).reconnect(pace).retry_first().config(layers(number));
+    let connect = connect(proxy.url()).reconnect(pace).retry_first().transport(layers(number));
     within(HUNG, async { ().serve(connect.await.unwrap()).await.unwrap() }).await
 }
 

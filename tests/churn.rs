@@ -82,7 +82,7 @@ async fn nothing_is_left_of_those_who_left() {
         // Each place is taken many times over.
         let limits = Limits::default().connections(64).connections_per_address(64);
         let (server, address) =
-            serve_tools(&Tools::default(), Config::default().limits(limits).resumption(None)).await;
+            serve_tools(&Tools::default(), Config::default().limits(limits).sessions(None)).await;
         let registry = server.registry().clone();
         let visits = async |numbers: std::ops::Range<usize>| {
             let visits = stream::iter(numbers);
@@ -101,7 +101,7 @@ async fn nothing_is_left_of_those_who_left() {
         println!("grew by {growth} KiB in {cycles} cycles");
         assert!(growth < 5 << 10, "grew by {growth} KiB");
         let health = registry.health();
-        assert_eq!((health.active, health.refused), (0, 0), "{health:?}");
+        assert_eq!((health.active, health.rejected), (0, 0), "{health:?}");
         // Every place is free again.
         let mut raws = Vec::new();
         for _ in 0..64 {

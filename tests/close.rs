@@ -180,7 +180,7 @@ async fn a_client_whose_message_is_too_big_learns_so() {
         let address = common::host_of_few_words(Tools::default()).await;
         let mut config = Config::default();
         config.framed = config.framed.max_message_size(32 << 20);
-        let connect = connect(format!("ws://{address}/")).config(config).once();
+        let connect = connect(format!("ws://{address}/")).transport(config).no_reconnect();
         let transport = connect.await.unwrap();
         let state = transport.state();
         let client = ().serve(transport).await.unwrap();
@@ -353,7 +353,7 @@ async fn a_call_past_its_deadline_ends_and_is_cancelled_and_its_late_answer_drop
         let (client, inside, mut raw) = client_and_raw(|url| {
             let mut config = Config::default();
             config.correlation = config.correlation.deadline(Duration::from_millis(200));
-            connect(url).config(config)
+            connect(url).transport(config)
         })
         .await;
         let start = Instant::now();
@@ -394,7 +394,7 @@ async fn a_deadline_holds_under_a_flood() {
         let (client, _, mut raw) = client_and_raw(|url| {
             let mut config = Config::default();
             config.correlation = config.correlation.deadline(Duration::from_millis(200));
-            connect(url).config(config)
+            connect(url).transport(config)
         })
         .await;
         let call = tokio::spawn({
@@ -554,7 +554,7 @@ fn stuck_config() -> Config {
 /// A transport whose peer reads nothing, with more to write than the kernel takes.
 async fn stuck(config: Config) -> (WebSocketTransport<RoleClient>, Vec<PendingSend>, TcpStream) {
     let (near, far) = pair().await;
-    let mut transport = WebSocketTransport::<RoleClient>::builder().config(config).over_stream(
+    let mut transport = WebSocketTransport::<RoleClient>::builder().transport(config).over_stream(
         near,
         Bytes::new(),
         Side::Client,
@@ -663,7 +663,7 @@ async fn closing_twice_and_receiving_afterwards_is_harmless() {
 async fn the_state_tells_the_whole_story() {
     limit(async {
         let (listener, url) = listen().await;
-        let dialling = connect::<RoleClient>(url).once();
+        let dialling = connect::<RoleClient>(url).no_reconnect();
         let mut state = dialling.state();
         assert_eq!(*state.borrow_and_update(), State::Connecting);
         let dialling = tokio::spawn(dialling.into_future());

@@ -122,7 +122,7 @@ async fn serve_few(clients: usize) -> (Server, SocketAddr) {
     let mut layers = transport::Config::default();
     layers.heartbeat = heartbeat;
     layers.socket = socket::Config::default().write_timeout(ms(3000));
-    let config = Config::default().limits(Limits::default().connections(clients)).layers(layers);
+    let config = Config::default().limits(Limits::default().connections(clients)).transport(layers);
     serve_tools(&Tools::default(), config).await
 }
 
@@ -131,7 +131,7 @@ async fn all_have_gone(server: &Server) -> Duration {
     let start = Instant::now();
     let left = || {
         let health = server.registry().health();
-        health.active - health.away
+        health.active - health.detached
     };
     while left() > 0 {
         assert!(start.elapsed() < Duration::from_secs(40), "{} are still here", left());
@@ -192,7 +192,7 @@ async fn a_peer_that_reads_all_and_acknowledges_nothing_is_closed() {
         let mut layers = transport::Config::default();
         layers.resume = resume::Config::default().ack_timeout(ms(1500));
         let (server, address) =
-            serve_tools(&Tools::default(), Config::default().layers(layers)).await;
+            serve_tools(&Tools::default(), Config::default().transport(layers)).await;
         let (mut raw, _) = dial_and_open(address, &json!({})).await;
         raw.initialize().await;
         let asked = Instant::now();

@@ -8,7 +8,7 @@ mod agreement;
 
 use agreement::{Messages, cases, corpus};
 use mcp_ws_transport::{
-    decode::{Method, PendingMethods, Role, decode},
+    decode::{McpRole, Method, PendingMethods, decode},
     encode::encode,
 };
 use rmcp::{
@@ -157,7 +157,7 @@ fn the_encoder_writes_what_rmcp_writes() {
     encode_mutations::<RoleServer>(corpus::OF_SERVER, scatter_server, 50_000);
 }
 
-fn agree_on_mutations<R: Role>(examples: &[&str], default: usize) {
+fn agree_on_mutations<R: McpRole>(examples: &[&str], default: usize) {
     let mut messages = Messages::of(examples, 1);
     let mut accepted = 0;
     let cases = cases(default);
@@ -171,7 +171,7 @@ fn agree_on_mutations<R: Role>(examples: &[&str], default: usize) {
 }
 
 /// Panics unless the decoder makes of the bytes what rmcp does; says whether that is a message.
-fn agree<R: Role>(bytes: &[u8], method: Option<Method>) -> bool {
+fn agree<R: McpRole>(bytes: &[u8], method: Option<Method>) -> bool {
     let plain = bytes.strip_prefix(b"\xef\xbb\xbf").unwrap_or(bytes);
     let theirs = serde_json::from_slice::<RxJsonRpcMessage<R>>(plain);
     let ours = decode::<R>(bytes, &Every(method));
@@ -206,7 +206,7 @@ fn value(message: &impl serde::Serialize) -> Value {
     serde_json::to_value(message).unwrap()
 }
 
-fn encode_mutations<R: Role>(
+fn encode_mutations<R: McpRole>(
     examples: &[&str],
     scatter: fn(&mut TxJsonRpcMessage<R>, usize),
     default: usize,

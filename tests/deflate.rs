@@ -35,7 +35,7 @@ fn layers(config: impl Into<Option<deflate::Config>>) -> transport::Config {
 }
 
 fn settings(config: impl Into<Option<deflate::Config>>) -> server::Config {
-    server::Config::default().layers(layers(config))
+    server::Config::default().transport(layers(config))
 }
 
 fn deflated(text: &str) -> Vec<u8> {
@@ -104,7 +104,7 @@ async fn it_is_answered_where_it_is_asked_for_on_both_sides_and_else_not() {
 async fn both(of_client: deflate::Config, of_server: deflate::Config) -> (u64, u64) {
     let (_server, address) = serve_tools(&Tools::default(), settings(of_server)).await;
     let transport: WebSocketTransport<RoleClient> =
-        connect(format!("ws://{address}/mcp")).config(layers(of_client)).await.unwrap();
+        connect(format!("ws://{address}/mcp")).transport(layers(of_client)).await.unwrap();
     let stats = transport.stats();
     let client = ().serve(transport).await.unwrap();
     for size in [1, 1000, 2000, 100_000, 1 << 20] {
@@ -138,7 +138,7 @@ async fn a_server_that_ignores_the_offer_is_spoken_to_without() {
     limit(async {
         let (_server, address) = serve_tools(&Tools::default(), server::Config::default()).await;
         let config = layers(deflate::Config::default());
-        let transport = connect(format!("ws://{address}/mcp")).config(config).await.unwrap();
+        let transport = connect(format!("ws://{address}/mcp")).transport(config).await.unwrap();
         let client = ().serve(transport).await.unwrap();
         client.call_tool(CallToolRequestParams::new("echo")).await.unwrap();
     })
@@ -160,7 +160,7 @@ async fn answered(offers: bool, answer: &str) -> Result<(), HandshakeError> {
     let stream = async { TcpStream::connect(url.split('/').nth(2).unwrap()).await.unwrap() };
     let config = layers(offers.then(deflate::Config::default));
     let client =
-        async { connect::<RoleClient>(&url).config(config).over(stream.await).await.map(drop) };
+        async { connect::<RoleClient>(&url).transport(config).over(stream.await).await.map(drop) };
     match tokio::join!(server, client).1 {
         Ok(()) => Ok(()),
         Err(Error::Handshake(error)) => Err(error),
@@ -228,7 +228,7 @@ async fn a_large_message_that_trickles_in_is_life() {
             .ping_interval(Duration::from_millis(50))
             .pong_timeout(Duration::from_millis(200))
             .idle_timeout(Duration::from_millis(400));
-        let config = server::Config::default().layers(layers);
+        let config = server::Config::default().transport(layers);
         let (near, far) = tokio::io::duplex(1 << 16);
         tokio::spawn(async move {
             let transport = accept::<RoleServer, _>(near).config(config).await.unwrap();

@@ -30,7 +30,7 @@ async fn what_grows_is_refused_before_it_takes_more_than_the_limit() {
         let mut layers = transport::Config::default();
         layers.socket.deflate = Some(deflate::Config::default());
         let (_server, address) =
-            serve_tools(&Tools::default(), Config::default().layers(layers)).await;
+            serve_tools(&Tools::default(), Config::default().transport(layers)).await;
 
         worst_json(address).await;
         a_gibibyte(address).await;

@@ -170,7 +170,7 @@ async fn a_client_asks_for_a_sign_of_life_in_its_own_form() {
             layers.heartbeat = heartbeat::Config::default()
                 .ping_interval(Duration::from_millis(20))
                 .pong_timeout(Duration::from_millis(1500));
-            let connect = connect(url).once().config(layers);
+            let connect = connect(url).no_reconnect().transport(layers);
             let connect = match framing {
                 0 => connect.framing(Envelope::default()),
                 _ => connect.framing(ToolCall::default()),
@@ -248,7 +248,7 @@ async fn a_client_says_who_it_is_within_the_connection() {
             let tokens = move |request: TokenRequest| async move {
                 Ok::<_, Infallible>(if request.refused { "s3cr3t" } else { "old" }.to_owned())
             };
-            drop(dial(form).bearer_with(tokens).authenticate_in_band().await.unwrap());
+            drop(dial(form).bearer_provider(tokens).authenticate_in_band().await.unwrap());
 
             let none = dial(form).authenticate_in_band();
             let basic = dial(form).header("authorization", "Basic eDp5").authenticate_in_band();

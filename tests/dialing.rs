@@ -150,7 +150,7 @@ async fn an_empty_list_of_extensions_is_none() {
                 let deflate = socket::deflate::Config::default();
                 let mut config = transport::Config::default();
                 config.socket = socket::Config::default().deflate(deflate);
-                let dialling = connect::<RoleClient>(url).config(config).into_future();
+                let dialling = connect::<RoleClient>(url).transport(config).into_future();
                 let serving = async {
                     let (mut raw, head) = asked(&listener).await;
                     raw.write(accepted(&head, &list)).await;
@@ -195,7 +195,7 @@ async fn the_first_connection_may_be_tried_for_again() {
             let bound = Duration::from_millis(20);
             let policy = ReconnectPolicy::default().first(bound).min(bound).max(bound);
             let connect = connect(url).reconnect(policy).retry_first();
-            let connect = if once { connect.once() } else { connect };
+            let connect = if once { connect.no_reconnect() } else { connect };
             let (state, mut events) = (connect.state(), connect.events());
             let dialling = tokio::spawn(async { ().serve(connect.await.unwrap()).await.unwrap() });
             for expected in 1..=if once { 1 } else { 4 } {
@@ -258,7 +258,7 @@ async fn what_no_later_attempt_can_mend_fails_at_once() {
         let (_server, address) = serve_tools(&Tools::default(), config).await;
         let proxy = Proxy::new(address).await;
         let token = |_| async { Ok::<_, String>("wrong".to_owned()) };
-        let dialled = connect(proxy.url()).bearer_with(token).retry_first().await;
+        let dialled = connect(proxy.url()).bearer_provider(token).retry_first().await;
         assert_eq!((refusal(dialled).status.as_u16(), proxy.dials.load(SeqCst)), (401, 2));
         for url in ["http://localhost/", "ws://", "nonsense"] {
             let error = failure(connect(url).retry_first().await);
@@ -266,7 +266,7 @@ async fn what_no_later_attempt_can_mend_fails_at_once() {
         }
         #[cfg(feature = "rustls-tls")]
         {
-            let tls = mcp_ws_transport::client::Tls::authorities("nonsense");
+            let tls = mcp_ws_transport::client::ClientTls::authorities("nonsense");
             let url = proxy.url().replace("ws://", "wss://");
             let error = failure(connect(url).tls(tls).retry_first().await);
             assert!(matches!(error, HandshakeError::Tls(_)), "{error:?}");

@@ -80,7 +80,7 @@ async fn of_halves() {
             halves.push(raw);
         }
         is_served(address).await;
-        let crowded = server.registry().health().refused_by["crowded"];
+        let crowded = server.registry().health().rejected_by["crowded"];
         assert!(crowded >= 68, "{crowded}");
     })
     .await;
@@ -280,7 +280,7 @@ async fn of_a_body() {
 #[tokio::test]
 async fn a_peer_that_cannot_be_told_harms_nobody() {
     alone(async {
-        let config = Config::default().peer(|parts| {
+        let config = Config::default().peer_addr(|parts| {
             assert!(!parts.headers.contains_key("x-bug"), "a bug");
             None
         });
@@ -289,7 +289,7 @@ async fn a_peer_that_cannot_be_told_harms_nobody() {
         raw.write(upgrade_request(address, "X-Bug: 1\r\n")).await;
         let head = raw.head().await.expect("an answer");
         assert_eq!(head.status(), 500, "{head:?}");
-        assert_eq!(server.registry().health().refused_by["unavailable"], 1);
+        assert_eq!(server.registry().health().rejected_by["unavailable"], 1);
         // Neither the connection nor the server has ended with it.
         raw.body(head.get("content-length").unwrap().parse().unwrap()).await;
         raw.write(upgrade_request(address, "")).await;

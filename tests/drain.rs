@@ -19,7 +19,7 @@ use common::{
 use futures::{StreamExt, future::join_all};
 use mcp_ws_transport::{
     CloseCode, CloseReason,
-    server::{Config, Drain, Event, Registry},
+    server::{Config, Drain, Registry, RegistryEvent},
 };
 use serde_json::json;
 use tokio::{
@@ -211,8 +211,10 @@ async fn a_connection_can_be_disconnected_during_a_drain() {
             raw.send(Frame::close(1008)).await;
         };
         within(ms(5000), async { tokio::join!(server.shutdown(), client) }).await;
-        assert!(matches!(events.next().await, Some(Event::Connected(_))));
-        let Some(Event::Disconnected { reason, .. }) = events.next().await else { panic!() };
+        assert!(matches!(events.next().await, Some(RegistryEvent::Connected(_))));
+        let Some(RegistryEvent::Disconnected { reason, .. }) = events.next().await else {
+            panic!()
+        };
         assert_eq!(u16::from(reason.code), 1008);
         tasks_left(0).await;
     })

@@ -43,7 +43,7 @@ async fn relieved(resume: bool, retry: bool) -> (String, Vec<Result<String, Stri
     let pace = ReconnectPolicy::default().first(bound).after_restart(bound).min(bound).max(bound);
     let mut layers = transport::Config::default();
     layers.correlation = correlation::Config::default().retry_refused(retry);
-    let client = connect(proxy.url()).reconnect(pace).resume(resume).config(layers);
+    let client = connect(proxy.url()).reconnect(pace).resume(resume).transport(layers);
     let client = rmcp::ServiceExt::serve((), client.await.unwrap()).await.unwrap();
     let call = async |tool: &'static str, arguments: Value| {
         let mut params = rmcp::model::CallToolRequestParams::new(tool);
@@ -117,7 +117,7 @@ async fn a_large_answer_on_a_slow_line_arrives_whole() {
         layers.socket = socket::Config::default().close_timeout(Duration::from_millis(200));
         let tools = Tools::default();
         let server = serve_on(far.listen(8).unwrap(), move || tools.clone());
-        let server = server.config(Config::default().layers(layers)).await.unwrap();
+        let server = server.config(Config::default().transport(layers)).await.unwrap();
         let address = server.local_addr();
         let mut raw = Raw::initialized_over(near.connect(address).await.unwrap(), address).await;
         raw.json(&call(1, "big", json!({ "size": size }))).await;

@@ -17,7 +17,7 @@ use common::{
 use futures::{StreamExt, future::join_all};
 use mcp_ws_transport::{
     CloseCode, CloseReason, serve,
-    server::{Authenticator, Config, Credentials, Denied, Drain, Event, Identity},
+    server::{AuthError, Authenticator, Config, Credentials, Drain, Identity, RegistryEvent},
 };
 use rmcp::{
     RoleServer, ServerHandler,
@@ -45,9 +45,9 @@ async fn told(raw: &mut Raw, code: u16) {
 struct Ponders(watch::Sender<usize>);
 
 impl Authenticator for Ponders {
-    async fn authenticate(&self, credentials: Credentials) -> Result<Identity, Denied> {
+    async fn authenticate(&self, credentials: Credentials) -> Result<Identity, AuthError> {
         if credentials.token.is_none() {
-            return Err(Denied::Unauthorized);
+            return Err(AuthError::Unauthorized);
         }
         self.0.send_modify(|asked| *asked += 1);
         std::future::pending().await
@@ -253,7 +253,7 @@ async fn a_disconnect_may_come_at_any_moment() {
             let mut open = Vec::new();
             while ended < rounds {
                 match events.next().await.unwrap() {
-                    Event::Connected(connection) => {
+                    RegistryEvent::Connected(connection) => {
                         open.push(connection.id());
                         if ended % 3 == 0 {
                             tokio::time::sleep(Duration::from_micros(ended as u64 % 7 * 100)).await;
@@ -263,7 +263,7 @@ async fn a_disconnect_may_come_at_any_moment() {
                                 .disconnect(CloseReason::new(CloseCode::from(4321), "enough"))
                         );
                     }
-                    Event::Disconnected { connection, reason } => {
+                    RegistryEvent::Disconnected { connection, reason } => {
                         let at = open.iter().position(|id| *id == connection.id());
                         open.remove(at.expect("connected before, and disconnected once"));
                         assert_eq!(u16::from(reason.code), 4321);

@@ -81,7 +81,7 @@ async fn answers_are_finished_however_many_there_are() {
             is_told(&mut asking(address, "/slow").await, "done").await;
         });
         join_all(clients).await;
-        assert_eq!(server.registry().health().refused, 0);
+        assert_eq!(server.registry().health().rejected, 0);
     })
     .await;
 }
@@ -162,7 +162,7 @@ async fn who_reads_nothing_is_cut() {
         let mut raw = asking(address, "/large").await;
         let pages = page("/now").repeat(1000);
         while raw.try_write(&pages).await.is_ok() {}
-        assert_eq!(server.registry().health().refused, 0);
+        assert_eq!(server.registry().health().rejected, 0);
     })
     .await;
 }
@@ -202,7 +202,7 @@ async fn who_was_served_and_asks_no_more_is_not_refused() {
         is_told(&mut half, "here").await;
         half.write("GET /mcp HTTP/1.1\r\n").await;
         half.end().await;
-        assert_eq!(server.registry().health().refused, 0);
+        assert_eq!(server.registry().health().rejected, 0);
 
         // Nor without a fallback.
         let (server, address) = common::serve_tools(&Tools::default(), config).await;
@@ -210,7 +210,7 @@ async fn who_was_served_and_asks_no_more_is_not_refused() {
         assert_eq!(head.status(), 404, "{head:?}");
         raw.body(head.get("content-length").unwrap().parse().unwrap()).await;
         raw.end().await;
-        assert_eq!(server.registry().health().refused, 0);
+        assert_eq!(server.registry().health().rejected, 0);
     })
     .await;
 }
@@ -228,7 +228,7 @@ async fn who_stays_for_more_makes_room_for_who_comes() {
         let _last = TcpStream::connect(address).await.unwrap();
         stays.end().await;
         timeout(ms(100), later.read(&mut [0])).await.unwrap_err();
-        assert_eq!(server.registry().health().refused, 0);
+        assert_eq!(server.registry().health().rejected, 0);
     })
     .await;
 }

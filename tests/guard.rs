@@ -26,7 +26,7 @@ use http::{Request, Version};
 use mcp_ws_transport::{
     connect, serve,
     server::{
-        BearerTokens, Config, Credentials, Denied, Identity, Limits, Server, WebSocketService,
+        AuthError, BearerTokens, Config, Credentials, Identity, Limits, Server, WebSocketService,
     },
 };
 use rmcp::{
@@ -174,7 +174,7 @@ async fn streamable_http_asks_for_the_token_that_an_upgrade_needs() {
     limit(async {
         let (server, address) = served().await;
         refuses_as_an_upgrade(address).await;
-        let refused = server.registry().health().refused_by;
+        let refused = server.registry().health().rejected_by;
         assert_eq!(refused["unauthorized"], 12, "twice each: {refused:?}");
         assert_eq!(refused["origin"] + refused["host"], 12);
         lets_in_who_has_a_token(address).await;
@@ -265,7 +265,7 @@ async fn an_authenticator_that_fails_lets_nobody_in() {
         for (config, status, more) in [
             (
                 when.clone().authenticator(|_: Credentials| async {
-                    Err(Denied::Unavailable(Duration::from_secs(7)))
+                    Err(AuthError::Unavailable(Duration::from_secs(7)))
                 }),
                 503,
                 ("retry-after", "7"),
@@ -282,17 +282,17 @@ async fn an_authenticator_that_fails_lets_nobody_in() {
             ),
             (
                 when.clone().authenticator(|_: Credentials| async {
-                    Err(Denied::Challenge("Bearer scope=\"x\"".into()))
+                    Err(AuthError::Challenge("Bearer scope=\"x\"".into()))
                 }),
                 401,
                 ("www-authenticate", "Bearer scope=\"x\""),
             ),
             (
-                when.clone().authenticator(|_: Credentials| async { Err(Denied::Forbidden) }),
+                when.clone().authenticator(|_: Credentials| async { Err(AuthError::Forbidden) }),
                 403,
                 ("connection", "-"),
             ),
-            (when.clone().peer(|_| panic!("no address")), 500, ("connection", "-")),
+            (when.clone().peer_addr(|_| panic!("no address")), 500, ("connection", "-")),
         ] {
             let server = serve("127.0.0.1:0", || Mirror).config(config).or(page()).await.unwrap();
             let address = server.local_addr();
@@ -421,7 +421,7 @@ async fn who_waits_for_the_authenticator_is_still_a_stranger() {
             others.push(TcpStream::connect(address).await.unwrap());
         }
         first.end().await;
-        assert_eq!(server.registry().health().refused_by["crowded"], 1);
+        assert_eq!(server.registry().health().rejected_by["crowded"], 1);
     })
     .await;
 }

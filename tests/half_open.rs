@@ -148,13 +148,13 @@ impl Line {
         tasks.spawn(carry(left_read, right_write, weather[0].subscribe()));
         tasks.spawn(carry(right_read, left_write, weather[1].subscribe()));
         let dialled = WebSocketTransport::<RoleClient>::builder()
-            .config(layers.clone())
+            .transport(layers.clone())
             .over_stream(near, Bytes::new(), Side::Client);
         let dialled_state = dialled.state();
         let client = tokio::spawn(().serve(dialled));
         sleep(later).await;
         let accepted = WebSocketTransport::<RoleServer>::builder()
-            .config(layers.clone())
+            .transport(layers.clone())
             .over_stream(far, Bytes::new(), Side::Server);
         let states = [dialled_state, accepted.state()];
         tasks.spawn(async move {

@@ -90,7 +90,7 @@ impl Counting {
         layers.correlation = correlation::Config::default().max_inbound(CAP);
         let service = self.clone();
         let server = serve("127.0.0.1:0", move || service.clone())
-            .config(Config::default().layers(layers))
+            .config(Config::default().transport(layers))
             .await
             .unwrap();
         let address = server.local_addr();

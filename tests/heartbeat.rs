@@ -36,7 +36,7 @@ fn config(ping: u64, pong: u64, idle: u64) -> Config {
 /// A raw client of a server, initialized, with room for `bytes` on the way.
 async fn served(config: Config, bytes: usize) -> (Raw<DuplexStream>, Inside) {
     let (near, far) = duplex(bytes);
-    let builder = WebSocketTransport::<RoleServer>::builder().config(config);
+    let builder = WebSocketTransport::<RoleServer>::builder().transport(config);
     let transport = builder.over_stream(near, Bytes::new(), Side::Server);
     let inside = Inside { stats: transport.stats(), state: transport.state() };
     tokio::spawn(async move {
@@ -66,7 +66,7 @@ async fn a_peer_that_answers_no_ping_is_given_up() {
 async fn pending_calls_learn_of_a_peer_that_answers_no_ping() {
     limit(async {
         let (client, _, _raw) =
-            client_and_raw(|url| connect(url).config(config(100, 200, 60_000))).await;
+            client_and_raw(|url| connect(url).transport(config(100, 200, 60_000))).await;
         let error = within(Duration::from_secs(10), client.list_tools(None)).await.unwrap_err();
         assert!(error.to_string().contains("before the response"), "{error}");
     })
@@ -79,7 +79,7 @@ async fn pending_calls_learn_of_an_answer_that_comes_too_slowly() {
     limit(async {
         let mut config = Config::default();
         config.socket.receive_window = Duration::from_millis(300);
-        let (client, _, mut raw) = client_and_raw(|url| connect(url).config(config)).await;
+        let (client, _, mut raw) = client_and_raw(|url| connect(url).transport(config)).await;
         let dripping = async {
             let _ = raw.receive().await;
             raw.write(head(&Frame::text(""), 1 << 20, false)).await;
@@ -101,7 +101,7 @@ async fn writing_is_no_life() {
     limit(async {
         let (near, mut far) = duplex(1 << 16);
         let mut transport = WebSocketTransport::<RoleClient>::builder()
-            .config(config(100, 300, 60_000))
+            .transport(config(100, 300, 60_000))
             .over_stream(near, Bytes::new(), Side::Client);
         tokio::spawn(async move {
             let mut scratch = vec![0; 4096];
@@ -189,7 +189,7 @@ async fn a_message_that_leaves_slowly_is_no_silence() {
     limit(async {
         let (near, mut far) = duplex(1024);
         let mut transport = WebSocketTransport::<RoleServer>::builder()
-            .config(config(100, 200, 1500))
+            .transport(config(100, 200, 1500))
             .over_stream(near, Bytes::new(), Side::Server);
         let result = json!({ "content": [{ "type": "text", "text": "x".repeat(60_000) }] });
         let message = json!({ "jsonrpc": "2.0", "id": 1, "result": result });
@@ -254,7 +254,7 @@ async fn without_a_heartbeat_silence_is_no_end() {
     let mut config = Config::default();
     config.heartbeat = heartbeat::Config::default().ping_interval(None).idle_timeout(None);
     let (near, _far) = duplex(1 << 16);
-    let mut transport = WebSocketTransport::<RoleClient>::builder().config(config).over_stream(
+    let mut transport = WebSocketTransport::<RoleClient>::builder().transport(config).over_stream(
         near,
         Bytes::new(),
         Side::Client,

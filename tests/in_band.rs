@@ -20,7 +20,7 @@ use common::{
 use mcp_ws_transport::{
     Error, accept,
     error::LinkError,
-    server::{BearerTokens, Config, Credentials, Denied, Identity, Limits},
+    server::{AuthError, BearerTokens, Config, Credentials, Identity, Limits},
 };
 use rmcp::RoleServer;
 use serde_json::{Value, json};
@@ -28,7 +28,7 @@ use tokio_util::sync::CancellationToken;
 
 fn config() -> Config {
     let tokens = BearerTokens::default().token("s3cr3t", Identity::new("alice"));
-    Config::default().authenticator(tokens).in_band_authentication().resumption(None)
+    Config::default().authenticator(tokens).in_band_authentication().sessions(None)
 }
 
 fn authenticate(id: &str, token: impl Into<Value>) -> Value {
@@ -110,9 +110,9 @@ async fn a_wrong_token_is_an_error_and_the_end() {
         let config = Config::default().in_band_authentication().authenticator(
             |credentials: Credentials| async move {
                 match credentials.token.as_ref().map(|token| token.as_str()) {
-                    Some("forbidden") => Err(Denied::Forbidden),
+                    Some("forbidden") => Err(AuthError::Forbidden),
                     Some("panic") => panic!("a bug"),
-                    _ => Err(Denied::Unauthorized),
+                    _ => Err(AuthError::Unauthorized),
                 }
             },
         );
@@ -168,7 +168,7 @@ async fn a_large_message_before_it_is_refused() {
             assert_eq!(code, 1009);
             assert_eq!(reason, "before authentication a message has at most 4096 bytes");
         }
-        assert_eq!(server.registry().health().refused_by["unauthorized"], 2);
+        assert_eq!(server.registry().health().rejected_by["unauthorized"], 2);
 
         let long = "x".repeat(60 << 10);
         let tokens = BearerTokens::default().token(long.clone(), Identity::new("alice"));
@@ -194,7 +194,7 @@ async fn an_empty_token_lets_nobody_in() {
         let collected = Config::default().authenticator(BearerTokens::from_iter([""]));
         let compared = Config::default().authenticator(|credentials: Credentials| async move {
             let token = credentials.token.filter(|token| token.is(""));
-            token.map(|_| Identity::new("root")).ok_or(Denied::Unauthorized)
+            token.map(|_| Identity::new("root")).ok_or(AuthError::Unauthorized)
         });
         for config in [listed, collected, compared] {
             let spy = Spy::default();
@@ -254,7 +254,7 @@ async fn who_does_not_try_is_closed_at_the_deadline() {
         assert_eq!((code, reason.contains("authenticated")), (1008, true), "{reason}");
         assert!((400..5000).contains(&start.elapsed().as_millis()), "{:?}", start.elapsed());
         assert_eq!(spy.seen().len(), 0);
-        assert_eq!(server.registry().health().refused_by["timed_out"], 2);
+        assert_eq!(server.registry().health().rejected_by["timed_out"], 2);
     })
     .await;
 }
@@ -267,7 +267,7 @@ async fn the_deadline_is_for_the_client_alone() {
         let time = Duration::from_millis(600);
         let config = Config::default().in_band_authentication().handshake_timeout(time);
         let config = config.authenticator(|credentials: Credentials| async move {
-            let token = credentials.token.ok_or(Denied::Unauthorized)?;
+            let token = credentials.token.ok_or(AuthError::Unauthorized)?;
             match token.as_str() {
                 "never" => std::future::pending().await,
                 _ => tokio::time::sleep(Duration::from_millis(400)).await,
@@ -295,7 +295,7 @@ async fn the_deadline_is_for_the_client_alone() {
                 );
             }
         }
-        let refused = server.registry().health().refused_by;
+        let refused = server.registry().health().rejected_by;
         assert_eq!(refused.into_iter().collect::<Vec<_>>(), [("unavailable", 1)]);
     })
     .await;
@@ -376,7 +376,7 @@ async fn one_stranger_too_many_and_the_longest_one_leaves() {
             others.push(other);
         }
         assert_eq!(first.closed().await.0, 1013);
-        assert_eq!(server.registry().health().refused_by["crowded"], 1);
+        assert_eq!(server.registry().health().rejected_by["crowded"], 1);
         let mut last = others.pop().unwrap();
         last.ask(&authenticate("auth", "s3cr3t")).await;
         last.initialize().await;
@@ -444,7 +444,7 @@ async fn strangers_of_all_kinds_share_the_seats() {
         for stranger in &mut strangers {
             assert_eq!(stranger.closed().await, (1013, "too many strangers".to_owned()));
         }
-        assert_eq!(server.registry().health().refused_by["crowded"], 5);
+        assert_eq!(server.registry().health().rejected_by["crowded"], 5);
     })
     .await;
 }

@@ -229,7 +229,7 @@ async fn a_python_server_serves_our_client() {
     let mut config = transport::Config::default();
     config.heartbeat = heartbeat::Config::default().ping_interval(Duration::from_millis(100));
     let transport: WebSocketTransport<_> =
-        soon(mcp_ws_transport::connect(&url).config(config).into_future()).await.unwrap();
+        soon(mcp_ws_transport::connect(&url).transport(config).into_future()).await.unwrap();
     assert_eq!(transport.subprotocol(), Some("mcp"));
     let (mut state, stats) = (transport.state(), transport.stats());
     let handler = Client::default();
@@ -311,7 +311,8 @@ async fn our_client_finds_out_the_era_of_a_python_server() {
 #[ignore = "needs Python and the packages of tests/interop/requirements.txt"]
 async fn our_client_sees_a_python_server_restart() {
     let (server, url) = python_server().await;
-    let transport = soon(mcp_ws_transport::connect(&url).once().into_future()).await.unwrap();
+    let transport =
+        soon(mcp_ws_transport::connect(&url).no_reconnect().into_future()).await.unwrap();
     let mut state = transport.state();
     let client = soon(().serve(transport)).await.unwrap();
 

@@ -275,7 +275,7 @@ async fn a_listening_client_serves_every_server_that_dials() {
     let url = format!("ws://{}/mcp", clients.local_addr());
     let mut servers = Vec::new();
     for _ in 0..3 {
-        let transport = soon(connect(&url).once().into_future()).await.unwrap();
+        let transport = soon(connect(&url).no_reconnect().into_future()).await.unwrap();
         let state = transport.state();
         servers.push((soon(Server.serve(transport)).await.unwrap(), state));
     }

@@ -19,7 +19,7 @@ use common::{
 };
 use mcp_ws_transport::{
     serve,
-    server::{BearerTokens, Config, Credentials, Denied, Identity, Limits, Registry, Server},
+    server::{AuthError, BearerTokens, Config, Credentials, Identity, Limits, Registry, Server},
 };
 use rmcp::{
     ErrorData, RoleServer, ServerHandler,
@@ -29,11 +29,11 @@ use rmcp::{
 use serde_json::json;
 
 fn one() -> Config {
-    Config::default().resumption(None).limits(Limits::default().connections(1))
+    Config::default().sessions(None).limits(Limits::default().connections(1))
 }
 
 /// Waits until nobody is connected.
-async fn empty<R: mcp_ws_transport::decode::Role>(registry: &Registry<R>) {
+async fn empty<R: mcp_ws_transport::decode::McpRole>(registry: &Registry<R>) {
     while !registry.list().is_empty() {
         tokio::time::sleep(Duration::from_millis(2)).await;
     }
@@ -50,7 +50,7 @@ async fn is_full(address: SocketAddr) {
 #[tokio::test]
 async fn one_too_many_is_told_to_come_again() {
     limit(async {
-        let config = Config::default().resumption(None).limits(Limits::default().connections(3));
+        let config = Config::default().sessions(None).limits(Limits::default().connections(3));
         let (server, address) = tools(config).await;
         let mut here = Vec::new();
         for _ in 0..3 {
@@ -65,7 +65,7 @@ async fn one_too_many_is_told_to_come_again() {
             raw.ping().await;
         }
         let health = server.registry().health();
-        assert_eq!((health.active, health.refused_by["at_capacity"]), (3, 20));
+        assert_eq!((health.active, health.rejected_by["at_capacity"]), (3, 20));
     })
     .await;
 }
@@ -147,7 +147,7 @@ async fn many_at_once_get_one_place() {
     limit(async {
         let config = one().authenticator(|_: Credentials| async {
             tokio::time::sleep(Duration::from_millis(50)).await;
-            Ok::<_, Denied>(Identity::new("anyone"))
+            Ok::<_, AuthError>(Identity::new("anyone"))
         });
         let (server, address) = tools(config).await;
         let dials: Vec<_> =
@@ -237,7 +237,7 @@ async fn a_place_is_given_back_whatever_panics() {
 /// Behind a proxy that says in a header where a request comes from.
 fn forwarded() -> Config {
     let limits = Limits::default().connections_per_address(2);
-    Config::default().resumption(None).limits(limits).peer(|parts| {
+    Config::default().sessions(None).limits(limits).peer_addr(|parts| {
         let line = parts.headers.get("x-forwarded-for")?.to_str().ok()?;
         let address: IpAddr = line.rsplit(',').next()?.trim().parse().ok()?;
         Some((address, 0).into())
@@ -265,7 +265,7 @@ async fn an_address_has_its_share() {
             let (head, _) = knock(address, &from(third)).await;
             assert_eq!((head.status(), head.get("retry-after")), (503, Some("5")), "{third}");
         }
-        assert_eq!(server.registry().health().refused_by["address_at_capacity"], 6);
+        assert_eq!(server.registry().health().rejected_by["address_at_capacity"], 6);
         let known = server.registry().list()[0].peer();
         assert_eq!(known, Some("192.0.2.1:0".parse().unwrap()));
 
@@ -281,7 +281,7 @@ async fn an_address_has_its_share() {
 async fn a_header_is_believed_only_where_it_is_configured() {
     limit(async {
         let limits = Limits::default().connections_per_address(1);
-        let (_server, address) = tools(Config::default().resumption(None).limits(limits)).await;
+        let (_server, address) = tools(Config::default().sessions(None).limits(limits)).await;
         let _here: Raw = enter(address, "X-Forwarded-For: 192.0.2.1\r\n").await;
         for line in ["X-Forwarded-For: 192.0.2.2\r\n", "Forwarded: for=192.0.2.3\r\n", ""] {
             assert_eq!(knock(address, line).await.0.status(), 503, "{line}");

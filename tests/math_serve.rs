@@ -90,7 +90,7 @@ async fn any_of_the_tokens_lets_in_and_health_tells_who_was() {
     let stranger = request(&url, "/health", &format!("Host: {}\r\n", address(&url))).await;
     assert!(stranger.starts_with("HTTP/1.1 401 "), "{stranger}");
     let health = health_for(&url, "Authorization: Bearer one\r\n").await;
-    for (figure, expected) in [("active", 0), ("total", 2), ("refused", 3), ("tool_calls", 2)] {
+    for (figure, expected) in [("active", 0), ("total", 2), ("rejected", 3), ("tool_calls", 2)] {
         assert_eq!(health[figure], expected, "{figure} in {health}");
     }
     server.terminate().await;
@@ -336,7 +336,7 @@ async fn the_certificate_is_read_again_on_request_and_connections_stay() {
     assert_eq!(call(&url, &["--ca", &cert]).await, Ok(sum()));
     assert!(call(&url, &[]).await.is_err());
 
-    let authorities = mcp_ws_transport::client::Tls::authorities(fs::read(&cert).unwrap());
+    let authorities = mcp_ws_transport::client::ClientTls::authorities(fs::read(&cert).unwrap());
     let stays = ().serve(connect(&url).tls(authorities).await.unwrap()).await.unwrap();
     fs::copy(&cert, files.file("old.pem")).unwrap();
     files.renew();

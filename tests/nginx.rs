@@ -102,7 +102,7 @@ async fn a_name_always_leads_to_the_same_instance_and_names_spread() {
         let mut at = Vec::new();
         for round in 1..=2 {
             for name in 0..40 {
-                let client = enter(site.dial(&format!("session-{name}")).once()).await;
+                let client = enter(site.dial(&format!("session-{name}")).no_reconnect()).await;
                 let place = ask(&client, 0).await;
                 match round {
                     1 => at.push(place[..1].to_owned()),
@@ -125,7 +125,7 @@ async fn a_name_always_leads_to_the_same_instance_and_names_spread() {
 async fn pings_of_either_side_keep_an_idle_connection_and_without_them_nginx_cuts_it() {
     async fn idle(site: &Site, ping: Option<Duration>) -> (Duration, State) {
         let name = format!("idle-{}", ping.is_some());
-        let connect = site.dial(&name).config(heartbeat(ping)).once();
+        let connect = site.dial(&name).transport(heartbeat(ping)).no_reconnect();
         let state = connect.state();
         let client = enter(connect).await;
         let first = ask(&client, 0).await;
@@ -139,7 +139,8 @@ async fn pings_of_either_side_keep_an_idle_connection_and_without_them_nginx_cut
 
     limit(async {
         let each = Some(Duration::from_secs(1));
-        let site = |ping| Site::with(behind_proxy().layers(heartbeat(ping)), |as_it_is| as_it_is);
+        let site =
+            |ping| Site::with(behind_proxy().transport(heartbeat(ping)), |as_it_is| as_it_is);
         let (pings, silent) = tokio::join!(site(each), site(None));
         let (both, server, client, (after, end)) = tokio::join!(
             idle(&pings, each),
@@ -251,10 +252,10 @@ async fn a_strangers_page_is_refused_and_the_sites_own_is_not() {
     limit(async {
         let site = Site::new().await;
         let own = format!("https://{}", site.nginx.address);
-        let client = enter(site.dial("own").header("origin", own).once()).await;
+        let client = enter(site.dial("own").header("origin", own).no_reconnect()).await;
         ask(&client, 0).await;
         for stranger in ["https://evil.example", "https://127.0.0.1", "null"] {
-            let refused = site.dial("own").header("origin", stranger).once().await;
+            let refused = site.dial("own").header("origin", stranger).no_reconnect().await;
             let Err(Error::Handshake(HandshakeError::Refused(refusal))) = refused else {
                 panic!("{refused:?}");
             };
@@ -377,7 +378,8 @@ async fn when_an_instance_is_told_to_stop_the_other_takes_over_and_gives_back() 
 
         let (_a, _) = serve(&at_a.to_string()).await;
         for name in 0..CLIENTS {
-            let client = enter(nginx.dial(nginx.address, &format!("client-{name}")).once()).await;
+            let client =
+                enter(nginx.dial(nginx.address, &format!("client-{name}")).no_reconnect()).await;
             client.cancel().await.unwrap();
         }
         assert_eq!(health(at_a).await["total"], theirs);

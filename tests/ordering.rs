@@ -22,11 +22,9 @@ async fn sends_that_are_awaited_by_many_tasks_keep_their_order() {
         let (near, far) = pair().await;
         let mut config = Config::default();
         config.shared = config.shared.queue_bytes(10_000);
-        let mut transport = WebSocketTransport::<RoleClient>::builder().config(config).over_stream(
-            near,
-            Bytes::new(),
-            Side::Client,
-        );
+        let mut transport = WebSocketTransport::<RoleClient>::builder()
+            .transport(config)
+            .over_stream(near, Bytes::new(), Side::Client);
         let peer = tokio::spawn(async move {
             let mut raw = Raw::over(far, false);
             for number in 0..3000 {

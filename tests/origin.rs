@@ -194,7 +194,7 @@ async fn by_default_only_loopback_and_its_own_pages_are_let_in() {
         let granted = DEFAULT.iter().filter(|row| row.2 == 101).count() as u64;
         let refused = DEFAULT.iter().filter(|row| row.2 == 403).count() as u64;
         let health = server.registry().health();
-        assert_eq!(health.refused_by["host"] + health.refused_by["origin"], refused);
+        assert_eq!(health.rejected_by["host"] + health.rejected_by["origin"], refused);
         assert!(health.total <= granted, "{health:?}");
     })
     .await;

@@ -10,7 +10,7 @@ use std::{sync::Arc, time::Duration};
 use common::{limit, logs::Log};
 use mcp_ws_transport::{
     CatchPanic, WebSocketTransport, accept,
-    client::{Connect, Toolbox},
+    client::{Connect, ToolClient},
     connect,
     layer::correlation::TIMED_OUT,
     serve,
@@ -217,7 +217,8 @@ async fn a_handler_of_a_toolbox_that_panics_answers_the_server() {
         let url = format!("ws://{}/mcp", server.local_addr());
         let transport = Connect::from(url.as_str()).await.unwrap();
         let lifecycle = rmcp::ClientLifecycleMode::Initialize;
-        let tools = Toolbox::with_lifecycle(User::default(), transport, lifecycle).await.unwrap();
+        let tools =
+            ToolClient::with_lifecycle(User::default(), transport, lifecycle).await.unwrap();
         let told = call(tools.peer(), "panic").await.unwrap();
         assert_eq!(told, "-32603 the handler panicked");
         tools.close().await;

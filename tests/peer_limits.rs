@@ -19,7 +19,7 @@ use common::{
 use futures::{StreamExt, future::join_all, stream::FuturesUnordered};
 use mcp_ws_transport::{
     State, accept,
-    client::{Connect, ToolError, Toolbox},
+    client::{Connect, ToolClient, ToolError},
     connect,
     framing::{Envelope, ToolCall},
     server::{self, Config},
@@ -122,7 +122,7 @@ async fn whoever_accepts_a_stream_of_their_own_says_what_they_take() {
     limit(async {
         let tools = Tools::default();
         let (address, mut connections) = host(tools.clone(), transport::Config::default()).await;
-        let connect = connect(format!("ws://{address}/mcp")).once();
+        let connect = connect(format!("ws://{address}/mcp")).no_reconnect();
         let client = ().serve(connect.await.unwrap()).await.unwrap();
         let Inside { state, .. } = connections.recv().await.unwrap();
         a_large_call_among_small_ones(&tools, &client).await;
@@ -175,7 +175,7 @@ async fn a_toolbox_says_both_sizes() {
             raw.json(&json!({ "jsonrpc": "2.0", "id": list["id"], "result": result })).await;
             raw
         });
-        let tools = Toolbox::connect(connect(url)).await.unwrap();
+        let tools = ToolClient::connect(connect(url)).await.unwrap();
         let text = "x".repeat(6000);
         let error = tools.call::<Value>("echo", json!({ "text": text })).await.unwrap_err();
         assert!(matches!(error, ToolError::NotSent(_)), "{error:?}");
@@ -241,7 +241,7 @@ async fn a_result_larger_than_the_client_takes_is_an_error_in_its_place() {
         for resume in [true, false] {
             let mut config = transport::Config::default();
             config.socket = config.socket.max_message_size(64 << 10);
-            let connect = connect(format!("ws://{address}/mcp")).config(config).resume(resume);
+            let connect = connect(format!("ws://{address}/mcp")).transport(config).resume(resume);
             let mut state = connect.state();
             let client = ().serve(connect.await.unwrap()).await.unwrap();
             state.mark_unchanged();
@@ -427,7 +427,7 @@ async fn calls_that_a_full_server_refuses_wait_until_it_takes_them() {
             for once in [false, true] {
                 let (listener, url) = listen().await;
                 let connect = connect(url);
-                let connect = if once { connect.once() } else { connect };
+                let connect = if once { connect.no_reconnect() } else { connect };
                 let client = async { ().serve(connect.await.unwrap()).await.unwrap() };
                 let server = async {
                     let mut raw = telling(&listener, limits).await;
@@ -449,7 +449,7 @@ async fn calls_that_a_full_server_refuses_wait_until_it_takes_them() {
 async fn calls_that_a_full_server_has_refused_end_unsent_with_the_connection() {
     limit(async {
         let (listener, url) = listen().await;
-        let client = async { ().serve(connect(url).once().await.unwrap()).await.unwrap() };
+        let client = async { ().serve(connect(url).no_reconnect().await.unwrap()).await.unwrap() };
         let server = async {
             let mut raw = telling(&listener, "").await;
             raw.answer_initialize().await;
@@ -476,7 +476,7 @@ async fn calls_wait_for_handlers_that_go_on_after_their_callers_have_left() {
         let tools = Tools::default();
         let mut layers = transport::Config::default();
         layers.correlation = layers.correlation.max_inbound(2);
-        let (_server, address) = serve_tools(&tools, Config::default().layers(layers)).await;
+        let (_server, address) = serve_tools(&tools, Config::default().transport(layers)).await;
         let connect = connect(format!("ws://{address}/mcp"));
         let client = ().serve(connect.await.unwrap()).await.unwrap();
         for _ in 0..2 {
@@ -556,7 +556,7 @@ async fn as_many_calls_as_there_are_all_have_their_answers() {
         let calls = scale(15_000, 60_000);
         let mut layers = transport::Config::default();
         layers.correlation = layers.correlation.max_inbound(100);
-        let config = Config::default().layers(layers);
+        let config = Config::default().transport(layers);
         let (_server, address) = serve_tools(&Tools::default(), config).await;
         for resume in [true, false] {
             let connect = connect(format!("ws://{address}/mcp")).resume(resume);
@@ -633,7 +633,7 @@ async fn a_client_lives_on_that_has_closed_for_one_large_answer() {
         let address = common::host_of_few_words(Tools::default()).await;
         let mut config = transport::Config::default();
         config.socket = config.socket.max_message_size(64 << 10);
-        let connect = hasty(connect(format!("ws://{address}/mcp"))).config(config);
+        let connect = hasty(connect(format!("ws://{address}/mcp"))).transport(config);
         let client = ().serve(connect.await.unwrap()).await.unwrap();
         let error = told(client.call_tool(tool("big", json!({ "size": 70_000 }))).await);
         let data = error.data.unwrap();

@@ -313,7 +313,7 @@ async fn a_token_is_asked_for_at_every_attempt_and_once_more_where_it_is_refused
             };
             async move { Ok::<_, String>(token.to_owned()) }
         };
-        let connect = hasty(connect(proxy.url()).bearer_with(token));
+        let connect = hasty(connect(proxy.url()).bearer_provider(token));
         let (mut events, mut state) = (connect.events(), connect.state());
         let mut lost = async || {
             let away = |state: &State| matches!(state, State::Reconnecting { .. });
@@ -369,7 +369,7 @@ async fn once_is_once() {
     limit(async {
         let (_server, address) = serve_tools(&Tools::default(), Config::default()).await;
         let proxy = Proxy::new(address).await;
-        let client = ().serve(connect(proxy.url()).once().await.unwrap()).await.unwrap();
+        let client = ().serve(connect(proxy.url()).no_reconnect().await.unwrap()).await.unwrap();
         proxy.cut();
         within(Duration::from_secs(1), client.waiting()).await.unwrap();
         assert_eq!(proxy.dials.load(SeqCst), 1);
@@ -471,14 +471,14 @@ async fn a_server_that_never_has_enough_of_new_tokens_is_left_alone() {
         tokio::spawn(async move {
             let mut events = registry.events();
             while let Some(event) = events.next().await {
-                if let mcp_ws_transport::server::Event::Connected(connection) = event {
+                if let mcp_ws_transport::server::RegistryEvent::Connected(connection) = event {
                     connection.disconnect(CloseReason::new(CloseCode::Unauthorized, "another"));
                 }
             }
         });
         let proxy = Proxy::new(address).await;
         let token = |_| async { Ok::<_, String>("right".to_owned()) };
-        let connect = hasty(connect::<RoleClient>(proxy.url()).bearer_with(token));
+        let connect = hasty(connect::<RoleClient>(proxy.url()).bearer_provider(token));
         let mut state = connect.state();
         let _ = ().serve(connect.await.unwrap()).await;
         let closed = |state: &State| matches!(state, State::Closed(_));

@@ -17,7 +17,7 @@ use mcp_ws_transport::{
     connect,
     error::{HandshakeError, LinkError},
     event::{Event, Events},
-    server::{Config, Credentials, Denied, Identity, Server},
+    server::{AuthError, Config, Credentials, Identity, Server},
 };
 use rmcp::{
     RoleClient, ServiceError, ServiceExt, model::CallToolRequestParams, service::RunningService,
@@ -38,7 +38,7 @@ struct Guard(Arc<Mutex<(Verdict, Vec<String>)>>);
 enum Verdict {
     #[default]
     Anyone,
-    Nobody(Denied),
+    Nobody(AuthError),
     /// With this token.
     Only(&'static str),
     /// The same; of others it cannot be told now.
@@ -57,8 +57,8 @@ impl Guard {
                 Verdict::Only(right) | Verdict::Later(right) if token.as_deref() == Some(right) => {
                     Ok(())
                 }
-                Verdict::Only(_) => Err(Denied::Unauthorized),
-                Verdict::Later(_) => Err(Denied::Unavailable(Duration::ZERO)),
+                Verdict::Only(_) => Err(AuthError::Unauthorized),
+                Verdict::Later(_) => Err(AuthError::Unavailable(Duration::ZERO)),
             };
             seen.extend(token);
             async move { enters.map(|()| Identity::new("someone")) }
@@ -91,7 +91,7 @@ impl Issuer {
 
     fn at(&self, connect: Connect<RoleClient>) -> Connect<RoleClient> {
         let issuer = self.clone();
-        connect.bearer_with(move |request: TokenRequest| {
+        connect.bearer_provider(move |request: TokenRequest| {
             let (tokens, asked) = &mut *issuer.0.lock().unwrap();
             asked.push(request.refused);
             let last = tokens[0];
@@ -203,11 +203,11 @@ fn code(error: &Error) -> CloseCode {
 async fn who_is_refused_at_the_door_stays_away() {
     limit(async {
         for (denied, expected, with_tokens, further) in [
-            (Denied::Unauthorized, 401, false, 1),
-            (Denied::Forbidden, 403, false, 1),
-            (Denied::Forbidden, 403, true, 1),
+            (AuthError::Unauthorized, 401, false, 1),
+            (AuthError::Forbidden, 403, false, 1),
+            (AuthError::Forbidden, 403, true, 1),
             // It comes once more, with another token.
-            (Denied::Unauthorized, 401, true, 2),
+            (AuthError::Unauthorized, 401, true, 2),
         ] {
             for resume in [true, false] {
                 let (guard, issuer) = (Guard::default(), Issuer::new(vec!["a", "b", "c", "d"]));

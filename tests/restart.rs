@@ -112,7 +112,7 @@ async fn restarted(events: &mut Events<Event>) {
     loop {
         match events.next().await.unwrap() {
             Event::Restarted { .. } => return,
-            event @ (Event::Resumed { .. } | Event::Closed(_) | Event::Missed(_)) => {
+            event @ (Event::Resumed { .. } | Event::Closed(_) | Event::Lagged(_)) => {
                 panic!("{event:?}")
             }
             _ => {}

@@ -92,7 +92,7 @@ async fn of_many_cuts_no_call_notices_anything() {
                 replayed += messages;
             }
             Event::Restarted { .. } => panic!("the session was lost"),
-            Event::Missed(missed) => println!("{missed} events not seen"),
+            Event::Lagged(missed) => println!("{missed} events not seen"),
             _ => {}
         }
     }

@@ -253,7 +253,7 @@ async fn a_session_that_the_server_ends_is_not_presented_again() {
 async fn a_new_token_is_for_a_new_session() {
     limit(async {
         let token = |_| async { Ok::<_, String>("token".to_owned()) };
-        let (scene, mut link) = Scene::with(60, |connect| connect.bearer_with(token)).await;
+        let (scene, mut link) = Scene::with(60, |connect| connect.bearer_provider(token)).await;
         link.raw.send(close(4401)).await;
         let (next, open) = link.cut(&scene.listener).await;
         assert_eq!(open, json!({}));

@@ -86,7 +86,7 @@ async fn who_does_not_want_to_resume_does_not_offer_it() {
         for once in [true, false] {
             let (listener, url) = listen().await;
             let connect = hasty(connect::<RoleClient>(url)).subprotocols(["mcp.resume.v1"]);
-            let connect = if once { connect.once() } else { connect.resume(false) };
+            let connect = if once { connect.no_reconnect() } else { connect.resume(false) };
             let dialling = tokio::spawn(connect.into_future());
             only_mcp(&listener).await;
             let _ = dialling.await.unwrap().unwrap();

@@ -12,7 +12,9 @@ use common::{
     serve_tools, text_of,
 };
 use futures::StreamExt;
-use mcp_ws_transport::server::{BearerTokens, Config, Event, Identity, Limits, Resumption, Server};
+use mcp_ws_transport::server::{
+    BearerTokens, Config, Identity, Limits, RegistryEvent, Server, SessionConfig,
+};
 use serde_json::{Value, json};
 
 /// A client that speaks the extension, and what it knows of its session.
@@ -69,7 +71,7 @@ async fn session(raw: &mut Raw) -> Value {
 }
 
 /// Waits for something that happens in the server.
-async fn until(server: &Server, expected: impl Fn(&Event) -> bool) {
+async fn until(server: &Server, expected: impl Fn(&RegistryEvent) -> bool) {
     let mut events = server.registry().events();
     while !expected(&events.next().await.unwrap()) {}
 }
@@ -78,7 +80,7 @@ async fn until(server: &Server, expected: impl Fn(&Event) -> bool) {
 async fn lose(server: &Server, raw: Raw) {
     let mut events = server.registry().events();
     raw.reset();
-    while !matches!(events.next().await.unwrap(), Event::Away(_)) {}
+    while !matches!(events.next().await.unwrap(), RegistryEvent::Detached(_)) {}
 }
 
 #[tokio::test]
@@ -96,7 +98,7 @@ async fn a_call_is_answered_over_the_next_connection_and_runs_once() {
         let asks = client.asks(1);
         lose(&server, client.raw).await;
         let health = server.registry().health();
-        assert_eq!((health.active, health.away, health.total), (1, 1, 1));
+        assert_eq!((health.active, health.detached, health.total), (1, 1, 1));
         tools.gate.notify_one();
 
         let mut client = Client::open(address, "", &asks).await;
@@ -111,7 +113,7 @@ async fn a_call_is_answered_over_the_next_connection_and_runs_once() {
         assert_eq!(text_of(&answer), "hi");
         assert_eq!(*tools.started.borrow(), 1);
         let health = server.registry().health();
-        assert_eq!((health.active, health.away, health.total), (1, 0, 1));
+        assert_eq!((health.active, health.detached, health.total), (1, 0, 1));
         // Each control frame is a message too.
         assert_eq!((health.messages_received, health.messages_sent), (6, 5));
         server.shutdown().await;
@@ -205,7 +207,7 @@ async fn the_connection_that_is_taken_over_is_told_so() {
         let answer = next.raw.ask(&call(1, "echo", json!({ "text": "hi" }))).await;
         assert_eq!(text_of(&answer), "hi");
         let health = server.registry().health();
-        assert_eq!((health.active, health.away), (1, 0));
+        assert_eq!((health.active, health.detached), (1, 0));
         server.shutdown().await;
     })
     .await;
@@ -248,7 +250,7 @@ async fn of_many_who_come_at_once_the_last_wins_and_no_message_is_doubled() {
 async fn a_session_ends_when_its_window_does_and_so_do_its_handlers() {
     limit(async {
         let tools = Tools::default();
-        let config = Config::default().resumption(Resumption::default().window(Duration::from_secs(7)));
+        let config = Config::default().sessions(SessionConfig::default().window(Duration::from_secs(7)));
         let (server, address) = serve_tools(&tools, config).await;
         let mut client = Client::new(address).await;
         client.raw.json(&call(1, "deaf", json!({}))).await;
@@ -256,7 +258,7 @@ async fn a_session_ends_when_its_window_does_and_so_do_its_handlers() {
         let asks = client.asks(1);
         lose(&server, client.raw).await;
         let lost = tokio::time::Instant::now();
-        until(&server, |event| matches!(event, Event::Disconnected { reason, .. } if u16::from(reason.code) == 4410)).await;
+        until(&server, |event| matches!(event, RegistryEvent::Disconnected { reason, .. } if u16::from(reason.code) == 4410)).await;
         assert_eq!(lost.elapsed().as_secs(), 7);
         let again = Client::open(address, "", &asks).await;
         assert_eq!(again.session["why"], "unknown");
@@ -277,7 +279,7 @@ async fn a_window_is_told_in_whole_seconds_and_none_too_few() {
             (Duration::from_millis(1001), 2),
             (Duration::MAX, u32::MAX),
         ] {
-            let config = Config::default().resumption(Resumption::default().window(window));
+            let config = Config::default().sessions(SessionConfig::default().window(window));
             let (server, address) = serve_tools(&Tools::default(), config).await;
             let client = Client::open(address, "", &json!({})).await;
             assert_eq!(client.session["window_s"], told, "{window:?}");
@@ -291,8 +293,8 @@ async fn a_window_is_told_in_whole_seconds_and_none_too_few() {
 async fn too_many_sessions_without_a_client_cost_the_oldest_its_place() {
     limit(async {
         let tools = Tools::default();
-        let resumption = Resumption::default().max_sessions(2).max_bytes(1 << 20);
-        let (server, address) = serve_tools(&tools, Config::default().resumption(resumption)).await;
+        let sessions = SessionConfig::default().max_sessions(2).max_bytes(1 << 20);
+        let (server, address) = serve_tools(&tools, Config::default().sessions(sessions)).await;
         let mut asks = Vec::new();
         for _ in 0..3 {
             let client = Client::new(address).await;
@@ -314,7 +316,8 @@ async fn too_many_sessions_without_a_client_cost_the_oldest_its_place() {
         }
         kept.raw.json(&call(3, "wait", json!({}))).await;
         tools.begun(1).await;
-        let disconnected = until(&server, |event| matches!(event, Event::Disconnected { .. }));
+        let disconnected =
+            until(&server, |event| matches!(event, RegistryEvent::Disconnected { .. }));
         let (again, ()) = tokio::join!(
             async {
                 let asks = kept.asks(1);
@@ -337,7 +340,7 @@ async fn a_session_ends_with_a_message_that_is_too_slow() {
     limit(async {
         let mut layers = mcp_ws_transport::transport::Config::default();
         layers.socket.receive_window = Duration::from_millis(300);
-        let config = Config::default().layers(layers);
+        let config = Config::default().transport(layers);
         let (_server, address) = serve_tools(&Tools::default(), config).await;
         let mut client = Client::new(address).await;
         client.raw.send(Frame::text("{").more()).await;
@@ -352,8 +355,8 @@ async fn a_session_ends_with_a_message_that_is_too_slow() {
 #[tokio::test]
 async fn one_address_does_not_end_the_sessions_of_another() {
     limit(async {
-        let resumption = Resumption::default().max_sessions(16);
-        let config = Config::default().resumption(resumption).peer(|parts| {
+        let sessions = SessionConfig::default().max_sessions(16);
+        let config = Config::default().sessions(sessions).peer_addr(|parts| {
             let line = parts.headers.get("x-peer")?;
             line.to_str().ok()?.parse().ok()
         });
@@ -464,7 +467,7 @@ async fn it_is_not_spoken_where_it_is_off_or_nobody_knows_who_it_is() {
     limit(async {
         let in_band = BearerTokens::default().token("a", Identity::new("alice"));
         let in_band = Config::default().authenticator(in_band).in_band_authentication();
-        for config in [Config::default().resumption(None), in_band] {
+        for config in [Config::default().sessions(None), in_band] {
             let (server, address) = serve_tools(&Tools::default(), config).await;
             let mut raw = Raw::over(tokio::net::TcpStream::connect(address).await.unwrap(), true);
             let offers = "Sec-WebSocket-Protocol: mcp, mcp.resume.v1\r\n";

@@ -163,7 +163,7 @@ async fn those_of_requests_show_nowhere() {
             }
         }
         let health = server.registry().health();
-        assert_eq!((health.total, health.refused), (3, 9), "{health:?}");
+        assert_eq!((health.total, health.rejected), (3, 9), "{health:?}");
         is_clean("the health", &serde_json::to_string(&health).unwrap());
         for _ in 0..12 {
             hides("an event", &events.next().await.unwrap());

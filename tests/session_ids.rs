@@ -22,7 +22,8 @@ use futures::StreamExt;
 use mcp_ws_transport::{
     error::CloseReason,
     server::{
-        BearerTokens, Config, Event, Events, Identity, Limits, Resumption, Server, SessionIds,
+        BearerTokens, Config, Identity, Limits, RegistryEvent, RegistryEvents, Server,
+        SessionConfig, SessionIdPolicy,
     },
 };
 use rmcp::{
@@ -205,7 +206,10 @@ async fn note(raw: &mut Raw, id: i64, text: &str) -> String {
     text_of(&answer).to_owned()
 }
 
-async fn next(events: &mut Events, expected: impl Fn(&Event) -> bool) -> Event {
+async fn next(
+    events: &mut RegistryEvents,
+    expected: impl Fn(&RegistryEvent) -> bool,
+) -> RegistryEvent {
     loop {
         let event = events.next().await.unwrap();
         if expected(&event) {
@@ -214,12 +218,12 @@ async fn next(events: &mut Events, expected: impl Fn(&Event) -> bool) -> Event {
     }
 }
 
-fn is_away(event: &Event) -> bool {
-    matches!(event, Event::Away(_))
+fn is_away(event: &RegistryEvent) -> bool {
+    matches!(event, RegistryEvent::Detached(_))
 }
 
-fn is_gone(event: &Event) -> bool {
-    matches!(event, Event::Disconnected { .. })
+fn is_gone(event: &RegistryEvent) -> bool {
+    matches!(event, RegistryEvent::Disconnected { .. })
 }
 
 /// The client loses its connection, which the server has noticed.
@@ -247,17 +251,17 @@ async fn pass(seconds: u64) {
     tokio::time::resume();
 }
 
-fn config(ids: SessionIds) -> Config {
-    Config::default().resumption(Resumption::default().ids(ids))
+fn config(ids: SessionIdPolicy) -> Config {
+    Config::default().sessions(SessionConfig::default().ids(ids))
 }
 
 #[tokio::test]
 async fn where_a_name_is_required_nobody_is_let_in_without() {
     limit(async {
         let desk = Desk::default();
-        let (server, address) = desk.serve(config(SessionIds::Required)).await;
+        let (server, address) = desk.serve(config(SessionIdPolicy::Required)).await;
         assert_eq!(refused(address, None, "").await.status(), 400);
-        assert_eq!(server.registry().health().refused_by["session_id"], 1);
+        assert_eq!(server.registry().health().rejected_by["session_id"], 1);
         let mut raw = enter(address, Query, "a").await;
         assert_eq!(note(&mut raw, 1, "one").await, "one");
         // Also one that only a browser has sent, and that names nothing here.
@@ -271,7 +275,7 @@ async fn where_a_name_is_required_nobody_is_let_in_without() {
 #[tokio::test]
 async fn who_brings_no_name_is_issued_one() {
     limit(async {
-        let (server, address) = Desk::default().serve(config(SessionIds::Issued)).await;
+        let (server, address) = Desk::default().serve(config(SessionIdPolicy::Issued)).await;
         let mut ids = Vec::new();
         // The last is one that its browser has kept for longer than the server.
         for name in [None, None, Some((Cookie, "stale"))] {
@@ -294,7 +298,7 @@ async fn who_brings_no_name_is_issued_one() {
 async fn where_there_are_no_names_the_connection_is_the_session() {
     limit(async {
         let desk = Desk::default();
-        let (server, address) = desk.serve(config(SessionIds::None)).await;
+        let (server, address) = desk.serve(config(SessionIdPolicy::None)).await;
         for name in
             [None, Some((Query, "a")), Some((Offer, "a")), Some((Cookie, "a")), Some((Query, "!"))]
         {
@@ -322,27 +326,31 @@ async fn a_service_outlives_its_connection_and_is_found_by_its_name() {
             let id = format!("a-Z_0.~{number}");
             let mut raw = enter(address, Query, &id).await;
             assert_eq!(note(&mut raw, 1, "one").await, "one");
-            let Event::Connected(connection) = events.next().await.unwrap() else {
+            let RegistryEvent::Connected(connection) = events.next().await.unwrap() else {
                 panic!("let in")
             };
             raw.reset();
-            let Event::Away(away) = events.next().await.unwrap() else { panic!("away") };
+            let RegistryEvent::Detached(away) = events.next().await.unwrap() else {
+                panic!("away")
+            };
             assert_eq!(away.id(), connection.id());
-            assert!(connection.is_away());
+            assert!(connection.is_detached());
             let health = server.registry().health();
             let total = number as u64 + 1;
-            assert_eq!((health.active, health.away, health.total), (1, 1, total));
+            assert_eq!((health.active, health.detached, health.total), (1, 1, total));
 
             let mut raw = come(address, by, &id).await;
             assert_eq!(note(&mut raw, 2, "two").await, "one two", "{by:?}");
-            let Event::Back(back) = events.next().await.unwrap() else { panic!("back") };
-            assert_eq!((back.id(), back.is_away()), (connection.id(), false));
+            let RegistryEvent::Reattached(back) = events.next().await.unwrap() else {
+                panic!("back")
+            };
+            assert_eq!((back.id(), back.is_detached()), (connection.id(), false));
             // It goes away for a moment.
             raw.send(Frame::close(1001)).await;
             assert!(is_away(&events.next().await.unwrap()));
             let mut raw = come(address, by, &id).await;
             assert_eq!(note(&mut raw, 3, "three").await, "one two three", "{by:?}");
-            assert!(matches!(events.next().await.unwrap(), Event::Back(_)));
+            assert!(matches!(events.next().await.unwrap(), RegistryEvent::Reattached(_)));
             let ids: Vec<u64> = server.registry().list().iter().map(|one| one.id()).collect();
             assert_eq!(ids.last(), Some(&connection.id()));
             let stats = connection.stats().snapshot();
@@ -352,7 +360,7 @@ async fn a_service_outlives_its_connection_and_is_found_by_its_name() {
             assert!(connection.disconnect(CloseReason::new(1000.into(), "")));
             assert!(is_gone(&events.next().await.unwrap()));
             let health = server.registry().health();
-            assert_eq!((health.active, health.away, health.total), (0, 0, total));
+            assert_eq!((health.active, health.detached, health.total), (0, 0, total));
         }
         server.shutdown().await;
     })
@@ -396,7 +404,7 @@ async fn what_was_queued_is_sent_to_a_client_that_goes_on_and_not_before_it_spea
         desk.gate.notify_one();
         desk.ended(1).await;
         let changed = ToolListChangedNotification::default();
-        assert_eq!(server.registry().notify_all(changed.into()).unwrap().reached, 1);
+        assert_eq!(server.registry().notify_all(changed.into()).unwrap().sent, 1);
 
         for first in ["ping", "tools/list"] {
             let mut raw = come(address, Query, "a").await;
@@ -460,7 +468,7 @@ async fn a_new_client_under_the_old_name_is_not_told_what_was_for_the_old_one() 
         desk.begun(3).await;
         let changed = || ToolListChangedNotification::default().into();
         lose(&server, between).await;
-        assert_eq!(server.registry().notify_all(changed()).unwrap().reached, 1);
+        assert_eq!(server.registry().notify_all(changed()).unwrap().sent, 1);
 
         let mut new = come(address, Query, "a").await;
         let answer = new.ask(&initialize("init")).await;
@@ -477,7 +485,7 @@ async fn a_new_client_under_the_old_name_is_not_told_what_was_for_the_old_one() 
         let answer = new.receive().await;
         assert_eq!((&answer["id"], text_of(&answer)), (&json!(3), "waited"));
         new.silent(Duration::from_millis(50)).await;
-        assert_eq!(server.registry().notify_all(changed()).unwrap().reached, 1);
+        assert_eq!(server.registry().notify_all(changed()).unwrap().sent, 1);
         assert_eq!(new.receive().await["method"], "notifications/tools/list_changed");
         assert_eq!(desk.diaries(), 1);
         server.shutdown().await;
@@ -508,8 +516,8 @@ async fn whoever_returns_to_what_was_never_initialized_begins_anew() {
 async fn a_session_is_kept_for_as_long_as_its_client_may_know_of_it() {
     within(Duration::from_secs(120), async {
         let desk = Desk::default();
-        let resumption = Resumption::default().window(Duration::from_secs(12));
-        let (server, address) = desk.serve(Config::default().resumption(resumption)).await;
+        let sessions = SessionConfig::default().window(Duration::from_secs(12));
+        let (server, address) = desk.serve(Config::default().sessions(sessions)).await;
         // Its handlers end with it.
         let mut raw = enter(address, Query, "a").await;
         raw.json(&call(1, "deaf", json!({}))).await;
@@ -530,8 +538,8 @@ async fn a_session_is_kept_for_as_long_as_its_client_may_know_of_it() {
             assert_eq!(kept_for(&server, raw).await, 12, "{by:?}");
         }
         server.shutdown().await;
-        let resumption = Resumption::default().window(Duration::from_secs(2));
-        let (server, address) = desk.serve(Config::default().resumption(resumption)).await;
+        let sessions = SessionConfig::default().window(Duration::from_secs(2));
+        let (server, address) = desk.serve(Config::default().sessions(sessions)).await;
         let (raw, _) = enter_nameless(address).await;
         assert_eq!(kept_for(&server, raw).await, 2);
         server.shutdown().await;
@@ -557,7 +565,7 @@ async fn the_last_connection_wins() {
             old = new;
         }
         // Nobody was away.
-        assert!(matches!(events.next().await.unwrap(), Event::Connected(_)));
+        assert!(matches!(events.next().await.unwrap(), RegistryEvent::Connected(_)));
         old.send(Frame::close(1000)).await;
         assert!(is_gone(&events.next().await.unwrap()));
         server.shutdown().await;
@@ -589,7 +597,7 @@ async fn whoever_comes_while_a_session_is_closed_is_told_to_come_again() {
 #[tokio::test]
 async fn a_cookie_takes_nothing_over() {
     limit(async {
-        for ids in [SessionIds::Issued, SessionIds::Required] {
+        for ids in [SessionIdPolicy::Issued, SessionIdPolicy::Required] {
             let desk = Desk::default();
             let (server, address) = desk.serve(config(ids)).await;
             let mut old = enter(address, Query, "a").await;
@@ -702,7 +710,7 @@ async fn a_session_is_its_owners_alone() {
             }
         }
         assert_eq!(note(&mut alice, 3, "three").await, "one two three");
-        assert_eq!(server.registry().health().refused_by["session_id"], 6);
+        assert_eq!(server.registry().health().rejected_by["session_id"], 6);
         server.shutdown().await;
     })
     .await;
@@ -748,7 +756,7 @@ async fn what_is_no_name_is_refused_and_wrong_names_cost_nobody_anything() {
         assert_eq!(head.all("set-cookie").len(), 1);
         drop(other);
         let health = server.registry().health();
-        assert_eq!(health.refused_by["session_id"], refusals);
+        assert_eq!(health.rejected_by["session_id"], refusals);
         // What is written otherwise may be the same.
         let mut new = come(address, Query, "%61").await;
         assert_eq!(note(&mut new, 2, "two").await, "one two");
@@ -824,19 +832,19 @@ async fn a_session_with_a_secret_has_no_other_name() {
 async fn what_waits_for_those_who_are_away_is_bounded() {
     limit(async {
         let tools = Tools::default();
-        let resumption = Resumption::default().max_bytes(1 << 20);
-        let (server, address) = serve_tools(&tools, Config::default().resumption(resumption)).await;
+        let sessions = SessionConfig::default().max_bytes(1 << 20);
+        let (server, address) = serve_tools(&tools, Config::default().sessions(sessions)).await;
         for (id, begun) in [("a", 1), ("b", 2)] {
             let mut raw = enter(address, Query, id).await;
             raw.json(&call(1, "late", json!({ "size": 700 << 10 }))).await;
             tools.begun(begun).await;
             lose(&server, raw).await;
         }
-        assert_eq!(server.registry().health().away, 2);
+        assert_eq!(server.registry().health().detached, 2);
         let mut events = server.registry().events();
         tools.gate.notify_waiters();
         next(&mut events, is_gone).await;
-        assert_eq!(server.registry().health().away, 1);
+        assert_eq!(server.registry().health().detached, 1);
         server.shutdown().await;
     })
     .await;

@@ -78,7 +78,7 @@ async fn a_message_costs_little_more_than_its_size() {
         let mut layers = transport::Config::default();
         layers.framed = framed::Config::default().max_message_size(1 << 20);
         let (server, address) =
-            serve_tools(&Tools::default(), Config::default().layers(layers)).await;
+            serve_tools(&Tools::default(), Config::default().transport(layers)).await;
 
         let mut raw = Raw::initialized(address).await;
         raw.ping().await;

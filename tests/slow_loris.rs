@@ -23,7 +23,7 @@ use futures::future::{BoxFuture, join_all};
 use http::{Request, Response};
 use mcp_ws_transport::{
     serve,
-    server::{Authenticator, Body, Config, Credentials, Denied, Identity, Limits, serve_on},
+    server::{AuthError, Authenticator, Body, Config, Credentials, Identity, Limits, serve_on},
     transport,
 };
 use serde_json::json;
@@ -159,7 +159,7 @@ async fn each_stage_has_its_deadline() {
             () = good_clients(address) => {}
         }
         let health = server.registry().health();
-        assert_eq!(health.refused_by.get("timed_out"), Some(&(3 * each as u64)), "{health:?}");
+        assert_eq!(health.rejected_by.get("timed_out"), Some(&(3 * each as u64)), "{health:?}");
         server.shutdown().await;
         tasks_left(0).await;
     })
@@ -184,7 +184,7 @@ async fn a_crowd_keeps_nobody_out() {
                 assert!(start.elapsed() < deadline() / 2, "{:?}", start.elapsed());
             }
         }
-        let refused = || server.registry().health().refused_by.get("crowded").copied();
+        let refused = || server.registry().health().rejected_by.get("crowded").copied();
         within(Duration::from_secs(2), async {
             while refused() < Some(180) {
                 sleep(Duration::from_millis(5)).await;
@@ -259,7 +259,7 @@ impl tower_service::Service<Request<Body>> for Page {
 struct Ponders;
 
 impl Authenticator for Ponders {
-    async fn authenticate(&self, _: Credentials) -> Result<Identity, Denied> {
+    async fn authenticate(&self, _: Credentials) -> Result<Identity, AuthError> {
         std::future::pending().await
     }
 }
@@ -331,7 +331,7 @@ async fn a_message_that_has_begun_does_not_take_for_ever() {
         let mut layers = transport::Config::default();
         layers.socket.receive_window = deadline();
         layers.heartbeat.ping_interval = Some(deadline() / 10);
-        let (_server, address) = serve_tools(&Tools::default(), config().layers(layers)).await;
+        let (_server, address) = serve_tools(&Tools::default(), config().transport(layers)).await;
         let cut = join_all((0..4).map(|number| async move {
             let mut raw = Raw::initialized(address).await;
             let start = Instant::now();

@@ -16,7 +16,7 @@ use common::{Frame, Raw, Tools, limit, raw::upgrade_request, scale, tasks_left, 
 use futures::future::join_all;
 use mcp_ws_transport::{
     serve,
-    server::{Config, Limits, Server, Tls},
+    server::{Config, Limits, Server, ServerTls},
 };
 use rcgen::{CertificateParams, KeyPair};
 use tokio::{
@@ -59,8 +59,8 @@ impl Files {
         certificate.der().clone()
     }
 
-    fn tls(&self) -> Tls {
-        Tls::from_pem_files(self.0.join("cert.pem"), self.0.join("key.pem")).unwrap()
+    fn tls(&self) -> ServerTls {
+        ServerTls::from_pem_files(self.0.join("cert.pem"), self.0.join("key.pem")).unwrap()
     }
 }
 
@@ -96,7 +96,7 @@ async fn dial(address: SocketAddr, connector: &TlsConnector) -> Raw<TlsStream<Tc
     raw
 }
 
-async fn server(tls: Tls, config: Config) -> (Server, SocketAddr) {
+async fn server(tls: ServerTls, config: Config) -> (Server, SocketAddr) {
     let server = serve("127.0.0.1:0", Tools::default).config(config).tls(tls).await.unwrap();
     let address = server.local_addr();
     (server, address)

@@ -24,7 +24,7 @@ async fn whoever_reads_steadily_at_many_times_the_floor_is_not_cut_off() {
         let mut layers = transport::Config::default();
         layers.socket = layers.socket.write_timeout(Duration::from_secs(1));
         layers.socket = layers.socket.send_window(Duration::from_secs(1));
-        let config = Config::default().layers(layers);
+        let config = Config::default().transport(layers);
         let (_server, address) = serve_tools(&Tools::default(), config).await;
         let mut raw = Raw::initialized(address).await;
         raw.json(&call(1, "big", json!({ "size": SIZE }))).await;

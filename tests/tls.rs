@@ -13,7 +13,7 @@ use std::{
 use common::{Raw, limit, within};
 use mcp_ws_transport::{
     Error, WebSocketTransport, accept,
-    client::{Connect, Tls},
+    client::{ClientTls, Connect},
     connect,
     error::HandshakeError,
 };
@@ -140,9 +140,9 @@ async fn a_trusted_server_is_spoken_to() {
             .with_no_client_auth();
         let both = authority.pem.clone() + &self::authority().pem;
         for tls in [
-            Tls::authorities(authority.pem.clone()),
-            Tls::authorities(both),
-            Tls::rustls(config.into()),
+            ClientTls::authorities(authority.pem.clone()),
+            ClientTls::authorities(both),
+            ClientTls::rustls(config.into()),
         ] {
             for name in ["localhost", "127.0.0.1"] {
                 let url = format!("wss://{name}:{}/mcp", address.port());
@@ -159,7 +159,7 @@ async fn a_trusted_server_is_spoken_to() {
 async fn an_untrustworthy_server_is_a_tls_error() {
     limit(async {
         let ours = authority();
-        let trusted = || Tls::authorities(ours.pem.clone());
+        let trusted = || ClientTls::authorities(ours.pem.clone());
         let theirs = authority();
         let names = &["localhost"][..];
         for (what, acceptor, tls, mend) in [
@@ -172,8 +172,8 @@ async fn an_untrustworthy_server_is_a_tls_error() {
             ("expired", ours.acceptor(names, 2000..2001), trusted(), "new certificate"),
             ("not yet valid", ours.acceptor(names, 2090..2100), trusted(), "clock"),
             ("another authority's", theirs.acceptor(names, 2000..2100), trusted(), "authorities"),
-            ("unknown", ours.acceptor(names, 2000..2100), Tls::default(), ""),
-            ("self-signed", self_signed(names, false).0, trusted(), "Tls::authorities"),
+            ("unknown", ours.acceptor(names, 2000..2100), ClientTls::default(), ""),
+            ("self-signed", self_signed(names, false).0, trusted(), "ClientTls::authorities"),
             ("openssl's", self_signed(names, true).0, trusted(), "CA:FALSE"),
         ] {
             let (address, mut handshakes) = host(acceptor).await;
@@ -195,7 +195,8 @@ async fn a_self_signed_certificate_can_be_trusted() {
         let (acceptor, pem) = self_signed(&["localhost"], false);
         let (address, _) = host(acceptor).await;
         let url = format!("wss://localhost:{}/mcp", address.port());
-        let client = ().serve(dial(url).tls(Tls::authorities(pem)).await.unwrap()).await.unwrap();
+        let client =
+            ().serve(dial(url).tls(ClientTls::authorities(pem)).await.unwrap()).await.unwrap();
         client.cancel().await.unwrap();
     })
     .await;
@@ -216,7 +217,7 @@ async fn authorities_that_are_none_are_an_error() {
             "-----BEGIN CERTIFICATE-----\nAAAA\n-----END CERTIFICATE-----\n",
         ] {
             let url = format!("wss://localhost:{}/mcp", address.port());
-            tls_failure(text, dial(url).tls(Tls::authorities(text)).await);
+            tls_failure(text, dial(url).tls(ClientTls::authorities(text)).await);
         }
     })
     .await;
@@ -251,7 +252,7 @@ async fn a_server_without_tls_is_a_tls_error() {
                 tokio::spawn(async move { raw.stream.read_to_end(&mut Vec::new()).await });
             }
         });
-        let tls = Tls::authorities(authority().pem);
+        let tls = ClientTls::authorities(authority().pem);
         let error =
             tls_failure("HTTP", dial(url.replace("ws://", "wss://")).tls(tls.clone()).await);
         assert!(error.contains("ws://"), "{error}");
@@ -268,7 +269,7 @@ async fn a_server_without_tls_is_a_tls_error() {
         let (_listener, url) = common::listen().await;
         let timeout = Duration::from_millis(300);
         let start = Instant::now();
-        let tls = Tls::authorities(authority().pem);
+        let tls = ClientTls::authorities(authority().pem);
         let dialling = dial(url.replace("ws://", "wss://")).tls(tls).handshake_timeout(timeout);
         assert!(matches!(failure(dialling.await), HandshakeError::TimedOut(_)));
         assert!(start.elapsed() < Duration::from_secs(5));

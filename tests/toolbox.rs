@@ -18,7 +18,7 @@ use common::{limit, proxy::Proxy};
 use futures::{StreamExt, future::join_all};
 use mcp_ws_transport::{
     State,
-    client::{Connect, ReconnectPolicy, ToolError, Toolbox},
+    client::{Connect, ReconnectPolicy, ToolClient, ToolError},
     connect,
     event::{Event, Events},
     layer::correlation,
@@ -166,8 +166,8 @@ fn hasty(connect: Connect<RoleClient>) -> Connect<RoleClient> {
     )
 }
 
-async fn toolbox(address: SocketAddr) -> Toolbox {
-    Toolbox::connect(format!("ws://{address}/mcp")).await.unwrap()
+async fn toolbox(address: SocketAddr) -> ToolClient {
+    ToolClient::connect(format!("ws://{address}/mcp")).await.unwrap()
 }
 
 fn names(tools: &[Tool]) -> Vec<&str> {
@@ -304,9 +304,9 @@ async fn each_failure_has_a_name() {
         assert_eq!(error.text(), None);
         let error = tools.call::<Value>("add", [1, 2]).await.unwrap_err();
         assert!(matches!(error, ToolError::Arguments(_)), "{error:?}");
-        let error = Toolbox::connect(format!("ws://{address}/elsewhere")).await.unwrap_err();
+        let error = ToolClient::connect(format!("ws://{address}/elsewhere")).await.unwrap_err();
         assert!(matches!(error, ToolError::Connect(_)), "{error:?}");
-        let error = Toolbox::connect("http://example.com").await.unwrap_err();
+        let error = ToolClient::connect("http://example.com").await.unwrap_err();
         assert!(matches!(error, ToolError::Connect(_)), "{error:?}");
     })
     .await;
@@ -321,7 +321,7 @@ async fn a_list_outlives_the_connection_but_not_the_session() {
         let proxy = Proxy::new(address).await;
         let connect = hasty(connect(proxy.url()));
         let mut events = connect.events();
-        let tools = Toolbox::connect(connect).await.unwrap();
+        let tools = ToolClient::connect(connect).await.unwrap();
         tools.tools().await.unwrap();
         proxy.cut();
         until(&mut events, |event| matches!(event, Event::Resumed { .. })).await;
@@ -348,7 +348,7 @@ async fn a_call_whose_connection_is_lost_is_resumed_or_its_outcome_unknown() {
             let (_server, address) = shelf.serve().await;
             let proxy = Proxy::new(address).await;
             let tools = hasty(connect(proxy.url())).resume(resume);
-            let tools = Toolbox::connect(tools).await.unwrap();
+            let tools = ToolClient::connect(tools).await.unwrap();
             let call = tools.call::<String>("wait", ());
             let cut = async {
                 shelf.called(1).await;
@@ -376,8 +376,8 @@ async fn a_call_that_never_left_says_so() {
         let mut layers = Config::default();
         let deadline = Duration::from_millis(300);
         layers.correlation = correlation::Config::default().deadline(deadline);
-        let connect = hasty(connect(proxy.url())).config(layers);
-        let tools = Toolbox::connect(connect).await.unwrap();
+        let connect = hasty(connect(proxy.url())).transport(layers);
+        let tools = ToolClient::connect(connect).await.unwrap();
         tools.tools().await.unwrap();
         *proxy.target.lock().unwrap() = "127.0.0.1:1".parse().unwrap();
         proxy.cut();
@@ -408,7 +408,9 @@ async fn closing_says_goodbye() {
             }
             state.wait_for(|state| matches!(state, State::Closed(_))).await.unwrap();
             let reason = loop {
-                if let server::Event::Disconnected { reason, .. } = events.next().await.unwrap() {
+                if let server::RegistryEvent::Disconnected { reason, .. } =
+                    events.next().await.unwrap()
+                {
                     break reason;
                 }
             };
@@ -426,8 +428,8 @@ async fn a_list_that_cannot_be_had_fails_once_for_all_who_wait_for_it() {
         let deadline = Duration::from_secs(1);
         let mut config = Config::default();
         config.correlation = correlation::Config::default().deadline(deadline);
-        let connect = connect(format!("ws://{address}/mcp")).config(config);
-        let tools = Toolbox::connect(connect).await.unwrap();
+        let connect = connect(format!("ws://{address}/mcp")).transport(config);
+        let tools = ToolClient::connect(connect).await.unwrap();
         shelf.0.silent.store(true, SeqCst);
         let calls = (0..20).map(|_| tools.call::<Value>("add", json!({ "a": 5, "b": 3 })));
         for failed in join_all(calls).await {
@@ -556,7 +558,7 @@ async fn the_deadline_of_all_calls_is_one_call_away() {
         let deadline = Duration::from_millis(200);
         // Whatever the settings are that come later.
         let connect = connect(format!("ws://{address}/mcp")).deadline(deadline);
-        let tools = Toolbox::connect(connect.config(Config::default())).await.unwrap();
+        let tools = ToolClient::connect(connect.transport(Config::default())).await.unwrap();
         let error = tools.call::<String>("wait", ()).await.unwrap_err();
         assert!(matches!(error, ToolError::OutcomeUnknown(_)), "{error:?}");
         assert_eq!(tools.call::<String>("say", json!({ "text": "x" })).await.unwrap(), "x");

@@ -51,7 +51,7 @@ fn config() -> Config {
         .in_band_authentication()
         .handshake_timeout(Duration::from_secs(60))
         .limits(Limits::default().handshakes(pending()).connections(2 * pending()))
-        .layers(layers)
+        .transport(layers)
 }
 
 /// JSON of this size, that takes as much memory as possible once it is decoded.
@@ -166,7 +166,7 @@ async fn an_unauthenticated_client_takes_next_to_nothing() {
 
 async fn a_client_decodes_nothing_large_before_it_is_let_in() {
     let (listener, url) = listen().await;
-    let client = connect::<RoleClient>(url).bearer("t").authenticate_in_band().once();
+    let client = connect::<RoleClient>(url).bearer("t").authenticate_in_band().no_reconnect();
     let client = tokio::spawn(client.into_future());
     let mut raw = Raw::upgraded(listener.accept().await.unwrap().0).await;
     assert_eq!(raw.receive().await["method"], "authenticate");

@@ -58,11 +58,9 @@ async fn a_split_sink_is_woken_while_the_reader_answers_rubbish() {
             let (near, far) = tokio::io::duplex(512);
             let mut config = Config::default();
             config.shared = config.shared.queue_bytes(2000);
-            let transport = WebSocketTransport::<RoleServer>::builder().config(config).over_stream(
-                near,
-                Bytes::new(),
-                Side::Server,
-            );
+            let transport = WebSocketTransport::<RoleServer>::builder()
+                .transport(config)
+                .over_stream(near, Bytes::new(), Side::Server);
             let (mut sink, mut stream) = transport.into_sink_stream().split();
             tokio::spawn(async move { while stream.next().await.is_some() {} });
             let writer = tokio::spawn(async move {

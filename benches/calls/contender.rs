@@ -3,7 +3,7 @@
 use std::{fmt, net::SocketAddr, path::Path, process::Command, sync::Arc};
 
 use clap::ValueEnum;
-use mcp_ws_transport::server::{Config, Limits, Resumption};
+use mcp_ws_transport::server::{Config, Limits, SessionConfig};
 use rmcp::ServiceExt;
 
 use crate::{
@@ -87,9 +87,9 @@ impl Contender {
         let addr = match self {
             Self::Raw => raw::serve().await?,
             Self::Ours | Self::Plain => {
-                let resumption = (self == Self::Ours).then(Resumption::default);
+                let sessions = (self == Self::Ours).then(SessionConfig::default);
                 let config = Config::default()
-                    .resumption(resumption)
+                    .sessions(sessions)
                     .limits(Limits::default().connections(usize::MAX));
                 let serve = mcp_ws_transport::serve("127.0.0.1:0", Adder::new);
                 let server = serve.config(config).await?;

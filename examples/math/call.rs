@@ -7,7 +7,7 @@ use std::{
     time::Duration,
 };
 
-use mcp_ws_transport::{State, client::Tls, transport};
+use mcp_ws_transport::{State, client::ClientTls, transport};
 use rmcp::{
     ClientLifecycleMode, ClientServiceExt, Peer, RoleClient, ServiceError,
     model::{CallToolRequestParams, CallToolResult, JsonObject, ProtocolVersion, Tool},
@@ -171,12 +171,12 @@ async fn connect(args: &Args) -> crate::Result<(RunningService<RoleClient, ()>, 
 
     let mut failures = Vec::new();
     for (name, lifecycle) in [("initialize", initialize), ("server/discover", discover)] {
-        let mut connect = mcp_ws_transport::connect(&args.url).config(layers(args));
+        let mut connect = mcp_ws_transport::connect(&args.url).transport(layers(args));
         if let Some(token) = &args.bearer {
             connect = connect.bearer(token);
         }
         if let Some(pem) = &authorities {
-            connect = connect.tls(Tls::authorities(pem.clone()));
+            connect = connect.tls(ClientTls::authorities(pem.clone()));
         }
         let reconnects = Reconnects::count(connect.events());
         if args.watch {

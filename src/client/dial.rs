@@ -28,7 +28,7 @@ use super::{
     offer::{self, Failed, Offers, check, shown},
     reconnect::Tokens,
     tcp,
-    tls::{self, Tls},
+    tls::{self, ClientTls},
 };
 use crate::{
     duplex::BoxLink,
@@ -52,12 +52,12 @@ const PRODUCT: &str = concat!(env!("CARGO_PKG_NAME"), "/", env!("CARGO_PKG_VERSI
 const BEARER: &str = "Bearer ";
 
 /// Where to, and what to say there.
-pub(super) struct Target {
+pub(super) struct Endpoint {
     pub(super) url: String,
     pub(super) headers: HeaderMap,
     /// The subprotocols to offer, `mcp` first.
     pub(super) offers: Vec<String>,
-    pub(super) tls: Tls,
+    pub(super) tls: ClientTls,
     pub(super) tokens: Option<Tokens>,
     /// Subprotocol offers, in the order that earlier handshakes have taught.
     pub(super) learned: Offers,
@@ -72,13 +72,13 @@ pub(super) struct Target {
 
 /// What differs from one attempt to the next.
 #[derive(Clone, Copy)]
-struct Hello<'a> {
+struct Attempt<'a> {
     offer: &'a [String],
     bearer: Option<&'a HeaderValue>,
 }
 
 /// A link that was just made.
-pub(super) struct Dialled {
+pub(super) struct DialedLink {
     pub(super) link: BoxLink,
     pub(super) subprotocol: Option<String>,
     /// Limits that the server has announced in its upgrade response.
@@ -87,14 +87,14 @@ pub(super) struct Dialled {
 }
 
 /// Link that was made, before its tracing span is added.
-struct Linked {
+struct NewLink {
     link: BoxLink,
     subprotocol: Option<String>,
     limits: MessageLimits,
 }
 
 /// An accepted upgrade.
-struct Accepted<S> {
+struct UpgradedStream<S> {
     stream: S,
     leftover: Bytes,
     subprotocol: Option<String>,
@@ -102,7 +102,7 @@ struct Accepted<S> {
     extensions: Extensions,
 }
 
-impl Target {
+impl Endpoint {
     /// Whether a token that was refused can be had anew.
     pub(super) fn asks_for_tokens(&self) -> bool {
         self.tokens.is_some()
@@ -114,8 +114,8 @@ impl Target {
         timeout: Duration,
         layers: &Layers,
         mut refused: bool,
-    ) -> Result<Dialled, HandshakeError> {
-        let dialling = async {
+    ) -> Result<DialedLink, HandshakeError> {
+        let dialing = async {
             loop {
                 let bearer = match &self.tokens {
                     Some(tokens) => Some(bearer(&tokens.ask(refused).await?)?),
@@ -125,12 +125,12 @@ impl Target {
                     Err(error) if self.asks_for_tokens() && !refused && is_unauthorized(&error) => {
                         refused = true;
                     }
-                    dialled => return dialled,
+                    dialed => return dialed,
                 }
             }
         };
-        match tokio::time::timeout(timeout, dialling).await {
-            Ok(dialled) => dialled,
+        match tokio::time::timeout(timeout, dialing).await {
+            Ok(dialed) => dialed,
             Err(_) => Err(HandshakeError::TimedOut(timeout)),
         }
     }
@@ -140,7 +140,7 @@ impl Target {
         &self,
         bearer: Option<&HeaderValue>,
         layers: &Layers,
-    ) -> Result<Dialled, HandshakeError> {
+    ) -> Result<DialedLink, HandshakeError> {
         let url = self.url()?;
         let span = span(&url);
         let offers = self.learned.in_order(&self.offers());
@@ -150,13 +150,14 @@ impl Target {
                 if !offer.is_due(whole) {
                     continue;
                 }
-                let hello = Hello { offer: &offer.subprotocols, bearer };
-                let error = match self.follow(url.clone(), hello, layers).await {
-                    Ok(Linked { mut link, subprotocol, limits }) => {
+                let attempt = Attempt { offer: &offer.subprotocols, bearer };
+                let error = match self.dial_following_redirects(url.clone(), attempt, layers).await
+                {
+                    Ok(NewLink { mut link, subprotocol, limits }) => {
                         self.learned.record_accepted(&offer, whole);
-                        self.greet(&mut link, bearer).await?;
+                        self.authenticate_in_band(&mut link, bearer).await?;
                         tracing::debug!("connected");
-                        return Ok(Dialled { link, subprotocol, limits, span: span.clone() });
+                        return Ok(DialedLink { link, subprotocol, limits, span: span.clone() });
                     }
                     Err(error) => error,
                 };
@@ -179,11 +180,11 @@ impl Target {
     }
 
     /// The opening handshake on a stream that exists already.
-    pub(super) async fn over<S: Io>(
+    pub(super) async fn handshake_over<S: Io>(
         &self,
         stream: S,
         layers: &Layers,
-    ) -> Result<Dialled, HandshakeError> {
+    ) -> Result<DialedLink, HandshakeError> {
         let url = self.url()?;
         let span = span(&url);
         set_tcp_options(&stream);
@@ -191,15 +192,15 @@ impl Target {
             Some(tokens) => Some(bearer(&tokens.ask(false).await?)?),
             None => self.bearer.clone(),
         };
-        let hello = Hello { offer: &self.offers, bearer: bearer.as_ref() };
-        let linked = self.link(&url, hello, layers, stream).instrument(span.clone()).await?;
-        let Linked { mut link, subprotocol, limits } = linked;
-        self.greet(&mut link, bearer.as_ref()).instrument(span.clone()).await?;
-        Ok(Dialled { link, subprotocol, limits, span })
+        let attempt = Attempt { offer: &self.offers, bearer: bearer.as_ref() };
+        let linked = self.link(&url, attempt, layers, stream).instrument(span.clone()).await?;
+        let NewLink { mut link, subprotocol, limits } = linked;
+        self.authenticate_in_band(&mut link, bearer.as_ref()).instrument(span.clone()).await?;
+        Ok(DialedLink { link, subprotocol, limits, span })
     }
 
     /// Authenticates within the connection, where that is to be.
-    async fn greet(
+    async fn authenticate_in_band(
         &self,
         link: &mut BoxLink,
         bearer: Option<&HeaderValue>,
@@ -260,14 +261,14 @@ impl Target {
     }
 
     /// Dials `url` and whatever it redirects to within its origin.
-    async fn follow(
+    async fn dial_following_redirects(
         &self,
         mut url: Url,
-        hello: Hello<'_>,
+        attempt: Attempt<'_>,
         layers: &Layers,
-    ) -> Result<Linked, HandshakeError> {
+    ) -> Result<NewLink, HandshakeError> {
         for _ in 0..MAX_REDIRECTS {
-            match self.attempt(&url, hello, layers).await {
+            match self.dial_once(&url, attempt, layers).await {
                 Err(HandshakeError::Refused(refusal)) => match redirected(&url, &refusal) {
                     Some(next) => url = next,
                     None => return Err(HandshakeError::Refused(refusal)),
@@ -275,15 +276,15 @@ impl Target {
                 result => return result,
             }
         }
-        self.attempt(&url, hello, layers).await
+        self.dial_once(&url, attempt, layers).await
     }
 
-    async fn attempt(
+    async fn dial_once(
         &self,
         url: &Url,
-        hello: Hello<'_>,
+        attempt: Attempt<'_>,
         layers: &Layers,
-    ) -> Result<Linked, HandshakeError> {
+    ) -> Result<NewLink, HandshakeError> {
         let port = url.port_or_known_default().unwrap_or(80);
         let host = match url.host() {
             Some(Host::Domain(name)) => name.to_owned(),
@@ -295,37 +296,37 @@ impl Target {
         let tcp = tcp.map_err(|error| HandshakeError::Connect(Arc::new(error)))?;
         set_tcp_options(&tcp);
         if url.scheme() == "ws" {
-            return self.link(url, hello, layers, tcp).await;
+            return self.link(url, attempt, layers, tcp).await;
         }
         let stream = tls::handshake(&self.tls, &host, tcp).await?;
-        self.link(url, hello, layers, stream).await
+        self.link(url, attempt, layers, stream).await
     }
 
     async fn link<S: Io>(
         &self,
         url: &Url,
-        hello: Hello<'_>,
+        attempt: Attempt<'_>,
         layers: &Layers,
         stream: S,
-    ) -> Result<Linked, HandshakeError> {
-        let Accepted { stream, leftover, subprotocol, limits, extensions } =
-            self.upgrade(url, hello, layers, stream).await?;
+    ) -> Result<NewLink, HandshakeError> {
+        let UpgradedStream { stream, leftover, subprotocol, limits, extensions } =
+            self.upgrade(url, attempt, layers, stream).await?;
         let link = layers.link(stream, leftover, Side::Client, extensions);
-        Ok(Linked { link, subprotocol, limits })
+        Ok(NewLink { link, subprotocol, limits })
     }
 
     /// The opening handshake of the client (RFC 6455, section 4.1), by hyper.
     async fn upgrade<S: Io>(
         &self,
         url: &Url,
-        hello: Hello<'_>,
+        attempt: Attempt<'_>,
         layers: &Layers,
         stream: S,
-    ) -> Result<Accepted<S>, HandshakeError> {
+    ) -> Result<UpgradedStream<S>, HandshakeError> {
         let config = layers.socket();
         let failed = |error| handshake_error(url, error);
         let key = STANDARD.encode(rand::random::<[u8; 16]>());
-        let mut request = self.request(url, hello, &key)?;
+        let mut request = self.request(url, attempt, &key)?;
         write_limits(request.headers_mut(), layers.limits());
         if let Some(extensions) = Extensions::offer(config) {
             request.headers_mut().insert(SEC_WEBSOCKET_EXTENSIONS, extensions);
@@ -346,7 +347,7 @@ impl Target {
             };
             return Err(HandshakeError::Refused(Box::new(refusal)));
         }
-        let (subprotocol, extensions) = check(&response, hello.offer, config, &key)?;
+        let (subprotocol, extensions) = check(&response, attempt.offer, config, &key)?;
         let limits = read_limits(response.headers());
         let upgraded = match select(hyper::upgrade::on(response), connection).await {
             Either::Left((upgraded, _)) => upgraded,
@@ -357,13 +358,13 @@ impl Target {
             return Err(HandshakeError::NotWebSocket("the stream was lost in the upgrade".into()));
         };
         let stream = stream.into_inner();
-        Ok(Accepted { stream, leftover, subprotocol, limits, extensions })
+        Ok(UpgradedStream { stream, leftover, subprotocol, limits, extensions })
     }
 
     fn request(
         &self,
         url: &Url,
-        hello: Hello<'_>,
+        attempt: Attempt<'_>,
         key: &str,
     ) -> Result<Request<Empty<Bytes>>, HandshakeError> {
         let invalid = |error: http::Error| HandshakeError::Invalid(error.to_string());
@@ -381,14 +382,14 @@ impl Target {
             .header(USER_AGENT, PRODUCT)
             .header(SEC_WEBSOCKET_VERSION, "13")
             .header(SEC_WEBSOCKET_KEY, key);
-        if !hello.offer.is_empty() {
-            request = request.header(SEC_WEBSOCKET_PROTOCOL, hello.offer.join(", "));
+        if !attempt.offer.is_empty() {
+            request = request.header(SEC_WEBSOCKET_PROTOCOL, attempt.offer.join(", "));
         }
         let mut request = request.body(Empty::new()).map_err(invalid)?;
         if let Some(credentials) = basic(url)? {
             request.headers_mut().insert(AUTHORIZATION, credentials);
         }
-        if let Some(bearer) = hello.bearer.filter(|_| self.in_band_auth.is_none()) {
+        if let Some(bearer) = attempt.bearer.filter(|_| self.in_band_auth.is_none()) {
             request.headers_mut().insert(AUTHORIZATION, bearer.clone());
         }
         for name in self.headers.keys() {
@@ -402,10 +403,10 @@ impl Target {
     }
 }
 
-impl fmt::Debug for Target {
+impl fmt::Debug for Endpoint {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         let url = self.url().map(|url| origin_and_path(&url));
-        f.debug_struct("Target")
+        f.debug_struct("Endpoint")
             .field("url", &url.unwrap_or_default())
             // Not the iterator itself: its `Debug` shows the values.
             .field("headers", &self.headers.keys().collect::<Vec<_>>())

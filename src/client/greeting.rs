@@ -5,7 +5,7 @@ use std::{io, sync::Arc};
 use futures::{SinkExt, StreamExt};
 use http::StatusCode;
 
-use super::{failure::MAX_BODY, opening::part};
+use super::{failure::MAX_BODY, opening::close_with};
 use crate::{
     duplex::BoxLink,
     error::{CloseCode, CloseReason, Error, HandshakeError, LinkError, Refusal},
@@ -33,7 +33,7 @@ pub(super) async fn authenticate(
         match (in_band_auth.parse_reply)(&message) {
             Some(Ok(())) => return Ok(()),
             Some(Err(why)) => {
-                part(link, CloseReason::new(CloseCode::Normal, "not authenticated")).await;
+                close_with(link, CloseReason::new(CloseCode::Normal, "not authenticated")).await;
                 // Who is hostile may say the token again.
                 let mut why = why.replace(token, "…");
                 let most = MAX_BODY.min(why.len());

@@ -5,7 +5,7 @@
 //! The first connection is attempted once, unless [`Connect::retry_first`] says otherwise. From
 //! then on a transport of [`connect`] outlives its connections: it dials again, as
 //! [`ReconnectPolicy`] says, until the server is there; at once when the machine has been asleep.
-//! [`Connect::once`] turns that off.
+//! [`Connect::no_reconnect`] turns that off.
 //!
 //! Where the server speaks [`mcp.resume.v1`](crate::layer::resume::protocol), which is offered unless
 //! [`Connect::resume`] says otherwise, the next connection resumes the session: what was lost is sent
@@ -29,7 +29,7 @@
 //! It ends for good when the server closes with 1000, or says that this client is not wanted (1008,
 //! 4401, 4403; 4409, unless the session is still its own) or breaks its rules, but for the size of
 //! a message (1009), for which five connections may be lost in a row; when it refuses the upgrade
-//! with a status that means it (401 after a new [token](Connect::bearer_with), 403, 404, …), fails
+//! with a status that means it (401 after a new [token](Connect::bearer_provider), 403, 404, …), fails
 //! the TLS handshake, or answers with no WebSocket handshake or a subprotocol that was not offered;
 //! when it refuses the repeated `initialize`; when five connections are lost before it has answered
 //! the first one; after [so many attempts](ReconnectPolicy::attempts), counted anew for each
@@ -60,15 +60,15 @@
 //!
 //! A server may send requests too, such as elicitations. rmcp hands them to the service, and where
 //! a handler panics, nobody answers. Serve a [`CatchPanic`](crate::CatchPanic) of your service, which
-//! answers then; a [`Toolbox`] does.
+//! answers then; a [`ToolClient`] does.
 //!
 //! # Tools by name
 //!
-//! Where tools are all that is wanted of a server, a [`Toolbox`] dials, initializes, learns what tools
+//! Where tools are all that is wanted of a server, a [`ToolClient`] dials, initializes, learns what tools
 //! there are, and calls them with anything that serialises, for anything that deserialises:
 //!
 //! ```no_run
-//! use mcp_ws_transport::{client::{ToolError, Toolbox}, connect};
+//! use mcp_ws_transport::{client::{ToolError, ToolClient}, connect};
 //! use serde::Deserialize;
 //! use serde_json::json;
 //!
@@ -76,7 +76,7 @@
 //! struct Sum { result: f64 }
 //!
 //! # async fn example() -> Result<(), ToolError> {
-//! let tools = Toolbox::connect(connect("wss://example.com/mcp").bearer("s3cr3t")).await?;
+//! let tools = ToolClient::connect(connect("wss://example.com/mcp").bearer("s3cr3t")).await?;
 //! match tools.call("add", json!({ "a": 5, "b": 3 })).await {
 //!     Ok(Sum { result }) => println!("{result}"),
 //!     Err(ToolError::OutcomeUnknown(_)) => println!("connection lost: it may have run"),
@@ -117,18 +117,18 @@ use tokio::{
     sync::watch,
 };
 
-use self::{dial::Target, reconnect::Tokens};
+use self::{dial::Endpoint, reconnect::Tokens};
 pub use self::{
     reconnect::{ReconnectPolicy, TokenRequest},
-    tls::Tls,
+    tls::ClientTls,
     tool_error::ToolError,
-    toolbox::Toolbox,
+    toolbox::ToolClient,
 };
 pub use crate::layer::correlation::Replay;
 use crate::{
-    decode::Role,
+    decode::McpRole,
     error::{Error, HandshakeError},
-    event::{Announcer, Event, Events, State},
+    event::{Broadcaster, Event, Events, State},
     framing::Framing,
     layer::resume,
     transport::{self, Builder, WebSocketTransport},
@@ -146,13 +146,13 @@ use crate::{
 /// client.cancel().await?;
 /// # Ok(()) }
 /// ```
-pub fn connect<R: Role>(url: impl Into<String>) -> Connect<R> {
+pub fn connect<R: McpRole>(url: impl Into<String>) -> Connect<R> {
     Connect {
-        target: Target {
+        endpoint: Endpoint {
             url: url.into(),
             headers: HeaderMap::new(),
             offers: vec![SUBPROTOCOL.to_owned()],
-            tls: Tls::default(),
+            tls: ClientTls::default(),
             tokens: None,
             learned: offer::Offers::default(),
             cookies: cookies::Cookies::default(),
@@ -167,7 +167,7 @@ pub fn connect<R: Role>(url: impl Into<String>) -> Connect<R> {
         in_band: false,
         retry_first: false,
         state: watch::Sender::new(State::Connecting),
-        events: Announcer::default(),
+        events: Broadcaster::default(),
         invalid: None,
     }
 }
@@ -182,7 +182,7 @@ pub async fn connect_over<R, S>(
     url: impl Into<String>,
 ) -> Result<WebSocketTransport<R>, Error>
 where
-    R: Role,
+    R: McpRole,
     S: AsyncRead + AsyncWrite + Unpin + Send + 'static,
 {
     connect(url).over(stream).await
@@ -201,8 +201,8 @@ where
 /// too with less, which no later connection takes for granted. The error is that of the first
 /// answer.
 #[must_use = "nothing is dialled until this is awaited"]
-pub struct Connect<R: Role> {
-    target: Target,
+pub struct Connect<R: McpRole> {
+    endpoint: Endpoint,
     timeout: Duration,
     builder: Builder<R>,
     reconnect: Option<ReconnectPolicy>,
@@ -210,11 +210,11 @@ pub struct Connect<R: Role> {
     in_band: bool,
     retry_first: bool,
     state: watch::Sender<State>,
-    events: Announcer<Event>,
+    events: Broadcaster<Event>,
     invalid: Option<HandshakeError>,
 }
 
-impl<R: Role> Connect<R> {
+impl<R: McpRole> Connect<R> {
     /// Adds a header to the upgrade request. One that is not valid, or that belongs to the handshake
     /// itself, is reported when the connection is made.
     pub fn header<K, V>(mut self, name: K, value: V) -> Self
@@ -239,7 +239,7 @@ impl<R: Role> Connect<R> {
             name => Ok((name, value?)),
         });
         match checked {
-            Ok((name, value)) => drop(self.target.headers.append(name, value)),
+            Ok((name, value)) => drop(self.endpoint.headers.append(name, value)),
             Err(error) => drop(self.invalid.get_or_insert(HandshakeError::Invalid(error))),
         }
         self
@@ -248,7 +248,7 @@ impl<R: Role> Connect<R> {
     /// Sends `Authorization: Bearer …` (RFC 6750, section 2.1). The token is shown nowhere.
     pub fn bearer(mut self, token: impl AsRef<str>) -> Self {
         match dial::bearer(token.as_ref()) {
-            Ok(value) => drop(self.target.headers.insert(AUTHORIZATION, value)),
+            Ok(value) => drop(self.endpoint.headers.insert(AUTHORIZATION, value)),
             Err(error) => drop(self.invalid.get_or_insert(error)),
         }
         self
@@ -256,7 +256,7 @@ impl<R: Role> Connect<R> {
 
     /// The same with a token that does not last: `tokens` is asked for one before every attempt, and
     /// once more where the server refuses it (401, or 4401 later on).
-    pub fn bearer_with<F, E>(
+    pub fn bearer_provider<F, E>(
         mut self,
         tokens: impl Fn(TokenRequest) -> F + Send + Sync + 'static,
     ) -> Self
@@ -264,7 +264,7 @@ impl<R: Role> Connect<R> {
         F: Future<Output = Result<String, E>> + Send + 'static,
         E: fmt::Display,
     {
-        self.target.tokens = Some(Tokens::new(tokens));
+        self.endpoint.tokens = Some(Tokens::new(tokens));
         self
     }
 
@@ -276,10 +276,10 @@ impl<R: Role> Connect<R> {
 
     /// Retries the first connection like a lost one, for a server that may not be there yet: with
     /// the waits and the [attempts](ReconnectPolicy::attempts) of [`reconnect`](Self::reconnect),
-    /// or the default ones after [`once`](Self::once). By default there is a single attempt.
+    /// or the default ones after [`no_reconnect`](Self::no_reconnect). By default there is a single attempt.
     ///
     /// Permanent failures end the attempts at once: a URL that cannot be dialled, TLS, 401 after a
-    /// new [token](Self::bearer_with), 403, 404, …; see [`HandshakeError::is_retryable`]. Failed
+    /// new [token](Self::bearer_provider), 403, 404, …; see [`HandshakeError::is_retryable`]. Failed
     /// attempts are reported by [`events`](Self::events), and the [state](Self::state) is
     /// [`State::Connecting`] meanwhile.
     pub fn retry_first(mut self) -> Self {
@@ -288,7 +288,7 @@ impl<R: Role> Connect<R> {
     }
 
     /// Does not dial again: the end of the connection is the end of the transport.
-    pub fn once(mut self) -> Self {
+    pub fn no_reconnect(mut self) -> Self {
         self.reconnect = None;
         self
     }
@@ -314,9 +314,9 @@ impl<R: Role> Connect<R> {
                 let error = "a subprotocol is not a token (RFC 9110, section 5.6.2)".into();
                 self.invalid.get_or_insert(HandshakeError::Invalid(error));
             } else if subprotocol != resume::SUBPROTOCOL
-                && !self.target.offers.contains(&subprotocol)
+                && !self.endpoint.offers.contains(&subprotocol)
             {
-                self.target.offers.push(subprotocol);
+                self.endpoint.offers.push(subprotocol);
             }
         }
         self
@@ -328,7 +328,7 @@ impl<R: Role> Connect<R> {
         self
     }
 
-    /// Shows the token of [`bearer`](Self::bearer) or [`bearer_with`](Self::bearer_with) within the
+    /// Shows the token of [`bearer`](Self::bearer) or [`bearer_provider`](Self::bearer_provider) within the
     /// connection, as its first message, in place of a header: for servers that
     /// [ask there](crate::server::Config::in_band_authentication). A refusal is one with the status 401 or 403, as before
     /// the upgrade. Nothing is resumed then.
@@ -338,14 +338,14 @@ impl<R: Role> Connect<R> {
     }
 
     /// Whom to trust on `wss://`.
-    pub fn tls(mut self, tls: Tls) -> Self {
-        self.target.tls = tls;
+    pub fn tls(mut self, tls: ClientTls) -> Self {
+        self.endpoint.tls = tls;
         self
     }
 
     /// The settings of the connection's layers.
-    pub fn config(mut self, config: transport::Config) -> Self {
-        self.builder = self.builder.config(config);
+    pub fn transport(mut self, config: transport::Config) -> Self {
+        self.builder = self.builder.transport(config);
         self
     }
 
@@ -410,23 +410,23 @@ impl<R: Role> Connect<R> {
     where
         S: AsyncRead + AsyncWrite + Unpin + Send + 'static,
     {
-        self.once().run(Some(stream)).await
+        self.no_reconnect().run(Some(stream)).await
     }
 }
 
-impl<R: Role> From<&str> for Connect<R> {
+impl<R: McpRole> From<&str> for Connect<R> {
     fn from(url: &str) -> Self {
         connect(url)
     }
 }
 
-impl<R: Role> From<String> for Connect<R> {
+impl<R: McpRole> From<String> for Connect<R> {
     fn from(url: String) -> Self {
         connect(url)
     }
 }
 
-impl<R: Role> IntoFuture for Connect<R> {
+impl<R: McpRole> IntoFuture for Connect<R> {
     type Output = Result<WebSocketTransport<R>, Error>;
     type IntoFuture = Pin<Box<dyn Future<Output = Self::Output> + Send>>;
 
@@ -435,8 +435,8 @@ impl<R: Role> IntoFuture for Connect<R> {
     }
 }
 
-impl<R: Role> fmt::Debug for Connect<R> {
+impl<R: McpRole> fmt::Debug for Connect<R> {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.debug_struct("Connect").field("target", &self.target).finish_non_exhaustive()
+        f.debug_struct("Connect").field("endpoint", &self.endpoint).finish_non_exhaustive()
     }
 }

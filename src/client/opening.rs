@@ -17,33 +17,33 @@ use crate::{
 };
 
 /// How long the peer has to answer the Close of a link that is given up.
-const PARTING: Duration = Duration::from_secs(1);
+const CLOSE_TIMEOUT: Duration = Duration::from_secs(1);
 
 /// The first message of a link that should resume a session.
 const NO_SESSION: &str = "resume: the first message is not the @session that was asked for";
 
 /// What a new link is to the session.
 #[derive(Debug)]
-pub(super) enum Opened {
+pub(super) enum SessionOpening {
     /// The server does not speak the extension.
-    Plain,
+    Unsupported,
     /// A new one was asked for.
-    Opening,
+    Requested,
     /// The server does not have the one that was asked for, and has opened another.
-    Another(SessionFrame),
+    Replaced(SessionFrame),
     /// The one that was asked for.
     Resumed(SessionFrame, FrozenCount),
 }
 
-impl Opened {
+impl SessionOpening {
     /// Starts or continues the count of `receive_count` on the link handed on, with the `limits`
     /// that the server announced in its handshake.
     pub(super) fn begin(self, receive_count: &ReceiveCount, limits: MessageLimits) -> LinkUp {
         receive_count.peer().set(limits);
         match self {
-            Self::Plain => receive_count.begin(SessionStart::Plain),
-            Self::Opening => receive_count.begin(SessionStart::Opening),
-            Self::Another(session) => {
+            Self::Unsupported => receive_count.begin(SessionStart::Plain),
+            Self::Requested => receive_count.begin(SessionStart::Opening),
+            Self::Replaced(session) => {
                 receive_count.begin(SessionStart::Open);
                 receive_count.note(session);
             }
@@ -64,14 +64,14 @@ pub(super) async fn open(
     subprotocol: Option<&str>,
     receive_count: &ReceiveCount,
     limits: MessageLimits,
-) -> Result<Opened, Error> {
+) -> Result<SessionOpening, Error> {
     if subprotocol != Some(SUBPROTOCOL) {
-        return Ok(Opened::Plain);
+        return Ok(SessionOpening::Unsupported);
     }
     poll_fn(|cx| link.poll_ready_unpin(cx)).await?;
     let Some(SessionFrame { session, secret, .. }) = receive_count.session() else {
         link.start_send_unpin(Frame::Open(OpenFrame::New, limits).encode())?;
-        return Ok(Opened::Opening);
+        return Ok(SessionOpening::Requested);
     };
     // From here on a link that may still live is deaf, so nothing is left to wait for but the peer.
     let frozen = receive_count.freeze();
@@ -80,9 +80,9 @@ pub(super) async fn open(
     link.start_send_unpin(Frame::Open(open, limits).encode())?;
     link.flush().await?;
     match answer(link, &asked).await? {
-        Some(session) if session.resumed => Ok(Opened::Resumed(session, frozen)),
-        Some(session) => Ok(Opened::Another(session)),
-        None => Err(refuse(link).await),
+        Some(session) if session.resumed => Ok(SessionOpening::Resumed(session, frozen)),
+        Some(session) => Ok(SessionOpening::Replaced(session)),
+        None => Err(violation(link).await),
     }
 }
 
@@ -105,18 +105,18 @@ async fn answer(link: &mut BoxLink, asked: &SessionId) -> Result<Option<SessionF
     }
 }
 
-async fn refuse(link: &mut BoxLink) -> Error {
+async fn violation(link: &mut BoxLink) -> Error {
     let reason = CloseReason::new(CloseCode::Protocol, NO_SESSION);
-    part(link, reason.clone()).await;
+    close_with(link, reason.clone()).await;
     LinkError::closed_here(&reason).into()
 }
 
 /// Closes a link that is given up, so that the peer keeps nothing for it.
-pub(super) async fn part(link: &mut BoxLink, reason: CloseReason) {
+pub(super) async fn close_with(link: &mut BoxLink, reason: CloseReason) {
     let closing = async {
         link.send(Message::Close(Some(reason))).await?;
         link.close().await
     };
     // The peer may have broken the rules, and go on to do so.
-    let _ = timeout(PARTING, closing).await;
+    let _ = timeout(CLOSE_TIMEOUT, closing).await;
 }

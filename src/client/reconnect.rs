@@ -94,9 +94,9 @@ impl ReconnectPolicy {
     }
 }
 
-/// The waits of one client.
+/// Waits of one client between its attempts.
 #[derive(Debug)]
-pub(super) struct Waits {
+pub(super) struct Backoff {
     policy: ReconnectPolicy,
     growth: Option<ExponentialBackoff>,
     random: SmallRng,
@@ -108,7 +108,7 @@ pub(super) struct Waits {
     pub(super) attempt: u32,
 }
 
-impl Waits {
+impl Backoff {
     pub(super) fn new(policy: ReconnectPolicy) -> Self {
         Self::with_random(policy, SmallRng::from_rng(&mut rand::rng()))
     }
@@ -123,7 +123,7 @@ impl Waits {
     }
 
     /// Returns the wait after a lost connection, which `worked` or not.
-    pub(super) fn lost(&mut self, cause: &Error, worked: bool) -> Duration {
+    pub(super) fn after_loss(&mut self, cause: &Error, worked: bool) -> Duration {
         self.attempt = 0;
         if worked {
             self.growth = None;
@@ -140,12 +140,12 @@ impl Waits {
     }
 
     /// The machine was asleep: whatever made attempts fail, that was long ago.
-    pub(super) fn woke(&mut self) {
+    pub(super) fn on_wakeup(&mut self) {
         self.growth = None;
     }
 
     /// The wait after an attempt that failed, unless it was the last.
-    pub(super) fn failed(&mut self, error: &Error) -> Option<Duration> {
+    pub(super) fn after_failure(&mut self, error: &Error) -> Option<Duration> {
         if self.policy.attempts.is_some_and(|attempts| self.attempt >= attempts) {
             return None;
         }
@@ -235,38 +235,44 @@ mod tests {
 
     #[test]
     fn waits_grow_to_their_bound() {
-        let mut waits: Vec<_> = (0..1000).map(|_| Waits::new(ReconnectPolicy::default())).collect();
-        let mut all = waits.iter_mut();
-        assert_eq!(bound(|| all.next().unwrap().lost(&abnormal(), false)), 1);
+        let mut backoff: Vec<_> =
+            (0..1000).map(|_| Backoff::new(ReconnectPolicy::default())).collect();
+        let mut all = backoff.iter_mut();
+        assert_eq!(bound(|| all.next().unwrap().after_loss(&abnormal(), false)), 1);
         for expected in [2, 3, 5, 9, 17, 30, 30] {
-            let mut all = waits.iter_mut();
-            assert_eq!(bound(|| all.next().unwrap().failed(&unreachable()).unwrap()), expected);
+            let mut all = backoff.iter_mut();
+            assert_eq!(
+                bound(|| all.next().unwrap().after_failure(&unreachable()).unwrap()),
+                expected
+            );
         }
         // A connection that did not work changes nothing, one that did begins anew.
-        let mut all = waits.iter_mut();
-        assert_eq!(bound(|| all.next().unwrap().lost(&abnormal(), false)), 30);
-        let mut all = waits.iter_mut();
-        assert_eq!(bound(|| all.next().unwrap().lost(&abnormal(), true)), 1);
+        let mut all = backoff.iter_mut();
+        assert_eq!(bound(|| all.next().unwrap().after_loss(&abnormal(), false)), 30);
+        let mut all = backoff.iter_mut();
+        assert_eq!(bound(|| all.next().unwrap().after_loss(&abnormal(), true)), 1);
     }
 
     #[test]
     fn a_server_that_takes_every_connection_and_drops_it_is_left_alone_for_longer_and_longer() {
-        let mut waits: Vec<_> = (0..1000).map(|_| Waits::new(ReconnectPolicy::default())).collect();
+        let mut backoff: Vec<_> =
+            (0..1000).map(|_| Backoff::new(ReconnectPolicy::default())).collect();
         for expected in [1, 2, 3, 5, 9, 17, 30] {
-            let mut all = waits.iter_mut();
-            let lost = || all.next().unwrap().lost(&abnormal(), false);
+            let mut all = backoff.iter_mut();
+            let lost = || all.next().unwrap().after_loss(&abnormal(), false);
             assert_eq!(bound(lost), expected);
         }
     }
 
     #[test]
     fn a_restart_is_waited_for_longer_and_a_wish_is_heeded() {
-        let mut waits = Waits::new(ReconnectPolicy::default());
+        let mut backoff = Backoff::new(ReconnectPolicy::default());
         let restart = LinkError::Closed(CloseCode::Restart.into()).into();
-        assert_eq!(bound(|| waits.lost(&restart, false)), 10);
+        assert_eq!(bound(|| backoff.after_loss(&restart, false)), 10);
         let mut refusal = crate::error::Refusal::new(http::StatusCode::SERVICE_UNAVAILABLE, "");
         refusal.retry_after = Some(Duration::from_secs(100));
-        let wait = waits.failed(&HandshakeError::Refused(Box::new(refusal)).into()).unwrap();
+        let wait =
+            backoff.after_failure(&HandshakeError::Refused(Box::new(refusal)).into()).unwrap();
         assert!((100..=101).contains(&wait.as_secs()), "{wait:?}");
     }
 
@@ -276,11 +282,11 @@ mod tests {
         let (mut dials, mut found) = (Vec::new(), Vec::new());
         for client in 0..1000 {
             let random = SmallRng::seed_from_u64(client);
-            let mut waits = Waits::with_random(ReconnectPolicy::default(), random);
-            let mut now = waits.lost(cause, true);
+            let mut backoff = Backoff::with_random(ReconnectPolicy::default(), random);
+            let mut now = backoff.after_loss(cause, true);
             while now < outage {
                 dials.push(now);
-                now += waits.failed(&unreachable()).unwrap();
+                now += backoff.after_failure(&unreachable()).unwrap();
             }
             dials.push(now);
             found.push(now);
@@ -328,13 +334,13 @@ mod tests {
         let (mut most, mut latest) = (0, Duration::ZERO);
         for client in 0..1000 {
             let random = SmallRng::seed_from_u64(client);
-            let mut waits = Waits::with_random(ReconnectPolicy::default(), random);
-            let mut now = waits.lost(&abnormal(), false);
+            let mut backoff = Backoff::with_random(ReconnectPolicy::default(), random);
+            let mut now = backoff.after_loss(&abnormal(), false);
             while now < day {
-                waits.attempt += 1;
-                now += waits.failed(&unreachable()).unwrap();
+                backoff.attempt += 1;
+                now += backoff.after_failure(&unreachable()).unwrap();
             }
-            most = most.max(waits.attempt);
+            most = most.max(backoff.attempt);
             latest = latest.max(now - day);
         }
         println!("at most {most} attempts, and back at most {latest:.1?} after the server");
@@ -344,11 +350,11 @@ mod tests {
 
     #[test]
     fn attempts_end() {
-        let mut waits = Waits::new(ReconnectPolicy::default().attempts(2));
-        waits.lost(&abnormal(), false);
-        waits.attempt = 1;
-        assert!(waits.failed(&unreachable()).is_some());
-        waits.attempt = 2;
-        assert!(waits.failed(&unreachable()).is_none());
+        let mut backoff = Backoff::new(ReconnectPolicy::default().attempts(2));
+        backoff.after_loss(&abnormal(), false);
+        backoff.attempt = 1;
+        assert!(backoff.after_failure(&unreachable()).is_some());
+        backoff.attempt = 2;
+        assert!(backoff.after_failure(&unreachable()).is_none());
     }
 }

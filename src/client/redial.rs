@@ -1,4 +1,4 @@
-//! [`Redial`]: the links of a client that dials again whenever it has lost one.
+//! [`Dialer`]: the links of a client that dials again whenever it has lost one.
 
 use std::{
     pin::Pin,
@@ -12,21 +12,21 @@ use tokio::time::{Instant, sleep_until, timeout_at};
 use tracing::{Instrument, Span};
 
 use super::{
-    dial::Target,
+    dial::Endpoint,
     lifetimes::Lifetimes,
-    opening::{Opened, open, part},
-    reconnect::{ReconnectPolicy, Waits},
+    opening::{SessionOpening, close_with, open},
+    reconnect::{Backoff, ReconnectPolicy},
 };
 use crate::{
     duplex::BoxLink,
     error::{CloseCode, Error, HandshakeError, LinkError},
-    event::{Event, Notices, State},
+    event::{ConnectionEvents, Event, State},
     layer::{
         reconnect::{LinkSource, ReconnectHandle},
         resume::ReceiveCount,
     },
     link::{LinkUp, MessageLimits},
-    time::{Alarm, after, later},
+    time::{SuspendDetector, deadline_in, saturating_add},
     transport::Layers,
 };
 
@@ -35,14 +35,14 @@ use crate::{
 /// sent again.
 const MAX_OVERSIZED: u32 = 5;
 
-type Dialling = BoxFuture<'static, Result<(BoxLink, MessageLimits, Opened), Error>>;
+type Dialing = BoxFuture<'static, Result<(BoxLink, MessageLimits, SessionOpening), Error>>;
 
-pub(super) struct Redial {
-    target: Arc<Target>,
+pub(super) struct Dialer {
+    endpoint: Arc<Endpoint>,
     layers: Layers,
     timeout: Duration,
-    waits: Waits,
-    notices: Notices,
+    backoff: Backoff,
+    notices: ConnectionEvents,
     receive_count: ReceiveCount,
     reconnect_handle: ReconnectHandle,
     span: Span,
@@ -60,7 +60,7 @@ pub(super) struct Redial {
     /// The connection has carried a message each way.
     carried: bool,
     lifetimes: Lifetimes,
-    alarm: fn() -> Alarm,
+    suspend_detector: fn() -> SuspendDetector,
     phase: Phase,
 }
 
@@ -68,24 +68,24 @@ enum Phase {
     Idle,
     /// Until the next attempt. Whether the machine was asleep meanwhile.
     Waiting(BoxFuture<'static, bool>),
-    Dialling(Dialling),
+    Dialing(Dialing),
 }
 
-impl Redial {
+impl Dialer {
     pub(super) fn new(
-        target: Target,
+        endpoint: Endpoint,
         layers: Layers,
         timeout: Duration,
         policy: ReconnectPolicy,
-        notices: Notices,
+        notices: ConnectionEvents,
         receive_count: ReceiveCount,
         span: Span,
     ) -> Self {
         Self {
-            target: Arc::new(target),
+            endpoint: Arc::new(endpoint),
             layers,
             timeout,
-            waits: Waits::new(policy),
+            backoff: Backoff::new(policy),
             notices,
             receive_count,
             reconnect_handle: ReconnectHandle::default(),
@@ -98,55 +98,56 @@ impl Redial {
             since: Instant::now(),
             carried: false,
             lifetimes: Lifetimes::default(),
-            alarm: Alarm::new,
+            suspend_detector: SuspendDetector::new,
             phase: Phase::Idle,
         }
     }
 
     fn wait(&mut self, next: Duration) {
         self.tell(next);
-        self.phase = Phase::Waiting(wait(next, (self.alarm)()).boxed());
+        self.phase =
+            Phase::Waiting(sleep_unless_suspended(next, (self.suspend_detector)()).boxed());
     }
 
     fn tell(&self, next: Duration) {
         if !self.live {
-            let attempt = self.waits.attempt;
+            let attempt = self.backoff.attempt;
             self.notices.state.send_replace(State::Reconnecting { attempt, next });
         }
     }
 
     fn dial(&mut self, refused: bool) {
-        self.waits.attempt = self.waits.attempt.saturating_add(1);
+        self.backoff.attempt = self.backoff.attempt.saturating_add(1);
         self.tell(Duration::ZERO);
         self.refreshed = refused;
-        let (target, layers, receive_count) =
-            (self.target.clone(), self.layers.clone(), self.receive_count.clone());
+        let (endpoint, layers, receive_count) =
+            (self.endpoint.clone(), self.layers.clone(), self.receive_count.clone());
         let (timeout, reclaims) = (self.timeout, self.reclaims.clone());
-        let dialling = async move {
-            let deadline = after(timeout);
-            let mut dialled = target.dial_within(timeout, &layers, refused).await?;
-            let (subprotocol, own) = (dialled.subprotocol.as_deref(), layers.limits());
-            let opening = open(&mut dialled.link, subprotocol, &receive_count, own);
+        let dialing = async move {
+            let deadline = deadline_in(timeout);
+            let mut dialed = endpoint.dial_within(timeout, &layers, refused).await?;
+            let (subprotocol, own) = (dialed.subprotocol.as_deref(), layers.limits());
+            let opening = open(&mut dialed.link, subprotocol, &receive_count, own);
             let opened = match timeout_at(deadline, opening).await {
                 Ok(opened) => opened?,
                 Err(_) => return Err(HandshakeError::TimedOut(timeout).into()),
             };
             match reclaims {
-                Some(cause) if !matches!(opened, Opened::Resumed(..)) => {
+                Some(cause) if !matches!(opened, SessionOpening::Resumed(..)) => {
                     // The server has begun another session, which nobody wants.
-                    part(&mut dialled.link, CloseCode::Normal.into()).await;
+                    close_with(&mut dialed.link, CloseCode::Normal.into()).await;
                     Err(cause)
                 }
-                _ => Ok((dialled.link, dialled.limits, opened)),
+                _ => Ok((dialed.link, dialed.limits, opened)),
             }
         };
-        self.phase = Phase::Dialling(dialling.instrument(self.span.clone()).boxed());
+        self.phase = Phase::Dialing(dialing.instrument(self.span.clone()).boxed());
     }
 
     /// An attempt has failed. The error, if it was the last.
     fn failed(&mut self, error: Error) -> Option<Error> {
         self.phase = Phase::Idle;
-        let attempt = self.waits.attempt;
+        let attempt = self.backoff.attempt;
         if self.live && !self.receive_count.is_frozen() {
             tracing::debug!(%error, "no other connection");
             return None;
@@ -163,7 +164,7 @@ impl Redial {
             self.wait(next);
             return None;
         }
-        let Some(next) = self.waits.failed(&error) else { return Some(error) };
+        let Some(next) = self.backoff.after_failure(&error) else { return Some(error) };
         tracing::debug!(%error, attempt, ?next, "not reconnected yet");
         self.notices.announce(|| Event::Failed { attempt, error, next });
         self.wait(next);
@@ -174,7 +175,7 @@ impl Redial {
     fn lose(&mut self, cause: &Error) -> Duration {
         self.live = false;
         tracing::warn!(%cause, "connection lost; reconnecting");
-        self.notices.lost(cause);
+        self.notices.announce_lost(cause);
         if let Some(age) = self.lifetimes.record_loss(cause, self.since.elapsed()) {
             tracing::warn!(
                 ?age,
@@ -183,11 +184,12 @@ impl Redial {
                  do not, something on the way bounds how long a connection may last"
             );
         }
-        self.waits.lost(cause, self.carried || self.since.elapsed() >= self.waits.stable())
+        self.backoff
+            .after_loss(cause, self.carried || self.since.elapsed() >= self.backoff.stable())
     }
 }
 
-impl LinkSource for Redial {
+impl LinkSource for Dialer {
     type Link = BoxLink;
 
     fn on_lost(mut self: Pin<&mut Self>, cause: &Error) -> bool {
@@ -198,23 +200,23 @@ impl LinkSource for Redial {
         let span = this.span.clone();
         let _entered = span.enter();
         // Once only, unless the new token has done for a while.
-        let used_up = this.refreshed && this.since.elapsed() < this.waits.stable();
-        let refreshed = this.target.asks_for_tokens()
+        let used_up = this.refreshed && this.since.elapsed() < this.backoff.stable();
+        let refreshed = this.endpoint.asks_for_tokens()
             && is_closed_with(cause, CloseCode::Unauthorized)
             && !used_up;
-        let dials = matches!(this.phase, Phase::Dialling(_));
+        let dials = matches!(this.phase, Phase::Dialing(_));
         let taken_over = is_closed_with(cause, CloseCode::TakenOver);
         // The server lets each client have one connection, and the next is under way.
         let replaced = dials
             && (taken_over
-                || is_closed_with(cause, CloseCode::Normal) && this.target.names_session());
+                || is_closed_with(cause, CloseCode::Normal) && this.endpoint.names_session());
         // Perhaps by an attempt that this client had given up: then the session is still its own.
         let reclaims = taken_over
             && this.receive_count.session().is_some()
-            && !(this.reclaimed && this.since.elapsed() < this.waits.stable());
+            && !(this.reclaimed && this.since.elapsed() < this.backoff.stable());
         // It is one message that is not sent again, unless it is not that.
         this.oversized = match is_too_large(cause) {
-            true if this.since.elapsed() < this.waits.stable() => this.oversized + 1,
+            true if this.since.elapsed() < this.backoff.stable() => this.oversized + 1,
             large => u32::from(large),
         };
         let oversized = (1..=MAX_OVERSIZED).contains(&this.oversized);
@@ -230,7 +232,7 @@ impl LinkSource for Redial {
         let next = this.lose(cause);
         if dials {
             // Another link was wanted even before this one was lost.
-            this.waits.attempt = 1;
+            this.backoff.attempt = 1;
             this.tell(Duration::ZERO);
         } else if refreshed {
             this.dial(true);
@@ -256,11 +258,11 @@ impl LinkSource for Redial {
                         && ready!(waiting.as_mut().poll(cx))
                     {
                         tracing::debug!(parent: &this.span, "the machine was asleep");
-                        this.waits.woke();
+                        this.backoff.on_wakeup();
                     }
                     this.dial(false);
                 }
-                Phase::Dialling(dialling) => match ready!(dialling.as_mut().poll(cx)) {
+                Phase::Dialing(dialing) => match ready!(dialing.as_mut().poll(cx)) {
                     Ok((link, limits, opened)) => {
                         this.phase = Phase::Idle;
                         this.reclaimed = this.reclaims.take().is_some();
@@ -295,15 +297,18 @@ impl LinkSource for Redial {
 
 /// Ends after `next`, or when the machine has been asleep: no timer notices that, and the network is
 /// another now. Whether it was asleep.
-pub(super) async fn wait(next: Duration, mut alarm: Alarm) -> bool {
-    let due = after(next);
+pub(super) async fn sleep_unless_suspended(
+    next: Duration,
+    mut suspend_detector: SuspendDetector,
+) -> bool {
+    let due = deadline_in(next);
     loop {
         let now = Instant::now();
         if now >= due {
             return false;
         }
-        sleep_until(due.min(later(now, Alarm::INTERVAL))).await;
-        if alarm.has_slept() {
+        sleep_until(due.min(saturating_add(now, SuspendDetector::INTERVAL))).await;
+        if suspend_detector.has_slept() {
             return true;
         }
     }
@@ -352,23 +357,23 @@ mod tests {
 
     use super::*;
     use crate::{
-        event::{Announcer, Events},
+        event::{Broadcaster, Events},
         transport::WebSocketTransport,
     };
 
     /// Links to where nobody listens, and what is told of them.
-    fn redial(
+    fn dialer(
         policy: ReconnectPolicy,
-    ) -> (Pin<Box<Redial>>, Events<Event>, watch::Receiver<State>) {
-        let target = super::super::connect::<RoleClient>("ws://127.0.0.1:1/").target;
+    ) -> (Pin<Box<Dialer>>, Events<Event>, watch::Receiver<State>) {
+        let endpoint = super::super::connect::<RoleClient>("ws://127.0.0.1:1/").endpoint;
         let layers = WebSocketTransport::<RoleClient>::builder().layers();
-        let announcer = Announcer::default();
+        let announcer = Broadcaster::default();
         let news = announcer.subscribe();
-        let notices = Notices::new(watch::Sender::new(State::Connected), announcer);
+        let notices = ConnectionEvents::new(watch::Sender::new(State::Connected), announcer);
         let state = notices.state.subscribe();
         let timeout = Duration::from_secs(10);
-        let redial = Redial::new(
-            target,
+        let dialer = Dialer::new(
+            endpoint,
             layers,
             timeout,
             policy,
@@ -376,7 +381,7 @@ mod tests {
             ReceiveCount::default(),
             Span::none(),
         );
-        (Box::pin(redial), news, state)
+        (Box::pin(dialer), news, state)
     }
 
     fn cut() -> Error {
@@ -384,21 +389,21 @@ mod tests {
     }
 
     /// What is told next, while the next link is waited for.
-    async fn next_event(redial: &mut Pin<Box<Redial>>, news: &mut Events<Event>) -> Event {
+    async fn next_event(dialer: &mut Pin<Box<Dialer>>, news: &mut Events<Event>) -> Event {
         tokio::select! {
-            _ = poll_fn(|cx| redial.as_mut().poll_next_link(cx)) => panic!("there is no server"),
+            _ = poll_fn(|cx| dialer.as_mut().poll_next_link(cx)) => panic!("there is no server"),
             event = news.next() => event.unwrap(),
         }
     }
 
     #[tokio::test]
     async fn an_attempt_that_began_before_the_loss_is_the_first() {
-        let (mut redial, mut news, state) = redial(ReconnectPolicy::default());
-        redial.dial(false);
-        assert!(redial.as_mut().on_lost(&cut()));
+        let (mut dialer, mut news, state) = dialer(ReconnectPolicy::default());
+        dialer.dial(false);
+        assert!(dialer.as_mut().on_lost(&cut()));
         assert!(matches!(*state.borrow(), State::Reconnecting { attempt: 1, .. }));
         assert!(matches!(news.next().await, Some(Event::Lost(_))));
-        let event = next_event(&mut redial, &mut news).await;
+        let event = next_event(&mut dialer, &mut news).await;
         assert!(matches!(event, Event::Failed { attempt: 1, .. }), "{event:?}");
     }
 
@@ -410,20 +415,20 @@ mod tests {
         }
         let hour = Duration::from_secs(3600);
         let second = Duration::from_secs(1);
-        let (mut redial, mut news, _state) = redial(ReconnectPolicy::default());
-        redial.alarm = || Alarm::with_clock(clock);
-        assert!(redial.as_mut().on_lost(&cut()));
+        let (mut dialer, mut news, _state) = dialer(ReconnectPolicy::default());
+        dialer.suspend_detector = || SuspendDetector::with_clock(clock);
+        assert!(dialer.as_mut().on_lost(&cut()));
         assert!(matches!(news.next().await, Some(Event::Lost(_))));
         // It has failed for long.
         for _ in 0..10 {
-            redial.waits.failed(&cut());
+            dialer.backoff.after_failure(&cut());
         }
-        redial.wait(hour);
-        let early = timeout(60 * second, next_event(&mut redial, &mut news)).await;
+        dialer.wait(hour);
+        let early = timeout(60 * second, next_event(&mut dialer, &mut news)).await;
         assert!(early.is_err(), "{early:?}");
         SLEPT.store(600, Relaxed);
         let woke = Instant::now();
-        let event = timeout(2 * second, next_event(&mut redial, &mut news)).await.unwrap();
+        let event = timeout(2 * second, next_event(&mut dialer, &mut news)).await.unwrap();
         assert!(woke.elapsed() <= second, "{:?}", woke.elapsed());
         // And where the network is not there yet, it is soon asked again.
         assert!(

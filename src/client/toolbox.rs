@@ -71,16 +71,16 @@ const MAX_PAGES: usize = 1000;
 /// Share it as an `Arc`. The connection is closed with it.
 ///
 /// ```no_run
-/// use mcp_ws_transport::client::{ToolError, Toolbox};
+/// use mcp_ws_transport::client::{ToolError, ToolClient};
 /// use serde_json::{Value, json};
 ///
 /// # async fn example() -> Result<(), ToolError> {
-/// let tools = Toolbox::connect("wss://example.com/mcp").await?;
+/// let tools = ToolClient::connect("wss://example.com/mcp").await?;
 /// let sum: Value = tools.call("add", json!({ "a": 5, "b": 3 })).await?;
 /// println!("{sum}");
 /// # Ok(()) }
 /// ```
-pub struct Toolbox<S: Service<RoleClient> = ()> {
+pub struct ToolClient<S: Service<RoleClient> = ()> {
     service: RunningService<RoleClient, CatchPanic<S>>,
     state: watch::Receiver<State>,
     known: std::sync::Mutex<Known>,
@@ -104,7 +104,7 @@ struct Known {
     events: Option<Events<Event>>,
 }
 
-impl Toolbox {
+impl ToolClient {
     /// Dials a URL or a [`Connect`], and starts MCP.
     ///
     /// # Errors
@@ -114,7 +114,7 @@ impl Toolbox {
     }
 }
 
-impl<S: Service<RoleClient>> Toolbox<S> {
+impl<S: Service<RoleClient>> ToolClient<S> {
     /// Creates a toolbox on a `transport`, dialled or accepted, with a `service` that handles the
     /// server's requests and notifications. A request whose handler panics is answered with an
     /// error, as by [`CatchPanic`].
@@ -359,9 +359,9 @@ impl<S: Service<RoleClient>> Toolbox<S> {
     }
 }
 
-impl<S: Service<RoleClient>> fmt::Debug for Toolbox<S> {
+impl<S: Service<RoleClient>> fmt::Debug for ToolClient<S> {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.debug_struct("Toolbox").field("state", &*self.state.borrow()).finish_non_exhaustive()
+        f.debug_struct("ToolClient").field("state", &*self.state.borrow()).finish_non_exhaustive()
     }
 }
 
@@ -423,7 +423,7 @@ fn is_elsewhere(events: &mut Option<Events<Event>>) -> bool {
     while let Some(stream) = events {
         // Unconstrained: else a task that has done much would be told that there is nothing.
         match unconstrained(stream.next()).now_or_never() {
-            Some(Some(Event::Restarted { .. } | Event::Missed(_))) => elsewhere = true,
+            Some(Some(Event::Restarted { .. } | Event::Lagged(_))) => elsewhere = true,
             Some(Some(_)) => {}
             Some(None) => *events = None,
             None => break,

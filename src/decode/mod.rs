@@ -24,7 +24,7 @@ use rmcp::{ErrorData, model::RequestId, service::RxJsonRpcMessage};
 pub use self::{
     malformed::{Malformed, MalformedKind},
     method::Method,
-    role::Role,
+    role::McpRole,
 };
 pub(crate) use self::{
     message::method_of_call,
@@ -76,7 +76,7 @@ impl PendingMethods for () {
 /// [`Malformed`] when rmcp refuses the message. An unknown method is no error, but a custom
 /// request or notification. Also for a member whose name begins with `$serde_json::private::`,
 /// since what a `Value` makes of it depends on the features that the program enables in serde_json.
-pub fn decode<R: Role>(
+pub fn decode<R: McpRole>(
     bytes: &[u8],
     calls: &dyn PendingMethods,
 ) -> Result<RxJsonRpcMessage<R>, Malformed> {
@@ -121,7 +121,7 @@ mod tests {
         }
     }
 
-    fn is_usual<R: Role>(text: &str, calls: &dyn PendingMethods) -> bool {
+    fn is_usual<R: McpRole>(text: &str, calls: &dyn PendingMethods) -> bool {
         message::usual::<R>(text, calls).is_some()
     }
 

@@ -15,7 +15,7 @@ use super::{
 };
 
 /// An MCP role, [`RoleClient`] or [`RoleServer`], with what its messages are decoded by.
-pub trait Role: ServiceRole + Peer {
+pub trait McpRole: ServiceRole + Peer {
     /// The method of a request that this role sends.
     fn method_of(request: &Self::Req) -> Method;
 
@@ -72,7 +72,7 @@ macro_rules! cancelled {
     };
 }
 
-impl Role for RoleClient {
+impl McpRole for RoleClient {
     fn method_of(request: &Self::Req) -> Method {
         request.into()
     }
@@ -105,7 +105,7 @@ impl Role for RoleClient {
     fn subscribed(_: &mut Self::Resp, _: &RequestId) {}
 }
 
-impl Role for RoleServer {
+impl McpRole for RoleServer {
     fn method_of(request: &Self::Req) -> Method {
         request.into()
     }
@@ -143,7 +143,7 @@ impl Role for RoleServer {
 ///
 /// Each hook takes the value of the member that was just read from a map, and errs when rmcp's own
 /// `Deserialize` has to judge the message.
-#[expect(unnameable_types, reason = "seals Role")]
+#[expect(unnameable_types, reason = "seals McpRole")]
 pub trait Peer: ServiceRole {
     fn request<'de, A: MapAccess<'de>>(
         method: Method,

@@ -26,7 +26,7 @@ use super::{
 };
 use crate::{
     decode::{
-        Malformed, Method, PendingMethods, Role,
+        Malformed, McpRole, Method, PendingMethods,
         json::{Id, Raw, parse},
     },
     error::MessageError,
@@ -134,7 +134,7 @@ impl Envelope {
     /// the session, `{"type":"mcp","mcpSessionId":…,"payload":{"jsonrpc":"2.0",…}}`.
     ///
     /// MCP is initialized as ever. A server names the session where that has a
-    /// [name](crate::server::SessionIds), and answers what is for another with `-32602`; a client returns
+    /// [name](crate::server::SessionIdPolicy), and answers what is for another with `-32602`; a client returns
     /// the name that it was told. `session_id` is understood for `mcpSessionId`.
     #[must_use]
     pub fn sep_1288(mut self) -> Self {
@@ -228,7 +228,7 @@ impl Envelope {
     }
 
     /// A request of the peer.
-    fn asked_by_peer<R: Role>(
+    fn asked_by_peer<R: McpRole>(
         &mut self,
         content: Option<Raw<'_>>,
         request_id: Option<RequestId>,
@@ -263,7 +263,7 @@ impl Envelope {
     }
 
     /// A notification of the peer. A malformed one is not answered.
-    fn told_by_peer<R: Role>(
+    fn told_by_peer<R: McpRole>(
         &mut self,
         content: Option<Raw<'_>>,
         calls: &dyn PendingMethods,
@@ -294,7 +294,7 @@ impl Envelope {
     }
 
     /// An answer of the peer.
-    fn answered_by_peer<R: Role>(
+    fn answered_by_peer<R: McpRole>(
         &mut self,
         opened: &Opened<'_>,
         request_id: Option<RequestId>,
@@ -338,7 +338,7 @@ impl Envelope {
     }
 
     /// Says whom the `error` concerns with which a message is turned down.
-    fn turn_down<R: Role>(
+    fn turn_down<R: McpRole>(
         &mut self,
         (opened, shape): (&Opened<'_>, Shape),
         calls: &dyn PendingMethods,
@@ -376,7 +376,7 @@ impl Envelope {
     }
 }
 
-impl<R: Role> Framing<R> for Envelope {
+impl<R: McpRole> Framing<R> for Envelope {
     fn encode(&mut self, message: &TxJsonRpcMessage<R>) -> Result<Option<Message>, MessageError> {
         let json = parts::json_rpc::<R>(message)?;
         if self.form == Form::Wrapped {

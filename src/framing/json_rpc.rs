@@ -13,7 +13,7 @@ use super::{
     DecodeError, FirstMessage, Framing, FramingProperties, InBandAuth, SessionIdCell, first, parts,
 };
 use crate::{
-    decode::{self, Malformed, PendingMethods, Role},
+    decode::{self, Malformed, McpRole, PendingMethods},
     encode,
     error::{CloseCode, CloseReason, MessageError},
     message::{Message, Text},
@@ -52,7 +52,7 @@ impl JsonRpc {
     /// no such members.
     ///
     /// A server adds `mcpSessionId` to the result of `initialize`, where the session has a name (see
-    /// [`SessionIds`](crate::server::SessionIds)). A request whose `params.mcpSessionId` is another is
+    /// [`SessionIdPolicy`](crate::server::SessionIdPolicy)). A request whose `params.mcpSessionId` is another is
     /// answered with `-32602`, and such a notification dropped; those without are served.
     ///
     /// A client puts the name that it was told into the params of all that it sends from then on,
@@ -65,14 +65,14 @@ impl JsonRpc {
     }
 }
 
-impl<R: Role> Framing<R> for JsonRpc {
+impl<R: McpRole> Framing<R> for JsonRpc {
     fn encode(&mut self, message: &TxJsonRpcMessage<R>) -> Result<Option<Message>, MessageError> {
         match encode::encode::<R>(message) {
             Ok(mut json) => {
                 if let Some(fields) = &self.fields {
                     fields.write::<R>(message, &mut json);
                 }
-                Ok(Some(Message::Text(Text::trusted(json.into()))))
+                Ok(Some(Message::Text(Text::from_validated(json.into()))))
             }
             Err(error) => Err(MessageError::Encode(error.into())),
         }
@@ -133,7 +133,7 @@ impl<R: Role> Framing<R> for JsonRpc {
         match (&self.fields, message) {
             (Some(fields), Message::Text(json)) => {
                 let json = fields.rename(json.as_bytes().to_vec());
-                Message::Text(Text::trusted(json.into()))
+                Message::Text(Text::from_validated(json.into()))
             }
             (_, message) => message,
         }

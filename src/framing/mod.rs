@@ -32,13 +32,13 @@ pub use self::{
     tool_call::ToolCall,
 };
 use crate::{
-    decode::{Malformed, MalformedKind, PendingMethods, Role, method_of_call},
+    decode::{Malformed, MalformedKind, McpRole, PendingMethods, method_of_call},
     error::{CloseReason, MessageError},
     message::Message,
 };
 
 /// Translates between rmcp's messages of role `R` and WebSocket messages.
-pub trait Framing<R: Role>: Send {
+pub trait Framing<R: McpRole>: Send {
     /// Encodes `message`; `None` if this framing has no message for it.
     ///
     /// # Errors
@@ -153,7 +153,7 @@ impl fmt::Debug for SessionIdCell {
     }
 }
 
-impl<R: Role, F: Framing<R> + ?Sized> Framing<R> for Box<F> {
+impl<R: McpRole, F: Framing<R> + ?Sized> Framing<R> for Box<F> {
     fn encode(&mut self, message: &TxJsonRpcMessage<R>) -> Result<Option<Message>, MessageError> {
         (**self).encode(message)
     }
@@ -267,7 +267,7 @@ impl DecodeError {
 
 impl DecodeError {
     /// Judges a malformed message of JSON-RPC that a role `R` has received.
-    pub(crate) fn of<R: Role>(malformed: Malformed, calls: &dyn PendingMethods) -> Self {
+    pub(crate) fn of<R: McpRole>(malformed: Malformed, calls: &dyn PendingMethods) -> Self {
         use MalformedKind as K;
         let in_flight = |id: &RequestId| method_of_call(calls, id).is_some();
         match malformed {

@@ -13,7 +13,7 @@ use serde_json::Value;
 use super::DecodeError;
 use crate::{
     decode::{
-        self, PendingMethods, Role,
+        self, McpRole, PendingMethods,
         json::{Raw, Reader, fault, has_reserved_name, not_json, parse, without_bom},
     },
     encode,
@@ -94,7 +94,7 @@ members! {
 }
 
 /// `message` as JSON-RPC.
-pub(super) fn json_rpc<R: Role>(message: &TxJsonRpcMessage<R>) -> Result<String, MessageError> {
+pub(super) fn json_rpc<R: McpRole>(message: &TxJsonRpcMessage<R>) -> Result<String, MessageError> {
     let json = encode::encode::<R>(message).map_err(unsaid)?;
     String::from_utf8(json).map_err(|error| unsaid(serde::ser::Error::custom(error)))
 }
@@ -111,7 +111,7 @@ pub(super) fn text(value: &impl Serialize) -> Result<Message, MessageError> {
 
 /// `json` as a text message.
 pub(super) fn message(json: String) -> Message {
-    Message::Text(Text::trusted(json.into()))
+    Message::Text(Text::from_validated(json.into()))
 }
 
 /// `value` as a part of a message.
@@ -200,7 +200,7 @@ pub(super) fn invalid(id: Option<RequestId>, what: &'static str) -> DecodeError 
 }
 
 /// A JSON-RPC message, decoded.
-pub(super) fn assemble<R: Role>(
+pub(super) fn assemble<R: McpRole>(
     json: &str,
     calls: &dyn PendingMethods,
 ) -> Result<RxJsonRpcMessage<R>, DecodeError> {

@@ -18,7 +18,7 @@ use super::{
 };
 use crate::{
     decode::{
-        Method, PendingMethods, Role,
+        McpRole, Method, PendingMethods,
         json::{Id, Raw},
     },
     error::{CloseCode, MessageError},
@@ -138,7 +138,7 @@ impl ToolCall {
     }
 
     /// A message of the peer that has a token, or should have one.
-    fn authenticate<R: Role>(
+    fn authenticate<R: McpRole>(
         &mut self,
         token: Option<Raw<'_>>,
         calls: &dyn PendingMethods,
@@ -159,7 +159,7 @@ impl ToolCall {
     }
 }
 
-impl<R: Role> Framing<R> for ToolCall {
+impl<R: McpRole> Framing<R> for ToolCall {
     fn encode(&mut self, message: &TxJsonRpcMessage<R>) -> Result<Option<Message>, MessageError> {
         let json = parts::json_rpc::<R>(message)?;
         let parts = parts::parts(&json);
@@ -279,7 +279,7 @@ fn verdict(message: &Message) -> Option<Result<(), String>> {
 }
 
 /// A call of ours.
-fn ask<R: Role>(
+fn ask<R: McpRole>(
     request: &JsonRpcRequest<R::Req>,
     parts: &Parts<'_>,
 ) -> Result<Message, MessageError> {
@@ -337,7 +337,7 @@ members! {
 
 impl Read<'_> {
     /// The answer to a call of ours.
-    fn answer<R: Role>(
+    fn answer<R: McpRole>(
         &self,
         id: Option<RequestId>,
         calls: &dyn PendingMethods,
@@ -362,7 +362,7 @@ impl Read<'_> {
     }
 
     /// Says whom the `error` concerns with which a message is turned down.
-    fn turn_down<R: Role>(&self, calls: &dyn PendingMethods, error: ErrorData) -> DecodeError {
+    fn turn_down<R: McpRole>(&self, calls: &dyn PendingMethods, error: ErrorData) -> DecodeError {
         let id = self.id.and_then(Raw::parse::<RequestId>);
         if self.kind.is_some() {
             DecodeError::Dropped { error }

@@ -10,7 +10,7 @@ use rmcp::{
 use serde_json::json;
 
 use crate::{
-    decode::{DecodedSize, PendingMethods, Role, Unbuffered, estimate_decoded_size},
+    decode::{DecodedSize, McpRole, PendingMethods, Unbuffered, estimate_decoded_size},
     error::{CloseReason, MessageError},
     framing::{DecodeError, Framing},
     link::PeerLimits,
@@ -91,7 +91,7 @@ pub(super) struct LastDecoded {
     pub(super) decoded_size: usize,
 }
 
-impl<R: Role, F: Framing<R>> Codec<R, F> {
+impl<R: McpRole, F: Framing<R>> Codec<R, F> {
     pub(super) fn new(framing: F, config: Config, stats: Stats) -> Self {
         Self {
             framing,

@@ -85,7 +85,7 @@ use self::{
 };
 use super::{Framed, SharedLink, codec::Codec, reconnect::ReconnectHandle, replies::Replies};
 use crate::{
-    decode::Role, error::Error, event::Notices, framing::Framing, stats::Stats,
+    decode::McpRole, error::Error, event::ConnectionEvents, framing::Framing, stats::Stats,
     warn_limit::WarnLimit,
 };
 use futures::{Sink, Stream};
@@ -119,7 +119,7 @@ pub(crate) type Policy<R> = Arc<dyn Fn(&<R as ServiceRole>::Req) -> Replay + Sen
 
 /// Requests in flight, in both directions, over a [`SharedLink`].
 #[must_use = "a layer does nothing unless polled"]
-pub struct Correlation<R: Role, F> {
+pub struct Correlation<R: McpRole, F> {
     config: Config,
     codec: Codec<R, F>,
     replies: Replies,
@@ -143,7 +143,7 @@ pub struct Correlation<R: Role, F> {
     warnings: WarnLimit,
 }
 
-impl<R: Role, F: fmt::Debug> fmt::Debug for Correlation<R, F> {
+impl<R: McpRole, F: fmt::Debug> fmt::Debug for Correlation<R, F> {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         f.debug_struct("Correlation")
             .field("config", &self.config)
@@ -155,9 +155,9 @@ impl<R: Role, F: fmt::Debug> fmt::Debug for Correlation<R, F> {
 }
 
 /// Nothing in it is pinned.
-impl<R: Role, F> Unpin for Correlation<R, F> {}
+impl<R: McpRole, F> Unpin for Correlation<R, F> {}
 
-impl<R: Role, F: Framing<R>> Correlation<R, F> {
+impl<R: McpRole, F: Framing<R>> Correlation<R, F> {
     /// Keeps track of what goes through `framed`.
     pub fn new(framed: Framed<R, SharedLink, F>, config: Config) -> Self {
         Self::with_stats(framed, config, Stats::default())
@@ -195,7 +195,11 @@ impl<R: Role, F: Framing<R>> Correlation<R, F> {
 
     /// Outlives a peer that restarts, if the links below do: tells that to `notices`, and asks for
     /// another link where a peer does not answer.
-    pub(crate) fn outliving(mut self, notices: Notices, reconnect: ReconnectHandle) -> Self {
+    pub(crate) fn outliving(
+        mut self,
+        notices: ConnectionEvents,
+        reconnect: ReconnectHandle,
+    ) -> Self {
         self.link.outlive();
         self.inbound.expect_peers();
         self.reinit = Some(Box::new(Reinit::new(notices, reconnect)));
@@ -205,7 +209,7 @@ impl<R: Role, F: Framing<R>> Correlation<R, F> {
     /// Keeps what it has for a peer that is lost, and may
     /// [return](crate::link::LinkUp::Unverified).
     #[cfg(feature = "server")]
-    pub(crate) fn expecting_return(self, notices: Notices) -> Self {
+    pub(crate) fn expecting_return(self, notices: ConnectionEvents) -> Self {
         self.link.expect_return();
         self.outliving(notices, ReconnectHandle::default())
     }
@@ -294,7 +298,7 @@ impl<R: Role, F: Framing<R>> Correlation<R, F> {
     }
 }
 
-impl<R: Role, F: Framing<R>> Stream for Correlation<R, F> {
+impl<R: McpRole, F: Framing<R>> Stream for Correlation<R, F> {
     type Item = Result<RxJsonRpcMessage<R>, Error>;
 
     fn poll_next(mut self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<Option<Self::Item>> {
@@ -317,7 +321,7 @@ impl<R: Role, F: Framing<R>> Stream for Correlation<R, F> {
     }
 }
 
-impl<R: Role, F: Framing<R>> Sink<TxJsonRpcMessage<R>> for Correlation<R, F> {
+impl<R: McpRole, F: Framing<R>> Sink<TxJsonRpcMessage<R>> for Correlation<R, F> {
     type Error = Error;
 
     fn poll_ready(mut self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<Result<(), Error>> {

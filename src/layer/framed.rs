@@ -16,7 +16,7 @@ use rmcp::service::{RxJsonRpcMessage, TxJsonRpcMessage};
 pub use super::codec::Config;
 use super::{codec::Codec, replies::Replies};
 use crate::{
-    decode::{PendingMethods, Role},
+    decode::{McpRole, PendingMethods},
     duplex::{Duplex, forward_sink},
     error::Error,
     framing::Framing,
@@ -39,7 +39,7 @@ pin_project! {
 
 impl<R, S, F> Framed<R, S, F>
 where
-    R: Role,
+    R: McpRole,
     F: Framing<R>,
 {
     /// Speaks `framing` over `inner`.
@@ -90,7 +90,7 @@ where
 
 impl<R, S, I, F> Stream for Framed<R, S, F>
 where
-    R: Role,
+    R: McpRole,
     S: Duplex<Message, I> + Stream<Item = Result<I, Error>>,
     I: Into<LinkEvent<Message>>,
     F: Framing<R>,
@@ -104,7 +104,7 @@ where
 
 impl<R, S, F> Sink<TxJsonRpcMessage<R>> for Framed<R, S, F>
 where
-    R: Role,
+    R: McpRole,
     S: Sink<Message, Error = Error>,
     F: Framing<R>,
 {
@@ -142,7 +142,7 @@ mod tests {
         },
     };
 
-    fn framed<R: Role>(config: Config) -> (Framed<R, fake::Link, JsonRpc>, Peer) {
+    fn framed<R: McpRole>(config: Config) -> (Framed<R, fake::Link, JsonRpc>, Peer) {
         let (link, peer) = fake::link();
         (Framed::new(link, JsonRpc::default(), config), peer)
     }

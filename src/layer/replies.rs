@@ -10,7 +10,7 @@ use rmcp::service::RxJsonRpcMessage;
 
 use super::codec::Codec;
 use crate::{
-    decode::{PendingMethods, Role},
+    decode::{McpRole, PendingMethods},
     duplex::Duplex,
     error::{Error, LinkError},
     framing::Framing,
@@ -47,7 +47,7 @@ impl Replies {
     /// stream to tell, after all that had arrived before.
     pub(super) fn send<R, F, S>(&mut self, codec: &mut Codec<R, F>, mut link: Pin<&mut S>)
     where
-        R: Role,
+        R: McpRole,
         F: Framing<R>,
         S: Sink<Message, Error = Error>,
     {
@@ -105,7 +105,7 @@ impl Replies {
         cx: &mut Context<'_>,
     ) -> Poll<Option<Result<Decoded<R>, Error>>>
     where
-        R: Role,
+        R: McpRole,
         F: Framing<R>,
         S: Duplex<Message, I> + Stream<Item = Result<I, Error>>,
         I: Into<LinkEvent<Message>>,

@@ -14,16 +14,16 @@ use rmcp::RoleServer;
 use tokio_util::sync::CancellationToken;
 
 use super::{
-    auth::{Authenticator, Gate},
-    door::Refusal,
+    auth::{Authenticator, DynAuthenticator},
+    door::Rejection,
     guard::GuardLayer,
     limit::Limits,
     origin::{Allowed, Origin},
-    registry::{Cause, Encode, Registry},
-    resume::Resumption,
+    registry::{Encode, Registry, RejectReason},
+    resume::SessionConfig,
 };
 use crate::{
-    decode::Role,
+    decode::McpRole,
     error::{CloseCode, CloseReason, MessageError},
     framing::{Framing, FramingProperties, JsonRpc},
     message::Message,
@@ -31,13 +31,13 @@ use crate::{
 };
 
 /// Who may connect, how fast they must be, and what their connections are made of.
-pub struct Config<R: Role = RoleServer> {
+pub struct Config<R: McpRole = RoleServer> {
     pub(super) allowed: Allowed,
     /// For the opening handshake, and again for the first message.
     pub(super) timeout: Duration,
     pub(super) request_timeout: Option<Duration>,
     pub(super) stop: CancellationToken,
-    pub(super) gate: Option<Arc<dyn Gate>>,
+    pub(super) authenticator: Option<Arc<dyn DynAuthenticator>>,
     pub(super) in_band: bool,
     /// `true` once a guard was made of this configuration, or of a clone.
     has_guard: Arc<AtomicBool>,
@@ -46,9 +46,9 @@ pub struct Config<R: Role = RoleServer> {
     pub(super) cookie: Option<Arc<str>>,
     pub(super) limits: Limits,
     pub(super) drain: Drain,
-    pub(super) resumption: Option<Resumption>,
+    pub(super) sessions: Option<SessionConfig>,
     pub(super) registry: Registry<R>,
-    pub(super) layers: transport::Config,
+    pub(super) transport: transport::Config,
     peer: Option<PeerOf>,
     framing: NewFraming<R>,
 }
@@ -111,30 +111,30 @@ pub(super) struct Accepted(pub(super) SocketAddr);
 /// Makes the framing of one connection.
 type NewFraming<R> = Arc<dyn Fn() -> Box<dyn Framing<R>> + Send + Sync>;
 
-impl<R: Role> Default for Config<R> {
+impl<R: McpRole> Default for Config<R> {
     fn default() -> Self {
         Self {
             allowed: Allowed::default(),
             timeout: Duration::from_secs(10),
             request_timeout: None,
             stop: CancellationToken::new(),
-            gate: None,
+            authenticator: None,
             in_band: false,
             has_guard: Arc::default(),
             first_message: 4 << 10,
             cookie: None,
             limits: Limits::default(),
             drain: Drain::default(),
-            resumption: Some(Resumption::default()),
+            sessions: Some(SessionConfig::default()),
             registry: Registry::default(),
             peer: None,
-            layers: transport::Config::default(),
+            transport: transport::Config::default(),
             framing: Arc::new(|| Box::new(JsonRpc::default())),
         }
     }
 }
 
-impl<R: Role> Config<R> {
+impl<R: McpRole> Config<R> {
     /// Sets the hosts that may be asked for: by default the names of the loopback interface,
     /// `localhost`, `127.0.0.1` and `::1`. Any other `Host` gets 403, since a web page can let a
     /// name of its own point here (DNS rebinding).
@@ -219,8 +219,8 @@ impl<R: Role> Config<R> {
     /// a [`WebSocketService`](super::WebSocketService) that is mounted beside it has to be told, or behind a
     /// proxy that does TLS.
     #[must_use]
-    pub fn only_https(mut self) -> Self {
-        self.allowed.only_https();
+    pub fn assume_https(mut self) -> Self {
+        self.allowed.assume_https();
         self
     }
 
@@ -264,7 +264,7 @@ impl<R: Role> Config<R> {
 
     /// Warns if there is an authenticator and no guard was made, while `what` is unguarded.
     pub(super) fn warn_of_unguarded(&self, what: &str) {
-        if self.gate.is_some() && !self.has_guard.load(Relaxed) {
+        if self.authenticator.is_some() && !self.has_guard.load(Relaxed) {
             tracing::warn!(
                 "{what} is unguarded: it answers whoever asks, without the authenticator; \
                  use `{what}` instead of `{what}_unguarded`, or put `Config::guard` before its routes"
@@ -283,7 +283,7 @@ impl<R: Role> Config<R> {
     /// nobody is asked.
     #[must_use]
     pub fn authenticator(mut self, authenticator: impl Authenticator) -> Self {
-        self.gate = Some(Arc::new(authenticator));
+        self.authenticator = Some(Arc::new(authenticator));
         self
     }
 
@@ -333,11 +333,11 @@ impl<R: Role> Config<R> {
     /// How long the sessions of clients that lose their connection are kept, and how many; `None` for
     /// none of them. Clients come back to theirs that speak
     /// [`mcp.resume.v1`](crate::layer::resume::protocol), as those of this crate do, or know its
-    /// [name](Resumption::ids); not those that authenticate
+    /// [name](SessionConfig::ids); not those that authenticate
     /// [within the connection](Self::in_band_authentication).
     #[must_use]
-    pub fn resumption(mut self, resumption: impl Into<Option<Resumption>>) -> Self {
-        self.resumption = resumption.into();
+    pub fn sessions(mut self, sessions: impl Into<Option<SessionConfig>>) -> Self {
+        self.sessions = sessions.into();
         self
     }
 
@@ -351,9 +351,9 @@ impl<R: Role> Config<R> {
     /// Tells where a request comes from: the address behind a proxy, say, from a header that this
     /// proxy sets. By default it is where [`serve`](crate::serve()) accepted it from, and not known
     /// in a [`WebSocketService`](super::WebSocketService) elsewhere. Where it panics, nobody is let in:
-    /// 500, counted as [`Cause::Unavailable`].
+    /// 500, counted as [`RejectReason::Unavailable`].
     #[must_use]
-    pub fn peer(
+    pub fn peer_addr(
         mut self,
         peer: impl Fn(&Parts) -> Option<SocketAddr> + Send + Sync + 'static,
     ) -> Self {
@@ -381,8 +381,8 @@ impl<R: Role> Config<R> {
 
     /// The settings of each connection's layers.
     #[must_use]
-    pub fn layers(mut self, layers: transport::Config) -> Self {
-        self.layers = layers;
+    pub fn transport(mut self, transport: transport::Config) -> Self {
+        self.transport = transport;
         self
     }
 
@@ -401,20 +401,20 @@ impl<R: Role> Config<R> {
     }
 
     /// Where the request of these `parts` comes from, or what to answer when that cannot be told.
-    pub(super) fn peer_of(&self, parts: &Parts) -> Result<Option<SocketAddr>, Box<Refusal>> {
+    pub(super) fn peer_of(&self, parts: &Parts) -> Result<Option<SocketAddr>, Box<Rejection>> {
         let Some(peer) = &self.peer else {
             return Ok(parts.extensions.get::<Accepted>().map(|accepted| accepted.0));
         };
         catch_unwind(AssertUnwindSafe(|| peer(parts))).map_err(|_| {
             tracing::error!("what tells a client's address panicked");
             let what = "where the request comes from cannot be told";
-            Refusal::new(Cause::Unavailable, StatusCode::INTERNAL_SERVER_ERROR, what)
+            Rejection::new(RejectReason::Unavailable, StatusCode::INTERNAL_SERVER_ERROR, what)
         })
     }
 
     /// Encodes for all connections alike.
     pub(super) fn encode(&self) -> Encode<R> {
-        let (framing, limit) = (self.framing.clone(), self.layers.framed.max_message_size);
+        let (framing, limit) = (self.framing.clone(), self.transport.framed.max_message_size);
         Arc::new(move |message| {
             let message = framing().encode(message)?;
             match message.as_ref().map(Message::len) {
@@ -430,43 +430,43 @@ impl<R: Role> Config<R> {
     }
 
     pub(super) fn builder(&self) -> Builder<R> {
-        WebSocketTransport::builder().config(self.layers.clone()).framing((self.framing)())
+        WebSocketTransport::builder().transport(self.transport.clone()).framing((self.framing)())
     }
 }
 
-impl<R: Role> Clone for Config<R> {
+impl<R: McpRole> Clone for Config<R> {
     fn clone(&self) -> Self {
         Self {
             allowed: self.allowed.clone(),
             timeout: self.timeout,
             request_timeout: self.request_timeout,
             stop: self.stop.clone(),
-            gate: self.gate.clone(),
+            authenticator: self.authenticator.clone(),
             in_band: self.in_band,
             has_guard: self.has_guard.clone(),
             first_message: self.first_message,
             cookie: self.cookie.clone(),
             limits: self.limits.clone(),
             drain: self.drain.clone(),
-            resumption: self.resumption.clone(),
+            sessions: self.sessions.clone(),
             registry: self.registry.clone(),
             peer: self.peer.clone(),
-            layers: self.layers.clone(),
+            transport: self.transport.clone(),
             framing: self.framing.clone(),
         }
     }
 }
 
-impl<R: Role> fmt::Debug for Config<R> {
+impl<R: McpRole> fmt::Debug for Config<R> {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         f.debug_struct("Config")
             .field("allowed", &self.allowed)
-            .field("authenticates", &self.gate.is_some())
+            .field("authenticates", &self.authenticator.is_some())
             .field("handshake_timeout", &self.timeout)
             .field("limits", &self.limits)
             .field("drain", &self.drain)
-            .field("resumption", &self.resumption)
-            .field("layers", &self.layers)
+            .field("sessions", &self.sessions)
+            .field("transport", &self.transport)
             .finish_non_exhaustive()
     }
 }

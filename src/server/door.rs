@@ -15,133 +15,138 @@ use http::{
 
 use super::{
     Config,
-    auth::{self, Credentials, Denied, Identity, token},
+    auth::{self, AuthError, Credentials, Identity, token},
     config::Accepted,
-    handshake::{self, Agreed, Answer, refuse},
-    limit::{Permit, Places},
-    registry::Cause,
-    resume::{Name, Sessions},
+    handshake::{self, HttpResponse, Negotiated, plain_response},
+    limit::{ConnectionLimit, Permit},
+    registry::RejectReason,
+    resume::{RequestedId, SessionStore},
 };
 use crate::{
-    decode::Role,
+    decode::McpRole,
     layer::socket::Side,
     upgrade::{MAX_MESSAGE, MAX_REQUESTS},
 };
 
 /// When they may come again for whom there was no place.
-const AGAIN: Duration = Duration::from_secs(5);
+const RETRY_DELAY: Duration = Duration::from_secs(5);
 
 /// A request that is not upgraded.
-pub(super) struct Refusal {
-    pub(super) cause: Cause,
-    pub(super) answer: Answer,
+pub(super) struct Rejection {
+    pub(super) reason: RejectReason,
+    pub(super) response: HttpResponse,
 }
 
-impl Refusal {
-    pub(super) fn new(cause: Cause, status: StatusCode, body: &'static str) -> Box<Self> {
-        Box::new(Self { cause, answer: refuse(status, body) })
+impl Rejection {
+    pub(super) fn new(reason: RejectReason, status: StatusCode, body: &'static str) -> Box<Self> {
+        Box::new(Self { reason, response: plain_response(status, body) })
     }
 
     pub(super) fn with(mut self: Box<Self>, name: HeaderName, value: &str) -> Box<Self> {
         // What cannot stand in a header is left out: the status says enough.
         if let Ok(value) = HeaderValue::from_str(value) {
-            self.answer.headers_mut().insert(name, value);
+            self.response.headers_mut().insert(name, value);
         }
         self
     }
 
-    pub(super) fn again(self: Box<Self>, after: Duration) -> Box<Self> {
+    pub(super) fn retry_after(self: Box<Self>, after: Duration) -> Box<Self> {
         self.with(RETRY_AFTER, &after.as_secs().to_string())
     }
 }
 
 /// A request that is upgraded.
-pub(super) struct Admitted {
+pub(super) struct Admission {
     /// The 101.
-    pub(super) answer: Answer,
-    pub(super) agreed: Agreed,
-    pub(super) guest: Guest,
+    pub(super) response: HttpResponse,
+    pub(super) negotiated: Negotiated,
+    pub(super) client: ClientInfo,
 }
 
 /// Who comes in with it.
-pub(super) struct Guest {
+pub(super) struct ClientInfo {
     /// The request, as handlers get to see it.
     pub(super) parts: Parts,
     pub(super) peer: Option<SocketAddr>,
-    pub(super) standing: Standing,
+    pub(super) auth_state: AuthState,
     /// The session that it comes for, where that has a name.
-    pub(super) name: Option<Name>,
+    pub(super) requested: Option<RequestedId>,
 }
 
 /// What there is for those who come in.
-pub(super) struct Rooms<R: Role> {
-    pub(super) places: Arc<Places>,
+pub(super) struct Capacity<R: McpRole> {
+    pub(super) connections: Arc<ConnectionLimit>,
     /// Where sessions are kept.
-    pub(super) sessions: Option<Arc<Sessions<R>>>,
+    pub(super) sessions: Option<Arc<SessionStore<R>>>,
 }
 
 /// What is known of who comes in.
-pub(super) enum Standing {
+pub(super) enum AuthState {
     /// It may stay: `None` where nobody is asked who it is.
-    Known(Option<Identity>, Option<Permit>),
+    Done(Option<Identity>, Option<Permit>),
     /// It has yet to say who it is.
-    Unknown,
+    InBand,
     /// There is no place for it, as it will be told.
-    Refused(Cause),
+    RejectAfterUpgrade(RejectReason),
 }
 
-/// Lets in the request of `parts` from `peer`, or not. Without `rooms` there is no limit to how many are
+/// Lets in the request of `parts` from `peer`, or not. Without `capacity` there is no limit to how many are
 /// let in, and no session outlives its connection.
-pub(super) async fn admit<R: Role>(
+pub(super) async fn admit<R: McpRole>(
     config: &Config<R>,
-    rooms: Option<&Rooms<R>>,
+    capacity: Option<&Capacity<R>>,
     peer: Option<SocketAddr>,
     mut parts: Parts,
-) -> Result<Admitted, Box<Refusal>> {
-    let granted = handshake::check(&parts, &config.allowed, &config.layers.socket)?;
+) -> Result<Admission, Box<Rejection>> {
+    let upgrade = handshake::validate(&parts, &config.allowed, &config.transport.socket)?;
     if config.stop.is_cancelled() {
         return Err(stopping());
     }
-    let take = || rooms.map(|rooms| rooms.places.take(peer.map(|peer| peer.ip()))).transpose();
+    let take = || {
+        capacity
+            .map(|capacity| capacity.connections.try_acquire(peer.map(|peer| peer.ip())))
+            .transpose()
+    };
     let cookie = config.cookie.as_deref();
     let token = token::of(&parts.headers, cookie);
-    let sessions = rooms.and_then(|rooms| rooms.sessions.as_ref());
-    let name = sessions.map(|sessions| sessions.name_of(&parts)).transpose()?.flatten();
+    let sessions = capacity.and_then(|capacity| capacity.sessions.as_ref());
+    let requested = sessions.map(|sessions| sessions.requested_id(&parts)).transpose()?.flatten();
     // Who may come back to a session is no web page, and would begin anew if it were upgraded.
-    let returns = granted.resumes() || name.as_ref().is_some_and(|name| !name.is_issued());
-    let full = |cause| match config.limits.refuse_upgraded && !returns {
-        true => Ok(Standing::Refused(cause)),
-        false => Err(full(cause)),
+    let returns =
+        upgrade.resumes() || requested.as_ref().is_some_and(|requested| !requested.is_issued());
+    let full = |reason| match config.limits.reject_after_upgrade && !returns {
+        true => Ok(AuthState::RejectAfterUpgrade(reason)),
+        false => Err(at_capacity(reason)),
     };
     let known = |identity| match take() {
-        Ok(permit) => Ok(Standing::Known(identity, permit)),
-        Err(cause) => full(cause),
+        Ok(permit) => Ok(AuthState::Done(identity, permit)),
+        Err(reason) => full(reason),
     };
     // Before anybody is asked, and given back at once: who is not yet known takes up no place.
     let refused = take().err().map(full).transpose()?;
 
-    tidy(&mut parts);
-    let standing = match (refused, &config.gate) {
+    strip_handshake_headers(&mut parts);
+    let auth_state = match (refused, &config.authenticator) {
         (Some(refused), _) => refused,
         (None, None) => known(None)?,
-        (None, Some(gate)) => {
+        (None, Some(authenticator)) => {
             let Ok(token) = token else {
                 return Err(several_tokens());
             };
             let has_token = token.is_some();
             let credentials = Credentials { token, parts: parts.clone(), peer };
             let asked = tokio::select! {
-                asked = auth::ask(&**gate, credentials, config.timeout) => asked,
+                asked = auth::verify(&**authenticator, credentials, config.timeout) => asked,
                 () = config.stop.cancelled() => return Err(stopping()),
             };
             match asked {
                 Ok(identity) => known(Some(identity))?,
-                Err(Denied::Unauthorized | Denied::Challenge(_))
+                Err(AuthError::Unauthorized | AuthError::Challenge(_))
                     if config.in_band && !has_token =>
                 {
-                    Standing::Unknown
+                    AuthState::InBand
                 }
-                Err(denied) => return Err(deny(denied, has_token)),
+                Err(denied) => return Err(auth_rejection(denied, has_token)),
             }
         }
     };
@@ -150,60 +155,68 @@ pub(super) async fn admit<R: Role>(
         return Err(stopping());
     }
     // A session belongs to somebody, and to a server that can find it again.
-    let (resumes, name) = match (sessions, &standing, name) {
-        (Some(sessions), Standing::Known(identity, _), Some(name)) => {
-            (true, Some(sessions.check(name, identity.as_ref())?))
+    let (resumes, requested) = match (sessions, &auth_state, requested) {
+        (Some(sessions), AuthState::Done(identity, _), Some(requested)) => {
+            (true, Some(sessions.authorize(requested, identity.as_ref())?))
         }
-        (Some(_), Standing::Known(..), None) => (true, None),
+        (Some(_), AuthState::Done(..), None) => (true, None),
         _ => (false, None),
     };
     // To who has a secret to show a name is of no use, but to everybody else who learns it.
-    let name = name.filter(|name| !(name.is_issued() && granted.resumes()));
-    let is_known = matches!(standing, Standing::Known(..));
-    let limits = config.layers.limits(Side::Server);
-    let (mut answer, agreed) = granted.answer(resumes, limits, is_known);
-    if let Some(name) = &name {
+    let requested = requested.filter(|requested| !(requested.is_issued() && upgrade.resumes()));
+    let is_known = matches!(auth_state, AuthState::Done(..));
+    let limits = config.transport.limits(Side::Server);
+    let (mut response, negotiated) = upgrade.accept(resumes, limits, is_known);
+    if let Some(requested) = &requested {
         // Such a path has the cookie with and without a slash at its end (RFC 6265, section 5.1.4).
         let path = parts.uri.path().strip_suffix('/').filter(|path| !path.is_empty());
         let path = path.unwrap_or_else(|| parts.uri.path());
-        name.announce(&mut answer, path, config.allowed.is_secure());
+        requested.set_headers(&mut response, path, config.allowed.is_secure());
     }
-    Ok(Admitted { answer, agreed, guest: Guest { parts, peer, standing, name } })
+    Ok(Admission {
+        response,
+        negotiated,
+        client: ClientInfo { parts, peer, auth_state, requested },
+    })
 }
 
-fn stopping() -> Box<Refusal> {
+fn stopping() -> Box<Rejection> {
     let what = "the server is stopping";
-    Refusal::new(Cause::Stopping, StatusCode::SERVICE_UNAVAILABLE, what).again(AGAIN)
+    Rejection::new(RejectReason::Stopping, StatusCode::SERVICE_UNAVAILABLE, what)
+        .retry_after(RETRY_DELAY)
 }
 
-fn full(cause: Cause) -> Box<Refusal> {
-    let what = match cause {
-        Cause::AddressAtCapacity => "too many connections from this address",
+fn at_capacity(reason: RejectReason) -> Box<Rejection> {
+    let what = match reason {
+        RejectReason::AddressAtCapacity => "too many connections from this address",
         _ => "the server is at capacity",
     };
-    Refusal::new(cause, StatusCode::SERVICE_UNAVAILABLE, what).again(AGAIN)
+    Rejection::new(reason, StatusCode::SERVICE_UNAVAILABLE, what).retry_after(RETRY_DELAY)
 }
 
-pub(super) fn several_tokens() -> Box<Refusal> {
-    Refusal::new(Cause::Unauthorized, StatusCode::BAD_REQUEST, "more than one token")
+pub(super) fn several_tokens() -> Box<Rejection> {
+    Rejection::new(RejectReason::Unauthorized, StatusCode::BAD_REQUEST, "more than one token")
 }
 
 /// Returns the response to a request that was denied, with or without a token.
-pub(super) fn deny(denied: Denied, has_token: bool) -> Box<Refusal> {
+pub(super) fn auth_rejection(denied: AuthError, has_token: bool) -> Box<Rejection> {
     match denied {
-        Denied::Unauthorized => {
+        AuthError::Unauthorized => {
             let challenge = if has_token { "Bearer error=\"invalid_token\"" } else { "Bearer" };
-            deny(Denied::Challenge(challenge.into()), has_token)
+            auth_rejection(AuthError::Challenge(challenge.into()), has_token)
         }
-        Denied::Challenge(challenge) => {
+        AuthError::Challenge(challenge) => {
             let what = "authentication required";
-            Refusal::new(Cause::Unauthorized, StatusCode::UNAUTHORIZED, what)
+            Rejection::new(RejectReason::Unauthorized, StatusCode::UNAUTHORIZED, what)
                 .with(WWW_AUTHENTICATE, &challenge)
         }
-        Denied::Forbidden => Refusal::new(Cause::Forbidden, StatusCode::FORBIDDEN, "not allowed"),
-        Denied::Unavailable(after) => {
+        AuthError::Forbidden => {
+            Rejection::new(RejectReason::Forbidden, StatusCode::FORBIDDEN, "not allowed")
+        }
+        AuthError::Unavailable(after) => {
             let what = "authentication is not available";
-            Refusal::new(Cause::Unavailable, StatusCode::SERVICE_UNAVAILABLE, what).again(after)
+            Rejection::new(RejectReason::Unavailable, StatusCode::SERVICE_UNAVAILABLE, what)
+                .retry_after(after)
         }
     }
 }
@@ -212,7 +225,7 @@ pub(super) fn deny(denied: Denied, has_token: bool) -> Box<Refusal> {
 const SECRET: [HeaderName; 3] = [AUTHORIZATION, PROXY_AUTHORIZATION, COOKIE];
 
 /// Marks the headers of a request that must not be logged as sensitive.
-pub(super) fn conceal(headers: &mut HeaderMap) {
+pub(super) fn mark_sensitive(headers: &mut HeaderMap) {
     for (_, value) in headers.iter_mut().filter(|(name, _)| SECRET.contains(name)) {
         value.set_sensitive(true);
     }
@@ -220,7 +233,7 @@ pub(super) fn conceal(headers: &mut HeaderMap) {
 
 /// Takes out of a request what was for the handshake alone, marks what must not be printed, and copies
 /// the rest: as hyper has read it, each small value holds on to the whole buffer.
-pub(super) fn tidy(parts: &mut Parts) {
+pub(super) fn strip_handshake_headers(parts: &mut Parts) {
     const HANDSHAKE: [HeaderName; 8] = [
         MAX_MESSAGE,
         MAX_REQUESTS,

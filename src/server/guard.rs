@@ -19,12 +19,12 @@ use tower_service::Service;
 use super::{
     Body, Config, Credentials, Identity,
     auth::{self, token},
-    door::{Refusal, conceal, deny, several_tokens, tidy},
-    handshake::Answer,
+    door::{Rejection, auth_rejection, mark_sensitive, several_tokens, strip_handshake_headers},
+    handshake::HttpResponse,
     origin::NotAllowed,
-    registry::Cause,
+    registry::RejectReason,
 };
-use crate::decode::Role;
+use crate::decode::McpRole;
 
 /// Tower layer that wraps services in a [`Guard`], axum routes included.
 ///
@@ -53,7 +53,7 @@ pub struct GuardLayer {
 /// | not authenticated | 401 with `WWW-Authenticate` |
 /// | authenticated, but not allowed | 403 |
 /// | the authenticator fails or takes too long | 503 with `Retry-After` |
-/// | [`Config::peer`] panics | 500 |
+/// | [`Config::peer_addr`] panics | 500 |
 ///
 /// The registry of the configuration counts it among the refused. In HTTP/2 the `:authority` stands
 /// for the `Host`. A token comes from the same places as for an upgrade; so a
@@ -81,21 +81,21 @@ trait Checks: Send + Sync {
         &'a self,
         parts: &'a mut Parts,
         authenticates: bool,
-    ) -> Pin<Box<dyn Future<Output = Result<(), Answer>> + Send + 'a>>;
+    ) -> Pin<Box<dyn Future<Output = Result<(), HttpResponse>> + Send + 'a>>;
 }
 
-impl<R: Role> Checks for Config<R> {
+impl<R: McpRole> Checks for Config<R> {
     fn check<'a>(
         &'a self,
         parts: &'a mut Parts,
         authenticates: bool,
-    ) -> Pin<Box<dyn Future<Output = Result<(), Answer>> + Send + 'a>> {
+    ) -> Pin<Box<dyn Future<Output = Result<(), HttpResponse>> + Send + 'a>> {
         Box::pin(check(self, parts, authenticates))
     }
 }
 
 impl GuardLayer {
-    pub(super) fn new<R: Role>(config: Config<R>) -> Self {
+    pub(super) fn new<R: McpRole>(config: Config<R>) -> Self {
         Self { checks: Arc::new(config), authenticates: true }
     }
 
@@ -165,20 +165,20 @@ impl<S: fmt::Debug> fmt::Debug for Guard<S> {
 
 /// Checks a request as `config` says, and adds the identity of its sender to its extensions; or
 /// returns the response that refuses it, which the registry counts.
-pub(super) async fn check<R: Role>(
+pub(super) async fn check<R: McpRole>(
     config: &Config<R>,
     parts: &mut Parts,
     authenticates: bool,
-) -> Result<(), Answer> {
+) -> Result<(), HttpResponse> {
     let (peer, outcome) = match config.peer_of(parts) {
         Ok(peer) => (peer, identify(config, peer, parts, authenticates).await),
-        Err(refusal) => (None, Err(refusal)),
+        Err(rejection) => (None, Err(rejection)),
     };
-    let identity = outcome.map_err(|refusal| {
-        config.registry.refused(refusal.cause, peer);
-        refusal.answer
+    let identity = outcome.map_err(|rejection| {
+        config.registry.rejected(rejection.reason, peer);
+        rejection.response
     })?;
-    conceal(&mut parts.headers);
+    mark_sensitive(&mut parts.headers);
     if let Some(identity) = identity {
         parts.extensions.insert(identity);
     }
@@ -186,12 +186,12 @@ pub(super) async fn check<R: Role>(
 }
 
 /// Identifies the sender of a request: `None` if there is no authenticator.
-async fn identify<R: Role>(
+async fn identify<R: McpRole>(
     config: &Config<R>,
     peer: Option<SocketAddr>,
     parts: &Parts,
     authenticates: bool,
-) -> Result<Option<Identity>, Box<Refusal>> {
+) -> Result<Option<Identity>, Box<Rejection>> {
     let (headers, target) = (&parts.headers, parts.uri.authority());
     match target.map(|target| target.as_str()) {
         // RFC 9113, section 8.3.1.
@@ -201,19 +201,21 @@ async fn identify<R: Role>(
         // An absolute target overrules `Host` (RFC 9112, section 3.2.2).
         Some(target) if headers.get(HOST).is_none_or(|host| host != target) => {
             let what = "the target is not the Host";
-            return Err(Refusal::new(Cause::Host, StatusCode::BAD_REQUEST, what));
+            return Err(Rejection::new(RejectReason::Host, StatusCode::BAD_REQUEST, what));
         }
         _ => config.allowed.check(headers),
     }
-    .map_err(NotAllowed::refuse)?;
+    .map_err(NotAllowed::reject)?;
 
-    let Some(gate) = config.gate.as_deref().filter(|_| authenticates) else { return Ok(None) };
+    let Some(authenticator) = config.authenticator.as_deref().filter(|_| authenticates) else {
+        return Ok(None);
+    };
     let token = token::of(headers, config.cookie.as_deref()).map_err(|()| several_tokens())?;
     let has_token = token.is_some();
     let mut parts = parts.clone();
     parts.extensions.remove::<OnUpgrade>();
-    tidy(&mut parts);
+    strip_handshake_headers(&mut parts);
     let credentials = Credentials { token, parts, peer };
-    let asked = auth::ask(gate, credentials, config.timeout).await;
-    asked.map(Some).map_err(|denied| deny(denied, has_token))
+    let asked = auth::verify(authenticator, credentials, config.timeout).await;
+    asked.map(Some).map_err(|denied| auth_rejection(denied, has_token))
 }

@@ -25,13 +25,13 @@ use tokio::{
 };
 use tokio_util::sync::{CancellationToken, WaitForCancellationFutureOwned};
 
-use super::role::Hosted;
+use super::role::HostedRole;
 use crate::{
     CatchPanic,
     layer::correlation::{TIMED_OUT, UNAVAILABLE},
 };
 
-/// One handler, among those counted in [`Handlers::running`].
+/// One handler, among those counted in [`RunningHandlers::running`].
 const ONE: u64 = 1;
 
 /// One handler that goes on until somebody stops it.
@@ -39,19 +39,19 @@ const ONE_OPEN_ENDED: u64 = ONE | 1 << 32;
 
 /// The handlers of one connection that run.
 #[derive(Debug, Default)]
-pub(super) struct Handlers {
+pub(super) struct RunningHandlers {
     /// All in the lower half, those that go on until somebody stops them in the upper: two counts
     /// that change at once.
     running: AtomicU64,
     /// No more are begun.
     draining: AtomicBool,
     idle: Notify,
-    cut: CancellationToken,
+    abort: CancellationToken,
     /// How long each may take that ends by itself.
     time: Option<Duration>,
 }
 
-impl Handlers {
+impl RunningHandlers {
     /// None yet, and each may take so long.
     pub(super) fn within(time: Option<Duration>) -> Arc<Self> {
         Arc::new(Self { time, ..Self::default() })
@@ -77,13 +77,13 @@ impl Handlers {
     }
 
     /// Drops all that run, wherever they are.
-    pub(super) fn cut(&self) {
-        self.cut.cancel();
+    pub(super) fn abort(&self) {
+        self.abort.cancel();
     }
 
-    fn begin(self: &Arc<Self>, one: u64) -> Result<Running, ErrorData> {
+    fn begin(self: &Arc<Self>, one: u64) -> Result<HandlerGuard, ErrorData> {
         self.running.fetch_add(one, SeqCst);
-        let running = Running { handlers: self.clone(), one };
+        let running = HandlerGuard { handlers: self.clone(), one };
         // Now that it counts: `drained` may have found none just before.
         if self.draining.load(SeqCst) {
             return Err(refusal("stopping", "the server is stopping"));
@@ -110,12 +110,12 @@ fn refusal(reason: &str, message: &'static str) -> ErrorData {
 }
 
 /// Counts as long as it lives.
-struct Running {
-    handlers: Arc<Handlers>,
+struct HandlerGuard {
+    handlers: Arc<RunningHandlers>,
     one: u64,
 }
 
-impl Drop for Running {
+impl Drop for HandlerGuard {
     fn drop(&mut self) {
         let before = self.handlers.running.fetch_sub(self.one, SeqCst);
         // Whoever waits has said so before they looked at the count.
@@ -126,18 +126,18 @@ impl Drop for Running {
 }
 
 /// A service whose handlers are watched.
-pub(super) struct Watched<S> {
+pub(super) struct GuardedService<S> {
     service: CatchPanic<S>,
-    handlers: Arc<Handlers>,
+    handlers: Arc<RunningHandlers>,
 }
 
-impl<S> Watched<S> {
-    pub(super) fn new(service: S, handlers: Arc<Handlers>) -> Self {
+impl<S> GuardedService<S> {
+    pub(super) fn new(service: S, handlers: Arc<RunningHandlers>) -> Self {
         Self { service: CatchPanic::new(service), handlers }
     }
 }
 
-impl<R: Hosted, S: Service<R>> Service<R> for Watched<S> {
+impl<R: HostedRole, S: Service<R>> Service<R> for GuardedService<S> {
     fn handle_request(
         &self,
         request: R::PeerReq,
@@ -150,7 +150,7 @@ impl<R: Hosted, S: Service<R>> Service<R> for Watched<S> {
                 let handler = async move { self.service.handle_request(request, context).await };
                 let time = self.handlers.time.filter(|_| one == ONE);
                 let timer = time.map(|time| Box::pin(sleep(time)));
-                Box::pin(Handling { handler, running, cut: None, timer })
+                Box::pin(HandlerFuture { handler, running, abort: None, timer })
             }
             Err(error) => Box::pin(future::ready(Err(error))),
         };
@@ -165,7 +165,7 @@ impl<R: Hosted, S: Service<R>> Service<R> for Watched<S> {
         tokio::select! {
             biased;
             outcome = self.service.handle_notification(notification, context) => outcome,
-            () = self.handlers.cut.cancelled() => Ok(()),
+            () = self.handlers.abort.cancelled() => Ok(()),
         }
     }
 
@@ -180,17 +180,17 @@ impl<R: Hosted, S: Service<R>> Service<R> for Watched<S> {
 
 pin_project! {
     /// A handler that may be stopped.
-    struct Handling<F> {
+    struct HandlerFuture<F> {
         #[pin]
         handler: F,
-        running: Running,
+        running: HandlerGuard,
         // Only once the handler has to be waited for.
-        cut: Option<Pin<Box<WaitForCancellationFutureOwned>>>,
+        abort: Option<Pin<Box<WaitForCancellationFutureOwned>>>,
         timer: Option<Pin<Box<Sleep>>>,
     }
 }
 
-impl<T, F: Future<Output = Result<T, ErrorData>>> Future for Handling<F> {
+impl<T, F: Future<Output = Result<T, ErrorData>>> Future for HandlerFuture<F> {
     type Output = Result<T, ErrorData>;
 
     fn poll(self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<Self::Output> {
@@ -205,10 +205,10 @@ impl<T, F: Future<Output = Result<T, ErrorData>>> Future for Handling<F> {
             let what = "the request took too long";
             return Poll::Ready(Err(ErrorData::new(TIMED_OUT, what, Some(data))));
         }
-        let cut = this
-            .cut
-            .get_or_insert_with(|| Box::pin(this.running.handlers.cut.clone().cancelled_owned()));
-        ready!(cut.as_mut().poll(cx));
+        let abort = this
+            .abort
+            .get_or_insert_with(|| Box::pin(this.running.handlers.abort.clone().cancelled_owned()));
+        ready!(abort.as_mut().poll(cx));
         let what = "the connection was closed before the request was answered";
         Poll::Ready(Err(refusal("outcome_unknown", what)))
     }

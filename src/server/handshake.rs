@@ -34,14 +34,14 @@ use tokio::{
 use super::{
     Body, Config,
     auth::in_band::Unauthenticated,
-    door::{self, Admitted, Guest, Refusal},
-    lobby::Lobby,
+    door::{self, Admission, ClientInfo, Rejection},
+    lobby::PendingConnections,
     origin::{Allowed, NotAllowed},
-    registry::Cause,
-    visit::{Answering, MAX_HEAD_BYTES, Paced, Visit},
+    registry::RejectReason,
+    visit::{MAX_HEAD_BYTES, Progress, TrackedBody, WriteTimeout},
 };
 use crate::{
-    decode::Role,
+    decode::McpRole,
     duplex::BoxLink,
     error::HandshakeError,
     extensions::Extensions,
@@ -50,7 +50,7 @@ use crate::{
         socket::{self, Side},
     },
     link::{MessageLimits, PeerLimits},
-    time::after,
+    time::deadline_in,
     transport::{Builder, Layers, WebSocketTransport},
     upgrade::{
         Io, SUBPROTOCOL, accept_key, elements, is_websocket, read_limits, reclaim, set_tcp_options,
@@ -59,20 +59,20 @@ use crate::{
 };
 
 /// Time that writing the last response to a client may take.
-pub(super) const LAST_WORD: Duration = Duration::from_secs(1);
+pub(super) const LAST_RESPONSE_TIMEOUT: Duration = Duration::from_secs(1);
 
 /// hyper adds what it is given to the present moment, and panics where that is too much.
-const MAX_HEAD: Duration = Duration::from_secs(86_400);
+const MAX_HEAD_TIMEOUT: Duration = Duration::from_secs(86_400);
 
 /// A connection whose upgrade was granted.
 pub(super) struct Upgraded<S> {
     stream: S,
     leftover: Bytes,
-    agreed: Agreed,
+    negotiated: Negotiated,
 }
 
 /// What was chosen of what the client offered.
-pub(super) struct Agreed {
+pub(super) struct Negotiated {
     pub(super) subprotocol: Option<String>,
     pub(super) extensions: Extensions,
     /// Limits that the client announces.
@@ -81,18 +81,18 @@ pub(super) struct Agreed {
 
 impl<S: Io> Upgraded<S> {
     /// What `builder` makes over it.
-    pub(super) fn transport<R: Role>(self, builder: Builder<R>) -> WebSocketTransport<R> {
-        let peer = self.takes();
-        let Agreed { subprotocol, extensions, .. } = self.agreed;
+    pub(super) fn transport<R: McpRole>(self, builder: Builder<R>) -> WebSocketTransport<R> {
+        let peer = self.peer_limits();
+        let Negotiated { subprotocol, extensions, .. } = self.negotiated;
         let builder = builder.subprotocol(subprotocol).peer(peer);
         builder.over_upgraded(self.stream, self.leftover, Side::Server, extensions)
     }
 
     /// Returns the limits of the client.
-    pub(super) fn takes(&self) -> PeerLimits {
-        let takes = PeerLimits::default();
-        takes.set(self.agreed.limits);
-        takes
+    pub(super) fn peer_limits(&self) -> PeerLimits {
+        let limits = PeerLimits::default();
+        limits.set(self.negotiated.limits);
+        limits
     }
 
     /// Returns the connection of an unauthenticated client.
@@ -139,11 +139,11 @@ impl BuildOverStream for BeforeAuthentication<'_> {
 
 /// Builds something over an upgraded connection. A stream of a known type is unboxed, so that
 /// messages pass without dynamic dispatch; any other stays in its box.
-pub(super) fn build_over<B: BuildOverStream>(
+pub(super) fn build_over_upgraded<B: BuildOverStream>(
     upgraded: hyper::upgrade::Upgraded,
     what: B,
 ) -> B::Output {
-    let upgraded = match unbox::<TcpStream>(upgraded) {
+    let upgraded = match downcast_stream::<TcpStream>(upgraded) {
         Ok((stream, leftover)) => {
             set_tcp_options(&stream);
             return what.build(stream, leftover);
@@ -151,7 +151,7 @@ pub(super) fn build_over<B: BuildOverStream>(
         Err(upgraded) => upgraded,
     };
     #[cfg(feature = "rustls-tls")]
-    let upgraded = match unbox::<tokio_rustls::server::TlsStream<TcpStream>>(upgraded) {
+    let upgraded = match downcast_stream::<tokio_rustls::server::TlsStream<TcpStream>>(upgraded) {
         Ok((stream, leftover)) => {
             set_tcp_options(stream.get_ref().0);
             return what.build(stream, leftover);
@@ -159,7 +159,7 @@ pub(super) fn build_over<B: BuildOverStream>(
         Err(upgraded) => upgraded,
     };
     #[cfg(unix)]
-    let upgraded = match unbox::<tokio::net::UnixStream>(upgraded) {
+    let upgraded = match downcast_stream::<tokio::net::UnixStream>(upgraded) {
         Ok((stream, leftover)) => return what.build(stream, leftover),
         Err(upgraded) => upgraded,
     };
@@ -167,10 +167,10 @@ pub(super) fn build_over<B: BuildOverStream>(
 }
 
 /// The stream that hyper, or hyper-util, or our own [`Porch`](super::porch::Porch) was given, and what it read beyond the request.
-fn unbox<S: Io>(
+fn downcast_stream<S: Io>(
     upgraded: hyper::upgrade::Upgraded,
 ) -> Result<(S, Bytes), hyper::upgrade::Upgraded> {
-    let upgraded = match upgraded.downcast::<TokioIo<Paced<S>>>() {
+    let upgraded = match upgraded.downcast::<TokioIo<WriteTimeout<S>>>() {
         Ok(parts) => return Ok((parts.io.into_inner().into_inner(), parts.read_buf)),
         Err(upgraded) => upgraded,
     };
@@ -182,51 +182,53 @@ fn unbox<S: Io>(
 }
 
 /// Answers requests on `stream` until one is upgraded, or the time is over.
-pub(super) async fn accept<R: Role, S: Io>(
+pub(super) async fn accept<R: McpRole, S: Io>(
     stream: S,
     config: &Config<R>,
-) -> Result<(Upgraded<S>, Guest), HandshakeError> {
+) -> Result<(Upgraded<S>, ClientInfo), HandshakeError> {
     set_tcp_options(&stream);
-    let overdue = after(config.timeout);
+    let overdue = deadline_in(config.timeout);
     // By itself.
-    let visit = Visit::new(Lobby::new(1).enter(None));
+    let progress = Progress::new(PendingConnections::new(1).register(None));
     let granted = Mutex::new(None);
     let answer = service_fn(|request: Request<Incoming>| {
         // At once: what is read from now on is no head.
-        visit.asks(false);
+        progress.set_requested(false);
         async {
             let (mut parts, _) = request.into_parts();
             let upgrade = parts.extensions.remove::<OnUpgrade>();
             let admitted = match config.peer_of(&parts) {
                 Ok(peer) => door::admit(config, None, peer, parts).await,
-                Err(refusal) => Err(refusal),
+                Err(rejection) => Err(rejection),
             };
             let mut answer = match admitted {
-                Ok(Admitted { answer, agreed, guest }) => {
+                Ok(Admission { response, negotiated, client }) => {
                     *granted.lock().unwrap_or_else(PoisonError::into_inner) =
-                        upgrade.map(|upgrade| (upgrade, agreed, guest));
-                    answer
+                        upgrade.map(|upgrade| (upgrade, negotiated, client));
+                    response
                 }
-                Err(refusal) => refusal.answer,
+                Err(rejection) => rejection.response,
             };
             if Instant::now() >= overdue {
-                part(&mut answer);
+                close_connection_after(&mut answer);
             }
             if answer.status() == StatusCode::SWITCHING_PROTOCOLS {
-                visit.is_granted();
+                progress.set_upgraded();
             }
-            Ok::<_, Infallible>(answer.map(|body| Answering::new(Body::new(body), visit.clone())))
+            Ok::<_, Infallible>(
+                answer.map(|body| TrackedBody::new(Body::new(body), progress.clone())),
+            )
         }
     });
     let late = || HandshakeError::TimedOut(config.timeout);
     let answering = async {
-        let stream = Paced::new(stream, visit.clone(), config.timeout);
+        let stream = WriteTimeout::new(stream, progress.clone(), config.timeout);
         let mut connection =
             http1(None).serve_connection(TokioIo::new(stream), answer).with_upgrades();
         match timeout_at(overdue, &mut connection).await {
             Ok(Ok(())) => Ok(()),
             Ok(Err(error)) => {
-                if visit.is_too_large()
+                if progress.is_too_large()
                     && let Some(parts) = connection.into_parts()
                 {
                     close_unread(parts.io.into_inner(), &too_large()).await;
@@ -234,8 +236,8 @@ pub(super) async fn accept<R: Role, S: Io>(
                 Err(HandshakeError::NotWebSocket(error.to_string()))
             }
             // An authenticator has as much time, and the client is to hear its verdict.
-            Err(_) if visit.is_busy() => {
-                match timeout_at(after(config.timeout), connection).await {
+            Err(_) if progress.is_busy() => {
+                match timeout_at(deadline_in(config.timeout), connection).await {
                     Ok(Ok(())) => Ok(()),
                     _ => Err(late()),
                 }
@@ -245,31 +247,31 @@ pub(super) async fn accept<R: Role, S: Io>(
     };
     answering.await?;
     let granted = granted.into_inner().unwrap_or_else(PoisonError::into_inner);
-    let Some((upgrade, agreed, guest)) = granted else {
+    let Some((upgrade, negotiated, client)) = granted else {
         let left = io::Error::new(io::ErrorKind::UnexpectedEof, "closed without an upgrade");
         return Err(HandshakeError::Connect(Arc::new(left)));
     };
     let lost = |what: &dyn ToString| HandshakeError::NotWebSocket(what.to_string());
     let upgraded = upgrade.await.map_err(|error| lost(&error))?;
-    let (stream, leftover) =
-        reclaim::<Paced<S>>(upgraded).ok_or_else(|| lost(&"the stream was lost in the upgrade"))?;
-    Ok((Upgraded { stream: stream.into_inner(), leftover, agreed }, guest))
+    let (stream, leftover) = reclaim::<WriteTimeout<S>>(upgraded)
+        .ok_or_else(|| lost(&"the stream was lost in the upgrade"))?;
+    Ok((Upgraded { stream: stream.into_inner(), leftover, negotiated }, client))
 }
 
 /// HTTP/1.1, with a bound to the size of each head, and a deadline where the caller has none.
 pub(super) fn http1(head_timeout: Option<Duration>) -> http1::Builder {
     let mut http = http1::Builder::new();
     http.timer(TokioTimer::new())
-        .header_read_timeout(head_timeout.map(|timeout| timeout.min(MAX_HEAD)))
+        .header_read_timeout(head_timeout.map(|timeout| timeout.min(MAX_HEAD_TIMEOUT)))
         // Never reached: less is read of a head.
         .max_buf_size(MAX_HEAD_BYTES + (8 << 10));
     http
 }
 
-pub(super) type Answer = Response<Full<Bytes>>;
+pub(super) type HttpResponse = Response<Full<Bytes>>;
 
 /// An upgrade that may be granted.
-pub(super) struct Grantable {
+pub(super) struct ValidUpgrade {
     accept: String,
     subprotocol: Option<String>,
     /// The client offers to resume.
@@ -278,7 +280,7 @@ pub(super) struct Grantable {
     limits: MessageLimits,
 }
 
-impl Grantable {
+impl ValidUpgrade {
     /// Whether the client offers to resume.
     pub(super) fn resumes(&self) -> bool {
         self.resumes
@@ -288,7 +290,12 @@ impl Grantable {
     /// offered and spoken here, and, for clients that are `known`, the extensions. An
     /// unauthenticated client could make this side inflate data, and browsers compress whatever
     /// they may. The response announces the limits of this side.
-    pub(super) fn answer(self, resumes: bool, own: MessageLimits, known: bool) -> (Answer, Agreed) {
+    pub(super) fn accept(
+        self,
+        resumes: bool,
+        own: MessageLimits,
+        known: bool,
+    ) -> (HttpResponse, Negotiated) {
         let subprotocol = match resumes && self.resumes {
             true => Some(resume::SUBPROTOCOL.to_owned()),
             false => self.subprotocol,
@@ -309,59 +316,60 @@ impl Grantable {
             headers.insert(SEC_WEBSOCKET_EXTENSIONS, chosen);
         }
         write_limits(headers, own);
-        (response, Agreed { subprotocol, extensions, limits: self.limits })
+        (response, Negotiated { subprotocol, extensions, limits: self.limits })
     }
 }
 
 /// Whether a request asks for an upgrade as RFC 6455 wants it, from a host and a page that are
 /// allowed.
-pub(super) fn check(
+pub(super) fn validate(
     parts: &Parts,
     allowed: &Allowed,
     config: &socket::Config,
-) -> Result<Grantable, Box<Refusal>> {
-    let refuse = |status, what| Refusal::new(Cause::NotWebSocket, status, what);
+) -> Result<ValidUpgrade, Box<Rejection>> {
+    let reject = |status, what| Rejection::new(RejectReason::NotWebSocket, status, what);
     let upgrade = |what| {
-        refuse(StatusCode::UPGRADE_REQUIRED, what)
+        reject(StatusCode::UPGRADE_REQUIRED, what)
             .with(UPGRADE, "websocket")
             .with(CONNECTION, "Upgrade")
             .with(SEC_WEBSOCKET_VERSION, "13")
     };
     let headers = &parts.headers;
     if parts.method != Method::GET {
-        let refusal = refuse(StatusCode::METHOD_NOT_ALLOWED, "Method Not Allowed");
-        return Err(refusal.with(ALLOW, "GET"));
+        let rejection = reject(StatusCode::METHOD_NOT_ALLOWED, "Method Not Allowed");
+        return Err(rejection.with(ALLOW, "GET"));
     }
     if !is_websocket(headers) || parts.version != Version::HTTP_11 {
         return Err(upgrade("Upgrade Required"));
     }
-    if only(headers, SEC_WEBSOCKET_VERSION).is_none_or(|version| version != "13") {
+    if single_header(headers, SEC_WEBSOCKET_VERSION).is_none_or(|version| version != "13") {
         return Err(upgrade("WebSocket version 13 is spoken here"));
     }
-    let key = only(headers, SEC_WEBSOCKET_KEY).map(HeaderValue::as_bytes).unwrap_or_default();
+    let key =
+        single_header(headers, SEC_WEBSOCKET_KEY).map(HeaderValue::as_bytes).unwrap_or_default();
     if !STANDARD.decode(key).is_ok_and(|key| key.len() == 16) {
         let what = "Sec-WebSocket-Key is not 16 bytes in base64";
-        return Err(refuse(StatusCode::BAD_REQUEST, what));
+        return Err(reject(StatusCode::BAD_REQUEST, what));
     }
     // A body would be read as frames, and what a proxy takes for the one must not be the other.
     let is_empty = |length: &HeaderValue| length == "0";
     if headers.contains_key(TRANSFER_ENCODING)
         || !headers.get_all(CONTENT_LENGTH).iter().all(is_empty)
     {
-        return Err(refuse(StatusCode::BAD_REQUEST, "an upgrade has no body"));
+        return Err(reject(StatusCode::BAD_REQUEST, "an upgrade has no body"));
     }
     // An absolute target overrules `Host` (RFC 9112, section 3.2.2), so they had better agree.
     let target = parts.uri.authority().map(Authority::as_str);
-    if target.is_some_and(|target| only(headers, HOST).is_none_or(|host| host != target)) {
-        return Err(refuse(StatusCode::BAD_REQUEST, "the target is not the Host"));
+    if target.is_some_and(|target| single_header(headers, HOST).is_none_or(|host| host != target)) {
+        return Err(reject(StatusCode::BAD_REQUEST, "the target is not the Host"));
     }
-    allowed.check(headers).map_err(NotAllowed::refuse)?;
+    allowed.check(headers).map_err(NotAllowed::reject)?;
     let resumes =
         elements(headers, SEC_WEBSOCKET_PROTOCOL).any(|offer| offer == resume::SUBPROTOCOL);
     let extensions = Extensions::choose(config, headers);
-    Ok(Grantable {
+    Ok(ValidUpgrade {
         accept: accept_key(key),
-        subprotocol: choose(headers),
+        subprotocol: choose_subprotocol(headers),
         resumes,
         extensions,
         limits: read_limits(headers),
@@ -370,7 +378,7 @@ pub(super) fn check(
 
 /// The subprotocol to answer: `mcp` where it is offered; else the first `mcp.version.…`, which
 /// carries no secret; never any other, for it may be a token.
-fn choose(headers: &HeaderMap) -> Option<String> {
+fn choose_subprotocol(headers: &HeaderMap) -> Option<String> {
     let offered = || elements(headers, SEC_WEBSOCKET_PROTOCOL);
     offered()
         .find(|offer| *offer == SUBPROTOCOL)
@@ -379,13 +387,13 @@ fn choose(headers: &HeaderMap) -> Option<String> {
 }
 
 /// The value of a header that stands there once.
-fn only(headers: &HeaderMap, name: HeaderName) -> Option<&HeaderValue> {
+fn single_header(headers: &HeaderMap, name: HeaderName) -> Option<&HeaderValue> {
     let mut values = headers.get_all(name).into_iter();
     values.next().filter(|_| values.next().is_none())
 }
 
 /// Lets no further request follow the answer, unless that is 101.
-pub(super) fn part<B>(answer: &mut Response<B>) {
+pub(super) fn close_connection_after<B>(answer: &mut Response<B>) {
     if answer.status() != StatusCode::SWITCHING_PROTOCOLS {
         answer.headers_mut().insert(CONNECTION, HeaderValue::from_static("close"));
     }
@@ -411,10 +419,10 @@ pub(super) async fn close_unread<I: Io>(mut stream: I, last: &str) {
         while stream.read(&mut unread).await? > 0 {}
         Ok::<_, io::Error>(())
     };
-    let _ = timeout(LAST_WORD, closing).await;
+    let _ = timeout(LAST_RESPONSE_TIMEOUT, closing).await;
 }
 
-pub(super) fn refuse(status: StatusCode, body: &'static str) -> Answer {
+pub(super) fn plain_response(status: StatusCode, body: &'static str) -> HttpResponse {
     let mut response = Response::new(Full::new(Bytes::from_static(body.as_bytes())));
     *response.status_mut() = status;
     response

@@ -6,7 +6,7 @@ use std::{
     sync::{Arc, Mutex, MutexGuard, PoisonError},
 };
 
-use super::Cause;
+use super::RejectReason;
 
 /// How many clients a server takes. What one client may do is bounded by the layers of its
 /// connection; see [`transport::Config`](crate::transport::Config).
@@ -16,7 +16,7 @@ pub struct Limits {
     /// Connections at once: 1,024. One more is 503 with `Retry-After`.
     pub connections: usize,
     /// Connections at once from one IPv4 address or one IPv6 /64. `None`, the default, since behind a
-    /// proxy all have the same; see [`Config::peer`](super::Config::peer). Those whose address is not
+    /// proxy all have the same; see [`Config::peer_addr`](super::Config::peer_addr). Those whose address is not
     /// known count as one.
     pub connections_per_address: Option<usize>,
     /// Clients at once that have not yet shown who they are, be it in the TLS handshake, in the
@@ -28,7 +28,7 @@ pub struct Limits {
     /// Whether one connection too many is upgraded, and then closed with 1013 "Server at capacity", in
     /// place of a 503: web pages are told the code of a Close, but not the status of an answer. Who may come back to a session is
     /// still told 503. Off.
-    pub refuse_upgraded: bool,
+    pub reject_after_upgrade: bool,
 }
 
 impl Default for Limits {
@@ -37,7 +37,7 @@ impl Default for Limits {
             connections: 1024,
             connections_per_address: None,
             handshakes: 1024,
-            refuse_upgraded: false,
+            reject_after_upgrade: false,
         }
     }
 }
@@ -64,78 +64,81 @@ impl Limits {
         self
     }
 
-    /// Sets [`refuse_upgraded`](Self::refuse_upgraded).
+    /// Sets [`reject_after_upgrade`](Self::reject_after_upgrade).
     #[must_use]
-    pub fn refuse_upgraded(mut self, upgraded: bool) -> Self {
-        self.refuse_upgraded = upgraded;
+    pub fn reject_after_upgrade(mut self, upgraded: bool) -> Self {
+        self.reject_after_upgrade = upgraded;
         self
     }
 }
 
 /// The places for connections.
 #[derive(Debug)]
-pub(super) struct Places {
+pub(super) struct ConnectionLimit {
     limits: Limits,
-    taken: Mutex<Taken>,
+    counts: Mutex<Counts>,
 }
 
 #[derive(Debug, Default)]
-struct Taken {
+struct Counts {
     all: usize,
     /// Only counted where that is limited.
     by_address: HashMap<Option<IpAddr>, usize>,
 }
 
-impl Places {
+impl ConnectionLimit {
     pub(super) fn new(limits: Limits) -> Arc<Self> {
-        Arc::new(Self { limits, taken: Mutex::default() })
+        Arc::new(Self { limits, counts: Mutex::default() })
     }
 
     /// A place for a client at `address`, until the permit is dropped.
-    pub(super) fn take(self: &Arc<Self>, address: Option<IpAddr>) -> Result<Permit, Cause> {
-        let mut taken = self.lock();
-        if taken.all >= self.limits.connections {
-            return Err(Cause::AtCapacity);
+    pub(super) fn try_acquire(
+        self: &Arc<Self>,
+        address: Option<IpAddr>,
+    ) -> Result<Permit, RejectReason> {
+        let mut counts = self.lock();
+        if counts.all >= self.limits.connections {
+            return Err(RejectReason::AtCapacity);
         }
-        let address = address.map(network);
+        let address = address.map(address_prefix);
         if let Some(limit) = self.limits.connections_per_address {
             // Looked up first: an entry for each who is refused would never be removed.
-            if taken.by_address.get(&address).copied().unwrap_or(0) >= limit {
-                return Err(Cause::AddressAtCapacity);
+            if counts.by_address.get(&address).copied().unwrap_or(0) >= limit {
+                return Err(RejectReason::AddressAtCapacity);
             }
-            *taken.by_address.entry(address).or_default() += 1;
+            *counts.by_address.entry(address).or_default() += 1;
         }
-        taken.all += 1;
-        Ok(Permit { places: self.clone(), address })
+        counts.all += 1;
+        Ok(Permit { limit: self.clone(), address })
     }
 
-    fn lock(&self) -> MutexGuard<'_, Taken> {
-        self.taken.lock().unwrap_or_else(PoisonError::into_inner)
+    fn lock(&self) -> MutexGuard<'_, Counts> {
+        self.counts.lock().unwrap_or_else(PoisonError::into_inner)
     }
 }
 
 /// One place among the connections. Dropping it gives it back.
 #[derive(Debug)]
 pub(super) struct Permit {
-    places: Arc<Places>,
+    limit: Arc<ConnectionLimit>,
     address: Option<IpAddr>,
 }
 
 impl Drop for Permit {
     fn drop(&mut self) {
-        let mut taken = self.places.lock();
-        taken.all -= 1;
-        if let Some(count) = taken.by_address.get_mut(&self.address) {
+        let mut counts = self.limit.lock();
+        counts.all -= 1;
+        if let Some(count) = counts.by_address.get_mut(&self.address) {
             *count -= 1;
             if *count == 0 {
-                taken.by_address.remove(&self.address);
+                counts.by_address.remove(&self.address);
             }
         }
     }
 }
 
 /// What one subscriber has: an address, or the /64 in which he chooses his own.
-pub(super) fn network(address: IpAddr) -> IpAddr {
+pub(super) fn address_prefix(address: IpAddr) -> IpAddr {
     match address.to_canonical() {
         IpAddr::V6(address) => Ipv6Addr::from_bits(address.to_bits() >> 64 << 64).into(),
         address => address,
@@ -146,9 +149,9 @@ pub(super) fn network(address: IpAddr) -> IpAddr {
 mod tests {
     use super::*;
 
-    fn places(connections: usize, per_address: Option<usize>) -> Arc<Places> {
+    fn limit(connections: usize, per_address: Option<usize>) -> Arc<ConnectionLimit> {
         let limits = Limits::default().connections(connections);
-        Places::new(limits.connections_per_address(per_address))
+        ConnectionLimit::new(limits.connections_per_address(per_address))
     }
 
     fn at(address: &str) -> Option<IpAddr> {
@@ -157,31 +160,34 @@ mod tests {
 
     #[test]
     fn a_place_that_is_given_back_can_be_taken_again() {
-        let places = places(2, None);
-        let first = places.take(None).unwrap();
-        let _second = places.take(at("10.0.0.1")).unwrap();
-        assert_eq!(places.take(None).unwrap_err(), Cause::AtCapacity);
+        let limit = limit(2, None);
+        let first = limit.try_acquire(None).unwrap();
+        let _second = limit.try_acquire(at("10.0.0.1")).unwrap();
+        assert_eq!(limit.try_acquire(None).unwrap_err(), RejectReason::AtCapacity);
         drop(first);
-        let _third = places.take(None).unwrap();
-        assert_eq!(places.take(None).unwrap_err(), Cause::AtCapacity);
+        let _third = limit.try_acquire(None).unwrap();
+        assert_eq!(limit.try_acquire(None).unwrap_err(), RejectReason::AtCapacity);
     }
 
     #[test]
     fn an_address_has_a_share_of_the_places() {
-        let places = places(10, Some(1));
-        let first = places.take(at("10.0.0.1")).unwrap();
+        let limit = limit(10, Some(1));
+        let first = limit.try_acquire(at("10.0.0.1")).unwrap();
         for same in ["10.0.0.1", "::ffff:10.0.0.1"] {
-            assert_eq!(places.take(at(same)).unwrap_err(), Cause::AddressAtCapacity);
+            assert_eq!(limit.try_acquire(at(same)).unwrap_err(), RejectReason::AddressAtCapacity);
         }
-        let _other = places.take(at("10.0.0.2")).unwrap();
-        let _six = places.take(at("2001:db8::1")).unwrap();
-        assert_eq!(places.take(at("2001:db8::2:3")).unwrap_err(), Cause::AddressAtCapacity);
-        let _next = places.take(at("2001:db8:0:1::1")).unwrap();
-        let _unknown = places.take(None).unwrap();
-        assert_eq!(places.take(None).unwrap_err(), Cause::AddressAtCapacity);
+        let _other = limit.try_acquire(at("10.0.0.2")).unwrap();
+        let _six = limit.try_acquire(at("2001:db8::1")).unwrap();
+        assert_eq!(
+            limit.try_acquire(at("2001:db8::2:3")).unwrap_err(),
+            RejectReason::AddressAtCapacity
+        );
+        let _next = limit.try_acquire(at("2001:db8:0:1::1")).unwrap();
+        let _unknown = limit.try_acquire(None).unwrap();
+        assert_eq!(limit.try_acquire(None).unwrap_err(), RejectReason::AddressAtCapacity);
         drop(first);
-        let first = places.take(at("10.0.0.1")).unwrap();
+        let first = limit.try_acquire(at("10.0.0.1")).unwrap();
         drop(first);
-        assert_eq!(places.lock().by_address.len(), 4);
+        assert_eq!(limit.lock().by_address.len(), 4);
     }
 }

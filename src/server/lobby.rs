@@ -1,4 +1,4 @@
-//! The [`Lobby`]: seats for those who have yet to show who they are.
+//! The [`PendingConnections`]: capacity for those who have yet to show who they are.
 
 use std::{
     cmp::Reverse,
@@ -11,158 +11,158 @@ use std::{
 use tokio::{sync::Notify, time::timeout};
 use tokio_util::sync::CancellationToken;
 
-use super::limit::network;
+use super::limit::address_prefix;
 
 /// How long somebody may take to leave, before another has to.
-const PATIENCE: Duration = Duration::from_millis(50);
+const EVICTION_TIMEOUT: Duration = Duration::from_millis(50);
 
 /// Where clients wait while they show who they are.
 #[derive(Debug)]
-pub(super) struct Lobby {
-    seats: usize,
-    rows: Mutex<Rows>,
+pub(super) struct PendingConnections {
+    capacity: usize,
+    queues: Mutex<Queues>,
     /// Tells that somebody has.
-    left: Notify,
+    released: Notify,
 }
 
 #[derive(Debug, Default)]
-struct Rows {
-    arrived: u64,
-    seated: Row,
-    /// Who is being answered something else meanwhile, and takes up no seat.
-    standing: Row,
+struct Queues {
+    registered: u64,
+    waiting: Queue,
+    /// Who is being answered something else meanwhile, and takes up no slot.
+    auth_state: Queue,
 }
 
 #[derive(Debug, Default)]
-struct Row {
-    guests: HashMap<u64, Stranger>,
-    /// The same by where they come from, in the order of their arrival.
+struct Queue {
+    entries: HashMap<u64, Entry>,
+    /// The same by where they come from, in the order of their new_link.
     by_address: HashMap<Option<IpAddr>, BTreeSet<u64>>,
 }
 
 #[derive(Debug)]
-struct Stranger {
+struct Entry {
     address: Option<IpAddr>,
     dropped: CancellationToken,
 }
 
-impl Row {
-    /// The one who has been here the longest, of the address from which the most are.
-    fn longest(&self) -> Option<u64> {
+impl Queue {
+    /// The one who has been here the oldest, of the address from which the most are.
+    fn oldest(&self) -> Option<u64> {
         let groups = self.by_address.values();
         let first = |group: &BTreeSet<u64>| group.first().copied();
         first(groups.max_by_key(|group| (group.len(), Reverse(first(group))))?)
     }
 
-    fn insert(&mut self, number: u64, stranger: Stranger) {
-        self.by_address.entry(stranger.address).or_default().insert(number);
-        self.guests.insert(number, stranger);
+    fn insert(&mut self, number: u64, entry: Entry) {
+        self.by_address.entry(entry.address).or_default().insert(number);
+        self.entries.insert(number, entry);
     }
 
-    fn remove(&mut self, number: u64) -> Option<Stranger> {
-        let stranger = self.guests.remove(&number)?;
-        if let Some(group) = self.by_address.get_mut(&stranger.address) {
+    fn remove(&mut self, number: u64) -> Option<Entry> {
+        let entry = self.entries.remove(&number)?;
+        if let Some(group) = self.by_address.get_mut(&entry.address) {
             group.remove(&number);
             if group.is_empty() {
-                self.by_address.remove(&stranger.address);
+                self.by_address.remove(&entry.address);
             }
         }
-        Some(stranger)
+        Some(entry)
     }
 
-    fn remove_longest(&mut self) -> Option<Stranger> {
-        self.longest().and_then(|longest| self.remove(longest))
+    fn remove_oldest(&mut self) -> Option<Entry> {
+        self.oldest().and_then(|oldest| self.remove(oldest))
     }
 }
 
-impl Lobby {
-    pub(super) fn new(seats: usize) -> Arc<Self> {
-        Arc::new(Self { seats, rows: Mutex::default(), left: Notify::new() })
+impl PendingConnections {
+    pub(super) fn new(capacity: usize) -> Arc<Self> {
+        Arc::new(Self { capacity, queues: Mutex::default(), released: Notify::new() })
     }
 
-    /// A seat for somebody at `address`, for which another may have to leave.
-    pub(super) fn enter(self: &Arc<Self>, address: Option<IpAddr>) -> Seat {
-        let address = address.map(network);
+    /// A slot for somebody at `address`, for which another may have to leave.
+    pub(super) fn register(self: &Arc<Self>, address: Option<IpAddr>) -> PendingSlot {
+        let address = address.map(address_prefix);
         let dropped = CancellationToken::new();
-        let mut rows = self.lock();
-        rows.arrived += 1;
-        let number = rows.arrived;
-        self.seat(rows, number, Stranger { address, dropped: dropped.clone() });
-        Seat { lobby: self.clone(), number, dropped }
+        let mut queues = self.lock();
+        queues.registered += 1;
+        let number = queues.registered;
+        self.insert(queues, number, Entry { address, dropped: dropped.clone() });
+        PendingSlot { pending: self.clone(), number, dropped }
     }
 
-    /// Has somebody leave for want of other things than seats: whom it would be for that; else, who is
+    /// Has somebody leave for want of other things than capacity: whom it would be for that; else, who is
     /// being answered. Whether there was anybody; it resolves when somebody has left.
-    pub(super) async fn make_room(&self) -> bool {
-        let left = self.left.notified();
-        let longest = {
-            let mut rows = self.lock();
-            rows.seated.remove_longest().or_else(|| rows.standing.remove_longest())
+    pub(super) async fn evict_oldest(&self) -> bool {
+        let released = self.released.notified();
+        let oldest = {
+            let mut queues = self.lock();
+            queues.waiting.remove_oldest().or_else(|| queues.auth_state.remove_oldest())
         };
-        let Some(longest) = longest else { return false };
-        longest.dropped.cancel();
-        let _ = timeout(PATIENCE, left).await;
+        let Some(oldest) = oldest else { return false };
+        oldest.dropped.cancel();
+        let _ = timeout(EVICTION_TIMEOUT, released).await;
         true
     }
 
-    fn seat(&self, mut rows: MutexGuard<'_, Rows>, number: u64, stranger: Stranger) {
-        rows.seated.insert(number, stranger);
-        let is_full = rows.seated.guests.len() > self.seats.max(1);
-        let longest = is_full.then(|| rows.seated.remove_longest()).flatten();
-        drop(rows);
-        if let Some(longest) = longest {
-            longest.dropped.cancel();
+    fn insert(&self, mut queues: MutexGuard<'_, Queues>, number: u64, entry: Entry) {
+        queues.waiting.insert(number, entry);
+        let is_full = queues.waiting.entries.len() > self.capacity.max(1);
+        let oldest = is_full.then(|| queues.waiting.remove_oldest()).flatten();
+        drop(queues);
+        if let Some(oldest) = oldest {
+            oldest.dropped.cancel();
         }
     }
 
-    fn lock(&self) -> MutexGuard<'_, Rows> {
-        self.rows.lock().unwrap_or_else(PoisonError::into_inner)
+    fn lock(&self) -> MutexGuard<'_, Queues> {
+        self.queues.lock().unwrap_or_else(PoisonError::into_inner)
     }
 }
 
-/// A seat in the lobby. Its number says who came first, and stays the same.
+/// A slot in the pending. Its number says who came first, and stays the same.
 #[derive(Debug)]
-pub(super) struct Seat {
-    lobby: Arc<Lobby>,
+pub(super) struct PendingSlot {
+    pending: Arc<PendingConnections>,
     number: u64,
     dropped: CancellationToken,
 }
 
-impl Seat {
-    /// Resolves when somebody else needs the seat.
-    pub(super) async fn taken(&self) {
+impl PendingSlot {
+    /// Resolves when somebody else needs the slot.
+    pub(super) async fn evicted(&self) {
         self.dropped.cancelled().await;
     }
 
     /// Gives it up for a while.
-    pub(super) fn stand(&self) {
-        let mut rows = self.lobby.lock();
-        if let Some(stranger) = rows.seated.remove(self.number) {
-            rows.standing.insert(self.number, stranger);
+    pub(super) fn suspend(&self) {
+        let mut queues = self.pending.lock();
+        if let Some(entry) = queues.waiting.remove(self.number) {
+            queues.auth_state.insert(self.number, entry);
         }
     }
 
     /// Takes one again, for which another may have to leave.
-    pub(super) fn sit(&self) {
-        let mut rows = self.lobby.lock();
-        if let Some(stranger) = rows.standing.remove(self.number) {
-            self.lobby.seat(rows, self.number, stranger);
+    pub(super) fn resume(&self) {
+        let mut queues = self.pending.lock();
+        if let Some(entry) = queues.auth_state.remove(self.number) {
+            self.pending.insert(queues, self.number, entry);
         }
     }
 
     /// Gives it up for good.
-    pub(super) fn leave(&self) {
-        let mut rows = self.lobby.lock();
-        if rows.seated.remove(self.number).is_none() {
-            rows.standing.remove(self.number);
+    pub(super) fn release(&self) {
+        let mut queues = self.pending.lock();
+        if queues.waiting.remove(self.number).is_none() {
+            queues.auth_state.remove(self.number);
         }
     }
 }
 
-impl Drop for Seat {
+impl Drop for PendingSlot {
     fn drop(&mut self) {
-        self.leave();
-        self.lobby.left.notify_waiters();
+        self.release();
+        self.pending.released.notify_waiters();
     }
 }
 
@@ -176,63 +176,63 @@ mod tests {
 
     #[test]
     fn a_full_lobby_loses_whoever_came_first() {
-        let lobby = Lobby::new(2);
-        let (first, second) = (lobby.enter(None), lobby.enter(None));
-        let third = lobby.enter(None);
-        let dropped = [&first, &second, &third].map(|seat| seat.dropped.is_cancelled());
+        let pending = PendingConnections::new(2);
+        let (first, second) = (pending.register(None), pending.register(None));
+        let third = pending.register(None);
+        let dropped = [&first, &second, &third].map(|slot| slot.dropped.is_cancelled());
         assert_eq!(dropped, [true, false, false]);
         drop((first, third));
-        let _fourth = lobby.enter(None);
+        let _fourth = pending.register(None);
         assert!(!second.dropped.is_cancelled());
     }
 
     #[test]
     fn of_a_full_lobby_those_leave_who_are_many() {
-        let lobby = Lobby::new(3);
-        let alone = lobby.enter(at("2001:db8::1"));
-        let many = ["10.0.0.1"; 4].map(|address| lobby.enter(at(address)));
+        let pending = PendingConnections::new(3);
+        let alone = pending.register(at("2001:db8::1"));
+        let many = ["10.0.0.1"; 4].map(|address| pending.register(at(address)));
         assert_eq!(
-            many.each_ref().map(|seat| seat.dropped.is_cancelled()),
+            many.each_ref().map(|slot| slot.dropped.is_cancelled()),
             [true, true, false, false]
         );
-        let _other = lobby.enter(at("10.0.0.2"));
+        let _other = pending.register(at("10.0.0.2"));
         assert!(many[2].dropped.is_cancelled() && !alone.dropped.is_cancelled());
         // Where each has one, the first leaves.
-        let _another = lobby.enter(at("10.0.0.3"));
+        let _another = pending.register(at("10.0.0.3"));
         assert!(alone.dropped.is_cancelled() && !many[3].dropped.is_cancelled());
         drop(many);
-        assert_eq!(lobby.lock().seated.by_address.len(), 2);
+        assert_eq!(pending.lock().waiting.by_address.len(), 2);
     }
 
     #[tokio::test]
     async fn room_is_made_by_those_who_are_not_answered_first() {
-        let lobby = Lobby::new(8);
-        let [first, second] = [(); 2].map(|()| lobby.enter(None));
-        first.stand();
-        let is_dropped = || [&first, &second].map(|seat| seat.dropped.is_cancelled());
-        assert!(lobby.make_room().await);
+        let pending = PendingConnections::new(8);
+        let [first, second] = [(); 2].map(|()| pending.register(None));
+        first.suspend();
+        let is_dropped = || [&first, &second].map(|slot| slot.dropped.is_cancelled());
+        assert!(pending.evict_oldest().await);
         assert_eq!(is_dropped(), [false, true]);
-        assert!(lobby.make_room().await);
+        assert!(pending.evict_oldest().await);
         assert_eq!(is_dropped(), [true, true]);
-        assert!(!lobby.make_room().await);
+        assert!(!pending.evict_oldest().await);
     }
 
     #[test]
     fn who_stands_takes_up_no_seat_and_has_come_no_later() {
-        let lobby = Lobby::new(2);
-        let [first, second] = [(); 2].map(|()| lobby.enter(None));
-        first.stand();
-        let third = lobby.enter(None);
-        let is_dropped = || [&first, &second, &third].map(|seat| seat.dropped.is_cancelled());
+        let pending = PendingConnections::new(2);
+        let [first, second] = [(); 2].map(|()| pending.register(None));
+        first.suspend();
+        let third = pending.register(None);
+        let is_dropped = || [&first, &second, &third].map(|slot| slot.dropped.is_cancelled());
         assert_eq!(is_dropped(), [false; 3]);
-        first.sit();
+        first.resume();
         assert_eq!(is_dropped(), [true, false, false]);
-        for seat in [&first, &second, &third] {
-            seat.stand();
-            seat.leave();
-            seat.sit();
+        for slot in [&first, &second, &third] {
+            slot.suspend();
+            slot.release();
+            slot.resume();
         }
-        let rows = lobby.lock();
-        assert!(rows.seated.by_address.is_empty() && rows.standing.by_address.is_empty());
+        let queues = pending.lock();
+        assert!(queues.waiting.by_address.is_empty() && queues.auth_state.by_address.is_empty());
     }
 }

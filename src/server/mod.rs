@@ -35,7 +35,7 @@
 //! | notifications | 1,024 handled at once per connection | kept until their turn comes, 4 MiB of them |
 //! | queue | 1 MiB to each client, 10 s without a byte taken | close 1013, its buffers are freed |
 //! | slow readers | what waits is read at 1 KiB/s, measured over 30 s | cut; its session may resume |
-//! | connections | 1,024 | 503 with `Retry-After`, or [1013](Limits::refuse_upgraded) |
+//! | connections | 1,024 | 503 with `Retry-After`, or [1013](Limits::reject_after_upgrade) |
 //! | sessions without a connection | 1,024 for 120 s, and 64 MiB of what waits in them | of the address that has the most, the oldest ends |
 //! | time | 10 s for TLS and the request, 10 s until MCP is initialized, 45 s without a sign of life | cut, with 408 or 1008 where that can be said; who was answered before it is just closed |
 //! | answers | 10 s without a byte taken, before the upgrade | cut |
@@ -43,7 +43,7 @@
 //! | panics | of a handler | end its own call, with `-32603` |
 //! | HTTP beside it | the [`fallback`](Serve::fallback), and [what shares the path](Serve::or), behind the same [`Guard`] | 401 and 403 as for an upgrade |
 //!
-//! Every refusal is a plain HTTP answer before the upgrade; [`WebSocketService`] has the table.
+//! Every rejection is a plain HTTP answer before the upgrade; [`WebSocketService`] has the table.
 //!
 //! # What is not
 //!
@@ -84,7 +84,7 @@
 //!   vouch for.
 //! - This crate's own logs show no token, session id or secret. tungstenite's show every frame at TRACE,
 //!   through the `log` facade, and so all that is in messages; leave them off where that is bridged.
-//! - Who returns by a [name](SessionIds) and begins anew has the old calls cancelled; a handler that takes
+//! - Who returns by a [name](SessionIdPolicy) and begins anew has the old calls cancelled; a handler that takes
 //!   no notice of that may still send notifications, which the new client gets.
 //! - What tools do with what they are given, and for how long, unless there is a
 //!   [`request_timeout`](Config::request_timeout).
@@ -154,37 +154,37 @@
 //!
 //! The proxy's name is the `Host` that clients ask for: allow it, or have the proxy check it and
 //! [allow all](Config::disable_allowed_hosts). All connections come from the proxy's address;
-//! [`Config::peer`] reads the client's from a header that the proxy sets, for limits per address and for
+//! [`Config::peer_addr`] reads the client's from a header that the proxy sets, for limits per address and for
 //! the registry. Idle connections carry a ping every 20 s. [`deployment`] has a configuration of nginx for
 //! several instances, a systemd unit, and a container file.
 //!
 //! # Who is connected
 //!
 //! The [`Registry`] lists the connections, notifies one or all of them without waiting for the slow,
-//! closes them, tells what happens as a stream of [`Event`]s, and sums it up as [`Health`], which
+//! closes them, tells what happens as a stream of [`RegistryEvent`]s, and sums it up as [`Health`], which
 //! serialises.
 //!
 //! # Clients that come back
 //!
 //! A client that speaks [`mcp.resume.v1`](crate::layer::resume::protocol), as those of this crate do,
 //! has a session that outlives its connection. When that is lost, its service and its calls run on for
-//! [`Resumption::window`], 120 s; what they send is kept, and goes out when the client is back. To the
-//! registry it is one [`Connection`] all the while, which is [away](Connection::is_away) in between; it
+//! [`SessionConfig::window`], 120 s; what they send is kept, and goes out when the client is back. To the
+//! registry it is one [`Connection`] all the while, which is [away](Connection::is_detached) in between; it
 //! takes up none of the places of [`Limits`] then. The session belongs to the identity that opened it.
 //! When it ends, so do its handlers.
 //!
 //! Every other client comes back by the name of its session: `mcp_session_id` in the query, a subprotocol
 //! `mcp.session-id.<id>`, or a cookie `mcp_session_id`. Where the names come from is up to
-//! [`Resumption::ids`]:
+//! [`SessionConfig::ids`]:
 //!
-//! | [`SessionIds`] | who brings none | who brings one that is not known here |
+//! | [`SessionIdPolicy`] | who brings none | who brings one that is not known here |
 //! |---|---|---|
 //! | `Required` | 400 | begins a session of this name |
 //! | `Issued`, the default | is told one, in the header `mcp-session-id` of the 101 and as a cookie | the same; a cookie is replaced |
 //! | `None` | its connection is its session | the same |
 //!
 //! Such a session is kept when its connection is lost or closed with 1001, and ends with any other close. It
-//! is kept for the [window](Resumption::window) too, but for 5 s at most where the name was only told:
+//! is kept for the [window](SessionConfig::window) too, but for 5 s at most where the name was only told:
 //! most clients take no notice of it, and their handlers should not run on for nobody. The first that
 //! comes back by it shows that it does.
 //!
@@ -206,10 +206,10 @@
 //! With SEP-1288's members the messages name the session too:
 //!
 //! ```
-//! # use mcp_ws_transport::{framing::JsonRpc, server::{Config, Resumption, SessionIds}};
+//! # use mcp_ws_transport::{framing::JsonRpc, server::{Config, SessionConfig, SessionIdPolicy}};
 //! let config: Config = Config::default()
 //!     .framing(JsonRpc::default().session_fields())
-//!     .resumption(Resumption::default().ids(SessionIds::Required));
+//!     .sessions(SessionConfig::default().ids(SessionIdPolicy::Required));
 //! ```
 //!
 //! # Stopping
@@ -262,10 +262,10 @@ use tokio::io::{AsyncRead, AsyncWrite};
 
 #[cfg(feature = "rustls-tls")]
 #[cfg_attr(docsrs, doc(cfg(feature = "rustls-tls")))]
-pub use self::tls::Tls;
-use self::{auth::in_band, door::Standing};
+pub use self::tls::ServerTls;
+use self::{auth::in_band, door::AuthState};
 pub use self::{
-    auth::{Authenticator, BearerTokens, Credentials, Denied, Identity, Token},
+    auth::{AuthError, Authenticator, BearerTokens, Credentials, Identity, Token},
     body::Body,
     config::{Config, Drain},
     guard::{Guard, GuardLayer},
@@ -274,16 +274,19 @@ pub use self::{
     listener::{Bind, Listener},
     or::Or,
     origin::Origin,
-    registry::{Broadcast, Cause, Connection, Event, Events, Health, Info, Missed, Registry},
-    resume::{Resumption, SessionIds},
-    role::Hosted,
+    registry::{
+        BroadcastReport, Connection, ConnectionInfo, Health, NotifyError, Registry, RegistryEvent,
+        RegistryEvents, RejectReason,
+    },
+    resume::{SessionConfig, SessionIdPolicy},
+    role::HostedRole,
     serve::{Serve, Server, serve, serve_on},
     service::WebSocketService,
 };
 use crate::{
-    decode::Role,
+    decode::McpRole,
     error::{Error, HandshakeError, LinkError},
-    event::Notices,
+    event::ConnectionEvents,
     transport::WebSocketTransport,
 };
 
@@ -302,7 +305,7 @@ use crate::{
 /// ```
 pub fn accept<R, S>(stream: S) -> Accept<R, S>
 where
-    R: Role,
+    R: McpRole,
     S: AsyncRead + AsyncWrite + Unpin + Send + 'static,
 {
     Accept { stream, config: Config::default() }
@@ -318,12 +321,12 @@ where
 /// of it stops are the caller's affair.
 #[derive(Debug)]
 #[must_use = "nothing is accepted until this is awaited"]
-pub struct Accept<R: Role, S> {
+pub struct Accept<R: McpRole, S> {
     stream: S,
     config: Config<R>,
 }
 
-impl<R: Role, S> Accept<R, S> {
+impl<R: McpRole, S> Accept<R, S> {
     /// Who may connect, how fast they must be, and what the connection is made of.
     pub fn config(mut self, config: Config<R>) -> Self {
         self.config = config;
@@ -333,7 +336,7 @@ impl<R: Role, S> Accept<R, S> {
 
 impl<R, S> IntoFuture for Accept<R, S>
 where
-    R: Hosted,
+    R: HostedRole,
     S: AsyncRead + AsyncWrite + Unpin + Send + 'static,
 {
     type Output = Result<WebSocketTransport<R>, Error>;
@@ -344,11 +347,11 @@ where
         let span = tracing::info_span!("websocket", side = "server");
         Box::pin(async move {
             config.allowed.validate().map_err(HandshakeError::Invalid)?;
-            let (upgraded, guest) = handshake::accept(stream, &config).await?;
+            let (upgraded, client) = handshake::accept(stream, &config).await?;
             let mut builder = config.builder().span(span);
-            let (mut transport, identity) = match (guest.standing, &config.gate) {
-                (Standing::Unknown, Some(gate)) => {
-                    builder = builder.peer(upgraded.takes());
+            let (mut transport, identity) = match (client.auth_state, &config.authenticator) {
+                (AuthState::InBand, Some(authenticator)) => {
+                    builder = builder.peer(upgraded.peer_limits());
                     let layers = builder.layers();
                     let mut link = upgraded.unauthenticated(&layers, config.first_message);
                     let framing = builder.framing_mut();
@@ -356,13 +359,13 @@ where
                         &mut *link,
                         framing,
                         &config,
-                        &**gate,
-                        (&guest.parts, guest.peer),
+                        &**authenticator,
+                        (&client.parts, client.peer),
                     );
                     match proof.await {
                         Ok(identity) => {
                             let link = link.authenticated(&layers)?;
-                            (builder.over_link(link, Notices::default()), Some(identity))
+                            (builder.over_link(link, ConnectionEvents::default()), Some(identity))
                         }
                         Err((_, reason)) => {
                             in_band::close(&mut *link, reason.clone()).await;
@@ -370,13 +373,13 @@ where
                         }
                     }
                 }
-                (Standing::Known(identity, _), _) => (upgraded.transport(builder), identity),
-                (Standing::Unknown | Standing::Refused(_), _) => {
+                (AuthState::Done(identity, _), _) => (upgraded.transport(builder), identity),
+                (AuthState::InBand | AuthState::RejectAfterUpgrade(_), _) => {
                     (upgraded.transport(builder), None)
                 }
             };
             let extensions = transport.extensions();
-            extensions.insert(guest.parts);
+            extensions.insert(client.parts);
             if let Some(identity) = identity {
                 extensions.insert(identity);
             }

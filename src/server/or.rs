@@ -16,7 +16,7 @@ use http::{
 use tower_layer::Layer;
 use tower_service::Service;
 
-use super::{Body, Guard, GuardLayer, WebSocketService, role::Hosted};
+use super::{Body, Guard, GuardLayer, WebSocketService, role::HostedRole};
 use crate::upgrade::elements;
 
 /// Two services on one path; see [`WebSocketService::or`].
@@ -27,7 +27,7 @@ pub struct Or<W, T> {
     other: T,
 }
 
-impl<S: rmcp::Service<R>, R: Hosted> WebSocketService<S, R> {
+impl<S: rmcp::Service<R>, R: HostedRole> WebSocketService<S, R> {
     /// Hands every request that asks for no WebSocket to `other`: an rmcp `StreamableHttpService`, a
     /// `Router` of axum's, any tower service that answers requests with the same body.
     ///

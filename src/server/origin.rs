@@ -25,7 +25,7 @@ use http::{
 use http_body_util::Full;
 
 use self::pattern::{HostPattern, OriginPattern};
-use super::{door::Refusal, registry::Cause};
+use super::{door::Rejection, registry::RejectReason};
 use crate::warn_limit::WarnLimit;
 
 /// Hosts and origins that are let in.
@@ -75,10 +75,10 @@ enum Source {
     Page(Origin),
 }
 
-/// Refusal of a `Host` or `Origin` that is not allowed.
+/// Rejection of a `Host` or `Origin` that is not allowed.
 #[derive(Debug)]
 pub(super) struct NotAllowed {
-    cause: Cause,
+    cause: RejectReason,
     what: String,
 }
 
@@ -140,7 +140,7 @@ impl Allowed {
         self.secure
     }
 
-    pub(super) fn only_https(&mut self) {
+    pub(super) fn assume_https(&mut self) {
         self.secure = true;
     }
 
@@ -153,7 +153,7 @@ impl Allowed {
         self.invalid.clone().map_or(Ok(()), Err)
     }
 
-    /// Checks the `Host` and `Origin` of a request, and logs a refusal.
+    /// Checks the `Host` and `Origin` of a request, and logs a rejection.
     pub(super) fn check(&self, headers: &HeaderMap) -> Result<(), NotAllowed> {
         self.logged(only(headers, HOST).and_then(|host| self.decide(host, headers)))
     }
@@ -237,7 +237,7 @@ impl NotAllowed {
             ),
             None => "a request without a Host is not served here".to_owned(),
         };
-        Self { cause: Cause::Host, what }
+        Self { cause: RejectReason::Host, what }
     }
 
     fn origin(origin: &[u8]) -> Self {
@@ -245,20 +245,23 @@ impl NotAllowed {
             "web pages of the Origin {} may not connect; allowed_origins lists those that may",
             shown(origin)
         );
-        Self { cause: Cause::Origin, what }
+        Self { cause: RejectReason::Origin, what }
     }
 
     fn several(name: &HeaderName) -> Self {
-        let (cause, name) =
-            if *name == HOST { (Cause::Host, "Host") } else { (Cause::Origin, "Origin") };
+        let (cause, name) = if *name == HOST {
+            (RejectReason::Host, "Host")
+        } else {
+            (RejectReason::Origin, "Origin")
+        };
         Self { cause, what: format!("more than one {name}") }
     }
 
     /// Returns the 403 response. It quotes the request, so browsers must not take it for a page.
-    pub(super) fn refuse(self) -> Box<Refusal> {
-        let mut refusal = Refusal::new(self.cause, StatusCode::FORBIDDEN, "");
-        *refusal.answer.body_mut() = Full::new(Bytes::from(self.what));
-        refusal
+    pub(super) fn reject(self) -> Box<Rejection> {
+        let mut rejection = Rejection::new(self.cause, StatusCode::FORBIDDEN, "");
+        *rejection.response.body_mut() = Full::new(Bytes::from(self.what));
+        rejection
             .with(CONTENT_TYPE, "text/plain; charset=utf-8")
             .with(X_CONTENT_TYPE_OPTIONS, "nosniff")
     }

@@ -1,4 +1,4 @@
-//! The [`Porch`]: where connections are between a listener and their upgrade.
+//! The [`Acceptor`]: where connections are between a listener and their upgrade.
 
 use std::{
     convert::Infallible,
@@ -21,48 +21,51 @@ use super::{
     Body, WebSocketService,
     config::Accepted,
     guard,
-    handshake::{LAST_WORD, close_unread, http1, part, refuse, too_large},
+    handshake::{
+        LAST_RESPONSE_TIMEOUT, close_connection_after, close_unread, http1, plain_response,
+        too_large,
+    },
     http_service::BoxHttpService,
     listener::{Listener, is_out_of_descriptors},
-    lobby::Seat,
+    lobby::PendingSlot,
     or::asks_for_websocket,
-    registry::Cause,
-    role::Hosted,
-    visit::{Answering, Paced, Visit},
+    registry::RejectReason,
+    role::HostedRole,
+    visit::{Progress, TrackedBody, WriteTimeout},
 };
 use crate::{
-    decode::Role,
-    time::after,
+    decode::McpRole,
+    time::deadline_in,
     upgrade::{Io, set_tcp_options},
 };
 
 /// Where connections are before they are upgraded.
-pub(super) struct Porch<S, R: Role> {
+pub(super) struct Acceptor<S, R: McpRole> {
     pub(super) service: WebSocketService<S, R>,
     pub(super) path: Arc<str>,
     /// Service for requests on the same path that ask for no WebSocket.
-    pub(super) beside: Option<BoxHttpService>,
+    pub(super) same_path: Option<BoxHttpService>,
     /// Service for every other path.
-    pub(super) elsewhere: Option<BoxHttpService>,
+    pub(super) fallback: Option<BoxHttpService>,
     #[cfg(feature = "rustls-tls")]
-    pub(super) tls: Option<super::Tls>,
+    pub(super) tls: Option<super::ServerTls>,
     /// Nobody is received any more; who is being answered has time until the `end`.
-    pub(super) gone: CancellationToken,
-    pub(super) end: OnceLock<Instant>,
+    pub(super) stopped: CancellationToken,
+    pub(super) deadline: OnceLock<Instant>,
 }
 
 /// Accepts until told to stop and all that was accepted has ended.
-pub(super) async fn listen<L: Listener, S: Service<R>, R: Hosted>(
+pub(super) async fn run<L: Listener, S: Service<R>, R: HostedRole>(
     mut listener: L,
-    porch: Arc<Porch<S, R>>,
+    acceptor: Arc<Acceptor<S, R>>,
 ) {
-    let _gone = porch.gone.clone().drop_guard();
-    let guests = TaskTracker::new();
-    let drain = porch.service.config().drain.deadline;
+    let _gone = acceptor.stopped.clone().drop_guard();
+    let connections = TaskTracker::new();
+    let drain = acceptor.service.config().drain.deadline;
     let closed = async {
-        porch.service.stopping().await;
-        let end = after(drain);
-        porch.service.closed().await;
+        acceptor.service.stopping().await;
+        let end = deadline_in(drain);
+        acceptor.service.closed().await;
         end
     };
     let mut closed = std::pin::pin!(closed);
@@ -78,9 +81,9 @@ pub(super) async fn listen<L: Listener, S: Service<R>, R: Hosted>(
                 let span =
                     tracing::info_span!("websocket", peer = peer.map(tracing::field::display));
                 // On the heap from the start: it is large, and a task is moved about before it begins.
-                let seat = porch.service.lobby().enter(peer.map(|peer| peer.ip()));
-                let visit = Box::pin(porch.clone().receive(stream, peer, seat));
-                guests.spawn(tracing::Instrument::instrument(visit, span));
+                let slot = acceptor.service.pending().register(peer.map(|peer| peer.ip()));
+                let progress = Box::pin(acceptor.clone().serve_connection(stream, peer, slot));
+                connections.spawn(tracing::Instrument::instrument(progress, span));
             }
             Err(error) => {
                 if complained.is_none_or(|at: Instant| at.elapsed() > Duration::from_secs(1)) {
@@ -88,133 +91,140 @@ pub(super) async fn listen<L: Listener, S: Service<R>, R: Hosted>(
                     complained = Some(Instant::now());
                 }
                 let can_make_room = is_out_of_descriptors(&error);
-                if !(can_make_room && porch.service.lobby().make_room().await) {
+                if !(can_make_room && acceptor.service.pending().evict_oldest().await) {
                     tokio::time::sleep(Duration::from_millis(50)).await;
                 }
             }
         }
     };
     drop(listener);
-    let _ = porch.end.set(end.max(after(LAST_WORD)));
-    porch.gone.cancel();
-    guests.close();
-    guests.wait().await;
+    let _ = acceptor.deadline.set(end.max(deadline_in(LAST_RESPONSE_TIMEOUT)));
+    acceptor.stopped.cancel();
+    connections.close();
+    connections.wait().await;
 }
 
-impl<S: Service<R>, R: Hosted> Porch<S, R> {
+impl<S: Service<R>, R: HostedRole> Acceptor<S, R> {
     /// Receives whoever is at the other end of `stream`, until they are upgraded or have left.
     ///
-    /// The `seat` is taken when the connection is accepted, since tasks do not begin in the order
+    /// The `slot` is taken when the connection is accepted, since tasks do not begin in the order
     /// in which they are spawned.
-    async fn receive<I: Io>(self: Arc<Self>, stream: I, peer: Option<SocketAddr>, seat: Seat) {
+    async fn serve_connection<I: Io>(
+        self: Arc<Self>,
+        stream: I,
+        peer: Option<SocketAddr>,
+        slot: PendingSlot,
+    ) {
         let config = self.service.config();
-        let visit = Visit::new(seat);
-        let overdue = after(config.timeout);
+        let progress = Progress::new(slot);
+        let overdue = deadline_in(config.timeout);
         let outcome = tokio::select! {
-            outcome = self.greet(stream, peer, overdue, &visit) => outcome,
-            () = visit.dismissed() => Err(Cause::Crowded),
+            outcome = self.tls_then_http1(stream, peer, overdue, &progress) => outcome,
+            () = progress.evicted() => Err(RejectReason::Crowded),
         };
         if let Err(cause) = outcome
-            && !visit.was_served()
+            && !progress.was_served()
         {
-            config.registry.refused(cause, peer);
+            config.registry.rejected(cause, peer);
         }
     }
 
     #[cfg(feature = "rustls-tls")]
-    async fn greet<I: Io>(
+    async fn tls_then_http1<I: Io>(
         &self,
         stream: I,
         peer: Option<SocketAddr>,
         overdue: Instant,
-        visit: &Arc<Visit>,
-    ) -> Result<(), Cause> {
+        progress: &Arc<Progress>,
+    ) -> Result<(), RejectReason> {
         let Some(tls) = &self.tls else {
-            return self.converse(stream, peer, overdue, visit).await;
+            return self.serve_http1(stream, peer, overdue, progress).await;
         };
         let accepted = tokio::select! {
             accepted = tokio::time::timeout_at(overdue, tls.accept(stream)) => accepted,
-            () = self.gone.cancelled() => return Ok(()),
+            () = self.stopped.cancelled() => return Ok(()),
         };
         match accepted {
-            Ok(Ok(stream)) => self.converse(stream, peer, overdue, visit).await,
+            Ok(Ok(stream)) => self.serve_http1(stream, peer, overdue, progress).await,
             Ok(Err(error)) => {
                 tracing::debug!(%error, "no TLS");
-                Err(Cause::NoHandshake)
+                Err(RejectReason::NoHandshake)
             }
-            Err(_) => Err(Cause::TimedOut),
+            Err(_) => Err(RejectReason::TimedOut),
         }
     }
 
     #[cfg(not(feature = "rustls-tls"))]
-    async fn greet<I: Io>(
+    async fn tls_then_http1<I: Io>(
         &self,
         stream: I,
         peer: Option<SocketAddr>,
         overdue: Instant,
-        visit: &Arc<Visit>,
-    ) -> Result<(), Cause> {
-        self.converse(stream, peer, overdue, visit).await
+        progress: &Arc<Progress>,
+    ) -> Result<(), RejectReason> {
+        self.serve_http1(stream, peer, overdue, progress).await
     }
 
     /// Returns the response of `service` to `request`, or that of the guard which refuses it.
-    async fn ask(
+    async fn respond(
         &self,
         service: &BoxHttpService,
         mut request: Request<Body>,
-        visit: &Visit,
+        progress: &Progress,
     ) -> Response<Body> {
         if service.is_guarded() {
             let (mut parts, body) = request.into_parts();
-            if let Err(refusal) = guard::check(self.service.config(), &mut parts, true).await {
-                return refusal.map(Body::new);
+            if let Err(rejection) = guard::check(self.service.config(), &mut parts, true).await {
+                return rejection.map(Body::new);
             }
             request = Request::from_parts(parts, body);
         }
-        visit.asks(true);
+        progress.set_requested(true);
         service.respond(request).await
     }
 
     /// Answers requests until one is upgraded.
-    async fn converse<I: Io>(
+    async fn serve_http1<I: Io>(
         &self,
         stream: I,
         peer: Option<SocketAddr>,
         overdue: Instant,
-        visit: &Arc<Visit>,
-    ) -> Result<(), Cause> {
+        progress: &Arc<Progress>,
+    ) -> Result<(), RejectReason> {
         // Where there is more to be had than an upgrade, clients may stay for it, and each head has
         // its own deadline.
-        let may_stay = self.elsewhere.is_some() || self.beside.is_some();
+        let may_stay = self.fallback.is_some() || self.same_path.is_some();
         let config = self.service.config();
         let answer = service_fn(|mut request: Request<Incoming>| {
             let is_here = is_same_path(request.uri().path(), &self.path);
-            let service = match &self.beside {
-                Some(beside) if is_here && !asks_for_websocket(request.headers()) => Some(beside),
-                _ => self.elsewhere.as_ref().filter(|_| !is_here),
+            let service = match &self.same_path {
+                Some(same_path) if is_here && !asks_for_websocket(request.headers()) => {
+                    Some(same_path)
+                }
+                _ => self.fallback.as_ref().filter(|_| !is_here),
             };
             // At once: what is read from now on is no head.
-            visit.asks(false);
+            progress.set_requested(false);
             async move {
                 if let Some(peer) = peer {
                     request.extensions_mut().insert(Accepted(peer));
                 }
                 let mut response = if let Some(service) = service {
-                    self.ask(service, request.map(Body::new), visit).await
+                    self.respond(service, request.map(Body::new), progress).await
                 } else if is_here {
-                    self.service.clone().answer(request).await.map(Body::new)
+                    self.service.clone().handle(request).await.map(Body::new)
                 } else {
-                    refuse(StatusCode::NOT_FOUND, "Not Found").map(Body::new)
+                    plain_response(StatusCode::NOT_FOUND, "Not Found").map(Body::new)
                 };
                 if response.status() == StatusCode::SWITCHING_PROTOCOLS {
-                    visit.is_granted();
+                    progress.set_upgraded();
                 } else if config.stop.is_cancelled() || !may_stay && Instant::now() >= overdue {
-                    part(&mut response);
+                    close_connection_after(&mut response);
                 }
-                Ok::<_, Infallible>(response.map(|body| Answering::new(body, visit.clone())))
+                Ok::<_, Infallible>(response.map(|body| TrackedBody::new(body, progress.clone())))
             }
         });
-        let stream = Paced::new(stream, visit.clone(), config.timeout);
+        let stream = WriteTimeout::new(stream, progress.clone(), config.timeout);
         let mut connection = http1(may_stay.then_some(config.timeout))
             .serve_connection(TokioIo::new(stream), answer)
             .with_upgrades();
@@ -227,8 +237,8 @@ impl<S: Service<R>, R: Hosted> Porch<S, R> {
                     Ok(()) => return Ok(()),
                     Err(error) => {
                         tracing::debug!(%error, "no HTTP");
-                        if !error.is_timeout() && !visit.is_too_large() {
-                            return Err(Cause::NoHandshake);
+                        if !error.is_timeout() && !progress.is_too_large() {
+                            return Err(RejectReason::NoHandshake);
                         }
                         break;
                     }
@@ -238,33 +248,33 @@ impl<S: Service<R>, R: Hosted> Porch<S, R> {
                         return Ok(());
                     }
                     if is_last {
-                        return Err(Cause::TimedOut);
+                        return Err(RejectReason::TimedOut);
                     }
-                    if !visit.is_busy() {
+                    if !progress.is_busy() {
                         break;
                     }
                     // An authenticator has as much time, and the client is to hear its verdict.
-                    deadline = Some(after(config.timeout.saturating_add(LAST_WORD)));
+                    deadline = Some(deadline_in(config.timeout.saturating_add(LAST_RESPONSE_TIMEOUT)));
                     is_last = true;
                 }
-                () = self.gone.cancelled(), if !is_leaving => {
-                    if !visit.is_busy() {
+                () = self.stopped.cancelled(), if !is_leaving => {
+                    if !progress.is_busy() {
                         return Ok(());
                     }
                     Pin::new(&mut connection).graceful_shutdown();
-                    deadline = Some(self.end.get().copied().unwrap_or(overdue));
+                    deadline = Some(self.deadline.get().copied().unwrap_or(overdue));
                     is_leaving = true;
                 }
             }
         }
         if let Some(parts) = connection.into_parts() {
-            if visit.is_too_large() {
+            if progress.is_too_large() {
                 close_unread(parts.io.into_inner(), &too_large()).await;
-                return Err(Cause::NoHandshake);
+                return Err(RejectReason::NoHandshake);
             }
-            part_late(parts.io.into_inner(), visit.was_served()).await;
+            send_408(parts.io.into_inner(), progress.was_served()).await;
         }
-        Err(Cause::TimedOut)
+        Err(RejectReason::TimedOut)
     }
 }
 
@@ -276,7 +286,7 @@ fn is_same_path(path: &str, own: &str) -> bool {
 
 /// Closes `stream`, and tells a client that is still at its first request's head that it is too late
 /// (RFC 9110, section 15.5.9), if it reads. Behind an answer, that would be taken for another.
-async fn part_late<I: Io>(mut stream: I, was_served: bool) {
+async fn send_408<I: Io>(mut stream: I, was_served: bool) {
     const TOO_LATE: &[u8] =
         b"HTTP/1.1 408 Request Timeout\r\nConnection: close\r\nContent-Length: 0\r\n\r\n";
     let parting = async {
@@ -285,5 +295,5 @@ async fn part_late<I: Io>(mut stream: I, was_served: bool) {
         }
         stream.shutdown().await
     };
-    let _ = timeout(LAST_WORD, parting).await;
+    let _ = timeout(LAST_RESPONSE_TIMEOUT, parting).await;
 }

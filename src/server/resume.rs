@@ -3,7 +3,7 @@
 //! | | |
 //! |---|---|
 //! | a client opens a session | it gets a service of its own, as every client does, and a secret |
-//! | its connection is lost | the service runs on for [`Resumption::window`]; what it sends is kept |
+//! | its connection is lost | the service runs on for [`SessionConfig::window`]; what it sends is kept |
 //! | it comes back in time, with the secret, as the same identity | nothing is lost |
 //! | … while its old connection seems to live | the same; the old one is closed with 4409 |
 //! | it comes too late, or it is somebody else | a new session; who guesses learns nothing |
@@ -30,16 +30,16 @@ use http::{StatusCode, request::Parts};
 use tokio::time::{Sleep, timeout};
 use tokio_util::sync::CancellationToken;
 
-use self::detached::Detached;
-pub use self::name::SessionIds;
+use self::detached::DetachedSessions;
+pub use self::name::SessionIdPolicy;
 pub(super) use self::{
-    name::Name,
-    slot::{Arrival, Slot},
-    source::Returns,
+    name::RequestedId,
+    slot::{NewLink, SessionEntry},
+    source::SessionLinks,
 };
-use super::{auth::Identity, door::Refusal, registry::Cause};
+use super::{auth::Identity, door::Rejection, registry::RejectReason};
 use crate::{
-    decode::Role,
+    decode::McpRole,
     error::{CloseCode, CloseReason},
     layer::resume::{Frame, OpenFrame, ReceiveCount, Secret, SessionFrame, SessionId},
     link::MessageLimits,
@@ -47,10 +47,10 @@ use crate::{
     transport::{Builder, WebSocketTransport},
 };
 
-const FOUGHT_OVER: &str = "the session is taken over too often";
+const TAKEN_OVER_TOO_OFTEN: &str = "the session is taken over too often";
 
 /// When they may come again who take a session from each other.
-const AGAIN: Duration = Duration::from_secs(10);
+const RETRY_DELAY: Duration = Duration::from_secs(10);
 
 const NOT_YOURS: &str = "the session is not yours";
 
@@ -60,32 +60,32 @@ const LAST_WORD: Duration = Duration::from_secs(1);
 /// How long clients may be away, and how many of them.
 #[derive(Debug, Clone)]
 #[non_exhaustive]
-pub struct Resumption {
+pub struct SessionConfig {
     /// How long a session is kept without a connection: 120 s. Its calls go on meanwhile.
     pub window: Duration,
     /// Number of sessions kept without a connection: 1,024. Beyond it, the address with the most
     /// (one of IPv4, or a /64 of IPv6) loses the session that has been without a connection for the
     /// longest. Behind a proxy all clients share one address, unless
-    /// [`Config::peer`](super::Config::peer) tells them apart.
+    /// [`Config::peer_addr`](super::Config::peer_addr) tells them apart.
     pub max_sessions: usize,
     /// The same for the bytes of the messages that wait for their clients, in all of them: 64 MiB.
     pub max_bytes: usize,
     /// By what name clients come back that do not speak the extension.
-    pub ids: SessionIds,
+    pub ids: SessionIdPolicy,
 }
 
-impl Default for Resumption {
+impl Default for SessionConfig {
     fn default() -> Self {
         Self {
             window: Duration::from_secs(120),
             max_sessions: 1024,
             max_bytes: 64 << 20,
-            ids: SessionIds::default(),
+            ids: SessionIdPolicy::default(),
         }
     }
 }
 
-impl Resumption {
+impl SessionConfig {
     /// Sets [`window`](Self::window).
     #[must_use]
     pub fn window(mut self, window: Duration) -> Self {
@@ -109,15 +109,15 @@ impl Resumption {
 
     /// Sets [`ids`](Self::ids).
     #[must_use]
-    pub fn ids(mut self, ids: SessionIds) -> Self {
+    pub fn ids(mut self, ids: SessionIdPolicy) -> Self {
         self.ids = ids;
         self
     }
 }
 
 /// The sessions of a server that can be resumed.
-pub(super) struct Sessions<R: Role> {
-    config: Resumption,
+pub(super) struct SessionStore<R: McpRole> {
+    config: SessionConfig,
     /// What each keeps for its client, which is told to it.
     window_bytes: u64,
     /// Limits of each session, announced to its client.
@@ -126,172 +126,183 @@ pub(super) struct Sessions<R: Role> {
     inner: Mutex<Inner<R>>,
 }
 
-struct Inner<R: Role> {
-    all: HashMap<SessionId, Arc<Slot<R>>>,
+struct Inner<R: McpRole> {
+    all: HashMap<SessionId, Arc<SessionEntry<R>>>,
     /// Sessions without a connection.
-    away: Detached<Arc<Slot<R>>>,
+    detached: DetachedSessions<Arc<SessionEntry<R>>>,
 }
 
-impl<R: Role> Sessions<R> {
+impl<R: McpRole> SessionStore<R> {
     pub(super) fn new(
-        config: Resumption,
+        config: SessionConfig,
         window_bytes: usize,
         limits: MessageLimits,
         stop: CancellationToken,
     ) -> Arc<Self> {
-        let inner = Inner { all: HashMap::new(), away: Detached::default() };
+        let inner = Inner { all: HashMap::new(), detached: DetachedSessions::default() };
         let window_bytes = window_bytes as u64;
         Arc::new(Self { config, window_bytes, limits, stop, inner: Mutex::new(inner) })
     }
 
     /// The name under which the request of these `parts` comes.
-    pub(super) fn name_of(&self, parts: &Parts) -> Result<Option<Name>, Box<Refusal>> {
-        Name::of(parts, self.config.ids)
+    pub(super) fn requested_id(
+        &self,
+        parts: &Parts,
+    ) -> Result<Option<RequestedId>, Box<Rejection>> {
+        RequestedId::of(parts, self.config.ids)
     }
 
     /// Whether `identity` may come by that `name`. The one by which it does: perhaps another.
-    pub(super) fn check(
+    pub(super) fn authorize(
         &self,
-        name: Name,
+        requested: RequestedId,
         identity: Option<&Identity>,
-    ) -> Result<Name, Box<Refusal>> {
-        let Some(slot) = self.find(&name.id) else {
+    ) -> Result<RequestedId, Box<Rejection>> {
+        let Some(entry) = self.find(&requested.id) else {
             // A session that is gone need not be called as it was.
-            let renamed = name.ambient && self.config.ids == SessionIds::Issued;
-            return Ok(if renamed { Name::issue() } else { name });
+            let renamed = requested.from_cookie && self.config.ids == SessionIdPolicy::Issued;
+            return Ok(if renamed { RequestedId::issue() } else { requested });
         };
-        if !slot.is_open_to(identity) {
-            return Err(Refusal::new(Cause::SessionId, StatusCode::FORBIDDEN, NOT_YOURS));
+        if !entry.may_attach(identity) {
+            return Err(Rejection::new(RejectReason::SessionId, StatusCode::FORBIDDEN, NOT_YOURS));
         }
-        if slot.is_connected() {
+        if entry.is_connected() {
             // Every window of a browser has the same.
-            if name.ambient {
-                return Ok(Name::issue());
+            if requested.from_cookie {
+                return Ok(RequestedId::issue());
             }
-            if slot.is_fought_over() {
+            if entry.is_taken_over_too_often() {
                 let status = StatusCode::TOO_MANY_REQUESTS;
-                let refusal = Refusal::new(Cause::SessionId, status, FOUGHT_OVER);
-                return Err(refusal.again(AGAIN));
+                let rejection =
+                    Rejection::new(RejectReason::SessionId, status, TAKEN_OVER_TOO_OFTEN);
+                return Err(rejection.retry_after(RETRY_DELAY));
             }
         }
-        Ok(name)
+        Ok(requested)
     }
 
-    /// Gives `arrival` to the session that its client asks for, or a new session the transport that is
+    /// Gives `new_link` to the session that its client asks for, or a new session the transport that is
     /// returned. Before the `timer` fires, where the client `speaks` the extension and has yet to ask.
-    pub(super) async fn receive(
+    pub(super) async fn attach(
         self: &Arc<Self>,
         builder: Builder<R>,
-        mut arrival: Arrival,
-        (identity, name, speaks): (Option<Identity>, Option<Name>, bool),
+        mut new_link: NewLink,
+        (identity, requested, speaks): (Option<Identity>, Option<RequestedId>, bool),
         timer: Pin<&mut Sleep>,
-    ) -> Option<(WebSocketTransport<R>, Arc<Slot<R>>)> {
+    ) -> Option<(WebSocketTransport<R>, Arc<SessionEntry<R>>)> {
         let mut unknown = false;
         if speaks {
-            match asked(&mut arrival, timer).await {
+            match read_open(&mut new_link, timer).await {
                 Ok(OpenFrame::New) => {}
                 Ok(OpenFrame::Resume { session, secret, received }) => {
                     unknown = true;
                     let asked = (&session, &secret, received);
-                    match self.resume(asked, identity.as_ref(), arrival) {
+                    match self.resume(asked, identity.as_ref(), new_link) {
                         Ok(()) => return None,
-                        Err(back) => arrival = back,
+                        Err(back) => new_link = back,
                     }
                 }
                 Err(reason) => {
-                    refuse(arrival, reason).await;
+                    close_link(new_link, reason).await;
                     return None;
                 }
             }
         }
-        let mut is_named = name.is_some();
+        let mut has_known_id = requested.is_some();
         // Without a name, no other has this one.
-        let mut name = name.unwrap_or_else(Name::issue);
-        let slot = loop {
-            let (slot, is_new) =
-                self.enter(&name.id, identity.as_ref(), is_named, arrival.address());
+        let mut requested = requested.unwrap_or_else(RequestedId::issue);
+        let entry = loop {
+            let (entry, is_new) = self.get_or_insert(
+                &requested.id,
+                identity.as_ref(),
+                has_known_id,
+                new_link.address(),
+            );
             if is_new {
-                break slot;
+                break entry;
             }
             // What was found at the door need not be so any more.
-            let refusal = match slot.is_open_to(identity.as_ref()) {
+            let rejection = match entry.may_attach(identity.as_ref()) {
                 false => Some((CloseCode::Forbidden, NOT_YOURS)),
-                true if slot.is_fought_over() => Some((CloseCode::TryAgainLater, FOUGHT_OVER)),
+                true if entry.is_taken_over_too_often() => {
+                    Some((CloseCode::TryAgainLater, TAKEN_OVER_TOO_OFTEN))
+                }
                 true => None,
             };
-            if let Some((code, what)) = refusal {
-                refuse(arrival, CloseReason::new(code, what)).await;
+            if let Some((code, what)) = rejection {
+                close_link(new_link, CloseReason::new(code, what)).await;
                 return None;
             }
-            let describe = |given| self.describe(name.id.clone(), given);
-            match slot.return_to(arrival, &name, speaks.then_some(&describe as _)) {
+            let describe = |given| self.describe(requested.id.clone(), given);
+            match entry.return_to(new_link, &requested, speaks.then_some(&describe as _)) {
                 Ok(()) => return None,
-                Err(back) => arrival = back,
+                Err(back) => new_link = back,
             }
-            if slot.is_shut() {
+            if entry.is_closed() {
                 // It has just ended, and is about to be forgotten.
-                self.forget(&slot);
+                self.forget(&entry);
             } else {
                 // It is too late to tell the client of another name.
-                name = Name::issue();
-                is_named = !speaks;
+                requested = RequestedId::issue();
+                has_known_id = !speaks;
             }
         };
         if speaks {
-            let session = self.describe(name.id.clone(), slot.given());
-            arrival.answer(if unknown { session.unknown() } else { session });
+            let session = self.describe(requested.id.clone(), entry.secret());
+            new_link.send_session(if unknown { session.unknown() } else { session });
         } else {
-            slot.begin_plain(name.claim());
+            entry.begin_without_extension(requested.returns_by());
         }
         // It is an MCP server that names sessions.
-        if is_named
+        if has_known_id
             && !R::IS_CLIENT
             && let Some(session) = builder.session()
         {
-            session.set(Some(name.id.as_str().to_owned()));
+            session.set(Some(requested.id.as_str().to_owned()));
         }
-        slot.receive_count.peer().set(arrival.limits());
-        let source = Returns::new(self.clone(), slot.clone());
-        let transport = builder.over_session(arrival, source, slot.receive_count.clone());
-        Some((transport, slot))
+        entry.receive_count.peer().set(new_link.limits());
+        let source = SessionLinks::new(self.clone(), entry.clone());
+        let transport = builder.over_session(new_link, source, entry.receive_count.clone());
+        Some((transport, entry))
     }
 
-    /// Hands `arrival` to the session that it resumes, if there is one, and it may. The client has
+    /// Hands `new_link` to the session that it resumes, if there is one, and it may. The client has
     /// received so many messages in it.
     fn resume(
         &self,
         asked: (&SessionId, &Secret, u64),
         identity: Option<&Identity>,
-        arrival: Arrival,
-    ) -> Result<(), Arrival> {
+        new_link: NewLink,
+    ) -> Result<(), NewLink> {
         let (id, secret, received) = asked;
         match self.find(id) {
-            Some(slot) if slot.identity.as_ref() == identity => {
+            Some(entry) if entry.identity.as_ref() == identity => {
                 let describe = |given| self.describe(id.clone(), given);
-                slot.resume(secret, received, arrival, describe)
+                entry.resume(secret, received, new_link, describe)
             }
-            _ => Err(arrival),
+            _ => Err(new_link),
         }
     }
 
-    fn find(&self, id: &SessionId) -> Option<Arc<Slot<R>>> {
+    fn find(&self, id: &SessionId) -> Option<Arc<SessionEntry<R>>> {
         self.lock().all.get(id).cloned()
     }
 
     /// The session of this id, and whether it has just been made.
-    fn enter(
+    fn get_or_insert(
         &self,
         id: &SessionId,
         identity: Option<&Identity>,
-        is_named: bool,
+        has_known_id: bool,
         address: Option<IpAddr>,
-    ) -> (Arc<Slot<R>>, bool) {
+    ) -> (Arc<SessionEntry<R>>, bool) {
         match self.lock().all.entry(id.clone()) {
             Entry::Occupied(entry) => (entry.get().clone(), false),
-            Entry::Vacant(entry) => {
+            Entry::Vacant(vacant) => {
                 let (id, identity) = (id.clone(), identity.cloned());
-                let slot = Slot::new(id, identity, ReceiveCount::default(), is_named, address);
-                (entry.insert(Arc::new(slot)).clone(), true)
+                let entry =
+                    SessionEntry::new(id, identity, ReceiveCount::default(), has_known_id, address);
+                (vacant.insert(Arc::new(entry)).clone(), true)
             }
         }
     }
@@ -306,25 +317,30 @@ impl<R: Role> Sessions<R> {
 
     /// The session has no link, for the `departure`th time of all, and so many bytes wait in it. That
     /// number, where it is yet to be given.
-    fn note_away(&self, slot: &Arc<Slot<R>>, departure: Option<u64>, bytes: usize) -> u64 {
-        let Resumption { max_sessions, max_bytes, .. } = self.config;
+    fn set_detached(
+        &self,
+        entry: &Arc<SessionEntry<R>>,
+        departure: Option<u64>,
+        bytes: usize,
+    ) -> u64 {
+        let SessionConfig { max_sessions, max_bytes, .. } = self.config;
         let mut inner = self.lock();
-        let departure = inner.away.insert(departure, slot.address(), slot.clone(), bytes);
-        while let Some(excess) = inner.away.take_excess(max_sessions, max_bytes) {
+        let departure = inner.detached.insert(departure, entry.address(), entry.clone(), bytes);
+        while let Some(excess) = inner.detached.take_excess(max_sessions, max_bytes) {
             excess.dismiss();
         }
         departure
     }
 
-    fn note_back(&self, departure: u64) {
-        self.lock().away.remove(departure);
+    fn set_attached(&self, departure: u64) {
+        self.lock().detached.remove(departure);
     }
 
-    fn forget(&self, slot: &Arc<Slot<R>>) {
+    fn forget(&self, entry: &Arc<SessionEntry<R>>) {
         let mut inner = self.lock();
         // Another may have the name by now.
-        if inner.all.get(&slot.id).is_some_and(|other| Arc::ptr_eq(other, slot)) {
-            inner.all.remove(&slot.id);
+        if inner.all.get(&entry.id).is_some_and(|other| Arc::ptr_eq(other, entry)) {
+            inner.all.remove(&entry.id);
         }
     }
 
@@ -334,9 +350,12 @@ impl<R: Role> Sessions<R> {
 }
 
 /// What a client asks for that speaks the extension.
-async fn asked(arrival: &mut Arrival, timer: Pin<&mut Sleep>) -> Result<OpenFrame, CloseReason> {
+async fn read_open(
+    new_link: &mut NewLink,
+    timer: Pin<&mut Sleep>,
+) -> Result<OpenFrame, CloseReason> {
     let first = tokio::select! {
-        first = arrival.next() => match first {
+        first = new_link.next() => match first {
             Some(Ok(Message::Text(text))) => Frame::parse(&text),
             Some(Ok(_)) => Ok(None),
             Some(Err(_)) | None => return Err(CloseCode::Abnormal.into()),
@@ -347,7 +366,7 @@ async fn asked(arrival: &mut Arrival, timer: Pin<&mut Sleep>) -> Result<OpenFram
     };
     let violation = match first {
         Ok(Some(Frame::Open(open, limits))) => {
-            arrival.takes(limits);
+            new_link.update_limits(limits);
             return Ok(open);
         }
         Ok(_) => "resume: the first message is not @open".to_owned(),
@@ -356,17 +375,17 @@ async fn asked(arrival: &mut Arrival, timer: Pin<&mut Sleep>) -> Result<OpenFram
     Err(CloseReason::new(CloseCode::Protocol, violation))
 }
 
-async fn refuse(mut arrival: Arrival, reason: CloseReason) {
+async fn close_link(mut new_link: NewLink, reason: CloseReason) {
     tracing::debug!(%reason, "no session");
     let closing = async {
-        arrival.send(Message::Close(Some(reason))).await?;
-        arrival.close().await
+        new_link.send(Message::Close(Some(reason))).await?;
+        new_link.close().await
     };
     let _ = timeout(LAST_WORD, closing).await;
 }
 
-impl<R: Role> fmt::Debug for Sessions<R> {
+impl<R: McpRole> fmt::Debug for SessionStore<R> {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.debug_struct("Sessions").field("config", &self.config).finish_non_exhaustive()
+        f.debug_struct("SessionStore").field("config", &self.config).finish_non_exhaustive()
     }
 }

@@ -13,11 +13,11 @@ use rmcp::{
 use serde_json::Value;
 use tokio_util::sync::CancellationToken;
 
-use crate::{decode::Role, transport::WebSocketTransport};
+use crate::{decode::McpRole, transport::WebSocketTransport};
 
 /// An MCP role whose service can be run for each connection. Both are.
-pub trait Hosted:
-    Role + ServiceRole<InitializeError: fmt::Display + Send, PeerNot: ProgressNotificationToken>
+pub trait HostedRole:
+    McpRole + ServiceRole<InitializeError: fmt::Display + Send, PeerNot: ProgressNotificationToken>
 {
     /// Runs `service` on `transport`, as rmcp does for this role.
     #[doc(hidden)]
@@ -55,7 +55,7 @@ pub trait Hosted:
     fn explain(error: &Self::InitializeError) -> Cow<'static, str>;
 }
 
-impl Hosted for RoleServer {
+impl HostedRole for RoleServer {
     fn run<S: Service<Self>>(
         service: S,
         transport: WebSocketTransport<Self>,
@@ -94,7 +94,7 @@ impl Hosted for RoleServer {
     }
 }
 
-impl Hosted for RoleClient {
+impl HostedRole for RoleClient {
     fn run<S: Service<Self>>(
         service: S,
         transport: WebSocketTransport<Self>,

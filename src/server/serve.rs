@@ -20,10 +20,10 @@ use super::{
     Config, Registry, WebSocketService,
     http_service::{BoxHttpService, HttpService},
     listener::{Bind, IntoListener, Listener},
-    porch::{Porch, listen},
-    role::Hosted,
+    porch::{Acceptor, run},
+    role::HostedRole,
 };
-use crate::decode::Role;
+use crate::decode::McpRole;
 
 /// Listens on `addr` and runs a service of its own, made by `factory`, for each connection. Await
 /// the result, or set options first.
@@ -44,7 +44,7 @@ use crate::decode::Role;
 /// ```
 pub fn serve<R, A, F, S>(addr: A, factory: F) -> Serve<R, Bind<A>, F>
 where
-    R: Hosted,
+    R: HostedRole,
     A: ToSocketAddrs<Future: Send> + Send + 'static,
     F: Fn() -> S + Send + Sync + 'static,
     S: Service<R>,
@@ -64,7 +64,7 @@ where
 /// ```
 pub fn serve_on<R, L, F, S>(listener: L, factory: F) -> Serve<R, L, F>
 where
-    R: Hosted,
+    R: HostedRole,
     L: Listener,
     F: Fn() -> S + Send + Sync + 'static,
     S: Service<R>,
@@ -74,26 +74,26 @@ where
 
 /// A server to be started; see [`serve`]. Awaiting it begins to listen.
 #[must_use = "nothing listens until this is awaited"]
-pub struct Serve<R: Role, L, F> {
+pub struct Serve<R: McpRole, L, F> {
     listener: L,
     factory: F,
     path: Arc<str>,
     config: Config<R>,
-    beside: Option<BoxHttpService>,
-    elsewhere: Option<BoxHttpService>,
+    same_path: Option<BoxHttpService>,
+    fallback: Option<BoxHttpService>,
     #[cfg(feature = "rustls-tls")]
-    tls: Option<super::Tls>,
+    tls: Option<super::ServerTls>,
 }
 
-impl<R: Role, L, F> Serve<R, L, F> {
+impl<R: McpRole, L, F> Serve<R, L, F> {
     fn new(listener: L, factory: F) -> Self {
         Self {
             listener,
             factory,
             path: "/mcp".into(),
             config: Config::default(),
-            beside: None,
-            elsewhere: None,
+            same_path: None,
+            fallback: None,
             #[cfg(feature = "rustls-tls")]
             tls: None,
         }
@@ -120,7 +120,7 @@ impl<R: Role, L, F> Serve<R, L, F> {
     /// which make their own checks. A client that reads nothing of a response for the [handshake
     /// timeout](Config::handshake_timeout) is cut.
     pub fn fallback(mut self, service: impl HttpService) -> Self {
-        self.elsewhere = Some(BoxHttpService::guarded(service));
+        self.fallback = Some(BoxHttpService::guarded(service));
         self
     }
 
@@ -147,7 +147,7 @@ impl<R: Role, L, F> Serve<R, L, F> {
     /// # Ok(()) }
     /// ```
     pub fn fallback_unguarded(mut self, service: impl HttpService) -> Self {
-        self.elsewhere = Some(BoxHttpService::unguarded(service));
+        self.fallback = Some(BoxHttpService::unguarded(service));
         self
     }
 
@@ -155,7 +155,7 @@ impl<R: Role, L, F> Serve<R, L, F> {
     /// [`WebSocketService::or`] does: rmcp's streamable HTTP, for instance. A
     /// [`Guard`](super::Guard) makes the checks of the upgrade before it.
     pub fn or(mut self, service: impl HttpService) -> Self {
-        self.beside = Some(BoxHttpService::guarded(service));
+        self.same_path = Some(BoxHttpService::guarded(service));
         self
     }
 
@@ -163,16 +163,16 @@ impl<R: Role, L, F> Serve<R, L, F> {
     /// make its own checks. If there is an authenticator and no [`Config::guard`] was made, the
     /// start warns.
     pub fn or_unguarded(mut self, service: impl HttpService) -> Self {
-        self.beside = Some(BoxHttpService::unguarded(service));
+        self.same_path = Some(BoxHttpService::unguarded(service));
         self
     }
 
     /// Speaks TLS, and nothing else: `wss://`. Of the server's own web pages, those that came by
     /// `https` may connect. Keep a clone of `tls` to
-    /// [reload](super::Tls::reload) its files.
+    /// [reload](super::ServerTls::reload) its files.
     #[cfg(feature = "rustls-tls")]
     #[cfg_attr(docsrs, doc(cfg(feature = "rustls-tls")))]
-    pub fn tls(mut self, tls: super::Tls) -> Self {
+    pub fn tls(mut self, tls: super::ServerTls) -> Self {
         self.tls = Some(tls);
         self
     }
@@ -180,7 +180,7 @@ impl<R: Role, L, F> Serve<R, L, F> {
 
 impl<R, L, F, S> Serve<R, L, F>
 where
-    R: Hosted,
+    R: HostedRole,
     L: IntoListener,
     F: Fn() -> S + Send + Sync + 'static,
     S: Service<R>,
@@ -206,7 +206,7 @@ where
 
 impl<R, L, F, S> IntoFuture for Serve<R, L, F>
 where
-    R: Hosted,
+    R: HostedRole,
     L: IntoListener,
     F: Fn() -> S + Send + Sync + 'static,
     S: Service<R>,
@@ -221,11 +221,11 @@ where
             config.stop = config.stop.child_token();
             #[cfg(feature = "rustls-tls")]
             if self.tls.is_some() {
-                config.allowed.only_https();
+                config.allowed.assume_https();
             }
             let stop = config.stop.clone();
             let registry = config.registry.clone();
-            for (service, method) in [(&self.beside, "or"), (&self.elsewhere, "fallback")] {
+            for (service, method) in [(&self.same_path, "or"), (&self.fallback, "fallback")] {
                 if service.as_ref().is_some_and(|service| !service.is_guarded()) {
                     config.warn_of_unguarded(method);
                 }
@@ -233,25 +233,25 @@ where
             let service = WebSocketService::new(move || Ok(factory()), config)?;
             let listener = self.listener.listener().await?;
             let local_addr = listener.local_addr()?;
-            let porch = Arc::new(Porch {
+            let acceptor = Arc::new(Acceptor {
                 service,
                 path: self.path,
-                beside: self.beside,
-                elsewhere: self.elsewhere,
+                same_path: self.same_path,
+                fallback: self.fallback,
                 #[cfg(feature = "rustls-tls")]
                 tls: self.tls,
-                gone: CancellationToken::new(),
-                end: OnceLock::new(),
+                stopped: CancellationToken::new(),
+                deadline: OnceLock::new(),
             });
             let running = TaskTracker::new();
-            running.spawn(listen(listener, porch));
+            running.spawn(run(listener, acceptor));
             running.close();
             Ok(Server { local_addr, registry, stop: stop.drop_guard(), running })
         })
     }
 }
 
-impl<R: Role, L: fmt::Debug, F> fmt::Debug for Serve<R, L, F> {
+impl<R: McpRole, L: fmt::Debug, F> fmt::Debug for Serve<R, L, F> {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         f.debug_struct("Serve")
             .field("listener", &self.listener)
@@ -265,14 +265,14 @@ impl<R: Role, L: fmt::Debug, F> fmt::Debug for Serve<R, L, F> {
 /// end.
 #[derive(Debug)]
 #[must_use = "dropping a `Server` stops it: keep it, and await its `wait` or `shutdown`"]
-pub struct Server<R: Role = RoleServer, A = SocketAddr> {
+pub struct Server<R: McpRole = RoleServer, A = SocketAddr> {
     local_addr: A,
     registry: Registry<R>,
     stop: DropGuard,
     running: TaskTracker,
 }
 
-impl<R: Role, A: Clone> Server<R, A> {
+impl<R: McpRole, A: Clone> Server<R, A> {
     /// The address it listens on.
     #[must_use]
     pub fn local_addr(&self) -> A {

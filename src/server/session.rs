@@ -19,40 +19,40 @@ use super::{
         Identity,
         in_band::{self, Unauthenticated},
     },
-    handler::{Handlers, Watched},
+    handler::{GuardedService, RunningHandlers},
     limit::Permit,
-    lobby::Seat,
-    registry::{Cause, Connection, Entry},
-    resume::Slot,
-    role::Hosted,
-    service::Shop,
+    lobby::PendingSlot,
+    registry::{Connection, Registration, RejectReason},
+    resume::SessionEntry,
+    role::HostedRole,
+    service::ServerState,
 };
 use crate::{
     error::{CloseCode, CloseReason},
-    event::{Notices, State},
+    event::{ConnectionEvents, State},
     framing::Framing,
     layer::SharedLink,
-    time::after,
-    transport::{Builder, Owed, WebSocketTransport},
+    time::deadline_in,
+    transport::{Builder, UnansweredRequests, WebSocketTransport},
 };
 
 /// How long the last answers may take to be written, and the closing handshake, when a service is
 /// told to end.
-const LAST_WORDS: Duration = Duration::from_secs(4);
+const CLOSE_GRACE: Duration = Duration::from_secs(4);
 
 /// The same, when its time is over.
-const LAST_WORD: Duration = Duration::from_secs(1);
+const MIN_CLOSE_GRACE: Duration = Duration::from_secs(1);
 
 /// A connection whose service runs.
-pub(super) struct Session<S: Service<R>, R: Hosted> {
-    running: RunningService<R, Watched<S>>,
+pub(super) struct RunningConnection<S: Service<R>, R: HostedRole> {
+    running: RunningService<R, GuardedService<S>>,
     stop: CancellationToken,
-    handlers: Arc<Handlers>,
-    ground: Ground<R>,
+    handlers: Arc<RunningHandlers>,
+    guard: ConnectionGuard<R>,
 }
 
 /// Connection of a client that is admitted and gets a service.
-pub(super) struct Opened<R: Hosted> {
+pub(super) struct Established<R: HostedRole> {
     pub(super) transport: WebSocketTransport<R>,
     /// Upgrade request, as handlers see it.
     pub(super) parts: Parts,
@@ -60,31 +60,31 @@ pub(super) struct Opened<R: Hosted> {
     pub(super) identity: Option<Identity>,
     pub(super) permit: Option<Permit>,
     /// Session of the connection, if sessions can outlive connections.
-    pub(super) slot: Option<Arc<Slot<R>>>,
+    pub(super) entry: Option<Arc<SessionEntry<R>>>,
 }
 
 /// What is given back when a connection ends, whichever way it does.
-struct Ground<R: Hosted> {
+struct ConnectionGuard<R: HostedRole> {
     shared: SharedLink,
-    owed: Arc<Owed>,
-    entry: Entry<R>,
+    unanswered: Arc<UnansweredRequests>,
+    registration: Registration<R>,
     _permit: Option<Permit>,
 }
 
-impl<R: Hosted> Drop for Ground<R> {
+impl<R: HostedRole> Drop for ConnectionGuard<R> {
     fn drop(&mut self) {
         self.shared.cut();
     }
 }
 
-impl<S: Service<R>, R: Hosted> Shop<S, R> {
+impl<S: Service<R>, R: HostedRole> ServerState<S, R> {
     /// Gets a service to run on a connection, before the `timer` fires.
-    pub(super) async fn begin(
+    pub(super) async fn start(
         &self,
-        opened: Opened<R>,
+        opened: Established<R>,
         mut timer: Pin<&mut Sleep>,
-    ) -> Option<Session<S, R>> {
-        let Opened { mut transport, parts, peer, identity, permit, slot } = opened;
+    ) -> Option<RunningConnection<S, R>> {
+        let Established { mut transport, parts, peer, identity, permit, entry } = opened;
         let registry = &self.config.registry;
         let connection =
             Connection::new(registry.next_id(), peer, identity.clone(), transport.stats());
@@ -95,12 +95,14 @@ impl<S: Service<R>, R: Hosted> Shop<S, R> {
         if let Some(identity) = identity {
             extensions.insert(identity);
         }
-        let (shared, owed) = transport.linger();
-        if let Some(slot) = slot {
-            slot.let_to(registry.clone(), connection.clone(), shared.clone());
+        let (shared, unanswered) = transport.share_connection();
+        if let Some(entry) = entry {
+            entry.set_owner(registry.clone(), connection.clone(), shared.clone());
         }
-        let entry = registry.enter(connection.clone(), shared.clone(), self.encode.clone());
-        let ground = Ground { shared: shared.clone(), owed, entry, _permit: permit };
+        let registration =
+            registry.register(connection.clone(), shared.clone(), self.encode.clone());
+        let guard =
+            ConnectionGuard { shared: shared.clone(), unanswered, registration, _permit: permit };
 
         let service = match AssertUnwindSafe(async { (self.factory)() }).catch_unwind().await {
             Ok(Ok(service)) => service,
@@ -113,13 +115,13 @@ impl<S: Service<R>, R: Hosted> Shop<S, R> {
                 return None;
             }
         };
-        let handlers = Handlers::within(self.config.request_timeout);
-        let watched = Watched::new(service, handlers.clone());
+        let handlers = RunningHandlers::within(self.config.request_timeout);
+        let watched = GuardedService::new(service, handlers.clone());
         let stop = CancellationToken::new();
         if !self.config.framing_properties().has_initialize {
             let running = R::run_directly(watched, transport, stop.clone());
             connection.initialized();
-            return Some(Session { running, stop, handlers, ground });
+            return Some(RunningConnection { running, stop, handlers, guard });
         }
         let mut initialization = pin!(R::run(watched, transport, stop.clone()));
         let time = self.config.timeout;
@@ -128,7 +130,7 @@ impl<S: Service<R>, R: Hosted> Shop<S, R> {
                 initialized = &mut initialization => match initialized {
                     Ok(running) => {
                         connection.initialized();
-                        return Some(Session { running, stop, handlers, ground });
+                        return Some(RunningConnection { running, stop, handlers, guard });
                     }
                     Err(error) => {
                         tracing::debug!(error = %R::explain(&error), "not initialized");
@@ -141,97 +143,100 @@ impl<S: Service<R>, R: Hosted> Shop<S, R> {
                         break CloseReason::new(CloseCode::Policy, reason);
                     }
                     // What the service itself takes is its own affair.
-                    timer.as_mut().reset(after(time));
+                    timer.as_mut().reset(deadline_in(time));
                 }
-                reason = connection.farewell().said() => break reason,
+                reason = connection.close_request().requested() => break reason,
                 () = self.config.stop.cancelled() => break self.stopping(),
             }
         };
-        handlers.cut();
+        handlers.abort();
         self.close(&shared, reason).await;
         None
     }
 
     /// Authenticates a client on `link`, and builds its transport.
-    pub(super) async fn authenticate(
+    pub(super) async fn authenticate_in_band(
         &self,
         mut link: Box<dyn Unauthenticated>,
         mut builder: Builder<R>,
         parts: &Parts,
         peer: Option<SocketAddr>,
     ) -> Option<(WebSocketTransport<R>, Option<Identity>, Option<Permit>)> {
-        let seat = self.lobby.enter(peer.map(|peer| peer.ip()));
-        match self.prove(&mut *link, builder.framing_mut(), (parts, peer), &seat).await {
+        let slot = self.pending.register(peer.map(|peer| peer.ip()));
+        match self
+            .await_authentication(&mut *link, builder.framing_mut(), (parts, peer), &slot)
+            .await
+        {
             Ok((identity, permit)) => {
                 let link = link.authenticated(&builder.layers());
                 let link = link.inspect_err(|error| tracing::debug!(%error, "lost")).ok()?;
-                let mut transport = builder.over_link(link, Notices::default());
-                transport.answer_by(in_band::again::<R>);
+                let mut transport = builder.over_link(link, ConnectionEvents::default());
+                transport.intercept_requests(in_band::again::<R>);
                 Some((transport, identity, permit))
             }
             Err((cause, reason)) => {
-                self.config.registry.refused(cause, peer);
+                self.config.registry.rejected(cause, peer);
                 in_band::close(&mut *link, reason).await;
-                // Who waits for the seat may wait for the file descriptor.
+                // Who waits for the slot may wait for the file descriptor.
                 drop(link);
-                drop(seat);
+                drop(slot);
                 None
             }
         }
     }
 
     /// Closes the `link` of a client for which there is no room.
-    pub(super) async fn turn_away(
+    pub(super) async fn reject_upgraded(
         &self,
         mut link: Box<dyn Unauthenticated>,
-        cause: Cause,
+        cause: RejectReason,
         peer: Option<SocketAddr>,
     ) {
-        self.config.registry.refused(cause, peer);
-        let seat = self.lobby.enter(peer.map(|peer| peer.ip()));
+        self.config.registry.rejected(cause, peer);
+        let slot = self.pending.register(peer.map(|peer| peer.ip()));
         let reason = CloseReason::new(CloseCode::TryAgainLater, "Server at capacity");
         tokio::select! {
             () = in_band::close(&mut *link, reason) => {}
-            () = seat.taken() => {}
+            () = slot.evicted() => {}
         }
     }
 
     /// Waits until a client has said who it is, and finds a place for it.
-    async fn prove(
+    async fn await_authentication(
         &self,
         link: &mut dyn Unauthenticated,
         framing: &mut dyn Framing<R>,
         (parts, peer): (&Parts, Option<SocketAddr>),
-        seat: &Seat,
-    ) -> Result<(Option<Identity>, Option<Permit>), (Cause, CloseReason)> {
-        let Some(gate) = &self.config.gate else { return Ok((None, None)) };
+        slot: &PendingSlot,
+    ) -> Result<(Option<Identity>, Option<Permit>), (RejectReason, CloseReason)> {
+        let Some(authenticator) = &self.config.authenticator else { return Ok((None, None)) };
         let address = peer.map(|peer| peer.ip());
         let client = (parts, peer);
-        let proof = in_band::authenticate(link, framing, &self.config, &**gate, client);
+        let proof = in_band::authenticate(link, framing, &self.config, &**authenticator, client);
         let identity = tokio::select! {
             proof = proof => proof?,
-            () = seat.taken() => {
+            () = slot.evicted() => {
                 let reason = CloseReason::new(CloseCode::TryAgainLater, "too many strangers");
-                return Err((Cause::Crowded, reason));
+                return Err((RejectReason::Crowded, reason));
             }
-            () = self.config.stop.cancelled() => return Err((Cause::Stopping, self.stopping())),
+            () = self.config.stop.cancelled() => return Err((RejectReason::Stopping, self.stopping())),
         };
-        let permit = self.rooms.places.take(address).map_err(|cause| {
+        let permit = self.capacity.connections.try_acquire(address).map_err(|cause| {
             (cause, CloseReason::new(CloseCode::TryAgainLater, "Server at capacity"))
         })?;
         Ok((Some(identity), Some(permit)))
     }
 
     /// Waits until the service ends, or ends it.
-    pub(super) async fn run(&self, session: Session<S, R>) {
-        let Session { running, stop, handlers, ground } = session;
+    pub(super) async fn run(&self, session: RunningConnection<S, R>) {
+        let RunningConnection { running, stop, handlers, guard } = session;
         let mut ended = pin!(running.waiting());
-        let farewell = ground.entry.connection.farewell();
+        let close_request = guard.registration.connection.close_request();
         let drained = async {
             self.config.stop.cancelled().await;
-            self.drain(&handlers, &ground).await
+            self.drain(&handlers, &guard).await
         };
-        let mut state = ground.shared.state();
+        let mut state = guard.shared.state();
         let lost = async {
             let _ = state.wait_for(|state| matches!(state, State::Closed(_))).await;
         };
@@ -239,37 +244,37 @@ impl<S: Service<R>, R: Hosted> Shop<S, R> {
             _ = &mut ended => {}
             // rmcp would wait for answers that nobody gets.
             () = lost => {
-                handlers.cut();
+                handlers.abort();
                 let _ = ended.await;
             }
-            reason = farewell.said() => {
-                self.close(&ground.shared, reason).await;
+            reason = close_request.requested() => {
+                self.close(&guard.shared, reason).await;
                 stop.cancel();
-                let _ = timeout(LAST_WORDS, &mut ended).await;
+                let _ = timeout(CLOSE_GRACE, &mut ended).await;
             }
             deadline = drained => {
                 // rmcp sends the answers that it still has, then closes.
-                ground.shared.close_with(self.stopping());
-                handlers.cut();
+                guard.shared.close_with(self.stopping());
+                handlers.abort();
                 stop.cancel();
                 let now = Instant::now();
-                let end = deadline.min(now + LAST_WORDS).max(now + LAST_WORD);
+                let end = deadline.min(now + CLOSE_GRACE).max(now + MIN_CLOSE_GRACE);
                 let _ = timeout_at(end, &mut ended).await;
             }
         }
         // rmcp leaves handlers running that take no notice of their token.
-        handlers.cut();
+        handlers.abort();
     }
 
     /// Resolves when it is this connection's turn to close and every call is answered, as far as
     /// what the client reads; or at the deadline, which it returns.
-    async fn drain(&self, handlers: &Handlers, ground: &Ground<R>) -> Instant {
-        let deadline = after(self.config.drain.deadline);
+    async fn drain(&self, handlers: &RunningHandlers, guard: &ConnectionGuard<R>) -> Instant {
+        let deadline = deadline_in(self.config.drain.deadline);
         sleep_until(self.turn().min(deadline)).await;
         let answered = async {
             handlers.drained().await;
-            ground.owed.settled(|| handlers.open_ended()).await;
-            let _ = ground.shared.flushed().await;
+            guard.unanswered.settled(|| handlers.open_ended()).await;
+            let _ = guard.shared.flushed().await;
         };
         let _ = timeout_at(deadline, answered).await;
         deadline
@@ -282,6 +287,6 @@ impl<S: Service<R>, R: Hosted> Shop<S, R> {
     async fn close(&self, shared: &SharedLink, reason: CloseReason) {
         let mut shared = shared.clone();
         shared.close_with(reason);
-        let _ = timeout(self.config.layers.socket.close_timeout, shared.close()).await;
+        let _ = timeout(self.config.transport.socket.close_timeout, shared.close()).await;
     }
 }

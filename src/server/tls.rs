@@ -32,7 +32,7 @@ use crate::{tls::provider, upgrade::Io};
 /// rustls computes with the process's default provider if one is installed, else with aws-lc-rs or
 /// ring, whichever feature is enabled.
 #[derive(Clone)]
-pub struct Tls {
+pub struct ServerTls {
     shared: Arc<Shared>,
 }
 
@@ -48,7 +48,7 @@ struct Files {
     key: PathBuf,
 }
 
-impl Tls {
+impl ServerTls {
     /// Reads a certificate chain, the server's own certificate first, and its private key, both in
     /// PEM form; they may be in one file. The key is PKCS#8, SEC1 or PKCS#1, and not encrypted.
     ///
@@ -103,9 +103,9 @@ impl Tls {
     }
 }
 
-impl fmt::Debug for Tls {
+impl fmt::Debug for ServerTls {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        let mut tls = f.debug_struct("Tls");
+        let mut tls = f.debug_struct("ServerTls");
         if let Some(Files { cert, key }) = &self.shared.files {
             tls.field("cert", cert).field("key", key);
         }

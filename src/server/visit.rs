@@ -1,4 +1,4 @@
-//! How far a client is before its connection is upgraded: a [`Visit`] is followed from request to
+//! How far a client is before its connection is upgraded: a [`Progress`] is followed from request to
 //! request, each to the last byte of its answer.
 
 use std::{
@@ -19,63 +19,63 @@ use tokio::{
     time::{Sleep, sleep_until},
 };
 
-use super::{Body, lobby::Seat};
-use crate::{header_case::ExactCase, time::after, upgrade::Io};
+use super::{Body, lobby::PendingSlot};
+use crate::{header_case::ExactCase, time::deadline_in, upgrade::Io};
 
 /// Largest head of a request, in bytes; leaves room for large tokens.
 pub(super) const MAX_HEAD_BYTES: usize = 64 << 10;
 
 /// | from | to | when |
 /// |---|---|---|
-/// | `Head` | `Asked` | a request has come; for what is elsewhere, its seat is given up |
-/// | `Asked` | `Answered` | all of the answer is made |
-/// | `Answered` | `Head` | all of it is written; the seat is taken again |
-/// | `Asked` | `Upgraded` | the answer is 101; the seat is given up for good |
+/// | `Head` | `Requested` | a request has come; for what is elsewhere, its slot is given up |
+/// | `Requested` | `Answered` | all of the answer is made |
+/// | `Answered` | `Head` | all of it is written; the slot is taken again |
+/// | `Requested` | `Upgraded` | the answer is 101; the slot is given up for good |
 #[derive(Debug, Clone, Copy, PartialEq)]
 enum Stage {
     /// In the TLS handshake, or in the head of a request.
     Head,
-    Asked,
+    Requested,
     Answered,
     Upgraded,
 }
 
 /// A client on the porch.
 #[derive(Debug)]
-pub(super) struct Visit {
-    seat: Seat,
+pub(super) struct Progress {
+    slot: PendingSlot,
     stage: Mutex<Stage>,
     was_served: AtomicBool,
     /// `true` once the response that follows is an upgrade.
-    is_granted: Arc<AtomicBool>,
+    upgraded: Arc<AtomicBool>,
     is_too_large: AtomicBool,
 }
 
-impl Visit {
-    pub(super) fn new(seat: Seat) -> Arc<Self> {
+impl Progress {
+    pub(super) fn new(slot: PendingSlot) -> Arc<Self> {
         Arc::new(Self {
-            seat,
+            slot,
             stage: Mutex::new(Stage::Head),
             was_served: AtomicBool::new(false),
-            is_granted: Arc::default(),
+            upgraded: Arc::default(),
             is_too_large: AtomicBool::new(false),
         })
     }
 
     /// A request has come, which is `elsewhere` if it is for the fallback: no matter for strangers.
-    pub(super) fn asks(&self, elsewhere: bool) {
-        *self.stage() = Stage::Asked;
+    pub(super) fn set_requested(&self, elsewhere: bool) {
+        *self.stage() = Stage::Requested;
         if elsewhere {
             self.was_served.store(true, Relaxed);
-            self.seat.stand();
+            self.slot.suspend();
         }
     }
 
-    /// The answer is an upgrade, with which the visit ends.
-    pub(super) fn is_granted(&self) {
+    /// The answer is an upgrade, with which the progress ends.
+    pub(super) fn set_upgraded(&self) {
         *self.stage() = Stage::Upgraded;
-        self.is_granted.store(true, Relaxed);
-        self.seat.leave();
+        self.upgraded.store(true, Relaxed);
+        self.slot.release();
     }
 
     /// `true` if the head of the request had more than [`MAX_HEAD_BYTES`].
@@ -90,37 +90,37 @@ impl Visit {
 
     /// Whether a request is being answered.
     pub(super) fn is_busy(&self) -> bool {
-        matches!(*self.stage(), Stage::Asked | Stage::Answered)
+        matches!(*self.stage(), Stage::Requested | Stage::Answered)
     }
 
-    /// Resolves when somebody else needs the seat.
-    pub(super) async fn dismissed(&self) {
-        self.seat.taken().await;
+    /// Resolves when somebody else needs the slot.
+    pub(super) async fn evicted(&self) {
+        self.slot.evicted().await;
     }
 
-    fn is_over(&self) -> bool {
-        self.is_granted.load(Relaxed)
+    fn is_upgraded(&self) -> bool {
+        self.upgraded.load(Relaxed)
     }
 
     fn is_at_head(&self) -> bool {
         *self.stage() == Stage::Head
     }
 
-    fn is_answered(&self) {
+    fn set_answered(&self) {
         let mut stage = self.stage();
-        if *stage == Stage::Asked {
+        if *stage == Stage::Requested {
             *stage = Stage::Answered;
             self.was_served.store(true, Relaxed);
         }
     }
 
     /// All that there was to write is written.
-    fn is_flushed(&self) {
+    fn set_flushed(&self) {
         let mut stage = self.stage();
         if *stage == Stage::Answered {
             *stage = Stage::Head;
             drop(stage);
-            self.seat.sit();
+            self.slot.resume();
         }
     }
 
@@ -130,24 +130,24 @@ impl Visit {
 }
 
 /// What a visitor is answered.
-pub(super) struct Answering {
+pub(super) struct TrackedBody {
     body: Body,
-    visit: Arc<Visit>,
+    progress: Arc<Progress>,
 }
 
-impl Answering {
-    pub(super) fn new(body: Body, visit: Arc<Visit>) -> Self {
-        Self { body, visit }
+impl TrackedBody {
+    pub(super) fn new(body: Body, progress: Arc<Progress>) -> Self {
+        Self { body, progress }
     }
 }
 
-impl Drop for Answering {
+impl Drop for TrackedBody {
     fn drop(&mut self) {
-        self.visit.is_answered();
+        self.progress.set_answered();
     }
 }
 
-impl http_body::Body for Answering {
+impl http_body::Body for TrackedBody {
     type Data = Bytes;
     type Error = <Body as http_body::Body>::Error;
 
@@ -169,9 +169,9 @@ impl http_body::Body for Answering {
 
 /// Stream of an HTTP connection before the upgrade: a client that reads nothing of a response for
 /// too long is cut, and a request's head is bounded. Upgraded connections are unaffected.
-pub(super) struct Paced<I> {
+pub(super) struct WriteTimeout<I> {
     stream: ExactCase<I>,
-    visit: Arc<Visit>,
+    progress: Arc<Progress>,
     patience: Duration,
     /// Since nothing could be written.
     stalled: Option<Pin<Box<Sleep>>>,
@@ -179,10 +179,10 @@ pub(super) struct Paced<I> {
     head: usize,
 }
 
-impl<I: Io> Paced<I> {
-    pub(super) fn new(stream: I, visit: Arc<Visit>, patience: Duration) -> Self {
-        let stream = ExactCase::answer(stream, visit.is_granted.clone());
-        Self { stream, visit, patience, stalled: None, head: 0 }
+impl<I: Io> WriteTimeout<I> {
+    pub(super) fn new(stream: I, progress: Arc<Progress>, patience: Duration) -> Self {
+        let stream = ExactCase::answer(stream, progress.upgraded.clone());
+        Self { stream, progress, patience, stalled: None, head: 0 }
     }
 
     pub(super) fn into_inner(self) -> I {
@@ -198,7 +198,7 @@ impl<I: Io> Paced<I> {
         let mut step = [0; 4 << 10];
         let room = buffer.remaining().min(step.len()).min(MAX_HEAD_BYTES - self.head);
         if room == 0 && buffer.remaining() > 0 {
-            self.visit.is_too_large.store(true, Relaxed);
+            self.progress.is_too_large.store(true, Relaxed);
             let what = "the head of the request is too large";
             return Poll::Ready(Err(io::Error::new(io::ErrorKind::InvalidData, what)));
         }
@@ -215,24 +215,25 @@ impl<I: Io> Paced<I> {
         cx: &mut Context<'_>,
         outcome: Poll<io::Result<T>>,
     ) -> Poll<io::Result<T>> {
-        if outcome.is_ready() || self.visit.is_over() {
+        if outcome.is_ready() || self.progress.is_upgraded() {
             self.stalled = None;
             return outcome;
         }
         let patience = self.patience;
-        let stalled = self.stalled.get_or_insert_with(|| Box::pin(sleep_until(after(patience))));
+        let stalled =
+            self.stalled.get_or_insert_with(|| Box::pin(sleep_until(deadline_in(patience))));
         ready!(stalled.as_mut().poll(cx));
         Poll::Ready(Err(io::ErrorKind::TimedOut.into()))
     }
 }
 
-impl<I: Io> AsyncRead for Paced<I> {
+impl<I: Io> AsyncRead for WriteTimeout<I> {
     fn poll_read(
         mut self: Pin<&mut Self>,
         cx: &mut Context<'_>,
         buffer: &mut ReadBuf<'_>,
     ) -> Poll<io::Result<()>> {
-        if !self.visit.is_over() && self.visit.is_at_head() {
+        if !self.progress.is_upgraded() && self.progress.is_at_head() {
             return self.poll_read_head(cx, buffer);
         }
         self.head = 0;
@@ -240,7 +241,7 @@ impl<I: Io> AsyncRead for Paced<I> {
     }
 }
 
-impl<I: Io> AsyncWrite for Paced<I> {
+impl<I: Io> AsyncWrite for WriteTimeout<I> {
     fn poll_write(
         mut self: Pin<&mut Self>,
         cx: &mut Context<'_>,
@@ -267,7 +268,7 @@ impl<I: Io> AsyncWrite for Paced<I> {
         let outcome = Pin::new(&mut self.stream).poll_flush(cx);
         // hyper flushes when it has nothing more to write.
         if matches!(outcome, Poll::Ready(Ok(()))) {
-            self.visit.is_flushed();
+            self.progress.set_flushed();
         }
         self.timed(cx, outcome)
     }

@@ -11,9 +11,9 @@ use tracing::Span;
 
 use super::{Stack, WebSocketTransport};
 use crate::{
-    decode::Role,
+    decode::McpRole,
     duplex::{BoxLink, Duplex},
-    event::{Announcer, Notices, State},
+    event::{Broadcaster, ConnectionEvents, State},
     extensions::Extensions,
     framing::{Framing, JsonRpc},
     layer::{
@@ -169,7 +169,7 @@ impl Layers {
 
 /// Assembles a [`WebSocketTransport`] over a link of any layers.
 #[must_use]
-pub struct Builder<R: Role> {
+pub struct Builder<R: McpRole> {
     config: Config,
     framing: Box<dyn Framing<R>>,
     stats: Stats,
@@ -180,7 +180,7 @@ pub struct Builder<R: Role> {
     deadline: Option<Duration>,
 }
 
-impl<R: Role> Default for Builder<R> {
+impl<R: McpRole> Default for Builder<R> {
     fn default() -> Self {
         Self {
             config: Config::default(),
@@ -195,10 +195,10 @@ impl<R: Role> Default for Builder<R> {
     }
 }
 
-impl<R: Role> Builder<R> {
+impl<R: McpRole> Builder<R> {
     /// The settings of the layers that the builder puts on: those from [`SharedLink`] upwards, and
     /// in [`over_stream`](Self::over_stream) all of them.
-    pub fn config(mut self, config: Config) -> Self {
+    pub fn transport(mut self, config: Config) -> Self {
         self.config = config;
         self
     }
@@ -237,7 +237,7 @@ impl<R: Role> Builder<R> {
 
     /// Ends each request of ours that shows no sign of life for so long, as
     /// [`deadline`](correlation::Config::deadline) says; replaces the deadline of
-    /// [`config`](Self::config).
+    /// [`transport`](Self::transport).
     pub fn deadline(mut self, deadline: Duration) -> Self {
         self.deadline = Some(deadline);
         self
@@ -254,7 +254,7 @@ impl<R: Role> Builder<R> {
     where
         L: Duplex<Message, Message> + Send + 'static,
     {
-        self.over_link(Box::pin(link), Notices::default())
+        self.over_link(Box::pin(link), ConnectionEvents::default())
     }
 
     /// A transport over a byte stream on which the opening handshake is done, and what was read
@@ -278,7 +278,7 @@ impl<R: Role> Builder<R> {
         S: AsyncRead + AsyncWrite + Unpin + Send + 'static,
     {
         let link = self.layers().link(stream, leftover, side, extensions);
-        self.over_link(link, Notices::default())
+        self.over_link(link, ConnectionEvents::default())
     }
 
     /// The counters to count in.
@@ -310,7 +310,11 @@ impl<R: Role> Builder<R> {
         Layers { config: self.config.clone(), stats: self.stats.clone(), ping_message }
     }
 
-    pub(crate) fn over_link(self, link: BoxLink, notices: Notices) -> WebSocketTransport<R> {
+    pub(crate) fn over_link(
+        self,
+        link: BoxLink,
+        notices: ConnectionEvents,
+    ) -> WebSocketTransport<R> {
         self.assemble(Reconnect::single(link), notices, |stack| stack)
     }
 
@@ -321,7 +325,7 @@ impl<R: Role> Builder<R> {
     {
         let reconnect_handle = source.reconnect_handle();
         let state = watch::Sender::new(State::Connecting);
-        let notices = Notices::new(state, Announcer::default());
+        let notices = ConnectionEvents::new(state, Broadcaster::default());
         self.outliving(Reconnect::new(first, source), reconnect_handle, notices)
     }
 
@@ -331,7 +335,7 @@ impl<R: Role> Builder<R> {
         self,
         first: S::Link,
         source: S,
-        notices: Notices,
+        notices: ConnectionEvents,
         receive_count: ReceiveCount,
     ) -> WebSocketTransport<R>
     where
@@ -358,7 +362,7 @@ impl<R: Role> Builder<R> {
         let reconnect = Reconnect::new(first, source);
         let this = self.peer(receive_count.peer().clone());
         let line = Resume::with_receive_count(reconnect, this.config.resume.clone(), receive_count);
-        let notices = Notices::default();
+        let notices = ConnectionEvents::default();
         this.assemble(line, notices.clone(), |stack| stack.expecting_return(notices))
     }
 
@@ -366,7 +370,7 @@ impl<R: Role> Builder<R> {
         self,
         line: L,
         reconnect_handle: ReconnectHandle,
-        notices: Notices,
+        notices: ConnectionEvents,
     ) -> WebSocketTransport<R>
     where
         L: Duplex<Outgoing, LinkEvent<Message>> + Send + 'static,
@@ -381,7 +385,7 @@ impl<R: Role> Builder<R> {
     fn assemble<L>(
         self,
         line: L,
-        notices: Notices,
+        notices: ConnectionEvents,
         finish: impl FnOnce(Stack<R>) -> Stack<R>,
     ) -> WebSocketTransport<R>
     where
@@ -403,13 +407,13 @@ impl<R: Role> Builder<R> {
             span,
             subprotocol,
             close_timeout,
-            owed: None,
-            answer: None,
+            unanswered: None,
+            interceptor: None,
         }
     }
 }
 
-impl<R: Role> fmt::Debug for Builder<R> {
+impl<R: McpRole> fmt::Debug for Builder<R> {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         f.debug_struct("Builder").field("config", &self.config).finish_non_exhaustive()
     }

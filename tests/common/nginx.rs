@@ -15,7 +15,7 @@ use std::{
 
 use mcp_ws_transport::{
     WebSocketTransport,
-    client::{Connect, Tls},
+    client::{ClientTls, Connect},
     connect,
 };
 use rcgen::{CertifiedKey, generate_simple_self_signed};
@@ -100,7 +100,7 @@ impl Nginx {
     pub fn dial(&self, address: SocketAddr, name: &str) -> Connect<RoleClient> {
         let query = if name.is_empty() { "" } else { "?mcp_session_id=" };
         connect(format!("wss://{address}/mcp{query}{name}"))
-            .tls(Tls::authorities(self.authority.clone()))
+            .tls(ClientTls::authorities(self.authority.clone()))
     }
 
     /// The same over a connection of its own, which comes from `source`.

@@ -51,7 +51,7 @@ impl ServerHandler for Counter {
 
 /// How the guide has a server told the address of its client.
 pub fn behind_proxy() -> Config {
-    Config::default().peer(|parts| {
+    Config::default().peer_addr(|parts| {
         let address = parts.headers.get("x-real-ip")?.to_str().ok()?.parse().ok()?;
         Some(SocketAddr::new(address, 0))
     })

@@ -78,7 +78,7 @@ impl Clients {
         let start = Instant::now();
         loop {
             let health = self.server.registry().health();
-            let active = health.active - health.away;
+            let active = health.active - health.detached;
             let descriptors = descriptors(self.address.port(), Side::Near);
             if (active, descriptors) == (1, 1) {
                 return start.elapsed();

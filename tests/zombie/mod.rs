@@ -120,7 +120,7 @@ pub fn layers(mode: Mode) -> transport::Config {
 
 /// Of a server in this mode.
 pub fn server_config(mode: Mode) -> Config {
-    let mut config = Config::default().layers(layers(mode));
+    let mut config = Config::default().transport(layers(mode));
     if !is_full() {
         config = config.handshake_timeout(3 * SECOND);
     }
@@ -177,7 +177,7 @@ pub struct Good {
 
 impl Good {
     pub async fn new(address: SocketAddr) -> Self {
-        let connect = connect(format!("ws://{address}/mcp")).bearer(TOKEN).once();
+        let connect = connect(format!("ws://{address}/mcp")).bearer(TOKEN).no_reconnect();
         let client = ().serve(connect.await.unwrap()).await.unwrap();
         let stop = Arc::new(AtomicBool::new(false));
         let stopped = stop.clone();

@@ -132,7 +132,7 @@ impl Servers {
     /// One more client, which waits for an answer.
     async fn connect(&mut self, listener: &TcpListener) {
         let connect = hasty(connect(format!("ws://127.0.0.1:{}/mcp", self.port)));
-        let mut connect = connect.config(layers(self.mode)).resume(self.mode.resume);
+        let mut connect = connect.transport(layers(self.mode)).resume(self.mode.resume);
         if self.mode.auth != Auth::Unasked {
             connect = connect.bearer(TOKEN).authenticate_in_band();
         }

@@ -22,7 +22,7 @@ impl PendingMethods for Asked {
     }
 }
 
-fn decode<R: Role>(
+fn decode<R: McpRole>(
     framing: &mut Envelope,
     message: impl ToString,
     calls: &dyn PendingMethods,
@@ -53,7 +53,7 @@ fn json(message: &Message) -> Value {
     json
 }
 
-fn say<R: Role>(framing: &mut Envelope, message: &TxJsonRpcMessage<R>) -> Option<Value> {
+fn say<R: McpRole>(framing: &mut Envelope, message: &TxJsonRpcMessage<R>) -> Option<Value> {
     let message = Framing::<R>::encode(framing, message).unwrap().unwrap();
     Framing::<R>::enqueue_in_order(framing, message).map(|message| json(&message))
 }
@@ -156,16 +156,16 @@ fn answers_without_an_id_keep_the_order_of_their_requests() {
     let named = id(&ask(&mut server, Some("n")));
     assert_eq!(sent(&mut server, &result(json!({"n": 1}), ids[1].clone())), None);
     assert_eq!(sent(&mut server, &result(json!({"n": 3}), ids[3].clone())), None);
-    assert!(owed(&mut server).is_empty());
+    assert!(next_reply(&mut server).is_empty());
     let other = sent(&mut server, &result(json!({"n": "n"}), named)).unwrap();
     assert_eq!(other["requestId"], "n");
     let error = ErrorData::internal_error("no", None);
     let first = JsonRpcMessage::error(error, Some(ids[0].clone()));
     assert_eq!(sent(&mut server, &first).unwrap()["error"]["message"], "no");
-    assert_eq!(owed(&mut server), [json!({"type": "mcp_response", "result": {"n": 1}})]);
+    assert_eq!(next_reply(&mut server), [json!({"type": "mcp_response", "result": {"n": 1}})]);
     let third = sent(&mut server, &result(json!({"n": 2}), ids[2].clone())).unwrap();
     assert_eq!(third["result"]["n"], 2);
-    assert_eq!(owed(&mut server).len(), 1);
+    assert_eq!(next_reply(&mut server).len(), 1);
 }
 
 #[test]
@@ -178,7 +178,7 @@ fn a_message_too_large_leaves_its_place_in_the_order_to_what_is_said_instead() {
     assert!(Framing::<RoleServer>::encode(&mut server, &large).unwrap().is_some());
     let error = JsonRpcMessage::error(ErrorData::internal_error("too large", None), Some(first));
     assert!(sent(&mut server, &error).is_some());
-    assert_eq!(owed(&mut server).len(), 1);
+    assert_eq!(next_reply(&mut server).len(), 1);
 }
 
 #[test]
@@ -201,7 +201,7 @@ fn more_requests_without_an_id_than_can_be_kept_in_order_are_refused_in_order() 
         assert_eq!(sent(&mut server, &result(json!({}), id)), None);
     }
     assert!(sent(&mut server, &result(json!({}), first)).is_some());
-    let owed = owed(&mut server);
+    let owed = next_reply(&mut server);
     assert_eq!((owed.len(), &owed[1023]["type"]), (1024, &json!("error")));
 }
 
@@ -296,7 +296,7 @@ fn a_malformed_request_without_an_id_has_its_place_in_the_order() {
         assert_eq!(sent(&mut server, &JsonRpcMessage::error(error, id)), None);
     }
     assert!(sent(&mut server, &result(json!({}), first)).is_some());
-    assert_eq!(owed(&mut server).len(), 3);
+    assert_eq!(next_reply(&mut server).len(), 3);
 }
 
 #[test]
@@ -349,7 +349,7 @@ fn what_cannot_be_read_is_answered_with_an_error() {
         let refused = refused(&mut server, message);
         assert_eq!((&refused["type"], &refused["error"]["code"]), (&json!("error"), &json!(code)));
         assert_eq!(refused.get("requestId"), request_id.map(Value::from).as_ref(), "{message}");
-        assert!(owed(&mut server).is_empty());
+        assert!(next_reply(&mut server).is_empty());
         // Whatever it was, it takes up nothing.
         received(&mut server, r#"{"type":"mcp_request","requestId":"x","request":{"method":"a"}}"#);
         let next = received(&mut server, r#"{"type":"mcp_request","request":{"method":"a"}}"#);
@@ -365,10 +365,10 @@ fn a_ping_is_owed_a_pong() {
         (json!({"type": "ping", "requestId": "x"}), json!({"type": "pong", "requestId": "x"})),
     ] {
         assert!(decode::<RoleServer>(&mut server, ping, &()).unwrap().is_none());
-        assert_eq!(owed(&mut server), [pong]);
+        assert_eq!(next_reply(&mut server), [pong]);
     }
     assert!(decode::<RoleServer>(&mut server, json!({"type": "pong"}), &()).unwrap().is_none());
-    assert!(owed(&mut server).is_empty());
+    assert!(next_reply(&mut server).is_empty());
 }
 
 #[test]

@@ -5,7 +5,7 @@ use serde_json::Value;
 
 use super::Opened;
 use crate::{
-    decode::{PendingMethods, Role, json::Raw},
+    decode::{McpRole, PendingMethods, json::Raw},
     framing::{
         DecodeError, SessionIdCell,
         parts::{self, Members as _, invalid},
@@ -32,7 +32,7 @@ pub(super) fn reencode(message: Message, session: &SessionIdCell) -> Message {
 }
 
 /// Takes JSON-RPC out of its envelope.
-pub(super) fn open<R: Role>(
+pub(super) fn open<R: McpRole>(
     opened: &Opened<'_>,
     session: &SessionIdCell,
     calls: &dyn PendingMethods,

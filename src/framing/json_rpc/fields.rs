@@ -12,7 +12,7 @@ use serde::Deserialize;
 
 use crate::{
     decode::{
-        Method, Role,
+        McpRole, Method,
         json::{Raw, Reader, without_bom},
     },
     framing::{DecodeError, SessionIdCell},
@@ -34,7 +34,7 @@ impl Clone for Fields {
 
 impl Fields {
     /// Puts the name of the session into the `json` of `message`, where it belongs there.
-    pub(super) fn write<R: Role>(&self, message: &TxJsonRpcMessage<R>, json: &mut Vec<u8>) {
+    pub(super) fn write<R: McpRole>(&self, message: &TxJsonRpcMessage<R>, json: &mut Vec<u8>) {
         let write = match message {
             JsonRpcMessage::Request(request)
                 if R::IS_CLIENT && R::method_of(&request.request) != Method::Initialize =>
@@ -65,7 +65,7 @@ impl Fields {
 
     /// Looks for the name in the `json` of `message`, which the peer has sent. What becomes of the
     /// message.
-    pub(super) fn read<R: Role>(
+    pub(super) fn read<R: McpRole>(
         &self,
         message: RxJsonRpcMessage<R>,
         json: &[u8],
@@ -236,7 +236,7 @@ mod tests {
         server
     }
 
-    fn decode<R: Role>(
+    fn decode<R: McpRole>(
         framing: &mut JsonRpc,
         message: &Value,
         calls: &dyn PendingMethods,
@@ -244,7 +244,7 @@ mod tests {
         <JsonRpc as Framing<R>>::decode(framing, Message::text(message.to_string()), calls)
     }
 
-    fn encode<R: Role>(framing: &mut JsonRpc, message: &TxJsonRpcMessage<R>) -> Value {
+    fn encode<R: McpRole>(framing: &mut JsonRpc, message: &TxJsonRpcMessage<R>) -> Value {
         let Some(Message::Text(text)) = Framing::<R>::encode(framing, message).unwrap() else {
             panic!("it is text");
         };

@@ -15,9 +15,9 @@ use tokio::time::Instant;
 
 use super::{Correlation, Outcome, cancellation};
 use crate::{
-    decode::{Method, Role},
+    decode::{McpRole, Method},
     framing::Framing,
-    time::{Timer, later},
+    time::{Timer, saturating_add},
 };
 
 /// Least time between two searches for the requests that an answer without an id may be for, since
@@ -134,12 +134,12 @@ impl Deadlines {
     }
 
     fn bound_total(&mut self, id: &RequestId, total: Duration) {
-        let moment = (later(Instant::now(), total), self.number());
+        let moment = (saturating_add(Instant::now(), total), self.number());
         self.total.insert(moment, (id.clone(), total));
     }
 
     fn bound_silence(&mut self, id: &RequestId, token: Option<ProgressToken>, deadline: Duration) {
-        let entry = (later(self.now(), deadline), self.number());
+        let entry = (saturating_add(self.now(), deadline), self.number());
         self.silent.insert(entry, id.clone());
         self.tokens.extend(token.map(|token| (token, id.clone())));
         let (due, deadline) = (Some(entry.0), Some(deadline));
@@ -162,7 +162,7 @@ impl Deadlines {
 
     /// Shortens the deadline of a request whose answer may have been an unreadable one.
     fn suspect(&mut self, id: &RequestId, token: Option<&ProgressToken>, patience: Duration) {
-        let due = later(self.now(), patience);
+        let due = saturating_add(self.now(), patience);
         let former = self.watches.get(id).copied();
         if former.and_then(|watch| watch.due).is_some_and(|sooner| sooner <= due) {
             return;
@@ -183,7 +183,7 @@ impl Deadlines {
         let now = self.now();
         for watch in self.watches.values_mut() {
             if watch.suspected.take().is_some() {
-                watch.due = watch.deadline.map(|deadline| later(now, deadline));
+                watch.due = watch.deadline.map(|deadline| saturating_add(now, deadline));
             }
         }
         self.sweep.clear();
@@ -195,7 +195,7 @@ impl Deadlines {
         let id = self.tokens.get(token);
         if let Some(watch) = id.and_then(|id| self.watches.get_mut(id)) {
             watch.suspected = None;
-            watch.due = watch.deadline.map(|deadline| later(now, deadline));
+            watch.due = watch.deadline.map(|deadline| saturating_add(now, deadline));
         }
     }
 
@@ -262,7 +262,7 @@ impl Deadlines {
     }
 }
 
-impl<R: Role, F: Framing<R>> Correlation<R, F> {
+impl<R: McpRole, F: Framing<R>> Correlation<R, F> {
     /// Sets the deadlines of a new request, unless it is a subscription.
     pub(super) fn bound(&mut self, request: &JsonRpcRequest<R::Req>) {
         let (id, own) = (&request.id, request.request.extensions().get::<Deadline>());

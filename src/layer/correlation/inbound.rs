@@ -22,7 +22,7 @@ use super::{
     slots::{HandlerSlot, HandlerSlots},
 };
 use crate::{
-    decode::Role,
+    decode::McpRole,
     framing::Framing,
     layer::{
         SharedLink,
@@ -36,7 +36,7 @@ pub(super) const MIN_NOTIFICATIONS: usize = 64;
 
 /// Requests and notifications of the peer.
 #[derive(Debug)]
-pub(super) struct Inbound<R: Role> {
+pub(super) struct Inbound<R: McpRole> {
     /// Ids of the requests in flight, as the layers above know them.
     ids: HashSet<RequestId>,
     /// Real ids of requests, where other peers may follow.
@@ -52,7 +52,7 @@ pub(super) struct Inbound<R: Role> {
     stats: Stats,
 }
 
-impl<R: Role> Inbound<R> {
+impl<R: McpRole> Inbound<R> {
     pub(super) fn new(stats: Stats) -> Self {
         // Every clone of the map has the key then, and setting it later does not rehash.
         let mut extensions = Extensions::new();
@@ -274,7 +274,7 @@ impl<R: Role> Inbound<R> {
 }
 
 /// Decides whether `message` may be handled now, and takes a slot for it if it is a notification.
-fn may_be_handled<R: Role>(
+fn may_be_handled<R: McpRole>(
     message: &mut RxJsonRpcMessage<R>,
     slots: &Arc<HandlerSlots>,
     config: &Config,

@@ -29,7 +29,7 @@ use super::{
     waiting::Waiting,
 };
 use crate::{
-    decode::{Method, Role},
+    decode::{McpRole, Method},
     error::{Error, MessageError},
     framing::Framing,
     layer::shared_link::Flushed,
@@ -37,7 +37,7 @@ use crate::{
     message::Message,
 };
 
-impl<R: Role, F: Framing<R>> Correlation<R, F> {
+impl<R: McpRole, F: Framing<R>> Correlation<R, F> {
     /// Sends `item`, unless nobody waits for it any more. Returns a future that resolves when it is
     /// written; `None` if nothing is sent for it now.
     pub(crate) fn send(&mut self, mut item: TxJsonRpcMessage<R>) -> Result<Option<Flushed>, Error> {

@@ -9,7 +9,7 @@ use rmcp::{
 use tokio::time::{Instant, Sleep, sleep};
 
 use super::{Correlation, UNAVAILABLE, reinit::ATTEMPTS};
-use crate::{decode::Role, framing::Framing};
+use crate::{decode::McpRole, framing::Framing};
 
 /// Values of `data.reason` by which a peer refuses a request that it has not executed.
 const TOO_MANY: &str = "too_many_requests";
@@ -176,7 +176,7 @@ pub(super) fn is_too_many(error: &ErrorData) -> bool {
     reason(error) == Some(TOO_MANY)
 }
 
-impl<R: Role, F: Framing<R>> Correlation<R, F> {
+impl<R: McpRole, F: Framing<R>> Correlation<R, F> {
     /// Sends a request again, at its time, that `error` refuses without its having been executed.
     /// Returns `false` if the refusal is to be passed up.
     pub(super) fn retry_refused(&mut self, error: &JsonRpcError) -> bool {

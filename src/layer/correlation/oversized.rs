@@ -15,7 +15,7 @@ use serde_json::json;
 
 use super::{Call, Correlation, Outcome, UNAVAILABLE};
 use crate::{
-    decode::{Method, Role},
+    decode::{McpRole, Method},
     error::{CloseCode, Error, LinkError},
     framing::Framing,
     link::MessageLimits,
@@ -62,7 +62,7 @@ fn is_too_large(cause: &Error) -> bool {
     matches!(cause, Error::Link(LinkError::Closed(reason)) if reason.code == CloseCode::TooBig)
 }
 
-impl<R: Role, F: Framing<R>> Correlation<R, F> {
+impl<R: McpRole, F: Framing<R>> Correlation<R, F> {
     /// Ends the request that was too large for the peer, if `cause` says so, and moves those after
     /// it to the next connection if `goes_on`. Returns the number of the last message that the peer
     /// may have read, of those `handed` to the connection; `None` if no message was too large.
@@ -139,7 +139,7 @@ impl<R: Role, F: Framing<R>> Correlation<R, F> {
 }
 
 /// Builds the error of a request that made the peer close the connection.
-fn too_large<R: Role>(
+fn too_large<R: McpRole>(
     id: RequestId,
     method: Method,
     size: usize,

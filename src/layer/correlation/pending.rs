@@ -12,7 +12,7 @@ use serde_json::json;
 
 use super::{TIMED_OUT, UNAVAILABLE, deadlines::Overdue};
 use crate::{
-    decode::{Method, PendingMethods, Role},
+    decode::{McpRole, Method, PendingMethods},
     error::{Error, MessageError},
     layer::shared_link::Flushed,
     message::Message,
@@ -225,7 +225,7 @@ impl Call {
     }
 
     /// The error that ends it.
-    pub(super) fn lost<R: Role>(
+    pub(super) fn lost<R: McpRole>(
         self,
         id: RequestId,
         outcome: Outcome,
@@ -241,7 +241,7 @@ impl Call {
     }
 
     /// The error that ends it where it cannot be sent.
-    pub(super) fn refused<R: Role>(
+    pub(super) fn refused<R: McpRole>(
         self,
         id: RequestId,
         error: &MessageError,
@@ -257,7 +257,7 @@ impl Call {
     }
 
     /// The error that ends it past its deadline.
-    pub(super) fn overdue<R: Role>(
+    pub(super) fn overdue<R: McpRole>(
         self,
         id: RequestId,
         outcome: Outcome,
@@ -298,7 +298,7 @@ impl Shutdown {
     }
 
     /// One call's error after the other, then the cause, then nothing.
-    pub(super) fn next<R: Role>(&mut self) -> Option<Result<RxJsonRpcMessage<R>, Error>> {
+    pub(super) fn next<R: McpRole>(&mut self) -> Option<Result<RxJsonRpcMessage<R>, Error>> {
         let Some((id, call)) = self.calls.next() else {
             return self.error.take().map(Err);
         };

@@ -13,13 +13,13 @@ use super::{
     overload::{self, Overload},
 };
 use crate::{
-    decode::{Method, PendingMethods, Role},
+    decode::{McpRole, Method, PendingMethods},
     error::Error,
     framing::Framing,
     link::{Down, LinkEvent, LinkUp},
 };
 
-impl<R: Role, F: Framing<R>> Correlation<R, F> {
+impl<R: McpRole, F: Framing<R>> Correlation<R, F> {
     /// Deals with what the link has brought. Returns a message for the service above.
     pub(super) fn on_event(
         &mut self,

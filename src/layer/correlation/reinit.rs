@@ -19,9 +19,9 @@ use super::{
     pending::{Call, PendingCalls},
 };
 use crate::{
-    decode::{Method, Role},
+    decode::{McpRole, Method},
     error::{CloseCode, CloseReason, Error, LinkError, MessageError},
-    event::{Event, Notices},
+    event::{ConnectionEvents, Event},
     framing::Framing,
     layer::{SharedLink, codec::Codec, reconnect::ReconnectHandle},
     link::{Down, Resumed},
@@ -41,7 +41,7 @@ const MAX_WORDS: usize = 100;
 /// State of the session, and what has to be said again to another peer.
 #[derive(Debug)]
 pub(super) struct Reinit {
-    notices: Notices,
+    notices: ConnectionEvents,
     reconnect_handle: ReconnectHandle,
     phase: Phase,
     /// Request with which this side opened its session, and the notification that follows it.
@@ -84,7 +84,7 @@ impl Phase {
 }
 
 impl Reinit {
-    pub(super) fn new(notices: Notices, reconnect_handle: ReconnectHandle) -> Self {
+    pub(super) fn new(notices: ConnectionEvents, reconnect_handle: ReconnectHandle) -> Self {
         Self {
             notices,
             reconnect_handle,
@@ -122,7 +122,7 @@ impl Reinit {
     }
 
     /// Keeps what has to be said again. Returns `false` if it will be, and need not be said now.
-    pub(super) fn remember<R: Role, F: Framing<R>>(
+    pub(super) fn remember<R: McpRole, F: Framing<R>>(
         &mut self,
         item: &TxJsonRpcMessage<R>,
         replay: Replay,
@@ -153,7 +153,7 @@ impl Reinit {
 
     /// Records the loss of a connection.
     pub(super) fn lose(&mut self, down: &Down) {
-        self.notices.is_lost(&down.cause);
+        self.notices.ensure_lost_announced(&down.cause);
         self.stopping.lose();
         match &mut self.phase {
             // A link that is not there has no time to answer in. But the session may be resumed,
@@ -175,7 +175,7 @@ impl Reinit {
     }
 
     /// Begins with a peer that knows nothing of what was before.
-    pub(super) fn begin_peer<R: Role, F: Framing<R>>(
+    pub(super) fn begin_peer<R: McpRole, F: Framing<R>>(
         &mut self,
         pending: &mut PendingCalls,
         codec: &Codec<R, F>,
@@ -187,7 +187,7 @@ impl Reinit {
                 self.phase = Phase::AwaitingPeer;
             }
             self.repeats.send_again(pending, codec, link);
-            self.notices.is_back(|| Event::Restarted { changed: None });
+            self.notices.announce_back(|| Event::Restarted { changed: None });
             return;
         };
         self.phase = match std::mem::replace(&mut self.phase, Phase::NEW) {
@@ -200,7 +200,7 @@ impl Reinit {
                 if pending.get(id).is_some_and(|call| call.seq <= link.began()) {
                     link.send_first(initialize.clone());
                 }
-                self.notices.is_back(|| Event::Restarted { changed: None });
+                self.notices.announce_back(|| Event::Restarted { changed: None });
                 phase
             }
         };
@@ -221,7 +221,7 @@ impl Reinit {
     /// Decides by the first message of a peer that is [verified](Self::is_verifying) whether it is
     /// the former one. Another initializes its session, or belongs to the era in which there is
     /// none. It would take answers to its predecessor for its own.
-    pub(super) fn recognizes<R: Role>(&mut self, message: &RxJsonRpcMessage<R>) -> bool {
+    pub(super) fn recognizes<R: McpRole>(&mut self, message: &RxJsonRpcMessage<R>) -> bool {
         let is_another = match message {
             JsonRpcMessage::Request(request) => {
                 let method = R::method_of_peer(&request.request);
@@ -249,12 +249,12 @@ impl Reinit {
             link.release();
         }
         let replayed = resumed.replayed;
-        self.notices.is_back(|| Event::Resumed { replayed });
+        self.notices.announce_back(|| Event::Resumed { replayed });
     }
 
     /// Records the answer to a request of ours. Returns `true` if it is for the layers above, and
     /// not for this one, which has repeated the request.
-    pub(super) fn on_response<R: Role, F: Framing<R>>(
+    pub(super) fn on_response<R: McpRole, F: Framing<R>>(
         &mut self,
         id: &RequestId,
         result: Result<Option<&InitializeResult>, &ErrorData>,
@@ -285,7 +285,7 @@ impl Reinit {
                     warn_of_change(answer);
                 }
                 self.notices
-                    .is_back(|| Event::Restarted { changed: changed.cloned().map(Box::new) });
+                    .announce_back(|| Event::Restarted { changed: changed.cloned().map(Box::new) });
                 self.phase = Phase::Initialized(answer.cloned().map_or(agreed, Box::new));
                 if let Some(initialized) = &self.initialized {
                     link.send_first(codec.reencode(initialized));

@@ -28,7 +28,7 @@ use crate::{
     message::Message,
 };
 
-fn correlation<R: Role>(config: Config) -> (Correlation<R, JsonRpc>, Peer, Stats) {
+fn correlation<R: McpRole>(config: Config) -> (Correlation<R, JsonRpc>, Peer, Stats) {
     let (link, peer) = fake::link();
     let (shared, stats) = (
         SharedLink::new(Reconnect::single(link), shared_link::Config::default()),
@@ -38,7 +38,7 @@ fn correlation<R: Role>(config: Config) -> (Correlation<R, JsonRpc>, Peer, Stats
     (Correlation::with_stats(framed, config, stats.clone()), peer, stats)
 }
 
-fn ping<R: Role<Req: From<PingRequest>>>(id: i64) -> TxJsonRpcMessage<R> {
+fn ping<R: McpRole<Req: From<PingRequest>>>(id: i64) -> TxJsonRpcMessage<R> {
     JsonRpcMessage::request(PingRequest::default().into(), RequestId::Number(id))
 }
 

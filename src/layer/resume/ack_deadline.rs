@@ -10,7 +10,7 @@ use tokio::time::Instant;
 
 use crate::{
     message::Message,
-    time::{Timer, after},
+    time::{Timer, deadline_in},
 };
 
 /// Number of pings that must be answered without an acknowledgement. Between the answers lies time
@@ -89,7 +89,7 @@ impl AckDeadline {
             match self.state {
                 State::Idle => {
                     self.state = State::Waiting { answered: 0 };
-                    self.timer.set(after(self.timeout / PINGS));
+                    self.timer.set(deadline_in(self.timeout / PINGS));
                 }
                 State::Waiting { answered } => {
                     ready!(self.timer.poll(cx));
@@ -124,12 +124,12 @@ impl AckDeadline {
         if let State::Asked { given_up, .. } = &mut self.state {
             let network = Duration::from_secs((kept_bytes / MIN_RATE) as u64);
             let silence = self.timeout.saturating_mul(2).saturating_add(network);
-            given_up.get_or_insert_with(|| after(silence));
+            given_up.get_or_insert_with(|| deadline_in(silence));
         }
     }
 
     fn set_timer(&mut self) {
-        let next = after(self.timeout / PINGS);
+        let next = deadline_in(self.timeout / PINGS);
         self.timer.set(match self.state {
             State::Asked { given_up: Some(given_up), .. } => next.min(given_up),
             _ => next,
@@ -148,7 +148,7 @@ impl AckDeadline {
             self.state = State::Overdue("resume: all was read, and nothing acknowledged");
         } else {
             self.state = State::Waiting { answered: answered + 1 };
-            self.timer.set(after(self.timeout / PINGS));
+            self.timer.set(deadline_in(self.timeout / PINGS));
         }
         true
     }

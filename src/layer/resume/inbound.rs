@@ -10,7 +10,7 @@ use crate::{
     error::{CloseCode, CloseReason, Error, LinkError},
     link::{LinkEvent, LinkUp, Outgoing, Resumed},
     message::Message,
-    time::after,
+    time::deadline_in,
 };
 
 impl<S: Duplex<Outgoing, LinkEvent<Message>>> Resume<S> {
@@ -35,7 +35,7 @@ impl<S: Duplex<Outgoing, LinkEvent<Message>>> Resume<S> {
                     return Some(Ok(LinkEvent::Down(down)));
                 }
                 if let Some(window) = this.receive_count.window() {
-                    this.timer.set(after(window));
+                    this.timer.set(deadline_in(window));
                 }
                 *this.phase = Phase::Lost(down);
                 return None;

@@ -56,7 +56,7 @@ use self::{inner::Inner, try_lock::Waiter};
 use crate::{
     duplex::Duplex,
     error::{CloseCode, CloseReason, Error, LinkError},
-    event::{Event, Events, Notices, State},
+    event::{ConnectionEvents, Event, Events, State},
     link::{LinkEvent, Outgoing, Retention},
     message::Message,
 };
@@ -142,12 +142,17 @@ impl SharedLink {
     where
         L: Duplex<Outgoing, LinkEvent<Message>> + Send + 'static,
     {
-        Self::with_notices(links, config, Notices::default(), Span::none())
+        Self::with_notices(links, config, ConnectionEvents::default(), Span::none())
     }
 
     /// Takes over `links`, tells `notices` the state, which is [`State::Connected`] from now on,
     /// and traces the end in `span`.
-    pub(crate) fn with_notices<L>(links: L, config: Config, notices: Notices, span: Span) -> Self
+    pub(crate) fn with_notices<L>(
+        links: L,
+        config: Config,
+        notices: ConnectionEvents,
+        span: Span,
+    ) -> Self
     where
         L: Duplex<Outgoing, LinkEvent<Message>> + Send + 'static,
     {

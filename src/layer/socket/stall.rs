@@ -9,7 +9,7 @@ use std::{pin::Pin, task::Context, time::Duration};
 use tokio::time::{Instant, Sleep, sleep_until};
 
 use super::{Config, pace::SLACK};
-use crate::{error::LinkError, time::later};
+use crate::{error::LinkError, time::saturating_add};
 
 /// Rate check of what waits to be written.
 #[derive(Debug)]
@@ -68,11 +68,11 @@ impl Stall {
             self.since = now;
         }
         // Whoever waits is polled when the timer fires: later, it was this side that did not write.
-        if was_waiting.is_some() && now > later(self.timer.deadline(), SLACK) {
+        if was_waiting.is_some() && now > saturating_add(self.timer.deadline(), SLACK) {
             self.begin(written);
         }
         let timeout = config.write_timeout;
-        if now >= later(self.since, timeout) {
+        if now >= saturating_add(self.since, timeout) {
             return Err(LinkError::Stalled(timeout));
         }
         let window = window(config);
@@ -101,9 +101,9 @@ impl Stall {
 
     /// Sets the timer to the nearer of both deadlines.
     fn set(&mut self, now: Instant, config: &Config) {
-        let silent = later(self.since, config.write_timeout);
+        let silent = saturating_add(self.since, config.write_timeout);
         let deadline = match config.min_send_rate {
-            Some(_) => silent.min(later(now, window(config).saturating_sub(self.waited))),
+            Some(_) => silent.min(saturating_add(now, window(config).saturating_sub(self.waited))),
             None => silent,
         };
         if self.timer.deadline() != deadline {

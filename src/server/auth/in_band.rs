@@ -22,14 +22,14 @@ use rmcp::{
 use serde_json::json;
 use tokio::time::timeout;
 
-use super::{Credentials, Denied, Gate, Identity, Token, ask};
+use super::{AuthError, Credentials, DynAuthenticator, Identity, Token, verify};
 use crate::{
     duplex::{BoxLink, Duplex},
     error::{CloseCode, CloseReason, Error, LinkError},
     framing::{DecodeError, FirstMessage, Framing},
     layer::socket::{Side, Socket},
     message::Message,
-    server::{Config, registry::Cause, role::Hosted},
+    server::{Config, registry::RejectReason, role::HostedRole},
     transport::Layers,
     upgrade::Io,
 };
@@ -57,22 +57,22 @@ impl<S: Io> Unauthenticated for Socket<S> {
 ///
 /// # Errors
 /// The reason to close the connection with.
-pub(in crate::server) async fn authenticate<R: Hosted>(
+pub(in crate::server) async fn authenticate<R: HostedRole>(
     link: &mut dyn Unauthenticated,
     framing: &mut dyn Framing<R>,
     config: &Config<R>,
-    gate: &dyn Gate,
+    authenticator: &dyn DynAuthenticator,
     (parts, peer): (&Parts, Option<SocketAddr>),
-) -> Result<Identity, (Cause, CloseReason)> {
+) -> Result<Identity, (RejectReason, CloseReason)> {
     let (id, token) = match timeout(config.timeout, attempt(link, framing)).await {
-        Ok(attempted) => attempted.map_err(|reason| (Cause::Unauthorized, reason))?,
+        Ok(attempted) => attempted.map_err(|reason| (RejectReason::Unauthorized, reason))?,
         Err(_) => {
             let reason = format!("not authenticated within {:?}", config.timeout);
-            return Err((Cause::TimedOut, CloseReason::new(CloseCode::Policy, reason)));
+            return Err((RejectReason::TimedOut, CloseReason::new(CloseCode::Policy, reason)));
         }
     };
     let credentials = Credentials { token, parts: parts.clone(), peer };
-    let verdict = Box::pin(ask(gate, credentials, config.timeout)).await;
+    let verdict = Box::pin(verify(authenticator, credentials, config.timeout)).await;
     let answer = match verdict {
         Ok(_) => JsonRpcMessage::response(R::custom_result(json!({ "authenticated": true })), id),
         Err(_) => refusal::<R>("Authentication failed", id),
@@ -80,17 +80,17 @@ pub(in crate::server) async fn authenticate<R: Hosted>(
     let answered = timeout(config.timeout, say(link, framing, &answer)).await;
     let identity = verdict.map_err(|denied| {
         let (cause, code) = match denied {
-            Denied::Unauthorized | Denied::Challenge(_) => {
-                (Cause::Unauthorized, config.framing_properties().unauthorized_code)
+            AuthError::Unauthorized | AuthError::Challenge(_) => {
+                (RejectReason::Unauthorized, config.framing_properties().unauthorized_code)
             }
-            Denied::Forbidden => (Cause::Forbidden, CloseCode::Forbidden),
-            Denied::Unavailable(_) => (Cause::Unavailable, CloseCode::TryAgainLater),
+            AuthError::Forbidden => (RejectReason::Forbidden, CloseCode::Forbidden),
+            AuthError::Unavailable(_) => (RejectReason::Unavailable, CloseCode::TryAgainLater),
         };
         (cause, CloseReason::new(code, denied.to_string()))
     })?;
     match answered {
         Ok(Ok(())) => Ok(identity),
-        _ => Err((Cause::TimedOut, left())),
+        _ => Err((RejectReason::TimedOut, left())),
     }
 }
 
@@ -104,7 +104,7 @@ pub(in crate::server) async fn close(link: &mut dyn Unauthenticated, reason: Clo
 }
 
 /// What a client is answered that asks to be authenticated and need not be.
-pub(in crate::server) fn needless<R: Hosted>(
+pub(in crate::server) fn needless<R: HostedRole>(
     request: &R::PeerReq,
 ) -> Option<Result<R::Resp, ErrorData>> {
     R::authenticate(request)?;
@@ -112,7 +112,7 @@ pub(in crate::server) fn needless<R: Hosted>(
 }
 
 /// What it is answered when it is already.
-pub(in crate::server) fn again<R: Hosted>(
+pub(in crate::server) fn again<R: HostedRole>(
     request: &R::PeerReq,
 ) -> Option<Result<R::Resp, ErrorData>> {
     R::authenticate(request)?;
@@ -120,7 +120,7 @@ pub(in crate::server) fn again<R: Hosted>(
 }
 
 /// Reads the next request to authenticate, and its token; every other request is refused.
-async fn attempt<R: Hosted>(
+async fn attempt<R: HostedRole>(
     link: &mut dyn Unauthenticated,
     framing: &mut dyn Framing<R>,
 ) -> Result<(RequestId, Option<Token>), CloseReason> {
@@ -157,7 +157,7 @@ async fn attempt<R: Hosted>(
 }
 
 /// Decodes a message of a framing without a [`Framing::first_message`] of its own.
-fn decode<R: Hosted>(
+fn decode<R: HostedRole>(
     framing: &mut dyn Framing<R>,
     message: Message,
 ) -> Result<FirstMessage, DecodeError> {
@@ -173,7 +173,7 @@ fn decode<R: Hosted>(
 }
 
 /// Writes `message`, and the replies that the framing has queued.
-async fn say<R: Hosted>(
+async fn say<R: HostedRole>(
     link: &mut dyn Unauthenticated,
     framing: &mut dyn Framing<R>,
     message: &TxJsonRpcMessage<R>,
@@ -185,7 +185,7 @@ async fn say<R: Hosted>(
     say_owed(link, framing).await
 }
 
-async fn say_owed<R: Hosted>(
+async fn say_owed<R: HostedRole>(
     link: &mut dyn Unauthenticated,
     framing: &mut dyn Framing<R>,
 ) -> Result<(), Error> {
@@ -207,6 +207,6 @@ fn reason_of(error: &Error) -> CloseReason {
     }
 }
 
-fn refusal<R: Hosted>(message: &'static str, id: RequestId) -> TxJsonRpcMessage<R> {
+fn refusal<R: HostedRole>(message: &'static str, id: RequestId) -> TxJsonRpcMessage<R> {
     JsonRpcMessage::error(ErrorData::new(UNAUTHENTICATED, message, None), Some(id))
 }

@@ -1,7 +1,7 @@
 //! Who may enter: an [`Authenticator`] looks at the request before it is upgraded.
 //!
 //! ```
-//! use mcp_ws_transport::server::{BearerTokens, Config, Credentials, Denied, Identity};
+//! use mcp_ws_transport::server::{BearerTokens, Config, Credentials, AuthError, Identity};
 //! use rmcp::RoleServer;
 //!
 //! // A list of tokens:
@@ -10,7 +10,7 @@
 //!
 //! // Or a function of your own:
 //! let config = Config::<RoleServer>::default().authenticator(|credentials: Credentials| async move {
-//!     let token = credentials.token.ok_or(Denied::Unauthorized)?;
+//!     let token = credentials.token.ok_or(AuthError::Unauthorized)?;
 //!     // … ask somebody about `token.as_str()` …
 //!     # let _ = token;
 //!     Ok(Identity::new("bob"))
@@ -32,7 +32,7 @@ pub use self::{bearer::BearerTokens, token::Token};
 
 /// Decides who may connect.
 ///
-/// Every `Fn(Credentials) -> impl Future<Output = Result<Identity, Denied>>` is one, and so is
+/// Every `Fn(Credentials) -> impl Future<Output = Result<Identity, AuthError>>` is one, and so is
 /// [`BearerTokens`]. It has the [time of the handshake](super::Config::handshake_timeout) once more for its
 /// answer; after that, and when it panics, the client is told 503, or closed with 1013 where it
 /// authenticates [within the connection](super::Config::in_band_authentication).
@@ -41,18 +41,18 @@ pub trait Authenticator: Send + Sync + 'static {
     fn authenticate(
         &self,
         credentials: Credentials,
-    ) -> impl Future<Output = Result<Identity, Denied>> + Send;
+    ) -> impl Future<Output = Result<Identity, AuthError>> + Send;
 }
 
 impl<F, A> Authenticator for F
 where
     F: Fn(Credentials) -> A + Send + Sync + 'static,
-    A: Future<Output = Result<Identity, Denied>> + Send,
+    A: Future<Output = Result<Identity, AuthError>> + Send,
 {
     fn authenticate(
         &self,
         credentials: Credentials,
-    ) -> impl Future<Output = Result<Identity, Denied>> + Send {
+    ) -> impl Future<Output = Result<Identity, AuthError>> + Send {
         self(credentials)
     }
 }
@@ -141,7 +141,7 @@ impl fmt::Debug for Identity {
 /// Why somebody may not enter, which says what they are answered.
 #[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
 #[non_exhaustive]
-pub enum Denied {
+pub enum AuthError {
     /// There is no token, or it is not valid: 401 with `WWW-Authenticate: Bearer` (RFC 6750,
     /// section 3).
     #[error("authentication required")]
@@ -158,18 +158,18 @@ pub enum Denied {
 }
 
 /// An [`Authenticator`] of any type.
-pub(super) trait Gate: Send + Sync {
-    fn open<'a>(
+pub(super) trait DynAuthenticator: Send + Sync {
+    fn authenticate_boxed<'a>(
         &'a self,
         credentials: Credentials,
-    ) -> Pin<Box<dyn Future<Output = Result<Identity, Denied>> + Send + 'a>>;
+    ) -> Pin<Box<dyn Future<Output = Result<Identity, AuthError>> + Send + 'a>>;
 }
 
-impl<A: Authenticator> Gate for A {
-    fn open<'a>(
+impl<A: Authenticator> DynAuthenticator for A {
+    fn authenticate_boxed<'a>(
         &'a self,
         credentials: Credentials,
-    ) -> Pin<Box<dyn Future<Output = Result<Identity, Denied>> + Send + 'a>> {
+    ) -> Pin<Box<dyn Future<Output = Result<Identity, AuthError>> + Send + 'a>> {
         Box::pin(self.authenticate(credentials))
     }
 }
@@ -177,22 +177,23 @@ impl<A: Authenticator> Gate for A {
 /// When they may ask again whose authenticator has failed.
 const RETRY_AFTER: Duration = Duration::from_secs(5);
 
-/// The verdict of `gate`, which may take its time and panic.
-pub(super) async fn ask(
-    gate: &dyn Gate,
+/// The verdict of `authenticator`, which may take its time and panic.
+pub(super) async fn verify(
+    authenticator: &dyn DynAuthenticator,
     credentials: Credentials,
     time: Duration,
-) -> Result<Identity, Denied> {
-    let verdict = AssertUnwindSafe(async { gate.open(credentials).await }).catch_unwind();
+) -> Result<Identity, AuthError> {
+    let verdict = AssertUnwindSafe(async { authenticator.authenticate_boxed(credentials).await })
+        .catch_unwind();
     match tokio::time::timeout(time, verdict).await {
         Ok(Ok(verdict)) => verdict,
         Ok(Err(_)) => {
             tracing::error!("the authenticator panicked");
-            Err(Denied::Unavailable(RETRY_AFTER))
+            Err(AuthError::Unavailable(RETRY_AFTER))
         }
         Err(_) => {
             tracing::warn!("no verdict of the authenticator in time");
-            Err(Denied::Unavailable(RETRY_AFTER))
+            Err(AuthError::Unavailable(RETRY_AFTER))
         }
     }
 }

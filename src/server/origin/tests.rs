@@ -154,7 +154,7 @@ fn where_every_host_is_served_none_vouches_for_its_pages() {
 #[test]
 fn under_tls_only_pages_that_came_by_tls_are_a_hosts_own() {
     let mut allowed = Allowed::default();
-    allowed.only_https();
+    allowed.assume_https();
     assert!(check(&allowed, &["localhost:8443"], &["https://localhost:8443"]));
     assert!(check(&allowed, &["localhost"], &["https://localhost"]));
     assert!(!check(&allowed, &["localhost"], &["http://localhost"]));

@@ -1,4 +1,4 @@
-//! [`Detached`]: sessions without a connection, and the choice of which ends when there are too
+//! [`DetachedSessions`]: sessions without a connection, and the choice of which ends when there are too
 //! many.
 
 use std::{
@@ -7,9 +7,9 @@ use std::{
     net::IpAddr,
 };
 
-/// Sessions ordered by when they lost their connections, and grouped by client address.
+/// SessionStore ordered by when they lost their connections, and grouped by client address.
 #[derive(Debug)]
-pub(super) struct Detached<T> {
+pub(super) struct DetachedSessions<T> {
     all: BTreeMap<u64, Entry<T>>,
     by_address: HashMap<Option<IpAddr>, Group>,
     bytes: usize,
@@ -30,14 +30,14 @@ struct Group {
     bytes: usize,
 }
 
-impl<T> Default for Detached<T> {
+impl<T> Default for DetachedSessions<T> {
     fn default() -> Self {
         let (all, by_address) = (BTreeMap::new(), HashMap::new());
         Self { all, by_address, bytes: 0, departures: 0 }
     }
 }
 
-impl<T> Detached<T> {
+impl<T> DetachedSessions<T> {
     /// Adds a session, or updates how many bytes wait in it. Returns its departure number.
     pub(super) fn insert(
         &mut self,
@@ -99,7 +99,7 @@ mod tests {
 
     #[test]
     fn whoever_has_the_most_sessions_loses_the_oldest() {
-        let mut detached = Detached::default();
+        let mut detached = DetachedSessions::default();
         detached.insert(None, at(1), "alone", 0);
         for session in ["first", "second", "third"] {
             detached.insert(None, at(2), session, 0);
@@ -114,7 +114,7 @@ mod tests {
 
     #[test]
     fn whoever_has_the_most_bytes_loses_the_oldest() {
-        let mut detached = Detached::default();
+        let mut detached = DetachedSessions::default();
         let mut grows = detached.insert(None, at(1), "grows", 10);
         for session in ["small", "smaller"] {
             detached.insert(None, at(2), session, 20);
@@ -129,7 +129,7 @@ mod tests {
 
     #[test]
     fn without_addresses_the_oldest_ends() {
-        let mut detached = Detached::default();
+        let mut detached = DetachedSessions::default();
         let [first, ..] = [1, 2, 3].map(|session| detached.insert(None, None, session, 1));
         assert_eq!(detached.remove(first), Some(1));
         assert_eq!(detached.take_excess(1, 9), Some(2));

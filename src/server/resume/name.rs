@@ -8,11 +8,11 @@ use http::{
 
 use percent_encoding::percent_decode_str;
 
-use super::slot::Claim;
+use super::slot::ReturnsBy;
 use crate::{
     error::{CloseCode, CloseReason, LinkError},
     layer::resume::SessionId,
-    server::{door::Refusal, handshake::Answer, registry::Cause},
+    server::{door::Rejection, handshake::HttpResponse, registry::RejectReason},
     upgrade::{SESSION, SESSION_ID as NAME, elements},
 };
 
@@ -28,7 +28,7 @@ const HEADER: HeaderName = HeaderName::from_static("mcp-session-id");
 /// nobody is authenticated, whoever knows it has the session.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
 #[non_exhaustive]
-pub enum SessionIds {
+pub enum SessionIdPolicy {
     /// A client must bring one: 400 without.
     Required,
     /// A client that brings none, and does not speak the extension, is given one, in the header `mcp-session-id` of the 101 and as a
@@ -42,38 +42,45 @@ pub enum SessionIds {
 
 /// The name under which somebody comes.
 #[derive(Debug, Clone)]
-pub(in crate::server) struct Name {
+pub(in crate::server) struct RequestedId {
     pub(in crate::server) id: SessionId,
     /// It was made for them just now.
     issued: bool,
     /// A browser has sent it by itself: it need not be this page's own.
-    pub(super) ambient: bool,
+    pub(super) from_cookie: bool,
     /// It came as a subprotocol.
-    offered: bool,
+    from_subprotocol: bool,
 }
 
-impl Name {
+impl RequestedId {
     /// What the request of these `parts` brings, or is given, under this `policy`.
-    pub(super) fn of(parts: &Parts, policy: SessionIds) -> Result<Option<Self>, Box<Refusal>> {
-        if policy == SessionIds::None {
+    pub(super) fn of(
+        parts: &Parts,
+        policy: SessionIdPolicy,
+    ) -> Result<Option<Self>, Box<Rejection>> {
+        if policy == SessionIdPolicy::None {
             return Ok(None);
         }
-        let (mut ambient, mut offered) = (false, false);
+        let (mut from_cookie, mut from_subprotocol) = (false, false);
         let brought = in_query(parts)
-            .or_else(|| in_offer(&parts.headers).inspect(|_| offered = true))
-            .or_else(|| in_cookie(&parts.headers).inspect(|_| ambient = true));
+            .or_else(|| in_subprotocol(&parts.headers).inspect(|_| from_subprotocol = true))
+            .or_else(|| in_cookie(&parts.headers).inspect(|_| from_cookie = true));
         match brought.map(SessionId::try_from) {
-            Some(Ok(id)) => Ok(Some(Self { id, issued: false, ambient, offered })),
+            Some(Ok(id)) => Ok(Some(Self { id, issued: false, from_cookie, from_subprotocol })),
             // Somebody else's cookie.
-            Some(Err(_)) if ambient && policy == SessionIds::Issued => Ok(Some(Self::issue())),
-            Some(Err(_)) => Err(refuse("a session id is 1 to 128 unreserved characters")),
-            None if policy == SessionIds::Required => Err(refuse("mcp_session_id is required")),
+            Some(Err(_)) if from_cookie && policy == SessionIdPolicy::Issued => {
+                Ok(Some(Self::issue()))
+            }
+            Some(Err(_)) => Err(reject("a session id is 1 to 128 unreserved characters")),
+            None if policy == SessionIdPolicy::Required => {
+                Err(reject("mcp_session_id is required"))
+            }
             None => Ok(Some(Self::issue())),
         }
     }
 
     pub(super) fn issue() -> Self {
-        Self { id: SessionId::random(), issued: true, ambient: false, offered: false }
+        Self { id: SessionId::random(), issued: true, from_cookie: false, from_subprotocol: false }
     }
 
     pub(in crate::server) fn is_issued(&self) -> bool {
@@ -81,21 +88,26 @@ impl Name {
     }
 
     /// What it is worth to a client that does not speak the extension.
-    pub(super) fn claim(&self) -> Claim {
-        if self.issued { Claim::Hearsay } else { Claim::Name }
+    pub(super) fn returns_by(&self) -> ReturnsBy {
+        if self.issued { ReturnsBy::IssuedId } else { ReturnsBy::KnownId }
     }
 
     /// What a connection is told that is taken over under this name: SEP-1288 wants 1000.
-    pub(super) fn parting(&self) -> CloseReason {
+    pub(super) fn superseded_reason(&self) -> CloseReason {
         let taken_over = LinkError::taken_over().close_reason();
-        match self.offered {
+        match self.from_subprotocol {
             true => CloseReason { code: CloseCode::Normal, ..taken_over },
             false => taken_over,
         }
     }
 
     /// Tells it to whom it was given.
-    pub(in crate::server) fn announce(&self, answer: &mut Answer, path: &str, secure: bool) {
+    pub(in crate::server) fn set_headers(
+        &self,
+        response: &mut HttpResponse,
+        path: &str,
+        secure: bool,
+    ) {
         if !self.issued {
             return;
         }
@@ -106,14 +118,14 @@ impl Name {
         for (name, value) in [(HEADER, id.to_owned()), (SET_COOKIE, cookie)] {
             if let Ok(mut value) = HeaderValue::try_from(value) {
                 value.set_sensitive(true);
-                answer.headers_mut().insert(name, value);
+                response.headers_mut().insert(name, value);
             }
         }
     }
 }
 
-fn refuse(what: &'static str) -> Box<Refusal> {
-    Refusal::new(Cause::SessionId, StatusCode::BAD_REQUEST, what)
+fn reject(what: &'static str) -> Box<Rejection> {
+    Rejection::new(RejectReason::SessionId, StatusCode::BAD_REQUEST, what)
 }
 
 fn in_query(parts: &Parts) -> Option<String> {
@@ -122,7 +134,7 @@ fn in_query(parts: &Parts) -> Option<String> {
     Some(percent_decode_str(id).decode_utf8_lossy().into_owned())
 }
 
-fn in_offer(headers: &HeaderMap) -> Option<String> {
+fn in_subprotocol(headers: &HeaderMap) -> Option<String> {
     let mut offers = elements(headers, SEC_WEBSOCKET_PROTOCOL);
     offers.find_map(|offer| offer.strip_prefix(SESSION)).map(str::to_owned)
 }
@@ -150,8 +162,8 @@ mod tests {
         request.body(()).unwrap().into_parts().0
     }
 
-    fn name(path: &str, headers: &[(HeaderName, &str)]) -> Name {
-        Name::of(&parts(path, headers), SessionIds::Issued).ok().flatten().unwrap()
+    fn name(path: &str, headers: &[(HeaderName, &str)]) -> RequestedId {
+        RequestedId::of(&parts(path, headers), SessionIdPolicy::Issued).ok().flatten().unwrap()
     }
 
     #[test]
@@ -161,7 +173,12 @@ mod tests {
         let all = &[cookie.clone(), offer.clone()];
         let found = |path, headers: &[_]| {
             let name = name(path, headers);
-            (name.id.as_str().to_owned(), name.issued, name.ambient, u16::from(name.parting().code))
+            (
+                name.id.as_str().to_owned(),
+                name.issued,
+                name.from_cookie,
+                u16::from(name.superseded_reason().code),
+            )
         };
         let (q, o, c) = ("q".to_owned(), "o".to_owned(), "c".to_owned());
         assert_eq!(found("/?a&mcp_session_id=q&mcp_session_id=r", all), (q, false, false, 4409));
@@ -174,8 +191,8 @@ mod tests {
     fn a_cookie_is_for_where_it_was_given_and_as_secret_as_that() {
         let cookie = |path, secure| {
             let mut answer = Response::default();
-            let name = Name::issue();
-            name.announce(&mut answer, path, secure);
+            let name = RequestedId::issue();
+            name.set_headers(&mut answer, path, secure);
             let headers = answer.headers();
             assert_eq!(headers[HEADER], name.id.as_str());
             assert!(headers[HEADER].is_sensitive() && headers[SET_COOKIE].is_sensitive());

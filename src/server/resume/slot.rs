@@ -8,14 +8,14 @@ use std::{
     time::Duration,
 };
 
-use super::Name;
+use super::RequestedId;
 use tokio::time::Instant;
 
 use futures::{FutureExt, Sink, SinkExt, Stream};
 use pin_project_lite::pin_project;
 
 use crate::{
-    decode::Role,
+    decode::McpRole,
     duplex::{BoxLink, forward_sink},
     error::{CloseCode, CloseReason, Error, LinkError},
     layer::{
@@ -27,19 +27,19 @@ use crate::{
     message::Message,
     server::{
         auth::Identity,
-        limit::{Permit, network},
+        limit::{Permit, address_prefix},
         registry::{Connection, Registry},
     },
     stats::Stats,
 };
 
 /// So many times a session may be taken over in so short a time.
-const FIGHT: u32 = 5;
-const CALM: Duration = Duration::from_secs(10);
+const MAX_TAKEOVERS: u32 = 5;
+const TAKEOVER_WINDOW: Duration = Duration::from_secs(10);
 
 pin_project! {
     /// A connection on which a client has asked for a session. Its place is given back with it.
-    pub(in crate::server) struct Arrival {
+    pub(in crate::server) struct NewLink {
         #[pin]
         link: BoxLink,
         stats: Stats,
@@ -50,8 +50,8 @@ pin_project! {
     }
 }
 
-impl Arrival {
-    /// Creates the arrival of a `link` to a client, with the limits that it announced.
+impl NewLink {
+    /// Creates it from a `link` to a client, with the limits that it announced.
     pub(in crate::server) fn new(
         link: BoxLink,
         stats: Stats,
@@ -59,7 +59,7 @@ impl Arrival {
         limits: MessageLimits,
         address: Option<IpAddr>,
     ) -> Self {
-        Self { link, stats, permit, limits, address: address.map(network) }
+        Self { link, stats, permit, limits, address: address.map(address_prefix) }
     }
 
     pub(super) fn address(&self) -> Option<IpAddr> {
@@ -67,7 +67,7 @@ impl Arrival {
     }
 
     /// Updates the limits that the client announces again.
-    pub(super) fn takes(&mut self, limits: MessageLimits) {
+    pub(super) fn update_limits(&mut self, limits: MessageLimits) {
         self.limits = limits.or(self.limits);
     }
 
@@ -77,24 +77,24 @@ impl Arrival {
     }
 
     /// Tells the client of its session; written by whoever gets the link.
-    pub(super) fn answer(&mut self, session: SessionFrame) {
-        self.say(Frame::Session(session).encode());
+    pub(super) fn send_session(&mut self, session: SessionFrame) {
+        self.send_now(Frame::Session(session).encode());
     }
 
     /// It is not served after all.
-    fn part(mut self, reason: CloseReason) {
-        self.say(Message::Close(Some(reason)));
+    fn close_with(mut self, reason: CloseReason) {
+        self.send_now(Message::Close(Some(reason)));
         let _ = self.link.flush().now_or_never();
     }
 
     /// There is room on a link on which nothing was said yet. One that is lost meanwhile is lost to whoever
     /// gets it.
-    fn say(&mut self, message: Message) {
+    fn send_now(&mut self, message: Message) {
         let _ = self.link.feed(message).now_or_never();
     }
 }
 
-impl Stream for Arrival {
+impl Stream for NewLink {
     type Item = Result<Message, Error>;
 
     fn poll_next(self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<Option<Self::Item>> {
@@ -102,49 +102,49 @@ impl Stream for Arrival {
     }
 }
 
-impl Sink<Message> for Arrival {
+impl Sink<Message> for NewLink {
     type Error = Error;
 
     forward_sink!(link, Message: poll_ready, start_send, poll_flush, poll_close);
 }
 
 /// One session, as those see it who come for it.
-pub(in crate::server) struct Slot<R: Role> {
+pub(in crate::server) struct SessionEntry<R: McpRole> {
     pub(super) id: SessionId,
     pub(super) identity: Option<Identity>,
     pub(super) receive_count: ReceiveCount,
     /// Its id is a name by which its client comes back. Else it takes the secret.
-    is_named: bool,
+    has_known_id: bool,
     /// Asked when there is something for the source of its links.
-    pub(super) knock: ReconnectHandle,
-    door: Mutex<Door>,
-    tenant: OnceLock<Tenant<R>>,
+    pub(super) notify: ReconnectHandle,
+    attachment: Mutex<Attachment>,
+    owner: OnceLock<Owner<R>>,
 }
 
 /// Who has the session, once it is listed.
-struct Tenant<R: Role> {
+struct Owner<R: McpRole> {
     registry: Registry<R>,
     connection: Connection,
     shared: SharedLink,
 }
 
 /// A client that has come back.
-pub(super) struct Return {
-    pub(super) arrival: Arrival,
+pub(super) struct Reattach {
+    pub(super) new_link: NewLink,
     pub(super) up: LinkUp,
     /// How it goes on, where it does not resume.
     pub(super) start: Option<SessionStart>,
     /// What the connection is told that it had before.
-    pub(super) parting: CloseReason,
+    pub(super) superseded_reason: CloseReason,
 }
 
-struct Door {
+struct Attachment {
     secrets: Secrets,
-    next: Option<Return>,
+    next: Option<Reattach>,
     connected: bool,
     /// Address of the last connection.
     address: Option<IpAddr>,
-    claim: Claim,
+    returns_by: ReturnsBy,
     /// Since when it was taken over how often.
     taken_over: Option<(Instant, u32)>,
     dismissed: bool,
@@ -152,70 +152,70 @@ struct Door {
     closed: bool,
 }
 
-impl Door {
+impl Attachment {
     /// Whether nobody is let in. Where somebody is there already, it was dismissed too late.
-    fn is_shut(&self) -> bool {
+    fn is_closed(&self) -> bool {
         self.closed || self.dismissed && !self.connected
     }
 }
 
 /// By what the client can come back.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub(super) enum Claim {
+pub(super) enum ReturnsBy {
     /// It speaks the extension.
     Secret,
     /// It knows the name of its session.
-    Name,
+    KnownId,
     /// It was told one, and has not yet shown that it took notice.
-    Hearsay,
+    IssuedId,
 }
 
-/// What is found at the door.
-pub(super) enum Found {
-    Link(Return),
+/// What is found at the attachment.
+pub(super) enum Next {
+    Link(Reattach),
     Dismissed,
     Nothing,
 }
 
-impl<R: Role> Slot<R> {
+impl<R: McpRole> SessionEntry<R> {
     pub(super) fn new(
         id: SessionId,
         identity: Option<Identity>,
         receive_count: ReceiveCount,
-        is_named: bool,
+        has_known_id: bool,
         address: Option<IpAddr>,
     ) -> Self {
-        let door = Mutex::new(Door {
+        let attachment = Mutex::new(Attachment {
             secrets: Secrets::default(),
             next: None,
             connected: true,
             address,
-            claim: Claim::Secret,
+            returns_by: ReturnsBy::Secret,
             taken_over: None,
             dismissed: false,
             closed: false,
         });
-        let (knock, tenant) = (ReconnectHandle::default(), OnceLock::new());
-        Self { id, identity, receive_count, is_named, knock, door, tenant }
+        let (notify, owner) = (ReconnectHandle::default(), OnceLock::new());
+        Self { id, identity, receive_count, has_known_id, notify, attachment, owner }
     }
 
     /// Whether `identity` may come by its name.
-    pub(super) fn is_open_to(&self, identity: Option<&Identity>) -> bool {
-        self.is_named && self.identity.as_ref() == identity
+    pub(super) fn may_attach(&self, identity: Option<&Identity>) -> bool {
+        self.has_known_id && self.identity.as_ref() == identity
     }
 
     /// Tells who has the session from now on.
-    pub(in crate::server) fn let_to(
+    pub(in crate::server) fn set_owner(
         &self,
         registry: Registry<R>,
         connection: Connection,
         shared: SharedLink,
     ) {
-        let door = self.lock();
-        if let Some(next) = &door.next {
-            connection.stats().follow(next.arrival.stats.clone());
+        let attachment = self.lock();
+        if let Some(next) = &attachment.next {
+            connection.stats().follow(next.new_link.stats.clone());
         }
-        let _ = self.tenant.set(Tenant { registry, connection, shared });
+        let _ = self.owner.set(Owner { registry, connection, shared });
     }
 
     /// Returns the address that the client last came from.
@@ -223,104 +223,107 @@ impl<R: Role> Slot<R> {
         self.lock().address
     }
 
-    pub(super) fn given(&self) -> Secret {
+    pub(super) fn secret(&self) -> Secret {
         self.lock().secrets.given().clone()
     }
 
-    /// Takes `arrival` in, if the client has the secret.
+    /// Takes `new_link` in, if the client has the secret.
     pub(super) fn resume(
         &self,
         secret: &Secret,
         received: u64,
-        mut arrival: Arrival,
+        mut new_link: NewLink,
         describe: impl FnOnce(Secret) -> SessionFrame,
-    ) -> Result<(), Arrival> {
-        let mut door = self.lock();
-        if door.is_shut() {
-            return Err(arrival);
+    ) -> Result<(), NewLink> {
+        let mut attachment = self.lock();
+        if attachment.is_closed() {
+            return Err(new_link);
         }
         if self.receive_count.is_heard() {
-            door.secrets.confirm();
+            attachment.secrets.confirm();
         }
-        let Some(given) = door.secrets.rotate(secret).cloned() else { return Err(arrival) };
+        let Some(given) = attachment.secrets.rotate(secret).cloned() else { return Err(new_link) };
         let frozen = self.receive_count.freeze();
-        arrival.answer(describe(given).resumed(frozen.received()));
+        new_link.send_session(describe(given).resumed(frozen.received()));
         let up = frozen.resumed(received);
-        let parting = LinkError::taken_over().close_reason();
-        self.take(door, Return { arrival, up, start: None, parting });
+        let superseded_reason = LinkError::taken_over().close_reason();
+        self.attach(attachment, Reattach { new_link, up, start: None, superseded_reason });
         Ok(())
     }
 
-    /// Takes `arrival` in, whose client knows the name of the session and no more: whether it is the one
+    /// Takes `new_link` in, whose client knows the name of the session and no more: whether it is the one
     /// that was here before shows by what it says. It is told of the session where it speaks the extension.
     /// One whose `name` is ambient drives out nobody.
     pub(super) fn return_to(
         &self,
-        mut arrival: Arrival,
-        name: &Name,
+        mut new_link: NewLink,
+        requested: &RequestedId,
         describe: Option<&dyn Fn(Secret) -> SessionFrame>,
-    ) -> Result<(), Arrival> {
-        let mut door = self.lock();
-        if door.is_shut() || name.ambient && door.connected {
-            return Err(arrival);
+    ) -> Result<(), NewLink> {
+        let mut attachment = self.lock();
+        if attachment.is_closed() || requested.from_cookie && attachment.connected {
+            return Err(new_link);
         }
         // What was counted before counts no more.
-        door.secrets = Secrets::default();
+        attachment.secrets = Secrets::default();
         let start = match describe {
             Some(describe) => {
-                arrival.answer(describe(door.secrets.given().clone()));
+                new_link.send_session(describe(attachment.secrets.given().clone()));
                 SessionStart::Open
             }
             None => SessionStart::Plain,
         };
-        let (start, parting) = (Some(start), name.parting());
-        self.take(door, Return { arrival, up: LinkUp::Unverified, start, parting });
+        let (start, superseded_reason) = (Some(start), requested.superseded_reason());
+        self.attach(
+            attachment,
+            Reattach { new_link, up: LinkUp::Unverified, start, superseded_reason },
+        );
         Ok(())
     }
 
-    fn take(&self, mut door: MutexGuard<'_, Door>, new: Return) {
-        if door.connected {
+    fn attach(&self, mut attachment: MutexGuard<'_, Attachment>, new: Reattach) {
+        if attachment.connected {
             let now = Instant::now();
-            let (since, times) = door.taken_over.get_or_insert((now, 0));
-            if now - *since > CALM {
+            let (since, times) = attachment.taken_over.get_or_insert((now, 0));
+            if now - *since > TAKEOVER_WINDOW {
                 (*since, *times) = (now, 0);
             }
             *times += 1;
         }
-        door.connected = true;
-        door.address = new.arrival.address;
-        if let Some(tenant) = self.tenant.get() {
-            tenant.connection.stats().follow(new.arrival.stats.clone());
+        attachment.connected = true;
+        attachment.address = new.new_link.address;
+        if let Some(owner) = self.owner.get() {
+            owner.connection.stats().follow(new.new_link.stats.clone());
         }
-        door.claim = match new.start {
-            Some(SessionStart::Plain) => Claim::Name,
-            _ => Claim::Secret,
+        attachment.returns_by = match new.start {
+            Some(SessionStart::Plain) => ReturnsBy::KnownId,
+            _ => ReturnsBy::Secret,
         };
-        let parting = new.parting.clone();
-        let earlier = door.next.replace(new);
+        let superseded_reason = new.superseded_reason.clone();
+        let earlier = attachment.next.replace(new);
         // Whoever finds it there has been asked to look.
-        self.knock.reconnect();
-        drop(door);
+        self.notify.reconnect();
+        drop(attachment);
         if let Some(earlier) = earlier {
             // The client has come again since, on another connection.
-            earlier.arrival.part(parting);
+            earlier.new_link.close_with(superseded_reason);
         }
     }
 
     /// The client does not speak the extension on the first link, and may or may not know the name of
     /// the session.
-    pub(super) fn begin_plain(&self, claim: Claim) {
-        self.lock().claim = claim;
+    pub(super) fn begin_without_extension(&self, returns_by: ReturnsBy) {
+        self.lock().returns_by = returns_by;
         self.receive_count.begin(SessionStart::Plain);
     }
 
     /// What of a session is left for a client that has lost its link, now.
-    pub(super) fn claim(&self) -> Claim {
-        self.lock().claim
+    pub(super) fn returns_by(&self) -> ReturnsBy {
+        self.lock().returns_by
     }
 
     pub(super) fn is_initialized(&self) -> bool {
-        self.tenant.get().is_some_and(|tenant| tenant.connection.is_initialized())
+        self.owner.get().is_some_and(|owner| owner.connection.is_initialized())
     }
 
     /// Whether there is a link, as far as is known.
@@ -329,80 +332,82 @@ impl<R: Role> Slot<R> {
     }
 
     /// Whether it is taken over time and again, as by two clients that reconnect whatever they are told.
-    pub(super) fn is_fought_over(&self) -> bool {
+    pub(super) fn is_taken_over_too_often(&self) -> bool {
         let taken_over = self.lock().taken_over;
-        taken_over.is_some_and(|(since, times)| times >= FIGHT && since.elapsed() <= CALM)
+        taken_over.is_some_and(|(since, times)| {
+            times >= MAX_TAKEOVERS && since.elapsed() <= TAKEOVER_WINDOW
+        })
     }
 
     /// The link is lost, and none has come since.
-    pub(super) fn is_lost(&self) {
-        let mut door = self.lock();
-        door.connected = door.next.is_some();
+    pub(super) fn detach(&self) {
+        let mut attachment = self.lock();
+        attachment.connected = attachment.next.is_some();
     }
 
     /// What there is for a session that is `away`, or not: then it was dismissed too late.
-    pub(super) fn look(&self, away: bool) -> Found {
-        let mut door = self.lock();
-        if door.next.is_some() || !away {
-            door.dismissed = false;
+    pub(super) fn take_next(&self, detached: bool) -> Next {
+        let mut attachment = self.lock();
+        if attachment.next.is_some() || !detached {
+            attachment.dismissed = false;
         }
-        match door.next.take() {
-            Some(new) => Found::Link(new),
-            None if door.dismissed => Found::Dismissed,
-            None => Found::Nothing,
+        match attachment.next.take() {
+            Some(new) => Next::Link(new),
+            None if attachment.dismissed => Next::Dismissed,
+            None => Next::Nothing,
         }
     }
 
     /// Its time is over before it is.
     pub(super) fn dismiss(&self) {
         self.lock().dismissed = true;
-        self.knock.reconnect();
+        self.notify.reconnect();
     }
 
     /// Lets nobody in any more, unless somebody is there already. Whether it is closed.
     pub(super) fn close_if_empty(&self) -> bool {
-        let mut door = self.lock();
-        door.closed |= door.next.is_none();
-        door.closed
+        let mut attachment = self.lock();
+        attachment.closed |= attachment.next.is_none();
+        attachment.closed
     }
 
     /// Whether nobody is let in.
-    pub(super) fn is_shut(&self) -> bool {
-        self.lock().is_shut()
+    pub(super) fn is_closed(&self) -> bool {
+        self.lock().is_closed()
     }
 
     /// Lets nobody in any more. Who is there already may come again, and begin anew.
     pub(super) fn close(&self) {
-        let mut door = self.lock();
-        door.closed = true;
-        let next = door.next.take();
-        drop(door);
+        let mut attachment = self.lock();
+        attachment.closed = true;
+        let next = attachment.next.take();
+        drop(attachment);
         if let Some(next) = next {
             let reason = CloseReason::new(CloseCode::SessionGone, "the session has just ended");
-            next.arrival.part(reason);
+            next.new_link.close_with(reason);
         }
     }
 
     /// How much waits for the client to come back.
     pub(super) fn bytes(&self) -> usize {
-        let queued = self.tenant.get().map_or(0, |tenant| tenant.shared.queued_bytes());
+        let queued = self.owner.get().map_or(0, |owner| owner.shared.queued_bytes());
         self.receive_count.kept_bytes() + queued
     }
 
-    pub(super) fn is_away(&self, away: bool) {
-        if let Some(tenant) = self.tenant.get() {
-            tenant.registry.is_away(&tenant.connection, away);
+    pub(super) fn set_detached(&self, detached: bool) {
+        if let Some(owner) = self.owner.get() {
+            owner.registry.set_detached(&owner.connection, detached);
         }
     }
 
     /// It was away, and did not come back.
-    pub(super) fn is_gone(&self) {
-        if let Some(tenant) = self.tenant.get() {
-            tenant.registry.is_gone(&tenant.connection);
+    pub(super) fn end_detached(&self) {
+        if let Some(owner) = self.owner.get() {
+            owner.registry.forget_detached(&owner.connection);
         }
     }
 
-    fn lock(&self) -> MutexGuard<'_, Door> {
-        self.door.lock().unwrap_or_else(PoisonError::into_inner)
+    fn lock(&self) -> MutexGuard<'_, Attachment> {
+        self.attachment.lock().unwrap_or_else(PoisonError::into_inner)
     }
 }

@@ -9,127 +9,134 @@ use futures::{FutureExt, future::BoxFuture};
 use tokio::time::sleep_until;
 
 use super::{
-    Sessions,
-    slot::{Arrival, Claim, Found, Return, Slot},
+    SessionStore,
+    slot::{NewLink, Next, Reattach, ReturnsBy, SessionEntry},
 };
 use crate::{
-    decode::Role,
+    decode::McpRole,
     error::{CloseCode, CloseReason, Error, LinkError},
     layer::reconnect::LinkSource,
     link::LinkUp,
-    time::after,
+    time::deadline_in,
 };
 
 /// How long a session is kept at most for a client of which it is not known whether it comes back.
-const GRACE: Duration = Duration::from_secs(5);
+const ISSUED_ID_GRACE: Duration = Duration::from_secs(5);
 
 /// The links of one session: its client comes back, or not.
-pub(in crate::server) struct Returns<R: Role> {
-    sessions: Arc<Sessions<R>>,
-    slot: Arc<Slot<R>>,
-    away: Option<Away>,
+pub(in crate::server) struct SessionLinks<R: McpRole> {
+    sessions: Arc<SessionStore<R>>,
+    entry: Arc<SessionEntry<R>>,
+    detached: Option<Detached>,
     /// What the link is told that has lost its place.
-    parting: CloseReason,
+    superseded_reason: CloseReason,
 }
 
 /// There is no link.
-struct Away {
+struct Detached {
     /// Resolves when none is waited for any longer, with the reason.
     over: BoxFuture<'static, CloseReason>,
     /// Which departure of all it is, and how many bytes the other sessions know of.
-    noted: Option<(u64, usize)>,
+    reported: Option<(u64, usize)>,
 }
 
-impl<R: Role> Returns<R> {
-    pub(super) fn new(sessions: Arc<Sessions<R>>, slot: Arc<Slot<R>>) -> Self {
-        Self { sessions, slot, away: None, parting: LinkError::taken_over().close_reason() }
+impl<R: McpRole> SessionLinks<R> {
+    pub(super) fn new(sessions: Arc<SessionStore<R>>, entry: Arc<SessionEntry<R>>) -> Self {
+        Self {
+            sessions,
+            entry,
+            detached: None,
+            superseded_reason: LinkError::taken_over().close_reason(),
+        }
     }
 
     /// Tells the other sessions what waits in this one, where that has changed.
-    fn note(&mut self) {
-        let Some(Away { noted, .. }) = &mut self.away else { return };
-        let (departure, before) = noted.unzip();
-        let bytes = self.slot.bytes();
+    fn report_detached(&mut self) {
+        let Some(Detached { reported, .. }) = &mut self.detached else { return };
+        let (departure, before) = reported.unzip();
+        let bytes = self.entry.bytes();
         if before != Some(bytes) {
-            *noted = Some((self.sessions.note_away(&self.slot, departure, bytes), bytes));
+            *reported = Some((self.sessions.set_detached(&self.entry, departure, bytes), bytes));
         }
         if departure.is_none() {
-            self.slot.is_away(true);
+            self.entry.set_detached(true);
         }
     }
 
     /// It is no longer away. Whether the others knew that it was.
-    fn return_or_end(&mut self) -> bool {
-        let Some(Away { noted: Some((departure, _)), .. }) = self.away.take() else { return false };
-        self.sessions.note_back(departure);
+    fn leave_detached(&mut self) -> bool {
+        let Some(Detached { reported: Some((departure, _)), .. }) = self.detached.take() else {
+            return false;
+        };
+        self.sessions.set_attached(departure);
         true
     }
 }
 
-impl<R: Role> LinkSource for Returns<R> {
-    type Link = Arrival;
+impl<R: McpRole> LinkSource for SessionLinks<R> {
+    type Link = NewLink;
 
     fn on_lost(mut self: Pin<&mut Self>, cause: &Error) -> bool {
         let stop = self.sessions.stop.clone();
-        let claim = self.slot.claim();
-        let is_kept = match claim {
-            Claim::Secret => is_survived(cause),
-            _ => self.slot.is_initialized() && is_accident(cause),
+        let returns_by = self.entry.returns_by();
+        let is_kept = match returns_by {
+            ReturnsBy::Secret => is_survived(cause),
+            _ => self.entry.is_initialized() && is_accident(cause),
         };
         // Who has come meanwhile finds the session, or begins a new one.
-        if (!is_kept || stop.is_cancelled()) && self.slot.close_if_empty() {
+        if (!is_kept || stop.is_cancelled()) && self.entry.close_if_empty() {
             return false;
         }
         tracing::debug!(%cause, "connection lost; the session is kept");
-        let window = match claim {
-            Claim::Hearsay => self.sessions.config.window.min(GRACE),
+        let window = match returns_by {
+            ReturnsBy::IssuedId => self.sessions.config.window.min(ISSUED_ID_GRACE),
             _ => self.sessions.config.window,
         };
-        let deadline = after(window);
+        let deadline = deadline_in(window);
         let over = async move {
             tokio::select! {
                 () = sleep_until(deadline) => gone(),
                 () = stop.cancelled() => CloseCode::Restart.into(),
             }
         };
-        self.slot.is_lost();
-        self.away = Some(Away { over: over.fuse().boxed(), noted: None });
+        self.entry.detach();
+        self.detached = Some(Detached { over: over.fuse().boxed(), reported: None });
         true
     }
 
     fn poll_next_link(
         mut self: Pin<&mut Self>,
         cx: &mut Context<'_>,
-    ) -> Poll<Result<(Arrival, LinkUp), Error>> {
+    ) -> Poll<Result<(NewLink, LinkUp), Error>> {
         let this = &mut *self;
         let mut reason = None;
-        while this.slot.knock.poll_requested(cx).is_ready() {
-            match this.slot.look(this.away.is_some()) {
-                Found::Link(Return { arrival, up, start, parting }) => {
-                    this.parting = parting;
-                    this.slot.receive_count.peer().set(arrival.limits());
-                    if this.return_or_end() {
-                        this.slot.is_away(false);
+        while this.entry.notify.poll_requested(cx).is_ready() {
+            match this.entry.take_next(this.detached.is_some()) {
+                Next::Link(Reattach { new_link, up, start, superseded_reason }) => {
+                    this.superseded_reason = superseded_reason;
+                    this.entry.receive_count.peer().set(new_link.limits());
+                    if this.leave_detached() {
+                        this.entry.set_detached(false);
                     }
                     if let Some(start) = start {
-                        this.slot.receive_count.begin(start);
+                        this.entry.receive_count.begin(start);
                     }
                     tracing::debug!(resumed = start.is_none(), "the client is back");
-                    return Poll::Ready(Ok((arrival, up)));
+                    return Poll::Ready(Ok((new_link, up)));
                 }
-                Found::Dismissed => reason = Some(gone()),
-                Found::Nothing => {}
+                Next::Dismissed => reason = Some(gone()),
+                Next::Nothing => {}
             }
         }
         if reason.is_none() {
-            this.note();
+            this.report_detached();
         }
-        let reason = match (reason, &mut this.away) {
+        let reason = match (reason, &mut this.detached) {
             (_, None) => return Poll::Pending,
             (Some(reason), _) => reason,
-            (None, Some(away)) => ready!(away.over.poll_unpin(cx)),
+            (None, Some(detached)) => ready!(detached.over.poll_unpin(cx)),
         };
-        if !this.slot.close_if_empty() {
+        if !this.entry.close_if_empty() {
             return self.poll_next_link(cx);
         }
         tracing::debug!("the client did not come back");
@@ -137,17 +144,17 @@ impl<R: Role> LinkSource for Returns<R> {
     }
 
     fn superseded_reason(&self) -> CloseReason {
-        self.parting.clone()
+        self.superseded_reason.clone()
     }
 }
 
-impl<R: Role> Drop for Returns<R> {
+impl<R: McpRole> Drop for SessionLinks<R> {
     fn drop(&mut self) {
-        self.slot.close();
-        if self.return_or_end() {
-            self.slot.is_gone();
+        self.entry.close();
+        if self.leave_detached() {
+            self.entry.end_detached();
         }
-        self.sessions.forget(&self.slot);
+        self.sessions.forget(&self.entry);
     }
 }
 

@@ -36,8 +36,8 @@ impl Dir {
         fs::write(self.key(), key).unwrap();
     }
 
-    fn tls(&self) -> io::Result<Tls> {
-        Tls::from_pem_files(self.cert(), self.key())
+    fn tls(&self) -> io::Result<ServerTls> {
+        ServerTls::from_pem_files(self.cert(), self.key())
     }
 }
 
@@ -75,7 +75,7 @@ fn pem(label: &str, der: &[u8]) -> String {
 type Ends = (io::Result<TlsStream<DuplexStream>>, io::Result<client::TlsStream<DuplexStream>>);
 
 /// The handshake of `tls` with a client that trusts `identity` and names the protocols `alpn`.
-async fn handshake(tls: &Tls, identity: &Identity, alpn: &[&str]) -> Ends {
+async fn handshake(tls: &ServerTls, identity: &Identity, alpn: &[&str]) -> Ends {
     let mut roots = RootCertStore::empty();
     roots.add(identity.der.clone()).unwrap();
     let mut config = ClientConfig::builder_with_provider(provider().unwrap())
@@ -91,7 +91,7 @@ async fn handshake(tls: &Tls, identity: &Identity, alpn: &[&str]) -> Ends {
 }
 
 /// The certificate that a new client is shown, which must trust `identity`.
-async fn shown(tls: &Tls, identity: &Identity) -> CertificateDer<'static> {
+async fn shown(tls: &ServerTls, identity: &Identity) -> CertificateDer<'static> {
     let (server, client) = handshake(tls, identity, &[]).await;
     server.unwrap();
     client.unwrap().get_ref().1.peer_certificates().unwrap()[0].clone()
@@ -125,7 +125,7 @@ async fn a_certificate_from_files_is_shown() {
         assert_eq!(shown(&dir.tls().unwrap(), &identity).await, identity.der);
     }
     let debug = format!("{:?}", dir.tls().unwrap());
-    assert_eq!(debug, format!("Tls {{ cert: {:?}, key: {:?}, .. }}", dir.cert(), dir.key()));
+    assert_eq!(debug, format!("ServerTls {{ cert: {:?}, key: {:?}, .. }}", dir.cert(), dir.key()));
 }
 
 /// Certificates that clients will refuse are detected when they are read.
@@ -225,12 +225,12 @@ async fn a_configuration_of_the_callers_is_used_and_not_reloaded() {
     let (dir, identity) = (Dir::new(), identity());
     dir.write(&identity.cert, &identity.key);
     let config = Files { cert: dir.cert(), key: dir.key() }.read().unwrap();
-    let tls = Tls::rustls(config);
+    let tls = ServerTls::rustls(config);
     let error = tls.reload().unwrap_err();
     assert_eq!(error.kind(), io::ErrorKind::Unsupported);
     assert!(error.to_string().contains("not made from files"), "{error}");
     assert_eq!(shown(&tls, &identity).await, identity.der);
-    assert_eq!(format!("{tls:?}"), "Tls { .. }");
+    assert_eq!(format!("{tls:?}"), "ServerTls { .. }");
 }
 
 /// A client that offers HTTP/2 alone is refused, with the alert for that.

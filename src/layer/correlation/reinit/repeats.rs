@@ -9,7 +9,7 @@ use rmcp::{
 
 use super::{super::Replay, ATTEMPTS};
 use crate::{
-    decode::{Method, Role},
+    decode::{McpRole, Method},
     error::MessageError,
     framing::Framing,
     layer::{SharedLink, codec::Codec, correlation::pending::PendingCalls},
@@ -47,7 +47,7 @@ impl Repeats {
     }
 
     /// Keeps `item` if it is such a request.
-    pub(super) fn remember<R: Role, F: Framing<R>>(
+    pub(super) fn remember<R: McpRole, F: Framing<R>>(
         &mut self,
         item: &TxJsonRpcMessage<R>,
         replay: Replay,
@@ -96,7 +96,7 @@ impl Repeats {
     }
 
     /// Sends what a former peer was sent, before all else. What was not sent waits in the queue.
-    pub(super) fn send_again<R: Role, F: Framing<R>>(
+    pub(super) fn send_again<R: McpRole, F: Framing<R>>(
         &self,
         pending: &PendingCalls,
         codec: &Codec<R, F>,

@@ -29,7 +29,7 @@ use tokio_test::{assert_pending, assert_ready, task::spawn};
 
 use super::*;
 use crate::{
-    event::{Announcer, State},
+    event::{Broadcaster, State},
     framing::JsonRpc,
     layer::{
         Framed, Reconnect,
@@ -82,28 +82,28 @@ impl LinkSource for Links {
     }
 }
 
-struct Stack<R: Role> {
+struct Stack<R: McpRole> {
     stack: Correlation<R, JsonRpc>,
     links: Links,
     reconnect_handle: ReconnectHandle,
     news: crate::event::Events<Event>,
 }
 
-fn stack<R: Role>() -> (Stack<R>, Peer) {
+fn stack<R: McpRole>() -> (Stack<R>, Peer) {
     let (link, peer) = fake::link();
     let (links, reconnect_handle) = (Links::default(), ReconnectHandle::default());
     let line = Reconnect::new(link, links.clone());
     let shared = SharedLink::new(line, shared_link::Config::default().queue_bytes(1000));
     let framed = Framed::new(shared, JsonRpc::default(), framed::Config::default());
-    let announcer = Announcer::default();
+    let announcer = Broadcaster::default();
     let news = announcer.subscribe();
-    let notices = Notices::new(watch::Sender::new(State::Connecting), announcer);
+    let notices = ConnectionEvents::new(watch::Sender::new(State::Connecting), announcer);
     let stack =
         Correlation::new(framed, Config::default()).outliving(notices, reconnect_handle.clone());
     (Stack { stack, links, reconnect_handle, news }, peer)
 }
 
-impl<R: Role> Stack<R> {
+impl<R: McpRole> Stack<R> {
     fn next(&mut self) -> RxJsonRpcMessage<R> {
         assert_ready!(spawn(self.stack.next()).poll()).unwrap().unwrap()
     }
