@@ -19,7 +19,7 @@ use rmcp::{
     service::{NotificationContext, RequestContext, ServiceRole},
 };
 
-use crate::layer::correlation::HandlerSlot;
+use crate::layer::correlation::slots::HandlerSlot;
 
 /// A service that answers a request whose handler panics with `-32603`.
 ///

@@ -19,7 +19,7 @@ use rmcp::{
 };
 use serde::Serialize;
 
-use crate::decode::McpRole;
+use crate::role::McpRole;
 
 /// Form in which rmcp writes absent params.
 const NO_PARAMS: &[u8] = br#","params":null}"#;

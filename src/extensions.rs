@@ -10,12 +10,9 @@ use http::{HeaderMap, HeaderValue};
 use tokio::io::{AsyncRead, AsyncWrite};
 
 #[cfg(feature = "deflate")]
-use crate::layer::socket::deflate::Agreement;
+use crate::layer::socket::deflate::negotiate::Agreement;
 use crate::{
-    layer::{
-        Socket,
-        socket::{Config, Side},
-    },
+    layer::socket::{Side, Socket, config::Config},
     stats::Stats,
 };
 

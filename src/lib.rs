@@ -181,6 +181,7 @@
 
 pub mod error;
 pub mod event;
+mod rpc_code;
 pub mod stats;
 mod time;
 mod warn_limit;
@@ -193,6 +194,7 @@ pub mod link;
 pub mod decode;
 pub mod encode;
 pub mod framing;
+mod role;
 
 pub mod layer;
 
@@ -224,6 +226,8 @@ pub use client::{connect, connect_over};
 pub use error::{CloseCode, CloseReason, Error};
 pub use event::State;
 pub use message::Message;
+#[doc(inline)]
+pub use role::McpRole;
 #[cfg(feature = "server")]
 #[doc(inline)]
 pub use server::{accept, serve};

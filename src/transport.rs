@@ -17,7 +17,7 @@
 //! # drop(transport); Ok(()) }
 //! ```
 
-mod builder;
+pub(crate) mod builder;
 
 use std::{
     borrow::Cow,
@@ -47,15 +47,17 @@ use tokio::{
 };
 use tracing::Span;
 
-#[cfg(feature = "__http")]
-pub(crate) use self::builder::Layers;
 pub use self::builder::{Builder, Config};
 use crate::{
-    decode::McpRole,
     error::{CloseReason, Error},
     event::{Event, Events, State},
     framing::Framing,
-    layer::{Correlation, SharedLink, reconnect::ReconnectHandle, shared_link::Flushed},
+    layer::{
+        correlation::Correlation,
+        reconnect::ReconnectHandle,
+        shared_link::{SharedLink, flushed::Flushed},
+    },
+    role::McpRole,
     stats::Stats,
 };
 
@@ -118,11 +120,6 @@ impl UnansweredRequests {
 }
 
 impl<R: McpRole> WebSocketTransport<R> {
-    /// A builder, for layers or settings of your own.
-    pub fn builder() -> Builder<R> {
-        Builder::default()
-    }
-
     /// The state of the connection, now and as it changes.
     #[must_use]
     pub fn state(&self) -> watch::Receiver<State> {

@@ -34,11 +34,11 @@ use crate::{
     duplex::BoxLink,
     error::HandshakeError,
     extensions::Extensions,
-    framing::{InBandAuth, SessionIdCell},
+    framing::{properties::InBandAuth, session_id::SessionIdCell},
     header_case::ExactCase,
     layer::socket::Side,
     link::MessageLimits,
-    transport::Layers,
+    transport::builder::Layers,
     upgrade::{Io, read_limits, reclaim, set_tcp_options, write_limits},
 };
 

@@ -12,12 +12,12 @@ use super::{
     redial::{Dialer, sleep_unless_suspended},
 };
 use crate::{
-    decode::McpRole,
     error::{CloseCode, CloseReason, Error, HandshakeError},
     event::{Broadcaster, ConnectionEvents, Event, State},
-    layer::resume::{self, ReceiveCount},
+    layer::resume::{self, receive_count::ReceiveCount},
+    role::McpRole,
     time::SuspendDetector,
-    transport::{Layers, WebSocketTransport},
+    transport::{WebSocketTransport, builder::Layers},
     upgrade::{Io, SUBPROTOCOL},
 };
 

@@ -9,7 +9,7 @@ use super::{failure::MAX_BODY, opening::close_with};
 use crate::{
     duplex::BoxLink,
     error::{CloseCode, CloseReason, Error, HandshakeError, LinkError, Refusal},
-    framing::InBandAuth,
+    framing::properties::InBandAuth,
     message::Message,
 };
 

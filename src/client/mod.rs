@@ -126,12 +126,12 @@ pub use self::{
 };
 pub use crate::layer::correlation::Replay;
 use crate::{
-    decode::McpRole,
     error::{Error, HandshakeError},
     event::{Broadcaster, Event, Events, State},
     framing::Framing,
     layer::resume,
-    transport::{self, Builder, WebSocketTransport},
+    role::McpRole,
+    transport::{self, WebSocketTransport, builder::Builder},
     upgrade::SUBPROTOCOL,
 };
 

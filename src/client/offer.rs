@@ -13,9 +13,9 @@ use super::failure::is_cut;
 use crate::{
     error::HandshakeError,
     extensions::Extensions,
-    framing::SessionIdCell,
+    framing::session_id::SessionIdCell,
     layer::{
-        resume::{SUBPROTOCOL as RESUME, SessionId},
+        resume::{frame::SUBPROTOCOL as RESUME, secret::SessionId},
         socket,
     },
     upgrade::{SESSION, SUBPROTOCOL, accept_key, is_websocket},

@@ -9,8 +9,9 @@ use crate::{
     duplex::BoxLink,
     error::{CloseCode, CloseReason, Error, LinkError},
     layer::resume::{
-        Frame, FrozenCount, OpenFrame, ReceiveCount, SUBPROTOCOL, SessionFrame, SessionId,
-        SessionStart,
+        frame::{Frame, OpenFrame, SUBPROTOCOL, SessionFrame},
+        receive_count::{FrozenCount, ReceiveCount, SessionStart},
+        secret::SessionId,
     },
     link::{LinkUp, MessageLimits},
     message::Message,

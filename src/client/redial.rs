@@ -23,11 +23,11 @@ use crate::{
     event::{ConnectionEvents, Event, State},
     layer::{
         reconnect::{LinkSource, ReconnectHandle},
-        resume::ReceiveCount,
+        resume::receive_count::ReceiveCount,
     },
     link::{LinkUp, MessageLimits},
     time::{SuspendDetector, deadline_in, saturating_add},
-    transport::Layers,
+    transport::builder::Layers,
 };
 
 /// Number of connections in a row that may be lost to a message that is too large. Another cause of

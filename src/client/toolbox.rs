@@ -36,14 +36,15 @@ use super::{
     tool_error::{ToolError, text_of},
 };
 use crate::{
-    CatchPanic,
-    decode::{estimate_decoded_size, json::parse},
+    catch_panic::CatchPanic,
+    decode::{json::parse, size::estimate_decoded_size},
     error::Error,
     event::{Event, Events, State},
     layer::{
         codec::{DEFAULT_DECODED_SIZE_OF_CLIENT, too_large},
-        correlation::{Deadline, TIMED_OUT},
+        correlation::deadlines::Deadline,
     },
+    rpc_code::TIMED_OUT,
     transport::WebSocketTransport,
 };
 

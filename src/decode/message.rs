@@ -11,7 +11,8 @@ use serde::{
     de::{Error, MapAccess, Visitor},
 };
 
-use super::{McpRole, PendingMethods, method::Method, notification::Notice, strict::Object};
+use super::{PendingMethods, method::Method, notification::Notice, strict::Object};
+use crate::role::McpRole;
 
 /// The message, or `None` when rmcp's own `Deserialize` has to judge it.
 pub(super) fn usual<R: McpRole>(

@@ -9,26 +9,23 @@
 
 mod content;
 pub(crate) mod json;
-mod malformed;
-mod message;
-mod method;
+pub(crate) mod malformed;
+pub(crate) mod message;
+pub(crate) mod method;
 mod notification;
+pub(crate) mod peer;
 mod request;
 mod result;
-mod role;
-mod size;
+pub(crate) mod size;
 mod strict;
 
 use rmcp::{ErrorData, model::RequestId, service::RxJsonRpcMessage};
 
+use crate::role::McpRole;
+
 pub use self::{
     malformed::{Malformed, MalformedKind},
     method::Method,
-    role::McpRole,
-};
-pub(crate) use self::{
-    message::method_of_call,
-    size::{DecodedSize, estimate_decoded_size},
 };
 
 /// The calls in flight, lent to the decoder for one message.

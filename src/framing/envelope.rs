@@ -20,18 +20,24 @@ use self::{
     wire::{Kind, Opened},
 };
 use super::{
-    DecodeError, FirstMessage, Framing, FramingProperties, InBandAuth, SessionIdCell,
+    Framing,
+    decode_error::{DecodeError, unreadable_answer},
+    first::FirstMessage,
     parts::{self, Members as _, Object, Outcome, Parts, Shape, members, object},
-    unreadable_answer,
+    properties::{FramingProperties, InBandAuth},
+    session_id::SessionIdCell,
 };
 use crate::{
     decode::{
-        Malformed, McpRole, Method, PendingMethods,
+        PendingMethods,
         json::{Id, Raw, parse},
+        malformed::Malformed,
+        method::Method,
     },
     error::MessageError,
-    layer::correlation::UNAVAILABLE,
     message::Message,
+    role::McpRole,
+    rpc_code::UNAVAILABLE,
 };
 
 /// The envelope of the first demonstrations of MCP over WebSockets:

@@ -12,7 +12,7 @@ use serde::{
     },
 };
 
-use super::{DecodeError, parts};
+use super::{decode_error::DecodeError, parts};
 
 /// A message of a peer that has yet to authenticate, as far as that is of interest. Its `Debug`
 /// shows no token.

@@ -10,13 +10,19 @@ use serde_json::json;
 
 use self::fields::Fields;
 use super::{
-    DecodeError, FirstMessage, Framing, FramingProperties, InBandAuth, SessionIdCell, first, parts,
+    Framing,
+    decode_error::DecodeError,
+    first::{self, FirstMessage},
+    parts,
+    properties::{FramingProperties, InBandAuth},
+    session_id::SessionIdCell,
 };
 use crate::{
-    decode::{self, Malformed, McpRole, PendingMethods},
+    decode::{self, PendingMethods, malformed::Malformed},
     encode,
     error::{CloseCode, CloseReason, MessageError},
     message::{Message, Text},
+    role::McpRole,
 };
 
 /// MCP's custom-transport form: the JSON-RPC message itself, as text, without an envelope or

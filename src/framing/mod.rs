@@ -4,11 +4,13 @@
 //! [`ToolCall`] are older than that binding, and still spoken. A form of your own is a [`Framing`] too:
 //! `examples/broadcast.rs` has one.
 
+pub(crate) mod decode_error;
 mod envelope;
-mod first;
-mod json_rpc;
+pub(crate) mod first;
+pub(crate) mod json_rpc;
 mod parts;
-mod properties;
+pub(crate) mod properties;
+pub(crate) mod session_id;
 mod tool_call;
 
 use std::{
@@ -25,16 +27,23 @@ use rmcp::{
 use serde_json::{Value, json};
 
 pub use self::{
+    decode_error::DecodeError,
     envelope::Envelope,
     first::FirstMessage,
     json_rpc::{BinaryPolicy, JsonRpc},
     properties::{FramingProperties, InBandAuth},
+    session_id::SessionIdCell,
     tool_call::ToolCall,
 };
 use crate::{
-    decode::{Malformed, MalformedKind, McpRole, PendingMethods, method_of_call},
+    decode::{
+        PendingMethods,
+        malformed::{Malformed, MalformedKind},
+        message::method_of_call,
+    },
     error::{CloseReason, MessageError},
     message::Message,
+    role::McpRole,
 };
 
 /// Translates between rmcp's messages of role `R` and WebSocket messages.
@@ -125,34 +134,6 @@ pub trait Framing<R: McpRole>: Send {
     }
 }
 
-/// The longest name of a session, in bytes.
-const MAX_SESSION_NAME: usize = 1024;
-
-/// The name of the session that a connection carries, as its [`Framing`] and whoever makes the
-/// connection both know it: a cheap handle. The name does not show in `Debug`.
-#[derive(Clone, Default)]
-pub struct SessionIdCell(Arc<Mutex<Option<Arc<str>>>>);
-
-impl SessionIdCell {
-    /// The name, if there is one.
-    #[must_use]
-    pub fn get(&self) -> Option<Arc<str>> {
-        self.0.lock().unwrap_or_else(PoisonError::into_inner).clone()
-    }
-
-    /// Sets the name. One of more than 1,024 bytes counts as none: it would be in every message.
-    pub fn set(&self, name: Option<String>) {
-        let name = name.filter(|name| name.len() <= MAX_SESSION_NAME);
-        *self.0.lock().unwrap_or_else(PoisonError::into_inner) = name.map(Arc::from);
-    }
-}
-
-impl fmt::Debug for SessionIdCell {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.write_str("SessionIdCell(..)")
-    }
-}
-
 impl<R: McpRole, F: Framing<R> + ?Sized> Framing<R> for Box<F> {
     fn encode(&mut self, message: &TxJsonRpcMessage<R>) -> Result<Option<Message>, MessageError> {
         (**self).encode(message)
@@ -210,106 +191,4 @@ impl<R: McpRole, F: Framing<R> + ?Sized> Framing<R> for Box<F> {
     fn reencode(&self, message: Message) -> Message {
         (**self).reencode(message)
     }
-}
-
-/// A message that a [`Framing`] could not decode, and what becomes of it.
-#[derive(Debug, Clone)]
-#[non_exhaustive]
-pub enum DecodeError {
-    /// It asked for something: the peer is answered with this error, under its id if that could be
-    /// read (JSON-RPC 2.0, section 5).
-    Request {
-        /// The id, where there was a readable one.
-        id: Option<RequestId>,
-        /// The answer.
-        error: ErrorData,
-    },
-    /// It answered something: the request with this id, if one is in flight, ends with this error.
-    /// Without an id the error goes up as a JSON-RPC error without one, and
-    /// [`Correlation`](crate::layer::Correlation) decides whose it is.
-    /// The peer is not answered, or two ends could trade errors for ever.
-    Response {
-        /// The id, where there was a readable one.
-        id: Option<RequestId>,
-        /// What the caller is told.
-        error: ErrorData,
-    },
-    /// A message that answers several requests at once: each that is in flight ends with this
-    /// error.
-    Responses {
-        /// The ids.
-        ids: Vec<RequestId>,
-        /// The error for the callers.
-        error: ErrorData,
-    },
-    /// A notification, or an answer that nobody awaits any more: no one is answered, whatever is
-    /// wrong with it.
-    Dropped {
-        /// The fault of the message.
-        error: ErrorData,
-    },
-    /// Its kind is not accepted at all: the link is closed with this reason.
-    Unacceptable(CloseReason),
-}
-
-impl DecodeError {
-    /// The cause in the crate's own words, which hold nothing of the peer's.
-    pub(crate) fn cause(&self) -> &str {
-        match self {
-            Self::Request { error, .. }
-            | Self::Response { error, .. }
-            | Self::Responses { error, .. }
-            | Self::Dropped { error } => &error.message,
-            Self::Unacceptable(reason) => &reason.reason,
-        }
-    }
-}
-
-impl DecodeError {
-    /// Judges a malformed message of JSON-RPC that a role `R` has received.
-    pub(crate) fn of<R: McpRole>(malformed: Malformed, calls: &dyn PendingMethods) -> Self {
-        use MalformedKind as K;
-        let in_flight = |id: &RequestId| method_of_call(calls, id).is_some();
-        match malformed {
-            // What has the id of a request in flight and no method can only be meant as its answer.
-            Malformed { kind: K::Other | K::Fragment, id: Some(id), error, .. }
-                if in_flight(&id) =>
-            {
-                Self::Response { id: Some(id), error: unreadable_answer(error) }
-            }
-            // A server hardly says anything else that begins so.
-            Malformed { kind: K::Fragment, error, .. } if R::IS_CLIENT => {
-                Self::Response { id: None, error: unreadable_answer(error) }
-            }
-            other => other.into(),
-        }
-    }
-}
-
-impl From<Malformed> for DecodeError {
-    fn from(malformed: Malformed) -> Self {
-        use MalformedKind as K;
-        let Malformed { error, id, kind, answers } = malformed;
-        if !answers.is_empty() {
-            return Self::Responses { ids: answers, error: unreadable_answer(error) };
-        }
-        match kind {
-            K::Response => Self::Response { id, error: unreadable_answer(error) },
-            K::Notification => Self::Dropped { error },
-            // Whether that is all of the id, nobody knows.
-            K::Fragment => Self::Request { id: None, error },
-            _ => Self::Request { id, error },
-        }
-    }
-}
-
-/// Makes the error with which a call ends whose answer has this `error`: `data.reason` is
-/// `unreadable`, and `data.outcome` says that the call may have run.
-pub(crate) fn unreadable_answer(error: ErrorData) -> ErrorData {
-    let mut data = json!({ "reason": "unreadable", "outcome": "outcome_unknown" });
-    if let (Some(data), Some(Value::Object(more))) = (data.as_object_mut(), error.data) {
-        data.extend(more);
-    }
-    let message = format!("the answer to this call could not be read: {}", error.message);
-    ErrorData::new(error.code, message, Some(data))
 }

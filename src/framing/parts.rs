@@ -10,15 +10,16 @@ use rmcp::{
 use serde::Serialize;
 use serde_json::Value;
 
-use super::DecodeError;
+use super::decode_error::DecodeError;
 use crate::{
     decode::{
-        self, McpRole, PendingMethods,
+        self, PendingMethods,
         json::{Raw, Reader, fault, has_reserved_name, not_json, parse, without_bom},
     },
     encode,
     error::MessageError,
     message::{Message, Text},
+    role::McpRole,
 };
 
 /// Declares a struct of the members that a message of some form may have. A member that is `null`

@@ -11,19 +11,22 @@ use serde::Deserialize;
 use serde_json::{Value, json};
 
 use super::{
-    DecodeError, FirstMessage, Framing, FramingProperties, InBandAuth,
-    first::{self, Member, NO_ID, Scalar},
+    Framing,
+    decode_error::{DecodeError, unreadable_answer},
+    first::{self, FirstMessage, Member, NO_ID, Scalar},
     parts::{self, Members as _, Object, Outcome, Parts, invalid, members},
-    unreadable_answer,
+    properties::{FramingProperties, InBandAuth},
 };
 use crate::{
     decode::{
-        McpRole, Method, PendingMethods,
+        PendingMethods,
         json::{Id, Raw},
+        method::Method,
     },
     error::{CloseCode, MessageError},
-    layer::correlation::UNAVAILABLE,
     message::Message,
+    role::McpRole,
+    rpc_code::UNAVAILABLE,
 };
 
 /// The id of the first message.

@@ -10,11 +10,15 @@ use rmcp::{
 use serde_json::json;
 
 use crate::{
-    decode::{DecodedSize, McpRole, PendingMethods, Unbuffered, estimate_decoded_size},
+    decode::{
+        PendingMethods, Unbuffered,
+        size::{DecodedSize, estimate_decoded_size},
+    },
     error::{CloseReason, MessageError},
     framing::{DecodeError, Framing},
     link::PeerLimits,
     message::Message,
+    role::McpRole,
     stats::Stats,
     warn_limit::WarnLimit,
 };

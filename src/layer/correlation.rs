@@ -53,7 +53,7 @@
 mod aliases;
 mod backlog;
 mod config;
-mod deadlines;
+pub(crate) mod deadlines;
 mod inbound;
 mod outbound;
 mod overload;
@@ -61,7 +61,7 @@ mod oversized;
 mod pending;
 mod receive;
 mod reinit;
-mod slots;
+pub(crate) mod slots;
 mod waiting;
 
 use std::{
@@ -72,7 +72,6 @@ use std::{
     task::{Context, Poll},
 };
 
-pub(crate) use self::slots::HandlerSlot;
 pub use self::{config::Config, deadlines::Deadline};
 use self::{
     deadlines::Deadlines,
@@ -84,24 +83,17 @@ use self::{
     waiting::WaitingRequests,
 };
 use super::{Framed, SharedLink, codec::Codec, reconnect::ReconnectHandle, replies::Replies};
+pub use crate::rpc_code::{TIMED_OUT, UNAVAILABLE};
 use crate::{
-    decode::McpRole, error::Error, event::ConnectionEvents, framing::Framing, stats::Stats,
+    error::Error, event::ConnectionEvents, framing::Framing, role::McpRole, stats::Stats,
     warn_limit::WarnLimit,
 };
+
 use futures::{Sink, Stream};
 use rmcp::{
-    model::{CancelledNotification, CancelledNotificationParam, ErrorCode, Extensions, RequestId},
+    model::{CancelledNotification, CancelledNotificationParam, Extensions, RequestId},
     service::{RxJsonRpcMessage, ServiceRole, TxJsonRpcMessage},
 };
-
-/// The JSON-RPC code of an error made by this side for a request whose link was lost, and of the
-/// refusal of one request too many. Its `data` says which.
-pub const UNAVAILABLE: ErrorCode = ErrorCode(-32000);
-
-/// JSON-RPC code of the error that ends a request past its deadline, made by this side. Its `data`
-/// has the `reason` `timed_out` and the `outcome`, `not_sent` or `outcome_unknown`, and the `cause`
-/// `unreadable_answer` if an unreadable answer may have been that of the request.
-pub const TIMED_OUT: ErrorCode = ErrorCode(-32001);
 
 /// What becomes of a request that was sent, when its connection is lost and the next leads to a peer
 /// that knows nothing of it.

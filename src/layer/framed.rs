@@ -16,12 +16,13 @@ use rmcp::service::{RxJsonRpcMessage, TxJsonRpcMessage};
 pub use super::codec::Config;
 use super::{codec::Codec, replies::Replies};
 use crate::{
-    decode::{McpRole, PendingMethods},
+    decode::PendingMethods,
     duplex::{Duplex, forward_sink},
     error::Error,
     framing::Framing,
     link::{LinkEvent, PeerLimits},
     message::Message,
+    role::McpRole,
     stats::Stats,
 };
 

@@ -10,12 +10,13 @@ use rmcp::service::RxJsonRpcMessage;
 
 use super::codec::Codec;
 use crate::{
-    decode::{McpRole, PendingMethods},
+    decode::PendingMethods,
     duplex::Duplex,
     error::{Error, LinkError},
     framing::Framing,
     link::LinkEvent,
     message::Message,
+    role::McpRole,
 };
 
 /// Bytes of replies that may wait in a link without room before no more is read, so that a peer

@@ -65,11 +65,11 @@
 mod ack_deadline;
 mod ahead;
 mod config;
-mod frame;
+pub(crate) mod frame;
 mod inbound;
 mod read_ahead;
-mod receive_count;
-mod secret;
+pub(crate) mod receive_count;
+pub(crate) mod secret;
 mod send_window;
 
 #[doc = include_str!("resume/protocol.md")]

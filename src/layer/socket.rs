@@ -17,7 +17,7 @@
 //! # Ok(()) }
 //! ```
 
-mod config;
+pub(crate) mod config;
 #[cfg(feature = "deflate")]
 #[cfg_attr(docsrs, doc(cfg(feature = "deflate")))]
 pub mod deflate;

@@ -19,15 +19,15 @@ use super::{
     guard::GuardLayer,
     limit::Limits,
     origin::{Allowed, Origin},
-    registry::{Encode, Registry, RejectReason},
+    registry::{Encode, Registry, event::RejectReason},
     resume::SessionConfig,
 };
 use crate::{
-    decode::McpRole,
     error::{CloseCode, CloseReason, MessageError},
-    framing::{Framing, FramingProperties, JsonRpc},
+    framing::{Framing, json_rpc::JsonRpc, properties::FramingProperties},
     message::Message,
-    transport::{self, Builder, WebSocketTransport},
+    role::McpRole,
+    transport::{self, WebSocketTransport, builder::Builder},
 };
 
 /// Who may connect, how fast they must be, and what their connections are made of.

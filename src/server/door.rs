@@ -14,17 +14,16 @@ use http::{
 };
 
 use super::{
-    Config,
     auth::{self, AuthError, Credentials, Identity, token},
-    config::Accepted,
+    config::{Accepted, Config},
     handshake::{self, HttpResponse, Negotiated, plain_response},
     limit::{ConnectionLimit, Permit},
-    registry::RejectReason,
-    resume::{RequestedId, SessionStore},
+    registry::event::RejectReason,
+    resume::{SessionStore, name::RequestedId},
 };
 use crate::{
-    decode::McpRole,
     layer::socket::Side,
+    role::McpRole,
     upgrade::{MAX_MESSAGE, MAX_REQUESTS},
 };
 

@@ -17,14 +17,15 @@ use tower_layer::Layer;
 use tower_service::Service;
 
 use super::{
-    Body, Config, Credentials, Identity,
-    auth::{self, token},
+    auth::{self, Credentials, Identity, token},
+    body::Body,
+    config::Config,
     door::{Rejection, auth_rejection, mark_sensitive, several_tokens, strip_handshake_headers},
     handshake::HttpResponse,
     origin::NotAllowed,
-    registry::RejectReason,
+    registry::event::RejectReason,
 };
-use crate::decode::McpRole;
+use crate::role::McpRole;
 
 /// Tower layer that wraps services in a [`Guard`], axum routes included.
 ///

@@ -27,8 +27,8 @@ use tokio_util::sync::{CancellationToken, WaitForCancellationFutureOwned};
 
 use super::role::HostedRole;
 use crate::{
-    CatchPanic,
-    layer::correlation::{TIMED_OUT, UNAVAILABLE},
+    catch_panic::CatchPanic,
+    rpc_code::{TIMED_OUT, UNAVAILABLE},
 };
 
 /// One handler, among those counted in [`RunningHandlers::running`].

@@ -32,16 +32,16 @@ use tokio::{
 };
 
 use super::{
-    Body, Config,
     auth::in_band::Unauthenticated,
+    body::Body,
+    config::Config,
     door::{self, Admission, ClientInfo, Rejection},
     lobby::PendingConnections,
     origin::{Allowed, NotAllowed},
-    registry::RejectReason,
+    registry::event::RejectReason,
     visit::{MAX_HEAD_BYTES, Progress, TrackedBody, WriteTimeout},
 };
 use crate::{
-    decode::McpRole,
     duplex::BoxLink,
     error::HandshakeError,
     extensions::Extensions,
@@ -50,8 +50,12 @@ use crate::{
         socket::{self, Side},
     },
     link::{MessageLimits, PeerLimits},
+    role::McpRole,
     time::deadline_in,
-    transport::{Builder, Layers, WebSocketTransport},
+    transport::{
+        WebSocketTransport,
+        builder::{Builder, Layers},
+    },
     upgrade::{
         Io, SUBPROTOCOL, accept_key, elements, is_websocket, read_limits, reclaim, set_tcp_options,
         write_limits,

@@ -6,7 +6,7 @@ use bytes::Bytes;
 use http::{Request, Response};
 use tower_service::Service;
 
-use super::Body;
+use super::body::Body;
 
 /// A tower service that answers HTTP requests: axum's `Router`, rmcp's `StreamableHttpService`.
 ///

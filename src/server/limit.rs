@@ -6,7 +6,7 @@ use std::{
     sync::{Arc, Mutex, MutexGuard, PoisonError},
 };
 
-use super::RejectReason;
+use super::registry::event::RejectReason;
 
 /// How many clients a server takes. What one client may do is bounded by the layers of its
 /// connection; see [`transport::Config`](crate::transport::Config).

@@ -16,7 +16,12 @@ use http::{
 use tower_layer::Layer;
 use tower_service::Service;
 
-use super::{Body, Guard, GuardLayer, WebSocketService, role::HostedRole};
+use super::{
+    body::Body,
+    guard::{Guard, GuardLayer},
+    role::HostedRole,
+    service::WebSocketService,
+};
 use crate::upgrade::elements;
 
 /// Two services on one path; see [`WebSocketService::or`].

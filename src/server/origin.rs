@@ -25,7 +25,7 @@ use http::{
 use http_body_util::Full;
 
 use self::pattern::{HostPattern, OriginPattern};
-use super::{door::Rejection, registry::RejectReason};
+use super::{door::Rejection, registry::event::RejectReason};
 use crate::warn_limit::WarnLimit;
 
 /// Hosts and origins that are let in.

@@ -18,7 +18,7 @@ use tokio::{
 use tokio_util::{sync::CancellationToken, task::TaskTracker};
 
 use super::{
-    Body, WebSocketService,
+    body::Body,
     config::Accepted,
     guard,
     handshake::{
@@ -29,12 +29,13 @@ use super::{
     listener::{Listener, is_out_of_descriptors},
     lobby::PendingSlot,
     or::asks_for_websocket,
-    registry::RejectReason,
+    registry::event::RejectReason,
     role::HostedRole,
+    service::WebSocketService,
     visit::{Progress, TrackedBody, WriteTimeout},
 };
 use crate::{
-    decode::McpRole,
+    role::McpRole,
     time::deadline_in,
     upgrade::{Io, set_tcp_options},
 };

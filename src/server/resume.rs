@@ -12,8 +12,8 @@
 //! | the server stops | those without a connection end at once |
 
 mod detached;
-mod name;
-mod slot;
+pub(crate) mod name;
+pub(crate) mod slot;
 mod source;
 
 use std::{
@@ -37,14 +37,18 @@ pub(super) use self::{
     slot::{NewLink, SessionEntry},
     source::SessionLinks,
 };
-use super::{auth::Identity, door::Rejection, registry::RejectReason};
+use super::{auth::Identity, door::Rejection, registry::event::RejectReason};
 use crate::{
-    decode::McpRole,
     error::{CloseCode, CloseReason},
-    layer::resume::{Frame, OpenFrame, ReceiveCount, Secret, SessionFrame, SessionId},
+    layer::resume::{
+        frame::{Frame, OpenFrame, SessionFrame},
+        receive_count::ReceiveCount,
+        secret::{Secret, SessionId},
+    },
     link::MessageLimits,
     message::Message,
-    transport::{Builder, WebSocketTransport},
+    role::McpRole,
+    transport::{WebSocketTransport, builder::Builder},
 };
 
 const TAKEN_OVER_TOO_OFTEN: &str = "the session is taken over too often";

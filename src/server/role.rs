@@ -13,7 +13,7 @@ use rmcp::{
 use serde_json::Value;
 use tokio_util::sync::CancellationToken;
 
-use crate::{decode::McpRole, transport::WebSocketTransport};
+use crate::{role::McpRole, transport::WebSocketTransport};
 
 /// An MCP role whose service can be run for each connection. Both are.
 pub trait HostedRole:

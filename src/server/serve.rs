@@ -17,13 +17,15 @@ use tokio_util::{
 };
 
 use super::{
-    Config, Registry, WebSocketService,
+    config::Config,
     http_service::{BoxHttpService, HttpService},
     listener::{Bind, IntoListener, Listener},
     porch::{Acceptor, run},
+    registry::Registry,
     role::HostedRole,
+    service::WebSocketService,
 };
-use crate::decode::McpRole;
+use crate::role::McpRole;
 
 /// Listens on `addr` and runs a service of its own, made by `factory`, for each connection. Await
 /// the result, or set options first.

@@ -18,22 +18,23 @@ use tokio_util::task::TaskTracker;
 use tracing::Instrument;
 
 use super::{
-    Body, Config,
     auth::in_band,
+    body::Body,
+    config::Config,
     door::{self, Admission, AuthState, Capacity, ClientInfo, Rejection},
     handshake::{self, AllLayers, BeforeAuthentication, Negotiated},
     limit::ConnectionLimit,
     lobby::PendingConnections,
-    registry::{Encode, Registry, RejectReason},
-    resume::{NewLink, SessionStore},
+    registry::{Encode, Registry, event::RejectReason},
+    resume::{SessionStore, slot::NewLink},
     role::HostedRole,
     session::{Established, RunningConnection},
 };
 use crate::{
-    decode::McpRole,
     event::ConnectionEvents,
     layer::{resume, socket::Side},
     link::PeerLimits,
+    role::McpRole,
     time::{deadline_in, saturating_add},
 };
 

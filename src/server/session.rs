@@ -22,8 +22,8 @@ use super::{
     handler::{GuardedService, RunningHandlers},
     limit::Permit,
     lobby::PendingSlot,
-    registry::{Connection, Registration, RejectReason},
-    resume::SessionEntry,
+    registry::{Registration, connection::Connection, event::RejectReason},
+    resume::slot::SessionEntry,
     role::HostedRole,
     service::ServerState,
 };
@@ -31,9 +31,9 @@ use crate::{
     error::{CloseCode, CloseReason},
     event::{ConnectionEvents, State},
     framing::Framing,
-    layer::SharedLink,
+    layer::shared_link::SharedLink,
     time::deadline_in,
-    transport::{Builder, UnansweredRequests, WebSocketTransport},
+    transport::{UnansweredRequests, WebSocketTransport, builder::Builder},
 };
 
 /// How long the last answers may take to be written, and the closing handshake, when a service is

@@ -19,7 +19,7 @@ use tokio::{
     time::{Sleep, sleep_until},
 };
 
-use super::{Body, lobby::PendingSlot};
+use super::{body::Body, lobby::PendingSlot};
 use crate::{header_case::ExactCase, time::deadline_in, upgrade::Io};
 
 /// Largest head of a request, in bytes; leaves room for large tokens.

@@ -11,26 +11,28 @@ use tracing::Span;
 
 use super::{Stack, WebSocketTransport};
 use crate::{
-    decode::McpRole,
     duplex::{BoxLink, Duplex},
     event::{Broadcaster, ConnectionEvents, State},
     extensions::Extensions,
-    framing::{Framing, JsonRpc},
+    framing::{Framing, json_rpc::JsonRpc},
     layer::{
-        Correlation, Framed, Heartbeat, Reconnect, SharedLink, Socket,
-        correlation::{self, Policy, Replay},
-        framed, heartbeat,
-        reconnect::{LinkSource, ReconnectHandle},
-        resume, shared_link,
-        socket::{self, Side},
+        correlation::{self, Correlation, Policy, Replay},
+        framed::{self, Framed},
+        heartbeat::{self, Heartbeat},
+        reconnect::{LinkSource, Reconnect, ReconnectHandle},
+        resume,
+        shared_link::{self, SharedLink},
+        socket::{self, Side, Socket},
     },
     link::{LinkEvent, Outgoing, PeerLimits},
     message::Message,
+    role::McpRole,
     stats::Stats,
 };
+
 #[cfg(any(feature = "client", feature = "server"))]
 use crate::{
-    layer::{Resume, resume::ReceiveCount},
+    layer::resume::{Resume, receive_count::ReceiveCount},
     link::MessageLimits,
 };
 
@@ -192,6 +194,13 @@ impl<R: McpRole> Default for Builder<R> {
             peer: PeerLimits::default(),
             deadline: None,
         }
+    }
+}
+
+impl<R: McpRole> WebSocketTransport<R> {
+    /// Returns a builder, for layers or settings of your own.
+    pub fn builder() -> Builder<R> {
+        Builder::default()
     }
 }
 

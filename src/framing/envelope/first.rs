@@ -5,8 +5,8 @@ use serde::Deserialize;
 
 use super::{Envelope, Form, wire::Kind};
 use crate::framing::{
-    DecodeError, FirstMessage,
-    first::{self, Content, Member, Params, Request, Scalar},
+    decode_error::DecodeError,
+    first::{self, Content, FirstMessage, Member, Params, Request, Scalar},
     parts::invalid,
 };
 

@@ -6,9 +6,9 @@ use rmcp::{ErrorData, model::RequestId};
 
 use crate::{
     error::{CloseCode, CloseReason},
-    framing::DecodeError,
-    layer::correlation::UNAVAILABLE,
+    framing::decode_error::DecodeError,
     message::Message,
+    rpc_code::UNAVAILABLE,
 };
 
 /// How many requests without an id may be open.

@@ -3,14 +3,16 @@
 use rmcp::{ErrorData, model::JsonRpcMessage, service::RxJsonRpcMessage};
 use serde_json::Value;
 
-use super::Opened;
+use super::wire::Opened;
 use crate::{
-    decode::{McpRole, PendingMethods, json::Raw},
+    decode::{PendingMethods, json::Raw},
     framing::{
-        DecodeError, SessionIdCell,
+        decode_error::DecodeError,
         parts::{self, Members as _, invalid},
+        session_id::SessionIdCell,
     },
     message::Message,
+    role::McpRole,
 };
 
 /// Puts JSON-RPC into an envelope that names the session.

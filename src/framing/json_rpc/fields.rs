@@ -12,10 +12,11 @@ use serde::Deserialize;
 
 use crate::{
     decode::{
-        McpRole, Method,
         json::{Raw, Reader, without_bom},
+        method::Method,
     },
-    framing::{DecodeError, SessionIdCell},
+    framing::{decode_error::DecodeError, session_id::SessionIdCell},
+    role::McpRole,
 };
 
 const MEMBER: &str = "mcpSessionId";

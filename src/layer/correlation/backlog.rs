@@ -7,7 +7,7 @@ use rmcp::{
     service::RxJsonRpcMessage,
 };
 
-use crate::decode::McpRole;
+use crate::role::McpRole;
 
 /// What is counted for each message that is kept, besides its size on the wire.
 const OVERHEAD: usize = 512;

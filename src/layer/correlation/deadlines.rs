@@ -15,8 +15,9 @@ use tokio::time::Instant;
 
 use super::{Correlation, Outcome, cancellation};
 use crate::{
-    decode::{McpRole, Method},
+    decode::Method,
     framing::Framing,
+    role::McpRole,
     time::{Timer, saturating_add},
 };
 

@@ -22,12 +22,12 @@ use super::{
     slots::{HandlerSlot, HandlerSlots},
 };
 use crate::{
-    decode::McpRole,
     framing::Framing,
     layer::{
         SharedLink,
         codec::{Codec, LastDecoded, too_large},
     },
+    role::McpRole,
     stats::Stats,
 };
 

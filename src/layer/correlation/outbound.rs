@@ -29,12 +29,13 @@ use super::{
     waiting::Waiting,
 };
 use crate::{
-    decode::{McpRole, Method},
+    decode::Method,
     error::{Error, MessageError},
     framing::Framing,
     layer::shared_link::Flushed,
     link::Retention,
     message::Message,
+    role::McpRole,
 };
 
 impl<R: McpRole, F: Framing<R>> Correlation<R, F> {

@@ -9,7 +9,7 @@ use rmcp::{
 use tokio::time::{Instant, Sleep, sleep};
 
 use super::{Correlation, UNAVAILABLE, reinit::ATTEMPTS};
-use crate::{decode::McpRole, framing::Framing};
+use crate::{framing::Framing, role::McpRole};
 
 /// Values of `data.reason` by which a peer refuses a request that it has not executed.
 const TOO_MANY: &str = "too_many_requests";

@@ -15,10 +15,11 @@ use serde_json::json;
 
 use super::{Call, Correlation, Outcome, UNAVAILABLE};
 use crate::{
-    decode::{McpRole, Method},
+    decode::Method,
     error::{CloseCode, Error, LinkError},
     framing::Framing,
     link::MessageLimits,
+    role::McpRole,
 };
 
 /// Number of times that a request which the peer has not read is sent again.

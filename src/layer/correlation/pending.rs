@@ -12,10 +12,11 @@ use serde_json::json;
 
 use super::{TIMED_OUT, UNAVAILABLE, deadlines::Overdue};
 use crate::{
-    decode::{McpRole, Method, PendingMethods},
+    decode::{Method, PendingMethods},
     error::{Error, MessageError},
     layer::shared_link::Flushed,
     message::Message,
+    role::McpRole,
 };
 
 /// Bytes of requests that are kept to be sent again.

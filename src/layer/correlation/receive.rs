@@ -13,10 +13,11 @@ use super::{
     overload::{self, Overload},
 };
 use crate::{
-    decode::{McpRole, Method, PendingMethods},
+    decode::{Method, PendingMethods},
     error::Error,
     framing::Framing,
     link::{Down, LinkEvent, LinkUp},
+    role::McpRole,
 };
 
 impl<R: McpRole, F: Framing<R>> Correlation<R, F> {

@@ -19,13 +19,14 @@ use super::{
     pending::{Call, PendingCalls},
 };
 use crate::{
-    decode::{McpRole, Method},
+    decode::Method,
     error::{CloseCode, CloseReason, Error, LinkError, MessageError},
     event::{ConnectionEvents, Event},
     framing::Framing,
     layer::{SharedLink, codec::Codec, reconnect::ReconnectHandle},
     link::{Down, Resumed},
     message::Message,
+    role::McpRole,
 };
 
 /// On how many connections `initialize` is sent before it was ever answered, or a `server/discover`, or a

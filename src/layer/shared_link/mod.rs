@@ -31,7 +31,7 @@
 //! reading for want of room while that is so.
 
 mod driver;
-mod flushed;
+pub(crate) mod flushed;
 mod inner;
 mod read_ahead;
 mod state;

@@ -27,7 +27,7 @@ fn deflating(
 macro_rules! on_each_kind {
     ($($(#[$attribute:meta])* async fn $name:ident($make:ident: Make) $body:block)*) => {
         mod plain {
-            use super::Socket;
+            use crate::layer::socket::Socket;
             $($(#[$attribute])* async fn $name() {
                 super::$name(Socket::with_leftover).await;
             })*

@@ -1,6 +1,6 @@
 use std::fmt;
 
-use super::{AuthError, Authenticator, Credentials, Identity, Token};
+use super::{AuthError, Authenticator, Credentials, Identity, token::Token};
 
 /// A list of tokens, each with whom it stands for. A token is compared with all of them, in a time
 /// that does not tell which was close.

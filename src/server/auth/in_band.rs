@@ -22,20 +22,17 @@ use rmcp::{
 use serde_json::json;
 use tokio::time::timeout;
 
-use super::{AuthError, Credentials, DynAuthenticator, Identity, Token, verify};
+use super::{AuthError, Credentials, DynAuthenticator, Identity, token::Token, verify};
 use crate::{
     duplex::{BoxLink, Duplex},
     error::{CloseCode, CloseReason, Error, LinkError},
-    framing::{DecodeError, FirstMessage, Framing},
+    framing::{Framing, decode_error::DecodeError, first::FirstMessage},
     layer::socket::{Side, Socket},
     message::Message,
-    server::{Config, registry::RejectReason, role::HostedRole},
-    transport::Layers,
+    server::{config::Config, registry::event::RejectReason, role::HostedRole},
+    transport::builder::Layers,
     upgrade::Io,
 };
-
-/// The JSON-RPC code of what is refused for want of authentication.
-const UNAUTHENTICATED: ErrorCode = ErrorCode(-32001);
 
 /// Connection of an unauthenticated client: a socket without layers above it, whose messages are
 /// small and uncompressed.

@@ -18,8 +18,8 @@
 //! ```
 
 mod bearer;
-pub(super) mod in_band;
-pub(super) mod token;
+pub(crate) mod in_band;
+pub(crate) mod token;
 
 use std::{
     any::Any, fmt, net::SocketAddr, panic::AssertUnwindSafe, pin::Pin, sync::Arc, time::Duration,

@@ -1,6 +1,6 @@
 use std::{fmt, net::SocketAddr};
 
-use super::Connection;
+use super::connection::Connection;
 use crate::{error::CloseReason, event};
 
 /// Something that happened to a server's connections.

@@ -8,7 +8,7 @@ use std::{
 
 use serde::Serialize;
 
-use super::{Connection, RejectReason};
+use super::{connection::Connection, event::RejectReason};
 use crate::stats::Snapshot;
 
 /// The figures of a server at one moment.

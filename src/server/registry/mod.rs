@@ -16,8 +16,8 @@
 //! # Ok::<(), mcp_ws_transport::Error>(())
 //! ```
 
-mod connection;
-mod event;
+pub(crate) mod connection;
+pub(crate) mod event;
 mod health;
 
 use std::{
@@ -38,11 +38,11 @@ pub use self::{
     health::Health,
 };
 use crate::{
-    decode::McpRole,
     error::{CloseCode, CloseReason, Error},
     event::{Broadcaster, State},
-    layer::{SharedLink, shared_link::TrySendError},
+    layer::shared_link::{SharedLink, TrySendError},
     message::Message,
+    role::McpRole,
 };
 
 /// Makes a message out of what goes to several connections, if their framing has one for it.

@@ -11,8 +11,8 @@ use percent_encoding::percent_decode_str;
 use super::slot::ReturnsBy;
 use crate::{
     error::{CloseCode, CloseReason, LinkError},
-    layer::resume::SessionId,
-    server::{door::Rejection, handshake::HttpResponse, registry::RejectReason},
+    layer::resume::secret::SessionId,
+    server::{door::Rejection, handshake::HttpResponse, registry::event::RejectReason},
     upgrade::{SESSION, SESSION_ID as NAME, elements},
 };
 

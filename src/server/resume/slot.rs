@@ -8,30 +8,33 @@ use std::{
     time::Duration,
 };
 
-use super::RequestedId;
+use super::name::RequestedId;
+use crate::{
+    duplex::{BoxLink, forward_sink},
+    error::{CloseCode, CloseReason, Error, LinkError},
+    layer::{
+        reconnect::ReconnectHandle,
+        resume::{
+            frame::{Frame, SessionFrame},
+            receive_count::{ReceiveCount, SessionStart},
+            secret::{Secret, Secrets, SessionId},
+        },
+        shared_link::SharedLink,
+    },
+    link::{LinkUp, MessageLimits},
+    message::Message,
+    role::McpRole,
+    server::{
+        auth::Identity,
+        limit::{Permit, address_prefix},
+        registry::{Registry, connection::Connection},
+    },
+    stats::Stats,
+};
 use tokio::time::Instant;
 
 use futures::{FutureExt, Sink, SinkExt, Stream};
 use pin_project_lite::pin_project;
-
-use crate::{
-    decode::McpRole,
-    duplex::{BoxLink, forward_sink},
-    error::{CloseCode, CloseReason, Error, LinkError},
-    layer::{
-        SharedLink,
-        reconnect::ReconnectHandle,
-        resume::{Frame, ReceiveCount, Secret, Secrets, SessionFrame, SessionId, SessionStart},
-    },
-    link::{LinkUp, MessageLimits},
-    message::Message,
-    server::{
-        auth::Identity,
-        limit::{Permit, address_prefix},
-        registry::{Connection, Registry},
-    },
-    stats::Stats,
-};
 
 /// So many times a session may be taken over in so short a time.
 const MAX_TAKEOVERS: u32 = 5;

@@ -13,10 +13,10 @@ use super::{
     slot::{NewLink, Next, Reattach, ReturnsBy, SessionEntry},
 };
 use crate::{
-    decode::McpRole,
     error::{CloseCode, CloseReason, Error, LinkError},
     layer::reconnect::LinkSource,
     link::LinkUp,
+    role::McpRole,
     time::deadline_in,
 };
 

@@ -9,11 +9,12 @@ use rmcp::{
 
 use super::{super::Replay, ATTEMPTS};
 use crate::{
-    decode::{McpRole, Method},
+    decode::Method,
     error::MessageError,
     framing::Framing,
     layer::{SharedLink, codec::Codec, correlation::pending::PendingCalls},
     message::Message,
+    role::McpRole,
 };
 
 /// Requests that are sent again to another peer, as they were encoded.

@@ -18,11 +18,11 @@ use tokio::{
 use super::*;
 use crate::{
     WebSocketTransport,
-    decode::McpRole,
     duplex::BoxLink,
     event::ConnectionEvents,
     extensions::Extensions,
     layer::socket::Side as End,
+    role::McpRole,
     transport::{Builder, Config as Settings},
 };
 

@@ -68,7 +68,7 @@
 mod compress;
 mod header;
 mod inflate;
-mod negotiate;
+pub(crate) mod negotiate;
 
 pub use self::negotiate::Agreement;
 pub(super) use self::{

@@ -1,3 +1,6 @@
+//! [`McpRole`]: what both MCP roles have in common.
+
+use crate::decode::{method::Method, peer::Peer};
 use rmcp::{
     RoleClient, RoleServer,
     model::{
@@ -5,13 +8,6 @@ use rmcp::{
         RequestId, ServerNotification, ServerResult,
     },
     service::ServiceRole,
-};
-use serde::de::MapAccess;
-
-use super::{
-    method::Method,
-    notification::{self, Notice},
-    request, result,
 };
 
 /// An MCP role, [`RoleClient`] or [`RoleServer`], with what its messages are decoded by.
@@ -136,93 +132,5 @@ impl McpRole for RoleServer {
         if let ServerResult::SubscriptionsListenResult(result) = result {
             result.meta.set_subscription_id(id.clone());
         }
-    }
-}
-
-/// What the peer of a role sends.
-///
-/// Each hook takes the value of the member that was just read from a map, and errs when rmcp's own
-/// `Deserialize` has to judge the message.
-#[expect(unnameable_types, reason = "seals McpRole")]
-pub trait Peer: ServiceRole {
-    fn request<'de, A: MapAccess<'de>>(
-        method: Method,
-        params: &mut A,
-    ) -> Result<Self::PeerReq, A::Error>;
-
-    fn bare_request(method: Method) -> Option<Self::PeerReq>;
-
-    fn notification<'de, A: MapAccess<'de>>(
-        notice: Notice,
-        params: &mut A,
-    ) -> Result<Self::PeerNot, A::Error>;
-
-    fn bare_notification(notice: Notice) -> Option<Self::PeerNot>;
-
-    fn result<'de, A: MapAccess<'de>>(
-        method: Option<Method>,
-        result: &mut A,
-    ) -> Result<Self::PeerResp, A::Error>;
-}
-
-impl Peer for RoleClient {
-    fn request<'de, A: MapAccess<'de>>(
-        method: Method,
-        params: &mut A,
-    ) -> Result<Self::PeerReq, A::Error> {
-        request::of_server(method, params)
-    }
-
-    fn bare_request(method: Method) -> Option<Self::PeerReq> {
-        request::of_server_bare(method)
-    }
-
-    fn notification<'de, A: MapAccess<'de>>(
-        notice: Notice,
-        params: &mut A,
-    ) -> Result<Self::PeerNot, A::Error> {
-        notification::of_server(notice, params)
-    }
-
-    fn bare_notification(notice: Notice) -> Option<Self::PeerNot> {
-        notification::of_server_bare(notice)
-    }
-
-    fn result<'de, A: MapAccess<'de>>(
-        method: Option<Method>,
-        result: &mut A,
-    ) -> Result<Self::PeerResp, A::Error> {
-        result.next_value_seed(result::OfServer(method))
-    }
-}
-
-impl Peer for RoleServer {
-    fn request<'de, A: MapAccess<'de>>(
-        method: Method,
-        params: &mut A,
-    ) -> Result<Self::PeerReq, A::Error> {
-        request::of_client(method, params)
-    }
-
-    fn bare_request(method: Method) -> Option<Self::PeerReq> {
-        request::of_client_bare(method)
-    }
-
-    fn notification<'de, A: MapAccess<'de>>(
-        notice: Notice,
-        params: &mut A,
-    ) -> Result<Self::PeerNot, A::Error> {
-        notification::of_client(notice, params)
-    }
-
-    fn bare_notification(notice: Notice) -> Option<Self::PeerNot> {
-        notification::of_client_bare(notice)
-    }
-
-    fn result<'de, A: MapAccess<'de>>(
-        method: Option<Method>,
-        result: &mut A,
-    ) -> Result<Self::PeerResp, A::Error> {
-        result.next_value_seed(result::OfClient(method))
     }
 }
