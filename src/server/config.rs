@@ -15,15 +15,18 @@ use tokio_util::sync::CancellationToken;
 
 use super::{
     auth::{Authenticator, DynAuthenticator},
-    door::Rejection,
-    guard::GuardLayer,
-    limit::Limits,
-    origin::{Allowed, Origin},
+    http::{
+        limits::Limits,
+        origin::{Allowed, source::Origin},
+        peer::AcceptedFrom,
+        rejection::Rejection,
+    },
     registry::{Encode, Registry, event::RejectReason},
-    resume::SessionConfig,
+    sessions::config::SessionConfig,
+    shutdown::Drain,
 };
 use crate::{
-    error::{CloseCode, CloseReason, MessageError},
+    error::MessageError,
     framing::{Framing, json_rpc::JsonRpc, properties::FramingProperties},
     message::Message,
     role::McpRole,
@@ -40,7 +43,7 @@ pub struct Config<R: McpRole = RoleServer> {
     pub(super) authenticator: Option<Arc<dyn DynAuthenticator>>,
     pub(super) in_band: bool,
     /// `true` once a guard was made of this configuration, or of a clone.
-    has_guard: Arc<AtomicBool>,
+    pub(super) has_guard: Arc<AtomicBool>,
     /// Largest message before authentication, in bytes.
     pub(super) first_message: usize,
     pub(super) cookie: Option<Arc<str>>,
@@ -53,60 +56,8 @@ pub struct Config<R: McpRole = RoleServer> {
     framing: NewFraming<R>,
 }
 
-/// How a server stops: each connection is closed with 1012, "service restart", as soon as no call is
-/// in flight on it. Meanwhile whoever comes is told 503, and a further call that it is not executed.
-#[derive(Debug, Clone)]
-#[non_exhaustive]
-pub struct Drain {
-    /// How long calls in flight may still take, and what a [`fallback`](super::Serve::fallback) is
-    /// answering: 30 s. Then they are dropped, and their connections closed.
-    pub deadline: Duration,
-    /// How many connections are closed per second: 1,000, or as many more as it takes to be done in
-    /// half of the deadline. Their clients come back, and had better not do so all at once.
-    pub closes_per_second: u32,
-    /// What each is told: 1012, "the server is stopping". Clients do not come back after a 1000.
-    pub reason: CloseReason,
-}
-
-impl Default for Drain {
-    fn default() -> Self {
-        Self {
-            deadline: Duration::from_secs(30),
-            closes_per_second: 1000,
-            reason: CloseReason::new(CloseCode::Restart, "the server is stopping"),
-        }
-    }
-}
-
-impl Drain {
-    /// Sets [`deadline`](Self::deadline).
-    #[must_use]
-    pub fn deadline(mut self, deadline: Duration) -> Self {
-        self.deadline = deadline;
-        self
-    }
-
-    /// Sets [`closes_per_second`](Self::closes_per_second).
-    #[must_use]
-    pub fn closes_per_second(mut self, closes: u32) -> Self {
-        self.closes_per_second = closes;
-        self
-    }
-
-    /// Sets [`reason`](Self::reason).
-    #[must_use]
-    pub fn reason(mut self, reason: CloseReason) -> Self {
-        self.reason = reason;
-        self
-    }
-}
-
 /// Where a request comes from.
 type PeerOf = Arc<dyn Fn(&Parts) -> Option<SocketAddr> + Send + Sync>;
-
-/// From where a listener accepted the connection of a request: an extension of it.
-#[derive(Debug, Clone, Copy)]
-pub(super) struct Accepted(pub(super) SocketAddr);
 
 /// Makes the framing of one connection.
 type NewFraming<R> = Arc<dyn Fn() -> Box<dyn Framing<R>> + Send + Sync>;
@@ -215,45 +166,13 @@ impl<R: McpRole> Config<R> {
     }
 
     /// Takes every request for one that came by TLS: of the server's own web pages only those of `https`
-    /// may connect, and cookies are `Secure`. [`Serve::tls`](super::Serve) does that to its own configuration;
-    /// a [`WebSocketService`](super::WebSocketService) that is mounted beside it has to be told, or behind a
+    /// may connect, and cookies are `Secure`. [`Serve::tls`](crate::server::Serve) does that to its own configuration;
+    /// a [`WebSocketService`](crate::server::WebSocketService) that is mounted beside it has to be told, or behind a
     /// proxy that does TLS.
     #[must_use]
     pub fn assume_https(mut self) -> Self {
         self.allowed.assume_https();
         self
-    }
-
-    /// Returns a tower layer that checks HTTP requests as an upgrade is checked: `Host`, `Origin`,
-    /// and the [authenticator](Self::authenticator) if there is one. It is for axum routes and
-    /// other services beside the WebSockets; see [`Guard`](super::Guard).
-    ///
-    /// # Errors
-    /// [`io::ErrorKind::InvalidInput`] when an allowed host or origin cannot be read.
-    ///
-    /// ```no_run
-    /// use axum::{Router, routing::get};
-    /// use mcp_ws_transport::server::{BearerTokens, Config, Identity, WebSocketService};
-    ///
-    /// # #[derive(Clone)] struct Calculator;
-    /// # impl rmcp::ServerHandler for Calculator {}
-    /// # fn example() -> std::io::Result<Router> {
-    /// let config: Config =
-    ///     Config::default().authenticator(BearerTokens::default().token("s3cr3t", Identity::new("alice")));
-    /// let guard = config.guard()?;
-    /// let figures = get(async || "for those who have a token");
-    /// let health = get(async || "for everybody, but for no page of other origins");
-    /// let mcp = WebSocketService::new(|| Ok(Calculator), config)?;
-    /// Ok(Router::new()
-    ///     .route("/figures", figures.layer(guard.clone()))
-    ///     .route("/health", health.layer(guard.without_authenticator()))
-    ///     .route_service("/mcp", mcp))
-    /// # }
-    /// ```
-    pub fn guard(&self) -> io::Result<GuardLayer> {
-        self.validate()?;
-        self.has_guard.store(true, Relaxed);
-        Ok(GuardLayer::new(self.clone()))
     }
 
     /// Fails when an allowed host or origin cannot be read.
@@ -350,7 +269,7 @@ impl<R: McpRole> Config<R> {
 
     /// Tells where a request comes from: the address behind a proxy, say, from a header that this
     /// proxy sets. By default it is where [`serve`](crate::serve()) accepted it from, and not known
-    /// in a [`WebSocketService`](super::WebSocketService) elsewhere. Where it panics, nobody is let in:
+    /// in a [`WebSocketService`](crate::server::WebSocketService) elsewhere. Where it panics, nobody is let in:
     /// 500, counted as [`RejectReason::Unavailable`].
     #[must_use]
     pub fn peer_addr(
@@ -403,7 +322,7 @@ impl<R: McpRole> Config<R> {
     /// Where the request of these `parts` comes from, or what to answer when that cannot be told.
     pub(super) fn peer_of(&self, parts: &Parts) -> Result<Option<SocketAddr>, Box<Rejection>> {
         let Some(peer) = &self.peer else {
-            return Ok(parts.extensions.get::<Accepted>().map(|accepted| accepted.0));
+            return Ok(parts.extensions.get::<AcceptedFrom>().map(|accepted| accepted.0));
         };
         catch_unwind(AssertUnwindSafe(|| peer(parts))).map_err(|_| {
             tracing::error!("what tells a client's address panicked");

@@ -97,7 +97,7 @@
 //! in logs. An empty one is none. Clients that can send none of these may authenticate
 //! [within the connection](Config::in_band_authentication).
 //!
-//! Handlers find in the extensions of each request: the [`http::request::Parts`] of the upgrade, under
+//! Handlers find in the extensions of each request: the [`http::request::Parts`](::http::request::Parts) of the upgrade, under
 //! the same type as with rmcp's streamable HTTP and without the headers of the handshake itself; the
 //! [`Identity`]; and their [`Connection`].
 //!
@@ -227,163 +227,49 @@
 
 mod many_threads;
 
+mod accept;
+mod admission;
 mod auth;
-mod body;
 mod config;
+mod connection;
 #[doc = include_str!("deployment.md")]
 pub mod deployment {}
-mod door;
-mod guard;
-mod handler;
-mod handshake;
-mod http_service;
-mod limit;
-mod listener;
-mod lobby;
+mod http;
+mod listen;
 mod or;
-mod origin;
-mod porch;
 mod registry;
-mod resume;
 mod role;
-mod serve;
 mod service;
-mod session;
-#[cfg(feature = "rustls-tls")]
-mod tls;
-mod visit;
-
-use std::{
-    future::{Future, IntoFuture},
-    pin::Pin,
-};
-
-use tokio::io::{AsyncRead, AsyncWrite};
+mod sessions;
+mod shutdown;
 
 #[cfg(feature = "rustls-tls")]
 #[cfg_attr(docsrs, doc(cfg(feature = "rustls-tls")))]
-pub use self::tls::ServerTls;
-use self::{auth::in_band, door::AuthState};
+pub use self::listen::tls::ServerTls;
 pub use self::{
-    auth::{AuthError, Authenticator, BearerTokens, Credentials, Identity, Token},
-    body::Body,
-    config::{Config, Drain},
-    guard::{Guard, GuardLayer},
-    http_service::HttpService,
-    limit::Limits,
-    listener::{Bind, Listener},
-    or::Or,
-    origin::Origin,
-    registry::{
-        BroadcastReport, Connection, ConnectionInfo, Health, NotifyError, Registry, RegistryEvent,
-        RegistryEvents, RejectReason,
+    accept::{Accept, accept},
+    auth::{AuthError, Authenticator, Credentials, Identity, bearer::BearerTokens, token::Token},
+    config::Config,
+    http::{
+        body::Body,
+        guard::{Guard, GuardLayer},
+        limits::Limits,
+        origin::source::Origin,
     },
-    resume::{SessionConfig, SessionIdPolicy},
+    listen::{
+        fallback::HttpService,
+        listener::{Bind, Listener},
+        serve::{Serve, Server, serve, serve_on},
+    },
+    or::Or,
+    registry::{
+        BroadcastReport, NotifyError, Registry,
+        connection::{Connection, ConnectionInfo},
+        event::{RegistryEvent, RegistryEvents, RejectReason},
+        health::Health,
+    },
     role::HostedRole,
-    serve::{Serve, Server, serve, serve_on},
     service::WebSocketService,
+    sessions::{config::SessionConfig, id::SessionIdPolicy},
+    shutdown::Drain,
 };
-use crate::{
-    decode::McpRole,
-    error::{Error, HandshakeError, LinkError},
-    event::ConnectionEvents,
-    transport::WebSocketTransport,
-};
-
-/// Performs the server's opening handshake on `stream`, which a client has just opened. Await the
-/// result, or set options first.
-///
-/// ```no_run
-/// # async fn example(service: impl rmcp::ServerHandler) -> Result<(), Box<dyn std::error::Error>> {
-/// use mcp_ws_transport::{CatchPanic, accept};
-/// use rmcp::ServiceExt;
-///
-/// let listener = tokio::net::TcpListener::bind("127.0.0.1:0").await?;
-/// let (stream, _peer) = listener.accept().await?;
-/// CatchPanic::new(service).serve(accept(stream).await?).await?.waiting().await?;
-/// # Ok(()) }
-/// ```
-pub fn accept<R, S>(stream: S) -> Accept<R, S>
-where
-    R: McpRole,
-    S: AsyncRead + AsyncWrite + Unpin + Send + 'static,
-{
-    Accept { stream, config: Config::default() }
-}
-
-/// A handshake to be performed; see [`accept`].
-///
-/// Awaiting it sets `TCP_NODELAY` where the stream is a `TcpStream`, answers requests until one is
-/// upgraded (any path will do), and fails with [`Error::Handshake`] when the client leaves or the
-/// time is over, or with [`Error::Link`] when it does not authenticate within the connection. The
-/// request and the identity are in the transport's [extensions](WebSocketTransport::extensions). The
-/// number of connections, a panic in a handler (see [`CatchPanic`](crate::CatchPanic)) and how all
-/// of it stops are the caller's affair.
-#[derive(Debug)]
-#[must_use = "nothing is accepted until this is awaited"]
-pub struct Accept<R: McpRole, S> {
-    stream: S,
-    config: Config<R>,
-}
-
-impl<R: McpRole, S> Accept<R, S> {
-    /// Who may connect, how fast they must be, and what the connection is made of.
-    pub fn config(mut self, config: Config<R>) -> Self {
-        self.config = config;
-        self
-    }
-}
-
-impl<R, S> IntoFuture for Accept<R, S>
-where
-    R: HostedRole,
-    S: AsyncRead + AsyncWrite + Unpin + Send + 'static,
-{
-    type Output = Result<WebSocketTransport<R>, Error>;
-    type IntoFuture = Pin<Box<dyn Future<Output = Self::Output> + Send>>;
-
-    fn into_future(self) -> Self::IntoFuture {
-        let Self { stream, config } = self;
-        let span = tracing::info_span!("websocket", side = "server");
-        Box::pin(async move {
-            config.allowed.validate().map_err(HandshakeError::Invalid)?;
-            let (upgraded, client) = handshake::accept(stream, &config).await?;
-            let mut builder = config.builder().span(span);
-            let (mut transport, identity) = match (client.auth_state, &config.authenticator) {
-                (AuthState::InBand, Some(authenticator)) => {
-                    builder = builder.peer(upgraded.peer_limits());
-                    let layers = builder.layers();
-                    let mut link = upgraded.unauthenticated(&layers, config.first_message);
-                    let framing = builder.framing_mut();
-                    let proof = in_band::authenticate(
-                        &mut *link,
-                        framing,
-                        &config,
-                        &**authenticator,
-                        (&client.parts, client.peer),
-                    );
-                    match proof.await {
-                        Ok(identity) => {
-                            let link = link.authenticated(&layers)?;
-                            (builder.over_link(link, ConnectionEvents::default()), Some(identity))
-                        }
-                        Err((_, reason)) => {
-                            in_band::close(&mut *link, reason.clone()).await;
-                            return Err(LinkError::closed_here(&reason).into());
-                        }
-                    }
-                }
-                (AuthState::Done(identity, _), _) => (upgraded.transport(builder), identity),
-                (AuthState::InBand | AuthState::RejectAfterUpgrade(_), _) => {
-                    (upgraded.transport(builder), None)
-                }
-            };
-            let extensions = transport.extensions();
-            extensions.insert(client.parts);
-            if let Some(identity) = identity {
-                extensions.insert(identity);
-            }
-            Ok(transport)
-        })
-    }
-}

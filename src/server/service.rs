@@ -4,39 +4,35 @@
 use std::{
     convert::Infallible,
     fmt, io,
-    pin::{Pin, pin},
-    sync::{Arc, Mutex, PoisonError},
+    pin::Pin,
+    sync::Arc,
     task::{Context, Poll},
-    time::Duration,
 };
 
 use http::{Request, Response, StatusCode};
 use hyper::upgrade::OnUpgrade;
 use rmcp::{RoleServer, Service};
-use tokio::time::{Instant, Sleep, sleep_until};
+
 use tokio_util::task::TaskTracker;
 use tracing::Instrument;
 
 use super::{
-    auth::in_band,
-    body::Body,
+    admission::{self, Admission, Capacity},
     config::Config,
-    door::{self, Admission, AuthState, Capacity, ClientInfo, Rejection},
-    handshake::{self, AllLayers, BeforeAuthentication, Negotiated},
-    limit::ConnectionLimit,
-    lobby::PendingConnections,
-    registry::{Encode, Registry, event::RejectReason},
-    resume::{SessionStore, slot::NewLink},
+    connection::state::ServerState,
+    http::{
+        body::Body,
+        limits::ConnectionLimit,
+        pending::PendingConnections,
+        rejection::Rejection,
+        response::{HttpResponse, plain_response},
+    },
+    registry::{Registry, event::RejectReason},
     role::HostedRole,
-    session::{Established, RunningConnection},
+    sessions::store::SessionStore,
+    shutdown::ClosePacer,
 };
-use crate::{
-    event::ConnectionEvents,
-    layer::{resume, socket::Side},
-    link::PeerLimits,
-    role::McpRole,
-    time::{deadline_in, saturating_add},
-};
+use crate::{layer::socket::Side, role::McpRole};
 
 /// Upgrades requests and runs a service of its own for each connection.
 ///
@@ -56,13 +52,13 @@ use crate::{
 /// | not authenticated | 401 with `WWW-Authenticate` |
 /// | authenticated, but not allowed, or the session is another's | 403 |
 /// | the session is taken over time and again | 429 with `Retry-After` |
-/// | all connections are taken, the authenticator fails, or the server is stopping | 503 with `Retry-After` |
+/// | all places are taken, the authenticator fails, or the server is stopping | 503 with `Retry-After` |
 /// | [`Config::peer_addr`] panics | 500 |
 ///
 /// The server around this service decides how header names are written: hyper, and axum with it,
 /// writes `sec-websocket-accept`, which HTTP allows but small devices that compare bytes may not
 /// understand. Under [`serve`](crate::serve()), which takes an axum `Router` as its
-/// [`fallback`](super::Serve::fallback), it is `Sec-WebSocket-Accept`.
+/// [`fallback`](crate::server::Serve::fallback), it is `Sec-WebSocket-Accept`.
 ///
 /// Any path is upgraded; whether `/mcp/` leads here as `/mcp` does is up to the router:
 /// `nest_service("/mcp", mcp)` of axum's takes both.
@@ -80,19 +76,6 @@ use crate::{
 /// ```
 pub struct WebSocketService<S, R: McpRole = RoleServer> {
     state: Arc<ServerState<S, R>>,
-}
-
-/// What every connection shares.
-pub(super) struct ServerState<S, R: McpRole> {
-    pub(super) factory: Box<dyn Fn() -> io::Result<S> + Send + Sync>,
-    pub(super) config: Config<R>,
-    pub(super) encode: Encode<R>,
-    pub(super) capacity: Capacity<R>,
-    /// For those who have yet to say who they are.
-    pub(super) pending: Arc<PendingConnections>,
-    tasks: TaskTracker,
-    /// When the server began to stop, and how many have been told since.
-    turns: Mutex<Option<(Instant, Duration, u32)>>,
 }
 
 impl<S: Service<R>, R: HostedRole> WebSocketService<S, R> {
@@ -120,7 +103,7 @@ impl<S: Service<R>, R: HostedRole> WebSocketService<S, R> {
                         SessionStore::new(sessions, window_bytes, limits, stop)
                     }),
                 },
-                turns: Mutex::new(None),
+                pacer: ClosePacer::default(),
                 config,
             }),
         })
@@ -180,7 +163,7 @@ impl<S: Service<R>, R: HostedRole> WebSocketService<S, R> {
     }
 
     /// The answer to `request`. Where that is 101, a task waits for the upgrade.
-    pub(super) async fn handle<B>(self, request: Request<B>) -> handshake::HttpResponse {
+    pub(super) async fn handle<B>(self, request: Request<B>) -> HttpResponse {
         let state = self.state;
         // Whoever waits for the last session waits for what may become one.
         let _pending = state.tasks.token();
@@ -193,7 +176,9 @@ impl<S: Service<R>, R: HostedRole> WebSocketService<S, R> {
                 return rejection.response;
             }
         };
-        let admitted = match door::admit(&state.config, Some(&state.capacity), peer, parts).await {
+        let admitted = match admission::admit(&state.config, Some(&state.capacity), peer, parts)
+            .await
+        {
             Ok(admitted) if upgrade.is_some() => Ok(admitted),
             Ok(_) => {
                 let what = "upgrades are not possible here";
@@ -220,106 +205,8 @@ impl<S: Service<R>, R: HostedRole> WebSocketService<S, R> {
                 state.config.registry.rejected(rejection.reason, peer);
                 rejection.response
             }
-            (Ok(_), None) => handshake::plain_response(StatusCode::NOT_IMPLEMENTED, ""),
+            (Ok(_), None) => plain_response(StatusCode::NOT_IMPLEMENTED, ""),
         }
-    }
-}
-
-impl<S: Service<R>, R: HostedRole> ServerState<S, R> {
-    /// Waits for the upgrade, and gets a service to run on it.
-    async fn open(
-        self: Arc<Self>,
-        upgrade: OnUpgrade,
-        negotiated: Negotiated,
-        client: ClientInfo,
-    ) -> Option<RunningConnection<S, R>> {
-        // One timer for all that follows: to set one costs more than most of it.
-        let mut timer = pin!(sleep_until(deadline_in(self.config.timeout)));
-        let upgraded = tokio::select! {
-            upgraded = upgrade => upgraded.inspect_err(|error| tracing::debug!(%error, "no upgrade")),
-            () = &mut timer => {
-                tracing::debug!("no upgrade in time");
-                return None;
-            }
-        };
-        // On the heap, one after the other: what waits for an unauthenticated peer is to be small.
-        let opened =
-            Box::pin(self.transport(upgraded.ok()?, negotiated, client, timer.as_mut())).await?;
-        Box::pin(self.start(opened, timer)).await
-    }
-
-    /// Builds the transport of an upgraded connection, once its client has authenticated if that is
-    /// done within the connection.
-    async fn transport(
-        &self,
-        upgraded: hyper::upgrade::Upgraded,
-        negotiated: Negotiated,
-        client: ClientInfo,
-        mut timer: Pin<&mut Sleep>,
-    ) -> Option<Established<R>> {
-        let builder = self.config.builder().span(tracing::Span::current());
-        let Negotiated { subprotocol, extensions, limits } = negotiated;
-        let speaks = subprotocol.as_deref() == Some(resume::SUBPROTOCOL);
-        let builder = builder.subprotocol(subprotocol);
-        let ClientInfo { parts, peer, auth_state, requested } = client;
-        let layers = builder.layers();
-        let unauthenticated =
-            BeforeAuthentication { layers: &layers, limit: self.config.first_message };
-        let (identity, permit) = match auth_state {
-            AuthState::Done(identity, permit) => (identity, permit),
-            AuthState::InBand => {
-                let link = handshake::build_over_upgraded(upgraded, unauthenticated);
-                let takes = PeerLimits::default();
-                takes.set(limits);
-                let builder = builder.peer(takes);
-                let (transport, identity, permit) =
-                    Box::pin(self.authenticate_in_band(link, builder, &parts, peer)).await?;
-                timer.as_mut().reset(deadline_in(self.config.timeout));
-                return Some(Established { transport, parts, peer, identity, permit, entry: None });
-            }
-            AuthState::RejectAfterUpgrade(cause) => {
-                let link = handshake::build_over_upgraded(upgraded, unauthenticated);
-                Box::pin(self.reject_upgraded(link, cause, peer)).await;
-                return None;
-            }
-        };
-        let link =
-            handshake::build_over_upgraded(upgraded, AllLayers { layers: &layers, extensions });
-        let (mut transport, entry, permit) = match &self.capacity.sessions {
-            Some(sessions) if speaks || requested.is_some() => {
-                // The place is given back with the connection, and the session goes on without.
-                let address = peer.map(|peer| peer.ip());
-                let new_link = NewLink::new(link, builder.counters(), permit, limits, address);
-                let asks = (identity.clone(), requested, speaks);
-                let session = Box::pin(sessions.attach(builder, new_link, asks, timer)).await;
-                let (transport, entry) = session?;
-                (transport, Some(entry), None)
-            }
-            _ => {
-                let takes = PeerLimits::default();
-                takes.set(limits);
-                (builder.peer(takes).over_link(link, ConnectionEvents::default()), None, permit)
-            }
-        };
-        if self.config.in_band {
-            transport.intercept_requests(in_band::needless::<R>);
-        }
-        Some(Established { transport, parts, peer, identity, permit, entry })
-    }
-
-    /// When the next connection may be closed, once the server stops: one after the other, so that
-    /// their clients do not come back all at once.
-    pub(super) fn turn(&self) -> Instant {
-        let drain = &self.config.drain;
-        let mut turns = self.turns.lock().unwrap_or_else(PoisonError::into_inner);
-        let (since, pace, told) = turns.get_or_insert_with(|| {
-            let all = u32::try_from(self.tasks.len()).unwrap_or(u32::MAX).max(1);
-            let pace = Duration::from_secs(1) / drain.closes_per_second.max(1);
-            (Instant::now(), pace.min(drain.deadline / 2 / all), 0)
-        });
-        let turn = saturating_add(*since, pace.saturating_mul(*told));
-        *told += 1;
-        turn
     }
 }
 

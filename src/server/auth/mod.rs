@@ -17,9 +17,8 @@
 //! });
 //! ```
 
-mod bearer;
-pub(crate) mod in_band;
-pub(crate) mod token;
+pub(super) mod bearer;
+pub(super) mod token;
 
 use std::{
     any::Any, fmt, net::SocketAddr, panic::AssertUnwindSafe, pin::Pin, sync::Arc, time::Duration,
@@ -28,14 +27,14 @@ use std::{
 use futures::FutureExt;
 use http::request::Parts;
 
-pub use self::{bearer::BearerTokens, token::Token};
+use self::token::Token;
 
 /// Decides who may connect.
 ///
 /// Every `Fn(Credentials) -> impl Future<Output = Result<Identity, AuthError>>` is one, and so is
-/// [`BearerTokens`]. It has the [time of the handshake](super::Config::handshake_timeout) once more for its
+/// [`BearerTokens`](bearer::BearerTokens). It has the [time of the handshake](crate::server::Config::handshake_timeout) once more for its
 /// answer; after that, and when it panics, the client is told 503, or closed with 1013 where it
-/// authenticates [within the connection](super::Config::in_band_authentication).
+/// authenticates [within the connection](crate::server::Config::in_band_authentication).
 pub trait Authenticator: Send + Sync + 'static {
     /// Who it is that comes with these `credentials`, or that they may not enter.
     fn authenticate(
@@ -62,8 +61,8 @@ where
 #[non_exhaustive]
 pub struct Credentials {
     /// The token, if there was one: from `Authorization: Bearer`, else from a subprotocol
-    /// `mcp.auth.<token>`, else from the [cookie](super::Config::token_cookie), else from the method
-    /// `authenticate` where that is [allowed](super::Config::in_band_authentication). An empty one is
+    /// `mcp.auth.<token>`, else from the [cookie](crate::server::Config::token_cookie), else from the method
+    /// `authenticate` where that is [allowed](crate::server::Config::in_band_authentication). An empty one is
     /// none.
     pub token: Option<Token>,
     /// The request that is to be upgraded. Its `Host` and `Origin` are allowed.
@@ -103,7 +102,7 @@ impl Identity {
     }
 
     /// Returns the identity of the sender of the request with these `extensions`, over a WebSocket
-    /// or over streamable HTTP behind a [guard](super::Guard). `None` if there is no authenticator.
+    /// or over streamable HTTP behind a [guard](crate::server::Guard). `None` if there is no authenticator.
     #[must_use]
     pub fn of(extensions: &rmcp::model::Extensions) -> Option<&Self> {
         // rmcp's HTTP transport puts the whole request there.

@@ -17,7 +17,7 @@ pub struct Token(Box<str>);
 
 impl Token {
     /// An empty one is none: it would be the secret of every configuration that has forgotten its own.
-    pub(super) fn new(text: &str) -> Option<Self> {
+    pub(in crate::server) fn new(text: &str) -> Option<Self> {
         (!text.is_empty()).then(|| Self(text.into()))
     }
 

@@ -16,9 +16,9 @@
 //! # Ok::<(), mcp_ws_transport::Error>(())
 //! ```
 
-pub(crate) mod connection;
-pub(crate) mod event;
-mod health;
+pub(super) mod connection;
+pub(super) mod event;
+pub(super) mod health;
 
 use std::{
     collections::BTreeMap,
@@ -31,11 +31,10 @@ use std::{
 
 use rmcp::{RoleServer, model::JsonRpcMessage, service::TxJsonRpcMessage};
 
-use self::health::Counters;
-pub use self::{
-    connection::{Connection, ConnectionInfo},
+use self::{
+    connection::Connection,
     event::{RegistryEvent, RegistryEvents, RejectReason},
-    health::Health,
+    health::{Counters, Health},
 };
 use crate::{
     error::{CloseCode, CloseReason, Error},
@@ -52,7 +51,7 @@ pub(super) type Encode<R> =
 /// The connections of a server, or of several that share it: a cheap handle.
 ///
 /// It is there before the server is, so that the server's own services can hold it; give it to
-/// [`Config::registry`](super::Config::registry).
+/// [`Config::registry`](crate::server::Config::registry).
 pub struct Registry<R: McpRole = RoleServer> {
     inner: Arc<Inner<R>>,
 }
