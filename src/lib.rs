@@ -199,18 +199,14 @@ mod role;
 pub mod layer;
 
 mod catch_panic;
-mod extensions;
+mod handshake;
 pub mod transport;
 
 #[doc = include_str!("migration.md")]
 pub mod migration {}
 
-#[cfg(feature = "__http")]
-mod header_case;
 #[cfg(all(feature = "rustls-tls", any(feature = "client", feature = "server")))]
 mod tls;
-#[cfg(feature = "__http")]
-mod upgrade;
 
 #[cfg(feature = "client")]
 #[cfg_attr(docsrs, doc(cfg(feature = "client")))]

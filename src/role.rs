@@ -1,6 +1,5 @@
 //! [`McpRole`]: what both MCP roles have in common.
 
-use crate::decode::{method::Method, peer::Peer};
 use rmcp::{
     RoleClient, RoleServer,
     model::{
@@ -9,6 +8,8 @@ use rmcp::{
     },
     service::ServiceRole,
 };
+
+use crate::decode::{method::Method, peer::Peer};
 
 /// An MCP role, [`RoleClient`] or [`RoleServer`], with what its messages are decoded by.
 pub trait McpRole: ServiceRole + Peer {

@@ -6,8 +6,7 @@ mod common;
 use bytes::Bytes;
 use common::limit;
 use mcp_ws_transport::{
-    WebSocketTransport,
-    decode::McpRole,
+    McpRole, WebSocketTransport,
     layer::{correlation, socket::Side},
     transport::Config,
 };

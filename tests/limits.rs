@@ -33,7 +33,7 @@ fn one() -> Config {
 }
 
 /// Waits until nobody is connected.
-async fn empty<R: mcp_ws_transport::decode::McpRole>(registry: &Registry<R>) {
+async fn empty<R: mcp_ws_transport::McpRole>(registry: &Registry<R>) {
     while !registry.list().is_empty() {
         tokio::time::sleep(Duration::from_millis(2)).await;
     }

@@ -36,7 +36,7 @@ mod jar {
     };
     use url::Url;
 
-    use crate::upgrade::SESSION_ID;
+    use crate::handshake::headers::SESSION_ID;
 
     /// Bounds on the cookies that are kept, in number and in bytes of each (RFC 6265, section 6.1).
     const MOST: usize = 50;

@@ -50,7 +50,7 @@ impl ClientTls {
 #[cfg(not(any(feature = "rustls-tls", feature = "native-tls")))]
 mod none {
     use super::{ClientTls, Trust};
-    use crate::{error::HandshakeError, upgrade::Io};
+    use crate::{error::HandshakeError, handshake::stream::Io};
 
     /// No TLS handshake.
     pub(in crate::client) async fn handshake<S: Io>(
@@ -82,7 +82,7 @@ mod rustls {
     };
 
     use super::{ClientTls, Trust};
-    use crate::{error::HandshakeError, tls::provider, upgrade::Io};
+    use crate::{error::HandshakeError, handshake::stream::Io, tls::provider};
 
     type Result<T> = std::result::Result<T, HandshakeError>;
 
@@ -239,7 +239,7 @@ mod native {
     };
 
     use super::{ClientTls, Trust};
-    use crate::{error::HandshakeError, upgrade::Io};
+    use crate::{error::HandshakeError, handshake::stream::Io};
 
     /// The TLS handshake with `host`.
     pub(in crate::client) async fn handshake<S: Io>(

@@ -12,6 +12,7 @@ use rmcp::{
     model::{JsonRpcMessage, RequestId},
     service::{RxJsonRpcMessage, TxJsonRpcMessage},
 };
+
 use serde::Deserialize;
 use serde_json::{Value, json};
 

@@ -13,18 +13,11 @@ pub(crate) mod properties;
 pub(crate) mod session_id;
 mod tool_call;
 
-use std::{
-    fmt,
-    sync::{Arc, Mutex, PoisonError},
-};
-
 use rmcp::{
     ErrorData,
     model::RequestId,
     service::{RxJsonRpcMessage, TxJsonRpcMessage},
 };
-
-use serde_json::{Value, json};
 
 pub use self::{
     decode_error::DecodeError,
@@ -35,16 +28,7 @@ pub use self::{
     session_id::SessionIdCell,
     tool_call::ToolCall,
 };
-use crate::{
-    decode::{
-        PendingMethods,
-        malformed::{Malformed, MalformedKind},
-        message::method_of_call,
-    },
-    error::{CloseReason, MessageError},
-    message::Message,
-    role::McpRole,
-};
+use crate::{decode::PendingMethods, error::MessageError, message::Message, role::McpRole};
 
 /// Translates between rmcp's messages of role `R` and WebSocket messages.
 pub trait Framing<R: McpRole>: Send {

@@ -36,6 +36,7 @@ use super::{
 use crate::{
     error::{Error, HandshakeError, LinkError},
     event::ConnectionEvents,
+    handshake::stream::{Io, reclaim, set_tcp_options},
     layer::socket::Side,
     link::PeerLimits,
     role::McpRole,
@@ -44,7 +45,6 @@ use crate::{
         WebSocketTransport,
         builder::{Builder, Layers},
     },
-    upgrade::{Io, reclaim, set_tcp_options},
 };
 
 /// Performs the server's opening handshake on `stream`, which a client has just opened. Await the

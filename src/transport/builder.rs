@@ -13,8 +13,8 @@ use super::{Stack, WebSocketTransport};
 use crate::{
     duplex::{BoxLink, Duplex},
     event::{Broadcaster, ConnectionEvents, State},
-    extensions::Extensions,
     framing::{Framing, json_rpc::JsonRpc},
+    handshake::extensions::WsExtensions,
     layer::{
         correlation::{self, Correlation, Policy, Replay},
         framed::{self, Framed},
@@ -122,7 +122,7 @@ impl Layers {
         stream: S,
         leftover: Bytes,
         side: Side,
-        extensions: Extensions,
+        extensions: WsExtensions,
     ) -> BoxLink
     where
         S: AsyncRead + AsyncWrite + Unpin + Send + 'static,
@@ -272,7 +272,7 @@ impl<R: McpRole> Builder<R> {
     where
         S: AsyncRead + AsyncWrite + Unpin + Send + 'static,
     {
-        self.over_upgraded(stream, leftover, side, Extensions::default())
+        self.over_upgraded(stream, leftover, side, WsExtensions::default())
     }
 
     /// The same with what was agreed on in the handshake.
@@ -281,7 +281,7 @@ impl<R: McpRole> Builder<R> {
         stream: S,
         leftover: Bytes,
         side: Side,
-        extensions: Extensions,
+        extensions: WsExtensions,
     ) -> WebSocketTransport<R>
     where
         S: AsyncRead + AsyncWrite + Unpin + Send + 'static,

@@ -8,7 +8,7 @@ use http::{
 };
 use subtle::ConstantTimeEq as _;
 
-use crate::upgrade::elements;
+use crate::handshake::headers::elements;
 
 /// A secret that a client has shown, which is never empty. It is neither printed nor compared in a way
 /// that tells how much of it was right.

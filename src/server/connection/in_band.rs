@@ -25,6 +25,7 @@ use tokio::time::timeout;
 use crate::{
     error::{CloseCode, CloseReason, Error, LinkError},
     framing::{Framing, decode_error::DecodeError, first::FirstMessage},
+    handshake::stream::Io,
     message::Message,
     rpc_code::UNAUTHENTICATED,
     server::{
@@ -34,7 +35,6 @@ use crate::{
         registry::event::RejectReason,
         role::HostedRole,
     },
-    upgrade::Io,
 };
 
 /// Reads from `link` until the client has authenticated. The handshake timeout bounds the time

@@ -20,17 +20,19 @@ use super::{
     response::HttpResponse,
 };
 use crate::{
-    extensions::Extensions,
+    handshake::{
+        extensions::WsExtensions,
+        headers::{SUBPROTOCOL, accept_key, elements, is_websocket, read_limits, write_limits},
+    },
     layer::{resume, socket},
     link::MessageLimits,
     server::registry::event::RejectReason,
-    upgrade::{SUBPROTOCOL, accept_key, elements, is_websocket, read_limits, write_limits},
 };
 
 /// What was chosen of what the client offered.
 pub(in crate::server) struct Negotiated {
     pub(in crate::server) subprotocol: Option<String>,
-    pub(in crate::server) extensions: Extensions,
+    pub(in crate::server) extensions: WsExtensions,
     /// Limits that the client announces.
     pub(in crate::server) limits: MessageLimits,
 }
@@ -41,7 +43,7 @@ pub(in crate::server) struct ValidUpgrade {
     subprotocol: Option<String>,
     /// The client offers to resume.
     resumes: bool,
-    extensions: (Extensions, Option<HeaderValue>),
+    extensions: (WsExtensions, Option<HeaderValue>),
     limits: MessageLimits,
 }
 
@@ -131,7 +133,7 @@ pub(in crate::server) fn validate(
     allowed.check(headers).map_err(NotAllowed::reject)?;
     let resumes =
         elements(headers, SEC_WEBSOCKET_PROTOCOL).any(|offer| offer == resume::SUBPROTOCOL);
-    let extensions = Extensions::choose(config, headers);
+    let extensions = WsExtensions::choose(config, headers);
     Ok(ValidUpgrade {
         accept: accept_key(key),
         subprotocol: choose_subprotocol(headers),

@@ -11,7 +11,7 @@ use http::{
 };
 
 use super::peer::AcceptedFrom;
-use crate::upgrade::{MAX_MESSAGE, MAX_REQUESTS};
+use crate::handshake::headers::{MAX_MESSAGE, MAX_REQUESTS};
 
 /// Headers whose values must not be logged.
 const SECRET: [HeaderName; 3] = [AUTHORIZATION, PROXY_AUTHORIZATION, COOKIE];

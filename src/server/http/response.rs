@@ -11,7 +11,7 @@ use tokio::{
 };
 
 use super::progress::MAX_HEAD_BYTES;
-use crate::upgrade::Io;
+use crate::handshake::stream::Io;
 
 /// Time that writing the last response to a client may take.
 pub(in crate::server) const LAST_RESPONSE_TIMEOUT: Duration = Duration::from_secs(1);

@@ -8,11 +8,13 @@ use super::write_timeout::WriteTimeout;
 use crate::{
     duplex::{BoxLink, Duplex},
     error::Error,
-    extensions::Extensions,
+    handshake::{
+        extensions::WsExtensions,
+        stream::{Io, set_tcp_options},
+    },
     layer::socket::{Side, Socket},
     message::Message,
     transport::builder::Layers,
-    upgrade::{Io, set_tcp_options},
 };
 
 /// Connection of an unauthenticated client: a socket without layers above it, whose messages are
@@ -40,7 +42,7 @@ pub(in crate::server) trait BuildOverStream {
 /// Builds all layers, for a client that is admitted.
 pub(in crate::server) struct AllLayers<'a> {
     pub(in crate::server) layers: &'a Layers,
-    pub(in crate::server) extensions: Extensions,
+    pub(in crate::server) extensions: WsExtensions,
 }
 
 impl BuildOverStream for AllLayers<'_> {

@@ -14,7 +14,10 @@ use tokio::{
 };
 
 use super::progress::{MAX_HEAD_BYTES, Progress};
-use crate::{header_case::ExactCase, time::deadline_in, upgrade::Io};
+use crate::{
+    handshake::{header_case::ExactCase, stream::Io},
+    time::deadline_in,
+};
 
 /// Stream of an HTTP connection before the upgrade: a client that reads nothing of a response for
 /// too long is cut, and a request's head is bounded. Upgraded connections are unaffected.

@@ -22,6 +22,7 @@ use super::{
     listener::{Listener, is_out_of_descriptors},
 };
 use crate::{
+    handshake::stream::{Io, set_tcp_options},
     role::McpRole,
     server::{
         http::{
@@ -43,7 +44,6 @@ use crate::{
         service::WebSocketService,
     },
     time::deadline_in,
-    upgrade::{Io, set_tcp_options},
 };
 
 /// Where connections are before they are upgraded.

@@ -24,7 +24,7 @@ use tokio_rustls::{
     server::TlsStream,
 };
 
-use crate::{tls::provider, upgrade::Io};
+use crate::{handshake::stream::Io, tls::provider};
 
 /// The certificate of a server, and what else its side of TLS is made of. Clones are handles of the
 /// same.

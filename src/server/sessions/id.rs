@@ -10,12 +10,12 @@ use percent_encoding::percent_decode_str;
 
 use crate::{
     error::{CloseCode, CloseReason, LinkError},
+    handshake::headers::{SESSION, SESSION_ID as NAME, elements},
     layer::resume::secret::SessionId,
     server::{
         http::{rejection::Rejection, response::HttpResponse},
         registry::event::RejectReason,
     },
-    upgrade::{SESSION, SESSION_ID as NAME, elements},
 };
 
 /// Header of the response that names it.

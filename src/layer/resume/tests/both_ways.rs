@@ -20,7 +20,7 @@ use crate::{
     WebSocketTransport,
     duplex::BoxLink,
     event::ConnectionEvents,
-    extensions::Extensions,
+    handshake::extensions::WsExtensions,
     layer::socket::Side as End,
     role::McpRole,
     transport::{Builder, Config as Settings},
@@ -152,12 +152,12 @@ async fn session(
 ) -> (WebSocketTransport<RoleClient>, WebSocketTransport<RoleServer>) {
     let none = Bytes::new;
     let client = Builder::<RoleClient>::default().transport(Settings::default());
-    let link = client.layers().link(near, none(), End::Client, Extensions::default());
+    let link = client.layers().link(near, none(), End::Client, WsExtensions::default());
     let receive_count = ReceiveCount::default();
     receive_count.begin(SessionStart::Opening);
     let client = client.over_sessions(link, Never, ConnectionEvents::default(), receive_count);
     let server = Builder::<RoleServer>::default().transport(Settings::default());
-    let mut link = server.layers().link(far, none(), End::Server, Extensions::default());
+    let mut link = server.layers().link(far, none(), End::Server, WsExtensions::default());
     let secrets = Secrets::default();
     let id = serde_json::from_value(json!("s")).unwrap();
     let session = SessionFrame::new(id, secrets.given().clone(), 120, 1 << 20);

@@ -1,14 +1,14 @@
-//! When to dial again.
+//! [`ReconnectPolicy`] and [`Backoff`]: when a lost connection is made again.
 
-use std::{fmt, panic::AssertUnwindSafe, sync::Arc, time::Duration};
+use std::time::Duration;
 
 use backon::{BackoffBuilder, ExponentialBackoff, ExponentialBuilder};
-use futures::{FutureExt, future::BoxFuture};
+use futures::FutureExt;
 use rand::{RngExt, SeedableRng, rngs::SmallRng};
 
 use crate::error::{CloseCode, Error, HandshakeError, LinkError};
 
-/// When a lost connection is made again.
+/// Policy for when a lost connection is made again.
 ///
 /// The first wait is random, from zero to [`first`](Self::first), 1 s, so that clients which lost
 /// their server together do not return together. A single client need not wait: with
@@ -25,15 +25,15 @@ pub struct ReconnectPolicy {
     /// Upper bound of the first wait, and lower bound of the later ones: 1 s. Zero reconnects at
     /// once.
     pub first: Duration,
-    /// The same after the server has announced that it restarts, or has no room (1012, 1013): 10 s.
+    /// Upper bound of the first wait after the server has announced that it restarts, or has no room (1012, 1013): 10 s.
     pub after_restart: Duration,
-    /// By how much the second wait may be longer than the least, from which it doubles: 1 s.
+    /// Random part of the second wait, which doubles with each further one: up to 1 s.
     pub min: Duration,
-    /// The longest wait: 30 s.
+    /// Longest wait: 30 s.
     pub max: Duration,
     /// Age from which a connection that carried nothing resets the waits: 60 s.
     pub stable: Duration,
-    /// How often one connection is tried for. `None`, the default: for ever.
+    /// Attempts for one connection. `None`, the default, tries for ever.
     pub attempts: Option<u32>,
 }
 
@@ -175,46 +175,6 @@ impl Backoff {
 
 /// No `Retry-After` is obeyed for longer.
 const LONGEST: Duration = Duration::from_secs(3600);
-
-/// What is known when a token is asked for.
-#[derive(Debug, Clone, Copy)]
-#[non_exhaustive]
-pub struct TokenRequest {
-    /// The server has refused the token that it was given last.
-    pub refused: bool,
-}
-
-type Ask = dyn Fn(TokenRequest) -> BoxFuture<'static, Result<String, String>> + Send + Sync;
-
-/// Where tokens come from.
-#[derive(Clone)]
-pub(super) struct Tokens(Arc<Ask>);
-
-impl Tokens {
-    pub(super) fn new<F, E>(ask: impl Fn(TokenRequest) -> F + Send + Sync + 'static) -> Self
-    where
-        F: Future<Output = Result<String, E>> + Send + 'static,
-        E: fmt::Display,
-    {
-        Self(Arc::new(move |request| {
-            let token = ask(request);
-            Box::pin(async { token.await.map_err(|error| error.to_string()) })
-        }))
-    }
-
-    pub(super) async fn ask(&self, refused: bool) -> Result<String, HandshakeError> {
-        // It is the user's code, and runs where a panic would take the connection with it.
-        let asking = AssertUnwindSafe(async { (self.0)(TokenRequest { refused }).await });
-        let token = asking.catch_unwind().await;
-        token.unwrap_or_else(|_| Err("its source panicked".into())).map_err(HandshakeError::Token)
-    }
-}
-
-impl fmt::Debug for Tokens {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.write_str("Tokens")
-    }
-}
 
 #[cfg(test)]
 mod tests {

@@ -9,16 +9,18 @@ use http::{
 use hyper::body::Incoming;
 use tokio::time::{Duration, Instant};
 
-use super::failure::is_cut;
+use super::refusal::is_cut;
 use crate::{
     error::HandshakeError,
-    extensions::Extensions,
     framing::session_id::SessionIdCell,
+    handshake::{
+        extensions::WsExtensions,
+        headers::{SESSION, SUBPROTOCOL, accept_key, is_websocket},
+    },
     layer::{
         resume::{frame::SUBPROTOCOL as RESUME, secret::SessionId},
         socket,
     },
-    upgrade::{SESSION, SUBPROTOCOL, accept_key, is_websocket},
 };
 
 /// Time after which a server that refused the whole offer is offered it again.
@@ -180,7 +182,7 @@ pub(super) fn check(
     offer: &[String],
     config: &socket::Config,
     key: &str,
-) -> Result<(Option<String>, Extensions), HandshakeError> {
+) -> Result<(Option<String>, WsExtensions), HandshakeError> {
     let headers = response.headers();
     let not = |what: &str| Err(HandshakeError::NotWebSocket(what.into()));
     if !is_websocket(headers) {
@@ -192,7 +194,7 @@ pub(super) fn check(
     if accept != Some(accept_key(key.as_bytes()).as_bytes()) {
         return not("Sec-WebSocket-Accept does not answer the key: a cached or made-up answer");
     }
-    let extensions = Extensions::chosen(config, headers).map_err(HandshakeError::NotWebSocket)?;
+    let extensions = WsExtensions::chosen(config, headers).map_err(HandshakeError::NotWebSocket)?;
     let subprotocol = headers.get(SEC_WEBSOCKET_PROTOCOL);
     Ok((subprotocol.map(|chosen| chosen_of(offer, chosen)).transpose()?.flatten(), extensions))
 }
@@ -250,7 +252,7 @@ mod tests {
     }
 
     fn cut() -> HandshakeError {
-        super::super::failure::cut("closed")
+        super::super::refusal::cut("closed")
     }
 
     fn refused() -> HandshakeError {

@@ -1,4 +1,4 @@
-//! What was agreed on in `Sec-WebSocket-Extensions` (RFC 6455, section 9): permessage-deflate, or
+//! [`WsExtensions`]: what was agreed on in `Sec-WebSocket-Extensions` (RFC 6455, section 9): permessage-deflate, or
 //! nothing.
 
 use bytes::Bytes;
@@ -16,15 +16,15 @@ use crate::{
     stats::Stats,
 };
 
-/// The extensions of one connection.
+/// Extensions of one connection.
 #[derive(Debug, Clone, Copy, Default)]
-pub(crate) struct Extensions {
+pub(crate) struct WsExtensions {
     #[cfg(feature = "deflate")]
     deflate: Option<Agreement>,
 }
 
-impl Extensions {
-    /// A socket that speaks them.
+impl WsExtensions {
+    /// Creates a socket that speaks them.
     pub(crate) fn socket<S: AsyncRead + AsyncWrite + Unpin>(
         self,
         stream: S,
@@ -42,8 +42,8 @@ impl Extensions {
 }
 
 #[cfg(feature = "client")]
-impl Extensions {
-    /// What a client of this `config` offers.
+impl WsExtensions {
+    /// Returns what a client of this `config` offers.
     pub(crate) fn offer(config: &Config) -> Option<HeaderValue> {
         #[cfg(feature = "deflate")]
         return config.deflate.as_ref().map(|deflate| HeaderValue::from_static(deflate.offer()));
@@ -54,7 +54,10 @@ impl Extensions {
         }
     }
 
-    /// What the server has chosen of it, or what is wrong with its choice.
+    /// Reads what the server has chosen of it.
+    ///
+    /// # Errors
+    /// What is wrong with its choice.
     pub(crate) fn chosen(config: &Config, answer: &HeaderMap) -> Result<Self, String> {
         // An empty list is none (RFC 9110, section 5.6.1).
         let blank = |value: &&[u8]| value.iter().all(|byte| b", \t".contains(byte));
@@ -76,8 +79,8 @@ impl Extensions {
 }
 
 #[cfg(feature = "server")]
-impl Extensions {
-    /// What a server of this `config` chooses of what `request` offers, and how it says so.
+impl WsExtensions {
+    /// Chooses for a server of this `config` from what `request` offers, and says how to answer.
     pub(crate) fn choose(config: &Config, request: &HeaderMap) -> (Self, Option<HeaderValue>) {
         #[cfg(feature = "deflate")]
         if let Some(deflate) = &config.deflate {

@@ -5,7 +5,7 @@ use std::{io, sync::Arc};
 use futures::{SinkExt, StreamExt};
 use http::StatusCode;
 
-use super::{failure::MAX_BODY, opening::close_with};
+use super::{refusal::MAX_BODY, session::close_with};
 use crate::{
     duplex::BoxLink,
     error::{CloseCode, CloseReason, Error, HandshakeError, LinkError, Refusal},

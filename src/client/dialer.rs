@@ -12,10 +12,10 @@ use tokio::time::{Instant, sleep_until, timeout_at};
 use tracing::{Instrument, Span};
 
 use super::{
-    dial::Endpoint,
+    backoff::{Backoff, ReconnectPolicy},
+    endpoint::Endpoint,
     lifetimes::Lifetimes,
-    opening::{SessionOpening, close_with, open},
-    reconnect::{Backoff, ReconnectPolicy},
+    session::{SessionOpening, close_with, open},
 };
 use crate::{
     duplex::BoxLink,

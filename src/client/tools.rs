@@ -32,7 +32,7 @@ use tokio::{
 };
 
 use super::{
-    Connect,
+    connect::Connect,
     tool_error::{ToolError, text_of},
 };
 use crate::{

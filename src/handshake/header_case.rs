@@ -18,7 +18,7 @@ use std::{
 
 use tokio::io::{AsyncRead, AsyncWrite, ReadBuf};
 
-use crate::upgrade::Io;
+use super::stream::Io;
 
 /// Prefix of header names whose capitals are not just one per word.
 const PREFIX: &[u8] = b"Sec-WebSocket-";

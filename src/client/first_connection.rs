@@ -5,20 +5,21 @@ use std::time::Duration;
 use http::header::AUTHORIZATION;
 
 use super::{
-    Connect,
-    dial::{DialedLink, Endpoint},
-    opening::{SessionOpening, open},
-    reconnect::Backoff,
-    redial::{Dialer, sleep_unless_suspended},
+    backoff::Backoff,
+    connect::Connect,
+    dial::DialedLink,
+    dialer::{Dialer, sleep_unless_suspended},
+    endpoint::Endpoint,
+    session::{SessionOpening, open},
 };
 use crate::{
     error::{CloseCode, CloseReason, Error, HandshakeError},
     event::{Broadcaster, ConnectionEvents, Event, State},
+    handshake::{headers::SUBPROTOCOL, stream::Io},
     layer::resume::{self, receive_count::ReceiveCount},
     role::McpRole,
     time::SuspendDetector,
     transport::{WebSocketTransport, builder::Layers},
-    upgrade::{Io, SUBPROTOCOL},
 };
 
 impl<R: McpRole> Connect<R> {
