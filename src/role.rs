@@ -11,36 +11,36 @@ use rmcp::{
 
 use crate::decode::{method::Method, peer::Peer};
 
-/// An MCP role, [`RoleClient`] or [`RoleServer`], with what its messages are decoded by.
+/// MCP role, [`RoleClient`] or [`RoleServer`], with what its messages are decoded by.
 pub trait McpRole: ServiceRole + Peer {
-    /// The method of a request that this role sends.
+    /// Returns the method of a request that this role sends.
     fn method_of(request: &Self::Req) -> Method;
 
-    /// The method of a request of the peer.
+    /// Returns the method of a request of the peer.
     fn method_of_peer(request: &Self::PeerReq) -> Method;
 
-    /// Whether this role says here that it is initialized.
+    /// Returns `true` if this role says here that it is initialized.
     fn is_initialized(notification: &Self::Not) -> bool;
 
-    /// Whether the peer says here that it is initialized.
+    /// Returns `true` if the peer says here that it is initialized.
     fn is_initialized_by_peer(notification: &Self::PeerNot) -> bool;
 
-    /// What the peer answers to `initialize`, if this is its answer.
+    /// Returns the peer's answer to `initialize`, if this is it.
     fn initialize_result(result: &Self::PeerResp) -> Option<&InitializeResult>;
 
-    /// The id in a `notifications/cancelled` that this role sends.
+    /// Returns the id in a `notifications/cancelled` that this role sends.
     fn cancelled(notification: &mut Self::Not) -> Option<&mut RequestId>;
 
-    /// The id in a `notifications/cancelled` of the peer.
+    /// Returns the id in a `notifications/cancelled` of the peer.
     fn cancelled_by_peer(notification: &Self::PeerNot) -> Option<&RequestId>;
 
-    /// Whose progress a `notifications/progress` of the peer tells.
+    /// Returns the token of a `notifications/progress` of the peer.
     fn progress_of_peer(notification: &Self::PeerNot) -> Option<&ProgressToken>;
 
-    /// What a notification that this role sends says of the subscription it belongs to, and else.
+    /// Returns the metadata of a notification that this role sends, such as its subscription.
     fn meta(notification: &mut Self::Not) -> Option<&mut NotificationMetaObject>;
 
-    /// Names the request of this `id`, if `result` is that of a subscription.
+    /// Sets the subscription id to `id`, if `result` is that of a subscription.
     fn subscribed(result: &mut Self::Resp, id: &RequestId);
 }
 

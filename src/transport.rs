@@ -79,16 +79,17 @@ pub struct WebSocketTransport<R: McpRole> {
     span: Span,
     subprotocol: Option<String>,
     close_timeout: Duration,
-    /// Dropping it is not the end of the connection, but its holder's affair.
+    /// Unanswered requests of the peer. `Some` if the server holds the connection too; dropping the
+    /// transport then does not close it.
     unanswered: Option<Arc<UnansweredRequests>>,
     interceptor: Option<Interceptor<R>>,
 }
 
-/// Answers those requests of the peer that are not for the service.
+/// Function that answers those requests of the peer that are not for the service.
 type Interceptor<R> =
     fn(&<R as ServiceRole>::PeerReq) -> Option<Result<<R as ServiceRole>::Resp, rmcp::ErrorData>>;
 
-/// How many requests of the peer have no answer in the queue yet.
+/// Count of the requests of the peer that have no answer in the queue yet.
 #[derive(Debug, Default)]
 pub(crate) struct UnansweredRequests {
     answers: AtomicUsize,
@@ -120,13 +121,13 @@ impl UnansweredRequests {
 }
 
 impl<R: McpRole> WebSocketTransport<R> {
-    /// The state of the connection, now and as it changes.
+    /// Returns the state of the connection, now and as it changes.
     #[must_use]
     pub fn state(&self) -> watch::Receiver<State> {
         self.shared.state()
     }
 
-    /// What happens to the connection from now on. `None` where it does not reconnect.
+    /// Returns what happens to the connection from now on. `None` where it does not reconnect.
     #[must_use]
     pub fn events(&self) -> Option<Events<Event>> {
         self.shared.events()
@@ -139,20 +140,20 @@ impl<R: McpRole> WebSocketTransport<R> {
         self.reconnect_handle.clone()
     }
 
-    /// The counters of the connection.
+    /// Returns the counters of the connection.
     #[must_use]
     pub fn stats(&self) -> Stats {
         self.stats.clone()
     }
 
-    /// The subprotocol that both sides agreed on, if any.
+    /// Returns the subprotocol that both sides agreed on, if any.
     #[must_use]
     pub fn subprotocol(&self) -> Option<&str> {
         self.subprotocol.as_deref()
     }
 
-    /// The same as a `Sink` and `Stream` of messages, which rmcp takes whole or `split()`, and which
-    /// composes with the adaptors of `futures`.
+    /// Returns a `Sink` and `Stream` of messages over this transport, which rmcp takes whole or
+    /// `split()`, and which composes with the adaptors of `futures`.
     ///
     /// rmcp's own adaptor for such pairs neither closes the connection with a Close frame nor keeps
     /// the order of messages sent at the same time. Prefer the transport itself where there is a
@@ -170,14 +171,14 @@ impl<R: McpRole> WebSocketTransport<R> {
         self.close().await
     }
 
-    /// What each request and notification of the peer carries in its extensions, where handlers
+    /// Returns what each request and notification of the peer carries in its extensions, where handlers
     /// find it. Nothing by default; [`serve`](crate::serve()) puts the upgrade request there, the
     /// identity and the connection.
     pub fn extensions(&mut self) -> &mut Extensions {
         self.stack.extensions()
     }
 
-    /// Lets the connection outlive the transport, for its holder to close.
+    /// Shares the connection, which then outlives the transport, for its holder to close.
     #[cfg(feature = "server")]
     pub(crate) fn share_connection(&mut self) -> (SharedLink, Arc<UnansweredRequests>) {
         let unanswered = self.unanswered.get_or_insert_default().clone();
@@ -190,7 +191,7 @@ impl<R: McpRole> WebSocketTransport<R> {
         }
     }
 
-    /// Has some requests of the peer answered before the service sees them.
+    /// Has `interceptor` answer some requests of the peer before the service sees them.
     #[cfg(feature = "server")]
     pub(crate) fn intercept_requests(&mut self, interceptor: Interceptor<R>) {
         self.interceptor = Some(interceptor);
@@ -214,7 +215,7 @@ impl<R: McpRole> WebSocketTransport<R> {
         }
     }
 
-    /// The message, unless it was a request that is answered here.
+    /// Returns the message, unless it is a request that is answered here.
     fn intercept(&mut self, message: RxJsonRpcMessage<R>) -> Option<RxJsonRpcMessage<R>> {
         let (Some(interceptor), JsonRpcMessage::Request(request)) = (self.interceptor, &message)
         else {

@@ -8,7 +8,8 @@ mod agreement;
 
 use agreement::{Messages, cases, corpus};
 use mcp_ws_transport::{
-    decode::{McpRole, Method, PendingMethods, decode},
+    McpRole,
+    decode::{Method, PendingMethods, decode},
     encode::encode,
 };
 use rmcp::{

@@ -326,9 +326,9 @@ async fn those_of_a_session_show_nowhere() {
     let (own, _) = traced.canaries();
     assert!(own.is_empty(), "{own:#?}");
     let traced = traced.0.lock().unwrap().clone();
-    let of_redial = &traced["mcp_ws_transport::client::redial"];
+    let of_dialer = &traced["mcp_ws_transport::client::dialer"];
     for how in ["restarted", "resumed"] {
-        assert!(of_redial.contains(&format!("session={how:?}\n")), "{of_redial}");
+        assert!(of_dialer.contains(&format!("session={how:?}\n")), "{of_dialer}");
     }
 }
 

@@ -3,7 +3,8 @@
 use std::{collections::HashMap, convert::Infallible, future::ready};
 
 use mcp_ws_transport::{
-    decode::{McpRole, Method, PendingMethods, decode},
+    McpRole,
+    decode::{Method, PendingMethods, decode},
     encode::encode,
 };
 use rmcp::{

@@ -89,7 +89,7 @@ where
     connect(url).over(stream).await
 }
 
-/// A connection to be made; see [`connect`].
+/// Connection to be made; see [`connect`].
 ///
 /// Awaiting it resolves the name, connects with `TCP_NODELAY`, performs the TLS and the opening
 /// handshake, follows at most 5 redirects, all within the origin, and fails with [`Error::Handshake`].
@@ -155,8 +155,8 @@ impl<R: McpRole> Connect<R> {
         self
     }
 
-    /// The same with a token that does not last: `tokens` is asked for one before every attempt, and
-    /// once more where the server refuses it (401, or 4401 later on).
+    /// Sends a token that does not last: `tokens` is asked for one before every attempt, and once more
+    /// where the server refuses it (401, or 4401 later on).
     pub fn bearer_provider<F, E>(
         mut self,
         tokens: impl Fn(TokenRequest) -> F + Send + Sync + 'static,
@@ -194,8 +194,8 @@ impl<R: McpRole> Connect<R> {
         self
     }
 
-    /// Whether to offer the server to resume the session where a connection was lost: it is, if the
-    /// transport reconnects. A server that does not know [`mcp.resume.v1`](crate::layer::resume::protocol)
+    /// Sets whether resuming the session is offered to the server: it is by default, if the transport
+    /// reconnects. A server that does not know [`mcp.resume.v1`](crate::layer::resume::protocol)
     /// chooses something else, and nothing is resumed; for one that chooses it all the same, set
     /// `false`.
     pub fn resume(mut self, resume: bool) -> Self {
@@ -223,7 +223,7 @@ impl<R: McpRole> Connect<R> {
         self
     }
 
-    /// How long everything up to the open connection may take: 10 s.
+    /// Sets the time that everything up to the open connection may take: 10 s.
     pub fn handshake_timeout(mut self, timeout: Duration) -> Self {
         self.timeout = timeout;
         self
@@ -238,13 +238,13 @@ impl<R: McpRole> Connect<R> {
         self
     }
 
-    /// Whom to trust on `wss://`.
+    /// Sets whom to trust on `wss://`.
     pub fn tls(mut self, tls: ClientTls) -> Self {
         self.endpoint.tls = tls;
         self
     }
 
-    /// The settings of the connection's layers.
+    /// Sets the settings of the connection's layers.
     pub fn transport(mut self, config: transport::Config) -> Self {
         self.builder = self.builder.transport(config);
         self
@@ -285,19 +285,19 @@ impl<R: McpRole> Connect<R> {
         self
     }
 
-    /// The form of the messages, in place of JSON-RPC itself.
+    /// Sets the framing of the messages, in place of JSON-RPC itself.
     pub fn framing(mut self, framing: impl Framing<R> + 'static) -> Self {
         self.builder = self.builder.framing(framing);
         self
     }
 
-    /// The state of the connection to be: [`State::Connecting`] until it is made.
+    /// Returns the state of the connection to be: [`State::Connecting`] until it is made.
     #[must_use]
     pub fn state(&self) -> watch::Receiver<State> {
         self.state.subscribe()
     }
 
-    /// What happens to the connection from now on, where it reconnects.
+    /// Returns what happens to the connection from now on, where it reconnects.
     pub fn events(&self) -> Events<Event> {
         self.events.subscribe()
     }

@@ -46,9 +46,9 @@ pub(super) struct Dialer {
     receive_count: ReceiveCount,
     reconnect_handle: ReconnectHandle,
     span: Span,
-    /// Whether there is a link that counts, and since when.
+    /// `true` while there is a link that counts.
     live: bool,
-    /// It was made after the server had refused a token.
+    /// `true` if the link was made after the server had refused a token.
     refreshed: bool,
     /// The connection was taken over, for which this is told unless the session can be resumed; and
     /// whether the present one was made so.
@@ -323,7 +323,7 @@ fn is_too_large(cause: &Error) -> bool {
     matches!(cause, Error::Link(cause) if cause.close_reason().code == CloseCode::TooBig)
 }
 
-/// Whether no session outlives a link that ended so (`mcp.resume.v1`, section 7).
+/// Returns `true` if no session outlives a link that ended so (`mcp.resume.v1`, section 7).
 fn ends_session(cause: &Error) -> bool {
     let Error::Link(cause) = cause else { return false };
     match cause.close_reason().code {
@@ -333,7 +333,7 @@ fn ends_session(cause: &Error) -> bool {
     }
 }
 
-/// Whether a rule was broken when a session was to be resumed. A new one may fare better.
+/// Returns `true` if a rule was broken when a session was to be resumed. A new one may fare better.
 fn is_violation(cause: &Error) -> bool {
     use CloseCode as C;
     let Error::Link(cause) = cause else { return false };

@@ -1,4 +1,4 @@
-//! What a client says first where a server asks within the connection who it is.
+//! Authentication within the connection, by the first message of a client.
 
 use std::{io, sync::Arc};
 
@@ -47,7 +47,7 @@ pub(super) async fn authenticate(
     }
 }
 
-/// The status that would have said the same.
+/// Returns the refusal that would have said the same before the upgrade.
 fn refused(error: Error) -> HandshakeError {
     if let Error::Link(LinkError::Closed(reason)) = &error {
         let status = match reason.code {

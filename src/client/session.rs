@@ -1,4 +1,4 @@
-//! What a client says first on a link that carries a session (`mcp.resume.v1`, section 3).
+//! Opening a session on a new link (`mcp.resume.v1`, section 3).
 
 use std::{future::poll_fn, time::Duration};
 
@@ -17,13 +17,13 @@ use crate::{
     message::Message,
 };
 
-/// How long the peer has to answer the Close of a link that is given up.
+/// Time that the peer has to answer the Close of a link that is given up.
 const CLOSE_TIMEOUT: Duration = Duration::from_secs(1);
 
 /// The first message of a link that should resume a session.
 const NO_SESSION: &str = "resume: the first message is not the @session that was asked for";
 
-/// What a new link is to the session.
+/// Outcome of opening a session on a new link.
 #[derive(Debug)]
 pub(super) enum SessionOpening {
     /// The server does not speak the extension.
@@ -87,7 +87,7 @@ pub(super) async fn open(
     }
 }
 
-/// What the peer answers. `None` if it is not the answer to that.
+/// Reads the answer of the peer; `None` if it is not the answer to that.
 async fn answer(link: &mut BoxLink, asked: &SessionId) -> Result<Option<SessionFrame>, Error> {
     loop {
         let text = match link.next().await {

@@ -7,7 +7,7 @@ pub(super) use self::none::handshake;
 #[cfg(feature = "rustls-tls")]
 pub(super) use self::rustls::handshake;
 
-/// Whom a client trusts on `wss://`.
+/// Trust of a client on `wss://`.
 ///
 /// The default is what the enabled features say: the certificates of the operating system
 /// (`rustls-tls-native-roots`), those of Mozilla (`rustls-tls-webpki-roots`), both together, or the

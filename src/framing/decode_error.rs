@@ -18,7 +18,7 @@ use crate::{
 #[derive(Debug, Clone)]
 #[non_exhaustive]
 pub enum DecodeError {
-    /// It asked for something: the peer is answered with this error, under its id if that could be
+    /// Fault of a request: the peer is answered with this error, under its id if that could be
     /// read (JSON-RPC 2.0, section 5).
     Request {
         /// The id, where there was a readable one.
@@ -26,7 +26,7 @@ pub enum DecodeError {
         /// The answer.
         error: ErrorData,
     },
-    /// It answered something: the request with this id, if one is in flight, ends with this error.
+    /// Fault of a response: the request with this id, if one is in flight, ends with this error.
     /// Without an id the error goes up as a JSON-RPC error without one, and
     /// [`Correlation`](crate::layer::Correlation) decides whose it is.
     /// The peer is not answered, or two ends could trade errors for ever.
@@ -36,26 +36,24 @@ pub enum DecodeError {
         /// What the caller is told.
         error: ErrorData,
     },
-    /// A message that answers several requests at once: each that is in flight ends with this
-    /// error.
+    /// Fault of several responses in one message: each request in flight ends with this error.
     Responses {
         /// The ids.
         ids: Vec<RequestId>,
         /// The error for the callers.
         error: ErrorData,
     },
-    /// A notification, or an answer that nobody awaits any more: no one is answered, whatever is
-    /// wrong with it.
+    /// Fault of a notification, or of a response that nobody awaits any more: nobody is answered.
     Dropped {
         /// The fault of the message.
         error: ErrorData,
     },
-    /// Its kind is not accepted at all: the link is closed with this reason.
+    /// Message of a kind that is not accepted at all: the link is closed with this reason.
     Unacceptable(CloseReason),
 }
 
 impl DecodeError {
-    /// The cause in the crate's own words, which hold nothing of the peer's.
+    /// Returns the cause in the crate's own words, which hold nothing of the peer's.
     pub(crate) fn cause(&self) -> &str {
         match self {
             Self::Request { error, .. }

@@ -137,7 +137,7 @@ impl Envelope {
         self
     }
 
-    /// Another envelope: that of SEP-1288 in its first revision, which has JSON-RPC in it and names
+    /// Uses another envelope: that of SEP-1288 in its first revision, which has JSON-RPC in it and names
     /// the session, `{"type":"mcp","mcpSessionId":…,"payload":{"jsonrpc":"2.0",…}}`.
     ///
     /// MCP is initialized as ever. A server names the session where that has a
@@ -149,7 +149,7 @@ impl Envelope {
         self
     }
 
-    /// A client calls tools by their bare names, for servers that know nothing of `tools/call`.
+    /// Calls tools by their bare names, for servers that know nothing of `tools/call`.
     #[must_use]
     pub fn bare_tools(mut self) -> Self {
         self.bare_tools = true;

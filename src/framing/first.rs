@@ -14,7 +14,7 @@ use serde::{
 
 use super::{decode_error::DecodeError, parts};
 
-/// A message of a peer that has yet to authenticate, as far as that is of interest. Its `Debug`
+/// First message of a peer that has yet to authenticate, as far as that is of interest. Its `Debug`
 /// shows no token.
 #[non_exhaustive]
 pub enum FirstMessage {
@@ -30,7 +30,7 @@ pub enum FirstMessage {
         /// The id of its request.
         id: RequestId,
     },
-    /// A message that gets no answer: a notification, a sign of life, an answer.
+    /// Message that gets no answer: a notification, a sign of life, an answer.
     Other,
 }
 

@@ -30,19 +30,19 @@ use crate::{
 #[derive(Debug, Clone, Default)]
 #[non_exhaustive]
 pub struct JsonRpc {
-    /// What a binary message is taken for.
+    /// Treatment of binary messages.
     pub binary: BinaryPolicy,
     fields: Option<Fields>,
 }
 
-/// What becomes of a binary message.
+/// Treatment of a binary message.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
 #[non_exhaustive]
 pub enum BinaryPolicy {
-    /// It is read as if it were text: the default.
+    /// Reads it as if it were text: the default.
     #[default]
     Accept,
-    /// The link is closed with 1003, as SEP-1288 has it.
+    /// Closes the link with 1003, as SEP-1288 has it.
     Reject,
 }
 

@@ -68,7 +68,7 @@ where
     Accept { stream, config: Config::default() }
 }
 
-/// A handshake to be performed; see [`accept`].
+/// Handshake to be performed; see [`accept`].
 ///
 /// Awaiting it sets `TCP_NODELAY` where the stream is a `TcpStream`, answers requests until one is
 /// upgraded (any path will do), and fails with [`Error::Handshake`] when the client leaves or the
@@ -84,7 +84,7 @@ pub struct Accept<R: McpRole, S> {
 }
 
 impl<R: McpRole, S> Accept<R, S> {
-    /// Who may connect, how fast they must be, and what the connection is made of.
+    /// Sets who may connect, how fast they must be, and what the connection is made of.
     pub fn config(mut self, config: Config<R>) -> Self {
         self.config = config;
         self
@@ -145,7 +145,7 @@ where
     }
 }
 
-/// A connection whose upgrade was granted.
+/// Connection whose upgrade was granted.
 struct Upgraded<S> {
     stream: S,
     leftover: Bytes,
@@ -153,7 +153,7 @@ struct Upgraded<S> {
 }
 
 impl<S: Io> Upgraded<S> {
-    /// What `builder` makes over it.
+    /// Builds the transport over it.
     fn transport<R: McpRole>(self, builder: Builder<R>) -> WebSocketTransport<R> {
         let peer = self.peer_limits();
         let Negotiated { subprotocol, extensions, .. } = self.negotiated;

@@ -33,7 +33,7 @@ use crate::{
     transport::{self, WebSocketTransport, builder::Builder},
 };
 
-/// Who may connect, how fast they must be, and what their connections are made of.
+/// Settings of a server: who may connect, how fast they must be, and what connections are made of.
 pub struct Config<R: McpRole = RoleServer> {
     pub(super) allowed: Allowed,
     /// For the opening handshake, and again for the first message.
@@ -56,7 +56,7 @@ pub struct Config<R: McpRole = RoleServer> {
     framing: NewFraming<R>,
 }
 
-/// Where a request comes from.
+/// Function that tells where a request comes from.
 type PeerOf = Arc<dyn Fn(&Parts) -> Option<SocketAddr> + Send + Sync>;
 
 /// Makes the framing of one connection.
@@ -191,8 +191,8 @@ impl<R: McpRole> Config<R> {
         }
     }
 
-    /// Whether a request of these headers comes from an allowed host and, if from a web page, from an allowed
-    /// one: the same check that is made for an upgrade, for what else is served beside it.
+    /// Checks that a request with these headers asks for an allowed host and, if it is from a web page,
+    /// comes from an allowed one: the same check that is made for an upgrade, for what else is served beside it.
     #[must_use]
     pub fn allows(&self, headers: &HeaderMap) -> bool {
         self.allowed.check(headers).is_ok()
@@ -235,22 +235,22 @@ impl<R: McpRole> Config<R> {
         self
     }
 
-    /// How many clients there may be.
+    /// Sets how many clients there may be.
     #[must_use]
     pub fn limits(mut self, limits: Limits) -> Self {
         self.limits = limits;
         self
     }
 
-    /// How the server stops.
+    /// Sets how the server stops.
     #[must_use]
     pub fn drain(mut self, drain: Drain) -> Self {
         self.drain = drain;
         self
     }
 
-    /// How long the sessions of clients that lose their connection are kept, and how many; `None` for
-    /// none of them. Clients come back to theirs that speak
+    /// Sets how long the sessions of clients that lose their connection are kept, and how many; `None`
+    /// keeps none. Clients come back to theirs that speak
     /// [`mcp.resume.v1`](crate::layer::resume::protocol), as those of this crate do, or know its
     /// [name](SessionConfig::ids); not those that authenticate
     /// [within the connection](Self::in_band_authentication).
@@ -267,7 +267,7 @@ impl<R: McpRole> Config<R> {
         self
     }
 
-    /// Tells where a request comes from: the address behind a proxy, say, from a header that this
+    /// Sets how the address of a client is told: the address behind a proxy, say, from a header that this
     /// proxy sets. By default it is where [`serve`](crate::serve()) accepted it from, and not known
     /// in a [`WebSocketService`](crate::server::WebSocketService) elsewhere. Where it panics, nobody is let in:
     /// 500, counted as [`RejectReason::Unavailable`].
@@ -280,7 +280,7 @@ impl<R: McpRole> Config<R> {
         self
     }
 
-    /// How long a client may take for each step until its service runs: for its opening handshake,
+    /// Sets the time for each step until the service of a client runs: for its opening handshake,
     /// and for the initialization of MCP (or its first request, in the era without one). 10 s. As long
     /// may an answer before the upgrade wait until the client takes some more of it.
     #[must_use]
@@ -289,7 +289,7 @@ impl<R: McpRole> Config<R> {
         self
     }
 
-    /// How long the service may take for a request: for as long as it likes, by default. Then its handler
+    /// Sets the time that the service may take for a request: by default as long as it likes. Then its handler
     /// is dropped, and the client told `-32001` with `data.reason` `timed_out`. `subscriptions/listen`, which has no
     /// end of its own, is not concerned.
     #[must_use]
@@ -298,28 +298,28 @@ impl<R: McpRole> Config<R> {
         self
     }
 
-    /// The settings of each connection's layers.
+    /// Sets the settings of each connection's layers.
     #[must_use]
     pub fn transport(mut self, transport: transport::Config) -> Self {
         self.transport = transport;
         self
     }
 
-    /// The form of the messages, in place of JSON-RPC itself. Each connection has a clone.
+    /// Sets the framing of the messages, in place of JSON-RPC itself. Each connection has a clone.
     #[must_use]
     pub fn framing(mut self, framing: impl Framing<R> + Clone + Sync + 'static) -> Self {
         self.framing = Arc::new(move || Box::new(framing.clone()));
         self
     }
 
-    /// When this token is cancelled the server stops; see [`Drain`].
+    /// Sets the token that stops the server when it is cancelled; see [`Drain`].
     #[must_use]
     pub fn cancellation_token(mut self, token: CancellationToken) -> Self {
         self.stop = token;
         self
     }
 
-    /// Where the request of these `parts` comes from, or what to answer when that cannot be told.
+    /// Returns where the request of these `parts` comes from, or the rejection if that cannot be told.
     pub(super) fn peer_of(&self, parts: &Parts) -> Result<Option<SocketAddr>, Box<Rejection>> {
         let Some(peer) = &self.peer else {
             return Ok(parts.extensions.get::<AcceptedFrom>().map(|accepted| accepted.0));
@@ -343,7 +343,7 @@ impl<R: McpRole> Config<R> {
         })
     }
 
-    /// How connections behave whose messages have the form that was chosen.
+    /// Returns how connections with this framing behave.
     pub(super) fn framing_properties(&self) -> FramingProperties {
         (self.framing)().properties()
     }

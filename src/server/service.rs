@@ -109,7 +109,7 @@ impl<S: Service<R>, R: HostedRole> WebSocketService<S, R> {
         })
     }
 
-    /// The connections: those of [`Config::registry`].
+    /// Returns the registry of the connections, that of [`Config::registry`].
     #[must_use]
     pub fn registry(&self) -> &Registry<R> {
         &self.state.config.registry
@@ -148,7 +148,7 @@ impl<S: Service<R>, R: HostedRole> WebSocketService<S, R> {
         self.state.tasks.wait().await;
     }
 
-    /// The seats for all who have not shown who they are, before the upgrade or after it.
+    /// Returns the connections that have not shown who they are, before the upgrade or after it.
     pub(super) fn pending(&self) -> &Arc<PendingConnections> {
         &self.state.pending
     }
@@ -162,7 +162,7 @@ impl<S: Service<R>, R: HostedRole> WebSocketService<S, R> {
         &self.state.config
     }
 
-    /// The answer to `request`. Where that is 101, a task waits for the upgrade.
+    /// Returns the response to `request`. If it is 101, a task waits for the upgrade.
     pub(super) async fn handle<B>(self, request: Request<B>) -> HttpResponse {
         let state = self.state;
         // Whoever waits for the last session waits for what may become one.

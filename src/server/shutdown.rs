@@ -12,18 +12,20 @@ use crate::{
     time::saturating_add,
 };
 
-/// How a server stops: each connection is closed with 1012, "service restart", as soon as no call is
-/// in flight on it. Meanwhile whoever comes is told 503, and a further call that it is not executed.
+/// Settings for the stop of a server.
+///
+/// Each connection is closed with 1012, "service restart", as soon as no call is in flight on it.
+/// Meanwhile whoever comes is told 503, and a further call that it is not executed.
 #[derive(Debug, Clone)]
 #[non_exhaustive]
 pub struct Drain {
-    /// How long calls in flight may still take, and what a [`fallback`](crate::server::Serve::fallback) is
-    /// answering: 30 s. Then they are dropped, and their connections closed.
+    /// Time that calls in flight may still take, and what a [`fallback`](crate::server::Serve::fallback)
+    /// is answering: 30 s. Then they are dropped, and their connections closed.
     pub deadline: Duration,
-    /// How many connections are closed per second: 1,000, or as many more as it takes to be done in
-    /// half of the deadline. Their clients come back, and had better not do so all at once.
+    /// Connections closed per second: 1,000, or as many more as it takes to be done in half of the
+    /// deadline. Their clients come back, and had better not do so all at once.
     pub closes_per_second: u32,
-    /// What each is told: 1012, "the server is stopping". Clients do not come back after a 1000.
+    /// Reason that each is closed with: 1012, "the server is stopping". Clients do not come back after a 1000.
     pub reason: CloseReason,
 }
 

@@ -44,7 +44,7 @@ pub struct Config {
     pub socket: socket::Config,
     /// Pings and the watchdog.
     pub heartbeat: heartbeat::Config,
-    /// What is kept for a peer that resumes.
+    /// Messages kept for a peer that resumes.
     pub resume: resume::Config,
     /// The outbound queue.
     pub shared: shared_link::Config,
@@ -205,26 +205,26 @@ impl<R: McpRole> WebSocketTransport<R> {
 }
 
 impl<R: McpRole> Builder<R> {
-    /// The settings of the layers that the builder puts on: those from [`SharedLink`] upwards, and
+    /// Sets the settings of the layers that the builder puts on: those from [`SharedLink`] upwards, and
     /// in [`over_stream`](Self::over_stream) all of them.
     pub fn transport(mut self, config: Config) -> Self {
         self.config = config;
         self
     }
 
-    /// The form of the messages; the default is [`JsonRpc`].
+    /// Sets the framing of the messages; the default is [`JsonRpc`].
     pub fn framing(mut self, framing: impl Framing<R> + 'static) -> Self {
         self.framing = Box::new(framing);
         self
     }
 
-    /// The counters to count in, where a layer below counts in them too.
+    /// Sets the counters to count in, where a layer below counts in them too.
     pub fn stats(mut self, stats: Stats) -> Self {
         self.stats = stats;
         self
     }
 
-    /// The span in which everything about this connection is traced.
+    /// Sets the span in which everything about this connection is traced.
     pub fn span(mut self, span: Span) -> Self {
         self.span = span;
         self
@@ -237,7 +237,7 @@ impl<R: McpRole> Builder<R> {
         self
     }
 
-    /// Limits of the peer, as whoever makes the links knows them: unknown by default. A larger
+    /// Sets the limits of the peer, as whoever makes the links knows them: unknown by default. A larger
     /// message fails alone, and further requests wait.
     pub fn peer(mut self, peer: PeerLimits) -> Self {
         self.peer = peer;
@@ -252,13 +252,13 @@ impl<R: McpRole> Builder<R> {
         self
     }
 
-    /// The subprotocol that was agreed on, for [`WebSocketTransport::subprotocol`].
+    /// Sets the subprotocol that was agreed on, for [`WebSocketTransport::subprotocol`].
     pub fn subprotocol(mut self, subprotocol: Option<String>) -> Self {
         self.subprotocol = subprotocol;
         self
     }
 
-    /// A transport over `link`, any [`Duplex`] of [`Message`]s.
+    /// Builds a transport over `link`, any [`Duplex`] of [`Message`]s.
     pub fn over<L>(self, link: L) -> WebSocketTransport<R>
     where
         L: Duplex<Message, Message> + Send + 'static,
@@ -266,7 +266,7 @@ impl<R: McpRole> Builder<R> {
         self.over_link(Box::pin(link), ConnectionEvents::default())
     }
 
-    /// A transport over a byte stream on which the opening handshake is done, and what was read
+    /// Builds a transport over a byte stream on which the opening handshake is done, and what was read
     /// behind it: [`Socket`](crate::layer::Socket), [`Heartbeat`] and the rest.
     pub fn over_stream<S>(self, stream: S, leftover: Bytes, side: Side) -> WebSocketTransport<R>
     where
@@ -327,7 +327,7 @@ impl<R: McpRole> Builder<R> {
         self.assemble(Reconnect::single(link), notices, |stack| stack)
     }
 
-    /// A transport over `first`, and over those of `source` when that is lost.
+    /// Builds a transport over `first`, and over the links of `source` when that is lost.
     pub fn over_links<S>(self, first: S::Link, source: S) -> WebSocketTransport<R>
     where
         S: LinkSource<Link: Send> + Send + 'static,

@@ -36,7 +36,7 @@ use self::token::Token;
 /// answer; after that, and when it panics, the client is told 503, or closed with 1013 where it
 /// authenticates [within the connection](crate::server::Config::in_band_authentication).
 pub trait Authenticator: Send + Sync + 'static {
-    /// Who it is that comes with these `credentials`, or that they may not enter.
+    /// Returns the identity that these `credentials` stand for, or why it may not enter.
     fn authenticate(
         &self,
         credentials: Credentials,
@@ -56,7 +56,7 @@ where
     }
 }
 
-/// What somebody brings who wants to enter.
+/// Credentials of a client that wants to connect.
 #[derive(Clone)]
 #[non_exhaustive]
 pub struct Credentials {
@@ -65,9 +65,9 @@ pub struct Credentials {
     /// `authenticate` where that is [allowed](crate::server::Config::in_band_authentication). An empty one is
     /// none.
     pub token: Option<Token>,
-    /// The request that is to be upgraded. Its `Host` and `Origin` are allowed.
+    /// Request that is to be upgraded. Its `Host` and `Origin` are allowed.
     pub parts: Parts,
-    /// Where it comes from, as far as that is known.
+    /// Address that the request comes from, if known.
     pub peer: Option<SocketAddr>,
 }
 
@@ -80,7 +80,7 @@ impl fmt::Debug for Credentials {
     }
 }
 
-/// Who a client is. Tools find it in the extensions of their requests.
+/// Identity of a client. Tools find it in the extensions of their requests.
 #[derive(Clone)]
 pub struct Identity {
     subject: Arc<str>,
@@ -88,13 +88,13 @@ pub struct Identity {
 }
 
 impl Identity {
-    /// The one of this name. Two identities of the same name are the same.
+    /// Creates the identity of this name. Two identities of the same name are equal.
     #[must_use]
     pub fn new(subject: impl Into<Arc<str>>) -> Self {
         Self { subject: subject.into(), claims: None }
     }
 
-    /// The same, with more that is known of them: scopes, a tenant, whatever tools want to ask for.
+    /// Adds what else is known of the client: scopes, a tenant, whatever tools want to ask for.
     #[must_use]
     pub fn with_claims(mut self, claims: impl Any + Send + Sync) -> Self {
         self.claims = Some(Arc::new(claims));
@@ -110,13 +110,13 @@ impl Identity {
         extensions.get().or_else(of_http)
     }
 
-    /// The name.
+    /// Returns the name.
     #[must_use]
     pub fn subject(&self) -> &str {
         &self.subject
     }
 
-    /// What was given to [`with_claims`](Self::with_claims), if it was of this type.
+    /// Returns what was given to [`with_claims`](Self::with_claims), if it was of this type.
     #[must_use]
     pub fn claims<T: Any>(&self) -> Option<&T> {
         self.claims.as_deref()?.downcast_ref()
@@ -137,21 +137,21 @@ impl fmt::Debug for Identity {
     }
 }
 
-/// Why somebody may not enter, which says what they are answered.
+/// Reason why a client may not connect, which decides the response.
 #[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
 #[non_exhaustive]
 pub enum AuthError {
-    /// There is no token, or it is not valid: 401 with `WWW-Authenticate: Bearer` (RFC 6750,
+    /// Missing or invalid token: 401 with `WWW-Authenticate: Bearer` (RFC 6750,
     /// section 3).
     #[error("authentication required")]
     Unauthorized,
-    /// The same, with this `WWW-Authenticate` (RFC 9110, section 11.6.1).
+    /// Missing or invalid token: 401 with this `WWW-Authenticate` (RFC 9110, section 11.6.1).
     #[error("authentication required")]
     Challenge(String),
-    /// It is known who they are, and they may not: 403.
+    /// Known client that may not connect: 403.
     #[error("not allowed")]
     Forbidden,
-    /// It cannot be told now: 503, with this time as `Retry-After`.
+    /// No verdict at present: 503, with this time as `Retry-After`.
     #[error("authentication is not available")]
     Unavailable(Duration),
 }
@@ -173,10 +173,10 @@ impl<A: Authenticator> DynAuthenticator for A {
     }
 }
 
-/// When they may ask again whose authenticator has failed.
+/// `Retry-After` where the authenticator has failed.
 const RETRY_AFTER: Duration = Duration::from_secs(5);
 
-/// The verdict of `authenticator`, which may take its time and panic.
+/// Returns the verdict of `authenticator`, which may take its time and panic.
 pub(super) async fn verify(
     authenticator: &dyn DynAuthenticator,
     credentials: Credentials,

@@ -10,7 +10,7 @@ use subtle::ConstantTimeEq as _;
 
 use crate::handshake::headers::elements;
 
-/// A secret that a client has shown, which is never empty. It is neither printed nor compared in a way
+/// Secret that a client has shown, which is never empty. It is neither printed nor compared in a way
 /// that tells how much of it was right.
 #[derive(Clone)]
 pub struct Token(Box<str>);
@@ -21,14 +21,13 @@ impl Token {
         (!text.is_empty()).then(|| Self(text.into()))
     }
 
-    /// The token itself. Mind where it goes.
+    /// Returns the token itself. Mind where it goes.
     #[must_use]
     pub fn as_str(&self) -> &str {
         &self.0
     }
 
-    /// Whether it is `secret`, in a time that depends on nothing but the lengths. No token is an empty
-    /// one.
+    /// Compares it with `secret`, in a time that depends on nothing but the lengths. No token is empty.
     #[must_use]
     pub fn is(&self, secret: &str) -> bool {
         self.0.as_bytes().ct_eq(secret.as_bytes()).into()

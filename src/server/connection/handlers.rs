@@ -1,4 +1,4 @@
-//! What stands between rmcp's loop and a service: handlers that run are counted, and can be stopped.
+//! [`GuardedService`]: handlers that run are counted, and can be stopped.
 
 use std::{
     borrow::Cow,
@@ -37,7 +37,7 @@ const ONE: u64 = 1;
 /// One handler that goes on until somebody stops it.
 const ONE_OPEN_ENDED: u64 = ONE | 1 << 32;
 
-/// The handlers of one connection that run.
+/// Handlers of one connection that run.
 #[derive(Debug, Default)]
 pub(in crate::server) struct RunningHandlers {
     /// All in the lower half, those that go on until somebody stops them in the upper: two counts
@@ -52,12 +52,12 @@ pub(in crate::server) struct RunningHandlers {
 }
 
 impl RunningHandlers {
-    /// None yet, and each may take so long.
+    /// Creates it with none; each may take so long.
     pub(in crate::server) fn within(time: Option<Duration>) -> Arc<Self> {
         Arc::new(Self { time, ..Self::default() })
     }
 
-    /// Whether none runs now that ends by itself.
+    /// Returns `true` if none runs now that ends by itself.
     pub(in crate::server) fn is_idle(&self) -> bool {
         calls(self.running.load(SeqCst)) == 0
     }
@@ -71,7 +71,7 @@ impl RunningHandlers {
         }
     }
 
-    /// How many run of those that go on until somebody stops them.
+    /// Returns how many run of those that go on until somebody stops them.
     pub(in crate::server) fn open_ended(&self) -> usize {
         open_ended(self.running.load(SeqCst))
     }
@@ -100,7 +100,7 @@ fn open_ended(running: u64) -> usize {
     (running >> 32) as usize
 }
 
-/// Those that end by themselves.
+/// Returns how many end by themselves.
 fn calls(running: u64) -> usize {
     all(running) - open_ended(running)
 }
@@ -109,7 +109,7 @@ fn refusal(reason: &str, message: &'static str) -> ErrorData {
     ErrorData::new(UNAVAILABLE, message, Some(json!({ "reason": reason })))
 }
 
-/// Counts as long as it lives.
+/// Counts as a handler as long as it lives.
 struct HandlerGuard {
     handlers: Arc<RunningHandlers>,
     one: u64,
@@ -125,7 +125,7 @@ impl Drop for HandlerGuard {
     }
 }
 
-/// A service whose handlers are watched.
+/// Service whose handlers are counted and can be stopped.
 pub(in crate::server) struct GuardedService<S> {
     service: CatchPanic<S>,
     handlers: Arc<RunningHandlers>,
@@ -179,7 +179,7 @@ impl<R: HostedRole, S: Service<R>> Service<R> for GuardedService<S> {
 }
 
 pin_project! {
-    /// A handler that may be stopped.
+    /// Handler that may be stopped.
     struct HandlerFuture<F> {
         #[pin]
         handler: F,

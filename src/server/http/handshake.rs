@@ -29,7 +29,7 @@ use crate::{
     server::registry::event::RejectReason,
 };
 
-/// What was chosen of what the client offered.
+/// Choice of what the client offered.
 pub(in crate::server) struct Negotiated {
     pub(in crate::server) subprotocol: Option<String>,
     pub(in crate::server) extensions: WsExtensions,
@@ -37,7 +37,7 @@ pub(in crate::server) struct Negotiated {
     pub(in crate::server) limits: MessageLimits,
 }
 
-/// An upgrade that may be granted.
+/// Upgrade request that may be granted.
 pub(in crate::server) struct ValidUpgrade {
     accept: String,
     subprotocol: Option<String>,
@@ -48,7 +48,7 @@ pub(in crate::server) struct ValidUpgrade {
 }
 
 impl ValidUpgrade {
-    /// Whether the client offers to resume.
+    /// Returns `true` if the client offers to resume.
     pub(in crate::server) fn resumes(&self) -> bool {
         self.resumes
     }
@@ -87,8 +87,7 @@ impl ValidUpgrade {
     }
 }
 
-/// Whether a request asks for an upgrade as RFC 6455 wants it, from a host and a page that are
-/// allowed.
+/// Validates that a request asks for an upgrade as RFC 6455 wants it, from an allowed host and page.
 pub(in crate::server) fn validate(
     parts: &Parts,
     allowed: &Allowed,
@@ -143,7 +142,7 @@ pub(in crate::server) fn validate(
     })
 }
 
-/// The subprotocol to answer: `mcp` where it is offered; else the first `mcp.version.…`, which
+/// Chooses the subprotocol to answer: `mcp` where it is offered; else the first `mcp.version.…`, which
 /// carries no secret; never any other, for it may be a token.
 fn choose_subprotocol(headers: &HeaderMap) -> Option<String> {
     let offered = || elements(headers, SEC_WEBSOCKET_PROTOCOL);
@@ -153,7 +152,7 @@ fn choose_subprotocol(headers: &HeaderMap) -> Option<String> {
         .map(str::to_owned)
 }
 
-/// The value of a header that stands there once.
+/// Returns the value of a header that stands there once.
 fn single_header(headers: &HeaderMap, name: HeaderName) -> Option<&HeaderValue> {
     let mut values = headers.get_all(name).into_iter();
     values.next().filter(|_| values.next().is_none())

@@ -1,4 +1,4 @@
-//! How many may be here at once: the [`Limits`], and the places that are taken and given back.
+//! [`Limits`] on connections, and the [`ConnectionLimit`] that enforces them.
 
 use std::{
     collections::HashMap,
@@ -8,7 +8,7 @@ use std::{
 
 use crate::server::registry::event::RejectReason;
 
-/// How many clients a server takes. What one client may do is bounded by the layers of its
+/// Limits on the clients of a server. What one client may do is bounded by the layers of its
 /// connection; see [`transport::Config`](crate::transport::Config).
 #[derive(Debug, Clone)]
 #[non_exhaustive]
@@ -25,7 +25,7 @@ pub struct Limits {
     /// Slow ones cannot shut out the others, nor can one that comes all the time. Who is being answered
     /// by a [`fallback`](crate::server::Serve::fallback) is not counted until the answer is written.
     pub handshakes: usize,
-    /// Whether one connection too many is upgraded, and then closed with 1013 "Server at capacity", in
+    /// `true` if one connection too many is upgraded, and then closed with 1013 "Server at capacity", in
     /// place of a 503: web pages are told the code of a Close, but not the status of an answer. Who may come back to a session is
     /// still told 503. Off.
     pub reject_after_upgrade: bool,
@@ -72,7 +72,7 @@ impl Limits {
     }
 }
 
-/// The places for connections.
+/// Counter of the connections, which enforces the limits.
 #[derive(Debug)]
 pub(in crate::server) struct ConnectionLimit {
     limits: Limits,
@@ -82,7 +82,7 @@ pub(in crate::server) struct ConnectionLimit {
 #[derive(Debug, Default)]
 struct Counts {
     all: usize,
-    /// Only counted where that is limited.
+    /// Counted only if that is limited.
     by_address: HashMap<Option<IpAddr>, usize>,
 }
 
@@ -91,7 +91,10 @@ impl ConnectionLimit {
         Arc::new(Self { limits, counts: Mutex::default() })
     }
 
-    /// A place for a client at `address`, until the permit is dropped.
+    /// Acquires a permit for a client at `address`.
+    ///
+    /// # Errors
+    /// The reason, if a limit is reached.
     pub(in crate::server) fn try_acquire(
         self: &Arc<Self>,
         address: Option<IpAddr>,
@@ -117,7 +120,7 @@ impl ConnectionLimit {
     }
 }
 
-/// One place among the connections. Dropping it gives it back.
+/// Permit for one connection. Dropping it gives it back.
 #[derive(Debug)]
 pub(in crate::server) struct Permit {
     limit: Arc<ConnectionLimit>,
@@ -137,7 +140,7 @@ impl Drop for Permit {
     }
 }
 
-/// What one subscriber has: an address, or the /64 in which he chooses his own.
+/// Returns what one subscriber has: an address, or the /64 in which it chooses its own.
 pub(in crate::server) fn address_prefix(address: IpAddr) -> IpAddr {
     match address.to_canonical() {
         IpAddr::V6(address) => Ipv6Addr::from_bits(address.to_bits() >> 64 << 64).into(),

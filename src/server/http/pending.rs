@@ -1,4 +1,4 @@
-//! The [`PendingConnections`]: capacity for those who have yet to show who they are.
+//! [`PendingConnections`]: clients that have yet to show who they are, and the eviction of some.
 
 use std::{
     cmp::Reverse,
@@ -13,15 +13,15 @@ use tokio_util::sync::CancellationToken;
 
 use super::limits::address_prefix;
 
-/// How long somebody may take to leave, before another has to.
+/// Time that an evicted connection may take to close before another is evicted.
 const EVICTION_TIMEOUT: Duration = Duration::from_millis(50);
 
-/// Where clients wait while they show who they are.
+/// Connections of clients that have not shown who they are.
 #[derive(Debug)]
 pub(in crate::server) struct PendingConnections {
     capacity: usize,
     queues: Mutex<Queues>,
-    /// Tells that somebody has.
+    /// Notified when one has ended.
     released: Notify,
 }
 
@@ -29,14 +29,14 @@ pub(in crate::server) struct PendingConnections {
 struct Queues {
     registered: u64,
     waiting: Queue,
-    /// Who is being answered something else meanwhile, and takes up no slot.
+    /// Clients that are being answered something else meanwhile, and take up no slot.
     auth_state: Queue,
 }
 
 #[derive(Debug, Default)]
 struct Queue {
     entries: HashMap<u64, Entry>,
-    /// The same by where they come from, in the order of their new_link.
+    /// Numbers of the entries by address, in the order of their arrival.
     by_address: HashMap<Option<IpAddr>, BTreeSet<u64>>,
 }
 
@@ -47,7 +47,7 @@ struct Entry {
 }
 
 impl Queue {
-    /// The one who has been here the oldest, of the address from which the most are.
+    /// Returns the oldest, of the address that has the most.
     fn oldest(&self) -> Option<u64> {
         let groups = self.by_address.values();
         let first = |group: &BTreeSet<u64>| group.first().copied();
@@ -80,7 +80,7 @@ impl PendingConnections {
         Arc::new(Self { capacity, queues: Mutex::default(), released: Notify::new() })
     }
 
-    /// A slot for somebody at `address`, for which another may have to leave.
+    /// Registers a connection from `address`, for which another may be evicted.
     pub(in crate::server) fn register(self: &Arc<Self>, address: Option<IpAddr>) -> PendingSlot {
         let address = address.map(address_prefix);
         let dropped = CancellationToken::new();
@@ -91,8 +91,9 @@ impl PendingConnections {
         PendingSlot { pending: self.clone(), number, dropped }
     }
 
-    /// Has somebody leave for want of other things than capacity: whom it would be for that; else, who is
-    /// being answered. Whether there was anybody; it resolves when somebody has left.
+    /// Evicts one pending connection when another resource, such as file descriptors, runs out: the
+    /// oldest, else one whose fallback response is in progress. Returns `false` if there was none.
+    /// Waits up to 50 ms for its socket to close.
     pub(in crate::server) async fn evict_oldest(&self) -> bool {
         let released = self.released.notified();
         let oldest = {
@@ -120,7 +121,7 @@ impl PendingConnections {
     }
 }
 
-/// A slot in the pending. Its number says who came first, and stays the same.
+/// Slot of a pending connection. Its number says who came first, and stays the same.
 #[derive(Debug)]
 pub(in crate::server) struct PendingSlot {
     pending: Arc<PendingConnections>,
@@ -134,7 +135,7 @@ impl PendingSlot {
         self.dropped.cancelled().await;
     }
 
-    /// Gives it up for a while.
+    /// Gives the slot up for a while.
     pub(in crate::server) fn suspend(&self) {
         let mut queues = self.pending.lock();
         if let Some(entry) = queues.waiting.remove(self.number) {
@@ -142,7 +143,7 @@ impl PendingSlot {
         }
     }
 
-    /// Takes one again, for which another may have to leave.
+    /// Takes a slot again, for which another connection may be evicted.
     pub(in crate::server) fn resume(&self) {
         let mut queues = self.pending.lock();
         if let Some(entry) = queues.auth_state.remove(self.number) {
@@ -150,7 +151,7 @@ impl PendingSlot {
         }
     }
 
-    /// Gives it up for good.
+    /// Gives the slot up for good.
     pub(in crate::server) fn release(&self) {
         let mut queues = self.pending.lock();
         if queues.waiting.remove(self.number).is_none() {

@@ -26,7 +26,7 @@ pub(in crate::server) const MAX_HEAD_BYTES: usize = 64 << 10;
 /// | `Requested` | `Upgraded` | the answer is 101; the slot is given up for good |
 #[derive(Debug, Clone, Copy, PartialEq)]
 enum Stage {
-    /// In the TLS handshake, or in the head of a request.
+    /// TLS handshake, or the head of a request.
     Head,
     Requested,
     Answered,
@@ -55,7 +55,7 @@ impl Progress {
         })
     }
 
-    /// A request has come, which is `elsewhere` if it is for the fallback: no matter for strangers.
+    /// Records that a request has come; if it is for the fallback, the slot is suspended.
     pub(in crate::server) fn set_requested(&self, elsewhere: bool) {
         *self.stage() = Stage::Requested;
         if elsewhere {
@@ -64,7 +64,7 @@ impl Progress {
         }
     }
 
-    /// The answer is an upgrade, with which the progress ends.
+    /// Records that the response is an upgrade, with which the progress ends.
     pub(in crate::server) fn set_upgraded(&self) {
         *self.stage() = Stage::Upgraded;
         self.upgraded.store(true, Relaxed);
@@ -76,17 +76,17 @@ impl Progress {
         self.is_too_large.load(Relaxed)
     }
 
-    /// Whether it has got an answer, or the fallback makes one: to end it then is to refuse nobody.
+    /// Returns `true` if it has got a response, or the fallback makes one: ending it rejects nobody.
     pub(in crate::server) fn was_served(&self) -> bool {
         self.was_served.load(Relaxed)
     }
 
-    /// Whether a request is being answered.
+    /// Returns `true` while a request is being answered.
     pub(in crate::server) fn is_busy(&self) -> bool {
         matches!(*self.stage(), Stage::Requested | Stage::Answered)
     }
 
-    /// Resolves when somebody else needs the slot.
+    /// Resolves when the connection is evicted.
     pub(in crate::server) async fn evicted(&self) {
         self.slot.evicted().await;
     }
@@ -117,7 +117,7 @@ impl Progress {
         }
     }
 
-    /// All that there was to write is written.
+    /// Records that all that there was to write is written.
     pub(super) fn set_flushed(&self) {
         let mut stage = self.stage();
         if *stage == Stage::Answered {

@@ -18,7 +18,7 @@ pub(in crate::server) const LAST_RESPONSE_TIMEOUT: Duration = Duration::from_sec
 
 pub(in crate::server) type HttpResponse = Response<Full<Bytes>>;
 
-/// Lets no further request follow the answer, unless that is 101.
+/// Closes the connection after the response, unless that is 101.
 pub(in crate::server) fn close_connection_after<B>(answer: &mut Response<B>) {
     if answer.status() != StatusCode::SWITCHING_PROTOCOLS {
         answer.headers_mut().insert(CONNECTION, HeaderValue::from_static("close"));

@@ -1,4 +1,4 @@
-//! The [`Acceptor`]: where connections are between a listener and their upgrade.
+//! [`Acceptor`]: accepts connections, and serves them until their upgrade.
 
 use std::{
     convert::Infallible,
@@ -46,7 +46,7 @@ use crate::{
     time::deadline_in,
 };
 
-/// Where connections are before they are upgraded.
+/// Acceptor of connections, which serves them until they are upgraded.
 pub(in crate::server) struct Acceptor<S, R: McpRole> {
     pub(in crate::server) service: WebSocketService<S, R>,
     pub(in crate::server) path: Arc<str>,
@@ -56,7 +56,7 @@ pub(in crate::server) struct Acceptor<S, R: McpRole> {
     pub(in crate::server) fallback: Option<BoxHttpService>,
     #[cfg(feature = "rustls-tls")]
     pub(in crate::server) tls: Option<super::tls::ServerTls>,
-    /// Nobody is received any more; who is being answered has time until the `end`.
+    /// Cancelled when nobody is accepted any more; responses in progress have until the `deadline`.
     pub(in crate::server) stopped: CancellationToken,
     pub(in crate::server) deadline: OnceLock<Instant>,
 }

@@ -10,12 +10,12 @@ use tokio::{
 /// Accepts byte streams, for [`serve_on`](crate::server::serve_on): a TCP or Unix listener, or one of your
 /// own.
 pub trait Listener: Send + 'static {
-    /// A connection.
+    /// Stream of a connection.
     type Io: AsyncRead + AsyncWrite + Unpin + Send + 'static;
-    /// Where it listens.
+    /// Address that it listens on.
     type Addr: Clone + fmt::Debug + Send + Sync;
 
-    /// The next connection, and where it comes from if that is an address of the internet.
+    /// Accepts the next connection; returns where it comes from, too, if that is an internet address.
     ///
     /// # Errors
     /// A failure is traced, and followed by another attempt. When the operating system says that there
@@ -23,15 +23,14 @@ pub trait Listener: Send + 'static {
     fn accept(&mut self)
     -> impl Future<Output = io::Result<(Self::Io, Option<SocketAddr>)>> + Send;
 
-    /// Where it listens.
+    /// Returns the address that it listens on.
     ///
     /// # Errors
     /// What the operating system says.
     fn local_addr(&self) -> io::Result<Self::Addr>;
 }
 
-/// Whether it is for want of file descriptors that nobody was accepted: of this process, or of the
-/// whole system.
+/// Returns `true` if the process or the system is out of file descriptors.
 pub(in crate::server) fn is_out_of_descriptors(error: &io::Error) -> bool {
     // EMFILE and ENFILE, which are the same everywhere, and WSAEMFILE.
     let codes: &[i32] = if cfg!(windows) { &[10024] } else { &[24, 23] };
@@ -67,11 +66,11 @@ impl Listener for tokio::net::UnixListener {
     }
 }
 
-/// An address to be listened on.
+/// Address to be listened on.
 #[derive(Debug)]
 pub struct Bind<A>(pub(in crate::server) A);
 
-/// What becomes a [`Listener`]: one that is there, or an address.
+/// Source of a [`Listener`]: one that is there, or an address.
 #[expect(unnameable_types, reason = "only for what is here")]
 pub trait IntoListener: Send + 'static {
     type Listener: Listener;

@@ -53,7 +53,7 @@ where
     Serve::new(Bind(addr), factory)
 }
 
-/// The same on a listener that is already there: TCP, a Unix socket, or a [`Listener`] of your own.
+/// Runs a service for each connection of a listener that is already there: TCP, a Unix socket, or a [`Listener`] of your own.
 ///
 /// ```no_run
 /// # async fn example<S: rmcp::ServerHandler>(service: impl Fn() -> S + Send + Sync + 'static) -> std::io::Result<()> {
@@ -73,7 +73,7 @@ where
     Serve::new(listener, factory)
 }
 
-/// A server to be started; see [`serve`]. Awaiting it begins to listen.
+/// Server to be started; see [`serve`]. Awaiting it begins to listen.
 #[must_use = "nothing listens until this is awaited"]
 pub struct Serve<R: McpRole, L, F> {
     listener: L,
@@ -107,7 +107,7 @@ impl<R: McpRole, L, F> Serve<R, L, F> {
         self
     }
 
-    /// Who may connect, how fast they must be, and what their connections are made of.
+    /// Sets who may connect, how fast they must be, and what their connections are made of.
     pub fn config(mut self, config: Config<R>) -> Self {
         self.config = config;
         self
@@ -274,13 +274,13 @@ pub struct Server<R: McpRole = RoleServer, A = SocketAddr> {
 }
 
 impl<R: McpRole, A: Clone> Server<R, A> {
-    /// The address it listens on.
+    /// Returns the address that it listens on.
     #[must_use]
     pub fn local_addr(&self) -> A {
         self.local_addr.clone()
     }
 
-    /// Its connections.
+    /// Returns the registry of its connections.
     #[must_use]
     pub fn registry(&self) -> &Registry<R> {
         &self.registry

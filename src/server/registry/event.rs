@@ -58,18 +58,18 @@ macro_rules! causes {
 }
 
 causes! {
-    /// The request is not one for this protocol: 400, 405, 426 or 501.
+    /// Request that is not one for this protocol: 400, 405, 426 or 501.
     NotWebSocket => "not_websocket",
-    /// Its `Host` is not served: 403.
+    /// `Host` that is not served: 403.
     Host => "host",
-    /// Its `Origin` may not connect: 403.
+    /// `Origin` that may not connect: 403.
     Origin => "origin",
     /// The id of its session is missing, is none, or is somebody else's: 400 or 403. Or two clients take
     /// the session from each other: 429.
     SessionId => "session_id",
-    /// Nobody knows who it is: 401, or 4401 within the connection.
+    /// Missing or invalid token: 401, or 4401 within the connection.
     Unauthorized => "unauthorized",
-    /// It is known who it is, and they may not: 403, or 4403 within the connection.
+    /// Known client that may not connect: 403, or 4403 within the connection.
     Forbidden => "forbidden",
     /// The authenticator gave no verdict: 503, or 1013 within the connection. Or what tells the
     /// client's address panicked: 500.
@@ -80,9 +80,9 @@ causes! {
     AddressAtCapacity => "address_at_capacity",
     /// The server is stopping: 503, or 1012 within the connection.
     Stopping => "stopping",
-    /// It took too long: cut, with 408 or 1008 where that can still be said.
+    /// Timeout: cut, with 408 or 1008 where that can still be said.
     TimedOut => "timed_out",
-    /// It was the slowest of too many at once: cut.
+    /// Eviction as the slowest of too many at once: cut.
     Crowded => "crowded",
     /// The TLS handshake failed, or what came is no HTTP.
     NoHandshake => "no_handshake",

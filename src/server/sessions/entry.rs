@@ -80,7 +80,7 @@ struct Attachment {
 }
 
 impl Attachment {
-    /// Whether nobody is let in. Where somebody is there already, it was dismissed too late.
+    /// Returns `true` if no link is taken in. One that is there already was not to be dismissed.
     fn is_closed(&self) -> bool {
         self.closed || self.dismissed && !self.connected
     }
@@ -115,12 +115,12 @@ impl<R: McpRole> SessionEntry<R> {
         Self { id, identity, receive_count, has_known_id, notify, attachment, owner }
     }
 
-    /// Whether `identity` may come by its name.
+    /// Returns `true` if `identity` may attach by the session's id.
     pub(super) fn may_attach(&self, identity: Option<&Identity>) -> bool {
         self.has_known_id && self.identity.as_ref() == identity
     }
 
-    /// Tells who has the session from now on.
+    /// Sets the listed connection that has the session from now on.
     pub(in crate::server) fn set_owner(
         &self,
         registry: Registry<R>,
@@ -167,9 +167,9 @@ impl<R: McpRole> SessionEntry<R> {
         Ok(())
     }
 
-    /// Takes `new_link` in, whose client knows the name of the session and no more: whether it is the one
-    /// that was here before shows by what it says. It is told of the session where it speaks the extension.
-    /// One whose `name` is ambient drives out nobody.
+    /// Takes `new_link` in, whose client knows the id of the session and no more: whether it is the one
+    /// that was here before shows by what it says. It is told of the session where it speaks the
+    /// extension. An id from a cookie supersedes no link.
     pub(super) fn return_to(
         &self,
         mut new_link: NewLink,
@@ -226,14 +226,13 @@ impl<R: McpRole> SessionEntry<R> {
         }
     }
 
-    /// The client does not speak the extension on the first link, and may or may not know the name of
-    /// the session.
+    /// Begins the session of a client that does not speak the extension, and may or may not know the id.
     pub(super) fn begin_without_extension(&self, returns_by: ReturnsBy) {
         self.lock().returns_by = returns_by;
         self.receive_count.begin(SessionStart::Plain);
     }
 
-    /// What of a session is left for a client that has lost its link, now.
+    /// Returns how a client that loses its link now can come back.
     pub(super) fn returns_by(&self) -> ReturnsBy {
         self.lock().returns_by
     }
@@ -242,12 +241,12 @@ impl<R: McpRole> SessionEntry<R> {
         self.owner.get().is_some_and(|owner| owner.connection.is_initialized())
     }
 
-    /// Whether there is a link, as far as is known.
+    /// Returns `true` if there is a link, as far as is known.
     pub(super) fn is_connected(&self) -> bool {
         self.lock().connected
     }
 
-    /// Whether it is taken over time and again, as by two clients that reconnect whatever they are told.
+    /// Returns `true` if it is taken over too often, as by two clients that reconnect whatever happens.
     pub(super) fn is_taken_over_too_often(&self) -> bool {
         let taken_over = self.lock().taken_over;
         taken_over.is_some_and(|(since, times)| {
@@ -255,13 +254,14 @@ impl<R: McpRole> SessionEntry<R> {
         })
     }
 
-    /// The link is lost, and none has come since.
+    /// Records that the link is lost.
     pub(super) fn detach(&self) {
         let mut attachment = self.lock();
         attachment.connected = attachment.next.is_some();
     }
 
-    /// What there is for a session that is `away`, or not: then it was dismissed too late.
+    /// Returns what the source of the links does next. A session that is not `detached` was dismissed
+    /// too late.
     pub(super) fn take_next(&self, detached: bool) -> Next {
         let mut attachment = self.lock();
         if attachment.next.is_some() || !detached {
@@ -274,25 +274,25 @@ impl<R: McpRole> SessionEntry<R> {
         }
     }
 
-    /// Its time is over before it is.
+    /// Ends the session before its time is over.
     pub(super) fn dismiss(&self) {
         self.lock().dismissed = true;
         self.notify.reconnect();
     }
 
-    /// Lets nobody in any more, unless somebody is there already. Whether it is closed.
+    /// Closes the session, unless a link waits to be taken. Returns `true` if it is closed.
     pub(super) fn close_if_empty(&self) -> bool {
         let mut attachment = self.lock();
         attachment.closed |= attachment.next.is_none();
         attachment.closed
     }
 
-    /// Whether nobody is let in.
+    /// Returns `true` if no link is taken in.
     pub(super) fn is_closed(&self) -> bool {
         self.lock().is_closed()
     }
 
-    /// Lets nobody in any more. Who is there already may come again, and begin anew.
+    /// Closes the session. A client whose link waits to be taken may come again, and begin anew.
     pub(super) fn close(&self) {
         let mut attachment = self.lock();
         attachment.closed = true;
@@ -304,7 +304,7 @@ impl<R: McpRole> SessionEntry<R> {
         }
     }
 
-    /// How much waits for the client to come back.
+    /// Returns the bytes that wait for the client to come back.
     pub(super) fn bytes(&self) -> usize {
         let queued = self.owner.get().map_or(0, |owner| owner.shared.queued_bytes());
         self.receive_count.kept_bytes() + queued
@@ -316,7 +316,7 @@ impl<R: McpRole> SessionEntry<R> {
         }
     }
 
-    /// It was away, and did not come back.
+    /// Records that the client did not come back.
     pub(super) fn end_detached(&self) {
         if let Some(owner) = self.owner.get() {
             owner.registry.forget_detached(&owner.connection);

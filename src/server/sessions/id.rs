@@ -31,14 +31,14 @@ const HEADER: HeaderName = HeaderName::from_static("mcp-session-id");
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
 #[non_exhaustive]
 pub enum SessionIdPolicy {
-    /// A client must bring one: 400 without.
+    /// Brought by every client: 400 without.
     Required,
-    /// A client that brings none, and does not speak the extension, is given one, in the header `mcp-session-id` of the 101 and as a
-    /// cookie, and has 5 s at most to come back by it for the first time, since most never do. The
-    /// default.
+    /// Given to a client that brings none and does not speak the extension, in the header
+    /// `mcp-session-id` of the 101 and as a cookie. It has 5 s at most to come back by it for the first
+    /// time, since most never do. The default.
     #[default]
     Issued,
-    /// There are none: for such clients the connection is the session.
+    /// Not used: for such clients the connection is the session.
     None,
 }
 
@@ -49,7 +49,7 @@ pub(in crate::server) enum ReturnsBy {
     Secret,
     /// The id of its session, which it knows.
     KnownId,
-    /// An id that it was told, and has not yet shown to have noticed.
+    /// Issued id, which it has not yet shown to have noticed.
     IssuedId,
 }
 

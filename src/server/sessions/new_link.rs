@@ -20,7 +20,7 @@ use crate::{
 };
 
 pin_project! {
-    /// A connection on which a client has asked for a session. Its place is given back with it.
+    /// Connection on which a client has asked for a session. Its permit is given back with it.
     pub(in crate::server) struct NewLink {
         #[pin]
         link: BoxLink,
@@ -58,19 +58,19 @@ impl NewLink {
         self.limits
     }
 
-    /// Tells the client of its session; written by whoever gets the link.
+    /// Queues the answer about its session; written by whoever gets the link.
     pub(super) fn send_session(&mut self, session: SessionFrame) {
         self.send_now(Frame::Session(session).encode());
     }
 
-    /// It is not served after all.
+    /// Closes the link, which gets no session, with this reason.
     pub(super) fn close_with(mut self, reason: CloseReason) {
         self.send_now(Message::Close(Some(reason)));
         let _ = self.link.flush().now_or_never();
     }
 
-    /// There is room on a link on which nothing was said yet. One that is lost meanwhile is lost to whoever
-    /// gets it.
+    /// Sends at once: there is room on a link on which nothing was said yet. One that is lost meanwhile
+    /// is lost to whoever gets it.
     fn send_now(&mut self, message: Message) {
         let _ = self.link.feed(message).now_or_never();
     }

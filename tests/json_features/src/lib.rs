@@ -10,9 +10,10 @@ mod raw;
 use std::{future::Future, time::Duration};
 
 use mcp_ws_transport::{
+    McpRole,
     client::ToolClient,
     connect,
-    decode::{McpRole, decode},
+    decode::decode,
     framing::{Envelope, Framing, ToolCall},
     message::Message,
     serve,
