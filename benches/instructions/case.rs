@@ -2,24 +2,18 @@
 
 use std::fmt;
 
-use crate::{Result, client, load::Load, server};
+use crate::{
+    client,
+    load::{Load, Unit},
+    result::Result,
+    server,
+};
 
 /// Who is measured.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(crate) enum Side {
     Server,
     Client,
-}
-
-/// What is counted once per unit.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub(crate) enum Unit {
-    /// A call with two numbers, answered with their sum.
-    Small,
-    /// A call with 64 KiB of text, answered with the same.
-    Large,
-    /// A connection, from the TCP handshake over `initialize` to the closing handshake.
-    Connection,
 }
 
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]

@@ -4,10 +4,19 @@ use rmcp::model::{CallToolRequestParams, JsonObject};
 use serde_json::{Value, json};
 use tokio_tungstenite::tungstenite::Utf8Bytes;
 
-use crate::case::Unit;
-
 /// How much is written at once, in bytes, and read before it is acknowledged.
 const BURST: usize = 256 << 10;
+
+/// What is counted once per unit.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) enum Unit {
+    /// A call with two numbers, answered with their sum.
+    Small,
+    /// A call with 64 KiB of text, answered with the same.
+    Large,
+    /// A connection, from the TCP handshake over `initialize` to the closing handshake.
+    Connection,
+}
 
 #[derive(Debug, Clone)]
 pub(crate) struct Load {

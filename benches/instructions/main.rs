@@ -23,17 +23,16 @@ mod case;
 mod client;
 mod load;
 mod recorded;
+mod result;
 mod server;
 mod uncounted;
 
-use std::{error::Error, process::ExitCode};
+use std::process::ExitCode;
 
 use clap::Parser;
 use tokio::runtime::Builder;
 
-use self::{case::Case, recorded::Recorded};
-
-type Result<T, E = Box<dyn Error + Send + Sync>> = std::result::Result<T, E>;
+use self::{case::Case, recorded::Recorded, result::Result};
 
 /// The instructions that a call or a connection costs, compared with those that are recorded
 #[derive(Parser, Debug)]

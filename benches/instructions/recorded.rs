@@ -4,7 +4,7 @@ use std::{fs, process::Command};
 
 use serde::{Deserialize, Serialize};
 
-use crate::{Result, callgrind::Figures};
+use crate::{callgrind::Figures, result::Result};
 
 const PATH: &str = concat!(env!("CARGO_MANIFEST_DIR"), "/benches/instructions/recorded.json");
 

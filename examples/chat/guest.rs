@@ -15,10 +15,7 @@ use serde_json::{Value, json};
 use tokio::sync::{mpsc, watch};
 use url::Url;
 
-use crate::{
-    Error,
-    room::{Line, Lines},
-};
+use crate::room::{Error, Line, Lines};
 
 /// A client, and its connection.
 pub(crate) struct Guest {

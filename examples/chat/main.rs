@@ -27,9 +27,11 @@ use tokio::{
     sync::watch,
 };
 
-use self::{guest::Guest, room::open, stop::Stop};
-
-type Error = Box<dyn std::error::Error>;
+use self::{
+    guest::Guest,
+    room::{Error, open},
+    stop::Stop,
+};
 
 /// On one thread, notifications are handled in the order in which they arrive.
 #[tokio::main(flavor = "current_thread")]
