@@ -15,7 +15,7 @@ use crate::{
         size::{DecodedSize, estimate_decoded_size},
     },
     error::{CloseReason, MessageError},
-    framing::{DecodeError, Framing},
+    framing::{Framing, decode_error::DecodeError},
     link::PeerLimits,
     message::Message,
     role::McpRole,

@@ -82,12 +82,16 @@ use self::{
     reinit::Reinit,
     waiting::WaitingRequests,
 };
-use super::{Framed, SharedLink, codec::Codec, reconnect::ReconnectHandle, replies::Replies};
-pub use crate::rpc_code::{TIMED_OUT, UNAVAILABLE};
+use super::{
+    codec::Codec, framed::Framed, reconnect::ReconnectHandle, replies::Replies,
+    shared_link::SharedLink,
+};
 use crate::{
     error::Error, event::ConnectionEvents, framing::Framing, role::McpRole, stats::Stats,
     warn_limit::WarnLimit,
 };
+
+pub use crate::rpc_code::{TIMED_OUT, UNAVAILABLE};
 
 use futures::{Sink, Stream};
 use rmcp::{

@@ -298,7 +298,7 @@ impl<R: McpRole> Builder<R> {
 
     /// Where the form of the messages wants the name of the session.
     #[cfg(any(feature = "client", feature = "server"))]
-    pub(crate) fn session(&self) -> Option<crate::framing::SessionIdCell> {
+    pub(crate) fn session(&self) -> Option<crate::framing::session_id::SessionIdCell> {
         self.framing.session_id()
     }
 
@@ -310,7 +310,7 @@ impl<R: McpRole> Builder<R> {
 
     /// How connections behave whose messages have this form.
     #[cfg(feature = "client")]
-    pub(crate) fn framing_properties(&self) -> crate::framing::FramingProperties {
+    pub(crate) fn framing_properties(&self) -> crate::framing::properties::FramingProperties {
         self.framing.properties()
     }
 

@@ -13,9 +13,9 @@ use rmcp::{
 use rustc_hash::FxBuildHasher;
 use tokio::time::Instant;
 
-use super::{Correlation, Outcome, cancellation};
+use super::{Correlation, cancellation, pending::Outcome};
 use crate::{
-    decode::Method,
+    decode::method::Method,
     framing::Framing,
     role::McpRole,
     time::{Timer, saturating_add},

@@ -16,18 +16,19 @@ use rmcp::{
 use serde_json::json;
 
 use super::{
-    Config, UNAVAILABLE,
     aliases::Aliases,
     backlog::Backlog,
+    config::Config,
     slots::{HandlerSlot, HandlerSlots},
 };
 use crate::{
     framing::Framing,
     layer::{
-        SharedLink,
         codec::{Codec, LastDecoded, too_large},
+        shared_link::SharedLink,
     },
     role::McpRole,
+    rpc_code::UNAVAILABLE,
     stats::Stats,
 };
 

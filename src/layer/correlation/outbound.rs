@@ -24,15 +24,15 @@ use rmcp::{
 };
 
 use super::{
-    Call, Correlation, Outcome, Replay,
-    pending::{Sent, Turn},
+    Correlation, Replay,
+    pending::{Call, Outcome, Sent, Turn},
     waiting::Waiting,
 };
 use crate::{
-    decode::Method,
+    decode::method::Method,
     error::{Error, MessageError},
     framing::Framing,
-    layer::shared_link::Flushed,
+    layer::shared_link::flushed::Flushed,
     link::Retention,
     message::Message,
     role::McpRole,

@@ -8,8 +8,8 @@ use rmcp::{
 };
 use tokio::time::{Instant, Sleep, sleep};
 
-use super::{Correlation, UNAVAILABLE, reinit::ATTEMPTS};
-use crate::{framing::Framing, role::McpRole};
+use super::{Correlation, reinit::ATTEMPTS};
+use crate::{framing::Framing, role::McpRole, rpc_code::UNAVAILABLE};
 
 /// Values of `data.reason` by which a peer refuses a request that it has not executed.
 const TOO_MANY: &str = "too_many_requests";

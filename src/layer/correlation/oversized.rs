@@ -13,13 +13,17 @@ use rmcp::{
 };
 use serde_json::json;
 
-use super::{Call, Correlation, Outcome, UNAVAILABLE};
+use super::{
+    Correlation,
+    pending::{Call, Outcome},
+};
 use crate::{
-    decode::Method,
+    decode::method::Method,
     error::{CloseCode, Error, LinkError},
     framing::Framing,
     link::MessageLimits,
     role::McpRole,
+    rpc_code::UNAVAILABLE,
 };
 
 /// Number of times that a request which the peer has not read is sent again.

@@ -10,13 +10,14 @@ use rmcp::{
 use rustc_hash::FxBuildHasher;
 use serde_json::json;
 
-use super::{TIMED_OUT, UNAVAILABLE, deadlines::Overdue};
+use super::deadlines::Overdue;
 use crate::{
-    decode::{Method, PendingMethods},
+    decode::{PendingMethods, method::Method},
     error::{Error, MessageError},
-    layer::shared_link::Flushed,
+    layer::shared_link::flushed::Flushed,
     message::Message,
     role::McpRole,
+    rpc_code::{TIMED_OUT, UNAVAILABLE},
 };
 
 /// Bytes of requests that are kept to be sent again.

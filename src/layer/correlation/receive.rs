@@ -9,11 +9,12 @@ use rmcp::{
 };
 
 use super::{
-    Call, Correlation, Outcome, Shutdown, cancellation,
+    Correlation, cancellation,
     overload::{self, Overload},
+    pending::{Call, Outcome, Shutdown},
 };
 use crate::{
-    decode::{Method, PendingMethods},
+    decode::{PendingMethods, method::Method},
     error::Error,
     framing::Framing,
     link::{Down, LinkEvent, LinkUp},

@@ -19,11 +19,11 @@ use super::{
     pending::{Call, PendingCalls},
 };
 use crate::{
-    decode::Method,
+    decode::method::Method,
     error::{CloseCode, CloseReason, Error, LinkError, MessageError},
     event::{ConnectionEvents, Event},
     framing::Framing,
-    layer::{SharedLink, codec::Codec, reconnect::ReconnectHandle},
+    layer::{codec::Codec, reconnect::ReconnectHandle, shared_link::SharedLink},
     link::{Down, Resumed},
     message::Message,
     role::McpRole,

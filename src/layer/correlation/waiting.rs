@@ -6,7 +6,7 @@ use rmcp::model::{JsonRpcRequest, RequestId};
 use rustc_hash::FxBuildHasher;
 
 use super::pending::{Call, Turn};
-use crate::{decode::Method, message::Message, role::McpRole};
+use crate::{decode::method::Method, message::Message, role::McpRole};
 
 /// Queue of requests that the peer has not accepted yet, in order, each removable by its id.
 #[derive(Debug)]

@@ -3,7 +3,11 @@
 use std::{mem, pin::Pin, task::Context};
 
 use super::{
-    Frame, Phase, Resume, SessionStart, is_control, receive_count::Thawed, send_window::SendWindow,
+    Phase, Resume,
+    frame::Frame,
+    is_control,
+    receive_count::{SessionStart, Thawed},
+    send_window::SendWindow,
 };
 use crate::{
     duplex::Duplex,

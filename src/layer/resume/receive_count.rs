@@ -6,7 +6,7 @@ use std::{
     time::Duration,
 };
 
-use super::SessionFrame;
+use super::frame::SessionFrame;
 use crate::link::{LinkUp, PeerLimits, Resumed};
 
 /// The longest time that a lost session is waited for, whatever the peer promises: calls hang

@@ -8,7 +8,7 @@ use std::{pin::Pin, task::Context, time::Duration};
 
 use tokio::time::{Instant, Sleep, sleep_until};
 
-use super::{Config, pace::SLACK};
+use super::{config::Config, pace::SLACK};
 use crate::{error::LinkError, time::saturating_add};
 
 /// Rate check of what waits to be written.

@@ -25,7 +25,6 @@ use tokio::time::timeout;
 use crate::{
     error::{CloseCode, CloseReason, Error, LinkError},
     framing::{Framing, decode_error::DecodeError, first::FirstMessage},
-    handshake::stream::Io,
     message::Message,
     rpc_code::UNAUTHENTICATED,
     server::{

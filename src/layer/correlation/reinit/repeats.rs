@@ -9,10 +9,10 @@ use rmcp::{
 
 use super::{super::Replay, ATTEMPTS};
 use crate::{
-    decode::Method,
+    decode::method::Method,
     error::MessageError,
     framing::Framing,
-    layer::{SharedLink, codec::Codec, correlation::pending::PendingCalls},
+    layer::{codec::Codec, correlation::pending::PendingCalls, shared_link::SharedLink},
     message::Message,
     role::McpRole,
 };

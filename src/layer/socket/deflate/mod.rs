@@ -67,7 +67,7 @@
 
 mod compress;
 mod header;
-mod inflate;
+pub(super) mod inflate;
 pub(crate) mod negotiate;
 
 pub use self::negotiate::Agreement;
