@@ -1,5 +1,4 @@
 //! What the tests share: raw peers with hand-made frames, and a small MCP server to talk to.
-#![allow(dead_code, unused_imports, unreachable_pub, clippy::unwrap_used, clippy::panic)]
 
 pub mod counting;
 pub mod door;
