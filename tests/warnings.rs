@@ -7,14 +7,14 @@ mod common;
 use std::time::Duration;
 
 use common::{
-    Frame, LIMIT, Raw, listen,
+    Frame, LIMIT, Raw, Tools, host, listen,
     logs::Log,
     raw::{PING, PONG, accepted},
     scripted::{Link, hasty, session},
     within,
 };
 use futures::StreamExt;
-use mcp_ws_transport::{connect, event::Event};
+use mcp_ws_transport::{connect, event::Event, layer::correlation, transport};
 use rmcp::{ServiceExt, model::InitializeResult};
 use serde_json::{Value, json};
 use tokio::net::TcpListener;
@@ -106,4 +106,31 @@ async fn of_a_server_that_came_back_as_another_the_name_and_the_versions_are_tol
         assert!(line.contains(told), "{line}");
     }
     assert!(!line.contains("private") && line.len() < 1000, "{line}");
+}
+
+/// Of many one line is told in a while, without the content.
+#[tokio::test]
+async fn notifications_that_take_too_much_memory_are_told() {
+    let (log, _capture) = Log::capture();
+    within(LIMIT, async {
+        let correlation = correlation::Config::default().max_inbound_memory(1 << 20);
+        let mut layers = transport::Config::default();
+        layers.correlation = correlation;
+        let (address, mut connections) = host(Tools::default(), layers).await;
+        let mut raw = Raw::initialized(address).await;
+        let params = json!({ "private": vec![json!({ "": 0 }); 2000] });
+        for _ in 0..10 {
+            let method = "acme/happened";
+            raw.json(&json!({ "jsonrpc": "2.0", "method": method, "params": params })).await;
+        }
+        raw.ping().await;
+        assert_eq!(connections.recv().await.unwrap().stats().refused, 10);
+    })
+    .await;
+    let lines = lines(&log, "notification dropped");
+    let warnings: Vec<_> = lines.iter().filter(|line| line.contains("WARN")).collect();
+    assert_eq!(warnings.len(), 3, "{lines:?}");
+    for line in lines {
+        assert!(line.contains("max_inbound_memory") && !line.contains("private"), "{line}");
+    }
 }

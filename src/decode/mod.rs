@@ -28,7 +28,7 @@ pub use self::{
 };
 pub(crate) use self::{
     message::method_of_call,
-    size::{DecodedSize, estimate_decoded_size},
+    size::{DecodedSize, count_decoded_size, estimate_decoded_size},
 };
 
 /// The calls in flight, lent to the decoder for one message.

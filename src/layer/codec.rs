@@ -10,7 +10,9 @@ use rmcp::{
 use serde_json::json;
 
 use crate::{
-    decode::{DecodedSize, PendingMethods, Role, Unbuffered, estimate_decoded_size},
+    decode::{
+        DecodedSize, PendingMethods, Role, Unbuffered, count_decoded_size, estimate_decoded_size,
+    },
     error::{CloseReason, MessageError},
     framing::{Framing, Unreadable},
     link::PeerLimits,
@@ -240,18 +242,21 @@ impl<R: Role, F: Framing<R>> Codec<R, F> {
     ) -> Result<Option<RxJsonRpcMessage<R>>, CloseReason> {
         let limit = if R::IS_CLIENT { DEFAULT_DECODED_SIZE_OF_CLIENT } else { 32 << 20 };
         let limit = self.config.max_decoded_size.unwrap_or(limit);
-        let DecodedSize { usual, buffered } = match &message {
-            Message::Text(json) => estimate_decoded_size(json.as_bytes(), limit),
-            Message::Binary(json) => estimate_decoded_size(json, limit),
-            _ => DecodedSize::default(),
-        };
+        let estimate = estimate_decoded_size(json_of(&message), limit);
+        let DecodedSize { usual, buffered } = estimate;
         self.last = LastDecoded { size: message.len(), decoded_size: usual };
+        let rough = estimate.is_rough(message.len()).then(|| message.clone());
         let decoded = match (too_large(usual, limit), too_large(buffered, limit)) {
             (Some(error), _) => Err(self.framing.refuse(&message, calls, error)),
             (None, Some(error)) => self.framing.decode(message, &Unbuffered { calls, error }),
             (None, None) => self.framing.decode(message, calls),
         };
         self.queue_framing_replies();
+        if let Some(message) = rough
+            && let Ok(Some(JsonRpcMessage::Request(_) | JsonRpcMessage::Notification(_))) = decoded
+        {
+            self.last.decoded_size = count_decoded_size(json_of(&message));
+        }
         decoded.or_else(|unreadable| self.handle_undecodable(unreadable, replies))
     }
 
@@ -318,6 +323,14 @@ impl Limit {
             _ if peer < own => Err(MessageError::TooBigForPeer { size, limit: peer }),
             _ => Err(MessageError::TooBig { size, limit: own }),
         }
+    }
+}
+
+fn json_of(message: &Message) -> &[u8] {
+    match message {
+        Message::Text(json) => json.as_bytes(),
+        Message::Binary(json) => json,
+        _ => &[],
     }
 }
 

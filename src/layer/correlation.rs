@@ -16,6 +16,7 @@
 //! | … while as many are handled as may be, or as much | refused with `-32000`; nothing is executed |
 //! | … while the outbound queue is full | kept until it has room |
 //! | a notification while as many are handled as may be | kept until one has ended |
+//! | … that takes too much memory, alone or with those that are handled or kept | dropped and counted |
 //! | `notifications/cancelled` for a request that is not in flight | dropped |
 //! | … or than a peer takes that has not said so, and closes with 1009 | the same; what was sent after it was not read |
 //! | the last link ends | each request of ours ends with an error that says whether it may have run |

@@ -33,6 +33,7 @@
 //! | requests in flight | 1,024 per connection, those included whose sender has cancelled them while their handler runs on | error `-32000`, nothing executed |
 //! | memory of these | 64 MiB per connection, estimated from their JSON | the same |
 //! | notifications | 1,024 handled at once per connection | kept until their turn comes, 4 MiB of them |
+//! | memory of these | 64 MiB per connection, those included that are kept | dropped, counted and logged |
 //! | queue | 1 MiB to each client, 10 s without a byte taken | close 1013, its buffers are freed |
 //! | slow readers | what waits is read at 1 KiB/s, measured over 30 s | cut; its session may resume |
 //! | connections | 1,024 | 503 with `Retry-After`, or [1013](Limits::refuse_upgraded) |

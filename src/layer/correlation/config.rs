@@ -48,10 +48,16 @@ pub struct Config {
     /// of many small values. A request that would take more with the others is refused with
     /// `-32000`, and one that would take more alone with `-32600`. One that takes less than a
     /// thousandth of this is always handled.
+    ///
+    /// Notifications may take as much, those included that wait: one that would take more, alone or
+    /// with the others, is dropped, counted in [`refused`](crate::stats::Snapshot::refused) and
+    /// logged at WARN. `notifications/cancelled` is never dropped, but loses its reason and
+    /// metadata then.
     pub max_inbound_memory: usize,
     /// How many bytes of requests and notifications are kept while they have to wait: 4 MiB, of what
     /// came over the wire and 512 more for each. Further requests are refused with `-32000`, further
-    /// notifications are dropped.
+    /// notifications are dropped, counted and logged as above. What is kept counts by its decoded
+    /// size in `max_inbound_memory` too.
     pub max_held_bytes: usize,
 }
 

@@ -2,6 +2,7 @@
 
 use std::{
     collections::HashSet,
+    fmt,
     pin::Pin,
     sync::Arc,
     task::{Context, Poll},
@@ -19,6 +20,7 @@ use super::{
     Config, UNAVAILABLE,
     aliases::Aliases,
     backlog::Backlog,
+    cancellation,
     slots::{HandlerSlot, HandlerSlots},
 };
 use crate::{
@@ -29,10 +31,44 @@ use crate::{
         codec::{Codec, LastDecoded, too_large},
     },
     stats::Stats,
+    warn_limit::WarnLimit,
 };
 
 /// How many notifications may be handled at once, where fewer requests may: most are over in a moment.
 pub(super) const MIN_NOTIFICATIONS: usize = 64;
+
+/// Reason that is told where that of the peer is not kept.
+pub(super) const CANCELLED: &str = "cancelled by the peer";
+
+/// Reason why a notification is dropped.
+#[derive(Debug, Clone, Copy)]
+enum Shortage {
+    /// Alone it takes more memory than all may.
+    TooLarge { decoded_bytes: usize, limit: usize },
+    /// With those that are being handled or wait it would take more memory than they may.
+    Memory { limit: usize },
+    /// It would have to wait, and too much does already.
+    Backlog { limit: usize },
+}
+
+impl fmt::Display for Shortage {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            Self::TooLarge { decoded_bytes, limit } => write!(
+                f,
+                "decoded, it may take {decoded_bytes} bytes, more than max_inbound_memory, {limit}"
+            ),
+            Self::Memory { limit } => write!(
+                f,
+                "with those whose handlers have not ended it may take more than \
+                 max_inbound_memory, {limit} bytes"
+            ),
+            Self::Backlog { limit } => {
+                write!(f, "more than max_held_bytes, {limit} bytes, would wait for handlers to end")
+            }
+        }
+    }
+}
 
 /// Requests and notifications of the peer.
 #[derive(Debug)]
@@ -50,6 +86,7 @@ pub(super) struct Inbound<R: Role> {
     /// Extensions that each request and notification carries.
     extensions: Extensions,
     stats: Stats,
+    warnings: WarnLimit,
 }
 
 impl<R: Role> Inbound<R> {
@@ -64,6 +101,7 @@ impl<R: Role> Inbound<R> {
             backlog: Backlog::default(),
             extensions,
             stats,
+            warnings: WarnLimit::default(),
         }
     }
 
@@ -143,6 +181,43 @@ impl<R: Role> Inbound<R> {
         codec.queue_reply(&JsonRpcMessage::error(error, Some(id)));
     }
 
+    /// Returns why there is no room for a notification that takes `own` bytes of memory.
+    fn shortage(&self, own: usize, limit: usize) -> Option<Shortage> {
+        let (_, taken) = self.slots.notifications();
+        match own {
+            _ if own > limit => Some(Shortage::TooLarge { decoded_bytes: own, limit }),
+            _ if taken + own > limit => Some(Shortage::Memory { limit }),
+            _ => None,
+        }
+    }
+
+    /// Counts a cancellation among the notifications that are handled. It is never dropped or
+    /// kept, since it ends what takes room; where there is a `shortage` it loses all but the id.
+    fn begin_cancellation(
+        &self,
+        notification: &mut R::PeerNot,
+        size: usize,
+        shortage: Option<Shortage>,
+    ) {
+        let id = R::cancelled_by_peer(notification).filter(|_| shortage.is_some()).cloned();
+        let size = if id.is_some() { 0 } else { size };
+        if let Some(id) = id {
+            *notification = cancellation(id, CANCELLED.into()).into();
+        }
+        let mut slot = self.slots.take_notification(size);
+        slot.begin();
+        notification.extensions_mut().insert(slot);
+    }
+
+    /// Counts a notification that is dropped, and warns of it.
+    fn drop_notification(&mut self, shortage: Shortage) {
+        self.stats.refused();
+        match self.warnings.admit() {
+            Some(suppressed) => tracing::warn!(suppressed, "notification dropped: {shortage}"),
+            None => tracing::debug!("notification dropped: {shortage}"),
+        }
+    }
+
     /// Hands `message` up, unless it has to wait.
     pub(super) fn deliver<F: Framing<R>>(
         &mut self,
@@ -157,11 +232,20 @@ impl<R: Role> Inbound<R> {
                 let slot = self.slots.take_request(codec.last_decoded().decoded_size);
                 attach_extensions(request.request.extensions_mut(), &self.extensions, slot);
             }
-            JsonRpcMessage::Notification(notification)
-                if R::cancelled_by_peer(&notification.notification).is_none() =>
-            {
+            JsonRpcMessage::Notification(notification) => {
+                let size = codec.last_decoded().decoded_size;
+                let shortage = self.shortage(size, config.max_inbound_memory);
+                if R::cancelled_by_peer(&notification.notification).is_some() {
+                    self.begin_cancellation(&mut notification.notification, size, shortage);
+                    return Some(message);
+                }
+                if let Some(shortage) = shortage {
+                    self.drop_notification(shortage);
+                    return None;
+                }
+                let slot = self.slots.take_notification(size);
                 let extensions = notification.notification.extensions_mut();
-                attach_extensions(extensions, &self.extensions, HandlerSlot::default());
+                attach_extensions(extensions, &self.extensions, slot);
             }
             _ => return Some(message),
         }
@@ -204,10 +288,7 @@ impl<R: Role> Inbound<R> {
                 let error = ErrorData::new(UNAVAILABLE, error, Some(data));
                 self.refuse(request.id, error, codec);
             }
-            Err(_) => {
-                self.stats.refused();
-                tracing::debug!("notification dropped: too many are being handled");
-            }
+            Err(_) => self.drop_notification(Shortage::Backlog { limit: config.max_held_bytes }),
         }
     }
 
@@ -286,11 +367,10 @@ fn may_be_handled<R: Role>(
         return matches!(Pin::new(link).poll_ready(cx), Poll::Ready(Ok(())));
     };
     let most = config.max_inbound.max(MIN_NOTIFICATIONS);
-    let Poll::Ready(slot) = slots.poll_notification(most, cx) else { return false };
-    if let Some(empty) = notification.notification.extensions_mut().get_mut::<HandlerSlot>() {
-        *empty = slot;
+    match notification.notification.extensions_mut().get_mut::<HandlerSlot>() {
+        Some(slot) => slots.poll_begin(slot, most, cx).is_ready(),
+        None => true,
     }
-    true
 }
 
 /// Puts what a handler finds there into `extensions`.

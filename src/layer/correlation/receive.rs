@@ -9,7 +9,7 @@ use rmcp::{
 };
 
 use super::{
-    Call, Correlation, Outcome, Shutdown, cancellation,
+    Call, Correlation, Outcome, Shutdown, cancellation, inbound,
     overload::{self, Overload},
 };
 use crate::{
@@ -97,7 +97,7 @@ impl<R: Role, F: Framing<R>> Correlation<R, F> {
                 match self.inbound.cancel(id) {
                     Ok(above) => {
                         if R::cancelled_by_peer(&notification.notification) != Some(&above) {
-                            let reason = "cancelled by the peer".into();
+                            let reason = inbound::CANCELLED.into();
                             notification.notification = cancellation(above, reason).into();
                         }
                         true

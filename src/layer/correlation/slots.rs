@@ -25,24 +25,39 @@ pub(super) struct HandlerSlots {
 impl HandlerSlots {
     /// How many requests are being handled, and their decoded size.
     pub(super) fn requests(&self) -> (usize, usize) {
-        let taken = self.requests.load(SeqCst);
-        ((taken / ONE) as usize, (taken % ONE) as usize)
+        count_and_size(&self.requests)
+    }
+
+    /// How many notifications are being handled, and their decoded size with that of those that
+    /// wait.
+    pub(super) fn notifications(&self) -> (usize, usize) {
+        count_and_size(&self.notifications)
     }
 
     pub(super) fn take_request(self: &Arc<Self>, decoded_size: usize) -> HandlerSlot {
-        let taken = ONE + (decoded_size as u64).min(ONE / 1024);
-        self.requests.fetch_add(taken, SeqCst);
-        HandlerSlot { slots: Some(self.clone()), notification: false, taken }
+        self.take(Handles::Request, ONE + bounded(decoded_size))
     }
 
-    /// Ready with a slot for a notification where fewer than `limit` are taken. Who gets none is
-    /// woken when one is free.
-    pub(super) fn poll_notification(
-        self: &Arc<Self>,
+    /// Returns the slot of a notification that waits: it counts by its size alone until it
+    /// [begins](Self::poll_begin).
+    pub(super) fn take_notification(self: &Arc<Self>, decoded_size: usize) -> HandlerSlot {
+        self.take(Handles::Notification, bounded(decoded_size))
+    }
+
+    fn take(self: &Arc<Self>, handles: Handles, taken: u64) -> HandlerSlot {
+        self.of(handles).fetch_add(taken, SeqCst);
+        HandlerSlot { slots: Some(self.clone()), handles, taken }
+    }
+
+    /// Ready when the notification with this `slot` may be handled, since fewer than `limit` are.
+    /// Otherwise the reader is woken when one has ended.
+    pub(super) fn poll_begin(
+        &self,
+        slot: &mut HandlerSlot,
         limit: usize,
         cx: &mut Context<'_>,
-    ) -> Poll<HandlerSlot> {
-        let full = || self.notifications.load(SeqCst) / ONE >= limit as u64;
+    ) -> Poll<()> {
+        let full = || self.notifications().0 >= limit;
         if full() {
             self.freed.register(cx.waker());
             if full() {
@@ -50,9 +65,33 @@ impl HandlerSlots {
             }
         }
         // Only the reader of the connection takes any.
-        self.notifications.fetch_add(ONE, SeqCst);
-        Poll::Ready(HandlerSlot { slots: Some(self.clone()), notification: true, taken: ONE })
+        slot.begin();
+        Poll::Ready(())
     }
+
+    fn of(&self, handles: Handles) -> &AtomicU64 {
+        match handles {
+            Handles::Request => &self.requests,
+            Handles::Notification => &self.notifications,
+        }
+    }
+}
+
+fn count_and_size(taken: &AtomicU64) -> (usize, usize) {
+    let taken = taken.load(SeqCst);
+    ((taken / ONE) as usize, (taken % ONE) as usize)
+}
+
+fn bounded(decoded_size: usize) -> u64 {
+    (decoded_size as u64).min(ONE / 1024)
+}
+
+/// What the handler handles whose slot it is.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
+enum Handles {
+    #[default]
+    Request,
+    Notification,
 }
 
 /// Slot of a handler, in the extensions of a request or notification. It is free again when those
@@ -60,8 +99,18 @@ impl HandlerSlots {
 #[derive(Debug, Default)]
 pub(crate) struct HandlerSlot {
     slots: Option<Arc<HandlerSlots>>,
-    notification: bool,
+    handles: Handles,
     taken: u64,
+}
+
+impl HandlerSlot {
+    /// Counts a notification as one that is being handled.
+    pub(super) fn begin(&mut self) {
+        if let Some(slots) = &self.slots {
+            slots.of(self.handles).fetch_add(ONE, SeqCst);
+            self.taken += ONE;
+        }
+    }
 }
 
 impl Clone for HandlerSlot {
@@ -73,11 +122,9 @@ impl Clone for HandlerSlot {
 impl Drop for HandlerSlot {
     fn drop(&mut self) {
         let Some(slots) = &self.slots else { return };
-        if self.notification {
-            slots.notifications.fetch_sub(self.taken, SeqCst);
+        slots.of(self.handles).fetch_sub(self.taken, SeqCst);
+        if self.handles == Handles::Notification {
             slots.freed.wake();
-        } else {
-            slots.requests.fetch_sub(self.taken, SeqCst);
         }
     }
 }

@@ -230,6 +230,89 @@ fn a_request_that_alone_takes_more_than_all_may_is_refused() {
     assert!(assert_ready!(stack.poll_next()).unwrap().is_ok());
 }
 
+/// A notification with so many small objects, each of which takes about a KiB.
+fn dense_notification(objects: usize) -> Value {
+    let list = vec![json!({"a": 0}); objects];
+    json!({"jsonrpc": "2.0", "method": "acme/happened", "params": {"list": list}})
+}
+
+#[test]
+fn notifications_together_take_no_more_memory_than_they_may() {
+    let config = Config::default().max_inbound(1).max_inbound_memory(12 << 20);
+    let (stack, peer, stats) = correlation::<RoleServer>(config);
+    let mut stack = spawn(stack);
+    let initialized = json!({"jsonrpc": "2.0", "method": "notifications/initialized"});
+    say(&peer, dense_notification(10_000));
+    let first = handled(assert_ready!(stack.poll_next()));
+    say(&peer, dense_notification(10_000));
+    assert_pending!(stack.poll_next());
+    assert_eq!(stats.snapshot().refused, 1);
+    // Small ones have room beside it, and requests have room of their own.
+    let mut running = vec![];
+    for _ in 1..MIN_NOTIFICATIONS {
+        say(&peer, initialized.clone());
+        running.push(handled(assert_ready!(stack.poll_next())));
+    }
+    let list = vec![json!({"a": 0}); 10_000];
+    say(
+        &peer,
+        json!({"jsonrpc": "2.0", "id": 1, "method": "ping", "params": {"_meta": {"x": list}}}),
+    );
+    assert!(assert_ready!(stack.poll_next()).unwrap().is_ok());
+
+    // What waits takes room as well.
+    drop(first);
+    say(&peer, initialized.clone());
+    running.push(handled(assert_ready!(stack.poll_next())));
+    for refused in [1, 2] {
+        say(&peer, dense_notification(10_000));
+        assert_pending!(stack.poll_next());
+        assert_eq!(stats.snapshot().refused, refused);
+    }
+    running.remove(0);
+    drop(handled(assert_ready!(stack.poll_next())));
+    say(&peer, dense_notification(10_000));
+    assert!(assert_ready!(stack.poll_next()).unwrap().is_ok());
+}
+
+#[test]
+fn a_notification_that_alone_takes_more_than_all_may_is_dropped() {
+    let config = Config::default().max_inbound_memory(1 << 20);
+    let (stack, peer, stats) = correlation::<RoleServer>(config);
+    let mut stack = spawn(stack);
+    say(&peer, dense_notification(2000));
+    assert_pending!(stack.poll_next());
+    assert_eq!(stats.snapshot().refused, 1);
+    say(&peer, dense_notification(1000));
+    assert!(assert_ready!(stack.poll_next()).unwrap().is_ok());
+}
+
+#[test]
+fn a_cancellation_is_heard_of_however_much_it_takes() {
+    let config = Config::default().max_inbound_memory(1 << 20);
+    let (stack, peer, stats) = correlation::<RoleServer>(config);
+    let mut stack = spawn(stack);
+    let list = vec![json!({"a": 0}); 1000];
+    let cancelled = |id| {
+        json!({
+            "jsonrpc": "2.0", "method": "notifications/cancelled",
+            "params": {"requestId": id, "reason": "by me", "_meta": {"list": list}},
+        })
+    };
+    let mut running = vec![];
+    for (id, reason) in [(1, "by me"), (2, "cancelled by the peer")] {
+        say(&peer, json!({"jsonrpc": "2.0", "id": id, "method": "ping"}));
+        assert!(assert_ready!(stack.poll_next()).unwrap().is_ok());
+        say(&peer, cancelled(id));
+        let item = assert_ready!(stack.poll_next()).unwrap().unwrap();
+        let told = serde_json::to_value(&item).unwrap();
+        assert_eq!(told["params"]["requestId"], id);
+        assert_eq!((&told["params"]["reason"], stack.in_flight().1), (&json!(reason), 0));
+        running.push(item);
+    }
+    assert_eq!(stats.snapshot().refused, 0);
+}
+
 #[test]
 fn who_takes_no_answers_is_served_no_further() {
     let (link, peer) = fake::link();
