@@ -62,10 +62,9 @@ impl<R: Role, F: Framing<R>> Correlation<R, F> {
                 accepted
             }
             JsonRpcMessage::Response(response) => {
-                let result = Ok(R::initialize_result(&response.result));
-                let id = self.complete(Some(&response.id));
-                self.overload.note_answered();
-                id.is_some_and(|id| self.on_response(&id, result))
+                let Some((id, call)) = self.complete(Some(&response.id)) else { return false };
+                self.note_room(&call);
+                self.on_response(&id, Ok(R::initialize_result(&response.result)))
             }
             JsonRpcMessage::Error(error) => {
                 if error.id.is_none() {
@@ -78,11 +77,11 @@ impl<R: Role, F: Framing<R>> Correlation<R, F> {
                 if self.retry_refused(error) {
                     return false;
                 }
-                let id = self.complete(error.id.as_ref());
+                let Some((id, call)) = self.complete(error.id.as_ref()) else { return false };
                 if !overload::is_too_many(&error.error) {
-                    self.overload.note_answered();
+                    self.note_room(&call);
                 }
-                id.is_some_and(|id| self.on_response(&id, Err(&error.error)))
+                self.on_response(&id, Err(&error.error))
             }
             JsonRpcMessage::Notification(notification) => {
                 if R::is_initialized_by_peer(&notification.notification)
@@ -113,8 +112,8 @@ impl<R: Role, F: Framing<R>> Correlation<R, F> {
         self.pending.method(id) == Some(Method::SubscriptionsListen)
     }
 
-    /// Ends the request in flight that `id` answers, and returns its own id.
-    fn complete(&mut self, id: Option<&RequestId>) -> Option<RequestId> {
+    /// Ends the request in flight that `id` answers, and returns it with its own id.
+    fn complete(&mut self, id: Option<&RequestId>) -> Option<(RequestId, Call)> {
         let known = id.and_then(|id| self.pending.remove(id));
         if known.is_none() {
             self.stats.orphan();
@@ -122,7 +121,15 @@ impl<R: Role, F: Framing<R>> Correlation<R, F> {
         }
         let (id, call) = known?;
         self.read_progress.note_answered(&call);
-        Some(id)
+        Some((id, call))
+    }
+
+    /// Records that the peer, in case it has too many requests, has one less. A ping says nothing
+    /// of that: it is answered by a peer that refuses all else, and sent whatever waits.
+    fn note_room(&mut self, call: &Call) {
+        if call.method != Method::Ping {
+            self.overload.note_answered();
+        }
     }
 
     /// Records the answer to a request of ours. Returns `true` if it is for the layers above.
