@@ -28,7 +28,8 @@ use rmcp::{
 };
 use tokio::{net::TcpListener, sync::Notify};
 
-/// A client whose user answers when the `gate` opens, unless the question makes the handler panic.
+/// A client whose user answers when the `gate` opens, unless the question makes the handler panic,
+/// `holding` its context or not.
 #[derive(Clone, Default)]
 struct User {
     asked: Arc<Notify>,
@@ -44,12 +45,13 @@ impl ClientHandler for User {
     async fn create_elicitation(
         &self,
         request: ElicitRequestParams,
-        _: RequestContext<RoleClient>,
+        context: RequestContext<RoleClient>,
     ) -> Result<ElicitResult, ErrorData> {
         let ElicitRequestParams::FormElicitationParams { message, .. } = request else {
             panic!("{request:?}");
         };
-        match &*message {
+        let _holds = message.ends_with("-holding").then_some(context);
+        match message.trim_end_matches("-holding") {
             "panic" => panic!("a s3cr3t"),
             "panic-later" => {
                 tokio::task::yield_now().await;
@@ -79,6 +81,9 @@ impl ServerHandler for Asking {
         call: CallToolRequestParams,
         context: RequestContext<RoleServer>,
     ) -> Result<CallToolResponse, ErrorData> {
+        if call.name == "panic-itself" {
+            panic!("a s3cr3t");
+        }
         let peer = context.peer.clone();
         // As rmcp's macros do.
         drop(context);
@@ -189,6 +194,27 @@ async fn a_servers_handler_that_panics_answers_the_client_and_its_other_handlers
             assert!(is_a_panic(&error), "{error:?}");
             user.gate.notify_one();
             assert_eq!(neighbour.await.unwrap().unwrap(), "Decline");
+            client.cancel().await.unwrap();
+            server.await.unwrap().waiting().await.unwrap();
+        })
+        .await;
+    }
+}
+
+/// rmcp answers nothing then, and the transport does after a second.
+#[tokio::test]
+async fn without_catch_panic_a_request_is_answered_a_little_later() {
+    for dials in [Dials::Client, Dials::Server] {
+        limit(async {
+            let (near, far) = pair(dials).await;
+            let server = tokio::spawn(async move { Asking.serve(far).await.unwrap() });
+            let client = User::default().serve(near).await.unwrap();
+            for question in ["panic-holding", "panic-later-holding"] {
+                let told = call(&client, question).await.unwrap();
+                assert_eq!(told, "-32603 the handler panicked");
+            }
+            let error = call(&client, "panic-itself").await.unwrap_err();
+            assert!(is_a_panic(&error), "{error:?}");
             client.cancel().await.unwrap();
             server.await.unwrap().waiting().await.unwrap();
         })

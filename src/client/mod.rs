@@ -59,8 +59,9 @@
 //! # What the server asks
 //!
 //! A server may send requests too, such as elicitations. rmcp hands them to the service, and where
-//! a handler panics, nobody answers. Serve a [`CatchPanic`](crate::CatchPanic) of your service, which
-//! answers then; a [`Toolbox`] does.
+//! a handler panics, it does not answer. Serve a [`CatchPanic`](crate::CatchPanic) of your service,
+//! which answers then; a [`Toolbox`] does. Without it the request is answered a second later, unless
+//! the handler had given its context away.
 //!
 //! # Tools by name
 //!
@@ -372,8 +373,8 @@ impl<R: Role> Connect<R> {
     /// Ends each request that shows no sign of life for so long: no response and no progress
     /// report. The time is suspended while the server waits for an answer to a request of its own,
     /// such as an elicitation. Put the service that answers those in a
-    /// [`CatchPanic`](crate::CatchPanic): a handler that panics would never answer, and deadlines
-    /// would be suspended until the connection ends. By default there is no deadline as long as there is a connection;
+    /// [`CatchPanic`](crate::CatchPanic): a handler that panics might never answer, and deadlines
+    /// be suspended until the connection ends. By default there is no deadline as long as there is a connection;
     /// [`correlation::Config`](crate::layer::correlation::Config) explains why, and has a bound for
     /// the total time.
     ///

@@ -15,6 +15,7 @@
 //! | … whose id is in flight already | refused with `-32600`; the first is undisturbed |
 //! | … while as many are handled as may be, or as much | refused with `-32000`; nothing is executed |
 //! | … while the outbound queue is full | kept until it has room |
+//! | … whose handler panics, and is not answered within a second after that | answered with `-32603` |
 //! | a notification while as many are handled as may be | kept until one has ended |
 //! | … that takes too much memory, alone or with those that are handled or kept | dropped and counted |
 //! | `notifications/cancelled` for a request that is not in flight | dropped |
@@ -59,6 +60,7 @@ mod inbound;
 mod outbound;
 mod overload;
 mod oversized;
+mod panics;
 mod pending;
 mod receive;
 mod reinit;
@@ -291,6 +293,8 @@ impl<R: Role, F: Framing<R>> Correlation<R, F> {
         if self.waiting.take_unflushed() {
             let _ = Pin::new(&mut self.link).poll_flush(cx);
         }
+        self.inbound.watch_handlers(cx);
+        self.answer_panicked(cx);
         Poll::Pending
     }
 }
@@ -307,6 +311,7 @@ impl<R: Role, F: Framing<R>> Stream for Correlation<R, F> {
             return Poll::Ready(shutdown.next::<R>());
         }
         // Before anything is read: a peer that never stops talking would put it off for ever.
+        this.answer_panicked(cx);
         if let Poll::Ready(overdue) = this.poll_overdue(cx) {
             return Poll::Ready(Some(Ok(overdue)));
         }

@@ -66,8 +66,8 @@
 //! - How many messages a client may send per second is not limited, only how many requests are in
 //!   flight. The layer `Rate` does (feature `rate-limit`).
 //! - [`accept`] performs the handshake and no more: how many connections there are and how they end is
-//!   the caller's affair, and a panic in a handler leaves its call without an answer, unless the
-//!   service is in a [`CatchPanic`](crate::CatchPanic).
+//!   the caller's affair, and a panic in a handler is answered after a second, and only where the
+//!   handler still had its context, unless the service is in a [`CatchPanic`](crate::CatchPanic).
 //! - Each connection needs a file descriptor, [`Limits::connections`] and [`Limits::handshakes`] together
 //!   2,048 of them, and many systems give a process 1,024. Raise that (`ulimit -n`, systemd's
 //!   `LimitNOFILE`), or lower the limits. Where descriptors run out nevertheless, [`serve`] drops

@@ -10,7 +10,8 @@ pub struct Config {
     /// `notifications/progress` for it, which restarts the time. The time is suspended while the
     /// server waits for the answer to a request of its own, such as an elicitation: a client cannot
     /// tell which call that belongs to, so the deadlines of all are suspended. A handler that
-    /// panics never answers, unless its service is in a [`CatchPanic`](crate::CatchPanic).
+    /// panics after it has given its context away never answers, unless its service is in a
+    /// [`CatchPanic`](crate::CatchPanic).
     /// Subscriptions have no deadline. The error says whether the request was sent: see [`TIMED_OUT`](super::TIMED_OUT). The
     /// extension [`Deadline`](super::Deadline) sets the deadline of a single request.
     ///

@@ -287,8 +287,8 @@ impl<R: Role, F: Framing<R>> Correlation<R, F> {
 
     /// Suspends deadlines while the server waits for an answer of this client, since it is unknown
     /// which call that holds up. A server's own requests do not wait for those of its client.
-    /// A handler ends its wait by its answer alone, which [`CatchPanic`](crate::CatchPanic) gives
-    /// for one that panics.
+    /// A handler ends its wait by its answer alone, which is given for one that
+    /// [panics](super::panics).
     fn let_rest(&mut self) {
         self.deadlines.rest(R::IS_CLIENT && !self.inbound.is_empty());
     }

@@ -1,11 +1,11 @@
 //! [`Inbound`]: requests and notifications of the peer, and when they are handed up.
 
 use std::{
-    collections::HashSet,
+    collections::HashMap,
     fmt,
     pin::Pin,
     sync::Arc,
-    task::{Context, Poll},
+    task::{Context, Poll, ready},
 };
 
 use futures::Sink;
@@ -21,6 +21,7 @@ use super::{
     aliases::Aliases,
     backlog::Backlog,
     cancellation,
+    panics::Panics,
     slots::{HandlerSlot, HandlerSlots},
 };
 use crate::{
@@ -73,12 +74,16 @@ impl fmt::Display for Shortage {
 /// Requests and notifications of the peer.
 #[derive(Debug)]
 pub(super) struct Inbound<R: Role> {
-    /// Ids of the requests in flight, as the layers above know them.
-    ids: HashSet<RequestId>,
+    /// Ids of the requests in flight, as the layers above know them, with the number of each in the
+    /// order of all.
+    ids: HashMap<RequestId, u64>,
+    /// Number of the last request.
+    number: u64,
     /// Real ids of requests, where other peers may follow.
     aliases: Option<Box<Aliases>>,
     /// Slots of all handlers that still run, those of cancelled requests included.
     slots: Arc<HandlerSlots>,
+    panics: Panics,
     /// Requests that wait until the outbound queue has room, and notifications that wait for a
     /// slot. All else is read on, since two ends that both wait for the other to read would wait
     /// for ever.
@@ -95,9 +100,11 @@ impl<R: Role> Inbound<R> {
         let mut extensions = Extensions::new();
         extensions.insert(HandlerSlot::default());
         Self {
-            ids: HashSet::new(),
+            ids: HashMap::new(),
+            number: 0,
             aliases: None,
             slots: Arc::default(),
+            panics: Panics::default(),
             backlog: Backlog::default(),
             extensions,
             stats,
@@ -121,7 +128,7 @@ impl<R: Role> Inbound<R> {
 
     /// Returns `true` if the request that the layers above know by this id is in flight.
     pub(super) fn contains(&self, id: &RequestId) -> bool {
-        self.ids.contains(id)
+        self.ids.contains_key(id)
     }
 
     /// Returns what each request and notification carries in its extensions.
@@ -141,12 +148,13 @@ impl<R: Role> Inbound<R> {
         if let Some(alias) = self.aliases.as_mut().and_then(|aliases| aliases.inward(&request.id)) {
             request.id = alias;
         }
-        let error = if self.ids.contains(&request.id) {
+        let error = if self.ids.contains_key(&request.id) {
             ErrorData::invalid_request("a request with this id is already in flight", None)
         } else if let Some(error) = self.overload(config, codec.last_decoded()) {
             error
         } else {
-            self.ids.insert(request.id.clone());
+            self.number += 1;
+            self.ids.insert(request.id.clone(), self.number);
             return true;
         };
         self.refuse(request.id.clone(), error, codec);
@@ -173,7 +181,7 @@ impl<R: Role> Inbound<R> {
 
     fn refuse<F: Framing<R>>(&mut self, id: RequestId, error: ErrorData, codec: &mut Codec<R, F>) {
         // The same id may belong to another that is in flight.
-        let in_flight = self.ids.contains(&id);
+        let in_flight = self.ids.contains_key(&id);
         let real = self.aliases.as_mut().and_then(|aliases| aliases.refused(&id, in_flight));
         let id = real.unwrap_or(id);
         self.stats.refused();
@@ -229,7 +237,8 @@ impl<R: Role> Inbound<R> {
     ) -> Option<RxJsonRpcMessage<R>> {
         match &mut message {
             JsonRpcMessage::Request(request) => {
-                let slot = self.slots.take_request(codec.last_decoded().decoded_size);
+                let size = codec.last_decoded().decoded_size;
+                let slot = self.slots.take_request(self.number, size);
                 attach_extensions(request.request.extensions_mut(), &self.extensions, slot);
             }
             JsonRpcMessage::Notification(notification) => {
@@ -299,8 +308,8 @@ impl<R: Role> Inbound<R> {
         let above = alias.as_ref().unwrap_or(&id);
         self.backlog.forget(above);
         match self.ids.remove(above) {
-            true => Ok(alias.unwrap_or(id)),
-            false => Err(id),
+            Some(_) => Ok(alias.unwrap_or(id)),
+            None => Err(id),
         }
     }
 
@@ -309,6 +318,26 @@ impl<R: Role> Inbound<R> {
     pub(super) fn end(&mut self, id: &mut RequestId) -> bool {
         self.ids.remove(id);
         self.aliases.as_mut().is_none_or(|aliases| aliases.end(id))
+    }
+
+    /// Looks for handlers that have panicked, and has the reader woken when one does.
+    pub(super) fn watch_handlers(&mut self, cx: &mut Context<'_>) {
+        if !self.ids.is_empty()
+            && let Poll::Ready(panicked) = self.slots.poll_panicked(cx)
+        {
+            self.panics.extend(panicked);
+        }
+    }
+
+    /// Ready with the id of a request whose handler has panicked and which has not been answered
+    /// since.
+    pub(super) fn poll_panicked(&mut self, cx: &mut Context<'_>) -> Poll<RequestId> {
+        loop {
+            let panicked = ready!(self.panics.poll(cx));
+            if let Some((id, _)) = self.ids.iter().find(|(_, number)| **number == panicked) {
+                return Poll::Ready(id.clone());
+            }
+        }
     }
 
     /// Returns `true` if a notification of ours is for the present peer. The subscription that it
@@ -335,7 +364,7 @@ impl<R: Role> Inbound<R> {
         if let Some(aliases) = &mut self.aliases {
             aliases.restart();
         }
-        std::mem::take(&mut self.ids).into_iter()
+        std::mem::take(&mut self.ids).into_keys()
     }
 
     /// Forgets what waits: the last link has ended.

@@ -1,6 +1,6 @@
 //! What comes in: messages of the peer, and what becomes of the link.
 
-use std::task::Context;
+use std::task::{Context, Poll};
 
 use rmcp::{
     ErrorData,
@@ -104,6 +104,17 @@ impl<R: Role, F: Framing<R>> Correlation<R, F> {
                     // In the era without `initialize`, it may cancel a subscription of ours.
                     Err(id) => self.is_subscription(&id) && self.abandon(&id).is_some(),
                 }
+            }
+        }
+    }
+
+    /// Answers the requests of the peer whose handlers have panicked, where nobody has in time.
+    pub(super) fn answer_panicked(&mut self, cx: &mut Context<'_>) {
+        while let Poll::Ready(id) = self.inbound.poll_panicked(cx) {
+            tracing::error!(%id, "a handler has panicked: its request is answered with -32603");
+            let error = ErrorData::internal_error("the handler panicked", None);
+            if let Err(error) = self.send(JsonRpcMessage::error(error, Some(id))) {
+                tracing::debug!(%error, "answer not sent");
             }
         }
     }

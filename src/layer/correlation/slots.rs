@@ -2,11 +2,13 @@
 //! notification, and keeps no count of them.
 
 use std::{
+    mem,
     sync::{
-        Arc,
-        atomic::{AtomicU64, Ordering::SeqCst},
+        Arc, Mutex, PoisonError,
+        atomic::{AtomicBool, AtomicU64, Ordering::SeqCst},
     },
     task::{Context, Poll},
+    thread,
 };
 
 use futures::task::AtomicWaker;
@@ -20,6 +22,10 @@ pub(super) struct HandlerSlots {
     requests: AtomicU64,
     notifications: AtomicU64,
     freed: AtomicWaker,
+    /// Numbers of the requests whose handlers have panicked; `true` if there are any.
+    panicked: Mutex<Vec<u64>>,
+    has_panicked: AtomicBool,
+    panic: AtomicWaker,
 }
 
 impl HandlerSlots {
@@ -34,8 +40,9 @@ impl HandlerSlots {
         count_and_size(&self.notifications)
     }
 
-    pub(super) fn take_request(self: &Arc<Self>, decoded_size: usize) -> HandlerSlot {
-        self.take(Handles::Request, ONE + bounded(decoded_size))
+    /// Returns the slot of the request with this number.
+    pub(super) fn take_request(self: &Arc<Self>, number: u64, decoded_size: usize) -> HandlerSlot {
+        self.take(Handles::Request(number), ONE + bounded(decoded_size))
     }
 
     /// Returns the slot of a notification that waits: it counts by its size alone until it
@@ -69,9 +76,26 @@ impl HandlerSlots {
         Poll::Ready(())
     }
 
+    /// Takes the numbers of the requests whose handlers have panicked. The reader is woken when
+    /// there are more.
+    pub(super) fn poll_panicked(&self, cx: &mut Context<'_>) -> Poll<Vec<u64>> {
+        self.panic.register(cx.waker());
+        if !self.has_panicked.swap(false, SeqCst) {
+            return Poll::Pending;
+        }
+        let mut panicked = self.panicked.lock().unwrap_or_else(PoisonError::into_inner);
+        Poll::Ready(mem::take(&mut panicked))
+    }
+
+    fn note_panicked(&self, request: u64) {
+        self.panicked.lock().unwrap_or_else(PoisonError::into_inner).push(request);
+        self.has_panicked.store(true, SeqCst);
+        self.panic.wake();
+    }
+
     fn of(&self, handles: Handles) -> &AtomicU64 {
         match handles {
-            Handles::Request => &self.requests,
+            Handles::Request(_) => &self.requests,
             Handles::Notification => &self.notifications,
         }
     }
@@ -87,20 +111,28 @@ fn bounded(decoded_size: usize) -> u64 {
 }
 
 /// What the handler handles whose slot it is.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
 enum Handles {
-    #[default]
-    Request,
+    /// The request with this number.
+    Request(u64),
     Notification,
 }
 
 /// Slot of a handler, in the extensions of a request or notification. It is free again when those
 /// are dropped, which is the end of the handler, unless that gives them away. A clone takes none.
-#[derive(Debug, Default)]
+/// One that is dropped by a panic tells the request whose handler it was.
+#[derive(Debug)]
 pub(crate) struct HandlerSlot {
     slots: Option<Arc<HandlerSlots>>,
     handles: Handles,
     taken: u64,
+}
+
+impl Default for HandlerSlot {
+    /// Creates the slot of no handler.
+    fn default() -> Self {
+        Self { slots: None, handles: Handles::Notification, taken: 0 }
+    }
 }
 
 impl HandlerSlot {
@@ -123,8 +155,10 @@ impl Drop for HandlerSlot {
     fn drop(&mut self) {
         let Some(slots) = &self.slots else { return };
         slots.of(self.handles).fetch_sub(self.taken, SeqCst);
-        if self.handles == Handles::Notification {
-            slots.freed.wake();
+        match self.handles {
+            Handles::Notification => slots.freed.wake(),
+            Handles::Request(number) if thread::panicking() => slots.note_panicked(number),
+            Handles::Request(_) => {}
         }
     }
 }

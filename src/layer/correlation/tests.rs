@@ -1,5 +1,6 @@
 mod deadlines;
 mod overload;
+pub(super) mod panics;
 mod restraint;
 
 use std::time::Duration;

@@ -33,7 +33,7 @@ use crate::{
     framing::JsonRpc,
     layer::{
         Framed, Reconnect,
-        correlation::{Config, Correlation, cancellation},
+        correlation::{Config, Correlation, cancellation, tests::panics::drop_by_panic},
         fake::{self, Peer},
         framed,
         reconnect::LinkSource,
@@ -344,6 +344,25 @@ async fn a_handler_that_goes_on_after_its_cancellation_answers_no_other_peer() {
     stack.send(answer(new.id));
     stack.idle();
     assert!(sent(&peer).is_empty());
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_handler_that_panics_answers_its_own_peer_by_the_id_that_it_has_there() {
+    let (mut stack, peer) = stack::<RoleServer>();
+    asks(&peer, 1);
+    let old = stack.next();
+    peer.send(Message::Close(None));
+    stack.idle();
+    let peer = stack.links.next();
+    assert!(matches!(stack.next(), JsonRpcMessage::Notification(_)));
+    asks(&peer, 1);
+    let new = stack.next();
+    drop_by_panic(old);
+    drop_by_panic(new);
+    stack.idle();
+    tokio::time::advance(Duration::from_secs(1)).await;
+    stack.idle();
+    assert_eq!(sent(&peer), ["answer 1"]);
 }
 
 #[tokio::test(start_paused = true)]
