@@ -127,7 +127,10 @@ async fn a_server_may_name_the_time_when_to_come_again() {
             (format!("{date}Retry-After: tomorrow\r\n"), None),
             ("Retry-After: -1\r\n".to_owned(), None),
             ("Retry-After: +1\r\n".to_owned(), None),
-            ("Retry-After: 99999999999999999999999\r\n".to_owned(), Some(u64::MAX)),
+            ("Retry-After: 86400\r\n".to_owned(), Some(86_400)),
+            ("Retry-After: 4294967295\r\n".to_owned(), Some(86_400)),
+            ("Retry-After: 99999999999999999999999\r\n".to_owned(), Some(86_400)),
+            (format!("{date}Retry-After: Fri, 31 Dec 9999 23:59:59 GMT\r\n"), Some(86_400)),
         ] {
             let answer = http("503 Service Unavailable", &headers, "");
             let refusal = refusal(answered(|_| answer.clone(), "/mcp").await);
