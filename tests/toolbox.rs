@@ -563,3 +563,44 @@ async fn the_deadline_of_all_calls_is_one_call_away() {
     })
     .await;
 }
+
+/// A server whose list has 20 pages, which take 20 MB of memory each.
+#[derive(Debug, Clone, Default)]
+struct Long(Arc<AtomicUsize>);
+
+impl ServerHandler for Long {
+    fn get_info(&self) -> ServerConfig {
+        ServerConfig::new(ServerCapabilities::builder().enable_tools().build())
+    }
+
+    async fn list_tools(
+        &self,
+        _: Option<PaginatedRequestParams>,
+        _: RequestContext<RoleServer>,
+    ) -> Result<ListToolsResult, ErrorData> {
+        let number = self.0.fetch_add(1, SeqCst);
+        let dense = json!({ "dense": vec![json!({ "": 0 }); 24_000] });
+        let Value::Object(schema) = dense else { unreachable!() };
+        let tool = Tool::new(format!("tool-{number}"), "", Arc::new(schema));
+        let mut page = ListToolsResult::with_all_items(vec![tool]);
+        page.next_cursor = (number < 19).then(|| number.to_string());
+        Ok(page)
+    }
+}
+
+#[tokio::test]
+async fn a_list_takes_no_more_memory_than_a_message_may() {
+    limit(async {
+        let long = Long::default();
+        let of = long.clone();
+        let server = mcp_ws_transport::serve("127.0.0.1:0", move || of.clone()).await.unwrap();
+        let url = format!("ws://{}/mcp", server.local_addr());
+        let tools = Toolbox::connect(url.as_str()).await.unwrap();
+        let listed = tools.tools().await.unwrap();
+        let asked = long.0.load(SeqCst);
+        // 128 MiB, and the page that is too much.
+        assert_eq!((listed.len(), asked), (6, 7));
+        assert!(listed.iter().any(|tool| tool.name == "tool-5"));
+    })
+    .await;
+}

@@ -37,7 +37,7 @@ use super::{
 };
 use crate::{
     CatchPanic,
-    decode::{estimate_decoded_size, json::parse},
+    decode::{count_decoded_size, estimate_decoded_size, json::parse},
     error::Error,
     event::{Event, Events, State},
     layer::{
@@ -53,6 +53,9 @@ const DEADLINE: &str = "mcp-ws-transport/deadline";
 /// How many pages of a list are asked for.
 const MAX_PAGES: usize = 1000;
 
+/// The most memory that the pages of a list may take together: as much as each of them, in bytes.
+const MAX_LIST: usize = DEFAULT_DECODED_SIZE_OF_CLIENT;
+
 /// The tools of a server, called by their names with anything that serialises.
 ///
 /// It asks the server for the list of its tools when that is needed first, and keeps it, also from one
@@ -64,6 +67,9 @@ const MAX_PAGES: usize = 1000;
 ///
 /// While it asks for a name that is not on the list, calls of those that are go on. Where it cannot be had, all
 /// who wait for it are told; set a [deadline](Connect::deadline) for servers that do not answer.
+///
+/// A list has 1,000 pages at most, and takes 128 MiB of memory at most: what is beyond is not known, and
+/// logged at WARN.
 ///
 /// Both eras of MCP are supported: `server/discover` is sent first, and a server that does not know
 /// it gets `initialize`.
@@ -319,10 +325,18 @@ impl<S: Service<RoleClient>> Toolbox<S> {
 
     /// All that the server lists, if it comes to an end.
     async fn list(&self) -> Result<Vec<Tool>, ServiceError> {
-        let (mut tools, mut cursor) = (Vec::new(), None);
-        for _ in 0..MAX_PAGES {
+        let (mut tools, mut cursor, mut size) = (Vec::new(), None, 0);
+        for number in 1..=MAX_PAGES {
             let page = PaginatedRequestParams::default().with_cursor(cursor);
             let page = self.service.list_tools(Some(page)).await?;
+            size += size_of_tools(&page.tools);
+            if size > MAX_LIST {
+                tracing::warn!(
+                    "the list of tools takes more than {MAX_LIST} bytes of memory; the pages before \
+                     the {number}. are taken for it"
+                );
+                return Ok(tools);
+            }
             tools.extend(page.tools);
             cursor = page.next_cursor;
             if cursor.is_none() {
@@ -400,6 +414,12 @@ impl Transport<RoleClient> for Watched {
     async fn close(&mut self) -> Result<(), Error> {
         self.transport.close().await
     }
+}
+
+/// Estimates how much memory `tools` take.
+fn size_of_tools(tools: &[Tool]) -> usize {
+    let json = serde_json::to_vec(tools).unwrap_or_default();
+    size_of_val(tools) + count_decoded_size(&json)
 }
 
 /// Moves the deadline of a call from its `_meta` to its extensions, which are not sent.
