@@ -5,7 +5,7 @@
 use std::{
     sync::{
         Arc, Mutex, PoisonError,
-        atomic::{AtomicUsize, Ordering::Relaxed},
+        atomic::{AtomicBool, AtomicUsize, Ordering::Relaxed},
     },
     time::Duration,
 };
@@ -171,16 +171,24 @@ struct Kept {
     /// Limit learned at the moment `since`, in bytes; `usize::MAX` if none.
     learned: AtomicUsize,
     since: Mutex<Option<Instant>>,
-    /// Largest message that a peer has read, in bytes.
+    /// Largest message that a peer has read, in bytes. `true` if one has been shown to take less
+    /// since.
     passed: AtomicUsize,
+    is_doubted: AtomicBool,
     max_inbound: AtomicUsize,
 }
 
 impl Default for Kept {
     fn default() -> Self {
         let none = || AtomicUsize::new(usize::MAX);
-        let (since, passed) = (Mutex::default(), AtomicUsize::new(0));
-        Self { max_message: none(), learned: none(), since, passed, max_inbound: none() }
+        Self {
+            max_message: none(),
+            learned: none(),
+            since: Mutex::default(),
+            passed: AtomicUsize::new(0),
+            is_doubted: AtomicBool::new(false),
+            max_inbound: none(),
+        }
     }
 }
 
@@ -202,8 +210,10 @@ impl PeerLimits {
     }
 
     /// Records that the peer has shown to accept no more than `max_message` bytes. This holds on
-    /// later links too, until a peer announces its limit, and for an hour at most. It never bounds
-    /// what has [passed](Self::pass) before.
+    /// later links too, until a peer announces its limit, and for an hour at most. It does not bound
+    /// what has [passed](Self::pass) before, since another cause may have been taken for the size,
+    /// unless it is shown twice and nothing larger has passed between: behind a balancer one server
+    /// may take less than another.
     pub fn learn(&self, max_message: usize) {
         let max_message = max_message.max(MessageLimits::MIN_MESSAGE);
         let mut since = self.0.since.lock().unwrap_or_else(PoisonError::into_inner);
@@ -212,11 +222,18 @@ impl PeerLimits {
         if max_message < known {
             *since = Some(Instant::now());
         }
+        if max_message < self.0.passed.load(Relaxed) && self.0.is_doubted.swap(true, Relaxed) {
+            self.0.passed.store(max_message, Relaxed);
+            self.0.is_doubted.store(false, Relaxed);
+        }
     }
 
     /// Records that a peer has read a message of this many bytes.
     pub fn pass(&self, bytes: usize) {
         self.0.passed.fetch_max(bytes, Relaxed);
+        if bytes > self.0.learned.load(Relaxed) {
+            self.0.is_doubted.store(false, Relaxed);
+        }
     }
 
     fn learned(&self, since: Option<Instant>) -> usize {
@@ -293,5 +310,25 @@ mod tests {
         peer.learn(9000);
         tokio::time::advance(LEARNED_FOR / 2).await;
         assert_eq!(peer.max_message(), usize::MAX);
+    }
+
+    /// A balancer leads to one that takes much, and then to another.
+    #[test]
+    fn a_limit_that_is_shown_twice_is_believed_though_more_has_passed_before() {
+        let peer = PeerLimits::default();
+        peer.pass(5000);
+        peer.learn(2999);
+        peer.pass(100);
+        assert_eq!(peer.max_message(), 5000);
+        peer.learn(2999);
+        assert_eq!(peer.max_message(), 2999);
+        peer.learn(1999);
+        assert_eq!(peer.max_message(), 2999);
+        // It was not the size, or it was another server.
+        peer.pass(2500);
+        peer.learn(1999);
+        assert_eq!(peer.max_message(), 2999);
+        peer.learn(1999);
+        assert_eq!(peer.max_message(), 1999);
     }
 }
