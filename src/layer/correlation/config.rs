@@ -32,8 +32,10 @@ pub struct Config {
     /// 16 MiB in total. The `reason` in `data` says when:
     ///
     /// - `stopping`: on the next connection, for which all further requests are held back. Applies
-    ///   if another connection may follow, on five connections at most. A peer that does not close
-    ///   within 60 s of such a refusal is sent requests again, and a further refusal is passed on.
+    ///   if another connection may follow, on five connections at most. Where there is none after
+    ///   5 s, and then after twice as long each time, requests are sent all the same. A peer that
+    ///   answers one of those otherwise is not stopping: perhaps it is a tool that says so, and
+    ///   such refusals are passed on. So are they where the peer has not closed within 60 s.
     /// - `too_many_requests`: before all later requests, once the peer has answered one of those
     ///   that it has, which lets one more be sent; and one by one after 100 ms, then twice as long
     ///   each time, up to 5 s. A peer may have more requests than await an answer, since one that

@@ -171,6 +171,11 @@ fn reason(error: &ErrorData) -> Option<&str> {
     data["reason"].as_str().filter(|reason| [STOPPING, TOO_MANY].contains(reason))
 }
 
+/// Returns `true` if `error` refuses a request, which was not executed.
+pub(super) fn is_refusal(error: &ErrorData) -> bool {
+    reason(error).is_some()
+}
+
 /// Returns `true` if `error` refuses a request since the peer has too many.
 pub(super) fn is_too_many(error: &ErrorData) -> bool {
     reason(error) == Some(TOO_MANY)
@@ -199,16 +204,22 @@ impl<R: Role, F: Framing<R>> Correlation<R, F> {
     /// Keeps a request for the next connection, since the peer is stopping. Returns `false` if the
     /// refusal is to be passed up.
     fn put_off(&mut self, id: &RequestId) -> bool {
-        if !self.reinit.as_ref().is_some_and(|reinit| reinit.believes_stop()) {
-            return false;
-        }
-        let call = self.pending.get(id).filter(|call| call.refusals + 1 < ATTEMPTS);
+        let believed = self.reinit.as_ref().filter(|reinit| reinit.believes_stop());
+        let Some(reinit) = believed else { return false };
+        // Of the refusals of one connection the first counts.
+        let counts = !reinit.was_asked_again();
+        let call = self.pending.get(id).filter(|call| !counts || call.refusals + 1 < ATTEMPTS);
         let Some(message) = call.and_then(|call| call.kept.clone()) else { return false };
+        let before = self.link.last_seq();
         self.link.hold();
         let Ok(seq) = self.send_kept(id, &message) else { return false };
-        self.pending.send_again(id, seq);
+        if counts {
+            self.pending.send_again(id, seq);
+        } else {
+            self.pending.renumber(id, seq);
+        }
         if let Some(reinit) = &mut self.reinit {
-            reinit.on_stopping();
+            reinit.on_stopping(before);
         }
         true
     }

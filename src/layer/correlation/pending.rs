@@ -110,9 +110,16 @@ impl PendingCalls {
 
     /// Records that a request was sent again, under this number.
     pub(super) fn send_again(&mut self, id: &RequestId, seq: u64) {
+        self.renumber(id, seq);
+        if let Some(call) = self.calls.get_mut(id) {
+            call.refusals += 1;
+        }
+    }
+
+    /// Records the number of a request that was sent again, without counting that.
+    pub(super) fn renumber(&mut self, id: &RequestId, seq: u64) {
         if let Some(call) = self.calls.get_mut(id) {
             call.seq = seq;
-            call.refusals += 1;
         }
     }
 

@@ -64,6 +64,7 @@ impl<R: Role, F: Framing<R>> Correlation<R, F> {
             JsonRpcMessage::Response(response) => {
                 let Some((id, call)) = self.complete(Some(&response.id)) else { return false };
                 self.note_room(&call);
+                self.note_executed(&call);
                 self.on_response(&id, Ok(R::initialize_result(&response.result)))
             }
             JsonRpcMessage::Error(error) => {
@@ -80,6 +81,9 @@ impl<R: Role, F: Framing<R>> Correlation<R, F> {
                 let Some((id, call)) = self.complete(error.id.as_ref()) else { return false };
                 if !overload::is_too_many(&error.error) {
                     self.note_room(&call);
+                }
+                if !overload::is_refusal(&error.error) {
+                    self.note_executed(&call);
                 }
                 self.on_response(&id, Err(&error.error))
             }
@@ -140,6 +144,15 @@ impl<R: Role, F: Framing<R>> Correlation<R, F> {
     fn note_room(&mut self, call: &Call) {
         if call.method != Method::Ping {
             self.overload.note_answered();
+        }
+    }
+
+    /// Records that the peer goes on serving requests. A ping says nothing of that either.
+    fn note_executed(&mut self, call: &Call) {
+        if call.method != Method::Ping
+            && let Some(reinit) = &mut self.reinit
+        {
+            reinit.on_executed(call, &self.link);
         }
     }
 

@@ -341,9 +341,8 @@ impl Reinit {
             self.reconnect_handle.reconnect();
             timer.as_mut().reset(Instant::now() + PATIENCE);
         }
-        let waits = matches!(self.phase, Phase::AwaitingPeer | Phase::Repeating { .. });
         // What waits for the peer to initialize waits on.
-        if self.stopping.poll(cx) && !waits {
+        if self.stopping.poll(cx) && !self.awaits_initialize() {
             link.release();
         }
     }
@@ -353,9 +352,27 @@ impl Reinit {
         self.stopping.is_believed()
     }
 
-    /// Records that the peer has refused a request since it stops.
-    pub(super) fn on_stopping(&mut self) {
-        self.stopping.begin();
+    /// Records that the peer has refused a request since it stops. The message with the number
+    /// `before` was queued last.
+    pub(super) fn on_stopping(&mut self, before: u64) {
+        self.stopping.begin(before);
+    }
+
+    /// Returns `true` if requests have been sent again to a peer that said that it stops.
+    pub(super) fn was_asked_again(&self) -> bool {
+        self.stopping.was_asked_again()
+    }
+
+    /// Records an answer to `call` by which the peer has not refused it.
+    pub(super) fn on_executed(&mut self, call: &Call, link: &SharedLink) {
+        if self.stopping.disprove(call.seq) && !self.awaits_initialize() {
+            link.release();
+        }
+    }
+
+    /// Returns `true` if all that is queued waits until the peer is initialized.
+    fn awaits_initialize(&self) -> bool {
+        matches!(self.phase, Phase::AwaitingPeer | Phase::Repeating { .. })
     }
 
     #[cfg(test)]
