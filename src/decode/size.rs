@@ -1,6 +1,8 @@
 //! An estimate of the memory that a message takes once it is decoded. The figures were measured
 //! with the worst that a peer can write.
 
+use serde_json::Value;
+
 use super::json::Reader;
 
 /// The bytes that values take on one of the two ways of the decoder.
@@ -15,11 +17,25 @@ struct Costs {
     element: usize,
 }
 
+/// The size of a value: 32 bytes, or 72 where the program enables `preserve_order` in serde_json,
+/// whose maps are tables with an index then.
+const VALUE: usize = size_of::<Value>();
+
 /// The usual messages, whose values are decoded at once.
-const USUAL: Costs = Costs { map: 704, member: 192, list: 208, element: 144 };
+const USUAL: Costs = Costs {
+    map: 704,
+    member: if VALUE > 32 { 4 * (VALUE + 32) } else { 192 },
+    list: 80 + 4 * VALUE,
+    element: 48 + 3 * VALUE,
+};
 
 /// All others, where rmcp keeps a buffer beside the values.
-const BUFFERED: Costs = Costs { map: 1472, member: 384, list: 544, element: 320 };
+const BUFFERED: Costs = Costs {
+    map: 768 + USUAL.map,
+    member: 192 + USUAL.member,
+    list: 336 + USUAL.list,
+    element: 176 + USUAL.element,
+};
 
 /// The most memory that a message takes once it is decoded, in bytes.
 #[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
