@@ -182,7 +182,8 @@ async fn connect(args: &Args) -> crate::Result<(RunningService<RoleClient, ()>, 
         if args.watch {
             tokio::spawn(watch(connect.state()));
         }
-        let handshake = ().serve_with_lifecycle(connect.await?, lifecycle);
+        let transport = connect.await.map_err(|error| in_options(&error.to_string()))?;
+        let handshake = ().serve_with_lifecycle(transport, lifecycle);
         match timeout(HANDSHAKE_TIMEOUT, handshake).await {
             Ok(Ok(client)) => return Ok((client, reconnects)),
             Ok(Err(error)) => failures.push(format!("{name}: {error}")),
@@ -190,6 +191,13 @@ async fn connect(args: &Args) -> crate::Result<(RunningService<RoleClient, ()>, 
         }
     }
     Err(failures.join("; ").into())
+}
+
+/// What the library says of its functions, in the words of this program's options.
+fn in_options(error: &str) -> String {
+    error
+        .replace("`client::Tls::authorities`", "the option `--ca`")
+        .replace("`Connect::bearer`", "the option `--bearer`")
 }
 
 #[cfg(feature = "deflate")]
