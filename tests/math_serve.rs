@@ -128,7 +128,13 @@ async fn every_door_is_guarded() {
         soon(stream.read_to_end(&mut answer)).await.unwrap();
         String::from_utf8_lossy(&answer).split(' ').nth(1).unwrap().to_owned()
     };
-    let doors = [("POST", "/mcp", "400"), ("POST", "/agent", "200"), ("GET", "/health", "200")];
+    let agent = "/agent/nobody/websocket";
+    let doors = [
+        ("POST", "/mcp", "400"),
+        ("POST", "/agent", "200"),
+        ("GET", agent, "404"),
+        ("GET", "/health", "200"),
+    ];
     for (method, target, open) in doors {
         let lines = if method == "POST" { json } else { "" };
         let refused = status(method, target, &format!("{own}{lines}")).await;
@@ -147,6 +153,7 @@ async fn every_door_is_guarded() {
     for (method, target) in [
         ("POST", "/mcp"),
         ("POST", "/agent"),
+        ("GET", agent),
         ("GET", "/health"),
         ("GET", "/"),
         ("GET", "/mcp-ws.js"),
