@@ -25,7 +25,7 @@ use super::{
     slots::{HandlerSlot, HandlerSlots},
 };
 use crate::{
-    decode::Role,
+    decode::{Method, Role},
     framing::Framing,
     layer::{
         SharedLink,
@@ -71,12 +71,19 @@ impl fmt::Display for Shortage {
     }
 }
 
+/// Request of the peer that is in flight.
+#[derive(Debug, Clone, Copy)]
+struct InFlight {
+    /// Its place in the order of all.
+    number: u64,
+    method: Method,
+}
+
 /// Requests and notifications of the peer.
 #[derive(Debug)]
 pub(super) struct Inbound<R: Role> {
-    /// Ids of the requests in flight, as the layers above know them, with the number of each in the
-    /// order of all.
-    ids: HashMap<RequestId, u64>,
+    /// Requests in flight, by their ids as the layers above know them.
+    ids: HashMap<RequestId, InFlight>,
     /// Number of the last request.
     number: u64,
     /// Real ids of requests, where other peers may follow.
@@ -154,7 +161,8 @@ impl<R: Role> Inbound<R> {
             error
         } else {
             self.number += 1;
-            self.ids.insert(request.id.clone(), self.number);
+            let method = R::method_of_peer(&request.request);
+            self.ids.insert(request.id.clone(), InFlight { number: self.number, method });
             return true;
         };
         self.refuse(request.id.clone(), error, codec);
@@ -313,11 +321,18 @@ impl<R: Role> Inbound<R> {
         }
     }
 
-    /// Ends the request that this side answers or cancels, and changes `id` to that on the wire.
+    /// Ends the request that this side answers, and changes `id` to that on the wire.
     /// Returns `false` if it was one of a former peer.
     pub(super) fn end(&mut self, id: &mut RequestId) -> bool {
         self.ids.remove(id);
         self.aliases.as_mut().is_none_or(|aliases| aliases.end(id))
+    }
+
+    /// Ends the subscription of the peer that this side cancels, and changes `id` to that on the
+    /// wire. Returns `false` if the present peer has none with this id.
+    pub(super) fn end_subscription(&mut self, id: &mut RequestId) -> bool {
+        let method = self.ids.get(id).map(|request| request.method);
+        method == Some(Method::SubscriptionsListen) && self.end(id)
     }
 
     /// Looks for handlers that have panicked, and has the reader woken when one does.
@@ -334,7 +349,7 @@ impl<R: Role> Inbound<R> {
     pub(super) fn poll_panicked(&mut self, cx: &mut Context<'_>) -> Poll<RequestId> {
         loop {
             let panicked = ready!(self.panics.poll(cx));
-            if let Some((id, _)) = self.ids.iter().find(|(_, number)| **number == panicked) {
+            if let Some((id, _)) = self.ids.iter().find(|(_, request)| request.number == panicked) {
                 return Poll::Ready(id.clone());
             }
         }

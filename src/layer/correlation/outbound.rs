@@ -76,11 +76,12 @@ impl<R: Role, F: Framing<R>> Correlation<R, F> {
         }
     }
 
-    /// Ends the request that this side cancels. Returns `true` if the peer has to know.
+    /// Ends the request that this side cancels: one of ours, or, in the era without `initialize`, a
+    /// subscription of the peer. Returns `true` if the peer has to know.
     fn cancel(&mut self, id: &mut RequestId) -> bool {
         let goes_out = match self.abandon(id) {
             Some(call) => !self.withdraw(id, &call),
-            None => self.inbound.end(id),
+            None => self.inbound.end_subscription(id),
         };
         if !self.waiting.is_empty() {
             // There may be room for one more.

@@ -101,6 +101,22 @@ fn an_id_in_flight_is_refused_and_free_again_once_answered() {
     assert!(assert_ready!(spawn(stack.next()).poll()).unwrap().is_ok());
 }
 
+/// Each side has ids of its own, and the same may name a request of both.
+#[test]
+fn a_late_cancellation_of_ours_is_not_told_and_ends_nothing_of_the_peer() {
+    let (mut stack, peer, _) = correlation::<RoleClient>(Config::default());
+    let request = json!({"jsonrpc": "2.0", "id": 7, "method": "roots/list"});
+    say(&peer, request.clone());
+    assert!(assert_ready!(spawn(stack.next()).poll()).unwrap().is_ok());
+    let cancelled = cancellation(RequestId::Number(7), "too late".into());
+    stack.start_send_unpin(JsonRpcMessage::notification(cancelled.into())).unwrap();
+    assert_eq!(stack.in_flight(), (0, 1));
+    say(&peer, request);
+    assert_pending!(spawn(stack.next()).poll());
+    let [refusal] = &sent(&peer)[..] else { panic!("nothing but a refusal") };
+    assert_eq!((&refusal["id"], &refusal["error"]["code"]), (&json!(7), &json!(-32600)));
+}
+
 #[test]
 fn at_the_cap_requests_are_refused_and_all_else_passes() {
     let (mut stack, peer, _) = correlation::<RoleServer>(Config::default().max_inbound(1));

@@ -126,13 +126,17 @@ async fn what_is_listened_to_outlives_a_request_with_the_same_id() {
 async fn a_request_is_cancelled_by_the_id_that_its_peer_gave_it_or_not_at_all() {
     let (mut stack, peer) = stack::<RoleServer>();
     let enough = |id| JsonRpcMessage::notification(cancellation(id, "enough".into()).into());
-    asks(&peer, 1);
+    let listens = |peer: &Peer| {
+        let params = json!({"notifications": {}});
+        say(peer, json!({"jsonrpc": "2.0", "id": 1, "method": "subscriptions/listen", "params": params}));
+    };
+    listens(&peer);
     let JsonRpcMessage::Request(old) = stack.next() else { panic!("a request") };
     peer.send(Message::Close(None));
     stack.idle();
     let peer = stack.links.next();
     assert_eq!(stack.cancelled(), old.id);
-    asks(&peer, 1);
+    listens(&peer);
     let JsonRpcMessage::Request(new) = stack.next() else { panic!("a request") };
     stack.send(enough(old.id));
     stack.idle();
