@@ -89,7 +89,8 @@ pub trait Framing<R: Role>: Send {
     }
 
     /// What this form has to say by itself: the answer to a sign of life, an answer whose turn has
-    /// come. Asked after each message in either direction until there is no more.
+    /// come. Asked after each message in either direction until there is no more. What an inbound
+    /// message makes it say is dropped while too much waits to be sent.
     fn owed(&mut self) -> Option<Message> {
         None
     }

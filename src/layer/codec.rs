@@ -230,7 +230,7 @@ impl<R: Role, F: Framing<R>> Codec<R, F> {
     }
 
     /// Decodes `message` with the help of the requests in flight. A request that cannot be read is
-    /// answered if `replies`.
+    /// answered if `replies`, and so is what the framing answers by itself.
     ///
     /// # Errors
     /// The reason with which the link is to be closed.
@@ -251,7 +251,11 @@ impl<R: Role, F: Framing<R>> Codec<R, F> {
             (None, Some(error)) => self.framing.decode(message, &Unbuffered { calls, error }),
             (None, None) => self.framing.decode(message, calls),
         };
-        self.queue_framing_replies();
+        if replies {
+            self.queue_framing_replies();
+        } else {
+            while self.framing.owed().is_some() {}
+        }
         if let Some(message) = rough
             && let Ok(Some(JsonRpcMessage::Request(_) | JsonRpcMessage::Notification(_))) = decoded
         {

@@ -130,12 +130,15 @@ mod tests {
         model::{CustomResult, JsonRpcMessage, RequestId},
     };
     use serde_json::{Value, json};
-    use tokio_test::{assert_pending, assert_ready, assert_ready_ok, task::spawn};
+    use tokio_test::{
+        assert_pending, assert_ready, assert_ready_ok,
+        task::{Spawn, spawn},
+    };
 
     use super::*;
     use crate::{
         error::{CloseCode, LinkError, MessageError},
-        framing::JsonRpc,
+        framing::{Envelope, JsonRpc},
         layer::{
             fake::{self, Peer},
             replies::MAX_UNFLUSHED,
@@ -218,23 +221,52 @@ mod tests {
     fn rubbish_is_read_and_not_answered_without_end_where_nothing_can_be_written() {
         let (framed, peer) = framed::<RoleServer>(Config::default());
         let mut framed = spawn(framed);
-        let mut poll = |stuck: bool| {
-            framed.enter(|cx, framed| {
-                let this = framed.project();
-                this.replies.poll_decode(this.codec, this.inner, &(), |_| stuck, cx)
-            })
-        };
         peer.block(true);
         for _ in 0..MAX_UNFLUSHED / 10 {
             peer.send(Message::text("rubbish"));
         }
         peer.send(Message::text(r#"{"jsonrpc":"2.0","id":1,"method":"ping"}"#));
-        assert!(assert_ready!(poll(true)).unwrap().is_ok());
+        assert!(assert_ready!(poll(&mut framed, true)).unwrap().is_ok());
         let size = peer.sent().iter().map(Message::len).sum::<usize>();
         assert!((MAX_UNFLUSHED..MAX_UNFLUSHED + 200).contains(&size), "{size}");
         peer.block(false);
         peer.send(Message::text("rubbish"));
-        assert_pending!(poll(false));
+        assert_pending!(poll(&mut framed, false));
+        assert_eq!(peer.sent().len(), 1, "answered again as soon as there is room");
+    }
+
+    /// A server whose peer has sent so many pings that no more of what it says is answered.
+    fn muted() -> (Spawn<Framed<RoleServer, fake::Link, Envelope>>, Peer) {
+        let (link, peer) = fake::link();
+        let mut framed = spawn(Framed::new(link, Envelope::default(), Config::default()));
+        peer.block(true);
+        for _ in 0..MAX_UNFLUSHED / 10 {
+            peer.send(Message::text(r#"{"type":"ping"}"#));
+        }
+        assert_pending!(poll(&mut framed, true));
+        (framed, peer)
+    }
+
+    type Polled = Poll<Option<Result<LinkEvent<RxJsonRpcMessage<RoleServer>>, Error>>>;
+
+    fn poll<F>(framed: &mut Spawn<Framed<RoleServer, fake::Link, F>>, stuck: bool) -> Polled
+    where
+        F: Framing<RoleServer>,
+    {
+        framed.enter(|cx, framed| {
+            let this = framed.project();
+            this.replies.poll_decode(this.codec, this.inner, &(), |_| stuck, cx)
+        })
+    }
+
+    #[test]
+    fn signs_of_life_are_read_and_not_answered_without_end_where_nothing_can_be_written() {
+        let (mut framed, peer) = muted();
+        let size = peer.sent().iter().map(Message::len).sum::<usize>();
+        assert!((MAX_UNFLUSHED..MAX_UNFLUSHED + 200).contains(&size), "{size}");
+        peer.block(false);
+        peer.send(Message::text(r#"{"type":"ping"}"#));
+        assert_pending!(poll(&mut framed, false));
         assert_eq!(peer.sent().len(), 1, "answered again as soon as there is room");
     }
 

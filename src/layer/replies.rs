@@ -29,7 +29,7 @@ pub(super) const MAX_UNFLUSHED: usize = 1 << 20;
 /// |---|---|---|---|---|
 /// | `Flushed` | `Unflushed` | | | |
 /// | `Unflushed` | adds to its bytes | its bytes are 0 | `Flushed` | reading waits; `Muted` where nothing can be written before more is read |
-/// | `Muted`: what cannot be read is not answered | | `Unflushed` | `Flushed` | reading goes on |
+/// | `Muted`: what cannot be read is not answered, nor a sign of life | | `Unflushed` | `Flushed` | reading goes on |
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
 pub(super) enum Replies {
     #[default]
@@ -94,8 +94,8 @@ impl Replies {
 
     /// Reads from `link` and decodes with the help of the requests in flight, until there is a
     /// message or an event. Where `is_stuck` says that nothing can be written to the link before
-    /// more is read, reading goes on, and beyond [`MAX_UNFLUSHED`] no unreadable message is
-    /// answered.
+    /// more is read, reading goes on, and beyond [`MAX_UNFLUSHED`] neither unreadable messages nor
+    /// signs of life are answered.
     pub(super) fn poll_decode<R, F, S, I>(
         &mut self,
         codec: &mut Codec<R, F>,
