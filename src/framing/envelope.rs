@@ -29,7 +29,7 @@ use crate::{
         Malformed, Method, PendingMethods, Role,
         json::{Id, Raw, parse},
     },
-    error::MessageError,
+    error::{CloseReason, MessageError},
     layer::correlation::UNAVAILABLE,
     message::Message,
 };
@@ -493,6 +493,10 @@ impl<R: Role> Framing<R> for Envelope {
         if !self.returns_ids && !self.asked.contains(id) {
             self.asked.push_back(id.clone());
         }
+    }
+
+    fn on_unanswered(&mut self, id: &RequestId) -> Result<(), CloseReason> {
+        self.inbound.forget(id)
     }
 
     fn restart(&mut self) {

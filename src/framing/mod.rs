@@ -106,6 +106,16 @@ pub trait Framing<R: Role>: Send {
         let _ = id;
     }
 
+    /// The request of the peer with this id, which was refused, is not answered.
+    ///
+    /// # Errors
+    /// The reason with which the connection is closed, where the answers to other requests would be
+    /// taken for this one's.
+    fn on_unanswered(&mut self, id: &RequestId) -> Result<(), CloseReason> {
+        let _ = id;
+        Ok(())
+    }
+
     /// The peer is another from now on, and awaits no answer to what was asked before.
     fn restart(&mut self) {}
 
@@ -195,6 +205,10 @@ impl<R: Role, F: Framing<R> + ?Sized> Framing<R> for Box<F> {
 
     fn asked_again(&mut self, id: &RequestId) {
         (**self).asked_again(id);
+    }
+
+    fn on_unanswered(&mut self, id: &RequestId) -> Result<(), CloseReason> {
+        (**self).on_unanswered(id)
     }
 
     fn restart(&mut self) {

@@ -4,7 +4,7 @@ use std::{collections::VecDeque, marker::PhantomData};
 
 use rmcp::{
     ErrorData,
-    model::{ErrorCode, JsonRpcMessage, RequestId},
+    model::{ErrorCode, JsonRpcError, JsonRpcMessage, RequestId},
     service::{RxJsonRpcMessage, TxJsonRpcMessage},
 };
 use serde_json::json;
@@ -206,7 +206,15 @@ impl<R: Role, F: Framing<R>> Codec<R, F> {
     pub(super) fn queue_reply(&mut self, item: &TxJsonRpcMessage<R>) {
         match self.encode_within(self.limit(), item) {
             Ok(message) => self.replies.extend(message),
-            Err(error) => tracing::debug!(%error, "answer not sent"),
+            Err(error) => {
+                tracing::debug!(%error, "answer not sent");
+                if let JsonRpcMessage::Error(JsonRpcError { id: Some(id), .. }) = item
+                    && let Err(reason) = self.framing.on_unanswered(id)
+                {
+                    // Its place in the order is kept, and closes the link when too many wait.
+                    tracing::debug!(%reason, "the answers after it wait");
+                }
+            }
         }
         self.queue_framing_replies();
     }
@@ -278,6 +286,7 @@ impl<R: Role, F: Framing<R>> Codec<R, F> {
             Unreadable::Request { id, error } if replies => {
                 self.queue_reply(&JsonRpcMessage::error(error, id));
             }
+            Unreadable::Request { id: Some(id), .. } => self.framing.on_unanswered(&id)?,
             Unreadable::Request { .. } | Unreadable::Dropped { .. } => {}
             // Without an id too: whose it is, those may know who know what is in flight.
             Unreadable::Response { id, error } => {

@@ -271,6 +271,32 @@ mod tests {
     }
 
     #[test]
+    fn a_refusal_that_is_not_sent_leaves_the_id_of_its_request_free() {
+        let (mut framed, peer) = muted();
+        let ask = |params: Value| {
+            let request = json!({"method": "add", "params": params});
+            json!({"type": "mcp_request", "request": request, "requestId": "x"}).to_string()
+        };
+        peer.send(Message::text(ask(json!(5))));
+        assert_pending!(poll(&mut framed, true));
+        peer.send(Message::text(ask(json!({}))));
+        let item = assert_ready!(poll(&mut framed, true)).unwrap().unwrap();
+        assert!(matches!(item, LinkEvent::Item(JsonRpcMessage::Request(_))), "{item:?}");
+    }
+
+    /// The peer would take the answer to its next request for the one to this.
+    #[test]
+    fn where_a_refusal_without_an_id_is_not_sent_the_link_is_closed() {
+        let (mut framed, peer) = muted();
+        peer.send(Message::text(r#"{"type":"mcp_request"}"#));
+        let error = assert_ready!(poll(&mut framed, true)).unwrap().unwrap_err();
+        assert!(
+            matches!(error, Error::Link(LinkError::Closed(reason)) if reason.code == CloseCode::Policy)
+        );
+        assert!(matches!(peer.sent().last(), Some(Message::Close(Some(_)))));
+    }
+
+    #[test]
     fn what_is_too_big_fails_alone_and_a_response_is_replaced() {
         let (framed, peer) = framed::<RoleServer>(Config::default().max_message_size(200));
         let mut framed = spawn(framed);

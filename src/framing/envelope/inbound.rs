@@ -102,8 +102,7 @@ impl Inbound {
         if self.kept <= MAX_KEPT && self.nameless.len() < MAX_WAITING {
             return Ok(());
         }
-        let what = "too much waits for the answer to a request without a requestId";
-        Err(Unreadable::Unacceptable(CloseReason::new(CloseCode::Policy, what)))
+        Err(Unreadable::Unacceptable(out_of_order()))
     }
 
     fn open(&mut self, request_id: Option<RequestId>, is_bare: bool) -> i64 {
@@ -119,6 +118,30 @@ impl Inbound {
         let open = self.open.get(number).cloned();
         self.answering = open.as_ref().map(|_| *number);
         open
+    }
+
+    /// Forgets a request that is not answered. One without an id keeps its place, or the next answer
+    /// would be taken for its own.
+    pub(super) fn forget(&mut self, id: &RequestId) -> Result<(), CloseReason> {
+        let RequestId::Number(number) = id else { return Ok(()) };
+        match self.open.remove(number).map(|open| open.request_id) {
+            Some(Some(id)) => self.forget_name(&id, *number),
+            Some(None) => return Err(out_of_order()),
+            None => {}
+        }
+        Ok(())
+    }
+
+    /// Frees the id of the request with this number, if it has it and not another.
+    fn forget_name(&mut self, id: &RequestId, number: i64) {
+        if self.named.get(id) == Some(&number) {
+            self.named.remove(id);
+        }
+    }
+
+    #[cfg(test)]
+    pub(super) fn len(&self) -> usize {
+        self.open.len().max(self.named.len())
     }
 
     /// What is encoded now answers nothing.
@@ -143,9 +166,7 @@ impl Inbound {
         let Some(number) = self.answering.take() else { return Some(message) };
         let open = self.open.remove(&number);
         if let Some(id) = open.and_then(|open| open.request_id) {
-            if self.named.get(&id) == Some(&number) {
-                self.named.remove(&id);
-            }
+            self.forget_name(&id, number);
             return Some(message);
         }
         match self.nameless.binary_search_by_key(&number, |(nameless, _)| *nameless) {
@@ -170,4 +191,10 @@ impl Inbound {
         self.kept -= message.len();
         Some(message)
     }
+}
+
+/// The reason for which a peer is closed whose answers cannot be kept in order.
+fn out_of_order() -> CloseReason {
+    let what = "too much waits for the answer to a request without a requestId";
+    CloseReason::new(CloseCode::Policy, what)
 }

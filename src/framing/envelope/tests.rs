@@ -237,6 +237,28 @@ fn more_answers_than_can_be_kept_in_order_end_the_connection() {
 }
 
 #[test]
+fn what_is_refused_and_not_answered_leaves_no_record() {
+    let mut server = Envelope::default();
+    for (number, wrong) in [
+        json!({"type": "x"}),
+        json!({"type": "mcp_request", "request": 5}),
+        json!({"type": "mcp_request", "request": {"method": "add", "params": 5}}),
+    ]
+    .iter_mut()
+    .enumerate()
+    {
+        wrong["requestId"] = number.into();
+        let Err(Unreadable::Request { id: Some(id), .. }) =
+            decode::<RoleServer>(&mut server, wrong, &())
+        else {
+            panic!("it is refused");
+        };
+        Framing::<RoleServer>::on_unanswered(&mut server, &id).unwrap();
+        assert_eq!(server.inbound.len(), 0, "{number}");
+    }
+}
+
+#[test]
 fn an_id_in_flight_is_refused_and_the_first_undisturbed() {
     let mut server = Envelope::default();
     let request = || json!({"type": "mcp_request", "request": {"method": "add"}, "requestId": "x"});
