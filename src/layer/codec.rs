@@ -84,9 +84,11 @@ pub(super) struct Codec<R, F> {
     role: PhantomData<fn() -> R>,
 }
 
-/// Size of the message that was decoded last, in bytes.
+/// Number and size of the message that was decoded last, in bytes.
 #[derive(Debug, Clone, Copy, Default)]
 pub(super) struct LastDecoded {
+    /// Number of messages so far, those that could not be read included.
+    pub(super) number: u64,
     /// Size on the wire.
     pub(super) size: usize,
     /// Estimated size in memory.
@@ -119,7 +121,7 @@ impl<R: Role, F: Framing<R>> Codec<R, F> {
         &self.peer
     }
 
-    /// Returns the size of the message that was decoded last.
+    /// Returns what is known of the message that was decoded last.
     pub(super) fn last_decoded(&self) -> LastDecoded {
         self.last
     }
@@ -252,7 +254,8 @@ impl<R: Role, F: Framing<R>> Codec<R, F> {
         let limit = self.config.max_decoded_size.unwrap_or(limit);
         let estimate = estimate_decoded_size(json_of(&message), limit);
         let DecodedSize { usual, buffered } = estimate;
-        self.last = LastDecoded { size: message.len(), decoded_size: usual };
+        let number = self.last.number + 1;
+        self.last = LastDecoded { number, size: message.len(), decoded_size: usual };
         let rough = estimate.is_rough(message.len()).then(|| message.clone());
         let decoded = match (too_large(usual, limit), too_large(buffered, limit)) {
             (Some(error), _) => Err(self.framing.refuse(&message, calls, error)),

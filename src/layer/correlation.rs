@@ -86,7 +86,12 @@ use self::{
     reinit::Reinit,
     waiting::WaitingRequests,
 };
-use super::{Framed, SharedLink, codec::Codec, reconnect::ReconnectHandle, replies::Replies};
+use super::{
+    Framed, SharedLink,
+    codec::Codec,
+    reconnect::ReconnectHandle,
+    replies::{Replies, close_for},
+};
 use crate::{
     decode::Role, error::Error, event::Notices, framing::Framing, stats::Stats,
     warn_limit::WarnLimit,
@@ -317,6 +322,13 @@ impl<R: Role, F: Framing<R>> Stream for Correlation<R, F> {
         }
         let polled = this.poll_link(cx);
         if polled.is_pending() {
+            let heard = this.codec.last_decoded().number;
+            if let Some(reinit) = &mut this.reinit
+                && let Poll::Ready(reason) = reinit.poll_unrecognized(heard, cx)
+            {
+                let error = close_for(Pin::new(&mut this.link), &reason, cx);
+                return Poll::Ready(this.shut_down(Some(error)));
+            }
             return this.poll_idle(cx).map(|overdue| Some(Ok(overdue)));
         }
         polled

@@ -12,7 +12,7 @@ use super::codec::Codec;
 use crate::{
     decode::{PendingMethods, Role},
     duplex::Duplex,
-    error::{Error, LinkError},
+    error::{CloseReason, Error, LinkError},
     framing::Framing,
     link::LinkEvent,
     message::Message,
@@ -139,13 +139,25 @@ impl Replies {
                 Ok(None) => {}
                 Ok(Some(message)) => return Poll::Ready(Some(Ok(LinkEvent::Item(message)))),
                 Err(reason) => {
-                    let close = Message::Close(Some(reason.clone()));
-                    if link.as_mut().start_send(close).is_ok() {
-                        let _ = link.as_mut().poll_flush(cx);
-                    }
-                    return Poll::Ready(Some(Err(LinkError::closed_here(&reason).into())));
+                    return Poll::Ready(Some(Err(close_for(link.as_mut(), &reason, cx))));
                 }
             }
         }
     }
+}
+
+/// Closes `link` for a `reason` of this side's own. Returns the error that says so.
+pub(super) fn close_for<S>(
+    mut link: Pin<&mut S>,
+    reason: &CloseReason,
+    cx: &mut Context<'_>,
+) -> Error
+where
+    S: Sink<Message, Error = Error>,
+{
+    let close = Message::Close(Some(reason.clone()));
+    if link.as_mut().start_send(close).is_ok() {
+        let _ = link.poll_flush(cx);
+    }
+    LinkError::closed_here(reason).into()
 }

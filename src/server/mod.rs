@@ -193,6 +193,8 @@
 //!   the calls of the old one are cancelled, what they still answer is dropped, and the service is the
 //!   same. After anything else the client goes on: it gets what has been queued, also the answers to its
 //!   calls. What was on its way when the connection was lost is lost; only `mcp.resume.v1` knows better.
+//!   Who says nothing may take its time; where nothing that it says for 10 s can be read, it is closed
+//!   with 1008, and the session ends.
 //! - **The last connection wins**: the one before is closed with 4409 (1000 where the name came as a
 //!   subprotocol, as SEP-1288 has it). Five times in 10 s, then 429 with `Retry-After`. A cookie takes
 //!   nothing over, since every window of a browser has the same: the next window gets a session of its own.

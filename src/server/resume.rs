@@ -8,6 +8,7 @@
 //! | … while its old connection seems to live | the same; the old one is closed with 4409 |
 //! | it comes too late, or it is somebody else | a new session; who guesses learns nothing |
 //! | it comes with the name alone | the service is as it was; what it says first shows who it is |
+//! | … and nothing that it says for 10 s can be read | it is closed with 1008, and the session ends |
 //! | there are too many without a connection | of the address that has the most, the one that has been so for the longest ends |
 //! | the server stops | those without a connection end at once |
 

@@ -239,7 +239,7 @@ impl<R: Role, F: Framing<R>> Correlation<R, F> {
     fn on_returned(&mut self) {
         match &mut self.reinit {
             Some(reinit) if !R::IS_CLIENT => {
-                reinit.verify();
+                reinit.verify(self.codec.last_decoded().number);
                 self.overload.resume();
             }
             // An MCP server waits to be initialized, be it another or the same.

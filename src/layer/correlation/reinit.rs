@@ -4,7 +4,11 @@
 mod repeats;
 mod stopping;
 
-use std::{pin::Pin, task::Context, time::Duration};
+use std::{
+    pin::Pin,
+    task::{Context, Poll, ready},
+    time::Duration,
+};
 
 use rmcp::{
     ErrorData,
@@ -32,7 +36,7 @@ use crate::{
 /// request that may run twice.
 pub(super) const ATTEMPTS: u32 = 5;
 
-/// Time within which the peer must answer a repeated `initialize`.
+/// Time within which the peer must answer a repeated `initialize`, or say something readable.
 const PATIENCE: Duration = Duration::from_secs(10);
 
 /// Characters of each word of the peer's that is logged, at most.
@@ -61,7 +65,7 @@ pub(super) struct Reinit {
 /// | `Repeating`: `initialize` was sent again, and is answered within the time, or another link asked for | client | its answer: `Initialized`, or `Failed`; another peer: begins anew |
 /// | `PeerInitialized` | server | another peer: `AwaitingPeer`; perhaps the same: `Verifying` |
 /// | `AwaitingPeer`: what is queued waits for another peer to initialize its session | server | `notifications/initialized`: `PeerInitialized`; a request of the era without: `Uninitialized` |
-/// | `Verifying`: the peer goes by the name of the former, and has said nothing yet | server | its first message: `PeerInitialized`, or `AwaitingPeer` |
+/// | `Verifying`: the peer goes by the name of the former, and has said nothing yet that can be read | server | its first message: `PeerInitialized`, or `AwaitingPeer`; 10 s after the first that cannot be read: closed with 1008 |
 /// | `Failed`: there is no way to go on | both | |
 #[derive(Debug)]
 enum Phase {
@@ -70,8 +74,19 @@ enum Phase {
     Repeating { agreed: Box<InitializeResult>, patience: Option<Pin<Box<Sleep>>> },
     PeerInitialized,
     AwaitingPeer,
-    Verifying { was_initialized: bool },
+    Verifying { was_initialized: bool, said: Said },
     Failed(Error),
+}
+
+/// What a peer that is verified has said so far.
+#[derive(Debug)]
+enum Said {
+    /// Nothing: so many messages had come before this link. It may have nothing to say.
+    Nothing { heard: u64 },
+    /// Something that cannot be read. When this ends, so does the link.
+    Unreadable(Pin<Box<Sleep>>),
+    /// It is lost.
+    Lost,
 }
 
 impl Phase {
@@ -159,6 +174,7 @@ impl Reinit {
             // A link that is not there has no time to answer in. But the session may be resumed,
             // and the answer still come.
             Phase::Repeating { patience, .. } => *patience = None,
+            Phase::Verifying { said, .. } => *said = Said::Lost,
             Phase::Uninitialized { attempts } if self.initialize.is_some() => {
                 *attempts += 1;
                 if *attempts >= ATTEMPTS {
@@ -207,15 +223,32 @@ impl Reinit {
     }
 
     /// Begins with a peer, an MCP client, that goes by the name of the former one. By the first
-    /// that it says it shows whether it is that.
-    pub(super) fn verify(&mut self) {
+    /// that it says it shows whether it is that. So many messages were `heard` before.
+    pub(super) fn verify(&mut self, heard: u64) {
         self.stopping = Stopping::No;
         let was_initialized = match self.phase {
-            Phase::Verifying { was_initialized } => was_initialized,
+            Phase::Verifying { was_initialized, .. } => was_initialized,
             Phase::PeerInitialized => true,
             _ => false,
         };
-        self.phase = Phase::Verifying { was_initialized };
+        self.phase = Phase::Verifying { was_initialized, said: Said::Nothing { heard } };
+    }
+
+    /// Ready with the reason for which the link is closed, when nothing that its peer has said for a
+    /// while shows who it is. So many messages were `heard` by now.
+    pub(super) fn poll_unrecognized(
+        &mut self,
+        heard: u64,
+        cx: &mut Context<'_>,
+    ) -> Poll<CloseReason> {
+        let Phase::Verifying { said, .. } = &mut self.phase else { return Poll::Pending };
+        if matches!(said, Said::Nothing { heard: before } if heard > *before) {
+            *said = Said::Unreadable(Box::pin(sleep(PATIENCE)));
+        }
+        let Said::Unreadable(timer) = said else { return Poll::Pending };
+        ready!(timer.as_mut().poll(cx));
+        let reason = format!("no message could be read within {PATIENCE:?}");
+        Poll::Ready(CloseReason::new(CloseCode::Policy, reason))
     }
 
     /// Decides by the first message of a peer that is [verified](Self::is_verifying) whether it is
@@ -232,7 +265,7 @@ impl Reinit {
             _ => false,
         };
         let is_same =
-            matches!(self.phase, Phase::Verifying { was_initialized: true }) && !is_another;
+            matches!(self.phase, Phase::Verifying { was_initialized: true, .. }) && !is_another;
         self.phase = if is_same { Phase::PeerInitialized } else { Phase::NEW };
         is_same
     }

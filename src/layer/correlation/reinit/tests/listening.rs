@@ -128,7 +128,10 @@ async fn a_request_is_cancelled_by_the_id_that_its_peer_gave_it_or_not_at_all() 
     let enough = |id| JsonRpcMessage::notification(cancellation(id, "enough".into()).into());
     let listens = |peer: &Peer| {
         let params = json!({"notifications": {}});
-        say(peer, json!({"jsonrpc": "2.0", "id": 1, "method": "subscriptions/listen", "params": params}));
+        say(
+            peer,
+            json!({"jsonrpc": "2.0", "id": 1, "method": "subscriptions/listen", "params": params}),
+        );
     };
     listens(&peer);
     let JsonRpcMessage::Request(old) = stack.next() else { panic!("a request") };
