@@ -187,6 +187,12 @@ impl<R: Role> WebSocketTransport<R> {
         (self.shared.clone(), owed)
     }
 
+    /// Returns the slots of what the peer has asked and told, for as long as that is handled.
+    #[cfg(feature = "server")]
+    pub(crate) fn handler_slots(&self) -> Arc<crate::layer::correlation::HandlerSlots> {
+        self.stack.handler_slots()
+    }
+
     fn count_owed(&self) {
         if let Some(owed) = &self.owed {
             owed.set(self.stack.in_flight().1);

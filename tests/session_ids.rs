@@ -842,6 +842,28 @@ async fn what_waits_for_those_who_are_away_is_bounded() {
     .await;
 }
 
+/// So is what they have asked, for as long as it is handled.
+#[tokio::test]
+async fn what_those_who_are_away_have_asked_is_bounded() {
+    limit(async {
+        let tools = Tools::default();
+        let resumption = Resumption::default().max_bytes(1 << 20);
+        let (server, address) = serve_tools(&tools, Config::default().resumption(resumption)).await;
+        let mut events = server.registry().events();
+        for (id, begun) in [("a", 1), ("b", 2)] {
+            let mut raw = enter(address, Query, id).await;
+            let large = vec![json!({ "": 0 }); 700];
+            raw.json(&call(1, "wait", json!({ "large": large }))).await;
+            tools.begun(begun).await;
+            lose(&server, raw).await;
+        }
+        next(&mut events, is_gone).await;
+        assert_eq!(server.registry().health().away, 1);
+        server.shutdown().await;
+    })
+    .await;
+}
+
 #[tokio::test]
 async fn a_client_that_speaks_the_extension_returns_by_its_name_too() {
     limit(async {

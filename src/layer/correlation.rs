@@ -76,6 +76,8 @@ use std::{
 };
 
 pub(crate) use self::slots::HandlerSlot;
+#[cfg(feature = "server")]
+pub(crate) use self::slots::HandlerSlots;
 pub use self::{config::Config, deadlines::Deadline};
 use self::{
     deadlines::Deadlines,
@@ -227,6 +229,12 @@ impl<R: Role, F: Framing<R>> Correlation<R, F> {
     /// Returns what each request and notification of the peer carries in its extensions.
     pub fn extensions(&mut self) -> &mut Extensions {
         self.inbound.extensions()
+    }
+
+    /// Returns the slots of what the peer has asked and told, for as long as that is handled.
+    #[cfg(feature = "server")]
+    pub(crate) fn handler_slots(&self) -> Arc<HandlerSlots> {
+        self.inbound.slots()
     }
 
     /// Sends a message that nobody waits for.

@@ -35,7 +35,7 @@ use self::detached::Detached;
 pub use self::name::SessionIds;
 pub(super) use self::{
     name::Name,
-    slot::{Arrival, Slot},
+    slot::{Arrival, Slot, Tenant},
     source::Returns,
 };
 use super::{auth::Identity, door::Refusal, registry::Cause};
@@ -69,7 +69,9 @@ pub struct Resumption {
     /// longest. Behind a proxy all clients share one address, unless
     /// [`Config::peer`](super::Config::peer) tells them apart.
     pub max_sessions: usize,
-    /// The same for the bytes of the messages that wait for their clients, in all of them: 64 MiB.
+    /// The same for the memory that they take, in bytes, in all of them: 64 MiB. It is that of the
+    /// messages that wait for their clients, and, as far as it is known, that of what the clients
+    /// have asked and is still being handled.
     pub max_bytes: usize,
     /// By what name clients come back that do not speak the extension.
     pub ids: SessionIds,

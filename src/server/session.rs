@@ -23,7 +23,7 @@ use super::{
     limit::Permit,
     lobby::Seat,
     registry::{Cause, Connection, Entry},
-    resume::Slot,
+    resume::{Slot, Tenant},
     role::Hosted,
     service::Shop,
 };
@@ -89,6 +89,7 @@ impl<S: Service<R>, R: Hosted> Shop<S, R> {
         let connection =
             Connection::new(registry.next_id(), peer, identity.clone(), transport.stats());
         tracing::debug!(id = connection.id(), ?identity, "connected");
+        let head_bytes = head_bytes(&parts);
         let extensions = transport.extensions();
         extensions.insert(parts);
         extensions.insert(connection.clone());
@@ -97,7 +98,15 @@ impl<S: Service<R>, R: Hosted> Shop<S, R> {
         }
         let (shared, owed) = transport.linger();
         if let Some(slot) = slot {
-            slot.let_to(registry.clone(), connection.clone(), shared.clone());
+            let (registry, connection) = (registry.clone(), connection.clone());
+            let tenant = Tenant {
+                registry,
+                connection,
+                shared: shared.clone(),
+                slots: transport.handler_slots(),
+                head_bytes,
+            };
+            slot.let_to(tenant);
         }
         let entry = registry.enter(connection.clone(), shared.clone(), self.encode.clone());
         let ground = Ground { shared: shared.clone(), owed, entry, _permit: permit };
@@ -284,4 +293,10 @@ impl<S: Service<R>, R: Hosted> Shop<S, R> {
         shared.close_with(reason);
         let _ = timeout(self.config.layers.socket.close_timeout, shared.close()).await;
     }
+}
+
+/// Memory that a copy of an upgrade request takes, which each request of the client carries, in bytes.
+fn head_bytes(parts: &Parts) -> usize {
+    // An entry of the map, its place in the index, and half as many again that are unused.
+    size_of::<Parts>() + parts.headers.capacity() * 160
 }

@@ -138,6 +138,12 @@ impl<R: Role> Inbound<R> {
         self.ids.contains_key(id)
     }
 
+    /// Returns the slots of what is being handled, or waits for it.
+    #[cfg(feature = "server")]
+    pub(super) fn slots(&self) -> Arc<HandlerSlots> {
+        self.slots.clone()
+    }
+
     /// Returns what each request and notification carries in its extensions.
     pub(super) fn extensions(&mut self) -> &mut Extensions {
         &mut self.extensions

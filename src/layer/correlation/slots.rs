@@ -18,7 +18,7 @@ const ONE: u64 = 1 << 40;
 
 /// Slots of one connection, one for each handler that runs.
 #[derive(Debug, Default)]
-pub(super) struct HandlerSlots {
+pub(crate) struct HandlerSlots {
     requests: AtomicU64,
     notifications: AtomicU64,
     freed: AtomicWaker,
@@ -38,6 +38,15 @@ impl HandlerSlots {
     /// wait.
     pub(super) fn notifications(&self) -> (usize, usize) {
         count_and_size(&self.notifications)
+    }
+
+    /// Returns how much memory is taken by what is being handled or waits for that, in bytes, where
+    /// each message has extensions of this size.
+    #[cfg(feature = "server")]
+    pub(crate) fn bytes(self: &Arc<Self>, extensions: usize) -> usize {
+        // Each slot has a reference.
+        let messages = Arc::strong_count(self);
+        self.requests().1 + self.notifications().1 + messages * extensions
     }
 
     /// Returns the slot of the request with this number.

@@ -3,7 +3,7 @@
 use std::{
     net::IpAddr,
     pin::Pin,
-    sync::{Mutex, MutexGuard, OnceLock, PoisonError},
+    sync::{Arc, Mutex, MutexGuard, OnceLock, PoisonError},
     task::{Context, Poll},
     time::Duration,
 };
@@ -20,6 +20,7 @@ use crate::{
     error::{CloseCode, CloseReason, Error, LinkError},
     layer::{
         SharedLink,
+        correlation::HandlerSlots,
         reconnect::ReconnectHandle,
         resume::{Frame, ReceiveCount, Secret, Secrets, SessionFrame, SessionId, SessionStart},
     },
@@ -122,10 +123,20 @@ pub(in crate::server) struct Slot<R: Role> {
 }
 
 /// Who has the session, once it is listed.
-struct Tenant<R: Role> {
-    registry: Registry<R>,
-    connection: Connection,
-    shared: SharedLink,
+pub(in crate::server) struct Tenant<R: Role> {
+    pub(in crate::server) registry: Registry<R>,
+    pub(in crate::server) connection: Connection,
+    pub(in crate::server) shared: SharedLink,
+    /// Slots of what is being handled, or waits for it.
+    pub(in crate::server) slots: Arc<HandlerSlots>,
+    /// Memory that each message takes up by the upgrade request that comes with it, in bytes.
+    pub(in crate::server) head_bytes: usize,
+}
+
+impl<R: Role> Tenant<R> {
+    fn bytes(&self) -> usize {
+        self.shared.queued_bytes() + self.slots.bytes(self.head_bytes)
+    }
 }
 
 /// A client that has come back.
@@ -205,17 +216,12 @@ impl<R: Role> Slot<R> {
     }
 
     /// Tells who has the session from now on.
-    pub(in crate::server) fn let_to(
-        &self,
-        registry: Registry<R>,
-        connection: Connection,
-        shared: SharedLink,
-    ) {
+    pub(in crate::server) fn let_to(&self, tenant: Tenant<R>) {
         let door = self.lock();
         if let Some(next) = &door.next {
-            connection.stats().follow(next.arrival.stats.clone());
+            tenant.connection.stats().follow(next.arrival.stats.clone());
         }
-        let _ = self.tenant.set(Tenant { registry, connection, shared });
+        let _ = self.tenant.set(tenant);
     }
 
     /// Returns the address that the client last came from.
@@ -383,10 +389,9 @@ impl<R: Role> Slot<R> {
         }
     }
 
-    /// How much waits for the client to come back.
+    /// Returns how much memory is taken by what waits for the client, and by what it has asked.
     pub(super) fn bytes(&self) -> usize {
-        let queued = self.tenant.get().map_or(0, |tenant| tenant.shared.queued_bytes());
-        self.receive_count.kept_bytes() + queued
+        self.receive_count.kept_bytes() + self.tenant.get().map_or(0, Tenant::bytes)
     }
 
     pub(super) fn is_away(&self, away: bool) {
