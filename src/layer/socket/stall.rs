@@ -1,8 +1,9 @@
 //! [`Stall`]: checks that the peer reads what is written to it fast enough.
 //!
 //! Two rules: the peer takes at least one byte within the write timeout, and while bytes wait, it
-//! takes so many per second over a window. Only time during which this side waits for the peer
-//! counts.
+//! takes so many per second over a window. The first is measured from byte to byte, whoever waits in
+//! between, since it is looked at after an attempt to write; in the second only time counts during
+//! which this side waits for the peer. A side that comes too late to look begins anew.
 
 use std::{pin::Pin, task::Context, time::Duration};
 
@@ -48,7 +49,7 @@ impl Stall {
         }
     }
 
-    /// Starts or continues a wait for the peer, which has taken `written` bytes.
+    /// Starts or continues a wait for the peer, which has taken `written` bytes and takes no more.
     ///
     /// # Errors
     /// The peer is too slow.
@@ -63,12 +64,13 @@ impl Stall {
         if let Some(since) = was_waiting {
             self.waited += now - since;
         }
-        if was_waiting.is_none() || self.taken != written {
+        // Whoever waits is polled when the timer fires: later, it was this side that did not write.
+        let is_late = now > later(self.timer.deadline(), SLACK);
+        if self.taken != written || was_waiting.is_none() && is_late {
             self.taken = written;
             self.since = now;
         }
-        // Whoever waits is polled when the timer fires: later, it was this side that did not write.
-        if was_waiting.is_some() && now > later(self.timer.deadline(), SLACK) {
+        if was_waiting.is_some() && is_late {
             self.begin(written);
         }
         let timeout = config.write_timeout;
