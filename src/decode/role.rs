@@ -40,6 +40,9 @@ pub trait Role: ServiceRole + Peer {
     /// Whose progress a `notifications/progress` of the peer tells.
     fn progress_of_peer(notification: &Self::PeerNot) -> Option<&ProgressToken>;
 
+    /// Whose progress a `notifications/progress` tells that this role sends.
+    fn progress(notification: &mut Self::Not) -> Option<&mut ProgressToken>;
+
     /// What a notification that this role sends says of the subscription it belongs to, and else.
     fn meta(notification: &mut Self::Not) -> Option<&mut NotificationMetaObject>;
 
@@ -59,6 +62,13 @@ macro_rules! cancelled {
         fn progress_of_peer(notification: &$peer) -> Option<&ProgressToken> {
             match notification {
                 $peer::ProgressNotification(progress) => Some(&progress.params.progress_token),
+                _ => None,
+            }
+        }
+
+        fn progress(notification: &mut $own) -> Option<&mut ProgressToken> {
+            match notification {
+                $own::ProgressNotification(progress) => Some(&mut progress.params.progress_token),
                 _ => None,
             }
         }

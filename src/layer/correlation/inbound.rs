@@ -11,7 +11,7 @@ use std::{
 use futures::Sink;
 use rmcp::{
     ErrorData,
-    model::{Extensions, GetExtensions, JsonRpcMessage, JsonRpcRequest, RequestId},
+    model::{Extensions, GetExtensions, GetMeta, JsonRpcMessage, JsonRpcRequest, RequestId},
     service::RxJsonRpcMessage,
 };
 use serde_json::json;
@@ -167,12 +167,23 @@ impl<R: Role> Inbound<R> {
             error
         } else {
             self.number += 1;
+            self.rename_token(&mut request.request);
             let method = R::method_of_peer(&request.request);
             self.ids.insert(request.id.clone(), InFlight { number: self.number, method });
             return true;
         };
         self.refuse(request.id.clone(), error, codec);
         false
+    }
+
+    /// Changes the progress token of a request of the peer, if handlers of a former one may report
+    /// progress by the same.
+    fn rename_token(&self, request: &mut R::PeerReq) {
+        let Some(aliases) = &self.aliases else { return };
+        let token = request.get_meta().get_progress_token();
+        if let Some(token) = token.and_then(|token| aliases.token_inward(&token)) {
+            request.get_meta_mut().set_progress_token(token);
+        }
     }
 
     /// Returns the error for a request that is one too many, or takes too much.
@@ -361,12 +372,16 @@ impl<R: Role> Inbound<R> {
         }
     }
 
-    /// Returns `true` if a notification of ours is for the present peer. The subscription that it
-    /// belongs to is now named as that peer has it.
+    /// Returns `true` if a notification of ours is for the present peer. The subscription or request
+    /// that it belongs to is now named as that peer has it.
     pub(super) fn is_for_peer(&self, notification: &mut R::Not) -> bool {
-        let Some(aliases) = self.aliases.as_ref().filter(|aliases| !aliases.is_plain()) else {
+        let Some(aliases) = &self.aliases else { return true };
+        if let Some(token) = R::progress(notification) {
+            return aliases.resolve_token(token);
+        }
+        if aliases.is_plain() {
             return true;
-        };
+        }
         let Some(meta) = R::meta(notification) else { return true };
         let Some(mut id) = meta.subscription_id() else { return true };
         let is_present = aliases.resolve(&mut id);
