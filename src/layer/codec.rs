@@ -77,6 +77,8 @@ pub(super) struct Codec<R, F> {
     stats: Stats,
     /// Messages that this side sends by itself, ready to be sent.
     replies: VecDeque<Message>,
+    /// Size of the largest that was taken since that was last asked, in bytes.
+    largest_reply: usize,
     /// Calls that end by an answer that cannot be read, and more than which it answers.
     failed: VecDeque<(RequestId, ErrorData)>,
     last: LastDecoded,
@@ -103,6 +105,7 @@ impl<R: Role, F: Framing<R>> Codec<R, F> {
             peer: PeerLimits::default(),
             stats,
             replies: VecDeque::new(),
+            largest_reply: 0,
             failed: VecDeque::new(),
             last: LastDecoded::default(),
             warnings: WarnLimit::default(),
@@ -230,7 +233,14 @@ impl<R: Role, F: Framing<R>> Codec<R, F> {
 
     /// Returns the next message that this side sends by itself.
     pub(super) fn next_reply(&mut self) -> Option<Message> {
-        self.replies.pop_front()
+        let reply = self.replies.pop_front()?;
+        self.largest_reply = self.largest_reply.max(reply.len());
+        Some(reply)
+    }
+
+    /// Takes the size of the largest of those messages since the last call, in bytes.
+    pub(super) fn take_largest_reply(&mut self) -> usize {
+        std::mem::take(&mut self.largest_reply)
     }
 
     /// Returns the error that ends the next call whose answer came with others, unreadable.

@@ -245,6 +245,16 @@ impl<R: Role, F: Framing<R>> Correlation<R, F> {
 
     fn send_replies(&mut self) {
         self.replies.send(&mut self.codec, Pin::new(&mut self.link));
+        self.note_replies();
+    }
+
+    /// Records what was sent that nobody waits for: it may be too large for the peer as well.
+    fn note_replies(&mut self) {
+        let size = self.codec.take_largest_reply();
+        if size > 0 {
+            // No request of ours is sent in between.
+            self.read_progress.note_sent(self.link.last_seq(), size);
+        }
     }
 
     /// Returns what this side has to tell the layers above by itself.
@@ -280,8 +290,9 @@ impl<R: Role, F: Framing<R>> Correlation<R, F> {
             }
             let (codec, link) = (&mut self.codec, Pin::new(&mut self.link));
             let calls = &self.pending;
-            let event = match self.replies.poll_decode(codec, link, calls, SharedLink::is_stuck, cx)
-            {
+            let polled = self.replies.poll_decode(codec, link, calls, SharedLink::is_stuck, cx);
+            self.note_replies();
+            let event = match polled {
                 Poll::Ready(Some(Ok(event))) => event,
                 Poll::Ready(Some(Err(error))) => return Poll::Ready(self.shut_down(Some(error))),
                 Poll::Ready(None) => return Poll::Ready(self.shut_down(None)),

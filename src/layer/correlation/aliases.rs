@@ -47,7 +47,9 @@ impl Aliases {
     /// Changes a progress token to that of the present peer. Returns `false` if it is a former one's.
     pub(super) fn resolve_token(&self, token: &mut ProgressToken) -> bool {
         let RequestId::String(text) = &token.0 else { return self.restarts == 0 };
-        let Some((real, restarts)) = text.rsplit_once('\u{2032}') else { return self.restarts == 0 };
+        let Some((real, restarts)) = text.rsplit_once('\u{2032}') else {
+            return self.restarts == 0;
+        };
         let real = match real.strip_prefix('\'') {
             _ if restarts.parse() != Ok(self.restarts) => None,
             Some(text) => Some(RequestId::String(text.into())),

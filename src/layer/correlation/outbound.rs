@@ -287,6 +287,7 @@ impl<R: Role, F: Framing<R>> Correlation<R, F> {
         while let Some(message) = self.codec.next_reply() {
             Pin::new(&mut self.link).start_send(message)?;
         }
+        self.note_replies();
         Ok(Some(sent))
     }
 }
