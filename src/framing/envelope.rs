@@ -90,8 +90,6 @@ pub struct Envelope {
     asking: Option<RequestId>,
     /// The peer has returned an id.
     returns_ids: bool,
-    /// The peer is another, and has not answered yet.
-    restarted: bool,
     owed: VecDeque<Message>,
 }
 
@@ -211,10 +209,6 @@ impl Envelope {
 
     /// Which request of ours the peer answers by this id.
     fn answered(&mut self, request_id: Option<RequestId>, calls: &dyn PendingMethods) -> Answered {
-        if std::mem::take(&mut self.restarted) {
-            // What the former peer was asked is not answered by this one.
-            self.asked.retain(|id| calls.method(id).is_some());
-        }
         let Some(id) = request_id else {
             return match self.asked.pop_front() {
                 Some(id) if calls.method(&id).is_some() => Answered::Request(id),
@@ -490,7 +484,9 @@ impl<R: Role> Framing<R> for Envelope {
     }
 
     fn asked_again(&mut self, id: &RequestId) {
-        if !self.returns_ids && !self.asked.contains(id) {
+        if !self.returns_ids {
+            // It is behind all that has been encoded since, and may not have been sent.
+            self.asked.retain(|asked| asked != id);
             self.asked.push_back(id.clone());
         }
     }
@@ -499,9 +495,11 @@ impl<R: Role> Framing<R> for Envelope {
         self.inbound.forget(id)
     }
 
-    fn restart(&mut self) {
+    fn restart(&mut self, calls: &dyn PendingMethods) {
         self.inbound.restart();
-        (self.returns_ids, self.restarted) = (false, true);
+        self.returns_ids = false;
+        // What the former peer was asked is not answered by this one.
+        self.asked.retain(|id| calls.method(id).is_some());
     }
 
     fn manners(&self) -> Manners {

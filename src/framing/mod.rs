@@ -100,8 +100,8 @@ pub trait Framing<R: Role>: Send {
         let _ = id;
     }
 
-    /// The request of ours with this id was answered by a refusal, and is sent again as it was
-    /// encoded.
+    /// The request of ours with this id was answered by a refusal, or has not been read, and is sent
+    /// again as it was encoded, behind all others.
     fn asked_again(&mut self, id: &RequestId) {
         let _ = id;
     }
@@ -116,8 +116,11 @@ pub trait Framing<R: Role>: Send {
         Ok(())
     }
 
-    /// The peer is another from now on, and awaits no answer to what was asked before.
-    fn restart(&mut self) {}
+    /// The peer is another from now on, and awaits no answer to what was asked before. `calls` knows
+    /// the requests of ours that it is sent, or has yet to be sent again.
+    fn restart(&mut self, calls: &dyn PendingMethods) {
+        let _ = calls;
+    }
 
     /// How connections of this form behave. By default as MCP has it.
     fn manners(&self) -> Manners {
@@ -211,8 +214,8 @@ impl<R: Role, F: Framing<R> + ?Sized> Framing<R> for Box<F> {
         (**self).on_unanswered(id)
     }
 
-    fn restart(&mut self) {
-        (**self).restart();
+    fn restart(&mut self, calls: &dyn PendingMethods) {
+        (**self).restart(calls);
     }
 
     fn manners(&self) -> Manners {

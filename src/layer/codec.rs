@@ -202,9 +202,9 @@ impl<R: Role, F: Framing<R>> Codec<R, F> {
         self.framing.asked_again(id);
     }
 
-    /// Records that the peer is another from now on.
-    pub(super) fn restart(&mut self) {
-        self.framing.restart();
+    /// Records that the peer is another from now on, which is to answer these `calls`.
+    pub(super) fn restart(&mut self, calls: &dyn PendingMethods) {
+        self.framing.restart(calls);
     }
 
     /// Queues a message that nobody waits for. One that cannot be sent fails alone.

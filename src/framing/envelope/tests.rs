@@ -503,6 +503,35 @@ fn what_is_not_sent_is_not_answered() {
 }
 
 #[test]
+fn what_is_sent_again_is_answered_after_all_that_was_asked_before() {
+    let mut client = Envelope::default().bare_tools();
+    for number in 1..=5 {
+        say::<RoleClient>(&mut client, &call(number)).unwrap();
+    }
+    // The peer was sent the first three, and found the first too large. The others wait.
+    for number in 2..=3 {
+        Framing::<RoleClient>::asked_again(&mut client, &RequestId::Number(number));
+    }
+    let sent = Asked(&[
+        (2, Method::CallTool),
+        (3, Method::CallTool),
+        (4, Method::CallTool),
+        (5, Method::CallTool),
+    ]);
+    Framing::<RoleClient>::restart(&mut client, &sent);
+    // Nobody awaits one of those that the next was sent.
+    let awaited = Asked(&[(2, Method::CallTool), (3, Method::CallTool), (4, Method::CallTool)]);
+    let response = || json!({"type": "mcp_response", "result": {"result": 8}});
+    for number in [Some(4), None, Some(2), Some(3)] {
+        let answer = decode::<RoleClient>(&mut client, response(), &awaited);
+        assert_eq!(
+            answer.ok().flatten().map(|answer| json!(answer)["id"].as_i64().unwrap()),
+            number
+        );
+    }
+}
+
+#[test]
 fn where_ids_are_returned_what_has_none_answers_nothing() {
     let mut client = Envelope::default().bare_tools();
     say::<RoleClient>(&mut client, &call(1)).unwrap();
@@ -586,7 +615,7 @@ fn a_name_of_the_session_that_is_too_long_is_not_repeated() {
 fn who_begins_anew_is_owed_nothing() {
     let mut server = Envelope::default();
     let first = received(&mut server, r#"{"type":"mcp_request","request":{"method":"a"}}"#);
-    Framing::<RoleServer>::restart(&mut server);
+    Framing::<RoleServer>::restart(&mut server, &());
     let next = received(&mut server, r#"{"type":"mcp_request","request":{"method":"a"}}"#);
     assert_ne!(first["id"], next["id"]);
     assert!(sent(&mut server, &result(json!({}), id(&next))).is_some());

@@ -229,7 +229,7 @@ impl<R: Role, F: Framing<R>> Correlation<R, F> {
                 self.synthesized.push_back(JsonRpcMessage::notification(cancelled.into()));
             }
         }
-        self.codec.restart();
+        self.codec.restart(&self.pending);
         if let Some(reinit) = &mut self.reinit {
             reinit.begin_peer(&mut self.pending, &self.codec, &self.link);
         }
