@@ -5,6 +5,7 @@
 //! | a response to a request of ours | passed up; the request is done |
 //! | a response to none, or too late | dropped and counted |
 //! | a request of ours while the peer has as many as it takes | waits until one of them has ended |
+//! | … and it answers none of them for 10 s | one more is sent to it: their answers may be lost |
 //! | the peer refuses one, since it has too many all the same | that one waits too, and is sent again first |
 //! | a request of ours that is larger than the peer takes | ends with an error that says so, and was not sent |
 //! | an error without an id | passed up as that of the only request of ours in flight; of several, each ends in a while unless it shows a sign of life |
@@ -62,6 +63,7 @@ mod overload;
 mod oversized;
 mod panics;
 mod pending;
+mod probe;
 mod receive;
 mod reinit;
 mod slots;
@@ -85,6 +87,7 @@ use self::{
     overload::Overload,
     oversized::ReadProgress,
     pending::{Call, Outcome, PendingCalls, Shutdown},
+    probe::Probe,
     reinit::Reinit,
     waiting::WaitingRequests,
 };
@@ -138,6 +141,7 @@ pub struct Correlation<R: Role, F> {
     pending: PendingCalls,
     waiting: WaitingRequests<R>,
     overload: Overload,
+    probe: Probe,
     deadlines: Deadlines,
     read_progress: ReadProgress,
     /// Requests of the peer.
@@ -185,6 +189,7 @@ impl<R: Role, F: Framing<R>> Correlation<R, F> {
             pending: PendingCalls::default(),
             waiting: WaitingRequests::default(),
             overload: Overload::default(),
+            probe: Probe::default(),
             deadlines: Deadlines::default(),
             read_progress: ReadProgress::default(),
             inbound: Inbound::new(stats.clone()),
@@ -269,6 +274,7 @@ impl<R: Role, F: Framing<R>> Correlation<R, F> {
             return held;
         }
         self.overload.poll(!self.waiting.is_empty(), cx);
+        self.poll_probe(cx);
         if !self.waiting.is_empty() {
             self.send_waiting(cx);
         }

@@ -41,6 +41,9 @@ pub struct Config {
     ///   each time, up to 5 s. A peer may have more requests than await an answer, since one that
     ///   was cancelled counts until its handler has ended. After 60 s without an answer refusals
     ///   are passed on until there is one.
+    ///
+    /// A peer that has said how many requests it takes, has as many and has answered none for 10 s
+    /// is sent one more, and so on: the answers may be lost. It waits again if it is refused.
     pub retry_refused: bool,
     /// How many requests of the peer may be in flight: 1,024. Each is a task of rmcp's. One that its
     /// sender has cancelled counts until its handler has ended. As many notifications are handled at

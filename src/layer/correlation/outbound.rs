@@ -3,6 +3,7 @@
 //! | | |
 //! |---|---|
 //! | a request, while the peer has as many of ours as it takes | waits in line, behind those that came before it |
+//! | … and it has answered none of those for 10 s | one that waits is sent: see [`Probe`](super::probe::Probe) |
 //! | … `initialize` or `ping` | does not |
 //! | … and all that it has are subscriptions, which need not end | does not either: the peer may refuse it |
 //! | … and it is made by a client to answer a request of the server | does not: the server may wait for that |
@@ -139,8 +140,23 @@ impl<R: Role, F: Framing<R>> Correlation<R, F> {
         if self.overload.holds_back() {
             return true;
         }
-        let takes = self.codec.peer().max_inbound();
+        self.is_at_limit()
+    }
+
+    /// Returns `true` if the peer has as many requests as may be in flight, and one of them will end.
+    fn is_at_limit(&self) -> bool {
+        let takes = self.codec.peer().max_inbound().saturating_add(self.probe.more());
         self.pending.len() >= takes && !self.pending.are_subscriptions()
+    }
+
+    /// Lets one more request be sent to a peer that answers none of those that it has, where a
+    /// refusal does no harm.
+    pub(super) fn poll_probe(&mut self, cx: &mut Context<'_>) {
+        let waits = !self.waiting.is_empty()
+            && self.config.retry_refused
+            && self.is_at_limit()
+            && !self.link.is_stuck();
+        self.probe.poll(waits, cx);
     }
 
     /// Sends the waiting requests that the peer accepts by now.

@@ -227,7 +227,7 @@ impl<R: Role, F: Framing<R>> Correlation<R, F> {
     /// Has a request wait until the peer takes it. Returns `false` if the refusal is to be passed
     /// up.
     fn put_back(&mut self, id: &RequestId) -> bool {
-        if !self.overload.note_refused() {
+        if !self.probe.note_refused() && !self.overload.note_refused() {
             return false;
         }
         let Some((id, call, message)) = self.pending.remove_kept(id) else { return false };

@@ -11,6 +11,7 @@ use rmcp::{
 use super::{
     Call, Correlation, Outcome, Shutdown, cancellation, inbound,
     overload::{self, Overload},
+    probe::Probe,
 };
 use crate::{
     decode::{Method, PendingMethods, Role},
@@ -144,6 +145,7 @@ impl<R: Role, F: Framing<R>> Correlation<R, F> {
     fn note_room(&mut self, call: &Call) {
         if call.method != Method::Ping {
             self.overload.note_answered();
+            self.probe.note_answered();
         }
     }
 
@@ -221,6 +223,7 @@ impl<R: Role, F: Framing<R>> Correlation<R, F> {
     fn begin_peer(&mut self) {
         self.deadlines.clear_suspicions();
         self.overload = Overload::No;
+        self.probe = Probe::default();
         let reason = "the connection on which it came is lost";
         for id in self.inbound.begin_peer() {
             // Where a subscription of ours has this id, those above would take it for that one's.
