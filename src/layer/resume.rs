@@ -348,7 +348,9 @@ impl<S: Duplex<Outgoing, LinkEvent<Message>>> Sink<Outgoing> for Resume<S> {
             if polled.is_ready() || self.start == SessionStart::Plain {
                 return polled;
             }
-            ready!(self.as_mut().poll_read_ahead(cx))?;
+            if self.as_mut().poll_read_ahead(cx)?.is_pending() {
+                return self.poll_overdue(cx).map(Err);
+            }
         }
     }
 

@@ -6,7 +6,7 @@ use std::{
     task::{Context, Poll, ready},
 };
 
-use super::{Resume, ack_deadline::Due};
+use super::Resume;
 use crate::{
     duplex::Duplex,
     error::{CloseCode, Error, LinkError},
@@ -34,16 +34,21 @@ impl<S: Duplex<Outgoing, LinkEvent<Message>>> Resume<S> {
                 *this.ping_unflushed = false;
                 this.ack_deadline.flushed(this.send_window.kept_bytes());
             }
-            match ready!(this.ack_deadline.poll(cx)) {
-                Due::Ping => {
-                    ready!(this.inner.as_mut().poll_ready(cx))?;
-                    *this.ping_unflushed = true;
-                    this.inner.start_send(Outgoing::new(0, this.ack_deadline.ask()))?;
-                }
-                Due::End(reason) => {
-                    return Poll::Ready(Err(self.refuse(cx, CloseCode::Policy, reason.into())));
-                }
+            ready!(this.ack_deadline.poll_ping(cx));
+            ready!(this.inner.as_mut().poll_ready(cx))?;
+            *this.ping_unflushed = true;
+            this.inner.start_send(Outgoing::new(0, this.ack_deadline.ask()))?;
+        }
+    }
+
+    /// Ready when the peer has left a full window unacknowledged for too long. To be asked when all
+    /// that has arrived is read.
+    pub(super) fn poll_overdue(self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<Error> {
+        match self.ack_deadline.overdue() {
+            Some(reason) if self.send_window.is_full() => {
+                Poll::Ready(self.refuse(cx, CloseCode::Policy, reason.into()))
             }
+            _ => Poll::Pending,
         }
     }
 

@@ -327,6 +327,28 @@ async fn a_peer_that_neither_acknowledges_nor_pongs_is_closed_in_a_time_that_dep
     }
 }
 
+/// A process may be suspended, and so is the time it takes to read what came meanwhile.
+#[tokio::test(start_paused = true)]
+async fn what_has_arrived_is_read_before_the_peer_is_late() {
+    let mut side = Side::with_window(1);
+    side.send("1");
+    side.peer.sent();
+    for acked in 1..4 {
+        assert_pending!(side.poll_ready());
+        advance(10 * SECOND).await;
+        let ping = side.assert_pings();
+        side.peer.send(Message::Pong(ping));
+        advance(1000 * SECOND).await;
+        assert_pending!(side.poll_ready());
+        advance(10 * SECOND).await;
+        side.assert_pings();
+        side.peer.send(Message::text(format!("@ack {acked}")));
+        advance(1000 * SECOND).await;
+        side.send("2");
+        assert_eq!(side.sent(), ["2"]);
+    }
+}
+
 #[tokio::test(start_paused = true)]
 async fn nobody_is_pinged_where_the_window_has_room_or_nothing_waits() {
     let mut side = Side::with_window(70);
