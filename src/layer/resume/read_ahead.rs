@@ -29,6 +29,11 @@ impl<S: Duplex<Outgoing, LinkEvent<Message>>> Resume<S> {
                 return this.inner.poll_ready(cx);
             }
             *this.starved = true;
+            if this.receive_count.is_frozen() {
+                // What the peer acknowledges over this link is dropped.
+                this.ack_deadline.reset();
+                return Poll::Pending;
+            }
             if *this.ping_unflushed {
                 ready!(this.inner.as_mut().poll_flush(cx))?;
                 *this.ping_unflushed = false;
