@@ -95,18 +95,27 @@ struct Queue {
     flushed: AtomicU64,
     wakers: Arc<WakerSet>,
     link: TryLock<()>,
+    /// How often it can be written before the link has no room, where that is bounded.
+    room: Option<AtomicU64>,
 }
 
 impl Queue {
-    fn new() -> Arc<Self> {
+    fn new() -> Self {
         let wakers = Arc::new(WakerSet::default());
         let link = TryLock::new((), wakers.clone());
-        Arc::new(Self { queued: AtomicU64::new(0), flushed: AtomicU64::new(0), wakers, link })
+        let (queued, flushed) = (AtomicU64::new(0), AtomicU64::new(0));
+        Self { queued, flushed, wakers, link, room: None }
     }
 
     /// Writes all that is queued, as who has the link does.
     fn write(&self) {
         let queued = self.queued.load(SeqCst);
+        if let Some(room) = &self.room {
+            if queued == self.flushed.load(SeqCst) || room.load(SeqCst) == 0 {
+                return;
+            }
+            room.fetch_sub(1, SeqCst);
+        }
         self.flushed.store(queued, SeqCst);
         self.wakers.wake_flushed(queued);
     }
@@ -126,11 +135,21 @@ impl Queue {
             if self.flushed.load(SeqCst) >= seq || !self.wakers.register_flush((seq, seq), waker) {
                 return true;
             }
-            if self.link.try_lock_or_wait(Waiter::Writer).is_some() {
+            if let Some(link) = self.link.try_lock_or_wait(Waiter::Writer) {
                 self.write();
+                drop(link);
             }
             self.flushed.load(SeqCst) >= seq
         });
+        self.wakers.deregister_flush((seq, seq));
+    }
+
+    /// There is room for another write, which the link says by its waker.
+    fn make_room(&self) {
+        if let Some(room) = &self.room {
+            room.fetch_add(1, SeqCst);
+        }
+        self.wakers.wake_by_ref();
     }
 }
 
@@ -142,7 +161,7 @@ fn who_finds_the_link_taken_is_woken_when_it_is_free() {
         let mut model = loom::model::Builder::new();
         model.preemption_bound = Some(2);
         model.check(move || {
-            let queue = Queue::new();
+            let queue = Arc::new(Queue::new());
             let tasks = ways.map(|way| {
                 let queue = queue.clone();
                 thread::spawn(move || way(&queue))
@@ -151,6 +170,27 @@ fn who_finds_the_link_taken_is_woken_when_it_is_free() {
             tasks.into_iter().for_each(|task| task.join().unwrap());
         });
     }
+}
+
+/// A wake-up of the link goes to one who still has something to write, and not to one whose message
+/// another has written meanwhile.
+#[test]
+fn a_flush_that_has_happened_takes_no_wake_up() {
+    let mut model = loom::model::Builder::new();
+    model.preemption_bound = Some(3);
+    model.check(|| {
+        let queue = Arc::new(Queue { room: Some(AtomicU64::new(1)), ..Queue::new() });
+        let tasks = [(); 2].map(|()| {
+            let queue = queue.clone();
+            thread::spawn(move || queue.send())
+        });
+        if let Some(link) = queue.link.try_lock() {
+            queue.write();
+            drop(link);
+        }
+        queue.make_room();
+        tasks.into_iter().for_each(|task| task.join().unwrap());
+    });
 }
 
 /// What is dropped while another uses it is gone when that is over.
