@@ -94,6 +94,12 @@ impl Ahead {
         Some(waiting)
     }
 
+    /// Returns the memory that the items take, in bytes.
+    #[cfg(test)]
+    pub(super) fn bytes(&self) -> usize {
+        self.bytes
+    }
+
     /// Returns `true` if more uncounted bytes wait than any window has room for.
     pub(super) fn is_beyond_any_window(&self) -> bool {
         self.uncounted_bytes >= MAX_UNCOUNTED
