@@ -16,6 +16,7 @@ use std::{
     task::{Context, Poll, ready},
 };
 
+use memchr::memchr;
 use tokio::io::{AsyncRead, AsyncWrite, ReadBuf};
 
 use crate::upgrade::Io;
@@ -47,6 +48,25 @@ enum Place {
 
 impl Place {
     const LINE: Self = Self::Name { written: 0, is_prefix: true, is_start: true };
+
+    /// Rewrites `bytes`, which begin at this position. Returns the position after them.
+    fn rewrite(mut self, bytes: &mut [u8]) -> Self {
+        let mut at = 0;
+        while let Some(byte) = bytes.get_mut(at) {
+            match self {
+                Self::End => break,
+                Self::FirstLine | Self::Value if *byte != b'\n' => {
+                    let rest = bytes.get(at..).unwrap_or_default();
+                    at += memchr(b'\n', rest).unwrap_or(rest.len());
+                }
+                _ => {
+                    (*byte, self) = self.write(*byte);
+                    at += 1;
+                }
+            }
+        }
+        self
+    }
 
     /// Returns `byte` as it is to be written at this position, and the next position.
     fn write(self, byte: u8) -> (u8, Self) {
@@ -145,16 +165,13 @@ impl<S: Io> AsyncWrite for ExactCase<S> {
         let Some(place) = self.place() else {
             return Pin::new(&mut self.stream).poll_write(cx, bytes);
         };
-        let mut next = place;
-        let mut mended = Vec::with_capacity(bytes.len());
-        for byte in bytes {
-            let (byte, after) = next.write(*byte);
-            mended.push(byte);
-            next = after;
-        }
-        let written = ready!(Pin::new(&mut self.stream).poll_write(cx, &mended))?;
-        let written_of = bytes.get(..written).unwrap_or(bytes);
-        self.place = Some(written_of.iter().fold(place, |place, byte| place.write(*byte).1));
+        let mut rewritten = bytes.to_vec();
+        let after = place.rewrite(&mut rewritten);
+        let written = ready!(Pin::new(&mut self.stream).poll_write(cx, &rewritten))?;
+        self.place = Some(match rewritten.get_mut(..written) {
+            Some(part) if written < bytes.len() => place.rewrite(part),
+            _ => after,
+        });
         Poll::Ready(Ok(written))
     }
 
