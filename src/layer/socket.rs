@@ -140,7 +140,8 @@ impl<S: AsyncRead + AsyncWrite + Unpin> Socket<S> {
         stats.bytes_received(leftover.len());
         let mut stream = Counted::new(stream, stats, config.buffer_size);
         stream.frames.follow(&leftover);
-        Self::assemble(stream, leftover.into(), side, config)
+        // A copy: what was read behind a handshake holds on to all that was read in it.
+        Self::assemble(stream, leftover.to_vec(), side, config)
     }
 
     fn assemble(stream: Counted<S>, ahead: Vec<u8>, side: Side, config: Config) -> Self {

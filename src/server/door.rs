@@ -231,8 +231,11 @@ pub(super) fn tidy(parts: &mut Parts) {
         SEC_WEBSOCKET_PROTOCOL,
         SEC_WEBSOCKET_VERSION,
     ];
-    let mut headers = HeaderMap::with_capacity(parts.headers.keys_len());
-    for (name, value) in parts.headers.iter().filter(|(name, _)| !HANDSHAKE.contains(name)) {
+    let stays = |name: &HeaderName| !HANDSHAKE.contains(name);
+    // No larger than it has to be: a session holds it, and each of its requests a copy.
+    let names = parts.headers.keys().filter(|name| stays(name)).count();
+    let mut headers = HeaderMap::with_capacity(names);
+    for (name, value) in parts.headers.iter().filter(|(name, _)| stays(name)) {
         if let Ok(mut copy) = HeaderValue::from_bytes(value.as_bytes()) {
             copy.set_sensitive(value.is_sensitive() || SECRET.contains(name));
             headers.append(name.clone(), copy);
@@ -246,5 +249,24 @@ pub(super) fn tidy(parts: &mut Parts) {
     if parts.extensions.is_empty() {
         // Even an empty map would be cloned for each request.
         parts.extensions = Extensions::new();
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn what_is_kept_of_a_request_has_no_room_for_what_is_not() {
+        let mut request = http::Request::new(());
+        for name in [CONNECTION, UPGRADE, SEC_WEBSOCKET_KEY, SEC_WEBSOCKET_VERSION, MAX_MESSAGE] {
+            request.headers_mut().insert(name, HeaderValue::from_static("x"));
+        }
+        request.headers_mut().insert(AUTHORIZATION, HeaderValue::from_static("Bearer x"));
+        let (mut parts, ()) = request.into_parts();
+        tidy(&mut parts);
+        assert_eq!(parts.headers.len(), 1);
+        assert!(parts.headers[AUTHORIZATION].is_sensitive());
+        assert!(parts.headers.capacity() <= 3, "{}", parts.headers.capacity());
     }
 }
