@@ -83,6 +83,8 @@ pin_project! {
         // When something last arrived, and whether something has since that was noted.
         heard: Instant,
         fresh: bool,
+        // What has arrived since then was a sign of life and nothing else.
+        is_idle: bool,
         // The bytes that had arrived when that was noted: a large message counts before it is whole.
         bytes: u64,
         next_ping: Option<Instant>,
@@ -121,6 +123,7 @@ impl<S: Duplex<Message, Message>> Heartbeat<S> {
             stats,
             heard: now,
             fresh: false,
+            is_idle: false,
             bytes: 0,
             next_ping,
             unanswered: None,
@@ -175,6 +178,16 @@ impl<S: Duplex<Message, Message>> Heartbeat<S> {
             *this.unanswered = None;
             if !*this.overdue {
                 *this.next_ping = this.config.ping_interval.map(|interval| later(now, interval));
+            }
+        }
+        if std::mem::take(this.is_idle) {
+            // An idle link is not woken once more for a ping that is no longer due. Where much
+            // arrives, it is cheaper to let the timer fire.
+            let idle_due = this.config.idle_timeout.map(|timeout| later(*this.heard, timeout));
+            let ping_due = this.next_ping.filter(|_| !*this.overdue);
+            let alarm_due = this.alarm.as_ref().map(|(_, next)| *next);
+            if let Some(next) = [idle_due, ping_due, alarm_due].into_iter().flatten().min() {
+                this.timer.as_mut().reset(next);
             }
         }
         if *this.unflushed
@@ -259,9 +272,10 @@ impl<S: Duplex<Message, Message>> Stream for Heartbeat<S> {
             };
             *this.fresh = true;
             match item {
-                Some(Ok(Message::Ping(_))) => {}
+                Some(Ok(Message::Ping(_))) => *this.is_idle = true,
                 Some(Ok(Message::Pong(payload))) if payload[..] == this.sent.0.to_be_bytes() => {
                     this.stats.round_trip(this.sent.1.elapsed());
+                    *this.is_idle = true;
                 }
                 item => return Poll::Ready(item),
             }
@@ -365,6 +379,24 @@ mod tests {
         }
         advance(SECOND).await;
         assert!(assert_ready!(heartbeat.poll_next()).unwrap().is_err());
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn an_idle_link_is_woken_by_the_pings_of_the_peer_and_nothing_else() {
+        let (link, peer) = fake::link();
+        let mut heartbeat = spawn(Heartbeat::new(link, Config::default()));
+        assert_pending!(heartbeat.poll_next());
+        for _ in 0..100 {
+            advance(17 * SECOND).await;
+            assert!(!heartbeat.is_woken());
+            peer.send(Message::Ping(Bytes::new()));
+            assert!(heartbeat.is_woken());
+            assert_pending!(heartbeat.poll_next());
+        }
+        advance(20 * SECOND).await;
+        assert!(heartbeat.is_woken());
+        assert_pending!(heartbeat.poll_next());
+        assert_eq!(pings(&peer).len(), 1);
     }
 
     #[tokio::test(start_paused = true)]
