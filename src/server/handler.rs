@@ -147,7 +147,7 @@ impl<R: Hosted, S: Service<R>> Service<R> for Watched<S> {
         // In a box: rmcp moves the future several times before it is polled.
         let handling: BoxFuture<'_, _> = match self.handlers.begin(one) {
             Ok(running) => {
-                let handler = async move { self.service.handle_request(request, context).await };
+                let handler = self.service.handle_request(request, context);
                 let time = self.handlers.time.filter(|_| one == ONE);
                 let timer = time.map(|time| Box::pin(sleep(time)));
                 Box::pin(Handling { handler, running, cut: None, timer })

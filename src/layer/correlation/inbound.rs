@@ -295,11 +295,9 @@ fn may_be_handled<R: Role>(
 
 /// Puts what a handler finds there into `extensions`.
 fn attach_extensions(extensions: &mut Extensions, all: &Extensions, slot: HandlerSlot) {
-    if extensions.is_empty() {
-        *extensions = all.clone();
-    } else {
-        extensions.extend(all.clone());
-    }
+    // Into the copy goes what came with the message, which is less.
+    let own = std::mem::replace(extensions, all.clone());
+    extensions.extend(own);
     match extensions.get_mut::<HandlerSlot>() {
         Some(taken) => *taken = slot,
         None => drop(extensions.insert(slot)),
