@@ -18,6 +18,7 @@
 //! ```
 
 mod builder;
+mod receiver;
 
 use std::{
     borrow::Cow,
@@ -50,6 +51,7 @@ use tracing::Span;
 #[cfg(feature = "__http")]
 pub(crate) use self::builder::Layers;
 pub use self::builder::{Builder, Config};
+use self::receiver::Receiver;
 use crate::{
     decode::Role,
     error::{CloseReason, Error},
@@ -71,6 +73,7 @@ type Stack<R> = Correlation<R, Box<dyn Framing<R>>>;
 #[must_use = "a transport does nothing unless a service is served on it"]
 pub struct WebSocketTransport<R: Role> {
     stack: Stack<R>,
+    receiver: Receiver,
     shared: SharedLink,
     reconnect_handle: Option<ReconnectHandle>,
     stats: Stats,
@@ -200,6 +203,8 @@ impl<R: Role> WebSocketTransport<R> {
     }
 
     fn poll_receive(&mut self, cx: &mut Context<'_>) -> Poll<Option<RxJsonRpcMessage<R>>> {
+        let waker = ready!(self.receiver.poll_woken(cx));
+        let cx = &mut Context::from_waker(&waker);
         loop {
             let entered = self.span.enter();
             let polled = self.stack.poll_next_unpin(cx);
@@ -207,6 +212,9 @@ impl<R: Role> WebSocketTransport<R> {
                 tracing::debug!(%error, "no more messages");
             }
             drop(entered);
+            if polled.is_ready() {
+                self.receiver.poll_again();
+            }
             self.count_owed();
             let Some(Ok(message)) = ready!(polled) else { return Poll::Ready(None) };
             match self.answered(message) {
@@ -259,6 +267,7 @@ impl<R: Role> Transport<R> for WebSocketTransport<R> {
     ) -> impl Future<Output = Result<(), Error>> + Send + 'static {
         let _entered = self.span.enter();
         let answered = matches!(item, JsonRpcMessage::Request(_));
+        self.receiver.poll_again();
         let queued = self.stack.send(item);
         let queued = queued.map(|sent| sent.unwrap_or_else(|| self.shared.flushed()));
         self.count_owed();
@@ -346,6 +355,7 @@ impl<R: Role> Sink<TxJsonRpcMessage<R>> for SinkStream<R> {
     }
 
     fn start_send(mut self: Pin<&mut Self>, item: TxJsonRpcMessage<R>) -> Result<(), Error> {
+        self.transport.receiver.poll_again();
         self.transport.stack.start_send_unpin(item)
     }
 

@@ -9,7 +9,7 @@ use tokio::{
 };
 use tracing::Span;
 
-use super::{Stack, WebSocketTransport};
+use super::{Receiver, Stack, WebSocketTransport};
 use crate::{
     decode::Role,
     duplex::{BoxLink, Duplex},
@@ -397,6 +397,7 @@ impl<R: Role> Builder<R> {
         let stack = stack.replaying(replay);
         WebSocketTransport {
             stack: finish(stack),
+            receiver: Receiver::default(),
             shared,
             reconnect_handle: None,
             stats,
