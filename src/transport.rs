@@ -190,6 +190,12 @@ impl<R: Role> WebSocketTransport<R> {
         (self.shared.clone(), owed)
     }
 
+    /// Returns `true` if at most one request is in flight, one of this side's. Nothing is about to be
+    /// sent then that could go out with what was.
+    fn is_alone(&self) -> bool {
+        matches!(self.stack.in_flight(), (0 | 1, 0))
+    }
+
     fn count_owed(&self) {
         if let Some(owed) = &self.owed {
             owed.set(self.stack.in_flight().1);
@@ -251,10 +257,11 @@ impl<R: Role> Transport<R> for WebSocketTransport<R> {
         "websocket".into()
     }
 
-    /// Encodes and queues the message before it returns. The future resolves when the message is
-    /// written, or with the error that ended the link before; dropping it takes nothing back. For a
-    /// request that was queued it does not fail: if the link ends, [`receive`](Transport::receive)
-    /// has the answer, which says whether the request may have run.
+    /// Encodes and queues the message before it returns. That of the only call in flight is written
+    /// too; those of several are left to gather. The future resolves when the message is written,
+    /// or with the error that ended the link before; dropping it takes nothing back. For a request
+    /// that was queued it does not fail: if the link ends, [`receive`](Transport::receive) has the
+    /// answer, which says whether the request may have run.
     ///
     /// What is handed over is queued, however full the queue: those who send wait for the future. Where
     /// [other connections follow](Builder::over_links) and there is none at present, or one whose peer
@@ -267,9 +274,13 @@ impl<R: Role> Transport<R> for WebSocketTransport<R> {
     ) -> impl Future<Output = Result<(), Error>> + Send + 'static {
         let _entered = self.span.enter();
         let answered = matches!(item, JsonRpcMessage::Request(_));
+        let is_call = !matches!(item, JsonRpcMessage::Notification(_));
         self.receiver.poll_again();
         let queued = self.stack.send(item);
         let queued = queued.map(|sent| sent.unwrap_or_else(|| self.shared.flushed()));
+        if is_call && self.is_alone() {
+            self.shared.write_now();
+        }
         self.count_owed();
         Sending { queued, answered }
     }

@@ -248,6 +248,16 @@ impl SharedLink {
         }
     }
 
+    /// Writes what is queued as far as the link takes it, unless somebody uses the link.
+    pub(crate) fn write_now(&self) {
+        if let Some(mut driver) = self.inner.driver.try_lock()
+            && let Some(driver) = driver.get()
+        {
+            // What is left is written by those who wait for it, or by the reader.
+            let _ = self.inner.poll_write(driver);
+        }
+    }
+
     /// Returns a future that resolves when everything queued so far is written and flushed.
     pub fn flushed(&self) -> Flushed {
         let seq = self.last_seq();
