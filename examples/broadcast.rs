@@ -42,8 +42,8 @@ use mcp_ws_transport::{
     Message,
     decode::PendingMethods,
     error::MessageError,
-    framing::{Framing, Manners, Unreadable},
-    server::{BearerTokens, Config, Connection, Event, Missed, Registry},
+    framing::{DecodeError, Framing, FramingProperties},
+    server::{BearerTokens, Config, Connection, NotifyError, Registry, RegistryEvent},
     transport,
 };
 use rmcp::{
@@ -120,13 +120,13 @@ impl Framing<RoleServer> for Room {
         &mut self,
         message: Message,
         _: &dyn PendingMethods,
-    ) -> Result<Option<RxJsonRpcMessage<RoleServer>>, Unreadable> {
+    ) -> Result<Option<RxJsonRpcMessage<RoleServer>>, DecodeError> {
         let json = match &message {
             Message::Text(text) => text.as_bytes(),
             Message::Binary(bytes) => bytes,
             _ => return Ok(None),
         };
-        let said = read(json).map_err(|error| Unreadable::Request {
+        let said = read(json).map_err(|error| DecodeError::Request {
             id: None,
             error: ErrorData::invalid_request(error, None),
         })?;
@@ -135,8 +135,8 @@ impl Framing<RoleServer> for Room {
         Ok(Some(JsonRpcMessage::notification(ClientNotification::CustomNotification(told))))
     }
 
-    fn manners(&self) -> Manners {
-        Manners::default().initializes(false).negotiates(false)
+    fn properties(&self) -> FramingProperties {
+        FramingProperties::default().has_initialize(false).uses_subprotocols(false)
     }
 }
 
@@ -213,8 +213,8 @@ impl Hall {
         if let Some(target) = &said.target {
             let id = target.strip_prefix("client-").and_then(|id| id.parse().ok());
             let id = id.filter(|id| *target == name(*id));
-            let sent =
-                id.map_or(Err(Missed::Gone), |id| self.registry.notify(id, notification(said)));
+            let sent = id
+                .map_or(Err(NotifyError::Gone), |id| self.registry.notify(id, notification(said)));
             return sent.map(|()| 1).map_err(|_| format!("{target} is not here"));
         }
         let wants = |connection: &Connection| match self.clients().get(&connection.id()) {
@@ -222,7 +222,7 @@ impl Hall {
             _ => true,
         };
         let told = self.registry.notify_where(notification(said), wants);
-        told.map(|told| told.reached).map_err(|error| error.to_string())
+        told.map(|told| told.sent).map_err(|error| error.to_string())
     }
 
     /// What becomes of a message, and what its sender is answered.
@@ -322,8 +322,8 @@ async fn main() -> Result<(), Box<dyn Error>> {
     let registry = Registry::default();
     let mut layers = transport::Config::default();
     layers.socket = layers.socket.max_message_size(MAX_MESSAGE);
-    let config = Config::default().registry(registry.clone()).framing(Room).resumption(None);
-    let mut config = config.layers(layers);
+    let config = Config::default().registry(registry.clone()).framing(Room).sessions(None);
+    let mut config = config.transport(layers);
     if !args.tokens.is_empty() {
         config = config.authenticator(args.tokens.iter().cloned().collect::<BearerTokens>());
     }
@@ -339,10 +339,10 @@ async fn main() -> Result<(), Box<dyn Error>> {
     let forget = async {
         while let Some(event) = events.next().await {
             match event {
-                Event::Disconnected { connection, .. } => {
+                RegistryEvent::Disconnected { connection, .. } => {
                     hall.clients().remove(&connection.id());
                 }
-                Event::Missed(_) => {
+                RegistryEvent::Lagged(_) => {
                     hall.clients().retain(|id, _| hall.registry.get(*id).is_some());
                 }
                 _ => {}

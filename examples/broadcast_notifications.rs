@@ -7,7 +7,7 @@ use std::error::Error;
 use futures::StreamExt;
 use mcp_ws_transport::{
     CatchPanic, CloseCode, CloseReason, connect, serve,
-    server::{Config, Event, Registry},
+    server::{Config, Registry, RegistryEvent},
 };
 use rmcp::{
     ClientHandler, RoleClient, ServerHandler, ServiceExt,
@@ -52,14 +52,14 @@ async fn main() -> Result<(), Box<dyn Error>> {
     }
 
     let broadcast = registry.notify_all(updated("town://market"))?;
-    println!("on its way to {}, missed by {:?}", broadcast.reached, broadcast.missed);
+    println!("on its way to {}, missed by {:?}", broadcast.sent, broadcast.failed);
     let broadcast = registry.notify_where(updated("town://mail/ann"), |to| to.id() == 1)?;
-    println!("on its way to {}", broadcast.reached);
+    println!("on its way to {}", broadcast.sent);
     registry.disconnect(3, CloseReason::new(CloseCode::Policy, "not welcome"));
 
     while let Some(event) = events.next().await {
         println!("{event:?}");
-        if let Event::Disconnected { .. } = event {
+        if let RegistryEvent::Disconnected { .. } = event {
             break;
         }
     }

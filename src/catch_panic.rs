@@ -19,17 +19,18 @@ use rmcp::{
     service::{NotificationContext, RequestContext, ServiceRole},
 };
 
-use crate::layer::correlation::HandlerSlot;
+use crate::layer::correlation::slots::HandlerSlot;
 
 /// A service that answers a request whose handler panics with `-32603`.
 ///
-/// rmcp runs each handler in a task of its own. If that panics, the request gets no answer: the peer
-/// waits for it for ever, and a client's [deadlines](crate::layer::correlation::Config::deadline)
-/// are suspended until the connection ends. This wrapper logs the panic at ERROR, answers the
-/// request, and all else goes on. The peer is not told what the panic said.
+/// rmcp runs each handler in a task of its own. If that panics, rmcp gives the request no answer, and
+/// a client's [deadlines](crate::layer::correlation::Config::deadline) are suspended meanwhile. The
+/// transport answers a second later, with `-32603`, where the handler still had the extensions of its
+/// context; one that has dropped or moved them is never answered. This wrapper logs the panic at
+/// ERROR, answers the request at once, and all else goes on. The peer is not told what the panic said.
 ///
 /// [`serve`](crate::server::serve), [`WebSocketService`](crate::server::WebSocketService) and
-/// [`Toolbox`](crate::client::Toolbox) contain it. It is for services that you run yourself, in
+/// [`ToolClient`](crate::client::ToolClient) contain it. It is for services that you run yourself, in
 /// either MCP role, whichever side dials:
 ///
 /// ```no_run

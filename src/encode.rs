@@ -19,7 +19,7 @@ use rmcp::{
 };
 use serde::Serialize;
 
-use crate::decode::Role;
+use crate::role::McpRole;
 
 /// Form in which rmcp writes absent params.
 const NO_PARAMS: &[u8] = br#","params":null}"#;
@@ -33,7 +33,7 @@ const NO_PARAMS: &[u8] = br#","params":null}"#;
 /// # Errors
 ///
 /// When a value inside refuses to be serialised.
-pub fn encode<R: Role>(message: &TxJsonRpcMessage<R>) -> Result<Vec<u8>, serde_json::Error> {
+pub fn encode<R: McpRole>(message: &TxJsonRpcMessage<R>) -> Result<Vec<u8>, serde_json::Error> {
     let mut out = Vec::with_capacity(256);
     let done = match message {
         JsonRpcMessage::Request(message) => write_request(&mut out, &message.id, &message.request)?,

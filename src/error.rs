@@ -100,7 +100,7 @@ pub struct Refusal {
     /// `Location`, when the answer is a redirect that was not followed (it leaves the origin).
     pub location: Option<Uri>,
     /// Time of `Retry-After`, counted from the response on where it is a date (RFC 9110, section
-    /// 10.2.3).
+    /// 10.2.3). A day at most, whatever the server asks for.
     pub retry_after: Option<Duration>,
     /// `WWW-Authenticate` (RFC 9110, section 11.6.1).
     pub www_authenticate: Option<String>,

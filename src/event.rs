@@ -77,13 +77,13 @@ pub enum Event {
     UnmatchedError(ErrorData),
     /// The connection has ended, for this reason, and does not come back. Nothing follows this.
     Closed(Error),
-    /// This reader was too slow itself, and so many events were not kept for it.
-    Missed(u64),
+    /// The reader of these events was too slow, and missed so many of them.
+    Lagged(u64),
 }
 
-/// What is told a reader in place of so many events.
-pub(crate) trait Missed: Clone + Send + 'static {
-    fn missed(events: u64) -> Self;
+/// Event that tells a slow reader how many it missed.
+pub(crate) trait Lagged: Clone + Send + 'static {
+    fn lagged(events: u64) -> Self;
 
     /// Whether nothing follows.
     fn is_last(&self) -> bool {
@@ -91,9 +91,9 @@ pub(crate) trait Missed: Clone + Send + 'static {
     }
 }
 
-impl Missed for Event {
-    fn missed(events: u64) -> Self {
-        Self::Missed(events)
+impl Lagged for Event {
+    fn lagged(events: u64) -> Self {
+        Self::Lagged(events)
     }
 
     fn is_last(&self) -> bool {
@@ -101,53 +101,53 @@ impl Missed for Event {
     }
 }
 
-/// Where it is told what becomes of one connection.
+/// Sink of the state and the events of one connection.
 #[derive(Debug, Clone)]
-pub(crate) struct Notices {
+pub(crate) struct ConnectionEvents {
     pub(crate) state: watch::Sender<State>,
-    /// What happens to one that does not reconnect is told by its state alone.
-    events: Option<Announcer<Event>>,
-    /// It is told that a connection is lost, and not that there is another.
+    /// `None` for a connection that does not reconnect: its state tells all.
+    events: Option<Broadcaster<Event>>,
+    /// `true` after [`Event::Lost`] while no `Resumed` or `Restarted` has followed.
     lost: Arc<AtomicBool>,
 }
 
-impl Default for Notices {
+impl Default for ConnectionEvents {
     fn default() -> Self {
         Self::of_state(watch::Sender::new(State::Connecting))
     }
 }
 
-impl Notices {
-    /// For a connection that does not reconnect.
+impl ConnectionEvents {
+    /// Creates it for a connection that does not reconnect.
     pub(crate) fn of_state(state: watch::Sender<State>) -> Self {
         Self { state, events: None, lost: Arc::default() }
     }
 
-    pub(crate) fn new(state: watch::Sender<State>, events: Announcer<Event>) -> Self {
+    pub(crate) fn new(state: watch::Sender<State>, events: Broadcaster<Event>) -> Self {
         Self { state, events: Some(events), lost: Arc::default() }
     }
 
     pub(crate) fn subscribe(&self) -> Option<Events<Event>> {
-        self.events.as_ref().map(Announcer::subscribe)
+        self.events.as_ref().map(Broadcaster::subscribe)
     }
 
-    /// The connection is lost, for this reason.
-    pub(crate) fn lost(&self, cause: &Error) {
+    /// Announces that the connection is lost, for this reason.
+    pub(crate) fn announce_lost(&self, cause: &Error) {
         self.lost.store(true, SeqCst);
         self.announce(|| Event::Lost(cause.clone()));
     }
 
-    /// The same, unless that is told: where the links come from, nothing is lost when a newer one
-    /// takes over.
-    pub(crate) fn is_lost(&self, cause: &Error) {
+    /// Announces the loss unless that was done: to the source of the links, nothing is lost when a
+    /// newer one takes over.
+    pub(crate) fn ensure_lost_announced(&self, cause: &Error) {
         if !self.lost.load(SeqCst) {
-            self.lost(cause);
+            self.announce_lost(cause);
         }
     }
 
-    /// There is a new connection, as `event` says.
-    pub(crate) fn is_back(&self, event: impl FnOnce() -> Event) {
-        self.is_lost(&LinkError::taken_over().into());
+    /// Announces a new connection by `event`.
+    pub(crate) fn announce_back(&self, event: impl FnOnce() -> Event) {
+        self.ensure_lost_announced(&LinkError::taken_over().into());
         self.lost.store(false, SeqCst);
         self.announce(event);
     }
@@ -159,23 +159,23 @@ impl Notices {
     }
 }
 
-/// Tells everyone who listens.
+/// Sends events to everyone who listens.
 #[derive(Debug)]
-pub(crate) struct Announcer<E>(Arc<OnceLock<Sender<E>>>);
+pub(crate) struct Broadcaster<E>(Arc<OnceLock<Sender<E>>>);
 
-impl<E> Default for Announcer<E> {
+impl<E> Default for Broadcaster<E> {
     fn default() -> Self {
         Self(Arc::default())
     }
 }
 
-impl<E> Clone for Announcer<E> {
+impl<E> Clone for Broadcaster<E> {
     fn clone(&self) -> Self {
         Self(self.0.clone())
     }
 }
 
-impl<E: Missed> Announcer<E> {
+impl<E: Lagged> Broadcaster<E> {
     pub(crate) fn subscribe(&self) -> Events<E> {
         let receiver = self.0.get_or_init(|| Sender::new(BACKLOG)).subscribe();
         Events(Box::pin(stream::unfold(Some(receiver), next)))
@@ -191,17 +191,17 @@ impl<E: Missed> Announcer<E> {
     }
 }
 
-async fn next<E: Missed>(receiver: Option<Receiver<E>>) -> Option<(E, Option<Receiver<E>>)> {
+async fn next<E: Lagged>(receiver: Option<Receiver<E>>) -> Option<(E, Option<Receiver<E>>)> {
     let mut receiver = receiver?;
     match receiver.recv().await {
         Ok(event) if event.is_last() => Some((event, None)),
         Ok(event) => Some((event, Some(receiver))),
-        Err(RecvError::Lagged(events)) => Some((E::missed(events), Some(receiver))),
+        Err(RecvError::Lagged(events)) => Some((E::lagged(events), Some(receiver))),
         Err(RecvError::Closed) => None,
     }
 }
 
-/// What happens, as a stream. It ends with what it happens to.
+/// Stream of events. It ends with what they happen to.
 #[must_use = "streams do nothing unless polled"]
 pub struct Events<E>(Pin<Box<dyn Stream<Item = E> + Send>>);
 

@@ -65,7 +65,7 @@
 //! - **A client comes back**: it dials again and, where the server speaks
 //!   [`mcp.resume.v1`](layer::resume::protocol), as this crate's does, resumes its session, so that no call
 //!   notices. Where it does not, or the session is gone, it opens one anew, and sends what had not been
-//!   sent. [`client`] tells how; [`Connect::once`](client::Connect::once) turns it off, and
+//!   sent. [`client`] tells how; [`Connect::no_reconnect`](client::Connect::no_reconnect) turns it off, and
 //!   [`Connect::retry_first`](client::Connect::retry_first) includes the first connection.
 //! - **Every call ends**, once: with its result or with an error. When a connection is lost, and its
 //!   session with it, each request in flight ends with the JSON-RPC error `-32000`, whose `data.reason`
@@ -107,7 +107,7 @@
 //!   with `mcp` alone, then with no offer. The server answers `mcp.resume.v1` where it was offered,
 //!   else `mcp`, a lone `mcp.version.…` as it was offered, and nothing else.
 //! - **Sessions** outlive their connections by [`mcp.resume.v1`](layer::resume::protocol), or by a
-//!   [name](server::SessionIds) that the client brings.
+//!   [name](server::SessionIdPolicy) that the client brings.
 //! - **Limits**: each side says in its part of the upgrade what it takes: `Mcp-Max-Message-Bytes`,
 //!   the largest message in bytes of payload, and `Mcp-Max-Requests`, how many requests it takes
 //!   that are not answered yet. Both are optional, and 0 or what is no number says nothing; less
@@ -181,6 +181,7 @@
 
 pub mod error;
 pub mod event;
+mod rpc_code;
 pub mod stats;
 mod time;
 mod warn_limit;
@@ -193,22 +194,19 @@ pub mod link;
 pub mod decode;
 pub mod encode;
 pub mod framing;
+mod role;
 
 pub mod layer;
 
 mod catch_panic;
-mod extensions;
+mod handshake;
 pub mod transport;
 
 #[doc = include_str!("migration.md")]
 pub mod migration {}
 
-#[cfg(feature = "__http")]
-mod header_case;
 #[cfg(all(feature = "rustls-tls", any(feature = "client", feature = "server")))]
 mod tls;
-#[cfg(feature = "__http")]
-mod upgrade;
 
 #[cfg(feature = "client")]
 #[cfg_attr(docsrs, doc(cfg(feature = "client")))]
@@ -224,6 +222,8 @@ pub use client::{connect, connect_over};
 pub use error::{CloseCode, CloseReason, Error};
 pub use event::State;
 pub use message::Message;
+#[doc(inline)]
+pub use role::McpRole;
 #[cfg(feature = "server")]
 #[doc(inline)]
 pub use server::{accept, serve};

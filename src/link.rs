@@ -1,11 +1,11 @@
-//! What the layers above a single connection hand each other: [`Outgoing`] messages down, and a
-//! [`LinkEvent`] up, in which the end of one connection and the beginning of the next have their
+//! Types that the layers above a single connection exchange: [`Outgoing`] messages go down, and
+//! [`LinkEvent`]s come up, in which the end of one connection and the start of the next have their
 //! place among the messages.
 
 use std::{
     sync::{
         Arc, Mutex, PoisonError,
-        atomic::{AtomicUsize, Ordering::Relaxed},
+        atomic::{AtomicBool, AtomicUsize, Ordering::Relaxed},
     },
     time::Duration,
 };
@@ -22,7 +22,7 @@ const LEARNED_FOR: Duration = Duration::from_secs(3600);
 #[derive(Debug, Clone, PartialEq, Eq)]
 #[non_exhaustive]
 pub struct Outgoing {
-    /// The first is 1.
+    /// Sequence number; the first is 1.
     pub seq: u64,
     /// The message.
     pub message: Message,
@@ -31,7 +31,7 @@ pub struct Outgoing {
 }
 
 impl Outgoing {
-    /// The message with this number.
+    /// Creates a message with this number, for the present peer only.
     #[must_use]
     pub fn new(seq: u64, message: Message) -> Self {
         Self { seq, message, retention: Retention::ThisPeer }
@@ -41,15 +41,14 @@ impl Outgoing {
 /// Peers that a message in the queue is meant for.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
 pub enum Retention {
-    /// It is dropped from the queue when another peer takes the place of this one.
+    /// Only the present one: the message is dropped when another peer takes its place.
     #[default]
     ThisPeer,
-    /// It means something to a peer that knows nothing of what was before, and waits for the next
-    /// link.
+    /// The present one or any later: the message waits in the queue for the next link.
     AnyPeer,
 }
 
-/// What comes in over one connection after the other.
+/// An event of a succession of connections.
 #[derive(Debug, Clone)]
 #[non_exhaustive]
 pub enum LinkEvent<T> {
@@ -57,12 +56,12 @@ pub enum LinkEvent<T> {
     Item(T),
     /// The connection is lost, and another may follow.
     Down(Down),
-    /// There is another connection.
+    /// Another connection has taken its place.
     Up(LinkUp),
 }
 
 impl<T> LinkEvent<T> {
-    /// The message, if it is one.
+    /// Returns the message, if this is one.
     #[must_use]
     pub fn item(self) -> Option<T> {
         match self {
@@ -82,43 +81,43 @@ impl<T> From<T> for LinkEvent<T> {
 #[derive(Debug, Clone)]
 #[non_exhaustive]
 pub struct Down {
-    /// Why it ended.
+    /// Cause of the end.
     pub cause: Error,
-    /// The number of the last message that was handed to it. What has a higher one never left.
+    /// Number of the last message that was handed to the connection. Later ones never left.
     pub handed: u64,
 }
 
 impl Down {
-    /// An end for this `cause`.
+    /// Creates an end with this `cause`, to which nothing was handed.
     #[must_use]
     pub fn new(cause: Error) -> Self {
         Self { cause, handed: 0 }
     }
 }
 
-/// What a new connection is to those that were before.
+/// Relation of a new connection to those before it.
 #[derive(Debug, Clone, PartialEq, Eq)]
 #[non_exhaustive]
 pub enum LinkUp {
     /// The peer knows nothing of what was before.
     NewPeer,
-    /// The peer goes by the name of the one that was here before. Whether it is that one, and goes on, or
-    /// begins anew, shows by what it says first; until then nothing is sent.
+    /// The peer goes by the name of the former one. Its first message shows whether it goes on or
+    /// begins anew; until then nothing is sent.
     Unverified,
     /// The peer has kept the session, and nothing is lost.
     Resumed(Resumed),
 }
 
-/// How a session goes on over a new connection. A source makes it by
+/// State of a session that goes on over a new connection. A source makes it by
 /// [`FrozenCount::resumed`](crate::layer::resume::FrozenCount::resumed).
 #[derive(Debug, Clone, PartialEq, Eq)]
 #[non_exhaustive]
 pub struct Resumed {
-    /// How many messages of this side the peer has received in the session.
+    /// Number of messages of this side that the peer has received in the session.
     pub received: u64,
-    /// How many messages are sent again. Above [`Resume`](crate::layer::Resume), which counts them.
+    /// Number of messages that are sent again; set by [`Resume`](crate::layer::Resume), 0 below it.
     pub replayed: u64,
-    /// Which freeze of this side's own count the peer was told of.
+    /// Number of the freeze at which the peer was told this side's own count.
     pub(crate) freeze: u64,
 }
 
@@ -171,16 +170,24 @@ struct Kept {
     /// Limit learned at the moment `since`, in bytes; `usize::MAX` if none.
     learned: AtomicUsize,
     since: Mutex<Option<Instant>>,
-    /// Largest message that a peer has read, in bytes.
+    /// Largest message that a peer has read, in bytes. `true` if one has been shown to take less
+    /// since.
     passed: AtomicUsize,
+    is_doubted: AtomicBool,
     max_inbound: AtomicUsize,
 }
 
 impl Default for Kept {
     fn default() -> Self {
         let none = || AtomicUsize::new(usize::MAX);
-        let (since, passed) = (Mutex::default(), AtomicUsize::new(0));
-        Self { max_message: none(), learned: none(), since, passed, max_inbound: none() }
+        Self {
+            max_message: none(),
+            learned: none(),
+            since: Mutex::default(),
+            passed: AtomicUsize::new(0),
+            is_doubted: AtomicBool::new(false),
+            max_inbound: none(),
+        }
     }
 }
 
@@ -202,8 +209,10 @@ impl PeerLimits {
     }
 
     /// Records that the peer has shown to accept no more than `max_message` bytes. This holds on
-    /// later links too, until a peer announces its limit, and for an hour at most. It never bounds
-    /// what has [passed](Self::pass) before.
+    /// later links too, until a peer announces its limit, and for an hour at most. It does not bound
+    /// what has [passed](Self::pass) before, since another cause may have been taken for the size,
+    /// unless it is shown twice and nothing larger has passed between: behind a balancer one server
+    /// may take less than another.
     pub fn learn(&self, max_message: usize) {
         let max_message = max_message.max(MessageLimits::MIN_MESSAGE);
         let mut since = self.0.since.lock().unwrap_or_else(PoisonError::into_inner);
@@ -212,11 +221,18 @@ impl PeerLimits {
         if max_message < known {
             *since = Some(Instant::now());
         }
+        if max_message < self.0.passed.load(Relaxed) && self.0.is_doubted.swap(true, Relaxed) {
+            self.0.passed.store(max_message, Relaxed);
+            self.0.is_doubted.store(false, Relaxed);
+        }
     }
 
     /// Records that a peer has read a message of this many bytes.
     pub fn pass(&self, bytes: usize) {
         self.0.passed.fetch_max(bytes, Relaxed);
+        if bytes > self.0.learned.load(Relaxed) {
+            self.0.is_doubted.store(false, Relaxed);
+        }
     }
 
     fn learned(&self, since: Option<Instant>) -> usize {
@@ -293,5 +309,25 @@ mod tests {
         peer.learn(9000);
         tokio::time::advance(LEARNED_FOR / 2).await;
         assert_eq!(peer.max_message(), usize::MAX);
+    }
+
+    /// A balancer leads to one that takes much, and then to another.
+    #[test]
+    fn a_limit_that_is_shown_twice_is_believed_though_more_has_passed_before() {
+        let peer = PeerLimits::default();
+        peer.pass(5000);
+        peer.learn(2999);
+        peer.pass(100);
+        assert_eq!(peer.max_message(), 5000);
+        peer.learn(2999);
+        assert_eq!(peer.max_message(), 2999);
+        peer.learn(1999);
+        assert_eq!(peer.max_message(), 2999);
+        // It was not the size, or it was another server.
+        peer.pass(2500);
+        peer.learn(1999);
+        assert_eq!(peer.max_message(), 2999);
+        peer.learn(1999);
+        assert_eq!(peer.max_message(), 1999);
     }
 }

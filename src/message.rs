@@ -59,7 +59,7 @@ pub struct Text(Bytes);
 
 impl Text {
     /// Bytes whose maker has made sure that they are UTF-8.
-    pub(crate) fn trusted(bytes: Bytes) -> Self {
+    pub(crate) fn from_validated(bytes: Bytes) -> Self {
         debug_assert!(std::str::from_utf8(&bytes).is_ok());
         Self(bytes)
     }

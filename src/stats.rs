@@ -129,8 +129,9 @@ pub struct Snapshot {
     pub malformed: u64,
     /// Responses without an id, or to no request in flight; dropped.
     pub orphans: u64,
-    /// Inbound requests answered with an error by the transport itself: an id already in flight,
-    /// or too many requests at once.
+    /// Inbound requests answered with an error by the transport itself, for an id already in flight
+    /// or too many requests at once, and notifications dropped since too many wait or take too much
+    /// memory.
     pub refused: u64,
     /// The latest round trip of a ping, once there has been one.
     #[serde(rename = "round_trip_us", serialize_with = "as_micros")]

@@ -8,22 +8,22 @@ use std::{
 
 use tokio::time::{Instant, Sleep, sleep_until};
 
-/// So far away that nobody waits for it, and near enough for every clock.
-const FAR: Duration = Duration::from_secs(30 * 365 * 86_400);
+/// Duration that nobody waits for, and every clock can add.
+const FAR_FUTURE: Duration = Duration::from_secs(30 * 365 * 86_400);
 
-/// By how much the wall clock must be ahead before the machine is thought to have slept.
-const NAP: Duration = Duration::from_secs(5);
+/// Lead of the wall clock from which the machine is thought to have slept.
+const SUSPEND_THRESHOLD: Duration = Duration::from_secs(5);
 
-/// Notices that the machine was asleep: then the wall clock has moved on, and no timer has. Somebody who
-/// sets the clock forward looks the same.
+/// Detects that the machine was asleep: the wall clock has moved on, and no timer has. A clock that
+/// is set forward looks the same.
 #[derive(Debug)]
-pub(crate) struct Alarm {
+pub(crate) struct SuspendDetector {
     wall: fn() -> SystemTime,
     last: (SystemTime, Instant),
 }
 
-impl Alarm {
-    /// How often it should be asked.
+impl SuspendDetector {
+    /// Interval at which to ask.
     pub(crate) const INTERVAL: Duration = Duration::from_secs(1);
 
     pub(crate) fn new() -> Self {
@@ -34,15 +34,15 @@ impl Alarm {
         Self { wall, last: (wall(), Instant::now()) }
     }
 
-    /// Whether the machine has slept since this was last asked.
+    /// Returns `true` if the machine has slept since this was last asked.
     pub(crate) fn has_slept(&mut self) -> bool {
         let now = ((self.wall)(), Instant::now());
         let (wall, timers) = std::mem::replace(&mut self.last, now);
-        now.0.duration_since(wall).is_ok_and(|passed| passed > now.1 - timers + NAP)
+        now.0.duration_since(wall).is_ok_and(|passed| passed > now.1 - timers + SUSPEND_THRESHOLD)
     }
 }
 
-/// A timer that takes up room once it was set.
+/// Timer that allocates when it is set first.
 #[derive(Debug, Default)]
 pub(crate) struct Timer {
     sleep: Option<Pin<Box<Sleep>>>,
@@ -66,7 +66,7 @@ impl Timer {
         self.is_set
     }
 
-    /// Ready when it fires, once. Pending while it is not set.
+    /// Polls the timer: ready when it fires, once; pending while it is not set.
     pub(crate) fn poll(&mut self, cx: &mut Context<'_>) -> Poll<()> {
         let Some(sleep) = self.sleep.as_mut().filter(|_| self.is_set) else {
             return Poll::Pending;
@@ -77,12 +77,12 @@ impl Timer {
     }
 }
 
-/// The moment after `duration`, however long that is.
-pub(crate) fn after(duration: Duration) -> Instant {
-    Instant::now() + duration.min(FAR)
+/// Returns the moment after `duration`, however long that is.
+pub(crate) fn deadline_in(duration: Duration) -> Instant {
+    Instant::now() + duration.min(FAR_FUTURE)
 }
 
-/// `moment` and `duration`, however long that is.
-pub(crate) fn later(moment: Instant, duration: Duration) -> Instant {
-    moment + duration.min(FAR)
+/// Adds `duration` to `moment`, however long that is.
+pub(crate) fn saturating_add(moment: Instant, duration: Duration) -> Instant {
+    moment + duration.min(FAR_FUTURE)
 }

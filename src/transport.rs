@@ -1,7 +1,8 @@
 //! [`WebSocketTransport`]: the whole stack as rmcp's [`Transport`].
 //!
-//! [`connect`](crate::connect()) and [`accept`](crate::accept()) build it over a new connection. Over layers of your own
-//! it is built by hand:
+//! [`connect`](crate::connect()) and [`accept`](crate::accept()) build it over a new connection. Over
+//! layers of your own it is built by hand. The way of a request through it stands at the top of
+//! [`Correlation`]:
 //!
 //! ```
 //! # #[tokio::main(flavor = "current_thread")] async fn main() -> Result<(), Box<dyn std::error::Error>> {
@@ -17,7 +18,8 @@
 //! # drop(transport); Ok(()) }
 //! ```
 
-mod builder;
+pub(crate) mod builder;
+mod receiver;
 
 use std::{
     borrow::Cow,
@@ -47,15 +49,20 @@ use tokio::{
 };
 use tracing::Span;
 
-#[cfg(feature = "__http")]
-pub(crate) use self::builder::Layers;
 pub use self::builder::{Builder, Config};
+use self::receiver::Receiver;
+#[cfg(feature = "server")]
+use crate::layer::correlation::slots::HandlerSlots;
 use crate::{
-    decode::Role,
     error::{CloseReason, Error},
     event::{Event, Events, State},
     framing::Framing,
-    layer::{Correlation, SharedLink, reconnect::ReconnectHandle, shared_link::Flushed},
+    layer::{
+        correlation::{Correlation, send::Sent},
+        reconnect::ReconnectHandle,
+        shared_link::{SharedLink, flushed::Flushed},
+    },
+    role::McpRole,
     stats::Stats,
 };
 
@@ -69,32 +76,34 @@ type Stack<R> = Correlation<R, Box<dyn Framing<R>>>;
 /// No task runs behind it. Dropping it cuts the connection and frees all that belongs to it;
 /// [`close`](Transport::close), which rmcp calls when a service ends, performs the closing handshake.
 #[must_use = "a transport does nothing unless a service is served on it"]
-pub struct WebSocketTransport<R: Role> {
+pub struct WebSocketTransport<R: McpRole> {
     stack: Stack<R>,
+    receiver: Receiver,
     shared: SharedLink,
     reconnect_handle: Option<ReconnectHandle>,
     stats: Stats,
     span: Span,
     subprotocol: Option<String>,
     close_timeout: Duration,
-    /// Dropping it is not the end of the connection, but its holder's affair.
-    owed: Option<Arc<Owed>>,
-    answer: Option<Answer<R>>,
+    /// Unanswered requests of the peer. `Some` if the server holds the connection too; dropping the
+    /// transport then does not close it.
+    unanswered: Option<Arc<UnansweredRequests>>,
+    interceptor: Option<Interceptor<R>>,
 }
 
-/// Answers those requests of the peer that are not for the service.
-type Answer<R> =
+/// Function that answers those requests of the peer that are not for the service.
+type Interceptor<R> =
     fn(&<R as ServiceRole>::PeerReq) -> Option<Result<<R as ServiceRole>::Resp, rmcp::ErrorData>>;
 
-/// How many requests of the peer have no answer in the queue yet.
+/// Count of the requests of the peer that have no answer in the queue yet.
 #[derive(Debug, Default)]
-pub(crate) struct Owed {
+pub(crate) struct UnansweredRequests {
     answers: AtomicUsize,
     awaited: AtomicBool,
     changed: Notify,
 }
 
-impl Owed {
+impl UnansweredRequests {
     fn set(&self, answers: usize) {
         // Only the transport writes it.
         if self.answers.load(Relaxed) == answers {
@@ -117,19 +126,14 @@ impl Owed {
     }
 }
 
-impl<R: Role> WebSocketTransport<R> {
-    /// A builder, for layers or settings of your own.
-    pub fn builder() -> Builder<R> {
-        Builder::default()
-    }
-
-    /// The state of the connection, now and as it changes.
+impl<R: McpRole> WebSocketTransport<R> {
+    /// Returns the state of the connection, now and as it changes.
     #[must_use]
     pub fn state(&self) -> watch::Receiver<State> {
         self.shared.state()
     }
 
-    /// What happens to the connection from now on. `None` where it does not reconnect.
+    /// Returns what happens to the connection from now on. `None` where it does not reconnect.
     #[must_use]
     pub fn events(&self) -> Option<Events<Event>> {
         self.shared.events()
@@ -142,20 +146,20 @@ impl<R: Role> WebSocketTransport<R> {
         self.reconnect_handle.clone()
     }
 
-    /// The counters of the connection.
+    /// Returns the counters of the connection.
     #[must_use]
     pub fn stats(&self) -> Stats {
         self.stats.clone()
     }
 
-    /// The subprotocol that both sides agreed on, if any.
+    /// Returns the subprotocol that both sides agreed on, if any.
     #[must_use]
     pub fn subprotocol(&self) -> Option<&str> {
         self.subprotocol.as_deref()
     }
 
-    /// The same as a `Sink` and `Stream` of messages, which rmcp takes whole or `split()`, and which
-    /// composes with the adaptors of `futures`.
+    /// Returns a `Sink` and `Stream` of messages over this transport, which rmcp takes whole or
+    /// `split()`, and which composes with the adaptors of `futures`.
     ///
     /// rmcp's own adaptor for such pairs neither closes the connection with a Close frame nor keeps
     /// the order of messages sent at the same time. Prefer the transport itself where there is a
@@ -173,33 +177,47 @@ impl<R: Role> WebSocketTransport<R> {
         self.close().await
     }
 
-    /// What each request and notification of the peer carries in its extensions, where handlers
+    /// Returns what each request and notification of the peer carries in its extensions, where handlers
     /// find it. Nothing by default; [`serve`](crate::serve()) puts the upgrade request there, the
     /// identity and the connection.
     pub fn extensions(&mut self) -> &mut Extensions {
         self.stack.extensions()
     }
 
-    /// Lets the connection outlive the transport, for its holder to close.
+    /// Shares the connection, which then outlives the transport, for its holder to close.
     #[cfg(feature = "server")]
-    pub(crate) fn linger(&mut self) -> (SharedLink, Arc<Owed>) {
-        let owed = self.owed.get_or_insert_default().clone();
-        (self.shared.clone(), owed)
+    pub(crate) fn share_connection(&mut self) -> (SharedLink, Arc<UnansweredRequests>) {
+        let unanswered = self.unanswered.get_or_insert_default().clone();
+        (self.shared.clone(), unanswered)
     }
 
-    fn count_owed(&self) {
-        if let Some(owed) = &self.owed {
-            owed.set(self.stack.in_flight().1);
+    /// Returns the slots of what the peer has asked and told, for as long as that is handled.
+    #[cfg(feature = "server")]
+    pub(crate) fn handler_slots(&self) -> Arc<HandlerSlots> {
+        self.stack.handler_slots()
+    }
+
+    /// Returns `true` if at most one request is in flight, one of this side's. Nothing is about to be
+    /// sent then that could go out with what was.
+    fn is_alone(&self) -> bool {
+        matches!(self.stack.in_flight(), (0 | 1, 0))
+    }
+
+    fn count_unanswered(&self) {
+        if let Some(unanswered) = &self.unanswered {
+            unanswered.set(self.stack.in_flight().1);
         }
     }
 
-    /// Has some requests of the peer answered before the service sees them.
+    /// Has `interceptor` answer some requests of the peer before the service sees them.
     #[cfg(feature = "server")]
-    pub(crate) fn answer_by(&mut self, answer: Answer<R>) {
-        self.answer = Some(answer);
+    pub(crate) fn intercept_requests(&mut self, interceptor: Interceptor<R>) {
+        self.interceptor = Some(interceptor);
     }
 
     fn poll_receive(&mut self, cx: &mut Context<'_>) -> Poll<Option<RxJsonRpcMessage<R>>> {
+        let waker = ready!(self.receiver.poll_woken(cx));
+        let cx = &mut Context::from_waker(&waker);
         loop {
             let entered = self.span.enter();
             let polled = self.stack.poll_next_unpin(cx);
@@ -207,9 +225,12 @@ impl<R: Role> WebSocketTransport<R> {
                 tracing::debug!(%error, "no more messages");
             }
             drop(entered);
-            self.count_owed();
+            if polled.is_ready() {
+                self.receiver.poll_again();
+            }
+            self.count_unanswered();
             let Some(Ok(message)) = ready!(polled) else { return Poll::Ready(None) };
-            match self.answered(message) {
+            match self.intercept(message) {
                 Some(message) => return Poll::Ready(Some(message)),
                 // The reading that follows drives it on.
                 None => drop(self.stack.poll_flush_unpin(cx)),
@@ -217,12 +238,13 @@ impl<R: Role> WebSocketTransport<R> {
         }
     }
 
-    /// The message, unless it was a request that is answered here.
-    fn answered(&mut self, message: RxJsonRpcMessage<R>) -> Option<RxJsonRpcMessage<R>> {
-        let (Some(answer), JsonRpcMessage::Request(request)) = (self.answer, &message) else {
+    /// Returns the message, unless it is a request that is answered here.
+    fn intercept(&mut self, message: RxJsonRpcMessage<R>) -> Option<RxJsonRpcMessage<R>> {
+        let (Some(interceptor), JsonRpcMessage::Request(request)) = (self.interceptor, &message)
+        else {
             return Some(message);
         };
-        let Some(verdict) = answer(&request.request) else { return Some(message) };
+        let Some(verdict) = interceptor(&request.request) else { return Some(message) };
         let id = request.id.clone();
         let answer = match verdict {
             Ok(result) => JsonRpcMessage::response(result, id),
@@ -231,22 +253,24 @@ impl<R: Role> WebSocketTransport<R> {
         if let Err(error) = self.stack.start_send_unpin(answer) {
             tracing::debug!(%error, "answer not sent");
         }
-        self.count_owed();
+        self.count_unanswered();
         None
     }
 }
 
-impl<R: Role> Transport<R> for WebSocketTransport<R> {
+impl<R: McpRole> Transport<R> for WebSocketTransport<R> {
     type Error = Error;
 
     fn name() -> Cow<'static, str> {
         "websocket".into()
     }
 
-    /// Encodes and queues the message before it returns. The future resolves when the message is
-    /// written, or with the error that ended the link before; dropping it takes nothing back. For a
-    /// request that was queued it does not fail: if the link ends, [`receive`](Transport::receive)
-    /// has the answer, which says whether the request may have run.
+    /// Encodes and queues the message before it returns. That of the only call in flight is written
+    /// too; those of several are left to gather. The future resolves when the message is written,
+    /// or with the error that ended the link before; dropping it takes nothing back. For a request
+    /// it does not fail: if the link ends, [`receive`](Transport::receive) has the answer, which says
+    /// whether the request may have run. A request that waits until the peer accepts more holds
+    /// nobody up: its future resolves when what was queued before is written.
     ///
     /// What is handed over is queued, however full the queue: those who send wait for the future. Where
     /// [other connections follow](Builder::over_links) and there is none at present, or one whose peer
@@ -258,11 +282,18 @@ impl<R: Role> Transport<R> for WebSocketTransport<R> {
         item: TxJsonRpcMessage<R>,
     ) -> impl Future<Output = Result<(), Error>> + Send + 'static {
         let _entered = self.span.enter();
-        let answered = matches!(item, JsonRpcMessage::Request(_));
-        let queued = self.stack.send(item);
-        let queued = queued.map(|sent| sent.unwrap_or_else(|| self.shared.flushed()));
-        self.count_owed();
-        Sending { queued, answered }
+        let is_request = matches!(item, JsonRpcMessage::Request(_));
+        let is_call = !matches!(item, JsonRpcMessage::Notification(_));
+        self.receiver.poll_again();
+        let flushed = self.stack.send(item).map(|sent| match sent {
+            Sent::Queued(flushed) => flushed,
+            Sent::NotNow => self.shared.flushed(),
+        });
+        if is_call && self.is_alone() {
+            self.shared.write_now();
+        }
+        self.count_unanswered();
+        Sending { flushed, is_request }
     }
 
     /// The next message. `None` when the connection has ended, after every request in flight was
@@ -283,16 +314,16 @@ impl<R: Role> Transport<R> for WebSocketTransport<R> {
     }
 }
 
-impl<R: Role> Drop for WebSocketTransport<R> {
+impl<R: McpRole> Drop for WebSocketTransport<R> {
     fn drop(&mut self) {
         let _entered = self.span.enter();
-        if self.owed.is_none() {
+        if self.unanswered.is_none() {
             self.shared.cut();
         }
     }
 }
 
-impl<R: Role> fmt::Debug for WebSocketTransport<R> {
+impl<R: McpRole> fmt::Debug for WebSocketTransport<R> {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         f.debug_struct("WebSocketTransport")
             .field("state", &*self.shared.state().borrow())
@@ -302,20 +333,20 @@ impl<R: Role> fmt::Debug for WebSocketTransport<R> {
 
 /// The future of one send.
 struct Sending {
-    queued: Result<Flushed, Error>,
-    /// It is a request, whose end [`Correlation`] tells from now on, and only that: here nobody
-    /// knows whether it may have run.
-    answered: bool,
+    flushed: Result<Flushed, Error>,
+    /// `true` for a request, whose end [`Correlation`] reports from now on: only there is known
+    /// whether it may have run.
+    is_request: bool,
 }
 
 impl Future for Sending {
     type Output = Result<(), Error>;
 
     fn poll(mut self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<Self::Output> {
-        match &mut self.queued {
+        match &mut self.flushed {
             Ok(flushed) => {
                 let flushed = ready!(Pin::new(flushed).poll(cx));
-                Poll::Ready(if self.answered { Ok(()) } else { flushed })
+                Poll::Ready(if self.is_request { Ok(()) } else { flushed })
             }
             Err(error) => Poll::Ready(Err(error.clone())),
         }
@@ -326,11 +357,11 @@ impl Future for Sending {
 /// [`into_sink_stream`](WebSocketTransport::into_sink_stream).
 #[derive(Debug)]
 #[must_use = "streams and sinks do nothing unless polled"]
-pub struct SinkStream<R: Role> {
+pub struct SinkStream<R: McpRole> {
     transport: WebSocketTransport<R>,
 }
 
-impl<R: Role> Stream for SinkStream<R> {
+impl<R: McpRole> Stream for SinkStream<R> {
     type Item = RxJsonRpcMessage<R>;
 
     fn poll_next(mut self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<Option<Self::Item>> {
@@ -338,7 +369,7 @@ impl<R: Role> Stream for SinkStream<R> {
     }
 }
 
-impl<R: Role> Sink<TxJsonRpcMessage<R>> for SinkStream<R> {
+impl<R: McpRole> Sink<TxJsonRpcMessage<R>> for SinkStream<R> {
     type Error = Error;
 
     fn poll_ready(mut self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<Result<(), Error>> {
@@ -346,6 +377,7 @@ impl<R: Role> Sink<TxJsonRpcMessage<R>> for SinkStream<R> {
     }
 
     fn start_send(mut self: Pin<&mut Self>, item: TxJsonRpcMessage<R>) -> Result<(), Error> {
+        self.transport.receiver.poll_again();
         self.transport.stack.start_send_unpin(item)
     }
 

@@ -1,54 +1,20 @@
 //! Who is measured.
 
-use std::{fmt, net::SocketAddr, path::Path, process::Command, sync::Arc};
+use std::{net::SocketAddr, path::Path, process::Command, sync::Arc};
 
-use clap::ValueEnum;
-use mcp_ws_transport::server::{Config, Limits, Resumption};
+use mcp_ws_transport::server::{Config, Limits, SessionConfig};
 use rmcp::ServiceExt;
 
 use crate::{
+    cases::{Case, Contender},
     common::{Form, Result, http, server::Server, stock},
     jsonrpsee,
-    load::{Case, Load, Sample},
+    load::{Load, Sample},
     memory,
     options::Options,
     raw::{self, Peer},
-    relay,
-    service::{Adder, Client, Handler},
+    service::{self, Adder, Client, Handler},
 };
-
-#[derive(ValueEnum, Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
-pub(crate) enum Contender {
-    Raw,
-    Rmcp,
-    RmcpJson,
-    Ours,
-    Plain,
-    Stock,
-    StockBest,
-    Http,
-    HttpBest,
-    Jsonrpsee,
-    TowerMcp,
-}
-
-impl fmt::Display for Contender {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.pad(match self {
-            Self::Raw => "raw tungstenite",
-            Self::Rmcp => "rmcp alone",
-            Self::RmcpJson => "rmcp alone, through JSON",
-            Self::Ours => "mcp-ws-transport",
-            Self::Plain => "mcp-ws-transport, no resume",
-            Self::Stock => "stock adaptor",
-            Self::StockBest => "stock adaptor, best form",
-            Self::Http => "streamable HTTP",
-            Self::HttpBest => "streamable HTTP, best form",
-            Self::Jsonrpsee => "jsonrpsee",
-            Self::TowerMcp => "tower-mcp",
-        })
-    }
-}
 
 /// A contender whose server runs.
 #[derive(Debug)]
@@ -60,10 +26,6 @@ pub(crate) struct Running<'a> {
 }
 
 impl Contender {
-    pub(crate) fn name(self) -> String {
-        self.to_possible_value().map(|name| name.get_name().to_owned()).unwrap_or_default()
-    }
-
     /// Its server, in a process of its own.
     pub(crate) fn start(self, options: &Options) -> Result<Running<'_>> {
         let missing = || format!("{self} needs --{}", self.name());
@@ -87,9 +49,9 @@ impl Contender {
         let addr = match self {
             Self::Raw => raw::serve().await?,
             Self::Ours | Self::Plain => {
-                let resumption = (self == Self::Ours).then(Resumption::default);
+                let sessions = (self == Self::Ours).then(SessionConfig::default);
                 let config = Config::default()
-                    .resumption(resumption)
+                    .sessions(sessions)
                     .limits(Limits::default().connections(usize::MAX));
                 let serve = mcp_ws_transport::serve("127.0.0.1:0", Adder::new);
                 let server = serve.config(config).await?;
@@ -108,7 +70,7 @@ impl Contender {
                 return Err(format!("{self} is not served by this program").into());
             }
         };
-        relay::serves(self, addr);
+        service::relay_to(move || Box::pin(self.connect(addr)));
         Ok(addr)
     }
 

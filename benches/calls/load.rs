@@ -6,80 +6,18 @@ use std::{
     time::{Duration, Instant},
 };
 
-use clap::ValueEnum;
 use tokio::task::JoinSet;
 
 use crate::{
+    cases::Case,
     common::{Result, machine::cpu_time},
-    options::Options,
     service::{self, Client, Tool},
 };
 
 const KIB: usize = 1 << 10;
 const MIB: usize = 1 << 20;
 
-#[derive(ValueEnum, Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
-pub(crate) enum Case {
-    /// The next call is made when the last one has returned
-    #[value(name = "in-flight-1")]
-    InFlight1,
-    /// So many calls are in flight at any time, on one connection
-    #[value(name = "in-flight-64")]
-    InFlight64,
-    #[value(name = "in-flight-1024")]
-    InFlight1024,
-    /// The same on the server alone: its client is a raw one
-    Server,
-    /// So many connections, with one call in flight on each
-    #[value(name = "connections-64")]
-    Connections64,
-    #[value(name = "connections-1000")]
-    Connections1000,
-    /// A large request, and a small answer
-    #[value(name = "request-64k")]
-    Request64K,
-    /// A small request, and a large answer
-    #[value(name = "answer-64k")]
-    Answer64K,
-    /// As much there as back
-    #[value(name = "echo-64k")]
-    Echo64K,
-    #[value(name = "request-1m")]
-    Request1M,
-    #[value(name = "answer-1m")]
-    Answer1M,
-    #[value(name = "echo-1m")]
-    Echo1M,
-    /// One report of progress, and then the result
-    Progress,
-    /// A stream of 100 reports, and then the result, all through a relay
-    Relay,
-}
-
 impl Case {
-    pub(crate) fn name(self) -> String {
-        self.to_possible_value().map(|name| name.get_name().to_owned()).unwrap_or_default()
-    }
-
-    pub(crate) fn heading(self) -> &'static str {
-        match self {
-            Self::InFlight1 => "one call in flight",
-            Self::InFlight64 => "64 calls in flight, one connection",
-            Self::InFlight1024 => "1,024 calls in flight, one connection",
-            Self::Server => "64 in flight, server under a raw client",
-            Self::Connections64 => "64 connections, one call on each",
-            Self::Connections1000 => "1,000 connections, one call on each",
-            Self::Request64K => "request of 64 KiB, small answer",
-            Self::Answer64K => "small request, answer of 64 KiB",
-            Self::Echo64K => "64 KiB there and back",
-            Self::Request1M => "request of 1 MB, small answer",
-            Self::Answer1M => "small request, answer of 1 MB",
-            Self::Echo1M => "1 MB there and back",
-            Self::Progress => "a progress report, then the result",
-            Self::Relay => "100 progress reports through a relay",
-        }
-    }
-
     /// Whether calls/s are what counts, and not the time of one call.
     pub(crate) fn is_throughput(self) -> bool {
         let (connections, in_flight) = self.crowd();
@@ -151,11 +89,12 @@ impl Sample {
 }
 
 impl Load {
-    pub(crate) fn new(case: Case, options: &Options) -> Self {
+    /// Creates the load of `case`, with at most so many connections; most take `duration`.
+    pub(crate) fn new(case: Case, most_connections: usize, duration: Duration) -> Self {
         let (connections, in_flight) = case.crowd();
-        let connections = connections.min(options.most_connections());
+        let connections = connections.min(most_connections);
         // Long enough for a few calls on each connection.
-        let duration = if connections > 500 { 3 } else { 1 } * options.duration();
+        let duration = if connections > 500 { 3 } else { 1 } * duration;
         Self { case, connections, in_flight, duration }
     }
 

@@ -44,6 +44,7 @@
 //!
 //! The exit code says whether the benchmark ran, never how fast.
 
+mod cases;
 #[path = "../common/mod.rs"]
 mod common;
 mod contender;
@@ -52,7 +53,6 @@ mod load;
 mod memory;
 mod options;
 mod raw;
-mod relay;
 mod report;
 mod service;
 
@@ -87,7 +87,7 @@ fn main() -> Result<()> {
         }
         for case in options.cases() {
             for running in &contenders {
-                let load = Load::new(case, &options);
+                let load = Load::new(case, options.most_connections(), options.duration());
                 let sample = runtime.block_on(running.measure(load));
                 let sample = sample
                     .map_err(|error| format!("{}, {}: {error}", running.contender, case.name()));

@@ -3,7 +3,8 @@
 use std::{collections::HashMap, convert::Infallible, future::ready};
 
 use mcp_ws_transport::{
-    decode::{Method, PendingMethods, Role, decode},
+    McpRole,
+    decode::{Method, PendingMethods, decode},
     encode::encode,
 };
 use rmcp::{
@@ -93,7 +94,7 @@ impl PendingMethods for InFlight {
     }
 }
 
-impl<R: Role> Transport<R> for Json {
+impl<R: McpRole> Transport<R> for Json {
     type Error = serde_json::Error;
 
     fn send(

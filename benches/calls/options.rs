@@ -5,9 +5,8 @@ use std::{env, path::PathBuf, time::Duration};
 use clap::{Parser, ValueEnum};
 
 use crate::{
+    cases::{Case, Contender},
     common::{Threads, machine::Pin},
-    contender::Contender,
-    load::Case,
 };
 
 /// What a call costs over this crate's transport, beside what else there is.

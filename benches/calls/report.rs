@@ -3,13 +3,13 @@
 use std::{collections::BTreeMap, fmt};
 
 use crate::{
+    cases::{Case, Contender},
     common::{
         Threads,
         figures::{self, median, or_dash, percent, ratio, time},
         record::{Record, Records},
     },
-    contender::Contender,
-    load::{Case, Sample},
+    load::Sample,
 };
 
 #[derive(Debug)]

@@ -2,12 +2,13 @@
 
 use std::{
     sync::{
-        LazyLock, Mutex, PoisonError,
+        LazyLock, Mutex, OnceLock, PoisonError,
         atomic::{AtomicU64, Ordering::Relaxed},
     },
     time::Duration,
 };
 
+use futures::future::BoxFuture;
 use rmcp::{
     ClientHandler, ErrorData, Json, Peer, RoleClient, RoleServer, ServerHandler,
     handler::server::{router::tool::ToolRouter, wrapper::Parameters},
@@ -21,9 +22,9 @@ use rmcp::{
 use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
 use serde_json::{Map, Value, json};
-use tokio::sync::Semaphore;
+use tokio::sync::{OnceCell, Semaphore};
 
-use crate::{common::Result, relay};
+use crate::common::Result;
 
 /// How many reports a relay passes on in one call.
 const REPORTS: u64 = 100;
@@ -32,6 +33,24 @@ const REPORTS: u64 = 100;
 static TEXT: LazyLock<String> = LazyLock::new(|| {
     "All that a tool has to say, line by line, is text like this.\n".repeat(1 << 15)
 });
+
+type Connect = Box<dyn Fn() -> BoxFuture<'static, Result<Client>> + Send + Sync>;
+
+static CONNECT: OnceLock<Connect> = OnceLock::new();
+static UPSTREAM: OnceCell<Client> = OnceCell::const_new();
+
+/// Sets how the relay connects to what it relays to: this process itself, over the same transport.
+pub(crate) fn relay_to(
+    connect: impl Fn() -> BoxFuture<'static, Result<Client>> + Send + Sync + 'static,
+) {
+    let _ = CONNECT.set(Box::new(connect));
+}
+
+/// Returns the one connection of the relay.
+async fn upstream() -> Result<&'static Client> {
+    let connect = CONNECT.get().ok_or("nobody to relay to")?;
+    UPSTREAM.get_or_try_init(connect).await
+}
 
 #[derive(Debug, Clone)]
 pub(crate) struct Adder {
@@ -99,7 +118,7 @@ impl Adder {
         client: Peer<RoleServer>,
     ) -> Result<CallToolResult, ErrorData> {
         let onward = (client, token(&meta)?);
-        let upstream = relay::upstream().await.map_err(internal)?;
+        let upstream = upstream().await.map_err(internal)?;
         upstream.service().pass_on(Some(onward));
         let arguments = arguments([("a", a.into()), ("b", 1.into()), ("reports", reports.into())]);
         let request = CallToolRequestParams::new("add_slowly").with_arguments(arguments);

@@ -93,10 +93,10 @@ impl Contender {
     async fn new(name: &'static str, config: Option<deflate::Config>) -> Result<Self> {
         let mut layers = transport::Config::default();
         layers.socket.deflate = config;
-        let config = server::Config::default().layers(layers.clone());
+        let config = server::Config::default().transport(layers.clone());
         let server = serve("127.0.0.1:0", || Shelf).config(config).await?;
         let url = format!("ws://{}/mcp", server.local_addr());
-        let transport: WebSocketTransport<RoleClient> = connect(url).config(layers).await?;
+        let transport: WebSocketTransport<RoleClient> = connect(url).transport(layers).await?;
         let stats = transport.stats();
         Ok(Self { name, client: ().serve(transport).await?, stats, _server: server })
     }

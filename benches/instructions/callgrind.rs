@@ -9,7 +9,7 @@ use std::{
     thread,
 };
 
-use crate::{Result, case::Case, uncounted};
+use crate::{case::Case, result::Result, uncounted};
 
 /// The instructions of a call, by the name of the case.
 pub(crate) type Figures = BTreeMap<String, u64>;

@@ -16,7 +16,7 @@ use tokio_tungstenite::{
     },
 };
 
-use crate::{Result, load::Load, uncounted::Uncounted};
+use crate::{load::Load, result::Result, uncounted::Uncounted};
 
 /// Makes the calls of `load`.
 pub(crate) async fn calls(load: Load) -> Result<()> {

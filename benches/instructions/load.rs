@@ -1,13 +1,24 @@
 //! The calls, as JSON and as rmcp has them.
 
+use std::fmt::Display;
+
 use rmcp::model::{CallToolRequestParams, JsonObject};
 use serde_json::{Value, json};
 use tokio_tungstenite::tungstenite::Utf8Bytes;
 
-use crate::case::Unit;
-
 /// How much is written at once, in bytes, and read before it is acknowledged.
 const BURST: usize = 256 << 10;
+
+/// What is counted once per unit.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) enum Unit {
+    /// A call with two numbers, answered with their sum.
+    Small,
+    /// A call with 64 KiB of text, answered with the same.
+    Large,
+    /// A connection, from the TCP handshake over `initialize` to the closing handshake.
+    Connection,
+}
 
 #[derive(Debug, Clone)]
 pub(crate) struct Load {
@@ -50,29 +61,28 @@ impl Load {
         CallToolRequestParams::new(self.tool()).with_arguments(self.arguments())
     }
 
-    /// Returns the message of a call.
+    /// Returns the message of a call, with its members in the order in which rmcp writes them.
     pub(crate) fn call(&self, id: usize) -> Utf8Bytes {
-        let params = json!({ "name": self.tool(), "arguments": self.arguments() });
+        let (tool, arguments) = (self.tool(), Value::Object(self.arguments()));
+        let meta = format!(r#"{{"progressToken":{id}}}"#);
+        let params = format!(r#"{{"_meta":{meta},"name":"{tool}","arguments":{arguments}}}"#);
         request(id, "tools/call", &params)
     }
 
-    /// Returns the answer to a call without its start: what follows behind the id.
+    /// Returns the answer to a call without its start: what follows behind the id. Members are in
+    /// the order in which rmcp writes them.
     pub(crate) fn answer(&self) -> String {
-        let result = match self.unit {
-            Unit::Small | Unit::Connection => json!({
-                "content": [{ "type": "text", "text": r#"{"sum":1000}"# }],
-                "structuredContent": { "sum": 1000 },
-                "isError": false,
-            }),
-            Unit::Large => json!({
-                "content": [{ "type": "text", "text": self.text }],
-                "isError": false,
-            }),
+        let (text, more) = match self.unit {
+            Unit::Small | Unit::Connection => {
+                (r#"{"sum":1000}"#, r#""structuredContent":{"sum":1000},"#)
+            }
+            Unit::Large => (&*self.text, ""),
         };
-        format!(r#","result":{result}}}"#)
+        let content = format!(r#"[{{"type":"text","text":{}}}]"#, Value::from(text));
+        format!(r#","result":{{"content":{content},{more}"isError":false}}}}"#)
     }
 }
 
-pub(crate) fn request(id: usize, method: &str, params: &Value) -> Utf8Bytes {
+pub(crate) fn request(id: usize, method: &str, params: &impl Display) -> Utf8Bytes {
     format!(r#"{{"jsonrpc":"2.0","id":{id},"method":"{method}","params":{params}}}"#).into()
 }

@@ -3,6 +3,7 @@
 //! ```text
 //! cargo bench --bench instructions                 # needs valgrind on the PATH (Linux)
 //! cargo bench --bench instructions -- --record     # takes the figures into recorded.json
+//! cargo bench --profile dev --bench instructions   # likewise without optimization, as CI does
 //! ```
 //!
 //! Time varies with the machine and with what else runs on it; the number of instructions hardly
@@ -14,26 +15,30 @@
 //! the second time, and the difference is divided by the number of calls more, so that what comes
 //! before them does not count.
 //!
-//! The program fails where a figure is above the recorded one by more than the tolerance: 2 %.
-//! Over eight runs of an unchanged library no figure varied by more than 0.6 %. None is recorded
-//! in the project yet: `--record` takes the first.
+//! The program fails where a figure is above the recorded one by more than the tolerance: 4 %, since
+//! the optimizer inlines otherwise when something else changes; without it, 2 %. Over eight runs of
+//! an unchanged library no figure varied by more than 0.6 %. With another compiler or on another
+//! kind of processor nothing is compared: the figures are printed, and that is said.
 
 mod callgrind;
 mod case;
 mod client;
 mod load;
 mod recorded;
+mod result;
 mod server;
 mod uncounted;
 
-use std::{error::Error, process::ExitCode};
+use std::process::ExitCode;
 
 use clap::Parser;
 use tokio::runtime::Builder;
 
-use self::{case::Case, recorded::Recorded};
-
-type Result<T, E = Box<dyn Error + Send + Sync>> = std::result::Result<T, E>;
+use self::{
+    case::Case,
+    recorded::{Recorded, Verdict},
+    result::Result,
+};
 
 /// The instructions that a call or a connection costs, compared with those that are recorded
 #[derive(Parser, Debug)]
@@ -68,6 +73,6 @@ fn main() -> Result<ExitCode> {
         Recorded::load().unwrap_or_default().update(measured).store()?;
         return Ok(ExitCode::SUCCESS);
     }
-    let is_within = Recorded::load()?.compare(&measured);
-    Ok(if is_within { ExitCode::SUCCESS } else { ExitCode::FAILURE })
+    let verdict = Recorded::load()?.compare(&measured);
+    Ok(if verdict == Verdict::TooMany { ExitCode::FAILURE } else { ExitCode::SUCCESS })
 }

@@ -1,21 +1,39 @@
 //! The figures that the project has recorded.
 
-use std::{fs, process::Command};
+use std::{collections::BTreeMap, fs, process::Command};
 
 use serde::{Deserialize, Serialize};
 
-use crate::{Result, callgrind::Figures};
+use crate::{callgrind::Figures, result::Result};
 
 const PATH: &str = concat!(env!("CARGO_MANIFEST_DIR"), "/benches/instructions/recorded.json");
 
-/// By how many percent a figure may be above the recorded one.
-const TOLERANCE: f64 = 2.0;
+/// The profile of this program.
+pub(crate) const PROFILE: &str = if cfg!(debug_assertions) { "dev" } else { "release" };
+
+/// By how many percent a figure may be above the recorded one. What the optimizer inlines changes
+/// with what it need not have to do with; without it the figures are steady.
+const TOLERANCE: f64 = if cfg!(debug_assertions) { 2.0 } else { 4.0 };
+
+/// Figures by the profile with which they were measured.
+#[derive(Debug, Default, Serialize, Deserialize)]
+pub(crate) struct Recorded(BTreeMap<String, Profile>);
 
 #[derive(Debug, Default, Serialize, Deserialize)]
-pub(crate) struct Recorded {
-    /// The compiler with which they were measured.
+struct Profile {
+    /// Compiler and processor with which they were measured.
     rustc: String,
+    processor: String,
     instructions: Figures,
+}
+
+/// Outcome of a comparison.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) enum Verdict {
+    Within,
+    TooMany,
+    /// They were measured with another compiler or processor.
+    NotComparable,
 }
 
 impl Recorded {
@@ -29,40 +47,56 @@ impl Recorded {
         for (case, figure) in &measured {
             println!("{case:34} {figure:>9}");
         }
-        self.instructions.extend(measured);
-        Self { rustc: rustc(), ..self }
+        let profile = self.0.entry(PROFILE.into()).or_default();
+        if !profile.is_comparable() {
+            *profile = Profile { rustc: rustc(), processor: processor(), ..Profile::default() };
+        }
+        profile.instructions.extend(measured);
+        self
     }
 
     pub(crate) fn store(&self) -> Result<()> {
         Ok(fs::write(PATH, serde_json::to_string_pretty(self)? + "\n")?)
     }
 
-    /// Prints `measured` beside what is recorded. Returns `false` if any is too high.
-    pub(crate) fn compare(&self, measured: &Figures) -> bool {
-        let mut is_within = true;
+    /// Prints `measured` beside what is recorded.
+    pub(crate) fn compare(&self, measured: &Figures) -> Verdict {
+        let empty = Profile::default();
+        let profile = self.0.get(PROFILE).unwrap_or(&empty);
+        let mut verdict = Verdict::Within;
         println!("{:34} {:>9} {:>9}", "instructions", "recorded", "now");
         for (case, &now) in measured {
-            let Some(&recorded) = self.instructions.get(case) else {
+            let Some(&recorded) = profile.instructions.get(case) else {
                 println!("{case:34} {:>9} {now:>9}  not recorded", "-");
-                is_within = false;
+                verdict = Verdict::TooMany;
                 continue;
             };
             let percent = (now as f64 / recorded as f64 - 1.0) * 100.0;
-            let verdict = match percent {
+            let word = match percent {
                 above if above > TOLERANCE => "TOO MANY",
                 below if below < -TOLERANCE => "fewer: worth recording",
                 _ => "",
             };
-            is_within &= percent <= TOLERANCE;
-            println!("{case:34} {recorded:>9} {now:>9} {percent:>+6.1} %  {verdict}");
+            if percent > TOLERANCE {
+                verdict = Verdict::TooMany;
+            }
+            println!("{case:34} {recorded:>9} {now:>9} {percent:>+6.1} %  {word}");
         }
-        if self.rustc != rustc() {
-            println!("recorded with {}, now {}", self.rustc, rustc());
+        if !profile.is_comparable() {
+            println!("recorded with {} on {}", profile.rustc, profile.processor);
+            println!("measured with {} on {}: not comparable", rustc(), processor());
+            return Verdict::NotComparable;
         }
-        if !is_within {
-            println!("To accept the figures: cargo bench --bench instructions -- --record");
+        if verdict == Verdict::TooMany {
+            println!("To accept the figures, run the same with `-- --record`");
         }
-        is_within
+        verdict
+    }
+}
+
+impl Profile {
+    fn is_comparable(&self) -> bool {
+        self.rustc == rustc() && self.processor == processor()
     }
 }
 
@@ -72,4 +106,15 @@ fn rustc() -> String {
         |_| "unknown".into(),
         |output| String::from_utf8_lossy(&output.stdout).trim().into(),
     )
+}
+
+/// The processor, by its name and numbers: functions that exist for several are chosen by it.
+fn processor() -> String {
+    let cpuinfo = fs::read_to_string("/proc/cpuinfo").unwrap_or_default();
+    let value = |key: &str| {
+        let mut lines = cpuinfo.lines().filter_map(|line| line.split_once(':'));
+        lines.find(|(name, _)| name.trim() == key).map_or("?", |(_, value)| value.trim())
+    };
+    let [name, family, model] = ["model name", "cpu family", "model"].map(value);
+    format!("{name}, family {family}, model {model}")
 }

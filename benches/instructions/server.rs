@@ -22,8 +22,8 @@ use tokio_tungstenite::{
 };
 
 use crate::{
-    Result,
     load::{Load, request},
+    result::Result,
     uncounted::Uncounted,
 };
 

@@ -10,7 +10,7 @@ use clap::ValueEnum;
 use mcp_ws_transport::{
     client::ReconnectPolicy,
     connect, serve,
-    server::{Config, Limits, Resumption},
+    server::{Config, Limits, SessionConfig},
 };
 use rmcp::{
     RoleClient, ServiceExt,
@@ -58,17 +58,17 @@ impl Contender {
 
     /// Serves on an address of its own choice, until the runtime ends.
     pub(crate) async fn serve(self) -> Result<SocketAddr> {
-        let resumption = match self {
+        let sessions = match self {
             Self::Ours => {
                 let all = usize::MAX;
-                Some(Resumption::default().max_sessions(all).max_bytes(all))
+                Some(SessionConfig::default().max_sessions(all).max_bytes(all))
             }
             Self::NotResumed => None,
             Self::Stock => return stock::serve(|| Adder, Form::Stock).await,
             Self::StockBest => return stock::serve(|| Adder, Form::Best).await,
         };
         let limits = Limits::default().connections(usize::MAX);
-        let config = Config::default().limits(limits).resumption(resumption);
+        let config = Config::default().limits(limits).sessions(sessions);
         let server = serve("127.0.0.1:0", || Adder).config(config).await?;
         let addr = server.local_addr();
         tokio::spawn(async move {

@@ -1,13 +1,12 @@
 //! Who is measured.
 
-use std::{fmt, net::SocketAddr, process::Command};
+use std::{fmt, net::SocketAddr, path::Path, process::Command};
 
 use clap::ValueEnum;
 use mcp_ws_transport::server::{BearerTokens, Config, Identity, Limits, Registry};
 
 use crate::{
     common::{Form, Result, adder::Adder, http, server::Server, stock},
-    options::Options,
     raw,
 };
 
@@ -42,11 +41,11 @@ impl Contender {
         self.to_possible_value().map(|name| name.get_name().to_owned()).unwrap_or_default()
     }
 
-    /// Its server, in a process of its own.
-    pub(crate) fn start(self, options: &Options) -> Result<Server> {
+    /// Starts its server, in a process of its own; that of tower-mcp is the program `tower_mcp`.
+    pub(crate) fn start(self, tower_mcp: Option<&Path>) -> Result<Server> {
         match self {
             Self::TowerMcp => {
-                let program = options.tower_mcp.as_ref().ok_or("tower-mcp needs --tower-mcp")?;
+                let program = tower_mcp.ok_or("tower-mcp needs --tower-mcp")?;
                 Server::spawn(&mut Command::new(program))
             }
             _ => Server::start(self, &[]),

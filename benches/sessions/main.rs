@@ -125,7 +125,7 @@ fn measure_memory(options: &Options, runtime: &Runtime, report: &mut Report) -> 
     for round in 1..=options.rounds() {
         tell(round, options.rounds());
         for contender in options.contenders() {
-            let server = contender.start(options)?;
+            let server = contender.start(options.tower_mcp.as_deref())?;
             let held = runtime.block_on(memory::measure(contender, &server, options))?;
             report.add(Question::ServerMemory, contender, held);
             if contender.has_client() {
@@ -141,7 +141,7 @@ fn measure_memory(options: &Options, runtime: &Runtime, report: &mut Report) -> 
 fn measure_time(options: &Options, runtime: &Runtime, report: &mut Report) -> Result<()> {
     let servers = options
         .contenders()
-        .map(|contender| Ok((contender, contender.start(options)?)))
+        .map(|contender| Ok((contender, contender.start(options.tower_mcp.as_deref())?)))
         .collect::<Result<Vec<_>>>()?;
     for round in 1..=options.rounds() {
         tell(round, options.rounds());
@@ -176,7 +176,7 @@ fn measure_heartbeats(options: &Options, runtime: &Runtime, report: &mut Report)
     if !options.contenders().any(|contender| contender == Contender::Ours) {
         return Ok(());
     }
-    let server = Contender::Ours.start(options)?;
+    let server = Contender::Ours.start(options.tower_mcp.as_deref())?;
     let clients = Contender::Ours.hold(&server, options.beating(), options.idle())?;
     for round in 1..=options.rounds() {
         tell(round, options.rounds());

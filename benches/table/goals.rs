@@ -22,6 +22,8 @@ enum Goal {
 enum Kind {
     /// Through the sum of those of others.
     Through(&'static [&'static str]),
+    /// The same of the sum with one that is in both.
+    ThroughWith(&'static str, &'static [&'static str]),
     /// The least of those of others, through it.
     Under(&'static [&'static str]),
     /// By how many percent it is below another.
@@ -37,7 +39,7 @@ type Measured = (&'static str, Threads, &'static str);
 struct Line(&'static str, &'static str, Measured, Kind, Goal);
 
 use Goal::{AtLeast, AtMost};
-use Kind::{Of, PercentBelow, Through, Under};
+use Kind::{Of, PercentBelow, Through, ThroughWith, Under};
 
 const OURS: &str = "ours";
 const BEST: &[&str] = &["stock-best"];
@@ -53,6 +55,8 @@ const RATE: &str = "calls_per_second";
 const LINES: &[Line] = &[
     Line("one in flight: mean, against raw echo + rmcp alone",
         OURS, ("in-flight-1", One, MEAN), Through(&["raw", "rmcp"]), AtMost(1.40)),
+    Line("the same, of raw echo + rmcp alone through JSON: the floor",
+        "rmcp-json", ("in-flight-1", One, MEAN), ThroughWith("raw", &["rmcp"]), Goal::None),
     Line("64 in flight: time of a call, against rmcp alone in memory",
         OURS, ("in-flight-64", One, RATE), Under(&["rmcp"]), AtMost(1.75)),
     Line("the same, of JSON alone: the floor",
@@ -71,12 +75,18 @@ const LINES: &[Line] = &[
         OURS, ("progress", One, P50), Through(BEST), AtMost(0.8)),
     Line("connect and initialize, bare client: against the stock adaptor's best form",
         OURS, ("open-bare-client", One, P50), Through(BEST), AtMost(1.2)),
+    Line("the same of streamable HTTP, whose server is hyper too",
+        "http", ("open-bare-client", One, P50), Through(BEST), Goal::None),
     Line("an idle authenticated session: server",
         OURS, ("idle-server", One, "kib"), Of("KiB"), AtMost(31.0)),
+    Line("the same of the stock adaptor's best form, which has neither sessions nor limits",
+        "stock-best", ("idle-server", One, "kib"), Of("KiB"), Goal::None),
     Line("a session without a connection: server",
         OURS, ("detached-server", One, "kib"), Of("KiB"), AtMost(27.0)),
     Line("an idle session: client",
         OURS, ("idle-client", One, "kib"), Of("KiB"), AtMost(32.0)),
+    Line("the same of the stock adaptor's best form",
+        "stock-best", ("idle-client", One, "kib"), Of("KiB"), Goal::None),
     Line("resume's own cost, 64 in flight",
         OURS, ("in-flight-64", One, RATE), PercentBelow("plain"), AtMost(3.0)),
     Line("10,000 idle sessions with heartbeats (--quick: 2,000): server",
@@ -115,6 +125,9 @@ impl Kind {
         };
         match self {
             Self::Through(others) => zip(all(others), |of, others| of / others.iter().sum::<f64>()),
+            Self::ThroughWith(one, others) => zip(all(&[&[one], others].concat()), |of, all| {
+                (of + all[0]) / all.iter().sum::<f64>()
+            }),
             Self::Under(others) => {
                 zip(all(others), |of, others| others.iter().copied().fold(f64::MAX, f64::min) / of)
             }
@@ -127,8 +140,10 @@ impl Kind {
 
     fn show(self, figure: f64) -> String {
         match self {
-            Self::Through(_) | Self::Under(_) if figure < 10.0 => format!("{figure:.2} ×"),
-            Self::Through(_) | Self::Under(_) => format!("{figure:.0} ×"),
+            Self::Through(_) | Self::ThroughWith(..) | Self::Under(_) => match figure {
+                small if small < 10.0 => format!("{small:.2} ×"),
+                large => format!("{large:.0} ×"),
+            },
             Self::PercentBelow(_) => format!("{figure:.1} %"),
             Self::Of(unit) if figure < 10.0 => format!("{figure:.2} {unit}"),
             Self::Of(unit) if figure < 1000.0 => format!("{figure:.1} {unit}"),
@@ -167,7 +182,7 @@ impl Line {
     fn is_possible(&self, records: &Records) -> bool {
         let Self(_, of, _, kind, _) = self;
         let others = match kind {
-            Kind::Through(others) | Kind::Under(others) => others,
+            Kind::Through(others) | Kind::ThroughWith(_, others) | Kind::Under(others) => others,
             Kind::PercentBelow(other) => std::slice::from_ref(other),
             Kind::Of(_) => &[],
         };

@@ -4,7 +4,7 @@ use std::sync::Arc;
 
 use futures::StreamExt;
 use mcp_ws_transport::{
-    client::{ToolError, Toolbox},
+    client::{ToolClient, ToolError},
     connect,
     event::Event,
 };
@@ -15,15 +15,12 @@ use serde_json::{Value, json};
 use tokio::sync::{mpsc, watch};
 use url::Url;
 
-use crate::{
-    Error,
-    room::{Line, Lines},
-};
+use crate::room::{Error, Line, Lines};
 
 /// A client, and its connection.
 pub(crate) struct Guest {
     pub(crate) name: String,
-    room: Toolbox<Ears>,
+    room: ToolClient<Ears>,
     /// The last line that was heard.
     heard: watch::Sender<Line>,
 }
@@ -51,7 +48,7 @@ impl Guest {
         let connect = connect(url).resume(resume);
         let mut events = connect.events();
         let (ears, mut lines) = mpsc::unbounded_channel();
-        let room = Toolbox::over(Ears(ears), connect.await?).await?;
+        let room = ToolClient::over(Ears(ears), connect.await?).await?;
         let guest = Arc::new(Self { name: name.to_owned(), room, heard: watch::Sender::default() });
         guest.catch_up().await;
         let listener = Arc::downgrade(&guest);

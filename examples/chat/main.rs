@@ -20,16 +20,18 @@ mod stop;
 use std::{env, net::SocketAddr};
 
 use futures::StreamExt;
-use mcp_ws_transport::server::Event;
+use mcp_ws_transport::server::RegistryEvent;
 use tokio::{
     io::{AsyncBufReadExt, BufReader, copy_bidirectional},
     net::{TcpListener, TcpStream},
     sync::watch,
 };
 
-use self::{guest::Guest, room::open, stop::Stop};
-
-type Error = Box<dyn std::error::Error>;
+use self::{
+    guest::Guest,
+    room::{Error, open},
+    stop::Stop,
+};
 
 /// On one thread, notifications are handled in the order in which they arrive.
 #[tokio::main(flavor = "current_thread")]
@@ -65,7 +67,7 @@ async fn demonstrate() -> Result<(), Error> {
     ben.say("I am. Tell me, wh-").await?;
     eve.heard("I am. Tell me, wh-").await;
     there.send_replace(false);
-    while !matches!(events.next().await, Some(Event::Away(_)) | None) {}
+    while !matches!(events.next().await, Some(RegistryEvent::Detached(_)) | None) {}
     ann.who().await?;
     ann.say("Ben?").await?;
     eve.say("We meet at eight.").await?;

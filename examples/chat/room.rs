@@ -9,7 +9,8 @@ use std::{
 use mcp_ws_transport::{
     serve,
     server::{
-        Config, Connection, Credentials, Denied, Identity, Registry, Resumption, Server, SessionIds,
+        AuthError, Config, Connection, Credentials, Identity, Registry, Server, SessionConfig,
+        SessionIdPolicy,
     },
 };
 use rmcp::{
@@ -27,7 +28,7 @@ use serde::{Deserialize, Serialize};
 use serde_json::json;
 use url::form_urlencoded;
 
-use crate::Error;
+pub(crate) type Error = Box<dyn std::error::Error>;
 
 #[derive(Debug, Clone, Default, Serialize, Deserialize, JsonSchema)]
 pub(crate) struct Line {
@@ -101,7 +102,7 @@ impl Room {
     #[tool]
     fn who(&self) -> String {
         let list = self.registry.list().into_iter();
-        let names = list.map(|one| name_of(&one) + if one.is_away() { " (away)" } else { "" });
+        let names = list.map(|one| name_of(&one) + if one.is_detached() { " (away)" } else { "" });
         names.collect::<Vec<_>>().join(", ")
     }
 }
@@ -126,10 +127,10 @@ fn name_of(connection: &Connection) -> String {
 }
 
 /// Believes everyone. A session is for the name that opened it alone, and it takes its id to return.
-async fn introduce(visitor: Credentials) -> Result<Identity, Denied> {
+async fn introduce(visitor: Credentials) -> Result<Identity, AuthError> {
     let query = visitor.parts.uri.query().unwrap_or_default();
     let name = form_urlencoded::parse(query.as_bytes()).find(|(key, _)| key == "name");
-    name.map(|(_, name)| Identity::new(name)).ok_or(Denied::Unauthorized)
+    name.map(|(_, name)| Identity::new(name)).ok_or(AuthError::Unauthorized)
 }
 
 pub(crate) async fn open(address: &str) -> Result<Server, Error> {
@@ -137,6 +138,6 @@ pub(crate) async fn open(address: &str) -> Result<Server, Error> {
     let config = Config::default()
         .registry(room.registry.clone())
         .authenticator(introduce)
-        .resumption(Resumption::default().ids(SessionIds::Required));
+        .sessions(SessionConfig::default().ids(SessionIdPolicy::Required));
     Ok(serve(address.to_owned(), move || room.clone()).config(config).await?)
 }

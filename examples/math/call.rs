@@ -7,7 +7,7 @@ use std::{
     time::Duration,
 };
 
-use mcp_ws_transport::{State, client::Tls, transport};
+use mcp_ws_transport::{State, client::ClientTls, transport};
 use rmcp::{
     ClientLifecycleMode, ClientServiceExt, Peer, RoleClient, ServiceError,
     model::{CallToolRequestParams, CallToolResult, JsonObject, ProtocolVersion, Tool},
@@ -171,18 +171,19 @@ async fn connect(args: &Args) -> crate::Result<(RunningService<RoleClient, ()>, 
 
     let mut failures = Vec::new();
     for (name, lifecycle) in [("initialize", initialize), ("server/discover", discover)] {
-        let mut connect = mcp_ws_transport::connect(&args.url).config(layers(args));
+        let mut connect = mcp_ws_transport::connect(&args.url).transport(layers(args));
         if let Some(token) = &args.bearer {
             connect = connect.bearer(token);
         }
         if let Some(pem) = &authorities {
-            connect = connect.tls(Tls::authorities(pem.clone()));
+            connect = connect.tls(ClientTls::authorities(pem.clone()));
         }
         let reconnects = Reconnects::count(connect.events());
         if args.watch {
             tokio::spawn(watch(connect.state()));
         }
-        let handshake = ().serve_with_lifecycle(connect.await?, lifecycle);
+        let transport = connect.await.map_err(|error| in_options(&error.to_string()))?;
+        let handshake = ().serve_with_lifecycle(transport, lifecycle);
         match timeout(HANDSHAKE_TIMEOUT, handshake).await {
             Ok(Ok(client)) => return Ok((client, reconnects)),
             Ok(Err(error)) => failures.push(format!("{name}: {error}")),
@@ -190,6 +191,13 @@ async fn connect(args: &Args) -> crate::Result<(RunningService<RoleClient, ()>, 
         }
     }
     Err(failures.join("; ").into())
+}
+
+/// What the library says of its functions, in the words of this program's options.
+fn in_options(error: &str) -> String {
+    error
+        .replace("`client::Tls::authorities`", "the option `--ca`")
+        .replace("`Connect::bearer`", "the option `--bearer`")
 }
 
 #[cfg(feature = "deflate")]

@@ -11,7 +11,7 @@ use std::{
 
 use futures::{Stream, StreamExt};
 use mcp_ws_transport::{
-    server::{BearerTokens, Cause, Config, Event, Limits, Resumption, Tls},
+    server::{BearerTokens, Config, Limits, RegistryEvent, RejectReason, ServerTls, SessionConfig},
     transport,
 };
 use tokio_util::sync::CancellationToken;
@@ -41,7 +41,7 @@ pub(crate) struct Args {
     #[arg(long, value_name = "N", default_value_t = Limits::default().connections)]
     max_connections: usize,
     /// How long a client that has lost its connection may come back to its session; 0 for not at all
-    #[arg(long, value_name = "SECONDS", default_value_t = Resumption::default().window.as_secs())]
+    #[arg(long, value_name = "SECONDS", default_value_t = SessionConfig::default().window.as_secs())]
     resume_window: u64,
     /// The certificate chain for wss://, in PEM form
     #[arg(long, value_name = "FILE", requires = "tls_key")]
@@ -69,7 +69,7 @@ pub(crate) async fn run(args: Args) -> crate::Result {
     let mut serve = serve.config(config).or_unguarded(beside).fallback_unguarded(router);
     let scheme = match args.tls_cert.zip(args.tls_key) {
         Some((cert, key)) => {
-            let tls = Tls::from_pem_files(cert, key)?;
+            let tls = ServerTls::from_pem_files(cert, key)?;
             reload_on_hangup(tls.clone())?;
             serve = serve.tls(tls);
             "wss"
@@ -97,21 +97,21 @@ pub(crate) async fn run(args: Args) -> crate::Result {
 }
 
 /// Says, once for each reason, which option would let in who was refused.
-async fn hint(events: impl Stream<Item = Event>) {
+async fn hint(events: impl Stream<Item = RegistryEvent>) {
     let mut events = pin!(events);
     let mut said = BTreeSet::new();
     while let Some(event) = events.next().await {
-        let Event::Refused { cause, .. } = event else { continue };
-        let hint = match cause {
-            Cause::Origin => {
+        let RegistryEvent::Rejected { reason, .. } = event else { continue };
+        let hint = match reason {
+            RejectReason::Origin => {
                 "a web page was refused: with --allow-origin ORIGIN its pages may connect"
             }
-            Cause::Host => {
+            RejectReason::Host => {
                 "a request for another host was refused: with --allow-host HOST it is served"
             }
             _ => continue,
         };
-        if said.insert(cause) {
+        if said.insert(reason) {
             eprintln!("{hint}");
         }
     }
@@ -119,8 +119,8 @@ async fn hint(events: impl Stream<Item = Event>) {
 
 fn config(args: &Args) -> Config {
     let window = Duration::from_secs(args.resume_window);
-    let resumption = (!window.is_zero()).then(|| Resumption::default().window(window));
-    let mut config = Config::default().resumption(resumption);
+    let sessions = (!window.is_zero()).then(|| SessionConfig::default().window(window));
+    let mut config = Config::default().sessions(sessions);
     if !args.tokens.is_empty() {
         config = config.authenticator(args.tokens.iter().cloned().collect::<BearerTokens>());
     }
@@ -128,9 +128,9 @@ fn config(args: &Args) -> Config {
         config = config.allowed_hosts(&args.hosts);
     }
     if args.tls_cert.is_some() {
-        config = config.only_https();
+        config = config.assume_https();
     }
-    config.allowed_origins(&args.origins).layers(layers(args))
+    config.allowed_origins(&args.origins).transport(layers(args))
 }
 
 #[cfg(feature = "deflate")]
@@ -164,7 +164,7 @@ fn raise_open_files(_: usize) -> io::Result<()> {
 }
 
 #[cfg(unix)]
-fn reload_on_hangup(tls: Tls) -> io::Result<()> {
+fn reload_on_hangup(tls: ServerTls) -> io::Result<()> {
     use tokio::signal::unix::{SignalKind, signal};
 
     let mut hangup = signal(SignalKind::hangup())?;
@@ -180,7 +180,7 @@ fn reload_on_hangup(tls: Tls) -> io::Result<()> {
 }
 
 #[cfg(windows)]
-fn reload_on_hangup(_: Tls) -> io::Result<()> {
+fn reload_on_hangup(_: ServerTls) -> io::Result<()> {
     Ok(())
 }
 

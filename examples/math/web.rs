@@ -15,7 +15,8 @@ use mcp_ws_transport::{
     error::CloseCode,
     framing::{Envelope, ToolCall},
     server::{
-        Config, Credentials, Denied, Drain, GuardLayer, Identity, Limits, Token, WebSocketService,
+        AuthError, Config, Credentials, Drain, GuardLayer, Identity, Limits, Token,
+        WebSocketService,
     },
     transport,
 };
@@ -76,7 +77,7 @@ impl Web {
         let pages = guard.clone().without_authenticator();
         let agent = {
             let agent = Agent::connected(math.clone());
-            let config = config.clone().framing(Envelope::default()).resumption(None);
+            let config = config.clone().framing(Envelope::default()).sessions(None);
             WebSocketService::new(move || Ok(agent.clone()), config)?
         };
         let standalone = {
@@ -85,9 +86,9 @@ impl Web {
             let reason = CloseReason::new(CloseCode::Normal, "Server shutting down");
             let config = config
                 .clone()
-                .layers(layers)
+                .transport(layers)
                 .in_band_authentication()
-                .limits(limits.refuse_upgraded(true))
+                .limits(limits.reject_after_upgrade(true))
                 .drain(Drain::default().reason(reason));
             let math = math.clone();
             WebSocketService::new(move || Ok(math.clone()), config)?
@@ -100,7 +101,7 @@ impl Web {
                 .authenticator(move |credentials| who(known.clone(), credentials))
                 .in_band_authentication()
                 .request_timeout(Duration::from_secs(30))
-                .resumption(None);
+                .sessions(None);
             let math = math.clone();
             WebSocketService::new(move || Ok(math.clone()), config)?
         };
@@ -126,8 +127,8 @@ impl Web {
             .route("/", page.layer(pages.clone()))
             .route("/mcp-ws.js", module.layer(pages))
             .route("/health", get(health).layer(guard.clone()))
-            .route("/agent", post(create).layer(guard))
-            .route("/agent/{id}/websocket", any(enter))
+            .route("/agent", post(create).layer(guard.clone()))
+            .route("/agent/{id}/websocket", any(enter).layer(guard))
             .route_service("/ws", self.standalone.clone())
             .route_service("/mcp-ws", self.guide.clone())
             .with_state(self)
@@ -170,10 +171,10 @@ async fn body<T: for<'a> Deserialize<'a>>(request: Request) -> Result<T, Failure
 
 /// Whoever has one of the tokens, where there are any, and where they come from: of an IPv6 address the part that
 /// a provider hands out.
-async fn whence(tokens: Arc<[String]>, credentials: Credentials) -> Result<Identity, Denied> {
+async fn whence(tokens: Arc<[String]>, credentials: Credentials) -> Result<Identity, AuthError> {
     let is_known = |token: &Token| tokens.iter().any(|known| token.is(known));
     if !tokens.is_empty() && !credentials.token.as_ref().is_some_and(is_known) {
-        return Err(Denied::Unauthorized);
+        return Err(AuthError::Unauthorized);
     }
     let identity = Identity::new("client");
     Ok(match credentials.peer.map(|peer| peer.ip().to_canonical()) {
@@ -186,8 +187,8 @@ async fn whence(tokens: Arc<[String]>, credentials: Credentials) -> Result<Ident
 }
 
 /// Who authenticates by a first message: an anonymous client may do less.
-async fn who(tokens: Arc<[String]>, credentials: Credentials) -> Result<Identity, Denied> {
-    let token = credentials.token.ok_or(Denied::Unauthorized)?;
+async fn who(tokens: Arc<[String]>, credentials: Credentials) -> Result<Identity, AuthError> {
+    let token = credentials.token.ok_or(AuthError::Unauthorized)?;
     if token.is(ANONYMOUS) {
         return Ok(Identity::new(ANONYMOUS));
     }
@@ -195,7 +196,7 @@ async fn who(tokens: Arc<[String]>, credentials: Credentials) -> Result<Identity
     if tokens.is_empty() || tokens.iter().any(|known| token.is(known)) {
         return Ok(Identity::new("client"));
     }
-    Err(Denied::Unauthorized)
+    Err(AuthError::Unauthorized)
 }
 
 fn json(status: StatusCode, body: &Value) -> Response {

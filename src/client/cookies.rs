@@ -36,7 +36,7 @@ mod jar {
     };
     use url::Url;
 
-    use crate::upgrade::SESSION_ID;
+    use crate::handshake::headers::SESSION_ID;
 
     /// Bounds on the cookies that are kept, in number and in bytes of each (RFC 6265, section 6.1).
     const MOST: usize = 50;
@@ -53,6 +53,9 @@ mod jar {
     impl Cookies {
         /// Stores the cookies that the response to a request for `from` sets.
         pub(in crate::client) fn keep(&self, from: &Url, headers: &HeaderMap) {
+            if !headers.contains_key(SET_COOKIE) {
+                return;
+            }
             let Some(from) = as_http(from) else { return };
             let mut store = self.0.lock().unwrap_or_else(PoisonError::into_inner);
             for cookie in headers.get_all(SET_COOKIE) {
@@ -78,6 +81,10 @@ mod jar {
 
         /// Adds the cookies for `to` to the request's `headers`, after those already there.
         pub(in crate::client) fn add(&self, to: &Url, headers: &mut HeaderMap) {
+            let store = self.0.lock().unwrap_or_else(PoisonError::into_inner);
+            if store.iter_any().next().is_none() {
+                return;
+            }
             let Some(to) = as_http(to) else { return };
             let mut own = Vec::new();
             for line in headers.get_all(COOKIE) {
@@ -87,7 +94,6 @@ mod jar {
             let text = String::from_utf8_lossy(&own).into_owned();
             let names: HashSet<_> =
                 text.split(';').filter_map(|pair| pair.split('=').next()).map(str::trim).collect();
-            let store = self.0.lock().unwrap_or_else(PoisonError::into_inner);
             let before = own.len();
             for (name, value) in store.get_request_values(&to) {
                 if !names.contains(name) {

@@ -117,9 +117,9 @@ mod tests {
     async fn an_address_that_says_nothing_costs_a_quarter_of_a_second() {
         let ms = Duration::from_millis;
         let all = ["[::1]:1", "1.1.1.1:2", "[::1]:3", "1.1.1.1:4"];
-        let (began, dialled) = (Instant::now(), Mutex::new(Vec::new()));
+        let (began, dialed) = (Instant::now(), Mutex::new(Vec::new()));
         let connect = |address: SocketAddr| {
-            dialled.lock().unwrap().push((address.port(), began.elapsed()));
+            dialed.lock().unwrap().push((address.port(), began.elapsed()));
             async move {
                 match address.port() {
                     2 => {
@@ -137,11 +137,11 @@ mod tests {
         assert_eq!(race(addresses(&all), connect).await.unwrap(), 4);
         // The third begins when the second has failed.
         let expected = [(1, ms(0)), (2, ms(250)), (3, ms(350)), (4, ms(600))];
-        for ((port, at), (expected, then)) in dialled.lock().unwrap().iter().zip(expected) {
+        for ((port, at), (expected, then)) in dialed.lock().unwrap().iter().zip(expected) {
             assert_eq!(*port, expected);
             assert!(*at >= then && *at <= then + ms(5), "{port} at {at:?}");
         }
-        assert_eq!(dialled.lock().unwrap().len(), 4);
+        assert_eq!(dialed.lock().unwrap().len(), 4);
     }
 
     #[tokio::test]

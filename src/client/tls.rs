@@ -7,7 +7,7 @@ pub(super) use self::none::handshake;
 #[cfg(feature = "rustls-tls")]
 pub(super) use self::rustls::handshake;
 
-/// Whom a client trusts on `wss://`.
+/// Trust of a client on `wss://`.
 ///
 /// The default is what the enabled features say: the certificates of the operating system
 /// (`rustls-tls-native-roots`), those of Mozilla (`rustls-tls-webpki-roots`), both together, or the
@@ -15,7 +15,7 @@ pub(super) use self::rustls::handshake;
 /// alone there is no default, and whom to trust has to be said. rustls computes with the process's
 /// default provider if one is installed, else with aws-lc-rs or ring, whichever feature is enabled.
 #[derive(Debug, Clone, Default)]
-pub struct Tls {
+pub struct ClientTls {
     trust: Trust,
 }
 
@@ -29,7 +29,7 @@ enum Trust {
     Rustls(std::sync::Arc<tokio_rustls::rustls::ClientConfig>),
 }
 
-impl Tls {
+impl ClientTls {
     /// Trusts the authorities in this PEM text, and no others.
     #[cfg(any(feature = "rustls-tls", feature = "native-tls"))]
     #[cfg_attr(docsrs, doc(cfg(any(feature = "rustls-tls", feature = "native-tls"))))]
@@ -49,12 +49,12 @@ impl Tls {
 
 #[cfg(not(any(feature = "rustls-tls", feature = "native-tls")))]
 mod none {
-    use super::{Tls, Trust};
-    use crate::{error::HandshakeError, upgrade::Io};
+    use super::{ClientTls, Trust};
+    use crate::{error::HandshakeError, handshake::stream::Io};
 
     /// No TLS handshake.
     pub(in crate::client) async fn handshake<S: Io>(
-        tls: &Tls,
+        tls: &ClientTls,
         _host: &str,
         _stream: S,
     ) -> Result<S, HandshakeError> {
@@ -81,14 +81,14 @@ mod rustls {
         },
     };
 
-    use super::{Tls, Trust};
-    use crate::{error::HandshakeError, tls::provider, upgrade::Io};
+    use super::{ClientTls, Trust};
+    use crate::{error::HandshakeError, handshake::stream::Io, tls::provider};
 
     type Result<T> = std::result::Result<T, HandshakeError>;
 
     /// The TLS handshake with `host`.
     pub(in crate::client) async fn handshake<S: Io>(
-        tls: &Tls,
+        tls: &ClientTls,
         host: &str,
         stream: S,
     ) -> Result<TlsStream<S>> {
@@ -129,7 +129,7 @@ mod rustls {
         Some(match certificate {
             C::UnknownIssuer | C::BadSignature => {
                 "nobody whom this client trusts has issued the certificate. A private authority, or a \
-                 self-signed certificate, is trusted by `client::Tls::authorities`"
+                 self-signed certificate, is trusted by `client::ClientTls::authorities`"
             }
             C::Expired | C::ExpiredContext { .. } => {
                 "the server needs a new certificate, unless the clock of this machine is wrong"
@@ -142,13 +142,13 @@ mod rustls {
             C::Other(other) if format!("{other:?}").contains("CaUsedAsEndEntity") => {
                 "the server shows an authority's certificate as its own, as `openssl req -x509` makes \
                  it unless told otherwise. Make it with `-addext basicConstraints=critical,CA:FALSE \
-                 -addext subjectAltName=DNS:NAME`, and trust it by `client::Tls::authorities`"
+                 -addext subjectAltName=DNS:NAME`, and trust it by `client::ClientTls::authorities`"
             }
             _ => return None,
         })
     }
 
-    impl Tls {
+    impl ClientTls {
         fn client_config(&self) -> Result<Arc<ClientConfig>> {
             match &self.trust {
                 Trust::Default => {}
@@ -219,7 +219,7 @@ mod rustls {
     )))]
     fn default_config() -> Result<ClientConfig> {
         Err(error(
-            "nobody is trusted: give authorities by `client::Tls::authorities`, or enable a feature \
+            "nobody is trusted: give authorities by `client::ClientTls::authorities`, or enable a feature \
              for root certificates, such as `rustls-tls-native-roots`",
         ))
     }
@@ -238,12 +238,12 @@ mod native {
         native_tls::{self, Certificate, TlsConnector as Builder},
     };
 
-    use super::{Tls, Trust};
-    use crate::{error::HandshakeError, upgrade::Io};
+    use super::{ClientTls, Trust};
+    use crate::{error::HandshakeError, handshake::stream::Io};
 
     /// The TLS handshake with `host`.
     pub(in crate::client) async fn handshake<S: Io>(
-        tls: &Tls,
+        tls: &ClientTls,
         host: &str,
         stream: S,
     ) -> Result<TlsStream<S>, HandshakeError> {
@@ -288,7 +288,7 @@ mod native {
         /// The error where the server says this in answer to the first message, and leaves.
         async fn failure(answer: &[u8]) -> HandshakeError {
             let (near, mut far) = duplex(1 << 12);
-            let tls = Tls::default();
+            let tls = ClientTls::default();
             let server = async {
                 assert!(far.read(&mut [0; 1 << 12]).await.unwrap() > 0);
                 far.write_all(answer).await.unwrap();
@@ -308,7 +308,7 @@ mod native {
         async fn a_connection_that_fails_during_the_handshake_may_be_tried_again() {
             let (near, far) = duplex(1 << 12);
             drop(far);
-            let error = handshake(&Tls::default(), "localhost", near).await.unwrap_err();
+            let error = handshake(&ClientTls::default(), "localhost", near).await.unwrap_err();
             assert!(matches!(error, HandshakeError::Connect(_)), "{error:?}");
         }
 

@@ -6,7 +6,7 @@ use rmcp::{ErrorData, ServiceError, model::CallToolResult, service::ClientInitia
 
 use crate::error::Error;
 
-/// Error of creating a [`Toolbox`](super::Toolbox), or of calling a tool.
+/// Error of creating a [`ToolClient`](super::ToolClient), or of calling a tool.
 #[derive(Debug, thiserror::Error)]
 #[non_exhaustive]
 pub enum ToolError {

@@ -11,10 +11,11 @@ use serde::{
     de::{Error, MapAccess, Visitor},
 };
 
-use super::{PendingMethods, Role, method::Method, notification::Notice, strict::Object};
+use super::{PendingMethods, method::Method, notification::Notice, strict::Object};
+use crate::role::McpRole;
 
 /// The message, or `None` when rmcp's own `Deserialize` has to judge it.
-pub(super) fn usual<R: Role>(
+pub(super) fn usual<R: McpRole>(
     text: &str,
     calls: &dyn PendingMethods,
 ) -> Option<RxJsonRpcMessage<R>> {
@@ -27,7 +28,7 @@ pub(super) fn usual<R: Role>(
 
 /// Reads a message into its place. As a value it would be moved at every step of the way out, and
 /// it is half a kilobyte.
-struct Message<'a, R: Role> {
+struct Message<'a, R: McpRole> {
     calls: &'a dyn PendingMethods,
     message: &'a mut Option<RxJsonRpcMessage<R>>,
 }
@@ -35,7 +36,7 @@ struct Message<'a, R: Role> {
 /// Stands for an id that is not known yet.
 const NO_ID: RequestId = RequestId::Number(0);
 
-impl<'de, R: Role> Visitor<'de> for Message<'_, R> {
+impl<'de, R: McpRole> Visitor<'de> for Message<'_, R> {
     type Value = ();
 
     fn expecting(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {

@@ -9,26 +9,23 @@
 
 mod content;
 pub(crate) mod json;
-mod malformed;
-mod message;
-mod method;
+pub(crate) mod malformed;
+pub(crate) mod message;
+pub(crate) mod method;
 mod notification;
+pub(crate) mod peer;
 mod request;
 mod result;
-mod role;
-mod size;
+pub(crate) mod size;
 mod strict;
 
 use rmcp::{ErrorData, model::RequestId, service::RxJsonRpcMessage};
 
+use crate::role::McpRole;
+
 pub use self::{
     malformed::{Malformed, MalformedKind},
     method::Method,
-    role::Role,
-};
-pub(crate) use self::{
-    message::method_of_call,
-    size::{DecodedSize, estimate_decoded_size},
 };
 
 /// The calls in flight, lent to the decoder for one message.
@@ -76,7 +73,7 @@ impl PendingMethods for () {
 /// [`Malformed`] when rmcp refuses the message. An unknown method is no error, but a custom
 /// request or notification. Also for a member whose name begins with `$serde_json::private::`,
 /// since what a `Value` makes of it depends on the features that the program enables in serde_json.
-pub fn decode<R: Role>(
+pub fn decode<R: McpRole>(
     bytes: &[u8],
     calls: &dyn PendingMethods,
 ) -> Result<RxJsonRpcMessage<R>, Malformed> {
@@ -121,7 +118,7 @@ mod tests {
         }
     }
 
-    fn is_usual<R: Role>(text: &str, calls: &dyn PendingMethods) -> bool {
+    fn is_usual<R: McpRole>(text: &str, calls: &dyn PendingMethods) -> bool {
         message::usual::<R>(text, calls).is_some()
     }
 

@@ -1,6 +1,8 @@
 //! An estimate of the memory that a message takes once it is decoded. The figures were measured
 //! with the worst that a peer can write.
 
+use serde_json::Value;
+
 use super::json::Reader;
 
 /// The bytes that values take on one of the two ways of the decoder.
@@ -15,11 +17,25 @@ struct Costs {
     element: usize,
 }
 
+/// The size of a value: 32 bytes, or 72 where the program enables `preserve_order` in serde_json,
+/// whose maps are tables with an index then.
+const VALUE: usize = size_of::<Value>();
+
 /// The usual messages, whose values are decoded at once.
-const USUAL: Costs = Costs { map: 704, member: 192, list: 208, element: 144 };
+const USUAL: Costs = Costs {
+    map: 704,
+    member: if VALUE > 32 { 4 * (VALUE + 32) } else { 192 },
+    list: 80 + 4 * VALUE,
+    element: 48 + 3 * VALUE,
+};
 
 /// All others, where rmcp keeps a buffer beside the values.
-const BUFFERED: Costs = Costs { map: 1472, member: 384, list: 544, element: 320 };
+const BUFFERED: Costs = Costs {
+    map: 768 + USUAL.map,
+    member: 192 + USUAL.member,
+    list: 336 + USUAL.list,
+    element: 176 + USUAL.element,
+};
 
 /// The most memory that a message takes once it is decoded, in bytes.
 #[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
@@ -30,6 +46,14 @@ pub(crate) struct DecodedSize {
     pub(crate) buffered: usize,
 }
 
+impl DecodedSize {
+    /// Returns `true` if the message, of so many bytes, may take far less, and
+    /// [`count_decoded_size`] is worth its time where that matters.
+    pub(crate) fn is_rough(&self, json_len: usize) -> bool {
+        json_len <= SMALL || self.usual - json_len > 256 << 10
+    }
+}
+
 /// The values of a message, by what they stand in.
 #[derive(Default)]
 struct Counts {
@@ -38,6 +62,9 @@ struct Counts {
     members: usize,
     elements: usize,
 }
+
+/// The size of a message whose values are not counted, in bytes.
+const SMALL: usize = 256;
 
 /// The number of bytes that are counted at once: as many as a counter of one byte can tell, in whole
 /// vectors.
@@ -76,7 +103,7 @@ impl Counts {
 /// Text in strings counts as if it were JSON. Where that makes more than `limit`, the message is
 /// counted anew without its strings, which takes longer.
 pub(crate) fn estimate_decoded_size(json: &[u8], limit: usize) -> DecodedSize {
-    if json.len() <= 256 {
+    if json.len() <= SMALL {
         return DecodedSize { usual: json.len() * 240, buffered: json.len() * 240 };
     }
     let mut counts = Counts::default();
@@ -88,6 +115,13 @@ pub(crate) fn estimate_decoded_size(json: &[u8], limit: usize) -> DecodedSize {
         return size;
     }
     str::from_utf8(json).map_or(size, |text| counts_without_strings(text).size(json))
+}
+
+/// Estimates the same more exactly, which takes longer: text in strings is no JSON, and a short
+/// message is not taken for the worst that is as long.
+pub(crate) fn count_decoded_size(json: &[u8]) -> usize {
+    let counts = str::from_utf8(json).map(counts_without_strings).unwrap_or_default();
+    counts.size(json).usual
 }
 
 fn counts_without_strings(text: &str) -> Counts {
@@ -115,10 +149,19 @@ mod tests {
     use super::*;
 
     #[test]
+    fn a_short_message_counts_for_what_it_is() {
+        let json = br#"{"jsonrpc":"2.0","method":"notifications/progress","params":{"progressToken":7,"progress":1}}"#;
+        let (counted, most) = (count_decoded_size(json), estimate_decoded_size(json, 0).usual);
+        assert!(counted < 3000 && counted < most, "{counted} of {most}");
+    }
+
+    #[test]
     fn what_stands_in_a_string_is_no_value() {
         let text = format!(r#"{{"text":"{}"}}"#, r#"{\"a\":[1,2]},"#.repeat(1000));
         let size = estimate_decoded_size(text.as_bytes(), 100_000).buffered;
         assert!((text.len()..text.len() + 2000).contains(&size), "{size}");
+        let size = count_decoded_size(text.as_bytes());
+        assert!((text.len()..text.len() + 1000).contains(&size), "{size}");
         let dense = format!(r#"{{"list":[{}]}}"#, "{},".repeat(1000));
         for limit in [1000, 1 << 20] {
             let size = estimate_decoded_size(dense.as_bytes(), limit);

@@ -12,6 +12,7 @@ use rmcp::{
     model::{JsonRpcMessage, RequestId},
     service::{RxJsonRpcMessage, TxJsonRpcMessage},
 };
+
 use serde::Deserialize;
 use serde_json::{Value, json};
 
@@ -20,18 +21,24 @@ use self::{
     wire::{Kind, Opened},
 };
 use super::{
-    FirstMessage, Framing, Greeting, Manners, SessionName, Unreadable,
+    Framing,
+    decode_error::{DecodeError, unreadable_answer},
+    first::FirstMessage,
     parts::{self, Members as _, Object, Outcome, Parts, Shape, members, object},
-    unreadable_answer,
+    properties::{FramingProperties, InBandAuth},
+    session_id::SessionIdCell,
 };
 use crate::{
     decode::{
-        Malformed, Method, PendingMethods, Role,
+        PendingMethods,
         json::{Id, Raw, parse},
+        malformed::Malformed,
+        method::Method,
     },
-    error::MessageError,
-    layer::correlation::UNAVAILABLE,
+    error::{CloseReason, MessageError},
     message::Message,
+    role::McpRole,
+    rpc_code::UNAVAILABLE,
 };
 
 /// The envelope of the first demonstrations of MCP over WebSockets:
@@ -81,7 +88,7 @@ use crate::{
 pub struct Envelope {
     form: Form,
     bare_tools: bool,
-    session: SessionName,
+    session: SessionIdCell,
     inbound: Inbound,
     /// Our own requests in the order in which they were sent, for a peer that does not return their
     /// ids.
@@ -90,9 +97,7 @@ pub struct Envelope {
     asking: Option<RequestId>,
     /// The peer has returned an id.
     returns_ids: bool,
-    /// The peer is another, and has not answered yet.
-    restarted: bool,
-    owed: VecDeque<Message>,
+    replies: VecDeque<Message>,
 }
 
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
@@ -130,11 +135,11 @@ impl Envelope {
         self
     }
 
-    /// Another envelope: that of SEP-1288 in its first revision, which has JSON-RPC in it and names
+    /// Uses another envelope: that of SEP-1288 in its first revision, which has JSON-RPC in it and names
     /// the session, `{"type":"mcp","mcpSessionId":…,"payload":{"jsonrpc":"2.0",…}}`.
     ///
     /// MCP is initialized as ever. A server names the session where that has a
-    /// [name](crate::server::SessionIds), and answers what is for another with `-32602`; a client returns
+    /// [name](crate::server::SessionIdPolicy), and answers what is for another with `-32602`; a client returns
     /// the name that it was told. `session_id` is understood for `mcpSessionId`.
     #[must_use]
     pub fn sep_1288(mut self) -> Self {
@@ -142,7 +147,7 @@ impl Envelope {
         self
     }
 
-    /// A client calls tools by their bare names, for servers that know nothing of `tools/call`.
+    /// Calls tools by their bare names, for servers that know nothing of `tools/call`.
     #[must_use]
     pub fn bare_tools(mut self) -> Self {
         self.bare_tools = true;
@@ -211,10 +216,6 @@ impl Envelope {
 
     /// Which request of ours the peer answers by this id.
     fn answered(&mut self, request_id: Option<RequestId>, calls: &dyn PendingMethods) -> Answered {
-        if std::mem::take(&mut self.restarted) {
-            // What the former peer was asked is not answered by this one.
-            self.asked.retain(|id| calls.method(id).is_some());
-        }
         let Some(id) = request_id else {
             return match self.asked.pop_front() {
                 Some(id) if calls.method(&id).is_some() => Answered::Request(id),
@@ -228,12 +229,12 @@ impl Envelope {
     }
 
     /// A request of the peer.
-    fn asked_by_peer<R: Role>(
+    fn asked_by_peer<R: McpRole>(
         &mut self,
         content: Option<Raw<'_>>,
         request_id: Option<RequestId>,
         calls: &dyn PendingMethods,
-    ) -> Result<Option<RxJsonRpcMessage<R>>, Unreadable> {
+    ) -> Result<Option<RxJsonRpcMessage<R>>, DecodeError> {
         let content = content.and_then(object::<Content<'_>>);
         let method = content.as_ref().and_then(|content| content.method?.parse::<String>());
         let (Some(Content { params, .. }), Some(method)) = (content, method) else {
@@ -244,7 +245,7 @@ impl Envelope {
         let known = Method::from_name(&method);
         let is_tool = known == Method::Other && !method.contains('/') && method != "authenticate";
         let id = self.inbound.begin(request_id, is_tool)?;
-        let refuse = |error| Unreadable::Request { id: Some(id.clone()), error };
+        let refuse = |error| DecodeError::Request { id: Some(id.clone()), error };
         let request = match is_tool {
             true => parts::call(&method, params).map_err(refuse).and_then(|call| {
                 let call = parts::request(Some(&id), Method::CallTool.name(), Some(&call));
@@ -257,17 +258,17 @@ impl Envelope {
         };
         request.map(Some).map_err(|unreadable| match unreadable {
             // Its answer has to find it.
-            Unreadable::Request { error, .. } => refuse(error),
+            DecodeError::Request { error, .. } => refuse(error),
             other => other,
         })
     }
 
     /// A notification of the peer. A malformed one is not answered.
-    fn told_by_peer<R: Role>(
+    fn told_by_peer<R: McpRole>(
         &mut self,
         content: Option<Raw<'_>>,
         calls: &dyn PendingMethods,
-    ) -> Result<Option<RxJsonRpcMessage<R>>, Unreadable> {
+    ) -> Result<Option<RxJsonRpcMessage<R>>, DecodeError> {
         let told = content.and_then(object::<Content<'_>>);
         let method = told.as_ref().and_then(|told| told.method?.parse::<String>());
         let (method, params) = match (told, method) {
@@ -287,32 +288,32 @@ impl Envelope {
         let notification = parts::request(None, &method, params.as_deref());
         parts::assemble::<R>(&notification, calls).map(Some).map_err(
             |unreadable| match unreadable {
-                Unreadable::Request { error, .. } => Unreadable::Dropped { error },
+                DecodeError::Request { error, .. } => DecodeError::Dropped { error },
                 other => other,
             },
         )
     }
 
     /// An answer of the peer.
-    fn answered_by_peer<R: Role>(
+    fn answered_by_peer<R: McpRole>(
         &mut self,
         opened: &Opened<'_>,
         request_id: Option<RequestId>,
         calls: &dyn PendingMethods,
-    ) -> Result<Option<RxJsonRpcMessage<R>>, Unreadable> {
+    ) -> Result<Option<RxJsonRpcMessage<R>>, DecodeError> {
         let is_error = opened.kind() == Some("error");
         let content = opened.content().unwrap_or(Raw::NULL);
         let id = match self.answered(request_id, calls) {
             Answered::Request(id) => id,
             Answered::Late => {
                 let error = ErrorData::invalid_request("an answer that comes too late", None);
-                return Err(Unreadable::Dropped { error });
+                return Err(DecodeError::Dropped { error });
             }
             Answered::Unknown => {
                 let nameless = || ErrorData::invalid_request("`requestId` is missing", None);
                 let error = content.parse().filter(|_| is_error);
                 let error = error.unwrap_or_else(|| unreadable_answer(nameless()));
-                return Err(Unreadable::Response { id: None, error });
+                return Err(DecodeError::Response { id: None, error });
             }
         };
         if is_error {
@@ -330,44 +331,44 @@ impl Envelope {
         let result = result.as_deref().unwrap_or(content.get());
         let response = parts::response(&id, "result", result);
         parts::assemble::<R>(&response, calls).map(Some).map_err(|unreadable| match unreadable {
-            Unreadable::Request { error, .. } | Unreadable::Response { error, .. } => {
-                Unreadable::Response { id: Some(id), error }
+            DecodeError::Request { error, .. } | DecodeError::Response { error, .. } => {
+                DecodeError::Response { id: Some(id), error }
             }
             other => other,
         })
     }
 
     /// Says whom the `error` concerns with which a message is turned down.
-    fn turn_down<R: Role>(
+    fn turn_down<R: McpRole>(
         &mut self,
         (opened, shape): (&Opened<'_>, Shape),
         calls: &dyn PendingMethods,
         error: ErrorData,
-    ) -> Unreadable {
+    ) -> DecodeError {
         let request_id = opened.request_id.and_then(Raw::parse::<RequestId>);
         let unreadable = unreadable_answer;
         match (opened.kind(), self.form) {
             (Some("mcp"), Form::Wrapped) if opened.payload.is_some() => {
                 let payload = opened.payload.unwrap_or(Raw::NULL).get();
-                Unreadable::of::<R>(Malformed::refused(payload.as_bytes(), error), calls)
+                DecodeError::of::<R>(Malformed::refused(payload.as_bytes(), error), calls)
             }
             (_, Form::Wrapped) if R::IS_CLIENT && shape == Shape::Open && opened.kind.is_some() => {
-                Unreadable::Response { id: None, error: unreadable(error) }
+                DecodeError::Response { id: None, error: unreadable(error) }
             }
-            (_, Form::Wrapped) => Unreadable::Request { id: None, error },
+            (_, Form::Wrapped) => DecodeError::Request { id: None, error },
             (Some("mcp_response" | "error"), _) => {
                 // Its `requestId` may be where nothing can be read any more.
                 let id = match (&request_id, shape) {
                     (None, Shape::Open) => None,
                     _ => match self.answered(request_id, calls) {
                         Answered::Request(id) => Some(id),
-                        Answered::Late => return Unreadable::Dropped { error },
+                        Answered::Late => return DecodeError::Dropped { error },
                         Answered::Unknown => None,
                     },
                 };
-                Unreadable::Response { id, error: unreadable(error) }
+                DecodeError::Response { id, error: unreadable(error) }
             }
-            (Some("notification" | "ping" | "pong"), _) => Unreadable::Dropped { error },
+            (Some("notification" | "ping" | "pong"), _) => DecodeError::Dropped { error },
             (Some("mcp_request"), _) if shape == Shape::Object => {
                 self.inbound.refuse_request(request_id, error)
             }
@@ -376,7 +377,7 @@ impl Envelope {
     }
 }
 
-impl<R: Role> Framing<R> for Envelope {
+impl<R: McpRole> Framing<R> for Envelope {
     fn encode(&mut self, message: &TxJsonRpcMessage<R>) -> Result<Option<Message>, MessageError> {
         let json = parts::json_rpc::<R>(message)?;
         if self.form == Form::Wrapped {
@@ -411,7 +412,7 @@ impl<R: Role> Framing<R> for Envelope {
         &mut self,
         message: Message,
         calls: &dyn PendingMethods,
-    ) -> Result<Option<RxJsonRpcMessage<R>>, Unreadable> {
+    ) -> Result<Option<RxJsonRpcMessage<R>>, DecodeError> {
         let Some(json) = parts::data(&message) else { return Ok(None) };
         let (opened, shape, error) = parts::read::<Opened<'_>>(json?);
         if let Some(error) = error {
@@ -425,9 +426,9 @@ impl<R: Role> Framing<R> for Envelope {
                 let error = ErrorData::invalid_request(what, None);
                 return Err(match opened.kind() {
                     Some("mcp_request") => self.inbound.refuse_request(None, error),
-                    Some("notification" | "ping" | "pong") => Unreadable::Dropped { error },
+                    Some("notification" | "ping" | "pong") => DecodeError::Dropped { error },
                     Some("mcp_response" | "error") => {
-                        Unreadable::Response { id: None, error: unreadable_answer(error) }
+                        DecodeError::Response { id: None, error: unreadable_answer(error) }
                     }
                     _ => self.inbound.refuse(None, error),
                 });
@@ -438,7 +439,7 @@ impl<R: Role> Framing<R> for Envelope {
         };
         match (opened.kind(), self.form) {
             (Some("ping"), _) => {
-                self.owed.push_back(self.seal(Kind::Pong, None, request_id.as_ref()));
+                self.replies.push_back(self.seal(Kind::Pong, None, request_id.as_ref()));
                 Ok(None)
             }
             (Some("pong"), _) => Ok(None),
@@ -461,62 +462,70 @@ impl<R: Role> Framing<R> for Envelope {
         message: &Message,
         calls: &dyn PendingMethods,
         error: ErrorData,
-    ) -> Unreadable {
+    ) -> DecodeError {
         match parts::data(message) {
             Some(Ok(json)) => {
                 let (opened, shape) = Opened::read(json);
                 self.turn_down::<R>((&opened, shape), calls, error)
             }
-            _ => Unreadable::Request { id: None, error },
+            _ => DecodeError::Request { id: None, error },
         }
     }
 
-    fn first_message(&mut self, message: &Message) -> Option<Result<FirstMessage, Unreadable>> {
+    fn first_message(&mut self, message: &Message) -> Option<Result<FirstMessage, DecodeError>> {
         let json = parts::data(message)?;
         Some(json.and_then(|json| self.first(json)))
     }
 
-    fn in_turn(&mut self, message: Message) -> Option<Message> {
+    fn enqueue_in_order(&mut self, message: Message) -> Option<Message> {
         self.asked.extend(self.asking.take().filter(|_| !self.returns_ids));
-        self.inbound.in_turn(message)
+        self.inbound.enqueue_in_order(message)
     }
 
-    fn owed(&mut self) -> Option<Message> {
-        self.owed.pop_front().or_else(|| self.inbound.next_in_turn())
+    fn next_reply(&mut self) -> Option<Message> {
+        self.replies.pop_front().or_else(|| self.inbound.next_in_order())
     }
 
-    fn withdraw(&mut self, id: &RequestId) {
+    fn on_withdrawn(&mut self, id: &RequestId) {
         self.asked.retain(|asked| asked != id);
     }
 
-    fn asked_again(&mut self, id: &RequestId) {
-        if !self.returns_ids && !self.asked.contains(id) {
+    fn on_resent(&mut self, id: &RequestId) {
+        if !self.returns_ids {
+            // It is behind all that has been encoded since, and may not have been sent.
+            self.asked.retain(|asked| asked != id);
             self.asked.push_back(id.clone());
         }
     }
 
-    fn restart(&mut self) {
-        self.inbound.restart();
-        (self.returns_ids, self.restarted) = (false, true);
+    fn on_unanswered(&mut self, id: &RequestId) -> Result<(), CloseReason> {
+        self.inbound.forget(id)
     }
 
-    fn manners(&self) -> Manners {
-        let manners = Manners::default().negotiates(false);
-        let manners = match self.form {
-            Form::Wrapped => return manners,
-            _ => manners.greeting(Greeting::new(greet, verdict)),
+    fn on_new_peer(&mut self, calls: &dyn PendingMethods) {
+        self.inbound.on_new_peer();
+        self.returns_ids = false;
+        // What the former peer was asked is not answered by this one.
+        self.asked.retain(|id| calls.method(id).is_some());
+    }
+
+    fn properties(&self) -> FramingProperties {
+        let properties = FramingProperties::default().uses_subprotocols(false);
+        let properties = match self.form {
+            Form::Wrapped => return properties,
+            _ => properties.in_band_auth(InBandAuth::new(greet, verdict)),
         };
-        let manners = manners.initializes(false);
-        if R::IS_CLIENT { manners.probe(ping) } else { manners }
+        let properties = properties.has_initialize(false);
+        if R::IS_CLIENT { properties.ping_message(ping) } else { properties }
     }
 
-    fn session(&self) -> Option<SessionName> {
+    fn session_id(&self) -> Option<SessionIdCell> {
         (self.form == Form::Wrapped).then(|| self.session.clone())
     }
 
-    fn again(&self, message: Message) -> Message {
+    fn reencode(&self, message: Message) -> Message {
         match self.form {
-            Form::Wrapped => wrapped::again(message, &self.session),
+            Form::Wrapped => wrapped::reencode(message, &self.session),
             _ => message,
         }
     }

@@ -12,9 +12,9 @@ use serde::{
     },
 };
 
-use super::{Unreadable, parts};
+use super::{decode_error::DecodeError, parts};
 
-/// A message of a peer that has yet to authenticate, as far as that is of interest. Its `Debug`
+/// First message of a peer that has yet to authenticate, as far as that is of interest. Its `Debug`
 /// shows no token.
 #[non_exhaustive]
 pub enum FirstMessage {
@@ -30,7 +30,7 @@ pub enum FirstMessage {
         /// The id of its request.
         id: RequestId,
     },
-    /// A message that gets no answer: a notification, a sign of life, an answer.
+    /// Message that gets no answer: a notification, a sign of life, an answer.
     Other,
 }
 
@@ -75,12 +75,12 @@ pub(super) struct Request {
 
 impl Request {
     /// Reads a JSON-RPC message.
-    pub(super) fn read(json: &str) -> Result<FirstMessage, Unreadable> {
+    pub(super) fn read(json: &str) -> Result<FirstMessage, DecodeError> {
         read::<Self>(json)?.judge()
     }
 
     /// Judges the message by the rules of JSON-RPC 2.0.
-    pub(super) fn judge(self) -> Result<FirstMessage, Unreadable> {
+    pub(super) fn judge(self) -> Result<FirstMessage, DecodeError> {
         let id = self.id.id().map_err(|()| parts::invalid(None, NO_ID))?;
         let method = match self.method {
             Member::Absent => return Ok(FirstMessage::Other),
@@ -103,14 +103,14 @@ impl Request {
 }
 
 /// Reads a message that is an object.
-pub(super) fn read<T: DeserializeOwned>(json: &str) -> Result<T, Unreadable> {
+pub(super) fn read<T: DeserializeOwned>(json: &str) -> Result<T, DecodeError> {
     // A list would be taken for the members of a struct, one after the other.
     let is_list = json.trim_ascii_start().starts_with('[');
     match serde_json::from_str(json) {
         Ok(message) if !is_list => Ok(message),
         Err(error) if !error.is_data() => {
             let error = ErrorData::parse_error(format!("not JSON: {error}"), None);
-            Err(Unreadable::Request { id: None, error })
+            Err(DecodeError::Request { id: None, error })
         }
         _ => Err(parts::invalid(None, "no object, or a member appears twice")),
     }
@@ -296,7 +296,7 @@ mod tests {
         match Request::read(json) {
             Ok(FirstMessage::Authenticate { id, token }) => format!("{id} shows {token:?}"),
             Ok(other) => format!("{other:?}"),
-            Err(Unreadable::Request { id, error }) => format!("{} {id:?}", error.code.0),
+            Err(DecodeError::Request { id, error }) => format!("{} {id:?}", error.code.0),
             Err(other) => format!("{other:?}"),
         }
     }

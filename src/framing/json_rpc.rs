@@ -9,12 +9,20 @@ use rmcp::{
 use serde_json::json;
 
 use self::fields::Fields;
-use super::{FirstMessage, Framing, Greeting, Manners, SessionName, Unreadable, first, parts};
+use super::{
+    Framing,
+    decode_error::DecodeError,
+    first::{self, FirstMessage},
+    parts,
+    properties::{FramingProperties, InBandAuth},
+    session_id::SessionIdCell,
+};
 use crate::{
-    decode::{self, Malformed, PendingMethods, Role},
+    decode::{self, PendingMethods, malformed::Malformed},
     encode,
     error::{CloseCode, CloseReason, MessageError},
     message::{Message, Text},
+    role::McpRole,
 };
 
 /// MCP's custom-transport form: the JSON-RPC message itself, as text, without an envelope or
@@ -22,19 +30,19 @@ use crate::{
 #[derive(Debug, Clone, Default)]
 #[non_exhaustive]
 pub struct JsonRpc {
-    /// What a binary message is taken for.
+    /// Treatment of binary messages.
     pub binary: BinaryPolicy,
     fields: Option<Fields>,
 }
 
-/// What becomes of a binary message.
+/// Treatment of a binary message.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
 #[non_exhaustive]
 pub enum BinaryPolicy {
-    /// It is read as if it were text: the default.
+    /// Reads it as if it were text: the default.
     #[default]
     Accept,
-    /// The link is closed with 1003, as SEP-1288 has it.
+    /// Closes the link with 1003, as SEP-1288 has it.
     Reject,
 }
 
@@ -50,7 +58,7 @@ impl JsonRpc {
     /// no such members.
     ///
     /// A server adds `mcpSessionId` to the result of `initialize`, where the session has a name (see
-    /// [`SessionIds`](crate::server::SessionIds)). A request whose `params.mcpSessionId` is another is
+    /// [`SessionIdPolicy`](crate::server::SessionIdPolicy)). A request whose `params.mcpSessionId` is another is
     /// answered with `-32602`, and such a notification dropped; those without are served.
     ///
     /// A client puts the name that it was told into the params of all that it sends from then on,
@@ -63,14 +71,14 @@ impl JsonRpc {
     }
 }
 
-impl<R: Role> Framing<R> for JsonRpc {
+impl<R: McpRole> Framing<R> for JsonRpc {
     fn encode(&mut self, message: &TxJsonRpcMessage<R>) -> Result<Option<Message>, MessageError> {
         match encode::encode::<R>(message) {
             Ok(mut json) => {
                 if let Some(fields) = &self.fields {
                     fields.write::<R>(message, &mut json);
                 }
-                Ok(Some(Message::Text(Text::trusted(json.into()))))
+                Ok(Some(Message::Text(Text::from_validated(json.into()))))
             }
             Err(error) => Err(MessageError::Encode(error.into())),
         }
@@ -80,7 +88,7 @@ impl<R: Role> Framing<R> for JsonRpc {
         &mut self,
         message: Message,
         calls: &dyn PendingMethods,
-    ) -> Result<Option<RxJsonRpcMessage<R>>, Unreadable> {
+    ) -> Result<Option<RxJsonRpcMessage<R>>, DecodeError> {
         let decoded = match &message {
             Message::Text(text) => decode::decode::<R>(text.as_bytes(), calls),
             Message::Binary(bytes) if self.binary == BinaryPolicy::Accept => {
@@ -89,7 +97,7 @@ impl<R: Role> Framing<R> for JsonRpc {
             Message::Binary(_) => return Err(no_binary()),
             _ => return Ok(None),
         };
-        let decoded = decoded.map_err(|malformed| Unreadable::of::<R>(malformed, calls))?;
+        let decoded = decoded.map_err(|malformed| DecodeError::of::<R>(malformed, calls))?;
         match (&self.fields, &message) {
             (Some(fields), Message::Text(json)) => fields.read::<R>(decoded, json.as_bytes()),
             (Some(fields), Message::Binary(json)) => fields.read::<R>(decoded, json),
@@ -102,16 +110,16 @@ impl<R: Role> Framing<R> for JsonRpc {
         message: &Message,
         calls: &dyn PendingMethods,
         error: ErrorData,
-    ) -> Unreadable {
+    ) -> DecodeError {
         let json = match message {
             Message::Text(text) => text.as_bytes(),
             Message::Binary(bytes) => bytes,
             _ => &[],
         };
-        Unreadable::of::<R>(Malformed::refused(json, error), calls)
+        DecodeError::of::<R>(Malformed::refused(json, error), calls)
     }
 
-    fn first_message(&mut self, message: &Message) -> Option<Result<FirstMessage, Unreadable>> {
+    fn first_message(&mut self, message: &Message) -> Option<Result<FirstMessage, DecodeError>> {
         if matches!(message, Message::Binary(_)) && self.binary == BinaryPolicy::Reject {
             return Some(Err(no_binary()));
         }
@@ -119,28 +127,28 @@ impl<R: Role> Framing<R> for JsonRpc {
         Some(json.and_then(first::Request::read))
     }
 
-    fn manners(&self) -> Manners {
-        Manners::default().greeting(Greeting::new(ask, verdict))
+    fn properties(&self) -> FramingProperties {
+        FramingProperties::default().in_band_auth(InBandAuth::new(ask, verdict))
     }
 
-    fn session(&self) -> Option<SessionName> {
+    fn session_id(&self) -> Option<SessionIdCell> {
         self.fields.as_ref().map(|fields| fields.session.clone())
     }
 
-    fn again(&self, message: Message) -> Message {
+    fn reencode(&self, message: Message) -> Message {
         match (&self.fields, message) {
             (Some(fields), Message::Text(json)) => {
                 let json = fields.rename(json.as_bytes().to_vec());
-                Message::Text(Text::trusted(json.into()))
+                Message::Text(Text::from_validated(json.into()))
             }
             (_, message) => message,
         }
     }
 }
 
-fn no_binary() -> Unreadable {
+fn no_binary() -> DecodeError {
     let reason = CloseReason::new(CloseCode::Unsupported, "binary messages are not accepted");
-    Unreadable::Unacceptable(reason)
+    DecodeError::Unacceptable(reason)
 }
 
 /// The id of what a client asks before it is let in.

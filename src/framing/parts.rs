@@ -10,15 +10,16 @@ use rmcp::{
 use serde::Serialize;
 use serde_json::Value;
 
-use super::Unreadable;
+use super::decode_error::DecodeError;
 use crate::{
     decode::{
-        self, PendingMethods, Role,
+        self, PendingMethods,
         json::{Raw, Reader, fault, has_reserved_name, not_json, parse, without_bom},
     },
     encode,
     error::MessageError,
     message::{Message, Text},
+    role::McpRole,
 };
 
 /// Declares a struct of the members that a message of some form may have. A member that is `null`
@@ -94,7 +95,7 @@ members! {
 }
 
 /// `message` as JSON-RPC.
-pub(super) fn json_rpc<R: Role>(message: &TxJsonRpcMessage<R>) -> Result<String, MessageError> {
+pub(super) fn json_rpc<R: McpRole>(message: &TxJsonRpcMessage<R>) -> Result<String, MessageError> {
     let json = encode::encode::<R>(message).map_err(unsaid)?;
     String::from_utf8(json).map_err(|error| unsaid(serde::ser::Error::custom(error)))
 }
@@ -111,7 +112,7 @@ pub(super) fn text(value: &impl Serialize) -> Result<Message, MessageError> {
 
 /// `json` as a text message.
 pub(super) fn message(json: String) -> Message {
-    Message::Text(Text::trusted(json.into()))
+    Message::Text(Text::from_validated(json.into()))
 }
 
 /// `value` as a part of a message.
@@ -195,17 +196,17 @@ pub(super) fn own(id: RequestId, calls: &dyn PendingMethods) -> RequestId {
     number.filter(|number| calls.method(number).is_some()).unwrap_or(id)
 }
 
-pub(super) fn invalid(id: Option<RequestId>, what: &'static str) -> Unreadable {
-    Unreadable::Request { id, error: ErrorData::invalid_request(what, None) }
+pub(super) fn invalid(id: Option<RequestId>, what: &'static str) -> DecodeError {
+    DecodeError::Request { id, error: ErrorData::invalid_request(what, None) }
 }
 
 /// A JSON-RPC message, decoded.
-pub(super) fn assemble<R: Role>(
+pub(super) fn assemble<R: McpRole>(
     json: &str,
     calls: &dyn PendingMethods,
-) -> Result<RxJsonRpcMessage<R>, Unreadable> {
+) -> Result<RxJsonRpcMessage<R>, DecodeError> {
     decode::decode::<R>(json.as_bytes(), calls)
-        .map_err(|malformed| Unreadable::of::<R>(malformed, calls))
+        .map_err(|malformed| DecodeError::of::<R>(malformed, calls))
 }
 
 /// A request of JSON-RPC; without an id, a notification.
@@ -275,7 +276,7 @@ pub(super) fn tool_result(content: Raw<'_>) -> String {
 
 /// The text of a message that may hold JSON, without a byte order mark; an error where it is not
 /// UTF-8.
-pub(super) fn data(message: &Message) -> Option<Result<&str, Unreadable>> {
+pub(super) fn data(message: &Message) -> Option<Result<&str, DecodeError>> {
     let json = match message {
         Message::Text(text) => text.as_bytes(),
         Message::Binary(bytes) => bytes,
@@ -283,7 +284,7 @@ pub(super) fn data(message: &Message) -> Option<Result<&str, Unreadable>> {
     };
     Some(str::from_utf8(without_bom(json)).map_err(|error| {
         let error = ErrorData::parse_error(format!("not JSON: {error}"), None);
-        Unreadable::Request { id: None, error }
+        DecodeError::Request { id: None, error }
     }))
 }
 

@@ -11,19 +11,22 @@ use serde::Deserialize;
 use serde_json::{Value, json};
 
 use super::{
-    FirstMessage, Framing, Greeting, Manners, Unreadable,
-    first::{self, Member, NO_ID, Scalar},
+    Framing,
+    decode_error::{DecodeError, unreadable_answer},
+    first::{self, FirstMessage, Member, NO_ID, Scalar},
     parts::{self, Members as _, Object, Outcome, Parts, invalid, members},
-    unreadable_answer,
+    properties::{FramingProperties, InBandAuth},
 };
 use crate::{
     decode::{
-        Method, PendingMethods, Role,
+        PendingMethods,
         json::{Id, Raw},
+        method::Method,
     },
     error::{CloseCode, MessageError},
-    layer::correlation::UNAVAILABLE,
     message::Message,
+    role::McpRole,
+    rpc_code::UNAVAILABLE,
 };
 
 /// The id of the first message.
@@ -61,7 +64,7 @@ const AUTH: &str = "auth";
 #[derive(Debug, Default)]
 pub struct ToolCall {
     auth: Auth,
-    owed: VecDeque<Message>,
+    replies: VecDeque<Message>,
 }
 
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
@@ -100,16 +103,16 @@ impl ToolCall {
     }
 
     fn refuse(&mut self, why: &str) {
-        self.owed.extend(parts::text(&refusal(why)));
+        self.replies.extend(parts::text(&refusal(why)));
     }
 
     fn pong(&mut self) {
         let pong = json!({ "messageType": "pong", "timestamp": parts::millis() });
-        self.owed.extend(parts::text(&pong));
+        self.replies.extend(parts::text(&pong));
     }
 
     /// A message of a peer that has not authenticated.
-    fn first(&mut self, json: &str) -> Result<FirstMessage, Unreadable> {
+    fn first(&mut self, json: &str) -> Result<FirstMessage, DecodeError> {
         let First { kind, id, token, name } = first::read(json)?;
         match kind.string().as_deref() {
             Some("ping") => {
@@ -138,11 +141,11 @@ impl ToolCall {
     }
 
     /// A message of the peer that has a token, or should have one.
-    fn authenticate<R: Role>(
+    fn authenticate<R: McpRole>(
         &mut self,
         token: Option<Raw<'_>>,
         calls: &dyn PendingMethods,
-    ) -> Result<Option<RxJsonRpcMessage<R>>, Unreadable> {
+    ) -> Result<Option<RxJsonRpcMessage<R>>, DecodeError> {
         let id = RequestId::String(AUTH.into());
         if self.auth == Auth::Done {
             self.refuse("already authenticated");
@@ -159,7 +162,7 @@ impl ToolCall {
     }
 }
 
-impl<R: Role> Framing<R> for ToolCall {
+impl<R: McpRole> Framing<R> for ToolCall {
     fn encode(&mut self, message: &TxJsonRpcMessage<R>) -> Result<Option<Message>, MessageError> {
         let json = parts::json_rpc::<R>(message)?;
         let parts = parts::parts(&json);
@@ -192,7 +195,7 @@ impl<R: Role> Framing<R> for ToolCall {
         &mut self,
         message: Message,
         calls: &dyn PendingMethods,
-    ) -> Result<Option<RxJsonRpcMessage<R>>, Unreadable> {
+    ) -> Result<Option<RxJsonRpcMessage<R>>, DecodeError> {
         let Some(json) = parts::data(&message) else { return Ok(None) };
         let (read, _, error) = parts::read::<Read<'_>>(json?);
         if let Some(error) = error {
@@ -223,7 +226,7 @@ impl<R: Role> Framing<R> for ToolCall {
             }
             (Some(id), Some(Some(name))) => {
                 let call = parts::call(&name, read.parameters)
-                    .map_err(|error| Unreadable::Request { id: Some(id.clone()), error })?;
+                    .map_err(|error| DecodeError::Request { id: Some(id.clone()), error })?;
                 let request = parts::request(Some(&id), Method::CallTool.name(), Some(&call));
                 parts::assemble::<R>(&request, calls).map(Some)
             }
@@ -237,27 +240,28 @@ impl<R: Role> Framing<R> for ToolCall {
         message: &Message,
         calls: &dyn PendingMethods,
         error: ErrorData,
-    ) -> Unreadable {
+    ) -> DecodeError {
         match parts::data(message) {
             Some(Ok(json)) => Read::read(json).0.turn_down::<R>(calls, error),
-            _ => Unreadable::Request { id: None, error },
+            _ => DecodeError::Request { id: None, error },
         }
     }
 
-    fn first_message(&mut self, message: &Message) -> Option<Result<FirstMessage, Unreadable>> {
+    fn first_message(&mut self, message: &Message) -> Option<Result<FirstMessage, DecodeError>> {
         let json = parts::data(message)?;
         Some(json.and_then(|json| self.first(json)))
     }
 
-    fn owed(&mut self) -> Option<Message> {
-        self.owed.pop_front()
+    fn next_reply(&mut self) -> Option<Message> {
+        self.replies.pop_front()
     }
 
-    fn manners(&self) -> Manners {
-        let manners = Manners::default().initializes(false).negotiates(false);
-        let manners = manners.unauthorized(CloseCode::Policy);
-        let manners = manners.greeting(Greeting::new(greet, verdict));
-        if R::IS_CLIENT { manners.probe(ping) } else { manners }
+    fn properties(&self) -> FramingProperties {
+        let properties =
+            FramingProperties::default().has_initialize(false).uses_subprotocols(false);
+        let properties = properties.unauthorized_code(CloseCode::Policy);
+        let properties = properties.in_band_auth(InBandAuth::new(greet, verdict));
+        if R::IS_CLIENT { properties.ping_message(ping) } else { properties }
     }
 }
 
@@ -278,7 +282,7 @@ fn verdict(message: &Message) -> Option<Result<(), String>> {
 }
 
 /// A call of ours.
-fn ask<R: Role>(
+fn ask<R: McpRole>(
     request: &JsonRpcRequest<R::Req>,
     parts: &Parts<'_>,
 ) -> Result<Message, MessageError> {
@@ -336,11 +340,11 @@ members! {
 
 impl Read<'_> {
     /// The answer to a call of ours.
-    fn answer<R: Role>(
+    fn answer<R: McpRole>(
         &self,
         id: Option<RequestId>,
         calls: &dyn PendingMethods,
-    ) -> Result<RxJsonRpcMessage<R>, Unreadable> {
+    ) -> Result<RxJsonRpcMessage<R>, DecodeError> {
         let failed = |message: String| ErrorData::new(UNAVAILABLE, message, None);
         let result = match (self.error, self.results) {
             (None, Some(results)) => Ok(results),
@@ -355,21 +359,21 @@ impl Read<'_> {
             (id, Err(error)) => Ok(JsonRpcMessage::error(error, id)),
             (None, Ok(_)) => {
                 let error = ErrorData::invalid_request("`results` without `id`", None);
-                Err(Unreadable::Response { id: None, error: unreadable_answer(error) })
+                Err(DecodeError::Response { id: None, error: unreadable_answer(error) })
             }
         }
     }
 
     /// Says whom the `error` concerns with which a message is turned down.
-    fn turn_down<R: Role>(&self, calls: &dyn PendingMethods, error: ErrorData) -> Unreadable {
+    fn turn_down<R: McpRole>(&self, calls: &dyn PendingMethods, error: ErrorData) -> DecodeError {
         let id = self.id.and_then(Raw::parse::<RequestId>);
         if self.kind.is_some() {
-            Unreadable::Dropped { error }
+            DecodeError::Dropped { error }
         } else if R::IS_CLIENT && (id.is_some() || self.results.is_some() || self.error.is_some()) {
             let id = id.map(|id| parts::own(id, calls));
-            Unreadable::Response { id, error: unreadable_answer(error) }
+            DecodeError::Response { id, error: unreadable_answer(error) }
         } else {
-            Unreadable::Request { id, error }
+            DecodeError::Request { id, error }
         }
     }
 }

@@ -4,17 +4,21 @@ use std::{collections::VecDeque, marker::PhantomData};
 
 use rmcp::{
     ErrorData,
-    model::{ErrorCode, JsonRpcMessage, RequestId},
+    model::{ErrorCode, JsonRpcError, JsonRpcMessage, RequestId},
     service::{RxJsonRpcMessage, TxJsonRpcMessage},
 };
 use serde_json::json;
 
 use crate::{
-    decode::{DecodedSize, PendingMethods, Role, Unbuffered, estimate_decoded_size},
+    decode::{
+        PendingMethods, Unbuffered,
+        size::{DecodedSize, count_decoded_size, estimate_decoded_size},
+    },
     error::{CloseReason, MessageError},
-    framing::{Framing, Unreadable},
+    framing::{Framing, decode_error::DecodeError},
     link::PeerLimits,
     message::Message,
+    role::McpRole,
     stats::Stats,
     warn_limit::WarnLimit,
 };
@@ -75,6 +79,8 @@ pub(super) struct Codec<R, F> {
     stats: Stats,
     /// Messages that this side sends by itself, ready to be sent.
     replies: VecDeque<Message>,
+    /// Size of the largest that was taken since that was last asked, in bytes.
+    largest_reply: usize,
     /// Calls that end by an answer that cannot be read, and more than which it answers.
     failed: VecDeque<(RequestId, ErrorData)>,
     last: LastDecoded,
@@ -82,16 +88,18 @@ pub(super) struct Codec<R, F> {
     role: PhantomData<fn() -> R>,
 }
 
-/// Size of the message that was decoded last, in bytes.
+/// Number and size of the message that was decoded last, in bytes.
 #[derive(Debug, Clone, Copy, Default)]
 pub(super) struct LastDecoded {
+    /// Number of messages so far, those that could not be read included.
+    pub(super) number: u64,
     /// Size on the wire.
     pub(super) size: usize,
     /// Estimated size in memory.
     pub(super) decoded_size: usize,
 }
 
-impl<R: Role, F: Framing<R>> Codec<R, F> {
+impl<R: McpRole, F: Framing<R>> Codec<R, F> {
     pub(super) fn new(framing: F, config: Config, stats: Stats) -> Self {
         Self {
             framing,
@@ -99,6 +107,7 @@ impl<R: Role, F: Framing<R>> Codec<R, F> {
             peer: PeerLimits::default(),
             stats,
             replies: VecDeque::new(),
+            largest_reply: 0,
             failed: VecDeque::new(),
             last: LastDecoded::default(),
             warnings: WarnLimit::default(),
@@ -117,7 +126,7 @@ impl<R: Role, F: Framing<R>> Codec<R, F> {
         &self.peer
     }
 
-    /// Returns the size of the message that was decoded last.
+    /// Returns what is known of the message that was decoded last.
     pub(super) fn last_decoded(&self) -> LastDecoded {
         self.last
     }
@@ -168,12 +177,12 @@ impl<R: Role, F: Framing<R>> Codec<R, F> {
     ) -> Result<Option<Message>, MessageError> {
         let Some(message) = self.framing.encode(item)? else { return Ok(None) };
         limit.check(message.len())?;
-        Ok(self.framing.in_turn(message))
+        Ok(self.framing.enqueue_in_order(message))
     }
 
     /// Returns `message`, which was encoded for a former session, as the present one needs it.
     pub(super) fn reencode(&self, message: &Message) -> Message {
-        self.framing.again(message.clone())
+        self.framing.reencode(message.clone())
     }
 
     /// Returns an error if a message of this many bytes is too large to be sent.
@@ -187,38 +196,53 @@ impl<R: Role, F: Framing<R>> Codec<R, F> {
 
     /// Records that the request of ours with this id, which was encoded, is not sent after all.
     pub(super) fn unsend(&mut self, id: &RequestId) {
-        self.framing.withdraw(id);
+        self.framing.on_withdrawn(id);
     }
 
     /// Records that the request of ours with this id is sent again, as it was encoded.
     pub(super) fn asked_again(&mut self, id: &RequestId) {
-        self.framing.asked_again(id);
+        self.framing.on_resent(id);
     }
 
-    /// Records that the peer is another from now on.
-    pub(super) fn restart(&mut self) {
-        self.framing.restart();
+    /// Records that the peer is another from now on, which is to answer these `calls`.
+    pub(super) fn restart(&mut self, calls: &dyn PendingMethods) {
+        self.framing.on_new_peer(calls);
     }
 
     /// Queues a message that nobody waits for. One that cannot be sent fails alone.
     pub(super) fn queue_reply(&mut self, item: &TxJsonRpcMessage<R>) {
         match self.encode_within(self.limit(), item) {
             Ok(message) => self.replies.extend(message),
-            Err(error) => tracing::debug!(%error, "answer not sent"),
+            Err(error) => {
+                tracing::debug!(%error, "answer not sent");
+                if let JsonRpcMessage::Error(JsonRpcError { id: Some(id), .. }) = item
+                    && let Err(reason) = self.framing.on_unanswered(id)
+                {
+                    // Its place in the order is kept, and closes the link when too many wait.
+                    tracing::debug!(%reason, "the answers after it wait");
+                }
+            }
         }
         self.queue_framing_replies();
     }
 
     /// Queues what the framing has to say by itself.
     fn queue_framing_replies(&mut self) {
-        while let Some(message) = self.framing.owed() {
+        while let Some(message) = self.framing.next_reply() {
             self.replies.push_back(message);
         }
     }
 
     /// Returns the next message that this side sends by itself.
     pub(super) fn next_reply(&mut self) -> Option<Message> {
-        self.replies.pop_front()
+        let reply = self.replies.pop_front()?;
+        self.largest_reply = self.largest_reply.max(reply.len());
+        Some(reply)
+    }
+
+    /// Takes the size of the largest of those messages since the last call, in bytes.
+    pub(super) fn take_largest_reply(&mut self) -> usize {
+        std::mem::take(&mut self.largest_reply)
     }
 
     /// Returns the error that ends the next call whose answer came with others, unreadable.
@@ -228,7 +252,7 @@ impl<R: Role, F: Framing<R>> Codec<R, F> {
     }
 
     /// Decodes `message` with the help of the requests in flight. A request that cannot be read is
-    /// answered if `replies`.
+    /// answered if `replies`, and so is what the framing answers by itself.
     ///
     /// # Errors
     /// The reason with which the link is to be closed.
@@ -240,56 +264,65 @@ impl<R: Role, F: Framing<R>> Codec<R, F> {
     ) -> Result<Option<RxJsonRpcMessage<R>>, CloseReason> {
         let limit = if R::IS_CLIENT { DEFAULT_DECODED_SIZE_OF_CLIENT } else { 32 << 20 };
         let limit = self.config.max_decoded_size.unwrap_or(limit);
-        let DecodedSize { usual, buffered } = match &message {
-            Message::Text(json) => estimate_decoded_size(json.as_bytes(), limit),
-            Message::Binary(json) => estimate_decoded_size(json, limit),
-            _ => DecodedSize::default(),
-        };
-        self.last = LastDecoded { size: message.len(), decoded_size: usual };
+        let estimate = estimate_decoded_size(json_of(&message), limit);
+        let DecodedSize { usual, buffered } = estimate;
+        let number = self.last.number + 1;
+        self.last = LastDecoded { number, size: message.len(), decoded_size: usual };
+        let rough = estimate.is_rough(message.len()).then(|| message.clone());
         let decoded = match (too_large(usual, limit), too_large(buffered, limit)) {
             (Some(error), _) => Err(self.framing.refuse(&message, calls, error)),
             (None, Some(error)) => self.framing.decode(message, &Unbuffered { calls, error }),
             (None, None) => self.framing.decode(message, calls),
         };
-        self.queue_framing_replies();
+        if replies {
+            self.queue_framing_replies();
+        } else {
+            while self.framing.next_reply().is_some() {}
+        }
+        if let Some(message) = rough
+            && let Ok(Some(JsonRpcMessage::Request(_) | JsonRpcMessage::Notification(_))) = decoded
+        {
+            self.last.decoded_size = count_decoded_size(json_of(&message));
+        }
         decoded.or_else(|unreadable| self.handle_undecodable(unreadable, replies))
     }
 
     /// Deals with what could not be read. Returns what is for the layer above.
     fn handle_undecodable(
         &mut self,
-        unreadable: Unreadable,
+        unreadable: DecodeError,
         replies: bool,
     ) -> Result<Option<RxJsonRpcMessage<R>>, CloseReason> {
         self.stats.malformed();
         self.complain(&unreadable);
         match unreadable {
             // A server that sends what nobody asked for and nobody can read is not told so.
-            Unreadable::Request { id: None, .. } if R::IS_CLIENT => {}
-            Unreadable::Request { id, error } if replies => {
+            DecodeError::Request { id: None, .. } if R::IS_CLIENT => {}
+            DecodeError::Request { id, error } if replies => {
                 self.queue_reply(&JsonRpcMessage::error(error, id));
             }
-            Unreadable::Request { .. } | Unreadable::Dropped { .. } => {}
+            DecodeError::Request { id: Some(id), .. } => self.framing.on_unanswered(&id)?,
+            DecodeError::Request { .. } | DecodeError::Dropped { .. } => {}
             // Without an id too: whose it is, those may know who know what is in flight.
-            Unreadable::Response { id, error } => {
+            DecodeError::Response { id, error } => {
                 return Ok(Some(JsonRpcMessage::error(error, id)));
             }
-            Unreadable::Responses { ids, error } => {
+            DecodeError::Responses { ids, error } => {
                 self.failed.extend(ids.into_iter().map(|id| (id, error.clone())));
             }
-            Unreadable::Unacceptable(reason) => return Err(reason),
+            DecodeError::Unacceptable(reason) => return Err(reason),
         }
         Ok(None)
     }
 
     /// Logs that a message could not be read, without its content: at WARN, but not each time.
-    fn complain(&mut self, unreadable: &Unreadable) {
+    fn complain(&mut self, unreadable: &DecodeError) {
         let code = match unreadable {
-            Unreadable::Request { error, .. }
-            | Unreadable::Response { error, .. }
-            | Unreadable::Responses { error, .. }
-            | Unreadable::Dropped { error } => error.code.0,
-            Unreadable::Unacceptable(reason) => u16::from(reason.code).into(),
+            DecodeError::Request { error, .. }
+            | DecodeError::Response { error, .. }
+            | DecodeError::Responses { error, .. }
+            | DecodeError::Dropped { error } => error.code.0,
+            DecodeError::Unacceptable(reason) => u16::from(reason.code).into(),
         };
         let what = unreadable.cause();
         match self.warnings.admit() {
@@ -318,6 +351,14 @@ impl Limit {
             _ if peer < own => Err(MessageError::TooBigForPeer { size, limit: peer }),
             _ => Err(MessageError::TooBig { size, limit: own }),
         }
+    }
+}
+
+fn json_of(message: &Message) -> &[u8] {
+    match message {
+        Message::Text(json) => json.as_bytes(),
+        Message::Binary(json) => json,
+        _ => &[],
     }
 }
 

@@ -1,12 +1,14 @@
-//! [`Correlation`]: knows every request in flight, in both directions, and ends each exactly once.
+//! [`Correlation`]: tracks every request in flight, in both directions, and ends each exactly once.
 //!
 //! | what happens | what follows |
 //! |---|---|
 //! | a response to a request of ours | passed up; the request is done |
 //! | a response to none, or too late | dropped and counted |
 //! | a request of ours while the peer has as many as it takes | waits until one of them has ended |
+//! | … and it answers none of them for 10 s | one more is sent to it: their answers may be lost |
 //! | the peer refuses one, since it has too many all the same | that one waits too, and is sent again first |
 //! | a request of ours that is larger than the peer takes | ends with an error that says so, and was not sent |
+//! | … and the peer had not said so, and closes with 1009 | the same; what was sent after it was not read |
 //! | an error without an id | passed up as that of the only request of ours in flight; of several, each ends in a while unless it shows a sign of life |
 //! | a request of ours passes its deadline | it ends with an error; the peer is sent `notifications/cancelled` |
 //! | … while the peer, a server, waits for an answer of ours | deadlines rest |
@@ -15,9 +17,10 @@
 //! | … whose id is in flight already | refused with `-32600`; the first is undisturbed |
 //! | … while as many are handled as may be, or as much | refused with `-32000`; nothing is executed |
 //! | … while the outbound queue is full | kept until it has room |
+//! | … whose handler panics, and is not answered within a second after that | answered with `-32603` |
 //! | a notification while as many are handled as may be | kept until one has ended |
+//! | … that takes too much memory, alone or with those that are handled or kept | dropped and counted |
 //! | `notifications/cancelled` for a request that is not in flight | dropped |
-//! | … or than a peer takes that has not said so, and closes with 1009 | the same; what was sent after it was not read |
 //! | the last link ends | each request of ours ends with an error that says whether it may have run |
 //!
 //! Where another link follows to a peer that knows nothing of what was before:
@@ -33,35 +36,52 @@
 //!
 //! # The way of a request from `send` to the socket
 //!
-//! 1. [`Transport::send`](rmcp::transport::Transport::send) calls `start_send` here, and then waits
-//!    for a [`Flushed`](super::shared_link::Flushed).
-//! 2. `Deadlines` note when the request is overdue (`deadlines`).
-//! 3. It is sent now, or joins the `WaitingRequests` while the peer has as many as it takes
-//!    (`outbound`, `waiting`). `poll_next` sends those later, as answers make room; a peer that
-//!    refuses one all the same puts it back in line (`overload`).
-//! 4. `Reinit` keeps its bytes if another peer has to be sent it again (`reinit`).
-//! 5. The `Codec` encodes it by the [`Framing`], or says that it is too large
-//!    (`layer::codec`).
-//! 6. The [`SharedLink`] queues it under a number (`layer::shared_link`), and `PendingCalls` know its
-//!    id, method and number from now on (`pending`).
-//! 7. Whoever polls next, reader or writer, has the queue written to the links below: `Resume`,
+//! 1. [`Transport::send`](rmcp::transport::Transport::send) (`transport`) calls
+//!    `Correlation::send` (`send`), and waits for the [`Flushed`](super::shared_link::Flushed) that
+//!    it returns.
+//! 2. `set_deadlines` notes in `Deadlines` when the request is overdue (`overdue`, `deadlines`).
+//! 3. `send_or_wait` sends it now, or adds it to the `WaitingRequests` while the peer has as many as
+//!    it takes (`send`, `waiting`). `send_waiting`, which `poll_next` calls, sends those as answers
+//!    make room.
+//! 4. `encode_and_queue` asks the [`SharedLink`] for a `Slot` (`reserve`), has `Reinit` keep what
+//!    another peer would have to be sent again (`reinit`), and the `Codec` encode the message by the
+//!    [`Framing`] or say that it is too large (`layer::codec`).
+//! 5. `Slot::send` puts it into the queue of the link under a number (`layer::shared_link`), and
+//!    `PendingCalls` know its id, method and number from now on (`pending`).
+//! 6. The `Driver` of the link, which whoever polls next drives, reader or writer, writes the queue
+//!    to the layers below (`layer::shared_link::driver`): [`Resume`](super::Resume),
 //!    [`Reconnect`](super::Reconnect), [`Heartbeat`](super::Heartbeat), [`Socket`](super::Socket).
 //!
-//! What comes in goes the other way: `poll_next` reads and decodes (`layer::replies`), `receive`
-//! decides whose it is, and `Inbound` when it is handed up (`inbound`, `slots`, `backlog`).
+//! # The way of its answer from the socket to the service
+//!
+//! 1. `poll_link` has the `Driver` read: a message passes [`Socket`](super::Socket),
+//!    [`Heartbeat`](super::Heartbeat), [`Reconnect`](super::Reconnect) and
+//!    [`Resume`](super::Resume), and becomes a [`LinkEvent`](crate::link::LinkEvent).
+//! 2. `Replies::poll_decode` has the `Codec` decode it, by the method that `PendingCalls` have for
+//!    its id, and puts off reading while too many answers of this side's own wait to be written
+//!    (`layer::replies`).
+//! 3. `on_event` and `accept_inbound` decide whose it is (`receive`): `end_answered` takes the call
+//!    out of `PendingCalls`, or `retry_refused` sends it again if the peer has not executed it
+//!    (`retry`, `overload`).
+//! 4. `WebSocketTransport::receive` hands it to rmcp. A request or notification of the peer passes
+//!    `Inbound` instead, which hands it up, keeps or refuses it (`inbound`, `slots`, `backlog`).
 
 mod aliases;
 mod backlog;
-mod config;
-mod deadlines;
+pub(crate) mod config;
+pub(crate) mod deadlines;
 mod inbound;
-mod outbound;
+mod overdue;
 mod overload;
 mod oversized;
+mod panics;
 mod pending;
+mod probe;
 mod receive;
 mod reinit;
-mod slots;
+mod retry;
+pub(crate) mod send;
+pub(crate) mod slots;
 mod waiting;
 
 use std::{
@@ -72,54 +92,48 @@ use std::{
     task::{Context, Poll},
 };
 
-pub(crate) use self::slots::HandlerSlot;
-pub use self::{config::Config, deadlines::Deadline};
+#[cfg(feature = "server")]
+use self::slots::HandlerSlots;
+pub use self::{
+    config::{Config, Replay},
+    deadlines::Deadline,
+};
 use self::{
     deadlines::Deadlines,
     inbound::Inbound,
     overload::Overload,
     oversized::ReadProgress,
-    pending::{Call, Outcome, PendingCalls, Shutdown},
+    pending::{PendingCalls, Shutdown},
+    probe::Probe,
     reinit::Reinit,
     waiting::WaitingRequests,
 };
-use super::{Framed, SharedLink, codec::Codec, reconnect::ReconnectHandle, replies::Replies};
+use super::{
+    codec::Codec,
+    framed::Framed,
+    reconnect::ReconnectHandle,
+    replies::{Replies, close_for},
+    shared_link::SharedLink,
+};
 use crate::{
-    decode::Role, error::Error, event::Notices, framing::Framing, stats::Stats,
+    error::Error, event::ConnectionEvents, framing::Framing, role::McpRole, stats::Stats,
     warn_limit::WarnLimit,
 };
+
+pub use crate::rpc_code::{TIMED_OUT, UNAVAILABLE};
+
 use futures::{Sink, Stream};
 use rmcp::{
-    model::{CancelledNotification, CancelledNotificationParam, ErrorCode, Extensions, RequestId},
+    model::Extensions,
     service::{RxJsonRpcMessage, ServiceRole, TxJsonRpcMessage},
 };
-
-/// The JSON-RPC code of an error made by this side for a request whose link was lost, and of the
-/// refusal of one request too many. Its `data` says which.
-pub const UNAVAILABLE: ErrorCode = ErrorCode(-32000);
-
-/// JSON-RPC code of the error that ends a request past its deadline, made by this side. Its `data`
-/// has the `reason` `timed_out` and the `outcome`, `not_sent` or `outcome_unknown`, and the `cause`
-/// `unreadable_answer` if an unreadable answer may have been that of the request.
-pub const TIMED_OUT: ErrorCode = ErrorCode(-32001);
-
-/// What becomes of a request that was sent, when its connection is lost and the next leads to a peer
-/// that knows nothing of it.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
-pub enum Replay {
-    /// It ends with an error, since it may have run: the default.
-    #[default]
-    Fail,
-    /// It is sent again, on five connections at most, and may run more than once.
-    Resend,
-}
 
 /// Says what becomes of each request.
 pub(crate) type Policy<R> = Arc<dyn Fn(&<R as ServiceRole>::Req) -> Replay + Send + Sync>;
 
 /// Requests in flight, in both directions, over a [`SharedLink`].
 #[must_use = "a layer does nothing unless polled"]
-pub struct Correlation<R: Role, F> {
+pub struct Correlation<R: McpRole, F> {
     config: Config,
     codec: Codec<R, F>,
     replies: Replies,
@@ -128,6 +142,7 @@ pub struct Correlation<R: Role, F> {
     pending: PendingCalls,
     waiting: WaitingRequests<R>,
     overload: Overload,
+    probe: Probe,
     deadlines: Deadlines,
     read_progress: ReadProgress,
     /// Requests of the peer.
@@ -143,7 +158,7 @@ pub struct Correlation<R: Role, F> {
     warnings: WarnLimit,
 }
 
-impl<R: Role, F: fmt::Debug> fmt::Debug for Correlation<R, F> {
+impl<R: McpRole, F: fmt::Debug> fmt::Debug for Correlation<R, F> {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         f.debug_struct("Correlation")
             .field("config", &self.config)
@@ -155,9 +170,9 @@ impl<R: Role, F: fmt::Debug> fmt::Debug for Correlation<R, F> {
 }
 
 /// Nothing in it is pinned.
-impl<R: Role, F> Unpin for Correlation<R, F> {}
+impl<R: McpRole, F> Unpin for Correlation<R, F> {}
 
-impl<R: Role, F: Framing<R>> Correlation<R, F> {
+impl<R: McpRole, F: Framing<R>> Correlation<R, F> {
     /// Keeps track of what goes through `framed`.
     pub fn new(framed: Framed<R, SharedLink, F>, config: Config) -> Self {
         Self::with_stats(framed, config, Stats::default())
@@ -175,6 +190,7 @@ impl<R: Role, F: Framing<R>> Correlation<R, F> {
             pending: PendingCalls::default(),
             waiting: WaitingRequests::default(),
             overload: Overload::default(),
+            probe: Probe::default(),
             deadlines: Deadlines::default(),
             read_progress: ReadProgress::default(),
             inbound: Inbound::new(stats.clone()),
@@ -195,7 +211,11 @@ impl<R: Role, F: Framing<R>> Correlation<R, F> {
 
     /// Outlives a peer that restarts, if the links below do: tells that to `notices`, and asks for
     /// another link where a peer does not answer.
-    pub(crate) fn outliving(mut self, notices: Notices, reconnect: ReconnectHandle) -> Self {
+    pub(crate) fn outliving(
+        mut self,
+        notices: ConnectionEvents,
+        reconnect: ReconnectHandle,
+    ) -> Self {
         self.link.outlive();
         self.inbound.expect_peers();
         self.reinit = Some(Box::new(Reinit::new(notices, reconnect)));
@@ -205,7 +225,7 @@ impl<R: Role, F: Framing<R>> Correlation<R, F> {
     /// Keeps what it has for a peer that is lost, and may
     /// [return](crate::link::LinkUp::Unverified).
     #[cfg(feature = "server")]
-    pub(crate) fn expecting_return(self, notices: Notices) -> Self {
+    pub(crate) fn expecting_return(self, notices: ConnectionEvents) -> Self {
         self.link.expect_return();
         self.outliving(notices, ReconnectHandle::default())
     }
@@ -221,6 +241,12 @@ impl<R: Role, F: Framing<R>> Correlation<R, F> {
         self.inbound.extensions()
     }
 
+    /// Returns the slots of what the peer has asked and told, for as long as that is handled.
+    #[cfg(feature = "server")]
+    pub(crate) fn handler_slots(&self) -> Arc<HandlerSlots> {
+        self.inbound.slots()
+    }
+
     /// Sends a message that nobody waits for.
     fn reply(&mut self, message: &TxJsonRpcMessage<R>) {
         self.codec.queue_reply(message);
@@ -229,6 +255,16 @@ impl<R: Role, F: Framing<R>> Correlation<R, F> {
 
     fn send_replies(&mut self) {
         self.replies.send(&mut self.codec, Pin::new(&mut self.link));
+        self.note_replies();
+    }
+
+    /// Records what was sent that nobody waits for: it may be too large for the peer as well.
+    fn note_replies(&mut self) {
+        let size = self.codec.take_largest_reply();
+        if size > 0 {
+            // No request of ours is sent in between.
+            self.read_progress.note_sent(self.link.last_seq(), size);
+        }
     }
 
     /// Returns what this side has to tell the layers above by itself.
@@ -236,13 +272,14 @@ impl<R: Role, F: Framing<R>> Correlation<R, F> {
         self.synthesized.pop_front()
     }
 
-    /// Does what waits for its moment. Returns a message for the layers above.
+    /// Sends and delivers what had to wait. Returns a message for the layers above.
     fn poll_waiting(&mut self, cx: &mut Context<'_>) -> Option<RxJsonRpcMessage<R>> {
         let held = self.inbound.next_of_backlog(&self.config, &mut self.link, cx);
         if held.is_some() {
             return held;
         }
         self.overload.poll(!self.waiting.is_empty(), cx);
+        self.poll_probe(cx);
         if !self.waiting.is_empty() {
             self.send_waiting(cx);
         }
@@ -264,8 +301,9 @@ impl<R: Role, F: Framing<R>> Correlation<R, F> {
             }
             let (codec, link) = (&mut self.codec, Pin::new(&mut self.link));
             let calls = &self.pending;
-            let event = match self.replies.poll_decode(codec, link, calls, SharedLink::is_stuck, cx)
-            {
+            let polled = self.replies.poll_decode(codec, link, calls, SharedLink::is_stuck, cx);
+            self.note_replies();
+            let event = match polled {
                 Poll::Ready(Some(Ok(event))) => event,
                 Poll::Ready(Some(Err(error))) => return Poll::Ready(self.shut_down(Some(error))),
                 Poll::Ready(None) => return Poll::Ready(self.shut_down(None)),
@@ -290,11 +328,13 @@ impl<R: Role, F: Framing<R>> Correlation<R, F> {
         if self.waiting.take_unflushed() {
             let _ = Pin::new(&mut self.link).poll_flush(cx);
         }
+        self.inbound.watch_handlers(cx);
+        self.answer_panicked(cx);
         Poll::Pending
     }
 }
 
-impl<R: Role, F: Framing<R>> Stream for Correlation<R, F> {
+impl<R: McpRole, F: Framing<R>> Stream for Correlation<R, F> {
     type Item = Result<RxJsonRpcMessage<R>, Error>;
 
     fn poll_next(mut self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<Option<Self::Item>> {
@@ -306,18 +346,26 @@ impl<R: Role, F: Framing<R>> Stream for Correlation<R, F> {
             return Poll::Ready(shutdown.next::<R>());
         }
         // Before anything is read: a peer that never stops talking would put it off for ever.
+        this.answer_panicked(cx);
         if let Poll::Ready(overdue) = this.poll_overdue(cx) {
             return Poll::Ready(Some(Ok(overdue)));
         }
         let polled = this.poll_link(cx);
         if polled.is_pending() {
+            let heard = this.codec.last_decoded().number;
+            if let Some(reinit) = &mut this.reinit
+                && let Poll::Ready(reason) = reinit.poll_unrecognized(heard, cx)
+            {
+                let error = close_for(Pin::new(&mut this.link), &reason, cx);
+                return Poll::Ready(this.shut_down(Some(error)));
+            }
             return this.poll_idle(cx).map(|overdue| Some(Ok(overdue)));
         }
         polled
     }
 }
 
-impl<R: Role, F: Framing<R>> Sink<TxJsonRpcMessage<R>> for Correlation<R, F> {
+impl<R: McpRole, F: Framing<R>> Sink<TxJsonRpcMessage<R>> for Correlation<R, F> {
     type Error = Error;
 
     fn poll_ready(mut self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<Result<(), Error>> {
@@ -335,10 +383,6 @@ impl<R: Role, F: Framing<R>> Sink<TxJsonRpcMessage<R>> for Correlation<R, F> {
     fn poll_close(mut self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<Result<(), Error>> {
         Pin::new(&mut self.link).poll_close(cx)
     }
-}
-
-fn cancellation(id: RequestId, reason: String) -> CancelledNotification {
-    CancelledNotification::new(CancelledNotificationParam::new(Some(id), Some(reason)))
 }
 
 #[cfg(test)]

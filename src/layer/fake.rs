@@ -80,6 +80,11 @@ impl Peer {
         self.wire().polls
     }
 
+    /// Returns how many messages the near end has not read.
+    pub(super) fn unread(&self) -> usize {
+        self.wire().inbound.len()
+    }
+
     pub(super) fn is_closed(&self) -> bool {
         self.wire().closed
     }

@@ -16,12 +16,13 @@ use rmcp::service::{RxJsonRpcMessage, TxJsonRpcMessage};
 pub use super::codec::Config;
 use super::{codec::Codec, replies::Replies};
 use crate::{
-    decode::{PendingMethods, Role},
+    decode::PendingMethods,
     duplex::{Duplex, forward_sink},
     error::Error,
     framing::Framing,
     link::{LinkEvent, PeerLimits},
     message::Message,
+    role::McpRole,
     stats::Stats,
 };
 
@@ -39,7 +40,7 @@ pin_project! {
 
 impl<R, S, F> Framed<R, S, F>
 where
-    R: Role,
+    R: McpRole,
     F: Framing<R>,
 {
     /// Speaks `framing` over `inner`.
@@ -90,7 +91,7 @@ where
 
 impl<R, S, I, F> Stream for Framed<R, S, F>
 where
-    R: Role,
+    R: McpRole,
     S: Duplex<Message, I> + Stream<Item = Result<I, Error>>,
     I: Into<LinkEvent<Message>>,
     F: Framing<R>,
@@ -104,7 +105,7 @@ where
 
 impl<R, S, F> Sink<TxJsonRpcMessage<R>> for Framed<R, S, F>
 where
-    R: Role,
+    R: McpRole,
     S: Sink<Message, Error = Error>,
     F: Framing<R>,
 {
@@ -130,19 +131,22 @@ mod tests {
         model::{CustomResult, JsonRpcMessage, RequestId},
     };
     use serde_json::{Value, json};
-    use tokio_test::{assert_pending, assert_ready, assert_ready_ok, task::spawn};
+    use tokio_test::{
+        assert_pending, assert_ready, assert_ready_ok,
+        task::{Spawn, spawn},
+    };
 
     use super::*;
     use crate::{
         error::{CloseCode, LinkError, MessageError},
-        framing::JsonRpc,
+        framing::{Envelope, JsonRpc},
         layer::{
             fake::{self, Peer},
             replies::MAX_UNFLUSHED,
         },
     };
 
-    fn framed<R: Role>(config: Config) -> (Framed<R, fake::Link, JsonRpc>, Peer) {
+    fn framed<R: McpRole>(config: Config) -> (Framed<R, fake::Link, JsonRpc>, Peer) {
         let (link, peer) = fake::link();
         (Framed::new(link, JsonRpc::default(), config), peer)
     }
@@ -218,24 +222,79 @@ mod tests {
     fn rubbish_is_read_and_not_answered_without_end_where_nothing_can_be_written() {
         let (framed, peer) = framed::<RoleServer>(Config::default());
         let mut framed = spawn(framed);
-        let mut poll = |stuck: bool| {
-            framed.enter(|cx, framed| {
-                let this = framed.project();
-                this.replies.poll_decode(this.codec, this.inner, &(), |_| stuck, cx)
-            })
-        };
         peer.block(true);
         for _ in 0..MAX_UNFLUSHED / 10 {
             peer.send(Message::text("rubbish"));
         }
         peer.send(Message::text(r#"{"jsonrpc":"2.0","id":1,"method":"ping"}"#));
-        assert!(assert_ready!(poll(true)).unwrap().is_ok());
+        assert!(assert_ready!(poll(&mut framed, true)).unwrap().is_ok());
         let size = peer.sent().iter().map(Message::len).sum::<usize>();
         assert!((MAX_UNFLUSHED..MAX_UNFLUSHED + 200).contains(&size), "{size}");
         peer.block(false);
         peer.send(Message::text("rubbish"));
-        assert_pending!(poll(false));
+        assert_pending!(poll(&mut framed, false));
         assert_eq!(peer.sent().len(), 1, "answered again as soon as there is room");
+    }
+
+    /// A server whose peer has sent so many pings that no more of what it says is answered.
+    fn muted() -> (Spawn<Framed<RoleServer, fake::Link, Envelope>>, Peer) {
+        let (link, peer) = fake::link();
+        let mut framed = spawn(Framed::new(link, Envelope::default(), Config::default()));
+        peer.block(true);
+        for _ in 0..MAX_UNFLUSHED / 10 {
+            peer.send(Message::text(r#"{"type":"ping"}"#));
+        }
+        assert_pending!(poll(&mut framed, true));
+        (framed, peer)
+    }
+
+    type Polled = Poll<Option<Result<LinkEvent<RxJsonRpcMessage<RoleServer>>, Error>>>;
+
+    fn poll<F>(framed: &mut Spawn<Framed<RoleServer, fake::Link, F>>, stuck: bool) -> Polled
+    where
+        F: Framing<RoleServer>,
+    {
+        framed.enter(|cx, framed| {
+            let this = framed.project();
+            this.replies.poll_decode(this.codec, this.inner, &(), |_| stuck, cx)
+        })
+    }
+
+    #[test]
+    fn signs_of_life_are_read_and_not_answered_without_end_where_nothing_can_be_written() {
+        let (mut framed, peer) = muted();
+        let size = peer.sent().iter().map(Message::len).sum::<usize>();
+        assert!((MAX_UNFLUSHED..MAX_UNFLUSHED + 200).contains(&size), "{size}");
+        peer.block(false);
+        peer.send(Message::text(r#"{"type":"ping"}"#));
+        assert_pending!(poll(&mut framed, false));
+        assert_eq!(peer.sent().len(), 1, "answered again as soon as there is room");
+    }
+
+    #[test]
+    fn a_refusal_that_is_not_sent_leaves_the_id_of_its_request_free() {
+        let (mut framed, peer) = muted();
+        let ask = |params: Value| {
+            let request = json!({"method": "add", "params": params});
+            json!({"type": "mcp_request", "request": request, "requestId": "x"}).to_string()
+        };
+        peer.send(Message::text(ask(json!(5))));
+        assert_pending!(poll(&mut framed, true));
+        peer.send(Message::text(ask(json!({}))));
+        let item = assert_ready!(poll(&mut framed, true)).unwrap().unwrap();
+        assert!(matches!(item, LinkEvent::Item(JsonRpcMessage::Request(_))), "{item:?}");
+    }
+
+    /// The peer would take the answer to its next request for the one to this.
+    #[test]
+    fn where_a_refusal_without_an_id_is_not_sent_the_link_is_closed() {
+        let (mut framed, peer) = muted();
+        peer.send(Message::text(r#"{"type":"mcp_request"}"#));
+        let error = assert_ready!(poll(&mut framed, true)).unwrap().unwrap_err();
+        assert!(
+            matches!(error, Error::Link(LinkError::Closed(reason)) if reason.code == CloseCode::Policy)
+        );
+        assert!(matches!(peer.sent().last(), Some(Message::Close(Some(_)))));
     }
 
     #[test]

@@ -22,7 +22,7 @@ use crate::{
     error::{Error, LinkError},
     message::Message,
     stats::Stats,
-    time::{Alarm, later},
+    time::{SuspendDetector, saturating_add},
 };
 
 /// When a [`Heartbeat`] pings, and when it gives up.
@@ -83,6 +83,8 @@ pin_project! {
         // When something last arrived, and whether something has since that was noted.
         heard: Instant,
         fresh: bool,
+        // What has arrived since then was a sign of life and nothing else.
+        is_idle: bool,
         // The bytes that had arrived when that was noted: a large message counts before it is whole.
         bytes: u64,
         next_ping: Option<Instant>,
@@ -96,7 +98,7 @@ pin_project! {
         // What is sent in place of a ping.
         probe: Option<fn() -> Message>,
         // Tells that the machine was asleep, where that is looked for, and when it is asked next.
-        alarm: Option<(Alarm, Instant)>,
+        suspend: Option<(SuspendDetector, Instant)>,
         #[pin]
         timer: Sleep,
         #[pin]
@@ -114,13 +116,14 @@ impl<S: Duplex<Message, Message>> Heartbeat<S> {
     /// in them too, parts of a message are signs of life.
     pub fn with_stats(inner: S, config: Config, stats: Stats) -> Self {
         let now = Instant::now();
-        let next_ping = config.ping_interval.map(|interval| later(now, interval));
-        let idle_due = config.idle_timeout.map(|timeout| later(now, timeout));
+        let next_ping = config.ping_interval.map(|interval| saturating_add(now, interval));
+        let idle_due = config.idle_timeout.map(|timeout| saturating_add(now, timeout));
         let first = next_ping.into_iter().chain(idle_due).min();
         Self {
             stats,
             heard: now,
             fresh: false,
+            is_idle: false,
             bytes: 0,
             next_ping,
             unanswered: None,
@@ -128,8 +131,8 @@ impl<S: Duplex<Message, Message>> Heartbeat<S> {
             unflushed: false,
             overdue: false,
             probe: None,
-            alarm: None,
-            timer: sleep_until(first.unwrap_or_else(|| later(now, Duration::MAX))),
+            suspend: None,
+            timer: sleep_until(first.unwrap_or_else(|| saturating_add(now, Duration::MAX))),
             inner,
             config,
         }
@@ -140,11 +143,11 @@ impl<S: Duplex<Message, Message>> Heartbeat<S> {
     /// Pings at once when the machine has been asleep, which no timer notices: the peer may have given
     /// this link up in the meantime. For that it looks at the clock every second.
     pub fn wakeful(self) -> Self {
-        self.with_alarm(Alarm::new())
+        self.with_alarm(SuspendDetector::new())
     }
 
     /// Sends what `probe` makes in place of pings, for peers that answer none. Whatever arrives answers it.
-    pub fn with_probe(self, probe: Option<fn() -> Message>) -> Self {
+    pub fn with_ping_message(self, probe: Option<fn() -> Message>) -> Self {
         Self { probe, ..self }
     }
 
@@ -152,16 +155,16 @@ impl<S: Duplex<Message, Message>> Heartbeat<S> {
     pub(crate) fn before_the_peer(mut self) -> Self {
         let shorter = self.config.ping_interval.map(|interval| interval - interval / 8);
         self.config.ping_interval = shorter;
-        let due = shorter.map(|interval| later(self.heard, interval));
+        let due = shorter.map(|interval| saturating_add(self.heard, interval));
         self.next_ping = due;
         let first = due.into_iter().chain([self.timer.deadline()]).min();
         Self { timer: first.map_or(self.timer, sleep_until), ..self }
     }
 
-    fn with_alarm(self, alarm: Alarm) -> Self {
-        let next = later(Instant::now(), Alarm::INTERVAL);
+    fn with_alarm(self, suspend: SuspendDetector) -> Self {
+        let next = saturating_add(Instant::now(), SuspendDetector::INTERVAL);
         let first = self.timer.deadline().min(next);
-        Self { alarm: Some((alarm, next)), timer: sleep_until(first), ..self }
+        Self { suspend: Some((suspend, next)), timer: sleep_until(first), ..self }
     }
 
     /// Sends what is due and falls the verdict; pending while all is well.
@@ -174,7 +177,19 @@ impl<S: Duplex<Message, Message>> Heartbeat<S> {
             *this.heard = now;
             *this.unanswered = None;
             if !*this.overdue {
-                *this.next_ping = this.config.ping_interval.map(|interval| later(now, interval));
+                *this.next_ping =
+                    this.config.ping_interval.map(|interval| saturating_add(now, interval));
+            }
+        }
+        if std::mem::take(this.is_idle) {
+            // An idle link is not woken once more for a ping that is no longer due. Where much
+            // arrives, it is cheaper to let the timer fire.
+            let idle_due =
+                this.config.idle_timeout.map(|timeout| saturating_add(*this.heard, timeout));
+            let ping_due = this.next_ping.filter(|_| !*this.overdue);
+            let alarm_due = this.suspend.as_ref().map(|(_, next)| *next);
+            if let Some(next) = [idle_due, ping_due, alarm_due].into_iter().flatten().min() {
+                this.timer.as_mut().reset(next);
             }
         }
         if *this.unflushed
@@ -191,18 +206,20 @@ impl<S: Duplex<Message, Message>> Heartbeat<S> {
                 return Poll::Pending;
             }
             let now = Instant::now();
-            if let Some((alarm, next)) = this.alarm
+            if let Some((suspend, next)) = this.suspend
                 && *next <= now
             {
-                *next = later(now, Alarm::INTERVAL);
-                if alarm.has_slept() && this.config.ping_interval.is_some() {
+                *next = saturating_add(now, SuspendDetector::INTERVAL);
+                if suspend.has_slept() && this.config.ping_interval.is_some() {
                     tracing::debug!("the machine was asleep");
                     *this.next_ping = Some(now);
                 }
             }
-            let alarm_due = this.alarm.as_ref().map(|(_, next)| *next);
-            let pong_due = this.unanswered.map(|sent| later(sent, this.config.pong_timeout));
-            let idle_due = this.config.idle_timeout.map(|timeout| later(*this.heard, timeout));
+            let alarm_due = this.suspend.as_ref().map(|(_, next)| *next);
+            let pong_due =
+                this.unanswered.map(|sent| saturating_add(sent, this.config.pong_timeout));
+            let idle_due =
+                this.config.idle_timeout.map(|timeout| saturating_add(*this.heard, timeout));
             if pong_due.into_iter().chain(idle_due).any(|due| due <= now) {
                 return Poll::Ready(LinkError::TimedOut(now - *this.heard).into());
             }
@@ -224,7 +241,7 @@ impl<S: Duplex<Message, Message>> Heartbeat<S> {
                         }
                         this.unanswered.get_or_insert(now);
                         *this.next_ping =
-                            this.config.ping_interval.map(|interval| later(now, interval));
+                            this.config.ping_interval.map(|interval| saturating_add(now, interval));
                         *this.overdue = false;
                         match this.inner.as_mut().poll_flush(cx) {
                             Poll::Ready(Ok(())) => {}
@@ -259,9 +276,10 @@ impl<S: Duplex<Message, Message>> Stream for Heartbeat<S> {
             };
             *this.fresh = true;
             match item {
-                Some(Ok(Message::Ping(_))) => {}
+                Some(Ok(Message::Ping(_))) => *this.is_idle = true,
                 Some(Ok(Message::Pong(payload))) if payload[..] == this.sent.0.to_be_bytes() => {
                     this.stats.round_trip(this.sent.1.elapsed());
+                    *this.is_idle = true;
                 }
                 item => return Poll::Ready(item),
             }
@@ -368,6 +386,24 @@ mod tests {
     }
 
     #[tokio::test(start_paused = true)]
+    async fn an_idle_link_is_woken_by_the_pings_of_the_peer_and_nothing_else() {
+        let (link, peer) = fake::link();
+        let mut heartbeat = spawn(Heartbeat::new(link, Config::default()));
+        assert_pending!(heartbeat.poll_next());
+        for _ in 0..100 {
+            advance(17 * SECOND).await;
+            assert!(!heartbeat.is_woken());
+            peer.send(Message::Ping(Bytes::new()));
+            assert!(heartbeat.is_woken());
+            assert_pending!(heartbeat.poll_next());
+        }
+        advance(20 * SECOND).await;
+        assert!(heartbeat.is_woken());
+        assert_pending!(heartbeat.poll_next());
+        assert_eq!(pings(&peer).len(), 1);
+    }
+
+    #[tokio::test(start_paused = true)]
     async fn a_peer_that_is_heard_is_not_pinged() {
         let (link, peer) = fake::link();
         let mut heartbeat = spawn(Heartbeat::new(link, Config::default()));
@@ -418,7 +454,7 @@ mod tests {
         let clock = || UNIX_EPOCH + Duration::from_secs(SLEPT.load(Relaxed));
         let (link, peer) = fake::link();
         let heartbeat =
-            Heartbeat::new(link, Config::default()).with_alarm(Alarm::with_clock(clock));
+            Heartbeat::new(link, Config::default()).with_alarm(SuspendDetector::with_clock(clock));
         let mut heartbeat = spawn(heartbeat);
         for _ in 0..12 {
             assert_pending!(heartbeat.poll_next());

@@ -3,13 +3,13 @@
 //! | layer | takes | is | does |
 //! |---|---|---|---|
 //! | [`Socket`] | a byte stream | `Duplex<Message, Message>` | RFC 6455: frames, limits, the closing handshake; with the feature `deflate`, RFC 7692 |
-//! | [`Heartbeat`] | a `Duplex<Message, Message>` | the same | pings, and says when the peer is gone |
+//! | [`Heartbeat`] | a `Duplex<Message, Message>` | the same | pings, and reports a peer that is gone |
 //! | `Rate` (feature `rate-limit`) | a `Duplex<Message, Message>` | the same | reads so many messages per second, and no more |
 //! | [`Reconnect`] | the first link, and a source of more | `Duplex<Outgoing, LinkEvent<Message>>` | one connection after the other |
 //! | [`Resume`] | a `Duplex<Outgoing, LinkEvent<Message>>` | the same | numbers messages, and sends again what a lost connection took with it |
-//! | [`SharedLink`] | a `Duplex<Message, Message>` | the same, and `Clone` | the queue, and who reads and writes |
-//! | [`Framed`] | a `Duplex<Message, Message>` | a duplex of JSON-RPC messages | encodes and decodes |
-//! | [`Correlation`] | a [`Framed`] over [`SharedLink`] | the same | knows every request in flight, ends each once |
+//! | [`SharedLink`] | a `Duplex<Outgoing, LinkEvent<Message>>` | a sink of `Message`, a stream of `LinkEvent`, and `Clone` | the queue, and who reads and writes |
+//! | [`Framed`] | a sink of `Message`, a stream of `Message` or `LinkEvent` | a duplex of JSON-RPC messages | encodes and decodes |
+//! | [`Correlation`] | a [`Framed`] over [`SharedLink`], which it takes apart | the same | knows every request in flight, ends each once |
 //!
 //! [`WebSocketTransport`](crate::WebSocketTransport) puts rmcp on top. A layer of your own goes
 //! anywhere below [`SharedLink`]: it is any [`Duplex`](crate::duplex::Duplex) of

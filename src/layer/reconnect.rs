@@ -1,19 +1,19 @@
-//! [`Reconnect`]: one connection after the other, where there is a [`LinkSource`] for them.
+//! [`Reconnect`]: one connection after the other, as a [`LinkSource`] provides them.
 //!
 //! ```text
-//!               a message of the link fails, or its end is read
+//!               the end of the link is read, or a write has failed
 //!      ┌──────┐ ───────────────────────────────────────────────► ┌─────────┐
-//!      │ Live │                                                   │ Waiting │
+//!      │ live │                      `Down`                      │ waiting │
 //!      └──────┘ ◄─────────────────────────────────────────────── └─────────┘
 //!          │           the source has the next link: `Up`             │
-//!          └────────────►  Dead: the source has no more  ◄────────────┘
+//!          └────────────►  ended: the source has no more  ◄───────────┘
 //! ```
 //!
-//! Which end dialled does not show here: a source dials, or it waits for the peer to come back.
+//! A source dials, or waits for the peer to come back: this layer does not know which.
 //!
-//! A write that fails is not the end of anything by itself: the *stream* tells what becomes of it,
-//! [`LinkEvent::Down`] or the final error. The peer may have said why before it stopped reading, so
-//! what has already arrived is read first: its Close is worth more than "broken pipe".
+//! A failed write does not end the link by itself: the *stream* reports the loss, as
+//! [`LinkEvent::Down`] or the final error. What has already arrived is read first, since a Close of
+//! the peer's explains more than "broken pipe".
 //!
 //! # Who waits for whom
 //! The stream waits for the link and the source, and for no write. It alone notices that a link has
@@ -42,24 +42,23 @@ use crate::{
     message::Message,
 };
 
-/// How long the cause of a failed write is looked for: the Close that explains it may have arrived
-/// without having been reported yet.
+/// Time for which a Close that explains a failed write is looked for: it may have arrived and not
+/// been read yet.
 const EXPLANATION: Duration = Duration::from_millis(100);
 
-/// Where the next link comes from.
+/// A provider of links, one after the other.
 pub trait LinkSource {
-    /// What it gives.
+    /// Type of the links.
     type Link: Duplex<Message, Message>;
 
-    /// Whether another link may follow the one that was lost for this `cause`. Then
-    /// [`poll_next_link`](Self::poll_next_link) has it sooner or later, or the error that it has
-    /// none.
+    /// Returns `true` if another link may follow the one that was lost for this `cause`. Then
+    /// [`poll_next_link`](Self::poll_next_link) resolves sooner or later, to that link or an error.
     fn on_lost(self: Pin<&mut Self>, cause: &Error) -> bool;
 
-    /// The next link. While there is one, this is a newer one that takes its place.
+    /// Resolves to the next link, which takes the place of the present one if there is one.
     ///
     /// # Errors
-    /// Why there are no more.
+    /// The reason for which there are no more.
     fn poll_next_link(
         self: Pin<&mut Self>,
         cx: &mut Context<'_>,
@@ -71,20 +70,20 @@ pub trait LinkSource {
     /// implementation does nothing.
     fn carried(self: Pin<&mut Self>) {}
 
-    /// What a link is told whose place the one takes that [`poll_next_link`](Self::poll_next_link)
-    /// gave last: by default 4409.
+    /// Returns the reason with which a link is closed whose place the latest link takes: by default
+    /// 4409.
     fn superseded_reason(&self) -> CloseReason {
         LinkError::taken_over().close_reason()
     }
 
-    /// By which it is asked for another link. What [`ReconnectHandle::reconnect`] asks for comes
-    /// from [`poll_next_link`](Self::poll_next_link); by default it is heard by nobody.
+    /// Returns the handle by which this source is asked for another link, which then comes from
+    /// [`poll_next_link`](Self::poll_next_link). The default handle is heard by nobody.
     fn reconnect_handle(&self) -> ReconnectHandle {
         ReconnectHandle::default()
     }
 }
 
-/// Asks a [`LinkSource`] for another link, whatever the state of the present one: a cheap handle.
+/// A cheap handle that asks a [`LinkSource`] for another link, whatever the state of the present one.
 #[derive(Debug, Clone, Default)]
 pub struct ReconnectHandle(Arc<(AtomicBool, AtomicWaker)>);
 
@@ -95,14 +94,14 @@ impl ReconnectHandle {
         self.0.1.wake();
     }
 
-    /// For the source: whether it was asked since this was last ready.
+    /// Ready once for each request since it was last ready; polled by the source.
     pub fn poll_requested(&self, cx: &mut Context<'_>) -> Poll<()> {
         self.0.1.register(cx.waker());
         if self.0.0.swap(false, SeqCst) { Poll::Ready(()) } else { Poll::Pending }
     }
 }
 
-/// The source behind a connection that is the only one.
+/// A source without further links.
 #[derive(Debug)]
 pub struct SingleLink<L>(std::marker::PhantomData<fn() -> L>);
 
@@ -122,7 +121,7 @@ impl<L: Duplex<Message, Message>> LinkSource for SingleLink<L> {
 }
 
 pin_project! {
-    /// The present link, and the source of the next.
+    /// A layer of one link after the other.
     #[derive(Debug)]
     #[must_use = "a layer does nothing unless polled"]
     pub struct Reconnect<S>
@@ -134,13 +133,13 @@ pin_project! {
         #[pin]
         link: Option<S::Link>,
         unproven: Unproven,
-        // A write has failed, for this reason or for one that the peer has already sent.
+        // Error of a write that has failed, and the end of the search for the peer's reason.
         broken: Option<(Error, Pin<Box<Sleep>>)>,
-        // A newer link took over, and that has yet to be told.
+        // Link that took over, and has yet to be reported.
         taken: Option<LinkUp>,
-        // A Close of ours is under way: there is no next link.
+        // A Close of ours was sent: there is no next link.
         closing: bool,
-        // Why there are no more.
+        // Reason for which there are no more links.
         end: Option<Error>,
     }
 }
@@ -153,8 +152,8 @@ struct Unproven {
 }
 
 impl Unproven {
-    /// One message each way. Where the session is another, the first that comes in answers
-    /// `initialize`, which a server may do and end at once.
+    /// Requires one message each way, and a second inbound one where the session is new: the first
+    /// answers `initialize`, which a server may do and end at once.
     fn new(up: &LinkUp) -> Self {
         let inbound = if matches!(up, LinkUp::Resumed(_)) { 1 } else { 2 };
         Self { outbound: 1, inbound }
@@ -167,7 +166,7 @@ impl Unproven {
     /// Records a message. Returns `true` once, when nothing is left to be carried.
     fn note(&mut self, message: &Message, way: impl FnOnce(&mut Self) -> &mut u8) -> bool {
         let data = match message {
-            // What begins so is a frame of the session.
+            // A control frame of the session begins with `@`.
             Message::Text(text) => !text.as_bytes().starts_with(b"@"),
             Message::Binary(_) => true,
             Message::Ping(_) | Message::Pong(_) | Message::Close(_) => false,
@@ -182,14 +181,14 @@ impl Unproven {
 }
 
 impl<L: Duplex<Message, Message>> Reconnect<SingleLink<L>> {
-    /// Over one link, whose end is the end.
+    /// Creates the layer over a single link.
     pub fn single(link: L) -> Self {
         Self::new(link, SingleLink(std::marker::PhantomData))
     }
 }
 
 impl<S: LinkSource> Reconnect<S> {
-    /// Over `link` first, then over those of `source`.
+    /// Creates the layer over `link` first, then over those of `source`.
     pub fn new(link: S::Link, source: S) -> Self {
         let unproven = Unproven::new(&LinkUp::NewPeer);
         Self {
@@ -203,7 +202,7 @@ impl<S: LinkSource> Reconnect<S> {
         }
     }
 
-    /// The link is lost: what is to be told.
+    /// Records the loss of the link. Returns what is reported of it.
     fn lose(self: Pin<&mut Self>, cause: Error) -> Result<LinkEvent<Message>, Error> {
         let mut this = self.project();
         *this.broken = None;
@@ -216,7 +215,7 @@ impl<S: LinkSource> Reconnect<S> {
         Ok(LinkEvent::Down(Down::new(cause)))
     }
 
-    /// A newer link takes the place of the present one.
+    /// Puts a newer link in the place of the present one. Returns what is reported of it.
     fn replace(
         self: Pin<&mut Self>,
         cx: &mut Context<'_>,
@@ -229,9 +228,9 @@ impl<S: LinkSource> Reconnect<S> {
             this.link.set(Some(next));
             return LinkEvent::Up(up);
         };
-        let parting = Message::Close(Some(this.source.superseded_reason()));
+        let close = Message::Close(Some(this.source.superseded_reason()));
         if matches!(link.as_mut().poll_ready(cx), Poll::Ready(Ok(())))
-            && link.as_mut().start_send(parting).is_ok()
+            && link.as_mut().start_send(close).is_ok()
         {
             let _ = link.poll_flush(cx);
         }
@@ -241,8 +240,8 @@ impl<S: LinkSource> Reconnect<S> {
         LinkEvent::Down(Down::new(LinkError::taken_over().into()))
     }
 
-    /// What a use of the link's sink came to.
-    fn noted<T>(self: Pin<&mut Self>, outcome: Result<T, Error>) -> Result<T, Error> {
+    /// Records the error of a use of the link's sink, if it is the first. Returns `outcome`.
+    fn note_write<T>(self: Pin<&mut Self>, outcome: Result<T, Error>) -> Result<T, Error> {
         let this = self.project();
         if let Err(error) = &outcome
             && this.broken.is_none()
@@ -252,7 +251,7 @@ impl<S: LinkSource> Reconnect<S> {
         outcome
     }
 
-    /// The link, where it takes messages.
+    /// Returns the link, if it takes messages.
     fn writable(self: Pin<&mut Self>) -> Result<Pin<&mut S::Link>, Error> {
         let this = self.project();
         if let Some(end) = this.end {
@@ -317,7 +316,7 @@ impl<S: LinkSource> Sink<Outgoing> for Reconnect<S> {
 
     fn poll_ready(mut self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<Result<(), Error>> {
         let ready = ready!(self.as_mut().writable()?.poll_ready(cx));
-        Poll::Ready(self.noted(ready))
+        Poll::Ready(self.note_write(ready))
     }
 
     fn start_send(mut self: Pin<&mut Self>, item: Outgoing) -> Result<(), Error> {
@@ -330,12 +329,12 @@ impl<S: LinkSource> Sink<Outgoing> for Reconnect<S> {
             this.source.carried();
         }
         let sent = self.as_mut().writable()?.start_send(item.message);
-        self.noted(sent)
+        self.note_write(sent)
     }
 
     fn poll_flush(mut self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<Result<(), Error>> {
         let flushed = ready!(self.as_mut().writable()?.poll_flush(cx));
-        Poll::Ready(self.noted(flushed))
+        Poll::Ready(self.note_write(flushed))
     }
 
     fn poll_close(self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<Result<(), Error>> {

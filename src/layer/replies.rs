@@ -10,12 +10,13 @@ use rmcp::service::RxJsonRpcMessage;
 
 use super::codec::Codec;
 use crate::{
-    decode::{PendingMethods, Role},
+    decode::PendingMethods,
     duplex::Duplex,
-    error::{Error, LinkError},
+    error::{CloseReason, Error, LinkError},
     framing::Framing,
     link::LinkEvent,
     message::Message,
+    role::McpRole,
 };
 
 /// Bytes of replies that may wait in a link without room before no more is read, so that a peer
@@ -29,7 +30,7 @@ pub(super) const MAX_UNFLUSHED: usize = 1 << 20;
 /// |---|---|---|---|---|
 /// | `Flushed` | `Unflushed` | | | |
 /// | `Unflushed` | adds to its bytes | its bytes are 0 | `Flushed` | reading waits; `Muted` where nothing can be written before more is read |
-/// | `Muted`: what cannot be read is not answered | | `Unflushed` | `Flushed` | reading goes on |
+/// | `Muted`: what cannot be read is not answered, nor a sign of life | | `Unflushed` | `Flushed` | reading goes on |
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
 pub(super) enum Replies {
     #[default]
@@ -47,7 +48,7 @@ impl Replies {
     /// stream to tell, after all that had arrived before.
     pub(super) fn send<R, F, S>(&mut self, codec: &mut Codec<R, F>, mut link: Pin<&mut S>)
     where
-        R: Role,
+        R: McpRole,
         F: Framing<R>,
         S: Sink<Message, Error = Error>,
     {
@@ -94,8 +95,8 @@ impl Replies {
 
     /// Reads from `link` and decodes with the help of the requests in flight, until there is a
     /// message or an event. Where `is_stuck` says that nothing can be written to the link before
-    /// more is read, reading goes on, and beyond [`MAX_UNFLUSHED`] no unreadable message is
-    /// answered.
+    /// more is read, reading goes on, and beyond [`MAX_UNFLUSHED`] neither unreadable messages nor
+    /// signs of life are answered.
     pub(super) fn poll_decode<R, F, S, I>(
         &mut self,
         codec: &mut Codec<R, F>,
@@ -105,7 +106,7 @@ impl Replies {
         cx: &mut Context<'_>,
     ) -> Poll<Option<Result<Decoded<R>, Error>>>
     where
-        R: Role,
+        R: McpRole,
         F: Framing<R>,
         S: Duplex<Message, I> + Stream<Item = Result<I, Error>>,
         I: Into<LinkEvent<Message>>,
@@ -139,13 +140,25 @@ impl Replies {
                 Ok(None) => {}
                 Ok(Some(message)) => return Poll::Ready(Some(Ok(LinkEvent::Item(message)))),
                 Err(reason) => {
-                    let close = Message::Close(Some(reason.clone()));
-                    if link.as_mut().start_send(close).is_ok() {
-                        let _ = link.as_mut().poll_flush(cx);
-                    }
-                    return Poll::Ready(Some(Err(LinkError::closed_here(&reason).into())));
+                    return Poll::Ready(Some(Err(close_for(link.as_mut(), &reason, cx))));
                 }
             }
         }
     }
+}
+
+/// Closes `link` for a `reason` of this side's own. Returns the error that says so.
+pub(super) fn close_for<S>(
+    mut link: Pin<&mut S>,
+    reason: &CloseReason,
+    cx: &mut Context<'_>,
+) -> Error
+where
+    S: Sink<Message, Error = Error>,
+{
+    let close = Message::Close(Some(reason.clone()));
+    if link.as_mut().start_send(close).is_ok() {
+        let _ = link.poll_flush(cx);
+    }
+    LinkError::closed_here(reason).into()
 }

@@ -65,11 +65,11 @@
 mod ack_deadline;
 mod ahead;
 mod config;
-mod frame;
+pub(crate) mod frame;
 mod inbound;
 mod read_ahead;
-mod receive_count;
-mod secret;
+pub(crate) mod receive_count;
+pub(crate) mod secret;
 mod send_window;
 
 #[doc = include_str!("resume/protocol.md")]
@@ -108,10 +108,10 @@ use crate::{
     time::Timer,
 };
 
-/// A message is acknowledged when this time has passed, however few there are.
+/// Time after which messages are acknowledged, however few there are.
 const ACK_DELAY: Duration = Duration::from_secs(1);
 
-/// How it stands with the link.
+/// State of the link.
 ///
 /// | | read from below | told above | takes messages |
 /// |---|---|---|---|
@@ -130,7 +130,7 @@ enum Phase {
 }
 
 impl Phase {
-    /// What keeps messages from being sent.
+    /// Fails with what keeps messages from being sent.
     fn obstacle(&self) -> Result<(), Error> {
         match self {
             Self::Live => Ok(()),
@@ -143,7 +143,7 @@ impl Phase {
 }
 
 pin_project! {
-    /// One session over one connection after the other.
+    /// A layer of one session over one connection after the other.
     #[derive(Debug)]
     #[must_use = "a layer does nothing unless polled"]
     pub struct Resume<S> {
@@ -151,19 +151,19 @@ pin_project! {
         receive_count: ReceiveCount,
         start: SessionStart,
         phase: Phase,
-        // Read while nothing could be written.
+        // Items read while nothing could be written.
         ahead: Ahead,
         config: Config,
-        // It was this side that dialled. Once known, it stays so.
+        // `true` if this side dialled. Once known, it stays so.
         dialled: bool,
         ack_deadline: AckDeadline,
         // A ping of that deadline is not flushed yet.
         ping_unflushed: bool,
-        // Someone waits for an acknowledgement.
+        // `true` while someone waits for an acknowledgement.
         starved: bool,
-        // What opened the link need not have been flushed either.
+        // `true` while a message of this layer, or what opened the link, is not flushed.
         unflushed: bool,
-        // It is an acknowledgement, which others that are about to be sent may take along.
+        // `true` if that is an acknowledgement, whose flush may wait for messages sent with it.
         waits: bool,
         ack_overdue: bool,
         timer: Timer,
@@ -173,12 +173,12 @@ pin_project! {
 }
 
 impl<S: Duplex<Outgoing, LinkEvent<Message>>> Resume<S> {
-    /// A new session over `inner`, whose first link is there.
+    /// Creates the layer with a new session over `inner`, whose first link is up.
     pub fn new(inner: S, config: Config) -> Self {
         Self::with_receive_count(inner, config, ReceiveCount::default())
     }
 
-    /// The same, with the handle on the count that the source of the links has.
+    /// Creates the layer with the handle on its count that the source of the links has.
     pub fn with_receive_count(inner: S, config: Config, receive_count: ReceiveCount) -> Self {
         let start = receive_count.restart();
         let dialled = receive_count.has_dialled(start);
@@ -201,8 +201,8 @@ impl<S: Duplex<Outgoing, LinkEvent<Message>>> Resume<S> {
         }
     }
 
-    /// Hands to the link what it has to be handed beside new messages. A write that fails is for the
-    /// link's own stream to tell.
+    /// Hands to the link what it is owed beside new messages: a due acknowledgement, and what is sent
+    /// again. The stream reports a failed write.
     fn poll_own(self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<Result<(), Error>> {
         let mut this = self.project();
         this.phase.obstacle()?;
@@ -211,7 +211,7 @@ impl<S: Duplex<Outgoing, LinkEvent<Message>>> Resume<S> {
             *this.ack_overdue = false;
             *this.unflushed = true;
             *this.waits = true;
-            let ack = Frame::Ack(this.send_window.tell()).encode();
+            let ack = Frame::Ack(this.send_window.acknowledgement()).encode();
             this.inner.as_mut().start_send(Outgoing::new(0, ack))?;
         }
         while !this.send_window.is_handed_over() {
@@ -224,8 +224,8 @@ impl<S: Duplex<Outgoing, LinkEvent<Message>>> Resume<S> {
         Poll::Ready(Ok(()))
     }
 
-    /// Whether an acknowledgement is due by now that was not before.
-    fn is_overdue(self: Pin<&mut Self>, cx: &mut Context<'_>) -> bool {
+    /// Returns `true` if an acknowledgement has become due.
+    fn poll_ack_due(self: Pin<&mut Self>, cx: &mut Context<'_>) -> bool {
         let this = self.project();
         if *this.ack_overdue || !matches!(this.phase, Phase::Live) {
             return false;
@@ -245,7 +245,7 @@ impl<S: Duplex<Outgoing, LinkEvent<Message>>> Resume<S> {
         }
     }
 
-    /// The end of the lost link, when the peer need no longer keep the session.
+    /// Resolves to the end of the lost link once the peer need no longer keep the session.
     fn poll_gone(self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<LinkEvent<Message>> {
         let this = self.project();
         let Phase::Lost(down) = &*this.phase else { return Poll::Pending };
@@ -255,7 +255,7 @@ impl<S: Duplex<Outgoing, LinkEvent<Message>>> Resume<S> {
         Poll::Ready(LinkEvent::Down(down))
     }
 
-    /// The next item that is not of this layer's own concern.
+    /// Resolves to the next item that is not of this layer's own concern.
     fn poll_item(
         mut self: Pin<&mut Self>,
         cx: &mut Context<'_>,
@@ -276,7 +276,7 @@ impl<S: Duplex<Outgoing, LinkEvent<Message>>> Resume<S> {
                 }
                 Poll::Ready(None) => return Poll::Ready(None),
                 Poll::Pending => {
-                    if self.as_mut().is_overdue(cx) {
+                    if self.as_mut().poll_ack_due(cx) {
                         continue;
                     }
                     if let Poll::Ready(down) = self.as_mut().poll_gone(cx) {
@@ -305,7 +305,7 @@ impl<S: Duplex<Outgoing, LinkEvent<Message>>> Resume<S> {
     }
 }
 
-/// No JSON text begins so.
+/// Returns `true` if `text` is a control frame: no JSON text begins with `@`.
 fn is_control(text: &Text) -> bool {
     text.as_bytes().first() == Some(&b'@')
 }
@@ -348,7 +348,9 @@ impl<S: Duplex<Outgoing, LinkEvent<Message>>> Sink<Outgoing> for Resume<S> {
             if polled.is_ready() || self.start == SessionStart::Plain {
                 return polled;
             }
-            ready!(self.as_mut().poll_read_ahead(cx))?;
+            if self.as_mut().poll_read_ahead(cx)?.is_pending() {
+                return self.poll_overdue(cx).map(Err);
+            }
         }
     }
 

@@ -17,7 +17,7 @@
 //! # Ok(()) }
 //! ```
 
-mod config;
+pub(crate) mod config;
 #[cfg(feature = "deflate")]
 #[cfg_attr(docsrs, doc(cfg(feature = "deflate")))]
 pub mod deflate;
@@ -66,7 +66,7 @@ use crate::{
     error::{CloseCode, CloseReason, Error, LinkError},
     message::{Message, Text},
     stats::Stats,
-    time::after,
+    time::deadline_in,
 };
 
 /// How many pings are read at most before the pongs that they asked for have been written.
@@ -140,7 +140,8 @@ impl<S: AsyncRead + AsyncWrite + Unpin> Socket<S> {
         stats.bytes_received(leftover.len());
         let mut stream = Counted::new(stream, stats, config.buffer_size);
         stream.frames.follow(&leftover);
-        Self::assemble(stream, leftover.into(), side, config)
+        // A copy: what was read behind a handshake holds on to all that was read in it.
+        Self::assemble(stream, leftover.to_vec(), side, config)
     }
 
     fn assemble(stream: Counted<S>, ahead: Vec<u8>, side: Side, config: Config) -> Self {
@@ -377,7 +378,7 @@ impl<S: AsyncRead + AsyncWrite + Unpin> Stream for Socket<S> {
             }
         };
         let message = match message {
-            WsMessage::Text(text) => Message::Text(Text::trusted(text.into())),
+            WsMessage::Text(text) => Message::Text(Text::from_validated(text.into())),
             WsMessage::Binary(bytes) => Message::Binary(bytes),
             WsMessage::Ping(payload) => {
                 this.pongs_owed += 1;
@@ -444,7 +445,8 @@ impl<S: AsyncRead + AsyncWrite + Unpin> Sink<Message> for Socket<S> {
     fn poll_close(mut self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<Result<(), Error>> {
         let this = &mut *self;
         let timeout = this.config.close_timeout;
-        let deadline = this.deadline.get_or_insert_with(|| Box::pin(sleep_until(after(timeout))));
+        let deadline =
+            this.deadline.get_or_insert_with(|| Box::pin(sleep_until(deadline_in(timeout))));
         if deadline.as_mut().poll(cx).is_ready() {
             this.phase = Phase::Closed;
         }

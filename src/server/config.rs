@@ -14,127 +14,78 @@ use rmcp::RoleServer;
 use tokio_util::sync::CancellationToken;
 
 use super::{
-    auth::{Authenticator, Gate},
-    door::Refusal,
-    guard::GuardLayer,
-    limit::Limits,
-    origin::{Allowed, Origin},
-    registry::{Cause, Encode, Registry},
-    resume::Resumption,
+    auth::{Authenticator, DynAuthenticator},
+    http::{
+        limits::Limits,
+        origin::{Allowed, source::Origin},
+        peer::AcceptedFrom,
+        rejection::Rejection,
+    },
+    registry::{Encode, Registry, event::RejectReason},
+    sessions::config::SessionConfig,
+    shutdown::Drain,
 };
 use crate::{
-    decode::Role,
-    error::{CloseCode, CloseReason, MessageError},
-    framing::{Framing, JsonRpc, Manners},
+    error::MessageError,
+    framing::{Framing, json_rpc::JsonRpc, properties::FramingProperties},
     message::Message,
-    transport::{self, Builder, WebSocketTransport},
+    role::McpRole,
+    transport::{self, WebSocketTransport, builder::Builder},
 };
 
-/// Who may connect, how fast they must be, and what their connections are made of.
-pub struct Config<R: Role = RoleServer> {
+/// Settings of a server: who may connect, how fast they must be, and what connections are made of.
+pub struct Config<R: McpRole = RoleServer> {
     pub(super) allowed: Allowed,
     /// For the opening handshake, and again for the first message.
     pub(super) timeout: Duration,
     pub(super) request_timeout: Option<Duration>,
     pub(super) stop: CancellationToken,
-    pub(super) gate: Option<Arc<dyn Gate>>,
+    pub(super) authenticator: Option<Arc<dyn DynAuthenticator>>,
     pub(super) in_band: bool,
     /// `true` once a guard was made of this configuration, or of a clone.
-    has_guard: Arc<AtomicBool>,
+    pub(super) has_guard: Arc<AtomicBool>,
     /// Largest message before authentication, in bytes.
     pub(super) first_message: usize,
     pub(super) cookie: Option<Arc<str>>,
     pub(super) limits: Limits,
     pub(super) drain: Drain,
-    pub(super) resumption: Option<Resumption>,
+    pub(super) sessions: Option<SessionConfig>,
     pub(super) registry: Registry<R>,
-    pub(super) layers: transport::Config,
+    pub(super) transport: transport::Config,
     peer: Option<PeerOf>,
     framing: NewFraming<R>,
 }
 
-/// How a server stops: each connection is closed with 1012, "service restart", as soon as no call is
-/// in flight on it. Meanwhile whoever comes is told 503, and a further call that it is not executed.
-#[derive(Debug, Clone)]
-#[non_exhaustive]
-pub struct Drain {
-    /// How long calls in flight may still take, and what a [`fallback`](super::Serve::fallback) is
-    /// answering: 30 s. Then they are dropped, and their connections closed.
-    pub deadline: Duration,
-    /// How many connections are closed per second: 1,000, or as many more as it takes to be done in
-    /// half of the deadline. Their clients come back, and had better not do so all at once.
-    pub closes_per_second: u32,
-    /// What each is told: 1012, "the server is stopping". Clients do not come back after a 1000.
-    pub reason: CloseReason,
-}
-
-impl Default for Drain {
-    fn default() -> Self {
-        Self {
-            deadline: Duration::from_secs(30),
-            closes_per_second: 1000,
-            reason: CloseReason::new(CloseCode::Restart, "the server is stopping"),
-        }
-    }
-}
-
-impl Drain {
-    /// Sets [`deadline`](Self::deadline).
-    #[must_use]
-    pub fn deadline(mut self, deadline: Duration) -> Self {
-        self.deadline = deadline;
-        self
-    }
-
-    /// Sets [`closes_per_second`](Self::closes_per_second).
-    #[must_use]
-    pub fn closes_per_second(mut self, closes: u32) -> Self {
-        self.closes_per_second = closes;
-        self
-    }
-
-    /// Sets [`reason`](Self::reason).
-    #[must_use]
-    pub fn reason(mut self, reason: CloseReason) -> Self {
-        self.reason = reason;
-        self
-    }
-}
-
-/// Where a request comes from.
+/// Function that tells where a request comes from.
 type PeerOf = Arc<dyn Fn(&Parts) -> Option<SocketAddr> + Send + Sync>;
-
-/// From where a listener accepted the connection of a request: an extension of it.
-#[derive(Debug, Clone, Copy)]
-pub(super) struct Accepted(pub(super) SocketAddr);
 
 /// Makes the framing of one connection.
 type NewFraming<R> = Arc<dyn Fn() -> Box<dyn Framing<R>> + Send + Sync>;
 
-impl<R: Role> Default for Config<R> {
+impl<R: McpRole> Default for Config<R> {
     fn default() -> Self {
         Self {
             allowed: Allowed::default(),
             timeout: Duration::from_secs(10),
             request_timeout: None,
             stop: CancellationToken::new(),
-            gate: None,
+            authenticator: None,
             in_band: false,
             has_guard: Arc::default(),
             first_message: 4 << 10,
             cookie: None,
             limits: Limits::default(),
             drain: Drain::default(),
-            resumption: Some(Resumption::default()),
+            sessions: Some(SessionConfig::default()),
             registry: Registry::default(),
             peer: None,
-            layers: transport::Config::default(),
+            transport: transport::Config::default(),
             framing: Arc::new(|| Box::new(JsonRpc::default())),
         }
     }
 }
 
-impl<R: Role> Config<R> {
+impl<R: McpRole> Config<R> {
     /// Sets the hosts that may be asked for: by default the names of the loopback interface,
     /// `localhost`, `127.0.0.1` and `::1`. Any other `Host` gets 403, since a web page can let a
     /// name of its own point here (DNS rebinding).
@@ -215,45 +166,13 @@ impl<R: Role> Config<R> {
     }
 
     /// Takes every request for one that came by TLS: of the server's own web pages only those of `https`
-    /// may connect, and cookies are `Secure`. [`Serve::tls`](super::Serve) does that to its own configuration;
-    /// a [`WebSocketService`](super::WebSocketService) that is mounted beside it has to be told, or behind a
+    /// may connect, and cookies are `Secure`. [`Serve::tls`](crate::server::Serve) does that to its own configuration;
+    /// a [`WebSocketService`](crate::server::WebSocketService) that is mounted beside it has to be told, or behind a
     /// proxy that does TLS.
     #[must_use]
-    pub fn only_https(mut self) -> Self {
-        self.allowed.only_https();
+    pub fn assume_https(mut self) -> Self {
+        self.allowed.assume_https();
         self
-    }
-
-    /// Returns a tower layer that checks HTTP requests as an upgrade is checked: `Host`, `Origin`,
-    /// and the [authenticator](Self::authenticator) if there is one. It is for axum routes and
-    /// other services beside the WebSockets; see [`Guard`](super::Guard).
-    ///
-    /// # Errors
-    /// [`io::ErrorKind::InvalidInput`] when an allowed host or origin cannot be read.
-    ///
-    /// ```no_run
-    /// use axum::{Router, routing::get};
-    /// use mcp_ws_transport::server::{BearerTokens, Config, Identity, WebSocketService};
-    ///
-    /// # #[derive(Clone)] struct Calculator;
-    /// # impl rmcp::ServerHandler for Calculator {}
-    /// # fn example() -> std::io::Result<Router> {
-    /// let config: Config =
-    ///     Config::default().authenticator(BearerTokens::default().token("s3cr3t", Identity::new("alice")));
-    /// let guard = config.guard()?;
-    /// let figures = get(async || "for those who have a token");
-    /// let health = get(async || "for everybody, but for no page of other origins");
-    /// let mcp = WebSocketService::new(|| Ok(Calculator), config)?;
-    /// Ok(Router::new()
-    ///     .route("/figures", figures.layer(guard.clone()))
-    ///     .route("/health", health.layer(guard.without_authenticator()))
-    ///     .route_service("/mcp", mcp))
-    /// # }
-    /// ```
-    pub fn guard(&self) -> io::Result<GuardLayer> {
-        self.validate()?;
-        self.has_guard.store(true, Relaxed);
-        Ok(GuardLayer::new(self.clone()))
     }
 
     /// Fails when an allowed host or origin cannot be read.
@@ -264,7 +183,7 @@ impl<R: Role> Config<R> {
 
     /// Warns if there is an authenticator and no guard was made, while `what` is unguarded.
     pub(super) fn warn_of_unguarded(&self, what: &str) {
-        if self.gate.is_some() && !self.has_guard.load(Relaxed) {
+        if self.authenticator.is_some() && !self.has_guard.load(Relaxed) {
             tracing::warn!(
                 "{what} is unguarded: it answers whoever asks, without the authenticator; \
                  use `{what}` instead of `{what}_unguarded`, or put `Config::guard` before its routes"
@@ -272,8 +191,8 @@ impl<R: Role> Config<R> {
         }
     }
 
-    /// Whether a request of these headers comes from an allowed host and, if from a web page, from an allowed
-    /// one: the same check that is made for an upgrade, for what else is served beside it.
+    /// Checks that a request with these headers asks for an allowed host and, if it is from a web page,
+    /// comes from an allowed one: the same check that is made for an upgrade, for what else is served beside it.
     #[must_use]
     pub fn allows(&self, headers: &HeaderMap) -> bool {
         self.allowed.check(headers).is_ok()
@@ -283,7 +202,7 @@ impl<R: Role> Config<R> {
     /// nobody is asked.
     #[must_use]
     pub fn authenticator(mut self, authenticator: impl Authenticator) -> Self {
-        self.gate = Some(Arc::new(authenticator));
+        self.authenticator = Some(Arc::new(authenticator));
         self
     }
 
@@ -316,28 +235,28 @@ impl<R: Role> Config<R> {
         self
     }
 
-    /// How many clients there may be.
+    /// Sets how many clients there may be.
     #[must_use]
     pub fn limits(mut self, limits: Limits) -> Self {
         self.limits = limits;
         self
     }
 
-    /// How the server stops.
+    /// Sets how the server stops.
     #[must_use]
     pub fn drain(mut self, drain: Drain) -> Self {
         self.drain = drain;
         self
     }
 
-    /// How long the sessions of clients that lose their connection are kept, and how many; `None` for
-    /// none of them. Clients come back to theirs that speak
+    /// Sets how long the sessions of clients that lose their connection are kept, and how many; `None`
+    /// keeps none. Clients come back to theirs that speak
     /// [`mcp.resume.v1`](crate::layer::resume::protocol), as those of this crate do, or know its
-    /// [name](Resumption::ids); not those that authenticate
+    /// [name](SessionConfig::ids); not those that authenticate
     /// [within the connection](Self::in_band_authentication).
     #[must_use]
-    pub fn resumption(mut self, resumption: impl Into<Option<Resumption>>) -> Self {
-        self.resumption = resumption.into();
+    pub fn sessions(mut self, sessions: impl Into<Option<SessionConfig>>) -> Self {
+        self.sessions = sessions.into();
         self
     }
 
@@ -348,12 +267,12 @@ impl<R: Role> Config<R> {
         self
     }
 
-    /// Tells where a request comes from: the address behind a proxy, say, from a header that this
+    /// Sets how the address of a client is told: the address behind a proxy, say, from a header that this
     /// proxy sets. By default it is where [`serve`](crate::serve()) accepted it from, and not known
-    /// in a [`WebSocketService`](super::WebSocketService) elsewhere. Where it panics, nobody is let in:
-    /// 500, counted as [`Cause::Unavailable`].
+    /// in a [`WebSocketService`](crate::server::WebSocketService) elsewhere. Where it panics, nobody is let in:
+    /// 500, counted as [`RejectReason::Unavailable`].
     #[must_use]
-    pub fn peer(
+    pub fn peer_addr(
         mut self,
         peer: impl Fn(&Parts) -> Option<SocketAddr> + Send + Sync + 'static,
     ) -> Self {
@@ -361,7 +280,7 @@ impl<R: Role> Config<R> {
         self
     }
 
-    /// How long a client may take for each step until its service runs: for its opening handshake,
+    /// Sets the time for each step until the service of a client runs: for its opening handshake,
     /// and for the initialization of MCP (or its first request, in the era without one). 10 s. As long
     /// may an answer before the upgrade wait until the client takes some more of it.
     #[must_use]
@@ -370,7 +289,7 @@ impl<R: Role> Config<R> {
         self
     }
 
-    /// How long the service may take for a request: for as long as it likes, by default. Then its handler
+    /// Sets the time that the service may take for a request: by default as long as it likes. Then its handler
     /// is dropped, and the client told `-32001` with `data.reason` `timed_out`. `subscriptions/listen`, which has no
     /// end of its own, is not concerned.
     #[must_use]
@@ -379,42 +298,42 @@ impl<R: Role> Config<R> {
         self
     }
 
-    /// The settings of each connection's layers.
+    /// Sets the settings of each connection's layers.
     #[must_use]
-    pub fn layers(mut self, layers: transport::Config) -> Self {
-        self.layers = layers;
+    pub fn transport(mut self, transport: transport::Config) -> Self {
+        self.transport = transport;
         self
     }
 
-    /// The form of the messages, in place of JSON-RPC itself. Each connection has a clone.
+    /// Sets the framing of the messages, in place of JSON-RPC itself. Each connection has a clone.
     #[must_use]
     pub fn framing(mut self, framing: impl Framing<R> + Clone + Sync + 'static) -> Self {
         self.framing = Arc::new(move || Box::new(framing.clone()));
         self
     }
 
-    /// When this token is cancelled the server stops; see [`Drain`].
+    /// Sets the token that stops the server when it is cancelled; see [`Drain`].
     #[must_use]
     pub fn cancellation_token(mut self, token: CancellationToken) -> Self {
         self.stop = token;
         self
     }
 
-    /// Where the request of these `parts` comes from, or what to answer when that cannot be told.
-    pub(super) fn peer_of(&self, parts: &Parts) -> Result<Option<SocketAddr>, Box<Refusal>> {
+    /// Returns where the request of these `parts` comes from, or the rejection if that cannot be told.
+    pub(super) fn peer_of(&self, parts: &Parts) -> Result<Option<SocketAddr>, Box<Rejection>> {
         let Some(peer) = &self.peer else {
-            return Ok(parts.extensions.get::<Accepted>().map(|accepted| accepted.0));
+            return Ok(parts.extensions.get::<AcceptedFrom>().map(|accepted| accepted.0));
         };
         catch_unwind(AssertUnwindSafe(|| peer(parts))).map_err(|_| {
             tracing::error!("what tells a client's address panicked");
             let what = "where the request comes from cannot be told";
-            Refusal::new(Cause::Unavailable, StatusCode::INTERNAL_SERVER_ERROR, what)
+            Rejection::new(RejectReason::Unavailable, StatusCode::INTERNAL_SERVER_ERROR, what)
         })
     }
 
     /// Encodes for all connections alike.
     pub(super) fn encode(&self) -> Encode<R> {
-        let (framing, limit) = (self.framing.clone(), self.layers.framed.max_message_size);
+        let (framing, limit) = (self.framing.clone(), self.transport.framed.max_message_size);
         Arc::new(move |message| {
             let message = framing().encode(message)?;
             match message.as_ref().map(Message::len) {
@@ -424,49 +343,49 @@ impl<R: Role> Config<R> {
         })
     }
 
-    /// How connections behave whose messages have the form that was chosen.
-    pub(super) fn manners(&self) -> Manners {
-        (self.framing)().manners()
+    /// Returns how connections with this framing behave.
+    pub(super) fn framing_properties(&self) -> FramingProperties {
+        (self.framing)().properties()
     }
 
     pub(super) fn builder(&self) -> Builder<R> {
-        WebSocketTransport::builder().config(self.layers.clone()).framing((self.framing)())
+        WebSocketTransport::builder().transport(self.transport.clone()).framing((self.framing)())
     }
 }
 
-impl<R: Role> Clone for Config<R> {
+impl<R: McpRole> Clone for Config<R> {
     fn clone(&self) -> Self {
         Self {
             allowed: self.allowed.clone(),
             timeout: self.timeout,
             request_timeout: self.request_timeout,
             stop: self.stop.clone(),
-            gate: self.gate.clone(),
+            authenticator: self.authenticator.clone(),
             in_band: self.in_band,
             has_guard: self.has_guard.clone(),
             first_message: self.first_message,
             cookie: self.cookie.clone(),
             limits: self.limits.clone(),
             drain: self.drain.clone(),
-            resumption: self.resumption.clone(),
+            sessions: self.sessions.clone(),
             registry: self.registry.clone(),
             peer: self.peer.clone(),
-            layers: self.layers.clone(),
+            transport: self.transport.clone(),
             framing: self.framing.clone(),
         }
     }
 }
 
-impl<R: Role> fmt::Debug for Config<R> {
+impl<R: McpRole> fmt::Debug for Config<R> {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         f.debug_struct("Config")
             .field("allowed", &self.allowed)
-            .field("authenticates", &self.gate.is_some())
+            .field("authenticates", &self.authenticator.is_some())
             .field("handshake_timeout", &self.timeout)
             .field("limits", &self.limits)
             .field("drain", &self.drain)
-            .field("resumption", &self.resumption)
-            .field("layers", &self.layers)
+            .field("sessions", &self.sessions)
+            .field("transport", &self.transport)
             .finish_non_exhaustive()
     }
 }

@@ -33,9 +33,10 @@
 //! | requests in flight | 1,024 per connection, those included whose sender has cancelled them while their handler runs on | error `-32000`, nothing executed |
 //! | memory of these | 64 MiB per connection, estimated from their JSON | the same |
 //! | notifications | 1,024 handled at once per connection | kept until their turn comes, 4 MiB of them |
+//! | memory of these | 64 MiB per connection, those included that are kept | dropped, counted and logged |
 //! | queue | 1 MiB to each client, 10 s without a byte taken | close 1013, its buffers are freed |
 //! | slow readers | what waits is read at 1 KiB/s, measured over 30 s | cut; its session may resume |
-//! | connections | 1,024 | 503 with `Retry-After`, or [1013](Limits::refuse_upgraded) |
+//! | connections | 1,024 | 503 with `Retry-After`, or [1013](Limits::reject_after_upgrade) |
 //! | sessions without a connection | 1,024 for 120 s, and 64 MiB of what waits in them | of the address that has the most, the oldest ends |
 //! | time | 10 s for TLS and the request, 10 s until MCP is initialized, 45 s without a sign of life | cut, with 408 or 1008 where that can be said; who was answered before it is just closed |
 //! | answers | 10 s without a byte taken, before the upgrade | cut |
@@ -43,7 +44,7 @@
 //! | panics | of a handler | end its own call, with `-32603` |
 //! | HTTP beside it | the [`fallback`](Serve::fallback), and [what shares the path](Serve::or), behind the same [`Guard`] | 401 and 403 as for an upgrade |
 //!
-//! Every refusal is a plain HTTP answer before the upgrade; [`WebSocketService`] has the table.
+//! Every rejection is a plain HTTP answer before the upgrade; [`WebSocketService`] has the table.
 //!
 //! # What is not
 //!
@@ -65,8 +66,8 @@
 //! - How many messages a client may send per second is not limited, only how many requests are in
 //!   flight. The layer `Rate` does (feature `rate-limit`).
 //! - [`accept`] performs the handshake and no more: how many connections there are and how they end is
-//!   the caller's affair, and a panic in a handler leaves its call without an answer, unless the
-//!   service is in a [`CatchPanic`](crate::CatchPanic).
+//!   the caller's affair, and a panic in a handler is answered after a second, and only where the
+//!   handler still had its context, unless the service is in a [`CatchPanic`](crate::CatchPanic).
 //! - Each connection needs a file descriptor, [`Limits::connections`] and [`Limits::handshakes`] together
 //!   2,048 of them, and many systems give a process 1,024. Raise that (`ulimit -n`, systemd's
 //!   `LimitNOFILE`), or lower the limits. Where descriptors run out nevertheless, [`serve`] drops
@@ -84,7 +85,7 @@
 //!   vouch for.
 //! - This crate's own logs show no token, session id or secret. tungstenite's show every frame at TRACE,
 //!   through the `log` facade, and so all that is in messages; leave them off where that is bridged.
-//! - Who returns by a [name](SessionIds) and begins anew has the old calls cancelled; a handler that takes
+//! - Who returns by a [name](SessionIdPolicy) and begins anew has the old calls cancelled; a handler that takes
 //!   no notice of that may still send notifications, which the new client gets.
 //! - What tools do with what they are given, and for how long, unless there is a
 //!   [`request_timeout`](Config::request_timeout).
@@ -97,7 +98,7 @@
 //! in logs. An empty one is none. Clients that can send none of these may authenticate
 //! [within the connection](Config::in_band_authentication).
 //!
-//! Handlers find in the extensions of each request: the [`http::request::Parts`] of the upgrade, under
+//! Handlers find in the extensions of each request: the [`http::request::Parts`](::http::request::Parts) of the upgrade, under
 //! the same type as with rmcp's streamable HTTP and without the headers of the handshake itself; the
 //! [`Identity`]; and their [`Connection`].
 //!
@@ -154,37 +155,37 @@
 //!
 //! The proxy's name is the `Host` that clients ask for: allow it, or have the proxy check it and
 //! [allow all](Config::disable_allowed_hosts). All connections come from the proxy's address;
-//! [`Config::peer`] reads the client's from a header that the proxy sets, for limits per address and for
+//! [`Config::peer_addr`] reads the client's from a header that the proxy sets, for limits per address and for
 //! the registry. Idle connections carry a ping every 20 s. [`deployment`] has a configuration of nginx for
 //! several instances, a systemd unit, and a container file.
 //!
 //! # Who is connected
 //!
 //! The [`Registry`] lists the connections, notifies one or all of them without waiting for the slow,
-//! closes them, tells what happens as a stream of [`Event`]s, and sums it up as [`Health`], which
+//! closes them, tells what happens as a stream of [`RegistryEvent`]s, and sums it up as [`Health`], which
 //! serialises.
 //!
 //! # Clients that come back
 //!
 //! A client that speaks [`mcp.resume.v1`](crate::layer::resume::protocol), as those of this crate do,
 //! has a session that outlives its connection. When that is lost, its service and its calls run on for
-//! [`Resumption::window`], 120 s; what they send is kept, and goes out when the client is back. To the
-//! registry it is one [`Connection`] all the while, which is [away](Connection::is_away) in between; it
+//! [`SessionConfig::window`], 120 s; what they send is kept, and goes out when the client is back. To the
+//! registry it is one [`Connection`] all the while, which is [away](Connection::is_detached) in between; it
 //! takes up none of the places of [`Limits`] then. The session belongs to the identity that opened it.
 //! When it ends, so do its handlers.
 //!
 //! Every other client comes back by the name of its session: `mcp_session_id` in the query, a subprotocol
 //! `mcp.session-id.<id>`, or a cookie `mcp_session_id`. Where the names come from is up to
-//! [`Resumption::ids`]:
+//! [`SessionConfig::ids`]:
 //!
-//! | [`SessionIds`] | who brings none | who brings one that is not known here |
+//! | [`SessionIdPolicy`] | who brings none | who brings one that is not known here |
 //! |---|---|---|
 //! | `Required` | 400 | begins a session of this name |
 //! | `Issued`, the default | is told one, in the header `mcp-session-id` of the 101 and as a cookie | the same; a cookie is replaced |
 //! | `None` | its connection is its session | the same |
 //!
 //! Such a session is kept when its connection is lost or closed with 1001, and ends with any other close. It
-//! is kept for the [window](Resumption::window) too, but for 5 s at most where the name was only told:
+//! is kept for the [window](SessionConfig::window) too, but for 5 s at most where the name was only told:
 //! most clients take no notice of it, and their handlers should not run on for nobody. The first that
 //! comes back by it shows that it does.
 //!
@@ -192,6 +193,8 @@
 //!   the calls of the old one are cancelled, what they still answer is dropped, and the service is the
 //!   same. After anything else the client goes on: it gets what has been queued, also the answers to its
 //!   calls. What was on its way when the connection was lost is lost; only `mcp.resume.v1` knows better.
+//!   Who says nothing may take its time; where nothing that it says for 10 s can be read, it is closed
+//!   with 1008, and the session ends.
 //! - **The last connection wins**: the one before is closed with 4409 (1000 where the name came as a
 //!   subprotocol, as SEP-1288 has it). Five times in 10 s, then 429 with `Retry-After`. A cookie takes
 //!   nothing over, since every window of a browser has the same: the next window gets a session of its own.
@@ -206,10 +209,10 @@
 //! With SEP-1288's members the messages name the session too:
 //!
 //! ```
-//! # use mcp_ws_transport::{framing::JsonRpc, server::{Config, Resumption, SessionIds}};
+//! # use mcp_ws_transport::{framing::JsonRpc, server::{Config, SessionConfig, SessionIdPolicy}};
 //! let config: Config = Config::default()
 //!     .framing(JsonRpc::default().session_fields())
-//!     .resumption(Resumption::default().ids(SessionIds::Required));
+//!     .sessions(SessionConfig::default().ids(SessionIdPolicy::Required));
 //! ```
 //!
 //! # Stopping
@@ -227,160 +230,49 @@
 
 mod many_threads;
 
+mod accept;
+mod admission;
 mod auth;
-mod body;
 mod config;
+mod connection;
 #[doc = include_str!("deployment.md")]
 pub mod deployment {}
-mod door;
-mod guard;
-mod handler;
-mod handshake;
-mod http_service;
-mod limit;
-mod listener;
-mod lobby;
+mod http;
+mod listen;
 mod or;
-mod origin;
-mod porch;
 mod registry;
-mod resume;
 mod role;
-mod serve;
 mod service;
-mod session;
-#[cfg(feature = "rustls-tls")]
-mod tls;
-mod visit;
-
-use std::{
-    future::{Future, IntoFuture},
-    pin::Pin,
-};
-
-use tokio::io::{AsyncRead, AsyncWrite};
+mod sessions;
+mod shutdown;
 
 #[cfg(feature = "rustls-tls")]
 #[cfg_attr(docsrs, doc(cfg(feature = "rustls-tls")))]
-pub use self::tls::Tls;
-use self::{auth::in_band, door::Standing};
+pub use self::listen::tls::ServerTls;
 pub use self::{
-    auth::{Authenticator, BearerTokens, Credentials, Denied, Identity, Token},
-    body::Body,
-    config::{Config, Drain},
-    guard::{Guard, GuardLayer},
-    http_service::HttpService,
-    limit::Limits,
-    listener::{Bind, Listener},
+    accept::{Accept, accept},
+    auth::{AuthError, Authenticator, Credentials, Identity, bearer::BearerTokens, token::Token},
+    config::Config,
+    http::{
+        body::Body,
+        guard::{Guard, GuardLayer},
+        limits::Limits,
+        origin::source::Origin,
+    },
+    listen::{
+        fallback::HttpService,
+        listener::{Bind, Listener},
+        serve::{Serve, Server, serve, serve_on},
+    },
     or::Or,
-    origin::Origin,
-    registry::{Broadcast, Cause, Connection, Event, Events, Health, Info, Missed, Registry},
-    resume::{Resumption, SessionIds},
-    role::Hosted,
-    serve::{Serve, Server, serve, serve_on},
+    registry::{
+        BroadcastReport, NotifyError, Registry,
+        connection::{Connection, ConnectionInfo},
+        event::{RegistryEvent, RegistryEvents, RejectReason},
+        health::Health,
+    },
+    role::HostedRole,
     service::WebSocketService,
+    sessions::{config::SessionConfig, id::SessionIdPolicy},
+    shutdown::Drain,
 };
-use crate::{
-    decode::Role,
-    error::{Error, HandshakeError, LinkError},
-    event::Notices,
-    transport::WebSocketTransport,
-};
-
-/// Performs the server's opening handshake on `stream`, which a client has just opened. Await the
-/// result, or set options first.
-///
-/// ```no_run
-/// # async fn example(service: impl rmcp::ServerHandler) -> Result<(), Box<dyn std::error::Error>> {
-/// use mcp_ws_transport::{CatchPanic, accept};
-/// use rmcp::ServiceExt;
-///
-/// let listener = tokio::net::TcpListener::bind("127.0.0.1:0").await?;
-/// let (stream, _peer) = listener.accept().await?;
-/// CatchPanic::new(service).serve(accept(stream).await?).await?.waiting().await?;
-/// # Ok(()) }
-/// ```
-pub fn accept<R, S>(stream: S) -> Accept<R, S>
-where
-    R: Role,
-    S: AsyncRead + AsyncWrite + Unpin + Send + 'static,
-{
-    Accept { stream, config: Config::default() }
-}
-
-/// A handshake to be performed; see [`accept`].
-///
-/// Awaiting it sets `TCP_NODELAY` where the stream is a `TcpStream`, answers requests until one is
-/// upgraded (any path will do), and fails with [`Error::Handshake`] when the client leaves or the
-/// time is over, or with [`Error::Link`] when it does not authenticate within the connection. The
-/// request and the identity are in the transport's [extensions](WebSocketTransport::extensions). The
-/// number of connections, a panic in a handler (see [`CatchPanic`](crate::CatchPanic)) and how all
-/// of it stops are the caller's affair.
-#[derive(Debug)]
-#[must_use = "nothing is accepted until this is awaited"]
-pub struct Accept<R: Role, S> {
-    stream: S,
-    config: Config<R>,
-}
-
-impl<R: Role, S> Accept<R, S> {
-    /// Who may connect, how fast they must be, and what the connection is made of.
-    pub fn config(mut self, config: Config<R>) -> Self {
-        self.config = config;
-        self
-    }
-}
-
-impl<R, S> IntoFuture for Accept<R, S>
-where
-    R: Hosted,
-    S: AsyncRead + AsyncWrite + Unpin + Send + 'static,
-{
-    type Output = Result<WebSocketTransport<R>, Error>;
-    type IntoFuture = Pin<Box<dyn Future<Output = Self::Output> + Send>>;
-
-    fn into_future(self) -> Self::IntoFuture {
-        let Self { stream, config } = self;
-        let span = tracing::info_span!("websocket", side = "server");
-        Box::pin(async move {
-            config.allowed.validate().map_err(HandshakeError::Invalid)?;
-            let (upgraded, guest) = handshake::accept(stream, &config).await?;
-            let mut builder = config.builder().span(span);
-            let (mut transport, identity) = match (guest.standing, &config.gate) {
-                (Standing::Unknown, Some(gate)) => {
-                    builder = builder.peer(upgraded.takes());
-                    let layers = builder.layers();
-                    let mut link = upgraded.unauthenticated(&layers, config.first_message);
-                    let framing = builder.framing_mut();
-                    let proof = in_band::authenticate(
-                        &mut *link,
-                        framing,
-                        &config,
-                        &**gate,
-                        (&guest.parts, guest.peer),
-                    );
-                    match proof.await {
-                        Ok(identity) => {
-                            let link = link.authenticated(&layers)?;
-                            (builder.over_link(link, Notices::default()), Some(identity))
-                        }
-                        Err((_, reason)) => {
-                            in_band::close(&mut *link, reason.clone()).await;
-                            return Err(LinkError::closed_here(&reason).into());
-                        }
-                    }
-                }
-                (Standing::Known(identity, _), _) => (upgraded.transport(builder), identity),
-                (Standing::Unknown | Standing::Refused(_), _) => {
-                    (upgraded.transport(builder), None)
-                }
-            };
-            let extensions = transport.extensions();
-            extensions.insert(guest.parts);
-            if let Some(identity) = identity {
-                extensions.insert(identity);
-            }
-            Ok(transport)
-        })
-    }
-}

@@ -9,15 +9,20 @@ use std::{
 };
 
 use bytes::Bytes;
-use http::{
-    HeaderMap, Request, Response,
-    header::{SEC_WEBSOCKET_KEY, UPGRADE},
-};
+use http::{Request, Response};
+
 use tower_layer::Layer;
 use tower_service::Service;
 
-use super::{Body, Guard, GuardLayer, WebSocketService, role::Hosted};
-use crate::upgrade::elements;
+use super::{
+    http::{
+        body::Body,
+        guard::{Guard, GuardLayer},
+        handshake::asks_for_websocket,
+    },
+    role::HostedRole,
+    service::WebSocketService,
+};
 
 /// Two services on one path; see [`WebSocketService::or`].
 #[derive(Debug, Clone)]
@@ -27,7 +32,7 @@ pub struct Or<W, T> {
     other: T,
 }
 
-impl<S: rmcp::Service<R>, R: Hosted> WebSocketService<S, R> {
+impl<S: rmcp::Service<R>, R: HostedRole> WebSocketService<S, R> {
     /// Hands every request that asks for no WebSocket to `other`: an rmcp `StreamableHttpService`, a
     /// `Router` of axum's, any tower service that answers requests with the same body.
     ///
@@ -63,7 +68,7 @@ impl<S: rmcp::Service<R>, R: Hosted> WebSocketService<S, R> {
 
     /// Shares the path like [`or`](Self::or), but **`other` answers without any of the checks** of
     /// the upgrade, and has to make its own. Warns if there is an authenticator, unless
-    /// [`Config::guard`](super::Config::guard) was used.
+    /// [`Config::guard`](crate::server::Config::guard) was used.
     pub fn or_unguarded<T>(self, other: T) -> Or<Self, T> {
         self.config().warn_of_unguarded("or");
         Or { websocket: self, other }
@@ -100,10 +105,4 @@ where
             Ok(other.call(request).await?.map(Body::new))
         })
     }
-}
-
-/// Whether a request of these headers wants to be upgraded.
-pub(super) fn asks_for_websocket(headers: &HeaderMap) -> bool {
-    headers.contains_key(SEC_WEBSOCKET_KEY)
-        || elements(headers, UPGRADE).any(|element| element.eq_ignore_ascii_case("websocket"))
 }

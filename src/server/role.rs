@@ -1,4 +1,4 @@
-//! What a server needs to know of an MCP role.
+//! [`HostedRole`]: what a server needs to know of an MCP role.
 
 use std::{borrow::Cow, fmt};
 
@@ -13,11 +13,11 @@ use rmcp::{
 use serde_json::Value;
 use tokio_util::sync::CancellationToken;
 
-use crate::{decode::Role, transport::WebSocketTransport};
+use crate::{role::McpRole, transport::WebSocketTransport};
 
-/// An MCP role whose service can be run for each connection. Both are.
-pub trait Hosted:
-    Role + ServiceRole<InitializeError: fmt::Display + Send, PeerNot: ProgressNotificationToken>
+/// MCP role whose service can be run for each connection. Both are.
+pub trait HostedRole:
+    McpRole + ServiceRole<InitializeError: fmt::Display + Send, PeerNot: ProgressNotificationToken>
 {
     /// Runs `service` on `transport`, as rmcp does for this role.
     #[doc(hidden)]
@@ -27,7 +27,7 @@ pub trait Hosted:
         token: CancellationToken,
     ) -> impl Future<Output = Result<RunningService<Self, S>, Self::InitializeError>> + Send;
 
-    /// The same, for a peer that does not initialize its session.
+    /// Runs `service` for a peer that does not initialize its session.
     #[doc(hidden)]
     fn run_directly<S: Service<Self>>(
         service: S,
@@ -37,25 +37,24 @@ pub trait Hosted:
         rmcp::service::serve_directly_with_ct(service, transport, None, token)
     }
 
-    /// The parameters of a request of the method `authenticate`.
+    /// Returns the parameters of a request of the method `authenticate`.
     #[doc(hidden)]
     fn authenticate(request: &Self::PeerReq) -> Option<Option<&Value>>;
 
-    /// Whether the request is answered only when its sender, or the server, is done.
+    /// Returns `true` if the request is answered only when its sender, or the server, is done.
     #[doc(hidden)]
     fn is_open_ended(request: &Self::PeerReq) -> bool;
 
-    /// `value` as the result of a request.
+    /// Returns `value` as the result of a request.
     #[doc(hidden)]
     fn custom_result(value: Value) -> Self::Resp;
 
-    /// What `error` says, without what the peer said: that may hold a token which came at the wrong
-    /// moment.
+    /// Returns what `error` says without what the peer said, which may be a token at the wrong moment.
     #[doc(hidden)]
     fn explain(error: &Self::InitializeError) -> Cow<'static, str>;
 }
 
-impl Hosted for RoleServer {
+impl HostedRole for RoleServer {
     fn run<S: Service<Self>>(
         service: S,
         transport: WebSocketTransport<Self>,
@@ -94,7 +93,7 @@ impl Hosted for RoleServer {
     }
 }
 
-impl Hosted for RoleClient {
+impl HostedRole for RoleClient {
     fn run<S: Service<Self>>(
         service: S,
         transport: WebSocketTransport<Self>,

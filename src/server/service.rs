@@ -4,38 +4,35 @@
 use std::{
     convert::Infallible,
     fmt, io,
-    pin::{Pin, pin},
-    sync::{Arc, Mutex, PoisonError},
+    pin::Pin,
+    sync::Arc,
     task::{Context, Poll},
-    time::Duration,
 };
 
 use http::{Request, Response, StatusCode};
 use hyper::upgrade::OnUpgrade;
 use rmcp::{RoleServer, Service};
-use tokio::time::{Instant, Sleep, sleep_until};
+
 use tokio_util::task::TaskTracker;
 use tracing::Instrument;
 
 use super::{
-    Body, Config,
-    auth::in_band,
-    door::{self, Admitted, Guest, Refusal, Rooms, Standing},
-    handshake::{self, Agreed, AllLayers, BeforeAuthentication},
-    limit::Places,
-    lobby::Lobby,
-    registry::{Cause, Encode, Registry},
-    resume::{Arrival, Sessions},
-    role::Hosted,
-    session::{Opened, Session},
+    admission::{self, Admission, Capacity},
+    config::Config,
+    connection::state::ServerState,
+    http::{
+        body::Body,
+        limits::ConnectionLimit,
+        pending::PendingConnections,
+        rejection::Rejection,
+        response::{HttpResponse, plain_response},
+    },
+    registry::{Registry, event::RejectReason},
+    role::HostedRole,
+    sessions::store::SessionStore,
+    shutdown::ClosePacer,
 };
-use crate::{
-    decode::Role,
-    event::Notices,
-    layer::{resume, socket::Side},
-    link::PeerLimits,
-    time::{after, later},
-};
+use crate::{layer::socket::Side, role::McpRole};
 
 /// Upgrades requests and runs a service of its own for each connection.
 ///
@@ -56,12 +53,12 @@ use crate::{
 /// | authenticated, but not allowed, or the session is another's | 403 |
 /// | the session is taken over time and again | 429 with `Retry-After` |
 /// | all places are taken, the authenticator fails, or the server is stopping | 503 with `Retry-After` |
-/// | [`Config::peer`] panics | 500 |
+/// | [`Config::peer_addr`] panics | 500 |
 ///
 /// The server around this service decides how header names are written: hyper, and axum with it,
 /// writes `sec-websocket-accept`, which HTTP allows but small devices that compare bytes may not
 /// understand. Under [`serve`](crate::serve()), which takes an axum `Router` as its
-/// [`fallback`](super::Serve::fallback), it is `Sec-WebSocket-Accept`.
+/// [`fallback`](crate::server::Serve::fallback), it is `Sec-WebSocket-Accept`.
 ///
 /// Any path is upgraded; whether `/mcp/` leads here as `/mcp` does is up to the router:
 /// `nest_service("/mcp", mcp)` of axum's takes both.
@@ -77,24 +74,11 @@ use crate::{
 /// axum::serve(tokio::net::TcpListener::bind("127.0.0.1:8080").await?, app).await
 /// # }
 /// ```
-pub struct WebSocketService<S, R: Role = RoleServer> {
-    shop: Arc<Shop<S, R>>,
+pub struct WebSocketService<S, R: McpRole = RoleServer> {
+    state: Arc<ServerState<S, R>>,
 }
 
-/// What every connection shares.
-pub(super) struct Shop<S, R: Role> {
-    pub(super) factory: Box<dyn Fn() -> io::Result<S> + Send + Sync>,
-    pub(super) config: Config<R>,
-    pub(super) encode: Encode<R>,
-    pub(super) rooms: Rooms<R>,
-    /// For those who have yet to say who they are.
-    pub(super) lobby: Arc<Lobby>,
-    tasks: TaskTracker,
-    /// When the server began to stop, and how many have been told since.
-    turns: Mutex<Option<(Instant, Duration, u32)>>,
-}
-
-impl<S: Service<R>, R: Hosted> WebSocketService<S, R> {
+impl<S: Service<R>, R: HostedRole> WebSocketService<S, R> {
     /// Runs what `factory` makes, once for each connection.
     ///
     /// # Errors
@@ -105,30 +89,30 @@ impl<S: Service<R>, R: Hosted> WebSocketService<S, R> {
     ) -> io::Result<Self> {
         config.validate()?;
         Ok(Self {
-            shop: Arc::new(Shop {
+            state: Arc::new(ServerState {
                 factory: Box::new(factory),
                 encode: config.encode(),
-                lobby: Lobby::new(config.limits.handshakes),
+                pending: PendingConnections::new(config.limits.handshakes),
                 tasks: TaskTracker::new(),
-                rooms: Rooms {
-                    places: Places::new(config.limits.clone()),
-                    sessions: config.resumption.clone().map(|resumption| {
-                        let window_bytes = config.layers.resume.window_bytes;
+                capacity: Capacity {
+                    connections: ConnectionLimit::new(config.limits.clone()),
+                    sessions: config.sessions.clone().map(|sessions| {
+                        let window_bytes = config.transport.resume.window_bytes;
                         let (limits, stop) =
-                            (config.layers.limits(Side::Server), config.stop.clone());
-                        Sessions::new(resumption, window_bytes, limits, stop)
+                            (config.transport.limits(Side::Server), config.stop.clone());
+                        SessionStore::new(sessions, window_bytes, limits, stop)
                     }),
                 },
-                turns: Mutex::new(None),
+                pacer: ClosePacer::default(),
                 config,
             }),
         })
     }
 
-    /// The connections: those of [`Config::registry`].
+    /// Returns the registry of the connections, that of [`Config::registry`].
     #[must_use]
     pub fn registry(&self) -> &Registry<R> {
-        &self.shop.config.registry
+        &self.state.config.registry
     }
 
     /// Resolves when the token of [`Config::cancellation_token`] is cancelled and every connection
@@ -159,183 +143,88 @@ impl<S: Service<R>, R: Hosted> WebSocketService<S, R> {
     /// # Ok(()) }
     /// ```
     pub async fn closed(&self) {
-        self.shop.config.stop.cancelled().await;
-        self.shop.tasks.close();
-        self.shop.tasks.wait().await;
+        self.state.config.stop.cancelled().await;
+        self.state.tasks.close();
+        self.state.tasks.wait().await;
     }
 
-    /// The seats for all who have not shown who they are, before the upgrade or after it.
-    pub(super) fn lobby(&self) -> &Arc<Lobby> {
-        &self.shop.lobby
+    /// Returns the connections that have not shown who they are, before the upgrade or after it.
+    pub(super) fn pending(&self) -> &Arc<PendingConnections> {
+        &self.state.pending
     }
 
     /// Resolves when that token is cancelled.
     pub(super) async fn stopping(&self) {
-        self.shop.config.stop.cancelled().await;
+        self.state.config.stop.cancelled().await;
     }
 
     pub(super) fn config(&self) -> &Config<R> {
-        &self.shop.config
+        &self.state.config
     }
 
-    /// The answer to `request`. Where that is 101, a task waits for the upgrade.
-    pub(super) async fn answer<B>(self, request: Request<B>) -> handshake::Answer {
-        let shop = self.shop;
+    /// Returns the response to `request`. If it is 101, a task waits for the upgrade.
+    pub(super) async fn handle<B>(self, request: Request<B>) -> HttpResponse {
+        let state = self.state;
         // Whoever waits for the last session waits for what may become one.
-        let _pending = shop.tasks.token();
+        let _pending = state.tasks.token();
         let (mut parts, _) = request.into_parts();
         let upgrade = parts.extensions.remove::<OnUpgrade>();
-        let peer = match shop.config.peer_of(&parts) {
+        let peer = match state.config.peer_of(&parts) {
             Ok(peer) => peer,
-            Err(refusal) => {
-                shop.config.registry.refused(refusal.cause, None);
-                return refusal.answer;
+            Err(rejection) => {
+                state.config.registry.rejected(rejection.reason, None);
+                return rejection.response;
             }
         };
-        let admitted = match door::admit(&shop.config, Some(&shop.rooms), peer, parts).await {
+        let admitted = match admission::admit(&state.config, Some(&state.capacity), peer, parts)
+            .await
+        {
             Ok(admitted) if upgrade.is_some() => Ok(admitted),
             Ok(_) => {
                 let what = "upgrades are not possible here";
-                Err(Refusal::new(Cause::NotWebSocket, StatusCode::NOT_IMPLEMENTED, what))
+                Err(Rejection::new(RejectReason::NotWebSocket, StatusCode::NOT_IMPLEMENTED, what))
             }
-            Err(refusal) => Err(refusal),
+            Err(rejection) => Err(rejection),
         };
         match (admitted, upgrade) {
-            (Ok(Admitted { answer, agreed, guest }), Some(upgrade)) => {
+            (Ok(Admission { response, negotiated, client }), Some(upgrade)) => {
                 let span = tracing::Span::current();
                 // On the heap, each only as long as it takes: a client that has yet to authenticate is to
                 // take up little.
-                let opening = Box::pin(shop.clone().open(upgrade, agreed, guest));
-                let tasks = shop.tasks.clone();
+                let opening = Box::pin(state.clone().open(upgrade, negotiated, client));
+                let tasks = state.tasks.clone();
                 let session = async move {
                     if let Some(session) = opening.await {
-                        Box::pin(shop.run(session)).await;
+                        Box::pin(state.run(session)).await;
                     }
                 };
                 tasks.spawn(session.instrument(span));
-                answer
+                response
             }
-            (Err(refusal), _) => {
-                shop.config.registry.refused(refusal.cause, peer);
-                refusal.answer
+            (Err(rejection), _) => {
+                state.config.registry.rejected(rejection.reason, peer);
+                rejection.response
             }
-            (Ok(_), None) => handshake::refuse(StatusCode::NOT_IMPLEMENTED, ""),
+            (Ok(_), None) => plain_response(StatusCode::NOT_IMPLEMENTED, ""),
         }
     }
 }
 
-impl<S: Service<R>, R: Hosted> Shop<S, R> {
-    /// Waits for the upgrade, and gets a service to run on it.
-    async fn open(
-        self: Arc<Self>,
-        upgrade: OnUpgrade,
-        agreed: Agreed,
-        guest: Guest,
-    ) -> Option<Session<S, R>> {
-        // One timer for all that follows: to set one costs more than most of it.
-        let mut timer = pin!(sleep_until(after(self.config.timeout)));
-        let upgraded = tokio::select! {
-            upgraded = upgrade => upgraded.inspect_err(|error| tracing::debug!(%error, "no upgrade")),
-            () = &mut timer => {
-                tracing::debug!("no upgrade in time");
-                return None;
-            }
-        };
-        // On the heap, one after the other: what waits for an unauthenticated peer is to be small.
-        let opened =
-            Box::pin(self.transport(upgraded.ok()?, agreed, guest, timer.as_mut())).await?;
-        Box::pin(self.begin(opened, timer)).await
-    }
-
-    /// Builds the transport of an upgraded connection, once its client has authenticated if that is
-    /// done within the connection.
-    async fn transport(
-        &self,
-        upgraded: hyper::upgrade::Upgraded,
-        agreed: Agreed,
-        guest: Guest,
-        mut timer: Pin<&mut Sleep>,
-    ) -> Option<Opened<R>> {
-        let builder = self.config.builder().span(tracing::Span::current());
-        let Agreed { subprotocol, extensions, limits } = agreed;
-        let speaks = subprotocol.as_deref() == Some(resume::SUBPROTOCOL);
-        let builder = builder.subprotocol(subprotocol);
-        let Guest { parts, peer, standing, name } = guest;
-        let layers = builder.layers();
-        let unauthenticated =
-            BeforeAuthentication { layers: &layers, limit: self.config.first_message };
-        let (identity, permit) = match standing {
-            Standing::Known(identity, permit) => (identity, permit),
-            Standing::Unknown => {
-                let link = handshake::build_over(upgraded, unauthenticated);
-                let takes = PeerLimits::default();
-                takes.set(limits);
-                let builder = builder.peer(takes);
-                let (transport, identity, permit) =
-                    Box::pin(self.authenticate(link, builder, &parts, peer)).await?;
-                timer.as_mut().reset(after(self.config.timeout));
-                return Some(Opened { transport, parts, peer, identity, permit, slot: None });
-            }
-            Standing::Refused(cause) => {
-                let link = handshake::build_over(upgraded, unauthenticated);
-                Box::pin(self.turn_away(link, cause, peer)).await;
-                return None;
-            }
-        };
-        let link = handshake::build_over(upgraded, AllLayers { layers: &layers, extensions });
-        let (mut transport, slot, permit) = match &self.rooms.sessions {
-            Some(sessions) if speaks || name.is_some() => {
-                // The place is given back with the connection, and the session goes on without.
-                let address = peer.map(|peer| peer.ip());
-                let arrival = Arrival::new(link, builder.counters(), permit, limits, address);
-                let asks = (identity.clone(), name, speaks);
-                let session = Box::pin(sessions.receive(builder, arrival, asks, timer)).await;
-                let (transport, slot) = session?;
-                (transport, Some(slot), None)
-            }
-            _ => {
-                let takes = PeerLimits::default();
-                takes.set(limits);
-                (builder.peer(takes).over_link(link, Notices::default()), None, permit)
-            }
-        };
-        if self.config.in_band {
-            transport.answer_by(in_band::needless::<R>);
-        }
-        Some(Opened { transport, parts, peer, identity, permit, slot })
-    }
-
-    /// When the next connection may be closed, once the server stops: one after the other, so that
-    /// their clients do not come back all at once.
-    pub(super) fn turn(&self) -> Instant {
-        let drain = &self.config.drain;
-        let mut turns = self.turns.lock().unwrap_or_else(PoisonError::into_inner);
-        let (since, pace, told) = turns.get_or_insert_with(|| {
-            let all = u32::try_from(self.tasks.len()).unwrap_or(u32::MAX).max(1);
-            let pace = Duration::from_secs(1) / drain.closes_per_second.max(1);
-            (Instant::now(), pace.min(drain.deadline / 2 / all), 0)
-        });
-        let turn = later(*since, pace.saturating_mul(*told));
-        *told += 1;
-        turn
-    }
-}
-
-impl<S, R: Role> Clone for WebSocketService<S, R> {
+impl<S, R: McpRole> Clone for WebSocketService<S, R> {
     fn clone(&self) -> Self {
-        Self { shop: self.shop.clone() }
+        Self { state: self.state.clone() }
     }
 }
 
-impl<S, R: Role> fmt::Debug for WebSocketService<S, R> {
+impl<S, R: McpRole> fmt::Debug for WebSocketService<S, R> {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         f.debug_struct("WebSocketService")
-            .field("config", &self.shop.config)
+            .field("config", &self.state.config)
             .finish_non_exhaustive()
     }
 }
 
-impl<B, S: Service<R>, R: Hosted> tower_service::Service<Request<B>> for WebSocketService<S, R>
+impl<B, S: Service<R>, R: HostedRole> tower_service::Service<Request<B>> for WebSocketService<S, R>
 where
     B: Send + 'static,
 {
@@ -348,7 +237,7 @@ where
     }
 
     fn call(&mut self, request: Request<B>) -> Self::Future {
-        let answer = self.clone().answer(request.map(drop));
+        let answer = self.clone().handle(request.map(drop));
         Box::pin(async move { Ok(answer.await.map(Body::new)) })
     }
 }

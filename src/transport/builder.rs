@@ -9,28 +9,30 @@ use tokio::{
 };
 use tracing::Span;
 
-use super::{Stack, WebSocketTransport};
+use super::{Stack, WebSocketTransport, receiver::Receiver};
 use crate::{
-    decode::Role,
     duplex::{BoxLink, Duplex},
-    event::{Announcer, Notices, State},
-    extensions::Extensions,
-    framing::{Framing, JsonRpc},
+    event::{Broadcaster, ConnectionEvents, State},
+    framing::{Framing, json_rpc::JsonRpc},
+    handshake::extensions::WsExtensions,
     layer::{
-        Correlation, Framed, Heartbeat, Reconnect, SharedLink, Socket,
-        correlation::{self, Policy, Replay},
-        framed, heartbeat,
-        reconnect::{LinkSource, ReconnectHandle},
-        resume, shared_link,
-        socket::{self, Side},
+        correlation::{self, Correlation, Policy, config::Replay},
+        framed::{self, Framed},
+        heartbeat::{self, Heartbeat},
+        reconnect::{LinkSource, Reconnect, ReconnectHandle},
+        resume,
+        shared_link::{self, SharedLink},
+        socket::{self, Side, Socket},
     },
     link::{LinkEvent, Outgoing, PeerLimits},
     message::Message,
+    role::McpRole,
     stats::Stats,
 };
+
 #[cfg(any(feature = "client", feature = "server"))]
 use crate::{
-    layer::{Resume, resume::ReceiveCount},
+    layer::resume::{Resume, receive_count::ReceiveCount},
     link::MessageLimits,
 };
 
@@ -42,7 +44,7 @@ pub struct Config {
     pub socket: socket::Config,
     /// Pings and the watchdog.
     pub heartbeat: heartbeat::Config,
-    /// What is kept for a peer that resumes.
+    /// Messages kept for a peer that resumes.
     pub resume: resume::Config,
     /// The outbound queue.
     pub shared: shared_link::Config,
@@ -97,7 +99,7 @@ impl Config {
 pub(crate) struct Layers {
     config: Config,
     stats: Stats,
-    probe: Option<fn() -> Message>,
+    ping_message: Option<fn() -> Message>,
 }
 
 impl Layers {
@@ -120,7 +122,7 @@ impl Layers {
         stream: S,
         leftover: Bytes,
         side: Side,
-        extensions: Extensions,
+        extensions: WsExtensions,
     ) -> BoxLink
     where
         S: AsyncRead + AsyncWrite + Unpin + Send + 'static,
@@ -154,7 +156,7 @@ impl Layers {
     {
         let Config { heartbeat, extra, .. } = self.config.clone();
         let heartbeat = Heartbeat::with_stats(socket, heartbeat, self.stats.clone());
-        let heartbeat = heartbeat.with_probe(self.probe);
+        let heartbeat = heartbeat.with_ping_message(self.ping_message);
         // Servers do not sleep.
         let link: BoxLink = Box::pin(match side {
             Side::Client => heartbeat.before_the_peer().wakeful(),
@@ -169,7 +171,7 @@ impl Layers {
 
 /// Assembles a [`WebSocketTransport`] over a link of any layers.
 #[must_use]
-pub struct Builder<R: Role> {
+pub struct Builder<R: McpRole> {
     config: Config,
     framing: Box<dyn Framing<R>>,
     stats: Stats,
@@ -180,7 +182,7 @@ pub struct Builder<R: Role> {
     deadline: Option<Duration>,
 }
 
-impl<R: Role> Default for Builder<R> {
+impl<R: McpRole> Default for Builder<R> {
     fn default() -> Self {
         Self {
             config: Config::default(),
@@ -195,27 +197,34 @@ impl<R: Role> Default for Builder<R> {
     }
 }
 
-impl<R: Role> Builder<R> {
-    /// The settings of the layers that the builder puts on: those from [`SharedLink`] upwards, and
+impl<R: McpRole> WebSocketTransport<R> {
+    /// Returns a builder, for layers or settings of your own.
+    pub fn builder() -> Builder<R> {
+        Builder::default()
+    }
+}
+
+impl<R: McpRole> Builder<R> {
+    /// Sets the settings of the layers that the builder puts on: those from [`SharedLink`] upwards, and
     /// in [`over_stream`](Self::over_stream) all of them.
-    pub fn config(mut self, config: Config) -> Self {
+    pub fn transport(mut self, config: Config) -> Self {
         self.config = config;
         self
     }
 
-    /// The form of the messages; the default is [`JsonRpc`].
+    /// Sets the framing of the messages; the default is [`JsonRpc`].
     pub fn framing(mut self, framing: impl Framing<R> + 'static) -> Self {
         self.framing = Box::new(framing);
         self
     }
 
-    /// The counters to count in, where a layer below counts in them too.
+    /// Sets the counters to count in, where a layer below counts in them too.
     pub fn stats(mut self, stats: Stats) -> Self {
         self.stats = stats;
         self
     }
 
-    /// The span in which everything about this connection is traced.
+    /// Sets the span in which everything about this connection is traced.
     pub fn span(mut self, span: Span) -> Self {
         self.span = span;
         self
@@ -228,7 +237,7 @@ impl<R: Role> Builder<R> {
         self
     }
 
-    /// Limits of the peer, as whoever makes the links knows them: unknown by default. A larger
+    /// Sets the limits of the peer, as whoever makes the links knows them: unknown by default. A larger
     /// message fails alone, and further requests wait.
     pub fn peer(mut self, peer: PeerLimits) -> Self {
         self.peer = peer;
@@ -237,33 +246,33 @@ impl<R: Role> Builder<R> {
 
     /// Ends each request of ours that shows no sign of life for so long, as
     /// [`deadline`](correlation::Config::deadline) says; replaces the deadline of
-    /// [`config`](Self::config).
+    /// [`transport`](Self::transport).
     pub fn deadline(mut self, deadline: Duration) -> Self {
         self.deadline = Some(deadline);
         self
     }
 
-    /// The subprotocol that was agreed on, for [`WebSocketTransport::subprotocol`].
+    /// Sets the subprotocol that was agreed on, for [`WebSocketTransport::subprotocol`].
     pub fn subprotocol(mut self, subprotocol: Option<String>) -> Self {
         self.subprotocol = subprotocol;
         self
     }
 
-    /// A transport over `link`, any [`Duplex`] of [`Message`]s.
+    /// Builds a transport over `link`, any [`Duplex`] of [`Message`]s.
     pub fn over<L>(self, link: L) -> WebSocketTransport<R>
     where
         L: Duplex<Message, Message> + Send + 'static,
     {
-        self.over_link(Box::pin(link), Notices::default())
+        self.over_link(Box::pin(link), ConnectionEvents::default())
     }
 
-    /// A transport over a byte stream on which the opening handshake is done, and what was read
+    /// Builds a transport over a byte stream on which the opening handshake is done, and what was read
     /// behind it: [`Socket`](crate::layer::Socket), [`Heartbeat`] and the rest.
     pub fn over_stream<S>(self, stream: S, leftover: Bytes, side: Side) -> WebSocketTransport<R>
     where
         S: AsyncRead + AsyncWrite + Unpin + Send + 'static,
     {
-        self.over_upgraded(stream, leftover, side, Extensions::default())
+        self.over_upgraded(stream, leftover, side, WsExtensions::default())
     }
 
     /// The same with what was agreed on in the handshake.
@@ -272,13 +281,13 @@ impl<R: Role> Builder<R> {
         stream: S,
         leftover: Bytes,
         side: Side,
-        extensions: Extensions,
+        extensions: WsExtensions,
     ) -> WebSocketTransport<R>
     where
         S: AsyncRead + AsyncWrite + Unpin + Send + 'static,
     {
         let link = self.layers().link(stream, leftover, side, extensions);
-        self.over_link(link, Notices::default())
+        self.over_link(link, ConnectionEvents::default())
     }
 
     /// The counters to count in.
@@ -289,8 +298,8 @@ impl<R: Role> Builder<R> {
 
     /// Where the form of the messages wants the name of the session.
     #[cfg(any(feature = "client", feature = "server"))]
-    pub(crate) fn session(&self) -> Option<crate::framing::SessionName> {
-        self.framing.session()
+    pub(crate) fn session(&self) -> Option<crate::framing::session_id::SessionIdCell> {
+        self.framing.session_id()
     }
 
     /// Returns the framing.
@@ -301,27 +310,31 @@ impl<R: Role> Builder<R> {
 
     /// How connections behave whose messages have this form.
     #[cfg(feature = "client")]
-    pub(crate) fn manners(&self) -> crate::framing::Manners {
-        self.framing.manners()
+    pub(crate) fn framing_properties(&self) -> crate::framing::properties::FramingProperties {
+        self.framing.properties()
     }
 
     pub(crate) fn layers(&self) -> Layers {
-        let probe = self.framing.manners().probe;
-        Layers { config: self.config.clone(), stats: self.stats.clone(), probe }
+        let ping_message = self.framing.properties().ping_message;
+        Layers { config: self.config.clone(), stats: self.stats.clone(), ping_message }
     }
 
-    pub(crate) fn over_link(self, link: BoxLink, notices: Notices) -> WebSocketTransport<R> {
+    pub(crate) fn over_link(
+        self,
+        link: BoxLink,
+        notices: ConnectionEvents,
+    ) -> WebSocketTransport<R> {
         self.assemble(Reconnect::single(link), notices, |stack| stack)
     }
 
-    /// A transport over `first`, and over those of `source` when that is lost.
+    /// Builds a transport over `first`, and over the links of `source` when that is lost.
     pub fn over_links<S>(self, first: S::Link, source: S) -> WebSocketTransport<R>
     where
         S: LinkSource<Link: Send> + Send + 'static,
     {
         let reconnect_handle = source.reconnect_handle();
         let state = watch::Sender::new(State::Connecting);
-        let notices = Notices::new(state, Announcer::default());
+        let notices = ConnectionEvents::new(state, Broadcaster::default());
         self.outliving(Reconnect::new(first, source), reconnect_handle, notices)
     }
 
@@ -331,7 +344,7 @@ impl<R: Role> Builder<R> {
         self,
         first: S::Link,
         source: S,
-        notices: Notices,
+        notices: ConnectionEvents,
         receive_count: ReceiveCount,
     ) -> WebSocketTransport<R>
     where
@@ -358,7 +371,7 @@ impl<R: Role> Builder<R> {
         let reconnect = Reconnect::new(first, source);
         let this = self.peer(receive_count.peer().clone());
         let line = Resume::with_receive_count(reconnect, this.config.resume.clone(), receive_count);
-        let notices = Notices::default();
+        let notices = ConnectionEvents::default();
         this.assemble(line, notices.clone(), |stack| stack.expecting_return(notices))
     }
 
@@ -366,7 +379,7 @@ impl<R: Role> Builder<R> {
         self,
         line: L,
         reconnect_handle: ReconnectHandle,
-        notices: Notices,
+        notices: ConnectionEvents,
     ) -> WebSocketTransport<R>
     where
         L: Duplex<Outgoing, LinkEvent<Message>> + Send + 'static,
@@ -381,7 +394,7 @@ impl<R: Role> Builder<R> {
     fn assemble<L>(
         self,
         line: L,
-        notices: Notices,
+        notices: ConnectionEvents,
         finish: impl FnOnce(Stack<R>) -> Stack<R>,
     ) -> WebSocketTransport<R>
     where
@@ -397,19 +410,20 @@ impl<R: Role> Builder<R> {
         let stack = stack.replaying(replay);
         WebSocketTransport {
             stack: finish(stack),
+            receiver: Receiver::default(),
             shared,
             reconnect_handle: None,
             stats,
             span,
             subprotocol,
             close_timeout,
-            owed: None,
-            answer: None,
+            unanswered: None,
+            interceptor: None,
         }
     }
 }
 
-impl<R: Role> fmt::Debug for Builder<R> {
+impl<R: McpRole> fmt::Debug for Builder<R> {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         f.debug_struct("Builder").field("config", &self.config).finish_non_exhaustive()
     }

@@ -18,8 +18,8 @@ use rmcp::{
 use tokio::net::TcpStream;
 
 use super::{
-    Raw, Tools,
-    raw::{Head, upgrade_request},
+    Tools,
+    raw::{Head, Raw, upgrade_request},
 };
 
 /// A peer that has sent `request`, and the answer.

@@ -1,5 +1,4 @@
 //! What the tests share: raw peers with hand-made frames, and a small MCP server to talk to.
-#![allow(dead_code, unused_imports, unreachable_pub, clippy::unwrap_used, clippy::panic)]
 
 pub mod counting;
 pub mod door;
@@ -32,7 +31,7 @@ use tokio::{
     sync::{Notify, mpsc, watch},
 };
 
-pub use self::raw::{Frame, Raw};
+use self::raw::Raw;
 
 /// Longer than any test takes, unless it hangs.
 pub const LIMIT: Duration = Duration::from_secs(60);
@@ -173,7 +172,7 @@ pub async fn host(tools: Tools, config: Config) -> (SocketAddr, mpsc::UnboundedR
         while let Ok((stream, _)) = listener.accept().await {
             let (tools, config, report) = (tools.clone(), config.clone(), report.clone());
             tokio::spawn(async move {
-                let config = server::Config::default().layers(config);
+                let config = server::Config::default().transport(config);
                 let Ok(transport) = accept::<RoleServer, _>(stream).config(config).await else {
                     return;
                 };
@@ -222,7 +221,7 @@ pub async fn client_and_raw(
 ) -> (RunningService<RoleClient, ()>, Inside, Raw) {
     let (listener, url) = listen().await;
     let client = async {
-        let transport = connect(url).once().await.unwrap();
+        let transport = connect(url).no_reconnect().await.unwrap();
         let inside = Inside { stats: transport.stats(), state: transport.state() };
         (().serve(transport).await.unwrap(), inside)
     };

@@ -1,5 +1,4 @@
 //! Programs that a test runs.
-#![allow(dead_code, unreachable_pub, clippy::panic, clippy::unwrap_used)]
 
 use std::{
     env,

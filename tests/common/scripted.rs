@@ -17,8 +17,8 @@ use serde_json::{Value, json};
 use tokio::{net::TcpListener, sync::watch, task::JoinHandle};
 
 use super::{
-    Frame, Raw, listen,
-    raw::{Head, PING, PONG, TEXT, accepted},
+    listen,
+    raw::{Frame, Head, PING, PONG, Raw, TEXT, accepted},
     within,
 };
 

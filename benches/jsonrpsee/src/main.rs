@@ -16,7 +16,7 @@ use futures::future::try_join_all;
 use jsonrpsee::{
     RpcModule,
     core::{client::ClientT, params::ArrayParams},
-    server::ServerBuilder,
+    server::{ServerBuilder, ServerConfig},
     types::ErrorObjectOwned,
     ws_client::{WsClient, WsClientBuilder},
 };
@@ -51,10 +51,8 @@ where
 }
 
 async fn serve() -> Result<()> {
-    let server = ServerBuilder::with_config(
-        jsonrpsee::server::ServerConfig::builder().max_connections(MANY as u32).build(),
-    );
-    let server = server.set_tcp_no_delay(true).build("127.0.0.1:0").await?;
+    let config = ServerConfig::builder().max_connections(MANY as u32).set_tcp_no_delay(true);
+    let server = ServerBuilder::with_config(config.build()).build("127.0.0.1:0").await?;
     let addr = server.local_addr()?;
     let mut module = RpcModule::new(());
     module.register_async_method("add", |params, _, _| async move {

@@ -5,8 +5,8 @@ use serde::Deserialize;
 
 use super::{Envelope, Form, wire::Kind};
 use crate::framing::{
-    FirstMessage, Unreadable,
-    first::{self, Content, Member, Params, Request, Scalar},
+    decode_error::DecodeError,
+    first::{self, Content, FirstMessage, Member, Params, Request, Scalar},
     parts::invalid,
 };
 
@@ -25,7 +25,7 @@ struct First {
 
 impl Envelope {
     /// A message of a peer that has not authenticated.
-    pub(super) fn first(&mut self, json: &str) -> Result<FirstMessage, Unreadable> {
+    pub(super) fn first(&mut self, json: &str) -> Result<FirstMessage, DecodeError> {
         let First { kind, request, payload, request_id } = first::read(json)?;
         let kind = kind.string();
         if self.form == Form::Wrapped {
@@ -47,7 +47,7 @@ impl Envelope {
             }
             Some("ping") => {
                 let request_id = request_id.id().ok().flatten();
-                self.owed.push_back(self.seal(Kind::Pong, None, request_id.as_ref()));
+                self.replies.push_back(self.seal(Kind::Pong, None, request_id.as_ref()));
                 return Ok(FirstMessage::Other);
             }
             Some("pong" | "notification" | "mcp_response" | "error") => {
@@ -64,7 +64,7 @@ impl Envelope {
         &mut self,
         request: Option<Request>,
         request_id: Option<RequestId>,
-    ) -> Result<FirstMessage, Unreadable> {
+    ) -> Result<FirstMessage, DecodeError> {
         let Some(Request { method: Member::There(Scalar::String(method)), params, .. }) = request
         else {
             let what = "`request` is no object with a `method`";

@@ -6,9 +6,9 @@ use rmcp::{ErrorData, model::RequestId};
 
 use crate::{
     error::{CloseCode, CloseReason},
-    framing::Unreadable,
-    layer::correlation::UNAVAILABLE,
+    framing::decode_error::DecodeError,
     message::Message,
+    rpc_code::UNAVAILABLE,
 };
 
 /// How many requests without an id may be open.
@@ -48,7 +48,7 @@ impl Inbound {
         &mut self,
         request_id: Option<RequestId>,
         is_bare: bool,
-    ) -> Result<RequestId, Unreadable> {
+    ) -> Result<RequestId, DecodeError> {
         let error = match &request_id {
             Some(id) if self.named.contains_key(id) => {
                 let what = "a request with this requestId is already in flight";
@@ -75,9 +75,13 @@ impl Inbound {
     }
 
     /// Refuses a message that was no request, or nobody can tell. Nothing that is open is touched.
-    pub(super) fn refuse(&mut self, request_id: Option<RequestId>, error: ErrorData) -> Unreadable {
+    pub(super) fn refuse(
+        &mut self,
+        request_id: Option<RequestId>,
+        error: ErrorData,
+    ) -> DecodeError {
         let id = request_id.map(|id| RequestId::Number(self.open(Some(id), false)));
-        Unreadable::Request { id, error }
+        DecodeError::Request { id, error }
     }
 
     /// Refuses a request, which has its place in the order if it has no id.
@@ -85,7 +89,7 @@ impl Inbound {
         &mut self,
         request_id: Option<RequestId>,
         error: ErrorData,
-    ) -> Unreadable {
+    ) -> DecodeError {
         let is_nameless = request_id.is_none();
         if is_nameless && let Err(unacceptable) = self.check() {
             return unacceptable;
@@ -94,16 +98,15 @@ impl Inbound {
         if is_nameless {
             self.nameless.push_back((number, None));
         }
-        Unreadable::Request { id: Some(RequestId::Number(number)), error }
+        DecodeError::Request { id: Some(RequestId::Number(number)), error }
     }
 
     /// Whether another request without an id may wait for its answer.
-    fn check(&self) -> Result<(), Unreadable> {
+    fn check(&self) -> Result<(), DecodeError> {
         if self.kept <= MAX_KEPT && self.nameless.len() < MAX_WAITING {
             return Ok(());
         }
-        let what = "too much waits for the answer to a request without a requestId";
-        Err(Unreadable::Unacceptable(CloseReason::new(CloseCode::Policy, what)))
+        Err(DecodeError::Unacceptable(out_of_order()))
     }
 
     fn open(&mut self, request_id: Option<RequestId>, is_bare: bool) -> i64 {
@@ -121,6 +124,30 @@ impl Inbound {
         open
     }
 
+    /// Forgets a request that is not answered. One without an id keeps its place, or the next answer
+    /// would be taken for its own.
+    pub(super) fn forget(&mut self, id: &RequestId) -> Result<(), CloseReason> {
+        let RequestId::Number(number) = id else { return Ok(()) };
+        match self.open.remove(number).map(|open| open.request_id) {
+            Some(Some(id)) => self.forget_name(&id, *number),
+            Some(None) => return Err(out_of_order()),
+            None => {}
+        }
+        Ok(())
+    }
+
+    /// Frees the id of the request with this number, if it has it and not another.
+    fn forget_name(&mut self, id: &RequestId, number: i64) {
+        if self.named.get(id) == Some(&number) {
+            self.named.remove(id);
+        }
+    }
+
+    #[cfg(test)]
+    pub(super) fn len(&self) -> usize {
+        self.open.len().max(self.named.len())
+    }
+
     /// What is encoded now answers nothing.
     pub(super) fn nothing_answered(&mut self) {
         self.answering = None;
@@ -134,18 +161,16 @@ impl Inbound {
     }
 
     /// The peer is another, and awaits none of these answers.
-    pub(super) fn restart(&mut self) {
+    pub(super) fn on_new_peer(&mut self) {
         *self = Self { began: self.began, ..Self::default() };
     }
 
     /// The message, if no other comes before it.
-    pub(super) fn in_turn(&mut self, message: Message) -> Option<Message> {
+    pub(super) fn enqueue_in_order(&mut self, message: Message) -> Option<Message> {
         let Some(number) = self.answering.take() else { return Some(message) };
         let open = self.open.remove(&number);
         if let Some(id) = open.and_then(|open| open.request_id) {
-            if self.named.get(&id) == Some(&number) {
-                self.named.remove(&id);
-            }
+            self.forget_name(&id, number);
             return Some(message);
         }
         match self.nameless.binary_search_by_key(&number, |(nameless, _)| *nameless) {
@@ -163,11 +188,17 @@ impl Inbound {
     }
 
     /// The next message that no other comes before any more.
-    pub(super) fn next_in_turn(&mut self) -> Option<Message> {
+    pub(super) fn next_in_order(&mut self) -> Option<Message> {
         let (_, message) = self.nameless.front_mut()?;
         let message = message.take()?;
         self.nameless.pop_front();
         self.kept -= message.len();
         Some(message)
     }
+}
+
+/// The reason for which a peer is closed whose answers cannot be kept in order.
+fn out_of_order() -> CloseReason {
+    let what = "too much waits for the answer to a request without a requestId";
+    CloseReason::new(CloseCode::Policy, what)
 }

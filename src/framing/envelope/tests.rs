@@ -22,11 +22,11 @@ impl PendingMethods for Asked {
     }
 }
 
-fn decode<R: Role>(
+fn decode<R: McpRole>(
     framing: &mut Envelope,
     message: impl ToString,
     calls: &dyn PendingMethods,
-) -> Result<Option<RxJsonRpcMessage<R>>, Unreadable> {
+) -> Result<Option<RxJsonRpcMessage<R>>, DecodeError> {
     <Envelope as Framing<R>>::decode(framing, Message::text(message.to_string()), calls)
 }
 
@@ -37,7 +37,8 @@ fn received(framing: &mut Envelope, message: impl ToString) -> Value {
 
 /// The error that a server answers `message` with.
 fn refused(framing: &mut Envelope, message: impl ToString) -> Value {
-    let Err(Unreadable::Request { id, error }) = decode::<RoleServer>(framing, message, &()) else {
+    let Err(DecodeError::Request { id, error }) = decode::<RoleServer>(framing, message, &())
+    else {
         panic!("it is refused");
     };
     sent(framing, &JsonRpcMessage::error(error, id)).unwrap()
@@ -52,13 +53,13 @@ fn json(message: &Message) -> Value {
     json
 }
 
-fn say<R: Role>(framing: &mut Envelope, message: &TxJsonRpcMessage<R>) -> Option<Value> {
+fn say<R: McpRole>(framing: &mut Envelope, message: &TxJsonRpcMessage<R>) -> Option<Value> {
     let message = Framing::<R>::encode(framing, message).unwrap().unwrap();
-    Framing::<R>::in_turn(framing, message).map(|message| json(&message))
+    Framing::<R>::enqueue_in_order(framing, message).map(|message| json(&message))
 }
 
-fn owed(framing: &mut Envelope) -> Vec<Value> {
-    std::iter::from_fn(|| Framing::<RoleServer>::owed(framing))
+fn next_reply(framing: &mut Envelope) -> Vec<Value> {
+    std::iter::from_fn(|| Framing::<RoleServer>::next_reply(framing))
         .map(|message| json(&message))
         .collect()
 }
@@ -155,16 +156,16 @@ fn answers_without_an_id_keep_the_order_of_their_requests() {
     let named = id(&ask(&mut server, Some("n")));
     assert_eq!(sent(&mut server, &result(json!({"n": 1}), ids[1].clone())), None);
     assert_eq!(sent(&mut server, &result(json!({"n": 3}), ids[3].clone())), None);
-    assert!(owed(&mut server).is_empty());
+    assert!(next_reply(&mut server).is_empty());
     let other = sent(&mut server, &result(json!({"n": "n"}), named)).unwrap();
     assert_eq!(other["requestId"], "n");
     let error = ErrorData::internal_error("no", None);
     let first = JsonRpcMessage::error(error, Some(ids[0].clone()));
     assert_eq!(sent(&mut server, &first).unwrap()["error"]["message"], "no");
-    assert_eq!(owed(&mut server), [json!({"type": "mcp_response", "result": {"n": 1}})]);
+    assert_eq!(next_reply(&mut server), [json!({"type": "mcp_response", "result": {"n": 1}})]);
     let third = sent(&mut server, &result(json!({"n": 2}), ids[2].clone())).unwrap();
     assert_eq!(third["result"]["n"], 2);
-    assert_eq!(owed(&mut server).len(), 1);
+    assert_eq!(next_reply(&mut server).len(), 1);
 }
 
 #[test]
@@ -177,7 +178,7 @@ fn a_message_too_large_leaves_its_place_in_the_order_to_what_is_said_instead() {
     assert!(Framing::<RoleServer>::encode(&mut server, &large).unwrap().is_some());
     let error = JsonRpcMessage::error(ErrorData::internal_error("too large", None), Some(first));
     assert!(sent(&mut server, &error).is_some());
-    assert_eq!(owed(&mut server).len(), 1);
+    assert_eq!(next_reply(&mut server).len(), 1);
 }
 
 #[test]
@@ -189,7 +190,7 @@ fn more_requests_without_an_id_than_can_be_kept_in_order_are_refused_in_order() 
     for _ in 1..1024 {
         rest.push(id(&received(&mut server, ask())));
     }
-    let Err(Unreadable::Request { id: refused, error }) =
+    let Err(DecodeError::Request { id: refused, error }) =
         decode::<RoleServer>(&mut server, ask(), &())
     else {
         panic!("it is refused");
@@ -200,7 +201,7 @@ fn more_requests_without_an_id_than_can_be_kept_in_order_are_refused_in_order() 
         assert_eq!(sent(&mut server, &result(json!({}), id)), None);
     }
     assert!(sent(&mut server, &result(json!({}), first)).is_some());
-    let owed = owed(&mut server);
+    let owed = next_reply(&mut server);
     assert_eq!((owed.len(), &owed[1023]["type"]), (1024, &json!("error")));
 }
 
@@ -212,7 +213,7 @@ fn rubbish_without_an_id_does_not_wait_for_ever() {
         let mut refused = 0;
         let end = loop {
             match decode::<RoleServer>(&mut server, &wrong, &()) {
-                Err(Unreadable::Request { id, error }) => {
+                Err(DecodeError::Request { id, error }) => {
                     assert_eq!(sent(&mut server, &JsonRpcMessage::error(error, id)), None);
                     refused += 1;
                 }
@@ -220,7 +221,7 @@ fn rubbish_without_an_id_does_not_wait_for_ever() {
             }
         };
         assert!(refused <= 4096, "{refused}");
-        assert!(matches!(end, Err(Unreadable::Unacceptable(_))), "{end:?}");
+        assert!(matches!(end, Err(DecodeError::Unacceptable(_))), "{end:?}");
     }
 }
 
@@ -232,8 +233,30 @@ fn more_answers_than_can_be_kept_in_order_end_the_connection() {
     let second = id(&received(&mut server, ask()));
     assert_eq!(sent(&mut server, &result(json!({"x": "x".repeat(4 << 20)}), second)), None);
     let refused = decode::<RoleServer>(&mut server, ask(), &());
-    let Err(Unreadable::Unacceptable(reason)) = refused else { panic!("{refused:?}") };
+    let Err(DecodeError::Unacceptable(reason)) = refused else { panic!("{refused:?}") };
     assert_eq!(reason.code, CloseCode::Policy);
+}
+
+#[test]
+fn what_is_refused_and_not_answered_leaves_no_record() {
+    let mut server = Envelope::default();
+    for (number, wrong) in [
+        json!({"type": "x"}),
+        json!({"type": "mcp_request", "request": 5}),
+        json!({"type": "mcp_request", "request": {"method": "add", "params": 5}}),
+    ]
+    .iter_mut()
+    .enumerate()
+    {
+        wrong["requestId"] = number.into();
+        let Err(DecodeError::Request { id: Some(id), .. }) =
+            decode::<RoleServer>(&mut server, wrong, &())
+        else {
+            panic!("it is refused");
+        };
+        Framing::<RoleServer>::on_unanswered(&mut server, &id).unwrap();
+        assert_eq!(server.inbound.len(), 0, "{number}");
+    }
 }
 
 #[test]
@@ -288,14 +311,14 @@ fn a_malformed_request_without_an_id_has_its_place_in_the_order() {
         json!({"type": "mcp_request", "request": {"method": "a"}, "requestId": {}}),
         json!({"type": "mcp_request", "request": ["add", {}]}),
     ] {
-        let Err(Unreadable::Request { id, error }) = decode::<RoleServer>(&mut server, wrong, &())
+        let Err(DecodeError::Request { id, error }) = decode::<RoleServer>(&mut server, wrong, &())
         else {
             panic!("it is refused");
         };
         assert_eq!(sent(&mut server, &JsonRpcMessage::error(error, id)), None);
     }
     assert!(sent(&mut server, &result(json!({}), first)).is_some());
-    assert_eq!(owed(&mut server).len(), 3);
+    assert_eq!(next_reply(&mut server).len(), 3);
 }
 
 #[test]
@@ -307,7 +330,7 @@ fn a_malformed_notification_is_not_answered() {
     ] {
         let told = json!({"type": "notification", "payload": payload});
         let told = decode::<RoleServer>(&mut server, told, &());
-        assert!(!matches!(told, Err(Unreadable::Request { .. })), "{told:?}");
+        assert!(!matches!(told, Err(DecodeError::Request { .. })), "{told:?}");
     }
 }
 
@@ -348,7 +371,7 @@ fn what_cannot_be_read_is_answered_with_an_error() {
         let refused = refused(&mut server, message);
         assert_eq!((&refused["type"], &refused["error"]["code"]), (&json!("error"), &json!(code)));
         assert_eq!(refused.get("requestId"), request_id.map(Value::from).as_ref(), "{message}");
-        assert!(owed(&mut server).is_empty());
+        assert!(next_reply(&mut server).is_empty());
         // Whatever it was, it takes up nothing.
         received(&mut server, r#"{"type":"mcp_request","requestId":"x","request":{"method":"a"}}"#);
         let next = received(&mut server, r#"{"type":"mcp_request","request":{"method":"a"}}"#);
@@ -364,10 +387,10 @@ fn a_ping_is_owed_a_pong() {
         (json!({"type": "ping", "requestId": "x"}), json!({"type": "pong", "requestId": "x"})),
     ] {
         assert!(decode::<RoleServer>(&mut server, ping, &()).unwrap().is_none());
-        assert_eq!(owed(&mut server), [pong]);
+        assert_eq!(next_reply(&mut server), [pong]);
     }
     assert!(decode::<RoleServer>(&mut server, json!({"type": "pong"}), &()).unwrap().is_none());
-    assert!(owed(&mut server).is_empty());
+    assert!(next_reply(&mut server).is_empty());
 }
 
 #[test]
@@ -414,7 +437,7 @@ fn a_server_that_returns_no_ids_answers_in_order() {
     let response = || json!({"type": "mcp_response", "result": {"result": 8}});
     // The first is no longer in flight, and is answered all the same.
     let late = decode::<RoleClient>(&mut client, response(), &all);
-    assert!(matches!(late, Err(Unreadable::Dropped { .. })));
+    assert!(matches!(late, Err(DecodeError::Dropped { .. })));
     let answer = decode::<RoleClient>(&mut client, response(), &all).unwrap().unwrap();
     assert_eq!(json!(answer)["id"], 2);
     let error = json!({"type": "error", "error": {"code": -32602, "message": "no"}});
@@ -424,7 +447,7 @@ fn a_server_that_returns_no_ids_answers_in_order() {
     let answer = json!(decode::<RoleClient>(&mut client, error, &all).unwrap().unwrap());
     assert_eq!((&answer["id"], &answer["error"]["message"]), (&json!(4), &json!("no")));
     let nobody = decode::<RoleClient>(&mut client, response(), &all);
-    assert!(matches!(nobody, Err(Unreadable::Response { id: None, .. })));
+    assert!(matches!(nobody, Err(DecodeError::Response { id: None, .. })));
 }
 
 #[test]
@@ -432,7 +455,7 @@ fn an_answer_that_cannot_be_read_ends_its_call() {
     let asked = Asked(&[(1, Method::CallTool), (2, Method::CallTool)]);
     let unreadable = |client: &mut Envelope, text: &str| {
         let unreadable = decode::<RoleClient>(client, text, &asked);
-        let Err(Unreadable::Response { id, error }) = unreadable else { panic!("{unreadable:?}") };
+        let Err(DecodeError::Response { id, error }) = unreadable else { panic!("{unreadable:?}") };
         assert_eq!(error.data.unwrap()["reason"], "unreadable", "{text}");
         id
     };
@@ -473,11 +496,40 @@ fn what_is_not_sent_is_not_answered() {
     for number in 2..=3 {
         say::<RoleClient>(&mut client, &call(number)).unwrap();
     }
-    Framing::<RoleClient>::withdraw(&mut client, &RequestId::Number(2));
+    Framing::<RoleClient>::on_withdrawn(&mut client, &RequestId::Number(2));
     let all = Asked(&[(1, Method::CallTool), (2, Method::CallTool), (3, Method::CallTool)]);
     let response = json!({"type": "mcp_response", "result": {"result": 8}});
     let answer = decode::<RoleClient>(&mut client, response, &all).unwrap().unwrap();
     assert_eq!(json!(answer)["id"], 3);
+}
+
+#[test]
+fn what_is_sent_again_is_answered_after_all_that_was_asked_before() {
+    let mut client = Envelope::default().bare_tools();
+    for number in 1..=5 {
+        say::<RoleClient>(&mut client, &call(number)).unwrap();
+    }
+    // The peer was sent the first three, and found the first too large. The others wait.
+    for number in 2..=3 {
+        Framing::<RoleClient>::on_resent(&mut client, &RequestId::Number(number));
+    }
+    let sent = Asked(&[
+        (2, Method::CallTool),
+        (3, Method::CallTool),
+        (4, Method::CallTool),
+        (5, Method::CallTool),
+    ]);
+    Framing::<RoleClient>::on_new_peer(&mut client, &sent);
+    // Nobody awaits one of those that the next was sent.
+    let awaited = Asked(&[(2, Method::CallTool), (3, Method::CallTool), (4, Method::CallTool)]);
+    let response = || json!({"type": "mcp_response", "result": {"result": 8}});
+    for number in [Some(4), None, Some(2), Some(3)] {
+        let answer = decode::<RoleClient>(&mut client, response(), &awaited);
+        assert_eq!(
+            answer.ok().flatten().map(|answer| json!(answer)["id"].as_i64().unwrap()),
+            number
+        );
+    }
 }
 
 #[test]
@@ -490,7 +542,7 @@ fn where_ids_are_returned_what_has_none_answers_nothing() {
     say::<RoleClient>(&mut client, &call(2)).unwrap();
     let error = json!({"type": "error", "error": {"code": 1, "message": "something else"}});
     let nobody = decode::<RoleClient>(&mut client, error, &calls);
-    assert!(matches!(nobody, Err(Unreadable::Response { id: None, .. })));
+    assert!(matches!(nobody, Err(DecodeError::Response { id: None, .. })));
 }
 
 #[test]
@@ -517,12 +569,12 @@ fn the_envelope_of_sep_1288_holds_json_rpc_and_names_the_session() {
     for nameless in [json!({"type": "mcp", "payload": ping}), wrap("mcpSessionId", "s".into())] {
         assert_eq!(received(&mut server, nameless), ping);
     }
-    Framing::<RoleServer>::session(&server).unwrap().set(Some("s".into()));
+    Framing::<RoleServer>::session_id(&server).unwrap().set(Some("s".into()));
     for right in ["mcpSessionId", "session_id"] {
         assert_eq!(received(&mut server, wrap(right, "s".into())), ping);
     }
     let wrong = decode::<RoleServer>(&mut server, wrap("mcpSessionId", "t".into()), &());
-    let Err(Unreadable::Request { id, error }) = wrong else { panic!("{wrong:?}") };
+    let Err(DecodeError::Request { id, error }) = wrong else { panic!("{wrong:?}") };
     assert_eq!((id.clone(), error.code.0), (Some(RequestId::Number(7)), -32602));
     let answer = JsonRpcMessage::<_, ServerResult, _>::error(error, id);
     let Some(Message::Text(answer)) = Framing::<RoleServer>::encode(&mut server, &answer).unwrap()
@@ -538,8 +590,8 @@ fn the_envelope_of_sep_1288_holds_json_rpc_and_names_the_session() {
     let Some(message) = Framing::<RoleClient>::encode(&mut client, &call(8)).unwrap() else {
         panic!("it is sent");
     };
-    Framing::<RoleClient>::session(&client).unwrap().set(Some("next".into()));
-    let Message::Text(again) = Framing::<RoleClient>::again(&client, message.clone()) else {
+    Framing::<RoleClient>::session_id(&client).unwrap().set(Some("next".into()));
+    let Message::Text(again) = Framing::<RoleClient>::reencode(&client, message.clone()) else {
         panic!("it is text");
     };
     let Message::Text(message) = message else { panic!("it is text") };
@@ -564,7 +616,7 @@ fn a_name_of_the_session_that_is_too_long_is_not_repeated() {
 fn who_begins_anew_is_owed_nothing() {
     let mut server = Envelope::default();
     let first = received(&mut server, r#"{"type":"mcp_request","request":{"method":"a"}}"#);
-    Framing::<RoleServer>::restart(&mut server);
+    Framing::<RoleServer>::on_new_peer(&mut server, &());
     let next = received(&mut server, r#"{"type":"mcp_request","request":{"method":"a"}}"#);
     assert_ne!(first["id"], next["id"]);
     assert!(sent(&mut server, &result(json!({}), id(&next))).is_some());

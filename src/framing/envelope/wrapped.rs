@@ -3,25 +3,27 @@
 use rmcp::{ErrorData, model::JsonRpcMessage, service::RxJsonRpcMessage};
 use serde_json::Value;
 
-use super::Opened;
+use super::wire::Opened;
 use crate::{
-    decode::{PendingMethods, Role, json::Raw},
+    decode::{PendingMethods, json::Raw},
     framing::{
-        SessionName, Unreadable,
+        decode_error::DecodeError,
         parts::{self, Members as _, invalid},
+        session_id::SessionIdCell,
     },
     message::Message,
+    role::McpRole,
 };
 
 /// Puts JSON-RPC into an envelope that names the session.
-pub(super) fn seal(json: &str, session: &SessionName) -> Message {
+pub(super) fn seal(json: &str, session: &SessionIdCell) -> Message {
     let name = session.get().map(|name| Value::from(&*name).to_string());
     let sealed = parts::Object::new().raw("type", Some("\"mcp\""));
     parts::message(sealed.raw("mcpSessionId", name.as_deref()).raw("payload", Some(json)).end())
 }
 
 /// Names the present session in a `message` of a former one.
-pub(super) fn again(message: Message, session: &SessionName) -> Message {
+pub(super) fn reencode(message: Message, session: &SessionIdCell) -> Message {
     let renamed = match &message {
         Message::Text(text) => {
             Opened::read(text.as_str()).0.payload.map(|payload| seal(payload.get(), session))
@@ -32,11 +34,11 @@ pub(super) fn again(message: Message, session: &SessionName) -> Message {
 }
 
 /// Takes JSON-RPC out of its envelope.
-pub(super) fn open<R: Role>(
+pub(super) fn open<R: McpRole>(
     opened: &Opened<'_>,
-    session: &SessionName,
+    session: &SessionIdCell,
     calls: &dyn PendingMethods,
-) -> Result<Option<RxJsonRpcMessage<R>>, Unreadable> {
+) -> Result<Option<RxJsonRpcMessage<R>>, DecodeError> {
     let Some(payload) = opened.payload else { return Err(invalid(None, "`payload` is missing")) };
     let message = parts::assemble::<R>(payload.get(), calls)?;
     // Of the wrong type it is the name of no session.
@@ -56,7 +58,7 @@ pub(super) fn open<R: Role>(
     match message {
         JsonRpcMessage::Request(request) if is_wrong => {
             let error = ErrorData::invalid_params("Invalid mcpSessionId", None);
-            Err(Unreadable::Request { id: Some(request.id), error })
+            Err(DecodeError::Request { id: Some(request.id), error })
         }
         JsonRpcMessage::Notification(_) if is_wrong => {
             tracing::debug!("notification dropped: it is for another session");

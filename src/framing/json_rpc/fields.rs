@@ -12,10 +12,11 @@ use serde::Deserialize;
 
 use crate::{
     decode::{
-        Method, Role,
         json::{Raw, Reader, without_bom},
+        method::Method,
     },
-    framing::{SessionName, Unreadable},
+    framing::{decode_error::DecodeError, session_id::SessionIdCell},
+    role::McpRole,
 };
 
 const MEMBER: &str = "mcpSessionId";
@@ -23,7 +24,7 @@ const MEMBER: &str = "mcpSessionId";
 /// What the framing of one connection knows of the session. A clone is for another connection.
 #[derive(Debug, Default)]
 pub(super) struct Fields {
-    pub(super) session: SessionName,
+    pub(super) session: SessionIdCell,
 }
 
 impl Clone for Fields {
@@ -34,7 +35,7 @@ impl Clone for Fields {
 
 impl Fields {
     /// Puts the name of the session into the `json` of `message`, where it belongs there.
-    pub(super) fn write<R: Role>(&self, message: &TxJsonRpcMessage<R>, json: &mut Vec<u8>) {
+    pub(super) fn write<R: McpRole>(&self, message: &TxJsonRpcMessage<R>, json: &mut Vec<u8>) {
         let write = match message {
             JsonRpcMessage::Request(request)
                 if R::IS_CLIENT && R::method_of(&request.request) != Method::Initialize =>
@@ -65,11 +66,11 @@ impl Fields {
 
     /// Looks for the name in the `json` of `message`, which the peer has sent. What becomes of the
     /// message.
-    pub(super) fn read<R: Role>(
+    pub(super) fn read<R: McpRole>(
         &self,
         message: RxJsonRpcMessage<R>,
         json: &[u8],
-    ) -> Result<Option<RxJsonRpcMessage<R>>, Unreadable> {
+    ) -> Result<Option<RxJsonRpcMessage<R>>, DecodeError> {
         match message {
             JsonRpcMessage::Response(response) if R::IS_CLIENT => {
                 if R::initialize_result(&response.result).is_some() {
@@ -80,7 +81,7 @@ impl Fields {
             }
             JsonRpcMessage::Request(request) if !R::IS_CLIENT && self.is_wrong(json) => {
                 let error = ErrorData::invalid_params("Invalid mcpSessionId", None);
-                Err(Unreadable::Request { id: Some(request.id), error })
+                Err(DecodeError::Request { id: Some(request.id), error })
             }
             JsonRpcMessage::Notification(_) if !R::IS_CLIENT && self.is_wrong(json) => {
                 tracing::debug!("notification dropped: it is for another session");
@@ -232,19 +233,19 @@ mod tests {
 
     fn server() -> JsonRpc {
         let server = JsonRpc::default().session_fields();
-        Framing::<RoleServer>::session(&server).unwrap().set(Some("a".to_owned()));
+        Framing::<RoleServer>::session_id(&server).unwrap().set(Some("a".to_owned()));
         server
     }
 
-    fn decode<R: Role>(
+    fn decode<R: McpRole>(
         framing: &mut JsonRpc,
         message: &Value,
         calls: &dyn PendingMethods,
-    ) -> Result<Option<RxJsonRpcMessage<R>>, Unreadable> {
+    ) -> Result<Option<RxJsonRpcMessage<R>>, DecodeError> {
         <JsonRpc as Framing<R>>::decode(framing, Message::text(message.to_string()), calls)
     }
 
-    fn encode<R: Role>(framing: &mut JsonRpc, message: &TxJsonRpcMessage<R>) -> Value {
+    fn encode<R: McpRole>(framing: &mut JsonRpc, message: &TxJsonRpcMessage<R>) -> Value {
         let Some(Message::Text(text)) = Framing::<R>::encode(framing, message).unwrap() else {
             panic!("it is text");
         };
@@ -272,7 +273,7 @@ mod tests {
         let custom = |params| ClientRequest::CustomRequest(CustomRequest::new("x", params));
         let initialized = ClientNotification::from(InitializedNotification::default());
         let other = JsonRpc::default().session_fields();
-        Framing::<RoleClient>::session(&other).unwrap().set(Some("other".to_owned()));
+        Framing::<RoleClient>::session_id(&other).unwrap().set(Some("other".to_owned()));
         for (message, rest) in [
             (request(add), json!({"name": "add", "arguments": {"mcp": "{}"}})),
             (request(PingRequest::default()), json!({})),
@@ -285,7 +286,9 @@ mod tests {
             let plain = encode::<RoleClient>(&mut JsonRpc::default(), &message);
             let mut named = encode::<RoleClient>(&mut client, &message);
             let json = Framing::<RoleClient>::encode(&mut client, &message).unwrap().unwrap();
-            let Message::Text(again) = Framing::<RoleClient>::again(&other, json) else { panic!() };
+            let Message::Text(again) = Framing::<RoleClient>::reencode(&other, json) else {
+                panic!()
+            };
             let again: Value = serde_json::from_slice(again.as_bytes()).unwrap();
             assert_eq!(again["params"]["mcpSessionId"], "other", "{again}");
             let params = named["params"].as_object_mut().unwrap();
@@ -350,7 +353,7 @@ mod tests {
         }
         for params in [json!({"mcpSessionId": "b"}), json!({"mcpSessionId": 7})] {
             let refused = decode::<RoleServer>(&mut server(), &ping(params.clone()), &());
-            let Err(Unreadable::Request { id, error }) = refused else { panic!("{params}") };
+            let Err(DecodeError::Request { id, error }) = refused else { panic!("{params}") };
             assert_eq!((id, error.code.0), (Some(RequestId::Number(7)), -32602));
             assert_eq!(error.message, "Invalid mcpSessionId");
             // Nobody who has not asked for it is concerned.

@@ -16,10 +16,10 @@ impl PendingMethods for Asked {
     }
 }
 
-fn decode<R: Role>(
+fn decode<R: McpRole>(
     framing: &mut ToolCall,
     message: impl ToString,
-) -> Result<Option<RxJsonRpcMessage<R>>, Unreadable> {
+) -> Result<Option<RxJsonRpcMessage<R>>, DecodeError> {
     <ToolCall as Framing<R>>::decode(framing, Message::text(message.to_string()), &Asked)
 }
 
@@ -32,12 +32,12 @@ fn json(message: &Message) -> Value {
     serde_json::from_slice(text.as_bytes()).unwrap()
 }
 
-fn say<R: Role>(framing: &mut ToolCall, message: &TxJsonRpcMessage<R>) -> Option<Value> {
+fn say<R: McpRole>(framing: &mut ToolCall, message: &TxJsonRpcMessage<R>) -> Option<Value> {
     Framing::<R>::encode(framing, message).unwrap().map(|message| json(&message))
 }
 
-fn owed(framing: &mut ToolCall) -> Option<Value> {
-    Framing::<RoleServer>::owed(framing).map(|message| json(&message))
+fn next_reply(framing: &mut ToolCall) -> Option<Value> {
+    Framing::<RoleServer>::next_reply(framing).map(|message| json(&message))
 }
 
 fn sent(framing: &mut ToolCall, message: &TxJsonRpcMessage<RoleServer>) -> Option<Value> {
@@ -91,7 +91,7 @@ fn the_first_message_authenticates() {
     assert_eq!(accepted, json!({"id": "auth", "success": true}));
 
     assert!(decode::<RoleServer>(&mut server, request()).unwrap().is_none());
-    let twice = owed(&mut server).unwrap();
+    let twice = next_reply(&mut server).unwrap();
     assert_eq!((&twice["id"], &twice["success"]), (&json!("auth"), &json!(false)));
     // A call may have any id.
     let call = received(&mut server, json!({"id": "auth", "name": "add", "parameters": {}}));
@@ -113,7 +113,7 @@ fn who_shows_no_token_is_refused() {
     ] {
         let mut server = ToolCall::default();
         assert!(decode::<RoleServer>(&mut server, message).unwrap().is_none());
-        let refused = owed(&mut server).unwrap();
+        let refused = next_reply(&mut server).unwrap();
         assert_eq!((&refused["id"], &refused["success"]), (&json!("auth"), &json!(false)));
         assert!(refused["error"]["message"].is_string(), "{message}");
     }
@@ -124,12 +124,12 @@ fn a_ping_is_owed_a_pong() {
     let mut server = ToolCall::default();
     let ping = json!({"messageType": "ping", "timestamp": 1});
     assert!(decode::<RoleServer>(&mut server, ping).unwrap().is_none());
-    let pong = owed(&mut server).unwrap();
+    let pong = next_reply(&mut server).unwrap();
     assert_eq!(pong["messageType"], "pong");
     assert!(pong["timestamp"].as_i64().unwrap() > 1_600_000_000_000);
     let pong = json!({"messageType": "pong", "timestamp": 1});
     assert!(decode::<RoleServer>(&mut server, pong).unwrap().is_none());
-    assert_eq!(owed(&mut server), None);
+    assert_eq!(next_reply(&mut server), None);
 }
 
 #[test]
@@ -148,7 +148,7 @@ fn what_cannot_be_read_is_answered_with_an_error() {
         (r#"{"id":"x","name":"add","parameters":7}"#, json!("x")),
     ] {
         let mut server = ToolCall::default();
-        let Err(Unreadable::Request { id: refused, error }) =
+        let Err(DecodeError::Request { id: refused, error }) =
             decode::<RoleServer>(&mut server, message)
         else {
             panic!("{message} is refused");
@@ -169,7 +169,7 @@ fn an_answer_that_cannot_be_read_ends_its_call() {
         (r#"{"id":"7","results":NaN,"id":"8"}"#, None),
     ] {
         let unreadable = decode::<RoleClient>(&mut ToolCall::default(), text);
-        let Err(Unreadable::Response { id: ended, error }) = unreadable else {
+        let Err(DecodeError::Response { id: ended, error }) = unreadable else {
             panic!("{unreadable:?}");
         };
         assert_eq!(ended, id, "{text}");

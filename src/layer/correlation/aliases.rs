@@ -1,8 +1,8 @@
-//! The ids that requests of the peer have above, once it is not the first.
+//! The ids and progress tokens that requests of the peer have above, once it is not the first.
 
 use std::collections::HashMap;
 
-use rmcp::model::RequestId;
+use rmcp::model::{ProgressToken, RequestId};
 
 /// The ids of its requests above this layer, and their real ones. Handlers of a former peer may still run,
 /// and rmcp would take a new request with the same id for theirs.
@@ -37,6 +37,27 @@ impl Aliases {
             _ => return None,
         };
         Some(RequestId::String(alias.into()))
+    }
+
+    /// Returns the progress token for the layers above of a request of the peer, if it is another.
+    pub(super) fn token_inward(&self, token: &ProgressToken) -> Option<ProgressToken> {
+        self.alias(&token.0).map(ProgressToken)
+    }
+
+    /// Changes a progress token to that of the present peer. Returns `false` if it is a former one's.
+    pub(super) fn resolve_token(&self, token: &mut ProgressToken) -> bool {
+        let RequestId::String(text) = &token.0 else { return self.restarts == 0 };
+        let Some((real, restarts)) = text.rsplit_once('\u{2032}') else {
+            return self.restarts == 0;
+        };
+        let real = match real.strip_prefix('\'') {
+            _ if restarts.parse() != Ok(self.restarts) => None,
+            Some(text) => Some(RequestId::String(text.into())),
+            None => real.parse().ok().map(RequestId::Number),
+        };
+        let is_present = real.is_some();
+        token.0 = real.unwrap_or_else(|| token.0.clone());
+        is_present
     }
 
     /// The id for the layers above of a request of the peer, which begins.

@@ -7,7 +7,7 @@ use rmcp::{
     service::RxJsonRpcMessage,
 };
 
-use crate::decode::Role;
+use crate::role::McpRole;
 
 /// What is counted for each message that is kept, besides its size on the wire.
 const OVERHEAD: usize = 512;
@@ -18,19 +18,19 @@ type Line<R> = VecDeque<(RxJsonRpcMessage<R>, usize)>;
 /// Requests that wait until the outbound queue has room, and notifications that wait for a place. The
 /// former do not wait for the latter.
 #[derive(Debug)]
-pub(super) struct Backlog<R: Role> {
+pub(super) struct Backlog<R: McpRole> {
     requests: Line<R>,
     notifications: Line<R>,
     bytes: usize,
 }
 
-impl<R: Role> Default for Backlog<R> {
+impl<R: McpRole> Default for Backlog<R> {
     fn default() -> Self {
         Self { requests: VecDeque::new(), notifications: VecDeque::new(), bytes: 0 }
     }
 }
 
-impl<R: Role> Backlog<R> {
+impl<R: McpRole> Backlog<R> {
     fn line(&mut self, message: &RxJsonRpcMessage<R>) -> &mut Line<R> {
         match message {
             JsonRpcMessage::Notification(_) => &mut self.notifications,

@@ -2,6 +2,17 @@
 
 use std::time::Duration;
 
+/// Fate of a request that was sent, when its connection is lost and the next leads to a peer that
+/// knows nothing of it.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
+pub enum Replay {
+    /// It ends with an error, since it may have run: the default.
+    #[default]
+    Fail,
+    /// It is sent again, on five connections at most, and may run more than once.
+    Resend,
+}
+
 /// The bounds that a [`Correlation`](super::Correlation) keeps.
 #[derive(Debug, Clone)]
 #[non_exhaustive]
@@ -10,7 +21,8 @@ pub struct Config {
     /// `notifications/progress` for it, which restarts the time. The time is suspended while the
     /// server waits for the answer to a request of its own, such as an elicitation: a client cannot
     /// tell which call that belongs to, so the deadlines of all are suspended. A handler that
-    /// panics never answers, unless its service is in a [`CatchPanic`](crate::CatchPanic).
+    /// panics after it has given its context away never answers, unless its service is in a
+    /// [`CatchPanic`](crate::CatchPanic).
     /// Subscriptions have no deadline. The error says whether the request was sent: see [`TIMED_OUT`](super::TIMED_OUT). The
     /// extension [`Deadline`](super::Deadline) sets the deadline of a single request.
     ///
@@ -31,13 +43,18 @@ pub struct Config {
     /// 16 MiB in total. The `reason` in `data` says when:
     ///
     /// - `stopping`: on the next connection, for which all further requests are held back. Applies
-    ///   if another connection may follow, on five connections at most. A peer that does not close
-    ///   within 60 s of such a refusal is sent requests again, and a further refusal is passed on.
+    ///   if another connection may follow, on five connections at most. Where there is none after
+    ///   5 s, and then after twice as long each time, requests are sent all the same. A peer that
+    ///   answers one of those otherwise is not stopping: perhaps it is a tool that says so, and
+    ///   such refusals are passed on. So are they where the peer has not closed within 60 s.
     /// - `too_many_requests`: before all later requests, once the peer has answered one of those
     ///   that it has, which lets one more be sent; and one by one after 100 ms, then twice as long
     ///   each time, up to 5 s. A peer may have more requests than await an answer, since one that
     ///   was cancelled counts until its handler has ended. After 60 s without an answer refusals
     ///   are passed on until there is one.
+    ///
+    /// A peer that has said how many requests it takes, has as many and has answered none for 10 s
+    /// is sent one more, and so on: the answers may be lost. It waits again if it is refused.
     pub retry_refused: bool,
     /// How many requests of the peer may be in flight: 1,024. Each is a task of rmcp's. One that its
     /// sender has cancelled counts until its handler has ended. As many notifications are handled at
@@ -48,10 +65,16 @@ pub struct Config {
     /// of many small values. A request that would take more with the others is refused with
     /// `-32000`, and one that would take more alone with `-32600`. One that takes less than a
     /// thousandth of this is always handled.
+    ///
+    /// Notifications may take as much, those included that wait: one that would take more, alone or
+    /// with the others, is dropped, counted in [`refused`](crate::stats::Snapshot::refused) and
+    /// logged at WARN. `notifications/cancelled` is never dropped, but loses its reason and
+    /// metadata then.
     pub max_inbound_memory: usize,
     /// How many bytes of requests and notifications are kept while they have to wait: 4 MiB, of what
     /// came over the wire and 512 more for each. Further requests are refused with `-32000`, further
-    /// notifications are dropped.
+    /// notifications are dropped, counted and logged as above. What is kept counts by its decoded
+    /// size in `max_inbound_memory` too.
     pub max_held_bytes: usize,
 }
 

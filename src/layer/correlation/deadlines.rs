@@ -1,4 +1,4 @@
-//! Deadlines of our requests that have no response.
+//! [`Deadlines`] of requests of this side that have no response.
 
 use std::{
     collections::{BTreeMap, HashMap},
@@ -6,19 +6,11 @@ use std::{
     time::Duration,
 };
 
-use rmcp::{
-    model::{GetExtensions, GetMeta, JsonRpcMessage, JsonRpcRequest, ProgressToken, RequestId},
-    service::RxJsonRpcMessage,
-};
+use rmcp::model::{ProgressToken, RequestId};
 use rustc_hash::FxBuildHasher;
 use tokio::time::Instant;
 
-use super::{Correlation, Outcome, cancellation};
-use crate::{
-    decode::{Method, Role},
-    framing::Framing,
-    time::{Timer, later},
-};
+use crate::time::{Timer, saturating_add};
 
 /// Least time between two searches for the requests that an answer without an id may be for, since
 /// a peer may send such answers without end.
@@ -50,6 +42,13 @@ pub(super) enum Overdue {
     Unreadable(Duration),
 }
 
+/// Bound that a request passes.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
+enum Bound {
+    Silence,
+    Total,
+}
+
 /// Moment, made unique by a number.
 type Moment = (Instant, u64);
 
@@ -77,23 +76,23 @@ pub(super) struct Deadlines {
     silent: BTreeMap<Moment, RequestId>,
     total: BTreeMap<Moment, (RequestId, Duration)>,
     number: u64,
-    /// Start of the present suspension; `rested` is the total of the earlier ones.
-    rests: Option<Instant>,
-    rested: Duration,
+    /// Start of the present suspension, and the total of the earlier ones.
+    suspended_since: Option<Instant>,
+    suspended_for: Duration,
     timer: Timer,
     /// Moment that the timer is set for.
     set: Option<Instant>,
     /// Moment of the last search; `true` if nothing has been polled since.
-    swept: Option<Instant>,
-    is_new: bool,
+    last_search: Option<Instant>,
+    searched: bool,
     /// Moment of the next search, for the requests sent up to this one.
-    sweep: Timer,
-    sweep_up_to: u64,
+    next_search: Timer,
+    search_up_to: u64,
 }
 
 impl Deadlines {
-    fn is_empty(&self) -> bool {
-        self.silent.is_empty() && self.total.is_empty() && !self.sweep.is_set()
+    pub(super) fn is_empty(&self) -> bool {
+        self.silent.is_empty() && self.total.is_empty() && !self.next_search.is_set()
     }
 
     #[cfg(test)]
@@ -103,16 +102,16 @@ impl Deadlines {
 
     /// Returns the time of the suspendable clock.
     fn now(&self) -> Instant {
-        self.rests.unwrap_or_else(Instant::now) - self.rested
+        self.suspended_since.unwrap_or_else(Instant::now) - self.suspended_for
     }
 
     /// Suspends or resumes the clock.
-    fn rest(&mut self, rests: bool) {
-        match self.rests {
-            None if rests => self.rests = Some(Instant::now()),
-            Some(since) if !rests => {
-                self.rested += since.elapsed();
-                self.rests = None;
+    pub(super) fn set_suspended(&mut self, suspended: bool) {
+        match self.suspended_since {
+            None if suspended => self.suspended_since = Some(Instant::now()),
+            Some(since) if !suspended => {
+                self.suspended_for += since.elapsed();
+                self.suspended_since = None;
             }
             _ => {}
         }
@@ -124,7 +123,7 @@ impl Deadlines {
     }
 
     /// Removes entries of requests that have ended, once there are many of them.
-    fn tidy(&mut self, in_flight: usize, lives: impl Fn(&RequestId) -> bool) {
+    pub(super) fn tidy(&mut self, in_flight: usize, lives: impl Fn(&RequestId) -> bool) {
         if self.watches.len().max(self.total.len()).max(self.tokens.len()) > 2 * in_flight + 64 {
             self.watches.retain(|id, _| lives(id));
             self.tokens.retain(|_, id| lives(id));
@@ -133,13 +132,20 @@ impl Deadlines {
         }
     }
 
-    fn bound_total(&mut self, id: &RequestId, total: Duration) {
-        let moment = (later(Instant::now(), total), self.number());
+    /// Sets the time in all that a request may take.
+    pub(super) fn set_total(&mut self, id: &RequestId, total: Duration) {
+        let moment = (saturating_add(Instant::now(), total), self.number());
         self.total.insert(moment, (id.clone(), total));
     }
 
-    fn bound_silence(&mut self, id: &RequestId, token: Option<ProgressToken>, deadline: Duration) {
-        let entry = (later(self.now(), deadline), self.number());
+    /// Sets the time without a sign of life that a request may take.
+    pub(super) fn set_silence(
+        &mut self,
+        id: &RequestId,
+        token: Option<ProgressToken>,
+        deadline: Duration,
+    ) {
+        let entry = (saturating_add(self.now(), deadline), self.number());
         self.silent.insert(entry, id.clone());
         self.tokens.extend(token.map(|token| (token, id.clone())));
         let (due, deadline) = (Some(entry.0), Some(deadline));
@@ -147,22 +153,40 @@ impl Deadlines {
     }
 
     /// Begins the search for the requests sent up to this one. Returns `false` if it is too early:
-    /// then it is made within a second.
-    fn begin_sweep(&mut self, up_to: u64) -> bool {
-        self.is_new = true;
+    /// then [`poll_search`](Self::poll_search) is ready within a second.
+    pub(super) fn begin_search(&mut self, up_to: u64) -> bool {
+        self.searched = true;
         let now = Instant::now();
-        if let Some(next) = self.swept.map(|last| last + PAUSE).filter(|next| *next > now) {
-            self.sweep_up_to = up_to;
-            self.sweep.set(next);
+        if let Some(next) = self.last_search.map(|last| last + PAUSE).filter(|next| *next > now) {
+            self.search_up_to = up_to;
+            self.next_search.set(next);
             return false;
         }
-        self.swept = Some(now);
+        self.last_search = Some(now);
         true
     }
 
+    /// Ready when a search that was put off is to be made, with the number of the last request that
+    /// it is for.
+    pub(super) fn poll_search(&mut self, cx: &mut Context<'_>) -> Poll<u64> {
+        ready!(self.next_search.poll(cx));
+        self.last_search = Some(Instant::now());
+        Poll::Ready(self.search_up_to)
+    }
+
+    /// Returns `true` if a search was begun since the last call.
+    pub(super) fn take_searched(&mut self) -> bool {
+        std::mem::take(&mut self.searched)
+    }
+
     /// Shortens the deadline of a request whose answer may have been an unreadable one.
-    fn suspect(&mut self, id: &RequestId, token: Option<&ProgressToken>, patience: Duration) {
-        let due = later(self.now(), patience);
+    pub(super) fn suspect(
+        &mut self,
+        id: &RequestId,
+        token: Option<&ProgressToken>,
+        patience: Duration,
+    ) {
+        let due = saturating_add(self.now(), patience);
         let former = self.watches.get(id).copied();
         if former.and_then(|watch| watch.due).is_some_and(|sooner| sooner <= due) {
             return;
@@ -183,24 +207,29 @@ impl Deadlines {
         let now = self.now();
         for watch in self.watches.values_mut() {
             if watch.suspected.take().is_some() {
-                watch.due = watch.deadline.map(|deadline| later(now, deadline));
+                watch.due = watch.deadline.map(|deadline| saturating_add(now, deadline));
             }
         }
-        self.sweep.clear();
+        self.next_search.clear();
+    }
+
+    /// Returns `true` if progress may restart a deadline.
+    pub(super) fn bounds_silence(&self) -> bool {
+        !self.silent.is_empty()
     }
 
     /// Restarts the deadline of the request that this token belongs to.
-    fn progress(&mut self, token: &ProgressToken) {
+    pub(super) fn restart(&mut self, token: &ProgressToken) {
         let now = self.now();
         let id = self.tokens.get(token);
         if let Some(watch) = id.and_then(|id| self.watches.get_mut(id)) {
             watch.suspected = None;
-            watch.due = watch.deadline.map(|deadline| later(now, deadline));
+            watch.due = watch.deadline.map(|deadline| saturating_add(now, deadline));
         }
     }
 
-    /// Returns the next moment at which a request is overdue; `true` if by its total time.
-    fn next(&mut self, lives: impl Fn(&RequestId) -> bool) -> Option<(Instant, bool)> {
+    /// Returns the next moment at which a request is overdue, and by which bound.
+    fn next(&mut self, lives: impl Fn(&RequestId) -> bool) -> Option<(Instant, Bound)> {
         while let Some(first) = self.silent.first_entry() {
             let moment = *first.key();
             let watch = self.watches.get_mut(first.get()).filter(|_| lives(first.get()));
@@ -223,20 +252,20 @@ impl Deadlines {
         while self.total.first_entry().is_some_and(|first| !lives(&first.get().0)) {
             self.total.pop_first();
         }
-        let silent = self.silent.first_key_value().filter(|_| self.rests.is_none());
-        let silent = silent.map(|((due, _), _)| (*due + self.rested, false));
-        let total = self.total.first_key_value().map(|((due, _), _)| (*due, true));
+        let silent = self.silent.first_key_value().filter(|_| self.suspended_since.is_none());
+        let silent = silent.map(|((due, _), _)| (*due + self.suspended_for, Bound::Silence));
+        let total = self.total.first_key_value().map(|((due, _), _)| (*due, Bound::Total));
         silent.into_iter().chain(total).min()
     }
 
     /// Ready with the next overdue request.
-    fn poll(
+    pub(super) fn poll(
         &mut self,
         lives: impl Fn(&RequestId) -> bool,
         cx: &mut Context<'_>,
     ) -> Poll<(RequestId, Overdue)> {
         loop {
-            let Some((at, in_all)) = self.next(&lives) else {
+            let Some((at, bound)) = self.next(&lives) else {
                 self.timer.clear();
                 self.set = None;
                 return Poll::Pending;
@@ -246,7 +275,7 @@ impl Deadlines {
             }
             ready!(self.timer.poll(cx));
             self.set = None;
-            if in_all {
+            if bound == Bound::Total {
                 if let Some((_, (id, total))) = self.total.pop_first() {
                     return Poll::Ready((id, Overdue::Total(total)));
                 }
@@ -258,114 +287,6 @@ impl Deadlines {
                     return Poll::Ready((id, overdue));
                 }
             }
-        }
-    }
-}
-
-impl<R: Role, F: Framing<R>> Correlation<R, F> {
-    /// Sets the deadlines of a new request, unless it is a subscription.
-    pub(super) fn bound(&mut self, request: &JsonRpcRequest<R::Req>) {
-        let (id, own) = (&request.id, request.request.extensions().get::<Deadline>());
-        let deadline = own.map(|own| own.0).or(self.config.deadline);
-        let total = self.config.deadline_total;
-        let is_bounded = deadline.is_some() || total.is_some();
-        if !is_bounded || R::method_of(&request.request) == Method::SubscriptionsListen {
-            return;
-        }
-        self.let_rest();
-        let (outbound, waiting) = (&self.pending, &self.waiting);
-        let in_flight = outbound.len() + waiting.len();
-        self.deadlines.tidy(in_flight, |id| outbound.contains(id) || waiting.contains(id));
-        if let Some(total) = total {
-            self.deadlines.bound_total(id, total);
-        }
-        if let Some(deadline) = deadline {
-            let token = request.request.get_meta().get_progress_token();
-            self.deadlines.bound_silence(id, token, deadline);
-        }
-    }
-
-    /// Suspends deadlines while the server waits for an answer of this client, since it is unknown
-    /// which call that holds up. A server's own requests do not wait for those of its client.
-    /// A handler ends its wait by its answer alone, which [`CatchPanic`](crate::CatchPanic) gives
-    /// for one that panics.
-    fn let_rest(&mut self) {
-        self.deadlines.rest(R::IS_CLIENT && !self.inbound.is_empty());
-    }
-
-    /// Restarts the deadline of the request that a progress notification belongs to.
-    pub(super) fn note_progress(&mut self, notification: &R::PeerNot) {
-        if !self.deadlines.silent.is_empty()
-            && let Some(token) = R::progress_of_peer(notification)
-        {
-            self.deadlines.progress(token);
-        }
-    }
-
-    /// Finds the request that an answer without an id is for: `Some` if only one of ours can be
-    /// meant. Otherwise each of them ends within `lost_answer_timeout` unless it shows a sign of
-    /// life.
-    pub(super) fn guess(&mut self) -> Option<RequestId> {
-        let handed = self.link.handed();
-        let mut candidates = self.pending.iter().filter(|(_, call)| call.may_be_answered(handed));
-        let first = candidates.next().map(|(id, _)| id.clone());
-        let others = candidates.next().is_some();
-        drop(candidates);
-        if !others {
-            return first;
-        }
-        if self.config.lost_answer_timeout.is_some() && self.deadlines.begin_sweep(handed) {
-            self.suspect_all(handed);
-        }
-        None
-    }
-
-    /// Shortens the deadlines of all requests sent up to this one.
-    fn suspect_all(&mut self, handed: u64) {
-        let Some(patience) = self.config.lost_answer_timeout else { return };
-        self.let_rest();
-        for (id, call) in self.pending.iter().filter(|(_, call)| call.may_be_answered(handed)) {
-            self.deadlines.suspect(id, call.token.as_ref(), patience);
-        }
-    }
-
-    /// Polls [`poll_overdue`](Self::poll_overdue) again if a search has been made since.
-    pub(super) fn poll_suspected(&mut self, cx: &mut Context<'_>) -> Poll<RxJsonRpcMessage<R>> {
-        if std::mem::take(&mut self.deadlines.is_new) {
-            self.poll_overdue(cx)
-        } else {
-            Poll::Pending
-        }
-    }
-
-    /// Ready with the error that ends the next request past its deadline.
-    pub(super) fn poll_overdue(&mut self, cx: &mut Context<'_>) -> Poll<RxJsonRpcMessage<R>> {
-        if self.deadlines.is_empty() {
-            return Poll::Pending;
-        }
-        if self.deadlines.sweep.poll(cx).is_ready() {
-            self.deadlines.swept = Some(Instant::now());
-            self.suspect_all(self.deadlines.sweep_up_to);
-        }
-        self.let_rest();
-        loop {
-            let (outbound, waiting) = (&self.pending, &self.waiting);
-            let lives = |id: &RequestId| outbound.contains(id) || waiting.contains(id);
-            let (id, overdue) = ready!(self.deadlines.poll(lives, cx));
-            if self.reinit.as_ref().is_some_and(|reinit| reinit.is_repeating(&id)) {
-                continue;
-            }
-            let Some(call) = self.abandon(&id) else { continue };
-            let outcome =
-                if self.withdraw(&id, &call) { Outcome::NotSent } else { Outcome::Unknown };
-            let error = call.overdue::<R>(id.clone(), outcome, overdue);
-            if outcome == Outcome::Unknown
-                && let JsonRpcMessage::Error(error) = &error
-            {
-                let cancelled = cancellation(id, error.error.message.to_string());
-                self.reply(&JsonRpcMessage::notification(cancelled.into()));
-            }
-            return Poll::Ready(error);
         }
     }
 }

@@ -1,48 +1,100 @@
 //! [`Inbound`]: requests and notifications of the peer, and when they are handed up.
 
 use std::{
-    collections::HashSet,
+    collections::HashMap,
+    fmt,
     pin::Pin,
     sync::Arc,
-    task::{Context, Poll},
+    task::{Context, Poll, ready},
 };
 
 use futures::Sink;
 use rmcp::{
     ErrorData,
-    model::{Extensions, GetExtensions, JsonRpcMessage, JsonRpcRequest, RequestId},
+    model::{
+        CancelledNotification, CancelledNotificationParam, Extensions, GetExtensions, GetMeta,
+        JsonRpcMessage, JsonRpcRequest, RequestId,
+    },
     service::RxJsonRpcMessage,
 };
 use serde_json::json;
 
 use super::{
-    Config, UNAVAILABLE,
     aliases::Aliases,
     backlog::Backlog,
+    config::Config,
+    panics::Panics,
     slots::{HandlerSlot, HandlerSlots},
 };
 use crate::{
-    decode::Role,
+    decode::method::Method,
     framing::Framing,
     layer::{
-        SharedLink,
         codec::{Codec, LastDecoded, too_large},
+        shared_link::SharedLink,
     },
+    role::McpRole,
+    rpc_code::UNAVAILABLE,
     stats::Stats,
+    warn_limit::WarnLimit,
 };
 
 /// How many notifications may be handled at once, where fewer requests may: most are over in a moment.
 pub(super) const MIN_NOTIFICATIONS: usize = 64;
 
+/// Reason that is told where that of the peer is not kept.
+pub(super) const CANCELLED: &str = "cancelled by the peer";
+
+/// Reason why a notification is dropped.
+#[derive(Debug, Clone, Copy)]
+enum Shortage {
+    /// Alone it takes more memory than all may.
+    TooLarge { decoded_bytes: usize, limit: usize },
+    /// With those that are being handled or wait it would take more memory than they may.
+    Memory { limit: usize },
+    /// It would have to wait, and too much does already.
+    Backlog { limit: usize },
+}
+
+impl fmt::Display for Shortage {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            Self::TooLarge { decoded_bytes, limit } => write!(
+                f,
+                "decoded, it may take {decoded_bytes} bytes, more than max_inbound_memory, {limit}"
+            ),
+            Self::Memory { limit } => write!(
+                f,
+                "with those whose handlers have not ended it may take more than \
+                 max_inbound_memory, {limit} bytes"
+            ),
+            Self::Backlog { limit } => {
+                write!(f, "more than max_held_bytes, {limit} bytes, would wait for handlers to end")
+            }
+        }
+    }
+}
+
+/// Request of the peer that is in flight.
+#[derive(Debug, Clone, Copy)]
+struct InFlight {
+    /// Its place in the order of all.
+    number: u64,
+    method: Method,
+}
+
 /// Requests and notifications of the peer.
 #[derive(Debug)]
-pub(super) struct Inbound<R: Role> {
-    /// Ids of the requests in flight, as the layers above know them.
-    ids: HashSet<RequestId>,
+pub(super) struct Inbound<R: McpRole> {
+    /// Requests in flight, by their ids as the layers above know them.
+    ids: HashMap<RequestId, InFlight>,
+    /// Number of the last request.
+    number: u64,
     /// Real ids of requests, where other peers may follow.
     aliases: Option<Box<Aliases>>,
     /// Slots of all handlers that still run, those of cancelled requests included.
     slots: Arc<HandlerSlots>,
+    panics: Panics,
     /// Requests that wait until the outbound queue has room, and notifications that wait for a
     /// slot. All else is read on, since two ends that both wait for the other to read would wait
     /// for ever.
@@ -50,20 +102,24 @@ pub(super) struct Inbound<R: Role> {
     /// Extensions that each request and notification carries.
     extensions: Extensions,
     stats: Stats,
+    warnings: WarnLimit,
 }
 
-impl<R: Role> Inbound<R> {
+impl<R: McpRole> Inbound<R> {
     pub(super) fn new(stats: Stats) -> Self {
         // Every clone of the map has the key then, and setting it later does not rehash.
         let mut extensions = Extensions::new();
         extensions.insert(HandlerSlot::default());
         Self {
-            ids: HashSet::new(),
+            ids: HashMap::new(),
+            number: 0,
             aliases: None,
             slots: Arc::default(),
+            panics: Panics::default(),
             backlog: Backlog::default(),
             extensions,
             stats,
+            warnings: WarnLimit::default(),
         }
     }
 
@@ -83,7 +139,13 @@ impl<R: Role> Inbound<R> {
 
     /// Returns `true` if the request that the layers above know by this id is in flight.
     pub(super) fn contains(&self, id: &RequestId) -> bool {
-        self.ids.contains(id)
+        self.ids.contains_key(id)
+    }
+
+    /// Returns the slots of what is being handled, or waits for it.
+    #[cfg(feature = "server")]
+    pub(super) fn slots(&self) -> Arc<HandlerSlots> {
+        self.slots.clone()
     }
 
     /// Returns what each request and notification carries in its extensions.
@@ -103,16 +165,29 @@ impl<R: Role> Inbound<R> {
         if let Some(alias) = self.aliases.as_mut().and_then(|aliases| aliases.inward(&request.id)) {
             request.id = alias;
         }
-        let error = if self.ids.contains(&request.id) {
+        let error = if self.ids.contains_key(&request.id) {
             ErrorData::invalid_request("a request with this id is already in flight", None)
         } else if let Some(error) = self.overload(config, codec.last_decoded()) {
             error
         } else {
-            self.ids.insert(request.id.clone());
+            self.number += 1;
+            self.rename_token(&mut request.request);
+            let method = R::method_of_peer(&request.request);
+            self.ids.insert(request.id.clone(), InFlight { number: self.number, method });
             return true;
         };
         self.refuse(request.id.clone(), error, codec);
         false
+    }
+
+    /// Changes the progress token of a request of the peer, if handlers of a former one may report
+    /// progress by the same.
+    fn rename_token(&self, request: &mut R::PeerReq) {
+        let Some(aliases) = &self.aliases else { return };
+        let token = request.get_meta().get_progress_token();
+        if let Some(token) = token.and_then(|token| aliases.token_inward(&token)) {
+            request.get_meta_mut().set_progress_token(token);
+        }
     }
 
     /// Returns the error for a request that is one too many, or takes too much.
@@ -135,12 +210,49 @@ impl<R: Role> Inbound<R> {
 
     fn refuse<F: Framing<R>>(&mut self, id: RequestId, error: ErrorData, codec: &mut Codec<R, F>) {
         // The same id may belong to another that is in flight.
-        let in_flight = self.ids.contains(&id);
+        let in_flight = self.ids.contains_key(&id);
         let real = self.aliases.as_mut().and_then(|aliases| aliases.refused(&id, in_flight));
         let id = real.unwrap_or(id);
         self.stats.refused();
         tracing::debug!(%id, %error.message, "request refused");
         codec.queue_reply(&JsonRpcMessage::error(error, Some(id)));
+    }
+
+    /// Returns why there is no room for a notification that takes `own` bytes of memory.
+    fn shortage(&self, own: usize, limit: usize) -> Option<Shortage> {
+        let (_, taken) = self.slots.notifications();
+        match own {
+            _ if own > limit => Some(Shortage::TooLarge { decoded_bytes: own, limit }),
+            _ if taken + own > limit => Some(Shortage::Memory { limit }),
+            _ => None,
+        }
+    }
+
+    /// Counts a cancellation among the notifications that are handled. It is never dropped or
+    /// kept, since it ends what takes room; where there is a `shortage` it loses all but the id.
+    fn begin_cancellation(
+        &self,
+        notification: &mut R::PeerNot,
+        size: usize,
+        shortage: Option<Shortage>,
+    ) {
+        let id = R::cancelled_by_peer(notification).filter(|_| shortage.is_some()).cloned();
+        let size = if id.is_some() { 0 } else { size };
+        if let Some(id) = id {
+            *notification = cancellation(id, CANCELLED.into()).into();
+        }
+        let mut slot = self.slots.take_notification(size);
+        slot.begin();
+        notification.extensions_mut().insert(slot);
+    }
+
+    /// Counts a notification that is dropped, and warns of it.
+    fn drop_notification(&mut self, shortage: Shortage) {
+        self.stats.refused();
+        match self.warnings.admit() {
+            Some(suppressed) => tracing::warn!(suppressed, "notification dropped: {shortage}"),
+            None => tracing::debug!("notification dropped: {shortage}"),
+        }
     }
 
     /// Hands `message` up, unless it has to wait.
@@ -154,14 +266,24 @@ impl<R: Role> Inbound<R> {
     ) -> Option<RxJsonRpcMessage<R>> {
         match &mut message {
             JsonRpcMessage::Request(request) => {
-                let slot = self.slots.take_request(codec.last_decoded().decoded_size);
+                let size = codec.last_decoded().decoded_size;
+                let slot = self.slots.take_request(self.number, size);
                 attach_extensions(request.request.extensions_mut(), &self.extensions, slot);
             }
-            JsonRpcMessage::Notification(notification)
-                if R::cancelled_by_peer(&notification.notification).is_none() =>
-            {
+            JsonRpcMessage::Notification(notification) => {
+                let size = codec.last_decoded().decoded_size;
+                let shortage = self.shortage(size, config.max_inbound_memory);
+                if R::cancelled_by_peer(&notification.notification).is_some() {
+                    self.begin_cancellation(&mut notification.notification, size, shortage);
+                    return Some(message);
+                }
+                if let Some(shortage) = shortage {
+                    self.drop_notification(shortage);
+                    return None;
+                }
+                let slot = self.slots.take_notification(size);
                 let extensions = notification.notification.extensions_mut();
-                attach_extensions(extensions, &self.extensions, HandlerSlot::default());
+                attach_extensions(extensions, &self.extensions, slot);
             }
             _ => return Some(message),
         }
@@ -204,10 +326,7 @@ impl<R: Role> Inbound<R> {
                 let error = ErrorData::new(UNAVAILABLE, error, Some(data));
                 self.refuse(request.id, error, codec);
             }
-            Err(_) => {
-                self.stats.refused();
-                tracing::debug!("notification dropped: too many are being handled");
-            }
+            Err(_) => self.drop_notification(Shortage::Backlog { limit: config.max_held_bytes }),
         }
     }
 
@@ -218,24 +337,55 @@ impl<R: Role> Inbound<R> {
         let above = alias.as_ref().unwrap_or(&id);
         self.backlog.forget(above);
         match self.ids.remove(above) {
-            true => Ok(alias.unwrap_or(id)),
-            false => Err(id),
+            Some(_) => Ok(alias.unwrap_or(id)),
+            None => Err(id),
         }
     }
 
-    /// Ends the request that this side answers or cancels, and changes `id` to that on the wire.
+    /// Ends the request that this side answers, and changes `id` to that on the wire.
     /// Returns `false` if it was one of a former peer.
     pub(super) fn end(&mut self, id: &mut RequestId) -> bool {
         self.ids.remove(id);
         self.aliases.as_mut().is_none_or(|aliases| aliases.end(id))
     }
 
-    /// Returns `true` if a notification of ours is for the present peer. The subscription that it
-    /// belongs to is now named as that peer has it.
-    pub(super) fn is_for_peer(&self, notification: &mut R::Not) -> bool {
-        let Some(aliases) = self.aliases.as_ref().filter(|aliases| !aliases.is_plain()) else {
+    /// Ends the subscription of the peer that this side cancels, and changes `id` to that on the
+    /// wire. Returns `false` if the present peer has none with this id.
+    pub(super) fn end_subscription(&mut self, id: &mut RequestId) -> bool {
+        let method = self.ids.get(id).map(|request| request.method);
+        method == Some(Method::SubscriptionsListen) && self.end(id)
+    }
+
+    /// Looks for handlers that have panicked, and has the reader woken when one does.
+    pub(super) fn watch_handlers(&mut self, cx: &mut Context<'_>) {
+        if !self.ids.is_empty()
+            && let Poll::Ready(panicked) = self.slots.poll_panicked(cx)
+        {
+            self.panics.extend(panicked);
+        }
+    }
+
+    /// Ready with the id of a request whose handler has panicked and which has not been answered
+    /// since.
+    pub(super) fn poll_panicked(&mut self, cx: &mut Context<'_>) -> Poll<RequestId> {
+        loop {
+            let panicked = ready!(self.panics.poll(cx));
+            if let Some((id, _)) = self.ids.iter().find(|(_, request)| request.number == panicked) {
+                return Poll::Ready(id.clone());
+            }
+        }
+    }
+
+    /// Changes the subscription or request that a notification of ours belongs to into what the
+    /// present peer calls it. Returns `false` if it is one of a former peer.
+    pub(super) fn rename_for_peer(&self, notification: &mut R::Not) -> bool {
+        let Some(aliases) = &self.aliases else { return true };
+        if let Some(token) = R::progress(notification) {
+            return aliases.resolve_token(token);
+        }
+        if aliases.is_plain() {
             return true;
-        };
+        }
         let Some(meta) = R::meta(notification) else { return true };
         let Some(mut id) = meta.subscription_id() else { return true };
         let is_present = aliases.resolve(&mut id);
@@ -254,7 +404,7 @@ impl<R: Role> Inbound<R> {
         if let Some(aliases) = &mut self.aliases {
             aliases.restart();
         }
-        std::mem::take(&mut self.ids).into_iter()
+        std::mem::take(&mut self.ids).into_keys()
     }
 
     /// Forgets what waits: the last link has ended.
@@ -273,8 +423,13 @@ impl<R: Role> Inbound<R> {
     }
 }
 
+/// Returns the notification that cancels the request with this id.
+pub(super) fn cancellation(id: RequestId, reason: String) -> CancelledNotification {
+    CancelledNotification::new(CancelledNotificationParam::new(Some(id), Some(reason)))
+}
+
 /// Decides whether `message` may be handled now, and takes a slot for it if it is a notification.
-fn may_be_handled<R: Role>(
+fn may_be_handled<R: McpRole>(
     message: &mut RxJsonRpcMessage<R>,
     slots: &Arc<HandlerSlots>,
     config: &Config,
@@ -286,20 +441,17 @@ fn may_be_handled<R: Role>(
         return matches!(Pin::new(link).poll_ready(cx), Poll::Ready(Ok(())));
     };
     let most = config.max_inbound.max(MIN_NOTIFICATIONS);
-    let Poll::Ready(slot) = slots.poll_notification(most, cx) else { return false };
-    if let Some(empty) = notification.notification.extensions_mut().get_mut::<HandlerSlot>() {
-        *empty = slot;
+    match notification.notification.extensions_mut().get_mut::<HandlerSlot>() {
+        Some(slot) => slots.poll_begin(slot, most, cx).is_ready(),
+        None => true,
     }
-    true
 }
 
 /// Puts what a handler finds there into `extensions`.
 fn attach_extensions(extensions: &mut Extensions, all: &Extensions, slot: HandlerSlot) {
-    if extensions.is_empty() {
-        *extensions = all.clone();
-    } else {
-        extensions.extend(all.clone());
-    }
+    // Into the copy goes what came with the message, which is less.
+    let own = std::mem::replace(extensions, all.clone());
+    extensions.extend(own);
     match extensions.get_mut::<HandlerSlot>() {
         Some(taken) => *taken = slot,
         None => drop(extensions.insert(slot)),

@@ -1,19 +1,8 @@
-//! Requests that the peer refuses because it has too many: they were not executed, and wait.
+//! [`Overload`]: the state of a peer that refuses requests because it has too many.
 
 use std::{pin::Pin, task::Context, time::Duration};
 
-use rmcp::{
-    ErrorData,
-    model::{JsonRpcError, RequestId},
-};
 use tokio::time::{Instant, Sleep, sleep};
-
-use super::{Correlation, UNAVAILABLE, reinit::ATTEMPTS};
-use crate::{decode::Role, framing::Framing};
-
-/// Values of `data.reason` by which a peer refuses a request that it has not executed.
-const TOO_MANY: &str = "too_many_requests";
-const STOPPING: &str = "stopping";
 
 /// Time from a refusal to the first probe, and the most that doubling makes of it.
 const PROBES: (Duration, Duration) = (Duration::from_millis(100), Duration::from_secs(5));
@@ -108,7 +97,7 @@ impl Overload {
     }
 
     /// Records a refusal. Returns `false` if it is to be passed up.
-    fn note_refused(&mut self) -> bool {
+    pub(super) fn note_refused(&mut self) -> bool {
         match self {
             Self::Disbelieved => return false,
             Self::Limited(limited) => {
@@ -162,66 +151,5 @@ impl Overload {
         if let Self::Lost = self {
             *self = Self::limited();
         }
-    }
-}
-
-/// Returns the reason for which `error` refuses a request, which was not executed.
-fn reason(error: &ErrorData) -> Option<&str> {
-    let data = error.data.as_ref().filter(|_| error.code == UNAVAILABLE)?;
-    data["reason"].as_str().filter(|reason| [STOPPING, TOO_MANY].contains(reason))
-}
-
-/// Returns `true` if `error` refuses a request since the peer has too many.
-pub(super) fn is_too_many(error: &ErrorData) -> bool {
-    reason(error) == Some(TOO_MANY)
-}
-
-impl<R: Role, F: Framing<R>> Correlation<R, F> {
-    /// Sends a request again, at its time, that `error` refuses without its having been executed.
-    /// Returns `false` if the refusal is to be passed up.
-    pub(super) fn retry_refused(&mut self, error: &JsonRpcError) -> bool {
-        if !self.config.retry_refused {
-            return false;
-        }
-        let Some(reason) = reason(&error.error) else { return false };
-        let id = error.id.as_ref().and_then(|id| self.pending.answered_by(id));
-        let Some(id) = id else { return false };
-        if self.reinit.as_ref().is_some_and(|reinit| reinit.is_repeating(&id)) {
-            // It is repeated on the next connection as well, which is asked for in a while.
-            return true;
-        }
-        match reason {
-            STOPPING => self.put_off(&id),
-            _ => self.put_back(&id),
-        }
-    }
-
-    /// Keeps a request for the next connection, since the peer is stopping. Returns `false` if the
-    /// refusal is to be passed up.
-    fn put_off(&mut self, id: &RequestId) -> bool {
-        if !self.reinit.as_ref().is_some_and(|reinit| reinit.believes_stop()) {
-            return false;
-        }
-        let call = self.pending.get(id).filter(|call| call.refusals + 1 < ATTEMPTS);
-        let Some(message) = call.and_then(|call| call.kept.clone()) else { return false };
-        self.link.hold();
-        let Ok(seq) = self.send_kept(id, &message) else { return false };
-        self.pending.send_again(id, seq);
-        if let Some(reinit) = &mut self.reinit {
-            reinit.on_stopping();
-        }
-        true
-    }
-
-    /// Has a request wait until the peer takes it. Returns `false` if the refusal is to be passed
-    /// up.
-    fn put_back(&mut self, id: &RequestId) -> bool {
-        if !self.overload.note_refused() {
-            return false;
-        }
-        let Some((id, call, message)) = self.pending.remove_kept(id) else { return false };
-        self.read_progress.note_answered(&call);
-        self.waiting.put_back(id, call, message);
-        true
     }
 }

@@ -1,5 +1,5 @@
-//! Finds the message that was too large for a peer that closes with 1009 without having announced
-//! its limit.
+//! [`ReadProgress`]: what a peer has read, and the message that was too large for one that closes
+//! with 1009 without having announced its limit.
 //!
 //! A peer reads in order, up to the first message that is too large. Of the messages that it is not
 //! known to have read, it read neither the largest nor any sent after that one: the first that was
@@ -7,22 +7,10 @@
 
 use std::cmp::Reverse;
 
-use rmcp::{
-    ErrorData,
-    model::{JsonRpcMessage, RequestId},
-};
-use serde_json::json;
+use rmcp::model::RequestId;
 
-use super::{Call, Correlation, Outcome, UNAVAILABLE};
-use crate::{
-    decode::{Method, Role},
-    error::{CloseCode, Error, LinkError},
-    framing::Framing,
-    link::MessageLimits,
-};
-
-/// Number of times that a request which the peer has not read is sent again.
-const MAX_RETRIES: u32 = 4;
+use super::pending::{Call, PendingCalls};
+use crate::{decode::method::Method, link::MessageLimits};
 
 /// Record of what the present peer is known to have read.
 #[derive(Debug, Default)]
@@ -55,103 +43,44 @@ impl ReadProgress {
             self.other = Some((seq, size));
         }
     }
-}
 
-/// Returns `true` if the peer closed the connection because a message was too large for it.
-fn is_too_large(cause: &Error) -> bool {
-    matches!(cause, Error::Link(LinkError::Closed(reason)) if reason.code == CloseCode::TooBig)
-}
+    /// Returns the size of the largest message that was certainly read.
+    pub(super) fn passed(&self) -> usize {
+        self.passed
+    }
 
-impl<R: Role, F: Framing<R>> Correlation<R, F> {
-    /// Ends the request that was too large for the peer, if `cause` says so, and moves those after
-    /// it to the next connection if `goes_on`. Returns the number of the last message that the peer
-    /// may have read, of those `handed` to the connection; `None` if no message was too large.
-    pub(super) fn find_too_large(
-        &mut self,
-        cause: &Error,
-        handed: u64,
-        goes_on: bool,
-    ) -> Option<u64> {
-        let ReadProgress { read, passed, other } = std::mem::take(&mut self.read_progress);
-        self.codec.peer().pass(passed);
-        if !is_too_large(cause) {
-            return None;
-        }
-        let on_the_way = |call: &Call| call.seq <= handed && call.seq > read;
-        let before = self.pending.iter().filter(|(_, call)| call.seq <= read);
+    /// Finds the message that was too large among those `handed` to the connection, some of them
+    /// requests still `pending`.
+    pub(super) fn find_too_large(&self, pending: &PendingCalls, handed: u64) -> Option<TooLarge> {
+        let Self { read, passed, other } = *self;
+        let before = pending.iter().filter(|(_, call)| call.seq <= read);
         let passed = before.map(|(_, call)| call.size).fold(passed, usize::max);
         let passed = passed.max(MessageLimits::MIN_MESSAGE);
-        let largest = self
-            .pending
+        let unread = |call: &Call| call.seq <= handed && call.seq > read;
+        let largest = pending
             .iter()
-            .filter(|(_, call)| on_the_way(call) && call.size > passed)
-            .max_by_key(|(_, call)| (call.size, Reverse(call.seq)))
-            .map(|(id, call)| (id.clone(), call.method, call.seq, call.size));
+            .filter(|(_, call)| unread(call) && call.size > passed)
+            .max_by_key(|(_, call)| (call.size, Reverse(call.seq)));
         let other = other.filter(|(seq, size)| {
-            *seq <= handed && largest.as_ref().is_none_or(|(.., largest)| size > largest)
+            let is_largest = largest.is_none_or(|(_, call)| *size > call.size);
+            *seq <= handed && *size > passed && is_largest
         });
-        let (seq, size) = match (&largest, other) {
-            (_, Some(other)) if other.1 > passed => other,
-            (Some((.., seq, size)), _) => (*seq, *size),
-            _ => return None,
-        };
-        tracing::warn!(size, "a message was larger than the peer takes");
-        self.codec.peer().learn(size - 1);
-        if let Some((id, method, at, _)) = largest
-            && at == seq
-            && method != Method::Initialize
-        {
-            self.abandon(&id);
-            self.synthesized.push_back(too_large::<R>(id, method, size, cause));
+        if let Some((seq, size)) = other {
+            return Some(TooLarge { seq, size, request: None });
         }
-        if goes_on {
-            self.put_off_unread(seq, handed);
-        }
-        Some(seq - 1)
-    }
-
-    /// Moves the requests numbered `from` to `handed`, which the peer has not read, to the next
-    /// connection.
-    fn put_off_unread(&mut self, from: u64, handed: u64) {
-        let Some(reinit) = &self.reinit else { return };
-        let unread = |call: &Call| (from..=handed).contains(&call.seq);
-        let unread = self.pending.iter().filter(|(_, call)| unread(call));
-        let unread = unread.filter(|(id, _)| !reinit.keeps(id));
-        let mut unread: Vec<_> = unread.map(|(id, call)| (call.seq, id.clone())).collect();
-        unread.sort_unstable_by_key(|(seq, _)| *seq);
-        for (_, id) in unread {
-            if self.put_off_one(&id).is_none() {
-                let cause = "the peer has not read it";
-                if let Some(call) = self.abandon(&id) {
-                    self.synthesized.push_back(call.lost::<R>(id, Outcome::NotSent, Some(cause)));
-                }
-            }
-        }
-    }
-
-    fn put_off_one(&mut self, id: &RequestId) -> Option<()> {
-        let call = self.pending.get(id).filter(|call| call.refusals < MAX_RETRIES)?;
-        let message = call.kept.clone()?;
-        let seq = self.send_kept(id, &message).ok()?;
-        self.pending.send_again(id, seq);
-        Some(())
+        let (id, call) = largest?;
+        let request = Some((id.clone(), call.method));
+        Some(TooLarge { seq: call.seq, size: call.size, request })
     }
 }
 
-/// Builds the error of a request that made the peer close the connection.
-fn too_large<R: Role>(
-    id: RequestId,
-    method: Method,
-    size: usize,
-    cause: &Error,
-) -> rmcp::service::RxJsonRpcMessage<R> {
-    let data = json!({
-        "reason": Outcome::NotSent.name(), "cause": cause.to_string(), "method": method.name(),
-        "size": size,
-    });
-    let message = format!(
-        "outbound message of {size} bytes is larger than the peer takes, which has closed the \
-         connection for it (1009)"
-    );
-    JsonRpcMessage::error(ErrorData::new(UNAVAILABLE, message, Some(data)), Some(id))
+/// Message that a peer has closed its connection for.
+#[derive(Debug)]
+pub(super) struct TooLarge {
+    /// Number of the message in the order of all that was queued.
+    pub(super) seq: u64,
+    /// Size of the message, in bytes.
+    pub(super) size: usize,
+    /// Request that it is; `None` if it is another message, or one that has ended.
+    pub(super) request: Option<(RequestId, Method)>,
 }

@@ -1,4 +1,4 @@
-//! The requests of this side that are in flight, and what is told when they are lost.
+//! [`PendingCalls`]: requests of this side that are in flight, and the errors that end them.
 
 use std::{collections::HashMap, vec};
 
@@ -10,18 +10,23 @@ use rmcp::{
 use rustc_hash::FxBuildHasher;
 use serde_json::json;
 
-use super::{TIMED_OUT, UNAVAILABLE, deadlines::Overdue};
+use super::deadlines::Overdue;
 use crate::{
-    decode::{Method, PendingMethods, Role},
+    decode::{PendingMethods, method::Method},
     error::{Error, MessageError},
-    layer::shared_link::Flushed,
     message::Message,
+    role::McpRole,
+    rpc_code::{TIMED_OUT, UNAVAILABLE},
 };
+
+/// Number of connections on which a request is sent that may be sent again.
+pub(super) const MAX_ATTEMPTS: u32 = 5;
 
 /// Bytes of requests that are kept to be sent again.
 const MAX_KEPT: usize = 16 << 20;
 
-/// The ids are our own, so the hasher need not withstand an attacker.
+/// Requests of this side that are in flight. The ids are its own, so the hasher need not withstand
+/// an attacker.
 #[derive(Debug, Default)]
 pub(super) struct PendingCalls {
     calls: HashMap<RequestId, Call, FxBuildHasher>,
@@ -35,7 +40,7 @@ pub(super) struct PendingCalls {
 #[derive(Debug, Clone)]
 pub(super) struct Call {
     pub(super) method: Method,
-    /// Its place in the order of all that was sent.
+    /// Number of the message in the order of all that was queued.
     pub(super) seq: u64,
     /// Place in the order of requests.
     pub(super) turn: Turn,
@@ -44,7 +49,7 @@ pub(super) struct Call {
     /// The message, kept to be sent again if the peer refuses it.
     pub(super) kept: Option<Message>,
     /// Number of times that the message was sent again.
-    pub(super) refusals: u32,
+    pub(super) resends: u32,
     /// Token by which the peer's progress reports name the request.
     pub(super) token: Option<ProgressToken>,
 }
@@ -109,10 +114,17 @@ impl PendingCalls {
     }
 
     /// Records that a request was sent again, under this number.
-    pub(super) fn send_again(&mut self, id: &RequestId, seq: u64) {
+    pub(super) fn note_resent(&mut self, id: &RequestId, seq: u64) {
+        self.renumber(id, seq);
+        if let Some(call) = self.calls.get_mut(id) {
+            call.resends += 1;
+        }
+    }
+
+    /// Records the number of a request that was sent again, without counting that.
+    pub(super) fn renumber(&mut self, id: &RequestId, seq: u64) {
         if let Some(call) = self.calls.get_mut(id) {
             call.seq = seq;
-            call.refusals += 1;
         }
     }
 
@@ -152,19 +164,6 @@ impl PendingCalls {
     }
 }
 
-/// A message that was sent.
-#[derive(Debug)]
-pub(super) struct Sent {
-    /// Number of the message in the order of all that was queued.
-    pub(super) seq: u64,
-    /// Size of the message, in bytes.
-    pub(super) size: usize,
-    /// Copy of the message, which shares its bytes, if it is to be kept.
-    pub(super) kept: Option<Message>,
-    /// Resolves when the message is written.
-    pub(super) flushed: Option<Flushed>,
-}
-
 impl PendingMethods for PendingCalls {
     fn method(&self, id: &RequestId) -> Option<Method> {
         self.calls.get(id).map(|call| call.method)
@@ -191,12 +190,12 @@ impl Outcome {
 const UNSENT: u64 = u64::MAX;
 
 impl Call {
-    /// A request that is not kept.
+    /// Creates a call whose message is not kept.
     pub(super) fn new(method: Method, seq: u64) -> Self {
-        Self { method, seq, turn: Turn::default(), size: 0, kept: None, refusals: 0, token: None }
+        Self { method, seq, turn: Turn::default(), size: 0, kept: None, resends: 0, token: None }
     }
 
-    /// A call that was not handed to the layer below.
+    /// Creates a call that was not handed to the layer below.
     pub(super) fn unsent(method: Method) -> Self {
         Self::new(method, UNSENT)
     }
@@ -224,8 +223,8 @@ impl Call {
         if self.seq > handed { Outcome::NotSent } else { Outcome::Unknown }
     }
 
-    /// The error that ends it.
-    pub(super) fn lost<R: Role>(
+    /// Returns the error that ends the call when its link is lost.
+    pub(super) fn lost<R: McpRole>(
         self,
         id: RequestId,
         outcome: Outcome,
@@ -240,8 +239,8 @@ impl Call {
         JsonRpcMessage::error(ErrorData::new(UNAVAILABLE, message, Some(data)), Some(id))
     }
 
-    /// The error that ends it where it cannot be sent.
-    pub(super) fn refused<R: Role>(
+    /// Returns the error that ends the call when it cannot be sent.
+    pub(super) fn refused<R: McpRole>(
         self,
         id: RequestId,
         error: &MessageError,
@@ -256,8 +255,8 @@ impl Call {
         JsonRpcMessage::error(error, Some(id))
     }
 
-    /// The error that ends it past its deadline.
-    pub(super) fn overdue<R: Role>(
+    /// Returns the error that ends the call past its deadline.
+    pub(super) fn overdue<R: McpRole>(
         self,
         id: RequestId,
         outcome: Outcome,
@@ -284,7 +283,7 @@ impl Call {
     }
 }
 
-/// The last link has ended: what is still to be told, and to whom.
+/// Calls that are still to be ended after the last link, and the error that follows them.
 #[derive(Debug)]
 pub(super) struct Shutdown {
     calls: vec::IntoIter<(RequestId, Call)>,
@@ -297,8 +296,8 @@ impl Shutdown {
         Self { calls: calls.into_iter(), handed, error }
     }
 
-    /// One call's error after the other, then the cause, then nothing.
-    pub(super) fn next<R: Role>(&mut self) -> Option<Result<RxJsonRpcMessage<R>, Error>> {
+    /// Returns the error of one call after the other, then the cause, then `None`.
+    pub(super) fn next<R: McpRole>(&mut self) -> Option<Result<RxJsonRpcMessage<R>, Error>> {
         let Some((id, call)) = self.calls.next() else {
             return self.error.take().map(Err);
         };

@@ -1,6 +1,6 @@
-//! What comes in: messages of the peer, and what becomes of the link.
+//! `Correlation::on_event`: handles messages of the peer, and the loss and return of the link.
 
-use std::task::Context;
+use std::task::{Context, Poll};
 
 use rmcp::{
     ErrorData,
@@ -9,18 +9,23 @@ use rmcp::{
 };
 
 use super::{
-    Call, Correlation, Outcome, Shutdown, cancellation,
-    overload::{self, Overload},
+    Correlation,
+    inbound::{self, cancellation},
+    overload::Overload,
+    pending::{Call, Outcome, Shutdown},
+    probe::Probe,
+    retry::{is_refusal, is_too_many},
 };
 use crate::{
-    decode::{Method, PendingMethods, Role},
+    decode::{PendingMethods, method::Method},
     error::Error,
     framing::Framing,
     link::{Down, LinkEvent, LinkUp},
+    role::McpRole,
 };
 
-impl<R: Role, F: Framing<R>> Correlation<R, F> {
-    /// Deals with what the link has brought. Returns a message for the service above.
+impl<R: McpRole, F: Framing<R>> Correlation<R, F> {
+    /// Handles an event of the link. Returns a message for the service above.
     pub(super) fn on_event(
         &mut self,
         event: LinkEvent<RxJsonRpcMessage<R>>,
@@ -62,14 +67,14 @@ impl<R: Role, F: Framing<R>> Correlation<R, F> {
                 accepted
             }
             JsonRpcMessage::Response(response) => {
-                let result = Ok(R::initialize_result(&response.result));
-                let id = self.complete(Some(&response.id));
-                self.overload.note_answered();
-                id.is_some_and(|id| self.on_response(&id, result))
+                let Some((id, call)) = self.end_answered(Some(&response.id)) else { return false };
+                self.note_room(&call);
+                self.note_executed(&call);
+                self.on_response(&id, Ok(R::initialize_result(&response.result)))
             }
             JsonRpcMessage::Error(error) => {
                 if error.id.is_none() {
-                    error.id = self.guess();
+                    error.id = self.find_unnamed();
                     if error.id.is_none() {
                         self.on_unmatched(&error.error);
                         return false;
@@ -78,11 +83,14 @@ impl<R: Role, F: Framing<R>> Correlation<R, F> {
                 if self.retry_refused(error) {
                     return false;
                 }
-                let id = self.complete(error.id.as_ref());
-                if !overload::is_too_many(&error.error) {
-                    self.overload.note_answered();
+                let Some((id, call)) = self.end_answered(error.id.as_ref()) else { return false };
+                if !is_too_many(&error.error) {
+                    self.note_room(&call);
                 }
-                id.is_some_and(|id| self.on_response(&id, Err(&error.error)))
+                if !is_refusal(&error.error) {
+                    self.note_executed(&call);
+                }
+                self.on_response(&id, Err(&error.error))
             }
             JsonRpcMessage::Notification(notification) => {
                 if R::is_initialized_by_peer(&notification.notification)
@@ -97,7 +105,7 @@ impl<R: Role, F: Framing<R>> Correlation<R, F> {
                 match self.inbound.cancel(id) {
                     Ok(above) => {
                         if R::cancelled_by_peer(&notification.notification) != Some(&above) {
-                            let reason = "cancelled by the peer".into();
+                            let reason = inbound::CANCELLED.into();
                             notification.notification = cancellation(above, reason).into();
                         }
                         true
@@ -109,12 +117,23 @@ impl<R: Role, F: Framing<R>> Correlation<R, F> {
         }
     }
 
+    /// Answers the requests of the peer whose handlers have panicked, where nobody has in time.
+    pub(super) fn answer_panicked(&mut self, cx: &mut Context<'_>) {
+        while let Poll::Ready(id) = self.inbound.poll_panicked(cx) {
+            tracing::error!(%id, "a handler has panicked: its request is answered with -32603");
+            let error = ErrorData::internal_error("the handler panicked", None);
+            if let Err(error) = self.send(JsonRpcMessage::error(error, Some(id))) {
+                tracing::debug!(%error, "answer not sent");
+            }
+        }
+    }
+
     fn is_subscription(&self, id: &RequestId) -> bool {
         self.pending.method(id) == Some(Method::SubscriptionsListen)
     }
 
-    /// Ends the request in flight that `id` answers, and returns its own id.
-    fn complete(&mut self, id: Option<&RequestId>) -> Option<RequestId> {
+    /// Ends the request in flight that `id` answers, and returns it with its own id.
+    fn end_answered(&mut self, id: Option<&RequestId>) -> Option<(RequestId, Call)> {
         let known = id.and_then(|id| self.pending.remove(id));
         if known.is_none() {
             self.stats.orphan();
@@ -122,7 +141,25 @@ impl<R: Role, F: Framing<R>> Correlation<R, F> {
         }
         let (id, call) = known?;
         self.read_progress.note_answered(&call);
-        Some(id)
+        Some((id, call))
+    }
+
+    /// Records that the peer, in case it has too many requests, has one less. A ping says nothing
+    /// of that: it is answered by a peer that refuses all else, and sent whatever waits.
+    fn note_room(&mut self, call: &Call) {
+        if call.method != Method::Ping {
+            self.overload.note_answered();
+            self.probe.note_answered();
+        }
+    }
+
+    /// Records that the peer goes on serving requests. A ping says nothing of that either.
+    fn note_executed(&mut self, call: &Call) {
+        if call.method != Method::Ping
+            && let Some(reinit) = &mut self.reinit
+        {
+            reinit.on_executed(call, &self.link);
+        }
     }
 
     /// Records the answer to a request of ours. Returns `true` if it is for the layers above.
@@ -167,7 +204,8 @@ impl<R: Role, F: Framing<R>> Correlation<R, F> {
     fn on_lost(&mut self, mut down: Down) {
         self.overload.lose();
         let cause = down.cause.to_string();
-        if let Some(read) = self.find_too_large(&down.cause, down.handed, true) {
+        if let Some(read) = self.end_too_large(&down.cause, down.handed) {
+            self.put_off_unread(read, down.handed);
             down.handed = read;
         }
         if let Some(reinit) = &mut self.reinit {
@@ -190,6 +228,7 @@ impl<R: Role, F: Framing<R>> Correlation<R, F> {
     fn begin_peer(&mut self) {
         self.deadlines.clear_suspicions();
         self.overload = Overload::No;
+        self.probe = Probe::default();
         let reason = "the connection on which it came is lost";
         for id in self.inbound.begin_peer() {
             // Where a subscription of ours has this id, those above would take it for that one's.
@@ -198,7 +237,7 @@ impl<R: Role, F: Framing<R>> Correlation<R, F> {
                 self.synthesized.push_back(JsonRpcMessage::notification(cancelled.into()));
             }
         }
-        self.codec.restart();
+        self.codec.restart(&self.pending);
         if let Some(reinit) = &mut self.reinit {
             reinit.begin_peer(&mut self.pending, &self.codec, &self.link);
         }
@@ -208,7 +247,7 @@ impl<R: Role, F: Framing<R>> Correlation<R, F> {
     fn on_returned(&mut self) {
         match &mut self.reinit {
             Some(reinit) if !R::IS_CLIENT => {
-                reinit.verify();
+                reinit.verify(self.codec.last_decoded().number);
                 self.overload.resume();
             }
             // An MCP server waits to be initialized, be it another or the same.
@@ -239,7 +278,7 @@ impl<R: Role, F: Framing<R>> Correlation<R, F> {
     ) -> Option<Result<RxJsonRpcMessage<R>, Error>> {
         self.inbound.clear_backlog();
         let handed = self.link.handed();
-        let too_large = error.as_ref().and_then(|error| self.find_too_large(error, handed, false));
+        let too_large = error.as_ref().and_then(|error| self.end_too_large(error, handed));
         let mut calls = self.pending.take(|_, _| true);
         if let Some(reinit) = &self.reinit {
             calls.retain(|(id, _)| !reinit.is_repeating(id));

@@ -4,7 +4,11 @@
 mod repeats;
 mod stopping;
 
-use std::{pin::Pin, task::Context, time::Duration};
+use std::{
+    pin::Pin,
+    task::{Context, Poll, ready},
+    time::Duration,
+};
 
 use rmcp::{
     ErrorData,
@@ -15,24 +19,21 @@ use tokio::time::{Instant, Sleep, sleep};
 
 use self::{repeats::Repeats, stopping::Stopping};
 use super::{
-    Replay,
-    pending::{Call, PendingCalls},
+    config::Replay,
+    pending::{Call, MAX_ATTEMPTS, PendingCalls},
 };
 use crate::{
-    decode::{Method, Role},
+    decode::method::Method,
     error::{CloseCode, CloseReason, Error, LinkError, MessageError},
-    event::{Event, Notices},
+    event::{ConnectionEvents, Event},
     framing::Framing,
-    layer::{SharedLink, codec::Codec, reconnect::ReconnectHandle},
+    layer::{codec::Codec, reconnect::ReconnectHandle, shared_link::SharedLink},
     link::{Down, Resumed},
     message::Message,
+    role::McpRole,
 };
 
-/// On how many connections `initialize` is sent before it was ever answered, or a `server/discover`, or a
-/// request that may run twice.
-pub(super) const ATTEMPTS: u32 = 5;
-
-/// Time within which the peer must answer a repeated `initialize`.
+/// Time within which the peer must answer a repeated `initialize`, or say something readable.
 const PATIENCE: Duration = Duration::from_secs(10);
 
 /// Characters of each word of the peer's that is logged, at most.
@@ -41,7 +42,7 @@ const MAX_WORDS: usize = 100;
 /// State of the session, and what has to be said again to another peer.
 #[derive(Debug)]
 pub(super) struct Reinit {
-    notices: Notices,
+    notices: ConnectionEvents,
     reconnect_handle: ReconnectHandle,
     phase: Phase,
     /// Request with which this side opened its session, and the notification that follows it.
@@ -61,7 +62,7 @@ pub(super) struct Reinit {
 /// | `Repeating`: `initialize` was sent again, and is answered within the time, or another link asked for | client | its answer: `Initialized`, or `Failed`; another peer: begins anew |
 /// | `PeerInitialized` | server | another peer: `AwaitingPeer`; perhaps the same: `Verifying` |
 /// | `AwaitingPeer`: what is queued waits for another peer to initialize its session | server | `notifications/initialized`: `PeerInitialized`; a request of the era without: `Uninitialized` |
-/// | `Verifying`: the peer goes by the name of the former, and has said nothing yet | server | its first message: `PeerInitialized`, or `AwaitingPeer` |
+/// | `Verifying`: the peer goes by the name of the former, and has said nothing yet that can be read | server | its first message: `PeerInitialized`, or `AwaitingPeer`; 10 s after the first that cannot be read: closed with 1008 |
 /// | `Failed`: there is no way to go on | both | |
 #[derive(Debug)]
 enum Phase {
@@ -70,8 +71,19 @@ enum Phase {
     Repeating { agreed: Box<InitializeResult>, patience: Option<Pin<Box<Sleep>>> },
     PeerInitialized,
     AwaitingPeer,
-    Verifying { was_initialized: bool },
+    Verifying { was_initialized: bool, said: Said },
     Failed(Error),
+}
+
+/// What a peer that is verified has said so far.
+#[derive(Debug)]
+enum Said {
+    /// Nothing: so many messages had come before this link. It may have nothing to say.
+    Nothing { heard: u64 },
+    /// Something that cannot be read. When this ends, so does the link.
+    Unreadable(Pin<Box<Sleep>>),
+    /// It is lost.
+    Lost,
 }
 
 impl Phase {
@@ -84,7 +96,7 @@ impl Phase {
 }
 
 impl Reinit {
-    pub(super) fn new(notices: Notices, reconnect_handle: ReconnectHandle) -> Self {
+    pub(super) fn new(notices: ConnectionEvents, reconnect_handle: ReconnectHandle) -> Self {
         Self {
             notices,
             reconnect_handle,
@@ -122,7 +134,7 @@ impl Reinit {
     }
 
     /// Keeps what has to be said again. Returns `false` if it will be, and need not be said now.
-    pub(super) fn remember<R: Role, F: Framing<R>>(
+    pub(super) fn remember<R: McpRole, F: Framing<R>>(
         &mut self,
         item: &TxJsonRpcMessage<R>,
         replay: Replay,
@@ -153,15 +165,16 @@ impl Reinit {
 
     /// Records the loss of a connection.
     pub(super) fn lose(&mut self, down: &Down) {
-        self.notices.is_lost(&down.cause);
+        self.notices.ensure_lost_announced(&down.cause);
         self.stopping.lose();
         match &mut self.phase {
             // A link that is not there has no time to answer in. But the session may be resumed,
             // and the answer still come.
             Phase::Repeating { patience, .. } => *patience = None,
+            Phase::Verifying { said, .. } => *said = Said::Lost,
             Phase::Uninitialized { attempts } if self.initialize.is_some() => {
                 *attempts += 1;
-                if *attempts >= ATTEMPTS {
+                if *attempts >= MAX_ATTEMPTS {
                     self.phase = Phase::Failed(down.cause.clone());
                 }
             }
@@ -175,7 +188,7 @@ impl Reinit {
     }
 
     /// Begins with a peer that knows nothing of what was before.
-    pub(super) fn begin_peer<R: Role, F: Framing<R>>(
+    pub(super) fn begin_peer<R: McpRole, F: Framing<R>>(
         &mut self,
         pending: &mut PendingCalls,
         codec: &Codec<R, F>,
@@ -187,7 +200,7 @@ impl Reinit {
                 self.phase = Phase::AwaitingPeer;
             }
             self.repeats.send_again(pending, codec, link);
-            self.notices.is_back(|| Event::Restarted { changed: None });
+            self.notices.announce_back(|| Event::Restarted { changed: None });
             return;
         };
         self.phase = match std::mem::replace(&mut self.phase, Phase::NEW) {
@@ -200,28 +213,45 @@ impl Reinit {
                 if pending.get(id).is_some_and(|call| call.seq <= link.began()) {
                     link.send_first(initialize.clone());
                 }
-                self.notices.is_back(|| Event::Restarted { changed: None });
+                self.notices.announce_back(|| Event::Restarted { changed: None });
                 phase
             }
         };
     }
 
     /// Begins with a peer, an MCP client, that goes by the name of the former one. By the first
-    /// that it says it shows whether it is that.
-    pub(super) fn verify(&mut self) {
+    /// that it says it shows whether it is that. So many messages were `heard` before.
+    pub(super) fn verify(&mut self, heard: u64) {
         self.stopping = Stopping::No;
         let was_initialized = match self.phase {
-            Phase::Verifying { was_initialized } => was_initialized,
+            Phase::Verifying { was_initialized, .. } => was_initialized,
             Phase::PeerInitialized => true,
             _ => false,
         };
-        self.phase = Phase::Verifying { was_initialized };
+        self.phase = Phase::Verifying { was_initialized, said: Said::Nothing { heard } };
+    }
+
+    /// Ready with the reason for which the link is closed, when nothing that its peer has said for a
+    /// while shows who it is. So many messages were `heard` by now.
+    pub(super) fn poll_unrecognized(
+        &mut self,
+        heard: u64,
+        cx: &mut Context<'_>,
+    ) -> Poll<CloseReason> {
+        let Phase::Verifying { said, .. } = &mut self.phase else { return Poll::Pending };
+        if matches!(said, Said::Nothing { heard: before } if heard > *before) {
+            *said = Said::Unreadable(Box::pin(sleep(PATIENCE)));
+        }
+        let Said::Unreadable(timer) = said else { return Poll::Pending };
+        ready!(timer.as_mut().poll(cx));
+        let reason = format!("no message could be read within {PATIENCE:?}");
+        Poll::Ready(CloseReason::new(CloseCode::Policy, reason))
     }
 
     /// Decides by the first message of a peer that is [verified](Self::is_verifying) whether it is
     /// the former one. Another initializes its session, or belongs to the era in which there is
     /// none. It would take answers to its predecessor for its own.
-    pub(super) fn recognizes<R: Role>(&mut self, message: &RxJsonRpcMessage<R>) -> bool {
+    pub(super) fn recognizes<R: McpRole>(&mut self, message: &RxJsonRpcMessage<R>) -> bool {
         let is_another = match message {
             JsonRpcMessage::Request(request) => {
                 let method = R::method_of_peer(&request.request);
@@ -232,7 +262,7 @@ impl Reinit {
             _ => false,
         };
         let is_same =
-            matches!(self.phase, Phase::Verifying { was_initialized: true }) && !is_another;
+            matches!(self.phase, Phase::Verifying { was_initialized: true, .. }) && !is_another;
         self.phase = if is_same { Phase::PeerInitialized } else { Phase::NEW };
         is_same
     }
@@ -249,12 +279,12 @@ impl Reinit {
             link.release();
         }
         let replayed = resumed.replayed;
-        self.notices.is_back(|| Event::Resumed { replayed });
+        self.notices.announce_back(|| Event::Resumed { replayed });
     }
 
     /// Records the answer to a request of ours. Returns `true` if it is for the layers above, and
     /// not for this one, which has repeated the request.
-    pub(super) fn on_response<R: Role, F: Framing<R>>(
+    pub(super) fn on_response<R: McpRole, F: Framing<R>>(
         &mut self,
         id: &RequestId,
         result: Result<Option<&InitializeResult>, &ErrorData>,
@@ -285,7 +315,7 @@ impl Reinit {
                     warn_of_change(answer);
                 }
                 self.notices
-                    .is_back(|| Event::Restarted { changed: changed.cloned().map(Box::new) });
+                    .announce_back(|| Event::Restarted { changed: changed.cloned().map(Box::new) });
                 self.phase = Phase::Initialized(answer.cloned().map_or(agreed, Box::new));
                 if let Some(initialized) = &self.initialized {
                     link.send_first(codec.reencode(initialized));
@@ -341,9 +371,8 @@ impl Reinit {
             self.reconnect_handle.reconnect();
             timer.as_mut().reset(Instant::now() + PATIENCE);
         }
-        let waits = matches!(self.phase, Phase::AwaitingPeer | Phase::Repeating { .. });
         // What waits for the peer to initialize waits on.
-        if self.stopping.poll(cx) && !waits {
+        if self.stopping.poll(cx) && !self.awaits_initialize() {
             link.release();
         }
     }
@@ -353,9 +382,27 @@ impl Reinit {
         self.stopping.is_believed()
     }
 
-    /// Records that the peer has refused a request since it stops.
-    pub(super) fn on_stopping(&mut self) {
-        self.stopping.begin();
+    /// Records that the peer has refused a request since it stops. The message with the number
+    /// `before` was queued last.
+    pub(super) fn on_stopping(&mut self, before: u64) {
+        self.stopping.begin(before);
+    }
+
+    /// Returns `true` if requests have been sent again to a peer that said that it stops.
+    pub(super) fn was_asked_again(&self) -> bool {
+        self.stopping.was_asked_again()
+    }
+
+    /// Records an answer to `call` by which the peer has not refused it.
+    pub(super) fn on_executed(&mut self, call: &Call, link: &SharedLink) {
+        if self.stopping.disprove(call.seq) && !self.awaits_initialize() {
+            link.release();
+        }
+    }
+
+    /// Returns `true` if all that is queued waits until the peer is initialized.
+    fn awaits_initialize(&self) -> bool {
+        matches!(self.phase, Phase::AwaitingPeer | Phase::Repeating { .. })
     }
 
     #[cfg(test)]

@@ -2,11 +2,13 @@
 //! notification, and keeps no count of them.
 
 use std::{
+    mem,
     sync::{
-        Arc,
-        atomic::{AtomicU64, Ordering::SeqCst},
+        Arc, Mutex, PoisonError,
+        atomic::{AtomicBool, AtomicU64, Ordering::SeqCst},
     },
     task::{Context, Poll},
+    thread,
 };
 
 use futures::task::AtomicWaker;
@@ -16,33 +18,62 @@ const ONE: u64 = 1 << 40;
 
 /// Slots of one connection, one for each handler that runs.
 #[derive(Debug, Default)]
-pub(super) struct HandlerSlots {
+pub(crate) struct HandlerSlots {
     requests: AtomicU64,
     notifications: AtomicU64,
     freed: AtomicWaker,
+    /// Numbers of the requests whose handlers have panicked; `true` if there are any.
+    panicked: Mutex<Vec<u64>>,
+    has_panicked: AtomicBool,
+    panic: AtomicWaker,
 }
 
 impl HandlerSlots {
     /// How many requests are being handled, and their decoded size.
     pub(super) fn requests(&self) -> (usize, usize) {
-        let taken = self.requests.load(SeqCst);
-        ((taken / ONE) as usize, (taken % ONE) as usize)
+        count_and_size(&self.requests)
     }
 
-    pub(super) fn take_request(self: &Arc<Self>, decoded_size: usize) -> HandlerSlot {
-        let taken = ONE + (decoded_size as u64).min(ONE / 1024);
-        self.requests.fetch_add(taken, SeqCst);
-        HandlerSlot { slots: Some(self.clone()), notification: false, taken }
+    /// How many notifications are being handled, and their decoded size with that of those that
+    /// wait.
+    pub(super) fn notifications(&self) -> (usize, usize) {
+        count_and_size(&self.notifications)
     }
 
-    /// Ready with a slot for a notification where fewer than `limit` are taken. Who gets none is
-    /// woken when one is free.
-    pub(super) fn poll_notification(
-        self: &Arc<Self>,
+    /// Returns how much memory is taken by what is being handled or waits for that, in bytes, where
+    /// each message has extensions of this size.
+    #[cfg(feature = "server")]
+    pub(crate) fn bytes(self: &Arc<Self>, extensions: usize) -> usize {
+        // Each slot has a reference.
+        let messages = Arc::strong_count(self);
+        self.requests().1 + self.notifications().1 + messages * extensions
+    }
+
+    /// Returns the slot of the request with this number.
+    pub(super) fn take_request(self: &Arc<Self>, number: u64, decoded_size: usize) -> HandlerSlot {
+        self.take(Handles::Request(number), ONE + bounded(decoded_size))
+    }
+
+    /// Returns the slot of a notification that waits: it counts by its size alone until it
+    /// [begins](Self::poll_begin).
+    pub(super) fn take_notification(self: &Arc<Self>, decoded_size: usize) -> HandlerSlot {
+        self.take(Handles::Notification, bounded(decoded_size))
+    }
+
+    fn take(self: &Arc<Self>, handles: Handles, taken: u64) -> HandlerSlot {
+        self.of(handles).fetch_add(taken, SeqCst);
+        HandlerSlot { slots: Some(self.clone()), handles, taken }
+    }
+
+    /// Ready when the notification with this `slot` may be handled, since fewer than `limit` are.
+    /// Otherwise the reader is woken when one has ended.
+    pub(super) fn poll_begin(
+        &self,
+        slot: &mut HandlerSlot,
         limit: usize,
         cx: &mut Context<'_>,
-    ) -> Poll<HandlerSlot> {
-        let full = || self.notifications.load(SeqCst) / ONE >= limit as u64;
+    ) -> Poll<()> {
+        let full = || self.notifications().0 >= limit;
         if full() {
             self.freed.register(cx.waker());
             if full() {
@@ -50,18 +81,77 @@ impl HandlerSlots {
             }
         }
         // Only the reader of the connection takes any.
-        self.notifications.fetch_add(ONE, SeqCst);
-        Poll::Ready(HandlerSlot { slots: Some(self.clone()), notification: true, taken: ONE })
+        slot.begin();
+        Poll::Ready(())
     }
+
+    /// Takes the numbers of the requests whose handlers have panicked. The reader is woken when
+    /// there are more.
+    pub(super) fn poll_panicked(&self, cx: &mut Context<'_>) -> Poll<Vec<u64>> {
+        self.panic.register(cx.waker());
+        if !self.has_panicked.swap(false, SeqCst) {
+            return Poll::Pending;
+        }
+        let mut panicked = self.panicked.lock().unwrap_or_else(PoisonError::into_inner);
+        Poll::Ready(mem::take(&mut panicked))
+    }
+
+    fn note_panicked(&self, request: u64) {
+        self.panicked.lock().unwrap_or_else(PoisonError::into_inner).push(request);
+        self.has_panicked.store(true, SeqCst);
+        self.panic.wake();
+    }
+
+    fn of(&self, handles: Handles) -> &AtomicU64 {
+        match handles {
+            Handles::Request(_) => &self.requests,
+            Handles::Notification => &self.notifications,
+        }
+    }
+}
+
+fn count_and_size(taken: &AtomicU64) -> (usize, usize) {
+    let taken = taken.load(SeqCst);
+    ((taken / ONE) as usize, (taken % ONE) as usize)
+}
+
+fn bounded(decoded_size: usize) -> u64 {
+    (decoded_size as u64).min(ONE / 1024)
+}
+
+/// What the handler handles whose slot it is.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+enum Handles {
+    /// The request with this number.
+    Request(u64),
+    Notification,
 }
 
 /// Slot of a handler, in the extensions of a request or notification. It is free again when those
 /// are dropped, which is the end of the handler, unless that gives them away. A clone takes none.
-#[derive(Debug, Default)]
+/// One that is dropped by a panic tells the request whose handler it was.
+#[derive(Debug)]
 pub(crate) struct HandlerSlot {
     slots: Option<Arc<HandlerSlots>>,
-    notification: bool,
+    handles: Handles,
     taken: u64,
+}
+
+impl Default for HandlerSlot {
+    /// Creates the slot of no handler.
+    fn default() -> Self {
+        Self { slots: None, handles: Handles::Notification, taken: 0 }
+    }
+}
+
+impl HandlerSlot {
+    /// Counts a notification as one that is being handled.
+    pub(super) fn begin(&mut self) {
+        if let Some(slots) = &self.slots {
+            slots.of(self.handles).fetch_add(ONE, SeqCst);
+            self.taken += ONE;
+        }
+    }
 }
 
 impl Clone for HandlerSlot {
@@ -73,11 +163,11 @@ impl Clone for HandlerSlot {
 impl Drop for HandlerSlot {
     fn drop(&mut self) {
         let Some(slots) = &self.slots else { return };
-        if self.notification {
-            slots.notifications.fetch_sub(self.taken, SeqCst);
-            slots.freed.wake();
-        } else {
-            slots.requests.fetch_sub(self.taken, SeqCst);
+        slots.of(self.handles).fetch_sub(self.taken, SeqCst);
+        match self.handles {
+            Handles::Notification => slots.freed.wake(),
+            Handles::Request(number) if thread::panicking() => slots.note_panicked(number),
+            Handles::Request(_) => {}
         }
     }
 }

@@ -1,5 +1,6 @@
 mod deadlines;
 mod overload;
+pub(super) mod panics;
 mod restraint;
 
 use std::time::Duration;
@@ -7,7 +8,10 @@ use std::time::Duration;
 use futures::{SinkExt, StreamExt};
 use rmcp::{
     ErrorData, RoleClient, RoleServer,
-    model::{GetExtensions, JsonRpcMessage, PingRequest},
+    model::{
+        CancelledNotification, CancelledNotificationParam, GetExtensions, JsonRpcMessage,
+        PingRequest, RequestId,
+    },
 };
 use serde_json::{Value, json};
 use tokio::time::advance;
@@ -16,7 +20,11 @@ use tokio_test::{
     task::{Spawn, spawn},
 };
 
-use super::{inbound::MIN_NOTIFICATIONS, *};
+use super::{
+    inbound::{MIN_NOTIFICATIONS, cancellation},
+    pending::Call,
+    *,
+};
 use crate::{
     error::CloseCode,
     framing::{BinaryPolicy, JsonRpc},
@@ -28,7 +36,7 @@ use crate::{
     message::Message,
 };
 
-fn correlation<R: Role>(config: Config) -> (Correlation<R, JsonRpc>, Peer, Stats) {
+fn correlation<R: McpRole>(config: Config) -> (Correlation<R, JsonRpc>, Peer, Stats) {
     let (link, peer) = fake::link();
     let (shared, stats) = (
         SharedLink::new(Reconnect::single(link), shared_link::Config::default()),
@@ -38,7 +46,7 @@ fn correlation<R: Role>(config: Config) -> (Correlation<R, JsonRpc>, Peer, Stats
     (Correlation::with_stats(framed, config, stats.clone()), peer, stats)
 }
 
-fn ping<R: Role<Req: From<PingRequest>>>(id: i64) -> TxJsonRpcMessage<R> {
+fn ping<R: McpRole<Req: From<PingRequest>>>(id: i64) -> TxJsonRpcMessage<R> {
     JsonRpcMessage::request(PingRequest::default().into(), RequestId::Number(id))
 }
 
@@ -98,6 +106,22 @@ fn an_id_in_flight_is_refused_and_free_again_once_answered() {
     stack.start_send_unpin(answer).unwrap();
     say(&peer, request);
     assert!(assert_ready!(spawn(stack.next()).poll()).unwrap().is_ok());
+}
+
+/// Each side has ids of its own, and the same may name a request of both.
+#[test]
+fn a_late_cancellation_of_ours_is_not_told_and_ends_nothing_of_the_peer() {
+    let (mut stack, peer, _) = correlation::<RoleClient>(Config::default());
+    let request = json!({"jsonrpc": "2.0", "id": 7, "method": "roots/list"});
+    say(&peer, request.clone());
+    assert!(assert_ready!(spawn(stack.next()).poll()).unwrap().is_ok());
+    let cancelled = cancellation(RequestId::Number(7), "too late".into());
+    stack.start_send_unpin(JsonRpcMessage::notification(cancelled.into())).unwrap();
+    assert_eq!(stack.in_flight(), (0, 1));
+    say(&peer, request);
+    assert_pending!(spawn(stack.next()).poll());
+    let [refusal] = &sent(&peer)[..] else { panic!("nothing but a refusal") };
+    assert_eq!((&refusal["id"], &refusal["error"]["code"]), (&json!(7), &json!(-32600)));
 }
 
 #[test]
@@ -228,6 +252,89 @@ fn a_request_that_alone_takes_more_than_all_may_is_refused() {
     assert!(data["decoded_bytes"].as_u64() > Some(1 << 20), "{data}");
     say(&peer, json!({"jsonrpc": "2.0", "id": 2, "method": "ping"}));
     assert!(assert_ready!(stack.poll_next()).unwrap().is_ok());
+}
+
+/// A notification with so many small objects, each of which takes about a KiB.
+fn dense_notification(objects: usize) -> Value {
+    let list = vec![json!({"a": 0}); objects];
+    json!({"jsonrpc": "2.0", "method": "acme/happened", "params": {"list": list}})
+}
+
+#[test]
+fn notifications_together_take_no_more_memory_than_they_may() {
+    let config = Config::default().max_inbound(1).max_inbound_memory(12 << 20);
+    let (stack, peer, stats) = correlation::<RoleServer>(config);
+    let mut stack = spawn(stack);
+    let initialized = json!({"jsonrpc": "2.0", "method": "notifications/initialized"});
+    say(&peer, dense_notification(10_000));
+    let first = handled(assert_ready!(stack.poll_next()));
+    say(&peer, dense_notification(10_000));
+    assert_pending!(stack.poll_next());
+    assert_eq!(stats.snapshot().refused, 1);
+    // Small ones have room beside it, and requests have room of their own.
+    let mut running = vec![];
+    for _ in 1..MIN_NOTIFICATIONS {
+        say(&peer, initialized.clone());
+        running.push(handled(assert_ready!(stack.poll_next())));
+    }
+    let list = vec![json!({"a": 0}); 10_000];
+    say(
+        &peer,
+        json!({"jsonrpc": "2.0", "id": 1, "method": "ping", "params": {"_meta": {"x": list}}}),
+    );
+    assert!(assert_ready!(stack.poll_next()).unwrap().is_ok());
+
+    // What waits takes room as well.
+    drop(first);
+    say(&peer, initialized.clone());
+    running.push(handled(assert_ready!(stack.poll_next())));
+    for refused in [1, 2] {
+        say(&peer, dense_notification(10_000));
+        assert_pending!(stack.poll_next());
+        assert_eq!(stats.snapshot().refused, refused);
+    }
+    running.remove(0);
+    drop(handled(assert_ready!(stack.poll_next())));
+    say(&peer, dense_notification(10_000));
+    assert!(assert_ready!(stack.poll_next()).unwrap().is_ok());
+}
+
+#[test]
+fn a_notification_that_alone_takes_more_than_all_may_is_dropped() {
+    let config = Config::default().max_inbound_memory(1 << 20);
+    let (stack, peer, stats) = correlation::<RoleServer>(config);
+    let mut stack = spawn(stack);
+    say(&peer, dense_notification(2000));
+    assert_pending!(stack.poll_next());
+    assert_eq!(stats.snapshot().refused, 1);
+    say(&peer, dense_notification(1000));
+    assert!(assert_ready!(stack.poll_next()).unwrap().is_ok());
+}
+
+#[test]
+fn a_cancellation_is_heard_of_however_much_it_takes() {
+    let config = Config::default().max_inbound_memory(1 << 20);
+    let (stack, peer, stats) = correlation::<RoleServer>(config);
+    let mut stack = spawn(stack);
+    let list = vec![json!({"a": 0}); 1000];
+    let cancelled = |id| {
+        json!({
+            "jsonrpc": "2.0", "method": "notifications/cancelled",
+            "params": {"requestId": id, "reason": "by me", "_meta": {"list": list}},
+        })
+    };
+    let mut running = vec![];
+    for (id, reason) in [(1, "by me"), (2, "cancelled by the peer")] {
+        say(&peer, json!({"jsonrpc": "2.0", "id": id, "method": "ping"}));
+        assert!(assert_ready!(stack.poll_next()).unwrap().is_ok());
+        say(&peer, cancelled(id));
+        let item = assert_ready!(stack.poll_next()).unwrap().unwrap();
+        let told = serde_json::to_value(&item).unwrap();
+        assert_eq!(told["params"]["requestId"], id);
+        assert_eq!((&told["params"]["reason"], stack.in_flight().1), (&json!(reason), 0));
+        running.push(item);
+    }
+    assert_eq!(stats.snapshot().refused, 0);
 }
 
 #[test]

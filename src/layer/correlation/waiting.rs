@@ -6,14 +6,11 @@ use rmcp::model::{JsonRpcRequest, RequestId};
 use rustc_hash::FxBuildHasher;
 
 use super::pending::{Call, Turn};
-use crate::{
-    decode::{Method, Role},
-    message::Message,
-};
+use crate::{decode::method::Method, message::Message, role::McpRole};
 
 /// Queue of requests that the peer has not accepted yet, in order, each removable by its id.
 #[derive(Debug)]
-pub(super) struct WaitingRequests<R: Role> {
+pub(super) struct WaitingRequests<R: McpRole> {
     requests: BTreeMap<Turn, Waiting<R>>,
     turns: HashMap<RequestId, Turn, FxBuildHasher>,
     number: u64,
@@ -23,14 +20,14 @@ pub(super) struct WaitingRequests<R: Role> {
 
 /// Request that the peer has not accepted yet.
 #[derive(Debug)]
-pub(super) enum Waiting<R: Role> {
+pub(super) enum Waiting<R: McpRole> {
     /// It was not sent.
     New(JsonRpcRequest<R::Req>, Method, Turn),
     /// It was sent, and refused without being executed.
     Refused(RequestId, Call, Message),
 }
 
-impl<R: Role> Waiting<R> {
+impl<R: McpRole> Waiting<R> {
     fn into_unsent(self) -> (RequestId, Call) {
         match self {
             Self::New(request, method, _) => (request.id, Call::unsent(method)),
@@ -39,7 +36,7 @@ impl<R: Role> Waiting<R> {
     }
 }
 
-impl<R: Role> Default for WaitingRequests<R> {
+impl<R: McpRole> Default for WaitingRequests<R> {
     fn default() -> Self {
         Self {
             requests: BTreeMap::new(),
@@ -50,7 +47,7 @@ impl<R: Role> Default for WaitingRequests<R> {
     }
 }
 
-impl<R: Role> WaitingRequests<R> {
+impl<R: McpRole> WaitingRequests<R> {
     /// Records that some of them were sent.
     pub(super) fn note_sent(&mut self) {
         self.is_unflushed = true;

@@ -10,7 +10,7 @@ use tokio::time::Instant;
 
 use crate::{
     message::Message,
-    time::{Timer, after},
+    time::{Timer, deadline_in},
 };
 
 /// Number of pings that must be answered without an acknowledgement. Between the answers lies time
@@ -36,8 +36,8 @@ const MARK: [u8; 4] = *b"ack?";
 /// | `Waiting` | a third of the timeout has passed | `Asked`, after a ping |
 /// | `Asked` | the pong, of the last ping or of one before it in this state | `Waiting`, one more answered; with the third `Overdue` |
 /// | `Asked` | a third of the timeout has passed since the ping was flushed | the same, after another ping: RFC 6455 lets a peer answer the newest of several pings alone, and another layer may have sent that |
-/// | `Asked` | no pong in twice the timeout, and a second for each 16 KiB in the window | `Overdue` |
-/// | any | an acknowledgement of something new, room in the window, another link | `Idle` |
+/// | `Asked` | no pong in twice the timeout, and a second for each 16 KiB in the window | the same: [overdue](Self::overdue) until a pong is read |
+/// | any | an acknowledgement of something new, room in the window, a count that is frozen, another link | `Idle` |
 #[derive(Debug)]
 pub(super) struct AckDeadline {
     timeout: Duration,
@@ -60,16 +60,7 @@ enum State {
         /// flushed.
         given_up: Option<Instant>,
     },
-    Overdue(&'static str),
-}
-
-/// Action that is due.
-#[derive(Debug)]
-pub(super) enum Due {
-    /// Send the ping that [`AckDeadline::ask`] makes.
-    Ping,
-    /// End the session, for this reason.
-    End(&'static str),
+    Overdue,
 }
 
 impl AckDeadline {
@@ -84,31 +75,43 @@ impl AckDeadline {
     }
 
     /// Waits for an acknowledgement, while the window is full and something waits for room in it.
-    pub(super) fn poll(&mut self, cx: &mut Context<'_>) -> Poll<Due> {
+    /// Ready when the ping is due that [`ask`](Self::ask) makes.
+    pub(super) fn poll_ping(&mut self, cx: &mut Context<'_>) -> Poll<()> {
         loop {
             match self.state {
                 State::Idle => {
                     self.state = State::Waiting { answered: 0 };
-                    self.timer.set(after(self.timeout / PINGS));
+                    self.timer.set(deadline_in(self.timeout / PINGS));
                 }
                 State::Waiting { answered } => {
                     ready!(self.timer.poll(cx));
                     let first = self.ping + 1;
                     self.state = State::Asked { answered, first, given_up: None };
                 }
-                State::Asked { given_up: Some(given_up), .. } if given_up <= Instant::now() => {
-                    self.state = State::Overdue("resume: neither acknowledged nor ponged in time");
-                }
+                _ if self.overdue().is_some() => return Poll::Pending,
                 State::Asked { .. } => {
                     // Not set: the link has not taken the ping that is due.
                     if self.timer.is_set() {
                         ready!(self.timer.poll(cx));
                         continue;
                     }
-                    return Poll::Ready(Due::Ping);
+                    return Poll::Ready(());
                 }
-                State::Overdue(why) => return Poll::Ready(Due::End(why)),
+                State::Overdue => return Poll::Pending,
             }
+        }
+    }
+
+    /// Returns the reason to end the session, if the peer had all its time.
+    ///
+    /// To be asked when all that has arrived is read: this side may have been suspended.
+    pub(super) fn overdue(&self) -> Option<&'static str> {
+        match self.state {
+            State::Asked { given_up: Some(given_up), .. } if given_up <= Instant::now() => {
+                Some("resume: neither acknowledged nor ponged in time")
+            }
+            State::Overdue => Some("resume: all was read, and nothing acknowledged"),
+            _ => None,
         }
     }
 
@@ -124,12 +127,12 @@ impl AckDeadline {
         if let State::Asked { given_up, .. } = &mut self.state {
             let network = Duration::from_secs((kept_bytes / MIN_RATE) as u64);
             let silence = self.timeout.saturating_mul(2).saturating_add(network);
-            given_up.get_or_insert_with(|| after(silence));
+            given_up.get_or_insert_with(|| deadline_in(silence));
         }
     }
 
     fn set_timer(&mut self) {
-        let next = after(self.timeout / PINGS);
+        let next = deadline_in(self.timeout / PINGS);
         self.timer.set(match self.state {
             State::Asked { given_up: Some(given_up), .. } => next.min(given_up),
             _ => next,
@@ -145,10 +148,10 @@ impl AckDeadline {
             return false;
         }
         if answered + 1 == PINGS {
-            self.state = State::Overdue("resume: all was read, and nothing acknowledged");
+            self.state = State::Overdue;
         } else {
             self.state = State::Waiting { answered: answered + 1 };
-            self.timer.set(after(self.timeout / PINGS));
+            self.timer.set(deadline_in(self.timeout / PINGS));
         }
         true
     }

@@ -94,6 +94,12 @@ impl Ahead {
         Some(waiting)
     }
 
+    /// Returns the memory that the items take, in bytes.
+    #[cfg(test)]
+    pub(super) fn bytes(&self) -> usize {
+        self.bytes
+    }
+
     /// Returns `true` if more uncounted bytes wait than any window has room for.
     pub(super) fn is_beyond_any_window(&self) -> bool {
         self.uncounted_bytes >= MAX_UNCOUNTED
@@ -124,7 +130,7 @@ fn detach(message: &mut Message) {
     let own = |bytes: &[u8]| Bytes::copy_from_slice(bytes);
     match message {
         Message::Text(text) if text.as_bytes().len() < COPIED => {
-            *text = Text::trusted(own(text.as_bytes()));
+            *text = Text::from_validated(own(text.as_bytes()));
         }
         Message::Binary(bytes) if bytes.len() < COPIED => *bytes = own(bytes),
         _ => {}
@@ -152,7 +158,7 @@ mod tests {
         let (small, large) = (buffer.slice(..2), buffer.slice(2..2 + COPIED));
         let mut ahead = Ahead::default();
         ahead.push_counted(LinkEvent::Item(Message::Binary(small.clone())));
-        ahead.push_uncounted(LinkEvent::Item(Message::Text(Text::trusted(small.clone()))));
+        ahead.push_uncounted(LinkEvent::Item(Message::Text(Text::from_validated(small.clone()))));
         ahead.push_uncounted(LinkEvent::Item(Message::Binary(large.clone())));
         for (bytes, shared) in [(&small, false), (&small, false), (&large, true)] {
             let waiting = ahead.pop().unwrap();

@@ -1,4 +1,4 @@
-//! The control frames of [`mcp.resume.v1`](super::protocol), to and from text.
+//! [`Frame`]: the control frames of [`mcp.resume.v1`](super::protocol), to and from text.
 
 use serde::{Deserialize, Deserializer, Serialize};
 
@@ -11,55 +11,55 @@ use crate::{
 /// The subprotocol token by which the extension is negotiated, offered behind `mcp`.
 pub const SUBPROTOCOL: &str = "mcp.resume.v1";
 
-/// The longest control frame, in bytes.
+/// Length of the longest control frame, in bytes.
 const MAX_LENGTH: usize = 4096;
 
 /// A control frame. Its session id and secret do not show in `Debug`.
 #[derive(Debug, Clone, PartialEq, Eq)]
 #[non_exhaustive]
 pub enum Frame {
-    /// `@open`: the first of the client on every link, and what it takes.
+    /// `@open`: the first frame of the client on every link, with the client's limits.
     Open(OpenFrame, MessageLimits),
-    /// `@session`: the first of the server on every link.
+    /// `@session`: the first frame of the server on every link.
     Session(SessionFrame),
-    /// `@ack`: so many data messages were received in this session.
+    /// `@ack`: the number of data messages received in this session.
     Ack(u64),
 }
 
-/// What a client asks for.
+/// Request of a client for a session.
 #[derive(Debug, Clone, PartialEq, Eq)]
 #[non_exhaustive]
 pub enum OpenFrame {
     /// A new session.
     New,
-    /// The session that it had.
+    /// The former session.
     Resume {
-        /// Which.
+        /// Id of the session.
         session: SessionId,
-        /// The secret that it was given last.
+        /// Latest secret that the server gave.
         secret: Secret,
-        /// How many data messages it has received in that session.
+        /// Number of data messages that the client has received in that session.
         received: u64,
     },
 }
 
-/// What a server answers.
+/// Answer of a server to an [`OpenFrame`].
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 #[non_exhaustive]
 pub struct SessionFrame {
     /// The session on this link.
     pub session: SessionId,
-    /// What to present when it is resumed next.
+    /// Secret to present when the session is resumed next.
     pub secret: Secret,
-    /// How many data messages the server has received in it.
+    /// Number of data messages that the server has received in the session.
     pub received: u64,
-    /// It is the one that was asked for.
+    /// `true` if this is the session that was asked for.
     pub resumed: bool,
-    /// How long it is kept without a link, in whole seconds, rounded up.
+    /// Time for which the session is kept without a link, in whole seconds, rounded up.
     pub window_s: u32,
-    /// How many bytes of messages the server keeps until they are acknowledged.
+    /// Bytes of messages that the server keeps until they are acknowledged.
     pub window_bytes: u64,
-    /// Why it is not the one that was asked for: `unknown`, or something newer than this document.
+    /// Reason for which it is another session: `unknown`, or a word newer than this document.
     #[serde(default, skip_serializing_if = "Option::is_none", deserialize_with = "present")]
     pub why: Option<String>,
     /// The largest message that the server takes, in bytes.
@@ -71,7 +71,7 @@ pub struct SessionFrame {
 }
 
 impl SessionFrame {
-    /// A new session, in answer to a client that asked for one.
+    /// Creates the answer to a client that asked for a new session.
     #[must_use]
     pub fn new(session: SessionId, secret: Secret, window_s: u32, window_bytes: u64) -> Self {
         Self {
@@ -100,20 +100,20 @@ impl SessionFrame {
         MessageLimits::from_peer(self.max_message, self.max_inbound)
     }
 
-    /// The session that was asked for, of which so many messages were `received`.
+    /// Returns this frame as the session that was asked for, with so many messages `received`.
     #[must_use]
     pub fn resumed(self, received: u64) -> Self {
         Self { received, resumed: true, ..self }
     }
 
-    /// A new session, in answer to a client that asked for one that is not there, or not its own.
+    /// Returns this frame as a new session in place of one that is not there, or not the client's.
     #[must_use]
     pub fn unknown(self) -> Self {
         Self { why: Some("unknown".into()), ..self }
     }
 }
 
-/// The reason that a peer is given for a control frame that is none.
+/// A malformed control frame, as the reason that the peer is given.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, thiserror::Error)]
 #[error("resume: {0}")]
 pub struct ControlFrameError(&'static str);
@@ -138,16 +138,16 @@ struct Fields {
     max_inbound: Option<u64>,
 }
 
-/// A field may be absent, but not `null`.
+/// Deserializes a field that may be absent, but not `null`.
 fn present<'de, D: Deserializer<'de>, T: Deserialize<'de>>(from: D) -> Result<Option<T>, D::Error> {
     T::deserialize(from).map(Some)
 }
 
 impl Frame {
-    /// The control frame that `text` is, or `None` where it is a data message.
+    /// Returns the control frame that `text` is, or `None` if it is a data message.
     ///
     /// # Errors
-    /// [`ControlFrameError`], where it begins as a control frame and is none.
+    /// [`ControlFrameError`] if it begins as a control frame and is malformed.
     pub fn parse(text: &Text) -> Result<Option<Self>, ControlFrameError> {
         let bytes = text.as_bytes();
         if bytes.first() != Some(&b'@') {
@@ -170,7 +170,7 @@ impl Frame {
         frame.map(Some)
     }
 
-    /// The text message that it is on the wire.
+    /// Returns this frame as a text message.
     #[must_use]
     pub fn encode(&self) -> Message {
         Message::text(match self {
@@ -190,12 +190,12 @@ impl Frame {
     }
 }
 
-/// Strings and numbers are JSON without fail.
+/// Returns a frame of this name and JSON body. Strings and numbers always serialize.
 fn with_body(name: &str, body: &impl Serialize) -> String {
     name.to_owned() + &serde_json::to_string(body).unwrap_or_default()
 }
 
-/// A decimal number without a sign or leading zeros.
+/// Parses a decimal number without a sign or leading zeros.
 fn number(digits: &[u8]) -> Option<u64> {
     let is_canonical = digits == b"0" || digits.first().is_some_and(|first| *first != b'0');
     if !is_canonical || !digits.iter().all(u8::is_ascii_digit) {
@@ -204,7 +204,7 @@ fn number(digits: &[u8]) -> Option<u64> {
     std::str::from_utf8(digits).ok()?.parse().ok()
 }
 
-/// A JSON object. serde would take an array for a struct as well.
+/// Parses a JSON object; serde alone would take an array for a struct as well.
 fn object<'de, T: Deserialize<'de>>(body: &'de [u8]) -> Option<T> {
     if !body.trim_ascii_start().starts_with(b"{") {
         return None;

@@ -3,14 +3,18 @@
 use std::{mem, pin::Pin, task::Context};
 
 use super::{
-    Frame, Phase, Resume, SessionStart, is_control, receive_count::Thawed, send_window::SendWindow,
+    Phase, Resume,
+    frame::Frame,
+    is_control,
+    receive_count::{SessionStart, Thawed},
+    send_window::SendWindow,
 };
 use crate::{
     duplex::Duplex,
     error::{CloseCode, CloseReason, Error, LinkError},
     link::{LinkEvent, LinkUp, Outgoing, Resumed},
     message::Message,
-    time::after,
+    time::deadline_in,
 };
 
 impl<S: Duplex<Outgoing, LinkEvent<Message>>> Resume<S> {
@@ -24,7 +28,7 @@ impl<S: Duplex<Outgoing, LinkEvent<Message>>> Resume<S> {
         let message = match item {
             LinkEvent::Item(message) => message,
             LinkEvent::Down(down) => {
-                this.receive_count.keeps(this.send_window.kept_bytes());
+                this.receive_count.set_kept_bytes(this.send_window.kept_bytes());
                 *this.ack_overdue = false;
                 *this.unflushed = false;
                 this.timer.clear();
@@ -35,7 +39,7 @@ impl<S: Duplex<Outgoing, LinkEvent<Message>>> Resume<S> {
                     return Some(Ok(LinkEvent::Down(down)));
                 }
                 if let Some(window) = this.receive_count.window() {
-                    this.timer.set(after(window));
+                    this.timer.set(deadline_in(window));
                 }
                 *this.phase = Phase::Lost(down);
                 return None;
@@ -71,7 +75,7 @@ impl<S: Duplex<Outgoing, LinkEvent<Message>>> Resume<S> {
                 Some(Err(self.refuse(cx, CloseCode::Protocol, reason.into())))
             }
             Message::Text(text) if is_control(text) => {
-                if !this.receive_count.hear() {
+                if !this.receive_count.note_heard() {
                     return None;
                 }
                 let reason = match Frame::parse(text) {
@@ -118,7 +122,7 @@ impl<S: Duplex<Outgoing, LinkEvent<Message>>> Resume<S> {
         let this = self.project();
         let LinkEvent::Item(message) = item else { return true };
         let Some(number) = this.receive_count.count() else { return false };
-        this.send_window.received(number, message.len());
+        this.send_window.note_received(number, message.len());
         true
     }
 

@@ -6,7 +6,7 @@ use std::{
     task::{Context, Poll, ready},
 };
 
-use super::{Resume, ack_deadline::Due};
+use super::Resume;
 use crate::{
     duplex::Duplex,
     error::{CloseCode, Error, LinkError},
@@ -29,21 +29,31 @@ impl<S: Duplex<Outgoing, LinkEvent<Message>>> Resume<S> {
                 return this.inner.poll_ready(cx);
             }
             *this.starved = true;
+            if this.receive_count.is_frozen() {
+                // What the peer acknowledges over this link is dropped.
+                this.ack_deadline.reset();
+                return Poll::Pending;
+            }
             if *this.ping_unflushed {
                 ready!(this.inner.as_mut().poll_flush(cx))?;
                 *this.ping_unflushed = false;
                 this.ack_deadline.flushed(this.send_window.kept_bytes());
             }
-            match ready!(this.ack_deadline.poll(cx)) {
-                Due::Ping => {
-                    ready!(this.inner.as_mut().poll_ready(cx))?;
-                    *this.ping_unflushed = true;
-                    this.inner.start_send(Outgoing::new(0, this.ack_deadline.ask()))?;
-                }
-                Due::End(reason) => {
-                    return Poll::Ready(Err(self.refuse(cx, CloseCode::Policy, reason.into())));
-                }
+            ready!(this.ack_deadline.poll_ping(cx));
+            ready!(this.inner.as_mut().poll_ready(cx))?;
+            *this.ping_unflushed = true;
+            this.inner.start_send(Outgoing::new(0, this.ack_deadline.ask()))?;
+        }
+    }
+
+    /// Ready when the peer has left a full window unacknowledged for too long. To be asked when all
+    /// that has arrived is read.
+    pub(super) fn poll_overdue(self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<Error> {
+        match self.ack_deadline.overdue() {
+            Some(reason) if self.send_window.is_full() => {
+                Poll::Ready(self.refuse(cx, CloseCode::Policy, reason.into()))
             }
+            _ => Poll::Pending,
         }
     }
 
@@ -98,7 +108,7 @@ impl<S: Duplex<Outgoing, LinkEvent<Message>>> Resume<S> {
     /// Returns `true` if `item` is for the reader, and may still be taken from this link.
     fn may_wait(&self, item: &LinkEvent<Message>) -> bool {
         match item {
-            LinkEvent::Item(message) => message.is_data() && self.receive_count.hear(),
+            LinkEvent::Item(message) => message.is_data() && self.receive_count.note_heard(),
             LinkEvent::Down(_) | LinkEvent::Up(_) => true,
         }
     }

@@ -1,4 +1,4 @@
-//! The count of what was received, shared with whoever makes the next link.
+//! [`ReceiveCount`]: the number of messages received, shared with whoever makes the next link.
 
 use std::{
     mem,
@@ -6,32 +6,31 @@ use std::{
     time::Duration,
 };
 
-use super::SessionFrame;
+use super::frame::SessionFrame;
 use crate::link::{LinkUp, PeerLimits, Resumed};
 
-/// The longest time that a lost session is waited for, whatever the peer promises: calls hang
+/// Longest time for which a lost session is waited for, whatever the peer promises, since calls hang
 /// meanwhile. A session that is resumed later still goes on.
 const MAX_WINDOW: Duration = Duration::from_secs(3600);
 
-/// How a session begins.
+/// State in which a session begins.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
 #[non_exhaustive]
 pub enum SessionStart {
-    /// Both ends have opened it.
+    /// Opened by both ends.
     #[default]
     Open,
-    /// This side has sent `@open {}`, and the `@session` that answers it is still to come.
+    /// Requested by this side's `@open {}`, which no `@session` has answered yet.
     Opening,
-    /// The peer does not speak the extension: nothing is counted, and nothing outlives the link.
+    /// Without the extension, which the peer does not speak: nothing outlives the link.
     Plain,
 }
 
-/// How many data messages were received in the session: a cheap handle on the count of a
-/// [`Resume`](super::Resume).
+/// A cheap handle on the number of data messages that a [`Resume`](super::Resume) has received.
 ///
-/// A peer that is told a count sends again what is beyond it, over the link on which it is told. So
-/// nothing may come from an older link any more: whoever tells the count has to
-/// [`freeze`](Self::freeze) it first.
+/// A peer that is told this number sends again what is beyond it, on the link on which it was told.
+/// Nothing may then come from an older link any more, so whoever tells it has to
+/// [`freeze`](Self::freeze) the count first.
 #[derive(Debug, Clone, Default)]
 pub struct ReceiveCount(Arc<Mutex<Count>>, PeerLimits);
 
@@ -39,31 +38,31 @@ pub struct ReceiveCount(Arc<Mutex<Count>>, PeerLimits);
 struct Count {
     received: u64,
     frozen: bool,
-    /// How many freezes there were, and restarts.
+    /// Number of freezes and restarts so far.
     freezes: u64,
     heard: bool,
     kept_bytes: usize,
-    /// How the next session begins.
+    /// State in which the next session begins.
     start: SessionStart,
     session: Option<Box<SessionFrame>>,
-    /// The session is over, and the next one has not begun.
+    /// `true` from the end of a session to the start of the next.
     forgotten: bool,
 }
 
-/// What a link means that was made with a frozen count.
+/// Meaning of a link that was made with a frozen count.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(super) enum Thawed {
-    /// It goes on from this count.
+    /// The session goes on from this count.
     Counts(u64),
     /// The peer has been told of a newer link already: nothing that comes over this one counts.
     Superseded,
-    /// It was told a count that is no longer true.
+    /// The peer was told a count that is no longer true.
     Stale,
 }
 
 impl ReceiveCount {
-    /// Says how the session begins on the link that is handed on next as
-    /// [`LinkUp::NewPeer`](crate::link::LinkUp::NewPeer), or on the first.
+    /// Sets the state in which the session begins on the first link, or on the one that comes next
+    /// as [`LinkUp::NewPeer`](crate::link::LinkUp::NewPeer).
     pub fn begin(&self, start: SessionStart) {
         let mut count = self.lock();
         count.start = start;
@@ -71,14 +70,14 @@ impl ReceiveCount {
         count.forgotten = false;
     }
 
-    /// The session is over: nobody resumes it, and what was lost with its link is lost for good.
+    /// Ends the session: nobody resumes it, and what was lost with its link is lost for good.
     pub fn forget(&self) {
         let mut count = self.lock();
         count.session = None;
         count.forgotten = true;
     }
 
-    /// Limits of the peer, set anew for each link by whoever makes it.
+    /// Returns the limits of the peer, which whoever makes a link sets anew for each.
     #[must_use]
     pub fn peer(&self) -> &PeerLimits {
         &self.1
@@ -93,22 +92,22 @@ impl ReceiveCount {
         count.forgotten = false;
     }
 
-    /// What the peer said last of the session, if it is one that this side may resume.
+    /// Returns the latest description of the session by the peer, if this side may resume it.
     #[must_use]
     pub fn session(&self) -> Option<SessionFrame> {
         self.lock().session.as_deref().cloned()
     }
 
-    /// How many data messages were received and counted. To be told to the peer, it has to be frozen.
+    /// Returns the number of data messages received. It has to be frozen before a peer is told it.
     #[must_use]
     pub fn received(&self) -> u64 {
         self.lock().received
     }
 
-    /// Stops the count until the link is there for which it is frozen: what still arrives over
+    /// Stops the count until the link comes up for which it is frozen: what still arrives over
     /// another is dropped, and the peer sends it again. Of several freezes the last one counts.
     ///
-    /// A count that is frozen stays so. So this is called when nothing is left to do but to tell it.
+    /// Only that link ends the freeze, so this is called right before the peer is told the number.
     #[must_use = "nothing is received until there is a link for it"]
     pub fn freeze(&self) -> FrozenCount {
         let mut count = self.lock();
@@ -117,28 +116,28 @@ impl ReceiveCount {
         FrozenCount { received: count.received, freeze: count.freezes }
     }
 
-    /// Whether the count stands still, so that nothing is received before there is another link.
+    /// Returns `true` if the count is frozen, so that nothing is received before the next link.
     #[must_use]
     pub fn is_frozen(&self) -> bool {
         self.lock().frozen
     }
 
-    /// Whether anything has arrived over the present link. Then the peer has all that it was told
-    /// when that link was made.
+    /// Returns `true` if anything has arrived over the present link. Then the peer has read all that
+    /// it was told when that link was made.
     #[must_use]
     pub fn is_heard(&self) -> bool {
         let count = self.lock();
         count.heard && !count.frozen
     }
 
-    /// How many bytes were kept for the peer when the last link was lost: what a session without a
-    /// link costs.
+    /// Returns the number of bytes kept for the peer when the last link was lost, which is what a
+    /// session without a link costs.
     #[must_use]
     pub fn kept_bytes(&self) -> usize {
         self.lock().kept_bytes
     }
 
-    /// Counts a data message. `None` where it must not be taken.
+    /// Counts a data message, and returns its number. `None` if the count is frozen.
     pub(super) fn count(&self) -> Option<u64> {
         let mut count = self.lock();
         if count.frozen {
@@ -149,18 +148,19 @@ impl ReceiveCount {
         Some(count.received)
     }
 
-    /// Whether what arrived otherwise may be taken.
-    pub(super) fn hear(&self) -> bool {
+    /// Records that something arrived that is not counted. Returns `true` if it may be taken.
+    pub(super) fn note_heard(&self) -> bool {
         let mut count = self.lock();
         count.heard = true;
         !count.frozen
     }
 
-    pub(super) fn keeps(&self, bytes: usize) {
+    /// Records the number of bytes kept for the peer.
+    pub(super) fn set_kept_bytes(&self, bytes: usize) {
         self.lock().kept_bytes = bytes;
     }
 
-    /// There is a link for this freeze.
+    /// Ends the freeze with this number, for which there is a link now.
     pub(super) fn thaw(&self, freeze: u64) -> Thawed {
         let mut count = self.lock();
         match (count.frozen, freeze == count.freezes) {
@@ -174,7 +174,7 @@ impl ReceiveCount {
         }
     }
 
-    /// A new session begins. How it does, holds for this one.
+    /// Begins another session, and returns the state in which it begins.
     pub(super) fn restart(&self) -> SessionStart {
         let mut count = self.lock();
         let (start, session) = (mem::take(&mut count.start), count.session.take());
@@ -203,7 +203,7 @@ impl ReceiveCount {
     }
 }
 
-/// A count that stands still until there is a link for it. Dropped, it leaves that to the next one.
+/// A count that is frozen until there is a link for it. Dropping it does not end the freeze.
 #[derive(Debug)]
 #[must_use = "nothing is received until there is a link for it"]
 pub struct FrozenCount {
@@ -212,14 +212,14 @@ pub struct FrozenCount {
 }
 
 impl FrozenCount {
-    /// What the peer is to be told.
+    /// Returns the number that the peer is to be told.
     #[must_use]
     pub fn received(&self) -> u64 {
         self.received
     }
 
-    /// The session goes on over the link with which this is handed on, on which the peer said how
-    /// many messages it has `received`.
+    /// Returns the [`LinkUp`] of a link on which the session goes on, and on which the peer said that
+    /// it has `received` so many messages.
     #[must_use]
     pub fn resumed(self, received: u64) -> LinkUp {
         LinkUp::Resumed(Resumed { received, replayed: 0, freeze: self.freeze })

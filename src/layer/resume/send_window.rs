@@ -1,4 +1,4 @@
-//! The numbers of a session, and the messages that are kept: no I/O.
+//! [`SendWindow`]: the numbers of a session, and the messages that are kept; no I/O.
 
 use std::{collections::VecDeque, fmt};
 
@@ -10,13 +10,13 @@ use crate::link::Outgoing;
 const ACK_MESSAGES: u64 = 64;
 const ACK_BYTES: usize = 64 << 10;
 
-/// What a message costs beside its payload while it is kept.
+/// Bytes that a kept message is charged beside its payload.
 const OVERHEAD: usize = 64;
 
-/// How many places for messages are not given back.
-const PLACES: usize = 256;
+/// Capacity of the queue that is kept when it is empty.
+const KEPT_CAPACITY: usize = 256;
 
-/// What the peer did that it must not do: the reason it is given.
+/// A fault of the peer, as the reason that it is given.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, thiserror::Error)]
 #[error("resume: {0}")]
 pub(super) struct Violation(&'static str);
@@ -41,9 +41,9 @@ pub(super) struct SendWindow {
 #[derive(Debug, Default)]
 struct Inbound {
     received: u64,
-    /// What the peer was told last.
+    /// Number that the peer was told last.
     told: u64,
-    /// The size of what it was not told of, and when the first of that came.
+    /// Size of what it was not told of, and the moment at which the first of that came.
     bytes: usize,
     since: Option<Instant>,
 }
@@ -61,7 +61,7 @@ impl SendWindow {
         }
     }
 
-    /// Whether nothing more should be taken before an acknowledgement comes.
+    /// Returns `true` if nothing more should be taken before an acknowledgement comes.
     pub(super) fn is_full(&self) -> bool {
         self.kept_bytes >= self.window_bytes
     }
@@ -76,7 +76,7 @@ impl SendWindow {
         self.kept.push_back(message);
     }
 
-    /// The next message that the link has to be handed, which it is herewith.
+    /// Returns the next message for the link, and records that it was handed to it.
     pub(super) fn hand_over(&mut self) -> Option<Outgoing> {
         let at = usize::try_from(self.handed - self.acked).ok()?;
         let next = self.kept.get(at)?.clone();
@@ -85,7 +85,7 @@ impl SendWindow {
         Some(next)
     }
 
-    /// Whether the link has been handed all that is kept.
+    /// Returns `true` if the link has been handed all that is kept.
     pub(super) fn is_handed_over(&self) -> bool {
         self.handed - self.acked == self.kept.len() as u64
     }
@@ -116,14 +116,14 @@ impl SendWindow {
             }
         }
         self.acked = received;
-        if self.kept.is_empty() && self.kept.capacity() > PLACES {
+        if self.kept.is_empty() && self.kept.capacity() > KEPT_CAPACITY {
             self.kept = VecDeque::new();
         }
         Ok(())
     }
 
-    /// There is a new link, over which the peer says that it has `received` so many, and was told
-    /// that this side has received `told`. How many are to be sent again.
+    /// Goes on over a new link, on which the peer said that it has `received` so many messages, and
+    /// was told that this side has received `told`. Returns how many are to be sent again.
     pub(super) fn resume(&mut self, received: u64, told: u64) -> Result<u64, Violation> {
         if received > self.sent {
             return Err(Violation("received more than was sent"));
@@ -134,8 +134,8 @@ impl SendWindow {
         Ok(self.sent - received)
     }
 
-    /// A message of the peer was counted as the one with this number.
-    pub(super) fn received(&mut self, number: u64, size: usize) {
+    /// Records that a message of the peer was counted under this number.
+    pub(super) fn note_received(&mut self, number: u64, size: usize) {
         self.inbound.received = number;
         self.inbound.bytes += size;
         if self.inbound.since.is_none() {
@@ -143,19 +143,19 @@ impl SendWindow {
         }
     }
 
-    /// Since when the peer could have been told of a message and was not.
+    /// Returns the moment since which the peer could have been told of a message and was not.
     pub(super) fn unacknowledged_since(&self) -> Option<Instant> {
         self.inbound.since
     }
 
-    /// Whether so much has come that the peer must be told at once.
+    /// Returns `true` if so much has come that the peer must be told at once.
     pub(super) fn is_ack_due(&self) -> bool {
         let Inbound { received, told, bytes, .. } = &self.inbound;
         received - told >= ACK_MESSAGES || *bytes >= ACK_BYTES
     }
 
-    /// The count to be told to the peer, which it is herewith.
-    pub(super) fn tell(&mut self) -> u64 {
+    /// Returns the count for an acknowledgement, and records that the peer was told it.
+    pub(super) fn acknowledgement(&mut self) -> u64 {
         let received = self.inbound.received;
         self.inbound = Inbound { received, told: received, ..Inbound::default() };
         received

@@ -32,6 +32,7 @@ mod hostile;
 #[cfg(feature = "server")]
 mod model;
 mod start;
+mod unruly;
 mod vectors;
 
 const SECOND: Duration = Duration::from_secs(1);

@@ -22,7 +22,7 @@ use super::{
 };
 use crate::{
     error::{CloseCode, CloseReason, Error},
-    event::{self, Event, Notices},
+    event::{self, ConnectionEvents, Event},
     link::Retention,
     message::Message,
 };
@@ -43,12 +43,17 @@ pub(super) struct Inner {
     pub(super) flushes: AtomicU64,
     pub(super) waiting: AtomicUsize,
     pub(super) queue_bytes: usize,
-    pub(super) notices: Notices,
+    pub(super) notices: ConnectionEvents,
     span: Span,
 }
 
 impl Inner {
-    pub(super) fn new(links: BoxLinks, queue_bytes: usize, notices: Notices, span: Span) -> Self {
+    pub(super) fn new(
+        links: BoxLinks,
+        queue_bytes: usize,
+        notices: ConnectionEvents,
+        span: Span,
+    ) -> Self {
         let wakers = Arc::new(WakerSet::default());
         Self {
             state: Mutex::new(State::new()),

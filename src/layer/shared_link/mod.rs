@@ -31,7 +31,7 @@
 //! reading for want of room while that is so.
 
 mod driver;
-mod flushed;
+pub(crate) mod flushed;
 mod inner;
 mod read_ahead;
 mod state;
@@ -56,7 +56,7 @@ use self::{inner::Inner, try_lock::Waiter};
 use crate::{
     duplex::Duplex,
     error::{CloseCode, CloseReason, Error, LinkError},
-    event::{Event, Events, Notices, State},
+    event::{ConnectionEvents, Event, Events, State},
     link::{LinkEvent, Outgoing, Retention},
     message::Message,
 };
@@ -142,12 +142,17 @@ impl SharedLink {
     where
         L: Duplex<Outgoing, LinkEvent<Message>> + Send + 'static,
     {
-        Self::with_notices(links, config, Notices::default(), Span::none())
+        Self::with_notices(links, config, ConnectionEvents::default(), Span::none())
     }
 
     /// Takes over `links`, tells `notices` the state, which is [`State::Connected`] from now on,
     /// and traces the end in `span`.
-    pub(crate) fn with_notices<L>(links: L, config: Config, notices: Notices, span: Span) -> Self
+    pub(crate) fn with_notices<L>(
+        links: L,
+        config: Config,
+        notices: ConnectionEvents,
+        span: Span,
+    ) -> Self
     where
         L: Duplex<Outgoing, LinkEvent<Message>> + Send + 'static,
     {
@@ -245,6 +250,16 @@ impl SharedLink {
             state.push_first(message);
             drop(state);
             self.inner.wakers.wake_reader();
+        }
+    }
+
+    /// Writes what is queued as far as the link takes it, unless somebody uses the link.
+    pub(crate) fn write_now(&self) {
+        if let Some(mut driver) = self.inner.driver.try_lock()
+            && let Some(driver) = driver.get()
+        {
+            // What is left is written by those who wait for it, or by the reader.
+            let _ = self.inner.poll_write(driver);
         }
     }
 

@@ -28,6 +28,23 @@ async fn one_flush_serves_everyone_who_waits() {
 }
 
 #[tokio::test(start_paused = true)]
+async fn what_is_written_at_once_waits_for_nobody_and_keeps_nobody_waiting() {
+    let (mut shared, peer) = shared();
+    let (mut a, mut b) = (spawn(queue(&mut shared, "a")), spawn(queue(&mut shared, "b")));
+    peer.block(true);
+    assert_pending!(a.poll());
+    shared.write_now();
+    assert!(peer.sent().is_empty());
+    peer.block(false);
+    assert!(a.is_woken());
+    shared.write_now();
+    assert_eq!(peer.sent(), ["a", "b"].map(Message::text));
+    assert_ready_ok!(a.poll());
+    assert_ready_ok!(b.poll());
+    assert_eq!(peer.flushes(), 1);
+}
+
+#[tokio::test(start_paused = true)]
 async fn whoever_writes_wakes_the_others() {
     let (mut shared, peer) = shared();
     peer.block(true);

@@ -13,7 +13,7 @@ use std::{
 use tokio::time::{Instant, Sleep, sleep_until};
 
 use super::frames::Frames;
-use crate::time::later;
+use crate::time::saturating_add;
 
 /// Delay after the timer fires within which a socket that reads or writes all the time is polled.
 pub(super) const SLACK: Duration = Duration::from_secs(1);
@@ -42,7 +42,7 @@ impl Pace {
             received: frames.received(),
             waited: Duration::ZERO,
             waiting: None,
-            timer: Box::pin(sleep_until(later(Instant::now(), window))),
+            timer: Box::pin(sleep_until(saturating_add(Instant::now(), window))),
         }
     }
 
@@ -60,7 +60,7 @@ impl Pace {
         if let Some(since) = self.waiting.take() {
             self.waited += now - since;
             // Whoever waits is polled when the timer fires.
-            if now > later(self.timer.deadline(), SLACK) {
+            if now > saturating_add(self.timer.deadline(), SLACK) {
                 self.begin(frames);
             }
         }
@@ -86,7 +86,7 @@ impl Pace {
             if !is_unfinished {
                 return Poll::Ready(true);
             }
-            self.timer.as_mut().reset(later(now, self.window - self.waited));
+            self.timer.as_mut().reset(saturating_add(now, self.window - self.waited));
         }
         Poll::Pending
     }

@@ -1,15 +1,16 @@
 //! [`Stall`]: checks that the peer reads what is written to it fast enough.
 //!
 //! Two rules: the peer takes at least one byte within the write timeout, and while bytes wait, it
-//! takes so many per second over a window. Only time during which this side waits for the peer
-//! counts.
+//! takes so many per second over a window. The first is measured from byte to byte, whoever waits in
+//! between, since it is looked at after an attempt to write; in the second only time counts during
+//! which this side waits for the peer. A side that comes too late to look begins anew.
 
 use std::{pin::Pin, task::Context, time::Duration};
 
 use tokio::time::{Instant, Sleep, sleep_until};
 
-use super::{Config, pace::SLACK};
-use crate::{error::LinkError, time::later};
+use super::{config::Config, pace::SLACK};
+use crate::{error::LinkError, time::saturating_add};
 
 /// Rate check of what waits to be written.
 #[derive(Debug)]
@@ -48,7 +49,7 @@ impl Stall {
         }
     }
 
-    /// Starts or continues a wait for the peer, which has taken `written` bytes.
+    /// Starts or continues a wait for the peer, which has taken `written` bytes and takes no more.
     ///
     /// # Errors
     /// The peer is too slow.
@@ -63,16 +64,17 @@ impl Stall {
         if let Some(since) = was_waiting {
             self.waited += now - since;
         }
-        if was_waiting.is_none() || self.taken != written {
+        // Whoever waits is polled when the timer fires: later, it was this side that did not write.
+        let is_late = now > saturating_add(self.timer.deadline(), SLACK);
+        if self.taken != written || was_waiting.is_none() && is_late {
             self.taken = written;
             self.since = now;
         }
-        // Whoever waits is polled when the timer fires: later, it was this side that did not write.
-        if was_waiting.is_some() && now > later(self.timer.deadline(), SLACK) {
+        if was_waiting.is_some() && is_late {
             self.begin(written);
         }
         let timeout = config.write_timeout;
-        if now >= later(self.since, timeout) {
+        if now >= saturating_add(self.since, timeout) {
             return Err(LinkError::Stalled(timeout));
         }
         let window = window(config);
@@ -101,9 +103,9 @@ impl Stall {
 
     /// Sets the timer to the nearer of both deadlines.
     fn set(&mut self, now: Instant, config: &Config) {
-        let silent = later(self.since, config.write_timeout);
+        let silent = saturating_add(self.since, config.write_timeout);
         let deadline = match config.min_send_rate {
-            Some(_) => silent.min(later(now, window(config).saturating_sub(self.waited))),
+            Some(_) => silent.min(saturating_add(now, window(config).saturating_sub(self.waited))),
             None => silent,
         };
         if self.timer.deadline() != deadline {

@@ -52,7 +52,7 @@ pub(super) struct Counted<S> {
     pub(super) small: Option<Box<SmallMessages>>,
     /// What the library reads is inflated by this.
     #[cfg(feature = "deflate")]
-    pub(super) inflater: Option<Box<super::deflate::Inflater>>,
+    pub(super) inflater: Option<Box<super::deflate::inflate::Inflater>>,
 }
 
 impl<S> Counted<S> {

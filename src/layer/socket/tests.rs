@@ -27,7 +27,7 @@ fn deflating(
 macro_rules! on_each_kind {
     ($($(#[$attribute:meta])* async fn $name:ident($make:ident: Make) $body:block)*) => {
         mod plain {
-            use super::Socket;
+            use crate::layer::socket::Socket;
             $($(#[$attribute])* async fn $name() {
                 super::$name(Socket::with_leftover).await;
             })*
@@ -159,6 +159,28 @@ async fn a_peer_that_reads_nothing_is_stalled_one_that_reads_slowly_is_not(make:
     };
     assert!(matches!(sent, Err(Error::Link(LinkError::Stalled(_)))), "{sent:?}");
     assert!(start.elapsed() >= Duration::from_secs(100), "{:?}", start.elapsed());
+}
+
+/// There is room for small messages before the stream when nothing is taken any more.
+#[tokio::test(start_paused = true)]
+async fn a_message_now_and_then_gives_a_peer_that_reads_nothing_no_more_time(make: Make) {
+    for rate in [None, Some(1024)] {
+        let (near, _far) = duplex(64);
+        let mut socket = new(make, near, Side::Server, Config::default().min_send_rate(rate));
+        let start = Instant::now();
+        let error = loop {
+            let message: String = (0..100).map(|_| rand::random_range('!'..'~')).collect();
+            socket.feed(Message::text(message)).await.unwrap();
+            let flush = tokio::time::timeout(Duration::from_secs(9), socket.flush());
+            if let Ok(flushed) = flush.await {
+                break flushed.unwrap_err();
+            }
+            assert!(start.elapsed() < Duration::from_secs(60), "it is found out");
+        };
+        assert!(matches!(error, Error::Link(LinkError::Stalled(_))), "{error}");
+        let after = start.elapsed();
+        assert!(after >= Duration::from_secs(10) && after < Duration::from_secs(11), "{after:?}");
+    }
 }
 
 #[tokio::test(start_paused = true)]

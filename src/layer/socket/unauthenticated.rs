@@ -17,7 +17,7 @@ use tokio::io::AsyncWrite;
 use tokio::io::{AsyncRead, ReadBuf};
 
 #[cfg(any(test, feature = "server"))]
-use super::{Config, Phase, Side, Socket, ending::ended};
+use super::{Phase, Side, Socket, config::Config, ending::ended};
 use super::{frames::Frames, stream::Counted};
 #[cfg(any(test, feature = "server"))]
 use crate::{error::Error, stats::Stats};

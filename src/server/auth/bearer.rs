@@ -1,6 +1,6 @@
 use std::fmt;
 
-use super::{Authenticator, Credentials, Denied, Identity, Token};
+use super::{AuthError, Authenticator, Credentials, Identity, token::Token};
 
 /// A list of tokens, each with whom it stands for. A token is compared with all of them, in a time
 /// that does not tell which was close.
@@ -40,9 +40,9 @@ impl<T: Into<Box<str>>> FromIterator<T> for BearerTokens {
 }
 
 impl Authenticator for BearerTokens {
-    async fn authenticate(&self, credentials: Credentials) -> Result<Identity, Denied> {
-        let token = credentials.token.ok_or(Denied::Unauthorized)?;
-        self.find(&token).cloned().ok_or(Denied::Unauthorized)
+    async fn authenticate(&self, credentials: Credentials) -> Result<Identity, AuthError> {
+        let token = credentials.token.ok_or(AuthError::Unauthorized)?;
+        self.find(&token).cloned().ok_or(AuthError::Unauthorized)
     }
 }
 

@@ -1,7 +1,7 @@
 //! Who may enter: an [`Authenticator`] looks at the request before it is upgraded.
 //!
 //! ```
-//! use mcp_ws_transport::server::{BearerTokens, Config, Credentials, Denied, Identity};
+//! use mcp_ws_transport::server::{BearerTokens, Config, Credentials, AuthError, Identity};
 //! use rmcp::RoleServer;
 //!
 //! // A list of tokens:
@@ -10,15 +10,14 @@
 //!
 //! // Or a function of your own:
 //! let config = Config::<RoleServer>::default().authenticator(|credentials: Credentials| async move {
-//!     let token = credentials.token.ok_or(Denied::Unauthorized)?;
+//!     let token = credentials.token.ok_or(AuthError::Unauthorized)?;
 //!     // … ask somebody about `token.as_str()` …
 //!     # let _ = token;
 //!     Ok(Identity::new("bob"))
 //! });
 //! ```
 
-mod bearer;
-pub(super) mod in_band;
+pub(super) mod bearer;
 pub(super) mod token;
 
 use std::{
@@ -28,47 +27,47 @@ use std::{
 use futures::FutureExt;
 use http::request::Parts;
 
-pub use self::{bearer::BearerTokens, token::Token};
+use self::token::Token;
 
 /// Decides who may connect.
 ///
-/// Every `Fn(Credentials) -> impl Future<Output = Result<Identity, Denied>>` is one, and so is
-/// [`BearerTokens`]. It has the [time of the handshake](super::Config::handshake_timeout) once more for its
+/// Every `Fn(Credentials) -> impl Future<Output = Result<Identity, AuthError>>` is one, and so is
+/// [`BearerTokens`](bearer::BearerTokens). It has the [time of the handshake](crate::server::Config::handshake_timeout) once more for its
 /// answer; after that, and when it panics, the client is told 503, or closed with 1013 where it
-/// authenticates [within the connection](super::Config::in_band_authentication).
+/// authenticates [within the connection](crate::server::Config::in_band_authentication).
 pub trait Authenticator: Send + Sync + 'static {
-    /// Who it is that comes with these `credentials`, or that they may not enter.
+    /// Returns the identity that these `credentials` stand for, or why it may not enter.
     fn authenticate(
         &self,
         credentials: Credentials,
-    ) -> impl Future<Output = Result<Identity, Denied>> + Send;
+    ) -> impl Future<Output = Result<Identity, AuthError>> + Send;
 }
 
 impl<F, A> Authenticator for F
 where
     F: Fn(Credentials) -> A + Send + Sync + 'static,
-    A: Future<Output = Result<Identity, Denied>> + Send,
+    A: Future<Output = Result<Identity, AuthError>> + Send,
 {
     fn authenticate(
         &self,
         credentials: Credentials,
-    ) -> impl Future<Output = Result<Identity, Denied>> + Send {
+    ) -> impl Future<Output = Result<Identity, AuthError>> + Send {
         self(credentials)
     }
 }
 
-/// What somebody brings who wants to enter.
+/// Credentials of a client that wants to connect.
 #[derive(Clone)]
 #[non_exhaustive]
 pub struct Credentials {
     /// The token, if there was one: from `Authorization: Bearer`, else from a subprotocol
-    /// `mcp.auth.<token>`, else from the [cookie](super::Config::token_cookie), else from the method
-    /// `authenticate` where that is [allowed](super::Config::in_band_authentication). An empty one is
+    /// `mcp.auth.<token>`, else from the [cookie](crate::server::Config::token_cookie), else from the method
+    /// `authenticate` where that is [allowed](crate::server::Config::in_band_authentication). An empty one is
     /// none.
     pub token: Option<Token>,
-    /// The request that is to be upgraded. Its `Host` and `Origin` are allowed.
+    /// Request that is to be upgraded. Its `Host` and `Origin` are allowed.
     pub parts: Parts,
-    /// Where it comes from, as far as that is known.
+    /// Address that the request comes from, if known.
     pub peer: Option<SocketAddr>,
 }
 
@@ -81,7 +80,7 @@ impl fmt::Debug for Credentials {
     }
 }
 
-/// Who a client is. Tools find it in the extensions of their requests.
+/// Identity of a client. Tools find it in the extensions of their requests.
 #[derive(Clone)]
 pub struct Identity {
     subject: Arc<str>,
@@ -89,13 +88,13 @@ pub struct Identity {
 }
 
 impl Identity {
-    /// The one of this name. Two identities of the same name are the same.
+    /// Creates the identity of this name. Two identities of the same name are equal.
     #[must_use]
     pub fn new(subject: impl Into<Arc<str>>) -> Self {
         Self { subject: subject.into(), claims: None }
     }
 
-    /// The same, with more that is known of them: scopes, a tenant, whatever tools want to ask for.
+    /// Adds what else is known of the client: scopes, a tenant, whatever tools want to ask for.
     #[must_use]
     pub fn with_claims(mut self, claims: impl Any + Send + Sync) -> Self {
         self.claims = Some(Arc::new(claims));
@@ -103,7 +102,7 @@ impl Identity {
     }
 
     /// Returns the identity of the sender of the request with these `extensions`, over a WebSocket
-    /// or over streamable HTTP behind a [guard](super::Guard). `None` if there is no authenticator.
+    /// or over streamable HTTP behind a [guard](crate::server::Guard). `None` if there is no authenticator.
     #[must_use]
     pub fn of(extensions: &rmcp::model::Extensions) -> Option<&Self> {
         // rmcp's HTTP transport puts the whole request there.
@@ -111,13 +110,13 @@ impl Identity {
         extensions.get().or_else(of_http)
     }
 
-    /// The name.
+    /// Returns the name.
     #[must_use]
     pub fn subject(&self) -> &str {
         &self.subject
     }
 
-    /// What was given to [`with_claims`](Self::with_claims), if it was of this type.
+    /// Returns what was given to [`with_claims`](Self::with_claims), if it was of this type.
     #[must_use]
     pub fn claims<T: Any>(&self) -> Option<&T> {
         self.claims.as_deref()?.downcast_ref()
@@ -138,61 +137,62 @@ impl fmt::Debug for Identity {
     }
 }
 
-/// Why somebody may not enter, which says what they are answered.
+/// Reason why a client may not connect, which decides the response.
 #[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
 #[non_exhaustive]
-pub enum Denied {
-    /// There is no token, or it is not valid: 401 with `WWW-Authenticate: Bearer` (RFC 6750,
+pub enum AuthError {
+    /// Missing or invalid token: 401 with `WWW-Authenticate: Bearer` (RFC 6750,
     /// section 3).
     #[error("authentication required")]
     Unauthorized,
-    /// The same, with this `WWW-Authenticate` (RFC 9110, section 11.6.1).
+    /// Missing or invalid token: 401 with this `WWW-Authenticate` (RFC 9110, section 11.6.1).
     #[error("authentication required")]
     Challenge(String),
-    /// It is known who they are, and they may not: 403.
+    /// Known client that may not connect: 403.
     #[error("not allowed")]
     Forbidden,
-    /// It cannot be told now: 503, with this time as `Retry-After`.
+    /// No verdict at present: 503, with this time as `Retry-After`.
     #[error("authentication is not available")]
     Unavailable(Duration),
 }
 
 /// An [`Authenticator`] of any type.
-pub(super) trait Gate: Send + Sync {
-    fn open<'a>(
+pub(super) trait DynAuthenticator: Send + Sync {
+    fn authenticate_boxed<'a>(
         &'a self,
         credentials: Credentials,
-    ) -> Pin<Box<dyn Future<Output = Result<Identity, Denied>> + Send + 'a>>;
+    ) -> Pin<Box<dyn Future<Output = Result<Identity, AuthError>> + Send + 'a>>;
 }
 
-impl<A: Authenticator> Gate for A {
-    fn open<'a>(
+impl<A: Authenticator> DynAuthenticator for A {
+    fn authenticate_boxed<'a>(
         &'a self,
         credentials: Credentials,
-    ) -> Pin<Box<dyn Future<Output = Result<Identity, Denied>> + Send + 'a>> {
+    ) -> Pin<Box<dyn Future<Output = Result<Identity, AuthError>> + Send + 'a>> {
         Box::pin(self.authenticate(credentials))
     }
 }
 
-/// When they may ask again whose authenticator has failed.
+/// `Retry-After` where the authenticator has failed.
 const RETRY_AFTER: Duration = Duration::from_secs(5);
 
-/// The verdict of `gate`, which may take its time and panic.
-pub(super) async fn ask(
-    gate: &dyn Gate,
+/// Returns the verdict of `authenticator`, which may take its time and panic.
+pub(super) async fn verify(
+    authenticator: &dyn DynAuthenticator,
     credentials: Credentials,
     time: Duration,
-) -> Result<Identity, Denied> {
-    let verdict = AssertUnwindSafe(async { gate.open(credentials).await }).catch_unwind();
+) -> Result<Identity, AuthError> {
+    let verdict = AssertUnwindSafe(async { authenticator.authenticate_boxed(credentials).await })
+        .catch_unwind();
     match tokio::time::timeout(time, verdict).await {
         Ok(Ok(verdict)) => verdict,
         Ok(Err(_)) => {
             tracing::error!("the authenticator panicked");
-            Err(Denied::Unavailable(RETRY_AFTER))
+            Err(AuthError::Unavailable(RETRY_AFTER))
         }
         Err(_) => {
             tracing::warn!("no verdict of the authenticator in time");
-            Err(Denied::Unavailable(RETRY_AFTER))
+            Err(AuthError::Unavailable(RETRY_AFTER))
         }
     }
 }

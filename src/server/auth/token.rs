@@ -8,27 +8,26 @@ use http::{
 };
 use subtle::ConstantTimeEq as _;
 
-use crate::upgrade::elements;
+use crate::handshake::headers::elements;
 
-/// A secret that a client has shown, which is never empty. It is neither printed nor compared in a way
+/// Secret that a client has shown, which is never empty. It is neither printed nor compared in a way
 /// that tells how much of it was right.
 #[derive(Clone)]
 pub struct Token(Box<str>);
 
 impl Token {
     /// An empty one is none: it would be the secret of every configuration that has forgotten its own.
-    pub(super) fn new(text: &str) -> Option<Self> {
+    pub(in crate::server) fn new(text: &str) -> Option<Self> {
         (!text.is_empty()).then(|| Self(text.into()))
     }
 
-    /// The token itself. Mind where it goes.
+    /// Returns the token itself. Mind where it goes.
     #[must_use]
     pub fn as_str(&self) -> &str {
         &self.0
     }
 
-    /// Whether it is `secret`, in a time that depends on nothing but the lengths. No token is an empty
-    /// one.
+    /// Compares it with `secret`, in a time that depends on nothing but the lengths. No token is empty.
     #[must_use]
     pub fn is(&self, secret: &str) -> bool {
         self.0.as_bytes().ct_eq(secret.as_bytes()).into()

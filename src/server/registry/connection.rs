@@ -17,12 +17,14 @@ use crate::{
     stats::{Snapshot, Stats},
 };
 
-/// One connection, or one after the other that carry one session: a cheap handle, which outlives it. Tools find their own in the extensions of
+/// Handle of one connection, or of those that carry one session one after the other.
+///
+/// It is cheap to clone, and outlives the connection. Tools find their own in the extensions of
 /// their requests.
 #[derive(Clone)]
-pub struct Connection(Arc<Facts>);
+pub struct Connection(Arc<Inner>);
 
-struct Facts {
+struct Inner {
     id: u64,
     peer: Option<SocketAddr>,
     identity: Option<Identity>,
@@ -30,25 +32,25 @@ struct Facts {
     stats: Stats,
     initialized: AtomicBool,
     slow: AtomicBool,
-    away: AtomicBool,
-    farewell: Farewell,
+    detached: AtomicBool,
+    close_request: CloseRequest,
 }
 
-/// That a connection is to be closed, and why.
+/// Request to close a connection.
 #[derive(Debug, Default)]
-pub(in crate::server) struct Farewell {
+pub(in crate::server) struct CloseRequest {
     reason: OnceLock<CloseReason>,
-    said: Notify,
+    requested: Notify,
 }
 
-impl Farewell {
-    /// Resolves when the connection is to be closed.
-    pub(in crate::server) async fn said(&self) -> CloseReason {
+impl CloseRequest {
+    /// Resolves when the connection is to be closed, with the reason.
+    pub(in crate::server) async fn requested(&self) -> CloseReason {
         loop {
             if let Some(reason) = self.reason.get() {
                 return reason.clone();
             }
-            self.said.notified().await;
+            self.requested.notified().await;
         }
     }
 }
@@ -60,7 +62,7 @@ impl Connection {
         identity: Option<Identity>,
         stats: Stats,
     ) -> Self {
-        Self(Arc::new(Facts {
+        Self(Arc::new(Inner {
             id,
             peer,
             identity,
@@ -68,71 +70,73 @@ impl Connection {
             stats,
             initialized: AtomicBool::new(false),
             slow: AtomicBool::new(false),
-            away: AtomicBool::new(false),
-            farewell: Farewell::default(),
+            detached: AtomicBool::new(false),
+            close_request: CloseRequest::default(),
         }))
     }
 
-    /// Its number in the registry, never used twice. It is no secret.
+    /// Returns the number in the registry, never used twice. It is no secret.
     #[must_use]
     pub fn id(&self) -> u64 {
         self.0.id
     }
 
-    /// Where it came from at first, as far as that is known; see [`Config::peer`](crate::server::Config::peer).
+    /// Returns the address that it came from at first, if known; see
+    /// [`Config::peer_addr`](crate::server::Config::peer_addr).
     #[must_use]
     pub fn peer(&self) -> Option<SocketAddr> {
         self.0.peer
     }
 
-    /// Who has been let in; `None` where nobody is asked.
+    /// Returns who has been let in; `None` if there is no authenticator.
     #[must_use]
     pub fn identity(&self) -> Option<&Identity> {
         self.0.identity.as_ref()
     }
 
-    /// When it was let in.
+    /// Returns when it was let in.
     #[must_use]
     pub fn since(&self) -> SystemTime {
         self.0.since
     }
 
-    /// Its counters: messages and bytes each way, the round trip, the last activity.
+    /// Returns its counters: messages and bytes each way, the round trip, the last activity.
     #[must_use]
     pub fn stats(&self) -> &Stats {
         &self.0.stats
     }
 
-    /// Whether its service runs.
+    /// Returns `true` once its service runs.
     #[must_use]
     pub fn is_initialized(&self) -> bool {
         self.0.initialized.load(Relaxed)
     }
 
-    /// Whether there is only its session, which the client may still [resume](crate::server::Resumption).
+    /// Returns `true` while there is only its session, which the client may still [resume](crate::server::SessionConfig).
     #[must_use]
-    pub fn is_away(&self) -> bool {
-        self.0.away.load(Relaxed)
+    pub fn is_detached(&self) -> bool {
+        self.0.detached.load(Relaxed)
     }
 
-    /// Closes it with the closing handshake and this `reason`. Whether that is news.
+    /// Closes it with the closing handshake and this `reason`. Returns `false` if it is being closed
+    /// already.
     pub fn disconnect(&self, reason: CloseReason) -> bool {
-        let is_first = self.0.farewell.reason.set(reason).is_ok();
-        self.0.farewell.said.notify_one();
+        let is_first = self.0.close_request.reason.set(reason).is_ok();
+        self.0.close_request.requested.notify_one();
         is_first
     }
 
-    /// All that is known of it now, for people and dashboards.
+    /// Returns all that is known of it now, for people and dashboards.
     #[must_use]
-    pub fn info(&self) -> Info {
-        Info {
+    pub fn info(&self) -> ConnectionInfo {
+        ConnectionInfo {
             id: self.0.id,
             peer: self.0.peer,
             identity: self.0.identity.as_ref().map(|identity| identity.subject().to_owned()),
             since_ms: self.0.since.duration_since(UNIX_EPOCH).map_or(0, millis),
             initialized: self.is_initialized(),
             slow: self.0.slow.load(Relaxed),
-            away: self.is_away(),
+            detached: self.is_detached(),
             stats: self.0.stats.snapshot(),
         }
     }
@@ -141,23 +145,23 @@ impl Connection {
         self.0.initialized.store(true, Relaxed);
     }
 
-    pub(in crate::server) fn farewell(&self) -> &Farewell {
-        &self.0.farewell
+    pub(in crate::server) fn close_request(&self) -> &CloseRequest {
+        &self.0.close_request
     }
 
-    /// Says whether its client is away, and returns what was said before.
-    pub(super) fn away(&self, away: bool) -> bool {
-        self.0.away.swap(away, Relaxed)
+    /// Sets whether its client is detached, and returns what was set before.
+    pub(super) fn swap_detached(&self, detached: bool) -> bool {
+        self.0.detached.swap(detached, Relaxed)
     }
 
-    pub(super) fn keeps_up(&self) {
+    pub(super) fn mark_caught_up(&self) {
         if self.0.slow.load(Relaxed) {
             self.0.slow.store(false, Relaxed);
         }
     }
 
-    /// Whether it kept up until now.
-    pub(super) fn falls_behind(&self) -> bool {
+    /// Records a missed notification. Returns `true` if the client kept up until now.
+    pub(super) fn mark_slow(&self) -> bool {
         !self.0.slow.swap(true, Relaxed)
     }
 }
@@ -176,25 +180,25 @@ impl fmt::Debug for Connection {
     }
 }
 
-/// What is known of a connection at one moment.
+/// Snapshot of what is known of a connection.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize)]
 #[non_exhaustive]
-pub struct Info {
-    /// Its number in the registry.
+pub struct ConnectionInfo {
+    /// Number in the registry.
     pub id: u64,
-    /// Where it comes from, as far as that is known.
+    /// Address that it comes from, if known.
     pub peer: Option<SocketAddr>,
-    /// The name of who has been let in.
+    /// Name of the identity that was let in.
     pub identity: Option<String>,
-    /// When it was let in, in milliseconds since 1970.
+    /// Time at which it was let in, in milliseconds since 1970.
     pub since_ms: u64,
-    /// Whether its service runs.
+    /// `true` once its service runs.
     pub initialized: bool,
-    /// Whether it missed the last notification that it should have got.
+    /// `true` if it missed the last notification that it should have got.
     pub slow: bool,
-    /// Whether there is only its session, which the client may still resume.
-    pub away: bool,
-    /// Its counters.
+    /// `true` while there is only its session, which the client may still resume.
+    pub detached: bool,
+    /// Counters of its messages.
     #[serde(flatten)]
     pub stats: Snapshot,
 }

@@ -8,7 +8,7 @@ use std::{
 
 use serde::Serialize;
 
-use super::{Cause, Connection};
+use super::{connection::Connection, event::RejectReason};
 use crate::stats::Snapshot;
 
 /// The figures of a server at one moment.
@@ -19,22 +19,22 @@ use crate::stats::Snapshot;
 /// | name | labels | kind | |
 /// |---|---|---|---|
 /// | `mcp_ws_connections` | | gauge | [`active`](Self::active) |
-/// | `mcp_ws_sessions_away` | | gauge | [`away`](Self::away) |
+/// | `mcp_ws_sessions_detached` | | gauge | [`detached`](Self::detached) |
 /// | `mcp_ws_connections_total` | | counter | [`total`](Self::total) |
-/// | `mcp_ws_refused_connections_total` | `cause`: see [`Cause::as_str`] | counter | [`refused_by`](Self::refused_by) |
+/// | `mcp_ws_rejected_connections_total` | `reason`: see [`RejectReason::as_str`] | counter | [`rejected_by`](Self::rejected_by) |
 #[derive(Debug, Clone, PartialEq, Eq, Default, Serialize)]
 #[non_exhaustive]
 pub struct Health {
     /// Connections now, and sessions that are kept without one.
     pub active: u64,
-    /// Of these, those without a connection: their clients may come back.
-    pub away: u64,
+    /// Sessions among these without a connection: their clients may come back.
+    pub detached: u64,
     /// Connections so far.
     pub total: u64,
-    /// How many were not let in.
-    pub refused: u64,
-    /// The same by [cause](Cause::as_str), where there were any.
-    pub refused_by: BTreeMap<&'static str, u64>,
+    /// Clients that were rejected.
+    pub rejected: u64,
+    /// Rejected clients by [reason](RejectReason::as_str), where there were any.
+    pub rejected_by: BTreeMap<&'static str, u64>,
     /// Messages from clients, on all connections so far.
     pub messages_received: u64,
     /// Messages to clients.
@@ -58,16 +58,16 @@ impl Health {
     }
 }
 
-/// What is counted besides the connections that are there.
+/// Counts of what is no more, or never was listed.
 #[derive(Debug, Default)]
-pub(super) struct Tally {
+pub(super) struct Counters {
     total: AtomicU64,
-    refused: [AtomicU64; Cause::ALL.len()],
+    rejected: [AtomicU64; RejectReason::ALL.len()],
     /// The sum over the connections that have ended.
     ended: Mutex<Health>,
 }
 
-impl Tally {
+impl Counters {
     pub(super) fn connected(&self) {
         self.total.fetch_add(1, Relaxed);
         #[cfg(feature = "metrics")]
@@ -83,32 +83,32 @@ impl Tally {
         self.ended.lock().unwrap_or_else(PoisonError::into_inner).add(stats);
     }
 
-    pub(super) fn refused(&self, cause: Cause) {
+    pub(super) fn rejected(&self, reason: RejectReason) {
         #[cfg(feature = "metrics")]
-        metrics::counter!("mcp_ws_refused_connections_total", "cause" => cause.as_str())
+        metrics::counter!("mcp_ws_rejected_connections_total", "reason" => reason.as_str())
             .increment(1);
-        self.refused[cause as usize].fetch_add(1, Relaxed);
+        self.rejected[reason as usize].fetch_add(1, Relaxed);
     }
 
-    pub(super) fn away(&self, away: bool) {
+    pub(super) fn detached(&self, detached: bool) {
         #[cfg(feature = "metrics")]
-        metrics::gauge!("mcp_ws_sessions_away").increment(if away { 1 } else { -1 });
-        let _ = away;
+        metrics::gauge!("mcp_ws_sessions_detached").increment(if detached { 1 } else { -1 });
+        let _ = detached;
     }
 
     pub(super) fn health<'a>(&self, active: impl Iterator<Item = &'a Connection>) -> Health {
         let mut health = self.ended.lock().unwrap_or_else(PoisonError::into_inner).clone();
         for connection in active {
             health.active += 1;
-            health.away += u64::from(connection.is_away());
+            health.detached += u64::from(connection.is_detached());
             health.add(&connection.stats().snapshot());
         }
         health.total = self.total.load(Relaxed);
-        for (cause, count) in Cause::ALL.iter().zip(&self.refused) {
+        for (reason, count) in RejectReason::ALL.iter().zip(&self.rejected) {
             let count = count.load(Relaxed);
             if count > 0 {
-                health.refused += count;
-                health.refused_by.insert(cause.as_str(), count);
+                health.rejected += count;
+                health.rejected_by.insert(reason.as_str(), count);
             }
         }
         health

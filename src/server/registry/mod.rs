@@ -9,16 +9,16 @@
 //! // … serve with that configuration; then, at any time:
 //! let changed = ToolListChangedNotification::default();
 //! let broadcast = registry.notify_all(changed.into())?;
-//! for (connection, why) in broadcast.missed {
+//! for (connection, why) in broadcast.failed {
 //!     println!("{}: {why}", connection.id());
 //! }
 //! # let _: Config = config;
 //! # Ok::<(), mcp_ws_transport::Error>(())
 //! ```
 
-mod connection;
-mod event;
-mod health;
+pub(super) mod connection;
+pub(super) mod event;
+pub(super) mod health;
 
 use std::{
     collections::BTreeMap,
@@ -31,18 +31,17 @@ use std::{
 
 use rmcp::{RoleServer, model::JsonRpcMessage, service::TxJsonRpcMessage};
 
-use self::health::Tally;
-pub use self::{
-    connection::{Connection, Info},
-    event::{Cause, Event, Events},
-    health::Health,
+use self::{
+    connection::Connection,
+    event::{RegistryEvent, RegistryEvents, RejectReason},
+    health::{Counters, Health},
 };
 use crate::{
-    decode::Role,
     error::{CloseCode, CloseReason, Error},
-    event::{Announcer, State},
-    layer::{SharedLink, shared_link::TrySendError},
+    event::{Broadcaster, State},
+    layer::shared_link::{SharedLink, TrySendError},
     message::Message,
+    role::McpRole,
 };
 
 /// Makes a message out of what goes to several connections, if their framing has one for it.
@@ -52,28 +51,28 @@ pub(super) type Encode<R> =
 /// The connections of a server, or of several that share it: a cheap handle.
 ///
 /// It is there before the server is, so that the server's own services can hold it; give it to
-/// [`Config::registry`](super::Config::registry).
-pub struct Registry<R: Role = RoleServer> {
+/// [`Config::registry`](crate::server::Config::registry).
+pub struct Registry<R: McpRole = RoleServer> {
     inner: Arc<Inner<R>>,
 }
 
-struct Inner<R: Role> {
+struct Inner<R: McpRole> {
     next: AtomicU64,
     connections: Mutex<Connections<R>>,
-    tally: Tally,
-    announcer: Announcer<Event>,
+    counters: Counters,
+    events: Broadcaster<RegistryEvent>,
 }
 
-type Connections<R> = BTreeMap<u64, Place<R>>;
+type Connections<R> = BTreeMap<u64, Listed<R>>;
 
-/// A connection, and the way to it.
-struct Place<R: Role> {
+/// Listed connection, and the way to it.
+struct Listed<R: McpRole> {
     connection: Connection,
     shared: SharedLink,
     encode: Encode<R>,
 }
 
-impl<R: Role> Clone for Place<R> {
+impl<R: McpRole> Clone for Listed<R> {
     fn clone(&self) -> Self {
         Self {
             connection: self.connection.clone(),
@@ -83,27 +82,27 @@ impl<R: Role> Clone for Place<R> {
     }
 }
 
-/// Whom a notification reached.
+/// Result of a notification to several connections.
 #[derive(Debug)]
 #[non_exhaustive]
-pub struct Broadcast {
-    /// To how many connections it is on its way.
-    pub reached: usize,
-    /// Who does not get it, and why.
-    pub missed: Vec<(Connection, Missed)>,
+pub struct BroadcastReport {
+    /// Number of connections to which it is on its way.
+    pub sent: usize,
+    /// Connections that do not get it, and why.
+    pub failed: Vec<(Connection, NotifyError)>,
 }
 
-/// Why a notification is not on its way.
+/// Reason why a notification is not on its way.
 #[derive(Debug, Clone, thiserror::Error)]
 #[non_exhaustive]
-pub enum Missed {
-    /// There is no such connection any more.
+pub enum NotifyError {
+    /// The connection has ended.
     #[error("not connected")]
     Gone,
-    /// Its client has not initialized it yet, and may not be told anything before.
+    /// The client has not initialized the connection yet, and may not be told anything before.
     #[error("not initialized")]
     NotInitialized,
-    /// Its client does not read as fast as it is written to; its queue is full.
+    /// The client does not read as fast as it is written to; its queue is full.
     #[error("too slow")]
     Slow,
     /// The notification could not be encoded.
@@ -111,41 +110,41 @@ pub enum Missed {
     Unsendable(Error),
 }
 
-impl<R: Role> Registry<R> {
-    /// The connections, in the order in which they came.
+impl<R: McpRole> Registry<R> {
+    /// Returns the connections, in the order in which they came.
     #[must_use]
     pub fn list(&self) -> Vec<Connection> {
-        self.lock().values().map(|place| place.connection.clone()).collect()
+        self.lock().values().map(|listed| listed.connection.clone()).collect()
     }
 
-    /// The connection of this id.
+    /// Returns the connection with this id.
     #[must_use]
     pub fn get(&self, id: u64) -> Option<Connection> {
-        self.lock().get(&id).map(|place| place.connection.clone())
+        self.lock().get(&id).map(|listed| listed.connection.clone())
     }
 
     /// Sends `notification` to one connection, without waiting.
     ///
     /// # Errors
-    /// [`Missed`], when it does not go out.
-    pub fn notify(&self, id: u64, notification: R::Not) -> Result<(), Missed> {
+    /// [`NotifyError`], when it does not go out.
+    pub fn notify(&self, id: u64, notification: R::Not) -> Result<(), NotifyError> {
         let message = JsonRpcMessage::notification(notification);
-        let place = self.lock().get(&id).cloned().ok_or(Missed::Gone)?;
-        let message = (place.encode)(&message).map_err(Missed::Unsendable)?;
-        // What its form does not know is not missed.
-        message.map_or(Ok(()), |message| self.offer(&place, message))
+        let listed = self.lock().get(&id).cloned().ok_or(NotifyError::Gone)?;
+        let message = (listed.encode)(&message).map_err(NotifyError::Unsendable)?;
+        // The framing has no message for it; that is not a failure.
+        message.map_or(Ok(()), |message| self.try_send(&listed, message))
     }
 
     /// Sends `notification` to every connection, without waiting: who is too slow misses it.
     ///
     /// # Errors
     /// [`Error::Message`] when the notification cannot be encoded; nobody gets it then.
-    pub fn notify_all(&self, notification: R::Not) -> Result<Broadcast, Error> {
-        let places = self.lock().values().cloned().collect();
-        self.offer_to(places, notification)
+    pub fn notify_all(&self, notification: R::Not) -> Result<BroadcastReport, Error> {
+        let chosen = self.lock().values().cloned().collect();
+        self.send_to(chosen, notification)
     }
 
-    /// The same, to those connections that `filter` chooses.
+    /// Sends `notification` to the connections that `filter` chooses, without waiting.
     ///
     /// # Errors
     /// [`Error::Message`] when the notification cannot be encoded; nobody gets it then.
@@ -153,117 +152,121 @@ impl<R: Role> Registry<R> {
         &self,
         notification: R::Not,
         mut filter: impl FnMut(&Connection) -> bool,
-    ) -> Result<Broadcast, Error> {
+    ) -> Result<BroadcastReport, Error> {
         // Before the lock is taken: it is the caller's code, and may ask the registry itself.
         let chosen = self.list().into_iter().filter(|connection| filter(connection));
         let chosen: Vec<u64> = chosen.map(|connection| connection.id()).collect();
         let connections = self.lock();
-        let places = chosen.iter().filter_map(|id| connections.get(id)).cloned().collect();
+        let chosen = chosen.iter().filter_map(|id| connections.get(id)).cloned().collect();
         drop(connections);
-        self.offer_to(places, notification)
+        self.send_to(chosen, notification)
     }
 
-    /// Without the lock: nobody who comes or goes waits for a broadcast.
-    fn offer_to(&self, places: Vec<Place<R>>, notification: R::Not) -> Result<Broadcast, Error> {
+    /// Sends without the lock: nobody who comes or goes waits for a broadcast.
+    fn send_to(
+        &self,
+        chosen: Vec<Listed<R>>,
+        notification: R::Not,
+    ) -> Result<BroadcastReport, Error> {
         let notification = JsonRpcMessage::notification(notification);
-        let mut broadcast = Broadcast { reached: 0, missed: Vec::new() };
+        let mut broadcast = BroadcastReport { sent: 0, failed: Vec::new() };
         // Encoded once for all that have the same framing; a registry seldom knows two.
         let mut encoded: Vec<(&Encode<R>, Option<Message>)> = Vec::new();
-        for place in &places {
-            if !encoded.iter().any(|(encode, _)| Arc::ptr_eq(encode, &place.encode)) {
-                encoded.push((&place.encode, (place.encode)(&notification)?));
+        for listed in &chosen {
+            if !encoded.iter().any(|(encode, _)| Arc::ptr_eq(encode, &listed.encode)) {
+                encoded.push((&listed.encode, (listed.encode)(&notification)?));
             }
         }
-        for place in &places {
-            let message = encoded.iter().find(|(encode, _)| Arc::ptr_eq(encode, &place.encode));
+        for listed in &chosen {
+            let message = encoded.iter().find(|(encode, _)| Arc::ptr_eq(encode, &listed.encode));
             let Some((_, Some(message))) = message else { continue };
-            match self.offer(place, message.clone()) {
-                Ok(()) => broadcast.reached += 1,
-                Err(why) => broadcast.missed.push((place.connection.clone(), why)),
+            match self.try_send(listed, message.clone()) {
+                Ok(()) => broadcast.sent += 1,
+                Err(why) => broadcast.failed.push((listed.connection.clone(), why)),
             }
         }
         Ok(broadcast)
     }
 
-    /// Closes the connection of this id, with the closing handshake and this `reason`. Whether there
-    /// was such a connection.
+    /// Closes the connection with this id, with the closing handshake and this `reason`. Returns
+    /// `false` if there is none, or it is being closed already.
     pub fn disconnect(&self, id: u64, reason: CloseReason) -> bool {
         self.get(id).is_some_and(|connection| connection.disconnect(reason))
     }
 
-    /// What happens from now on.
-    pub fn events(&self) -> Events {
-        self.inner.announcer.subscribe()
+    /// Returns what happens from now on, as a stream.
+    pub fn events(&self) -> RegistryEvents {
+        self.inner.events.subscribe()
     }
 
-    /// What has happened so far, in figures.
+    /// Returns what has happened so far, in figures.
     #[must_use]
     pub fn health(&self) -> Health {
         let connections = self.lock();
-        self.inner.tally.health(connections.values().map(|place| &place.connection))
+        self.inner.counters.health(connections.values().map(|listed| &listed.connection))
     }
 
-    /// Notes somebody who was not let in.
-    pub(super) fn refused(&self, cause: Cause, peer: Option<std::net::SocketAddr>) {
-        tracing::debug!(%cause, ?peer, "refused");
-        self.inner.tally.refused(cause);
-        self.inner.announcer.announce(|| Event::Refused { cause, peer });
+    /// Records a client that was rejected.
+    pub(super) fn rejected(&self, reason: RejectReason, peer: Option<std::net::SocketAddr>) {
+        tracing::debug!(%reason, ?peer, "rejected");
+        self.inner.counters.rejected(reason);
+        self.inner.events.announce(|| RegistryEvent::Rejected { reason, peer });
     }
 
-    /// Notes that a client has lost its connection, or is back.
-    pub(super) fn is_away(&self, connection: &Connection, away: bool) {
-        if connection.away(away) != away {
-            self.inner.tally.away(away);
-            let event = if away { Event::Away } else { Event::Back };
-            self.inner.announcer.announce(|| event(connection.clone()));
+    /// Records that a client has lost its connection, or is back.
+    pub(super) fn set_detached(&self, connection: &Connection, detached: bool) {
+        if connection.swap_detached(detached) != detached {
+            self.inner.counters.detached(detached);
+            let event = if detached { RegistryEvent::Detached } else { RegistryEvent::Reattached };
+            self.inner.events.announce(|| event(connection.clone()));
         }
     }
 
-    /// Notes that a client that was away is not waited for any longer.
-    pub(super) fn is_gone(&self, connection: &Connection) {
-        if connection.away(false) {
-            self.inner.tally.away(false);
+    /// Records that a detached client is not waited for any longer.
+    pub(super) fn forget_detached(&self, connection: &Connection) {
+        if connection.swap_detached(false) {
+            self.inner.counters.detached(false);
         }
     }
 
-    /// An id for the next connection.
+    /// Returns the id for the next connection.
     pub(super) fn next_id(&self) -> u64 {
         self.inner.next.fetch_add(1, Ordering::Relaxed) + 1
     }
 
-    /// Lists `connection`, until what is returned is dropped.
-    pub(super) fn enter(
+    /// Lists `connection` until the registration is dropped.
+    pub(super) fn register(
         &self,
         connection: Connection,
         shared: SharedLink,
         encode: Encode<R>,
-    ) -> Entry<R> {
-        let place = Place { connection: connection.clone(), shared, encode };
+    ) -> Registration<R> {
+        let listed = Listed { connection: connection.clone(), shared, encode };
         let mut connections = self.lock();
-        connections.insert(connection.id(), place);
+        connections.insert(connection.id(), listed);
         // Under the lock, as the sums are made: they never miss one, nor have it twice.
-        self.inner.tally.connected();
+        self.inner.counters.connected();
         drop(connections);
-        self.inner.announcer.announce(|| Event::Connected(connection.clone()));
-        Entry { registry: self.clone(), connection }
+        self.inner.events.announce(|| RegistryEvent::Connected(connection.clone()));
+        Registration { registry: self.clone(), connection }
     }
 
-    fn offer(&self, place: &Place<R>, message: Message) -> Result<(), Missed> {
-        if !place.connection.is_initialized() {
-            return Err(Missed::NotInitialized);
+    fn try_send(&self, listed: &Listed<R>, message: Message) -> Result<(), NotifyError> {
+        if !listed.connection.is_initialized() {
+            return Err(NotifyError::NotInitialized);
         }
-        match place.shared.try_send(message) {
+        match listed.shared.try_send(message) {
             Ok(()) => {
-                place.connection.keeps_up();
+                listed.connection.mark_caught_up();
                 Ok(())
             }
             Err(TrySendError::Full) => {
-                if place.connection.falls_behind() {
-                    self.inner.announcer.announce(|| Event::Slow(place.connection.clone()));
+                if listed.connection.mark_slow() {
+                    self.inner.events.announce(|| RegistryEvent::Slow(listed.connection.clone()));
                 }
-                Err(Missed::Slow)
+                Err(NotifyError::Slow)
             }
-            Err(TrySendError::Closed) => Err(Missed::Gone),
+            Err(TrySendError::Closed) => Err(NotifyError::Gone),
         }
     }
 
@@ -272,48 +275,48 @@ impl<R: Role> Registry<R> {
     }
 }
 
-impl<R: Role> Default for Registry<R> {
+impl<R: McpRole> Default for Registry<R> {
     fn default() -> Self {
         let inner = Inner {
             next: AtomicU64::new(0),
             connections: Mutex::default(),
-            tally: Tally::default(),
-            announcer: Announcer::default(),
+            counters: Counters::default(),
+            events: Broadcaster::default(),
         };
         Self { inner: Arc::new(inner) }
     }
 }
 
-impl<R: Role> Clone for Registry<R> {
+impl<R: McpRole> Clone for Registry<R> {
     fn clone(&self) -> Self {
         Self { inner: self.inner.clone() }
     }
 }
 
-impl<R: Role> fmt::Debug for Registry<R> {
+impl<R: McpRole> fmt::Debug for Registry<R> {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         f.debug_list().entries(self.list()).finish()
     }
 }
 
-/// A listed connection. Dropping it takes it off the list.
-pub(super) struct Entry<R: Role> {
+/// Registration of a connection. Dropping it takes the connection off the list.
+pub(super) struct Registration<R: McpRole> {
     registry: Registry<R>,
     pub(super) connection: Connection,
 }
 
-impl<R: Role> Drop for Entry<R> {
+impl<R: McpRole> Drop for Registration<R> {
     fn drop(&mut self) {
         let mut connections = self.registry.lock();
-        let Some(place) = connections.remove(&self.connection.id()) else { return };
-        self.registry.inner.tally.disconnected(&self.connection.stats().snapshot());
+        let Some(listed) = connections.remove(&self.connection.id()) else { return };
+        self.registry.inner.counters.disconnected(&self.connection.stats().snapshot());
         drop(connections);
         let inner = &self.registry.inner;
-        let reason = match &*place.shared.state().borrow() {
+        let reason = match &*listed.shared.state().borrow() {
             State::Closed(reason) => reason.clone(),
             _ => CloseCode::Abnormal.into(),
         };
         let connection = self.connection.clone();
-        inner.announcer.announce(|| Event::Disconnected { connection, reason });
+        inner.events.announce(|| RegistryEvent::Disconnected { connection, reason });
     }
 }

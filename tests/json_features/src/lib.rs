@@ -10,9 +10,10 @@ mod raw;
 use std::{future::Future, time::Duration};
 
 use mcp_ws_transport::{
-    client::Toolbox,
+    McpRole,
+    client::ToolClient,
     connect,
-    decode::{Role, decode},
+    decode::decode,
     framing::{Envelope, Framing, ToolCall},
     message::Message,
     serve,
@@ -196,7 +197,7 @@ async fn a_toolbox_reads_no_name_in_a_text() {
                 raw.json(&json!({ "jsonrpc": "2.0", "id": request["id"], "result": result })).await;
             }
         });
-        let tools = Toolbox::connect(connect(url).resume(false)).await.unwrap();
+        let tools = ToolClient::connect(connect(url).resume(false)).await.unwrap();
         let hostile = hostile().into_iter();
         let texts = hostile.chain([r#"{"$serde_json::private::RawValue":"[7]"}"#.to_owned()]);
         for text in texts {
@@ -214,7 +215,7 @@ async fn a_toolbox_reads_no_name_in_a_text() {
 
 #[test]
 fn the_older_forms_of_messages_refuse_the_names_too() {
-    fn refused<R: Role>(mut framing: impl Framing<R>, text: &str) {
+    fn refused<R: McpRole>(mut framing: impl Framing<R>, text: &str) {
         let told = framing.decode(Message::text(text.to_owned()), &());
         assert!(format!("{told:?}").contains("is reserved"), "{told:.300?}");
     }
@@ -276,7 +277,7 @@ async fn numbers_are_what_they_are() {
 /// Fractions stand in typed members too, by whichever way a message is read.
 #[test]
 fn typed_fractions_are_read() {
-    fn reads<R: Role>(text: &str) {
+    fn reads<R: McpRole>(text: &str) {
         let message = decode::<R>(text.as_bytes(), &());
         assert!(message.is_ok(), "{text}: {message:?}");
     }

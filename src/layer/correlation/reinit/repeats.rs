@@ -7,13 +7,20 @@ use rmcp::{
     service::TxJsonRpcMessage,
 };
 
-use super::{super::Replay, ATTEMPTS};
 use crate::{
-    decode::{Method, Role},
+    decode::method::Method,
     error::MessageError,
     framing::Framing,
-    layer::{SharedLink, codec::Codec, correlation::pending::PendingCalls},
+    layer::{
+        codec::Codec,
+        correlation::{
+            config::Replay,
+            pending::{MAX_ATTEMPTS, PendingCalls},
+        },
+        shared_link::SharedLink,
+    },
     message::Message,
+    role::McpRole,
 };
 
 /// Requests that are sent again to another peer, as they were encoded.
@@ -47,7 +54,7 @@ impl Repeats {
     }
 
     /// Keeps `item` if it is such a request.
-    pub(super) fn remember<R: Role, F: Framing<R>>(
+    pub(super) fn remember<R: McpRole, F: Framing<R>>(
         &mut self,
         item: &TxJsonRpcMessage<R>,
         replay: Replay,
@@ -65,7 +72,7 @@ impl Repeats {
                 return Ok(());
             }
             Method::SubscriptionsListen => None,
-            _ if replay == Replay::Resend => Some(ATTEMPTS - 1),
+            _ if replay == Replay::Resend => Some(MAX_ATTEMPTS - 1),
             _ => return Ok(()),
         };
         let message = codec.encode(item)?;
@@ -81,7 +88,7 @@ impl Repeats {
             && was_sent(id)
         {
             *attempts += 1;
-            if *attempts >= ATTEMPTS {
+            if *attempts >= MAX_ATTEMPTS {
                 self.discover = None;
             }
         }
@@ -96,7 +103,7 @@ impl Repeats {
     }
 
     /// Sends what a former peer was sent, before all else. What was not sent waits in the queue.
-    pub(super) fn send_again<R: Role, F: Framing<R>>(
+    pub(super) fn send_again<R: McpRole, F: Framing<R>>(
         &self,
         pending: &PendingCalls,
         codec: &Codec<R, F>,

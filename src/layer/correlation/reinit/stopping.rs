@@ -3,7 +3,11 @@
 
 use std::{mem, pin::Pin, task::Context, time::Duration};
 
-use tokio::time::{Sleep, sleep};
+use tokio::time::{Instant, Sleep, sleep};
+
+/// Time for which requests are held back at first. It doubles each time that the peer refuses one
+/// again, since it may be a tool that says so, and not the peer.
+const FIRST: Duration = Duration::from_secs(5);
 
 /// Time within which a stopping peer must close the connection. A drain takes 30 s at most by
 /// default.
@@ -11,20 +15,32 @@ const PATIENCE: Duration = Duration::from_secs(60);
 
 /// State of a peer that may be stopping.
 ///
-/// | state | on a refusal | on the loss of the connection | on the next |
-/// |---|---|---|---|
-/// | `No` | holds requests back: `Holding` | – | – |
-/// | `Holding` | the request waits too | `Lost` | – |
-/// | `Holding`, after 60 s | requests go out again: `Disbelieved` | – | – |
-/// | `Disbelieved` | the refusal is passed up | `No` | – |
-/// | `Lost` | – | – | requests go out, `No` |
+/// | state | on a refusal | when the timer fires | on another answer to what was sent since | on the loss of the connection | on the next |
+/// |---|---|---|---|---|---|
+/// | `No` | holds requests back for 5 s: `Holding` | – | – | – | – |
+/// | `Holding` | the request waits too | requests go out again: `Asked`, or after 60 s in all `Disbelieved` | the same: `Disbelieved` | `Lost` | – |
+/// | `Asked` | holds them back for twice the time: `Holding` | – | `Disbelieved` | `No` | – |
+/// | `Disbelieved` | it is passed up | – | – | `No` | – |
+/// | `Lost` | – | – | – | – | requests go out, `No` |
 #[derive(Debug, Default)]
 pub(super) enum Stopping {
     #[default]
     No,
-    Holding(Pin<Box<Sleep>>),
+    Holding(Box<Announced>),
+    Asked(Box<Announced>),
     Disbelieved,
     Lost,
+}
+
+/// Stop that the peer has announced by a refusal.
+#[derive(Debug)]
+pub(super) struct Announced {
+    since: Instant,
+    /// Number of the last message that was queued before it.
+    before: u64,
+    /// Time for which requests are held back, and its end.
+    hold: Duration,
+    timer: Pin<Box<Sleep>>,
 }
 
 impl Stopping {
@@ -33,31 +49,67 @@ impl Stopping {
         !matches!(self, Self::Disbelieved)
     }
 
-    /// Records a refusal.
-    pub(super) fn begin(&mut self) {
-        if let Self::No = self {
-            tracing::info!("the peer is stopping: requests wait for the next connection");
-            *self = Self::Holding(Box::pin(sleep(PATIENCE)));
+    /// Returns `true` if requests have gone out again since the peer said that it stops.
+    pub(super) fn was_asked_again(&self) -> bool {
+        match self {
+            Self::Holding(announced) => announced.hold > FIRST,
+            Self::Asked(_) => true,
+            Self::No | Self::Disbelieved | Self::Lost => false,
         }
     }
 
-    /// Returns `true` once, when a peer that announced a stop has not closed in time.
+    /// Records a refusal, before which the message with the number `before` was queued last.
+    pub(super) fn begin(&mut self, before: u64) {
+        *self = match mem::take(self) {
+            Self::No => {
+                tracing::info!("the peer is stopping: requests wait for the next connection");
+                let (since, hold, timer) = (Instant::now(), FIRST, Box::pin(sleep(FIRST)));
+                Self::Holding(Box::new(Announced { since, before, hold, timer }))
+            }
+            Self::Asked(mut announced) => {
+                announced.hold *= 2;
+                let end = Instant::now() + announced.hold;
+                announced.timer.as_mut().reset(end.min(announced.since + PATIENCE));
+                Self::Holding(announced)
+            }
+            state => state,
+        };
+    }
+
+    /// Returns `true` when requests are to go out again, since the peer has not closed in time.
     pub(super) fn poll(&mut self, cx: &mut Context<'_>) -> bool {
-        if let Self::Holding(timer) = self
-            && timer.as_mut().poll(cx).is_ready()
-        {
-            tracing::warn!("the peer said that it stops, and has not within {PATIENCE:?}");
-            *self = Self::Disbelieved;
-            return true;
+        let Self::Holding(announced) = self else { return false };
+        if announced.timer.as_mut().poll(cx).is_pending() {
+            return false;
         }
-        false
+        *self = match mem::take(self) {
+            Self::Holding(announced) if announced.since.elapsed() < PATIENCE => {
+                Self::Asked(announced)
+            }
+            _ => {
+                tracing::warn!("the peer said that it stops, and has not within {PATIENCE:?}");
+                Self::Disbelieved
+            }
+        };
+        true
+    }
+
+    /// Records an answer that is no such refusal to the request with the number `seq`. Returns
+    /// `true` if requests are to go out again, since the peer is not stopping.
+    pub(super) fn disprove(&mut self, seq: u64) -> bool {
+        let (Self::Holding(announced) | Self::Asked(announced)) = self else { return false };
+        if seq <= announced.before {
+            return false;
+        }
+        tracing::info!("the peer is not stopping: it answers requests");
+        matches!(mem::replace(self, Self::Disbelieved), Self::Holding(_))
     }
 
     /// Records the loss of the connection.
     pub(super) fn lose(&mut self) {
         *self = match mem::take(self) {
             Self::Holding(_) | Self::Lost => Self::Lost,
-            Self::No | Self::Disbelieved => Self::No,
+            Self::No | Self::Asked(_) | Self::Disbelieved => Self::No,
         };
     }
 

@@ -29,11 +29,11 @@ use tokio_test::{assert_pending, assert_ready, task::spawn};
 
 use super::*;
 use crate::{
-    event::{Announcer, State},
+    event::{Broadcaster, State},
     framing::JsonRpc,
     layer::{
         Framed, Reconnect,
-        correlation::{Config, Correlation, cancellation},
+        correlation::{Config, Correlation, inbound::cancellation, tests::panics::drop_by_panic},
         fake::{self, Peer},
         framed,
         reconnect::LinkSource,
@@ -82,28 +82,28 @@ impl LinkSource for Links {
     }
 }
 
-struct Stack<R: Role> {
+struct Stack<R: McpRole> {
     stack: Correlation<R, JsonRpc>,
     links: Links,
     reconnect_handle: ReconnectHandle,
     news: crate::event::Events<Event>,
 }
 
-fn stack<R: Role>() -> (Stack<R>, Peer) {
+fn stack<R: McpRole>() -> (Stack<R>, Peer) {
     let (link, peer) = fake::link();
     let (links, reconnect_handle) = (Links::default(), ReconnectHandle::default());
     let line = Reconnect::new(link, links.clone());
     let shared = SharedLink::new(line, shared_link::Config::default().queue_bytes(1000));
     let framed = Framed::new(shared, JsonRpc::default(), framed::Config::default());
-    let announcer = Announcer::default();
+    let announcer = Broadcaster::default();
     let news = announcer.subscribe();
-    let notices = Notices::new(watch::Sender::new(State::Connecting), announcer);
+    let notices = ConnectionEvents::new(watch::Sender::new(State::Connecting), announcer);
     let stack =
         Correlation::new(framed, Config::default()).outliving(notices, reconnect_handle.clone());
     (Stack { stack, links, reconnect_handle, news }, peer)
 }
 
-impl<R: Role> Stack<R> {
+impl<R: McpRole> Stack<R> {
     fn next(&mut self) -> RxJsonRpcMessage<R> {
         assert_ready!(spawn(self.stack.next()).poll()).unwrap().unwrap()
     }
@@ -347,6 +347,25 @@ async fn a_handler_that_goes_on_after_its_cancellation_answers_no_other_peer() {
 }
 
 #[tokio::test(start_paused = true)]
+async fn a_handler_that_panics_answers_its_own_peer_by_the_id_that_it_has_there() {
+    let (mut stack, peer) = stack::<RoleServer>();
+    asks(&peer, 1);
+    let old = stack.next();
+    peer.send(Message::Close(None));
+    stack.idle();
+    let peer = stack.links.next();
+    assert!(matches!(stack.next(), JsonRpcMessage::Notification(_)));
+    asks(&peer, 1);
+    let new = stack.next();
+    drop_by_panic(old);
+    drop_by_panic(new);
+    stack.idle();
+    tokio::time::advance(Duration::from_secs(1)).await;
+    stack.idle();
+    assert_eq!(sent(&peer), ["answer 1"]);
+}
+
+#[tokio::test(start_paused = true)]
 async fn initialize_itself_is_repeated_until_it_is_answered() {
     let (mut stack, peer) = stack::<RoleClient>();
     stack.send(request(0, InitializeRequest::new(InitializeRequestParams::default())));
@@ -372,7 +391,7 @@ async fn initialize_itself_is_repeated_until_it_is_answered() {
 async fn a_server_that_closes_on_initialize_is_not_tried_for_ever() {
     let (mut stack, mut peer) = stack::<RoleClient>();
     stack.send(request(0, InitializeRequest::new(InitializeRequestParams::default())));
-    for _ in 1..ATTEMPTS {
+    for _ in 1..MAX_ATTEMPTS {
         stack.idle();
         assert_eq!(sent(&peer), ["initialize 0"]);
         peer.send(Message::Close(None));

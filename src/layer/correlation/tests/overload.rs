@@ -10,7 +10,7 @@ fn sending(config: Config, ids: impl IntoIterator<Item = i64>) -> (Stack, Peer) 
     let (stack, peer, _) = correlation::<RoleClient>(config);
     let mut stack = spawn(stack);
     let ids: Vec<_> = ids.into_iter().collect();
-    ids.iter().for_each(|id| stack.start_send_unpin(ping::<RoleClient>(*id)).unwrap());
+    ids.iter().for_each(|id| stack.start_send_unpin(list(*id)).unwrap());
     assert_pending!(stack.poll_next());
     assert_eq!(sent_ids(&peer), ids);
     (stack, peer)
@@ -27,7 +27,7 @@ fn refuse(peer: &Peer, id: i64) {
 }
 
 fn answer(stack: &mut Stack, peer: &Peer, id: i64) {
-    say(peer, json!({"jsonrpc": "2.0", "id": id, "result": {}}));
+    say(peer, json!({"jsonrpc": "2.0", "id": id, "result": {"tools": []}}));
     let item = assert_ready!(stack.poll_next()).unwrap().unwrap();
     assert!(matches!(item, JsonRpcMessage::Response(_)), "{item:?}");
 }
@@ -129,6 +129,46 @@ async fn refusals_are_passed_up_after_a_minute_without_an_answer_until_there_is_
     assert_eq!(sends(&mut stack, &peer), [4]);
     refuse(&peer, 4);
     assert!(sends(&mut stack, &peer).is_empty(), "it waits again");
+}
+
+/// Only a request that it has had makes room where it is answered.
+#[tokio::test(start_paused = true)]
+async fn answers_to_nothing_and_to_pings_are_no_sign_of_room() {
+    for pings in [false, true] {
+        let (mut stack, peer) = sending(Config::default(), [1]);
+        refuse(&peer, 1);
+        assert!(sends(&mut stack, &peer).is_empty());
+        let begun = tokio::time::Instant::now();
+        let mut sendings = 0;
+        while begun.elapsed() < ms(59_999) {
+            for (id, ping) in [(7, r#""result":{}"#), (8, r#""error":{"code":1,"message":"m"}"#)] {
+                if pings {
+                    stack.start_send_unpin(super::ping::<RoleClient>(id)).unwrap();
+                }
+                for id in sends(&mut stack, &peer).into_iter().filter(|id| *id == 1) {
+                    refuse(&peer, id);
+                    sendings += 1;
+                }
+                peer.send(Message::text(format!(r#"{{"jsonrpc":"2.0","id":{id},{ping}}}"#)));
+                if pings {
+                    assert!(assert_ready!(stack.poll_next()).unwrap().is_ok());
+                }
+            }
+            assert!(sends(&mut stack, &peer).is_empty());
+            advance(ms(500).min(ms(59_999).saturating_sub(begun.elapsed())).max(ms(1))).await;
+        }
+        assert!(sendings < 20, "{sendings}");
+        advance(ms(1)).await;
+        assert_eq!(sends(&mut stack, &peer), [1]);
+        refuse(&peer, 1);
+        assert_eq!(next_error(&mut stack).0, Some(RequestId::Number(1)));
+        // And it is believed again when it has answered a call.
+        peer.send(Message::text(r#"{"jsonrpc":"2.0","id":9,"result":{}}"#));
+        stack.start_send_unpin(list(2)).unwrap();
+        assert_eq!(sends(&mut stack, &peer), [2]);
+        refuse(&peer, 2);
+        assert_eq!(next_error(&mut stack).0, Some(RequestId::Number(2)));
+    }
 }
 
 #[tokio::test(start_paused = true)]

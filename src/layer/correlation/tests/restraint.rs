@@ -45,8 +45,8 @@ fn answer(stack: &mut Spawn<Correlation<RoleClient, JsonRpc>>, peer: &Peer, id: 
     assert!(matches!(item, JsonRpcMessage::Response(_)), "{item:?}");
 }
 
-#[test]
-fn each_answer_lets_the_next_request_go_in_order() {
+#[tokio::test(start_paused = true)]
+async fn each_answer_lets_the_next_request_go_in_order() {
     let (mut stack, peer, _) = restrained(Config::default());
     for (answered, next) in [(2, 3), (1, 4), (4, 5)] {
         answer(&mut stack, &peer, answered);
@@ -57,8 +57,8 @@ fn each_answer_lets_the_next_request_go_in_order() {
     }
 }
 
-#[test]
-fn answers_notifications_and_pings_do_not_wait_for_requests() {
+#[tokio::test(start_paused = true)]
+async fn answers_notifications_and_pings_do_not_wait_for_requests() {
     let (mut stack, peer, _) = restrained(Config::default());
     say(&peer, json!({"jsonrpc": "2.0", "id": 1, "method": "ping"}));
     assert!(matches!(assert_ready!(stack.poll_next()), Some(Ok(JsonRpcMessage::Request(_)))));
@@ -71,8 +71,8 @@ fn answers_notifications_and_pings_do_not_wait_for_requests() {
     assert_eq!(ids(&peer), [1, 0, 9]);
 }
 
-#[test]
-fn one_that_is_cancelled_is_never_sent_and_makes_room() {
+#[tokio::test(start_paused = true)]
+async fn one_that_is_cancelled_is_never_sent_and_makes_room() {
     let (mut stack, peer, _) = restrained(Config::default());
     cancel(&mut stack, 3);
     assert_pending!(stack.poll_next());
@@ -101,8 +101,8 @@ async fn the_deadline_of_one_that_waits_passes() {
     assert!(sent(&peer).iter().all(|sent| sent["method"] == "notifications/cancelled"));
 }
 
-#[test]
-fn the_end_of_the_link_ends_those_that_wait_as_not_sent() {
+#[tokio::test(start_paused = true)]
+async fn the_end_of_the_link_ends_those_that_wait_as_not_sent() {
     let (mut stack, peer, _) = restrained(Config::default());
     peer.send(Message::Close(Some(CloseCode::Restart.into())));
     for (id, reason) in (1..).zip(["outcome_unknown", "outcome_unknown", "not_sent", "not_sent"]) {
@@ -112,8 +112,8 @@ fn the_end_of_the_link_ends_those_that_wait_as_not_sent() {
     }
 }
 
-#[test]
-fn a_peer_that_takes_more_gets_more() {
+#[tokio::test(start_paused = true)]
+async fn a_peer_that_takes_more_gets_more() {
     let (mut stack, peer, limits) = restrained(Config::default());
     limits.set(MessageLimits::from_peer(None, Some(4)));
     assert_pending!(stack.poll_next());
@@ -123,8 +123,8 @@ fn a_peer_that_takes_more_gets_more() {
     assert_eq!(ids(&peer), [5]);
 }
 
-#[test]
-fn one_that_is_too_large_when_its_turn_comes_ends_alone() {
+#[tokio::test(start_paused = true)]
+async fn one_that_is_too_large_when_its_turn_comes_ends_alone() {
     let (mut stack, peer, limits) = restrained(Config::default());
     let text = json!({"cursor": "x".repeat(2000)});
     let large = json!({"jsonrpc": "2.0", "id": 6, "method": "tools/list", "params": text});
@@ -140,8 +140,8 @@ fn one_that_is_too_large_when_its_turn_comes_ends_alone() {
 }
 
 /// A subscription stays open for as long as it is wanted.
-#[test]
-fn nothing_waits_for_subscriptions_alone() {
+#[tokio::test(start_paused = true)]
+async fn nothing_waits_for_subscriptions_alone() {
     let (mut stack, peer, limits) = restrained(Config::default());
     [1, 2, 3, 4, 5].into_iter().for_each(|id| cancel(&mut stack, id));
     let listen = |id| {
@@ -169,8 +169,8 @@ fn nothing_waits_for_subscriptions_alone() {
 }
 
 /// A repeated subscription of a former peer counts the same.
-#[test]
-fn a_subscription_that_ends_is_no_longer_counted() {
+#[tokio::test(start_paused = true)]
+async fn a_subscription_that_ends_is_no_longer_counted() {
     let mut outbound = PendingCalls::default();
     let id = RequestId::Number;
     outbound.insert(id(1), Call::new(Method::SubscriptionsListen, 1));
@@ -185,8 +185,8 @@ fn a_subscription_that_ends_is_no_longer_counted() {
 }
 
 /// The requests that the peer has may wait for that answer.
-#[test]
-fn what_a_client_asks_in_order_to_answer_does_not_wait() {
+#[tokio::test(start_paused = true)]
+async fn what_a_client_asks_in_order_to_answer_does_not_wait() {
     let (mut stack, peer, _) = restrained(Config::default());
     say(&peer, json!({"jsonrpc": "2.0", "id": 7, "method": "ping"}));
     assert!(matches!(assert_ready!(stack.poll_next()), Some(Ok(JsonRpcMessage::Request(_)))));
@@ -201,4 +201,53 @@ fn what_a_client_asks_in_order_to_answer_does_not_wait() {
     answer(&mut stack, &peer, 11);
     assert_pending!(stack.poll_next());
     assert!(peer.sent().is_empty());
+}
+
+fn refuse(peer: &Peer, id: i64) {
+    let data = json!({"reason": "too_many_requests"});
+    let error = json!({"code": -32000, "message": "too many", "data": data});
+    say(peer, json!({"jsonrpc": "2.0", "id": id, "error": error}));
+}
+
+/// The answers to those that it has may be lost.
+#[tokio::test(start_paused = true)]
+async fn a_peer_that_answers_none_of_those_that_it_has_is_sent_one_more() {
+    let silence = Duration::from_secs(10);
+    let (mut stack, peer, _) = restrained(Config::default());
+    for _ in 0..3 {
+        advance(silence - Duration::from_millis(1)).await;
+        assert_pending!(stack.poll_next());
+        assert!(peer.sent().is_empty());
+        advance(Duration::from_millis(1)).await;
+        assert!(stack.is_woken());
+        assert_pending!(stack.poll_next());
+        assert_eq!(ids(&peer), [3]);
+        refuse(&peer, 3);
+        assert_pending!(stack.poll_next());
+        assert!(peer.sent().is_empty(), "it waits again");
+    }
+    advance(silence).await;
+    assert_pending!(stack.poll_next());
+    assert_eq!(ids(&peer), [3]);
+    // So the peer takes one besides those.
+    for (answered, next) in [(3, 4), (4, 5)] {
+        answer(&mut stack, &peer, answered);
+        assert_pending!(stack.poll_next());
+        assert_eq!(ids(&peer), [next]);
+    }
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_peer_that_answers_or_may_refuse_for_good_is_sent_no_more_than_it_takes() {
+    let (mut stack, peer, _) = restrained(Config::default());
+    let (mut other, other_peer, _) = restrained(Config::default().retry_refused(false));
+    stack.start_send_unpin(list(6)).unwrap();
+    for (answered, next) in [(1, 3), (3, 4), (4, 5)] {
+        advance(Duration::from_secs(9)).await;
+        answer(&mut stack, &peer, answered);
+        assert_pending!(stack.poll_next());
+        assert_eq!(ids(&peer), [next]);
+        assert_pending!(other.poll_next());
+        assert!(other_peer.sent().is_empty());
+    }
 }

@@ -18,11 +18,11 @@ use tokio::{
 use super::*;
 use crate::{
     WebSocketTransport,
-    decode::Role,
     duplex::BoxLink,
-    event::Notices,
-    extensions::Extensions,
+    event::ConnectionEvents,
+    handshake::extensions::WsExtensions,
     layer::socket::Side as End,
+    role::McpRole,
     transport::{Builder, Config as Settings},
 };
 
@@ -93,7 +93,7 @@ struct Done(AtomicUsize, Notify);
 
 /// Sends this many requests and answers those of the other end, until both ends have all their
 /// answers.
-async fn converse<R: Role>(
+async fn converse<R: McpRole>(
     mut transport: WebSocketTransport<R>,
     requests: usize,
     mut random: Random,
@@ -151,13 +151,13 @@ async fn session(
     far: DuplexStream,
 ) -> (WebSocketTransport<RoleClient>, WebSocketTransport<RoleServer>) {
     let none = Bytes::new;
-    let client = Builder::<RoleClient>::default().config(Settings::default());
-    let link = client.layers().link(near, none(), End::Client, Extensions::default());
+    let client = Builder::<RoleClient>::default().transport(Settings::default());
+    let link = client.layers().link(near, none(), End::Client, WsExtensions::default());
     let receive_count = ReceiveCount::default();
     receive_count.begin(SessionStart::Opening);
-    let client = client.over_sessions(link, Never, Notices::default(), receive_count);
-    let server = Builder::<RoleServer>::default().config(Settings::default());
-    let mut link = server.layers().link(far, none(), End::Server, Extensions::default());
+    let client = client.over_sessions(link, Never, ConnectionEvents::default(), receive_count);
+    let server = Builder::<RoleServer>::default().transport(Settings::default());
+    let mut link = server.layers().link(far, none(), End::Server, WsExtensions::default());
     let secrets = Secrets::default();
     let id = serde_json::from_value(json!("s")).unwrap();
     let session = SessionFrame::new(id, secrets.given().clone(), 120, 1 << 20);

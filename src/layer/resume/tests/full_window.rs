@@ -327,6 +327,54 @@ async fn a_peer_that_neither_acknowledges_nor_pongs_is_closed_in_a_time_that_dep
     }
 }
 
+/// A process may be suspended, and so is the time it takes to read what came meanwhile.
+#[tokio::test(start_paused = true)]
+async fn what_has_arrived_is_read_before_the_peer_is_late() {
+    let mut side = Side::with_window(1);
+    side.send("1");
+    side.peer.sent();
+    for acked in 1..4 {
+        assert_pending!(side.poll_ready());
+        advance(10 * SECOND).await;
+        let ping = side.assert_pings();
+        side.peer.send(Message::Pong(ping));
+        advance(1000 * SECOND).await;
+        assert_pending!(side.poll_ready());
+        advance(10 * SECOND).await;
+        side.assert_pings();
+        side.peer.send(Message::text(format!("@ack {acked}")));
+        advance(1000 * SECOND).await;
+        side.send("2");
+        assert_eq!(side.sent(), ["2"]);
+    }
+}
+
+/// It acknowledges over a link on which nothing counts any more.
+#[tokio::test(start_paused = true)]
+async fn a_peer_is_not_late_while_another_link_is_made() {
+    let mut side = Side::with_window(1);
+    side.send("1");
+    side.peer.sent();
+    assert_pending!(side.poll_ready());
+    advance(10 * SECOND).await;
+    let ping = side.assert_pings();
+    let frozen = side.receive_count.freeze();
+    side.peer.send("@ack 1".into());
+    for _ in 0..10 {
+        side.peer.send(Message::Pong(ping.clone()));
+        advance(100 * SECOND).await;
+        assert_pending!(side.poll_ready());
+    }
+    assert!(side.pings().is_empty());
+    side.peer = side.source.give(frozen.resumed(0));
+    assert_pending!(side.poll_ready());
+    advance(10 * SECOND).await;
+    assert_pending!(side.poll_ready());
+    assert!(matches!(side.peer.sent().last(), Some(Message::Ping(_))));
+    side.peer.send("@ack 1".into());
+    assert_ready_ok!(side.poll_ready());
+}
+
 #[tokio::test(start_paused = true)]
 async fn nobody_is_pinged_where_the_window_has_room_or_nothing_waits() {
     let mut side = Side::with_window(70);

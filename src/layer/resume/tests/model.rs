@@ -3,6 +3,8 @@
 //!
 //! `MCP_WS_CASES=10000 cargo test --lib resume::tests::model` tries that many sequences.
 
+use std::collections::VecDeque;
+
 use proptest::{collection::vec, prelude::*, test_runner::TestRunner};
 
 use super::*;
@@ -11,6 +13,8 @@ use super::*;
 enum Action {
     /// A message of this size, where there is room.
     Send(At, usize),
+    /// A writer waits for room.
+    Wait(At),
     /// Its tasks run.
     Run(At),
     /// So many messages on a link arrive at this side.
@@ -18,6 +22,8 @@ enum Action {
     /// A link takes no writes at this side, takes them again, or fails with them.
     Block(At, usize, bool),
     Break(At, usize),
+    /// A link takes so many milliseconds to bring what is sent from now on.
+    Delay(usize, u64),
     Cut(usize),
     /// The client begins an attempt and gives up those before.
     Open,
@@ -39,16 +45,25 @@ enum At {
 use Action::*;
 use At::*;
 
+/// Longest time that a link takes to bring a message, in milliseconds.
+const MAX_DELAY: u64 = 200;
+
+fn size() -> impl Strategy<Value = usize> {
+    prop_oneof![30 => 0_usize..120, 1 => Just(usize::from(u16::MAX))]
+}
+
 fn action() -> impl Strategy<Value = Action> {
     let at = || prop_oneof![Just(Client), Just(Server)];
     // Counted from the newest.
     let link = || prop_oneof![6 => Just(0_usize), 2 => Just(1), 1 => 2_usize..5];
     prop_oneof![
-        30 => (at(), 0_usize..120).prop_map(|(at, size)| Send(at, size)),
+        30 => (at(), size()).prop_map(|(at, size)| Send(at, size)),
+        8 => at().prop_map(Wait),
         20 => at().prop_map(Run),
         25 => (at(), link(), 1_usize..8).prop_map(|(at, link, count)| Move(at, link, count)),
         2 => (at(), link(), any::<bool>()).prop_map(|(at, link, on)| Block(at, link, on)),
         1 => (at(), link()).prop_map(|(at, link)| Break(at, link)),
+        1 => (link(), 0..MAX_DELAY).prop_map(|(link, ms)| Delay(link, ms)),
         4 => link().prop_map(Cut),
         6 => Just(Open),
         8 => link().prop_map(Answer),
@@ -62,7 +77,8 @@ fn action() -> impl Strategy<Value = Action> {
 #[derive(Default)]
 struct Pipe {
     ends: [Option<Peer>; 2],
-    under_way: [Vec<Message>; 2],
+    under_way: [VecDeque<(Instant, Message)>; 2],
+    delay: Duration,
     cut: bool,
 }
 
@@ -70,7 +86,10 @@ impl Pipe {
     fn collect(&mut self) {
         for (from, to) in [(0, 1), (1, 0)] {
             if let Some(end) = &self.ends[from] {
-                self.under_way[to].extend(end.sent());
+                let under_way = &mut self.under_way[to];
+                let last = under_way.back().map(|(due, _)| *due);
+                let due = (Instant::now() + self.delay).max(last.unwrap_or_else(Instant::now));
+                under_way.extend(end.sent().into_iter().map(|message| (due, message)));
             }
         }
         if self.cut {
@@ -82,8 +101,10 @@ impl Pipe {
         self.collect();
         let Some(end) = &self.ends[to as usize] else { return false };
         let under_way = &mut self.under_way[to as usize];
-        let count = count.min(under_way.len());
-        under_way.drain(..count).for_each(|message| end.send(message));
+        let now = Instant::now();
+        let arrived = under_way.partition_point(|(due, _)| *due <= now);
+        let count = count.min(arrived);
+        under_way.drain(..count).for_each(|(_, message)| end.send(message));
         count > 0
     }
 
@@ -98,7 +119,7 @@ impl Pipe {
 }
 
 /// A session as the model knows it: what was sent to each side, and how much of it has arrived.
-#[derive(Default)]
+#[derive(Debug, Default)]
 struct Model {
     sent_to: [Vec<u64>; 2],
     arrived_at: [usize; 2],
@@ -114,6 +135,7 @@ struct Attempt {
 }
 
 struct World {
+    windows: [usize; 2],
     next: u64,
     client: Side,
     /// The session that the client's user knows, and the one that its source knows.
@@ -130,16 +152,15 @@ struct World {
     told: [usize; 2],
 }
 
-const WINDOW: usize = 600;
-
 impl World {
-    fn new() -> Self {
-        let (client, server, secrets) =
-            (Side::with_window(WINDOW), Side::with_window(WINDOW), Secrets::default());
+    fn new(windows: [usize; 2]) -> Self {
+        let [client, server] = windows.map(Side::with_window);
+        let secrets = Secrets::default();
         let ends = [Some(client.peer.clone()), Some(server.peer.clone())];
         let mut client = client;
         client.dialled();
         Self {
+            windows,
             next: 0,
             client,
             client_in: 0,
@@ -164,22 +185,26 @@ impl World {
         &mut self.pipes[last.saturating_sub(back)]
     }
 
-    fn send(&mut self, from: At, size: usize) {
-        self.next += 1;
-        let number = self.next;
-        let (session, side, to) = match from {
-            Client => (self.client_in, &mut self.client, Server),
-            Server => match self.server() {
-                Some((session, side)) => (session, side, Client),
-                None => return,
-            },
-        };
-        if matches!(side.poll_ready(), Poll::Ready(Ok(()))) {
-            let message = Outgoing::new(number, Message::text(format!("{number} {:size$}", "")));
-            side.line.enter(|_, line| line.start_send(message)).unwrap();
-            let _ = side.poll_flush();
-            self.models[session].sent_to[to as usize].push(number);
+    /// One side and the session that it is in: at the server, the newest that there is.
+    fn side(&mut self, at: At) -> Option<(usize, &mut Side)> {
+        match at {
+            Client => Some((self.client_in, &mut self.client)),
+            Server => self.server(),
         }
+    }
+
+    /// Sends a message if there is room. Pending if the window is full, or the link takes nothing.
+    fn send(&mut self, from: At, size: usize) -> Poll<Result<(), Error>> {
+        let number = self.next + 1;
+        let Some((session, side)) = self.side(from) else { return Poll::Pending };
+        ready!(side.poll_ready())?;
+        let message = Outgoing::new(number, Message::text(format!("{number} {:size$}", "")));
+        side.line.enter(|_, line| line.start_send(message)).unwrap();
+        let _ = side.poll_flush();
+        self.next = number;
+        let to = if from == Client { Server } else { Client };
+        self.models[session].sent_to[to as usize].push(number);
+        Poll::Ready(Ok(()))
     }
 
     fn poll(&mut self, at: At) {
@@ -234,7 +259,8 @@ impl World {
                 return;
             }
         }
-        let (side, secrets) = (Side::with_window(WINDOW), Secrets::default());
+        let side = Side::with_window(self.windows[Server as usize]);
+        let secrets = Secrets::default();
         *end = Some(side.peer.clone());
         attempt.answer = Some((self.servers.len(), secrets.given().clone(), false, 0));
         self.servers.push(Some((side, secrets)));
@@ -267,7 +293,13 @@ impl World {
 
     async fn act(&mut self, action: Action) {
         match action {
-            Send(from, size) => self.send(from, size),
+            Send(from, size) => _ = self.send(from, size),
+            Wait(at) => {
+                if let Some((_, side)) = self.side(at) {
+                    let _ = side.poll_ready();
+                    let _ = side.poll_flush();
+                }
+            }
             Run(at) => self.poll(at),
             Move(to, link, count) => _ = self.pipe(link).bring(to, count),
             Block(at, link, on) => {
@@ -276,6 +308,7 @@ impl World {
             Break(at, link) => {
                 self.pipe(link).ends[at as usize].iter().for_each(Peer::break_writes);
             }
+            Delay(link, ms) => self.pipe(link).delay = Duration::from_millis(ms),
             Cut(link) => self.pipe(link).cut(),
             Open => self.open(),
             Answer(back) => self.answer(back),
@@ -289,33 +322,46 @@ impl World {
         }
     }
 
-    /// All goes well from now on: everything has to arrive.
-    async fn heal(&mut self) {
+    /// Sends what is left to be sent. Reads only when that is done, or where there is no link.
+    fn converse(&mut self, at: At, left: &mut usize) {
+        while *left > 0 {
+            match self.send(at, 10) {
+                Poll::Ready(Ok(())) => *left -= 1,
+                Poll::Ready(Err(_)) => break,
+                Poll::Pending => return,
+            }
+        }
+        self.poll(at);
+    }
+
+    /// Whether all that was sent in the client's session has arrived and is acknowledged.
+    fn is_settled(&mut self) -> bool {
+        let Model { sent_to, arrived_at } = &self.models[self.client_in];
+        let (server, _) = self.servers[self.client_in].as_mut().unwrap();
+        let kept = |side: &mut Side| side.line.enter(|_, line| line.send_window.kept_bytes());
+        sent_to.each_ref().map(Vec::len) == *arrived_at
+            && [&mut self.client, server].map(kept) == [0, 0]
+    }
+
+    /// All goes well from now on: everything has to arrive, and what is `left` to be sent.
+    async fn heal(&mut self, mut left: [usize; 2]) {
         for _ in 0..2 {
             self.open();
             self.answer(0);
             self.finish();
         }
+        // No others are known to the client.
+        self.servers.truncate(self.client_in + 1);
         let last = self.pipes.len() - 1;
-        for _ in 0..3 {
-            loop {
-                [Client, Server].into_iter().for_each(|at| self.poll(at));
-                let moved = [Client, Server].map(|to| self.pipes[last].bring(to, usize::MAX));
-                if moved == [false, false] {
-                    break;
-                }
+        let start = Instant::now();
+        while left != [0, 0] || !self.is_settled() {
+            let model = &self.models[self.client_in];
+            assert!(start.elapsed() < 100 * SECOND, "{left:?} are left, {model:?}");
+            [Client, Server].into_iter().for_each(|at| self.converse(at, &mut left[at as usize]));
+            let moved = [Client, Server].map(|to| self.pipes[last].bring(to, usize::MAX));
+            if moved == [false, false] {
+                advance(SECOND / 10).await;
             }
-            advance(SECOND).await;
-        }
-        let session = self.client_in;
-        let model = &self.models[session];
-        for at in [Client, Server] {
-            assert_eq!(model.sent_to[at as usize].len(), model.arrived_at[at as usize], "{at:?}");
-        }
-        let (server, _) = self.servers[session].as_mut().unwrap();
-        for side in [&mut self.client, server] {
-            let kept = side.line.enter(|_, line| line.send_window.kept_bytes());
-            assert_eq!(kept, 0, "not all is acknowledged");
         }
     }
 }
@@ -334,6 +380,8 @@ fn arrives(model: &mut Model, at: At, item: LinkEvent<Message>, told: &mut [usiz
             assert_eq!(model.sent_to[at as usize].get(*arrived), Some(&number), "at {at:?}");
             *arrived += 1;
         }
+        // For an acknowledgement: the window was full.
+        LinkEvent::Item(Message::Ping(_)) => {}
         LinkEvent::Up(LinkUp::Resumed(_)) => told[0] += 1,
         LinkEvent::Up(LinkUp::NewPeer) => told[1] += 1,
         LinkEvent::Down(_) => assert_eq!(at, Client, "a server's session has no restart"),
@@ -344,19 +392,23 @@ fn arrives(model: &mut Model, at: At, item: LinkEvent<Message>, told: &mut [usiz
 #[test]
 fn in_order_and_once_or_an_explicit_restart() {
     let told = std::cell::Cell::new([0, 0]);
-    let run = |actions: Vec<Action>| {
+    let run = |(windows, actions, left)| {
         on_its_own_clock(async {
-            let mut world = World::new();
-            for action in actions {
+            let mut world = World::new(windows);
+            for action in Vec::<Action>::into_iter(actions) {
                 world.act(action).await;
             }
-            world.heal().await;
+            world.heal(left).await;
             let [heals, losses] = told.get();
             told.set([heals + world.told[0], losses + world.told[1]]);
         });
         Ok(())
     };
-    TestRunner::new(cases(300)).run(&vec(action(), 0..200), run).unwrap();
+    // Where one message fills the window, another waits for the timer of the one who received it.
+    let window = || prop_oneof![Just(1_usize), Just(600), Just(200 << 10)];
+    let left = || 0_usize..12;
+    let trials = ([window(), window()], vec(action(), 0..200), [left(), left()]);
+    TestRunner::new(cases(256)).run(&trials, run).unwrap();
     let [heals, losses] = told.get();
     println!("{heals} heals, {losses} losses");
     assert!(heals > 100 && losses > 10, "nothing was tried");

@@ -67,8 +67,8 @@
 
 mod compress;
 mod header;
-mod inflate;
-mod negotiate;
+pub(super) mod inflate;
+pub(crate) mod negotiate;
 
 pub use self::negotiate::Agreement;
 pub(super) use self::{

@@ -1,9 +1,10 @@
 //! The era without `initialize`: what is asked again of the next peer.
 
 use rmcp::model::{
-    DiscoverRequest, DiscoverRequestParams, NotificationMetaObject, ServerNotification,
-    SubscriptionFilter, SubscriptionsListenRequest, SubscriptionsListenRequestParams,
-    SubscriptionsListenResult, ToolListChangedNotification,
+    DiscoverRequest, DiscoverRequestParams, NotificationMetaObject, ProgressNotification,
+    ProgressNotificationParam, ProgressToken, ServerNotification, SubscriptionFilter,
+    SubscriptionsListenRequest, SubscriptionsListenRequestParams, SubscriptionsListenResult,
+    ToolListChangedNotification,
 };
 
 use super::*;
@@ -43,7 +44,7 @@ async fn a_loss_is_no_answer_to_the_question_what_the_peer_speaks() {
 async fn a_peer_that_closes_whenever_it_is_asked_what_it_speaks_is_an_answer() {
     let (mut stack, mut peer) = stack::<RoleClient>();
     stack.send(discover(0));
-    for _ in 1..ATTEMPTS {
+    for _ in 1..MAX_ATTEMPTS {
         stack.idle();
         assert_eq!(sent(&peer), ["server/discover 0"]);
         peer.send(Message::Close(None));
@@ -126,13 +127,20 @@ async fn what_is_listened_to_outlives_a_request_with_the_same_id() {
 async fn a_request_is_cancelled_by_the_id_that_its_peer_gave_it_or_not_at_all() {
     let (mut stack, peer) = stack::<RoleServer>();
     let enough = |id| JsonRpcMessage::notification(cancellation(id, "enough".into()).into());
-    asks(&peer, 1);
+    let listens = |peer: &Peer| {
+        let params = json!({"notifications": {}});
+        say(
+            peer,
+            json!({"jsonrpc": "2.0", "id": 1, "method": "subscriptions/listen", "params": params}),
+        );
+    };
+    listens(&peer);
     let JsonRpcMessage::Request(old) = stack.next() else { panic!("a request") };
     peer.send(Message::Close(None));
     stack.idle();
     let peer = stack.links.next();
     assert_eq!(stack.cancelled(), old.id);
-    asks(&peer, 1);
+    listens(&peer);
     let JsonRpcMessage::Request(new) = stack.next() else { panic!("a request") };
     stack.send(enough(old.id));
     stack.idle();
@@ -147,6 +155,38 @@ async fn a_request_is_cancelled_by_the_id_that_its_peer_gave_it_or_not_at_all() 
     stack.send(answer(new.id));
     stack.idle();
     assert_eq!(peer.sent(), []);
+}
+
+/// A handler that heeds no cancellation goes on, and clients count their tokens from the start.
+#[tokio::test(start_paused = true)]
+async fn progress_is_told_to_the_peer_that_asked_for_it_by_the_token_that_it_gave() {
+    let (mut stack, mut peer) = stack::<RoleServer>();
+    let progress = |token| {
+        let progress = ProgressNotification::new(ProgressNotificationParam::new(token, 1.0));
+        JsonRpcMessage::notification(ServerNotification::from(progress))
+    };
+    let mut former = Vec::new();
+    // Both of them may look as if this side had made them.
+    for given in [json!(1), json!("1"), json!("'1\u{2032}0"), json!("1\u{2032}2")] {
+        let params = json!({"name": "add", "_meta": {"progressToken": given}});
+        say(&peer, json!({"jsonrpc": "2.0", "id": 1, "method": "tools/call", "params": params}));
+        let JsonRpcMessage::Request(request) = stack.next() else { panic!("a request") };
+        let token = request.request.get_meta().get_progress_token().unwrap();
+        for former in &former {
+            stack.send(progress(ProgressToken::clone(former)));
+        }
+        stack.send(progress(token.clone()));
+        stack.idle();
+        let told = peer.sent();
+        let [Message::Text(told)] = &told[..] else { panic!("{given}: {told:?}") };
+        let told: Value = serde_json::from_slice(told.as_bytes()).unwrap();
+        assert_eq!(told["params"]["progressToken"], given);
+        former.push(token);
+        peer.send(Message::Close(None));
+        stack.idle();
+        peer = stack.links.next();
+        stack.cancelled();
+    }
 }
 
 /// Above, it is known by another id.

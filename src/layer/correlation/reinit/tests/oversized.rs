@@ -104,6 +104,28 @@ async fn a_request_is_not_to_blame_for_what_is_none() {
     assert_eq!(sent, ["notifications/initialized", "tools/call 2"]);
 }
 
+/// It echoes the id of what is refused, however long that is.
+#[tokio::test(start_paused = true)]
+async fn a_request_is_not_to_blame_for_a_refusal() {
+    let (mut stack, peer) = initialized();
+    stack.send(call_of(1, 2000));
+    let id = "i".repeat(5000);
+    for refused in [
+        json!({"jsonrpc": "1.0", "id": id, "method": "ping"}),
+        json!({"jsonrpc": "2.0", "id": id, "method": "ping", "params": []}),
+    ] {
+        say(&peer, refused);
+        stack.idle();
+    }
+    stack.send(call_of(2, 10));
+    stack.idle();
+    assert_eq!(sent(&peer).len(), 4);
+    peer.send(too_big());
+    assert_eq!(stack.error(), (RequestId::Number(1), "outcome_unknown".into()));
+    let (_, sent) = next(&mut stack);
+    assert_eq!(sent, ["notifications/initialized", "tools/call 2"]);
+}
+
 #[tokio::test(start_paused = true)]
 async fn another_end_blames_nobody() {
     let (mut stack, peer) = sent_much();

@@ -61,7 +61,7 @@ async fn one_that_the_peer_does_not_survive_ends() {
     let (mut stack, mut peer) = replaying();
     stack.send(list(1));
     stack.idle();
-    for _ in 1..ATTEMPTS {
+    for _ in 1..MAX_ATTEMPTS {
         peer.send(Message::Close(None));
         stack.idle();
         let (next, sent) = stack.begins_anew();

@@ -2,6 +2,7 @@
 
 use super::*;
 use crate::link::Resumed;
+use tokio::time::advance;
 
 /// A server whose client has initialized its session.
 fn served() -> (Stack<RoleServer>, Peer) {
@@ -118,6 +119,39 @@ async fn a_peer_that_initializes_is_another() {
     says_initialized(&mut stack, &peer);
     stack.idle();
     assert_eq!(sent(&peer), ["ping 71"], "it was for whoever is there");
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_peer_of_whom_nothing_can_be_read_is_closed_after_a_while() {
+    let (mut stack, peer) = served();
+    let peer = stack.returns(&peer);
+    // A client may have nothing to ask.
+    advance(PATIENCE * 9).await;
+    stack.idle();
+    for _ in 0..2 {
+        peer.send(Message::text("{}"));
+        stack.idle();
+        advance(PATIENCE / 2).await;
+    }
+    let error = assert_ready!(spawn(stack.stack.next()).poll()).unwrap().unwrap_err();
+    assert!(error.to_string().contains("1008"), "{error}");
+    let told = peer.sent();
+    assert!(
+        matches!(&told[..], [Message::Close(Some(reason))] if reason.code == CloseCode::Policy)
+    );
+}
+
+#[tokio::test(start_paused = true)]
+async fn the_time_of_a_peer_of_whom_nothing_can_be_read_ends_with_its_link() {
+    let (mut stack, peer) = served();
+    let peer = stack.returns(&peer);
+    peer.send(Message::text("{}"));
+    stack.idle();
+    let peer = stack.returns(&peer);
+    advance(PATIENCE * 9).await;
+    stack.idle();
+    asks(&peer, 1);
+    assert_eq!(stack.request(), RequestId::Number(1));
 }
 
 /// In the era without `initialize` every request says which version it speaks.

@@ -133,6 +133,15 @@ async fn five_connections_are_enough() {
         assert_eq!(sent(&peer), ["tools/call 1"], "{round}");
         say(&peer, refusal(1));
         if round < 5 {
+            // Each of them takes its time, which does not count.
+            for seconds in [5, 10] {
+                stack.idle();
+                tokio::time::advance(Duration::from_secs(seconds)).await;
+                stack.idle();
+                stack.idle();
+                assert_eq!(sent(&peer), ["tools/call 1"], "{round}");
+                say(&peer, refusal(1));
+            }
             stack.idle();
             peer.send(Message::Close(None));
             peer = stack.links.next_as(RESUMED);
@@ -144,15 +153,69 @@ async fn five_connections_are_enough() {
 #[tokio::test(start_paused = true)]
 async fn a_peer_that_says_so_and_stays_is_asked_again() {
     let (mut stack, peer) = refused();
-    tokio::time::advance(Duration::from_secs(59)).await;
+    for seconds in [5, 10, 20, 25] {
+        tokio::time::advance(Duration::from_millis(1000 * seconds - 1)).await;
+        stack.idle();
+        assert!(sent(&peer).is_empty(), "{seconds}");
+        tokio::time::advance(Duration::from_millis(1)).await;
+        stack.idle();
+        stack.idle();
+        assert_eq!(sent(&peer), ["tools/call 1", "tools/call 2"], "{seconds}");
+        for id in [1, 2] {
+            say(&peer, refusal(id));
+        }
+        if seconds < 25 {
+            stack.idle();
+        }
+    }
+    for id in [1, 2] {
+        assert_eq!(stack.error(), (RequestId::Number(id), "stopping".into()));
+    }
+}
+
+/// So does a gateway whose own server stops.
+#[tokio::test(start_paused = true)]
+async fn a_tool_that_says_so_holds_up_the_others_for_a_moment() {
+    let (mut stack, peer) = refused();
+    stack.send(request(3, rmcp::model::PingRequest::default()));
+    stack.idle();
+    tokio::time::advance(Duration::from_secs(5)).await;
+    stack.idle();
+    stack.idle();
+    assert_eq!(sent(&peer), ["tools/call 1", "tools/call 2", "ping 3"]);
+    say(&peer, json!({"jsonrpc": "2.0", "id": 3, "result": {}}));
+    assert!(matches!(stack.next(), JsonRpcMessage::Response(_)));
+    say(&peer, refusal(1));
+    stack.idle();
+    stack.send(call(4));
+    stack.idle();
+    assert!(sent(&peer).is_empty(), "a pong says nothing");
+    say(&peer, json!({"jsonrpc": "2.0", "id": 2, "result": {"content": []}}));
+    assert!(matches!(stack.next(), JsonRpcMessage::Response(_)));
+    stack.idle();
+    assert_eq!(sent(&peer), ["tools/call 1", "tools/call 4"]);
+    say(&peer, refusal(1));
+    assert_eq!(stack.error(), (RequestId::Number(1), "stopping".into()));
+    // From now on it is believed no more, on this connection.
+    say(&peer, refusal(4));
+    assert_eq!(stack.error(), (RequestId::Number(4), "stopping".into()));
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_stopping_peer_that_still_answers_what_it_has_is_stopping() {
+    let (mut stack, peer) = initialized();
+    for id in [1, 2] {
+        stack.send(call(id));
+    }
+    stack.idle();
+    sent(&peer);
+    say(&peer, refusal(1));
+    stack.idle();
+    say(&peer, json!({"jsonrpc": "2.0", "id": 2, "result": {"content": []}}));
+    assert!(matches!(stack.next(), JsonRpcMessage::Response(_)));
+    stack.send(call(3));
     stack.idle();
     assert!(sent(&peer).is_empty());
-    tokio::time::advance(Duration::from_secs(1)).await;
-    stack.idle();
-    stack.idle();
-    assert_eq!(sent(&peer), ["tools/call 1", "tools/call 2"]);
-    say(&peer, refusal(2));
-    assert_eq!(stack.error(), (RequestId::Number(2), "stopping".into()));
 }
 
 #[tokio::test(start_paused = true)]

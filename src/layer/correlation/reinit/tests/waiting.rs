@@ -48,8 +48,8 @@ async fn a_queue_that_nothing_empties_turns_calls_away() {
     assert_eq!(reason, "not_sent");
     let RequestId::Number(first) = id else { panic!("{id:?}") };
     assert!(first > 2 && first < 20, "{first}");
-    let cancelled = cancellation(RequestId::Number(99), "enough".into());
-    let error = stack.stack.start_send_unpin(JsonRpcMessage::notification(cancelled.into()));
+    let changed = rmcp::model::RootsListChangedNotification::default();
+    let error = stack.stack.start_send_unpin(JsonRpcMessage::notification(changed.into()));
     assert!(matches!(error, Err(Error::Message(MessageError::QueueFull))));
 }
 

@@ -1,0 +1,319 @@
+//! [`ReconnectPolicy`] and [`Backoff`]: when a lost connection is made again.
+
+use std::time::Duration;
+
+use backon::{BackoffBuilder, ExponentialBackoff, ExponentialBuilder};
+use rand::{RngExt, SeedableRng, rngs::SmallRng};
+
+use crate::error::{CloseCode, Error, HandshakeError, LinkError};
+
+/// Policy for when a lost connection is made again.
+///
+/// The first wait is random, from zero to [`first`](Self::first), 1 s, so that clients which lost
+/// their server together do not return together. A single client need not wait: with
+/// `.first(Duration::ZERO)` it reconnects at once, which takes as long as a handshake.
+///
+/// If that attempt fails, no client returns before all have tried once: each further wait is at
+/// least `first`, plus a random part of up to `min`, which doubles each time. The waits reset after
+/// a connection that worked: one that has carried a message each way besides `initialize` and its
+/// answer, or has lasted for [`stable`](Self::stable). A server that accepts connections and drops
+/// them is therefore tried ever more rarely.
+#[derive(Debug, Clone)]
+#[non_exhaustive]
+pub struct ReconnectPolicy {
+    /// Upper bound of the first wait, and lower bound of the later ones: 1 s. Zero reconnects at
+    /// once.
+    pub first: Duration,
+    /// Upper bound of the first wait after the server has announced that it restarts, or has no room (1012, 1013): 10 s.
+    pub after_restart: Duration,
+    /// Random part of the second wait, which doubles with each further one: up to 1 s.
+    pub min: Duration,
+    /// Longest wait: 30 s.
+    pub max: Duration,
+    /// Age from which a connection that carried nothing resets the waits: 60 s.
+    pub stable: Duration,
+    /// Attempts for one connection. `None`, the default, tries for ever.
+    pub attempts: Option<u32>,
+}
+
+impl Default for ReconnectPolicy {
+    fn default() -> Self {
+        Self {
+            first: Duration::from_secs(1),
+            after_restart: Duration::from_secs(10),
+            min: Duration::from_secs(1),
+            max: Duration::from_secs(30),
+            stable: Duration::from_secs(60),
+            attempts: None,
+        }
+    }
+}
+
+impl ReconnectPolicy {
+    /// Sets [`first`](Self::first).
+    #[must_use]
+    pub fn first(mut self, bound: Duration) -> Self {
+        self.first = bound;
+        self
+    }
+
+    /// Sets [`after_restart`](Self::after_restart).
+    #[must_use]
+    pub fn after_restart(mut self, bound: Duration) -> Self {
+        self.after_restart = bound;
+        self
+    }
+
+    /// Sets [`min`](Self::min).
+    #[must_use]
+    pub fn min(mut self, bound: Duration) -> Self {
+        self.min = bound;
+        self
+    }
+
+    /// Sets [`max`](Self::max).
+    #[must_use]
+    pub fn max(mut self, bound: Duration) -> Self {
+        self.max = bound;
+        self
+    }
+
+    /// Sets [`stable`](Self::stable).
+    #[must_use]
+    pub fn stable(mut self, time: Duration) -> Self {
+        self.stable = time;
+        self
+    }
+
+    /// Sets [`attempts`](Self::attempts).
+    #[must_use]
+    pub fn attempts(mut self, attempts: impl Into<Option<u32>>) -> Self {
+        self.attempts = attempts.into();
+        self
+    }
+}
+
+/// Waits of one client between its attempts.
+#[derive(Debug)]
+pub(super) struct Backoff {
+    policy: ReconnectPolicy,
+    growth: Option<ExponentialBackoff>,
+    random: SmallRng,
+    /// How long all who lost the server with this client take to come once.
+    spread: Duration,
+    /// The next wait is a first one.
+    fresh: bool,
+    /// How many attempts there have been for the next connection.
+    pub(super) attempt: u32,
+}
+
+impl Backoff {
+    pub(super) fn new(policy: ReconnectPolicy) -> Self {
+        Self::with_random(policy, SmallRng::from_rng(&mut rand::rng()))
+    }
+
+    fn with_random(policy: ReconnectPolicy, random: SmallRng) -> Self {
+        Self { spread: policy.first, policy, growth: None, random, fresh: true, attempt: 0 }
+    }
+
+    /// How long a connection has to last.
+    pub(super) fn stable(&self) -> Duration {
+        self.policy.stable
+    }
+
+    /// Returns the wait after a lost connection, which `worked` or not.
+    pub(super) fn after_loss(&mut self, cause: &Error, worked: bool) -> Duration {
+        self.attempt = 0;
+        if worked {
+            self.growth = None;
+            self.fresh = true;
+        }
+        let fresh = std::mem::replace(&mut self.fresh, false);
+        let announced = matches!(
+            cause,
+            Error::Link(LinkError::Closed(reason))
+                if matches!(reason.code, CloseCode::Restart | CloseCode::TryAgainLater)
+        );
+        self.spread = if announced { self.policy.after_restart } else { self.policy.first };
+        if announced || fresh { self.up_to(self.spread) } else { self.grown(Duration::ZERO) }
+    }
+
+    /// The machine was asleep: whatever made attempts fail, that was long ago.
+    pub(super) fn on_wakeup(&mut self) {
+        self.growth = None;
+    }
+
+    /// The wait after an attempt that failed, unless it was the last.
+    pub(super) fn after_failure(&mut self, error: &Error) -> Option<Duration> {
+        if self.policy.attempts.is_some_and(|attempts| self.attempt >= attempts) {
+            return None;
+        }
+        let asked = match error {
+            Error::Handshake(HandshakeError::Refused(refusal)) => refusal.retry_after,
+            _ => None,
+        };
+        Some(self.grown(asked.unwrap_or_default().min(LONGEST)))
+    }
+
+    /// At least what the server has `asked` for. All who are told the same time do not come at that time.
+    fn grown(&mut self, asked: Duration) -> Duration {
+        let ReconnectPolicy { min, max, .. } = self.policy;
+        let growth = self.growth.get_or_insert_with(|| {
+            let growth = ExponentialBuilder::new().with_min_delay(min).with_max_delay(max);
+            growth.without_max_times().build()
+        });
+        let least = self.spread.min(max);
+        let bound = growth.next().unwrap_or(max).min(max - least);
+        least.max(asked) + self.up_to(bound)
+    }
+
+    fn up_to(&mut self, bound: Duration) -> Duration {
+        bound.mul_f64(self.random.random::<f64>())
+    }
+}
+
+/// No `Retry-After` is obeyed for longer.
+const LONGEST: Duration = Duration::from_secs(3600);
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn abnormal() -> Error {
+        LinkError::Closed(CloseCode::Abnormal.into()).into()
+    }
+
+    fn unreachable() -> Error {
+        HandshakeError::TimedOut(Duration::ZERO).into()
+    }
+
+    /// The largest of many waits that are drawn alike, in whole seconds, rounded up.
+    fn bound(mut draw: impl FnMut() -> Duration) -> u64 {
+        (0..1000).map(|_| draw()).max().unwrap().as_secs_f64().ceil() as u64
+    }
+
+    #[test]
+    fn waits_grow_to_their_bound() {
+        let mut backoff: Vec<_> =
+            (0..1000).map(|_| Backoff::new(ReconnectPolicy::default())).collect();
+        let mut all = backoff.iter_mut();
+        assert_eq!(bound(|| all.next().unwrap().after_loss(&abnormal(), false)), 1);
+        for expected in [2, 3, 5, 9, 17, 30, 30] {
+            let mut all = backoff.iter_mut();
+            assert_eq!(
+                bound(|| all.next().unwrap().after_failure(&unreachable()).unwrap()),
+                expected
+            );
+        }
+        // A connection that did not work changes nothing, one that did begins anew.
+        let mut all = backoff.iter_mut();
+        assert_eq!(bound(|| all.next().unwrap().after_loss(&abnormal(), false)), 30);
+        let mut all = backoff.iter_mut();
+        assert_eq!(bound(|| all.next().unwrap().after_loss(&abnormal(), true)), 1);
+    }
+
+    #[test]
+    fn a_server_that_takes_every_connection_and_drops_it_is_left_alone_for_longer_and_longer() {
+        let mut backoff: Vec<_> =
+            (0..1000).map(|_| Backoff::new(ReconnectPolicy::default())).collect();
+        for expected in [1, 2, 3, 5, 9, 17, 30] {
+            let mut all = backoff.iter_mut();
+            let lost = || all.next().unwrap().after_loss(&abnormal(), false);
+            assert_eq!(bound(lost), expected);
+        }
+    }
+
+    #[test]
+    fn a_restart_is_waited_for_longer_and_a_wish_is_heeded() {
+        let mut backoff = Backoff::new(ReconnectPolicy::default());
+        let restart = LinkError::Closed(CloseCode::Restart.into()).into();
+        assert_eq!(bound(|| backoff.after_loss(&restart, false)), 10);
+        let mut refusal = crate::error::Refusal::new(http::StatusCode::SERVICE_UNAVAILABLE, "");
+        refusal.retry_after = Some(Duration::from_secs(100));
+        let wait =
+            backoff.after_failure(&HandshakeError::Refused(Box::new(refusal)).into()).unwrap();
+        assert!((100..=101).contains(&wait.as_secs()), "{wait:?}");
+    }
+
+    /// A thousand clients lose their server together, which is back after `outage`: the moments of all
+    /// their dials, and of those that find it, in order.
+    fn thousand(cause: &Error, outage: Duration) -> (Vec<Duration>, Vec<Duration>) {
+        let (mut dials, mut found) = (Vec::new(), Vec::new());
+        for client in 0..1000 {
+            let random = SmallRng::seed_from_u64(client);
+            let mut backoff = Backoff::with_random(ReconnectPolicy::default(), random);
+            let mut now = backoff.after_loss(cause, true);
+            while now < outage {
+                dials.push(now);
+                now += backoff.after_failure(&unreachable()).unwrap();
+            }
+            dials.push(now);
+            found.push(now);
+        }
+        dials.sort_unstable();
+        found.sort_unstable();
+        (dials, found)
+    }
+
+    /// How many of these moments are in the window that has the most of them, in percent of all.
+    fn densest(moments: &[Duration], window: Duration) -> f64 {
+        let within = |(first, start): (usize, &Duration)| {
+            moments[first..].partition_point(|moment| *moment < *start + window)
+        };
+        let most = moments.iter().enumerate().map(within).max().unwrap();
+        100.0 * most as f64 / moments.len() as f64
+    }
+
+    #[test]
+    fn a_thousand_who_lose_their_server_together_do_not_come_back_together() {
+        let restart = LinkError::Closed(CloseCode::Restart.into()).into();
+        let (cut, announced) = (Duration::from_millis(100), Duration::from_secs(1));
+        for (cause, window) in [(abnormal(), cut), (restart, announced)] {
+            let (mut of_dials, mut of_found, mut latest) = (0.0_f64, 0.0_f64, Duration::ZERO);
+            // It may be back at once, or not before a minute has passed.
+            for tenths in (0..100).chain((100..=600).step_by(50)) {
+                let outage = Duration::from_millis(100 * tenths);
+                let (dials, found) = thousand(&cause, outage);
+                of_dials = of_dials.max(densest(&dials, window));
+                of_found = of_found.max(densest(&found, window));
+                latest = latest.max(found[999].saturating_sub(outage));
+            }
+            println!(
+                "{cause}: at most {of_dials:.1} % of all dials in {window:?}, and {of_found:.1} % of those \
+                 that find it; all are back {latest:.1?} after it is",
+            );
+            assert!(of_dials <= 15.0 && of_found <= 15.0);
+            assert!(latest <= Duration::from_secs(60));
+        }
+    }
+
+    #[test]
+    fn who_loses_the_server_for_a_day_neither_gives_up_nor_tries_all_the_time() {
+        let day = Duration::from_secs(86_400);
+        let (mut most, mut latest) = (0, Duration::ZERO);
+        for client in 0..1000 {
+            let random = SmallRng::seed_from_u64(client);
+            let mut backoff = Backoff::with_random(ReconnectPolicy::default(), random);
+            let mut now = backoff.after_loss(&abnormal(), false);
+            while now < day {
+                backoff.attempt += 1;
+                now += backoff.after_failure(&unreachable()).unwrap();
+            }
+            most = most.max(backoff.attempt);
+            latest = latest.max(now - day);
+        }
+        println!("at most {most} attempts, and back at most {latest:.1?} after the server");
+        assert!(most <= 6000, "{most}");
+        assert!(latest <= Duration::from_secs(31), "{latest:?}");
+    }
+
+    #[test]
+    fn attempts_end() {
+        let mut backoff = Backoff::new(ReconnectPolicy::default().attempts(2));
+        backoff.after_loss(&abnormal(), false);
+        backoff.attempt = 1;
+        assert!(backoff.after_failure(&unreachable()).is_some());
+        backoff.attempt = 2;
+        assert!(backoff.after_failure(&unreachable()).is_none());
+    }
+}

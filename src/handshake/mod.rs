@@ -1,0 +1,9 @@
+//! What both ends of the opening handshake need (RFC 6455, section 4).
+
+pub(crate) mod extensions;
+#[cfg(feature = "__http")]
+pub(crate) mod header_case;
+#[cfg(feature = "__http")]
+pub(crate) mod headers;
+#[cfg(feature = "__http")]
+pub(crate) mod stream;

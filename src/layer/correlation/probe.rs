@@ -1,0 +1,57 @@
+//! [`Probe`]: what is sent to a peer that has as many requests as it takes, and answers none.
+
+use std::{task::Context, time::Duration};
+
+use crate::time::{Timer, deadline_in};
+
+/// Time without an answer after which one more request is sent.
+const SILENCE: Duration = Duration::from_secs(10);
+
+/// How many more requests may be in flight than the peer has said that it takes. The answers to
+/// those that it has may be lost, and nothing else may ever make room.
+///
+/// | what happens | what follows |
+/// |---|---|
+/// | requests have waited for 10 s, and the peer has answered none of those that it has | one more is sent |
+/// | it is refused | it waits again, and the next is sent after 10 s |
+/// | it is answered | so many may be in flight from now on |
+/// | another peer follows | no more than it has said are sent |
+#[derive(Debug, Default)]
+pub(super) struct Probe {
+    more: usize,
+    timer: Timer,
+}
+
+impl Probe {
+    pub(super) fn more(&self) -> usize {
+        self.more
+    }
+
+    /// Records an answer to a request of ours.
+    pub(super) fn note_answered(&mut self) {
+        self.timer.clear();
+    }
+
+    /// Records that the peer has refused a request since it has too many. Returns `true` if it has
+    /// more than it has said that it takes.
+    pub(super) fn note_refused(&mut self) -> bool {
+        let is_probe = self.more > 0;
+        self.more = self.more.saturating_sub(1);
+        is_probe
+    }
+
+    /// Lets one more be sent when it is time. `waits` says that requests wait for an answer.
+    pub(super) fn poll(&mut self, waits: bool, cx: &mut Context<'_>) {
+        if !waits {
+            self.timer.clear();
+            return;
+        }
+        if !self.timer.is_set() {
+            self.timer.set(deadline_in(SILENCE));
+        }
+        while self.timer.poll(cx).is_ready() {
+            self.more += 1;
+            self.timer.set(deadline_in(SILENCE));
+        }
+    }
+}

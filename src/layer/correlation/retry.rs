@@ -1,0 +1,173 @@
+//! Requests that the peer has not executed, and that are sent again: it refused them, since it has
+//! too many or stops, or closed the connection for a message that was too large.
+
+use rmcp::{
+    ErrorData,
+    model::{JsonRpcError, JsonRpcMessage, RequestId},
+    service::RxJsonRpcMessage,
+};
+use serde_json::json;
+
+use super::{
+    Correlation,
+    oversized::TooLarge,
+    pending::{Call, MAX_ATTEMPTS, Outcome},
+};
+use crate::{
+    decode::method::Method,
+    error::{CloseCode, Error, LinkError},
+    framing::Framing,
+    role::McpRole,
+    rpc_code::UNAVAILABLE,
+};
+
+/// Values of `data.reason` by which a peer refuses a request that it has not executed.
+const TOO_MANY: &str = "too_many_requests";
+const STOPPING: &str = "stopping";
+
+/// Returns the reason for which `error` refuses a request, which was not executed.
+fn reason(error: &ErrorData) -> Option<&str> {
+    let data = error.data.as_ref().filter(|_| error.code == UNAVAILABLE)?;
+    data["reason"].as_str().filter(|reason| [STOPPING, TOO_MANY].contains(reason))
+}
+
+/// Returns `true` if `error` refuses a request, which was not executed.
+pub(super) fn is_refusal(error: &ErrorData) -> bool {
+    reason(error).is_some()
+}
+
+/// Returns `true` if `error` refuses a request since the peer has too many.
+pub(super) fn is_too_many(error: &ErrorData) -> bool {
+    reason(error) == Some(TOO_MANY)
+}
+
+/// Returns `true` if the peer closed the connection because a message was too large for it.
+fn is_too_large(cause: &Error) -> bool {
+    matches!(cause, Error::Link(LinkError::Closed(reason)) if reason.code == CloseCode::TooBig)
+}
+
+impl<R: McpRole, F: Framing<R>> Correlation<R, F> {
+    /// Sends a request again, at its time, that `error` refuses without its having been executed.
+    /// Returns `false` if the refusal is to be passed up.
+    pub(super) fn retry_refused(&mut self, error: &JsonRpcError) -> bool {
+        if !self.config.retry_refused {
+            return false;
+        }
+        let Some(reason) = reason(&error.error) else { return false };
+        let id = error.id.as_ref().and_then(|id| self.pending.answered_by(id));
+        let Some(id) = id else { return false };
+        if self.reinit.as_ref().is_some_and(|reinit| reinit.is_repeating(&id)) {
+            // It is repeated on the next connection as well, which is asked for in a while.
+            return true;
+        }
+        match reason {
+            STOPPING => self.put_off(&id),
+            _ => self.put_back(&id),
+        }
+    }
+
+    /// Keeps a request for the next connection, since the peer is stopping. Returns `false` if the
+    /// refusal is to be passed up.
+    fn put_off(&mut self, id: &RequestId) -> bool {
+        let believed = self.reinit.as_ref().filter(|reinit| reinit.believes_stop());
+        let Some(reinit) = believed else { return false };
+        // Of the refusals of one connection the first counts.
+        let counts = !reinit.was_asked_again();
+        let call = self.pending.get(id);
+        let call = call.filter(|call| !counts || call.resends + 1 < MAX_ATTEMPTS);
+        if call.is_none_or(|call| call.kept.is_none()) {
+            return false;
+        }
+        let before = self.link.last_seq();
+        self.link.hold();
+        let Some(seq) = self.resend(id) else { return false };
+        if counts {
+            self.pending.note_resent(id, seq);
+        } else {
+            self.pending.renumber(id, seq);
+        }
+        if let Some(reinit) = &mut self.reinit {
+            reinit.on_stopping(before);
+        }
+        true
+    }
+
+    /// Has a request wait until the peer takes it. Returns `false` if the refusal is to be passed
+    /// up.
+    fn put_back(&mut self, id: &RequestId) -> bool {
+        if !self.probe.note_refused() && !self.overload.note_refused() {
+            return false;
+        }
+        let Some((id, call, message)) = self.pending.remove_kept(id) else { return false };
+        self.read_progress.note_answered(&call);
+        self.waiting.put_back(id, call, message);
+        true
+    }
+
+    /// Ends the request that was too large for the peer, if `cause` says so. Returns the number of
+    /// the last message that the peer may have read, of those `handed` to the connection; `None` if
+    /// no message was too large.
+    pub(super) fn end_too_large(&mut self, cause: &Error, handed: u64) -> Option<u64> {
+        let progress = std::mem::take(&mut self.read_progress);
+        self.codec.peer().pass(progress.passed());
+        if !is_too_large(cause) {
+            return None;
+        }
+        let TooLarge { seq, size, request } = progress.find_too_large(&self.pending, handed)?;
+        tracing::warn!(size, "a message was larger than the peer takes");
+        self.codec.peer().learn(size - 1);
+        if let Some((id, method)) = request.filter(|(_, method)| *method != Method::Initialize) {
+            self.abandon(&id);
+            self.synthesized.push_back(too_large::<R>(id, method, size, cause));
+        }
+        Some(seq - 1)
+    }
+
+    /// Moves the requests after the one numbered `read` to the next connection, up to those that
+    /// were `handed` to this one: the peer has not read them.
+    pub(super) fn put_off_unread(&mut self, read: u64, handed: u64) {
+        let Some(reinit) = &self.reinit else { return };
+        let unread = |call: &Call| call.seq > read && call.seq <= handed;
+        let unread = self.pending.iter().filter(|(_, call)| unread(call));
+        let unread = unread.filter(|(id, _)| !reinit.keeps(id));
+        let mut unread: Vec<_> = unread.map(|(id, call)| (call.seq, id.clone())).collect();
+        unread.sort_unstable_by_key(|(seq, _)| *seq);
+        for (_, id) in unread {
+            let call = self.pending.get(&id).filter(|call| call.resends + 1 < MAX_ATTEMPTS);
+            let seq = call.is_some().then(|| self.resend(&id)).flatten();
+            if let Some(seq) = seq {
+                self.pending.note_resent(&id, seq);
+            } else {
+                let cause = "the peer has not read it";
+                if let Some(call) = self.abandon(&id) {
+                    self.synthesized.push_back(call.lost::<R>(id, Outcome::NotSent, Some(cause)));
+                }
+            }
+        }
+    }
+
+    /// Sends the kept message of a request in flight again, and returns its new number. `None` if
+    /// it is not kept, or the link has ended.
+    fn resend(&mut self, id: &RequestId) -> Option<u64> {
+        let message = self.pending.get(id)?.kept.clone()?;
+        self.send_kept(id, &message).ok()
+    }
+}
+
+/// Builds the error of a request that made the peer close the connection.
+fn too_large<R: McpRole>(
+    id: RequestId,
+    method: Method,
+    size: usize,
+    cause: &Error,
+) -> RxJsonRpcMessage<R> {
+    let data = json!({
+        "reason": Outcome::NotSent.name(), "cause": cause.to_string(), "method": method.name(),
+        "size": size,
+    });
+    let message = format!(
+        "outbound message of {size} bytes is larger than the peer takes, which has closed the \
+         connection for it (1009)"
+    );
+    JsonRpcMessage::error(ErrorData::new(UNAVAILABLE, message, Some(data)), Some(id))
+}

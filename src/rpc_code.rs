@@ -1,0 +1,16 @@
+//! JSON-RPC error codes that this crate makes.
+
+use rmcp::model::ErrorCode;
+
+/// The JSON-RPC code of an error made by this side for a request whose link was lost, and of the
+/// refusal of one request too many. Its `data` says which.
+pub const UNAVAILABLE: ErrorCode = ErrorCode(-32000);
+
+/// JSON-RPC code of the error that ends a request past its deadline, made by this side. Its `data`
+/// has the `reason` `timed_out` and the `outcome`, `not_sent` or `outcome_unknown`, and the `cause`
+/// `unreadable_answer` if an unreadable answer may have been that of the request.
+pub const TIMED_OUT: ErrorCode = ErrorCode(-32001);
+
+/// Code of a request that is rejected for want of authentication.
+#[cfg(feature = "server")]
+pub(crate) const UNAUTHENTICATED: ErrorCode = ErrorCode(-32001);

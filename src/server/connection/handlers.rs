@@ -1,0 +1,215 @@
+//! [`GuardedService`]: handlers that run are counted, and can be stopped.
+
+use std::{
+    borrow::Cow,
+    pin::Pin,
+    sync::{
+        Arc,
+        atomic::{AtomicBool, AtomicU64, Ordering::SeqCst},
+    },
+    task::{Context, Poll, ready},
+    time::Duration,
+};
+
+use futures::future::{self, BoxFuture};
+use pin_project_lite::pin_project;
+use rmcp::{
+    ErrorData, Service,
+    model::ProtocolVersion,
+    service::{NotificationContext, RequestContext},
+};
+use serde_json::json;
+use tokio::{
+    sync::Notify,
+    time::{Sleep, sleep},
+};
+use tokio_util::sync::{CancellationToken, WaitForCancellationFutureOwned};
+
+use crate::{
+    catch_panic::CatchPanic,
+    rpc_code::{TIMED_OUT, UNAVAILABLE},
+    server::role::HostedRole,
+};
+
+/// One handler, among those counted in [`RunningHandlers::running`].
+const ONE: u64 = 1;
+
+/// One handler that goes on until somebody stops it.
+const ONE_OPEN_ENDED: u64 = ONE | 1 << 32;
+
+/// Handlers of one connection that run.
+#[derive(Debug, Default)]
+pub(in crate::server) struct RunningHandlers {
+    /// All in the lower half, those that go on until somebody stops them in the upper: two counts
+    /// that change at once.
+    running: AtomicU64,
+    /// No more are begun.
+    draining: AtomicBool,
+    idle: Notify,
+    abort: CancellationToken,
+    /// How long each may take that ends by itself.
+    time: Option<Duration>,
+}
+
+impl RunningHandlers {
+    /// Creates it with none; each may take so long.
+    pub(in crate::server) fn within(time: Option<Duration>) -> Arc<Self> {
+        Arc::new(Self { time, ..Self::default() })
+    }
+
+    /// Returns `true` if none runs now that ends by itself.
+    pub(in crate::server) fn is_idle(&self) -> bool {
+        calls(self.running.load(SeqCst)) == 0
+    }
+
+    /// Lets no more begin, and resolves when those that run have ended. Those that go on until
+    /// somebody stops them are not waited for.
+    pub(in crate::server) async fn drained(&self) {
+        self.draining.store(true, SeqCst);
+        while !self.is_idle() {
+            self.idle.notified().await;
+        }
+    }
+
+    /// Returns how many run of those that go on until somebody stops them.
+    pub(in crate::server) fn open_ended(&self) -> usize {
+        open_ended(self.running.load(SeqCst))
+    }
+
+    /// Drops all that run, wherever they are.
+    pub(in crate::server) fn abort(&self) {
+        self.abort.cancel();
+    }
+
+    fn begin(self: &Arc<Self>, one: u64) -> Result<HandlerGuard, ErrorData> {
+        self.running.fetch_add(one, SeqCst);
+        let running = HandlerGuard { handlers: self.clone(), one };
+        // Now that it counts: `drained` may have found none just before.
+        if self.draining.load(SeqCst) {
+            return Err(refusal("stopping", "the server is stopping"));
+        }
+        Ok(running)
+    }
+}
+
+fn all(running: u64) -> usize {
+    (running & u64::from(u32::MAX)) as usize
+}
+
+fn open_ended(running: u64) -> usize {
+    (running >> 32) as usize
+}
+
+/// Returns how many end by themselves.
+fn calls(running: u64) -> usize {
+    all(running) - open_ended(running)
+}
+
+fn refusal(reason: &str, message: &'static str) -> ErrorData {
+    ErrorData::new(UNAVAILABLE, message, Some(json!({ "reason": reason })))
+}
+
+/// Counts as a handler as long as it lives.
+struct HandlerGuard {
+    handlers: Arc<RunningHandlers>,
+    one: u64,
+}
+
+impl Drop for HandlerGuard {
+    fn drop(&mut self) {
+        let before = self.handlers.running.fetch_sub(self.one, SeqCst);
+        // Whoever waits has said so before they looked at the count.
+        if self.handlers.draining.load(SeqCst) && calls(before - self.one) == 0 {
+            self.handlers.idle.notify_one();
+        }
+    }
+}
+
+/// Service whose handlers are counted and can be stopped.
+pub(in crate::server) struct GuardedService<S> {
+    service: CatchPanic<S>,
+    handlers: Arc<RunningHandlers>,
+}
+
+impl<S> GuardedService<S> {
+    pub(in crate::server) fn new(service: S, handlers: Arc<RunningHandlers>) -> Self {
+        Self { service: CatchPanic::new(service), handlers }
+    }
+}
+
+impl<R: HostedRole, S: Service<R>> Service<R> for GuardedService<S> {
+    fn handle_request(
+        &self,
+        request: R::PeerReq,
+        context: RequestContext<R>,
+    ) -> impl Future<Output = Result<R::Resp, ErrorData>> + Send + '_ {
+        let one = if R::is_open_ended(&request) { ONE_OPEN_ENDED } else { ONE };
+        // In a box: rmcp moves the future several times before it is polled.
+        let handling: BoxFuture<'_, _> = match self.handlers.begin(one) {
+            Ok(running) => {
+                let handler = self.service.handle_request(request, context);
+                let time = self.handlers.time.filter(|_| one == ONE);
+                let timer = time.map(|time| Box::pin(sleep(time)));
+                Box::pin(HandlerFuture { handler, running, abort: None, timer })
+            }
+            Err(error) => Box::pin(future::ready(Err(error))),
+        };
+        handling
+    }
+
+    async fn handle_notification(
+        &self,
+        notification: R::PeerNot,
+        context: NotificationContext<R>,
+    ) -> Result<(), ErrorData> {
+        tokio::select! {
+            biased;
+            outcome = self.service.handle_notification(notification, context) => outcome,
+            () = self.handlers.abort.cancelled() => Ok(()),
+        }
+    }
+
+    fn get_info(&self) -> R::Info {
+        self.service.get_info()
+    }
+
+    fn supported_protocol_versions(&self) -> Cow<'static, [ProtocolVersion]> {
+        self.service.supported_protocol_versions()
+    }
+}
+
+pin_project! {
+    /// Handler that may be stopped.
+    struct HandlerFuture<F> {
+        #[pin]
+        handler: F,
+        running: HandlerGuard,
+        // Only once the handler has to be waited for.
+        abort: Option<Pin<Box<WaitForCancellationFutureOwned>>>,
+        timer: Option<Pin<Box<Sleep>>>,
+    }
+}
+
+impl<T, F: Future<Output = Result<T, ErrorData>>> Future for HandlerFuture<F> {
+    type Output = Result<T, ErrorData>;
+
+    fn poll(self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<Self::Output> {
+        let this = self.project();
+        if let Poll::Ready(outcome) = this.handler.poll(cx) {
+            return Poll::Ready(outcome);
+        }
+        if let Some(timer) = this.timer
+            && timer.as_mut().poll(cx).is_ready()
+        {
+            let data = json!({ "reason": "timed_out" });
+            let what = "the request took too long";
+            return Poll::Ready(Err(ErrorData::new(TIMED_OUT, what, Some(data))));
+        }
+        let abort = this
+            .abort
+            .get_or_insert_with(|| Box::pin(this.running.handlers.abort.clone().cancelled_owned()));
+        ready!(abort.as_mut().poll(cx));
+        let what = "the connection was closed before the request was answered";
+        Poll::Ready(Err(refusal("outcome_unknown", what)))
+    }
+}

@@ -1,0 +1,196 @@
+//! Authentication within the connection, for clients that cannot send headers.
+//!
+//! | from the client | answer |
+//! |---|---|
+//! | the request `authenticate` with a `token` that is accepted | the result `{"authenticated": true}` |
+//! | … that is not | the error `-32001`, then a Close: 4401, or 4403 where 403 would be the answer, or 1013 where 503 would |
+//! | any other request | the error `-32001` "Authentication required" |
+//! | a message larger than [`Config::max_first_message_size`] | a Close: 1009 |
+//! | anything else | nothing |
+//! | the request `authenticate` again | the error `-32600` "already authenticated" |
+//! | … where nobody is asked, or a header has said enough | the result `{"authenticated": true}` |
+
+use std::net::SocketAddr;
+
+use futures::{SinkExt, StreamExt};
+use http::request::Parts;
+use rmcp::{
+    ErrorData,
+    model::{JsonRpcMessage, RequestId},
+    service::{RxJsonRpcMessage, TxJsonRpcMessage},
+};
+use serde_json::json;
+use tokio::time::timeout;
+
+use crate::{
+    error::{CloseCode, CloseReason, Error, LinkError},
+    framing::{Framing, decode_error::DecodeError, first::FirstMessage},
+    message::Message,
+    rpc_code::UNAUTHENTICATED,
+    server::{
+        auth::{AuthError, Credentials, DynAuthenticator, Identity, token::Token, verify},
+        config::Config,
+        http::upgraded::Unauthenticated,
+        registry::event::RejectReason,
+        role::HostedRole,
+    },
+};
+
+/// Reads from `link` until the client has authenticated. The handshake timeout bounds the time
+/// until it asks; the authenticator then has as long again.
+///
+/// # Errors
+/// The reason to close the connection with.
+pub(in crate::server) async fn authenticate<R: HostedRole>(
+    link: &mut dyn Unauthenticated,
+    framing: &mut dyn Framing<R>,
+    config: &Config<R>,
+    authenticator: &dyn DynAuthenticator,
+    (parts, peer): (&Parts, Option<SocketAddr>),
+) -> Result<Identity, (RejectReason, CloseReason)> {
+    let (id, token) = match timeout(config.timeout, attempt(link, framing)).await {
+        Ok(attempted) => attempted.map_err(|reason| (RejectReason::Unauthorized, reason))?,
+        Err(_) => {
+            let reason = format!("not authenticated within {:?}", config.timeout);
+            return Err((RejectReason::TimedOut, CloseReason::new(CloseCode::Policy, reason)));
+        }
+    };
+    let credentials = Credentials { token, parts: parts.clone(), peer };
+    let verdict = Box::pin(verify(authenticator, credentials, config.timeout)).await;
+    let answer = match verdict {
+        Ok(_) => JsonRpcMessage::response(R::custom_result(json!({ "authenticated": true })), id),
+        Err(_) => refusal::<R>("Authentication failed", id),
+    };
+    let answered = timeout(config.timeout, say(link, framing, &answer)).await;
+    let identity = verdict.map_err(|denied| {
+        let (cause, code) = match denied {
+            AuthError::Unauthorized | AuthError::Challenge(_) => {
+                (RejectReason::Unauthorized, config.framing_properties().unauthorized_code)
+            }
+            AuthError::Forbidden => (RejectReason::Forbidden, CloseCode::Forbidden),
+            AuthError::Unavailable(_) => (RejectReason::Unavailable, CloseCode::TryAgainLater),
+        };
+        (cause, CloseReason::new(code, denied.to_string()))
+    })?;
+    match answered {
+        Ok(Ok(())) => Ok(identity),
+        _ => Err((RejectReason::TimedOut, left())),
+    }
+}
+
+/// Closes the connection, within the close timeout of its socket.
+pub(in crate::server) async fn close(link: &mut dyn Unauthenticated, reason: CloseReason) {
+    if reason.code.is_sendable() {
+        // Without waiting for room: the client may read nothing.
+        let _ = link.start_send_unpin(Message::Close(Some(reason)));
+    }
+    let _ = link.close().await;
+}
+
+/// What a client is answered that asks to be authenticated and need not be.
+pub(in crate::server) fn needless<R: HostedRole>(
+    request: &R::PeerReq,
+) -> Option<Result<R::Resp, ErrorData>> {
+    R::authenticate(request)?;
+    Some(Ok(R::custom_result(json!({ "authenticated": true }))))
+}
+
+/// What it is answered when it is already.
+pub(in crate::server) fn again<R: HostedRole>(
+    request: &R::PeerReq,
+) -> Option<Result<R::Resp, ErrorData>> {
+    R::authenticate(request)?;
+    Some(Err(ErrorData::invalid_request("already authenticated", None)))
+}
+
+/// Reads the next request to authenticate, and its token; every other request is refused.
+async fn attempt<R: HostedRole>(
+    link: &mut dyn Unauthenticated,
+    framing: &mut dyn Framing<R>,
+) -> Result<(RequestId, Option<Token>), CloseReason> {
+    loop {
+        let message = match link.next().await {
+            Some(Ok(Message::Close(_))) | None => return Err(left()),
+            Some(Ok(message)) if message.is_data() => message,
+            Some(Ok(_)) => continue,
+            // The socket has told the client itself.
+            Some(Err(error)) => return Err(reason_of(&error)),
+        };
+        let read = framing.first_message(&message).unwrap_or_else(|| decode(framing, message));
+        let answer = match read {
+            Ok(FirstMessage::Authenticate { id, token }) => {
+                return Ok((id, token.and_then(|token| Token::new(&token))));
+            }
+            Ok(FirstMessage::Request { id }) => Some(refusal::<R>("Authentication required", id)),
+            Ok(FirstMessage::Other)
+            | Err(
+                DecodeError::Response { .. }
+                | DecodeError::Responses { .. }
+                | DecodeError::Dropped { .. },
+            ) => None,
+            Err(DecodeError::Request { id: None, .. }) if R::IS_CLIENT => None,
+            Err(DecodeError::Request { id, error }) => Some(JsonRpcMessage::error(error, id)),
+            Err(DecodeError::Unacceptable(reason)) => return Err(reason),
+        };
+        match answer {
+            Some(answer) => say(link, framing, &answer).await,
+            None => say_owed(link, framing).await,
+        }
+        .map_err(|error| reason_of(&error))?;
+    }
+}
+
+/// Decodes a message of a framing without a [`Framing::first_message`] of its own.
+fn decode<R: HostedRole>(
+    framing: &mut dyn Framing<R>,
+    message: Message,
+) -> Result<FirstMessage, DecodeError> {
+    let Some(RxJsonRpcMessage::<R>::Request(request)) = framing.decode(message, &())? else {
+        return Ok(FirstMessage::Other);
+    };
+    let id = request.id;
+    let Some(params) = R::authenticate(&request.request) else {
+        return Ok(FirstMessage::Request { id });
+    };
+    let token = params.and_then(|params| params.get("token")?.as_str());
+    Ok(FirstMessage::Authenticate { id, token: token.map(str::to_owned) })
+}
+
+/// Writes `message`, and the replies that the framing has queued.
+async fn say<R: HostedRole>(
+    link: &mut dyn Unauthenticated,
+    framing: &mut dyn Framing<R>,
+    message: &TxJsonRpcMessage<R>,
+) -> Result<(), Error> {
+    let encoded = framing.encode(message)?;
+    if let Some(message) = encoded.and_then(|message| framing.enqueue_in_order(message)) {
+        link.feed(message).await?;
+    }
+    say_owed(link, framing).await
+}
+
+async fn say_owed<R: HostedRole>(
+    link: &mut dyn Unauthenticated,
+    framing: &mut dyn Framing<R>,
+) -> Result<(), Error> {
+    while let Some(message) = framing.next_reply() {
+        link.feed(message).await?;
+    }
+    link.flush().await
+}
+
+fn left() -> CloseReason {
+    CloseReason::new(CloseCode::Abnormal, "the client has left")
+}
+
+fn reason_of(error: &Error) -> CloseReason {
+    match error {
+        Error::Link(LinkError::Closed(_) | LinkError::Io(_)) => left(),
+        Error::Link(error) => error.close_reason(),
+        other => CloseReason::new(CloseCode::Internal, other.to_string()),
+    }
+}
+
+fn refusal<R: HostedRole>(message: &'static str, id: RequestId) -> TxJsonRpcMessage<R> {
+    JsonRpcMessage::error(ErrorData::new(UNAUTHENTICATED, message, None), Some(id))
+}

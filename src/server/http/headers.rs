@@ -1,0 +1,79 @@
+//! Headers of requests: which are for the handshake alone, and which must not be logged.
+
+use http::{
+    Extensions, HeaderMap, HeaderValue,
+    header::{
+        AUTHORIZATION, CONNECTION, COOKIE, HeaderName, PROXY_AUTHORIZATION,
+        SEC_WEBSOCKET_EXTENSIONS, SEC_WEBSOCKET_KEY, SEC_WEBSOCKET_PROTOCOL, SEC_WEBSOCKET_VERSION,
+        UPGRADE,
+    },
+    request::Parts,
+};
+
+use super::peer::AcceptedFrom;
+use crate::handshake::headers::{MAX_MESSAGE, MAX_REQUESTS};
+
+/// Headers whose values must not be logged.
+const SECRET: [HeaderName; 3] = [AUTHORIZATION, PROXY_AUTHORIZATION, COOKIE];
+
+/// Marks the headers of a request that must not be logged as sensitive.
+pub(in crate::server) fn mark_sensitive(headers: &mut HeaderMap) {
+    for (_, value) in headers.iter_mut().filter(|(name, _)| SECRET.contains(name)) {
+        value.set_sensitive(true);
+    }
+}
+
+/// Strips a request of what was for the handshake alone, marks what must not be logged, and copies the
+/// rest: as hyper has read it, each small value holds on to the whole buffer.
+pub(in crate::server) fn strip_handshake_headers(parts: &mut Parts) {
+    const HANDSHAKE: [HeaderName; 8] = [
+        MAX_MESSAGE,
+        MAX_REQUESTS,
+        CONNECTION,
+        UPGRADE,
+        SEC_WEBSOCKET_EXTENSIONS,
+        SEC_WEBSOCKET_KEY,
+        SEC_WEBSOCKET_PROTOCOL,
+        SEC_WEBSOCKET_VERSION,
+    ];
+    let stays = |name: &HeaderName| !HANDSHAKE.contains(name);
+    // No larger than it has to be: a session holds it, and each of its requests a copy.
+    let names = parts.headers.keys().filter(|name| stays(name)).count();
+    let mut headers = HeaderMap::with_capacity(names);
+    for (name, value) in parts.headers.iter().filter(|(name, _)| stays(name)) {
+        if let Ok(mut copy) = HeaderValue::from_bytes(value.as_bytes()) {
+            copy.set_sensitive(value.is_sensitive() || SECRET.contains(name));
+            headers.append(name.clone(), copy);
+        }
+    }
+    parts.headers = headers;
+    if let Ok(uri) = parts.uri.to_string().try_into() {
+        parts.uri = uri;
+    }
+    parts.extensions.remove::<AcceptedFrom>();
+    if parts.extensions.is_empty() {
+        // Even an empty map would be cloned for each request.
+        parts.extensions = Extensions::new();
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use http::header::AUTHORIZATION;
+
+    use super::*;
+
+    #[test]
+    fn what_is_kept_of_a_request_has_no_room_for_what_is_not() {
+        let mut request = http::Request::new(());
+        for name in [CONNECTION, UPGRADE, SEC_WEBSOCKET_KEY, SEC_WEBSOCKET_VERSION, MAX_MESSAGE] {
+            request.headers_mut().insert(name, HeaderValue::from_static("x"));
+        }
+        request.headers_mut().insert(AUTHORIZATION, HeaderValue::from_static("Bearer x"));
+        let (mut parts, ()) = request.into_parts();
+        strip_handshake_headers(&mut parts);
+        assert_eq!(parts.headers.len(), 1);
+        assert!(parts.headers[AUTHORIZATION].is_sensitive());
+        assert!(parts.headers.capacity() <= 3, "{}", parts.headers.capacity());
+    }
+}

@@ -1,0 +1,294 @@
+//! Which hosts are served, and which web pages may connect (RFC 6454; RFC 6455, section 10.2).
+//!
+//! A browser lets any page open a WebSocket to any host, and tells only in `Origin` whose page it
+//! is. And a page may let its own name point to the visitor's machine (DNS rebinding), which shows
+//! only in `Host`. So both are looked at.
+
+mod pattern;
+pub(in crate::server) mod source;
+#[cfg(test)]
+mod tests;
+
+use std::{
+    fmt::{self, Write as _},
+    panic::{AssertUnwindSafe, catch_unwind},
+    slice,
+    sync::{Arc, Mutex, PoisonError},
+};
+
+use bytes::Bytes;
+use http::{
+    HeaderMap, HeaderValue, StatusCode,
+    header::{CONTENT_TYPE, HOST, HeaderName, ORIGIN, X_CONTENT_TYPE_OPTIONS},
+};
+use http_body_util::Full;
+
+use self::{
+    pattern::{HostPattern, OriginPattern},
+    source::{Origin, Place, Source},
+};
+use super::rejection::Rejection;
+use crate::{server::registry::event::RejectReason, warn_limit::WarnLimit};
+
+/// Hosts and origins that are let in.
+#[derive(Debug, Clone)]
+pub(in crate::server) struct Allowed {
+    /// `None` serves every host.
+    hosts: Option<Vec<HostPattern>>,
+    origins: Vec<OriginPattern>,
+    predicate: Option<Predicate>,
+    /// Connections come by TLS: 443 is the port of a `Host` without one, and a host's own pages come by
+    /// `https` only, so that nobody on the way can have written them.
+    secure: bool,
+    /// First entry that could not be parsed, and why.
+    invalid: Option<String>,
+    warnings: Arc<Mutex<WarnLimit>>,
+}
+
+#[derive(Clone)]
+struct Predicate(Arc<dyn Fn(&Origin) -> bool + Send + Sync>);
+
+impl fmt::Debug for Predicate {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str("Predicate")
+    }
+}
+
+/// Rejection of a `Host` or `Origin` that is not allowed.
+#[derive(Debug)]
+pub(in crate::server) struct NotAllowed {
+    cause: RejectReason,
+    what: String,
+}
+
+impl Default for Allowed {
+    fn default() -> Self {
+        let loopback = ["localhost", "127.0.0.1", "::1"];
+        Self {
+            hosts: Some(loopback.map(HostPattern::one).into()),
+            origins: Vec::new(),
+            predicate: None,
+            secure: false,
+            invalid: None,
+            warnings: Arc::default(),
+        }
+    }
+}
+
+impl Allowed {
+    pub(in crate::server) fn hosts<T: Into<String>>(&mut self, hosts: impl IntoIterator<Item = T>) {
+        let hosts = hosts.into_iter().filter_map(|host| {
+            let host = host.into();
+            HostPattern::parse(&host)
+                .map_err(|fault| {
+                    self.note(&format!(
+                        "allowed_hosts: {host:?} is no host ({fault}); write it as \"example.com\" for any \
+                         port, \"example.com:8443\", \"*.example.com\" or \"[::1]:8443\""
+                    ));
+                })
+                .ok()
+        });
+        self.hosts = Some(hosts.collect());
+    }
+
+    pub(in crate::server) fn every_host(&mut self) {
+        self.hosts = None;
+    }
+
+    pub(in crate::server) fn origins<T: Into<String>>(
+        &mut self,
+        origins: impl IntoIterator<Item = T>,
+    ) {
+        let origins = origins.into_iter().filter_map(|origin| {
+            let origin = origin.into();
+            OriginPattern::parse(&origin)
+                .map_err(|fault| {
+                    self.note(&format!(
+                        "allowed_origins: {origin:?} is no origin ({fault}); write it as \
+                         \"https://app.example.com\", \"https://*.example.com\", \"http://localhost:*\", \
+                         \"chrome-extension://*\" or \"null\""
+                    ));
+                })
+                .ok()
+        });
+        self.origins = origins.collect();
+    }
+
+    pub(in crate::server) fn origins_if(
+        &mut self,
+        predicate: Arc<dyn Fn(&Origin) -> bool + Send + Sync>,
+    ) {
+        self.predicate = Some(Predicate(predicate));
+    }
+
+    pub(in crate::server) fn is_secure(&self) -> bool {
+        self.secure
+    }
+
+    pub(in crate::server) fn assume_https(&mut self) {
+        self.secure = true;
+    }
+
+    fn note(&mut self, fault: &str) {
+        self.invalid.get_or_insert_with(|| fault.to_owned());
+    }
+
+    /// The configuration itself, if it can be read.
+    pub(in crate::server) fn validate(&self) -> Result<(), String> {
+        self.invalid.clone().map_or(Ok(()), Err)
+    }
+
+    /// Checks the `Host` and `Origin` of a request, and logs a rejection.
+    pub(in crate::server) fn check(&self, headers: &HeaderMap) -> Result<(), NotAllowed> {
+        self.logged(only(headers, HOST).and_then(|host| self.decide(host, headers)))
+    }
+
+    /// Checks a request whose host is that of its target, as in HTTP/2.
+    pub(in crate::server) fn check_at(
+        &self,
+        authority: &str,
+        headers: &HeaderMap,
+    ) -> Result<(), NotAllowed> {
+        self.logged(self.decide(Some(authority.as_bytes()), headers))
+    }
+
+    fn logged(&self, decision: Result<(), NotAllowed>) -> Result<(), NotAllowed> {
+        if let Err(NotAllowed { what, .. }) = &decision
+            && let Some(suppressed) = self.admit_warning()
+        {
+            tracing::warn!(suppressed, "refused with 403: {what}");
+        }
+        decision
+    }
+
+    fn admit_warning(&self) -> Option<u64> {
+        self.warnings.lock().unwrap_or_else(PoisonError::into_inner).admit()
+    }
+
+    fn decide(&self, host: Option<&[u8]>, headers: &HeaderMap) -> Result<(), NotAllowed> {
+        let place = host.and_then(text).and_then(Place::parse);
+        if self.hosts.is_some() && !place.as_ref().is_some_and(|place| self.lists(place)) {
+            return Err(NotAllowed::host(host));
+        }
+        let Some(origin) = only(headers, ORIGIN)? else { return Ok(()) };
+        let Some(source) = text(origin).and_then(Source::parse) else {
+            return Err(NotAllowed::origin(origin));
+        };
+        let listed = self.origins.iter().any(|allowed| allowed.covers(&source));
+        let own = || place.is_some_and(|place| self.vouches(&place, &source));
+        if listed || own() || self.is_chosen(&source) {
+            Ok(())
+        } else {
+            Err(NotAllowed::origin(origin))
+        }
+    }
+
+    /// Whether `host` is in the list of hosts. Clients leave out the port that is their scheme's own (RFC
+    /// 9110, section 7.2), and without TLS here the scheme is not known: a proxy may speak `https`.
+    fn lists(&self, host: &Place) -> bool {
+        let default: &[u16] = if self.secure { &[443] } else { &[80, 443] };
+        let ports = host.port.as_ref().map_or(default, slice::from_ref);
+        self.hosts.iter().flatten().any(|allowed| allowed.covers(&host.host, ports))
+    }
+
+    /// Returns `true` if a page of `source` is the `host`'s own. Only a listed host vouches for its
+    /// pages; and since a `Host` may leave its port open, the page's must be listed too.
+    fn vouches(&self, host: &Place, source: &Source) -> bool {
+        let Source::Page(Origin { scheme, place }) = source else { return false };
+        let default = match (scheme.as_str(), self.secure) {
+            ("https", _) => 443,
+            ("http", false) => 80,
+            _ => return false,
+        };
+        place.host == host.host
+            && place.port == Some(host.port.unwrap_or(default))
+            && self.lists(place)
+    }
+
+    /// Returns `true` if there is a predicate, and it allows `source`.
+    fn is_chosen(&self, source: &Source) -> bool {
+        let (Some(Predicate(predicate)), Source::Page(origin)) = (&self.predicate, source) else {
+            return false;
+        };
+        catch_unwind(AssertUnwindSafe(|| predicate(origin))).unwrap_or_else(|_| {
+            tracing::error!("what chooses allowed origins panicked");
+            false
+        })
+    }
+}
+
+impl NotAllowed {
+    fn host(host: Option<&[u8]>) -> Self {
+        let what = match host {
+            Some(host) => format!(
+                "the Host {} is not served here; allowed_hosts lists those that are",
+                shown(host)
+            ),
+            None => "a request without a Host is not served here".to_owned(),
+        };
+        Self { cause: RejectReason::Host, what }
+    }
+
+    fn origin(origin: &[u8]) -> Self {
+        let what = format!(
+            "web pages of the Origin {} may not connect; allowed_origins lists those that may",
+            shown(origin)
+        );
+        Self { cause: RejectReason::Origin, what }
+    }
+
+    fn several(name: &HeaderName) -> Self {
+        let (cause, name) = if *name == HOST {
+            (RejectReason::Host, "Host")
+        } else {
+            (RejectReason::Origin, "Origin")
+        };
+        Self { cause, what: format!("more than one {name}") }
+    }
+
+    /// Returns the 403 response. It quotes the request, so browsers must not take it for a page.
+    pub(in crate::server) fn reject(self) -> Box<Rejection> {
+        let mut rejection = Rejection::new(self.cause, StatusCode::FORBIDDEN, "");
+        *rejection.response.body_mut() = Full::new(Bytes::from(self.what));
+        rejection
+            .with(CONTENT_TYPE, "text/plain; charset=utf-8")
+            .with(X_CONTENT_TYPE_OPTIONS, "nosniff")
+    }
+}
+
+/// Quotes `value` for logs and responses: bytes that a terminal or a browser may act on are
+/// escaped, a long value is cut, and user information, which may hold a password, is left out.
+fn shown(value: &[u8]) -> String {
+    const MAX: usize = 100;
+    let host = value.iter().rposition(|byte| *byte == b'@').map(|at| &value[at..]);
+    let (mut text, value) = match host {
+        Some(host) => ("\"…".to_owned(), host),
+        None => ("\"".to_owned(), value),
+    };
+    for byte in value.iter().take(MAX) {
+        match byte {
+            b'"' | b'\'' | b'<' | b'>' | b'&' | b'`' | b'\\' => _ = write!(text, "\\x{byte:02x}"),
+            b' '..=b'~' => text.push(char::from(*byte)),
+            _ => _ = write!(text, "\\x{byte:02x}"),
+        }
+    }
+    if value.len() > MAX {
+        text.push('…');
+    }
+    text + "\""
+}
+
+fn text(value: &[u8]) -> Option<&str> {
+    str::from_utf8(value)
+        .ok()
+        .filter(|text| text.bytes().all(|byte| matches!(byte, b'\t' | b' '..=b'~')))
+}
+
+/// The value of a header that may stand there once at most.
+fn only(headers: &HeaderMap, name: HeaderName) -> Result<Option<&[u8]>, NotAllowed> {
+    let mut values = headers.get_all(&name).iter().map(HeaderValue::as_bytes);
+    match (values.next(), values.next()) {
+        (value, None) => Ok(value),
+        (_, Some(_)) => Err(NotAllowed::several(&name)),
+    }
+}

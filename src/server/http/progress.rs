@@ -1,0 +1,171 @@
+//! [`Progress`]: how far a client is before its connection is upgraded, from request to request, each
+//! to the last byte of its response.
+
+use std::{
+    pin::Pin,
+    sync::{
+        Arc, Mutex, MutexGuard, PoisonError,
+        atomic::{AtomicBool, Ordering::Relaxed},
+    },
+    task::{Context, Poll},
+};
+
+use bytes::Bytes;
+use http_body::{Frame, SizeHint};
+
+use super::{body::Body, pending::PendingSlot};
+
+/// Largest head of a request, in bytes; leaves room for large tokens.
+pub(in crate::server) const MAX_HEAD_BYTES: usize = 64 << 10;
+
+/// | from | to | when |
+/// |---|---|---|
+/// | `Head` | `Requested` | a request has come; for what is elsewhere, its slot is given up |
+/// | `Requested` | `Answered` | all of the answer is made |
+/// | `Answered` | `Head` | all of it is written; the slot is taken again |
+/// | `Requested` | `Upgraded` | the answer is 101; the slot is given up for good |
+#[derive(Debug, Clone, Copy, PartialEq)]
+enum Stage {
+    /// TLS handshake, or the head of a request.
+    Head,
+    Requested,
+    Answered,
+    Upgraded,
+}
+
+/// Progress of a client before its connection is upgraded.
+#[derive(Debug)]
+pub(in crate::server) struct Progress {
+    slot: PendingSlot,
+    stage: Mutex<Stage>,
+    was_served: AtomicBool,
+    /// `true` once the response that follows is an upgrade.
+    upgraded: Arc<AtomicBool>,
+    is_too_large: AtomicBool,
+}
+
+impl Progress {
+    pub(in crate::server) fn new(slot: PendingSlot) -> Arc<Self> {
+        Arc::new(Self {
+            slot,
+            stage: Mutex::new(Stage::Head),
+            was_served: AtomicBool::new(false),
+            upgraded: Arc::default(),
+            is_too_large: AtomicBool::new(false),
+        })
+    }
+
+    /// Records that a request has come; if it is for the fallback, the slot is suspended.
+    pub(in crate::server) fn set_requested(&self, elsewhere: bool) {
+        *self.stage() = Stage::Requested;
+        if elsewhere {
+            self.was_served.store(true, Relaxed);
+            self.slot.suspend();
+        }
+    }
+
+    /// Records that the response is an upgrade, with which the progress ends.
+    pub(in crate::server) fn set_upgraded(&self) {
+        *self.stage() = Stage::Upgraded;
+        self.upgraded.store(true, Relaxed);
+        self.slot.release();
+    }
+
+    /// `true` if the head of the request had more than [`MAX_HEAD_BYTES`].
+    pub(in crate::server) fn is_too_large(&self) -> bool {
+        self.is_too_large.load(Relaxed)
+    }
+
+    /// Returns `true` if it has got a response, or the fallback makes one: ending it rejects nobody.
+    pub(in crate::server) fn was_served(&self) -> bool {
+        self.was_served.load(Relaxed)
+    }
+
+    /// Returns `true` while a request is being answered.
+    pub(in crate::server) fn is_busy(&self) -> bool {
+        matches!(*self.stage(), Stage::Requested | Stage::Answered)
+    }
+
+    /// Resolves when the connection is evicted.
+    pub(in crate::server) async fn evicted(&self) {
+        self.slot.evicted().await;
+    }
+
+    /// Returns the flag that is set with the upgrade.
+    pub(super) fn upgraded(&self) -> Arc<AtomicBool> {
+        self.upgraded.clone()
+    }
+
+    /// Records that the head of the request has more than [`MAX_HEAD_BYTES`].
+    pub(super) fn set_too_large(&self) {
+        self.is_too_large.store(true, Relaxed);
+    }
+
+    pub(super) fn is_upgraded(&self) -> bool {
+        self.upgraded.load(Relaxed)
+    }
+
+    pub(super) fn is_at_head(&self) -> bool {
+        *self.stage() == Stage::Head
+    }
+
+    fn set_answered(&self) {
+        let mut stage = self.stage();
+        if *stage == Stage::Requested {
+            *stage = Stage::Answered;
+            self.was_served.store(true, Relaxed);
+        }
+    }
+
+    /// Records that all that there was to write is written.
+    pub(super) fn set_flushed(&self) {
+        let mut stage = self.stage();
+        if *stage == Stage::Answered {
+            *stage = Stage::Head;
+            drop(stage);
+            self.slot.resume();
+        }
+    }
+
+    fn stage(&self) -> MutexGuard<'_, Stage> {
+        self.stage.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+}
+
+/// Body of a response, which tells the progress when all of it is made.
+pub(in crate::server) struct TrackedBody {
+    body: Body,
+    progress: Arc<Progress>,
+}
+
+impl TrackedBody {
+    pub(in crate::server) fn new(body: Body, progress: Arc<Progress>) -> Self {
+        Self { body, progress }
+    }
+}
+
+impl Drop for TrackedBody {
+    fn drop(&mut self) {
+        self.progress.set_answered();
+    }
+}
+
+impl http_body::Body for TrackedBody {
+    type Data = Bytes;
+    type Error = <Body as http_body::Body>::Error;
+
+    fn poll_frame(
+        mut self: Pin<&mut Self>,
+        cx: &mut Context<'_>,
+    ) -> Poll<Option<Result<Frame<Bytes>, Self::Error>>> {
+        Pin::new(&mut self.body).poll_frame(cx)
+    }
+
+    fn is_end_stream(&self) -> bool {
+        self.body.is_end_stream()
+    }
+
+    fn size_hint(&self) -> SizeHint {
+        self.body.size_hint()
+    }
+}

@@ -1,0 +1,132 @@
+//! [`WriteTimeout`]: the stream of an HTTP connection, with a bound to its heads and its patience.
+
+use std::{
+    io::{self, IoSlice},
+    pin::Pin,
+    sync::Arc,
+    task::{Context, Poll, ready},
+    time::Duration,
+};
+
+use tokio::{
+    io::{AsyncRead, AsyncWrite, ReadBuf},
+    time::{Sleep, sleep_until},
+};
+
+use super::progress::{MAX_HEAD_BYTES, Progress};
+use crate::{
+    handshake::{header_case::ExactCase, stream::Io},
+    time::deadline_in,
+};
+
+/// Stream of an HTTP connection before the upgrade: a client that reads nothing of a response for
+/// too long is cut, and a request's head is bounded. Upgraded connections are unaffected.
+pub(in crate::server) struct WriteTimeout<I> {
+    stream: ExactCase<I>,
+    progress: Arc<Progress>,
+    patience: Duration,
+    /// Since nothing could be written.
+    stalled: Option<Pin<Box<Sleep>>>,
+    /// Bytes read of the current head, and possibly of what follows.
+    head: usize,
+}
+
+impl<I: Io> WriteTimeout<I> {
+    pub(in crate::server) fn new(stream: I, progress: Arc<Progress>, patience: Duration) -> Self {
+        let stream = ExactCase::answer(stream, progress.upgraded());
+        Self { stream, progress, patience, stalled: None, head: 0 }
+    }
+
+    pub(in crate::server) fn into_inner(self) -> I {
+        self.stream.into_inner()
+    }
+
+    /// Reads at most the bytes that a head may have.
+    fn poll_read_head(
+        &mut self,
+        cx: &mut Context<'_>,
+        buffer: &mut ReadBuf<'_>,
+    ) -> Poll<io::Result<()>> {
+        let mut step = [0; 4 << 10];
+        let room = buffer.remaining().min(step.len()).min(MAX_HEAD_BYTES - self.head);
+        if room == 0 && buffer.remaining() > 0 {
+            self.progress.set_too_large();
+            let what = "the head of the request is too large";
+            return Poll::Ready(Err(io::Error::new(io::ErrorKind::InvalidData, what)));
+        }
+        let mut step = ReadBuf::new(&mut step[..room]);
+        ready!(Pin::new(&mut self.stream).poll_read(cx, &mut step))?;
+        buffer.put_slice(step.filled());
+        self.head += step.filled().len();
+        Poll::Ready(Ok(()))
+    }
+
+    /// The `outcome` of an attempt to write, unless it is time to give up.
+    fn timed<T>(
+        &mut self,
+        cx: &mut Context<'_>,
+        outcome: Poll<io::Result<T>>,
+    ) -> Poll<io::Result<T>> {
+        if outcome.is_ready() || self.progress.is_upgraded() {
+            self.stalled = None;
+            return outcome;
+        }
+        let patience = self.patience;
+        let stalled =
+            self.stalled.get_or_insert_with(|| Box::pin(sleep_until(deadline_in(patience))));
+        ready!(stalled.as_mut().poll(cx));
+        Poll::Ready(Err(io::ErrorKind::TimedOut.into()))
+    }
+}
+
+impl<I: Io> AsyncRead for WriteTimeout<I> {
+    fn poll_read(
+        mut self: Pin<&mut Self>,
+        cx: &mut Context<'_>,
+        buffer: &mut ReadBuf<'_>,
+    ) -> Poll<io::Result<()>> {
+        if !self.progress.is_upgraded() && self.progress.is_at_head() {
+            return self.poll_read_head(cx, buffer);
+        }
+        self.head = 0;
+        Pin::new(&mut self.stream).poll_read(cx, buffer)
+    }
+}
+
+impl<I: Io> AsyncWrite for WriteTimeout<I> {
+    fn poll_write(
+        mut self: Pin<&mut Self>,
+        cx: &mut Context<'_>,
+        bytes: &[u8],
+    ) -> Poll<io::Result<usize>> {
+        let outcome = Pin::new(&mut self.stream).poll_write(cx, bytes);
+        self.timed(cx, outcome)
+    }
+
+    fn poll_write_vectored(
+        mut self: Pin<&mut Self>,
+        cx: &mut Context<'_>,
+        slices: &[IoSlice<'_>],
+    ) -> Poll<io::Result<usize>> {
+        let outcome = Pin::new(&mut self.stream).poll_write_vectored(cx, slices);
+        self.timed(cx, outcome)
+    }
+
+    fn is_write_vectored(&self) -> bool {
+        self.stream.is_write_vectored()
+    }
+
+    fn poll_flush(mut self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<io::Result<()>> {
+        let outcome = Pin::new(&mut self.stream).poll_flush(cx);
+        // hyper flushes when it has nothing more to write.
+        if matches!(outcome, Poll::Ready(Ok(()))) {
+            self.progress.set_flushed();
+        }
+        self.timed(cx, outcome)
+    }
+
+    fn poll_shutdown(mut self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<io::Result<()>> {
+        let outcome = Pin::new(&mut self.stream).poll_shutdown(cx);
+        self.timed(cx, outcome)
+    }
+}

@@ -1,0 +1,95 @@
+//! What a server accepts connections from.
+
+use std::{fmt, io, net::SocketAddr};
+
+use tokio::{
+    io::{AsyncRead, AsyncWrite},
+    net::{TcpListener, TcpStream, ToSocketAddrs},
+};
+
+/// Accepts byte streams, for [`serve_on`](crate::server::serve_on): a TCP or Unix listener, or one of your
+/// own.
+pub trait Listener: Send + 'static {
+    /// Stream of a connection.
+    type Io: AsyncRead + AsyncWrite + Unpin + Send + 'static;
+    /// Address that it listens on.
+    type Addr: Clone + fmt::Debug + Send + Sync;
+
+    /// Accepts the next connection; returns where it comes from, too, if that is an internet address.
+    ///
+    /// # Errors
+    /// A failure is traced, and followed by another attempt. When the operating system says that there
+    /// are no more file descriptors, one of those leaves first who have not shown who they are.
+    fn accept(&mut self)
+    -> impl Future<Output = io::Result<(Self::Io, Option<SocketAddr>)>> + Send;
+
+    /// Returns the address that it listens on.
+    ///
+    /// # Errors
+    /// What the operating system says.
+    fn local_addr(&self) -> io::Result<Self::Addr>;
+}
+
+/// Returns `true` if the process or the system is out of file descriptors.
+pub(in crate::server) fn is_out_of_descriptors(error: &io::Error) -> bool {
+    // EMFILE and ENFILE, which are the same everywhere, and WSAEMFILE.
+    let codes: &[i32] = if cfg!(windows) { &[10024] } else { &[24, 23] };
+    error.raw_os_error().is_some_and(|code| codes.contains(&code))
+}
+
+impl Listener for TcpListener {
+    type Io = TcpStream;
+    type Addr = SocketAddr;
+
+    async fn accept(&mut self) -> io::Result<(TcpStream, Option<SocketAddr>)> {
+        let (stream, peer) = Self::accept(self).await?;
+        Ok((stream, Some(peer)))
+    }
+
+    fn local_addr(&self) -> io::Result<SocketAddr> {
+        Self::local_addr(self)
+    }
+}
+
+#[cfg(unix)]
+impl Listener for tokio::net::UnixListener {
+    type Io = tokio::net::UnixStream;
+    type Addr = std::sync::Arc<tokio::net::unix::SocketAddr>;
+
+    async fn accept(&mut self) -> io::Result<(Self::Io, Option<SocketAddr>)> {
+        let (stream, _) = Self::accept(self).await?;
+        Ok((stream, None))
+    }
+
+    fn local_addr(&self) -> io::Result<Self::Addr> {
+        Self::local_addr(self).map(Into::into)
+    }
+}
+
+/// Address to be listened on.
+#[derive(Debug)]
+pub struct Bind<A>(pub(in crate::server) A);
+
+/// Source of a [`Listener`]: one that is there, or an address.
+#[expect(unnameable_types, reason = "only for what is here")]
+pub trait IntoListener: Send + 'static {
+    type Listener: Listener;
+
+    fn listener(self) -> impl Future<Output = io::Result<Self::Listener>> + Send;
+}
+
+impl<L: Listener> IntoListener for L {
+    type Listener = Self;
+
+    async fn listener(self) -> io::Result<Self> {
+        Ok(self)
+    }
+}
+
+impl<A: ToSocketAddrs<Future: Send> + Send + 'static> IntoListener for Bind<A> {
+    type Listener = TcpListener;
+
+    async fn listener(self) -> io::Result<TcpListener> {
+        TcpListener::bind(self.0).await
+    }
+}

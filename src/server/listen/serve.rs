@@ -1,0 +1,313 @@
+//! [`serve`]: a listener that runs one service for each connection.
+
+use std::{
+    fmt,
+    future::IntoFuture,
+    io,
+    net::SocketAddr,
+    pin::Pin,
+    sync::{Arc, OnceLock},
+};
+
+use rmcp::{RoleServer, Service};
+use tokio::net::ToSocketAddrs;
+use tokio_util::{
+    sync::{CancellationToken, DropGuard},
+    task::TaskTracker,
+};
+
+use super::{
+    acceptor::{Acceptor, run},
+    fallback::{BoxHttpService, HttpService},
+    listener::{Bind, IntoListener, Listener},
+};
+use crate::{
+    role::McpRole,
+    server::{config::Config, registry::Registry, role::HostedRole, service::WebSocketService},
+};
+
+/// Listens on `addr` and runs a service of its own, made by `factory`, for each connection. Await
+/// the result, or set options first.
+///
+/// Each connection is upgraded on the path `/mcp`.
+///
+/// # Errors
+/// Awaiting it fails with what binding the address fails with, and with
+/// [`io::ErrorKind::InvalidInput`] when an allowed host or origin cannot be read.
+///
+/// ```no_run
+/// # async fn example<S: rmcp::ServerHandler>(service: impl Fn() -> S + Send + Sync + 'static) -> std::io::Result<()> {
+/// let server = mcp_ws_transport::serve("127.0.0.1:8080", service).await?;
+/// println!("listening on ws://{}/mcp", server.local_addr());
+/// tokio::signal::ctrl_c().await?;
+/// server.shutdown().await;
+/// # Ok(()) }
+/// ```
+pub fn serve<R, A, F, S>(addr: A, factory: F) -> Serve<R, Bind<A>, F>
+where
+    R: HostedRole,
+    A: ToSocketAddrs<Future: Send> + Send + 'static,
+    F: Fn() -> S + Send + Sync + 'static,
+    S: Service<R>,
+{
+    Serve::new(Bind(addr), factory)
+}
+
+/// Runs a service for each connection of a listener that is already there: TCP, a Unix socket, or a [`Listener`] of your own.
+///
+/// ```no_run
+/// # async fn example<S: rmcp::ServerHandler>(service: impl Fn() -> S + Send + Sync + 'static) -> std::io::Result<()> {
+/// let listener = tokio::net::TcpListener::bind("127.0.0.1:8080").await?;
+/// let server = mcp_ws_transport::server::serve_on(listener, service).await?;
+/// // Dropped, it would stop, and close the listener.
+/// server.wait().await;
+/// # Ok(()) }
+/// ```
+pub fn serve_on<R, L, F, S>(listener: L, factory: F) -> Serve<R, L, F>
+where
+    R: HostedRole,
+    L: Listener,
+    F: Fn() -> S + Send + Sync + 'static,
+    S: Service<R>,
+{
+    Serve::new(listener, factory)
+}
+
+/// Server to be started; see [`serve`]. Awaiting it begins to listen.
+#[must_use = "nothing listens until this is awaited"]
+pub struct Serve<R: McpRole, L, F> {
+    listener: L,
+    factory: F,
+    path: Arc<str>,
+    config: Config<R>,
+    same_path: Option<BoxHttpService>,
+    fallback: Option<BoxHttpService>,
+    #[cfg(feature = "rustls-tls")]
+    tls: Option<super::tls::ServerTls>,
+}
+
+impl<R: McpRole, L, F> Serve<R, L, F> {
+    fn new(listener: L, factory: F) -> Self {
+        Self {
+            listener,
+            factory,
+            path: "/mcp".into(),
+            config: Config::default(),
+            same_path: None,
+            fallback: None,
+            #[cfg(feature = "rustls-tls")]
+            tls: None,
+        }
+    }
+
+    /// Sets the path of the WebSocket: `/mcp`, also with a slash at its end. Every other path gets
+    /// 404, or the [fallback](Self::fallback).
+    pub fn path(mut self, path: impl Into<Arc<str>>) -> Self {
+        self.path = path.into();
+        self
+    }
+
+    /// Sets who may connect, how fast they must be, and what their connections are made of.
+    pub fn config(mut self, config: Config<R>) -> Self {
+        self.config = config;
+        self
+    }
+
+    /// Hands the requests for every other path to `service`: a `Router` of axum's, for instance.
+    ///
+    /// A [`Guard`](crate::server::Guard) makes the checks of the upgrade before it: `Host`, `Origin`, and
+    /// the authenticator if there is one. Public pages and health checks belong in
+    /// [`fallback_unguarded`](Self::fallback_unguarded), and so do further [`WebSocketService`]s,
+    /// which make their own checks. A client that reads nothing of a response for the [handshake
+    /// timeout](Config::handshake_timeout) is cut.
+    pub fn fallback(mut self, service: impl HttpService) -> Self {
+        self.fallback = Some(BoxHttpService::guarded(service));
+        self
+    }
+
+    /// Sets the fallback like [`fallback`](Self::fallback), but `service` **answers every
+    /// request**. Put [`Config::guard`] before those of its routes that are not public; if there is
+    /// an authenticator and no guard was made, the start warns.
+    ///
+    /// ```no_run
+    /// use axum::{Router, routing::get};
+    /// use mcp_ws_transport::{serve, server::{BearerTokens, Config, Identity}};
+    ///
+    /// # #[derive(Clone)] struct Calculator;
+    /// # impl rmcp::ServerHandler for Calculator {}
+    /// # async fn example() -> std::io::Result<()> {
+    /// let config: Config =
+    ///     Config::default().authenticator(BearerTokens::default().token("s3cr3t", Identity::new("alice")));
+    /// let guard = config.guard()?;
+    /// let router = Router::new()
+    ///     .route("/", get(async || "a page that asks for the token"))
+    ///     .layer(guard.clone().without_authenticator())
+    ///     .route("/figures", get(async || "for those who have it").layer(guard));
+    /// let server = serve("127.0.0.1:8080", || Calculator).config(config).fallback_unguarded(router).await?;
+    /// # drop(server);
+    /// # Ok(()) }
+    /// ```
+    pub fn fallback_unguarded(mut self, service: impl HttpService) -> Self {
+        self.fallback = Some(BoxHttpService::unguarded(service));
+        self
+    }
+
+    /// Hands the requests for the same path that ask for no WebSocket to `service`, as
+    /// [`WebSocketService::or`] does: rmcp's streamable HTTP, for instance. A
+    /// [`Guard`](crate::server::Guard) makes the checks of the upgrade before it.
+    pub fn or(mut self, service: impl HttpService) -> Self {
+        self.same_path = Some(BoxHttpService::guarded(service));
+        self
+    }
+
+    /// Shares the path like [`or`](Self::or), but `service` **answers every request**, and has to
+    /// make its own checks. If there is an authenticator and no [`Config::guard`] was made, the
+    /// start warns.
+    pub fn or_unguarded(mut self, service: impl HttpService) -> Self {
+        self.same_path = Some(BoxHttpService::unguarded(service));
+        self
+    }
+
+    /// Speaks TLS, and nothing else: `wss://`. Of the server's own web pages, those that came by
+    /// `https` may connect. Keep a clone of `tls` to
+    /// [reload](super::tls::ServerTls::reload) its files.
+    #[cfg(feature = "rustls-tls")]
+    #[cfg_attr(docsrs, doc(cfg(feature = "rustls-tls")))]
+    pub fn tls(mut self, tls: super::tls::ServerTls) -> Self {
+        self.tls = Some(tls);
+        self
+    }
+}
+
+impl<R, L, F, S> Serve<R, L, F>
+where
+    R: HostedRole,
+    L: IntoListener,
+    F: Fn() -> S + Send + Sync + 'static,
+    S: Service<R>,
+{
+    /// Serves until `signal` resolves, then [shuts down](Server::shutdown).
+    ///
+    /// # Errors
+    /// The same as awaiting it.
+    ///
+    /// ```no_run
+    /// # async fn example<S: rmcp::ServerHandler>(service: impl Fn() -> S + Send + Sync + 'static) -> std::io::Result<()> {
+    /// let signal = async { drop(tokio::signal::ctrl_c().await) };
+    /// mcp_ws_transport::serve("127.0.0.1:8080", service).serve_with_shutdown(signal).await
+    /// # }
+    /// ```
+    pub async fn serve_with_shutdown(self, signal: impl Future<Output = ()>) -> io::Result<()> {
+        let server = self.await?;
+        signal.await;
+        server.shutdown().await;
+        Ok(())
+    }
+}
+
+impl<R, L, F, S> IntoFuture for Serve<R, L, F>
+where
+    R: HostedRole,
+    L: IntoListener,
+    F: Fn() -> S + Send + Sync + 'static,
+    S: Service<R>,
+{
+    type Output = io::Result<Server<R, <L::Listener as Listener>::Addr>>;
+    type IntoFuture = Pin<Box<dyn Future<Output = Self::Output> + Send>>;
+
+    fn into_future(self) -> Self::IntoFuture {
+        Box::pin(async move {
+            let Self { factory, mut config, .. } = self;
+            // Its own: another server may have been given a clone of the configuration.
+            config.stop = config.stop.child_token();
+            #[cfg(feature = "rustls-tls")]
+            if self.tls.is_some() {
+                config.allowed.assume_https();
+            }
+            let stop = config.stop.clone();
+            let registry = config.registry.clone();
+            for (service, method) in [(&self.same_path, "or"), (&self.fallback, "fallback")] {
+                if service.as_ref().is_some_and(|service| !service.is_guarded()) {
+                    config.warn_of_unguarded(method);
+                }
+            }
+            let service = WebSocketService::new(move || Ok(factory()), config)?;
+            let listener = self.listener.listener().await?;
+            let local_addr = listener.local_addr()?;
+            let acceptor = Arc::new(Acceptor {
+                service,
+                path: self.path,
+                same_path: self.same_path,
+                fallback: self.fallback,
+                #[cfg(feature = "rustls-tls")]
+                tls: self.tls,
+                stopped: CancellationToken::new(),
+                deadline: OnceLock::new(),
+            });
+            let running = TaskTracker::new();
+            running.spawn(run(listener, acceptor));
+            running.close();
+            Ok(Server { local_addr, registry, stop: stop.drop_guard(), running })
+        })
+    }
+}
+
+impl<R: McpRole, L: fmt::Debug, F> fmt::Debug for Serve<R, L, F> {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("Serve")
+            .field("listener", &self.listener)
+            .field("path", &self.path)
+            .field("config", &self.config)
+            .finish_non_exhaustive()
+    }
+}
+
+/// Running server. Dropping it stops the server and closes its listener, without waiting for the
+/// end.
+#[derive(Debug)]
+#[must_use = "dropping a `Server` stops it: keep it, and await its `wait` or `shutdown`"]
+pub struct Server<R: McpRole = RoleServer, A = SocketAddr> {
+    local_addr: A,
+    registry: Registry<R>,
+    stop: DropGuard,
+    running: TaskTracker,
+}
+
+impl<R: McpRole, A: Clone> Server<R, A> {
+    /// Returns the address that it listens on.
+    #[must_use]
+    pub fn local_addr(&self) -> A {
+        self.local_addr.clone()
+    }
+
+    /// Returns the registry of its connections.
+    #[must_use]
+    pub fn registry(&self) -> &Registry<R> {
+        &self.registry
+    }
+
+    /// Waits until the server has ended: until the token of
+    /// [`Config::cancellation_token`](crate::server::Config::cancellation_token) is cancelled and all is
+    /// drained; without a token, for ever. Cancel safe, and usable by any number of tasks at once.
+    ///
+    /// ```no_run
+    /// # async fn example<S: rmcp::ServerHandler>(service: impl Fn() -> S + Send + Sync + 'static) -> std::io::Result<()> {
+    /// let server = mcp_ws_transport::serve("127.0.0.1:8080", service).await?;
+    /// tokio::select! {
+    ///     () = server.wait() => {}
+    ///     _ = tokio::signal::ctrl_c() => server.shutdown().await,
+    /// }
+    /// # Ok(()) }
+    /// ```
+    pub async fn wait(&self) {
+        self.running.wait().await;
+    }
+
+    /// Stops as [`Drain`](crate::server::Drain) says, and waits until it has: whoever comes is told 503, calls
+    /// in flight are finished, and each connection is closed with 1012. Then nothing listens and
+    /// nothing runs any more.
+    pub async fn shutdown(self) {
+        drop(self.stop);
+        self.running.wait().await;
+    }
+}

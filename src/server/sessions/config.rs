@@ -1,0 +1,65 @@
+//! [`SessionConfig`]: how long sessions are kept without a connection, and how many.
+
+use std::time::Duration;
+
+use super::id::SessionIdPolicy;
+
+/// Settings for sessions that outlive their connections.
+#[derive(Debug, Clone)]
+#[non_exhaustive]
+pub struct SessionConfig {
+    /// Time for which a session is kept without a connection: 120 s. Its calls go on meanwhile.
+    pub window: Duration,
+    /// Number of sessions kept without a connection: 1,024. Beyond it, the address with the most
+    /// (one of IPv4, or a /64 of IPv6) loses the session that has been without a connection for the
+    /// longest. Behind a proxy all clients share one address, unless
+    /// [`Config::peer_addr`](crate::server::Config::peer_addr) tells them apart.
+    pub max_sessions: usize,
+    /// Memory that all of them take, in bytes: 64 MiB. It is that of the messages that wait for
+    /// their clients, and, as far as it is known, that of what the clients have asked and is still
+    /// being handled. Beyond it, the oldest session of the address with the most bytes ends.
+    pub max_bytes: usize,
+    /// Ids by which clients come back that do not speak the extension.
+    pub ids: SessionIdPolicy,
+}
+
+impl Default for SessionConfig {
+    fn default() -> Self {
+        Self {
+            window: Duration::from_secs(120),
+            max_sessions: 1024,
+            max_bytes: 64 << 20,
+            ids: SessionIdPolicy::default(),
+        }
+    }
+}
+
+impl SessionConfig {
+    /// Sets [`window`](Self::window).
+    #[must_use]
+    pub fn window(mut self, window: Duration) -> Self {
+        self.window = window;
+        self
+    }
+
+    /// Sets [`max_sessions`](Self::max_sessions).
+    #[must_use]
+    pub fn max_sessions(mut self, sessions: usize) -> Self {
+        self.max_sessions = sessions;
+        self
+    }
+
+    /// Sets [`max_bytes`](Self::max_bytes).
+    #[must_use]
+    pub fn max_bytes(mut self, bytes: usize) -> Self {
+        self.max_bytes = bytes;
+        self
+    }
+
+    /// Sets [`ids`](Self::ids).
+    #[must_use]
+    pub fn ids(mut self, ids: SessionIdPolicy) -> Self {
+        self.ids = ids;
+        self
+    }
+}

@@ -1,0 +1,286 @@
+//! What notifications cost whose handlers do not end.
+
+use std::{
+    net::SocketAddr,
+    sync::{Arc, Mutex},
+    time::Duration,
+};
+
+use mcp_ws_transport::{accept, connect};
+use rmcp::{
+    ClientHandler, ErrorData, RoleClient, RoleServer, ServerHandler, ServiceExt,
+    model::{
+        CallToolRequestParams, CallToolResponse, CallToolResult, CancelledNotificationParam,
+        CustomNotification, ProgressNotificationParam,
+    },
+    service::{NotificationContext, RequestContext},
+};
+use serde_json::json;
+use tokio::{net::TcpListener, sync::watch};
+
+use crate::{
+    HEAP,
+    common::{
+        Inside, call, listen,
+        raw::{Frame, Raw},
+        within,
+    },
+};
+
+/// `max_inbound_memory`, by default, and for what is on its way: a message of the most that a server
+/// takes, and as much in buffers.
+const MOST: usize = (64 + 4 + 4) << 20;
+
+/// Knows what notifications came, in order. Their handlers do not end before the gate is open.
+#[derive(Clone)]
+struct Slow {
+    gate: watch::Sender<bool>,
+    heard: Arc<Mutex<Vec<u64>>>,
+}
+
+impl Slow {
+    fn new(open: bool) -> Self {
+        Self { gate: watch::Sender::new(open), heard: Arc::default() }
+    }
+
+    async fn hear(&self, number: u64) {
+        self.heard.lock().unwrap().push(number);
+        self.gate.subscribe().wait_for(|open| *open).await.unwrap();
+    }
+
+    /// All of so many come, in order.
+    async fn heard_all(&self, number: u64) {
+        self.gate.send_replace(true);
+        while (self.heard.lock().unwrap().len() as u64) < number {
+            tokio::time::sleep(Duration::from_millis(1)).await;
+        }
+        let heard = std::mem::take(&mut *self.heard.lock().unwrap());
+        assert!((0..number).eq(heard), "not in order");
+    }
+}
+
+impl ServerHandler for Slow {
+    /// Ends when it is cancelled.
+    async fn call_tool(
+        &self,
+        _: CallToolRequestParams,
+        context: RequestContext<RoleServer>,
+    ) -> Result<CallToolResponse, ErrorData> {
+        context.ct.cancelled().await;
+        Ok(CallToolResult::success(vec![]).into())
+    }
+
+    async fn on_cancelled(
+        &self,
+        _: CancelledNotificationParam,
+        _: NotificationContext<RoleServer>,
+    ) {
+        self.hear(0).await;
+    }
+
+    async fn on_progress(
+        &self,
+        progress: ProgressNotificationParam,
+        _: NotificationContext<RoleServer>,
+    ) {
+        self.hear(progress.progress as u64).await;
+    }
+
+    async fn on_custom_notification(
+        &self,
+        notification: CustomNotification,
+        _: NotificationContext<RoleServer>,
+    ) {
+        let params = notification.params.unwrap();
+        self.hear(params["number"].as_u64().unwrap_or_default()).await;
+    }
+}
+
+impl ClientHandler for Slow {
+    async fn on_progress(
+        &self,
+        progress: ProgressNotificationParam,
+        _: NotificationContext<RoleClient>,
+    ) {
+        self.hear(progress.progress as u64).await;
+    }
+
+    async fn on_custom_notification(
+        &self,
+        notification: CustomNotification,
+        _: NotificationContext<RoleClient>,
+    ) {
+        let params = notification.params.unwrap();
+        self.hear(params["number"].as_u64().unwrap_or_default()).await;
+    }
+}
+
+/// A connection of `service` as the MCP server, and its peer.
+async fn served(service: &Slow) -> (Inside, Raw) {
+    let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
+    let address: SocketAddr = listener.local_addr().unwrap();
+    let service = service.clone();
+    let serving = async {
+        let (stream, _) = listener.accept().await.unwrap();
+        let transport = accept::<RoleServer, _>(stream).await.unwrap();
+        let inside = Inside { stats: transport.stats(), state: transport.state() };
+        tokio::spawn(async move { service.serve(transport).await.unwrap().waiting().await });
+        inside
+    };
+    tokio::join!(serving, Raw::initialized(address))
+}
+
+/// The same of `service` as the MCP client.
+async fn dialled(service: &Slow) -> (Inside, Raw) {
+    let (listener, url) = listen().await;
+    let service = service.clone();
+    let (report, inside) = tokio::sync::oneshot::channel();
+    tokio::spawn(async move {
+        let transport = connect::<RoleClient>(url).no_reconnect().await.unwrap();
+        let inside = Inside { stats: transport.stats(), state: transport.state() };
+        report.send(inside).unwrap();
+        service.serve(transport).await.unwrap().waiting().await
+    });
+    let (stream, _) = listener.accept().await.unwrap();
+    let mut raw = Raw::upgraded(stream).await;
+    raw.answer_initialize().await;
+    (inside.await.unwrap(), raw)
+}
+
+/// `{"":0}` so many times, which takes a hundred times as much once it is decoded.
+fn dense(count: usize) -> String {
+    format!("[{}]", vec![r#"{"":0}"#; count].join(","))
+}
+
+fn notification(params: &str) -> String {
+    format!(r#"{{"jsonrpc":"2.0","method":"notifications/acme","params":{params}}}"#)
+}
+
+fn progress(number: u64) -> String {
+    json!({
+        "jsonrpc": "2.0", "method": "notifications/progress",
+        "params": { "progressToken": 1, "progress": number, "total": 100_000, "message": "so far" },
+    })
+    .to_string()
+}
+
+/// Sends this so often to a service whose handlers do not end, on a connection of its own.
+async fn flood(role: Role, what: &str, times: usize, message: impl Fn(usize) -> String) {
+    let service = Slow::new(false);
+    let before = HEAP.allocated();
+    let (inside, mut raw) = role.link(&service).await;
+    let mut bytes = 0;
+    for number in 0..times {
+        let message = message(number);
+        bytes += message.len();
+        raw.text(message).await;
+    }
+    raw.ping().await;
+    let (now, peak) = (HEAP.allocated() - before, HEAP.max_allocated() - before);
+    let refused = inside.stats().refused;
+    println!("{what}: {} KiB sent, {} MiB held, {refused} refused", bytes >> 10, now >> 20);
+    assert!(peak <= MOST, "{what}: {} MiB", peak >> 20);
+    assert!(refused > 0, "{what}: nothing was too much");
+    service.gate.send_replace(true);
+    drop(raw);
+    while HEAP.allocated() > before + (1 << 20) {
+        tokio::time::sleep(Duration::from_millis(1)).await;
+    }
+}
+
+#[derive(Clone, Copy)]
+enum Role {
+    Server,
+    Client,
+}
+
+impl Role {
+    async fn link(self, service: &Slow) -> (Inside, Raw) {
+        match self {
+            Self::Server => served(service).await,
+            Self::Client => dialled(service).await,
+        }
+    }
+}
+
+#[tokio::test]
+async fn notifications_take_no_more_memory_than_they_may_and_honest_ones_all_arrive() {
+    alone!();
+    within(Duration::from_secs(300), async {
+        let large = notification(&format!(r#"{{"a":{}}}"#, dense(15_000)));
+        let small = notification(&format!(r#"{{"a":{}}}"#, dense(140)));
+        for role in [Role::Server, Role::Client] {
+            flood(role, "30 large ones", 30, |_| large.clone()).await;
+            flood(role, "3,000 small ones", 3000, |_| small.clone()).await;
+        }
+        cancellations().await;
+
+        for role in [Role::Server, Role::Client] {
+            honest(role).await;
+        }
+    })
+    .await;
+}
+
+/// Each ends a request, and is heard of all the same.
+async fn cancellations() {
+    let meta = dense(15_000);
+    let of = |number: usize| match number % 2 {
+        0 => call(number as i64 / 2, "wait", json!({})).to_string(),
+        _ => format!(
+            r#"{{"jsonrpc":"2.0","method":"notifications/cancelled","params":{{"requestId":{},"_meta":{{"a":{meta}}}}}}}"#,
+            number / 2
+        ),
+    };
+    let service = Slow::new(false);
+    let before = HEAP.allocated();
+    let (inside, mut raw) = served(&service).await;
+    for number in 0..60 {
+        raw.text(of(number)).await;
+    }
+    raw.ping().await;
+    let peak = HEAP.max_allocated() - before;
+    assert!(peak <= MOST, "cancellations: {} MiB", peak >> 20);
+    assert_eq!(inside.stats().refused, 0);
+    service.gate.send_replace(true);
+    while service.heard.lock().unwrap().len() < 30 {
+        tokio::time::sleep(Duration::from_millis(1)).await;
+    }
+}
+
+async fn honest(role: Role) {
+    // The handlers end at once.
+    let service = Slow::new(true);
+    let (inside, mut raw) = role.link(&service).await;
+    let hundreds = match role {
+        Role::Server => 100,
+        Role::Client => 1000,
+    };
+    for hundred in 0..hundreds {
+        let frames = (100 * hundred..100 * (hundred + 1)).map(progress).map(Frame::text);
+        raw.write(frames.flat_map(|frame| frame.bytes(raw.masked)).collect::<Vec<u8>>()).await;
+    }
+    service.heard_all(100 * hundreds).await;
+    assert_eq!(inside.stats().refused, 0);
+
+    // They do not: what waits is weighed by what it is.
+    let service = Slow::new(false);
+    let (inside, mut raw) = role.link(&service).await;
+    for number in 0..5000 {
+        raw.text(progress(number)).await;
+    }
+    raw.ping().await;
+    service.heard_all(5000).await;
+    assert_eq!(inside.stats().refused, 0);
+
+    // JSON in a string is text.
+    let service = Slow::new(false);
+    let (inside, mut raw) = role.link(&service).await;
+    for number in 0..300 {
+        let text = r#"{"a":[1,2]},"#.repeat(800);
+        raw.text(notification(&json!({ "number": number, "text": text }).to_string())).await;
+    }
+    raw.ping().await;
+    service.heard_all(300).await;
+    assert_eq!(inside.stats().refused, 0);
+}

@@ -1,0 +1,388 @@
+//! Tokens show nowhere: not in what this crate traces at any level, not in the `Debug` or `Display` of
+//! anything public, not in an answer, a close reason or a metric.
+//!
+//! What other crates trace is another matter: tungstenite (through `log`) and rmcp write whole messages
+//! at TRACE and DEBUG, so a token that is sent within the connection, or as a tool's argument, is
+//! in them. Filter those targets where that matters.
+
+use std::{
+    collections::BTreeMap,
+    fmt::{self, Debug, Write as _},
+    sync::{Mutex, OnceLock},
+};
+
+use futures::StreamExt;
+use mcp_ws_transport::{
+    accept, connect, serve,
+    server::{BearerTokens, Config, Credentials, Identity, WebSocketService},
+};
+use rmcp::{RoleClient, RoleServer, ServiceExt};
+use serde_json::json;
+use tracing::{
+    Event, Metadata, Subscriber,
+    field::{Field, Visit},
+    span,
+};
+
+use crate::common::{
+    Tools,
+    door::{Spy, ask, enter, knock},
+    limit, listen,
+    raw::{Frame, Raw, upgrade_request},
+    scripted::{Link, hasty, session},
+};
+
+/// A token that is right, and one that is wrong; both contain this.
+const CANARY: &str = "canary";
+const RIGHT: &str = "right-canary-4711";
+const WRONG: &str = "wrong-canary-4711";
+
+/// All that was traced so far, by target.
+#[derive(Debug, Default)]
+struct Traced(Mutex<BTreeMap<&'static str, String>>);
+
+impl Traced {
+    /// What is traced from now on, by everybody.
+    fn all() -> &'static Self {
+        static TRACED: OnceLock<Traced> = OnceLock::new();
+        TRACED.get_or_init(|| {
+            tracing::subscriber::set_global_default(Subscribed).unwrap();
+            Self::default()
+        })
+    }
+
+    fn note(&self, metadata: &Metadata<'static>, record: impl FnOnce(&mut Lines)) {
+        let mut lines = Lines(String::new());
+        record(&mut lines);
+        let mut traced = self.0.lock().unwrap();
+        traced.entry(metadata.target()).or_default().push_str(&lines.0);
+    }
+
+    /// The lines with a canary in them, of this crate and of others.
+    fn canaries(&self) -> (Vec<String>, Vec<String>) {
+        let traced = self.0.lock().unwrap();
+        let found = |(target, text): (&&str, &String)| -> Vec<String> {
+            let lines = text.lines().filter(|line| line.contains(CANARY));
+            lines.map(|line| format!("{target}: {line}")).collect()
+        };
+        let (own, foreign): (Vec<_>, Vec<_>) =
+            traced.iter().partition(|(target, _)| target.starts_with("mcp_ws_transport"));
+        (own.into_iter().flat_map(found).collect(), foreign.into_iter().flat_map(found).collect())
+    }
+}
+
+struct Lines(String);
+
+impl Visit for Lines {
+    fn record_debug(&mut self, field: &Field, value: &dyn Debug) {
+        writeln!(self.0, "{field}={value:?}").unwrap();
+    }
+}
+
+/// A subscriber to everything.
+struct Subscribed;
+
+impl Subscriber for Subscribed {
+    fn enabled(&self, _: &Metadata<'_>) -> bool {
+        true
+    }
+
+    fn new_span(&self, span: &span::Attributes<'_>) -> span::Id {
+        Traced::all().note(span.metadata(), |lines| span.record(lines));
+        span::Id::from_u64(1)
+    }
+
+    fn record(&self, _: &span::Id, _: &span::Record<'_>) {}
+    fn record_follows_from(&self, _: &span::Id, _: &span::Id) {}
+
+    fn event(&self, event: &Event<'_>) {
+        Traced::all().note(event.metadata(), |lines| event.record(lines));
+    }
+
+    fn enter(&self, _: &span::Id) {}
+    fn exit(&self, _: &span::Id) {}
+}
+
+fn is_clean(what: &str, shown: &impl fmt::Display) {
+    let shown = shown.to_string();
+    assert!(!shown.contains(CANARY), "{what}: {shown}");
+}
+
+fn hides(what: &str, value: &impl Debug) {
+    is_clean(what, &format!("{value:?} {value:#?}"));
+}
+
+fn config() -> Config {
+    Config::default()
+        .authenticator(BearerTokens::default().token(RIGHT, Identity::new("alice")))
+        .token_cookie("session")
+        .allowed_origins(["https://app.example"])
+}
+
+/// Every way in which a request can carry `token`.
+fn ways(token: &str) -> [String; 6] {
+    [
+        format!("Authorization: Bearer {token}\r\n"),
+        format!("Authorization: Basic {token}\r\n"),
+        format!("Sec-WebSocket-Protocol: mcp, mcp.auth.{token}\r\n"),
+        format!("Sec-WebSocket-Protocol: mcp.auth.{token}, mcp.auth.{token}\r\n"),
+        format!("Origin: https://app.example\r\nCookie: session={token}\r\n"),
+        format!("Authorization: Bearer {token}\r\nAuthorization: Bearer {token}\r\n"),
+    ]
+}
+
+#[tokio::test]
+async fn those_of_requests_show_nowhere() {
+    alone!();
+    let traced = Traced::all();
+    limit(async {
+        let spy = Spy::default();
+        let (server, address) = spy.host(config()).await;
+        let mut events = server.registry().events();
+        for line in ways(RIGHT).into_iter().chain(ways(WRONG)) {
+            let request = upgrade_request(address, &line).replace("/mcp", "/mcp?token=canary");
+            let (head, mut raw) = ask(address, request).await;
+            is_clean(&line, &head.0);
+            if head.status() == 101 {
+                raw.initialize().await;
+                raw.ping().await;
+                hides("the registry", server.registry());
+                hides("the server", &server);
+                for connection in server.registry().list() {
+                    hides("a connection", &connection);
+                    hides("what is known of it", &connection.info());
+                    is_clean("the same", &serde_json::to_string(&connection.info()).unwrap());
+                }
+                raw.send(Frame::close(1000)).await;
+                is_clean("a close reason", &raw.closed().await.1);
+            } else {
+                let length = head.get("content-length").map_or(0, |length| length.parse().unwrap());
+                is_clean("a body", &raw.body(length).await);
+            }
+        }
+        let health = server.registry().health();
+        assert_eq!((health.total, health.rejected), (3, 9), "{health:?}");
+        is_clean("the health", &serde_json::to_string(&health).unwrap());
+        for _ in 0..12 {
+            hides("an event", &events.next().await.unwrap());
+        }
+        // Handlers get the request, with what was secret in it marked as such; the query is as it came.
+        for seen in spy.seen() {
+            let mut parts = seen.parts.unwrap();
+            assert_eq!(parts.uri.query(), Some("token=canary"));
+            parts.uri = "/".parse().unwrap();
+            hides("a request's parts", &parts);
+        }
+        server.shutdown().await;
+    })
+    .await;
+    let (own, _) = traced.canaries();
+    assert!(own.is_empty(), "{own:#?}");
+}
+
+#[tokio::test]
+async fn those_within_a_connection_show_nowhere() {
+    alone!();
+    let traced = Traced::all();
+    limit(async {
+        let (server, address) = Spy::default().host(config().in_band_authentication()).await;
+        let (open, open_address) = Spy::default().host(Config::default()).await;
+        let authenticate = |token: &str| {
+            json!({
+                "jsonrpc": "2.0", "id": 1, "method": "authenticate", "params": { "token": token },
+            })
+        };
+        let mut notification = authenticate(RIGHT);
+        notification.as_object_mut().unwrap().remove("id");
+        let mut array = authenticate(RIGHT);
+        array["params"] = json!([RIGHT]);
+        let mut version = authenticate(RIGHT);
+        version["jsonrpc"] = json!(RIGHT);
+        let mut twice = authenticate(RIGHT).to_string();
+        twice.insert_str(1, "\"id\":2,");
+        let mut messages =
+            [authenticate(RIGHT), authenticate(WRONG), notification, array, version].map(|m| m.to_string()).to_vec();
+        messages.extend([
+            twice,
+            RIGHT.to_owned(),
+            format!("\"{RIGHT}\""),
+            format!("[\"{RIGHT}\"]"),
+            json!({ "jsonrpc": "2.0", "id": 1, "result": { "token": RIGHT } }).to_string(),
+            json!({ "jsonrpc": "2.0", "id": 1, "error": RIGHT }).to_string(),
+            json!({ "jsonrpc": "2.0", "id": 1, "method": "initialize", "params": { "token": RIGHT } }).to_string(),
+            json!({ "jsonrpc": "2.0", "id": 1, "method": "tools/call", "params": { "name": [RIGHT] } }).to_string(),
+        ]);
+        // Where it is asked for, and where it is not, which clients cannot know.
+        for address in [address, open_address] {
+            for message in &messages {
+                let mut raw = enter(address, "").await;
+                raw.text(message).await;
+                raw.send(Frame::close(1000)).await;
+                while let Some(frame) = raw.next().await {
+                    is_clean(message, &String::from_utf8_lossy(&frame.payload));
+                }
+                // And when all is well.
+                let mut raw = enter(address, "Authorization: Bearer right-canary-4711\r\n").await;
+                raw.initialize().await;
+                raw.text(message).await;
+                raw.send(Frame::close(1000)).await;
+                while let Some(frame) = raw.next().await {
+                    is_clean(message, &String::from_utf8_lossy(&frame.payload));
+                }
+            }
+        }
+        hides("the registry", server.registry());
+        server.shutdown().await;
+        open.shutdown().await;
+    })
+    .await;
+    let (own, foreign) = traced.canaries();
+    assert!(own.is_empty(), "{own:#?}");
+    // What the essay of this file says of others; hyper traces nothing in a build like this.
+    let targets = foreign.iter().filter_map(|line| line.split_once(": ")).map(|(target, _)| target);
+    let mut targets: Vec<_> = targets.collect();
+    targets.dedup();
+    println!("also in what these trace: {targets:?}");
+    assert!(targets.iter().all(|target| target.starts_with("rmcp") || target == &"log"));
+}
+
+#[tokio::test]
+async fn those_of_a_client_show_nowhere() {
+    alone!();
+    let traced = Traced::all();
+    limit(async {
+        let (_server, address) = Spy::default().host(config()).await;
+        let url = format!("ws://canary:canary@{address}/mcp?token=canary#canary");
+        for token in [RIGHT, WRONG, "canary\n"] {
+            let connect = connect::<rmcp::RoleClient>(&url)
+                .header("x-token", CANARY)
+                .header("x-canary", "bad\nvalue")
+                .subprotocols([format!("mcp.auth.{CANARY}")])
+                .bearer(token);
+            is_clean("its Debug", &format!("{connect:?}").replace("x-canary", ""));
+            let error = connect.await.unwrap_err();
+            hides("an error", &error);
+            is_clean("an error", &error.to_string().replace("x-canary", ""));
+            let connecting = mcp_ws_transport::connect::<rmcp::RoleClient>(&url).bearer(token);
+            match connecting.await {
+                Ok(transport) => hides("a transport", &transport),
+                Err(error) => hides("an error", &error),
+            }
+        }
+        for url in [
+            "ws://canary:canary@127.0.0.1:1/?canary",
+            "ws://canary:canary@[/?canary",
+            "ftp://canary:canary@127.0.0.1/?canary",
+            "canary",
+        ] {
+            let error = connect::<rmcp::RoleClient>(url).await.unwrap_err();
+            hides(url, &error);
+            is_clean(url, &error);
+        }
+    })
+    .await;
+    let (own, _) = traced.canaries();
+    assert!(own.is_empty(), "{own:#?}");
+}
+
+/// Nor do the name of a session and its secret.
+#[tokio::test]
+async fn those_of_a_session_show_nowhere() {
+    alone!();
+    let traced = Traced::all();
+    limit(async {
+        let (listener, url) = listen().await;
+        let connecting = hasty(connect::<RoleClient>(url));
+        let (state, mut events) = (connecting.state(), connecting.events());
+        let dialling = async {
+            let transport = connecting.await.unwrap();
+            hides("a transport", &transport);
+            ().serve(transport).await.unwrap()
+        };
+        let opening = async {
+            let mut link = Link::new(&listener).await;
+            link.open().await;
+            link.begins(session("s-canary", CANARY, 0, false)).await
+        };
+        let (client, link) = tokio::join!(dialling, opening);
+        let (mut link, open) = link.cut(&listener).await;
+        assert_eq!(open["secret"], CANARY);
+        link.raw.text(session("another-canary", CANARY, 0, true)).await;
+        is_clean("a close reason", &link.raw.closed().await.1);
+        let link = link.cut(&listener).await.0;
+        let link = link.begins(session("t-canary", CANARY, 0, false)).await;
+        let mut link = link.cut(&listener).await.0;
+        link.raw.text(session("t-canary", "canary-2", link.received, true)).await;
+        loop {
+            let event = events.next().await.unwrap();
+            hides("an event", &event);
+            hides("the state", &*state.borrow());
+            if matches!(event, mcp_ws_transport::event::Event::Resumed { .. }) {
+                break;
+            }
+        }
+        drop(client);
+    })
+    .await;
+    let (own, _) = traced.canaries();
+    assert!(own.is_empty(), "{own:#?}");
+    let traced = traced.0.lock().unwrap().clone();
+    let of_dialer = &traced["mcp_ws_transport::client::dialer"];
+    for how in ["restarted", "resumed"] {
+        assert!(of_dialer.contains(&format!("session={how:?}\n")), "{of_dialer}");
+    }
+}
+
+#[tokio::test]
+async fn nothing_public_shows_one() {
+    alone!();
+    limit(async {
+        let tokens = BearerTokens::from_iter([RIGHT, WRONG]).token(RIGHT, Identity::new("alice"));
+        hides("a list of tokens", &tokens);
+        let identity = Identity::new("alice").with_claims(RIGHT);
+        hides("an identity with claims", &identity);
+        hides("a configuration", &config());
+        hides("a service", &WebSocketService::new(|| Ok(Tools::default()), config()).unwrap());
+        hides("a server to be", &serve("127.0.0.1:0", Tools::default).config(config()));
+        let (near, far) = crate::common::pair().await;
+        let (shown, showing) = std::sync::mpsc::channel();
+        let config = Config::default().authenticator(move |credentials: Credentials| {
+            hides("credentials", &credentials);
+            hides("a token", &credentials.token);
+            shown.send(credentials.token.unwrap().as_str().to_owned()).unwrap();
+            async { Ok(Identity::new("alice")) }
+        });
+        let accept = accept::<RoleServer, _>(far).config(config);
+        hides("an acceptance", &accept);
+        let mut raw = Raw::over(near, true);
+        let address = raw.stream.peer_addr().unwrap();
+        raw.write(upgrade_request(address, &ways(RIGHT)[0])).await;
+        hides("a transport", &accept.await.unwrap());
+        assert_eq!(showing.recv().unwrap(), RIGHT);
+    })
+    .await;
+}
+
+/// An authenticator is asked with it, and what it panics with is its own affair; the client is not
+/// told.
+#[tokio::test]
+async fn a_panic_does_not_reach_the_client() {
+    alone!();
+    limit(async {
+        let config = Config::default().authenticator(|credentials: Credentials| async move {
+            let token = credentials.token.unwrap();
+            if token.as_str().len() > 1 {
+                panic!("no {}", token.as_str())
+            }
+            Ok(Identity::new("short"))
+        });
+        let (_server, address) = Spy::default().host(config).await;
+        let (head, mut raw) = knock(address, &ways(RIGHT)[0]).await;
+        assert_eq!(head.status(), 503);
+        is_clean("the head", &head.0);
+        let length = head.get("content-length").unwrap().parse().unwrap();
+        is_clean("the body", &raw.body(length).await);
+    })
+    .await;
+    assert!(Traced::all().canaries().0.is_empty());
+}

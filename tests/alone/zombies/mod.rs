@@ -1,0 +1,63 @@
+//! A peer that floods and then goes, or is barely there, gives back all that it has taken, soon, and at
+//! nobody else's expense.
+//!
+//! By default a few scenes, drawn by a seed that is printed (`MCP_WS_SEED` sets it), with short timeouts.
+//! With `MCP_WS_FULL` set, every flood, end and mode, with the default timeouts.
+
+mod clients;
+mod gone;
+mod scene;
+mod servers;
+
+use futures::future::join_all;
+
+use self::{
+    clients::Clients,
+    gone::FLOODS,
+    scene::{Peak, scenes},
+    servers::Servers,
+};
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_server_is_rid_of_clients_that_flood_and_go() {
+    alone!();
+    for (end, modes) in scenes() {
+        let mut scenes = join_all(modes.iter().map(|mode| Clients::new(*mode))).await;
+        let peak = Peak::new();
+        let left = join_all(scenes.iter_mut().map(|scene| scene.flood_and_go(end))).await;
+        let gone = join_all(scenes.iter().map(Clients::all_have_gone)).await;
+        let each = peak.end() / (modes.len() * FLOODS.len());
+        for ((scene, mode), gone) in scenes.into_iter().zip(modes).zip(gone) {
+            let received = scene.server.registry().health().messages_received;
+            scene.assert_places().await;
+            let slowest = scene.end().await;
+            println!(
+                "{end:?}, {mode:?}: {received} messages, all are gone after {gone:?}, a good client's call took {slowest:?} at most"
+            );
+        }
+        println!("{end:?}: {} KiB each at most", each >> 10);
+        assert!(each < 8 << 20, "{each}");
+        drop(left);
+    }
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_client_leaves_a_server_that_floods_it_and_goes() {
+    alone!();
+    for (end, modes) in scenes() {
+        let mut scenes = join_all(modes.iter().map(|mode| Servers::new(*mode))).await;
+        let peak = Peak::new();
+        let left = join_all(scenes.iter_mut().map(|scene| scene.flood_and_go(end))).await;
+        let back = join_all(scenes.iter_mut().map(Servers::all_are_back)).await;
+        let each = peak.end() / (modes.len() * FLOODS.len());
+        for ((scene, mode), back) in scenes.into_iter().zip(modes).zip(back) {
+            let slowest = scene.end().await;
+            println!(
+                "{end:?}, {mode:?}: all are back after {back:?}, a good client's call took {slowest:?} at most"
+            );
+        }
+        println!("{end:?}: {} KiB each at most", each >> 10);
+        assert!(each < 8 << 20, "{each}");
+        drop(left);
+    }
+}

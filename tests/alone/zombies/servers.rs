@@ -1,0 +1,223 @@
+//! Servers that flood clients of ours.
+
+use std::{net::SocketAddr, sync::Arc, time::Duration};
+
+use futures::future::join_all;
+use mcp_ws_transport::{Error, connect, server::Server, stats::Stats};
+use rmcp::{
+    RoleClient, ServiceError, ServiceExt,
+    model::{CallToolRequestParams, CallToolResult},
+    service::RunningService,
+};
+use serde_json::json;
+use tokio::{
+    io::copy_bidirectional,
+    net::{TcpListener, TcpSocket, TcpStream},
+    task::JoinHandle,
+    time::{Instant, sleep},
+};
+
+use super::{
+    gone::{End, FLOODS, Gone, Side, descriptors},
+    scene::{Auth, Good, Mode, SECOND, TOKEN, bytes, flood_and_go, is_full, layers, server_config},
+};
+use crate::common::{
+    Tools,
+    raw::{Raw, accepted},
+    scripted::{Link, hasty, session},
+    serve_tools, within,
+};
+
+/// The result of a call.
+type Called = Result<CallToolResult, ServiceError>;
+
+/// A client of ours.
+struct Client {
+    running: RunningService<RoleClient, ()>,
+    /// A call that the server has received.
+    calling: JoinHandle<Called>,
+    /// More than a window holds, of which nothing is read.
+    large: Vec<JoinHandle<Called>>,
+}
+
+/// One server of each kind, each with a client of ours, which finds a good server when it comes back.
+pub struct Servers {
+    mode: Mode,
+    good: Good,
+    server: Server,
+    port: u16,
+    stats: Vec<Stats>,
+    clients: Vec<Client>,
+    /// Of those that were never answered.
+    connecting: Vec<JoinHandle<Result<(), Error>>>,
+    raws: Vec<Raw>,
+    floods: Vec<Arc<Vec<u8>>>,
+}
+
+/// A listener whose network takes little before it is read.
+fn listen() -> TcpListener {
+    let socket = TcpSocket::new_v4().unwrap();
+    socket.set_recv_buffer_size(4 << 10).unwrap();
+    socket.bind(SocketAddr::from(([127, 0, 0, 1], 0))).unwrap();
+    socket.listen(64).unwrap()
+}
+
+fn echo(text: &str) -> CallToolRequestParams {
+    let arguments = json!({ "text": text }).as_object().unwrap().clone();
+    CallToolRequestParams::new("echo").with_arguments(arguments)
+}
+
+/// The next connection, which has got as far as it gets in this mode.
+async fn accept(listener: &TcpListener, mode: Mode) -> Link {
+    let (stream, _) = listener.accept().await.unwrap();
+    stream.set_nodelay(true).unwrap();
+    let mut raw = Raw::over(stream, false);
+    let head = raw.head().await.expect("no request");
+    let subprotocol = if mode.resume { "mcp.resume.v1" } else { "mcp" };
+    let mut more = format!("Sec-WebSocket-Protocol: {subprotocol}\r\n");
+    if mode.deflate {
+        more += "Sec-WebSocket-Extensions: permessage-deflate; server_no_context_takeover; \
+                 client_no_context_takeover\r\n";
+    }
+    raw.write(accepted(&head, &more)).await;
+    let mut link = Link { raw, received: 0, sent: 0 };
+    if mode.auth != Auth::Unasked {
+        let asked = link.receive().await;
+        if mode.auth == Auth::Never {
+            return link;
+        }
+        let result = json!({ "authenticated": true });
+        link.send(json!({ "jsonrpc": "2.0", "id": asked["id"], "result": result })).await;
+    }
+    if mode.resume {
+        assert_eq!(link.open().await, json!({}));
+        link.raw.text(session("s-1", "one", 0, false)).await;
+    }
+    let first = link.receive().await;
+    link.initialize(first).await;
+    link
+}
+
+/// Leads whoever comes to the server at `address`.
+async fn forward(listener: TcpListener, address: SocketAddr) {
+    while let Ok((mut near, _)) = listener.accept().await {
+        tokio::spawn(async move {
+            let mut far = TcpStream::connect(address).await.unwrap();
+            let _ = copy_bidirectional(&mut near, &mut far).await;
+        });
+    }
+}
+
+impl Servers {
+    pub async fn new(mode: Mode) -> Self {
+        let listener = listen();
+        let port = listener.local_addr().unwrap().port();
+        let (server, address) = serve_tools(&Tools::default(), server_config(mode)).await;
+        let mut this = Self {
+            mode,
+            good: Good::new(address).await,
+            server,
+            port,
+            stats: Vec::new(),
+            clients: Vec::new(),
+            connecting: Vec::new(),
+            raws: Vec::new(),
+            floods: FLOODS.map(|kind| bytes(kind, mode, false)).into(),
+        };
+        for _ in FLOODS {
+            this.connect(&listener).await;
+        }
+        tokio::spawn(forward(listener, address));
+        this
+    }
+
+    /// One more client, which waits for an answer.
+    async fn connect(&mut self, listener: &TcpListener) {
+        let connect = hasty(connect(format!("ws://127.0.0.1:{}/mcp", self.port)));
+        let mut connect = connect.transport(layers(self.mode)).resume(self.mode.resume);
+        if self.mode.auth != Auth::Unasked {
+            connect = connect.bearer(TOKEN).authenticate_in_band();
+        }
+        if !is_full() {
+            connect = connect.handshake_timeout(3 * SECOND);
+        }
+        if self.mode.auth == Auth::Never {
+            self.connecting.push(tokio::spawn(async move { connect.await.map(drop) }));
+            self.raws.push(accept(listener, self.mode).await.raw);
+            return;
+        }
+        let client = async {
+            let transport = connect.await.unwrap();
+            self.stats.push(transport.stats());
+            ().serve(transport).await.unwrap()
+        };
+        let (running, mut link) = tokio::join!(client, accept(listener, self.mode));
+        let peer = running.peer().clone();
+        let calling = tokio::spawn(async move { peer.call_tool(echo("lost")).await });
+        assert_eq!(link.receive().await["method"], "tools/call");
+        let large = (0..3).map(|_| {
+            let peer = running.peer().clone();
+            tokio::spawn(async move { peer.call_tool(echo(&"x".repeat(1 << 20))).await })
+        });
+        let large = large.collect();
+        self.clients.push(Client { running, calling, large });
+        self.raws.push(link.raw);
+    }
+
+    /// They flood at once, then go.
+    pub async fn flood_and_go(&mut self, end: End) -> Vec<Option<Gone>> {
+        flood_and_go(&mut self.raws, &self.floods, end, || {
+            self.stats.iter().map(|stats| stats.snapshot().bytes_received).sum()
+        })
+        .await
+    }
+
+    /// Until each call has ended, each client has its answer from the good server, and nobody has a
+    /// descriptor beside.
+    pub async fn all_are_back(&mut self) -> Duration {
+        let start = Instant::now();
+        let mode = self.mode;
+        let ends = self.connecting.iter_mut().map(|connecting| within(60 * SECOND, connecting));
+        for end in join_all(ends).await {
+            end.unwrap().expect_err("it was never answered");
+        }
+        let back = self.clients.iter_mut().map(Client::comes_back);
+        within(60 * SECOND, join_all(back)).await;
+        loop {
+            let descriptors = descriptors(self.port, Side::Far);
+            if descriptors == self.clients.len() {
+                return start.elapsed();
+            }
+            assert!(start.elapsed() < 60 * SECOND, "{descriptors} descriptors: {mode:?}");
+            sleep(Duration::from_millis(20)).await;
+        }
+    }
+
+    pub async fn end(self) -> Duration {
+        for client in self.clients {
+            within(20 * SECOND, client.running.cancel()).await.unwrap();
+        }
+        let slowest = self.good.assert_served().await;
+        within(40 * SECOND, self.server.shutdown()).await;
+        slowest
+    }
+}
+
+impl Client {
+    /// Its calls end, and a further one is answered.
+    async fn comes_back(&mut self) {
+        let called = (&mut self.calling).await.unwrap();
+        called.expect_err("nobody has answered");
+        for calling in self.large.drain(..) {
+            // What was never sent is sent to the server that is there then.
+            let _ = calling.await.unwrap();
+        }
+        loop {
+            if let Ok(result) = self.running.call_tool(echo("hi")).await {
+                assert_eq!(result.content[0].as_text().unwrap().text, "hi");
+                return;
+            }
+            sleep(Duration::from_millis(20)).await;
+        }
+    }
+}

@@ -1,0 +1,26 @@
+//! What needs programs that cargo does not bring: other implementations, a browser, nginx, systemd. See
+//! `tests/README.md`.
+#![cfg(all(
+    unix,
+    feature = "client",
+    feature = "server",
+    feature = "rustls-tls",
+    feature = "ring"
+))]
+#![allow(clippy::panic, clippy::unwrap_used, reason = "a test fails by panicking")]
+#![allow(unreachable_pub, reason = "nobody else can reach a test")]
+
+#[path = "../common/mod.rs"]
+#[allow(dead_code, unused_imports, reason = "others use the rest")]
+mod common;
+#[path = "../common/process.rs"]
+mod process;
+
+mod deployment;
+mod guide;
+mod interop;
+#[cfg(feature = "deflate")]
+mod interop_deflate;
+#[cfg(target_os = "linux")]
+mod nginx;
+mod page;

@@ -1,0 +1,4 @@
+//! Who is let in.
+
+mod in_band;
+mod tokens;

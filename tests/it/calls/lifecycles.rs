@@ -1,0 +1,289 @@
+//! Both eras of MCP, in both directions, between our own ends over a TCP connection.
+#![expect(deprecated, reason = "sampling and roots belong to the era with `initialize`")]
+
+use std::{
+    sync::{Arc, Mutex},
+    time::Duration,
+};
+
+use mcp_ws_transport::{CloseCode, WebSocketTransport, accept, connect, event::State};
+use rmcp::{
+    ClientHandler, ClientLifecycleMode, ClientServiceExt, ErrorData, Peer, RoleClient, RoleServer,
+    ServerHandler, ServiceError, ServiceExt,
+    handler::server::wrapper::Parameters,
+    model::{
+        CallToolRequestParams, CallToolResult, ClientRequest, CreateMessageRequestParams,
+        CreateMessageResult, DiscoverRequestMethod, DiscoverResult, ErrorCode, JsonObject,
+        ListRootsResult, PingRequest, ProgressNotificationParam, ProtocolVersion,
+        RequestMetaObject, Root, SamplingMessage, ServerRequest,
+    },
+    schemars::{self, JsonSchema},
+    service::{NotificationContext, RequestContext},
+    tool, tool_handler, tool_router,
+};
+use serde::Deserialize;
+use serde_json::{Value, json};
+use tokio::{net::TcpListener, sync::watch, time::timeout};
+
+/// For each step of a test.
+const PATIENCE: Duration = Duration::from_secs(60);
+
+async fn soon<F: Future>(future: F) -> F::Output {
+    timeout(PATIENCE, future).await.unwrap_or_else(|_| panic!("nothing within {PATIENCE:?}"))
+}
+
+#[derive(Debug, Deserialize, JsonSchema)]
+struct To {
+    number: u32,
+}
+
+#[derive(Clone)]
+struct Server;
+
+#[tool_router]
+impl Server {
+    /// Counts and reports it.
+    #[tool]
+    async fn count(
+        meta: RequestMetaObject,
+        client: Peer<RoleServer>,
+        Parameters(to): Parameters<To>,
+    ) -> Result<String, ErrorData> {
+        let token = meta.get_progress_token().unwrap();
+        for number in 1..=to.number {
+            let report = ProgressNotificationParam::new(token.clone(), number.into());
+            client.notify_progress(report).await.unwrap();
+        }
+        Ok(to.number.to_string())
+    }
+
+    /// Pings the client, asks it for its roots and lets its model speak.
+    #[tool]
+    async fn ask(client: Peer<RoleServer>) -> Result<String, ErrorData> {
+        let failed = |error: ServiceError| ErrorData::internal_error(error.to_string(), None);
+        let ping = ServerRequest::PingRequest(PingRequest::default());
+        client.send_request(ping).await.map_err(failed)?;
+        let roots = client.list_roots().await.map_err(failed)?.roots;
+        let question = vec![SamplingMessage::user_text(format!("what is in {}?", roots[0].uri))];
+        let params = CreateMessageRequestParams::new(question, 10);
+        Ok(client.create_message(params).await.map_err(failed)?.model)
+    }
+}
+
+#[tool_handler(name = "lifecycles")]
+impl ServerHandler for Server {}
+
+/// The same, as it was before `server/discover`.
+struct Legacy(Server);
+
+impl ServerHandler for Legacy {
+    async fn discover(
+        &self,
+        _context: RequestContext<RoleServer>,
+    ) -> Result<DiscoverResult, ErrorData> {
+        Err(ErrorData::method_not_found::<DiscoverRequestMethod>())
+    }
+
+    async fn call_tool(
+        &self,
+        request: CallToolRequestParams,
+        context: RequestContext<RoleServer>,
+    ) -> Result<rmcp::model::CallToolResponse, ErrorData> {
+        self.0.call_tool(request, context).await
+    }
+}
+
+/// A client that has one root, a model, and keeps the progress reports.
+#[derive(Clone, Default)]
+struct Client(Arc<Mutex<Vec<f64>>>);
+
+impl ClientHandler for Client {
+    async fn on_progress(
+        &self,
+        report: ProgressNotificationParam,
+        _context: NotificationContext<RoleClient>,
+    ) {
+        self.0.lock().unwrap().push(report.progress);
+    }
+
+    async fn list_roots(
+        &self,
+        _context: RequestContext<RoleClient>,
+    ) -> Result<ListRootsResult, ErrorData> {
+        Ok(ListRootsResult::new(vec![Root::new("file:///root")]))
+    }
+
+    async fn create_message(
+        &self,
+        params: CreateMessageRequestParams,
+        _context: RequestContext<RoleClient>,
+    ) -> Result<CreateMessageResult, ErrorData> {
+        assert_eq!(params.messages, [SamplingMessage::user_text("what is in file:///root?")]);
+        let answer = SamplingMessage::assistant_text("nothing");
+        Ok(CreateMessageResult::new(answer, "oracle".into()))
+    }
+}
+
+/// Which MCP role opens the connection.
+#[derive(Debug, Clone, Copy)]
+enum Dials {
+    Client,
+    Server,
+}
+
+/// A new connection: the client's end of it and the server's.
+async fn pair(dials: Dials) -> (WebSocketTransport<RoleClient>, WebSocketTransport<RoleServer>) {
+    let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
+    let url = format!("ws://{}/mcp", listener.local_addr().unwrap());
+    let accepted = async { listener.accept().await.unwrap().0 };
+    match dials {
+        Dials::Client => {
+            let accepting = async { accept(accepted.await).await.unwrap() };
+            let dialling = async { connect(url).await.unwrap() };
+            soon(async { tokio::join!(dialling, accepting) }).await
+        }
+        Dials::Server => {
+            let accepting = async { accept(accepted.await).await.unwrap() };
+            let dialling = async { connect(url).await.unwrap() };
+            soon(async { tokio::join!(accepting, dialling) }).await
+        }
+    }
+}
+
+async fn call(
+    client: &Peer<RoleClient>,
+    tool: &'static str,
+    arguments: Value,
+) -> Result<CallToolResult, ServiceError> {
+    let arguments: JsonObject = serde_json::from_value(arguments).unwrap();
+    soon(client.call_tool(CallToolRequestParams::new(tool).with_arguments(arguments))).await
+}
+
+fn text(result: &CallToolResult) -> &str {
+    &result.content[0].as_text().unwrap().text
+}
+
+async fn closed(state: &mut watch::Receiver<State>) -> CloseCode {
+    let state = soon(state.wait_for(|state| matches!(state, State::Closed(_)))).await.unwrap();
+    match &*state {
+        State::Closed(reason) => reason.code,
+        other => panic!("{other:?}"),
+    }
+}
+
+fn preferred_versions() -> Vec<ProtocolVersion> {
+    vec![ProtocolVersion::V_2026_07_28]
+}
+
+fn auto() -> ClientLifecycleMode {
+    ClientLifecycleMode::Auto { preferred_versions: preferred_versions(), legacy_version: None }
+}
+
+/// A whole life of a connection, from the handshake of MCP to the close code on both sides.
+async fn live(
+    dials: Dials,
+    server: impl ServerHandler,
+    lifecycle: ClientLifecycleMode,
+    legacy: bool,
+) {
+    let (near, far) = pair(dials).await;
+    assert_eq!((near.subprotocol(), far.subprotocol()), (Some("mcp"), Some("mcp")));
+    let (mut near_state, mut far_state) = (near.state(), far.state());
+    let server = tokio::spawn(async move { server.serve(far).await.unwrap().waiting().await });
+    let handler = Client::default();
+    let client = soon(handler.clone().serve_with_lifecycle(near, lifecycle)).await.unwrap();
+    let version =
+        if legacy { ProtocolVersion::V_2025_11_25 } else { ProtocolVersion::V_2026_07_28 };
+    assert_eq!(client.peer_info().unwrap().protocol_version, version);
+
+    let answer = call(&client, "count", json!({"number": 3})).await.unwrap();
+    assert_eq!(text(&answer), "3");
+    let mut reports = handler.0.lock().unwrap().clone();
+    reports.sort_by(f64::total_cmp);
+    assert_eq!(reports, [1.0, 2.0, 3.0]);
+
+    match call(&client, "unknown", json!({})).await {
+        Err(ServiceError::McpError(error)) => assert_eq!(error.code, ErrorCode::INVALID_PARAMS),
+        other => panic!("{other:?}"),
+    }
+
+    let asked = call(&client, "ask", json!({})).await;
+    if legacy {
+        assert_eq!(text(&asked.unwrap()), "oracle");
+        let ping = ClientRequest::PingRequest(PingRequest::default());
+        soon(client.send_request(ping)).await.unwrap();
+    } else {
+        asked.unwrap_err();
+    }
+
+    soon(client.cancel()).await.unwrap();
+    assert_eq!(closed(&mut near_state).await, CloseCode::Normal);
+    assert_eq!(closed(&mut far_state).await, CloseCode::Normal);
+    soon(server).await.unwrap().unwrap();
+}
+
+#[tokio::test]
+async fn initialize() {
+    for dials in [Dials::Client, Dials::Server] {
+        live(dials, Server, ClientLifecycleMode::Initialize, true).await;
+    }
+}
+
+#[tokio::test]
+async fn discover() {
+    for dials in [Dials::Client, Dials::Server] {
+        let preferred_versions = preferred_versions();
+        live(dials, Server, ClientLifecycleMode::Discover { preferred_versions }, false).await;
+    }
+}
+
+#[tokio::test]
+async fn auto_discovers() {
+    for dials in [Dials::Client, Dials::Server] {
+        live(dials, Server, auto(), false).await;
+    }
+}
+
+#[tokio::test]
+async fn auto_initializes_where_nothing_is_discovered() {
+    for dials in [Dials::Client, Dials::Server] {
+        live(dials, Legacy(Server), auto(), true).await;
+    }
+}
+
+#[tokio::test]
+async fn the_server_may_be_the_one_to_leave() {
+    for dials in [Dials::Client, Dials::Server] {
+        let (near, far) = pair(dials).await;
+        let (mut near_state, mut far_state) = (near.state(), far.state());
+        let (server, client) =
+            soon(async { tokio::join!(Server.serve(far), Client::default().serve(near)) }).await;
+        let client = client.unwrap();
+        soon(server.unwrap().cancel()).await.unwrap();
+        assert_eq!(closed(&mut near_state).await, CloseCode::Normal);
+        assert_eq!(closed(&mut far_state).await, CloseCode::Normal);
+        soon(client.waiting()).await.unwrap();
+    }
+}
+
+#[tokio::test]
+async fn a_listening_client_serves_every_server_that_dials() {
+    let listening = soon(mcp_ws_transport::serve("127.0.0.1:0", Client::default).into_future());
+    let clients = listening.await.unwrap();
+    let url = format!("ws://{}/mcp", clients.local_addr());
+    let mut servers = Vec::new();
+    for _ in 0..3 {
+        let transport = soon(connect(&url).no_reconnect().into_future()).await.unwrap();
+        let state = transport.state();
+        servers.push((soon(Server.serve(transport)).await.unwrap(), state));
+    }
+    for (server, _) in &servers {
+        let roots = soon(server.peer().list_roots()).await.unwrap().roots;
+        assert_eq!(roots[0].uri, "file:///root");
+    }
+    soon(clients.shutdown()).await;
+    for (server, mut state) in servers {
+        assert_eq!(closed(&mut state).await, CloseCode::Restart);
+        soon(server.waiting()).await.unwrap();
+    }
+}

@@ -1,0 +1,12 @@
+//! Requests, their handlers and their answers.
+
+mod both_ways;
+mod cancel_safety;
+mod deaf;
+mod extensions;
+mod handlers;
+mod lifecycles;
+mod ordering;
+mod panics;
+mod toolbox;
+mod wakeup;

@@ -1,0 +1,292 @@
+//! How many may be there at once: one too many is told so before the upgrade, and every place is given
+//! back, however a connection ends.
+
+use std::{
+    net::{IpAddr, SocketAddr},
+    sync::atomic::{AtomicUsize, Ordering},
+    time::Duration,
+};
+
+use mcp_ws_transport::{
+    serve,
+    server::{AuthError, BearerTokens, Config, Credentials, Identity, Limits, Registry, Server},
+};
+use rmcp::{
+    ErrorData, RoleServer, ServerHandler,
+    model::{CallToolRequestParams, CallToolResponse, InitializeRequestParams, InitializeResult},
+    service::RequestContext,
+};
+use serde_json::json;
+
+use crate::common::{
+    Tools,
+    door::{enter, knock, tools},
+    limit,
+    raw::{Frame, Raw, initialize},
+};
+
+fn one() -> Config {
+    Config::default().sessions(None).limits(Limits::default().connections(1))
+}
+
+/// Waits until nobody is connected.
+async fn empty<R: mcp_ws_transport::McpRole>(registry: &Registry<R>) {
+    while !registry.list().is_empty() {
+        tokio::time::sleep(Duration::from_millis(2)).await;
+    }
+}
+
+async fn is_full(address: SocketAddr) {
+    let (head, mut raw) = knock(address, "").await;
+    assert_eq!((head.status(), head.get("retry-after")), (503, Some("5")), "{head:?}");
+    assert!(head.get("sec-websocket-accept").is_none());
+    let length = head.get("content-length").unwrap().parse().unwrap();
+    assert_eq!(raw.body(length).await, "the server is at capacity");
+}
+
+#[tokio::test]
+async fn one_too_many_is_told_to_come_again() {
+    limit(async {
+        let config = Config::default().sessions(None).limits(Limits::default().connections(3));
+        let (server, address) = tools(config).await;
+        let mut here = Vec::new();
+        for _ in 0..3 {
+            let mut raw = enter(address, "").await;
+            raw.initialize().await;
+            here.push(raw);
+        }
+        for _ in 0..20 {
+            is_full(address).await;
+        }
+        for raw in &mut here {
+            raw.ping().await;
+        }
+        let health = server.registry().health();
+        assert_eq!((health.active, health.rejected_by["at_capacity"]), (3, 20));
+    })
+    .await;
+}
+
+/// However a connection ends, the next one finds its place.
+#[tokio::test]
+async fn a_place_is_given_back_however_a_connection_ends() {
+    limit(async {
+        let tools = Tools::default();
+        let serving = tools.clone();
+        let config = one().handshake_timeout(Duration::from_millis(1500));
+        let server = serve("127.0.0.1:0", move || serving.clone()).config(config).await.unwrap();
+        let address = server.local_addr();
+        for way in 0..9 {
+            let mut raw = enter(address, "").await;
+            match way {
+                // Before it is initialized: closed, cut, too late, and with what is no initialize.
+                0 => raw.send(Frame::close(1000)).await,
+                1 => raw.reset(),
+                2 => assert_eq!(raw.closed().await.0, 1008),
+                3 => {
+                    raw.json(&json!({ "jsonrpc": "2.0", "method": "notifications/initialized" }))
+                        .await;
+                    assert_eq!(raw.closed().await.0, 1008);
+                }
+                4 => {
+                    raw.initialize().await;
+                    raw.send(Frame::close(1000)).await;
+                }
+                5 => {
+                    raw.initialize().await;
+                    raw.reset();
+                }
+                // In the middle of a call, of one that heeds nothing, and of a message.
+                6 | 7 => {
+                    raw.initialize().await;
+                    let begun = *tools.started.borrow();
+                    raw.json(&crate::common::call(
+                        1,
+                        if way == 6 { "wait" } else { "deaf" },
+                        json!({}),
+                    ))
+                    .await;
+                    tools.begun(begun + 1).await;
+                    raw.reset();
+                }
+                _ => {
+                    raw.initialize().await;
+                    raw.write(&Frame::text("{\"jsonrpc\"").bytes(true)[..8]).await;
+                    drop(raw);
+                }
+            }
+            empty(server.registry()).await;
+        }
+        let mut raw = enter(address, "").await;
+        raw.initialize().await;
+        is_full(address).await;
+    })
+    .await;
+}
+
+#[tokio::test]
+async fn who_is_not_let_in_takes_no_place() {
+    limit(async {
+        let tokens = BearerTokens::default().token("right", Identity::new("alice"));
+        let (_server, address) = tools(one().authenticator(tokens)).await;
+        for line in ["", "Authorization: Bearer wrong\r\n", "Origin: http://evil.example\r\n"] {
+            for _ in 0..5 {
+                assert!(matches!(knock(address, line).await.0.status(), 401 | 403));
+            }
+        }
+        let mut raw = enter(address, "Authorization: Bearer right\r\n").await;
+        raw.initialize().await;
+        // One that comes before the verdict is told at once; nobody is asked.
+        is_full(address).await;
+    })
+    .await;
+}
+
+/// Who hangs in the authenticator holds nobody's place either, and cannot slip in as the second.
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn many_at_once_get_one_place() {
+    limit(async {
+        let config = one().authenticator(|_: Credentials| async {
+            tokio::time::sleep(Duration::from_millis(50)).await;
+            Ok::<_, AuthError>(Identity::new("anyone"))
+        });
+        let (server, address) = tools(config).await;
+        let dials: Vec<_> =
+            (0..50).map(|_| tokio::spawn(async move { knock(address, "").await })).collect();
+        let mut statuses = Vec::new();
+        let mut kept = Vec::new();
+        for dial in dials {
+            let (head, raw) = dial.await.unwrap();
+            statuses.push(head.status());
+            kept.push(raw);
+        }
+        statuses.sort_unstable();
+        assert_eq!((statuses[0], statuses[1], statuses[49]), (101, 503, 503));
+        drop(kept);
+        empty(server.registry()).await;
+        enter(address, "").await;
+    })
+    .await;
+}
+
+/// What goes wrong in the user's own code, at each moment of a connection.
+#[derive(Debug, Clone, Copy)]
+struct Faulty(usize);
+
+impl ServerHandler for Faulty {
+    async fn initialize(
+        &self,
+        _: InitializeRequestParams,
+        _: RequestContext<RoleServer>,
+    ) -> Result<InitializeResult, ErrorData> {
+        match self.0 {
+            1 => panic!("in initialize"),
+            2 => Err(ErrorData::internal_error("no", None)),
+            _ => Ok(self.get_info()),
+        }
+    }
+
+    fn get_info(&self) -> rmcp::model::ServerConfig {
+        assert!(self.0 != 3, "in get_info");
+        Default::default()
+    }
+
+    async fn call_tool(
+        &self,
+        _: CallToolRequestParams,
+        _: RequestContext<RoleServer>,
+    ) -> Result<CallToolResponse, ErrorData> {
+        panic!("in a handler")
+    }
+}
+
+#[tokio::test]
+async fn a_place_is_given_back_whatever_panics() {
+    limit(async {
+        let made = AtomicUsize::new(0);
+        let factory = move || {
+            let n = made.fetch_add(1, Ordering::Relaxed);
+            assert!(n != 0, "in the factory");
+            Faulty(n)
+        };
+        let server: Server = serve("127.0.0.1:0", factory).config(one()).await.unwrap();
+        let address = server.local_addr();
+        for n in 0..4 {
+            let mut raw = enter(address, "").await;
+            raw.json(&initialize("init")).await;
+            // A Close with a code where there is still somebody to send it, else the end.
+            while let Ok(Some(frame)) = raw.try_next().await {
+                let text = String::from_utf8_lossy(&frame.payload);
+                assert!(!text.contains("in get_info") && !text.contains("in the factory"), "{n}");
+            }
+            empty(server.registry()).await;
+        }
+        let mut raw = enter(address, "").await;
+        raw.initialize().await;
+        for id in 0..3 {
+            let answer = raw.ask(&crate::common::call(id, "any", json!({}))).await;
+            assert_eq!(answer["error"]["code"], -32603, "{answer}");
+        }
+        raw.ping().await;
+        drop(raw);
+        empty(server.registry()).await;
+        enter(address, "").await;
+    })
+    .await;
+}
+
+/// Behind a proxy that says in a header where a request comes from.
+fn forwarded() -> Config {
+    let limits = Limits::default().connections_per_address(2);
+    Config::default().sessions(None).limits(limits).peer_addr(|parts| {
+        let line = parts.headers.get("x-forwarded-for")?.to_str().ok()?;
+        let address: IpAddr = line.rsplit(',').next()?.trim().parse().ok()?;
+        Some((address, 0).into())
+    })
+}
+
+#[tokio::test]
+async fn an_address_has_its_share() {
+    limit(async {
+        let (server, address) = tools(forwarded()).await;
+        let from = |address: &str| format!("X-Forwarded-For: {address}\r\n");
+        let mut here = Vec::new();
+        for (first, second, third) in [
+            ("192.0.2.1", "192.0.2.1", "192.0.2.1"),
+            ("192.0.2.2", "::ffff:192.0.2.2", "::ffff:c000:202"),
+            ("2001:db8::1", "2001:db8::ffff:1", "2001:db8:0:0:ffff:ffff:ffff:ffff"),
+            ("2001:db8:0:1::1", "2001:db8:0:1::2", "2001:db8:0:1::3"),
+            // What a client adds in front is not what the proxy says.
+            ("198.51.100.1, 192.0.2.3", "198.51.100.2, 192.0.2.3", "198.51.100.3,192.0.2.3"),
+            // Those of whom nothing is known count as one.
+            ("nonsense", "", "unknown"),
+        ] {
+            here.push(enter(address, &from(first)).await);
+            here.push(enter(address, &from(second)).await);
+            let (head, _) = knock(address, &from(third)).await;
+            assert_eq!((head.status(), head.get("retry-after")), (503, Some("5")), "{third}");
+        }
+        assert_eq!(server.registry().health().rejected_by["address_at_capacity"], 6);
+        let known = server.registry().list()[0].peer();
+        assert_eq!(known, Some("192.0.2.1:0".parse().unwrap()));
+
+        drop(here);
+        empty(server.registry()).await;
+        enter(address, &from("2001:db8::1")).await;
+    })
+    .await;
+}
+
+/// By default the address is that of the socket.
+#[tokio::test]
+async fn a_header_is_believed_only_where_it_is_configured() {
+    limit(async {
+        let limits = Limits::default().connections_per_address(1);
+        let (_server, address) = tools(Config::default().sessions(None).limits(limits)).await;
+        let _here: Raw = enter(address, "X-Forwarded-For: 192.0.2.1\r\n").await;
+        for line in ["X-Forwarded-For: 192.0.2.2\r\n", "Forwarded: for=192.0.2.3\r\n", ""] {
+            assert_eq!(knock(address, line).await.0.status(), 503, "{line}");
+        }
+    })
+    .await;
+}

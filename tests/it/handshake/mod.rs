@@ -1,0 +1,12 @@
+//! From the address to the 101, and what is answered instead of it.
+
+mod client;
+mod dialing;
+mod fallback;
+mod guard;
+mod limits;
+mod mount;
+mod origin;
+mod server;
+#[cfg(all(feature = "rustls-tls", feature = "ring"))]
+mod tls;

@@ -1,0 +1,203 @@
+//! A server that dies and is started again, time after time, with calls in flight.
+
+use std::time::{Duration, Instant};
+
+use futures::{StreamExt, future::join_all};
+use mcp_ws_transport::{
+    State,
+    client::{Connect, ReconnectPolicy},
+    connect,
+    event::{Event, Events},
+    serve,
+    server::{Config, Drain, Server},
+};
+use proptest::{
+    prelude::RngExt as _,
+    test_runner::{RngAlgorithm, TestRng},
+};
+use rmcp::{RoleClient, ServiceError, ServiceExt, model::CallToolRequestParams, service::Peer};
+use serde_json::{Value, json};
+use tokio::runtime::{Builder, Runtime};
+
+use crate::common::{counting::Counting, limit, proxy::Proxy, scale, within};
+
+/// A server with a runtime of its own, all of which can die in an instant.
+struct Mortal {
+    runtime: Runtime,
+    server: Server,
+}
+
+impl Mortal {
+    async fn new(counting: &Counting) -> Self {
+        let runtime = Builder::new_multi_thread().worker_threads(1).enable_all().build().unwrap();
+        let counting = counting.clone();
+        let config = Config::default().drain(Drain::default().deadline(Duration::ZERO));
+        let serve = serve("127.0.0.1:0", move || counting.clone()).config(config);
+        let server = runtime.spawn(serve.into_future()).await.unwrap().unwrap();
+        Self { runtime, server }
+    }
+
+    /// Without a word, or with a Close for everyone.
+    async fn dies(self, killed: bool) {
+        if !killed {
+            self.runtime.spawn(self.server.shutdown()).await.unwrap();
+        }
+        self.runtime.shutdown_background();
+    }
+}
+
+/// Waits are as long as they may be, so that tests need not be.
+fn hasty(connect: Connect<RoleClient>) -> Connect<RoleClient> {
+    let bound = Duration::from_millis(20);
+    connect.reconnect(
+        ReconnectPolicy::default().first(bound).after_restart(bound).min(bound).max(bound),
+    )
+}
+
+fn count(number: i64, ms: u64) -> CallToolRequestParams {
+    let Value::Object(arguments) = json!({ "number": number, "ms": ms }) else { unreachable!() };
+    CallToolRequestParams::new("count").with_arguments(arguments)
+}
+
+/// How calls have ended.
+#[derive(Debug, Default)]
+struct Ends {
+    answered: usize,
+    not_sent: usize,
+    unknown: usize,
+}
+
+impl Ends {
+    /// What is said of the call is true.
+    fn note(&mut self, number: i64, outcome: Result<String, ServiceError>, times: usize) {
+        match outcome {
+            Ok(text) => {
+                self.answered += 1;
+                assert_eq!((text, times), (number.to_string(), 1));
+            }
+            Err(ServiceError::McpError(error)) => {
+                match error.data.as_ref().and_then(|data| data["reason"].as_str()) {
+                    Some("not_sent") => {
+                        self.not_sent += 1;
+                        assert_eq!(times, 0, "{number} was executed");
+                    }
+                    Some("outcome_unknown") => {
+                        self.unknown += 1;
+                        assert!(times <= 1, "{number} was executed {times} times");
+                    }
+                    _ => panic!("{error:?}"),
+                }
+            }
+            Err(error) => panic!("{error}"),
+        }
+    }
+}
+
+/// The outcome of a call, and when it was known.
+async fn call(
+    client: &Peer<RoleClient>,
+    number: i64,
+    ms: u64,
+) -> (i64, Result<String, ServiceError>, Instant) {
+    let outcome = within(Duration::from_secs(10), client.call_tool(count(number, ms))).await;
+    let text = outcome.map(|result| result.content[0].as_text().unwrap().text.clone());
+    (number, text, Instant::now())
+}
+
+/// The client has found the next server.
+async fn restarted(events: &mut Events<Event>) {
+    loop {
+        match events.next().await.unwrap() {
+            Event::Restarted { .. } => return,
+            event @ (Event::Resumed { .. } | Event::Closed(_) | Event::Lagged(_)) => {
+                panic!("{event:?}")
+            }
+            _ => {}
+        }
+    }
+}
+
+async fn of_many_restarts(resume: bool) {
+    let rounds = scale(40, 1000) as i64;
+    let counting = Counting::default();
+    let mut server = Mortal::new(&counting).await;
+    let proxy = Proxy::new(server.server.local_addr()).await;
+    let connect = hasty(connect(proxy.url())).resume(resume);
+    let (mut events, mut state) = (connect.events(), connect.state());
+    let client = ().serve(connect.await.unwrap()).await.unwrap();
+    let mut random = TestRng::from_seed(RngAlgorithm::ChaCha, &[7; 32]);
+    let (mut ends, mut slowest) = (Ends::default(), Duration::ZERO);
+    for round in 0..rounds {
+        let calls = (0..10).map(|lane| {
+            let (client, ms) = (client.peer().clone(), random.random_range(0..30));
+            // Some come when the server has gone.
+            let begins = Duration::from_millis(random.random_range(0..20));
+            tokio::spawn(async move {
+                tokio::time::sleep(begins).await;
+                call(&client, 10 * round + lane, ms).await
+            })
+        });
+        let calls: Vec<_> = calls.collect();
+        tokio::time::sleep(Duration::from_millis(random.random_range(0..20))).await;
+        let (killed, gap): (bool, bool) = (random.random(), random.random());
+        let mut next = Mortal::new(&counting).await;
+        std::mem::swap(&mut next, &mut server);
+        // It is there already, or it takes a while; whoever still got through to the old one in the
+        // meantime might be told to come again in five seconds.
+        let (address, nowhere) = (server.server.local_addr(), "127.0.0.1:1".parse().unwrap());
+        *proxy.target.lock().unwrap() = if gap { nowhere } else { address };
+        next.dies(killed).await;
+        if gap {
+            tokio::time::sleep(Duration::from_millis(random.random_range(0..100))).await;
+        }
+        let since = Instant::now();
+        *proxy.target.lock().unwrap() = address;
+        for outcome in join_all(calls).await {
+            let (number, outcome, end) = outcome.unwrap();
+            slowest = slowest.max(end.saturating_duration_since(since));
+            ends.note(number, outcome, counting.times(number));
+        }
+        // And it goes on.
+        within(Duration::from_secs(1), restarted(&mut events)).await;
+        let (_, outcome, _) = call(&client, -1 - round, 0).await;
+        assert_eq!(outcome.unwrap(), (-1 - round).to_string());
+    }
+
+    // It does not come back, and the client ends: what waits was never sent.
+    server.dies(true).await;
+    let away = |state: &State| matches!(state, State::Reconnecting { .. });
+    within(Duration::from_secs(1), state.wait_for(away)).await.unwrap();
+    let calls: Vec<_> = (10 * rounds..10 * rounds + 10)
+        .map(|number| {
+            let client = client.peer().clone();
+            tokio::spawn(async move { call(&client, number, 0).await })
+        })
+        .collect();
+    tokio::time::sleep(Duration::from_millis(50)).await;
+    let leaving = tokio::spawn(client.cancel());
+    for outcome in join_all(calls).await {
+        let (number, outcome, _) = outcome.unwrap();
+        assert!(outcome.is_err());
+        assert_eq!(counting.times(number), 0);
+    }
+    limit(leaving).await.unwrap().unwrap();
+
+    println!(
+        "resume {resume}: {rounds} restarts, {ends:?}; the slowest ended {slowest:?} after the \
+         next server was there"
+    );
+    assert!(ends.answered > 0 && ends.unknown > 0, "{ends:?}");
+    assert!(slowest <= Duration::from_secs(1), "{slowest:?}");
+    tokio::time::sleep(Duration::from_millis(100)).await;
+    assert!(counting.0.lock().unwrap().values().all(|times| *times == 1), "executed twice");
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn of_many_restarts_each_call_ends_once_and_truly() {
+    of_many_restarts(false).await;
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn of_many_restarts_with_a_session_that_is_gone_each_call_ends_once_and_truly() {
+    of_many_restarts(true).await;
+}

@@ -1,0 +1,10 @@
+//! Sessions that outlive their connections.
+
+mod client;
+mod cuts;
+mod hijack;
+mod ids;
+mod migration;
+mod offer;
+mod order;
+mod server;

@@ -1,0 +1,6 @@
+//! How connections and servers end.
+
+mod answers;
+mod close;
+mod drain;
+mod stages;
