@@ -239,10 +239,16 @@ impl<S: Duplex<Message, Message>> Heartbeat<S> {
                         if let Err(error) = this.inner.as_mut().start_send(ping) {
                             return Poll::Ready(error);
                         }
-                        this.unanswered.get_or_insert(now);
+                        let first = *this.unanswered.get_or_insert(now);
                         *this.next_ping =
                             this.config.ping_interval.map(|interval| saturating_add(now, interval));
                         *this.overdue = false;
+                        if !fired {
+                            // The timer is set for a time that may be after that of the pong.
+                            let pong_due = saturating_add(first, this.config.pong_timeout);
+                            let deadline = this.timer.deadline().min(pong_due);
+                            this.timer.as_mut().reset(deadline);
+                        }
                         match this.inner.as_mut().poll_flush(cx) {
                             Poll::Ready(Ok(())) => {}
                             Poll::Ready(Err(error)) => return Poll::Ready(error),
@@ -504,6 +510,10 @@ mod tests {
         assert_eq!(pings(&peer).len(), 1);
         advance(9 * SECOND).await;
         assert_pending!(heartbeat.poll_next());
+        // Its pong is due before the watchdog.
+        advance(SECOND).await;
+        assert!(heartbeat.is_woken());
+        assert!(assert_ready!(heartbeat.poll_next()).unwrap().is_err());
     }
 
     #[tokio::test(start_paused = true)]
