@@ -32,6 +32,8 @@ impl<R: McpRole, F: Framing<R>> Correlation<R, F> {
             let token = request.request.get_meta().get_progress_token();
             self.deadlines.set_silence(id, token, deadline);
         }
+        // The reader sets the timer.
+        self.link.wake_reader();
     }
 
     /// Suspends deadlines while the server waits for an answer of this client, since it is unknown

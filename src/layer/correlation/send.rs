@@ -137,7 +137,8 @@ impl<R: McpRole, F: Framing<R>> Correlation<R, F> {
         let is_first = matches!(method, Method::Initialize | Method::Ping)
             || self.is_within_answer(&request.request);
         let turn = self.waiting.next_turn(is_first);
-        if is_first || (self.waiting.is_empty() && !self.is_peer_full()) {
+        let may_go = self.waiting.is_empty() && !self.is_peer_full();
+        if is_first || may_go || self.shutdown.is_some() {
             return self.send_request(request, method, turn);
         }
         if self.reinit.is_some() && self.link.is_overrun(self.waiting.len()) {
@@ -145,6 +146,8 @@ impl<R: McpRole, F: Framing<R>> Correlation<R, F> {
             return Ok(Sent::NotNow);
         }
         self.waiting.push(request, method, turn);
+        // It may be the first for which the peer is probed.
+        self.link.wake_reader();
         Ok(Sent::NotNow)
     }
 

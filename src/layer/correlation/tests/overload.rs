@@ -254,3 +254,16 @@ async fn a_request_that_is_sent_again_keeps_its_deadline() {
     advance(ms(50)).await;
     assert_eq!(next_error(&mut stack).1.data.unwrap()["outcome"], "outcome_unknown");
 }
+
+#[tokio::test(start_paused = true)]
+async fn nothing_waits_for_a_peer_whose_last_link_has_ended() {
+    let (mut stack, peer) = sending(Config::default(), [1]);
+    refuse(&peer, 1);
+    assert!(sends(&mut stack, &peer).is_empty());
+    peer.send(Message::Close(None));
+    let lost = assert_ready!(stack.poll_next()).unwrap().unwrap();
+    assert!(matches!(lost, JsonRpcMessage::Error(_)), "{lost:?}");
+    assert!(assert_ready!(stack.poll_next()).unwrap().is_err());
+    assert!(stack.start_send_unpin(list(2)).is_err());
+    assert_eq!(stack.in_flight(), (0, 0));
+}
