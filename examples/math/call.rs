@@ -196,7 +196,7 @@ async fn connect(args: &Args) -> crate::Result<(RunningService<RoleClient, ()>, 
 /// What the library says of its functions, in the words of this program's options.
 fn in_options(error: &str) -> String {
     error
-        .replace("`client::Tls::authorities`", "the option `--ca`")
+        .replace("`client::ClientTls::authorities`", "the option `--ca`")
         .replace("`Connect::bearer`", "the option `--bearer`")
 }
 
