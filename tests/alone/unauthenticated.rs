@@ -37,11 +37,13 @@ const EACH: usize = if cfg!(debug_assertions) { 17 << 10 } else { 16 << 10 };
 const LIMIT: usize = 4 << 10;
 
 fn config() -> Config {
-    let mut layers = transport::Config::default();
+    let layers = transport::Config::default();
     #[cfg(feature = "deflate")]
-    {
+    let layers = {
+        let mut layers = layers;
         layers.socket.deflate = Some(mcp_ws_transport::layer::socket::deflate::Config::default());
-    }
+        layers
+    };
     Config::default()
         .authenticator(BearerTokens::default())
         .in_band_authentication()

@@ -28,7 +28,7 @@ use crate::{
     HEAP,
     common::{
         flood::{Flood, flood, is_quiet},
-        raw::{Frame, Raw, TEXT},
+        raw::{Frame, Raw},
         scale, within,
     },
 };
@@ -133,6 +133,9 @@ pub fn frame(mode: Mode, text: String) -> Frame {
     #[cfg(feature = "deflate")]
     if mode.deflate {
         use flate2::{Compress, Compression, FlushCompress};
+
+        use crate::common::raw::TEXT;
+
         let mut compressed = Vec::with_capacity(text.len() + 64);
         let mut compress = Compress::new(Compression::fast(), false);
         compress.compress_vec(text.as_bytes(), &mut compressed, FlushCompress::Sync).unwrap();
