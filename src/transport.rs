@@ -268,8 +268,8 @@ impl<R: McpRole> Transport<R> for WebSocketTransport<R> {
     /// Encodes and queues the message before it returns. That of the only call in flight is written
     /// too; those of several are left to gather. The future resolves when the message is written,
     /// or with the error that ended the link before; dropping it takes nothing back. For a request
-    /// it does not fail: if the link ends, [`receive`](Transport::receive) has the answer, which says
-    /// whether the request may have run. A request that waits until the peer accepts more holds
+    /// that was queued it does not fail: if the link ends, [`receive`](Transport::receive) has the
+    /// answer, which says whether the request may have run. A request that waits until the peer accepts more holds
     /// nobody up: its future resolves when what was queued before is written.
     ///
     /// What is handed over is queued, however full the queue: those who send wait for the future. Where

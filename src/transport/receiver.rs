@@ -1,4 +1,4 @@
-//! [`Receiver`]: polls a stream when it has woken its reader, and not before.
+//! [`Receiver`]: tells when a stream is to be polled: not before it has woken its reader.
 
 use std::{
     fmt,
@@ -26,7 +26,8 @@ pub(super) struct Receiver {
 
 #[derive(Default)]
 struct State {
-    /// The stream was never polled, was last ready, or has woken its reader since.
+    /// `true` if the stream was never polled, was last ready, or since then has woken its reader or
+    /// had something done to it.
     is_due: AtomicBool,
     task: AtomicWaker,
 }

@@ -4,8 +4,8 @@ use std::collections::HashMap;
 
 use rmcp::model::{ProgressToken, RequestId};
 
-/// The ids of its requests above this layer, and their real ones. Handlers of a former peer may still run,
-/// and rmcp would take a new request with the same id for theirs.
+/// Ids of the peer's requests above this layer, and their real ones. Handlers of a former peer may
+/// still run, and rmcp would take a new request with the same id for theirs.
 #[derive(Debug, Default)]
 pub(in super::super) struct Aliases {
     real: HashMap<RequestId, RequestId>,
@@ -13,18 +13,18 @@ pub(in super::super) struct Aliases {
 }
 
 impl Aliases {
-    /// The peer is another.
+    /// Begins with another peer.
     pub(super) fn restart(&mut self) {
         self.restarts += 1;
         self.real.clear();
     }
 
-    /// Whether no id is another above.
+    /// Returns `true` if no id is another above.
     pub(super) fn is_plain(&self) -> bool {
         self.restarts == 0 && self.real.is_empty()
     }
 
-    /// The alias of a request of the present peer. The first peer has none.
+    /// Returns the alias of a request of the present peer. The first peer has none.
     fn alias(&self, id: &RequestId) -> Option<RequestId> {
         let alias = match id {
             // What looks like an alias gets one, or it could be taken for a later one.
@@ -60,21 +60,21 @@ impl Aliases {
         is_present
     }
 
-    /// The id for the layers above of a request of the peer, which begins.
+    /// Returns the id for the layers above of a request of the peer that begins, if it is another.
     pub(super) fn inward(&mut self, id: &RequestId) -> Option<RequestId> {
         let alias = self.alias(id)?;
         self.real.insert(alias.clone(), id.clone());
         Some(alias)
     }
 
-    /// The same, of one that is no longer wanted.
+    /// Returns the alias of a request that is cancelled, and forgets it.
     pub(in super::super) fn cancelled(&mut self, id: &RequestId) -> Option<RequestId> {
         let alias = self.alias(id)?;
         self.real.remove(&alias);
         Some(alias)
     }
 
-    /// The real id of a request of the peer that would be known above by this alias, if it were not
+    /// Returns the real id of a request that would be known above by this alias, if it were not
     /// refused. Another may be `in_flight` by the same.
     pub(in super::super) fn refused(
         &mut self,
@@ -87,8 +87,8 @@ impl Aliases {
         }
     }
 
-    /// Whether `id` is that of a request of the present peer, and not of a former one or one that was
-    /// cancelled. It is the real one then.
+    /// Changes `id` to the real one. Returns `false` if it is not that of a request of the present peer,
+    /// but of a former one or one that was cancelled.
     pub(super) fn resolve(&self, id: &mut RequestId) -> bool {
         match self.real.get(id) {
             Some(real) => *id = real.clone(),
@@ -97,7 +97,7 @@ impl Aliases {
         true
     }
 
-    /// The same of one that ends.
+    /// Resolves the id of a request that ends, and forgets it.
     pub(super) fn end(&mut self, id: &mut RequestId) -> bool {
         // Nearly always, and then no id is hashed.
         if self.real.is_empty() {

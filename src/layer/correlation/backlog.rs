@@ -1,4 +1,4 @@
-//! What the peer has sent before its moment.
+//! [`Backlog`]: messages of the peer that wait until they may be handled.
 
 use std::collections::VecDeque;
 
@@ -42,7 +42,7 @@ impl<R: McpRole> Backlog<R> {
         self.bytes == 0
     }
 
-    /// Whether others of its kind are before `message`.
+    /// Returns `true` if others of its kind are before `message`.
     pub(super) fn precedes(&mut self, message: &RxJsonRpcMessage<R>) -> bool {
         !self.is_empty() && !self.line(message).is_empty()
     }

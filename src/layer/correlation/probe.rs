@@ -7,8 +7,8 @@ use crate::time::{Timer, deadline_in};
 /// Time without an answer after which one more request is sent.
 const SILENCE: Duration = Duration::from_secs(10);
 
-/// How many more requests may be in flight than the peer has said that it takes. The answers to
-/// those that it has may be lost, and nothing else may ever make room.
+/// Allowance of requests in flight beyond what the peer has said that it takes. The answers to those
+/// that it has may be lost, and nothing else may ever make room.
 ///
 /// | what happens | what follows |
 /// |---|---|
@@ -32,8 +32,8 @@ impl Probe {
         self.timer.clear();
     }
 
-    /// Records that the peer has refused a request since it has too many. Returns `true` if it has
-    /// more than it has said that it takes.
+    /// Records that the peer has refused a request since it has too many. Returns `true` if one was
+    /// allowed beyond its limit, which the refusal takes back.
     pub(super) fn note_refused(&mut self) -> bool {
         let is_probe = self.more > 0;
         self.more = self.more.saturating_sub(1);

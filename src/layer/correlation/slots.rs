@@ -1,5 +1,5 @@
-//! What was handed up and is still being handled. rmcp makes a task of each request and of each
-//! notification, and keeps no count of them.
+//! [`HandlerSlots`]: counts of the handlers that still run. rmcp makes a task of each request and of
+//! each notification, and keeps no count of them.
 
 use std::{
     mem,
@@ -44,7 +44,7 @@ impl HandlerSlots {
     /// each message has extensions of this size.
     #[cfg(feature = "server")]
     pub(crate) fn bytes(self: &Arc<Self>, extensions: usize) -> usize {
-        // Each slot has a reference.
+        // Each slot has a reference, and so have two others: that is near enough.
         let messages = Arc::strong_count(self);
         self.requests().1 + self.notifications().1 + messages * extensions
     }

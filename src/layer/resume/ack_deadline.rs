@@ -35,7 +35,7 @@ const MARK: [u8; 4] = *b"ack?";
 /// | `Idle` | the window is full, and something waits | `Waiting`, none answered |
 /// | `Waiting` | a third of the timeout has passed | `Asked`, after a ping |
 /// | `Asked` | the pong, of the last ping or of one before it in this state | `Waiting`, one more answered; with the third `Overdue` |
-/// | `Asked` | a third of the timeout has passed since the ping was flushed | the same, after another ping: RFC 6455 lets a peer answer the newest of several pings alone, and another layer may have sent that |
+/// | `Asked` | a third of the timeout has passed since the ping was made | the same, after another ping: RFC 6455 lets a peer answer the newest of several pings alone, and another layer may have sent that |
 /// | `Asked` | no pong in twice the timeout, and a second for each 16 KiB in the window | the same: [overdue](Self::overdue) until a pong is read |
 /// | any | an acknowledgement of something new, room in the window, a count that is frozen, another link | `Idle` |
 #[derive(Debug)]

@@ -62,7 +62,7 @@ impl Inner {
             driver.read_pending = false;
             driver.write_pending = false;
         }
-        // rmcp polls its transport at every turn of its loop, whatever woke that.
+        // A reader may poll at every turn of a loop, whatever woke that.
         if !driver.read_pending
             && let Poll::Ready(first) = self.poll_read(driver)
         {

@@ -32,7 +32,7 @@ use crate::{
 
 use tokio::time::Instant;
 
-/// Number of takeovers of a session within [`TAKEOVER_WINDOW`] that are allowed.
+/// Number of takeovers by session id within [`TAKEOVER_WINDOW`] that are allowed.
 const MAX_TAKEOVERS: u32 = 5;
 const TAKEOVER_WINDOW: Duration = Duration::from_secs(10);
 
