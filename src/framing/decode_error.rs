@@ -33,7 +33,7 @@ pub enum DecodeError {
     Response {
         /// The id, where there was a readable one.
         id: Option<RequestId>,
-        /// What the caller is told.
+        /// Error for the caller.
         error: ErrorData,
     },
     /// Fault of several responses in one message: each request in flight ends with this error.

@@ -80,14 +80,14 @@ pub trait Framing<R: McpRole>: Send {
     }
 
     /// Returns what is sent now that `message`, the last that was encoded, may be: by default itself.
-    /// Where answers have an order of their own it is kept until it is the [next](Self::next_reply).
+    /// A framing whose answers have an order keeps it until it is the [next](Self::next_reply).
     fn enqueue_in_order(&mut self, message: Message) -> Option<Message> {
         Some(message)
     }
 
     /// Returns the next message that this framing sends by itself: the answer to a sign of life, an
     /// answer whose turn has come. Called after each message in either direction until there is none.
-    /// What an inbound message makes it say is dropped while too much waits to be sent.
+    /// The replies that an inbound message causes are dropped while too much waits to be sent.
     fn next_reply(&mut self) -> Option<Message> {
         None
     }

@@ -57,7 +57,7 @@ impl WsExtensions {
     /// Reads what the server has chosen of it.
     ///
     /// # Errors
-    /// What is wrong with its choice.
+    /// The fault of the choice, in words.
     pub(crate) fn chosen(config: &Config, answer: &HeaderMap) -> Result<Self, String> {
         // An empty list is none (RFC 9110, section 5.6.1).
         let blank = |value: &&[u8]| value.iter().all(|byte| b", \t".contains(byte));

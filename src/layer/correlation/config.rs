@@ -6,10 +6,10 @@ use std::time::Duration;
 /// knows nothing of it.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
 pub enum Replay {
-    /// It ends with an error, since it may have run: the default.
+    /// Ends the request with an error, since it may have run: the default.
     #[default]
     Fail,
-    /// It is sent again, on five connections at most, and may run more than once.
+    /// Sends the request again, on five connections at most; it may run more than once.
     Resend,
 }
 

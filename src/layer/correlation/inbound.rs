@@ -52,7 +52,7 @@ enum Shortage {
     TooLarge { decoded_bytes: usize, limit: usize },
     /// With those that are being handled or wait it would take more memory than they may.
     Memory { limit: usize },
-    /// It would have to wait, and too much does already.
+    /// Too much waits already.
     Backlog { limit: usize },
 }
 
@@ -78,7 +78,7 @@ impl fmt::Display for Shortage {
 /// Request of the peer that is in flight.
 #[derive(Debug, Clone, Copy)]
 struct InFlight {
-    /// Its place in the order of all.
+    /// Number of the request in the order of all.
     number: u64,
     method: Method,
 }

@@ -75,14 +75,14 @@ enum Phase {
     Failed(Error),
 }
 
-/// What a peer that is verified has said so far.
+/// Messages so far of a peer that is being verified.
 #[derive(Debug)]
 enum Said {
     /// Nothing: so many messages had come before this link. It may have nothing to say.
     Nothing { heard: u64 },
     /// Something that cannot be read. When this ends, so does the link.
     Unreadable(Pin<Box<Sleep>>),
-    /// It is lost.
+    /// None: the link is lost.
     Lost,
 }
 

@@ -50,7 +50,7 @@ struct Queued {
     size: usize,
     /// Copy of the message, which shares its bytes, if it is to be kept.
     kept: Option<Message>,
-    /// What the sender waits for.
+    /// Result for the sender.
     sent: Sent,
 }
 

@@ -176,7 +176,7 @@ mod tests {
     }
 
     #[test]
-    fn a_full_lobby_loses_whoever_came_first() {
+    fn of_too_many_pending_connections_the_oldest_is_evicted() {
         let pending = PendingConnections::new(2);
         let (first, second) = (pending.register(None), pending.register(None));
         let third = pending.register(None);
@@ -188,7 +188,7 @@ mod tests {
     }
 
     #[test]
-    fn of_a_full_lobby_those_leave_who_are_many() {
+    fn of_too_many_pending_connections_those_of_the_busiest_address_are_evicted() {
         let pending = PendingConnections::new(3);
         let alone = pending.register(at("2001:db8::1"));
         let many = ["10.0.0.1"; 4].map(|address| pending.register(at(address)));

@@ -136,10 +136,10 @@ struct Seen {
 
 /// What the peer does of itself.
 #[derive(Debug, Clone, Copy)]
-enum Manners {
-    /// It acknowledges, and answers pings when it is time.
+enum Answers {
+    /// Acknowledgements, and pongs when it is time.
     Slow,
-    /// It answers pings at once, and acknowledges nothing.
+    /// Pongs at once, and no acknowledgement.
     Pongs,
     /// Neither.
     Silent,
@@ -147,7 +147,7 @@ enum Manners {
 
 struct Trial<'a> {
     side: Side,
-    manners: Manners,
+    answers: Answers,
     sessions: Vec<Session>,
     /// The session that the user is in.
     user_in: usize,
@@ -162,14 +162,14 @@ struct Trial<'a> {
 }
 
 impl<'a> Trial<'a> {
-    fn new(window: usize, dials: bool, manners: Manners, seen: &'a RefCell<Seen>) -> Self {
+    fn new(window: usize, dials: bool, answers: Answers, seen: &'a RefCell<Seen>) -> Self {
         let mut side = Side::with_window(window);
         if dials {
             side.dialled();
         }
         Self {
             side,
-            manners,
+            answers,
             sessions: vec![Session::default()],
             user_in: 0,
             frozen: None,
@@ -219,7 +219,7 @@ impl<'a> Trial<'a> {
                 other => panic!("{other:?}"),
             }
         }
-        if let Manners::Pongs = self.manners {
+        if let Answers::Pongs = self.answers {
             self.pong();
         }
     }
@@ -243,7 +243,7 @@ impl<'a> Trial<'a> {
     fn acknowledge(&mut self, share: Share) {
         self.gather();
         let now = Instant::now();
-        let share = if let Manners::Slow = self.manners { share } else { Share::NONE };
+        let share = if let Answers::Slow = self.answers { share } else { Share::NONE };
         let session = self.session();
         let acked = share.between(session.acked, session.received);
         if acked > session.acked {
@@ -352,7 +352,7 @@ impl<'a> Trial<'a> {
         match deed {
             Deed::Say(count, size) if self.is_up => (0..count).for_each(|_| self.say(size)),
             Deed::Acknowledge(share) if self.is_up => self.acknowledge(share),
-            Deed::Pong if !matches!(self.manners, Manners::Silent) => self.pong(),
+            Deed::Pong if !matches!(self.answers, Answers::Silent) => self.pong(),
             Deed::Lose if self.is_up => {
                 self.is_up = false;
                 self.side.peer.send(Message::Close(Some(CloseCode::GoingAway.into())));
@@ -385,7 +385,7 @@ impl<'a> Trial<'a> {
 
     /// From now on the peer does what it should: all has to arrive.
     async fn heals(&mut self) -> Result<(), Error> {
-        self.manners = Manners::Slow;
+        self.answers = Answers::Slow;
         self.side.peer.block(false);
         self.read(usize::MAX)?;
         if !self.is_up || self.side.receive_count.is_frozen() {
@@ -450,9 +450,9 @@ impl<'a> Trial<'a> {
 #[test]
 fn once_and_in_order_or_a_close_that_says_why() {
     let seen = RefCell::default();
-    let run = |(window, dials, manners, deeds)| {
+    let run = |(window, dials, answers, deeds)| {
         on_its_own_clock(async {
-            let mut trial = Trial::new(window, dials, manners, &seen);
+            let mut trial = Trial::new(window, dials, answers, &seen);
             if let Err(error) = trial.runs(deeds).await {
                 trial.has_ended(&error);
             }
@@ -460,8 +460,8 @@ fn once_and_in_order_or_a_close_that_says_why() {
         Ok(())
     };
     let window = prop_oneof![Just(1_usize), Just(600), Just(1 << 20)];
-    let manners = prop_oneof![Just(Manners::Slow), Just(Manners::Pongs), Just(Manners::Silent)];
-    let trials = (window, any::<bool>(), manners, vec(deed(), 0..120));
+    let answers = prop_oneof![Just(Answers::Slow), Just(Answers::Pongs), Just(Answers::Silent)];
+    let trials = (window, any::<bool>(), answers, vec(deed(), 0..120));
     TestRunner::new(cases(256)).run(&trials, run).unwrap();
     let seen = seen.into_inner();
     println!("{seen:?}");

@@ -104,7 +104,7 @@ async fn a_request_is_not_to_blame_for_what_is_none() {
     assert_eq!(sent, ["notifications/initialized", "tools/call 2"]);
 }
 
-/// It echoes the id of what is refused, however long that is.
+/// A refusal echoes the id of the request, however long that is.
 #[tokio::test(start_paused = true)]
 async fn a_request_is_not_to_blame_for_a_refusal() {
     let (mut stack, peer) = initialized();
