@@ -9,7 +9,7 @@ use tokio::time::{Instant, sleep};
 
 use super::{
     gone::{End, FLOODS, Gone, Side, descriptors, return_of_owner},
-    scene::{Auth, Good, Mode, SECOND, TOKEN, bytes, flood_and_go, server_config},
+    scene::{Auth, Good, Mode, SECOND, TOKEN, flood_and_go, server_config},
 };
 use crate::common::{
     Tools, call,
@@ -57,7 +57,7 @@ pub struct Clients {
 }
 
 impl Clients {
-    pub async fn new(mode: Mode) -> Self {
+    pub async fn new(mode: Mode, floods: Vec<Arc<Vec<u8>>>) -> Self {
         let (server, address) = serve(mode).await;
         let good = Good::new(address).await;
         let (mut raws, mut sessions) = (Vec::new(), Vec::new());
@@ -66,7 +66,6 @@ impl Clients {
             raws.push(raw);
             sessions.extend(session);
         }
-        let floods = FLOODS.map(|kind| bytes(kind, mode, true)).into();
         Self { mode, server, address, good, raws, sessions, floods }
     }
 

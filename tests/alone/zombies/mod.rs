@@ -14,7 +14,7 @@ use futures::future::join_all;
 use self::{
     clients::Clients,
     gone::FLOODS,
-    scene::{Peak, scenes},
+    scene::{Peak, floods, scenes},
     servers::Servers,
 };
 
@@ -22,7 +22,9 @@ use self::{
 async fn a_server_is_rid_of_clients_that_flood_and_go() {
     alone!();
     for (end, modes) in scenes() {
-        let mut scenes = join_all(modes.iter().map(|mode| Clients::new(*mode))).await;
+        let floods = floods(&modes, true);
+        let scenes = modes.iter().zip(floods).map(|(mode, floods)| Clients::new(*mode, floods));
+        let mut scenes = join_all(scenes).await;
         let peak = Peak::new();
         let left = join_all(scenes.iter_mut().map(|scene| scene.flood_and_go(end))).await;
         let gone = join_all(scenes.iter().map(Clients::all_have_gone)).await;
@@ -45,7 +47,9 @@ async fn a_server_is_rid_of_clients_that_flood_and_go() {
 async fn a_client_leaves_a_server_that_floods_it_and_goes() {
     alone!();
     for (end, modes) in scenes() {
-        let mut scenes = join_all(modes.iter().map(|mode| Servers::new(*mode))).await;
+        let floods = floods(&modes, false);
+        let scenes = modes.iter().zip(floods).map(|(mode, floods)| Servers::new(*mode, floods));
+        let mut scenes = join_all(scenes).await;
         let peak = Peak::new();
         let left = join_all(scenes.iter_mut().map(|scene| scene.flood_and_go(end))).await;
         let back = join_all(scenes.iter_mut().map(Servers::all_are_back)).await;

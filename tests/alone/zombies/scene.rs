@@ -23,7 +23,7 @@ use tokio::{
     time::{Instant, sleep},
 };
 
-use super::gone::{ENDS, End, Gone};
+use super::gone::{ENDS, End, FLOODS, Gone};
 use crate::{
     HEAP,
     common::{
@@ -122,10 +122,13 @@ pub fn server_config(mode: Mode) -> Config {
     config
 }
 
-/// What is flooded with in this mode.
-pub fn bytes(kind: Flood, mode: Mode, masked: bool) -> Arc<Vec<u8>> {
+/// The floods of all kinds in each of these modes. They are made before anybody connects: a peer that
+/// makes its flood answers no ping.
+pub fn floods(modes: &[Mode], masked: bool) -> Vec<Vec<Arc<Vec<u8>>>> {
     let messages = scale(3_000, 20_000);
-    Arc::new(kind.bytes_of(messages, masked, &|text| frame(mode, text)))
+    let flood =
+        |mode, kind: Flood| Arc::new(kind.bytes_of(messages, masked, &|text| frame(mode, text)));
+    modes.iter().map(|mode| FLOODS.map(|kind| flood(*mode, kind)).into()).collect()
 }
 
 /// The frame of a text message in this mode.

@@ -3,7 +3,7 @@
 use std::{net::SocketAddr, sync::Arc, time::Duration};
 
 use futures::future::join_all;
-use mcp_ws_transport::{Error, connect, server::Server, stats::Stats};
+use mcp_ws_transport::{CloseCode, Error, State, connect, server::Server, stats::Stats};
 use rmcp::{
     RoleClient, ServiceError, ServiceExt,
     model::{CallToolRequestParams, CallToolResult},
@@ -13,13 +13,14 @@ use serde_json::json;
 use tokio::{
     io::copy_bidirectional,
     net::{TcpListener, TcpSocket, TcpStream},
+    sync::watch,
     task::JoinHandle,
-    time::{Instant, sleep},
+    time::{Instant, sleep, timeout},
 };
 
 use super::{
     gone::{End, FLOODS, Gone, Side, descriptors},
-    scene::{Auth, Good, Mode, SECOND, TOKEN, bytes, flood_and_go, is_full, layers, server_config},
+    scene::{Auth, Good, Mode, SECOND, TOKEN, flood_and_go, is_full, layers, server_config},
 };
 use crate::common::{
     Tools,
@@ -34,6 +35,7 @@ type Called = Result<CallToolResult, ServiceError>;
 /// A client of ours.
 struct Client {
     running: RunningService<RoleClient, ()>,
+    state: watch::Receiver<State>,
     /// A call that the server has received.
     calling: JoinHandle<Called>,
     /// More than a window holds, of which nothing is read.
@@ -109,7 +111,7 @@ async fn forward(listener: TcpListener, address: SocketAddr) {
 }
 
 impl Servers {
-    pub async fn new(mode: Mode) -> Self {
+    pub async fn new(mode: Mode, floods: Vec<Arc<Vec<u8>>>) -> Self {
         let listener = listen();
         let port = listener.local_addr().unwrap().port();
         let (server, address) = serve_tools(&Tools::default(), server_config(mode)).await;
@@ -122,7 +124,7 @@ impl Servers {
             clients: Vec::new(),
             connecting: Vec::new(),
             raws: Vec::new(),
-            floods: FLOODS.map(|kind| bytes(kind, mode, false)).into(),
+            floods,
         };
         for _ in FLOODS {
             this.connect(&listener).await;
@@ -149,9 +151,10 @@ impl Servers {
         let client = async {
             let transport = connect.await.unwrap();
             self.stats.push(transport.stats());
-            ().serve(transport).await.unwrap()
+            let state = transport.state();
+            (().serve(transport).await.unwrap(), state)
         };
-        let (running, mut link) = tokio::join!(client, accept(listener, self.mode));
+        let ((running, state), mut link) = tokio::join!(client, accept(listener, self.mode));
         let peer = running.peer().clone();
         let calling = tokio::spawn(async move { peer.call_tool(echo("lost")).await });
         assert_eq!(link.receive().await["method"], "tools/call");
@@ -160,7 +163,7 @@ impl Servers {
             tokio::spawn(async move { peer.call_tool(echo(&"x".repeat(1 << 20))).await })
         });
         let large = large.collect();
-        self.clients.push(Client { running, calling, large });
+        self.clients.push(Client { running, state, calling, large });
         self.raws.push(link.raw);
     }
 
@@ -172,20 +175,27 @@ impl Servers {
         .await
     }
 
-    /// Until each call has ended, each client has its answer from the good server, and nobody has a
-    /// descriptor beside.
+    /// Until each call has ended, each client has its answer from the good server or has given up the
+    /// server that kept to no window, and nobody has a descriptor beside.
     pub async fn all_are_back(&mut self) -> Duration {
         let start = Instant::now();
         let mode = self.mode;
-        let ends = self.connecting.iter_mut().map(|connecting| within(60 * SECOND, connecting));
-        for end in join_all(ends).await {
-            end.unwrap().expect_err("it was never answered");
+        for (flood, connecting) in FLOODS.iter().zip(&mut self.connecting) {
+            let ended = timeout(60 * SECOND, connecting).await;
+            let ended = ended.unwrap_or_else(|_| panic!("{flood:?} keeps a client: {mode:?}"));
+            ended.unwrap().expect_err("it was never answered");
         }
-        let back = self.clients.iter_mut().map(Client::comes_back);
-        within(60 * SECOND, join_all(back)).await;
+        let back = FLOODS.iter().zip(&mut self.clients).map(|(flood, client)| async move {
+            let mut step = "its lost call has not ended";
+            let back = timeout(60 * SECOND, client.comes_back(&mut step)).await;
+            let is_back = back.unwrap_or_else(|_| panic!("{flood:?}: {step}: {mode:?}"));
+            assert!(is_back || mode.resume, "{flood:?}: it has given up: {mode:?}");
+            usize::from(is_back)
+        });
+        let back: usize = join_all(back).await.into_iter().sum();
         loop {
             let descriptors = descriptors(self.port, Side::Far);
-            if descriptors == self.clients.len() {
+            if descriptors == back {
                 return start.elapsed();
             }
             assert!(start.elapsed() < 60 * SECOND, "{descriptors} descriptors: {mode:?}");
@@ -204,20 +214,33 @@ impl Servers {
 }
 
 impl Client {
-    /// Its calls end, and a further one is answered.
-    async fn comes_back(&mut self) {
+    /// Its calls end, and a further one is answered. `false` where it has given up its server, which had
+    /// sent more than the window of a session holds.
+    async fn comes_back(&mut self, step: &mut &str) -> bool {
         let called = (&mut self.calling).await.unwrap();
         called.expect_err("nobody has answered");
+        *step = "its large calls have not ended";
         for calling in self.large.drain(..) {
             // What was never sent is sent to the server that is there then.
             let _ = calling.await.unwrap();
         }
+        *step = "it has not come back";
         loop {
-            if let Ok(result) = self.running.call_tool(echo("hi")).await {
-                assert_eq!(result.content[0].as_text().unwrap().text, "hi");
-                return;
+            match self.running.call_tool(echo("hi")).await {
+                Ok(result) => {
+                    assert_eq!(result.content[0].as_text().unwrap().text, "hi");
+                    return true;
+                }
+                Err(ServiceError::TransportClosed) => {
+                    let state = self.state.borrow();
+                    let State::Closed(reason) = &*state else { panic!("{state:?}") };
+                    assert_eq!(reason.code, CloseCode::Policy, "{reason}");
+                    let said = "by this side: resume: more was sent than a window holds";
+                    assert_eq!(reason.reason, said);
+                    return false;
+                }
+                Err(_) => sleep(Duration::from_millis(20)).await,
             }
-            sleep(Duration::from_millis(20)).await;
         }
     }
 }
