@@ -28,7 +28,11 @@ impl<S: Duplex<Outgoing, LinkEvent<Message>>> Resume<S> {
                 this.ack_deadline.reset();
                 return this.inner.poll_ready(cx);
             }
-            *this.starved = true;
+            if !mem::replace(this.starved, true) {
+                // Whoever writes flushes only what is behind the message that waits.
+                *this.unflushed = true;
+                *this.waits = false;
+            }
             if this.receive_count.is_frozen() {
                 // What the peer acknowledges over this link is dropped.
                 this.ack_deadline.reset();

@@ -44,6 +44,28 @@ async fn a_full_window_waits_for_an_acknowledgement() {
     side.assert_quiet();
 }
 
+/// Its last bytes may be in the buffer of the link, and the peer acknowledges whole messages.
+#[tokio::test(start_paused = true)]
+async fn what_fills_the_window_is_flushed_while_more_waits() {
+    let mut side = Side::with_window(1);
+    side.assert_quiet();
+    let before = side.peer.flushes();
+    side.send("1");
+    assert_pending!(side.poll_ready());
+    assert_eq!(side.peer.flushes(), before + 1);
+    side.peer.send("@ack 1".into());
+    side.send("2");
+    side.peer.block(true);
+    assert_pending!(side.poll_ready());
+    assert_eq!(side.peer.flushes(), before + 1);
+    side.peer.block(false);
+    assert!(side.line.is_woken());
+    for _ in 0..3 {
+        assert_pending!(side.poll_ready());
+        assert_eq!(side.peer.flushes(), before + 2);
+    }
+}
+
 #[tokio::test(start_paused = true)]
 async fn a_writer_reads_acknowledgements_and_leaves_messages_to_the_reader() {
     let mut side = Side::with_window(1);
