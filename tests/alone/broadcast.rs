@@ -13,7 +13,7 @@ use std::{
 use futures::{FutureExt, StreamExt, future::join_all};
 use mcp_ws_transport::{
     CloseCode, CloseReason,
-    layer::{shared_link, socket},
+    layer::{heartbeat, shared_link, socket},
     server::{self, Config, Health, NotifyError, Registry, RegistryEvent, Server, serve_on},
     transport,
 };
@@ -50,6 +50,8 @@ async fn tight(tools: &Tools, queue: usize, write_timeout: Duration) -> (Server,
     let mut layers = transport::Config::default();
     layers.shared = shared_link::Config::default().queue_bytes(queue);
     layers.socket = socket::Config::default().write_timeout(write_timeout);
+    // The raw clients answer no ping while they wait for the end of another.
+    layers.heartbeat = heartbeat::Config::default().ping_interval(None).idle_timeout(None);
     let config = Config::default().transport(layers);
     let config = config.limits(server::Limits::default().connections(10_000));
     let server = serve_on(socket.listen(1024).unwrap(), move || tools.clone());
