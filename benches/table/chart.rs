@@ -1,4 +1,5 @@
-//! A chart of what was measured: an SVG that follows the colours of the page.
+//! A chart of what was measured, each against the stock adaptor's best form in the same round: an SVG
+//! that follows the colours of the page.
 
 use std::fmt::Write;
 
@@ -15,53 +16,49 @@ struct Panel {
     case: &'static str,
     threads: Threads,
     figure: &'static str,
-    show: fn(f64) -> String,
 }
 
 const PANELS: [Panel; 6] = [
     Panel {
-        title: "one call in flight, one core: µs for a call, less is better",
+        title: "one call in flight, one core: time for a call, less is better",
         case: "in-flight-1",
         threads: One,
         figure: "p50_us",
-        show: micros,
     },
     Panel {
-        title: "64 in flight, one core: thousand calls/s, more is better",
+        title: "64 in flight, one core: calls per second, more is better",
         case: "in-flight-64",
         threads: One,
         figure: "calls_per_second",
-        show: thousands,
     },
     Panel {
-        title: "64 in flight, multi-thread: thousand calls/s, more is better",
+        title: "64 in flight, multi-thread: calls per second, more is better",
         case: "in-flight-64",
         threads: All,
         figure: "calls_per_second",
-        show: thousands,
     },
     Panel {
-        title: "64 connections, multi-thread: thousand calls/s, more is better",
+        title: "64 connections, multi-thread: calls per second, more is better",
         case: "connections-64",
         threads: All,
         figure: "calls_per_second",
-        show: thousands,
     },
     Panel {
-        title: "1 MB there and back, one core: ms for a call, less is better",
+        title: "1 MB there and back, one core: time for a call, less is better",
         case: "echo-1m",
         threads: One,
         figure: "p50_us",
-        show: millis,
     },
     Panel {
-        title: "an idle session, server: KiB, less is better",
+        title: "an idle session: memory of the server, less is better",
         case: "idle-server",
         threads: One,
         figure: "kib",
-        show: plain,
     },
 ];
+
+/// Contender that all are compared with.
+const REFERENCE: &str = "stock-best";
 
 /// Name, text, and whether it is this crate.
 const CONTENDERS: [(&str, &str, bool); 6] = [
@@ -79,20 +76,15 @@ const LEFT: usize = 200;
 const BAR: f64 = 480.0;
 const STEP: usize = 20;
 
-fn micros(figure: f64) -> String {
-    format!("{figure:.1}")
-}
-
-fn thousands(figure: f64) -> String {
-    format!("{:.1}", figure / 1e3)
-}
-
-fn millis(figure: f64) -> String {
-    format!("{:.2}", figure / 1e3)
-}
-
-fn plain(figure: f64) -> String {
-    format!("{figure:.0}")
+impl Panel {
+    /// Returns the median over the rounds of how many times the reference's figure a contender's is, or
+    /// `None` if either was not measured.
+    fn ratio(&self, records: &Records, contender: &str) -> Option<f64> {
+        let rounds = |contender| records.rounds(self.case, contender, self.threads, self.figure);
+        let ratios =
+            rounds(contender).iter().zip(rounds(REFERENCE)).map(|(own, other)| own / other);
+        median(ratios.collect::<Vec<_>>().into_iter())
+    }
 }
 
 /// A contender that was not measured has no bar.
@@ -103,8 +95,7 @@ pub(crate) fn draw(records: &Records) -> String {
         let bars: Vec<_> = CONTENDERS
             .iter()
             .filter_map(|(name, text, is_ours)| {
-                let rounds = records.rounds(panel.case, name, panel.threads, panel.figure);
-                Some((*text, *is_ours, median(rounds.iter().copied())?))
+                Some((*text, *is_ours, panel.ratio(records, name)?))
             })
             .collect();
         if bars.is_empty() {
@@ -123,7 +114,7 @@ pub(crate) fn draw(records: &Records) -> String {
                 y + 11,
                 LEFT as f64 + width + 6.0,
                 y + 11,
-                (panel.show)(figure),
+                format_args!("{figure:.2} ×"),
             );
             y += STEP;
         }
@@ -135,7 +126,7 @@ pub(crate) fn draw(records: &Records) -> String {
         y += STEP;
     }
     format!(
-        "<svg xmlns=\"http://www.w3.org/2000/svg\" viewBox=\"0 0 {WIDTH} {y}\" width=\"{WIDTH}\" height=\"{y}\" role=\"img\" aria-label=\"The time and memory of this crate and of others\">\n{STYLE}\n<rect class=\"page\" width=\"{WIDTH}\" height=\"{y}\" rx=\"6\"/>\n{body}</svg>\n"
+        "<svg xmlns=\"http://www.w3.org/2000/svg\" viewBox=\"0 0 {WIDTH} {y}\" width=\"{WIDTH}\" height=\"{y}\" role=\"img\" aria-label=\"The time and memory of this crate and of others, as multiples of those of rmcp's adaptor in its best form\">\n{STYLE}\n<rect class=\"page\" width=\"{WIDTH}\" height=\"{y}\" rx=\"6\"/>\n{body}</svg>\n"
     )
 }
 
