@@ -18,7 +18,10 @@ use tokio::sync::{
     watch,
 };
 
-use crate::error::{CloseReason, Error, LinkError};
+use crate::{
+    close::CloseReason,
+    error::{Error, LinkError},
+};
 
 /// How many events a reader may be behind.
 const BACKLOG: usize = 256;

@@ -5,7 +5,7 @@ use std::{fmt, str::Utf8Error};
 
 use bytes::Bytes;
 
-use crate::error::CloseReason;
+use crate::close::CloseReason;
 
 /// One WebSocket message (RFC 6455, sections 5.5 and 5.6).
 #[derive(Debug, Clone, PartialEq, Eq)]

@@ -54,7 +54,8 @@ use self::receiver::Receiver;
 #[cfg(feature = "server")]
 use crate::layer::correlation::slots::HandlerSlots;
 use crate::{
-    error::{CloseReason, Error},
+    close::CloseReason,
+    error::Error,
     event::{Event, Events, State},
     framing::Framing,
     layer::{

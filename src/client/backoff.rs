@@ -5,7 +5,10 @@ use std::time::Duration;
 use backon::{BackoffBuilder, ExponentialBackoff, ExponentialBuilder};
 use rand::{RngExt, SeedableRng, rngs::SmallRng};
 
-use crate::error::{CloseCode, Error, HandshakeError, LinkError};
+use crate::{
+    close::CloseCode,
+    error::{Error, HandshakeError, LinkError},
+};
 
 /// Policy for when a lost connection is made again.
 ///

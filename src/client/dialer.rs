@@ -18,8 +18,9 @@ use super::{
     session::{SessionOpening, close_with, open},
 };
 use crate::{
+    close::CloseCode,
     duplex::BoxLink,
-    error::{CloseCode, Error, HandshakeError, LinkError},
+    error::{Error, HandshakeError, LinkError},
     event::{ConnectionEvents, Event, State},
     layer::{
         reconnect::{LinkSource, ReconnectHandle},

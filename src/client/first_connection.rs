@@ -13,7 +13,8 @@ use super::{
     session::{SessionOpening, open},
 };
 use crate::{
-    error::{CloseCode, CloseReason, Error, HandshakeError},
+    close::{CloseCode, CloseReason},
+    error::{Error, HandshakeError},
     event::{Broadcaster, ConnectionEvents, Event, State},
     handshake::{headers::SUBPROTOCOL, stream::Io},
     layer::resume::{self, receive_count::ReceiveCount},

@@ -7,8 +7,9 @@ use http::StatusCode;
 
 use super::{refusal::MAX_BODY, session::close_with};
 use crate::{
+    close::{CloseCode, CloseReason},
     duplex::BoxLink,
-    error::{CloseCode, CloseReason, Error, HandshakeError, LinkError, Refusal},
+    error::{Error, HandshakeError, LinkError, Refusal},
     framing::properties::InBandAuth,
     message::Message,
 };

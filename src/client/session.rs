@@ -6,8 +6,9 @@ use futures::{SinkExt, StreamExt};
 use tokio::time::timeout;
 
 use crate::{
+    close::{CloseCode, CloseReason},
     duplex::BoxLink,
-    error::{CloseCode, CloseReason, Error, LinkError},
+    error::{Error, LinkError},
     layer::resume::{
         frame::{Frame, OpenFrame, SUBPROTOCOL, SessionFrame},
         receive_count::{FrozenCount, ReceiveCount, SessionStart},

@@ -4,12 +4,12 @@ use rmcp::{ErrorData, model::RequestId};
 use serde_json::{Value, json};
 
 use crate::{
+    close::CloseReason,
     decode::{
         PendingMethods,
         malformed::{Malformed, MalformedKind},
         message::method_of_call,
     },
-    error::CloseReason,
     role::McpRole,
 };
 

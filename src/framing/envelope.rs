@@ -29,13 +29,14 @@ use super::{
     session_id::SessionIdCell,
 };
 use crate::{
+    close::CloseReason,
     decode::{
         PendingMethods,
         json::{Id, Raw, parse},
         malformed::Malformed,
         method::Method,
     },
-    error::{CloseReason, MessageError},
+    error::MessageError,
     message::Message,
     role::McpRole,
     rpc_code::UNAVAILABLE,

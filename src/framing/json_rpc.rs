@@ -18,9 +18,10 @@ use super::{
     session_id::SessionIdCell,
 };
 use crate::{
+    close::{CloseCode, CloseReason},
     decode::{self, PendingMethods, malformed::Malformed},
     encode,
-    error::{CloseCode, CloseReason, MessageError},
+    error::MessageError,
     message::{Message, Text},
     role::McpRole,
 };

@@ -29,9 +29,7 @@ pub use self::{
     tool_call::ToolCall,
 };
 use crate::{
-    decode::PendingMethods,
-    error::{CloseReason, MessageError},
-    message::Message,
+    close::CloseReason, decode::PendingMethods, error::MessageError, message::Message,
     role::McpRole,
 };
 

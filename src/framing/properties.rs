@@ -1,4 +1,4 @@
-use crate::{error::CloseCode, message::Message};
+use crate::{close::CloseCode, message::Message};
 
 /// Behaviour of connections with a framing.
 #[derive(Debug, Clone, Copy)]

@@ -18,12 +18,13 @@ use super::{
     properties::{FramingProperties, InBandAuth},
 };
 use crate::{
+    close::CloseCode,
     decode::{
         PendingMethods,
         json::{Id, Raw},
         method::Method,
     },
-    error::{CloseCode, MessageError},
+    error::MessageError,
     message::Message,
     role::McpRole,
     rpc_code::UNAVAILABLE,

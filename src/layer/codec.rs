@@ -10,11 +10,12 @@ use rmcp::{
 use serde_json::json;
 
 use crate::{
+    close::CloseReason,
     decode::{
         PendingMethods, Unbuffered,
         size::{DecodedSize, count_decoded_size, estimate_decoded_size},
     },
-    error::{CloseReason, MessageError},
+    error::MessageError,
     framing::{Framing, decode_error::DecodeError},
     link::PeerLimits,
     message::Message,

@@ -10,7 +10,8 @@ use std::{
 use futures::{Sink, Stream};
 
 use crate::{
-    error::{CloseCode, Error, LinkError},
+    close::CloseCode,
+    error::{Error, LinkError},
     message::Message,
 };
 

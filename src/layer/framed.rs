@@ -138,7 +138,8 @@ mod tests {
 
     use super::*;
     use crate::{
-        error::{CloseCode, LinkError, MessageError},
+        close::CloseCode,
+        error::{LinkError, MessageError},
         framing::{Envelope, JsonRpc},
         layer::{
             fake::{self, Peer},

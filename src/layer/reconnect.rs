@@ -36,8 +36,9 @@ use pin_project_lite::pin_project;
 use tokio::time::{Sleep, sleep};
 
 use crate::{
+    close::{CloseCode, CloseReason},
     duplex::Duplex,
-    error::{CloseCode, CloseReason, Error, LinkError},
+    error::{Error, LinkError},
     link::{Down, LinkEvent, LinkUp, Outgoing},
     message::Message,
 };

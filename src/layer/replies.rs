@@ -10,9 +10,10 @@ use rmcp::service::RxJsonRpcMessage;
 
 use super::codec::Codec;
 use crate::{
+    close::CloseReason,
     decode::PendingMethods,
     duplex::Duplex,
-    error::{CloseReason, Error, LinkError},
+    error::{Error, LinkError},
     framing::Framing,
     link::LinkEvent,
     message::Message,

@@ -63,7 +63,8 @@ use self::{
     unauthenticated::{STEP, TooBig},
 };
 use crate::{
-    error::{CloseCode, CloseReason, Error, LinkError},
+    close::{CloseCode, CloseReason},
+    error::{Error, LinkError},
     message::{Message, Text},
     stats::Stats,
     time::deadline_in,

@@ -5,7 +5,7 @@ use std::collections::{HashMap, VecDeque};
 use rmcp::{ErrorData, model::RequestId};
 
 use crate::{
-    error::{CloseCode, CloseReason},
+    close::{CloseCode, CloseReason},
     framing::decode_error::DecodeError,
     message::Message,
     rpc_code::UNAVAILABLE,

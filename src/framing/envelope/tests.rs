@@ -9,7 +9,7 @@ use rmcp::{
 use serde_json::json;
 
 use super::*;
-use crate::error::CloseCode;
+use crate::close::CloseCode;
 
 struct Asked(&'static [(i64, Method)]);
 

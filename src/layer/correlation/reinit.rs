@@ -23,8 +23,9 @@ use super::{
     pending::{Call, MAX_ATTEMPTS, PendingCalls},
 };
 use crate::{
+    close::{CloseCode, CloseReason},
     decode::method::Method,
-    error::{CloseCode, CloseReason, Error, LinkError, MessageError},
+    error::{Error, LinkError, MessageError},
     event::{ConnectionEvents, Event},
     framing::Framing,
     layer::{codec::Codec, reconnect::ReconnectHandle, shared_link::SharedLink},

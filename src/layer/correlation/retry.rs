@@ -14,8 +14,9 @@ use super::{
     pending::{Call, MAX_ATTEMPTS, Outcome},
 };
 use crate::{
+    close::CloseCode,
     decode::method::Method,
-    error::{CloseCode, Error, LinkError},
+    error::{Error, LinkError},
     framing::Framing,
     role::McpRole,
     rpc_code::UNAVAILABLE,

@@ -26,7 +26,7 @@ use super::{
     *,
 };
 use crate::{
-    error::CloseCode,
+    close::CloseCode,
     framing::{BinaryPolicy, JsonRpc},
     layer::{
         Reconnect,

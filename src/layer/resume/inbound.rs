@@ -10,8 +10,9 @@ use super::{
     send_window::SendWindow,
 };
 use crate::{
+    close::{CloseCode, CloseReason},
     duplex::Duplex,
-    error::{CloseCode, CloseReason, Error, LinkError},
+    error::{Error, LinkError},
     link::{LinkEvent, LinkUp, Outgoing, Resumed},
     message::Message,
     time::deadline_in,

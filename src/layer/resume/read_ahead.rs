@@ -8,8 +8,9 @@ use std::{
 
 use super::Resume;
 use crate::{
+    close::CloseCode,
     duplex::Duplex,
-    error::{CloseCode, Error, LinkError},
+    error::{Error, LinkError},
     link::{LinkEvent, Outgoing},
     message::Message,
 };

@@ -15,7 +15,8 @@ use tokio_test::{
 
 use super::*;
 use crate::{
-    error::{CloseCode, LinkError},
+    close::CloseCode,
+    error::LinkError,
     layer::{
         Reconnect, SharedLink,
         fake::{self, Peer},

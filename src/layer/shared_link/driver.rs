@@ -13,8 +13,9 @@ use tokio::time::{Instant, Sleep, sleep};
 
 use super::{inner::Inner, state::LinkState};
 use crate::{
+    close::CloseCode,
     duplex::Duplex,
-    error::{CloseCode, Error, LinkError},
+    error::{Error, LinkError},
     event,
     link::{Down, LinkEvent, LinkUp, Outgoing, Retention},
     message::Message,

@@ -21,7 +21,8 @@ use super::{
     wakers::WakerSet,
 };
 use crate::{
-    error::{CloseCode, CloseReason, Error},
+    close::{CloseCode, CloseReason},
+    error::Error,
     event::{self, ConnectionEvents, Event},
     link::Retention,
     message::Message,

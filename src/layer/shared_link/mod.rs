@@ -54,8 +54,9 @@ use tracing::Span;
 pub use self::flushed::Flushed;
 use self::{inner::Inner, try_lock::Waiter};
 use crate::{
+    close::{CloseCode, CloseReason},
     duplex::Duplex,
-    error::{CloseCode, CloseReason, Error, LinkError},
+    error::{Error, LinkError},
     event::{ConnectionEvents, Event, Events, State},
     link::{LinkEvent, Outgoing, Retention},
     message::Message,

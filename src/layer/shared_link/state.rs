@@ -5,7 +5,8 @@ use std::{collections::VecDeque, fmt, mem};
 
 use super::read_ahead::ReadAhead;
 use crate::{
-    error::{CloseReason, Error, LinkError},
+    close::CloseReason,
+    error::{Error, LinkError},
     link::{LinkUp, Outgoing, Retention},
     message::Message,
 };

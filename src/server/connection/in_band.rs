@@ -23,7 +23,8 @@ use serde_json::json;
 use tokio::time::timeout;
 
 use crate::{
-    error::{CloseCode, CloseReason, Error, LinkError},
+    close::{CloseCode, CloseReason},
+    error::{Error, LinkError},
     framing::{Framing, decode_error::DecodeError, first::FirstMessage},
     message::Message,
     rpc_code::UNAUTHENTICATED,

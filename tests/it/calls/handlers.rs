@@ -15,7 +15,7 @@ use std::{
 };
 
 use mcp_ws_transport::{
-    error::{CloseCode, CloseReason},
+    CloseCode, CloseReason,
     layer::correlation,
     serve,
     server::{Config, Server},

@@ -10,10 +10,10 @@ use std::{
 
 use futures::StreamExt;
 use mcp_ws_transport::{
-    Error, State,
+    CloseCode, CloseReason, Error, State,
     client::{Connect, ReconnectPolicy},
     connect,
-    error::{CloseCode, CloseReason, HandshakeError},
+    error::HandshakeError,
     event::Event,
     server::{BearerTokens, Config, Drain, Identity, Server},
 };

@@ -3,8 +3,8 @@
 use std::time::Duration;
 
 use mcp_ws_transport::{
-    CloseCode, Error, State, connect,
-    error::{CloseReason, HandshakeError, LinkError},
+    CloseCode, CloseReason, Error, State, connect,
+    error::{HandshakeError, LinkError},
     event::Event,
 };
 use rmcp::{RoleClient, ServiceExt};

@@ -11,7 +11,7 @@ use std::{
 
 use futures::StreamExt;
 use mcp_ws_transport::{
-    error::CloseReason,
+    CloseReason,
     server::{
         BearerTokens, Config, Identity, Limits, RegistryEvent, RegistryEvents, Server,
         SessionConfig, SessionIdPolicy,
