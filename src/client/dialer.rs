@@ -43,7 +43,7 @@ pub(super) struct Dialer {
     layers: Layers,
     timeout: Duration,
     backoff: Backoff,
-    notices: ConnectionEvents,
+    events: ConnectionEvents,
     receive_count: ReceiveCount,
     reconnect_handle: ReconnectHandle,
     span: Span,
@@ -78,7 +78,7 @@ impl Dialer {
         layers: Layers,
         timeout: Duration,
         policy: ReconnectPolicy,
-        notices: ConnectionEvents,
+        events: ConnectionEvents,
         receive_count: ReceiveCount,
         span: Span,
     ) -> Self {
@@ -87,7 +87,7 @@ impl Dialer {
             layers,
             timeout,
             backoff: Backoff::new(policy),
-            notices,
+            events,
             receive_count,
             reconnect_handle: ReconnectHandle::default(),
             span,
@@ -113,7 +113,7 @@ impl Dialer {
     fn tell(&self, next: Duration) {
         if !self.live {
             let attempt = self.backoff.attempt;
-            self.notices.state.send_replace(State::Reconnecting { attempt, next });
+            self.events.state.send_replace(State::Reconnecting { attempt, next });
         }
     }
 
@@ -167,7 +167,7 @@ impl Dialer {
         }
         let Some(next) = self.backoff.after_failure(&error) else { return Some(error) };
         tracing::debug!(%error, attempt, ?next, "not reconnected yet");
-        self.notices.announce(|| Event::Failed { attempt, error, next });
+        self.events.announce(|| Event::Failed { attempt, error, next });
         self.wait(next);
         None
     }
@@ -176,7 +176,7 @@ impl Dialer {
     fn lose(&mut self, cause: &Error) -> Duration {
         self.live = false;
         tracing::warn!(%cause, "connection lost; reconnecting");
-        self.notices.announce_lost(cause);
+        self.events.announce_lost(cause);
         if let Some(age) = self.lifetimes.record_loss(cause, self.since.elapsed()) {
             tracing::warn!(
                 ?age,
@@ -370,15 +370,15 @@ mod tests {
         let layers = WebSocketTransport::<RoleClient>::builder().layers();
         let announcer = Broadcaster::default();
         let news = announcer.subscribe();
-        let notices = ConnectionEvents::new(watch::Sender::new(State::Connected), announcer);
-        let state = notices.state.subscribe();
+        let events = ConnectionEvents::new(watch::Sender::new(State::Connected), announcer);
+        let state = events.state.subscribe();
         let timeout = Duration::from_secs(10);
         let dialer = Dialer::new(
             endpoint,
             layers,
             timeout,
             policy,
-            notices,
+            events,
             ReceiveCount::default(),
             Span::none(),
         );

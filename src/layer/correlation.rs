@@ -212,25 +212,25 @@ impl<R: McpRole, F: Framing<R>> Correlation<R, F> {
         (self.pending.len() + self.waiting.len(), self.inbound.len())
     }
 
-    /// Outlives a peer that restarts, if the links below do: tells that to `notices`, and asks for
+    /// Outlives a peer that restarts, if the links below do: tells that to `events`, and asks for
     /// another link where a peer does not answer.
     pub(crate) fn outliving(
         mut self,
-        notices: ConnectionEvents,
+        events: ConnectionEvents,
         reconnect: ReconnectHandle,
     ) -> Self {
         self.link.outlive();
         self.inbound.expect_peers();
-        self.reinit = Some(Box::new(Reinit::new(notices, reconnect)));
+        self.reinit = Some(Box::new(Reinit::new(events, reconnect)));
         self
     }
 
     /// Keeps what it has for a peer that is lost, and may
     /// [return](crate::link::LinkUp::Unverified).
     #[cfg(feature = "server")]
-    pub(crate) fn expecting_return(self, notices: ConnectionEvents) -> Self {
+    pub(crate) fn expecting_return(self, events: ConnectionEvents) -> Self {
         self.link.expect_return();
-        self.outliving(notices, ReconnectHandle::default())
+        self.outliving(events, ReconnectHandle::default())
     }
 
     /// Sends some requests once more, where the peer knows nothing of them.

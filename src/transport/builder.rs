@@ -322,9 +322,9 @@ impl<R: McpRole> Builder<R> {
     pub(crate) fn over_link(
         self,
         link: BoxLink,
-        notices: ConnectionEvents,
+        events: ConnectionEvents,
     ) -> WebSocketTransport<R> {
-        self.assemble(Reconnect::single(link), notices, |stack| stack)
+        self.assemble(Reconnect::single(link), events, |stack| stack)
     }
 
     /// Builds a transport over `first`, and over the links of `source` when that is lost.
@@ -334,8 +334,8 @@ impl<R: McpRole> Builder<R> {
     {
         let reconnect_handle = source.reconnect_handle();
         let state = watch::Sender::new(State::Connecting);
-        let notices = ConnectionEvents::new(state, Broadcaster::default());
-        self.outliving(Reconnect::new(first, source), reconnect_handle, notices)
+        let events = ConnectionEvents::new(state, Broadcaster::default());
+        self.outliving(Reconnect::new(first, source), reconnect_handle, events)
     }
 
     /// The same where the links carry a session, as far as the peer keeps one.
@@ -344,7 +344,7 @@ impl<R: McpRole> Builder<R> {
         self,
         first: S::Link,
         source: S,
-        notices: ConnectionEvents,
+        events: ConnectionEvents,
         receive_count: ReceiveCount,
     ) -> WebSocketTransport<R>
     where
@@ -354,7 +354,7 @@ impl<R: McpRole> Builder<R> {
         let reconnect = Reconnect::new(first, source);
         let this = self.peer(receive_count.peer().clone());
         let line = Resume::with_receive_count(reconnect, this.config.resume.clone(), receive_count);
-        this.outliving(line, reconnect_handle, notices)
+        this.outliving(line, reconnect_handle, events)
     }
 
     /// A transport over the links of one session, with which it ends.
@@ -371,21 +371,21 @@ impl<R: McpRole> Builder<R> {
         let reconnect = Reconnect::new(first, source);
         let this = self.peer(receive_count.peer().clone());
         let line = Resume::with_receive_count(reconnect, this.config.resume.clone(), receive_count);
-        let notices = ConnectionEvents::default();
-        this.assemble(line, notices.clone(), |stack| stack.expecting_return(notices))
+        let events = ConnectionEvents::default();
+        this.assemble(line, events.clone(), |stack| stack.expecting_return(events))
     }
 
     fn outliving<L>(
         self,
         line: L,
         reconnect_handle: ReconnectHandle,
-        notices: ConnectionEvents,
+        events: ConnectionEvents,
     ) -> WebSocketTransport<R>
     where
         L: Duplex<Outgoing, LinkEvent<Message>> + Send + 'static,
     {
-        let mut transport = self.assemble(line, notices.clone(), |stack| {
-            stack.outliving(notices, reconnect_handle.clone())
+        let mut transport = self.assemble(line, events.clone(), |stack| {
+            stack.outliving(events, reconnect_handle.clone())
         });
         transport.reconnect_handle = Some(reconnect_handle);
         transport
@@ -394,7 +394,7 @@ impl<R: McpRole> Builder<R> {
     fn assemble<L>(
         self,
         line: L,
-        notices: ConnectionEvents,
+        events: ConnectionEvents,
         finish: impl FnOnce(Stack<R>) -> Stack<R>,
     ) -> WebSocketTransport<R>
     where
@@ -403,7 +403,7 @@ impl<R: McpRole> Builder<R> {
         let Self { mut config, framing, stats, span, subprotocol, replay, deadline, peer } = self;
         config.correlation.deadline = deadline.or(config.correlation.deadline);
         let close_timeout = config.socket.close_timeout;
-        let shared = SharedLink::with_notices(line, config.shared, notices, span.clone());
+        let shared = SharedLink::with_events(line, config.shared, events, span.clone());
         let framed = Framed::with_stats(shared.clone(), framing, config.framed, stats.clone());
         let framed = framed.within(peer);
         let stack = Correlation::with_stats(framed, config.correlation, stats.clone());

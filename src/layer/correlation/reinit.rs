@@ -43,7 +43,7 @@ const MAX_WORDS: usize = 100;
 /// State of the session, and what has to be said again to another peer.
 #[derive(Debug)]
 pub(super) struct Reinit {
-    notices: ConnectionEvents,
+    events: ConnectionEvents,
     reconnect_handle: ReconnectHandle,
     phase: Phase,
     /// Request with which this side opened its session, and the notification that follows it.
@@ -97,9 +97,9 @@ impl Phase {
 }
 
 impl Reinit {
-    pub(super) fn new(notices: ConnectionEvents, reconnect_handle: ReconnectHandle) -> Self {
+    pub(super) fn new(events: ConnectionEvents, reconnect_handle: ReconnectHandle) -> Self {
         Self {
-            notices,
+            events,
             reconnect_handle,
             phase: Phase::NEW,
             initialize: None,
@@ -111,7 +111,7 @@ impl Reinit {
 
     /// Sends the application an event for an error that names no request.
     pub(super) fn announce_unmatched(&self, error: &ErrorData) {
-        self.notices.announce(|| Event::UnmatchedError(error.clone()));
+        self.events.announce(|| Event::UnmatchedError(error.clone()));
     }
 
     /// Returns `true` if the loss of a connection is not the end of this request of ours: it is
@@ -166,7 +166,7 @@ impl Reinit {
 
     /// Records the loss of a connection.
     pub(super) fn lose(&mut self, down: &Down) {
-        self.notices.ensure_lost_announced(&down.cause);
+        self.events.ensure_lost_announced(&down.cause);
         self.stopping.lose();
         match &mut self.phase {
             // A link that is not there has no time to answer in. But the session may be resumed,
@@ -201,7 +201,7 @@ impl Reinit {
                 self.phase = Phase::AwaitingPeer;
             }
             self.repeats.send_again(pending, codec, link);
-            self.notices.announce_back(|| Event::Restarted { changed: None });
+            self.events.announce_back(|| Event::Restarted { changed: None });
             return;
         };
         self.phase = match std::mem::replace(&mut self.phase, Phase::NEW) {
@@ -214,7 +214,7 @@ impl Reinit {
                 if pending.get(id).is_some_and(|call| call.seq <= link.began()) {
                     link.send_first(initialize.clone());
                 }
-                self.notices.announce_back(|| Event::Restarted { changed: None });
+                self.events.announce_back(|| Event::Restarted { changed: None });
                 phase
             }
         };
@@ -280,7 +280,7 @@ impl Reinit {
             link.release();
         }
         let replayed = resumed.replayed;
-        self.notices.announce_back(|| Event::Resumed { replayed });
+        self.events.announce_back(|| Event::Resumed { replayed });
     }
 
     /// Records the answer to a request of ours. Returns `true` if it is for the layers above, and
@@ -315,7 +315,7 @@ impl Reinit {
                 if let Some(answer) = changed {
                     warn_of_change(answer);
                 }
-                self.notices
+                self.events
                     .announce_back(|| Event::Restarted { changed: changed.cloned().map(Box::new) });
                 self.phase = Phase::Initialized(answer.cloned().map_or(agreed, Box::new));
                 if let Some(initialized) = &self.initialized {

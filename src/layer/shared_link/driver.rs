@@ -140,7 +140,7 @@ impl Inner {
     /// Records a new link, and wakes those who write.
     fn up(&self, up: LinkUp) -> Result<LinkUp, Error> {
         self.lock().up(&up)?;
-        self.notices.state.send_if_modified(|state| {
+        self.events.state.send_if_modified(|state| {
             let is_open = !matches!(state, event::State::Closed(_));
             if is_open {
                 *state = event::State::Connected;

@@ -44,7 +44,7 @@ pub(super) struct Inner {
     pub(super) flushes: AtomicU64,
     pub(super) waiting: AtomicUsize,
     pub(super) queue_bytes: usize,
-    pub(super) notices: ConnectionEvents,
+    pub(super) events: ConnectionEvents,
     span: Span,
 }
 
@@ -52,7 +52,7 @@ impl Inner {
     pub(super) fn new(
         links: BoxLinks,
         queue_bytes: usize,
-        notices: ConnectionEvents,
+        events: ConnectionEvents,
         span: Span,
     ) -> Self {
         let wakers = Arc::new(WakerSet::default());
@@ -66,7 +66,7 @@ impl Inner {
             flushes: AtomicU64::new(0),
             waiting: AtomicUsize::new(0),
             queue_bytes,
-            notices,
+            events,
             span,
         }
     }
@@ -124,8 +124,8 @@ impl Inner {
             Error::Message(error) => CloseReason::new(CloseCode::Internal, error.to_string()),
         };
         tracing::debug!(parent: &self.span, %reason, "connection ended");
-        self.notices.state.send_replace(event::State::Closed(reason));
-        self.notices.announce(|| Event::Closed(error.clone()));
+        self.events.state.send_replace(event::State::Closed(reason));
+        self.events.announce(|| Event::Closed(error.clone()));
         self.wakers.wake_reader();
         self.wakers.wake_all_writers();
         error

@@ -143,34 +143,34 @@ impl SharedLink {
     where
         L: Duplex<Outgoing, LinkEvent<Message>> + Send + 'static,
     {
-        Self::with_notices(links, config, ConnectionEvents::default(), Span::none())
+        Self::with_events(links, config, ConnectionEvents::default(), Span::none())
     }
 
-    /// Takes over `links`, tells `notices` the state, which is [`State::Connected`] from now on,
+    /// Takes over `links`, tells `events` the state, which is [`State::Connected`] from now on,
     /// and traces the end in `span`.
-    pub(crate) fn with_notices<L>(
+    pub(crate) fn with_events<L>(
         links: L,
         config: Config,
-        notices: ConnectionEvents,
+        events: ConnectionEvents,
         span: Span,
     ) -> Self
     where
         L: Duplex<Outgoing, LinkEvent<Message>> + Send + 'static,
     {
-        notices.state.send_replace(State::Connected);
-        let inner = Inner::new(Box::pin(links), config.queue_bytes, notices, span);
+        events.state.send_replace(State::Connected);
+        let inner = Inner::new(Box::pin(links), config.queue_bytes, events, span);
         Self { inner: Arc::new(inner) }
     }
 
     /// Returns a receiver of the connection's state, now and as it changes.
     #[must_use]
     pub fn state(&self) -> watch::Receiver<State> {
-        self.inner.notices.state.subscribe()
+        self.inner.events.state.subscribe()
     }
 
     /// Returns the events of the connection from now on, if it may have more than one link.
     pub(crate) fn events(&self) -> Option<Events<Event>> {
-        self.inner.notices.subscribe()
+        self.inner.events.subscribe()
     }
 
     /// Returns the number of the message that was queued last; the first of all has 1.
