@@ -6,12 +6,15 @@
 
 pub(crate) mod decode_error;
 mod envelope;
-pub(crate) mod first;
+mod json;
 pub(crate) mod json_rpc;
-mod parts;
 pub(crate) mod properties;
+mod sep1288;
 pub(crate) mod session_id;
+mod timestamp;
 mod tool_call;
+mod tool_result;
+pub(crate) mod unauthenticated;
 
 use rmcp::{
     ErrorData,
@@ -22,11 +25,11 @@ use rmcp::{
 pub use self::{
     decode_error::DecodeError,
     envelope::Envelope,
-    first::FirstMessage,
     json_rpc::{BinaryPolicy, JsonRpc},
-    properties::{FramingProperties, InBandAuth},
+    properties::{FramingProperties, InBandAuth, SessionIdField},
     session_id::SessionIdCell,
     tool_call::ToolCall,
+    unauthenticated::UnauthenticatedMessage,
 };
 use crate::{
     close::CloseReason, decode::PendingMethods, error::MessageError, message::Message,
@@ -53,9 +56,10 @@ pub trait Framing<R: McpRole>: Send {
         calls: &dyn PendingMethods,
     ) -> Result<Option<RxJsonRpcMessage<R>>, DecodeError>;
 
-    /// Says whom the `error` concerns for which a `message` is not decoded: it would take more
-    /// memory than it may. By default the peer, without an id.
-    fn refuse(
+    /// Attributes `error` to the request or the call that `message` concerns. Called for a message
+    /// that is not decoded, because it would take more memory than it may. By default it is a
+    /// request without an id.
+    fn attribute_error(
         &mut self,
         message: &Message,
         calls: &dyn PendingMethods,
@@ -72,7 +76,10 @@ pub trait Framing<R: McpRole>: Send {
     ///
     /// # Errors
     /// [`DecodeError`] when it is not a message of this framing.
-    fn first_message(&mut self, message: &Message) -> Option<Result<FirstMessage, DecodeError>> {
+    fn decode_unauthenticated(
+        &mut self,
+        message: &Message,
+    ) -> Option<Result<UnauthenticatedMessage, DecodeError>> {
         let _ = message;
         None
     }
@@ -121,18 +128,6 @@ pub trait Framing<R: McpRole>: Send {
     fn properties(&self) -> FramingProperties {
         FramingProperties::default()
     }
-
-    /// Returns the id of the session, where messages of this framing name it: a server sets it when
-    /// the session begins, and a client comes back by what it has read. By default they do not.
-    fn session_id(&self) -> Option<SessionIdCell> {
-        None
-    }
-
-    /// Returns a `message` that was encoded for a former session as the present one needs it: by
-    /// default unchanged.
-    fn reencode(&self, message: Message) -> Message {
-        message
-    }
 }
 
 impl<R: McpRole, F: Framing<R> + ?Sized> Framing<R> for Box<F> {
@@ -148,17 +143,20 @@ impl<R: McpRole, F: Framing<R> + ?Sized> Framing<R> for Box<F> {
         (**self).decode(message, calls)
     }
 
-    fn refuse(
+    fn attribute_error(
         &mut self,
         message: &Message,
         calls: &dyn PendingMethods,
         error: ErrorData,
     ) -> DecodeError {
-        (**self).refuse(message, calls, error)
+        (**self).attribute_error(message, calls, error)
     }
 
-    fn first_message(&mut self, message: &Message) -> Option<Result<FirstMessage, DecodeError>> {
-        (**self).first_message(message)
+    fn decode_unauthenticated(
+        &mut self,
+        message: &Message,
+    ) -> Option<Result<UnauthenticatedMessage, DecodeError>> {
+        (**self).decode_unauthenticated(message)
     }
 
     fn enqueue_in_order(&mut self, message: Message) -> Option<Message> {
@@ -187,13 +185,5 @@ impl<R: McpRole, F: Framing<R> + ?Sized> Framing<R> for Box<F> {
 
     fn properties(&self) -> FramingProperties {
         (**self).properties()
-    }
-
-    fn session_id(&self) -> Option<SessionIdCell> {
-        (**self).session_id()
-    }
-
-    fn reencode(&self, message: Message) -> Message {
-        (**self).reencode(message)
     }
 }

@@ -183,7 +183,10 @@ impl<R: McpRole, F: Framing<R>> Codec<R, F> {
 
     /// Returns `message`, which was encoded for a former session, as the present one needs it.
     pub(super) fn reencode(&self, message: &Message) -> Message {
-        self.framing.reencode(message.clone())
+        match self.framing.properties().session_id {
+            Some(session_id) => session_id.replace_in(message.clone()),
+            None => message.clone(),
+        }
     }
 
     /// Returns an error if a message of this many bytes is too large to be sent.
@@ -271,7 +274,7 @@ impl<R: McpRole, F: Framing<R>> Codec<R, F> {
         self.last = LastDecoded { number, size: message.len(), decoded_size: usual };
         let rough = estimate.is_rough(message.len()).then(|| message.clone());
         let decoded = match (too_large(usual, limit), too_large(buffered, limit)) {
-            (Some(error), _) => Err(self.framing.refuse(&message, calls, error)),
+            (Some(error), _) => Err(self.framing.attribute_error(&message, calls, error)),
             (None, Some(error)) => self.framing.decode(message, &Unbuffered { calls, error }),
             (None, None) => self.framing.decode(message, calls),
         };

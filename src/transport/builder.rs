@@ -22,7 +22,7 @@ use crate::{
         reconnect::{LinkSource, Reconnect, ReconnectHandle},
         resume,
         shared_link::{self, SharedLink},
-        socket::{self, Side, Socket},
+        socket::{self, Socket, side::Side},
     },
     link::{LinkEvent, Outgoing, PeerLimits},
     message::Message,
@@ -299,7 +299,7 @@ impl<R: McpRole> Builder<R> {
     /// Where the form of the messages wants the name of the session.
     #[cfg(any(feature = "client", feature = "server"))]
     pub(crate) fn session(&self) -> Option<crate::framing::session_id::SessionIdCell> {
-        self.framing.session_id()
+        self.framing.properties().session_id.map(|field| field.cell)
     }
 
     /// Returns the framing.
