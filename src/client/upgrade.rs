@@ -35,7 +35,7 @@ use crate::{
         headers::{read_limits, write_limits},
         stream::{Io, reclaim, set_tcp_options},
     },
-    layer::socket::Side,
+    layer::socket::side::Side,
     link::MessageLimits,
     transport::builder::Layers,
 };

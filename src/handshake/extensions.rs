@@ -12,7 +12,7 @@ use tokio::io::{AsyncRead, AsyncWrite};
 #[cfg(feature = "deflate")]
 use crate::layer::socket::deflate::negotiate::Agreement;
 use crate::{
-    layer::socket::{Side, Socket, config::Config},
+    layer::socket::{Socket, config::Config, side::Side},
     stats::Stats,
 };
 

@@ -22,10 +22,14 @@ pub(crate) mod config;
 #[cfg_attr(docsrs, doc(cfg(feature = "deflate")))]
 pub mod deflate;
 mod ending;
+mod filter;
 mod frames;
 mod pace;
+pub(crate) mod side;
+mod small_messages;
 mod stall;
 mod stream;
+#[cfg(any(test, feature = "server"))]
 mod unauthenticated;
 
 use std::{
@@ -54,13 +58,14 @@ use tokio_tungstenite::{
     },
 };
 
-pub use self::config::Config;
+pub use self::{config::Config, side::Side};
 use self::{
     ending::{close_frame, ended, link_error},
+    filter::{Filter, Filtered},
     pace::Pace,
+    small_messages::{STEP, TooBig},
     stall::Stall,
     stream::{Counted, LIBRARY},
-    unauthenticated::{STEP, TooBig},
 };
 use crate::{
     close::{CloseCode, CloseReason},
@@ -73,17 +78,7 @@ use crate::{
 /// How many pings are read at most before the pongs that they asked for have been written.
 const MAX_PONGS_OWED: usize = 16;
 
-/// Which end of the opening handshake this is: the client masks its frames (RFC 6455, section 5.1),
-/// the server closes the TCP connection (section 7.1.1). Which MCP role speaks is another matter.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub enum Side {
-    /// The side that dialled.
-    Client,
-    /// The side that accepted.
-    Server,
-}
-
-/// Where a connection stands between open and closed.
+/// Phase of a connection between open and closed.
 ///
 /// | phase | inbound | outbound | left when |
 /// |---|---|---|---|
@@ -109,7 +104,7 @@ enum Phase {
 #[derive(Debug)]
 #[must_use = "a layer does nothing unless polled"]
 pub struct Socket<S> {
-    websocket: WebSocketStream<Counted<S>>,
+    websocket: WebSocketStream<Filtered<S>>,
     side: Side,
     config: Config,
     phase: Phase,
@@ -141,14 +136,15 @@ impl<S: AsyncRead + AsyncWrite + Unpin> Socket<S> {
         stats.bytes_received(leftover.len());
         let mut stream = Counted::new(stream, stats, config.buffer_size);
         stream.frames.follow(&leftover);
-        // A copy: what was read behind a handshake holds on to all that was read in it.
-        Self::assemble(stream, leftover.to_vec(), side, config)
+        // A copy, since the bytes share the buffer of the whole handshake.
+        let ahead = leftover.to_vec();
+        Self::assemble(Filtered { stream, filter: Filter::None }, ahead, side, config)
     }
 
-    fn assemble(stream: Counted<S>, ahead: Vec<u8>, side: Side, config: Config) -> Self {
-        let (read_size, write_size, limit) = match &stream.small {
-            Some(small) => (STEP, STEP, small.limit()),
-            None => (config.buffer_size.min(LIBRARY), config.buffer_size, config.limit(side)),
+    fn assemble(stream: Filtered<S>, ahead: Vec<u8>, side: Side, config: Config) -> Self {
+        let (read_size, write_size, limit) = match &stream.filter {
+            Filter::SmallMessages(small) => (STEP, STEP, small.limit()),
+            _ => (config.buffer_size.min(LIBRARY), config.buffer_size, config.limit(side)),
         };
         let websocket_config = WebSocketConfig::default()
             .read_buffer_size(read_size)
@@ -189,19 +185,24 @@ impl<S: AsyncRead + AsyncWrite + Unpin> Socket<S> {
         stats.bytes_received(leftover.len());
         let inflater = deflate::Inflater::new(&agreement, side, &leftover, config.limit(side));
         let mut socket = Self::with_leftover(stream, Bytes::new(), side, config, stats);
-        socket.websocket.get_mut().frames.follow(&leftover);
-        socket.websocket.get_mut().inflater = Some(Box::new(inflater));
+        let filtered = socket.websocket.get_mut();
+        filtered.stream.frames.follow(&leftover);
+        filtered.filter = Filter::Inflate(Box::new(inflater));
         socket.compressor = deflate::Compressor::new(&agreement, side).map(Box::new);
         socket
     }
 
     /// The byte stream below.
     pub fn get_ref(&self) -> &S {
+        &self.counted().stream
+    }
+
+    fn counted(&self) -> &Counted<S> {
         &self.websocket.get_ref().stream
     }
 
     fn stats(&self) -> &Stats {
-        &self.websocket.get_ref().stats
+        &self.counted().stats
     }
 
     /// Ends the connection for `error`: tells the peer, where it is the peer's doing.
@@ -221,8 +222,8 @@ impl<S: AsyncRead + AsyncWrite + Unpin> Socket<S> {
         );
         if told {
             let mut reason = error.close_reason();
-            if let (LinkError::TooBig { .. }, Some(small)) =
-                (&error, &self.websocket.get_ref().small)
+            if let (LinkError::TooBig { .. }, Filter::SmallMessages(small)) =
+                (&error, &self.websocket.get_ref().filter)
             {
                 reason.reason = TooBig { size: 0, limit: small.limit() }.to_string();
             }
@@ -245,7 +246,7 @@ impl<S: AsyncRead + AsyncWrite + Unpin> Socket<S> {
             }
             return Ok(());
         }
-        let written = self.websocket.get_ref().written;
+        let written = self.counted().written;
         let stall = self.stall.get_or_insert_with(|| Stall::new(written, &self.config));
         if let Err(error) = stall.wait(cx, written, &self.config) {
             self.phase = Phase::Closed;
@@ -265,7 +266,8 @@ impl<S: AsyncRead + AsyncWrite + Unpin> Socket<S> {
     /// Fails if the peer was too slow for a whole window with the message that is arriving.
     fn check_pace(&mut self, cx: &mut Context<'_>, waits: bool) -> Result<(), LinkError> {
         let Some(rate) = self.config.min_receive_rate else { return Ok(()) };
-        let (frames, window) = (&self.websocket.get_ref().frames, self.config.receive_window);
+        let (frames, window) =
+            (&self.websocket.get_ref().stream.frames, self.config.receive_window);
         if self.pace.is_none() && !(waits && frames.is_unfinished()) {
             return Ok(());
         }
@@ -282,10 +284,10 @@ impl<S: AsyncRead + AsyncWrite + Unpin> Socket<S> {
     /// which would overtake our Close.
     fn poll_discard(&mut self, cx: &mut Context<'_>) -> Poll<()> {
         let mut scratch = [0; 4096];
-        let stream = self.websocket.get_mut();
+        let stream = &mut self.websocket.get_mut().stream;
         loop {
             let mut buffer = ReadBuf::new(&mut scratch);
-            match ready!(Pin::new(&mut *stream).poll_wire(cx, &mut buffer)) {
+            match ready!(stream.poll_wire(cx, &mut buffer)) {
                 Ok(()) if !buffer.filled().is_empty() => {}
                 _ => return Poll::Ready(()),
             }

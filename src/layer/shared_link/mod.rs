@@ -33,6 +33,7 @@
 mod driver;
 pub(crate) mod flushed;
 mod inner;
+mod io;
 mod read_ahead;
 mod state;
 mod try_lock;

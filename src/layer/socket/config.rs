@@ -1,8 +1,8 @@
 use std::time::Duration;
 
-use super::Side;
 #[cfg(feature = "deflate")]
 use super::deflate;
+use super::side::Side;
 
 /// Settings of a [`Socket`](super::Socket): sizes, rates and timeouts.
 #[derive(Debug, Clone)]

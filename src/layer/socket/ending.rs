@@ -8,7 +8,7 @@ use tokio_tungstenite::tungstenite::{
 
 #[cfg(feature = "deflate")]
 use super::deflate;
-use super::unauthenticated::TooBig;
+use super::small_messages::TooBig;
 use crate::{
     close::{CloseCode, CloseReason},
     error::{Error, LinkError},

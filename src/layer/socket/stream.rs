@@ -14,7 +14,7 @@ use tokio::{
     task::coop::poll_proceed,
 };
 
-use super::{frames::Frames, unauthenticated::SmallMessages};
+use super::frames::Frames;
 use crate::stats::Stats;
 
 /// The size of the library's own buffer, in bytes.
@@ -48,11 +48,6 @@ pub(super) struct Counted<S> {
     streak: u32,
     /// Frame boundaries in what was read.
     pub(super) frames: Frames,
-    /// Filter for the frames of a peer that has yet to authenticate.
-    pub(super) small: Option<Box<SmallMessages>>,
-    /// What the library reads is inflated by this.
-    #[cfg(feature = "deflate")]
-    pub(super) inflater: Option<Box<super::deflate::inflate::Inflater>>,
 }
 
 impl<S> Counted<S> {
@@ -67,9 +62,6 @@ impl<S> Counted<S> {
             unread: 0..0,
             streak: 0,
             frames: Frames::default(),
-            small: None,
-            #[cfg(feature = "deflate")]
-            inflater: None,
         }
     }
 
@@ -105,26 +97,25 @@ impl<S: AsyncRead + Unpin> Counted<S> {
 
     /// Reads from the peer, in large steps while much arrives.
     pub(super) fn poll_wire(
-        mut self: Pin<&mut Self>,
+        &mut self,
         cx: &mut Context<'_>,
         buffer: &mut ReadBuf<'_>,
     ) -> Poll<io::Result<()>> {
-        let this = &mut *self;
-        if this.unread.is_empty() {
-            if !this.is_large() {
-                return this.poll_small_step(cx, buffer);
+        if self.unread.is_empty() {
+            if !self.is_large() {
+                return self.poll_small_step(cx, buffer);
             }
-            ready!(this.poll_large_step(cx))?;
+            ready!(self.poll_large_step(cx))?;
         }
         // What was read ahead is one step of the socket and many of the library's.
         ready!(poll_proceed(cx)).made_progress();
-        let taken = buffer.remaining().min(this.unread.len());
-        buffer.put_slice(&this.ahead[this.unread.start..this.unread.start + taken]);
-        this.unread.start += taken;
-        if this.unread.is_empty() {
-            let was_small = this.unread.end <= this.step;
-            if !this.is_large() || this.votes(was_small, SHRINK) {
-                this.ahead = Vec::new();
+        let taken = buffer.remaining().min(self.unread.len());
+        buffer.put_slice(&self.ahead[self.unread.start..self.unread.start + taken]);
+        self.unread.start += taken;
+        if self.unread.is_empty() {
+            let was_small = self.unread.end <= self.step;
+            if !self.is_large() || self.votes(was_small, SHRINK) {
+                self.ahead = Vec::new();
             }
         }
         Poll::Ready(Ok(()))
@@ -169,28 +160,6 @@ impl<S: AsyncRead + Unpin> Counted<S> {
     }
 }
 
-impl<S: AsyncRead + Unpin> AsyncRead for Counted<S> {
-    fn poll_read(
-        self: Pin<&mut Self>,
-        cx: &mut Context<'_>,
-        buffer: &mut ReadBuf<'_>,
-    ) -> Poll<io::Result<()>> {
-        let this = self.get_mut();
-        if let Some(mut small) = this.small.take() {
-            let polled = small.poll_read(this, cx, buffer);
-            this.small = Some(small);
-            return polled;
-        }
-        #[cfg(feature = "deflate")]
-        if let Some(mut inflater) = this.inflater.take() {
-            let polled = inflater.poll_read(this, cx, buffer);
-            this.inflater = Some(inflater);
-            return polled;
-        }
-        Pin::new(this).poll_wire(cx, buffer)
-    }
-}
-
 impl<S: AsyncWrite + Unpin> AsyncWrite for Counted<S> {
     fn poll_write(
         mut self: Pin<&mut Self>,
@@ -214,7 +183,7 @@ impl<S: AsyncWrite + Unpin> AsyncWrite for Counted<S> {
 
 #[cfg(test)]
 mod tests {
-    use tokio::io::AsyncReadExt;
+    use std::future::poll_fn;
 
     use super::*;
 
@@ -223,8 +192,9 @@ mod tests {
         let mut read = Vec::new();
         while read.len() < bytes {
             let mut step = [0; 3];
-            let taken = stream.read(&mut step).await.unwrap();
-            read.extend_from_slice(&step[..taken]);
+            let mut step = ReadBuf::new(&mut step);
+            poll_fn(|cx| stream.poll_wire(cx, &mut step)).await.unwrap();
+            read.extend_from_slice(step.filled());
         }
         assert!(read.iter().enumerate().all(|(at, byte)| *byte == at as u8));
     }

@@ -21,7 +21,7 @@ use crate::{
     duplex::BoxLink,
     event::ConnectionEvents,
     handshake::extensions::WsExtensions,
-    layer::socket::Side as End,
+    layer::socket::side::Side as End,
     role::McpRole,
     transport::{Builder, Config as Settings},
 };

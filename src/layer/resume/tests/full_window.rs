@@ -2,7 +2,7 @@
 
 use tokio::task::yield_now;
 
-use super::{super::ahead::OVERHEAD, *};
+use super::{super::read_queue::OVERHEAD, *};
 
 impl Side {
     /// A large message: four are as many as may wait uncounted, twenty as many as may wait at all.

@@ -8,7 +8,7 @@ use std::{cell::RefCell, collections::HashMap, sync::LazyLock};
 use proptest::{collection::vec, prelude::*, test_runner::TestRunner};
 
 use super::{
-    super::ahead::{MAX_UNCOUNTED, OVERHEAD},
+    super::read_queue::{MAX_UNCOUNTED, OVERHEAD},
     *,
 };
 
@@ -375,7 +375,7 @@ impl<'a> Trial<'a> {
             _ => {}
         }
         self.gather();
-        let ahead = self.side.line.enter(|_, line| line.ahead.bytes());
+        let ahead = self.side.line.enter(|_, line| line.read_queue.bytes());
         let bound = if self.side.line.enter(|_, line| line.dialled) { 20 } else { 4 };
         assert!(ahead <= (bound + 3) << 20, "{ahead} bytes are ahead");
         let most_ahead = &mut self.seen.borrow_mut().most_ahead;

@@ -5,7 +5,7 @@ use std::cell::Cell;
 use bytes::Bytes;
 use flate2::{Compress, Compression, FlushCompress};
 
-use super::{super::Side, negotiate::Agreement};
+use super::{super::side::Side, negotiate::Agreement};
 
 /// What ends each message, and is left out (RFC 7692, section 7.2.1).
 const TAIL: [u8; 4] = [0, 0, 0xff, 0xff];

@@ -3,7 +3,6 @@
 use std::{
     cell::Cell,
     fmt, io, mem,
-    pin::Pin,
     task::{Context, Poll, ready},
 };
 
@@ -14,7 +13,7 @@ use tokio::{
 };
 
 use super::{
-    super::{Side, frames::header_length, stream::Counted},
+    super::{frames::header_length, side::Side, stream::Counted},
     negotiate::Agreement,
 };
 
@@ -187,7 +186,7 @@ impl Inflater {
         while buffer.filled().len() == before {
             let mut step = [mem::MaybeUninit::uninit(); STEP];
             let mut step = ReadBuf::uninit(&mut step);
-            ready!(Pin::new(&mut *stream).poll_wire(cx, &mut step))?;
+            ready!(stream.poll_wire(cx, &mut step))?;
             let read = step.filled();
             if read.is_empty() {
                 break;

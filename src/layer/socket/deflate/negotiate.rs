@@ -1,7 +1,7 @@
 //! What is offered, answered and agreed on (RFC 7692, sections 5 and 7.1).
 
 use super::{
-    super::Side,
+    super::side::Side,
     Config,
     header::{Extension, parse},
 };
