@@ -49,7 +49,7 @@ pub enum CloseCode {
 }
 
 impl CloseCode {
-    /// Whether the code may stand in a Close frame (RFC 6455, section 7.4.1 and 7.4.2).
+    /// Returns `true` if the code may stand in a Close frame (RFC 6455, sections 7.4.1 and 7.4.2).
     #[must_use]
     pub fn is_sendable(self) -> bool {
         !matches!(self, Self::NoStatus | Self::Abnormal | Self::Tls)
@@ -139,20 +139,21 @@ impl fmt::Display for CloseCode {
 #[derive(Debug, Clone, PartialEq, Eq)]
 #[non_exhaustive]
 pub struct CloseReason {
-    /// What kind of ending it is.
+    /// Kind of the ending.
     pub code: CloseCode,
-    /// For people. At most 123 bytes travel (RFC 6455, section 5.5).
+    /// Text for people. At most 123 bytes are sent (RFC 6455, section 5.5).
     pub reason: String,
 }
 
 impl CloseReason {
-    /// A reason of this `code`; `reason` may be empty.
+    /// Creates a reason of this `code`; `reason` may be empty.
     #[must_use]
     pub fn new(code: CloseCode, reason: impl Into<String>) -> Self {
         Self { code, reason: reason.into() }
     }
 
-    /// The reason cut to the 123 bytes that fit into a Close frame, on a character's boundary.
+    /// Returns the text cut to the 123 bytes that fit into a Close frame, on a character's
+    /// boundary.
     #[must_use]
     pub fn wire_reason(&self) -> &str {
         let mut end = self.reason.len().min(123);

@@ -1,5 +1,7 @@
-//! What can go wrong, split by the moment at which it does: while a connection is made
-//! ([`HandshakeError`]), while it lives ([`LinkError`]), and with one message ([`MessageError`]).
+//! Errors by the moment at which they occur.
+//!
+//! [`HandshakeError`] while a connection is made, [`LinkError`] while it is open, and
+//! [`MessageError`] with one message.
 
 use std::{fmt, io, sync::Arc, time::Duration};
 
@@ -7,10 +9,10 @@ use http::{StatusCode, Uri};
 
 use crate::close::{CloseCode, CloseReason};
 
-/// Any error of this crate.
+/// Error of this crate.
 ///
-/// It is `Clone`, with its sources behind `Arc`s, so that one failure of a connection reaches
-/// everyone who waits on it, each with the original cause.
+/// `Clone`, with the sources behind `Arc`s, so that one failure of a connection reaches everyone
+/// who waits on it, each with the original cause.
 #[derive(Debug, Clone, thiserror::Error)]
 #[non_exhaustive]
 pub enum Error {
@@ -20,13 +22,13 @@ pub enum Error {
     /// The connection ended.
     #[error(transparent)]
     Link(#[from] LinkError),
-    /// One message could not be sent or understood; the connection lives on.
+    /// A message could not be sent or understood; the connection stays open.
     #[error(transparent)]
     Message(#[from] MessageError),
 }
 
 impl Error {
-    /// Whether a new connection may succeed where this one failed.
+    /// Returns `true` if a new connection may succeed where this one failed.
     ///
     /// An error of a single message is not retryable: the same message fails again.
     #[must_use]
@@ -39,18 +41,18 @@ impl Error {
     }
 }
 
-/// Why no connection came about (RFC 6455, section 4).
+/// Error of a connection attempt (RFC 6455, section 4).
 #[derive(Debug, Clone, thiserror::Error)]
 #[non_exhaustive]
 pub enum HandshakeError {
     /// The URL is not one that can be dialled, or a header is not one that can be sent.
     #[error("cannot dial: {0}")]
     Invalid(String),
-    /// The name did not resolve, nobody answered at the address, or the connection ended during the
-    /// TLS handshake.
+    /// The server is unreachable. The name did not resolve, nobody answered at the address, or the
+    /// connection ended during the TLS handshake.
     #[error("cannot reach the server: {0}")]
     Connect(#[source] Arc<io::Error>),
-    /// There was no token to show to the server.
+    /// No token was available for the server.
     #[error("no token: {0}")]
     Token(String),
     /// The TLS handshake failed: certificate, host name, or no TLS in this build.
@@ -74,7 +76,7 @@ pub enum HandshakeError {
 }
 
 impl HandshakeError {
-    /// Whether the same handshake may succeed later.
+    /// Returns `true` if the same handshake may succeed later.
     ///
     /// `true` for an unreachable server, a timeout, a token that could not be had, and the statuses
     /// 408, 425, 429 and 5xx.
@@ -111,7 +113,7 @@ pub struct Refusal {
 }
 
 impl Refusal {
-    /// A refusal with `status` and `body`, and nothing else known.
+    /// Creates a refusal with `status` and `body`, and nothing else known.
     #[must_use]
     pub fn new(status: StatusCode, body: impl Into<String>) -> Self {
         Self {
@@ -129,7 +131,7 @@ impl fmt::Display for Refusal {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         write!(f, "the server refused the upgrade: {}", self.status)?;
         if let Some(location) = &self.location {
-            // Without the user and the query, which may be secret.
+            // The user and the query may be secret.
             f.write_str(" to ")?;
             if let Some(scheme) = location.scheme() {
                 write!(f, "{scheme}://")?;
@@ -153,7 +155,7 @@ impl fmt::Display for Refusal {
     }
 }
 
-/// Why a connection ended.
+/// Reason why a connection ended.
 #[derive(Debug, Clone, thiserror::Error)]
 #[non_exhaustive]
 pub enum LinkError {
@@ -164,14 +166,13 @@ pub enum LinkError {
     /// The operating system reports a broken connection.
     #[error("connection lost: {0}")]
     Io(#[source] Arc<io::Error>),
-    /// Nothing was heard from the peer for this long, although it was pinged.
+    /// The peer was silent for this long, although it was pinged.
     #[error("nothing heard from the peer for {0:?}")]
     TimedOut(Duration),
     /// The peer accepted not one byte for this long while something waited to be written.
     #[error("the peer has not read for {0:?}")]
     Stalled(Duration),
-    /// The peer took fewer bytes per second than `rate` for the whole `window` while more waited to
-    /// be written.
+    /// The peer took fewer bytes per second than `rate` for the whole `window` while more waited.
     #[error("the peer has read fewer than {rate} bytes per second for {window:?} (min_send_rate)")]
     ReadsTooSlowly {
         /// Required rate, in bytes per second.
@@ -179,7 +180,7 @@ pub enum LinkError {
         /// Time over which the rate was measured.
         window: Duration,
     },
-    /// An inbound message exceeds the limit; the peer was told 1009.
+    /// An inbound message exceeds the limit; the link was closed with 1009.
     #[error("inbound message of {size} bytes exceeds the limit of {limit}")]
     TooBig {
         /// The size of the message as far as it is known, in bytes.
@@ -187,7 +188,7 @@ pub enum LinkError {
         /// The limit, in bytes.
         limit: usize,
     },
-    /// An inbound message arrived at fewer bytes per second than `rate` for the whole `window`; the
+    /// An inbound message arrived at fewer bytes per second than `rate` for the whole `window`. The
     /// link was closed with 1008.
     #[error("a message that has begun came at fewer than {rate} bytes per second for {window:?}")]
     TooSlow {
@@ -196,19 +197,19 @@ pub enum LinkError {
         /// Time over which the rate was measured.
         window: Duration,
     },
-    /// An inbound text message is not UTF-8; the peer was told 1007.
+    /// An inbound text message is not UTF-8; the link was closed with 1007.
     #[error("inbound text is not UTF-8")]
     Utf8,
-    /// An inbound message does not inflate (RFC 7692); the peer was told 1007.
+    /// An inbound message does not inflate (RFC 7692); the link was closed with 1007.
     #[error("inbound message does not inflate: {0}")]
     Deflate(String),
-    /// The peer broke RFC 6455; it was told 1002.
+    /// The peer broke RFC 6455; the link was closed with 1002.
     #[error("the peer broke the WebSocket protocol (this side closed): {0}")]
     Protocol(String),
 }
 
 impl LinkError {
-    /// What a Close of the peer means for the link.
+    /// Returns the error of a link that the peer has closed.
     pub(crate) fn closed_by_peer(reason: Option<CloseReason>) -> Self {
         Self::Closed(reason.unwrap_or_else(|| CloseCode::NoStatus.into()))
     }
@@ -222,12 +223,12 @@ impl LinkError {
         Self::Closed(CloseReason::new(reason.code, why))
     }
 
-    /// What the end of a link is where a newer one takes its place.
+    /// Returns the error of a link whose place a newer one takes.
     pub(crate) fn taken_over() -> Self {
         Self::Closed(CloseReason::new(CloseCode::TakenOver, "a newer connection took over"))
     }
 
-    /// The reason as a close code: the one on the wire, or the one that names this cause.
+    /// Returns the reason as a close code: the one on the wire, or the one that names this cause.
     #[must_use]
     pub fn close_reason(&self) -> CloseReason {
         let code = match self {
@@ -237,7 +238,7 @@ impl LinkError {
             Self::TooBig { .. } => CloseCode::TooBig,
             Self::TooSlow { .. } => CloseCode::Policy,
             Self::Utf8 | Self::Deflate(_) => CloseCode::InvalidPayload,
-            // As the peer is told.
+            // The text of the Close that the peer was sent.
             Self::Protocol(what) => {
                 let reason = format!("WebSocket protocol error: {what}");
                 return CloseReason::new(CloseCode::Protocol, reason);
@@ -246,14 +247,15 @@ impl LinkError {
         CloseReason::new(code, self.to_string())
     }
 
-    /// Whether a new connection may fare better.
+    /// Returns `true` if a new connection may fare better.
     ///
     /// `false` where the peer does not want this client (1008, 4401, 4403), another has taken its
-    /// place (4409), or all is done (1000), and where it would break the same rule again (1002, 1003, 1007, 1009, 1010).
+    /// place (4409), or all is done (1000), and where a new connection would break the same rule
+    /// again (1002, 1003, 1007, 1009, 1010).
     #[must_use]
     pub fn is_retryable(&self) -> bool {
         use CloseCode as C;
-        // It is the link that is slow, or a peer that this side has closed.
+        // The cause is a slow link, or a peer that this side has closed.
         if matches!(self, Self::TooSlow { .. }) {
             return true;
         }
@@ -279,14 +281,14 @@ impl From<io::Error> for LinkError {
     }
 }
 
-/// What is wrong with one message. The connection lives on.
+/// Error of one message. The connection stays open.
 #[derive(Debug, Clone, thiserror::Error)]
 #[non_exhaustive]
 pub enum MessageError {
     /// The message could not be written as JSON.
     #[error("cannot encode the message: {0}")]
     Encode(#[source] Arc<serde_json::Error>),
-    /// There is no such thing in this form of messages.
+    /// The framing has no message for this.
     #[error("{0} cannot be said in this form of messages")]
     Unsupported(&'static str),
     /// The message is larger than what may be sent.
@@ -305,8 +307,8 @@ pub enum MessageError {
         /// Limit of the peer, in bytes.
         limit: usize,
     },
-    /// The queue is full, and nothing empties it at present: there is no connection, or its peer is
-    /// new and has not initialized yet.
+    /// The queue is full, and nothing in it can be sent at present. There is no connection, or its
+    /// peer is new and has not initialized yet.
     #[error("the outbound queue is full, and nothing in it can be sent at present")]
     QueueFull,
 }

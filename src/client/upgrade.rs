@@ -1,4 +1,4 @@
-//! One attempt: TCP, TLS, and the opening handshake of the client (RFC 6455, section 4.1).
+//! A single attempt: TCP, TLS, and the opening handshake of the client (RFC 6455, section 4.1).
 
 use std::sync::Arc;
 

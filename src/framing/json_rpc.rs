@@ -23,8 +23,7 @@ use crate::{
     role::McpRole,
 };
 
-/// MCP's custom-transport form: the JSON-RPC message itself, as text, without an envelope or
-/// batches.
+/// MCP's form for custom transports: the JSON-RPC message as text, without an envelope or batches.
 #[derive(Debug, Clone, Default)]
 #[non_exhaustive]
 pub struct JsonRpc {
@@ -52,16 +51,17 @@ impl JsonRpc {
         self
     }
 
-    /// Names the session in the messages too, as SEP-1288 has it. Off by default: MCP itself knows
-    /// no such members.
+    /// Puts the session id into the messages too, as SEP-1288 has it. Off by default: MCP itself
+    /// has no such members.
     ///
-    /// A server adds `mcpSessionId` to the result of `initialize`, where the session has a name (see
-    /// [`SessionIdPolicy`](crate::server::SessionIdPolicy)). A request whose `params.mcpSessionId` is another is
-    /// answered with `-32602`, and such a notification dropped; those without are served.
+    /// A server adds `mcpSessionId` to the result of `initialize`, where the session has an id (see
+    /// [`SessionIdPolicy`](crate::server::SessionIdPolicy)). A request whose `params.mcpSessionId`
+    /// is another is answered with `-32602`, and such a notification dropped; those without are
+    /// served.
     ///
-    /// A client puts the name that it was told into the params of all that it sends from then on,
+    /// A client puts the id that it was told into the params of all that it sends from then on,
     /// and when it dials again it offers it as the subprotocol `mcp.session-id.<id>`. What waits in
-    /// its queue meanwhile keeps the name that it has.
+    /// its queue meanwhile keeps the id that it has.
     #[must_use]
     pub fn session_fields(mut self) -> Self {
         self.session_id = Some(SessionIdMembers::default());
@@ -142,7 +142,7 @@ fn no_binary() -> DecodeError {
     DecodeError::Unacceptable(reason)
 }
 
-/// The id of what a client asks before it is let in.
+/// Id of the request that authenticates.
 const AUTHENTICATE: &str = "authenticate";
 
 fn auth_request(token: &str) -> Message {

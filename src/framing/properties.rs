@@ -7,19 +7,19 @@ use crate::{close::CloseCode, message::Message};
 #[derive(Debug, Clone)]
 #[non_exhaustive]
 pub struct FramingProperties {
-    /// `true` if an MCP client initializes its session before its first request, or names its version
-    /// of MCP in each. If `false`, a server answers whatever comes first.
+    /// `true` if the first request of an MCP client is `initialize`, or each names its version of
+    /// MCP. If `false`, a server answers whatever comes first.
     pub has_initialize: bool,
     /// `true` if a client offers subprotocols, and with them to resume its session.
     pub uses_subprotocols: bool,
     /// Builds the message that the MCP client sends as a ping; whatever the server says answers it.
     /// `None` uses the pings of WebSocket.
     pub ping_message: Option<fn() -> Message>,
-    /// The code with which a server closes the connection of a client that fails to authenticate
-    /// [within it](crate::server::Config::in_band_authentication); one that is known, but may not
+    /// Code of the Close for a client that fails to authenticate [within the
+    /// connection](crate::server::Config::in_band_authentication). One that is known, but may not
     /// connect, gets [`Forbidden`](CloseCode::Forbidden).
     pub unauthorized_code: CloseCode,
-    /// The messages by which a client [authenticates within the
+    /// The messages by which a client authenticates [within the
     /// connection](crate::client::Connect::authenticate_in_band); `None` if the framing has none.
     pub in_band_auth: Option<InBandAuth>,
     /// The session id in the messages; `None` if they have none.

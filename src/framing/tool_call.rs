@@ -38,10 +38,10 @@ use crate::{
     rpc_code::UNAVAILABLE,
 };
 
-/// The id of the first message.
+/// Id of the message that authenticates.
 const AUTH: &str = "auth";
 
-/// The form of an integration guide for web pages, which call tools and do nothing else:
+/// Calls of tools by name, as an integration guide for web pages has them:
 ///
 /// ```json
 /// {"id":"auth","token":"s3cr3t"}
@@ -54,21 +54,23 @@ const AUTH: &str = "auth";
 /// {"messageType":"pong","timestamp":1682944496790}
 /// ```
 ///
-/// - **`results`** is the structured content of the tool's result or, where it has none, the whole result.
-///   A failure of the tool and an error of JSON-RPC are the same here.
-/// - **The first message** is for servers that let clients
-///   [authenticate within the connection](crate::server::Config::in_band_authentication): the token goes to the
-///   authenticator, for which `anonymous` is a token like others. A refusal is
-///   `{"id":"auth","success":false,"error":{"message":…}}`, and then the connection is closed with 1008. Any other message
-///   before it is answered with an error. A second one is refused, and harms nothing.
-/// - **Nothing is initialized**, and there are no notifications: those of a service are not sent.
-/// - **Signs of life**: a `ping` is answered by a `pong`, and a client of this crate sends one in place of
+/// - **`results`** is the structured content of the tool's result or, where it has none, the whole
+///   result. A failure of the tool and an error of JSON-RPC are the same here.
+/// - **The first message** is for servers that let clients [authenticate within the
+///   connection](crate::server::Config::in_band_authentication): the token goes to the
+///   authenticator, for which `anonymous` is a token like others. A rejection is
+///   `{"id":"auth","success":false,"error":{"message":…}}`, and then the connection is closed with
+///   1008. Any other message before it is answered with an error. A second one is refused, and
+///   harms nothing.
+/// - **There is no `initialize`**, and there are no notifications: those of a service are not sent.
+/// - **Pings**: a `ping` is answered by a `pong`, and a client of this crate sends one in place of
 ///   WebSocket's own.
-/// - **What cannot be read** is answered with an error, whose `id` is `null` where none could be read.
+/// - **What cannot be read** is answered with an error, whose `id` is `null` where none could be
+///   read.
 ///
 /// No subprotocol is offered for it, no session resumed. A client has nothing but rmcp's
-/// [`serve_directly`](rmcp::service::serve_directly) and `call_tool`; every other request ends with an error at once.
-/// A client sends the first message by
+/// [`serve_directly`](rmcp::service::serve_directly) and `call_tool`; every other request ends with
+/// an error at once. A client sends the first message by
 /// [`Connect::authenticate_in_band`](crate::client::Connect::authenticate_in_band).
 #[derive(Debug, Default)]
 pub struct ToolCall {
@@ -76,6 +78,7 @@ pub struct ToolCall {
     replies: VecDeque<Message>,
 }
 
+/// Authentication of the peer within the connection.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
 enum Auth {
     #[default]
@@ -84,7 +87,7 @@ enum Auth {
     Done,
 }
 
-/// A clone is for another connection.
+/// Returns a framing for another connection.
 impl Clone for ToolCall {
     fn clone(&self) -> Self {
         Self::default()
@@ -327,7 +330,7 @@ fn failure(id: Option<&RequestId>, message: &str) -> Value {
     json!({ "id": id, "error": { "message": message } })
 }
 
-/// A message of a peer that has not authenticated.
+/// Message of a peer that has yet to authenticate.
 #[derive(Deserialize)]
 struct Unauthenticated {
     #[serde(rename = "messageType", default)]

@@ -1,5 +1,4 @@
-//! [`WsExtensions`]: what was agreed on in `Sec-WebSocket-Extensions` (RFC 6455, section 9): permessage-deflate, or
-//! nothing.
+//! [`WsExtensions`]: the extensions agreed on (RFC 6455, section 9): permessage-deflate, or none.
 
 use bytes::Bytes;
 #[cfg(any(feature = "client", feature = "deflate"))]
@@ -54,7 +53,7 @@ impl WsExtensions {
         }
     }
 
-    /// Reads what the server has chosen of it.
+    /// Reads what the server has chosen of the offer.
     ///
     /// # Errors
     /// The fault of the choice, in words.

@@ -222,7 +222,8 @@ impl<R: McpRole, F: Framing<R>> Codec<R, F> {
                 if let JsonRpcMessage::Error(JsonRpcError { id: Some(id), .. }) = item
                     && let Err(reason) = self.framing.on_unanswered(id)
                 {
-                    // Its place in the order is kept, and closes the link when too many wait.
+                    // The request keeps its place in the order, and closes the link when too many
+                    // wait.
                     tracing::debug!(%reason, "the answers after it wait");
                 }
             }
@@ -300,14 +301,14 @@ impl<R: McpRole, F: Framing<R>> Codec<R, F> {
         self.stats.malformed();
         self.complain(&unreadable);
         match unreadable {
-            // A server that sends what nobody asked for and nobody can read is not told so.
+            // A server is not told of an unreadable message that is no answer.
             DecodeError::Request { id: None, .. } if R::IS_CLIENT => {}
             DecodeError::Request { id, error } if replies => {
                 self.queue_reply(&JsonRpcMessage::error(error, id));
             }
             DecodeError::Request { id: Some(id), .. } => self.framing.on_unanswered(&id)?,
             DecodeError::Request { .. } | DecodeError::Dropped { .. } => {}
-            // Without an id too: whose it is, those may know who know what is in flight.
+            // Without an id too: the layer that knows the calls in flight decides whose it is.
             DecodeError::Response { id, error } => {
                 return Ok(Some(JsonRpcMessage::error(error, id)));
             }

@@ -1,9 +1,9 @@
-//! [`Heartbeat`]: asks the peer for a sign of life, and ends a link that gives none.
+//! [`Heartbeat`]: pings the peer, and ends a link over which nothing arrives.
 //!
 //! Items are [`Message`]s. Pings stop here, and so do the pongs that answer this layer's own; a
-//! layer above may send pings too, and gets the pongs of those. Only what *arrives* counts as life:
-//! a socket goes on accepting writes for minutes after the peer is gone. The pings go beneath
-//! whatever queues messages above, so a long queue delays none, and the verdict falls even while
+//! layer above may send pings too, and gets the pongs of those. Only what *arrives* counts: a
+//! socket goes on accepting writes for minutes after the peer is gone. The pings go beneath
+//! whatever queues messages above, so a long queue delays none, and the link is ended even while
 //! nothing can be written at all.
 
 use std::{
@@ -25,7 +25,7 @@ use crate::{
     time::{SuspendDetector, saturating_add},
 };
 
-/// When a [`Heartbeat`] pings, and when it gives up.
+/// Times at which a [`Heartbeat`] pings and gives up.
 #[derive(Debug, Clone)]
 #[non_exhaustive]
 pub struct Config {
@@ -80,24 +80,26 @@ pin_project! {
     pub struct Heartbeat<S> {
         config: Config,
         stats: Stats,
-        // When something last arrived, and whether something has since that was noted.
+        // Time at which something last arrived, and `true` if something has since that was
+        // recorded.
         heard: Instant,
         fresh: bool,
-        // What has arrived since then was a sign of life and nothing else.
+        // Since then, only pings and pongs have arrived.
         is_idle: bool,
-        // The bytes that had arrived when that was noted: a large message counts before it is whole.
+        // Bytes received at that time: a large message counts before it is whole.
         bytes: u64,
         next_ping: Option<Instant>,
-        // The ping that nothing has followed yet.
+        // Time of the first ping since something arrived.
         unanswered: Option<Instant>,
-        // The number of the last ping, which is its payload, and when it was sent.
+        // Number of the last ping, which is its payload, and the time at which it was sent.
         sent: (u64, Instant),
         unflushed: bool,
         // A ping is due, but the link could not take it.
         overdue: bool,
-        // What is sent in place of a ping.
+        // Builds the message that is sent in place of a ping.
         probe: Option<fn() -> Message>,
-        // Tells that the machine was asleep, where that is looked for, and when it is asked next.
+        // Detector of a machine that was asleep, if that is looked for, and the time of its next
+        // check.
         suspend: Option<(SuspendDetector, Instant)>,
         #[pin]
         timer: Sleep,
@@ -107,13 +109,13 @@ pin_project! {
 }
 
 impl<S: Duplex<Message, Message>> Heartbeat<S> {
-    /// Watches over `inner` from now on.
+    /// Creates the layer over `inner`, whose deadlines begin now.
     pub fn new(inner: S, config: Config) -> Self {
         Self::with_stats(inner, config, Stats::default())
     }
 
-    /// The same, with the counters in which the round trip is noted. Where the socket below counts
-    /// in them too, parts of a message are signs of life.
+    /// Creates the layer with the counters in which the round trip is recorded. Where the socket
+    /// below counts in them too, parts of a message count as arrived.
     pub fn with_stats(inner: S, config: Config, stats: Stats) -> Self {
         let now = Instant::now();
         let next_ping = config.ping_interval.map(|interval| saturating_add(now, interval));
@@ -140,13 +142,14 @@ impl<S: Duplex<Message, Message>> Heartbeat<S> {
 }
 
 impl<S: Duplex<Message, Message>> Heartbeat<S> {
-    /// Pings at once when the machine has been asleep, which no timer notices: the peer may have given
-    /// this link up in the meantime. For that it looks at the clock every second.
+    /// Pings at once when the machine has been asleep. No timer notices that, and the peer may have
+    /// given this link up in the meantime. For that it looks at the clock every second.
     pub fn wakeful(self) -> Self {
         self.with_alarm(SuspendDetector::new())
     }
 
-    /// Sends what `probe` makes in place of pings, for peers that answer none. Whatever arrives answers it.
+    /// Sends what `probe` makes in place of pings, for peers that answer none. Whatever arrives
+    /// answers it.
     pub fn with_ping_message(self, probe: Option<fn() -> Message>) -> Self {
         Self { probe, ..self }
     }
@@ -167,7 +170,7 @@ impl<S: Duplex<Message, Message>> Heartbeat<S> {
         Self { suspend: Some((suspend, next)), timer: sleep_until(first), ..self }
     }
 
-    /// Sends what is due and falls the verdict; pending while all is well.
+    /// Sends a due ping. Ready, with the error, once the peer has missed its deadline.
     fn poll_beat(mut self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<Error> {
         let mut this = self.as_mut().project();
         let bytes = this.stats.received();

@@ -16,14 +16,14 @@
 //! | any other [`LinkUp`] | forgets all, and begins as the source [said](ReceiveCount::begin) | the [`LinkEvent::Down`], unless it was told; then the same |
 //! | an error | | the same, for good |
 //!
-//! While the link is down nothing is taken: `poll_ready` fails with the cause, and what becomes of it
-//! is read from the stream. So whatever this layer has was handed to a link, and may have been
+//! While the link is down nothing is taken: `poll_ready` fails with the cause, and what becomes of
+//! it is read from the stream. So whatever this layer has was handed to a link, and may have been
 //! received; what never was is still in the queue above.
 //!
 //! # Who waits for whom
 //! Reading never waits for writing. While `poll_ready` is pending, because the window is full or
 //! the link takes nothing, whoever polls it, reader or writer, reads the link on. So
-//! acknowledgements, signs of life, the end of the link and the next link are dealt with at once.
+//! acknowledgements, pongs, the end of the link and the next link are dealt with at once.
 //! Messages wait in order for their reader.
 //!
 //! Let D be the side that dialled, and A the one that accepted. Each line waits for the lines above
@@ -220,8 +220,8 @@ impl<S: Duplex<Outgoing, LinkEvent<Message>>> Resume<S> {
         }
     }
 
-    /// Hands to the link what it is owed beside new messages: a due acknowledgement, and what is sent
-    /// again. The stream reports a failed write.
+    /// Hands a due acknowledgement to the link, and messages that are sent again. The stream
+    /// reports a failed write.
     fn poll_own(self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<Result<(), Error>> {
         let mut this = self.project();
         this.phase.obstacle()?;
@@ -388,7 +388,7 @@ impl<S: Duplex<Outgoing, LinkEvent<Message>>> Sink<Outgoing> for Resume<S> {
             _ => return this.inner.start_send(item),
         }
         this.send_window.take(item);
-        // Between being asked whether it takes a message and being given it, the link may be lost.
+        // The link may be lost between `poll_ready` and `start_send`.
         if !matches!(this.phase, Phase::Live) {
             return Ok(());
         }

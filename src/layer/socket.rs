@@ -75,7 +75,7 @@ use crate::{
     time::deadline_in,
 };
 
-/// How many pings are read at most before the pongs that they asked for have been written.
+/// Most pings that are read before their pongs have been written.
 const MAX_PONGS_OWED: usize = 16;
 
 /// Phase of a connection between open and closed.
@@ -120,12 +120,12 @@ pub struct Socket<S> {
 }
 
 impl<S: AsyncRead + AsyncWrite + Unpin> Socket<S> {
-    /// A socket over `stream`, on which the opening handshake is done.
+    /// Creates a socket over `stream`, on which the opening handshake is done.
     pub fn new(stream: S, side: Side, config: Config) -> Self {
         Self::with_leftover(stream, Bytes::new(), side, config, Stats::default())
     }
 
-    /// The same with what was read behind the handshake, and with the counters to count in.
+    /// Creates a socket with `leftover`, which was read behind the handshake, and with counters.
     pub fn with_leftover(
         stream: S,
         leftover: Bytes,
@@ -171,7 +171,7 @@ impl<S: AsyncRead + AsyncWrite + Unpin> Socket<S> {
         }
     }
 
-    /// The same where permessage-deflate was agreed on.
+    /// Creates a socket with permessage-deflate, as agreed on in the handshake.
     #[cfg(feature = "deflate")]
     #[cfg_attr(docsrs, doc(cfg(feature = "deflate")))]
     pub fn deflating(
@@ -192,7 +192,7 @@ impl<S: AsyncRead + AsyncWrite + Unpin> Socket<S> {
         socket
     }
 
-    /// The byte stream below.
+    /// Returns the byte stream below.
     pub fn get_ref(&self) -> &S {
         &self.counted().stream
     }
@@ -280,7 +280,7 @@ impl<S: AsyncRead + AsyncWrite + Unpin> Socket<S> {
         Ok(())
     }
 
-    /// Reads and discards until the end of the stream: the kernel answers unread data with a reset,
+    /// Reads and discards until the end of the stream. The kernel answers unread data with a reset,
     /// which would overtake our Close.
     fn poll_discard(&mut self, cx: &mut Context<'_>) -> Poll<()> {
         let mut scratch = [0; 4096];
@@ -294,7 +294,7 @@ impl<S: AsyncRead + AsyncWrite + Unpin> Socket<S> {
         }
     }
 
-    /// A message of one frame, compressed where that is agreed on and of use.
+    /// Builds a message of one frame, compressed where that is agreed on and of use.
     fn data(&mut self, data: Bytes, kind: Data) -> WsMessage {
         #[cfg(feature = "deflate")]
         if let Some(compressor) = &mut self.compressor
@@ -364,7 +364,7 @@ impl<S: AsyncRead + AsyncWrite + Unpin> Stream for Socket<S> {
             let _ = ready!(flushed);
             this.pongs_owed = 0;
         }
-        // Those who read many small messages out of one large step let others have a turn too.
+        // A reader may take many small messages out of one large step; other tasks have a turn too.
         let turn = ready!(poll_proceed(cx));
         let polled = this.websocket.poll_next_unpin(cx);
         if let Err(error) = this.check_pace(cx, polled.is_pending()) {
@@ -457,7 +457,7 @@ impl<S: AsyncRead + AsyncWrite + Unpin> Sink<Message> for Socket<S> {
     }
 }
 
-/// The result of a future that is `async` in name only.
+/// Returns the result of a future that is `async` in name only.
 fn ready_now<T>(future: impl Future<Output = T>) -> T {
     let mut future = std::pin::pin!(future);
     let mut cx = Context::from_waker(std::task::Waker::noop());

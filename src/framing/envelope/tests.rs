@@ -34,12 +34,12 @@ fn decode<R: McpRole>(
     <Envelope as Framing<R>>::decode(framing, Message::text(message.to_string()), calls)
 }
 
-/// What a server makes of `message`, as JSON-RPC.
+/// Decodes `message` as a server, and returns it as JSON-RPC.
 fn received(framing: &mut Envelope, message: impl ToString) -> Value {
     json!(decode::<RoleServer>(framing, message, &()).unwrap().unwrap())
 }
 
-/// The error that a server answers `message` with.
+/// Returns the error with which a server answers `message`.
 fn refused(framing: &mut Envelope, message: impl ToString) -> Value {
     let Err(DecodeError::Request { id, error }) = decode::<RoleServer>(framing, message, &())
     else {

@@ -1,4 +1,4 @@
-//! Envelopes as they go over the wire.
+//! Envelopes on the wire.
 
 use rmcp::model::RequestId;
 
@@ -33,7 +33,7 @@ impl Kind {
 }
 
 members! {
-    /// An envelope that has come in.
+    /// Members of an inbound envelope.
     Opened {
         kind: "type",
         request: "request",

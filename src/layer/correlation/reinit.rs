@@ -79,7 +79,7 @@ enum Phase {
 /// Messages so far of a peer that is being verified.
 #[derive(Debug)]
 enum Said {
-    /// Nothing: so many messages had come before this link. It may have nothing to say.
+    /// No message has come over this link; so many had before. The peer may have nothing to say.
     Nothing { heard: u64 },
     /// Something that cannot be read. When this ends, so does the link.
     Unreadable(Pin<Box<Sleep>>),
@@ -114,8 +114,7 @@ impl Reinit {
         self.events.announce(|| Event::UnmatchedError(error.clone()));
     }
 
-    /// Returns `true` if the loss of a connection is not the end of this request of ours: it is
-    /// repeated on the next.
+    /// Returns `true` if this request of ours outlives its connection: it is repeated on the next.
     pub(super) fn keeps(&self, id: &RequestId) -> bool {
         self.opened_by(id) || self.repeats.contains(id)
     }
@@ -169,8 +168,8 @@ impl Reinit {
         self.events.ensure_lost_announced(&down.cause);
         self.stopping.lose();
         match &mut self.phase {
-            // A link that is not there has no time to answer in. But the session may be resumed,
-            // and the answer still come.
+            // No time to answer without a link. But the session may be resumed, and the answer
+            // still come.
             Phase::Repeating { patience, .. } => *patience = None,
             Phase::Verifying { said, .. } => *said = Said::Lost,
             Phase::Uninitialized { attempts } if self.initialize.is_some() => {
@@ -232,8 +231,8 @@ impl Reinit {
         self.phase = Phase::Verifying { was_initialized, said: Said::Nothing { heard } };
     }
 
-    /// Ready with the reason for which the link is closed, when nothing that its peer has said for a
-    /// while shows who it is. So many messages were `heard` by now.
+    /// Ready with the reason of a Close, when nothing that the peer has said for a while shows who
+    /// it is. So many messages were `heard` by now.
     pub(super) fn poll_unrecognized(
         &mut self,
         heard: u64,
@@ -362,8 +361,8 @@ impl Reinit {
         }
     }
 
-    /// Asks for another connection, time and again, while the peer does not answer on this one, and
-    /// resumes sending to a peer that announced a stop and did not close.
+    /// Requests another connection again and again while the peer does not answer on this one.
+    /// Resumes sending to a peer that announced a stop and did not close.
     pub(super) fn poll(&mut self, link: &SharedLink, cx: &mut Context<'_>) {
         while let Phase::Repeating { patience: Some(timer), .. } = &mut self.phase
             && timer.as_mut().poll(cx).is_ready()
@@ -372,7 +371,7 @@ impl Reinit {
             self.reconnect_handle.reconnect();
             timer.as_mut().reset(Instant::now() + PATIENCE);
         }
-        // What waits for the peer to initialize waits on.
+        // Messages that wait for the peer to initialize wait on.
         if self.stopping.poll(cx) && !self.awaits_initialize() {
             link.release();
         }

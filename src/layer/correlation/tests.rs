@@ -110,7 +110,7 @@ fn an_id_in_flight_is_refused_and_free_again_once_answered() {
     assert!(assert_ready!(spawn(stack.next()).poll()).unwrap().is_ok());
 }
 
-/// Each side has ids of its own, and the same may name a request of both.
+/// The sides have ids of their own, and the same may name a request of both.
 #[test]
 fn a_late_cancellation_of_ours_is_not_told_and_ends_nothing_of_the_peer() {
     let (mut stack, peer, _) = correlation::<RoleClient>(Config::default());
@@ -164,7 +164,8 @@ fn the_end_of_the_link_ends_every_call_and_says_what_is_known() {
     assert!(stack.start_send_unpin(ping::<RoleClient>(4)).is_err());
 }
 
-/// What others offer to the link between the requests takes no part in what is known of them.
+/// Messages that others offer to the link between the requests take no part in what is known of
+/// them.
 #[test]
 fn broadcasts_between_requests_leave_what_is_known_of_them() {
     let (mut stack, peer, _) = correlation::<RoleServer>(Config::default());
@@ -191,7 +192,7 @@ fn broadcasts_between_requests_leave_what_is_known_of_them() {
     }
 }
 
-/// It is this side that ends the link, whose Close waits behind what is queued.
+/// The link is ended by this side, whose Close waits behind what is queued.
 #[test]
 fn a_call_that_is_told_not_sent_is_not_sent_by_the_close_either() {
     let (link, peer) = fake::link();

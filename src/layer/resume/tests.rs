@@ -82,7 +82,7 @@ impl LinkSource for Source {
 
 type Line = Resume<Reconnect<Source>>;
 
-/// One side, the far end of its present link, and where the next comes from.
+/// A side, the far end of its present link, and the source of the next.
 struct Side {
     line: Spawn<Line>,
     peer: Peer,
@@ -165,7 +165,7 @@ impl Side {
         self.assert_quiet();
     }
 
-    /// There is a new link for the session, on which the peer says how much it has `received`.
+    /// Brings up a new link for the session, on which the peer says how much it has `received`.
     #[track_caller]
     fn resume(&mut self, received: u64) -> u64 {
         let up = self.receive_count.freeze().resumed(received);
@@ -193,7 +193,7 @@ fn shown(message: &Message) -> String {
     }
 }
 
-/// How many cases: `MCP_WS_CASES`, or what takes a second or two.
+/// Returns the number of cases: `MCP_WS_CASES`, or what takes a second or two.
 fn cases(default: u32) -> Cases {
     let cases = std::env::var("MCP_WS_CASES").ok().and_then(|cases| cases.parse().ok());
     Cases { failure_persistence: None, ..Cases::with_cases(cases.unwrap_or(default)) }

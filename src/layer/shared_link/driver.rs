@@ -1,5 +1,4 @@
-//! What belongs to the I/O of a [`SharedLink`](super::SharedLink): reading and writing, by whoever
-//! has the [`Driver`].
+//! [`Driver`]: the link behind a [`SharedLink`](super::SharedLink).
 
 use std::pin::Pin;
 
@@ -14,7 +13,7 @@ use crate::{
 /// Links, one after the other, of any type.
 pub(super) type BoxLinks = Pin<Box<dyn Duplex<Outgoing, LinkEvent<Message>> + Send>>;
 
-/// The link, for who reads or writes.
+/// The link, and what is known of it by the task that reads or writes.
 pub(super) struct Driver {
     pub(super) links: BoxLinks,
     /// `true` if the link had nothing to read when last polled. It wakes someone when that changes.

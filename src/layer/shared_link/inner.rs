@@ -28,7 +28,7 @@ use crate::{
     message::Message,
 };
 
-/// The two locks, and what is known without them.
+/// State and driver of a link, behind their locks, and what is known without them.
 #[derive(Debug)]
 pub(super) struct Inner {
     state: Mutex<State>,
@@ -40,8 +40,9 @@ pub(super) struct Inner {
     pub(super) waker: Waker,
     /// Number of the last message that was flushed, written by who has the driver.
     pub(super) flushed: AtomicU64,
-    /// How many futures were ever made that wait for a flush, and how many still do.
+    /// Number of futures ever made that wait for a flush.
     pub(super) flushes: AtomicU64,
+    /// Number of those that still wait.
     pub(super) waiting: AtomicUsize,
     pub(super) queue_bytes: usize,
     pub(super) events: ConnectionEvents,
@@ -97,7 +98,7 @@ impl Inner {
         let seq = state.push(message, retention)?;
         if state.is_down() {
             drop(state);
-            // Whoever keeps it has to know how much that is.
+            // The layer that keeps it has to learn its size.
             self.wakers.set_woken();
         }
         Ok(seq)
@@ -132,7 +133,7 @@ impl Inner {
     }
 }
 
-/// The state, until this is dropped.
+/// Guard of the locked state.
 pub(super) struct Locked<'a> {
     is_detained: &'a AtomicBool,
     state: MutexGuard<'a, State>,

@@ -1,5 +1,7 @@
-//! The byte stream below the WebSocket library: what crosses it is counted, and it is read in larger
-//! steps than the library's own buffer allows. That one is held by idle connections too and is small.
+//! [`Counted`]: the byte stream below the WebSocket library, which is counted.
+//!
+//! It is read in larger steps than the library's own buffer allows, since that one is held by idle
+//! connections too and is small.
 
 use std::{
     io,
@@ -26,25 +28,27 @@ const SMALL: usize = 8 << 10;
 /// The size of a large step, in bytes.
 const LARGE: usize = 64 << 10;
 
-/// How many small steps in a row must be filled before large steps are made, and how many
-/// must be smaller before they are made no more: between them, neither a single large message nor a
-/// pause within one makes the buffer come and go.
+/// Number of full small steps in a row after which large steps begin.
 const GROW: u32 = 2;
+/// Number of smaller steps in a row after which large steps end.
+///
+/// Between both, neither a single large message nor a pause within one makes the buffer come and
+/// go.
 const SHRINK: u32 = 16;
 
 #[derive(Debug)]
 pub(super) struct Counted<S> {
     pub(super) stream: S,
-    /// How many bytes were written.
+    /// Number of bytes written.
     pub(super) written: u64,
     pub(super) stats: Stats,
     /// The size of a small step.
     step: usize,
     /// The rest of a small step, or the buffer for large ones, which is initialised once.
     ahead: Vec<u8>,
-    /// What in it was read ahead and not taken.
+    /// Part of it that was read ahead and not taken.
     unread: Range<usize>,
-    /// How many reads in a row speak for the other size of steps.
+    /// Number of reads in a row that speak for the other size of steps.
     streak: u32,
     /// Frame boundaries in what was read.
     pub(super) frames: Frames,
@@ -69,7 +73,7 @@ impl<S> Counted<S> {
         self.ahead.len() == LARGE
     }
 
-    /// Notes whether a read speaks for the other size; whether it is time to change.
+    /// Records whether a read speaks for the other size. Returns `true` if it is time to change.
     fn votes(&mut self, to_change: bool, needed: u32) -> bool {
         self.streak = if to_change { self.streak + 1 } else { 0 };
         let change = self.streak >= needed;
@@ -107,7 +111,7 @@ impl<S: AsyncRead + Unpin> Counted<S> {
             }
             ready!(self.poll_large_step(cx))?;
         }
-        // What was read ahead is one step of the socket and many of the library's.
+        // One step of the socket is many of the library's.
         ready!(poll_proceed(cx)).made_progress();
         let taken = buffer.remaining().min(self.unread.len());
         buffer.put_slice(&self.ahead[self.unread.start..self.unread.start + taken]);

@@ -1,9 +1,5 @@
-//! Connection of an unauthenticated peer: bounds its input *before* any of it is buffered.
-//!
-//! The WebSocket library allocates a whole frame as soon as it has read its header. Therefore its
-//! input passes through [`SmallMessages`] first, which never reads beyond the end of a frame and
-//! fails at a header that announces too much. Once the peer has authenticated, a library's socket
-//! with large buffers takes over, with what was read ahead.
+//! Socket of an unauthenticated peer: small messages, small buffers, no compression. Once the peer
+//! has authenticated, a socket with large buffers takes over, with what was read ahead.
 
 use bytes::Bytes;
 use tokio::io::{AsyncRead, AsyncWrite};
@@ -20,7 +16,7 @@ use super::{
 use crate::{error::Error, stats::Stats};
 
 impl<S: AsyncRead + AsyncWrite + Unpin> Socket<S> {
-    /// Creates a socket for an unauthenticated peer: its messages are bounded by `limit` bytes,
+    /// Creates a socket for an unauthenticated peer. Its messages are bounded by `limit` bytes,
     /// nothing is compressed, and the buffers are small. See
     /// [`authenticated`](Self::authenticated).
     pub(crate) fn unauthenticated(
@@ -38,8 +34,8 @@ impl<S: AsyncRead + AsyncWrite + Unpin> Socket<S> {
         Self::assemble(Filtered { stream, filter }, Vec::new(), side, config)
     }
 
-    /// Converts the socket once the peer has authenticated, all is flushed, and no more was read
-    /// than the messages returned.
+    /// Converts the socket once the peer has authenticated. By then all is flushed, and no more was
+    /// read than the messages returned.
     ///
     /// # Errors
     /// [`LinkError::Closed`] when the connection is closing, or is in the middle of a frame.

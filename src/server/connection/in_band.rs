@@ -144,7 +144,7 @@ async fn attempt<R: HostedRole>(
     }
 }
 
-/// Decodes a message of a framing without a [`Framing::first_message`] of its own.
+/// Decodes a message of a framing without a [`Framing::decode_unauthenticated`] of its own.
 fn decode<R: HostedRole>(
     framing: &mut dyn Framing<R>,
     message: Message,

@@ -154,7 +154,7 @@ fn say(peer: &Peer, message: Value) {
     peer.send(Message::text(message.to_string()));
 }
 
-/// What was written, as methods with ids, or what was answered.
+/// Returns what was written, as methods with ids, or what was answered.
 fn sent(peer: &Peer) -> Vec<String> {
     let line = |message| {
         let Message::Text(text) = message else { panic!("{message:?} is no text") };
