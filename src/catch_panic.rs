@@ -23,15 +23,16 @@ use crate::layer::correlation::slots::HandlerSlot;
 
 /// A service that answers a request whose handler panics with `-32603`.
 ///
-/// rmcp runs each handler in a task of its own. If that panics, rmcp gives the request no answer, and
-/// a client's [deadlines](crate::layer::correlation::Config::deadline) are suspended meanwhile. The
-/// transport answers a second later, with `-32603`, where the handler still had the extensions of its
-/// context; one that has dropped or moved them is never answered. This wrapper logs the panic at
-/// ERROR, answers the request at once, and all else goes on. The peer is not told what the panic said.
+/// rmcp runs each handler in a task of its own. If that panics, rmcp gives the request no answer,
+/// and a client's [deadlines](crate::layer::correlation::Config::deadline) are suspended meanwhile.
+/// The transport answers a second later, with `-32603`, where the handler still had the extensions
+/// of its context; one that has dropped or moved them is never answered. This wrapper logs the
+/// panic at ERROR, answers the request at once, and all else goes on. The peer is not told what the
+/// panic said.
 ///
 /// [`serve`](crate::server::serve), [`WebSocketService`](crate::server::WebSocketService) and
-/// [`ToolClient`](crate::client::ToolClient) contain it. It is for services that you run yourself, in
-/// either MCP role, whichever side dials:
+/// [`ToolClient`](crate::client::ToolClient) contain it. It is for services that you run yourself,
+/// in either MCP role, whichever side dials:
 ///
 /// ```no_run
 /// use mcp_ws_transport::{CatchPanic, connect};
@@ -77,7 +78,7 @@ impl<R: ServiceRole, S: Service<R>> Service<R> for CatchPanic<S> {
         request: R::PeerReq,
         mut context: RequestContext<R>,
     ) -> impl Future<Output = Result<R::Resp, ErrorData>> + '_ {
-        // Not the service's to keep.
+        // The service must not keep the slot beyond its handler.
         let place = context.extensions.remove::<HandlerSlot>();
         let call = AssertUnwindSafe(|| self.service.handle_request(request, context));
         match catch_unwind(call) {

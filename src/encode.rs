@@ -1,5 +1,5 @@
-//! Encoding of JSON-RPC messages as compact JSON, `jsonrpc`, `id` and `method` first, so that the
-//! peer can dispatch what follows as it reads.
+//! Encoding of JSON-RPC messages as compact JSON. `jsonrpc`, `id` and `method` come first, so that
+//! the peer can dispatch what follows as it reads.
 //!
 //! rmcp serialises the params of a request or notification by way of a `Value`, in order to merge
 //! the metadata that may be kept in three places. Where there is at most one of them, the params
@@ -49,7 +49,8 @@ pub fn encode<R: McpRole>(message: &TxJsonRpcMessage<R>) -> Result<Vec<u8>, serd
     };
     if !done {
         json::write(&mut out, message)?;
-        // At the end it is a member of the message itself: one of an inner object has two braces behind it.
+        // At the end this is a member of the message itself: two braces follow one of an inner
+        // object.
         if out.ends_with(NO_PARAMS) {
             out.truncate(out.len() - NO_PARAMS.len());
             out.push(b'}');
@@ -133,9 +134,9 @@ fn write_answer(
 enum Meta<'a> {
     /// None, or what the params themselves hold.
     InParams,
-    /// In the extensions alone.
+    /// The extensions alone.
     InExtensions(&'a MetaObject),
-    /// In several places: rmcp merges it.
+    /// Several places: rmcp merges it.
     Scattered,
 }
 

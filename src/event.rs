@@ -1,4 +1,4 @@
-//! What an application sees of its connection.
+//! State and events of a connection, as the application sees it.
 
 use std::{
     fmt,
@@ -18,9 +18,12 @@ use tokio::sync::{
     watch,
 };
 
-use crate::error::{CloseReason, Error, LinkError};
+use crate::{
+    close::CloseReason,
+    error::{Error, LinkError},
+};
 
-/// How many events a reader may be behind.
+/// Most events that a reader may be behind.
 const BACKLOG: usize = 256;
 
 /// The state of a connection, as found on the `watch` channel of a client or transport.
@@ -33,10 +36,9 @@ pub enum State {
     Connected,
     /// The connection is lost, and the next is being made.
     Reconnecting {
-        /// How many attempts there have been since then.
+        /// Attempts since then.
         attempt: u32,
-        /// How long it is from now, the time of this state, until the next. Zero while one is under
-        /// way.
+        /// Time until the next attempt, counted from this state. Zero while one is under way.
         next: Duration,
     },
     /// The connection has ended, for this reason, and does not come back.
@@ -54,26 +56,26 @@ pub enum Event {
     Failed {
         /// The first is 1.
         attempt: u32,
-        /// Why.
+        /// Cause of the failure.
         error: Error,
-        /// How long it is until the next.
+        /// Time until the next attempt.
         next: Duration,
     },
-    /// There is a new connection, and nothing is lost.
+    /// A new connection continues the session, and nothing is lost.
     Resumed {
-        /// How many messages of this side were sent again.
+        /// Number of messages of this side that were sent again.
         replayed: u64,
     },
-    /// There is a new connection, to a peer that knows nothing of what was before.
+    /// A new connection reaches a peer that knows nothing of what was before.
     Restarted {
-        /// What the peer answers to `initialize` now, where that is not what it answered before. The
-        /// service goes on with what it was told first.
+        /// New answer of the peer to `initialize`, if it differs from the former one. The service
+        /// goes on with what it was told first.
         changed: Option<Box<InitializeResult>>,
     },
-    /// The peer has sent an error, or an unreadable answer, that names no request, while none or
-    /// several were in flight. Each of those ends within
+    /// The peer has sent an error that names no request, or such an unreadable answer. None or
+    /// several requests were in flight; each of those ends within
     /// [`lost_answer_timeout`](crate::layer::correlation::Config::lost_answer_timeout), unless it
-    /// shows a sign of life.
+    /// makes progress.
     UnmatchedError(ErrorData),
     /// The connection has ended, for this reason, and does not come back. Nothing follows this.
     Closed(Error),
@@ -85,7 +87,7 @@ pub enum Event {
 pub(crate) trait Lagged: Clone + Send + 'static {
     fn lagged(events: u64) -> Self;
 
-    /// Whether nothing follows.
+    /// Returns `true` if no event follows.
     fn is_last(&self) -> bool {
         false
     }
@@ -137,7 +139,7 @@ impl ConnectionEvents {
         self.announce(|| Event::Lost(cause.clone()));
     }
 
-    /// Announces the loss unless that was done: to the source of the links, nothing is lost when a
+    /// Announces the loss unless that was done. To the source of the links, nothing is lost when a
     /// newer one takes over.
     pub(crate) fn ensure_lost_announced(&self, cause: &Error) {
         if !self.lost.load(SeqCst) {
@@ -185,7 +187,7 @@ impl<E: Lagged> Broadcaster<E> {
         if let Some(sender) = self.0.get()
             && sender.receiver_count() > 0
         {
-            // It fails when the last reader has just gone.
+            // Fails if the last reader has just gone.
             let _ = sender.send(event());
         }
     }

@@ -179,6 +179,7 @@
 //! Both MCP roles are always there: whoever dials may be the server (`cargo run --example reverse`).
 #![cfg_attr(docsrs, feature(doc_cfg))]
 
+mod close;
 pub mod error;
 pub mod event;
 mod rpc_code;
@@ -219,7 +220,8 @@ pub use catch_panic::CatchPanic;
 #[cfg(feature = "client")]
 #[doc(inline)]
 pub use client::{connect, connect_over};
-pub use error::{CloseCode, CloseReason, Error};
+pub use close::{CloseCode, CloseReason};
+pub use error::Error;
 pub use event::State;
 pub use message::Message;
 #[doc(inline)]

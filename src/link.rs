@@ -1,6 +1,7 @@
-//! Types that the layers above a single connection exchange: [`Outgoing`] messages go down, and
-//! [`LinkEvent`]s come up, in which the end of one connection and the start of the next have their
-//! place among the messages.
+//! Items between the layers above a single connection.
+//!
+//! [`Outgoing`] messages go down, and [`LinkEvent`]s come up, in which the end of one connection
+//! and the start of the next have their place among the messages.
 
 use std::{
     sync::{
@@ -56,7 +57,7 @@ pub enum LinkEvent<T> {
     Item(T),
     /// The connection is lost, and another may follow.
     Down(Down),
-    /// Another connection has taken its place.
+    /// A new connection has taken the place of the former.
     Up(LinkUp),
 }
 
@@ -159,7 +160,7 @@ impl MessageLimits {
     }
 }
 
-/// Limits of the peer of the current link: a cheap, shared handle for whoever makes links, and for
+/// Limits of the peer of the current link. A cheap, shared handle for whoever makes links, and for
 /// the layers that respect them.
 #[derive(Debug, Clone, Default)]
 pub struct PeerLimits(Arc<Kept>);
@@ -209,10 +210,10 @@ impl PeerLimits {
     }
 
     /// Records that the peer has shown to accept no more than `max_message` bytes. This holds on
-    /// later links too, until a peer announces its limit, and for an hour at most. It does not bound
-    /// what has [passed](Self::pass) before, since another cause may have been taken for the size,
-    /// unless it is shown twice and nothing larger has passed between: behind a balancer one server
-    /// may take less than another.
+    /// later links too, until a peer announces its limit, and for an hour at most. It does not
+    /// bound what has [passed](Self::pass) before, since another cause may have been taken for the
+    /// size, unless it is shown twice and nothing larger has passed between: behind a balancer one
+    /// server may take less than another.
     pub fn learn(&self, max_message: usize) {
         let max_message = max_message.max(MessageLimits::MIN_MESSAGE);
         let mut since = self.0.since.lock().unwrap_or_else(PoisonError::into_inner);
@@ -305,7 +306,7 @@ mod tests {
         peer.learn(9000);
         assert_eq!(peer.max_message(), 9000);
         tokio::time::advance(LEARNED_FOR / 2).await;
-        // The same again is nothing new.
+        // Learning the same limit again does not renew it.
         peer.learn(9000);
         tokio::time::advance(LEARNED_FOR / 2).await;
         assert_eq!(peer.max_message(), usize::MAX);
@@ -323,7 +324,7 @@ mod tests {
         assert_eq!(peer.max_message(), 2999);
         peer.learn(1999);
         assert_eq!(peer.max_message(), 2999);
-        // It was not the size, or it was another server.
+        // A larger message passes: it was not the size, or another server.
         peer.pass(2500);
         peer.learn(1999);
         assert_eq!(peer.max_message(), 2999);

@@ -1,13 +1,13 @@
-//! What travels over a WebSocket: the crate's own [`Message`], independent of the library that
-//! frames it, over shared [`Bytes`].
+//! [`Message`]: a WebSocket message, independent of the library that frames it, over shared
+//! [`Bytes`].
 
 use std::{fmt, str::Utf8Error};
 
 use bytes::Bytes;
 
-use crate::error::CloseReason;
+use crate::close::CloseReason;
 
-/// One WebSocket message (RFC 6455, sections 5.5 and 5.6).
+/// A WebSocket message (RFC 6455, sections 5.5 and 5.6).
 #[derive(Debug, Clone, PartialEq, Eq)]
 #[non_exhaustive]
 pub enum Message {
@@ -24,12 +24,12 @@ pub enum Message {
 }
 
 impl Message {
-    /// A text message.
+    /// Creates a text message.
     pub fn text(text: impl Into<Text>) -> Self {
         Self::Text(text.into())
     }
 
-    /// The size of the payload, in bytes.
+    /// Returns the size of the payload, in bytes.
     #[must_use]
     pub fn len(&self) -> usize {
         match self {
@@ -40,13 +40,13 @@ impl Message {
         }
     }
 
-    /// Whether the payload is empty.
+    /// Returns `true` if the payload is empty.
     #[must_use]
     pub fn is_empty(&self) -> bool {
         self.len() == 0
     }
 
-    /// Whether this is a text or binary message, not a control message.
+    /// Returns `true` for a text or binary message, `false` for a control message.
     #[must_use]
     pub fn is_data(&self) -> bool {
         matches!(self, Self::Text(_) | Self::Binary(_))
@@ -58,19 +58,19 @@ impl Message {
 pub struct Text(Bytes);
 
 impl Text {
-    /// Bytes whose maker has made sure that they are UTF-8.
+    /// Creates a text from bytes that are known to be UTF-8.
     pub(crate) fn from_validated(bytes: Bytes) -> Self {
         debug_assert!(std::str::from_utf8(&bytes).is_ok());
         Self(bytes)
     }
 
-    /// The text as bytes.
+    /// Returns the text as bytes.
     #[must_use]
     pub fn as_bytes(&self) -> &[u8] {
         &self.0
     }
 
-    /// The text as a string. Looks at every byte once.
+    /// Returns the text as a string. Looks at every byte once.
     #[must_use]
     pub fn as_str(&self) -> &str {
         std::str::from_utf8(&self.0).unwrap_or_default()

@@ -2,8 +2,8 @@
 
 use rmcp::model::ErrorCode;
 
-/// The JSON-RPC code of an error made by this side for a request whose link was lost, and of the
-/// refusal of one request too many. Its `data` says which.
+/// JSON-RPC code of a call whose link was lost, or of the refusal of one request too many. Errors
+/// with it are made by this side; their `data` says which of both it is.
 pub const UNAVAILABLE: ErrorCode = ErrorCode(-32000);
 
 /// JSON-RPC code of the error that ends a request past its deadline, made by this side. Its `data`

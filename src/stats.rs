@@ -47,9 +47,9 @@ struct Counters {
     #[cfg(feature = "metrics")]
     round_trips: metrics::Histogram,
     created: Instant,
-    /// Those of the present link, where another one than the first carries the session.
+    /// Counters of the present link, if it is not the first of its session.
     link: Mutex<Option<Stats>>,
-    /// When bytes last arrived, in milliseconds since `created`.
+    /// Time at which bytes last arrived, in milliseconds since `created`.
     heard_ms: AtomicU64,
 }
 
@@ -129,19 +129,19 @@ pub struct Snapshot {
     pub malformed: u64,
     /// Responses without an id, or to no request in flight; dropped.
     pub orphans: u64,
-    /// Inbound requests answered with an error by the transport itself, for an id already in flight
-    /// or too many requests at once, and notifications dropped since too many wait or take too much
-    /// memory.
+    /// Inbound requests and notifications refused by the transport itself. A request is answered
+    /// with an error for an id already in flight or too many requests at once; a notification is
+    /// dropped where too many wait or take too much memory.
     pub refused: u64,
     /// The latest round trip of a ping, once there has been one.
     #[serde(rename = "round_trip_us", serialize_with = "as_micros")]
     pub round_trip: Option<Duration>,
-    /// How long ago bytes last came from the peer, or the counters were made: see [`Stats::idle`].
+    /// Time since bytes last came from the peer, or the counters were made: see [`Stats::idle`].
     #[serde(rename = "idle_ms", serialize_with = "as_millis")]
     pub idle: Duration,
 }
 
-/// What is beyond the range of an integer is cut to it.
+/// Converts `number`, cut to the range of the integer.
 fn saturate(number: u128) -> u64 {
     u64::try_from(number).unwrap_or(u64::MAX)
 }
@@ -155,7 +155,7 @@ fn as_millis<S: Serializer>(duration: &Duration, serializer: S) -> Result<S::Ok,
 }
 
 impl Stats {
-    /// The counters as they are now. They are read one by one, not at one instant.
+    /// Returns the counters as they are now. They are read one by one, not at one instant.
     #[must_use]
     pub fn snapshot(&self) -> Snapshot {
         let link = self.0.link.lock().unwrap_or_else(PoisonError::into_inner);
@@ -203,15 +203,15 @@ impl Stats {
                 (&own.bytes_received, counted.bytes_received),
                 (&own.bytes_sent, counted.bytes_sent),
             ] {
-                // The process has counted it already.
+                // The counters of the process have it already.
                 count.count.fetch_add(more, Relaxed);
             }
         }
     }
 
-    /// How long ago bytes last came from the peer, or the counters were made where none have. Whole
-    /// milliseconds by tokio's clock; pongs are bytes too, so with a
-    /// [`Heartbeat`](crate::layer::Heartbeat) a connection that lives is never idle for long.
+    /// Returns the time since bytes last came from the peer, or the counters were made where none
+    /// have. Whole milliseconds by tokio's clock. Pongs are bytes too, so with a
+    /// [`Heartbeat`](crate::layer::Heartbeat) an open connection is never idle for long.
     #[must_use]
     pub fn idle(&self) -> Duration {
         let link = self.0.link.lock().unwrap_or_else(PoisonError::into_inner);
@@ -239,7 +239,7 @@ impl Stats {
         }
     }
 
-    /// How many bytes have come from the peer.
+    /// Returns the number of bytes received.
     pub(crate) fn received(&self) -> u64 {
         self.0.bytes_received.get()
     }

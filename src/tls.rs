@@ -1,10 +1,11 @@
-//! What both ends of TLS by rustls need.
+//! The cryptography of rustls, for both ends.
 
 use std::sync::Arc;
 
 use tokio_rustls::rustls::crypto::CryptoProvider;
 
-/// What rustls computes with: the process's default if one is installed, else aws-lc-rs, else ring.
+/// Returns the process's default cryptography of rustls if one is installed, else aws-lc-rs, else
+/// ring.
 ///
 /// rustls's own choice panics where both features are enabled, or neither.
 pub(crate) fn provider() -> Result<Arc<CryptoProvider>, &'static str> {

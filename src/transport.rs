@@ -1,8 +1,8 @@
 //! [`WebSocketTransport`]: the whole stack as rmcp's [`Transport`].
 //!
-//! [`connect`](crate::connect()) and [`accept`](crate::accept()) build it over a new connection. Over
-//! layers of your own it is built by hand. The way of a request through it stands at the top of
-//! [`Correlation`]:
+//! [`connect`](crate::connect()) and [`accept`](crate::accept()) build it over a new connection.
+//! Over layers of your own it is built by hand. The way of a request through it stands at the top
+//! of [`Correlation`]:
 //!
 //! ```
 //! # #[tokio::main(flavor = "current_thread")] async fn main() -> Result<(), Box<dyn std::error::Error>> {
@@ -54,7 +54,8 @@ use self::receiver::Receiver;
 #[cfg(feature = "server")]
 use crate::layer::correlation::slots::HandlerSlots;
 use crate::{
-    error::{CloseReason, Error},
+    close::CloseReason,
+    error::Error,
     event::{Event, Events, State},
     framing::Framing,
     layer::{
@@ -74,7 +75,8 @@ type Stack<R> = Correlation<R, Box<dyn Framing<R>>>;
 /// inferred from the service that is served on it.
 ///
 /// No task runs behind it. Dropping it cuts the connection and frees all that belongs to it;
-/// [`close`](Transport::close), which rmcp calls when a service ends, performs the closing handshake.
+/// [`close`](Transport::close), which rmcp calls when a service ends, performs the closing
+/// handshake.
 #[must_use = "a transport does nothing unless a service is served on it"]
 pub struct WebSocketTransport<R: McpRole> {
     stack: Stack<R>,
@@ -105,7 +107,7 @@ pub(crate) struct UnansweredRequests {
 
 impl UnansweredRequests {
     fn set(&self, answers: usize) {
-        // Only the transport writes it.
+        // No race: only the transport writes the count.
         if self.answers.load(Relaxed) == answers {
             return;
         }
@@ -118,7 +120,7 @@ impl UnansweredRequests {
     /// Resolves when there are no more of them than `rest` says.
     #[cfg(feature = "server")]
     pub(crate) async fn settled(&self, rest: impl Fn() -> usize) {
-        // Before the count is looked at: from now on its changes are told.
+        // Set before the count is looked at, so that no later change is missed.
         self.awaited.store(true, SeqCst);
         while self.answers.load(SeqCst) > rest() {
             self.changed.notified().await;
@@ -139,8 +141,9 @@ impl<R: McpRole> WebSocketTransport<R> {
         self.shared.events()
     }
 
-    /// Asks for another connection in place of the present one, or of the next attempt's wait: a
-    /// handle that outlives the transport. `None` where it does not reconnect.
+    /// Returns a handle that asks for another connection in place of the present one. It also ends
+    /// the wait for the next attempt, and outlives the transport. `None` where the transport does
+    /// not reconnect.
     #[must_use]
     pub fn reconnect_handle(&self) -> Option<ReconnectHandle> {
         self.reconnect_handle.clone()
@@ -158,8 +161,8 @@ impl<R: McpRole> WebSocketTransport<R> {
         self.subprotocol.as_deref()
     }
 
-    /// Returns a `Sink` and `Stream` of messages over this transport, which rmcp takes whole or
-    /// `split()`, and which composes with the adaptors of `futures`.
+    /// Converts the transport to a `Sink` and `Stream` of messages. rmcp takes it whole or
+    /// `split()`, and it composes with the adaptors of `futures`.
     ///
     /// rmcp's own adaptor for such pairs neither closes the connection with a Close frame nor keeps
     /// the order of messages sent at the same time. Prefer the transport itself where there is a
@@ -177,8 +180,8 @@ impl<R: McpRole> WebSocketTransport<R> {
         self.close().await
     }
 
-    /// Returns what each request and notification of the peer carries in its extensions, where handlers
-    /// find it. Nothing by default; [`serve`](crate::serve()) puts the upgrade request there, the
+    /// Returns the extensions of each request and notification of the peer, where handlers find
+    /// them. Empty by default; [`serve`](crate::serve()) puts the upgrade request there, the
     /// identity and the connection.
     pub fn extensions(&mut self) -> &mut Extensions {
         self.stack.extensions()
@@ -197,8 +200,8 @@ impl<R: McpRole> WebSocketTransport<R> {
         self.stack.handler_slots()
     }
 
-    /// Returns `true` if at most one request is in flight, one of this side's. Nothing is about to be
-    /// sent then that could go out with what was.
+    /// Returns `true` if at most one request is in flight, one of this side's. Nothing is about to
+    /// be sent then that could go out with what was.
     fn is_alone(&self) -> bool {
         matches!(self.stack.in_flight(), (0 | 1, 0))
     }
@@ -232,7 +235,7 @@ impl<R: McpRole> WebSocketTransport<R> {
             let Some(Ok(message)) = ready!(polled) else { return Poll::Ready(None) };
             match self.intercept(message) {
                 Some(message) => return Poll::Ready(Some(message)),
-                // The reading that follows drives it on.
+                // The next read drives the flush on.
                 None => drop(self.stack.poll_flush_unpin(cx)),
             }
         }
@@ -269,14 +272,15 @@ impl<R: McpRole> Transport<R> for WebSocketTransport<R> {
     /// too; those of several are left to gather. The future resolves when the message is written,
     /// or with the error that ended the link before; dropping it takes nothing back. For a request
     /// that was queued it does not fail: if the link ends, [`receive`](Transport::receive) has the
-    /// answer, which says whether the request may have run. A request that waits until the peer accepts more holds
-    /// nobody up: its future resolves when what was queued before is written.
+    /// answer, which says whether the request may have run. A request that waits until the peer
+    /// accepts more holds nobody up: its future resolves when what was queued before is written.
     ///
-    /// What is handed over is queued, however full the queue: those who send wait for the future. Where
-    /// [other connections follow](Builder::over_links) and there is none at present, or one whose peer
-    /// has not initialized yet, the future does not wait, and a full queue takes no more: a request
-    /// ends at once with `not_sent`, a notification fails with
-    /// [`QueueFull`](crate::error::MessageError::QueueFull), and answers to a peer that is gone are dropped.
+    /// What is handed over is queued, however full the queue: those who send wait for the future.
+    /// Where [other connections follow](Builder::over_links) and there is none at present, or one
+    /// whose peer has not initialized yet, the future does not wait, and a full queue takes no
+    /// more: a request ends at once with `not_sent`, a notification fails with
+    /// [`QueueFull`](crate::error::MessageError::QueueFull), and answers to a peer that is gone are
+    /// dropped.
     fn send(
         &mut self,
         item: TxJsonRpcMessage<R>,
@@ -296,14 +300,14 @@ impl<R: McpRole> Transport<R> for WebSocketTransport<R> {
         Sending { flushed, is_request }
     }
 
-    /// The next message. `None` when the connection has ended, after every request in flight was
-    /// answered. Cancel safe.
+    /// Returns the next message. `None` when the connection has ended, after every request in
+    /// flight was answered. Cancel safe.
     fn receive(&mut self) -> impl Future<Output = Option<RxJsonRpcMessage<R>>> + Send {
         poll_fn(|cx| self.poll_receive(cx))
     }
 
-    /// Writes what is queued, performs the closing handshake and closes the connection, all within
-    /// the close timeout; then cuts it.
+    /// Writes what is queued and performs the closing handshake, within the close timeout; then
+    /// cuts it.
     async fn close(&mut self) -> Result<(), Error> {
         let closing = timeout(self.close_timeout, poll_fn(|cx| self.stack.poll_close_unpin(cx)));
         if closing.await.is_err() {
@@ -331,11 +335,11 @@ impl<R: McpRole> fmt::Debug for WebSocketTransport<R> {
     }
 }
 
-/// The future of one send.
+/// Future of one send.
 struct Sending {
     flushed: Result<Flushed, Error>,
-    /// `true` for a request, whose end [`Correlation`] reports from now on: only there is known
-    /// whether it may have run.
+    /// `true` for a request, whose end [`Correlation`] reports. Only there is it known whether it
+    /// may have run.
     is_request: bool,
 }
 

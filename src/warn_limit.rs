@@ -10,7 +10,7 @@ const BURST: u32 = 3;
 /// The pause between two warnings after those.
 const PAUSE: Duration = Duration::from_secs(10);
 
-/// Rate limit for warnings of one kind, about one peer or about all that are refused: the first
+/// Rate limit for warnings of one kind, about one peer or about all that are refused. The first
 /// three pass, then one in ten seconds.
 #[derive(Debug, Default)]
 pub(crate) struct WarnLimit {

@@ -24,7 +24,7 @@ mod wakers;
 use try_lock::{TryLock, Waiter};
 use wakers::WakerSet;
 
-/// What that of `futures` does, in a form that loom knows.
+/// The `AtomicWaker` of `futures`, in a form that loom knows.
 #[derive(Debug, Default)]
 struct AtomicWaker(Mutex<Option<Waker>>);
 
@@ -95,7 +95,7 @@ struct Queue {
     flushed: AtomicU64,
     wakers: Arc<WakerSet>,
     link: TryLock<()>,
-    /// How often it can be written before the link has no room, where that is bounded.
+    /// Number of writes before the link has no room, if that is bounded.
     room: Option<AtomicU64>,
 }
 
@@ -144,7 +144,7 @@ impl Queue {
         self.wakers.deregister_flush((seq, seq));
     }
 
-    /// There is room for another write, which the link says by its waker.
+    /// Makes room for another write, which the link says by its waker.
     fn make_room(&self) {
         if let Some(room) = &self.room {
             room.fetch_add(1, SeqCst);
@@ -193,7 +193,7 @@ fn a_flush_that_has_happened_takes_no_wake_up() {
     });
 }
 
-/// What is dropped while another uses it is gone when that is over.
+/// A value that is dropped while another uses it is gone when that is over.
 #[test]
 fn a_link_that_is_dropped_while_it_is_used_is_gone_then() {
     loom::model(|| {

@@ -1,4 +1,4 @@
-//! Who is measured, and with what: the words of the command line.
+//! Contenders and cases: the words of the command line.
 
 use std::fmt;
 
@@ -53,7 +53,7 @@ pub(crate) enum Case {
     InFlight64,
     #[value(name = "in-flight-1024")]
     InFlight1024,
-    /// The same on the server alone: its client is a raw one
+    /// Many calls in flight on the server alone: its client is a raw one
     Server,
     /// So many connections, with one call in flight on each
     #[value(name = "connections-64")]
@@ -66,7 +66,7 @@ pub(crate) enum Case {
     /// A small request, and a large answer
     #[value(name = "answer-64k")]
     Answer64K,
-    /// As much there as back
+    /// Requests and responses of the same size
     #[value(name = "echo-64k")]
     Echo64K,
     #[value(name = "request-1m")]

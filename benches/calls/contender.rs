@@ -1,4 +1,4 @@
-//! Who is measured.
+//! The programs that are measured.
 
 use std::{net::SocketAddr, path::Path, process::Command, sync::Arc};
 
@@ -26,7 +26,7 @@ pub(crate) struct Running<'a> {
 }
 
 impl Contender {
-    /// Its server, in a process of its own.
+    /// Starts its server, in a process of its own.
     pub(crate) fn start(self, options: &Options) -> Result<Running<'_>> {
         let missing = || format!("{self} needs --{}", self.name());
         let server = match self {
@@ -89,7 +89,7 @@ impl Contender {
         })
     }
 
-    /// Whether it has such a case.
+    /// Returns `true` if it has such a case.
     fn has(self, case: Case) -> bool {
         match self {
             Self::TowerMcp => case == Case::Server,

@@ -1,4 +1,4 @@
-//! What is done to a contender, and what is measured of it.
+//! Load on a contender, and what is measured of it.
 
 use std::{
     process,
@@ -18,13 +18,13 @@ const KIB: usize = 1 << 10;
 const MIB: usize = 1 << 20;
 
 impl Case {
-    /// Whether calls/s are what counts, and not the time of one call.
+    /// Returns `true` if calls/s count, and not the time of one call.
     pub(crate) fn is_throughput(self) -> bool {
         let (connections, in_flight) = self.crowd();
         connections * in_flight > 1
     }
 
-    /// How many connections there are, and how many calls are in flight on each.
+    /// Returns the number of connections, and of calls in flight on each.
     fn crowd(self) -> (usize, usize) {
         match self {
             Self::InFlight64 | Self::Server => (1, 64),
@@ -74,7 +74,7 @@ pub(crate) struct Sample {
 }
 
 impl Sample {
-    /// Of calls that took `times`, side by side, in `elapsed` altogether.
+    /// Creates the figures of calls that took `times`, side by side, in `elapsed` altogether.
     fn new(mut times: Vec<Duration>, elapsed: Duration, cpu: Option<[Duration; 2]>) -> Self {
         times.sort_unstable();
         let calls = times.len() as f64;
@@ -98,8 +98,8 @@ impl Load {
         Self { case, connections, in_flight, duration }
     }
 
-    /// Of what `calls` does for a given time, after a warm-up of a fifth. The server's CPU time is that
-    /// of process `server`.
+    /// Measures what `calls` does for a given time, after a warm-up of a fifth. The server's CPU
+    /// time is that of process `server`.
     pub(crate) async fn sample(
         self,
         server: Option<u32>,

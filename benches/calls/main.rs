@@ -1,4 +1,4 @@
-//! What a call costs over this crate's transport, beside what else there is.
+//! Cost of a call over this crate's transport, beside other transports.
 //!
 //! ```text
 //! cargo bench --bench calls                       # all of it, five minutes
@@ -20,18 +20,18 @@
 //! | `jsonrpsee` | its WebSocket server and client, with the tools as plain methods: no MCP |
 //! | `tower-mcp` | its WebSocket server under axum |
 //!
-//! All but the last three run the same rmcp service and the same client code. Client and server are two
-//! processes on one core, each with a current-thread runtime: what is measured is the CPU time of a
-//! call, and nothing depends on where a scheduler puts whom. With `--threads all` they are as most
-//! programs are, with a multi-thread runtime each on all cores. The rounds are interleaved, and within a
-//! round the contenders of a case follow one another, so that a slow moment of the machine meets every
-//! contender; the table has the medians over the rounds. A ratio is the median of the ratios of each
-//! round. Where other programs compete for the core, calls/s suffer and p50 hardly does; `nice -n -20`
-//! helps.
+//! All but the last three run the same rmcp service and the same client code. Client and server are
+//! two processes on one core, each with a current-thread runtime: what is measured is the CPU time
+//! of a call, and nothing depends on where a scheduler puts whom. With `--threads all` they are as
+//! most programs are, with a multi-thread runtime each on all cores. The rounds are interleaved,
+//! and within a round the contenders of a case follow one another, so that a slow moment of the
+//! machine meets every contender; the table has the medians over the rounds. A ratio is the median
+//! of the ratios of each round. Where other programs compete for the core, calls/s suffer and p50
+//! hardly does; `nice -n -20` helps.
 //!
-//! `server under a raw client` has one client for all, of few bytes: `initialize`, and then requests
-//! that were made beforehand, but for their ids. A relay is a server whose tool calls a tool of another
-//! server (itself, over the same transport) and passes its progress on.
+//! `server under a raw client` has one client for all, of few bytes: `initialize`, and then
+//! requests that were made beforehand, but for their ids. A relay is a server whose tool calls a
+//! tool of another server (itself, over the same transport) and passes its progress on.
 //!
 //! jsonrpsee and tower-mcp are packages of their own, measured where they are built and named:
 //!

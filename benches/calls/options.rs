@@ -9,21 +9,21 @@ use crate::{
     common::{Threads, machine::Pin},
 };
 
-/// What a call costs over this crate's transport, beside what else there is.
+/// Cost of a call over this crate's transport, beside other transports.
 #[derive(Parser, Debug, Default)]
 #[command(name = "cargo bench --bench calls --")]
 pub(crate) struct Options {
-    /// How often each contender is measured in each case
+    /// Number of rounds, in each of which each contender is measured in each case
     #[arg(long, default_value_t = 7)]
     rounds: usize,
-    /// How long each measurement takes, after a warm-up of a fifth of that
+    /// Seconds that each measurement takes, after a warm-up of a fifth of that
     #[arg(long, default_value_t = 0.3)]
     seconds: f64,
     /// The runtimes of client and server
     #[arg(long, default_value = "one")]
     pub(crate) threads: Threads,
-    /// The core on which both processes run (Linux only): a number, `last`, or `off`; by default `last`,
-    /// and `off` with --threads all
+    /// The core on which both processes run (Linux only): a number, `last`, or `off`; by default
+    /// `last`, and `off` with --threads all
     #[arg(long)]
     pin: Option<Pin>,
     /// Only these contenders
@@ -83,7 +83,7 @@ impl Options {
         })
     }
 
-    /// Those that are named, or else all that there are.
+    /// Returns those that are named, or else all that there are.
     pub(crate) fn contenders(&self) -> Vec<Contender> {
         let all = chosen(&self.only);
         let there = all.filter(|contender| match contender {
@@ -99,7 +99,7 @@ impl Options {
     }
 }
 
-/// What is named, or else everything.
+/// Returns what is named, or else everything.
 fn chosen<T: ValueEnum + PartialEq + Copy>(named: &[T]) -> impl Iterator<Item = T> {
     let all = T::value_variants().iter().copied();
     all.filter(|one| named.is_empty() || named.contains(one))

@@ -33,7 +33,7 @@ use crate::{
 /// The id of each call, until it gets one of its own.
 const ID: i64 = 1_000_000_007;
 
-/// Who is called.
+/// The peer that is called.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(crate) enum Peer {
     /// What [`serve`] serves.
@@ -95,7 +95,7 @@ struct Client {
     calls: Calls,
 }
 
-/// What is sent, in turn.
+/// Messages that are sent, in turn.
 enum Calls {
     Same(Utf8Bytes),
     Numbered { before: String, next: u64, after: String },
@@ -174,7 +174,7 @@ impl Client {
     }
 }
 
-/// Whether it is a result. Nothing else may be but what WebSockets say by themselves.
+/// Returns `true` if it is a result. Nothing else may be but what WebSockets say by themselves.
 fn check(answer: &Message) -> Result<bool> {
     match answer {
         Message::Text(text) if text.contains("\"result\"") => Ok(true),

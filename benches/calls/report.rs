@@ -18,7 +18,7 @@ pub(crate) struct Report {
     samples: BTreeMap<(Case, Contender), Vec<Sample>>,
 }
 
-/// What of a sample counts.
+/// The figure of a sample that counts.
 type Figure = fn(&Sample) -> f64;
 
 fn p50(sample: &Sample) -> f64 {
@@ -63,7 +63,7 @@ impl Report {
         median(rounds.map(|(sample, other)| figure(sample) / figure(other)))
     }
 
-    /// From the lowest to the highest round, as a share of the median.
+    /// Returns the spread from the lowest to the highest round, as a share of the median.
     fn spread(&self, case: Case, contender: Contender) -> Option<f64> {
         let figure = if case.is_throughput() { rate } else { p50 };
         figures::spread(self.samples(case, contender).iter().map(figure))

@@ -26,10 +26,10 @@ use tokio::sync::{OnceCell, Semaphore};
 
 use crate::common::Result;
 
-/// How many reports a relay passes on in one call.
+/// Reports that a relay passes on in one call.
 const REPORTS: u64 = 100;
 
-/// What large messages are made of: 2 MB.
+/// Text of large messages: 2 MB.
 static TEXT: LazyLock<String> = LazyLock::new(|| {
     "All that a tool has to say, line by line, is text like this.\n".repeat(1 << 15)
 });
@@ -61,7 +61,7 @@ pub(crate) struct Adder {
 pub(crate) struct Summands {
     a: i64,
     b: i64,
-    /// How often progress is reported before the answer.
+    /// Number of progress reports before the answer.
     #[serde(default)]
     reports: u64,
 }
@@ -74,7 +74,7 @@ pub(crate) struct Sum {
 #[derive(Debug, Deserialize, JsonSchema)]
 pub(crate) struct Text {
     text: String,
-    /// How many bytes of text are answered.
+    /// Bytes of text in the answer.
     answer: usize,
 }
 
@@ -191,7 +191,7 @@ pub(crate) enum Tool {
 }
 
 impl Tool {
-    /// How often progress is reported in a call.
+    /// Returns the number of progress reports in a call.
     pub(crate) fn reports(self) -> usize {
         match self {
             Self::Report => 1,

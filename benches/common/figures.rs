@@ -12,7 +12,7 @@ pub(crate) fn median(figures: impl Iterator<Item = f64>) -> Option<f64> {
     Some((figures.get(middle)? + figures.get(middle.checked_sub(1)?)?) / 2.0)
 }
 
-/// From the lowest to the highest, as a share of the median.
+/// Returns the spread from the lowest to the highest, as a share of the median.
 pub(crate) fn spread(figures: impl Iterator<Item = f64> + Clone) -> Option<f64> {
     let (low, high) = figures
         .clone()

@@ -16,7 +16,7 @@ use tokio::net::{TcpListener, TcpStream};
 
 use super::{Form, Result};
 
-/// How many POSTs of a client are in flight, in the best form.
+/// POSTs of a client in flight, in the best form.
 const POSTS: usize = 1024;
 
 type Service<S> = StreamableHttpService<S, LocalSessionManager>;

@@ -1,10 +1,10 @@
-//! Where the benchmark runs.
+//! Cores that the benchmark runs on.
 
 use std::{env, fs, process::Command, str::FromStr, thread, time::Duration};
 
 use super::{Result, Threads};
 
-/// Where to run.
+/// Choice of a core.
 #[derive(Debug, Clone, Copy, Default)]
 pub(crate) enum Pin {
     Off,
@@ -48,7 +48,7 @@ pub(crate) fn pin(pin: Pin) -> Result<Option<usize>> {
     Ok(Some(core))
 }
 
-/// There is no way without unsafe code.
+/// Does nothing: there is no way without unsafe code.
 #[cfg(not(target_os = "linux"))]
 pub(crate) fn pin(_pin: Pin) -> Result<Option<usize>> {
     Ok(None)

@@ -1,4 +1,4 @@
-//! What the benchmarks share: server processes, the machine, the other transports, figures.
+//! Parts that the benchmarks share: server processes, the machine, the other transports, figures.
 #![allow(dead_code, reason = "each benchmark uses a part of it")]
 
 pub(crate) mod adder;
@@ -20,9 +20,9 @@ pub(crate) type Result<T, E = Box<dyn Error + Send + Sync>> = std::result::Resul
 /// The form of another transport.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(crate) enum Form {
-    /// As its documentation shows it.
+    /// The settings of its documentation.
     Stock,
-    /// With those settings that make it fastest.
+    /// The settings that make it fastest.
     Best,
 }
 

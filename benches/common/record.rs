@@ -1,4 +1,4 @@
-//! What was measured, as JSON.
+//! Measurements as JSON.
 
 use std::{fs, path::Path};
 
@@ -76,7 +76,7 @@ impl Records {
     }
 }
 
-/// To five digits.
+/// Rounds to five digits.
 fn round(figure: f64) -> f64 {
     format!("{figure:.4e}").parse().unwrap_or(figure)
 }

@@ -22,7 +22,7 @@ pub(crate) struct Process {
 }
 
 impl Process {
-    /// It inherits the core on which this process runs.
+    /// Starts `program`, which inherits the core on which this process runs.
     pub(crate) fn spawn(program: &mut Command) -> Result<Self> {
         let mut child = program.stdin(Stdio::piped()).stdout(Stdio::piped()).spawn()?;
         let stdin = child.stdin.take();
@@ -35,7 +35,7 @@ impl Process {
         Ok(Self { child, stdin, line: line.trim().into() })
     }
 
-    /// This program once more.
+    /// Starts this program once more.
     pub(crate) fn this(args: &[&str]) -> Result<Self> {
         Self::spawn(Command::new(env::current_exe()?).arg("--bench").args(args))
     }
@@ -69,7 +69,7 @@ pub(crate) struct Server {
 }
 
 impl Server {
-    /// This program once more, with further arguments, which calls [`run`].
+    /// Starts this program once more, with further arguments, which calls.
     pub(crate) fn start(contender: impl ValueEnum, args: &[&str]) -> Result<Self> {
         let name = contender.to_possible_value().ok_or("a contender without a name")?;
         Self::new(Process::this(&[&["--serve", name.get_name()], args].concat())?)

@@ -1,8 +1,8 @@
 //! rmcp's own adaptor for a `Sink` and `Stream`, over tokio-tungstenite.
 //!
-//! As in rmcp's websocket example: serde_json between rmcp's messages and text messages, nothing set
-//! on the socket or on tungstenite. The best form sets `TCP_NODELAY`, and a read buffer of 4 KiB in
-//! place of 128, which tungstenite fills with zeros for each connection.
+//! As in rmcp's websocket example: serde_json between rmcp's messages and text messages, nothing
+//! set on the socket or on tungstenite. The best form sets `TCP_NODELAY`, and a read buffer of 4
+//! KiB in place of 128, which tungstenite fills with zeros for each connection.
 
 use std::{future::ready, io, net::SocketAddr};
 

@@ -1,12 +1,12 @@
-//! What permessage-deflate saves on the wire, and what it costs.
+//! Savings of permessage-deflate on the wire, and its cost.
 //!
 //! ```text
 //! cargo bench --bench deflate --features deflate
 //! ```
 //!
-//! Client and server of this crate, over loopback, in one process of one thread: its CPU time for a call is
-//! that of both ends. Bytes are those of a request and its answer as the client's counters have
-//! them. The rounds are interleaved, and the table has the medians over them.
+//! Client and server of this crate, over loopback, in one process of one thread: its CPU time for a
+//! call is that of both ends. Bytes are those of a request and its answer as the client's counters
+//! have them. The rounds are interleaved, and the table has the medians over them.
 //!
 //! | contender | is |
 //! |---|---|
@@ -44,7 +44,7 @@ use self::{
 
 const CASES: [Case; 4] = [Case::Tools, Case::Rows(1), Case::Rows(16), Case::Rows(256)];
 
-/// What is asked for.
+/// Kind of request.
 #[derive(Clone, Copy)]
 enum Case {
     /// `tools/list`, of 40 tools.
@@ -118,7 +118,7 @@ impl Contender {
     }
 }
 
-/// What this thread has had of a processor.
+/// Returns the processor time of this thread.
 #[cfg(target_os = "linux")]
 fn cpu_time() -> Result<Duration> {
     let figures = std::fs::read_to_string("/proc/thread-self/schedstat")?;

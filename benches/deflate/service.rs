@@ -12,7 +12,7 @@ use rmcp::{
 };
 use serde_json::{Value, json};
 
-/// How many tools there are.
+/// Number of tools.
 const TOOLS: usize = 40;
 
 #[derive(Debug, Clone, Copy)]

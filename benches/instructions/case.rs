@@ -9,7 +9,7 @@ use crate::{
     server,
 };
 
-/// Who is measured.
+/// The side that is measured.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(crate) enum Side {
     Server,
@@ -55,8 +55,8 @@ impl Case {
         cases.filter(move |case| is_optimized || case.unit != Unit::Large || case.in_flight == 1)
     }
 
-    /// Returns the number of units in the short run and in the long one. What is not optimized takes
-    /// ten times as long, and its figures spread less.
+    /// Returns the number of units in the short run and in the long one. What is not optimized
+    /// takes ten times as long, and its figures spread less.
     pub(crate) fn lengths(self) -> (usize, usize) {
         let is_optimized = !cfg!(debug_assertions);
         match (self.unit, self.in_flight) {

@@ -1,4 +1,4 @@
-//! This crate's client, and a server that is not counted.
+//! The client of this crate, and a server that is not counted.
 
 use std::mem;
 

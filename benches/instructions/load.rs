@@ -6,10 +6,10 @@ use rmcp::model::{CallToolRequestParams, JsonObject};
 use serde_json::{Value, json};
 use tokio_tungstenite::tungstenite::Utf8Bytes;
 
-/// How much is written at once, in bytes, and read before it is acknowledged.
+/// Bytes that are written at once, and read before they are acknowledged.
 const BURST: usize = 256 << 10;
 
-/// What is counted once per unit.
+/// Unit of the count.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(crate) enum Unit {
     /// A call with two numbers, answered with their sum.
@@ -25,7 +25,7 @@ pub(crate) struct Load {
     unit: Unit,
     pub(crate) in_flight: usize,
     pub(crate) calls: usize,
-    /// How many messages the peer writes at once, and reads before it acknowledges them.
+    /// Messages that the peer writes at once, and reads before it acknowledges them.
     pub(crate) burst: usize,
     text: String,
 }

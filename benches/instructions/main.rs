@@ -9,11 +9,11 @@
 //! Time varies with the machine and with what else runs on it; the number of instructions hardly
 //! does. Callgrind counts them, for one side at a time: the other is played by tokio-tungstenite
 //! with JSON that is made beforehand, speaks the resume extension, and [is not counted](uncounted).
-//! Both sides are tasks of one current-thread runtime, so that nothing depends on a scheduler, and a
-//! loopback connection lies between them, so that the measured side is what `serve` and `connect`
-//! make of a `TcpStream`. What the kernel does is not counted. Each case runs twice, with more calls
-//! the second time, and the difference is divided by the number of calls more, so that what comes
-//! before them does not count.
+//! Both sides are tasks of one current-thread runtime, so that nothing depends on a scheduler, and
+//! a loopback connection lies between them, so that the measured side is what `serve` and `connect`
+//! make of a `TcpStream`. What the kernel does is not counted. Each case runs twice, with more
+//! calls the second time, and the difference is divided by the number of calls more, so that what
+//! comes before them does not count.
 //!
 //! The program fails where a figure is above the recorded one by more than the tolerance, 4 %: the
 //! optimizer inlines otherwise when something else changes, and runs of an unchanged library differ

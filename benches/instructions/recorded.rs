@@ -11,8 +11,9 @@ const PATH: &str = concat!(env!("CARGO_MANIFEST_DIR"), "/benches/instructions/re
 /// The profile of this program.
 pub(crate) const PROFILE: &str = if cfg!(debug_assertions) { "dev" } else { "release" };
 
-/// Percentage by which a figure may be above the recorded one. What the optimizer inlines changes with
-/// what it need not have to do with, and what a scheduler interleaves with the load of the machine.
+/// Percentage by which a figure may be above the recorded one. What the optimizer inlines changes
+/// with what it need not have to do with, and what a scheduler interleaves with the load of the
+/// machine.
 const TOLERANCE: f64 = 4.0;
 
 /// Figures by the profile with which they were measured.
@@ -32,7 +33,7 @@ struct Profile {
 pub(crate) enum Verdict {
     Within,
     TooMany,
-    /// They were measured with another compiler or processor.
+    /// The record was made with another compiler or processor.
     NotComparable,
 }
 

@@ -1,4 +1,4 @@
-//! This crate's server, and a client that is not counted.
+//! The server of this crate, and a client that is not counted.
 
 use std::net::SocketAddr;
 

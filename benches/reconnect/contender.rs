@@ -1,4 +1,4 @@
-//! Who is measured.
+//! The programs that are measured.
 
 use std::{
     fmt,
@@ -47,7 +47,7 @@ impl Contender {
         self.to_possible_value().map(|name| name.get_name().to_owned()).unwrap_or_default()
     }
 
-    /// That of the stock adaptor, if it is one.
+    /// Returns the form of the stock adaptor, if it is one.
     fn form(self) -> Option<Form> {
         match self {
             Self::Stock => Some(Form::Stock),
@@ -78,7 +78,7 @@ impl Contender {
         Ok(addr)
     }
 
-    /// How long it took each time.
+    /// Measures the time of each reconnection.
     pub(crate) async fn measure(self, proxy: &Proxy, cuts: usize) -> Result<Vec<Duration>> {
         let mut times = Vec::with_capacity(cuts);
         if let Some(form) = self.form() {

@@ -1,4 +1,4 @@
-//! What a lost connection costs: the time until the next call is answered, and the memory of a session
+//! Cost of a lost connection: the time until the next call is answered, and the memory of a session
 //! without a connection.
 //!
 //! ```text
@@ -14,11 +14,11 @@
 //! | `…, best form, by hand` | the same with `TCP_NODELAY` and a read buffer of 4 KiB |
 //!
 //! All four run the same rmcp service over loopback, through the same proxy, in a process of their
-//! own on the core of the client. **Time**: from before the proxy cuts the connection until a call that
-//! is made at once is answered; by hand, until the first attempt succeeds. This crate's first wait is
-//! set to zero, since otherwise its jitter (up to 1 s) is all that would be seen. **Memory**: so many
-//! raw clients open a session each and vanish; what the resident set of the server has grown by is
-//! divided by their number.
+//! own on the core of the client. **Time**: from before the proxy cuts the connection until a call
+//! that is made at once is answered; by hand, until the first attempt succeeds. This crate's first
+//! wait is set to zero, since otherwise its jitter (up to 1 s) is all that would be seen.
+//! **Memory**: so many raw clients open a session each and vanish; what the resident set of the
+//! server has grown by is divided by their number.
 //!
 //! The exit code says whether the benchmark ran, never how fast.
 

@@ -14,7 +14,7 @@ use crate::{
     contender::Contender,
 };
 
-/// By how many KiB a server grows for each. `None` where that cannot be told.
+/// Measures by how many KiB a server grows for each session. `None` where that cannot be told.
 pub(crate) async fn measure(sessions: usize) -> Result<Option<f64>> {
     let server = Server::start(Contender::Ours, &[])?;
     let pid = server.pid();

@@ -6,18 +6,18 @@ use clap::{Parser, ValueEnum};
 
 use crate::{common::machine::Pin, contender::Contender};
 
-/// What a lost connection costs: the time until the next call is answered, and the memory of a session
+/// Cost of a lost connection: the time until the next call is answered, and the memory of a session
 /// without a connection.
 #[derive(Parser, Debug, Default)]
 #[command(name = "cargo bench --bench reconnect --")]
 pub(crate) struct Options {
-    /// How often each contender loses its connection in a round
+    /// Number of connections that each contender loses in a round
     #[arg(long, default_value_t = 500)]
     cuts: usize,
-    /// How many rounds there are
+    /// Number of rounds
     #[arg(long, default_value_t = 5)]
     rounds: usize,
-    /// How many sessions without a connection a server holds while its memory is measured
+    /// Number of sessions without a connection that a server holds while its memory is measured
     #[arg(long, default_value_t = 10_000)]
     sessions: usize,
     /// The core on which both processes run (Linux only): a number, `last`, or `off`

@@ -1,4 +1,4 @@
-//! What stands between client and server, and cuts.
+//! Proxy between client and server, which cuts connections.
 
 use std::net::SocketAddr;
 

@@ -45,7 +45,7 @@ fn notification() -> ServerNotification {
 }
 
 impl Contender {
-    /// Whether its server can tell all of its clients.
+    /// Returns `true` if its server can tell all of its clients.
     pub(crate) fn broadcasts(self) -> bool {
         matches!(self, Self::Raw | Self::Ours | Self::StockBest)
     }
@@ -146,7 +146,7 @@ impl Audience {
         Ok(Self { contender, server, told, clients: tasks })
     }
 
-    /// How long it took in µs until all were told, and how much CPU time of the server for each.
+    /// Measures the time in µs until all were told, and the CPU time of the server for each.
     pub(crate) async fn measure(&mut self) -> Result<[Option<f64>; 2]> {
         self.told.count.store(0, Relaxed);
         let (before, start) = (cpu_time(self.server.pid()), Instant::now());

@@ -1,4 +1,4 @@
-//! Who is measured.
+//! The programs that are measured.
 
 use std::{fmt, net::SocketAddr, path::Path, process::Command};
 
@@ -10,7 +10,7 @@ use crate::{
     raw,
 };
 
-/// What the clients of this crate's server show.
+/// Token of the clients of this crate's server.
 pub(crate) const TOKEN: &str = "a-token-of-some-length-0123456789abcdef";
 
 #[derive(ValueEnum, Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
@@ -65,7 +65,7 @@ impl Contender {
     }
 }
 
-/// This crate's server, whose connections are in `registry`.
+/// Starts this crate's server, whose connections are in `registry`.
 pub(crate) async fn serve(registry: Registry) -> Result<SocketAddr> {
     let tokens = BearerTokens::default().token(TOKEN, Identity::new("bench"));
     let config = Config::default()

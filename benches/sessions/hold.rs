@@ -16,7 +16,7 @@ use crate::{
 };
 
 impl Contender {
-    /// Whether it has a client that holds a session.
+    /// Returns `true` if it has a client that holds a session.
     pub(crate) fn has_client(self) -> bool {
         matches!(self, Self::Ours | Self::Stock | Self::StockBest)
     }
@@ -29,8 +29,8 @@ impl Contender {
     }
 }
 
-/// Opens so many sessions, tells by how many KiB this process has grown for each, and holds them until
-/// its standard input ends.
+/// Opens so many sessions, tells by how many KiB this process has grown for each, and holds them
+/// until its standard input ends.
 pub(crate) async fn run(
     contender: Contender,
     addr: SocketAddr,

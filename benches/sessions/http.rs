@@ -23,7 +23,7 @@ pub(crate) struct Session {
     sender: SendRequest<String>,
     connection: AbortHandle,
     id: Option<HeaderValue>,
-    /// Of the GET.
+    /// Events of the GET.
     events: Option<Pin<Box<Incoming>>>,
 }
 

@@ -1,4 +1,4 @@
-//! How many connections a process may have.
+//! Limit on the connections of a process.
 
 use crate::common::Result;
 
@@ -19,7 +19,7 @@ pub(crate) fn raise(sessions: usize) -> Result<()> {
     })
 }
 
-/// Nothing is measured.
+/// Does nothing.
 #[cfg(not(target_os = "linux"))]
 pub(crate) fn raise(_sessions: usize) -> Result<()> {
     Ok(())

@@ -1,5 +1,5 @@
-//! What a session costs: the memory of one that idles, at both ends, the time until one is there, and
-//! what many cost that hear of something, or of nothing.
+//! Cost of a session: the memory of one that idles, at both ends, the time until one is there, and
+//! the cost of many that receive something, or nothing.
 //!
 //! ```text
 //! cargo bench --bench sessions                   # all of it, ten minutes
@@ -15,31 +15,31 @@
 //! | `tower-mcp` | tower-mcp's WebSocket server under axum | a WebSocket |
 //! | `raw tungstenite` | tokio-tungstenite without rmcp, with this crate's buffers of 8 KiB: the floor | a WebSocket |
 //!
-//! All but the last two serve one tool, by the same rmcp service, which has no state of its own; so does
-//! tower-mcp. Client and server are two processes on one core, each with a current-thread runtime and
-//! the system's allocator. The rounds are interleaved; the tables have the medians over them, and a
-//! ratio is the median of the ratios of each round.
+//! All but the last two serve one tool, by the same rmcp service, which has no state of its own; so
+//! does tower-mcp. Client and server are two processes on one core, each with a current-thread
+//! runtime and the system's allocator. The rounds are interleaved; the tables have the medians over
+//! them, and a ratio is the median of the ratios of each round.
 //!
 //! **Memory.** A fresh server gets so many connections, one after the other. On each but those of
 //! `raw tungstenite`, which are only upgraded, a client of few bytes says `initialize` and
-//! `notifications/initialized`; to this crate it says `Authorization: Bearer …` too. Then all is left
-//! idle, and what the resident set of the server process has grown by is divided by their number.
-//! Afterwards every session must still answer. The kernel's own buffers do not count. For the memory of a
-//! client, a process of its own opens as many by the contender's own client.
+//! `notifications/initialized`; to this crate it says `Authorization: Bearer …` too. Then all is
+//! left idle, and what the resident set of the server process has grown by is divided by their
+//! number. Afterwards every session must still answer. The kernel's own buffers do not count. For
+//! the memory of a client, a process of its own opens as many by the contender's own client.
 //!
 //! **Time.** From before the TCP connection is made until the response to `initialize` is read, one
-//! after the other. `own client` is the client's half of the same transport: this crate's `connect`,
-//! or the stock adaptor. `bare client` is the same to every server: `client_async` of
-//! tokio-tungstenite (hyper for streamable HTTP), and the request as text. For `raw tungstenite` it is
-//! the handshake and an echo of as many bytes as the request and the response have.
+//! after the other. `own client` is the client's half of the same transport: this crate's
+//! `connect`, or the stock adaptor. `bare client` is the same to every server: `client_async` of
+//! tokio-tungstenite (hyper for streamable HTTP), and the request as text. For `raw tungstenite` it
+//! is the handshake and an echo of as many bytes as the request and the response have.
 //!
-//! **Broadcast.** From the word to the server until the last of the clients of few bytes has read its
-//! notification, and the CPU time of the server for each: by this crate's registry; by a service over the
-//! stock adaptor that keeps its peers and tells all at once; by raw tungstenite, whose message is made
-//! beforehand.
+//! **Broadcast.** From the word to the server until the last of the clients of few bytes has read
+//! its notification, and the CPU time of the server for each: by this crate's registry; by a
+//! service over the stock adaptor that keeps its peers and tells all at once; by raw tungstenite,
+//! whose message is made beforehand.
 //!
-//! **Heartbeats.** The share of one core that the server takes, and that its clients take, while this
-//! crate's clients hold so many idle sessions in a process of their own.
+//! **Heartbeats.** The share of one core that the server takes, and that its clients take, while
+//! this crate's clients hold so many idle sessions in a process of their own.
 //!
 //! tower-mcp needs a newer Rust than this crate, and brings an older tungstenite through axum: its
 //! server is a package of its own, `benches/tower_mcp`, and measured where `--tower-mcp` names what

@@ -7,7 +7,7 @@ use crate::{
     session::{self, Session},
 };
 
-/// By how many KiB the server grows for each session. `None` where that cannot be told.
+/// Measures by how many KiB the server grows for each session. `None` where that cannot be told.
 pub(crate) async fn measure(
     contender: Contender,
     server: &Server,

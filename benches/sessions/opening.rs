@@ -24,7 +24,7 @@ use crate::{
     session::Session,
 };
 
-/// Whose client opens the session.
+/// The client that opens the session.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
 pub(crate) enum Client {
     Own,
@@ -39,7 +39,8 @@ impl Client {
         }
     }
 
-    /// The median in µs of so many openings, one after the other. `None` if there is no such client.
+    /// The median in µs of so many openings, one after the other. `None` if there is no such
+    /// client.
     pub(crate) async fn measure(
         self,
         contender: Contender,

@@ -6,24 +6,24 @@ use clap::{Parser, ValueEnum};
 
 use crate::{common::machine::Pin, contender::Contender, heartbeat};
 
-/// What a session costs: the memory of one that idles, the time until one is there, and what many cost
-/// that hear of something, or of nothing.
+/// Cost of a session: the memory of one that idles, the time until one is there, and the cost of
+/// many that receive something, or nothing.
 #[derive(Parser, Debug, Default)]
 #[command(name = "cargo bench --bench sessions --")]
 pub(crate) struct Options {
-    /// How many sessions there are while memory or a broadcast is measured
+    /// Number of sessions while memory or a broadcast is measured
     #[arg(long, default_value_t = 5000)]
     sessions: usize,
-    /// How long they idle before it is
+    /// Seconds that they idle before it is
     #[arg(long, value_name = "SECONDS", default_value_t = 2.0)]
     idle: f64,
-    /// How many sessions idle while their heartbeats are measured
+    /// Number of sessions that idle while their heartbeats are measured
     #[arg(long, default_value_t = 10_000)]
     beating: usize,
-    /// How many sessions are opened for each median time
+    /// Number of sessions that are opened for each median time
     #[arg(long, default_value_t = 500)]
     openings: usize,
-    /// How often each contender is measured
+    /// Number of times that each contender is measured
     #[arg(long, default_value_t = 5)]
     rounds: usize,
     /// The core on which both processes run (Linux only): a number, `last`, or `off`
@@ -122,12 +122,12 @@ impl Options {
         if self.quick { 300 } else { self.beating.max(1) }
     }
 
-    /// How long the CPU time of idle sessions is measured.
+    /// Returns the time over which the CPU time of idle sessions is measured.
     pub(crate) fn window(&self) -> Duration {
         if self.quick { Duration::from_millis(200) } else { heartbeat::WINDOW }
     }
 
-    /// Those that are named, or else all that there are.
+    /// Returns those that are named, or else all that there are.
     pub(crate) fn contenders(&self) -> impl Iterator<Item = Contender> {
         let all = Contender::value_variants().iter().copied();
         all.filter(|contender| match contender {

@@ -104,7 +104,7 @@ async fn text(websocket: &mut WebSocketStream<TcpStream>) -> Result<Utf8Bytes> {
     }
 }
 
-/// For clients that are many: what they read is short.
+/// Returns settings for clients that are many: what they read is short.
 pub(crate) fn lean() -> WebSocketConfig {
     raw::config().read_buffer_size(512).write_buffer_size(0)
 }

@@ -71,7 +71,7 @@ const CONTENDERS: [(&str, &str, bool); 6] = [
 ];
 
 const WIDTH: usize = 760;
-/// Where the bars begin, and how long the longest is.
+/// Start of the bars, and length of the longest.
 const LEFT: usize = 200;
 const BAR: f64 = 480.0;
 const STEP: usize = 20;

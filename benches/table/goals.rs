@@ -8,27 +8,27 @@ use crate::common::{
     record::Records,
 };
 
-/// What a figure has to be.
+/// Goal of a figure.
 #[derive(Debug, Clone, Copy)]
 enum Goal {
     AtMost(f64),
     AtLeast(f64),
-    /// It is shown, and nothing is promised.
+    /// Shown, with nothing promised.
     None,
 }
 
-/// How the figure of a line is made of those of contenders.
+/// Way in which the figure of a line is made of those of contenders.
 #[derive(Debug, Clone, Copy)]
 enum Kind {
     /// Through the sum of those of others.
     Through(&'static [&'static str]),
-    /// The same of the sum with one that is in both.
+    /// Through the sum of those of others, with one that is in both.
     ThroughWith(&'static str, &'static [&'static str]),
     /// The least of those of others, through it.
     Under(&'static [&'static str]),
-    /// By how many percent it is below another.
+    /// Percentage by which it is below another.
     PercentBelow(&'static str),
-    /// As it is, in a unit.
+    /// The figure, in a unit.
     Of(&'static str),
 }
 
@@ -50,7 +50,7 @@ const MEAN: &str = "mean_us";
 const P50: &str = "p50_us";
 const RATE: &str = "calls_per_second";
 
-/// In the order of the table.
+/// Lines in the order of the table.
 #[rustfmt::skip]
 const LINES: &[Line] = &[
     Line("one in flight: mean, against raw echo + rmcp alone",
@@ -113,7 +113,7 @@ const LINES: &[Line] = &[
 ];
 
 impl Kind {
-    /// What it is in each round.
+    /// Returns the figure in each round.
     fn rounds(self, of: &[f64], rounds: impl Fn(&str) -> Vec<f64>) -> Vec<f64> {
         let all = |others: &[&str]| others.iter().map(|other| rounds(other)).collect::<Vec<_>>();
         let at = |others: &[Vec<f64>], round: usize| {
@@ -171,14 +171,14 @@ impl Goal {
 }
 
 impl Line {
-    /// What it is in each round.
+    /// Returns the figure in each round.
     fn rounds(&self, records: &Records) -> Vec<f64> {
         let Self(_, of, (case, threads, figure), kind, _) = self;
         let measured = |contender: &str| records.rounds(case, contender, *threads, figure);
         kind.rounds(measured(of), |other| measured(other).to_vec())
     }
 
-    /// Whether all of its contenders were measured in one case or another.
+    /// Returns `true` if all of its contenders were measured in one case or another.
     fn is_possible(&self, records: &Records) -> bool {
         let Self(_, of, _, kind, _) = self;
         let others = match kind {
@@ -192,15 +192,15 @@ impl Line {
     }
 }
 
-/// The lines that have no figure, although their contenders were measured. Elsewhere than on Linux some
-/// cannot be.
+/// The lines that have no figure, although their contenders were measured. Elsewhere than on Linux
+/// some cannot be.
 pub(crate) fn unmeasured(records: &Records) -> Vec<&'static str> {
     let missing = LINES.iter().filter(|line| line.rounds(records).is_empty());
     let missing = missing.filter(|line| cfg!(target_os = "linux") && line.is_possible(records));
     missing.map(|line| line.0).collect()
 }
 
-/// As Markdown. What was not measured has dashes.
+/// Formats the table as Markdown. What was not measured has dashes.
 pub(crate) fn table(records: &Records) -> String {
     let mut table = String::from("| | goal | reached | from … to | |\n|---|--:|--:|--:|---|\n");
     for line in LINES {

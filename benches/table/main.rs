@@ -8,14 +8,14 @@
 //! cargo bench --bench table -- --from FILE --chart benches/table/chart.svg
 //! ```
 //!
-//! It builds and runs the benchmarks `calls` (twice: on one core with current-thread runtimes, and on
-//! all with multi-thread ones), `sessions` and `reconnect`, which say in their documentation who is
-//! measured and how, and print their own tables. It builds the two rivals that are packages of their own
-//! as well; where that fails, as without a network, they are left out.
+//! It builds and runs the benchmarks `calls` (twice: on one core with current-thread runtimes, and
+//! on all with multi-thread ones), `sessions` and `reconnect`, which say in their documentation who
+//! is measured and how, and print their own tables. It builds the two rivals that are packages of
+//! their own as well; where that fails, as without a network, they are left out.
 //!
-//! Each line of the table at the end is a ratio between contenders of one run: of the figures of one
-//! round, and then the median over the rounds. So a machine that is busy with other things, or another
-//! machine, changes it little. What is no ratio is memory, and the share of a core.
+//! Each line of the table at the end is a ratio between contenders of one run: of the figures of
+//! one round, and then the median over the rounds. So a machine that is busy with other things, or
+//! another machine, changes it little. What is no ratio is memory, and the share of a core.
 //!
 //! # What stops a line
 //!

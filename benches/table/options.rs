@@ -8,7 +8,7 @@ use clap::Parser;
 #[derive(Parser, Debug, Default)]
 #[command(name = "cargo bench --bench table --")]
 pub(crate) struct Options {
-    /// How often each contender is measured in each case
+    /// Number of times that each contender is measured in each case
     #[arg(long, default_value_t = 5)]
     rounds: usize,
     /// Fewer and shorter rounds, and fewer sessions

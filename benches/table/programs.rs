@@ -14,15 +14,15 @@ use crate::{
     options::Options,
 };
 
-/// What is measured on multi-thread runtimes as well.
+/// Cases that are measured on multi-thread runtimes as well.
 const CASES: &str =
     "in-flight-1,in-flight-64,in-flight-1024,connections-64,connections-1000,echo-64k,echo-1m";
 
 #[derive(Debug)]
 pub(crate) struct Programs {
-    /// By their names.
+    /// Programs by their names.
     benches: BTreeMap<String, PathBuf>,
-    /// Those that could be built, after the options that name them.
+    /// Packages that could be built, after the options that name them.
     packages: Vec<(&'static str, PathBuf)>,
 }
 
@@ -116,7 +116,8 @@ impl Programs {
     }
 }
 
-/// Runs cargo in this package; returns the programs that it has made, by the names of their targets.
+/// Runs cargo in this package; returns the programs that it has made, by the names of their
+/// targets.
 fn cargo(args: &[&str]) -> Result<BTreeMap<String, PathBuf>> {
     let output = Command::new(env::var_os("CARGO").unwrap_or("cargo".into()))
         .args(args)

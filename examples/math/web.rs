@@ -11,8 +11,7 @@ use axum::{
     routing::{any, get, post},
 };
 use mcp_ws_transport::{
-    CloseReason,
-    error::CloseCode,
+    CloseCode, CloseReason,
     framing::{Envelope, ToolCall},
     server::{
         AuthError, Config, Credentials, Drain, GuardLayer, Identity, Limits, Token,

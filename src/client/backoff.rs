@@ -5,7 +5,10 @@ use std::time::Duration;
 use backon::{BackoffBuilder, ExponentialBackoff, ExponentialBuilder};
 use rand::{RngExt, SeedableRng, rngs::SmallRng};
 
-use crate::error::{CloseCode, Error, HandshakeError, LinkError};
+use crate::{
+    close::CloseCode,
+    error::{Error, HandshakeError, LinkError},
+};
 
 /// Policy for when a lost connection is made again.
 ///
@@ -24,7 +27,8 @@ pub struct ReconnectPolicy {
     /// Upper bound of the first wait, and lower bound of the later ones: 1 s. Zero reconnects at
     /// once.
     pub first: Duration,
-    /// Upper bound of the first wait after the server has announced that it restarts, or has no room (1012, 1013): 10 s.
+    /// Upper bound of the first wait after the server has announced that it restarts, or has no
+    /// room (1012, 1013): 10 s.
     pub after_restart: Duration,
     /// Random part of the second wait, which doubles with each further one: up to 1 s.
     pub min: Duration,
@@ -99,11 +103,11 @@ pub(super) struct Backoff {
     policy: ReconnectPolicy,
     growth: Option<ExponentialBackoff>,
     random: SmallRng,
-    /// How long all who lost the server with this client take to come once.
+    /// Time over which all who lost the server with this client spread their first attempts.
     spread: Duration,
-    /// The next wait is a first one.
+    /// `true` if the next wait is a first one.
     fresh: bool,
-    /// How many attempts there have been for the next connection.
+    /// Number of attempts for the next connection.
     pub(super) attempt: u32,
 }
 
@@ -116,7 +120,7 @@ impl Backoff {
         Self { spread: policy.first, policy, growth: None, random, fresh: true, attempt: 0 }
     }
 
-    /// How long a connection has to last.
+    /// Returns the time that a connection has to last.
     pub(super) fn stable(&self) -> Duration {
         self.policy.stable
     }
@@ -138,12 +142,12 @@ impl Backoff {
         if announced || fresh { self.up_to(self.spread) } else { self.grown(Duration::ZERO) }
     }
 
-    /// The machine was asleep: whatever made attempts fail, that was long ago.
+    /// Records that the machine was asleep: whatever made attempts fail, that was long ago.
     pub(super) fn on_wakeup(&mut self) {
         self.growth = None;
     }
 
-    /// The wait after an attempt that failed, unless it was the last.
+    /// Returns the wait after an attempt that failed, unless it was the last.
     pub(super) fn after_failure(&mut self, error: &Error) -> Option<Duration> {
         if self.policy.attempts.is_some_and(|attempts| self.attempt >= attempts) {
             return None;
@@ -155,7 +159,8 @@ impl Backoff {
         Some(self.grown(asked.unwrap_or_default().min(LONGEST)))
     }
 
-    /// At least what the server has `asked` for. All who are told the same time do not come at that time.
+    /// Returns the next wait, at least as long as the server has `asked` for. Clients that were
+    /// told the same time are spread beyond it.
     fn grown(&mut self, asked: Duration) -> Duration {
         let ReconnectPolicy { min, max, .. } = self.policy;
         let growth = self.growth.get_or_insert_with(|| {
@@ -205,7 +210,7 @@ mod tests {
                 expected
             );
         }
-        // A connection that did not work changes nothing, one that did begins anew.
+        // A connection that did not work changes nothing; after one that did, the waits begin anew.
         let mut all = backoff.iter_mut();
         assert_eq!(bound(|| all.next().unwrap().after_loss(&abnormal(), false)), 30);
         let mut all = backoff.iter_mut();
@@ -235,8 +240,8 @@ mod tests {
         assert!((100..=101).contains(&wait.as_secs()), "{wait:?}");
     }
 
-    /// A thousand clients lose their server together, which is back after `outage`: the moments of all
-    /// their dials, and of those that find it, in order.
+    /// Returns when a thousand clients dial, and when they find the server, in order. They have
+    /// lost it together, and it is back after `outage`.
     fn thousand(cause: &Error, outage: Duration) -> (Vec<Duration>, Vec<Duration>) {
         let (mut dials, mut found) = (Vec::new(), Vec::new());
         for client in 0..1000 {
@@ -255,7 +260,7 @@ mod tests {
         (dials, found)
     }
 
-    /// How many of these moments are in the window that has the most of them, in percent of all.
+    /// Returns the share of these moments in the window that has the most of them, in percent.
     fn densest(moments: &[Duration], window: Duration) -> f64 {
         let within = |(first, start): (usize, &Duration)| {
             moments[first..].partition_point(|moment| *moment < *start + window)
@@ -270,7 +275,7 @@ mod tests {
         let (cut, announced) = (Duration::from_millis(100), Duration::from_secs(1));
         for (cause, window) in [(abnormal(), cut), (restart, announced)] {
             let (mut of_dials, mut of_found, mut latest) = (0.0_f64, 0.0_f64, Duration::ZERO);
-            // It may be back at once, or not before a minute has passed.
+            // The server may be back at once, or not before a minute has passed.
             for tenths in (0..100).chain((100..=600).step_by(50)) {
                 let outage = Duration::from_millis(100 * tenths);
                 let (dials, found) = thousand(&cause, outage);

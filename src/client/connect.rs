@@ -73,8 +73,8 @@ pub fn connect<R: McpRole>(url: impl Into<String>) -> Connect<R> {
     }
 }
 
-/// Performs the client's opening handshake on `stream`, as if it were a connection to the host of
-/// `url` (for `wss://`, TLS is up to you). The same as [`connect(url).over(stream)`](Connect::over).
+/// Performs the client's opening handshake on `stream`, a connection to the host of `url`. For
+/// `wss://`, TLS is up to you. The same as [`connect(url).over(stream)`](Connect::over).
 ///
 /// # Errors
 /// [`Error::Handshake`].
@@ -92,7 +92,8 @@ where
 /// Connection to be made; see [`connect`].
 ///
 /// Awaiting it resolves the name, connects with `TCP_NODELAY`, performs the TLS and the opening
-/// handshake, follows at most 5 redirects, all within the origin, and fails with [`Error::Handshake`].
+/// handshake, follows at most 5 redirects, all within the origin, and fails with
+/// [`Error::Handshake`].
 ///
 /// A server that refuses the upgrade with a status that does not say why (400, say) may dislike the
 /// subprotocols offered, and so may one that chooses what was not offered: it is dialled again
@@ -116,8 +117,8 @@ pub struct Connect<R: McpRole> {
 }
 
 impl<R: McpRole> Connect<R> {
-    /// Adds a header to the upgrade request. One that is not valid, or that belongs to the handshake
-    /// itself, is reported when the connection is made.
+    /// Adds a header to the upgrade request. One that is not valid, or that belongs to the
+    /// handshake itself, is reported when the connection is made.
     pub fn header<K, V>(mut self, name: K, value: V) -> Self
     where
         HeaderName: TryFrom<K, Error: fmt::Display>,
@@ -155,7 +156,7 @@ impl<R: McpRole> Connect<R> {
         self
     }
 
-    /// Sends a token that does not last: `tokens` is asked for one before every attempt, and once more
+    /// Sends a short-lived token. `tokens` is asked for one before every attempt, and once more
     /// where the server refuses it (401, or 4401 later on).
     pub fn bearer_provider<F, E>(
         mut self,
@@ -175,13 +176,14 @@ impl<R: McpRole> Connect<R> {
         self
     }
 
-    /// Retries the first connection like a lost one, for a server that may not be there yet: with
-    /// the waits and the [attempts](ReconnectPolicy::attempts) of [`reconnect`](Self::reconnect),
-    /// or the default ones after [`no_reconnect`](Self::no_reconnect). By default there is a single attempt.
+    /// Retries the first connection like a lost one, for a server that may not be there yet. The
+    /// waits and [attempts](ReconnectPolicy::attempts) are those of [`reconnect`](Self::reconnect),
+    /// or the default ones after [`no_reconnect`](Self::no_reconnect). By default there is a single
+    /// attempt.
     ///
     /// Permanent failures end the attempts at once: a URL that cannot be dialled, TLS, 401 after a
-    /// new [token](Self::bearer_provider), 403, 404, …; see [`HandshakeError::is_retryable`]. Failed
-    /// attempts are reported by [`events`](Self::events), and the [state](Self::state) is
+    /// new [token](Self::bearer_provider), 403, 404, …; see [`HandshakeError::is_retryable`].
+    /// Failed attempts are reported by [`events`](Self::events), and the [state](Self::state) is
     /// [`State::Connecting`] meanwhile.
     pub fn retry_first(mut self) -> Self {
         self.retry_first = true;
@@ -194,10 +196,10 @@ impl<R: McpRole> Connect<R> {
         self
     }
 
-    /// Sets whether resuming the session is offered to the server: it is by default, if the transport
-    /// reconnects. A server that does not know [`mcp.resume.v1`](crate::layer::resume::protocol)
-    /// chooses something else, and nothing is resumed; for one that chooses it all the same, set
-    /// `false`.
+    /// Sets whether resuming the session is offered to the server. By default it is, if the
+    /// transport reconnects. A server that does not know
+    /// [`mcp.resume.v1`](crate::layer::resume::protocol) chooses something else, and nothing is
+    /// resumed; for one that chooses it all the same, set `false`.
     pub fn resume(mut self, resume: bool) -> Self {
         self.resume = resume;
         self
@@ -229,10 +231,10 @@ impl<R: McpRole> Connect<R> {
         self
     }
 
-    /// Shows the token of [`bearer`](Self::bearer) or [`bearer_provider`](Self::bearer_provider) within the
-    /// connection, as its first message, in place of a header: for servers that
-    /// [ask there](crate::server::Config::in_band_authentication). A refusal is one with the status 401 or 403, as before
-    /// the upgrade. Nothing is resumed then.
+    /// Sends the token within the connection, as its first message, in place of a header. The token
+    /// is that of [`bearer`](Self::bearer) or [`bearer_provider`](Self::bearer_provider), and the
+    /// servers those that [ask for it there](crate::server::Config::in_band_authentication). A
+    /// refusal is one with the status 401 or 403, as before the upgrade. Nothing is resumed then.
     pub fn authenticate_in_band(mut self) -> Self {
         self.in_band = true;
         self
@@ -250,8 +252,9 @@ impl<R: McpRole> Connect<R> {
         self
     }
 
-    /// Says which requests are sent again to a server that knows nothing of them, though they may have
-    /// run: those of which that does no harm. By default none is, and each ends with `outcome_unknown`.
+    /// Sets which requests are sent again to a server that knows nothing of them, though they may
+    /// have run. Those are the ones for which that does no harm. By default there are none, and
+    /// each ends with `outcome_unknown`.
     ///
     /// ```no_run
     /// # async fn example() -> Result<(), Box<dyn std::error::Error>> {
@@ -270,12 +273,11 @@ impl<R: McpRole> Connect<R> {
         self
     }
 
-    /// Ends each request that shows no sign of life for so long: no response and no progress
-    /// report. The time is suspended while the server waits for an answer to a request of its own,
-    /// such as an elicitation. Put the service that answers those in a
-    /// [`CatchPanic`](crate::CatchPanic): a handler that panics might never answer, and deadlines
-    /// be suspended until the connection ends. By default there is no deadline as long as there is a
-    /// connection;
+    /// Ends each request that makes no progress for so long: no response and no progress report.
+    /// The time is suspended while the server waits for an answer to a request of its own, such as
+    /// an elicitation. Put the service that answers those in a [`CatchPanic`](crate::CatchPanic): a
+    /// handler that panics might never answer, and deadlines be suspended until the connection
+    /// ends. By default there is no deadline as long as there is a connection;
     /// [`correlation::Config`](crate::layer::correlation::Config) explains why, and has a bound for
     /// the total time.
     ///

@@ -1,5 +1,5 @@
-//! Cookies that upgrade responses set, kept for the next requests of the same client (RFC 6265), so
-//! that a load balancer with sticky cookies sends them to the same instance.
+//! Cookies that upgrade responses set, kept for the next requests of the same client (RFC 6265). By
+//! them a load balancer with sticky cookies sends the requests to the same instance.
 
 #[cfg(feature = "cookies")]
 pub(super) use self::jar::Cookies;
@@ -60,14 +60,14 @@ mod jar {
             let mut store = self.0.lock().unwrap_or_else(PoisonError::into_inner);
             for cookie in headers.get_all(SET_COOKIE) {
                 let Ok(cookie) = cookie.to_str() else { continue };
-                // A client that wants its session back says so itself; one that does not must not find
-                // it by accident.
+                // A client asks for its session itself; one that does not must not return to it by
+                // accident.
                 let name = cookie.split(['=', ';']).next().unwrap_or_default();
                 let names_session = name.trim() == SESSION_ID;
                 if names_session || cookie.len() > LONGEST || breaks_promise(cookie) {
                     continue;
                 }
-                // A cookie that is none, or not for this origin, is as good as not set.
+                // A malformed cookie, or one for another origin, is ignored.
                 let _ = store.parse(cookie, &from);
             }
             while is_over(&store) {
@@ -124,7 +124,7 @@ mod jar {
         count > MOST || bytes > MOST_BYTES
     }
 
-    /// Returns `true` if the attributes of a cookie break the promise of its name: `__Secure-`
+    /// Returns `true` if the attributes of a cookie break the promise of its name. `__Secure-`
     /// requires `Secure`, and `__Host-` also the whole of this host and no other.
     fn breaks_promise(cookie: &str) -> bool {
         let begins = |prefix: &str| {

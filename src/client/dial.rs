@@ -95,7 +95,7 @@ impl Endpoint {
                 if offer.is_whole() {
                     whole = Some(failed);
                 }
-                // An answer says more than a connection that was lost.
+                // A response says more than a lost connection.
                 if first.as_ref().is_none_or(|first| is_cut(first) && failed == Failed::Refused) {
                     first = Some(error);
                 }
@@ -106,7 +106,7 @@ impl Endpoint {
         .await
     }
 
-    /// The opening handshake on a stream that exists already.
+    /// Performs the opening handshake on a stream that exists already.
     pub(super) async fn handshake_over<S: Io>(
         &self,
         stream: S,
@@ -126,7 +126,7 @@ impl Endpoint {
         Ok(DialedLink { link, subprotocol, limits, span })
     }
 
-    /// Authenticates within the connection, where that is to be.
+    /// Authenticates within the connection, if that is required.
     async fn authenticate_in_band(
         &self,
         link: &mut BoxLink,

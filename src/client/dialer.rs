@@ -18,8 +18,9 @@ use super::{
     session::{SessionOpening, close_with, open},
 };
 use crate::{
+    close::CloseCode,
     duplex::BoxLink,
-    error::{CloseCode, Error, HandshakeError, LinkError},
+    error::{Error, HandshakeError, LinkError},
     event::{ConnectionEvents, Event, State},
     layer::{
         reconnect::{LinkSource, ReconnectHandle},
@@ -42,7 +43,7 @@ pub(super) struct Dialer {
     layers: Layers,
     timeout: Duration,
     backoff: Backoff,
-    notices: ConnectionEvents,
+    events: ConnectionEvents,
     receive_count: ReceiveCount,
     reconnect_handle: ReconnectHandle,
     span: Span,
@@ -50,9 +51,10 @@ pub(super) struct Dialer {
     live: bool,
     /// `true` if the link was made after the server had refused a token.
     refreshed: bool,
-    /// The connection was taken over, for which this is told unless the session can be resumed; and
-    /// whether the present one was made so.
+    /// Cause of the end of a connection that was taken over. It is told unless the session can be
+    /// resumed.
     reclaims: Option<Error>,
+    /// `true` if the present connection was made after a takeover.
     reclaimed: bool,
     /// Connections lost in a row to a message that is too large.
     oversized: u32,
@@ -66,7 +68,7 @@ pub(super) struct Dialer {
 
 enum Phase {
     Idle,
-    /// Until the next attempt. Whether the machine was asleep meanwhile.
+    /// Until the next attempt; resolves to `true` if the machine was asleep meanwhile.
     Waiting(BoxFuture<'static, bool>),
     Dialing(Dialing),
 }
@@ -77,7 +79,7 @@ impl Dialer {
         layers: Layers,
         timeout: Duration,
         policy: ReconnectPolicy,
-        notices: ConnectionEvents,
+        events: ConnectionEvents,
         receive_count: ReceiveCount,
         span: Span,
     ) -> Self {
@@ -86,7 +88,7 @@ impl Dialer {
             layers,
             timeout,
             backoff: Backoff::new(policy),
-            notices,
+            events,
             receive_count,
             reconnect_handle: ReconnectHandle::default(),
             span,
@@ -112,7 +114,7 @@ impl Dialer {
     fn tell(&self, next: Duration) {
         if !self.live {
             let attempt = self.backoff.attempt;
-            self.notices.state.send_replace(State::Reconnecting { attempt, next });
+            self.events.state.send_replace(State::Reconnecting { attempt, next });
         }
     }
 
@@ -134,7 +136,7 @@ impl Dialer {
             };
             match reclaims {
                 Some(cause) if !matches!(opened, SessionOpening::Resumed(..)) => {
-                    // The server has begun another session, which nobody wants.
+                    // The server has begun another session, which is not wanted.
                     close_with(&mut dialed.link, CloseCode::Normal.into()).await;
                     Err(cause)
                 }
@@ -144,7 +146,7 @@ impl Dialer {
         self.phase = Phase::Dialing(dialing.instrument(self.span.clone()).boxed());
     }
 
-    /// An attempt has failed. The error, if it was the last.
+    /// Records that an attempt has failed. Returns its error, if it was the last.
     fn failed(&mut self, error: Error) -> Option<Error> {
         self.phase = Phase::Idle;
         let attempt = self.backoff.attempt;
@@ -159,23 +161,24 @@ impl Dialer {
             return Some(error);
         }
         if self.live {
-            // The peer was told the count, so nothing is received over the present link any more.
+            // The count is frozen, so nothing is received over the present link any more.
             let next = self.lose(&error);
             self.wait(next);
             return None;
         }
         let Some(next) = self.backoff.after_failure(&error) else { return Some(error) };
         tracing::debug!(%error, attempt, ?next, "not reconnected yet");
-        self.notices.announce(|| Event::Failed { attempt, error, next });
+        self.events.announce(|| Event::Failed { attempt, error, next });
         self.wait(next);
         None
     }
 
-    /// The present link is as good as lost, for this reason. How long it is until the next attempt.
+    /// Records the loss of the present link, for this reason. Returns the time until the next
+    /// attempt.
     fn lose(&mut self, cause: &Error) -> Duration {
         self.live = false;
         tracing::warn!(%cause, "connection lost; reconnecting");
-        self.notices.announce_lost(cause);
+        self.events.announce_lost(cause);
         if let Some(age) = self.lifetimes.record_loss(cause, self.since.elapsed()) {
             tracing::warn!(
                 ?age,
@@ -199,28 +202,30 @@ impl LinkSource for Dialer {
         }
         let span = this.span.clone();
         let _entered = span.enter();
-        // Once only, unless the new token has done for a while.
+        // Only once, unless the link made with the new token has lasted.
         let used_up = this.refreshed && this.since.elapsed() < this.backoff.stable();
         let refreshed = this.endpoint.asks_for_tokens()
             && is_closed_with(cause, CloseCode::Unauthorized)
             && !used_up;
         let dials = matches!(this.phase, Phase::Dialing(_));
         let taken_over = is_closed_with(cause, CloseCode::TakenOver);
-        // The server lets each client have one connection, and the next is under way.
+        // The server allows each client one connection, and the next is under way.
         let replaced = dials
             && (taken_over
                 || is_closed_with(cause, CloseCode::Normal) && this.endpoint.names_session());
-        // Perhaps by an attempt that this client had given up: then the session is still its own.
+        // Perhaps an attempt that this client had given up took over: then the session is still its
+        // own.
         let reclaims = taken_over
             && this.receive_count.session().is_some()
             && !(this.reclaimed && this.since.elapsed() < this.backoff.stable());
-        // It is one message that is not sent again, unless it is not that.
+        // A message that was too large is not sent again, so the next link fares better; unless it
+        // does not.
         this.oversized = match is_too_large(cause) {
             true if this.since.elapsed() < this.backoff.stable() => this.oversized + 1,
             large => u32::from(large),
         };
         let oversized = (1..=MAX_OVERSIZED).contains(&this.oversized);
-        // The peer was told the count over the next one: this one has no say any more.
+        // The peer was told the count over the next link, so this one no longer matters.
         let deaf = this.receive_count.is_frozen();
         if !cause.is_retryable() && !refreshed && !replaced && !deaf && !reclaims && !oversized {
             return false;
@@ -231,7 +236,7 @@ impl LinkSource for Dialer {
         }
         let next = this.lose(cause);
         if dials {
-            // Another link was wanted even before this one was lost.
+            // Another link was requested before this one was lost.
             this.backoff.attempt = 1;
             this.tell(Duration::ZERO);
         } else if refreshed {
@@ -266,7 +271,7 @@ impl LinkSource for Dialer {
                     Ok((link, limits, opened)) => {
                         this.phase = Phase::Idle;
                         this.reclaimed = this.reclaims.take().is_some();
-                        // Whoever asked meanwhile has been heard.
+                        // A request for another link that came meanwhile is fulfilled.
                         let _ = this.reconnect_handle.poll_requested(cx);
                         this.live = true;
                         this.since = Instant::now();
@@ -295,8 +300,8 @@ impl LinkSource for Dialer {
     }
 }
 
-/// Ends after `next`, or when the machine has been asleep: no timer notices that, and the network is
-/// another now. Whether it was asleep.
+/// Sleeps for `next`, or until the machine has been asleep. Returns `true` if it was. No timer
+/// notices that, and the network is another now.
 pub(super) async fn sleep_unless_suspended(
     next: Duration,
     mut suspend_detector: SuspendDetector,
@@ -361,7 +366,7 @@ mod tests {
         transport::WebSocketTransport,
     };
 
-    /// Links to where nobody listens, and what is told of them.
+    /// Creates a dialer of an address where nobody listens, with its events and state.
     fn dialer(
         policy: ReconnectPolicy,
     ) -> (Pin<Box<Dialer>>, Events<Event>, watch::Receiver<State>) {
@@ -369,15 +374,15 @@ mod tests {
         let layers = WebSocketTransport::<RoleClient>::builder().layers();
         let announcer = Broadcaster::default();
         let news = announcer.subscribe();
-        let notices = ConnectionEvents::new(watch::Sender::new(State::Connected), announcer);
-        let state = notices.state.subscribe();
+        let events = ConnectionEvents::new(watch::Sender::new(State::Connected), announcer);
+        let state = events.state.subscribe();
         let timeout = Duration::from_secs(10);
         let dialer = Dialer::new(
             endpoint,
             layers,
             timeout,
             policy,
-            notices,
+            events,
             ReceiveCount::default(),
             Span::none(),
         );
@@ -388,7 +393,7 @@ mod tests {
         LinkError::Closed(CloseCode::Abnormal.into()).into()
     }
 
-    /// What is told next, while the next link is waited for.
+    /// Returns the next event, while the next link is waited for.
     async fn next_event(dialer: &mut Pin<Box<Dialer>>, news: &mut Events<Event>) -> Event {
         tokio::select! {
             _ = poll_fn(|cx| dialer.as_mut().poll_next_link(cx)) => panic!("there is no server"),
@@ -419,7 +424,7 @@ mod tests {
         dialer.suspend_detector = || SuspendDetector::with_clock(clock);
         assert!(dialer.as_mut().on_lost(&cut()));
         assert!(matches!(news.next().await, Some(Event::Lost(_))));
-        // It has failed for long.
+        // The server has been unreachable for long.
         for _ in 0..10 {
             dialer.backoff.after_failure(&cut());
         }
@@ -430,7 +435,7 @@ mod tests {
         let woke = Instant::now();
         let event = timeout(2 * second, next_event(&mut dialer, &mut news)).await.unwrap();
         assert!(woke.elapsed() <= second, "{:?}", woke.elapsed());
-        // And where the network is not there yet, it is soon asked again.
+        // If the network is not there yet, the next attempt follows soon.
         assert!(
             matches!(event, Event::Failed { attempt: 1, next, .. } if next <= 2 * second),
             "{event:?}"

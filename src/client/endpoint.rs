@@ -79,7 +79,7 @@ impl Endpoint {
                 )));
             }
         }
-        // To the parser of a URL the first part of the path would be the host then.
+        // A URL parser would take the first part of the path for the host.
         let names_no_host =
             self.url.split_once(':').is_some_and(|(_, rest)| rest.starts_with("///"));
         if names_no_host || url.host().is_none() {

@@ -13,7 +13,8 @@ use super::{
     session::{SessionOpening, open},
 };
 use crate::{
-    error::{CloseCode, CloseReason, Error, HandshakeError},
+    close::{CloseCode, CloseReason},
+    error::{Error, HandshakeError},
     event::{Broadcaster, ConnectionEvents, Event, State},
     handshake::{headers::SUBPROTOCOL, stream::Io},
     layer::resume::{self, receive_count::ReceiveCount},
@@ -69,11 +70,11 @@ impl<R: McpRole> Connect<R> {
                 let Some(policy) = reconnect else {
                     return Ok(builder.over_link(link, ConnectionEvents::of_state(state)));
                 };
-                let notices = ConnectionEvents::new(state, events);
+                let events = ConnectionEvents::new(state, events);
                 let count = receive_count.clone();
                 let source =
-                    Dialer::new(endpoint, layers, timeout, policy, notices.clone(), count, span);
-                Ok(builder.over_sessions(link, source, notices, receive_count))
+                    Dialer::new(endpoint, layers, timeout, policy, events.clone(), count, span);
+                Ok(builder.over_sessions(link, source, events, receive_count))
             }
             Err(error) => {
                 state.send_replace(State::Closed(CloseReason::new(

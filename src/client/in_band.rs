@@ -7,14 +7,15 @@ use http::StatusCode;
 
 use super::{refusal::MAX_BODY, session::close_with};
 use crate::{
+    close::{CloseCode, CloseReason},
     duplex::BoxLink,
-    error::{CloseCode, CloseReason, Error, HandshakeError, LinkError, Refusal},
+    error::{Error, HandshakeError, LinkError, Refusal},
     framing::properties::InBandAuth,
     message::Message,
 };
 
-/// Shows `token` on a new `link`, and waits until the server has let it in. A refusal is told as if it
-/// had come before the upgrade.
+/// Sends `token` on a new `link`, and waits for the server's reply. A rejection is returned as if
+/// it had come before the upgrade.
 pub(super) async fn authenticate(
     link: &mut BoxLink,
     in_band_auth: InBandAuth,
@@ -34,14 +35,14 @@ pub(super) async fn authenticate(
             Some(Ok(())) => return Ok(()),
             Some(Err(why)) => {
                 close_with(link, CloseReason::new(CloseCode::Normal, "not authenticated")).await;
-                // Who is hostile may say the token again.
+                // A hostile server may repeat the token.
                 let mut why = why.replace(token, "…");
                 let most = MAX_BODY.min(why.len());
                 why.truncate((0..=most).rfind(|at| why.is_char_boundary(*at)).unwrap_or_default());
                 let refusal = Refusal::new(StatusCode::UNAUTHORIZED, why);
                 return Err(HandshakeError::Refused(Box::new(refusal)));
             }
-            // It is for somebody who has been let in.
+            // Not the reply: it is for clients that are authenticated.
             None => {}
         }
     }

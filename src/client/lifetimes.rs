@@ -2,7 +2,10 @@
 
 use std::time::Duration;
 
-use crate::error::{CloseCode, Error, LinkError};
+use crate::{
+    close::CloseCode,
+    error::{Error, LinkError},
+};
 
 /// Number of connections in a row lost at the same age that triggers the warning.
 const ROW_LENGTH: u32 = 3;

@@ -6,8 +6,9 @@ use futures::{SinkExt, StreamExt};
 use tokio::time::timeout;
 
 use crate::{
+    close::{CloseCode, CloseReason},
     duplex::BoxLink,
-    error::{CloseCode, CloseReason, Error, LinkError},
+    error::{Error, LinkError},
     layer::resume::{
         frame::{Frame, OpenFrame, SUBPROTOCOL, SessionFrame},
         receive_count::{FrozenCount, ReceiveCount, SessionStart},
@@ -37,8 +38,8 @@ pub(super) enum SessionOpening {
 }
 
 impl SessionOpening {
-    /// Starts or continues the count of `receive_count` on the link handed on, with the `limits`
-    /// that the server announced in its handshake.
+    /// Starts or continues the count of `receive_count` on a new link. `limits` are those that the
+    /// server announced in its handshake.
     pub(super) fn begin(self, receive_count: &ReceiveCount, limits: MessageLimits) -> LinkUp {
         receive_count.peer().set(limits);
         match self {
@@ -58,7 +59,7 @@ impl SessionOpening {
     }
 }
 
-/// Opens the session of `receive_count` on `link`, or a new one if it has none, announcing this
+/// Opens the session of `receive_count` on `link`, or a new one if it has none. Announces this
 /// client's limits. Waits for the answer only when a session is resumed.
 pub(super) async fn open(
     link: &mut BoxLink,
@@ -74,7 +75,8 @@ pub(super) async fn open(
         link.start_send_unpin(Frame::Open(OpenFrame::New, limits).encode())?;
         return Ok(SessionOpening::Requested);
     };
-    // From here on a link that may still live is deaf, so nothing is left to wait for but the peer.
+    // A former link receives nothing from here on, even if it is still open: only the peer is
+    // waited for.
     let frozen = receive_count.freeze();
     let asked = session.clone();
     let open = OpenFrame::Resume { session, secret, received: frozen.received() };
@@ -118,6 +120,6 @@ pub(super) async fn close_with(link: &mut BoxLink, reason: CloseReason) {
         link.send(Message::Close(Some(reason))).await?;
         link.close().await
     };
-    // The peer may have broken the rules, and go on to do so.
+    // The peer may have broken the rules, and may do so again.
     let _ = timeout(CLOSE_TIMEOUT, closing).await;
 }

@@ -29,7 +29,7 @@ const RETRY_WHOLE_AFTER: Duration = Duration::from_secs(600);
 /// Index of the whole offer.
 const WHOLE: usize = 0;
 
-/// What is offered to come back to the session of this name, if that can be.
+/// Returns the subprotocol that asks for the session with this id, if there is one.
 pub(super) fn session(name: &SessionIdCell) -> Option<String> {
     let id = SessionId::try_from(name.get()?.to_string()).ok()?;
     Some(format!("{SESSION}{}", id.as_str()))
@@ -174,9 +174,9 @@ fn offers_to_resume(offer: &[String]) -> bool {
     offer.iter().any(|offered| offered == RESUME)
 }
 
-/// Checks the server's part of the handshake (RFC 6455, section 4.1, items 2 to 6), but tolerates
-/// that it ignores the subprotocols, answers `mcp` unasked, or returns the whole offer, if that is
-/// not also one to resume: by that it would say that it does.
+/// Checks the server's part of the handshake (RFC 6455, section 4.1, items 2 to 6). Tolerates that
+/// it ignores the subprotocols, answers `mcp` unasked, or returns the whole offer, if that is not
+/// also one to resume: by that it would say that it does.
 pub(super) fn check(
     response: &Response<Incoming>,
     offer: &[String],
@@ -199,7 +199,7 @@ pub(super) fn check(
     Ok((subprotocol.map(|chosen| chosen_of(offer, chosen)).transpose()?.flatten(), extensions))
 }
 
-/// The subprotocol that was chosen, if it may be.
+/// Returns the subprotocol that was chosen, if it may be.
 fn chosen_of(offer: &[String], chosen: &HeaderValue) -> Result<Option<String>, HandshakeError> {
     let chosen = String::from_utf8_lossy(chosen.as_bytes());
     let chosen = chosen.trim();
@@ -215,7 +215,7 @@ fn chosen_of(offer: &[String], chosen: &HeaderValue) -> Result<Option<String>, H
     }
 }
 
-/// The subprotocol, unless it may be a token.
+/// Returns the subprotocol, unless it may be a token.
 pub(super) fn shown(subprotocol: &str) -> &str {
     let public =
         [SUBPROTOCOL, RESUME].contains(&subprotocol) || subprotocol.starts_with("mcp.version.");
@@ -268,7 +268,7 @@ mod tests {
         assert_eq!(made(&offers, &[refused(), refused()]), [ALL, "mcp own", "mcp"]);
         advance(RETRY_WHOLE_AFTER - Duration::from_secs(1)).await;
         assert_eq!(made(&offers, &[]), ["mcp"]);
-        // A connection that is lost is just that.
+        // A lost connection says nothing of the offer.
         assert_eq!(made(&offers, &[cut()]), ["mcp"]);
         advance(Duration::from_secs(1)).await;
         assert_eq!(made(&offers, &[refused()]), [ALL, "mcp"]);

@@ -52,7 +52,7 @@ mod none {
     use super::{ClientTls, Trust};
     use crate::{error::HandshakeError, handshake::stream::Io};
 
-    /// No TLS handshake.
+    /// Fails: this build has no TLS.
     pub(in crate::client) async fn handshake<S: Io>(
         tls: &ClientTls,
         _host: &str,
@@ -86,7 +86,7 @@ mod rustls {
 
     type Result<T> = std::result::Result<T, HandshakeError>;
 
-    /// The TLS handshake with `host`.
+    /// Performs the TLS handshake with `host`.
     pub(in crate::client) async fn handshake<S: Io>(
         tls: &ClientTls,
         host: &str,
@@ -241,7 +241,7 @@ mod native {
     use super::{ClientTls, Trust};
     use crate::{error::HandshakeError, handshake::stream::Io};
 
-    /// The TLS handshake with `host`.
+    /// Performs the TLS handshake with `host`.
     pub(in crate::client) async fn handshake<S: Io>(
         tls: &ClientTls,
         host: &str,
@@ -258,7 +258,7 @@ mod native {
         connector.connect(host, stream).await.map_err(failed)
     }
 
-    /// What went wrong in the network is not the TLS handshake's fault.
+    /// Converts an error of the TLS handshake; one of the network is not its fault.
     fn failed(error: native_tls::Error) -> HandshakeError {
         let text = error.to_string();
         let mut cause = error.source();
@@ -268,7 +268,7 @@ mod native {
             }
             cause = error.source();
         }
-        // That the stream has ended is told in words only.
+        // The end of the stream shows in the text only.
         if text.to_ascii_lowercase().contains("unexpected eof") {
             let error = io::Error::new(io::ErrorKind::UnexpectedEof, text);
             return HandshakeError::Connect(Arc::new(error));
@@ -285,7 +285,7 @@ mod native {
 
         use super::*;
 
-        /// The error where the server says this in answer to the first message, and leaves.
+        /// Returns the error of a server that says this in answer to the first message, and leaves.
         async fn failure(answer: &[u8]) -> HandshakeError {
             let (near, mut far) = duplex(1 << 12);
             let tls = ClientTls::default();

@@ -33,7 +33,7 @@ impl Tokens {
     }
 
     pub(super) async fn ask(&self, refused: bool) -> Result<String, HandshakeError> {
-        // It is the user's code, and runs where a panic would take the connection with it.
+        // The user's code runs here, and its panic would take the connection with it.
         let asking = AssertUnwindSafe(async { (self.0)(TokenRequest { refused }).await });
         let token = asking.catch_unwind().await;
         token.unwrap_or_else(|_| Err("its source panicked".into())).map_err(HandshakeError::Token)

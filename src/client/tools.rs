@@ -54,7 +54,7 @@ use crate::{
 /// Key in `_meta` of a call that holds its deadline for the transport, which takes it out.
 const DEADLINE: &str = "mcp-ws-transport/deadline";
 
-/// How many pages of a list are asked for.
+/// Most pages of a list that are requested.
 const MAX_PAGES: usize = 1000;
 
 /// The most memory that the pages of a list may take together: as much as each of them, in bytes.
@@ -62,18 +62,19 @@ const MAX_LIST: usize = DEFAULT_DECODED_SIZE_OF_CLIENT;
 
 /// The tools of a server, called by their names with anything that serialises.
 ///
-/// It asks the server for the list of its tools when that is needed first, and keeps it, also from one
-/// connection to the next: however many users there are, one of them asks. It asks again
+/// It asks the server for the list of its tools when that is needed first, and keeps it, also from
+/// one connection to the next: however many users there are, one of them asks. It asks again
 ///
 /// - after `notifications/tools/list_changed`;
 /// - after [`Event::Restarted`], since that server may be another;
 /// - for a name that is not on the list, since the tool may have been added.
 ///
-/// While it asks for a name that is not on the list, calls of those that are go on. Where it cannot be had, all
-/// who wait for it are told; set a [deadline](Connect::deadline) for servers that do not answer.
+/// While it asks for a name that is not on the list, calls of those that are go on. Where it cannot
+/// be had, all who wait for it are told; set a [deadline](Connect::deadline) for servers that do
+/// not answer.
 ///
-/// A list has 1,000 pages at most, and takes 128 MiB of memory at most: what is beyond is not known, and
-/// logged at WARN.
+/// A list has 1,000 pages at most, and takes 128 MiB of memory at most: what is beyond is not
+/// known, and logged at WARN.
 ///
 /// Both eras of MCP are supported: `server/discover` is sent first, and a server that does not know
 /// it gets `initialize`.
@@ -96,20 +97,20 @@ pub struct ToolClient<S: Service<RoleClient> = ()> {
     known: std::sync::Mutex<Known>,
     /// Locked while the server is asked, so that one user asks for all.
     asking: Mutex<()>,
-    /// How often the server has said that its tools have changed.
+    /// Number of times that the server has said that its tools have changed.
     changes: Arc<AtomicU64>,
-    /// How often it was asked for them.
+    /// Number of times that the list was requested.
     asked: AtomicU64,
-    /// How often it has answered, or not.
+    /// Number of those requests that have ended.
     ended: AtomicU64,
 }
 
-/// What is known of the server.
+/// The tools of the server, as far as known.
 struct Known {
     tools: Arc<[Tool]>,
-    /// After how many changes this was so.
+    /// Number of changes after which they were listed.
     since: Option<u64>,
-    /// Why it could not be asked the last time.
+    /// Failure of the last request.
     failure: Option<Arc<ServiceError>>,
     events: Option<Events<Event>>,
 }
@@ -125,8 +126,8 @@ impl ToolClient {
 }
 
 impl<S: Service<RoleClient>> ToolClient<S> {
-    /// Creates a toolbox on a `transport`, dialled or accepted, with a `service` that handles the
-    /// server's requests and notifications. A request whose handler panics is answered with an
+    /// Creates a client of tools on a `transport`, dialled or accepted. `service` handles the
+    /// server's requests and notifications; a request whose handler panics is answered with an
     /// error, as by [`CatchPanic`].
     ///
     /// # Errors
@@ -140,8 +141,8 @@ impl<S: Service<RoleClient>> ToolClient<S> {
         Self::with_lifecycle(service, transport, auto).await
     }
 
-    /// Creates a toolbox on a `transport` with a `service` and an explicit `lifecycle`, such as for
-    /// servers that drop clients which do not begin with `initialize`.
+    /// Creates a client of tools with an explicit `lifecycle`. Some servers drop clients that do
+    /// not begin with `initialize`.
     ///
     /// # Errors
     /// [`ToolError::Initialize`].
@@ -170,8 +171,9 @@ impl<S: Service<RoleClient>> ToolClient<S> {
 
     /// Calls the tool of this name. `arguments` are an object, or nothing: `()`.
     ///
-    /// What it returns is its structured content, else its text: read as JSON where it is some, else as
-    /// the string that it is. JSON that would take more than 128 MiB once it is decoded stays a string.
+    /// What it returns is its structured content, else its text: read as JSON where it is some,
+    /// else as the string that it is. JSON that would take more than 128 MiB once it is decoded
+    /// stays a string.
     ///
     /// # Errors
     /// [`ToolError`].
@@ -183,9 +185,9 @@ impl<S: Service<RoleClient>> ToolClient<S> {
         read(self.call_tool(name, arguments).await?)
     }
 
-    /// Calls the tool of this name like [`call`](Self::call), and gives it up after `deadline`
-    /// without a sign of life: its result or a progress report. The list of tools must arrive
-    /// within that time too.
+    /// Calls the tool of this name like [`call`](Self::call), and gives it up after `deadline`. The
+    /// deadline starts anew with each progress report. The list of tools must arrive within that
+    /// time too.
     ///
     /// # Errors
     /// [`ToolError`]; past the deadline [`NotSent`](ToolError::NotSent) or
@@ -268,7 +270,7 @@ impl<S: Service<RoleClient>> ToolClient<S> {
         }
     }
 
-    /// The tools that there are, from the list that is kept.
+    /// Returns the tools of the server, from the list that is kept.
     ///
     /// # Errors
     /// [`ToolError::List`].
@@ -276,7 +278,7 @@ impl<S: Service<RoleClient>> ToolClient<S> {
         self.look(None).await
     }
 
-    /// The list; not the one that was kept when the server had been `asked` so often.
+    /// Returns the list, but not the one that was kept when the server had been `asked` so often.
     async fn look(&self, asked: Option<u64>) -> Result<Arc<[Tool]>, ToolError> {
         let ended = self.ended.load(SeqCst);
         if let Some(tools) = self.kept(asked) {
@@ -286,7 +288,7 @@ impl<S: Service<RoleClient>> ToolClient<S> {
         if let Some(tools) = self.kept(asked) {
             return Ok(tools);
         }
-        // Who was waiting while it failed need not see it fail again.
+        // A caller that waited for a failed request shares its failure.
         if self.ended.load(SeqCst) > ended
             && let Some(failure) = self.known().failure.clone()
         {
@@ -294,7 +296,7 @@ impl<S: Service<RoleClient>> ToolClient<S> {
         }
         let changes = self.changes.load(SeqCst);
         self.asked.fetch_add(1, SeqCst);
-        // rmcp may keep it too, where the server has said for how long.
+        // rmcp may have cached the list too, where the server has said for how long.
         self.service.clear_response_cache().await;
         let tools = self.list().await;
         self.ended.fetch_add(1, SeqCst);
@@ -312,7 +314,7 @@ impl<S: Service<RoleClient>> ToolClient<S> {
         }
     }
 
-    /// What need not be asked.
+    /// Returns the tools that are known and still hold.
     fn kept(&self, asked: Option<u64>) -> Option<Arc<[Tool]>> {
         let mut known = self.known();
         if is_elsewhere(&mut known.events) {
@@ -327,7 +329,7 @@ impl<S: Service<RoleClient>> ToolClient<S> {
         self.known.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
-    /// All that the server lists, if it comes to an end.
+    /// Fetches all pages of the list, if it comes to an end.
     async fn list(&self) -> Result<Vec<Tool>, ServiceError> {
         let (mut tools, mut cursor, mut size) = (Vec::new(), None, 0);
         for number in 1..=MAX_PAGES {
@@ -353,26 +355,26 @@ impl<S: Service<RoleClient>> ToolClient<S> {
         Ok(tools)
     }
 
-    /// The server, for all else that rmcp can ask of it.
+    /// Returns the server, for all other requests of rmcp.
     pub fn peer(&self) -> &Peer<RoleClient> {
         self.service.peer()
     }
 
-    /// The service that hears what the server has to say.
+    /// Returns the service that handles the server's requests and notifications.
     pub fn service(&self) -> &S {
         self.service.service().get_ref()
     }
 
-    /// The state of the connection, now and as it changes.
+    /// Returns a receiver of the connection's state, now and as it changes.
     #[must_use]
     pub fn state(&self) -> watch::Receiver<State> {
         self.state.clone()
     }
 
-    /// Closes the connection with the closing handshake, and waits for its end. Dropping the toolbox
+    /// Closes the connection with the closing handshake, and waits for its end. Dropping the client
     /// closes it too, and does not wait.
     pub async fn close(self) {
-        // It fails where rmcp's task has panicked, and has ended too.
+        // Fails if rmcp's task has panicked, and has ended too.
         let _ = self.service.cancel().await;
     }
 }
@@ -383,8 +385,9 @@ impl<S: Service<RoleClient>> fmt::Debug for ToolClient<S> {
     }
 }
 
-/// Counts the changes of the list as they arrive. The service hears of them in a task of its own, perhaps
-/// after what came later, and rmcp's cache would keep everything else for as long as the list.
+/// Counts the changes of the list as they arrive. The service hears of them in a task of its own,
+/// perhaps after what came later, and rmcp's cache would keep everything else for as long as the
+/// list.
 struct Watched {
     transport: WebSocketTransport<RoleClient>,
     changes: Arc<AtomicU64>,
@@ -441,11 +444,11 @@ fn take_deadline(item: &mut TxJsonRpcMessage<RoleClient>) {
     }
 }
 
-/// Whether the server may be another than when this was asked last.
+/// Returns `true` if the server may be another than at the last call.
 fn is_elsewhere(events: &mut Option<Events<Event>>) -> bool {
     let mut elsewhere = false;
     while let Some(stream) = events {
-        // Unconstrained: else a task that has done much would be told that there is nothing.
+        // Unconstrained: a task that has used up its budget would be told that there is nothing.
         match unconstrained(stream.next()).now_or_never() {
             Some(Some(Event::Restarted { .. } | Event::Lagged(_))) => elsewhere = true,
             Some(Some(_)) => {}

@@ -1,4 +1,4 @@
-//! One attempt: TCP, TLS, and the opening handshake of the client (RFC 6455, section 4.1).
+//! A single attempt: TCP, TLS, and the opening handshake of the client (RFC 6455, section 4.1).
 
 use std::sync::Arc;
 
@@ -35,7 +35,7 @@ use crate::{
         headers::{read_limits, write_limits},
         stream::{Io, reclaim, set_tcp_options},
     },
-    layer::socket::Side,
+    layer::socket::side::Side,
     link::MessageLimits,
     transport::builder::Layers,
 };

@@ -104,7 +104,7 @@ impl<'de> Visitor<'de> for Blocks {
     }
 
     fn visit_seq<A: SeqAccess<'de>>(self, mut seq: A) -> Result<Self::Value, A::Error> {
-        // Most often there is one, and `push` would make room for four.
+        // Most messages have one block, and `push` would allocate room for four.
         let Some(first) = seq.next_element_seed(Block)? else { return Ok(Some(Vec::new())) };
         let mut blocks = vec![first];
         while let Some(block) = seq.next_element_seed(Block)? {

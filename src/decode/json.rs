@@ -19,12 +19,12 @@ const MAX_DEPTH: usize = 127;
 /// The beginning of the names by which serde_json hands numbers and raw JSON to itself.
 const RESERVED: &str = "$serde_json::private::";
 
-/// Says whether serde_json reads numbers that exceed a 64-bit float, as its feature
-/// `arbitrary_precision` has it do in the whole program.
+/// `true` if serde_json reads numbers that exceed a 64-bit float. Its feature `arbitrary_precision`
+/// has it do so in the whole program.
 pub(crate) static KEEPS_ALL_NUMBERS: LazyLock<bool> =
     LazyLock::new(|| serde_json::from_str::<Number>("1e999").is_ok());
 
-/// The fault of a message with such a name.
+/// Fault of a message with such a name.
 pub(super) const RESERVED_NAME: &str =
     "the name of a member begins with `$serde_json::private::`, which is reserved";
 
@@ -35,7 +35,7 @@ pub(crate) struct Raw<'a>(&'a str);
 impl<'a> Raw<'a> {
     pub(crate) const NULL: Self = Raw("null");
 
-    /// The text, without white space around it.
+    /// Returns the text, without white space around it.
     pub(crate) fn get(self) -> &'a str {
         self.0
     }
@@ -66,7 +66,7 @@ impl<'a> Reader<'a> {
         Self { text, at: 0 }
     }
 
-    /// The position in the text, in bytes.
+    /// Returns the position in the text, in bytes.
     pub(crate) fn position(&self) -> usize {
         self.at
     }
@@ -75,7 +75,7 @@ impl<'a> Reader<'a> {
         self.text.as_bytes().get(self.at).copied()
     }
 
-    /// The next byte that is not white space.
+    /// Returns the next byte that is not white space.
     pub(crate) fn peek(&mut self) -> Option<u8> {
         while self.byte().is_some_and(|byte| byte.is_ascii_whitespace()) {
             self.at += 1;
@@ -83,14 +83,14 @@ impl<'a> Reader<'a> {
         self.byte()
     }
 
-    /// Takes this byte, if it is the next that is not white space.
+    /// Consumes this byte, if it is the next that is not white space. Returns `true` if it was.
     pub(crate) fn take(&mut self, byte: u8) -> bool {
         let is_next = self.peek() == Some(byte);
         self.at += usize::from(is_next);
         is_next
     }
 
-    /// Hands out each byte outside of strings that begins, parts or ends values.
+    /// Calls `delimiter` with each byte outside of strings that begins, separates or ends values.
     pub(crate) fn each_delimiter(&mut self, mut delimiter: impl FnMut(u8)) {
         while let Some(byte) = self.byte() {
             if byte != b'"' {
@@ -102,7 +102,7 @@ impl<'a> Reader<'a> {
         }
     }
 
-    /// A string with its quotes; the reader stands before it.
+    /// Reads a string with its quotes; the reader stands before it.
     fn string(&mut self) -> Option<&'a str> {
         let start = self.at;
         self.at += 1;
@@ -130,7 +130,7 @@ impl<'a> Reader<'a> {
         token
     }
 
-    /// The next value; `None` where there is none, or it does not end.
+    /// Reads the next value; `None` where there is none, or it does not end.
     pub(crate) fn value(&mut self) -> Option<Raw<'a>> {
         self.peek()?;
         let start = self.at;
@@ -181,7 +181,7 @@ impl<'a> Reader<'a> {
                 return false;
             }
             let value = self.value();
-            // A number that the message ends with may be the beginning of another.
+            // A number at the end of a message may have been cut short.
             let value = value.filter(|value| {
                 self.at < self.text.len() || value.get().ends_with(['"', '}', ']'])
             });
@@ -206,7 +206,7 @@ pub(crate) fn parse<'a, T: Deserialize<'a>>(text: &'a str) -> Result<T, serde_js
     serde_json::from_str(text)
 }
 
-/// The name of a member, out of its quotes.
+/// Decodes the name of a member, out of its quotes.
 fn name(quoted: &str) -> Option<Cow<'_, str>> {
     if quoted.contains('\\') {
         return serde_json::from_str(quoted).ok().map(Cow::Owned);
@@ -214,12 +214,12 @@ fn name(quoted: &str) -> Option<Cow<'_, str>> {
     quoted.get(1..quoted.len() - 1).map(Cow::Borrowed)
 }
 
-/// The message without a leading byte order mark.
+/// Returns the message without a leading byte order mark.
 pub(crate) fn without_bom(json: &[u8]) -> &[u8] {
     json.strip_prefix(b"\xef\xbb\xbf").unwrap_or(json)
 }
 
-/// Says why this is not JSON in UTF-8, in words that hold nothing of it; `None` if it is.
+/// Returns the reason why this is not JSON in UTF-8, without quoting it; `None` if it is.
 pub(crate) fn not_json(bytes: &[u8]) -> Option<String> {
     let text = match str::from_utf8(bytes) {
         Ok(text) => text,
@@ -232,7 +232,7 @@ pub(crate) fn not_json(bytes: &[u8]) -> Option<String> {
     })
 }
 
-/// The first literal that other languages have and JSON has not.
+/// Returns the first literal that other languages have and JSON has not.
 fn literal(text: &str) -> Option<&'static str> {
     const LITERALS: &[&str] =
         &["NaN", "Infinity", "-Infinity", "undefined", "None", "True", "False", "nan", "inf"];
@@ -242,7 +242,7 @@ fn literal(text: &str) -> Option<&'static str> {
     })
 }
 
-/// Names the fault of JSON that the decoder refuses: its depth, a number or half a character.
+/// Returns the fault of JSON that the decoder refuses: its depth, a number or half a character.
 pub(crate) fn fault(text: &str) -> Option<&'static str> {
     find(text, |depth, token| {
         let digits = token.strip_prefix('-').unwrap_or(token);
@@ -260,8 +260,8 @@ pub(crate) fn fault(text: &str) -> Option<&'static str> {
     })
 }
 
-/// Asks about each token, a string, a literal or an opening bracket, and its depth, until one has
-/// an answer.
+/// Calls `about` with each token and its depth, until that has an answer. Tokens are strings,
+/// literals and opening brackets.
 fn find<T>(text: &str, mut about: impl FnMut(usize, &str) -> Option<T>) -> Option<T> {
     let mut reader = Reader::new(text);
     let mut depth = 0_usize;
@@ -314,7 +314,7 @@ pub(crate) fn has_reserved_name(json: &[u8]) -> bool {
     static ESCAPES: LazyLock<Finder<'_>> = LazyLock::new(|| Finder::new(b"\\u00"));
 
     let is_plain = memchr(b'$', json).is_none_or(|at| NAMES.find(&json[at..]).is_none());
-    // A name may be written by escapes too, of which only those of ASCII matter.
+    // A name may be written with escapes too, of which only those of ASCII matter.
     let has_escape = || {
         let Some(first) = memchr(b'\\', json) else { return false };
         let rest = &json[first..];
@@ -371,7 +371,7 @@ impl Id {
         }
     }
 
-    /// Says what is wrong with it, under the `name` of its member.
+    /// Returns the fault of the id, under the `name` of its member.
     pub(crate) fn fault(&self, name: &str) -> Option<String> {
         let what = match self {
             Self::Valid(_) => return None,

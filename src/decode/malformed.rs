@@ -8,7 +8,7 @@ use serde_json::{Value, json};
 
 use super::json::{Id, Raw, Reader, fault, not_json, without_bom};
 
-/// The most ids of a batch that are told.
+/// Most ids of a batch that are reported.
 const MAX_ANSWERS: usize = 4096;
 
 /// The most that is kept of an error that is not one of JSON-RPC, in bytes.
@@ -21,6 +21,8 @@ const MAX_WORDS: usize = 4096;
 #[derive(Debug, Clone, PartialEq)]
 #[non_exhaustive]
 pub struct Malformed {
+    /// The error to answer with.
+    ///
     /// `PARSE_ERROR` (-32700) for what is not JSON, `INVALID_REQUEST` (-32600) for the rest, and
     /// the peer's own code for an error of its that is not one of JSON-RPC.
     ///
@@ -30,13 +32,13 @@ pub struct Malformed {
     /// The id, when there is exactly one and it is a string or an integer. Of what is not JSON it
     /// is the one that stands at the top level, where that can be told.
     pub id: Option<RequestId>,
-    /// What the input looks like.
+    /// Kind of the input.
     pub kind: MalformedKind,
     /// The ids of the answers in a batch, or in several messages that came as one; at most 4,096.
     pub answers: Vec<RequestId>,
 }
 
-/// What malformed input looks like.
+/// Kind of malformed input, as far as it shows.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 #[non_exhaustive]
 pub enum MalformedKind {
@@ -57,13 +59,13 @@ pub enum MalformedKind {
 }
 
 impl Malformed {
-    /// Whether this is an answer to a call of ours, which no error may answer in turn.
+    /// Returns `true` for an answer to a call of ours, which no error may answer in turn.
     #[must_use]
     pub fn is_response(&self) -> bool {
         self.kind == MalformedKind::Response
     }
 
-    /// Says what is wrong with input that did not decode.
+    /// Finds the fault of input that did not decode.
     pub(super) fn of(bytes: &[u8]) -> Self {
         let text = String::from_utf8_lossy(bytes);
         let outline = Outline::of(&text);
@@ -78,7 +80,7 @@ impl Malformed {
         outline.malformed(error, false)
     }
 
-    /// Input that is not decoded, for the reason that `error` gives.
+    /// Creates it for input that is not decoded, for the reason that `error` gives.
     pub(crate) fn refused(bytes: &[u8], error: ErrorData) -> Self {
         let text = String::from_utf8_lossy(without_bom(bytes));
         Outline::of(&text).malformed(error, false)
@@ -110,15 +112,15 @@ enum Outline<'a> {
 /// The members of a JSON-RPC object: `None` when absent, otherwise what matters of it.
 #[derive(Default)]
 struct Members<'a> {
-    /// Whether it is "2.0".
+    /// `true` if it is "2.0".
     jsonrpc: Option<bool>,
     id: Option<Id>,
-    /// Whether it is a string.
+    /// `true` if it is a string.
     method: Option<bool>,
     params: Option<Option<Raw<'a>>>,
     result: Option<Option<Raw<'a>>>,
     error: Option<Option<Raw<'a>>>,
-    /// A member that appears twice.
+    /// Name of a member that appears twice.
     repeated: Option<&'static str>,
     is_closed: bool,
 }
@@ -216,7 +218,7 @@ impl<'a> Members<'a> {
         self.method.is_none() && (self.result.is_some() || self.error.is_some())
     }
 
-    /// The id of the request that this answers.
+    /// Returns the id of the request that this answers.
     fn answer(&self) -> Option<RequestId> {
         self.id.clone().filter(|_| self.is_answer()).and_then(Id::valid)
     }
@@ -224,7 +226,7 @@ impl<'a> Members<'a> {
     fn kind(&self, is_broken: bool) -> MalformedKind {
         use MalformedKind as K;
         match (self.method.is_some(), &self.id) {
-            // Its id may come where nothing can be read any more.
+            // The id may be behind the fault, where nothing can be read.
             (true, None) if is_broken && !self.is_closed => K::NotJson,
             (true, None) => K::Notification,
             (true, Some(_)) => K::Request,
@@ -234,7 +236,7 @@ impl<'a> Members<'a> {
         }
     }
 
-    /// Says what is wrong with an object that is JSON.
+    /// Finds the fault of an object that is JSON.
     fn fault(&self, text: &str) -> ErrorData {
         let answer = self.result.is_some() || self.error.is_some();
         let id_fault = self.id.as_ref().and_then(|id| id.fault("id"));
@@ -283,7 +285,7 @@ fn params_fault(params: Raw<'_>) -> &'static str {
     "a member of `params` appears twice or has the wrong type"
 }
 
-/// An error of the peer that is not one of JSON-RPC: what it says is kept in the data.
+/// Builds the error for one of the peer that is not one of JSON-RPC, which is kept in the data.
 fn error_fault(error: Raw<'_>) -> ErrorData {
     let (mut code, mut message) = (None, None);
     Reader::new(error.get()).object(|name, value| match name {

@@ -103,7 +103,7 @@ fn unusual<T, E: Error>() -> Result<T, E> {
     Err(E::custom("unusual"))
 }
 
-/// The method of the call that `id` answers; like rmcp, it takes "7" for 7.
+/// Returns the method of the call that `id` answers; like rmcp, it takes "7" for 7.
 pub(crate) fn method_of_call(calls: &dyn PendingMethods, id: &RequestId) -> Option<Method> {
     calls.method(id).or_else(|| match id {
         RequestId::String(digits) => calls.method(&RequestId::Number(digits.parse().ok()?)),

@@ -2,8 +2,8 @@ use rmcp::model::{ClientRequest, ServerRequest};
 
 macro_rules! methods {
     ($($name:ident = $wire:literal,)*) => {
-        /// The method of an MCP request: all that is kept of a request in flight in order to
-        /// decode its response.
+        /// The method of an MCP request. Nothing else is kept of a request in flight to decode its
+        /// response.
         #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
         #[non_exhaustive]
         pub enum Method {
@@ -13,7 +13,7 @@ macro_rules! methods {
         }
 
         impl Method {
-            /// The name on the wire; empty for [`Method::Other`].
+            /// Returns the name on the wire; empty for [`Method::Other`].
             #[must_use]
             pub const fn name(self) -> &'static str {
                 match self {
@@ -22,7 +22,7 @@ macro_rules! methods {
                 }
             }
 
-            /// The method of this name.
+            /// Returns the method of this name.
             #[must_use]
             pub fn from_name(name: &str) -> Self {
                 match name {

@@ -32,11 +32,11 @@ pub use self::{
 ///
 /// `()` knows of none: responses are then told apart by their members.
 pub trait PendingMethods {
-    /// The method of the request that was sent with this id and awaits its response.
+    /// Returns the method of the request that was sent with this id and awaits its response.
     fn method(&self, id: &RequestId) -> Option<Method>;
 
-    /// The error for a message that only rmcp's own `Deserialize` can judge, where that may not be
-    /// asked, since it takes twice the memory. `None`, the default, lets it be asked.
+    /// Returns the error for a message that only rmcp's own `Deserialize` can judge. `None`, the
+    /// default, lets that judge it, which takes twice the memory.
     fn refuses_buffering(&self) -> Option<ErrorData> {
         None
     }
@@ -78,7 +78,7 @@ pub fn decode<R: McpRole>(
     calls: &dyn PendingMethods,
 ) -> Result<RxJsonRpcMessage<R>, Malformed> {
     let bytes = json::without_bom(bytes);
-    // Once for all: serde_json would look at each string anew.
+    // Checked once: serde_json would check each string anew.
     let Ok(text) = str::from_utf8(bytes) else { return Err(Malformed::of(bytes)) };
     if json::has_reserved_name(bytes) {
         return Err(Malformed::refused(bytes, reserved_name()));
@@ -98,7 +98,7 @@ pub fn decode<R: McpRole>(
     Ok(message)
 }
 
-/// The error for a name that [`json::has_reserved_name`] finds.
+/// Builds the error for a name that [`json::has_reserved_name`] finds.
 pub(crate) fn reserved_name() -> ErrorData {
     ErrorData::invalid_request(json::RESERVED_NAME, None)
 }

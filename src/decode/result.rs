@@ -61,7 +61,7 @@ impl Kind {
         })
     }
 
-    /// The result that begins with this member, and the member's name.
+    /// Returns the kind of result that begins with this member, and the member's name.
     fn begins(member: &str) -> Option<(Self, &'static str)> {
         Some(match member {
             "content" => (Self::CallTool, "content"),

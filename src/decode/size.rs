@@ -9,16 +9,16 @@ use super::json::Reader;
 struct Costs {
     /// A map with its first member: one node of a `BTreeMap` of `Value`s.
     map: usize,
-    /// Another member of a map, in a node that is half full.
+    /// Each further member of a map, in a node that is half full.
     member: usize,
     /// A list with room for four values.
     list: usize,
-    /// Another value of a list, which is moved when the list grows to twice its size.
+    /// Each further value of a list, which is moved when the list grows to twice its size.
     element: usize,
 }
 
-/// The size of a value: 32 bytes, or 72 where the program enables `preserve_order` in serde_json,
-/// whose maps are tables with an index then.
+/// The size of a value. It is 32 bytes, or 72 where the program enables `preserve_order` in
+/// serde_json, whose maps are tables with an index then.
 const VALUE: usize = size_of::<Value>();
 
 /// The usual messages, whose values are decoded at once.
@@ -40,14 +40,14 @@ const BUFFERED: Costs = Costs {
 /// The most memory that a message takes once it is decoded, in bytes.
 #[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
 pub(crate) struct DecodedSize {
-    /// For a message that takes the short way of the decoder.
+    /// Size of a message that takes the short way of the decoder.
     pub(crate) usual: usize,
-    /// For one that rmcp's own `Deserialize` has to judge.
+    /// Size of one that rmcp's own `Deserialize` has to judge.
     pub(crate) buffered: usize,
 }
 
 impl DecodedSize {
-    /// Returns `true` if the message, of so many bytes, may take far less, and
+    /// Returns `true` if the message, of so many bytes, may take far less. Then
     /// [`count_decoded_size`] is worth its time where that matters.
     pub(crate) fn is_rough(&self, json_len: usize) -> bool {
         self.usual - json_len > 256 << 10
@@ -63,15 +63,15 @@ struct Counts {
     elements: usize,
 }
 
-/// The number of bytes that are counted at once: as many as a counter of one byte can tell, in whole
-/// vectors.
+/// The number of bytes that are counted at once. As many as a counter of one byte can tell, in
+/// whole vectors.
 const CHUNK: usize = 240;
 
 impl Counts {
     /// Counts what `bytes` begins, as if all of it stood in maps; there are at most [`CHUNK`].
     #[inline]
     fn add(&mut self, bytes: &[u8]) {
-        // In counters of a byte each, so that the compiler makes vectors of them.
+        // Counters of one byte, so that the compiler makes vectors of them.
         let (mut maps, mut lists, mut members) = (0_u8, 0_u8, 0_u8);
         for &byte in bytes {
             maps += u8::from(byte == b'{');
@@ -111,8 +111,8 @@ pub(crate) fn estimate_decoded_size(json: &[u8], limit: usize) -> DecodedSize {
     str::from_utf8(json).map_or(size, |text| counts_without_strings(text).size(json))
 }
 
-/// Estimates what `json` takes more exactly than [`estimate_decoded_size`], which takes longer: text
-/// in strings is no JSON.
+/// Estimates what `json` takes more exactly than [`estimate_decoded_size`]. Takes longer: text in
+/// strings is no JSON.
 pub(crate) fn count_decoded_size(json: &[u8]) -> usize {
     let counts = str::from_utf8(json).map(counts_without_strings).unwrap_or_default();
     counts.size(json).usual

@@ -1,5 +1,4 @@
-//! Reading a type's own `Deserialize` straight from serde_json, as strictly as rmcp reads it from
-//! its buffer.
+//! Strict reading of a type's own `Deserialize` from serde_json, as rmcp reads it from its buffer.
 //!
 //! The buffer holds a whole value, so rmcp refuses input that serde_json would skip unread with
 //! an unknown member: numbers out of range, strings that are not UTF-8, a nesting past the limit.
@@ -16,7 +15,7 @@ use serde::{
     },
 };
 
-/// What to do with members that a type does not have.
+/// Treatment of members that a type does not have.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(super) enum Unknown {
     /// Read past them, as rmcp does.
@@ -152,7 +151,7 @@ impl<'de, D: Deserializer<'de>> Deserializer<'de> for Strict<D> {
         deserialize_struct(name: &'static str, fields: &'static [&'static str])
     }
 
-    /// As it is: the enums of MCP that are neither tagged nor untagged hold nothing.
+    /// Reads the enum as it is: those of MCP that are neither tagged nor untagged hold nothing.
     #[inline]
     fn deserialize_enum<V: Visitor<'de>>(
         self,

@@ -1,5 +1,5 @@
-//! Compact JSON, as serde_json writes it. Strings are escaped by runs instead of byte by byte, which
-//! makes long text several times faster to write.
+//! Compact JSON, as serde_json writes it. Strings are escaped by runs instead of byte by byte,
+//! which makes long text several times faster to write.
 
 use serde::{
     Serialize,
@@ -96,7 +96,8 @@ impl Serializer<'_> {
         self.out.push(b':');
     }
 
-    /// Writes the name of a member. What is no string becomes one, or an error, as serde_json has it.
+    /// Writes the name of a member. What is no string becomes one, or an error, as serde_json has
+    /// it.
     fn key<T: Serialize + ?Sized>(&mut self, key: &T) -> Result<(), Error> {
         let start = self.out.len();
         key.serialize(&mut *self)?;

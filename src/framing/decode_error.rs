@@ -4,12 +4,12 @@ use rmcp::{ErrorData, model::RequestId};
 use serde_json::{Value, json};
 
 use crate::{
+    close::CloseReason,
     decode::{
         PendingMethods,
         malformed::{Malformed, MalformedKind},
         message::method_of_call,
     },
-    error::CloseReason,
     role::McpRole,
 };
 
@@ -18,8 +18,7 @@ use crate::{
 #[derive(Debug, Clone)]
 #[non_exhaustive]
 pub enum DecodeError {
-    /// Fault of a request: the peer is answered with this error, under its id if that could be
-    /// read (JSON-RPC 2.0, section 5).
+    /// Fault of a request: the peer is answered with this error (JSON-RPC 2.0, section 5).
     Request {
         /// The id, where there was a readable one.
         id: Option<RequestId>,
@@ -71,13 +70,14 @@ impl DecodeError {
         use MalformedKind as K;
         let in_flight = |id: &RequestId| method_of_call(calls, id).is_some();
         match malformed {
-            // What has the id of a request in flight and no method can only be meant as its answer.
+            // A message with the id of a request in flight and no method can only be meant as its
+            // answer.
             Malformed { kind: K::Other | K::Fragment, id: Some(id), error, .. }
                 if in_flight(&id) =>
             {
                 Self::Response { id: Some(id), error: unreadable_answer(error) }
             }
-            // A server hardly says anything else that begins so.
+            // Hardly any other message of a server begins like a response.
             Malformed { kind: K::Fragment, error, .. } if R::IS_CLIENT => {
                 Self::Response { id: None, error: unreadable_answer(error) }
             }
@@ -96,15 +96,15 @@ impl From<Malformed> for DecodeError {
         match kind {
             K::Response => Self::Response { id, error: unreadable_answer(error) },
             K::Notification => Self::Dropped { error },
-            // Whether that is all of the id, nobody knows.
+            // The id may be cut short.
             K::Fragment => Self::Request { id: None, error },
             _ => Self::Request { id, error },
         }
     }
 }
 
-/// Makes the error with which a call ends whose answer has this `error`: `data.reason` is
-/// `unreadable`, and `data.outcome` says that the call may have run.
+/// Builds the error that ends a call whose answer has this `error`. `data.reason` is `unreadable`,
+/// and `data.outcome` says that the call may have run.
 pub(crate) fn unreadable_answer(error: ErrorData) -> ErrorData {
     let mut data = json!({ "reason": "unreadable", "outcome": "outcome_unknown" });
     if let (Some(data), Some(Value::Object(more))) = (data.as_object_mut(), error.data) {

@@ -1,38 +1,35 @@
 //! [`JsonRpc`]: one JSON-RPC 2.0 message per WebSocket message, the subprotocol `mcp`.
 
-mod fields;
-
 use rmcp::{
     ErrorData,
     service::{RxJsonRpcMessage, TxJsonRpcMessage},
 };
 use serde_json::json;
 
-use self::fields::Fields;
 use super::{
     Framing,
     decode_error::DecodeError,
-    first::{self, FirstMessage},
-    parts,
+    json::text_of,
     properties::{FramingProperties, InBandAuth},
-    session_id::SessionIdCell,
+    sep1288::SessionIdMembers,
+    unauthenticated::{self, UnauthenticatedMessage, error_text},
 };
 use crate::{
+    close::{CloseCode, CloseReason},
     decode::{self, PendingMethods, malformed::Malformed},
     encode,
-    error::{CloseCode, CloseReason, MessageError},
+    error::MessageError,
     message::{Message, Text},
     role::McpRole,
 };
 
-/// MCP's custom-transport form: the JSON-RPC message itself, as text, without an envelope or
-/// batches.
+/// MCP's form for custom transports: the JSON-RPC message as text, without an envelope or batches.
 #[derive(Debug, Clone, Default)]
 #[non_exhaustive]
 pub struct JsonRpc {
     /// Treatment of binary messages.
     pub binary: BinaryPolicy,
-    fields: Option<Fields>,
+    session_id: Option<SessionIdMembers>,
 }
 
 /// Treatment of a binary message.
@@ -54,19 +51,20 @@ impl JsonRpc {
         self
     }
 
-    /// Names the session in the messages too, as SEP-1288 has it. Off by default: MCP itself knows
-    /// no such members.
+    /// Puts the session id into the messages too, as SEP-1288 has it. Off by default: MCP itself
+    /// has no such members.
     ///
-    /// A server adds `mcpSessionId` to the result of `initialize`, where the session has a name (see
-    /// [`SessionIdPolicy`](crate::server::SessionIdPolicy)). A request whose `params.mcpSessionId` is another is
-    /// answered with `-32602`, and such a notification dropped; those without are served.
+    /// A server adds `mcpSessionId` to the result of `initialize`, where the session has an id (see
+    /// [`SessionIdPolicy`](crate::server::SessionIdPolicy)). A request whose `params.mcpSessionId`
+    /// is another is answered with `-32602`, and such a notification dropped; those without are
+    /// served.
     ///
-    /// A client puts the name that it was told into the params of all that it sends from then on,
+    /// A client puts the id that it was told into the params of all that it sends from then on,
     /// and when it dials again it offers it as the subprotocol `mcp.session-id.<id>`. What waits in
-    /// its queue meanwhile keeps the name that it has.
+    /// its queue meanwhile keeps the id that it has.
     #[must_use]
     pub fn session_fields(mut self) -> Self {
-        self.fields = Some(Fields::default());
+        self.session_id = Some(SessionIdMembers::default());
         self
     }
 }
@@ -75,8 +73,8 @@ impl<R: McpRole> Framing<R> for JsonRpc {
     fn encode(&mut self, message: &TxJsonRpcMessage<R>) -> Result<Option<Message>, MessageError> {
         match encode::encode::<R>(message) {
             Ok(mut json) => {
-                if let Some(fields) = &self.fields {
-                    fields.write::<R>(message, &mut json);
+                if let Some(session_id) = &self.session_id {
+                    session_id.write::<R>(message, &mut json);
                 }
                 Ok(Some(Message::Text(Text::from_validated(json.into()))))
             }
@@ -98,14 +96,16 @@ impl<R: McpRole> Framing<R> for JsonRpc {
             _ => return Ok(None),
         };
         let decoded = decoded.map_err(|malformed| DecodeError::of::<R>(malformed, calls))?;
-        match (&self.fields, &message) {
-            (Some(fields), Message::Text(json)) => fields.read::<R>(decoded, json.as_bytes()),
-            (Some(fields), Message::Binary(json)) => fields.read::<R>(decoded, json),
+        match (&self.session_id, &message) {
+            (Some(session_id), Message::Text(json)) => {
+                session_id.read::<R>(decoded, json.as_bytes())
+            }
+            (Some(session_id), Message::Binary(json)) => session_id.read::<R>(decoded, json),
             _ => Ok(Some(decoded)),
         }
     }
 
-    fn refuse(
+    fn attribute_error(
         &mut self,
         message: &Message,
         calls: &dyn PendingMethods,
@@ -119,30 +119,21 @@ impl<R: McpRole> Framing<R> for JsonRpc {
         DecodeError::of::<R>(Malformed::refused(json, error), calls)
     }
 
-    fn first_message(&mut self, message: &Message) -> Option<Result<FirstMessage, DecodeError>> {
+    fn decode_unauthenticated(
+        &mut self,
+        message: &Message,
+    ) -> Option<Result<UnauthenticatedMessage, DecodeError>> {
         if matches!(message, Message::Binary(_)) && self.binary == BinaryPolicy::Reject {
             return Some(Err(no_binary()));
         }
-        let json = parts::data(message)?;
-        Some(json.and_then(first::Request::read))
+        let json = text_of(message)?;
+        Some(json.and_then(unauthenticated::Request::read))
     }
 
     fn properties(&self) -> FramingProperties {
-        FramingProperties::default().in_band_auth(InBandAuth::new(ask, verdict))
-    }
-
-    fn session_id(&self) -> Option<SessionIdCell> {
-        self.fields.as_ref().map(|fields| fields.session.clone())
-    }
-
-    fn reencode(&self, message: Message) -> Message {
-        match (&self.fields, message) {
-            (Some(fields), Message::Text(json)) => {
-                let json = fields.rename(json.as_bytes().to_vec());
-                Message::Text(Text::from_validated(json.into()))
-            }
-            (_, message) => message,
-        }
+        FramingProperties::default()
+            .in_band_auth(InBandAuth::new(auth_request, parse_auth_reply))
+            .session_id(self.session_id.as_ref().map(SessionIdMembers::property))
     }
 }
 
@@ -151,21 +142,22 @@ fn no_binary() -> DecodeError {
     DecodeError::Unacceptable(reason)
 }
 
-/// The id of what a client asks before it is let in.
+/// Id of the request that authenticates.
 const AUTHENTICATE: &str = "authenticate";
 
-fn ask(token: &str) -> Message {
+fn auth_request(token: &str) -> Message {
     let params = json!({ "token": token });
-    let ask = json!({
+    let request = json!({
         "jsonrpc": "2.0", "id": AUTHENTICATE, "method": "authenticate", "params": params,
     });
-    Message::text(ask.to_string())
+    Message::text(request.to_string())
 }
 
-fn verdict(message: &Message) -> Option<Result<(), String>> {
-    let answer = parts::verdict(message).filter(|answer| answer["id"] == AUTHENTICATE)?;
-    Some(match answer.get("error") {
-        Some(error) => Err(parts::words_of(error)),
+fn parse_auth_reply(message: &Message) -> Option<Result<(), String>> {
+    let reply =
+        unauthenticated::parse_reply(message).filter(|reply| reply["id"] == AUTHENTICATE)?;
+    Some(match reply.get("error") {
+        Some(error) => Err(error_text(error)),
         None => Ok(()),
     })
 }

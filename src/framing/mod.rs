@@ -1,17 +1,20 @@
 //! The forms that JSON-RPC messages take inside WebSocket messages.
 //!
-//! [`JsonRpc`] is MCP's own: one JSON-RPC message per text message, nothing around it. [`Envelope`] and
-//! [`ToolCall`] are older than that binding, and still spoken. A form of your own is a [`Framing`] too:
-//! `examples/broadcast.rs` has one.
+//! [`JsonRpc`] is MCP's own: one JSON-RPC message per text message, nothing around it. [`Envelope`]
+//! and [`ToolCall`] are older than that binding, and still spoken. A form of your own is a
+//! [`Framing`] too: `examples/broadcast.rs` has one.
 
 pub(crate) mod decode_error;
 mod envelope;
-pub(crate) mod first;
+mod json;
 pub(crate) mod json_rpc;
-mod parts;
 pub(crate) mod properties;
+mod sep1288;
 pub(crate) mod session_id;
+mod timestamp;
 mod tool_call;
+mod tool_result;
+pub(crate) mod unauthenticated;
 
 use rmcp::{
     ErrorData,
@@ -22,16 +25,14 @@ use rmcp::{
 pub use self::{
     decode_error::DecodeError,
     envelope::Envelope,
-    first::FirstMessage,
     json_rpc::{BinaryPolicy, JsonRpc},
-    properties::{FramingProperties, InBandAuth},
+    properties::{FramingProperties, InBandAuth, SessionIdField},
     session_id::SessionIdCell,
     tool_call::ToolCall,
+    unauthenticated::UnauthenticatedMessage,
 };
 use crate::{
-    decode::PendingMethods,
-    error::{CloseReason, MessageError},
-    message::Message,
+    close::CloseReason, decode::PendingMethods, error::MessageError, message::Message,
     role::McpRole,
 };
 
@@ -40,12 +41,12 @@ pub trait Framing<R: McpRole>: Send {
     /// Encodes `message`; `None` if this framing has no message for it.
     ///
     /// # Errors
-    /// [`MessageError::Encode`] when it cannot be said. The link lives on.
+    /// [`MessageError`] when it cannot be encoded. The link stays open.
     fn encode(&mut self, message: &TxJsonRpcMessage<R>) -> Result<Option<Message>, MessageError>;
 
-    /// Decodes a text or binary message; `None` if it means nothing to the service.
+    /// Decodes a text or binary message; `None` if there is nothing in it for the service.
     ///
-    /// `calls` knows the method of each request in flight, by which a response is decoded.
+    /// `calls` returns the method of each request in flight, by which its response is decoded.
     ///
     /// # Errors
     /// [`DecodeError`] when it is not a message of this framing.
@@ -55,9 +56,10 @@ pub trait Framing<R: McpRole>: Send {
         calls: &dyn PendingMethods,
     ) -> Result<Option<RxJsonRpcMessage<R>>, DecodeError>;
 
-    /// Says whom the `error` concerns for which a `message` is not decoded: it would take more
-    /// memory than it may. By default the peer, without an id.
-    fn refuse(
+    /// Attributes `error` to the request or the call that `message` concerns. Called for a message
+    /// that is not decoded, because it would take more memory than it may. By default it is a
+    /// request without an id.
+    fn attribute_error(
         &mut self,
         message: &Message,
         calls: &dyn PendingMethods,
@@ -67,43 +69,48 @@ pub trait Framing<R: McpRole>: Send {
         DecodeError::Request { id: None, error }
     }
 
-    /// Reads a message of a peer that has yet to [authenticate within the
-    /// connection](crate::server::Config::in_band_authentication): its token, and nothing else that
-    /// would take memory. `None`, the default, has it [decoded](Self::decode) as any other; it is
-    /// small.
+    /// Decodes a message of a peer that has yet to authenticate. Only its token is read, and
+    /// nothing else that would take memory; see [authentication within the
+    /// connection](crate::server::Config::in_band_authentication). With `None`, the default, it is
+    /// [decoded](Self::decode) as any other; it is small.
     ///
     /// # Errors
     /// [`DecodeError`] when it is not a message of this framing.
-    fn first_message(&mut self, message: &Message) -> Option<Result<FirstMessage, DecodeError>> {
+    fn decode_unauthenticated(
+        &mut self,
+        message: &Message,
+    ) -> Option<Result<UnauthenticatedMessage, DecodeError>> {
         let _ = message;
         None
     }
 
-    /// Returns what is sent now that `message`, the last that was encoded, may be: by default itself.
-    /// A framing whose answers have an order keeps it until it is the [next](Self::next_reply).
+    /// Returns the message to be sent now that `message`, the last encoded, may be. The default
+    /// returns `message`. A framing whose responses have an order keeps it until it is the
+    /// [next](Self::next_reply).
     fn enqueue_in_order(&mut self, message: Message) -> Option<Message> {
         Some(message)
     }
 
-    /// Returns the next message that this framing sends by itself: the answer to a sign of life, an
-    /// answer whose turn has come. Called after each message in either direction until there is none.
-    /// The replies that an inbound message causes are dropped while too much waits to be sent.
+    /// Returns the next message that this framing sends by itself. It is the answer to a ping, or a
+    /// response whose turn has come. Called after each message in either direction until there is
+    /// none. The replies that an inbound message causes are dropped while too much waits to be
+    /// sent.
     fn next_reply(&mut self) -> Option<Message> {
         None
     }
 
-    /// Notes that the request of ours with this id, which was encoded, is not sent after all.
+    /// Records that the request of ours with this id, which was encoded, is not sent after all.
     fn on_withdrawn(&mut self, id: &RequestId) {
         let _ = id;
     }
 
-    /// Notes that the request of ours with this id was answered by a refusal, or has not been read,
-    /// and is sent again as it was encoded, behind all others.
+    /// Records that the request of ours with this id is sent again, behind all others. It was
+    /// refused or not read, and is sent as it was encoded.
     fn on_resent(&mut self, id: &RequestId) {
         let _ = id;
     }
 
-    /// Notes that the request of the peer with this id, which was refused, is not answered.
+    /// Records that the request of the peer with this id, which was refused, is not answered.
     ///
     /// # Errors
     /// The reason with which the connection is closed, where the answers to other requests would be
@@ -113,27 +120,15 @@ pub trait Framing<R: McpRole>: Send {
         Ok(())
     }
 
-    /// Notes that the peer is another from now on, and awaits no answer to what was asked before.
+    /// Records that the peer is a new one, which awaits no response to the requests of the former.
     /// `calls` knows the requests of ours that it is sent, or has yet to be sent again.
     fn on_new_peer(&mut self, calls: &dyn PendingMethods) {
         let _ = calls;
     }
 
-    /// Returns how connections with this framing behave. By default as MCP has it.
+    /// Returns the behaviour of connections with this framing. The default is that of MCP.
     fn properties(&self) -> FramingProperties {
         FramingProperties::default()
-    }
-
-    /// Returns the id of the session, where messages of this framing name it: a server sets it when
-    /// the session begins, and a client comes back by what it has read. By default they do not.
-    fn session_id(&self) -> Option<SessionIdCell> {
-        None
-    }
-
-    /// Returns a `message` that was encoded for a former session as the present one needs it: by
-    /// default unchanged.
-    fn reencode(&self, message: Message) -> Message {
-        message
     }
 }
 
@@ -150,17 +145,20 @@ impl<R: McpRole, F: Framing<R> + ?Sized> Framing<R> for Box<F> {
         (**self).decode(message, calls)
     }
 
-    fn refuse(
+    fn attribute_error(
         &mut self,
         message: &Message,
         calls: &dyn PendingMethods,
         error: ErrorData,
     ) -> DecodeError {
-        (**self).refuse(message, calls, error)
+        (**self).attribute_error(message, calls, error)
     }
 
-    fn first_message(&mut self, message: &Message) -> Option<Result<FirstMessage, DecodeError>> {
-        (**self).first_message(message)
+    fn decode_unauthenticated(
+        &mut self,
+        message: &Message,
+    ) -> Option<Result<UnauthenticatedMessage, DecodeError>> {
+        (**self).decode_unauthenticated(message)
     }
 
     fn enqueue_in_order(&mut self, message: Message) -> Option<Message> {
@@ -189,13 +187,5 @@ impl<R: McpRole, F: Framing<R> + ?Sized> Framing<R> for Box<F> {
 
     fn properties(&self) -> FramingProperties {
         (**self).properties()
-    }
-
-    fn session_id(&self) -> Option<SessionIdCell> {
-        (**self).session_id()
-    }
-
-    fn reencode(&self, message: Message) -> Message {
-        (**self).reencode(message)
     }
 }

@@ -1,24 +1,53 @@
-use crate::{error::CloseCode, message::Message};
+//! [`FramingProperties`]: what connections need to know of their framing.
+
+use super::session_id::SessionIdCell;
+use crate::{close::CloseCode, message::Message};
 
 /// Behaviour of connections with a framing.
-#[derive(Debug, Clone, Copy)]
+#[derive(Debug, Clone)]
 #[non_exhaustive]
 pub struct FramingProperties {
-    /// `true` if an MCP client initializes its session before its first request, or names its version
-    /// of MCP in each. If `false`, a server answers whatever comes first.
+    /// `true` if the first request of an MCP client is `initialize`, or each names its version of
+    /// MCP. If `false`, a server answers whatever comes first.
     pub has_initialize: bool,
     /// `true` if a client offers subprotocols, and with them to resume its session.
     pub uses_subprotocols: bool,
     /// Builds the message that the MCP client sends as a ping; whatever the server says answers it.
     /// `None` uses the pings of WebSocket.
     pub ping_message: Option<fn() -> Message>,
-    /// The code with which a server closes the connection of a client that fails to authenticate
-    /// [within it](crate::server::Config::in_band_authentication); one that is known, but may not
+    /// Code of the Close for a client that fails to authenticate [within the
+    /// connection](crate::server::Config::in_band_authentication). One that is known, but may not
     /// connect, gets [`Forbidden`](CloseCode::Forbidden).
     pub unauthorized_code: CloseCode,
-    /// The messages by which a client [authenticates within the
+    /// The messages by which a client authenticates [within the
     /// connection](crate::client::Connect::authenticate_in_band); `None` if the framing has none.
     pub in_band_auth: Option<InBandAuth>,
+    /// The session id in the messages; `None` if they have none.
+    pub session_id: Option<SessionIdField>,
+}
+
+/// Session id in the messages of a framing.
+#[derive(Debug, Clone)]
+#[non_exhaustive]
+pub struct SessionIdField {
+    /// The id. A server sets it when the session begins; a client resumes by the id that it has
+    /// read.
+    pub cell: SessionIdCell,
+    /// Replaces the id in a message that was encoded for a former session.
+    pub replace: fn(Message, Option<&str>) -> Message,
+}
+
+impl SessionIdField {
+    /// Creates it from the cell and the function that replaces the id in an encoded message.
+    #[must_use]
+    pub fn new(cell: SessionIdCell, replace: fn(Message, Option<&str>) -> Message) -> Self {
+        Self { cell, replace }
+    }
+
+    /// Returns `message` with the present id.
+    pub(crate) fn replace_in(&self, message: Message) -> Message {
+        (self.replace)(message, self.cell.get().as_deref())
+    }
 }
 
 /// The request by which a client authenticates within the connection, and its reply.
@@ -51,6 +80,7 @@ impl Default for FramingProperties {
             ping_message: None,
             unauthorized_code: CloseCode::Unauthorized,
             in_band_auth: None,
+            session_id: None,
         }
     }
 }
@@ -88,6 +118,13 @@ impl FramingProperties {
     #[must_use]
     pub fn in_band_auth(mut self, in_band_auth: InBandAuth) -> Self {
         self.in_band_auth = Some(in_band_auth);
+        self
+    }
+
+    /// Sets [`session_id`](Self::session_id).
+    #[must_use]
+    pub fn session_id(mut self, field: impl Into<Option<SessionIdField>>) -> Self {
+        self.session_id = field.into();
         self
     }
 }

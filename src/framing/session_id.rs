@@ -8,8 +8,8 @@ use std::{
 /// Longest id of a session, in bytes.
 const MAX_SESSION_ID: usize = 1024;
 
-/// Id of the session that a connection carries, shared by its [`Framing`](super::Framing) and whoever
-/// makes the connection: a cheap handle. The id does not show in `Debug`.
+/// Id of the session that a connection carries. A cheap handle, shared by the
+/// [`Framing`](super::Framing) and whoever makes the connection. The id does not show in `Debug`.
 #[derive(Clone, Default)]
 pub struct SessionIdCell(Arc<Mutex<Option<Arc<str>>>>);
 

@@ -13,26 +13,35 @@ use serde_json::{Value, json};
 use super::{
     Framing,
     decode_error::{DecodeError, unreadable_answer},
-    first::{self, FirstMessage, Member, NO_ID, Scalar},
-    parts::{self, Members as _, Object, Outcome, Parts, invalid, members},
+    json::{
+        JsonRpcMembers, Members as _, Object, decode_json_rpc, encode_json_rpc, encode_text,
+        invalid_request, members, own_id, read, read_object, request, response, text_message,
+        text_of,
+    },
     properties::{FramingProperties, InBandAuth},
+    timestamp::unix_millis,
+    tool_result::{ToolOutcome, call_params, call_result},
+    unauthenticated::{
+        self, INVALID_ID, Member, Scalar, UnauthenticatedMessage, error_text, parse_reply,
+    },
 };
 use crate::{
+    close::CloseCode,
     decode::{
         PendingMethods,
         json::{Id, Raw},
         method::Method,
     },
-    error::{CloseCode, MessageError},
+    error::MessageError,
     message::Message,
     role::McpRole,
     rpc_code::UNAVAILABLE,
 };
 
-/// The id of the first message.
+/// Id of the message that authenticates.
 const AUTH: &str = "auth";
 
-/// The form of an integration guide for web pages, which call tools and do nothing else:
+/// Calls of tools by name, as an integration guide for web pages has them:
 ///
 /// ```json
 /// {"id":"auth","token":"s3cr3t"}
@@ -45,21 +54,23 @@ const AUTH: &str = "auth";
 /// {"messageType":"pong","timestamp":1682944496790}
 /// ```
 ///
-/// - **`results`** is the structured content of the tool's result or, where it has none, the whole result.
-///   A failure of the tool and an error of JSON-RPC are the same here.
-/// - **The first message** is for servers that let clients
-///   [authenticate within the connection](crate::server::Config::in_band_authentication): the token goes to the
-///   authenticator, for which `anonymous` is a token like others. A refusal is
-///   `{"id":"auth","success":false,"error":{"message":…}}`, and then the connection is closed with 1008. Any other message
-///   before it is answered with an error. A second one is refused, and harms nothing.
-/// - **Nothing is initialized**, and there are no notifications: those of a service are not sent.
-/// - **Signs of life**: a `ping` is answered by a `pong`, and a client of this crate sends one in place of
+/// - **`results`** is the structured content of the tool's result or, where it has none, the whole
+///   result. A failure of the tool and an error of JSON-RPC are the same here.
+/// - **The first message** is for servers that let clients [authenticate within the
+///   connection](crate::server::Config::in_band_authentication): the token goes to the
+///   authenticator, for which `anonymous` is a token like others. A rejection is
+///   `{"id":"auth","success":false,"error":{"message":…}}`, and then the connection is closed with
+///   1008. Any other message before it is answered with an error. A second one is refused, and
+///   harms nothing.
+/// - **There is no `initialize`**, and there are no notifications: those of a service are not sent.
+/// - **Pings**: a `ping` is answered by a `pong`, and a client of this crate sends one in place of
 ///   WebSocket's own.
-/// - **What cannot be read** is answered with an error, whose `id` is `null` where none could be read.
+/// - **What cannot be read** is answered with an error, whose `id` is `null` where none could be
+///   read.
 ///
 /// No subprotocol is offered for it, no session resumed. A client has nothing but rmcp's
-/// [`serve_directly`](rmcp::service::serve_directly) and `call_tool`; every other request ends with an error at once.
-/// A client sends the first message by
+/// [`serve_directly`](rmcp::service::serve_directly) and `call_tool`; every other request ends with
+/// an error at once. A client sends the first message by
 /// [`Connect::authenticate_in_band`](crate::client::Connect::authenticate_in_band).
 #[derive(Debug, Default)]
 pub struct ToolCall {
@@ -67,15 +78,16 @@ pub struct ToolCall {
     replies: VecDeque<Message>,
 }
 
+/// Authentication of the peer within the connection.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
 enum Auth {
     #[default]
     None,
-    Asked,
+    Requested,
     Done,
 }
 
-/// A clone is for another connection.
+/// Returns a framing for another connection.
 impl Clone for ToolCall {
     fn clone(&self) -> Self {
         Self::default()
@@ -83,109 +95,112 @@ impl Clone for ToolCall {
 }
 
 impl ToolCall {
-    /// Whether an answer under this id says who may enter.
-    fn is_verdict(&self, id: Option<&RequestId>) -> bool {
-        self.auth == Auth::Asked && matches!(id, Some(RequestId::String(id)) if **id == *AUTH)
+    /// Returns `true` if the response with this id is that to the token.
+    fn is_auth_reply(&self, id: Option<&RequestId>) -> bool {
+        self.auth == Auth::Requested && matches!(id, Some(RequestId::String(id)) if **id == *AUTH)
     }
 
-    /// The answer to the first message, or to another of its kind.
-    fn verdict(&mut self, error: Option<&ErrorData>) -> Result<Message, MessageError> {
+    /// Encodes the reply to a message that authenticates.
+    fn encode_auth_reply(&mut self, error: Option<&ErrorData>) -> Result<Message, MessageError> {
         match error {
             None => {
                 self.auth = Auth::Done;
-                parts::text(&json!({ "id": AUTH, "success": true }))
+                encode_text(&json!({ "id": AUTH, "success": true }))
             }
             Some(error) => {
                 self.auth = Auth::None;
-                parts::text(&refusal(&error.message))
+                encode_text(&auth_failure(&error.message))
             }
         }
     }
 
-    fn refuse(&mut self, why: &str) {
-        self.replies.extend(parts::text(&refusal(why)));
+    fn refuse_auth(&mut self, why: &str) {
+        self.replies.extend(encode_text(&auth_failure(why)));
     }
 
     fn pong(&mut self) {
-        let pong = json!({ "messageType": "pong", "timestamp": parts::millis() });
-        self.replies.extend(parts::text(&pong));
+        let pong = json!({ "messageType": "pong", "timestamp": unix_millis() });
+        self.replies.extend(encode_text(&pong));
     }
 
-    /// A message of a peer that has not authenticated.
-    fn first(&mut self, json: &str) -> Result<FirstMessage, DecodeError> {
-        let First { kind, id, token, name } = first::read(json)?;
+    /// Decodes a message of a peer that has yet to authenticate.
+    fn read_unauthenticated(&mut self, json: &str) -> Result<UnauthenticatedMessage, DecodeError> {
+        let Unauthenticated { kind, id, token, name } = unauthenticated::read(json)?;
         match kind.string().as_deref() {
             Some("ping") => {
                 self.pong();
-                return Ok(FirstMessage::Other);
+                return Ok(UnauthenticatedMessage::Other);
             }
-            Some("pong") => return Ok(FirstMessage::Other),
-            Some(_) => return Err(invalid(None, "no such `messageType`")),
+            Some("pong") => return Ok(UnauthenticatedMessage::Other),
+            Some(_) => return Err(invalid_request(None, "no such `messageType`")),
             None => {}
         }
-        let id = id.id().map_err(|()| invalid(None, NO_ID))?;
+        let id = id.id().map_err(|()| invalid_request(None, INVALID_ID))?;
         match (id, name) {
             (Some(RequestId::String(id)), Member::Absent) if *id == *AUTH => {
                 let Some(token) = token.string() else {
-                    self.refuse("`token` is missing, or no string");
-                    return Ok(FirstMessage::Other);
+                    self.refuse_auth("`token` is missing, or no string");
+                    return Ok(UnauthenticatedMessage::Other);
                 };
-                self.auth = Auth::Asked;
+                self.auth = Auth::Requested;
                 let id = RequestId::String(AUTH.into());
-                Ok(FirstMessage::Authenticate { id, token: Some(token) })
+                Ok(UnauthenticatedMessage::Authenticate { id, token: Some(token) })
             }
-            (Some(id), Member::There(Scalar::String(_))) => Ok(FirstMessage::Request { id }),
-            (None, Member::There(_)) => Err(invalid(None, "`id` is missing")),
-            (id, _) => Err(invalid(id, "`name` is missing or no string")),
+            (Some(id), Member::Present(Scalar::String(_))) => {
+                Ok(UnauthenticatedMessage::Request { id })
+            }
+            (None, Member::Present(_)) => Err(invalid_request(None, "`id` is missing")),
+            (id, _) => Err(invalid_request(id, "`name` is missing or no string")),
         }
     }
 
-    /// A message of the peer that has a token, or should have one.
-    fn authenticate<R: McpRole>(
+    /// Decodes a message that authenticates.
+    fn decode_auth<R: McpRole>(
         &mut self,
         token: Option<Raw<'_>>,
         calls: &dyn PendingMethods,
     ) -> Result<Option<RxJsonRpcMessage<R>>, DecodeError> {
         let id = RequestId::String(AUTH.into());
         if self.auth == Auth::Done {
-            self.refuse("already authenticated");
+            self.refuse_auth("already authenticated");
             return Ok(None);
         }
         let Some(token) = token.and_then(Raw::parse::<String>) else {
-            self.refuse("`token` is missing, or no string");
+            self.refuse_auth("`token` is missing, or no string");
             return Ok(None);
         };
-        self.auth = Auth::Asked;
+        self.auth = Auth::Requested;
         let params = json!({ "token": token }).to_string();
-        let request = parts::request(Some(&id), "authenticate", Some(&params));
-        parts::assemble::<R>(&request, calls).map(Some)
+        decode_json_rpc::<R>(&request(Some(&id), "authenticate", Some(&params)), calls).map(Some)
     }
 }
 
 impl<R: McpRole> Framing<R> for ToolCall {
     fn encode(&mut self, message: &TxJsonRpcMessage<R>) -> Result<Option<Message>, MessageError> {
-        let json = parts::json_rpc::<R>(message)?;
-        let parts = parts::parts(&json);
+        let json = encode_json_rpc::<R>(message)?;
+        let members = JsonRpcMembers::read(&json).0;
         let encoded = match message {
             JsonRpcMessage::Notification(_) => return Ok(None),
-            JsonRpcMessage::Request(request) => ask::<R>(request, &parts),
-            JsonRpcMessage::Response(response) if self.is_verdict(Some(&response.id)) => {
-                self.verdict(None)
+            JsonRpcMessage::Request(request) => encode_request::<R>(request, &members),
+            JsonRpcMessage::Response(response) if self.is_auth_reply(Some(&response.id)) => {
+                self.encode_auth_reply(None)
             }
-            JsonRpcMessage::Error(error) if self.is_verdict(error.id.as_ref()) => {
-                self.verdict(Some(&error.error))
+            JsonRpcMessage::Error(error) if self.is_auth_reply(error.id.as_ref()) => {
+                self.encode_auth_reply(Some(&error.error))
             }
             JsonRpcMessage::Response(response) => {
-                match Outcome::of(parts.result.unwrap_or(Raw::NULL)) {
-                    Outcome::Result(results) => {
+                match ToolOutcome::of(members.result.unwrap_or(Raw::NULL)) {
+                    ToolOutcome::Result(results) => {
                         let answer = Object::new().id("id", Some(&response.id));
-                        Ok(parts::message(answer.raw("results", Some(results.get())).end()))
+                        Ok(text_message(answer.raw("results", Some(results.get())).end()))
                     }
-                    Outcome::Failed(message) => parts::text(&failure(Some(&response.id), &message)),
+                    ToolOutcome::Failed(message) => {
+                        encode_text(&failure(Some(&response.id), &message))
+                    }
                 }
             }
             JsonRpcMessage::Error(error) => {
-                parts::text(&failure(error.id.as_ref(), &error.error.message))
+                encode_text(&failure(error.id.as_ref(), &error.error.message))
             }
         };
         encoded.map(Some)
@@ -196,60 +211,63 @@ impl<R: McpRole> Framing<R> for ToolCall {
         message: Message,
         calls: &dyn PendingMethods,
     ) -> Result<Option<RxJsonRpcMessage<R>>, DecodeError> {
-        let Some(json) = parts::data(&message) else { return Ok(None) };
-        let (read, _, error) = parts::read::<Read<'_>>(json?);
+        let Some(json) = text_of(&message) else { return Ok(None) };
+        let (inbound, _, error) = read::<Inbound<'_>>(json?);
         if let Some(error) = error {
-            return Err(read.turn_down::<R>(calls, error));
+            return Err(inbound.attribute_error::<R>(calls, error));
         }
-        match read.kind.and_then(Raw::parse::<&str>) {
+        match inbound.kind.and_then(Raw::parse::<&str>) {
             Some("ping") => {
                 self.pong();
                 return Ok(None);
             }
             Some("pong") => return Ok(None),
-            Some(_) => return Err(invalid(None, "no such `messageType`")),
+            Some(_) => return Err(invalid_request(None, "no such `messageType`")),
             None => {}
         }
-        let id = match read.id.map(|id| Id::of(Some(id))) {
+        let id = match inbound.id.map(|id| Id::of(Some(id))) {
             None => None,
             Some(Id::Valid(id)) => Some(id),
             Some(id) => {
                 let what = id.fault("id").unwrap_or_default();
                 let error = ErrorData::invalid_request(what, None);
-                return Err(read.turn_down::<R>(calls, error));
+                return Err(inbound.attribute_error::<R>(calls, error));
             }
         };
-        match (id, read.name.map(Raw::parse::<String>)) {
-            (id, _) if R::IS_CLIENT => read.answer::<R>(id, calls).map(Some),
+        match (id, inbound.name.map(Raw::parse::<String>)) {
+            (id, _) if R::IS_CLIENT => inbound.decode_response::<R>(id, calls).map(Some),
             (Some(RequestId::String(id)), None) if *id == *AUTH => {
-                self.authenticate::<R>(read.token, calls)
+                self.decode_auth::<R>(inbound.token, calls)
             }
             (Some(id), Some(Some(name))) => {
-                let call = parts::call(&name, read.parameters)
+                let call = call_params(&name, inbound.parameters)
                     .map_err(|error| DecodeError::Request { id: Some(id.clone()), error })?;
-                let request = parts::request(Some(&id), Method::CallTool.name(), Some(&call));
-                parts::assemble::<R>(&request, calls).map(Some)
+                let request = request(Some(&id), Method::CallTool.name(), Some(&call));
+                decode_json_rpc::<R>(&request, calls).map(Some)
             }
-            (None, Some(_)) => Err(invalid(None, "`id` is missing")),
-            (id, _) => Err(invalid(id, "`name` is missing or no string")),
+            (None, Some(_)) => Err(invalid_request(None, "`id` is missing")),
+            (id, _) => Err(invalid_request(id, "`name` is missing or no string")),
         }
     }
 
-    fn refuse(
+    fn attribute_error(
         &mut self,
         message: &Message,
         calls: &dyn PendingMethods,
         error: ErrorData,
     ) -> DecodeError {
-        match parts::data(message) {
-            Some(Ok(json)) => Read::read(json).0.turn_down::<R>(calls, error),
+        match text_of(message) {
+            Some(Ok(json)) => Inbound::read(json).0.attribute_error::<R>(calls, error),
             _ => DecodeError::Request { id: None, error },
         }
     }
 
-    fn first_message(&mut self, message: &Message) -> Option<Result<FirstMessage, DecodeError>> {
-        let json = parts::data(message)?;
-        Some(json.and_then(|json| self.first(json)))
+    fn decode_unauthenticated(
+        &mut self,
+        message: &Message,
+    ) -> Option<Result<UnauthenticatedMessage, DecodeError>> {
+        let json = text_of(message)?;
+        Some(json.and_then(|json| self.read_unauthenticated(json)))
     }
 
     fn next_reply(&mut self) -> Option<Message> {
@@ -260,39 +278,39 @@ impl<R: McpRole> Framing<R> for ToolCall {
         let properties =
             FramingProperties::default().has_initialize(false).uses_subprotocols(false);
         let properties = properties.unauthorized_code(CloseCode::Policy);
-        let properties = properties.in_band_auth(InBandAuth::new(greet, verdict));
+        let properties = properties.in_band_auth(InBandAuth::new(auth_request, parse_auth_reply));
         if R::IS_CLIENT { properties.ping_message(ping) } else { properties }
     }
 }
 
 fn ping() -> Message {
-    Message::text(format!(r#"{{"messageType":"ping","timestamp":{}}}"#, parts::millis()))
+    Message::text(format!(r#"{{"messageType":"ping","timestamp":{}}}"#, unix_millis()))
 }
 
-fn greet(token: &str) -> Message {
+fn auth_request(token: &str) -> Message {
     Message::text(json!({ "id": AUTH, "token": token }).to_string())
 }
 
-fn verdict(message: &Message) -> Option<Result<(), String>> {
-    let answer = parts::verdict(message).filter(|answer| answer["id"] == AUTH)?;
-    Some(match &answer["success"] {
+fn parse_auth_reply(message: &Message) -> Option<Result<(), String>> {
+    let reply = parse_reply(message).filter(|reply| reply["id"] == AUTH)?;
+    Some(match &reply["success"] {
         Value::Bool(true) => Ok(()),
-        _ => Err(parts::words_of(&answer["error"])),
+        _ => Err(error_text(&reply["error"])),
     })
 }
 
-/// A call of ours.
-fn ask<R: McpRole>(
+/// Encodes a call of this side.
+fn encode_request<R: McpRole>(
     request: &JsonRpcRequest<R::Req>,
-    parts: &Parts<'_>,
+    members: &JsonRpcMembers<'_>,
 ) -> Result<Message, MessageError> {
-    let params = parts.params.and_then(parts::object::<Params<'_>>).unwrap_or_default();
+    let params = members.params.and_then(read_object::<Params<'_>>).unwrap_or_default();
     match params.name.filter(|_| R::method_of(&request.request) == Method::CallTool) {
         Some(name) => {
-            let ask = Object::new().string("id", &request.id.to_string());
+            let call = Object::new().string("id", &request.id.to_string());
             let parameters = params.arguments.map_or("{}", Raw::get);
-            let ask = ask.raw("name", Some(name.get())).raw("parameters", Some(parameters));
-            Ok(parts::message(ask.end()))
+            let call = call.raw("name", Some(name.get())).raw("parameters", Some(parameters));
+            Ok(text_message(call.end()))
         }
         None => Err(MessageError::Unsupported("a request other than tools/call")),
     }
@@ -303,8 +321,8 @@ members! {
     Params { name: "name", arguments: "arguments", }
 }
 
-/// Who may not enter, or need not ask.
-fn refusal(why: &str) -> Value {
+/// Builds the reply to a message that does not authenticate, or need not.
+fn auth_failure(why: &str) -> Value {
     json!({ "id": AUTH, "success": false, "error": { "message": why } })
 }
 
@@ -312,9 +330,9 @@ fn failure(id: Option<&RequestId>, message: &str) -> Value {
     json!({ "id": id, "error": { "message": message } })
 }
 
-/// A message of a peer that has not authenticated.
+/// Message of a peer that has yet to authenticate.
 #[derive(Deserialize)]
-struct First {
+struct Unauthenticated {
     #[serde(rename = "messageType", default)]
     kind: Scalar,
     #[serde(default)]
@@ -326,8 +344,8 @@ struct First {
 }
 
 members! {
-    /// A message that has come in.
-    Read {
+    /// Members of an inbound message.
+    Inbound {
         kind: "messageType",
         id: "id",
         token: "token",
@@ -338,9 +356,9 @@ members! {
     }
 }
 
-impl Read<'_> {
-    /// The answer to a call of ours.
-    fn answer<R: McpRole>(
+impl Inbound<'_> {
+    /// Decodes the response to a call of this side.
+    fn decode_response<R: McpRole>(
         &self,
         id: Option<RequestId>,
         calls: &dyn PendingMethods,
@@ -348,13 +366,13 @@ impl Read<'_> {
         let failed = |message: String| ErrorData::new(UNAVAILABLE, message, None);
         let result = match (self.error, self.results) {
             (None, Some(results)) => Ok(results),
-            (Some(error), _) => Err(failed(parts::words_of(&error.parse().unwrap_or_default()))),
+            (Some(error), _) => Err(failed(error_text(&error.parse().unwrap_or_default()))),
             (None, None) => Err(failed("neither `results` nor `error`".to_owned())),
         };
-        match (id.map(|id| parts::own(id, calls)), result) {
+        match (id.map(|id| own_id(id, calls)), result) {
             (Some(id), Ok(results)) => {
-                let response = parts::response(&id, "result", &parts::tool_result(results));
-                parts::assemble::<R>(&response, calls)
+                let response = response(&id, "result", &call_result(results));
+                decode_json_rpc::<R>(&response, calls)
             }
             (id, Err(error)) => Ok(JsonRpcMessage::error(error, id)),
             (None, Ok(_)) => {
@@ -364,13 +382,17 @@ impl Read<'_> {
         }
     }
 
-    /// Says whom the `error` concerns with which a message is turned down.
-    fn turn_down<R: McpRole>(&self, calls: &dyn PendingMethods, error: ErrorData) -> DecodeError {
+    /// Attributes `error` to the request or the call that the message concerns.
+    fn attribute_error<R: McpRole>(
+        &self,
+        calls: &dyn PendingMethods,
+        error: ErrorData,
+    ) -> DecodeError {
         let id = self.id.and_then(Raw::parse::<RequestId>);
         if self.kind.is_some() {
             DecodeError::Dropped { error }
         } else if R::IS_CLIENT && (id.is_some() || self.results.is_some() || self.error.is_some()) {
-            let id = id.map(|id| parts::own(id, calls));
+            let id = id.map(|id| own_id(id, calls));
             DecodeError::Response { id, error: unreadable_answer(error) }
         } else {
             DecodeError::Request { id, error }

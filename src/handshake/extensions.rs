@@ -1,5 +1,4 @@
-//! [`WsExtensions`]: what was agreed on in `Sec-WebSocket-Extensions` (RFC 6455, section 9): permessage-deflate, or
-//! nothing.
+//! [`WsExtensions`]: the extensions agreed on (RFC 6455, section 9): permessage-deflate, or none.
 
 use bytes::Bytes;
 #[cfg(any(feature = "client", feature = "deflate"))]
@@ -12,7 +11,7 @@ use tokio::io::{AsyncRead, AsyncWrite};
 #[cfg(feature = "deflate")]
 use crate::layer::socket::deflate::negotiate::Agreement;
 use crate::{
-    layer::socket::{Side, Socket, config::Config},
+    layer::socket::{Socket, config::Config, side::Side},
     stats::Stats,
 };
 
@@ -54,7 +53,7 @@ impl WsExtensions {
         }
     }
 
-    /// Reads what the server has chosen of it.
+    /// Reads what the server has chosen of the offer.
     ///
     /// # Errors
     /// The fault of the choice, in words.

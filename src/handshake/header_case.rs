@@ -35,8 +35,8 @@ const PREFIX: &[u8] = b"Sec-WebSocket-";
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 enum Place {
     FirstLine,
-    /// A header name: the bytes `written` so far, whether they match `PREFIX`, and whether the next
-    /// byte starts a word.
+    /// A header name. It holds the bytes `written` so far, whether they match `PREFIX`, and whether
+    /// the next byte starts a word.
     Name {
         written: usize,
         is_prefix: bool,
@@ -184,7 +184,7 @@ impl<S: Io> AsyncWrite for ExactCase<S> {
             return Pin::new(&mut self.stream).poll_write_vectored(cx, slices);
         }
         let first = slices.iter().find(|slice| !slice.is_empty());
-        // The place is known by now, and not asked for anew.
+        // The position is known by now, and not searched for anew.
         self.poll_write(cx, first.map_or(&[], |slice| &**slice))
     }
 

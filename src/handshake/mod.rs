@@ -1,4 +1,4 @@
-//! What both ends of the opening handshake need (RFC 6455, section 4).
+//! Parts of the opening handshake for both ends (RFC 6455, section 4).
 
 pub(crate) mod extensions;
 #[cfg(feature = "__http")]

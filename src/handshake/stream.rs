@@ -29,8 +29,8 @@ const UNSENT: u32 = 64 << 10;
 ///
 /// Nagle's algorithm is switched off: with it, a short message behind another waits for the peer's
 /// delayed acknowledgement, some 40 ms. And the kernel takes no more than it is about to send.
-/// Otherwise it takes more only once a third of its buffer, which may be megabytes, is empty: a peer
-/// that reads steadily, but slowly, would not seem to read at all for minutes.
+/// Otherwise it takes more only once a third of its buffer, which may be megabytes, is empty: a
+/// peer that reads steadily, but slowly, would not seem to read at all for minutes.
 pub(crate) fn set_tcp_options<S: 'static>(stream: &S) {
     let Some(tcp) = (stream as &dyn Any).downcast_ref::<TcpStream>() else { return };
     if let Err(error) = tcp.set_nodelay(true) {

@@ -10,11 +10,12 @@ use rmcp::{
 use serde_json::json;
 
 use crate::{
+    close::CloseReason,
     decode::{
         PendingMethods, Unbuffered,
         size::{DecodedSize, count_decoded_size, estimate_decoded_size},
     },
-    error::{CloseReason, MessageError},
+    error::MessageError,
     framing::{Framing, decode_error::DecodeError},
     link::PeerLimits,
     message::Message,
@@ -182,7 +183,10 @@ impl<R: McpRole, F: Framing<R>> Codec<R, F> {
 
     /// Returns `message`, which was encoded for a former session, as the present one needs it.
     pub(super) fn reencode(&self, message: &Message) -> Message {
-        self.framing.reencode(message.clone())
+        match self.framing.properties().session_id {
+            Some(session_id) => session_id.replace_in(message.clone()),
+            None => message.clone(),
+        }
     }
 
     /// Returns an error if a message of this many bytes is too large to be sent.
@@ -218,7 +222,8 @@ impl<R: McpRole, F: Framing<R>> Codec<R, F> {
                 if let JsonRpcMessage::Error(JsonRpcError { id: Some(id), .. }) = item
                     && let Err(reason) = self.framing.on_unanswered(id)
                 {
-                    // Its place in the order is kept, and closes the link when too many wait.
+                    // The request keeps its place in the order, and closes the link when too many
+                    // wait.
                     tracing::debug!(%reason, "the answers after it wait");
                 }
             }
@@ -270,7 +275,7 @@ impl<R: McpRole, F: Framing<R>> Codec<R, F> {
         self.last = LastDecoded { number, size: message.len(), decoded_size: usual };
         let rough = estimate.is_rough(message.len()).then(|| message.clone());
         let decoded = match (too_large(usual, limit), too_large(buffered, limit)) {
-            (Some(error), _) => Err(self.framing.refuse(&message, calls, error)),
+            (Some(error), _) => Err(self.framing.attribute_error(&message, calls, error)),
             (None, Some(error)) => self.framing.decode(message, &Unbuffered { calls, error }),
             (None, None) => self.framing.decode(message, calls),
         };
@@ -296,14 +301,14 @@ impl<R: McpRole, F: Framing<R>> Codec<R, F> {
         self.stats.malformed();
         self.complain(&unreadable);
         match unreadable {
-            // A server that sends what nobody asked for and nobody can read is not told so.
+            // A server is not told of an unreadable message that is no answer.
             DecodeError::Request { id: None, .. } if R::IS_CLIENT => {}
             DecodeError::Request { id, error } if replies => {
                 self.queue_reply(&JsonRpcMessage::error(error, id));
             }
             DecodeError::Request { id: Some(id), .. } => self.framing.on_unanswered(&id)?,
             DecodeError::Request { .. } | DecodeError::Dropped { .. } => {}
-            // Without an id too: whose it is, those may know who know what is in flight.
+            // Without an id too: the layer that knows the calls in flight decides whose it is.
             DecodeError::Response { id, error } => {
                 return Ok(Some(JsonRpcMessage::error(error, id)));
             }

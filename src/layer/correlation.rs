@@ -9,7 +9,7 @@
 //! | the peer refuses one, since it has too many all the same | that one waits too, and is sent again first |
 //! | a request of ours that is larger than the peer takes | ends with an error that says so, and was not sent |
 //! | … and the peer had not said so, and closes with 1009 | the same; what was sent after it was not read |
-//! | an error without an id | passed up as that of the only request of ours in flight; of several, each ends in a while unless it shows a sign of life |
+//! | an error without an id | passed up as that of the only request of ours in flight; of several, each ends in a while unless it makes progress |
 //! | a request of ours passes its deadline | it ends with an error; the peer is sent `notifications/cancelled` |
 //! | … while the peer, a server, waits for an answer of ours | deadlines rest |
 //! | the peer tells of its progress | its deadline starts anew |
@@ -40,34 +40,34 @@
 //!    `Correlation::send` (`send`), and waits for the [`Flushed`](super::shared_link::Flushed) in
 //!    the `Sent` that it returns, or else until all that is queued is written.
 //! 2. `set_deadlines` notes in `Deadlines` when the request is overdue (`overdue`, `deadlines`).
-//! 3. `send_or_wait` sends it now, or adds it to the `WaitingRequests` while the peer has as many as
-//!    it takes (`send`, `waiting`). `send_waiting`, which `poll_next` calls, sends those as answers
-//!    make room.
-//! 4. `send_request` has `encode_and_queue` ask the [`SharedLink`] for a `Slot` (`reserve`), `Reinit`
-//!    keep what
-//!    another peer would have to be sent again (`reinit`), and the `Codec` encode the message by the
-//!    [`Framing`] or say that it is too large (`layer::codec`).
+//! 3. `send_or_wait` sends it now, or adds it to the `WaitingRequests` while the peer has as many
+//!    as it takes (`send`, `waiting`). `send_waiting`, which `poll_next` calls, sends those as
+//!    answers make room.
+//! 4. `send_request` has `encode_and_queue` ask the [`SharedLink`] for a `Slot` (`reserve`),
+//!    `Reinit` keep what another peer would have to be sent again (`reinit`), and the `Codec`
+//!    encode the message by the [`Framing`] or say that it is too large (`layer::codec`).
 //! 5. `Slot::send` puts it into the queue of the link under a number (`layer::shared_link`), and
 //!    `PendingCalls` know its id, method and number from now on (`pending`).
 //! 6. The `Driver` of the link, which whoever polls next drives, reader or writer, writes the queue
-//!    to the layers below (`layer::shared_link::driver`): [`Resume`](super::Resume) where there are
-//!    sessions, [`Reconnect`](super::Reconnect), layers of your own, [`Heartbeat`](super::Heartbeat),
-//!    [`Socket`](super::Socket). An only call does not wait for that: `send` drives it (`write_now`).
+//!    to the layers below (`layer::shared_link::io`): [`Resume`](super::Resume) where there are
+//!    sessions, [`Reconnect`](super::Reconnect), layers of your own,
+//!    [`Heartbeat`](super::Heartbeat), [`Socket`](super::Socket). An only call does not wait for
+//!    that: `send` drives it (`write_now`).
 //!
 //! # The way of its answer from the socket to the service
 //!
 //! 1. [`Transport::receive`](rmcp::transport::Transport::receive) polls when something has woken it
-//!    (`transport::receiver`); `poll_link` calls `Replies::poll_decode`, which puts off reading while
-//!    too many answers of this side's own wait to be written (`layer::replies`).
+//!    (`transport::receiver`); `poll_link` calls `Replies::poll_decode`, which puts off reading
+//!    while too many answers of this side's own wait to be written (`layer::replies`).
 //! 2. It has the `Driver` read: a message passes [`Socket`](super::Socket),
 //!    [`Heartbeat`](super::Heartbeat), [`Reconnect`](super::Reconnect), where it becomes a
-//!    [`LinkEvent`](crate::link::LinkEvent), and [`Resume`](super::Resume). The `Codec` decodes it, by
-//!    the method that `PendingCalls` have for its id.
+//!    [`LinkEvent`](crate::link::LinkEvent), and [`Resume`](super::Resume). The `Codec` decodes it,
+//!    by the method that `PendingCalls` have for its id.
 //! 3. `on_event` and `accept_inbound` decide whose it is (`receive`): `end_answered` takes the call
 //!    out of `PendingCalls`, or `retry_refused` sends it again if the peer has not executed it
 //!    (`retry`, `overload`).
-//! 4. `Inbound::deliver` passes an answer on, and rmcp receives it. A request or notification of the
-//!    peer is handed up there, kept or refused (`inbound`, `slots`, `backlog`).
+//! 4. `Inbound::deliver` passes an answer on, and rmcp receives it. A request or notification of
+//!    the peer is handed up there, kept or refused (`inbound`, `slots`, `backlog`).
 
 mod aliases;
 mod backlog;
@@ -131,7 +131,7 @@ use rmcp::{
     service::{RxJsonRpcMessage, ServiceRole, TxJsonRpcMessage},
 };
 
-/// Says what becomes of each request.
+/// Decides on the fate of each request whose connection is lost.
 pub(crate) type Policy<R> = Arc<dyn Fn(&<R as ServiceRole>::Req) -> Replay + Send + Sync>;
 
 /// Requests in flight, in both directions, over a [`SharedLink`].
@@ -172,17 +172,16 @@ impl<R: McpRole, F: fmt::Debug> fmt::Debug for Correlation<R, F> {
     }
 }
 
-/// Nothing in it is pinned.
+/// `Unpin`, since no field is pinned.
 impl<R: McpRole, F> Unpin for Correlation<R, F> {}
 
 impl<R: McpRole, F: Framing<R>> Correlation<R, F> {
-    /// Keeps track of what goes through `framed`.
+    /// Creates the layer over `framed`.
     pub fn new(framed: Framed<R, SharedLink, F>, config: Config) -> Self {
         Self::with_stats(framed, config, Stats::default())
     }
 
-    /// Keeps track of what goes through `framed`, and counts dropped and refused messages in
-    /// `stats`.
+    /// Creates the layer over `framed`, with the counters of dropped and refused messages.
     pub fn with_stats(framed: Framed<R, SharedLink, F>, config: Config, stats: Stats) -> Self {
         let (codec, replies, link) = framed.into_parts();
         Self {
@@ -206,45 +205,45 @@ impl<R: McpRole, F: Framing<R>> Correlation<R, F> {
         }
     }
 
-    /// Returns how many requests are in flight: ours, and the peer's.
+    /// Returns the number of requests in flight: ours, and the peer's.
     #[must_use]
     pub fn in_flight(&self) -> (usize, usize) {
         (self.pending.len() + self.waiting.len(), self.inbound.len())
     }
 
-    /// Outlives a peer that restarts, if the links below do: tells that to `notices`, and asks for
-    /// another link where a peer does not answer.
+    /// Makes the layer outlive a peer that restarts, if the links below do. It reports that to
+    /// `events`, and asks for another link where a peer does not answer.
     pub(crate) fn outliving(
         mut self,
-        notices: ConnectionEvents,
+        events: ConnectionEvents,
         reconnect: ReconnectHandle,
     ) -> Self {
         self.link.outlive();
         self.inbound.expect_peers();
-        self.reinit = Some(Box::new(Reinit::new(notices, reconnect)));
+        self.reinit = Some(Box::new(Reinit::new(events, reconnect)));
         self
     }
 
     /// Keeps what it has for a peer that is lost, and may
     /// [return](crate::link::LinkUp::Unverified).
     #[cfg(feature = "server")]
-    pub(crate) fn expecting_return(self, notices: ConnectionEvents) -> Self {
+    pub(crate) fn expecting_return(self, events: ConnectionEvents) -> Self {
         self.link.expect_return();
-        self.outliving(notices, ReconnectHandle::default())
+        self.outliving(events, ReconnectHandle::default())
     }
 
-    /// Sends some requests once more, where the peer knows nothing of them.
+    /// Sets which requests are sent again to a peer that knows nothing of them.
     pub(crate) fn replaying(mut self, policy: Option<Policy<R>>) -> Self {
         self.replay = policy;
         self
     }
 
-    /// Returns what each request and notification of the peer carries in its extensions.
+    /// Returns the extensions of each request and notification of the peer.
     pub fn extensions(&mut self) -> &mut Extensions {
         self.inbound.extensions()
     }
 
-    /// Returns the slots of what the peer has asked and told, for as long as that is handled.
+    /// Returns the slots of the peer's requests and notifications that are being handled.
     #[cfg(feature = "server")]
     pub(crate) fn handler_slots(&self) -> Arc<HandlerSlots> {
         self.inbound.slots()
@@ -261,7 +260,7 @@ impl<R: McpRole, F: Framing<R>> Correlation<R, F> {
         self.note_replies();
     }
 
-    /// Records what was sent that nobody waits for: it may be too large for the peer as well.
+    /// Records sent messages that nobody waits for: one may be too large for the peer as well.
     fn note_replies(&mut self) {
         let size = self.codec.take_largest_reply();
         if size > 0 {
@@ -270,12 +269,12 @@ impl<R: McpRole, F: Framing<R>> Correlation<R, F> {
         }
     }
 
-    /// Returns what this side has to tell the layers above by itself.
+    /// Returns the next message of this side's own for the layers above.
     fn next_synthesized(&mut self) -> Option<RxJsonRpcMessage<R>> {
         self.synthesized.pop_front()
     }
 
-    /// Sends and delivers what had to wait. Returns a message for the layers above.
+    /// Sends and delivers messages that had to wait. Returns a message for the layers above.
     fn poll_waiting(&mut self, cx: &mut Context<'_>) -> Option<RxJsonRpcMessage<R>> {
         let held = self.inbound.next_of_backlog(&self.config, &mut self.link, cx);
         if held.is_some() {
@@ -319,8 +318,8 @@ impl<R: McpRole, F: Framing<R>> Correlation<R, F> {
         }
     }
 
-    /// Polls what may have been set while the link was read, and writes what was sent meanwhile:
-    /// nobody else need be there to do it.
+    /// Polls what may have been set while the link was read, and writes what was sent meanwhile.
+    /// Nobody else need be there to do it.
     fn poll_idle(&mut self, cx: &mut Context<'_>) -> Poll<RxJsonRpcMessage<R>> {
         if let Poll::Ready(overdue) = self.poll_suspected(cx) {
             return Poll::Ready(overdue);
@@ -348,7 +347,7 @@ impl<R: McpRole, F: Framing<R>> Stream for Correlation<R, F> {
         if let Some(shutdown) = &mut this.shutdown {
             return Poll::Ready(shutdown.next::<R>());
         }
-        // Before anything is read: a peer that never stops talking would put it off for ever.
+        // Before anything is read: a peer that never stops sending would put it off for ever.
         this.answer_panicked(cx);
         if let Poll::Ready(overdue) = this.poll_overdue(cx) {
             return Poll::Ready(Some(Ok(overdue)));

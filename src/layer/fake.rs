@@ -10,7 +10,8 @@ use std::{
 use futures::{Sink, Stream};
 
 use crate::{
-    error::{CloseCode, Error, LinkError},
+    close::CloseCode,
+    error::{Error, LinkError},
     message::Message,
 };
 
@@ -66,7 +67,7 @@ impl Peer {
         self.change(|wire| wire.broken = true);
     }
 
-    /// What has been written since the last call.
+    /// Returns what has been written since the last call.
     pub(super) fn sent(&self) -> Vec<Message> {
         std::mem::take(&mut self.wire().outbound)
     }
@@ -75,7 +76,7 @@ impl Peer {
         self.wire().flushes
     }
 
-    /// How often the near end was asked for a message.
+    /// Returns the number of times that the near end was asked for a message.
     pub(super) fn polls(&self) -> usize {
         self.wire().polls
     }

@@ -69,7 +69,7 @@ where
         &mut self.inner
     }
 
-    /// Takes it apart.
+    /// Returns the codec, the state of its replies, and the layer below.
     pub(super) fn into_parts(self) -> (Codec<R, F>, Replies, S) {
         (self.codec, self.replies, self.inner)
     }
@@ -138,7 +138,8 @@ mod tests {
 
     use super::*;
     use crate::{
-        error::{CloseCode, LinkError, MessageError},
+        close::CloseCode,
+        error::{LinkError, MessageError},
         framing::{Envelope, JsonRpc},
         layer::{
             fake::{self, Peer},
@@ -187,7 +188,7 @@ mod tests {
         assert!(
             matches!(item, LinkEvent::Item(JsonRpcMessage::Error(error)) if error.id == Some(RequestId::Number(7)))
         );
-        // Whose it is without an id, the layer above may know.
+        // The layer above may know whose an error without an id is.
         peer.send(Message::text(r#"{"jsonrpc":"2.0","error":"sorry"}"#));
         let item = assert_ready!(framed.poll_next()).unwrap().unwrap();
         assert!(
@@ -217,7 +218,7 @@ mod tests {
         assert!(size(peer.sent()) > MAX_UNFLUSHED);
     }
 
-    /// Else nobody would notice the end of a link whose peer says nothing else.
+    /// The end of a link is noticed even if its peer says nothing else.
     #[test]
     fn rubbish_is_read_and_not_answered_without_end_where_nothing_can_be_written() {
         let (framed, peer) = framed::<RoleServer>(Config::default());

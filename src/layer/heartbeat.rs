@@ -1,9 +1,9 @@
-//! [`Heartbeat`]: asks the peer for a sign of life, and ends a link that gives none.
+//! [`Heartbeat`]: pings the peer, and ends a link over which nothing arrives.
 //!
 //! Items are [`Message`]s. Pings stop here, and so do the pongs that answer this layer's own; a
-//! layer above may send pings too, and gets the pongs of those. Only what *arrives* counts as life:
-//! a socket goes on accepting writes for minutes after the peer is gone. The pings go beneath
-//! whatever queues messages above, so a long queue delays none, and the verdict falls even while
+//! layer above may send pings too, and gets the pongs of those. Only what *arrives* counts: a
+//! socket goes on accepting writes for minutes after the peer is gone. The pings go beneath
+//! whatever queues messages above, so a long queue delays none, and the link is ended even while
 //! nothing can be written at all.
 
 use std::{
@@ -25,7 +25,7 @@ use crate::{
     time::{SuspendDetector, saturating_add},
 };
 
-/// When a [`Heartbeat`] pings, and when it gives up.
+/// Times at which a [`Heartbeat`] pings and gives up.
 #[derive(Debug, Clone)]
 #[non_exhaustive]
 pub struct Config {
@@ -80,24 +80,26 @@ pin_project! {
     pub struct Heartbeat<S> {
         config: Config,
         stats: Stats,
-        // When something last arrived, and whether something has since that was noted.
+        // Time at which something last arrived, and `true` if something has since that was
+        // recorded.
         heard: Instant,
         fresh: bool,
-        // What has arrived since then was a sign of life and nothing else.
+        // Since then, only pings and pongs have arrived.
         is_idle: bool,
-        // The bytes that had arrived when that was noted: a large message counts before it is whole.
+        // Bytes received at that time: a large message counts before it is whole.
         bytes: u64,
         next_ping: Option<Instant>,
-        // The ping that nothing has followed yet.
+        // Time of the first ping since something arrived.
         unanswered: Option<Instant>,
-        // The number of the last ping, which is its payload, and when it was sent.
+        // Number of the last ping, which is its payload, and the time at which it was sent.
         sent: (u64, Instant),
         unflushed: bool,
         // A ping is due, but the link could not take it.
         overdue: bool,
-        // What is sent in place of a ping.
+        // Builds the message that is sent in place of a ping.
         probe: Option<fn() -> Message>,
-        // Tells that the machine was asleep, where that is looked for, and when it is asked next.
+        // Detector of a machine that was asleep, if that is looked for, and the time of its next
+        // check.
         suspend: Option<(SuspendDetector, Instant)>,
         #[pin]
         timer: Sleep,
@@ -107,13 +109,13 @@ pin_project! {
 }
 
 impl<S: Duplex<Message, Message>> Heartbeat<S> {
-    /// Watches over `inner` from now on.
+    /// Creates the layer over `inner`, whose deadlines begin now.
     pub fn new(inner: S, config: Config) -> Self {
         Self::with_stats(inner, config, Stats::default())
     }
 
-    /// The same, with the counters in which the round trip is noted. Where the socket below counts
-    /// in them too, parts of a message are signs of life.
+    /// Creates the layer with the counters in which the round trip is recorded. Where the socket
+    /// below counts in them too, parts of a message count as arrived.
     pub fn with_stats(inner: S, config: Config, stats: Stats) -> Self {
         let now = Instant::now();
         let next_ping = config.ping_interval.map(|interval| saturating_add(now, interval));
@@ -140,13 +142,14 @@ impl<S: Duplex<Message, Message>> Heartbeat<S> {
 }
 
 impl<S: Duplex<Message, Message>> Heartbeat<S> {
-    /// Pings at once when the machine has been asleep, which no timer notices: the peer may have given
-    /// this link up in the meantime. For that it looks at the clock every second.
+    /// Pings at once when the machine has been asleep. No timer notices that, and the peer may have
+    /// given this link up in the meantime. For that it looks at the clock every second.
     pub fn wakeful(self) -> Self {
         self.with_alarm(SuspendDetector::new())
     }
 
-    /// Sends what `probe` makes in place of pings, for peers that answer none. Whatever arrives answers it.
+    /// Sends what `probe` makes in place of pings, for peers that answer none. Whatever arrives
+    /// answers it.
     pub fn with_ping_message(self, probe: Option<fn() -> Message>) -> Self {
         Self { probe, ..self }
     }
@@ -167,7 +170,7 @@ impl<S: Duplex<Message, Message>> Heartbeat<S> {
         Self { suspend: Some((suspend, next)), timer: sleep_until(first), ..self }
     }
 
-    /// Sends what is due and falls the verdict; pending while all is well.
+    /// Sends a due ping. Ready, with the error, once the peer has missed its deadline.
     fn poll_beat(mut self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<Error> {
         let mut this = self.as_mut().project();
         let bytes = this.stats.received();
@@ -300,230 +303,4 @@ impl<S: Duplex<Message, Message>> Sink<Message> for Heartbeat<S> {
 }
 
 #[cfg(test)]
-mod tests {
-    use std::{
-        sync::atomic::{AtomicU64, Ordering::Relaxed},
-        time::UNIX_EPOCH,
-    };
-
-    use tokio::time::advance;
-    use tokio_test::{assert_pending, assert_ready, task::spawn};
-
-    use super::*;
-    use crate::layer::fake;
-
-    const SECOND: Duration = Duration::from_secs(1);
-
-    fn pings(peer: &fake::Peer) -> Vec<Bytes> {
-        let payload = |message| match message {
-            Message::Ping(payload) => payload,
-            other => panic!("{other:?} is no ping"),
-        };
-        peer.sent().into_iter().map(payload).collect()
-    }
-
-    #[tokio::test(start_paused = true)]
-    async fn a_peer_that_answers_is_left_alone() {
-        let (link, peer) = fake::link();
-        let stats = Stats::default();
-        let mut heartbeat = spawn(Heartbeat::with_stats(link, Config::default(), stats.clone()));
-        for _ in 0..100 {
-            assert_pending!(heartbeat.poll_next());
-            advance(20 * SECOND).await;
-            assert!(heartbeat.is_woken());
-            assert_pending!(heartbeat.poll_next());
-            let [ping] = &pings(&peer)[..] else { panic!("one ping every 20 s") };
-            advance(9 * SECOND).await;
-            peer.send(Message::Pong(ping.clone()));
-            assert_pending!(heartbeat.poll_next());
-            assert_eq!(stats.snapshot().round_trip, Some(9 * SECOND));
-        }
-    }
-
-    #[tokio::test(start_paused = true)]
-    async fn pongs_for_the_layers_above_pass() {
-        let (link, peer) = fake::link();
-        let mut heartbeat = spawn(Heartbeat::new(link, Config::default()));
-        assert_pending!(heartbeat.poll_next());
-        advance(20 * SECOND).await;
-        assert_pending!(heartbeat.poll_next());
-        let own = Message::Pong(pings(&peer).remove(0));
-        let other = Message::Pong(Bytes::from_static(b"of another"));
-        for pong in [own, other.clone()] {
-            peer.send(pong);
-        }
-        assert_eq!(assert_ready!(heartbeat.poll_next()).unwrap().unwrap(), other);
-        assert_pending!(heartbeat.poll_next());
-    }
-
-    #[tokio::test(start_paused = true)]
-    async fn a_silent_peer_is_found_within_interval_and_timeout() {
-        let (link, _peer) = fake::link();
-        let mut heartbeat = spawn(Heartbeat::new(link, Config::default()));
-        let start = Instant::now();
-        let error = loop {
-            match heartbeat.poll_next() {
-                Poll::Ready(item) => break item.unwrap().unwrap_err(),
-                Poll::Pending => advance(SECOND).await,
-            }
-        };
-        assert!(matches!(error, Error::Link(LinkError::TimedOut(_))), "{error}");
-        assert_eq!(start.elapsed(), 30 * SECOND);
-    }
-
-    #[tokio::test(start_paused = true)]
-    async fn anything_that_arrives_is_life_and_nothing_that_is_sent() {
-        let (link, peer) = fake::link();
-        let mut heartbeat = spawn(Heartbeat::new(link, Config::default()));
-        for _ in 0..10 {
-            assert_pending!(heartbeat.poll_next());
-            advance(29 * SECOND).await;
-            peer.send(Message::text("{}"));
-            assert!(assert_ready!(heartbeat.poll_next()).is_some());
-        }
-        assert_pending!(heartbeat.poll_next());
-        for _ in 0..29 {
-            advance(SECOND).await;
-            heartbeat.enter(|_, heartbeat| heartbeat.start_send(Message::text("{}"))).unwrap();
-            assert_pending!(heartbeat.poll_next());
-        }
-        advance(SECOND).await;
-        assert!(assert_ready!(heartbeat.poll_next()).unwrap().is_err());
-    }
-
-    #[tokio::test(start_paused = true)]
-    async fn an_idle_link_is_woken_by_the_pings_of_the_peer_and_nothing_else() {
-        let (link, peer) = fake::link();
-        let mut heartbeat = spawn(Heartbeat::new(link, Config::default()));
-        assert_pending!(heartbeat.poll_next());
-        for _ in 0..100 {
-            advance(17 * SECOND).await;
-            assert!(!heartbeat.is_woken());
-            peer.send(Message::Ping(Bytes::new()));
-            assert!(heartbeat.is_woken());
-            assert_pending!(heartbeat.poll_next());
-        }
-        advance(20 * SECOND).await;
-        assert!(heartbeat.is_woken());
-        assert_pending!(heartbeat.poll_next());
-        assert_eq!(pings(&peer).len(), 1);
-    }
-
-    #[tokio::test(start_paused = true)]
-    async fn a_peer_that_is_heard_is_not_pinged() {
-        let (link, peer) = fake::link();
-        let mut heartbeat = spawn(Heartbeat::new(link, Config::default()));
-        for _ in 0..100 {
-            peer.send(Message::text("{}"));
-            assert_ready!(heartbeat.poll_next()).unwrap().unwrap();
-            assert_pending!(heartbeat.poll_next());
-            advance(19 * SECOND).await;
-            assert_pending!(heartbeat.poll_next());
-            assert!(peer.sent().is_empty());
-        }
-        advance(SECOND).await;
-        assert!(heartbeat.is_woken());
-        assert_pending!(heartbeat.poll_next());
-        assert_eq!(pings(&peer).len(), 1);
-    }
-
-    #[tokio::test(start_paused = true)]
-    async fn of_two_quiet_sides_one_pings() {
-        let ((near, near_peer), (far, far_peer)) = (fake::link(), fake::link());
-        let mut near = spawn(Heartbeat::new(near, Config::default()).before_the_peer());
-        let mut far = spawn(Heartbeat::new(far, Config::default()));
-        let mut pings = [0, 0];
-        for _ in 0..600 {
-            advance(SECOND).await;
-            let _ = near.poll_next();
-            let _ = far.poll_next();
-            for (side, sent, other) in [
-                (0, near_peer.sent(), [&far_peer, &near_peer]),
-                (1, far_peer.sent(), [&near_peer, &far_peer]),
-            ] {
-                for message in sent {
-                    let Message::Ping(payload) = &message else { panic!("{message:?}") };
-                    pings[side] += 1;
-                    // As sockets do, the other side answers.
-                    other[1].send(Message::Pong(payload.clone()));
-                    other[0].send(message);
-                }
-            }
-        }
-        assert!((30..=35).contains(&pings[0]), "{pings:?}");
-        assert_eq!(pings[1], 0);
-    }
-
-    #[tokio::test(start_paused = true)]
-    async fn a_link_is_probed_as_soon_as_the_machine_wakes_up() {
-        static SLEPT: AtomicU64 = AtomicU64::new(0);
-        let clock = || UNIX_EPOCH + Duration::from_secs(SLEPT.load(Relaxed));
-        let (link, peer) = fake::link();
-        let heartbeat =
-            Heartbeat::new(link, Config::default()).with_alarm(SuspendDetector::with_clock(clock));
-        let mut heartbeat = spawn(heartbeat);
-        for _ in 0..12 {
-            assert_pending!(heartbeat.poll_next());
-            advance(SECOND).await;
-        }
-        assert!(pings(&peer).is_empty());
-        SLEPT.store(3600, Relaxed);
-        assert!(heartbeat.is_woken());
-        assert_pending!(heartbeat.poll_next());
-        assert_eq!(pings(&peer).len(), 1);
-        for _ in 0..9 {
-            advance(SECOND).await;
-            assert_pending!(heartbeat.poll_next());
-        }
-        assert!(pings(&peer).is_empty());
-        advance(SECOND).await;
-        assert!(assert_ready!(heartbeat.poll_next()).unwrap().is_err());
-    }
-
-    #[tokio::test(start_paused = true)]
-    async fn a_link_that_takes_no_ping_is_left_to_the_watchdog() {
-        let (link, peer) = fake::link();
-        peer.block(true);
-        let mut heartbeat = spawn(Heartbeat::new(link, Config::default()));
-        for _ in 0..44 {
-            assert_pending!(heartbeat.poll_next());
-            advance(SECOND).await;
-        }
-        assert_pending!(heartbeat.poll_next());
-        advance(SECOND).await;
-        assert!(assert_ready!(heartbeat.poll_next()).unwrap().is_err());
-    }
-
-    #[tokio::test(start_paused = true)]
-    async fn a_ping_that_had_to_wait_goes_out_as_soon_as_it_can() {
-        let (link, peer) = fake::link();
-        let mut heartbeat = spawn(Heartbeat::new(link, Config::default()));
-        assert_pending!(heartbeat.poll_next());
-        peer.block(true);
-        advance(20 * SECOND).await;
-        assert_pending!(heartbeat.poll_next());
-        assert!(pings(&peer).is_empty());
-        advance(5 * SECOND).await;
-        peer.block(false);
-        assert!(heartbeat.is_woken());
-        assert_pending!(heartbeat.poll_next());
-        assert_eq!(pings(&peer).len(), 1);
-        advance(9 * SECOND).await;
-        assert_pending!(heartbeat.poll_next());
-        // Its pong is due before the watchdog.
-        advance(SECOND).await;
-        assert!(heartbeat.is_woken());
-        assert!(assert_ready!(heartbeat.poll_next()).unwrap().is_err());
-    }
-
-    #[tokio::test(start_paused = true)]
-    async fn with_all_off_it_waits_for_ever() {
-        let (link, peer) = fake::link();
-        let config = Config::default().ping_interval(None).idle_timeout(None);
-        let mut heartbeat = spawn(Heartbeat::new(link, config));
-        assert_pending!(heartbeat.poll_next());
-        advance(86_400 * SECOND).await;
-        assert_pending!(heartbeat.poll_next());
-        assert!(peer.sent().is_empty());
-    }
-}
+mod tests;

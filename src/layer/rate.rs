@@ -24,9 +24,9 @@
 //! # The heartbeat below
 //! A message is kept for one period at most, a second where the rate is 1. For that long
 //! [`Heartbeat`](super::Heartbeat) below is not polled, and it pings only when all that has arrived
-//! is read. Whatever is read is life, so a peer is not taken for gone because its pong is behind its
-//! own messages. The other way round it may be: one that floods this side far above the rate finds
-//! the answer to its own ping late, by as much as it had sent before.
+//! is read. Whatever is read counts as heard, so a peer is not taken for gone because its pong is
+//! behind its own messages. The other way round it may be: one that floods this side far above the
+//! rate finds the answer to its own ping late, by as much as it had sent before.
 
 use std::{
     num::NonZeroU32,
@@ -50,7 +50,7 @@ use crate::{
     message::Message,
 };
 
-/// How much a [`Rate`] lets through.
+/// Rate that a [`Rate`] allows.
 #[derive(Debug, Clone)]
 #[non_exhaustive]
 pub struct Config {
@@ -63,7 +63,7 @@ pub struct Config {
 }
 
 impl Config {
-    /// That many messages per second, and in a burst as many.
+    /// Creates a rate of so many messages per second, with bursts of as many.
     #[must_use]
     pub fn new(messages_per_second: NonZeroU32) -> Self {
         Self { messages_per_second, burst: messages_per_second }
@@ -92,14 +92,15 @@ impl clock::Clock for Clock {
 }
 
 pin_project! {
-    /// Reads no more messages per second than its [`Config`] says, and leaves the rest with the peer.
+    /// Reads no more messages per second than its [`Config`] says, and leaves the rest with the
+    /// peer.
     #[derive(Debug)]
     #[must_use = "a layer does nothing unless polled"]
     pub struct Rate<S> {
         limiter: RateLimiter<NotKeyed, InMemoryState, Clock, NoOpMiddleware<Nanos>>,
-        // What was read and does not fit before `timer` fires.
+        // Message that was read, and does not fit before `timer` fires.
         kept: Option<Message>,
-        // A write has failed: what has arrived by now is all there will be.
+        // A write has failed: no more will arrive than has by now.
         broken: bool,
         #[pin]
         timer: Sleep,
@@ -135,7 +136,7 @@ impl<S: Duplex<Message, Message>> Stream for Rate<S> {
                 other => return Poll::Ready(other),
             }
         }
-        // The Close that explains a failed write may be behind what is too much.
+        // The Close that explains a failed write may be behind more than fits.
         while !*this.broken {
             if waits {
                 ready!(this.timer.as_mut().poll(cx));

@@ -36,13 +36,14 @@ use pin_project_lite::pin_project;
 use tokio::time::{Sleep, sleep};
 
 use crate::{
+    close::{CloseCode, CloseReason},
     duplex::Duplex,
-    error::{CloseCode, CloseReason, Error, LinkError},
+    error::{Error, LinkError},
     link::{Down, LinkEvent, LinkUp, Outgoing},
     message::Message,
 };
 
-/// Time for which a Close that explains a failed write is looked for: it may have arrived and not
+/// Time for which a Close that explains a failed write is looked for. It may have arrived and not
 /// been read yet.
 const EXPLANATION: Duration = Duration::from_millis(100);
 
@@ -64,10 +65,10 @@ pub trait LinkSource {
         cx: &mut Context<'_>,
     ) -> Poll<Result<(Self::Link, LinkUp), Error>>;
 
-    /// Tells the source that the current link works: it has carried a message each way, and where it
-    /// began a session anew a second one inbound, since the first only answers `initialize`. Control
-    /// frames of the WebSocket and of [`Resume`](crate::layer::Resume) do not count. The default
-    /// implementation does nothing.
+    /// Tells the source that the current link works. It has carried a message each way, and where
+    /// it began a session anew a second one inbound, since the first only answers `initialize`.
+    /// Control frames of the WebSocket and of [`Resume`](crate::layer::Resume) do not count. The
+    /// default implementation does nothing.
     fn carried(self: Pin<&mut Self>) {}
 
     /// Returns the reason with which a link is closed whose place the latest link takes: by default
@@ -76,14 +77,15 @@ pub trait LinkSource {
         LinkError::taken_over().close_reason()
     }
 
-    /// Returns the handle by which this source is asked for another link, which then comes from
-    /// [`poll_next_link`](Self::poll_next_link). The default handle is heard by nobody.
+    /// Returns the handle by which this source is asked for another link. That then comes from
+    /// [`poll_next_link`](Self::poll_next_link). The default handle has no effect.
     fn reconnect_handle(&self) -> ReconnectHandle {
         ReconnectHandle::default()
     }
 }
 
-/// A cheap handle that asks a [`LinkSource`] for another link, whatever the state of the present one.
+/// A cheap handle that asks a [`LinkSource`] for another link, whatever the state of the present
+/// one.
 #[derive(Debug, Clone, Default)]
 pub struct ReconnectHandle(Arc<(AtomicBool, AtomicWaker)>);
 
@@ -152,7 +154,7 @@ struct Unproven {
 }
 
 impl Unproven {
-    /// Requires one message each way, and a second inbound one where the session is new: the first
+    /// Requires one message each way, and a second inbound one where the session is new. The first
     /// answers `initialize`, which a server may do and end at once.
     fn new(up: &LinkUp) -> Self {
         let inbound = if matches!(up, LinkUp::Resumed(_)) { 1 } else { 2 };

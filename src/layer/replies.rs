@@ -10,18 +10,19 @@ use rmcp::service::RxJsonRpcMessage;
 
 use super::codec::Codec;
 use crate::{
+    close::CloseReason,
     decode::PendingMethods,
     duplex::Duplex,
-    error::{CloseReason, Error, LinkError},
+    error::{Error, LinkError},
     framing::Framing,
     link::LinkEvent,
     message::Message,
     role::McpRole,
 };
 
-/// Bytes of replies that may wait in a link without room before no more is read, so that a peer
-/// which sends rubbish and reads nothing is not buffered for. Not 0: two ends that both refuse
-/// something would each wait for the other to read.
+/// Most bytes of replies that may wait in a link without room before no more is read. A peer that
+/// sends rubbish and reads nothing is not buffered for. Not 0: two ends that both refuse something
+/// would each wait for the other to read.
 pub(super) const MAX_UNFLUSHED: usize = 1 << 20;
 
 /// State of the messages that a [`Codec`] makes by itself, in the link below.
@@ -30,7 +31,7 @@ pub(super) const MAX_UNFLUSHED: usize = 1 << 20;
 /// |---|---|---|---|---|
 /// | `Flushed` | `Unflushed` | | | |
 /// | `Unflushed` | adds to its bytes | its bytes are 0 | `Flushed` | reading waits; `Muted` where nothing can be written before more is read |
-/// | `Muted`: what cannot be read is not answered, nor a sign of life | | `Unflushed` | `Flushed` | reading goes on |
+/// | `Muted`: what cannot be read is not answered, nor a ping of the framing | | `Unflushed` | `Flushed` | reading goes on |
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
 pub(super) enum Replies {
     #[default]
@@ -93,10 +94,9 @@ impl Replies {
         Poll::Ready(failed)
     }
 
-    /// Reads from `link` and decodes with the help of the requests in flight, until there is a
-    /// message or an event. Where `is_stuck` says that nothing can be written to the link before
-    /// more is read, reading goes on, and beyond [`MAX_UNFLUSHED`] neither unreadable messages nor
-    /// signs of life are answered.
+    /// Reads from `link` and decodes until there is a message or an event. Where `is_stuck` says
+    /// that nothing can be written to the link before more is read, reading goes on, and beyond
+    /// [`MAX_UNFLUSHED`] neither unreadable messages nor pings are answered.
     pub(super) fn poll_decode<R, F, S, I>(
         &mut self,
         codec: &mut Codec<R, F>,
@@ -116,7 +116,7 @@ impl Replies {
                 return Poll::Ready(Some(Ok(LinkEvent::Item(failed))));
             }
             let failed = ready!(self.poll_room(link.as_mut(), &is_stuck, cx));
-            // What arrived before a write failed is not lost.
+            // Messages that arrived before a write failed are not lost.
             let item = match (link.as_mut().poll_next(cx), failed) {
                 (Poll::Pending, Some(error)) => Some(Err(error)),
                 (polled, _) => ready!(polled),

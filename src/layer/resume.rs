@@ -16,14 +16,14 @@
 //! | any other [`LinkUp`] | forgets all, and begins as the source [said](ReceiveCount::begin) | the [`LinkEvent::Down`], unless it was told; then the same |
 //! | an error | | the same, for good |
 //!
-//! While the link is down nothing is taken: `poll_ready` fails with the cause, and what becomes of it
-//! is read from the stream. So whatever this layer has was handed to a link, and may have been
+//! While the link is down nothing is taken: `poll_ready` fails with the cause, and what becomes of
+//! it is read from the stream. So whatever this layer has was handed to a link, and may have been
 //! received; what never was is still in the queue above.
 //!
 //! # Who waits for whom
 //! Reading never waits for writing. While `poll_ready` is pending, because the window is full or
 //! the link takes nothing, whoever polls it, reader or writer, reads the link on. So
-//! acknowledgements, signs of life, the end of the link and the next link are dealt with at once.
+//! acknowledgements, pongs, the end of the link and the next link are dealt with at once.
 //! Messages wait in order for their reader.
 //!
 //! Let D be the side that dialled, and A the one that accepted. Each line waits for the lines above
@@ -63,11 +63,11 @@
 //! When the session is over it is delivered, and never counted.
 
 mod ack_deadline;
-mod ahead;
+mod blocked_send;
 mod config;
 pub(crate) mod frame;
-mod inbound;
-mod read_ahead;
+mod link_items;
+mod read_queue;
 pub(crate) mod receive_count;
 pub(crate) mod secret;
 mod send_window;
@@ -91,7 +91,7 @@ use tokio::{task::coop::poll_proceed, time::Instant};
 pub use self::secret::Secrets;
 use self::{
     ack_deadline::AckDeadline,
-    ahead::{Ahead, Waiting},
+    read_queue::{Queued, ReadQueue},
     send_window::SendWindow,
 };
 pub use self::{
@@ -142,6 +142,30 @@ impl Phase {
     }
 }
 
+/// Flush of the messages that this layer sends by itself, and of those that opened the link or filled
+/// the window.
+///
+/// | | the stream |
+/// |---|---|
+/// | `Done` | has nothing to flush |
+/// | `Deferred` | flushes at its next poll: messages sent with an acknowledgement share the flush |
+/// | `Due` | flushes before it waits |
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+enum OwnFlush {
+    Done,
+    Deferred,
+    Due,
+}
+
+impl OwnFlush {
+    /// Requests a flush, unless one is requested already.
+    fn request(&mut self) {
+        if *self == Self::Done {
+            *self = Self::Due;
+        }
+    }
+}
+
 pin_project! {
     /// A layer of one session over one connection after the other.
     #[derive(Debug)]
@@ -152,7 +176,7 @@ pin_project! {
         start: SessionStart,
         phase: Phase,
         // Items read while nothing could be written.
-        ahead: Ahead,
+        read_queue: ReadQueue,
         config: Config,
         // `true` if this side dialled. Once known, it stays so.
         dialled: bool,
@@ -161,10 +185,7 @@ pin_project! {
         ping_unflushed: bool,
         // `true` while someone waits for an acknowledgement.
         starved: bool,
-        // `true` while a message of this layer, or what opened the link, is not flushed.
-        unflushed: bool,
-        // `true` if that is an acknowledgement, whose flush may wait for messages sent with it.
-        waits: bool,
+        flush: OwnFlush,
         ack_overdue: bool,
         timer: Timer,
         #[pin]
@@ -187,36 +208,34 @@ impl<S: Duplex<Outgoing, LinkEvent<Message>>> Resume<S> {
             start,
             receive_count,
             phase: Phase::Live,
-            ahead: Ahead::default(),
+            read_queue: ReadQueue::default(),
             dialled,
             ack_deadline: AckDeadline::new(config.ack_timeout),
             ping_unflushed: false,
             config,
             starved: false,
-            unflushed: true,
-            waits: false,
+            flush: OwnFlush::Due,
             ack_overdue: false,
             timer: Timer::default(),
             inner,
         }
     }
 
-    /// Hands to the link what it is owed beside new messages: a due acknowledgement, and what is sent
-    /// again. The stream reports a failed write.
+    /// Hands a due acknowledgement to the link, and messages that are sent again. The stream
+    /// reports a failed write.
     fn poll_own(self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<Result<(), Error>> {
         let mut this = self.project();
         this.phase.obstacle()?;
         if *this.ack_overdue || this.send_window.is_ack_due() {
             ready!(this.inner.as_mut().poll_ready(cx))?;
             *this.ack_overdue = false;
-            *this.unflushed = true;
-            *this.waits = true;
+            *this.flush = OwnFlush::Deferred;
             let ack = Frame::Ack(this.send_window.acknowledgement()).encode();
             this.inner.as_mut().start_send(Outgoing::new(0, ack))?;
         }
         while !this.send_window.is_handed_over() {
             ready!(this.inner.as_mut().poll_ready(cx))?;
-            *this.unflushed = true;
+            this.flush.request();
             if let Some(next) = this.send_window.hand_over() {
                 this.inner.as_mut().start_send(next)?;
             }
@@ -283,22 +302,24 @@ impl<S: Duplex<Outgoing, LinkEvent<Message>>> Resume<S> {
                         return Poll::Ready(Some(Ok(down)));
                     }
                     let this = self.as_mut().project();
-                    if !*this.unflushed {
-                        return Poll::Pending;
-                    }
-                    if mem::take(this.waits) {
-                        cx.waker().wake_by_ref();
-                        return Poll::Pending;
+                    match this.flush {
+                        OwnFlush::Done => return Poll::Pending,
+                        OwnFlush::Deferred => {
+                            *this.flush = OwnFlush::Due;
+                            cx.waker().wake_by_ref();
+                            return Poll::Pending;
+                        }
+                        OwnFlush::Due => {}
                     }
                     let flushed = ready!(this.inner.poll_flush(cx));
-                    *this.unflushed = false;
+                    *this.flush = OwnFlush::Done;
                     if flushed.is_ok() {
                         return Poll::Pending;
                     }
                     continue;
                 }
             };
-            if let Some(item) = self.as_mut().take_in(cx, item) {
+            if let Some(item) = self.as_mut().on_item(cx, item) {
                 return Poll::Ready(Some(item));
             }
         }
@@ -315,23 +336,23 @@ impl<S: Duplex<Outgoing, LinkEvent<Message>>> Stream for Resume<S> {
 
     fn poll_next(mut self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<Option<Self::Item>> {
         loop {
-            if !self.ahead.is_empty() {
-                // The reader may deal with many small messages in one step: others have a turn too.
+            if !self.read_queue.is_empty() {
+                // The reader may take many small messages in one step; other tasks have a turn too.
                 ready!(poll_proceed(cx)).made_progress();
             }
-            let waiting = match self.as_mut().project().ahead.pop() {
-                Some(waiting) => waiting,
+            let queued = match self.as_mut().project().read_queue.pop() {
+                Some(queued) => queued,
                 None => {
                     if let Phase::Ended(error) = &self.phase {
                         return Poll::Ready(Some(Err(error.clone())));
                     }
                     match ready!(self.as_mut().poll_item(cx)) {
-                        Some(Ok(item)) => Waiting { is_uncounted: self.is_numbered(&item), item },
+                        Some(Ok(item)) => Queued { is_uncounted: self.is_numbered(&item), item },
                         end => return Poll::Ready(end),
                     }
                 }
             };
-            let Waiting { item, is_uncounted } = waiting;
+            let Queued { item, is_uncounted } = queued;
             if !is_uncounted || self.as_mut().count(&item) {
                 return Poll::Ready(Some(Ok(item)));
             }
@@ -368,7 +389,7 @@ impl<S: Duplex<Outgoing, LinkEvent<Message>>> Sink<Outgoing> for Resume<S> {
             _ => return this.inner.start_send(item),
         }
         this.send_window.take(item);
-        // Between being asked whether it takes a message and being given it, the link may be lost.
+        // The link may be lost between `poll_ready` and `start_send`.
         if !matches!(this.phase, Phase::Live) {
             return Ok(());
         }
@@ -382,8 +403,7 @@ impl<S: Duplex<Outgoing, LinkEvent<Message>>> Sink<Outgoing> for Resume<S> {
         ready!(self.as_mut().poll_own(cx))?;
         let this = self.project();
         let flushed = ready!(this.inner.poll_flush(cx));
-        *this.unflushed = false;
-        *this.waits = false;
+        *this.flush = OwnFlush::Done;
         Poll::Ready(flushed)
     }
 

@@ -22,10 +22,14 @@ pub(crate) mod config;
 #[cfg_attr(docsrs, doc(cfg(feature = "deflate")))]
 pub mod deflate;
 mod ending;
+mod filter;
 mod frames;
 mod pace;
+pub(crate) mod side;
+mod small_messages;
 mod stall;
 mod stream;
+#[cfg(any(test, feature = "server"))]
 mod unauthenticated;
 
 use std::{
@@ -54,35 +58,27 @@ use tokio_tungstenite::{
     },
 };
 
-pub use self::config::Config;
+pub use self::{config::Config, side::Side};
 use self::{
     ending::{close_frame, ended, link_error},
+    filter::{Filter, Filtered},
     pace::Pace,
+    small_messages::{STEP, TooBig},
     stall::Stall,
     stream::{Counted, LIBRARY},
-    unauthenticated::{STEP, TooBig},
 };
 use crate::{
-    error::{CloseCode, CloseReason, Error, LinkError},
+    close::{CloseCode, CloseReason},
+    error::{Error, LinkError},
     message::{Message, Text},
     stats::Stats,
     time::deadline_in,
 };
 
-/// How many pings are read at most before the pongs that they asked for have been written.
+/// Most pings that are read before their pongs have been written.
 const MAX_PONGS_OWED: usize = 16;
 
-/// Which end of the opening handshake this is: the client masks its frames (RFC 6455, section 5.1),
-/// the server closes the TCP connection (section 7.1.1). Which MCP role speaks is another matter.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub enum Side {
-    /// The side that dialled.
-    Client,
-    /// The side that accepted.
-    Server,
-}
-
-/// Where a connection stands between open and closed.
+/// Phase of a connection between open and closed.
 ///
 /// | phase | inbound | outbound | left when |
 /// |---|---|---|---|
@@ -108,7 +104,7 @@ enum Phase {
 #[derive(Debug)]
 #[must_use = "a layer does nothing unless polled"]
 pub struct Socket<S> {
-    websocket: WebSocketStream<Counted<S>>,
+    websocket: WebSocketStream<Filtered<S>>,
     side: Side,
     config: Config,
     phase: Phase,
@@ -124,12 +120,12 @@ pub struct Socket<S> {
 }
 
 impl<S: AsyncRead + AsyncWrite + Unpin> Socket<S> {
-    /// A socket over `stream`, on which the opening handshake is done.
+    /// Creates a socket over `stream`, on which the opening handshake is done.
     pub fn new(stream: S, side: Side, config: Config) -> Self {
         Self::with_leftover(stream, Bytes::new(), side, config, Stats::default())
     }
 
-    /// The same with what was read behind the handshake, and with the counters to count in.
+    /// Creates a socket with `leftover`, which was read behind the handshake, and with counters.
     pub fn with_leftover(
         stream: S,
         leftover: Bytes,
@@ -140,14 +136,15 @@ impl<S: AsyncRead + AsyncWrite + Unpin> Socket<S> {
         stats.bytes_received(leftover.len());
         let mut stream = Counted::new(stream, stats, config.buffer_size);
         stream.frames.follow(&leftover);
-        // A copy: what was read behind a handshake holds on to all that was read in it.
-        Self::assemble(stream, leftover.to_vec(), side, config)
+        // A copy, since the bytes share the buffer of the whole handshake.
+        let ahead = leftover.to_vec();
+        Self::assemble(Filtered { stream, filter: Filter::None }, ahead, side, config)
     }
 
-    fn assemble(stream: Counted<S>, ahead: Vec<u8>, side: Side, config: Config) -> Self {
-        let (read_size, write_size, limit) = match &stream.small {
-            Some(small) => (STEP, STEP, small.limit()),
-            None => (config.buffer_size.min(LIBRARY), config.buffer_size, config.limit(side)),
+    fn assemble(stream: Filtered<S>, ahead: Vec<u8>, side: Side, config: Config) -> Self {
+        let (read_size, write_size, limit) = match &stream.filter {
+            Filter::SmallMessages(small) => (STEP, STEP, small.limit()),
+            _ => (config.buffer_size.min(LIBRARY), config.buffer_size, config.limit(side)),
         };
         let websocket_config = WebSocketConfig::default()
             .read_buffer_size(read_size)
@@ -174,7 +171,7 @@ impl<S: AsyncRead + AsyncWrite + Unpin> Socket<S> {
         }
     }
 
-    /// The same where permessage-deflate was agreed on.
+    /// Creates a socket with permessage-deflate, as agreed on in the handshake.
     #[cfg(feature = "deflate")]
     #[cfg_attr(docsrs, doc(cfg(feature = "deflate")))]
     pub fn deflating(
@@ -188,19 +185,24 @@ impl<S: AsyncRead + AsyncWrite + Unpin> Socket<S> {
         stats.bytes_received(leftover.len());
         let inflater = deflate::Inflater::new(&agreement, side, &leftover, config.limit(side));
         let mut socket = Self::with_leftover(stream, Bytes::new(), side, config, stats);
-        socket.websocket.get_mut().frames.follow(&leftover);
-        socket.websocket.get_mut().inflater = Some(Box::new(inflater));
+        let filtered = socket.websocket.get_mut();
+        filtered.stream.frames.follow(&leftover);
+        filtered.filter = Filter::Inflate(Box::new(inflater));
         socket.compressor = deflate::Compressor::new(&agreement, side).map(Box::new);
         socket
     }
 
-    /// The byte stream below.
+    /// Returns the byte stream below.
     pub fn get_ref(&self) -> &S {
+        &self.counted().stream
+    }
+
+    fn counted(&self) -> &Counted<S> {
         &self.websocket.get_ref().stream
     }
 
     fn stats(&self) -> &Stats {
-        &self.websocket.get_ref().stats
+        &self.counted().stats
     }
 
     /// Ends the connection for `error`: tells the peer, where it is the peer's doing.
@@ -220,8 +222,8 @@ impl<S: AsyncRead + AsyncWrite + Unpin> Socket<S> {
         );
         if told {
             let mut reason = error.close_reason();
-            if let (LinkError::TooBig { .. }, Some(small)) =
-                (&error, &self.websocket.get_ref().small)
+            if let (LinkError::TooBig { .. }, Filter::SmallMessages(small)) =
+                (&error, &self.websocket.get_ref().filter)
             {
                 reason.reason = TooBig { size: 0, limit: small.limit() }.to_string();
             }
@@ -244,7 +246,7 @@ impl<S: AsyncRead + AsyncWrite + Unpin> Socket<S> {
             }
             return Ok(());
         }
-        let written = self.websocket.get_ref().written;
+        let written = self.counted().written;
         let stall = self.stall.get_or_insert_with(|| Stall::new(written, &self.config));
         if let Err(error) = stall.wait(cx, written, &self.config) {
             self.phase = Phase::Closed;
@@ -264,7 +266,8 @@ impl<S: AsyncRead + AsyncWrite + Unpin> Socket<S> {
     /// Fails if the peer was too slow for a whole window with the message that is arriving.
     fn check_pace(&mut self, cx: &mut Context<'_>, waits: bool) -> Result<(), LinkError> {
         let Some(rate) = self.config.min_receive_rate else { return Ok(()) };
-        let (frames, window) = (&self.websocket.get_ref().frames, self.config.receive_window);
+        let (frames, window) =
+            (&self.websocket.get_ref().stream.frames, self.config.receive_window);
         if self.pace.is_none() && !(waits && frames.is_unfinished()) {
             return Ok(());
         }
@@ -277,21 +280,21 @@ impl<S: AsyncRead + AsyncWrite + Unpin> Socket<S> {
         Ok(())
     }
 
-    /// Reads and discards until the end of the stream: the kernel answers unread data with a reset,
+    /// Reads and discards until the end of the stream. The kernel answers unread data with a reset,
     /// which would overtake our Close.
     fn poll_discard(&mut self, cx: &mut Context<'_>) -> Poll<()> {
         let mut scratch = [0; 4096];
-        let stream = self.websocket.get_mut();
+        let stream = &mut self.websocket.get_mut().stream;
         loop {
             let mut buffer = ReadBuf::new(&mut scratch);
-            match ready!(Pin::new(&mut *stream).poll_wire(cx, &mut buffer)) {
+            match ready!(stream.poll_wire(cx, &mut buffer)) {
                 Ok(()) if !buffer.filled().is_empty() => {}
                 _ => return Poll::Ready(()),
             }
         }
     }
 
-    /// A message of one frame, compressed where that is agreed on and of use.
+    /// Builds a message of one frame, compressed where that is agreed on and of use.
     fn data(&mut self, data: Bytes, kind: Data) -> WsMessage {
         #[cfg(feature = "deflate")]
         if let Some(compressor) = &mut self.compressor
@@ -361,7 +364,7 @@ impl<S: AsyncRead + AsyncWrite + Unpin> Stream for Socket<S> {
             let _ = ready!(flushed);
             this.pongs_owed = 0;
         }
-        // Those who read many small messages out of one large step let others have a turn too.
+        // A reader may take many small messages out of one large step; other tasks have a turn too.
         let turn = ready!(poll_proceed(cx));
         let polled = this.websocket.poll_next_unpin(cx);
         if let Err(error) = this.check_pace(cx, polled.is_pending()) {
@@ -454,7 +457,7 @@ impl<S: AsyncRead + AsyncWrite + Unpin> Sink<Message> for Socket<S> {
     }
 }
 
-/// The result of a future that is `async` in name only.
+/// Returns the result of a future that is `async` in name only.
 fn ready_now<T>(future: impl Future<Output = T>) -> T {
     let mut future = std::pin::pin!(future);
     let mut cx = Context::from_waker(std::task::Waker::noop());

@@ -37,7 +37,7 @@ use crate::{
     error::{Error, HandshakeError, LinkError},
     event::ConnectionEvents,
     handshake::stream::{Io, reclaim, set_tcp_options},
-    layer::socket::Side,
+    layer::socket::side::Side,
     link::PeerLimits,
     role::McpRole,
     time::deadline_in,

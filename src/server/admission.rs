@@ -18,7 +18,7 @@ use super::{
     registry::event::RejectReason,
     sessions::{id::RequestedId, store::SessionStore},
 };
-use crate::{layer::socket::Side, role::McpRole};
+use crate::{layer::socket::side::Side, role::McpRole};
 
 /// Admission of a request that is upgraded.
 pub(super) struct Admission {

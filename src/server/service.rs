@@ -32,7 +32,7 @@ use super::{
     sessions::store::SessionStore,
     shutdown::ClosePacer,
 };
-use crate::{layer::socket::Side, role::McpRole};
+use crate::{layer::socket::side::Side, role::McpRole};
 
 /// Upgrades requests and runs a service of its own for each connection.
 ///

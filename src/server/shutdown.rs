@@ -8,7 +8,7 @@ use std::{
 use tokio::time::Instant;
 
 use crate::{
-    error::{CloseCode, CloseReason},
+    close::{CloseCode, CloseReason},
     time::saturating_add,
 };
 

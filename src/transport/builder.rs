@@ -1,4 +1,4 @@
-//! What a transport is made of, and its assembly.
+//! [`Builder`]: the parts of a transport, and their assembly.
 
 use std::{fmt, sync::Arc, time::Duration};
 
@@ -22,7 +22,7 @@ use crate::{
         reconnect::{LinkSource, Reconnect, ReconnectHandle},
         resume,
         shared_link::{self, SharedLink},
-        socket::{self, Side, Socket},
+        socket::{self, Socket, side::Side},
     },
     link::{LinkEvent, Outgoing, PeerLimits},
     message::Message,
@@ -94,7 +94,7 @@ impl Config {
     }
 }
 
-/// What the layers below [`SharedLink`] are made from, once for each connection.
+/// Parts of the layers below [`SharedLink`], which are made anew for each connection.
 #[derive(Debug, Clone)]
 pub(crate) struct Layers {
     config: Config,
@@ -103,7 +103,7 @@ pub(crate) struct Layers {
 }
 
 impl Layers {
-    /// The settings that the opening handshake has to know of.
+    /// Returns the settings that the opening handshake needs.
     #[cfg(feature = "client")]
     pub(crate) fn socket(&self) -> &socket::Config {
         &self.config.socket
@@ -115,8 +115,8 @@ impl Layers {
         self.config.limits(Side::Client)
     }
 
-    /// The layers over a byte stream on which the opening handshake is done, with what was agreed on
-    /// in it.
+    /// Builds the layers over a byte stream on which the opening handshake is done. They have the
+    /// extensions agreed on in it.
     pub(crate) fn link<S>(
         &self,
         stream: S,
@@ -205,8 +205,8 @@ impl<R: McpRole> WebSocketTransport<R> {
 }
 
 impl<R: McpRole> Builder<R> {
-    /// Sets the settings of the layers that the builder puts on: those from [`SharedLink`] upwards, and
-    /// in [`over_stream`](Self::over_stream) all of them.
+    /// Sets the settings of the layers that the builder puts on: those from [`SharedLink`] upwards.
+    /// In [`over_stream`](Self::over_stream) that is all of them.
     pub fn transport(mut self, config: Config) -> Self {
         self.config = config;
         self
@@ -230,22 +230,22 @@ impl<R: McpRole> Builder<R> {
         self
     }
 
-    /// Says which requests are sent again on a connection to a peer that knows nothing of them, though
-    /// they may have run: those of which that does no harm. By default none is.
+    /// Sets which requests are sent again to a peer that knows nothing of them, though they may
+    /// have run. Those are the ones for which that does no harm. By default there are none.
     pub fn replay(mut self, policy: impl Fn(&R::Req) -> Replay + Send + Sync + 'static) -> Self {
         self.replay = Some(Arc::new(policy));
         self
     }
 
-    /// Sets the limits of the peer, as whoever makes the links knows them: unknown by default. A larger
-    /// message fails alone, and further requests wait.
+    /// Sets the limits of the peer, as whoever makes the links knows them: unknown by default. A
+    /// larger message fails alone, and further requests wait.
     pub fn peer(mut self, peer: PeerLimits) -> Self {
         self.peer = peer;
         self
     }
 
-    /// Ends each request of ours that shows no sign of life for so long, as
-    /// [`deadline`](correlation::Config::deadline) says; replaces the deadline of
+    /// Sets the deadline of requests of ours that make no progress, as
+    /// [`deadline`](correlation::Config::deadline) says. Replaces the deadline of
     /// [`transport`](Self::transport).
     pub fn deadline(mut self, deadline: Duration) -> Self {
         self.deadline = Some(deadline);
@@ -266,8 +266,9 @@ impl<R: McpRole> Builder<R> {
         self.over_link(Box::pin(link), ConnectionEvents::default())
     }
 
-    /// Builds a transport over a byte stream on which the opening handshake is done, and what was read
-    /// behind it: [`Socket`](crate::layer::Socket), [`Heartbeat`] and the rest.
+    /// Builds a transport over a byte stream on which the opening handshake is done. `leftover` is
+    /// what was read behind it. The layers are [`Socket`](crate::layer::Socket), [`Heartbeat`] and
+    /// the rest.
     pub fn over_stream<S>(self, stream: S, leftover: Bytes, side: Side) -> WebSocketTransport<R>
     where
         S: AsyncRead + AsyncWrite + Unpin + Send + 'static,
@@ -275,7 +276,7 @@ impl<R: McpRole> Builder<R> {
         self.over_upgraded(stream, leftover, side, WsExtensions::default())
     }
 
-    /// The same with what was agreed on in the handshake.
+    /// Builds a transport over a byte stream, with the extensions agreed on in the handshake.
     pub(crate) fn over_upgraded<S>(
         self,
         stream: S,
@@ -290,16 +291,16 @@ impl<R: McpRole> Builder<R> {
         self.over_link(link, ConnectionEvents::default())
     }
 
-    /// The counters to count in.
+    /// Returns the counters to count in.
     #[cfg(feature = "server")]
     pub(crate) fn counters(&self) -> Stats {
         self.stats.clone()
     }
 
-    /// Where the form of the messages wants the name of the session.
+    /// Returns the session id in the messages, if the framing has one.
     #[cfg(any(feature = "client", feature = "server"))]
     pub(crate) fn session(&self) -> Option<crate::framing::session_id::SessionIdCell> {
-        self.framing.session_id()
+        self.framing.properties().session_id.map(|field| field.cell)
     }
 
     /// Returns the framing.
@@ -308,7 +309,7 @@ impl<R: McpRole> Builder<R> {
         &mut *self.framing
     }
 
-    /// How connections behave whose messages have this form.
+    /// Returns how connections with this framing behave.
     #[cfg(feature = "client")]
     pub(crate) fn framing_properties(&self) -> crate::framing::properties::FramingProperties {
         self.framing.properties()
@@ -322,9 +323,9 @@ impl<R: McpRole> Builder<R> {
     pub(crate) fn over_link(
         self,
         link: BoxLink,
-        notices: ConnectionEvents,
+        events: ConnectionEvents,
     ) -> WebSocketTransport<R> {
-        self.assemble(Reconnect::single(link), notices, |stack| stack)
+        self.assemble(Reconnect::single(link), events, |stack| stack)
     }
 
     /// Builds a transport over `first`, and over the links of `source` when that is lost.
@@ -334,17 +335,17 @@ impl<R: McpRole> Builder<R> {
     {
         let reconnect_handle = source.reconnect_handle();
         let state = watch::Sender::new(State::Connecting);
-        let notices = ConnectionEvents::new(state, Broadcaster::default());
-        self.outliving(Reconnect::new(first, source), reconnect_handle, notices)
+        let events = ConnectionEvents::new(state, Broadcaster::default());
+        self.outliving(Reconnect::new(first, source), reconnect_handle, events)
     }
 
-    /// The same where the links carry a session, as far as the peer keeps one.
+    /// Builds a transport over links that carry a session, as far as the peer keeps one.
     #[cfg(feature = "client")]
     pub(crate) fn over_sessions<S>(
         self,
         first: S::Link,
         source: S,
-        notices: ConnectionEvents,
+        events: ConnectionEvents,
         receive_count: ReceiveCount,
     ) -> WebSocketTransport<R>
     where
@@ -354,10 +355,10 @@ impl<R: McpRole> Builder<R> {
         let reconnect = Reconnect::new(first, source);
         let this = self.peer(receive_count.peer().clone());
         let line = Resume::with_receive_count(reconnect, this.config.resume.clone(), receive_count);
-        this.outliving(line, reconnect_handle, notices)
+        this.outliving(line, reconnect_handle, events)
     }
 
-    /// A transport over the links of one session, with which it ends.
+    /// Builds a transport over the links of one session, with which it ends.
     #[cfg(feature = "server")]
     pub(crate) fn over_session<S>(
         self,
@@ -371,21 +372,21 @@ impl<R: McpRole> Builder<R> {
         let reconnect = Reconnect::new(first, source);
         let this = self.peer(receive_count.peer().clone());
         let line = Resume::with_receive_count(reconnect, this.config.resume.clone(), receive_count);
-        let notices = ConnectionEvents::default();
-        this.assemble(line, notices.clone(), |stack| stack.expecting_return(notices))
+        let events = ConnectionEvents::default();
+        this.assemble(line, events.clone(), |stack| stack.expecting_return(events))
     }
 
     fn outliving<L>(
         self,
         line: L,
         reconnect_handle: ReconnectHandle,
-        notices: ConnectionEvents,
+        events: ConnectionEvents,
     ) -> WebSocketTransport<R>
     where
         L: Duplex<Outgoing, LinkEvent<Message>> + Send + 'static,
     {
-        let mut transport = self.assemble(line, notices.clone(), |stack| {
-            stack.outliving(notices, reconnect_handle.clone())
+        let mut transport = self.assemble(line, events.clone(), |stack| {
+            stack.outliving(events, reconnect_handle.clone())
         });
         transport.reconnect_handle = Some(reconnect_handle);
         transport
@@ -394,7 +395,7 @@ impl<R: McpRole> Builder<R> {
     fn assemble<L>(
         self,
         line: L,
-        notices: ConnectionEvents,
+        events: ConnectionEvents,
         finish: impl FnOnce(Stack<R>) -> Stack<R>,
     ) -> WebSocketTransport<R>
     where
@@ -403,7 +404,7 @@ impl<R: McpRole> Builder<R> {
         let Self { mut config, framing, stats, span, subprotocol, replay, deadline, peer } = self;
         config.correlation.deadline = deadline.or(config.correlation.deadline);
         let close_timeout = config.socket.close_timeout;
-        let shared = SharedLink::with_notices(line, config.shared, notices, span.clone());
+        let shared = SharedLink::with_events(line, config.shared, events, span.clone());
         let framed = Framed::with_stats(shared.clone(), framing, config.framed, stats.clone());
         let framed = framed.within(peer);
         let stack = Correlation::with_stats(framed, config.correlation, stats.clone());

@@ -26,21 +26,21 @@ pub(super) struct Receiver {
 
 #[derive(Default)]
 struct State {
-    /// `true` if the stream was never polled, was last ready, or since then has woken its reader or
-    /// had something done to it.
+    /// `true` if the stream is to be polled. It was never polled, was last ready, or since then has
+    /// woken its reader or had something done to it.
     is_due: AtomicBool,
     task: AtomicWaker,
 }
 
 impl Receiver {
-    /// Has the stream polled next time: it was ready, or something was done to it.
+    /// Marks the stream as to be polled next time: it was ready, or something was done to it.
     pub(super) fn poll_again(&self) {
         self.state.is_due.store(true, Release);
     }
 
     /// Ready with the waker with which the stream is to be polled, if there is a reason to.
     pub(super) fn poll_woken(&self, cx: &mut Context<'_>) -> Poll<Waker> {
-        // Before it is asked: whoever wakes from now on wakes this task.
+        // Registered before the check, so that no later wake-up is lost.
         self.state.task.register(cx.waker());
         if self.state.is_due.swap(false, AcqRel) {
             Poll::Ready(self.waker.clone())

@@ -152,8 +152,8 @@ async fn all_who_read_get_everything_in_order_whoever_does_not() {
     .await;
 }
 
-/// One of a hundred stops reading while a lot is pushed: what waits for it is bounded, it is closed in
-/// the end, and the others wait no longer.
+/// One of a hundred stops reading while a lot is pushed: what waits for it is bounded, it is closed
+/// in the end, and the others wait no longer.
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn one_who_stops_reading_harms_nobody() {
     alone!();
@@ -366,7 +366,7 @@ async fn visits(address: SocketAddr, client: usize, rounds: usize) {
     }
 }
 
-/// What is counted adds up once all has ended.
+/// The counters add up once all has ended.
 #[tokio::test]
 async fn figures_add_up() {
     alone!();

@@ -1,4 +1,4 @@
-//! What a message that grows when it is inflated can cost.
+//! Cost of a message that grows when it is inflated.
 
 use std::{net::SocketAddr, time::Duration};
 
@@ -16,7 +16,7 @@ use crate::{
     },
 };
 
-/// That of a server, by default.
+/// Default limit of a server.
 const LIMIT: usize = 4 << 20;
 
 #[tokio::test]

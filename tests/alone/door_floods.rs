@@ -1,8 +1,8 @@
-//! Floods at the door: whatever many clients do before they are let in, or instead of it, a good one is
-//! served as always, and what a request carries besides an upgrade confuses nobody.
+//! Floods at the door: whatever many clients do before they are let in, or instead of it, a good
+//! one is served as always, and what a request carries besides an upgrade confuses nobody.
 //!
-//! The floods take as many clients as `MCP_WS_CLIENTS` says, 300 by default; the full count is 1,000, for
-//! which the process needs as many file descriptors twice over.
+//! The floods take as many clients as `MCP_WS_CLIENTS` says, 300 by default; the full count is
+//! 1,000, for which the process needs as many file descriptors twice over.
 
 use std::{
     net::SocketAddr,
@@ -23,8 +23,9 @@ fn clients() -> usize {
     std::env::var("MCP_WS_CLIENTS").map_or(300, |count| count.parse().unwrap())
 }
 
-/// A good client connects, initializes and is answered, several times over: long before anybody's deadline,
-/// and where the full count is asked for, on a machine that has nothing else to do, within 200 ms.
+/// A good client connects, initializes and is answered, several times over: long before anybody's
+/// deadline, and where the full count is asked for, on a machine that has nothing else to do,
+/// within 200 ms.
 async fn is_served(address: SocketAddr) {
     let is_measured = std::env::var_os("MCP_WS_CLIENTS").is_some();
     let most = Duration::from_millis(if is_measured { 200 } else { 2000 });
@@ -76,7 +77,7 @@ async fn of_halves() {
     .await;
 }
 
-/// The same where all of them are accepted at once, so that the task of the last one begins first.
+/// All of them are accepted at once, so that the task of the last one begins first.
 #[tokio::test(flavor = "multi_thread", worker_threads = 1)]
 async fn of_halves_that_are_accepted_together() {
     alone!();
@@ -220,7 +221,8 @@ async fn requests_before_an_upgrade_are_answered_first() {
     .await;
 }
 
-/// What is a body to some proxy in between must not be frames here: no upgrade with one.
+/// An upgrade with a body is refused: a proxy in between could take for a body what are frames
+/// here.
 #[tokio::test]
 async fn an_upgrade_has_no_body() {
     alone!();

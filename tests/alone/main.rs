@@ -1,5 +1,5 @@
-//! What counts the memory, the descriptors or the time of the whole process, or listens to all that it
-//! traces: each test runs in a process of its own, one after the other. See `tests/README.md`.
+//! Tests that count the memory, the descriptors or the time of the whole process, or read all that
+//! it traces. Each test runs in a process of its own, one after the other. See `tests/README.md`.
 #![cfg(all(feature = "client", feature = "server"))]
 #![allow(clippy::panic, clippy::unwrap_used, reason = "a test fails by panicking")]
 #![allow(unreachable_pub, reason = "nobody else can reach a test")]

@@ -14,7 +14,7 @@ use crate::common::{
     raw::{Raw, upgrade_request},
 };
 
-/// Whether it is off on this process's own socket from `local` to `peer`.
+/// Returns `true` if Nagle's algorithm is off on this process's own socket from `local` to `peer`.
 fn nodelay(local: SocketAddr, peer: SocketAddr) -> bool {
     let process = pidfd_open(getpid(), PidfdFlags::empty()).unwrap();
     let sockets: Vec<OwnedFd> = std::fs::read_dir("/proc/self/fd")

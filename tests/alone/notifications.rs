@@ -1,4 +1,4 @@
-//! What notifications cost whose handlers do not end.
+//! Cost of notifications whose handlers do not end.
 
 use std::{
     net::SocketAddr,
@@ -27,8 +27,8 @@ use crate::{
     },
 };
 
-/// `max_inbound_memory`, by default, and for what is on its way: a message of the most that a server
-/// takes, and as much in buffers.
+/// `max_inbound_memory`, by default, and for what is on its way: a message of the most that a
+/// server takes, and as much in buffers.
 const MOST: usize = (64 + 4 + 4) << 20;
 
 /// Knows what notifications came, in order. Their handlers do not end before the gate is open.
@@ -130,7 +130,7 @@ async fn served(service: &Slow) -> (Inside, Raw) {
     tokio::join!(serving, Raw::initialized(address))
 }
 
-/// The same of `service` as the MCP client.
+/// Connects `service` as the MCP client.
 async fn dialled(service: &Slow) -> (Inside, Raw) {
     let (listener, url) = listen().await;
     let service = service.clone();

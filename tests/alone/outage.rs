@@ -14,7 +14,7 @@ use crate::{
 
 const DAY: Duration = Duration::from_secs(86_400);
 
-/// Nobody else gets this address, and nobody who dials it gets through.
+/// Reserves `address`: nobody else gets it, and nobody who dials it gets through.
 fn reserved(address: SocketAddr) -> TcpSocket {
     let socket = TcpSocket::new_v4().unwrap();
     socket.set_reuseaddr(true).unwrap();

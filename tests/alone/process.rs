@@ -2,7 +2,8 @@
 
 use std::{env, process::Command, sync::Mutex};
 
-/// Runs the test in whose first line this stands in a process of its own, and nothing else meanwhile.
+/// Runs the test in whose first line this stands in a process of its own, and nothing else
+/// meanwhile.
 macro_rules! alone {
     () => {
         fn here() {}
@@ -12,8 +13,8 @@ macro_rules! alone {
     };
 }
 
-/// Runs the test around the function of this name in a process of its own, where it must pass. Returns
-/// `false` in that process, in which it is yet to run.
+/// Runs the test around the function of this name in a process of its own, where it must pass.
+/// Returns `false` in that process, in which it is yet to run.
 pub fn ran_elsewhere(here: &str) -> bool {
     const OWN: &str = "MCP_WS_ALONE";
     static ALONE: Mutex<()> = Mutex::new(());

@@ -1,4 +1,4 @@
-//! What resume costs in memory while nothing is lost: nothing for each message.
+//! Memory that resume takes while nothing is lost: none for each message.
 
 use std::{
     collections::VecDeque,

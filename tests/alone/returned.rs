@@ -27,7 +27,8 @@ async fn come_by_name(address: SocketAddr) -> Raw {
     raw
 }
 
-/// How much memory a million of such messages take, in MiB. They stop when the client is closed.
+/// Measures the memory that a million of such messages take, in MiB. They stop when the client is
+/// closed.
 async fn grown_by(message: impl Fn(usize) -> String) -> usize {
     let tools = Tools::default();
     let (_server, address) =

@@ -1,9 +1,9 @@
-//! Tokens show nowhere: not in what this crate traces at any level, not in the `Debug` or `Display` of
-//! anything public, not in an answer, a close reason or a metric.
+//! Tokens show nowhere: not in what this crate traces at any level, not in the `Debug` or `Display`
+//! of anything public, not in an answer, a close reason or a metric.
 //!
-//! What other crates trace is another matter: tungstenite (through `log`) and rmcp write whole messages
-//! at TRACE and DEBUG, so a token that is sent within the connection, or as a tool's argument, is
-//! in them. Filter those targets where that matters.
+//! What other crates trace is another matter: tungstenite (through `log`) and rmcp write whole
+//! messages at TRACE and DEBUG, so a token that is sent within the connection, or as a tool's
+//! argument, is in them. Filter those targets where that matters.
 
 use std::{
     collections::BTreeMap,
@@ -42,7 +42,7 @@ const WRONG: &str = "wrong-canary-4711";
 struct Traced(Mutex<BTreeMap<&'static str, String>>);
 
 impl Traced {
-    /// What is traced from now on, by everybody.
+    /// Collects all that is traced from now on, by everybody.
     fn all() -> &'static Self {
         static TRACED: OnceLock<Traced> = OnceLock::new();
         TRACED.get_or_init(|| {
@@ -166,7 +166,8 @@ async fn those_of_requests_show_nowhere() {
         for _ in 0..12 {
             hides("an event", &events.next().await.unwrap());
         }
-        // Handlers get the request, with what was secret in it marked as such; the query is as it came.
+        // Handlers get the request, with what was secret in it marked as such; the query is as it
+        // came.
         for seen in spy.seen() {
             let mut parts = seen.parts.unwrap();
             assert_eq!(parts.uri.query(), Some("token=canary"));

@@ -1,4 +1,4 @@
-//! How large messages may be, and what they cost.
+//! Sizes of messages, and what they cost.
 
 use std::time::Duration;
 
@@ -15,7 +15,7 @@ use crate::{
     },
 };
 
-/// That of a server, by default.
+/// Default limit of a server.
 const LIMIT: usize = 4 << 20;
 
 /// A `ping` of so many bytes, of which most are blank.
@@ -61,7 +61,7 @@ fn dense(method: &str, unit: &str, count: usize) -> String {
     message + "]}}}"
 }
 
-/// That no more than `bytes` were in use beyond `before`, so far.
+/// Asserts that no more than `bytes` were in use beyond `before`, so far.
 fn assert_peak(before: usize, bytes: usize) {
     let peak = HEAP.max_allocated().saturating_sub(before);
     println!("peak: {} KiB of {}", peak >> 10, bytes >> 10);

@@ -1,7 +1,8 @@
 //! Clients that take all the time in the world for what should take none: each is cut at its
 //! deadline, and a good client gets in meanwhile.
 //!
-//! With `MCP_WS_FULL` set, a thousand of them and the default deadline (`--release`). TLS: `slow_loris_tls.rs`.
+//! With `MCP_WS_FULL` set, a thousand of them and the default deadline (`--release`). TLS:
+//! `slow_loris_tls.rs`.
 
 use std::{
     convert::Infallible,
@@ -194,7 +195,7 @@ async fn a_crowd_keeps_nobody_out() {
     .await;
 }
 
-/// Where there is more to be had than an upgrade, each head has its own deadline.
+/// Each head has its own deadline where a connection may carry more than an upgrade.
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn with_a_fallback_each_head_has_its_deadline() {
     alone!();
@@ -264,7 +265,7 @@ impl Authenticator for Ponders {
     }
 }
 
-/// It is not the client's fault: 503.
+/// A late authenticator is not the client's fault: 503.
 #[tokio::test]
 async fn an_authenticator_without_an_answer_is_told() {
     alone!();
@@ -326,7 +327,7 @@ async fn unix_sockets_have_the_same_deadlines() {
     .await;
 }
 
-/// What is received in parts must go on coming, also from those who answer every ping.
+/// A message in parts must go on coming, also from clients that answer every ping.
 #[tokio::test]
 async fn a_message_that_has_begun_does_not_take_for_ever() {
     alone!();

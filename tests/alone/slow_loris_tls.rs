@@ -1,4 +1,4 @@
-//! The same over TLS, and new certificates while clients come and go.
+//! Slow clients over TLS, and new certificates while clients come and go.
 
 use std::{
     fs,
@@ -200,7 +200,7 @@ async fn a_drain_does_not_wait_for_a_hello() {
     .await;
 }
 
-/// Nobody is refused while the certificate is renewed, and who is connected stays so.
+/// Renewing the certificate refuses nobody, and those who are connected stay so.
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn a_certificate_is_renewed_under_traffic() {
     alone!();

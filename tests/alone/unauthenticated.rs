@@ -24,13 +24,13 @@ use crate::{
     },
 };
 
-/// How many are pending at once.
+/// Returns the number of clients that are pending at once.
 fn pending() -> usize {
     scale(256, 1024)
 }
 
-/// All that a connection and what its client sends may take: 16 KiB, and some more where the futures are
-/// not optimised.
+/// All that a connection and what its client sends may take: 16 KiB, and some more where the
+/// futures are not optimised.
 const EACH: usize = if cfg!(debug_assertions) { 17 << 10 } else { 16 << 10 };
 
 /// The largest first message, by default.
@@ -78,7 +78,7 @@ async fn crowd(address: SocketAddr, bytes: &[u8]) -> (Vec<Raw>, usize) {
     (pending, each)
 }
 
-/// What the test's own end of a connection takes.
+/// Measures the memory of the test's own end of a connection.
 async fn own_end() -> usize {
     let listener = std::net::TcpListener::bind("127.0.0.1:0").unwrap();
     let address = listener.local_addr().unwrap();

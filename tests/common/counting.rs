@@ -15,12 +15,13 @@ use rmcp::{
     service::RequestContext,
 };
 
-/// Its one tool `count` returns its argument `number`, after `ms` milliseconds where it has that.
+/// A service whose tool `count` returns its argument `number`, after `ms` milliseconds if it has
+/// that.
 #[derive(Debug, Clone, Default)]
 pub struct Counting(pub Arc<Mutex<HashMap<i64, usize>>>);
 
 impl Counting {
-    /// How often the call with this number was executed.
+    /// Returns the number of times that the call with this number was executed.
     pub fn times(&self, number: i64) -> usize {
         self.0.lock().unwrap().get(&number).copied().unwrap_or(0)
     }

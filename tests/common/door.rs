@@ -1,4 +1,4 @@
-//! What happens before a connection is upgraded, and a service that tells what reached it.
+//! Requests before a connection is upgraded, and a service that tells what reached it.
 
 use std::{
     net::SocketAddr,
@@ -32,7 +32,7 @@ pub async fn ask(address: SocketAddr, request: impl AsRef<[u8]>) -> (Head, Raw) 
     (head, raw)
 }
 
-/// The same with an upgrade request of these further lines.
+/// Sends an upgrade request with these further lines.
 pub async fn knock(address: SocketAddr, more: &str) -> (Head, Raw) {
     ask(address, upgrade_request(address, more)).await
 }
@@ -44,7 +44,7 @@ pub async fn enter(address: SocketAddr, more: &str) -> Raw {
     raw
 }
 
-/// What handlers find in the extensions of a request or notification.
+/// Extensions of a request or notification, as handlers find them.
 #[derive(Debug, Clone)]
 pub struct Seen {
     pub method: String,

@@ -13,7 +13,7 @@ use super::{
     raw::{CONTINUATION, Frame, PING, PONG, Raw, upgrade_request},
 };
 
-/// What a peer floods with.
+/// Kind of messages that a peer floods with.
 #[allow(dead_code, reason = "not every program floods with everything")]
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Flood {
@@ -40,12 +40,13 @@ pub enum Flood {
 }
 
 impl Flood {
-    /// The bytes of so many messages, or of fewer that are larger. Their ids are long, so that refusals are.
+    /// The bytes of so many messages, or of fewer that are larger. Their ids are long, so that
+    /// refusals are.
     pub fn bytes(self, messages: usize, masked: bool) -> Vec<u8> {
         self.bytes_of(messages, masked, &Frame::text)
     }
 
-    /// The same, where each message becomes a frame like this.
+    /// Builds a flood whose messages become frames like this.
     pub fn bytes_of(
         self,
         messages: usize,

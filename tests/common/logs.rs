@@ -1,8 +1,9 @@
 //! The log of one test among many that run in its process.
 //!
-//! A subscriber for one thread (`tracing::subscriber::set_default`) loses events: while it is the only
-//! one, `tracing-core` asks the thread that meets a call site first whether anybody is interested, and
-//! remembers its "nobody" for all threads. So one subscriber serves the whole process.
+//! A subscriber for one thread (`tracing::subscriber::set_default`) loses events: while it is the
+//! only one, `tracing-core` asks the thread that meets a call site first whether anybody is
+//! interested, and remembers its "nobody" for all threads. So one subscriber serves the whole
+//! process.
 
 use std::{
     cell::RefCell,
@@ -16,8 +17,8 @@ thread_local! {
     static OF_THIS_THREAD: RefCell<Option<Log>> = const { RefCell::new(None) };
 }
 
-/// What the crate logs, at any level, on the thread of the test that made it: on a runtime of one
-/// thread, as `#[tokio::test]` has it by default, all that the test does.
+/// Logs of the crate, at any level, on the thread of the test that made it. On a runtime of one
+/// thread, as `#[tokio::test]` has it by default, that is all that the test does.
 #[derive(Debug, Clone, Default)]
 pub struct Log(Arc<Mutex<Vec<u8>>>);
 

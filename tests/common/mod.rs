@@ -1,4 +1,4 @@
-//! What the tests share: raw peers with hand-made frames, and a small MCP server to talk to.
+//! Parts that the tests share: raw peers with hand-made frames, and a small MCP server to talk to.
 
 pub mod counting;
 pub mod door;
@@ -49,10 +49,10 @@ pub async fn within<T>(time: Duration, future: impl Future<Output = T>) -> T {
     }
 }
 
-/// A server with these tools: `echo` (returns `text`), `big` (returns `size` bytes), `late` (the same, but counts itself in `started` and waits for the
-/// `gate` first), `wait` (counts
-/// itself in `started`, then waits for the `gate`), `deaf` (the same, but heeds no cancellation),
-/// `sleep` (counts itself, then takes `ms` milliseconds), `panic` (does).
+/// A server with these tools: `echo` (returns `text`), `big` (returns `size` bytes), `late` (the
+/// same, but counts itself in `started` and waits for the `gate` first), `wait` (counts itself in
+/// `started`, then waits for the `gate`), `deaf` (the same, but heeds no cancellation), `sleep`
+/// (counts itself, then takes `ms` milliseconds), `panic` (does).
 #[derive(Debug, Clone)]
 pub struct Tools {
     pub gate: Arc<Notify>,
@@ -126,13 +126,14 @@ pub async fn serve_tools(tools: &Tools, config: server::Config) -> (server::Serv
     (server, address)
 }
 
-/// How many of something there are: `default`, or `full` where the environment variable
-/// `MCP_WS_FULL` is set, which takes minutes.
+/// Returns `default`, or `full` if the environment variable `MCP_WS_FULL` is set, which takes
+/// minutes.
 pub fn scale(default: usize, full: usize) -> usize {
     if std::env::var_os("MCP_WS_FULL").is_some() { full } else { default }
 }
 
-/// Until only so many tasks of this runtime are left. Those that have just ended may still be counted.
+/// Until only so many tasks of this runtime are left. Those that have just ended may still be
+/// counted.
 pub async fn tasks_left(tasks: usize) {
     let metrics = tokio::runtime::Handle::current().metrics();
     let falling = async {

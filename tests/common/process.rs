@@ -16,7 +16,7 @@ use tokio::{
     time::timeout,
 };
 
-/// For each step of a test.
+/// Longest time for each step of a test.
 pub const PATIENCE: Duration = Duration::from_secs(60);
 
 pub async fn soon<F: Future>(future: F) -> F::Output {

@@ -16,12 +16,12 @@ use tokio::{
     time::{Instant, sleep, sleep_until},
 };
 
-/// What becomes of one connection. Bytes are counted in both directions together.
+/// Fate of one connection. Bytes are counted in both directions together.
 #[derive(Debug, Clone, Copy, Default)]
 pub struct Fate {
     /// After so many bytes it is cut.
     pub cut_after: Option<usize>,
-    /// By a reset, not by an end of the stream.
+    /// `true` for a reset, `false` for an end of the stream.
     pub reset: bool,
     /// Each piece takes so long, and the next is not read before.
     pub delay: Duration,
@@ -36,13 +36,13 @@ type Fates = Box<dyn FnMut() -> Fate + Send>;
 pub struct Proxy {
     pub address: SocketAddr,
     fates: Arc<Mutex<Fates>>,
-    /// How often everything is cut, or stalled from then on.
+    /// Number of times that everything is cut, or stalled from then on.
     cuts: watch::Sender<usize>,
     stalls: watch::Sender<bool>,
     pub target: Arc<Mutex<SocketAddr>>,
-    /// How many connections there have been.
+    /// Number of connections so far.
     pub dials: Arc<AtomicUsize>,
-    /// When connections were cut, that neither end had ended.
+    /// Times at which connections were cut that neither end had ended.
     pub cut_at: Arc<Mutex<Vec<Instant>>>,
 }
 
@@ -84,12 +84,12 @@ impl Proxy {
         format!("ws://{}/mcp", self.address)
     }
 
-    /// What becomes of the connections that are made from now on.
+    /// Sets the fate of the connections that are made from now on.
     pub fn fate(&self, fate: Fate) {
         self.fates(move || fate);
     }
 
-    /// The same, where each has its own.
+    /// Sets the fate of each connection from now on.
     pub fn fates(&self, fates: impl FnMut() -> Fate + Send + 'static) {
         *self.fates.lock().unwrap() = Box::new(fates);
     }

@@ -39,7 +39,7 @@ impl Frame {
         Self::new(CLOSE, code.to_be_bytes())
     }
 
-    /// The same without the FIN bit.
+    /// Clears the FIN bit.
     pub fn more(mut self) -> Self {
         self.fin = false;
         self
@@ -125,7 +125,7 @@ impl Raw {
         Self::dial_over(TcpStream::connect(address).await.unwrap(), address).await
     }
 
-    /// The same on `stream`, which leads there.
+    /// Opens a connection on `stream`, which leads there.
     pub async fn dial_over(stream: TcpStream, address: SocketAddr) -> Self {
         stream.set_nodelay(true).unwrap();
         let mut raw = Self::over(stream, true);
@@ -135,7 +135,7 @@ impl Raw {
         raw
     }
 
-    /// The same after `initialize` too.
+    /// Opens a connection and initializes it.
     pub async fn initialized(address: SocketAddr) -> Self {
         let mut raw = Self::dial(address).await;
         raw.initialize().await;
@@ -288,7 +288,7 @@ impl<S: AsyncRead + AsyncWrite + Unpin> Raw<S> {
         assert_eq!(self.next().await, None);
     }
 
-    /// Nothing arrives for this long.
+    /// Asserts that nothing arrives for this long.
     pub async fn silent(&mut self, time: Duration) {
         if let Ok(frame) = tokio::time::timeout(time, self.next()).await {
             panic!("not silent: {frame:?}");

@@ -22,7 +22,7 @@ use super::{
     within,
 };
 
-/// What is offered.
+/// Subprotocols that are offered by default.
 pub const OFFER: &str = "mcp, mcp.resume.v1";
 
 pub const CHOSEN: &str = "Sec-WebSocket-Protocol: mcp.resume.v1\r\n";
@@ -32,7 +32,7 @@ pub fn session(id: &str, secret: &str, received: u64, resumed: bool) -> String {
     session_of(60, id, secret, received, resumed)
 }
 
-/// The same, kept for so long.
+/// Builds a `@session` of a session that is kept for so long.
 pub fn session_of(window_s: u32, id: &str, secret: &str, received: u64, resumed: bool) -> String {
     let session = json!({
         "session": id, "secret": secret, "received": received, "resumed": resumed,
@@ -218,7 +218,7 @@ impl Scene {
         })
     }
 
-    /// The same, when it has arrived.
+    /// Begins a call of the tool. Returns it, and its request when that has arrived.
     pub async fn called(
         &self,
         link: &mut Link,

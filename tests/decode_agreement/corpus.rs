@@ -1,6 +1,6 @@
 //! A typical example of every message of MCP, and inputs with a trap in them.
 
-/// What a client sends.
+/// Messages of a client.
 pub(crate) const OF_CLIENT: &[&str] = &[
     r#"{"jsonrpc":"2.0","id":1,"method":"tools/call","params":{"name":"sum","arguments":{"a":1,"b":[2.5,null,{"c":"d"}]}}}"#,
     r#"{"jsonrpc":"2.0","id":"a","method":"tools/call","params":{"_meta":{"progressToken":7,"x":{"y":1}},"name":"sum"}}"#,
@@ -44,7 +44,7 @@ pub(crate) const OF_CLIENT: &[&str] = &[
     r#"{"error":{"code":-32700,"message":"m"},"jsonrpc":"2.0","id":null}"#,
 ];
 
-/// What a server sends.
+/// Messages of a server.
 pub(crate) const OF_SERVER: &[&str] = &[
     r#"{"jsonrpc":"2.0","id":1,"result":{"content":[{"type":"text","text":"3","annotations":{"audience":["user"],"priority":0.6},"_meta":{"a":1}}],"isError":false}}"#,
     r#"{"result":{"content":[{"type":"image","data":"aa==","mimeType":"image/png"},{"text":"b","type":"text"}]},"jsonrpc":"2.0","id":1}"#,

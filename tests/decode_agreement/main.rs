@@ -194,7 +194,7 @@ fn agree<R: McpRole>(bytes: &[u8], method: Option<Method>) -> bool {
     true
 }
 
-/// How a message prints, but for the order, which a `HashMap` inside leaves to chance.
+/// Prints a message without the order, which a `HashMap` inside leaves to chance.
 fn debug(message: &impl std::fmt::Debug) -> String {
     let text = format!("{message:?}");
     if !text.contains("CompletionContext") {

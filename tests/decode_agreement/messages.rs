@@ -29,7 +29,8 @@ impl Messages {
     }
 }
 
-/// How many messages to try: `MCP_WS_CASES`, or what a debug build can do in a few seconds.
+/// Returns the number of messages to try: `MCP_WS_CASES`, or what a debug build can do in a few
+/// seconds.
 pub(crate) fn cases(default: usize) -> usize {
     std::env::var("MCP_WS_CASES").ok().and_then(|cases| cases.parse().ok()).unwrap_or(default)
 }

@@ -101,7 +101,7 @@ impl Json {
         }
     }
 
-    /// Some value in here, the nearer to the top the more likely.
+    /// Picks a value in here, the nearer to the top the more likely.
     fn somewhere(&mut self, rng: &mut Rng) -> &mut Self {
         let below = match self {
             Self::Leaf(_) => 0,

@@ -1,5 +1,5 @@
-//! The crate against other implementations of MCP over WebSockets, live. What they need is installed
-//! in `tests/interop` by
+//! The crate against other implementations of MCP over WebSockets, live. What they need is
+//! installed in `tests/interop` by
 //!
 //! ```sh
 //! npm ci
@@ -56,7 +56,7 @@ fn python_client(arguments: &[&str]) -> Process {
     Process::spawn(file(".venv/bin/python"), &[&[&*file("client.py")], arguments].concat())
 }
 
-/// What a foreign client got from the `math` server.
+/// Results that a foreign client got from the `math` server.
 #[derive(Debug, PartialEq, Deserialize)]
 struct Report {
     server: String,
@@ -93,7 +93,7 @@ impl Report {
     }
 }
 
-/// How a foreign client saw the connection end.
+/// End of the connection, as a foreign client saw it.
 #[derive(Debug, PartialEq, Deserialize)]
 struct Ending {
     code: u16,

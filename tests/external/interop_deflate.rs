@@ -1,5 +1,6 @@
-//! permessage-deflate with other implementations of it, live: the Python package `websockets`, also in
-//! the MCP SDK, and `ws` for Node.js. What they need is installed as `tests/external/interop.rs` says.
+//! permessage-deflate with other implementations of it, live: the Python package `websockets`, also
+//! in the MCP SDK, and `ws` for Node.js. What they need is installed as `tests/external/interop.rs`
+//! says.
 
 use std::{net::SocketAddr, path::Path, time::Duration};
 
@@ -25,7 +26,7 @@ use crate::{
     process::{Process, math, soon},
 };
 
-/// What is answered to those who offer it as the SDK and browsers do.
+/// Answer to the offer of the SDK and of browsers.
 const ANSWER: &str = "permessage-deflate; server_no_context_takeover; client_no_context_takeover";
 
 fn file(name: &str) -> String {
@@ -99,8 +100,9 @@ async fn every_combination_of_parameters_is_echoed_to_python() {
     }
 }
 
-/// For Autobahn's cases, of which all of 12.* and 13.* have passed. `kosoku`, its port to Python 3, has to be told in
-/// version 0.1 that an answer may come as `str` (`onMessage` in `case12_x_x.py`):
+/// An echo for Autobahn's cases, of which all of 12.* and 13.* have passed. `kosoku`, its port to
+/// Python 3, has to be told in version 0.1 that an answer may come as `str` (`onMessage` in
+/// `case12_x_x.py`):
 ///
 /// ```sh
 /// MCP_WS_ECHO=127.0.0.1:9001 cargo test --release --features deflate --test external an_echo -- --ignored

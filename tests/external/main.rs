@@ -1,5 +1,5 @@
-//! What needs programs that cargo does not bring: other implementations, a browser, nginx, systemd. See
-//! `tests/README.md`.
+//! Tests that need programs which cargo does not bring: other implementations, a browser, nginx,
+//! systemd. See `tests/README.md`.
 #![cfg(all(
     unix,
     feature = "client",

@@ -1,4 +1,4 @@
-//! What can be moved between threads, and shared.
+//! Types that can be moved between threads, and shared.
 
 use std::future::IntoFuture;
 

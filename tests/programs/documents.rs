@@ -87,7 +87,7 @@ impl Program {
     }
 }
 
-/// What is answered to the text `message`.
+/// Returns the answer to the text `message`.
 async fn ask(raw: &mut Raw, message: &str) -> Value {
     raw.text(message).await;
     soon(raw.receive()).await
@@ -372,7 +372,8 @@ async fn the_type_of_a_body_is_read_as_http_has_it() {
     }
 }
 
-/// Whoever asks gets an agent, which remembers what is calculated for it: of this, too, no more than little.
+/// Whoever asks gets an agent, which remembers what is calculated for it: of this, too, no more
+/// than little.
 #[cfg(target_os = "linux")]
 #[tokio::test]
 async fn an_agent_that_is_not_connected_takes_little() {
@@ -404,7 +405,7 @@ async fn an_agent_that_is_not_connected_takes_little() {
     assert!(growth <= 64, "{growth} KiB for each");
 }
 
-/// Who makes many agents makes their own go, and nobody else's.
+/// A client that makes many agents makes its own go, and nobody else's.
 #[cfg(target_os = "linux")]
 #[tokio::test]
 async fn agents_are_shared_out_by_address() {

@@ -18,5 +18,5 @@ mod documents;
 mod math_serve;
 mod math_service;
 
-/// That of the `math` example, whose files are tried here.
+/// Result type of the `math` example, whose files are tried here.
 type Result<T = (), E = Box<dyn std::error::Error>> = std::result::Result<T, E>;

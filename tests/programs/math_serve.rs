@@ -22,7 +22,7 @@ async fn serve(options: &[&str]) -> (Process, String) {
     Process::server(math().await, &arguments).await
 }
 
-/// What `math call` prints, or what it complains about.
+/// Returns what `math call` prints, or its error.
 async fn call(url: &str, options: &[&str]) -> Result<Value, String> {
     let arguments = [&["call", url, "add", "5", "3"], options].concat();
     let mut call = Process::spawn(math().await, &arguments);
@@ -178,7 +178,7 @@ async fn no_more_connect_than_may() {
     assert_eq!(call(&url, &[]).await, Ok(sum()));
 }
 
-/// What a program prints, or what it complains about.
+/// Returns what a program prints, or its error.
 async fn output(arguments: &[&str]) -> Result<String, String> {
     let mut process = Process::spawn(math().await, arguments);
     let status = soon(process.child.wait()).await.unwrap();
@@ -244,7 +244,8 @@ async fn a_call_offers_compression_where_it_is_told_to() {
     assert_eq!(call(&url, &["--deflate"]).await, Ok(sum()));
 }
 
-/// One client that keeps every file descriptor busy, with requests that nobody has to authenticate for.
+/// One client that keeps every file descriptor busy, with requests that nobody has to authenticate
+/// for.
 #[tokio::test]
 async fn who_takes_all_descriptors_keeps_nobody_out() {
     let math = math().await.to_str().unwrap();
@@ -285,7 +286,7 @@ async fn who_takes_all_descriptors_keeps_nobody_out() {
     server.success().await;
 }
 
-/// As many as its clients need, where that is allowed.
+/// The program asks for as many as its clients need, where that is allowed.
 #[cfg(target_os = "linux")]
 #[tokio::test]
 async fn it_asks_for_descriptors() {

@@ -284,7 +284,7 @@ impl ServerHandler for Answers {
     }
 }
 
-/// What `math call --repeat` makes of these answers to 0 + 8, 1 + 7 and so on.
+/// Returns the summary of `math call --repeat` of these answers to 0 + 8, 1 + 7 and so on.
 async fn tally(answers: impl FnOnce(i64) -> Vec<Result<CallToolResult, ErrorData>>) -> Value {
     let answers = answers(8);
     let count = answers.len();

@@ -1,8 +1,9 @@
-//! jsonrpsee's WebSocket server and client: the tools of the benchmark as plain methods, without MCP.
+//! jsonrpsee's WebSocket server and client: the tools of the benchmark as plain methods, without
+//! MCP.
 //!
 //! `serve THREADS` writes the address that it serves on, and serves until its standard input ends.
-//! `call THREADS ADDR METHOD CONNECTIONS IN_FLIGHT SENT ANSWERED SECONDS` calls, and writes mean, p50
-//! (µs) and calls/s. THREADS is `one` or `all`.
+//! `call THREADS ADDR METHOD CONNECTIONS IN_FLIGHT SENT ANSWERED SECONDS` calls, and writes mean,
+//! p50 (µs) and calls/s. THREADS is `one` or `all`.
 
 use std::{
     env, io, process,
@@ -77,7 +78,7 @@ static TEXT: LazyLock<String> = LazyLock::new(|| {
     "All that a tool has to say, line by line, is text like this.\n".repeat(1 << 15)
 });
 
-/// At most 2 MB of text.
+/// Returns so much text, at most 2 MB.
 fn text(bytes: usize) -> &'static str {
     &TEXT[..bytes]
 }

@@ -1,7 +1,16 @@
-//! Envelopes as they go over the wire.
+//! Envelopes on the wire.
 
-use crate::{decode::json::Raw, framing::parts::members};
+use rmcp::model::RequestId;
 
+use crate::{
+    decode::json::Raw,
+    framing::json::{Object, members},
+};
+
+/// Method of the notification that cancels a request.
+pub(super) const CANCELLED: &str = "notifications/cancelled";
+
+/// Member `type` of an outbound envelope.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(super) enum Kind {
     McpRequest,
@@ -24,7 +33,7 @@ impl Kind {
 }
 
 members! {
-    /// An envelope that has come in.
+    /// Members of an inbound envelope.
     Opened {
         kind: "type",
         request: "request",
@@ -49,4 +58,26 @@ impl<'a> Opened<'a> {
             _ => self.payload,
         }
     }
+}
+
+members! {
+    /// Members of the content of a request or notification.
+    Content { method: "method", params: "params", }
+}
+
+impl Content<'_> {
+    /// Writes the content of a request or notification.
+    pub(super) fn write(method: &str, params: Option<Raw<'_>>) -> String {
+        Object::new().string("method", method).raw("params", params.map(Raw::get)).end()
+    }
+}
+
+members! {
+    /// Members of the params of `tools/call`.
+    CallParams { name: "name", arguments: "arguments", }
+}
+
+/// Returns the id of a request of this side on the wire, where all are strings.
+pub(super) fn wire_id(id: &RequestId) -> RequestId {
+    RequestId::String(id.to_string().into())
 }

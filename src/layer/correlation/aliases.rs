@@ -1,4 +1,5 @@
-//! The ids and progress tokens that requests of the peer have above, once it is not the first.
+//! [`Aliases`]: ids and progress tokens of the peer's requests above this layer, once it is not the
+//! first.
 
 use std::collections::HashMap;
 
@@ -27,7 +28,7 @@ impl Aliases {
     /// Returns the alias of a request of the present peer. The first peer has none.
     fn alias(&self, id: &RequestId) -> Option<RequestId> {
         let alias = match id {
-            // What looks like an alias gets one, or it could be taken for a later one.
+            // An id that looks like an alias gets one, or it could be taken for a later one.
             RequestId::String(text) if self.restarts > 0 || text.contains('\u{2032}') => {
                 format!("'{text}\u{2032}{}", self.restarts)
             }
@@ -44,7 +45,8 @@ impl Aliases {
         self.alias(&token.0).map(ProgressToken)
     }
 
-    /// Changes a progress token to that of the present peer. Returns `false` if it is a former one's.
+    /// Changes a progress token to that of the present peer. Returns `false` if it is a former
+    /// one's.
     pub(super) fn resolve_token(&self, token: &mut ProgressToken) -> bool {
         let RequestId::String(text) = &token.0 else { return self.restarts == 0 };
         let Some((real, restarts)) = text.rsplit_once('\u{2032}') else {
@@ -87,8 +89,8 @@ impl Aliases {
         }
     }
 
-    /// Changes `id` to the real one. Returns `false` if it is not that of a request of the present peer,
-    /// but of a former one or one that was cancelled.
+    /// Changes `id` to the real one. Returns `false` if it is not that of a request of the present
+    /// peer, but of a former one or one that was cancelled.
     pub(super) fn resolve(&self, id: &mut RequestId) -> bool {
         match self.real.get(id) {
             Some(real) => *id = real.clone(),
@@ -99,7 +101,7 @@ impl Aliases {
 
     /// Resolves the id of a request that ends, and forgets it.
     pub(super) fn end(&mut self, id: &mut RequestId) -> bool {
-        // Nearly always, and then no id is hashed.
+        // Nearly always; then no id is hashed.
         if self.real.is_empty() {
             return self.restarts == 0;
         }

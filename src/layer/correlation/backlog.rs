@@ -9,14 +9,14 @@ use rmcp::{
 
 use crate::role::McpRole;
 
-/// What is counted for each message that is kept, besides its size on the wire.
+/// Bytes counted for each message that is kept, besides its size on the wire.
 const OVERHEAD: usize = 512;
 
 /// Messages of one kind, in order, with what is counted for each.
 type Line<R> = VecDeque<(RxJsonRpcMessage<R>, usize)>;
 
-/// Requests that wait until the outbound queue has room, and notifications that wait for a place. The
-/// former do not wait for the latter.
+/// Requests that wait until the outbound queue has room, and notifications that wait for a place.
+/// The former do not wait for the latter.
 #[derive(Debug)]
 pub(super) struct Backlog<R: McpRole> {
     requests: Line<R>,
@@ -42,12 +42,13 @@ impl<R: McpRole> Backlog<R> {
         self.bytes == 0
     }
 
-    /// Returns `true` if others of its kind are before `message`.
+    /// Returns `true` if others of the kind of `message` are before it.
     pub(super) fn precedes(&mut self, message: &RxJsonRpcMessage<R>) -> bool {
         !self.is_empty() && !self.line(message).is_empty()
     }
 
-    /// Keeps `message` of this size, if no more than `limit` bytes are kept then; else gives it back.
+    /// Keeps `message` of this size, if no more than `limit` bytes are kept then; else gives it
+    /// back.
     pub(super) fn push(
         &mut self,
         message: RxJsonRpcMessage<R>,
@@ -63,7 +64,7 @@ impl<R: McpRole> Backlog<R> {
         Ok(())
     }
 
-    /// The first of each kind, if `may_pass`.
+    /// Returns the first message of a kind, if it `may_pass`.
     pub(super) fn pop(
         &mut self,
         mut may_pass: impl FnMut(&mut RxJsonRpcMessage<R>) -> bool,
@@ -73,7 +74,7 @@ impl<R: McpRole> Backlog<R> {
                 let (message, size) = line.pop_front()?;
                 self.bytes -= size;
                 if line.is_empty() {
-                    // A place in it is large, and this was a bad moment that has passed.
+                    // Frees the buffer: entries are large, and backlogs are rare.
                     *line = VecDeque::new();
                 }
                 return Some(message);
@@ -82,7 +83,7 @@ impl<R: McpRole> Backlog<R> {
         None
     }
 
-    /// Forgets all requests, and says which they were.
+    /// Removes all requests, and returns their ids.
     pub(super) fn forget_requests(&mut self) -> Vec<RequestId> {
         let requests = std::mem::take(&mut self.requests);
         self.bytes -= requests.iter().map(|(_, size)| size).sum::<usize>();
@@ -93,7 +94,7 @@ impl<R: McpRole> Backlog<R> {
         requests.into_iter().filter_map(id).collect()
     }
 
-    /// Forgets the request with this id.
+    /// Removes the request with this id.
     pub(super) fn forget(&mut self, id: &RequestId) {
         let is_it = |message: &RxJsonRpcMessage<R>| matches!(message, JsonRpcMessage::Request(request) if request.id == *id);
         if let Some(at) = self.requests.iter().position(|(message, _)| is_it(message))

@@ -1,9 +1,9 @@
-//! The bounds that a [`Correlation`](super::Correlation) keeps.
+//! Bounds of a [`Correlation`](super::Correlation).
 
 use std::time::Duration;
 
-/// Fate of a request that was sent, when its connection is lost and the next leads to a peer that
-/// knows nothing of it.
+/// Fate of a request whose connection is lost, when the next leads to a peer that knows nothing of
+/// it.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
 pub enum Replay {
     /// Ends the request with an error, since it may have run: the default.
@@ -13,7 +13,7 @@ pub enum Replay {
     Resend,
 }
 
-/// The bounds that a [`Correlation`](super::Correlation) keeps.
+/// Bounds of a [`Correlation`](super::Correlation).
 #[derive(Debug, Clone)]
 #[non_exhaustive]
 pub struct Config {
@@ -22,9 +22,9 @@ pub struct Config {
     /// server waits for the answer to a request of its own, such as an elicitation: a client cannot
     /// tell which call that belongs to, so the deadlines of all are suspended. A handler that
     /// panics after it has given its context away never answers, unless its service is in a
-    /// [`CatchPanic`](crate::CatchPanic).
-    /// Subscriptions have no deadline. The error says whether the request was sent: see [`TIMED_OUT`](super::TIMED_OUT). The
-    /// extension [`Deadline`](super::Deadline) sets the deadline of a single request.
+    /// [`CatchPanic`](crate::CatchPanic). Subscriptions have no deadline. The error says whether
+    /// the request was sent: see [`TIMED_OUT`](super::TIMED_OUT). The extension
+    /// [`Deadline`](super::Deadline) sets the deadline of a single request.
     ///
     /// `None`, the default, leaves it to the caller: a tool may work for an hour in silence. A peer
     /// that is dead is found by the [heartbeat](crate::layer::Heartbeat), and a connection that is
@@ -56,9 +56,9 @@ pub struct Config {
     /// A peer that has said how many requests it takes, has as many and has answered none for 10 s
     /// is sent one more, and so on: the answers may be lost. It waits again if it is refused.
     pub retry_refused: bool,
-    /// How many requests of the peer may be in flight: 1,024. Each is a task of rmcp's. One that its
-    /// sender has cancelled counts until its handler has ended. As many notifications are handled at
-    /// once, or 64 where this is less; further ones wait.
+    /// How many requests of the peer may be in flight: 1,024. Each is a task of rmcp's. One that
+    /// its sender has cancelled counts until its handler has ended. As many notifications are
+    /// handled at once, or 64 where this is less; further ones wait.
     pub max_inbound: usize,
     /// How much memory the requests of the peer that are being handled may take, in bytes: 64 MiB.
     /// It is estimated from their JSON, which takes up to a hundred times its size where it is made
@@ -71,10 +71,10 @@ pub struct Config {
     /// logged at WARN. `notifications/cancelled` is never dropped, but loses its reason and
     /// metadata then.
     pub max_inbound_memory: usize,
-    /// How many bytes of requests and notifications are kept while they have to wait: 4 MiB, of what
-    /// came over the wire and 512 more for each. Further requests are refused with `-32000`, further
-    /// notifications are dropped, counted and logged as above. What is kept counts by its decoded
-    /// size in `max_inbound_memory` too.
+    /// How many bytes of requests and notifications are kept while they have to wait: 4 MiB, of
+    /// what came over the wire and 512 more for each. Further requests are refused with `-32000`,
+    /// further notifications are dropped, counted and logged as above. What is kept counts by its
+    /// decoded size in `max_inbound_memory` too.
     pub max_held_bytes: usize,
 }
 

@@ -12,8 +12,8 @@ use tokio::time::Instant;
 
 use crate::time::{Timer, saturating_add};
 
-/// Least time between two searches for the requests that an answer without an id may be for, since
-/// a peer may send such answers without end.
+/// Least time between two searches for the requests that an answer without an id may be for. A peer
+/// may send such answers without end.
 const PAUSE: Duration = Duration::from_secs(1);
 
 /// Deadline of one request, set in its extensions, in place of
@@ -34,7 +34,7 @@ pub struct Deadline(pub Duration);
 /// Reason why a request is overdue.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(super) enum Overdue {
-    /// Silence: no sign of life for the whole duration.
+    /// Silence: no progress for the whole duration.
     Silent(Duration),
     /// Total time: no response within the duration.
     Total(Duration),
@@ -138,7 +138,7 @@ impl Deadlines {
         self.total.insert(moment, (id.clone(), total));
     }
 
-    /// Sets the time without a sign of life that a request may take.
+    /// Sets the time without progress that a request may take.
     pub(super) fn set_silence(
         &mut self,
         id: &RequestId,
@@ -166,8 +166,8 @@ impl Deadlines {
         true
     }
 
-    /// Ready when a search that was put off is to be made, with the number of the last request that
-    /// it is for.
+    /// Ready when a search that was put off is due, with the number of the last request that it is
+    /// for.
     pub(super) fn poll_search(&mut self, cx: &mut Context<'_>) -> Poll<u64> {
         ready!(self.next_search.poll(cx));
         self.last_search = Some(Instant::now());

@@ -39,20 +39,20 @@ use crate::{
     warn_limit::WarnLimit,
 };
 
-/// How many notifications may be handled at once, where fewer requests may: most are over in a moment.
+/// Notifications that may be handled at once where fewer requests may: most are over in a moment.
 pub(super) const MIN_NOTIFICATIONS: usize = 64;
 
-/// Reason that is told where that of the peer is not kept.
+/// Reason of a cancellation where that of the peer is not kept.
 pub(super) const CANCELLED: &str = "cancelled by the peer";
 
 /// Reason why a notification is dropped.
 #[derive(Debug, Clone, Copy)]
 enum Shortage {
-    /// Alone it takes more memory than all may.
+    /// More memory than all may take, for this one alone.
     TooLarge { decoded_bytes: usize, limit: usize },
-    /// With those that are being handled or wait it would take more memory than they may.
+    /// More memory than all may take, together with those handled or waiting.
     Memory { limit: usize },
-    /// Too much waits already.
+    /// Too many bytes wait already.
     Backlog { limit: usize },
 }
 
@@ -180,8 +180,8 @@ impl<R: McpRole> Inbound<R> {
         false
     }
 
-    /// Changes the progress token of a request of the peer, if handlers of a former one may report
-    /// progress by the same.
+    /// Changes the progress token of a request if handlers of a former peer may report progress by
+    /// it.
     fn rename_token(&self, request: &mut R::PeerReq) {
         let Some(aliases) = &self.aliases else { return };
         let token = request.get_meta().get_progress_token();
@@ -209,7 +209,7 @@ impl<R: McpRole> Inbound<R> {
     }
 
     fn refuse<F: Framing<R>>(&mut self, id: RequestId, error: ErrorData, codec: &mut Codec<R, F>) {
-        // The same id may belong to another that is in flight.
+        // Another request in flight may have the same id.
         let in_flight = self.ids.contains_key(&id);
         let real = self.aliases.as_mut().and_then(|aliases| aliases.refused(&id, in_flight));
         let id = real.unwrap_or(id);
@@ -376,8 +376,8 @@ impl<R: McpRole> Inbound<R> {
         }
     }
 
-    /// Changes the subscription or request that a notification of ours belongs to into what the
-    /// present peer calls it. Returns `false` if it is one of a former peer.
+    /// Changes the subscription or request of a notification to its id at the present peer. Returns
+    /// `false` if it is one of a former peer.
     pub(super) fn rename_for_peer(&self, notification: &mut R::Not) -> bool {
         let Some(aliases) = &self.aliases else { return true };
         if let Some(token) = R::progress(notification) {
@@ -407,7 +407,7 @@ impl<R: McpRole> Inbound<R> {
         std::mem::take(&mut self.ids).into_keys()
     }
 
-    /// Forgets what waits: the last link has ended.
+    /// Removes all that waits: the last link has ended.
     pub(super) fn clear_backlog(&mut self) {
         self.backlog = Backlog::default();
     }
@@ -437,7 +437,7 @@ fn may_be_handled<R: McpRole>(
     cx: &mut Context<'_>,
 ) -> bool {
     let JsonRpcMessage::Notification(notification) = message else {
-        // Where the link has ended, whoever it is from is gone.
+        // If the link has ended, the peer is gone.
         return matches!(Pin::new(link).poll_ready(cx), Poll::Ready(Ok(())));
     };
     let most = config.max_inbound.max(MIN_NOTIFICATIONS);
@@ -447,9 +447,9 @@ fn may_be_handled<R: McpRole>(
     }
 }
 
-/// Puts what a handler finds there into `extensions`.
+/// Adds the extensions that a handler finds to `extensions`.
 fn attach_extensions(extensions: &mut Extensions, all: &Extensions, slot: HandlerSlot) {
-    // Into the copy goes what came with the message, which is less.
+    // The message's own extensions go into the copy, since they are fewer.
     let own = std::mem::replace(extensions, all.clone());
     extensions.extend(own);
     match extensions.get_mut::<HandlerSlot>() {

@@ -1,5 +1,5 @@
-//! Ends requests of this side that have no response in time, and finds those that an answer without
-//! an id may be for.
+//! Requests of this side without a response in time, and those that an answer without an id may be
+//! for.
 
 use std::task::{Context, Poll, ready};
 
@@ -36,10 +36,9 @@ impl<R: McpRole, F: Framing<R>> Correlation<R, F> {
         self.link.wake_reader();
     }
 
-    /// Suspends deadlines while the server waits for an answer of this client, since it is unknown
-    /// which call that holds up. A server's own requests do not wait for those of its client.
-    /// A handler ends its wait by its answer alone, which is given for one that
-    /// [panics](super::panics).
+    /// Suspends deadlines while the server waits for an answer of this client. It is unknown which
+    /// call that holds up. A server's own requests do not wait for those of its client. A handler
+    /// ends its wait by its answer alone, which is given for one that [panics](super::panics).
     fn suspend_deadlines(&mut self) {
         self.deadlines.set_suspended(R::IS_CLIENT && !self.inbound.is_empty());
     }
@@ -54,8 +53,7 @@ impl<R: McpRole, F: Framing<R>> Correlation<R, F> {
     }
 
     /// Finds the request that an answer without an id is for: `Some` if only one of ours can be
-    /// meant. Otherwise each of them ends within `lost_answer_timeout` unless it shows a sign of
-    /// life.
+    /// meant. Otherwise each of them ends within `lost_answer_timeout` unless it makes progress.
     pub(super) fn find_unnamed(&mut self) -> Option<RequestId> {
         let handed = self.link.handed();
         let mut candidates = self.pending.iter().filter(|(_, call)| call.may_be_answered(handed));

@@ -101,7 +101,7 @@ impl Overload {
         match self {
             Self::Disbelieved => return false,
             Self::Limited(limited) => {
-                // Whatever room the answers before it have made, others have taken.
+                // The room that earlier answers have made was taken by others.
                 limited.room = 0;
                 limited.trend = Trend::Refuses;
             }

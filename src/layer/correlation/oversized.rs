@@ -1,5 +1,5 @@
-//! [`ReadProgress`]: what a peer has read, and the message that was too large for one that closes
-//! with 1009 without having announced its limit.
+//! [`ReadProgress`]: messages read by the peer, and the one that was too large for it. That matters
+//! for a peer which closes with 1009 without having announced its limit.
 //!
 //! A peer reads in order, up to the first message that is too large. Of the messages that it is not
 //! known to have read, it read neither the largest nor any sent after that one: the first that was
@@ -49,8 +49,8 @@ impl ReadProgress {
         self.passed
     }
 
-    /// Finds the message that was too large among those `handed` to the connection, some of them
-    /// requests still `pending`.
+    /// Finds the message that was too large among those `handed` to the connection. Some of them
+    /// are requests still `pending`.
     pub(super) fn find_too_large(&self, pending: &PendingCalls, handed: u64) -> Option<TooLarge> {
         let Self { read, passed, other } = *self;
         let before = pending.iter().filter(|(_, call)| call.seq <= read);

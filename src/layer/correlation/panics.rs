@@ -10,8 +10,8 @@ use tokio::time::Instant;
 
 use crate::time::Timer;
 
-/// Time in which a service may still answer a request whose handler has panicked, as one does that
-/// catches the panic.
+/// Time in which a service may still answer a request whose handler has panicked. One that catches
+/// the panic does.
 const GRACE: Duration = Duration::from_secs(1);
 
 /// Numbers of the requests whose handlers have panicked, with the moment at which each is answered.

@@ -61,8 +61,8 @@ pub(super) struct Turn(u64);
 impl Turn {
     const LATER: u64 = 1 << 63;
 
-    /// Makes the turn of the request with this number: before all those that are not `first`, in
-    /// the order of the numbers.
+    /// Creates the turn of the request with this number: before all that are not `first`, then by
+    /// number.
     pub(super) fn new(number: u64, is_first: bool) -> Self {
         Self(if is_first { number } else { number | Self::LATER })
     }

@@ -7,8 +7,8 @@ use crate::time::{Timer, deadline_in};
 /// Time without an answer after which one more request is sent.
 const SILENCE: Duration = Duration::from_secs(10);
 
-/// Allowance of requests in flight beyond what the peer has said that it takes. The answers to those
-/// that it has may be lost, and nothing else may ever make room.
+/// Allowance of requests in flight beyond what the peer has said that it takes. The answers to
+/// those that it has may be lost, and nothing else may ever make room.
 ///
 /// | what happens | what follows |
 /// |---|---|

@@ -110,7 +110,7 @@ impl<R: McpRole, F: Framing<R>> Correlation<R, F> {
                         }
                         true
                     }
-                    // In the era without `initialize`, it may cancel a subscription of ours.
+                    // In the era without `initialize`, the peer may cancel a subscription of ours.
                     Err(id) => self.is_subscription(&id) && self.abandon(&id).is_some(),
                 }
             }
@@ -231,7 +231,7 @@ impl<R: McpRole, F: Framing<R>> Correlation<R, F> {
         self.probe = Probe::default();
         let reason = "the connection on which it came is lost";
         for id in self.inbound.begin_peer() {
-            // Where a subscription of ours has this id, those above would take it for that one's.
+            // If a subscription of ours has this id, the layers above would take it for that one's.
             if !self.is_subscription(&id) {
                 let cancelled = cancellation(id, reason.into());
                 self.synthesized.push_back(JsonRpcMessage::notification(cancelled.into()));
@@ -250,7 +250,7 @@ impl<R: McpRole, F: Framing<R>> Correlation<R, F> {
                 reinit.verify(self.codec.last_decoded().number);
                 self.overload.resume();
             }
-            // An MCP server waits to be initialized, be it another or the same.
+            // An MCP server waits for `initialize`, whether it is a new one or the same.
             _ => {
                 self.link.begin_anew();
                 self.begin_peer();
@@ -283,7 +283,8 @@ impl<R: McpRole, F: Framing<R>> Correlation<R, F> {
         if let Some(reinit) = &self.reinit {
             calls.retain(|(id, _)| !reinit.is_repeating(id));
         }
-        // The link need not have ended yet: a Close of ours may wait until what is queued is written.
+        // The link need not have ended yet: a Close of ours may wait until what is queued is
+        // written.
         calls.extend(self.waiting.take());
         let seqs: Vec<_> = calls.iter().map(|(_, call)| call.seq).collect();
         let handed = self.link.withdraw_all(&seqs);

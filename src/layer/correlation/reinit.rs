@@ -23,8 +23,9 @@ use super::{
     pending::{Call, MAX_ATTEMPTS, PendingCalls},
 };
 use crate::{
+    close::{CloseCode, CloseReason},
     decode::method::Method,
-    error::{CloseCode, CloseReason, Error, LinkError, MessageError},
+    error::{Error, LinkError, MessageError},
     event::{ConnectionEvents, Event},
     framing::Framing,
     layer::{codec::Codec, reconnect::ReconnectHandle, shared_link::SharedLink},
@@ -42,7 +43,7 @@ const MAX_WORDS: usize = 100;
 /// State of the session, and what has to be said again to another peer.
 #[derive(Debug)]
 pub(super) struct Reinit {
-    notices: ConnectionEvents,
+    events: ConnectionEvents,
     reconnect_handle: ReconnectHandle,
     phase: Phase,
     /// Request with which this side opened its session, and the notification that follows it.
@@ -78,7 +79,7 @@ enum Phase {
 /// Messages so far of a peer that is being verified.
 #[derive(Debug)]
 enum Said {
-    /// Nothing: so many messages had come before this link. It may have nothing to say.
+    /// No message has come over this link; so many had before. The peer may have nothing to say.
     Nothing { heard: u64 },
     /// Something that cannot be read. When this ends, so does the link.
     Unreadable(Pin<Box<Sleep>>),
@@ -96,9 +97,9 @@ impl Phase {
 }
 
 impl Reinit {
-    pub(super) fn new(notices: ConnectionEvents, reconnect_handle: ReconnectHandle) -> Self {
+    pub(super) fn new(events: ConnectionEvents, reconnect_handle: ReconnectHandle) -> Self {
         Self {
-            notices,
+            events,
             reconnect_handle,
             phase: Phase::NEW,
             initialize: None,
@@ -110,11 +111,10 @@ impl Reinit {
 
     /// Sends the application an event for an error that names no request.
     pub(super) fn announce_unmatched(&self, error: &ErrorData) {
-        self.notices.announce(|| Event::UnmatchedError(error.clone()));
+        self.events.announce(|| Event::UnmatchedError(error.clone()));
     }
 
-    /// Returns `true` if the loss of a connection is not the end of this request of ours: it is
-    /// repeated on the next.
+    /// Returns `true` if this request of ours outlives its connection: it is repeated on the next.
     pub(super) fn keeps(&self, id: &RequestId) -> bool {
         self.opened_by(id) || self.repeats.contains(id)
     }
@@ -165,11 +165,11 @@ impl Reinit {
 
     /// Records the loss of a connection.
     pub(super) fn lose(&mut self, down: &Down) {
-        self.notices.ensure_lost_announced(&down.cause);
+        self.events.ensure_lost_announced(&down.cause);
         self.stopping.lose();
         match &mut self.phase {
-            // A link that is not there has no time to answer in. But the session may be resumed,
-            // and the answer still come.
+            // No time to answer without a link. But the session may be resumed, and the answer
+            // still come.
             Phase::Repeating { patience, .. } => *patience = None,
             Phase::Verifying { said, .. } => *said = Said::Lost,
             Phase::Uninitialized { attempts } if self.initialize.is_some() => {
@@ -200,7 +200,7 @@ impl Reinit {
                 self.phase = Phase::AwaitingPeer;
             }
             self.repeats.send_again(pending, codec, link);
-            self.notices.announce_back(|| Event::Restarted { changed: None });
+            self.events.announce_back(|| Event::Restarted { changed: None });
             return;
         };
         self.phase = match std::mem::replace(&mut self.phase, Phase::NEW) {
@@ -213,7 +213,7 @@ impl Reinit {
                 if pending.get(id).is_some_and(|call| call.seq <= link.began()) {
                     link.send_first(initialize.clone());
                 }
-                self.notices.announce_back(|| Event::Restarted { changed: None });
+                self.events.announce_back(|| Event::Restarted { changed: None });
                 phase
             }
         };
@@ -231,8 +231,8 @@ impl Reinit {
         self.phase = Phase::Verifying { was_initialized, said: Said::Nothing { heard } };
     }
 
-    /// Ready with the reason for which the link is closed, when nothing that its peer has said for a
-    /// while shows who it is. So many messages were `heard` by now.
+    /// Ready with the reason of a Close, when nothing that the peer has said for a while shows who
+    /// it is. So many messages were `heard` by now.
     pub(super) fn poll_unrecognized(
         &mut self,
         heard: u64,
@@ -279,7 +279,7 @@ impl Reinit {
             link.release();
         }
         let replayed = resumed.replayed;
-        self.notices.announce_back(|| Event::Resumed { replayed });
+        self.events.announce_back(|| Event::Resumed { replayed });
     }
 
     /// Records the answer to a request of ours. Returns `true` if it is for the layers above, and
@@ -314,7 +314,7 @@ impl Reinit {
                 if let Some(answer) = changed {
                     warn_of_change(answer);
                 }
-                self.notices
+                self.events
                     .announce_back(|| Event::Restarted { changed: changed.cloned().map(Box::new) });
                 self.phase = Phase::Initialized(answer.cloned().map_or(agreed, Box::new));
                 if let Some(initialized) = &self.initialized {
@@ -361,8 +361,8 @@ impl Reinit {
         }
     }
 
-    /// Asks for another connection, time and again, while the peer does not answer on this one, and
-    /// resumes sending to a peer that announced a stop and did not close.
+    /// Requests another connection again and again while the peer does not answer on this one.
+    /// Resumes sending to a peer that announced a stop and did not close.
     pub(super) fn poll(&mut self, link: &SharedLink, cx: &mut Context<'_>) {
         while let Phase::Repeating { patience: Some(timer), .. } = &mut self.phase
             && timer.as_mut().poll(cx).is_ready()
@@ -371,7 +371,7 @@ impl Reinit {
             self.reconnect_handle.reconnect();
             timer.as_mut().reset(Instant::now() + PATIENCE);
         }
-        // What waits for the peer to initialize waits on.
+        // Messages that wait for the peer to initialize wait on.
         if self.stopping.poll(cx) && !self.awaits_initialize() {
             link.release();
         }

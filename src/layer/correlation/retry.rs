@@ -1,4 +1,4 @@
-//! Requests that the peer has not executed, and that are sent again: it refused them, since it has
+//! Requests that the peer has not executed, and that are sent again. It refused them, since it has
 //! too many or stops, or closed the connection for a message that was too large.
 
 use rmcp::{
@@ -14,8 +14,9 @@ use super::{
     pending::{Call, MAX_ATTEMPTS, Outcome},
 };
 use crate::{
+    close::CloseCode,
     decode::method::Method,
-    error::{CloseCode, Error, LinkError},
+    error::{Error, LinkError},
     framing::Framing,
     role::McpRole,
     rpc_code::UNAVAILABLE,
@@ -57,7 +58,7 @@ impl<R: McpRole, F: Framing<R>> Correlation<R, F> {
         let id = error.id.as_ref().and_then(|id| self.pending.answered_by(id));
         let Some(id) = id else { return false };
         if self.reinit.as_ref().is_some_and(|reinit| reinit.is_repeating(&id)) {
-            // It is repeated on the next connection as well, which is asked for in a while.
+            // Repeated on the next connection as well, which is requested in a while.
             return true;
         }
         match reason {
@@ -71,7 +72,7 @@ impl<R: McpRole, F: Framing<R>> Correlation<R, F> {
     fn put_off(&mut self, id: &RequestId) -> bool {
         let believed = self.reinit.as_ref().filter(|reinit| reinit.believes_stop());
         let Some(reinit) = believed else { return false };
-        // Of the refusals of one connection the first counts.
+        // Only the first refusal of a connection counts.
         let counts = !reinit.was_asked_again();
         let call = self.pending.get(id);
         let call = call.filter(|call| !counts || call.resends + 1 < MAX_ATTEMPTS);
@@ -123,8 +124,8 @@ impl<R: McpRole, F: Framing<R>> Correlation<R, F> {
         Some(seq - 1)
     }
 
-    /// Moves the requests after the one numbered `read` to the next connection, up to those that
-    /// were `handed` to this one: the peer has not read them.
+    /// Moves the requests after the one numbered `read` to the next connection: the peer has not
+    /// read them. The last are those that were `handed` to this one.
     pub(super) fn put_off_unread(&mut self, read: u64, handed: u64) {
         let Some(reinit) = &self.reinit else { return };
         let unread = |call: &Call| call.seq > read && call.seq <= handed;

@@ -1,4 +1,4 @@
-//! `Correlation::send`: a message is encoded and queued in the link, and a request waits first while
+//! `Correlation::send`: encodes a message and queues it in the link. A request waits first while
 //! the peer has as many as it accepts.
 //!
 //! | what | becomes |
@@ -59,8 +59,9 @@ struct Queued {
 pub(crate) enum Sent {
     /// The message is in the queue of the link; the future resolves when it is written.
     Queued(Flushed),
-    /// Nothing is written for it now: a request waits in line or has ended already, an answer is
-    /// sent in its turn, or the message has no form or no receiver any more.
+    /// Not written now: it waits in line, its turn has not come, or it has ended already. A request
+    /// waits in line or has ended, an answer is sent in its turn, or the message has no form or no
+    /// receiver any more.
     NotNow,
 }
 
@@ -102,15 +103,15 @@ impl<R: McpRole, F: Framing<R>> Correlation<R, F> {
         }
     }
 
-    /// Ends the request that this side cancels: one of ours, or, in the era without `initialize`, a
-    /// subscription of the peer. Returns `true` if the peer has to know.
+    /// Ends the request that this side cancels. It is one of ours or, in the era without
+    /// `initialize`, a subscription of the peer. Returns `true` if the peer has to know.
     fn cancel(&mut self, id: &mut RequestId) -> bool {
         let goes_out = match self.abandon(id) {
             Some(call) => !self.withdraw(id, &call),
             None => self.inbound.end_subscription(id),
         };
         if !self.waiting.is_empty() {
-            // There may be room for one more.
+            // One more request may be sent now.
             self.link.wake_reader();
         }
         goes_out
@@ -125,7 +126,7 @@ impl<R: McpRole, F: Framing<R>> Correlation<R, F> {
         if withdrawn {
             self.codec.unsend(id);
         } else {
-            // It may still be the message that is too large for the peer.
+            // The request may still be the message that is too large for the peer.
             self.read_progress.note_sent(call.seq, call.size);
         }
         withdrawn
@@ -146,12 +147,12 @@ impl<R: McpRole, F: Framing<R>> Correlation<R, F> {
             return Ok(Sent::NotNow);
         }
         self.waiting.push(request, method, turn);
-        // It may be the first for which the peer is probed.
+        // The request may be the first for which the peer is probed.
         self.link.wake_reader();
         Ok(Sent::NotNow)
     }
 
-    /// Returns `true` if a client makes this request while it answers one of the server's: all
+    /// Returns `true` if a client makes this request while it answers one of the server's. All
     /// requests that the server has may wait for that answer.
     fn is_within_answer(&self, request: &R::Req) -> bool {
         if !R::IS_CLIENT || self.inbound.is_empty() {
@@ -171,14 +172,15 @@ impl<R: McpRole, F: Framing<R>> Correlation<R, F> {
         self.is_at_limit()
     }
 
-    /// Returns `true` if the peer has as many requests as may be in flight, and one of them will end.
+    /// Returns `true` if the peer has as many requests as may be in flight, and one of them will
+    /// end.
     fn is_at_limit(&self) -> bool {
         let takes = self.codec.peer().max_inbound().saturating_add(self.probe.more());
         self.pending.len() >= takes && !self.pending.are_subscriptions()
     }
 
-    /// Lets one more request be sent to a peer that answers none of those that it has, where a
-    /// refusal does no harm.
+    /// Allows one more request to a peer that answers none of those it has, if a refusal does no
+    /// harm.
     pub(super) fn poll_probe(&mut self, cx: &mut Context<'_>) {
         let waits = !self.waiting.is_empty()
             && self.config.retry_refused
@@ -190,7 +192,7 @@ impl<R: McpRole, F: Framing<R>> Correlation<R, F> {
     /// Sends the waiting requests that the peer accepts by now.
     pub(super) fn send_waiting(&mut self, cx: &mut Context<'_>) {
         while !self.waiting.is_empty() && !self.is_peer_full() {
-            // Where the link has ended, so has each of them, and the stream tells.
+            // If the link has ended, the stream reports the end of each of them.
             if !matches!(Pin::new(&mut self.link).poll_ready(cx), Poll::Ready(Ok(()))) {
                 break;
             }
@@ -279,8 +281,7 @@ impl<R: McpRole, F: Framing<R>> Correlation<R, F> {
         self.link.wake_reader();
     }
 
-    /// Ends `item`, for which there is no room and no connection to send it on, with an error to
-    /// its caller.
+    /// Ends `item` with an error to its caller: there is no room, and no connection to send it on.
     fn reject_outbound(&mut self, item: TxJsonRpcMessage<R>) -> Result<(), Error> {
         let full = MessageError::QueueFull;
         match item {
@@ -289,7 +290,7 @@ impl<R: McpRole, F: Framing<R>> Correlation<R, F> {
                 self.refuse_to_send(request.id, call, &full);
                 Ok(())
             }
-            // Whoever asked is gone.
+            // The peer that sent the request is gone.
             JsonRpcMessage::Response(_) | JsonRpcMessage::Error(_) => Ok(()),
             JsonRpcMessage::Notification(_) => Err(full.into()),
         }

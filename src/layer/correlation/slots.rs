@@ -1,5 +1,5 @@
-//! [`HandlerSlots`]: counts of the handlers that still run. rmcp makes a task of each request and of
-//! each notification, and keeps no count of them.
+//! [`HandlerSlots`]: counts of the handlers that still run. rmcp makes a task of each request and
+//! of each notification, and keeps no count of them.
 
 use std::{
     mem,
@@ -29,22 +29,22 @@ pub(crate) struct HandlerSlots {
 }
 
 impl HandlerSlots {
-    /// How many requests are being handled, and their decoded size.
+    /// Returns the number of requests that are being handled, and their decoded size.
     pub(super) fn requests(&self) -> (usize, usize) {
         count_and_size(&self.requests)
     }
 
-    /// How many notifications are being handled, and their decoded size with that of those that
-    /// wait.
+    /// Returns the number of notifications that are being handled, and their decoded size. The size
+    /// includes those that wait.
     pub(super) fn notifications(&self) -> (usize, usize) {
         count_and_size(&self.notifications)
     }
 
-    /// Returns how much memory is taken by what is being handled or waits for that, in bytes, where
-    /// each message has extensions of this size.
+    /// Returns the memory of what is being handled or waits for that, in bytes. Each message has
+    /// extensions of this size.
     #[cfg(feature = "server")]
     pub(crate) fn bytes(self: &Arc<Self>, extensions: usize) -> usize {
-        // Each slot has a reference, and so have two others: that is near enough.
+        // Each slot holds a reference, and so do two others: that is near enough.
         let messages = Arc::strong_count(self);
         self.requests().1 + self.notifications().1 + messages * extensions
     }
@@ -80,7 +80,7 @@ impl HandlerSlots {
                 return Poll::Pending;
             }
         }
-        // Only the reader of the connection takes any.
+        // No race: only the reader of the connection begins slots.
         slot.begin();
         Poll::Ready(())
     }
@@ -119,7 +119,7 @@ fn bounded(decoded_size: usize) -> u64 {
     (decoded_size as u64).min(ONE / 1024)
 }
 
-/// What the handler handles whose slot it is.
+/// Kind of message that a handler handles.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 enum Handles {
     /// The request with this number.

@@ -14,16 +14,16 @@ pub(super) struct WaitingRequests<R: McpRole> {
     requests: BTreeMap<Turn, Waiting<R>>,
     turns: HashMap<RequestId, Turn, FxBuildHasher>,
     number: u64,
-    /// Some of them were sent, and may not have been flushed.
+    /// `true` if some of them were sent, and may not have been flushed.
     is_unflushed: bool,
 }
 
 /// Request that the peer has not accepted yet.
 #[derive(Debug)]
 pub(super) enum Waiting<R: McpRole> {
-    /// It was not sent.
+    /// Not sent.
     New(JsonRpcRequest<R::Req>, Method, Turn),
-    /// It was sent, and refused without being executed.
+    /// Sent, and refused without being executed.
     Refused(RequestId, Call, Message),
 }
 
@@ -92,7 +92,7 @@ impl<R: McpRole> WaitingRequests<R> {
         let (Waiting::New(JsonRpcRequest { id, .. }, ..) | Waiting::Refused(id, ..)) = &waiting;
         self.turns.remove(id);
         if self.is_empty() {
-            // There were many, and that has passed.
+            // Frees the memory of what may have been many.
             self.turns = HashMap::default();
         }
         Some(waiting)

@@ -90,7 +90,7 @@ impl AckDeadline {
                 }
                 _ if self.overdue().is_some() => return Poll::Pending,
                 State::Asked { .. } => {
-                    // Not set: the link has not taken the ping that is due.
+                    // If it is not set, the link has not taken the ping that is due.
                     if self.timer.is_set() {
                         ready!(self.timer.poll(cx));
                         continue;

@@ -9,8 +9,8 @@ use std::{
 use super::frame::SessionFrame;
 use crate::link::{LinkUp, PeerLimits, Resumed};
 
-/// Longest time for which a lost session is waited for, whatever the peer promises, since calls hang
-/// meanwhile. A session that is resumed later still goes on.
+/// Longest time for which a lost session is waited for, since calls hang meanwhile. It holds
+/// whatever the peer promises. A session that is resumed later still goes on.
 const MAX_WINDOW: Duration = Duration::from_secs(3600);
 
 /// State in which a session begins.
@@ -22,7 +22,7 @@ pub enum SessionStart {
     Open,
     /// Requested by this side's `@open {}`, which no `@session` has answered yet.
     Opening,
-    /// Without the extension, which the peer does not speak: nothing outlives the link.
+    /// Without the extension, which the peer does not have: nothing outlives the link.
     Plain,
 }
 
@@ -61,7 +61,7 @@ pub(super) enum Thawed {
 }
 
 impl ReceiveCount {
-    /// Sets the state in which the session begins on the first link, or on the one that comes next
+    /// Sets the state in which the session begins on the first link. Or on the one that comes next
     /// as [`LinkUp::NewPeer`](crate::link::LinkUp::NewPeer).
     pub fn begin(&self, start: SessionStart) {
         let mut count = self.lock();
@@ -104,8 +104,8 @@ impl ReceiveCount {
         self.lock().received
     }
 
-    /// Stops the count until the link comes up for which it is frozen: what still arrives over
-    /// another is dropped, and the peer sends it again. Of several freezes the last one counts.
+    /// Stops the count until the link comes up for which it is frozen. Messages over another are
+    /// dropped, and the peer sends them again. Of several freezes the last one counts.
     ///
     /// Only that link ends the freeze, so this is called right before the peer is told the number.
     #[must_use = "nothing is received until there is a link for it"]
@@ -122,15 +122,15 @@ impl ReceiveCount {
         self.lock().frozen
     }
 
-    /// Returns `true` if anything has arrived over the present link. Then the peer has read all that
-    /// it was told when that link was made.
+    /// Returns `true` if anything has arrived over the present link. Then the peer has read all
+    /// that it was told when that link was made.
     #[must_use]
     pub fn is_heard(&self) -> bool {
         let count = self.lock();
         count.heard && !count.frozen
     }
 
-    /// Returns the number of bytes kept for the peer when the last link was lost, which is what a
+    /// Returns the number of bytes kept for the peer when the last link was lost. That is what a
     /// session without a link costs.
     #[must_use]
     pub fn kept_bytes(&self) -> usize {
@@ -187,8 +187,8 @@ impl ReceiveCount {
         start == SessionStart::Opening || self.lock().session.is_some()
     }
 
-    /// Returns the time to wait for the session without a link, if this side opened it: as long as
-    /// the peer keeps it, and [`MAX_WINDOW`] at most.
+    /// Returns the time to wait for the session without a link, if this side opened it. That is as
+    /// long as the peer keeps it, and [`MAX_WINDOW`] at most.
     pub(super) fn window(&self) -> Option<Duration> {
         let count = self.lock();
         if count.forgotten {
@@ -218,8 +218,8 @@ impl FrozenCount {
         self.received
     }
 
-    /// Returns the [`LinkUp`] of a link on which the session goes on, and on which the peer said that
-    /// it has `received` so many messages.
+    /// Returns the [`LinkUp`] of a link on which the session goes on. The peer said on it that it
+    /// has `received` so many messages.
     #[must_use]
     pub fn resumed(self, received: u64) -> LinkUp {
         LinkUp::Resumed(Resumed { received, replayed: 0, freeze: self.freeze })

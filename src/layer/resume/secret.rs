@@ -8,21 +8,20 @@ use subtle::ConstantTimeEq as _;
 /// The longest secret and session id, in bytes.
 const MAX_LENGTH: usize = 128;
 
-/// The name of a session. It never shows in `Debug`.
+/// Id of a session. Never shown by `Debug`.
 #[derive(Clone, PartialEq, Eq, Hash, Serialize)]
 #[serde(transparent)]
 pub struct SessionId(Box<str>);
 
 impl SessionId {
-    /// The name as it is on the wire.
+    /// Returns the id as it is on the wire.
     #[must_use]
     pub fn as_str(&self) -> &str {
         &self.0
     }
 }
 
-/// What proves that a session is one's own. It never shows in `Debug`, and is compared in constant
-/// time.
+/// Proof that a session is one's own. Never shown by `Debug`, and compared in constant time.
 #[derive(Clone, Serialize)]
 #[serde(transparent)]
 pub struct Secret(Box<str>);
@@ -40,8 +39,8 @@ impl Eq for Secret {}
 #[error("not 1 to 128 unreserved characters")]
 pub struct NotAToken;
 
-/// What both have in common: made of unreserved characters (RFC 3986, section 2.3), random, and
-/// secret enough not to show.
+/// Defines the parts that both have in common. They are made of unreserved characters (RFC 3986,
+/// section 2.3), random, and secret enough not to be shown.
 macro_rules! token {
     ($name:ident) => {
         impl TryFrom<String> for $name {
@@ -73,7 +72,7 @@ macro_rules! token {
         #[cfg(feature = "server")]
         #[cfg_attr(docsrs, doc(cfg(feature = "server")))]
         impl $name {
-            /// A new one: 32 random bytes in base64url.
+            /// Returns a new one: 32 random bytes in base64url.
             #[must_use]
             pub fn random() -> Self {
                 use base64::{Engine as _, engine::general_purpose::URL_SAFE_NO_PAD};
@@ -94,7 +93,8 @@ token!(Secret);
 /// | the one before, since that answer was lost | the same as then | both |
 /// | any other | none | as before |
 ///
-/// Once it is [confirmed](Self::confirm) that the answer arrived, the one before is no longer valid.
+/// Once it is [confirmed](Self::confirm) that the answer arrived, the one before is no longer
+/// valid.
 #[cfg(feature = "server")]
 #[cfg_attr(docsrs, doc(cfg(feature = "server")))]
 #[derive(Debug)]
@@ -112,13 +112,13 @@ impl Default for Secrets {
 
 #[cfg(feature = "server")]
 impl Secrets {
-    /// The one that was given last.
+    /// Returns the secret that was given last.
     #[must_use]
     pub fn given(&self) -> &Secret {
         &self.given
     }
 
-    /// The one to be given in return for `presented`, if that is valid.
+    /// Returns the secret to be given in return for `presented`, if that is valid.
     pub fn rotate(&mut self, presented: &Secret) -> Option<&Secret> {
         if *presented == self.given {
             self.before = Some(std::mem::replace(&mut self.given, Secret::random()));
@@ -128,7 +128,7 @@ impl Secrets {
         is_before.then_some(&self.given)
     }
 
-    /// The client has the one that was given last.
+    /// Records that the client has the secret that was given last.
     pub fn confirm(&mut self) {
         self.before = None;
     }

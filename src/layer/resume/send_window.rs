@@ -122,8 +122,9 @@ impl SendWindow {
         Ok(())
     }
 
-    /// Goes on over a new link, on which the peer said that it has `received` so many messages, and
-    /// was told that this side has received `told`. Returns how many are to be sent again.
+    /// Goes on over a new link, and returns how many messages are to be sent again. The peer said
+    /// on it that it has `received` so many messages, and was told that this side has received
+    /// `told`.
     pub(super) fn resume(&mut self, received: u64, told: u64) -> Result<u64, Violation> {
         if received > self.sent {
             return Err(Violation("received more than was sent"));

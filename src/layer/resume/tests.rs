@@ -15,7 +15,8 @@ use tokio_test::{
 
 use super::*;
 use crate::{
-    error::{CloseCode, LinkError},
+    close::CloseCode,
+    error::LinkError,
     layer::{
         Reconnect, SharedLink,
         fake::{self, Peer},
@@ -25,10 +26,12 @@ use crate::{
     link::Retention,
 };
 
+mod acknowledgements;
 #[cfg(all(feature = "client", feature = "server"))]
 mod both_ways;
 mod full_window;
 mod hostile;
+mod losses;
 #[cfg(feature = "server")]
 mod model;
 mod start;
@@ -79,7 +82,7 @@ impl LinkSource for Source {
 
 type Line = Resume<Reconnect<Source>>;
 
-/// One side, the far end of its present link, and where the next comes from.
+/// A side, the far end of its present link, and the source of the next.
 struct Side {
     line: Spawn<Line>,
     peer: Peer,
@@ -162,7 +165,7 @@ impl Side {
         self.assert_quiet();
     }
 
-    /// There is a new link for the session, on which the peer says how much it has `received`.
+    /// Brings up a new link for the session, on which the peer says how much it has `received`.
     #[track_caller]
     fn resume(&mut self, received: u64) -> u64 {
         let up = self.receive_count.freeze().resumed(received);
@@ -190,7 +193,7 @@ fn shown(message: &Message) -> String {
     }
 }
 
-/// How many cases: `MCP_WS_CASES`, or what takes a second or two.
+/// Returns the number of cases: `MCP_WS_CASES`, or what takes a second or two.
 fn cases(default: u32) -> Cases {
     let cases = std::env::var("MCP_WS_CASES").ok().and_then(|cases| cases.parse().ok());
     Cases { failure_persistence: None, ..Cases::with_cases(cases.unwrap_or(default)) }
@@ -206,231 +209,6 @@ impl From<&'static str> for Message {
     fn from(text: &'static str) -> Self {
         Self::text(text)
     }
-}
-
-#[tokio::test(start_paused = true)]
-async fn sixty_four_messages_are_acknowledged_at_once() {
-    let mut side = Side::new();
-    for _ in 0..64 {
-        side.peer.send("{}".into());
-        assert!(side.sent().is_empty());
-        side.assert_receives("{}");
-    }
-    side.assert_quiet();
-    assert_eq!(side.sent(), ["@ack 64"]);
-    // What is said in answer may take it along.
-    assert_eq!((side.peer.flushes(), side.receive_count.received()), (0, 64));
-    assert!(side.line.is_woken());
-    side.assert_quiet();
-    assert_eq!(side.peer.flushes(), 1);
-}
-
-#[tokio::test(start_paused = true)]
-async fn sixty_four_kibibytes_are_acknowledged_at_once() {
-    let mut side = Side::new();
-    for size in [(64 << 10) - 1, 1] {
-        side.assert_quiet();
-        assert!(side.sent().is_empty());
-        side.peer.send(Message::text("x".repeat(size)));
-        assert!(assert_ready!(side.next()).unwrap().is_ok());
-    }
-    side.assert_quiet();
-    assert_eq!(side.sent(), ["@ack 2"]);
-}
-
-#[tokio::test(start_paused = true)]
-async fn less_is_acknowledged_after_a_second() {
-    let mut side = Side::new();
-    side.assert_quiet();
-    advance(100 * SECOND).await;
-    assert!(!side.line.is_woken(), "no timer runs for nothing");
-    for sent in [1, 3] {
-        (0..sent).for_each(|_| side.peer.send("{}".into()));
-        (0..sent).for_each(|_| side.assert_receives("{}"));
-        side.assert_quiet();
-        advance(SECOND - Duration::from_millis(1)).await;
-        side.assert_quiet();
-        assert!(side.sent().is_empty());
-        advance(Duration::from_millis(1)).await;
-        assert!(side.line.is_woken());
-        side.assert_quiet();
-        assert_eq!(side.sent().len(), 1);
-    }
-    assert_eq!(side.receive_count.received(), 4);
-    side.assert_quiet();
-    advance(100 * SECOND).await;
-    assert!(!side.line.is_woken());
-}
-
-/// The timer is set again for what came while it ran, by when that came.
-#[tokio::test(start_paused = true)]
-async fn a_timer_that_runs_is_left_alone() {
-    let mut side = Side::new();
-    side.peer.send("{}".into());
-    side.assert_receives("{}");
-    side.assert_quiet();
-    advance(SECOND / 2).await;
-    for _ in 0..64 {
-        side.peer.send("{}".into());
-        side.assert_receives("{}");
-    }
-    side.assert_quiet();
-    assert_eq!(side.sent(), ["@ack 64"], "the 64th came with the first of them");
-    advance(SECOND / 2).await;
-    side.assert_quiet();
-    assert!(side.sent().is_empty());
-    advance(SECOND / 2).await;
-    assert!(side.line.is_woken());
-    side.assert_quiet();
-    assert_eq!(side.sent(), ["@ack 65"]);
-}
-
-#[tokio::test(start_paused = true)]
-async fn an_acknowledgement_that_had_to_wait_is_the_newest() {
-    let mut side = Side::new();
-    side.peer.block(true);
-    for _ in 0..200 {
-        side.peer.send("{}".into());
-        side.assert_receives("{}");
-    }
-    side.assert_quiet();
-    assert!(side.sent().is_empty());
-    side.peer.block(false);
-    assert!(side.line.is_woken());
-    side.assert_quiet();
-    assert_eq!(side.sent(), ["@ack 200"]);
-}
-
-#[tokio::test(start_paused = true)]
-async fn what_was_lost_is_sent_again_and_nothing_is_told_but_how_much() {
-    let mut side = Side::new();
-    for text in ["1", "2", "3", "4"] {
-        side.send(text);
-    }
-    side.peer.send("@ack 1".into());
-    side.assert_quiet();
-    assert_eq!(side.sent(), ["1", "2", "3", "4"]);
-    side.lose();
-    assert_ready_err!(side.poll_ready());
-    assert_ready_err!(side.poll_flush());
-    assert_eq!(side.resume(2), 2);
-    side.send("5");
-    assert_ready_ok!(side.poll_flush());
-    assert_eq!(side.sent(), ["3", "4", "5"]);
-    side.lose();
-    assert_eq!(side.resume(5), 0);
-    side.assert_quiet();
-    assert!(side.sent().is_empty());
-}
-
-#[tokio::test(start_paused = true)]
-async fn the_reader_alone_sends_again_as_the_link_takes_it() {
-    let mut side = Side::new();
-    ["1", "2"].into_iter().for_each(|text| side.send(text));
-    side.lose();
-    let up = side.receive_count.freeze().resumed(0);
-    side.peer = side.source.give(up);
-    side.peer.block(true);
-    assert!(assert_ready!(side.next()).unwrap().is_ok());
-    side.assert_quiet();
-    assert_pending!(side.poll_ready());
-    assert!(side.sent().is_empty());
-    side.peer.block(false);
-    assert!(side.line.is_woken());
-    side.assert_quiet();
-    assert_eq!((side.sent(), side.peer.flushes()), (vec!["1".into(), "2".into()], 1));
-}
-
-#[tokio::test(start_paused = true)]
-async fn what_is_still_to_be_sent_again_cannot_be_acknowledged() {
-    let mut side = Side::new();
-    ["1", "2"].into_iter().for_each(|text| side.send(text));
-    side.lose();
-    let up = side.receive_count.freeze().resumed(1);
-    side.peer = side.source.give(up);
-    side.peer.block(true);
-    assert!(assert_ready!(side.next()).unwrap().is_ok());
-    side.peer.send("@ack 1".into());
-    side.assert_quiet();
-    side.peer.send("@ack 2".into());
-    assert!(assert_ready!(side.next()).unwrap().is_err());
-}
-
-#[tokio::test(start_paused = true)]
-async fn what_was_told_with_the_new_link_is_not_told_again() {
-    let mut side = Side::new();
-    side.peer.send("1".into());
-    side.assert_receives("1");
-    side.peer.block(true);
-    side.assert_quiet();
-    advance(SECOND).await;
-    side.assert_quiet();
-    side.lose();
-    side.resume(0);
-    side.assert_quiet();
-    assert!(side.sent().is_empty());
-}
-
-#[tokio::test(start_paused = true)]
-async fn a_lost_link_is_told_once_it_is_known_that_nothing_was_kept() {
-    let mut side = Side::new();
-    side.send("1");
-    side.peer.send("a".into());
-    side.assert_receives("a");
-    side.lose();
-    side.restart();
-    let down = assert_ready!(side.next()).unwrap().unwrap();
-    assert!(
-        matches!(&down, LinkEvent::Down(down) if down.cause.to_string().contains("1001")),
-        "{down:?}"
-    );
-    assert_ready_err!(side.poll_ready());
-    let up = assert_ready!(side.next()).unwrap().unwrap();
-    assert!(matches!(up, LinkEvent::Up(LinkUp::NewPeer)), "{up:?}");
-    side.send("2");
-    assert_eq!(side.sent(), ["2"]);
-    side.peer.send("@ack 1".into());
-    side.peer.send("b".into());
-    side.assert_receives("b");
-    side.assert_quiet();
-    assert_eq!(side.receive_count.received(), 1);
-}
-
-#[tokio::test(start_paused = true)]
-async fn a_flush_outlives_the_link_and_the_queue_keeps_what_no_link_was_handed() {
-    let (line, peer, source, receive_count) = line(1 << 20);
-    let mut shared = SharedLink::new(line, shared_link::Config::default());
-    let mut reader = spawn(shared.clone());
-    shared.start_send_unpin("1".into()).unwrap();
-    peer.break_writes();
-    let mut flushed = spawn(shared.flushed());
-    assert_pending!(flushed.poll());
-    peer.send(Message::Close(None));
-    assert_pending!(reader.poll_next());
-    shared.start_send_unpin("2".into()).unwrap();
-    assert_pending!(flushed.poll());
-    let next = source.give(receive_count.freeze().resumed(0));
-    assert!(flushed.is_woken());
-    assert_ready_ok!(flushed.poll());
-    assert_eq!(next.sent(), ["1", "2"].map(Message::text));
-    assert!(matches!(
-        assert_ready!(reader.poll_next()),
-        Some(Ok(LinkEvent::Up(LinkUp::Resumed(_))))
-    ));
-
-    next.send(Message::Close(None));
-    assert_pending!(reader.poll_next());
-    let slot = shared.reserve(Retention::AnyPeer).unwrap();
-    let mut flushed = spawn(slot.send("3".into()).unwrap().1);
-    assert_pending!(flushed.poll());
-    let last = source.give(LinkUp::NewPeer);
-    assert!(
-        matches!(assert_ready!(reader.poll_next()), Some(Ok(LinkEvent::Down(down))) if down.handed == 2)
-    );
-    assert!(matches!(assert_ready!(reader.poll_next()), Some(Ok(LinkEvent::Up(LinkUp::NewPeer)))));
-    assert!(flushed.is_woken());
-    assert_ready_ok!(flushed.poll());
-    assert_eq!(last.sent(), [Message::text("3")]);
 }
 
 #[tokio::test(start_paused = true)]

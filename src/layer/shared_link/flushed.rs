@@ -59,7 +59,7 @@ impl Flushed {
     /// Writes what is queued, with the waker registered where it has to wait.
     fn poll_write(&mut self, cx: &mut Context<'_>) -> Poll<Result<(), Error>> {
         let inner = &*self.inner;
-        // Most are written at once.
+        // Most messages are written at once.
         if let Some(mut driver) = inner.driver.try_lock() {
             if let Some(driver) = driver.get() {
                 let _ = inner.poll_write(driver);
@@ -121,7 +121,7 @@ impl Drop for Flushed {
         if others == 0 {
             inner.wakers.wake_reader();
         } else if was_woken {
-            // It was woken to write for all, and does not.
+            // The wake-up was to write for all, which this one does not.
             inner.wakers.wake_writer();
         }
     }

@@ -21,13 +21,14 @@ use super::{
     wakers::WakerSet,
 };
 use crate::{
-    error::{CloseCode, CloseReason, Error},
+    close::{CloseCode, CloseReason},
+    error::Error,
     event::{self, ConnectionEvents, Event},
     link::Retention,
     message::Message,
 };
 
-/// The two locks, and what is known without them.
+/// State and driver of a link, behind their locks, and what is known without them.
 #[derive(Debug)]
 pub(super) struct Inner {
     state: Mutex<State>,
@@ -39,11 +40,12 @@ pub(super) struct Inner {
     pub(super) waker: Waker,
     /// Number of the last message that was flushed, written by who has the driver.
     pub(super) flushed: AtomicU64,
-    /// How many futures were ever made that wait for a flush, and how many still do.
+    /// Number of futures ever made that wait for a flush.
     pub(super) flushes: AtomicU64,
+    /// Number of those that still wait.
     pub(super) waiting: AtomicUsize,
     pub(super) queue_bytes: usize,
-    pub(super) notices: ConnectionEvents,
+    pub(super) events: ConnectionEvents,
     span: Span,
 }
 
@@ -51,7 +53,7 @@ impl Inner {
     pub(super) fn new(
         links: BoxLinks,
         queue_bytes: usize,
-        notices: ConnectionEvents,
+        events: ConnectionEvents,
         span: Span,
     ) -> Self {
         let wakers = Arc::new(WakerSet::default());
@@ -65,7 +67,7 @@ impl Inner {
             flushes: AtomicU64::new(0),
             waiting: AtomicUsize::new(0),
             queue_bytes,
-            notices,
+            events,
             span,
         }
     }
@@ -96,7 +98,7 @@ impl Inner {
         let seq = state.push(message, retention)?;
         if state.is_down() {
             drop(state);
-            // Whoever keeps it has to know how much that is.
+            // The layer that keeps it has to learn its size.
             self.wakers.set_woken();
         }
         Ok(seq)
@@ -123,15 +125,15 @@ impl Inner {
             Error::Message(error) => CloseReason::new(CloseCode::Internal, error.to_string()),
         };
         tracing::debug!(parent: &self.span, %reason, "connection ended");
-        self.notices.state.send_replace(event::State::Closed(reason));
-        self.notices.announce(|| Event::Closed(error.clone()));
+        self.events.state.send_replace(event::State::Closed(reason));
+        self.events.announce(|| Event::Closed(error.clone()));
         self.wakers.wake_reader();
         self.wakers.wake_all_writers();
         error
     }
 }
 
-/// The state, until this is dropped.
+/// Guard of the locked state.
 pub(super) struct Locked<'a> {
     is_detained: &'a AtomicBool,
     state: MutexGuard<'a, State>,

@@ -33,6 +33,7 @@
 mod driver;
 pub(crate) mod flushed;
 mod inner;
+mod io;
 mod read_ahead;
 mod state;
 mod try_lock;
@@ -54,8 +55,9 @@ use tracing::Span;
 pub use self::flushed::Flushed;
 use self::{inner::Inner, try_lock::Waiter};
 use crate::{
+    close::{CloseCode, CloseReason},
     duplex::Duplex,
-    error::{CloseCode, CloseReason, Error, LinkError},
+    error::{Error, LinkError},
     event::{ConnectionEvents, Event, Events, State},
     link::{LinkEvent, Outgoing, Retention},
     message::Message,
@@ -119,7 +121,7 @@ impl Slot<'_> {
     }
 }
 
-/// The error of [`SharedLink::reserve`]: the queue is full, and may stay so.
+/// Error of [`SharedLink::reserve`]: the queue is full, and may stay so.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, thiserror::Error)]
 #[error("the outbound queue is full")]
 pub struct QueueFull;
@@ -142,34 +144,34 @@ impl SharedLink {
     where
         L: Duplex<Outgoing, LinkEvent<Message>> + Send + 'static,
     {
-        Self::with_notices(links, config, ConnectionEvents::default(), Span::none())
+        Self::with_events(links, config, ConnectionEvents::default(), Span::none())
     }
 
-    /// Takes over `links`, tells `notices` the state, which is [`State::Connected`] from now on,
-    /// and traces the end in `span`.
-    pub(crate) fn with_notices<L>(
+    /// Takes over `links`, reports the state to `events`, and traces the end in `span`. The state
+    /// is [`State::Connected`] from now on.
+    pub(crate) fn with_events<L>(
         links: L,
         config: Config,
-        notices: ConnectionEvents,
+        events: ConnectionEvents,
         span: Span,
     ) -> Self
     where
         L: Duplex<Outgoing, LinkEvent<Message>> + Send + 'static,
     {
-        notices.state.send_replace(State::Connected);
-        let inner = Inner::new(Box::pin(links), config.queue_bytes, notices, span);
+        events.state.send_replace(State::Connected);
+        let inner = Inner::new(Box::pin(links), config.queue_bytes, events, span);
         Self { inner: Arc::new(inner) }
     }
 
     /// Returns a receiver of the connection's state, now and as it changes.
     #[must_use]
     pub fn state(&self) -> watch::Receiver<State> {
-        self.inner.notices.state.subscribe()
+        self.inner.events.state.subscribe()
     }
 
     /// Returns the events of the connection from now on, if it may have more than one link.
     pub(crate) fn events(&self) -> Option<Events<Event>> {
-        self.inner.notices.subscribe()
+        self.inner.events.subscribe()
     }
 
     /// Returns the number of the message that was queued last; the first of all has 1.
@@ -228,7 +230,7 @@ impl SharedLink {
         }
         let limit = self.inner.queue_bytes;
         let is_stopped = self.inner.lock().is_stopped(retention, answers, limit);
-        // It may have made room.
+        // The check may have made room.
         self.inner.wakers.wake_sinks();
         is_stopped
     }
@@ -258,7 +260,7 @@ impl SharedLink {
         if let Some(mut driver) = self.inner.driver.try_lock()
             && let Some(driver) = driver.get()
         {
-            // What is left is written by those who wait for it, or by the reader.
+            // The rest is written by those who wait for it, or by the reader.
             let _ = self.inner.poll_write(driver);
         }
     }
@@ -279,8 +281,8 @@ impl SharedLink {
         was_there
     }
 
-    /// Removes those of the messages with these numbers, in ascending order, from the queue that
-    /// are still there. Returns the number of the last message that was handed to the link.
+    /// Removes the messages with these numbers, in ascending order, that are still in the queue.
+    /// Returns the number of the last message that was handed to the link.
     pub(super) fn withdraw_all(&self, seqs: &[u64]) -> u64 {
         let mut state = self.inner.lock();
         let handed = state.handed();
@@ -292,15 +294,15 @@ impl SharedLink {
         handed
     }
 
-    /// Records that other links may follow this one: where a write fails, nobody need wait for what
-    /// becomes of it.
+    /// Records that other links may follow this one. Then nobody need wait for what becomes of a
+    /// failed write.
     pub(super) fn outlive(&self) {
         self.inner.lock().reconnects();
     }
 
-    /// Holds, after a restart, what is for [any peer](Retention::AnyPeer) until it is
-    /// [released](Self::release), and lets pass the rest of what is queued meanwhile. Off until
-    /// this is called.
+    /// Holds messages for [any peer](Retention::AnyPeer) after a restart until they are
+    /// [released](Self::release). The rest of what is queued meanwhile passes. Off until this is
+    /// called.
     pub fn hold_on_restart(&self) {
         self.inner.lock().hold_on_restart();
     }
@@ -312,17 +314,16 @@ impl SharedLink {
         self.inner.lock().expect_return();
     }
 
-    /// Keeps queued messages for any peer for the next link; all others are still written to this
-    /// one, later ones too. Lasts until the next link is there, or it is
-    /// [released](Self::release).
+    /// Keeps queued messages for any peer for the next link. All others are still written to this
+    /// one, later ones too. Lasts until the next link is there, or it is [released](Self::release).
     pub(super) fn hold(&self) {
         self.inner.lock().hold();
-        // Nobody waits for a link that may be long in coming.
+        // The next link may be long in coming: nobody waits for it.
         self.inner.wakers.wake_all_writers();
         self.inner.wakers.wake_reader();
     }
 
-    /// Sends what was held.
+    /// Releases the messages that were held.
     pub fn release(&self) {
         self.inner.lock().release();
         self.inner.wake_writers();
@@ -337,13 +338,13 @@ impl SharedLink {
         self.inner.wakers.wake_reader();
     }
 
-    /// Returns `true` if the queue is held back, and the `requests` that wait before it are more
-    /// than it had room for.
+    /// Returns `true` if the queue is held back and more `requests` wait before it than it had room
+    /// for.
     pub(super) fn is_overrun(&self, requests: usize) -> bool {
         requests >= self.inner.queue_bytes / REQUEST && self.inner.is_detained()
     }
 
-    /// Returns `true` if nothing can be written before more is read: a write has failed, there is
+    /// Returns `true` if nothing can be written before more is read. A write has failed, there is
     /// no link, or it is unknown who is at its other end.
     pub(super) fn is_stuck(&self) -> bool {
         self.inner.lock().is_stuck()
@@ -354,14 +355,14 @@ impl SharedLink {
         self.inner.wakers.wake_reader();
     }
 
-    /// Returns how many bytes wait to be handed to the link.
+    /// Returns the number of bytes that wait to be handed to the link.
     #[cfg(feature = "server")]
     pub(crate) fn queued_bytes(&self) -> usize {
         self.inner.lock().queued_bytes()
     }
 
-    /// Returns the number of the last message that was handed to the link: what has a higher one
-    /// never left this side.
+    /// Returns the number of the last message that was handed to the link. Messages with a higher
+    /// one never left this side.
     #[must_use]
     pub fn handed(&self) -> u64 {
         self.inner.lock().handed()
@@ -418,7 +419,7 @@ impl Stream for SharedLink {
             return Poll::Ready(Some(item));
         }
         let inner = &*self.inner;
-        // Before it is seen what is queued: what is queued from now on wakes.
+        // Registered before the queue is looked at, so that later messages wake the reader.
         inner.wakers.register_reader(cx.waker());
         let mut driver = inner.driver.try_lock_or_wait(Waiter::Reader);
         // A writer may have read meanwhile.

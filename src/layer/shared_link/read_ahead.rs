@@ -23,7 +23,7 @@ impl ReadAhead {
 
     pub(super) fn extend(&mut self, items: Vec<LinkEvent<Message>>) {
         self.bytes += items.iter().map(size).sum::<usize>();
-        // Nearly always there are none yet, and the memory is taken over.
+        // Nearly always the queue is empty, and the memory is taken over.
         if self.items.is_empty() {
             self.items = items.into();
         } else {
@@ -35,7 +35,7 @@ impl ReadAhead {
         let item = self.items.pop_front()?;
         self.bytes -= size(&item);
         if self.items.is_empty() {
-            // Most sessions are idle most of the time.
+            // Frees the memory, since most sessions are idle most of the time.
             self.items = VecDeque::new();
         }
         Some(item)

@@ -1,11 +1,12 @@
-//! What the short lock of a [`SharedLink`](super::SharedLink) guards: the queue, and how it stands
-//! with the link. No I/O, and nobody is woken here.
+//! [`State`]: what the short lock of a [`SharedLink`](super::SharedLink) guards. That is the queue,
+//! and what is known of the link. No I/O, and nobody is woken here.
 
 use std::{collections::VecDeque, fmt, mem};
 
 use super::read_ahead::ReadAhead;
 use crate::{
-    error::{CloseReason, Error, LinkError},
+    close::CloseReason,
+    error::{Error, LinkError},
     link::{LinkUp, Outgoing, Retention},
     message::Message,
 };
@@ -73,20 +74,20 @@ impl Continuity {
 pub(super) struct State {
     queue: VecDeque<Outgoing>,
     queued_bytes: usize,
-    /// What goes out before anything in the queue.
+    /// Messages that go out before anything in the queue.
     priority: VecDeque<Message>,
     priority_bytes: usize,
-    /// Nothing of that waits, nor was handed to the link without having been flushed.
+    /// `true` if none of them waits, nor was handed to the link without having been flushed.
     priority_flushed: bool,
     link: LinkState,
     gate: Gate,
     continuity: Continuity,
     /// Number of the message that was queued last.
     seq: u64,
-    /// Number of the message that was handed to the link last: all before it were too, or were
+    /// Number of the message that was handed to the link last. All before it were too, or were
     /// taken out of the queue.
     handed: u64,
-    /// What had been handed over when the present link began.
+    /// Value of `handed` when the present link began.
     began: u64,
     /// Items that were read and not taken by the reader yet.
     pub(super) read_ahead: ReadAhead,
@@ -168,7 +169,7 @@ impl State {
         }
     }
 
-    /// Returns `true` if nothing can be written before more is read: a write has failed, there is
+    /// Returns `true` if nothing can be written before more is read. A write has failed, there is
     /// no link, or it is unknown who is at its other end.
     pub(super) fn is_stuck(&self) -> bool {
         matches!(self.link, LinkState::WriteFailed | LinkState::Down)
@@ -211,7 +212,7 @@ impl State {
         if !is_cut_off || matches!(self.continuity, Continuity::PeerMayReturn { .. }) {
             return !answers;
         }
-        // What would not be sent after a restart makes room first.
+        // Messages that would not be sent after a restart are dropped first.
         self.forget(|next| next.retention == Retention::ThisPeer);
         self.is_full(retention, limit)
     }
@@ -273,7 +274,7 @@ impl State {
         self.queue.is_empty()
     }
 
-    /// Keeps what is for any peer, and moves the rest before it. Nothing follows a Close.
+    /// Holds the messages for any peer, and moves the rest before them. Nothing follows a Close.
     pub(super) fn hold(&mut self) {
         if self.is_held() || self.accepts().is_err() {
             return;
@@ -308,7 +309,7 @@ impl State {
         self.continuity = Continuity::PeerMayReturn { hold: self.continuity.holds() };
     }
 
-    /// Has what is for any peer wait on the next link until the gate is opened.
+    /// Holds messages for any peer on the next link until the gate is opened.
     pub(super) fn hold_on_restart(&mut self) {
         self.continuity = match self.continuity {
             Continuity::SingleLink | Continuity::Reconnects { .. } => {
@@ -349,7 +350,7 @@ impl State {
         Ok(())
     }
 
-    /// Forgets what is for a former peer only.
+    /// Drops the messages that are for a former peer only.
     pub(super) fn begin_anew(&mut self) {
         self.gate = if self.continuity.holds() { Gate::HeldForReinit } else { Gate::Open };
         self.priority.clear();
@@ -370,7 +371,7 @@ impl State {
         true
     }
 
-    /// Takes out of the queue what is `unwanted`. Returns `true` if there was any.
+    /// Removes the `unwanted` messages from the queue. Returns `true` if there were any.
     pub(super) fn forget(&mut self, unwanted: impl Fn(&Outgoing) -> bool) -> bool {
         let before = self.queue.len();
         let gone = &mut self.queued_bytes;
@@ -386,16 +387,16 @@ impl State {
         true
     }
 
-    /// Skips what was taken out at the front: nobody need wait for it.
+    /// Advances `handed` over the messages removed at the front: nobody need wait for them.
     fn skip_to_front(&mut self) {
         self.handed = self.queue.front().map_or(self.seq, |next| next.seq - 1);
     }
 
-    /// Ends it, for `error` or what this side said in its Close. Returns why, and what is not sent
-    /// any more.
+    /// Ends the link for `error`, or for the reason in a Close of ours. Returns that, and the
+    /// messages that are no longer sent.
     ///
     /// # Errors
-    /// Why it has ended before.
+    /// The error that ended the link before.
     pub(super) fn end(&mut self, error: Error) -> Result<(Error, Unsent), Error> {
         self.ended()?;
         let error = match self.sent_close.take() {

@@ -291,7 +291,7 @@ async fn nothing_is_sent_behind_a_close() {
     assert_eq!(peer.sent(), [Message::text("before"), Message::Close(Some(restart))]);
 }
 
-/// What others send counts in the numbers by which a request is known to have left or not.
+/// Messages of others count in the numbers by which a request is known to have left or not.
 #[tokio::test(start_paused = true)]
 async fn what_others_send_between_requests_keeps_the_numbers_right() {
     let (mut shared, peer) = shared();

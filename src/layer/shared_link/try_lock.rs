@@ -9,17 +9,17 @@ use std::{
 };
 
 use super::wakers::WakerSet;
-// The parent says which: a test puts loom's there.
+// Named by the parent, since a test replaces them by loom's.
 use super::{AtomicU8, Mutex, MutexGuard};
 
 /// The value is free.
 const FREE: u8 = 0;
-/// Someone uses the value.
+/// The value is in use.
 const TAKEN: u8 = 1;
-/// Someone has asked for the value to be dropped.
+/// The value is to be dropped.
 const DISCARDED: u8 = 2;
 
-/// Role in which someone is woken who found the value taken.
+/// Role of a task that found the value taken, by which it is woken.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(super) enum Waiter {
     /// The reader.
@@ -84,7 +84,7 @@ impl<T> fmt::Debug for TryLock<T> {
     }
 }
 
-/// The value of a [`TryLock`], until this is dropped.
+/// Guard of the value of a [`TryLock`].
 pub(super) struct Guard<'a, T> {
     lock: &'a TryLock<T>,
     value: Option<MutexGuard<'a, Option<T>>>,

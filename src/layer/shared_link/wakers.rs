@@ -1,4 +1,4 @@
-//! One waker for a link that several tasks drive.
+//! [`WakerSet`]: one waker for a link that several tasks drive.
 
 use std::{
     collections::VecDeque,
@@ -7,7 +7,7 @@ use std::{
     task::{Wake, Waker},
 };
 
-// The parent says which: a test puts loom's there.
+// Named by the parent, since a test replaces them by loom's.
 use super::{AtomicBool, AtomicWaker, Mutex, MutexGuard};
 
 /// Order of the flushes: the number of the message that one waits for, and a number of its own.
@@ -19,7 +19,7 @@ pub(super) type FlushKey = (u64, u64);
 /// lost. Waking removes the waker; the task registers again at its next poll.
 #[derive(Debug, Default)]
 pub(super) struct WakerSet {
-    /// Who waits for messages, and whether it does: its waker stays there when it is woken.
+    /// Waker of the reader, and `true` while it waits: its waker stays there when it is woken.
     reader: AtomicWaker,
     reader_waits: AtomicBool,
     writers: Mutex<Writers>,
@@ -28,9 +28,9 @@ pub(super) struct WakerSet {
 
 #[derive(Debug, Default)]
 struct Writers {
-    /// Who uses the sink: its owner, and the reader that writes answers of its own.
+    /// Wakers of the users of the sink: its owner, and the reader that writes replies of its own.
     sinks: Vec<Waker>,
-    /// Who waits for a flush, in order.
+    /// Wakers of those that wait for a flush, in order.
     flushes: VecDeque<(FlushKey, Waker)>,
     /// Number of the last message that was flushed.
     flushed: u64,
@@ -46,7 +46,7 @@ impl Writers {
 impl WakerSet {
     pub(super) fn register_reader(&self, waker: &Waker) {
         self.reader.register(waker);
-        // A swap sees what was before the swap in `wake_reader`, if that came first.
+        // A swap, to see what came before the swap in `wake_reader`, if that was first.
         self.reader_waits.swap(true, SeqCst);
     }
 
@@ -125,7 +125,7 @@ impl WakerSet {
         flushes.into_iter().for_each(|(_, waker)| waker.wake());
     }
 
-    /// Has the reader ask the link again at its next poll, without waking it.
+    /// Makes the reader poll the link at its next poll, without waking it.
     pub(super) fn set_woken(&self) {
         self.woken.store(true, SeqCst);
     }
@@ -141,7 +141,7 @@ impl WakerSet {
     }
 }
 
-/// The link has something to read, or room to write: nobody knows which.
+/// Called by the link when it has something to read, or room to write: it is unknown which.
 impl Wake for WakerSet {
     fn wake(self: Arc<Self>) {
         self.wake_by_ref();

@@ -1,8 +1,8 @@
 use std::time::Duration;
 
-use super::Side;
 #[cfg(feature = "deflate")]
 use super::deflate;
+use super::side::Side;
 
 /// Settings of a [`Socket`](super::Socket): sizes, rates and timeouts.
 #[derive(Debug, Clone)]
@@ -11,8 +11,8 @@ pub struct Config {
     /// The largest inbound message in bytes; `None`, the default, is 4 MiB for the side that
     /// accepted and 16 MiB for the side that dialled. A larger one closes the link with 1009.
     pub max_message_size: Option<usize>,
-    /// How much is read at once while little arrives, at most 8 KiB, and written at once while little
-    /// leaves: 8 KiB. An idle connection holds 1 KiB to read into.
+    /// How much is read at once while little arrives, at most 8 KiB, and written at once while
+    /// little leaves: 8 KiB. An idle connection holds 1 KiB to read into.
     pub buffer_size: usize,
     /// Time in which the peer must accept at least one byte while something waits to be written: 10
     /// s. A TCP connection accepts up to 64 KiB at a time, so it should be long enough for that.

@@ -8,8 +8,11 @@ use tokio_tungstenite::tungstenite::{
 
 #[cfg(feature = "deflate")]
 use super::deflate;
-use super::unauthenticated::TooBig;
-use crate::error::{CloseCode, CloseReason, Error, LinkError};
+use super::small_messages::TooBig;
+use crate::{
+    close::{CloseCode, CloseReason},
+    error::{Error, LinkError},
+};
 
 /// Returns the error of a write to a connection that is closing.
 pub(super) fn ended() -> Error {

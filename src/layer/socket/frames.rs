@@ -1,5 +1,5 @@
-//! [`Frames`]: tracks the frame and message boundaries in a byte stream (RFC 6455, section 5.2),
-//! without reading the payloads.
+//! [`Frames`]: tracks frame and message boundaries (RFC 6455, section 5.2) without reading
+//! payloads.
 
 const FIN: u8 = 0x80;
 const MASKED: u8 = 0x80;

@@ -34,7 +34,7 @@ pub(super) struct Pace {
 impl Pace {
     /// Starts a window of this length.
     pub(super) fn new(window: Duration, frames: &Frames) -> Self {
-        // A timer counts no less.
+        // The resolution of a timer.
         let window = window.max(Duration::from_millis(1));
         Self {
             window,
@@ -59,7 +59,7 @@ impl Pace {
         let now = Instant::now();
         if let Some(since) = self.waiting.take() {
             self.waited += now - since;
-            // Whoever waits is polled when the timer fires.
+            // A waiting socket is polled when the timer fires.
             if now > saturating_add(self.timer.deadline(), SLACK) {
                 self.begin(frames);
             }

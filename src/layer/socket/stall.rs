@@ -1,9 +1,9 @@
 //! [`Stall`]: checks that the peer reads what is written to it fast enough.
 //!
 //! Two rules: the peer takes at least one byte within the write timeout, and while bytes wait, it
-//! takes so many per second over a window. The first is measured from byte to byte, whoever waits in
-//! between, since it is looked at after an attempt to write; in the second only time counts during
-//! which this side waits for the peer. A side that comes too late to look begins anew.
+//! takes so many per second over a window. The first is measured from byte to byte, whoever waits
+//! in between, since it is looked at after an attempt to write; in the second only time counts
+//! during which this side waits for the peer. A side that comes too late to look begins anew.
 
 use std::{pin::Pin, task::Context, time::Duration};
 
@@ -18,9 +18,9 @@ pub(super) struct Stall {
     /// The bytes written when the peer last took some, and the time of that.
     taken: u64,
     since: Instant,
-    /// The bytes written when the window began, the time spent waiting within it, and the start of
-    /// the present wait.
+    /// Bytes written when the window began.
     window_taken: u64,
+    /// Time spent waiting within the window, and the start of the present wait.
     waited: Duration,
     waiting: Option<Instant>,
     timer: Pin<Box<Sleep>>,
@@ -64,7 +64,7 @@ impl Stall {
         if let Some(since) = was_waiting {
             self.waited += now - since;
         }
-        // Whoever waits is polled when the timer fires: later, it was this side that did not write.
+        // A waiting socket is polled when the timer fires. If it is later, this side did not write.
         let is_late = now > saturating_add(self.timer.deadline(), SLACK);
         if self.taken != written || was_waiting.is_none() && is_late {
             self.taken = written;
@@ -90,7 +90,7 @@ impl Stall {
         }
         self.set(now, config);
         if self.timer.as_mut().poll(cx).is_ready() {
-            // It has fired since `now`: the next poll is the one that looks.
+            // The timer has fired since `now`: the next poll checks again.
             cx.waker().wake_by_ref();
         }
         Ok(())

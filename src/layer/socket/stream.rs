@@ -1,5 +1,7 @@
-//! The byte stream below the WebSocket library: what crosses it is counted, and it is read in larger
-//! steps than the library's own buffer allows. That one is held by idle connections too and is small.
+//! [`Counted`]: the byte stream below the WebSocket library, which is counted.
+//!
+//! It is read in larger steps than the library's own buffer allows, since that one is held by idle
+//! connections too and is small.
 
 use std::{
     io,
@@ -14,7 +16,7 @@ use tokio::{
     task::coop::poll_proceed,
 };
 
-use super::{frames::Frames, unauthenticated::SmallMessages};
+use super::frames::Frames;
 use crate::stats::Stats;
 
 /// The size of the library's own buffer, in bytes.
@@ -26,33 +28,30 @@ const SMALL: usize = 8 << 10;
 /// The size of a large step, in bytes.
 const LARGE: usize = 64 << 10;
 
-/// How many small steps in a row must be filled before large steps are made, and how many
-/// must be smaller before they are made no more: between them, neither a single large message nor a
-/// pause within one makes the buffer come and go.
+/// Number of full small steps in a row after which large steps begin.
 const GROW: u32 = 2;
+/// Number of smaller steps in a row after which large steps end.
+///
+/// Between both, neither a single large message nor a pause within one makes the buffer come and
+/// go.
 const SHRINK: u32 = 16;
 
 #[derive(Debug)]
 pub(super) struct Counted<S> {
     pub(super) stream: S,
-    /// How many bytes were written.
+    /// Number of bytes written.
     pub(super) written: u64,
     pub(super) stats: Stats,
     /// The size of a small step.
     step: usize,
     /// The rest of a small step, or the buffer for large ones, which is initialised once.
     ahead: Vec<u8>,
-    /// What in it was read ahead and not taken.
+    /// Part of it that was read ahead and not taken.
     unread: Range<usize>,
-    /// How many reads in a row speak for the other size of steps.
+    /// Number of reads in a row that speak for the other size of steps.
     streak: u32,
     /// Frame boundaries in what was read.
     pub(super) frames: Frames,
-    /// Filter for the frames of a peer that has yet to authenticate.
-    pub(super) small: Option<Box<SmallMessages>>,
-    /// What the library reads is inflated by this.
-    #[cfg(feature = "deflate")]
-    pub(super) inflater: Option<Box<super::deflate::inflate::Inflater>>,
 }
 
 impl<S> Counted<S> {
@@ -67,9 +66,6 @@ impl<S> Counted<S> {
             unread: 0..0,
             streak: 0,
             frames: Frames::default(),
-            small: None,
-            #[cfg(feature = "deflate")]
-            inflater: None,
         }
     }
 
@@ -77,7 +73,7 @@ impl<S> Counted<S> {
         self.ahead.len() == LARGE
     }
 
-    /// Notes whether a read speaks for the other size; whether it is time to change.
+    /// Records whether a read speaks for the other size. Returns `true` if it is time to change.
     fn votes(&mut self, to_change: bool, needed: u32) -> bool {
         self.streak = if to_change { self.streak + 1 } else { 0 };
         let change = self.streak >= needed;
@@ -105,26 +101,25 @@ impl<S: AsyncRead + Unpin> Counted<S> {
 
     /// Reads from the peer, in large steps while much arrives.
     pub(super) fn poll_wire(
-        mut self: Pin<&mut Self>,
+        &mut self,
         cx: &mut Context<'_>,
         buffer: &mut ReadBuf<'_>,
     ) -> Poll<io::Result<()>> {
-        let this = &mut *self;
-        if this.unread.is_empty() {
-            if !this.is_large() {
-                return this.poll_small_step(cx, buffer);
+        if self.unread.is_empty() {
+            if !self.is_large() {
+                return self.poll_small_step(cx, buffer);
             }
-            ready!(this.poll_large_step(cx))?;
+            ready!(self.poll_large_step(cx))?;
         }
-        // What was read ahead is one step of the socket and many of the library's.
+        // One step of the socket is many of the library's.
         ready!(poll_proceed(cx)).made_progress();
-        let taken = buffer.remaining().min(this.unread.len());
-        buffer.put_slice(&this.ahead[this.unread.start..this.unread.start + taken]);
-        this.unread.start += taken;
-        if this.unread.is_empty() {
-            let was_small = this.unread.end <= this.step;
-            if !this.is_large() || this.votes(was_small, SHRINK) {
-                this.ahead = Vec::new();
+        let taken = buffer.remaining().min(self.unread.len());
+        buffer.put_slice(&self.ahead[self.unread.start..self.unread.start + taken]);
+        self.unread.start += taken;
+        if self.unread.is_empty() {
+            let was_small = self.unread.end <= self.step;
+            if !self.is_large() || self.votes(was_small, SHRINK) {
+                self.ahead = Vec::new();
             }
         }
         Poll::Ready(Ok(()))
@@ -169,28 +164,6 @@ impl<S: AsyncRead + Unpin> Counted<S> {
     }
 }
 
-impl<S: AsyncRead + Unpin> AsyncRead for Counted<S> {
-    fn poll_read(
-        self: Pin<&mut Self>,
-        cx: &mut Context<'_>,
-        buffer: &mut ReadBuf<'_>,
-    ) -> Poll<io::Result<()>> {
-        let this = self.get_mut();
-        if let Some(mut small) = this.small.take() {
-            let polled = small.poll_read(this, cx, buffer);
-            this.small = Some(small);
-            return polled;
-        }
-        #[cfg(feature = "deflate")]
-        if let Some(mut inflater) = this.inflater.take() {
-            let polled = inflater.poll_read(this, cx, buffer);
-            this.inflater = Some(inflater);
-            return polled;
-        }
-        Pin::new(this).poll_wire(cx, buffer)
-    }
-}
-
 impl<S: AsyncWrite + Unpin> AsyncWrite for Counted<S> {
     fn poll_write(
         mut self: Pin<&mut Self>,
@@ -214,7 +187,7 @@ impl<S: AsyncWrite + Unpin> AsyncWrite for Counted<S> {
 
 #[cfg(test)]
 mod tests {
-    use tokio::io::AsyncReadExt;
+    use std::future::poll_fn;
 
     use super::*;
 
@@ -223,8 +196,9 @@ mod tests {
         let mut read = Vec::new();
         while read.len() < bytes {
             let mut step = [0; 3];
-            let taken = stream.read(&mut step).await.unwrap();
-            read.extend_from_slice(&step[..taken]);
+            let mut step = ReadBuf::new(&mut step);
+            poll_fn(|cx| stream.poll_wire(cx, &mut step)).await.unwrap();
+            read.extend_from_slice(step.filled());
         }
         assert!(read.iter().enumerate().all(|(at, byte)| *byte == at as u8));
     }

@@ -23,7 +23,7 @@ fn deflating(
     Socket::deflating(stream, leftover, side, config, stats, agreement)
 }
 
-/// Each test, without an extension and with permessage-deflate.
+/// Runs each test without an extension and with permessage-deflate.
 macro_rules! on_each_kind {
     ($($(#[$attribute:meta])* async fn $name:ident($make:ident: Make) $body:block)*) => {
         mod plain {
@@ -161,7 +161,7 @@ async fn a_peer_that_reads_nothing_is_stalled_one_that_reads_slowly_is_not(make:
     assert!(start.elapsed() >= Duration::from_secs(100), "{:?}", start.elapsed());
 }
 
-/// There is room for small messages before the stream when nothing is taken any more.
+/// The stream has room for small messages before it when nothing is taken any more.
 #[tokio::test(start_paused = true)]
 async fn a_message_now_and_then_gives_a_peer_that_reads_nothing_no_more_time(make: Make) {
     for rate in [None, Some(1024)] {
@@ -241,8 +241,8 @@ async fn a_slow_reader_is_no_reason_to_end_its_link(make: Make) {
 #[tokio::test(start_paused = true)]
 async fn a_message_that_has_begun_must_go_on(make: Make) {
     for side in [Side::Client, Side::Server] {
-        // A frame of 4,000 bytes, and one of a message in several, of which a byte comes now and then,
-        // with pings in between.
+        // A frame of 4,000 bytes, and one of a message in several, of which a byte comes now and
+        // then, with pings in between.
         let mask = if side == Side::Server { 0x80 } else { 0 };
         let zeros = |length| if side == Side::Server { vec![0; length + 4] } else { vec![0; length] };
         let large = [vec![0x82, mask | 126, 0x0f, 0xa0], zeros(0)].concat();

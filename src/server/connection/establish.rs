@@ -17,7 +17,7 @@ use super::{
     state::ServerState,
 };
 use crate::{
-    error::{CloseCode, CloseReason},
+    close::{CloseCode, CloseReason},
     event::ConnectionEvents,
     framing::Framing,
     layer::resume,

@@ -23,8 +23,9 @@ use serde_json::json;
 use tokio::time::timeout;
 
 use crate::{
-    error::{CloseCode, CloseReason, Error, LinkError},
-    framing::{Framing, decode_error::DecodeError, first::FirstMessage},
+    close::{CloseCode, CloseReason},
+    error::{Error, LinkError},
+    framing::{Framing, decode_error::DecodeError, unauthenticated::UnauthenticatedMessage},
     message::Message,
     rpc_code::UNAUTHENTICATED,
     server::{
@@ -116,13 +117,16 @@ async fn attempt<R: HostedRole>(
             // The socket has told the client itself.
             Some(Err(error)) => return Err(reason_of(&error)),
         };
-        let read = framing.first_message(&message).unwrap_or_else(|| decode(framing, message));
+        let read =
+            framing.decode_unauthenticated(&message).unwrap_or_else(|| decode(framing, message));
         let answer = match read {
-            Ok(FirstMessage::Authenticate { id, token }) => {
+            Ok(UnauthenticatedMessage::Authenticate { id, token }) => {
                 return Ok((id, token.and_then(|token| Token::new(&token))));
             }
-            Ok(FirstMessage::Request { id }) => Some(refusal::<R>("Authentication required", id)),
-            Ok(FirstMessage::Other)
+            Ok(UnauthenticatedMessage::Request { id }) => {
+                Some(refusal::<R>("Authentication required", id))
+            }
+            Ok(UnauthenticatedMessage::Other)
             | Err(
                 DecodeError::Response { .. }
                 | DecodeError::Responses { .. }
@@ -140,20 +144,20 @@ async fn attempt<R: HostedRole>(
     }
 }
 
-/// Decodes a message of a framing without a [`Framing::first_message`] of its own.
+/// Decodes a message of a framing without a [`Framing::decode_unauthenticated`] of its own.
 fn decode<R: HostedRole>(
     framing: &mut dyn Framing<R>,
     message: Message,
-) -> Result<FirstMessage, DecodeError> {
+) -> Result<UnauthenticatedMessage, DecodeError> {
     let Some(RxJsonRpcMessage::<R>::Request(request)) = framing.decode(message, &())? else {
-        return Ok(FirstMessage::Other);
+        return Ok(UnauthenticatedMessage::Other);
     };
     let id = request.id;
     let Some(params) = R::authenticate(&request.request) else {
-        return Ok(FirstMessage::Request { id });
+        return Ok(UnauthenticatedMessage::Request { id });
     };
     let token = params.and_then(|params| params.get("token")?.as_str());
-    Ok(FirstMessage::Authenticate { id, token: token.map(str::to_owned) })
+    Ok(UnauthenticatedMessage::Authenticate { id, token: token.map(str::to_owned) })
 }
 
 /// Writes `message`, and the replies that the framing has queued.

@@ -19,7 +19,7 @@ use super::{
     state::ServerState,
 };
 use crate::{
-    error::{CloseCode, CloseReason},
+    close::{CloseCode, CloseReason},
     event::State,
     layer::shared_link::SharedLink,
     server::{

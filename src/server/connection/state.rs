@@ -8,7 +8,7 @@ use crate::server::{
     admission::Capacity, config::Config, http::pending::PendingConnections, registry::Encode,
     shutdown::ClosePacer,
 };
-use crate::{error::CloseReason, role::McpRole};
+use crate::{close::CloseReason, role::McpRole};
 
 /// State of a server that all its connections share.
 pub(in crate::server) struct ServerState<S, R: McpRole> {

@@ -12,7 +12,7 @@ use crate::{
         extensions::WsExtensions,
         stream::{Io, set_tcp_options},
     },
-    layer::socket::{Side, Socket},
+    layer::socket::{Socket, side::Side},
     message::Message,
     transport::builder::Layers,
 };

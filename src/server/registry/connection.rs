@@ -12,7 +12,7 @@ use serde::Serialize;
 use tokio::sync::Notify;
 
 use crate::{
-    error::CloseReason,
+    close::CloseReason,
     server::auth::Identity,
     stats::{Snapshot, Stats},
 };

@@ -1,7 +1,7 @@
 use std::{fmt, net::SocketAddr};
 
 use super::connection::Connection;
-use crate::{error::CloseReason, event};
+use crate::{close::CloseReason, event};
 
 /// Something that happened to a server's connections.
 #[derive(Debug, Clone)]

@@ -37,7 +37,8 @@ use self::{
     health::{Counters, Health},
 };
 use crate::{
-    error::{CloseCode, CloseReason, Error},
+    close::{CloseCode, CloseReason},
+    error::Error,
     event::{Broadcaster, State},
     layer::shared_link::{SharedLink, TrySendError},
     message::Message,

@@ -13,7 +13,7 @@ use super::{
     store::{NOT_YOURS, SessionStore, TAKEN_OVER_TOO_OFTEN},
 };
 use crate::{
-    error::{CloseCode, CloseReason},
+    close::{CloseCode, CloseReason},
     layer::resume::frame::{Frame, OpenFrame},
     message::Message,
     role::McpRole,

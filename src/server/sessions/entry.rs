@@ -11,7 +11,8 @@ use super::{
     new_link::NewLink,
 };
 use crate::{
-    error::{CloseCode, CloseReason, LinkError},
+    close::{CloseCode, CloseReason},
+    error::LinkError,
     layer::{
         correlation::slots::HandlerSlots,
         reconnect::ReconnectHandle,

@@ -9,7 +9,8 @@ use http::{
 use percent_encoding::percent_decode_str;
 
 use crate::{
-    error::{CloseCode, CloseReason, LinkError},
+    close::{CloseCode, CloseReason},
+    error::LinkError,
     handshake::headers::{SESSION, SESSION_ID as NAME, elements},
     layer::resume::secret::SessionId,
     server::{

@@ -17,7 +17,8 @@ use super::{
     store::SessionStore,
 };
 use crate::{
-    error::{CloseCode, CloseReason, Error, LinkError},
+    close::{CloseCode, CloseReason},
+    error::{Error, LinkError},
     layer::reconnect::LinkSource,
     link::LinkUp,
     role::McpRole,

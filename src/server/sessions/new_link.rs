@@ -10,8 +10,9 @@ use futures::{FutureExt, Sink, SinkExt, Stream};
 use pin_project_lite::pin_project;
 
 use crate::{
+    close::CloseReason,
     duplex::{BoxLink, forward_sink},
-    error::{CloseReason, Error},
+    error::Error,
     layer::resume::frame::{Frame, SessionFrame},
     link::MessageLimits,
     message::Message,

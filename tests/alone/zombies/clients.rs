@@ -69,7 +69,7 @@ impl Clients {
         Self { mode, server, address, good, raws, sessions, floods }
     }
 
-    /// They flood at once, then go.
+    /// Floods from all at once, then has them go.
     pub async fn flood_and_go(&mut self, end: End) -> Vec<Option<Gone>> {
         let registry = self.server.registry();
         let received = || registry.health().bytes_received;
@@ -92,7 +92,7 @@ impl Clients {
         }
     }
 
-    /// There is a place for as many new clients as there were zombies, at once.
+    /// Asserts that as many new clients as there were zombies are served at once.
     pub async fn assert_places(&self) {
         let mode = match self.mode.auth {
             Auth::Never => Mode { auth: Auth::InBand, ..self.mode },

@@ -1,4 +1,4 @@
-//! How peers go, and what they leave.
+//! Ends of peers, and what is left of them.
 
 use std::{net::SocketAddr, time::Duration};
 
@@ -28,13 +28,13 @@ pub const FLOODS: [Flood; 10] = [
     Flood::Acks,
 ];
 
-/// How a peer goes.
+/// Way in which a peer goes.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum End {
     Reset,
     Fin,
     Silence,
-    /// It reads a byte a second.
+    /// Reads a byte a second.
     Trickle,
 }
 
@@ -78,8 +78,8 @@ impl Drop for Gone {
     }
 }
 
-/// The owner of this session returns, and is answered, whether it goes on or is over. What is sent again
-/// it acknowledges.
+/// The owner of this session returns, and is answered, whether it goes on or is over. What is sent
+/// again it acknowledges.
 pub async fn return_of_owner(address: SocketAddr, session: &Value) -> bool {
     let (id, secret) = (&session["session"], &session["secret"]);
     let wanted = json!({ "session": id, "secret": secret, "received": 1 });
@@ -112,8 +112,8 @@ pub async fn return_of_owner(address: SocketAddr, session: &Value) -> bool {
     resumed
 }
 
-/// How many sockets of this process are at `port`, at the near end or at the far one. Listeners, and those
-/// that are the kernel's own by now, are not counted.
+/// Counts the sockets of this process at `port`, at the near end or at the far one. Listeners, and
+/// those that are the kernel's own by now, are not counted.
 pub fn descriptors(port: u16, at: Side) -> usize {
     let table = std::fs::read_to_string("/proc/self/net/tcp").unwrap();
     let port = format!(":{port:04X}");

@@ -1,8 +1,8 @@
-//! A peer that floods and then goes, or is barely there, gives back all that it has taken, soon, and at
-//! nobody else's expense.
+//! A peer that floods and then goes, or is barely there, gives back all that it has taken, soon,
+//! and at nobody else's expense.
 //!
-//! By default a few scenes, drawn by a seed that is printed (`MCP_WS_SEED` sets it), with short timeouts.
-//! With `MCP_WS_FULL` set, every flood, end and mode, with the default timeouts.
+//! By default a few scenes, drawn by a seed that is printed (`MCP_WS_SEED` sets it), with short
+//! timeouts. With `MCP_WS_FULL` set, every flood, end and mode, with the default timeouts.
 
 mod clients;
 mod gone;

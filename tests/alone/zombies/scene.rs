@@ -1,4 +1,4 @@
-//! What the scenes with zombies share.
+//! Parts that the scenes with zombies share.
 
 use std::{
     net::SocketAddr,
@@ -37,7 +37,7 @@ pub const SECOND: Duration = Duration::from_secs(1);
 
 pub const TOKEN: &str = "s3cr3t";
 
-/// How the two ends speak.
+/// Form of messages, sessions and authentication between the two ends.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct Mode {
     pub resume: bool,
@@ -45,17 +45,17 @@ pub struct Mode {
     pub auth: Auth,
 }
 
-/// How the peer shows who it is.
+/// Authentication of the peer.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Auth {
-    /// Nobody asks.
+    /// Not requested.
     Unasked,
     InBand,
-    /// It was asked, and never does.
+    /// Requested, and never given.
     Never,
 }
 
-/// Who authenticates within the connection resumes nothing.
+/// Returns all modes; a client that authenticates within the connection resumes nothing.
 pub fn modes() -> Vec<Mode> {
     let mut modes = Vec::new();
     for deflate in [false, true] {
@@ -93,7 +93,7 @@ pub fn scenes() -> Vec<(End, Vec<Mode>)> {
     vec![(ENDS[end], vec![modes[mode]]), (ENDS[(end + 2) % ENDS.len()], vec![modes[other]])]
 }
 
-/// Of either side.
+/// Returns the layers of either side.
 pub fn layers(mode: Mode) -> transport::Config {
     let mut layers = transport::Config::default();
     if !is_full() {
@@ -109,7 +109,7 @@ pub fn layers(mode: Mode) -> transport::Config {
     layers
 }
 
-/// Of a server in this mode.
+/// Returns the settings of a server in this mode.
 pub fn server_config(mode: Mode) -> Config {
     let mut config = Config::default().transport(layers(mode));
     if !is_full() {
@@ -149,7 +149,7 @@ pub fn frame(mode: Mode, text: String) -> Frame {
     Frame::text(text)
 }
 
-/// These peers flood at once, then go. What is left of them.
+/// Floods from all these peers at once, then has them go. Returns what is left of them.
 pub async fn flood_and_go(
     raws: &mut Vec<Raw>,
     floods: &[Arc<Vec<u8>>],
@@ -196,7 +196,7 @@ impl Good {
         Self { stop, calling }
     }
 
-    /// It was served throughout.
+    /// Asserts that it was served throughout.
     pub async fn assert_served(self) -> Duration {
         self.stop.store(true, SeqCst);
         let (calls, slowest) = within(20 * SECOND, self.calling).await.unwrap();
@@ -206,7 +206,7 @@ impl Good {
     }
 }
 
-/// How far the heap grows, in bytes.
+/// Growth of the heap, in bytes.
 pub struct Peak {
     before: usize,
     most: Arc<AtomicUsize>,

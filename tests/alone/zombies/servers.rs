@@ -42,7 +42,8 @@ struct Client {
     large: Vec<JoinHandle<Called>>,
 }
 
-/// One server of each kind, each with a client of ours, which finds a good server when it comes back.
+/// One server of each kind, each with a client of ours, which finds a good server when it comes
+/// back.
 pub struct Servers {
     mode: Mode,
     good: Good,
@@ -50,7 +51,7 @@ pub struct Servers {
     port: u16,
     stats: Vec<Stats>,
     clients: Vec<Client>,
-    /// Of those that were never answered.
+    /// Tasks of those that were never answered.
     connecting: Vec<JoinHandle<Result<(), Error>>>,
     raws: Vec<Raw>,
     floods: Vec<Arc<Vec<u8>>>,
@@ -167,7 +168,7 @@ impl Servers {
         self.raws.push(link.raw);
     }
 
-    /// They flood at once, then go.
+    /// Floods from all at once, then has them go.
     pub async fn flood_and_go(&mut self, end: End) -> Vec<Option<Gone>> {
         flood_and_go(&mut self.raws, &self.floods, end, || {
             self.stats.iter().map(|stats| stats.snapshot().bytes_received).sum()

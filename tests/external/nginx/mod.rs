@@ -45,7 +45,7 @@ async fn enter(connect: Connect<RoleClient>) -> Client {
     ().serve(connect.await.unwrap()).await.unwrap()
 }
 
-/// Which call of which session at which instance this one is, after so many milliseconds.
+/// Asks which call of which session at which instance this one is, after so many milliseconds.
 async fn ask(client: &Client, ms: u64) -> String {
     let arguments = json!({ "ms": ms }).as_object().unwrap().clone();
     let call = CallToolRequestParams::new("count").with_arguments(arguments);
@@ -53,7 +53,7 @@ async fn ask(client: &Client, ms: u64) -> String {
     result.content[0].as_text().unwrap().text.clone()
 }
 
-/// What happens to the connection: the next `Resumed` or `Restarted`, and why it was lost before.
+/// Waits for the next `Resumed` or `Restarted`, and returns it with the cause of the loss before.
 async fn back(events: &mut Events<Event>) -> (Error, Event) {
     let mut lost = None;
     loop {
@@ -144,7 +144,7 @@ async fn pings_of_either_side_keep_an_idle_connection_and_without_them_nginx_cut
     .await;
 }
 
-/// By the extension with a name and without one, and by the name alone.
+/// Sessions by the extension with a name and without one, and by the name alone.
 #[tokio::test]
 #[ignore = "needs nginx: apt-get install nginx-light"]
 async fn a_client_that_loses_its_connection_comes_back_to_its_session() {
@@ -204,7 +204,8 @@ async fn a_call_goes_on_while_nginx_reloads() {
     .await;
 }
 
-/// Who has no name goes by an address, which is also what the server is told, whatever the client says.
+/// Clients without a name go by an address, which is also what the server is told, whatever they
+/// say.
 #[tokio::test]
 #[ignore = "needs nginx: apt-get install nginx-light"]
 async fn clients_without_a_name_go_by_their_addresses() {

@@ -45,8 +45,8 @@ pub struct Nginx {
 }
 
 impl Nginx {
-    /// In front of these instances, with the guide's configuration as `edit` leaves it. Its time-outs
-    /// are 3 s, not 60.
+    /// Starts nginx in front of these instances, with the guide's configuration as `edit` leaves
+    /// it. Its time-outs are 3 s, not 60.
     pub async fn start(instances: [SocketAddr; 2], edit: impl FnOnce(String) -> String) -> Self {
         static COUNT: AtomicUsize = AtomicUsize::new(0);
         let name = format!("mcp-nginx-{}-{}", std::process::id(), COUNT.fetch_add(1, SeqCst));
@@ -95,14 +95,15 @@ impl Nginx {
         nginx
     }
 
-    /// A client with this name of its session, or none, that goes through nginx by way of `address`.
+    /// A client with this name of its session, or none, that goes through nginx by way of
+    /// `address`.
     pub fn dial(&self, address: SocketAddr, name: &str) -> Connect<RoleClient> {
         let query = if name.is_empty() { "" } else { "?mcp_session_id=" };
         connect(format!("wss://{address}/mcp{query}{name}"))
             .tls(ClientTls::authorities(self.authority.clone()))
     }
 
-    /// The same over a connection of its own, which comes from `source`.
+    /// Connects over a connection of its own, which comes from `source`.
     pub async fn enter_from(&self, source: IpAddr, connect: Connect<RoleClient>) -> Transport {
         let socket = TcpSocket::new_v4().unwrap();
         socket.bind((source, 0).into()).unwrap();

@@ -21,7 +21,8 @@ use rmcp::{
 
 use super::server::Nginx;
 
-/// The service of one session: which instance it is at, which session there, and which call in that.
+/// The service of one session: which instance it is at, which session there, and which call in
+/// that.
 #[derive(Debug)]
 pub struct Counter {
     instance: char,
@@ -48,7 +49,7 @@ impl ServerHandler for Counter {
     }
 }
 
-/// How the guide has a server told the address of its client.
+/// Returns the guide's settings of a server that learns the address of its client from a proxy.
 pub fn behind_proxy() -> Config {
     Config::default().peer_addr(|parts| {
         let address = parts.headers.get("x-real-ip")?.to_str().ok()?.parse().ok()?;
@@ -88,7 +89,7 @@ impl Site {
         self.nginx.dial(self.nginx.address, name)
     }
 
-    /// How many connections each instance has.
+    /// Returns the number of connections of each instance.
     pub fn connections(&self) -> [u64; 2] {
         [self.a.registry(), self.b.registry()].map(|registry| registry.health().active)
     }

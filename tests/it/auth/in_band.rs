@@ -181,7 +181,8 @@ async fn a_large_message_before_it_is_refused() {
     .await;
 }
 
-/// As a variable that is not set gives one, to the server or to an authenticator that compares by itself.
+/// A variable that is not set gives an empty token, to the server or to an authenticator that
+/// compares by itself.
 #[tokio::test]
 async fn an_empty_token_lets_nobody_in() {
     limit(async {
@@ -207,7 +208,8 @@ async fn an_empty_token_lets_nobody_in() {
     .await;
 }
 
-/// A request with a token that is wrong is refused as ever; so is one for a page that may not connect.
+/// A request with a token that is wrong is refused as ever; so is one for a page that may not
+/// connect.
 #[tokio::test]
 async fn it_is_for_those_without_a_token() {
     limit(async {
@@ -255,8 +257,8 @@ async fn who_does_not_try_is_closed_at_the_deadline() {
     .await;
 }
 
-/// That the authenticator takes long is not the client's fault: it has a time of its own, after which the
-/// client is told to come again.
+/// A slow authenticator is not the client's fault. It has a time of its own, after which the client
+/// is told to come again.
 #[tokio::test]
 async fn the_deadline_is_for_the_client_alone() {
     limit(async {
@@ -423,7 +425,7 @@ async fn accept_does_it_too() {
     .await;
 }
 
-/// Whether they have sent a request or not, all who are not known share the seats.
+/// All who are not known share the pending slots, whether they have sent a request or not.
 #[tokio::test]
 async fn strangers_of_all_kinds_share_the_seats() {
     limit(async {

@@ -1,4 +1,4 @@
-//! Who is let in.
+//! Authentication.
 
 mod in_band;
 mod tokens;

@@ -1,5 +1,5 @@
-//! Who is let in by a token, before any 101: where it may stand, what is no token, and
-//! authenticators that fail in every way.
+//! Tokens before the 101: where one may stand, what is none, and authenticators that fail in every
+//! way.
 
 use std::{
     future::pending,
@@ -129,7 +129,7 @@ async fn a_token_in_the_query_is_none_and_a_cookie_only_where_it_is_named() {
     .await;
 }
 
-/// What is cheap to find out comes first: nobody is asked about a page that may not connect.
+/// Cheap checks come first: the authenticator is not asked about a page that may not connect.
 #[tokio::test]
 async fn nobody_is_asked_about_a_request_that_is_refused_anyway() {
     limit(async {
@@ -154,7 +154,7 @@ async fn nobody_is_asked_about_a_request_that_is_refused_anyway() {
     .await;
 }
 
-/// What an authenticator says is what the client is told, however it comes to say it.
+/// The client is told the verdict of an authenticator, however that comes.
 #[tokio::test]
 async fn every_verdict_has_its_answer() {
     limit(async {
@@ -207,8 +207,8 @@ async fn verdict(credentials: Credentials) -> Result<Identity, AuthError> {
     }
 }
 
-/// One that never answers is given up in time, and told 503 rather than cut; meanwhile the others come
-/// and go as always.
+/// One that never answers is given up in time, and told 503 rather than cut; meanwhile the others
+/// come and go as always.
 #[tokio::test]
 async fn who_waits_for_a_verdict_keeps_nobody_out() {
     limit(async {

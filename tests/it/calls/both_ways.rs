@@ -17,8 +17,8 @@ use crate::common::limit;
 const REQUESTS: usize = 64;
 const SIZE: usize = 60_000;
 
-/// Sends its requests, answers those of the other end at the same size, and returns when its own are
-/// all answered or refused, and those of the other end too.
+/// Sends its requests, answers those of the other end at the same size, and returns when its own
+/// are all answered or refused, and those of the other end too.
 async fn converse<R: McpRole>(mut transport: WebSocketTransport<R>) -> WebSocketTransport<R>
 where
     TxJsonRpcMessage<R>: DeserializeOwned,

@@ -1,7 +1,7 @@
 //! No state of a peer makes a connection deaf: every call ends, and whoever has gone is let go.
 //!
-//! With `MCP_WS_FULL` set, as many calls and as large floods as once filled every buffer between two ends;
-//! with `MCP_WS_SEEDS`, under so many seeds.
+//! With `MCP_WS_FULL` set, as many calls and as large floods as once filled every buffer between
+//! two ends; with `MCP_WS_SEEDS`, under so many seeds.
 
 use std::{net::SocketAddr, time::Duration};
 
@@ -38,8 +38,8 @@ fn ms(ms: u64) -> Duration {
     Duration::from_millis(ms)
 }
 
-/// How many of so many calls at once were answered and refused, over a network that takes whatever it is
-/// given and delivers it later. Their sizes come from the seed.
+/// Returns how many of so many calls at once were answered and refused. The network takes whatever
+/// it is given and delivers it later. The sizes come from the seed.
 async fn calls_at_once(calls: usize, latency: Duration, resumes: bool, seed: u64) -> [usize; 2] {
     let mut random = TestRng::from_seed(RngAlgorithm::ChaCha, &[seed as u8; 32]);
     let (server, address) = serve_tools(&Tools::default(), Config::default()).await;
@@ -137,7 +137,7 @@ async fn all_have_gone(server: &Server) -> Duration {
     start.elapsed()
 }
 
-/// There is a place for a good client, who is served.
+/// Asserts that a good client is served.
 async fn assert_serves(address: SocketAddr) {
     let (mut raw, _) = within(ms(10_000), dial_and_open(address, &json!({}))).await;
     within(ms(10_000), raw.initialize()).await;
@@ -146,7 +146,8 @@ async fn assert_serves(address: SocketAddr) {
     raw.reset();
 }
 
-/// It returns by the name of its session, and nothing it says shows whether it is the one that was here.
+/// A peer that returns by the id of its session, and says nothing that shows whether it is the
+/// same.
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn a_peer_that_returns_by_name_and_says_only_rubbish_gives_its_place_back() {
     async fn dial(address: SocketAddr, name: usize) -> Raw {
@@ -182,7 +183,7 @@ async fn a_peer_that_returns_by_name_and_says_only_rubbish_gives_its_place_back(
     .await;
 }
 
-/// It reads everything, answers every ping, and acknowledges nothing.
+/// A peer that reads everything, answers every ping, and acknowledges nothing.
 #[tokio::test]
 async fn a_peer_that_reads_all_and_acknowledges_nothing_is_closed() {
     within(LIMIT, async {
@@ -217,7 +218,8 @@ async fn a_peer_that_reads_all_and_acknowledges_nothing_is_closed() {
         // Either answer may come first, and the other fits no more if it is the large one.
         assert!((1..=2).contains(&answers), "{answers}");
         assert_eq!(pings, 3);
-        // The window is not full before it was asked; how soon this side reads is up to the machine.
+        // The window is not full before it was asked; how soon this side reads is up to the
+        // machine.
         let took = asked.elapsed();
         assert!((ms(1500)..ms(15_000)).contains(&took), "{took:?}");
         server.shutdown().await;

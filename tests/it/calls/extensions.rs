@@ -1,5 +1,5 @@
-//! What handlers find in the extensions of a request: who sent it, over which connection, and the HTTP
-//! request it came with, under the same type as with rmcp's own HTTP transport.
+//! Extensions of a request, as handlers find them. They say who sent it, over which connection, and
+//! with which HTTP request, under the same type as with rmcp's own HTTP transport.
 
 use std::net::SocketAddr;
 
@@ -28,7 +28,7 @@ struct Claims {
     scope: &'static str,
 }
 
-/// What a router or a layer around the service adds to a request.
+/// Extension that a router or a layer around the service adds to a request.
 #[derive(Debug, Clone, PartialEq)]
 struct Tenant(&'static str);
 
@@ -52,7 +52,7 @@ async fn call(address: SocketAddr) -> Raw {
     raw
 }
 
-/// What every way in hands on, and what it does not.
+/// Checks what every way in passes on, and what it does not.
 fn check(seen: &[Seen]) -> &Parts {
     let methods: Vec<_> = seen.iter().map(|seen| &*seen.method).collect();
     assert!(methods.starts_with(&["initialize"]) && methods.contains(&"ping"), "{methods:?}");

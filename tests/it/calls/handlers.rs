@@ -1,5 +1,5 @@
-//! What one client can have running: as many handlers as it may, each request answered once, a panic
-//! contained in its call, and nothing left when the connection is gone.
+//! Handlers of one client: as many as it may have, each request answered once, panics contained in
+//! their calls. Nothing is left when the connection is gone.
 //!
 //! The floods take as many requests as `MCP_WS_REQUESTS` says, 2,000 by default; the full count is
 //! 10,000.
@@ -15,7 +15,7 @@ use std::{
 };
 
 use mcp_ws_transport::{
-    error::{CloseCode, CloseReason},
+    CloseCode, CloseReason,
     layer::correlation,
     serve,
     server::{Config, Server},
@@ -41,8 +41,8 @@ fn requests() -> usize {
     std::env::var("MCP_WS_REQUESTS").map_or(2000, |count| count.parse().unwrap())
 }
 
-/// Counts the handlers that run, and how many ran at once at most. By the name of the tool they wait,
-/// heeding no cancellation, or panic in one way or another.
+/// Counts the handlers that run, and how many ran at once at most. By the name of the tool they
+/// wait, heeding no cancellation, or panic in one way or another.
 #[derive(Debug, Clone, Default)]
 struct Counting(Arc<Counts>);
 

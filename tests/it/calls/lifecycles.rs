@@ -25,7 +25,7 @@ use serde::Deserialize;
 use serde_json::{Value, json};
 use tokio::{net::TcpListener, sync::watch, time::timeout};
 
-/// For each step of a test.
+/// Longest time for each step of a test.
 const PATIENCE: Duration = Duration::from_secs(60);
 
 async fn soon<F: Future>(future: F) -> F::Output {
@@ -73,7 +73,7 @@ impl Server {
 #[tool_handler(name = "lifecycles")]
 impl ServerHandler for Server {}
 
-/// The same, as it was before `server/discover`.
+/// The server as it was before `server/discover`.
 struct Legacy(Server);
 
 impl ServerHandler for Legacy {
@@ -124,7 +124,7 @@ impl ClientHandler for Client {
     }
 }
 
-/// Which MCP role opens the connection.
+/// The MCP role that opens the connection.
 #[derive(Debug, Clone, Copy)]
 enum Dials {
     Client,

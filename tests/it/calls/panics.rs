@@ -1,5 +1,5 @@
-//! A handler that panics ends its own request, and nothing else: in a client and in a server, whichever
-//! side dialled.
+//! A handler that panics ends its own request, and nothing else: in a client and in a server,
+//! whichever side dialled.
 
 use std::{sync::Arc, time::Duration};
 
@@ -219,7 +219,7 @@ async fn without_catch_panic_a_request_is_answered_a_little_later() {
     }
 }
 
-/// They are suspended while the server waits for the handler, and only then.
+/// Deadlines are suspended while the server waits for the handler, and only then.
 #[tokio::test]
 async fn deadlines_of_a_client_go_on_after_a_handler_has_panicked() {
     limit(async {

@@ -44,10 +44,10 @@ struct Shelf(Arc<Inner>);
 struct Inner {
     tools: Mutex<BTreeSet<&'static str>>,
     lists: AtomicUsize,
-    /// It does not answer what its tools are.
+    /// `true` if it does not answer `tools/list`.
     silent: AtomicBool,
     calls: watch::Sender<usize>,
-    /// What calls brought along besides what rmcp sends.
+    /// Metadata of calls besides that of rmcp.
     metas: Mutex<Vec<String>>,
     gate: Notify,
 }
@@ -274,7 +274,8 @@ async fn an_unknown_tool_is_looked_for_once_more_and_not_called() {
         shelf.put("silent");
         assert_eq!(tools.call::<String>("silent", ()).await.unwrap(), "silent");
         assert_eq!((shelf.lists(), shelf.calls()), (3, 1));
-        // Those who come while it is looked for need not know what it finds, but the next look will do.
+        // Those who come while it is looked for need not know what it finds, but the next look will
+        // do.
         let errors = join_all((0..20).map(|_| tools.call::<Value>("none", ()))).await;
         assert!(errors.iter().all(|error| matches!(error, Err(ToolError::Unknown(_)))));
         assert_eq!((shelf.lists(), shelf.calls()), (5, 1));
@@ -547,7 +548,7 @@ async fn a_call_may_have_a_deadline_of_its_own() {
     .await;
 }
 
-/// Of which a tool of the server does not know.
+/// A deadline of which a tool of the server does not know.
 #[tokio::test]
 async fn the_deadline_of_all_calls_is_one_call_away() {
     limit(async {

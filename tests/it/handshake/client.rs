@@ -27,7 +27,7 @@ use crate::common::{
 
 type Dialled = Result<WebSocketTransport<RoleClient>, Error>;
 
-/// What is offered unless something else is asked for.
+/// Subprotocols that are offered unless something else is asked for.
 const DEFAULT: &str = "mcp, mcp.resume.v1";
 
 type Answer = Box<dyn Fn(&Head) -> Vec<u8> + Send>;
@@ -664,7 +664,7 @@ async fn ipv6_and_what_else_a_url_holds() {
     .await;
 }
 
-/// What is secret is shown by nothing.
+/// Secrets are shown by nothing.
 #[tokio::test]
 async fn no_token_is_shown_by_debug_display_or_an_error() {
     const CANARY: &str = "c4n4ry";

@@ -1,5 +1,4 @@
-//! How a server is reached: what a client keeps from one dial to the next, and what an error tells
-//! people to do.
+//! Dialling: what a client keeps from one dial to the next, and what an error tells people to do.
 
 use std::{
     sync::atomic::Ordering::SeqCst,
@@ -41,7 +40,7 @@ fn http(status: &str, headers: &str, body: &str) -> String {
     format!("HTTP/1.1 {status}\r\n{headers}Content-Length: {length}\r\n\r\n{body}")
 }
 
-/// What comes of a dial that is answered so.
+/// Dials a server that answers so, and returns what comes of it.
 async fn answered(answer: impl Fn(&Head) -> String, path: &str) -> Dialled {
     let (listener, url) = listen().await;
     let url = url.replace("/mcp", path);
@@ -276,7 +275,7 @@ async fn what_no_later_attempt_can_mend_fails_at_once() {
     .await;
 }
 
-/// Who reads an error knows what to do next.
+/// A reader of an error learns what to do next.
 #[tokio::test]
 async fn an_error_names_the_mend() {
     limit(async {

@@ -1,5 +1,5 @@
-//! What a server answers besides the upgrade: it finishes its answers, whoever else comes and when it
-//! stops, and nobody can hold on to it without end.
+//! Answers of a server besides the upgrade. It finishes them, whoever else comes and when it stops,
+//! and nobody can hold on to it without end.
 
 use std::{
     io,
@@ -73,7 +73,7 @@ async fn is_told(raw: &mut Raw, body: &str) {
     assert_eq!(raw.body(body.len()).await, body);
 }
 
-/// Who is answered is no stranger any more, so that the seats are for the others.
+/// A client that is answered is no longer pending, so that its slot is for others.
 #[tokio::test]
 async fn answers_are_finished_however_many_there_are() {
     limit(async {
@@ -133,7 +133,8 @@ async fn a_server_that_stops_waits_for_an_answer_until_its_deadline() {
     .await;
 }
 
-/// A server that is kept listens, until its token is cancelled; any number of tasks may wait for that.
+/// A server that is kept listens, until its token is cancelled; any number of tasks may wait for
+/// that.
 #[tokio::test]
 async fn a_server_is_waited_for_until_it_has_ended() {
     limit(async {
@@ -256,7 +257,8 @@ impl Listener for Pipes {
     }
 }
 
-/// The deadlines of the requests are not those of what comes after the upgrade, on any kind of stream.
+/// The deadlines of the requests are not those of what comes after the upgrade, on any kind of
+/// stream.
 #[tokio::test]
 async fn an_upgraded_connection_may_wait() {
     limit(async {

@@ -1,5 +1,5 @@
-//! What is served beside the WebSockets asks the same of a client as the upgrade does, over real sockets:
-//! `Host`, `Origin`, and who it is.
+//! The guard, over real sockets: other services ask the same of a client as the upgrade does. That
+//! is `Host`, `Origin`, and who it is.
 
 use std::{
     fmt,
@@ -101,7 +101,7 @@ fn page() -> Router {
     Router::new().fallback(any(async || "reached"))
 }
 
-/// What is not let in, and its status. `HOST` stands for the server's own.
+/// Requests that are refused, and their status. `HOST` stands for the server's own.
 const REFUSED: &[(&str, &str, u16)] = &[
     ("HOST", "", 401),
     ("HOST", "Authorization: Bearer wrong\r\n", 401),
@@ -253,7 +253,7 @@ async fn without_an_authenticator_hosts_and_origins_are_checked_alone() {
     .await;
 }
 
-/// What each authenticator that fails makes of a request, as of an upgrade.
+/// An authenticator that fails does to a request what it does to an upgrade.
 #[tokio::test]
 async fn an_authenticator_that_fails_lets_nobody_in() {
     limit(async {
@@ -325,7 +325,7 @@ async fn a_preflight_is_a_request_like_any_other() {
     .await;
 }
 
-/// What an authenticator gets to see, and what the service behind.
+/// The request as an authenticator gets it, and as the service behind does.
 #[tokio::test]
 async fn secrets_are_marked_and_the_identity_is_passed_on() {
     limit(async {
@@ -393,7 +393,7 @@ fn a_guard_of_a_configuration_that_cannot_be_read_is_an_error() {
     }
 }
 
-/// Who has not shown who they are has no more than a seat, whatever they ask for.
+/// A client that is not authenticated is pending, whatever it asks for.
 #[tokio::test]
 async fn who_waits_for_the_authenticator_is_still_a_stranger() {
     limit(async {

@@ -1,5 +1,5 @@
-//! How many may be there at once: one too many is told so before the upgrade, and every place is given
-//! back, however a connection ends.
+//! Limits of connections: one too many is told so before the upgrade. Every slot is released,
+//! however a connection ends.
 
 use std::{
     net::{IpAddr, SocketAddr},
@@ -142,7 +142,7 @@ async fn who_is_not_let_in_takes_no_place() {
     .await;
 }
 
-/// Who hangs in the authenticator holds nobody's place either, and cannot slip in as the second.
+/// A client that waits for the authenticator takes nobody's place, and cannot become the second.
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn many_at_once_get_one_place() {
     limit(async {
@@ -169,7 +169,7 @@ async fn many_at_once_get_one_place() {
     .await;
 }
 
-/// What goes wrong in the user's own code, at each moment of a connection.
+/// Fault in the user's own code, at each moment of a connection.
 #[derive(Debug, Clone, Copy)]
 struct Faulty(usize);
 
@@ -277,7 +277,7 @@ async fn an_address_has_its_share() {
     .await;
 }
 
-/// By default the address is that of the socket.
+/// The address is by default that of the socket.
 #[tokio::test]
 async fn a_header_is_believed_only_where_it_is_configured() {
     limit(async {

@@ -1,4 +1,4 @@
-//! From the address to the 101, and what is answered instead of it.
+//! The way from the address to the 101, and other answers.
 
 mod client;
 mod dialing;

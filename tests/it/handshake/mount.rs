@@ -75,8 +75,8 @@ impl ClientHandler for Listener {
     }
 }
 
-/// What asks for a WebSocket is ours, the rest is rmcp's, on one path: the GET too, by which its clients
-/// hear notifications.
+/// Requests for a WebSocket are ours, the rest is rmcp's, on one path. That includes the GET by
+/// which its clients hear notifications.
 #[tokio::test]
 async fn it_shares_a_path_with_streamable_http() {
     limit(async {
@@ -102,8 +102,8 @@ async fn it_shares_a_path_with_streamable_http() {
     .await;
 }
 
-/// What asks for a WebSocket is checked here and seen by nobody else, even where it is refused; the rest
-/// has to pass the guard.
+/// Requests for a WebSocket are checked here and seen by nobody else, even if refused. The rest has
+/// to pass the guard.
 #[tokio::test]
 async fn who_asks_for_no_websocket_gets_the_other_service() {
     limit(async {
@@ -229,7 +229,8 @@ fn a_configuration_that_cannot_be_read_is_an_error() {
     assert!(error.to_string().contains("http://example.com"), "{error}");
 }
 
-/// What axum writes is up to axum; below our own listener its routes have the exact names too.
+/// Header names that axum writes are up to axum; below our own listener its routes have the exact
+/// names too.
 #[tokio::test]
 async fn the_case_of_header_names_is_the_listeners() {
     limit(async {
@@ -256,7 +257,7 @@ async fn the_case_of_header_names_is_the_listeners() {
     .await;
 }
 
-/// As the documentation has it: axum's graceful shutdown, and then the connections that were upgraded.
+/// The documented way: axum's graceful shutdown, and then the connections that were upgraded.
 #[tokio::test]
 async fn a_graceful_shutdown_closes_what_was_upgraded() {
     limit(async {

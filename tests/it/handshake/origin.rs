@@ -1,6 +1,5 @@
-//! Which `Host` and `Origin` are let in, over real sockets: a page of somebody else's never gets a
-//! 101, whatever it or its name server makes of the headers (proof against cross-site hijacking and DNS
-//! rebinding).
+//! `Host` and `Origin` over real sockets (proof against cross-site hijacking and DNS rebinding). A
+//! page of somebody else's never gets a 101, whatever it or its name server makes of the headers.
 
 use std::net::SocketAddr;
 
@@ -52,7 +51,7 @@ async fn check(address: SocketAddr, rows: &[Row]) {
     assert!(wrong.is_empty(), "host, origin, expected, found: {wrong:#?}");
 }
 
-/// What is let in by default: the loopback interface's names, and their own pages.
+/// Rows for the default: the loopback interface's names, and their own pages.
 const DEFAULT: &[Row] = &[
     // Programs, which send no `Origin`.
     ("127.0.0.1:PORT", NONE, 101),
@@ -369,7 +368,7 @@ async fn configured_origins_are_let_in_beside_the_own_pages() {
     .await;
 }
 
-/// What each pattern covers, and what comes close.
+/// Rows for each pattern: what it covers, and what comes close.
 const PATTERNS: &[Row] = &[
     // `http://localhost:*`
     ("127.0.0.1:PORT", "http://localhost", 101),
@@ -612,7 +611,7 @@ async fn an_absolute_target_gets_no_other_host_in() {
     .await;
 }
 
-/// Some rows of each kind, for the other ways in.
+/// Returns a few rows of each kind, for the other ways in.
 fn some() -> Vec<Row> {
     DEFAULT.iter().copied().step_by(3).collect()
 }

@@ -341,7 +341,7 @@ async fn the_names_of_headers_are_written_as_rfc_6455_has_them() {
     .await;
 }
 
-/// With its query, which may name the session.
+/// A slash before the query, too, which may name the session.
 #[tokio::test]
 async fn a_slash_at_the_end_of_the_path_changes_nothing() {
     limit(async {

@@ -45,8 +45,8 @@ fn authority() -> Authority {
     }
 }
 
-/// A TLS acceptor with a certificate for `names` that nobody else has signed, and that certificate. That
-/// of an authority is what `openssl req -x509` makes.
+/// A TLS acceptor with a certificate for `names` that nobody else has signed, and that certificate.
+/// That of an authority is what `openssl req -x509` makes.
 fn self_signed(names: &[&str], authority: bool) -> (TlsAcceptor, String) {
     let names: Vec<_> = names.iter().map(|name| (*name).to_owned()).collect();
     let mut params = CertificateParams::new(names).unwrap();
@@ -185,7 +185,7 @@ async fn an_untrustworthy_server_is_a_tls_error() {
     .await;
 }
 
-/// As the error says how to make it, and to trust it.
+/// The error says how to make it, and to trust it.
 #[tokio::test]
 async fn a_self_signed_certificate_can_be_trusted() {
     limit(async {

@@ -1,5 +1,5 @@
-//! Peers that vanish are found in time, those that are only slow are never taken for gone, and a peer
-//! that reads nothing holds nobody up: all on virtual time, with a network made of memory.
+//! Peers that vanish are found in time, those that are only slow are never taken for gone, and a
+//! peer that reads nothing holds nobody up: all on virtual time, with a network made of memory.
 
 use std::time::Duration;
 
@@ -48,12 +48,12 @@ impl Random {
     }
 }
 
-/// What becomes of the bytes that go in one direction.
+/// Fate of the bytes that go in one direction.
 #[derive(Debug, Clone, Copy)]
 struct Weather {
     delay: Duration,
     bytes_per_second: Option<u32>,
-    /// Nothing is taken out before.
+    /// Time before which nothing is taken out.
     stalled_until: Instant,
     fate: Fate,
 }
@@ -63,7 +63,7 @@ enum Fate {
     Arrives,
     /// All is taken, and nothing arrives.
     Swallowed,
-    /// Nothing is taken any more, and nothing arrives.
+    /// Takes nothing any more, and delivers nothing.
     Stuck,
 }
 
@@ -128,7 +128,7 @@ async fn carry(
 struct Line {
     client: RunningService<RoleClient, ()>,
     states: [watch::Receiver<State>; 2],
-    /// From the client to the server, and back.
+    /// Weather from the client to the server, and back.
     weather: [watch::Sender<Weather>; 2],
     tasks: JoinSet<()>,
 }
@@ -179,7 +179,7 @@ async fn ask(
     peer.call_tool(CallToolRequestParams::new(tool).with_arguments(arguments)).await
 }
 
-/// When the connection ended.
+/// Returns the time at which the connection ended.
 async fn ended(mut state: watch::Receiver<State>) -> Instant {
     state.wait_for(|state| matches!(state, State::Closed(_))).await.unwrap();
     Instant::now()
@@ -230,9 +230,9 @@ async fn both_ends_find_out_that_the_other_has_vanished() {
     println!("found after {first:?} to {last:?}");
 }
 
-/// Hours of a bad line: `delay` each way at 1 MiB a second, on which the reading now and then rests for
-/// up to `stall`, on either side or on both, a message of 4 MiB goes there and back now and then, and
-/// there is always a call that takes an hour.
+/// Hours of a bad line: `delay` each way at 1 MiB a second, on which the reading now and then rests
+/// for up to `stall`, on either side or on both, a message of 4 MiB goes there and back now and
+/// then, and there is always a call that takes an hour.
 async fn bad_line(hours: usize, delay: Duration, stall: Duration, seed: u64) {
     let mut random = Random(seed);
     let weather = [0, 1].map(|_| Weather::new(delay, Some(1 << 20)));
@@ -286,7 +286,8 @@ async fn bad_line(hours: usize, delay: Duration, stall: Duration, seed: u64) {
     println!("{hours} h: {stalls} stalls, {large} large, {small} small, {long} long calls");
 }
 
-/// What a ping waits for, the round trip and the rest of the reader, is just less than the pong timeout.
+/// The wait of a ping, for the round trip and the rest of the reader, is just less than the pong
+/// timeout.
 #[tokio::test(start_paused = true)]
 async fn a_far_peer_that_rests_is_never_taken_for_gone() {
     let rest = PONG_TIMEOUT - SECOND * 2 - SECOND / 10;
@@ -300,8 +301,8 @@ async fn a_peer_that_rests_for_nine_seconds_is_never_taken_for_gone() {
 
 type Sends = JoinSet<Result<(), Error>>;
 
-/// A transport whose peer never reads, with more to write than goes out, for up to 12 s: some have met the
-/// write timeout.
+/// A transport whose peer never reads, with more to write than goes out, for up to 12 s: some have
+/// met the write timeout.
 async fn stuck(random: &mut Random) -> (WebSocketTransport<RoleClient>, Sends, DuplexStream) {
     let (near, far) = tokio::io::duplex(1 << random.below(16));
     let mut transport =

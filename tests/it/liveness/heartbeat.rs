@@ -1,4 +1,5 @@
-//! Peers that fall silent are found; those that are only slow or quiet are left alone. On virtual time.
+//! Peers that fall silent are found; those that are only slow or quiet are left alone. On virtual
+//! time.
 
 use std::time::Duration;
 

@@ -1,6 +1,6 @@
-//! No number that a peer may choose, however absurd, makes a connection deaf, costs memory, or is waited
-//! for: it is taken for the nearest that makes sense, or the connection is closed with the code that is
-//! documented.
+//! No number that a peer may choose, however absurd, makes a connection deaf, costs memory, or is
+//! waited for: it is taken for the nearest that makes sense, or the connection is closed with the
+//! code that is documented.
 
 use std::time::Duration;
 
@@ -21,7 +21,7 @@ use crate::common::{
 /// Numbers that fit in 64 bits, as they are written in JSON.
 const FIT: [&str; 4] = ["0", "1", "9223372036854775808", "18446744073709551615"];
 
-/// What is no such number.
+/// Texts that are no such number.
 const UNFIT: [&str; 9] = [
     "18446744073709551616",
     "-1",
@@ -98,7 +98,7 @@ async fn what_a_client_says_it_takes() {
     .await;
 }
 
-/// Of the one message that the server has sent.
+/// A client acknowledges the one message that the server has sent.
 #[tokio::test]
 async fn what_a_client_says_it_has_received() {
     limit(async {

@@ -1,4 +1,4 @@
-//! What a client makes of a server that answers badly: each call ends once, and the link lives.
+//! A client whose server answers badly: each call ends once, and the link stays open.
 
 use std::time::Duration;
 
@@ -80,7 +80,8 @@ async fn an_answer_that_cannot_be_read_ends_its_call() {
     .await;
 }
 
-/// The call ends with an error that says why, whatever the peer's JSON library has made of its answer.
+/// The call ends with an error that says why, whatever the peer's JSON library has made of its
+/// answer.
 #[tokio::test]
 async fn an_answer_that_is_not_json_ends_its_call_with_the_cause() {
     limit(async {
@@ -170,7 +171,7 @@ async fn no_call_ends_by_a_guess() {
     .await;
 }
 
-/// What one answer would take decoded is bounded, and its call ends with both numbers.
+/// The size of an answer once decoded is bounded, and its call ends with both numbers.
 #[tokio::test]
 async fn an_answer_that_would_take_too_much_ends_its_call() {
     limit(async {
@@ -357,7 +358,7 @@ async fn every_client_that_sends_too_much_learns_so() {
     .await;
 }
 
-/// The same where the server has told its limit: then nothing of it is sent, and the link lives.
+/// The server has told its limit: then nothing of it is sent, and the link lives.
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn every_client_that_would_send_too_much_learns_so() {
     limit(async {
@@ -390,7 +391,7 @@ async fn every_client_that_would_send_too_much_learns_so() {
     .await;
 }
 
-/// At WARN and above it is told that a message cannot be read, a few times, and nothing of the message.
+/// The log at WARN tells a few times that a message cannot be read, and nothing of the message.
 #[tokio::test]
 async fn the_log_tells_of_unreadable_answers_without_their_words() {
     let (log, _capture) = Log::capture();
@@ -458,7 +459,7 @@ async fn an_error_without_an_id_is_that_of_the_only_call() {
     .await;
 }
 
-/// Whose it is cannot be told: it is told as an event, and who waited for it does not wait for ever.
+/// The error may be for any of them: it is reported as an event, and no caller waits for ever.
 #[tokio::test]
 async fn an_error_without_an_id_for_one_of_several_calls_ends_those_without_a_sign_of_life() {
     limit(async {

@@ -1,4 +1,4 @@
-//! What a server answers to input that is not what it should be, and that the link outlives it.
+//! Answers of a server to bad input, which its link outlives.
 
 use std::{net::SocketAddr, time::Duration};
 
@@ -194,7 +194,7 @@ async fn a_notification_is_never_answered() {
     .await;
 }
 
-/// At WARN and above it is told that a message cannot be read, a few times, and nothing of the message.
+/// The log at WARN tells a few times that a message cannot be read, and nothing of the message.
 #[tokio::test]
 async fn the_log_tells_of_unreadable_requests_without_their_words() {
     let (log, _capture) = Log::capture();
@@ -338,7 +338,7 @@ async fn pings_between_fragments_are_answered_before_the_message_ends() {
     .await;
 }
 
-/// What the peer of a server may send without being answered, and how it is counted.
+/// Messages that the peer of a server may send without being answered, and how they are counted.
 #[tokio::test]
 async fn answers_to_nothing_are_dropped_and_counted() {
     let rows: &[(&str, &str, u64, u64)] = &[

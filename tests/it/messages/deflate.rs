@@ -1,5 +1,5 @@
-//! permessage-deflate between our ends, and between them and raw peers: when it is agreed on, and that
-//! nothing is compressed where it is not.
+//! permessage-deflate between our ends, and between them and raw peers: when it is agreed on, and
+//! that nothing is compressed where it is not.
 
 use std::{net::SocketAddr, time::Duration};
 
@@ -142,7 +142,7 @@ async fn a_server_that_ignores_the_offer_is_spoken_to_without() {
     .await;
 }
 
-/// What a client makes of this answer, with and without having offered something.
+/// Connects a client to a server with this answer, with and without an offer.
 async fn answered(offers: bool, answer: &str) -> Result<(), HandshakeError> {
     let (listener, url) = listen().await;
     let server = async {
@@ -216,7 +216,7 @@ async fn a_bad_message_ends_its_own_link_alone() {
     .await;
 }
 
-/// On virtual time.
+/// Runs on virtual time.
 #[tokio::test(start_paused = true)]
 async fn a_large_message_that_trickles_in_is_life() {
     limit(async {

@@ -37,7 +37,7 @@ type Client = RunningService<RoleClient, ()>;
 
 type Form = fn(Connect<RoleClient>) -> Connect<RoleClient>;
 
-/// Of a server, by default.
+/// Default limit of a server.
 const TAKES: usize = 4 << 20;
 
 const LARGE: usize = 5 << 20;
@@ -60,7 +60,7 @@ fn told<T: std::fmt::Debug>(result: Result<T, ServiceError>) -> ErrorData {
     }
 }
 
-/// That a call was not sent, since it has more than `size` bytes where `limit` are taken.
+/// Asserts that a call was not sent, since it has more than `size` bytes where `limit` are taken.
 fn assert_too_large(error: &ErrorData, size: usize, limit: usize) {
     let data = error.data.as_ref().unwrap();
     assert_eq!((error.code.0, &data["reason"]), (-32000, &json!("not_sent")), "{error:?}");
@@ -441,7 +441,7 @@ async fn calls_that_a_full_server_refuses_wait_until_it_takes_them() {
     .await;
 }
 
-/// They were not executed, and say so where the connection ends before the server takes them.
+/// The calls were not executed, and say so where the connection ends before the server takes them.
 #[tokio::test]
 async fn calls_that_a_full_server_has_refused_end_unsent_with_the_connection() {
     limit(async {
@@ -600,7 +600,7 @@ async fn a_client_lives_on_that_was_closed_for_one_large_call() {
     .await;
 }
 
-/// The same where it has a session to lose.
+/// The client has a session to lose.
 #[tokio::test]
 async fn a_session_that_ends_for_one_large_call_is_followed_by_another() {
     limit(async {
@@ -623,7 +623,7 @@ async fn a_session_that_ends_for_one_large_call_is_followed_by_another() {
     .await;
 }
 
-/// What is too large may be the answer: then this side closes, and lives on as well.
+/// The message that is too large may be the answer: then this side closes, and goes on as well.
 #[tokio::test]
 async fn a_client_lives_on_that_has_closed_for_one_large_answer() {
     limit(async {

@@ -170,7 +170,7 @@ async fn a_client_says_the_name_that_it_was_told_last() {
     .await;
 }
 
-/// By 1000 a server that knows SEP-1288 alone tells that another connection has taken over.
+/// A server that knows SEP-1288 alone tells by 1000 that another connection has taken over.
 #[tokio::test]
 async fn a_client_that_takes_its_own_session_over_goes_on() {
     limit(async {

@@ -1,7 +1,7 @@
 //! Everything at once: connections are cut, in the handshake too, stalled and delayed, some of them
-//! compressed, and the server, a process of its own, is drained or killed and started again. Every call
-//! ends once, with its own answer or with an error that is true, and only a server that went away costs
-//! any its answer.
+//! compressed, and the server, a process of its own, is drained or killed and started again. Every
+//! call ends once, with its own answer or with an error that is true, and only a server that went
+//! away costs any its answer.
 //!
 //! With `MCP_WS_FULL` set, 100,000 calls under ten seeds. `MCP_WS_SEED` is the first of them.
 
@@ -54,10 +54,11 @@ use crate::common::{
 /// The file in which a server process writes down what it executes.
 const EXECUTED: &str = "MCP_WS_CHAOS_EXECUTED";
 
-/// Longer than any call takes, unless it hangs: a server that stops may put a client off by five seconds.
+/// Longer than any call takes, unless it hangs: a server that stops may put a client off by five
+/// seconds.
 const HUNG: Duration = Duration::from_secs(60);
 
-/// How many calls each client has in flight.
+/// Calls that each client has in flight.
 const IN_FLIGHT: usize = 10;
 
 fn random(seed: u64) -> TestRng {
@@ -66,13 +67,14 @@ fn random(seed: u64) -> TestRng {
     TestRng::from_seed(RngAlgorithm::ChaCha, &bytes)
 }
 
-/// What the call with this number is answered, and nothing else is: up to 4 KiB.
+/// Returns the one answer to the call with this number: up to 4 KiB.
 fn answer(number: u64) -> String {
     let size = (number.wrapping_mul(0x9e37_79b9_7f4a_7c15) >> 52) as usize;
     format!("{number}: {}", format!("{:x} ", number * 7).repeat(size / 8))
 }
 
-/// Its one tool writes down the `number` of the call, waits for `ms` milliseconds, and answers.
+/// A service whose tool writes down the `number` of the call, waits for `ms` milliseconds, and
+/// answers.
 #[derive(Debug, Clone)]
 struct Chronicle(Arc<Mutex<File>>);
 
@@ -95,8 +97,8 @@ impl ServerHandler for Chronicle {
     }
 }
 
-/// Serves until its standard input ends, then drains. Does nothing unless another test has started it
-/// for that.
+/// Serves until its standard input ends, then drains. Does nothing unless another test has started
+/// it for that.
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn a_server_process_for_the_other_test() {
     let Some(executed) = env::var_os(EXECUTED) else { return };
@@ -111,7 +113,7 @@ async fn a_server_process_for_the_other_test() {
     server.shutdown().await;
 }
 
-/// Some are compressed.
+/// Returns the layers of a client; some compress.
 fn layers(number: usize) -> transport::Config {
     let mut layers = transport::Config::default();
     #[cfg(feature = "deflate")]
@@ -168,7 +170,7 @@ impl Process {
     }
 }
 
-/// Why, and from when to when, there was not one server alone.
+/// Time in which there was not one server alone, and the reason.
 #[derive(Debug, Clone, Copy)]
 struct Change {
     killed: bool,
@@ -176,7 +178,7 @@ struct Change {
     until: Instant,
 }
 
-/// What became of one call.
+/// Outcome of one call.
 #[derive(Debug)]
 struct Ended {
     number: u64,
@@ -292,7 +294,7 @@ fn redirect(proxies: &[Proxy], address: SocketAddr) {
     }
 }
 
-/// How often each call was executed, by whichever process.
+/// Returns the number of times that each call was executed, by whichever process.
 fn executions(path: &Path) -> HashMap<u64, usize> {
     let mut bytes = Vec::new();
     File::open(path).unwrap().read_to_end(&mut bytes).unwrap();
@@ -303,7 +305,8 @@ fn executions(path: &Path) -> HashMap<u64, usize> {
     times
 }
 
-/// Time within which the end of a killed server's connections reaches the clients, on a busy machine.
+/// Time within which the end of a killed server's connections reaches the clients, on a busy
+/// machine.
 const NEWS: Duration = Duration::from_millis(200);
 
 /// Returns `true` if a server was killed, or drained, while the call was in flight, or was killed

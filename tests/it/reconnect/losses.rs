@@ -10,10 +10,10 @@ use std::{
 
 use futures::StreamExt;
 use mcp_ws_transport::{
-    Error, State,
+    CloseCode, CloseReason, Error, State,
     client::{Connect, ReconnectPolicy},
     connect,
-    error::{CloseCode, CloseReason, HandshakeError},
+    error::HandshakeError,
     event::Event,
     server::{BearerTokens, Config, Drain, Identity, Server},
 };
@@ -63,7 +63,7 @@ async fn echo(client: &Peer<RoleClient>, text: &str) -> Result<String, ServiceEr
     Ok(result.content[0].as_text().unwrap().text.clone())
 }
 
-/// Why a call has no result.
+/// Returns the reason why a call has no result.
 fn reason(error: &ServiceError) -> String {
     let ServiceError::McpError(error) = error else { panic!("{error}") };
     let data = error.data.as_ref().unwrap_or_else(|| panic!("{error}"));
@@ -208,7 +208,7 @@ async fn waits_grow_where_every_connection_is_dropped_before_it_has_carried_anyt
     .await;
 }
 
-/// To answer `initialize` is not yet to work.
+/// An answer to `initialize` does not show that a server works.
 #[tokio::test]
 async fn a_server_that_begins_and_ends_time_and_again_is_left_alone_for_longer_and_longer() {
     limit(async {
@@ -394,8 +394,8 @@ async fn a_close_does_not_wait_for_a_server_that_is_away() {
     .await;
 }
 
-/// Connections are cut after a random number of bytes, ten calls in flight: each ends soon after the
-/// loss, with its own answer or with an error that is true.
+/// Connections are cut after a random number of bytes, ten calls in flight: each ends soon after
+/// the loss, with its own answer or with an error that is true.
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn of_many_cuts_each_call_ends_once_and_truly() {
     let cuts = scale(100, 1000);
@@ -457,7 +457,7 @@ async fn of_many_cuts_each_call_ends_once_and_truly() {
     assert!(counting.0.lock().unwrap().values().all(|times| *times == 1), "executed twice");
 }
 
-/// It takes the token at the upgrade, and says at once that it is not good enough.
+/// The server takes the token at the upgrade, and says at once that it is not good enough.
 #[tokio::test]
 async fn a_server_that_never_has_enough_of_new_tokens_is_left_alone() {
     limit(async {

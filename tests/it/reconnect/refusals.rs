@@ -27,7 +27,7 @@ use crate::common::{Tools, limit, proxy::Proxy, serve_tools, within};
 
 const SECOND: Duration = Duration::from_secs(1);
 
-/// Who may enter, and with which tokens they came.
+/// An authenticator with a verdict, and the tokens that it has seen.
 #[derive(Debug, Clone, Default)]
 struct Guard(Arc<Mutex<(Verdict, Vec<String>)>>);
 
@@ -36,9 +36,9 @@ enum Verdict {
     #[default]
     Anyone,
     Nobody(AuthError),
-    /// With this token.
+    /// Clients with this token.
     Only(&'static str),
-    /// The same; of others it cannot be told now.
+    /// Clients with this token; of others it cannot be told now.
     Later(&'static str),
 }
 
@@ -71,8 +71,8 @@ impl Guard {
     }
 }
 
-/// Has these tokens, one after the other, and then the last for ever. Notes whether it was told that
-/// the one before was refused.
+/// Has these tokens, one after the other, and then the last for ever. Notes whether it was told
+/// that the one before was refused.
 #[derive(Debug, Clone, Default)]
 struct Issuer(Arc<Mutex<(Vec<&'static str>, Vec<bool>)>>);
 

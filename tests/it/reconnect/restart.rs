@@ -59,7 +59,7 @@ fn count(number: i64, ms: u64) -> CallToolRequestParams {
     CallToolRequestParams::new("count").with_arguments(arguments)
 }
 
-/// How calls have ended.
+/// Ends of calls.
 #[derive(Debug, Default)]
 struct Ends {
     answered: usize,
@@ -68,7 +68,7 @@ struct Ends {
 }
 
 impl Ends {
-    /// What is said of the call is true.
+    /// Checks that what is said of the call is true.
     fn note(&mut self, number: i64, outcome: Result<String, ServiceError>, times: usize) {
         match outcome {
             Ok(text) => {

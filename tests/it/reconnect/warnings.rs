@@ -1,4 +1,4 @@
-//! What an operator is warned of.
+//! Warnings to operators.
 
 use std::time::Duration;
 
@@ -20,7 +20,7 @@ fn lines(log: &Log, words: &str) -> Vec<String> {
     log.text().lines().filter(|line| line.contains(words)).map(str::to_owned).collect()
 }
 
-/// As by a balancer that cuts whatever is 30 s old.
+/// A balancer that cuts whatever is 30 s old has this effect.
 #[tokio::test]
 async fn connections_that_are_lost_at_the_same_age_are_told_once() {
     let (log, _capture) = Log::capture();
@@ -105,7 +105,7 @@ async fn of_a_server_that_came_back_as_another_the_name_and_the_versions_are_tol
     assert!(!line.contains("private") && line.len() < 1000, "{line}");
 }
 
-/// Of many one line is told in a while, without the content.
+/// Many dropped notifications make one line in a while, without the content.
 #[tokio::test]
 async fn notifications_that_take_too_much_memory_are_told() {
     let (log, _capture) = Log::capture();

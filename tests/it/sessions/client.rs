@@ -3,8 +3,8 @@
 use std::time::Duration;
 
 use mcp_ws_transport::{
-    CloseCode, Error, State, connect,
-    error::{CloseReason, HandshakeError, LinkError},
+    CloseCode, CloseReason, Error, State, connect,
+    error::{HandshakeError, LinkError},
     event::Event,
 };
 use rmcp::{RoleClient, ServiceExt};
@@ -90,7 +90,8 @@ async fn a_call_in_flight_is_answered_over_the_next_link() {
     .await;
 }
 
-/// What the server does in place of its answer, and whether that is an end of the stream.
+/// Each case is what the server does in place of its answer, and whether that is an end of the
+/// stream.
 #[tokio::test]
 async fn an_attempt_that_is_lost_presents_the_same_secret_again() {
     limit(async {
@@ -220,7 +221,7 @@ async fn rubbish_in_place_of_the_session_gives_it_up() {
     .await;
 }
 
-/// It is told at once, and not when there is another connection.
+/// The end is reported at once, and not when there is another connection.
 #[tokio::test]
 async fn a_session_that_the_server_ends_is_not_presented_again() {
     limit(async {
@@ -365,7 +366,7 @@ async fn the_window_ends_a_call_though_the_server_is_away() {
     .await;
 }
 
-/// In the second case the client has taken it for lost meanwhile.
+/// The second client has taken the session for lost meanwhile.
 #[tokio::test]
 async fn a_session_that_goes_on_is_initialized_once() {
     limit(async {
@@ -400,7 +401,7 @@ async fn a_session_that_goes_on_is_initialized_once() {
     .await;
 }
 
-/// From the moment at which the count is told, the present link is deaf.
+/// The present link is deaf from the moment at which the count is told.
 #[tokio::test]
 async fn a_renewal_that_fails_halfway_is_a_loss() {
     limit(async {

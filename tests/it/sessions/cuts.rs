@@ -41,7 +41,8 @@ fn count(number: i64) -> CallToolRequestParams {
 }
 
 /// Connections are cut after a random number of bytes, in both directions together, be it in the
-/// handshake or in a message, by FIN or RST; ten calls in flight. Each is executed once, and answered.
+/// handshake or in a message, by FIN or RST; ten calls in flight. Each is executed once, and
+/// answered.
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn of_many_cuts_no_call_notices_anything() {
     let cuts = scale(100, 1000);

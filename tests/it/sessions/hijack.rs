@@ -1,4 +1,4 @@
-//! Nobody gets a session that is not theirs, and the owner does not notice that they try.
+//! Sessions cannot be taken by others, and their owner does not notice that they try.
 
 use std::{
     collections::VecDeque,
@@ -44,8 +44,8 @@ struct Link {
 }
 
 impl Link {
-    /// A connection that says who it is and which session it wants. `None`, if it is taken over before
-    /// it is answered.
+    /// A connection that says who it is and which session it wants. `None`, if it is taken over
+    /// before it is answered.
     async fn open(address: SocketAddr, who: &str, open: &Value) -> Option<Self> {
         let mut raw = Raw::over(TcpStream::connect(address).await.unwrap(), true);
         let lines = format!("Sec-WebSocket-Protocol: mcp, mcp.resume.v1\r\n{who}");
@@ -79,7 +79,7 @@ impl Link {
         self.session["resumed"] == true
     }
 
-    /// What its owner says to have it back.
+    /// Returns the request of its owner to resume it.
     fn asks(&self) -> Value {
         let (session, secret) = self.name();
         json!({ "session": session, "secret": secret, "received": self.received })
@@ -122,7 +122,7 @@ impl Link {
     }
 }
 
-/// What the owner's session is called now, and which secrets it had.
+/// The owner's session as it is now, and the secrets that it had.
 #[derive(Debug, Default)]
 struct Known {
     session: String,
@@ -130,7 +130,7 @@ struct Known {
     spent: VecDeque<String>,
 }
 
-/// As many random characters as those of a real one.
+/// Returns as many random characters as those of a real one.
 fn made_up(random: &mut TestRng) -> String {
     const OF: &[u8] = b"ABCDEFGHIJKLMNOPQRSTUVWXYZabcdefghijklmnopqrstuvwxyz0123456789-_";
     (0..43).map(|_| char::from(OF[random.random_range(0..OF.len())])).collect()

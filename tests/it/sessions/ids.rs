@@ -1,4 +1,5 @@
-//! Sessions that have a name, as a server keeps them for raw clients that do not speak the extension.
+//! Sessions that have a name, as a server keeps them for raw clients that do not speak the
+//! extension.
 
 use std::{
     net::SocketAddr,
@@ -11,7 +12,7 @@ use std::{
 
 use futures::StreamExt;
 use mcp_ws_transport::{
-    error::CloseReason,
+    CloseReason,
     server::{
         BearerTokens, Config, Identity, Limits, RegistryEvent, RegistryEvents, Server,
         SessionConfig, SessionIdPolicy,
@@ -38,12 +39,13 @@ use crate::common::{
     serve_tools, text_of, within,
 };
 
-/// What the diaries of a server have in common.
+/// State that the diaries of a server share.
 #[derive(Debug, Clone)]
 struct Desk {
     diaries: Arc<AtomicUsize>,
     gate: Arc<Notify>,
-    /// How many calls of `wait` and `deaf` have begun, and how many have ended, whichever way.
+    /// Number of calls of `wait` and `deaf` that have begun, and of those that have ended,
+    /// whichever way.
     begun: watch::Sender<usize>,
     ended: watch::Sender<usize>,
 }
@@ -130,7 +132,7 @@ impl ServerHandler for Diary {
     }
 }
 
-/// How a client names its session.
+/// Way in which a client names its session.
 #[derive(Debug, Clone, Copy, PartialEq)]
 enum By {
     Query,
@@ -181,7 +183,7 @@ async fn come_as(address: SocketAddr, name: (By, &str), more: &str) -> Raw {
     raw
 }
 
-/// The same, and initializes MCP.
+/// Connects, and initializes MCP.
 async fn enter(address: SocketAddr, by: By, id: &str) -> Raw {
     let mut raw = come(address, by, id).await;
     raw.initialize().await;
@@ -196,7 +198,7 @@ async fn enter_nameless(address: SocketAddr) -> (Raw, String) {
     (raw, head.get("mcp-session-id").unwrap().to_owned())
 }
 
-/// What the diary says after one more entry.
+/// Returns the diary after one more entry.
 async fn note(raw: &mut Raw, id: i64, text: &str) -> String {
     let answer = raw.ask(&call(id, "note", json!({ "text": text }))).await;
     assert_eq!(answer["id"], id);
@@ -230,7 +232,7 @@ async fn lose(server: &Server, raw: Raw) {
     next(&mut events, is_away).await;
 }
 
-/// For how many seconds the session of a client is kept that loses its connection.
+/// Returns for how many seconds the session of a client is kept that loses its connection.
 async fn kept_for(server: &Server, raw: Raw) -> u64 {
     lose(server, raw).await;
     let (lost, mut events) = (Instant::now(), server.registry().events());
@@ -241,7 +243,7 @@ async fn kept_for(server: &Server, raw: Raw) -> u64 {
     kept.as_secs_f64().round() as u64
 }
 
-/// So much time passes.
+/// Lets so much time pass.
 async fn pass(seconds: u64) {
     tokio::time::pause();
     tokio::time::advance(Duration::from_secs(seconds)).await;
@@ -824,7 +826,7 @@ async fn a_session_with_a_secret_has_no_other_name() {
     .await;
 }
 
-/// What waits for clients that are away is bounded for those with a name too.
+/// Messages for detached clients are bounded for those with a session id too.
 #[tokio::test]
 async fn what_waits_for_those_who_are_away_is_bounded() {
     limit(async {
@@ -847,7 +849,7 @@ async fn what_waits_for_those_who_are_away_is_bounded() {
     .await;
 }
 
-/// So is what they have asked, for as long as it is handled.
+/// Requests of detached clients are bounded too, for as long as they are handled.
 #[tokio::test]
 async fn what_those_who_are_away_have_asked_is_bounded() {
     limit(async {
@@ -884,7 +886,8 @@ async fn a_client_that_speaks_the_extension_returns_by_its_name_too() {
         desk.gate.notify_one();
         desk.ended(1).await;
 
-        // It has lost its secret: what it may not have received is lost, and what was not sent is not.
+        // It has lost its secret: what it may not have received is lost, and what was not sent is
+        // not.
         let (mut raw, second) = open(address, "a", &json!({})).await;
         assert_eq!((&second["session"], &second["resumed"]), (&json!("a"), &json!(false)));
         assert_eq!(second["received"], 0);

@@ -1,4 +1,4 @@
-//! What the migration notes say of clients that know nothing of sessions.
+//! Promises of the migration notes for clients that know nothing of sessions.
 
 use std::net::SocketAddr;
 
@@ -12,7 +12,7 @@ use crate::common::{
     serve_tools, text_of,
 };
 
-/// As PartySocket opens a connection: its own id is in the query too.
+/// Opens a connection as PartySocket does: its own id is in the query too.
 async fn open(address: SocketAddr, id: &str) -> Raw {
     let mut raw = Raw::over(TcpStream::connect(address).await.unwrap(), true);
     let query = format!("/mcp?_pk={id}&mcp_session_id={id} ");

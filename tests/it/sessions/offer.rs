@@ -17,7 +17,7 @@ use crate::common::{
     serve_tools, within,
 };
 
-/// What else is offered, and what the server does unless it is offered `mcp` alone.
+/// Each case is another offer, and what the server does unless it is offered `mcp` alone.
 #[tokio::test]
 async fn servers_that_want_no_other_offer_are_served_without() {
     let dislikes = |how: &'static str| {

@@ -1,5 +1,5 @@
-//! 100,000 messages over a hundred connections, each of which is taken over in the middle of things:
-//! none is lost, none comes twice, none overtakes another.
+//! 100,000 messages over a hundred connections, each of which is taken over in the middle of
+//! things: none is lost, none comes twice, none overtakes another.
 
 use std::{
     pin::Pin,

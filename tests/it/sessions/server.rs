@@ -52,7 +52,7 @@ impl Client {
         client
     }
 
-    /// What it says when it has lost its connection after so many messages.
+    /// Returns its request after it has lost its connection, with so many messages received.
     fn asks(&self, received: u64) -> Value {
         json!({
             "session": self.session["session"], "secret": self.session["secret"], "received": received,
@@ -331,7 +331,7 @@ async fn too_many_sessions_without_a_client_cost_the_oldest_its_place() {
     .await;
 }
 
-/// It would come as slowly over the next connection, and hold as much memory again.
+/// The message would come as slowly over the next connection, and hold as much memory again.
 #[tokio::test]
 async fn a_session_ends_with_a_message_that_is_too_slow() {
     limit(async {

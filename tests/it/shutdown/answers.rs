@@ -1,5 +1,5 @@
-//! A server that stops has its answers read, not only written down, and what it refuses meanwhile is
-//! answered by the next.
+//! A server that stops has its answers read, not only written down, and what it refuses meanwhile
+//! is answered by the next.
 
 use std::{net::SocketAddr, time::Duration};
 
@@ -25,15 +25,15 @@ use crate::common::{
     serve_tools, tasks_left,
 };
 
-/// How an upgrade is answered.
+/// Returns the status with which an upgrade is answered.
 async fn status(address: SocketAddr) -> u16 {
     let mut raw = Raw::over(TcpStream::connect(address).await.unwrap(), true);
     raw.write(upgrade_request(address, "")).await;
     raw.head().await.unwrap().status()
 }
 
-/// A server that stops while one call is in flight; the next stands ready. What became of that call,
-/// and of twenty that came meanwhile.
+/// A server that stops while one call is in flight; the next stands ready. What became of that
+/// call, and of twenty that came meanwhile.
 async fn relieved(resume: bool, retry: bool) -> (String, Vec<Result<String, String>>) {
     let (old, new) = (Tools::default(), Tools::default());
     let (first, address) = serve_tools(&old, Config::default()).await;
@@ -67,7 +67,8 @@ async fn relieved(resume: bool, retry: bool) -> (String, Vec<Result<String, Stri
         while status(address).await != 503 {
             sleep(Duration::from_millis(5)).await;
         }
-        // Each connection begins to stop by itself. One that has the next server answer cannot tell.
+        // Each connection begins to stop by itself. One that has the next server answer cannot
+        // tell.
         while !retry && call("echo", json!({})).await.is_ok() {
             sleep(Duration::from_millis(1)).await;
         }

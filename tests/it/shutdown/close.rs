@@ -1,4 +1,4 @@
-//! How connections end: who is told what, and that nobody is kept waiting.
+//! Ends of connections: who is told what, and that nobody is kept waiting.
 
 use std::time::{Duration, Instant};
 
@@ -257,7 +257,7 @@ async fn a_peer_that_vanishes_is_noticed_at_once() {
     .await;
 }
 
-/// What a pending call of an rmcp client is told.
+/// Returns the error that a pending call of an rmcp client gets.
 fn reason(result: Result<impl std::fmt::Debug, ServiceError>) -> String {
     match result.unwrap_err() {
         ServiceError::McpError(ErrorData { code, data: Some(data), .. }) => {
@@ -410,7 +410,7 @@ async fn a_deadline_holds_under_a_flood() {
     .await;
 }
 
-/// Who closes, and that both the Close frame and the end of the TCP connection follow.
+/// The side that ends closes, and both the Close frame and the end of the TCP connection follow.
 #[tokio::test]
 async fn a_client_that_ends_closes_with_1000_and_a_server_with_1012() {
     limit(async {
@@ -448,7 +448,8 @@ async fn a_client_that_ends_closes_with_1000_and_a_server_with_1012() {
     .await;
 }
 
-/// … also with clients that do not answer the Close, that have not spoken yet, or not even upgraded.
+/// … also with clients that do not answer the Close, that have not spoken yet, or not even
+/// upgraded.
 #[tokio::test]
 async fn a_server_stops_in_time_whatever_its_clients_do() {
     limit(async {

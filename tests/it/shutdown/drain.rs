@@ -1,4 +1,4 @@
-//! How a server stops: calls in flight are finished, everyone is told, and nothing is left.
+//! Stop of a server: calls in flight are finished, everyone is told, and nothing is left.
 //!
 //! With `MCP_WS_FULL` set, with as many clients and as long calls as a large server has.
 
@@ -91,7 +91,7 @@ async fn every_call_is_answered_and_everyone_told() {
     .await;
 }
 
-/// Nobody is busy: the closes are spread over the time that `closes_per_second` gives.
+/// The closes of idle connections are spread over the time that `closes_per_second` gives.
 #[tokio::test]
 async fn closes_are_spread() {
     limit(async {

@@ -1,4 +1,4 @@
-//! How connections and servers end.
+//! Ends of connections and servers.
 
 mod answers;
 mod close;

@@ -129,7 +129,7 @@ impl ServerHandler for Endless {
     }
 }
 
-/// What handles a notification is not waited for, and not left behind either.
+/// The handler of a notification is not waited for, and not left behind either.
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn a_notification_without_end_ends_with_its_connection() {
     limit(async {

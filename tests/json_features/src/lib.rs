@@ -29,8 +29,8 @@ use rmcp::{
 use serde_json::{Value, json};
 use tokio::net::TcpListener;
 
-/// Objects of one member with each name. The string in it is JSON too, with a string that is JSON, and so
-/// on: whoever parses them anew overflows the stack.
+/// Objects of one member with each name. The string in it is JSON too, with a string that is JSON,
+/// and so on: whoever parses them anew overflows the stack.
 fn hostile() -> [String; 3] {
     let mut deep = String::new();
     for _ in 0..14 {
@@ -174,7 +174,8 @@ async fn client_and_raw() -> (rmcp::service::RunningService<RoleClient, ()>, Raw
     tokio::join!(client, server)
 }
 
-/// Text is no message: it is read as JSON where it is some, and no name means anything in it either.
+/// Text is no message: it is read as JSON where it is some, and no name means anything in it
+/// either.
 #[tokio::test]
 async fn a_toolbox_reads_no_name_in_a_text() {
     limit(async {

@@ -1,4 +1,4 @@
-//! What a message takes once it is decoded, where the features of serde_json make its values larger: the
+//! Memory of a message once decoded, where the features of serde_json make its values larger. The
 //! heap is counted, so there is one test only.
 #![allow(clippy::unwrap_used, clippy::panic)]
 

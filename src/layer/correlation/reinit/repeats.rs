@@ -26,11 +26,11 @@ use crate::{
 /// Requests that are sent again to another peer, as they were encoded.
 #[derive(Debug, Default)]
 pub(super) struct Repeats {
-    /// Request by which this side learns what the peer speaks, and how many connections were lost
-    /// since it was first sent. The layers above would take an error for an answer.
+    /// Request `server/discover`, and the connections lost since it was first sent. The layers
+    /// above would take an error for an answer.
     discover: Option<(RequestId, Message, u32)>,
-    /// Requests that stay open for as long as they are wanted, and those that may run twice, with
-    /// how often they may still be sent.
+    /// Requests that stay open, and those that may run twice, with how often they may still be
+    /// sent.
     others: HashMap<RequestId, (Message, Option<u32>)>,
 }
 
@@ -63,7 +63,7 @@ impl Repeats {
         let JsonRpcMessage::Request(request) = item else { return Ok(()) };
         let times = match R::method_of(&request.request) {
             Method::Initialize => {
-                // The peer is taken for one that knows no such thing.
+                // After `initialize` the peer is one without `server/discover`.
                 self.discover = None;
                 return Ok(());
             }
@@ -80,8 +80,8 @@ impl Repeats {
         Ok(())
     }
 
-    /// Records the loss of a connection to which so many messages were `handed`, and forgets the
-    /// requests that it took too often.
+    /// Records the loss of a connection, and forgets the requests that it took too often. So many
+    /// messages were `handed` to it.
     pub(super) fn lose(&mut self, pending: &PendingCalls, handed: u64) {
         let was_sent = |id: &RequestId| pending.get(id).is_some_and(|call| call.seq <= handed);
         if let Some((id, _, attempts)) = &mut self.discover

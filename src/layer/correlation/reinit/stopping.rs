@@ -1,4 +1,4 @@
-//! Requests that a stopping peer has refused: they were not processed, and are sent again over the
+//! Requests that a stopping peer has refused. They were not processed, and are sent again over the
 //! next connection.
 
 use std::{mem, pin::Pin, task::Context, time::Duration};

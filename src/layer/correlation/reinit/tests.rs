@@ -97,9 +97,9 @@ fn stack<R: McpRole>() -> (Stack<R>, Peer) {
     let framed = Framed::new(shared, JsonRpc::default(), framed::Config::default());
     let announcer = Broadcaster::default();
     let news = announcer.subscribe();
-    let notices = ConnectionEvents::new(watch::Sender::new(State::Connecting), announcer);
+    let events = ConnectionEvents::new(watch::Sender::new(State::Connecting), announcer);
     let stack =
-        Correlation::new(framed, Config::default()).outliving(notices, reconnect_handle.clone());
+        Correlation::new(framed, Config::default()).outliving(events, reconnect_handle.clone());
     (Stack { stack, links, reconnect_handle, news }, peer)
 }
 
@@ -154,7 +154,7 @@ fn say(peer: &Peer, message: Value) {
     peer.send(Message::text(message.to_string()));
 }
 
-/// What was written, as methods with ids, or what was answered.
+/// Returns what was written, as methods with ids, or what was answered.
 fn sent(peer: &Peer) -> Vec<String> {
     let line = |message| {
         let Message::Text(text) = message else { panic!("{message:?} is no text") };

@@ -239,7 +239,7 @@ fn who_does_not_want_that_is_told_of_the_refusal() {
     assert_eq!(sends(&mut stack, &peer), [2]);
 }
 
-/// Its deadline counts from its first sending.
+/// The deadline counts from the first sending.
 #[tokio::test(start_paused = true)]
 async fn a_request_that_is_sent_again_keeps_its_deadline() {
     let (mut stack, peer) = sending(Config::default(), []);

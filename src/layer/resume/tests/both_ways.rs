@@ -1,4 +1,4 @@
-//! Heavy traffic in both directions over a slow network, with a session and without: every call
+//! Heavy traffic in both directions over a slow network, with a session and without. Every call
 //! ends, and no side goes deaf.
 
 use std::sync::atomic::{AtomicUsize, Ordering::SeqCst};
@@ -21,7 +21,7 @@ use crate::{
     duplex::BoxLink,
     event::ConnectionEvents,
     handshake::extensions::WsExtensions,
-    layer::socket::Side as End,
+    layer::socket::side::Side as End,
     role::McpRole,
     transport::{Builder, Config as Settings},
 };
@@ -57,8 +57,8 @@ impl Random {
     }
 }
 
-/// A network that takes whatever it is given, and delivers it later: in order, in pieces of any size,
-/// and not all equally late.
+/// A network that takes whatever it is given, and delivers it later. It keeps the order, in pieces
+/// of any size, not all equally late.
 fn far_apart(delay: Duration, mut random: Random) -> (DuplexStream, DuplexStream) {
     let mut wire = || duplex(1 << (10 + random.below(7)));
     let ((near, near_wire), (far, far_wire)) = (wire(), wire());

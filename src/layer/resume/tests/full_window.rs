@@ -1,8 +1,8 @@
-//! While the window is full, or the link takes nothing, all that arrives is read.
+//! Reading while the window is full, or the link takes nothing.
 
 use tokio::task::yield_now;
 
-use super::{super::ahead::OVERHEAD, *};
+use super::{super::read_queue::OVERHEAD, *};
 
 impl Side {
     /// A large message: four are as many as may wait uncounted, twenty as many as may wait at all.
@@ -300,8 +300,8 @@ async fn an_acknowledgement_between_two_pongs_begins_the_wait_anew() {
     side.assert_quiet();
 }
 
-/// RFC 6455, section 5.5.3, lets it answer the newest of several pings alone, and what it says
-/// unasked proves nothing.
+/// RFC 6455, section 5.5.3, lets a peer answer the newest of several pings alone. A pong that
+/// nobody asked for proves nothing.
 #[tokio::test(start_paused = true)]
 async fn a_ping_without_a_pong_is_sent_again_and_foreign_pongs_prove_nothing() {
     let mut side = Side::with_window(1);
@@ -371,7 +371,7 @@ async fn what_has_arrived_is_read_before_the_peer_is_late() {
     }
 }
 
-/// It acknowledges over a link on which nothing counts any more.
+/// The peer acknowledges over a link on which nothing counts any more.
 #[tokio::test(start_paused = true)]
 async fn a_peer_is_not_late_while_another_link_is_made() {
     let mut side = Side::with_window(1);

@@ -23,7 +23,7 @@ enum Number {
     Any(u64),
 }
 
-/// What of a session decides on what a peer may say.
+/// State of a session that decides on what a peer may say.
 #[derive(Debug, Default, Clone, Copy)]
 struct Counts {
     acked: u64,
@@ -61,7 +61,7 @@ fn deed() -> impl Strategy<Value = Deed> {
     ]
 }
 
-/// Whether the peer may do it.
+/// Returns `true` if the peer may do it.
 fn does(side: &mut Side, counts: &mut Counts, deed: Deed) -> bool {
     let told = |counts: &mut Counts, number| {
         let allowed = (counts.acked..=counts.sent).contains(&number);

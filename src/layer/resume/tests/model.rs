@@ -1,5 +1,5 @@
-//! Two sides, and a network and a server that do what they can to lose, double or reorder messages,
-//! against a model of what has to arrive.
+//! Two sides, a network and a server, against a model of what has to arrive. The network and the
+//! server do what they can to lose, double or reorder messages.
 //!
 //! `MCP_WS_CASES=10000 cargo test --lib resume::tests::model` tries that many sequences.
 
@@ -15,9 +15,9 @@ enum Action {
     Send(At, usize),
     /// A writer waits for room.
     Wait(At),
-    /// Its tasks run.
+    /// The tasks of one side run.
     Run(At),
-    /// So many messages on a link arrive at this side.
+    /// Messages on a link arrive at this side: the link, and their number.
     Move(At, usize, usize),
     /// A link takes no writes at this side, takes them again, or fails with them.
     Block(At, usize, bool),
@@ -126,7 +126,8 @@ struct Model {
 }
 
 struct Attempt {
-    /// Which session is asked for, by its secret, and how much of it was received.
+    /// The session that is requested: its index, its secret, and the number of messages received of
+    /// it.
     asks: Option<(usize, Secret, u64)>,
     frozen: Option<FrozenCount>,
     /// The session, the secret, whether it is resumed, how much was received.
@@ -141,9 +142,9 @@ struct World {
     /// The session that the client's user knows, and the one that its source knows.
     client_in: usize,
     held: Option<(usize, Secret)>,
-    /// What its user is to be told of, when it is told of a restart.
+    /// Session of which the user is told when it is told of a restart.
     restarts_in: Option<usize>,
-    /// By session; `None` where it is forgotten.
+    /// The server's sides by session; `None` where it is forgotten.
     servers: Vec<Option<(Side, Secrets)>>,
     models: Vec<Model>,
     pipes: Vec<Pipe>,
@@ -185,7 +186,7 @@ impl World {
         &mut self.pipes[last.saturating_sub(back)]
     }
 
-    /// One side and the session that it is in: at the server, the newest that there is.
+    /// Returns a side and its session: at the server, the newest that there is.
     fn side(&mut self, at: At) -> Option<(usize, &mut Side)> {
         match at {
             Client => Some((self.client_in, &mut self.client)),
@@ -334,7 +335,7 @@ impl World {
         self.poll(at);
     }
 
-    /// Whether all that was sent in the client's session has arrived and is acknowledged.
+    /// Returns `true` if all that was sent in the client's session has arrived and is acknowledged.
     fn is_settled(&mut self) -> bool {
         let Model { sent_to, arrived_at } = &self.models[self.client_in];
         let (server, _) = self.servers[self.client_in].as_mut().unwrap();

@@ -1,4 +1,4 @@
-//! How a session begins, and how its end is told before there is another.
+//! The beginning of a session, and the report of its end before there is another.
 
 use super::*;
 

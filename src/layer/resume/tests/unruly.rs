@@ -1,5 +1,5 @@
-//! A peer that keeps to no window, acknowledges late, in part or never, and answers pings or not,
-//! against a model of what may arrive: each message once and in order, or a Close that says why.
+//! A peer that keeps to no window, acknowledges late or never, and may not answer pings. The model
+//! says what may arrive: each message once and in order, or a Close that says why.
 //!
 //! `MCP_WS_CASES=10000 cargo test --lib resume::tests::unruly` tries that many sequences.
 
@@ -8,7 +8,7 @@ use std::{cell::RefCell, collections::HashMap, sync::LazyLock};
 use proptest::{collection::vec, prelude::*, test_runner::TestRunner};
 
 use super::{
-    super::ahead::{MAX_UNCOUNTED, OVERHEAD},
+    super::read_queue::{MAX_UNCOUNTED, OVERHEAD},
     *,
 };
 
@@ -24,9 +24,9 @@ enum Deed {
     Lose,
     /// The count is frozen, to be told.
     Freeze,
-    /// There is a new link, on which the peer says that it has received this share.
+    /// A new link comes up, on which the peer says that it has received this share.
     Resume(Share),
-    /// There is a new link with a new session.
+    /// A new link comes up with a new session.
     Restart,
     /// The user sends a message of this size, if there is room.
     Send(usize),
@@ -36,9 +36,9 @@ enum Deed {
     Read(usize),
     /// The link takes nothing, or takes messages again.
     Block(bool),
-    /// So many seconds pass, in which a writer waits for room.
+    /// Seconds pass in which a writer waits for room.
     Time(u32),
-    /// So many seconds pass, in which this side does nothing.
+    /// Seconds pass in which this side does nothing.
     Stall(u32),
 }
 
@@ -101,18 +101,18 @@ fn name(message: &[u8]) -> (usize, usize) {
     (name / MESSAGES, name % MESSAGES)
 }
 
-/// What a session is by the protocol.
+/// State of a session by the protocol.
 #[derive(Debug, Default)]
 struct Session {
     /// Sizes of the peer's messages, and how many of them it need not send any more.
     said: Vec<usize>,
     passed: usize,
-    /// How many of them it was told to have been received, and how many the user was given.
+    /// Number of them that it was told to have been received, and that the user was given.
     told: u64,
     given: usize,
     /// Messages of this side that have ever arrived at the peer.
     arrived: Vec<u64>,
-    /// How many of them it has by what it says, and by what it acknowledges.
+    /// Number of them that it has by what it says, and by what it acknowledges.
     received: u64,
     acked: u64,
 }
@@ -124,7 +124,7 @@ enum End {
     NotPonged,
 }
 
-/// What was seen in all trials.
+/// Cases seen in all trials.
 #[derive(Debug, Default)]
 struct Seen {
     resumes: usize,
@@ -134,7 +134,7 @@ struct Seen {
     ends: HashMap<End, usize>,
 }
 
-/// What the peer does of itself.
+/// Answers that the peer gives by itself.
 #[derive(Debug, Clone, Copy)]
 enum Answers {
     /// Acknowledgements, and pongs when it is time.
@@ -152,11 +152,11 @@ struct Trial<'a> {
     /// The session that the user is in.
     user_in: usize,
     frozen: Option<FrozenCount>,
-    /// Whether there is a link over which the peer may speak.
+    /// `true` if there is a link over which the peer may speak.
     is_up: bool,
     pings: Vec<Bytes>,
     sent: u64,
-    /// When there was last a reason to give the peer time, at the latest.
+    /// Latest time at which there was a reason to give the peer more.
     progress: Instant,
     seen: &'a RefCell<Seen>,
 }
@@ -375,7 +375,7 @@ impl<'a> Trial<'a> {
             _ => {}
         }
         self.gather();
-        let ahead = self.side.line.enter(|_, line| line.ahead.bytes());
+        let ahead = self.side.line.enter(|_, line| line.read_queue.bytes());
         let bound = if self.side.line.enter(|_, line| line.dialled) { 20 } else { 4 };
         assert!(ahead <= (bound + 3) << 20, "{ahead} bytes are ahead");
         let most_ahead = &mut self.seen.borrow_mut().most_ahead;
@@ -383,7 +383,7 @@ impl<'a> Trial<'a> {
         Ok(())
     }
 
-    /// From now on the peer does what it should: all has to arrive.
+    /// Makes the peer do what it should, and checks that all arrives.
     async fn heals(&mut self) -> Result<(), Error> {
         self.answers = Answers::Slow;
         self.side.peer.block(false);

@@ -95,7 +95,7 @@ fn frames() {
     }
 }
 
-/// One side in a scenario: what has reached its user, and how it ended.
+/// A side in a scenario: what has reached its user, and how it ended.
 struct Run {
     side: Side,
     received: Vec<String>,

@@ -1,4 +1,4 @@
-//! Who has the link, and what others can do meanwhile.
+//! Turns at the link, and what others can do meanwhile.
 
 use super::*;
 

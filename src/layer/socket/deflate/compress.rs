@@ -1,13 +1,13 @@
-//! What is sent, compressed.
+//! [`Compressor`]: compresses outbound messages.
 
 use std::cell::Cell;
 
 use bytes::Bytes;
 use flate2::{Compress, Compression, FlushCompress};
 
-use super::{super::Side, negotiate::Agreement};
+use super::{super::side::Side, negotiate::Agreement};
 
-/// What ends each message, and is left out (RFC 7692, section 7.2.1).
+/// The end of each compressed message, which is left out (RFC 7692, section 7.2.1).
 const TAIL: [u8; 4] = [0, 0, 0xff, 0xff];
 
 thread_local! {
@@ -24,7 +24,7 @@ pub(in super::super) struct Compressor {
     threshold: usize,
     kind: Kind,
     takeover: bool,
-    /// With context takeover, from the first message on.
+    /// Compressor for all messages, with context takeover and from the first message on.
     kept: Option<Box<Compress>>,
 }
 
@@ -49,7 +49,7 @@ impl Compressor {
         if self.takeover {
             let kind = self.kind;
             let compress = self.kept.get_or_insert_with(|| Box::new(new(kind)));
-            // The peer has to get what it may be referred to, however large.
+            // Sent compressed however large, since later messages may refer to it.
             let compressed = deflate(compress, data);
             if compressed.is_none() {
                 self.kept = None;

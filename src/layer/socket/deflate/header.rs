@@ -1,13 +1,13 @@
 //! The grammar of `Sec-WebSocket-Extensions` (RFC 6455, section 9.1).
 
-/// One element of the list, with its parameters in their order.
+/// An element of the list, with its parameters in their order.
 #[derive(Debug, PartialEq, Eq)]
 pub(super) struct Extension {
     pub(super) name: String,
     pub(super) parameters: Vec<(String, Option<String>)>,
 }
 
-/// The extensions in the value of one header line; `None` where it is not such a list.
+/// Parses the value of one header line; `None` where it is not such a list.
 pub(super) fn parse(value: &[u8]) -> Option<Vec<Extension>> {
     let mut cursor = Cursor(value);
     let mut extensions = Vec::new();
@@ -62,7 +62,7 @@ impl Cursor<'_> {
         (end > 0).then(|| String::from_utf8_lossy(token).into_owned())
     }
 
-    /// A token, or a token in quotes.
+    /// Reads a token, or a token in quotes.
     fn value(&mut self) -> Option<String> {
         if !self.takes(b'"') {
             return self.token();

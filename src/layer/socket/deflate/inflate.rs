@@ -1,9 +1,8 @@
-//! What is received, inflated before the WebSocket library reads it.
+//! [`Inflater`]: inflates inbound messages before the WebSocket library reads them.
 
 use std::{
     cell::Cell,
     fmt, io, mem,
-    pin::Pin,
     task::{Context, Poll, ready},
 };
 
@@ -14,21 +13,22 @@ use tokio::{
 };
 
 use super::{
-    super::{Side, frames::header_length, stream::Counted},
+    super::{frames::header_length, side::Side, stream::Counted},
     negotiate::Agreement,
 };
 
-/// How much of a message is handed on at once: what two bytes of length can say, and what a cache holds.
+/// Most bytes of a message that are passed on at once: a length of two bytes, and the size of a
+/// cache.
 const PIECE: usize = 16 << 10;
 
-/// How much is read at once.
+/// Bytes read at once.
 const STEP: usize = 8 << 10;
 
 /// Room for the header of a piece: two bytes, two of length, a mask.
 const HEAD: usize = 8;
 
-/// What the sender left out, and behind it an empty final block: only where the message was whole does
-/// that end it.
+/// The end that the sender leaves out, and an empty final block behind it. Only where the message
+/// was whole does that end it.
 const TAIL: [u8; 9] = [0, 0, 0xff, 0xff, 1, 0, 0, 0xff, 0xff];
 const LEFT_OUT: usize = 4;
 
@@ -41,7 +41,7 @@ thread_local! {
     static SPARE: Cell<Option<Decompress>> = const { Cell::new(None) };
 }
 
-/// Why nothing more can be read.
+/// Reason why nothing more can be read.
 #[derive(Debug)]
 pub(in super::super) enum Fault {
     /// A message does not inflate.
@@ -69,14 +69,15 @@ impl From<Fault> for io::Error {
     }
 }
 
-/// What the next byte belongs to.
+/// Position of the next byte.
 #[derive(Debug, Clone, Copy)]
 enum State {
     /// The header of a frame, of which so many bytes have been read.
     Header(usize),
-    /// The header of a frame that passes as it is, of which so many bytes have; then so many of its payload.
+    /// The header of a frame that passes as it is, of which so many bytes have. Then so many of its
+    /// payload follow.
     Verbatim { passed: usize, length: usize, payload: u64 },
-    /// So many bytes of a payload that passes as it is.
+    /// The rest, in bytes, of a payload that passes as it is.
     Plain(u64),
     /// The payload of a frame of a compressed message.
     Compressed { left: u64, mask: [u8; 4], is_last: bool },
@@ -84,7 +85,7 @@ enum State {
     Tail(usize),
 }
 
-/// Which message the next continuation belongs to.
+/// The message to which the next continuation belongs.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 enum Message {
     None,
@@ -96,29 +97,30 @@ enum Message {
 /// Turns the frames of compressed messages into frames of what was compressed.
 pub(in super::super) struct Inflater {
     takeover: bool,
-    /// Whether the peer masks its frames, and so pieces have a mask too, of zeros.
+    /// `true` if the peer masks its frames; then pieces have a mask too, of zeros.
     masked: bool,
     state: State,
     message: Message,
     header: [u8; 14],
-    /// With context takeover from the first compressed message on, else within one.
+    /// Present with context takeover from the first compressed message on, else within one.
     inflate: Option<Decompress>,
     /// A final block has just ended, or nothing of the message has begun.
     at_start: bool,
     /// The last piece took what there was room for; there may be more.
     is_full: bool,
-    /// What waits to be read above, from `sent`. While a piece grows, `HEAD` bytes are left free for
+    /// Bytes to be read above, from `sent` on. While a piece grows, `HEAD` bytes are left free for
     /// its header.
     piece: Vec<u8>,
     sent: usize,
     is_growing: bool,
-    /// What was read and did not fit above, from `taken`.
+    /// Bytes read that did not fit above, from `taken` on.
     ahead: Vec<u8>,
     taken: usize,
-    /// What was found behind something that is read first.
+    /// Fault behind bytes that are read first.
     fault: Option<Fault>,
-    /// How many bytes of the present message have come, and how many may.
+    /// Bytes of the present message that have arrived.
     came: u64,
+    /// Most bytes that the present message may have.
     max_came: u64,
 }
 
@@ -129,8 +131,9 @@ impl fmt::Debug for Inflater {
 }
 
 impl Inflater {
-    /// `leftover` is what was read behind the handshake. No compressed message is so much larger than the
-    /// `limit` of what it stands for, unless it stands for less than it takes.
+    /// Creates the inflater; `leftover` is what was read behind the handshake. No compressed
+    /// message is so much larger than the `limit` of what it stands for, unless it stands for less
+    /// than it takes.
     pub(in super::super) fn new(
         agreement: &Agreement,
         side: Side,
@@ -158,7 +161,7 @@ impl Inflater {
         }
     }
 
-    /// Reads `stream` as far as it takes to have something for `buffer`.
+    /// Reads `stream` until there is something for `buffer`.
     pub(in super::super) fn poll_read<S: AsyncRead + Unpin>(
         &mut self,
         stream: &mut Counted<S>,
@@ -168,7 +171,7 @@ impl Inflater {
         if buffer.remaining() == 0 {
             return Poll::Ready(Ok(()));
         }
-        // A step of the socket may be many of the library's, and each some work.
+        // One step of the socket may be many of the library's, each some work.
         let turn = ready!(poll_proceed(cx));
         if let Some(fault) = self.fault.take() {
             return Poll::Ready(Err(fault.into()));
@@ -187,7 +190,7 @@ impl Inflater {
         while buffer.filled().len() == before {
             let mut step = [mem::MaybeUninit::uninit(); STEP];
             let mut step = ReadBuf::uninit(&mut step);
-            ready!(Pin::new(&mut *stream).poll_wire(cx, &mut step))?;
+            ready!(stream.poll_wire(cx, &mut step))?;
             let read = step.filled();
             if read.is_empty() {
                 break;
@@ -200,7 +203,8 @@ impl Inflater {
         Poll::Ready(Ok(()))
     }
 
-    /// The same as [`inflate`](Self::inflate), but what came before a fault can be read.
+    /// Does what [`inflate`](Self::inflate) does, but keeps a fault until the bytes before it are
+    /// read.
     fn inflate_until_fault(
         &mut self,
         input: &[u8],
@@ -216,7 +220,7 @@ impl Inflater {
         })
     }
 
-    /// Takes `input` as far as there is room in `buffer`; how many bytes are left.
+    /// Consumes `input` as far as there is room in `buffer`. Returns the number of bytes left.
     fn inflate(&mut self, mut input: &[u8], buffer: &mut ReadBuf<'_>) -> Result<usize, Fault> {
         loop {
             if !self.is_growing && self.sent < self.piece.len() {
@@ -234,7 +238,7 @@ impl Inflater {
                 }
             }
             match self.state {
-                // Its end needs no input.
+                // The end of a message needs no input.
                 State::Tail(fed) => self.finish(fed)?,
                 State::Verbatim { passed, length, payload } => {
                     let rest = &self.header[passed..length];
@@ -284,7 +288,7 @@ impl Inflater {
         }
     }
 
-    /// What is done with a frame of this header.
+    /// Decides on the frame with this header.
     fn begin_frame(&mut self, length: usize) -> Result<(), Fault> {
         let (first, second) = (self.header[0], self.header[1]);
         let mut mask = [0; 4];
@@ -378,7 +382,7 @@ impl Inflater {
     /// Ends a message whose payload has all been fed.
     fn finish(&mut self, fed: usize) -> Result<(), Fault> {
         let tail = if self.takeover { &TAIL[..LEFT_OUT] } else { &TAIL[..] };
-        // Behind a final block nothing was left out.
+        // Nothing was left out behind a final block.
         let is_whole = self.at_start && [0, LEFT_OUT, TAIL.len()].contains(&fed);
         if !is_whole && (fed < tail.len() || self.is_full) {
             let taken = self.feed(&tail[fed..])?;
@@ -430,7 +434,7 @@ impl Inflater {
     }
 }
 
-/// Where `left` bytes of a frame of a compressed message are to come.
+/// Returns the state before the last `left` bytes of a frame of a compressed message.
 fn next(left: u64, mask: [u8; 4], is_last: bool) -> State {
     match (left, is_last) {
         (0, true) => State::Tail(0),

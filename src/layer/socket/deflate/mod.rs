@@ -1,4 +1,4 @@
-//! permessage-deflate (RFC 7692): compressed messages, where both sides agree on it in the opening
+//! permessage-deflate (RFC 7692): compressed messages, if both sides agree in the opening
 //! handshake. Feature `deflate`, and off until it is asked for:
 //!
 //! ```
@@ -15,23 +15,24 @@
 //!
 //! # How it is made
 //!
-//! tungstenite knows no extensions, so what it is to read is inflated below it, and what it is to write
-//! is compressed above it. On the way in, the frames of a compressed message become frames of what
-//! was compressed, in pieces of at most 16 KiB; all others pass as they are. So there is one
-//! implementation of RFC 6455 still, and one of each promise of [`Socket`](super::Socket): the limit to
-//! the size of a message holds for what is inflated, piece by piece, and a bomb ends with 1009 when it has
-//! grown to the limit, not beyond; text is UTF-8, or the link is closed with 1007; and so on.
-//! What does not inflate is closed with 1007 too. A bit RSV1 where it has no meaning, as on a control
-//! frame or a continuation, is a broken rule, 1002.
+//! tungstenite knows no extensions, so what it is to read is inflated below it, and what it is to
+//! write is compressed above it. On the way in, the frames of a compressed message become frames of
+//! what was compressed, in pieces of at most 16 KiB; all others pass as they are. So there is one
+//! implementation of RFC 6455 still, and one of each promise of [`Socket`](super::Socket): the
+//! limit to the size of a message holds for what is inflated, piece by piece, and a bomb ends with
+//! 1009 when it has grown to the limit, not beyond; text is UTF-8, or the link is closed with 1007;
+//! and so on. What does not inflate is closed with 1007 too. A bit RSV1 where it has no meaning, as
+//! on a control frame or a continuation, is a broken rule, 1002.
 //!
-//! The crate `yawc`, which has the extension built in, was considered in place of tungstenite on such
-//! links, and not chosen (0.5.0; MPL-2.0, Rust 1.82, one author). It would be a second implementation
-//! of everything above: its pongs to a peer that does not read are queued without a bound, its stream
-//! does not tell errors from the end, and its constructors for a handshake made elsewhere take
-//! nothing that was read behind that. It reads the parameters anew from a string, and takes unknown
-//! and invalid ones for agreed; to keep to a smaller window it needs zlib in C. Until July 2026, four bytes of a peer made it
-//! spin for good (its issue 40). What does the computing here is `flate2`, as there, with `zlib-rs`, which is
-//! written in Rust and keeps to windows of every size from 512 bytes on.
+//! The crate `yawc`, which has the extension built in, was considered in place of tungstenite on
+//! such links, and not chosen (0.5.0; MPL-2.0, Rust 1.82, one author). It would be a second
+//! implementation of everything above: its pongs to a peer that does not read are queued without a
+//! bound, its stream does not tell errors from the end, and its constructors for a handshake made
+//! elsewhere take nothing that was read behind that. It reads the parameters anew from a string,
+//! and takes unknown and invalid ones for agreed; to keep to a smaller window it needs zlib in C.
+//! Until July 2026, four bytes of a peer made it spin for good (its issue 40). What does the
+//! computing here is `flate2`, as there, with `zlib-rs`, which is written in Rust and keeps to
+//! windows of every size from 512 bytes on.
 //!
 //! # What it costs
 //!
@@ -39,11 +40,12 @@
 //! messages a connection holds nothing but a few words, and one compressor and one inflater per
 //! thread wait for the next message of whichever connection. With
 //! [`context_takeover`](Config::context_takeover), what was sent before helps to compress what
-//! follows, and each connection keeps some 270 KiB for what it sends and 40 KiB for what it receives.
+//! follows, and each connection keeps some 270 KiB for what it sends and 40 KiB for what it
+//! receives.
 //!
 //! Bytes on the wire and CPU time for one call, both ends together, side by side in one run of
-//! `cargo bench --bench deflate --features deflate` (medians of interleaved rounds; two cores of an AMD
-//! EPYC, Linux 6.18, rustc 1.95):
+//! `cargo bench --bench deflate --features deflate` (medians of interleaved rounds; two cores of an
+//! AMD EPYC, Linux 6.18, rustc 1.95):
 //!
 //! | | off | by default | level 6 | context takeover |
 //! |---|--:|--:|--:|--:|
@@ -52,18 +54,18 @@
 //! | a result of 16 KiB | 19,707 B, 101 µs | 4,258 B, 131 µs | 2,792 B, 186 µs | 1,526 B, 120 µs |
 //! | a result of 256 KiB | 312 kB, 1.5 ms | 61 kB, 2.3 ms | 39 kB, 4.1 ms | 61 kB, 2.2 ms |
 //!
-//! The results are the same again and again, as polling gets them, which suits context takeover as long as
-//! they fit into its window of 32 KiB.
+//! The results are the same again and again, as polling gets them, which suits context takeover as
+//! long as they fit into its window of 32 KiB.
 //!
 //! A message is compressed when it is handed to the socket, on the thread that sends it: nothing
 //! else is sent on the same connection meanwhile.
 //!
-//! What a message inflates to is held to the limit of messages, piece by piece, and so is what it takes
-//! compressed, with a sixteenth and 64 KiB on top: more is closed with 1009.
+//! What a message inflates to is held to the limit of messages, piece by piece, and so is what it
+//! takes compressed, with a sixteenth and 64 KiB on top: more is closed with 1009.
 //!
-//! Compression tells an observer of the encrypted stream how well something compresses. Where a peer can
-//! have its own text put into the same message as a secret (or into the same connection, with context
-//! takeover), and see the size, it can guess the secret (CRIME, BREACH).
+//! Compression tells an observer of the encrypted stream how well something compresses. Where a
+//! peer can have its own text put into the same message as a secret (or into the same connection,
+//! with context takeover), and see the size, it can guess the secret (CRIME, BREACH).
 
 mod compress;
 mod header;
@@ -76,7 +78,7 @@ pub(super) use self::{
     inflate::{Fault, Inflater},
 };
 
-/// What is offered or accepted, and which messages are compressed.
+/// Settings of permessage-deflate, to offer or to accept.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 #[non_exhaustive]
 pub struct Config {
@@ -84,7 +86,8 @@ pub struct Config {
     pub threshold: usize,
     /// How hard to try, from 1 (fast) to 9 (small): 1.
     pub level: u32,
-    /// Whether messages may refer to those before them: `false`. Smaller on the wire, larger in memory.
+    /// Whether messages may refer to those before them: `false`. Smaller on the wire, larger in
+    /// memory.
     pub context_takeover: bool,
 }
 

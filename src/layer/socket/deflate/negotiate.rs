@@ -1,7 +1,7 @@
-//! What is offered, answered and agreed on (RFC 7692, sections 5 and 7.1).
+//! [`Agreement`]: offers, answers and what follows from them (RFC 7692, sections 5 and 7.1).
 
 use super::{
-    super::Side,
+    super::side::Side,
     Config,
     header::{Extension, parse},
 };
@@ -18,7 +18,7 @@ const MAX_BITS: u8 = 15;
 /// The smallest window that can be compressed with. RFC 7692 has 8 too, zlib does not.
 const MIN_BITS: u8 = 9;
 
-/// That permessage-deflate is spoken on a connection, and how.
+/// Agreement to use permessage-deflate on a connection, with its parameters.
 ///
 /// [`connect()`](crate::connect()) and the server come to it by themselves. For a handshake of
 /// your own there are [`Config::offer`], [`Config::answer`] and [`Config::confirm`], and then
@@ -30,7 +30,7 @@ pub struct Agreement {
     server: Half,
 }
 
-/// One direction, named for who compresses.
+/// Parameters of one direction, named for the side that compresses.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(super) struct Half {
     pub(super) takeover: bool,
@@ -38,7 +38,7 @@ pub(super) struct Half {
 }
 
 impl Half {
-    /// The window to compress with, if there is one.
+    /// Returns the window to compress with, if there is one.
     pub(super) fn window(self) -> Option<u8> {
         (self.bits >= MIN_BITS).then_some(self.bits)
     }
@@ -61,7 +61,7 @@ impl Agreement {
 }
 
 impl Config {
-    /// The value of `Sec-WebSocket-Extensions` by which a client offers this.
+    /// Returns the value of `Sec-WebSocket-Extensions` by which a client offers this.
     #[must_use]
     pub fn offer(&self) -> &'static str {
         match self.context_takeover {
@@ -73,9 +73,9 @@ impl Config {
         }
     }
 
-    /// The first of a client's `offers` that can be accepted, and what to answer; `None` is no answer.
-    /// `offers` are the values of its `Sec-WebSocket-Extensions`, one or more. An offer that is not
-    /// valid, or has an unknown parameter, is declined.
+    /// Returns the first of a client's `offers` that can be accepted, with the answer; `None` for
+    /// no answer. `offers` are the values of its `Sec-WebSocket-Extensions`, one or more. An offer
+    /// that is not valid, or has an unknown parameter, is declined.
     #[must_use]
     pub fn answer<'a>(
         &self,
@@ -111,11 +111,11 @@ impl Config {
         Some((agreement, answer))
     }
 
-    /// What a server has agreed to, that was [offered](Self::offer) this; `None` where it answers
-    /// nothing. `answers` are the values of its `Sec-WebSocket-Extensions`, one or more.
+    /// Returns what a server has agreed to that was [offered](Self::offer) this; `None` if nothing.
+    /// `answers` are the values of its `Sec-WebSocket-Extensions`, one or more.
     ///
     /// # Errors
-    /// What is wrong with an answer that is none to the offer. The connection has to be given up.
+    /// The fault of an answer that does not fit the offer. The connection has to be given up.
     pub fn confirm<'a>(
         &self,
         answers: impl IntoIterator<Item = &'a [u8]>,
@@ -195,7 +195,7 @@ impl Parameters {
     }
 }
 
-/// 8 to 15, without leading zeros.
+/// Parses a number from 8 to 15, without leading zeros.
 fn bits(value: &str) -> Option<u8> {
     match value {
         "8" => Some(8),

@@ -18,7 +18,7 @@ use crate::{
     stats::Stats,
 };
 
-/// What a client and a server of this `config` agree on, as each of them sees it.
+/// Returns the agreement of a client and a server of this `config`, as each of them sees it.
 fn agreed(config: Config) -> (Agreement, Agreement) {
     let (server, answer) = config.answer([config.offer().as_bytes()]).unwrap();
     (config.confirm([answer.as_bytes()]).unwrap().unwrap(), server)
@@ -76,7 +76,7 @@ async fn next_error(socket: &mut Socket<DuplexStream>) -> LinkError {
     }
 }
 
-/// What `config` reads of these bytes, and whatever follows.
+/// Returns the reader of these bytes, and of whatever follows, by `config`.
 async fn received(config: Config, wire: &[u8]) -> (DuplexStream, Socket<DuplexStream>) {
     let (mut near, socket) = server(config, 4 << 20);
     near.write_all(wire).await.unwrap();

@@ -122,7 +122,7 @@ async fn what_is_listened_to_outlives_a_request_with_the_same_id() {
     assert!(sent(&peer).is_empty());
 }
 
-/// This side ends what the peer listens to.
+/// The subscription of the peer is ended by this side.
 #[tokio::test(start_paused = true)]
 async fn a_request_is_cancelled_by_the_id_that_its_peer_gave_it_or_not_at_all() {
     let (mut stack, peer) = stack::<RoleServer>();

@@ -22,7 +22,7 @@ fn refused() -> (Stack<RoleClient>, Peer) {
     (stack, peer)
 }
 
-/// It has what it had, so it is asked as carefully.
+/// A peer on another link has as many requests as before, and is treated as carefully.
 #[tokio::test(start_paused = true)]
 async fn the_same_peer_on_another_link_is_sent_one_at_first() {
     let (mut stack, peer) = refused();
@@ -79,7 +79,7 @@ async fn a_repeated_initialize_that_is_refused_so_is_not_the_end() {
     assert_eq!(sent(&peer), ["initialize 0"]);
 }
 
-/// One of them may run twice, and so is repeated where it was sent: it was not.
+/// A request that may run twice is repeated where it was sent: it was not.
 #[tokio::test(start_paused = true)]
 async fn none_is_sent_twice_to_another_peer() {
     let (mut stack, peer) = initialized();

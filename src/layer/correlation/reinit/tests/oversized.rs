@@ -135,8 +135,7 @@ async fn another_end_blames_nobody() {
     }
 }
 
-/// A request is on its way for as long as the peer has not read it, whether anybody waits for it or
-/// not.
+/// A request is on its way until the peer has read it, whether anybody waits for it or not.
 #[tokio::test(start_paused = true)]
 async fn a_large_request_that_was_given_up_is_still_the_one_to_blame() {
     let (mut stack, peer) = initialized();

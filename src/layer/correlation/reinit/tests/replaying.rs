@@ -21,7 +21,7 @@ fn replaying() -> (Stack<RoleClient>, Peer) {
 }
 
 impl Stack<RoleClient> {
-    /// There is a new peer, which answers `initialize`. What it is sent after that.
+    /// Brings up a new peer, which answers `initialize`. Returns what it is sent after that.
     fn begins_anew(&mut self) -> (Peer, Vec<String>) {
         let peer = self.links.next();
         self.idle();

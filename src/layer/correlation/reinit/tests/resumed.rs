@@ -80,7 +80,7 @@ async fn nobody_above_is_told_of_a_repeated_initialize_that_was_lost() {
     assert!(assert_ready!(spawn(stack.stack.next()).poll()).unwrap().is_err());
 }
 
-/// Those above are initialized, while this layer is still about to be.
+/// The layers above are initialized, while this one is still about to be.
 #[tokio::test(start_paused = true)]
 async fn what_is_said_after_the_answer_waits_for_it_over_the_next_link_too() {
     let (mut stack, peer) = stack::<RoleClient>();

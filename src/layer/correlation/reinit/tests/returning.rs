@@ -154,7 +154,7 @@ async fn the_time_of_a_peer_of_whom_nothing_can_be_read_ends_with_its_link() {
     assert_eq!(stack.request(), RequestId::Number(1));
 }
 
-/// In the era without `initialize` every request says which version it speaks.
+/// Every request says which version it speaks in the era without `initialize`.
 #[tokio::test(start_paused = true)]
 async fn a_peer_of_another_era_is_another() {
     let meta = json!({"io.modelcontextprotocol/protocolVersion": "2026-07-28"});
@@ -177,7 +177,7 @@ async fn a_peer_of_another_era_is_another() {
     }
 }
 
-/// What is refused leaves nothing behind, whatever it is called.
+/// A refused request leaves nothing behind, whatever its id.
 #[tokio::test(start_paused = true)]
 async fn a_refused_request_is_forgotten_and_no_id_is_taken_for_another() {
     let (mut stack, peer) = served();

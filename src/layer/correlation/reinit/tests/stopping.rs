@@ -173,7 +173,7 @@ async fn a_peer_that_says_so_and_stays_is_asked_again() {
     }
 }
 
-/// So does a gateway whose own server stops.
+/// A gateway whose own server stops says so, too.
 #[tokio::test(start_paused = true)]
 async fn a_tool_that_says_so_holds_up_the_others_for_a_moment() {
     let (mut stack, peer) = refused();

@@ -1,4 +1,4 @@
-//! What waits while there is no link, or for a new peer.
+//! Messages that wait while there is no link, or for a new peer.
 
 use super::*;
 
@@ -68,7 +68,7 @@ async fn a_send_does_not_wait_for_a_link_that_is_not_there() {
     assert!(assert_ready!(spawn(stack.stack.link.flushed()).poll()).is_ok());
 }
 
-/// What becomes of it is not known yet, or a layer below heals it.
+/// The fate of the write is not known yet, or a layer below heals it.
 #[tokio::test(start_paused = true)]
 async fn a_send_does_not_wait_for_what_becomes_of_a_write_that_failed() {
     let (mut stack, peer) = initialized();

@@ -4,7 +4,7 @@ use futures::SinkExt;
 use tokio::io::AsyncReadExt;
 
 use super::*;
-use crate::{error::CloseCode, message::Message};
+use crate::{close::CloseCode, message::Message};
 
 /// The code with which a server of `config` closes after `wire`.
 async fn closed(config: Config, wire: &[u8]) -> CloseCode {

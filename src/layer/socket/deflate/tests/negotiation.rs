@@ -1,6 +1,6 @@
 use super::*;
 
-/// What a server of `config` answers to `offers`.
+/// Returns the answer of a server of `config` to `offers`.
 fn answer(config: Config, offers: &[&str]) -> Option<String> {
     config.answer(offers.iter().map(|offer| offer.as_bytes())).map(|(_, answer)| answer)
 }

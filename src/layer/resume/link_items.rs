@@ -1,17 +1,19 @@
-//! Inbound half of [`Resume`]: counting, acknowledgements and control frames.
+//! `Resume::on_item`: counting, acknowledgements, control frames, and the loss and return of the
+//! link.
 
 use std::{mem, pin::Pin, task::Context};
 
 use super::{
-    Phase, Resume,
+    OwnFlush, Phase, Resume,
     frame::Frame,
     is_control,
     receive_count::{SessionStart, Thawed},
     send_window::SendWindow,
 };
 use crate::{
+    close::{CloseCode, CloseReason},
     duplex::Duplex,
-    error::{CloseCode, CloseReason, Error, LinkError},
+    error::{Error, LinkError},
     link::{LinkEvent, LinkUp, Outgoing, Resumed},
     message::Message,
     time::deadline_in,
@@ -19,7 +21,7 @@ use crate::{
 
 impl<S: Duplex<Outgoing, LinkEvent<Message>>> Resume<S> {
     /// Handles `item`, and returns what is for the layer above.
-    pub(super) fn take_in(
+    pub(super) fn on_item(
         mut self: Pin<&mut Self>,
         cx: &mut Context<'_>,
         item: LinkEvent<Message>,
@@ -30,7 +32,7 @@ impl<S: Duplex<Outgoing, LinkEvent<Message>>> Resume<S> {
             LinkEvent::Down(down) => {
                 this.receive_count.set_kept_bytes(this.send_window.kept_bytes());
                 *this.ack_overdue = false;
-                *this.unflushed = false;
+                *this.flush = OwnFlush::Done;
                 this.timer.clear();
                 this.ack_deadline.reset();
                 *this.ping_unflushed = false;
@@ -46,11 +48,11 @@ impl<S: Duplex<Outgoing, LinkEvent<Message>>> Resume<S> {
             }
             LinkEvent::Up(LinkUp::Resumed(resumed)) => return Some(self.resume(cx, resumed)),
             LinkEvent::Up(up) => {
-                this.ahead.never_count();
+                this.read_queue.never_count();
                 *this.start = this.receive_count.restart();
                 *this.dialled |= this.receive_count.has_dialled(*this.start);
                 *this.send_window = SendWindow::new(this.config.window(*this.dialled));
-                *this.unflushed = true;
+                *this.flush = OwnFlush::Due;
                 this.timer.clear();
                 this.ack_deadline.reset();
                 let Phase::Lost(down) = mem::replace(this.phase, Phase::Live) else {
@@ -106,7 +108,7 @@ impl<S: Duplex<Outgoing, LinkEvent<Message>>> Resume<S> {
                 cx.waker().wake_by_ref();
                 None
             }
-            // Counted by whoever passes it on.
+            // Counted by the caller that passes it on.
             _ => Some(Ok(LinkEvent::Item(message))),
         }
     }
@@ -142,13 +144,13 @@ impl<S: Duplex<Outgoing, LinkEvent<Message>>> Resume<S> {
             }
         };
         *this.phase = Phase::Live;
-        *this.unflushed = true;
-        // Until it hears something the server takes the former secret too, with which an attempt that
-        // this client has given up may yet arrive there.
+        *this.flush = OwnFlush::Due;
+        // The server accepts the former secret until it receives something; an attempt that this
+        // client has given up may still arrive with it.
         *this.ack_overdue = this.receive_count.session().is_some();
         this.timer.clear();
         this.ack_deadline.reset();
-        this.ahead.forget_uncounted();
+        this.read_queue.forget_uncounted();
         if mem::take(this.starved) {
             cx.waker().wake_by_ref();
         }

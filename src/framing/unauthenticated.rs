@@ -1,5 +1,4 @@
-//! Messages of peers that have yet to authenticate: read member by member, with nothing kept but an
-//! id and a token.
+//! Messages of peers that have yet to authenticate, of which only an id and a token are read.
 
 use std::fmt;
 
@@ -11,13 +10,17 @@ use serde::{
         value::MapAccessDeserializer,
     },
 };
+use serde_json::Value;
 
-use super::{decode_error::DecodeError, parts};
+use super::{
+    decode_error::DecodeError,
+    json::{invalid_request, text_of},
+};
+use crate::{decode::json::parse, message::Message};
 
-/// First message of a peer that has yet to authenticate, as far as that is of interest. Its `Debug`
-/// shows no token.
+/// Message of a peer that has yet to authenticate. Its `Debug` shows no token.
 #[non_exhaustive]
-pub enum FirstMessage {
+pub enum UnauthenticatedMessage {
     /// The peer authenticates.
     Authenticate {
         /// The id of its request.
@@ -30,11 +33,11 @@ pub enum FirstMessage {
         /// The id of its request.
         id: RequestId,
     },
-    /// Message that gets no answer: a notification, a sign of life, an answer.
+    /// Message that gets no response: a notification, a ping or pong, a response.
     Other,
 }
 
-impl fmt::Debug for FirstMessage {
+impl fmt::Debug for UnauthenticatedMessage {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         match self {
             Self::Authenticate { id, .. } => {
@@ -46,7 +49,7 @@ impl fmt::Debug for FirstMessage {
     }
 }
 
-/// The methods of a visitor for which `null`, scalars and lists are all the same.
+/// Defines the methods of a visitor that treats `null`, scalars and lists alike.
 macro_rules! scalars {
     ($value:expr; $($method:ident: $type:ty),*) => {
         $(fn $method<E: Error>(self, _: $type) -> Result<Self::Value, E> {
@@ -60,7 +63,7 @@ macro_rules! scalars {
     };
 }
 
-/// The members of a JSON-RPC request that matter.
+/// The members of a JSON-RPC request that are read.
 #[derive(Deserialize)]
 pub(super) struct Request {
     #[serde(default)]
@@ -75,31 +78,49 @@ pub(super) struct Request {
 
 impl Request {
     /// Reads a JSON-RPC message.
-    pub(super) fn read(json: &str) -> Result<FirstMessage, DecodeError> {
+    pub(super) fn read(json: &str) -> Result<UnauthenticatedMessage, DecodeError> {
         read::<Self>(json)?.judge()
     }
 
     /// Judges the message by the rules of JSON-RPC 2.0.
-    pub(super) fn judge(self) -> Result<FirstMessage, DecodeError> {
-        let id = self.id.id().map_err(|()| parts::invalid(None, NO_ID))?;
+    pub(super) fn judge(self) -> Result<UnauthenticatedMessage, DecodeError> {
+        let id = self.id.id().map_err(|()| invalid_request(None, INVALID_ID))?;
         let method = match self.method {
-            Member::Absent => return Ok(FirstMessage::Other),
-            Member::There(method) => method,
+            Member::Absent => return Ok(UnauthenticatedMessage::Other),
+            Member::Present(method) => method,
         };
         // A notification is not answered, whatever is wrong with it.
-        let Some(id) = id else { return Ok(FirstMessage::Other) };
+        let Some(id) = id else { return Ok(UnauthenticatedMessage::Other) };
         if self.jsonrpc != Scalar::String("2.0".to_owned()) {
-            return Err(parts::invalid(Some(id), "`jsonrpc` is not \"2.0\""));
+            return Err(invalid_request(Some(id), "`jsonrpc` is not \"2.0\""));
         }
         match method {
             Scalar::String(method) if method == "authenticate" => match self.params {
-                Params::Named(token) => Ok(FirstMessage::Authenticate { id, token }),
-                Params::Other => Err(parts::invalid(Some(id), "`params` is no object")),
+                Params::Named(token) => Ok(UnauthenticatedMessage::Authenticate { id, token }),
+                Params::Other => Err(invalid_request(Some(id), "`params` is no object")),
             },
-            Scalar::String(_) => Ok(FirstMessage::Request { id }),
-            _ => Err(parts::invalid(Some(id), "`method` is no string")),
+            Scalar::String(_) => Ok(UnauthenticatedMessage::Request { id }),
+            _ => Err(invalid_request(Some(id), "`method` is no string")),
         }
     }
+}
+
+/// Largest message that may be the reply to a token, in bytes.
+const MAX_REPLY: usize = 64 << 10;
+
+/// Decodes a message that may be the reply to a token. A larger one cannot be, and is not decoded,
+/// since that may take a hundred times its size.
+pub(super) fn parse_reply(message: &Message) -> Option<Value> {
+    if message.len() > MAX_REPLY {
+        return None;
+    }
+    parse(text_of(message)?.ok()?).ok()
+}
+
+/// Returns the text of an error: its `message`, or the whole of it.
+pub(super) fn error_text(error: &Value) -> String {
+    let message = error.get("message").unwrap_or(error);
+    message.as_str().map_or_else(|| message.to_string(), str::to_owned)
 }
 
 /// Reads a message that is an object.
@@ -112,14 +133,14 @@ pub(super) fn read<T: DeserializeOwned>(json: &str) -> Result<T, DecodeError> {
             let error = ErrorData::parse_error(format!("not JSON: {error}"), None);
             Err(DecodeError::Request { id: None, error })
         }
-        _ => Err(parts::invalid(None, "no object, or a member appears twice")),
+        _ => Err(invalid_request(None, "no object, or a member appears twice")),
     }
 }
 
 /// The fault of an id that is neither.
-pub(super) const NO_ID: &str = "`id` is neither a string nor an integer";
+pub(super) const INVALID_ID: &str = "`id` is neither a string nor an integer";
 
-/// The members of `params` that matter: the token of an object, where it is a string.
+/// The token in `params`, where those are an object and it is a string.
 #[derive(PartialEq)]
 pub(super) enum Params {
     Named(Option<String>),
@@ -169,17 +190,17 @@ impl<'de> Deserialize<'de> for Params {
     }
 }
 
-/// A member that may be absent; `null` is there.
+/// A member that may be absent; `null` is present.
 #[derive(Default)]
 pub(super) enum Member<T> {
     #[default]
     Absent,
-    There(T),
+    Present(T),
 }
 
 impl<'de, T: Deserialize<'de>> Deserialize<'de> for Member<T> {
     fn deserialize<D: Deserializer<'de>>(deserializer: D) -> Result<Self, D::Error> {
-        T::deserialize(deserializer).map(Self::There)
+        T::deserialize(deserializer).map(Self::Present)
     }
 }
 
@@ -206,9 +227,9 @@ impl Member<Scalar> {
     pub(super) fn id(self) -> Result<Option<RequestId>, ()> {
         match self {
             Self::Absent => Ok(None),
-            Self::There(Scalar::String(id)) => Ok(Some(RequestId::String(id.into()))),
-            Self::There(Scalar::Integer(id)) => Ok(Some(RequestId::Number(id))),
-            Self::There(Scalar::Other) => Err(()),
+            Self::Present(Scalar::String(id)) => Ok(Some(RequestId::String(id.into()))),
+            Self::Present(Scalar::Integer(id)) => Ok(Some(RequestId::Number(id))),
+            Self::Present(Scalar::Other) => Err(()),
         }
     }
 }
@@ -294,7 +315,9 @@ mod tests {
 
     fn read(json: &str) -> String {
         match Request::read(json) {
-            Ok(FirstMessage::Authenticate { id, token }) => format!("{id} shows {token:?}"),
+            Ok(UnauthenticatedMessage::Authenticate { id, token }) => {
+                format!("{id} shows {token:?}")
+            }
             Ok(other) => format!("{other:?}"),
             Err(DecodeError::Request { id, error }) => format!("{} {id:?}", error.code.0),
             Err(other) => format!("{other:?}"),
@@ -341,7 +364,7 @@ mod tests {
         }
         let json = format!(r#"{{"jsonrpc":"2.0","id":{deep},"method":{deep},"params":{deep}}}"#);
         assert_eq!(read(&json), "-32600 None");
-        let message = FirstMessage::Authenticate {
+        let message = UnauthenticatedMessage::Authenticate {
             id: RequestId::Number(1),
             token: Some("s3cr3t".to_owned()),
         };

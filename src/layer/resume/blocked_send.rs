@@ -1,4 +1,4 @@
-//! Outbound readiness of [`Resume`]: waits for room in the window, and reads on meanwhile.
+//! `Resume::poll_ready`: waits for room in the window, and reads on meanwhile.
 
 use std::{
     mem,
@@ -6,10 +6,11 @@ use std::{
     task::{Context, Poll, ready},
 };
 
-use super::Resume;
+use super::{OwnFlush, Resume};
 use crate::{
+    close::CloseCode,
     duplex::Duplex,
-    error::{CloseCode, Error, LinkError},
+    error::{Error, LinkError},
     link::{LinkEvent, Outgoing},
     message::Message,
 };
@@ -29,12 +30,12 @@ impl<S: Duplex<Outgoing, LinkEvent<Message>>> Resume<S> {
                 return this.inner.poll_ready(cx);
             }
             if !mem::replace(this.starved, true) {
-                // Whoever writes flushes only what is behind the message that waits.
-                *this.unflushed = true;
-                *this.waits = false;
+                // Whoever writes flushes behind the message that waits, which is too late for those that
+                // the peer has to acknowledge.
+                *this.flush = OwnFlush::Due;
             }
             if this.receive_count.is_frozen() {
-                // What the peer acknowledges over this link is dropped.
+                // Acknowledgements over this link are dropped.
                 this.ack_deadline.reset();
                 return Poll::Pending;
             }
@@ -69,8 +70,8 @@ impl<S: Duplex<Outgoing, LinkEvent<Message>>> Resume<S> {
     ) -> Poll<Result<(), Error>> {
         let (mut has_changed, mut has_told) = (false, false);
         loop {
-            if self.ahead.is_beyond_any_window() && !self.send_window.is_full() {
-                // It is the network that is slow, and it tells the peer.
+            if self.read_queue.is_beyond_any_window() && !self.send_window.is_full() {
+                // The network is slow, and tells the peer so.
                 return Poll::Pending;
             }
             let acked = self.send_window.acked();
@@ -91,15 +92,15 @@ impl<S: Duplex<Outgoing, LinkEvent<Message>>> Resume<S> {
             }
             has_changed = true;
             if !self.is_numbered(&item) {
-                self.as_mut().project().ahead.push_counted(item);
-            } else if self.ahead.is_beyond_any_window() {
-                self.as_mut().project().ahead.forget_uncounted();
+                self.as_mut().project().read_queue.push_counted(item);
+            } else if self.read_queue.is_beyond_any_window() {
+                self.as_mut().project().read_queue.forget_uncounted();
                 let reason = "resume: more was sent than a window holds".to_owned();
                 return Poll::Ready(Err(self.refuse(cx, CloseCode::Policy, reason)));
-            } else if !(self.dialled && self.ahead.has_credit()) {
-                self.as_mut().project().ahead.push_uncounted(item);
+            } else if !(self.dialled && self.read_queue.has_credit()) {
+                self.as_mut().project().read_queue.push_uncounted(item);
             } else if self.as_mut().count(&item) {
-                self.as_mut().project().ahead.push_counted(item);
+                self.as_mut().project().read_queue.push_counted(item);
             }
             if !mem::replace(&mut has_told, true) {
                 // The reader has something to take.
