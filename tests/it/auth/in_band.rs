@@ -11,14 +11,15 @@ use mcp_ws_transport::{
     error::LinkError,
     server::{AuthError, BearerTokens, Config, Credentials, Identity, Limits},
 };
-use rmcp::RoleServer;
+use rmcp::{RoleServer, ServiceExt};
 use serde_json::{Value, json};
 use tokio_util::sync::CancellationToken;
 
 use crate::common::{
+    Tools,
     handshake::{Recorder, try_upgrade, upgrade},
     limit,
-    raw::{Frame, PING, PONG, Raw, initialize},
+    raw::{Frame, PING, PONG, Raw, initialize, upgrade_request},
     within,
 };
 
@@ -404,7 +405,7 @@ async fn accept_does_it_too() {
                 tokio::spawn(accept::<RoleServer, _>(far).config(config()).into_future());
             let mut raw = Raw::over(near, true);
             let address = raw.stream.peer_addr().unwrap();
-            raw.write(crate::common::raw::upgrade_request(address, "")).await;
+            raw.write(upgrade_request(address, "")).await;
             assert_eq!(raw.head().await.unwrap().status(), 101);
             let answer = raw.ask(&authenticate("auth", token)).await;
             assert_eq!(answer["result"]["authenticated"] == true, is_right, "{answer}");
@@ -419,6 +420,29 @@ async fn accept_does_it_too() {
                 assert!(matches!(error, Error::Link(LinkError::Closed(_))), "{error:?}");
             }
         }
+    })
+    .await;
+}
+
+#[tokio::test]
+async fn accept_tells_the_subprotocol_and_answers_a_second_attempt() {
+    limit(async {
+        let (near, far) = crate::common::pair().await;
+        let accepting = tokio::spawn(accept::<RoleServer, _>(far).config(config()).into_future());
+        let mut raw = Raw::over(near, true);
+        let address = raw.stream.peer_addr().unwrap();
+        raw.write(upgrade_request(address, "Sec-WebSocket-Protocol: mcp\r\n")).await;
+        assert_eq!(raw.head().await.unwrap().status(), 101);
+        let answer = raw.ask(&authenticate("auth", "s3cr3t")).await;
+        assert_eq!(answer["result"]["authenticated"], true, "{answer}");
+        let transport = accepting.await.unwrap().unwrap();
+        assert_eq!(transport.subprotocol(), Some("mcp"));
+        let serving = tokio::spawn(async { Tools::default().serve(transport).await.unwrap() });
+        raw.initialize().await;
+        let _running = serving.await.unwrap();
+        let again = raw.ask(&authenticate("again", "s3cr3t")).await;
+        assert_eq!(again["error"]["code"], -32600, "{again}");
+        assert_eq!(again["error"]["message"], "already authenticated");
     })
     .await;
 }
@@ -438,7 +462,10 @@ async fn strangers_of_all_kinds_share_the_seats() {
             silent.push(tokio::net::TcpStream::connect(address).await.unwrap());
         }
         for client in &mut unknown {
-            assert_eq!(client.closed().await, (1013, "too many strangers".to_owned()));
+            assert_eq!(
+                client.closed().await,
+                (1013, "too many unauthenticated clients".to_owned())
+            );
         }
         assert_eq!(server.registry().health().rejected_by["crowded"], 5);
     })
