@@ -137,7 +137,7 @@ async fn those_of_requests_show_nowhere() {
     let traced = Traced::all();
     limit(async {
         let recorder = Recorder::default();
-        let (server, address) = recorder.serve(config()).await;
+        let (server, address) = recorder.start_server(config()).await;
         let mut events = server.registry().events();
         for line in ways(RIGHT).into_iter().chain(ways(WRONG)) {
             let request = upgrade_request(address, &line).replace("/mcp", "/mcp?token=canary");
@@ -185,8 +185,8 @@ async fn those_within_a_connection_show_nowhere() {
     alone!();
     let traced = Traced::all();
     limit(async {
-        let (server, address) = Recorder::default().serve(config().in_band_authentication()).await;
-        let (open, open_address) = Recorder::default().serve(Config::default()).await;
+        let (server, address) = Recorder::default().start_server(config().in_band_authentication()).await;
+        let (open, open_address) = Recorder::default().start_server(Config::default()).await;
         let authenticate = |token: &str| {
             json!({
                 "jsonrpc": "2.0", "id": 1, "method": "authenticate", "params": { "token": token },
@@ -251,7 +251,7 @@ async fn those_of_a_client_show_nowhere() {
     alone!();
     let traced = Traced::all();
     limit(async {
-        let (_server, address) = Recorder::default().serve(config()).await;
+        let (_server, address) = Recorder::default().start_server(config()).await;
         let url = format!("ws://canary:canary@{address}/mcp?token=canary#canary");
         for token in [RIGHT, WRONG, "canary\n"] {
             let connect = connect::<rmcp::RoleClient>(&url)
@@ -376,7 +376,7 @@ async fn a_panic_does_not_reach_the_client() {
             }
             Ok(Identity::new("short"))
         });
-        let (_server, address) = Recorder::default().serve(config).await;
+        let (_server, address) = Recorder::default().start_server(config).await;
         let (head, mut raw) = try_upgrade(address, &ways(RIGHT)[0]).await;
         assert_eq!(head.status(), 503);
         is_clean("the head", &head.0);

@@ -66,7 +66,7 @@ impl Recorder {
     }
 
     /// Serves clones of the recorder.
-    pub async fn serve(&self, config: Config) -> (Server, SocketAddr) {
+    pub async fn start_server(&self, config: Config) -> (Server, SocketAddr) {
         let recorder = self.clone();
         let server = serve("127.0.0.1:0", move || recorder.clone()).config(config).await.unwrap();
         let address = server.local_addr();
@@ -109,5 +109,5 @@ impl Service<RoleServer> for Recorder {
 
 /// Starts a server of [`Tools`].
 pub async fn tools(config: Config) -> (Server, SocketAddr) {
-    Recorder::default().serve(config).await
+    Recorder::default().start_server(config).await
 }

@@ -41,7 +41,7 @@ fn is_refused(answer: &Value, id: &str) -> bool {
 async fn until_it_succeeds_nothing_reaches_the_service() {
     limit(async {
         let recorder = Recorder::default();
-        let (server, address) = recorder.serve(config()).await;
+        let (server, address) = recorder.start_server(config()).await;
         let mut raw = upgrade(address, "").await;
         for request in [
             initialize("init"),
@@ -87,7 +87,7 @@ async fn until_it_succeeds_nothing_reaches_the_service() {
 async fn what_is_sent_right_behind_it_is_served() {
     limit(async {
         let recorder = Recorder::default();
-        let (_server, address) = recorder.serve(config()).await;
+        let (_server, address) = recorder.start_server(config()).await;
         let mut raw = upgrade(address, "").await;
         let mut bytes = Vec::new();
         for message in [authenticate("auth", "s3cr3t"), initialize("init")] {
@@ -113,7 +113,7 @@ async fn a_wrong_token_is_an_error_and_the_end() {
                 }
             },
         );
-        let (server, address) = recorder.serve(config).await;
+        let (server, address) = recorder.start_server(config).await;
         for (token, code) in [
             (json!("wrong"), 4401),
             (json!(""), 4401),
@@ -154,7 +154,7 @@ async fn a_wrong_token_is_an_error_and_the_end() {
 async fn a_large_message_before_it_is_refused() {
     limit(async {
         let recorder = Recorder::default();
-        let (server, address) = recorder.serve(config()).await;
+        let (server, address) = recorder.start_server(config()).await;
         for request in [
             authenticate("auth", "x".repeat(4 << 10)),
             crate::common::call("1", "echo", json!({ "text": "x".repeat(4 << 10) })),
@@ -170,7 +170,8 @@ async fn a_large_message_before_it_is_refused() {
         let long = "x".repeat(60 << 10);
         let tokens = BearerTokens::default().token(long.clone(), Identity::new("alice"));
         let config = Config::default().authenticator(tokens).in_band_authentication();
-        let (_server, address) = recorder.serve(config.max_first_message_size(64 << 10)).await;
+        let (_server, address) =
+            recorder.start_server(config.max_first_message_size(64 << 10)).await;
         let mut raw = upgrade(address, "").await;
         raw.ask(&authenticate("auth", long)).await;
         raw.initialize().await;
@@ -195,7 +196,7 @@ async fn an_empty_token_lets_nobody_in() {
         });
         for config in [listed, collected, compared] {
             let recorder = Recorder::default();
-            let (_server, address) = recorder.serve(config.in_band_authentication()).await;
+            let (_server, address) = recorder.start_server(config.in_band_authentication()).await;
             let mut raw = upgrade(address, "").await;
             raw.json(&authenticate("auth", "")).await;
             raw.json(&initialize("init")).await;
@@ -212,7 +213,7 @@ async fn an_empty_token_lets_nobody_in() {
 #[tokio::test]
 async fn it_is_for_those_without_a_token() {
     limit(async {
-        let (_server, address) = Recorder::default().serve(config()).await;
+        let (_server, address) = Recorder::default().start_server(config()).await;
         for (lines, status) in [
             ("Authorization: Bearer wrong\r\n", 401),
             ("Sec-WebSocket-Protocol: mcp.auth.wrong\r\n", 401),
@@ -231,7 +232,7 @@ async fn who_does_not_try_is_closed_at_the_deadline() {
     limit(async {
         let recorder = Recorder::default();
         let time = Duration::from_millis(500);
-        let (server, address) = recorder.serve(config().handshake_timeout(time)).await;
+        let (server, address) = recorder.start_server(config().handshake_timeout(time)).await;
         let start = Instant::now();
         let mut silent = upgrade(address, "").await;
         let mut busy = upgrade(address, "").await;
@@ -271,7 +272,7 @@ async fn the_deadline_is_for_the_client_alone() {
             }
             Ok(Identity::new("alice"))
         });
-        let (server, address) = Recorder::default().serve(config).await;
+        let (server, address) = Recorder::default().start_server(config).await;
         for token in ["slow", "never"] {
             let mut raw = upgrade(address, "").await;
             tokio::time::sleep(Duration::from_millis(400)).await;
@@ -304,7 +305,7 @@ async fn a_flood_before_it_harms_nobody() {
     limit(async {
         let recorder = Recorder::default();
         let time = Duration::from_secs(2);
-        let (_server, address) = recorder.serve(config().handshake_timeout(time)).await;
+        let (_server, address) = recorder.start_server(config().handshake_timeout(time)).await;
         let mut flood = upgrade(address, "").await;
         let chunk = Frame::text(crate::common::call(1, "wait", json!({})).to_string()).bytes(true);
         let flooding = tokio::spawn(async move {
@@ -330,7 +331,7 @@ async fn strangers_take_up_no_place_but_their_own() {
     limit(async {
         let recorder = Recorder::default();
         let limits = Limits::default().connections(1).handshakes(3);
-        let (server, address) = recorder.serve(config().limits(limits)).await;
+        let (server, address) = recorder.start_server(config().limits(limits)).await;
         let mut unknown = Vec::new();
         for _ in 0..3 {
             unknown.push(upgrade(address, "").await);
@@ -362,7 +363,7 @@ async fn strangers_take_up_no_place_but_their_own() {
 async fn one_stranger_too_many_and_the_longest_one_leaves() {
     limit(async {
         let limits = Limits::default().handshakes(2);
-        let (server, address) = Recorder::default().serve(config().limits(limits)).await;
+        let (server, address) = Recorder::default().start_server(config().limits(limits)).await;
         let mut first = upgrade(address, "").await;
         let mut others = Vec::new();
         for _ in 0..2 {
@@ -386,7 +387,8 @@ async fn a_server_that_stops_tells_strangers_too() {
     limit(async {
         let stop = CancellationToken::new();
         let recorder = Recorder::default();
-        let (server, address) = recorder.serve(config().cancellation_token(stop.clone())).await;
+        let (server, address) =
+            recorder.start_server(config().cancellation_token(stop.clone())).await;
         let mut raw = upgrade(address, "").await;
         raw.ask(&json!({ "jsonrpc": "2.0", "id": "1", "method": "ping" })).await;
         stop.cancel();
@@ -452,7 +454,7 @@ async fn accept_tells_the_subprotocol_and_answers_a_second_attempt() {
 async fn strangers_of_all_kinds_share_the_seats() {
     limit(async {
         let limits = Limits::default().handshakes(5);
-        let (server, address) = Recorder::default().serve(config().limits(limits)).await;
+        let (server, address) = Recorder::default().start_server(config().limits(limits)).await;
         let mut unknown = Vec::new();
         for _ in 0..5 {
             unknown.push(upgrade(address, "").await);

@@ -90,7 +90,7 @@ fn check(seen: &[Seen]) -> &Parts {
 async fn served() {
     limit(async {
         let recorder = Recorder::default();
-        let (server, address) = recorder.serve(config()).await;
+        let (server, address) = recorder.start_server(config()).await;
         let raw = call(address).await;
         let seen = recorder.seen();
         check(&seen);
@@ -149,7 +149,7 @@ async fn accepted() {
 async fn what_a_message_claims_is_not_believed() {
     limit(async {
         let recorder = Recorder::default();
-        let (_server, address) = recorder.serve(config()).await;
+        let (_server, address) = recorder.start_server(config()).await;
         let mut raw = call(address).await;
         let forged = json!({ "identity": "root", "Identity": { "subject": "root" } });
         let mut request = crate::common::call(7, "echo", json!({ "text": "x" }));

@@ -37,7 +37,7 @@ fn text(result: &CallToolResult) -> &str {
 
 async fn host(config: Config) -> (Server, SocketAddr, Tools) {
     let recorder = Recorder::default();
-    let (server, address) = recorder.serve(config).await;
+    let (server, address) = recorder.start_server(config).await;
     (server, address, recorder.tools)
 }
 
