@@ -108,9 +108,9 @@ impl Progress {
         self.upgraded.load(Relaxed)
     }
 
-    /// Returns `true` while the head of a request is read.
+    /// Returns `true` while the head of a request is read, or was found too large.
     pub(super) fn is_at_head(&self) -> bool {
-        *self.stage() == Stage::Head
+        matches!(*self.stage(), Stage::Head | Stage::TooLarge)
     }
 
     /// Records that all of the response is made.
