@@ -4,7 +4,7 @@ use std::{
     convert::Infallible,
     future::{Future, IntoFuture},
     io,
-    pin::Pin,
+    pin::{Pin, pin},
     sync::{Arc, Mutex, PoisonError},
 };
 
@@ -14,41 +14,36 @@ use hyper::{body::Incoming, service::service_fn, upgrade::OnUpgrade};
 use hyper_util::rt::TokioIo;
 use tokio::{
     io::{AsyncRead, AsyncWrite},
-    time::{Instant, timeout_at},
+    time::{Instant, sleep_until, timeout_at},
 };
+use tracing::Instrument as _;
 
 use super::{
-    admission::{self, Admission, AuthState, ClientInfo},
+    admission::{self, Admission, Capacity, ClientInfo},
     config::Config,
-    connection::in_band,
+    connection::establish::{NotEstablished, establish},
     http::{
         body::Body,
         handshake::Negotiated,
         http1::http1,
-        pending::PendingConnections,
         progress::{Progress, TrackedBody},
-        response::{close_connection_after, close_unread, too_large},
-        upgraded::{BeforeAuthentication, BuildOverStream, Unauthenticated},
+        response::{HttpResponse, close_connection_after, close_unread, too_large},
         write_timeout::WriteTimeout,
     },
     role::HostedRole,
 };
 use crate::{
+    close::CloseCode,
     error::{Error, HandshakeError, LinkError},
-    event::ConnectionEvents,
     handshake::stream::{Io, reclaim, set_tcp_options},
-    layer::socket::side::Side,
-    link::PeerLimits,
     role::McpRole,
     time::deadline_in,
-    transport::{
-        WebSocketTransport,
-        builder::{Builder, Layers},
-    },
+    transport::WebSocketTransport,
 };
 
-/// Performs the server's opening handshake on `stream`, which a client has just opened. Await the
-/// result, or set options first.
+/// Performs the server's opening handshake on `stream`, which a client has just opened.
+///
+/// Await the result, or set options first.
 ///
 /// ```no_run
 /// # async fn example(service: impl rmcp::ServerHandler) -> Result<(), Box<dyn std::error::Error>> {
@@ -71,11 +66,16 @@ where
 /// Handshake to be performed; see [`accept`].
 ///
 /// Awaiting it sets `TCP_NODELAY` where the stream is a `TcpStream`, answers requests until one is
-/// upgraded (any path will do), and fails with [`Error::Handshake`] when the client leaves or the
-/// time is over, or with [`Error::Link`] when it does not authenticate within the connection. The
-/// request and the identity are in the transport's [extensions](WebSocketTransport::extensions). The
-/// number of connections, a panic in a handler (see [`CatchPanic`](crate::CatchPanic)) and how all
-/// of it stops are the caller's affair.
+/// upgraded (any path will do), and returns the transport, as a [`WebSocketService`] would build
+/// it. The request and the identity are in its [extensions](WebSocketTransport::extensions). It
+/// fails with [`Error::Handshake`] when the client leaves or the time is over, and with
+/// [`Error::Link`] when it does not authenticate within the connection.
+///
+/// No limit to the number of connections applies, no session outlives its connection, and the
+/// registry of the configuration knows of none. A panic in a handler (see
+/// [`CatchPanic`](crate::CatchPanic)) and the end of the service are the caller's affair.
+///
+/// [`WebSocketService`]: crate::server::WebSocketService
 #[derive(Debug)]
 #[must_use = "nothing is accepted until this is awaited"]
 pub struct Accept<R: McpRole, S> {
@@ -104,73 +104,53 @@ where
         let span = tracing::info_span!("websocket", side = "server");
         Box::pin(async move {
             config.allowed.validate().map_err(HandshakeError::Invalid)?;
-            let (upgraded, client) = handshake(stream, &config).await?;
-            let mut builder = config.builder().span(span);
-            let (mut transport, identity) = match (client.auth_state, &config.authenticator) {
-                (AuthState::InBand, Some(authenticator)) => {
-                    builder = builder.peer(upgraded.peer_limits());
-                    let layers = builder.layers();
-                    let mut link = upgraded.unauthenticated(&layers, config.first_message);
-                    let framing = builder.framing_mut();
-                    let proof = in_band::authenticate(
-                        &mut *link,
-                        framing,
-                        &config,
-                        &**authenticator,
-                        (&client.parts, client.peer),
-                    );
-                    match proof.await {
-                        Ok(identity) => {
-                            let link = link.authenticated(&layers)?;
-                            (builder.over_link(link, ConnectionEvents::default()), Some(identity))
-                        }
-                        Err((_, reason)) => {
-                            in_band::close(&mut *link, reason.clone()).await;
-                            return Err(LinkError::closed_here(&reason).into());
-                        }
-                    }
+            let capacity = Capacity::unlimited();
+            let (stream, client) = handshake(stream, &config, &capacity).await?;
+            let timer = pin!(sleep_until(deadline_in(config.timeout)));
+            let established = establish(&config, &capacity, stream, client, timer);
+            match established.instrument(span).await {
+                Ok(established) => Ok(established.transport),
+                Err(NotEstablished::Rejected(rejected)) => {
+                    let reason = rejected.reason.clone();
+                    rejected.close().await;
+                    Err(LinkError::closed_here(&reason).into())
                 }
-                (AuthState::Done(identity, _), _) => (upgraded.transport(builder), identity),
-                (AuthState::InBand | AuthState::RejectAfterUpgrade(_), _) => {
-                    (upgraded.transport(builder), None)
+                Err(NotEstablished::Lost(error)) => Err(error),
+                // Not without sessions.
+                Err(NotEstablished::NotNeeded) => {
+                    Err(LinkError::Closed(CloseCode::Abnormal.into()).into())
                 }
-            };
-            let extensions = transport.extensions();
-            extensions.insert(client.parts);
-            if let Some(identity) = identity {
-                extensions.insert(identity);
             }
-            Ok(transport)
         })
     }
 }
 
-/// Connection whose upgrade was granted.
-struct Upgraded<S> {
-    stream: S,
-    leftover: Bytes,
-    negotiated: Negotiated,
-}
+/// Upgraded stream, and the bytes of it that were read already.
+type Upgraded<S> = (S, Bytes);
 
-impl<S: Io> Upgraded<S> {
-    /// Builds the transport over it.
-    fn transport<R: McpRole>(self, builder: Builder<R>) -> WebSocketTransport<R> {
-        let peer = self.peer_limits();
-        let Negotiated { subprotocol, extensions, .. } = self.negotiated;
-        let builder = builder.subprotocol(subprotocol).peer(peer);
-        builder.over_upgraded(self.stream, self.leftover, Side::Server, extensions)
-    }
+/// Upgrade that was granted, and the client that it was granted to.
+type Granted = (OnUpgrade, (Negotiated, ClientInfo));
 
-    /// Returns the limits of the client.
-    fn peer_limits(&self) -> PeerLimits {
-        let limits = PeerLimits::default();
-        limits.set(self.negotiated.limits);
-        limits
-    }
-
-    /// Returns the connection of an unauthenticated client.
-    fn unauthenticated(self, layers: &Layers, limit: usize) -> Box<dyn Unauthenticated> {
-        BeforeAuthentication { layers, limit }.build(self.stream, self.leftover)
+/// Returns the response to `request`; if it is an upgrade, that is `granted`.
+async fn respond<R: McpRole>(
+    config: &Config<R>,
+    capacity: &Capacity<R>,
+    request: Request<Incoming>,
+    granted: &Mutex<Option<Granted>>,
+) -> HttpResponse {
+    let (mut parts, _) = request.into_parts();
+    let upgrade = parts.extensions.remove::<OnUpgrade>();
+    let admitted = match config.peer_of(&parts) {
+        Ok(peer) => admission::admit(config, capacity, peer, parts).await,
+        Err(rejection) => Err(rejection),
+    };
+    match admitted {
+        Ok(Admission { response, negotiated, client }) => {
+            *granted.lock().unwrap_or_else(PoisonError::into_inner) =
+                upgrade.map(|upgrade| (upgrade, (negotiated, client)));
+            response
+        }
+        Err(rejection) => rejection.response,
     }
 }
 
@@ -178,39 +158,24 @@ impl<S: Io> Upgraded<S> {
 async fn handshake<R: McpRole, S: Io>(
     stream: S,
     config: &Config<R>,
-) -> Result<(Upgraded<S>, ClientInfo), HandshakeError> {
+    capacity: &Capacity<R>,
+) -> Result<(Upgraded<S>, (Negotiated, ClientInfo)), HandshakeError> {
     set_tcp_options(&stream);
     let overdue = deadline_in(config.timeout);
-    // By itself.
-    let progress = Progress::new(PendingConnections::new(1).register(None));
+    let progress = Progress::new(capacity.pending.register(None));
     let granted = Mutex::new(None);
     let answer = service_fn(|request: Request<Incoming>| {
         // At once: what is read from now on is no head.
         progress.set_requested(false);
         async {
-            let (mut parts, _) = request.into_parts();
-            let upgrade = parts.extensions.remove::<OnUpgrade>();
-            let admitted = match config.peer_of(&parts) {
-                Ok(peer) => admission::admit(config, None, peer, parts).await,
-                Err(rejection) => Err(rejection),
-            };
-            let mut answer = match admitted {
-                Ok(Admission { response, negotiated, client }) => {
-                    *granted.lock().unwrap_or_else(PoisonError::into_inner) =
-                        upgrade.map(|upgrade| (upgrade, negotiated, client));
-                    response
-                }
-                Err(rejection) => rejection.response,
-            };
-            if Instant::now() >= overdue {
-                close_connection_after(&mut answer);
-            }
-            if answer.status() == StatusCode::SWITCHING_PROTOCOLS {
+            let mut response = respond(config, capacity, request, &granted).await;
+            if response.status() == StatusCode::SWITCHING_PROTOCOLS {
                 progress.set_upgraded();
+            } else if Instant::now() >= overdue {
+                close_connection_after(&mut response);
             }
-            Ok::<_, Infallible>(
-                answer.map(|body| TrackedBody::new(Body::new(body), progress.clone())),
-            )
+            let tracked = |body| TrackedBody::new(Body::new(body), progress.clone());
+            Ok::<_, Infallible>(response.map(tracked))
         }
     });
     let late = || HandshakeError::TimedOut(config.timeout);
@@ -228,7 +193,7 @@ async fn handshake<R: McpRole, S: Io>(
                 }
                 Err(HandshakeError::NotWebSocket(error.to_string()))
             }
-            // An authenticator has as much time, and the client is to hear its verdict.
+            // An authenticator has as much time, and the client is to be told its decision.
             Err(_) if progress.is_busy() => {
                 match timeout_at(deadline_in(config.timeout), connection).await {
                     Ok(Ok(())) => Ok(()),
@@ -240,7 +205,7 @@ async fn handshake<R: McpRole, S: Io>(
     };
     answering.await?;
     let granted = granted.into_inner().unwrap_or_else(PoisonError::into_inner);
-    let Some((upgrade, negotiated, client)) = granted else {
+    let Some((upgrade, client)) = granted else {
         let left = io::Error::new(io::ErrorKind::UnexpectedEof, "closed without an upgrade");
         return Err(HandshakeError::Connect(Arc::new(left)));
     };
@@ -248,5 +213,5 @@ async fn handshake<R: McpRole, S: Io>(
     let upgraded = upgrade.await.map_err(|error| lost(&error))?;
     let (stream, leftover) = reclaim::<WriteTimeout<S>>(upgraded)
         .ok_or_else(|| lost(&"the stream was lost in the upgrade"))?;
-    Ok((Upgraded { stream: stream.into_inner(), leftover, negotiated }, client))
+    Ok(((stream.into_inner(), leftover), client))
 }

@@ -1,17 +1,20 @@
-//! [`admit`]: the checks of an upgrade request in the order in which they are made, the cheap ones
-//! first.
+//! [`admit`]: the checks of an upgrade request, in their order, the cheap ones first.
 
 use std::{net::SocketAddr, sync::Arc};
 
 use http::request::Parts;
 
 use super::{
-    auth::{self, AuthError, Credentials, Identity, token},
+    auth::{
+        self, AuthError, Credentials, DynAuthenticator, Identity,
+        token::{self, Token},
+    },
     config::Config,
     http::{
         handshake::{self, Negotiated},
         headers::strip_handshake_headers,
-        limits::{ConnectionLimit, Permit},
+        limits::{ConnectionLimit, Limits, Permit},
+        pending::PendingConnections,
         rejection::{Rejection, at_capacity, auth_rejection, several_tokens, stopping},
         response::HttpResponse,
     },
@@ -22,44 +25,71 @@ use crate::{layer::socket::side::Side, role::McpRole};
 
 /// Admission of a request that is upgraded.
 pub(super) struct Admission {
-    /// The 101.
+    /// Response with the status 101.
     pub(super) response: HttpResponse,
     pub(super) negotiated: Negotiated,
     pub(super) client: ClientInfo,
 }
 
-/// Client of an upgraded request.
+/// Client whose upgrade is granted.
 pub(super) struct ClientInfo {
-    /// The request, as handlers get to see it.
+    /// Upgrade request, as handlers get to see it.
     pub(super) parts: Parts,
     pub(super) peer: Option<SocketAddr>,
     pub(super) auth_state: AuthState,
-    /// Id of the session that it asks for, if there is one.
+    /// Id of its session, brought or issued, if there is one.
     pub(super) requested: Option<RequestedId>,
 }
 
-/// Places of a server, for connections and for sessions.
+/// Capacity of a server: what is limited, and what is kept.
 pub(super) struct Capacity<R: McpRole> {
     pub(super) connections: Arc<ConnectionLimit>,
-    /// Where sessions are kept.
+    /// Connections of unauthenticated clients, before the upgrade or after it.
+    pub(super) pending: Arc<PendingConnections>,
+    /// Sessions that outlive their connections, if there are any.
     pub(super) sessions: Option<Arc<SessionStore<R>>>,
+}
+
+impl<R: McpRole> Capacity<R> {
+    /// Creates the capacity of a server with this configuration.
+    pub(super) fn new(config: &Config<R>) -> Self {
+        let sessions = config.sessions.clone().map(|sessions| {
+            let window_bytes = config.transport.resume.window_bytes;
+            let (limits, stop) = (config.transport.limits(Side::Server), config.stop.clone());
+            SessionStore::new(sessions, window_bytes, limits, stop)
+        });
+        Self {
+            connections: ConnectionLimit::new(config.limits.clone()),
+            pending: PendingConnections::new(config.limits.handshakes),
+            sessions,
+        }
+    }
+
+    /// Creates a capacity without limits, where no session outlives its connection.
+    pub(super) fn unlimited() -> Self {
+        let limits = Limits::default().connections(usize::MAX);
+        Self {
+            connections: ConnectionLimit::new(limits),
+            pending: PendingConnections::new(usize::MAX),
+            sessions: None,
+        }
+    }
 }
 
 /// State of a client's authentication.
 pub(super) enum AuthState {
     /// Done: the identity is `None` if there is no authenticator.
-    Done(Option<Identity>, Option<Permit>),
-    /// To be done within the connection.
-    InBand,
-    /// Of no use: the client is rejected after the upgrade, for want of a place.
+    Done(Option<Identity>, Permit),
+    /// Unknown: the client has yet to authenticate within the connection.
+    InBand(Arc<dyn DynAuthenticator>),
+    /// Rejected: a limit is reached, and the client is told after the upgrade.
     RejectAfterUpgrade(RejectReason),
 }
 
-/// Admits the request of `parts` from `peer`, or rejects it. Without `capacity` there is no limit to how many are
-/// let in, and no session outlives its connection.
+/// Admits the request of `parts` from `peer`, or rejects it.
 pub(super) async fn admit<R: McpRole>(
     config: &Config<R>,
-    capacity: Option<&Capacity<R>>,
+    capacity: &Capacity<R>,
     peer: Option<SocketAddr>,
     mut parts: Parts,
 ) -> Result<Admission, Box<Rejection>> {
@@ -67,59 +97,41 @@ pub(super) async fn admit<R: McpRole>(
     if config.stop.is_cancelled() {
         return Err(stopping());
     }
-    let take = || {
-        capacity
-            .map(|capacity| capacity.connections.try_acquire(peer.map(|peer| peer.ip())))
-            .transpose()
-    };
-    let cookie = config.cookie.as_deref();
-    let token = token::of(&parts.headers, cookie);
-    let sessions = capacity.and_then(|capacity| capacity.sessions.as_ref());
+    let token = token::of(&parts.headers, config.cookie.as_deref());
+    let sessions = capacity.sessions.as_ref();
     let requested = sessions.map(|sessions| sessions.requested_id(&parts)).transpose()?.flatten();
-    // Who may come back to a session is no web page, and would begin anew if it were upgraded.
-    let returns =
+    // A client that may return to a session is no web page, and would begin anew if it were upgraded.
+    let may_return =
         upgrade.resumes() || requested.as_ref().is_some_and(|requested| !requested.is_issued());
-    let full = |reason| match config.limits.reject_after_upgrade && !returns {
+    let full = |reason| match config.limits.reject_after_upgrade && !may_return {
         true => Ok(AuthState::RejectAfterUpgrade(reason)),
         false => Err(at_capacity(reason)),
     };
-    let known = |identity| match take() {
+    let acquire = || capacity.connections.try_acquire(peer.map(|peer| peer.ip()));
+    let admitted = |identity| match acquire() {
         Ok(permit) => Ok(AuthState::Done(identity, permit)),
         Err(reason) => full(reason),
     };
-    // Before anybody is asked, and given back at once: who is not yet known takes up no place.
-    let refused = take().err().map(full).transpose()?;
+    // Before the authenticator is asked. Given back at once: until then the client takes up no place.
+    let rejected = acquire().err().map(full).transpose()?;
 
     strip_handshake_headers(&mut parts);
-    let auth_state = match (refused, &config.authenticator) {
-        (Some(refused), _) => refused,
-        (None, None) => known(None)?,
+    let auth_state = match (rejected, &config.authenticator) {
+        (Some(rejected), _) => rejected,
+        (None, None) => admitted(None)?,
         (None, Some(authenticator)) => {
-            let Ok(token) = token else {
-                return Err(several_tokens());
-            };
-            let has_token = token.is_some();
-            let credentials = Credentials { token, parts: parts.clone(), peer };
-            let asked = tokio::select! {
-                asked = auth::verify(&**authenticator, credentials, config.timeout) => asked,
-                () = config.stop.cancelled() => return Err(stopping()),
-            };
-            match asked {
-                Ok(identity) => known(Some(identity))?,
-                Err(AuthError::Unauthorized | AuthError::Challenge(_))
-                    if config.in_band && !has_token =>
-                {
-                    AuthState::InBand
-                }
-                Err(denied) => return Err(auth_rejection(denied, has_token)),
+            let token = token.map_err(|()| several_tokens())?;
+            match authenticate(config, &**authenticator, token, &parts, peer).await? {
+                Some(identity) => admitted(Some(identity))?,
+                None => AuthState::InBand(authenticator.clone()),
             }
         }
     };
-    // It may have begun to stop while somebody was asked.
+    // The server may have begun to stop meanwhile.
     if config.stop.is_cancelled() {
         return Err(stopping());
     }
-    // A session belongs to somebody, and to a server that can find it again.
+    // A session belongs to an identity, and to a server that keeps sessions.
     let (resumes, requested) = match (sessions, &auth_state, requested) {
         (Some(sessions), AuthState::Done(identity, _), Some(requested)) => {
             (true, Some(sessions.authorize(requested, identity.as_ref())?))
@@ -138,9 +150,29 @@ pub(super) async fn admit<R: McpRole>(
         let path = path.unwrap_or_else(|| parts.uri.path());
         requested.set_headers(&mut response, path, config.allowed.is_secure());
     }
-    Ok(Admission {
-        response,
-        negotiated,
-        client: ClientInfo { parts, peer, auth_state, requested },
-    })
+    let client = ClientInfo { parts, peer, auth_state, requested };
+    Ok(Admission { response, negotiated, client })
+}
+
+/// Authenticates the sender of a request. `None` if that is to be done within the connection.
+async fn authenticate<R: McpRole>(
+    config: &Config<R>,
+    authenticator: &dyn DynAuthenticator,
+    token: Option<Token>,
+    parts: &Parts,
+    peer: Option<SocketAddr>,
+) -> Result<Option<Identity>, Box<Rejection>> {
+    let has_token = token.is_some();
+    let credentials = Credentials { token, parts: parts.clone(), peer };
+    let verdict = tokio::select! {
+        verdict = auth::verify(authenticator, credentials, config.timeout) => verdict,
+        () = config.stop.cancelled() => return Err(stopping()),
+    };
+    match verdict {
+        Ok(identity) => Ok(Some(identity)),
+        Err(AuthError::Unauthorized | AuthError::Challenge(_)) if config.in_band && !has_token => {
+            Ok(None)
+        }
+        Err(denied) => Err(auth_rejection(denied, has_token)),
+    }
 }

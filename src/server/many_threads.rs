@@ -1,5 +1,6 @@
-//! Compile error with a plain explanation if rmcp's feature `local` is enabled: rmcp's futures are
-//! not `Send` then, and its features cannot be seen from here.
+//! Compile error with an explanation if rmcp's feature `local` is enabled.
+//!
+//! rmcp's futures are not `Send` then, and a crate cannot see the features of another.
 
 use std::pin::Pin;
 
@@ -19,7 +20,7 @@ trait RunsOnManyThreads {}
 
 impl<T> RunsOnManyThreads for Pin<Box<dyn Future<Output = T> + Send + '_>> {}
 
-// As a type that is returned it is checked before the bodies of functions are.
+// The type of a returned value is checked before the bodies of functions are.
 #[expect(dead_code, reason = "only its types are checked")]
 fn respond(
     service: &dyn DynService<RoleServer>,

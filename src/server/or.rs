@@ -1,4 +1,4 @@
-//! [`Or`]: WebSockets, or another service for what asks for none.
+//! [`Or`]: a WebSocket service and another HTTP service on one path.
 
 use std::{
     convert::Infallible,
@@ -33,12 +33,12 @@ pub struct Or<W, T> {
 }
 
 impl<S: rmcp::Service<R>, R: HostedRole> WebSocketService<S, R> {
-    /// Hands every request that asks for no WebSocket to `other`: an rmcp `StreamableHttpService`, a
-    /// `Router` of axum's, any tower service that answers requests with the same body.
+    /// Hands every request that asks for no WebSocket to `other`.
     ///
-    /// A request asks for a WebSocket when `websocket` is in its `Upgrade`, or when it has a
-    /// `Sec-WebSocket-Key`, as where a proxy has dropped the rest. `other` gets to see none of these,
-    /// not even those which are refused.
+    /// That may be an rmcp `StreamableHttpService`, an axum `Router`, or any tower service that
+    /// takes requests with the same body. A request asks for a WebSocket when `websocket` is in its
+    /// `Upgrade`, or when it has a `Sec-WebSocket-Key`, as where a proxy has dropped the rest.
+    /// `other` sees none of these, not even those which are rejected.
     ///
     /// A [`Guard`] makes the checks of the upgrade before `other`: `Host`, `Origin`, and the
     /// authenticator if there is one. [`or_unguarded`](Self::or_unguarded) leaves them to `other`.
@@ -66,8 +66,9 @@ impl<S: rmcp::Service<R>, R: HostedRole> WebSocketService<S, R> {
         Or { websocket: self, other }
     }
 
-    /// Shares the path like [`or`](Self::or), but **`other` answers without any of the checks** of
-    /// the upgrade, and has to make its own. Warns if there is an authenticator, unless
+    /// Shares the path like [`or`](Self::or), but **`other` answers every request**.
+    ///
+    /// It has to make its own checks. Warns if there is an authenticator, unless
     /// [`Config::guard`](crate::server::Config::guard) was used.
     pub fn or_unguarded<T>(self, other: T) -> Or<Self, T> {
         self.config().warn_of_unguarded("or");
@@ -86,7 +87,7 @@ where
     type Error = T::Error;
     type Future = Pin<Box<dyn Future<Output = Result<Response<Body>, T::Error>> + Send>>;
 
-    // Neither waits for the other: that one is asked for which a request has come.
+    // Neither waits for the other: each is polled when a request for it has come.
     fn poll_ready(&mut self, _: &mut Context<'_>) -> Poll<Result<(), T::Error>> {
         Poll::Ready(Ok(()))
     }

@@ -1,4 +1,4 @@
-//! [`HostedRole`]: what a server needs to know of an MCP role.
+//! [`HostedRole`]: an MCP role whose services a server can run.
 
 use std::{borrow::Cow, fmt};
 
@@ -15,7 +15,7 @@ use tokio_util::sync::CancellationToken;
 
 use crate::{role::McpRole, transport::WebSocketTransport};
 
-/// MCP role whose service can be run for each connection. Both are.
+/// MCP role whose service a server can run for each connection; implemented for both roles.
 pub trait HostedRole:
     McpRole + ServiceRole<InitializeError: fmt::Display + Send, PeerNot: ProgressNotificationToken>
 {
@@ -37,11 +37,11 @@ pub trait HostedRole:
         rmcp::service::serve_directly_with_ct(service, transport, None, token)
     }
 
-    /// Returns the parameters of a request of the method `authenticate`.
+    /// Returns the parameters of a request with the method `authenticate`; `None` for any other.
     #[doc(hidden)]
     fn authenticate(request: &Self::PeerReq) -> Option<Option<&Value>>;
 
-    /// Returns `true` if the request is answered only when its sender, or the server, is done.
+    /// Returns `true` if the request is answered only when its sender or the server ends it.
     #[doc(hidden)]
     fn is_open_ended(request: &Self::PeerReq) -> bool;
 
@@ -49,7 +49,7 @@ pub trait HostedRole:
     #[doc(hidden)]
     fn custom_result(value: Value) -> Self::Resp;
 
-    /// Returns what `error` says without what the peer said, which may be a token at the wrong moment.
+    /// Returns the text of `error` without quotes of the peer, which may hold a token.
     #[doc(hidden)]
     fn explain(error: &Self::InitializeError) -> Cow<'static, str>;
 }

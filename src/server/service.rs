@@ -1,5 +1,4 @@
-//! [`WebSocketService`]: MCP over WebSockets as a tower service, for axum and everything else that
-//! speaks hyper.
+//! [`WebSocketService`]: MCP over WebSockets as a tower service, for axum and other hyper servers.
 
 use std::{
     convert::Infallible,
@@ -22,37 +21,35 @@ use super::{
     connection::state::ServerState,
     http::{
         body::Body,
-        limits::ConnectionLimit,
         pending::PendingConnections,
         rejection::Rejection,
         response::{HttpResponse, plain_response},
     },
     registry::{Registry, event::RejectReason},
     role::HostedRole,
-    sessions::store::SessionStore,
     shutdown::ClosePacer,
 };
-use crate::{layer::socket::side::Side, role::McpRole};
+use crate::role::McpRole;
 
-/// Upgrades requests and runs a service of its own for each connection.
+/// Tower service that upgrades requests and runs an MCP service for each connection.
 ///
 /// It has the shape of rmcp's `StreamableHttpService`: made from a factory and a configuration,
-/// `Clone`, and mounted on a path. Whoever serves it must allow upgrades, as axum's `serve` does, and
-/// set deadlines for the request's head, which axum's `serve` does not; and await
+/// `Clone`, and mounted on a path. The server around it must allow upgrades, as axum's `serve`
+/// does, and set deadlines for the request's head, which axum's `serve` does not; and await
 /// [`closed`](Self::closed) when it stops. [`or`](Self::or) shares the path with another service.
 ///
-/// | request | answer |
+/// | request | response |
 /// |---|---|
 /// | not `GET` | 405 |
 /// | no upgrade to WebSocket, not HTTP/1.1, or another version than 13 | 426 |
 /// | `Sec-WebSocket-Key` missing, doubled or malformed, a body, or a target that is not the `Host` | 400 |
 /// | `Host` or `Origin` not allowed | 403 |
 /// | more than one token | 400 |
-/// | the name of its session is missing, or is none | 400 |
+/// | the session id is missing or malformed | 400 |
 /// | not authenticated | 401 with `WWW-Authenticate` |
-/// | authenticated, but not allowed, or the session is another's | 403 |
-/// | the session is taken over time and again | 429 with `Retry-After` |
-/// | all places are taken, the authenticator fails, or the server is stopping | 503 with `Retry-After` |
+/// | authenticated, but not allowed, or the session is another identity's | 403 |
+/// | the session is taken over too often | 429 with `Retry-After` |
+/// | a limit is reached, the authenticator fails, or the server is stopping | 503 with `Retry-After` |
 /// | [`Config::peer_addr`] panics | 500 |
 ///
 /// The server around this service decides how header names are written: hyper, and axum with it,
@@ -79,10 +76,10 @@ pub struct WebSocketService<S, R: McpRole = RoleServer> {
 }
 
 impl<S: Service<R>, R: HostedRole> WebSocketService<S, R> {
-    /// Runs what `factory` makes, once for each connection.
+    /// Creates the service; `factory` makes the MCP service of each connection.
     ///
     /// # Errors
-    /// [`io::ErrorKind::InvalidInput`] when an allowed host or origin in `config` cannot be read.
+    /// [`io::ErrorKind::InvalidInput`] when an allowed host or origin in `config` cannot be parsed.
     pub fn new(
         factory: impl Fn() -> io::Result<S> + Send + Sync + 'static,
         config: Config<R>,
@@ -92,17 +89,8 @@ impl<S: Service<R>, R: HostedRole> WebSocketService<S, R> {
             state: Arc::new(ServerState {
                 factory: Box::new(factory),
                 encode: config.encode(),
-                pending: PendingConnections::new(config.limits.handshakes),
+                capacity: Capacity::new(&config),
                 tasks: TaskTracker::new(),
-                capacity: Capacity {
-                    connections: ConnectionLimit::new(config.limits.clone()),
-                    sessions: config.sessions.clone().map(|sessions| {
-                        let window_bytes = config.transport.resume.window_bytes;
-                        let (limits, stop) =
-                            (config.transport.limits(Side::Server), config.stop.clone());
-                        SessionStore::new(sessions, window_bytes, limits, stop)
-                    }),
-                },
                 pacer: ClosePacer::default(),
                 config,
             }),
@@ -115,12 +103,12 @@ impl<S: Service<R>, R: HostedRole> WebSocketService<S, R> {
         &self.state.config.registry
     }
 
-    /// Resolves when the token of [`Config::cancellation_token`] is cancelled and every connection
-    /// has ended.
+    /// Resolves when the service is told to stop and every connection has ended.
     ///
-    /// Await it after the server around this service has stopped, as axum's graceful shutdown does
-    /// not know of upgraded connections. If the process ends without waiting, calls in flight are
-    /// lost without a Close (1006 to the client).
+    /// The token of [`Config::cancellation_token`] stops it. Await it after the server around this
+    /// service has stopped, as axum's graceful shutdown does not know of upgraded connections. If
+    /// the process ends without waiting, calls in flight are lost without a Close (1006 to the
+    /// client).
     ///
     /// ```no_run
     /// # #[derive(Clone, Default)] struct Calculator;
@@ -148,16 +136,17 @@ impl<S: Service<R>, R: HostedRole> WebSocketService<S, R> {
         self.state.tasks.wait().await;
     }
 
-    /// Returns the connections that have not shown who they are, before the upgrade or after it.
+    /// Returns the connections of unauthenticated clients, before the upgrade or after it.
     pub(super) fn pending(&self) -> &Arc<PendingConnections> {
-        &self.state.pending
+        &self.state.capacity.pending
     }
 
-    /// Resolves when that token is cancelled.
+    /// Resolves when the service is told to stop.
     pub(super) async fn stopping(&self) {
         self.state.config.stop.cancelled().await;
     }
 
+    /// Returns the configuration.
     pub(super) fn config(&self) -> &Config<R> {
         &self.state.config
     }
@@ -165,7 +154,7 @@ impl<S: Service<R>, R: HostedRole> WebSocketService<S, R> {
     /// Returns the response to `request`. If it is 101, a task waits for the upgrade.
     pub(super) async fn handle<B>(self, request: Request<B>) -> HttpResponse {
         let state = self.state;
-        // Whoever waits for the last session waits for what may become one.
+        // `closed` waits for requests, which may become connections.
         let _pending = state.tasks.token();
         let (mut parts, _) = request.into_parts();
         let upgrade = parts.extensions.remove::<OnUpgrade>();
@@ -176,9 +165,7 @@ impl<S: Service<R>, R: HostedRole> WebSocketService<S, R> {
                 return rejection.response;
             }
         };
-        let admitted = match admission::admit(&state.config, Some(&state.capacity), peer, parts)
-            .await
-        {
+        let admitted = match admission::admit(&state.config, &state.capacity, peer, parts).await {
             Ok(admitted) if upgrade.is_some() => Ok(admitted),
             Ok(_) => {
                 let what = "upgrades are not possible here";
@@ -189,16 +176,15 @@ impl<S: Service<R>, R: HostedRole> WebSocketService<S, R> {
         match (admitted, upgrade) {
             (Ok(Admission { response, negotiated, client }), Some(upgrade)) => {
                 let span = tracing::Span::current();
-                // On the heap, each only as long as it takes: a client that has yet to authenticate is to
-                // take up little.
+                // On the heap, each for its time alone: an unauthenticated client is to take up little.
                 let opening = Box::pin(state.clone().open(upgrade, negotiated, client));
                 let tasks = state.tasks.clone();
-                let session = async move {
-                    if let Some(session) = opening.await {
-                        Box::pin(state.run(session)).await;
+                let serving = async move {
+                    if let Some(connection) = opening.await {
+                        Box::pin(state.run(connection)).await;
                     }
                 };
-                tasks.spawn(session.instrument(span));
+                tasks.spawn(serving.instrument(span));
                 response
             }
             (Err(rejection), _) => {

@@ -1,4 +1,4 @@
-//! [`Drain`]: how a server stops.
+//! [`Drain`]: the settings for the stop of a server, and the pace of it.
 
 use std::{
     sync::{Mutex, PoisonError},
@@ -15,7 +15,7 @@ use crate::{
 /// Settings for the stop of a server.
 ///
 /// Each connection is closed with 1012, "service restart", as soon as no call is in flight on it.
-/// Meanwhile whoever comes is told 503, and a further call that it is not executed.
+/// Meanwhile new clients get 503, and further calls an error that says that they were not executed.
 #[derive(Debug, Clone)]
 #[non_exhaustive]
 pub struct Drain {
@@ -62,18 +62,20 @@ impl Drain {
     }
 }
 
-/// Times at which connections are closed once the server stops: one after the other, so that their
-/// clients do not come back all at once.
+/// Schedule of the connections that are closed when a server stops, one after the other.
+///
+/// Their clients would else come back all at once.
 #[derive(Debug, Default)]
 pub(super) struct ClosePacer(Mutex<Option<Pace>>);
 
+/// Pace of the closes.
 #[derive(Debug)]
 struct Pace {
     /// Time at which the server began to stop.
     since: Instant,
     interval: Duration,
-    /// Connections that have been told since.
-    told: u32,
+    /// Number of times that were handed out since.
+    count: u32,
 }
 
 impl ClosePacer {
@@ -84,10 +86,10 @@ impl ClosePacer {
             let all = u32::try_from(connections).unwrap_or(u32::MAX).max(1);
             let interval = Duration::from_secs(1) / drain.closes_per_second.max(1);
             let interval = interval.min(drain.deadline / 2 / all);
-            Pace { since: Instant::now(), interval, told: 0 }
+            Pace { since: Instant::now(), interval, count: 0 }
         });
-        let next = saturating_add(pace.since, pace.interval.saturating_mul(pace.told));
-        pace.told += 1;
+        let next = saturating_add(pace.since, pace.interval.saturating_mul(pace.count));
+        pace.count += 1;
         next
     }
 }

@@ -15,9 +15,9 @@ mod broadcast;
 mod churn;
 #[cfg(feature = "deflate")]
 mod deflate_bomb;
-mod door_floods;
 #[cfg(target_os = "linux")]
 mod flood;
+mod handshake_floods;
 #[cfg(target_os = "linux")]
 mod nodelay;
 mod notifications;

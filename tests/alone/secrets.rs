@@ -26,7 +26,7 @@ use tracing::{
 
 use crate::common::{
     Tools,
-    door::{Spy, ask, enter, knock},
+    handshake::{Recorder, ask, try_upgrade, upgrade},
     limit, listen,
     raw::{Frame, Raw, upgrade_request},
     scripted::{Link, hasty, session},
@@ -136,8 +136,8 @@ async fn those_of_requests_show_nowhere() {
     alone!();
     let traced = Traced::all();
     limit(async {
-        let spy = Spy::default();
-        let (server, address) = spy.host(config()).await;
+        let recorder = Recorder::default();
+        let (server, address) = recorder.start_server(config()).await;
         let mut events = server.registry().events();
         for line in ways(RIGHT).into_iter().chain(ways(WRONG)) {
             let request = upgrade_request(address, &line).replace("/mcp", "/mcp?token=canary");
@@ -166,9 +166,8 @@ async fn those_of_requests_show_nowhere() {
         for _ in 0..12 {
             hides("an event", &events.next().await.unwrap());
         }
-        // Handlers get the request, with what was secret in it marked as such; the query is as it
-        // came.
-        for seen in spy.seen() {
+        // Handlers get the request, with what was secret in it marked as such; the query is as it came.
+        for seen in recorder.seen() {
             let mut parts = seen.parts.unwrap();
             assert_eq!(parts.uri.query(), Some("token=canary"));
             parts.uri = "/".parse().unwrap();
@@ -186,8 +185,8 @@ async fn those_within_a_connection_show_nowhere() {
     alone!();
     let traced = Traced::all();
     limit(async {
-        let (server, address) = Spy::default().host(config().in_band_authentication()).await;
-        let (open, open_address) = Spy::default().host(Config::default()).await;
+        let (server, address) = Recorder::default().start_server(config().in_band_authentication()).await;
+        let (open, open_address) = Recorder::default().start_server(Config::default()).await;
         let authenticate = |token: &str| {
             json!({
                 "jsonrpc": "2.0", "id": 1, "method": "authenticate", "params": { "token": token },
@@ -216,14 +215,14 @@ async fn those_within_a_connection_show_nowhere() {
         // Where it is asked for, and where it is not, which clients cannot know.
         for address in [address, open_address] {
             for message in &messages {
-                let mut raw = enter(address, "").await;
+                let mut raw = upgrade(address, "").await;
                 raw.text(message).await;
                 raw.send(Frame::close(1000)).await;
                 while let Some(frame) = raw.next().await {
                     is_clean(message, &String::from_utf8_lossy(&frame.payload));
                 }
                 // And when all is well.
-                let mut raw = enter(address, "Authorization: Bearer right-canary-4711\r\n").await;
+                let mut raw = upgrade(address, "Authorization: Bearer right-canary-4711\r\n").await;
                 raw.initialize().await;
                 raw.text(message).await;
                 raw.send(Frame::close(1000)).await;
@@ -252,7 +251,7 @@ async fn those_of_a_client_show_nowhere() {
     alone!();
     let traced = Traced::all();
     limit(async {
-        let (_server, address) = Spy::default().host(config()).await;
+        let (_server, address) = Recorder::default().start_server(config()).await;
         let url = format!("ws://canary:canary@{address}/mcp?token=canary#canary");
         for token in [RIGHT, WRONG, "canary\n"] {
             let connect = connect::<rmcp::RoleClient>(&url)
@@ -377,8 +376,8 @@ async fn a_panic_does_not_reach_the_client() {
             }
             Ok(Identity::new("short"))
         });
-        let (_server, address) = Spy::default().host(config).await;
-        let (head, mut raw) = knock(address, &ways(RIGHT)[0]).await;
+        let (_server, address) = Recorder::default().start_server(config).await;
+        let (head, mut raw) = try_upgrade(address, &ways(RIGHT)[0]).await;
         assert_eq!(head.status(), 503);
         is_clean("the head", &head.0);
         let length = head.get("content-length").unwrap().parse().unwrap();

@@ -165,7 +165,7 @@ async fn each_stage_has_its_deadline() {
     .await;
 }
 
-/// More of them than there are seats: whoever has had one the longest leaves.
+/// More clients than there are slots: the one that has had its slot the longest is evicted.
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn a_crowd_keeps_nobody_out() {
     alone!();

@@ -17,7 +17,7 @@ use crate::{
     HEAP,
     common::{
         Tools,
-        door::enter,
+        handshake::upgrade,
         listen,
         raw::{Frame, Raw, TEXT, head},
         scale, serve_tools, within,
@@ -68,7 +68,7 @@ async fn crowd(address: SocketAddr, bytes: &[u8]) -> (Vec<Raw>, usize) {
     let (count, before) = (pending(), HEAP.allocated());
     let mut pending = Vec::with_capacity(count);
     for _ in 0..count {
-        let mut raw = enter(address, "Sec-WebSocket-Extensions: permessage-deflate\r\n").await;
+        let mut raw = upgrade(address, "Sec-WebSocket-Extensions: permessage-deflate\r\n").await;
         raw.write(bytes).await;
         // Without the buffer in which it has read the answer.
         pending.push(Raw::over(raw.stream, true));
@@ -133,7 +133,7 @@ async fn an_unauthenticated_client_takes_next_to_nothing() {
             }
 
             // What decoding takes while it lasts: nothing beyond a few times the message.
-            let mut raw = enter(address, "").await;
+            let mut raw = upgrade(address, "").await;
             let before = HEAP.allocated();
             HEAP.set_limit(before + (64 << 10)).unwrap();
             for _ in 0..20 {
@@ -149,11 +149,11 @@ async fn an_unauthenticated_client_takes_next_to_nothing() {
 
         // What is announced takes nothing, and what is compressed is not inflated.
         let (_server, address) = serve(config()).await;
-        let mut raw = enter(address, "").await;
+        let mut raw = upgrade(address, "").await;
         raw.write(head(&Frame::text(""), 4 << 20, true)).await;
         assert_eq!(raw.closed().await.0, 1009);
         let offer = "Sec-WebSocket-Extensions: permessage-deflate\r\n";
-        let (answer, mut raw) = crate::common::door::knock(address, offer).await;
+        let (answer, mut raw) = crate::common::handshake::try_upgrade(address, offer).await;
         assert_eq!(answer.get("sec-websocket-extensions"), None);
         raw.send(Frame { reserved: 4, ..Frame::text("compressed") }).await;
         assert_eq!(raw.closed().await.0, 1002);

@@ -1,8 +1,8 @@
 //! Parts that the tests share: raw peers with hand-made frames, and a small MCP server to talk to.
 
 pub mod counting;
-pub mod door;
 pub mod flood;
+pub mod handshake;
 pub mod logs;
 pub mod proxy;
 pub mod raw;

@@ -64,7 +64,7 @@ impl Program {
         self.send(format!("GET {path} HTTP/1.1\r\nHost: {address}\r\n\r\n")).await.0
     }
 
-    async fn knock(&self, path: &str, more: &str) -> (Head, Raw) {
+    async fn try_upgrade(&self, path: &str, more: &str) -> (Head, Raw) {
         let address = self.address;
         self.send(format!(
             "GET {path} HTTP/1.1\r\nHost: {address}\r\nConnection: Upgrade\r\n\
@@ -74,8 +74,8 @@ impl Program {
         .await
     }
 
-    async fn enter(&self, path: &str) -> Raw {
-        let (head, raw) = self.knock(path, "").await;
+    async fn upgrade(&self, path: &str) -> Raw {
+        let (head, raw) = self.try_upgrade(path, "").await;
         assert_eq!(head.status(), 101, "{head:?}");
         raw
     }
@@ -117,7 +117,7 @@ async fn the_math_demo_has_agents_over_http_and_envelopes() {
     let body = json!({"agentId": agent, "request": request}).to_string();
     assert_eq!(program.post("/mcp", "", &body).await, (200, sum()));
 
-    let mut socket = program.enter(&format!("/agent/{agent}/websocket")).await;
+    let mut socket = program.upgrade(&format!("/agent/{agent}/websocket")).await;
     let add = r#"{"type":"mcp_request","request":{"method":"add","params":{"a":5,"b":3}}}"#;
     let answer = json!({"type": "mcp_response", "result": sum()});
     assert_eq!(timeless(ask(&mut socket, add).await), answer);
@@ -134,7 +134,7 @@ async fn the_math_demo_has_agents_over_http_and_envelopes() {
 
     // The agent remembers, whoever asks.
     drop(socket);
-    let mut other = program.enter(&format!("/agent/{agent}/websocket")).await;
+    let mut other = program.upgrade(&format!("/agent/{agent}/websocket")).await;
     let history = r#"{"type":"mcp_request","request":{"method":"history"}}"#;
     let history = ask(&mut other, history).await;
     assert_eq!(history["result"]["history"].as_array().unwrap().len(), 4, "{history}");
@@ -145,7 +145,7 @@ async fn what_an_agent_cannot_be_asked_is_an_error_and_its_connection_lives() {
     let program = Program::math(&[]).await;
     let agent = program.agent().await;
     let path = format!("/agent/{agent}/websocket");
-    let (mut socket, mut other) = (program.enter(&path).await, program.enter(&path).await);
+    let (mut socket, mut other) = (program.upgrade(&path).await, program.upgrade(&path).await);
     for (message, code, id) in [
         ("not JSON", -32700, None),
         (r#"{"request":{"method":"add"}}"#, -32600, None),
@@ -181,7 +181,7 @@ async fn what_an_agent_cannot_be_asked_is_an_error_and_its_connection_lives() {
     assert_eq!(soon(socket.closed()).await.0, 1009);
     assert_eq!(ask(&mut other, add).await["result"], sum());
 
-    assert_eq!(program.knock("/agent/nobody/websocket", "").await.0.status(), 404);
+    assert_eq!(program.try_upgrade("/agent/nobody/websocket", "").await.0.status(), 404);
     for (body, status) in [
         (json!({"agentId": "nobody", "request": {"method": "add"}}), 404),
         (
@@ -195,15 +195,15 @@ async fn what_an_agent_cannot_be_asked_is_an_error_and_its_connection_lives() {
         assert_eq!(got, status, "{body}");
         assert!(answer["error"]["message"].is_string(), "{answer}");
     }
-    let stranger = "Origin: https://evil.example\r\n";
-    assert_eq!(program.post("/agent", stranger, "{}").await.0, 403);
+    let evil = "Origin: https://evil.example\r\n";
+    assert_eq!(program.post("/agent", evil, "{}").await.0, 403);
 }
 
 #[tokio::test]
 async fn the_standalone_server_has_its_duties() {
     let program = Program::math(&["--token", "s3cr3t", "--max-connections", "1"]).await;
     assert_eq!(program.get("/ws").await.status(), 426);
-    let mut socket = program.enter("/ws").await;
+    let mut socket = program.upgrade("/ws").await;
     let call = r#"{"jsonrpc":"2.0","id":1,"method":"tools/call","params":{"name":"add","arguments":{"a":5,"b":3}}}"#;
     let answer = ask(&mut socket, call).await;
     let error = json!({"code": -32001, "message": "Authentication required"});
@@ -223,7 +223,7 @@ async fn the_standalone_server_has_its_duties() {
         assert_eq!((&answer["error"]["code"], &answer["id"]), (&json!(code), &id));
     }
 
-    let mut late = program.enter("/ws").await;
+    let mut late = program.upgrade("/ws").await;
     assert_eq!(soon(late.closed()).await, (1013, "Server at capacity".to_owned()));
     program.process.terminate().await;
     assert_eq!(soon(socket.closed()).await, (1000, "Server shutting down".to_owned()));
@@ -232,7 +232,7 @@ async fn the_standalone_server_has_its_duties() {
 #[tokio::test]
 async fn the_guides_tools_are_called_after_a_first_message() {
     let program = Program::math(&["--token", "s3cr3t"]).await;
-    let mut socket = program.enter("/mcp-ws").await;
+    let mut socket = program.upgrade("/mcp-ws").await;
     let call = r#"{"id":"req_1682944496789_k3j2h1g0f","name":"add","parameters":{"a":5,"b":3}}"#;
     let early = ask(&mut socket, call).await;
     let id = "req_1682944496789_k3j2h1g0f";
@@ -256,18 +256,18 @@ async fn the_guides_tools_are_called_after_a_first_message() {
     assert_eq!((&again["success"], &again["id"]), (&json!(false), &json!("auth")));
     assert_eq!(ask(&mut socket, call).await["results"], sum());
 
-    let mut anonymous = program.enter("/mcp-ws").await;
+    let mut anonymous = program.upgrade("/mcp-ws").await;
     assert_eq!(ask(&mut anonymous, r#"{"id":"auth","token":"anonymous"}"#).await["success"], true);
     assert_eq!(ask(&mut anonymous, call).await["results"], sum());
     let power = r#"{"id":"x","name":"power","parameters":{"a":5,"b":3}}"#;
     let refused = json!({"id": "x", "error": {"message": "not for anonymous clients"}});
     assert_eq!(ask(&mut anonymous, power).await, refused);
 
-    let mut stranger = program.enter("/mcp-ws").await;
-    let refused = ask(&mut stranger, r#"{"id":"auth","token":"wrong"}"#).await;
+    let mut wrong = program.upgrade("/mcp-ws").await;
+    let refused = ask(&mut wrong, r#"{"id":"auth","token":"wrong"}"#).await;
     let error = json!({"message": "Authentication failed"});
     assert_eq!(refused, json!({"id": "auth", "success": false, "error": error}));
-    assert_eq!(soon(stranger.closed()).await.0, 1008);
+    assert_eq!(soon(wrong.closed()).await.0, 1008);
 }
 
 #[tokio::test]
@@ -275,7 +275,7 @@ async fn what_one_client_says_all_hear() {
     let program = Program::broadcast(&["--rate", "10"]).await;
     let mut all = Vec::new();
     for _ in 0..3 {
-        all.push(program.enter("/ws").await);
+        all.push(program.upgrade("/ws").await);
     }
     let hello = r#"{"type":"chat","payload":{"text":"hello"},"timestamp":1682944496789}"#;
     all[0].text(hello).await;
@@ -339,9 +339,9 @@ async fn what_one_client_says_all_hear() {
 #[tokio::test]
 async fn a_room_may_ask_who_enters() {
     let program = Program::broadcast(&["--token", "s3cr3t"]).await;
-    assert_eq!(program.knock("/ws", "").await.0.status(), 401);
+    assert_eq!(program.try_upgrade("/ws", "").await.0.status(), 401);
     let offer = "Sec-WebSocket-Protocol: mcp.auth.s3cr3t\r\n";
-    assert_eq!(program.knock("/ws", offer).await.0.status(), 101);
+    assert_eq!(program.try_upgrade("/ws", offer).await.0.status(), 101);
     let said = r#"{"type":"chat","payload":1,"timestamp":1}"#;
     assert_eq!(program.post("/broadcast", "", said).await.0, 401);
     let bearer = "Authorization: Bearer s3cr3t\r\n";
@@ -394,7 +394,7 @@ async fn an_agent_that_is_not_connected_takes_little() {
             before = resident();
         }
         let id = program.agent().await;
-        let mut socket = program.enter(&format!("/agent/{id}/websocket")).await;
+        let mut socket = program.upgrade(&format!("/agent/{id}/websocket")).await;
         for _ in 0..100 {
             let answer = ask(&mut socket, &sum).await;
             assert_eq!(answer["result"]["result"], 475);
@@ -426,12 +426,12 @@ async fn agents_are_shared_out_by_address() {
         agent["agentId"].as_str().unwrap().to_owned()
     };
     let status = async |agent: &str| {
-        let (head, _raw) = program.knock(&format!("/agent/{agent}/websocket"), "").await;
+        let (head, _raw) = program.try_upgrade(&format!("/agent/{agent}/websocket"), "").await;
         head.status()
     };
     let (other, first) = (make([127, 0, 0, 2]).await, make([127, 0, 0, 1]).await);
     let connected = make([127, 0, 0, 1]).await;
-    let mut socket = program.enter(&format!("/agent/{connected}/websocket")).await;
+    let mut socket = program.upgrade(&format!("/agent/{connected}/websocket")).await;
     let history = r#"{"type":"mcp_request","request":{"method":"history"}}"#;
     ask(&mut socket, history).await;
     for _ in 0..1000 {
@@ -445,7 +445,7 @@ async fn agents_are_shared_out_by_address() {
 #[tokio::test]
 async fn the_time_of_what_is_said_is_the_servers_where_it_is_not_given() {
     let program = Program::broadcast(&[]).await;
-    let mut client = program.enter("/ws").await;
+    let mut client = program.upgrade("/ws").await;
     let said = r#"{"type":"chat","payload":1}"#;
     let before = chrono::Utc::now().timestamp_millis();
     assert_eq!(program.post("/broadcast", "", said).await.0, 202);
@@ -460,7 +460,7 @@ async fn the_time_of_what_is_said_is_the_servers_where_it_is_not_given() {
 #[tokio::test]
 async fn a_room_keeps_little_of_what_is_asked_of_it() {
     let program = Program::broadcast(&[]).await;
-    let mut client = program.enter("/ws").await;
+    let mut client = program.upgrade("/ws").await;
     let subscribe = |types: Vec<String>| {
         json!({"type": "subscribe", "payload": types, "timestamp": 0}).to_string()
     };
@@ -483,7 +483,7 @@ async fn a_room_keeps_little_of_what_is_asked_of_it() {
 async fn a_room_that_is_stopped_tells_everybody() {
     for signal in ["-TERM", "-INT"] {
         let mut program = Program::broadcast(&[]).await;
-        let mut client = program.enter("/ws").await;
+        let mut client = program.upgrade("/ws").await;
         program.process.signal(signal).await;
         assert_eq!(soon(client.closed()).await.0, 1012);
         client.send(Frame::close(1012)).await;

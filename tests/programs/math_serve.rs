@@ -83,8 +83,8 @@ async fn any_of_the_tokens_lets_in_and_health_tells_who_was() {
         let error = call(&url, options).await.unwrap_err();
         assert!(error.contains("401"), "{error}");
     }
-    let stranger = request(&url, "/health", &format!("Host: {}\r\n", address(&url))).await;
-    assert!(stranger.starts_with("HTTP/1.1 401 "), "{stranger}");
+    let rejected = request(&url, "/health", &format!("Host: {}\r\n", address(&url))).await;
+    assert!(rejected.starts_with("HTTP/1.1 401 "), "{rejected}");
     let health = health_for(&url, "Authorization: Bearer one\r\n").await;
     for (figure, expected) in [("active", 0), ("total", 2), ("rejected", 3), ("tool_calls", 2)] {
         assert_eq!(health[figure], expected, "{figure} in {health}");

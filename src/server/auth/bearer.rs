@@ -1,16 +1,19 @@
+//! [`BearerTokens`]: an authenticator that knows a list of tokens.
+
 use std::fmt;
 
 use super::{AuthError, Authenticator, Credentials, Identity, token::Token};
 
-/// A list of tokens, each with whom it stands for. A token is compared with all of them, in a time
-/// that does not tell which was close.
+/// Authenticator that knows a list of tokens, each with its identity.
+///
+/// A token is compared with all of them, in a time that does not tell which was close.
 #[derive(Clone, Default)]
 pub struct BearerTokens {
     known: Vec<(Box<str>, Identity)>,
 }
 
 impl BearerTokens {
-    /// Adds `token`, which lets in `identity`. An empty one lets nobody in.
+    /// Adds `token`, which stands for `identity`. An empty one stands for nobody.
     #[must_use]
     pub fn token(mut self, token: impl Into<Box<str>>, identity: Identity) -> Self {
         self.known.push((token.into(), identity));
@@ -18,8 +21,8 @@ impl BearerTokens {
     }
 
     fn find(&self, token: &Token) -> Option<&Identity> {
-        // A token is never empty, so an empty one in the list is nobody's. No early return: how long it
-        // takes must not tell where in the list it is.
+        // A token is never empty, so an empty one in the list matches none. No early return: the time
+        // must not tell the position in the list.
         let mut found = None;
         for (known, identity) in &self.known {
             if token.is(known) {
@@ -30,7 +33,7 @@ impl BearerTokens {
     }
 }
 
-/// Tokens without names: the identities are `token-1`, `token-2` and so on.
+/// Collects tokens without names: their identities are `token-1`, `token-2` and so on.
 impl<T: Into<Box<str>>> FromIterator<T> for BearerTokens {
     fn from_iter<I: IntoIterator<Item = T>>(tokens: I) -> Self {
         let named =

@@ -1,4 +1,4 @@
-//! Who may enter: an [`Authenticator`] looks at the request before it is upgraded.
+//! Authentication of clients: an [`Authenticator`] looks at a request before it is upgraded.
 //!
 //! ```
 //! use mcp_ws_transport::server::{BearerTokens, Config, Credentials, AuthError, Identity};
@@ -32,11 +32,15 @@ use self::token::Token;
 /// Decides who may connect.
 ///
 /// Every `Fn(Credentials) -> impl Future<Output = Result<Identity, AuthError>>` is one, and so is
-/// [`BearerTokens`](bearer::BearerTokens). It has the [time of the handshake](crate::server::Config::handshake_timeout) once more for its
-/// answer; after that, and when it panics, the client is told 503, or closed with 1013 where it
-/// authenticates [within the connection](crate::server::Config::in_band_authentication).
+/// [`BearerTokens`](bearer::BearerTokens). Its answer may take as long as
+/// [`Config::handshake_timeout`](crate::server::Config::handshake_timeout). After that, and when it
+/// panics, the client is told 503, or closed with 1013 where it authenticates
+/// [within the connection](crate::server::Config::in_band_authentication).
 pub trait Authenticator: Send + Sync + 'static {
-    /// Returns the identity that these `credentials` stand for, or why it may not enter.
+    /// Returns the identity that these `credentials` stand for.
+    ///
+    /// # Errors
+    /// The reason why the client may not connect.
     fn authenticate(
         &self,
         credentials: Credentials,
@@ -60,10 +64,11 @@ where
 #[derive(Clone)]
 #[non_exhaustive]
 pub struct Credentials {
-    /// The token, if there was one: from `Authorization: Bearer`, else from a subprotocol
-    /// `mcp.auth.<token>`, else from the [cookie](crate::server::Config::token_cookie), else from the method
-    /// `authenticate` where that is [allowed](crate::server::Config::in_band_authentication). An empty one is
-    /// none.
+    /// Token of the request, if it has one. An empty one counts as none.
+    ///
+    /// It comes from `Authorization: Bearer`, else from a subprotocol `mcp.auth.<token>`, else from
+    /// the [cookie](crate::server::Config::token_cookie), else from the method `authenticate` where
+    /// that is [allowed](crate::server::Config::in_band_authentication).
     pub token: Option<Token>,
     /// Request that is to be upgraded. Its `Host` and `Origin` are allowed.
     pub parts: Parts,
@@ -94,15 +99,17 @@ impl Identity {
         Self { subject: subject.into(), claims: None }
     }
 
-    /// Adds what else is known of the client: scopes, a tenant, whatever tools want to ask for.
+    /// Adds what else is known of the client, such as its scopes, for tools to read.
     #[must_use]
     pub fn with_claims(mut self, claims: impl Any + Send + Sync) -> Self {
         self.claims = Some(Arc::new(claims));
         self
     }
 
-    /// Returns the identity of the sender of the request with these `extensions`, over a WebSocket
-    /// or over streamable HTTP behind a [guard](crate::server::Guard). `None` if there is no authenticator.
+    /// Returns the identity of the sender of an MCP request with these `extensions`.
+    ///
+    /// It is there for requests over a WebSocket, and over streamable HTTP behind a
+    /// [guard](crate::server::Guard). `None` if there is no authenticator.
     #[must_use]
     pub fn of(extensions: &rmcp::model::Extensions) -> Option<&Self> {
         // rmcp's HTTP transport puts the whole request there.
@@ -116,7 +123,7 @@ impl Identity {
         &self.subject
     }
 
-    /// Returns what was given to [`with_claims`](Self::with_claims), if it was of this type.
+    /// Returns the value given to [`with_claims`](Self::with_claims), if it is of this type.
     #[must_use]
     pub fn claims<T: Any>(&self) -> Option<&T> {
         self.claims.as_deref()?.downcast_ref()
@@ -151,13 +158,14 @@ pub enum AuthError {
     /// Known client that may not connect: 403.
     #[error("not allowed")]
     Forbidden,
-    /// No verdict at present: 503, with this time as `Retry-After`.
+    /// No decision at present: 503, with this time as `Retry-After`.
     #[error("authentication is not available")]
     Unavailable(Duration),
 }
 
-/// An [`Authenticator`] of any type.
+/// Dyn-compatible form of [`Authenticator`].
 pub(super) trait DynAuthenticator: Send + Sync {
+    /// Returns the future of [`Authenticator::authenticate`], boxed.
     fn authenticate_boxed<'a>(
         &'a self,
         credentials: Credentials,
@@ -173,25 +181,28 @@ impl<A: Authenticator> DynAuthenticator for A {
     }
 }
 
-/// `Retry-After` where the authenticator has failed.
+/// `Retry-After` after a failure of the authenticator.
 const RETRY_AFTER: Duration = Duration::from_secs(5);
 
-/// Returns the verdict of `authenticator`, which may take its time and panic.
+/// Returns the decision of `authenticator`, which may take as long as `time`.
+///
+/// # Errors
+/// Its own, and [`AuthError::Unavailable`] if it panics or is too late.
 pub(super) async fn verify(
     authenticator: &dyn DynAuthenticator,
     credentials: Credentials,
     time: Duration,
 ) -> Result<Identity, AuthError> {
-    let verdict = AssertUnwindSafe(async { authenticator.authenticate_boxed(credentials).await })
+    let decision = AssertUnwindSafe(async { authenticator.authenticate_boxed(credentials).await })
         .catch_unwind();
-    match tokio::time::timeout(time, verdict).await {
-        Ok(Ok(verdict)) => verdict,
+    match tokio::time::timeout(time, decision).await {
+        Ok(Ok(decision)) => decision,
         Ok(Err(_)) => {
             tracing::error!("the authenticator panicked");
             Err(AuthError::Unavailable(RETRY_AFTER))
         }
         Err(_) => {
-            tracing::warn!("no verdict of the authenticator in time");
+            tracing::warn!("no decision of the authenticator in time");
             Err(AuthError::Unavailable(RETRY_AFTER))
         }
     }

@@ -1,4 +1,4 @@
-//! The [`Token`] of a request, and where it is found.
+//! [`Token`]: the secret of a request, and the places where it may stand.
 
 use std::fmt;
 
@@ -10,24 +10,25 @@ use subtle::ConstantTimeEq as _;
 
 use crate::handshake::headers::elements;
 
-/// Secret that a client has shown, which is never empty. It is neither printed nor compared in a way
-/// that tells how much of it was right.
+/// Secret that a client has presented; never empty.
+///
+/// `Debug` does not print it, and comparing it does not tell how much of it was right.
 #[derive(Clone)]
 pub struct Token(Box<str>);
 
 impl Token {
-    /// An empty one is none: it would be the secret of every configuration that has forgotten its own.
+    /// Creates a token; `None` if it is empty, as the secret of an incomplete configuration may be.
     pub(in crate::server) fn new(text: &str) -> Option<Self> {
         (!text.is_empty()).then(|| Self(text.into()))
     }
 
-    /// Returns the token itself. Mind where it goes.
+    /// Returns the token itself, which must not be logged.
     #[must_use]
     pub fn as_str(&self) -> &str {
         &self.0
     }
 
-    /// Compares it with `secret`, in a time that depends on nothing but the lengths. No token is empty.
+    /// Returns `true` if it equals `secret`. The time depends on the lengths alone.
     #[must_use]
     pub fn is(&self, secret: &str) -> bool {
         self.0.as_bytes().ct_eq(secret.as_bytes()).into()
@@ -40,12 +41,15 @@ impl fmt::Debug for Token {
     }
 }
 
-/// What begins a subprotocol that is a token.
+/// Prefix of a subprotocol that carries a token.
 const PREFIX: &str = "mcp.auth.";
 
-/// The token in `headers`, if any; an error where they have several, of which one can only guess
-/// which is meant. A cookie, which a browser sends by itself, counts beside an `Origin` alone, which
-/// has been found allowed.
+/// Returns the token in `headers`, if there is one.
+///
+/// A cookie, which browsers send by themselves, counts only beside an `Origin`, which is allowed.
+///
+/// # Errors
+/// Several tokens, of which none can be preferred.
 pub(in crate::server) fn of(
     headers: &HeaderMap,
     cookie: Option<&str>,
@@ -70,14 +74,14 @@ pub(in crate::server) fn of(
     }
 }
 
-/// The token in `Bearer <token>` (RFC 6750, section 2.1).
+/// Returns the token in `Bearer <token>` (RFC 6750, section 2.1).
 fn bearer(value: &HeaderValue) -> Option<Token> {
     let (scheme, token) = value.to_str().ok()?.split_once(' ')?;
     let token = Token::new(token.trim_matches(' '));
     token.filter(|_| scheme.eq_ignore_ascii_case("bearer"))
 }
 
-/// The value of the cookie `name` (RFC 6265, section 4.2.1).
+/// Returns the token in the cookie `name` (RFC 6265, section 4.2.1); an error if there are several.
 fn in_cookie(headers: &HeaderMap, name: &str) -> Result<Option<Token>, ()> {
     let pairs = headers.get_all(COOKIE).into_iter().filter_map(|line| line.to_str().ok());
     let mut values = pairs
@@ -96,7 +100,7 @@ fn in_cookie(headers: &HeaderMap, name: &str) -> Result<Option<Token>, ()> {
 mod tests {
     use super::*;
 
-    /// What is found beside these lines: a token, none, or too many.
+    /// Returns the token that is found in these header lines; an error if there are several.
     fn found(lines: &[(&'static str, &'static [u8])]) -> Result<Option<String>, ()> {
         let mut headers = HeaderMap::new();
         for (name, value) in lines {

@@ -1,195 +1,199 @@
-//! From an upgrade to the transport of a client that is admitted.
+//! [`establish`]: the transport of a client whose upgrade was granted.
 
-use std::{
-    net::SocketAddr,
-    pin::{Pin, pin},
-    sync::Arc,
-};
+use std::{net::SocketAddr, pin::Pin, sync::Arc};
 
 use http::request::Parts;
-use hyper::upgrade::OnUpgrade;
-use rmcp::Service;
-use tokio::time::{Sleep, sleep_until};
+use tokio::time::Sleep;
 
-use super::{
-    in_band,
-    run::{Established, RunningConnection},
-    state::ServerState,
-};
+use super::in_band;
 use crate::{
     close::{CloseCode, CloseReason},
+    error::Error,
     event::ConnectionEvents,
-    framing::Framing,
     layer::resume,
-    link::PeerLimits,
+    link::{MessageLimits, PeerLimits},
     server::{
-        admission::{AuthState, ClientInfo},
-        auth::Identity,
+        admission::{AuthState, Capacity, ClientInfo},
+        auth::{DynAuthenticator, Identity},
+        config::Config,
         http::{
             handshake::Negotiated,
             limits::Permit,
             pending::PendingSlot,
-            upgraded::{self, AllLayers, BeforeAuthentication, Unauthenticated},
+            upgraded::{AllLayers, BeforeAuthentication, Unauthenticated, UpgradedStream},
         },
         registry::event::RejectReason,
         role::HostedRole,
-        sessions::new_link::NewLink,
+        sessions::{entry::SessionEntry, new_link::NewLink},
     },
     time::deadline_in,
     transport::{WebSocketTransport, builder::Builder},
 };
 
-impl<S: Service<R>, R: HostedRole> ServerState<S, R> {
-    /// Waits for the upgrade, and gets a service to run on it.
-    pub(in crate::server) async fn open(
-        self: Arc<Self>,
-        upgrade: OnUpgrade,
-        negotiated: Negotiated,
-        client: ClientInfo,
-    ) -> Option<RunningConnection<S, R>> {
-        // One timer for all that follows: to set one costs more than most of it.
-        let mut timer = pin!(sleep_until(deadline_in(self.config.timeout)));
-        let upgraded = tokio::select! {
-            upgraded = upgrade => upgraded.inspect_err(|error| tracing::debug!(%error, "no upgrade")),
-            () = &mut timer => {
-                tracing::debug!("no upgrade in time");
-                return None;
-            }
-        };
-        // On the heap, one after the other: what waits for an unauthenticated peer is to be small.
-        let opened =
-            Box::pin(self.transport(upgraded.ok()?, negotiated, client, timer.as_mut())).await?;
-        Box::pin(self.start(opened, timer)).await
-    }
+/// Reason of the Close when a limit is reached.
+const AT_CAPACITY: &str = "Server at capacity";
 
-    /// Builds the transport of an upgraded connection, once its client has authenticated if that is
-    /// done within the connection.
-    async fn transport(
-        &self,
-        stream: hyper::upgrade::Upgraded,
-        negotiated: Negotiated,
-        client: ClientInfo,
-        mut timer: Pin<&mut Sleep>,
-    ) -> Option<Established<R>> {
-        let builder = self.config.builder().span(tracing::Span::current());
-        let Negotiated { subprotocol, extensions, limits } = negotiated;
-        let speaks = subprotocol.as_deref() == Some(resume::SUBPROTOCOL);
-        let builder = builder.subprotocol(subprotocol);
-        let ClientInfo { parts, peer, auth_state, requested } = client;
-        let layers = builder.layers();
-        let unauthenticated =
-            BeforeAuthentication { layers: &layers, limit: self.config.first_message };
-        let (identity, permit) = match auth_state {
-            AuthState::Done(identity, permit) => (identity, permit),
-            AuthState::InBand => {
-                let link = upgraded::build_over_upgraded(stream, unauthenticated);
-                let takes = PeerLimits::default();
-                takes.set(limits);
-                let builder = builder.peer(takes);
-                let (transport, identity, permit) =
-                    Box::pin(self.authenticate_in_band(link, builder, &parts, peer)).await?;
-                timer.as_mut().reset(deadline_in(self.config.timeout));
-                return Some(Established { transport, parts, peer, identity, permit, entry: None });
-            }
-            AuthState::RejectAfterUpgrade(cause) => {
-                let link = upgraded::build_over_upgraded(stream, unauthenticated);
-                Box::pin(self.reject_upgraded(link, cause, peer)).await;
-                return None;
-            }
-        };
-        let link = upgraded::build_over_upgraded(stream, AllLayers { layers: &layers, extensions });
-        let (mut transport, entry, permit) = match &self.capacity.sessions {
-            Some(sessions) if speaks || requested.is_some() => {
-                // The place is given back with the connection, and the session goes on without.
-                let address = peer.map(|peer| peer.ip());
-                let new_link = NewLink::new(link, builder.counters(), permit, limits, address);
-                let asks = (identity.clone(), requested, speaks);
-                let session = Box::pin(sessions.attach(builder, new_link, asks, timer)).await;
-                let (transport, entry) = session?;
-                (transport, Some(entry), None)
-            }
-            _ => {
-                let takes = PeerLimits::default();
-                takes.set(limits);
-                (builder.peer(takes).over_link(link, ConnectionEvents::default()), None, permit)
-            }
-        };
-        if self.config.in_band {
-            transport.intercept_requests(in_band::needless::<R>);
-        }
-        Some(Established { transport, parts, peer, identity, permit, entry })
-    }
+/// Connection of an admitted client, over which a service can run.
+pub(in crate::server) struct Established<R: HostedRole> {
+    /// Transport whose extensions hold the upgrade request and the identity.
+    pub(in crate::server) transport: WebSocketTransport<R>,
+    pub(in crate::server) peer: Option<SocketAddr>,
+    pub(in crate::server) identity: Option<Identity>,
+    /// Permit of the connection, unless its session has it.
+    pub(in crate::server) permit: Option<Permit>,
+    /// Session of the connection, if sessions can outlive connections.
+    pub(in crate::server) entry: Option<Arc<SessionEntry<R>>>,
+    /// Memory that a copy of the upgrade request takes, in bytes; each MCP request carries one.
+    pub(in crate::server) head_bytes: usize,
+}
 
-    /// Authenticates a client on `link`, and builds its transport.
-    pub(in crate::server) async fn authenticate_in_band(
-        &self,
-        mut link: Box<dyn Unauthenticated>,
-        mut builder: Builder<R>,
-        parts: &Parts,
-        peer: Option<SocketAddr>,
-    ) -> Option<(WebSocketTransport<R>, Option<Identity>, Option<Permit>)> {
-        let slot = self.pending.register(peer.map(|peer| peer.ip()));
-        match self
-            .await_authentication(&mut *link, builder.framing_mut(), (parts, peer), &slot)
-            .await
-        {
-            Ok((identity, permit)) => {
-                let link = link.authenticated(&builder.layers());
-                let link = link.inspect_err(|error| tracing::debug!(%error, "lost")).ok()?;
-                let mut transport = builder.over_link(link, ConnectionEvents::default());
-                transport.intercept_requests(in_band::again::<R>);
-                Some((transport, identity, permit))
-            }
-            Err((cause, reason)) => {
-                self.config.registry.rejected(cause, peer);
-                in_band::close(&mut *link, reason).await;
-                // Who waits for the slot may wait for the file descriptor.
-                drop(link);
-                drop(slot);
-                None
-            }
-        }
-    }
+/// Reason why an upgraded connection has no transport of its own.
+pub(in crate::server) enum NotEstablished {
+    /// The client is rejected, and has yet to be told.
+    Rejected(Box<RejectedLink>),
+    /// The connection was lost.
+    Lost(Error),
+    /// The connection carries an earlier session, or was closed since its client may not have that.
+    NotNeeded,
+}
 
-    /// Closes the `link` of a client for which there is no room.
-    pub(in crate::server) async fn reject_upgraded(
-        &self,
-        mut link: Box<dyn Unauthenticated>,
-        cause: RejectReason,
-        peer: Option<SocketAddr>,
-    ) {
-        self.config.registry.rejected(cause, peer);
-        let slot = self.pending.register(peer.map(|peer| peer.ip()));
-        let reason = CloseReason::new(CloseCode::TryAgainLater, "Server at capacity");
+/// Upgraded connection of a rejected client.
+pub(in crate::server) struct RejectedLink {
+    pub(in crate::server) cause: RejectReason,
+    pub(in crate::server) reason: CloseReason,
+    // Before the slot: what waits for the slot may wait for the file descriptor.
+    link: Box<dyn Unauthenticated>,
+    slot: PendingSlot,
+}
+
+impl RejectedLink {
+    /// Closes the connection with the reason, until its slot is needed.
+    pub(in crate::server) async fn close(mut self: Box<Self>) {
+        let was_evicted = self.cause == RejectReason::Crowded;
         tokio::select! {
-            () = in_band::close(&mut *link, reason) => {}
-            () = slot.evicted() => {}
+            biased;
+            () = in_band::close(&mut *self.link, self.reason.clone()) => {}
+            () = self.slot.evicted(), if !was_evicted => {}
         }
     }
+}
 
-    /// Waits until a client has said who it is, and finds a place for it.
-    async fn await_authentication(
-        &self,
-        link: &mut dyn Unauthenticated,
-        framing: &mut dyn Framing<R>,
-        (parts, peer): (&Parts, Option<SocketAddr>),
-        slot: &PendingSlot,
-    ) -> Result<(Option<Identity>, Option<Permit>), (RejectReason, CloseReason)> {
-        let Some(authenticator) = &self.config.authenticator else { return Ok((None, None)) };
-        let address = peer.map(|peer| peer.ip());
-        let client = (parts, peer);
-        let proof = in_band::authenticate(link, framing, &self.config, &**authenticator, client);
-        let identity = tokio::select! {
-            proof = proof => proof?,
-            () = slot.evicted() => {
-                let reason = CloseReason::new(CloseCode::TryAgainLater, "too many strangers");
-                return Err((RejectReason::Crowded, reason));
+/// Builds the transport of an upgraded connection.
+///
+/// A client that authenticates within the connection does so first. The `timer` bounds the steps
+/// after the upgrade, and starts anew after an authentication.
+pub(in crate::server) async fn establish<R: HostedRole>(
+    config: &Config<R>,
+    capacity: &Capacity<R>,
+    stream: impl UpgradedStream,
+    (negotiated, client): (Negotiated, ClientInfo),
+    mut timer: Pin<&mut Sleep>,
+) -> Result<Established<R>, NotEstablished> {
+    let Negotiated { subprotocol, extensions, limits } = negotiated;
+    let ClientInfo { parts, peer, auth_state, requested } = client;
+    let address = peer.map(|peer| peer.ip());
+    let speaks = subprotocol.as_deref() == Some(resume::SUBPROTOCOL);
+    let builder = config.builder().span(tracing::Span::current()).subprotocol(subprotocol);
+    let layers = builder.layers();
+    let unauthenticated = BeforeAuthentication { layers: &layers, limit: config.first_message };
+    let (mut transport, identity, permit, entry) = match auth_state {
+        AuthState::InBand(authenticator) => {
+            let link = stream.build(unauthenticated);
+            let slot = capacity.pending.register(address);
+            let builder = builder.peer(peer_limits(limits));
+            let client = (&parts, peer);
+            let authenticated =
+                authenticate(config, capacity, &*authenticator, (link, slot), builder, client);
+            let (transport, identity, permit) = Box::pin(authenticated).await?;
+            timer.as_mut().reset(deadline_in(config.timeout));
+            (transport, Some(identity), Some(permit), None)
+        }
+        AuthState::RejectAfterUpgrade(cause) => {
+            let reason = CloseReason::new(CloseCode::TryAgainLater, AT_CAPACITY);
+            let link = stream.build(unauthenticated);
+            let slot = capacity.pending.register(address);
+            let rejected = RejectedLink { cause, reason, link, slot };
+            return Err(NotEstablished::Rejected(Box::new(rejected)));
+        }
+        AuthState::Done(identity, permit) => {
+            let link = stream.build(AllLayers { layers: &layers, extensions });
+            let (mut transport, permit, entry) = match &capacity.sessions {
+                Some(sessions) if speaks || requested.is_some() => {
+                    // The permit is given back with the connection, and the session goes on without.
+                    let permit = Some(permit);
+                    let new_link = NewLink::new(link, builder.counters(), permit, limits, address);
+                    let asks = (identity.clone(), requested, speaks);
+                    let session = Box::pin(sessions.attach(builder, new_link, asks, timer)).await;
+                    let (transport, entry) = session.ok_or(NotEstablished::NotNeeded)?;
+                    (transport, None, Some(entry))
+                }
+                _ => {
+                    let builder = builder.peer(peer_limits(limits));
+                    (builder.over_link(link, ConnectionEvents::default()), Some(permit), None)
+                }
+            };
+            if config.in_band {
+                transport.intercept_requests(in_band::needless::<R>);
             }
-            () = self.config.stop.cancelled() => return Err((RejectReason::Stopping, self.stopping())),
-        };
-        let permit = self.capacity.connections.try_acquire(address).map_err(|cause| {
-            (cause, CloseReason::new(CloseCode::TryAgainLater, "Server at capacity"))
-        })?;
-        Ok((Some(identity), Some(permit)))
+            (transport, identity, permit, entry)
+        }
+    };
+    let head_bytes = head_bytes(&parts);
+    let extensions = transport.extensions();
+    extensions.insert(parts);
+    if let Some(identity) = &identity {
+        extensions.insert(identity.clone());
     }
+    Ok(Established { transport, peer, identity, permit, entry, head_bytes })
+}
+
+/// Authenticates a client on a link without layers, and builds its transport.
+async fn authenticate<R: HostedRole>(
+    config: &Config<R>,
+    capacity: &Capacity<R>,
+    authenticator: &dyn DynAuthenticator,
+    (mut link, slot): (Box<dyn Unauthenticated>, PendingSlot),
+    mut builder: Builder<R>,
+    client: (&Parts, Option<SocketAddr>),
+) -> Result<(WebSocketTransport<R>, Identity, Permit), NotEstablished> {
+    let framing = builder.framing_mut();
+    let outcome = tokio::select! {
+        outcome = in_band::authenticate(&mut *link, framing, config, authenticator, client) => outcome,
+        () = slot.evicted() => {
+            let reason = "too many unauthenticated clients";
+            Err((RejectReason::Crowded, CloseReason::new(CloseCode::TryAgainLater, reason)))
+        }
+        () = config.stop.cancelled() => Err((RejectReason::Stopping, config.drain.reason.clone())),
+    };
+    let address = client.1.map(|peer| peer.ip());
+    let admitted = outcome.and_then(|identity| {
+        let at_capacity = |cause| (cause, CloseReason::new(CloseCode::TryAgainLater, AT_CAPACITY));
+        let permit = capacity.connections.try_acquire(address).map_err(at_capacity)?;
+        Ok((identity, permit))
+    });
+    match admitted {
+        Ok((identity, permit)) => {
+            let link = link.authenticated(&builder.layers()).map_err(NotEstablished::Lost)?;
+            let mut transport = builder.over_link(link, ConnectionEvents::default());
+            transport.intercept_requests(in_band::again::<R>);
+            Ok((transport, identity, permit))
+        }
+        Err((cause, reason)) => {
+            let rejected = RejectedLink { cause, reason, link, slot };
+            Err(NotEstablished::Rejected(Box::new(rejected)))
+        }
+    }
+}
+
+/// Creates the limits of a peer that announces these.
+fn peer_limits(announced: MessageLimits) -> PeerLimits {
+    let limits = PeerLimits::default();
+    limits.set(announced);
+    limits
+}
+
+/// Returns the memory that a copy of an upgrade request takes, in bytes.
+fn head_bytes(parts: &Parts) -> usize {
+    // An entry of the map, its place in the index, and half as many again that are unused.
+    size_of::<Parts>() + parts.headers.capacity() * 160
 }

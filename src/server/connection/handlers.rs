@@ -1,4 +1,4 @@
-//! [`GuardedService`]: handlers that run are counted, and can be stopped.
+//! [`GuardedService`]: a service whose running handlers are counted, and can be stopped.
 
 use std::{
     borrow::Cow,
@@ -31,39 +31,37 @@ use crate::{
     server::role::HostedRole,
 };
 
-/// One handler, among those counted in [`RunningHandlers::running`].
+/// Unit of [`RunningHandlers::running`] for a handler that ends by itself.
 const ONE: u64 = 1;
 
-/// One handler that goes on until somebody stops it.
+/// Unit of [`RunningHandlers::running`] for a handler that runs until it is stopped.
 const ONE_OPEN_ENDED: u64 = ONE | 1 << 32;
 
 /// Handlers of one connection that run.
 #[derive(Debug, Default)]
 pub(in crate::server) struct RunningHandlers {
-    /// All in the lower half, those that go on until somebody stops them in the upper: two counts
-    /// that change at once.
+    /// Two counts that change at once: all in the lower half, open-ended ones in the upper.
     running: AtomicU64,
-    /// No more are begun.
+    /// `true` once no more may begin.
     draining: AtomicBool,
     idle: Notify,
     abort: CancellationToken,
-    /// How long each may take that ends by itself.
-    time: Option<Duration>,
+    /// Time that each may take that ends by itself.
+    timeout: Option<Duration>,
 }
 
 impl RunningHandlers {
-    /// Creates it with none; each may take so long.
-    pub(in crate::server) fn within(time: Option<Duration>) -> Arc<Self> {
-        Arc::new(Self { time, ..Self::default() })
+    /// Creates an empty set of handlers, each of which may take as long as `timeout`.
+    pub(in crate::server) fn within(timeout: Option<Duration>) -> Arc<Self> {
+        Arc::new(Self { timeout, ..Self::default() })
     }
 
-    /// Returns `true` if none runs now that ends by itself.
+    /// Returns `true` if no handler runs that ends by itself.
     pub(in crate::server) fn is_idle(&self) -> bool {
         calls(self.running.load(SeqCst)) == 0
     }
 
-    /// Lets no more begin, and resolves when those that run have ended. Those that go on until
-    /// somebody stops them are not waited for.
+    /// Lets no more begin, and resolves when all that run have ended but open-ended ones.
     pub(in crate::server) async fn drained(&self) {
         self.draining.store(true, SeqCst);
         while !self.is_idle() {
@@ -71,20 +69,21 @@ impl RunningHandlers {
         }
     }
 
-    /// Returns how many run of those that go on until somebody stops them.
+    /// Returns the number of running handlers that go on until they are stopped.
     pub(in crate::server) fn open_ended(&self) -> usize {
         open_ended(self.running.load(SeqCst))
     }
 
-    /// Drops all that run, wherever they are.
+    /// Drops all running handlers, at whatever they wait for.
     pub(in crate::server) fn abort(&self) {
         self.abort.cancel();
     }
 
+    /// Counts a handler that begins; an error once no more may.
     fn begin(self: &Arc<Self>, one: u64) -> Result<HandlerGuard, ErrorData> {
         self.running.fetch_add(one, SeqCst);
         let running = HandlerGuard { handlers: self.clone(), one };
-        // Now that it counts: `drained` may have found none just before.
+        // Only now that it counts: `drained` may have found none just before.
         if self.draining.load(SeqCst) {
             return Err(refusal("stopping", "the server is stopping"));
         }
@@ -100,7 +99,7 @@ fn open_ended(running: u64) -> usize {
     (running >> 32) as usize
 }
 
-/// Returns how many end by themselves.
+/// Returns the number of handlers that end by themselves.
 fn calls(running: u64) -> usize {
     all(running) - open_ended(running)
 }
@@ -109,7 +108,7 @@ fn refusal(reason: &str, message: &'static str) -> ErrorData {
     ErrorData::new(UNAVAILABLE, message, Some(json!({ "reason": reason })))
 }
 
-/// Counts as a handler as long as it lives.
+/// Guard of a counted handler: dropping it ends the count.
 struct HandlerGuard {
     handlers: Arc<RunningHandlers>,
     one: u64,
@@ -118,7 +117,7 @@ struct HandlerGuard {
 impl Drop for HandlerGuard {
     fn drop(&mut self) {
         let before = self.handlers.running.fetch_sub(self.one, SeqCst);
-        // Whoever waits has said so before they looked at the count.
+        // `drained` sets the flag before it looks at the count.
         if self.handlers.draining.load(SeqCst) && calls(before - self.one) == 0 {
             self.handlers.idle.notify_one();
         }
@@ -144,11 +143,11 @@ impl<R: HostedRole, S: Service<R>> Service<R> for GuardedService<S> {
         context: RequestContext<R>,
     ) -> impl Future<Output = Result<R::Resp, ErrorData>> + Send + '_ {
         let one = if R::is_open_ended(&request) { ONE_OPEN_ENDED } else { ONE };
-        // In a box: rmcp moves the future several times before it is polled.
+        // Boxed: rmcp moves the future several times before it is polled.
         let handling: BoxFuture<'_, _> = match self.handlers.begin(one) {
             Ok(running) => {
                 let handler = self.service.handle_request(request, context);
-                let time = self.handlers.time.filter(|_| one == ONE);
+                let time = self.handlers.timeout.filter(|_| one == ONE);
                 let timer = time.map(|time| Box::pin(sleep(time)));
                 Box::pin(HandlerFuture { handler, running, abort: None, timer })
             }
@@ -179,12 +178,12 @@ impl<R: HostedRole, S: Service<R>> Service<R> for GuardedService<S> {
 }
 
 pin_project! {
-    /// Handler that may be stopped.
+    /// Future of a handler that may be stopped.
     struct HandlerFuture<F> {
         #[pin]
         handler: F,
         running: HandlerGuard,
-        // Only once the handler has to be waited for.
+        // Made at the first poll that finds the handler pending.
         abort: Option<Pin<Box<WaitForCancellationFutureOwned>>>,
         timer: Option<Pin<Box<Sleep>>>,
     }

@@ -2,13 +2,13 @@
 //!
 //! | from the client | answer |
 //! |---|---|
-//! | the request `authenticate` with a `token` that is accepted | the result `{"authenticated": true}` |
-//! | … that is not | the error `-32001`, then a Close: 4401, or 4403 where 403 would be the answer, or 1013 where 503 would |
+//! | the request `authenticate` with an accepted `token` | the result `{"authenticated": true}` |
+//! | … with any other | the error `-32001`, then a Close: 4401, 4403 for a 403, 1013 for a 503 |
 //! | any other request | the error `-32001` "Authentication required" |
 //! | a message larger than [`Config::max_first_message_size`] | a Close: 1009 |
 //! | anything else | nothing |
 //! | the request `authenticate` again | the error `-32600` "already authenticated" |
-//! | … where nobody is asked, or a header has said enough | the result `{"authenticated": true}` |
+//! | … of a client that was admitted at its upgrade | the result `{"authenticated": true}` |
 
 use std::net::SocketAddr;
 
@@ -37,8 +37,10 @@ use crate::{
     },
 };
 
-/// Reads from `link` until the client has authenticated. The handshake timeout bounds the time
-/// until it asks; the authenticator then has as long again.
+/// Reads from `link` until the client has authenticated.
+///
+/// The handshake timeout bounds the time until the client asks; the authenticator then has as long
+/// again.
 ///
 /// # Errors
 /// The reason to close the connection with.
@@ -62,7 +64,7 @@ pub(in crate::server) async fn authenticate<R: HostedRole>(
         Ok(_) => JsonRpcMessage::response(R::custom_result(json!({ "authenticated": true })), id),
         Err(_) => refusal::<R>("Authentication failed", id),
     };
-    let answered = timeout(config.timeout, say(link, framing, &answer)).await;
+    let answered = timeout(config.timeout, write(link, framing, &answer)).await;
     let identity = verdict.map_err(|denied| {
         let (cause, code) = match denied {
             AuthError::Unauthorized | AuthError::Challenge(_) => {
@@ -88,7 +90,7 @@ pub(in crate::server) async fn close(link: &mut dyn Unauthenticated, reason: Clo
     let _ = link.close().await;
 }
 
-/// What a client is answered that asks to be authenticated and need not be.
+/// Answers the method `authenticate` for a client that was admitted at its upgrade.
 pub(in crate::server) fn needless<R: HostedRole>(
     request: &R::PeerReq,
 ) -> Option<Result<R::Resp, ErrorData>> {
@@ -96,7 +98,7 @@ pub(in crate::server) fn needless<R: HostedRole>(
     Some(Ok(R::custom_result(json!({ "authenticated": true }))))
 }
 
-/// What it is answered when it is already.
+/// Answers the method `authenticate` for a client that has used it already.
 pub(in crate::server) fn again<R: HostedRole>(
     request: &R::PeerReq,
 ) -> Option<Result<R::Resp, ErrorData>> {
@@ -104,7 +106,7 @@ pub(in crate::server) fn again<R: HostedRole>(
     Some(Err(ErrorData::invalid_request("already authenticated", None)))
 }
 
-/// Reads the next request to authenticate, and its token; every other request is refused.
+/// Reads up to the next request to authenticate. Returns its token; every other request is refused.
 async fn attempt<R: HostedRole>(
     link: &mut dyn Unauthenticated,
     framing: &mut dyn Framing<R>,
@@ -114,7 +116,7 @@ async fn attempt<R: HostedRole>(
             Some(Ok(Message::Close(_))) | None => return Err(left()),
             Some(Ok(message)) if message.is_data() => message,
             Some(Ok(_)) => continue,
-            // The socket has told the client itself.
+            // The socket has sent its own Close.
             Some(Err(error)) => return Err(reason_of(&error)),
         };
         let read =
@@ -137,8 +139,8 @@ async fn attempt<R: HostedRole>(
             Err(DecodeError::Unacceptable(reason)) => return Err(reason),
         };
         match answer {
-            Some(answer) => say(link, framing, &answer).await,
-            None => say_owed(link, framing).await,
+            Some(answer) => write(link, framing, &answer).await,
+            None => write_replies(link, framing).await,
         }
         .map_err(|error| reason_of(&error))?;
     }
@@ -160,8 +162,8 @@ fn decode<R: HostedRole>(
     Ok(UnauthenticatedMessage::Authenticate { id, token: token.map(str::to_owned) })
 }
 
-/// Writes `message`, and the replies that the framing has queued.
-async fn say<R: HostedRole>(
+/// Writes `message` and the replies that the framing has queued.
+async fn write<R: HostedRole>(
     link: &mut dyn Unauthenticated,
     framing: &mut dyn Framing<R>,
     message: &TxJsonRpcMessage<R>,
@@ -170,10 +172,11 @@ async fn say<R: HostedRole>(
     if let Some(message) = encoded.and_then(|message| framing.enqueue_in_order(message)) {
         link.feed(message).await?;
     }
-    say_owed(link, framing).await
+    write_replies(link, framing).await
 }
 
-async fn say_owed<R: HostedRole>(
+/// Writes the replies that the framing has queued.
+async fn write_replies<R: HostedRole>(
     link: &mut dyn Unauthenticated,
     framing: &mut dyn Framing<R>,
 ) -> Result<(), Error> {

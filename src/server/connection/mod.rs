@@ -1,7 +1,7 @@
-//! What happens after the 101: authentication within the connection, the service, and its end.
+//! Connections after the 101: authentication within the connection, the service, and its end.
 
-mod establish;
+pub(super) mod establish;
 mod handlers;
-pub(super) mod in_band;
+mod in_band;
 mod run;
 pub(super) mod state;

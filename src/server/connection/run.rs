@@ -1,7 +1,6 @@
-//! One connection, from the upgrade to the end of its service.
+//! The service of one connection, from the upgrade to its end.
 
 use std::{
-    net::SocketAddr,
     panic::AssertUnwindSafe,
     pin::{Pin, pin},
     sync::Arc,
@@ -9,12 +8,13 @@ use std::{
 };
 
 use futures::{FutureExt, SinkExt};
-use http::request::Parts;
+use hyper::upgrade::OnUpgrade;
 use rmcp::{Service, service::RunningService};
 use tokio::time::{Instant, Sleep, sleep_until, timeout, timeout_at};
 use tokio_util::sync::CancellationToken;
 
 use super::{
+    establish::{Established, NotEstablished, establish},
     handlers::{GuardedService, RunningHandlers},
     state::ServerState,
 };
@@ -23,24 +23,23 @@ use crate::{
     event::State,
     layer::shared_link::SharedLink,
     server::{
-        auth::Identity,
-        http::limits::Permit,
+        admission::ClientInfo,
+        http::{handshake::Negotiated, limits::Permit},
         registry::{Registration, connection::Connection},
         role::HostedRole,
-        sessions::entry::{Owner, SessionEntry},
+        sessions::entry::Owner,
     },
     time::deadline_in,
     transport::{UnansweredRequests, WebSocketTransport},
 };
 
-/// How long the last answers may take to be written, and the closing handshake, when a service is
-/// told to end.
+/// Time for the last responses and the closing handshake when a service is told to end.
 const CLOSE_GRACE: Duration = Duration::from_secs(4);
 
-/// The same, when its time is over.
+/// Shortest time for that, once the deadline of the shutdown has passed.
 const MIN_CLOSE_GRACE: Duration = Duration::from_secs(1);
 
-/// A connection whose service runs.
+/// Connection whose service runs.
 pub(in crate::server) struct RunningConnection<S: Service<R>, R: HostedRole> {
     running: RunningService<R, GuardedService<S>>,
     stop: CancellationToken,
@@ -48,19 +47,7 @@ pub(in crate::server) struct RunningConnection<S: Service<R>, R: HostedRole> {
     guard: ConnectionGuard<R>,
 }
 
-/// Connection of a client that is admitted and gets a service.
-pub(in crate::server) struct Established<R: HostedRole> {
-    pub(in crate::server) transport: WebSocketTransport<R>,
-    /// Upgrade request, as handlers see it.
-    pub(in crate::server) parts: Parts,
-    pub(in crate::server) peer: Option<SocketAddr>,
-    pub(in crate::server) identity: Option<Identity>,
-    pub(in crate::server) permit: Option<Permit>,
-    /// Session of the connection, if sessions can outlive connections.
-    pub(in crate::server) entry: Option<Arc<SessionEntry<R>>>,
-}
-
-/// What is given back when a connection ends, whichever way it does.
+/// Guard of a connection: dropping it cuts the connection and gives back what it has taken.
 struct ConnectionGuard<R: HostedRole> {
     shared: SharedLink,
     unanswered: Arc<UnansweredRequests>,
@@ -75,24 +62,86 @@ impl<R: HostedRole> Drop for ConnectionGuard<R> {
 }
 
 impl<S: Service<R>, R: HostedRole> ServerState<S, R> {
-    /// Gets a service to run on a connection, before the `timer` fires.
-    pub(in crate::server) async fn start(
-        &self,
-        opened: Established<R>,
-        mut timer: Pin<&mut Sleep>,
+    /// Waits for the upgrade, and starts a service on it. `None` if there is nothing to run.
+    pub(in crate::server) async fn open(
+        self: Arc<Self>,
+        upgrade: OnUpgrade,
+        negotiated: Negotiated,
+        client: ClientInfo,
     ) -> Option<RunningConnection<S, R>> {
-        let Established { mut transport, parts, peer, identity, permit, entry } = opened;
-        let registry = &self.config.registry;
-        let connection =
-            Connection::new(registry.next_id(), peer, identity.clone(), transport.stats());
-        tracing::debug!(id = connection.id(), ?identity, "connected");
-        let head_bytes = head_bytes(&parts);
-        let extensions = transport.extensions();
-        extensions.insert(parts);
-        extensions.insert(connection.clone());
-        if let Some(identity) = identity {
-            extensions.insert(identity);
+        // One timer for all that follows: to set one costs more than most of it.
+        let mut timer = pin!(sleep_until(deadline_in(self.config.timeout)));
+        let upgraded = tokio::select! {
+            upgraded = upgrade => upgraded.inspect_err(|error| tracing::debug!(%error, "no upgrade")),
+            () = &mut timer => {
+                tracing::debug!("no upgrade in time");
+                return None;
+            }
+        };
+        let (upgraded, peer) = (upgraded.ok()?, client.peer);
+        // On the heap, one after the other: an unauthenticated client is to take up little.
+        let (config, capacity, client) = (&self.config, &self.capacity, (negotiated, client));
+        match Box::pin(establish(config, capacity, upgraded, client, timer.as_mut())).await {
+            Ok(established) => Box::pin(self.start(established, timer)).await,
+            Err(NotEstablished::Rejected(rejected)) => {
+                config.registry.rejected(rejected.cause, peer);
+                Box::pin(rejected.close()).await;
+                None
+            }
+            Err(NotEstablished::Lost(error)) => {
+                tracing::debug!(%error, "lost");
+                None
+            }
+            Err(NotEstablished::NotNeeded) => None,
         }
+    }
+
+    /// Starts a service on a connection, before the `timer` fires.
+    async fn start(
+        &self,
+        established: Established<R>,
+        timer: Pin<&mut Sleep>,
+    ) -> Option<RunningConnection<S, R>> {
+        let (transport, guard) = self.register(established);
+        let service = match AssertUnwindSafe(async { (self.factory)() }).catch_unwind().await {
+            Ok(Ok(service)) => service,
+            failed => {
+                match failed {
+                    Ok(Err(error)) => tracing::error!(%error, "no service for a connection"),
+                    _ => tracing::error!("the factory of services panicked"),
+                }
+                self.close(&guard.shared, CloseCode::Internal.into()).await;
+                return None;
+            }
+        };
+        let handlers = RunningHandlers::within(self.config.request_timeout);
+        let service = GuardedService::new(service, handlers.clone());
+        let stop = CancellationToken::new();
+        let running = if self.config.framing_properties().has_initialize {
+            let mut initialization = pin!(R::run(service, transport, stop.clone()));
+            match self.initialized(initialization.as_mut(), &handlers, &guard, timer).await {
+                Ok(running) => running,
+                Err(reason) => {
+                    handlers.abort();
+                    self.close(&guard.shared, reason).await;
+                    return None;
+                }
+            }
+        } else {
+            R::run_directly(service, transport, stop.clone())
+        };
+        guard.registration.connection.initialized();
+        Some(RunningConnection { running, stop, handlers, guard })
+    }
+
+    /// Lists a connection in the registry, and in its session if it has one.
+    fn register(&self, established: Established<R>) -> (WebSocketTransport<R>, ConnectionGuard<R>) {
+        let Established { mut transport, peer, identity, permit, entry, head_bytes } = established;
+        let registry = &self.config.registry;
+        let stats = transport.stats();
+        let connection = Connection::new(registry.next_id(), peer, identity, stats);
+        tracing::debug!(id = connection.id(), identity = ?connection.identity(), "connected");
+        transport.extensions().insert(connection.clone());
         let (shared, unanswered) = transport.share_connection();
         if let Some(entry) = entry {
             entry.set_owner(Owner {
@@ -103,64 +152,47 @@ impl<S: Service<R>, R: HostedRole> ServerState<S, R> {
                 head_bytes,
             });
         }
-        let registration =
-            registry.register(connection.clone(), shared.clone(), self.encode.clone());
-        let guard =
-            ConnectionGuard { shared: shared.clone(), unanswered, registration, _permit: permit };
+        let registration = registry.register(connection, shared.clone(), self.encode.clone());
+        (transport, ConnectionGuard { shared, unanswered, registration, _permit: permit })
+    }
 
-        let service = match AssertUnwindSafe(async { (self.factory)() }).catch_unwind().await {
-            Ok(Ok(service)) => service,
-            failed => {
-                match failed {
-                    Ok(Err(error)) => tracing::error!(%error, "no service for a connection"),
-                    _ => tracing::error!("the factory of services panicked"),
-                }
-                self.close(&shared, CloseCode::Internal.into()).await;
-                return None;
-            }
-        };
-        let handlers = RunningHandlers::within(self.config.request_timeout);
-        let watched = GuardedService::new(service, handlers.clone());
-        let stop = CancellationToken::new();
-        if !self.config.framing_properties().has_initialize {
-            let running = R::run_directly(watched, transport, stop.clone());
-            connection.initialized();
-            return Some(RunningConnection { running, stop, handlers, guard });
-        }
-        let mut initialization = pin!(R::run(watched, transport, stop.clone()));
+    /// Waits for MCP's initialization, before the `timer` fires.
+    ///
+    /// # Errors
+    /// The reason to close the connection with.
+    async fn initialized<T>(
+        &self,
+        mut initialization: Pin<&mut impl Future<Output = Result<T, R::InitializeError>>>,
+        handlers: &RunningHandlers,
+        guard: &ConnectionGuard<R>,
+        mut timer: Pin<&mut Sleep>,
+    ) -> Result<T, CloseReason> {
         let time = self.config.timeout;
-        let reason = loop {
+        loop {
             tokio::select! {
-                initialized = &mut initialization => match initialized {
-                    Ok(running) => {
-                        connection.initialized();
-                        return Some(RunningConnection { running, stop, handlers, guard });
-                    }
-                    Err(error) => {
-                        tracing::debug!(error = %R::explain(&error), "not initialized");
-                        break CloseReason::new(CloseCode::Policy, "MCP was not initialized");
-                    }
-                },
+                initialized = &mut initialization => return initialized.map_err(|error| {
+                    tracing::debug!(error = %R::explain(&error), "not initialized");
+                    CloseReason::new(CloseCode::Policy, "MCP was not initialized")
+                }),
                 () = &mut timer => {
                     if handlers.is_idle() {
                         let reason = format!("MCP was not initialized within {time:?}");
-                        break CloseReason::new(CloseCode::Policy, reason);
+                        return Err(CloseReason::new(CloseCode::Policy, reason));
                     }
-                    // What the service itself takes is its own affair.
+                    // The time that the service itself takes does not count.
                     timer.as_mut().reset(deadline_in(time));
                 }
-                reason = connection.close_request().requested() => break reason,
-                () = self.config.stop.cancelled() => break self.stopping(),
+                reason = guard.registration.connection.close_request().requested() => {
+                    return Err(reason);
+                }
+                () = self.config.stop.cancelled() => return Err(self.stop_reason()),
             }
-        };
-        handlers.abort();
-        self.close(&shared, reason).await;
-        None
+        }
     }
 
-    /// Waits until the service ends, or ends it.
-    pub(in crate::server) async fn run(&self, session: RunningConnection<S, R>) {
-        let RunningConnection { running, stop, handlers, guard } = session;
+    /// Runs the service to its end, and ends it when the connection is closed or the server stops.
+    pub(in crate::server) async fn run(&self, connection: RunningConnection<S, R>) {
+        let RunningConnection { running, stop, handlers, guard } = connection;
         let mut ended = pin!(running.waiting());
         let close_request = guard.registration.connection.close_request();
         let drained = async {
@@ -173,7 +205,7 @@ impl<S: Service<R>, R: HostedRole> ServerState<S, R> {
         };
         tokio::select! {
             _ = &mut ended => {}
-            // rmcp would wait for answers that nobody gets.
+            // rmcp would wait for responses that nobody gets.
             () = lost => {
                 handlers.abort();
                 let _ = ended.await;
@@ -184,8 +216,8 @@ impl<S: Service<R>, R: HostedRole> ServerState<S, R> {
                 let _ = timeout(CLOSE_GRACE, &mut ended).await;
             }
             deadline = drained => {
-                // rmcp sends the answers that it still has, then closes.
-                guard.shared.close_with(self.stopping());
+                // rmcp sends the responses that it still has, then closes.
+                guard.shared.close_with(self.stop_reason());
                 handlers.abort();
                 stop.cancel();
                 let now = Instant::now();
@@ -197,8 +229,8 @@ impl<S: Service<R>, R: HostedRole> ServerState<S, R> {
         handlers.abort();
     }
 
-    /// Resolves when it is this connection's turn to close and every call is answered, as far as
-    /// what the client reads; or at the deadline, which it returns.
+    /// Waits for the turn of this connection to close and for its calls to be answered and written.
+    /// Returns the deadline, which bounds all of it.
     async fn drain(&self, handlers: &RunningHandlers, guard: &ConnectionGuard<R>) -> Instant {
         let deadline = deadline_in(self.config.drain.deadline);
         sleep_until(self.pacer.next(&self.config.drain, self.tasks.len()).min(deadline)).await;
@@ -211,16 +243,10 @@ impl<S: Service<R>, R: HostedRole> ServerState<S, R> {
         deadline
     }
 
+    /// Closes a connection with this reason, within the close timeout of its socket.
     async fn close(&self, shared: &SharedLink, reason: CloseReason) {
         let mut shared = shared.clone();
         shared.close_with(reason);
         let _ = timeout(self.config.transport.socket.close_timeout, shared.close()).await;
     }
-}
-
-/// Returns the memory that a copy of an upgrade request takes, which each request of the client
-/// carries, in bytes.
-fn head_bytes(parts: &Parts) -> usize {
-    // An entry of the map, its place in the index, and half as many again that are unused.
-    size_of::<Parts>() + parts.headers.capacity() * 160
 }

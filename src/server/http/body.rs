@@ -1,4 +1,4 @@
-//! [`Body`]: what requests and answers carry when they are no WebSocket.
+//! [`Body`]: the body of requests and responses beside the WebSockets.
 
 use std::{
     error::Error,
@@ -11,10 +11,11 @@ use bytes::Bytes;
 use http_body::{Frame, SizeHint};
 use http_body_util::{BodyExt, combinators::UnsyncBoxBody};
 
-/// The body of a request or an answer, of whatever kind.
+/// Body of a request or response, of any type.
 pub struct Body(UnsyncBoxBody<Bytes, Box<dyn Error + Send + Sync>>);
 
 impl Body {
+    /// Boxes a body.
     pub(in crate::server) fn new<B>(body: B) -> Self
     where
         B: http_body::Body<Data = Bytes, Error: Into<Box<dyn Error + Send + Sync>>>

@@ -43,15 +43,15 @@ pub struct GuardLayer {
     authenticates: bool,
 }
 
-/// Service that admits a request as a [`WebSocketService`](crate::server::WebSocketService) of the same
-/// [`Config`] would.
+/// Service that makes the checks of a [`WebSocketService`](crate::server::WebSocketService) before
+/// another service.
 ///
 /// A request reaches the inner service when its `Host` and `Origin` are allowed and the
-/// [`Authenticator`](crate::server::Authenticator), if there is one, says who sends it. The [`Identity`] is
-/// then in the request's extensions, where [`Identity::of`] finds it from within an MCP handler
-/// too. Every other request gets the answer that it would have got for an upgrade:
+/// [`Authenticator`](crate::server::Authenticator), if there is one, says who sends it. The
+/// [`Identity`] is then in the request's extensions, where [`Identity::of`] finds it from within an
+/// MCP handler too. Every other request gets the response that it would have got for an upgrade:
 ///
-/// | request | answer |
+/// | request | response |
 /// |---|---|
 /// | a target that is not the `Host` | 400 |
 /// | `Host` or `Origin` not allowed | 403 |
@@ -61,13 +61,13 @@ pub struct GuardLayer {
 /// | the authenticator fails or takes too long | 503 with `Retry-After` |
 /// | [`Config::peer_addr`] panics | 500 |
 ///
-/// The registry of the configuration counts it among the refused. In HTTP/2 the `:authority` stands
-/// for the `Host`. A token comes from the same places as for an upgrade; so a
-/// [cookie](Config::token_cookie) counts beside an allowed `Origin` alone, which browsers leave out
+/// The registry of the configuration counts it among the rejected. In HTTP/2 the `:authority`
+/// stands for the `Host`. A token comes from the same places as for an upgrade; so a
+/// [cookie](Config::token_cookie) counts only beside an allowed `Origin`, which browsers leave out
 /// when a page gets something from its own server.
 ///
-/// Limits and [`authentication within the connection`](Config::in_band_authentication) are for
-/// WebSockets alone, and a server that stops goes on answering here until nobody is left.
+/// Limits and [authentication within the connection](Config::in_band_authentication) are for
+/// WebSockets alone, and a server that stops goes on answering here until its last connection ends.
 ///
 /// **CORS**: a preflight (`OPTIONS` with `Access-Control-Request-Method`) is a request like any
 /// other. Browsers send it without a token, so that it is 401 where there is an authenticator. For
@@ -83,6 +83,7 @@ pub struct Guard<S> {
 
 /// Checks of a [`Config`] of either role.
 trait Checks: Send + Sync {
+    /// Returns the future of [`check`].
     fn check<'a>(
         &'a self,
         parts: &'a mut Parts,
@@ -101,9 +102,10 @@ impl<R: McpRole> Checks for Config<R> {
 }
 
 impl<R: McpRole> Config<R> {
-    /// Returns a tower layer that checks HTTP requests as an upgrade is checked: `Host`, `Origin`,
-    /// and the [authenticator](Self::authenticator) if there is one. It is for axum routes and
-    /// other services beside the WebSockets; see [`Guard`](Guard).
+    /// Returns a tower layer that makes the checks of an upgrade before other HTTP services.
+    ///
+    /// It checks `Host` and `Origin`, and asks the [authenticator](Self::authenticator) if there is
+    /// one. It is for axum routes and other services beside the WebSockets; see [`Guard`].
     ///
     /// # Errors
     /// [`io::ErrorKind::InvalidInput`] when an allowed host or origin cannot be read.
@@ -135,12 +137,12 @@ impl<R: McpRole> Config<R> {
 }
 
 impl GuardLayer {
+    /// Creates the layer with all checks of `config`.
     pub(in crate::server) fn new<R: McpRole>(config: Config<R>) -> Self {
         Self { checks: Arc::new(config), authenticates: true }
     }
 
-    /// Leaves the authenticator out, and checks `Host` and `Origin` alone: for public pages and
-    /// health checks.
+    /// Leaves out the authenticator: for public pages and health checks.
     #[must_use]
     pub fn without_authenticator(mut self) -> Self {
         self.authenticates = false;
@@ -172,7 +174,7 @@ where
     }
 
     fn call(&mut self, request: Request<B>) -> Self::Future {
-        // The one that is ready answers, its clone stays.
+        // The clone that was polled ready takes the request.
         let clone = self.inner.clone();
         let mut inner = mem::replace(&mut self.inner, clone);
         let GuardLayer { checks, authenticates } = self.layer.clone();
@@ -203,8 +205,10 @@ impl<S: fmt::Debug> fmt::Debug for Guard<S> {
     }
 }
 
-/// Checks a request as `config` says, and adds the identity of its sender to its extensions; or
-/// returns the response that refuses it, which the registry counts.
+/// Checks a request as `config` says, and adds the identity of its sender to its extensions.
+///
+/// # Errors
+/// The response to a request that is rejected; the registry has counted it.
 pub(in crate::server) async fn check<R: McpRole>(
     config: &Config<R>,
     parts: &mut Parts,

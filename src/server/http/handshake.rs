@@ -1,4 +1,4 @@
-//! The server's opening handshake (RFC 6455, section 4.2), by hyper.
+//! Validation of an upgrade request, and the 101 (RFC 6455, section 4.2).
 
 use base64::{Engine as _, engine::general_purpose::STANDARD};
 
@@ -29,34 +29,35 @@ use crate::{
     server::registry::event::RejectReason,
 };
 
-/// Choice of what the client offered.
+/// Choice among the offers of a client.
 pub(in crate::server) struct Negotiated {
     pub(in crate::server) subprotocol: Option<String>,
     pub(in crate::server) extensions: WsExtensions,
-    /// Limits that the client announces.
+    /// Limits announced by the client.
     pub(in crate::server) limits: MessageLimits,
 }
 
-/// Upgrade request that may be granted.
+/// Upgrade request that is valid, and may be granted.
 pub(in crate::server) struct ValidUpgrade {
     accept: String,
     subprotocol: Option<String>,
-    /// The client offers to resume.
+    /// `true` if the client offers the resume extension.
     resumes: bool,
     extensions: (WsExtensions, Option<HeaderValue>),
     limits: MessageLimits,
 }
 
 impl ValidUpgrade {
-    /// Returns `true` if the client offers to resume.
+    /// Returns `true` if the client offers the resume extension.
     pub(in crate::server) fn resumes(&self) -> bool {
         self.resumes
     }
 
-    /// Returns the 101, and what it chooses: the subprotocol of the resume extension if it is
-    /// offered and spoken here, and, for clients that are `known`, the extensions. An
-    /// unauthenticated client could make this side inflate data, and browsers compress whatever
-    /// they may. The response announces the limits of this side.
+    /// Returns the 101, which announces this side's `own` limits, and what it chooses.
+    ///
+    /// It chooses the subprotocol of the resume extension if that is offered and this side
+    /// `resumes`, and extensions for clients that are `known` alone: an unauthenticated client
+    /// could make this side inflate data, and browsers compress whatever they may.
     pub(in crate::server) fn accept(
         self,
         resumes: bool,
@@ -87,7 +88,7 @@ impl ValidUpgrade {
     }
 }
 
-/// Validates that a request asks for an upgrade as RFC 6455 wants it, from an allowed host and page.
+/// Validates an upgrade request (RFC 6455, section 4.2.1) and its `Host` and `Origin`.
 pub(in crate::server) fn validate(
     parts: &Parts,
     allowed: &Allowed,
@@ -117,7 +118,7 @@ pub(in crate::server) fn validate(
         let what = "Sec-WebSocket-Key is not 16 bytes in base64";
         return Err(reject(StatusCode::BAD_REQUEST, what));
     }
-    // A body would be read as frames, and what a proxy takes for the one must not be the other.
+    // A body would be read as frames: a proxy and this side must not disagree on what is which.
     let is_empty = |length: &HeaderValue| length == "0";
     if headers.contains_key(TRANSFER_ENCODING)
         || !headers.get_all(CONTENT_LENGTH).iter().all(is_empty)
@@ -142,8 +143,9 @@ pub(in crate::server) fn validate(
     })
 }
 
-/// Chooses the subprotocol to answer: `mcp` where it is offered; else the first `mcp.version.…`, which
-/// carries no secret; never any other, for it may be a token.
+/// Chooses the subprotocol: `mcp` if it is offered, else the first `mcp.version.…`, else none.
+///
+/// Any other may be a token, and is never echoed.
 fn choose_subprotocol(headers: &HeaderMap) -> Option<String> {
     let offered = || elements(headers, SEC_WEBSOCKET_PROTOCOL);
     offered()
@@ -152,13 +154,13 @@ fn choose_subprotocol(headers: &HeaderMap) -> Option<String> {
         .map(str::to_owned)
 }
 
-/// Returns the value of a header that stands there once.
+/// Returns the value of a header, unless there are several.
 fn single_header(headers: &HeaderMap, name: HeaderName) -> Option<&HeaderValue> {
     let mut values = headers.get_all(name).into_iter();
     values.next().filter(|_| values.next().is_none())
 }
 
-/// Returns `true` if a request with these headers wants to be upgraded.
+/// Returns `true` if a request with these headers asks for a WebSocket.
 pub(in crate::server) fn asks_for_websocket(headers: &HeaderMap) -> bool {
     headers.contains_key(SEC_WEBSOCKET_KEY)
         || elements(headers, UPGRADE).any(|element| element.eq_ignore_ascii_case("websocket"))

@@ -1,4 +1,4 @@
-//! Headers of requests: which are for the handshake alone, and which must not be logged.
+//! Headers of requests: removal of the handshake's own, and marks on those that must not be logged.
 
 use http::{
     Extensions, HeaderMap, HeaderValue,
@@ -23,8 +23,9 @@ pub(in crate::server) fn mark_sensitive(headers: &mut HeaderMap) {
     }
 }
 
-/// Strips a request of what was for the handshake alone, marks what must not be logged, and copies the
-/// rest: as hyper has read it, each small value holds on to the whole buffer.
+/// Strips a request of the handshake's own headers, and marks those that must not be logged.
+///
+/// The others are copied: as hyper has read them, each small value keeps the whole buffer alive.
 pub(in crate::server) fn strip_handshake_headers(parts: &mut Parts) {
     const HANDSHAKE: [HeaderName; 8] = [
         MAX_MESSAGE,
@@ -37,7 +38,7 @@ pub(in crate::server) fn strip_handshake_headers(parts: &mut Parts) {
         SEC_WEBSOCKET_VERSION,
     ];
     let stays = |name: &HeaderName| !HANDSHAKE.contains(name);
-    // No larger than it has to be: a session holds it, and each of its requests a copy.
+    // No larger than needed: each request of the connection carries a copy.
     let names = parts.headers.keys().filter(|name| stays(name)).count();
     let mut headers = HeaderMap::with_capacity(names);
     for (name, value) in parts.headers.iter().filter(|(name, _)| stays(name)) {

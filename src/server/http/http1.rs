@@ -1,4 +1,4 @@
-//! HTTP/1.1 as it is served before the upgrade.
+//! HTTP/1.1 settings for connections before the upgrade.
 
 use std::time::Duration;
 
@@ -7,15 +7,15 @@ use hyper_util::rt::TokioTimer;
 
 use super::progress::MAX_HEAD_BYTES;
 
-/// hyper adds what it is given to the present moment, and panics where that is too much.
+/// Longest timeout given to hyper, which panics if the deadline overflows.
 const MAX_HEAD_TIMEOUT: Duration = Duration::from_secs(86_400);
 
-/// Returns HTTP/1.1 with a bound to the size of each head, and a deadline where the caller has none.
+/// Returns HTTP/1.1 with a bound on the size of each head, and on its time if there is one.
 pub(in crate::server) fn http1(head_timeout: Option<Duration>) -> http1::Builder {
     let mut http = http1::Builder::new();
     http.timer(TokioTimer::new())
         .header_read_timeout(head_timeout.map(|timeout| timeout.min(MAX_HEAD_TIMEOUT)))
-        // Never reached: less is read of a head.
+        // Never reached: `WriteTimeout` reads less of a head.
         .max_buf_size(MAX_HEAD_BYTES + (8 << 10));
     http
 }

@@ -72,7 +72,7 @@ impl Limits {
     }
 }
 
-/// Counter of the connections, which enforces the limits.
+/// Counter of connections, which enforces the limits.
 #[derive(Debug)]
 pub(in crate::server) struct ConnectionLimit {
     limits: Limits,
@@ -82,11 +82,12 @@ pub(in crate::server) struct ConnectionLimit {
 #[derive(Debug, Default)]
 struct Counts {
     all: usize,
-    /// Counted only if that is limited.
+    /// Counts by address, if these are limited.
     by_address: HashMap<Option<IpAddr>, usize>,
 }
 
 impl ConnectionLimit {
+    /// Creates the counter, with no connection.
     pub(in crate::server) fn new(limits: Limits) -> Arc<Self> {
         Arc::new(Self { limits, counts: Mutex::default() })
     }
@@ -105,7 +106,7 @@ impl ConnectionLimit {
         }
         let address = address.map(address_prefix);
         if let Some(limit) = self.limits.connections_per_address {
-            // Looked up first: an entry for each who is refused would never be removed.
+            // Looked up first: the entry of a rejected client would never be removed.
             if counts.by_address.get(&address).copied().unwrap_or(0) >= limit {
                 return Err(RejectReason::AddressAtCapacity);
             }
@@ -120,7 +121,7 @@ impl ConnectionLimit {
     }
 }
 
-/// Permit for one connection. Dropping it gives it back.
+/// Permit for one connection; dropping it gives it back.
 #[derive(Debug)]
 pub(in crate::server) struct Permit {
     limit: Arc<ConnectionLimit>,
@@ -140,7 +141,7 @@ impl Drop for Permit {
     }
 }
 
-/// Returns what one subscriber has: an address, or the /64 in which it chooses its own.
+/// Returns the part of an address that one subscriber has: all of IPv4, the /64 of IPv6.
 pub(in crate::server) fn address_prefix(address: IpAddr) -> IpAddr {
     match address.to_canonical() {
         IpAddr::V6(address) => Ipv6Addr::from_bits(address.to_bits() >> 64 << 64).into(),

@@ -1,5 +1,4 @@
-//! What happens before the 101: requests, their checks, and the limits on who has not shown who they
-//! are.
+//! Connections before the 101: requests, their checks, and the limits on unauthenticated clients.
 
 pub(super) mod body;
 pub(super) mod guard;

@@ -1,8 +1,8 @@
-//! Which hosts are served, and which web pages may connect (RFC 6454; RFC 6455, section 10.2).
+//! [`Allowed`]: the hosts and origins that are served (RFC 6454; RFC 6455, section 10.2).
 //!
-//! A browser lets any page open a WebSocket to any host, and tells only in `Origin` whose page it
-//! is. And a page may let its own name point to the visitor's machine (DNS rebinding), which shows
-//! only in `Host`. So both are looked at.
+//! A browser lets any page open a WebSocket to any host, and names the page's origin in `Origin`
+//! alone. A page may also let its own name resolve to the visitor's machine (DNS rebinding), which
+//! shows in `Host` alone. So both are checked.
 
 mod pattern;
 pub(in crate::server) mod source;
@@ -25,20 +25,22 @@ use http_body_util::Full;
 
 use self::{
     pattern::{HostPattern, OriginPattern},
-    source::{Origin, Place, Source},
+    source::{HostPort, Origin, Source},
 };
 use super::rejection::Rejection;
 use crate::{server::registry::event::RejectReason, warn_limit::WarnLimit};
 
-/// Hosts and origins that are let in.
+/// Hosts that are served, and origins whose pages may connect.
 #[derive(Debug, Clone)]
 pub(in crate::server) struct Allowed {
     /// `None` serves every host.
     hosts: Option<Vec<HostPattern>>,
     origins: Vec<OriginPattern>,
     predicate: Option<Predicate>,
-    /// Connections come by TLS: 443 is the port of a `Host` without one, and a host's own pages come by
-    /// `https` only, so that nobody on the way can have written them.
+    /// `true` if connections come by TLS.
+    ///
+    /// A `Host` without a port is at 443 then, and the hosts' own pages are those of `https` alone, so
+    /// that nobody on the way can have written them.
     secure: bool,
     /// First entry that could not be parsed, and why.
     invalid: Option<String>,
@@ -76,6 +78,7 @@ impl Default for Allowed {
 }
 
 impl Allowed {
+    /// Sets the hosts that are served.
     pub(in crate::server) fn hosts<T: Into<String>>(&mut self, hosts: impl IntoIterator<Item = T>) {
         let hosts = hosts.into_iter().filter_map(|host| {
             let host = host.into();
@@ -91,10 +94,12 @@ impl Allowed {
         self.hosts = Some(hosts.collect());
     }
 
+    /// Serves every host.
     pub(in crate::server) fn every_host(&mut self) {
         self.hosts = None;
     }
 
+    /// Sets the origins whose pages may connect.
     pub(in crate::server) fn origins<T: Into<String>>(
         &mut self,
         origins: impl IntoIterator<Item = T>,
@@ -114,6 +119,7 @@ impl Allowed {
         self.origins = origins.collect();
     }
 
+    /// Allows those origins, too, that `predicate` chooses.
     pub(in crate::server) fn origins_if(
         &mut self,
         predicate: Arc<dyn Fn(&Origin) -> bool + Send + Sync>,
@@ -121,26 +127,29 @@ impl Allowed {
         self.predicate = Some(Predicate(predicate));
     }
 
+    /// Returns `true` if connections come by TLS.
     pub(in crate::server) fn is_secure(&self) -> bool {
         self.secure
     }
 
+    /// Takes all connections for such that come by TLS.
     pub(in crate::server) fn assume_https(&mut self) {
         self.secure = true;
     }
 
+    /// Records the fault of an entry, unless there was one before.
     fn note(&mut self, fault: &str) {
         self.invalid.get_or_insert_with(|| fault.to_owned());
     }
 
-    /// The configuration itself, if it can be read.
+    /// Fails with the first entry that could not be parsed.
     pub(in crate::server) fn validate(&self) -> Result<(), String> {
         self.invalid.clone().map_or(Ok(()), Err)
     }
 
     /// Checks the `Host` and `Origin` of a request, and logs a rejection.
     pub(in crate::server) fn check(&self, headers: &HeaderMap) -> Result<(), NotAllowed> {
-        self.logged(only(headers, HOST).and_then(|host| self.decide(host, headers)))
+        self.logged(single_value(headers, HOST).and_then(|host| self.decide(host, headers)))
     }
 
     /// Checks a request whose host is that of its target, as in HTTP/2.
@@ -152,6 +161,7 @@ impl Allowed {
         self.logged(self.decide(Some(authority.as_bytes()), headers))
     }
 
+    /// Logs a rejection, within the bounds on such warnings.
     fn logged(&self, decision: Result<(), NotAllowed>) -> Result<(), NotAllowed> {
         if let Err(NotAllowed { what, .. }) = &decision
             && let Some(suppressed) = self.admit_warning()
@@ -166,16 +176,18 @@ impl Allowed {
     }
 
     fn decide(&self, host: Option<&[u8]>, headers: &HeaderMap) -> Result<(), NotAllowed> {
-        let place = host.and_then(text).and_then(Place::parse);
-        if self.hosts.is_some() && !place.as_ref().is_some_and(|place| self.lists(place)) {
+        let host_port = host.and_then(text).and_then(HostPort::parse);
+        if self.hosts.is_some()
+            && !host_port.as_ref().is_some_and(|host_port| self.lists(host_port))
+        {
             return Err(NotAllowed::host(host));
         }
-        let Some(origin) = only(headers, ORIGIN)? else { return Ok(()) };
+        let Some(origin) = single_value(headers, ORIGIN)? else { return Ok(()) };
         let Some(source) = text(origin).and_then(Source::parse) else {
             return Err(NotAllowed::origin(origin));
         };
         let listed = self.origins.iter().any(|allowed| allowed.covers(&source));
-        let own = || place.is_some_and(|place| self.vouches(&place, &source));
+        let own = || host_port.is_some_and(|host_port| self.is_own_page(&host_port, &source));
         if listed || own() || self.is_chosen(&source) {
             Ok(())
         } else {
@@ -183,26 +195,30 @@ impl Allowed {
         }
     }
 
-    /// Whether `host` is in the list of hosts. Clients leave out the port that is their scheme's own (RFC
-    /// 9110, section 7.2), and without TLS here the scheme is not known: a proxy may speak `https`.
-    fn lists(&self, host: &Place) -> bool {
+    /// Returns `true` if `host` is in the list of hosts.
+    ///
+    /// Clients leave out the default port of their scheme (RFC 9110, section 7.2), and without TLS
+    /// here the scheme is not known: a proxy may speak `https`.
+    fn lists(&self, host: &HostPort) -> bool {
         let default: &[u16] = if self.secure { &[443] } else { &[80, 443] };
         let ports = host.port.as_ref().map_or(default, slice::from_ref);
         self.hosts.iter().flatten().any(|allowed| allowed.covers(&host.host, ports))
     }
 
-    /// Returns `true` if a page of `source` is the `host`'s own. Only a listed host vouches for its
-    /// pages; and since a `Host` may leave its port open, the page's must be listed too.
-    fn vouches(&self, host: &Place, source: &Source) -> bool {
-        let Source::Page(Origin { scheme, place }) = source else { return false };
+    /// Returns `true` if a page of `source` is the `host`'s own.
+    ///
+    /// Only the pages of a listed host count as its own; and since a `Host` may leave its port
+    /// open, that of the page must be listed too.
+    fn is_own_page(&self, host: &HostPort, source: &Source) -> bool {
+        let Source::Page(Origin { scheme, host_port }) = source else { return false };
         let default = match (scheme.as_str(), self.secure) {
             ("https", _) => 443,
             ("http", false) => 80,
             _ => return false,
         };
-        place.host == host.host
-            && place.port == Some(host.port.unwrap_or(default))
-            && self.lists(place)
+        host_port.host == host.host
+            && host_port.port == Some(host.port.unwrap_or(default))
+            && self.lists(host_port)
     }
 
     /// Returns `true` if there is a predicate, and it allows `source`.
@@ -211,7 +227,7 @@ impl Allowed {
             return false;
         };
         catch_unwind(AssertUnwindSafe(|| predicate(origin))).unwrap_or_else(|_| {
-            tracing::error!("what chooses allowed origins panicked");
+            tracing::error!("the predicate of allowed origins panicked");
             false
         })
     }
@@ -246,7 +262,7 @@ impl NotAllowed {
         Self { cause, what: format!("more than one {name}") }
     }
 
-    /// Returns the 403 response. It quotes the request, so browsers must not take it for a page.
+    /// Returns the 403, which quotes the request, so that browsers must not take it for a page.
     pub(in crate::server) fn reject(self) -> Box<Rejection> {
         let mut rejection = Rejection::new(self.cause, StatusCode::FORBIDDEN, "");
         *rejection.response.body_mut() = Full::new(Bytes::from(self.what));
@@ -256,8 +272,10 @@ impl NotAllowed {
     }
 }
 
-/// Quotes `value` for logs and responses: bytes that a terminal or a browser may act on are
-/// escaped, a long value is cut, and user information, which may hold a password, is left out.
+/// Quotes `value` for logs and responses.
+///
+/// Bytes that a terminal or a browser may act on are escaped, a long value is cut, and user
+/// information, which may hold a password, is left out.
 fn shown(value: &[u8]) -> String {
     const MAX: usize = 100;
     let host = value.iter().rposition(|byte| *byte == b'@').map(|at| &value[at..]);
@@ -278,14 +296,15 @@ fn shown(value: &[u8]) -> String {
     text + "\""
 }
 
+/// Returns a header value as text, if it is printable ASCII.
 fn text(value: &[u8]) -> Option<&str> {
     str::from_utf8(value)
         .ok()
         .filter(|text| text.bytes().all(|byte| matches!(byte, b'\t' | b' '..=b'~')))
 }
 
-/// The value of a header that may stand there once at most.
-fn only(headers: &HeaderMap, name: HeaderName) -> Result<Option<&[u8]>, NotAllowed> {
+/// Returns the value of a header, if there is one; several are not allowed.
+fn single_value(headers: &HeaderMap, name: HeaderName) -> Result<Option<&[u8]>, NotAllowed> {
     let mut values = headers.get_all(&name).iter().map(HeaderValue::as_bytes);
     match (values.next(), values.next()) {
         (value, None) => Ok(value),

@@ -1,4 +1,4 @@
-//! [`PendingConnections`]: clients that have yet to show who they are, and the eviction of some.
+//! [`PendingConnections`]: unauthenticated clients, and the eviction of some.
 
 use std::{
     cmp::Reverse,
@@ -16,7 +16,7 @@ use super::limits::address_prefix;
 /// Time that an evicted connection may take to close before another is evicted.
 const EVICTION_TIMEOUT: Duration = Duration::from_millis(50);
 
-/// Connections of clients that have not shown who they are.
+/// Connections of clients that have not authenticated, before the upgrade or after it.
 #[derive(Debug)]
 pub(in crate::server) struct PendingConnections {
     capacity: usize,
@@ -29,8 +29,8 @@ pub(in crate::server) struct PendingConnections {
 struct Queues {
     registered: u64,
     waiting: Queue,
-    /// Clients that are being answered something else meanwhile, and take up no slot.
-    auth_state: Queue,
+    /// Clients with a request to the fallback, which take up no slot meanwhile.
+    suspended: Queue,
 }
 
 #[derive(Debug, Default)]
@@ -47,7 +47,7 @@ struct Entry {
 }
 
 impl Queue {
-    /// Returns the oldest, of the address that has the most.
+    /// Returns the oldest of the address that has the most.
     fn oldest(&self) -> Option<u64> {
         let groups = self.by_address.values();
         let first = |group: &BTreeSet<u64>| group.first().copied();
@@ -76,11 +76,12 @@ impl Queue {
 }
 
 impl PendingConnections {
+    /// Creates the set, which holds `capacity` connections.
     pub(in crate::server) fn new(capacity: usize) -> Arc<Self> {
         Arc::new(Self { capacity, queues: Mutex::default(), released: Notify::new() })
     }
 
-    /// Registers a connection from `address`, for which another may be evicted.
+    /// Registers a connection from `address`. Another is evicted if there are too many.
     pub(in crate::server) fn register(self: &Arc<Self>, address: Option<IpAddr>) -> PendingSlot {
         let address = address.map(address_prefix);
         let dropped = CancellationToken::new();
@@ -91,14 +92,15 @@ impl PendingConnections {
         PendingSlot { pending: self.clone(), number, dropped }
     }
 
-    /// Evicts one pending connection when another resource, such as file descriptors, runs out: the
-    /// oldest, else one whose fallback response is in progress. Returns `false` if there was none.
-    /// Waits up to 50 ms for its socket to close.
+    /// Evicts one pending connection when another resource, such as file descriptors, runs out.
+    ///
+    /// It is the oldest, else one whose fallback response is in progress. Waits up to 50 ms for its
+    /// socket to close. Returns `false` if there was none.
     pub(in crate::server) async fn evict_oldest(&self) -> bool {
         let released = self.released.notified();
         let oldest = {
             let mut queues = self.lock();
-            queues.waiting.remove_oldest().or_else(|| queues.auth_state.remove_oldest())
+            queues.waiting.remove_oldest().or_else(|| queues.suspended.remove_oldest())
         };
         let Some(oldest) = oldest else { return false };
         oldest.dropped.cancel();
@@ -106,6 +108,7 @@ impl PendingConnections {
         true
     }
 
+    /// Inserts an entry into those that wait, and evicts the oldest if there are too many.
     fn insert(&self, mut queues: MutexGuard<'_, Queues>, number: u64, entry: Entry) {
         queues.waiting.insert(number, entry);
         let is_full = queues.waiting.entries.len() > self.capacity.max(1);
@@ -121,7 +124,7 @@ impl PendingConnections {
     }
 }
 
-/// Slot of a pending connection. Its number says who came first, and stays the same.
+/// Slot of a pending connection, whose number, in the order of arrival, stays the same.
 #[derive(Debug)]
 pub(in crate::server) struct PendingSlot {
     pending: Arc<PendingConnections>,
@@ -130,32 +133,32 @@ pub(in crate::server) struct PendingSlot {
 }
 
 impl PendingSlot {
-    /// Resolves when somebody else needs the slot.
+    /// Resolves when another connection needs the slot.
     pub(in crate::server) async fn evicted(&self) {
         self.dropped.cancelled().await;
     }
 
-    /// Gives the slot up for a while.
+    /// Gives up the slot for a while.
     pub(in crate::server) fn suspend(&self) {
         let mut queues = self.pending.lock();
         if let Some(entry) = queues.waiting.remove(self.number) {
-            queues.auth_state.insert(self.number, entry);
+            queues.suspended.insert(self.number, entry);
         }
     }
 
-    /// Takes a slot again, for which another connection may be evicted.
+    /// Takes a slot again. Another connection is evicted if there are too many.
     pub(in crate::server) fn resume(&self) {
         let mut queues = self.pending.lock();
-        if let Some(entry) = queues.auth_state.remove(self.number) {
+        if let Some(entry) = queues.suspended.remove(self.number) {
             self.pending.insert(queues, self.number, entry);
         }
     }
 
-    /// Gives the slot up for good.
+    /// Gives up the slot for good.
     pub(in crate::server) fn release(&self) {
         let mut queues = self.pending.lock();
         if queues.waiting.remove(self.number).is_none() {
-            queues.auth_state.remove(self.number);
+            queues.suspended.remove(self.number);
         }
     }
 }
@@ -198,7 +201,7 @@ mod tests {
         );
         let _other = pending.register(at("10.0.0.2"));
         assert!(many[2].dropped.is_cancelled() && !alone.dropped.is_cancelled());
-        // Where each has one, the first leaves.
+        // Where each has one, the first is evicted.
         let _another = pending.register(at("10.0.0.3"));
         assert!(alone.dropped.is_cancelled() && !many[3].dropped.is_cancelled());
         drop(many);
@@ -206,7 +209,7 @@ mod tests {
     }
 
     #[tokio::test]
-    async fn room_is_made_by_those_who_are_not_answered_first() {
+    async fn connections_without_a_response_in_progress_are_evicted_first() {
         let pending = PendingConnections::new(8);
         let [first, second] = [(); 2].map(|()| pending.register(None));
         first.suspend();
@@ -219,7 +222,7 @@ mod tests {
     }
 
     #[test]
-    fn who_stands_takes_up_no_seat_and_has_come_no_later() {
+    fn a_suspended_connection_takes_up_no_slot_and_keeps_its_age() {
         let pending = PendingConnections::new(2);
         let [first, second] = [(); 2].map(|()| pending.register(None));
         first.suspend();
@@ -234,6 +237,6 @@ mod tests {
             slot.resume();
         }
         let queues = pending.lock();
-        assert!(queues.waiting.by_address.is_empty() && queues.auth_state.by_address.is_empty());
+        assert!(queues.waiting.by_address.is_empty() && queues.suspended.by_address.is_empty());
     }
 }

@@ -1,5 +1,4 @@
-//! [`Progress`]: how far a client is before its connection is upgraded, from request to request, each
-//! to the last byte of its response.
+//! [`Progress`]: the progress of a client through its requests, up to the upgrade.
 
 use std::{
     pin::Pin,
@@ -18,16 +17,20 @@ use super::{body::Body, pending::PendingSlot};
 /// Largest head of a request, in bytes; leaves room for large tokens.
 pub(in crate::server) const MAX_HEAD_BYTES: usize = 64 << 10;
 
+/// Stage of a client before its connection is upgraded.
+///
 /// | from | to | when |
 /// |---|---|---|
-/// | `Head` | `Requested` | a request has come; for what is elsewhere, its slot is given up |
-/// | `Requested` | `Answered` | all of the answer is made |
-/// | `Answered` | `Head` | all of it is written; the slot is taken again |
-/// | `Requested` | `Upgraded` | the answer is 101; the slot is given up for good |
+/// | `Head` | `Requested` | a request has come; for one to the fallback, the slot is suspended |
+/// | `Head` | `TooLarge` | the head has more than [`MAX_HEAD_BYTES`] |
+/// | `Requested` | `Answered` | all of the response is made |
+/// | `Answered` | `Head` | all of the response is written; the slot is taken again |
+/// | `Requested` | `Upgraded` | the response is 101; the slot is given up for good |
 #[derive(Debug, Clone, Copy, PartialEq)]
 enum Stage {
     /// TLS handshake, or the head of a request.
     Head,
+    TooLarge,
     Requested,
     Answered,
     Upgraded,
@@ -39,26 +42,25 @@ pub(in crate::server) struct Progress {
     slot: PendingSlot,
     stage: Mutex<Stage>,
     was_served: AtomicBool,
-    /// `true` once the response that follows is an upgrade.
+    /// `true` once the response that follows is an upgrade: read at each I/O, without the lock.
     upgraded: Arc<AtomicBool>,
-    is_too_large: AtomicBool,
 }
 
 impl Progress {
+    /// Creates the progress of a client that has a slot, at the head of its first request.
     pub(in crate::server) fn new(slot: PendingSlot) -> Arc<Self> {
         Arc::new(Self {
             slot,
             stage: Mutex::new(Stage::Head),
             was_served: AtomicBool::new(false),
             upgraded: Arc::default(),
-            is_too_large: AtomicBool::new(false),
         })
     }
 
-    /// Records that a request has come; if it is for the fallback, the slot is suspended.
-    pub(in crate::server) fn set_requested(&self, elsewhere: bool) {
+    /// Records that a request has come. The slot is suspended if it is for the fallback.
+    pub(in crate::server) fn set_requested(&self, is_for_fallback: bool) {
         *self.stage() = Stage::Requested;
-        if elsewhere {
+        if is_for_fallback {
             self.was_served.store(true, Relaxed);
             self.slot.suspend();
         }
@@ -71,17 +73,17 @@ impl Progress {
         self.slot.release();
     }
 
-    /// `true` if the head of the request had more than [`MAX_HEAD_BYTES`].
+    /// Returns `true` if the head of the request had more than [`MAX_HEAD_BYTES`].
     pub(in crate::server) fn is_too_large(&self) -> bool {
-        self.is_too_large.load(Relaxed)
+        *self.stage() == Stage::TooLarge
     }
 
-    /// Returns `true` if it has got a response, or the fallback makes one: ending it rejects nobody.
+    /// Returns `true` if the client has got a response, or the fallback makes one.
     pub(in crate::server) fn was_served(&self) -> bool {
         self.was_served.load(Relaxed)
     }
 
-    /// Returns `true` while a request is being answered.
+    /// Returns `true` while a request is answered.
     pub(in crate::server) fn is_busy(&self) -> bool {
         matches!(*self.stage(), Stage::Requested | Stage::Answered)
     }
@@ -98,17 +100,20 @@ impl Progress {
 
     /// Records that the head of the request has more than [`MAX_HEAD_BYTES`].
     pub(super) fn set_too_large(&self) {
-        self.is_too_large.store(true, Relaxed);
+        *self.stage() = Stage::TooLarge;
     }
 
+    /// Returns `true` once the response is an upgrade.
     pub(super) fn is_upgraded(&self) -> bool {
         self.upgraded.load(Relaxed)
     }
 
+    /// Returns `true` while the head of a request is read, or was found too large.
     pub(super) fn is_at_head(&self) -> bool {
-        *self.stage() == Stage::Head
+        matches!(*self.stage(), Stage::Head | Stage::TooLarge)
     }
 
+    /// Records that all of the response is made.
     fn set_answered(&self) {
         let mut stage = self.stage();
         if *stage == Stage::Requested {
@@ -117,7 +122,7 @@ impl Progress {
         }
     }
 
-    /// Records that all that there was to write is written.
+    /// Records that everything is written.
     pub(super) fn set_flushed(&self) {
         let mut stage = self.stage();
         if *stage == Stage::Answered {
@@ -132,13 +137,14 @@ impl Progress {
     }
 }
 
-/// Body of a response, which tells the progress when all of it is made.
+/// Body of a response that records in the progress when all of it is made.
 pub(in crate::server) struct TrackedBody {
     body: Body,
     progress: Arc<Progress>,
 }
 
 impl TrackedBody {
+    /// Wraps the body of a response.
     pub(in crate::server) fn new(body: Body, progress: Arc<Progress>) -> Self {
         Self { body, progress }
     }

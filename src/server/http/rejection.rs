@@ -1,4 +1,4 @@
-//! [`Rejection`]: why a request is not upgraded, and what is answered.
+//! [`Rejection`]: the reason why a request is not upgraded, and the response.
 
 use std::time::Duration;
 
@@ -20,6 +20,7 @@ pub(in crate::server) struct Rejection {
 }
 
 impl Rejection {
+    /// Creates a rejection with a plain response.
     pub(in crate::server) fn new(
         reason: RejectReason,
         status: StatusCode,
@@ -28,25 +29,29 @@ impl Rejection {
         Box::new(Self { reason, response: plain_response(status, body) })
     }
 
+    /// Sets a header of the response.
     pub(in crate::server) fn with(mut self: Box<Self>, name: HeaderName, value: &str) -> Box<Self> {
-        // What cannot stand in a header is left out: the status says enough.
+        // A value that is not valid in a header is left out: the status says enough.
         if let Ok(value) = HeaderValue::from_str(value) {
             self.response.headers_mut().insert(name, value);
         }
         self
     }
 
+    /// Sets `Retry-After`, in seconds.
     pub(in crate::server) fn retry_after(self: Box<Self>, after: Duration) -> Box<Self> {
         self.with(RETRY_AFTER, &after.as_secs().to_string())
     }
 }
 
+/// Creates the 503 of a server that is stopping.
 pub(in crate::server) fn stopping() -> Box<Rejection> {
     let what = "the server is stopping";
     Rejection::new(RejectReason::Stopping, StatusCode::SERVICE_UNAVAILABLE, what)
         .retry_after(RETRY_DELAY)
 }
 
+/// Creates the 503 of a server at one of its limits.
 pub(in crate::server) fn at_capacity(reason: RejectReason) -> Box<Rejection> {
     let what = match reason {
         RejectReason::AddressAtCapacity => "too many connections from this address",
@@ -55,11 +60,12 @@ pub(in crate::server) fn at_capacity(reason: RejectReason) -> Box<Rejection> {
     Rejection::new(reason, StatusCode::SERVICE_UNAVAILABLE, what).retry_after(RETRY_DELAY)
 }
 
+/// Creates the 400 for a request with several tokens.
 pub(in crate::server) fn several_tokens() -> Box<Rejection> {
     Rejection::new(RejectReason::Unauthorized, StatusCode::BAD_REQUEST, "more than one token")
 }
 
-/// Returns the response to a request that was denied, with or without a token.
+/// Creates the rejection of a request that the authenticator has denied.
 pub(in crate::server) fn auth_rejection(denied: AuthError, has_token: bool) -> Box<Rejection> {
     match denied {
         AuthError::Unauthorized => {

@@ -1,4 +1,4 @@
-//! Responses without a service: how they are made, and how a connection is closed after one.
+//! Responses that no service makes, and the close of a connection after one.
 
 use std::{io, time::Duration};
 
@@ -16,6 +16,7 @@ use crate::handshake::stream::Io;
 /// Time that writing the last response to a client may take.
 pub(in crate::server) const LAST_RESPONSE_TIMEOUT: Duration = Duration::from_secs(1);
 
+/// Response of a server itself.
 pub(in crate::server) type HttpResponse = Response<Full<Bytes>>;
 
 /// Closes the connection after the response, unless that is 101.
@@ -25,7 +26,7 @@ pub(in crate::server) fn close_connection_after<B>(answer: &mut Response<B>) {
     }
 }
 
-/// Returns the body of the response to a request whose head is too large (RFC 6585, section 5).
+/// Returns the response to a request whose head is too large (RFC 6585, section 5), as written.
 pub(in crate::server) fn too_large() -> String {
     let body = format!("the head of the request has more than {MAX_HEAD_BYTES} bytes");
     format!(
@@ -35,8 +36,10 @@ pub(in crate::server) fn too_large() -> String {
     )
 }
 
-/// Writes the `last` response and closes `stream`. Input that still arrives is read and discarded:
-/// the kernel answers unread data with a reset, which would overtake the response.
+/// Writes the `last` response and closes `stream`.
+///
+/// Input that still arrives is read and discarded: the kernel answers unread data with a reset,
+/// which would overtake the response.
 pub(in crate::server) async fn close_unread<I: Io>(mut stream: I, last: &str) {
     let closing = async {
         stream.write_all(last.as_bytes()).await?;
@@ -48,6 +51,7 @@ pub(in crate::server) async fn close_unread<I: Io>(mut stream: I, last: &str) {
     let _ = timeout(LAST_RESPONSE_TIMEOUT, closing).await;
 }
 
+/// Returns a response with this status and text.
 pub(in crate::server) fn plain_response(status: StatusCode, body: &'static str) -> HttpResponse {
     let mut response = Response::new(Full::new(Bytes::from_static(body.as_bytes())));
     *response.status_mut() = status;

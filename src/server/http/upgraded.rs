@@ -1,4 +1,4 @@
-//! What is built over the stream of an upgraded connection, out of hyper's box.
+//! [`UpgradedStream`]: the stream of an upgraded connection, and what is built over it.
 
 use bytes::Bytes;
 use hyper_util::{rt::TokioIo, server::conn::auto};
@@ -17,12 +17,16 @@ use crate::{
     transport::builder::Layers,
 };
 
-/// Connection of an unauthenticated client: a socket without layers above it, whose messages are
-/// small and uncompressed.
+/// Connection of an unauthenticated client: a socket without layers.
+///
+/// Its messages are small, and not compressed.
 pub(in crate::server) trait Unauthenticated:
     Duplex<Message, Message> + Send + Unpin
 {
-    /// Builds all layers, once the client has authenticated and everything was written to it.
+    /// Builds all layers over the socket, once the client has authenticated.
+    ///
+    /// # Errors
+    /// A link that was lost.
     fn authenticated(self: Box<Self>, layers: &Layers) -> Result<BoxLink, Error>;
 }
 
@@ -32,14 +36,15 @@ impl<S: Io> Unauthenticated for Socket<S> {
     }
 }
 
-/// Builder of what runs over the stream of an upgraded connection.
+/// Builder of something over a stream of any type.
 pub(in crate::server) trait BuildOverStream {
     type Output;
 
+    /// Builds it over `stream`, of which the bytes of `leftover` were read already.
     fn build<S: Io>(self, stream: S, leftover: Bytes) -> Self::Output;
 }
 
-/// Builds all layers, for a client that is admitted.
+/// Builder of all layers, for a client that is admitted.
 pub(in crate::server) struct AllLayers<'a> {
     pub(in crate::server) layers: &'a Layers,
     pub(in crate::server) extensions: WsExtensions,
@@ -53,10 +58,10 @@ impl BuildOverStream for AllLayers<'_> {
     }
 }
 
-/// Builds the socket alone, for an unauthenticated client or one to be refused, whose messages have
-/// at most `limit` bytes.
+/// Builder of the socket alone, for a client that is not authenticated or is rejected.
 pub(in crate::server) struct BeforeAuthentication<'a> {
     pub(in crate::server) layers: &'a Layers,
+    /// Largest message of the client, in bytes.
     pub(in crate::server) limit: usize,
 }
 
@@ -68,36 +73,53 @@ impl BuildOverStream for BeforeAuthentication<'_> {
     }
 }
 
-/// Builds something over an upgraded connection. A stream of a known type is unboxed, so that
-/// messages pass without dynamic dispatch; any other stays in its box.
-pub(in crate::server) fn build_over_upgraded<B: BuildOverStream>(
-    upgraded: hyper::upgrade::Upgraded,
-    what: B,
-) -> B::Output {
-    let upgraded = match downcast_stream::<TcpStream>(upgraded) {
-        Ok((stream, leftover)) => {
-            set_tcp_options(&stream);
-            return what.build(stream, leftover);
-        }
-        Err(upgraded) => upgraded,
-    };
-    #[cfg(feature = "rustls-tls")]
-    let upgraded = match downcast_stream::<tokio_rustls::server::TlsStream<TcpStream>>(upgraded) {
-        Ok((stream, leftover)) => {
-            set_tcp_options(stream.get_ref().0);
-            return what.build(stream, leftover);
-        }
-        Err(upgraded) => upgraded,
-    };
-    #[cfg(unix)]
-    let upgraded = match downcast_stream::<tokio::net::UnixStream>(upgraded) {
-        Ok((stream, leftover)) => return what.build(stream, leftover),
-        Err(upgraded) => upgraded,
-    };
-    what.build(TokioIo::new(upgraded), Bytes::new())
+/// Stream of an upgraded connection.
+pub(in crate::server) trait UpgradedStream: Send {
+    /// Builds `what` over the stream.
+    fn build<B: BuildOverStream>(self, what: B) -> B::Output;
 }
 
-/// The stream that hyper, or hyper-util, or the [`Acceptor`](crate::server::listen::acceptor::Acceptor) was given, and what it read beyond the request.
+/// Stream that hyper was given, and the bytes that it read beyond the request.
+impl<S: Io> UpgradedStream for (S, Bytes) {
+    fn build<B: BuildOverStream>(self, what: B) -> B::Output {
+        let (stream, leftover) = self;
+        what.build(stream, leftover)
+    }
+}
+
+/// Stream in hyper's box, which is taken out if its type is known.
+///
+/// So messages pass without dynamic dispatch. Any other stream stays in the box.
+impl UpgradedStream for hyper::upgrade::Upgraded {
+    fn build<B: BuildOverStream>(self, what: B) -> B::Output {
+        let upgraded = match downcast_stream::<TcpStream>(self) {
+            Ok((stream, leftover)) => {
+                set_tcp_options(&stream);
+                return what.build(stream, leftover);
+            }
+            Err(upgraded) => upgraded,
+        };
+        #[cfg(feature = "rustls-tls")]
+        let upgraded = match downcast_stream::<tokio_rustls::server::TlsStream<TcpStream>>(upgraded)
+        {
+            Ok((stream, leftover)) => {
+                set_tcp_options(stream.get_ref().0);
+                return what.build(stream, leftover);
+            }
+            Err(upgraded) => upgraded,
+        };
+        #[cfg(unix)]
+        let upgraded = match downcast_stream::<tokio::net::UnixStream>(upgraded) {
+            Ok((stream, leftover)) => return what.build(stream, leftover),
+            Err(upgraded) => upgraded,
+        };
+        what.build(TokioIo::new(upgraded), Bytes::new())
+    }
+}
+
+/// Returns the stream in hyper's box if it has this type, and the bytes read beyond the request.
+///
+/// This crate's listener wraps the stream before it gives it to hyper, and hyper-util wraps it too.
 fn downcast_stream<S: Io>(
     upgraded: hyper::upgrade::Upgraded,
 ) -> Result<(S, Bytes), hyper::upgrade::Upgraded> {

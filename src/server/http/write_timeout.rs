@@ -1,4 +1,4 @@
-//! [`WriteTimeout`]: the stream of an HTTP connection, with a bound to its heads and its patience.
+//! [`WriteTimeout`]: the stream of an HTTP connection, with a bound on writes and on heads.
 
 use std::{
     io::{self, IoSlice},
@@ -19,29 +19,32 @@ use crate::{
     time::deadline_in,
 };
 
-/// Stream of an HTTP connection before the upgrade: a client that reads nothing of a response for
-/// too long is cut, and a request's head is bounded. Upgraded connections are unaffected.
+/// Stream of an HTTP connection before the upgrade, with a write timeout and a bound on heads.
+///
+/// A client that reads nothing of a response for too long is cut, but not once it is upgraded.
 pub(in crate::server) struct WriteTimeout<I> {
     stream: ExactCase<I>,
     progress: Arc<Progress>,
-    patience: Duration,
-    /// Since nothing could be written.
+    timeout: Duration,
+    /// Timer that runs while nothing can be written.
     stalled: Option<Pin<Box<Sleep>>>,
     /// Bytes read of the current head, and possibly of what follows.
     head: usize,
 }
 
 impl<I: Io> WriteTimeout<I> {
-    pub(in crate::server) fn new(stream: I, progress: Arc<Progress>, patience: Duration) -> Self {
+    /// Wraps `stream`; each write may take as long as `timeout`.
+    pub(in crate::server) fn new(stream: I, progress: Arc<Progress>, timeout: Duration) -> Self {
         let stream = ExactCase::answer(stream, progress.upgraded());
-        Self { stream, progress, patience, stalled: None, head: 0 }
+        Self { stream, progress, timeout, stalled: None, head: 0 }
     }
 
+    /// Returns the stream itself.
     pub(in crate::server) fn into_inner(self) -> I {
         self.stream.into_inner()
     }
 
-    /// Reads at most the bytes that a head may have.
+    /// Reads part of a head, up to [`MAX_HEAD_BYTES`] in all.
     fn poll_read_head(
         &mut self,
         cx: &mut Context<'_>,
@@ -61,7 +64,7 @@ impl<I: Io> WriteTimeout<I> {
         Poll::Ready(Ok(()))
     }
 
-    /// The `outcome` of an attempt to write, unless it is time to give up.
+    /// Returns the `outcome` of an attempt to write, or an error if none succeeded for too long.
     fn timed<T>(
         &mut self,
         cx: &mut Context<'_>,
@@ -71,9 +74,9 @@ impl<I: Io> WriteTimeout<I> {
             self.stalled = None;
             return outcome;
         }
-        let patience = self.patience;
+        let timeout = self.timeout;
         let stalled =
-            self.stalled.get_or_insert_with(|| Box::pin(sleep_until(deadline_in(patience))));
+            self.stalled.get_or_insert_with(|| Box::pin(sleep_until(deadline_in(timeout))));
         ready!(stalled.as_mut().poll(cx));
         Poll::Ready(Err(io::ErrorKind::TimedOut.into()))
     }

@@ -16,6 +16,7 @@ use tokio::{
     time::{Instant, sleep_until, timeout},
 };
 use tokio_util::{sync::CancellationToken, task::TaskTracker};
+use tracing::Instrument as _;
 
 use super::{
     fallback::BoxHttpService,
@@ -46,7 +47,7 @@ use crate::{
     time::deadline_in,
 };
 
-/// Acceptor of connections, which serves them until they are upgraded.
+/// Acceptor of connections, and HTTP server until they are upgraded.
 pub(in crate::server) struct Acceptor<S, R: McpRole> {
     pub(in crate::server) service: WebSocketService<S, R>,
     pub(in crate::server) path: Arc<str>,
@@ -56,17 +57,18 @@ pub(in crate::server) struct Acceptor<S, R: McpRole> {
     pub(in crate::server) fallback: Option<BoxHttpService>,
     #[cfg(feature = "rustls-tls")]
     pub(in crate::server) tls: Option<super::tls::ServerTls>,
-    /// Cancelled when nobody is accepted any more; responses in progress have until the `deadline`.
+    /// Cancelled when no connection is accepted any more.
     pub(in crate::server) stopped: CancellationToken,
+    /// Deadline of the responses that are then in progress.
     pub(in crate::server) deadline: OnceLock<Instant>,
 }
 
-/// Accepts until told to stop and all that was accepted has ended.
+/// Accepts connections until the server stops, and waits until all of them have ended.
 pub(in crate::server) async fn run<L: Listener, S: Service<R>, R: HostedRole>(
     mut listener: L,
     acceptor: Arc<Acceptor<S, R>>,
 ) {
-    let _gone = acceptor.stopped.clone().drop_guard();
+    let _stopped = acceptor.stopped.clone().drop_guard();
     let connections = TaskTracker::new();
     let drain = acceptor.service.config().drain.deadline;
     let closed = async {
@@ -76,7 +78,7 @@ pub(in crate::server) async fn run<L: Listener, S: Service<R>, R: HostedRole>(
         end
     };
     let mut closed = std::pin::pin!(closed);
-    let mut complained = None;
+    let mut warned_at = None;
     let end = loop {
         let accepted = tokio::select! {
             accepted = listener.accept() => accepted,
@@ -87,15 +89,15 @@ pub(in crate::server) async fn run<L: Listener, S: Service<R>, R: HostedRole>(
                 set_tcp_options(&stream);
                 let span =
                     tracing::info_span!("websocket", peer = peer.map(tracing::field::display));
-                // On the heap from the start: it is large, and a task is moved about before it begins.
                 let slot = acceptor.service.pending().register(peer.map(|peer| peer.ip()));
-                let progress = Box::pin(acceptor.clone().serve_connection(stream, peer, slot));
-                connections.spawn(tracing::Instrument::instrument(progress, span));
+                // On the heap from the start: it is large, and a task is moved about before it begins.
+                let serving = Box::pin(acceptor.clone().serve_connection(stream, peer, slot));
+                connections.spawn(serving.instrument(span));
             }
             Err(error) => {
-                if complained.is_none_or(|at: Instant| at.elapsed() > Duration::from_secs(1)) {
+                if warned_at.is_none_or(|at: Instant| at.elapsed() > Duration::from_secs(1)) {
                     tracing::warn!(%error, "cannot accept");
-                    complained = Some(Instant::now());
+                    warned_at = Some(Instant::now());
                 }
                 let can_make_room = is_out_of_descriptors(&error);
                 if !(can_make_room && acceptor.service.pending().evict_oldest().await) {
@@ -112,7 +114,7 @@ pub(in crate::server) async fn run<L: Listener, S: Service<R>, R: HostedRole>(
 }
 
 impl<S: Service<R>, R: HostedRole> Acceptor<S, R> {
-    /// Receives whoever is at the other end of `stream`, until they are upgraded or have left.
+    /// Serves the connection of `stream` until it is upgraded or has ended.
     ///
     /// The `slot` is taken when the connection is accepted, since tasks do not begin in the order
     /// in which they are spawned.
@@ -136,7 +138,7 @@ impl<S: Service<R>, R: HostedRole> Acceptor<S, R> {
         }
     }
 
-    #[cfg(feature = "rustls-tls")]
+    /// Makes the TLS handshake, if there is to be one, and serves HTTP/1.1 until the upgrade.
     async fn tls_then_http1<I: Io>(
         &self,
         stream: I,
@@ -144,31 +146,21 @@ impl<S: Service<R>, R: HostedRole> Acceptor<S, R> {
         overdue: Instant,
         progress: &Arc<Progress>,
     ) -> Result<(), RejectReason> {
-        let Some(tls) = &self.tls else {
-            return self.serve_http1(stream, peer, overdue, progress).await;
-        };
-        let accepted = tokio::select! {
-            accepted = tokio::time::timeout_at(overdue, tls.accept(stream)) => accepted,
-            () = self.stopped.cancelled() => return Ok(()),
-        };
-        match accepted {
-            Ok(Ok(stream)) => self.serve_http1(stream, peer, overdue, progress).await,
-            Ok(Err(error)) => {
-                tracing::debug!(%error, "no TLS");
-                Err(RejectReason::NoHandshake)
-            }
-            Err(_) => Err(RejectReason::TimedOut),
+        #[cfg(feature = "rustls-tls")]
+        if let Some(tls) = &self.tls {
+            let accepted = tokio::select! {
+                accepted = tokio::time::timeout_at(overdue, tls.accept(stream)) => accepted,
+                () = self.stopped.cancelled() => return Ok(()),
+            };
+            return match accepted {
+                Ok(Ok(stream)) => self.serve_http1(stream, peer, overdue, progress).await,
+                Ok(Err(error)) => {
+                    tracing::debug!(%error, "no TLS");
+                    Err(RejectReason::NoHandshake)
+                }
+                Err(_) => Err(RejectReason::TimedOut),
+            };
         }
-    }
-
-    #[cfg(not(feature = "rustls-tls"))]
-    async fn tls_then_http1<I: Io>(
-        &self,
-        stream: I,
-        peer: Option<SocketAddr>,
-        overdue: Instant,
-        progress: &Arc<Progress>,
-    ) -> Result<(), RejectReason> {
         self.serve_http1(stream, peer, overdue, progress).await
     }
 
@@ -190,6 +182,23 @@ impl<S: Service<R>, R: HostedRole> Acceptor<S, R> {
         service.respond(request).await
     }
 
+    /// Returns the response of `service`, else that of the upgrade if the path `is_here`, else 404.
+    async fn route(
+        &self,
+        request: Request<Incoming>,
+        service: Option<&BoxHttpService>,
+        is_here: bool,
+        progress: &Progress,
+    ) -> Response<Body> {
+        if let Some(service) = service {
+            self.respond(service, request.map(Body::new), progress).await
+        } else if is_here {
+            self.service.clone().handle(request).await.map(Body::new)
+        } else {
+            plain_response(StatusCode::NOT_FOUND, "Not Found").map(Body::new)
+        }
+    }
+
     /// Answers requests until one is upgraded.
     async fn serve_http1<I: Io>(
         &self,
@@ -198,8 +207,7 @@ impl<S: Service<R>, R: HostedRole> Acceptor<S, R> {
         overdue: Instant,
         progress: &Arc<Progress>,
     ) -> Result<(), RejectReason> {
-        // Where there is more to be had than an upgrade, clients may stay for it, and each head has
-        // its own deadline.
+        // Where something else is served too, clients may stay, and each head has its own deadline.
         let may_stay = self.fallback.is_some() || self.same_path.is_some();
         let config = self.service.config();
         let answer = service_fn(|mut request: Request<Incoming>| {
@@ -216,13 +224,7 @@ impl<S: Service<R>, R: HostedRole> Acceptor<S, R> {
                 if let Some(peer) = peer {
                     request.extensions_mut().insert(AcceptedFrom(peer));
                 }
-                let mut response = if let Some(service) = service {
-                    self.respond(service, request.map(Body::new), progress).await
-                } else if is_here {
-                    self.service.clone().handle(request).await.map(Body::new)
-                } else {
-                    plain_response(StatusCode::NOT_FOUND, "Not Found").map(Body::new)
-                };
+                let mut response = self.route(request, service, is_here, progress).await;
                 if response.status() == StatusCode::SWITCHING_PROTOCOLS {
                     progress.set_upgraded();
                 } else if config.stop.is_cancelled() || !may_stay && Instant::now() >= overdue {
@@ -235,9 +237,9 @@ impl<S: Service<R>, R: HostedRole> Acceptor<S, R> {
         let mut connection = http1(may_stay.then_some(config.timeout))
             .serve_connection(TokioIo::new(stream), answer)
             .with_upgrades();
-        let (mut deadline, mut is_last) = ((!may_stay).then_some(overdue), false);
-        let mut is_leaving = false;
+        let mut phase = if may_stay { Phase::Unbounded } else { Phase::Bounded(overdue) };
         loop {
+            let deadline = phase.deadline();
             tokio::select! {
                 biased;
                 outcome = &mut connection => match outcome {
@@ -250,27 +252,22 @@ impl<S: Service<R>, R: HostedRole> Acceptor<S, R> {
                         break;
                     }
                 },
-                () = sleep_until(deadline.unwrap_or(overdue)), if deadline.is_some() => {
-                    if is_leaving {
-                        return Ok(());
+                () = sleep_until(deadline.unwrap_or(overdue)), if deadline.is_some() => match phase {
+                    Phase::Stopping(_) => return Ok(()),
+                    Phase::LastResponse(_) => return Err(RejectReason::TimedOut),
+                    Phase::Unbounded | Phase::Bounded(_) if !progress.is_busy() => break,
+                    Phase::Unbounded | Phase::Bounded(_) => {
+                        // An authenticator has as much time, and the client is to be told its decision.
+                        let time = config.timeout.saturating_add(LAST_RESPONSE_TIMEOUT);
+                        phase = Phase::LastResponse(deadline_in(time));
                     }
-                    if is_last {
-                        return Err(RejectReason::TimedOut);
-                    }
-                    if !progress.is_busy() {
-                        break;
-                    }
-                    // An authenticator has as much time, and the client is to hear its verdict.
-                    deadline = Some(deadline_in(config.timeout.saturating_add(LAST_RESPONSE_TIMEOUT)));
-                    is_last = true;
-                }
-                () = self.stopped.cancelled(), if !is_leaving => {
+                },
+                () = self.stopped.cancelled(), if !matches!(phase, Phase::Stopping(_)) => {
                     if !progress.is_busy() {
                         return Ok(());
                     }
-                    Pin::new(&mut connection).graceful_shutdown();
-                    deadline = Some(self.deadline.get().copied().unwrap_or(overdue));
-                    is_leaving = true;
+                    std::pin::Pin::new(&mut connection).graceful_shutdown();
+                    phase = Phase::Stopping(self.deadline.get().copied().unwrap_or(overdue));
                 }
             }
         }
@@ -285,22 +282,54 @@ impl<S: Service<R>, R: HostedRole> Acceptor<S, R> {
     }
 }
 
+/// Phase of an HTTP connection that is not upgraded, with the deadline of all of it, if any.
+///
+/// | from | to | when |
+/// |---|---|---|
+/// | `Bounded` | `LastResponse` | the deadline passes while a request is being answered |
+/// | any other | `Stopping` | the server stops while a request is being answered |
+///
+/// A connection on which no request is being answered ends instead.
+#[derive(Debug, Clone, Copy)]
+enum Phase {
+    /// The client may stay; each head has a deadline of its own.
+    Unbounded,
+    /// The upgrade is to come before this.
+    Bounded(Instant),
+    /// The response in progress is the last.
+    LastResponse(Instant),
+    /// The server has stopped; the response in progress is the last.
+    Stopping(Instant),
+}
+
+impl Phase {
+    fn deadline(self) -> Option<Instant> {
+        match self {
+            Self::Unbounded => None,
+            Self::Bounded(deadline) | Self::LastResponse(deadline) | Self::Stopping(deadline) => {
+                Some(deadline)
+            }
+        }
+    }
+}
+
 /// Returns `true` for the same path, with or without a slash at its end.
 fn is_same_path(path: &str, own: &str) -> bool {
     let [path, own] = [path, own].map(|path| path.strip_suffix('/').unwrap_or(path));
     path == own
 }
 
-/// Closes `stream`, and tells a client that is still at its first request's head that it is too late
-/// (RFC 9110, section 15.5.9), if it reads. Behind an answer, that would be taken for another.
+/// Closes `stream`, after a 408 (RFC 9110, section 15.5.9) unless the client was served before.
+///
+/// Behind a response, a client would take the 408 for the next one.
 async fn send_408<I: Io>(mut stream: I, was_served: bool) {
     const TOO_LATE: &[u8] =
         b"HTTP/1.1 408 Request Timeout\r\nConnection: close\r\nContent-Length: 0\r\n\r\n";
-    let parting = async {
+    let closing = async {
         if !was_served {
             stream.write_all(TOO_LATE).await?;
         }
         stream.shutdown().await
     };
-    let _ = timeout(LAST_RESPONSE_TIMEOUT, parting).await;
+    let _ = timeout(LAST_RESPONSE_TIMEOUT, closing).await;
 }

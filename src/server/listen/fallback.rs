@@ -1,4 +1,4 @@
-//! [`HttpService`]: HTTP services beside the WebSockets.
+//! [`HttpService`]: an HTTP service beside the WebSockets.
 
 use std::{convert::Infallible, future::poll_fn, pin::Pin};
 
@@ -8,7 +8,7 @@ use tower_service::Service;
 
 use crate::server::http::body::Body;
 
-/// A tower service that answers HTTP requests: axum's `Router`, rmcp's `StreamableHttpService`.
+/// Tower service that answers HTTP requests: axum's `Router`, rmcp's `StreamableHttpService`.
 ///
 /// Implemented for every [`Service`] of `Request<Body>` that is `Clone + Send + Sync`, answers with
 /// a [`http_body::Body`] of [`Bytes`], and never fails. A clone of it answers each request.
@@ -55,18 +55,22 @@ pub(in crate::server) struct BoxHttpService {
 }
 
 impl BoxHttpService {
+    /// Boxes a service before which the checks of an upgrade are made.
     pub(in crate::server) fn guarded(service: impl HttpService) -> Self {
         Self { service: Box::new(service), is_guarded: true }
     }
 
+    /// Boxes a service that answers every request.
     pub(in crate::server) fn unguarded(service: impl HttpService) -> Self {
         Self { service: Box::new(service), is_guarded: false }
     }
 
+    /// Returns `true` if the checks of an upgrade are made before the service.
     pub(in crate::server) fn is_guarded(&self) -> bool {
         self.is_guarded
     }
 
+    /// Returns the response of the service.
     pub(in crate::server) async fn respond(&self, request: Request<Body>) -> Response<Body> {
         self.service.respond(request).await
     }

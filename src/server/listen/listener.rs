@@ -1,4 +1,4 @@
-//! What a server accepts connections from.
+//! [`Listener`]: a source of connections for a server.
 
 use std::{fmt, io, net::SocketAddr};
 
@@ -7,26 +7,26 @@ use tokio::{
     net::{TcpListener, TcpStream, ToSocketAddrs},
 };
 
-/// Accepts byte streams, for [`serve_on`](crate::server::serve_on): a TCP or Unix listener, or one of your
-/// own.
+/// Source of byte streams for [`serve_on`](crate::server::serve_on): a TCP or Unix listener, or
+/// your own.
 pub trait Listener: Send + 'static {
     /// Stream of a connection.
     type Io: AsyncRead + AsyncWrite + Unpin + Send + 'static;
     /// Address that it listens on.
     type Addr: Clone + fmt::Debug + Send + Sync;
 
-    /// Accepts the next connection; returns where it comes from, too, if that is an internet address.
+    /// Accepts the next connection. Returns its stream, and its address if that is one of IP.
     ///
     /// # Errors
-    /// A failure is traced, and followed by another attempt. When the operating system says that there
-    /// are no more file descriptors, one of those leaves first who have not shown who they are.
+    /// A failure is logged, and followed by another attempt. When the operating system has no more
+    /// file descriptors, the connection of an unauthenticated client is closed first.
     fn accept(&mut self)
     -> impl Future<Output = io::Result<(Self::Io, Option<SocketAddr>)>> + Send;
 
     /// Returns the address that it listens on.
     ///
     /// # Errors
-    /// What the operating system says.
+    /// The error of the operating system.
     fn local_addr(&self) -> io::Result<Self::Addr>;
 }
 
@@ -66,15 +66,17 @@ impl Listener for tokio::net::UnixListener {
     }
 }
 
-/// Address to be listened on.
+/// Address to listen on.
 #[derive(Debug)]
 pub struct Bind<A>(pub(in crate::server) A);
 
-/// Source of a [`Listener`]: one that is there, or an address.
-#[expect(unnameable_types, reason = "only for what is here")]
+/// Source of a [`Listener`]: a listener itself, or an address.
+#[expect(unnameable_types, reason = "only for the types of this file")]
 pub trait IntoListener: Send + 'static {
+    /// Type of the listener.
     type Listener: Listener;
 
+    /// Returns the listener, which is bound by then.
     fn listener(self) -> impl Future<Output = io::Result<Self::Listener>> + Send;
 }
 

@@ -1,4 +1,4 @@
-//! [`serve`]: a listener that runs one service for each connection.
+//! [`serve`]: a server with a listener of its own.
 
 use std::{
     fmt,
@@ -26,14 +26,13 @@ use crate::{
     server::{config::Config, registry::Registry, role::HostedRole, service::WebSocketService},
 };
 
-/// Listens on `addr` and runs a service of its own, made by `factory`, for each connection. Await
-/// the result, or set options first.
+/// Listens on `addr` and runs a service made by `factory` for each connection.
 ///
-/// Each connection is upgraded on the path `/mcp`.
+/// Await the result, or set options first. Connections are upgraded on the path `/mcp`.
 ///
 /// # Errors
-/// Awaiting it fails with what binding the address fails with, and with
-/// [`io::ErrorKind::InvalidInput`] when an allowed host or origin cannot be read.
+/// Awaiting it fails with the error of binding the address, and with
+/// [`io::ErrorKind::InvalidInput`] when an allowed host or origin cannot be parsed.
 ///
 /// ```no_run
 /// # async fn example<S: rmcp::ServerHandler>(service: impl Fn() -> S + Send + Sync + 'static) -> std::io::Result<()> {
@@ -53,13 +52,15 @@ where
     Serve::new(Bind(addr), factory)
 }
 
-/// Runs a service for each connection of a listener that is already there: TCP, a Unix socket, or a [`Listener`] of your own.
+/// Runs a service made by `factory` for each connection of `listener`.
+///
+/// It is a TCP or Unix listener that is bound already, or a [`Listener`] of your own.
 ///
 /// ```no_run
 /// # async fn example<S: rmcp::ServerHandler>(service: impl Fn() -> S + Send + Sync + 'static) -> std::io::Result<()> {
 /// let listener = tokio::net::TcpListener::bind("127.0.0.1:8080").await?;
 /// let server = mcp_ws_transport::server::serve_on(listener, service).await?;
-/// // Dropped, it would stop, and close the listener.
+/// // Dropped, the server would stop, and close the listener.
 /// server.wait().await;
 /// # Ok(()) }
 /// ```
@@ -100,23 +101,24 @@ impl<R: McpRole, L, F> Serve<R, L, F> {
         }
     }
 
-    /// Sets the path of the WebSocket: `/mcp`, also with a slash at its end. Every other path gets
-    /// 404, or the [fallback](Self::fallback).
+    /// Sets the path of the WebSocket, which also matches with a slash at its end: `/mcp`.
+    ///
+    /// Every other path gets 404, or the [fallback](Self::fallback).
     pub fn path(mut self, path: impl Into<Arc<str>>) -> Self {
         self.path = path.into();
         self
     }
 
-    /// Sets who may connect, how fast they must be, and what their connections are made of.
+    /// Sets the configuration of the server.
     pub fn config(mut self, config: Config<R>) -> Self {
         self.config = config;
         self
     }
 
-    /// Hands the requests for every other path to `service`: a `Router` of axum's, for instance.
+    /// Hands the requests for every other path to `service`, such as an axum `Router`.
     ///
-    /// A [`Guard`](crate::server::Guard) makes the checks of the upgrade before it: `Host`, `Origin`, and
-    /// the authenticator if there is one. Public pages and health checks belong in
+    /// A [`Guard`](crate::server::Guard) makes the checks of the upgrade before it: `Host`,
+    /// `Origin`, and the authenticator if there is one. Public pages and health checks belong in
     /// [`fallback_unguarded`](Self::fallback_unguarded), and so do further [`WebSocketService`]s,
     /// which make their own checks. A client that reads nothing of a response for the [handshake
     /// timeout](Config::handshake_timeout) is cut.
@@ -125,9 +127,10 @@ impl<R: McpRole, L, F> Serve<R, L, F> {
         self
     }
 
-    /// Sets the fallback like [`fallback`](Self::fallback), but `service` **answers every
-    /// request**. Put [`Config::guard`] before those of its routes that are not public; if there is
-    /// an authenticator and no guard was made, the start warns.
+    /// Sets the [fallback](Self::fallback), but `service` **answers every request**.
+    ///
+    /// Put [`Config::guard`] before those of its routes that are not public; if there is an
+    /// authenticator and no guard was made, the start warns.
     ///
     /// ```no_run
     /// use axum::{Router, routing::get};
@@ -152,44 +155,39 @@ impl<R: McpRole, L, F> Serve<R, L, F> {
         self
     }
 
-    /// Hands the requests for the same path that ask for no WebSocket to `service`, as
-    /// [`WebSocketService::or`] does: rmcp's streamable HTTP, for instance. A
+    /// Hands the requests for the same path that ask for no WebSocket to `service`.
+    ///
+    /// That may be rmcp's streamable HTTP; see [`WebSocketService::or`]. A
     /// [`Guard`](crate::server::Guard) makes the checks of the upgrade before it.
     pub fn or(mut self, service: impl HttpService) -> Self {
         self.same_path = Some(BoxHttpService::guarded(service));
         self
     }
 
-    /// Shares the path like [`or`](Self::or), but `service` **answers every request**, and has to
-    /// make its own checks. If there is an authenticator and no [`Config::guard`] was made, the
-    /// start warns.
+    /// Shares the path like [`or`](Self::or), but `service` **answers every request**.
+    ///
+    /// It has to make its own checks. If there is an authenticator and no [`Config::guard`] was
+    /// made, the start warns.
     pub fn or_unguarded(mut self, service: impl HttpService) -> Self {
         self.same_path = Some(BoxHttpService::unguarded(service));
         self
     }
 
-    /// Speaks TLS, and nothing else: `wss://`. Of the server's own web pages, those that came by
-    /// `https` may connect. Keep a clone of `tls` to
-    /// [reload](super::tls::ServerTls::reload) its files.
+    /// Accepts TLS alone: `wss://`.
+    ///
+    /// Of the server's own web pages, those that came by `https` may connect. Keep a clone of `tls`
+    /// to [reload](super::tls::ServerTls::reload) its files.
     #[cfg(feature = "rustls-tls")]
     #[cfg_attr(docsrs, doc(cfg(feature = "rustls-tls")))]
     pub fn tls(mut self, tls: super::tls::ServerTls) -> Self {
         self.tls = Some(tls);
         self
     }
-}
 
-impl<R, L, F, S> Serve<R, L, F>
-where
-    R: HostedRole,
-    L: IntoListener,
-    F: Fn() -> S + Send + Sync + 'static,
-    S: Service<R>,
-{
     /// Serves until `signal` resolves, then [shuts down](Server::shutdown).
     ///
     /// # Errors
-    /// The same as awaiting it.
+    /// Those of awaiting it.
     ///
     /// ```no_run
     /// # async fn example<S: rmcp::ServerHandler>(service: impl Fn() -> S + Send + Sync + 'static) -> std::io::Result<()> {
@@ -197,7 +195,13 @@ where
     /// mcp_ws_transport::serve("127.0.0.1:8080", service).serve_with_shutdown(signal).await
     /// # }
     /// ```
-    pub async fn serve_with_shutdown(self, signal: impl Future<Output = ()>) -> io::Result<()> {
+    pub async fn serve_with_shutdown<A: Clone>(
+        self,
+        signal: impl Future<Output = ()>,
+    ) -> io::Result<()>
+    where
+        Self: IntoFuture<Output = io::Result<Server<R, A>>>,
+    {
         let server = self.await?;
         signal.await;
         server.shutdown().await;
@@ -218,7 +222,7 @@ where
     fn into_future(self) -> Self::IntoFuture {
         Box::pin(async move {
             let Self { factory, mut config, .. } = self;
-            // Its own: another server may have been given a clone of the configuration.
+            // A child token: another server may have a clone of the configuration.
             config.stop = config.stop.child_token();
             #[cfg(feature = "rustls-tls")]
             if self.tls.is_some() {
@@ -262,8 +266,7 @@ impl<R: McpRole, L: fmt::Debug, F> fmt::Debug for Serve<R, L, F> {
     }
 }
 
-/// Running server. Dropping it stops the server and closes its listener, without waiting for the
-/// end.
+/// Running server; dropping it stops the server without waiting for the end.
 #[derive(Debug)]
 #[must_use = "dropping a `Server` stops it: keep it, and await its `wait` or `shutdown`"]
 pub struct Server<R: McpRole = RoleServer, A = SocketAddr> {
@@ -286,9 +289,11 @@ impl<R: McpRole, A: Clone> Server<R, A> {
         &self.registry
     }
 
-    /// Waits until the server has ended: until the token of
-    /// [`Config::cancellation_token`](crate::server::Config::cancellation_token) is cancelled and all is
-    /// drained; without a token, for ever. Cancel safe, and usable by any number of tasks at once.
+    /// Waits until the server has ended; without a cancellation token, for ever.
+    ///
+    /// It ends when the token of
+    /// [`Config::cancellation_token`](crate::server::Config::cancellation_token) is cancelled and
+    /// its connections are drained. Cancel safe, and usable by any number of tasks at once.
     ///
     /// ```no_run
     /// # async fn example<S: rmcp::ServerHandler>(service: impl Fn() -> S + Send + Sync + 'static) -> std::io::Result<()> {
@@ -303,9 +308,10 @@ impl<R: McpRole, A: Clone> Server<R, A> {
         self.running.wait().await;
     }
 
-    /// Stops as [`Drain`](crate::server::Drain) says, and waits until it has: whoever comes is told 503, calls
-    /// in flight are finished, and each connection is closed with 1012. Then nothing listens and
-    /// nothing runs any more.
+    /// Stops as [`Drain`](crate::server::Drain) says, and waits until the server has ended.
+    ///
+    /// New clients are told 503, calls in flight are finished, and each connection is closed with
+    /// 1012. Then nothing listens and nothing runs any more.
     pub async fn shutdown(self) {
         drop(self.stop);
         self.running.wait().await;

@@ -1,4 +1,4 @@
-//! TLS for those who dial in, by rustls.
+//! [`ServerTls`]: TLS for a server, by rustls.
 
 #[cfg(test)]
 #[cfg(any(feature = "ring", feature = "aws-lc-rs"))]
@@ -26,10 +26,9 @@ use tokio_rustls::{
 
 use crate::{handshake::stream::Io, tls::provider};
 
-/// The certificate of a server, and what else its side of TLS is made of. Clones are handles of the
-/// same.
+/// Certificate and TLS settings of a server; a cheap handle.
 ///
-/// rustls computes with the process's default provider if one is installed, else with aws-lc-rs or
+/// rustls uses the process's default cryptography provider if one is installed, else aws-lc-rs or
 /// ring, whichever feature is enabled.
 #[derive(Clone)]
 pub struct ServerTls {
@@ -38,7 +37,7 @@ pub struct ServerTls {
 
 struct Shared {
     files: Option<Files>,
-    /// Locked while the files are read, so that of two reloads the later one wins.
+    /// Lock that is held while the files are read, so that of two reloads the later one wins.
     reading: Mutex<()>,
     current: RwLock<Arc<ServerConfig>>,
 }
@@ -49,8 +48,10 @@ struct Files {
 }
 
 impl ServerTls {
-    /// Reads a certificate chain, the server's own certificate first, and its private key, both in
-    /// PEM form; they may be in one file. The key is PKCS#8, SEC1 or PKCS#1, and not encrypted.
+    /// Reads a certificate chain and its private key, both in PEM form.
+    ///
+    /// The server's own certificate comes first. The key is PKCS#8, SEC1 or PKCS#1, and not
+    /// encrypted. Both may be in one file.
     ///
     /// Logs a warning for a certificate that clients will refuse: one that is not valid now, or
     /// that of an authority, as `openssl req -x509` makes it by default.
@@ -58,17 +59,18 @@ impl ServerTls {
     /// TLS 1.2 and 1.3 are spoken, and clients that name protocols (ALPN) must name `http/1.1`.
     ///
     /// # Errors
-    /// With the name of the file: what reading it fails with, and [`io::ErrorKind::InvalidData`] when
-    /// it holds no certificate or no key, or the key is not the certificate's. With
-    /// [`io::ErrorKind::Unsupported`] when rustls has nothing to compute with.
+    /// The error of reading a file, and [`io::ErrorKind::InvalidData`] when it holds no certificate
+    /// or no key, or the key is not the certificate's; both name the file.
+    /// [`io::ErrorKind::Unsupported`] when there is no cryptography provider.
     pub fn from_pem_files(cert: impl Into<PathBuf>, key: impl Into<PathBuf>) -> io::Result<Self> {
         let files = Files { cert: cert.into(), key: key.into() };
         let config = files.read()?;
         Ok(Self::new(Some(files), config))
     }
 
-    /// Uses this configuration as it is: if it has protocols for ALPN, `http/1.1` must be among them.
-    /// Its type belongs to rustls 0.23.
+    /// Uses this configuration of rustls 0.23 as it is.
+    ///
+    /// If it has protocols for ALPN, `http/1.1` must be among them.
     #[must_use]
     pub fn rustls(config: Arc<ServerConfig>) -> Self {
         Self::new(None, config)
@@ -79,12 +81,14 @@ impl ServerTls {
         Self { shared: Arc::new(shared) }
     }
 
-    /// Reads the files again, for all clones. Handshakes that begin afterwards have the new
-    /// certificate, and sessions from before are not resumed; connections that exist go on.
+    /// Reads the files again, for all clones.
+    ///
+    /// Handshakes that begin afterwards have the new certificate, and TLS sessions from before are
+    /// not resumed; connections that exist go on.
     ///
     /// # Errors
-    /// As [`from_pem_files`](Self::from_pem_files), and with [`io::ErrorKind::Unsupported`] when there
-    /// are no files. The certificate in use then stays.
+    /// Those of [`from_pem_files`](Self::from_pem_files), and [`io::ErrorKind::Unsupported`] when
+    /// there are no files. The certificate in use then stays.
     pub fn reload(&self) -> io::Result<()> {
         let Some(files) = &self.shared.files else {
             let what = "TLS was not made from files, so there is nothing to read again";
@@ -96,7 +100,7 @@ impl ServerTls {
         Ok(())
     }
 
-    /// The TLS handshake, which takes as long as the client lets it.
+    /// Performs the TLS handshake, without a timeout.
     pub(in crate::server) async fn accept<S: Io>(&self, stream: S) -> io::Result<TlsStream<S>> {
         let config = self.shared.current.read().unwrap_or_else(PoisonError::into_inner).clone();
         TlsAcceptor::from(config).accept(stream).await
@@ -153,9 +157,9 @@ impl Files {
     }
 }
 
-/// Returns why clients will refuse the certificate `own`, and what to do about it.
+/// Returns the reason for which clients will refuse the certificate `own`, and the remedy.
 fn fault_of(own: &CertificateDer<'_>, provider: &Arc<CryptoProvider>) -> Option<&'static str> {
-    // As a client sees it that trusts this very certificate.
+    // As a client that trusts this very certificate.
     let mut roots = RootCertStore::empty();
     roots.add(own.clone().into_owned()).ok()?;
     let verifier = WebPkiServerVerifier::builder_with_provider(roots.into(), provider.clone());
@@ -183,7 +187,8 @@ fn fault_of(own: &CertificateDer<'_>, provider: &Arc<CryptoProvider>) -> Option<
     }
 }
 
-/// Why `file` cannot be read, in words of our own: those of `error` may quote the file.
+/// Returns the error for a `file` that cannot be read. Its text does not quote the file, as that of
+/// `error` may.
 fn unreadable(file: &Path, error: pem::Error, missing: &str) -> io::Error {
     let what = match error {
         pem::Error::Io(error) => {

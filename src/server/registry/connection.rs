@@ -1,3 +1,5 @@
+//! [`Connection`]: a handle of one connection.
+
 use std::{
     fmt,
     net::SocketAddr,
@@ -17,7 +19,7 @@ use crate::{
     stats::{Snapshot, Stats},
 };
 
-/// Handle of one connection, or of those that carry one session one after the other.
+/// Handle of one connection, or of all that carry one session, one after the other.
 ///
 /// It is cheap to clone, and outlives the connection. Tools find their own in the extensions of
 /// their requests.
@@ -56,6 +58,7 @@ impl CloseRequest {
 }
 
 impl Connection {
+    /// Creates the handle of a connection whose service does not run yet.
     pub(in crate::server) fn new(
         id: u64,
         peer: Option<SocketAddr>,
@@ -75,58 +78,62 @@ impl Connection {
         }))
     }
 
-    /// Returns the number in the registry, never used twice. It is no secret.
+    /// Returns the number in the registry, which is never used twice and is no secret.
     #[must_use]
     pub fn id(&self) -> u64 {
         self.0.id
     }
 
-    /// Returns the address that it came from at first, if known; see
-    /// [`Config::peer_addr`](crate::server::Config::peer_addr).
+    /// Returns the address that the client came from at first, if known.
+    ///
+    /// See [`Config::peer_addr`](crate::server::Config::peer_addr).
     #[must_use]
     pub fn peer(&self) -> Option<SocketAddr> {
         self.0.peer
     }
 
-    /// Returns who has been let in; `None` if there is no authenticator.
+    /// Returns the identity of the client; `None` if there is no authenticator.
     #[must_use]
     pub fn identity(&self) -> Option<&Identity> {
         self.0.identity.as_ref()
     }
 
-    /// Returns when it was let in.
+    /// Returns the time at which the client was admitted.
     #[must_use]
     pub fn since(&self) -> SystemTime {
         self.0.since
     }
 
-    /// Returns its counters: messages and bytes each way, the round trip, the last activity.
+    /// Returns the counters: messages and bytes each way, the round trip, the last activity.
     #[must_use]
     pub fn stats(&self) -> &Stats {
         &self.0.stats
     }
 
-    /// Returns `true` once its service runs.
+    /// Returns `true` once the service runs.
     #[must_use]
     pub fn is_initialized(&self) -> bool {
         self.0.initialized.load(Relaxed)
     }
 
-    /// Returns `true` while there is only its session, which the client may still [resume](crate::server::SessionConfig).
+    /// Returns `true` while the client is not connected, and may still come back to its session.
+    ///
+    /// See [`SessionConfig`](crate::server::SessionConfig).
     #[must_use]
     pub fn is_detached(&self) -> bool {
         self.0.detached.load(Relaxed)
     }
 
-    /// Closes it with the closing handshake and this `reason`. Returns `false` if it is being closed
-    /// already.
+    /// Closes the connection with the closing handshake and this `reason`.
+    ///
+    /// Returns `false` if it was told to close before.
     pub fn disconnect(&self, reason: CloseReason) -> bool {
         let is_first = self.0.close_request.reason.set(reason).is_ok();
         self.0.close_request.requested.notify_one();
         is_first
     }
 
-    /// Returns all that is known of it now, for people and dashboards.
+    /// Returns a snapshot of what is known of the connection, for people and dashboards.
     #[must_use]
     pub fn info(&self) -> ConnectionInfo {
         ConnectionInfo {
@@ -141,19 +148,22 @@ impl Connection {
         }
     }
 
+    /// Records that the service runs.
     pub(in crate::server) fn initialized(&self) {
         self.0.initialized.store(true, Relaxed);
     }
 
+    /// Returns the request to close the connection.
     pub(in crate::server) fn close_request(&self) -> &CloseRequest {
         &self.0.close_request
     }
 
-    /// Sets whether its client is detached, and returns what was set before.
+    /// Records whether the client is detached. Returns what was recorded before.
     pub(super) fn swap_detached(&self, detached: bool) -> bool {
         self.0.detached.swap(detached, Relaxed)
     }
 
+    /// Records that the client got a notification.
     pub(super) fn mark_caught_up(&self) {
         if self.0.slow.load(Relaxed) {
             self.0.slow.store(false, Relaxed);
@@ -186,19 +196,19 @@ impl fmt::Debug for Connection {
 pub struct ConnectionInfo {
     /// Number in the registry.
     pub id: u64,
-    /// Address that it comes from, if known.
+    /// Address that the client comes from, if known.
     pub peer: Option<SocketAddr>,
-    /// Name of the identity that was let in.
+    /// Name of the client's identity.
     pub identity: Option<String>,
-    /// Time at which it was let in, in milliseconds since 1970.
+    /// Time at which the client was admitted, in milliseconds since 1970.
     pub since_ms: u64,
-    /// `true` once its service runs.
+    /// `true` once the service runs.
     pub initialized: bool,
-    /// `true` if it missed the last notification that it should have got.
+    /// `true` if the client missed the last notification that it should have got.
     pub slow: bool,
-    /// `true` while there is only its session, which the client may still resume.
+    /// `true` while the client is not connected, and may still come back to its session.
     pub detached: bool,
-    /// Counters of its messages.
+    /// Counters of messages and bytes.
     #[serde(flatten)]
     pub stats: Snapshot,
 }

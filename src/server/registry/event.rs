@@ -1,15 +1,17 @@
+//! [`RegistryEvent`]: an event of a server's connections.
+
 use std::{fmt, net::SocketAddr};
 
 use super::connection::Connection;
 use crate::{close::CloseReason, event};
 
-/// Something that happened to a server's connections.
+/// Event of a server's connections.
 #[derive(Debug, Clone)]
 #[non_exhaustive]
 pub enum RegistryEvent {
-    /// A client was let in.
+    /// A client was admitted.
     Connected(Connection),
-    /// A client has lost its connection, and may yet come back: its session is kept.
+    /// A client has lost its connection. Its session is kept for a while.
     Detached(Connection),
     /// A client has come back to its session.
     Reattached(Connection),
@@ -17,7 +19,7 @@ pub enum RegistryEvent {
     Disconnected {
         /// The connection.
         connection: Connection,
-        /// What was negotiated in the closing handshake, or what names its loss.
+        /// Reason of the closing handshake, or of the loss.
         reason: CloseReason,
     },
     /// A client was rejected.
@@ -27,10 +29,11 @@ pub enum RegistryEvent {
         /// Address that the client came from, if known.
         peer: Option<SocketAddr>,
     },
-    /// A connection did not get a notification, because its client reads too slowly. Told once, until
-    /// it has got one again.
+    /// A client missed a notification, because it reads too slowly.
+    ///
+    /// There is one such event until the client has got a notification again.
     Slow(Connection),
-    /// The reader of these events was too slow, and missed so many of them.
+    /// The reader of these events was too slow, and missed this many of them.
     Lagged(u64),
 }
 
@@ -46,7 +49,7 @@ macro_rules! causes {
         impl RejectReason {
             pub(super) const ALL: &[Self] = &[$(Self::$name),*];
 
-            /// Returns a name for dashboards.
+            /// Returns the name of the reason, for dashboards.
             #[must_use]
             pub fn as_str(self) -> &'static str {
                 match self {
@@ -58,33 +61,35 @@ macro_rules! causes {
 }
 
 causes! {
-    /// Request that is not one for this protocol: 400, 405, 426 or 501.
+    /// Request that is no valid upgrade to WebSocket: 400, 405, 426 or 501.
     NotWebSocket => "not_websocket",
     /// `Host` that is not served: 403.
     Host => "host",
     /// `Origin` that may not connect: 403.
     Origin => "origin",
-    /// The id of its session is missing, is none, or is somebody else's: 400 or 403. Or two clients take
-    /// the session from each other: 429.
+    /// Session id that is missing or malformed, or belongs to another identity: 400 or 403.
+    ///
+    /// Also for two clients that take a session from each other: 429.
     SessionId => "session_id",
     /// Missing or invalid token: 401, or 4401 within the connection.
     Unauthorized => "unauthorized",
     /// Known client that may not connect: 403, or 4403 within the connection.
     Forbidden => "forbidden",
-    /// The authenticator gave no verdict: 503, or 1013 within the connection. Or what tells the
-    /// client's address panicked: 500.
+    /// No decision of the authenticator: 503, or 1013 within the connection.
+    ///
+    /// Also for a panic of [`Config::peer_addr`](crate::server::Config::peer_addr): 500.
     Unavailable => "unavailable",
-    /// All places are taken: 503, or 1013 within the connection.
+    /// Limit of connections: 503, or 1013 within the connection.
     AtCapacity => "at_capacity",
-    /// All places of its address are taken: 503, or 1013 within the connection.
+    /// Limit of connections per address: 503, or 1013 within the connection.
     AddressAtCapacity => "address_at_capacity",
-    /// The server is stopping: 503, or 1012 within the connection.
+    /// Stop of the server: 503, or 1012 within the connection.
     Stopping => "stopping",
-    /// Timeout: cut, with 408 or 1008 where that can still be said.
+    /// Timeout: cut, with 408 or 1008 where the client can still be told.
     TimedOut => "timed_out",
-    /// Eviction as the slowest of too many at once: cut.
+    /// Eviction, as one of too many unauthenticated clients at once: cut.
     Crowded => "crowded",
-    /// The TLS handshake failed, or what came is no HTTP.
+    /// Failure of the TLS handshake, or bytes that are no HTTP.
     NoHandshake => "no_handshake",
 }
 
@@ -94,7 +99,7 @@ impl fmt::Display for RejectReason {
     }
 }
 
-/// Stream of what happens to a server's connections. It ends with the registry.
+/// Stream of the events of a server's connections. It ends with the registry.
 pub type RegistryEvents = event::Events<RegistryEvent>;
 
 impl event::Lagged for RegistryEvent {

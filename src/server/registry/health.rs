@@ -1,3 +1,5 @@
+//! [`Health`]: the figures of a server.
+
 use std::{
     collections::BTreeMap,
     sync::{
@@ -11,10 +13,10 @@ use serde::Serialize;
 use super::{connection::Connection, event::RejectReason};
 use crate::stats::Snapshot;
 
-/// The figures of a server at one moment.
+/// Figures of a server at one moment.
 ///
-/// With the feature `metrics` the process is told of them as they change, beside those of each
-/// connection in [`stats`](crate::stats):
+/// With the feature `metrics` they are recorded as metrics too, beside those of each connection in
+/// [`stats`](crate::stats):
 ///
 /// | name | labels | kind | |
 /// |---|---|---|---|
@@ -25,9 +27,9 @@ use crate::stats::Snapshot;
 #[derive(Debug, Clone, PartialEq, Eq, Default, Serialize)]
 #[non_exhaustive]
 pub struct Health {
-    /// Connections now, and sessions that are kept without one.
+    /// Connections at present, and sessions that are kept without one.
     pub active: u64,
-    /// Sessions among these without a connection: their clients may come back.
+    /// Sessions among these without a connection, whose clients may come back.
     pub detached: u64,
     /// Connections so far.
     pub total: u64,
@@ -43,12 +45,12 @@ pub struct Health {
     pub bytes_received: u64,
     /// Bytes to clients.
     pub bytes_sent: u64,
-    /// Messages from clients that could not be read, and requests that the transport itself
-    /// answered with an error.
+    /// Messages that could not be read, and requests that the transport itself refused.
     pub errors: u64,
 }
 
 impl Health {
+    /// Adds the figures of one connection.
     fn add(&mut self, stats: &Snapshot) {
         self.messages_received += stats.messages_received;
         self.messages_sent += stats.messages_sent;
@@ -58,16 +60,17 @@ impl Health {
     }
 }
 
-/// Counts of what is no more, or never was listed.
+/// Counts of ended connections and rejected clients.
 #[derive(Debug, Default)]
 pub(super) struct Counters {
     total: AtomicU64,
     rejected: [AtomicU64; RejectReason::ALL.len()],
-    /// The sum over the connections that have ended.
+    /// Sums over the connections that have ended.
     ended: Mutex<Health>,
 }
 
 impl Counters {
+    /// Counts a connection.
     pub(super) fn connected(&self) {
         self.total.fetch_add(1, Relaxed);
         #[cfg(feature = "metrics")]
@@ -77,12 +80,14 @@ impl Counters {
         }
     }
 
+    /// Adds the figures of a connection that has ended.
     pub(super) fn disconnected(&self, stats: &Snapshot) {
         #[cfg(feature = "metrics")]
         metrics::gauge!("mcp_ws_connections").decrement(1);
         self.ended.lock().unwrap_or_else(PoisonError::into_inner).add(stats);
     }
 
+    /// Counts a rejected client.
     pub(super) fn rejected(&self, reason: RejectReason) {
         #[cfg(feature = "metrics")]
         metrics::counter!("mcp_ws_rejected_connections_total", "reason" => reason.as_str())
@@ -90,12 +95,14 @@ impl Counters {
         self.rejected[reason as usize].fetch_add(1, Relaxed);
     }
 
+    /// Records in the metrics that a client is detached, or no longer is.
     pub(super) fn detached(&self, detached: bool) {
         #[cfg(feature = "metrics")]
         metrics::gauge!("mcp_ws_sessions_detached").increment(if detached { 1 } else { -1 });
         let _ = detached;
     }
 
+    /// Returns the figures, with those of the connections that are `active`.
     pub(super) fn health<'a>(&self, active: impl Iterator<Item = &'a Connection>) -> Health {
         let mut health = self.ended.lock().unwrap_or_else(PoisonError::into_inner).clone();
         for connection in active {

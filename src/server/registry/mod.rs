@@ -1,4 +1,4 @@
-//! Who is connected: the [`Registry`] lists connections, reaches them, and tells what happens to them.
+//! [`Registry`]: the list of a server's connections, notifications to them, and their events.
 //!
 //! ```
 //! use mcp_ws_transport::server::{Config, Registry};
@@ -45,13 +45,14 @@ use crate::{
     role::McpRole,
 };
 
-/// Makes a message out of what goes to several connections, if their framing has one for it.
+/// Encoder of a notification for several connections; `None` if their framing has no message for
+/// it.
 pub(super) type Encode<R> =
     Arc<dyn Fn(&TxJsonRpcMessage<R>) -> Result<Option<Message>, Error> + Send + Sync>;
 
-/// The connections of a server, or of several that share it: a cheap handle.
+/// List of the connections of a server, or of several that share it; a cheap handle.
 ///
-/// It is there before the server is, so that the server's own services can hold it; give it to
+/// It can be made before the server, so that the server's own services can hold it; give it to
 /// [`Config::registry`](crate::server::Config::registry).
 pub struct Registry<R: McpRole = RoleServer> {
     inner: Arc<Inner<R>>,
@@ -66,7 +67,7 @@ struct Inner<R: McpRole> {
 
 type Connections<R> = BTreeMap<u64, Listed<R>>;
 
-/// Listed connection, and the way to it.
+/// Listed connection, and its link.
 struct Listed<R: McpRole> {
     connection: Connection,
     shared: SharedLink,
@@ -87,23 +88,23 @@ impl<R: McpRole> Clone for Listed<R> {
 #[derive(Debug)]
 #[non_exhaustive]
 pub struct BroadcastReport {
-    /// Number of connections to which it is on its way.
+    /// Number of connections for which the notification was queued.
     pub sent: usize,
-    /// Connections that do not get it, and why.
+    /// Connections that do not get the notification, and the reasons.
     pub failed: Vec<(Connection, NotifyError)>,
 }
 
-/// Reason why a notification is not on its way.
+/// Reason why a notification was not queued.
 #[derive(Debug, Clone, thiserror::Error)]
 #[non_exhaustive]
 pub enum NotifyError {
     /// The connection has ended.
     #[error("not connected")]
     Gone,
-    /// The client has not initialized the connection yet, and may not be told anything before.
+    /// The client has not initialized MCP yet, and may not be notified before.
     #[error("not initialized")]
     NotInitialized,
-    /// The client does not read as fast as it is written to; its queue is full.
+    /// The queue of the client is full, since it reads too slowly.
     #[error("too slow")]
     Slow,
     /// The notification could not be encoded.
@@ -112,7 +113,7 @@ pub enum NotifyError {
 }
 
 impl<R: McpRole> Registry<R> {
-    /// Returns the connections, in the order in which they came.
+    /// Returns the connections, oldest first.
     #[must_use]
     pub fn list(&self) -> Vec<Connection> {
         self.lock().values().map(|listed| listed.connection.clone()).collect()
@@ -124,10 +125,10 @@ impl<R: McpRole> Registry<R> {
         self.lock().get(&id).map(|listed| listed.connection.clone())
     }
 
-    /// Sends `notification` to one connection, without waiting.
+    /// Queues `notification` for one connection, without waiting.
     ///
     /// # Errors
-    /// [`NotifyError`], when it does not go out.
+    /// [`NotifyError`] when it was not queued.
     pub fn notify(&self, id: u64, notification: R::Not) -> Result<(), NotifyError> {
         let message = JsonRpcMessage::notification(notification);
         let listed = self.lock().get(&id).cloned().ok_or(NotifyError::Gone)?;
@@ -136,25 +137,25 @@ impl<R: McpRole> Registry<R> {
         message.map_or(Ok(()), |message| self.try_send(&listed, message))
     }
 
-    /// Sends `notification` to every connection, without waiting: who is too slow misses it.
+    /// Queues `notification` for every connection, without waiting: slow clients miss it.
     ///
     /// # Errors
-    /// [`Error::Message`] when the notification cannot be encoded; nobody gets it then.
+    /// [`Error::Message`] when the notification cannot be encoded; no client gets it then.
     pub fn notify_all(&self, notification: R::Not) -> Result<BroadcastReport, Error> {
         let chosen = self.lock().values().cloned().collect();
         self.send_to(chosen, notification)
     }
 
-    /// Sends `notification` to the connections that `filter` chooses, without waiting.
+    /// Queues `notification` for the connections that `filter` chooses, without waiting.
     ///
     /// # Errors
-    /// [`Error::Message`] when the notification cannot be encoded; nobody gets it then.
+    /// [`Error::Message`] when the notification cannot be encoded; no client gets it then.
     pub fn notify_where(
         &self,
         notification: R::Not,
         mut filter: impl FnMut(&Connection) -> bool,
     ) -> Result<BroadcastReport, Error> {
-        // Before the lock is taken: it is the caller's code, and may ask the registry itself.
+        // Without the lock: the filter is the caller's code, and may use the registry.
         let chosen = self.list().into_iter().filter(|connection| filter(connection));
         let chosen: Vec<u64> = chosen.map(|connection| connection.id()).collect();
         let connections = self.lock();
@@ -163,7 +164,7 @@ impl<R: McpRole> Registry<R> {
         self.send_to(chosen, notification)
     }
 
-    /// Sends without the lock: nobody who comes or goes waits for a broadcast.
+    /// Queues `notification` for the `chosen`, without the lock: connections come and go meanwhile.
     fn send_to(
         &self,
         chosen: Vec<Listed<R>>,
@@ -171,7 +172,7 @@ impl<R: McpRole> Registry<R> {
     ) -> Result<BroadcastReport, Error> {
         let notification = JsonRpcMessage::notification(notification);
         let mut broadcast = BroadcastReport { sent: 0, failed: Vec::new() };
-        // Encoded once for all that have the same framing; a registry seldom knows two.
+        // Encoded once for all that have the same framing; a registry seldom has two.
         let mut encoded: Vec<(&Encode<R>, Option<Message>)> = Vec::new();
         for listed in &chosen {
             if !encoded.iter().any(|(encode, _)| Arc::ptr_eq(encode, &listed.encode)) {
@@ -189,18 +190,19 @@ impl<R: McpRole> Registry<R> {
         Ok(broadcast)
     }
 
-    /// Closes the connection with this id, with the closing handshake and this `reason`. Returns
-    /// `false` if there is none, or it is being closed already.
+    /// Closes the connection with this id, with the closing handshake and this `reason`.
+    ///
+    /// Returns `false` if there is none, or it was told to close before.
     pub fn disconnect(&self, id: u64, reason: CloseReason) -> bool {
         self.get(id).is_some_and(|connection| connection.disconnect(reason))
     }
 
-    /// Returns what happens from now on, as a stream.
+    /// Returns the events from now on, as a stream.
     pub fn events(&self) -> RegistryEvents {
         self.inner.events.subscribe()
     }
 
-    /// Returns what has happened so far, in figures.
+    /// Returns the figures up to now.
     #[must_use]
     pub fn health(&self) -> Health {
         let connections = self.lock();
@@ -223,7 +225,7 @@ impl<R: McpRole> Registry<R> {
         }
     }
 
-    /// Records that a detached client is not waited for any longer.
+    /// Records that the session of a detached client has ended.
     pub(super) fn forget_detached(&self, connection: &Connection) {
         if connection.swap_detached(false) {
             self.inner.counters.detached(false);
@@ -245,13 +247,14 @@ impl<R: McpRole> Registry<R> {
         let listed = Listed { connection: connection.clone(), shared, encode };
         let mut connections = self.lock();
         connections.insert(connection.id(), listed);
-        // Under the lock, as the sums are made: they never miss one, nor have it twice.
+        // Under the lock, as `health` is: a connection is neither missing there nor counted twice.
         self.inner.counters.connected();
         drop(connections);
         self.inner.events.announce(|| RegistryEvent::Connected(connection.clone()));
         Registration { registry: self.clone(), connection }
     }
 
+    /// Queues a message for one connection, and records if it keeps up.
     fn try_send(&self, listed: &Listed<R>, message: Message) -> Result<(), NotifyError> {
         if !listed.connection.is_initialized() {
             return Err(NotifyError::NotInitialized);
@@ -300,7 +303,7 @@ impl<R: McpRole> fmt::Debug for Registry<R> {
     }
 }
 
-/// Registration of a connection. Dropping it takes the connection off the list.
+/// Registration of a connection; dropping it removes the connection from the list.
 pub(super) struct Registration<R: McpRole> {
     registry: Registry<R>,
     pub(super) connection: Connection,

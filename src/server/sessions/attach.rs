@@ -1,4 +1,4 @@
-//! How a new link finds its session, or gets a new one.
+//! Attachment of a new link to the session that its client asks for, or to a new one.
 
 use std::{pin::Pin, sync::Arc, time::Duration};
 
@@ -10,23 +10,31 @@ use super::{
     id::RequestedId,
     links::SessionLinks,
     new_link::NewLink,
+    returns::ReturnsBy,
     store::{NOT_YOURS, SessionStore, TAKEN_OVER_TOO_OFTEN},
 };
 use crate::{
     close::{CloseCode, CloseReason},
-    layer::resume::frame::{Frame, OpenFrame},
+    layer::resume::{
+        frame::{Frame, OpenFrame},
+        receive_count::SessionStart,
+        secret::{Secret, Secrets},
+    },
     message::Message,
     role::McpRole,
     server::auth::Identity,
     transport::{WebSocketTransport, builder::Builder},
 };
 
-/// Time that closing the link of a client may take that gets no session.
+/// Time that closing a link without a session may take.
 const CLOSE_TIMEOUT: Duration = Duration::from_secs(1);
 
 impl<R: McpRole> SessionStore<R> {
-    /// Attaches `new_link` to the session that its client asks for, or returns the transport of a new
-    /// session. A client that `speaks` the extension has until the `timer` fires to ask.
+    /// Attaches `new_link` to the session that its client asks for, or builds the transport of a
+    /// new one.
+    ///
+    /// A client that `speaks` the extension has to ask before the `timer` fires. Returns `None` if
+    /// the link was attached to an earlier session, or closed.
     pub(in crate::server) async fn attach(
         self: &Arc<Self>,
         builder: Builder<R>,
@@ -34,12 +42,12 @@ impl<R: McpRole> SessionStore<R> {
         (identity, requested, speaks): (Option<Identity>, Option<RequestedId>, bool),
         timer: Pin<&mut Sleep>,
     ) -> Option<(WebSocketTransport<R>, Arc<SessionEntry<R>>)> {
-        let mut unknown = false;
+        let mut is_unknown = false;
         if speaks {
             match read_open(&mut new_link, timer).await {
                 Ok(OpenFrame::New) => {}
                 Ok(OpenFrame::Resume { session, secret, received }) => {
-                    unknown = true;
+                    is_unknown = true;
                     let asked = (&session, &secret, received);
                     match self.resume(asked, identity.as_ref(), new_link) {
                         Ok(()) => return None,
@@ -52,66 +60,116 @@ impl<R: McpRole> SessionStore<R> {
                 }
             }
         }
-        let mut has_known_id = requested.is_some();
-        // Without a name, no other has this one.
-        let mut requested = requested.unwrap_or_else(RequestedId::issue);
-        let entry = loop {
-            let (entry, is_new) = self.get_or_insert(
-                &requested.id,
-                identity.as_ref(),
-                has_known_id,
-                new_link.address(),
-            );
-            if is_new {
-                break entry;
+        match self.find_or_create(new_link, identity.as_ref(), requested, speaks) {
+            Found::Earlier => None,
+            Found::Rejected(new_link, reason) => {
+                close_link(new_link, reason).await;
+                None
             }
-            // What was found at the door need not be so any more.
-            let rejection = match entry.may_attach(identity.as_ref()) {
-                false => Some((CloseCode::Forbidden, NOT_YOURS)),
-                true if entry.is_taken_over_too_often() => {
-                    Some((CloseCode::TryAgainLater, TAKEN_OVER_TOO_OFTEN))
-                }
-                true => None,
-            };
-            if let Some((code, what)) = rejection {
-                close_link(new_link, CloseReason::new(code, what)).await;
-                return None;
+            Found::New(new) => Some(self.begin(builder, new, is_unknown)),
+        }
+    }
+
+    /// Attaches `new_link` to the session of the `requested` id, or creates a new session for it.
+    fn find_or_create(
+        &self,
+        mut new_link: NewLink,
+        identity: Option<&Identity>,
+        requested: Option<RequestedId>,
+        speaks: bool,
+    ) -> Found<R> {
+        let mut has_known_id = requested.is_some();
+        let mut requested = requested.unwrap_or_else(RequestedId::issue);
+        let mut secrets = speaks.then(Secrets::default);
+        let given = secrets.as_ref().map(|secrets| secrets.given().clone());
+        loop {
+            let (entry, is_new) = self.get_or_insert(&requested.id, || {
+                let (id, identity) = (requested.id.clone(), identity.cloned());
+                let by_id = || requested.returns_by();
+                let returns_by = secrets.take().map_or_else(by_id, ReturnsBy::Secret);
+                SessionEntry::new(id, identity, has_known_id, returns_by, new_link.address())
+            });
+            if is_new {
+                return Found::New(NewSession { new_link, entry, given, has_known_id });
+            }
+            // The session may have changed since the request was authorized.
+            if !entry.may_attach(identity) {
+                let reason = CloseReason::new(CloseCode::Forbidden, NOT_YOURS);
+                return Found::Rejected(new_link, reason);
+            }
+            if entry.is_taken_over_too_often() {
+                let reason = CloseReason::new(CloseCode::TryAgainLater, TAKEN_OVER_TOO_OFTEN);
+                return Found::Rejected(new_link, reason);
             }
             let describe = |given| self.describe(requested.id.clone(), given);
             match entry.return_to(new_link, &requested, speaks.then_some(&describe as _)) {
-                Ok(()) => return None,
+                Ok(()) => return Found::Earlier,
                 Err(back) => new_link = back,
             }
             if entry.is_closed() {
                 // It has just ended, and is about to be forgotten.
                 self.forget(&entry);
             } else {
-                // It is too late to tell the client of another name.
+                // A cookie supersedes no link. It is too late to tell the client of another id.
                 requested = RequestedId::issue();
                 has_known_id = !speaks;
             }
-        };
-        if speaks {
-            let session = self.describe(requested.id.clone(), entry.secret());
-            new_link.send_session(if unknown { session.unknown() } else { session });
-        } else {
-            entry.begin_without_extension(requested.returns_by());
         }
-        // It is an MCP server that names sessions.
+    }
+
+    /// Begins a new session, in place of one that `is_unknown` if the client has asked for that.
+    fn begin(
+        self: &Arc<Self>,
+        builder: Builder<R>,
+        new: NewSession<R>,
+        is_unknown: bool,
+    ) -> (WebSocketTransport<R>, Arc<SessionEntry<R>>) {
+        let NewSession { mut new_link, entry, given, has_known_id } = new;
+        match given {
+            Some(given) => {
+                let session = self.describe(entry.id.clone(), given);
+                new_link.send_session(if is_unknown { session.unknown() } else { session });
+            }
+            None => entry.receive_count.begin(SessionStart::Plain),
+        }
+        // Only an MCP server tells its peer the session's id.
         if has_known_id
             && !R::IS_CLIENT
             && let Some(session) = builder.session()
         {
-            session.set(Some(requested.id.as_str().to_owned()));
+            session.set(Some(entry.id.as_str().to_owned()));
         }
         entry.receive_count.peer().set(new_link.limits());
         let source = SessionLinks::new(self.clone(), entry.clone());
         let transport = builder.over_session(new_link, source, entry.receive_count.clone());
-        Some((transport, entry))
+        (transport, entry)
     }
 }
 
-/// Reads what a client asks for that speaks the extension.
+/// Outcome of the search for the session of a new link.
+enum Found<R: McpRole> {
+    /// Earlier session, to which the link was attached.
+    Earlier,
+    /// Session that the client may not have. The link is to be closed with the reason.
+    Rejected(NewLink, CloseReason),
+    /// New session.
+    New(NewSession<R>),
+}
+
+/// New session, with its first link.
+struct NewSession<R: McpRole> {
+    new_link: NewLink,
+    entry: Arc<SessionEntry<R>>,
+    /// Secret for a client that speaks the extension.
+    given: Option<Secret>,
+    /// `true` if the client knows the id.
+    has_known_id: bool,
+}
+
+/// Reads the `@open` of a client that speaks the extension.
+///
+/// # Errors
+/// The reason to close the link with.
 async fn read_open(
     new_link: &mut NewLink,
     timer: Pin<&mut Sleep>,
@@ -137,6 +195,7 @@ async fn read_open(
     Err(CloseReason::new(CloseCode::Protocol, violation))
 }
 
+/// Closes a link without a session, with this reason.
 async fn close_link(mut new_link: NewLink, reason: CloseReason) {
     tracing::debug!(%reason, "no session");
     let closing = async {

@@ -1,4 +1,4 @@
-//! [`SessionConfig`]: how long sessions are kept without a connection, and how many.
+//! [`SessionConfig`]: bounds on the sessions that are kept without a connection.
 
 use std::time::Duration;
 

@@ -1,5 +1,4 @@
-//! [`DetachedSessions`]: sessions without a connection, and the choice of which ends when there are too
-//! many.
+//! [`DetachedSessions`]: sessions without a connection, and the choice of those to end.
 
 use std::{
     cmp::Reverse,
@@ -7,7 +6,7 @@ use std::{
     net::IpAddr,
 };
 
-/// SessionStore ordered by when they lost their connections, and grouped by client address.
+/// Sessions in the order in which they lost their connections, grouped by client address.
 #[derive(Debug)]
 pub(super) struct DetachedSessions<T> {
     all: BTreeMap<u64, Entry<T>>,
@@ -23,7 +22,7 @@ struct Entry<T> {
     bytes: usize,
 }
 
-/// The sessions of one address.
+/// Sessions of one address.
 #[derive(Debug, Default)]
 struct Group {
     departures: BTreeSet<u64>,
@@ -38,7 +37,7 @@ impl<T> Default for DetachedSessions<T> {
 }
 
 impl<T> DetachedSessions<T> {
-    /// Adds a session, or updates how many bytes wait in it. Returns its departure number.
+    /// Adds a session, or updates the bytes that wait in it. Returns its departure number.
     pub(super) fn insert(
         &mut self,
         departure: Option<u64>,
@@ -59,6 +58,7 @@ impl<T> DetachedSessions<T> {
         departure
     }
 
+    /// Removes the session with this departure number.
     pub(super) fn remove(&mut self, departure: u64) -> Option<T> {
         let Entry { session, address, bytes } = self.all.remove(&departure)?;
         self.bytes -= bytes;
@@ -72,8 +72,10 @@ impl<T> DetachedSessions<T> {
         Some(session)
     }
 
-    /// Removes a session if there are more than `max_sessions` or `max_bytes`: the oldest of the
-    /// address that has the most.
+    /// Removes the oldest session of the largest address, if there are too many sessions or bytes.
+    ///
+    /// The largest has the most sessions if there are more than `max_sessions`, else the most
+    /// bytes.
     pub(super) fn take_excess(&mut self, max_sessions: usize, max_bytes: usize) -> Option<T> {
         let groups = self.by_address.values();
         let first = |group: &Group| group.departures.first().copied();

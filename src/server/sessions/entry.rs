@@ -1,18 +1,18 @@
-//! [`SessionEntry`]: one session in the store, and who may attach to it.
+//! [`SessionEntry`]: one session in the store, and the attachment of links to it.
 
 use std::{
+    mem,
     net::IpAddr,
     sync::{Arc, Mutex, MutexGuard, OnceLock, PoisonError},
     time::Duration,
 };
 
-use super::{
-    id::{RequestedId, ReturnsBy},
-    new_link::NewLink,
-};
+use tokio::time::Instant;
+
+use super::{id::RequestedId, new_link::NewLink, returns::ReturnsBy};
 use crate::{
     close::{CloseCode, CloseReason},
-    error::LinkError,
+    error::{Error, LinkError},
     layer::{
         correlation::slots::HandlerSlots,
         reconnect::ReconnectHandle,
@@ -31,22 +31,22 @@ use crate::{
     },
 };
 
-use tokio::time::Instant;
-
-/// Number of takeovers by session id within [`TAKEOVER_WINDOW`] that are allowed.
+/// Number of takeovers within [`TAKEOVER_WINDOW`] that are allowed.
 const MAX_TAKEOVERS: u32 = 5;
+
+/// Time within which takeovers are counted.
 const TAKEOVER_WINDOW: Duration = Duration::from_secs(10);
 
-/// Session in the store, as clients find it that ask for one.
+/// Session in the store.
 pub(in crate::server) struct SessionEntry<R: McpRole> {
     pub(super) id: SessionId,
     pub(super) identity: Option<Identity>,
     pub(super) receive_count: ReceiveCount,
-    /// `true` if its client comes back by the id. Else it takes the secret.
+    /// `true` if its client may come back by the id. Else it takes the secret.
     has_known_id: bool,
     /// Notified when there is something for the source of its links.
     pub(super) notify: ReconnectHandle,
-    attachment: Mutex<Attachment>,
+    inner: Mutex<Inner>,
     owner: OnceLock<Owner<R>>,
 }
 
@@ -67,7 +67,7 @@ impl<R: McpRole> Owner<R> {
     }
 }
 
-/// Return of a client.
+/// Return of a client on a new link.
 pub(super) struct Reattach {
     pub(super) new_link: NewLink,
     pub(super) up: LinkUp,
@@ -77,54 +77,90 @@ pub(super) struct Reattach {
     pub(super) superseded_reason: CloseReason,
 }
 
-struct Attachment {
-    secrets: Secrets,
-    next: Option<Reattach>,
-    connected: bool,
+/// Changing part of a session, behind one lock.
+struct Inner {
+    attachment: Attachment,
+    returns_by: ReturnsBy,
     /// Address of the last connection.
     address: Option<IpAddr>,
-    returns_by: ReturnsBy,
-    /// Start of the current takeover window, and the takeovers counted in it.
-    taken_over: Option<(Instant, u32)>,
-    dismissed: bool,
-    /// `true` once nobody takes in a link any more.
-    closed: bool,
+    takeovers: Takeovers,
+}
+
+/// Attachment of a session to a link.
+///
+/// | from | to | when |
+/// |---|---|---|
+/// | `Attached` | `Detached` | the link is lost, and the session outlives it |
+/// | `Attached`, `Detached` | `Waiting` | the client comes back on a new link |
+/// | `Waiting` | `Waiting` | the client comes back once more; the earlier new link is closed |
+/// | `Waiting` | `Attached` | the source takes the new link |
+/// | `Detached` | `Dismissed` | the store has too many detached sessions, and chooses this one |
+/// | any but `Waiting` | `Closed` | the session does not outlive its link, or is over |
+/// | `Waiting` | `Closed` | the service has ended; the new link is closed with 4410 |
+///
+/// `Dismissed` and `Closed` take in no link any more.
+enum Attachment {
+    Attached,
+    Waiting(Reattach),
+    Detached,
+    Dismissed,
+    Closed,
 }
 
 impl Attachment {
-    /// Returns `true` if no link is taken in. One that is there already was not to be dismissed.
+    /// Returns `true` if there is a link, as far as is known.
+    fn is_connected(&self) -> bool {
+        matches!(self, Self::Attached | Self::Waiting(_))
+    }
+
+    /// Returns `true` if no link is taken in any more.
     fn is_closed(&self) -> bool {
-        self.closed || self.dismissed && !self.connected
+        matches!(self, Self::Dismissed | Self::Closed)
     }
 }
 
-/// What the source of the links does next.
-pub(super) enum Next {
-    Link(Reattach),
-    Dismissed,
-    Nothing,
+/// Count of the takeovers of a session, within a window of time.
+#[derive(Debug, Default)]
+struct Takeovers {
+    since: Option<Instant>,
+    count: u32,
+}
+
+impl Takeovers {
+    fn record(&mut self) {
+        let is_over = |since: &Instant| since.elapsed() > TAKEOVER_WINDOW;
+        if self.since.as_ref().is_none_or(is_over) {
+            *self = Self { since: Some(Instant::now()), count: 0 };
+        }
+        self.count += 1;
+    }
+
+    fn are_too_many(&self) -> bool {
+        let is_recent = |since: Instant| since.elapsed() <= TAKEOVER_WINDOW;
+        self.count >= MAX_TAKEOVERS && self.since.is_some_and(is_recent)
+    }
 }
 
 impl<R: McpRole> SessionEntry<R> {
+    /// Creates the entry of a session that has a link from `address`.
     pub(super) fn new(
         id: SessionId,
         identity: Option<Identity>,
-        receive_count: ReceiveCount,
         has_known_id: bool,
+        returns_by: ReturnsBy,
         address: Option<IpAddr>,
     ) -> Self {
-        let attachment = Mutex::new(Attachment {
-            secrets: Secrets::default(),
-            next: None,
-            connected: true,
-            address,
-            returns_by: ReturnsBy::Secret,
-            taken_over: None,
-            dismissed: false,
-            closed: false,
-        });
-        let (notify, owner) = (ReconnectHandle::default(), OnceLock::new());
-        Self { id, identity, receive_count, has_known_id, notify, attachment, owner }
+        let attachment = Attachment::Attached;
+        let inner = Inner { attachment, returns_by, address, takeovers: Takeovers::default() };
+        Self {
+            id,
+            identity,
+            receive_count: ReceiveCount::default(),
+            has_known_id,
+            notify: ReconnectHandle::default(),
+            inner: Mutex::new(inner),
+            owner: OnceLock::new(),
+        }
     }
 
     /// Returns `true` if `identity` may attach by the session's id.
@@ -134,9 +170,9 @@ impl<R: McpRole> SessionEntry<R> {
 
     /// Sets the listed connection that has the session from now on.
     pub(in crate::server) fn set_owner(&self, owner: Owner<R>) {
-        let attachment = self.lock();
-        if let Some(next) = &attachment.next {
-            owner.connection.stats().follow(next.new_link.stats.clone());
+        let inner = self.lock();
+        if let Attachment::Waiting(new) = &inner.attachment {
+            owner.connection.stats().follow(new.new_link.stats.clone());
         }
         let _ = self.owner.set(owner);
     }
@@ -146,11 +182,8 @@ impl<R: McpRole> SessionEntry<R> {
         self.lock().address
     }
 
-    pub(super) fn secret(&self) -> Secret {
-        self.lock().secrets.given().clone()
-    }
-
-    /// Takes `new_link` in, if the client has the secret.
+    /// Takes in `new_link` if its client has the `secret`. The client has `received` that many
+    /// messages.
     pub(super) fn resume(
         &self,
         secret: &Secret,
@@ -158,178 +191,169 @@ impl<R: McpRole> SessionEntry<R> {
         mut new_link: NewLink,
         describe: impl FnOnce(Secret) -> SessionFrame,
     ) -> Result<(), NewLink> {
-        let mut attachment = self.lock();
-        if attachment.is_closed() {
+        let mut inner = self.lock();
+        if inner.attachment.is_closed() {
             return Err(new_link);
         }
+        let ReturnsBy::Secret(secrets) = &mut inner.returns_by else { return Err(new_link) };
         if self.receive_count.is_heard() {
-            attachment.secrets.confirm();
+            secrets.confirm();
         }
-        let Some(given) = attachment.secrets.rotate(secret).cloned() else { return Err(new_link) };
+        let Some(given) = secrets.rotate(secret).cloned() else { return Err(new_link) };
         let frozen = self.receive_count.freeze();
         new_link.send_session(describe(given).resumed(frozen.received()));
         let up = frozen.resumed(received);
         let superseded_reason = LinkError::taken_over().close_reason();
-        self.attach(attachment, Reattach { new_link, up, start: None, superseded_reason });
+        self.attach(inner, Reattach { new_link, up, start: None, superseded_reason });
         Ok(())
     }
 
-    /// Takes `new_link` in, whose client knows the id of the session and no more: whether it is the one
-    /// that was here before shows by what it says. It is told of the session where it speaks the
-    /// extension. An id from a cookie supersedes no link.
+    /// Takes in `new_link`, whose client knows the session's id and no more.
+    ///
+    /// The first message shows whether the client goes on or begins anew. One that speaks the
+    /// extension is sent what `describe` returns. An id from a cookie supersedes no link.
     pub(super) fn return_to(
         &self,
         mut new_link: NewLink,
         requested: &RequestedId,
         describe: Option<&dyn Fn(Secret) -> SessionFrame>,
     ) -> Result<(), NewLink> {
-        let mut attachment = self.lock();
-        if attachment.is_closed() || requested.from_cookie && attachment.connected {
+        let mut inner = self.lock();
+        let attachment = &inner.attachment;
+        if attachment.is_closed() || requested.is_from_cookie() && attachment.is_connected() {
             return Err(new_link);
         }
-        // What was counted before counts no more.
-        attachment.secrets = Secrets::default();
+        // What was counted before counts no more, and no earlier secret is valid.
         let start = match describe {
             Some(describe) => {
-                new_link.send_session(describe(attachment.secrets.given().clone()));
+                let secrets = Secrets::default();
+                new_link.send_session(describe(secrets.given().clone()));
+                inner.returns_by = ReturnsBy::Secret(secrets);
                 SessionStart::Open
             }
-            None => SessionStart::Plain,
+            None => {
+                inner.returns_by = ReturnsBy::KnownId;
+                SessionStart::Plain
+            }
         };
         let (start, superseded_reason) = (Some(start), requested.superseded_reason());
-        self.attach(
-            attachment,
-            Reattach { new_link, up: LinkUp::Unverified, start, superseded_reason },
-        );
+        let up = LinkUp::Unverified;
+        self.attach(inner, Reattach { new_link, up, start, superseded_reason });
         Ok(())
     }
 
-    fn attach(&self, mut attachment: MutexGuard<'_, Attachment>, new: Reattach) {
-        if attachment.connected {
-            let now = Instant::now();
-            let (since, times) = attachment.taken_over.get_or_insert((now, 0));
-            if now - *since > TAKEOVER_WINDOW {
-                (*since, *times) = (now, 0);
-            }
-            *times += 1;
+    fn attach(&self, mut inner: MutexGuard<'_, Inner>, new: Reattach) {
+        if inner.attachment.is_connected() {
+            inner.takeovers.record();
         }
-        attachment.connected = true;
-        attachment.address = new.new_link.address();
+        inner.address = new.new_link.address();
         if let Some(owner) = self.owner.get() {
             owner.connection.stats().follow(new.new_link.stats.clone());
         }
-        attachment.returns_by = match new.start {
-            Some(SessionStart::Plain) => ReturnsBy::KnownId,
-            _ => ReturnsBy::Secret,
-        };
         let superseded_reason = new.superseded_reason.clone();
-        let earlier = attachment.next.replace(new);
-        // Whoever finds it there has been asked to look.
+        let earlier = mem::replace(&mut inner.attachment, Attachment::Waiting(new));
+        // Under the lock: a source that finds the link there has been notified of it.
         self.notify.reconnect();
-        drop(attachment);
-        if let Some(earlier) = earlier {
-            // The client has come again since, on another connection.
+        drop(inner);
+        if let Attachment::Waiting(earlier) = earlier {
             earlier.new_link.close_with(superseded_reason);
         }
     }
 
-    /// Begins the session of a client that does not speak the extension, and may or may not know the id.
-    pub(super) fn begin_without_extension(&self, returns_by: ReturnsBy) {
-        self.lock().returns_by = returns_by;
-        self.receive_count.begin(SessionStart::Plain);
-    }
-
-    /// Returns how a client that loses its link now can come back.
-    pub(super) fn returns_by(&self) -> ReturnsBy {
-        self.lock().returns_by
-    }
-
-    pub(super) fn is_initialized(&self) -> bool {
-        self.owner.get().is_some_and(|owner| owner.connection.is_initialized())
+    /// Returns the time for which the session is kept after the loss of a link for this `cause`.
+    ///
+    /// That is the `window` at most. `None` ends the session.
+    pub(super) fn kept_for(&self, cause: &Error, window: Duration) -> Option<Duration> {
+        let owner = self.owner.get();
+        let is_initialized = owner.is_some_and(|owner| owner.connection.is_initialized());
+        self.lock().returns_by.kept_for(cause, is_initialized, window)
     }
 
     /// Returns `true` if there is a link, as far as is known.
     pub(super) fn is_connected(&self) -> bool {
-        self.lock().connected
+        self.lock().attachment.is_connected()
     }
 
-    /// Returns `true` if it is taken over too often, as by two clients that reconnect whatever happens.
+    /// Returns `true` if the session is taken over too often, as by two clients that always
+    /// reconnect.
     pub(super) fn is_taken_over_too_often(&self) -> bool {
-        let taken_over = self.lock().taken_over;
-        taken_over.is_some_and(|(since, times)| {
-            times >= MAX_TAKEOVERS && since.elapsed() <= TAKEOVER_WINDOW
-        })
+        self.lock().takeovers.are_too_many()
     }
 
     /// Records that the link is lost.
     pub(super) fn detach(&self) {
-        let mut attachment = self.lock();
-        attachment.connected = attachment.next.is_some();
-    }
-
-    /// Returns what the source of the links does next. A session that is not `detached` was dismissed
-    /// too late.
-    pub(super) fn take_next(&self, detached: bool) -> Next {
-        let mut attachment = self.lock();
-        if attachment.next.is_some() || !detached {
-            attachment.dismissed = false;
-        }
-        match attachment.next.take() {
-            Some(new) => Next::Link(new),
-            None if attachment.dismissed => Next::Dismissed,
-            None => Next::Nothing,
+        let attachment = &mut self.lock().attachment;
+        if matches!(attachment, Attachment::Attached) {
+            *attachment = Attachment::Detached;
         }
     }
 
-    /// Ends the session before its time is over.
+    /// Takes the new link that waits, if there is one.
+    pub(super) fn take_new_link(&self) -> Option<Reattach> {
+        let attachment = &mut self.lock().attachment;
+        match mem::replace(attachment, Attachment::Attached) {
+            Attachment::Waiting(new) => Some(new),
+            other => {
+                *attachment = other;
+                None
+            }
+        }
+    }
+
+    /// Ends the session before its time is over, unless its client is back.
     pub(super) fn dismiss(&self) {
-        self.lock().dismissed = true;
-        self.notify.reconnect();
-    }
-
-    /// Closes the session, unless a link waits to be taken. Returns `true` if it is closed.
-    pub(super) fn close_if_empty(&self) -> bool {
-        let mut attachment = self.lock();
-        attachment.closed |= attachment.next.is_none();
-        attachment.closed
-    }
-
-    /// Returns `true` if no link is taken in.
-    pub(super) fn is_closed(&self) -> bool {
-        self.lock().is_closed()
-    }
-
-    /// Closes the session. A client whose link waits to be taken may come again, and begin anew.
-    pub(super) fn close(&self) {
-        let mut attachment = self.lock();
-        attachment.closed = true;
-        let next = attachment.next.take();
-        drop(attachment);
-        if let Some(next) = next {
-            let reason = CloseReason::new(CloseCode::SessionGone, "the session has just ended");
-            next.new_link.close_with(reason);
+        let attachment = &mut self.lock().attachment;
+        if matches!(attachment, Attachment::Detached) {
+            *attachment = Attachment::Dismissed;
+            self.notify.reconnect();
         }
     }
 
-    /// Returns how much memory is taken by what waits for the client, and by what it has asked.
+    /// Closes the session, unless a new link waits. Returns `true` if it is closed.
+    pub(super) fn close_if_empty(&self) -> bool {
+        let attachment = &mut self.lock().attachment;
+        let is_empty = !matches!(attachment, Attachment::Waiting(_));
+        if is_empty {
+            *attachment = Attachment::Closed;
+        }
+        is_empty
+    }
+
+    /// Returns `true` if no link is taken in any more.
+    pub(super) fn is_closed(&self) -> bool {
+        self.lock().attachment.is_closed()
+    }
+
+    /// Closes the session. A client whose new link waits may come again, and begin anew.
+    pub(super) fn close(&self) {
+        let before = mem::replace(&mut self.lock().attachment, Attachment::Closed);
+        if let Attachment::Waiting(new) = before {
+            let reason = CloseReason::new(CloseCode::SessionGone, "the session has just ended");
+            new.new_link.close_with(reason);
+        }
+    }
+
+    /// Returns the memory that is taken by what waits for the client, and by what it has asked, in
+    /// bytes.
     pub(super) fn bytes(&self) -> usize {
         self.receive_count.kept_bytes() + self.owner.get().map_or(0, Owner::bytes)
     }
 
+    /// Records in the registry whether the client is detached.
     pub(super) fn set_detached(&self, detached: bool) {
         if let Some(owner) = self.owner.get() {
             owner.registry.set_detached(&owner.connection, detached);
         }
     }
 
-    /// Records that the client did not come back.
+    /// Records in the registry that the client did not come back.
     pub(super) fn end_detached(&self) {
         if let Some(owner) = self.owner.get() {
             owner.registry.forget_detached(&owner.connection);
         }
     }
 
-    fn lock(&self) -> MutexGuard<'_, Attachment> {
-        self.attachment.lock().unwrap_or_else(PoisonError::into_inner)
+    fn lock(&self) -> MutexGuard<'_, Inner> {
+        self.inner.lock().unwrap_or_else(PoisonError::into_inner)
     }
 }

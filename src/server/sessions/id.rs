@@ -1,4 +1,4 @@
-//! [`RequestedId`]: the id by which a client that does not speak the extension comes back to its session.
+//! [`RequestedId`]: the session id by which a client without the extension comes back.
 
 use http::{
     HeaderMap, HeaderValue, StatusCode,
@@ -8,6 +8,7 @@ use http::{
 
 use percent_encoding::percent_decode_str;
 
+use super::returns::ReturnsBy;
 use crate::{
     close::{CloseCode, CloseReason},
     error::LinkError,
@@ -19,55 +20,56 @@ use crate::{
     },
 };
 
-/// Header of the response that names it.
+/// Header of the 101 that tells a client its issued id.
 const HEADER: HeaderName = HeaderName::from_static("mcp-session-id");
 
-/// Policy for the ids by which clients come back to their sessions that do not speak
+/// Policy for the session ids of clients that do not speak
 /// [`mcp.resume.v1`](crate::layer::resume::protocol).
 ///
-/// They bring it as `mcp_session_id` in the query of the URL, else as a subprotocol
-/// `mcp.session-id.<id>`, else in a cookie `mcp_session_id`. It is 1 to 128 of the characters
-/// `A-Z a-z 0-9 - . _ ~`, and belongs to the identity that uses it first: 403 for everyone else. Where
-/// nobody is authenticated, whoever knows it has the session.
+/// Such a client brings the id as `mcp_session_id` in the query of the URL, else as a subprotocol
+/// `mcp.session-id.<id>`, else in a cookie `mcp_session_id`. An id is 1 to 128 of the characters
+/// `A-Z a-z 0-9 - . _ ~`, and belongs to the identity that uses it first: 403 for everyone else.
+/// Where nobody is authenticated, whoever knows it has the session.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
 #[non_exhaustive]
 pub enum SessionIdPolicy {
-    /// Brought by every client: 400 without.
+    /// Every client brings an id: 400 without.
     Required,
-    /// Given to a client that brings none and does not speak the extension, in the header
-    /// `mcp-session-id` of the 101 and as a cookie. It has 5 s at most to come back by it for the first
-    /// time, since most never do. The default.
+    /// A client without an id is issued one, in the header `mcp-session-id` of the 101 and as a
+    /// cookie. The default.
+    ///
+    /// Two kinds of clients are known to bring it back: browsers send the cookie by themselves, so
+    /// that a page with a reconnecting WebSocket (PartySocket, reconnecting-websocket) finds its
+    /// session without `initialize`; and clients that speak [SEP-1288's
+    /// members](crate::framing::JsonRpc::session_fields) read it in the result of `initialize`, and
+    /// offer it as a subprotocol. Since others do not, an issued id is kept for 5 s at most until
+    /// it was brought back once.
     #[default]
     Issued,
-    /// Not used: for such clients the connection is the session.
+    /// Ids are not used: the connection of such a client is its session.
     None,
 }
 
-/// Means by which a client can come back.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub(in crate::server) enum ReturnsBy {
-    /// The secret: it speaks the extension.
-    Secret,
-    /// The id of its session, which it knows.
-    KnownId,
-    /// Issued id, which it has not yet shown to have noticed.
-    IssuedId,
-}
-
-/// Id of a session that a client asks for, or is given.
+/// Session id that a client brings, or is issued.
 #[derive(Debug, Clone)]
 pub(in crate::server) struct RequestedId {
     pub(in crate::server) id: SessionId,
-    /// `true` if it was made just now.
-    issued: bool,
-    /// `true` if a browser has sent it by itself: it need not be this page's own.
-    pub(super) from_cookie: bool,
-    /// `true` if it came as a subprotocol.
-    from_subprotocol: bool,
+    source: IdSource,
+}
+
+/// Source of a session id.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+enum IdSource {
+    Query,
+    Subprotocol,
+    /// The cookie, which a browser sends by itself: the id need not be this page's own.
+    Cookie,
+    /// Issued for this very request.
+    Issued,
 }
 
 impl RequestedId {
-    /// Returns what the request of these `parts` brings, or is given, under this `policy`.
+    /// Returns the id that the request of these `parts` brings or is issued under this `policy`.
     pub(super) fn of(
         parts: &Parts,
         policy: SessionIdPolicy,
@@ -75,17 +77,18 @@ impl RequestedId {
         if policy == SessionIdPolicy::None {
             return Ok(None);
         }
-        let (mut from_cookie, mut from_subprotocol) = (false, false);
+        let headers = &parts.headers;
         let brought = in_query(parts)
-            .or_else(|| in_subprotocol(&parts.headers).inspect(|_| from_subprotocol = true))
-            .or_else(|| in_cookie(&parts.headers).inspect(|_| from_cookie = true));
-        match brought.map(SessionId::try_from) {
-            Some(Ok(id)) => Ok(Some(Self { id, issued: false, from_cookie, from_subprotocol })),
-            // Somebody else's cookie.
-            Some(Err(_)) if from_cookie && policy == SessionIdPolicy::Issued => {
+            .map(|id| (id, IdSource::Query))
+            .or_else(|| Some((in_subprotocol(headers)?, IdSource::Subprotocol)))
+            .or_else(|| Some((in_cookie(headers)?, IdSource::Cookie)));
+        match brought.map(|(id, source)| (SessionId::try_from(id), source)) {
+            Some((Ok(id), source)) => Ok(Some(Self { id, source })),
+            // The cookie of another application.
+            Some((Err(_), IdSource::Cookie)) if policy == SessionIdPolicy::Issued => {
                 Ok(Some(Self::issue()))
             }
-            Some(Err(_)) => Err(reject("a session id is 1 to 128 unreserved characters")),
+            Some((Err(_), _)) => Err(reject("a session id is 1 to 128 unreserved characters")),
             None if policy == SessionIdPolicy::Required => {
                 Err(reject("mcp_session_id is required"))
             }
@@ -93,36 +96,45 @@ impl RequestedId {
         }
     }
 
+    /// Issues a new id, which no other session has.
     pub(super) fn issue() -> Self {
-        Self { id: SessionId::random(), issued: true, from_cookie: false, from_subprotocol: false }
+        Self { id: SessionId::random(), source: IdSource::Issued }
     }
 
+    /// Returns `true` if the id was issued for this request.
     pub(in crate::server) fn is_issued(&self) -> bool {
-        self.issued
+        self.source == IdSource::Issued
     }
 
-    /// Returns how a client comes back that does not speak the extension.
+    /// Returns `true` if the id came in a cookie.
+    pub(super) fn is_from_cookie(&self) -> bool {
+        self.source == IdSource::Cookie
+    }
+
+    /// Returns how a client without the extension comes back by this id.
     pub(super) fn returns_by(&self) -> ReturnsBy {
-        if self.issued { ReturnsBy::IssuedId } else { ReturnsBy::KnownId }
+        if self.is_issued() { ReturnsBy::IssuedId } else { ReturnsBy::KnownId }
     }
 
-    /// Returns what a connection is told that is taken over under this id: SEP-1288 wants 1000.
+    /// Returns the reason to close a connection with whose session is taken over by this id: 4409.
+    ///
+    /// It is 1000 where the id came as a subprotocol, as SEP-1288 has it.
     pub(super) fn superseded_reason(&self) -> CloseReason {
         let taken_over = LinkError::taken_over().close_reason();
-        match self.from_subprotocol {
-            true => CloseReason { code: CloseCode::Normal, ..taken_over },
-            false => taken_over,
+        match self.source {
+            IdSource::Subprotocol => CloseReason { code: CloseCode::Normal, ..taken_over },
+            _ => taken_over,
         }
     }
 
-    /// Sets the headers that tell a client its id, if it was made for it.
+    /// Sets the headers that tell a client its id, if that was issued.
     pub(in crate::server) fn set_headers(
         &self,
         response: &mut HttpResponse,
         path: &str,
         secure: bool,
     ) {
-        if !self.issued {
+        if !self.is_issued() {
             return;
         }
         let secure = if secure { "; Secure" } else { "" };
@@ -189,8 +201,8 @@ mod tests {
             let name = name(path, headers);
             (
                 name.id.as_str().to_owned(),
-                name.issued,
-                name.from_cookie,
+                name.is_issued(),
+                name.is_from_cookie(),
                 u16::from(name.superseded_reason().code),
             )
         };
@@ -198,7 +210,7 @@ mod tests {
         assert_eq!(found("/?a&mcp_session_id=q&mcp_session_id=r", all), (q, false, false, 4409));
         assert_eq!(found("/?amcp_session_id=q", all), (o, false, false, 1000));
         assert_eq!(found("/", &[cookie]), (c, false, true, 4409));
-        assert!(name("/", &[(COOKIE, "mcp_session_id=; mcp_session=1")]).issued);
+        assert!(name("/", &[(COOKIE, "mcp_session_id=; mcp_session=1")]).is_issued());
     }
 
     #[test]

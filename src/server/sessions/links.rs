@@ -4,15 +4,13 @@ use std::{
     pin::Pin,
     sync::Arc,
     task::{Context, Poll, ready},
-    time::Duration,
 };
 
 use futures::{FutureExt, future::BoxFuture};
 use tokio::time::sleep_until;
 
 use super::{
-    entry::{Next, Reattach, SessionEntry},
-    id::ReturnsBy,
+    entry::{Reattach, SessionEntry},
     new_link::NewLink,
     store::SessionStore,
 };
@@ -25,27 +23,26 @@ use crate::{
     time::deadline_in,
 };
 
-/// Longest time that a session is kept for a client that may not have noticed its id.
-const ISSUED_ID_GRACE: Duration = Duration::from_secs(5);
-
-/// Links of one session: its client comes back, or not.
+/// Source of the links of one session, which its client makes by coming back.
 pub(in crate::server) struct SessionLinks<R: McpRole> {
     sessions: Arc<SessionStore<R>>,
     entry: Arc<SessionEntry<R>>,
+    /// `Some` between the loss of a link and the next.
     detached: Option<Detached>,
     /// Reason that a superseded link is closed with.
     superseded_reason: CloseReason,
 }
 
-/// State of a session without a link.
+/// Wait of a session for its client.
 struct Detached {
-    /// Resolves when none is waited for any longer, with the reason.
+    /// Resolves when the client is not waited for any longer, with the reason.
     over: BoxFuture<'static, CloseReason>,
     /// Departure number in the store, and the bytes that were reported to it.
     reported: Option<(u64, usize)>,
 }
 
 impl<R: McpRole> SessionLinks<R> {
+    /// Creates the source of the links of `entry`, which has its first.
     pub(in crate::server) fn new(
         sessions: Arc<SessionStore<R>>,
         entry: Arc<SessionEntry<R>>,
@@ -58,7 +55,22 @@ impl<R: McpRole> SessionLinks<R> {
         }
     }
 
-    /// Reports to the store what waits in the session, if that has changed.
+    /// Attaches the link on which the client has come back. Returns what its layers are told.
+    fn attach(&mut self, new: Reattach) -> (NewLink, LinkUp) {
+        let Reattach { new_link, up, start, superseded_reason } = new;
+        self.superseded_reason = superseded_reason;
+        self.entry.receive_count.peer().set(new_link.limits());
+        if self.leave_detached() {
+            self.entry.set_detached(false);
+        }
+        if let Some(start) = start {
+            self.entry.receive_count.begin(start);
+        }
+        tracing::debug!(resumed = start.is_none(), "the client is back");
+        (new_link, up)
+    }
+
+    /// Reports to the store how many bytes wait in the session, if that has changed.
     fn report_detached(&mut self) {
         let Some(Detached { reported, .. }) = &mut self.detached else { return };
         let (departure, before) = reported.unzip();
@@ -71,7 +83,7 @@ impl<R: McpRole> SessionLinks<R> {
         }
     }
 
-    /// Leaves the detached state. Returns `true` if the store knew of it.
+    /// Ends the wait for the client. Returns `true` if the store knew of it.
     fn leave_detached(&mut self) -> bool {
         let Some(Detached { reported: Some((departure, _)), .. }) = self.detached.take() else {
             return false;
@@ -86,21 +98,13 @@ impl<R: McpRole> LinkSource for SessionLinks<R> {
 
     fn on_lost(mut self: Pin<&mut Self>, cause: &Error) -> bool {
         let stop = self.sessions.stop.clone();
-        let returns_by = self.entry.returns_by();
-        let is_kept = match returns_by {
-            ReturnsBy::Secret => is_survived(cause),
-            _ => self.entry.is_initialized() && is_accident(cause),
-        };
-        // Who has come meanwhile finds the session, or begins a new one.
-        if (!is_kept || stop.is_cancelled()) && self.entry.close_if_empty() {
+        let kept_for = self.entry.kept_for(cause, self.sessions.config.window);
+        // A client that has come back meanwhile finds the session all the same.
+        if (kept_for.is_none() || stop.is_cancelled()) && self.entry.close_if_empty() {
             return false;
         }
         tracing::debug!(%cause, "connection lost; the session is kept");
-        let window = match returns_by {
-            ReturnsBy::IssuedId => self.sessions.config.window.min(ISSUED_ID_GRACE),
-            _ => self.sessions.config.window,
-        };
-        let deadline = deadline_in(window);
+        let deadline = deadline_in(kept_for.unwrap_or_default());
         let over = async move {
             tokio::select! {
                 () = sleep_until(deadline) => gone(),
@@ -117,32 +121,19 @@ impl<R: McpRole> LinkSource for SessionLinks<R> {
         cx: &mut Context<'_>,
     ) -> Poll<Result<(NewLink, LinkUp), Error>> {
         let this = &mut *self;
-        let mut reason = None;
         while this.entry.notify.poll_requested(cx).is_ready() {
-            match this.entry.take_next(this.detached.is_some()) {
-                Next::Link(Reattach { new_link, up, start, superseded_reason }) => {
-                    this.superseded_reason = superseded_reason;
-                    this.entry.receive_count.peer().set(new_link.limits());
-                    if this.leave_detached() {
-                        this.entry.set_detached(false);
-                    }
-                    if let Some(start) = start {
-                        this.entry.receive_count.begin(start);
-                    }
-                    tracing::debug!(resumed = start.is_none(), "the client is back");
-                    return Poll::Ready(Ok((new_link, up)));
-                }
-                Next::Dismissed => reason = Some(gone()),
-                Next::Nothing => {}
+            if let Some(new) = this.entry.take_new_link() {
+                return Poll::Ready(Ok(this.attach(new)));
             }
         }
-        if reason.is_none() {
+        let reason = if this.detached.is_some() && this.entry.is_closed() {
+            gone()
+        } else {
             this.report_detached();
-        }
-        let reason = match (reason, &mut this.detached) {
-            (_, None) => return Poll::Pending,
-            (Some(reason), _) => reason,
-            (None, Some(detached)) => ready!(detached.over.poll_unpin(cx)),
+            match &mut this.detached {
+                Some(detached) => ready!(detached.over.poll_unpin(cx)),
+                None => return Poll::Pending,
+            }
         };
         if !this.entry.close_if_empty() {
             return self.poll_next_link(cx);
@@ -168,36 +159,4 @@ impl<R: McpRole> Drop for SessionLinks<R> {
 
 fn gone() -> CloseReason {
     CloseReason::new(CloseCode::SessionGone, "the client did not come back")
-}
-
-fn code(cause: &Error) -> CloseCode {
-    match cause {
-        Error::Link(error) => error.close_reason().code,
-        _ => CloseCode::Internal,
-    }
-}
-
-/// Returns `true` if a client that only knows its session's id may want it back. It had no reason to close
-/// a connection that it would make again, but for a page that is left or loaded again.
-fn is_accident(cause: &Error) -> bool {
-    matches!(code(cause), CloseCode::Abnormal | CloseCode::GoingAway)
-}
-
-/// Returns `true` if a session outlives a link that ended so (section 7 of the
-/// [protocol](crate::layer::resume::protocol)).
-fn is_survived(cause: &Error) -> bool {
-    use CloseCode as C;
-    !matches!(
-        code(cause),
-        C::Normal
-            | C::Protocol
-            | C::Unsupported
-            | C::InvalidPayload
-            | C::Policy
-            | C::TooBig
-            | C::MandatoryExtension
-            | C::Unauthorized
-            | C::Forbidden
-            | C::SessionGone
-    )
 }

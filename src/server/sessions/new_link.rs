@@ -1,4 +1,4 @@
-//! [`NewLink`]: a connection on which a client has asked for a session.
+//! [`NewLink`]: a connection whose client asks for a session.
 
 use std::{
     net::IpAddr,
@@ -21,14 +21,14 @@ use crate::{
 };
 
 pin_project! {
-    /// Connection on which a client has asked for a session. Its permit is given back with it.
+    /// Connection whose client asks for a session. Dropping it gives its permit back.
     pub(in crate::server) struct NewLink {
         #[pin]
         link: BoxLink,
         pub(super) stats: Stats,
         permit: Option<Permit>,
         limits: MessageLimits,
-        // Where it comes from, as far as addresses are told apart.
+        // Address or network that it comes from.
         address: Option<IpAddr>,
     }
 }
@@ -45,11 +45,12 @@ impl NewLink {
         Self { link, stats, permit, limits, address: address.map(address_prefix) }
     }
 
+    /// Returns the IPv4 address or the IPv6 /64 that it comes from.
     pub(super) fn address(&self) -> Option<IpAddr> {
         self.address
     }
 
-    /// Updates the limits that the client announces again.
+    /// Updates the limits of the client by those that it announces again.
     pub(super) fn update_limits(&mut self, limits: MessageLimits) {
         self.limits = limits.or(self.limits);
     }
@@ -59,19 +60,20 @@ impl NewLink {
         self.limits
     }
 
-    /// Queues the answer about its session; written by whoever gets the link.
+    /// Queues the frame that describes its session; the link's next user flushes it.
     pub(super) fn send_session(&mut self, session: SessionFrame) {
         self.send_now(Frame::Session(session).encode());
     }
 
-    /// Closes the link, which gets no session, with this reason.
+    /// Closes the link with this reason, without waiting.
     pub(super) fn close_with(mut self, reason: CloseReason) {
         self.send_now(Message::Close(Some(reason)));
         let _ = self.link.flush().now_or_never();
     }
 
-    /// Sends at once: there is room on a link on which nothing was said yet. One that is lost meanwhile
-    /// is lost to whoever gets it.
+    /// Queues a message without waiting: there is room on a link that has carried nothing yet.
+    ///
+    /// Whoever uses the link next notices if it is lost.
     fn send_now(&mut self, message: Message) {
         let _ = self.link.feed(message).now_or_never();
     }

@@ -3,7 +3,6 @@
 use std::{
     collections::{HashMap, hash_map::Entry},
     fmt,
-    net::IpAddr,
     sync::{Arc, Mutex, MutexGuard, PoisonError},
     time::Duration,
 };
@@ -22,7 +21,6 @@ use super::{
 use crate::{
     layer::resume::{
         frame::SessionFrame,
-        receive_count::ReceiveCount,
         secret::{Secret, SessionId},
     },
     link::MessageLimits,
@@ -30,17 +28,19 @@ use crate::{
     server::{auth::Identity, http::rejection::Rejection, registry::event::RejectReason},
 };
 
+/// Text of a rejection for too many takeovers.
 pub(super) const TAKEN_OVER_TOO_OFTEN: &str = "the session is taken over too often";
+
+/// Text of a rejection of another identity.
+pub(super) const NOT_YOURS: &str = "the session is not yours";
 
 /// `Retry-After` for clients that take a session from each other.
 const RETRY_DELAY: Duration = Duration::from_secs(10);
 
-pub(super) const NOT_YOURS: &str = "the session is not yours";
-
 /// Sessions of a server that can be resumed.
 pub(in crate::server) struct SessionStore<R: McpRole> {
     pub(super) config: SessionConfig,
-    /// Bytes that each keeps for its client, which is told so.
+    /// Bytes that each session keeps for its client, announced to it.
     window_bytes: u64,
     /// Limits of each session, announced to its client.
     limits: MessageLimits,
@@ -55,6 +55,7 @@ struct Inner<R: McpRole> {
 }
 
 impl<R: McpRole> SessionStore<R> {
+    /// Creates the store, whose detached sessions end once `stop` is cancelled.
     pub(in crate::server) fn new(
         config: SessionConfig,
         window_bytes: usize,
@@ -66,7 +67,10 @@ impl<R: McpRole> SessionStore<R> {
         Arc::new(Self { config, window_bytes, limits, stop, inner: Mutex::new(inner) })
     }
 
-    /// Returns the session id under which the request of these `parts` comes.
+    /// Returns the session id that the request of these `parts` brings or is issued.
+    ///
+    /// # Errors
+    /// 400 without an id where one is required, and for one that is malformed.
     pub(in crate::server) fn requested_id(
         &self,
         parts: &Parts,
@@ -74,24 +78,27 @@ impl<R: McpRole> SessionStore<R> {
         RequestedId::of(parts, self.config.ids)
     }
 
-    /// Checks that `identity` may come by the `requested` id. Returns the id by which it does: perhaps
-    /// another.
+    /// Checks that `identity` may come by the `requested` id. Returns that id, or a new one.
+    ///
+    /// A cookie is replaced when its session is gone, or has a link: every window of a browser
+    /// sends the same.
+    ///
+    /// # Errors
+    /// 403 if the session is another identity's, 429 if it is taken over too often.
     pub(in crate::server) fn authorize(
         &self,
         requested: RequestedId,
         identity: Option<&Identity>,
     ) -> Result<RequestedId, Box<Rejection>> {
         let Some(entry) = self.find(&requested.id) else {
-            // A session that is gone need not be called as it was.
-            let renamed = requested.from_cookie && self.config.ids == SessionIdPolicy::Issued;
-            return Ok(if renamed { RequestedId::issue() } else { requested });
+            let is_stale = requested.is_from_cookie() && self.config.ids == SessionIdPolicy::Issued;
+            return Ok(if is_stale { RequestedId::issue() } else { requested });
         };
         if !entry.may_attach(identity) {
             return Err(Rejection::new(RejectReason::SessionId, StatusCode::FORBIDDEN, NOT_YOURS));
         }
         if entry.is_connected() {
-            // Every window of a browser has the same.
-            if requested.from_cookie {
+            if requested.is_from_cookie() {
                 return Ok(RequestedId::issue());
             }
             if entry.is_taken_over_too_often() {
@@ -104,8 +111,11 @@ impl<R: McpRole> SessionStore<R> {
         Ok(requested)
     }
 
-    /// Hands `new_link` to the session that it resumes, if there is one, and it may. The client has
-    /// received so many messages in it.
+    /// Resumes the session that a client asks for by its id, its secret and the count of its
+    /// messages.
+    ///
+    /// # Errors
+    /// The link, if there is no such session, or the client may not have it.
     pub(super) fn resume(
         &self,
         asked: (&SessionId, &Secret, u64),
@@ -126,29 +136,23 @@ impl<R: McpRole> SessionStore<R> {
         self.lock().all.get(id).cloned()
     }
 
-    /// Returns the session of this id, and `true` if it has just been made.
+    /// Returns the session of this id, and `true` if `new` has just made it.
     pub(super) fn get_or_insert(
         &self,
         id: &SessionId,
-        identity: Option<&Identity>,
-        has_known_id: bool,
-        address: Option<IpAddr>,
+        new: impl FnOnce() -> SessionEntry<R>,
     ) -> (Arc<SessionEntry<R>>, bool) {
         match self.lock().all.entry(id.clone()) {
             Entry::Occupied(entry) => (entry.get().clone(), false),
-            Entry::Vacant(vacant) => {
-                let (id, identity) = (id.clone(), identity.cloned());
-                let entry =
-                    SessionEntry::new(id, identity, ReceiveCount::default(), has_known_id, address);
-                (vacant.insert(Arc::new(entry)).clone(), true)
-            }
+            Entry::Vacant(vacant) => (vacant.insert(Arc::new(new())).clone(), true),
         }
     }
 
+    /// Returns the `@session` frame for a session with this id, whose client is `given` a secret.
     pub(super) fn describe(&self, id: SessionId, given: Secret) -> SessionFrame {
         let window = self.config.window;
         let seconds = u32::try_from(window.as_secs()).unwrap_or(u32::MAX);
-        // A client that was told too little would take its session for lost while it is kept.
+        // Rounded up: a client that was told too little would take its session for lost too early.
         let window_s = seconds.saturating_add(u32::from(window.subsec_nanos() > 0));
         SessionFrame::new(id, given, window_s, self.window_bytes).within(self.limits)
     }
@@ -170,13 +174,15 @@ impl<R: McpRole> SessionStore<R> {
         departure
     }
 
+    /// Records that the session with this departure number has a link again, or has ended.
     pub(super) fn set_attached(&self, departure: u64) {
         self.lock().detached.remove(departure);
     }
 
+    /// Removes a session from the store.
     pub(super) fn forget(&self, entry: &Arc<SessionEntry<R>>) {
         let mut inner = self.lock();
-        // Another may have the name by now.
+        // Another may have the id by now.
         if inner.all.get(&entry.id).is_some_and(|other| Arc::ptr_eq(other, entry)) {
             inner.all.remove(&entry.id);
         }

@@ -11,14 +11,15 @@ use mcp_ws_transport::{
     error::LinkError,
     server::{AuthError, BearerTokens, Config, Credentials, Identity, Limits},
 };
-use rmcp::RoleServer;
+use rmcp::{RoleServer, ServiceExt};
 use serde_json::{Value, json};
 use tokio_util::sync::CancellationToken;
 
 use crate::common::{
-    door::{Spy, enter, knock},
+    Tools,
+    handshake::{Recorder, try_upgrade, upgrade},
     limit,
-    raw::{Frame, PING, PONG, Raw, initialize},
+    raw::{Frame, PING, PONG, Raw, initialize, upgrade_request},
     within,
 };
 
@@ -39,9 +40,9 @@ fn is_refused(answer: &Value, id: &str) -> bool {
 #[tokio::test]
 async fn until_it_succeeds_nothing_reaches_the_service() {
     limit(async {
-        let spy = Spy::default();
-        let (server, address) = spy.host(config()).await;
-        let mut raw = enter(address, "").await;
+        let recorder = Recorder::default();
+        let (server, address) = recorder.start_server(config()).await;
+        let mut raw = upgrade(address, "").await;
         for request in [
             initialize("init"),
             json!({ "jsonrpc": "2.0", "id": "init", "method": "ping" }),
@@ -62,13 +63,13 @@ async fn until_it_succeeds_nothing_reaches_the_service() {
         }
         raw.send(Frame::new(PING, "x")).await;
         assert_eq!(raw.next().await, Some(Frame::new(PONG, "x")));
-        assert_eq!((spy.seen().len(), server.registry().list().len()), (0, 0));
+        assert_eq!((recorder.seen().len(), server.registry().list().len()), (0, 0));
 
         let answer = raw.ask(&authenticate("auth", "s3cr3t")).await;
         assert_eq!(answer["result"], json!({ "authenticated": true }), "{answer}");
         raw.initialize().await;
         raw.ping().await;
-        let seen = spy.seen();
+        let seen = recorder.seen();
         assert_eq!(seen[0].method, "initialize");
         assert!(seen.iter().all(|seen| seen.identity == Some(Identity::new("alice"))), "{seen:?}");
         let connection = seen[0].connection.as_ref().unwrap();
@@ -85,9 +86,9 @@ async fn until_it_succeeds_nothing_reaches_the_service() {
 #[tokio::test]
 async fn what_is_sent_right_behind_it_is_served() {
     limit(async {
-        let spy = Spy::default();
-        let (_server, address) = spy.host(config()).await;
-        let mut raw = enter(address, "").await;
+        let recorder = Recorder::default();
+        let (_server, address) = recorder.start_server(config()).await;
+        let mut raw = upgrade(address, "").await;
         let mut bytes = Vec::new();
         for message in [authenticate("auth", "s3cr3t"), initialize("init")] {
             bytes.extend(Frame::text(message.to_string()).bytes(true));
@@ -102,7 +103,7 @@ async fn what_is_sent_right_behind_it_is_served() {
 #[tokio::test]
 async fn a_wrong_token_is_an_error_and_the_end() {
     limit(async {
-        let spy = Spy::default();
+        let recorder = Recorder::default();
         let config = Config::default().in_band_authentication().authenticator(
             |credentials: Credentials| async move {
                 match credentials.token.as_ref().map(|token| token.as_str()) {
@@ -112,7 +113,7 @@ async fn a_wrong_token_is_an_error_and_the_end() {
                 }
             },
         );
-        let (server, address) = spy.host(config).await;
+        let (server, address) = recorder.start_server(config).await;
         for (token, code) in [
             (json!("wrong"), 4401),
             (json!(""), 4401),
@@ -124,7 +125,7 @@ async fn a_wrong_token_is_an_error_and_the_end() {
             (json!("forbidden"), 4403),
             (json!("panic"), 1013),
         ] {
-            let mut raw = enter(address, "").await;
+            let mut raw = upgrade(address, "").await;
             // Whatever comes behind it is not served any more.
             raw.json(&authenticate("auth", token)).await;
             raw.json(&initialize("init")).await;
@@ -137,13 +138,13 @@ async fn a_wrong_token_is_an_error_and_the_end() {
             (json!([]), -32600),
             (json!("s3cr3t"), -32600),
         ] {
-            let mut raw = enter(address, "").await;
+            let mut raw = upgrade(address, "").await;
             let mut request = authenticate("auth", "");
             request["params"] = params;
             let answer = raw.ask(&request).await;
             assert_eq!(answer["error"]["code"], code, "{request}: {answer}");
         }
-        assert_eq!((spy.seen().len(), server.registry().health().total), (0, 0));
+        assert_eq!((recorder.seen().len(), server.registry().health().total), (0, 0));
     })
     .await;
 }
@@ -152,13 +153,13 @@ async fn a_wrong_token_is_an_error_and_the_end() {
 #[tokio::test]
 async fn a_large_message_before_it_is_refused() {
     limit(async {
-        let spy = Spy::default();
-        let (server, address) = spy.host(config()).await;
+        let recorder = Recorder::default();
+        let (server, address) = recorder.start_server(config()).await;
         for request in [
             authenticate("auth", "x".repeat(4 << 10)),
             crate::common::call("1", "echo", json!({ "text": "x".repeat(4 << 10) })),
         ] {
-            let mut raw = enter(address, "").await;
+            let mut raw = upgrade(address, "").await;
             raw.json(&request).await;
             let (code, reason) = raw.closed().await;
             assert_eq!(code, 1009);
@@ -169,8 +170,9 @@ async fn a_large_message_before_it_is_refused() {
         let long = "x".repeat(60 << 10);
         let tokens = BearerTokens::default().token(long.clone(), Identity::new("alice"));
         let config = Config::default().authenticator(tokens).in_band_authentication();
-        let (_server, address) = spy.host(config.max_first_message_size(64 << 10)).await;
-        let mut raw = enter(address, "").await;
+        let (_server, address) =
+            recorder.start_server(config.max_first_message_size(64 << 10)).await;
+        let mut raw = upgrade(address, "").await;
         raw.ask(&authenticate("auth", long)).await;
         raw.initialize().await;
         // And then as large as ever.
@@ -194,15 +196,15 @@ async fn an_empty_token_lets_nobody_in() {
             token.map(|_| Identity::new("root")).ok_or(AuthError::Unauthorized)
         });
         for config in [listed, collected, compared] {
-            let spy = Spy::default();
-            let (_server, address) = spy.host(config.in_band_authentication()).await;
-            let mut raw = enter(address, "").await;
+            let recorder = Recorder::default();
+            let (_server, address) = recorder.start_server(config.in_band_authentication()).await;
+            let mut raw = upgrade(address, "").await;
             raw.json(&authenticate("auth", "")).await;
             raw.json(&initialize("init")).await;
             let answer = raw.receive().await;
             assert!(is_refused(&answer, "auth"), "{answer}");
             assert_eq!(raw.closed().await.0, 4401);
-            assert_eq!(spy.seen().len(), 0);
+            assert_eq!(recorder.seen().len(), 0);
         }
     })
     .await;
@@ -213,15 +215,15 @@ async fn an_empty_token_lets_nobody_in() {
 #[tokio::test]
 async fn it_is_for_those_without_a_token() {
     limit(async {
-        let (_server, address) = Spy::default().host(config()).await;
+        let (_server, address) = Recorder::default().start_server(config()).await;
         for (lines, status) in [
             ("Authorization: Bearer wrong\r\n", 401),
             ("Sec-WebSocket-Protocol: mcp.auth.wrong\r\n", 401),
             ("Origin: http://evil.example\r\n", 403),
         ] {
-            assert_eq!(knock(address, lines).await.0.status(), status, "{lines}");
+            assert_eq!(try_upgrade(address, lines).await.0.status(), status, "{lines}");
         }
-        let mut raw = enter(address, "Authorization: Bearer s3cr3t\r\n").await;
+        let mut raw = upgrade(address, "Authorization: Bearer s3cr3t\r\n").await;
         raw.initialize().await;
     })
     .await;
@@ -230,12 +232,12 @@ async fn it_is_for_those_without_a_token() {
 #[tokio::test]
 async fn who_does_not_try_is_closed_at_the_deadline() {
     limit(async {
-        let spy = Spy::default();
+        let recorder = Recorder::default();
         let time = Duration::from_millis(500);
-        let (server, address) = spy.host(config().handshake_timeout(time)).await;
+        let (server, address) = recorder.start_server(config().handshake_timeout(time)).await;
         let start = Instant::now();
-        let mut silent = enter(address, "").await;
-        let mut busy = enter(address, "").await;
+        let mut silent = upgrade(address, "").await;
+        let mut busy = upgrade(address, "").await;
         let asking = async {
             // Neither requests nor pings put it off.
             loop {
@@ -251,7 +253,7 @@ async fn who_does_not_try_is_closed_at_the_deadline() {
         let (code, reason) = busy.closed().await;
         assert_eq!((code, reason.contains("authenticated")), (1008, true), "{reason}");
         assert!((400..5000).contains(&start.elapsed().as_millis()), "{:?}", start.elapsed());
-        assert_eq!(spy.seen().len(), 0);
+        assert_eq!(recorder.seen().len(), 0);
         assert_eq!(server.registry().health().rejected_by["timed_out"], 2);
     })
     .await;
@@ -272,9 +274,9 @@ async fn the_deadline_is_for_the_client_alone() {
             }
             Ok(Identity::new("alice"))
         });
-        let (server, address) = Spy::default().host(config).await;
+        let (server, address) = Recorder::default().start_server(config).await;
         for token in ["slow", "never"] {
-            let mut raw = enter(address, "").await;
+            let mut raw = upgrade(address, "").await;
             tokio::time::sleep(Duration::from_millis(400)).await;
             let start = Instant::now();
             let answer = raw.ask(&authenticate("auth", token)).await;
@@ -303,10 +305,10 @@ async fn the_deadline_is_for_the_client_alone() {
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn a_flood_before_it_harms_nobody() {
     limit(async {
-        let spy = Spy::default();
+        let recorder = Recorder::default();
         let time = Duration::from_secs(2);
-        let (_server, address) = spy.host(config().handshake_timeout(time)).await;
-        let mut flood = enter(address, "").await;
+        let (_server, address) = recorder.start_server(config().handshake_timeout(time)).await;
+        let mut flood = upgrade(address, "").await;
         let chunk = Frame::text(crate::common::call(1, "wait", json!({})).to_string()).bytes(true);
         let flooding = tokio::spawn(async move {
             let chunk = chunk.repeat(100);
@@ -314,14 +316,14 @@ async fn a_flood_before_it_harms_nobody() {
         });
         for _ in 0..10 {
             let start = Instant::now();
-            let mut good = enter(address, "").await;
+            let mut good = upgrade(address, "").await;
             good.ask(&authenticate("auth", "s3cr3t")).await;
             good.initialize().await;
             assert!(start.elapsed() < time, "{:?}", start.elapsed());
         }
         // It reads nothing, and is cut for all that.
         within(Duration::from_secs(10), flooding).await.unwrap();
-        assert!(spy.seen().iter().all(|seen| seen.method != "tools/call"));
+        assert!(recorder.seen().iter().all(|seen| seen.method != "tools/call"));
     })
     .await;
 }
@@ -329,32 +331,32 @@ async fn a_flood_before_it_harms_nobody() {
 #[tokio::test]
 async fn strangers_take_up_no_place_but_their_own() {
     limit(async {
-        let spy = Spy::default();
+        let recorder = Recorder::default();
         let limits = Limits::default().connections(1).handshakes(3);
-        let (server, address) = spy.host(config().limits(limits)).await;
-        let mut strangers = Vec::new();
+        let (server, address) = recorder.start_server(config().limits(limits)).await;
+        let mut unknown = Vec::new();
         for _ in 0..3 {
-            strangers.push(enter(address, "").await);
+            unknown.push(upgrade(address, "").await);
         }
         let known = "Authorization: Bearer s3cr3t\r\n";
-        let mut alice = enter(address, known).await;
+        let mut alice = upgrade(address, known).await;
         alice.initialize().await;
 
         // The place is taken, for whoever comes and for who has come before.
-        let (head, _) = knock(address, known).await;
+        let (head, _) = try_upgrade(address, known).await;
         assert_eq!((head.status(), head.get("retry-after")), (503, Some("5")));
-        let mut stranger = strangers.pop().unwrap();
-        stranger.ask(&authenticate("auth", "s3cr3t")).await;
-        assert_eq!(stranger.closed().await.0, 1013);
+        let mut client = unknown.pop().unwrap();
+        client.ask(&authenticate("auth", "s3cr3t")).await;
+        assert_eq!(client.closed().await.0, 1013);
 
         // And free again when it is given back.
         drop(alice);
         while !server.registry().list().is_empty() {
             tokio::time::sleep(Duration::from_millis(5)).await;
         }
-        let mut stranger = strangers.pop().unwrap();
-        stranger.ask(&authenticate("auth", "s3cr3t")).await;
-        stranger.initialize().await;
+        let mut client = unknown.pop().unwrap();
+        client.ask(&authenticate("auth", "s3cr3t")).await;
+        client.initialize().await;
     })
     .await;
 }
@@ -363,11 +365,11 @@ async fn strangers_take_up_no_place_but_their_own() {
 async fn one_stranger_too_many_and_the_longest_one_leaves() {
     limit(async {
         let limits = Limits::default().handshakes(2);
-        let (server, address) = Spy::default().host(config().limits(limits)).await;
-        let mut first = enter(address, "").await;
+        let (server, address) = Recorder::default().start_server(config().limits(limits)).await;
+        let mut first = upgrade(address, "").await;
         let mut others = Vec::new();
         for _ in 0..2 {
-            let mut other = enter(address, "").await;
+            let mut other = upgrade(address, "").await;
             let refused =
                 other.ask(&json!({ "jsonrpc": "2.0", "id": "1", "method": "ping" })).await;
             assert!(is_refused(&refused, "1"));
@@ -386,9 +388,10 @@ async fn one_stranger_too_many_and_the_longest_one_leaves() {
 async fn a_server_that_stops_tells_strangers_too() {
     limit(async {
         let stop = CancellationToken::new();
-        let spy = Spy::default();
-        let (server, address) = spy.host(config().cancellation_token(stop.clone())).await;
-        let mut raw = enter(address, "").await;
+        let recorder = Recorder::default();
+        let (server, address) =
+            recorder.start_server(config().cancellation_token(stop.clone())).await;
+        let mut raw = upgrade(address, "").await;
         raw.ask(&json!({ "jsonrpc": "2.0", "id": "1", "method": "ping" })).await;
         stop.cancel();
         assert_eq!(raw.closed().await.0, 1012);
@@ -406,7 +409,7 @@ async fn accept_does_it_too() {
                 tokio::spawn(accept::<RoleServer, _>(far).config(config()).into_future());
             let mut raw = Raw::over(near, true);
             let address = raw.stream.peer_addr().unwrap();
-            raw.write(crate::common::raw::upgrade_request(address, "")).await;
+            raw.write(upgrade_request(address, "")).await;
             assert_eq!(raw.head().await.unwrap().status(), 101);
             let answer = raw.ask(&authenticate("auth", token)).await;
             assert_eq!(answer["result"]["authenticated"] == true, is_right, "{answer}");
@@ -425,22 +428,48 @@ async fn accept_does_it_too() {
     .await;
 }
 
-/// All who are not known share the pending slots, whether they have sent a request or not.
+#[tokio::test]
+async fn accept_tells_the_subprotocol_and_answers_a_second_attempt() {
+    limit(async {
+        let (near, far) = crate::common::pair().await;
+        let accepting = tokio::spawn(accept::<RoleServer, _>(far).config(config()).into_future());
+        let mut raw = Raw::over(near, true);
+        let address = raw.stream.peer_addr().unwrap();
+        raw.write(upgrade_request(address, "Sec-WebSocket-Protocol: mcp\r\n")).await;
+        assert_eq!(raw.head().await.unwrap().status(), 101);
+        let answer = raw.ask(&authenticate("auth", "s3cr3t")).await;
+        assert_eq!(answer["result"]["authenticated"], true, "{answer}");
+        let transport = accepting.await.unwrap().unwrap();
+        assert_eq!(transport.subprotocol(), Some("mcp"));
+        let serving = tokio::spawn(async { Tools::default().serve(transport).await.unwrap() });
+        raw.initialize().await;
+        let _running = serving.await.unwrap();
+        let again = raw.ask(&authenticate("again", "s3cr3t")).await;
+        assert_eq!(again["error"]["code"], -32600, "{again}");
+        assert_eq!(again["error"]["message"], "already authenticated");
+    })
+    .await;
+}
+
+/// Whether they have sent a request or not, all unauthenticated clients share the slots.
 #[tokio::test]
 async fn strangers_of_all_kinds_share_the_seats() {
     limit(async {
         let limits = Limits::default().handshakes(5);
-        let (server, address) = Spy::default().host(config().limits(limits)).await;
-        let mut strangers = Vec::new();
+        let (server, address) = Recorder::default().start_server(config().limits(limits)).await;
+        let mut unknown = Vec::new();
         for _ in 0..5 {
-            strangers.push(enter(address, "").await);
+            unknown.push(upgrade(address, "").await);
         }
         let mut silent = Vec::new();
         for _ in 0..5 {
             silent.push(tokio::net::TcpStream::connect(address).await.unwrap());
         }
-        for stranger in &mut strangers {
-            assert_eq!(stranger.closed().await, (1013, "too many strangers".to_owned()));
+        for client in &mut unknown {
+            assert_eq!(
+                client.closed().await,
+                (1013, "too many unauthenticated clients".to_owned())
+            );
         }
         assert_eq!(server.registry().health().rejected_by["crowded"], 5);
     })

@@ -15,7 +15,7 @@ use tokio::net::{TcpListener, TcpStream};
 
 use crate::common::{
     Tools,
-    door::{enter, knock, tools},
+    handshake::{tools, try_upgrade, upgrade},
     limit,
     raw::{Raw, upgrade_request},
 };
@@ -100,16 +100,16 @@ async fn a_token_lets_in_from_where_it_may_stand() {
             ("Authorization: Bearer s3cr3t\0\r\n".into(), 400),
         ] {
             let shown = &lines[..lines.len().min(80)];
-            let (head, _) = knock(address, &lines).await;
+            let (head, _) = try_upgrade(address, &lines).await;
             assert_eq!(head.status(), status, "{shown}");
             assert_eq!(head.get("sec-websocket-accept").is_some(), status == 101, "{shown}");
             assert!(!head.0.contains("s3cr3t"), "{shown}");
             assert_eq!(head.get("www-authenticate").is_some(), status == 401, "{shown}");
         }
         // RFC 6750, section 3.1: only who has shown a token is told that it is not valid.
-        let (head, _) = knock(address, "").await;
+        let (head, _) = try_upgrade(address, "").await;
         assert_eq!(head.get("www-authenticate"), Some("Bearer"));
-        let (head, _) = knock(address, "Authorization: Bearer x\r\n").await;
+        let (head, _) = try_upgrade(address, "Authorization: Bearer x\r\n").await;
         assert_eq!(head.get("www-authenticate"), Some("Bearer error=\"invalid_token\""));
     })
     .await;
@@ -121,10 +121,10 @@ async fn a_token_in_the_query_is_none_and_a_cookie_only_where_it_is_named() {
         let (_server, address) = tools(Config::default().authenticator(tokens())).await;
         let request = crate::common::raw::upgrade_request(address, "")
             .replace("/mcp", "/mcp?token=s3cr3t&access_token=s3cr3t&authorization=s3cr3t");
-        let (head, _) = crate::common::door::ask(address, request).await;
+        let (head, _) = crate::common::handshake::ask(address, request).await;
         assert_eq!(head.status(), 401);
         let own = format!("Origin: http://{address}\r\nCookie: session=s3cr3t\r\n");
-        assert_eq!(knock(address, &own).await.0.status(), 401);
+        assert_eq!(try_upgrade(address, &own).await.0.status(), 401);
     })
     .await;
 }
@@ -145,10 +145,10 @@ async fn nobody_is_asked_about_a_request_that_is_refused_anyway() {
             ("Authorization: Bearer a\r\nAuthorization: Bearer b\r\n", 400),
             ("Sec-WebSocket-Key: again\r\n", 400),
         ] {
-            assert_eq!(knock(address, lines).await.0.status(), status, "{lines}");
+            assert_eq!(try_upgrade(address, lines).await.0.status(), status, "{lines}");
         }
         assert!(was_asked.try_recv().is_err());
-        enter(address, "").await;
+        upgrade(address, "").await;
         assert!(was_asked.try_recv().is_ok());
     })
     .await;
@@ -172,7 +172,8 @@ async fn every_verdict_has_its_answer() {
             ("panic", 503, Some(("retry-after", "5"))),
             ("panic-later", 503, Some(("retry-after", "5"))),
         ] {
-            let (head, _) = knock(address, &format!("Authorization: Bearer {token}\r\n")).await;
+            let (head, _) =
+                try_upgrade(address, &format!("Authorization: Bearer {token}\r\n")).await;
             assert_eq!(head.status(), status, "{token}");
             if let Some((name, value)) = header {
                 assert_eq!(head.get(name), Some(value), "{token}");
@@ -219,7 +220,7 @@ async fn who_waits_for_a_verdict_keeps_nobody_out() {
         let waiting: Vec<_> = (0..50).map(|_| tokio::spawn(knock_with(address, "never"))).collect();
         for _ in 0..20 {
             let dialled = Instant::now();
-            enter(address, "Authorization: Bearer fine\r\n").await;
+            upgrade(address, "Authorization: Bearer fine\r\n").await;
             assert!(dialled.elapsed() < time / 3, "{:?}", dialled.elapsed());
         }
         assert!(start.elapsed() < time, "too slow for this test to tell");
@@ -281,7 +282,7 @@ async fn a_verdict_may_come_when_the_handshake_has_taken_its_time() {
 }
 
 async fn knock_with(address: std::net::SocketAddr, token: &str) -> crate::common::raw::Head {
-    knock(address, &format!("Authorization: Bearer {token}\r\n")).await.0
+    try_upgrade(address, &format!("Authorization: Bearer {token}\r\n")).await.0
 }
 
 #[tokio::test]
@@ -302,7 +303,7 @@ async fn a_server_that_stops_while_somebody_is_asked_lets_nobody_in() {
             },
         );
         let (_server, address) = tools(config).await;
-        let late = tokio::spawn(async move { knock(address, "").await.0 });
+        let late = tokio::spawn(async move { try_upgrade(address, "").await.0 });
         was_asked.recv().await.unwrap();
         stop.cancel();
         gate.notify_one();

@@ -18,7 +18,7 @@ use serde_json::json;
 use tokio::net::TcpListener;
 
 use crate::common::{
-    door::{Seen, Spy, ask},
+    handshake::{Recorder, Seen, ask},
     limit,
     raw::{Raw, upgrade_request},
 };
@@ -89,10 +89,10 @@ fn check(seen: &[Seen]) -> &Parts {
 #[tokio::test]
 async fn served() {
     limit(async {
-        let spy = Spy::default();
-        let (server, address) = spy.host(config()).await;
+        let recorder = Recorder::default();
+        let (server, address) = recorder.start_server(config()).await;
         let raw = call(address).await;
-        let seen = spy.seen();
+        let seen = recorder.seen();
         check(&seen);
         let connection = seen[0].connection.as_ref().unwrap();
         assert_eq!(connection.peer(), Some(raw.stream.local_addr().unwrap()));
@@ -105,8 +105,8 @@ async fn served() {
 #[tokio::test]
 async fn mounted() {
     limit(async {
-        let spy = Spy::default();
-        let serving = spy.clone();
+        let recorder = Recorder::default();
+        let serving = recorder.clone();
         let service = WebSocketService::new(move || Ok(serving.clone()), config()).unwrap();
         let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
         let address = listener.local_addr().unwrap();
@@ -115,7 +115,7 @@ async fn mounted() {
             .layer(axum::Extension(Tenant("acme")));
         tokio::spawn(async move { axum::serve(listener, router).await });
         let _raw = call(address).await;
-        let seen = spy.seen();
+        let seen = recorder.seen();
         let parts = check(&seen);
         assert_eq!(parts.extensions.get(), Some(&Tenant("acme")));
         assert_eq!(seen[0].connection.as_ref().unwrap().peer(), None);
@@ -126,10 +126,10 @@ async fn mounted() {
 #[tokio::test]
 async fn accepted() {
     limit(async {
-        let spy = Spy::default();
+        let recorder = Recorder::default();
         let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
         let address = listener.local_addr().unwrap();
-        let serving = spy.clone();
+        let serving = recorder.clone();
         tokio::spawn(async move {
             let (stream, _) = listener.accept().await.unwrap();
             let transport = accept::<RoleServer, _>(stream).config(config()).await.unwrap();
@@ -137,7 +137,7 @@ async fn accepted() {
             running.waiting().await
         });
         let _raw = call(address).await;
-        let seen = spy.seen();
+        let seen = recorder.seen();
         check(&seen);
         assert!(seen.iter().all(|seen| seen.connection.is_none()));
     })
@@ -148,8 +148,8 @@ async fn accepted() {
 #[tokio::test]
 async fn what_a_message_claims_is_not_believed() {
     limit(async {
-        let spy = Spy::default();
-        let (_server, address) = spy.host(config()).await;
+        let recorder = Recorder::default();
+        let (_server, address) = recorder.start_server(config()).await;
         let mut raw = call(address).await;
         let forged = json!({ "identity": "root", "Identity": { "subject": "root" } });
         let mut request = crate::common::call(7, "echo", json!({ "text": "x" }));
@@ -157,7 +157,7 @@ async fn what_a_message_claims_is_not_believed() {
         request["params"]["extensions"] = forged.clone();
         request["extensions"] = forged;
         raw.ask(&request).await;
-        check(&spy.seen());
+        check(&recorder.seen());
     })
     .await;
 }

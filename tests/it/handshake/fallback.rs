@@ -24,7 +24,7 @@ use tokio_util::sync::CancellationToken;
 
 use crate::common::{
     Tools, call,
-    door::ask,
+    handshake::ask,
     limit,
     raw::{Raw, upgrade_request},
     tasks_left, text_of,
@@ -73,7 +73,7 @@ async fn is_told(raw: &mut Raw, body: &str) {
     assert_eq!(raw.body(body.len()).await, body);
 }
 
-/// A client that is answered is no longer pending, so that its slot is for others.
+/// A client with a request to the fallback takes up no slot, so that the slots are for the others.
 #[tokio::test]
 async fn answers_are_finished_however_many_there_are() {
     limit(async {
@@ -219,7 +219,7 @@ async fn who_was_served_and_asks_no_more_is_not_refused() {
     .await;
 }
 
-/// Between two requests it has the seat that it came with, and leaves before who came after it.
+/// Between two requests it has the slot that it came with, and is evicted before a later client.
 #[tokio::test]
 async fn who_stays_for_more_makes_room_for_who_comes() {
     limit(async {

@@ -37,7 +37,7 @@ use tower_layer::Layer as _;
 use tower_service::Service;
 
 use crate::common::{
-    door::ask,
+    handshake::ask,
     limit,
     logs::{Capture, Log},
     raw::{Head, Raw, initialize, upgrade_request},
@@ -393,7 +393,7 @@ fn a_guard_of_a_configuration_that_cannot_be_read_is_an_error() {
     }
 }
 
-/// A client that is not authenticated is pending, whatever it asks for.
+/// An unauthenticated client has no more than a slot, whatever it asks for.
 #[tokio::test]
 async fn who_waits_for_the_authenticator_is_still_a_stranger() {
     limit(async {

@@ -20,7 +20,7 @@ use serde_json::json;
 
 use crate::common::{
     Tools,
-    door::{enter, knock, tools},
+    handshake::{tools, try_upgrade, upgrade},
     limit,
     raw::{Frame, Raw, initialize},
 };
@@ -37,7 +37,7 @@ async fn empty<R: mcp_ws_transport::McpRole>(registry: &Registry<R>) {
 }
 
 async fn is_full(address: SocketAddr) {
-    let (head, mut raw) = knock(address, "").await;
+    let (head, mut raw) = try_upgrade(address, "").await;
     assert_eq!((head.status(), head.get("retry-after")), (503, Some("5")), "{head:?}");
     assert!(head.get("sec-websocket-accept").is_none());
     let length = head.get("content-length").unwrap().parse().unwrap();
@@ -51,7 +51,7 @@ async fn one_too_many_is_told_to_come_again() {
         let (server, address) = tools(config).await;
         let mut here = Vec::new();
         for _ in 0..3 {
-            let mut raw = enter(address, "").await;
+            let mut raw = upgrade(address, "").await;
             raw.initialize().await;
             here.push(raw);
         }
@@ -77,7 +77,7 @@ async fn a_place_is_given_back_however_a_connection_ends() {
         let server = serve("127.0.0.1:0", move || serving.clone()).config(config).await.unwrap();
         let address = server.local_addr();
         for way in 0..9 {
-            let mut raw = enter(address, "").await;
+            let mut raw = upgrade(address, "").await;
             match way {
                 // Before it is initialized: closed, cut, too late, and with what is no initialize.
                 0 => raw.send(Frame::close(1000)).await,
@@ -117,7 +117,7 @@ async fn a_place_is_given_back_however_a_connection_ends() {
             }
             empty(server.registry()).await;
         }
-        let mut raw = enter(address, "").await;
+        let mut raw = upgrade(address, "").await;
         raw.initialize().await;
         is_full(address).await;
     })
@@ -131,10 +131,10 @@ async fn who_is_not_let_in_takes_no_place() {
         let (_server, address) = tools(one().authenticator(tokens)).await;
         for line in ["", "Authorization: Bearer wrong\r\n", "Origin: http://evil.example\r\n"] {
             for _ in 0..5 {
-                assert!(matches!(knock(address, line).await.0.status(), 401 | 403));
+                assert!(matches!(try_upgrade(address, line).await.0.status(), 401 | 403));
             }
         }
-        let mut raw = enter(address, "Authorization: Bearer right\r\n").await;
+        let mut raw = upgrade(address, "Authorization: Bearer right\r\n").await;
         raw.initialize().await;
         // One that comes before the verdict is told at once; nobody is asked.
         is_full(address).await;
@@ -152,7 +152,7 @@ async fn many_at_once_get_one_place() {
         });
         let (server, address) = tools(config).await;
         let dials: Vec<_> =
-            (0..50).map(|_| tokio::spawn(async move { knock(address, "").await })).collect();
+            (0..50).map(|_| tokio::spawn(async move { try_upgrade(address, "").await })).collect();
         let mut statuses = Vec::new();
         let mut kept = Vec::new();
         for dial in dials {
@@ -164,7 +164,7 @@ async fn many_at_once_get_one_place() {
         assert_eq!((statuses[0], statuses[1], statuses[49]), (101, 503, 503));
         drop(kept);
         empty(server.registry()).await;
-        enter(address, "").await;
+        upgrade(address, "").await;
     })
     .await;
 }
@@ -212,7 +212,7 @@ async fn a_place_is_given_back_whatever_panics() {
         let server: Server = serve("127.0.0.1:0", factory).config(one()).await.unwrap();
         let address = server.local_addr();
         for n in 0..4 {
-            let mut raw = enter(address, "").await;
+            let mut raw = upgrade(address, "").await;
             raw.json(&initialize("init")).await;
             // A Close with a code where there is still somebody to send it, else the end.
             while let Ok(Some(frame)) = raw.try_next().await {
@@ -221,7 +221,7 @@ async fn a_place_is_given_back_whatever_panics() {
             }
             empty(server.registry()).await;
         }
-        let mut raw = enter(address, "").await;
+        let mut raw = upgrade(address, "").await;
         raw.initialize().await;
         for id in 0..3 {
             let answer = raw.ask(&crate::common::call(id, "any", json!({}))).await;
@@ -230,7 +230,7 @@ async fn a_place_is_given_back_whatever_panics() {
         raw.ping().await;
         drop(raw);
         empty(server.registry()).await;
-        enter(address, "").await;
+        upgrade(address, "").await;
     })
     .await;
 }
@@ -261,9 +261,9 @@ async fn an_address_has_its_share() {
             // Those of whom nothing is known count as one.
             ("nonsense", "", "unknown"),
         ] {
-            here.push(enter(address, &from(first)).await);
-            here.push(enter(address, &from(second)).await);
-            let (head, _) = knock(address, &from(third)).await;
+            here.push(upgrade(address, &from(first)).await);
+            here.push(upgrade(address, &from(second)).await);
+            let (head, _) = try_upgrade(address, &from(third)).await;
             assert_eq!((head.status(), head.get("retry-after")), (503, Some("5")), "{third}");
         }
         assert_eq!(server.registry().health().rejected_by["address_at_capacity"], 6);
@@ -272,7 +272,7 @@ async fn an_address_has_its_share() {
 
         drop(here);
         empty(server.registry()).await;
-        enter(address, &from("2001:db8::1")).await;
+        upgrade(address, &from("2001:db8::1")).await;
     })
     .await;
 }
@@ -283,9 +283,9 @@ async fn a_header_is_believed_only_where_it_is_configured() {
     limit(async {
         let limits = Limits::default().connections_per_address(1);
         let (_server, address) = tools(Config::default().sessions(None).limits(limits)).await;
-        let _here: Raw = enter(address, "X-Forwarded-For: 192.0.2.1\r\n").await;
+        let _here: Raw = upgrade(address, "X-Forwarded-For: 192.0.2.1\r\n").await;
         for line in ["X-Forwarded-For: 192.0.2.2\r\n", "Forwarded: for=192.0.2.3\r\n", ""] {
-            assert_eq!(knock(address, line).await.0.status(), 503, "{line}");
+            assert_eq!(try_upgrade(address, line).await.0.status(), 503, "{line}");
         }
     })
     .await;

@@ -29,7 +29,7 @@ use tower_service::Service;
 
 use crate::common::{
     Tools,
-    door::ask,
+    handshake::ask,
     limit,
     raw::{Raw, initialize, upgrade_request},
     within,

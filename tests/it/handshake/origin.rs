@@ -11,7 +11,7 @@ use rmcp::RoleServer;
 use tokio::net::TcpListener;
 
 use crate::common::{
-    door::{ask, tools},
+    handshake::{ask, tools},
     limit,
     raw::KEY,
 };

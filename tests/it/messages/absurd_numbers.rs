@@ -10,8 +10,8 @@ use serde_json::{Value, json};
 
 use crate::common::{
     Tools,
-    door::{ask, knock},
     flood::{OFFER, dial, dial_and_open},
+    handshake::{ask, try_upgrade},
     limit, listen,
     raw::{Frame, PONG, Raw, TEXT, upgrade_request},
     scripted::{Link, Scene, hasty, result},
@@ -88,7 +88,8 @@ async fn what_a_client_says_it_takes() {
                 assert_eq!(outcome(&mut raw).await, expected(number), "{field}: {number}");
 
                 // A header is no part of the protocol: what cannot be read is not there.
-                let (head, mut raw) = knock(address, &format!("{header}: {number}\r\n")).await;
+                let (head, mut raw) =
+                    try_upgrade(address, &format!("{header}: {number}\r\n")).await;
                 assert_eq!(head.status(), 101);
                 raw.initialize().await;
                 assert_eq!(outcome(&mut raw).await, None, "{header}: {number}");

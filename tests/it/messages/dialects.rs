@@ -21,7 +21,7 @@ use serde_json::{Value, json};
 
 use crate::common::{
     Tools,
-    door::{Spy, enter},
+    handshake::{Recorder, upgrade},
     limit, listen,
     raw::{Raw, TEXT, accepted},
 };
@@ -36,9 +36,9 @@ fn text(result: &CallToolResult) -> &str {
 }
 
 async fn host(config: Config) -> (Server, SocketAddr, Tools) {
-    let spy = Spy::default();
-    let (server, address) = spy.host(config).await;
-    (server, address, spy.tools)
+    let recorder = Recorder::default();
+    let (server, address) = recorder.start_server(config).await;
+    (server, address, recorder.tools)
 }
 
 fn dial(address: SocketAddr) -> Connect<RoleClient> {
@@ -109,7 +109,7 @@ async fn tools_are_called_where_nothing_is_initialized() {
             client.cancel().await.unwrap();
         }
         // Nobody is asked here, which is said to those who ask to be.
-        let mut raw = enter(address, "").await;
+        let mut raw = upgrade(address, "").await;
         let answer = raw.ask(&json!({"id": "auth", "token": "anything"})).await;
         assert_eq!(answer, json!({"id": "auth", "success": true}));
     })
@@ -133,7 +133,7 @@ async fn answers_without_an_id_come_in_order_and_others_overtake_them() {
     limit(async {
         let (_server, address, tools) =
             host(Config::default().framing(Envelope::default())).await;
-        let mut raw = enter(address, "").await;
+        let mut raw = upgrade(address, "").await;
         let ask = |tool: &str, text: &str| {
             json!({"type": "mcp_request", "request": {"method": tool, "params": {"text": text}}})
         };

@@ -34,7 +34,7 @@ fn deadline(deadline: Duration) -> Config {
 }
 
 /// The answer to an upgrade, by whoever still listens.
-async fn knock(address: SocketAddr) -> Head {
+async fn try_upgrade(address: SocketAddr) -> Head {
     let mut raw = Raw::over(TcpStream::connect(address).await.unwrap(), true);
     raw.write(upgrade_request(address, "")).await;
     raw.head().await.unwrap()
@@ -78,7 +78,7 @@ async fn every_call_is_answered_and_everyone_told() {
         }));
         let late = async {
             sleep(ms(100)).await;
-            knock(address).await
+            try_upgrade(address).await
         };
         let ((), late, ends) = tokio::join!(server.shutdown(), late, clients);
         assert_eq!((late.status(), late.get("retry-after")), (503, Some("5")), "{late:?}");
@@ -227,7 +227,7 @@ async fn dropping_the_server_drains_too() {
         raw.json(&call(1, "sleep", json!({ "ms": 200 }))).await;
         tools.begun(1).await;
         drop(server);
-        assert_eq!(knock(address).await.status(), 503);
+        assert_eq!(try_upgrade(address).await.status(), 503);
         assert_eq!(text_of(&raw.receive().await), "slept");
         told(&mut raw, 1012).await;
         tasks_left(0).await;
@@ -297,7 +297,7 @@ async fn a_mounted_service_is_closed_when_its_last_connection_is() {
         assert!(timeout(ms(20), mcp.closed()).await.is_err());
         token.cancel();
         assert!(timeout(ms(20), mcp.closed()).await.is_err());
-        assert_eq!(knock(address).await.status(), 503);
+        assert_eq!(try_upgrade(address).await.status(), 503);
         let client = async {
             assert_eq!(text_of(&raw.receive().await), "slept");
             told(&mut raw, 1012).await;

@@ -66,7 +66,7 @@ async fn a_drain_ends_every_stage_of_a_connection() {
         let mut waits = Raw::over(connect().await, true);
         waits.write(upgrade_request(address, "Authorization: Bearer x\r\n")).await;
         asked.subscribe().wait_for(|asked| *asked == 1).await.unwrap();
-        let mut stranger = Raw::dial(address).await;
+        let mut silent = Raw::dial(address).await;
         let mut claims = Raw::dial(address).await;
         let params = json!({ "token": "y" });
         claims
@@ -75,7 +75,7 @@ async fn a_drain_ends_every_stage_of_a_connection() {
         asked.subscribe().wait_for(|asked| *asked == 2).await.unwrap();
         let start = Instant::now();
         let clients = async {
-            tokio::join!(told(&mut stranger, 1012), told(&mut claims, 1012));
+            tokio::join!(told(&mut silent, 1012), told(&mut claims, 1012));
             assert!(start.elapsed() < ms(2000), "{:?}", start.elapsed());
         };
         tokio::join!(server.shutdown(), clients);

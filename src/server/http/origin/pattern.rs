@@ -2,7 +2,7 @@
 
 use std::net::Ipv6Addr;
 
-use super::source::{Place, Source};
+use super::source::{HostPort, Source};
 
 /// Hosts that a pattern matches: one, or all below a domain.
 #[derive(Debug, Clone)]
@@ -36,8 +36,9 @@ enum Sources {
 }
 
 impl Hosts {
-    /// Matches the subdomains of `domain`, which needs a dot in it, as a single label would cover a
-    /// whole registry, and must not be an address.
+    /// Matches the subdomains of `domain`, which must not be an address.
+    ///
+    /// It needs a dot in it, or is `localhost`: a single label would cover a whole registry.
     fn below(domain: &str) -> Result<Self, &'static str> {
         let last = domain.rsplit('.').next().unwrap_or_default();
         let is_number = last.bytes().all(|byte| byte.is_ascii_digit()) || last.starts_with("0x");
@@ -63,18 +64,22 @@ impl Hosts {
 }
 
 impl HostPattern {
+    /// Matches this host, at any port.
     pub(super) fn one(host: &str) -> Self {
         Self { hosts: Hosts::One(host.to_owned()), port: None }
     }
 
-    /// Parses `[*.]host[:port|:*]`, or returns its fault.
+    /// Parses `[*.]host[:port|:*]`.
+    ///
+    /// # Errors
+    /// The fault of the host.
     pub(super) fn parse(text: &str) -> Result<Self, &'static str> {
         // An IPv6 address may stand there without brackets, as in rmcp's configuration.
         let bare = text.parse().map(|address: Ipv6Addr| format!("[{address}]"));
         let text = bare.as_deref().unwrap_or(text);
         let (rest, any_port) = strip_any_port(text);
         let (host, is_below) = strip_below(rest);
-        let Place { host, port } = Place::parse(host).ok_or_else(|| host_fault(rest))?;
+        let HostPort { host, port } = HostPort::parse(host).ok_or_else(|| host_fault(rest))?;
         if any_port && port.is_some() {
             return Err("it has two ports");
         }
@@ -89,8 +94,10 @@ impl HostPattern {
 }
 
 impl OriginPattern {
-    /// Parses an origin, whose host may begin with `*.` or be `*`, and whose port may be `*`; or
-    /// returns its fault.
+    /// Parses an origin whose host may begin with `*.` or be `*`, and whose port may be `*`.
+    ///
+    /// # Errors
+    /// The fault of the origin.
     pub(super) fn parse(text: &str) -> Result<Self, &'static str> {
         if let Some(Source::Null) = Source::parse(text) {
             return Ok(Self(Sources::One(Source::Null)));
@@ -109,7 +116,7 @@ impl OriginPattern {
         if is_every && matches!(origin.scheme(), "http" | "https") {
             return Err("it would let in every web page that there is");
         }
-        if any_port && Place::parse(example).is_none_or(|place| place.port.is_some()) {
+        if any_port && HostPort::parse(example).is_none_or(|host_port| host_port.port.is_some()) {
             return Err("it has two ports");
         }
         let port = (!any_port && !is_every).then_some(origin.port());
@@ -122,6 +129,7 @@ impl OriginPattern {
         Ok(Self(Sources::Pages { scheme, hosts, port }))
     }
 
+    /// Returns `true` if pages of `source` are allowed.
     pub(super) fn covers(&self, source: &Source) -> bool {
         match (&self.0, source) {
             (Sources::Pages { scheme, hosts, port }, Source::Page(origin)) => {

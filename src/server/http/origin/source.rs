@@ -6,7 +6,7 @@ use http::{Uri, uri::Authority};
 
 /// Host and port; the port is `None` where a `Host` leaves it out, and where an origin has none.
 #[derive(Debug, Clone, PartialEq, Eq)]
-pub(super) struct Place {
+pub(super) struct HostPort {
     pub(super) host: String,
     pub(super) port: Option<u16>,
 }
@@ -16,7 +16,7 @@ pub(super) struct Place {
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Origin {
     pub(super) scheme: String,
-    pub(super) place: Place,
+    pub(super) host_port: HostPort,
 }
 
 /// Source of a request with an `Origin`.
@@ -27,7 +27,8 @@ pub(super) enum Source {
     Page(Origin),
 }
 
-impl Place {
+impl HostPort {
+    /// Parses `host[:port]`; the host is lower case afterwards.
     pub(super) fn parse(authority: &str) -> Option<Self> {
         let parsed: Authority = authority.parse().ok()?;
         let port = match authority.strip_prefix(parsed.host())?.strip_prefix(':') {
@@ -42,7 +43,7 @@ impl Place {
             Some(address) => address.strip_suffix(']')?.parse::<Ipv6Addr>().ok()?.to_string(),
             None => parsed.host().to_ascii_lowercase(),
         };
-        // An authority may have more in it than any host has: a wildcard, a whole list.
+        // An authority may hold characters that no host has.
         let of_host = |byte: u8| byte.is_ascii_alphanumeric() || b"-._:".contains(&byte);
         (!host.is_empty() && host.bytes().all(of_host)).then_some(Self { host, port })
     }
@@ -58,19 +59,19 @@ impl Origin {
     /// Returns the host, in lower case; an IPv6 address has no brackets.
     #[must_use]
     pub fn host(&self) -> &str {
-        &self.place.host
+        &self.host_port.host
     }
 
     /// Returns the port: that of `http` or `https` if the browser left it out, else `None`.
     #[must_use]
     pub fn port(&self) -> Option<u16> {
-        self.place.port
+        self.host_port.port
     }
 }
 
 impl fmt::Display for Origin {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        let Self { scheme, place: Place { host, port } } = self;
+        let Self { scheme, host_port: HostPort { host, port } } = self;
         if host.contains(':') {
             write!(f, "{scheme}://[{host}]")?;
         } else {
@@ -83,6 +84,7 @@ impl fmt::Display for Origin {
     }
 }
 
+/// Returns the default port of a scheme.
 pub(super) fn default_port(scheme: &str) -> Option<u16> {
     match scheme {
         "http" => Some(80),
@@ -93,7 +95,7 @@ pub(super) fn default_port(scheme: &str) -> Option<u16> {
 }
 
 impl Source {
-    /// An `Origin` as a browser sends it (RFC 6454, section 6.2), with the port that it leaves out.
+    /// Parses an `Origin` as browsers send it (RFC 6454, section 6.2), and adds the default port.
     pub(super) fn parse(text: &str) -> Option<Self> {
         if text == "null" {
             return Some(Self::Null);
@@ -107,12 +109,12 @@ impl Source {
             return None;
         }
         let scheme = parts.scheme?.as_str().to_ascii_lowercase();
-        // What is opened from a page, and by mistake taken for its origin.
+        // The URL of a WebSocket, taken for the origin of a page by mistake.
         if matches!(scheme.as_str(), "ws" | "wss") {
             return None;
         }
-        let mut place = Place::parse(parts.authority?.as_str())?;
-        place.port = place.port.or(default_port(&scheme));
-        Some(Self::Page(Origin { scheme, place }))
+        let mut host_port = HostPort::parse(parts.authority?.as_str())?;
+        host_port.port = host_port.port.or(default_port(&scheme));
+        Some(Self::Page(Origin { scheme, host_port }))
     }
 }

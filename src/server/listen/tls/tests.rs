@@ -11,7 +11,7 @@ use tokio_rustls::{TlsConnector, client, rustls::ClientConfig};
 
 use super::*;
 
-/// Where a server has its certificate and its key.
+/// Directory with the certificate and the key of a server.
 struct Dir(PathBuf);
 
 impl Dir {
@@ -52,7 +52,7 @@ struct Identity {
     der: CertificateDer<'static>,
     cert: String,
     key: String,
-    /// In PKCS#8.
+    /// Key in PKCS#8.
     secret: Vec<u8>,
 }
 
@@ -97,7 +97,7 @@ async fn shown(tls: &ServerTls, identity: &Identity) -> CertificateDer<'static> 
     client.unwrap().get_ref().1.peer_certificates().unwrap()[0].clone()
 }
 
-/// That `error` is as told, names `file` and nothing of what is in it.
+/// Asserts that `error` has this kind, names `file`, and quotes nothing of it.
 fn assert_names(error: &io::Error, kind: io::ErrorKind, file: &Path, what: &str) {
     assert_eq!(error.kind(), kind, "{error}");
     let text = error.to_string();

@@ -1,5 +1,5 @@
-//! Floods at the door: whatever many clients do before they are let in, or instead of it, a good
-//! one is served as always, and what a request carries besides an upgrade confuses nobody.
+//! Floods of upgrade requests: whatever many clients do before their upgrade, or instead of it, a good one is
+//! served as always, and what a request carries besides an upgrade confuses no one.
 //!
 //! The floods take as many clients as `MCP_WS_CLIENTS` says, 300 by default; the full count is
 //! 1,000, for which the process needs as many file descriptors twice over.
@@ -14,7 +14,7 @@ use serde_json::json;
 use tokio::{io::AsyncReadExt, net::TcpStream, task::JoinSet};
 
 use crate::common::{
-    door::{ask, enter, knock, tools},
+    handshake::{ask, tools, try_upgrade, upgrade},
     limit,
     raw::{Frame, PING, PONG, Raw, initialize, upgrade_request},
 };
@@ -46,7 +46,7 @@ async fn of_handshakes() {
         let (_server, address) = tools(Config::default().limits(limits)).await;
         let mut dials = JoinSet::new();
         for _ in 0..clients() {
-            dials.spawn(async move { enter(address, "").await });
+            dials.spawn(async move { upgrade(address, "").await });
         }
         is_served(address).await;
         let connected = dials.join_all().await;
@@ -57,7 +57,7 @@ async fn of_handshakes() {
     .await;
 }
 
-/// Half a head each, as many as there are seats: the one who comes last is served.
+/// Half a head each, as many as there are slots: the one that comes last is served.
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn of_halves() {
     alone!();
@@ -251,7 +251,7 @@ async fn an_upgrade_has_no_body() {
             assert_eq!(String::from_utf8_lossy(&answer), "HTTP/1.1 400", "{lines}");
         }
         // None at all is none.
-        enter(address, "Content-Length: 0\r\n").await.initialize().await;
+        upgrade(address, "Content-Length: 0\r\n").await.initialize().await;
     })
     .await;
 }
@@ -294,7 +294,7 @@ async fn a_peer_that_cannot_be_told_harms_nobody() {
         raw.body(head.get("content-length").unwrap().parse().unwrap()).await;
         raw.write(upgrade_request(address, "")).await;
         assert_eq!(raw.head().await.map(|head| head.status()), Some(101));
-        assert_eq!(knock(address, "").await.0.status(), 101);
+        assert_eq!(try_upgrade(address, "").await.0.status(), 101);
     })
     .await;
 }

@@ -1,4 +1,4 @@
-//! Requests before a connection is upgraded, and a service that tells what reached it.
+//! Raw upgrade requests, and a service that records what reaches it.
 
 use std::{
     net::SocketAddr,
@@ -22,7 +22,7 @@ use super::{
     raw::{Head, Raw, upgrade_request},
 };
 
-/// A peer that has sent `request`, and the answer.
+/// Sends `request` on a new connection. Returns the head of the response, and the connection.
 pub async fn ask(address: SocketAddr, request: impl AsRef<[u8]>) -> (Head, Raw) {
     let stream = TcpStream::connect(address).await.unwrap();
     stream.set_nodelay(true).unwrap();
@@ -32,14 +32,14 @@ pub async fn ask(address: SocketAddr, request: impl AsRef<[u8]>) -> (Head, Raw) 
     (head, raw)
 }
 
-/// Sends an upgrade request with these further lines.
-pub async fn knock(address: SocketAddr, more: &str) -> (Head, Raw) {
+/// Sends an upgrade request with these further lines. Returns the head of the response.
+pub async fn try_upgrade(address: SocketAddr, more: &str) -> (Head, Raw) {
     ask(address, upgrade_request(address, more)).await
 }
 
-/// A peer that was let in with these lines.
-pub async fn enter(address: SocketAddr, more: &str) -> Raw {
-    let (head, raw) = knock(address, more).await;
+/// Upgrades a new connection by a request with these further lines.
+pub async fn upgrade(address: SocketAddr, more: &str) -> Raw {
+    let (head, raw) = try_upgrade(address, more).await;
     assert_eq!(head.status(), 101, "{more}: {head:?}");
     raw
 }
@@ -53,22 +53,22 @@ pub struct Seen {
     pub connection: Option<Connection>,
 }
 
-/// [`Tools`], with all that reaches them.
+/// [`Tools`], with a record of all that reaches them.
 #[derive(Debug, Clone, Default)]
-pub struct Spy {
+pub struct Recorder {
     pub tools: Tools,
     pub seen: Arc<Mutex<Vec<Seen>>>,
 }
 
-impl Spy {
+impl Recorder {
     pub fn seen(&self) -> Vec<Seen> {
         self.seen.lock().unwrap().clone()
     }
 
-    /// Serves clones of it.
-    pub async fn host(&self, config: Config) -> (Server, SocketAddr) {
-        let spy = self.clone();
-        let server = serve("127.0.0.1:0", move || spy.clone()).config(config).await.unwrap();
+    /// Serves clones of the recorder.
+    pub async fn start_server(&self, config: Config) -> (Server, SocketAddr) {
+        let recorder = self.clone();
+        let server = serve("127.0.0.1:0", move || recorder.clone()).config(config).await.unwrap();
         let address = server.local_addr();
         (server, address)
     }
@@ -83,7 +83,7 @@ impl Spy {
     }
 }
 
-impl Service<RoleServer> for Spy {
+impl Service<RoleServer> for Recorder {
     async fn handle_request(
         &self,
         request: ClientRequest,
@@ -107,7 +107,7 @@ impl Service<RoleServer> for Spy {
     }
 }
 
-/// A server of [`Tools`].
+/// Starts a server of [`Tools`].
 pub async fn tools(config: Config) -> (Server, SocketAddr) {
-    Spy::default().host(config).await
+    Recorder::default().start_server(config).await
 }
