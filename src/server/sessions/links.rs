@@ -183,7 +183,7 @@ fn is_accident(cause: &Error) -> bool {
 }
 
 /// Returns `true` if a session outlives a link that ended so (section 7 of the
-/// [protocol](crate::layer::resume::protocol)).
+/// [protocol](crate::guide::resume_v1)).
 fn is_survived(cause: &Error) -> bool {
     use CloseCode as C;
     !matches!(
