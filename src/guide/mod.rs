@@ -28,3 +28,8 @@ pub mod security {}
 
 #[doc = include_str!("sessions.md")]
 pub mod sessions {}
+
+/// The programs of the README, compiled as they stand.
+#[cfg(doctest)]
+#[doc = include_str!("../../README.md")]
+mod readme {}
