@@ -1,4 +1,4 @@
-//! What needs programs that cargo does not bring: other implementations, a browser, nginx, systemd. See
+//! What needs more than cargo and the sources: other implementations, a browser, nginx, systemd, a registry. See
 //! `tests/README.md`.
 #![cfg(all(
     unix,
@@ -24,3 +24,4 @@ mod interop_deflate;
 #[cfg(target_os = "linux")]
 mod nginx;
 mod page;
+mod readme;
