@@ -79,15 +79,15 @@ async fn main() -> Result<(), Box<dyn Error>> {
 /// Adds 1 to `number`, again while nobody knows whether it was done. Returns how often it was repeated,
 /// and whether it is done.
 async fn add(server: Peer<RoleClient>, number: u64) -> (u64, bool) {
-    for repeated in 0.. {
+    let mut repeated = 0;
+    loop {
         let arguments = object!({ "a": number, "b": 1 });
         let call = CallToolRequestParams::new("add").with_arguments(arguments);
         match server.call_tool(call).await {
-            Err(error) if is_unknown(&error) => {}
+            Err(error) if is_unknown(&error) => repeated += 1,
             outcome => return (repeated, outcome.is_ok()),
         }
     }
-    (0, false)
 }
 
 /// Returns `true` if nobody knows whether the call was executed.
