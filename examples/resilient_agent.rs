@@ -10,43 +10,31 @@
 //! the next server; of a call that had been, nobody knows whether it was executed, and the agent decides
 //! what to do. Adding does no harm twice, so this one asks again.
 
-use std::{
-    env,
-    error::Error,
-    sync::{
-        Arc,
-        atomic::{AtomicU64, Ordering::Relaxed},
-    },
-    time::Duration,
-};
+use std::{env, error::Error, time::Duration};
 
 use futures::StreamExt;
 use indicatif::{ProgressBar, ProgressStyle};
 use mcp_ws_transport::{connect, event::Event};
-use rmcp::{
-    Peer, RoleClient, ServiceError, ServiceExt,
-    model::{CallToolRequestParams, CallToolResult},
-    object,
-};
+use rmcp::{Peer, RoleClient, ServiceError, ServiceExt, model::CallToolRequestParams, object};
+use tokio::task::JoinSet;
 
-/// What became of the calls so far.
+/// Counts of the calls so far.
 #[derive(Default)]
 struct Calls {
-    made: AtomicU64,
-    done: AtomicU64,
-    repeated: AtomicU64,
-    lost: AtomicU64,
+    made: u64,
+    done: u64,
+    repeated: u64,
+    failed: u64,
 }
 
 impl Calls {
     fn show(&self, bar: &ProgressBar) {
-        let [made, done, repeated, lost] =
-            [&self.made, &self.done, &self.repeated, &self.lost].map(|count| count.load(Relaxed));
-        let waiting = made.saturating_sub(done + lost);
-        bar.set_length(made);
-        bar.set_position(done);
+        let Self { made, done, repeated, failed } = self;
+        let waiting = made - done - failed;
+        bar.set_length(*made);
+        bar.set_position(*done);
         bar.set_message(format!(
-            "{done} done, {waiting} waiting, {repeated} repeated, {lost} lost"
+            "{done} done, {waiting} waiting, {repeated} repeated, {failed} failed"
         ));
     }
 }
@@ -60,18 +48,22 @@ async fn main() -> Result<(), Box<dyn Error>> {
 
     let bar = ProgressBar::new(0);
     bar.set_style(ProgressStyle::with_template("[{bar:30}] {msg}")?.progress_chars("=> "));
-    let calls = Arc::new(Calls::default());
+    let (mut calls, mut tasks) = (Calls::default(), JoinSet::new());
     let mut pace = tokio::time::interval(Duration::from_millis(100));
     loop {
         tokio::select! {
             _ = pace.tick() => {
+                tasks.spawn(add(agent.peer().clone(), calls.made));
+                calls.made += 1;
                 calls.show(&bar);
-                let number = calls.made.fetch_add(1, Relaxed);
-                tokio::spawn(call(agent.peer().clone(), number, calls.clone()));
             }
-            event = events.next() => {
-                let Some(event) = event else { break };
-                bar.suspend(|| tell(&event));
+            Some(outcome) = tasks.join_next() => {
+                let (repeated, is_done) = outcome?;
+                calls.repeated += repeated;
+                *(if is_done { &mut calls.done } else { &mut calls.failed }) += 1;
+            }
+            Some(event) = events.next() => {
+                bar.suspend(|| print(&event));
                 if let Event::Closed(error) = event {
                     return Err(error.into());
                 }
@@ -80,46 +72,38 @@ async fn main() -> Result<(), Box<dyn Error>> {
         }
     }
     bar.finish();
-    calls.show(&bar);
     agent.cancel().await?;
     Ok(())
 }
 
-async fn call(server: Peer<RoleClient>, number: u64, calls: Arc<Calls>) {
-    let mut outcome = add(&server, number).await;
-    while outcome.as_ref().is_err_and(is_unknown) {
-        calls.repeated.fetch_add(1, Relaxed);
-        outcome = add(&server, number).await;
+/// Adds 1 to `number`, again while nobody knows whether it was done. Returns how often it was repeated,
+/// and whether it is done.
+async fn add(server: Peer<RoleClient>, number: u64) -> (u64, bool) {
+    let mut repeated = 0;
+    loop {
+        let arguments = object!({ "a": number, "b": 1 });
+        let call = CallToolRequestParams::new("add").with_arguments(arguments);
+        match server.call_tool(call).await {
+            Err(error) if is_unknown(&error) => repeated += 1,
+            outcome => return (repeated, outcome.is_ok()),
+        }
     }
-    let count = if outcome.is_ok() { &calls.done } else { &calls.lost };
-    count.fetch_add(1, Relaxed);
 }
 
-async fn add(server: &Peer<RoleClient>, number: u64) -> Result<CallToolResult, ServiceError> {
-    let arguments = object!({ "a": number, "b": 1 });
-    server.call_tool(CallToolRequestParams::new("add").with_arguments(arguments)).await
-}
-
-/// Whether nobody knows if the call was executed.
+/// Returns `true` if nobody knows whether the call was executed.
 fn is_unknown(error: &ServiceError) -> bool {
     matches!(error, ServiceError::McpError(error)
         if error.data.as_ref().is_some_and(|data| data["reason"] == "outcome_unknown"))
 }
 
-fn tell(event: &Event) {
+fn print(event: &Event) {
     match event {
         Event::Lost(cause) => println!("connection lost: {cause}"),
         Event::Failed { attempt, error, next } => {
             println!("attempt {attempt}: {error}; the next in {next:.1?}");
         }
         Event::Resumed { replayed } => println!("connected again, {replayed} messages sent again"),
-        Event::Restarted { changed: None } => println!("connected again, in a new session"),
-        Event::Restarted { changed: Some(answer) } => {
-            println!(
-                "connected again, to {} {}",
-                answer.server_info.name, answer.server_info.version
-            );
-        }
+        Event::Restarted { .. } => println!("connected again, in a new session"),
         other => println!("{other:?}"),
     }
 }

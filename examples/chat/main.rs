@@ -12,26 +12,24 @@
 //! asks for the history, as ben does.
 #![allow(deprecated)] // Logging is, in the newest MCP; it is also what clients show to people.
 
-mod guest;
+mod client;
+mod line;
+mod network;
 mod room;
+mod server;
 #[path = "../common/stop.rs"]
 mod stop;
 
-use std::{env, net::SocketAddr};
+use std::env;
 
 use futures::StreamExt;
 use mcp_ws_transport::server::RegistryEvent;
 use tokio::{
-    io::{AsyncBufReadExt, BufReader, copy_bidirectional},
-    net::{TcpListener, TcpStream},
+    io::{AsyncBufReadExt, BufReader},
     sync::watch,
 };
 
-use self::{
-    guest::Guest,
-    room::{Error, open},
-    stop::Stop,
-};
+use self::{client::Client, line::Error, network::relay, server::serve_room, stop::Stop};
 
 /// On one thread, notifications are handled in the order in which they arrive.
 #[tokio::main(flavor = "current_thread")]
@@ -41,73 +39,56 @@ async fn main() -> Result<(), Error> {
         [] => demonstrate().await,
         ["serve", address] => {
             let mut stop = Stop::new()?;
-            let server = open(address).await?;
+            let server = serve_room(address).await?;
             println!("join ws://{}/mcp NAME", server.local_addr());
             stop.asked().await;
             server.shutdown().await;
             Ok(())
         }
-        ["join", url, name] => talk(&*Guest::join(url, name, true).await?).await,
+        ["join", url, name] => talk(&*Client::join(url, name, true).await?).await,
         _ => Err("usage: chat [serve ADDRESS | join URL NAME]".into()),
     }
 }
 
 async fn demonstrate() -> Result<(), Error> {
-    let server = open("127.0.0.1:0").await?;
+    let server = serve_room("127.0.0.1:0").await?;
     let url = format!("ws://{}/mcp", server.local_addr());
     let mut events = server.registry().events();
-    let there = watch::Sender::new(true);
-    let ann = Guest::join(&url, "ann", true).await?;
-    let ben = wire(server.local_addr(), there.subscribe()).await?;
-    let ben = Guest::join(&ben, "ben", false).await?;
-    let eve = Guest::join(&url, "eve", true).await?;
+    let is_up = watch::Sender::new(true);
+    let ann = Client::join(&url, "ann", true).await?;
+    let ben = relay(server.local_addr(), is_up.subscribe()).await?;
+    let ben = Client::join(&ben, "ben", false).await?;
+    let eve = Client::join(&url, "eve", true).await?;
 
     ann.say("Who is here?").await?;
-    ben.heard("Who is here?").await;
+    ben.received("Who is here?").await;
     ben.say("I am. Tell me, wh-").await?;
-    eve.heard("I am. Tell me, wh-").await;
-    there.send_replace(false);
+    eve.received("I am. Tell me, wh-").await;
+    is_up.send_replace(false);
     while !matches!(events.next().await, Some(RegistryEvent::Detached(_)) | None) {}
     ann.who().await?;
     ann.say("Ben?").await?;
     eve.say("We meet at eight.").await?;
-    there.send_replace(true);
-    ben.heard("We meet at eight.").await;
+    is_up.send_replace(true);
+    ben.received("We meet at eight.").await;
     ben.say("I was cut off. At eight, then.").await?;
-    ann.heard("I was cut off. At eight, then.").await;
-    eve.heard("I was cut off. At eight, then.").await;
+    ann.received("I was cut off. At eight, then.").await;
+    eve.received("I was cut off. At eight, then.").await;
     ann.who().await?;
     drop([ann, ben, eve]);
     server.shutdown().await;
     Ok(())
 }
 
-/// A way to `server`, while it is there.
-async fn wire(server: SocketAddr, mut there: watch::Receiver<bool>) -> Result<String, Error> {
-    let listener = TcpListener::bind("127.0.0.1:0").await?;
-    let url = format!("ws://{}/mcp", listener.local_addr()?);
-    tokio::spawn(async move {
-        while there.wait_for(|there| *there).await.is_ok() {
-            let Ok((mut near, _)) = listener.accept().await else { break };
-            let Ok(mut far) = TcpStream::connect(server).await else { break };
-            tokio::select! {
-                _ = copy_bidirectional(&mut near, &mut far) => {}
-                _ = there.wait_for(|there| !there) => {}
-            }
-        }
-    });
-    Ok(url)
-}
-
 /// Says every line that is typed.
-async fn talk(guest: &Guest) -> Result<(), Error> {
+async fn talk(client: &Client) -> Result<(), Error> {
     let mut typed = BufReader::new(tokio::io::stdin()).lines();
     while let Some(line) = typed.next_line().await? {
         let outcome = match &*line {
-            "/who" => guest.who().await,
-            text => guest.say(text).await,
+            "/who" => client.who().await,
+            text => client.say(text).await,
         };
-        outcome.unwrap_or_else(|error| println!("[{}] {error}", guest.name));
+        outcome.unwrap_or_else(|error| println!("[{}] {error}", client.name));
     }
     Ok(())
 }

@@ -1,4 +1,4 @@
-//! The server.
+//! The service: the tools `say`, `history` and `who`.
 
 use std::{
     collections::VecDeque,
@@ -6,13 +6,7 @@ use std::{
     time::{SystemTime, UNIX_EPOCH},
 };
 
-use mcp_ws_transport::{
-    serve,
-    server::{
-        AuthError, Config, Connection, Credentials, Identity, Registry, Server, SessionConfig,
-        SessionIdPolicy,
-    },
-};
+use mcp_ws_transport::server::{Connection, Registry};
 use rmcp::{
     ErrorData, Json, RoleServer, ServerHandler,
     handler::server::wrapper::Parameters,
@@ -20,44 +14,17 @@ use rmcp::{
         LoggingLevel, LoggingMessageNotification, LoggingMessageNotificationParam,
         ServerCapabilities, ServerConfig, SetLevelRequestParams,
     },
-    schemars::{self, JsonSchema},
     service::RequestContext,
     tool, tool_handler, tool_router,
 };
-use serde::{Deserialize, Serialize};
 use serde_json::json;
-use url::form_urlencoded;
 
-pub(crate) type Error = Box<dyn std::error::Error>;
+use crate::line::{After, Line, Lines, Say};
 
-#[derive(Debug, Clone, Default, Serialize, Deserialize, JsonSchema)]
-pub(crate) struct Line {
-    /// When it was said, in milliseconds since 1970; no two have the same
-    pub(crate) at: u64,
-    pub(crate) from: String,
-    pub(crate) text: String,
-}
-
-#[derive(Debug, Serialize, Deserialize, JsonSchema)]
-pub(crate) struct Lines {
-    pub(crate) lines: VecDeque<Line>,
-}
-
-#[derive(Debug, Deserialize, JsonSchema)]
-struct Say {
-    text: String,
-}
-
-#[derive(Debug, Deserialize, JsonSchema)]
-struct After {
-    /// The time of the last line that is known
-    after: u64,
-}
-
-/// The server: every client has a service of its own, and all have the same room.
+/// The service of one client. All clones share the lines.
 #[derive(Clone, Default)]
-struct Room {
-    registry: Registry,
+pub(crate) struct Room {
+    pub(crate) registry: Registry,
     lines: Arc<Mutex<VecDeque<Line>>>,
 }
 
@@ -70,11 +37,11 @@ impl Room {
         Parameters(Say { text }): Parameters<Say>,
         context: RequestContext<RoleServer>,
     ) -> Result<Json<Line>, String> {
-        let speaker = context.extensions.get::<Connection>().ok_or("nobody has said that")?;
+        let speaker = context.extensions.get::<Connection>().ok_or("there is no connection")?;
         if text.len() > 4096 {
             return Err("too long".into());
         }
-        // Locked until all are told, so that all hear the same order. Telling waits for nobody.
+        // Locked until it is sent to all, so that all see the same order. Sending waits for nobody.
         let mut lines = self.lines.lock().unwrap_or_else(PoisonError::into_inner);
         let now =
             SystemTime::now().duration_since(UNIX_EPOCH).map_or(0, |now| now.as_millis() as u64);
@@ -82,8 +49,8 @@ impl Room {
         let line = Line { at, from: name_of(speaker), text };
         let message = LoggingMessageNotificationParam::new(LoggingLevel::Notice, json!(line));
         let message = LoggingMessageNotification::new(message).into();
-        let told = self.registry.notify_where(message, |one| one.id() != speaker.id());
-        told.map_err(|error| error.to_string())?;
+        let sent = self.registry.notify_where(message, |one| one.id() != speaker.id());
+        sent.map_err(|error| error.to_string())?;
         lines.push_back(line.clone());
         if lines.len() > 200 {
             lines.pop_front();
@@ -124,20 +91,4 @@ impl ServerHandler for Room {
 
 fn name_of(connection: &Connection) -> String {
     connection.identity().map_or("", |identity| identity.subject()).to_owned()
-}
-
-/// Believes everyone. A session is for the name that opened it alone, and it takes its id to return.
-async fn introduce(visitor: Credentials) -> Result<Identity, AuthError> {
-    let query = visitor.parts.uri.query().unwrap_or_default();
-    let name = form_urlencoded::parse(query.as_bytes()).find(|(key, _)| key == "name");
-    name.map(|(_, name)| Identity::new(name)).ok_or(AuthError::Unauthorized)
-}
-
-pub(crate) async fn open(address: &str) -> Result<Server, Error> {
-    let room = Room::default();
-    let config = Config::default()
-        .registry(room.registry.clone())
-        .authenticator(introduce)
-        .sessions(SessionConfig::default().ids(SessionIdPolicy::Required));
-    Ok(serve(address.to_owned(), move || room.clone()).config(config).await?)
 }

@@ -5,6 +5,17 @@
 //! cargo run --example math -- serve --listen 127.0.0.1:8080         # the server
 //! cargo run --example math -- call ws://127.0.0.1:8080/mcp add 5 3  # the client
 //! ```
+//!
+//! `call` calls a tool of this server or of any other. With `--repeat 100000 --watch` it goes on while you stop
+//! and start the server, and says what became of every call. A server for others than yourself:
+//!
+//! ```sh
+//! cargo run --example math -- serve --listen 0.0.0.0:8443 --token s3cr3t --max-connections 500 \
+//!     --allow-host math.example.com:8443 --allow-origin https://app.example.com \
+//!     --tls-cert chain.pem --tls-key key.pem
+//! cargo run --example math -- call wss://math.example.com:8443/mcp add 5 3 --bearer s3cr3t --ca ca.pem
+//! curl https://math.example.com:8443/health --cacert ca.pem -H 'Authorization: Bearer s3cr3t'
+//! ```
 
 mod agents;
 mod call;

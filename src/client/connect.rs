@@ -198,7 +198,7 @@ impl<R: McpRole> Connect<R> {
 
     /// Sets whether resuming the session is offered to the server. By default it is, if the
     /// transport reconnects. A server that does not know
-    /// [`mcp.resume.v1`](crate::layer::resume::protocol) chooses something else, and nothing is
+    /// [`mcp.resume.v1`](crate::guide::resume_v1) chooses something else, and nothing is
     /// resumed; for one that chooses it all the same, set `false`.
     pub fn resume(mut self, resume: bool) -> Self {
         self.resume = resume;

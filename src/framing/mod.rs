@@ -2,7 +2,7 @@
 //!
 //! [`JsonRpc`] is MCP's own: one JSON-RPC message per text message, nothing around it. [`Envelope`]
 //! and [`ToolCall`] are older than that binding, and still spoken. A form of your own is a
-//! [`Framing`] too: `examples/broadcast.rs` has one.
+//! [`Framing`] too: `examples/broadcast/framing.rs` has one.
 
 pub(crate) mod decode_error;
 mod envelope;

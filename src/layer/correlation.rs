@@ -34,40 +34,7 @@
 //! | the next begins | `initialize` and `notifications/initialized` are repeated, and then what waited is sent; open `server/discover` and `subscriptions/listen` are repeated |
 //! | … and requests of the old peer are in flight | they are cancelled, and what their handlers still answer or cancel is dropped |
 //!
-//! # The way of a request from `send` to the socket
-//!
-//! 1. [`Transport::send`](rmcp::transport::Transport::send) (`transport`) calls
-//!    `Correlation::send` (`send`), and waits for the [`Flushed`](super::shared_link::Flushed) in
-//!    the `Sent` that it returns, or else until all that is queued is written.
-//! 2. `set_deadlines` notes in `Deadlines` when the request is overdue (`overdue`, `deadlines`).
-//! 3. `send_or_wait` sends it now, or adds it to the `WaitingRequests` while the peer has as many
-//!    as it takes (`send`, `waiting`). `send_waiting`, which `poll_next` calls, sends those as
-//!    answers make room.
-//! 4. `send_request` has `encode_and_queue` ask the [`SharedLink`] for a `Slot` (`reserve`),
-//!    `Reinit` keep what another peer would have to be sent again (`reinit`), and the `Codec`
-//!    encode the message by the [`Framing`] or say that it is too large (`layer::codec`).
-//! 5. `Slot::send` puts it into the queue of the link under a number (`layer::shared_link`), and
-//!    `PendingCalls` know its id, method and number from now on (`pending`).
-//! 6. The `Driver` of the link, which whoever polls next drives, reader or writer, writes the queue
-//!    to the layers below (`layer::shared_link::io`): [`Resume`](super::Resume) where there are
-//!    sessions, [`Reconnect`](super::Reconnect), layers of your own,
-//!    [`Heartbeat`](super::Heartbeat), [`Socket`](super::Socket). An only call does not wait for
-//!    that: `send` drives it (`write_now`).
-//!
-//! # The way of its answer from the socket to the service
-//!
-//! 1. [`Transport::receive`](rmcp::transport::Transport::receive) polls when something has woken it
-//!    (`transport::receiver`); `poll_link` calls `Replies::poll_decode`, which puts off reading
-//!    while too many answers of this side's own wait to be written (`layer::replies`).
-//! 2. It has the `Driver` read: a message passes [`Socket`](super::Socket),
-//!    [`Heartbeat`](super::Heartbeat), [`Reconnect`](super::Reconnect), where it becomes a
-//!    [`LinkEvent`](crate::link::LinkEvent), and [`Resume`](super::Resume). The `Codec` decodes it,
-//!    by the method that `PendingCalls` have for its id.
-//! 3. `on_event` and `accept_inbound` decide whose it is (`receive`): `end_answered` takes the call
-//!    out of `PendingCalls`, or `retry_refused` sends it again if the peer has not executed it
-//!    (`retry`, `overload`).
-//! 4. `Inbound::deliver` passes an answer on, and rmcp receives it. A request or notification of
-//!    the peer is handed up there, kept or refused (`inbound`, `slots`, `backlog`).
+//! `ARCHITECTURE.md`, in the repository, follows a request to the socket and its answer back.
 
 mod aliases;
 mod backlog;

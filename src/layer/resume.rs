@@ -2,7 +2,7 @@
 //! it.
 //!
 //! It sits between [`Reconnect`](super::Reconnect) and [`SharedLink`](super::SharedLink), and
-//! speaks [`mcp.resume.v1`](protocol) with its like. Whoever makes the links does the opening: it
+//! speaks [`mcp.resume.v1`](crate::guide::resume_v1) with its like. Whoever makes the links does the opening: it
 //! exchanges [`OpenFrame`] and [`SessionFrame`] with the peer, tells the count of the
 //! [`ReceiveCount`], and hands the link on with what came of it.
 //!
@@ -71,9 +71,6 @@ mod read_queue;
 pub(crate) mod receive_count;
 pub(crate) mod secret;
 mod send_window;
-
-#[doc = include_str!("resume/protocol.md")]
-pub mod protocol {}
 
 use std::{
     mem,

@@ -2,7 +2,7 @@
 
 /// The only block of this language in the deployment guide.
 pub fn block(language: &str) -> String {
-    let guide = include_str!("../../src/server/deployment.md");
+    let guide = include_str!("../../src/guide/deployment.md");
     let fence = format!("\n```{language}\n");
     let mut blocks = guide.split(&fence).skip(1);
     let block = blocks.next().unwrap().split_once("\n```\n").unwrap().0.to_owned() + "\n";

@@ -1,5 +1,5 @@
-//! Tests that need programs which cargo does not bring: other implementations, a browser, nginx,
-//! systemd. See `tests/README.md`.
+//! What needs more than cargo and the sources: other implementations, a browser, nginx, systemd, a registry. See
+//! `tests/README.md`.
 #![cfg(all(
     unix,
     feature = "client",
@@ -24,3 +24,4 @@ mod interop_deflate;
 #[cfg(target_os = "linux")]
 mod nginx;
 mod page;
+mod readme;

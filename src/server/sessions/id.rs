@@ -24,7 +24,7 @@ use crate::{
 const HEADER: HeaderName = HeaderName::from_static("mcp-session-id");
 
 /// Policy for the session ids of clients that do not speak
-/// [`mcp.resume.v1`](crate::layer::resume::protocol).
+/// [`mcp.resume.v1`](crate::guide::resume_v1).
 ///
 /// Such a client brings the id as `mcp_session_id` in the query of the URL, else as a subprotocol
 /// `mcp.session-id.<id>`, else in a cookie `mcp_session_id`. An id is 1 to 128 of the characters

@@ -50,7 +50,7 @@ fn is_accident(code: CloseCode) -> bool {
 }
 
 /// Returns `true` if a session outlives a link that ended with this code (section 7 of the
-/// [protocol](crate::layer::resume::protocol)).
+/// [protocol](crate::guide::resume_v1)).
 fn is_survived(code: CloseCode) -> bool {
     use CloseCode as C;
     !matches!(

@@ -6,7 +6,7 @@
 //!
 //! let mut config = transport::Config::default();
 //! config.socket.deflate = Some(deflate::Config::default());
-//! // … for `Connect::config`, which then offers it, or for the server's `Config::layers`, which then
+//! // … for `transport` of `Connect`, which then offers it, or of the server's `Config`, which then
 //! // accepts it where it is offered.
 //! # drop(config);
 //! ```
@@ -24,15 +24,8 @@
 //! and so on. What does not inflate is closed with 1007 too. A bit RSV1 where it has no meaning, as
 //! on a control frame or a continuation, is a broken rule, 1002.
 //!
-//! The crate `yawc`, which has the extension built in, was considered in place of tungstenite on
-//! such links, and not chosen (0.5.0; MPL-2.0, Rust 1.82, one author). It would be a second
-//! implementation of everything above: its pongs to a peer that does not read are queued without a
-//! bound, its stream does not tell errors from the end, and its constructors for a handshake made
-//! elsewhere take nothing that was read behind that. It reads the parameters anew from a string,
-//! and takes unknown and invalid ones for agreed; to keep to a smaller window it needs zlib in C.
-//! Until July 2026, four bytes of a peer made it spin for good (its issue 40). What does the
-//! computing here is `flate2`, as there, with `zlib-rs`, which is written in Rust and keeps to
-//! windows of every size from 512 bytes on.
+//! The computing is done by `flate2`, with `zlib-rs`, which is written in Rust and keeps to windows of every
+//! size from 512 bytes on.
 //!
 //! # What it costs
 //!

@@ -15,20 +15,20 @@ use serde_json::{Value, json};
 use tokio::sync::{mpsc, watch};
 use url::Url;
 
-use crate::room::{Error, Line, Lines};
+use crate::line::{Error, Line, Lines};
 
-/// A client, and its connection.
-pub(crate) struct Guest {
+/// A member of the chat, and its connection.
+pub(crate) struct Client {
     pub(crate) name: String,
-    room: ToolClient<Ears>,
-    /// The last line that was heard.
-    heard: watch::Sender<Line>,
+    room: ToolClient<Notifications>,
+    /// Last line that was received.
+    last: watch::Sender<Line>,
 }
 
-/// Hears what the server tells.
-pub(crate) struct Ears(mpsc::UnboundedSender<Line>);
+/// Handler that passes on the lines that the server sends.
+pub(crate) struct Notifications(mpsc::UnboundedSender<Line>);
 
-impl ClientHandler for Ears {
+impl ClientHandler for Notifications {
     async fn on_logging_message(
         &self,
         message: LoggingMessageNotificationParam,
@@ -40,53 +40,53 @@ impl ClientHandler for Ears {
     }
 }
 
-impl Guest {
-    /// Joins in a new session, and shows what it hears for as long as it lives.
+impl Client {
+    /// Joins in a new session, and prints the lines that arrive until the client is dropped.
     pub(crate) async fn join(url: &str, name: &str, resume: bool) -> Result<Arc<Self>, Error> {
         let (mut url, id) = (Url::parse(url)?, format!("{:032x}", rand::random::<u128>()));
         url.query_pairs_mut().append_pair("mcp_session_id", &id).append_pair("name", name);
         let connect = connect(url).resume(resume);
         let mut events = connect.events();
-        let (ears, mut lines) = mpsc::unbounded_channel();
-        let room = ToolClient::over(Ears(ears), connect.await?).await?;
-        let guest = Arc::new(Self { name: name.to_owned(), room, heard: watch::Sender::default() });
-        guest.catch_up().await;
-        let listener = Arc::downgrade(&guest);
+        let (sender, mut lines) = mpsc::unbounded_channel();
+        let room = ToolClient::over(Notifications(sender), connect.await?).await?;
+        let client = Arc::new(Self { name: name.to_owned(), room, last: watch::Sender::default() });
+        client.catch_up().await;
+        let weak = Arc::downgrade(&client);
         tokio::spawn(async move {
             loop {
                 tokio::select! {
                     // What was missed comes before what is said now.
                     biased;
-                    Some(event) = events.next() => match (event, listener.upgrade()) {
-                        (Event::Restarted { .. }, Some(guest)) => guest.catch_up().await,
-                        (Event::Lost(why) | Event::Closed(why), Some(guest)) => println!("[{}] {why}", guest.name),
+                    Some(event) = events.next() => match (event, weak.upgrade()) {
+                        (Event::Restarted { .. }, Some(client)) => client.catch_up().await,
+                        (Event::Lost(why) | Event::Closed(why), Some(client)) => println!("[{}] {why}", client.name),
                         _ => {}
                     },
-                    Some(line) = lines.recv() => match listener.upgrade() {
-                        Some(guest) => guest.hear(line),
+                    Some(line) = lines.recv() => match weak.upgrade() {
+                        Some(client) => client.receive(line),
                         None => break,
                     },
                     else => break,
                 }
             }
         });
-        Ok(guest)
+        Ok(client)
     }
 
-    fn hear(&self, line: Line) {
-        if line.at > self.heard.borrow().at {
+    fn receive(&self, line: Line) {
+        if line.at > self.last.borrow().at {
             if line.from != self.name {
                 println!("[{}] {}: {}", self.name, line.from, line.text);
             }
-            self.heard.send_replace(line);
+            self.last.send_replace(line);
         }
     }
 
-    /// Asks for what has been said since something was heard last.
+    /// Asks for the lines after the last that was received.
     async fn catch_up(&self) {
-        let after = self.heard.borrow().at;
+        let after = self.last.borrow().at;
         match self.room.call("history", json!({ "after": after })).await {
-            Ok(Lines { lines }) => lines.into_iter().for_each(|line| self.hear(line)),
+            Ok(Lines { lines }) => lines.into_iter().for_each(|line| self.receive(line)),
             Err(error) => println!("[{}] no history: {error}", self.name),
         }
     }
@@ -99,8 +99,8 @@ impl Guest {
         self.room.call("who", ()).await.map(|names: String| println!("here are {names}"))
     }
 
-    /// Waits until this is the last line that was heard.
-    pub(crate) async fn heard(&self, text: &str) {
-        let _ = self.heard.subscribe().wait_for(|heard| heard.text == text).await;
+    /// Waits until this is the last line that was received.
+    pub(crate) async fn received(&self, text: &str) {
+        let _ = self.last.subscribe().wait_for(|last| last.text == text).await;
     }
 }

@@ -1,0 +1,35 @@
+//! Guides: how the parts of this crate work together, and how to run them.
+//!
+//! | guide | for whom |
+//! |---|---|
+//! | [`security`] | those who expose a server: what is safe by default, what is not, who may connect |
+//! | [`sessions`] | what survives a lost connection, on the client and on the server |
+//! | [`deployment`] | nginx, systemd, containers, and what to watch |
+//! | [`migration`] | those who come from stdio, streamable HTTP, the TypeScript SDK or PartySocket |
+//! | [`binding`] | those who write a peer in another language: MCP over WebSockets as it is on the wire |
+//! | [`resume_v1`] | the same, for sessions that outlive their connections: `mcp.resume.v1` |
+//!
+//! These modules hold documentation and no items.
+
+#[doc = include_str!("binding.md")]
+pub mod binding {}
+
+#[doc = include_str!("deployment.md")]
+pub mod deployment {}
+
+#[doc = include_str!("migration.md")]
+pub mod migration {}
+
+#[doc = include_str!("resume_v1.md")]
+pub mod resume_v1 {}
+
+#[doc = include_str!("security.md")]
+pub mod security {}
+
+#[doc = include_str!("sessions.md")]
+pub mod sessions {}
+
+/// The programs of the README, compiled as they stand.
+#[cfg(doctest)]
+#[doc = include_str!("../../README.md")]
+mod readme {}
