@@ -43,6 +43,7 @@ use mcp_ws_transport::{
     decode::PendingMethods,
     error::MessageError,
     framing::{DecodeError, Framing, FramingProperties},
+    layer::socket,
     server::{BearerTokens, Config, Connection, NotifyError, Registry, RegistryEvent},
     transport,
 };
@@ -320,8 +321,8 @@ async fn main() -> Result<(), Box<dyn Error>> {
     let args = Args::parse();
     let mut stop = Stop::new()?;
     let registry = Registry::default();
-    let mut layers = transport::Config::default();
-    layers.socket = layers.socket.max_message_size(MAX_MESSAGE);
+    let layers = transport::Config::default()
+        .socket(socket::Config::default().max_message_size(MAX_MESSAGE));
     let config = Config::default().registry(registry.clone()).framing(Room).sessions(None);
     let mut config = config.transport(layers);
     if !args.tokens.is_empty() {

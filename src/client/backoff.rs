@@ -19,21 +19,13 @@ use crate::error::{CloseCode, Error, HandshakeError, LinkError};
 /// answer, or has lasted for [`stable`](Self::stable). A server that accepts connections and drops
 /// them is therefore tried ever more rarely.
 #[derive(Debug, Clone)]
-#[non_exhaustive]
 pub struct ReconnectPolicy {
-    /// Upper bound of the first wait, and lower bound of the later ones: 1 s. Zero reconnects at
-    /// once.
-    pub first: Duration,
-    /// Upper bound of the first wait after the server has announced that it restarts, or has no room (1012, 1013): 10 s.
-    pub after_restart: Duration,
-    /// Random part of the second wait, which doubles with each further one: up to 1 s.
-    pub min: Duration,
-    /// Longest wait: 30 s.
-    pub max: Duration,
-    /// Age from which a connection that carried nothing resets the waits: 60 s.
-    pub stable: Duration,
-    /// Attempts for one connection. `None`, the default, tries for ever.
-    pub attempts: Option<u32>,
+    pub(crate) first: Duration,
+    pub(crate) after_restart: Duration,
+    pub(crate) min: Duration,
+    pub(crate) max: Duration,
+    pub(crate) stable: Duration,
+    pub(crate) attempts: Option<u32>,
 }
 
 impl Default for ReconnectPolicy {
@@ -50,42 +42,45 @@ impl Default for ReconnectPolicy {
 }
 
 impl ReconnectPolicy {
-    /// Sets [`first`](Self::first).
+    /// Sets the upper bound of the first wait, and the lower bound of the later ones: 1 s. Zero
+    /// reconnects at once.
     #[must_use]
     pub fn first(mut self, bound: Duration) -> Self {
         self.first = bound;
         self
     }
 
-    /// Sets [`after_restart`](Self::after_restart).
+    /// Sets the upper bound of the first wait after the server has announced that it restarts, or
+    /// has no room (1012, 1013): 10 s.
     #[must_use]
     pub fn after_restart(mut self, bound: Duration) -> Self {
         self.after_restart = bound;
         self
     }
 
-    /// Sets [`min`](Self::min).
+    /// Sets the upper bound of the random part of the second wait, which doubles with each further
+    /// one: 1 s.
     #[must_use]
     pub fn min(mut self, bound: Duration) -> Self {
         self.min = bound;
         self
     }
 
-    /// Sets [`max`](Self::max).
+    /// Sets the longest wait: 30 s.
     #[must_use]
     pub fn max(mut self, bound: Duration) -> Self {
         self.max = bound;
         self
     }
 
-    /// Sets [`stable`](Self::stable).
+    /// Sets the age from which a connection that carried nothing resets the waits: 60 s.
     #[must_use]
     pub fn stable(mut self, time: Duration) -> Self {
         self.stable = time;
         self
     }
 
-    /// Sets [`attempts`](Self::attempts).
+    /// Sets the attempts for one connection. `None`, the default, tries for ever.
     #[must_use]
     pub fn attempts(mut self, attempts: impl Into<Option<u32>>) -> Self {
         self.attempts = attempts.into();

@@ -28,10 +28,8 @@ use crate::{
 /// MCP's custom-transport form: the JSON-RPC message itself, as text, without an envelope or
 /// batches.
 #[derive(Debug, Clone, Default)]
-#[non_exhaustive]
 pub struct JsonRpc {
-    /// Treatment of binary messages.
-    pub binary: BinaryPolicy,
+    binary: BinaryPolicy,
     fields: Option<Fields>,
 }
 
@@ -47,7 +45,7 @@ pub enum BinaryPolicy {
 }
 
 impl JsonRpc {
-    /// Sets [`binary`](Self::binary).
+    /// Sets the treatment of binary messages: [`BinaryPolicy::Accept`].
     #[must_use]
     pub fn binary(mut self, policy: BinaryPolicy) -> Self {
         self.binary = policy;

@@ -2,33 +2,19 @@ use crate::{error::CloseCode, message::Message};
 
 /// Behaviour of connections with a framing.
 #[derive(Debug, Clone, Copy)]
-#[non_exhaustive]
 pub struct FramingProperties {
-    /// `true` if an MCP client initializes its session before its first request, or names its version
-    /// of MCP in each. If `false`, a server answers whatever comes first.
-    pub has_initialize: bool,
-    /// `true` if a client offers subprotocols, and with them to resume its session.
-    pub uses_subprotocols: bool,
-    /// Builds the message that the MCP client sends as a ping; whatever the server says answers it.
-    /// `None` uses the pings of WebSocket.
-    pub ping_message: Option<fn() -> Message>,
-    /// The code with which a server closes the connection of a client that fails to authenticate
-    /// [within it](crate::server::Config::in_band_authentication); one that is known, but may not
-    /// connect, gets [`Forbidden`](CloseCode::Forbidden).
-    pub unauthorized_code: CloseCode,
-    /// The messages by which a client [authenticates within the
-    /// connection](crate::client::Connect::authenticate_in_band); `None` if the framing has none.
-    pub in_band_auth: Option<InBandAuth>,
+    pub(crate) has_initialize: bool,
+    pub(crate) uses_subprotocols: bool,
+    pub(crate) ping_message: Option<fn() -> Message>,
+    pub(crate) unauthorized_code: CloseCode,
+    pub(crate) in_band_auth: Option<InBandAuth>,
 }
 
 /// The request by which a client authenticates within the connection, and its reply.
 #[derive(Debug, Clone, Copy)]
-#[non_exhaustive]
 pub struct InBandAuth {
-    /// Builds the request that shows a token.
-    pub request: fn(token: &str) -> Message,
-    /// Parses a message as the reply: accepted, or why not. `None` if it is not the reply.
-    pub parse_reply: fn(&Message) -> Option<Result<(), String>>,
+    pub(crate) request: fn(token: &str) -> Message,
+    pub(crate) parse_reply: fn(&Message) -> Option<Result<(), String>>,
 }
 
 impl InBandAuth {
@@ -56,35 +42,40 @@ impl Default for FramingProperties {
 }
 
 impl FramingProperties {
-    /// Sets [`has_initialize`](Self::has_initialize).
+    /// Sets whether an MCP client initializes its session before its first request, or names its
+    /// version of MCP in each: `true`. If `false`, a server answers whatever comes first.
     #[must_use]
     pub fn has_initialize(mut self, has_initialize: bool) -> Self {
         self.has_initialize = has_initialize;
         self
     }
 
-    /// Sets [`uses_subprotocols`](Self::uses_subprotocols).
+    /// Sets whether a client offers subprotocols, and with them to resume its session: `true`.
     #[must_use]
     pub fn uses_subprotocols(mut self, uses_subprotocols: bool) -> Self {
         self.uses_subprotocols = uses_subprotocols;
         self
     }
 
-    /// Sets [`ping_message`](Self::ping_message).
+    /// Sets the function that builds the message which the MCP client sends as a ping; whatever
+    /// the server says answers it. By default WebSocket's own pings are used.
     #[must_use]
     pub fn ping_message(mut self, ping_message: fn() -> Message) -> Self {
         self.ping_message = Some(ping_message);
         self
     }
 
-    /// Sets [`unauthorized_code`](Self::unauthorized_code).
+    /// Sets the code with which a server closes the connection of a client that fails to
+    /// authenticate [within it](crate::server::Config::in_band_authentication): 4401. One that is
+    /// known, but may not connect, gets [`Forbidden`](CloseCode::Forbidden).
     #[must_use]
     pub fn unauthorized_code(mut self, code: CloseCode) -> Self {
         self.unauthorized_code = code;
         self
     }
 
-    /// Sets [`in_band_auth`](Self::in_band_auth).
+    /// Sets the messages by which a client [authenticates within the
+    /// connection](crate::client::Connect::authenticate_in_band). By default there are none.
     #[must_use]
     pub fn in_band_auth(mut self, in_band_auth: InBandAuth) -> Self {
         self.in_band_auth = Some(in_band_auth);

@@ -66,12 +66,8 @@ const REQUEST: usize = 512;
 
 /// The bound of a [`SharedLink`]'s queue.
 #[derive(Debug, Clone)]
-#[non_exhaustive]
 pub struct Config {
-    /// Bytes from which on the queue is full: 1 MiB. A full queue keeps `poll_ready` pending. While
-    /// there is no link, and another follows, [`Correlation`](super::Correlation) refuses what
-    /// comes then.
-    pub queue_bytes: usize,
+    pub(crate) queue_bytes: usize,
 }
 
 impl Default for Config {
@@ -81,7 +77,9 @@ impl Default for Config {
 }
 
 impl Config {
-    /// Sets [`queue_bytes`](Self::queue_bytes).
+    /// Sets the size from which on the queue is full, in bytes: 1 MiB. A full queue keeps
+    /// `poll_ready` pending. While there is no link, and another follows,
+    /// [`Correlation`](super::Correlation) refuses what comes then.
     #[must_use]
     pub fn queue_bytes(mut self, bytes: usize) -> Self {
         self.queue_bytes = bytes;
