@@ -4,7 +4,6 @@ use std::time::Duration;
 
 use http::HeaderValue;
 use tracing::{Instrument, Span};
-use url::Url;
 
 use super::{
     endpoint::{Endpoint, span},
@@ -13,6 +12,7 @@ use super::{
     refusal::{is_cut, is_unauthorized},
     subprotocol::Failed,
     upgrade::{Attempt, NewLink},
+    url::Url,
 };
 use crate::{
     duplex::BoxLink,

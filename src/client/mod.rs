@@ -105,6 +105,7 @@ mod token;
 mod tool_error;
 mod tools;
 mod upgrade;
+mod url;
 
 pub use self::{
     backoff::ReconnectPolicy,
