@@ -171,8 +171,7 @@ impl SharedLink {
     }
 
     /// Returns the number of the message that was queued last; the first of all has 1.
-    #[must_use]
-    pub fn last_seq(&self) -> u64 {
+    pub(super) fn last_seq(&self) -> u64 {
         self.inner.lock().seq()
     }
 
@@ -212,7 +211,7 @@ impl SharedLink {
     ///
     /// # Errors
     /// [`QueueFull`].
-    pub fn reserve_answer(&self) -> Result<Slot<'_>, QueueFull> {
+    pub(super) fn reserve_answer(&self) -> Result<Slot<'_>, QueueFull> {
         if self.is_stopped(Retention::ThisPeer, true) {
             return Err(QueueFull);
         }
@@ -242,7 +241,7 @@ impl SharedLink {
     }
 
     /// Queues `message` before all others, held or not.
-    pub fn send_first(&self, message: Message) {
+    pub(super) fn send_first(&self, message: Message) {
         let mut state = self.inner.lock();
         if state.accepts().is_ok() {
             state.push_first(message);
@@ -269,7 +268,7 @@ impl SharedLink {
 
     /// Removes the message with this number from the queue. Returns `false` if it is no longer
     /// there.
-    pub fn withdraw(&self, seq: u64) -> bool {
+    pub(super) fn withdraw(&self, seq: u64) -> bool {
         let was_there = self.inner.lock().withdraw(seq);
         if was_there {
             self.inner.wakers.wake_sinks();
@@ -299,7 +298,7 @@ impl SharedLink {
     /// Holds, after a restart, what is for [any peer](Retention::AnyPeer) until it is
     /// [released](Self::release), and lets pass the rest of what is queued meanwhile. Off until
     /// this is called.
-    pub fn hold_on_restart(&self) {
+    pub(super) fn hold_on_restart(&self) {
         self.inner.lock().hold_on_restart();
     }
 
@@ -321,7 +320,7 @@ impl SharedLink {
     }
 
     /// Sends what was held.
-    pub fn release(&self) {
+    pub(super) fn release(&self) {
         self.inner.lock().release();
         self.inner.wake_writers();
         self.inner.wakers.wake_reader();
@@ -360,8 +359,7 @@ impl SharedLink {
 
     /// Returns the number of the last message that was handed to the link: what has a higher one
     /// never left this side.
-    #[must_use]
-    pub fn handed(&self) -> u64 {
+    pub(super) fn handed(&self) -> u64 {
         self.inner.lock().handed()
     }
 
@@ -376,7 +374,7 @@ impl SharedLink {
     }
 
     /// Ends the connection at once, without the closing handshake, for everyone who waits on it.
-    pub fn cut(&self) {
+    pub(crate) fn cut(&self) {
         let reason = CloseReason::new(CloseCode::Normal, "closed by this side");
         self.cut_for(LinkError::Closed(reason).into());
     }
