@@ -2,7 +2,6 @@
 
 use std::time::Duration;
 
-use backon::{BackoffBuilder, ExponentialBackoff, ExponentialBuilder};
 use rand::{RngExt, SeedableRng, rngs::SmallRng};
 
 use crate::error::{CloseCode, Error, HandshakeError, LinkError};
@@ -92,7 +91,8 @@ impl ReconnectPolicy {
 #[derive(Debug)]
 pub(super) struct Backoff {
     policy: ReconnectPolicy,
-    growth: Option<ExponentialBackoff>,
+    /// Upper bound of the random part of the latest wait that was not a first one.
+    growth: Option<Duration>,
     random: SmallRng,
     /// How long all who lost the server with this client take to come once.
     spread: Duration,
@@ -153,12 +153,10 @@ impl Backoff {
     /// At least what the server has `asked` for. All who are told the same time do not come at that time.
     fn grown(&mut self, asked: Duration) -> Duration {
         let ReconnectPolicy { min, max, .. } = self.policy;
-        let growth = self.growth.get_or_insert_with(|| {
-            let growth = ExponentialBuilder::new().with_min_delay(min).with_max_delay(max);
-            growth.without_max_times().build()
-        });
+        let growth = self.growth.map_or(min, |last| last.saturating_mul(2).min(max));
+        self.growth = Some(growth);
         let least = self.spread.min(max);
-        let bound = growth.next().unwrap_or(max).min(max - least);
+        let bound = growth.min(max - least);
         least.max(asked) + self.up_to(bound)
     }
 
