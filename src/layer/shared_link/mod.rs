@@ -17,7 +17,7 @@
 //! | the link: reading, writing, closing | nobody waits for it: who finds it taken leaves a note, and is woken when it is free |
 //! | the reader | the link; for no write |
 //! | a writer | the link, and room in it; where nothing can be written before more is read, it reads |
-//! | [`cut`](SharedLink::cut) | the state; who has the link drops it |
+//! | `cut`, where a transport is dropped | the state; who has the link drops it |
 //!
 //! So no system call keeps anybody from sending, and nobody blocks a thread. Who has the link takes
 //! each message out of the queue when the link is ready for it, not before: what is taken back or
