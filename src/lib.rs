@@ -128,7 +128,7 @@
 //!   `WWW-Authenticate`, 403 and 503 with `Retry-After`. Where a server allows it, also by the
 //!   request `authenticate` with `{"token": …}`, before which every other request is answered with
 //!   `-32001`, and a message of more than 4 KiB is closed with 1009.
-//! - **Cookies**: a client sends those that upgrade responses have set,
+//! - **Cookies**: a client with the feature `cookies` sends those that upgrade responses have set,
 //!   so that load balancers find its instance again.
 //! - **Errors made by the transport**: `-32700` and `-32600` for what cannot be read (with `id`
 //!   null where it has none; a notification is never answered), also for a message that would take
@@ -160,6 +160,7 @@
 //! |---|---|---|
 //! | `client` | yes | dial: [`connect()`], [`connect_over`] |
 //! | `server` | yes | accept: [`accept()`], [`serve()`] |
+//! | `cookies` | yes | a client keeps the cookies of upgrade responses, by which balancers lead it back |
 //! | `rustls-tls` | yes | TLS by rustls, with certificates that are given: those of a server, or the authorities a client trusts |
 //! | `rustls-tls-native-roots` | yes | `wss://` with the operating system's certificates |
 //! | `rustls-tls-webpki-roots` | | `wss://` with Mozilla's certificates, compiled in |

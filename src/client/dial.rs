@@ -4,6 +4,7 @@ use std::time::Duration;
 
 use http::HeaderValue;
 use tracing::{Instrument, Span};
+use url::Url;
 
 use super::{
     endpoint::{Endpoint, span},
@@ -12,7 +13,6 @@ use super::{
     refusal::{is_cut, is_unauthorized},
     subprotocol::Failed,
     upgrade::{Attempt, NewLink},
-    url::Url,
 };
 use crate::{
     duplex::BoxLink,

@@ -4,13 +4,13 @@ use std::{borrow::Cow, fmt};
 
 use http::{HeaderMap, HeaderValue};
 use tracing::Span;
+use url::Url;
 
 use super::{
     cookies::Cookies,
     subprotocol::{self, Offers, shown},
     tls::ClientTls,
     token::Tokens,
-    url::Url,
 };
 use crate::{
     error::HandshakeError,
@@ -60,15 +60,39 @@ impl Endpoint {
         }
     }
 
-    /// Parses the URL.
     pub(super) fn url(&self) -> Result<Url, HandshakeError> {
-        Url::parse(&self.url).map_err(|what| HandshakeError::Invalid(format!("URL: {what}")))
+        let invalid = |what: &dyn fmt::Display| HandshakeError::Invalid(format!("URL: {what}"));
+        let mut url = Url::parse(&self.url).map_err(|error| match error {
+            url::ParseError::RelativeUrlWithoutBase => {
+                invalid(&"it has no scheme; it begins with ws:// or wss://")
+            }
+            error => invalid(&error),
+        })?;
+        match url.scheme() {
+            "ws" | "wss" => {}
+            "http" => return Err(invalid(&"the scheme is http; for WebSockets it is ws")),
+            "https" => return Err(invalid(&"the scheme is https; for WebSockets it is wss")),
+            other => {
+                return Err(invalid(&format_args!(
+                    "the scheme {other:?} is not ws or wss; if it is a host, put ws:// or wss:// \
+                     before it"
+                )));
+            }
+        }
+        // To the parser of a URL the first part of the path would be the host then.
+        let names_no_host =
+            self.url.split_once(':').is_some_and(|(_, rest)| rest.starts_with("///"));
+        if names_no_host || url.host().is_none() {
+            return Err(invalid(&"no host; it stands after ws:// or wss://"));
+        }
+        url.set_fragment(None);
+        Ok(url)
     }
 }
 
 impl fmt::Debug for Endpoint {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        let url = self.url().map(|url| url.to_string());
+        let url = self.url().map(|url| origin_and_path(&url));
         f.debug_struct("Endpoint")
             .field("url", &url.unwrap_or_default())
             // Not the iterator itself: its `Debug` shows the values.
@@ -78,7 +102,12 @@ impl fmt::Debug for Endpoint {
     }
 }
 
-/// Returns the span of a connection to `url`.
+/// Returns the URL without what may be secret: user, password and query.
+fn origin_and_path(url: &Url) -> String {
+    let host = &url[url::Position::BeforeHost..url::Position::AfterPath];
+    format!("{}://{host}", url.scheme())
+}
+
 pub(super) fn span(url: &Url) -> Span {
-    tracing::info_span!("websocket", %url)
+    tracing::info_span!("websocket", url = %origin_and_path(url))
 }

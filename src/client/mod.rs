@@ -105,7 +105,6 @@ mod token;
 mod tool_error;
 mod tools;
 mod upgrade;
-mod url;
 
 pub use self::{
     backoff::ReconnectPolicy,

@@ -14,8 +14,9 @@ use http::{
 use http_body_util::BodyExt;
 use httpdate::parse_http_date;
 use hyper::body::Incoming;
+use url::Url;
 
-use super::{redirect::location, url::Url};
+use super::redirect::location;
 use crate::error::{HandshakeError, Refusal};
 
 /// Bytes of a refusal's body that are kept.

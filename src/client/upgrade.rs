@@ -18,13 +18,13 @@ use http::{
 use http_body_util::Empty;
 use hyper::client::conn::http1;
 use hyper_util::rt::TokioIo;
+use url::{Host, Url};
 
 use super::{
     endpoint::Endpoint,
     refusal::{handshake_error, refusal},
     subprotocol::check,
     tcp, tls,
-    url::Url,
 };
 use crate::{
     duplex::BoxLink,
@@ -74,13 +74,20 @@ impl Endpoint {
         attempt: Attempt<'_>,
         layers: &Layers,
     ) -> Result<NewLink, HandshakeError> {
-        let tcp = tcp::connect(url.host(), url.port()).await;
+        let port = url.port_or_known_default().unwrap_or(80);
+        let host = match url.host() {
+            Some(Host::Domain(name)) => name.to_owned(),
+            Some(Host::Ipv4(address)) => address.to_string(),
+            Some(Host::Ipv6(address)) => address.to_string(),
+            None => return Err(HandshakeError::Invalid("URL: no host".into())),
+        };
+        let tcp = tcp::connect(&host, port).await;
         let tcp = tcp.map_err(|error| HandshakeError::Connect(Arc::new(error)))?;
         set_tcp_options(&tcp);
-        if !url.is_secure() {
+        if url.scheme() == "ws" {
             return self.link(url, attempt, layers, tcp).await;
         }
-        let stream = tls::handshake(&self.tls, url.host(), tcp).await?;
+        let stream = tls::handshake(&self.tls, &host, tcp).await?;
         self.link(url, attempt, layers, stream).await
     }
 
@@ -151,10 +158,15 @@ impl Endpoint {
         key: &str,
     ) -> Result<Request<Empty<Bytes>>, HandshakeError> {
         let invalid = |error: http::Error| HandshakeError::Invalid(error.to_string());
+        let host = match (url.host_str(), url.port()) {
+            (Some(host), Some(port)) => format!("{host}:{port}"),
+            (host, _) => host.unwrap_or_default().to_owned(),
+        };
+        let path = &url[url::Position::BeforePath..url::Position::AfterQuery];
         let mut request = Request::builder()
             .method(Method::GET)
-            .uri(url.target().clone())
-            .header(HOST, url.authority())
+            .uri(path)
+            .header(HOST, host)
             .header(CONNECTION, "Upgrade")
             .header(UPGRADE, "websocket")
             .header(USER_AGENT, PRODUCT)
@@ -183,7 +195,11 @@ impl Endpoint {
 
 /// Returns the credentials in a URL, as browsers and HTTP clients send them (RFC 7617).
 fn basic(url: &Url) -> Result<Option<HeaderValue>, HandshakeError> {
-    let Some(pair) = url.credentials() else { return Ok(None) };
+    if url.username().is_empty() && url.password().is_none() {
+        return Ok(None);
+    }
+    let decode = |text| percent_encoding::percent_decode_str(text).decode_utf8_lossy();
+    let pair = format!("{}:{}", decode(url.username()), decode(url.password().unwrap_or_default()));
     let mut value = HeaderValue::try_from(format!("Basic {}", STANDARD.encode(pair)))
         .map_err(|error| HandshakeError::Invalid(error.to_string()))?;
     value.set_sensitive(true);

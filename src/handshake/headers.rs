@@ -42,6 +42,7 @@ pub(crate) fn read_limits(headers: &HeaderMap) -> MessageLimits {
 }
 
 /// Name of a session id in a query and in a cookie.
+#[cfg(any(feature = "server", feature = "cookies"))]
 pub(crate) const SESSION_ID: &str = "mcp_session_id";
 
 /// Returns the `Sec-WebSocket-Accept` that answers a `Sec-WebSocket-Key`.

@@ -71,6 +71,7 @@ fn refusal(dialled: Dialled) -> Refusal {
     }
 }
 
+#[cfg(feature = "cookies")]
 #[tokio::test]
 async fn cookies_lead_back_to_the_same_instance() {
     limit(async {
