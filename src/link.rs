@@ -151,8 +151,8 @@ impl MessageLimits {
     }
 
     /// Returns these limits, with those of `others` where one is missing.
-    #[must_use]
-    pub fn or(self, others: Self) -> Self {
+    #[cfg(feature = "server")]
+    pub(crate) fn or(self, others: Self) -> Self {
         Self {
             max_message: self.max_message.or(others.max_message),
             max_inbound: self.max_inbound.or(others.max_inbound),
@@ -200,7 +200,7 @@ impl PeerLimits {
     }
 
     /// Updates the limits by a later announcement on the same link; a missing one stays as it was.
-    pub fn add(&self, limits: MessageLimits) {
+    pub(crate) fn add(&self, limits: MessageLimits) {
         if let Some(bytes) = limits.max_message {
             self.0.max_message.store(bytes, Relaxed);
         }
@@ -214,7 +214,7 @@ impl PeerLimits {
     /// bound what has [passed](Self::pass) before, since another cause may have been taken for the
     /// size, unless it is shown twice and nothing larger has passed between: behind a balancer one
     /// server may take less than another.
-    pub fn learn(&self, max_message: usize) {
+    pub(crate) fn learn(&self, max_message: usize) {
         let max_message = max_message.max(MessageLimits::MIN_MESSAGE);
         let mut since = self.0.since.lock().unwrap_or_else(PoisonError::into_inner);
         let known = self.learned(*since);
@@ -229,7 +229,7 @@ impl PeerLimits {
     }
 
     /// Records that a peer has read a message of this many bytes.
-    pub fn pass(&self, bytes: usize) {
+    pub(crate) fn pass(&self, bytes: usize) {
         self.0.passed.fetch_max(bytes, Relaxed);
         if bytes > self.0.learned.load(Relaxed) {
             self.0.is_doubted.store(false, Relaxed);

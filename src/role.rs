@@ -17,33 +17,43 @@ pub trait McpRole: ServiceRole + Peer {
     fn method_of(request: &Self::Req) -> Method;
 
     /// Returns the method of a request of the peer.
+    #[doc(hidden)]
     fn method_of_peer(request: &Self::PeerReq) -> Method;
 
     /// Returns `true` if this role says here that it is initialized.
+    #[doc(hidden)]
     fn is_initialized(notification: &Self::Not) -> bool;
 
     /// Returns `true` if the peer says here that it is initialized.
+    #[doc(hidden)]
     fn is_initialized_by_peer(notification: &Self::PeerNot) -> bool;
 
     /// Returns the peer's answer to `initialize`, if this is it.
+    #[doc(hidden)]
     fn initialize_result(result: &Self::PeerResp) -> Option<&InitializeResult>;
 
     /// Returns the id in a `notifications/cancelled` that this role sends.
+    #[doc(hidden)]
     fn cancelled(notification: &mut Self::Not) -> Option<&mut RequestId>;
 
     /// Returns the id in a `notifications/cancelled` of the peer.
+    #[doc(hidden)]
     fn cancelled_by_peer(notification: &Self::PeerNot) -> Option<&RequestId>;
 
     /// Returns the token of a `notifications/progress` of the peer.
+    #[doc(hidden)]
     fn progress_of_peer(notification: &Self::PeerNot) -> Option<&ProgressToken>;
 
     /// Returns the token of a `notifications/progress` that this role sends.
+    #[doc(hidden)]
     fn progress(notification: &mut Self::Not) -> Option<&mut ProgressToken>;
 
     /// Returns the metadata of a notification that this role sends, such as its subscription.
+    #[doc(hidden)]
     fn meta(notification: &mut Self::Not) -> Option<&mut NotificationMetaObject>;
 
     /// Sets the subscription id to `id`, if `result` is that of a subscription.
+    #[doc(hidden)]
     fn subscribed(result: &mut Self::Resp, id: &RequestId);
 }
 

@@ -22,7 +22,11 @@ mod service;
 use std::{env, time::Duration};
 
 use mcp_ws_transport::{
-    WebSocketTransport, connect, layer::socket::deflate, serve, server, stats::Stats, transport,
+    WebSocketTransport, connect,
+    layer::socket::{self, deflate},
+    serve, server,
+    stats::Stats,
+    transport,
 };
 use rmcp::{
     RoleClient, ServiceExt,
@@ -91,8 +95,7 @@ struct Contender {
 
 impl Contender {
     async fn new(name: &'static str, config: Option<deflate::Config>) -> Result<Self> {
-        let mut layers = transport::Config::default();
-        layers.socket.deflate = config;
+        let layers = transport::Config::default().socket(socket::Config::default().deflate(config));
         let config = server::Config::default().transport(layers.clone());
         let server = serve("127.0.0.1:0", || Shelf).config(config).await?;
         let url = format!("ws://{}/mcp", server.local_addr());

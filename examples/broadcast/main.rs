@@ -30,6 +30,7 @@ use axum::{Router, routing::post};
 use clap::Parser;
 use futures::StreamExt;
 use mcp_ws_transport::{
+    layer::socket,
     server::{BearerTokens, Config, Registry, RegistryEvent},
     transport,
 };
@@ -56,8 +57,8 @@ async fn main() -> Result<(), Box<dyn Error>> {
     let args = Args::parse();
     let mut stop = Stop::new()?;
     let registry = Registry::default();
-    let mut layers = transport::Config::default();
-    layers.socket = layers.socket.max_message_size(MAX_MESSAGE);
+    let layers = transport::Config::default()
+        .socket(socket::Config::default().max_message_size(MAX_MESSAGE));
     let config = Config::default().registry(registry.clone()).framing(RoomFraming).sessions(None);
     let mut config = config.transport(layers);
     if !args.tokens.is_empty() {

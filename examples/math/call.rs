@@ -7,7 +7,7 @@ use std::{
     time::Duration,
 };
 
-use mcp_ws_transport::{State, client::ClientTls, transport};
+use mcp_ws_transport::{State, client::ClientTls, layer::socket, transport};
 use rmcp::{
     ClientLifecycleMode, ClientServiceExt, Peer, RoleClient, ServiceError,
     model::{CallToolRequestParams, CallToolResult, JsonObject, ProtocolVersion, Tool},
@@ -171,7 +171,8 @@ async fn connect(args: &Args) -> crate::Result<(RunningService<RoleClient, ()>, 
 
     let mut failures = Vec::new();
     for (name, lifecycle) in [("initialize", initialize), ("server/discover", discover)] {
-        let mut connect = mcp_ws_transport::connect(&args.url).transport(layers(args));
+        let mut connect = mcp_ws_transport::connect(&args.url)
+            .transport(transport::Config::default().socket(socket(args)));
         if let Some(token) = &args.bearer {
             connect = connect.bearer(token);
         }
@@ -201,15 +202,13 @@ fn in_options(error: &str) -> String {
 }
 
 #[cfg(feature = "deflate")]
-fn layers(args: &Args) -> transport::Config {
-    let mut layers = transport::Config::default();
-    layers.socket.deflate = args.deflate.then(Default::default);
-    layers
+fn socket(args: &Args) -> socket::Config {
+    socket::Config::default().deflate(args.deflate.then(socket::deflate::Config::default))
 }
 
 #[cfg(not(feature = "deflate"))]
-fn layers(_: &Args) -> transport::Config {
-    transport::Config::default()
+fn socket(_: &Args) -> socket::Config {
+    socket::Config::default()
 }
 
 /// Tells every state of the connection.

@@ -11,6 +11,7 @@ use std::{
 
 use futures::{Stream, StreamExt};
 use mcp_ws_transport::{
+    layer::socket,
     server::{BearerTokens, Config, Limits, RegistryEvent, RejectReason, ServerTls, SessionConfig},
     transport,
 };
@@ -20,6 +21,9 @@ use crate::{service::Math, web::Web};
 
 /// How many paths there are for WebSockets.
 const PATHS: usize = 4;
+
+/// How many clients there may be on each of them that have not yet shown who they are.
+const MAX_HANDSHAKES: usize = 1024;
 
 #[derive(clap::Args)]
 pub(crate) struct Args {
@@ -38,10 +42,10 @@ pub(crate) struct Args {
     #[arg(long = "allow-origin", value_name = "ORIGIN")]
     origins: Vec<String>,
     /// How many clients may be connected at once to each of the paths
-    #[arg(long, value_name = "N", default_value_t = Limits::default().connections)]
+    #[arg(long, value_name = "N", default_value_t = 1024)]
     max_connections: usize,
     /// How long a client that has lost its connection may come back to its session; 0 for not at all
-    #[arg(long, value_name = "SECONDS", default_value_t = SessionConfig::default().window.as_secs())]
+    #[arg(long, value_name = "SECONDS", default_value_t = 120)]
     resume_window: u64,
     /// The certificate chain for wss://, in PEM form
     #[arg(long, value_name = "FILE", requires = "tls_key")]
@@ -57,12 +61,13 @@ pub(crate) struct Args {
 
 pub(crate) async fn run(args: Args) -> crate::Result {
     let mut signals = Signals::new()?;
-    let limits = Limits::default().connections(args.max_connections);
-    raise_open_files(limits.connections.saturating_add(limits.handshakes).saturating_mul(PATHS))?;
+    let limits = Limits::default().connections(args.max_connections).handshakes(MAX_HANDSHAKES);
+    let connections = args.max_connections.saturating_add(MAX_HANDSHAKES);
+    raise_open_files(connections.saturating_mul(PATHS))?;
     let math = Math::new();
     let stop = CancellationToken::new();
     let config = config(&args).limits(limits.clone()).cancellation_token(stop.clone());
-    let web = Web::new(&math, &config, limits, layers(&args), args.tokens)?;
+    let web = Web::new(&math, &config, limits, socket(&args), args.tokens)?;
     let (beside, router) = (web.clone().beside(), web.clone().router());
 
     let serve = mcp_ws_transport::serve(args.listen, move || math.clone());
@@ -130,19 +135,19 @@ fn config(args: &Args) -> Config {
     if args.tls_cert.is_some() {
         config = config.assume_https();
     }
-    config.allowed_origins(&args.origins).transport(layers(args))
+    config
+        .allowed_origins(&args.origins)
+        .transport(transport::Config::default().socket(socket(args)))
 }
 
 #[cfg(feature = "deflate")]
-fn layers(args: &Args) -> transport::Config {
-    let mut layers = transport::Config::default();
-    layers.socket.deflate = args.deflate.then(Default::default);
-    layers
+fn socket(args: &Args) -> socket::Config {
+    socket::Config::default().deflate(args.deflate.then(socket::deflate::Config::default))
 }
 
 #[cfg(not(feature = "deflate"))]
-fn layers(_: &Args) -> transport::Config {
-    transport::Config::default()
+fn socket(_: &Args) -> socket::Config {
+    socket::Config::default()
 }
 
 /// Each connection is an open file, and most systems let a process have 1,024 until it asks for more.

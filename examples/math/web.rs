@@ -13,6 +13,7 @@ use axum::{
 use mcp_ws_transport::{
     CloseCode, CloseReason,
     framing::{Envelope, ToolCall},
+    layer::{heartbeat, socket},
     server::{
         AuthError, Config, Credentials, Drain, GuardLayer, Identity, Limits, Token,
         WebSocketService,
@@ -62,7 +63,7 @@ impl Web {
         math: &Math,
         config: &Config,
         limits: Limits,
-        mut layers: transport::Config,
+        socket: socket::Config,
         tokens: Vec<String>,
     ) -> io::Result<Self> {
         let agents = Agents::default();
@@ -80,8 +81,9 @@ impl Web {
             WebSocketService::new(move || Ok(agent.clone()), config)?
         };
         let standalone = {
-            layers.socket = layers.socket.max_message_size(10 << 20);
-            layers.heartbeat = layers.heartbeat.ping_interval(Duration::from_secs(30));
+            let layers = transport::Config::default()
+                .socket(socket.max_message_size(10 << 20))
+                .heartbeat(heartbeat::Config::default().ping_interval(Duration::from_secs(30)));
             let reason = CloseReason::new(CloseCode::Normal, "Server shutting down");
             let config = config
                 .clone()

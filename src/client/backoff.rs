@@ -2,7 +2,6 @@
 
 use std::time::Duration;
 
-use backon::{BackoffBuilder, ExponentialBackoff, ExponentialBuilder};
 use rand::{RngExt, SeedableRng, rngs::SmallRng};
 
 use crate::{
@@ -22,22 +21,13 @@ use crate::{
 /// answer, or has lasted for [`stable`](Self::stable). A server that accepts connections and drops
 /// them is therefore tried ever more rarely.
 #[derive(Debug, Clone)]
-#[non_exhaustive]
 pub struct ReconnectPolicy {
-    /// Upper bound of the first wait, and lower bound of the later ones: 1 s. Zero reconnects at
-    /// once.
-    pub first: Duration,
-    /// Upper bound of the first wait after the server has announced that it restarts, or has no
-    /// room (1012, 1013): 10 s.
-    pub after_restart: Duration,
-    /// Random part of the second wait, which doubles with each further one: up to 1 s.
-    pub min: Duration,
-    /// Longest wait: 30 s.
-    pub max: Duration,
-    /// Age from which a connection that carried nothing resets the waits: 60 s.
-    pub stable: Duration,
-    /// Attempts for one connection. `None`, the default, tries for ever.
-    pub attempts: Option<u32>,
+    pub(crate) first: Duration,
+    pub(crate) after_restart: Duration,
+    pub(crate) min: Duration,
+    pub(crate) max: Duration,
+    pub(crate) stable: Duration,
+    pub(crate) attempts: Option<u32>,
 }
 
 impl Default for ReconnectPolicy {
@@ -54,42 +44,45 @@ impl Default for ReconnectPolicy {
 }
 
 impl ReconnectPolicy {
-    /// Sets [`first`](Self::first).
+    /// Sets the upper bound of the first wait, and the lower bound of the later ones: 1 s. Zero
+    /// reconnects at once.
     #[must_use]
     pub fn first(mut self, bound: Duration) -> Self {
         self.first = bound;
         self
     }
 
-    /// Sets [`after_restart`](Self::after_restart).
+    /// Sets the upper bound of the first wait after the server has announced that it restarts, or
+    /// has no room (1012, 1013): 10 s.
     #[must_use]
     pub fn after_restart(mut self, bound: Duration) -> Self {
         self.after_restart = bound;
         self
     }
 
-    /// Sets [`min`](Self::min).
+    /// Sets the upper bound of the random part of the second wait, which doubles with each further
+    /// one: 1 s.
     #[must_use]
     pub fn min(mut self, bound: Duration) -> Self {
         self.min = bound;
         self
     }
 
-    /// Sets [`max`](Self::max).
+    /// Sets the longest wait: 30 s.
     #[must_use]
     pub fn max(mut self, bound: Duration) -> Self {
         self.max = bound;
         self
     }
 
-    /// Sets [`stable`](Self::stable).
+    /// Sets the age from which a connection that carried nothing resets the waits: 60 s.
     #[must_use]
     pub fn stable(mut self, time: Duration) -> Self {
         self.stable = time;
         self
     }
 
-    /// Sets [`attempts`](Self::attempts).
+    /// Sets the attempts for one connection. `None`, the default, tries for ever.
     #[must_use]
     pub fn attempts(mut self, attempts: impl Into<Option<u32>>) -> Self {
         self.attempts = attempts.into();
@@ -101,7 +94,8 @@ impl ReconnectPolicy {
 #[derive(Debug)]
 pub(super) struct Backoff {
     policy: ReconnectPolicy,
-    growth: Option<ExponentialBackoff>,
+    /// Upper bound of the random part of the latest wait that was not a first one.
+    growth: Option<Duration>,
     random: SmallRng,
     /// Time over which all who lost the server with this client spread their first attempts.
     spread: Duration,
@@ -163,12 +157,10 @@ impl Backoff {
     /// told the same time are spread beyond it.
     fn grown(&mut self, asked: Duration) -> Duration {
         let ReconnectPolicy { min, max, .. } = self.policy;
-        let growth = self.growth.get_or_insert_with(|| {
-            let growth = ExponentialBuilder::new().with_min_delay(min).with_max_delay(max);
-            growth.without_max_times().build()
-        });
+        let growth = self.growth.map_or(min, |last| last.saturating_mul(2).min(max));
+        self.growth = Some(growth);
         let least = self.spread.min(max);
-        let bound = growth.next().unwrap_or(max).min(max - least);
+        let bound = growth.min(max - least);
         least.max(asked) + self.up_to(bound)
     }
 

@@ -25,10 +25,8 @@ use crate::{
 
 /// MCP's form for custom transports: the JSON-RPC message as text, without an envelope or batches.
 #[derive(Debug, Clone, Default)]
-#[non_exhaustive]
 pub struct JsonRpc {
-    /// Treatment of binary messages.
-    pub binary: BinaryPolicy,
+    binary: BinaryPolicy,
     session_id: Option<SessionIdMembers>,
 }
 
@@ -44,7 +42,7 @@ pub enum BinaryPolicy {
 }
 
 impl JsonRpc {
-    /// Sets [`binary`](Self::binary).
+    /// Sets the treatment of binary messages: [`BinaryPolicy::Accept`].
     #[must_use]
     pub fn binary(mut self, policy: BinaryPolicy) -> Self {
         self.binary = policy;

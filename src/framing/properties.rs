@@ -5,36 +5,23 @@ use crate::{close::CloseCode, message::Message};
 
 /// Behaviour of connections with a framing.
 #[derive(Debug, Clone)]
-#[non_exhaustive]
 pub struct FramingProperties {
-    /// `true` if the first request of an MCP client is `initialize`, or each names its version of
-    /// MCP. If `false`, a server answers whatever comes first.
-    pub has_initialize: bool,
-    /// `true` if a client offers subprotocols, and with them to resume its session.
-    pub uses_subprotocols: bool,
-    /// Builds the message that the MCP client sends as a ping; whatever the server says answers it.
-    /// `None` uses the pings of WebSocket.
-    pub ping_message: Option<fn() -> Message>,
-    /// Code of the Close for a client that fails to authenticate [within the
-    /// connection](crate::server::Config::in_band_authentication). One that is known, but may not
-    /// connect, gets [`Forbidden`](CloseCode::Forbidden).
-    pub unauthorized_code: CloseCode,
-    /// The messages by which a client authenticates [within the
-    /// connection](crate::client::Connect::authenticate_in_band); `None` if the framing has none.
-    pub in_band_auth: Option<InBandAuth>,
-    /// The session id in the messages; `None` if they have none.
-    pub session_id: Option<SessionIdField>,
+    pub(crate) has_initialize: bool,
+    pub(crate) uses_subprotocols: bool,
+    pub(crate) ping_message: Option<fn() -> Message>,
+    pub(crate) unauthorized_code: CloseCode,
+    pub(crate) in_band_auth: Option<InBandAuth>,
+    pub(crate) session_id: Option<SessionIdField>,
 }
 
 /// Session id in the messages of a framing.
 #[derive(Debug, Clone)]
-#[non_exhaustive]
 pub struct SessionIdField {
     /// The id. A server sets it when the session begins; a client resumes by the id that it has
     /// read.
-    pub cell: SessionIdCell,
+    pub(crate) cell: SessionIdCell,
     /// Replaces the id in a message that was encoded for a former session.
-    pub replace: fn(Message, Option<&str>) -> Message,
+    pub(crate) replace: fn(Message, Option<&str>) -> Message,
 }
 
 impl SessionIdField {
@@ -52,12 +39,9 @@ impl SessionIdField {
 
 /// The request by which a client authenticates within the connection, and its reply.
 #[derive(Debug, Clone, Copy)]
-#[non_exhaustive]
 pub struct InBandAuth {
-    /// Builds the request that shows a token.
-    pub request: fn(token: &str) -> Message,
-    /// Parses a message as the reply: accepted, or why not. `None` if it is not the reply.
-    pub parse_reply: fn(&Message) -> Option<Result<(), String>>,
+    pub(crate) request: fn(token: &str) -> Message,
+    pub(crate) parse_reply: fn(&Message) -> Option<Result<(), String>>,
 }
 
 impl InBandAuth {
@@ -86,42 +70,47 @@ impl Default for FramingProperties {
 }
 
 impl FramingProperties {
-    /// Sets [`has_initialize`](Self::has_initialize).
+    /// Sets whether an MCP client initializes its session before its first request, or names its
+    /// version of MCP in each: `true`. If `false`, a server answers whatever comes first.
     #[must_use]
     pub fn has_initialize(mut self, has_initialize: bool) -> Self {
         self.has_initialize = has_initialize;
         self
     }
 
-    /// Sets [`uses_subprotocols`](Self::uses_subprotocols).
+    /// Sets whether a client offers subprotocols, and with them to resume its session: `true`.
     #[must_use]
     pub fn uses_subprotocols(mut self, uses_subprotocols: bool) -> Self {
         self.uses_subprotocols = uses_subprotocols;
         self
     }
 
-    /// Sets [`ping_message`](Self::ping_message).
+    /// Sets the function that builds the message which the MCP client sends as a ping; whatever
+    /// the server says answers it. By default WebSocket's own pings are used.
     #[must_use]
     pub fn ping_message(mut self, ping_message: fn() -> Message) -> Self {
         self.ping_message = Some(ping_message);
         self
     }
 
-    /// Sets [`unauthorized_code`](Self::unauthorized_code).
+    /// Sets the code with which a server closes the connection of a client that fails to
+    /// authenticate [within it](crate::server::Config::in_band_authentication): 4401. One that is
+    /// known, but may not connect, gets [`Forbidden`](CloseCode::Forbidden).
     #[must_use]
     pub fn unauthorized_code(mut self, code: CloseCode) -> Self {
         self.unauthorized_code = code;
         self
     }
 
-    /// Sets [`in_band_auth`](Self::in_band_auth).
+    /// Sets the messages by which a client [authenticates within the
+    /// connection](crate::client::Connect::authenticate_in_band). By default there are none.
     #[must_use]
     pub fn in_band_auth(mut self, in_band_auth: InBandAuth) -> Self {
         self.in_band_auth = Some(in_band_auth);
         self
     }
 
-    /// Sets [`session_id`](Self::session_id).
+    /// Sets the session id that messages carry. By default they have none.
     #[must_use]
     pub fn session_id(mut self, field: impl Into<Option<SessionIdField>>) -> Self {
         self.session_id = field.into();

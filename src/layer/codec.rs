@@ -26,20 +26,9 @@ use crate::{
 
 /// Limits of the messages that a [`Framed`](super::Framed) encodes and decodes.
 #[derive(Debug, Clone)]
-#[non_exhaustive]
 pub struct Config {
-    /// The most that an inbound message may take once it is decoded, in bytes. By default 32 MiB
-    /// for an MCP server and 128 MiB for a client, which is eight times the size that they accept.
-    ///
-    /// The estimate is made from the JSON, before anything is decoded, by what the worst JSON
-    /// takes: 144 bytes for each value in a list, 192 for each member of an object, 704 for an
-    /// object, and twice that for a message of an unusual form, which rmcp buffers. A request that
-    /// would take more is answered with `-32600`, a call whose answer would ends so; the error has
-    /// both numbers.
-    pub max_decoded_size: Option<usize>,
-    /// The largest outbound message in bytes: 16 MiB, or less where the peer has told that it takes
-    /// less. A larger one fails alone.
-    pub max_message_size: usize,
+    pub(crate) max_decoded_size: Option<usize>,
+    pub(crate) max_message_size: usize,
 }
 
 impl Default for Config {
@@ -49,14 +38,23 @@ impl Default for Config {
 }
 
 impl Config {
-    /// Sets [`max_decoded_size`](Self::max_decoded_size).
+    /// Sets the most that an inbound message may take once it is decoded, in bytes: by default 32
+    /// MiB for an MCP server and 128 MiB for a client, which is eight times the size that they
+    /// accept.
+    ///
+    /// The estimate is made from the JSON, before anything is decoded, by what the worst JSON
+    /// takes: 144 bytes for each value in a list, 192 for each member of an object, 704 for an
+    /// object, and twice that for a message of an unusual form, which rmcp buffers. A request that
+    /// would take more is answered with `-32600`, a call whose answer would ends so; the error has
+    /// both numbers.
     #[must_use]
     pub fn max_decoded_size(mut self, bytes: usize) -> Self {
         self.max_decoded_size = Some(bytes);
         self
     }
 
-    /// Sets [`max_message_size`](Self::max_message_size).
+    /// Sets the largest outbound message in bytes: 16 MiB, or less where the peer has told that it
+    /// takes less. A larger one fails alone.
     #[must_use]
     pub fn max_message_size(mut self, bytes: usize) -> Self {
         self.max_message_size = bytes;

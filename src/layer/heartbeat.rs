@@ -27,17 +27,10 @@ use crate::{
 
 /// Times at which a [`Heartbeat`] pings and gives up.
 #[derive(Debug, Clone)]
-#[non_exhaustive]
 pub struct Config {
-    /// A ping is sent when nothing has arrived for this long, and again while nothing does: 20 s.
-    /// `None` sends none. Of the links that the crate makes, the side that dialled pings an eighth
-    /// earlier, so that of two sides with the same settings one pings, and not both.
-    pub ping_interval: Option<Duration>,
-    /// The link is down when nothing at all has arrived for this long after a ping: 10 s.
-    pub pong_timeout: Duration,
-    /// The link is down when nothing at all has arrived for this long, pinged or not: 45 s. `None`
-    /// waits for ever.
-    pub idle_timeout: Option<Duration>,
+    pub(crate) ping_interval: Option<Duration>,
+    pub(crate) pong_timeout: Duration,
+    pub(crate) idle_timeout: Option<Duration>,
 }
 
 impl Default for Config {
@@ -51,21 +44,24 @@ impl Default for Config {
 }
 
 impl Config {
-    /// Sets [`ping_interval`](Self::ping_interval); `None` turns pings off.
+    /// Sets after how long without anything arriving a ping is sent, and again while nothing does:
+    /// 20 s. `None` sends none. Of the links that the crate makes, the side that dialled pings an
+    /// eighth earlier, so that of two sides with the same settings one pings, and not both.
     #[must_use]
     pub fn ping_interval(mut self, interval: impl Into<Option<Duration>>) -> Self {
         self.ping_interval = interval.into();
         self
     }
 
-    /// Sets [`pong_timeout`](Self::pong_timeout).
+    /// Sets after how long a link is down on which nothing at all arrives after a ping: 10 s.
     #[must_use]
     pub fn pong_timeout(mut self, timeout: Duration) -> Self {
         self.pong_timeout = timeout;
         self
     }
 
-    /// Sets [`idle_timeout`](Self::idle_timeout); `None` turns the watchdog off.
+    /// Sets after how long a link is down on which nothing at all arrives, pinged or not: 45 s.
+    /// `None` waits for ever.
     #[must_use]
     pub fn idle_timeout(mut self, timeout: impl Into<Option<Duration>>) -> Self {
         self.idle_timeout = timeout.into();

@@ -52,24 +52,22 @@ use crate::{
 
 /// Rate that a [`Rate`] allows.
 #[derive(Debug, Clone)]
-#[non_exhaustive]
 pub struct Config {
-    /// Messages per second in the long run. There is no default, and nothing slower than 1.
-    pub messages_per_second: NonZeroU32,
-    /// How many messages may pass at once after a pause: as many as in one second.
-    ///
-    /// The clock ticks in milliseconds, so less than a few milliseconds' worth lowers the rate.
-    pub burst: NonZeroU32,
+    pub(crate) messages_per_second: NonZeroU32,
+    pub(crate) burst: NonZeroU32,
 }
 
 impl Config {
-    /// Creates a rate of so many messages per second, with bursts of as many.
+    /// Creates the settings for so many messages per second in the long run, at least 1, and as
+    /// many in a burst.
     #[must_use]
     pub fn new(messages_per_second: NonZeroU32) -> Self {
         Self { messages_per_second, burst: messages_per_second }
     }
 
-    /// Sets [`burst`](Self::burst).
+    /// Sets how many messages may pass at once after a pause: by default as many as in one second.
+    ///
+    /// The clock ticks in milliseconds, so less than a few milliseconds' worth lowers the rate.
     #[must_use]
     pub fn burst(mut self, messages: NonZeroU32) -> Self {
         self.burst = messages;

@@ -17,16 +17,10 @@ use crate::{
 /// Each connection is closed with 1012, "service restart", as soon as no call is in flight on it.
 /// Meanwhile new clients get 503, and further calls an error that says that they were not executed.
 #[derive(Debug, Clone)]
-#[non_exhaustive]
 pub struct Drain {
-    /// Time that calls in flight may still take, and what a [`fallback`](crate::server::Serve::fallback)
-    /// is answering: 30 s. Then they are dropped, and their connections closed.
-    pub deadline: Duration,
-    /// Connections closed per second: 1,000, or as many more as it takes to be done in half of the
-    /// deadline. Their clients come back, and had better not do so all at once.
-    pub closes_per_second: u32,
-    /// Reason that each is closed with: 1012, "the server is stopping". Clients do not come back after a 1000.
-    pub reason: CloseReason,
+    pub(crate) deadline: Duration,
+    pub(crate) closes_per_second: u32,
+    pub(crate) reason: CloseReason,
 }
 
 impl Default for Drain {
@@ -40,21 +34,26 @@ impl Default for Drain {
 }
 
 impl Drain {
-    /// Sets [`deadline`](Self::deadline).
+    /// Sets the time that calls in flight may still take, and what a
+    /// [`fallback`](crate::server::Serve::fallback) is answering: 30 s. Then they are dropped, and
+    /// their connections closed.
     #[must_use]
     pub fn deadline(mut self, deadline: Duration) -> Self {
         self.deadline = deadline;
         self
     }
 
-    /// Sets [`closes_per_second`](Self::closes_per_second).
+    /// Sets how many connections are closed per second: 1,000, or as many more as it takes to be
+    /// done in half of the deadline. Their clients come back, and had better not do so all at
+    /// once.
     #[must_use]
     pub fn closes_per_second(mut self, closes: u32) -> Self {
         self.closes_per_second = closes;
         self
     }
 
-    /// Sets [`reason`](Self::reason).
+    /// Sets the reason that each is closed with: 1012, "the server is stopping". Clients do not
+    /// come back after a 1000.
     #[must_use]
     pub fn reason(mut self, reason: CloseReason) -> Self {
         self.reason = reason;

@@ -37,21 +37,23 @@ use crate::{
 };
 
 /// The settings of every layer of a connection.
+///
+/// ```
+/// use mcp_ws_transport::{layer::{correlation, socket}, transport};
+///
+/// let config = transport::Config::default()
+///     .socket(socket::Config::default().max_message_size(1 << 20))
+///     .correlation(correlation::Config::default().max_inbound(64));
+/// # drop(config);
+/// ```
 #[derive(Debug, Clone, Default)]
-#[non_exhaustive]
 pub struct Config {
-    /// Limits, buffers and timeouts of the WebSocket itself.
-    pub socket: socket::Config,
-    /// Pings and the watchdog.
-    pub heartbeat: heartbeat::Config,
-    /// Messages kept for a peer that resumes.
-    pub resume: resume::Config,
-    /// The outbound queue.
-    pub shared: shared_link::Config,
-    /// The size of outbound messages.
-    pub framed: framed::Config,
-    /// Deadlines, and how many requests may be in flight.
-    pub correlation: correlation::Config,
+    pub(crate) socket: socket::Config,
+    pub(crate) heartbeat: heartbeat::Config,
+    pub(crate) resume: resume::Config,
+    pub(crate) shared_link: shared_link::Config,
+    pub(crate) framed: framed::Config,
+    pub(crate) correlation: correlation::Config,
     extra: Option<Extra>,
 }
 
@@ -66,6 +68,49 @@ impl fmt::Debug for Extra {
 }
 
 impl Config {
+    /// Sets the limits, buffers and timeouts of the WebSocket itself.
+    #[must_use]
+    pub fn socket(mut self, config: socket::Config) -> Self {
+        self.socket = config;
+        self
+    }
+
+    /// Sets when the peer is pinged, and when it is given up.
+    #[must_use]
+    pub fn heartbeat(mut self, config: heartbeat::Config) -> Self {
+        self.heartbeat = config;
+        self
+    }
+
+    /// Sets how much is kept for a peer that resumes, and how long it may leave that
+    /// unacknowledged.
+    #[must_use]
+    pub fn resume(mut self, config: resume::Config) -> Self {
+        self.resume = config;
+        self
+    }
+
+    /// Sets the size of the outbound queue.
+    #[must_use]
+    pub fn shared_link(mut self, config: shared_link::Config) -> Self {
+        self.shared_link = config;
+        self
+    }
+
+    /// Sets the limits of messages: their size when they are sent, and once they are decoded.
+    #[must_use]
+    pub fn framed(mut self, config: framed::Config) -> Self {
+        self.framed = config;
+        self
+    }
+
+    /// Sets deadlines, and how many of the peer's requests may be in flight.
+    #[must_use]
+    pub fn correlation(mut self, config: correlation::Config) -> Self {
+        self.correlation = config;
+        self
+    }
+
     /// Puts a layer of your own on each link, above [`Heartbeat`] and below [`SharedLink`]. A
     /// second call puts the next one on top of it.
     #[must_use]
@@ -404,7 +449,7 @@ impl<R: McpRole> Builder<R> {
         let Self { mut config, framing, stats, span, subprotocol, replay, deadline, peer } = self;
         config.correlation.deadline = deadline.or(config.correlation.deadline);
         let close_timeout = config.socket.close_timeout;
-        let shared = SharedLink::with_events(line, config.shared, events, span.clone());
+        let shared = SharedLink::with_events(line, config.shared_link, events, span.clone());
         let framed = Framed::with_stats(shared.clone(), framing, config.framed, stats.clone());
         let framed = framed.within(peer);
         let stack = Correlation::with_stats(framed, config.correlation, stats.clone());

@@ -47,11 +47,12 @@ async fn tight(tools: &Tools, queue: usize, write_timeout: Duration) -> (Server,
     socket.set_send_buffer_size(4096).unwrap();
     socket.bind("127.0.0.1:0".parse().unwrap()).unwrap();
     let tools = tools.clone();
-    let mut layers = transport::Config::default();
-    layers.shared = shared_link::Config::default().queue_bytes(queue);
-    layers.socket = socket::Config::default().write_timeout(write_timeout);
     // The raw clients answer no ping while they wait for the end of another.
-    layers.heartbeat = heartbeat::Config::default().ping_interval(None).idle_timeout(None);
+    let heartbeat = heartbeat::Config::default().ping_interval(None).idle_timeout(None);
+    let layers = transport::Config::default()
+        .shared_link(shared_link::Config::default().queue_bytes(queue))
+        .socket(socket::Config::default().write_timeout(write_timeout))
+        .heartbeat(heartbeat);
     let config = Config::default().transport(layers);
     let config = config.limits(server::Limits::default().connections(10_000));
     let server = serve_on(socket.listen(1024).unwrap(), move || tools.clone());

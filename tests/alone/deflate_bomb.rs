@@ -3,7 +3,11 @@
 use std::{net::SocketAddr, time::Duration};
 
 use flate2::{Compress, Compression, FlushCompress};
-use mcp_ws_transport::{layer::socket::deflate, server::Config, transport};
+use mcp_ws_transport::{
+    layer::socket::{self, deflate},
+    server::Config,
+    transport,
+};
 use serde_json::json;
 use tokio::net::TcpStream;
 
@@ -23,8 +27,8 @@ const LIMIT: usize = 4 << 20;
 async fn what_grows_is_refused_before_it_takes_more_than_the_limit() {
     alone!();
     within(Duration::from_secs(60), async {
-        let mut layers = transport::Config::default();
-        layers.socket.deflate = Some(deflate::Config::default());
+        let layers = transport::Config::default()
+            .socket(socket::Config::default().deflate(deflate::Config::default()));
         let (_server, address) =
             serve_tools(&Tools::default(), Config::default().transport(layers)).await;
 

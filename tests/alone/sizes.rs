@@ -72,8 +72,8 @@ fn assert_peak(before: usize, bytes: usize) {
 async fn a_message_costs_little_more_than_its_size() {
     alone!();
     within(Duration::from_secs(180), async {
-        let mut layers = transport::Config::default();
-        layers.framed = framed::Config::default().max_message_size(1 << 20);
+        let layers = transport::Config::default()
+            .framed(framed::Config::default().max_message_size(1 << 20));
         let (server, address) =
             serve_tools(&Tools::default(), Config::default().transport(layers)).await;
 

@@ -14,6 +14,7 @@ use std::{
 use futures::future::{BoxFuture, join_all};
 use http::{Request, Response};
 use mcp_ws_transport::{
+    layer::{heartbeat, socket},
     serve,
     server::{AuthError, Authenticator, Body, Config, Credentials, Identity, Limits, serve_on},
     transport,
@@ -332,9 +333,9 @@ async fn unix_sockets_have_the_same_deadlines() {
 async fn a_message_that_has_begun_does_not_take_for_ever() {
     alone!();
     patience(async {
-        let mut layers = transport::Config::default();
-        layers.socket.receive_window = deadline();
-        layers.heartbeat.ping_interval = Some(deadline() / 10);
+        let layers = transport::Config::default()
+            .socket(socket::Config::default().receive_window(deadline()))
+            .heartbeat(heartbeat::Config::default().ping_interval(deadline() / 10));
         let (_server, address) = serve_tools(&Tools::default(), config().transport(layers)).await;
         let cut = join_all((0..4).map(|number| async move {
             let mut raw = Raw::initialized(address).await;

@@ -7,6 +7,7 @@ use std::{net::SocketAddr, time::Duration};
 use mcp_ws_transport::{
     connect,
     framing::{Envelope, ToolCall},
+    layer::socket,
     server::{BearerTokens, Config, Limits, Server},
     transport,
 };
@@ -37,19 +38,15 @@ const EACH: usize = if cfg!(debug_assertions) { 17 << 10 } else { 16 << 10 };
 const LIMIT: usize = 4 << 10;
 
 fn config() -> Config {
-    let layers = transport::Config::default();
+    let socket = socket::Config::default();
     #[cfg(feature = "deflate")]
-    let layers = {
-        let mut layers = layers;
-        layers.socket.deflate = Some(mcp_ws_transport::layer::socket::deflate::Config::default());
-        layers
-    };
+    let socket = socket.deflate(socket::deflate::Config::default());
     Config::default()
         .authenticator(BearerTokens::default())
         .in_band_authentication()
         .handshake_timeout(Duration::from_secs(60))
         .limits(Limits::default().handshakes(pending()).connections(2 * pending()))
-        .transport(layers)
+        .transport(transport::Config::default().socket(socket))
 }
 
 /// JSON of this size, that takes as much memory as possible once it is decoded.

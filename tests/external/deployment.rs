@@ -14,12 +14,22 @@ fn value<T: std::str::FromStr>(unit: &str, name: &str) -> T {
     value.parse().unwrap_or_else(|_| panic!("{name}={value}"))
 }
 
+/// The value of a setting, as it is shown.
+fn setting<'a>(shown: &'a str, name: &str) -> &'a str {
+    let (_, rest) = shown.split_once(&format!(" {name}: ")).unwrap();
+    rest.split([',', ' ']).next().unwrap()
+}
+
 #[test]
 fn the_unit_leaves_room_and_time_for_the_defaults() {
     let unit = block("ini");
     assert_eq!(value::<String>(&unit, "KillSignal"), "SIGTERM");
-    assert!(value::<u64>(&unit, "TimeoutStopSec") >= Drain::default().deadline.as_secs() + 10);
-    let Limits { connections, handshakes, .. } = Limits::default();
+    let drain = format!("{:?}", Drain::default());
+    let deadline = setting(&drain, "deadline").strip_suffix('s').unwrap().parse::<u64>().unwrap();
+    assert!(value::<u64>(&unit, "TimeoutStopSec") >= deadline + 10);
+    let limits = format!("{:?}", Limits::default());
+    let connections: usize = setting(&limits, "connections").parse().unwrap();
+    let handshakes: usize = setting(&limits, "handshakes").parse().unwrap();
     assert!(value::<usize>(&unit, "LimitNOFILE") > connections + handshakes);
 }
 

@@ -221,8 +221,8 @@ async fn closed(state: &mut watch::Receiver<State>) -> CloseCode {
 #[ignore = "needs Python and the packages of tests/interop/requirements.txt"]
 async fn a_python_server_serves_our_client() {
     let (mut server, url) = python_server().await;
-    let mut config = transport::Config::default();
-    config.heartbeat = heartbeat::Config::default().ping_interval(Duration::from_millis(100));
+    let config = transport::Config::default()
+        .heartbeat(heartbeat::Config::default().ping_interval(Duration::from_millis(100)));
     let transport: WebSocketTransport<_> =
         soon(mcp_ws_transport::connect(&url).transport(config).into_future()).await.unwrap();
     assert_eq!(transport.subprotocol(), Some("mcp"));

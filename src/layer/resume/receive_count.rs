@@ -117,23 +117,22 @@ impl ReceiveCount {
     }
 
     /// Returns `true` if the count is frozen, so that nothing is received before the next link.
-    #[must_use]
-    pub fn is_frozen(&self) -> bool {
+    pub(crate) fn is_frozen(&self) -> bool {
         self.lock().frozen
     }
 
     /// Returns `true` if anything has arrived over the present link. Then the peer has read all
     /// that it was told when that link was made.
-    #[must_use]
-    pub fn is_heard(&self) -> bool {
+    #[cfg(any(test, feature = "server"))]
+    pub(crate) fn is_heard(&self) -> bool {
         let count = self.lock();
         count.heard && !count.frozen
     }
 
     /// Returns the number of bytes kept for the peer when the last link was lost. That is what a
     /// session without a link costs.
-    #[must_use]
-    pub fn kept_bytes(&self) -> usize {
+    #[cfg(any(test, feature = "server"))]
+    pub(crate) fn kept_bytes(&self) -> usize {
         self.lock().kept_bytes
     }
 

@@ -17,7 +17,7 @@
 //! | the link: reading, writing, closing | nobody waits for it: who finds it taken leaves a note, and is woken when it is free |
 //! | the reader | the link; for no write |
 //! | a writer | the link, and room in it; where nothing can be written before more is read, it reads |
-//! | [`cut`](SharedLink::cut) | the state; who has the link drops it |
+//! | `cut`, where a transport is dropped | the state; who has the link drops it |
 //!
 //! So no system call keeps anybody from sending, and nobody blocks a thread. Who has the link takes
 //! each message out of the queue when the link is ready for it, not before: what is taken back or
@@ -68,12 +68,8 @@ const REQUEST: usize = 512;
 
 /// The bound of a [`SharedLink`]'s queue.
 #[derive(Debug, Clone)]
-#[non_exhaustive]
 pub struct Config {
-    /// Bytes from which on the queue is full: 1 MiB. A full queue keeps `poll_ready` pending. While
-    /// there is no link, and another follows, [`Correlation`](super::Correlation) refuses what
-    /// comes then.
-    pub queue_bytes: usize,
+    pub(crate) queue_bytes: usize,
 }
 
 impl Default for Config {
@@ -83,7 +79,9 @@ impl Default for Config {
 }
 
 impl Config {
-    /// Sets [`queue_bytes`](Self::queue_bytes).
+    /// Sets the size from which on the queue is full, in bytes: 1 MiB. A full queue keeps
+    /// `poll_ready` pending. While there is no link, and another follows,
+    /// [`Correlation`](super::Correlation) refuses what comes then.
     #[must_use]
     pub fn queue_bytes(mut self, bytes: usize) -> Self {
         self.queue_bytes = bytes;
@@ -175,8 +173,7 @@ impl SharedLink {
     }
 
     /// Returns the number of the message that was queued last; the first of all has 1.
-    #[must_use]
-    pub fn last_seq(&self) -> u64 {
+    pub(super) fn last_seq(&self) -> u64 {
         self.inner.lock().seq()
     }
 
@@ -216,7 +213,7 @@ impl SharedLink {
     ///
     /// # Errors
     /// [`QueueFull`].
-    pub fn reserve_answer(&self) -> Result<Slot<'_>, QueueFull> {
+    pub(super) fn reserve_answer(&self) -> Result<Slot<'_>, QueueFull> {
         if self.is_stopped(Retention::ThisPeer, true) {
             return Err(QueueFull);
         }
@@ -246,7 +243,7 @@ impl SharedLink {
     }
 
     /// Queues `message` before all others, held or not.
-    pub fn send_first(&self, message: Message) {
+    pub(super) fn send_first(&self, message: Message) {
         let mut state = self.inner.lock();
         if state.accepts().is_ok() {
             state.push_first(message);
@@ -273,7 +270,7 @@ impl SharedLink {
 
     /// Removes the message with this number from the queue. Returns `false` if it is no longer
     /// there.
-    pub fn withdraw(&self, seq: u64) -> bool {
+    pub(super) fn withdraw(&self, seq: u64) -> bool {
         let was_there = self.inner.lock().withdraw(seq);
         if was_there {
             self.inner.wakers.wake_sinks();
@@ -303,7 +300,7 @@ impl SharedLink {
     /// Holds messages for [any peer](Retention::AnyPeer) after a restart until they are
     /// [released](Self::release). The rest of what is queued meanwhile passes. Off until this is
     /// called.
-    pub fn hold_on_restart(&self) {
+    pub(super) fn hold_on_restart(&self) {
         self.inner.lock().hold_on_restart();
     }
 
@@ -324,7 +321,7 @@ impl SharedLink {
     }
 
     /// Releases the messages that were held.
-    pub fn release(&self) {
+    pub(super) fn release(&self) {
         self.inner.lock().release();
         self.inner.wake_writers();
         self.inner.wakers.wake_reader();
@@ -363,8 +360,7 @@ impl SharedLink {
 
     /// Returns the number of the last message that was handed to the link. Messages with a higher
     /// one never left this side.
-    #[must_use]
-    pub fn handed(&self) -> u64 {
+    pub(super) fn handed(&self) -> u64 {
         self.inner.lock().handed()
     }
 
@@ -379,7 +375,7 @@ impl SharedLink {
     }
 
     /// Ends the connection at once, without the closing handshake, for everyone who waits on it.
-    pub fn cut(&self) {
+    pub(crate) fn cut(&self) {
         let reason = CloseReason::new(CloseCode::Normal, "closed by this side");
         self.cut_for(LinkError::Closed(reason).into());
     }

@@ -11,24 +11,11 @@ use crate::server::registry::event::RejectReason;
 /// Limits on the clients of a server. What one client may do is bounded by the layers of its
 /// connection; see [`transport::Config`](crate::transport::Config).
 #[derive(Debug, Clone)]
-#[non_exhaustive]
 pub struct Limits {
-    /// Connections at once: 1,024. One more is 503 with `Retry-After`.
-    pub connections: usize,
-    /// Connections at once from one IPv4 address or one IPv6 /64. `None`, the default, since behind a
-    /// proxy all have the same; see [`Config::peer_addr`](crate::server::Config::peer_addr). Those whose address is not
-    /// known count as one.
-    pub connections_per_address: Option<usize>,
-    /// Clients at once that have not yet shown who they are, be it in the TLS handshake, in the
-    /// request's head, or in the connection where that is allowed: 1,024. One more, and one is dropped:
-    /// of the address from which the most come (as above), the one that has been at it the longest.
-    /// Slow ones cannot shut out the others, nor can one that comes all the time. Who is being answered
-    /// by a [`fallback`](crate::server::Serve::fallback) is not counted until the answer is written.
-    pub handshakes: usize,
-    /// `true` if one connection too many is upgraded, and then closed with 1013 "Server at capacity", in
-    /// place of a 503: web pages are told the code of a Close, but not the status of an answer. Who may come back to a session is
-    /// still told 503. Off.
-    pub reject_after_upgrade: bool,
+    pub(crate) connections: usize,
+    pub(crate) connections_per_address: Option<usize>,
+    pub(crate) handshakes: usize,
+    pub(crate) reject_after_upgrade: bool,
 }
 
 impl Default for Limits {
@@ -43,28 +30,38 @@ impl Default for Limits {
 }
 
 impl Limits {
-    /// Sets [`connections`](Self::connections).
+    /// Sets how many connections there may be at once: 1,024. One more is 503 with `Retry-After`.
     #[must_use]
     pub fn connections(mut self, connections: usize) -> Self {
         self.connections = connections;
         self
     }
 
-    /// Sets [`connections_per_address`](Self::connections_per_address).
+    /// Sets how many connections there may be at once from one IPv4 address or one IPv6 /64.
+    /// `None`, the default, since behind a proxy all have the same; see
+    /// [`Config::peer_addr`](crate::server::Config::peer_addr). Those whose address is not known
+    /// count as one.
     #[must_use]
     pub fn connections_per_address(mut self, connections: impl Into<Option<usize>>) -> Self {
         self.connections_per_address = connections.into();
         self
     }
 
-    /// Sets [`handshakes`](Self::handshakes).
+    /// Sets how many clients there may be at once that have not yet shown who they are, be it in
+    /// the TLS handshake, in the request's head, or in the connection where that is allowed:
+    /// 1,024. One more, and one is dropped: of the address from which the most come (as above),
+    /// the one that has been at it the longest. Slow ones cannot shut out the others, nor can one
+    /// that comes all the time. Who is being answered by a
+    /// [`fallback`](crate::server::Serve::fallback) is not counted until the answer is written.
     #[must_use]
     pub fn handshakes(mut self, handshakes: usize) -> Self {
         self.handshakes = handshakes;
         self
     }
 
-    /// Sets [`reject_after_upgrade`](Self::reject_after_upgrade).
+    /// Sets whether one connection too many is upgraded, and then closed with 1013 "Server at
+    /// capacity", in place of a 503: `false`. Web pages are told the code of a Close, but not the
+    /// status of an answer. Who may come back to a session is still told 503.
     #[must_use]
     pub fn reject_after_upgrade(mut self, upgraded: bool) -> Self {
         self.reject_after_upgrade = upgraded;

@@ -6,21 +6,11 @@ use super::id::SessionIdPolicy;
 
 /// Settings for sessions that outlive their connections.
 #[derive(Debug, Clone)]
-#[non_exhaustive]
 pub struct SessionConfig {
-    /// Time for which a session is kept without a connection: 120 s. Its calls go on meanwhile.
-    pub window: Duration,
-    /// Number of sessions kept without a connection: 1,024. Beyond it, the address with the most
-    /// (one of IPv4, or a /64 of IPv6) loses the session that has been without a connection for the
-    /// longest. Behind a proxy all clients share one address, unless
-    /// [`Config::peer_addr`](crate::server::Config::peer_addr) tells them apart.
-    pub max_sessions: usize,
-    /// Memory that all of them take, in bytes: 64 MiB. It is that of the messages that wait for
-    /// their clients, and, as far as it is known, that of what the clients have asked and is still
-    /// being handled. Beyond it, the oldest session of the address with the most bytes ends.
-    pub max_bytes: usize,
-    /// Ids by which clients come back that do not speak the extension.
-    pub ids: SessionIdPolicy,
+    pub(crate) window: Duration,
+    pub(crate) max_sessions: usize,
+    pub(crate) max_bytes: usize,
+    pub(crate) ids: SessionIdPolicy,
 }
 
 impl Default for SessionConfig {
@@ -35,28 +25,36 @@ impl Default for SessionConfig {
 }
 
 impl SessionConfig {
-    /// Sets [`window`](Self::window).
+    /// Sets the time for which a session is kept without a connection: 120 s. Its calls go on
+    /// meanwhile.
     #[must_use]
     pub fn window(mut self, window: Duration) -> Self {
         self.window = window;
         self
     }
 
-    /// Sets [`max_sessions`](Self::max_sessions).
+    /// Sets the number of sessions kept without a connection: 1,024. Beyond it, the address with
+    /// the most (one of IPv4, or a /64 of IPv6) loses the session that has been without a
+    /// connection for the longest. Behind a proxy all clients share one address, unless
+    /// [`Config::peer_addr`](crate::server::Config::peer_addr) tells them apart.
     #[must_use]
     pub fn max_sessions(mut self, sessions: usize) -> Self {
         self.max_sessions = sessions;
         self
     }
 
-    /// Sets [`max_bytes`](Self::max_bytes).
+    /// Sets the memory that all of them take, in bytes: 64 MiB. It is that of the messages that
+    /// wait for their clients, and, as far as it is known, that of what the clients have asked and
+    /// is still being handled. Beyond it, the oldest session of the address with the most bytes
+    /// ends.
     #[must_use]
     pub fn max_bytes(mut self, bytes: usize) -> Self {
         self.max_bytes = bytes;
         self
     }
 
-    /// Sets [`ids`](Self::ids).
+    /// Sets the policy for the ids by which clients come back that do not speak
+    /// [`mcp.resume.v1`](crate::layer::resume::protocol): [`SessionIdPolicy::Issued`].
     #[must_use]
     pub fn ids(mut self, ids: SessionIdPolicy) -> Self {
         self.ids = ids;

@@ -95,18 +95,17 @@ pub fn scenes() -> Vec<(End, Vec<Mode>)> {
 
 /// Returns the layers of either side.
 pub fn layers(mode: Mode) -> transport::Config {
-    let mut layers = transport::Config::default();
+    let (mut heartbeat, mut socket) = (heartbeat::Config::default(), socket::Config::default());
     if !is_full() {
-        layers.heartbeat =
-            heartbeat::Config::default().ping_interval(2 * SECOND).pong_timeout(2 * SECOND);
-        layers.socket = socket::Config::default().write_timeout(3 * SECOND).send_window(3 * SECOND);
+        heartbeat = heartbeat.ping_interval(2 * SECOND).pong_timeout(2 * SECOND);
+        socket = socket.write_timeout(3 * SECOND).send_window(3 * SECOND);
     }
     #[cfg(feature = "deflate")]
     if mode.deflate {
-        layers.socket.deflate = Some(socket::deflate::Config::default());
+        socket = socket.deflate(socket::deflate::Config::default());
     }
     let _ = mode;
-    layers
+    transport::Config::default().heartbeat(heartbeat).socket(socket)
 }
 
 /// Returns the settings of a server in this mode.

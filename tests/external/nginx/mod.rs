@@ -76,9 +76,8 @@ fn at_once() -> ReconnectPolicy {
 }
 
 fn heartbeat(ping: Option<Duration>) -> transport::Config {
-    let mut config = transport::Config::default();
-    config.heartbeat = heartbeat::Config::default().ping_interval(ping).idle_timeout(None);
-    config
+    let heartbeat = heartbeat::Config::default().ping_interval(ping).idle_timeout(None);
+    transport::Config::default().heartbeat(heartbeat)
 }
 
 #[tokio::test]

@@ -3,7 +3,10 @@
 use bytes::Bytes;
 use mcp_ws_transport::{
     McpRole, WebSocketTransport,
-    layer::{correlation, socket::Side},
+    layer::{
+        correlation, heartbeat, shared_link,
+        socket::{self, Side},
+    },
     transport::Config,
 };
 use rmcp::{
@@ -52,9 +55,9 @@ where
 async fn both_converse(correlation: correlation::Config) {
     limit(async {
         let (near, far) = tokio::io::duplex(4096);
-        let mut config = Config::default();
-        config.shared = config.shared.queue_bytes(128 << 10);
-        config.correlation = correlation;
+        let config = Config::default()
+            .shared_link(shared_link::Config::default().queue_bytes(128 << 10))
+            .correlation(correlation);
         let client = WebSocketTransport::<RoleClient>::builder().transport(config.clone());
         let client = client.over_stream(near, Bytes::new(), Side::Client);
         let server = WebSocketTransport::<RoleServer>::builder().transport(config);
@@ -87,16 +90,21 @@ async fn every_duration_may_be_for_ever() {
 
     limit(async {
         let ever = Duration::MAX;
-        let mut config = Config::default();
-        config.socket = config
-            .socket
-            .write_timeout(ever)
-            .close_timeout(ever)
-            .send_window(ever)
-            .receive_window(ever);
-        config.heartbeat =
-            config.heartbeat.ping_interval(ever).pong_timeout(ever).idle_timeout(ever);
-        config.correlation = config.correlation.deadline(ever);
+        let config = Config::default()
+            .socket(
+                socket::Config::default()
+                    .write_timeout(ever)
+                    .close_timeout(ever)
+                    .send_window(ever)
+                    .receive_window(ever),
+            )
+            .heartbeat(
+                heartbeat::Config::default()
+                    .ping_interval(ever)
+                    .pong_timeout(ever)
+                    .idle_timeout(ever),
+            )
+            .correlation(correlation::Config::default().deadline(ever));
         let settings = server::Config::default().handshake_timeout(ever).transport(config.clone());
         let server =
             serve("127.0.0.1:0", crate::common::Tools::default).config(settings).await.unwrap();

@@ -116,9 +116,9 @@ async fn every_call_without_resume_ends_however_many_and_however_far() {
 /// A server that has places for so many clients and no more, and soon notices that one is silent.
 async fn serve_few(clients: usize) -> (Server, SocketAddr) {
     let heartbeat = heartbeat::Config::default().ping_interval(ms(2000)).pong_timeout(ms(2000));
-    let mut layers = transport::Config::default();
-    layers.heartbeat = heartbeat;
-    layers.socket = socket::Config::default().write_timeout(ms(3000));
+    let layers = transport::Config::default()
+        .heartbeat(heartbeat)
+        .socket(socket::Config::default().write_timeout(ms(3000)));
     let config = Config::default().limits(Limits::default().connections(clients)).transport(layers);
     serve_tools(&Tools::default(), config).await
 }
@@ -187,8 +187,8 @@ async fn a_peer_that_returns_by_name_and_says_only_rubbish_gives_its_place_back(
 #[tokio::test]
 async fn a_peer_that_reads_all_and_acknowledges_nothing_is_closed() {
     within(LIMIT, async {
-        let mut layers = transport::Config::default();
-        layers.resume = resume::Config::default().ack_timeout(ms(1500));
+        let layers =
+            transport::Config::default().resume(resume::Config::default().ack_timeout(ms(1500)));
         let (server, address) =
             serve_tools(&Tools::default(), Config::default().transport(layers)).await;
         let (mut raw, _) = dial_and_open(address, &json!({})).await;

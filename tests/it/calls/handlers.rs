@@ -87,8 +87,8 @@ impl Counting {
     }
 
     async fn serve(&self) -> (Server, SocketAddr) {
-        let mut layers = transport::Config::default();
-        layers.correlation = correlation::Config::default().max_inbound(CAP);
+        let layers = transport::Config::default()
+            .correlation(correlation::Config::default().max_inbound(CAP));
         let service = self.clone();
         let server = serve("127.0.0.1:0", move || service.clone())
             .config(Config::default().transport(layers))

@@ -3,7 +3,11 @@
 use std::time::Duration;
 
 use bytes::Bytes;
-use mcp_ws_transport::{WebSocketTransport, connect, layer::socket::Side, transport::Config};
+use mcp_ws_transport::{
+    WebSocketTransport, connect,
+    layer::{shared_link, socket::Side},
+    transport::Config,
+};
 use rmcp::{
     RoleClient,
     model::{NumberOrString, ProgressNotificationParam, ProgressToken},
@@ -17,8 +21,8 @@ use crate::common::{client_and_raw, limit, pair, raw::Raw};
 async fn sends_that_are_awaited_by_many_tasks_keep_their_order() {
     limit(async {
         let (near, far) = pair().await;
-        let mut config = Config::default();
-        config.shared = config.shared.queue_bytes(10_000);
+        let config =
+            Config::default().shared_link(shared_link::Config::default().queue_bytes(10_000));
         let mut transport = WebSocketTransport::<RoleClient>::builder()
             .transport(config)
             .over_stream(near, Bytes::new(), Side::Client);

@@ -371,9 +371,9 @@ async fn a_call_that_never_left_says_so() {
         let shelf = Shelf::default();
         let (_server, address) = shelf.serve().await;
         let proxy = Proxy::new(address).await;
-        let mut layers = Config::default();
         let deadline = Duration::from_millis(300);
-        layers.correlation = correlation::Config::default().deadline(deadline);
+        let layers =
+            Config::default().correlation(correlation::Config::default().deadline(deadline));
         let connect = hasty(connect(proxy.url())).transport(layers);
         let tools = ToolClient::connect(connect).await.unwrap();
         tools.tools().await.unwrap();
@@ -424,8 +424,8 @@ async fn a_list_that_cannot_be_had_fails_once_for_all_who_wait_for_it() {
         let shelf = Shelf::default();
         let (_server, address) = shelf.serve().await;
         let deadline = Duration::from_secs(1);
-        let mut config = Config::default();
-        config.correlation = correlation::Config::default().deadline(deadline);
+        let config =
+            Config::default().correlation(correlation::Config::default().deadline(deadline));
         let connect = connect(format!("ws://{address}/mcp")).transport(config);
         let tools = ToolClient::connect(connect).await.unwrap();
         shelf.0.silent.store(true, SeqCst);

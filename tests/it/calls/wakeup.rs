@@ -57,8 +57,8 @@ async fn a_split_sink_is_woken_while_the_reader_answers_rubbish() {
     for _ in 0..5 {
         limit(async {
             let (near, far) = tokio::io::duplex(512);
-            let mut config = Config::default();
-            config.shared = config.shared.queue_bytes(2000);
+            let config =
+                Config::default().shared_link(shared_link::Config::default().queue_bytes(2000));
             let transport = WebSocketTransport::<RoleServer>::builder()
                 .transport(config)
                 .over_stream(near, Bytes::new(), Side::Server);

@@ -147,8 +147,8 @@ async fn an_empty_list_of_extensions_is_none() {
                 use mcp_ws_transport::{layer::socket, transport};
                 let (listener, url) = listen().await;
                 let deflate = socket::deflate::Config::default();
-                let mut config = transport::Config::default();
-                config.socket = socket::Config::default().deflate(deflate);
+                let config =
+                    transport::Config::default().socket(socket::Config::default().deflate(deflate));
                 let dialling = connect::<RoleClient>(url).transport(config).into_future();
                 let serving = async {
                     let (mut raw, head) = asked(&listener).await;

@@ -6,7 +6,10 @@ use std::time::Duration;
 use bytes::Bytes;
 use mcp_ws_transport::{
     State, WebSocketTransport, connect,
-    layer::{heartbeat, socket::Side},
+    layer::{
+        heartbeat, shared_link,
+        socket::{self, Side},
+    },
     transport::Config,
 };
 use rmcp::{RoleClient, RoleServer, ServiceExt, transport::Transport};
@@ -23,12 +26,12 @@ use crate::common::{
 };
 
 fn config(ping: u64, pong: u64, idle: u64) -> Config {
-    let mut config = Config::default();
-    config.heartbeat = heartbeat::Config::default()
-        .ping_interval(Duration::from_millis(ping))
-        .pong_timeout(Duration::from_millis(pong))
-        .idle_timeout(Duration::from_millis(idle));
-    config
+    Config::default().heartbeat(
+        heartbeat::Config::default()
+            .ping_interval(Duration::from_millis(ping))
+            .pong_timeout(Duration::from_millis(pong))
+            .idle_timeout(Duration::from_millis(idle)),
+    )
 }
 
 /// A raw client of a server, initialized, with room for `bytes` on the way.
@@ -75,8 +78,8 @@ async fn pending_calls_learn_of_a_peer_that_answers_no_ping() {
 #[tokio::test]
 async fn pending_calls_learn_of_an_answer_that_comes_too_slowly() {
     limit(async {
-        let mut config = Config::default();
-        config.socket.receive_window = Duration::from_millis(300);
+        let config = Config::default()
+            .socket(socket::Config::default().receive_window(Duration::from_millis(300)));
         let (client, _, mut raw) = client_and_raw(|url| connect(url).transport(config)).await;
         let dripping = async {
             let _ = raw.receive().await;
@@ -214,8 +217,8 @@ async fn a_message_that_leaves_slowly_is_no_silence() {
 #[tokio::test(start_paused = true)]
 async fn a_pause_of_the_reader_is_not_mistaken_for_silence() {
     limit(async {
-        let mut config = config(100, 200, 600);
-        config.shared = config.shared.queue_bytes(1000);
+        let queue = shared_link::Config::default().queue_bytes(1000);
+        let config = config(100, 200, 600).shared_link(queue);
         let (mut raw, inside) = served(config, 1024).await;
         for (id, size) in [(1, 30_000), (2, 10), (3, 30_000), (4, 10)] {
             raw.json(&call(id, "big", json!({ "size": size }))).await;
@@ -249,8 +252,8 @@ async fn the_defaults_find_a_silent_peer_in_thirty_seconds() {
 
 #[tokio::test(start_paused = true)]
 async fn without_a_heartbeat_silence_is_no_end() {
-    let mut config = Config::default();
-    config.heartbeat = heartbeat::Config::default().ping_interval(None).idle_timeout(None);
+    let config = Config::default()
+        .heartbeat(heartbeat::Config::default().ping_interval(None).idle_timeout(None));
     let (near, _far) = duplex(1 << 16);
     let mut transport = WebSocketTransport::<RoleClient>::builder().transport(config).over_stream(
         near,

@@ -2,7 +2,7 @@
 
 use std::time::Duration;
 
-use mcp_ws_transport::{server::Config, transport};
+use mcp_ws_transport::{layer::socket, server::Config, transport};
 use serde_json::json;
 use tokio::{
     io::AsyncReadExt,
@@ -18,9 +18,11 @@ const SIZE: usize = 12 << 20;
 #[tokio::test]
 async fn whoever_reads_steadily_at_many_times_the_floor_is_not_cut_off() {
     limit(async {
-        let mut layers = transport::Config::default();
-        layers.socket = layers.socket.write_timeout(Duration::from_secs(1));
-        layers.socket = layers.socket.send_window(Duration::from_secs(1));
+        let layers = transport::Config::default().socket(
+            socket::Config::default()
+                .write_timeout(Duration::from_secs(1))
+                .send_window(Duration::from_secs(1)),
+        );
         let config = Config::default().transport(layers);
         let (_server, address) = serve_tools(&Tools::default(), config).await;
         let mut raw = Raw::initialized(address).await;

@@ -3,7 +3,12 @@
 use std::time::Duration;
 
 use futures::StreamExt;
-use mcp_ws_transport::{connect, event::Event, transport::Config};
+use mcp_ws_transport::{
+    connect,
+    event::Event,
+    layer::{correlation, framed, socket},
+    transport::Config,
+};
 use rmcp::{
     RoleClient, ServiceError, ServiceExt,
     model::{CallToolRequestParams, CallToolResult},
@@ -176,8 +181,8 @@ async fn no_call_ends_by_a_guess() {
 async fn an_answer_that_would_take_too_much_ends_its_call() {
     limit(async {
         let (client, _, mut raw) = client_and_raw(|url| {
-            let mut config = Config::default();
-            config.framed = config.framed.max_decoded_size(1 << 20);
+            let config =
+                Config::default().framed(framed::Config::default().max_decoded_size(1 << 20));
             connect(url).transport(config)
         })
         .await;
@@ -276,8 +281,7 @@ async fn rubbish_from_a_server_is_not_answered() {
 async fn an_answer_past_the_clients_limit_ends_the_link_and_every_call() {
     limit(async {
         let (client, _, mut raw) = client_and_raw(|url| {
-            let mut config = Config::default();
-            config.socket = config.socket.max_message_size(1000);
+            let config = Config::default().socket(socket::Config::default().max_message_size(1000));
             connect(url).transport(config)
         })
         .await;
@@ -299,8 +303,7 @@ async fn an_answer_past_the_clients_limit_ends_the_link_and_every_call() {
 async fn a_request_past_the_own_limit_fails_alone() {
     limit(async {
         let (client, _, mut raw) = client_and_raw(|url| {
-            let mut config = Config::default();
-            config.framed = config.framed.max_message_size(1000);
+            let config = Config::default().framed(framed::Config::default().max_message_size(1000));
             connect(url).transport(config)
         })
         .await;
@@ -322,8 +325,7 @@ async fn a_request_past_the_own_limit_fails_alone() {
 #[tokio::test]
 async fn a_response_past_the_own_limit_is_replaced_by_an_error() {
     limit(async {
-        let mut config = Config::default();
-        config.framed = config.framed.max_message_size(1000);
+        let config = Config::default().framed(framed::Config::default().max_message_size(1000));
         let (address, _) = host(crate::common::Tools::default(), config).await;
         let mut raw = Raw::initialized(address).await;
         let answer = raw.ask(&crate::common::call(1, "big", json!({ "size": 2000 }))).await;
@@ -340,8 +342,8 @@ async fn every_client_that_sends_too_much_learns_so() {
         let address = crate::common::host_of_few_words(crate::common::Tools::default()).await;
         let clients = (0..8).map(|number| {
             tokio::spawn(async move {
-                let mut config = Config::default();
-                config.framed = config.framed.max_message_size(32 << 20);
+                let config =
+                    Config::default().framed(framed::Config::default().max_message_size(32 << 20));
                 let url = format!("ws://{address}/");
                 let client = ().serve(connect(url).transport(config).await.unwrap()).await.unwrap();
                 let text = "x".repeat((5 + number) << 20);
@@ -366,8 +368,8 @@ async fn every_client_that_would_send_too_much_learns_so() {
             host(crate::common::Tools::default(), Config::default()).await;
         let clients = (0..8).map(|number| {
             tokio::spawn(async move {
-                let mut config = Config::default();
-                config.framed = config.framed.max_message_size(32 << 20);
+                let config =
+                    Config::default().framed(framed::Config::default().max_message_size(32 << 20));
                 let url = format!("ws://{address}/");
                 let client = ().serve(connect(url).transport(config).await.unwrap()).await.unwrap();
                 let echo = |text: String| {
@@ -464,9 +466,9 @@ async fn an_error_without_an_id_is_that_of_the_only_call() {
 async fn an_error_without_an_id_for_one_of_several_calls_ends_those_without_a_sign_of_life() {
     limit(async {
         let (listener, url) = listen().await;
-        let mut config = Config::default();
         let patience = Duration::from_millis(300);
-        config.correlation = config.correlation.lost_answer_timeout(patience);
+        let config = Config::default()
+            .correlation(correlation::Config::default().lost_answer_timeout(patience));
         let connect = connect(url).transport(config);
         let mut events = connect.events();
         let client = async { ().serve(connect.resume(false).await.unwrap()).await.unwrap() };

@@ -2,7 +2,11 @@
 
 use std::{net::SocketAddr, time::Duration};
 
-use mcp_ws_transport::{layer::correlation, serve, transport::Config};
+use mcp_ws_transport::{
+    layer::{correlation, framed, socket},
+    serve,
+    transport::Config,
+};
 use serde_json::{Value, json};
 
 use crate::common::{
@@ -199,8 +203,7 @@ async fn a_notification_is_never_answered() {
 async fn the_log_tells_of_unreadable_requests_without_their_words() {
     let (log, _capture) = Log::capture();
     limit(async {
-        let mut config = Config::default();
-        config.framed = config.framed.max_message_size(1000);
+        let config = Config::default().framed(framed::Config::default().max_message_size(1000));
         let (address, _) = host(Tools::default(), config).await;
         let mut raw = Raw::initialized(address).await;
         for _ in 0..10 {
@@ -438,8 +441,7 @@ async fn rubbish_before_initialize_harms_nothing() {
 async fn a_message_of_exactly_the_limit_passes() {
     limit(async {
         let size = 4096;
-        let mut config = Config::default();
-        config.socket = config.socket.max_message_size(size);
+        let config = Config::default().socket(socket::Config::default().max_message_size(size));
         let (address, _) = host(Tools::default(), config).await;
         let mut raw = Raw::initialized(address).await;
         let ping = json!({ "jsonrpc": "2.0", "id": 1, "method": "ping" }).to_string();
@@ -462,8 +464,7 @@ async fn a_message_of_exactly_the_limit_passes() {
 async fn requests_past_the_cap_are_refused_and_a_cancellation_frees_a_place() {
     limit(async {
         let tools = Tools::default();
-        let mut config = Config::default();
-        config.correlation = correlation::Config::default().max_inbound(3);
+        let config = Config::default().correlation(correlation::Config::default().max_inbound(3));
         let (address, mut connections) = host(tools.clone(), config).await;
         let mut raw = Raw::initialized(address).await;
         let inside = connections.recv().await.unwrap();

@@ -7,7 +7,10 @@ use flate2::{Compress, Compression, Decompress, FlushCompress, FlushDecompress};
 use mcp_ws_transport::{
     Error, WebSocketTransport, accept, connect,
     error::HandshakeError,
-    layer::{heartbeat, socket::deflate},
+    layer::{
+        heartbeat,
+        socket::{self, deflate},
+    },
     server, transport,
 };
 use rmcp::{RoleClient, RoleServer, ServiceExt, model::CallToolRequestParams};
@@ -26,9 +29,7 @@ const OFFER: &str = "Sec-WebSocket-Extensions: permessage-deflate; client_max_wi
 const ANSWER: &str = "permessage-deflate; server_no_context_takeover; client_no_context_takeover";
 
 fn layers(config: impl Into<Option<deflate::Config>>) -> transport::Config {
-    let mut layers = transport::Config::default();
-    layers.socket.deflate = config.into();
-    layers
+    transport::Config::default().socket(socket::Config::default().deflate(config))
 }
 
 fn settings(config: impl Into<Option<deflate::Config>>) -> server::Config {
@@ -220,11 +221,11 @@ async fn a_bad_message_ends_its_own_link_alone() {
 #[tokio::test(start_paused = true)]
 async fn a_large_message_that_trickles_in_is_life() {
     limit(async {
-        let mut layers = layers(deflate::Config::default());
-        layers.heartbeat = heartbeat::Config::default()
+        let heartbeat = heartbeat::Config::default()
             .ping_interval(Duration::from_millis(50))
             .pong_timeout(Duration::from_millis(200))
             .idle_timeout(Duration::from_millis(400));
+        let layers = layers(deflate::Config::default()).heartbeat(heartbeat);
         let config = server::Config::default().transport(layers);
         let (near, far) = tokio::io::duplex(1 << 16);
         tokio::spawn(async move {

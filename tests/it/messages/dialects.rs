@@ -163,10 +163,11 @@ async fn a_client_asks_for_a_sign_of_life_in_its_own_form() {
             (1, json!("ping"), json!({"messageType": "pong", "timestamp": 1})),
         ] {
             let (listener, url) = listen().await;
-            let mut layers = transport::Config::default();
-            layers.heartbeat = heartbeat::Config::default()
-                .ping_interval(Duration::from_millis(20))
-                .pong_timeout(Duration::from_millis(1500));
+            let layers = transport::Config::default().heartbeat(
+                heartbeat::Config::default()
+                    .ping_interval(Duration::from_millis(20))
+                    .pong_timeout(Duration::from_millis(1500)),
+            );
             let connect = connect(url).no_reconnect().transport(layers);
             let connect = match framing {
                 0 => connect.framing(Envelope::default()),

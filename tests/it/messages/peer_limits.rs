@@ -11,6 +11,7 @@ use mcp_ws_transport::{
     client::{Connect, ToolClient, ToolError},
     connect,
     framing::{Envelope, ToolCall},
+    layer::{correlation, socket},
     server::{self, Config},
     transport,
 };
@@ -236,8 +237,8 @@ async fn a_result_larger_than_the_client_takes_is_an_error_in_its_place() {
 
         // As this crate's client says it, which takes less than the server would send.
         for resume in [true, false] {
-            let mut config = transport::Config::default();
-            config.socket = config.socket.max_message_size(64 << 10);
+            let config = transport::Config::default()
+                .socket(socket::Config::default().max_message_size(64 << 10));
             let connect = connect(format!("ws://{address}/mcp")).transport(config).resume(resume);
             let mut state = connect.state();
             let client = ().serve(connect.await.unwrap()).await.unwrap();
@@ -471,8 +472,8 @@ async fn calls_that_a_full_server_has_refused_end_unsent_with_the_connection() {
 async fn calls_wait_for_handlers_that_go_on_after_their_callers_have_left() {
     limit(async {
         let tools = Tools::default();
-        let mut layers = transport::Config::default();
-        layers.correlation = layers.correlation.max_inbound(2);
+        let layers =
+            transport::Config::default().correlation(correlation::Config::default().max_inbound(2));
         let (_server, address) = serve_tools(&tools, Config::default().transport(layers)).await;
         let connect = connect(format!("ws://{address}/mcp"));
         let client = ().serve(connect.await.unwrap()).await.unwrap();
@@ -551,8 +552,8 @@ async fn a_call_within_an_answer_does_not_wait_for_the_call_that_waits_for_it() 
 async fn as_many_calls_as_there_are_all_have_their_answers() {
     within(Duration::from_secs(120), async {
         let calls = scale(15_000, 60_000);
-        let mut layers = transport::Config::default();
-        layers.correlation = layers.correlation.max_inbound(100);
+        let layers = transport::Config::default()
+            .correlation(correlation::Config::default().max_inbound(100));
         let config = Config::default().transport(layers);
         let (_server, address) = serve_tools(&Tools::default(), config).await;
         for resume in [true, false] {
@@ -628,8 +629,8 @@ async fn a_session_that_ends_for_one_large_call_is_followed_by_another() {
 async fn a_client_lives_on_that_has_closed_for_one_large_answer() {
     limit(async {
         let address = crate::common::host_of_few_words(Tools::default()).await;
-        let mut config = transport::Config::default();
-        config.socket = config.socket.max_message_size(64 << 10);
+        let config = transport::Config::default()
+            .socket(socket::Config::default().max_message_size(64 << 10));
         let connect = hasty(connect(format!("ws://{address}/mcp"))).transport(config);
         let client = ().serve(connect.await.unwrap()).await.unwrap();
         let error = told(client.call_tool(tool("big", json!({ "size": 70_000 }))).await);

@@ -115,15 +115,14 @@ async fn a_server_process_for_the_other_test() {
 
 /// Returns the layers of a client; some compress.
 fn layers(number: usize) -> transport::Config {
-    let mut layers = transport::Config::default();
+    let layers = transport::Config::default();
     #[cfg(feature = "deflate")]
     if number % 2 == 1 {
-        use mcp_ws_transport::layer::socket::deflate;
-        let mut deflate = deflate::Config::default().context_takeover(number % 4 == 3);
-        deflate.threshold = 100;
-        layers.socket.deflate = Some(deflate);
+        use mcp_ws_transport::layer::socket::{self, deflate};
+        let deflate = deflate::Config::default().context_takeover(number % 4 == 3).threshold(100);
+        return layers.socket(socket::Config::default().deflate(deflate));
     }
-    let _ = (&mut layers, number);
+    let _ = number;
     layers
 }
 

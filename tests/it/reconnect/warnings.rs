@@ -111,8 +111,7 @@ async fn notifications_that_take_too_much_memory_are_told() {
     let (log, _capture) = Log::capture();
     within(LIMIT, async {
         let correlation = correlation::Config::default().max_inbound_memory(1 << 20);
-        let mut layers = transport::Config::default();
-        layers.correlation = correlation;
+        let layers = transport::Config::default().correlation(correlation);
         let (address, mut connections) = host(Tools::default(), layers).await;
         let mut raw = Raw::initialized(address).await;
         let params = json!({ "private": vec![json!({ "": 0 }); 2000] });

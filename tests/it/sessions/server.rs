@@ -3,8 +3,10 @@
 use std::{net::SocketAddr, time::Duration};
 
 use futures::StreamExt;
-use mcp_ws_transport::server::{
-    BearerTokens, Config, Identity, Limits, RegistryEvent, Server, SessionConfig,
+use mcp_ws_transport::{
+    layer::socket,
+    server::{BearerTokens, Config, Identity, Limits, RegistryEvent, Server, SessionConfig},
+    transport,
 };
 use serde_json::{Value, json};
 
@@ -335,8 +337,8 @@ async fn too_many_sessions_without_a_client_cost_the_oldest_its_place() {
 #[tokio::test]
 async fn a_session_ends_with_a_message_that_is_too_slow() {
     limit(async {
-        let mut layers = mcp_ws_transport::transport::Config::default();
-        layers.socket.receive_window = Duration::from_millis(300);
+        let layers = transport::Config::default()
+            .socket(socket::Config::default().receive_window(Duration::from_millis(300)));
         let config = Config::default().transport(layers);
         let (_server, address) = serve_tools(&Tools::default(), config).await;
         let mut client = Client::new(address).await;

@@ -41,8 +41,8 @@ async fn relieved(resume: bool, retry: bool) -> (String, Vec<Result<String, Stri
     let proxy = Proxy::new(address).await;
     let bound = Duration::from_millis(20);
     let pace = ReconnectPolicy::default().first(bound).after_restart(bound).min(bound).max(bound);
-    let mut layers = transport::Config::default();
-    layers.correlation = correlation::Config::default().retry_refused(retry);
+    let layers = transport::Config::default()
+        .correlation(correlation::Config::default().retry_refused(retry));
     let client = connect(proxy.url()).reconnect(pace).resume(resume).transport(layers);
     let client = rmcp::ServiceExt::serve((), client.await.unwrap()).await.unwrap();
     let call = async |tool: &'static str, arguments: Value| {
@@ -114,8 +114,8 @@ async fn a_large_answer_on_a_slow_line_arrives_whole() {
         far.set_send_buffer_size(16 << 10).unwrap();
         near.set_recv_buffer_size(32 << 10).unwrap();
         far.bind("127.0.0.1:0".parse().unwrap()).unwrap();
-        let mut layers = transport::Config::default();
-        layers.socket = socket::Config::default().close_timeout(Duration::from_millis(200));
+        let layers = transport::Config::default()
+            .socket(socket::Config::default().close_timeout(Duration::from_millis(200)));
         let tools = Tools::default();
         let server = serve_on(far.listen(8).unwrap(), move || tools.clone());
         let server = server.config(Config::default().transport(layers)).await.unwrap();

@@ -6,7 +6,10 @@ use bytes::Bytes;
 use mcp_ws_transport::{
     CloseCode, Error, State, WebSocketTransport, connect,
     framing::{BinaryPolicy, JsonRpc},
-    layer::{socket, socket::Side},
+    layer::{
+        correlation, framed,
+        socket::{self, Side},
+    },
     serve,
     server::{self, Drain},
     transport::Config,
@@ -175,8 +178,7 @@ async fn a_message_too_big_is_told_to_a_client_that_sends_it_whole_before_it_rea
 async fn a_client_whose_message_is_too_big_learns_so() {
     limit(async {
         let address = crate::common::host_of_few_words(Tools::default()).await;
-        let mut config = Config::default();
-        config.framed = config.framed.max_message_size(32 << 20);
+        let config = Config::default().framed(framed::Config::default().max_message_size(32 << 20));
         let connect = connect(format!("ws://{address}/")).transport(config).no_reconnect();
         let transport = connect.await.unwrap();
         let state = transport.state();
@@ -348,8 +350,8 @@ async fn calls_that_never_left_are_told_so() {
 async fn a_call_past_its_deadline_ends_and_is_cancelled_and_its_late_answer_dropped() {
     limit(async {
         let (client, inside, mut raw) = client_and_raw(|url| {
-            let mut config = Config::default();
-            config.correlation = config.correlation.deadline(Duration::from_millis(200));
+            let config = Config::default()
+                .correlation(correlation::Config::default().deadline(Duration::from_millis(200)));
             connect(url).transport(config)
         })
         .await;
@@ -389,8 +391,8 @@ async fn a_call_past_its_deadline_ends_and_is_cancelled_and_its_late_answer_drop
 async fn a_deadline_holds_under_a_flood() {
     limit(async {
         let (client, _, mut raw) = client_and_raw(|url| {
-            let mut config = Config::default();
-            config.correlation = config.correlation.deadline(Duration::from_millis(200));
+            let config = Config::default()
+                .correlation(correlation::Config::default().deadline(Duration::from_millis(200)));
             connect(url).transport(config)
         })
         .await;
@@ -544,9 +546,8 @@ async fn closes_that_cross_end_the_connection() {
 }
 
 fn stuck_config() -> Config {
-    let mut config = Config::default();
-    config.socket = socket::Config::default().write_timeout(Duration::from_millis(500));
-    config
+    let socket = socket::Config::default().write_timeout(Duration::from_millis(500));
+    Config::default().socket(socket)
 }
 
 /// A transport whose peer reads nothing, with more to write than the kernel takes.

@@ -2,12 +2,12 @@
 //! handshake. Feature `deflate`, and off until it is asked for:
 //!
 //! ```
-//! use mcp_ws_transport::{layer::socket::deflate, transport};
+//! use mcp_ws_transport::{layer::socket::{self, deflate}, transport};
 //!
-//! let mut config = transport::Config::default();
-//! config.socket.deflate = Some(deflate::Config::default());
-//! // … for `transport` of `Connect`, which then offers it, or of the server's `Config`, which then
-//! // accepts it where it is offered.
+//! let socket = socket::Config::default().deflate(deflate::Config::default());
+//! let config = transport::Config::default().socket(socket);
+//! // … for `Connect::transport`, which then offers it, or for the server's `Config::transport`,
+//! // which then accepts it where it is offered.
 //! # drop(config);
 //! ```
 //!
@@ -73,15 +73,10 @@ pub(super) use self::{
 
 /// Settings of permessage-deflate, to offer or to accept.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-#[non_exhaustive]
 pub struct Config {
-    /// Messages of fewer bytes are sent as they are: 1 KiB.
-    pub threshold: usize,
-    /// How hard to try, from 1 (fast) to 9 (small): 1.
-    pub level: u32,
-    /// Whether messages may refer to those before them: `false`. Smaller on the wire, larger in
-    /// memory.
-    pub context_takeover: bool,
+    pub(crate) threshold: usize,
+    pub(crate) level: u32,
+    pub(crate) context_takeover: bool,
 }
 
 impl Default for Config {
@@ -91,21 +86,23 @@ impl Default for Config {
 }
 
 impl Config {
-    /// Sets [`threshold`](Self::threshold).
+    /// Sets the size from which on messages are compressed, in bytes: 1 KiB. Smaller ones are sent
+    /// as they are.
     #[must_use]
     pub fn threshold(mut self, bytes: usize) -> Self {
         self.threshold = bytes;
         self
     }
 
-    /// Sets [`level`](Self::level).
+    /// Sets the level of compression, from 1 (fast) to 9 (small): 1.
     #[must_use]
     pub fn level(mut self, level: u32) -> Self {
         self.level = level;
         self
     }
 
-    /// Sets [`context_takeover`](Self::context_takeover).
+    /// Sets whether messages may refer to those before them: `false`. Smaller on the wire, larger
+    /// in memory.
     #[must_use]
     pub fn context_takeover(mut self, allowed: bool) -> Self {
         self.context_takeover = allowed;
