@@ -39,6 +39,7 @@ impl SessionIdField {
 
 /// The request by which a client authenticates within the connection, and its reply.
 #[derive(Debug, Clone, Copy)]
+#[cfg_attr(not(feature = "client"), expect(dead_code, reason = "clients use it"))]
 pub struct InBandAuth {
     pub(crate) request: fn(token: &str) -> Message,
     pub(crate) parse_reply: fn(&Message) -> Option<Result<(), String>>,

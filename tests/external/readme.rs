@@ -1,6 +1,11 @@
 //! The README's own server and client, made by its commands in an empty folder.
 
-use std::{env, fs, path::Path, process::Stdio, time::Duration};
+use std::{
+    env, fs,
+    path::{Path, PathBuf},
+    process::Stdio,
+    time::Duration,
+};
 
 use tokio::{process::Command, time::timeout};
 
@@ -15,11 +20,17 @@ fn blocks(language: &str) -> impl Iterator<Item = &'static str> {
     blocks.map(|block| block.split_once("\n```\n").unwrap().0)
 }
 
+/// Returns the folder in which this program was built: most of the dependencies are there.
+fn target() -> PathBuf {
+    let program = env::current_exe().unwrap();
+    program.ancestors().nth(3).unwrap().to_owned()
+}
+
 /// Runs `commands` in `folder`, as long as they succeed.
 async fn shell(folder: &Path, commands: &str) {
-    let target = Path::new(env!("CARGO_MANIFEST_DIR")).join("target/readme");
     let mut shell = Command::new("sh");
-    shell.args(["-exc", commands]).current_dir(folder).env("CARGO_TARGET_DIR", target);
+    shell.args(["-exc", commands]).current_dir(folder).env("CARGO_TARGET_DIR", target());
+    shell.env("CARGO_PROFILE_DEV_DEBUG", "line-tables-only");
     // What cargo tells a test of its package is not for another package.
     for (name, _) in env::vars().filter(|(name, _)| name.starts_with("CARGO_PKG_")) {
         shell.env_remove(name);
@@ -46,9 +57,11 @@ async fn a_stranger_has_a_server_and_a_client_by_the_commands_of_the_readme() {
     fs::create_dir_all(package.join("src/bin")).unwrap();
     fs::write(package.join("src/main.rs"), server).unwrap();
     fs::write(package.join("src/bin/client.rs"), client).unwrap();
+    let lock = Path::new(env!("CARGO_MANIFEST_DIR")).join("Cargo.lock");
+    fs::copy(lock, package.join("Cargo.lock")).unwrap();
     shell(&package, "cargo build").await;
 
-    let programs = Path::new(env!("CARGO_MANIFEST_DIR")).join("target/readme/debug");
+    let programs = target().join("debug");
     let (_server, url) = Process::server(programs.join("calculator"), &[]).await;
     assert_eq!(url, "ws://127.0.0.1:8080/mcp");
     let mut client = Process::spawn(programs.join("client"), &[]);

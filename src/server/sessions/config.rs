@@ -54,7 +54,7 @@ impl SessionConfig {
     }
 
     /// Sets the policy for the ids by which clients come back that do not speak
-    /// [`mcp.resume.v1`](crate::layer::resume::protocol): [`SessionIdPolicy::Issued`].
+    /// [`mcp.resume.v1`](crate::guide::resume_v1): [`SessionIdPolicy::Issued`].
     #[must_use]
     pub fn ids(mut self, ids: SessionIdPolicy) -> Self {
         self.ids = ids;
