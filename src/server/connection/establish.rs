@@ -61,19 +61,19 @@ pub(in crate::server) enum NotEstablished {
 pub(in crate::server) struct RejectedLink {
     pub(in crate::server) cause: RejectReason,
     pub(in crate::server) reason: CloseReason,
+    may_be_evicted: bool,
     // Before the slot: what waits for the slot may wait for the file descriptor.
     link: Box<dyn Unauthenticated>,
     slot: PendingSlot,
 }
 
 impl RejectedLink {
-    /// Closes the connection with the reason, until its slot is needed.
+    /// Closes the connection with the reason, where it may be until its slot is needed.
     pub(in crate::server) async fn close(mut self: Box<Self>) {
-        let was_evicted = self.cause == RejectReason::Crowded;
         tokio::select! {
             biased;
             () = in_band::close(&mut *self.link, self.reason.clone()) => {}
-            () = self.slot.evicted(), if !was_evicted => {}
+            () = self.slot.evicted(), if self.may_be_evicted => {}
         }
     }
 }
@@ -112,7 +112,7 @@ pub(in crate::server) async fn establish<R: HostedRole>(
             let reason = CloseReason::new(CloseCode::TryAgainLater, AT_CAPACITY);
             let link = stream.build(unauthenticated);
             let slot = capacity.pending.register(address);
-            let rejected = RejectedLink { cause, reason, link, slot };
+            let rejected = RejectedLink { cause, reason, may_be_evicted: true, link, slot };
             return Err(NotEstablished::Rejected(Box::new(rejected)));
         }
         AuthState::Done(identity, permit) => {
@@ -179,7 +179,7 @@ async fn authenticate<R: HostedRole>(
             Ok((transport, identity, permit))
         }
         Err((cause, reason)) => {
-            let rejected = RejectedLink { cause, reason, link, slot };
+            let rejected = RejectedLink { cause, reason, may_be_evicted: false, link, slot };
             Err(NotEstablished::Rejected(Box::new(rejected)))
         }
     }
