@@ -17,18 +17,25 @@ pub struct FramingProperties {
 /// Session id in the messages of a framing.
 #[derive(Debug, Clone)]
 pub struct SessionIdField {
-    /// The id. A server sets it when the session begins; a client resumes by the id that it has
-    /// read.
     pub(crate) cell: SessionIdCell,
-    /// Replaces the id in a message that was encoded for a former session.
     pub(crate) replace: fn(Message, Option<&str>) -> Message,
 }
 
 impl SessionIdField {
-    /// Creates it from the cell and the function that replaces the id in an encoded message.
+    /// Creates it from the cell of the id and the function that replaces the id in a message which
+    /// was encoded for a former session; with `None` it takes the id out.
+    ///
+    /// A server sets the id when the session begins; a client resumes by the id that it has read.
+    /// Each connection of a server has a clone of the framing, which must have a cell of its own.
     #[must_use]
     pub fn new(cell: SessionIdCell, replace: fn(Message, Option<&str>) -> Message) -> Self {
         Self { cell, replace }
+    }
+
+    /// Returns the cell of the id, shared by the framing and whoever makes the connection.
+    #[must_use]
+    pub fn cell(&self) -> &SessionIdCell {
+        &self.cell
     }
 
     /// Returns `message` with the present id.
@@ -46,7 +53,8 @@ pub struct InBandAuth {
 }
 
 impl InBandAuth {
-    /// Creates it from the function that builds the request and the one that parses the reply.
+    /// Creates it from the function that builds the request with a token, and the one that parses
+    /// the reply: accepted, or the reason why not. It returns `None` for any other message.
     #[must_use]
     pub fn new(
         request: fn(token: &str) -> Message,
@@ -109,6 +117,12 @@ impl FramingProperties {
     pub fn in_band_auth(mut self, in_band_auth: InBandAuth) -> Self {
         self.in_band_auth = Some(in_band_auth);
         self
+    }
+
+    /// Returns the session id that messages carry, if they do.
+    #[must_use]
+    pub fn session_id_field(&self) -> Option<&SessionIdField> {
+        self.session_id.as_ref()
     }
 
     /// Sets the session id that messages carry. By default they have none.

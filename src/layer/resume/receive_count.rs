@@ -123,8 +123,8 @@ impl ReceiveCount {
 
     /// Returns `true` if anything has arrived over the present link. Then the peer has read all
     /// that it was told when that link was made.
-    #[cfg(any(test, feature = "server"))]
-    pub(crate) fn is_heard(&self) -> bool {
+    #[must_use]
+    pub fn is_heard(&self) -> bool {
         let count = self.lock();
         count.heard && !count.frozen
     }
