@@ -32,13 +32,13 @@
 //!       │ rmcp::transport::Transport<R>
 //!  ┌────▼──────────── transport   WebSocketTransport<R> ────────────────────────────────┐
 //!  │  layer::correlation   requests in flight, deadlines; ends each exactly once        │
-//!  │  layer::codec         JSON-RPC message ⇄ Message   framing: JsonRpc, Envelope, …   │
+//!  │  layer::framed        JSON-RPC message ⇄ Message   framing: JsonRpc, Envelope, …   │
 //!  │  layer::shared_link   bounded queue, numbers, two locks, one waker for all         │
 //!  │  layer::resume        numbers messages; sends again what a lost link took          │
 //!  │  layer::reconnect     one link after the other                                     │
 //!  │ ─ one link ─────────────────────────────────────────────────────────────────────── │
 //!  │  (yours)              any Duplex of Messages                                       │
-//!  │  layer::heartbeat     pings; only what arrives is life                             │
+//!  │  layer::heartbeat     pings; only what arrives counts                              │
 //!  │  layer::socket        RFC 6455: frames, limits, the closing handshake; compresses  │
 //!  └──────────────▲──────────────────────────────────────────▲──────────────────────────┘
 //!          client: name, TCP, TLS, upgrade      server: checks, upgrade, sessions

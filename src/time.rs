@@ -35,7 +35,7 @@ impl SuspendDetector {
     }
 
     /// Returns `true` if the machine has slept since this was last asked.
-    pub(crate) fn has_slept(&mut self) -> bool {
+    pub(crate) fn take_suspended(&mut self) -> bool {
         let now = ((self.wall)(), Instant::now());
         let (wall, timers) = std::mem::replace(&mut self.last, now);
         now.0.duration_since(wall).is_ok_and(|passed| passed > now.1 - timers + SUSPEND_THRESHOLD)

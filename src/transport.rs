@@ -1,8 +1,8 @@
 //! [`WebSocketTransport`]: the whole stack as rmcp's [`Transport`].
 //!
 //! [`connect`](crate::connect()) and [`accept`](crate::accept()) build it over a new connection.
-//! Over layers of your own it is built by hand. The way of a request through it stands at the top
-//! of [`Correlation`]:
+//! Over layers of your own it is built by hand. `ARCHITECTURE.md`, in
+//! the repository, follows a request through it:
 //!
 //! ```
 //! # #[tokio::main(flavor = "current_thread")] async fn main() -> Result<(), Box<dyn std::error::Error>> {

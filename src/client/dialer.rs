@@ -313,7 +313,7 @@ pub(super) async fn sleep_unless_suspended(
             return false;
         }
         sleep_until(due.min(saturating_add(now, SuspendDetector::INTERVAL))).await;
-        if suspend_detector.has_slept() {
+        if suspend_detector.take_suspended() {
             return true;
         }
     }

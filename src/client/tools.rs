@@ -76,7 +76,7 @@ const MAX_LIST: usize = DEFAULT_DECODED_SIZE_OF_CLIENT;
 /// A list has 1,000 pages at most, and takes 128 MiB of memory at most: what is beyond is not
 /// known, and logged at WARN.
 ///
-/// Both eras of MCP are supported: `server/discover` is sent first, and a server that does not know
+/// Both lifecycles of MCP are supported: `server/discover` is sent first, and a server that does not know
 /// it gets `initialize`.
 ///
 /// Share it as an `Arc`. The connection is closed with it.
@@ -317,7 +317,7 @@ impl<S: Service<RoleClient>> ToolClient<S> {
     /// Returns the tools that are known and still hold.
     fn kept(&self, asked: Option<u64>) -> Option<Arc<[Tool]>> {
         let mut known = self.known();
-        if is_elsewhere(&mut known.events) {
+        if drain_restarts(&mut known.events) {
             known.since = None;
         }
         let is_fresh = known.since == Some(self.changes.load(SeqCst));
@@ -444,8 +444,8 @@ fn take_deadline(item: &mut TxJsonRpcMessage<RoleClient>) {
     }
 }
 
-/// Returns `true` if the server may be another than at the last call.
-fn is_elsewhere(events: &mut Option<Events<Event>>) -> bool {
+/// Reads all events that there are. Returns `true` if the server may be another than before them.
+fn drain_restarts(events: &mut Option<Events<Event>>) -> bool {
     let mut elsewhere = false;
     while let Some(stream) = events {
         // Unconstrained: a task that has used up its budget would be told that there is nothing.

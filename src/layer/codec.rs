@@ -80,7 +80,7 @@ pub(super) struct Codec<R, F> {
     replies: VecDeque<Message>,
     /// Size of the largest that was taken since that was last asked, in bytes.
     largest_reply: usize,
-    /// Calls that end by an answer that cannot be read, and more than which it answers.
+    /// Calls, with their errors, that one unreadable message ends together.
     failed: VecDeque<(RequestId, ErrorData)>,
     last: LastDecoded,
     warnings: WarnLimit,

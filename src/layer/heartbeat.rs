@@ -209,7 +209,7 @@ impl<S: Duplex<Message, Message>> Heartbeat<S> {
                 && *next <= now
             {
                 *next = saturating_add(now, SuspendDetector::INTERVAL);
-                if suspend.has_slept() && this.config.ping_interval.is_some() {
+                if suspend.take_suspended() && this.config.ping_interval.is_some() {
                     tracing::debug!("the machine was asleep");
                     *this.next_ping = Some(now);
                 }

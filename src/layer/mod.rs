@@ -12,7 +12,7 @@
 //! | [`Correlation`] | a [`Framed`] over [`SharedLink`], which it takes apart | the same | knows every request in flight, ends each once |
 //!
 //! [`WebSocketTransport`](crate::WebSocketTransport) puts rmcp on top. A layer of your own goes
-//! anywhere below [`SharedLink`]: it is any [`Duplex`](crate::duplex::Duplex) of
+//! between [`Heartbeat`] and [`Reconnect`]: it is any [`Duplex`](crate::duplex::Duplex) of
 //! [`Message`](crate::Message)s, and [`Builder::over`](crate::transport::Builder::over) takes it.
 //!
 //! What is below [`SharedLink`] is polled with one waker for reading and writing alike, so a layer

@@ -281,7 +281,7 @@ impl<R: McpRole> Config<R> {
     }
 
     /// Sets the time for each step until the service of a client runs: for its opening handshake,
-    /// and for the initialization of MCP (or its first request, in the era without one). 10 s. As long
+    /// and for the initialization of MCP (or its first request, in the lifecycle without one). 10 s. As long
     /// may an answer before the upgrade wait until the client takes some more of it.
     #[must_use]
     pub fn handshake_timeout(mut self, timeout: Duration) -> Self {

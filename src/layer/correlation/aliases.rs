@@ -1,5 +1,5 @@
-//! [`Aliases`]: ids and progress tokens of the peer's requests above this layer, once it is not the
-//! first.
+//! [`Aliases`]: replacements, in the layers above, for the ids and progress tokens of a later peer's
+//! requests.
 
 use std::collections::HashMap;
 
@@ -20,7 +20,7 @@ impl Aliases {
         self.real.clear();
     }
 
-    /// Returns `true` if no id is another above.
+    /// Returns `true` if every id is passed up unchanged.
     pub(super) fn is_plain(&self) -> bool {
         self.restarts == 0 && self.real.is_empty()
     }

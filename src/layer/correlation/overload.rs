@@ -8,7 +8,7 @@ use tokio::time::{Instant, Sleep, sleep};
 const PROBES: (Duration, Duration) = (Duration::from_millis(100), Duration::from_secs(5));
 
 /// Time without an answer after which refusals are passed up.
-const PATIENCE: Duration = Duration::from_secs(60);
+const REFUSAL_TIMEOUT: Duration = Duration::from_secs(60);
 
 /// State of a peer that may have too many requests. It may have more than are in flight: those
 /// that were cancelled count until their handlers have ended.
@@ -119,11 +119,13 @@ impl Overload {
             && limited.timer.as_mut().poll(cx).is_ready()
         {
             let now = Instant::now();
-            let end = limited.answered + PATIENCE;
+            let end = limited.answered + REFUSAL_TIMEOUT;
             if !waits {
                 *self = Self::No;
             } else if now >= end {
-                tracing::warn!("the peer refuses all requests for {PATIENCE:?}: it has too many");
+                tracing::warn!(
+                    "the peer refuses all requests for {REFUSAL_TIMEOUT:?}: it has too many"
+                );
                 *self = Self::Disbelieved;
             } else {
                 let (first, most) = PROBES;

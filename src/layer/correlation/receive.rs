@@ -110,7 +110,7 @@ impl<R: McpRole, F: Framing<R>> Correlation<R, F> {
                         }
                         true
                     }
-                    // In the era without `initialize`, the peer may cancel a subscription of ours.
+                    // In the lifecycle without `initialize`, the peer may cancel a subscription of ours.
                     Err(id) => self.is_subscription(&id) && self.abandon(&id).is_some(),
                 }
             }

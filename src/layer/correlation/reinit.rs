@@ -62,7 +62,7 @@ pub(super) struct Reinit {
 /// | `Initialized`, as agreed | client | another peer: `Repeating` |
 /// | `Repeating`: `initialize` was sent again, and is answered within the time, or another link asked for | client | its answer: `Initialized`, or `Failed`; another peer: begins anew |
 /// | `PeerInitialized` | server | another peer: `AwaitingPeer`; perhaps the same: `Verifying` |
-/// | `AwaitingPeer`: what is queued waits for another peer to initialize its session | server | `notifications/initialized`: `PeerInitialized`; a request of the era without: `Uninitialized` |
+/// | `AwaitingPeer`: what is queued waits for another peer to initialize its session | server | `notifications/initialized`: `PeerInitialized`; a request of the lifecycle without: `Uninitialized` |
 /// | `Verifying`: the peer goes by the name of the former, and has said nothing yet that can be read | server | its first message: `PeerInitialized`, or `AwaitingPeer`; 10 s after the first that cannot be read: closed with 1008 |
 /// | `Failed`: there is no way to go on | both | |
 #[derive(Debug)]
@@ -219,8 +219,8 @@ impl Reinit {
         };
     }
 
-    /// Begins with a peer, an MCP client, that goes by the name of the former one. By the first
-    /// that it says it shows whether it is that. So many messages were `heard` before.
+    /// Begins to check whether a client that returns by the former one's session id is that client:
+    /// its first message tells. `heard` is the number of messages decoded before.
     pub(super) fn verify(&mut self, heard: u64) {
         self.stopping = Stopping::No;
         let was_initialized = match self.phase {
@@ -249,13 +249,13 @@ impl Reinit {
     }
 
     /// Decides by the first message of a peer that is [verified](Self::is_verifying) whether it is
-    /// the former one. Another initializes its session, or belongs to the era in which there is
+    /// the former one. Another initializes its session, or belongs to the lifecycle in which there is
     /// none. It would take answers to its predecessor for its own.
     pub(super) fn recognizes<R: McpRole>(&mut self, message: &RxJsonRpcMessage<R>) -> bool {
         let is_another = match message {
             JsonRpcMessage::Request(request) => {
                 let method = R::method_of_peer(&request.request);
-                // In the era without `initialize` each request says which version it speaks.
+                // In the lifecycle without `initialize` each request says which version it speaks.
                 let version = request.request.get_meta().protocol_version();
                 matches!(method, Method::Initialize | Method::Discover) || version.is_some()
             }
@@ -339,7 +339,7 @@ impl Reinit {
         link.release();
     }
 
-    /// Records a request of the peer. A client of the era without `initialize` says by it that it
+    /// Records a request of the peer. A client of the lifecycle without `initialize` says by it that it
     /// is there.
     pub(super) fn on_request(&mut self, method: Method, link: &SharedLink) {
         if matches!(self.phase, Phase::AwaitingPeer)

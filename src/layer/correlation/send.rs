@@ -103,7 +103,7 @@ impl<R: McpRole, F: Framing<R>> Correlation<R, F> {
         }
     }
 
-    /// Ends the request that this side cancels. It is one of ours or, in the era without
+    /// Ends the request that this side cancels. It is one of ours or, in the lifecycle without
     /// `initialize`, a subscription of the peer. Returns `true` if the peer has to know.
     fn cancel(&mut self, id: &mut RequestId) -> bool {
         let goes_out = match self.abandon(id) {

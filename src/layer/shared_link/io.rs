@@ -20,7 +20,7 @@ use crate::{
 
 /// Time for which the reader leaves a message to those who wait for it. Not shorter than the
 /// kernel's own tick: a timer that is the next to fire costs as much to set as half a call.
-const PATIENCE: Duration = Duration::from_millis(100);
+const WRITER_GRACE: Duration = Duration::from_millis(100);
 
 /// The most that is read in one turn, in messages and bytes: others want to write.
 const MAX_BATCH: usize = 32;
@@ -49,7 +49,7 @@ impl Inner {
             }
             return Poll::Ready(first);
         }
-        if self.is_left_alone(driver, cx) {
+        if self.poll_left_alone(driver, cx) {
             // If the write fails, the reader is the one to tell.
             let written = self.poll_write(driver);
             if let Some(item) = self.lock().read_ahead.pop() {
@@ -221,7 +221,7 @@ impl Inner {
     /// Returns `true` if something could be written and nobody else will. Where someone waits for
     /// it, the writing is left to them, since by then more has gathered and goes out with the same
     /// flush. But a future may also be kept without being polled.
-    fn is_left_alone(&self, driver: &mut Driver, cx: &mut Context<'_>) -> bool {
+    fn poll_left_alone(&self, driver: &mut Driver, cx: &mut Context<'_>) -> bool {
         let state = self.lock();
         let is_unflushed = state.is_unflushed(self.flushed());
         let (last, has_priority) = (state.seq(), state.has_priority());
@@ -233,14 +233,14 @@ impl Inner {
             return true;
         }
         let (awaited, timer) =
-            driver.patience.get_or_insert_with(|| (last, Box::pin(sleep(PATIENCE))));
+            driver.patience.get_or_insert_with(|| (last, Box::pin(sleep(WRITER_GRACE))));
         while timer.as_mut().poll(cx).is_ready() {
             if self.flushed() < *awaited {
                 driver.patience = None;
                 return true;
             }
             *awaited = last;
-            timer.as_mut().reset(Instant::now() + PATIENCE);
+            timer.as_mut().reset(Instant::now() + WRITER_GRACE);
         }
         false
     }

@@ -202,7 +202,7 @@ impl SharedLink {
     /// # Errors
     /// [`QueueFull`].
     pub fn reserve(&self, retention: Retention) -> Result<Slot<'_>, QueueFull> {
-        if self.is_stopped(retention, false) {
+        if !self.make_room(retention, false) {
             return Err(QueueFull);
         }
         Ok(Slot { link: self, retention })
@@ -214,22 +214,21 @@ impl SharedLink {
     /// # Errors
     /// [`QueueFull`].
     pub(super) fn reserve_answer(&self) -> Result<Slot<'_>, QueueFull> {
-        if self.is_stopped(Retention::ThisPeer, true) {
+        if !self.make_room(Retention::ThisPeer, true) {
             return Err(QueueFull);
         }
         Ok(Slot { link: self, retention: Retention::ThisPeer })
     }
 
-    /// Returns `true` if there is no room while the queue is detained.
-    fn is_stopped(&self, retention: Retention, answers: bool) -> bool {
+    /// Makes room in a full queue while it is detained, if it can. Returns `true` if there is room.
+    fn make_room(&self, retention: Retention, answers: bool) -> bool {
         if !self.inner.is_detained() {
-            return false;
+            return true;
         }
         let limit = self.inner.queue_bytes;
-        let is_stopped = self.inner.lock().is_stopped(retention, answers, limit);
-        // The check may have made room.
+        let has_room = self.inner.lock().make_room(retention, answers, limit);
         self.inner.wakers.wake_sinks();
-        is_stopped
+        has_room
     }
 
     /// Queues `message`, however full the queue is.

@@ -203,18 +203,18 @@ impl State {
     }
 
     /// Makes room in a queue that is full and [detained](Self::is_detained), if it can. Returns
-    /// `true` if there is none.
-    pub(super) fn is_stopped(&mut self, retention: Retention, answers: bool, limit: usize) -> bool {
+    /// `true` if there is room.
+    pub(super) fn make_room(&mut self, retention: Retention, answers: bool, limit: usize) -> bool {
         if !self.is_detained() || !self.is_full(retention, limit) {
-            return false;
+            return true;
         }
         let is_cut_off = self.is_down() || self.is_held();
         if !is_cut_off || matches!(self.continuity, Continuity::PeerMayReturn { .. }) {
-            return !answers;
+            return answers;
         }
         // Messages that would not be sent after a restart are dropped first.
         self.forget(|next| next.retention == Retention::ThisPeer);
-        self.is_full(retention, limit)
+        !self.is_full(retention, limit)
     }
 
     /// Queues `message`, and returns its number.

@@ -11,7 +11,7 @@ const FIRST: Duration = Duration::from_secs(5);
 
 /// Time within which a stopping peer must close the connection. A drain takes 30 s at most by
 /// default.
-const PATIENCE: Duration = Duration::from_secs(60);
+const STOP_TIMEOUT: Duration = Duration::from_secs(60);
 
 /// State of a peer that may be stopping.
 ///
@@ -69,7 +69,7 @@ impl Stopping {
             Self::Asked(mut announced) => {
                 announced.hold *= 2;
                 let end = Instant::now() + announced.hold;
-                announced.timer.as_mut().reset(end.min(announced.since + PATIENCE));
+                announced.timer.as_mut().reset(end.min(announced.since + STOP_TIMEOUT));
                 Self::Holding(announced)
             }
             state => state,
@@ -83,11 +83,11 @@ impl Stopping {
             return false;
         }
         *self = match mem::take(self) {
-            Self::Holding(announced) if announced.since.elapsed() < PATIENCE => {
+            Self::Holding(announced) if announced.since.elapsed() < STOP_TIMEOUT => {
                 Self::Asked(announced)
             }
             _ => {
-                tracing::warn!("the peer said that it stops, and has not within {PATIENCE:?}");
+                tracing::warn!("the peer said that it stops, and has not within {STOP_TIMEOUT:?}");
                 Self::Disbelieved
             }
         };

@@ -14,7 +14,7 @@ pub(super) fn parse(value: &[u8]) -> Option<Vec<Extension>> {
     loop {
         // Empty elements of a list are ignored (RFC 9110, section 5.6.1).
         while cursor.takes(b',') {}
-        if cursor.is_at_end() {
+        if cursor.skip_to_end() {
             return Some(extensions);
         }
         let mut extension = Extension { name: cursor.token()?, parameters: Vec::new() };
@@ -28,7 +28,7 @@ pub(super) fn parse(value: &[u8]) -> Option<Vec<Extension>> {
         }
         extensions.push(extension);
         if !cursor.takes(b',') {
-            return cursor.is_at_end().then_some(extensions);
+            return cursor.skip_to_end().then_some(extensions);
         }
     }
 }
@@ -40,7 +40,7 @@ impl Cursor<'_> {
         self.0 = self.0.trim_ascii_start();
     }
 
-    fn is_at_end(&mut self) -> bool {
+    fn skip_to_end(&mut self) -> bool {
         self.skip_space();
         self.0.is_empty()
     }

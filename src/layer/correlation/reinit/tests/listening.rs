@@ -1,4 +1,4 @@
-//! The era without `initialize`: what is asked again of the next peer.
+//! The lifecycle without `initialize`: what is asked again of the next peer.
 
 use rmcp::model::{
     DiscoverRequest, DiscoverRequestParams, NotificationMetaObject, ProgressNotification,

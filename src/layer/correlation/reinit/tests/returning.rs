@@ -154,7 +154,7 @@ async fn the_time_of_a_peer_of_whom_nothing_can_be_read_ends_with_its_link() {
     assert_eq!(stack.request(), RequestId::Number(1));
 }
 
-/// Every request says which version it speaks in the era without `initialize`.
+/// Every request says which version it speaks in the lifecycle without `initialize`.
 #[tokio::test(start_paused = true)]
 async fn a_peer_of_another_era_is_another() {
     let meta = json!({"io.modelcontextprotocol/protocolVersion": "2026-07-28"});
