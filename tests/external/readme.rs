@@ -30,7 +30,8 @@ fn target() -> PathBuf {
 async fn shell(folder: &Path, commands: &str) {
     let mut shell = Command::new("sh");
     shell.args(["-exc", commands]).current_dir(folder).env("CARGO_TARGET_DIR", target());
-    shell.env("CARGO_PROFILE_DEV_DEBUG", "line-tables-only");
+    let debug = env::var("CARGO_PROFILE_DEV_DEBUG").unwrap_or("line-tables-only".into());
+    shell.env("CARGO_PROFILE_DEV_DEBUG", debug);
     // What cargo tells a test of its package is not for another package.
     for (name, _) in env::vars().filter(|(name, _)| name.starts_with("CARGO_PKG_")) {
         shell.env_remove(name);
