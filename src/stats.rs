@@ -224,15 +224,15 @@ impl Stats {
         Duration::from_millis(self.0.age_ms().saturating_sub(heard))
     }
 
-    pub(crate) fn message_received(&self) {
+    pub(crate) fn record_message_received(&self) {
         self.0.messages_received.add(1);
     }
 
-    pub(crate) fn message_sent(&self) {
+    pub(crate) fn record_message_sent(&self) {
         self.0.messages_sent.add(1);
     }
 
-    pub(crate) fn bytes_received(&self, bytes: usize) {
+    pub(crate) fn record_bytes_received(&self, bytes: usize) {
         if bytes > 0 {
             self.0.bytes_received.add(bytes as u64);
             self.0.heard_ms.store(self.0.age_ms(), Relaxed);
@@ -244,23 +244,23 @@ impl Stats {
         self.0.bytes_received.get()
     }
 
-    pub(crate) fn bytes_sent(&self, bytes: usize) {
+    pub(crate) fn record_bytes_sent(&self, bytes: usize) {
         self.0.bytes_sent.add(bytes as u64);
     }
 
-    pub(crate) fn malformed(&self) {
+    pub(crate) fn record_malformed(&self) {
         self.0.malformed.add(1);
     }
 
-    pub(crate) fn orphan(&self) {
+    pub(crate) fn record_orphan(&self) {
         self.0.orphans.add(1);
     }
 
-    pub(crate) fn refused(&self) {
+    pub(crate) fn record_refused(&self) {
         self.0.refused.add(1);
     }
 
-    pub(crate) fn round_trip(&self, round_trip: Duration) {
+    pub(crate) fn record_round_trip(&self, round_trip: Duration) {
         self.0.round_trip_us.store(saturate(round_trip.as_micros()).max(1), Relaxed);
         #[cfg(feature = "metrics")]
         self.0.round_trips.record(round_trip);

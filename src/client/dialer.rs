@@ -226,12 +226,13 @@ impl LinkSource for Dialer {
         };
         let oversized = (1..=MAX_OVERSIZED).contains(&this.oversized);
         // The peer was told the count over the next link, so this one no longer matters.
-        let deaf = this.receive_count.is_frozen();
-        if !cause.is_retryable() && !refreshed && !replaced && !deaf && !reclaims && !oversized {
+        let is_frozen = this.receive_count.is_frozen();
+        if !cause.is_retryable() && !refreshed && !replaced && !is_frozen && !reclaims && !oversized
+        {
             return false;
         }
-        this.reclaims = (reclaims && !replaced && !deaf).then(|| cause.clone());
-        if !deaf && ends_session(cause) {
+        this.reclaims = (reclaims && !replaced && !is_frozen).then(|| cause.clone());
+        if !is_frozen && ends_session(cause) {
             this.receive_count.forget();
         }
         let next = this.lose(cause);

@@ -197,12 +197,12 @@ impl<R: McpRole, F: Framing<R>> Codec<R, F> {
     }
 
     /// Records that the request of ours with this id, which was encoded, is not sent after all.
-    pub(super) fn unsend(&mut self, id: &RequestId) {
+    pub(super) fn on_withdrawn(&mut self, id: &RequestId) {
         self.framing.on_withdrawn(id);
     }
 
     /// Records that the request of ours with this id is sent again, as it was encoded.
-    pub(super) fn asked_again(&mut self, id: &RequestId) {
+    pub(super) fn on_resent(&mut self, id: &RequestId) {
         self.framing.on_resent(id);
     }
 
@@ -296,8 +296,8 @@ impl<R: McpRole, F: Framing<R>> Codec<R, F> {
         unreadable: DecodeError,
         replies: bool,
     ) -> Result<Option<RxJsonRpcMessage<R>>, CloseReason> {
-        self.stats.malformed();
-        self.complain(&unreadable);
+        self.stats.record_malformed();
+        self.log_undecodable(&unreadable);
         match unreadable {
             // A server is not told of an unreadable message that is no answer.
             DecodeError::Request { id: None, .. } if R::IS_CLIENT => {}
@@ -319,7 +319,7 @@ impl<R: McpRole, F: Framing<R>> Codec<R, F> {
     }
 
     /// Logs that a message could not be read, without its content: at WARN, but not each time.
-    fn complain(&mut self, unreadable: &DecodeError) {
+    fn log_undecodable(&mut self, unreadable: &DecodeError) {
         let code = match unreadable {
             DecodeError::Request { error, .. }
             | DecodeError::Response { error, .. }

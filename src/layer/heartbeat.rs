@@ -93,7 +93,7 @@ pin_project! {
         // A ping is due, but the link could not take it.
         overdue: bool,
         // Builds the message that is sent in place of a ping.
-        probe: Option<fn() -> Message>,
+        ping_message: Option<fn() -> Message>,
         // Detector of a machine that was asleep, if that is looked for, and the time of its next
         // check.
         suspend: Option<(SuspendDetector, Instant)>,
@@ -128,7 +128,7 @@ impl<S: Duplex<Message, Message>> Heartbeat<S> {
             sent: (0, now),
             unflushed: false,
             overdue: false,
-            probe: None,
+            ping_message: None,
             suspend: None,
             timer: sleep_until(first.unwrap_or_else(|| saturating_add(now, Duration::MAX))),
             inner,
@@ -144,10 +144,10 @@ impl<S: Duplex<Message, Message>> Heartbeat<S> {
         self.with_alarm(SuspendDetector::new())
     }
 
-    /// Sends what `probe` makes in place of pings, for peers that answer none. Whatever arrives
+    /// Sends what `ping_message` makes in place of pings, for peers that answer none. Whatever arrives
     /// answers it.
-    pub fn with_ping_message(self, probe: Option<fn() -> Message>) -> Self {
-        Self { probe, ..self }
+    pub fn with_ping_message(self, ping_message: Option<fn() -> Message>) -> Self {
+        Self { ping_message, ..self }
     }
 
     /// Pings an eighth earlier than a peer that has the same settings.
@@ -231,9 +231,9 @@ impl<S: Duplex<Message, Message>> Heartbeat<S> {
                     Poll::Ready(Ok(())) => {
                         let number = this.sent.0 + 1;
                         *this.sent = (number, now);
-                        let ping = this.probe.map_or_else(
+                        let ping = this.ping_message.map_or_else(
                             || Message::Ping(Bytes::copy_from_slice(&number.to_be_bytes())),
-                            |probe| probe(),
+                            |ping_message| ping_message(),
                         );
                         if let Err(error) = this.inner.as_mut().start_send(ping) {
                             return Poll::Ready(error);
@@ -283,7 +283,7 @@ impl<S: Duplex<Message, Message>> Stream for Heartbeat<S> {
             match item {
                 Some(Ok(Message::Ping(_))) => *this.is_idle = true,
                 Some(Ok(Message::Pong(payload))) if payload[..] == this.sent.0.to_be_bytes() => {
-                    this.stats.round_trip(this.sent.1.elapsed());
+                    this.stats.record_round_trip(this.sent.1.elapsed());
                     *this.is_idle = true;
                 }
                 item => return Poll::Ready(item),

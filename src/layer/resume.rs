@@ -181,7 +181,7 @@ pin_project! {
         // A ping of that deadline is not flushed yet.
         ping_unflushed: bool,
         // `true` while someone waits for an acknowledgement.
-        starved: bool,
+        awaits_ack: bool,
         flush: OwnFlush,
         ack_overdue: bool,
         timer: Timer,
@@ -210,7 +210,7 @@ impl<S: Duplex<Outgoing, LinkEvent<Message>>> Resume<S> {
             ack_deadline: AckDeadline::new(config.ack_timeout),
             ping_unflushed: false,
             config,
-            starved: false,
+            awaits_ack: false,
             flush: OwnFlush::Due,
             ack_overdue: false,
             timer: Timer::default(),

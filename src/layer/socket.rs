@@ -133,7 +133,7 @@ impl<S: AsyncRead + AsyncWrite + Unpin> Socket<S> {
         config: Config,
         stats: Stats,
     ) -> Self {
-        stats.bytes_received(leftover.len());
+        stats.record_bytes_received(leftover.len());
         let mut stream = Counted::new(stream, stats, config.buffer_size);
         stream.frames.follow(&leftover);
         // A copy, since the bytes share the buffer of the whole handshake.
@@ -182,7 +182,7 @@ impl<S: AsyncRead + AsyncWrite + Unpin> Socket<S> {
         stats: Stats,
         agreement: deflate::Agreement,
     ) -> Self {
-        stats.bytes_received(leftover.len());
+        stats.record_bytes_received(leftover.len());
         let inflater = deflate::Inflater::new(&agreement, side, &leftover, config.limit(side));
         let mut socket = Self::with_leftover(stream, Bytes::new(), side, config, stats);
         let filtered = socket.websocket.get_mut();
@@ -398,7 +398,7 @@ impl<S: AsyncRead + AsyncWrite + Unpin> Stream for Socket<S> {
             WsMessage::Frame(frame) => Message::Binary(frame.into_payload()),
         };
         if message.is_data() {
-            this.stats().message_received();
+            this.stats().record_message_received();
         }
         Poll::Ready(Some(Ok(message)))
     }
@@ -421,7 +421,7 @@ impl<S: AsyncRead + AsyncWrite + Unpin> Sink<Message> for Socket<S> {
             return Err(ended());
         }
         if item.is_data() {
-            self.stats().message_sent();
+            self.stats().record_message_sent();
         }
         let message = match item {
             Message::Text(data) => self.data(data.into(), Data::Text),

@@ -9,11 +9,11 @@ async fn idle_since_bytes_last_arrived() {
     let stats = Stats::default();
     advance(7 * MS).await;
     assert_eq!(stats.idle(), 7 * MS);
-    stats.bytes_received(0);
-    stats.bytes_sent(5);
-    stats.message_sent();
+    stats.record_bytes_received(0);
+    stats.record_bytes_sent(5);
+    stats.record_message_sent();
     assert_eq!(stats.idle(), 7 * MS, "neither the end nor what is sent is a sign of the peer");
-    stats.bytes_received(5);
+    stats.record_bytes_received(5);
     assert_eq!(stats.idle(), Duration::ZERO);
     advance(90_000 * MS).await;
     assert_eq!(stats.snapshot().idle, 90_000 * MS);
@@ -22,15 +22,15 @@ async fn idle_since_bytes_last_arrived() {
 #[tokio::test(start_paused = true)]
 async fn a_snapshot_is_serialised_with_units() {
     let stats = Stats::default();
-    stats.message_received();
-    stats.bytes_received(9);
-    stats.refused();
+    stats.record_message_received();
+    stats.record_bytes_received(9);
+    stats.record_refused();
     let mut expected = serde_json::json!({
         "messages_received": 1, "messages_sent": 0, "bytes_received": 9, "bytes_sent": 0,
         "malformed": 0, "orphans": 0, "refused": 1, "round_trip_us": null, "idle_ms": 0,
     });
     assert_eq!(serde_json::to_value(stats.snapshot()).unwrap(), expected);
-    stats.round_trip(Duration::from_micros(1234));
+    stats.record_round_trip(Duration::from_micros(1234));
     advance(Duration::from_micros(2_500_999)).await;
     expected["round_trip_us"] = 1234.into();
     expected["idle_ms"] = 2500.into();
@@ -104,14 +104,14 @@ mod recorded {
         let outside = Stats::default();
         let [first, second] = with_local_recorder(&ledger, || [(); 2].map(|()| Stats::default()));
         for stats in [&first, &second, &outside] {
-            stats.message_received();
-            (0..2).for_each(|_| stats.message_sent());
-            stats.bytes_received(30);
-            stats.bytes_sent(400);
-            (0..5).for_each(|_| stats.malformed());
-            (0..6).for_each(|_| stats.orphan());
-            (0..7).for_each(|_| stats.refused());
-            stats.round_trip(Duration::from_millis(1500));
+            stats.record_message_received();
+            (0..2).for_each(|_| stats.record_message_sent());
+            stats.record_bytes_received(30);
+            stats.record_bytes_sent(400);
+            (0..5).for_each(|_| stats.record_malformed());
+            (0..6).for_each(|_| stats.record_orphan());
+            (0..7).for_each(|_| stats.record_refused());
+            stats.record_round_trip(Duration::from_millis(1500));
         }
         let expected = [
             ("mcp_ws_bytes_total{direction=received}", 60),

@@ -213,7 +213,7 @@ impl<R: McpRole> Inbound<R> {
         let in_flight = self.ids.contains_key(&id);
         let real = self.aliases.as_mut().and_then(|aliases| aliases.refused(&id, in_flight));
         let id = real.unwrap_or(id);
-        self.stats.refused();
+        self.stats.record_refused();
         tracing::debug!(%id, %error.message, "request refused");
         codec.queue_reply(&JsonRpcMessage::error(error, Some(id)));
     }
@@ -248,7 +248,7 @@ impl<R: McpRole> Inbound<R> {
 
     /// Counts a notification that is dropped, and warns of it.
     fn drop_notification(&mut self, shortage: Shortage) {
-        self.stats.refused();
+        self.stats.record_refused();
         match self.warnings.admit() {
             Some(suppressed) => tracing::warn!(suppressed, "notification dropped: {shortage}"),
             None => tracing::debug!("notification dropped: {shortage}"),

@@ -136,7 +136,7 @@ impl<R: McpRole, F: Framing<R>> Correlation<R, F> {
     fn end_answered(&mut self, id: Option<&RequestId>) -> Option<(RequestId, Call)> {
         let known = id.and_then(|id| self.pending.remove(id));
         if known.is_none() {
-            self.stats.orphan();
+            self.stats.record_orphan();
             tracing::debug!(?id, "response to no request in flight");
         }
         let (id, call) = known?;
@@ -174,7 +174,7 @@ impl<R: McpRole, F: Framing<R>> Correlation<R, F> {
 
     /// Reports an error of the peer that names no request, while none or several are in flight.
     fn on_unmatched(&mut self, error: &ErrorData) {
-        self.stats.orphan();
+        self.stats.record_orphan();
         if let Some(reinit) = &self.reinit {
             reinit.announce_unmatched(error);
         }

@@ -35,7 +35,7 @@ use crate::{
 };
 
 /// Time within which the peer must answer a repeated `initialize`, or say something readable.
-const PATIENCE: Duration = Duration::from_secs(10);
+const ANSWER_TIMEOUT: Duration = Duration::from_secs(10);
 
 /// Characters of each word of the peer's that is logged, at most.
 const MAX_WORDS: usize = 100;
@@ -92,7 +92,7 @@ impl Phase {
 
     /// Awaits the answer to a repeated `initialize`, over the present link.
     fn repeating(agreed: Box<InitializeResult>) -> Self {
-        Self::Repeating { agreed, patience: Some(Box::pin(sleep(PATIENCE))) }
+        Self::Repeating { agreed, patience: Some(Box::pin(sleep(ANSWER_TIMEOUT))) }
     }
 }
 
@@ -240,11 +240,11 @@ impl Reinit {
     ) -> Poll<CloseReason> {
         let Phase::Verifying { said, .. } = &mut self.phase else { return Poll::Pending };
         if matches!(said, Said::Nothing { heard: before } if heard > *before) {
-            *said = Said::Unreadable(Box::pin(sleep(PATIENCE)));
+            *said = Said::Unreadable(Box::pin(sleep(ANSWER_TIMEOUT)));
         }
         let Said::Unreadable(timer) = said else { return Poll::Pending };
         ready!(timer.as_mut().poll(cx));
-        let reason = format!("no message could be read within {PATIENCE:?}");
+        let reason = format!("no message could be read within {ANSWER_TIMEOUT:?}");
         Poll::Ready(CloseReason::new(CloseCode::Policy, reason))
     }
 
@@ -272,7 +272,7 @@ impl Reinit {
     pub(super) fn resume(&mut self, resumed: &Resumed, link: &SharedLink) {
         let was_held = self.stopping.end();
         if let Phase::Repeating { patience, .. } = &mut self.phase {
-            *patience = Some(Box::pin(sleep(PATIENCE)));
+            *patience = Some(Box::pin(sleep(ANSWER_TIMEOUT)));
             return;
         }
         if was_held && !matches!(self.phase, Phase::AwaitingPeer) {
@@ -369,7 +369,7 @@ impl Reinit {
         {
             tracing::warn!("no answer to a repeated initialize");
             self.reconnect_handle.reconnect();
-            timer.as_mut().reset(Instant::now() + PATIENCE);
+            timer.as_mut().reset(Instant::now() + ANSWER_TIMEOUT);
         }
         // Messages that wait for the peer to initialize wait on.
         if self.stopping.poll(cx) && !self.awaits_initialize() {

@@ -124,7 +124,7 @@ impl<R: McpRole, F: Framing<R>> Correlation<R, F> {
         }
         let withdrawn = self.link.withdraw(call.seq);
         if withdrawn {
-            self.codec.unsend(id);
+            self.codec.on_withdrawn(id);
         } else {
             // The request may still be the message that is too large for the peer.
             self.read_progress.note_sent(call.seq, call.size);
@@ -236,7 +236,7 @@ impl<R: McpRole, F: Framing<R>> Correlation<R, F> {
             Err(error) => {
                 self.abandon(&id);
                 let Error::Message(error) = error else { return Err(error) };
-                self.codec.unsend(&id);
+                self.codec.on_withdrawn(&id);
                 self.refuse_to_send(id, Call::unsent(method), &error);
                 Ok(Sent::NotNow)
             }
@@ -270,7 +270,7 @@ impl<R: McpRole, F: Framing<R>> Correlation<R, F> {
     pub(super) fn send_kept(&mut self, id: &RequestId, message: &Message) -> Result<u64, Error> {
         let message = self.codec.reencode(message);
         let (seq, _) = self.link.enqueue(message, Retention::AnyPeer)?;
-        self.codec.asked_again(id);
+        self.codec.on_resent(id);
         Ok(seq)
     }
 

@@ -25,11 +25,11 @@ impl<S: Duplex<Outgoing, LinkEvent<Message>>> Resume<S> {
         loop {
             let mut this = self.as_mut().project();
             if !this.send_window.is_full() {
-                *this.starved = false;
+                *this.awaits_ack = false;
                 this.ack_deadline.reset();
                 return this.inner.poll_ready(cx);
             }
-            if !mem::replace(this.starved, true) {
+            if !mem::replace(this.awaits_ack, true) {
                 // Whoever writes flushes behind the message that waits, which is too late for those that
                 // the peer has to acknowledge.
                 *this.flush = OwnFlush::Due;

@@ -87,8 +87,8 @@ impl<S: Duplex<Outgoing, LinkEvent<Message>>> Resume<S> {
                                 if progress {
                                     this.ack_deadline.reset();
                                 }
-                                if *this.starved && !this.send_window.is_full() {
-                                    *this.starved = false;
+                                if *this.awaits_ack && !this.send_window.is_full() {
+                                    *this.awaits_ack = false;
                                     cx.waker().wake_by_ref();
                                 }
                                 return None;
@@ -151,7 +151,7 @@ impl<S: Duplex<Outgoing, LinkEvent<Message>>> Resume<S> {
         this.timer.clear();
         this.ack_deadline.reset();
         this.read_queue.forget_uncounted();
-        if mem::take(this.starved) {
+        if mem::take(this.awaits_ack) {
             cx.waker().wake_by_ref();
         }
         match this.send_window.resume(resumed.received, told) {

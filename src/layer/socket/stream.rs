@@ -94,7 +94,7 @@ impl<S: AsyncRead + Unpin> Counted<S> {
         let before = buffer.filled().len();
         ready!(Pin::new(&mut self.stream).poll_read(cx, buffer))?;
         let read = &buffer.filled()[before..];
-        self.stats.bytes_received(read.len());
+        self.stats.record_bytes_received(read.len());
         self.frames.follow(read);
         Poll::Ready(Ok(read.len()))
     }
@@ -157,7 +157,7 @@ impl<S: AsyncRead + Unpin> Counted<S> {
         let mut ahead = ReadBuf::new(&mut self.ahead);
         ready!(Pin::new(&mut self.stream).poll_read(cx, &mut ahead))?;
         let read = ahead.filled();
-        self.stats.bytes_received(read.len());
+        self.stats.record_bytes_received(read.len());
         self.frames.follow(read);
         self.unread = 0..read.len();
         Poll::Ready(Ok(()))
@@ -172,7 +172,7 @@ impl<S: AsyncWrite + Unpin> AsyncWrite for Counted<S> {
     ) -> Poll<io::Result<usize>> {
         let written = ready!(Pin::new(&mut self.stream).poll_write(cx, bytes))?;
         self.written += written as u64;
-        self.stats.bytes_sent(written);
+        self.stats.record_bytes_sent(written);
         Poll::Ready(Ok(written))
     }
 

@@ -27,7 +27,7 @@ impl<S: AsyncRead + AsyncWrite + Unpin> Socket<S> {
         stats: Stats,
         limit: usize,
     ) -> Self {
-        stats.bytes_received(leftover.len());
+        stats.record_bytes_received(leftover.len());
         let mut stream = Counted::new(stream, stats, config.buffer_size);
         stream.frames.follow(leftover);
         let filter = Filter::SmallMessages(Box::new(SmallMessages::new(limit, leftover)));

@@ -133,7 +133,7 @@ pub(in crate::server) async fn establish<R: HostedRole>(
                 }
             };
             if config.in_band {
-                transport.intercept_requests(in_band::needless::<R>);
+                transport.intercept_requests(in_band::answer_when_authenticated::<R>);
             }
             (transport, identity, permit, entry)
         }
@@ -175,7 +175,7 @@ async fn authenticate<R: HostedRole>(
         Ok((identity, permit)) => {
             let link = link.authenticated(&builder.layers()).map_err(NotEstablished::Lost)?;
             let mut transport = builder.over_link(link, ConnectionEvents::default());
-            transport.intercept_requests(in_band::again::<R>);
+            transport.intercept_requests(in_band::refuse_second_attempt::<R>);
             Ok((transport, identity, permit))
         }
         Err((cause, reason)) => {

@@ -77,7 +77,7 @@ pub(in crate::server) async fn authenticate<R: HostedRole>(
     })?;
     match answered {
         Ok(Ok(())) => Ok(identity),
-        _ => Err((RejectReason::TimedOut, left())),
+        _ => Err((RejectReason::TimedOut, client_left())),
     }
 }
 
@@ -91,7 +91,7 @@ pub(in crate::server) async fn close(link: &mut dyn Unauthenticated, reason: Clo
 }
 
 /// Answers the method `authenticate` for a client that was admitted at its upgrade.
-pub(in crate::server) fn needless<R: HostedRole>(
+pub(in crate::server) fn answer_when_authenticated<R: HostedRole>(
     request: &R::PeerReq,
 ) -> Option<Result<R::Resp, ErrorData>> {
     R::authenticate(request)?;
@@ -99,7 +99,7 @@ pub(in crate::server) fn needless<R: HostedRole>(
 }
 
 /// Answers the method `authenticate` for a client that has used it already.
-pub(in crate::server) fn again<R: HostedRole>(
+pub(in crate::server) fn refuse_second_attempt<R: HostedRole>(
     request: &R::PeerReq,
 ) -> Option<Result<R::Resp, ErrorData>> {
     R::authenticate(request)?;
@@ -113,7 +113,7 @@ async fn attempt<R: HostedRole>(
 ) -> Result<(RequestId, Option<Token>), CloseReason> {
     loop {
         let message = match link.next().await {
-            Some(Ok(Message::Close(_))) | None => return Err(left()),
+            Some(Ok(Message::Close(_))) | None => return Err(client_left()),
             Some(Ok(message)) if message.is_data() => message,
             Some(Ok(_)) => continue,
             // The socket has sent its own Close.
@@ -186,13 +186,13 @@ async fn write_replies<R: HostedRole>(
     link.flush().await
 }
 
-fn left() -> CloseReason {
+fn client_left() -> CloseReason {
     CloseReason::new(CloseCode::Abnormal, "the client has left")
 }
 
 fn reason_of(error: &Error) -> CloseReason {
     match error {
-        Error::Link(LinkError::Closed(_) | LinkError::Io(_)) => left(),
+        Error::Link(LinkError::Closed(_) | LinkError::Io(_)) => client_left(),
         Error::Link(error) => error.close_reason(),
         other => CloseReason::new(CloseCode::Internal, other.to_string()),
     }

@@ -107,7 +107,7 @@ impl<R: McpRole> LinkSource for SessionLinks<R> {
         let deadline = deadline_in(kept_for.unwrap_or_default());
         let over = async move {
             tokio::select! {
-                () = sleep_until(deadline) => gone(),
+                () = sleep_until(deadline) => session_ended(),
                 () = stop.cancelled() => CloseCode::Restart.into(),
             }
         };
@@ -127,7 +127,7 @@ impl<R: McpRole> LinkSource for SessionLinks<R> {
             }
         }
         let reason = if this.detached.is_some() && this.entry.is_closed() {
-            gone()
+            session_ended()
         } else {
             this.report_detached();
             match &mut this.detached {
@@ -157,6 +157,6 @@ impl<R: McpRole> Drop for SessionLinks<R> {
     }
 }
 
-fn gone() -> CloseReason {
+fn session_ended() -> CloseReason {
     CloseReason::new(CloseCode::SessionGone, "the client did not come back")
 }

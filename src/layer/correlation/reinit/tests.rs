@@ -299,7 +299,7 @@ async fn another_connection_is_asked_for_until_initialize_is_answered() {
     for _ in 0..3 {
         assert_pending!(reader.poll_next());
         assert!(stack.reconnect_handle.poll_requested(cx).is_pending());
-        tokio::time::advance(PATIENCE).await;
+        tokio::time::advance(ANSWER_TIMEOUT).await;
         assert!(reader.is_woken());
         assert_pending!(reader.poll_next());
         assert!(stack.reconnect_handle.poll_requested(cx).is_ready());

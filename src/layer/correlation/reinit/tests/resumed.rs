@@ -37,7 +37,7 @@ async fn what_is_answered_late_is_the_answer_to_a_repeated_initialize() {
 async fn an_answer_is_waited_for_while_there_is_a_link_and_no_longer() {
     let (mut stack, _) = without_an_answer();
     let cx = &mut Context::from_waker(futures::task::noop_waker_ref());
-    tokio::time::advance(PATIENCE).await;
+    tokio::time::advance(ANSWER_TIMEOUT).await;
     stack.idle();
     assert!(
         stack.reconnect_handle.poll_requested(cx).is_pending(),
@@ -45,7 +45,7 @@ async fn an_answer_is_waited_for_while_there_is_a_link_and_no_longer() {
     );
     let _peer = stack.links.next_as(RESUMED);
     stack.idle();
-    tokio::time::advance(PATIENCE - Duration::from_secs(1)).await;
+    tokio::time::advance(ANSWER_TIMEOUT - Duration::from_secs(1)).await;
     stack.idle();
     assert!(stack.reconnect_handle.poll_requested(cx).is_pending());
     tokio::time::advance(Duration::from_secs(1)).await;

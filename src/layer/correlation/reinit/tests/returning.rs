@@ -126,12 +126,12 @@ async fn a_peer_of_whom_nothing_can_be_read_is_closed_after_a_while() {
     let (mut stack, peer) = served();
     let peer = stack.returns(&peer);
     // A client may have nothing to ask.
-    advance(PATIENCE * 9).await;
+    advance(ANSWER_TIMEOUT * 9).await;
     stack.idle();
     for _ in 0..2 {
         peer.send(Message::text("{}"));
         stack.idle();
-        advance(PATIENCE / 2).await;
+        advance(ANSWER_TIMEOUT / 2).await;
     }
     let error = assert_ready!(spawn(stack.stack.next()).poll()).unwrap().unwrap_err();
     assert!(error.to_string().contains("1008"), "{error}");
@@ -148,7 +148,7 @@ async fn the_time_of_a_peer_of_whom_nothing_can_be_read_ends_with_its_link() {
     peer.send(Message::text("{}"));
     stack.idle();
     let peer = stack.returns(&peer);
-    advance(PATIENCE * 9).await;
+    advance(ANSWER_TIMEOUT * 9).await;
     stack.idle();
     asks(&peer, 1);
     assert_eq!(stack.request(), RequestId::Number(1));
