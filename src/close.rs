@@ -49,6 +49,23 @@ pub enum CloseCode {
 }
 
 impl CloseCode {
+    /// Returns `true` if the peer has no reason to come back: the connection has done its work, or
+    /// another would end the same way.
+    pub(crate) fn is_final(self) -> bool {
+        matches!(
+            self,
+            Self::Normal
+                | Self::Protocol
+                | Self::Unsupported
+                | Self::InvalidPayload
+                | Self::Policy
+                | Self::TooBig
+                | Self::MandatoryExtension
+                | Self::Unauthorized
+                | Self::Forbidden
+        )
+    }
+
     /// Returns `true` if the code may stand in a Close frame (RFC 6455, sections 7.4.1 and 7.4.2).
     #[must_use]
     pub fn is_sendable(self) -> bool {

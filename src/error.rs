@@ -254,24 +254,12 @@ impl LinkError {
     /// again (1002, 1003, 1007, 1009, 1010).
     #[must_use]
     pub fn is_retryable(&self) -> bool {
-        use CloseCode as C;
         // The cause is a slow link, or a peer that this side has closed.
         if matches!(self, Self::TooSlow { .. }) {
             return true;
         }
-        !matches!(
-            self.close_reason().code,
-            C::Normal
-                | C::Protocol
-                | C::Unsupported
-                | C::InvalidPayload
-                | C::Policy
-                | C::TooBig
-                | C::MandatoryExtension
-                | C::Unauthorized
-                | C::Forbidden
-                | C::TakenOver
-        )
+        let code = self.close_reason().code;
+        !code.is_final() && code != CloseCode::TakenOver
     }
 }
 

@@ -62,7 +62,7 @@ const MAX_LIST: usize = DEFAULT_DECODED_SIZE_OF_CLIENT;
 
 /// The tools of a server, called by their names with anything that serialises.
 ///
-/// It asks the server for the list of its tools when that is needed first, and keeps it, also from
+/// Asks the server for the list of its tools when that is needed first, and keeps it, also from
 /// one connection to the next: however many users there are, one of them asks. It asks again
 ///
 /// - after `notifications/tools/list_changed`;
@@ -171,7 +171,7 @@ impl<S: Service<RoleClient>> ToolClient<S> {
 
     /// Calls the tool of this name. `arguments` are an object, or nothing: `()`.
     ///
-    /// What it returns is its structured content, else its text: read as JSON where it is some,
+    /// Returns its structured content, else its text: read as JSON where it is some,
     /// else as the string that it is. JSON that would take more than 128 MiB once it is decoded
     /// stays a string.
     ///

@@ -285,8 +285,8 @@ impl<R: McpRole, F: Framing<R>> Correlation<R, F> {
         }
     }
 
-    /// Polls what may have been set while the link was read, and writes what was sent meanwhile.
-    /// Nobody else need be there to do it.
+    /// Polls what may have been set while the link was read, and writes what was sent meanwhile,
+    /// which no other task may be there to do.
     fn poll_idle(&mut self, cx: &mut Context<'_>) -> Poll<RxJsonRpcMessage<R>> {
         if let Poll::Ready(overdue) = self.poll_suspected(cx) {
             return Poll::Ready(overdue);

@@ -60,7 +60,7 @@ use crate::{
 ///   `authenticate`.
 /// - **`requestId`** is any string, or an integer. A request without one is answered without; such
 ///   answers come in the order of their requests, of which 1,024 may be open, one more is refused.
-///   When more than 4,096 or 4 MiB of answers wait for another, the connection is closed with 1008.
+///   More than 4,096 answers, or 4 MiB of them, that wait for another close the connection with 1008.
 /// - **`initialize`** may be left out.
 /// - **Pings**: a `ping` is answered by a `pong`, and a client of this crate sends one in place of
 ///   WebSocket's own.

@@ -203,7 +203,7 @@ impl PeerRequests {
     /// Removes a request that is not answered.
     ///
     /// # Errors
-    /// It has no id, so the next response would be taken for its own.
+    /// The reason to close, if the request has no id: the next response would be taken for its own.
     pub(super) fn on_unanswered(&mut self, id: &RequestId) -> Result<(), CloseReason> {
         let RequestId::Number(number) = id else { return Ok(()) };
         match self.open.remove(number).map(|open| open.request_id) {

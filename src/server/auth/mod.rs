@@ -66,7 +66,7 @@ where
 pub struct Credentials {
     /// Token of the request, if it has one. An empty one counts as none.
     ///
-    /// It comes from `Authorization: Bearer`, else from a subprotocol `mcp.auth.<token>`, else from
+    /// Taken from `Authorization: Bearer`, else from a subprotocol `mcp.auth.<token>`, else from
     /// the [cookie](crate::server::Config::token_cookie), else from the method `authenticate` where
     /// that is [allowed](crate::server::Config::in_band_authentication).
     pub token: Option<Token>,
@@ -108,7 +108,7 @@ impl Identity {
 
     /// Returns the identity of the sender of an MCP request with these `extensions`.
     ///
-    /// It is there for requests over a WebSocket, and over streamable HTTP behind a
+    /// Requests over a WebSocket have one, and those over streamable HTTP behind a
     /// [guard](crate::server::Guard). `None` if there is no authenticator.
     #[must_use]
     pub fn of(extensions: &rmcp::model::Extensions) -> Option<&Self> {
@@ -187,7 +187,7 @@ const RETRY_AFTER: Duration = Duration::from_secs(5);
 /// Returns the decision of `authenticator`, which may take as long as `time`.
 ///
 /// # Errors
-/// Its own, and [`AuthError::Unavailable`] if it panics or is too late.
+/// Those of the authenticator, and [`AuthError::Unavailable`] if it panics or is too late.
 pub(super) async fn verify(
     authenticator: &dyn DynAuthenticator,
     credentials: Credentials,

@@ -104,8 +104,8 @@ impl<R: McpRole> Checks for Config<R> {
 impl<R: McpRole> Config<R> {
     /// Returns a tower layer that makes the checks of an upgrade before other HTTP services.
     ///
-    /// It checks `Host` and `Origin`, and asks the [authenticator](Self::authenticator) if there is
-    /// one. It is for axum routes and other services beside the WebSockets; see [`Guard`].
+    /// Checks `Host` and `Origin`, and asks the [authenticator](Self::authenticator) if there is
+    /// one: for axum routes and other services beside the WebSockets; see [`Guard`].
     ///
     /// # Errors
     /// [`io::ErrorKind::InvalidInput`] when an allowed host or origin cannot be read.

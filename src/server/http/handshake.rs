@@ -55,7 +55,7 @@ impl ValidUpgrade {
 
     /// Returns the 101, which announces this side's `own` limits, and what it chooses.
     ///
-    /// It chooses the subprotocol of the resume extension if that is offered and this side
+    /// Chooses the subprotocol of the resume extension if that is offered and this side
     /// `resumes`, and extensions for clients that are `known` alone: an unauthenticated client
     /// could make this side inflate data, and browsers compress whatever they may.
     pub(in crate::server) fn accept(

@@ -52,18 +52,5 @@ fn is_accident(code: CloseCode) -> bool {
 /// Returns `true` if a session outlives a link that ended with this code (section 7 of the
 /// [protocol](crate::guide::resume_v1)).
 fn is_survived(code: CloseCode) -> bool {
-    use CloseCode as C;
-    !matches!(
-        code,
-        C::Normal
-            | C::Protocol
-            | C::Unsupported
-            | C::InvalidPayload
-            | C::Policy
-            | C::TooBig
-            | C::MandatoryExtension
-            | C::Unauthorized
-            | C::Forbidden
-            | C::SessionGone
-    )
+    !code.is_final() && code != CloseCode::SessionGone
 }

@@ -44,7 +44,7 @@ async fn a_full_window_waits_for_an_acknowledgement() {
     side.assert_quiet();
 }
 
-/// Its last bytes may be in the buffer of the link, and the peer acknowledges whole messages.
+/// The last bytes may be in the buffer of the link, and the peer acknowledges whole messages.
 #[tokio::test(start_paused = true)]
 async fn what_fills_the_window_is_flushed_while_more_waits() {
     let mut side = Side::with_window(1);

@@ -38,7 +38,7 @@ enum Sources {
 impl Hosts {
     /// Matches the subdomains of `domain`, which must not be an address.
     ///
-    /// It needs a dot in it, or is `localhost`: a single label would cover a whole registry.
+    /// The domain has a dot in it, or is `localhost`: a single label would cover a whole registry.
     fn below(domain: &str) -> Result<Self, &'static str> {
         let last = domain.rsplit('.').next().unwrap_or_default();
         let is_number = last.bytes().all(|byte| byte.is_ascii_digit()) || last.starts_with("0x");
