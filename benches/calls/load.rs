@@ -20,12 +20,12 @@ const MIB: usize = 1 << 20;
 impl Case {
     /// Returns `true` if calls/s count, and not the time of one call.
     pub(crate) fn is_throughput(self) -> bool {
-        let (connections, in_flight) = self.crowd();
+        let (connections, in_flight) = self.concurrency();
         connections * in_flight > 1
     }
 
     /// Returns the number of connections, and of calls in flight on each.
-    fn crowd(self) -> (usize, usize) {
+    fn concurrency(self) -> (usize, usize) {
         match self {
             Self::InFlight64 | Self::Server => (1, 64),
             Self::InFlight1024 => (1, 1024),
@@ -91,7 +91,7 @@ impl Sample {
 impl Load {
     /// Creates the load of `case`, with at most so many connections; most take `duration`.
     pub(crate) fn new(case: Case, most_connections: usize, duration: Duration) -> Self {
-        let (connections, in_flight) = case.crowd();
+        let (connections, in_flight) = case.concurrency();
         let connections = connections.min(most_connections);
         // Long enough for a few calls on each connection.
         let duration = if connections > 500 { 3 } else { 1 } * duration;

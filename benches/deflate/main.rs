@@ -43,7 +43,7 @@ use self::{
         machine::{self, Pin},
         runtime,
     },
-    service::Shelf,
+    service::LargeAnswers,
 };
 
 const CASES: [Case; 4] = [Case::Tools, Case::Rows(1), Case::Rows(16), Case::Rows(256)];
@@ -97,7 +97,7 @@ impl Contender {
     async fn new(name: &'static str, config: Option<deflate::Config>) -> Result<Self> {
         let layers = transport::Config::default().socket(socket::Config::default().deflate(config));
         let config = server::Config::default().transport(layers.clone());
-        let server = serve("127.0.0.1:0", || Shelf).config(config).await?;
+        let server = serve("127.0.0.1:0", || LargeAnswers).config(config).await?;
         let url = format!("ws://{}/mcp", server.local_addr());
         let transport: WebSocketTransport<RoleClient> = connect(url).transport(layers).await?;
         let stats = transport.stats();

@@ -16,7 +16,7 @@ use serde_json::{Value, json};
 const TOOLS: usize = 40;
 
 #[derive(Debug, Clone, Copy)]
-pub(crate) struct Shelf;
+pub(crate) struct LargeAnswers;
 
 const VERBS: [&str; 8] = ["list", "read", "create", "update", "delete", "search", "move", "watch"];
 const NOUNS: [&str; 5] = ["file", "issue", "message", "calendar entry", "customer"];
@@ -58,7 +58,7 @@ fn rows(bytes: usize) -> String {
     text
 }
 
-impl ServerHandler for Shelf {
+impl ServerHandler for LargeAnswers {
     fn get_info(&self) -> ServerConfig {
         ServerConfig::new(ServerCapabilities::builder().enable_tools().build())
     }

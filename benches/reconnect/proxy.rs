@@ -20,10 +20,10 @@ impl Proxy {
         let listener = TcpListener::bind("127.0.0.1:0").await?;
         let addr = listener.local_addr()?;
         let cuts = watch::Sender::new(());
-        let heard = cuts.clone();
+        let subscriber = cuts.clone();
         tokio::spawn(async move {
             while let Ok((near, _)) = listener.accept().await {
-                let mut cut = heard.subscribe();
+                let mut cut = subscriber.subscribe();
                 tokio::spawn(async move {
                     tokio::select! {
                         _ = pass(near, server) => {}

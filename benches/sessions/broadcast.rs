@@ -65,7 +65,7 @@ pub(crate) async fn serve(contender: Contender) -> Result<(SocketAddr, Box<dyn F
             Ok((addr, Box::new(tell)))
         }
         Contender::StockBest => {
-            let addr = stock::serve(|| Crier, Form::Best).await?;
+            let addr = stock::serve(|| PeerList, Form::Best).await?;
             let tell = move || {
                 runtime.spawn(async {
                     let peers = PEERS.lock().unwrap_or_else(PoisonError::into_inner).clone();
@@ -105,9 +105,9 @@ static PEERS: Mutex<Vec<Peer<RoleServer>>> = Mutex::new(Vec::new());
 
 /// A service that knows its clients, as one without a registry has to.
 #[derive(Debug, Clone, Copy)]
-struct Crier;
+struct PeerList;
 
-impl ServerHandler for Crier {
+impl ServerHandler for PeerList {
     async fn on_initialized(&self, context: NotificationContext<RoleServer>) {
         PEERS.lock().unwrap_or_else(PoisonError::into_inner).push(context.peer);
     }

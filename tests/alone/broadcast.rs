@@ -83,9 +83,9 @@ async fn all_who_read_get_everything_in_order_whoever_does_not() {
         // Nobody is closed as long as this test takes.
         let (server, address) = tight(&Tools::default(), queue, ms(600_000)).await;
         let registry = server.registry();
-        let mut deaf = Vec::new();
+        let mut idle = Vec::new();
         for _ in 0..stalled {
-            deaf.push(narrow(address).await);
+            idle.push(narrow(address).await);
         }
         let mut raws = Vec::new();
         for _ in 0..clients {
@@ -185,7 +185,7 @@ async fn one_who_stops_reading_harms_nobody() {
         };
         let (alone, _) = push(&mut raws).await;
 
-        let deaf = narrow(address).await;
+        let idle = narrow(address).await;
         initialized(registry, clients + 1).await;
         let mut events = registry.events();
         let (beside, waiting) = push(&mut raws).await;
@@ -206,7 +206,7 @@ async fn one_who_stops_reading_harms_nobody() {
         };
         assert_eq!(u16::from(reason.code), 1013, "{reason}");
         assert_eq!(registry.list().len(), clients);
-        drop(deaf);
+        drop(idle);
     })
     .await;
 }
@@ -258,7 +258,7 @@ async fn a_connection_is_closed_for_the_reason_given() {
         let mut events = registry.events();
         let mut raws = [Raw::initialized(address).await, Raw::initialized(address).await];
         let mut early = Raw::dial(address).await;
-        raws[0].json(&call(1, "deaf", json!({}))).await;
+        raws[0].json(&call(1, "uncancellable", json!({}))).await;
         tools.begun(1).await;
         while registry.list().len() < 3 {
             sleep(ms(1)).await;

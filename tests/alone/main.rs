@@ -32,7 +32,7 @@ mod slow_loris;
 mod slow_loris_tls;
 mod unauthenticated;
 #[cfg(target_os = "linux")]
-mod zombies;
+mod vanished_peers;
 
 use std::alloc::System;
 

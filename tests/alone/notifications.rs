@@ -35,27 +35,27 @@ const MOST: usize = (64 + 4 + 4) << 20;
 #[derive(Clone)]
 struct Slow {
     gate: watch::Sender<bool>,
-    heard: Arc<Mutex<Vec<u64>>>,
+    received: Arc<Mutex<Vec<u64>>>,
 }
 
 impl Slow {
     fn new(open: bool) -> Self {
-        Self { gate: watch::Sender::new(open), heard: Arc::default() }
+        Self { gate: watch::Sender::new(open), received: Arc::default() }
     }
 
-    async fn hear(&self, number: u64) {
-        self.heard.lock().unwrap().push(number);
+    async fn note(&self, number: u64) {
+        self.received.lock().unwrap().push(number);
         self.gate.subscribe().wait_for(|open| *open).await.unwrap();
     }
 
-    /// All of so many come, in order.
-    async fn heard_all(&self, number: u64) {
+    /// Asserts that all notifications up to `number` come, in order.
+    async fn assert_received(&self, number: u64) {
         self.gate.send_replace(true);
-        while (self.heard.lock().unwrap().len() as u64) < number {
+        while (self.received.lock().unwrap().len() as u64) < number {
             tokio::time::sleep(Duration::from_millis(1)).await;
         }
-        let heard = std::mem::take(&mut *self.heard.lock().unwrap());
-        assert!((0..number).eq(heard), "not in order");
+        let received = std::mem::take(&mut *self.received.lock().unwrap());
+        assert!((0..number).eq(received), "not in order");
     }
 }
 
@@ -75,7 +75,7 @@ impl ServerHandler for Slow {
         _: CancelledNotificationParam,
         _: NotificationContext<RoleServer>,
     ) {
-        self.hear(0).await;
+        self.note(0).await;
     }
 
     async fn on_progress(
@@ -83,7 +83,7 @@ impl ServerHandler for Slow {
         progress: ProgressNotificationParam,
         _: NotificationContext<RoleServer>,
     ) {
-        self.hear(progress.progress as u64).await;
+        self.note(progress.progress as u64).await;
     }
 
     async fn on_custom_notification(
@@ -92,7 +92,7 @@ impl ServerHandler for Slow {
         _: NotificationContext<RoleServer>,
     ) {
         let params = notification.params.unwrap();
-        self.hear(params["number"].as_u64().unwrap_or_default()).await;
+        self.note(params["number"].as_u64().unwrap_or_default()).await;
     }
 }
 
@@ -102,7 +102,7 @@ impl ClientHandler for Slow {
         progress: ProgressNotificationParam,
         _: NotificationContext<RoleClient>,
     ) {
-        self.hear(progress.progress as u64).await;
+        self.note(progress.progress as u64).await;
     }
 
     async fn on_custom_notification(
@@ -111,7 +111,7 @@ impl ClientHandler for Slow {
         _: NotificationContext<RoleClient>,
     ) {
         let params = notification.params.unwrap();
-        self.hear(params["number"].as_u64().unwrap_or_default()).await;
+        self.note(params["number"].as_u64().unwrap_or_default()).await;
     }
 }
 
@@ -222,7 +222,7 @@ async fn notifications_take_no_more_memory_than_they_may_and_honest_ones_all_arr
     .await;
 }
 
-/// Each ends a request, and is heard of all the same.
+/// Each ends a request, and is received of all the same.
 async fn cancellations() {
     let meta = dense(15_000);
     let of = |number: usize| match number % 2 {
@@ -243,7 +243,7 @@ async fn cancellations() {
     assert!(peak <= MOST, "cancellations: {} MiB", peak >> 20);
     assert_eq!(inside.stats().refused, 0);
     service.gate.send_replace(true);
-    while service.heard.lock().unwrap().len() < 30 {
+    while service.received.lock().unwrap().len() < 30 {
         tokio::time::sleep(Duration::from_millis(1)).await;
     }
 }
@@ -260,7 +260,7 @@ async fn honest(role: Role) {
         let frames = (100 * hundred..100 * (hundred + 1)).map(progress).map(Frame::text);
         raw.write(frames.flat_map(|frame| frame.bytes(raw.masked)).collect::<Vec<u8>>()).await;
     }
-    service.heard_all(100 * hundreds).await;
+    service.assert_received(100 * hundreds).await;
     assert_eq!(inside.stats().refused, 0);
 
     // They do not: what waits is weighed by what it is.
@@ -270,7 +270,7 @@ async fn honest(role: Role) {
         raw.text(progress(number)).await;
     }
     raw.ping().await;
-    service.heard_all(5000).await;
+    service.assert_received(5000).await;
     assert_eq!(inside.stats().refused, 0);
 
     // JSON in a string is text.
@@ -281,6 +281,6 @@ async fn honest(role: Role) {
         raw.text(notification(&json!({ "number": number, "text": text }).to_string())).await;
     }
     raw.ping().await;
-    service.heard_all(300).await;
+    service.assert_received(300).await;
     assert_eq!(inside.stats().refused, 0);
 }

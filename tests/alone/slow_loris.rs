@@ -174,12 +174,12 @@ async fn a_crowd_keeps_nobody_out() {
         let limits = Limits::default().handshakes(20);
         let config = Config::default().limits(limits);
         let (server, address) = serve_tools(&Tools::default(), config).await;
-        let mut crowd = Vec::new();
+        let mut hanging = Vec::new();
         for _ in 0..200 {
             let mut raw = connect(address).await;
             let _ = raw.try_write(HEAD).await;
-            crowd.push(raw);
-            if crowd.len() % 20 == 0 {
+            hanging.push(raw);
+            if hanging.len() % 20 == 0 {
                 let start = Instant::now();
                 Raw::initialized(address).await.ping().await;
                 assert!(start.elapsed() < deadline() / 2, "{:?}", start.elapsed());

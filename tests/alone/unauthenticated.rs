@@ -61,7 +61,7 @@ fn worst(begin: &str, end: &str, size: usize) -> Vec<u8> {
 }
 
 /// Opens pending connections that each send `bytes`. Returns them, and what each took in bytes.
-async fn crowd(address: SocketAddr, bytes: &[u8]) -> (Vec<Raw>, usize) {
+async fn connect_all(address: SocketAddr, bytes: &[u8]) -> (Vec<Raw>, usize) {
     let (count, before) = (pending(), HEAP.allocated());
     let mut pending = Vec::with_capacity(count);
     for _ in 0..count {
@@ -121,7 +121,7 @@ async fn an_unauthenticated_client_takes_next_to_nothing() {
             for (what, bytes) in
                 [("nothing", &[][..]), ("unfinished", unfinished), ("in parts", &parts)]
             {
-                let (pending, each) = crowd(address, bytes).await;
+                let (pending, each) = connect_all(address, bytes).await;
                 let each = each.saturating_sub(own);
                 println!("{form}, {what}: {each} bytes each");
                 assert!(each <= EACH, "{form}, {what}: {each}");

@@ -51,7 +51,7 @@ pub async fn within<T>(time: Duration, future: impl Future<Output = T>) -> T {
 
 /// A server with these tools: `echo` (returns `text`), `big` (returns `size` bytes), `late` (the
 /// same, but counts itself in `started` and waits for the `gate` first), `wait` (counts itself in
-/// `started`, then waits for the `gate`), `deaf` (the same, but heeds no cancellation), `sleep`
+/// `started`, then waits for the `gate`), `uncancellable` (the same, but heeds no cancellation), `sleep`
 /// (counts itself, then takes `ms` milliseconds), `panic` (does).
 #[derive(Debug, Clone)]
 pub struct Tools {
@@ -94,7 +94,7 @@ impl ServerHandler for Tools {
                 }
                 "waited".to_owned()
             }
-            "deaf" => {
+            "uncancellable" => {
                 self.started.send_modify(|started| *started += 1);
                 self.gate.notified().await;
                 "waited".to_owned()

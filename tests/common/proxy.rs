@@ -16,9 +16,9 @@ use tokio::{
     time::{Instant, sleep, sleep_until},
 };
 
-/// Fate of one connection. Bytes are counted in both directions together.
+/// Faults of one connection. Bytes are counted in both directions together.
 #[derive(Debug, Clone, Copy, Default)]
-pub struct Fate {
+pub struct Faults {
     /// After so many bytes it is cut.
     pub cut_after: Option<usize>,
     /// `true` for a reset, `false` for an end of the stream.
@@ -29,13 +29,13 @@ pub struct Fate {
     pub latency: Duration,
 }
 
-/// Draws the fate of the next connection.
-type Fates = Box<dyn FnMut() -> Fate + Send>;
+/// Draws the faults of the next connection.
+type DrawFaults = Box<dyn FnMut() -> Faults + Send>;
 
 /// Stands between a client and a server, and goes on when the server has gone.
 pub struct Proxy {
     pub address: SocketAddr,
-    fates: Arc<Mutex<Fates>>,
+    faults: Arc<Mutex<DrawFaults>>,
     /// Number of times that everything is cut, or stalled from then on.
     cuts: watch::Sender<usize>,
     stalls: watch::Sender<bool>,
@@ -51,27 +51,27 @@ impl Proxy {
         let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
         let proxy = Self {
             address: listener.local_addr().unwrap(),
-            fates: Arc::new(Mutex::new(Box::new(Fate::default))),
+            faults: Arc::new(Mutex::new(Box::new(Faults::default))),
             cuts: watch::Sender::new(0),
             stalls: watch::Sender::new(false),
             target: Arc::new(Mutex::new(target)),
             dials: Arc::default(),
             cut_at: Arc::default(),
         };
-        let (fates, target, dials) =
-            (proxy.fates.clone(), proxy.target.clone(), proxy.dials.clone());
+        let (faults, target, dials) =
+            (proxy.faults.clone(), proxy.target.clone(), proxy.dials.clone());
         let cut_at = proxy.cut_at.clone();
         let (cuts, stalls) = (proxy.cuts.clone(), proxy.stalls.clone());
         tokio::spawn(async move {
             while let Ok((near, _)) = listener.accept().await {
                 dials.fetch_add(1, SeqCst);
-                let (fate, target) = (fates.lock().unwrap()(), *target.lock().unwrap());
+                let (faults, target) = (faults.lock().unwrap()(), *target.lock().unwrap());
                 let (mut cuts, stalls) = (cuts.subscribe(), stalls.subscribe());
                 cuts.mark_unchanged();
                 let cut_at = cut_at.clone();
                 tokio::spawn(async move {
                     let Ok(far) = TcpStream::connect(target).await else { return };
-                    if pass(near, far, fate, cuts, stalls).await {
+                    if pass(near, far, faults, cuts, stalls).await {
                         cut_at.lock().unwrap().push(Instant::now());
                     }
                 });
@@ -84,14 +84,14 @@ impl Proxy {
         format!("ws://{}/mcp", self.address)
     }
 
-    /// Sets the fate of the connections that are made from now on.
-    pub fn fate(&self, fate: Fate) {
-        self.fates(move || fate);
+    /// Sets the faults of the connections that are made from now on.
+    pub fn faults(&self, faults: Faults) {
+        self.draw_faults(move || faults);
     }
 
-    /// Sets the fate of each connection from now on.
-    pub fn fates(&self, fates: impl FnMut() -> Fate + Send + 'static) {
-        *self.fates.lock().unwrap() = Box::new(fates);
+    /// Sets the faults of each connection from now on.
+    pub fn draw_faults(&self, faults: impl FnMut() -> Faults + Send + 'static) {
+        *self.faults.lock().unwrap() = Box::new(faults);
     }
 
     /// Cuts all connections that there are.
@@ -109,19 +109,19 @@ impl Proxy {
 async fn pass(
     near: TcpStream,
     far: TcpStream,
-    fate: Fate,
+    faults: Faults,
     mut cuts: watch::Receiver<usize>,
     stalls: watch::Receiver<bool>,
 ) -> bool {
     let _ = (near.set_nodelay(true), far.set_nodelay(true));
-    let left = AtomicUsize::new(fate.cut_after.unwrap_or(usize::MAX));
-    let reset = fate.reset;
+    let left = AtomicUsize::new(faults.cut_after.unwrap_or(usize::MAX));
+    let reset = faults.reset;
     let (mut near, mut far) = (near, far);
     let cut = {
         let (near_read, near_write) = near.split();
         let (far_read, far_write) = far.split();
-        let one = shovel(near_read, far_write, fate, &left, stalls.clone());
-        let other = shovel(far_read, near_write, fate, &left, stalls);
+        let one = shovel(near_read, far_write, faults, &left, stalls.clone());
+        let other = shovel(far_read, near_write, faults, &left, stalls);
         tokio::select! {
             () = one => left.load(SeqCst) == 0,
             () = other => left.load(SeqCst) == 0,
@@ -138,12 +138,12 @@ async fn pass(
 async fn shovel(
     mut from: impl AsyncReadExt + Unpin,
     mut to: impl AsyncWriteExt + Unpin,
-    fate: Fate,
+    faults: Faults,
     left: &AtomicUsize,
     mut stalls: watch::Receiver<bool>,
 ) {
-    if !fate.latency.is_zero() {
-        return shovel_later(from, to, fate.latency).await;
+    if !faults.latency.is_zero() {
+        return shovel_later(from, to, faults.latency).await;
     }
     let mut buffer = [0; 4096];
     loop {
@@ -151,8 +151,8 @@ async fn shovel(
         if stalls.wait_for(|stalled| !stalled).await.is_err() {
             return;
         }
-        if !fate.delay.is_zero() {
-            sleep(fate.delay).await;
+        if !faults.delay.is_zero() {
+            sleep(faults.delay).await;
         }
         let before = left.fetch_update(SeqCst, SeqCst, |left| Some(left.saturating_sub(read)));
         let passes = read.min(before.unwrap_or(0));

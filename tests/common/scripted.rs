@@ -177,7 +177,7 @@ pub struct Scene {
 }
 
 /// Waits are short, so that tests are.
-pub fn hasty(connect: Connect<RoleClient>) -> Connect<RoleClient> {
+pub fn quick_reconnect(connect: Connect<RoleClient>) -> Connect<RoleClient> {
     let bound = Duration::from_millis(20);
     let reconnect = ReconnectPolicy::default().first(Duration::ZERO);
     connect.reconnect(reconnect.after_restart(bound).min(bound).max(bound))
@@ -193,7 +193,7 @@ impl Scene {
         options: impl FnOnce(Connect<RoleClient>) -> Connect<RoleClient>,
     ) -> (Self, Link) {
         let (listener, url) = listen().await;
-        let connect = options(hasty(connect(url)));
+        let connect = options(quick_reconnect(connect(url)));
         let (state, events) = (connect.state(), connect.events());
         let dialling = async {
             let transport = connect.await.unwrap();

@@ -45,7 +45,7 @@ async fn shell(folder: &Path, commands: &str) {
 
 #[tokio::test]
 #[ignore = "needs the package registry, a few minutes, and port 8080"]
-async fn a_stranger_has_a_server_and_a_client_by_the_commands_of_the_readme() {
+async fn a_new_user_has_a_server_and_a_client_by_the_commands_of_the_readme() {
     let folder = env::temp_dir().join(format!("mcp-readme-{}", std::process::id()));
     fs::create_dir_all(&folder).unwrap();
     let commands = blocks("sh").find(|block| block.contains("cargo new")).unwrap();

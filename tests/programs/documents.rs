@@ -323,17 +323,17 @@ async fn what_one_client_says_all_hear() {
         assert_eq!(ask(&mut all[0], &nobody.to_string()).await["type"], "error", "{nobody}");
     }
 
-    // Who has left is not missed, and who says too much is not heard.
+    // Who has left is not missed, and who says too much is not received.
     drop(all.remove(1));
     for _ in 0..30 {
         all[1].text(hello).await;
     }
-    let mut heard = Vec::new();
+    let mut received = Vec::new();
     for _ in 0..30 {
-        heard.push(soon(all[1].receive()).await["type"].clone());
+        received.push(soon(all[1].receive()).await["type"].clone());
     }
-    let errors = heard.iter().filter(|kind| **kind == "error").count();
-    assert!((1..=20).contains(&errors), "{heard:?}");
+    let errors = received.iter().filter(|kind| **kind == "error").count();
+    assert!((1..=20).contains(&errors), "{received:?}");
 }
 
 #[tokio::test]
@@ -451,9 +451,9 @@ async fn the_time_of_what_is_said_is_the_servers_where_it_is_not_given() {
     assert_eq!(program.post("/broadcast", "", said).await.0, 202);
     client.text(said).await;
     for _ in 0..2 {
-        let heard = soon(client.receive()).await;
-        let time = heard["timestamp"].as_i64().unwrap();
-        assert!((before..=chrono::Utc::now().timestamp_millis()).contains(&time), "{heard}");
+        let received = soon(client.receive()).await;
+        let time = received["timestamp"].as_i64().unwrap();
+        assert!((before..=chrono::Utc::now().timestamp_millis()).contains(&time), "{received}");
     }
 }
 

@@ -125,13 +125,13 @@ async fn every_door_is_guarded() {
         String::from_utf8_lossy(&answer).split(' ').nth(1).unwrap().to_owned()
     };
     let agent = "/agent/nobody/websocket";
-    let doors = [
+    let endpoints = [
         ("POST", "/mcp", "400"),
         ("POST", "/agent", "200"),
         ("GET", agent, "404"),
         ("GET", "/health", "200"),
     ];
-    for (method, target, open) in doors {
+    for (method, target, open) in endpoints {
         let lines = if method == "POST" { json } else { "" };
         let refused = status(method, target, &format!("{own}{lines}")).await;
         assert_eq!(refused, "401", "{target} without a token");

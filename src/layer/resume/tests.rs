@@ -80,27 +80,27 @@ impl LinkSource for Source {
     }
 }
 
-type Line = Resume<Reconnect<Source>>;
+type Layer = Resume<Reconnect<Source>>;
 
 /// A side, the far end of its present link, and the source of the next.
 struct Side {
-    line: Spawn<Line>,
+    layer: Spawn<Layer>,
     peer: Peer,
     source: Source,
     receive_count: ReceiveCount,
     tickets: u64,
 }
 
-fn line(window_bytes: usize) -> (Line, Peer, Source, ReceiveCount) {
+fn layer(window_bytes: usize) -> (Layer, Peer, Source, ReceiveCount) {
     let ((link, peer), source, receive_count) =
         (fake::link(), Source::default(), ReceiveCount::default());
     let config = Config::default().window_bytes(window_bytes);
-    let line = Resume::with_receive_count(
+    let layer = Resume::with_receive_count(
         Reconnect::new(link, source.clone()),
         config,
         receive_count.clone(),
     );
-    (line, peer, source, receive_count)
+    (layer, peer, source, receive_count)
 }
 
 impl Side {
@@ -109,21 +109,21 @@ impl Side {
     }
 
     fn with_window(window_bytes: usize) -> Self {
-        let (line, peer, source, receive_count) = line(window_bytes);
-        Self { line: spawn(line), peer, source, receive_count, tickets: 0 }
+        let (layer, peer, source, receive_count) = layer(window_bytes);
+        Self { layer: spawn(layer), peer, source, receive_count, tickets: 0 }
     }
 
     /// Makes it the side that dialled.
     fn dialled(&mut self) {
-        self.line.enter(|_, line| *line.project().dialled = true);
+        self.layer.enter(|_, layer| *layer.project().dialled = true);
     }
 
     fn poll_ready(&mut self) -> Poll<Result<(), Error>> {
-        self.line.enter(|cx, line| line.poll_ready(cx))
+        self.layer.enter(|cx, layer| layer.poll_ready(cx))
     }
 
     fn poll_flush(&mut self) -> Poll<Result<(), Error>> {
-        self.line.enter(|cx, line| line.poll_flush(cx))
+        self.layer.enter(|cx, layer| layer.poll_flush(cx))
     }
 
     /// Sends a message that must be taken.
@@ -131,13 +131,13 @@ impl Side {
         assert_ready_ok!(self.poll_ready());
         self.tickets += 1;
         let message = Outgoing::new(self.tickets, message.into());
-        self.line.enter(|_, line| line.start_send(message)).unwrap();
+        self.layer.enter(|_, layer| layer.start_send(message)).unwrap();
     }
 
     fn next(&mut self) -> Poll<Option<Result<LinkEvent<Message>, Error>>> {
         // The test is one task, and may take more than a task's turn.
-        self.line.enter(|cx, mut line| {
-            let next = poll_fn(|cx| line.as_mut().poll_next(cx));
+        self.layer.enter(|cx, mut layer| {
+            let next = poll_fn(|cx| layer.as_mut().poll_next(cx));
             pin!(unconstrained(next)).poll(cx)
         })
     }
@@ -291,7 +291,7 @@ async fn only_data_is_counted_and_no_data_passes_for_control() {
     assert!(assert_ready!(side.next()).unwrap().is_ok());
     side.peer.send("@ack 1".into());
     side.assert_quiet();
-    assert_eq!(side.line.enter(|_, line| line.send_window.kept_bytes()), 0);
+    assert_eq!(side.layer.enter(|_, layer| layer.send_window.kept_bytes()), 0);
     assert_eq!(side.sent()[1..], ["binary @ack 7"]);
     assert_eq!(side.receive_count.received(), 1);
 }

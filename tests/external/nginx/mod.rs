@@ -41,7 +41,7 @@ use crate::{
 
 type Client = RunningService<RoleClient, ()>;
 
-async fn enter(connect: Connect<RoleClient>) -> Client {
+async fn initialized(connect: Connect<RoleClient>) -> Client {
     ().serve(connect.await.unwrap()).await.unwrap()
 }
 
@@ -88,7 +88,8 @@ async fn a_name_always_leads_to_the_same_instance_and_names_spread() {
         let mut at = Vec::new();
         for round in 1..=2 {
             for name in 0..40 {
-                let client = enter(site.dial(&format!("session-{name}")).no_reconnect()).await;
+                let client =
+                    initialized(site.dial(&format!("session-{name}")).no_reconnect()).await;
                 let place = ask(&client, 0).await;
                 match round {
                     1 => at.push(place[..1].to_owned()),
@@ -113,7 +114,7 @@ async fn pings_of_either_side_keep_an_idle_connection_and_without_them_nginx_cut
         let name = format!("idle-{}", ping.is_some());
         let connect = site.dial(&name).transport(heartbeat(ping)).no_reconnect();
         let state = connect.state();
-        let client = enter(connect).await;
+        let client = initialized(connect).await;
         let first = ask(&client, 0).await;
         let (since, mut changed) = (Instant::now(), state.clone());
         let closed = changed.wait_for(|state| matches!(state, State::Closed(_)));
@@ -160,7 +161,7 @@ async fn a_client_that_loses_its_connection_comes_back_to_its_session() {
                 if resumes || name.is_empty() { name.to_owned() } else { format!("{name}-plain") };
             let connect = site.nginx.dial(line.address, &name).resume(resumes).reconnect(at_once());
             let events = connect.events();
-            let client = enter(connect).await;
+            let client = initialized(connect).await;
             let place = ask(&client, 0).await;
             all.push((name, resumes, client, events, place));
         }
@@ -189,7 +190,7 @@ async fn a_call_goes_on_while_nginx_reloads() {
         let site = Site::new().await;
         let connect = site.dial("reload").reconnect(at_once());
         let mut events = connect.events();
-        let client = enter(connect).await;
+        let client = initialized(connect).await;
         let reload = async {
             tokio::time::sleep(Duration::from_millis(200)).await;
             site.nginx.reload().await;
@@ -235,18 +236,18 @@ async fn clients_without_a_name_go_by_their_addresses() {
 
 #[tokio::test]
 #[ignore = "needs nginx: apt-get install nginx-light"]
-async fn a_strangers_page_is_refused_and_the_sites_own_is_not() {
+async fn a_page_of_another_origin_is_refused_and_the_sites_own_is_not() {
     limit(async {
         let site = Site::new().await;
         let own = format!("https://{}", site.nginx.address);
-        let client = enter(site.dial("own").header("origin", own).no_reconnect()).await;
+        let client = initialized(site.dial("own").header("origin", own).no_reconnect()).await;
         ask(&client, 0).await;
-        for stranger in ["https://evil.example", "https://127.0.0.1", "null"] {
-            let refused = site.dial("own").header("origin", stranger).no_reconnect().await;
+        for origin in ["https://evil.example", "https://127.0.0.1", "null"] {
+            let refused = site.dial("own").header("origin", origin).no_reconnect().await;
             let Err(Error::Handshake(HandshakeError::Refused(refusal))) = refused else {
                 panic!("{refused:?}");
             };
-            assert_eq!(refusal.status, 403, "{stranger}");
+            assert_eq!(refusal.status, 403, "{origin}");
         }
     })
     .await;
@@ -259,7 +260,7 @@ async fn a_call_in_flight_is_finished_before_its_instance_goes() {
         let site = Site::new().await;
         let connect = site.dial("busy").reconnect(at_once());
         let mut events = connect.events();
-        let client = enter(connect).await;
+        let client = initialized(connect).await;
         let first = ask(&client, 0).await;
         let Site { nginx: _nginx, a, b } = site;
         let (goes, _stays) = if first.starts_with('a') { (a, b) } else { (b, a) };
@@ -321,7 +322,7 @@ async fn when_an_instance_is_told_to_stop_the_other_takes_over_and_gives_back() 
             let connect = nginx.dial(nginx.address, &format!("client-{name}"));
             let connect = connect.reconnect(at_once());
             let events = connect.events();
-            clients.push((enter(connect).await, events));
+            clients.push((initialized(connect).await, events));
         }
         let theirs = health(at_a).await["active"].as_u64().unwrap();
         assert!(
@@ -366,7 +367,8 @@ async fn when_an_instance_is_told_to_stop_the_other_takes_over_and_gives_back() 
         let (_a, _) = serve(&at_a.to_string()).await;
         for name in 0..CLIENTS {
             let client =
-                enter(nginx.dial(nginx.address, &format!("client-{name}")).no_reconnect()).await;
+                initialized(nginx.dial(nginx.address, &format!("client-{name}")).no_reconnect())
+                    .await;
             client.cancel().await.unwrap();
         }
         assert_eq!(health(at_a).await["total"], theirs);

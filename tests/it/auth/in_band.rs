@@ -329,7 +329,7 @@ async fn a_flood_before_it_harms_nobody() {
 }
 
 #[tokio::test]
-async fn strangers_take_up_no_place_but_their_own() {
+async fn unauthenticated_clients_take_up_no_place_but_their_own() {
     limit(async {
         let recorder = Recorder::default();
         let limits = Limits::default().connections(1).handshakes(3);
@@ -362,7 +362,7 @@ async fn strangers_take_up_no_place_but_their_own() {
 }
 
 #[tokio::test]
-async fn one_stranger_too_many_and_the_longest_one_leaves() {
+async fn one_unauthenticated_client_too_many_and_the_oldest_leaves() {
     limit(async {
         let limits = Limits::default().handshakes(2);
         let (server, address) = Recorder::default().start_server(config().limits(limits)).await;
@@ -385,7 +385,7 @@ async fn one_stranger_too_many_and_the_longest_one_leaves() {
 }
 
 #[tokio::test]
-async fn a_server_that_stops_tells_strangers_too() {
+async fn a_server_that_stops_tells_unauthenticated_clients_too() {
     limit(async {
         let stop = CancellationToken::new();
         let recorder = Recorder::default();
@@ -453,7 +453,7 @@ async fn accept_tells_the_subprotocol_and_answers_a_second_attempt() {
 
 /// Whether they have sent a request or not, all unauthenticated clients share the slots.
 #[tokio::test]
-async fn strangers_of_all_kinds_share_the_seats() {
+async fn unauthenticated_clients_of_all_kinds_share_the_slots() {
     limit(async {
         let limits = Limits::default().handshakes(5);
         let (server, address) = Recorder::default().start_server(config().limits(limits)).await;

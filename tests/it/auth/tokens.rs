@@ -217,7 +217,8 @@ async fn who_waits_for_a_verdict_keeps_nobody_out() {
         let config = Config::default().handshake_timeout(time).authenticator(verdict);
         let (_server, address) = tools(config).await;
         let start = Instant::now();
-        let waiting: Vec<_> = (0..50).map(|_| tokio::spawn(knock_with(address, "never"))).collect();
+        let waiting: Vec<_> =
+            (0..50).map(|_| tokio::spawn(upgrade_with_token(address, "never"))).collect();
         for _ in 0..20 {
             let dialled = Instant::now();
             upgrade(address, "Authorization: Bearer fine\r\n").await;
@@ -281,7 +282,10 @@ async fn a_verdict_may_come_when_the_handshake_has_taken_its_time() {
     .await;
 }
 
-async fn knock_with(address: std::net::SocketAddr, token: &str) -> crate::common::raw::Head {
+async fn upgrade_with_token(
+    address: std::net::SocketAddr,
+    token: &str,
+) -> crate::common::raw::Head {
     try_upgrade(address, &format!("Authorization: Bearer {token}\r\n")).await.0
 }
 

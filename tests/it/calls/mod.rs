@@ -1,8 +1,8 @@
 //! Requests, their handlers and their answers.
 
+mod backpressure;
 mod both_ways;
 mod cancel_safety;
-mod deaf;
 mod extensions;
 mod handlers;
 mod lifecycles;

@@ -38,7 +38,7 @@ use crate::common::{limit, proxy::Proxy};
 
 /// A server whose tools come and go, and that counts what it is asked.
 #[derive(Debug, Clone, Default)]
-struct Shelf(Arc<Inner>);
+struct Catalog(Arc<Inner>);
 
 #[derive(Debug)]
 struct Inner {
@@ -62,10 +62,10 @@ impl Default for Inner {
     }
 }
 
-impl Shelf {
+impl Catalog {
     async fn serve(&self) -> (Server, SocketAddr) {
-        let shelf = self.clone();
-        let server = mcp_ws_transport::serve("127.0.0.1:0", move || shelf.clone());
+        let catalog = self.clone();
+        let server = mcp_ws_transport::serve("127.0.0.1:0", move || catalog.clone());
         let server = server.config(server::Config::default()).await.unwrap();
         let address = server.local_addr();
         (server, address)
@@ -88,7 +88,7 @@ impl Shelf {
     }
 }
 
-impl ServerHandler for Shelf {
+impl ServerHandler for Catalog {
     fn get_info(&self) -> ServerConfig {
         let tools = ServerCapabilities::builder().enable_tools().enable_tool_list_changed();
         ServerConfig::new(tools.build())
@@ -156,7 +156,7 @@ impl ServerHandler for Shelf {
 }
 
 /// Waits are as short as they may be.
-fn hasty(connect: Connect<RoleClient>) -> Connect<RoleClient> {
+fn quick_reconnect(connect: Connect<RoleClient>) -> Connect<RoleClient> {
     let bound = Duration::from_millis(20);
     connect.reconnect(
         ReconnectPolicy::default().first(bound).after_restart(bound).min(bound).max(bound),
@@ -178,10 +178,10 @@ async fn until(events: &mut Events<Event>, expected: impl Fn(&Event) -> bool) {
 #[tokio::test]
 async fn many_calls_take_one_list() {
     limit(async {
-        let shelf = Shelf::default();
-        let (_server, address) = shelf.serve().await;
+        let catalog = Catalog::default();
+        let (_server, address) = catalog.serve().await;
         let tools = toolbox(address).await;
-        assert_eq!(shelf.lists(), 0);
+        assert_eq!(catalog.lists(), 0);
         let sums = (0..50).map(async |a| {
             let sum: Value = tools.call("add", json!({ "a": a, "b": 1 })).await.unwrap();
             assert_eq!(sum, json!({ "result": a + 1 }));
@@ -189,7 +189,7 @@ async fn many_calls_take_one_list() {
         join_all(sums).await;
         let listed = tools.tools().await.unwrap();
         assert_eq!(names(&listed), ["add", "broken", "grow", "refused", "say", "wait"]);
-        assert_eq!((shelf.lists(), shelf.calls()), (1, 50));
+        assert_eq!((catalog.lists(), catalog.calls()), (1, 50));
     })
     .await;
 }
@@ -201,7 +201,7 @@ async fn what_a_tool_returns_becomes_what_is_asked_for() {
         result: i64,
     }
     limit(async {
-        let (_server, address) = Shelf::default().serve().await;
+        let (_server, address) = Catalog::default().serve().await;
         let tools = toolbox(address).await;
         let sum: Sum = tools.call("add", json!({ "a": 5, "b": 3 })).await.unwrap();
         assert_eq!(sum, Sum { result: 8 });
@@ -232,7 +232,7 @@ async fn what_a_tool_returns_becomes_what_is_asked_for() {
 #[tokio::test]
 async fn a_text_that_is_too_much_as_json_stays_a_text() {
     limit(async {
-        let (_server, address) = Shelf::default().serve().await;
+        let (_server, address) = Catalog::default().serve().await;
         let tools = toolbox(address).await;
         let dense = format!("[{}0]", r#"{"":0},"#.repeat(200_000));
         let arguments = json!({ "text": dense });
@@ -247,16 +247,16 @@ async fn a_text_that_is_too_much_as_json_stays_a_text() {
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn a_list_that_has_changed_is_asked_for_again() {
     limit(async {
-        let shelf = Shelf::default();
-        let (_server, address) = shelf.serve().await;
+        let catalog = Catalog::default();
+        let (_server, address) = catalog.serve().await;
         let tools = toolbox(address).await;
         tools.call::<String>("grow", ()).await.unwrap();
-        assert_eq!(shelf.lists(), 1);
+        assert_eq!(catalog.lists(), 1);
         // The notification came before the answer.
         for _ in 0..3 {
             assert!(names(&tools.tools().await.unwrap()).contains(&"grown"));
         }
-        assert_eq!(shelf.lists(), 2);
+        assert_eq!(catalog.lists(), 2);
     })
     .await;
 }
@@ -264,25 +264,25 @@ async fn a_list_that_has_changed_is_asked_for_again() {
 #[tokio::test]
 async fn an_unknown_tool_is_looked_for_once_more_and_not_called() {
     limit(async {
-        let shelf = Shelf::default();
-        let (_server, address) = shelf.serve().await;
+        let catalog = Catalog::default();
+        let (_server, address) = catalog.serve().await;
         let tools = toolbox(address).await;
         tools.tools().await.unwrap();
         let error = tools.call::<Value>("none", ()).await.unwrap_err();
         assert!(matches!(&error, ToolError::Unknown(name) if name == "none"), "{error:?}");
-        assert_eq!((shelf.lists(), shelf.calls()), (2, 0));
-        shelf.put("silent");
+        assert_eq!((catalog.lists(), catalog.calls()), (2, 0));
+        catalog.put("silent");
         assert_eq!(tools.call::<String>("silent", ()).await.unwrap(), "silent");
-        assert_eq!((shelf.lists(), shelf.calls()), (3, 1));
+        assert_eq!((catalog.lists(), catalog.calls()), (3, 1));
         // Those who come while it is looked for need not know what it finds, but the next look will
         // do.
         let errors = join_all((0..20).map(|_| tools.call::<Value>("none", ()))).await;
         assert!(errors.iter().all(|error| matches!(error, Err(ToolError::Unknown(_)))));
-        assert_eq!((shelf.lists(), shelf.calls()), (5, 1));
+        assert_eq!((catalog.lists(), catalog.calls()), (5, 1));
         // The first list is as good as another.
         let tools = toolbox(address).await;
         assert!(tools.call::<Value>("none", ()).await.is_err());
-        assert_eq!(shelf.lists(), 6);
+        assert_eq!(catalog.lists(), 6);
     })
     .await;
 }
@@ -290,7 +290,7 @@ async fn an_unknown_tool_is_looked_for_once_more_and_not_called() {
 #[tokio::test]
 async fn each_failure_has_a_name() {
     limit(async {
-        let (_server, address) = Shelf::default().serve().await;
+        let (_server, address) = Catalog::default().serve().await;
         let tools = toolbox(address).await;
         let error = tools.call::<Value>("broken", ()).await.unwrap_err();
         assert!(matches!(error, ToolError::Failed(_)), "{error:?}");
@@ -313,11 +313,11 @@ async fn each_failure_has_a_name() {
 #[tokio::test]
 async fn a_list_outlives_the_connection_but_not_the_session() {
     limit(async {
-        let (first, second) = (Shelf::default(), Shelf::default());
+        let (first, second) = (Catalog::default(), Catalog::default());
         second.put("other");
         let (_first_server, address) = first.serve().await;
         let proxy = Proxy::new(address).await;
-        let connect = hasty(connect(proxy.url()));
+        let connect = quick_reconnect(connect(proxy.url()));
         let mut events = connect.events();
         let tools = ToolClient::connect(connect).await.unwrap();
         tools.tools().await.unwrap();
@@ -342,16 +342,16 @@ async fn a_list_outlives_the_connection_but_not_the_session() {
 async fn a_call_whose_connection_is_lost_is_resumed_or_its_outcome_unknown() {
     for resume in [true, false] {
         limit(async {
-            let shelf = Shelf::default();
-            let (_server, address) = shelf.serve().await;
+            let catalog = Catalog::default();
+            let (_server, address) = catalog.serve().await;
             let proxy = Proxy::new(address).await;
-            let tools = hasty(connect(proxy.url())).resume(resume);
+            let tools = quick_reconnect(connect(proxy.url())).resume(resume);
             let tools = ToolClient::connect(tools).await.unwrap();
             let call = tools.call::<String>("wait", ());
             let cut = async {
-                shelf.called(1).await;
+                catalog.called(1).await;
                 proxy.cut();
-                shelf.0.gate.notify_one();
+                catalog.0.gate.notify_one();
             };
             match tokio::join!(call, cut).0 {
                 Ok(text) => assert_eq!((resume, &*text), (true, "waited")),
@@ -359,7 +359,7 @@ async fn a_call_whose_connection_is_lost_is_resumed_or_its_outcome_unknown() {
                     assert!(!resume && matches!(error, ToolError::OutcomeUnknown(_)), "{error:?}");
                 }
             }
-            assert_eq!(shelf.calls(), 1);
+            assert_eq!(catalog.calls(), 1);
         })
         .await;
     }
@@ -368,13 +368,13 @@ async fn a_call_whose_connection_is_lost_is_resumed_or_its_outcome_unknown() {
 #[tokio::test]
 async fn a_call_that_never_left_says_so() {
     limit(async {
-        let shelf = Shelf::default();
-        let (_server, address) = shelf.serve().await;
+        let catalog = Catalog::default();
+        let (_server, address) = catalog.serve().await;
         let proxy = Proxy::new(address).await;
         let deadline = Duration::from_millis(300);
         let layers =
             Config::default().correlation(correlation::Config::default().deadline(deadline));
-        let connect = hasty(connect(proxy.url())).transport(layers);
+        let connect = quick_reconnect(connect(proxy.url())).transport(layers);
         let tools = ToolClient::connect(connect).await.unwrap();
         tools.tools().await.unwrap();
         *proxy.target.lock().unwrap() = "127.0.0.1:1".parse().unwrap();
@@ -386,7 +386,7 @@ async fn a_call_that_never_left_says_so() {
         // Nor did what needs a list that cannot be had.
         let error = tools.call::<Value>("none", ()).await.unwrap_err();
         assert!(matches!(error, ToolError::List(_)), "{error:?}");
-        assert_eq!(shelf.calls(), 0);
+        assert_eq!(catalog.calls(), 0);
     })
     .await;
 }
@@ -394,7 +394,7 @@ async fn a_call_that_never_left_says_so() {
 #[tokio::test]
 async fn closing_says_goodbye() {
     limit(async {
-        let (server, address) = Shelf::default().serve().await;
+        let (server, address) = Catalog::default().serve().await;
         let mut events = server.registry().events();
         for dropped in [false, true] {
             let tools = toolbox(address).await;
@@ -421,27 +421,27 @@ async fn closing_says_goodbye() {
 #[tokio::test]
 async fn a_list_that_cannot_be_had_fails_once_for_all_who_wait_for_it() {
     limit(async {
-        let shelf = Shelf::default();
-        let (_server, address) = shelf.serve().await;
+        let catalog = Catalog::default();
+        let (_server, address) = catalog.serve().await;
         let deadline = Duration::from_secs(1);
         let config =
             Config::default().correlation(correlation::Config::default().deadline(deadline));
         let connect = connect(format!("ws://{address}/mcp")).transport(config);
         let tools = ToolClient::connect(connect).await.unwrap();
-        shelf.0.silent.store(true, SeqCst);
+        catalog.0.silent.store(true, SeqCst);
         let calls = (0..20).map(|_| tools.call::<Value>("add", json!({ "a": 5, "b": 3 })));
         for failed in join_all(calls).await {
             assert!(matches!(failed, Err(ToolError::List(_))), "{failed:?}");
         }
-        assert_eq!(shelf.lists(), 1);
+        assert_eq!(catalog.lists(), 1);
 
-        shelf.0.silent.store(false, SeqCst);
+        catalog.0.silent.store(false, SeqCst);
         tools.call::<Value>("add", json!({ "a": 5, "b": 3 })).await.unwrap();
         // Nor does who knows its tool wait for one who does not.
-        shelf.0.silent.store(true, SeqCst);
+        catalog.0.silent.store(true, SeqCst);
         let (unknown, known) = tokio::join!(tools.call::<Value>("nope", ()), async {
             let sum = tools.call::<Value>("add", json!({ "a": 5, "b": 3 })).await;
-            assert_eq!(shelf.lists(), 3, "it is still looked for");
+            assert_eq!(catalog.lists(), 3, "it is still looked for");
             sum
         });
         assert!(matches!(unknown, Err(ToolError::List(_))), "{unknown:?}");
@@ -453,13 +453,13 @@ async fn a_list_that_cannot_be_had_fails_once_for_all_who_wait_for_it() {
 /// A server of one era alone.
 #[derive(Debug, Clone)]
 struct OfEra {
-    shelf: Shelf,
+    catalog: Catalog,
     modern: bool,
 }
 
 impl ServerHandler for OfEra {
     fn get_info(&self) -> ServerConfig {
-        self.shelf.get_info()
+        self.catalog.get_info()
     }
 
     async fn initialize(
@@ -470,7 +470,7 @@ impl ServerHandler for OfEra {
         if self.modern {
             return Err(ErrorData::method_not_found::<InitializeResultMethod>());
         }
-        self.shelf.initialize(request, context).await
+        self.catalog.initialize(request, context).await
     }
 
     async fn discover(
@@ -478,7 +478,7 @@ impl ServerHandler for OfEra {
         context: RequestContext<RoleServer>,
     ) -> Result<DiscoverResult, ErrorData> {
         if self.modern {
-            return self.shelf.discover(context).await;
+            return self.catalog.discover(context).await;
         }
         Err(ErrorData::method_not_found::<DiscoverRequestMethod>())
     }
@@ -488,7 +488,7 @@ impl ServerHandler for OfEra {
         request: Option<PaginatedRequestParams>,
         context: RequestContext<RoleServer>,
     ) -> Result<ListToolsResult, ErrorData> {
-        self.shelf.list_tools(request, context).await
+        self.catalog.list_tools(request, context).await
     }
 
     async fn call_tool(
@@ -496,7 +496,7 @@ impl ServerHandler for OfEra {
         request: CallToolRequestParams,
         context: RequestContext<RoleServer>,
     ) -> Result<CallToolResponse, ErrorData> {
-        self.shelf.call_tool(request, context).await
+        self.catalog.call_tool(request, context).await
     }
 }
 
@@ -504,7 +504,7 @@ impl ServerHandler for OfEra {
 async fn servers_of_either_era_are_understood() {
     for modern in [true, false] {
         limit(async {
-            let of_era = OfEra { shelf: Shelf::default(), modern };
+            let of_era = OfEra { catalog: Catalog::default(), modern };
             let server = mcp_ws_transport::serve("127.0.0.1:0", move || of_era.clone());
             let server = server.config(server::Config::default()).await.unwrap();
             let tools = toolbox(server.local_addr()).await;
@@ -521,12 +521,12 @@ async fn servers_of_either_era_are_understood() {
 #[tokio::test]
 async fn a_call_may_have_a_deadline_of_its_own() {
     limit(async {
-        let shelf = Shelf::default();
-        let (_server, address) = shelf.serve().await;
+        let catalog = Catalog::default();
+        let (_server, address) = catalog.serve().await;
         let tools = toolbox(address).await;
         let patient = tools.call::<String>("wait", ());
-        let hasty = async {
-            shelf.called(1).await;
+        let quick_reconnect = async {
+            catalog.called(1).await;
             let deadline = Duration::from_millis(200);
             let error = tools.call_within::<String>(deadline, "wait", ()).await.unwrap_err();
             assert!(matches!(error, ToolError::OutcomeUnknown(_)), "{error:?}");
@@ -535,13 +535,13 @@ async fn a_call_may_have_a_deadline_of_its_own() {
             let said: Value = tools.call_within(day, "say", json!({ "text": "1" })).await.unwrap();
             assert_eq!(said, 1);
             // The other may be waiting still, or have taken it.
-            shelf.0.gate.notify_waiters();
+            catalog.0.gate.notify_waiters();
         };
-        let (patient, ()) = tokio::join!(patient, hasty);
+        let (patient, ()) = tokio::join!(patient, quick_reconnect);
         assert_eq!(patient.unwrap(), "waited");
-        assert_eq!(shelf.0.metas.lock().unwrap().concat(), "");
+        assert_eq!(catalog.0.metas.lock().unwrap().concat(), "");
         // Nor is the list waited for for longer.
-        shelf.0.silent.store(true, SeqCst);
+        catalog.0.silent.store(true, SeqCst);
         let error = tools.call_within::<Value>(Duration::from_millis(200), "none", ()).await;
         assert!(matches!(error, Err(ToolError::NotSent(_))), "{error:?}");
     })
@@ -552,7 +552,7 @@ async fn a_call_may_have_a_deadline_of_its_own() {
 #[tokio::test]
 async fn the_deadline_of_all_calls_is_one_call_away() {
     limit(async {
-        let (_server, address) = Shelf::default().serve().await;
+        let (_server, address) = Catalog::default().serve().await;
         let deadline = Duration::from_millis(200);
         // Whatever the settings are that come later.
         let connect = connect(format!("ws://{address}/mcp")).deadline(deadline);

@@ -244,8 +244,8 @@ async fn redirects_out_of_the_origin_are_refused_with_the_place() {
             let answer = http("302 Found", headers, "");
             assert_eq!(refusal(dial(move |_| answer.clone(), |c| c).await.0).status, 302);
         }
-        let visited = tokio::time::timeout(Duration::from_millis(50), elsewhere.accept()).await;
-        assert!(visited.is_err(), "dialled elsewhere");
+        let dialled = tokio::time::timeout(Duration::from_millis(50), elsewhere.accept()).await;
+        assert!(dialled.is_err(), "dialled elsewhere");
     })
     .await;
 }

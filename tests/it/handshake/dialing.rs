@@ -21,7 +21,7 @@ use crate::common::{
     LIMIT, Tools, limit, listen,
     proxy::Proxy,
     raw::{Head, Raw, accepted},
-    scripted::hasty,
+    scripted::quick_reconnect,
     serve_tools, within,
 };
 
@@ -100,7 +100,7 @@ async fn cookies_lead_back_to_the_same_instance() {
             raw.answer_initialize().await;
             raw
         };
-        let connect = hasty(connect(url)).header("Cookie", "own=x");
+        let connect = quick_reconnect(connect(url)).header("Cookie", "own=x");
         let dialling = async { ().serve(connect.await.unwrap()).await.unwrap() };
         let (client, raw) = tokio::join!(dialling, serving);
         drop((client, raw));

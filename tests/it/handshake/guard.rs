@@ -395,7 +395,7 @@ fn a_guard_of_a_configuration_that_cannot_be_read_is_an_error() {
 
 /// An unauthenticated client has no more than a slot, whatever it asks for.
 #[tokio::test]
-async fn who_waits_for_the_authenticator_is_still_a_stranger() {
+async fn who_waits_for_the_authenticator_is_still_unauthenticated() {
     limit(async {
         let asked = Arc::new(AtomicUsize::new(0));
         let count = asked.clone();

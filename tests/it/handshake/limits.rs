@@ -102,7 +102,7 @@ async fn a_place_is_given_back_however_a_connection_ends() {
                     let begun = *tools.started.borrow();
                     raw.json(&crate::common::call(
                         1,
-                        if way == 6 { "wait" } else { "deaf" },
+                        if way == 6 { "wait" } else { "uncancellable" },
                         json!({}),
                     ))
                     .await;

@@ -48,9 +48,9 @@ fn service(config: Config) -> WebSocketService<Tools> {
 
 /// Tells its client something whenever a tool is called.
 #[derive(Clone)]
-struct Herald;
+struct Notifier;
 
-impl ServerHandler for Herald {
+impl ServerHandler for Notifier {
     fn get_info(&self) -> ServerConfig {
         ServerConfig::new(ServerCapabilities::builder().enable_tools().build())
     }
@@ -81,21 +81,21 @@ impl ClientHandler for Listener {
 async fn it_shares_a_path_with_streamable_http() {
     limit(async {
         let http = StreamableHttpService::new(
-            || Ok(Herald),
+            || Ok(Notifier),
             Arc::new(LocalSessionManager::default()),
             StreamableHttpServerConfig::default(),
         );
-        let websocket = WebSocketService::new(|| Ok(Herald), Config::default()).unwrap();
+        let websocket = WebSocketService::new(|| Ok(Notifier), Config::default()).unwrap();
         let address = mounted(Router::new().route_service("/mcp", websocket.or(http))).await;
-        let ears = Listener::default();
+        let listener = Listener::default();
         let url = format!("ws://{address}/mcp");
-        let over_websocket = ears.clone().serve(connect(url).await.unwrap()).await.unwrap();
+        let over_websocket = listener.clone().serve(connect(url).await.unwrap()).await.unwrap();
         let http = StreamableHttpClientTransport::from_uri(format!("http://{address}/mcp"));
-        let over_http = ears.clone().serve(http).await.unwrap();
+        let over_http = listener.clone().serve(http).await.unwrap();
         for client in [over_websocket, over_http] {
             let result = client.call_tool(CallToolRequestParams::new("tell")).await.unwrap();
             assert_eq!(result.content[0].as_text().unwrap().text, "told");
-            ears.0.notified().await;
+            listener.0.notified().await;
             client.cancel().await.unwrap();
         }
     })

@@ -48,28 +48,28 @@ impl Random {
     }
 }
 
-/// Fate of the bytes that go in one direction.
+/// Delivery of the bytes that go in one direction.
 #[derive(Debug, Clone, Copy)]
-struct Weather {
+struct Conditions {
     delay: Duration,
     bytes_per_second: Option<u32>,
     /// Time before which nothing is taken out.
     stalled_until: Instant,
-    fate: Fate,
+    delivery: Delivery,
 }
 
 #[derive(Debug, Clone, Copy, PartialEq)]
-enum Fate {
+enum Delivery {
     Arrives,
     /// All is taken, and nothing arrives.
-    Swallowed,
+    Dropped,
     /// Takes nothing any more, and delivers nothing.
-    Stuck,
+    Blocked,
 }
 
-impl Weather {
+impl Conditions {
     fn new(delay: Duration, bytes_per_second: Option<u32>) -> Self {
-        Self { delay, bytes_per_second, stalled_until: Instant::now(), fate: Fate::Arrives }
+        Self { delay, bytes_per_second, stalled_until: Instant::now(), delivery: Delivery::Arrives }
     }
 }
 
@@ -78,20 +78,20 @@ impl Weather {
 async fn carry(
     mut from: ReadHalf<DuplexStream>,
     mut to: WriteHalf<DuplexStream>,
-    weather: watch::Receiver<Weather>,
+    conditions: watch::Receiver<Conditions>,
 ) {
     let (depart, mut arrive) = mpsc::channel::<(Instant, Vec<u8>)>(64);
-    let sky = weather.clone();
+    let at_departure = conditions.clone();
     let departures = async move {
         let mut piece = vec![0; 16 << 10];
         loop {
             let count = from.read(&mut piece).await.unwrap_or(0);
-            let now = *sky.borrow();
-            match now.fate {
-                Fate::Swallowed if count > 0 => continue,
-                Fate::Swallowed | Fate::Stuck => std::future::pending().await,
-                Fate::Arrives if count == 0 => return,
-                Fate::Arrives => {}
+            let now = *at_departure.borrow();
+            match now.delivery {
+                Delivery::Dropped if count > 0 => continue,
+                Delivery::Dropped | Delivery::Blocked => std::future::pending().await,
+                Delivery::Arrives if count == 0 => return,
+                Delivery::Arrives => {}
             }
             if let Some(rate) = now.bytes_per_second {
                 sleep(SECOND * count as u32 / rate).await;
@@ -103,21 +103,21 @@ async fn carry(
     let arrivals = async move {
         while let Some((at, piece)) = arrive.recv().await {
             loop {
-                let due = at.max(weather.borrow().stalled_until);
+                let due = at.max(conditions.borrow().stalled_until);
                 sleep_until(due).await;
-                if weather.borrow().stalled_until <= due {
+                if conditions.borrow().stalled_until <= due {
                     break;
                 }
             }
-            let fate = weather.borrow().fate;
-            match fate {
-                Fate::Arrives => {}
-                Fate::Swallowed => continue,
-                Fate::Stuck => std::future::pending().await,
+            let delivery = conditions.borrow().delivery;
+            match delivery {
+                Delivery::Arrives => {}
+                Delivery::Dropped => continue,
+                Delivery::Blocked => std::future::pending().await,
             }
             let _ = to.write_all(&piece).await;
         }
-        if weather.borrow().fate != Fate::Arrives {
+        if conditions.borrow().delivery != Delivery::Arrives {
             std::future::pending().await
         }
     };
@@ -128,22 +128,22 @@ async fn carry(
 struct Line {
     client: RunningService<RoleClient, ()>,
     states: [watch::Receiver<State>; 2],
-    /// Weather from the client to the server, and back.
-    weather: [watch::Sender<Weather>; 2],
+    /// Conditions from the client to the server, and back.
+    conditions: [watch::Sender<Conditions>; 2],
     tasks: JoinSet<()>,
 }
 
 impl Line {
     /// The server, whose timers begin `later` than the client's, is the side that accepted.
-    async fn new(layers: &Layers, weather: [Weather; 2], later: Duration) -> Self {
-        let weather = weather.map(watch::Sender::new);
+    async fn new(layers: &Layers, conditions: [Conditions; 2], later: Duration) -> Self {
+        let conditions = conditions.map(watch::Sender::new);
         let (near, left) = tokio::io::duplex(64 << 10);
         let (right, far) = tokio::io::duplex(64 << 10);
         let (left_read, left_write) = tokio::io::split(left);
         let (right_read, right_write) = tokio::io::split(right);
         let mut tasks = JoinSet::new();
-        tasks.spawn(carry(left_read, right_write, weather[0].subscribe()));
-        tasks.spawn(carry(right_read, left_write, weather[1].subscribe()));
+        tasks.spawn(carry(left_read, right_write, conditions[0].subscribe()));
+        tasks.spawn(carry(right_read, left_write, conditions[1].subscribe()));
         let dialled = WebSocketTransport::<RoleClient>::builder()
             .transport(layers.clone())
             .over_stream(near, Bytes::new(), Side::Client);
@@ -160,7 +160,7 @@ impl Line {
             }
         });
         let client = client.await.unwrap().unwrap();
-        Self { client, states, weather, tasks }
+        Self { client, states, conditions, tasks }
     }
 
     fn assert_connected(&self) {
@@ -204,26 +204,26 @@ async fn both_ends_find_out_that_the_other_has_vanished() {
     let (mut first, mut last) = (Duration::MAX, Duration::ZERO);
     for seed in 0..200 {
         let mut random = Random(seed);
-        let weather = [0, 1]
-            .map(|_| Weather::new(random.time(SECOND / 2), (seed % 3 == 0).then_some(1 << 20)));
+        let conditions = [0, 1]
+            .map(|_| Conditions::new(random.time(SECOND / 2), (seed % 3 == 0).then_some(1 << 20)));
         let later = random.time(PING_INTERVAL);
-        let mut line = Line::new(&Layers::default(), weather, later).await;
+        let mut line = Line::new(&Layers::default(), conditions, later).await;
         for _ in 0..random.below(3) {
             let words = chatter(line.client.peer().clone(), Random(random.next()));
             line.tasks.spawn(words);
         }
         sleep(random.time(SECOND * 90)).await;
         line.assert_connected();
-        let fate = if random.below(2) == 0 { Fate::Swallowed } else { Fate::Stuck };
-        for weather in &line.weather {
-            weather.send_modify(|weather| weather.fate = fate);
+        let delivery = if random.below(2) == 0 { Delivery::Dropped } else { Delivery::Blocked };
+        for conditions in &line.conditions {
+            conditions.send_modify(|conditions| conditions.delivery = delivery);
         }
         let cut = Instant::now();
         let [client, server] = line.states.clone().map(|state| timeout(SECOND * 120, ended(state)));
         let (client, server) = tokio::join!(client, server);
         for (end, at) in [("client", client), ("server", server)] {
             let took = at.unwrap_or_else(|_| panic!("seed {seed}: the {end} never knows")) - cut;
-            assert!(took <= bound, "seed {seed}: the {end} took {took:?}, {fate:?}");
+            assert!(took <= bound, "seed {seed}: the {end} took {took:?}, {delivery:?}");
             (first, last) = (first.min(took), last.max(took));
         }
     }
@@ -235,8 +235,8 @@ async fn both_ends_find_out_that_the_other_has_vanished() {
 /// then, and there is always a call that takes an hour.
 async fn bad_line(hours: usize, delay: Duration, stall: Duration, seed: u64) {
     let mut random = Random(seed);
-    let weather = [0, 1].map(|_| Weather::new(delay, Some(1 << 20)));
-    let line = Line::new(&Layers::default(), weather, random.time(PING_INTERVAL)).await;
+    let conditions = [0, 1].map(|_| Conditions::new(delay, Some(1 << 20)));
+    let line = Line::new(&Layers::default(), conditions, random.time(PING_INTERVAL)).await;
     let start = Instant::now();
     let end = start + SECOND * 3600 * hours as u32;
     let peer = line.client.peer().clone();
@@ -266,9 +266,9 @@ async fn bad_line(hours: usize, delay: Duration, stall: Duration, seed: u64) {
         let rest = if random.below(4) == 0 { random.time(stall) } else { stall };
         let until = Instant::now() + rest;
         let which = random.below(3);
-        for (number, weather) in line.weather.iter().enumerate() {
+        for (number, conditions) in line.conditions.iter().enumerate() {
             if which != number as u64 {
-                weather.send_modify(|weather| weather.stalled_until = until);
+                conditions.send_modify(|conditions| conditions.stalled_until = until);
             }
         }
         stalls += 1;

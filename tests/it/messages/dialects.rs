@@ -203,7 +203,7 @@ async fn a_request_takes_no_longer_than_it_may() {
         let config = Config::default().request_timeout(Duration::from_millis(50));
         let (_server, address, tools) = host(config).await;
         let mut raw = Raw::initialized(address).await;
-        let answer = raw.ask(&crate::common::call("slow", "deaf", json!({}))).await;
+        let answer = raw.ask(&crate::common::call("slow", "uncancellable", json!({}))).await;
         assert_eq!((&answer["id"], &answer["error"]["code"]), (&json!("slow"), &json!(-32001)));
         assert_eq!(answer["error"]["data"]["reason"], "timed_out");
         tools.begun(1).await;

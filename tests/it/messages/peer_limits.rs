@@ -30,7 +30,7 @@ use crate::common::{
     Inside, Tools, call, host, limit, listen,
     raw::{Frame, Raw, accepted, upgrade_request},
     scale,
-    scripted::{Link, Scene, hasty, result, session},
+    scripted::{Link, Scene, quick_reconnect, result, session},
     serve_tools, within,
 };
 
@@ -281,7 +281,8 @@ async fn a_session_says_what_the_server_takes_and_says_it_anew_on_the_next_link(
             session.replace("\"window_s\"", &format!("\"max_message\":{bytes},\"window_s\""))
         };
         let (listener, url) = listen().await;
-        let dialling = async { ().serve(hasty(connect(url)).await.unwrap()).await.unwrap() };
+        let dialling =
+            async { ().serve(quick_reconnect(connect(url)).await.unwrap()).await.unwrap() };
         let serving = async {
             let mut link = Link::new(&listener).await;
             assert_eq!(link.open().await, json!({}));
@@ -359,7 +360,11 @@ async fn no_more_requests_are_sent_than_the_server_takes() {
 /// Makes 100 calls of a server that has two places, which the first two calls still take after
 /// their callers have given up. It refuses all others so long, and answers each at once then.
 /// Returns the texts of the calls that it answered, in order, and the number of its refusals.
-async fn stormed(client: Client, mut raw: Raw, patience: Duration) -> (Vec<String>, usize) {
+async fn overloaded_calls(
+    client: Client,
+    mut raw: Raw,
+    patience: Duration,
+) -> (Vec<String>, usize) {
     let mut calls = Vec::new();
     for number in 0..100 {
         let client = client.clone();
@@ -369,7 +374,7 @@ async fn stormed(client: Client, mut raw: Raw, patience: Duration) -> (Vec<Strin
             }
             let mut options = PeerRequestOptions::default();
             options.timeout = Some(Duration::from_millis(200));
-            let call = CallToolRequest::new(tool("echo", json!({ "text": "zombie" })));
+            let call = CallToolRequest::new(tool("echo", json!({ "text": "given up" })));
             let call = client.send_request_with_option(call.into(), options).await?;
             call.await_response().await.map(|_| String::new())
         }));
@@ -385,7 +390,7 @@ async fn stormed(client: Client, mut raw: Raw, patience: Duration) -> (Vec<Strin
             }
             taken += 1;
             if taken <= 2 {
-                assert_eq!(call["params"]["arguments"]["text"], "zombie");
+                assert_eq!(call["params"]["arguments"]["text"], "given up");
             } else if begun.elapsed() < patience {
                 refused += 1;
                 raw.json(&too_many(&call)).await;
@@ -433,7 +438,8 @@ async fn calls_that_a_full_server_refuses_wait_until_it_takes_them() {
                     raw
                 };
                 let (client, raw) = tokio::join!(client, server);
-                let (answered, refused) = stormed(client, raw, Duration::from_secs(1)).await;
+                let (answered, refused) =
+                    overloaded_calls(client, raw, Duration::from_secs(1)).await;
                 assert_eq!(answered, in_order);
                 assert!((1..at_most).contains(&refused), "{limits:?}, {once}: {refused}");
             }
@@ -480,7 +486,7 @@ async fn calls_wait_for_handlers_that_go_on_after_their_callers_have_left() {
         for _ in 0..2 {
             let mut options = PeerRequestOptions::default();
             options.timeout = Some(Duration::from_millis(50));
-            let call = CallToolRequest::new(tool("deaf", json!({})));
+            let call = CallToolRequest::new(tool("uncancellable", json!({})));
             let call = client.send_request_with_option(call.into(), options).await.unwrap();
             assert!(matches!(call.await_response().await, Err(ServiceError::Timeout { .. })));
         }
@@ -583,7 +589,8 @@ async fn a_client_lives_on_that_was_closed_for_one_large_call() {
     limit(async {
         let tools = Tools::default();
         let address = crate::common::host_of_few_words(tools.clone()).await;
-        let client = ().serve(hasty(connect(format!("ws://{address}/mcp"))).await.unwrap());
+        let client =
+            ().serve(quick_reconnect(connect(format!("ws://{address}/mcp"))).await.unwrap());
         let client = client.await.unwrap();
         assert_eq!(echo(&client, "a").await.unwrap(), "a");
         let large = "x".repeat(LARGE);
@@ -631,7 +638,7 @@ async fn a_client_lives_on_that_has_closed_for_one_large_answer() {
         let address = crate::common::host_of_few_words(Tools::default()).await;
         let config = transport::Config::default()
             .socket(socket::Config::default().max_message_size(64 << 10));
-        let connect = hasty(connect(format!("ws://{address}/mcp"))).transport(config);
+        let connect = quick_reconnect(connect(format!("ws://{address}/mcp"))).transport(config);
         let client = ().serve(connect.await.unwrap()).await.unwrap();
         let error = told(client.call_tool(tool("big", json!({ "size": 70_000 }))).await);
         let data = error.data.unwrap();
@@ -658,7 +665,7 @@ async fn a_server_that_closes_so_time_and_again_is_not_dialled_for_ever() {
             }
             served
         });
-        let connect = hasty(connect(url));
+        let connect = quick_reconnect(connect(url));
         let mut state = connect.state();
         let client = ().serve(connect.await.unwrap()).await.unwrap();
         state.wait_for(|state| matches!(state, State::Closed(_))).await.unwrap();

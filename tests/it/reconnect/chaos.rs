@@ -47,7 +47,7 @@ use tokio::{
 };
 
 use crate::common::{
-    proxy::{Fate, Proxy},
+    proxy::{Faults, Proxy},
     scale, within,
 };
 
@@ -76,9 +76,9 @@ fn answer(number: u64) -> String {
 /// A service whose tool writes down the `number` of the call, waits for `ms` milliseconds, and
 /// answers.
 #[derive(Debug, Clone)]
-struct Chronicle(Arc<Mutex<File>>);
+struct Journal(Arc<Mutex<File>>);
 
-impl ServerHandler for Chronicle {
+impl ServerHandler for Journal {
     fn get_info(&self) -> ServerConfig {
         ServerConfig::new(ServerCapabilities::builder().enable_tools().build())
     }
@@ -103,11 +103,11 @@ impl ServerHandler for Chronicle {
 async fn a_server_process_for_the_other_test() {
     let Some(executed) = env::var_os(EXECUTED) else { return };
     let file = OpenOptions::new().append(true).create(true).open(executed).unwrap();
-    let chronicle = Chronicle(Arc::new(Mutex::new(file)));
+    let journal = Journal(Arc::new(Mutex::new(file)));
     let config = Config::default()
         .transport(layers(1))
         .drain(Drain::default().deadline(Duration::from_secs(5)).closes_per_second(1000));
-    let server = serve("127.0.0.1:0", move || chronicle.clone()).config(config).await.unwrap();
+    let server = serve("127.0.0.1:0", move || journal.clone()).config(config).await.unwrap();
     println!("\nlistening on {}", server.local_addr());
     let _ = tokio::io::stdin().read_to_end(&mut Vec::new()).await;
     server.shutdown().await;
@@ -195,7 +195,7 @@ enum Outcome {
 
 async fn call(peer: &Peer<RoleClient>, number: u64, ms: u64) -> Ended {
     let Value::Object(arguments) = json!({ "number": number, "ms": ms }) else { unreachable!() };
-    let params = CallToolRequestParams::new("chronicle").with_arguments(arguments);
+    let params = CallToolRequestParams::new("journal").with_arguments(arguments);
     let from = Instant::now();
     let Ok(result) = tokio::time::timeout(HUNG, peer.call_tool(params)).await else {
         panic!("the call {number} hangs")
@@ -219,7 +219,7 @@ async fn call(peer: &Peer<RoleClient>, number: u64, ms: u64) -> Ended {
 
 /// Draws what becomes of connections: some are cut in the handshake, most sooner or later, and some
 /// are far away.
-fn fates(seed: u64) -> impl FnMut() -> Fate {
+fn draw_faults(seed: u64) -> impl FnMut() -> Faults {
     let mut random = random(seed);
     move || {
         let cut_after = match random.random_range(0..10) {
@@ -231,7 +231,7 @@ fn fates(seed: u64) -> impl FnMut() -> Fate {
             None if random.random() => Duration::from_millis(random.random_range(1..20)),
             _ => Duration::ZERO,
         };
-        Fate { cut_after, reset: random.random(), latency, ..Fate::default() }
+        Faults { cut_after, reset: random.random(), latency, ..Faults::default() }
     }
 }
 
@@ -246,7 +246,7 @@ async fn client(proxy: &Proxy, number: usize) -> Client {
 }
 
 /// Cuts, stalls, kills and drains until it is told that it is enough.
-async fn havoc(
+async fn faults(
     seed: u64,
     executed: &Path,
     mut server: Process,
@@ -311,7 +311,7 @@ const NEWS: Duration = Duration::from_millis(200);
 /// Returns `true` if a server was killed, or drained, while the call was in flight, or was killed
 /// before and the client that made it did not know of that yet. What crosses the Close of a server
 /// that drains is not known to be unread.
-fn is_excused(ended: &Ended, changes: &[Change]) -> bool {
+fn is_expected(ended: &Ended, changes: &[Change]) -> bool {
     changes.iter().any(|change| {
         let until = if change.killed { change.until + NEWS } else { change.until };
         change.from <= ended.until && ended.from <= until
@@ -325,7 +325,7 @@ async fn chaos(seed: u64, calls: usize) -> [usize; 3] {
     let mut proxies = Vec::new();
     for number in 0..4 {
         let proxy = Proxy::new(server.address).await;
-        proxy.fates(fates(seed ^ (number << 32)));
+        proxy.draw_faults(draw_faults(seed ^ (number << 32)));
         proxies.push(proxy);
     }
     let enough = AtomicBool::new(false);
@@ -351,8 +351,8 @@ async fn chaos(seed: u64, calls: usize) -> [usize; 3] {
         enough.store(true, SeqCst);
         ended
     };
-    let havoc = havoc(seed, &executed.0, server, &proxies, &enough);
-    let (ended, changes) = tokio::join!(calling, havoc);
+    let faults = faults(seed, &executed.0, server, &proxies, &enough);
+    let (ended, changes) = tokio::join!(calling, faults);
     assert_eq!(ended.len(), calls);
     let times = executions(&executed.0);
     let mut outcomes = [0; 3];
@@ -364,8 +364,8 @@ async fn chaos(seed: u64, calls: usize) -> [usize; 3] {
             Outcome::NotSent => assert_eq!(times, 0, "{call:?}"),
             Outcome::Unknown => assert!(times <= 1, "executed {times} times: {call:?}"),
         }
-        let excused = call.outcome == Outcome::Answered || is_excused(call, &changes);
-        assert!(excused, "lost without need: {call:?} {changes:?}");
+        let expected = call.outcome == Outcome::Answered || is_expected(call, &changes);
+        assert!(expected, "lost without need: {call:?} {changes:?}");
     }
     let (dials, cuts) = proxies.iter().fold((0, 0), |(dials, cuts), proxy| {
         (dials + proxy.dials.load(SeqCst), cuts + proxy.cut_at.lock().unwrap().len())

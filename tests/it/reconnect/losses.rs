@@ -33,7 +33,7 @@ use crate::common::{
     Tools,
     counting::Counting,
     limit, listen,
-    proxy::{Fate, Proxy},
+    proxy::{Faults, Proxy},
     raw::{Frame, PING, PONG, Raw},
     scale,
     scripted::{Link, session},
@@ -43,14 +43,14 @@ use crate::common::{
 type Client = RunningService<RoleClient, ()>;
 
 /// Waits are as long as they may be, so that tests need not be.
-fn hasty(connect: Connect<RoleClient>) -> Connect<RoleClient> {
+fn quick_reconnect(connect: Connect<RoleClient>) -> Connect<RoleClient> {
     let bound = Duration::from_millis(20);
     let policy = ReconnectPolicy::default().first(bound).after_restart(bound).min(bound).max(bound);
     connect.reconnect(policy).resume(false)
 }
 
 async fn client(url: &str) -> Client {
-    ().serve(hasty(connect(url)).await.unwrap()).await.unwrap()
+    ().serve(quick_reconnect(connect(url)).await.unwrap()).await.unwrap()
 }
 
 fn tool(name: &'static str, arguments: serde_json::Value) -> CallToolRequestParams {
@@ -75,7 +75,7 @@ async fn calls_go_on_over_the_next_connection() {
     limit(async {
         let (_server, address) = serve_tools(&Tools::default(), Config::default()).await;
         let proxy = Proxy::new(address).await;
-        let connect = hasty(connect(proxy.url()));
+        let connect = quick_reconnect(connect(proxy.url()));
         let (mut state, mut events) = (connect.state(), connect.events());
         let client = ().serve(connect.await.unwrap()).await.unwrap();
         for round in 0..5 {
@@ -254,7 +254,7 @@ async fn who_is_told_that_it_is_not_wanted_stays_away() {
         for code in [1000, 1008, 4401, 4403, 4409] {
             let (server, address) = serve_tools(&Tools::default(), Config::default()).await;
             let proxy = Proxy::new(address).await;
-            let connect = hasty(connect(proxy.url()));
+            let connect = quick_reconnect(connect(proxy.url()));
             let mut state = connect.state();
             let client = ().serve(connect.await.unwrap()).await.unwrap();
             closed_with(&server, code.into()).await;
@@ -275,7 +275,7 @@ async fn a_refusal_that_is_meant_is_the_end() {
         let config = Config::default().authenticator(tokens);
         let (_shut, shut) = serve_tools(&Tools::default(), config).await;
         let proxy = Proxy::new(open).await;
-        let connect = hasty(connect(proxy.url()));
+        let connect = quick_reconnect(connect(proxy.url()));
         let mut events = connect.events();
         let client = ().serve(connect.await.unwrap()).await.unwrap();
         *proxy.target.lock().unwrap() = shut;
@@ -310,7 +310,7 @@ async fn a_token_is_asked_for_at_every_attempt_and_once_more_where_it_is_refused
             };
             async move { Ok::<_, String>(token.to_owned()) }
         };
-        let connect = hasty(connect(proxy.url()).bearer_provider(token));
+        let connect = quick_reconnect(connect(proxy.url()).bearer_provider(token));
         let (mut events, mut state) = (connect.events(), connect.state());
         let mut lost = async || {
             let away = |state: &State| matches!(state, State::Reconnecting { .. });
@@ -346,7 +346,7 @@ async fn a_new_connection_can_be_asked_for() {
     limit(async {
         let (_server, address) = serve_tools(&Tools::default(), Config::default()).await;
         let proxy = Proxy::new(address).await;
-        let connect = hasty(connect::<RoleClient>(proxy.url()));
+        let connect = quick_reconnect(connect::<RoleClient>(proxy.url()));
         let mut events = connect.events();
         let transport = connect.await.unwrap();
         let reconnect_handle = transport.reconnect_handle().unwrap();
@@ -378,7 +378,7 @@ async fn once_is_once() {
 async fn a_close_does_not_wait_for_a_server_that_is_away() {
     limit(async {
         let (server, address) = serve_tools(&Tools::default(), Config::default()).await;
-        let connect = hasty(connect(format!("ws://{address}/mcp")));
+        let connect = quick_reconnect(connect(format!("ws://{address}/mcp")));
         let mut state = connect.state();
         let client = ().serve(connect.await.unwrap()).await.unwrap();
         server.shutdown().await;
@@ -403,7 +403,7 @@ async fn of_many_cuts_each_call_ends_once_and_truly() {
     let service = counting.clone();
     let server = mcp_ws_transport::serve("127.0.0.1:0", move || service.clone()).await.unwrap();
     let proxy = Proxy::new(server.local_addr()).await;
-    proxy.fate(Fate { cut_after: Some(3000), ..Fate::default() });
+    proxy.faults(Faults { cut_after: Some(3000), ..Faults::default() });
     let client = client(&proxy.url()).await;
     let mut random = TestRng::from_seed(RngAlgorithm::ChaCha, &[7; 32]);
     let (not_sent, unknown, slowest) =
@@ -412,7 +412,7 @@ async fn of_many_cuts_each_call_ends_once_and_truly() {
     for cut in 0..cuts {
         // Enough for the handshake and some of what follows.
         let bytes = 1500 + random.next_u32() as usize % 6000;
-        proxy.fate(Fate { cut_after: Some(bytes), reset: cut % 2 == 0, ..Fate::default() });
+        proxy.faults(Faults { cut_after: Some(bytes), reset: cut % 2 == 0, ..Faults::default() });
         let calls = (0..10).map(|lane| {
             let number = next + lane;
             let (client, counting) = (&client, &counting);
@@ -475,7 +475,7 @@ async fn a_server_that_never_has_enough_of_new_tokens_is_left_alone() {
         });
         let proxy = Proxy::new(address).await;
         let token = |_| async { Ok::<_, String>("right".to_owned()) };
-        let connect = hasty(connect::<RoleClient>(proxy.url()).bearer_provider(token));
+        let connect = quick_reconnect(connect::<RoleClient>(proxy.url()).bearer_provider(token));
         let mut state = connect.state();
         let _ = ().serve(connect.await.unwrap()).await;
         let closed = |state: &State| matches!(state, State::Closed(_));

@@ -21,13 +21,13 @@ use tokio::runtime::{Builder, Runtime};
 
 use crate::common::{counting::Counting, limit, proxy::Proxy, scale, within};
 
-/// A server with a runtime of its own, all of which can die in an instant.
-struct Mortal {
+/// A server with a runtime of its own, which can be killed at once.
+struct KillableServer {
     runtime: Runtime,
     server: Server,
 }
 
-impl Mortal {
+impl KillableServer {
     async fn new(counting: &Counting) -> Self {
         let runtime = Builder::new_multi_thread().worker_threads(1).enable_all().build().unwrap();
         let counting = counting.clone();
@@ -37,8 +37,8 @@ impl Mortal {
         Self { runtime, server }
     }
 
-    /// Without a word, or with a Close for everyone.
-    async fn dies(self, killed: bool) {
+    /// Ends the server: killed, or with a Close for each client.
+    async fn end(self, killed: bool) {
         if !killed {
             self.runtime.spawn(self.server.shutdown()).await.unwrap();
         }
@@ -47,7 +47,7 @@ impl Mortal {
 }
 
 /// Waits are as long as they may be, so that tests need not be.
-fn hasty(connect: Connect<RoleClient>) -> Connect<RoleClient> {
+fn quick_reconnect(connect: Connect<RoleClient>) -> Connect<RoleClient> {
     let bound = Duration::from_millis(20);
     connect.reconnect(
         ReconnectPolicy::default().first(bound).after_restart(bound).min(bound).max(bound),
@@ -120,9 +120,9 @@ async fn restarted(events: &mut Events<Event>) {
 async fn of_many_restarts(resume: bool) {
     let rounds = scale(40, 1000) as i64;
     let counting = Counting::default();
-    let mut server = Mortal::new(&counting).await;
+    let mut server = KillableServer::new(&counting).await;
     let proxy = Proxy::new(server.server.local_addr()).await;
-    let connect = hasty(connect(proxy.url())).resume(resume);
+    let connect = quick_reconnect(connect(proxy.url())).resume(resume);
     let (mut events, mut state) = (connect.events(), connect.state());
     let client = ().serve(connect.await.unwrap()).await.unwrap();
     let mut random = TestRng::from_seed(RngAlgorithm::ChaCha, &[7; 32]);
@@ -140,13 +140,13 @@ async fn of_many_restarts(resume: bool) {
         let calls: Vec<_> = calls.collect();
         tokio::time::sleep(Duration::from_millis(random.random_range(0..20))).await;
         let (killed, gap): (bool, bool) = (random.random(), random.random());
-        let mut next = Mortal::new(&counting).await;
+        let mut next = KillableServer::new(&counting).await;
         std::mem::swap(&mut next, &mut server);
         // It is there already, or it takes a while; whoever still got through to the old one in the
         // meantime might be told to come again in five seconds.
         let (address, nowhere) = (server.server.local_addr(), "127.0.0.1:1".parse().unwrap());
         *proxy.target.lock().unwrap() = if gap { nowhere } else { address };
-        next.dies(killed).await;
+        next.end(killed).await;
         if gap {
             tokio::time::sleep(Duration::from_millis(random.random_range(0..100))).await;
         }
@@ -164,7 +164,7 @@ async fn of_many_restarts(resume: bool) {
     }
 
     // It does not come back, and the client ends: what waits was never sent.
-    server.dies(true).await;
+    server.end(true).await;
     let away = |state: &State| matches!(state, State::Reconnecting { .. });
     within(Duration::from_secs(1), state.wait_for(away)).await.unwrap();
     let calls: Vec<_> = (10 * rounds..10 * rounds + 10)

@@ -23,12 +23,12 @@ use serde_json::{Value, json};
 
 use crate::common::{
     counting::Counting,
-    proxy::{Fate, Proxy},
+    proxy::{Faults, Proxy},
     scale, within,
 };
 
 /// Waits are as long as they may be, so that tests need not be.
-fn hasty(connect: Connect<RoleClient>) -> Connect<RoleClient> {
+fn quick_reconnect(connect: Connect<RoleClient>) -> Connect<RoleClient> {
     let bound = Duration::from_millis(5);
     connect.reconnect(
         ReconnectPolicy::default().first(bound).after_restart(bound).min(bound).max(bound),
@@ -50,15 +50,15 @@ async fn of_many_cuts_no_call_notices_anything() {
     let service = counting.clone();
     let server = mcp_ws_transport::serve("127.0.0.1:0", move || service.clone()).await.unwrap();
     let proxy = Proxy::new(server.local_addr()).await;
-    let connect = hasty(connect(proxy.url()));
+    let connect = quick_reconnect(connect(proxy.url()));
     let mut events = connect.events();
     let client = ().serve(connect.await.unwrap()).await.unwrap();
 
     let mut random = TestRng::from_seed(RngAlgorithm::ChaCha, &[7; 32]);
-    proxy.fates(move || Fate {
+    proxy.draw_faults(move || Faults {
         cut_after: Some(random.random_range(1..6000)),
         reset: random.random(),
-        ..Fate::default()
+        ..Faults::default()
     });
     proxy.cut();
     let slowest = Mutex::new(Duration::ZERO);

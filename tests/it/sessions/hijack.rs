@@ -231,17 +231,17 @@ async fn of_many_guesses_none_is_right_and_the_owner_is_undisturbed() {
             };
             let received = random.random_range(0..50_u64);
             let open = json!({ "session": session, "secret": secret, "received": received });
-            let mut thief = Link::open(address, who, &open).await.unwrap();
-            let told = (&thief.session["resumed"], &thief.session["why"]);
+            let mut attacker = Link::open(address, who, &open).await.unwrap();
+            let told = (&attacker.session["resumed"], &attacker.session["why"]);
             assert_eq!(told, (&json!(false), &json!("unknown")), "guess {number}");
-            assert_ne!(thief.name().0, session);
+            assert_ne!(attacker.name().0, session);
             match random.random_range(0..3) {
-                0 => thief.raw.reset(),
-                1 => thief.raw.send(Frame::close(1000)).await,
+                0 => attacker.raw.reset(),
+                1 => attacker.raw.send(Frame::close(1000)).await,
                 // What it has is a session like any other, with nothing in it.
                 _ => {
-                    thief.raw.initialize().await;
-                    thief.raw.send(Frame::close(1000)).await;
+                    attacker.raw.initialize().await;
+                    attacker.raw.send(Frame::close(1000)).await;
                 }
             }
         }

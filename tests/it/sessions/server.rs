@@ -155,11 +155,11 @@ async fn whoever_is_not_the_owner_gets_a_new_session_and_the_owner_keeps_his() {
         let mut unknown = client.asks(0);
         unknown["session"] = "guess".into();
         for (who, asks) in [(bob, client.asks(0)), (alice, wrong), (alice, unknown)] {
-            let mut thief = Client::open(address, who, &asks).await;
-            let told = &thief.session;
+            let mut attacker = Client::open(address, who, &asks).await;
+            let told = &attacker.session;
             assert_eq!((&told["resumed"], &told["why"]), (&json!(false), &json!("unknown")));
             assert_ne!(told["session"], client.session["session"]);
-            thief.raw.initialize().await;
+            attacker.raw.initialize().await;
         }
         let answer = client.raw.ask(&call(1, "echo", json!({ "text": "mine" }))).await;
         assert_eq!(text_of(&answer), "mine");
@@ -252,7 +252,7 @@ async fn a_session_ends_when_its_window_does_and_so_do_its_handlers() {
         let config = Config::default().sessions(SessionConfig::default().window(Duration::from_secs(7)));
         let (server, address) = serve_tools(&tools, config).await;
         let mut client = Client::new(address).await;
-        client.raw.json(&call(1, "deaf", json!({}))).await;
+        client.raw.json(&call(1, "uncancellable", json!({}))).await;
         tools.begun(1).await;
         let asks = client.asks(1);
         lose(&server, client.raw).await;
@@ -408,7 +408,7 @@ async fn a_server_that_stops_waits_for_nobody_who_is_away() {
         let tools = Tools::default();
         let (server, address) = serve_tools(&tools, Config::default()).await;
         let mut client = Client::new(address).await;
-        client.raw.json(&call(1, "deaf", json!({}))).await;
+        client.raw.json(&call(1, "uncancellable", json!({}))).await;
         tools.begun(1).await;
         lose(&server, client.raw).await;
         let stopping = tokio::time::Instant::now();

@@ -463,16 +463,16 @@ async fn a_server_stops_in_time_whatever_its_clients_do() {
             .await
             .unwrap();
         let address = server.local_addr();
-        let deaf = Raw::initialized(address).await;
+        let unread = Raw::initialized(address).await;
         let silent = Raw::dial(address).await;
         let bare = TcpStream::connect(address).await.unwrap();
         let mut busy = Raw::initialized(address).await;
-        busy.json(&call(1, "deaf", json!({}))).await;
+        busy.json(&call(1, "uncancellable", json!({}))).await;
         tools.begun(1).await;
         let start = Instant::now();
         within(Duration::from_secs(6), server.shutdown()).await;
         assert!(start.elapsed() < Duration::from_secs(5), "{:?}", start.elapsed());
-        drop((deaf, silent, bare, busy));
+        drop((unread, silent, bare, busy));
     })
     .await;
 }
@@ -512,7 +512,7 @@ async fn a_stopping_server_answers_what_is_about_to_finish() {
         let service = tools.clone();
         let server = serve("127.0.0.1:0", move || service.clone()).await.unwrap();
         let mut raw = Raw::initialized(server.local_addr()).await;
-        raw.json(&call(1, "deaf", json!({}))).await;
+        raw.json(&call(1, "uncancellable", json!({}))).await;
         tools.begun(1).await;
         let shutdown = tokio::spawn(server.shutdown());
         tokio::time::sleep(Duration::from_millis(100)).await;

@@ -123,7 +123,7 @@ async fn a_call_that_outlasts_the_deadline_is_answered_with_an_error() {
         let tools = Tools::default();
         let (server, address) = serve_tools(&tools, deadline(ms(1000))).await;
         let mut raw = Raw::initialized(address).await;
-        raw.json(&call(7, "deaf", json!({}))).await;
+        raw.json(&call(7, "uncancellable", json!({}))).await;
         tools.begun(1).await;
         let start = Instant::now();
         let client = async {
@@ -163,11 +163,11 @@ async fn nobody_holds_up_a_drain() {
             stuffed.json(&call(id, "big", json!({ "size": 1 << 20 }))).await;
         }
         let mut busy = Raw::initialized(address).await;
-        busy.json(&call(1, "deaf", json!({}))).await;
+        busy.json(&call(1, "uncancellable", json!({}))).await;
         let mut quits = Raw::initialized(address).await;
-        quits.json(&call(1, "deaf", json!({}))).await;
+        quits.json(&call(1, "uncancellable", json!({}))).await;
         let mut resets = Raw::initialized(address).await;
-        resets.json(&call(1, "deaf", json!({}))).await;
+        resets.json(&call(1, "uncancellable", json!({}))).await;
         tools.begun(3).await;
         let start = Instant::now();
         let clients = async {

@@ -245,7 +245,7 @@ async fn a_disconnect_may_come_at_any_moment() {
                 let _ = raw.try_write(Frame::close(4321).bytes(true)).await;
             }
         };
-        let executioner = async {
+        let disconnecting = async {
             let mut ended = 0;
             let mut open = Vec::new();
             while ended < rounds {
@@ -271,7 +271,7 @@ async fn a_disconnect_may_come_at_any_moment() {
             }
             assert!(open.is_empty(), "{open:?}");
         };
-        tokio::join!(clients, executioner);
+        tokio::join!(clients, disconnecting);
         assert_eq!(registry.health().active, 0);
     })
     .await;

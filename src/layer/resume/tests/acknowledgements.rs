@@ -14,7 +14,7 @@ async fn sixty_four_messages_are_acknowledged_at_once() {
     assert_eq!(side.sent(), ["@ack 64"]);
     // What is said in answer may take it along.
     assert_eq!((side.peer.flushes(), side.receive_count.received()), (0, 64));
-    assert!(side.line.is_woken());
+    assert!(side.layer.is_woken());
     side.assert_quiet();
     assert_eq!(side.peer.flushes(), 1);
 }
@@ -37,7 +37,7 @@ async fn less_is_acknowledged_after_a_second() {
     let mut side = Side::new();
     side.assert_quiet();
     advance(100 * SECOND).await;
-    assert!(!side.line.is_woken(), "no timer runs for nothing");
+    assert!(!side.layer.is_woken(), "no timer runs for nothing");
     for sent in [1, 3] {
         (0..sent).for_each(|_| side.peer.send("{}".into()));
         (0..sent).for_each(|_| side.assert_receives("{}"));
@@ -46,14 +46,14 @@ async fn less_is_acknowledged_after_a_second() {
         side.assert_quiet();
         assert!(side.sent().is_empty());
         advance(Duration::from_millis(1)).await;
-        assert!(side.line.is_woken());
+        assert!(side.layer.is_woken());
         side.assert_quiet();
         assert_eq!(side.sent().len(), 1);
     }
     assert_eq!(side.receive_count.received(), 4);
     side.assert_quiet();
     advance(100 * SECOND).await;
-    assert!(!side.line.is_woken());
+    assert!(!side.layer.is_woken());
 }
 
 /// The timer is set again for what came while it ran, by when that came.
@@ -74,7 +74,7 @@ async fn a_timer_that_runs_is_left_alone() {
     side.assert_quiet();
     assert!(side.sent().is_empty());
     advance(SECOND / 2).await;
-    assert!(side.line.is_woken());
+    assert!(side.layer.is_woken());
     side.assert_quiet();
     assert_eq!(side.sent(), ["@ack 65"]);
 }
@@ -90,7 +90,7 @@ async fn an_acknowledgement_that_had_to_wait_is_the_newest() {
     side.assert_quiet();
     assert!(side.sent().is_empty());
     side.peer.block(false);
-    assert!(side.line.is_woken());
+    assert!(side.layer.is_woken());
     side.assert_quiet();
     assert_eq!(side.sent(), ["@ack 200"]);
 }

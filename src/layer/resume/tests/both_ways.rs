@@ -1,5 +1,5 @@
 //! Heavy traffic in both directions over a slow network, with a session and without. Every call
-//! ends, and no side goes deaf.
+//! ends, and no side stops receiving.
 
 use std::sync::atomic::{AtomicUsize, Ordering::SeqCst};
 

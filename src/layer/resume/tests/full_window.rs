@@ -35,10 +35,10 @@ async fn a_full_window_waits_for_an_acknowledgement() {
     side.send(Message::text("x".repeat(1000)));
     assert_pending!(side.poll_ready());
     side.peer.send("@ack 1".into());
-    assert!(side.line.is_woken());
+    assert!(side.layer.is_woken());
     assert_pending!(side.poll_ready());
     side.peer.send("@ack 2".into());
-    assert!(side.line.is_woken());
+    assert!(side.layer.is_woken());
     side.send("3");
     side.peer.send("@ack 2".into());
     side.assert_quiet();
@@ -59,7 +59,7 @@ async fn what_fills_the_window_is_flushed_while_more_waits() {
     assert_pending!(side.poll_ready());
     assert_eq!(side.peer.flushes(), before + 1);
     side.peer.block(false);
-    assert!(side.line.is_woken());
+    assert!(side.layer.is_woken());
     for _ in 0..3 {
         assert_pending!(side.poll_ready());
         assert_eq!(side.peer.flushes(), before + 2);
@@ -72,7 +72,7 @@ async fn a_writer_reads_acknowledgements_and_leaves_messages_to_the_reader() {
     side.send("1");
     side.peer.send("a".into());
     assert_pending!(side.poll_ready());
-    assert!(side.line.is_woken(), "the reader would not know");
+    assert!(side.layer.is_woken(), "the reader would not know");
     side.peer.send("b".into());
     side.peer.send("@ack 1".into());
     side.peer.send("c".into());
@@ -237,7 +237,7 @@ async fn a_peer_that_has_read_all_and_acknowledges_nothing_is_closed_in_30_secon
         assert_pending!(side.poll_ready());
         assert!(side.pings().is_empty());
         advance(Duration::from_millis(1)).await;
-        assert!(side.line.is_woken());
+        assert!(side.layer.is_woken());
         let ping = side.assert_pings();
         // Whatever else it says.
         ["@ack 0", "{}"].into_iter().for_each(|text| side.peer.send(text.into()));
@@ -423,12 +423,12 @@ async fn the_window_of_the_side_that_dialled_is_a_mebibyte_at_most() {
         receive_count.begin(start);
         let config = Config::default().window_bytes(4 << 20);
         let reconnect = Reconnect::new(link, Source::default());
-        let mut line = spawn(Resume::with_receive_count(reconnect, config, receive_count));
+        let mut layer = spawn(Resume::with_receive_count(reconnect, config, receive_count));
         let mut taken = 0;
-        while line.enter(|cx, line| line.poll_ready(cx)).is_ready() {
+        while layer.enter(|cx, layer| layer.poll_ready(cx)).is_ready() {
             taken += 1;
             let message = Outgoing::new(taken, Message::text("x".repeat(1 << 20)));
-            line.enter(|_, line| line.start_send(message)).unwrap();
+            layer.enter(|_, layer| layer.start_send(message)).unwrap();
         }
         assert_eq!(taken, fits);
     }
@@ -437,8 +437,8 @@ async fn the_window_of_the_side_that_dialled_is_a_mebibyte_at_most() {
 /// A queue on top, and a task that waits for a flush, change nothing.
 #[tokio::test(start_paused = true)]
 async fn an_acknowledgement_lets_the_queue_go_on_at_once() {
-    let (line, peer, _, _) = line(1);
-    let mut shared = SharedLink::new(line, shared_link::Config::default());
+    let (layer, peer, _, _) = layer(1);
+    let mut shared = SharedLink::new(layer, shared_link::Config::default());
     shared.start_send_unpin("1".into()).unwrap();
     assert_ready_ok!(spawn(shared.flushed()).poll());
     shared.start_send_unpin("2".into()).unwrap();

@@ -6,7 +6,7 @@ use proptest::{collection::vec, prelude::*, test_runner::TestRunner};
 use super::*;
 
 #[derive(Debug, Clone)]
-enum Deed {
+enum Step {
     Send,
     Receive,
     Ack(Number),
@@ -40,7 +40,7 @@ impl Number {
     }
 }
 
-fn deed() -> impl Strategy<Value = Deed> {
+fn step() -> impl Strategy<Value = Step> {
     let number = || {
         prop_oneof![
             2 => (-1_i64..2).prop_map(Number::Acked),
@@ -52,17 +52,17 @@ fn deed() -> impl Strategy<Value = Deed> {
     let name = prop_oneof![Just("@ack "), Just("@open "), Just("@session "), Just("@"), Just("")];
     let text = (name, any::<String>()).prop_map(|(name, rest)| format!("{name}{rest}"));
     prop_oneof![
-        6 => Just(Deed::Send),
-        3 => Just(Deed::Receive),
-        6 => number().prop_map(Deed::Ack),
-        1 => text.prop_map(Deed::Say),
-        2 => number().prop_map(Deed::Resume),
-        1 => Just(Deed::Restart),
+        6 => Just(Step::Send),
+        3 => Just(Step::Receive),
+        6 => number().prop_map(Step::Ack),
+        1 => text.prop_map(Step::Say),
+        2 => number().prop_map(Step::Resume),
+        1 => Just(Step::Restart),
     ]
 }
 
 /// Returns `true` if the peer may do it.
-fn does(side: &mut Side, counts: &mut Counts, deed: Deed) -> bool {
+fn does(side: &mut Side, counts: &mut Counts, step: Step) -> bool {
     let told = |counts: &mut Counts, number| {
         let allowed = (counts.acked..=counts.sent).contains(&number);
         if allowed {
@@ -70,22 +70,22 @@ fn does(side: &mut Side, counts: &mut Counts, deed: Deed) -> bool {
         }
         allowed
     };
-    match deed {
-        Deed::Send => {
+    match step {
+        Step::Send => {
             side.send("{}");
             counts.sent += 1;
             true
         }
-        Deed::Receive => {
+        Step::Receive => {
             side.peer.send("{}".into());
             true
         }
-        Deed::Ack(number) => {
+        Step::Ack(number) => {
             let number = number.near(*counts);
             side.peer.send(Message::text(format!("@ack {number}")));
             told(counts, number)
         }
-        Deed::Say(text) => {
+        Step::Say(text) => {
             let number = text.strip_prefix("@ack ").and_then(|digits| {
                 let number = digits.parse::<u64>().ok()?;
                 (number.to_string() == digits).then_some(number)
@@ -95,12 +95,12 @@ fn does(side: &mut Side, counts: &mut Counts, deed: Deed) -> bool {
             side.peer.send(Message::text(text));
             allowed
         }
-        Deed::Resume(number) => {
+        Step::Resume(number) => {
             let number = number.near(*counts);
             side.peer = side.source.give(side.receive_count.freeze().resumed(number));
             told(counts, number)
         }
-        Deed::Restart => {
+        Step::Restart => {
             *counts = Counts::default();
             side.restart();
             true
@@ -123,12 +123,12 @@ fn read(side: &mut Side) -> Option<Error> {
 #[test]
 fn it_works_on_or_it_is_closed() {
     let refused = std::cell::Cell::new(0);
-    let run = |deeds: Vec<Deed>| {
+    let run = |steps: Vec<Step>| {
         on_its_own_clock(async {
             let (mut side, mut counts) = (Side::new(), Counts::default());
-            for deed in deeds {
-                let shown = format!("{deed:?}");
-                let allowed = does(&mut side, &mut counts, deed);
+            for step in steps {
+                let shown = format!("{step:?}");
+                let allowed = does(&mut side, &mut counts, step);
                 let error = read(&mut side);
                 if allowed {
                     assert!(error.is_none(), "{shown} at {counts:?}: {error:?}");
@@ -151,15 +151,15 @@ fn it_works_on_or_it_is_closed() {
         });
         Ok(())
     };
-    TestRunner::new(cases(500)).run(&vec(deed(), 0..25), run).unwrap();
+    TestRunner::new(cases(500)).run(&vec(step(), 0..25), run).unwrap();
     println!("{refused:?} refused");
     assert!(refused.get() > 100, "nothing was tried");
 }
 
 #[tokio::test(start_paused = true)]
 async fn everyone_who_waits_hears_of_it_and_the_link_is_closed() {
-    let (line, peer, _, _) = line(1);
-    let mut shared = SharedLink::new(line, shared_link::Config::default());
+    let (layer, peer, _, _) = layer(1);
+    let mut shared = SharedLink::new(layer, shared_link::Config::default());
     shared.start_send_unpin("1".into()).unwrap();
     shared.start_send_unpin("2".into()).unwrap();
     let mut flushed = spawn(shared.flushed());

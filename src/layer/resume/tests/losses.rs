@@ -37,7 +37,7 @@ async fn the_reader_alone_sends_again_as_the_link_takes_it() {
     assert_pending!(side.poll_ready());
     assert!(side.sent().is_empty());
     side.peer.block(false);
-    assert!(side.line.is_woken());
+    assert!(side.layer.is_woken());
     side.assert_quiet();
     assert_eq!((side.sent(), side.peer.flushes()), (vec!["1".into(), "2".into()], 1));
 }
@@ -99,8 +99,8 @@ async fn a_lost_link_is_told_once_it_is_known_that_nothing_was_kept() {
 
 #[tokio::test(start_paused = true)]
 async fn a_flush_outlives_the_link_and_the_queue_keeps_what_no_link_was_handed() {
-    let (line, peer, source, receive_count) = line(1 << 20);
-    let mut shared = SharedLink::new(line, shared_link::Config::default());
+    let (layer, peer, source, receive_count) = layer(1 << 20);
+    let mut shared = SharedLink::new(layer, shared_link::Config::default());
     let mut reader = spawn(shared.clone());
     shared.start_send_unpin("1".into()).unwrap();
     peer.break_writes();

@@ -200,7 +200,7 @@ impl World {
         let Some((session, side)) = self.side(from) else { return Poll::Pending };
         ready!(side.poll_ready())?;
         let message = Outgoing::new(number, Message::text(format!("{number} {:size$}", "")));
-        side.line.enter(|_, line| line.start_send(message)).unwrap();
+        side.layer.enter(|_, layer| layer.start_send(message)).unwrap();
         let _ = side.poll_flush();
         self.next = number;
         let to = if from == Client { Server } else { Client };
@@ -339,7 +339,7 @@ impl World {
     fn is_settled(&mut self) -> bool {
         let Model { sent_to, arrived_at } = &self.models[self.client_in];
         let (server, _) = self.servers[self.client_in].as_mut().unwrap();
-        let kept = |side: &mut Side| side.line.enter(|_, line| line.send_window.kept_bytes());
+        let kept = |side: &mut Side| side.layer.enter(|_, layer| layer.send_window.kept_bytes());
         sent_to.each_ref().map(Vec::len) == *arrived_at
             && [&mut self.client, server].map(kept) == [0, 0]
     }

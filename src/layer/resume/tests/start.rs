@@ -10,8 +10,8 @@ impl Side {
             (fake::link(), Source::default(), ReceiveCount::default());
         receive_count.begin(start);
         let reconnect = Reconnect::new(link, source.clone());
-        let line = Resume::with_receive_count(reconnect, Config::default(), receive_count.clone());
-        Self { line: spawn(line), peer, source, receive_count, tickets: 0 }
+        let layer = Resume::with_receive_count(reconnect, Config::default(), receive_count.clone());
+        Self { layer: spawn(layer), peer, source, receive_count, tickets: 0 }
     }
 
     /// The link is lost, which is told at once.
@@ -115,7 +115,7 @@ async fn a_loss_is_told_when_the_peer_no_longer_keeps_the_session() {
         advance(119 * SECOND).await;
         side.assert_quiet();
         advance(2 * SECOND).await;
-        assert!(side.line.is_woken());
+        assert!(side.layer.is_woken());
         assert!(matches!(assert_ready!(side.next()), Some(Ok(LinkEvent::Down(_)))));
         side.assert_quiet();
         if is_kept_longer {
@@ -145,7 +145,7 @@ async fn a_lost_session_is_waited_for_an_hour_at_most_and_goes_on_even_then() {
         advance(waited * SECOND - Duration::from_millis(1)).await;
         side.assert_quiet();
         advance(Duration::from_millis(1)).await;
-        assert!(side.line.is_woken());
+        assert!(side.layer.is_woken());
         assert!(matches!(assert_ready!(side.next()), Some(Ok(LinkEvent::Down(_)))));
         assert_eq!(side.resume(0), 1);
     }

@@ -13,7 +13,7 @@ use super::{
 };
 
 #[derive(Debug, Clone)]
-enum Deed {
+enum Step {
     /// The peer sends so many messages of this size, whatever its window holds.
     Say(usize, usize),
     /// The peer acknowledges this share of what has arrived.
@@ -55,24 +55,24 @@ impl Share {
     }
 }
 
-fn deed() -> impl Strategy<Value = Deed> {
+fn step() -> impl Strategy<Value = Step> {
     let share = || prop_oneof![(0_u64..4).prop_map(Share), Just(Share::ALL)];
     let large = (1_usize << 19)..(1 << 20);
     prop_oneof![
-        15 => (1_usize..8, 0_usize..120).prop_map(|(count, size)| Deed::Say(count, size)),
-        9 => (1_usize..12, large).prop_map(|(count, size)| Deed::Say(count, size)),
-        8 => share().prop_map(Deed::Acknowledge),
-        8 => Just(Deed::Pong),
-        2 => Just(Deed::Lose),
-        3 => Just(Deed::Freeze),
-        6 => share().prop_map(Deed::Resume),
-        1 => Just(Deed::Restart),
-        12 => (0_usize..120).prop_map(Deed::Send),
-        14 => Just(Deed::Wait),
-        8 => (1_usize..20).prop_map(Deed::Read),
-        2 => any::<bool>().prop_map(Deed::Block),
-        8 => prop_oneof![Just(1_u32), Just(10), Just(40)].prop_map(Deed::Time),
-        1 => (1_u32..200).prop_map(Deed::Stall),
+        15 => (1_usize..8, 0_usize..120).prop_map(|(count, size)| Step::Say(count, size)),
+        9 => (1_usize..12, large).prop_map(|(count, size)| Step::Say(count, size)),
+        8 => share().prop_map(Step::Acknowledge),
+        8 => Just(Step::Pong),
+        2 => Just(Step::Lose),
+        3 => Just(Step::Freeze),
+        6 => share().prop_map(Step::Resume),
+        1 => Just(Step::Restart),
+        12 => (0_usize..120).prop_map(Step::Send),
+        14 => Just(Step::Wait),
+        8 => (1_usize..20).prop_map(Step::Read),
+        2 => any::<bool>().prop_map(Step::Block),
+        8 => prop_oneof![Just(1_u32), Just(10), Just(40)].prop_map(Step::Time),
+        1 => (1_u32..200).prop_map(Step::Stall),
     ]
 }
 
@@ -192,7 +192,7 @@ impl<'a> Trial<'a> {
     }
 
     fn is_full(&mut self) -> bool {
-        self.side.line.enter(|_, line| line.send_window.is_full())
+        self.side.layer.enter(|_, layer| layer.send_window.is_full())
     }
 
     /// The peer reads all that has arrived at it.
@@ -295,7 +295,7 @@ impl<'a> Trial<'a> {
                 self.sent += 1;
                 let text = format!("{} {:size$}", self.sent, "");
                 let message = Outgoing::new(self.sent, Message::text(text));
-                self.side.line.enter(|_, line| line.start_send(message))?;
+                self.side.layer.enter(|_, layer| layer.start_send(message))?;
                 let _ = self.side.poll_flush();
                 if !self.is_full() {
                     self.progress = Instant::now();
@@ -321,8 +321,8 @@ impl<'a> Trial<'a> {
 
     /// The error of a link that is lost is for the reader.
     fn fails(&mut self, error: Error) -> Result<(), Error> {
-        let has_ended = |line: Pin<&mut Line>| matches!(line.phase, Phase::Ended(_));
-        if self.side.line.enter(|_, line| has_ended(line)) { Err(error) } else { Ok(()) }
+        let has_ended = |layer: Pin<&mut Layer>| matches!(layer.phase, Phase::Ended(_));
+        if self.side.layer.enter(|_, layer| has_ended(layer)) { Err(error) } else { Ok(()) }
     }
 
     fn read(&mut self, most: usize) -> Result<(), Error> {
@@ -347,36 +347,36 @@ impl<'a> Trial<'a> {
         Ok(())
     }
 
-    async fn does(&mut self, deed: Deed) -> Result<(), Error> {
+    async fn does(&mut self, step: Step) -> Result<(), Error> {
         let is_restarting = self.is_restarting();
-        match deed {
-            Deed::Say(count, size) if self.is_up => (0..count).for_each(|_| self.say(size)),
-            Deed::Acknowledge(share) if self.is_up => self.acknowledge(share),
-            Deed::Pong if !matches!(self.answers, Answers::Silent) => self.pong(),
-            Deed::Lose if self.is_up => {
+        match step {
+            Step::Say(count, size) if self.is_up => (0..count).for_each(|_| self.say(size)),
+            Step::Acknowledge(share) if self.is_up => self.acknowledge(share),
+            Step::Pong if !matches!(self.answers, Answers::Silent) => self.pong(),
+            Step::Lose if self.is_up => {
                 self.is_up = false;
                 self.side.peer.send(Message::Close(Some(CloseCode::GoingAway.into())));
             }
-            Deed::Freeze if !is_restarting => self.freeze(),
-            Deed::Resume(share) if !is_restarting => self.resume(share),
-            Deed::Restart if !is_restarting && self.sessions.len() < SESSIONS => self.restart(),
-            Deed::Send(size) => self.send(size)?,
-            Deed::Wait => self.wait()?,
-            Deed::Read(most) => self.read(most)?,
-            Deed::Block(on) => self.side.peer.block(on),
-            Deed::Time(seconds) => {
+            Step::Freeze if !is_restarting => self.freeze(),
+            Step::Resume(share) if !is_restarting => self.resume(share),
+            Step::Restart if !is_restarting && self.sessions.len() < SESSIONS => self.restart(),
+            Step::Send(size) => self.send(size)?,
+            Step::Wait => self.wait()?,
+            Step::Read(most) => self.read(most)?,
+            Step::Block(on) => self.side.peer.block(on),
+            Step::Time(seconds) => {
                 for _ in 0..seconds {
                     self.wait()?;
                     self.gather();
                     advance(SECOND).await;
                 }
             }
-            Deed::Stall(seconds) => advance(seconds * SECOND).await,
+            Step::Stall(seconds) => advance(seconds * SECOND).await,
             _ => {}
         }
         self.gather();
-        let ahead = self.side.line.enter(|_, line| line.read_queue.bytes());
-        let bound = if self.side.line.enter(|_, line| line.dialled) { 20 } else { 4 };
+        let ahead = self.side.layer.enter(|_, layer| layer.read_queue.bytes());
+        let bound = if self.side.layer.enter(|_, layer| layer.dialled) { 20 } else { 4 };
         assert!(ahead <= (bound + 3) << 20, "{ahead} bytes are ahead");
         let most_ahead = &mut self.seen.borrow_mut().most_ahead;
         *most_ahead = ahead.max(*most_ahead);
@@ -439,9 +439,9 @@ impl<'a> Trial<'a> {
         self.freeze();
     }
 
-    async fn runs(&mut self, deeds: Vec<Deed>) -> Result<(), Error> {
-        for deed in deeds {
-            self.does(deed).await?;
+    async fn runs(&mut self, steps: Vec<Step>) -> Result<(), Error> {
+        for step in steps {
+            self.does(step).await?;
         }
         self.heals().await
     }
@@ -450,10 +450,10 @@ impl<'a> Trial<'a> {
 #[test]
 fn once_and_in_order_or_a_close_that_says_why() {
     let seen = RefCell::default();
-    let run = |(window, dials, answers, deeds)| {
+    let run = |(window, dials, answers, steps)| {
         on_its_own_clock(async {
             let mut trial = Trial::new(window, dials, answers, &seen);
-            if let Err(error) = trial.runs(deeds).await {
+            if let Err(error) = trial.runs(steps).await {
                 trial.has_ended(&error);
             }
         });
@@ -461,7 +461,7 @@ fn once_and_in_order_or_a_close_that_says_why() {
     };
     let window = prop_oneof![Just(1_usize), Just(600), Just(1 << 20)];
     let answers = prop_oneof![Just(Answers::Slow), Just(Answers::Pongs), Just(Answers::Silent)];
-    let trials = (window, any::<bool>(), answers, vec(deed(), 0..120));
+    let trials = (window, any::<bool>(), answers, vec(step(), 0..120));
     TestRunner::new(cases(256)).run(&trials, run).unwrap();
     let seen = seen.into_inner();
     println!("{seen:?}");

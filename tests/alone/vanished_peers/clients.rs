@@ -25,7 +25,7 @@ async fn serve(mode: Mode) -> (Server, SocketAddr) {
 }
 
 /// A raw client in this mode, and its session if it has one.
-async fn enter(address: SocketAddr, mode: Mode) -> (Raw, Option<Value>) {
+async fn connect(address: SocketAddr, mode: Mode) -> (Raw, Option<Value>) {
     let mut more = if mode.resume { OFFER } else { "Sec-WebSocket-Protocol: mcp\r\n" }.to_owned();
     if mode.deflate {
         more += "Sec-WebSocket-Extensions: permessage-deflate\r\n";
@@ -62,7 +62,7 @@ impl Clients {
         let good = Good::new(address).await;
         let (mut raws, mut sessions) = (Vec::new(), Vec::new());
         for _ in FLOODS {
-            let (raw, session) = enter(address, mode).await;
+            let (raw, session) = connect(address, mode).await;
             raws.push(raw);
             sessions.extend(session);
         }
@@ -92,20 +92,20 @@ impl Clients {
         }
     }
 
-    /// Asserts that as many new clients as there were zombies are served at once.
+    /// Asserts that as many new clients as there were vanished peers are served at once.
     pub async fn assert_places(&self) {
         let mode = match self.mode.auth {
             Auth::Never => Mode { auth: Auth::InBand, ..self.mode },
             _ => self.mode,
         };
-        let entering = FLOODS.map(|_| async {
-            let (mut raw, _) = enter(self.address, mode).await;
+        let connecting = FLOODS.map(|_| async {
+            let (mut raw, _) = connect(self.address, mode).await;
             let answer = raw.ask(&call(1, "echo", json!({ "text": "hi" }))).await;
             assert_eq!(text_of(&answer), "hi");
             raw
         });
-        let entered = within(20 * SECOND, join_all(entering)).await;
-        entered.into_iter().for_each(Raw::reset);
+        let connected = within(20 * SECOND, join_all(connecting)).await;
+        connected.into_iter().for_each(Raw::reset);
     }
 
     pub async fn end(self) -> Duration {

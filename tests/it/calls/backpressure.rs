@@ -1,4 +1,4 @@
-//! No state of a peer makes a connection deaf: every call ends, and whoever has gone is let go.
+//! No state of a peer makes a connection stop receiving: every call ends, and whoever has gone is let go.
 //!
 //! With `MCP_WS_FULL` set, as many calls and as large floods as once filled every buffer between
 //! two ends; with `MCP_WS_SEEDS`, under so many seeds.
@@ -27,7 +27,7 @@ use tokio::{
 use crate::common::{
     Tools, call,
     flood::{Flood, dial_and_open, flood, is_quiet},
-    proxy::{Fate, Proxy},
+    proxy::{Faults, Proxy},
     raw::{CLOSE, Frame, PING, PONG, Raw, TEXT, upgrade_request},
     scale, serve_tools, text_of, within,
 };
@@ -44,7 +44,7 @@ async fn calls_at_once(calls: usize, latency: Duration, resumes: bool, seed: u64
     let mut random = TestRng::from_seed(RngAlgorithm::ChaCha, &[seed as u8; 32]);
     let (server, address) = serve_tools(&Tools::default(), Config::default()).await;
     let proxy = Proxy::new(address).await;
-    proxy.fate(Fate { latency, ..Fate::default() });
+    proxy.faults(Faults { latency, ..Faults::default() });
     let connect = connect(proxy.url()).resume(resumes);
     let client = ().serve(connect.await.unwrap()).await.unwrap();
     let mut running = JoinSet::new();

@@ -1,4 +1,4 @@
-//! Parts that the scenes with zombies share.
+//! Parts that the scenes with vanished peers share.
 
 use std::{
     net::SocketAddr,
