@@ -30,7 +30,7 @@ impl ClientHandler for Citizen {
         updated: ResourceUpdatedNotificationParam,
         _: NotificationContext<RoleClient>,
     ) {
-        println!("{} hears of {}", self.0, updated.uri);
+        println!("{} is told of {}", self.0, updated.uri);
     }
 }
 

@@ -43,7 +43,7 @@ struct Args {
     /// The address to listen on
     #[arg(long, value_name = "ADDR", default_value = "127.0.0.1:8080")]
     listen: SocketAddr,
-    /// A token that lets a client in; may be given several times. Without one, everyone may enter
+    /// A token that lets a client in; may be given several times. Without one, every client is accepted
     #[arg(long = "token", value_name = "TOKEN")]
     tokens: Vec<String>,
     /// How many messages per second of each client are passed on

@@ -21,8 +21,8 @@ use serde_json::{Value, json};
 
 use crate::service::Math;
 
-/// So many agents are remembered, in all and of those made from one address, and of each so many operations
-/// and bytes of them. The oldest go first, of agents those that are not connected, of whichever address has most.
+/// Bounds on the agents that are remembered, in all and made from one address, and on the operations of each, by
+/// number and bytes. The oldest go first, of agents those that are not connected, of whichever address has most.
 const MAX_AGENTS: usize = 10_000;
 const MAX_OF_ADDRESS: usize = 1000;
 const MAX_OPERATIONS: usize = 100;
@@ -69,8 +69,8 @@ struct Known {
 }
 
 impl Known {
-    /// The address of which an agent must go before there is another one of `from`.
-    fn crowded(&self, from: Option<IpAddr>) -> Option<Option<IpAddr>> {
+    /// Returns the address of which an agent must go before there is another one of `from`.
+    fn address_to_evict(&self, from: Option<IpAddr>) -> Option<Option<IpAddr>> {
         let mut counts = HashMap::<_, usize>::new();
         for (_, from) in &self.ids {
             *counts.entry(*from).or_default() += 1;
@@ -100,8 +100,8 @@ impl Agents {
     pub(crate) fn create(&self, from: Option<IpAddr>) -> String {
         let id = format!("{:032x}", rand::random::<u128>());
         let mut known = lock(&self.0);
-        if let Some(crowded) = known.crowded(from) {
-            known.forget(crowded);
+        if let Some(address) = known.address_to_evict(from) {
+            known.forget(address);
         }
         known.ids.push_back((id.clone(), from));
         known.histories.insert(id.clone(), History::default());

@@ -38,7 +38,7 @@ pub(crate) struct Args {
     /// Tell on the standard error what becomes of the connection
     #[arg(long)]
     watch: bool,
-    /// So many calls, with A, A + 1, … and B; each answer is checked, and one line sums them up
+    /// Number of calls, with A, A + 1, … and B; each answer is checked, and one line sums them up
     #[arg(long, value_name = "N", requires = "tool")]
     repeat: Option<usize>,
     /// How many of these at once
@@ -64,17 +64,17 @@ pub(crate) async fn run(args: Args) -> crate::Result {
         return list(&tools?);
     };
     if let Some(repeat) = args.repeat {
-        let tally = repeat::run(&client, tool, &args.numbers, (repeat, args.in_flight)).await;
-        let unknown = match &tally {
-            Ok(tally) if tally.is_hopeless() => unknown(&client, tool).await,
+        let summary = repeat::run(&client, tool, &args.numbers, (repeat, args.in_flight)).await;
+        let unknown = match &summary {
+            Ok(summary) if summary.is_hopeless() => unknown(&client, tool).await,
             _ => None,
         };
         client.cancel().await?;
-        let mut tally = tally?;
-        reconnects.add_to(&mut tally).await;
+        let mut summary = summary?;
+        reconnects.add_to(&mut summary).await;
         return match unknown {
             Some(unknown) => Err(unknown.into()),
-            None => tally.report(),
+            None => summary.report(),
         };
     }
     let request = CallToolRequestParams::new(tool.clone());

@@ -19,7 +19,7 @@ use tokio::{task::JoinHandle, time::timeout};
 
 /// What became of the calls, and of the connection meanwhile.
 #[derive(Debug, Default, Clone, Serialize)]
-pub(crate) struct Tally {
+pub(crate) struct Summary {
     calls: usize,
     ok: usize,
     wrong: usize,
@@ -34,7 +34,7 @@ pub(crate) struct Tally {
     elapsed_ms: u128,
 }
 
-impl Tally {
+impl Summary {
     /// Whether no call at all got as far as a result.
     pub(crate) fn is_hopeless(&self) -> bool {
         self.calls > 0 && self.other_errors == self.calls
@@ -54,45 +54,45 @@ impl Tally {
 
 /// How many times a connection was made again, and how.
 pub(crate) struct Reconnects {
-    tally: Arc<Mutex<Tally>>,
+    summary: Arc<Mutex<Summary>>,
     task: JoinHandle<()>,
 }
 
 impl Reconnects {
     pub(crate) fn count(events: impl Stream<Item = Event> + Send + 'static) -> Self {
-        let tally = Arc::<Mutex<Tally>>::default();
-        let counted = tally.clone();
+        let summary = Arc::<Mutex<Summary>>::default();
+        let counted = summary.clone();
         let task = tokio::spawn(async move {
             let mut events = std::pin::pin!(events);
             while let Some(event) = events.next().await {
-                let mut tally = counted.lock().unwrap_or_else(PoisonError::into_inner);
+                let mut summary = counted.lock().unwrap_or_else(PoisonError::into_inner);
                 match event {
-                    Event::Resumed { .. } => tally.resumed += 1,
-                    Event::Restarted { .. } => tally.restarted += 1,
+                    Event::Resumed { .. } => summary.resumed += 1,
+                    Event::Restarted { .. } => summary.restarted += 1,
                     _ => continue,
                 }
-                tally.reconnects += 1;
+                summary.reconnects += 1;
             }
         });
-        Self { tally, task }
+        Self { summary, task }
     }
 
-    /// Adds them to `tally`, once the connection is closed.
-    pub(crate) async fn add_to(self, tally: &mut Tally) {
+    /// Adds them to `summary`, once the connection is closed.
+    pub(crate) async fn add_to(self, summary: &mut Summary) {
         let _ = timeout(Duration::from_secs(1), self.task).await;
-        let counted = self.tally.lock().unwrap_or_else(PoisonError::into_inner).clone();
-        (tally.reconnects, tally.resumed, tally.restarted) =
+        let counted = self.summary.lock().unwrap_or_else(PoisonError::into_inner).clone();
+        (summary.reconnects, summary.resumed, summary.restarted) =
             (counted.reconnects, counted.resumed, counted.restarted);
     }
 }
 
-/// Calls `tool` with A, A + 1, … and B, so many times, so many of them at once.
+/// Calls `tool` `repeat` times with A, A + 1, … and B, `in_flight` of them at once.
 pub(crate) async fn run(
     client: &Peer<RoleClient>,
     tool: &str,
     numbers: &[Number],
     (repeat, in_flight): (usize, usize),
-) -> Result<Tally, String> {
+) -> Result<Summary, String> {
     let [a, b] = numbers else { return Err("two numbers are needed for --repeat".into()) };
     let integer = |number: &Number| number.as_i64().ok_or("--repeat needs whole numbers");
     let (first, b) = (integer(a)?, integer(b)?);
@@ -107,7 +107,7 @@ pub(crate) async fn run(
     };
     let bar = progress_bar(repeat);
     let began = Instant::now();
-    let mut tally = Tally { calls: repeat, ..Tally::default() };
+    let mut summary = Summary { calls: repeat, ..Summary::default() };
     let calls = (first..).take(repeat).map(|a| async move {
         let arguments = JsonObject::from_iter([("a".into(), json!(a)), ("b".into(), json!(b))]);
         let request = CallToolRequestParams::new(tool.to_owned()).with_arguments(arguments);
@@ -117,24 +117,24 @@ pub(crate) async fn run(
     let mut outcomes = stream::iter(calls).buffer_unordered(in_flight.max(1));
     while let Some(outcome) = outcomes.next().await {
         match outcome {
-            Ok(true) => tally.ok += 1,
-            Ok(false) => tally.wrong += 1,
+            Ok(true) => summary.ok += 1,
+            Ok(false) => summary.wrong += 1,
             Err(error) => match reason(&error) {
-                Some("not_sent") => tally.not_sent += 1,
-                Some("outcome_unknown") => tally.outcome_unknown += 1,
-                Some("stopping") => tally.stopping += 1,
-                _ => tally.other_errors += 1,
+                Some("not_sent") => summary.not_sent += 1,
+                Some("outcome_unknown") => summary.outcome_unknown += 1,
+                Some("stopping") => summary.stopping += 1,
+                _ => summary.other_errors += 1,
             },
         }
         bar.inc(1);
-        let lost = tally.not_sent + tally.outcome_unknown + tally.stopping;
+        let lost = summary.not_sent + summary.outcome_unknown + summary.stopping;
         if lost > 0 {
             bar.set_message(format!("{lost} lost"));
         }
     }
     bar.finish_and_clear();
-    tally.elapsed_ms = began.elapsed().as_millis();
-    Ok(tally)
+    summary.elapsed_ms = began.elapsed().as_millis();
+    Ok(summary)
 }
 
 /// Compares the answer of a tool with the `expected` number, however it is written: `8`, `8.0` or `8e0`, as

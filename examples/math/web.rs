@@ -129,7 +129,7 @@ impl Web {
             .route("/mcp-ws.js", module.layer(pages))
             .route("/health", get(health).layer(guard.clone()))
             .route("/agent", post(create).layer(guard.clone()))
-            .route("/agent/{id}/websocket", any(enter).layer(guard))
+            .route("/agent/{id}/websocket", any(upgrade).layer(guard))
             .route_service("/ws", self.standalone.clone())
             .route_service("/mcp-ws", self.guide.clone())
             .with_state(self)
@@ -193,7 +193,7 @@ async fn who(tokens: Arc<[String]>, credentials: Credentials) -> Result<Identity
     if token.is(ANONYMOUS) {
         return Ok(Identity::new(ANONYMOUS));
     }
-    // Without a list everyone may enter.
+    // Without a list every client is accepted.
     if tokens.is_empty() || tokens.iter().any(|known| token.is(known)) {
         return Ok(Identity::new("client"));
     }
@@ -251,7 +251,7 @@ async fn create(State(web): State<Web>, request: Request) -> Result<Response, Fa
 }
 
 /// `/agent/{agentId}/websocket`.
-async fn enter(
+async fn upgrade(
     State(mut web): State<Web>,
     Path(id): Path<String>,
     mut request: Request,

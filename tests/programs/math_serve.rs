@@ -386,10 +386,14 @@ async fn calls_go_on_when_the_server_is_started_again() {
     first.child.kill().await.unwrap();
     let listen = address(&url).to_string();
     let _second = Process::server(math().await, &["serve", "--listen", &listen]).await;
-    let tally: Value = calls.json().await;
-    let [ok, unknown] = ["ok", "outcome_unknown"].map(|count| tally[count].as_u64().unwrap());
-    assert_eq!(ok + unknown, 2000, "{tally}");
-    assert!(unknown <= 4, "{tally}");
-    assert_eq!((&tally["reconnects"], &tally["restarted"]), (&json!(1), &json!(1)), "{tally}");
+    let summary: Value = calls.json().await;
+    let [ok, unknown] = ["ok", "outcome_unknown"].map(|count| summary[count].as_u64().unwrap());
+    assert_eq!(ok + unknown, 2000, "{summary}");
+    assert!(unknown <= 4, "{summary}");
+    assert_eq!(
+        (&summary["reconnects"], &summary["restarted"]),
+        (&json!(1), &json!(1)),
+        "{summary}"
+    );
     assert_eq!(soon(calls.child.wait()).await.unwrap().success(), unknown == 0);
 }

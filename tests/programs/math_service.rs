@@ -285,22 +285,22 @@ impl ServerHandler for Answers {
 }
 
 /// Returns the summary of `math call --repeat` of these answers to 0 + 8, 1 + 7 and so on.
-async fn tally(answers: impl FnOnce(i64) -> Vec<Result<CallToolResult, ErrorData>>) -> Value {
+async fn summary(answers: impl FnOnce(i64) -> Vec<Result<CallToolResult, ErrorData>>) -> Value {
     let answers = answers(8);
     let count = answers.len();
     let (server, client) = tokio::io::duplex(1 << 16);
     tokio::spawn(async move { Answers(answers).serve(server).await.unwrap().waiting().await });
     let client = ().serve(client).await.unwrap();
     let numbers = ["0", "8"].map(|number| serde_json::from_str(number).unwrap());
-    let tally = repeat::run(&client, "add", &numbers, (count, 1)).await.unwrap();
-    serde_json::to_value(&tally).unwrap()
+    let summary = repeat::run(&client, "add", &numbers, (count, 1)).await.unwrap();
+    serde_json::to_value(&summary).unwrap()
 }
 
 #[tokio::test]
 async fn repeated_calls_are_right_however_their_answer_is_written() {
     let text = |text: String| Ok(CallToolResult::success(vec![ContentBlock::text(text)]));
     let structured = |value: Value| Ok(CallToolResult::structured(value));
-    let tally = tally(|b| {
+    let summary = summary(|b| {
         vec![
             structured(json!({ "result": b })),
             structured(json!({ "result": b as f64 + 1.0 })),
@@ -314,7 +314,7 @@ async fn repeated_calls_are_right_however_their_answer_is_written() {
         ]
     })
     .await;
-    assert_eq!((&tally["ok"], &tally["wrong"]), (&json!(9), &json!(0)), "{tally}");
+    assert_eq!((&summary["ok"], &summary["wrong"]), (&json!(9), &json!(0)), "{summary}");
 }
 
 #[tokio::test]
@@ -330,8 +330,8 @@ async fn repeated_calls_are_wrong_where_the_number_is_another_or_none() {
         Ok(CallToolResult::error(vec![ContentBlock::text("14")])),
     ];
     let count = answers.len();
-    let tally = tally(|_| answers.to_vec()).await;
-    assert_eq!(tally["wrong"], count, "{tally}");
+    let summary = summary(|_| answers.to_vec()).await;
+    assert_eq!(summary["wrong"], count, "{summary}");
 }
 
 #[tokio::test]
@@ -340,10 +340,10 @@ async fn repeated_calls_that_have_no_result_are_told_apart() {
         Err(ErrorData::new(ErrorCode(-32000), "no", Some(json!({ "reason": reason }))))
     };
     let reasons = ["stopping", "not_sent", "outcome_unknown", "stopping", "acme"];
-    let tally = tally(|_| reasons.map(error).to_vec()).await;
+    let summary = summary(|_| reasons.map(error).to_vec()).await;
     for (figure, expected) in
         [("stopping", 2), ("not_sent", 1), ("outcome_unknown", 1), ("other_errors", 1), ("ok", 0)]
     {
-        assert_eq!(tally[figure], expected, "{figure} in {tally}");
+        assert_eq!(summary[figure], expected, "{figure} in {summary}");
     }
 }

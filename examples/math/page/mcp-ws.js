@@ -241,7 +241,7 @@ export class McpSocket extends EventTarget {
   }
 
   #receive(text) {
-    if (this.state === 'open') this.#pingAfter(this.#options.heartbeat); // whatever arrives is a sign of life
+    if (this.state === 'open') this.#pingAfter(this.#options.heartbeat); // whatever arrives shows that the server is alive
     let message;
     try { message = JSON.parse(text); } catch { /* seen by whoever listens to `message` */ }
     this.#emit('message', { direction: 'in', text, message });
