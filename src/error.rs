@@ -167,7 +167,7 @@ pub enum LinkError {
     #[error("connection lost: {0}")]
     Io(#[source] Arc<io::Error>),
     /// The peer was silent for this long, although it was pinged.
-    #[error("nothing heard from the peer for {0:?}")]
+    #[error("nothing received from the peer for {0:?}")]
     TimedOut(Duration),
     /// The peer accepted not one byte for this long while something waited to be written.
     #[error("the peer has not read for {0:?}")]

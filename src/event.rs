@@ -79,7 +79,7 @@ pub enum Event {
     UnmatchedError(ErrorData),
     /// The connection has ended, for this reason, and does not come back. Nothing follows this.
     Closed(Error),
-    /// The reader of these events was too slow, and missed so many of them.
+    /// The reader of these events was too slow, and missed this number of them.
     Lagged(u64),
 }
 

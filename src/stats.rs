@@ -50,7 +50,7 @@ struct Counters {
     /// Counters of the present link, if it is not the first of its session.
     link: Mutex<Option<Stats>>,
     /// Time at which bytes last arrived, in milliseconds since `created`.
-    heard_ms: AtomicU64,
+    last_received_ms: AtomicU64,
 }
 
 /// A count of this connection, and with the feature `metrics` of the process.
@@ -99,7 +99,7 @@ impl Default for Counters {
             round_trips: metrics::histogram!("mcp_ws_round_trip_seconds"),
             created: Instant::now(),
             link: Mutex::default(),
-            heard_ms: AtomicU64::new(0),
+            last_received_ms: AtomicU64::new(0),
         }
     }
 }
@@ -220,8 +220,8 @@ impl Stats {
     }
 
     fn own_idle(&self) -> Duration {
-        let heard = self.0.heard_ms.load(Relaxed);
-        Duration::from_millis(self.0.age_ms().saturating_sub(heard))
+        let last_received = self.0.last_received_ms.load(Relaxed);
+        Duration::from_millis(self.0.age_ms().saturating_sub(last_received))
     }
 
     pub(crate) fn record_message_received(&self) {
@@ -235,7 +235,7 @@ impl Stats {
     pub(crate) fn record_bytes_received(&self, bytes: usize) {
         if bytes > 0 {
             self.0.bytes_received.add(bytes as u64);
-            self.0.heard_ms.store(self.0.age_ms(), Relaxed);
+            self.0.last_received_ms.store(self.0.age_ms(), Relaxed);
         }
     }
 

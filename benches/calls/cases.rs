@@ -48,14 +48,14 @@ pub(crate) enum Case {
     /// The next call is made when the last one has returned
     #[value(name = "in-flight-1")]
     InFlight1,
-    /// So many calls are in flight at any time, on one connection
+    /// this number of calls is in flight at any time, on one connection
     #[value(name = "in-flight-64")]
     InFlight64,
     #[value(name = "in-flight-1024")]
     InFlight1024,
     /// Many calls in flight on the server alone: its client is a raw one
     Server,
-    /// So many connections, with one call in flight on each
+    /// This number of connections, with one call in flight on each
     #[value(name = "connections-64")]
     Connections64,
     #[value(name = "connections-1000")]

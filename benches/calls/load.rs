@@ -89,7 +89,7 @@ impl Sample {
 }
 
 impl Load {
-    /// Creates the load of `case`, with at most so many connections; most take `duration`.
+    /// Creates the load of `case`, with at most `connections` connections; most take `duration`.
     pub(crate) fn new(case: Case, most_connections: usize, duration: Duration) -> Self {
         let (connections, in_flight) = case.concurrency();
         let connections = connections.min(most_connections);

@@ -251,7 +251,7 @@ pub(crate) async fn call(client: &Client, tool: Tool, n: u64) -> Result<()> {
     Ok(())
 }
 
-/// Fails unless there were so many progress reports.
+/// Fails unless there were `expected` progress reports.
 pub(crate) async fn check_reports(client: &Client, expected: u64) -> Result<()> {
     let reports = || client.service().reports.load(Relaxed);
     for _ in 0..100 {

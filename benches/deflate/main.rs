@@ -53,7 +53,7 @@ const CASES: [Case; 4] = [Case::Tools, Case::Rows(1), Case::Rows(16), Case::Rows
 enum Case {
     /// `tools/list`, of 40 tools.
     Tools,
-    /// A result of so many KiB of JSON text.
+    /// A result of JSON text, of this size in KiB.
     Rows(usize),
 }
 

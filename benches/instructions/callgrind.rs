@@ -44,7 +44,7 @@ fn instructions_per_call(case: Case) -> Result<u64> {
     Ok(more / (long - short) as u64)
 }
 
-/// Returns the instructions of a run of so many calls.
+/// Returns the instructions of a run of `calls` calls.
 fn count(case: Case, calls: usize) -> Result<u64> {
     let name = format!("callgrind.{case}.{calls}").replace([' ', ','], "_");
     let out = Path::new(env!("CARGO_TARGET_TMPDIR")).join(name);

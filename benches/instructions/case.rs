@@ -72,7 +72,7 @@ impl Case {
         }
     }
 
-    /// Runs so many units.
+    /// Runs `count` units.
     pub(crate) async fn run(self, count: usize) -> Result<()> {
         let load = Load::new(self.unit, self.in_flight, count);
         match (self.side, self.unit) {

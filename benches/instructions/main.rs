@@ -50,7 +50,7 @@ struct Options {
     /// Only cases whose names contain this
     #[arg(long, default_value = "")]
     only: String,
-    /// Make so many calls or connections of the only case, and count nothing
+    /// Number of calls or connections of the only case to make, counting nothing
     #[arg(long, hide = true)]
     calls: Option<usize>,
     /// Given by `cargo bench`

@@ -74,7 +74,7 @@ pub(crate) async fn calls(load: Load) -> Result<()> {
     Uncounted::new(call(server.local_addr(), load)).await
 }
 
-/// Serves so many connections, one after the other.
+/// Serves `count` connections, one after the other.
 pub(crate) async fn connections(count: usize) -> Result<()> {
     let server = serve("127.0.0.1:0", Tools::new).await?;
     Uncounted::new(async {

@@ -17,7 +17,7 @@
 //! own on the core of the client. **Time**: from before the proxy cuts the connection until a call
 //! that is made at once is answered; by hand, until the first attempt succeeds. This crate's first
 //! wait is set to zero, since otherwise its jitter (up to 1 s) is all that would be seen.
-//! **Memory**: so many raw clients open a session each and vanish; what the resident set of the
+//! **Memory**: a number of raw clients open a session each and vanish; what the resident set of the
 //! server has grown by is divided by their number.
 //!
 //! The exit code says whether the benchmark ran, never how fast.

@@ -29,7 +29,7 @@ impl Contender {
     }
 }
 
-/// Opens so many sessions, tells by how many KiB this process has grown for each, and holds them
+/// Opens `sessions` sessions, tells by how many KiB this process has grown for each, and holds them
 /// until its standard input ends.
 pub(crate) async fn run(
     contender: Contender,

@@ -2,8 +2,8 @@
 
 use crate::common::Result;
 
-/// Raises the limit of open files, for this process and the servers that it starts, to what so many
-/// `sessions` need.
+/// Raises the limit of open files, for this process and the servers that it starts, to what this
+/// number of `sessions` needs.
 #[cfg(target_os = "linux")]
 pub(crate) fn raise(sessions: usize) -> Result<()> {
     use rustix::process::{Resource, Rlimit, getrlimit, setrlimit};

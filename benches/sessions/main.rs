@@ -20,7 +20,7 @@
 //! runtime and the system's allocator. The rounds are interleaved; the tables have the medians over
 //! them, and a ratio is the median of the ratios of each round.
 //!
-//! **Memory.** A fresh server gets so many connections, one after the other. On each but those of
+//! **Memory.** A new server gets the connections, one after the other. On each but those of
 //! `raw tungstenite`, which are only upgraded, a client of few bytes says `initialize` and
 //! `notifications/initialized`; to this crate it says `Authorization: Bearer …` too. Then all is
 //! left idle, and what the resident set of the server process has grown by is divided by their
@@ -39,7 +39,7 @@
 //! whose message is made beforehand.
 //!
 //! **Heartbeats.** The share of one core that the server takes, and that its clients take, while
-//! this crate's clients hold so many idle sessions in a process of their own.
+//! this crate's clients hold these idle sessions in a process of their own.
 //!
 //! tower-mcp needs a newer Rust than this crate, and brings an older tungstenite through axum: its
 //! server is a package of its own, `benches/tower_mcp`, and measured where `--tower-mcp` names what

@@ -39,7 +39,7 @@ impl Client {
         }
     }
 
-    /// The median in µs of so many openings, one after the other. `None` if there is no such
+    /// The median in µs of the openings, one after the other. `None` if there is no such
     /// client.
     pub(crate) async fn measure(
         self,

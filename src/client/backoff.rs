@@ -100,7 +100,7 @@ pub(super) struct Backoff {
     /// Time over which all who lost the server with this client spread their first attempts.
     spread: Duration,
     /// `true` if the next wait is a first one.
-    fresh: bool,
+    is_first: bool,
     /// Number of attempts for the next connection.
     pub(super) attempt: u32,
 }
@@ -111,7 +111,7 @@ impl Backoff {
     }
 
     fn with_random(policy: ReconnectPolicy, random: SmallRng) -> Self {
-        Self { spread: policy.first, policy, growth: None, random, fresh: true, attempt: 0 }
+        Self { spread: policy.first, policy, growth: None, random, is_first: true, attempt: 0 }
     }
 
     /// Returns the time that a connection has to last.
@@ -124,16 +124,16 @@ impl Backoff {
         self.attempt = 0;
         if worked {
             self.growth = None;
-            self.fresh = true;
+            self.is_first = true;
         }
-        let fresh = std::mem::replace(&mut self.fresh, false);
+        let is_first = std::mem::replace(&mut self.is_first, false);
         let announced = matches!(
             cause,
             Error::Link(LinkError::Closed(reason))
                 if matches!(reason.code, CloseCode::Restart | CloseCode::TryAgainLater)
         );
         self.spread = if announced { self.policy.after_restart } else { self.policy.first };
-        if announced || fresh { self.up_to(self.spread) } else { self.grown(Duration::ZERO) }
+        if announced || is_first { self.up_to(self.spread) } else { self.grown(Duration::ZERO) }
     }
 
     /// Records that the machine was asleep: whatever made attempts fail, that was long ago.

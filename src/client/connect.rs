@@ -273,7 +273,7 @@ impl<R: McpRole> Connect<R> {
         self
     }
 
-    /// Ends each request that makes no progress for so long: no response and no progress report.
+    /// Ends each request for which nothing arrives in this time: no response and no progress report.
     /// The time is suspended while the server waits for an answer to a request of its own, such as
     /// an elicitation. Put the service that answers those in a [`CatchPanic`](crate::CatchPanic): a
     /// handler that panics might never answer, and deadlines be suspended until the connection

@@ -385,7 +385,7 @@ impl<S: Service<RoleClient>> fmt::Debug for ToolClient<S> {
     }
 }
 
-/// Counts the changes of the list as they arrive. The service hears of them in a task of its own,
+/// Counts the changes of the list as they arrive. The service is told of them in a task of its own,
 /// perhaps after what came later, and rmcp's cache would keep everything else for as long as the
 /// list.
 struct Watched {

@@ -47,7 +47,7 @@ pub(crate) struct DecodedSize {
 }
 
 impl DecodedSize {
-    /// Returns `true` if the message, of so many bytes, may take far less. Then
+    /// Returns `true` if the message, whose JSON has `json_len` bytes, may take far less. Then
     /// [`count_decoded_size`] is worth its time where that matters.
     pub(crate) fn is_rough(&self, json_len: usize) -> bool {
         self.usual - json_len > 256 << 10

@@ -207,7 +207,7 @@ impl<R: McpRole, F: Framing<R>> Codec<R, F> {
     }
 
     /// Records that the peer is another from now on, which is to answer these `calls`.
-    pub(super) fn restart(&mut self, calls: &dyn PendingMethods) {
+    pub(super) fn on_new_peer(&mut self, calls: &dyn PendingMethods) {
         self.framing.on_new_peer(calls);
     }
 

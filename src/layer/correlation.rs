@@ -321,9 +321,9 @@ impl<R: McpRole, F: Framing<R>> Stream for Correlation<R, F> {
         }
         let polled = this.poll_link(cx);
         if polled.is_pending() {
-            let heard = this.codec.last_decoded().number;
+            let decoded = this.codec.last_decoded().number;
             if let Some(reinit) = &mut this.reinit
-                && let Poll::Ready(reason) = reinit.poll_unrecognized(heard, cx)
+                && let Poll::Ready(reason) = reinit.poll_unrecognized(decoded, cx)
             {
                 let error = close_for(Pin::new(&mut this.link), &reason, cx);
                 return Poll::Ready(this.shut_down(Some(error)));

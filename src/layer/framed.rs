@@ -237,7 +237,7 @@ mod tests {
         assert_eq!(peer.sent().len(), 1, "answered again as soon as there is room");
     }
 
-    /// A server whose peer has sent so many pings that no more of what it says is answered.
+    /// A server whose peer has sent enough pings that no more of what it says is answered.
     fn muted() -> (Spawn<Framed<RoleServer, fake::Link, Envelope>>, Peer) {
         let (link, peer) = fake::link();
         let mut framed = spawn(Framed::new(link, Envelope::default(), Config::default()));

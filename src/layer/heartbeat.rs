@@ -78,8 +78,8 @@ pin_project! {
         stats: Stats,
         // Time at which something last arrived, and `true` if something has since that was
         // recorded.
-        heard: Instant,
-        fresh: bool,
+        last_received: Instant,
+        received: bool,
         // Since then, only pings and pongs have arrived.
         is_idle: bool,
         // Bytes received at that time: a large message counts before it is whole.
@@ -119,8 +119,8 @@ impl<S: Duplex<Message, Message>> Heartbeat<S> {
         let first = next_ping.into_iter().chain(idle_due).min();
         Self {
             stats,
-            heard: now,
-            fresh: false,
+            last_received: now,
+            received: false,
             is_idle: false,
             bytes: 0,
             next_ping,
@@ -140,8 +140,8 @@ impl<S: Duplex<Message, Message>> Heartbeat<S> {
 impl<S: Duplex<Message, Message>> Heartbeat<S> {
     /// Pings at once when the machine has been asleep. No timer notices that, and the peer may have
     /// given this link up in the meantime. For that it looks at the clock every second.
-    pub fn wakeful(self) -> Self {
-        self.with_alarm(SuspendDetector::new())
+    pub fn detect_suspend(self) -> Self {
+        self.with_suspend_detector(SuspendDetector::new())
     }
 
     /// Sends what `ping_message` makes in place of pings, for peers that answer none. Whatever arrives
@@ -154,13 +154,13 @@ impl<S: Duplex<Message, Message>> Heartbeat<S> {
     pub(crate) fn before_the_peer(mut self) -> Self {
         let shorter = self.config.ping_interval.map(|interval| interval - interval / 8);
         self.config.ping_interval = shorter;
-        let due = shorter.map(|interval| saturating_add(self.heard, interval));
+        let due = shorter.map(|interval| saturating_add(self.last_received, interval));
         self.next_ping = due;
         let first = due.into_iter().chain([self.timer.deadline()]).min();
         Self { timer: first.map_or(self.timer, sleep_until), ..self }
     }
 
-    fn with_alarm(self, suspend: SuspendDetector) -> Self {
+    fn with_suspend_detector(self, suspend: SuspendDetector) -> Self {
         let next = saturating_add(Instant::now(), SuspendDetector::INTERVAL);
         let first = self.timer.deadline().min(next);
         Self { suspend: Some((suspend, next)), timer: sleep_until(first), ..self }
@@ -171,9 +171,9 @@ impl<S: Duplex<Message, Message>> Heartbeat<S> {
         let mut this = self.as_mut().project();
         let bytes = this.stats.received();
         let grown = std::mem::replace(this.bytes, bytes) != bytes;
-        if std::mem::take(this.fresh) || grown {
+        if std::mem::take(this.received) || grown {
             let now = Instant::now();
-            *this.heard = now;
+            *this.last_received = now;
             *this.unanswered = None;
             if !*this.overdue {
                 *this.next_ping =
@@ -183,11 +183,14 @@ impl<S: Duplex<Message, Message>> Heartbeat<S> {
         if std::mem::take(this.is_idle) {
             // An idle link is not woken once more for a ping that is no longer due. Where much
             // arrives, it is cheaper to let the timer fire.
-            let idle_due =
-                this.config.idle_timeout.map(|timeout| saturating_add(*this.heard, timeout));
+            let idle_due = this
+                .config
+                .idle_timeout
+                .map(|timeout| saturating_add(*this.last_received, timeout));
             let ping_due = this.next_ping.filter(|_| !*this.overdue);
-            let alarm_due = this.suspend.as_ref().map(|(_, next)| *next);
-            if let Some(next) = [idle_due, ping_due, alarm_due].into_iter().flatten().min() {
+            let suspend_check_due = this.suspend.as_ref().map(|(_, next)| *next);
+            if let Some(next) = [idle_due, ping_due, suspend_check_due].into_iter().flatten().min()
+            {
                 this.timer.as_mut().reset(next);
             }
         }
@@ -214,13 +217,15 @@ impl<S: Duplex<Message, Message>> Heartbeat<S> {
                     *this.next_ping = Some(now);
                 }
             }
-            let alarm_due = this.suspend.as_ref().map(|(_, next)| *next);
+            let suspend_check_due = this.suspend.as_ref().map(|(_, next)| *next);
             let pong_due =
                 this.unanswered.map(|sent| saturating_add(sent, this.config.pong_timeout));
-            let idle_due =
-                this.config.idle_timeout.map(|timeout| saturating_add(*this.heard, timeout));
+            let idle_due = this
+                .config
+                .idle_timeout
+                .map(|timeout| saturating_add(*this.last_received, timeout));
             if pong_due.into_iter().chain(idle_due).any(|due| due <= now) {
-                return Poll::Ready(LinkError::TimedOut(now - *this.heard).into());
+                return Poll::Ready(LinkError::TimedOut(now - *this.last_received).into());
             }
             let mut ping_due = *this.next_ping;
             if ping_due.is_some_and(|due| due <= now) {
@@ -262,7 +267,13 @@ impl<S: Duplex<Message, Message>> Heartbeat<S> {
             if !fired {
                 return Poll::Pending;
             }
-            match pong_due.into_iter().chain(idle_due).chain(ping_due).chain(alarm_due).min() {
+            match pong_due
+                .into_iter()
+                .chain(idle_due)
+                .chain(ping_due)
+                .chain(suspend_check_due)
+                .min()
+            {
                 Some(next) => this.timer.as_mut().reset(next),
                 None => return Poll::Pending,
             }
@@ -279,7 +290,7 @@ impl<S: Duplex<Message, Message>> Stream for Heartbeat<S> {
             let Poll::Ready(item) = this.inner.as_mut().poll_next(cx) else {
                 return self.poll_beat(cx).map(|error| Some(Err(error)));
             };
-            *this.fresh = true;
+            *this.received = true;
             match item {
                 Some(Ok(Message::Ping(_))) => *this.is_idle = true,
                 Some(Ok(Message::Pong(payload))) if payload[..] == this.sent.0.to_be_bytes() => {

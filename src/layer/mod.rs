@@ -4,7 +4,7 @@
 //! |---|---|---|---|
 //! | [`Socket`] | a byte stream | `Duplex<Message, Message>` | RFC 6455: frames, limits, the closing handshake; with the feature `deflate`, RFC 7692 |
 //! | [`Heartbeat`] | a `Duplex<Message, Message>` | the same | pings, and reports a peer that is gone |
-//! | `Rate` (feature `rate-limit`) | a `Duplex<Message, Message>` | the same | reads so many messages per second, and no more |
+//! | `Rate` (feature `rate-limit`) | a `Duplex<Message, Message>` | the same | limits how many messages per second are read |
 //! | [`Reconnect`] | the first link, and a source of more | `Duplex<Outgoing, LinkEvent<Message>>` | one connection after the other |
 //! | [`Resume`] | a `Duplex<Outgoing, LinkEvent<Message>>` | the same | numbers messages, and sends again what a lost connection took with it |
 //! | [`SharedLink`] | a `Duplex<Outgoing, LinkEvent<Message>>` | a sink of `Message`, a stream of `LinkEvent`, and `Clone` | the queue, and who reads and writes |

@@ -24,7 +24,7 @@
 //! # The heartbeat below
 //! A message is kept for one period at most, a second where the rate is 1. For that long
 //! [`Heartbeat`](super::Heartbeat) below is not polled, and it pings only when all that has arrived
-//! is read. Whatever is read counts as heard, so a peer is not taken for gone because its pong is
+//! is read. Whatever is read counts as received, so a peer is not taken for gone because its pong is
 //! behind its own messages. The other way round it may be: one that floods this side far above the
 //! rate finds the answer to its own ping late, by as much as it had sent before.
 
@@ -58,8 +58,8 @@ pub struct Config {
 }
 
 impl Config {
-    /// Creates the settings for so many messages per second in the long run, at least 1, and as
-    /// many in a burst.
+    /// Creates the settings for this number of messages per second in the long run, at least 1,
+    /// and as many in a burst.
     #[must_use]
     pub fn new(messages_per_second: NonZeroU32) -> Self {
         Self { messages_per_second, burst: messages_per_second }

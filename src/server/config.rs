@@ -45,7 +45,7 @@ pub struct Config<R: McpRole = RoleServer> {
     /// `true` once a guard was made of this configuration, or of a clone.
     pub(super) has_guard: Arc<AtomicBool>,
     /// Largest message before authentication, in bytes.
-    pub(super) first_message: usize,
+    pub(super) max_unauthenticated_message_size: usize,
     pub(super) cookie: Option<Arc<str>>,
     pub(super) limits: Limits,
     pub(super) drain: Drain,
@@ -72,7 +72,7 @@ impl<R: McpRole> Default for Config<R> {
             authenticator: None,
             in_band: false,
             has_guard: Arc::default(),
-            first_message: 4 << 10,
+            max_unauthenticated_message_size: 4 << 10,
             cookie: None,
             limits: Limits::default(),
             drain: Drain::default(),
@@ -222,8 +222,8 @@ impl<R: McpRole> Config<R> {
     /// A larger one is closed with 1009. Such a client makes the server keep about three times as
     /// much in all.
     #[must_use]
-    pub fn max_first_message_size(mut self, bytes: usize) -> Self {
-        self.first_message = bytes;
+    pub fn max_unauthenticated_message_size(mut self, bytes: usize) -> Self {
+        self.max_unauthenticated_message_size = bytes;
         self
     }
 
@@ -363,7 +363,7 @@ impl<R: McpRole> Clone for Config<R> {
             authenticator: self.authenticator.clone(),
             in_band: self.in_band,
             has_guard: self.has_guard.clone(),
-            first_message: self.first_message,
+            max_unauthenticated_message_size: self.max_unauthenticated_message_size,
             cookie: self.cookie.clone(),
             limits: self.limits.clone(),
             drain: self.drain.clone(),

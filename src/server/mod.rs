@@ -59,7 +59,7 @@
 //! are finished, and sessions without a connection end. Each connection is closed with 1012 as soon as
 //! it has no calls left, one after the other so that clients do not come back all at once. The
 //! [`fallback`](Serve::fallback) goes on as long as there are calls; then what it has begun to answer
-//! is finished, and nobody else is heard. At the deadline what still runs is dropped, its callers are
+//! is finished, and no other client is accepted. At the deadline what still runs is dropped, its callers are
 //! told `-32000` with `outcome_unknown`, and nothing is left running.
 //!
 //! A mounted [`WebSocketService`] stops so when the token of [`Config::cancellation_token`] is

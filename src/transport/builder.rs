@@ -204,7 +204,7 @@ impl Layers {
         let heartbeat = heartbeat.with_ping_message(self.ping_message);
         // Servers do not sleep.
         let link: BoxLink = Box::pin(match side {
-            Side::Client => heartbeat.before_the_peer().wakeful(),
+            Side::Client => heartbeat.before_the_peer().detect_suspend(),
             Side::Server => heartbeat,
         });
         match extra {

@@ -71,8 +71,8 @@ async fn of_halves() {
             halves.push(raw);
         }
         is_served(address).await;
-        let crowded = server.registry().health().rejected_by["crowded"];
-        assert!(crowded >= 68, "{crowded}");
+        let evicted = server.registry().health().rejected_by["evicted"];
+        assert!(evicted >= 68, "{evicted}");
     })
     .await;
 }

@@ -147,7 +147,7 @@ async fn dialled(service: &Slow) -> (Inside, Raw) {
     (inside.await.unwrap(), raw)
 }
 
-/// `{"":0}` so many times, which takes a hundred times as much once it is decoded.
+/// `{"":0}`, `count` times, which takes a hundred times as much once it is decoded.
 fn dense(count: usize) -> String {
     format!("[{}]", vec![r#"{"":0}"#; count].join(","))
 }

@@ -18,7 +18,7 @@ use crate::{
 /// Default limit of a server.
 const LIMIT: usize = 4 << 20;
 
-/// A `ping` of so many bytes, of which most are blank.
+/// A `ping` of `size` bytes, of which most are blank.
 async fn ping(raw: &mut Raw, size: usize) {
     let ping = br#"{"jsonrpc":"2.0","id":1,"method":"ping"}"#;
     raw.write(head(&Frame::text(""), size as u64, true)).await;
@@ -49,7 +49,7 @@ const DENSE: &[(&str, usize, usize)] = &[
     (r#"{"a":{"b":{"c":""}}}"#, 2256, 4736),
 ];
 
-/// A request with a list of so many of these values.
+/// A request with a list of `count` of these values.
 fn dense(method: &str, unit: &str, count: usize) -> String {
     let mut message = format!(r#"{{"jsonrpc":"2.0","id":1,"method":"{method}","params":"#);
     message.reserve_exact(count * (unit.len() + 1) + 64);

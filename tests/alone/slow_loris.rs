@@ -185,7 +185,7 @@ async fn a_crowd_keeps_nobody_out() {
                 assert!(start.elapsed() < deadline() / 2, "{:?}", start.elapsed());
             }
         }
-        let refused = || server.registry().health().rejected_by.get("crowded").copied();
+        let refused = || server.registry().health().rejected_by.get("evicted").copied();
         within(Duration::from_secs(2), async {
             while refused() < Some(180) {
                 sleep(Duration::from_millis(5)).await;

@@ -40,7 +40,7 @@ pub enum Flood {
 }
 
 impl Flood {
-    /// The bytes of so many messages, or of fewer that are larger. Their ids are long, so that
+    /// Bytes of this number of messages, or of fewer that are larger. Their ids are long, so that
     /// refusals are.
     pub fn bytes(self, messages: usize, masked: bool) -> Vec<u8> {
         self.bytes_of(messages, masked, &Frame::text)

@@ -66,7 +66,7 @@ impl Default for Tools {
 }
 
 impl Tools {
-    /// Waits until so many calls of `wait` have begun.
+    /// Waits until this number of `calls` of `wait` have begun.
     pub async fn begun(&self, calls: usize) {
         self.started.subscribe().wait_for(|started| *started >= calls).await.unwrap();
     }
@@ -132,7 +132,7 @@ pub fn scale(default: usize, full: usize) -> usize {
     if std::env::var_os("MCP_WS_FULL").is_some() { full } else { default }
 }
 
-/// Until only so many tasks of this runtime are left. Those that have just ended may still be
+/// Waits until only this number of tasks of this runtime is left. Those that have just ended may still be
 /// counted.
 pub async fn tasks_left(tasks: usize) {
     let metrics = tokio::runtime::Handle::current().metrics();

@@ -19,13 +19,13 @@ use tokio::{
 /// Faults of one connection. Bytes are counted in both directions together.
 #[derive(Debug, Clone, Copy, Default)]
 pub struct Faults {
-    /// After so many bytes it is cut.
+    /// Number of bytes after which it is cut.
     pub cut_after: Option<usize>,
     /// `true` for a reset, `false` for an end of the stream.
     pub reset: bool,
-    /// Each piece takes so long, and the next is not read before.
+    /// Time that each piece takes; the next is not read before.
     pub delay: Duration,
-    /// Everything arrives so much later, in order. What is under way has no bound.
+    /// Time by which everything arrives later, in order. What is under way has no bound.
     pub latency: Duration,
 }
 

@@ -32,7 +32,7 @@ pub fn session(id: &str, secret: &str, received: u64, resumed: bool) -> String {
     session_of(60, id, secret, received, resumed)
 }
 
-/// Builds a `@session` of a session that is kept for so long.
+/// Builds a `@session` of a session that is kept for `window_s` seconds.
 pub fn session_of(window_s: u32, id: &str, secret: &str, received: u64, resumed: bool) -> String {
     let session = json!({
         "session": id, "secret": secret, "received": received, "resumed": resumed,

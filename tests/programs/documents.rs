@@ -337,7 +337,7 @@ async fn what_one_client_says_all_hear() {
 }
 
 #[tokio::test]
-async fn a_room_may_ask_who_enters() {
+async fn a_room_may_require_a_token() {
     let program = Program::broadcast(&["--token", "s3cr3t"]).await;
     assert_eq!(program.try_upgrade("/ws", "").await.0.status(), 401);
     let offer = "Sec-WebSocket-Protocol: mcp.auth.s3cr3t\r\n";

@@ -15,7 +15,7 @@ pub(in super::super) struct Aliases {
 
 impl Aliases {
     /// Begins with another peer.
-    pub(super) fn restart(&mut self) {
+    pub(super) fn on_new_peer(&mut self) {
         self.restarts += 1;
         self.real.clear();
     }

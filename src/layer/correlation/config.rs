@@ -40,8 +40,8 @@ impl Default for Config {
 }
 
 impl Config {
-    /// Ends a request of ours after so long without a sign of life: its response, or
-    /// `notifications/progress` for it, which restarts the time. `None`, the default, leaves it to
+    /// Ends a request of ours to which nothing has arrived for this time: no response, and no
+    /// `notifications/progress`, which restarts the time. `None`, the default, leaves it to
     /// the caller: a tool may work for an hour in silence. Subscriptions have no deadline. The
     /// error says whether the request was sent: see [`TIMED_OUT`](super::TIMED_OUT). The extension
     /// [`Deadline`](super::Deadline) sets the deadline of a single request.
@@ -61,7 +61,7 @@ impl Config {
         self
     }
 
-    /// Ends a request of ours after so long in total, regardless of progress and of what the
+    /// Ends a request of ours after this time in total, regardless of progress and of what the
     /// server waits for. `None` by default.
     #[must_use]
     pub fn deadline_total(mut self, deadline: impl Into<Option<Duration>>) -> Self {
@@ -70,8 +70,8 @@ impl Config {
     }
 
     /// Ends calls whose answer was lost: 60 s. An error, or an unreadable answer, that names no
-    /// request ends the only request of ours in flight. If there are several, each ends after so
-    /// long without a sign of life from then on. `None` leaves them to their deadlines.
+    /// request ends the only request of ours in flight. If there are several, each ends
+    /// when nothing has arrived for it for this time from then on. `None` leaves them to their deadlines.
     #[must_use]
     pub fn lost_answer_timeout(mut self, timeout: impl Into<Option<Duration>>) -> Self {
         self.lost_answer_timeout = timeout.into();

@@ -184,9 +184,9 @@ impl Deadlines {
         &mut self,
         id: &RequestId,
         token: Option<&ProgressToken>,
-        patience: Duration,
+        timeout: Duration,
     ) {
-        let due = saturating_add(self.now(), patience);
+        let due = saturating_add(self.now(), timeout);
         let former = self.watches.get(id).copied();
         if former.and_then(|watch| watch.due).is_some_and(|sooner| sooner <= due) {
             return;
@@ -198,7 +198,7 @@ impl Deadlines {
         self.silent.insert(entry, id.clone());
         self.tokens.extend(token.map(|token| (token.clone(), id.clone())));
         let deadline = former.and_then(|watch| watch.deadline);
-        let watch = Watch { deadline, due: Some(due), entry, suspected: Some(patience) };
+        let watch = Watch { deadline, due: Some(due), entry, suspected: Some(timeout) };
         self.watches.insert(id.clone(), watch);
     }
 

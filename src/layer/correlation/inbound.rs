@@ -402,7 +402,7 @@ impl<R: McpRole> Inbound<R> {
             self.ids.remove(&id);
         }
         if let Some(aliases) = &mut self.aliases {
-            aliases.restart();
+            aliases.on_new_peer();
         }
         std::mem::take(&mut self.ids).into_keys()
     }

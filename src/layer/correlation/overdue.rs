@@ -71,10 +71,10 @@ impl<R: McpRole, F: Framing<R>> Correlation<R, F> {
 
     /// Shortens the deadlines of all requests sent up to this one.
     fn suspect_all(&mut self, handed: u64) {
-        let Some(patience) = self.config.lost_answer_timeout else { return };
+        let Some(timeout) = self.config.lost_answer_timeout else { return };
         self.suspend_deadlines();
         for (id, call) in self.pending.iter().filter(|(_, call)| call.may_be_answered(handed)) {
-            self.deadlines.suspect(id, call.token.as_ref(), patience);
+            self.deadlines.suspect(id, call.token.as_ref(), timeout);
         }
     }
 

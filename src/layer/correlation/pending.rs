@@ -218,7 +218,7 @@ impl Call {
         self.kept.as_ref().map_or(0, Message::len)
     }
 
-    /// Returns the outcome of this call on a link to which so many messages were handed.
+    /// Returns the outcome of this call on a link that took messages up to number `handed`.
     pub(super) fn outcome(&self, handed: u64) -> Outcome {
         if self.seq > handed { Outcome::NotSent } else { Outcome::Unknown }
     }
@@ -275,7 +275,7 @@ impl Call {
                 data["cause"] = "unreadable_answer".into();
                 format!(
                     "the peer sent an answer that names no request, perhaps the one to this, and no \
-                     sign of life within {time:?} after it"
+                     response or progress within {time:?} after it"
                 )
             }
         };

@@ -14,7 +14,7 @@ const SILENCE: Duration = Duration::from_secs(10);
 /// |---|---|
 /// | requests have waited for 10 s, and the peer has answered none of those that it has | one more is sent |
 /// | it is refused | it waits again, and the next is sent after 10 s |
-/// | it is answered | so many may be in flight from now on |
+/// | it is answered | one more may be in flight from now on |
 /// | another peer follows | no more than it has said are sent |
 #[derive(Debug, Default)]
 pub(super) struct Probe {

@@ -237,7 +237,7 @@ impl<R: McpRole, F: Framing<R>> Correlation<R, F> {
                 self.synthesized.push_back(JsonRpcMessage::notification(cancelled.into()));
             }
         }
-        self.codec.restart(&self.pending);
+        self.codec.on_new_peer(&self.pending);
         if let Some(reinit) = &mut self.reinit {
             reinit.begin_peer(&mut self.pending, &self.codec, &self.link);
         }

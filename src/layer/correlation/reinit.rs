@@ -58,7 +58,7 @@ pub(super) struct Reinit {
 ///
 /// | phase | side | ends by |
 /// |---|---|---|
-/// | `Uninitialized`: none was opened, on so many connections | both | the answer to `initialize`: `Initialized`; `notifications/initialized` of the peer: `PeerInitialized`; five lost connections: `Failed` |
+/// | `Uninitialized`: none was opened, on this number of `attempts` | both | the answer to `initialize`: `Initialized`; `notifications/initialized` of the peer: `PeerInitialized`; five lost connections: `Failed` |
 /// | `Initialized`, as agreed | client | another peer: `Repeating` |
 /// | `Repeating`: `initialize` was sent again, and is answered within the time, or another link asked for | client | its answer: `Initialized`, or `Failed`; another peer: begins anew |
 /// | `PeerInitialized` | server | another peer: `AwaitingPeer`; perhaps the same: `Verifying` |
@@ -69,7 +69,7 @@ pub(super) struct Reinit {
 enum Phase {
     Uninitialized { attempts: u32 },
     Initialized(Box<InitializeResult>),
-    Repeating { agreed: Box<InitializeResult>, patience: Option<Pin<Box<Sleep>>> },
+    Repeating { agreed: Box<InitializeResult>, timer: Option<Pin<Box<Sleep>>> },
     PeerInitialized,
     AwaitingPeer,
     Verifying { was_initialized: bool, said: Said },
@@ -79,8 +79,8 @@ enum Phase {
 /// Messages so far of a peer that is being verified.
 #[derive(Debug)]
 enum Said {
-    /// No message has come over this link; so many had before. The peer may have nothing to say.
-    Nothing { heard: u64 },
+    /// No message has come over this link; `decoded` had before. The peer may have nothing to say.
+    Nothing { decoded: u64 },
     /// Something that cannot be read. When this ends, so does the link.
     Unreadable(Pin<Box<Sleep>>),
     /// None: the link is lost.
@@ -92,7 +92,7 @@ impl Phase {
 
     /// Awaits the answer to a repeated `initialize`, over the present link.
     fn repeating(agreed: Box<InitializeResult>) -> Self {
-        Self::Repeating { agreed, patience: Some(Box::pin(sleep(ANSWER_TIMEOUT))) }
+        Self::Repeating { agreed, timer: Some(Box::pin(sleep(ANSWER_TIMEOUT))) }
     }
 }
 
@@ -170,7 +170,7 @@ impl Reinit {
         match &mut self.phase {
             // No time to answer without a link. But the session may be resumed, and the answer
             // still come.
-            Phase::Repeating { patience, .. } => *patience = None,
+            Phase::Repeating { timer, .. } => *timer = None,
             Phase::Verifying { said, .. } => *said = Said::Lost,
             Phase::Uninitialized { attempts } if self.initialize.is_some() => {
                 *attempts += 1;
@@ -220,26 +220,26 @@ impl Reinit {
     }
 
     /// Begins to check whether a client that returns by the former one's session id is that client:
-    /// its first message tells. `heard` is the number of messages decoded before.
-    pub(super) fn verify(&mut self, heard: u64) {
+    /// its first message tells. `decoded` is the number of messages decoded before.
+    pub(super) fn verify(&mut self, decoded: u64) {
         self.stopping = Stopping::No;
         let was_initialized = match self.phase {
             Phase::Verifying { was_initialized, .. } => was_initialized,
             Phase::PeerInitialized => true,
             _ => false,
         };
-        self.phase = Phase::Verifying { was_initialized, said: Said::Nothing { heard } };
+        self.phase = Phase::Verifying { was_initialized, said: Said::Nothing { decoded } };
     }
 
     /// Ready with the reason of a Close, when nothing that the peer has said for a while shows who
-    /// it is. So many messages were `heard` by now.
+    /// it is. `decoded` is the number of messages decoded by now.
     pub(super) fn poll_unrecognized(
         &mut self,
-        heard: u64,
+        decoded: u64,
         cx: &mut Context<'_>,
     ) -> Poll<CloseReason> {
         let Phase::Verifying { said, .. } = &mut self.phase else { return Poll::Pending };
-        if matches!(said, Said::Nothing { heard: before } if heard > *before) {
+        if matches!(said, Said::Nothing { decoded: before } if decoded > *before) {
             *said = Said::Unreadable(Box::pin(sleep(ANSWER_TIMEOUT)));
         }
         let Said::Unreadable(timer) = said else { return Poll::Pending };
@@ -271,8 +271,8 @@ impl Reinit {
     /// says whether the peer is back.
     pub(super) fn resume(&mut self, resumed: &Resumed, link: &SharedLink) {
         let was_held = self.stopping.end();
-        if let Phase::Repeating { patience, .. } = &mut self.phase {
-            *patience = Some(Box::pin(sleep(ANSWER_TIMEOUT)));
+        if let Phase::Repeating { timer, .. } = &mut self.phase {
+            *timer = Some(Box::pin(sleep(ANSWER_TIMEOUT)));
             return;
         }
         if was_held && !matches!(self.phase, Phase::AwaitingPeer) {
@@ -364,7 +364,7 @@ impl Reinit {
     /// Requests another connection again and again while the peer does not answer on this one.
     /// Resumes sending to a peer that announced a stop and did not close.
     pub(super) fn poll(&mut self, link: &SharedLink, cx: &mut Context<'_>) {
-        while let Phase::Repeating { patience: Some(timer), .. } = &mut self.phase
+        while let Phase::Repeating { timer: Some(timer), .. } = &mut self.phase
             && timer.as_mut().poll(cx).is_ready()
         {
             tracing::warn!("no answer to a repeated initialize");

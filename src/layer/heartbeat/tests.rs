@@ -107,7 +107,7 @@ async fn an_idle_link_is_woken_by_the_pings_of_the_peer_and_nothing_else() {
 }
 
 #[tokio::test(start_paused = true)]
-async fn a_peer_that_is_heard_is_not_pinged() {
+async fn a_peer_that_sends_is_not_pinged() {
     let (link, peer) = fake::link();
     let mut heartbeat = spawn(Heartbeat::new(link, Config::default()));
     for _ in 0..100 {
@@ -156,8 +156,8 @@ async fn a_link_is_probed_as_soon_as_the_machine_wakes_up() {
     static SLEPT: AtomicU64 = AtomicU64::new(0);
     let clock = || UNIX_EPOCH + Duration::from_secs(SLEPT.load(Relaxed));
     let (link, peer) = fake::link();
-    let heartbeat =
-        Heartbeat::new(link, Config::default()).with_alarm(SuspendDetector::with_clock(clock));
+    let heartbeat = Heartbeat::new(link, Config::default())
+        .with_suspend_detector(SuspendDetector::with_clock(clock));
     let mut heartbeat = spawn(heartbeat);
     for _ in 0..12 {
         assert_pending!(heartbeat.poll_next());

@@ -113,7 +113,7 @@ impl<S: Duplex<Outgoing, LinkEvent<Message>>> Resume<S> {
     /// Returns `true` if `item` is for the reader, and may still be taken from this link.
     fn may_wait(&self, item: &LinkEvent<Message>) -> bool {
         match item {
-            LinkEvent::Item(message) => message.is_data() && self.receive_count.note_heard(),
+            LinkEvent::Item(message) => message.is_data() && self.receive_count.note_uncounted(),
             LinkEvent::Down(_) | LinkEvent::Up(_) => true,
         }
     }

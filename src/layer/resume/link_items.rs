@@ -77,7 +77,7 @@ impl<S: Duplex<Outgoing, LinkEvent<Message>>> Resume<S> {
                 Some(Err(self.refuse(cx, CloseCode::Protocol, reason.into())))
             }
             Message::Text(text) if is_control(text) => {
-                if !this.receive_count.note_heard() {
+                if !this.receive_count.note_uncounted() {
                     return None;
                 }
                 let reason = match Frame::parse(text) {

@@ -40,7 +40,7 @@ struct Count {
     frozen: bool,
     /// Number of freezes and restarts so far.
     freezes: u64,
-    heard: bool,
+    has_received: bool,
     kept_bytes: usize,
     /// State in which the next session begins.
     start: SessionStart,
@@ -124,9 +124,9 @@ impl ReceiveCount {
     /// Returns `true` if anything has arrived over the present link. Then the peer has read all
     /// that it was told when that link was made.
     #[must_use]
-    pub fn is_heard(&self) -> bool {
+    pub fn has_received(&self) -> bool {
         let count = self.lock();
-        count.heard && !count.frozen
+        count.has_received && !count.frozen
     }
 
     /// Returns the number of bytes kept for the peer when the last link was lost. That is what a
@@ -142,15 +142,15 @@ impl ReceiveCount {
         if count.frozen {
             return None;
         }
-        count.heard = true;
+        count.has_received = true;
         count.received += 1;
         Some(count.received)
     }
 
     /// Records that something arrived that is not counted. Returns `true` if it may be taken.
-    pub(super) fn note_heard(&self) -> bool {
+    pub(super) fn note_uncounted(&self) -> bool {
         let mut count = self.lock();
-        count.heard = true;
+        count.has_received = true;
         !count.frozen
     }
 
@@ -165,7 +165,7 @@ impl ReceiveCount {
         match (count.frozen, freeze == count.freezes) {
             (true, true) => {
                 count.frozen = false;
-                count.heard = false;
+                count.has_received = false;
                 Thawed::Counts(count.received)
             }
             (true, false) => Thawed::Superseded,
@@ -217,8 +217,8 @@ impl FrozenCount {
         self.received
     }
 
-    /// Returns the [`LinkUp`] of a link on which the session goes on. The peer said on it that it
-    /// has `received` so many messages.
+    /// Returns the [`LinkUp`] of a link on which the session goes on. `received` is the number of
+    /// messages that the peer said on it to have received.
     #[must_use]
     pub fn resumed(self, received: u64) -> LinkUp {
         LinkUp::Resumed(Resumed { received, replayed: 0, freeze: self.freeze })

@@ -237,10 +237,10 @@ async fn nothing_from_an_older_link_counts_once_the_count_is_told() {
     assert_eq!(side.receive_count.received(), 1);
     side.peer = side.source.give(frozen.resumed(0));
     assert!(matches!(assert_ready!(side.next()), Some(Ok(LinkEvent::Up(_)))));
-    assert!(!side.receive_count.is_heard());
+    assert!(!side.receive_count.has_received());
     side.peer.send("2".into());
     side.assert_receives("2");
-    assert!(side.receive_count.is_heard());
+    assert!(side.receive_count.has_received());
     assert_eq!(side.receive_count.received(), 2);
 }
 

@@ -22,11 +22,11 @@ pub(super) struct Driver {
     /// changes.
     pub(super) write_pending: bool,
     /// The last message when the reader began to wait for somebody to write it.
-    pub(super) patience: Option<(u64, Pin<Box<Sleep>>)>,
+    pub(super) timer: Option<(u64, Pin<Box<Sleep>>)>,
 }
 
 impl Driver {
     pub(super) fn new(links: BoxLinks) -> Self {
-        Self { links, read_pending: false, write_pending: false, patience: None }
+        Self { links, read_pending: false, write_pending: false, timer: None }
     }
 }

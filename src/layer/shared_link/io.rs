@@ -233,10 +233,10 @@ impl Inner {
             return true;
         }
         let (awaited, timer) =
-            driver.patience.get_or_insert_with(|| (last, Box::pin(sleep(WRITER_GRACE))));
+            driver.timer.get_or_insert_with(|| (last, Box::pin(sleep(WRITER_GRACE))));
         while timer.as_mut().poll(cx).is_ready() {
             if self.flushed() < *awaited {
-                driver.patience = None;
+                driver.timer = None;
                 return true;
             }
             *awaited = last;

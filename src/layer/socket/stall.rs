@@ -1,7 +1,7 @@
 //! [`Stall`]: checks that the peer reads what is written to it fast enough.
 //!
 //! Two rules: the peer takes at least one byte within the write timeout, and while bytes wait, it
-//! takes so many per second over a window. The first is measured from byte to byte, whoever waits
+//! takes them at a minimum rate over a window. The first is measured from byte to byte, whoever waits
 //! in between, since it is looked at after an attempt to write; in the second only time counts
 //! during which this side waits for the peer. A side that comes too late to look begins anew.
 

@@ -95,7 +95,8 @@ pub(in crate::server) async fn establish<R: HostedRole>(
     let speaks = subprotocol.as_deref() == Some(resume::SUBPROTOCOL);
     let builder = config.builder().span(tracing::Span::current()).subprotocol(subprotocol);
     let layers = builder.layers();
-    let unauthenticated = BeforeAuthentication { layers: &layers, limit: config.first_message };
+    let unauthenticated =
+        BeforeAuthentication { layers: &layers, limit: config.max_unauthenticated_message_size };
     let (mut transport, identity, permit, entry) = match auth_state {
         AuthState::InBand(authenticator) => {
             let link = stream.build(unauthenticated);
@@ -161,7 +162,7 @@ async fn authenticate<R: HostedRole>(
         outcome = in_band::authenticate(&mut *link, framing, config, authenticator, client) => outcome,
         () = slot.evicted() => {
             let reason = "too many unauthenticated clients";
-            Err((RejectReason::Crowded, CloseReason::new(CloseCode::TryAgainLater, reason)))
+            Err((RejectReason::Evicted, CloseReason::new(CloseCode::TryAgainLater, reason)))
         }
         () = config.stop.cancelled() => Err((RejectReason::Stopping, config.drain.reason.clone())),
     };

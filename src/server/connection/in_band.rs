@@ -5,7 +5,7 @@
 //! | the request `authenticate` with an accepted `token` | the result `{"authenticated": true}` |
 //! | … with any other | the error `-32001`, then a Close: 4401, 4403 for a 403, 1013 for a 503 |
 //! | any other request | the error `-32001` "Authentication required" |
-//! | a message larger than [`Config::max_first_message_size`] | a Close: 1009 |
+//! | a message larger than [`Config::max_unauthenticated_message_size`] | a Close: 1009 |
 //! | anything else | nothing |
 //! | the request `authenticate` again | the error `-32600` "already authenticated" |
 //! | … of a client that was admitted at its upgrade | the result `{"authenticated": true}` |

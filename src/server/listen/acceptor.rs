@@ -129,7 +129,7 @@ impl<S: Service<R>, R: HostedRole> Acceptor<S, R> {
         let overdue = deadline_in(config.timeout);
         let outcome = tokio::select! {
             outcome = self.tls_then_http1(stream, peer, overdue, &progress) => outcome,
-            () = progress.evicted() => Err(RejectReason::Crowded),
+            () = progress.evicted() => Err(RejectReason::Evicted),
         };
         if let Err(cause) = outcome
             && !progress.was_served()

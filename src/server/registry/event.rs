@@ -88,7 +88,7 @@ causes! {
     /// Timeout: cut, with 408 or 1008 where the client can still be told.
     TimedOut => "timed_out",
     /// Eviction, as one of too many unauthenticated clients at once: cut.
-    Crowded => "crowded",
+    Evicted => "evicted",
     /// Failure of the TLS handshake, or bytes that are no HTTP.
     NoHandshake => "no_handshake",
 }

@@ -12,7 +12,7 @@ pub(super) struct DetachedSessions<T> {
     all: BTreeMap<u64, Entry<T>>,
     by_address: HashMap<Option<IpAddr>, Group>,
     bytes: usize,
-    departures: u64,
+    last_seq: u64,
 }
 
 #[derive(Debug)]
@@ -25,47 +25,47 @@ struct Entry<T> {
 /// Sessions of one address.
 #[derive(Debug, Default)]
 struct Group {
-    departures: BTreeSet<u64>,
+    seqs: BTreeSet<u64>,
     bytes: usize,
 }
 
 impl<T> Default for DetachedSessions<T> {
     fn default() -> Self {
         let (all, by_address) = (BTreeMap::new(), HashMap::new());
-        Self { all, by_address, bytes: 0, departures: 0 }
+        Self { all, by_address, bytes: 0, last_seq: 0 }
     }
 }
 
 impl<T> DetachedSessions<T> {
-    /// Adds a session, or updates the bytes that wait in it. Returns its departure number.
+    /// Adds a session, or updates the bytes that wait in it. Returns its sequence number.
     pub(super) fn insert(
         &mut self,
-        departure: Option<u64>,
+        seq: Option<u64>,
         address: Option<IpAddr>,
         session: T,
         bytes: usize,
     ) -> u64 {
-        let departure = departure.unwrap_or_else(|| {
-            self.departures += 1;
-            self.departures
+        let seq = seq.unwrap_or_else(|| {
+            self.last_seq += 1;
+            self.last_seq
         });
-        self.remove(departure);
+        self.remove(seq);
         self.bytes += bytes;
         let group = self.by_address.entry(address).or_default();
-        group.departures.insert(departure);
+        group.seqs.insert(seq);
         group.bytes += bytes;
-        self.all.insert(departure, Entry { session, address, bytes });
-        departure
+        self.all.insert(seq, Entry { session, address, bytes });
+        seq
     }
 
-    /// Removes the session with this departure number.
-    pub(super) fn remove(&mut self, departure: u64) -> Option<T> {
-        let Entry { session, address, bytes } = self.all.remove(&departure)?;
+    /// Removes the session with this sequence number.
+    pub(super) fn remove(&mut self, seq: u64) -> Option<T> {
+        let Entry { session, address, bytes } = self.all.remove(&seq)?;
         self.bytes -= bytes;
         if let Some(group) = self.by_address.get_mut(&address) {
-            group.departures.remove(&departure);
+            group.seqs.remove(&seq);
             group.bytes -= bytes;
-            if group.departures.is_empty() {
+            if group.seqs.is_empty() {
                 self.by_address.remove(&address);
             }
         }
@@ -78,16 +78,16 @@ impl<T> DetachedSessions<T> {
     /// bytes.
     pub(super) fn take_excess(&mut self, max_sessions: usize, max_bytes: usize) -> Option<T> {
         let groups = self.by_address.values();
-        let first = |group: &Group| group.departures.first().copied();
+        let first = |group: &Group| group.seqs.first().copied();
         let largest = if self.all.len() > max_sessions {
-            groups.max_by_key(|group| (group.departures.len(), Reverse(first(group))))
+            groups.max_by_key(|group| (group.seqs.len(), Reverse(first(group))))
         } else if self.bytes > max_bytes {
             groups.max_by_key(|group| (group.bytes, Reverse(first(group))))
         } else {
             return None;
         };
-        let departure = first(largest?)?;
-        self.remove(departure)
+        let seq = first(largest?)?;
+        self.remove(seq)
     }
 }
 

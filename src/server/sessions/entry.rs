@@ -196,7 +196,7 @@ impl<R: McpRole> SessionEntry<R> {
             return Err(new_link);
         }
         let ReturnsBy::Secret(secrets) = &mut inner.returns_by else { return Err(new_link) };
-        if self.receive_count.is_heard() {
+        if self.receive_count.has_received() {
             secrets.confirm();
         }
         let Some(given) = secrets.rotate(secret).cloned() else { return Err(new_link) };

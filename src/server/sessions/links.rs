@@ -37,7 +37,7 @@ pub(in crate::server) struct SessionLinks<R: McpRole> {
 struct Detached {
     /// Resolves when the client is not waited for any longer, with the reason.
     over: BoxFuture<'static, CloseReason>,
-    /// Departure number in the store, and the bytes that were reported to it.
+    /// Sequence number in the store, and the bytes that were reported to it.
     reported: Option<(u64, usize)>,
 }
 
@@ -73,22 +73,22 @@ impl<R: McpRole> SessionLinks<R> {
     /// Reports to the store how many bytes wait in the session, if that has changed.
     fn report_detached(&mut self) {
         let Some(Detached { reported, .. }) = &mut self.detached else { return };
-        let (departure, before) = reported.unzip();
+        let (seq, before) = reported.unzip();
         let bytes = self.entry.bytes();
         if before != Some(bytes) {
-            *reported = Some((self.sessions.set_detached(&self.entry, departure, bytes), bytes));
+            *reported = Some((self.sessions.set_detached(&self.entry, seq, bytes), bytes));
         }
-        if departure.is_none() {
+        if seq.is_none() {
             self.entry.set_detached(true);
         }
     }
 
     /// Ends the wait for the client. Returns `true` if the store knew of it.
     fn leave_detached(&mut self) -> bool {
-        let Some(Detached { reported: Some((departure, _)), .. }) = self.detached.take() else {
+        let Some(Detached { reported: Some((seq, _)), .. }) = self.detached.take() else {
             return false;
         };
-        self.sessions.set_attached(departure);
+        self.sessions.set_attached(seq);
         true
     }
 }

@@ -157,26 +157,26 @@ impl<R: McpRole> SessionStore<R> {
         SessionFrame::new(id, given, window_s, self.window_bytes).within(self.limits)
     }
 
-    /// Records that the session has no link, and how many bytes wait in it. Returns its departure
+    /// Records that the session has no link, and how many bytes wait in it. Returns its sequence
     /// number, new unless one is given.
     pub(super) fn set_detached(
         &self,
         entry: &Arc<SessionEntry<R>>,
-        departure: Option<u64>,
+        seq: Option<u64>,
         bytes: usize,
     ) -> u64 {
         let SessionConfig { max_sessions, max_bytes, .. } = self.config;
         let mut inner = self.lock();
-        let departure = inner.detached.insert(departure, entry.address(), entry.clone(), bytes);
+        let seq = inner.detached.insert(seq, entry.address(), entry.clone(), bytes);
         while let Some(excess) = inner.detached.take_excess(max_sessions, max_bytes) {
             excess.dismiss();
         }
-        departure
+        seq
     }
 
-    /// Records that the session with this departure number has a link again, or has ended.
-    pub(super) fn set_attached(&self, departure: u64) {
-        self.lock().detached.remove(departure);
+    /// Records that the session with this sequence number has a link again, or has ended.
+    pub(super) fn set_attached(&self, seq: u64) {
+        self.lock().detached.remove(seq);
     }
 
     /// Removes a session from the store.

@@ -45,7 +45,7 @@ async fn initialized(connect: Connect<RoleClient>) -> Client {
     ().serve(connect.await.unwrap()).await.unwrap()
 }
 
-/// Asks which call of which session at which instance this one is, after so many milliseconds.
+/// Asks which call of which session at which instance this one is, after `ms` milliseconds.
 async fn ask(client: &Client, ms: u64) -> String {
     let arguments = json!({ "ms": ms }).as_object().unwrap().clone();
     let call = CallToolRequestParams::new("count").with_arguments(arguments);

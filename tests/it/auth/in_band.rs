@@ -171,7 +171,7 @@ async fn a_large_message_before_it_is_refused() {
         let tokens = BearerTokens::default().token(long.clone(), Identity::new("alice"));
         let config = Config::default().authenticator(tokens).in_band_authentication();
         let (_server, address) =
-            recorder.start_server(config.max_first_message_size(64 << 10)).await;
+            recorder.start_server(config.max_unauthenticated_message_size(64 << 10)).await;
         let mut raw = upgrade(address, "").await;
         raw.ask(&authenticate("auth", long)).await;
         raw.initialize().await;
@@ -376,7 +376,7 @@ async fn one_unauthenticated_client_too_many_and_the_oldest_leaves() {
             others.push(other);
         }
         assert_eq!(first.closed().await.0, 1013);
-        assert_eq!(server.registry().health().rejected_by["crowded"], 1);
+        assert_eq!(server.registry().health().rejected_by["evicted"], 1);
         let mut last = others.pop().unwrap();
         last.ask(&authenticate("auth", "s3cr3t")).await;
         last.initialize().await;
@@ -471,7 +471,7 @@ async fn unauthenticated_clients_of_all_kinds_share_the_slots() {
                 (1013, "too many unauthenticated clients".to_owned())
             );
         }
-        assert_eq!(server.registry().health().rejected_by["crowded"], 5);
+        assert_eq!(server.registry().health().rejected_by["evicted"], 5);
     })
     .await;
 }

@@ -1,7 +1,7 @@
-//! No state of a peer makes a connection stop receiving: every call ends, and whoever has gone is let go.
+//! No state of a peer stops a connection from receiving: every call ends, and whoever has gone is let go.
 //!
 //! With `MCP_WS_FULL` set, as many calls and as large floods as once filled every buffer between
-//! two ends; with `MCP_WS_SEEDS`, under so many seeds.
+//! two ends; with `MCP_WS_SEEDS`, under that number of seeds.
 
 use std::{net::SocketAddr, time::Duration};
 
@@ -38,7 +38,7 @@ fn ms(ms: u64) -> Duration {
     Duration::from_millis(ms)
 }
 
-/// Returns how many of so many calls at once were answered and refused. The network takes whatever
+/// Returns how many of `calls` calls at once were answered and refused. The network takes whatever
 /// it is given and delivers it later. The sizes come from the seed.
 async fn calls_at_once(calls: usize, latency: Duration, resumes: bool, seed: u64) -> [usize; 2] {
     let mut random = TestRng::from_seed(RngAlgorithm::ChaCha, &[seed as u8; 32]);
@@ -113,7 +113,7 @@ async fn every_call_without_resume_ends_however_many_and_however_far() {
     every_call_ends(false).await;
 }
 
-/// A server that has places for so many clients and no more, and soon notices that one is silent.
+/// A server that takes this number of clients and no more, and soon notices that one is silent.
 async fn serve_few(clients: usize) -> (Server, SocketAddr) {
     let heartbeat = heartbeat::Config::default().ping_interval(ms(2000)).pong_timeout(ms(2000));
     let layers = transport::Config::default()

@@ -141,7 +141,7 @@ impl rmcp::ServerHandler for Pings {
     }
 }
 
-/// Makes so many calls from each end at once, with everything at its defaults, and returns the CPU
+/// Makes these numbers of calls from each end at once, with everything at its defaults, and returns the CPU
 /// time that it takes.
 #[cfg(target_os = "linux")]
 async fn cost([from_client, from_server]: [usize; 2]) -> std::time::Duration {

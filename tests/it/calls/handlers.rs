@@ -75,7 +75,7 @@ impl Drop for Running {
 }
 
 impl Counting {
-    /// Waits until so many run.
+    /// Waits until this number of `handlers` runs.
     async fn run(&self, handlers: usize) {
         loop {
             let changed = self.0.changed.notified();
@@ -169,7 +169,7 @@ fn cancelled(id: usize) -> Value {
     })
 }
 
-/// Writes `bytes`, then reads so many answers.
+/// Writes `bytes`, then reads this number of `answers`.
 async fn exchange(raw: &mut Raw, bytes: Vec<u8>, answers: usize) -> HashMap<u64, Value> {
     let mut found = HashMap::new();
     raw.write(bytes).await;

@@ -73,7 +73,7 @@ async fn sends_that_are_awaited_by_many_tasks_keep_their_order() {
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 4)]
-async fn each_task_of_a_client_is_heard_in_its_own_order() {
+async fn the_calls_of_each_task_of_a_client_arrive_in_order() {
     limit(async {
         let (client, _, mut raw) = client_and_raw(connect).await;
         for task in 0..16 {

@@ -417,7 +417,7 @@ async fn who_waits_for_the_authenticator_is_still_unauthenticated() {
             others.push(TcpStream::connect(address).await.unwrap());
         }
         first.end().await;
-        assert_eq!(server.registry().health().rejected_by["crowded"], 1);
+        assert_eq!(server.registry().health().rejected_by["evicted"], 1);
     })
     .await;
 }

@@ -251,7 +251,7 @@ async fn what_is_no_http_is_cut_off() {
     .await;
 }
 
-/// An upgrade request whose head has so many bytes.
+/// An upgrade request whose head has `size` bytes.
 fn request_of(address: SocketAddr, size: usize) -> String {
     let bare = upgrade_request(address, "X-Padding: \r\n").len();
     upgrade_request(address, &format!("X-Padding: {}\r\n", "x".repeat(size - bare)))

@@ -1,4 +1,4 @@
-//! No number that a peer may choose, however absurd, makes a connection stop receiving, costs memory, or is
+//! No number that a peer may choose, however absurd, stops a connection from receiving, costs memory, or is
 //! waited for: it is taken for the nearest that makes sense, or the connection is closed with the
 //! code that is documented.
 

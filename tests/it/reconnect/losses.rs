@@ -176,7 +176,7 @@ async fn waits_do_not_grow_over_connections_that_work() {
     .await;
 }
 
-/// A session that is resumed, and signs of life, are no messages.
+/// A session that is resumed, pings and pongs are no messages.
 #[tokio::test]
 async fn waits_grow_where_every_connection_is_dropped_before_it_has_carried_anything() {
     limit(async {

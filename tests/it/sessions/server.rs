@@ -54,7 +54,7 @@ impl Client {
         client
     }
 
-    /// Returns its request after it has lost its connection, with so many messages received.
+    /// Returns its request after it has lost its connection, with this number of messages `received`.
     fn asks(&self, received: u64) -> Value {
         json!({
             "session": self.session["session"], "secret": self.session["secret"], "received": received,

@@ -26,7 +26,7 @@ struct Nothing;
 
 impl ServerHandler for Nothing {}
 
-/// A request with a list of so many of these values.
+/// A request with a list of `count` of these values.
 fn dense(method: &str, unit: &str, count: usize) -> String {
     let list = vec![unit; count].join(",");
     format!(

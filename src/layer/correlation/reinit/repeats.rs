@@ -80,8 +80,8 @@ impl Repeats {
         Ok(())
     }
 
-    /// Records the loss of a connection, and forgets the requests that it took too often. So many
-    /// messages were `handed` to it.
+    /// Records the loss of a connection, and forgets the requests that it took too often. The
+    /// last message that it took was number `handed`.
     pub(super) fn lose(&mut self, pending: &PendingCalls, handed: u64) {
         let was_sent = |id: &RequestId| pending.get(id).is_some_and(|call| call.seq <= handed);
         if let Some((id, _, attempts)) = &mut self.discover

@@ -258,7 +258,7 @@ async fn of_several_calls_each_ends_unless_it_shows_a_sign_of_life() {
         (&json!("timed_out"), &json!("outcome_unknown"))
     );
     assert_eq!(data["cause"], "unreadable_answer");
-    assert!(error.message.contains("no sign of life within 60s"), "{}", error.message);
+    assert!(error.message.contains("no response or progress within 60s"), "{}", error.message);
     assert_pending!(stack.poll_next());
     assert_eq!(sent(&peer)[0]["method"], "notifications/cancelled");
     // The second error was suspicious for the fourth.

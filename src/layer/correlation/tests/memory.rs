@@ -132,7 +132,7 @@ fn a_request_that_alone_takes_more_than_all_may_is_refused() {
     assert!(assert_ready!(stack.poll_next()).unwrap().is_ok());
 }
 
-/// A notification with so many small objects, each of which takes about a KiB.
+/// A notification with `objects` small objects, each of which takes about a KiB.
 fn dense_notification(objects: usize) -> Value {
     let list = vec![json!({"a": 0}); objects];
     json!({"jsonrpc": "2.0", "method": "acme/happened", "params": {"list": list}})
@@ -190,7 +190,7 @@ fn a_notification_that_alone_takes_more_than_all_may_is_dropped() {
 }
 
 #[test]
-fn a_cancellation_is_heard_of_however_much_it_takes() {
+fn a_cancellation_arrives_however_much_it_takes() {
     let config = Config::default().max_inbound_memory(1 << 20);
     let (stack, peer, stats) = correlation::<RoleServer>(config);
     let mut stack = spawn(stack);

@@ -22,7 +22,7 @@ enum Action {
     /// A link takes no writes at this side, takes them again, or fails with them.
     Block(At, usize, bool),
     Break(At, usize),
-    /// A link takes so many milliseconds to bring what is sent from now on.
+    /// A link takes this number of milliseconds to bring what is sent from now on.
     Delay(usize, u64),
     Cut(usize),
     /// The client begins an attempt and gives up those before.
@@ -250,7 +250,7 @@ impl World {
         if let Some((session, secret, received)) = &attempt.asks
             && let Some((side, secrets)) = &mut self.servers[*session]
         {
-            if side.receive_count.is_heard() {
+            if side.receive_count.has_received() {
                 secrets.confirm();
             }
             if let Some(next) = secrets.rotate(secret) {

@@ -14,7 +14,7 @@ use super::{
 
 #[derive(Debug, Clone)]
 enum Step {
-    /// The peer sends so many messages of this size, whatever its window holds.
+    /// The peer sends this number of messages of this size, whatever its window holds.
     Say(usize, usize),
     /// The peer acknowledges this share of what has arrived.
     Acknowledge(Share),
@@ -32,7 +32,7 @@ enum Step {
     Send(usize),
     /// A writer waits for room.
     Wait,
-    /// The reader takes at most so many messages.
+    /// The reader takes at most this number of messages.
     Read(usize),
     /// The link takes nothing, or takes messages again.
     Block(bool),

@@ -72,16 +72,16 @@ impl From<Fault> for io::Error {
 /// Position of the next byte.
 #[derive(Debug, Clone, Copy)]
 enum State {
-    /// The header of a frame, of which so many bytes have been read.
+    /// The header of a frame, of which this number of bytes has been read.
     Header(usize),
-    /// The header of a frame that passes as it is, of which so many bytes have. Then so many of its
-    /// payload follow.
+    /// The header of a frame that passes as it is, of which `passed` bytes have. Then `payload` bytes
+    /// follow.
     Verbatim { passed: usize, length: usize, payload: u64 },
     /// The rest, in bytes, of a payload that passes as it is.
     Plain(u64),
     /// The payload of a frame of a compressed message.
     Compressed { left: u64, mask: [u8; 4], is_last: bool },
-    /// The end of a compressed message, of which so many bytes have been fed.
+    /// The end of a compressed message, of which this number of bytes has been fed.
     Tail(usize),
 }
 

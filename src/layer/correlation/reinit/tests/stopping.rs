@@ -54,7 +54,7 @@ async fn they_are_sent_when_the_session_is_resumed() {
     assert_eq!(sent(&peer), ["tools/call 3"]);
 }
 
-/// A stopping server still has its requests answered and its notifications heard.
+/// A stopping server still has its requests answered and its notifications delivered.
 #[tokio::test(start_paused = true)]
 async fn all_else_passes_meanwhile() {
     let (mut stack, peer) = refused();
