@@ -19,6 +19,8 @@
 //! ```
 
 pub(crate) mod builder;
+mod config;
+pub(crate) mod layers;
 mod receiver;
 
 use std::{
@@ -49,8 +51,8 @@ use tokio::{
 };
 use tracing::Span;
 
-pub use self::builder::{Builder, Config};
 use self::receiver::Receiver;
+pub use self::{builder::Builder, config::Config};
 #[cfg(feature = "server")]
 use crate::layer::correlation::slots::HandlerSlots;
 use crate::{

@@ -19,7 +19,7 @@ use crate::{
     error::HandshakeError,
     handshake::stream::{Io, set_tcp_options},
     link::MessageLimits,
-    transport::builder::Layers,
+    transport::layers::Layers,
 };
 
 /// Scheme that stands before a token (RFC 6750, section 2.1).

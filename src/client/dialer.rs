@@ -28,7 +28,7 @@ use crate::{
     },
     link::{LinkUp, MessageLimits},
     time::{SuspendDetector, deadline_in, saturating_add},
-    transport::builder::Layers,
+    transport::layers::Layers,
 };
 
 /// Number of connections in a row that may be lost to a message that is too large. Another cause of

@@ -20,7 +20,7 @@ use crate::{
     layer::resume::{self, receive_count::ReceiveCount},
     role::McpRole,
     time::SuspendDetector,
-    transport::{WebSocketTransport, builder::Layers},
+    transport::{WebSocketTransport, layers::Layers},
 };
 
 impl<R: McpRole> Connect<R> {

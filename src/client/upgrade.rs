@@ -37,7 +37,7 @@ use crate::{
     },
     layer::socket::side::Side,
     link::MessageLimits,
-    transport::builder::Layers,
+    transport::layers::Layers,
 };
 
 /// Default `User-Agent` of the upgrade request.

@@ -1,4 +1,4 @@
-//! [`Builder`]: the parts of a transport, and their assembly.
+//! [`Builder`]: assembles a transport.
 
 use std::{fmt, sync::Arc, time::Duration};
 
@@ -9,20 +9,18 @@ use tokio::{
 };
 use tracing::Span;
 
-use super::{Stack, WebSocketTransport, receiver::Receiver};
+use super::{Stack, WebSocketTransport, config::Config, layers::Layers, receiver::Receiver};
 use crate::{
     duplex::{BoxLink, Duplex},
     event::{Broadcaster, ConnectionEvents, State},
     framing::{Framing, json_rpc::JsonRpc},
     handshake::extensions::WsExtensions,
     layer::{
-        correlation::{self, Correlation, Policy, config::Replay},
-        framed::{self, Framed},
-        heartbeat::{self, Heartbeat},
+        correlation::{Correlation, Policy, config::Replay},
+        framed::Framed,
         reconnect::{LinkSource, Reconnect, ReconnectHandle},
-        resume,
-        shared_link::{self, SharedLink},
-        socket::{self, Socket, side::Side},
+        shared_link::SharedLink,
+        socket::side::Side,
     },
     link::{LinkEvent, Outgoing, PeerLimits},
     message::Message,
@@ -31,188 +29,7 @@ use crate::{
 };
 
 #[cfg(any(feature = "client", feature = "server"))]
-use crate::{
-    layer::resume::{Resume, receive_count::ReceiveCount},
-    link::MessageLimits,
-};
-
-/// The settings of every layer of a connection.
-///
-/// ```
-/// use mcp_ws_transport::{layer::{correlation, socket}, transport};
-///
-/// let config = transport::Config::default()
-///     .socket(socket::Config::default().max_message_size(1 << 20))
-///     .correlation(correlation::Config::default().max_inbound(64));
-/// # drop(config);
-/// ```
-#[derive(Debug, Clone, Default)]
-pub struct Config {
-    pub(crate) socket: socket::Config,
-    pub(crate) heartbeat: heartbeat::Config,
-    pub(crate) resume: resume::Config,
-    pub(crate) shared_link: shared_link::Config,
-    pub(crate) framed: framed::Config,
-    pub(crate) correlation: correlation::Config,
-    extra: Option<Extra>,
-}
-
-/// A layer of the user's own.
-#[derive(Clone)]
-struct Extra(Arc<dyn Fn(BoxLink) -> BoxLink + Send + Sync>);
-
-impl fmt::Debug for Extra {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.write_str("Extra")
-    }
-}
-
-impl Config {
-    /// Sets the limits, buffers and timeouts of the WebSocket itself.
-    #[must_use]
-    pub fn socket(mut self, config: socket::Config) -> Self {
-        self.socket = config;
-        self
-    }
-
-    /// Sets when the peer is pinged, and when it is given up.
-    #[must_use]
-    pub fn heartbeat(mut self, config: heartbeat::Config) -> Self {
-        self.heartbeat = config;
-        self
-    }
-
-    /// Sets how much is kept for a peer that resumes, and how long it may leave that
-    /// unacknowledged.
-    #[must_use]
-    pub fn resume(mut self, config: resume::Config) -> Self {
-        self.resume = config;
-        self
-    }
-
-    /// Sets the size of the outbound queue.
-    #[must_use]
-    pub fn shared_link(mut self, config: shared_link::Config) -> Self {
-        self.shared_link = config;
-        self
-    }
-
-    /// Sets the limits of messages: their size when they are sent, and once they are decoded.
-    #[must_use]
-    pub fn framed(mut self, config: framed::Config) -> Self {
-        self.framed = config;
-        self
-    }
-
-    /// Sets deadlines, and how many of the peer's requests may be in flight.
-    #[must_use]
-    pub fn correlation(mut self, config: correlation::Config) -> Self {
-        self.correlation = config;
-        self
-    }
-
-    /// Puts a layer of your own on each link, above [`Heartbeat`] and below [`SharedLink`]. A
-    /// second call puts the next one on top of it.
-    #[must_use]
-    pub fn layer<L>(mut self, layer: impl Fn(BoxLink) -> L + Send + Sync + 'static) -> Self
-    where
-        L: Duplex<Message, Message> + Send + 'static,
-    {
-        let below = self.extra.take();
-        self.extra = Some(Extra(Arc::new(move |link| {
-            let link = match &below {
-                Some(Extra(below)) => below(link),
-                None => link,
-            };
-            Box::pin(layer(link))
-        })));
-        self
-    }
-}
-
-#[cfg(feature = "__http")]
-impl Config {
-    /// Returns the limits that this `side` announces.
-    pub(crate) fn limits(&self, side: Side) -> MessageLimits {
-        let (max_message, max_inbound) = (self.socket.limit(side), self.correlation.max_inbound);
-        MessageLimits { max_message: Some(max_message), max_inbound: Some(max_inbound) }
-    }
-}
-
-/// Parts of the layers below [`SharedLink`], which are made anew for each connection.
-#[derive(Debug, Clone)]
-pub(crate) struct Layers {
-    config: Config,
-    stats: Stats,
-    ping_message: Option<fn() -> Message>,
-}
-
-impl Layers {
-    /// Returns the settings that the opening handshake needs.
-    #[cfg(feature = "client")]
-    pub(crate) fn socket(&self) -> &socket::Config {
-        &self.config.socket
-    }
-
-    /// Returns the limits that the side that dialled announces.
-    #[cfg(feature = "client")]
-    pub(crate) fn limits(&self) -> MessageLimits {
-        self.config.limits(Side::Client)
-    }
-
-    /// Builds the layers over a byte stream on which the opening handshake is done. They have the
-    /// extensions agreed on in it.
-    pub(crate) fn link<S>(
-        &self,
-        stream: S,
-        leftover: Bytes,
-        side: Side,
-        extensions: WsExtensions,
-    ) -> BoxLink
-    where
-        S: AsyncRead + AsyncWrite + Unpin + Send + 'static,
-    {
-        let (config, stats) = (self.config.socket.clone(), self.stats.clone());
-        let socket = extensions.socket(stream, leftover, side, config, stats);
-        self.over_socket(socket, side)
-    }
-
-    /// Builds the socket of an unauthenticated peer, whose messages have at most `max_message_size`
-    /// bytes.
-    #[cfg(feature = "server")]
-    pub(crate) fn unauthenticated<S>(
-        &self,
-        stream: S,
-        leftover: &Bytes,
-        side: Side,
-        max_message_size: usize,
-    ) -> Socket<S>
-    where
-        S: AsyncRead + AsyncWrite + Unpin,
-    {
-        let (config, stats) = (self.config.socket.clone(), self.stats.clone());
-        Socket::unauthenticated(stream, leftover, side, config, stats, max_message_size)
-    }
-
-    /// Builds the layers over a socket.
-    pub(crate) fn over_socket<S>(&self, socket: Socket<S>, side: Side) -> BoxLink
-    where
-        S: AsyncRead + AsyncWrite + Unpin + Send + 'static,
-    {
-        let Config { heartbeat, extra, .. } = self.config.clone();
-        let heartbeat = Heartbeat::with_stats(socket, heartbeat, self.stats.clone());
-        let heartbeat = heartbeat.with_ping_message(self.ping_message);
-        // Servers do not sleep.
-        let link: BoxLink = Box::pin(match side {
-            Side::Client => heartbeat.before_the_peer().detect_suspend(),
-            Side::Server => heartbeat,
-        });
-        match extra {
-            Some(Extra(layer)) => layer(link),
-            None => link,
-        }
-    }
-}
+use crate::layer::resume::{Resume, receive_count::ReceiveCount};
 
 /// Assembles a [`WebSocketTransport`] over a link of any layers.
 #[must_use]
@@ -290,7 +107,7 @@ impl<R: McpRole> Builder<R> {
     }
 
     /// Sets the deadline of requests of ours that make no progress, as
-    /// [`deadline`](correlation::Config::deadline) says. Replaces the deadline of
+    /// [`deadline`](crate::layer::correlation::Config::deadline) says. Replaces the deadline of
     /// [`transport`](Self::transport).
     pub fn deadline(mut self, deadline: Duration) -> Self {
         self.deadline = Some(deadline);
@@ -312,27 +129,13 @@ impl<R: McpRole> Builder<R> {
     }
 
     /// Builds a transport over a byte stream on which the opening handshake is done. `leftover` is
-    /// what was read behind it. The layers are [`Socket`](crate::layer::Socket), [`Heartbeat`] and
-    /// the rest.
+    /// what was read behind it. The layers are [`Socket`](crate::layer::Socket),
+    /// [`Heartbeat`](crate::layer::Heartbeat) and the rest.
     pub fn over_stream<S>(self, stream: S, leftover: Bytes, side: Side) -> WebSocketTransport<R>
     where
         S: AsyncRead + AsyncWrite + Unpin + Send + 'static,
     {
-        self.over_upgraded(stream, leftover, side, WsExtensions::default())
-    }
-
-    /// Builds a transport over a byte stream, with the extensions agreed on in the handshake.
-    pub(crate) fn over_upgraded<S>(
-        self,
-        stream: S,
-        leftover: Bytes,
-        side: Side,
-        extensions: WsExtensions,
-    ) -> WebSocketTransport<R>
-    where
-        S: AsyncRead + AsyncWrite + Unpin + Send + 'static,
-    {
-        let link = self.layers().link(stream, leftover, side, extensions);
+        let link = self.layers().link(stream, leftover, side, WsExtensions::default());
         self.over_link(link, ConnectionEvents::default())
     }
 
@@ -360,11 +163,13 @@ impl<R: McpRole> Builder<R> {
         self.framing.properties()
     }
 
+    /// Returns what builds the layers of each link.
     pub(crate) fn layers(&self) -> Layers {
         let ping_message = self.framing.properties().ping_message;
         Layers { config: self.config.clone(), stats: self.stats.clone(), ping_message }
     }
 
+    /// Builds a transport over one link, with which it ends.
     pub(crate) fn over_link(
         self,
         link: BoxLink,
@@ -399,8 +204,9 @@ impl<R: McpRole> Builder<R> {
         let reconnect_handle = source.reconnect_handle();
         let reconnect = Reconnect::new(first, source);
         let this = self.peer(receive_count.peer().clone());
-        let line = Resume::with_receive_count(reconnect, this.config.resume.clone(), receive_count);
-        this.outliving(line, reconnect_handle, events)
+        let config = this.config.resume.clone();
+        let links = Resume::with_receive_count(reconnect, config, receive_count);
+        this.outliving(links, reconnect_handle, events)
     }
 
     /// Builds a transport over the links of one session, with which it ends.
@@ -416,30 +222,33 @@ impl<R: McpRole> Builder<R> {
     {
         let reconnect = Reconnect::new(first, source);
         let this = self.peer(receive_count.peer().clone());
-        let line = Resume::with_receive_count(reconnect, this.config.resume.clone(), receive_count);
+        let config = this.config.resume.clone();
+        let links = Resume::with_receive_count(reconnect, config, receive_count);
         let events = ConnectionEvents::default();
-        this.assemble(line, events.clone(), |stack| stack.expecting_return(events))
+        this.assemble(links, events.clone(), |stack| stack.expecting_return(events))
     }
 
+    /// Builds a transport that outlives each of its `links`.
     fn outliving<L>(
         self,
-        line: L,
+        links: L,
         reconnect_handle: ReconnectHandle,
         events: ConnectionEvents,
     ) -> WebSocketTransport<R>
     where
         L: Duplex<Outgoing, LinkEvent<Message>> + Send + 'static,
     {
-        let mut transport = self.assemble(line, events.clone(), |stack| {
+        let mut transport = self.assemble(links, events.clone(), |stack| {
             stack.outliving(events, reconnect_handle.clone())
         });
         transport.reconnect_handle = Some(reconnect_handle);
         transport
     }
 
+    /// Puts the layers from [`SharedLink`] upwards on `links`.
     fn assemble<L>(
         self,
-        line: L,
+        links: L,
         events: ConnectionEvents,
         finish: impl FnOnce(Stack<R>) -> Stack<R>,
     ) -> WebSocketTransport<R>
@@ -449,7 +258,7 @@ impl<R: McpRole> Builder<R> {
         let Self { mut config, framing, stats, span, subprotocol, replay, deadline, peer } = self;
         config.correlation.deadline = deadline.or(config.correlation.deadline);
         let close_timeout = config.socket.close_timeout;
-        let shared = SharedLink::with_events(line, config.shared_link, events, span.clone());
+        let shared = SharedLink::with_events(links, config.shared_link, events, span.clone());
         let framed = Framed::with_stats(shared.clone(), framing, config.framed, stats.clone());
         let framed = framed.within(peer);
         let stack = Correlation::with_stats(framed, config.correlation, stats.clone());

@@ -14,7 +14,7 @@ use crate::{
     },
     layer::socket::{Socket, side::Side},
     message::Message,
-    transport::builder::Layers,
+    transport::layers::Layers,
 };
 
 /// Connection of an unauthenticated client: a socket without layers.
