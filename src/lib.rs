@@ -19,11 +19,11 @@
 //! # Ok(()) }
 //! ```
 //!
-//! [`connect()`] and [`serve()`] take options before they are awaited. Mount a
-//! [`WebSocketService`](server::WebSocketService) in a server that you have; give a stream that you
-//! have to [`connect_over`] or [`accept()`]. Whoever dials may be the MCP server. The [`guide`] is on
-//! [security](guide::security), [sessions](guide::sessions), [deployment](guide::deployment),
-//! [migration](guide::migration), and [the binding](guide::binding) for those who write a peer.
+//! Both take options before they are awaited. Mount a [`WebSocketService`](server::WebSocketService)
+//! in a server that you have; give a stream that you have to [`connect_over`] or [`accept()`]. Whoever
+//! dials may be the MCP server. The [`guide`] is on [security](guide::security),
+//! [sessions](guide::sessions), [deployment](guide::deployment), [migration](guide::migration), and
+//! [the binding](guide::binding) for those who write a peer.
 //!
 //! # The stack
 //!
@@ -54,10 +54,9 @@
 //!   lost, `data.reason` of that says `not_sent`, or `outcome_unknown` where it may have run.
 //! - **Order**: messages are written as rmcp hands them over. Only calls that wait for a new peer to
 //!   initialize, or until it takes more, are overtaken, by answers and notifications.
-//! - **Bounds** of sizes, memory, requests in flight, rates, and the time of every handshake, write
-//!   and close. A full queue makes its senders wait.
-//! - **Bad input** costs nobody else anything: what is not JSON-RPC gets an error, and the connection
-//!   goes on; what breaks RFC 6455 gets a close code that names it.
+//! - **Bounds** of sizes, memory, requests in flight, rates, and the time of each handshake, write and
+//!   close. A full queue makes its senders wait.
+//! - **Bad input** gets an error where it is not JSON-RPC, and a close code where it breaks RFC 6455.
 //!
 //! # Features
 //!
@@ -70,8 +69,7 @@
 //! | `rustls-tls-native-roots` | yes | `wss://` with the operating system's certificates |
 //! | `rustls-tls-webpki-roots` | | `wss://` with Mozilla's certificates, compiled in |
 //! | `rustls-platform-verifier` | | `wss://` as the operating system judges |
-//! | `ring` | yes | rustls computes with ring. Without this and the next, install a provider |
-//! | `aws-lc-rs` | | rustls computes with aws-lc-rs, preferred over ring |
+//! | `ring`, `aws-lc-rs` | `ring` | what rustls computes with, preferably `aws-lc-rs`; without both, install a provider |
 //! | `native-tls` | | `wss://` by the system's TLS library, where no rustls feature is on |
 //! | `deflate` | | compressed messages (RFC 7692), if both ends ask: `layer::socket::deflate` |
 //! | `rate-limit` | | a layer that bounds the messages per second of each peer: `layer::Rate` |
@@ -80,7 +78,6 @@
 
 mod catch_panic;
 #[cfg(feature = "client")]
-#[cfg_attr(docsrs, doc(cfg(feature = "client")))]
 pub mod client;
 mod close;
 pub mod decode;
@@ -97,7 +94,6 @@ pub mod message;
 mod role;
 mod rpc_code;
 #[cfg(feature = "server")]
-#[cfg_attr(docsrs, doc(cfg(feature = "server")))]
 pub mod server;
 pub mod stats;
 mod time;
@@ -114,7 +110,6 @@ pub use close::{CloseCode, CloseReason};
 pub use error::Error;
 pub use event::State;
 pub use message::Message;
-#[doc(inline)]
 pub use role::McpRole;
 #[cfg(feature = "server")]
 #[doc(inline)]
