@@ -11,24 +11,29 @@ use super::{
 
 /// Decoding of what the peer of a role sends.
 ///
-/// Each hook takes the value of the member that was just read from a map, and errs when rmcp's own
-/// `Deserialize` has to judge the message.
+/// The functions that take a map decode the value of the member whose key was just read. They fail
+/// where rmcp's own `Deserialize` has to decide on the message.
 #[expect(unnameable_types, reason = "seals McpRole")]
 pub trait Peer: ServiceRole {
+    /// Decodes the `params` of a request.
     fn request<'de, A: MapAccess<'de>>(
         method: Method,
         params: &mut A,
     ) -> Result<Self::PeerReq, A::Error>;
 
+    /// Builds the request of a method without `params`; `None` if it needs some.
     fn bare_request(method: Method) -> Option<Self::PeerReq>;
 
+    /// Decodes the `params` of a notification.
     fn notification<'de, A: MapAccess<'de>>(
         notice: Notice,
         params: &mut A,
     ) -> Result<Self::PeerNot, A::Error>;
 
+    /// Builds the notification without `params`; `None` if it needs some.
     fn bare_notification(notice: Notice) -> Option<Self::PeerNot>;
 
+    /// Decodes the `result` of a response to a request of this `method`, if that is known.
     fn result<'de, A: MapAccess<'de>>(
         method: Option<Method>,
         result: &mut A,

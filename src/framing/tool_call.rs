@@ -266,8 +266,7 @@ impl<R: McpRole> Framing<R> for ToolCall {
         &mut self,
         message: &Message,
     ) -> Option<Result<UnauthenticatedMessage, DecodeError>> {
-        let json = text_of(message)?;
-        Some(json.and_then(|json| self.read_unauthenticated(json)))
+        text_of(message).map(|json| self.read_unauthenticated(json?))
     }
 
     fn next_reply(&mut self) -> Option<Message> {

@@ -247,8 +247,7 @@ impl<R: McpRole> Framing<R> for Envelope {
         &mut self,
         message: &Message,
     ) -> Option<Result<UnauthenticatedMessage, DecodeError>> {
-        let json = text_of(message)?;
-        Some(json.and_then(|json| self.read_unauthenticated(json)))
+        text_of(message).map(|json| self.read_unauthenticated(json?))
     }
 
     fn enqueue_in_order(&mut self, message: Message) -> Option<Message> {
