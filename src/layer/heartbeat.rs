@@ -8,7 +8,7 @@
 
 use std::{
     pin::Pin,
-    task::{Context, Poll},
+    task::{Context, Poll, ready},
     time::Duration,
 };
 
@@ -69,29 +69,76 @@ impl Config {
     }
 }
 
+impl Config {
+    /// Returns the next ping where the last thing of note was at `moment`.
+    fn next_ping(&self, moment: Instant) -> NextPing {
+        self.ping_interval
+            .map_or(NextPing::Never, |interval| NextPing::At(saturating_add(moment, interval)))
+    }
+
+    /// Returns when the link is down on which something last arrived at `moment`.
+    fn idle_due(&self, moment: Instant) -> Option<Instant> {
+        self.idle_timeout.map(|timeout| saturating_add(moment, timeout))
+    }
+}
+
+/// Next ping.
+///
+/// | | waits for | then |
+/// |---|---|---|
+/// | `Never` | | |
+/// | `At` | the time, which is put off by whatever arrives | `At`, an interval later; `Overdue` if the link takes nothing |
+/// | `Overdue` | the link, which takes no ping: the transport of one large message may take longer than any pong | `At`, an interval later |
+#[derive(Debug, Clone, Copy, PartialEq)]
+enum NextPing {
+    Never,
+    At(Instant),
+    Overdue,
+}
+
+impl NextPing {
+    fn due(self) -> Option<Instant> {
+        if let Self::At(due) = self { Some(due) } else { None }
+    }
+
+    fn is_due(self, now: Instant) -> bool {
+        self == Self::Overdue || self.due().is_some_and(|due| due <= now)
+    }
+}
+
+/// Items that have arrived since the last look at the timer.
+///
+/// | | the timer |
+/// |---|---|
+/// | `Nothing` | stays |
+/// | `Messages` | stays: where much arrives, it is cheaper to let it fire |
+/// | `PingOrPong`, perhaps among messages | is set anew: an idle link is not woken once more for a ping that is no longer due |
+#[derive(Debug, Clone, Copy, PartialEq)]
+enum Arrived {
+    Nothing,
+    Messages,
+    PingOrPong,
+}
+
 pin_project! {
     /// Watches over a link by WebSocket pings (RFC 6455, section 5.5.2).
     #[derive(Debug)]
     #[must_use = "a layer does nothing unless polled"]
+    #[project = Projected]
     pub struct Heartbeat<S> {
         config: Config,
         stats: Stats,
-        // Time at which something last arrived, and `true` if something has since that was
-        // recorded.
+        arrived: Arrived,
+        // Time at which something last arrived, and the bytes received by then: a large message
+        // counts before it is whole.
         last_received: Instant,
-        received: bool,
-        // Since then, only pings and pongs have arrived.
-        is_idle: bool,
-        // Bytes received at that time: a large message counts before it is whole.
         bytes: u64,
-        next_ping: Option<Instant>,
+        next_ping: NextPing,
         // Time of the first ping since something arrived.
         unanswered: Option<Instant>,
         // Number of the last ping, which is its payload, and the time at which it was sent.
         sent: (u64, Instant),
         unflushed: bool,
-        // A ping is due, but the link could not take it.
-        overdue: bool,
         // Builds the message that is sent in place of a ping.
         ping_message: Option<fn() -> Message>,
         // Detector of a machine that was asleep, if that is looked for, and the time of its next
@@ -114,20 +161,17 @@ impl<S: Duplex<Message, Message>> Heartbeat<S> {
     /// below counts in them too, parts of a message count as arrived.
     pub fn with_stats(inner: S, config: Config, stats: Stats) -> Self {
         let now = Instant::now();
-        let next_ping = config.ping_interval.map(|interval| saturating_add(now, interval));
-        let idle_due = config.idle_timeout.map(|timeout| saturating_add(now, timeout));
-        let first = next_ping.into_iter().chain(idle_due).min();
+        let next_ping = config.next_ping(now);
+        let first = next_ping.due().into_iter().chain(config.idle_due(now)).min();
         Self {
             stats,
+            arrived: Arrived::Nothing,
             last_received: now,
-            received: false,
-            is_idle: false,
             bytes: 0,
             next_ping,
             unanswered: None,
             sent: (0, now),
             unflushed: false,
-            overdue: false,
             ping_message: None,
             suspend: None,
             timer: sleep_until(first.unwrap_or_else(|| saturating_add(now, Duration::MAX))),
@@ -135,9 +179,7 @@ impl<S: Duplex<Message, Message>> Heartbeat<S> {
             config,
         }
     }
-}
 
-impl<S: Duplex<Message, Message>> Heartbeat<S> {
     /// Pings at once when the machine has been asleep. No timer notices that, and the peer may have
     /// given this link up in the meantime. For that it looks at the clock every second.
     pub fn detect_suspend(self) -> Self {
@@ -154,9 +196,8 @@ impl<S: Duplex<Message, Message>> Heartbeat<S> {
     pub(crate) fn before_the_peer(mut self) -> Self {
         let shorter = self.config.ping_interval.map(|interval| interval - interval / 8);
         self.config.ping_interval = shorter;
-        let due = shorter.map(|interval| saturating_add(self.last_received, interval));
-        self.next_ping = due;
-        let first = due.into_iter().chain([self.timer.deadline()]).min();
+        self.next_ping = self.config.next_ping(self.last_received);
+        let first = self.next_ping.due().into_iter().chain([self.timer.deadline()]).min();
         Self { timer: first.map_or(self.timer, sleep_until), ..self }
     }
 
@@ -167,117 +208,112 @@ impl<S: Duplex<Message, Message>> Heartbeat<S> {
     }
 
     /// Sends a due ping. Ready, with the error, once the peer has missed its deadline.
-    fn poll_beat(mut self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<Error> {
-        let mut this = self.as_mut().project();
-        let bytes = this.stats.received();
-        let grown = std::mem::replace(this.bytes, bytes) != bytes;
-        if std::mem::take(this.received) || grown {
-            let now = Instant::now();
-            *this.last_received = now;
-            *this.unanswered = None;
-            if !*this.overdue {
-                *this.next_ping =
-                    this.config.ping_interval.map(|interval| saturating_add(now, interval));
-            }
-        }
-        if std::mem::take(this.is_idle) {
-            // An idle link is not woken once more for a ping that is no longer due. Where much
-            // arrives, it is cheaper to let the timer fire.
-            let idle_due = this
-                .config
-                .idle_timeout
-                .map(|timeout| saturating_add(*this.last_received, timeout));
-            let ping_due = this.next_ping.filter(|_| !*this.overdue);
-            let suspend_check_due = this.suspend.as_ref().map(|(_, next)| *next);
-            if let Some(next) = [idle_due, ping_due, suspend_check_due].into_iter().flatten().min()
-            {
-                this.timer.as_mut().reset(next);
-            }
-        }
+    fn poll_beat(self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<Error> {
+        let mut this = self.project();
+        this.record_arrivals();
         if *this.unflushed
-            && let Poll::Ready(flushed) = this.inner.as_mut().poll_flush(cx)
+            && let Poll::Ready(Err(error)) = this.poll_flush(cx)
         {
-            *this.unflushed = false;
-            if let Err(error) = flushed {
-                return Poll::Ready(error);
-            }
+            return Poll::Ready(error);
         }
         loop {
             let fired = this.timer.as_mut().poll(cx).is_ready();
-            if !fired && !*this.overdue {
+            if !fired && *this.next_ping != NextPing::Overdue {
                 return Poll::Pending;
             }
             let now = Instant::now();
-            if let Some((suspend, next)) = this.suspend
-                && *next <= now
-            {
-                *next = saturating_add(now, SuspendDetector::INTERVAL);
-                if suspend.take_suspended() && this.config.ping_interval.is_some() {
-                    tracing::debug!("the machine was asleep");
-                    *this.next_ping = Some(now);
-                }
-            }
-            let suspend_check_due = this.suspend.as_ref().map(|(_, next)| *next);
-            let pong_due =
-                this.unanswered.map(|sent| saturating_add(sent, this.config.pong_timeout));
-            let idle_due = this
-                .config
-                .idle_timeout
-                .map(|timeout| saturating_add(*this.last_received, timeout));
-            if pong_due.into_iter().chain(idle_due).any(|due| due <= now) {
+            this.check_suspended(now);
+            if this.peer_due().is_some_and(|due| due <= now) {
                 return Poll::Ready(LinkError::TimedOut(now - *this.last_received).into());
             }
-            let mut ping_due = *this.next_ping;
-            if ping_due.is_some_and(|due| due <= now) {
-                // A link that takes no ping now is judged by the watchdog alone: the transport of
-                // one large message may take longer than any pong.
-                ping_due = None;
-                match this.inner.as_mut().poll_ready(cx) {
-                    Poll::Ready(Ok(())) => {
-                        let number = this.sent.0 + 1;
-                        *this.sent = (number, now);
-                        let ping = this.ping_message.map_or_else(
-                            || Message::Ping(Bytes::copy_from_slice(&number.to_be_bytes())),
-                            |ping_message| ping_message(),
-                        );
-                        if let Err(error) = this.inner.as_mut().start_send(ping) {
-                            return Poll::Ready(error);
-                        }
-                        let first = *this.unanswered.get_or_insert(now);
-                        *this.next_ping =
-                            this.config.ping_interval.map(|interval| saturating_add(now, interval));
-                        *this.overdue = false;
-                        if !fired {
-                            // The timer is set for a time that may be after that of the pong.
-                            let pong_due = saturating_add(first, this.config.pong_timeout);
-                            let deadline = this.timer.deadline().min(pong_due);
-                            this.timer.as_mut().reset(deadline);
-                        }
-                        match this.inner.as_mut().poll_flush(cx) {
-                            Poll::Ready(Ok(())) => {}
-                            Poll::Ready(Err(error)) => return Poll::Ready(error),
-                            Poll::Pending => *this.unflushed = true,
-                        }
-                        continue;
-                    }
+            if this.next_ping.is_due(now) {
+                match this.poll_ping(now, cx) {
+                    Poll::Ready(Ok(())) => continue,
                     Poll::Ready(Err(error)) => return Poll::Ready(error),
-                    Poll::Pending => *this.overdue = true,
+                    Poll::Pending => *this.next_ping = NextPing::Overdue,
                 }
             }
             if !fired {
                 return Poll::Pending;
             }
-            match pong_due
-                .into_iter()
-                .chain(idle_due)
-                .chain(ping_due)
-                .chain(suspend_check_due)
-                .min()
-            {
+            match this.next_due() {
                 Some(next) => this.timer.as_mut().reset(next),
                 None => return Poll::Pending,
             }
         }
+    }
+}
+
+impl<S: Duplex<Message, Message>> Projected<'_, S> {
+    /// Records what has arrived: it answers all pings, and puts off the next.
+    fn record_arrivals(&mut self) {
+        let bytes = self.stats.received();
+        let grown = std::mem::replace(self.bytes, bytes) != bytes;
+        let arrived = std::mem::replace(self.arrived, Arrived::Nothing);
+        if arrived != Arrived::Nothing || grown {
+            *self.last_received = Instant::now();
+            *self.unanswered = None;
+            if *self.next_ping != NextPing::Overdue {
+                *self.next_ping = self.config.next_ping(*self.last_received);
+            }
+        }
+        if arrived == Arrived::PingOrPong
+            && let Some(next) = self.next_due()
+        {
+            self.timer.as_mut().reset(next);
+        }
+    }
+
+    /// Has a ping sent at once if the machine was asleep.
+    fn check_suspended(&mut self, now: Instant) {
+        if let Some((suspend, next)) = self.suspend
+            && *next <= now
+        {
+            *next = saturating_add(now, SuspendDetector::INTERVAL);
+            if suspend.take_suspended() && *self.next_ping != NextPing::Never {
+                tracing::debug!("the machine was asleep");
+                *self.next_ping = NextPing::At(now);
+            }
+        }
+    }
+
+    /// Returns when the link is down unless something arrives before.
+    fn peer_due(&self) -> Option<Instant> {
+        let pong_due = self.unanswered.map(|sent| saturating_add(sent, self.config.pong_timeout));
+        pong_due.into_iter().chain(self.config.idle_due(*self.last_received)).min()
+    }
+
+    /// Returns the time for which the timer is to be set.
+    fn next_due(&self) -> Option<Instant> {
+        let suspend_check_due = self.suspend.as_ref().map(|(_, next)| *next);
+        [self.peer_due(), self.next_ping.due(), suspend_check_due].into_iter().flatten().min()
+    }
+
+    /// Sends a ping; pending if the link takes none.
+    fn poll_ping(&mut self, now: Instant, cx: &mut Context<'_>) -> Poll<Result<(), Error>> {
+        ready!(self.inner.as_mut().poll_ready(cx))?;
+        let number = self.sent.0 + 1;
+        *self.sent = (number, now);
+        let ping = self.ping_message.map_or_else(
+            || Message::Ping(Bytes::copy_from_slice(&number.to_be_bytes())),
+            |ping_message| ping_message(),
+        );
+        self.inner.as_mut().start_send(ping)?;
+        let first = *self.unanswered.get_or_insert(now);
+        *self.next_ping = self.config.next_ping(now);
+        // The timer may be set for a time after that of the pong.
+        let pong_due = saturating_add(first, self.config.pong_timeout);
+        if pong_due < self.timer.deadline() {
+            self.timer.as_mut().reset(pong_due);
+        }
+        let _ = self.poll_flush(cx)?;
+        Poll::Ready(Ok(()))
+    }
+
+    fn poll_flush(&mut self, cx: &mut Context<'_>) -> Poll<Result<(), Error>> {
+        let flushed = self.inner.as_mut().poll_flush(cx);
+        *self.unflushed = flushed.is_pending();
+        flushed
     }
 }
 
@@ -290,15 +326,19 @@ impl<S: Duplex<Message, Message>> Stream for Heartbeat<S> {
             let Poll::Ready(item) = this.inner.as_mut().poll_next(cx) else {
                 return self.poll_beat(cx).map(|error| Some(Err(error)));
             };
-            *this.received = true;
             match item {
-                Some(Ok(Message::Ping(_))) => *this.is_idle = true,
+                Some(Ok(Message::Ping(_))) => {}
                 Some(Ok(Message::Pong(payload))) if payload[..] == this.sent.0.to_be_bytes() => {
                     this.stats.record_round_trip(this.sent.1.elapsed());
-                    *this.is_idle = true;
                 }
-                item => return Poll::Ready(item),
+                item => {
+                    if *this.arrived == Arrived::Nothing {
+                        *this.arrived = Arrived::Messages;
+                    }
+                    return Poll::Ready(item);
+                }
             }
+            *this.arrived = Arrived::PingOrPong;
         }
     }
 }

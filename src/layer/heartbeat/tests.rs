@@ -69,7 +69,7 @@ async fn a_silent_peer_is_found_within_interval_and_timeout() {
 }
 
 #[tokio::test(start_paused = true)]
-async fn anything_that_arrives_is_life_and_nothing_that_is_sent() {
+async fn what_arrives_counts_and_what_is_sent_does_not() {
     let (link, peer) = fake::link();
     let mut heartbeat = spawn(Heartbeat::new(link, Config::default()));
     for _ in 0..10 {
