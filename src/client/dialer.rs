@@ -38,6 +38,7 @@ const MAX_OVERSIZED: u32 = 5;
 
 type Dialing = BoxFuture<'static, Result<(BoxLink, MessageLimits, SessionOpening), Error>>;
 
+/// Source of a client's links: dials, waits, and decides which causes of a loss are final.
 pub(super) struct Dialer {
     endpoint: Arc<Endpoint>,
     layers: Layers,
@@ -49,13 +50,9 @@ pub(super) struct Dialer {
     span: Span,
     /// `true` while there is a link that counts.
     live: bool,
-    /// `true` if the link was made after the server had refused a token.
+    /// `true` if the last attempt was made after the server had refused a token.
     refreshed: bool,
-    /// Cause of the end of a connection that was taken over. It is told unless the session can be
-    /// resumed.
-    reclaims: Option<Error>,
-    /// `true` if the present connection was made after a takeover.
-    reclaimed: bool,
+    reclaim: Reclaim,
     /// Connections lost in a row to a message that is too large.
     oversized: u32,
     since: Instant,
@@ -66,6 +63,27 @@ pub(super) struct Dialer {
     phase: Phase,
 }
 
+/// Return to a session that another connection has taken over.
+///
+/// | | the next connection |
+/// |---|---|
+/// | `No` | opens or resumes a session |
+/// | `Wanted` | resumes the session, or this error ends the client: `Done` |
+/// | `Done`, by the present connection | as with `No`; another takeover ends the client, unless this connection has lasted |
+#[derive(Debug, Clone)]
+enum Reclaim {
+    No,
+    Wanted(Error),
+    Done,
+}
+
+/// Attempt to connect.
+///
+/// | | until | next |
+/// |---|---|---|
+/// | `Idle` | another connection is requested | `Dialing` |
+/// | `Waiting` | the time has passed, or another connection is requested | `Dialing` |
+/// | `Dialing` | it succeeds or fails | `Idle`; `Waiting` if it fails and is tried again |
 enum Phase {
     Idle,
     /// Until the next attempt; resolves to `true` if the machine was asleep meanwhile.
@@ -94,8 +112,7 @@ impl Dialer {
             span,
             live: true,
             refreshed: false,
-            reclaims: None,
-            reclaimed: false,
+            reclaim: Reclaim::No,
             oversized: 0,
             since: Instant::now(),
             carried: false,
@@ -124,7 +141,7 @@ impl Dialer {
         self.refreshed = refused;
         let (endpoint, layers, receive_count) =
             (self.endpoint.clone(), self.layers.clone(), self.receive_count.clone());
-        let (timeout, reclaims) = (self.timeout, self.reclaims.clone());
+        let (timeout, reclaim) = (self.timeout, self.reclaim.clone());
         let dialing = async move {
             let deadline = deadline_in(timeout);
             let mut dialed = endpoint.dial_within(timeout, &layers, refused).await?;
@@ -134,8 +151,8 @@ impl Dialer {
                 Ok(opened) => opened?,
                 Err(_) => return Err(HandshakeError::TimedOut(timeout).into()),
             };
-            match reclaims {
-                Some(cause) if !matches!(opened, SessionOpening::Resumed(..)) => {
+            match reclaim {
+                Reclaim::Wanted(cause) if !matches!(opened, SessionOpening::Resumed(..)) => {
                     // The server has begun another session, which is not wanted.
                     close_with(&mut dialed.link, CloseCode::Normal.into()).await;
                     Err(cause)
@@ -217,7 +234,8 @@ impl LinkSource for Dialer {
         // own.
         let reclaims = taken_over
             && this.receive_count.session().is_some()
-            && !(this.reclaimed && this.since.elapsed() < this.backoff.stable());
+            && !(matches!(this.reclaim, Reclaim::Done)
+                && this.since.elapsed() < this.backoff.stable());
         // A message that was too large is not sent again, so the next link fares better; unless it
         // does not.
         this.oversized = match is_too_large(cause) {
@@ -231,7 +249,10 @@ impl LinkSource for Dialer {
         {
             return false;
         }
-        this.reclaims = (reclaims && !replaced && !is_frozen).then(|| cause.clone());
+        this.reclaim = match reclaims && !replaced && !is_frozen {
+            true => Reclaim::Wanted(cause.clone()),
+            false => Reclaim::No,
+        };
         if !is_frozen && ends_session(cause) {
             this.receive_count.forget();
         }
@@ -271,7 +292,10 @@ impl LinkSource for Dialer {
                 Phase::Dialing(dialing) => match ready!(dialing.as_mut().poll(cx)) {
                     Ok((link, limits, opened)) => {
                         this.phase = Phase::Idle;
-                        this.reclaimed = this.reclaims.take().is_some();
+                        this.reclaim = match this.reclaim {
+                            Reclaim::Wanted(_) => Reclaim::Done,
+                            Reclaim::No | Reclaim::Done => Reclaim::No,
+                        };
                         // A request for another link that came meanwhile is fulfilled.
                         let _ = this.reconnect_handle.poll_requested(cx);
                         this.live = true;
