@@ -1,12 +1,12 @@
 //! The command line.
 
-use std::{env, path::PathBuf, time::Duration};
+use std::{path::PathBuf, time::Duration};
 
 use clap::{Parser, ValueEnum};
 
 use crate::{
     cases::{Case, Contender},
-    common::{Threads, machine::Pin},
+    common::{Threads, machine::Pin, parse_args},
 };
 
 /// Cost of a call over this crate's transport, beside other transports.
@@ -53,14 +53,8 @@ pub(crate) struct Options {
 }
 
 impl Options {
-    /// Without `--bench` this is run by `cargo test`, whose arguments are meant for others: then it
-    /// is a smoke run.
     pub(crate) fn from_args() -> Self {
-        if env::args().any(|argument| argument == "--bench") {
-            Self::parse()
-        } else {
-            Self { quick: true, ..Self::default() }
-        }
+        parse_args(Self { quick: true, ..Self::default() })
     }
 
     pub(crate) fn rounds(&self) -> usize {

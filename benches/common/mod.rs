@@ -10,12 +10,19 @@ pub(crate) mod script;
 pub(crate) mod server;
 pub(crate) mod stock;
 
-use std::error::Error;
+use std::{env, error::Error};
 
-use clap::ValueEnum;
+use clap::{Parser, ValueEnum};
 use tokio::runtime::{Builder, Runtime};
 
 pub(crate) type Result<T, E = Box<dyn Error + Send + Sync>> = std::result::Result<T, E>;
+
+/// Parses the command line. Without `--bench` the benchmark is run by `cargo test`, whose arguments
+/// are meant for others: then its options are those of a `smoke` run.
+pub(crate) fn parse_args<O: Parser>(smoke: O) -> O {
+    let is_bench = env::args().any(|argument| argument == "--bench");
+    if is_bench { O::parse() } else { smoke }
+}
 
 /// The form of another transport.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]

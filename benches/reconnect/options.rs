@@ -1,10 +1,13 @@
 //! The command line.
 
-use std::{env, path::PathBuf};
+use std::path::PathBuf;
 
 use clap::{Parser, ValueEnum};
 
-use crate::{common::machine::Pin, contender::Contender};
+use crate::{
+    common::{machine::Pin, parse_args},
+    contender::Contender,
+};
 
 /// Cost of a lost connection: the time until the next call is answered, and the memory of a session
 /// without a connection.
@@ -38,14 +41,8 @@ pub(crate) struct Options {
 }
 
 impl Options {
-    /// Without `--bench` this is run by `cargo test`, whose arguments are meant for others: then it
-    /// is a smoke run.
     pub(crate) fn from_args() -> Self {
-        if env::args().any(|argument| argument == "--bench") {
-            Self::parse()
-        } else {
-            Self { quick: true, ..Self::default() }
-        }
+        parse_args(Self { quick: true, ..Self::default() })
     }
 
     pub(crate) fn cuts(&self) -> usize {

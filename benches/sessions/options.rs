@@ -1,10 +1,14 @@
 //! The command line.
 
-use std::{env, net::SocketAddr, path::PathBuf, time::Duration};
+use std::{net::SocketAddr, path::PathBuf, time::Duration};
 
 use clap::{Parser, ValueEnum};
 
-use crate::{common::machine::Pin, contender::Contender, heartbeat};
+use crate::{
+    common::{machine::Pin, parse_args},
+    contender::Contender,
+    heartbeat,
+};
 
 /// Cost of a session: the memory of one that idles, the time until one is there, and the cost of
 /// many that receive something, or nothing.
@@ -74,14 +78,8 @@ pub(crate) enum Part {
 }
 
 impl Options {
-    /// Without `--bench` this is run by `cargo test`, whose arguments are meant for others: then it
-    /// is a smoke run.
     pub(crate) fn from_args() -> Self {
-        if env::args().any(|argument| argument == "--bench") {
-            Self::parse()
-        } else {
-            Self { quick: true, ..Self::default() }
-        }
+        parse_args(Self { quick: true, ..Self::default() })
     }
 
     pub(crate) fn sessions(&self) -> usize {

@@ -1,8 +1,10 @@
 //! The command line.
 
-use std::{env, path::PathBuf};
+use std::path::PathBuf;
 
 use clap::Parser;
+
+use crate::common::parse_args;
 
 /// All that this crate promises of its speed and size, beside what else there is.
 #[derive(Parser, Debug, Default)]
@@ -38,13 +40,8 @@ pub(crate) struct Options {
 }
 
 impl Options {
-    /// Without `--bench` this is run by `cargo test`, whose arguments are meant for others.
     pub(crate) fn from_args() -> Self {
-        if env::args().any(|argument| argument == "--bench") {
-            Self::parse()
-        } else {
-            Self { is_test: true, ..Self::default() }
-        }
+        parse_args(Self { is_test: true, ..Self::default() })
     }
 
     pub(crate) fn rounds(&self) -> usize {

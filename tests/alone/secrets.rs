@@ -29,7 +29,7 @@ use crate::common::{
     handshake::{Recorder, ask, try_upgrade, upgrade},
     limit, listen,
     raw::{Frame, Raw, upgrade_request},
-    scripted::{Link, quick_reconnect, session},
+    scripted::{Link, immediate_reconnect, session},
 };
 
 /// A token that is right, and one that is wrong; both contain this.
@@ -292,7 +292,7 @@ async fn those_of_a_session_show_nowhere() {
     let traced = Traced::all();
     limit(async {
         let (listener, url) = listen().await;
-        let connecting = quick_reconnect(connect::<RoleClient>(url));
+        let connecting = immediate_reconnect(connect::<RoleClient>(url));
         let (state, mut events) = (connecting.state(), connecting.events());
         let dialling = async {
             let transport = connecting.await.unwrap();

@@ -12,6 +12,7 @@ use std::{future::Future, net::SocketAddr, sync::Arc, time::Duration};
 
 use mcp_ws_transport::{
     State, accept,
+    client::{Connect, ReconnectPolicy},
     layer::socket::Side,
     server,
     stats::{Snapshot, Stats},
@@ -255,4 +256,10 @@ pub fn call(id: impl Into<Value>, tool: &str, arguments: Value) -> Value {
 /// The text of a tool's result.
 pub fn text_of(response: &Value) -> &str {
     response["result"]["content"][0]["text"].as_str().unwrap_or_else(|| panic!("{response}"))
+}
+
+/// Sets the waits between attempts to connect to at most `bound`.
+pub fn reconnect_within(bound: Duration, connect: Connect<RoleClient>) -> Connect<RoleClient> {
+    let policy = ReconnectPolicy::default().first(bound).after_restart(bound);
+    connect.reconnect(policy.min(bound).max(bound))
 }

@@ -177,10 +177,15 @@ pub struct Scene {
 }
 
 /// Waits are short, so that tests are.
-pub fn quick_reconnect(connect: Connect<RoleClient>) -> Connect<RoleClient> {
+pub fn immediate_reconnect(connect: Connect<RoleClient>) -> Connect<RoleClient> {
     let bound = Duration::from_millis(20);
     let reconnect = ReconnectPolicy::default().first(Duration::ZERO);
     connect.reconnect(reconnect.after_restart(bound).min(bound).max(bound))
+}
+
+/// Connects to `url` and initializes MCP; every later connection follows at once.
+pub async fn client(url: String) -> RunningService<RoleClient, ()> {
+    ().serve(immediate_reconnect(connect(url)).await.unwrap()).await.unwrap()
 }
 
 impl Scene {
@@ -193,7 +198,7 @@ impl Scene {
         options: impl FnOnce(Connect<RoleClient>) -> Connect<RoleClient>,
     ) -> (Self, Link) {
         let (listener, url) = listen().await;
-        let connect = options(quick_reconnect(connect(url)));
+        let connect = options(immediate_reconnect(connect(url)));
         let (state, events) = (connect.state(), connect.events());
         let dialling = async {
             let transport = connect.await.unwrap();

@@ -110,63 +110,56 @@ impl Ending {
     }
 }
 
+/// Serves a foreign client, which closes with this code.
+async fn serve_until_it_leaves(client: fn(&[&str]) -> Process, code: u16, name: &str) {
+    let (mut server, url) = math_server().await;
+    let mut client = client(&[&url]);
+    assert_eq!(client.json::<Report>().await, Report::expected());
+    assert_eq!(client.json::<Ending>().await, Ending::of(code));
+    client.success().await;
+    assert_eq!(server.ending().await, format!("{code} ({name})"));
+    server.terminate().await;
+    server.success().await;
+}
+
+/// Serves a foreign client that stays until the server stops.
+async fn serve_until_the_server_stops(client: fn(&[&str]) -> Process) {
+    let (mut server, url) = math_server().await;
+    let mut client = client(&[&url, "linger"]);
+    assert_eq!(client.json::<Report>().await, Report::expected());
+    server.terminate().await;
+    assert_eq!(client.json::<Ending>().await, Ending::of_a_stopping_server());
+    assert_eq!(
+        server.ending().await,
+        "1012 (service restart): by this side: the server is stopping"
+    );
+    client.success().await;
+    server.success().await;
+}
+
 #[tokio::test]
 #[ignore = "needs Node.js and the packages of tests/interop/package.json"]
 async fn a_typescript_client_is_served_and_leaves() {
-    let (mut server, url) = math_server().await;
-    let mut client = typescript_client(&[&url]);
-    assert_eq!(client.json::<Report>().await, Report::expected());
     // The SDK closes without a code, which is echoed; 1006 would be a connection cut off.
-    assert_eq!(client.json::<Ending>().await, Ending::of(1005));
-    client.success().await;
-    assert_eq!(server.ending().await, "1005 (no status received)");
-    server.terminate().await;
-    server.success().await;
+    serve_until_it_leaves(typescript_client, 1005, "no status received").await;
 }
 
 #[tokio::test]
 #[ignore = "needs Python and the packages of tests/interop/requirements.txt"]
 async fn a_python_client_is_served_and_leaves() {
-    let (mut server, url) = math_server().await;
-    let mut client = python_client(&[&url]);
-    assert_eq!(client.json::<Report>().await, Report::expected());
-    assert_eq!(client.json::<Ending>().await, Ending::of(1000));
-    client.success().await;
-    assert_eq!(server.ending().await, "1000 (normal closure)");
-    server.terminate().await;
-    server.success().await;
+    serve_until_it_leaves(python_client, 1000, "normal closure").await;
 }
 
 #[tokio::test]
 #[ignore = "needs Node.js and the packages of tests/interop/package.json"]
 async fn a_typescript_client_sees_the_server_shut_down() {
-    let (mut server, url) = math_server().await;
-    let mut client = typescript_client(&[&url, "linger"]);
-    assert_eq!(client.json::<Report>().await, Report::expected());
-    server.terminate().await;
-    assert_eq!(client.json::<Ending>().await, Ending::of_a_stopping_server());
-    assert_eq!(
-        server.ending().await,
-        "1012 (service restart): by this side: the server is stopping"
-    );
-    client.success().await;
-    server.success().await;
+    serve_until_the_server_stops(typescript_client).await;
 }
 
 #[tokio::test]
 #[ignore = "needs Python and the packages of tests/interop/requirements.txt"]
 async fn a_python_client_sees_the_server_shut_down() {
-    let (mut server, url) = math_server().await;
-    let mut client = python_client(&[&url, "linger"]);
-    assert_eq!(client.json::<Report>().await, Report::expected());
-    server.terminate().await;
-    assert_eq!(client.json::<Ending>().await, Ending::of_a_stopping_server());
-    assert_eq!(
-        server.ending().await,
-        "1012 (service restart): by this side: the server is stopping"
-    );
-    client.success().await;
-    server.success().await;
+    serve_until_the_server_stops(python_client).await;
 }
 
 /// A client that has one root and keeps the progress reports.

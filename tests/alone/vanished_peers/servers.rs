@@ -25,7 +25,7 @@ use super::{
 use crate::common::{
     Tools,
     raw::{Raw, accepted},
-    scripted::{Link, quick_reconnect, session},
+    scripted::{Link, immediate_reconnect, session},
     serve_tools, within,
 };
 
@@ -136,7 +136,7 @@ impl Servers {
 
     /// One more client, which waits for an answer.
     async fn connect(&mut self, listener: &TcpListener) {
-        let connect = quick_reconnect(connect(format!("ws://127.0.0.1:{}/mcp", self.port)));
+        let connect = immediate_reconnect(connect(format!("ws://127.0.0.1:{}/mcp", self.port)));
         let mut connect = connect.transport(layers(self.mode)).resume(self.mode.resume);
         if self.mode.auth != Auth::Unasked {
             connect = connect.bearer(TOKEN).authenticate_in_band();

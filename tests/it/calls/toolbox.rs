@@ -13,7 +13,7 @@ use std::{
 use futures::{StreamExt, future::join_all};
 use mcp_ws_transport::{
     State,
-    client::{Connect, ReconnectPolicy, ToolClient, ToolError},
+    client::{Connect, ToolClient, ToolError},
     connect,
     event::{Event, Events},
     layer::correlation,
@@ -34,7 +34,7 @@ use serde::Deserialize;
 use serde_json::{Value, json};
 use tokio::sync::{Notify, watch};
 
-use crate::common::{limit, proxy::Proxy};
+use crate::common::{limit, proxy::Proxy, reconnect_within};
 
 /// A server whose tools come and go, and that counts what it is asked.
 #[derive(Debug, Clone, Default)]
@@ -155,12 +155,9 @@ impl ServerHandler for Catalog {
     }
 }
 
-/// Waits are as short as they may be.
+/// Sets waits that are short, so that tests are.
 fn quick_reconnect(connect: Connect<RoleClient>) -> Connect<RoleClient> {
-    let bound = Duration::from_millis(20);
-    connect.reconnect(
-        ReconnectPolicy::default().first(bound).after_restart(bound).min(bound).max(bound),
-    )
+    reconnect_within(Duration::from_millis(20), connect)
 }
 
 async fn toolbox(address: SocketAddr) -> ToolClient {

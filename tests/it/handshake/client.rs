@@ -18,14 +18,13 @@ use tokio::{
     net::TcpListener,
 };
 
+use super::{Dialled, failure, refusal};
 use crate::common::{
     limit, listen,
     logs::Log,
     raw::{Frame, Head, PONG, Raw, accept_key, accepted},
     within,
 };
-
-type Dialled = Result<WebSocketTransport<RoleClient>, Error>;
 
 /// Subprotocols that are offered unless something else is asked for.
 const DEFAULT: &str = "mcp, mcp.resume.v1";
@@ -74,20 +73,6 @@ async fn dial(
     let (listener, url) = listen().await;
     let seen = answering(listener, answer);
     (within(Duration::from_secs(5), options(connect(url)).into_future()).await, seen)
-}
-
-fn failure(dialled: Dialled) -> HandshakeError {
-    match dialled {
-        Err(Error::Handshake(error)) => error,
-        other => panic!("{other:?}"),
-    }
-}
-
-fn refusal(dialled: Dialled) -> Refusal {
-    match failure(dialled) {
-        HandshakeError::Refused(refusal) => *refusal,
-        other => panic!("{other:?}"),
-    }
 }
 
 fn http(status: &str, headers: &str, body: &str) -> Vec<u8> {

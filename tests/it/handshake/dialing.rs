@@ -17,15 +17,14 @@ use mcp_ws_transport::{
 use rmcp::{RoleClient, ServiceExt};
 use tokio::net::{TcpListener, TcpSocket};
 
+use super::{Dialled, failure, refusal};
 use crate::common::{
     LIMIT, Tools, limit, listen,
     proxy::Proxy,
     raw::{Head, Raw, accepted},
-    scripted::quick_reconnect,
+    scripted::immediate_reconnect,
     serve_tools, within,
 };
-
-type Dialled = Result<WebSocketTransport<RoleClient>, Error>;
 
 /// The next connection, and its upgrade request.
 async fn asked(listener: &TcpListener) -> (Raw, Head) {
@@ -53,20 +52,6 @@ async fn answered(answer: impl Fn(&Head) -> String, path: &str) -> Dialled {
     tokio::select! {
         dialled = connect(url) => dialled,
         () = serving => unreachable!(),
-    }
-}
-
-fn failure(dialled: Dialled) -> HandshakeError {
-    match dialled {
-        Err(Error::Handshake(error)) => error,
-        other => panic!("{other:?}"),
-    }
-}
-
-fn refusal(dialled: Dialled) -> Refusal {
-    match failure(dialled) {
-        HandshakeError::Refused(refusal) => *refusal,
-        other => panic!("{other:?}"),
     }
 }
 
@@ -100,7 +85,7 @@ async fn cookies_lead_back_to_the_same_instance() {
             raw.answer_initialize().await;
             raw
         };
-        let connect = quick_reconnect(connect(url)).header("Cookie", "own=x");
+        let connect = immediate_reconnect(connect(url)).header("Cookie", "own=x");
         let dialling = async { ().serve(connect.await.unwrap()).await.unwrap() };
         let (client, raw) = tokio::join!(dialling, serving);
         drop((client, raw));

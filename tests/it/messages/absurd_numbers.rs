@@ -14,7 +14,7 @@ use crate::common::{
     handshake::{ask, try_upgrade},
     limit, listen,
     raw::{Frame, PONG, Raw, TEXT, upgrade_request},
-    scripted::{Link, Scene, quick_reconnect, result},
+    scripted::{Link, Scene, immediate_reconnect, result},
     serve_tools, within,
 };
 
@@ -198,7 +198,7 @@ async fn what_is_in_the_head_of_a_request() {
 async fn assert_session(fields: String, code: Option<u16>) {
     let (listener, url) = listen().await;
     let client = tokio::spawn(async move {
-        let transport = quick_reconnect(connect::<RoleClient>(url)).await.unwrap();
+        let transport = immediate_reconnect(connect::<RoleClient>(url)).await.unwrap();
         let client = ().serve(transport).await.unwrap();
         client.waiting().await
     });

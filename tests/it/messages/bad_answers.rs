@@ -40,6 +40,13 @@ async fn end(call: Call) -> Result<CallToolResult, ServiceError> {
     within(Duration::from_secs(1), call).await.unwrap()
 }
 
+/// Asserts that a call is answered.
+async fn assert_answers(client: &RunningService<RoleClient, ()>, raw: &mut Raw) {
+    let (call, id) = call(client, raw).await;
+    raw.json(&json!({ "jsonrpc": "2.0", "id": id, "result": result() })).await;
+    end(call).await.unwrap();
+}
+
 fn result() -> Value {
     json!({ "content": [{ "type": "text", "text": "hello" }] })
 }
@@ -78,9 +85,7 @@ async fn an_answer_that_cannot_be_read_ends_its_call() {
             raw.text(answer.replace("ID", &id.to_string())).await;
             assert!(end(call).await.is_err(), "{what}");
         }
-        let (call, id) = call(&client, &mut raw).await;
-        raw.json(&json!({ "jsonrpc": "2.0", "id": id, "result": result() })).await;
-        end(call).await.unwrap();
+        assert_answers(&client, &mut raw).await;
     })
     .await;
 }
@@ -141,9 +146,7 @@ async fn an_answer_that_is_not_json_ends_its_call_with_the_cause() {
             assert_eq!(data["reason"], "unreadable", "{answer}: {data}");
             assert_eq!(data["outcome"], "outcome_unknown", "{answer}: {data}");
         }
-        let (call, id) = call(&client, &mut raw).await;
-        raw.json(&json!({ "jsonrpc": "2.0", "id": id, "result": result() })).await;
-        end(call).await.unwrap();
+        assert_answers(&client, &mut raw).await;
     })
     .await;
 }
@@ -266,9 +269,7 @@ async fn rubbish_from_a_server_is_not_answered() {
         let after = inside.stats();
         assert_eq!(after.malformed - before.malformed, rubbish.len() as u64);
         assert_eq!(after.messages_sent - before.messages_sent, 1);
-        let (call, id) = call(&client, &mut raw).await;
-        raw.json(&json!({ "jsonrpc": "2.0", "id": id, "result": result() })).await;
-        end(call).await.unwrap();
+        assert_answers(&client, &mut raw).await;
         // What asks for something by an id is.
         let answer = raw.ask(&json!({ "jsonrpc": "1.0", "id": 5, "method": "ping" })).await;
         assert_eq!((&answer["id"], &answer["error"]["code"]), (&json!(5), &json!(-32600)));
@@ -314,9 +315,7 @@ async fn a_request_past_the_own_limit_fails_alone() {
         let data = error.data.unwrap();
         assert_eq!((error.code.0, &data["reason"]), (-32000, &json!("not_sent")));
         assert_eq!(data["limit"], 1000);
-        let (call, id) = call(&client, &mut raw).await;
-        raw.json(&json!({ "jsonrpc": "2.0", "id": id, "result": result() })).await;
-        end(call).await.unwrap();
+        assert_answers(&client, &mut raw).await;
     })
     .await;
 }
@@ -423,9 +422,7 @@ async fn the_log_tells_of_unreadable_answers_without_their_words() {
             }
             assert_eq!(raw.receive().await["id"], "c4n4ry", "a request is answered");
         }
-        let (call, id) = call(&client, &mut raw).await;
-        raw.json(&json!({ "jsonrpc": "2.0", "id": id, "result": result() })).await;
-        end(call).await.unwrap();
+        assert_answers(&client, &mut raw).await;
     })
     .await;
     assert_told_without_words(&log);

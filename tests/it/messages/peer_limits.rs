@@ -30,7 +30,7 @@ use crate::common::{
     Inside, Tools, call, host, limit, listen,
     raw::{Frame, Raw, accepted, upgrade_request},
     scale,
-    scripted::{Link, Scene, quick_reconnect, result, session},
+    scripted::{Link, Scene, client, immediate_reconnect, result, session},
     serve_tools, within,
 };
 
@@ -281,8 +281,7 @@ async fn a_session_says_what_the_server_takes_and_says_it_anew_on_the_next_link(
             session.replace("\"window_s\"", &format!("\"max_message\":{bytes},\"window_s\""))
         };
         let (listener, url) = listen().await;
-        let dialling =
-            async { ().serve(quick_reconnect(connect(url)).await.unwrap()).await.unwrap() };
+        let dialling = client(url);
         let serving = async {
             let mut link = Link::new(&listener).await;
             assert_eq!(link.open().await, json!({}));
@@ -590,7 +589,7 @@ async fn a_client_lives_on_that_was_closed_for_one_large_call() {
         let tools = Tools::default();
         let address = crate::common::host_of_few_words(tools.clone()).await;
         let client =
-            ().serve(quick_reconnect(connect(format!("ws://{address}/mcp"))).await.unwrap());
+            ().serve(immediate_reconnect(connect(format!("ws://{address}/mcp"))).await.unwrap());
         let client = client.await.unwrap();
         assert_eq!(echo(&client, "a").await.unwrap(), "a");
         let large = "x".repeat(LARGE);
@@ -638,7 +637,7 @@ async fn a_client_lives_on_that_has_closed_for_one_large_answer() {
         let address = crate::common::host_of_few_words(Tools::default()).await;
         let config = transport::Config::default()
             .socket(socket::Config::default().max_message_size(64 << 10));
-        let connect = quick_reconnect(connect(format!("ws://{address}/mcp"))).transport(config);
+        let connect = immediate_reconnect(connect(format!("ws://{address}/mcp"))).transport(config);
         let client = ().serve(connect.await.unwrap()).await.unwrap();
         let error = told(client.call_tool(tool("big", json!({ "size": 70_000 }))).await);
         let data = error.data.unwrap();
@@ -665,7 +664,7 @@ async fn a_server_that_closes_so_time_and_again_is_not_dialled_for_ever() {
             }
             served
         });
-        let connect = quick_reconnect(connect(url));
+        let connect = immediate_reconnect(connect(url));
         let mut state = connect.state();
         let client = ().serve(connect.await.unwrap()).await.unwrap();
         state.wait_for(|state| matches!(state, State::Closed(_))).await.unwrap();

@@ -35,18 +35,16 @@ use crate::common::{
     limit, listen,
     proxy::{Faults, Proxy},
     raw::{Frame, PING, PONG, Raw},
-    scale,
+    reconnect_within, scale,
     scripted::{Link, session},
     serve_tools, within,
 };
 
 type Client = RunningService<RoleClient, ()>;
 
-/// Waits are as long as they may be, so that tests need not be.
+/// Sets waits that are short, so that tests are.
 fn quick_reconnect(connect: Connect<RoleClient>) -> Connect<RoleClient> {
-    let bound = Duration::from_millis(20);
-    let policy = ReconnectPolicy::default().first(bound).after_restart(bound).min(bound).max(bound);
-    connect.reconnect(policy).resume(false)
+    reconnect_within(Duration::from_millis(20), connect).resume(false)
 }
 
 async fn client(url: &str) -> Client {

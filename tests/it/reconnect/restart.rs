@@ -5,7 +5,7 @@ use std::time::{Duration, Instant};
 use futures::{StreamExt, future::join_all};
 use mcp_ws_transport::{
     State,
-    client::{Connect, ReconnectPolicy},
+    client::Connect,
     connect,
     event::{Event, Events},
     serve,
@@ -19,7 +19,7 @@ use rmcp::{RoleClient, ServiceError, ServiceExt, model::CallToolRequestParams, s
 use serde_json::{Value, json};
 use tokio::runtime::{Builder, Runtime};
 
-use crate::common::{counting::Counting, limit, proxy::Proxy, scale, within};
+use crate::common::{counting::Counting, limit, proxy::Proxy, reconnect_within, scale, within};
 
 /// A server with a runtime of its own, which can be killed at once.
 struct KillableServer {
@@ -46,12 +46,9 @@ impl KillableServer {
     }
 }
 
-/// Waits are as long as they may be, so that tests need not be.
+/// Sets waits that are short, so that tests are.
 fn quick_reconnect(connect: Connect<RoleClient>) -> Connect<RoleClient> {
-    let bound = Duration::from_millis(20);
-    connect.reconnect(
-        ReconnectPolicy::default().first(bound).after_restart(bound).min(bound).max(bound),
-    )
+    reconnect_within(Duration::from_millis(20), connect)
 }
 
 fn count(number: i64, ms: u64) -> CallToolRequestParams {

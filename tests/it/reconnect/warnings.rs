@@ -12,7 +12,7 @@ use crate::common::{
     LIMIT, Tools, host, listen,
     logs::Log,
     raw::{Frame, PING, PONG, Raw, accepted},
-    scripted::{Link, quick_reconnect, session},
+    scripted::{Link, client, immediate_reconnect, session},
     within,
 };
 
@@ -43,8 +43,7 @@ async fn connections_that_are_lost_at_the_same_age_are_told_once() {
             }
             link
         };
-        let dialling =
-            async { ().serve(quick_reconnect(connect(url)).await.unwrap()).await.unwrap() };
+        let dialling = client(url);
         let (client, link) = tokio::join!(dialling, serving);
         drop((client, link));
     })
@@ -85,7 +84,7 @@ async fn of_a_server_that_came_back_as_another_the_name_and_the_versions_are_tol
             drop(initialized(&listener, &said("1")).await);
             initialized(&listener, &said(&long)).await
         };
-        let connect = quick_reconnect(connect(url).resume(false));
+        let connect = immediate_reconnect(connect(url).resume(false));
         let mut events = connect.events();
         let dialling = async { ().serve(connect.await.unwrap()).await.unwrap() };
         let (client, raw) = tokio::join!(dialling, serving);

@@ -13,7 +13,7 @@ use serde_json::json;
 use crate::common::{
     limit, listen,
     raw::{BINARY, CLOSE, Frame},
-    scripted::{CHOSEN, Link, Scene, quick_reconnect, result, session, session_of},
+    scripted::{CHOSEN, Link, Scene, immediate_reconnect, result, session, session_of},
     within,
 };
 
@@ -458,7 +458,7 @@ async fn a_renewal_loses_nothing() {
 async fn a_server_that_chooses_what_it_does_not_speak_is_told_so() {
     limit(async {
         let (listener, url) = listen().await;
-        let connect = quick_reconnect(connect::<RoleClient>(url));
+        let connect = immediate_reconnect(connect::<RoleClient>(url));
         let mut state = connect.state();
         let dialling = tokio::spawn(async { ().serve(connect.await.unwrap()).await });
         let mut link = Link::upgraded(&listener, CHOSEN).await;

@@ -9,11 +9,7 @@ use std::{
 };
 
 use futures::{StreamExt, stream};
-use mcp_ws_transport::{
-    client::{Connect, ReconnectPolicy},
-    connect,
-    event::Event,
-};
+use mcp_ws_transport::{client::Connect, connect, event::Event};
 use proptest::{
     prelude::RngExt as _,
     test_runner::{RngAlgorithm, TestRng},
@@ -24,15 +20,12 @@ use serde_json::{Value, json};
 use crate::common::{
     counting::Counting,
     proxy::{Faults, Proxy},
-    scale, within,
+    reconnect_within, scale, within,
 };
 
-/// Waits are as long as they may be, so that tests need not be.
+/// Sets waits that are short, so that tests are.
 fn quick_reconnect(connect: Connect<RoleClient>) -> Connect<RoleClient> {
-    let bound = Duration::from_millis(5);
-    connect.reconnect(
-        ReconnectPolicy::default().first(bound).after_restart(bound).min(bound).max(bound),
-    )
+    reconnect_within(Duration::from_millis(5), connect)
 }
 
 fn count(number: i64) -> CallToolRequestParams {

@@ -13,7 +13,7 @@ use crate::common::{
     proxy::{Faults, Proxy},
     raw::{Head, accepted},
     scale,
-    scripted::{Link, OFFER, Scene, quick_reconnect, result, session},
+    scripted::{Link, OFFER, Scene, client, immediate_reconnect, result, session},
     serve_tools, within,
 };
 
@@ -45,8 +45,7 @@ async fn servers_that_want_no_other_offer_are_served_without() {
                 // It is remembered.
                 only_mcp(&listener).await.answer_initialize().await;
             };
-            let dialling =
-                async { ().serve(quick_reconnect(connect(url)).await.unwrap()).await.unwrap() };
+            let dialling = client(url);
             let (client, ()) = tokio::join!(dialling, serving);
             drop(client);
         }
@@ -66,7 +65,8 @@ async fn an_offer_of_ones_own_is_made_without_that_to_resume_too() {
     limit(async {
         let (listener, url) = listen().await;
         let own = ["mcp.resume.v1", "mcp.auth.x"];
-        let dialling = tokio::spawn(quick_reconnect(connect(url)).subprotocols(own).into_future());
+        let dialling =
+            tokio::spawn(immediate_reconnect(connect(url)).subprotocols(own).into_future());
         let (mut raw, head) = Link::asked(&listener).await;
         assert_eq!(head.all("sec-websocket-protocol"), ["mcp, mcp.resume.v1, mcp.auth.x"]);
         raw.write("HTTP/1.1 400 Bad Request\r\nContent-Length: 0\r\n\r\n").await;
@@ -84,7 +84,7 @@ async fn who_does_not_want_to_resume_does_not_offer_it() {
         for once in [true, false] {
             let (listener, url) = listen().await;
             let connect =
-                quick_reconnect(connect::<RoleClient>(url)).subprotocols(["mcp.resume.v1"]);
+                immediate_reconnect(connect::<RoleClient>(url)).subprotocols(["mcp.resume.v1"]);
             let connect = if once { connect.no_reconnect() } else { connect.resume(false) };
             let dialling = tokio::spawn(connect.into_future());
             only_mcp(&listener).await;
@@ -130,8 +130,7 @@ async fn servers_that_drop_other_offers_are_served_without() {
                 assert_eq!(link.open().await, json!({}));
                 link.begins(session("s-1", "one", 0, false)).await
             };
-            let dialling =
-                async { ().serve(quick_reconnect(connect(url)).await.unwrap()).await.unwrap() };
+            let dialling = client(url);
             let (client, _link) = tokio::join!(dialling, serving);
             drop(client);
         }
@@ -168,8 +167,7 @@ async fn after_a_while_a_server_that_refused_is_offered_all_again() {
             assert_eq!(link.open().await, json!({}));
             link.begins(session("s-1", "one", 0, false)).await
         };
-        let dialling =
-            async { ().serve(quick_reconnect(connect(url)).await.unwrap()).await.unwrap() };
+        let dialling = client(url);
         let (client, _link) = tokio::join!(dialling, serving);
         drop(client);
     })
@@ -191,12 +189,13 @@ async fn a_cut_handshake_costs_no_session() {
                 let mut faults = vec![Faults::default(), cut];
                 proxy.draw_faults(move || faults.pop().unwrap_or_default());
                 let before = proxy.dials.load(SeqCst);
-                let transport = quick_reconnect(connect::<RoleClient>(proxy.url())).await.unwrap();
+                let transport =
+                    immediate_reconnect(connect::<RoleClient>(proxy.url())).await.unwrap();
                 assert_eq!(transport.subprotocol(), Some("mcp.resume.v1"), "{bytes} {reset}");
                 firsts += usize::from(proxy.dials.load(SeqCst) - before > 1);
             }
         }
-        let connect = quick_reconnect(connect(proxy.url()));
+        let connect = immediate_reconnect(connect(proxy.url()));
         let mut events = connect.events();
         proxy.faults(Faults::default());
         let client = ().serve(connect.await.unwrap()).await.unwrap();

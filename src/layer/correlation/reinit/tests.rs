@@ -39,8 +39,11 @@ use crate::{
         reconnect::LinkSource,
         shared_link,
     },
-    link::LinkUp,
+    link::{LinkUp, Resumed},
 };
+
+/// A session that goes on, with nothing sent again.
+const RESUMED: LinkUp = LinkUp::Resumed(Resumed { received: 0, replayed: 0, freeze: 0 });
 
 /// The links that the test makes.
 #[derive(Clone, Default)]
@@ -89,11 +92,17 @@ struct Stack<R: McpRole> {
     news: crate::event::Events<Event>,
 }
 
+/// The error by which a peer refuses a request, for this reason.
+fn refusal_for(reason: &str, id: i64) -> Value {
+    let error = json!({"code": -32000, "message": "refused", "data": {"reason": reason}});
+    json!({"jsonrpc": "2.0", "id": id, "error": error})
+}
+
 fn stack<R: McpRole>() -> (Stack<R>, Peer) {
     let (link, peer) = fake::link();
     let (links, reconnect_handle) = (Links::default(), ReconnectHandle::default());
-    let line = Reconnect::new(link, links.clone());
-    let shared = SharedLink::new(line, shared_link::Config::default().queue_bytes(1000));
+    let reconnect = Reconnect::new(link, links.clone());
+    let shared = SharedLink::new(reconnect, shared_link::Config::default().queue_bytes(1000));
     let framed = Framed::new(shared, JsonRpc::default(), framed::Config::default());
     let announcer = Broadcaster::default();
     let news = announcer.subscribe();

@@ -1,14 +1,9 @@
 //! Requests that the peer refuses since it has too many, where its connection is lost.
 
 use super::*;
-use crate::link::Resumed;
-
-const RESUMED: LinkUp = LinkUp::Resumed(Resumed { received: 0, replayed: 0, freeze: 0 });
 
 fn refusal(id: i64) -> Value {
-    let data = json!({"reason": "too_many_requests"});
-    let error = json!({"code": -32000, "message": "too many requests in flight", "data": data});
-    json!({"jsonrpc": "2.0", "id": id, "error": error})
+    refusal_for("too_many_requests", id)
 }
 
 /// A client whose calls 1 to 3 were refused.

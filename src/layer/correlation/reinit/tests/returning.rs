@@ -1,7 +1,6 @@
 //! A peer that goes by the name of the one that was here before.
 
 use super::*;
-use crate::link::Resumed;
 use tokio::time::advance;
 
 /// A server whose client has initialized its session.

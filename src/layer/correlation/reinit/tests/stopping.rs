@@ -3,12 +3,8 @@
 use super::*;
 use crate::layer::correlation::TIMED_OUT;
 
-const RESUMED: LinkUp = LinkUp::Resumed(Resumed { received: 0, replayed: 0, freeze: 0 });
-
 fn refusal(id: i64) -> Value {
-    let data = json!({"reason": "stopping"});
-    let error = json!({"code": -32000, "message": "the server is stopping", "data": data});
-    json!({"jsonrpc": "2.0", "id": id, "error": error})
+    refusal_for("stopping", id)
 }
 
 /// A client whose call 1 was refused, and whose call 2 was not sent therefore.
