@@ -189,7 +189,7 @@ async fn handshake<R: McpRole, S: Io>(
                 if progress.is_too_large()
                     && let Some(parts) = connection.into_parts()
                 {
-                    close_unread(parts.io.into_inner(), &too_large()).await;
+                    close_unread(parts.io.into_inner().into_inner(), &too_large()).await;
                 }
                 Err(HandshakeError::NotWebSocket(error.to_string()))
             }

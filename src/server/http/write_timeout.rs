@@ -39,7 +39,7 @@ impl<I: Io> WriteTimeout<I> {
         Self { stream, progress, timeout, stalled: None, head: 0 }
     }
 
-    /// Returns the stream itself.
+    /// Returns the stream itself, without bounds.
     pub(in crate::server) fn into_inner(self) -> I {
         self.stream.into_inner()
     }

@@ -273,7 +273,7 @@ impl<S: Service<R>, R: HostedRole> Acceptor<S, R> {
         }
         if let Some(parts) = connection.into_parts() {
             if progress.is_too_large() {
-                close_unread(parts.io.into_inner(), &too_large()).await;
+                close_unread(parts.io.into_inner().into_inner(), &too_large()).await;
                 return Err(RejectReason::NoHandshake);
             }
             send_408(parts.io.into_inner(), progress.was_served()).await;

@@ -304,6 +304,30 @@ async fn a_head_has_64_kib_and_one_larger_is_told_so() {
     .await;
 }
 
+/// The kernel answers unread bytes with a reset, which may overtake the response.
+#[tokio::test]
+async fn what_follows_a_head_that_is_too_large_is_read_and_discarded() {
+    limit(async {
+        let sends_on = async |mut raw: Raw, address| {
+            raw.write(request_of(address, (64 << 10) + 1)).await;
+            assert_eq!(raw.head().await.unwrap().status(), 431);
+            for _ in 0..64 {
+                raw.try_write([b'x'; 16 << 10]).await.expect("it reads no more");
+            }
+        };
+        let (_server, address) = server().await;
+        let raw = Raw::over(TcpStream::connect(address).await.unwrap(), true);
+        sends_on(raw, address).await;
+
+        let (near, far) = crate::common::pair().await;
+        let address = near.peer_addr().unwrap();
+        let accepting = tokio::spawn(accept::<RoleServer, _>(far).into_future());
+        sends_on(Raw::over(near, true), address).await;
+        assert!(accepting.await.unwrap().is_err());
+    })
+    .await;
+}
+
 /// Small devices compare bytes.
 #[tokio::test]
 async fn the_names_of_headers_are_written_as_rfc_6455_has_them() {
