@@ -15,7 +15,9 @@ use std::{env, error::Error, time::Duration};
 use futures::StreamExt;
 use indicatif::{ProgressBar, ProgressStyle};
 use mcp_ws_transport::{connect, event::Event};
-use rmcp::{Peer, RoleClient, ServiceError, ServiceExt, model::CallToolRequestParams, object};
+use rmcp::{
+    ErrorData, Peer, RoleClient, ServiceError, ServiceExt, model::CallToolRequestParams, object,
+};
 use tokio::task::JoinSet;
 
 /// Counts of the calls so far.
@@ -30,12 +32,9 @@ struct Calls {
 impl Calls {
     fn show(&self, bar: &ProgressBar) {
         let Self { made, done, repeated, failed } = self;
-        let waiting = made - done - failed;
         bar.set_length(*made);
         bar.set_position(*done);
-        bar.set_message(format!(
-            "{done} done, {waiting} waiting, {repeated} repeated, {failed} failed"
-        ));
+        bar.set_message(format!("{done} of {made} done, {repeated} repeated, {failed} failed"));
     }
 }
 
@@ -84,16 +83,15 @@ async fn add(server: Peer<RoleClient>, number: u64) -> (u64, bool) {
         let arguments = object!({ "a": number, "b": 1 });
         let call = CallToolRequestParams::new("add").with_arguments(arguments);
         match server.call_tool(call).await {
-            Err(error) if is_unknown(&error) => repeated += 1,
+            Err(ServiceError::McpError(error)) if is_unknown(&error) => repeated += 1,
             outcome => return (repeated, outcome.is_ok()),
         }
     }
 }
 
 /// Returns `true` if nobody knows whether the call was executed.
-fn is_unknown(error: &ServiceError) -> bool {
-    matches!(error, ServiceError::McpError(error)
-        if error.data.as_ref().is_some_and(|data| data["reason"] == "outcome_unknown"))
+fn is_unknown(error: &ErrorData) -> bool {
+    error.data.as_ref().is_some_and(|data| data["reason"] == "outcome_unknown")
 }
 
 fn print(event: &Event) {

@@ -17,6 +17,7 @@
 //! - `{"type":"whoami","payload":null,"timestamp":0}` is answered by a `you` with the own id;
 //! - what is no message, or too much, is answered by an `error`, and reaches nobody.
 
+mod client;
 mod framing;
 mod http;
 mod message;

@@ -1,25 +1,19 @@
-//! The rules of a room: who hears what, and how much each may say.
+//! The rules of a room: who is sent what, and how much each may send.
 
 use std::{
-    collections::{HashMap, HashSet, VecDeque},
+    collections::HashMap,
     sync::{Arc, Mutex, MutexGuard, PoisonError},
-    time::{Duration, Instant},
 };
 
 use mcp_ws_transport::server::{Connection, NotifyError, Registry};
 use rmcp::{RoleServer, ServerHandler, model::CustomNotification, service::NotificationContext};
 
-use crate::message::{NO_TYPE, RoomMessage, parse_types};
+use crate::{
+    client::Client,
+    message::{NO_TYPE, RoomMessage, parse_types},
+};
 
-/// State of a client.
-#[derive(Debug, Default)]
-pub(crate) struct Client {
-    /// Types that it wants to hear of; `None` for all.
-    types: Option<HashSet<String>>,
-    /// Times of its messages within the last second.
-    recent: VecDeque<Instant>,
-}
-
+/// The room: a cheap handle.
 #[derive(Debug, Clone)]
 pub(crate) struct Room {
     pub(crate) registry: Registry,
@@ -38,20 +32,7 @@ impl Room {
         self.clients.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
-    /// Records a message. Returns `true` if it is one too many.
-    fn note_message(&self, id: u64) -> bool {
-        let mut clients = self.clients();
-        let recent = &mut clients.entry(id).or_default().recent;
-        let now = Instant::now();
-        while recent.front().is_some_and(|then| now - *then > Duration::from_secs(1)) {
-            recent.pop_front();
-        }
-        recent.push_back(now);
-        recent.truncate(self.rate.saturating_add(1));
-        recent.len() > self.rate
-    }
-
-    /// Sends a message to all who want to hear it, or to its target. Returns to how many.
+    /// Sends a message to all who want it, or to its target. Returns to how many.
     pub(crate) fn send(&self, message: &RoomMessage) -> Result<usize, String> {
         let notification = message.to_notification();
         if let Some(target) = &message.target {
@@ -61,9 +42,8 @@ impl Room {
                 id.map_or(Err(NotifyError::Gone), |id| self.registry.notify(id, notification));
             return sent.map(|()| 1).map_err(|_| format!("{target} is not here"));
         }
-        let wants = |connection: &Connection| match self.clients().get(&connection.id()) {
-            Some(Client { types: Some(types), .. }) => types.contains(&message.kind),
-            _ => true,
+        let wants = |connection: &Connection| {
+            self.clients().get(&connection.id()).is_none_or(|client| client.wants(&message.kind))
         };
         let report = self.registry.notify_where(notification, wants);
         report.map(|report| report.sent).map_err(|error| error.to_string())
@@ -73,7 +53,7 @@ impl Room {
     fn handle(&self, id: u64, mut message: RoomMessage) -> Option<RoomMessage> {
         // A client that has left is not to be recorded any more.
         self.registry.get(id)?;
-        if self.note_message(id) {
+        if !self.clients().entry(id).or_default().may_send(self.rate) {
             return Some(RoomMessage::error("too many messages"));
         }
         match &*message.kind {

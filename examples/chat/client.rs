@@ -8,14 +8,14 @@ use mcp_ws_transport::{
     connect,
     event::Event,
 };
-use rmcp::{
-    ClientHandler, RoleClient, model::LoggingMessageNotificationParam, service::NotificationContext,
-};
 use serde_json::{Value, json};
 use tokio::sync::{mpsc, watch};
 use url::Url;
 
-use crate::line::{Error, Line, Lines};
+use crate::{
+    line::{Error, Line, Lines},
+    notifications::Notifications,
+};
 
 /// A member of the chat, and its connection.
 pub(crate) struct Client {
@@ -23,21 +23,6 @@ pub(crate) struct Client {
     room: ToolClient<Notifications>,
     /// Last line that was received.
     last: watch::Sender<Line>,
-}
-
-/// Handler that passes on the lines that the server sends.
-pub(crate) struct Notifications(mpsc::UnboundedSender<Line>);
-
-impl ClientHandler for Notifications {
-    async fn on_logging_message(
-        &self,
-        message: LoggingMessageNotificationParam,
-        _: NotificationContext<RoleClient>,
-    ) {
-        if let Ok(line) = serde_json::from_value(message.data) {
-            let _ = self.0.send(line);
-        }
-    }
 }
 
 impl Client {

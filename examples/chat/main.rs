@@ -15,6 +15,7 @@
 mod client;
 mod line;
 mod network;
+mod notifications;
 mod room;
 mod server;
 #[path = "../common/stop.rs"]
