@@ -5,12 +5,7 @@ use std::{
     time::{Duration, Instant},
 };
 
-use mcp_ws_transport::{
-    Error, WebSocketTransport,
-    client::Connect,
-    connect, connect_over,
-    error::{HandshakeError, Refusal},
-};
+use mcp_ws_transport::{Error, client::Connect, connect, connect_over, error::HandshakeError};
 use rmcp::{RoleClient, ServiceExt, transport::Transport};
 use serde_json::json;
 use tokio::{

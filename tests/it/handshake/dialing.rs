@@ -7,10 +7,10 @@ use std::{
 
 use futures::StreamExt;
 use mcp_ws_transport::{
-    Error, State, WebSocketTransport,
+    State,
     client::ReconnectPolicy,
     connect,
-    error::{HandshakeError, Refusal},
+    error::HandshakeError,
     event::Event,
     server::{BearerTokens, Config, Identity, serve_on},
 };
