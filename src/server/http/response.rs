@@ -1,12 +1,12 @@
 //! Responses that no service makes, and the close of a connection after one.
 
-use std::{io, time::Duration};
+use std::time::Duration;
 
 use bytes::Bytes;
 use http::{HeaderValue, Response, StatusCode, header::CONNECTION};
 use http_body_util::Full;
 use tokio::{
-    io::{AsyncReadExt, AsyncWriteExt},
+    io::{self, AsyncReadExt, AsyncWriteExt},
     time::timeout,
 };
 
@@ -15,6 +15,9 @@ use crate::handshake::stream::Io;
 
 /// Time that writing the last response to a client may take.
 pub(in crate::server) const LAST_RESPONSE_TIMEOUT: Duration = Duration::from_secs(1);
+
+/// Number of bytes that are discarded behind the last response to a client.
+const MAX_DISCARDED: u64 = 4 << 20;
 
 /// Response of a server itself.
 pub(in crate::server) type HttpResponse = Response<Full<Bytes>>;
@@ -38,15 +41,13 @@ pub(in crate::server) fn too_large() -> String {
 
 /// Writes the `last` response and closes `stream`.
 ///
-/// Input that still arrives is read and discarded: the kernel answers unread data with a reset,
-/// which would overtake the response.
+/// Input that still arrives is read and discarded, for a while: the kernel answers unread data with a
+/// reset, which would overtake the response.
 pub(in crate::server) async fn close_unread<I: Io>(mut stream: I, last: &str) {
     let closing = async {
         stream.write_all(last.as_bytes()).await?;
         stream.shutdown().await?;
-        let mut unread = [0; 4 << 10];
-        while stream.read(&mut unread).await? > 0 {}
-        Ok::<_, io::Error>(())
+        io::copy(&mut stream.take(MAX_DISCARDED), &mut io::sink()).await
     };
     let _ = timeout(LAST_RESPONSE_TIMEOUT, closing).await;
 }
