@@ -109,7 +109,10 @@ impl<R: McpRole, F: Framing<R>> Correlation<R, F> {
     /// the last message that the peer may have read, of those `handed` to the connection; `None` if
     /// no message was too large.
     pub(super) fn end_too_large(&mut self, cause: &Error, handed: u64) -> Option<u64> {
-        let progress = std::mem::take(&mut self.read_progress);
+        let mut progress = std::mem::take(&mut self.read_progress);
+        if let Some((seq, size)) = self.link.take_largest_broadcast() {
+            progress.note_sent(seq, size);
+        }
         self.codec.peer().pass(progress.passed());
         if !is_too_large(cause) {
             return None;

@@ -177,18 +177,25 @@ impl SharedLink {
         self.inner.lock().seq()
     }
 
+    /// Returns the number and size of the largest message that [`try_send`](Self::try_send) has
+    /// queued since this was last asked.
+    pub(super) fn take_largest_broadcast(&self) -> Option<(u64, usize)> {
+        self.inner.lock().largest_broadcast.take()
+    }
+
     /// Queues `message` if there is room: whoever reads from the link writes it.
     ///
     /// # Errors
     /// [`TrySendError`], with nothing queued.
     pub fn try_send(&self, message: Message) -> Result<(), TrySendError> {
-        let state = self.inner.lock();
+        let mut state = self.inner.lock();
         if state.accepts().is_err() {
             return Err(TrySendError::Closed);
         }
         if state.queued_bytes() >= self.inner.queue_bytes {
             return Err(TrySendError::Full);
         }
+        state.note_broadcast(message.len());
         let pushed = self.inner.push(state, message, Retention::ThisPeer);
         pushed.map_err(|_| TrySendError::Closed)?;
         self.inner.wakers.wake_reader();

@@ -89,6 +89,8 @@ pub(super) struct State {
     handed: u64,
     /// Value of `handed` when the present link began.
     began: u64,
+    /// Number and size of the largest broadcast that was queued since this was last taken.
+    pub(super) largest_broadcast: Option<(u64, usize)>,
     /// Items that were read and not taken by the reader yet.
     pub(super) read_ahead: ReadAhead,
     /// The reason to be given when this side closes.
@@ -111,6 +113,7 @@ impl State {
             seq: 0,
             handed: 0,
             began: 0,
+            largest_broadcast: None,
             read_ahead: ReadAhead::default(),
             close_reason: None,
             sent_close: None,
@@ -238,6 +241,13 @@ impl State {
         self.queued_bytes += message.len();
         self.queue.push_back(Outgoing { retention, ..Outgoing::new(self.seq, message) });
         Ok(self.seq)
+    }
+
+    /// Records that the next message to be queued is a broadcast of this size.
+    pub(super) fn note_broadcast(&mut self, size: usize) {
+        if self.largest_broadcast.is_none_or(|(_, largest)| size > largest) {
+            self.largest_broadcast = Some((self.seq + 1, size));
+        }
     }
 
     /// Queues `message` before all others.

@@ -104,6 +104,25 @@ async fn a_request_is_not_to_blame_for_what_is_none() {
     assert_eq!(sent, ["notifications/initialized", "tools/call 2"]);
 }
 
+/// A broadcast goes to the link past the layer that knows the requests.
+#[tokio::test(start_paused = true)]
+async fn a_request_is_not_to_blame_for_a_broadcast() {
+    let (mut stack, peer) = initialized();
+    stack.send(call_of(1, 2000));
+    stack.idle();
+    let large =
+        json!({"jsonrpc": "2.0", "method": "acme/large", "params": {"a": "x".repeat(5000)}});
+    stack.stack.link.try_send(Message::text(large.to_string())).unwrap();
+    stack.idle();
+    stack.send(call_of(2, 2000));
+    stack.idle();
+    sent(&peer);
+    peer.send(too_big());
+    assert_eq!(stack.error(), (RequestId::Number(1), "outcome_unknown".into()));
+    let (_, sent) = next(&mut stack);
+    assert_eq!(sent, ["notifications/initialized", "tools/call 2"]);
+}
+
 /// A refusal echoes the id of the request, however long that is.
 #[tokio::test(start_paused = true)]
 async fn a_request_is_not_to_blame_for_a_refusal() {
