@@ -52,6 +52,12 @@ pub enum HandshakeError {
     /// connection ended during the TLS handshake.
     #[error("cannot reach the server: {0}")]
     Connect(#[source] Arc<io::Error>),
+    /// The proxy on the way did not connect this client to the server.
+    #[error("cannot reach the server: {0}")]
+    Proxy(#[source] Box<ProxyRefusal>),
+    /// No certificate of this client's own could be read.
+    #[error("no client certificate: {0}")]
+    ClientCertificate(String),
     /// No token was available for the server.
     #[error("no token: {0}")]
     Token(String),
@@ -78,18 +84,68 @@ pub enum HandshakeError {
 impl HandshakeError {
     /// Returns `true` if the same handshake may succeed later.
     ///
-    /// `true` for an unreachable server, a timeout, a token that could not be had, and the statuses
-    /// 408, 425, 429 and 5xx.
+    /// `true` for an unreachable server, a timeout, a token or client certificate that could not be
+    /// had, and the statuses 408, 425, 429 and 5xx.
     #[must_use]
     pub fn is_retryable(&self) -> bool {
         match self {
-            Self::Connect(_) | Self::TimedOut(_) | Self::Token(_) => true,
-            Self::Refused(refusal) => {
-                matches!(refusal.status.as_u16(), 408 | 425 | 429)
-                    || refusal.status.is_server_error()
+            Self::Connect(_) | Self::TimedOut(_) | Self::Token(_) | Self::ClientCertificate(_) => {
+                true
             }
+            Self::Refused(refusal) => is_temporary(refusal.status),
+            Self::Proxy(refusal) => refusal.is_retryable(),
             _ => false,
         }
+    }
+}
+
+impl From<io::Error> for HandshakeError {
+    /// Converts the error of a connection that was not made.
+    fn from(error: io::Error) -> Self {
+        Self::Connect(Arc::new(error))
+    }
+}
+
+#[cfg(feature = "proxy")]
+impl From<ProxyRefusal> for HandshakeError {
+    fn from(refusal: ProxyRefusal) -> Self {
+        Self::Proxy(Box::new(refusal))
+    }
+}
+
+/// Returns `true` for statuses that say that the same request may succeed later.
+pub(crate) fn is_temporary(status: StatusCode) -> bool {
+    matches!(status.as_u16(), 408 | 425 | 429) || status.is_server_error()
+}
+
+/// Answer of a proxy that did not connect this client to the server.
+#[derive(Debug, Clone, thiserror::Error)]
+#[non_exhaustive]
+#[error("the proxy {proxy} refused: {reason}")]
+pub struct ProxyRefusal {
+    /// Scheme, host and port of the proxy.
+    pub proxy: String,
+    /// Status of an HTTP proxy's answer; `None` for a SOCKS proxy.
+    pub status: Option<StatusCode>,
+    /// What the proxy said, with advice on what to try next, for people.
+    pub reason: String,
+    /// `true` if the proxy refuses this client whenever it comes.
+    pub(crate) is_final: bool,
+}
+
+impl ProxyRefusal {
+    #[cfg(feature = "proxy")]
+    pub(crate) fn new(proxy: impl fmt::Display, reason: impl Into<String>, is_final: bool) -> Self {
+        Self { proxy: proxy.to_string(), status: None, reason: reason.into(), is_final }
+    }
+
+    /// Returns `true` if the proxy may let this client through later.
+    ///
+    /// `true` for the statuses 408, 425, 429 and 5xx, and for a SOCKS proxy that does not reach the
+    /// server.
+    #[must_use]
+    pub fn is_retryable(&self) -> bool {
+        !self.is_final
     }
 }
 

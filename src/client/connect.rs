@@ -18,9 +18,10 @@ use tokio::{
 };
 
 use super::{
+    authorization,
     backoff::ReconnectPolicy,
+    connector::{Connector, Route},
     cookies::Cookies,
-    dial,
     endpoint::Endpoint,
     subprotocol::Offers,
     tls::ClientTls,
@@ -38,6 +39,9 @@ use crate::{
 
 /// Dials `url`, `ws://` or `wss://`. Await the result, or set options first.
 ///
+/// On Unix, `ws+unix:/run/mcp.sock:/mcp` is the path `/mcp` of the server at the socket
+/// `/run/mcp.sock`, whose `Host` is `localhost`.
+///
 /// ```no_run
 /// # async fn example() -> Result<(), Box<dyn std::error::Error>> {
 /// use rmcp::ServiceExt;
@@ -51,6 +55,7 @@ pub fn connect<R: McpRole>(url: impl Into<String>) -> Connect<R> {
     Connect {
         endpoint: Endpoint {
             url: url.into(),
+            route: Route::default(),
             headers: HeaderMap::new(),
             offers: vec![SUBPROTOCOL.to_owned()],
             tls: ClientTls::default(),
@@ -117,8 +122,9 @@ pub struct Connect<R: McpRole> {
 }
 
 impl<R: McpRole> Connect<R> {
-    /// Adds a header to the upgrade request. One that is not valid, or that belongs to the
-    /// handshake itself, is reported when the connection is made.
+    /// Adds a header to the upgrade request, or replaces one that this crate sets, such as `Host` or
+    /// `User-Agent`. One that is not valid, or that belongs to the handshake itself, is reported when
+    /// the connection is made.
     pub fn header<K, V>(mut self, name: K, value: V) -> Self
     where
         HeaderName: TryFrom<K, Error: fmt::Display>,
@@ -149,7 +155,7 @@ impl<R: McpRole> Connect<R> {
 
     /// Sends `Authorization: Bearer …` (RFC 6750, section 2.1). The token is shown nowhere.
     pub fn bearer(mut self, token: impl AsRef<str>) -> Self {
-        match dial::bearer(token.as_ref()) {
+        match authorization::bearer(token.as_ref()) {
             Ok(value) => drop(self.endpoint.headers.insert(AUTHORIZATION, value)),
             Err(error) => drop(self.invalid.get_or_insert(error)),
         }
@@ -225,7 +231,8 @@ impl<R: McpRole> Connect<R> {
         self
     }
 
-    /// Sets the time that everything up to the open connection may take: 10 s.
+    /// Sets the time that everything up to the open connection may take: 10 s. A connector, a proxy
+    /// and redirects have it together.
     pub fn handshake_timeout(mut self, timeout: Duration) -> Self {
         self.timeout = timeout;
         self
@@ -240,7 +247,54 @@ impl<R: McpRole> Connect<R> {
         self
     }
 
-    /// Sets whom to trust on `wss://`.
+    /// Connects by `connector`, in place of TCP to the host of the URL: for each connection anew, so
+    /// that reconnecting and resuming work over it. TLS for `wss://` is spoken over its stream.
+    ///
+    /// ```no_run
+    /// # async fn example() -> Result<(), Box<dyn std::error::Error>> {
+    /// use mcp_ws_transport::{client::Target, connect};
+    /// use rmcp::ServiceExt;
+    /// use tokio::net::TcpStream;
+    ///
+    /// // Whatever the URL says, by way of a forwarded port.
+    /// let forwarded = |_: Target| TcpStream::connect("127.0.0.1:9443");
+    /// let connect = connect("wss://mcp.example.com/mcp").connector(forwarded);
+    /// let client = ().serve(connect.await?).await?;
+    /// # drop(client); Ok(()) }
+    /// ```
+    pub fn connector(mut self, connector: impl Connector) -> Self {
+        self.endpoint.route = Route::by(connector);
+        self
+    }
+
+    /// Connects by way of `proxy`, in place of one that the environment names. Its URL begins with
+    /// `http://`, `https://`, `socks5://` or `socks5h://`; see [`Proxy`](super::proxy::Proxy).
+    ///
+    /// ```no_run
+    /// # async fn example() -> Result<(), Box<dyn std::error::Error>> {
+    /// # use rmcp::ServiceExt;
+    /// use mcp_ws_transport::connect;
+    ///
+    /// let connect = connect("wss://mcp.example.com/mcp").proxy("http://proxy.example.com:3128");
+    /// let client = ().serve(connect.await?).await?;
+    /// # drop(client); Ok(()) }
+    /// ```
+    #[cfg(feature = "proxy")]
+    #[cfg_attr(docsrs, doc(cfg(feature = "proxy")))]
+    pub fn proxy(mut self, proxy: impl Into<super::proxy::Proxy>) -> Self {
+        self.endpoint.route = Route::Connector(std::sync::Arc::new(proxy.into()));
+        self
+    }
+
+    /// Connects to the host of the URL itself, whatever proxy the environment names.
+    #[cfg(feature = "proxy")]
+    #[cfg_attr(docsrs, doc(cfg(feature = "proxy")))]
+    pub fn no_proxy(mut self) -> Self {
+        self.endpoint.route = Route::Direct;
+        self
+    }
+
+    /// Sets whom to trust on `wss://`, and what to show there.
     pub fn tls(mut self, tls: ClientTls) -> Self {
         self.endpoint.tls = tls;
         self

@@ -7,6 +7,7 @@ use tracing::{Instrument, Span};
 use url::Url;
 
 use super::{
+    authorization::{BEARER, bearer},
     endpoint::{Endpoint, span},
     in_band::authenticate,
     redirect::{MAX_REDIRECTS, redirected},
@@ -21,9 +22,6 @@ use crate::{
     link::MessageLimits,
     transport::layers::Layers,
 };
-
-/// Scheme that stands before a token (RFC 6750, section 2.1).
-const BEARER: &str = "Bearer ";
 
 /// Link that was just made, ready for the session to be opened.
 pub(super) struct DialedLink {
@@ -158,12 +156,4 @@ impl Endpoint {
         }
         self.dial_once(&url, attempt, layers).await
     }
-}
-
-/// Returns `Authorization: Bearer …` (RFC 6750, section 2.1).
-pub(super) fn bearer(token: &str) -> Result<HeaderValue, HandshakeError> {
-    let mut value = HeaderValue::try_from(format!("{BEARER}{token}"))
-        .map_err(|_| HandshakeError::Invalid("the token cannot stand in a header".into()))?;
-    value.set_sensitive(true);
-    Ok(value)
 }

@@ -7,11 +7,14 @@ use tracing::Span;
 use url::Url;
 
 use super::{
+    connector::Route,
     cookies::Cookies,
     subprotocol::{self, Offers, shown},
     tls::ClientTls,
     token::Tokens,
 };
+#[cfg(feature = "proxy")]
+use super::{connector::Target, proxy::environment};
 use crate::{
     error::HandshakeError,
     framing::{properties::InBandAuth, session_id::SessionIdCell},
@@ -20,6 +23,7 @@ use crate::{
 /// Server to dial, and what to say to it.
 pub(super) struct Endpoint {
     pub(super) url: String,
+    pub(super) route: Route,
     pub(super) headers: HeaderMap,
     /// Subprotocols to offer, `mcp` first.
     pub(super) offers: Vec<String>,
@@ -58,6 +62,31 @@ impl Endpoint {
             }
             _ => (&self.offers).into(),
         }
+    }
+
+    /// Takes the URL of a Unix socket apart: connections go there, and ask `localhost`.
+    pub(super) fn resolve_unix_url(&mut self) -> Result<(), HandshakeError> {
+        #[cfg(unix)]
+        if let Some((socket, url)) = super::unix::split(&self.url)? {
+            if matches!(self.route, Route::Connector(_)) {
+                let what = "the URL of a Unix socket leaves no room for a connector or a proxy";
+                return Err(HandshakeError::Invalid(what.into()));
+            }
+            self.url = url.into();
+            self.route = Route::by(socket);
+        }
+        Ok(())
+    }
+
+    /// Takes the proxy that the environment names, unless the way of the connections is settled.
+    #[cfg(feature = "proxy")]
+    pub(super) fn use_proxy_of_environment(&mut self) -> Result<(), HandshakeError> {
+        let (Route::Unsaid, Ok(url)) = (&self.route, self.url()) else { return Ok(()) };
+        if let Some(proxy) = environment::proxy(&Target::of(&url)?)? {
+            tracing::debug!(?proxy, "connecting by way of a proxy, as the environment says");
+            self.route = Route::Connector(std::sync::Arc::new(proxy));
+        }
+        Ok(())
     }
 
     pub(super) fn url(&self) -> Result<Url, HandshakeError> {

@@ -31,6 +31,15 @@ impl<R: McpRole> Connect<R> {
     ) -> Result<WebSocketTransport<R>, Error> {
         let Self { mut endpoint, timeout, builder, reconnect, resume, state, events, .. } = self;
         let mut invalid = self.invalid;
+        if let Err(error) = endpoint.resolve_unix_url() {
+            invalid.get_or_insert(error);
+        }
+        #[cfg(feature = "proxy")]
+        if stream.is_none()
+            && let Err(error) = endpoint.use_proxy_of_environment()
+        {
+            invalid.get_or_insert(error);
+        }
         let properties = builder.framing_properties();
         if self.in_band {
             endpoint.in_band_auth = properties.in_band_auth;

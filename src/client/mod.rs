@@ -59,15 +59,21 @@
 //! # Ok(()) }
 //! ```
 
+mod authorization;
 mod backoff;
+mod box_io;
 mod connect;
+mod connector;
 mod cookies;
 mod dial;
 mod dialer;
 mod endpoint;
 mod first_connection;
+mod http1;
 mod in_band;
 mod lifetimes;
+#[cfg(feature = "proxy")]
+mod proxy;
 mod redirect;
 mod refusal;
 mod session;
@@ -77,11 +83,19 @@ mod tls;
 mod token;
 mod tool_error;
 mod tools;
+#[cfg(unix)]
+mod unix;
 mod upgrade;
 
+#[cfg(feature = "proxy")]
+#[cfg_attr(docsrs, doc(cfg(feature = "proxy")))]
+pub use self::proxy::Proxy;
+#[cfg(unix)]
+pub use self::unix::UnixSocket;
 pub use self::{
     backoff::ReconnectPolicy,
     connect::{Connect, connect, connect_over},
+    connector::{Connector, Target},
     tls::ClientTls,
     token::TokenRequest,
     tool_error::ToolError,

@@ -51,13 +51,22 @@ pub(super) fn is_unauthorized(error: &HandshakeError) -> bool {
 
 /// Reads a response that is not an upgrade: its status, the headers that matter and its body.
 pub(super) async fn refusal(from: &Url, response: Response<Incoming>) -> Refusal {
-    let (parts, mut body) = response.into_parts();
+    let (parts, body) = response.into_parts();
     let text = |name| parts.headers.get(name).and_then(|value: &HeaderValue| value.to_str().ok());
     let mut refusal = Refusal::new(parts.status, "");
     refusal.location = text(LOCATION).and_then(|reference| location(from, reference));
     refusal.retry_after = text(RETRY_AFTER).and_then(|when| retry_after(when.trim(), text(DATE)));
     refusal.hint = hint(from, parts.status);
     refusal.www_authenticate = text(WWW_AUTHENTICATE).map(str::to_owned);
+    refusal.body = body_text(body).await;
+    if from.scheme() == "ws" && refusal.status == 400 && refusal.body.contains("HTTPS") {
+        refusal.hint = Some(DIAL_WSS);
+    }
+    refusal
+}
+
+/// Reads the beginning of a refusal's body.
+pub(super) async fn body_text(mut body: Incoming) -> String {
     let mut bytes = Vec::new();
     // The body is an aid, not a promise: a server that stalls on it is not waited for.
     let read = async {
@@ -69,11 +78,7 @@ pub(super) async fn refusal(from: &Url, response: Response<Incoming>) -> Refusal
     };
     let _ = tokio::time::timeout(Duration::from_secs(1), read).await;
     bytes.truncate(MAX_BODY);
-    refusal.body = String::from_utf8_lossy(&bytes).into_owned();
-    if from.scheme() == "ws" && refusal.status == 400 && refusal.body.contains("HTTPS") {
-        refusal.hint = Some(DIAL_WSS);
-    }
-    refusal
+    String::from_utf8_lossy(&bytes).into_owned()
 }
 
 const DIAL_WSS: &str = "the port speaks TLS: dial wss:// in place of ws://";
@@ -129,6 +134,10 @@ pub(super) fn handshake_error(url: &Url, error: hyper::Error) -> HandshakeError 
         Some(source) => match source.kind() {
             K::ConnectionReset | K::ConnectionAborted | K::BrokenPipe => cut("reset"),
             K::UnexpectedEof => cut("closed"),
+            // TLS 1.3 tells a client whose certificate is refused only after its handshake.
+            K::InvalidData => HandshakeError::Tls(format!(
+                "{source}: does the server want a certificate of the client's, or another?"
+            )),
             kind => HandshakeError::Connect(Arc::new(io::Error::new(kind, source.to_string()))),
         },
         None if error.is_parse() => HandshakeError::NotWebSocket(match url.scheme() {

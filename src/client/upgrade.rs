@@ -1,13 +1,8 @@
 //! A single attempt: TCP, TLS, and the opening handshake of the client (RFC 6455, section 4.1).
 
-use std::sync::Arc;
-
 use base64::{Engine as _, engine::general_purpose::STANDARD};
 use bytes::Bytes;
-use futures::{
-    FutureExt,
-    future::{Either, select},
-};
+use futures::FutureExt;
 use http::{
     HeaderValue, Method, Request, StatusCode,
     header::{
@@ -18,10 +13,13 @@ use http::{
 use http_body_util::Empty;
 use hyper::client::conn::http1;
 use hyper_util::rt::TokioIo;
-use url::{Host, Url};
+use url::Url;
 
 use super::{
+    authorization,
+    connector::{Route, Target},
     endpoint::Endpoint,
+    http1::{PRODUCT, driving},
     refusal::{handshake_error, refusal},
     subprotocol::check,
     tcp, tls,
@@ -39,9 +37,6 @@ use crate::{
     link::MessageLimits,
     transport::layers::Layers,
 };
-
-/// Default `User-Agent` of the upgrade request.
-const PRODUCT: &str = concat!(env!("CARGO_PKG_NAME"), "/", env!("CARGO_PKG_VERSION"));
 
 /// Part of a request that differs from one attempt to the next.
 #[derive(Clone, Copy)]
@@ -74,20 +69,33 @@ impl Endpoint {
         attempt: Attempt<'_>,
         layers: &Layers,
     ) -> Result<NewLink, HandshakeError> {
-        let port = url.port_or_known_default().unwrap_or(80);
-        let host = match url.host() {
-            Some(Host::Domain(name)) => name.to_owned(),
-            Some(Host::Ipv4(address)) => address.to_string(),
-            Some(Host::Ipv6(address)) => address.to_string(),
-            None => return Err(HandshakeError::Invalid("URL: no host".into())),
-        };
-        let tcp = tcp::connect(&host, port).await;
-        let tcp = tcp.map_err(|error| HandshakeError::Connect(Arc::new(error)))?;
-        set_tcp_options(&tcp);
-        if url.scheme() == "ws" {
-            return self.link(url, attempt, layers, tcp).await;
+        let target = Target::of(url)?;
+        match &self.route {
+            Route::Connector(connector) => {
+                let stream = connector.connect_boxed(target).await?;
+                self.secure(url, attempt, layers, stream).await
+            }
+            _ => {
+                let tcp = tcp::connect(target.host(), target.port()).await?;
+                set_tcp_options(&tcp);
+                self.secure(url, attempt, layers, tcp).await
+            }
         }
-        let stream = tls::handshake(&self.tls, &host, tcp).await?;
+    }
+
+    /// Speaks TLS over `stream` if that is called for, and builds the link over it.
+    async fn secure<S: Io>(
+        &self,
+        url: &Url,
+        attempt: Attempt<'_>,
+        layers: &Layers,
+        stream: S,
+    ) -> Result<NewLink, HandshakeError> {
+        let target = Target::of(url)?;
+        if !target.is_tls() {
+            return self.link(url, attempt, layers, stream).await;
+        }
+        let stream = tls::handshake(&self.tls, target.host(), stream).await?;
         self.link(url, attempt, layers, stream).await
     }
 
@@ -124,25 +132,16 @@ impl Endpoint {
         let (mut sender, connection) =
             http1::handshake(TokioIo::new(ExactCase::request(stream))).await.map_err(failed)?;
         let mut connection = connection.with_upgrades().fuse();
-        let response = match select(sender.send_request(request).boxed(), &mut connection).await {
-            Either::Left((response, _)) => response,
-            Either::Right((_, response)) => response.await,
-        };
+        let response = driving(&mut connection, sender.send_request(request).boxed()).await;
         let response = response.map_err(failed)?;
         self.cookies.keep(url, response.headers());
         if response.status() != StatusCode::SWITCHING_PROTOCOLS {
-            let refusal = match select(refusal(url, response).boxed(), &mut connection).await {
-                Either::Left((refusal, _)) => refusal,
-                Either::Right((_, refusal)) => refusal.await,
-            };
+            let refusal = driving(&mut connection, refusal(url, response).boxed()).await;
             return Err(HandshakeError::Refused(Box::new(refusal)));
         }
         let (subprotocol, extensions) = check(&response, attempt.offer, config, &key)?;
         let limits = read_limits(response.headers());
-        let upgraded = match select(hyper::upgrade::on(response), connection).await {
-            Either::Left((upgraded, _)) => upgraded,
-            Either::Right((_, upgraded)) => upgraded.await,
-        };
+        let upgraded = driving(&mut connection, hyper::upgrade::on(response).boxed()).await;
         let upgraded = upgraded.map_err(failed)?;
         let Some((stream, leftover)) = reclaim::<ExactCase<S>>(upgraded) else {
             return Err(HandshakeError::NotWebSocket("the stream was lost in the upgrade".into()));
@@ -193,15 +192,12 @@ impl Endpoint {
     }
 }
 
-/// Returns the credentials in a URL, as browsers and HTTP clients send them (RFC 7617).
+/// Returns the credentials in a URL, as browsers and HTTP clients send them.
 fn basic(url: &Url) -> Result<Option<HeaderValue>, HandshakeError> {
     if url.username().is_empty() && url.password().is_none() {
         return Ok(None);
     }
     let decode = |text| percent_encoding::percent_decode_str(text).decode_utf8_lossy();
-    let pair = format!("{}:{}", decode(url.username()), decode(url.password().unwrap_or_default()));
-    let mut value = HeaderValue::try_from(format!("Basic {}", STANDARD.encode(pair)))
-        .map_err(|error| HandshakeError::Invalid(error.to_string()))?;
-    value.set_sensitive(true);
-    Ok(Some(value))
+    let (user, password) = (decode(url.username()), decode(url.password().unwrap_or_default()));
+    authorization::basic(&user, &password).map(Some)
 }

@@ -2,6 +2,8 @@
 
 pub mod counting;
 pub mod flood;
+#[cfg(feature = "proxy")]
+pub mod forward;
 pub mod handshake;
 pub mod logs;
 pub mod proxy;

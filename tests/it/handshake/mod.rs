@@ -1,12 +1,15 @@
 //! The way from the address to the 101, and other answers.
 
 mod client;
+mod connector;
 mod dialing;
 mod fallback;
 mod guard;
 mod limits;
 mod mount;
 mod origin;
+#[cfg(all(feature = "proxy", feature = "rustls-tls", feature = "ring"))]
+mod proxies;
 mod server;
 #[cfg(all(feature = "rustls-tls", feature = "ring"))]
 mod tls;

@@ -1,0 +1,47 @@
+//! [`ProxyUri`]: where a proxy is.
+
+use std::fmt;
+
+use http::Uri;
+
+/// Scheme, host and port of a proxy. `Display` writes just these.
+#[derive(Debug, Clone, Copy)]
+pub(super) struct ProxyUri<'a>(pub(super) &'a Uri);
+
+impl ProxyUri<'_> {
+    pub(super) fn scheme(self) -> &'static str {
+        match self.0.scheme_str() {
+            Some("http") => "http",
+            Some("https") => "https",
+            Some("socks5") => "socks5",
+            Some("socks5h") => "socks5h",
+            _ => "",
+        }
+    }
+
+    /// Returns the host, without the brackets of an address.
+    pub(super) fn host(&self) -> &str {
+        let host = self.0.host().unwrap_or_default();
+        host.strip_prefix('[').and_then(|host| host.strip_suffix(']')).unwrap_or(host)
+    }
+
+    /// Returns the port; `None` where what stands there is none.
+    pub(super) fn port(self) -> Option<u16> {
+        let authority = self.0.authority()?;
+        match authority.as_str().strip_prefix(authority.host())? {
+            "" => Some(match self.scheme() {
+                "http" => 80,
+                "https" => 443,
+                _ => 1080,
+            }),
+            _ => authority.port_u16(),
+        }
+    }
+}
+
+impl fmt::Display for ProxyUri<'_> {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        let authority = self.0.authority().map(|authority| authority.as_str());
+        write!(f, "{}://{}", self.scheme(), authority.unwrap_or_default())
+    }
+}
