@@ -1,5 +1,8 @@
 //! TLS for `wss://`: by rustls where a feature for it is enabled, else by the operating system.
 
+#[cfg(feature = "rustls-tls")]
+mod certificate;
+
 #[cfg(all(feature = "native-tls", not(feature = "rustls-tls")))]
 pub(super) use self::native::handshake;
 #[cfg(not(any(feature = "rustls-tls", feature = "native-tls")))]
@@ -7,9 +10,9 @@ pub(super) use self::none::handshake;
 #[cfg(feature = "rustls-tls")]
 pub(super) use self::rustls::handshake;
 
-/// Trust of a client on `wss://`.
+/// Trust of a client on `wss://`, and the certificate that it shows.
 ///
-/// The default is what the enabled features say: the certificates of the operating system
+/// The default trust is what the enabled features say: the certificates of the operating system
 /// (`rustls-tls-native-roots`), those of Mozilla (`rustls-tls-webpki-roots`), both together, or the
 /// operating system's own judgement (`rustls-platform-verifier`, `native-tls`). With `rustls-tls`
 /// alone there is no default, and whom to trust has to be said. rustls computes with the process's
@@ -17,6 +20,10 @@ pub(super) use self::rustls::handshake;
 #[derive(Debug, Clone, Default)]
 pub struct ClientTls {
     trust: Trust,
+    #[cfg(any(feature = "rustls-tls", feature = "native-tls"))]
+    server_name: Option<String>,
+    #[cfg(feature = "rustls-tls")]
+    certificate: Option<certificate::Files>,
 }
 
 #[derive(Debug, Clone, Default)]
@@ -35,7 +42,7 @@ impl ClientTls {
     #[cfg_attr(docsrs, doc(cfg(any(feature = "rustls-tls", feature = "native-tls"))))]
     #[must_use]
     pub fn authorities(pem: impl Into<Vec<u8>>) -> Self {
-        Self { trust: Trust::Authorities(pem.into()) }
+        Self { trust: Trust::Authorities(pem.into()), ..Self::default() }
     }
 
     /// Uses this configuration as it is. Its type belongs to rustls 0.23.
@@ -43,7 +50,37 @@ impl ClientTls {
     #[cfg_attr(docsrs, doc(cfg(feature = "rustls-tls")))]
     #[must_use]
     pub fn rustls(config: std::sync::Arc<tokio_rustls::rustls::ClientConfig>) -> Self {
-        Self { trust: Trust::Rustls(config) }
+        Self { trust: Trust::Rustls(config), ..Self::default() }
+    }
+
+    /// Asks for the server of this name (SNI, RFC 6066), and takes the certificate of this name, in
+    /// place of the host of the URL: for a server that is reached by another one, such as an address.
+    /// The `Host` stays that of the URL.
+    #[cfg(any(feature = "rustls-tls", feature = "native-tls"))]
+    #[cfg_attr(docsrs, doc(cfg(any(feature = "rustls-tls", feature = "native-tls"))))]
+    #[must_use]
+    pub fn server_name(mut self, name: impl Into<String>) -> Self {
+        self.server_name = Some(name.into());
+        self
+    }
+
+    /// Shows the server this certificate of the client's own (mutual TLS), where it asks for one.
+    ///
+    /// Both files are in PEM form: the chain, with the client's certificate first, and its private
+    /// key, which is PKCS#8, SEC1 or PKCS#1 and not encrypted. They are read for each connection, so
+    /// that files that are renewed are heeded by the next. Where they cannot be read, the attempt
+    /// fails with [`HandshakeError::ClientCertificate`](crate::error::HandshakeError), which is
+    /// retried.
+    #[cfg(feature = "rustls-tls")]
+    #[cfg_attr(docsrs, doc(cfg(feature = "rustls-tls")))]
+    #[must_use]
+    pub fn client_certificate(
+        mut self,
+        chain: impl Into<std::path::PathBuf>,
+        key: impl Into<std::path::PathBuf>,
+    ) -> Self {
+        self.certificate = Some(certificate::Files { chain: chain.into(), key: key.into() });
+        self
     }
 }
 
@@ -92,8 +129,13 @@ mod rustls {
         host: &str,
         stream: S,
     ) -> Result<TlsStream<S>> {
-        let name = ServerName::try_from(host.to_owned()).map_err(error)?;
-        let connector = TlsConnector::from(tls.client_config()?);
+        let name = tls.server_name.as_deref().unwrap_or(host);
+        let name = ServerName::try_from(name.to_owned()).map_err(error)?;
+        let mut config = tls.client_config()?;
+        if let Some(files) = &tls.certificate {
+            config = files.clone().show(config).await?;
+        }
+        let connector = TlsConnector::from(config);
         connector.connect(name, stream).await.map_err(failed)
     }
 
@@ -255,7 +297,8 @@ mod native {
             }
         }
         let connector = TlsConnector::from(builder.build().map_err(error)?);
-        connector.connect(host, stream).await.map_err(failed)
+        let name = tls.server_name.as_deref().unwrap_or(host);
+        connector.connect(name, stream).await.map_err(failed)
     }
 
     /// Converts an error of the TLS handshake; one of the network is not its fault.

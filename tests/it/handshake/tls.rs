@@ -6,6 +6,7 @@ use std::{
     time::{Duration, Instant},
 };
 
+use futures::FutureExt;
 use mcp_ws_transport::{
     Error, WebSocketTransport, accept,
     client::{ClientTls, Connect},
@@ -20,11 +21,12 @@ use tokio_rustls::{
     rustls::{
         ClientConfig, RootCertStore, ServerConfig,
         crypto::ring,
-        pki_types::{PrivateKeyDer, PrivatePkcs8KeyDer},
+        pki_types::{CertificateDer, PrivateKeyDer, PrivatePkcs8KeyDer},
+        server::WebPkiClientVerifier,
     },
 };
 
-use crate::common::{limit, raw::Raw, within};
+use crate::common::{Tools, limit, proxy::Proxy, raw::Raw, within};
 
 /// An authority of the test's own.
 struct Authority {
@@ -288,6 +290,179 @@ async fn a_server_with_tls_is_no_plain_server() {
         );
         assert!(error.to_string().contains("dial wss://"), "{error}");
         assert_eq!(handshakes.recv().await, Some(false));
+    })
+    .await;
+}
+
+/// Names that clients ask for, and certificates that they show.
+type Shown = tokio::sync::mpsc::UnboundedReceiver<(Option<String>, Vec<CertificateDer<'static>>)>;
+
+/// A server for `names` that wants a certificate of this authority's, and tells what it is shown.
+async fn mutual(authority: &Authority, names: &[&str]) -> (SocketAddr, Shown) {
+    let names: Vec<_> = names.iter().map(|name| (*name).to_owned()).collect();
+    let key = KeyPair::generate().unwrap();
+    let certificate =
+        CertificateParams::new(names).unwrap().signed_by(&key, &authority.issuer).unwrap();
+    let provider = Arc::new(ring::default_provider());
+    let mut roots = RootCertStore::empty();
+    roots.add(authority.der.clone().into()).unwrap();
+    let verifier =
+        WebPkiClientVerifier::builder_with_provider(roots.into(), provider.clone()).build();
+    let config = ServerConfig::builder_with_provider(provider)
+        .with_safe_default_protocol_versions()
+        .unwrap()
+        .with_client_cert_verifier(verifier.unwrap())
+        .with_single_cert(
+            vec![certificate.der().clone()],
+            PrivatePkcs8KeyDer::from(key.serialize_der()).into(),
+        );
+    let acceptor = TlsAcceptor::from(Arc::new(config.unwrap()));
+    let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
+    let address = listener.local_addr().unwrap();
+    let (report, shown) = tokio::sync::mpsc::unbounded_channel();
+    tokio::spawn(async move {
+        while let Ok((stream, _)) = listener.accept().await {
+            let (acceptor, report) = (acceptor.clone(), report.clone());
+            tokio::spawn(async move {
+                let Ok(stream) = acceptor.accept(stream).await else { return };
+                let tls = stream.get_ref().1;
+                let certificates = tls.peer_certificates().unwrap_or_default().to_vec();
+                report.send((tls.server_name().map(str::to_owned), certificates)).unwrap();
+                let Ok(transport) = accept::<RoleServer, _>(stream).await else { return };
+                let running = Tools::default().serve(transport).await.unwrap();
+                let _ = running.waiting().await;
+            });
+        }
+    });
+    (address, shown)
+}
+
+/// Files of a client's certificate, which are removed when they are dropped.
+struct ClientFiles(std::path::PathBuf);
+
+impl ClientFiles {
+    fn new(name: &str) -> Self {
+        let directory = std::env::temp_dir().join(format!("mcp-{}-{name}", std::process::id()));
+        std::fs::create_dir_all(&directory).unwrap();
+        Self(directory)
+    }
+
+    /// Writes a new certificate of this authority's, and returns it.
+    fn renew(&self, authority: &Authority) -> CertificateDer<'static> {
+        let key = KeyPair::generate().unwrap();
+        let params = CertificateParams::new(vec!["client".to_owned()]).unwrap();
+        let certificate = params.signed_by(&key, &authority.issuer).unwrap();
+        std::fs::write(self.0.join("chain.pem"), certificate.pem() + &authority.pem).unwrap();
+        std::fs::write(self.0.join("key.pem"), key.serialize_pem()).unwrap();
+        certificate.der().clone()
+    }
+
+    fn shown_by(&self, tls: ClientTls) -> ClientTls {
+        tls.client_certificate(self.0.join("chain.pem"), self.0.join("key.pem"))
+    }
+}
+
+impl Drop for ClientFiles {
+    fn drop(&mut self) {
+        let _ = std::fs::remove_dir_all(&self.0);
+    }
+}
+
+#[tokio::test]
+async fn a_client_certificate_is_shown_and_read_anew_for_each_connection() {
+    limit(async {
+        let (authority, files) = (authority(), ClientFiles::new("renewed"));
+        let (address, mut shown) = mutual(&authority, &["localhost"]).await;
+        let line = Proxy::new(address).await;
+        let first = files.renew(&authority);
+        let tls = files.shown_by(ClientTls::authorities(authority.pem.clone()));
+        let url = format!("wss://localhost:{}/mcp", line.address.port());
+        let client = super::connector::hasty(dial(url).tls(tls));
+        let client = ().serve(client.await.unwrap()).await.unwrap();
+        assert_eq!(shown.recv().await.unwrap().1[0], first);
+        for _ in 0..3 {
+            let renewed = files.renew(&authority);
+            line.cut();
+            let (name, certificates) = shown.recv().await.unwrap();
+            client.list_all_tools().await.unwrap();
+            assert_eq!(name.as_deref(), Some("localhost"));
+            assert_eq!((certificates.len(), &certificates[0]), (2, &renewed));
+        }
+        client.cancel().await.unwrap();
+        // A configuration of rustls's own, too.
+        let mut roots = RootCertStore::empty();
+        roots.add(authority.der.clone().into()).unwrap();
+        let config = ClientConfig::builder_with_provider(Arc::new(ring::default_provider()))
+            .with_safe_default_protocol_versions()
+            .unwrap()
+            .with_root_certificates(roots)
+            .with_no_client_auth();
+        let url = format!("wss://localhost:{}/mcp", address.port());
+        let tls = files.shown_by(ClientTls::rustls(config.into()));
+        ().serve(dial(url).tls(tls).await.unwrap()).await.unwrap().cancel().await.unwrap();
+    })
+    .await;
+}
+
+#[tokio::test]
+async fn a_client_certificate_that_is_missing_or_refused_is_an_error_that_says_so() {
+    limit(async {
+        let (authority, files) = (authority(), ClientFiles::new("refused"));
+        let (address, _shown) = mutual(&authority, &["localhost"]).await;
+        let url = format!("wss://localhost:{}/mcp", address.port());
+        let trust = || ClientTls::authorities(authority.pem.clone());
+        let no_reconnect = |tls| dial(url.clone()).tls(tls).no_reconnect();
+
+        let none = tls_failure("none", no_reconnect(trust()).await);
+        assert!(none.contains("certificate of the client's"), "{none}");
+        files.renew(&self::authority());
+        let another = tls_failure("another's", no_reconnect(files.shown_by(trust())).await);
+        assert!(another.contains("certificate of the client's"), "{another}");
+
+        let other = std::fs::read(files.0.join("key.pem")).unwrap();
+        files.renew(&authority);
+        for (file, content, says) in [
+            ("key.pem", &other[..], "key.pem"),
+            ("key.pem", b"", "there is no private key in it"),
+            ("chain.pem", b"", "there is no certificate in it"),
+            (
+                "chain.pem",
+                b"-----BEGIN CERTIFICATE-----\n?\n-----END CERTIFICATE-----\n",
+                "chain.pem",
+            ),
+        ] {
+            files.renew(&authority);
+            std::fs::write(files.0.join(file), content).unwrap();
+            let error = failure(no_reconnect(files.shown_by(trust())).await);
+            let text = error.to_string();
+            assert!(matches!(error, HandshakeError::ClientCertificate(_)), "{text}");
+            assert!(error.is_retryable() && text.contains(says), "{text}");
+        }
+        std::fs::remove_file(files.0.join("chain.pem")).unwrap();
+        let error = failure(no_reconnect(files.shown_by(trust())).await);
+        assert!(error.is_retryable() && error.to_string().contains("chain.pem"), "{error}");
+        files.renew(&authority);
+        drop(no_reconnect(files.shown_by(trust())).await.unwrap());
+    })
+    .await;
+}
+
+/// A server that is reached by an address, and known by a name.
+#[tokio::test]
+async fn the_name_of_the_server_can_be_another_than_that_of_the_url() {
+    limit(async {
+        let (authority, files) = (authority(), ClientFiles::new("name"));
+        let (address, mut shown) = mutual(&authority, &["mcp.example.com"]).await;
+        files.renew(&authority);
+        let tls = files.shown_by(ClientTls::authorities(authority.pem.clone()));
+        let url = format!("wss://{address}/mcp");
+        tls_failure("its own", dial(url.clone()).tls(tls.clone()).await);
+        shown.recv().now_or_never();
+        let named = dial(url).tls(tls.clone().server_name("mcp.example.com"));
+        ().serve(named.await.unwrap()).await.unwrap().cancel().await.unwrap();
+        assert_eq!(shown.recv().await.unwrap().0.as_deref(), Some("mcp.example.com"));
+        let bad = dial(format!("wss://{address}/mcp")).tls(tls.server_name("not a name"));
+        tls_failure("no name", bad.await);
     })
     .await;
 }
