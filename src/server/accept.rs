@@ -103,7 +103,7 @@ where
         let Self { stream, config } = self;
         let span = tracing::info_span!("websocket", side = "server");
         Box::pin(async move {
-            config.allowed.validate().map_err(HandshakeError::Invalid)?;
+            config.validate().map_err(|error| HandshakeError::Invalid(error.to_string()))?;
             let capacity = Capacity::unlimited();
             let (stream, client) = handshake(stream, &config, &capacity).await?;
             let timer = pin!(sleep_until(deadline_in(config.timeout)));

@@ -16,6 +16,7 @@ use tokio_util::sync::CancellationToken;
 use super::{
     auth::{Authenticator, DynAuthenticator},
     http::{
+        forwarded::TrustedProxies,
         limits::Limits,
         origin::{Allowed, source::Origin},
         peer::AcceptedFrom,
@@ -53,6 +54,7 @@ pub struct Config<R: McpRole = RoleServer> {
     pub(super) registry: Registry<R>,
     pub(super) transport: transport::Config,
     peer: Option<PeerOf>,
+    proxies: Option<TrustedProxies>,
     framing: NewFraming<R>,
 }
 
@@ -79,6 +81,7 @@ impl<R: McpRole> Default for Config<R> {
             sessions: Some(SessionConfig::default()),
             registry: Registry::default(),
             peer: None,
+            proxies: None,
             transport: transport::Config::default(),
             framing: Arc::new(|| Box::new(JsonRpc::default())),
         }
@@ -175,10 +178,11 @@ impl<R: McpRole> Config<R> {
         self
     }
 
-    /// Fails when an allowed host or origin cannot be read.
+    /// Fails when an allowed host or origin, or a trusted proxy, cannot be read.
     pub(super) fn validate(&self) -> io::Result<()> {
         let invalid = |what| io::Error::new(io::ErrorKind::InvalidInput, what);
-        self.allowed.validate().map_err(invalid)
+        self.allowed.validate().map_err(invalid)?;
+        self.proxies.as_ref().map_or(Ok(()), TrustedProxies::validate).map_err(invalid)
     }
 
     /// Warns if there is an authenticator and no guard was made, while `what` is unguarded.
@@ -267,10 +271,27 @@ impl<R: McpRole> Config<R> {
         self
     }
 
-    /// Sets how the address of a client is told: the address behind a proxy, say, from a header that this
-    /// proxy sets. By default it is where [`serve`](crate::serve()) accepted it from, and not known
-    /// in a [`WebSocketService`](crate::server::WebSocketService) elsewhere. Where it panics, nobody is let in:
-    /// 500, counted as [`RejectReason::Unavailable`].
+    /// Takes the address of a client from the header of these proxies, for limits per address, the
+    /// registry and the authenticator. By default no header is believed, since whoever reaches the
+    /// port can send it.
+    ///
+    /// ```
+    /// # use mcp_ws_transport::server::{Config, TrustedProxies};
+    /// let proxies = TrustedProxies::x_forwarded_for(["127.0.0.1", "10.0.0.0/8"]);
+    /// let config: Config = Config::default().trusted_proxies(proxies);
+    /// ```
+    #[must_use]
+    pub fn trusted_proxies(mut self, proxies: TrustedProxies) -> Self {
+        self.proxies = Some(proxies);
+        self
+    }
+
+    /// Sets how the address is told that a connection comes from: by default where
+    /// [`serve`](crate::serve()) accepted it, and not known in a
+    /// [`WebSocketService`](crate::server::WebSocketService) elsewhere. A server that tells it by an
+    /// extension of the request, as axum's `ConnectInfo`, is asked here. Where it is that of a
+    /// [trusted proxy](Self::trusted_proxies), the header of that counts. Where it panics, nobody is
+    /// let in: 500, counted as [`RejectReason::Unavailable`].
     #[must_use]
     pub fn peer_addr(
         mut self,
@@ -321,13 +342,19 @@ impl<R: McpRole> Config<R> {
 
     /// Returns where the request of these `parts` comes from, or the rejection if that cannot be told.
     pub(super) fn peer_of(&self, parts: &Parts) -> Result<Option<SocketAddr>, Box<Rejection>> {
-        let Some(peer) = &self.peer else {
-            return Ok(parts.extensions.get::<AcceptedFrom>().map(|accepted| accepted.0));
-        };
-        catch_unwind(AssertUnwindSafe(|| peer(parts))).map_err(|_| {
+        let accepted = || parts.extensions.get::<AcceptedFrom>().map(|accepted| accepted.0);
+        let told = catch_unwind(AssertUnwindSafe(|| match &self.peer {
+            Some(peer) => peer(parts),
+            None => accepted(),
+        }));
+        let peer = told.map_err(|_| {
             tracing::error!("what tells a client's address panicked");
             let what = "where the request comes from cannot be told";
             Rejection::new(RejectReason::Unavailable, StatusCode::INTERNAL_SERVER_ERROR, what)
+        })?;
+        Ok(match &self.proxies {
+            Some(proxies) => proxies.client(peer, &parts.headers),
+            None => peer,
         })
     }
 
@@ -370,6 +397,7 @@ impl<R: McpRole> Clone for Config<R> {
             sessions: self.sessions.clone(),
             registry: self.registry.clone(),
             peer: self.peer.clone(),
+            proxies: self.proxies.clone(),
             transport: self.transport.clone(),
             framing: self.framing.clone(),
         }

@@ -44,8 +44,8 @@
 //!
 //! The proxy's name is the `Host` that clients ask for: allow it, or have the proxy check it and
 //! [allow all](Config::disable_allowed_hosts). All connections come from the proxy's address;
-//! [`Config::peer_addr`] reads the client's from a header that the proxy sets, for limits per
-//! address and for the registry. Idle connections carry a ping every 20 s.
+//! [`Config::trusted_proxies`] takes the client's from the header that the proxy sets, for limits
+//! per address and for the registry. Idle connections carry a ping every 20 s.
 //!
 //! # Connections
 //!
@@ -91,6 +91,7 @@ pub use self::{
     config::Config,
     http::{
         body::Body,
+        forwarded::TrustedProxies,
         guard::{Guard, GuardLayer},
         limits::Limits,
         origin::source::Origin,

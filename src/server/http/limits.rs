@@ -39,7 +39,7 @@ impl Limits {
 
     /// Sets how many connections there may be at once from one IPv4 address or one IPv6 /64.
     /// `None`, the default, since behind a proxy all have the same; see
-    /// [`Config::peer_addr`](crate::server::Config::peer_addr). Those whose address is not known
+    /// [`Config::trusted_proxies`](crate::server::Config::trusted_proxies). Those whose address is not known
     /// count as one.
     #[must_use]
     pub fn connections_per_address(mut self, connections: impl Into<Option<usize>>) -> Self {

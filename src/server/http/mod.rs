@@ -1,6 +1,7 @@
 //! Connections before the 101: requests, their checks, and the limits on unauthenticated clients.
 
 pub(super) mod body;
+pub(super) mod forwarded;
 pub(super) mod guard;
 pub(super) mod handshake;
 pub(super) mod headers;

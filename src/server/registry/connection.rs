@@ -86,7 +86,7 @@ impl Connection {
 
     /// Returns the address that the client came from at first, if known.
     ///
-    /// See [`Config::peer_addr`](crate::server::Config::peer_addr).
+    /// See [`Config::trusted_proxies`](crate::server::Config::trusted_proxies).
     #[must_use]
     pub fn peer(&self) -> Option<SocketAddr> {
         self.0.peer

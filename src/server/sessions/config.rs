@@ -36,7 +36,7 @@ impl SessionConfig {
     /// Sets the number of sessions kept without a connection: 1,024. Beyond it, the address with
     /// the most (one of IPv4, or a /64 of IPv6) loses the session that has been without a
     /// connection for the longest. Behind a proxy all clients share one address, unless
-    /// [`Config::peer_addr`](crate::server::Config::peer_addr) tells them apart.
+    /// [`Config::trusted_proxies`](crate::server::Config::trusted_proxies) tells them apart.
     #[must_use]
     pub fn max_sessions(mut self, sessions: usize) -> Self {
         self.max_sessions = sessions;

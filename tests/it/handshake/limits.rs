@@ -9,7 +9,10 @@ use std::{
 
 use mcp_ws_transport::{
     serve,
-    server::{AuthError, BearerTokens, Config, Credentials, Identity, Limits, Registry, Server},
+    server::{
+        AuthError, BearerTokens, Config, Credentials, Identity, Limits, Registry, Server,
+        TrustedProxies,
+    },
 };
 use rmcp::{
     ErrorData, RoleServer, ServerHandler,
@@ -287,6 +290,77 @@ async fn a_header_is_believed_only_where_it_is_configured() {
         for line in ["X-Forwarded-For: 192.0.2.2\r\n", "Forwarded: for=192.0.2.3\r\n", ""] {
             assert_eq!(try_upgrade(address, line).await.0.status(), 503, "{line}");
         }
+    })
+    .await;
+}
+
+/// Asks from `source` for an upgrade with these header lines. Returns the status, and the
+/// connection.
+#[cfg(target_os = "linux")]
+async fn upgrade_from(source: &str, address: SocketAddr, lines: &str) -> (u16, Raw) {
+    let socket = tokio::net::TcpSocket::new_v4().unwrap();
+    socket.bind(format!("{source}:0").parse().unwrap()).unwrap();
+    let mut raw = Raw::over(socket.connect(address).await.unwrap(), true);
+    raw.write(crate::common::raw::upgrade_request(address, lines)).await;
+    (raw.head().await.unwrap().status(), raw)
+}
+
+#[cfg(target_os = "linux")]
+#[tokio::test]
+async fn only_the_word_of_a_trusted_proxy_counts() {
+    limit(async {
+        let limits = Limits::default().connections_per_address(1);
+        let config = Config::default().sessions(None).limits(limits);
+        let seen = std::sync::Arc::new(std::sync::Mutex::new(Vec::new()));
+        let peers = seen.clone();
+        let config = config.authenticator(move |credentials: Credentials| {
+            peers.lock().unwrap().push(credentials.peer.map(|peer| peer.ip().to_string()));
+            async { Ok(Identity::new("anyone")) }
+        });
+        let by = |proxies| config.clone().registry(Registry::default()).trusted_proxies(proxies);
+        for (proxies, header) in [
+            (TrustedProxies::x_forwarded_for(["127.0.0.1", "127.1.0.0/16"]), "X-Forwarded-For: "),
+            (TrustedProxies::forwarded(["127.0.0.1", "127.1.0.0/16"]), "Forwarded: for="),
+        ] {
+            let (server, address) = tools(by(proxies)).await;
+            let mut here = Vec::new();
+            for (source, chains, status, peer) in [
+                ("127.0.0.1", &["192.0.2.1"][..], 101, "192.0.2.1"),
+                // What the client has made up stands in front, in this line or in another.
+                ("127.0.0.1", &["198.51.100.1, 192.0.2.1"], 503, ""),
+                ("127.0.0.1", &["198.51.100.2", "192.0.2.1"], 503, ""),
+                ("127.1.2.3", &["198.51.100.3, 192.0.2.1, 127.0.0.1"], 503, ""),
+                ("127.1.2.3", &["198.51.100.3, 192.0.2.2, 127.0.0.1"], 101, "192.0.2.2"),
+                ("127.0.0.1", &[], 101, "127.0.0.1"),
+                // Past the proxies.
+                ("127.0.0.2", &["192.0.2.3"], 101, "127.0.0.2"),
+                ("127.0.0.2", &["192.0.2.4"], 503, ""),
+            ] {
+                let lines = chains.iter().map(|chain| match header {
+                    "Forwarded: for=" => format!("{header}{}\r\n", chain.replace(", ", ", for=")),
+                    _ => format!("{header}{chain}\r\n"),
+                });
+                // The header that is not the proxies' is the client's own.
+                let other = if header.starts_with('X') {
+                    "Forwarded: for=203.0.113.1\r\n"
+                } else {
+                    "X-Forwarded-For: 203.0.113.1\r\n"
+                };
+                let lines = lines.collect::<String>() + other;
+                let (given, raw) = upgrade_from(source, address, &lines).await;
+                assert_eq!(given, status, "{source} {lines}");
+                if status == 101 {
+                    assert_eq!(seen.lock().unwrap().pop().unwrap().as_deref(), Some(peer));
+                    here.push(raw);
+                }
+            }
+            assert_eq!(server.registry().health().rejected_by["address_at_capacity"], 4);
+        }
+        let wrong = by(TrustedProxies::x_forwarded_for(["10.0.0.0/8", "proxy.example.com"]));
+        let serve = mcp_ws_transport::serve("127.0.0.1:0", || crate::common::Tools::default());
+        let error = serve.config(wrong).await.unwrap_err();
+        assert_eq!(error.kind(), std::io::ErrorKind::InvalidInput);
+        assert!(error.to_string().contains("proxy.example.com"), "{error}");
     })
     .await;
 }
