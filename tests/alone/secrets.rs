@@ -11,6 +11,7 @@ use std::{
     sync::{Mutex, OnceLock},
 };
 
+use base64::{Engine as _, engine::general_purpose::URL_SAFE_NO_PAD};
 use futures::StreamExt;
 use mcp_ws_transport::{
     accept, connect, serve,
@@ -106,6 +107,9 @@ impl Subscriber for Subscribed {
 fn is_clean(what: &str, shown: &impl fmt::Display) {
     let shown = shown.to_string();
     assert!(!shown.contains(CANARY), "{what}: {shown}");
+    for encoded in [RIGHT, WRONG].map(|token| URL_SAFE_NO_PAD.encode(token)) {
+        assert!(!shown.contains(&encoded), "{what}: {shown}");
+    }
 }
 
 fn hides(what: &str, value: &impl Debug) {
@@ -120,12 +124,16 @@ fn config() -> Config {
 }
 
 /// Every way in which a request can carry `token`.
-fn ways(token: &str) -> [String; 6] {
+fn ways(token: &str) -> [String; 7] {
     [
         format!("Authorization: Bearer {token}\r\n"),
         format!("Authorization: Basic {token}\r\n"),
         format!("Sec-WebSocket-Protocol: mcp, mcp.auth.{token}\r\n"),
         format!("Sec-WebSocket-Protocol: mcp.auth.{token}, mcp.auth.{token}\r\n"),
+        format!(
+            "Sec-WebSocket-Protocol: mcp, mcp.auth-base64url.{}\r\n",
+            URL_SAFE_NO_PAD.encode(token)
+        ),
         format!("Origin: https://app.example\r\nCookie: session={token}\r\n"),
         format!("Authorization: Bearer {token}\r\nAuthorization: Bearer {token}\r\n"),
     ]
@@ -161,9 +169,9 @@ async fn those_of_requests_show_nowhere() {
             }
         }
         let health = server.registry().health();
-        assert_eq!((health.total, health.rejected), (3, 9), "{health:?}");
+        assert_eq!((health.total, health.rejected), (4, 10), "{health:?}");
         is_clean("the health", &serde_json::to_string(&health).unwrap());
-        for _ in 0..12 {
+        for _ in 0..14 {
             hides("an event", &events.next().await.unwrap());
         }
         // Handlers get the request, with what was secret in it marked as such; the query is as it came.

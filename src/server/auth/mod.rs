@@ -66,9 +66,10 @@ where
 pub struct Credentials {
     /// Token of the request, if it has one. An empty one counts as none.
     ///
-    /// Taken from `Authorization: Bearer`, else from a subprotocol `mcp.auth.<token>`, else from
-    /// the [cookie](crate::server::Config::token_cookie), else from the method `authenticate` where
-    /// that is [allowed](crate::server::Config::in_band_authentication).
+    /// Taken from `Authorization: Bearer`, else from a subprotocol `mcp.auth.<token>` or
+    /// `mcp.auth-base64url.<…>`, the token in base64url without padding, else from the
+    /// [cookie](crate::server::Config::token_cookie), else from the method `authenticate` where that
+    /// is [allowed](crate::server::Config::in_band_authentication).
     pub token: Option<Token>,
     /// Request that is to be upgraded. Its `Host` and `Origin` are allowed.
     pub parts: Parts,

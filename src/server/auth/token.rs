@@ -2,6 +2,7 @@
 
 use std::fmt;
 
+use base64::{Engine as _, engine::general_purpose::URL_SAFE_NO_PAD};
 use http::{
     HeaderMap, HeaderValue,
     header::{AUTHORIZATION, COOKIE, ORIGIN, SEC_WEBSOCKET_PROTOCOL},
@@ -44,6 +45,10 @@ impl fmt::Debug for Token {
 /// Prefix of a subprotocol that carries a token.
 const PREFIX: &str = "mcp.auth.";
 
+/// Prefix of a subprotocol that carries a token in base64url without padding (RFC 4648, section 5):
+/// a subprotocol cannot have every character that a token has, such as `/` and `=`.
+const ENCODED_PREFIX: &str = "mcp.auth-base64url.";
+
 /// Returns the token in `headers`, if there is one.
 ///
 /// A cookie, which browsers send by themselves, counts only beside an `Origin`, which is allowed.
@@ -59,8 +64,7 @@ pub(in crate::server) fn of(
     if lines.next().is_some() {
         return Err(());
     }
-    let mut offers = elements(headers, SEC_WEBSOCKET_PROTOCOL)
-        .filter_map(|offer| Token::new(offer.strip_prefix(PREFIX)?));
+    let mut offers = elements(headers, SEC_WEBSOCKET_PROTOCOL).filter_map(in_offer);
     let (offer, another) = (offers.next(), offers.next());
     match (line.and_then(bearer), offer, another) {
         (_, _, Some(_)) | (Some(_), Some(_), _) => Err(()),
@@ -72,6 +76,15 @@ pub(in crate::server) fn of(
             None => Ok(None),
         },
     }
+}
+
+/// Returns the token that a subprotocol carries.
+fn in_offer(offer: &str) -> Option<Token> {
+    let Some(encoded) = offer.strip_prefix(ENCODED_PREFIX) else {
+        return Token::new(offer.strip_prefix(PREFIX)?);
+    };
+    let token = URL_SAFE_NO_PAD.decode(encoded).ok()?;
+    Token::new(str::from_utf8(&token).ok()?)
 }
 
 /// Returns the token in `Bearer <token>` (RFC 6750, section 2.1).
@@ -115,6 +128,14 @@ mod tests {
         assert_eq!(found(&[("authorization", b"Bearer abc")]), some("abc"));
         assert_eq!(found(&[("authorization", b"bearer  a.b~c+d/e== ")]), some("a.b~c+d/e=="));
         assert_eq!(found(&[("sec-websocket-protocol", b"mcp, mcp.auth.abc")]), some("abc"));
+        let encoded = |value| found(&[("sec-websocket-protocol", value)]);
+        assert_eq!(encoded(b"mcp, mcp.auth-base64url.YSsvPT0_fg"), some("a+/==?~"));
+        assert_eq!(
+            encoded("mcp.auth-base64url.8J-mgCB8IMOp".as_bytes()),
+            some("\u{1f980} | \u{e9}")
+        );
+        // The prefix of the one is none of the other's.
+        assert_eq!(encoded(b"mcp.auth.base64url.YQ"), some("base64url.YQ"));
         let cookie: (_, &[u8]) = ("cookie", b"a=b; session=abc=; sessions=x");
         assert_eq!(found(&[cookie, ("origin", b"https://app.example")]), some("abc="));
         assert_eq!(found(&[cookie]), Ok(None));
@@ -136,6 +157,11 @@ mod tests {
             assert!(of(&headers, None).unwrap().is_none(), "{value:?}");
         }
         assert_eq!(found(&[("sec-websocket-protocol", b"mcp.auth., mcp")]), Ok(None));
+        // Nothing, padding, what is not base64url, bits left over, and what is not UTF-8.
+        for encoded in ["", "YQ==", "a+b/", "Y", "YR", "_w"] {
+            let line = format!("mcp, mcp.auth-base64url.{encoded}").leak().as_bytes();
+            assert_eq!(found(&[("sec-websocket-protocol", line)]), Ok(None), "{encoded}");
+        }
         let origin: (_, &[u8]) = ("origin", b"https://app.example");
         for cookie in [&b"session="[..], b"session=\"", b"session=\"\""] {
             assert_eq!(found(&[("cookie", cookie), origin]), Ok(None));
@@ -150,6 +176,8 @@ mod tests {
         assert_eq!(found(&[bearer, bearer]), Err(()));
         assert_eq!(found(&[bearer, offer]), Err(()));
         assert_eq!(found(&[("sec-websocket-protocol", b"mcp.auth.a, mcp.auth.b")]), Err(()));
+        let both = b"mcp.auth.a, mcp.auth-base64url.YQ";
+        assert_eq!(found(&[("sec-websocket-protocol", both)]), Err(()));
         assert_eq!(found(&[("cookie", b"session=a; session=b"), origin]), Err(()));
         assert_eq!(found(&[("cookie", b"session=a; session=\"\""), origin]), Err(()));
     }
