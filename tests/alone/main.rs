@@ -22,6 +22,8 @@ mod handshake_floods;
 mod nodelay;
 mod notifications;
 mod outage;
+#[cfg(feature = "proxy")]
+mod proxy_environment;
 mod resume_memory;
 #[cfg(target_os = "linux")]
 mod returned;
