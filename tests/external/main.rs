@@ -17,7 +17,11 @@ mod common;
 mod process;
 
 mod deployment;
+#[cfg(feature = "proxy")]
+mod forward_proxies;
 mod guide;
+#[cfg(target_os = "linux")]
+mod instance;
 mod interop;
 #[cfg(feature = "deflate")]
 mod interop_deflate;
@@ -25,3 +29,10 @@ mod interop_deflate;
 mod nginx;
 mod page;
 mod readme;
+#[cfg(target_os = "linux")]
+mod reverse_proxies;
+
+/// Returns an address with a port that is free now.
+pub fn free_port() -> std::net::SocketAddr {
+    std::net::TcpListener::bind("127.0.0.1:0").unwrap().local_addr().unwrap()
+}

@@ -11,18 +11,13 @@ use std::{
     time::Duration,
 };
 
-use futures::{FutureExt, StreamExt, future::join_all};
+use futures::{FutureExt, future::join_all};
 use mcp_ws_transport::{
     CloseCode, Error, State,
-    client::{Connect, ReconnectPolicy},
     error::{HandshakeError, LinkError},
-    event::{Event, Events},
-    layer::heartbeat,
-    transport,
+    event::Event,
 };
-use rmcp::{
-    RoleClient, ServiceError, ServiceExt, model::CallToolRequestParams, service::RunningService,
-};
+use rmcp::{ServiceError, ServiceExt, model::CallToolRequestParams};
 use serde_json::{Value, json};
 use tokio::{
     io::{AsyncReadExt, AsyncWriteExt},
@@ -30,55 +25,12 @@ use tokio::{
     time::Instant,
 };
 
-use self::{
-    server::Nginx,
-    site::{Site, behind_proxy},
-};
+use self::{server::Nginx, site::Site};
 use crate::{
     common::{limit, proxy::Proxy, within},
+    instance::{Client, ask, at_once, back, behind_proxy, heartbeat, initialized},
     process::{Process, math},
 };
-
-type Client = RunningService<RoleClient, ()>;
-
-async fn initialized(connect: Connect<RoleClient>) -> Client {
-    ().serve(connect.await.unwrap()).await.unwrap()
-}
-
-/// Asks which call of which session at which instance this one is, after `ms` milliseconds.
-async fn ask(client: &Client, ms: u64) -> String {
-    let arguments = json!({ "ms": ms }).as_object().unwrap().clone();
-    let call = CallToolRequestParams::new("count").with_arguments(arguments);
-    let result = client.call_tool(call).await.unwrap();
-    result.content[0].as_text().unwrap().text.clone()
-}
-
-/// Waits for the next `Resumed` or `Restarted`, and returns it with the cause of the loss before.
-async fn back(events: &mut Events<Event>) -> (Error, Event) {
-    let mut lost = None;
-    loop {
-        match events.next().await.unwrap() {
-            Event::Lost(error) => lost = Some(error),
-            event @ (Event::Resumed { .. } | Event::Restarted { .. }) => {
-                return (lost.unwrap(), event);
-            }
-            Event::Closed(error) => panic!("{error}"),
-            _ => {}
-        }
-    }
-}
-
-fn at_once() -> ReconnectPolicy {
-    ReconnectPolicy::default()
-        .first(Duration::ZERO)
-        .after_restart(Duration::from_millis(300))
-        .min(Duration::from_millis(100))
-}
-
-fn heartbeat(ping: Option<Duration>) -> transport::Config {
-    let heartbeat = heartbeat::Config::default().ping_interval(ping).idle_timeout(None);
-    transport::Config::default().heartbeat(heartbeat)
-}
 
 #[tokio::test]
 #[ignore = "needs nginx: apt-get install nginx-light"]
@@ -216,7 +168,7 @@ async fn clients_without_a_name_go_by_their_addresses() {
             let source = IpAddr::from([127, 0, 1, last]);
             let mut places = Vec::new();
             for _ in 0..2 {
-                let connect = site.dial("").header("x-real-ip", "192.0.2.1");
+                let connect = site.dial("").header("x-forwarded-for", "192.0.2.1");
                 let client = ().serve(site.nginx.enter_from(source, connect).await).await.unwrap();
                 let place = ask(&client, 0).await.remove(0);
                 let registry = if place == 'a' { site.a.registry() } else { site.b.registry() };

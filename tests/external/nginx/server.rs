@@ -32,7 +32,10 @@ use tokio_rustls::{
     },
 };
 
-use crate::guide::{block, replace};
+use crate::{
+    free_port,
+    guide::{block, replace},
+};
 
 type Transport = WebSocketTransport<RoleClient>;
 
@@ -144,10 +147,6 @@ fn spawn(directory: &Path, file: &Path) -> Child {
         .stderr(stderr)
         .spawn()
         .unwrap_or_else(|error| panic!("nginx: {error}"))
-}
-
-fn free_port() -> SocketAddr {
-    std::net::TcpListener::bind("127.0.0.1:0").unwrap().local_addr().unwrap()
 }
 
 impl Drop for Nginx {
