@@ -1,8 +1,12 @@
-//! The files that the deployment guide shows.
+//! The files that the guides show.
 
 /// The only block of this language in the deployment guide.
 pub fn block(language: &str) -> String {
-    let guide = include_str!("../../src/guide/deployment.md");
+    block_of(include_str!("../../src/guide/deployment.md"), language)
+}
+
+/// The only block of this language in `guide`.
+pub fn block_of(guide: &str, language: &str) -> String {
     let fence = format!("\n```{language}\n");
     let mut blocks = guide.split(&fence).skip(1);
     let block = blocks.next().unwrap().split_once("\n```\n").unwrap().0.to_owned() + "\n";

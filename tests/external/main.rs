@@ -28,6 +28,7 @@ mod interop_deflate;
 #[cfg(target_os = "linux")]
 mod nginx;
 mod page;
+mod python_2;
 mod readme;
 #[cfg(target_os = "linux")]
 mod reverse_proxies;
