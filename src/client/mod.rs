@@ -29,6 +29,13 @@
 //! # drop(client); Ok(()) }
 //! ```
 //!
+//! # The way to the server
+//!
+//! By default a client connects by TCP to the host of the URL. [`Connect::connector`] takes a
+//! function in place of that, and `UnixSocket` is one. With the feature `proxy`, clients go by way
+//! of the HTTP or SOCKS5 proxy that the environment names, or that [`Connect::proxy`] does. All of
+//! them are asked for each connection anew, and TLS is spoken over what they return.
+//!
 //! # Requests of the server
 //!
 //! A server may send requests too, such as elicitations, which rmcp hands to the service. Where a

@@ -5,7 +5,7 @@
 //! | [`security`] | those who expose a server: what is safe by default, what is not, who may connect |
 //! | [`sessions`] | what survives a lost connection, on the client and on the server |
 //! | [`deployment`] | nginx, HAProxy, Caddy, Apache, systemd, containers, clients behind a proxy, and what to watch |
-//! | [`migration`] | those who come from stdio, streamable HTTP, the TypeScript SDK or PartySocket |
+//! | [`migration`] | those who come from stdio, streamable HTTP, the TypeScript SDK, Python or PartySocket |
 //! | [`binding`] | those who write a peer in another language: MCP over WebSockets as it is on the wire |
 //! | [`resume_v1`] | the same, for sessions that outlive their connections: `mcp.resume.v1` |
 //!

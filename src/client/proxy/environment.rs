@@ -5,8 +5,11 @@ use std::{env, net::IpAddr};
 use http::Uri;
 use hyper_util::client::proxy::matcher::Matcher;
 
-use super::{ClientTls, Proxy, Target};
-use crate::error::HandshakeError;
+use super::Proxy;
+use crate::{
+    client::{connector::Target, tls::ClientTls},
+    error::HandshakeError,
+};
 
 /// Returns the proxy that the environment names for `target`, if there is one.
 ///

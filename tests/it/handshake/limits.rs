@@ -357,7 +357,7 @@ async fn only_the_word_of_a_trusted_proxy_counts() {
             assert_eq!(server.registry().health().rejected_by["address_at_capacity"], 4);
         }
         let wrong = by(TrustedProxies::x_forwarded_for(["10.0.0.0/8", "proxy.example.com"]));
-        let serve = mcp_ws_transport::serve("127.0.0.1:0", || crate::common::Tools::default());
+        let serve = mcp_ws_transport::serve("127.0.0.1:0", crate::common::Tools::default);
         let error = serve.config(wrong).await.unwrap_err();
         assert_eq!(error.kind(), std::io::ErrorKind::InvalidInput);
         assert!(error.to_string().contains("proxy.example.com"), "{error}");
