@@ -41,12 +41,13 @@ impl HandlerSlots {
     }
 
     /// Returns the memory of what is being handled or waits for that, in bytes. Each message has
-    /// extensions of this size.
+    /// extensions of this size, and so has the connection.
     #[cfg(feature = "server")]
     pub(crate) fn bytes(self: &Arc<Self>, extensions: usize) -> usize {
-        // Each slot holds a reference, and so do two others: that is near enough.
-        let messages = Arc::strong_count(self);
-        self.requests().1 + self.notifications().1 + messages * extensions
+        // Each slot holds a reference, and so do the connection, whose extensions count too, and
+        // the caller.
+        let copies = Arc::strong_count(self) - 1;
+        self.requests().1 + self.notifications().1 + copies * extensions
     }
 
     /// Returns the slot of the request with this number.

@@ -44,9 +44,9 @@ impl SessionConfig {
     }
 
     /// Sets the memory that all of them take, in bytes: 64 MiB. It is that of the messages that
-    /// wait for their clients, and, as far as it is known, that of what the clients have asked and
-    /// is still being handled. Beyond it, the oldest session of the address with the most bytes
-    /// ends.
+    /// wait for their clients, of the upgrade requests and, as far as it is known, of what the
+    /// clients have asked and is still being handled. Beyond it, the oldest session of the address
+    /// with the most bytes ends.
     #[must_use]
     pub fn max_bytes(mut self, bytes: usize) -> Self {
         self.max_bytes = bytes;

@@ -88,6 +88,22 @@ fn a_request_counts_until_its_handler_has_ended() {
     assert!(assert_ready!(stack.poll_next()).unwrap().is_ok());
 }
 
+#[cfg(feature = "server")]
+#[test]
+fn extensions_count_once_for_the_connection_and_once_for_each_message() {
+    let (mut stack, peer, _) = correlation::<RoleServer>(Config::default());
+    // As the session has them.
+    let slots = stack.handler_slots();
+    assert_eq!(slots.bytes(1000), 1000);
+    say(&peer, json!({"jsonrpc": "2.0", "id": 1, "method": "ping"}));
+    let handled = assert_ready!(spawn(stack.next()).poll()).unwrap().unwrap();
+    let size = slots.requests().1;
+    assert!(size > 0);
+    assert_eq!(slots.bytes(1000), 2000 + size);
+    drop(handled);
+    assert_eq!(slots.bytes(1000), 1000);
+}
+
 #[test]
 fn requests_together_take_no_more_memory_than_they_may() {
     let (stack, peer, _) =
