@@ -1,7 +1,7 @@
 //! [`Inbound`]: requests and notifications of the peer, and when they are handed up.
 
 use std::{
-    collections::HashMap,
+    collections::{HashMap, hash_map::Entry},
     fmt,
     pin::Pin,
     sync::Arc,
@@ -107,8 +107,9 @@ pub(super) struct Inbound<R: McpRole> {
 
 impl<R: McpRole> Inbound<R> {
     pub(super) fn new(stats: Stats) -> Self {
-        // Every clone of the map has the key then, and setting it later does not rehash.
-        let mut extensions = Extensions::new();
+        // Every clone of the map has the key then, and room for the metadata of a message, so that
+        // setting them does not rehash.
+        let mut extensions = roomy_extensions();
         extensions.insert(HandlerSlot::default());
         Self {
             ids: HashMap::new(),
@@ -165,16 +166,19 @@ impl<R: McpRole> Inbound<R> {
         if let Some(alias) = self.aliases.as_mut().and_then(|aliases| aliases.inward(&request.id)) {
             request.id = alias;
         }
-        let error = if self.ids.contains_key(&request.id) {
-            ErrorData::invalid_request("a request with this id is already in flight", None)
-        } else if let Some(error) = self.overload(config, codec.last_decoded()) {
-            error
-        } else {
-            self.number += 1;
-            self.rename_token(&mut request.request);
-            let method = R::method_of_peer(&request.request);
-            self.ids.insert(request.id.clone(), InFlight { number: self.number, method });
-            return true;
+        let overload = self.overload(config, codec.last_decoded());
+        let error = match (self.ids.entry(request.id.clone()), overload) {
+            (Entry::Occupied(_), _) => {
+                ErrorData::invalid_request("a request with this id is already in flight", None)
+            }
+            (Entry::Vacant(_), Some(error)) => error,
+            (Entry::Vacant(vacant), None) => {
+                self.number += 1;
+                let method = R::method_of_peer(&request.request);
+                vacant.insert(InFlight { number: self.number, method });
+                self.rename_token(&mut request.request);
+                return true;
+            }
         };
         self.refuse(request.id.clone(), error, codec);
         false
@@ -445,6 +449,20 @@ fn may_be_handled<R: McpRole>(
         Some(slot) => slots.poll_begin(slot, most, cx).is_ready(),
         None => true,
     }
+}
+
+/// Returns empty extensions with room for seven, as have their clones.
+fn roomy_extensions() -> Extensions {
+    #[derive(Clone)]
+    struct Placeholder<const N: usize>;
+    let mut extensions = Extensions::new();
+    // One more than fit into the smallest map.
+    extensions.insert(Placeholder::<0>);
+    extensions.insert(Placeholder::<1>);
+    extensions.insert(Placeholder::<2>);
+    extensions.insert(Placeholder::<3>);
+    extensions.clear();
+    extensions
 }
 
 /// Adds the extensions that a handler finds to `extensions`.
