@@ -16,7 +16,7 @@ use crate::{
     error::{Error, LinkError},
     link::{LinkEvent, LinkUp, Outgoing, Resumed},
     message::Message,
-    time::deadline_in,
+    time::{Timer, deadline_in},
 };
 
 impl<S: Duplex<Outgoing, LinkEvent<Message>>> Resume<S> {
@@ -33,7 +33,7 @@ impl<S: Duplex<Outgoing, LinkEvent<Message>>> Resume<S> {
                 this.receive_count.set_kept_bytes(this.send_window.kept_bytes());
                 *this.ack_overdue = false;
                 *this.flush = OwnFlush::Done;
-                this.timer.clear();
+                *this.timer = Timer::default();
                 this.ack_deadline.reset();
                 *this.ping_unflushed = false;
                 if *this.start != SessionStart::Open {

@@ -281,7 +281,12 @@ impl State {
     /// for more than the link.
     pub(super) fn note_flushed(&mut self) -> bool {
         self.priority_flushed = self.priority.is_empty();
-        self.queue.is_empty()
+        let is_empty = self.queue.is_empty();
+        if is_empty {
+            // Frees the memory, since most sessions are idle most of the time.
+            self.queue = VecDeque::new();
+        }
+        is_empty
     }
 
     /// Holds the messages for any peer, and moves the rest before them. Nothing follows a Close.
