@@ -81,7 +81,8 @@ type Stack<R> = Correlation<R, Box<dyn Framing<R>>>;
 /// handshake.
 #[must_use = "a transport does nothing unless a service is served on it"]
 pub struct WebSocketTransport<R: McpRole> {
-    stack: Stack<R>,
+    /// On the heap: a service's task, which the transport is moved into, holds room for it twice.
+    stack: Box<Stack<R>>,
     receiver: Receiver,
     shared: SharedLink,
     reconnect_handle: Option<ReconnectHandle>,
@@ -291,7 +292,7 @@ impl<R: McpRole> Transport<R> for WebSocketTransport<R> {
         let is_request = matches!(item, JsonRpcMessage::Request(_));
         let is_call = !matches!(item, JsonRpcMessage::Notification(_));
         self.receiver.poll_again();
-        let flushed = self.stack.send(item).map(|sent| match sent {
+        let flushed = Correlation::send(&mut self.stack, item).map(|sent| match sent {
             Sent::Queued(flushed) => flushed,
             Sent::NotNow => self.shared.flushed(),
         });

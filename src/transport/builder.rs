@@ -264,7 +264,7 @@ impl<R: McpRole> Builder<R> {
         let stack = Correlation::with_stats(framed, config.correlation, stats.clone());
         let stack = stack.replaying(replay);
         WebSocketTransport {
-            stack: finish(stack),
+            stack: Box::new(finish(stack)),
             receiver: Receiver::default(),
             shared,
             reconnect_handle: None,

@@ -197,7 +197,8 @@ impl<S: Service<R>, R: HostedRole> ServerState<S, R> {
         let close_request = guard.registration.connection.close_request();
         let drained = async {
             self.config.stop.cancelled().await;
-            self.drain(&handlers, &guard).await
+            // On the heap, for its time alone: most of the time a connection is idle.
+            Box::pin(self.drain(&handlers, &guard)).await
         };
         let mut state = guard.shared.state();
         let lost = async {
@@ -211,7 +212,7 @@ impl<S: Service<R>, R: HostedRole> ServerState<S, R> {
                 let _ = ended.await;
             }
             reason = close_request.requested() => {
-                self.close(&guard.shared, reason).await;
+                Box::pin(self.close(&guard.shared, reason)).await;
                 stop.cancel();
                 let _ = timeout(CLOSE_GRACE, &mut ended).await;
             }

@@ -153,7 +153,8 @@ impl<S: Service<R>, R: HostedRole> Acceptor<S, R> {
                 () = self.stopped.cancelled() => return Ok(()),
             };
             return match accepted {
-                Ok(Ok(stream)) => self.serve_http1(stream, peer, overdue, progress).await,
+                // On the heap: it is large, and most servers leave TLS to a proxy.
+                Ok(Ok(stream)) => Box::pin(self.serve_http1(stream, peer, overdue, progress)).await,
                 Ok(Err(error)) => {
                     tracing::debug!(%error, "no TLS");
                     Err(RejectReason::NoHandshake)
