@@ -21,6 +21,12 @@ use serde::Serialize;
 
 use crate::role::McpRole;
 
+/// Room for a request, in bytes. rmcp puts what describes the client into the metadata of each.
+const REQUEST: usize = 512;
+
+/// Room for any other message, in bytes.
+const OTHER: usize = 256;
+
 /// Form in which rmcp writes absent params.
 const NO_PARAMS: &[u8] = br#","params":null}"#;
 
@@ -34,7 +40,8 @@ const NO_PARAMS: &[u8] = br#","params":null}"#;
 ///
 /// When a value inside refuses to be serialised.
 pub fn encode<R: McpRole>(message: &TxJsonRpcMessage<R>) -> Result<Vec<u8>, serde_json::Error> {
-    let mut out = Vec::with_capacity(256);
+    let room = if matches!(message, JsonRpcMessage::Request(_)) { REQUEST } else { OTHER };
+    let mut out = Vec::with_capacity(room);
     let done = match message {
         JsonRpcMessage::Request(message) => write_request(&mut out, &message.id, &message.request)?,
         JsonRpcMessage::Notification(message) => {
