@@ -44,6 +44,14 @@ impl Frames {
             }
             return taken;
         }
+        if self.read == 0
+            && let Some(length) = header_length(bytes)
+            && let Some(header) = bytes.get(..length)
+        {
+            self.header[..length].copy_from_slice(header);
+            self.begin_frame();
+            return length;
+        }
         for (at, byte) in bytes.iter().enumerate() {
             self.header[self.read] = *byte;
             self.read += 1;
