@@ -71,7 +71,7 @@ struct Watch {
 pub(super) struct Deadlines {
     watches: HashMap<RequestId, Watch, FxBuildHasher>,
     /// Request that each progress token belongs to.
-    tokens: HashMap<ProgressToken, RequestId>,
+    tokens: HashMap<ProgressToken, RequestId, FxBuildHasher>,
     /// Entries by the suspendable clock.
     silent: BTreeMap<Moment, RequestId>,
     total: BTreeMap<Moment, (RequestId, Duration)>,
