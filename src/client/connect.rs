@@ -32,7 +32,10 @@ use crate::{
     event::{Broadcaster, Event, Events, State},
     framing::Framing,
     handshake::headers::SUBPROTOCOL,
-    layer::{correlation::config::Replay, resume},
+    layer::{
+        correlation::config::Replay,
+        resume::{self, receive_count::ReceiveCount},
+    },
     role::McpRole,
     transport::{self, WebSocketTransport, builder::Builder},
 };
@@ -63,6 +66,7 @@ pub fn connect<R: McpRole>(url: impl Into<String>) -> Connect<R> {
             learned: Offers::default(),
             cookies: Cookies::default(),
             session: None,
+            receive_count: ReceiveCount::default(),
             in_band_auth: None,
             bearer: None,
         },

@@ -18,6 +18,7 @@ use super::{connector::Target, proxy::environment};
 use crate::{
     error::HandshakeError,
     framing::{properties::InBandAuth, session_id::SessionIdCell},
+    layer::resume::{frame::SUBPROTOCOL as RESUME, receive_count::ReceiveCount},
 };
 
 /// Server to dial, and what to say to it.
@@ -35,6 +36,8 @@ pub(super) struct Endpoint {
     pub(super) cookies: Cookies,
     /// Id of the session to come back to, if there is one.
     pub(super) session: Option<SessionIdCell>,
+    /// Count of the session to resume, if there is one.
+    pub(super) receive_count: ReceiveCount,
     /// Authentication within the connection, in place of a header, and the token that lasts.
     pub(super) in_band_auth: Option<InBandAuth>,
     pub(super) bearer: Option<HeaderValue>,
@@ -62,6 +65,19 @@ impl Endpoint {
             }
             _ => (&self.offers).into(),
         }
+    }
+
+    /// Returns the header with the id of the session that a link with these `subprotocols` resumes.
+    ///
+    /// A load balancer may lead the client by it. The server is told the id again in `@open`.
+    pub(super) fn session_header(&self, subprotocols: &[String]) -> Option<HeaderValue> {
+        if !subprotocols.iter().any(|offered| offered == RESUME) {
+            return None;
+        }
+        let session = self.receive_count.session()?.session;
+        let mut id = HeaderValue::try_from(session.as_str()).ok()?;
+        id.set_sensitive(true);
+        Some(id)
     }
 
     /// Takes the URL of a Unix socket apart: connections go there, and ask `localhost`.

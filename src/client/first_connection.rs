@@ -60,7 +60,7 @@ impl<R: McpRole> Connect<R> {
             endpoint.session = builder.session();
         }
         let layers = builder.layers();
-        let receive_count = ReceiveCount::default();
+        let receive_count = endpoint.receive_count.clone();
         let policy = || reconnect.clone().unwrap_or_default();
         let backoff = self.retry_first.then(|| Backoff::new(policy()));
         let first =

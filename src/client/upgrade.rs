@@ -30,7 +30,7 @@ use crate::{
     handshake::{
         extensions::WsExtensions,
         header_case::ExactCase,
-        headers::{read_limits, write_limits},
+        headers::{SESSION_HEADER, read_limits, write_limits},
         stream::{Io, reclaim, set_tcp_options},
     },
     layer::socket::side::Side,
@@ -180,6 +180,9 @@ impl Endpoint {
         }
         if let Some(bearer) = attempt.bearer.filter(|_| self.in_band_auth.is_none()) {
             request.headers_mut().insert(AUTHORIZATION, bearer.clone());
+        }
+        if let Some(session) = self.session_header(attempt.offer) {
+            request.headers_mut().insert(SESSION_HEADER, session);
         }
         for name in self.headers.keys() {
             request.headers_mut().remove(name);

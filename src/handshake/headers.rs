@@ -41,6 +41,10 @@ pub(crate) fn read_limits(headers: &HeaderMap) -> MessageLimits {
     MessageLimits::from_peer(number(MAX_MESSAGE), number(MAX_REQUESTS))
 }
 
+/// Header with the id of a session: in a 101 the one that is issued, in a request the one that the
+/// client comes back to.
+pub(crate) const SESSION_HEADER: HeaderName = HeaderName::from_static("mcp-session-id");
+
 /// Name of a session id in a query and in a cookie.
 #[cfg(any(feature = "server", feature = "cookies"))]
 pub(crate) const SESSION_ID: &str = "mcp_session_id";

@@ -23,7 +23,7 @@ use super::{
         rejection::Rejection,
     },
     registry::{Encode, Registry, event::RejectReason},
-    sessions::config::SessionConfig,
+    sessions::{config::SessionConfig, instance::InstanceTag},
     shutdown::Drain,
 };
 use crate::{
@@ -51,6 +51,7 @@ pub struct Config<R: McpRole = RoleServer> {
     pub(super) limits: Limits,
     pub(super) drain: Drain,
     pub(super) sessions: Option<SessionConfig>,
+    pub(super) instance: Option<InstanceTag>,
     pub(super) registry: Registry<R>,
     pub(super) transport: transport::Config,
     peer: Option<PeerOf>,
@@ -79,6 +80,7 @@ impl<R: McpRole> Default for Config<R> {
             limits: Limits::default(),
             drain: Drain::default(),
             sessions: Some(SessionConfig::default()),
+            instance: None,
             registry: Registry::default(),
             peer: None,
             proxies: None,
@@ -178,11 +180,12 @@ impl<R: McpRole> Config<R> {
         self
     }
 
-    /// Fails when an allowed host or origin, or a trusted proxy, cannot be read.
+    /// Fails when an allowed host or origin, a trusted proxy or the instance's tag cannot be read.
     pub(super) fn validate(&self) -> io::Result<()> {
         let invalid = |what| io::Error::new(io::ErrorKind::InvalidInput, what);
         self.allowed.validate().map_err(invalid)?;
-        self.proxies.as_ref().map_or(Ok(()), TrustedProxies::validate).map_err(invalid)
+        self.proxies.as_ref().map_or(Ok(()), TrustedProxies::validate).map_err(invalid)?;
+        self.instance.as_ref().map_or(Ok(()), InstanceTag::validate).map_err(invalid)
     }
 
     /// Warns if there is an authenticator and no guard was made, while `what` is unguarded.
@@ -261,6 +264,25 @@ impl<R: McpRole> Config<R> {
     #[must_use]
     pub fn sessions(mut self, sessions: impl Into<Option<SessionConfig>>) -> Self {
         self.sessions = sessions.into();
+        self
+    }
+
+    /// Sets the tag of this process, where several serve the same clients: the session ids that it
+    /// issues begin with the tag and a dot. So a proxy can lead a client that comes back to the
+    /// instance that has its session, as the [`deployment`
+    /// guide](crate::guide::deployment#which-instance-has-the-session) shows. By default there is
+    /// none.
+    ///
+    /// A tag has 1 to 64 of the characters `A-Z a-z 0-9 - _`; any other is an error when the server
+    /// starts. It is no secret. No two processes may have the same.
+    ///
+    /// ```
+    /// # use mcp_ws_transport::server::Config;
+    /// let config: Config = Config::default().instance("a");
+    /// ```
+    #[must_use]
+    pub fn instance(mut self, tag: impl Into<Arc<str>>) -> Self {
+        self.instance = Some(InstanceTag::new(tag));
         self
     }
 
@@ -395,6 +417,7 @@ impl<R: McpRole> Clone for Config<R> {
             limits: self.limits.clone(),
             drain: self.drain.clone(),
             sessions: self.sessions.clone(),
+            instance: self.instance.clone(),
             registry: self.registry.clone(),
             peer: self.peer.clone(),
             proxies: self.proxies.clone(),
@@ -413,6 +436,7 @@ impl<R: McpRole> fmt::Debug for Config<R> {
             .field("limits", &self.limits)
             .field("drain", &self.drain)
             .field("sessions", &self.sessions)
+            .field("instance", &self.instance)
             .field("transport", &self.transport)
             .finish_non_exhaustive()
     }

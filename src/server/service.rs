@@ -79,7 +79,8 @@ impl<S: Service<R>, R: HostedRole> WebSocketService<S, R> {
     /// Creates the service; `factory` makes the MCP service of each connection.
     ///
     /// # Errors
-    /// [`io::ErrorKind::InvalidInput`] when an allowed host or origin in `config` cannot be parsed.
+    /// [`io::ErrorKind::InvalidInput`] when an allowed host or origin, a trusted proxy or
+    /// the tag of the instance in `config` cannot be read.
     pub fn new(
         factory: impl Fn() -> io::Result<S> + Send + Sync + 'static,
         config: Config<R>,

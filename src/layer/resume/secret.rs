@@ -85,6 +85,14 @@ macro_rules! token {
 token!(SessionId);
 token!(Secret);
 
+#[cfg(feature = "server")]
+impl SessionId {
+    /// Returns a new one that begins with the tag of the server instance that issues it, and a dot.
+    pub(crate) fn random_at(instance: &str) -> Self {
+        Self(format!("{instance}.{}", Self::random().as_str()).into())
+    }
+}
+
 /// The secrets of one session, as its server keeps them.
 ///
 /// | the client presents | answer | valid from then on |

@@ -108,7 +108,8 @@ impl<R: McpRole> Config<R> {
     /// one: for axum routes and other services beside the WebSockets; see [`Guard`].
     ///
     /// # Errors
-    /// [`io::ErrorKind::InvalidInput`] when an allowed host or origin cannot be read.
+    /// [`io::ErrorKind::InvalidInput`] when an allowed host or origin, a trusted proxy or
+    /// the tag of the instance cannot be read.
     ///
     /// ```no_run
     /// use axum::{Router, routing::get};

@@ -11,10 +11,10 @@ use http::{
 };
 
 use super::peer::AcceptedFrom;
-use crate::handshake::headers::{MAX_MESSAGE, MAX_REQUESTS};
+use crate::handshake::headers::{MAX_MESSAGE, MAX_REQUESTS, SESSION_HEADER};
 
 /// Headers whose values must not be logged.
-const SECRET: [HeaderName; 3] = [AUTHORIZATION, PROXY_AUTHORIZATION, COOKIE];
+const SECRET: [HeaderName; 4] = [AUTHORIZATION, PROXY_AUTHORIZATION, COOKIE, SESSION_HEADER];
 
 /// Marks the headers of a request that must not be logged as sensitive.
 pub(in crate::server) fn mark_sensitive(headers: &mut HeaderMap) {
@@ -60,8 +60,6 @@ pub(in crate::server) fn strip_handshake_headers(parts: &mut Parts) {
 
 #[cfg(test)]
 mod tests {
-    use http::header::AUTHORIZATION;
-
     use super::*;
 
     #[test]
@@ -70,11 +68,13 @@ mod tests {
         for name in [CONNECTION, UPGRADE, SEC_WEBSOCKET_KEY, SEC_WEBSOCKET_VERSION, MAX_MESSAGE] {
             request.headers_mut().insert(name, HeaderValue::from_static("x"));
         }
-        request.headers_mut().insert(AUTHORIZATION, HeaderValue::from_static("Bearer x"));
+        for name in SECRET {
+            request.headers_mut().insert(name, HeaderValue::from_static("x"));
+        }
         let (mut parts, ()) = request.into_parts();
         strip_handshake_headers(&mut parts);
-        assert_eq!(parts.headers.len(), 1);
-        assert!(parts.headers[AUTHORIZATION].is_sensitive());
-        assert!(parts.headers.capacity() <= 3, "{}", parts.headers.capacity());
+        assert_eq!(parts.headers.len(), SECRET.len());
+        assert!(parts.headers.values().all(HeaderValue::is_sensitive));
+        assert!(parts.headers.capacity() <= 6, "{}", parts.headers.capacity());
     }
 }

@@ -32,7 +32,8 @@ use crate::{
 ///
 /// # Errors
 /// Awaiting it fails with the error of binding the address, and with
-/// [`io::ErrorKind::InvalidInput`] when an allowed host or origin cannot be parsed.
+/// [`io::ErrorKind::InvalidInput`] when an allowed host or origin, a trusted proxy or
+/// the tag of the instance cannot be read.
 ///
 /// ```no_run
 /// # async fn example<S: rmcp::ServerHandler>(service: impl Fn() -> S + Send + Sync + 'static) -> std::io::Result<()> {

@@ -79,7 +79,7 @@ impl<R: McpRole> SessionStore<R> {
         speaks: bool,
     ) -> Found<R> {
         let mut has_known_id = requested.is_some();
-        let mut requested = requested.unwrap_or_else(RequestedId::issue);
+        let mut requested = requested.unwrap_or_else(|| self.issue());
         let mut secrets = speaks.then(Secrets::default);
         let given = secrets.as_ref().map(|secrets| secrets.given().clone());
         loop {
@@ -111,7 +111,7 @@ impl<R: McpRole> SessionStore<R> {
                 self.forget(&entry);
             } else {
                 // A cookie supersedes no link. It is too late to tell the client of another id.
-                requested = RequestedId::issue();
+                requested = self.issue();
                 has_known_id = !speaks;
             }
         }

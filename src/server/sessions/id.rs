@@ -2,41 +2,38 @@
 
 use http::{
     HeaderMap, HeaderValue, StatusCode,
-    header::{COOKIE, HeaderName, SEC_WEBSOCKET_PROTOCOL, SET_COOKIE},
+    header::{COOKIE, SEC_WEBSOCKET_PROTOCOL, SET_COOKIE},
     request::Parts,
 };
 
 use percent_encoding::percent_decode_str;
 
-use super::returns::ReturnsBy;
+use super::{instance::InstanceTag, returns::ReturnsBy};
 use crate::{
     close::{CloseCode, CloseReason},
     error::LinkError,
-    handshake::headers::{SESSION, SESSION_ID as NAME, elements},
-    layer::resume::secret::SessionId,
+    handshake::headers::{SESSION, SESSION_HEADER, SESSION_ID as NAME, elements},
+    layer::resume::{frame::SUBPROTOCOL as RESUME, secret::SessionId},
     server::{
         http::{rejection::Rejection, response::HttpResponse},
         registry::event::RejectReason,
     },
 };
 
-/// Header of the 101 that tells a client its issued id.
-const HEADER: HeaderName = HeaderName::from_static("mcp-session-id");
-
 /// Policy for the session ids of clients that do not speak
 /// [`mcp.resume.v1`](crate::guide::resume_v1).
 ///
 /// Such a client brings the id as `mcp_session_id` in the query of the URL, else as a subprotocol
-/// `mcp.session-id.<id>`, else in a cookie `mcp_session_id`. An id is 1 to 128 of the characters
-/// `A-Z a-z 0-9 - . _ ~`, and belongs to the identity that uses it first: 403 for everyone else.
-/// Where nobody is authenticated, whoever knows it has the session.
+/// `mcp.session-id.<id>`, else in the header `mcp-session-id`, else in a cookie `mcp_session_id`.
+/// An id is 1 to 128 of the characters `A-Z a-z 0-9 - . _ ~`, and belongs to the identity that uses
+/// it first: 403 for everyone else. Where nobody is authenticated, whoever knows it has the session.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
 #[non_exhaustive]
 pub enum SessionIdPolicy {
     /// Every client brings an id: 400 without.
     Required,
     /// A client without an id is issued one, in the header `mcp-session-id` of the 101 and as a
-    /// cookie. The default.
+    /// cookie. So is one whose id is in either and not known here. The default.
     ///
     /// Two kinds of clients are known to bring it back: browsers send the cookie by themselves, so
     /// that a page with a reconnecting WebSocket (PartySocket, reconnecting-websocket) finds its
@@ -62,17 +59,28 @@ pub(in crate::server) struct RequestedId {
 enum IdSource {
     Query,
     Subprotocol,
+    /// The header, in which clients bring ids that were issued to them.
+    Header,
     /// The cookie, which a browser sends by itself: the id need not be this page's own.
     Cookie,
     /// Issued for this very request.
     Issued,
 }
 
+impl IdSource {
+    /// Returns `true` where clients bring ids that were issued to them, here or by another server.
+    fn is_replaceable(self) -> bool {
+        matches!(self, Self::Header | Self::Cookie)
+    }
+}
+
 impl RequestedId {
-    /// Returns the id that the request of these `parts` brings or is issued under this `policy`.
+    /// Returns the id that the request of these `parts` brings or is issued under this `policy`, at
+    /// this `instance`.
     pub(super) fn of(
         parts: &Parts,
         policy: SessionIdPolicy,
+        instance: Option<&InstanceTag>,
     ) -> Result<Option<Self>, Box<Rejection>> {
         if policy == SessionIdPolicy::None {
             return Ok(None);
@@ -81,24 +89,28 @@ impl RequestedId {
         let brought = in_query(parts)
             .map(|id| (id, IdSource::Query))
             .or_else(|| Some((in_subprotocol(headers)?, IdSource::Subprotocol)))
+            .or_else(|| Some((in_header(headers)?, IdSource::Header)))
             .or_else(|| Some((in_cookie(headers)?, IdSource::Cookie)));
         match brought.map(|(id, source)| (SessionId::try_from(id), source)) {
             Some((Ok(id), source)) => Ok(Some(Self { id, source })),
-            // The cookie of another application.
-            Some((Err(_), IdSource::Cookie)) if policy == SessionIdPolicy::Issued => {
-                Ok(Some(Self::issue()))
+            // That of another application.
+            Some((Err(_), source))
+                if source.is_replaceable() && policy == SessionIdPolicy::Issued =>
+            {
+                Ok(Some(Self::issue(instance)))
             }
             Some((Err(_), _)) => Err(reject("a session id is 1 to 128 unreserved characters")),
             None if policy == SessionIdPolicy::Required => {
                 Err(reject("mcp_session_id is required"))
             }
-            None => Ok(Some(Self::issue())),
+            None => Ok(Some(Self::issue(instance))),
         }
     }
 
-    /// Issues a new id, which no other session has.
-    pub(super) fn issue() -> Self {
-        Self { id: SessionId::random(), source: IdSource::Issued }
+    /// Issues a new id, which no other session has, at this `instance`.
+    pub(super) fn issue(instance: Option<&InstanceTag>) -> Self {
+        let id = instance.map_or_else(SessionId::random, InstanceTag::issue);
+        Self { id, source: IdSource::Issued }
     }
 
     /// Returns `true` if the id was issued for this request.
@@ -109,6 +121,11 @@ impl RequestedId {
     /// Returns `true` if the id came in a cookie.
     pub(super) fn is_from_cookie(&self) -> bool {
         self.source == IdSource::Cookie
+    }
+
+    /// Returns `true` if the client takes another id where its session is gone.
+    pub(super) fn is_replaceable(&self) -> bool {
+        self.source.is_replaceable()
     }
 
     /// Returns how a client without the extension comes back by this id.
@@ -141,7 +158,7 @@ impl RequestedId {
         let path = if path.contains(';') { "/" } else { path };
         let id = self.id.as_str();
         let cookie = format!("{NAME}={id}; Path={path}; HttpOnly; SameSite=Strict{secure}");
-        for (name, value) in [(HEADER, id.to_owned()), (SET_COOKIE, cookie)] {
+        for (name, value) in [(SESSION_HEADER, id.to_owned()), (SET_COOKIE, cookie)] {
             if let Ok(mut value) = HeaderValue::try_from(value) {
                 value.set_sensitive(true);
                 response.headers_mut().insert(name, value);
@@ -165,6 +182,14 @@ fn in_subprotocol(headers: &HeaderMap) -> Option<String> {
     offers.find_map(|offer| offer.strip_prefix(SESSION)).map(str::to_owned)
 }
 
+/// Returns the id in the header, unless the client speaks the extension: then `@open` has the id,
+/// and the header is for load balancers.
+fn in_header(headers: &HeaderMap) -> Option<String> {
+    let id = headers.get(SESSION_HEADER)?.to_str().ok()?;
+    let resumes = elements(headers, SEC_WEBSOCKET_PROTOCOL).any(|offer| offer == RESUME);
+    (!resumes).then(|| id.to_owned())
+}
+
 fn in_cookie(headers: &HeaderMap) -> Option<String> {
     let lines = headers.get_all(COOKIE).into_iter().filter_map(|line| line.to_str().ok());
     let mut pairs =
@@ -176,7 +201,7 @@ fn in_cookie(headers: &HeaderMap) -> Option<String> {
 
 #[cfg(test)]
 mod tests {
-    use http::{Request, Response};
+    use http::{Request, Response, header::HeaderName};
 
     use super::*;
 
@@ -189,7 +214,10 @@ mod tests {
     }
 
     fn name(path: &str, headers: &[(HeaderName, &str)]) -> RequestedId {
-        RequestedId::of(&parts(path, headers), SessionIdPolicy::Issued).ok().flatten().unwrap()
+        RequestedId::of(&parts(path, headers), SessionIdPolicy::Issued, None)
+            .ok()
+            .flatten()
+            .unwrap()
     }
 
     #[test]
@@ -214,14 +242,31 @@ mod tests {
     }
 
     #[test]
+    fn the_header_comes_before_the_cookie_but_not_beside_an_offer_to_resume() {
+        let header = (SESSION_HEADER, "h");
+        let cookie = (COOKIE, "mcp_session_id=c");
+        let offer = |offer| (SEC_WEBSOCKET_PROTOCOL, offer);
+        let found = |path, headers: &[_]| name(path, headers).id.as_str().to_owned();
+        let both = [cookie.clone(), header.clone()];
+        assert_eq!(found("/", &both), "h");
+        assert_eq!(found("/?mcp_session_id=q", &both), "q");
+        let offered = offer("mcp, mcp.session-id.o");
+        assert_eq!(found("/", &[offered, header.clone()]), "o");
+        let resumes = offer("mcp, mcp.resume.v1");
+        assert_eq!(found("/", &[resumes.clone(), header.clone(), cookie]), "c");
+        assert!(name("/", &[resumes, header]).is_issued());
+        assert!(name("/", &[(SESSION_HEADER, "no id")]).is_issued());
+    }
+
+    #[test]
     fn a_cookie_is_for_where_it_was_given_and_as_secret_as_that() {
         let cookie = |path, secure| {
             let mut answer = Response::default();
-            let name = RequestedId::issue();
+            let name = RequestedId::issue(None);
             name.set_headers(&mut answer, path, secure);
             let headers = answer.headers();
-            assert_eq!(headers[HEADER], name.id.as_str());
-            assert!(headers[HEADER].is_sensitive() && headers[SET_COOKIE].is_sensitive());
+            assert_eq!(headers[SESSION_HEADER], name.id.as_str());
+            assert!(headers[SESSION_HEADER].is_sensitive() && headers[SET_COOKIE].is_sensitive());
             let cookie = headers[SET_COOKIE].to_str().unwrap();
             cookie.replace(name.id.as_str(), "id")
         };

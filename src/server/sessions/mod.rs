@@ -20,6 +20,7 @@ pub(super) mod config;
 mod detached;
 pub(super) mod entry;
 pub(super) mod id;
+pub(super) mod instance;
 mod links;
 pub(super) mod new_link;
 mod returns;

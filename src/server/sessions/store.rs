@@ -16,6 +16,7 @@ use super::{
     detached::DetachedSessions,
     entry::SessionEntry,
     id::{RequestedId, SessionIdPolicy},
+    instance::InstanceTag,
     new_link::NewLink,
 };
 use crate::{
@@ -40,6 +41,8 @@ const RETRY_DELAY: Duration = Duration::from_secs(10);
 /// Sessions of a server that can be resumed.
 pub(in crate::server) struct SessionStore<R: McpRole> {
     pub(super) config: SessionConfig,
+    /// Tag in the ids that are issued.
+    instance: Option<InstanceTag>,
     /// Bytes that each session keeps for its client, announced to it.
     window_bytes: u64,
     /// Limits of each session, announced to its client.
@@ -58,13 +61,15 @@ impl<R: McpRole> SessionStore<R> {
     /// Creates the store, whose detached sessions end once `stop` is cancelled.
     pub(in crate::server) fn new(
         config: SessionConfig,
+        instance: Option<InstanceTag>,
         window_bytes: usize,
         limits: MessageLimits,
         stop: CancellationToken,
     ) -> Arc<Self> {
         let inner = Inner { all: HashMap::new(), detached: DetachedSessions::default() };
         let window_bytes = window_bytes as u64;
-        Arc::new(Self { config, window_bytes, limits, stop, inner: Mutex::new(inner) })
+        let inner = Mutex::new(inner);
+        Arc::new(Self { config, instance, window_bytes, limits, stop, inner })
     }
 
     /// Returns the session id that the request of these `parts` brings or is issued.
@@ -75,13 +80,18 @@ impl<R: McpRole> SessionStore<R> {
         &self,
         parts: &Parts,
     ) -> Result<Option<RequestedId>, Box<Rejection>> {
-        RequestedId::of(parts, self.config.ids)
+        RequestedId::of(parts, self.config.ids, self.instance.as_ref())
+    }
+
+    /// Issues a new session id.
+    pub(super) fn issue(&self) -> RequestedId {
+        RequestedId::issue(self.instance.as_ref())
     }
 
     /// Checks that `identity` may come by the `requested` id. Returns that id, or a new one.
     ///
-    /// A cookie is replaced when its session is gone, or has a link: every window of a browser
-    /// sends the same.
+    /// An id from the header or a cookie is replaced when its session is not here; one from a cookie
+    /// also when its session has a link: every window of a browser sends the same.
     ///
     /// # Errors
     /// 403 if the session is another identity's, 429 if it is taken over too often.
@@ -91,15 +101,15 @@ impl<R: McpRole> SessionStore<R> {
         identity: Option<&Identity>,
     ) -> Result<RequestedId, Box<Rejection>> {
         let Some(entry) = self.find(&requested.id) else {
-            let is_stale = requested.is_from_cookie() && self.config.ids == SessionIdPolicy::Issued;
-            return Ok(if is_stale { RequestedId::issue() } else { requested });
+            let is_stale = requested.is_replaceable() && self.config.ids == SessionIdPolicy::Issued;
+            return Ok(if is_stale { self.issue() } else { requested });
         };
         if !entry.may_attach(identity) {
             return Err(Rejection::new(RejectReason::SessionId, StatusCode::FORBIDDEN, NOT_YOURS));
         }
         if entry.is_connected() {
             if requested.is_from_cookie() {
-                return Ok(RequestedId::issue());
+                return Ok(self.issue());
             }
             if entry.is_taken_over_too_often() {
                 let status = StatusCode::TOO_MANY_REQUESTS;

@@ -9,10 +9,11 @@ use mcp_ws_transport::{
 };
 use rmcp::{RoleClient, ServiceExt};
 use serde_json::json;
+use tokio::net::TcpListener;
 
 use crate::common::{
     limit, listen,
-    raw::{BINARY, CLOSE, Frame},
+    raw::{BINARY, CLOSE, Frame, Raw, accepted},
     scripted::{CHOSEN, Link, Scene, immediate_reconnect, result, session, session_of},
     within,
 };
@@ -183,6 +184,61 @@ async fn a_server_that_does_not_resume_any_more_is_plain() {
         }
     })
     .await;
+}
+
+/// So that what stands between can lead it to the server that has the session.
+#[tokio::test]
+async fn the_request_of_a_link_that_resumes_names_the_session_and_no_other_request_does() {
+    async fn next(listener: &TcpListener) -> (Link, Vec<String>) {
+        let (mut raw, head) = Link::asked(listener).await;
+        raw.write(accepted(&head, CHOSEN)).await;
+        let names = head.all("mcp-session-id").into_iter().map(str::to_owned).collect();
+        (Link { raw, received: 0, sent: 0 }, names)
+    }
+
+    limit(async {
+        let (listener, url) = listen().await;
+        let serving = async {
+            let (mut link, names) = next(&listener).await;
+            assert_eq!((names, link.open().await), (vec![], json!({})));
+            let link = link.begins(session("a.1", "one", 0, false)).await;
+            link.raw.reset();
+            // Also where the attempt before was lost, and where the server has the session no more.
+            for lost in [true, false] {
+                let (mut next, names) = next(&listener).await;
+                assert_eq!(
+                    (&*names, &next.open().await["session"]),
+                    (&["a.1".to_owned()][..], &json!("a.1"))
+                );
+                if lost {
+                    next.raw.reset();
+                    continue;
+                }
+                next.begins(session("b.2", "two", 0, false)).await.raw.reset();
+            }
+            let (raw, head) = Link::asked(&listener).await;
+            assert_eq!(head.all("mcp-session-id"), ["b.2"]);
+            refuse(raw).await;
+            // An offer to a server that resumes nothing.
+            let (mut raw, head) = Link::asked(&listener).await;
+            assert_eq!(head.all("sec-websocket-protocol"), ["mcp"]);
+            assert_eq!(head.get("mcp-session-id"), None);
+            raw.write(accepted(&head, "")).await;
+            raw.answer_initialize().await;
+            raw.reset();
+            let (_, head) = Link::asked(&listener).await;
+            assert_eq!(head.get("mcp-session-id"), None);
+        };
+        let connect = immediate_reconnect(connect::<RoleClient>(url));
+        let dialling = async { ().serve(connect.await.unwrap()).await.unwrap() };
+        let (client, ()) = tokio::join!(dialling, serving);
+        drop(client);
+    })
+    .await;
+}
+
+async fn refuse(mut raw: Raw) {
+    raw.write("HTTP/1.1 400 Bad Request\r\nContent-Length: 0\r\n\r\n").await;
 }
 
 #[tokio::test]

@@ -137,10 +137,11 @@ impl ServerHandler for Notes {
 enum By {
     Query,
     Offer,
+    Header,
     Cookie,
 }
 
-use By::{Cookie, Offer, Query};
+use By::{Cookie, Header, Offer, Query};
 
 /// Requests an upgrade with this session id and these header lines.
 async fn request_upgrade(address: SocketAddr, name: Option<(By, &str)>, more: &str) -> (Raw, Head) {
@@ -153,6 +154,9 @@ async fn request_upgrade(address: SocketAddr, name: Option<(By, &str)>, more: &s
         Some((Offer, id)) => {
             let offer = format!("Sec-WebSocket-Protocol: mcp, mcp.session-id.{id}\r\n{more}");
             request = upgrade_request(address, &offer);
+        }
+        Some((Header, id)) => {
+            request = upgrade_request(address, &format!("Mcp-Session-Id: {id}\r\n{more}"));
         }
         Some((Cookie, id)) => {
             let cookie = format!("Cookie: a=b; mcp_session_id={id}\r\n{more}");
@@ -276,8 +280,9 @@ async fn who_brings_no_name_is_issued_one() {
     limit(async {
         let (server, address) = Shared::default().serve(config(SessionIdPolicy::Issued)).await;
         let mut ids = Vec::new();
-        // The last is one that its browser has kept for longer than the server.
-        for name in [None, None, Some((Cookie, "stale"))] {
+        // The last are kept for longer than by the server, or are another server's.
+        let kept = [(Cookie, "stale"), (Cookie, "no id"), (Header, "stale"), (Header, "no id")];
+        for name in [None, None].into_iter().chain(kept.map(Some)) {
             let (_, head) = request_upgrade(address, name, "").await;
             assert_eq!(head.status(), 101);
             let id = head.get("mcp-session-id").unwrap().to_owned();
@@ -298,9 +303,14 @@ async fn where_there_are_no_names_the_connection_is_the_session() {
     limit(async {
         let shared = Shared::default();
         let (server, address) = shared.serve(config(SessionIdPolicy::None)).await;
-        for name in
-            [None, Some((Query, "a")), Some((Offer, "a")), Some((Cookie, "a")), Some((Query, "!"))]
-        {
+        for name in [
+            None,
+            Some((Query, "a")),
+            Some((Offer, "a")),
+            Some((Cookie, "a")),
+            Some((Header, "a")),
+            Some((Query, "!")),
+        ] {
             let (mut raw, head) = request_upgrade(address, name, "").await;
             assert_eq!((head.status(), head.get("mcp-session-id")), (101, None), "{name:?}");
             assert_eq!(head.get("set-cookie"), None);
@@ -321,7 +331,7 @@ async fn a_service_outlives_its_connection_and_is_found_by_its_name() {
         let shared = Shared::default();
         let (server, address) = shared.serve(Config::default()).await;
         let mut events = server.registry().events();
-        for (number, by) in [Query, Offer, Cookie].into_iter().enumerate() {
+        for (number, by) in [Query, Offer, Header, Cookie].into_iter().enumerate() {
             let id = format!("a-Z_0.~{number}");
             let mut raw = initialized(address, Query, &id).await;
             assert_eq!(note(&mut raw, 1, "one").await, "one");
@@ -816,6 +826,7 @@ async fn a_session_with_a_secret_has_no_other_name() {
             assert_eq!(refused(address, Some((by, id)), "").await.status(), 403, "{by:?}");
             assert_eq!(refused(address, Some((by, id)), speaks).await.status(), 403, "{by:?}");
         }
+        assert_eq!(refused(address, Some((Header, id)), "").await.status(), 403);
         assert_eq!(note(&mut raw, 1, "mine").await, "mine");
         lose(&server, raw).await;
         assert_eq!(refused(address, Some((Query, id)), "").await.status(), 403);

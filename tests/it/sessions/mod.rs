@@ -4,6 +4,7 @@ mod client;
 mod cuts;
 mod hijack;
 mod ids;
+mod instances;
 mod migration;
 mod offer;
 mod order;
