@@ -57,7 +57,7 @@ pub fn behind_proxy() -> Config {
     Config::default().trusted_proxies(TrustedProxies::x_forwarded_for(["127.0.0.1"]))
 }
 
-/// Starts the instance of this name.
+/// Starts the instance of this name, which is its tag too.
 pub async fn instance(name: char, config: Config) -> Server {
     let sessions = AtomicUsize::new(0);
     let factory = move || Counter {
@@ -65,6 +65,7 @@ pub async fn instance(name: char, config: Config) -> Server {
         session: sessions.fetch_add(1, SeqCst) + 1,
         calls: AtomicUsize::new(0),
     };
+    let config = config.instance(name.to_string());
     mcp_ws_transport::serve("127.0.0.1:0", factory).config(config).await.unwrap()
 }
 

@@ -16,6 +16,8 @@ mod common;
 #[path = "../common/process.rs"]
 mod process;
 
+#[cfg(target_os = "linux")]
+mod affinity;
 mod deployment;
 #[cfg(feature = "proxy")]
 mod forward_proxies;

@@ -2,7 +2,7 @@
 //!
 //! `cargo test --test external nginx -- --ignored`
 
-mod server;
+pub mod server;
 mod site;
 
 use std::{

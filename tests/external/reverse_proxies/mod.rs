@@ -2,7 +2,7 @@
 //!
 //! `cargo test --test external reverse_proxies -- --ignored`
 
-mod server;
+pub mod server;
 
 use std::{
     net::IpAddr,
@@ -83,7 +83,7 @@ async fn pings_keep_an_idle_connection(kind: Kind) {
     }
 }
 
-/// A client without a session id in its URL is led by the proxy's cookie.
+/// A client without a session id in its URL is led by the tag of its instance.
 async fn a_lost_connection_comes_back_to_its_session(kind: Kind) {
     let site = Site::new(kind, behind_proxy()).await;
     let line = Proxy::new(site.address).await;

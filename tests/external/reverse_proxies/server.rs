@@ -28,7 +28,7 @@ use crate::{
 };
 
 /// Name by which clients know the site.
-const NAME: &str = "mcp.example.com";
+pub const NAME: &str = "mcp.example.com";
 
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Kind {
@@ -37,15 +37,21 @@ pub enum Kind {
     Apache,
 }
 
-/// Two instances, and a proxy before them that is ended, and its files removed, when it is dropped.
+/// Two instances, and a proxy before them.
 pub struct Site {
+    proxy: ReverseProxy,
+    pub address: SocketAddr,
+    /// The instances; `None` for one that was shut down.
+    pub instances: [Option<Server>; 2],
+}
+
+/// A proxy that is ended, and its files removed, when it is dropped.
+pub struct ReverseProxy {
     kind: Kind,
     program: Child,
     directory: PathBuf,
     authority: String,
     pub address: SocketAddr,
-    /// The instances; `None` for one that was shut down.
-    pub instances: [Option<Server>; 2],
 }
 
 /// Files and addresses of a site to be.
@@ -56,10 +62,44 @@ struct Plan {
 }
 
 impl Site {
-    /// Starts a proxy in front of instances of this `config`. Its time-outs are 3 s, not 60.
+    /// Starts instances of this `config`, and a proxy in front of them.
     pub async fn new(kind: Kind, config: Config) -> Self {
         let config = config.allowed_hosts([NAME]);
         let instances = [instance('a', config.clone()).await, instance('b', config).await];
+        let addresses = [instances[0].local_addr(), instances[1].local_addr()];
+        let proxy = ReverseProxy::start(kind, addresses).await;
+        Self { address: proxy.address, proxy, instances: instances.map(Some) }
+    }
+
+    /// A client that goes through the proxy by way of `address`, from `source`.
+    pub fn dial_from(&self, source: IpAddr, address: SocketAddr) -> Connect<RoleClient> {
+        static SESSIONS: AtomicUsize = AtomicUsize::new(0);
+        let connector = move |_: Target| async move {
+            let socket = TcpSocket::new_v4()?;
+            socket.bind((source, 0).into())?;
+            socket.connect(address).await
+        };
+        // Apache leads by this; the others by the tag of the instance.
+        let query = match self.proxy.kind {
+            Kind::Apache => format!("?mcp_session_id={:x}", SESSIONS.fetch_add(1, SeqCst)),
+            Kind::Haproxy | Kind::Caddy => String::new(),
+        };
+        self.proxy.connect(&query).connector(connector)
+    }
+
+    pub fn dial(&self) -> Connect<RoleClient> {
+        self.dial_from([127, 0, 0, 1].into(), self.address)
+    }
+
+    /// The origin of the site's own pages.
+    pub fn origin(&self) -> String {
+        format!("https://{NAME}:{}", self.address.port())
+    }
+}
+
+impl ReverseProxy {
+    /// Starts a proxy in front of these instances. Its time-outs are 3 s, not 60.
+    pub async fn start(kind: Kind, instances: [SocketAddr; 2]) -> Self {
         let address = free_port();
         let name = format!("mcp-site-{}-{}", std::process::id(), address.port());
         let directory = std::env::temp_dir().join(name);
@@ -74,11 +114,7 @@ impl Site {
         ] {
             fs::write(directory.join(name), text).unwrap();
         }
-        let plan = Plan {
-            directory: directory.clone(),
-            address,
-            instances: [instances[0].local_addr(), instances[1].local_addr()],
-        };
+        let plan = Plan { directory: directory.clone(), address, instances };
         let program = match kind {
             Kind::Haproxy => plan.haproxy(),
             Kind::Caddy => plan.caddy(),
@@ -89,42 +125,20 @@ impl Site {
         program.stdin(Stdio::null()).stdout(log.try_clone().unwrap()).stderr(log);
         let program = program.kill_on_drop(true).spawn();
         let program = program.unwrap_or_else(|error| panic!("{kind:?}: {error}"));
-        let instances = instances.map(Some);
-        let mut site = Self { kind, program, directory, authority: cert, address, instances };
+        let mut proxy = Self { kind, program, directory, authority: cert, address };
         while TcpStream::connect(address).await.is_err() {
-            if let Some(status) = site.program.try_wait().unwrap() {
-                panic!("{kind:?}: {status}; {}", site.log());
+            if let Some(status) = proxy.program.try_wait().unwrap() {
+                panic!("{kind:?}: {status}; {}", proxy.log());
             }
             tokio::time::sleep(Duration::from_millis(5)).await;
         }
-        site
+        proxy
     }
 
-    /// A client that goes through the proxy by way of `address`, from `source`.
-    pub fn dial_from(&self, source: IpAddr, address: SocketAddr) -> Connect<RoleClient> {
-        static SESSIONS: AtomicUsize = AtomicUsize::new(0);
-        let connector = move |_: Target| async move {
-            let socket = TcpSocket::new_v4()?;
-            socket.bind((source, 0).into())?;
-            socket.connect(address).await
-        };
-        // Apache leads by this; the others by a cookie.
-        let query = match self.kind {
-            Kind::Apache => format!("?mcp_session_id={:x}", SESSIONS.fetch_add(1, SeqCst)),
-            Kind::Haproxy | Kind::Caddy => String::new(),
-        };
+    /// A client of the site with this query in its URL. It has to be given a way there.
+    pub fn connect(&self, query: &str) -> Connect<RoleClient> {
         connect(format!("wss://{NAME}:{}/mcp{query}", self.address.port()))
             .tls(ClientTls::authorities(self.authority.clone()))
-            .connector(connector)
-    }
-
-    pub fn dial(&self) -> Connect<RoleClient> {
-        self.dial_from([127, 0, 0, 1].into(), self.address)
-    }
-
-    /// The origin of the site's own pages.
-    pub fn origin(&self) -> String {
-        format!("https://{NAME}:{}", self.address.port())
     }
 
     fn log(&self) -> String {
@@ -132,7 +146,7 @@ impl Site {
     }
 }
 
-impl Drop for Site {
+impl Drop for ReverseProxy {
     fn drop(&mut self) {
         if std::thread::panicking() {
             println!("{}", self.log());
