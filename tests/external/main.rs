@@ -27,8 +27,10 @@ mod instance;
 mod interop;
 #[cfg(feature = "deflate")]
 mod interop_deflate;
+mod interop_js;
 #[cfg(target_os = "linux")]
 mod nginx;
+mod node;
 mod page;
 mod python_2;
 mod readme;

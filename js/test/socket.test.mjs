@@ -1,92 +1,15 @@
-// The module of the `math` example's page, with a clock and a WebSocket of the tests' own.
-//
-//     node --test mcp-ws.test.mjs
+// `McpSocket`, with a clock and a WebSocket of the tests' own.
 
 import assert from 'node:assert/strict';
-import { copyFileSync, mkdtempSync, rmSync } from 'node:fs';
-import { tmpdir } from 'node:os';
-import { join } from 'node:path';
-import { beforeEach, test } from 'node:test';
+import { test } from 'node:test';
 
-// Older Nodes want to be told by its name that a file is an ES module.
-const directory = mkdtempSync(join(tmpdir(), 'mcp-ws-'));
-copyFileSync(new URL('../../examples/math/page/mcp-ws.js', import.meta.url), join(directory, 'mcp-ws.mjs'));
-const { CLOSE_CODES, McpSocket, envelope, final, isSubprotocol, jsonRpc, retryDelay } = await import(join(directory, 'mcp-ws.mjs'));
-rmSync(directory, { recursive: true });
-
-let now = 0;
-let timers = new Map();
-let lastTimer = 0;
-globalThis.setTimeout = (action, delay, ...args) => {
-  timers.set(++lastTimer, { at: now + delay, run: () => action(...args) });
-  return lastTimer;
-};
-globalThis.clearTimeout = (timer) => timers.delete(timer);
-Date.now = () => now;
-
-/** Lets promises run that can. */
-const settle = () => new Promise(setImmediate);
-
-async function pass(milliseconds) {
-  const end = now + milliseconds;
-  for (;;) {
-    const [due] = [...timers].filter(([, { at }]) => at <= end).sort(([, a], [, b]) => a.at - b.at);
-    if (!due) break;
-    timers.delete(due[0]);
-    now = due[1].at;
-    due[1].run();
-    await settle();
-  }
-  now = end;
-}
-
-let sockets = [];
-class FakeWebSocket {
-  readyState = 0;
-  sent = [];
-  constructor(url, protocols) {
-    Object.assign(this, { url, protocols });
-    sockets.push(this);
-  }
-  send(text) {
-    this.sent.push(JSON.parse(text));
-  }
-  close(...args) {
-    this.readyState = 2;
-    this.closed = args;
-  }
-  async open() {
-    this.readyState = 1;
-    this.onopen();
-    await settle();
-  }
-  async receive(message) {
-    this.onmessage({ data: typeof message === 'string' ? message : JSON.stringify(message) });
-    await settle();
-  }
-  async lose(code = 1006, reason = '') {
-    this.readyState = 3;
-    this.onclose({ code, reason });
-    await settle();
-  }
-}
-
-const listeners = new Set();
-globalThis.addEventListener = (type, listener) => listeners.add(listener);
-globalThis.removeEventListener = (type, listener) => listeners.delete(listener);
-
-let random = 0.5;
-Math.random = () => random;
-beforeEach(() => {
-  [now, random, sockets] = [0, 0.5, []];
-  timers = new Map();
-  listeners.clear();
-});
+import { CLOSE_CODES, McpSocket, envelope, final, isSubprotocol, jsonRpc } from '../mcp-ws.js';
+import { FakeWebSocket, failure, listeners, pass, setRandom, settle, sockets, timerCount } from './fakes.mjs';
 
 /** A socket that has been told to connect, and its events. */
 async function dialled(options, url = 'ws://test/') {
   const fetch = async () => Promise.reject(new TypeError('Failed to fetch')); // the server is away
-  const mcp = new McpSocket(url, { dialect: envelope, WebSocket: FakeWebSocket, fetch, ...options });
+  const mcp = new McpSocket(url, { framing: envelope, WebSocket: FakeWebSocket, fetch, ...options });
   const events = [];
   for (const type of ['state', 'message', 'notification']) mcp.addEventListener(type, (event) => events.push(event));
   mcp.connect();
@@ -100,7 +23,6 @@ async function opened(options) {
   return [mcp, sockets[0], events];
 }
 
-const failure = (promise) => promise.then(() => assert.fail('was answered'), (error) => error);
 const respond = ({ requestId }, result) => ({ type: 'mcp_response', result, requestId });
 
 test('answers find their calls in whatever order they come', async () => {
@@ -186,7 +108,7 @@ test('closing ends every call, and nothing comes after it', async () => {
   assert.equal((await sent).reason, 'outcome_unknown');
   assert.equal((await failure(mcp.request('add'))).reason, 'not_sent');
   await pass(120_000);
-  assert.deepEqual([sockets.length, timers.size, mcp.state], [1, 0, 'closed']);
+  assert.deepEqual([sockets.length, timerCount(), mcp.state], [1, 0, 'closed']);
 
   mcp.connect();
   await settle();
@@ -197,29 +119,13 @@ test('closing ends every call, and nothing comes after it', async () => {
   assert.equal((await unsent).reason, 'not_sent');
 });
 
-test('waits are drawn from the whole of a range that grows', () => {
-  const range = (code, failures) =>
-    [0, 0.999999].map((drawn) => {
-      random = drawn;
-      return Math.round(retryDelay(code, failures));
-    });
-  assert.deepEqual(range(1006, 0), [0, 1000]);
-  assert.deepEqual(range(1006, 1), [1000, 2000]);
-  assert.deepEqual(range(1006, 2), [1000, 2500]);
-  assert.deepEqual(range(1006, 3), [1000, 3250]);
-  assert.deepEqual(range(1006, 1000), [1000, 30_000]);
-  assert.deepEqual(range(1012, 0), [0, 10_000]);
-  assert.deepEqual(range(1008, 0), [5000, 6000]);
-  assert.deepEqual(range(1011, 1000), [5000, 30_000]);
-});
-
 test('some close codes are the last word', async () => {
   for (const code of Object.keys(CLOSE_CODES).map(Number)) {
-    sockets = [];
+    sockets.length = 0;
     const [mcp, socket, events] = await opened();
     const call = failure(mcp.request('add'));
     await socket.lose(code);
-    const final = [1000, 4401, 4403, 4409].includes(code);
+    const final = [1000, 1002, 1003, 1007, 1008, 1010, 4401, 4403, 4409].includes(code);
     assert.equal(events.at(-1).state, final ? 'closed' : 'waiting', String(code));
     assert.equal((await call).reason, 'outcome_unknown');
     mcp.close();
@@ -228,7 +134,7 @@ test('some close codes are the last word', async () => {
 
 test('waits grow until a connection lasts', async () => {
   const [mcp, socket, events] = await opened();
-  random = 0;
+  setRandom(0);
   await socket.lose();
   await pass(0);
   await sockets[1].lose();
@@ -281,6 +187,7 @@ test('a network that is back is tried at once', async () => {
   const [online] = listeners;
   await socket.lose();
   online();
+  await settle();
   assert.equal(sockets.length, 2);
   online();
   await sockets[1].open();
@@ -320,9 +227,9 @@ test('an address that comes too late is not used', async () => {
 });
 
 test('MCP begins with its handshake, and calls wait for that', async () => {
-  const [mcp] = await dialled({ dialect: jsonRpc });
+  const [mcp] = await dialled({ framing: jsonRpc });
   const [socket] = sockets;
-  assert.deepEqual(socket.protocols, ['mcp']);
+  assert.deepEqual(socket.protocols, ['mcp', 'mcp.resume.v1']);
   await socket.open();
   const call = mcp.callTool('add', { a: 5, b: 3 });
   assert.deepEqual(socket.sent.map(({ method }) => method), ['initialize']);
@@ -364,30 +271,29 @@ test('what makes no sense is shown, and does no harm', async () => {
 test('a token goes out as a subprotocol, beside one that the server can choose', async () => {
   await dialled({ token: 's3cr3t' });
   assert.deepEqual(sockets[0].protocols, ['mcp', 'mcp.auth.s3cr3t']);
-  await dialled({ token: 's3cr3t', dialect: jsonRpc });
-  assert.deepEqual(sockets[1].protocols, ['mcp', 'mcp.auth.s3cr3t']);
+  await dialled({ token: 's3cr3t', framing: jsonRpc });
+  assert.deepEqual(sockets[1].protocols, ['mcp', 'mcp.resume.v1', 'mcp.auth.s3cr3t']);
+  await dialled({ token: async () => 'näive/=', framing: jsonRpc, resume: false });
+  assert.deepEqual(sockets[2].protocols, ['mcp', 'mcp.auth-base64url.bsOkaXZlLz0']);
   await dialled();
-  assert.deepEqual(sockets[2].protocols, []);
+  assert.deepEqual(sockets[3].protocols, []);
   assert.ok(isSubprotocol("!#$%&'*+-.^_`|~aZ9"));
   for (const text of ['', 'a b', 'a/b', 'a=', 'ä', 'a,b', 'a"b', 'a\n']) assert.ok(!isSubprotocol(text), text);
 });
 
-test('a token that no subprotocol can carry is the first message, which nobody is shown', async () => {
-  const [mcp, refused] = await dialled({ token: 'a/b=', dialect: jsonRpc });
-  assert.deepEqual([mcp.state, sockets.length], ['closed', 0]);
-  assert.match(refused.at(-1).reason, /token/);
-
-  const [other, events] = await dialled({ token: 'a/b=', inBand: true, dialect: jsonRpc });
+test('a token may be the first message, which nobody is shown', async () => {
+  const [other, events] = await dialled({ token: 'a/b=', inBand: true, framing: jsonRpc });
   const [socket] = sockets;
-  assert.deepEqual(socket.protocols, ['mcp']);
+  assert.deepEqual(socket.protocols, ['mcp', 'mcp.resume.v1']);
   await socket.open();
   assert.deepEqual([socket.sent[0].method, socket.sent[0].params], ['authenticate', { token: 'a/b=' }]);
   await socket.receive({ jsonrpc: '2.0', id: socket.sent[0].id, result: { authenticated: true } });
+  await settle();
   assert.equal(socket.sent[1].method, 'initialize');
   assert.ok(!JSON.stringify(events.map(({ text, message }) => [text, message])).includes('a/b'));
   other.close();
 
-  const [wrong, seen] = await dialled({ token: 'wrong', inBand: true, dialect: jsonRpc });
+  const [wrong, seen] = await dialled({ token: 'wrong', inBand: true, framing: jsonRpc });
   await sockets[1].open();
   const error = { code: -32001, message: 'Authentication failed' };
   await sockets[1].receive({ jsonrpc: '2.0', id: sockets[1].sent[0].id, error });
@@ -399,7 +305,7 @@ test('a refused initialize is the last word, unless the server only stops', asyn
     await socket.open();
     await socket.receive({ jsonrpc: '2.0', id: socket.sent[0].id, error });
   };
-  const [mcp, events] = await dialled({ dialect: jsonRpc });
+  const [mcp, events] = await dialled({ framing: jsonRpc });
   const call = failure(mcp.callTool('add'));
   await refuse(sockets[0], { code: -32602, message: 'unsupported protocol version' });
   const { reason, retryIn } = events.at(-1);
@@ -410,7 +316,7 @@ test('a refused initialize is the last word, unless the server only stops', asyn
   await pass(60_000);
   assert.equal(sockets.length, 1);
 
-  const [other] = await dialled({ dialect: jsonRpc });
+  const [other] = await dialled({ framing: jsonRpc });
   await refuse(sockets[1], { code: -32000, message: 'the server is stopping', data: { reason: 'stopping' } });
   assert.equal(other.state, 'waiting');
   other.close();
@@ -452,7 +358,7 @@ async function refused(statuses, options) {
 
 test('an upgrade that is refused three times in a row is not tried again', async () => {
   for (const [status, words] of [[401, /asks for a token/], [403, /refuses/], [404, /nothing/], [426, /asks for a token/], [0, /opens no WebSocket/]]) {
-    sockets = [];
+    sockets.length = 0;
     const { mcp, events, asked, fail } = await refused([status, status, status]);
     const waiting = failure(mcp.request('add'));
     assert.equal(await fail(), 'connecting');
@@ -479,7 +385,7 @@ test('a server that is away, starts or is full is waited for', async () => {
   }
   // One that has let it in before may have no room just now, but a token can be taken back.
   for (const [status, end] of [[426, 'connecting'], [401, 'closed']]) {
-    sockets = [];
+    sockets.length = 0;
     const { mcp, events, fail } = await refused([status, status, status]);
     await sockets[0].open();
     await sockets[0].lose();
@@ -487,4 +393,94 @@ test('a server that is away, starts or is full is waited for', async () => {
     for (const expected of ['connecting', 'connecting', end]) assert.equal(await fail(), expected);
     mcp.close();
   }
+});
+
+/** A socket that has spoken with a server of plain MCP. */
+async function initialized(options) {
+  const [mcp, events] = await dialled({ framing: jsonRpc, ...options });
+  const [socket] = sockets;
+  await socket.open('mcp');
+  const server = { protocolVersion: '2025-11-25', capabilities: {}, serverInfo: { name: 'test' } };
+  await socket.receive({ jsonrpc: '2.0', id: socket.sent[0].id, result: server });
+  assert.deepEqual([mcp.state, mcp.server], ['open', server]);
+  return [mcp, socket, events];
+}
+
+test('requests of the server are answered by handlers', async () => {
+  const handlers = {
+    'sampling/createMessage': async ({ messages }) => ({ role: 'assistant', content: messages[0].content, model: 'm' }),
+    'elicitation/create': () => { throw Object.assign(new Error('not now'), { code: -32042 }); },
+    'roots/list': (params, { signal }) => new Promise((resolve, reject) => signal.addEventListener('abort', () => reject(signal.reason))),
+  };
+  const [, socket] = await initialized({ handlers, capabilities: { sampling: {}, roots: {} } });
+  assert.deepEqual(socket.sent[0].params.capabilities, { sampling: {}, roots: {} });
+  const ask = async (id, method, params) => {
+    await socket.receive({ jsonrpc: '2.0', id, method, params });
+    await settle();
+    return socket.sent.at(-1);
+  };
+  const sampled = await ask('s', 'sampling/createMessage', { messages: [{ content: 'hello' }] });
+  assert.deepEqual(sampled.result, { role: 'assistant', content: 'hello', model: 'm' });
+  assert.deepEqual((await ask('e', 'elicitation/create')).error, { code: -32042, message: 'not now' });
+  assert.equal((await ask('t', 'toString')).error.code, -32601);
+  const before = socket.sent.length;
+  await ask('r', 'roots/list');
+  await socket.receive({ jsonrpc: '2.0', method: 'notifications/cancelled', params: { requestId: 'r' } });
+  await settle();
+  assert.equal(socket.sent.length, before);
+});
+
+test('a call that is given up is cancelled at the server', async () => {
+  const [mcp, socket] = await initialized();
+  const giveUp = new AbortController();
+  const call = failure(mcp.callTool('slow', {}, { signal: giveUp.signal }));
+  giveUp.abort(new Error('enough'));
+  assert.equal((await call).message, 'enough');
+  const [sent, cancelled] = socket.sent.slice(-2);
+  assert.deepEqual([cancelled.method, cancelled.params.requestId], ['notifications/cancelled', sent.id]);
+  await socket.receive({ jsonrpc: '2.0', id: sent.id, result: {} });
+  assert.equal((await failure(mcp.request('ping', {}, { signal: giveUp.signal }))).message, 'enough');
+
+  const late = failure(mcp.request('tools/call', {}, { deadline: 1000 }));
+  await pass(1000);
+  assert.equal((await late).reason, 'outcome_unknown');
+  assert.equal(socket.sent.at(-1).method, 'notifications/cancelled');
+
+  await socket.lose();
+  const unsent = failure(mcp.request('tools/call', {}, { deadline: 10 }));
+  await pass(10);
+  assert.equal((await unsent).reason, 'not_sent');
+});
+
+test('progress is told to the call that it belongs to', async () => {
+  const [mcp, socket] = await initialized();
+  const reports = [];
+  const call = mcp.callTool('slow', {}, { onprogress: ({ progress }) => reports.push(progress) });
+  const { id, params } = socket.sent.at(-1);
+  const report = (progressToken, progress) => socket.receive({ jsonrpc: '2.0', method: 'notifications/progress', params: { progressToken, progress } });
+  await report(params._meta.progressToken, 1);
+  await report('another', 2);
+  await report(params._meta.progressToken, 3);
+  await socket.receive({ jsonrpc: '2.0', id, result: { content: [] } });
+  await report(params._meta.progressToken, 4);
+  assert.deepEqual([await call, reports], [[], [1, 3]]);
+});
+
+test('a token is asked for at each attempt', async () => {
+  const tokens = ['first', 'second'];
+  const [mcp] = await dialled({ token: async () => tokens.shift() });
+  await sockets[0].lose();
+  await pass(1000);
+  assert.deepEqual(sockets.map(({ protocols }) => protocols.at(-1)), ['mcp.auth.first', 'mcp.auth.second']);
+  mcp.close();
+});
+
+test('a list whose cursor comes again ends', async () => {
+  const [mcp, socket] = await initialized();
+  const prompts = mcp.listPrompts();
+  for (let page = 0; page < 2; page++) {
+    await socket.receive({ jsonrpc: '2.0', id: socket.sent.at(-1).id, result: { prompts: [page], nextCursor: 'again' } });
+    await settle();
+  }
+  assert.deepEqual(await prompts, [0, 1]);
 });

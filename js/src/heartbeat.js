@@ -1,0 +1,47 @@
+/**
+ * Asks for a sign of life after so much silence. Browsers cannot send the pings of RFC 6455, so these are messages.
+ *
+ * | state | `arrived` | time passes |
+ * |---|---|---|
+ * | stopped | | |
+ * | quiet | quiet | after `interval` asked, with a ping |
+ * | asked | quiet | after `timeout` stopped, and `onDead` |
+ */
+export class Heartbeat {
+  #state = 'stopped';
+  #timer;
+  #options;
+
+  constructor({ interval, timeout, ping, onDead }) {
+    this.#options = { interval, timeout, ping, onDead };
+  }
+
+  start() { this.#quiet(this.#options.interval); }
+
+  /** Notes that something has arrived: whatever it is, it is a sign of life. */
+  arrived() { if (this.#state !== 'stopped') this.#quiet(this.#options.interval); }
+
+  /** Asks at once. */
+  ask() { if (this.#state === 'quiet') this.#quiet(0); }
+
+  stop() {
+    clearTimeout(this.#timer);
+    this.#state = 'stopped';
+  }
+
+  #quiet(interval) {
+    this.stop();
+    this.#state = 'quiet';
+    if (interval !== null && interval < Infinity) this.#timer = setTimeout(() => this.#asked(), interval);
+  }
+
+  #asked() {
+    const { ping, timeout, onDead } = this.#options;
+    this.#state = 'asked';
+    this.#timer = setTimeout(() => {
+      this.stop();
+      onDead();
+    }, timeout);
+    ping();
+  }
+}

@@ -1,0 +1,50 @@
+/** Messages that wait to be sent, in order and bounded in bytes. */
+export class Outbox {
+  #entries = [];
+  #bytes = 0;
+  #maxBytes;
+
+  constructor(maxBytes) {
+    this.#maxBytes = maxBytes;
+  }
+
+  get isEmpty() { return this.#entries.length === 0; }
+
+  /** Returns whether there is room for a message; a single one may be larger than all of the room. */
+  hasRoomFor(bytes) { return this.isEmpty || this.#bytes + bytes <= this.#maxBytes; }
+
+  push(entry) {
+    this.#entries.push(entry);
+    this.#bytes += entry.bytes;
+  }
+
+  /** Puts entries before all others, in their order. */
+  unshift(entries) {
+    this.#entries.unshift(...entries);
+    for (const { bytes } of entries) this.#bytes += bytes;
+  }
+
+  /** Removes the entries that `test` finds, and returns them. */
+  take(test) {
+    const taken = this.#entries.filter(test);
+    this.#entries = this.#entries.filter((entry) => !taken.includes(entry));
+    for (const { bytes } of taken) this.#bytes -= bytes;
+    return taken;
+  }
+
+  /**
+   * Hands over one entry after the other while `canSend()`. Those for which `mustWait` holds stay, and are overtaken.
+   */
+  flush({ canSend, mustWait, send }) {
+    for (let index = 0; index < this.#entries.length && canSend(); ) {
+      const entry = this.#entries[index];
+      if (mustWait(entry)) {
+        index++;
+        continue;
+      }
+      this.#entries.splice(index, 1);
+      this.#bytes -= entry.bytes;
+      send(entry);
+    }
+  }
+}

@@ -1,0 +1,83 @@
+import { RPC } from './errors.js';
+
+/** Requests that may be sent again to a peer that knows nothing of them. */
+const REPEATABLE = new Set(['initialize', 'server/discover', 'subscriptions/listen']);
+
+/** How many requests of the peer are taken that are not answered yet. */
+const MAX_INBOUND = 1024;
+
+/** Returns the error that ends a request in place of an answer; `reason` says what became of it. */
+export const localError = (id, reason, message, code = RPC.CONNECTION) => ({
+  jsonrpc: '2.0', id, error: { code, message, data: { reason } },
+});
+
+/**
+ * The requests of both sides that have no answer yet. One of this side is `waiting` until it is handed to a link, and
+ * `sent` from then on; it is ended once, by `end`.
+ */
+export class Requests {
+  #own = new Map(); // id → { entry, state }
+  #inbound = new Set();
+  #sent = 0;
+
+  /** How many were sent. */
+  get sent() { return this.#sent; }
+
+  has(id) { return this.#own.has(id); }
+
+  /** Returns `waiting` or `sent`; `undefined` if there is no such request. */
+  state(id) { return this.#own.get(id)?.state; }
+
+  add(id, entry) { this.#own.set(id, { entry, state: 'waiting' }); }
+
+  /** Notes that a request was handed to a link. */
+  setSent(id) {
+    const request = this.#own.get(id);
+    if (request?.state !== 'waiting') return;
+    request.state = 'sent';
+    this.#sent++;
+  }
+
+  /** Returns whether a request without an answer has ended so. */
+  end(id) {
+    const request = this.#own.get(id);
+    if (!request) return false;
+    this.#own.delete(id);
+    if (request.state === 'sent') this.#sent--;
+    return true;
+  }
+
+  /** Returns the ids of what was sent and gets no answer any more if the peer has forgotten it. */
+  lost() {
+    const isLost = ([, { entry, state }]) => state === 'sent' && !REPEATABLE.has(entry.message.method);
+    return [...this.#own].filter(isLost).map(([id]) => id);
+  }
+
+  /** Returns the entries of what was sent and can be sent again to a peer that has forgotten it: they wait anew. */
+  again() {
+    const again = [...this.#own.values()].filter(({ entry, state }) => state === 'sent' && REPEATABLE.has(entry.message.method));
+    for (const request of again) request.state = 'waiting';
+    this.#sent -= again.length;
+    return again.map(({ entry }) => entry);
+  }
+
+  /** Returns the ids of all requests of this side, with their states. */
+  all() { return [...this.#own].map(([id, { state }]) => [id, state]); }
+
+  /** Returns whether a request of the peer is taken. */
+  accept(id) {
+    if (this.#inbound.has(id) || this.#inbound.size >= MAX_INBOUND) return false;
+    this.#inbound.add(id);
+    return true;
+  }
+
+  /** Returns whether an answer is for a request of the peer, which ends so. */
+  answer(id) { return this.#inbound.delete(id); }
+
+  /** Returns the ids of the requests that a lost peer takes with it. */
+  dropInbound() {
+    const ids = [...this.#inbound];
+    this.#inbound.clear();
+    return ids;
+  }
+}

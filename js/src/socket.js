@@ -1,0 +1,209 @@
+import { McpError, RPC } from './errors.js';
+import { WebSocketTransport } from './transport.js';
+
+const DEFAULTS = { clientInfo: { name: 'mcp-ws', version: '1' }, capabilities: {}, handlers: {}, deadline: 30_000 };
+
+/** The latest version of MCP that has `initialize`. */
+const PROTOCOL_VERSION = '2025-11-25';
+
+const FATES = new Set(['not_sent', 'outcome_unknown', 'unreadable']);
+
+/**
+ * A client of MCP over a WebSocket that comes back by itself.
+ *
+ * Events: `state` (`state`: connecting, open, waiting or closed; when open `isResumed`; after a loss `code`, `codeName`,
+ * `reason`, and `retryIn` in milliseconds, which is `null` once it is closed for good), `message` (`direction`: in or
+ * out; `text`; `message`, the same parsed; `isOwn` for those of the transport itself, such as pings) and `notification`
+ * (`method`, `params`).
+ */
+export class McpSocket extends EventTarget {
+  state = 'closed';
+  /** What the server says of itself, once it is open: that of `initialize`. */
+  server;
+  #url;
+  #options;
+  #transport;
+  #lastId = 0;
+  #calls = new Map(); // id → { resolve, reject, onprogress, timer, unlisten }
+  #running = new Map(); // id of a request of the server → AbortController
+
+  constructor(url, options = {}) {
+    super();
+    const defined = Object.fromEntries(Object.entries(options).filter(([, value]) => value !== undefined));
+    this.#url = url;
+    this.#options = { ...DEFAULTS, ...defined };
+  }
+
+  /** Connects, and comes back until `close`, or until the server ends it for good. */
+  connect() {
+    if (this.state !== 'closed') return;
+    const transport = (this.#transport = new WebSocketTransport(this.#url, { ...this.#options, retryFirst: true }));
+    transport.onmessage = (message) => this.#onMessage(message);
+    transport.onwire = ({ text, message = parsed(text), ...event }) => {
+      this.#emit('message', { ...event, text: text ?? JSON.stringify(message), message });
+    };
+    transport.onstate = (event) => this.#onState(transport, event);
+    transport.onclose = () => this.#running.forEach((running) => running.abort());
+    transport.start().catch(() => {}); // it is told as a state
+    if (this.#hasHandshake) this.#initialize(transport);
+  }
+
+  /** Makes the next attempt at once. */
+  reconnect() { this.#transport?.reconnect(); }
+
+  close() { this.#transport?.close(); }
+
+  /** Returns the result of a method, or throws an `McpError`. Without a connection, it waits for the next one. */
+  request(method, params = {}, { deadline = this.#options.deadline, signal, onprogress } = {}) {
+    if (signal?.aborted) return Promise.reject(signal.reason);
+    if (!this.#transport || this.#transport.state === 'closed') {
+      return Promise.reject(new McpError('not_sent', 'not connected'));
+    }
+    const id = ++this.#lastId;
+    const meta = onprogress && { _meta: { ...params._meta, progressToken: id } };
+    return new Promise((resolve, reject) => {
+      const cancelled = () => this.#cancel(id, signal.reason, 'cancelled by the user');
+      const call = { resolve, reject, onprogress, unlisten: () => signal?.removeEventListener('abort', cancelled) };
+      signal?.addEventListener('abort', cancelled);
+      if (deadline < Infinity) call.timer = setTimeout(() => this.#overdue(id, deadline), deadline);
+      this.#calls.set(id, call);
+      const message = { jsonrpc: '2.0', id, method, params: { ...params, ...meta } };
+      this.#transport.send(message).catch((error) => this.#take(id)?.reject(error));
+    });
+  }
+
+  /** Sends a notification. */
+  async notify(method, params) {
+    if (!this.#transport) throw new McpError('not_sent', 'not connected');
+    return this.#transport.send({ jsonrpc: '2.0', method, ...(params && { params }) });
+  }
+
+  /** Returns a tool's structured content; where it has none, its list of contents. */
+  async callTool(name, args = {}, options) {
+    const result = await this.request('tools/call', { name, arguments: args }, options);
+    if (result.isError) throw new McpError('refused', result.content?.[0]?.text ?? 'the tool failed', { data: result });
+    return result.structuredContent ?? result.content;
+  }
+
+  listTools(options) { return this.#list('tools/list', 'tools', options); }
+  listPrompts(options) { return this.#list('prompts/list', 'prompts', options); }
+  listResources(options) { return this.#list('resources/list', 'resources', options); }
+  listResourceTemplates(options) { return this.#list('resources/templates/list', 'resourceTemplates', options); }
+
+  async #list(method, field, options) {
+    const items = [];
+    const seen = new Set();
+    for (let cursor; ; ) {
+      const page = await this.request(method, cursor ? { cursor } : {}, options);
+      items.push(...(page[field] ?? []));
+      cursor = page.nextCursor;
+      if (!cursor || seen.has(cursor)) return items; // one that comes again would come for ever
+      seen.add(cursor);
+    }
+  }
+
+  // --- The connection ---------------------------------------------------------------------------
+
+  get #hasHandshake() { return this.#options.framing?.hasHandshake ?? true; }
+
+  /** Waits in the transport for a connection; everything else waits there for the answer. */
+  async #initialize(transport) {
+    const { capabilities, clientInfo } = this.#options;
+    const params = { protocolVersion: PROTOCOL_VERSION, capabilities, clientInfo };
+    try {
+      const server = await this.request('initialize', params, { deadline: Infinity });
+      if (transport !== this.#transport) return;
+      this.server = server;
+      await transport.send({ jsonrpc: '2.0', method: 'notifications/initialized' });
+      this.#become({ state: 'open', isResumed: false });
+    } catch (error) {
+      transport.close(new Error(`the server refuses to initialize: ${error.message}`));
+    }
+  }
+
+  #onState(transport, event) {
+    if (transport !== this.#transport) return;
+    const isInitialized = !this.#hasHandshake || this.server !== undefined;
+    if (event.state === 'closed') this.server = undefined;
+    if (event.state !== 'open' || isInitialized) this.#become(event);
+  }
+
+  #become(event) {
+    this.state = event.state;
+    this.#emit('state', event);
+  }
+
+  // --- Messages ---------------------------------------------------------------------------------
+
+  #onMessage(message) {
+    const { id, method, params, result, error } = message;
+    if (method !== undefined && id !== undefined) this.#serve(message);
+    else if (method !== undefined) this.#onNotification(method, params);
+    else if (error) this.#take(id)?.reject(toError(error));
+    else this.#take(id)?.resolve(result);
+  }
+
+  #onNotification(method, params) {
+    if (method === 'notifications/progress') this.#calls.get(params?.progressToken)?.onprogress?.(params);
+    if (method === 'notifications/cancelled') this.#running.get(params?.requestId)?.abort(new Error(params.reason ?? 'cancelled'));
+    this.#emit('notification', { method, params });
+  }
+
+  /** Answers a request of the server. */
+  async #serve({ id, method, params }) {
+    const transport = this.#transport;
+    const running = new AbortController();
+    this.#running.set(id, running);
+    const answer = await this.#handle(method, params, running.signal);
+    this.#running.delete(id);
+    if (running.signal.aborted) return; // nobody waits any more
+    transport.send({ jsonrpc: '2.0', id, ...answer }).catch(() => {}); // the connection is gone, and whoever asked
+  }
+
+  async #handle(method, params, signal) {
+    const { handlers } = this.#options;
+    const handler = Object.hasOwn(handlers, method) ? handlers[method] : undefined;
+    if (!handler && method === 'ping') return { result: {} };
+    if (!handler) return { error: { code: RPC.METHOD_NOT_FOUND, message: 'method not found' } };
+    try {
+      return { result: (await handler(params ?? {}, { signal })) ?? {} };
+    } catch (error) {
+      const { code, message, data } = Object(error);
+      return { error: { code: Number.isInteger(code) ? code : RPC.INTERNAL, message: message ?? 'the handler failed', data } };
+    }
+  }
+
+  #overdue(id, deadline) {
+    const fate = this.#cancel(id, undefined, 'the deadline has passed');
+    fate.call?.reject(new McpError(fate.reason, `no answer within ${deadline / 1000} s`));
+  }
+
+  /** Gives a call up, and tells the server if it was sent. */
+  #cancel(id, error, reason) {
+    const call = this.#take(id);
+    if (!call) return {};
+    const fate = this.#transport.forget(id);
+    if (fate !== 'not_sent') this.notify('notifications/cancelled', { requestId: id, reason }).catch(() => {});
+    if (error !== undefined) call.reject(error);
+    return { call, reason: fate };
+  }
+
+  #take(id) {
+    const call = this.#calls.get(id);
+    this.#calls.delete(id);
+    clearTimeout(call?.timer);
+    call?.unlisten();
+    return call;
+  }
+
+  #emit(type, fields) { this.dispatchEvent(Object.assign(new Event(type), fields)); }
+}
+
+function toError({ code, message, data }) {
+  const reason = FATES.has(data?.reason) ? data.reason : 'refused';
+  return new McpError(reason, message ?? 'unnamed error', { code, data });
+}
+
+function parsed(text) {
+  try { return JSON.parse(text); } catch { return undefined; }
+}

@@ -1,0 +1,385 @@
+import { RECONNECT } from './backoff.js';
+import { endsSession } from './close-codes.js';
+import { Dialer } from './dialer.js';
+import { ConnectionError, McpError, RPC } from './errors.js';
+import { jsonRpc } from './framing.js';
+import { Handshake } from './handshake.js';
+import { Heartbeat } from './heartbeat.js';
+import { Inbox } from './inbox.js';
+import { Outbox } from './outbox.js';
+import { Reconnect } from './reconnect.js';
+import { Requests, localError } from './requests.js';
+import { byteLength } from './resume-session.js';
+
+/** So many bytes may have been handed to a WebSocket that have not left yet; a browser takes any number. */
+const MAX_BUFFERED = 1 << 20;
+
+/** How often a WebSocket that holds so many is looked at. */
+const LOOK_MS = 20;
+
+const DEFAULTS = {
+  framing: jsonRpc,
+  token: '',
+  inBand: false,
+  resume: true,
+  retryFirst: false,
+  queueBytes: 16 << 20,
+  connectTimeout: 20_000,
+  initializeTimeout: 60_000,
+  heartbeat: 15_000,
+  pongTimeout: 10_000,
+};
+
+/** Whether a server refuses a request that it would take on another connection. */
+const isStopping = (error) => error?.data?.reason === 'stopping';
+
+const isRequest = ({ message: { id, method } }) => method !== undefined && id !== undefined;
+
+function complete(options) {
+  const { WebSocket = globalThis.WebSocket, fetch = globalThis.fetch } = options;
+  if (typeof WebSocket !== 'function') {
+    throw new TypeError('there is no global WebSocket (Node has one from 22 on): pass one as the option `WebSocket`, such as that of the package `ws`');
+  }
+  const defined = Object.fromEntries(Object.entries(options).filter(([, value]) => value !== undefined));
+  const reconnect = { ...RECONNECT, ...options.reconnect };
+  return { ...DEFAULTS, ...defined, reconnect, WebSocket, fetch: fetch?.bind(globalThis) };
+}
+
+/**
+ * The `Transport` of the TypeScript SDK, 1.x and 2.x, over WebSockets. It outlives its connections: it reconnects, and
+ * resumes its session where the server speaks `mcp.resume.v1`. Where the session is gone it repeats `initialize`, and
+ * each request that was sent and has no answer ends with an error. Each request ends exactly once.
+ *
+ * | state | |
+ * |---|---|
+ * | closed | before `start`, and for good after `close` or an end that another attempt cannot help |
+ * | connecting | an attempt is under way, or a new peer is being initialized |
+ * | open | messages go out |
+ * | waiting | for the next attempt; what is sent meanwhile waits too |
+ */
+export class WebSocketTransport {
+  onmessage;
+  onclose;
+  onerror;
+  /** Called with `{ state, isResumed, code, codeName, reason, retryIn }` for each new state. */
+  onstate;
+  /** Called with `{ direction, text, message, isOwn }` for each message on the wire; `isOwn` is the transport's. */
+  onwire;
+
+  #state = 'closed';
+  #options;
+  #reconnect;
+  #session; // of `mcp.resume.v1`, on the present or the latest link
+  #outbox;
+  #inbox = new Inbox();
+  #requests = new Requests();
+  #handshake = new Handshake();
+  #heartbeat;
+  #lastOwnId = Number.MAX_SAFE_INTEGER; // some servers know only numbers; the user's count up
+  #repeated; // the id of the `initialize` that is repeated
+  #timers = {}; // window: until the session is lost; look: at a full WebSocket; initialize: until it is answered
+  #started;
+
+  constructor(url, options = {}) {
+    this.#options = complete(options);
+    const { framing, retryFirst, heartbeat, pongTimeout, queueBytes } = this.#options;
+    this.#outbox = new Outbox(queueBytes);
+    const onwire = (event) => this.#wire({ isOwn: true, ...event });
+    const dialer = new Dialer(url, { ...this.#options, onwire });
+    const mayRetry = (hasOpened) => retryFirst || hasOpened;
+    this.#reconnect = new Reconnect(dialer, { ...this.#options, mayRetry }, {
+      session: () => (this.#session?.isOpen ? this.#session : undefined),
+      up: (opened) => this.#onUp(opened),
+      down: (end) => this.#onDown(end),
+      message: (text, isBinary) => this.#onText(text, isBinary),
+      became: (state, end) => this.#became(state, end),
+      giveUp: () => (this.#handshake.onLost() ? 'the connection is lost whenever the server is to initialize' : undefined),
+      online: () => this.#heartbeat.ask(),
+    });
+    this.#heartbeat = new Heartbeat({
+      interval: heartbeat,
+      timeout: pongTimeout,
+      ping: () => this.#writeOwn(framing.ping(this.#ownId())),
+      onDead: () => this.#reconnect.lose(1006, 'a ping was not answered'),
+    });
+  }
+
+  get state() { return this.#state; }
+
+  /** Whether a lost connection costs nothing: the server speaks `mcp.resume.v1`. */
+  get isResumable() { return this.#session?.isOpen ?? false; }
+
+  /** Connects; rejects if the first attempt fails, unless `retryFirst` says otherwise. */
+  start() {
+    if (this.#started) return Promise.reject(new Error('the transport was started before; each is for one client'));
+    return new Promise((resolve, reject) => {
+      this.#started = { resolve, reject };
+      this.#reconnect.start();
+    });
+  }
+
+  /** Sends a message, or has it wait for a connection. Rejects if this message cannot be sent. */
+  async send(message) {
+    const entry = this.#entry(message);
+    const { id, method } = message;
+    if (this.#state === 'closed') throw new McpError('not_sent', 'not connected');
+    if (method === 'notifications/cancelled' && this.forget(message.params?.requestId) === 'not_sent') return;
+    if (method === undefined && !this.#requests.answer(id)) return; // whoever asked is gone
+    this.#check(entry);
+    if (isRequest(entry)) {
+      if (this.#requests.has(id)) throw new McpError('not_sent', `there is a request with the id ${id} already`);
+      this.#requests.add(id, entry);
+      this.#handshake.onQueued(message);
+    }
+    this.#outbox.push(entry);
+    this.#flush();
+  }
+
+  /** Ends a request, whose answer is dropped if it still comes. Returns `not_sent` or `outcome_unknown`. */
+  forget(id) {
+    if (this.#drop(id)) return 'not_sent';
+    this.#requests.end(id);
+    return 'outcome_unknown';
+  }
+
+  /** Makes the next attempt at once, where one is waited for. */
+  reconnect() { this.#reconnect.retry(); }
+
+  /** Closes the connection, and ends each request that has no answer; with an error, because of that. */
+  async close(error) {
+    if (error) this.#reconnect.lose(1006, error.message, { isFinal: true });
+    else this.#reconnect.lose(1000, 'closed by this side');
+  }
+
+  // --- Out --------------------------------------------------------------------------------------
+
+  #entry(message) {
+    const shown = this.#options.framing.encode(message);
+    const text = JSON.stringify(shown); // at once, since that may fail
+    return { message, shown, text, bytes: byteLength(text) };
+  }
+
+  /** Throws if a message cannot be sent, for which a request of the peer is answered all the same. */
+  #check({ message, bytes }) {
+    const most = this.#session?.maxMessage ?? Infinity;
+    const why = bytes > most ? `${bytes} bytes are more than the ${most} that the server takes`
+      : this.#outbox.hasRoomFor(bytes) ? undefined : 'too much waits to be sent';
+    if (!why) return;
+    if (message.method === undefined && bytes > most) {
+      const error = { code: RPC.INTERNAL, message: 'the answer is too large' };
+      this.#outbox.push(this.#entry({ jsonrpc: '2.0', id: message.id, error }));
+      this.#flush();
+    }
+    throw new McpError('not_sent', why);
+  }
+
+  /** Takes a request back that was not sent. Returns whether there was one. */
+  #drop(id) {
+    if (this.#requests.state(id) !== 'waiting') return false;
+    this.#outbox.take(({ message }) => message.id === id && message.method !== undefined);
+    this.#requests.end(id);
+    return true;
+  }
+
+  #flush() {
+    clearTimeout(this.#timers.look);
+    const maxRequests = this.#session?.maxRequests ?? Infinity;
+    const rules = {
+      canSend: () => this.#canWrite && !this.#session?.isFull && !this.#isCongested,
+      mustWait: (entry) =>
+        this.#handshake.mustWait(entry.message) || (isRequest(entry) && this.#requests.sent >= maxRequests),
+      send: (entry) => this.#sendEntry(entry),
+    };
+    let before;
+    do {
+      before = this.#handshake.state;
+      this.#outbox.flush(rules);
+    } while (this.#handshake.state !== before);
+    if (!this.#outbox.isEmpty && this.#isCongested) this.#timers.look = setTimeout(() => this.#flush(), LOOK_MS);
+  }
+
+  get #canWrite() { return this.#reconnect.state === 'open' && this.#reconnect.link.isOpen; }
+  get #isCongested() { return this.#reconnect.link?.bufferedBytes > MAX_BUFFERED; }
+
+  #sendEntry(entry) {
+    const { message, shown, text, bytes } = entry;
+    if (isRequest(entry) && bytes > (this.#session?.maxMessage ?? Infinity)) {
+      return this.#end(message.id, 'not_sent', 'the message is larger than the server takes');
+    }
+    if (isRequest(entry)) this.#requests.setSent(message.id);
+    this.#handshake.onSent(message);
+    if (message.method === 'initialize') this.#awaitInitialize();
+    this.#write(text, { message: shown });
+  }
+
+  #writeOwn(message) {
+    if (this.#canWrite && !this.#session?.isFull) this.#write(JSON.stringify(message), { message, isOwn: true });
+  }
+
+  #write(text, { message, isOwn = false }) {
+    if (this.#session) return this.#session.send(text); // which tells what goes over the wire
+    this.#reconnect.link.send(text);
+    this.#wire({ direction: 'out', text, message, isOwn });
+  }
+
+  #ownId() { return this.#lastOwnId--; }
+
+  // --- In ---------------------------------------------------------------------------------------
+
+  #onText(text, isBinary) {
+    this.#heartbeat.arrived();
+    try {
+      if (this.#session && !this.#session.receive(text, isBinary)) {
+        this.#wire({ direction: 'in', text, isOwn: true });
+        return this.#flush(); // an acknowledgement makes room
+      }
+    } catch (violation) {
+      this.#report(violation);
+      return this.#reconnect.lose(1002, violation.message);
+    }
+    this.#onData(text);
+    this.#flush();
+  }
+
+  #onData(text) {
+    let value;
+    try { value = JSON.parse(text.replace(/^\ufeff/, '')); } catch { /* reported below */ }
+    const message = this.#options.framing.decode(value);
+    const isOwn = message?.method === undefined && this.#isOwn(message?.id);
+    this.#wire({ direction: 'in', text, message: value, isOwn });
+    if (message?.reply) return this.#writeOwn(message.reply);
+    if (isOwn) return this.#onOwnAnswer(message);
+    if (!message) return this.#isExpected(value) ? undefined : this.#report(new Error('a message cannot be read'));
+    if (message.method === undefined) return this.#onAnswer(message);
+    if (message.id !== undefined && !this.#requests.accept(message.id)) return this.#refuse(message.id);
+    if (message.method === 'notifications/cancelled') this.#requests.answer(message.params?.requestId);
+    this.#deliver(message);
+  }
+
+  #onAnswer(message) {
+    if (!this.#requests.has(message.id)) return; // of a request that has ended
+    if (this.#handshake.isRefusal(message) && isStopping(message.error)) return this.#reconnect.lose(1012, message.error.message);
+    this.#requests.end(message.id);
+    if (this.#handshake.onAnswer(message)) clearTimeout(this.#timers.initialize);
+    else this.#reconnect.setWorks();
+    const unreadable = () => localError(message.id, 'unreadable', 'the answer cannot be read', RPC.PARSE);
+    this.#deliver(message.unreadable ? unreadable() : message);
+  }
+
+  #refuse(id) {
+    const error = { code: RPC.CONNECTION, message: 'too many requests', data: { reason: 'too_many_requests' } };
+    this.#writeOwn(this.#options.framing.encode({ jsonrpc: '2.0', id, error }));
+  }
+
+  #isOwn(id) { return typeof id === 'number' && id > this.#lastOwnId; }
+
+  /** Whether what is no message is still part of a framing, as a pong is. */
+  #isExpected(value) { return value?.type === 'pong'; }
+
+  #onOwnAnswer({ id, error }) {
+    if (id !== this.#repeated) return; // a ping
+    this.#repeated = undefined;
+    clearTimeout(this.#timers.initialize);
+    if (isStopping(error)) return this.#reconnect.lose(1012, error.message);
+    if (error) return this.close(new Error(`the server refuses to initialize: ${error.message}`));
+    const follows = this.#handshake.repeated();
+    if (follows) this.#writeOwn(follows);
+    this.#became('open', { isResumed: false });
+    this.#flush();
+  }
+
+  #deliver(message) {
+    this.#inbox.push(() => {
+      try { this.onmessage?.(message); } catch (error) { this.#report(error); }
+    });
+  }
+
+  #report(error) {
+    try { this.onerror?.(error); } catch { /* of whoever is told about errors */ }
+  }
+
+  #wire(event) { this.onwire?.(event); }
+
+  // --- Links and sessions -----------------------------------------------------------------------
+
+  #onUp({ isFirst, session, isResumed }) {
+    clearTimeout(this.#timers.window);
+    this.#timers.window = undefined;
+    this.#session = session;
+    this.#heartbeat.start();
+    if (isResumed) session.acknowledge(); // so that the secret which was shown is spent
+    else if (!isFirst) this.#onPeerLost('the server has forgotten the session');
+    if (!isResumed && this.#handshake.mustRepeat) return this.#repeatHandshake();
+    this.#became('open', { isResumed });
+    this.#started.resolve();
+    this.#flush();
+  }
+
+  /** Ends what the former peer was asked, and what it has asked for. */
+  #onPeerLost(why) {
+    const lost = this.#requests.lost();
+    this.#outbox.take((entry) => !isRequest(entry));
+    this.#outbox.unshift(this.#requests.again());
+    for (const id of lost) this.#end(id, 'outcome_unknown', why);
+    for (const requestId of this.#requests.dropInbound()) {
+      const params = { requestId, reason: why };
+      this.#deliver({ jsonrpc: '2.0', method: 'notifications/cancelled', params });
+    }
+  }
+
+  #repeatHandshake() {
+    this.#repeated = this.#ownId();
+    this.#writeOwn(this.#handshake.repeat(this.#repeated));
+    this.#awaitInitialize();
+  }
+
+  /** Gives a connection up on which the server does not initialize. */
+  #awaitInitialize() {
+    const { initializeTimeout } = this.#options;
+    const lose = () => this.#reconnect.lose(1006, `the server does not initialize within ${initializeTimeout / 1000} s`);
+    if (initializeTimeout < Infinity) this.#timers.initialize = setTimeout(lose, initializeTimeout);
+  }
+
+  #onDown({ code, reason, codeName, retryIn }) {
+    const { look, initialize } = this.#timers;
+    for (const timer of [look, initialize]) clearTimeout(timer);
+    this.#heartbeat.stop();
+    this.#session?.detach();
+    if (endsSession(code)) this.#session?.forget();
+    const why = `connection lost: ${reason || codeName}`;
+    if (retryIn === null) return this.#endAll(why);
+    if (this.isResumable) this.#timers.window ??= setTimeout(() => this.#onWindowOver(), this.#session.window);
+    else if (this.#reconnect.hasOpened) this.#onPeerLost(why);
+  }
+
+  /** Takes a session for lost that the server no longer keeps. It may be resumed all the same. */
+  #onWindowOver() {
+    for (const id of this.#requests.lost()) this.#end(id, 'outcome_unknown', 'connection lost for longer than the session is kept');
+  }
+
+  #endAll(why) {
+    clearTimeout(this.#timers.window);
+    this.#outbox.take(() => true);
+    this.#session?.forget();
+    for (const [id, state] of this.#requests.all()) {
+      this.#end(id, state === 'sent' ? 'outcome_unknown' : 'not_sent', why);
+    }
+  }
+
+  /** Ends a request with an error, in place of an answer. */
+  #end(id, reason, why) {
+    if (this.#requests.end(id)) this.#deliver(localError(id, reason, why));
+  }
+
+  #became(state, detail) {
+    if (state === this.#state && state === 'closed') return;
+    this.#state = state;
+    this.onstate?.({ state, ...detail });
+    if (state !== 'closed') return;
+    const { code, reason, codeName } = detail;
+    const error = new ConnectionError(reason || codeName, { code, final: true });
+    if (!this.#reconnect.hasOpened) this.#started.reject(error);
+    else if (code !== 1000) this.#report(error);
+    this.#inbox.push(() => this.onclose?.());
+  }
+}

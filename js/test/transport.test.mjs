@@ -1,0 +1,335 @@
+// `WebSocketTransport`, with a clock and a WebSocket of the tests' own.
+
+import assert from 'node:assert/strict';
+import { test } from 'node:test';
+
+import { WebSocketTransport } from '../mcp-ws.js';
+import { FakeWebSocket, failure, pass, settle, sockets } from './fakes.mjs';
+
+const RESUME = 'mcp.resume.v1';
+const away = async () => Promise.reject(new TypeError('Failed to fetch'));
+
+function transport(options) {
+  const made = new WebSocketTransport('ws://test/', { WebSocket: FakeWebSocket, fetch: away, ...options });
+  const got = { messages: [], errors: [], states: [], closed: 0 };
+  made.onmessage = (message) => got.messages.push(message);
+  made.onerror = (error) => got.errors.push(error.message);
+  made.onstate = ({ state }) => got.states.push(state);
+  made.onclose = () => got.closed++;
+  return [made, got];
+}
+
+const session = (fields) => {
+  const all = { session: 's', secret: 'one', received: 0, resumed: false, window_s: 120, window_bytes: 1 << 20, ...fields };
+  return `@session ${JSON.stringify(all)}`;
+};
+const request = (id, method = 'tools/call') => ({ jsonrpc: '2.0', id, method, params: {} });
+const answer = (id, result = {}) => ({ jsonrpc: '2.0', id, result });
+const notification = (method, params) => ({ jsonrpc: '2.0', method, params });
+const reasons = ({ messages }) => messages.filter(({ error }) => error).map(({ id, error }) => [id, error.data.reason]);
+
+/** A transport whose first link is open, with a session unless `plain`. */
+async function started({ plain = false, fields, ...options } = {}) {
+  const [made, got] = transport(options);
+  const start = made.start();
+  await settle();
+  await sockets[0].open(plain ? 'mcp' : RESUME);
+  if (!plain) await sockets[0].receive(session(fields));
+  await start;
+  return [made, got, sockets[0]];
+}
+
+/** The next link, on which a session is resumed. */
+async function resumed(fields) {
+  await pass(1000);
+  const socket = sockets.at(-1);
+  await socket.open(RESUME);
+  await socket.receive(session({ resumed: true, ...fields }));
+  return socket;
+}
+
+async function initialized(made, socket) {
+  await made.send(request(0, 'initialize'));
+  await socket.receive(answer(0, { serverInfo: {} }));
+  await made.send(notification('notifications/initialized'));
+  socket.sent.length = 0;
+}
+
+test('without a WebSocket it says what to do', () => {
+  const { WebSocket } = globalThis;
+  delete globalThis.WebSocket;
+  assert.throws(() => new WebSocketTransport('ws://test/'), /pass one as the option `WebSocket`/);
+  globalThis.WebSocket = WebSocket;
+});
+
+test('offers are made one after the other, and what was accepted is remembered', async () => {
+  const [made] = transport();
+  const start = made.start();
+  await settle();
+  await sockets[0].lose();
+  await sockets[1].lose();
+  await sockets[2].open();
+  await start;
+  assert.deepEqual(sockets.map(({ protocols }) => protocols), [['mcp', RESUME], ['mcp'], []]);
+  await sockets[2].lose();
+  await pass(1000);
+  assert.deepEqual(sockets.slice(3).map(({ protocols }) => protocols), [[]]);
+  await made.close();
+});
+
+test('a first attempt that fails rejects, and says why', async () => {
+  const [made, got] = transport({ resume: false, fetch: async () => ({ status: 404 }) });
+  const start = failure(made.start());
+  await settle();
+  for (const socket of [0, 1]) await sockets[socket].lose();
+  assert.equal((await start).message, 'there is nothing at this address');
+  await settle();
+  assert.deepEqual([got.closed, sockets.length], [1, 2]);
+  assert.equal((await failure(made.send(request(1)))).reason, 'not_sent');
+  assert.match((await failure(made.start())).message, /started before/);
+});
+
+test('a refusal whose status is known is told at once, and a token is renewed once', async () => {
+  const tokens = ['old', 'new', 'newer'];
+  const [made] = transport({ token: () => tokens.shift(), retryFirst: true });
+  const start = failure(made.start());
+  const refuse = async (socket) => {
+    socket.onerror({ message: 'Unexpected server response: 401' });
+    await socket.lose();
+  };
+  await settle();
+  await refuse(sockets[0]);
+  assert.equal(made.state, 'waiting');
+  await pass(1000);
+  assert.ok(sockets[1].protocols.includes('mcp.auth.new'));
+  await refuse(sockets[1]);
+  assert.equal((await start).message, 'the server does not accept this token');
+  assert.deepEqual([made.state, sockets.length], ['closed', 2]);
+});
+
+test('what a lost link took is sent again on the next one, and nothing twice', async () => {
+  const [made, got, socket] = await started();
+  for (const id of [1, 2, 3]) await made.send(request(id));
+  await socket.receive(answer(1));
+  await socket.lose();
+  assert.equal(made.state, 'waiting');
+  await made.send(request(4));
+  const next = await resumed({ received: 2, secret: 'two' });
+  assert.equal(next.sent[0], '@open {"session":"s","secret":"one","received":1}');
+  assert.deepEqual(next.sent.slice(1).map((one) => one.id ?? one), [3, '@ack 1', 4]);
+  for (const id of [2, 3, 4, 4, 1]) await next.receive(answer(id));
+  assert.deepEqual(got.messages.map(({ id }) => id), [1, 2, 3, 4]);
+  assert.deepEqual(got.errors, []);
+  await made.close();
+});
+
+test('a session that is gone ends what was sent, and what waits goes to the next', async () => {
+  const [made, got, socket] = await started();
+  await initialized(made, socket);
+  await made.send(request(1));
+  await socket.receive({ jsonrpc: '2.0', id: 'roots', method: 'roots/list' });
+  await socket.lose();
+  await made.send(request(2));
+  await made.send(notification('notifications/roots/list_changed'));
+  await pass(1000);
+  const next = sockets.at(-1);
+  await next.open(RESUME);
+  await next.receive(session({ secret: 'two' }));
+  assert.deepEqual(reasons(got), [[1, 'outcome_unknown']]);
+  assert.deepEqual(got.messages.at(-1).params.requestId, 'roots');
+  const [, repeated] = next.sent;
+  assert.equal(repeated.method, 'initialize');
+  assert.equal(next.sent.length, 2);
+  await made.send(answer('roots')); // for whom nobody waits
+  await next.receive(answer(repeated.id, { serverInfo: {} }));
+  assert.deepEqual(next.sent.slice(2).map(({ method }) => method), ['notifications/initialized', 'tools/call']);
+  await next.receive(answer(2));
+  assert.deepEqual(got.messages.filter(({ result }) => result).map(({ id }) => id), [0, 2]);
+  await made.close();
+});
+
+test('without the extension a lost link ends what was sent at once', async () => {
+  const [made, got, socket] = await started({ plain: true });
+  await initialized(made, socket);
+  await made.send(request(1));
+  await socket.lose();
+  await settle();
+  assert.deepEqual(reasons(got), [[1, 'outcome_unknown']]);
+  await pass(1000);
+  await sockets[1].open('mcp');
+  assert.deepEqual(sockets[1].sent.map(({ method }) => method), ['initialize']);
+  await sockets[1].receive({ jsonrpc: '2.0', id: sockets[1].sent[0].id, error: { code: -32602, message: 'no' } });
+  await settle();
+  assert.deepEqual([made.state, got.closed], ['closed', 1]);
+  assert.deepEqual(got.errors, ['the server refuses to initialize: no']);
+});
+
+test('a subscription is repeated to a new peer, and a first `initialize` is asked again', async () => {
+  const [made, got, socket] = await started({ plain: true });
+  await made.send(request(1, 'subscriptions/listen'));
+  await made.send(request(2, 'initialize'));
+  await made.send(request(3));
+  await socket.lose();
+  await pass(1000);
+  assert.deepEqual(reasons(got), []);
+  await sockets[1].open('mcp');
+  assert.deepEqual(sockets[1].sent.map(({ id }) => id), [2]);
+  await sockets[1].receive(answer(2));
+  await made.send(notification('notifications/initialized'));
+  assert.deepEqual(sockets[1].sent.slice(1).map(({ id }) => id), [undefined, 1, 3]);
+  await made.close();
+});
+
+test('a server that is lost whenever it is to initialize is given up', async () => {
+  const [made, got] = await started({ plain: true });
+  await made.send(request(0, 'initialize'));
+  for (let lost = 0; lost < 5; lost++) {
+    await sockets.at(-1).lose();
+    if (lost === 4) break;
+    made.reconnect();
+    await settle();
+    await sockets.at(-1).open('mcp');
+  }
+  assert.equal(made.state, 'closed');
+  await settle();
+  assert.deepEqual(reasons(got), [[0, 'outcome_unknown']]);
+});
+
+test('calls end when the server no longer keeps the session', async () => {
+  const [made, got, socket] = await started({ fields: { window_s: 5 }, reconnect: { first: 60_000, max: 60_000 } });
+  await made.send(request(1));
+  await socket.lose();
+  await made.send(request(2));
+  await pass(4999);
+  assert.deepEqual(reasons(got), []);
+  await pass(1);
+  assert.deepEqual(reasons(got), [[1, 'outcome_unknown']]);
+  made.reconnect();
+  await settle();
+  await sockets.at(-1).open(RESUME);
+  await sockets.at(-1).receive(session({ resumed: true, received: 1 }));
+  await sockets.at(-1).receive(answer(1)); // which has ended
+  await sockets.at(-1).receive(answer(2));
+  assert.deepEqual(got.messages.map(({ id }) => id), [1, 2]);
+  await made.close();
+});
+
+test('a message that cannot be sent is an error for that message alone', async () => {
+  const [made, got, socket] = await started({ fields: { max_message: 2000 }, queueBytes: 2400 });
+  const large = { ...request(1), params: { text: 'x'.repeat(2000) } };
+  assert.match((await failure(made.send(large))).message, /2,?\d{3} bytes are more than the 2000/);
+  assert.equal((await failure(made.send({ ...request(2), params: { n: 1n } }))).name, 'TypeError');
+  await made.send(request(3));
+  assert.match((await failure(made.send(request(3)))).message, /the id 3 already/);
+  await socket.receive({ jsonrpc: '2.0', id: 'a', method: 'roots/list' });
+  await failure(made.send({ ...answer('a'), result: { text: 'x'.repeat(2000) } }));
+  assert.deepEqual([socket.sent.at(-1).id, socket.sent.at(-1).error.code], ['a', -32603]);
+  await socket.lose();
+  for (let id = 10; id < 50; id++) await made.send(request(id));
+  assert.match((await failure(made.send(request(50)))).message, /too much waits/);
+  assert.deepEqual(got.errors, []);
+  await made.close();
+  await settle();
+  assert.deepEqual(reasons(got).slice(0, 2), [[3, 'outcome_unknown'], [10, 'not_sent']]);
+  assert.equal(reasons(got).length, 41);
+});
+
+test('a server is sent no more requests than it takes, and no more than its window', async () => {
+  const [made, , socket] = await started({ fields: { max_inbound: 2 } });
+  for (const id of [1, 2, 3, 4]) await made.send(request(id));
+  await made.send(notification('notifications/cancelled', { requestId: 3 }));
+  await made.send(notification('notifications/roots/list_changed'));
+  const ids = () => socket.sent.slice(1).map(({ id, method }) => id ?? method);
+  assert.deepEqual(ids(), [1, 2, 'notifications/roots/list_changed']);
+  await socket.receive(answer(1));
+  assert.deepEqual(ids().slice(3), [4]);
+  socket.sent.length = 0;
+  for (let n = 0; n < 3; n++) await made.send(notification('x', { text: 'x'.repeat(600_000) }));
+  assert.equal(socket.sent.length, 2);
+  await socket.receive('@ack 5');
+  assert.equal(socket.sent.length, 3);
+  await made.close();
+});
+
+test('a full WebSocket is waited for', async () => {
+  const [made, , socket] = await started({ plain: true });
+  socket.bufferedAmount = 2 << 20;
+  await made.send(request(1));
+  await pass(100);
+  assert.equal(socket.sent.length, 0);
+  socket.bufferedAmount = 0;
+  await pass(20);
+  assert.equal(socket.sent.length, 1);
+  await made.close();
+});
+
+test('what breaks the rules of the extension ends the session', async () => {
+  const [made, got, socket] = await started();
+  await made.send(request(1));
+  await socket.receive('@ack 7');
+  await settle();
+  assert.equal(socket.closed[0], 1002);
+  assert.match(socket.closed[1], /^resume:/);
+  assert.deepEqual([made.state, got.closed, reasons(got)], ['closed', 1, [[1, 'outcome_unknown']]]);
+});
+
+test('a close code that another attempt cannot help is the last word', async () => {
+  for (const code of [1000, 1002, 1003, 1007, 1008, 1010, 4401, 4403, 4409]) {
+    sockets.length = 0;
+    const [made, got, socket] = await started();
+    await made.send(request(1));
+    await socket.lose(code);
+    await settle();
+    assert.deepEqual([made.state, got.closed, reasons(got)], ['closed', 1, [[1, 'outcome_unknown']]], String(code));
+  }
+  for (const code of [1009, 4410]) {
+    sockets.length = 0;
+    const [made, got, socket] = await started();
+    await made.send(request(1));
+    await socket.lose(code);
+    assert.deepEqual(reasons(got), [[1, 'outcome_unknown']]); // the session is over, and not the transport
+    await pass(1000);
+    await sockets[1].open(RESUME);
+    assert.equal(sockets[1].sent[0], '@open {}');
+    await made.close();
+  }
+});
+
+test('what cannot be read ends its call, or is reported', async () => {
+  const [made, got, socket] = await started({ plain: true });
+  for (const id of [1, 2, 3]) await made.send(request(id));
+  await socket.receive({ jsonrpc: '2.0', id: 1, result: 7 });
+  await socket.receive({ jsonrpc: '2.0', id: 2, error: 'no' });
+  for (const text of ['{', '[]', 'null', '{"id":null}']) await socket.receive(text);
+  await socket.receive(`\ufeff${JSON.stringify(answer(3))}\n`);
+  assert.deepEqual(reasons(got), [[1, 'unreadable'], [2, 'unreadable']]);
+  assert.equal(got.messages.at(-1).id, 3);
+  assert.equal(got.errors.length, 4);
+  await made.close();
+});
+
+test('an error of the user of the transport is theirs', async () => {
+  const [made, got, socket] = await started({ plain: true });
+  made.onmessage = () => { throw new Error('mine'); };
+  await socket.receive(notification('x'));
+  assert.deepEqual([made.state, got.errors], ['open', ['mine']]);
+  await made.close();
+});
+
+test('binary messages are data, whatever they begin with', async () => {
+  const [made, got, socket] = await started();
+  socket.onmessage({ data: new TextEncoder().encode(JSON.stringify(notification('x'))).buffer });
+  socket.onmessage({ data: new TextEncoder().encode('@ack 99').buffer });
+  await settle();
+  assert.deepEqual([made.state, got.messages.length, got.errors.length], ['open', 1, 1]);
+  await made.close();
+});
+
+test('a peer may not ask for more than is taken', async () => {
+  const [made, got, socket] = await started({ plain: true });
+  for (let id = 0; id < 1025; id++) socket.onmessage({ data: JSON.stringify(request(id, 'ping')) });
+  await new Promise((resolve) => setImmediate(resolve));
+  assert.equal(got.messages.length, 1024);
+  assert.deepEqual([socket.sent[0].id, socket.sent[0].error.data.reason], [1024, 'too_many_requests']);
+  await made.close();
+});
