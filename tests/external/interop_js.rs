@@ -1,4 +1,11 @@
-//! The npm package in `js/`. There: `npm test`.
+//! The npm package in `js/`: by itself, under the TypeScript SDK, and against other servers. The packages that this
+//! needs are installed as `interop` says. In `js` and in `tests/interop`:
+//!
+//! ```sh
+//! npm test
+//! MATH=../../target/debug/examples/math node --test sdk.test.mjs browser.test.mjs
+//! npx tsc --project types
+//! ```
 
 use crate::node::node;
 
@@ -8,4 +15,22 @@ async fn the_npm_package_ends_every_call_and_waits_as_it_says() {
     let tests = ["backoff", "package", "resume", "socket", "transport"];
     let files = tests.map(|name| format!("test/{name}.test.mjs"));
     node("js", ["--test".to_owned()].into_iter().chain(files)).await;
+}
+
+#[tokio::test]
+#[ignore = "needs Node.js, Python and the packages of tests/interop"]
+async fn the_typescript_sdk_over_the_npm_package_meets_three_servers_and_a_line_that_is_cut() {
+    node("tests/interop", ["--test", "sdk.test.mjs"]).await;
+}
+
+#[tokio::test]
+#[ignore = "needs chromium, chromedriver, Node.js, Python and the packages of tests/interop"]
+async fn the_npm_package_does_the_same_in_a_browser() {
+    node("tests/interop", ["--test", "browser.test.mjs"]).await;
+}
+
+#[tokio::test]
+#[ignore = "needs Node.js and the packages of tests/interop/package.json"]
+async fn the_types_of_the_npm_package_fit_both_sdks() {
+    node("tests/interop", ["node_modules/typescript/bin/tsc", "--project", "types"]).await;
 }
