@@ -55,10 +55,16 @@ export class Requests {
 
   /** Returns the entries of what was sent and can be sent again to a peer that has forgotten it: they wait anew. */
   again() {
-    const again = [...this.#own.values()].filter(({ entry, state }) => state === 'sent' && REPEATABLE.has(entry.message.method));
-    for (const request of again) request.state = 'waiting';
-    this.#sent -= again.length;
-    return again.map(({ entry }) => entry);
+    const isAgain = ([, { entry, state }]) => state === 'sent' && REPEATABLE.has(entry.message.method);
+    return [...this.#own].filter(isAgain).map(([id]) => this.wait(id));
+  }
+
+  /** Returns the entry of a request that was sent, and waits anew. */
+  wait(id) {
+    const request = this.#own.get(id);
+    request.state = 'waiting';
+    this.#sent--;
+    return request.entry;
   }
 
   /** Returns the ids of all requests of this side, with their states. */

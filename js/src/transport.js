@@ -76,6 +76,7 @@ export class WebSocketTransport {
   #handshake = new Handshake();
   #heartbeat;
   #lastOwnId = Number.MAX_SAFE_INTEGER; // some servers know only numbers; the user's count up
+  #stoppingLink; // on which the server takes no further requests
   #repeated; // the id of the `initialize` that is repeated
   #timers = {}; // window: until the session is lost; look: at a full WebSocket; initialize: until it is answered
   #started;
@@ -186,8 +187,8 @@ export class WebSocketTransport {
     const maxRequests = this.#session?.maxRequests ?? Infinity;
     const rules = {
       canSend: () => this.#canWrite && !this.#session?.isFull && !this.#isCongested,
-      mustWait: (entry) =>
-        this.#handshake.mustWait(entry.message) || (isRequest(entry) && this.#requests.sent >= maxRequests),
+      mustWait: (entry) => this.#handshake.mustWait(entry.message)
+        || (isRequest(entry) && (this.#requests.sent >= maxRequests || this.#stoppingLink === this.#reconnect.link)),
       send: (entry) => this.#sendEntry(entry),
     };
     let before;
@@ -257,13 +258,20 @@ export class WebSocketTransport {
   }
 
   #onAnswer(message) {
-    if (!this.#requests.has(message.id)) return; // of a request that has ended
-    if (this.#handshake.isRefusal(message) && isStopping(message.error)) return this.#reconnect.lose(1012, message.error.message);
+    if (this.#requests.state(message.id) !== 'sent') return; // it has ended, or the server makes it up
+    if (isStopping(message.error)) return this.#onStopping(message);
     this.#requests.end(message.id);
     if (this.#handshake.onAnswer(message)) clearTimeout(this.#timers.initialize);
     else this.#reconnect.setWorks();
     const unreadable = () => localError(message.id, 'unreadable', 'the answer cannot be read', RPC.PARSE);
     this.#deliver(message.unreadable ? unreadable() : message);
+  }
+
+  /** Has a request that a stopping server did not execute wait for the next connection, and all others with it. */
+  #onStopping({ id, error }) {
+    if (this.#handshake.isRefusal({ id, error })) return this.#reconnect.lose(1012, error.message);
+    this.#stoppingLink = this.#reconnect.link;
+    this.#outbox.unshift([this.#requests.wait(id)]);
   }
 
   #refuse(id) {

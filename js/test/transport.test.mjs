@@ -164,6 +164,22 @@ test('without the extension a lost link ends what was sent at once', async () =>
   assert.deepEqual(got.errors, ['the server refuses to initialize: no']);
 });
 
+test('what a stopping server refuses is sent to the next one', async () => {
+  const [made, got, socket] = await started({ plain: true });
+  for (const id of [1, 2]) await made.send(request(id));
+  await socket.receive({ jsonrpc: '2.0', id: 2, error: { code: -32000, message: 'stopping', data: { reason: 'stopping' } } });
+  await made.send(request(3));
+  await socket.receive(answer(1));
+  assert.deepEqual(socket.sent.map(({ id }) => id), [1, 2]);
+  await socket.lose(1012);
+  await pass(10_000);
+  await sockets[1].open('mcp');
+  assert.deepEqual(sockets[1].sent.map(({ id }) => id), [2, 3]);
+  for (const id of [3, 2]) await sockets[1].receive(answer(id));
+  assert.deepEqual(got.messages.map(({ id, error }) => [id, error]), [[1, undefined], [3, undefined], [2, undefined]]);
+  await made.close();
+});
+
 test('a subscription is repeated to a new peer, and a first `initialize` is asked again', async () => {
   const [made, got, socket] = await started({ plain: true });
   await made.send(request(1, 'subscriptions/listen'));
