@@ -20,6 +20,7 @@
 mod agents;
 mod call;
 mod demo;
+mod page;
 mod repeat;
 mod serve;
 mod service;

@@ -32,6 +32,7 @@ use tower_service::Service;
 
 use crate::{
     agents::{Agent, Agents},
+    page,
     service::{ANONYMOUS, Math},
 };
 
@@ -116,17 +117,9 @@ impl Web {
     }
 
     pub(crate) fn router(self) -> Router {
-        let html = [
-            ("content-type", "text/html; charset=utf-8"),
-            ("content-security-policy", include_str!("page/policy.txt").trim_ascii()),
-        ];
-        let script = [("content-type", "text/javascript; charset=utf-8")];
-        let page = get(move || async move { (html, include_str!("page/index.html")) });
-        let module = get(move || async move { (script, include_str!("page/mcp-ws.js")) });
         let (guard, pages) = (self.guard.clone(), self.pages.clone());
-        Router::new()
-            .route("/", page.layer(pages.clone()))
-            .route("/mcp-ws.js", module.layer(pages))
+        page::router()
+            .layer(pages)
             .route("/health", get(health).layer(guard.clone()))
             .route("/agent", post(create).layer(guard.clone()))
             .route("/agent/{id}/websocket", any(upgrade).layer(guard))

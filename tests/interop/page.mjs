@@ -5,116 +5,73 @@
 // COMMAND, such as `math serve`, starts the server: with `--listen ADDR` it prints where it listens.
 
 import assert from 'node:assert/strict';
-import { spawn } from 'node:child_process';
 import { mkdirSync, writeFileSync } from 'node:fs';
-import { createInterface } from 'node:readline';
-import { setTimeout as sleep } from 'node:timers/promises';
+
+import { Browser, ENTER, RIGHT, TAB } from './browser.mjs';
+import { start, stop, supergateway } from './programs.mjs';
 
 const words = process.argv.slice(2);
 const screenshots = words[0] === '--screenshots' ? words.splice(0, 2)[1] : undefined;
 const [program, ...options] = words;
-const PATIENCE = 35_000; // no wait of the page is longer than 30 s
 
-let created; // the session of the browser
-const children = new Set();
-process.on('exit', () => children.forEach((child) => child.kill('SIGKILL')));
+let browser;
 const overdue = setTimeout(() => fail(new Error('took longer than 190 s')), 190_000);
 
-/** Ends with this error, and the browser before its driver, which would leave it behind. */
+/** Ends with this error, and the browser before that. */
 async function fail(error) {
   console.error(error);
-  if (created) await Promise.race([command('DELETE', '').catch(() => {}), sleep(3000)]);
+  await browser?.close();
   process.exit(1);
 }
 process.on('uncaughtException', fail);
 
-/** Starts a program, and waits for the line of its output that `pattern` finds. */
-async function start(program, options, pattern) {
-  const child = spawn(program, options, { stdio: ['ignore', 'pipe', 'inherit'] });
-  children.add(child);
-  child.on('exit', () => children.delete(child));
-  child.on('error', fail);
-  for await (const line of createInterface({ input: child.stdout })) {
-    const found = line.match(pattern);
-    if (found) return [child, found[1]];
-  }
-  throw new Error(`${program} never said ${pattern}`);
-}
-
 const serve = (address, ...more) =>
   start(program, [...options, ...more, '--listen', address], /^listening on ws:\/\/([^/]+)\//);
 
-async function stop(child, signal) {
-  const gone = new Promise((resolve) => child.once('exit', resolve));
-  child.kill(signal);
-  await gone;
-}
-
-const [driver, driverPort] = await start('chromedriver', ['--port=0'], /successfully on port (\d+)/);
-let session = `http://127.0.0.1:${driverPort}/session`;
-
-/** One WebDriver command. */
-async function command(method, path, body) {
-  const options = { method, body: body && JSON.stringify(body), signal: AbortSignal.timeout(60_000) };
-  const { value } = await (await fetch(session + path, options)).json();
-  if (value?.error) throw new Error(`${path}: ${value.message}`);
-  return value;
-}
-
-created = await command('POST', '', {
-  capabilities: {
-    alwaysMatch: {
-      'goog:chromeOptions': {
-        binary: '/usr/bin/chromium',
-        args: ['headless=new', 'no-sandbox', 'disable-dev-shm-usage', 'hide-scrollbars', 'window-size=1180,1000'],
-      },
-      'goog:loggingPrefs': { browser: 'ALL' },
-    },
-  },
-});
-session += `/${created.sessionId}`;
-
-/** What a function returns in the page. */
-const inPage = (action, ...args) =>
-  command('POST', '/execute/sync', { script: `return (${action})(...arguments)`, args });
+browser = await Browser.launch();
+const inPage = (action, ...args) => browser.inPage(action, ...args);
+const until = (...args) => browser.until(...args);
+const press = (...keys) => browser.press(...keys);
+const devtools = (...args) => browser.devtools(...args);
+const complaints = (...args) => browser.complaints(...args);
 const text = (id) => inPage((id) => document.getElementById(id).textContent, id);
 const click = (selector) => inPage((selector) => document.querySelector(selector).click(), selector);
-const devtools = (cmd, params) => command('POST', '/goog/cdp/execute', { cmd, params });
-
-async function press(...keys) {
-  const actions = keys.flatMap((value) => [{ type: 'keyDown', value }, { type: 'keyUp', value }]);
-  await command('POST', '/actions', { actions: [{ type: 'key', id: 'keyboard', actions }] });
-}
-const [TAB, ENTER, RIGHT] = ['\ue004', '\ue007', '\ue014'];
-
-/** Waits until what `action` returns in the page passes `test`. */
-async function until(what, action, test, ...args) {
-  const end = Date.now() + PATIENCE;
-  for (;;) {
-    const value = await inPage(action, ...args);
-    if (test(value)) return value;
-    if (Date.now() > end) throw new Error(`${what}: still ${JSON.stringify(value)}`);
-    await sleep(20);
-  }
-}
 const state = (expected) =>
   until(expected, () => document.getElementById('state').dataset.state, (state) => state === expected);
 
-/** Chooses an operation, gives it its numbers, and runs it. */
-async function calculate(operation, numbers) {
-  await click(`[name="operation"][value="${operation}"]`);
-  await inPage((numbers) => {
-    for (const [id, value] of Object.entries(numbers)) document.getElementById(id).value = value;
-  }, numbers);
+
+/** Chooses a tool, a prompt or a resource of the list. */
+const choose = async (name) => {
+  await until(name, (name) => document.querySelectorAll(`#list [data-name="${name}"]`).length, Boolean, name);
+  await click(`#list [data-name="${name}"]`);
+};
+
+/** Fills the form that is shown, and sends it. */
+async function submit(values) {
+  await inPage((values) => {
+    for (const [name, value] of Object.entries(values)) {
+      const control = document.getElementById(`argument-${name}`);
+      control.value = value;
+      control.dispatchEvent(new Event('input', { bubbles: true }));
+    }
+  }, values);
   await click('#run');
 }
+
+async function calculate(operation, values) {
+  await choose(operation);
+  await submit(values);
+}
+
 const result = async (expected, kind = 'ok') => {
   const shown = () => {
     const result = document.getElementById('result');
-    return [result.dataset.state, result.querySelector('b')?.textContent];
+    return [result.dataset.state, (result.querySelector('b') ?? result.querySelector('pre'))?.textContent];
   };
   const [state, value] = await until(`result ${expected}`, shown, ([state]) => state === 'ok' || state === 'error');
-  assert.deepEqual([state, value], [kind, expected]);
+  if (expected instanceof RegExp) assert.match(value, expected);
+  else assert.equal(value, expected);
+  assert.equal(state, kind);
 };
 const log = (direction, kind = 'message') =>
   inPage(
@@ -122,70 +79,112 @@ const log = (direction, kind = 'message') =>
     `#log li[data-direction="${direction}"][data-kind="${kind}"] pre`,
   );
 const historyTold = () => {
-  const newest = () => document.querySelector('#log [data-direction="in"] pre')?.textContent.includes('"history"');
-  return until('the history', newest, Boolean);
+  const told = () => [...document.querySelectorAll('#log [data-direction="in"] pre')].some((pre) => pre.textContent.includes('"history": ['));
+  return until('the history', told, Boolean);
 };
 const history = () => inPage(() => [...document.querySelectorAll('#history span')].map((line) => line.textContent));
+const cause = () => inPage(() => (document.getElementById('notice').hidden ? '' : document.getElementById('cause').textContent));
 
-/** What the browser complained about since the last time; of the network only where that was to be expected. */
-async function complaints({ network } = {}) {
-  const entries = await command('POST', '/se/log', { type: 'browser' });
-  return entries.filter(({ level, source }) => level === 'SEVERE' && !(network && source === 'network'));
+async function disconnect() {
+  await click('#connect');
+  await state('closed');
+  await click('#log-clear');
 }
 
-async function screenshot(name, { scheme = 'light', phone = false, clip } = {}) {
+const DESKTOP = { width: 1180, height: 1000, deviceScaleFactor: 1, mobile: false };
+const PHONE = { width: 360, height: 740, deviceScaleFactor: 2, mobile: true };
+const WIDTHS = { desktop: { ...DESKTOP, width: 1440, height: 900 }, tablet: { ...DESKTOP, width: 820 }, phone: PHONE };
+const size = (metrics) => devtools('Emulation.setDeviceMetricsOverride', metrics);
+
+const widest = () =>
+  Math.max(...[...document.querySelectorAll('body *')].map((one) => one.getBoundingClientRect().right));
+
+async function capture(name, scheme, options) {
   if (!screenshots) return;
   mkdirSync(screenshots, { recursive: true });
   await devtools('Emulation.setEmulatedMedia', { features: [{ name: 'prefers-color-scheme', value: scheme }] });
-  const { data } = await devtools('Page.captureScreenshot', { captureBeyondViewport: phone, clip });
+  const { data } = await devtools('Page.captureScreenshot', options);
   writeFileSync(`${screenshots}/${name}.png`, Buffer.from(data, 'base64'));
   await devtools('Emulation.setEmulatedMedia', { features: [] });
 }
 
+/** Looks at the page in each width, and takes pictures in both colours. Nothing sticks out. */
+async function look(name) {
+  for (const [device, metrics] of Object.entries(WIDTHS)) {
+    await size(metrics);
+    assert.ok((await inPage(widest)) <= metrics.width, `${name} on a ${device}`);
+    for (const scheme of ['light', 'dark']) await capture(`${name}-${device}-${scheme}`, scheme, { captureBeyondViewport: device === 'phone' });
+  }
+  await size(DESKTOP);
+}
+
 let [server, address] = await serve('127.0.0.1:0');
-console.log('opens, and connects by keyboard alone');
-await command('POST', '/url', { url: `http://${address}/` });
-assert.equal(await text('state'), 'Not connected');
-await press(TAB); // to the protocol
-await press(TAB); // to the token
-await press(TAB); // to the name
-await press(TAB, ENTER);
+console.log('connects by itself, and by keyboard alone');
+await size(DESKTOP);
+await browser.open(`http://${address}/`);
 await state('open');
-await historyTold();
-const agent = await text('agent-id');
-assert.match(agent, /^[0-9a-f]+$/);
+await until('a list', () => document.querySelectorAll('#list button').length, (length) => length === 7);
+assert.match(await text('server'), /^math /);
+await press(TAB, ENTER); // to the button
+await state('closed');
+assert.equal(await text('state'), 'Not connected');
+assert.equal(await inPage(() => document.getElementById('state').classList.contains('failed')), false);
+await press(ENTER);
+await state('open');
 
 console.log('calculates by keyboard alone');
-await press(TAB, RIGHT, RIGHT); // to the operations, and there to the third
-await press(TAB);
+await press(TAB); // to the kinds
+await press(RIGHT, RIGHT, RIGHT); // to the others, and back
+await press(TAB, TAB, TAB, ENTER); // to the third tool
+await press(TAB, TAB, TAB, TAB, TAB); // past the other tools, to its form
 await press('7', TAB);
 await press('6', TAB, ENTER);
 await result('42');
+const unnamed = () => [...document.querySelectorAll('input, select, textarea, button, [role="tabpanel"]')]
+  .filter((one) => one.checkVisibility() && !one.labels?.length && !one.textContent.trim() && !one.ariaLabel && !one.getAttribute('aria-labelledby'))
+  .map(({ outerHTML }) => outerHTML);
+assert.deepEqual(await inPage(unnamed), []);
 
 console.log('runs each operation');
-for (const [operation, numbers, expected] of [
+for (const [operation, values, expected] of [
   ['add', { a: 5, b: 3 }, '8'],
   ['subtract', { a: 5, b: 3 }, '2'],
   ['multiply', { a: 5, b: 3 }, '15'],
   ['divide', { a: 5, b: 2 }, '2.5'],
   ['power', { a: 2, b: 10 }, '1024'],
   ['sqrt', { a: 144 }, '12'],
-  ['sum', { numbers: '1 2 3 4' }, '10'],
+  ['sum', { numbers: '[1, 2, 3, 4]' }, '10'],
 ]) {
-  await calculate(operation, numbers);
+  await calculate(operation, values);
   await result(expected);
-  const [[sent], [received]] = [await log('out'), await log('in')];
-  assert.deepEqual([sent.type, sent.request.method], ['mcp_request', operation]);
-  assert.equal(received.type, 'mcp_response');
-  assert.equal(received.requestId, sent.requestId);
-  assert.equal(received.result.operation, operation);
-  assert.equal(String(received.result.result), expected);
+  const sent = (await log('out')).find(({ method }) => method === 'tools/call');
+  const received = (await log('in')).find(({ id }) => id === sent.id);
+  assert.equal(sent.params.name, operation);
+  assert.equal(received.result.structuredContent.operation, operation);
+  assert.equal(String(received.result.structuredContent.result), expected);
 }
+assert.equal(await inPage(() => document.querySelectorAll('#notifications li').length), 4); // the progress of the sum
+
+console.log('says what is wrong with arguments before they are sent');
+await calculate('sum', { numbers: '[1, 2' });
+assert.match(await inPage(() => document.getElementById('argument-numbers').validationMessage), /no JSON/);
+await submit({ numbers: '{}' });
+assert.match(await inPage(() => document.getElementById('argument-numbers').validationMessage), /no array/);
+await choose('add');
+await submit({ a: '', b: 1 });
+assert.notEqual(await inPage(() => document.getElementById('argument-a').validationMessage), '');
+await submit({ a: 1.5, b: 1 });
+await result('2.5');
+await click('#call .check input');
+await inPage(() => { document.getElementById('arguments-json').value = '{"a": 20, "b": 22}'; });
+await click('#run');
+await until('42', () => document.querySelector('#result b')?.textContent, (text) => text === '42');
 
 console.log('shows what a tool complains about, and lives on');
 await calculate('divide', { a: 1, b: 0 });
 await result('division by zero', 'error');
-assert.equal((await log('in', 'error'))[0].type, 'error');
+assert.equal((await log('in', 'error'))[0].result.isError, true);
+await look('error');
 await calculate('add', { a: 5, b: 3 });
 await result('8');
 const times = await inPage(() => [...document.querySelectorAll('#log time')].map((time) => time.textContent));
@@ -193,33 +192,13 @@ assert.ok(times.every((time) => /^\d\d:\d\d:\d\d\.\d{3}$/.test(time)), times.joi
 
 console.log('pings when the network changes');
 await inPage(() => dispatchEvent(new Event('online')));
-await until('pong', () => document.querySelectorAll('#log [data-direction="in"][data-kind="ping"]').length, Boolean);
+await until('pong', () => [...document.querySelectorAll('#log [data-direction="in"][data-kind="ping"] pre')].some((pre) => pre.textContent.includes('"result": {}')), Boolean);
 
 await inPage(() => document.activeElement.blur());
-await screenshot('light');
-await screenshot('dark', { scheme: 'dark' });
-await screenshot('page', { clip: { x: 0, y: 0, width: 1180, height: 765, scale: 800 / 1180 } }); // for the README
-
-console.log('finds its history again');
-const before = await history();
-assert.deepEqual(before.slice(0, 2), ['5 + 3 = 8', '1 + 2 + 3 + 4 = 10']);
-await click('#connect');
-await state('closed');
-await click('#connect');
-await state('open');
-assert.equal(await text('agent-id'), agent);
-await historyTold();
-assert.deepEqual(await history(), before);
+await look('tool');
+// For the README, twice as sharp as it is shown.
+await capture('page', 'light', { clip: { x: 0, y: 0, width: 1180, height: 700, scale: 1640 / 1180 } });
 assert.deepEqual(await complaints(), []);
-
-console.log('fits on a phone');
-await devtools('Emulation.setDeviceMetricsOverride', { width: 360, height: 740, deviceScaleFactor: 2, mobile: true });
-const widest = () =>
-  Math.max(...[...document.querySelectorAll('body *')].map((one) => one.getBoundingClientRect().right));
-assert.ok((await inPage(widest)) <= 360);
-await screenshot('phone', { phone: true });
-await screenshot('phone-dark', { phone: true, scheme: 'dark' });
-await devtools('Emulation.clearDeviceMetricsOverride', {});
 
 console.log('negotiates compression where the server has it');
 await inPage(() => {
@@ -230,15 +209,42 @@ const extensions = await inPage(() => window.probe.extensions);
 assert.equal(extensions.startsWith('permessage-deflate'), process.argv.includes('--deflate'));
 await inPage(() => window.probe.close());
 
+console.log('speaks to agents, whose history is found again');
+await disconnect();
+await click('[name="protocol"][value="envelope"]');
+await click('#connect');
+await state('open');
+await historyTold();
+const agent = await text('agent-id');
+assert.match(agent, /^[0-9a-f]+$/);
+await calculate('sum', { numbers: '[1, 2, 3, 4]' });
+await result('10');
+await calculate('add', { a: 5, b: 3 });
+await result('8');
+const [[sent], [received]] = [await log('out'), await log('in')];
+assert.deepEqual([sent.type, sent.request.method], ['mcp_request', 'add']);
+assert.equal(received.type, 'mcp_response');
+assert.equal(received.requestId, sent.requestId);
+await calculate('divide', { a: 1, b: 0 });
+await result('division by zero', 'error');
+assert.equal((await log('in', 'error'))[0].type, 'error');
+const before = await history();
+assert.deepEqual(before.slice(0, 2), ['5 + 3 = 8', '1 + 2 + 3 + 4 = 10']);
+await disconnect();
+await click('#connect');
+await state('open');
+assert.equal(await text('agent-id'), agent);
+await historyTold();
+assert.deepEqual(await history(), before);
+await look('agent');
+assert.deepEqual(await complaints(), []);
+
 console.log('counts down while the server is away');
 await stop(server, 'SIGKILL');
 const countdown = () => document.getElementById('countdown').textContent.match(/in ([\d.]+) s/)?.[1];
 await state('waiting');
 await until('a wait that is seen', countdown, (seconds) => seconds > 1);
-await screenshot('disconnected');
-await devtools('Emulation.setDeviceMetricsOverride', { width: 360, height: 740, deviceScaleFactor: 2, mobile: true });
-await screenshot('disconnected-phone', { scheme: 'dark' });
-await devtools('Emulation.clearDeviceMetricsOverride', {});
+await look('waiting');
 await calculate('power', { a: 3, b: 4 }); // which waits
 
 console.log('recovers by itself');
@@ -264,31 +270,53 @@ assert.equal(await inPage(retried), 'connecting');
 await state('open');
 assert.deepEqual(await complaints({ network: true }), []);
 
-console.log('speaks plain MCP');
-await click('#connect');
-await state('closed');
+console.log('inspects a server that is not its own');
+const gateway = await supergateway();
+await disconnect();
 await click('[name="protocol"][value="mcp"]');
+await inPage((url) => { document.getElementById('address').value = url; }, gateway.url);
 await click('#connect');
 await state('open');
-await calculate('multiply', { a: 6, b: 7 });
-await result('42');
-assert.equal((await log('out'))[0].method, 'tools/call');
-assert.equal((await log('in'))[0].result.structuredContent.operation, 'multiply');
-await calculate('divide', { a: 1, b: 0 });
-await result('division by zero', 'error');
-await inPage(() => dispatchEvent(new Event('online')));
-await until('pong', () => document.querySelectorAll('#log [data-kind="ping"] pre').length, (length) => length >= 4);
-assert.deepEqual((await log('in', 'ping'))[0].result, {});
-await screenshot('mcp');
-await click('#connect');
-await state('closed');
-assert.deepEqual(await complaints(), []);
+await choose('get-sum');
+await submit({ a: 40, b: 2 });
+await result(/42/);
+await choose('get-structured-content');
+const cities = () => [...document.querySelectorAll('#argument-location option')].map((option) => option.textContent);
+assert.ok((await inPage(cities)).includes('Chicago'));
+await choose('get-tiny-image');
+await click('#run');
+await until('an image', () => document.querySelector('#result img')?.naturalWidth, (width) => width > 0);
+await look('image');
+await choose('trigger-long-running-operation');
+await submit({ duration: 30, steps: 30 });
+await until('progress', () => document.querySelector('#call progress').value, (value) => value >= 1 / 30);
+await click('#call .cancel');
+await result('Cancelled', 'error');
+await until('the cancellation', () => [...document.querySelectorAll('#log .what')].some((line) => line.textContent.includes('notifications/cancelled')), Boolean);
+await click('#tab-prompts');
+await choose('args-prompt');
+await submit({ city: 'Paris' });
+await result(/Paris/);
+await look('prompt');
+await click('#tab-resources');
+await choose('architecture.md');
+await click('#run');
+await result(/Architecture/);
+await look('resource');
+await click('#tab-notifications');
+await until('a notification', () => document.querySelectorAll('#notifications li').length, Boolean);
+await look('notifications');
+await click('#tab-log');
+await disconnect();
+await stop(gateway.child);
+assert.deepEqual(await complaints({ network: true }), []);
 
 console.log('shows a token where it is asked for one');
 const TOKEN = "t0ken!#$%&'*+-.^_`|~";
 const [guarded, guardedAddress] = await serve('127.0.0.1:0', '--token', TOKEN, '--token', 'b64/token==');
-await command('POST', '/url', { url: `http://${guardedAddress}/` });
-const cause = () => inPage(() => (document.getElementById('notice').hidden ? '' : document.getElementById('cause').textContent));
+await browser.open(`http://${guardedAddress}/`);
+await state('closed');
+assert.match(await cause(), /asks for a token/);
 const connectWith = async (protocol, token) => {
   await click(`[name="protocol"][value="${protocol}"]`);
   await inPage((token) => {
@@ -302,8 +330,7 @@ for (const [protocol, token] of [['envelope', TOKEN], ['mcp', TOKEN], ['mcp', 'b
   await state('open');
   await calculate('multiply', { a: 6, b: 7 });
   await result('42');
-  await click('#connect');
-  await state('closed');
+  await disconnect();
   assert.equal(await cause(), '');
 }
 const shown = await inPage(() => document.body.textContent);
@@ -324,13 +351,7 @@ for (const [protocol, token, words] of [
   assert.equal(await text('state'), 'Stopped');
   assert.equal(await text('connect'), 'Connect');
 }
-await screenshot('stopped');
-await devtools('Emulation.setDeviceMetricsOverride', { width: 360, height: 740, deviceScaleFactor: 2, mobile: true });
-assert.ok((await inPage(widest)) <= 360);
-await screenshot('stopped-phone', { phone: true });
-await screenshot('stopped-phone-dark', { phone: true, scheme: 'dark' });
-await devtools('Emulation.clearDeviceMetricsOverride', {});
-await screenshot('stopped-dark', { scheme: 'dark' });
+await look('stopped');
 // What agents cannot be shown is not tried at all.
 for (const token of ['b64/token==', 'two words', 'naïve']) {
   await connectWith('envelope', token);
@@ -341,10 +362,10 @@ for (const token of ['b64/token==', 'two words', 'naïve']) {
 await connectWith('mcp', TOKEN);
 await state('open');
 assert.equal(await cause(), '');
-await click('#connect');
-await stop(guarded, 'SIGTERM');
+await disconnect();
+await stop(guarded);
 
-await command('DELETE', '');
+await browser.close();
 clearTimeout(overdue);
-await Promise.all([stop(server, 'SIGTERM'), stop(driver, 'SIGTERM')]);
+await stop(server);
 console.log('done');

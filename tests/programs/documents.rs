@@ -1,6 +1,6 @@
 //! The messages of each source system, played to the programs that serve them.
 
-use std::net::SocketAddr;
+use std::{fs, net::SocketAddr, path::Path};
 
 use serde_json::{Value, json};
 use tokio::net::TcpStream;
@@ -111,6 +111,17 @@ async fn the_math_demo_has_agents_over_http_and_envelopes() {
     let page = program.get("/").await;
     assert_eq!((page.status(), page.get("content-type")), (200, Some("text/html; charset=utf-8")));
     assert_eq!(program.get("/mcp-ws.js").await.status(), 200);
+    let root = Path::new(env!("CARGO_MANIFEST_DIR"));
+    for (folder, at) in [("js/src", "/src"), ("examples/math/page", "/page")] {
+        for entry in fs::read_dir(root.join(folder)).unwrap() {
+            let name = entry.unwrap().file_name().into_string().unwrap();
+            if name.ends_with(".js") {
+                let module = program.get(&format!("{at}/{name}")).await;
+                let kind = module.get("content-type");
+                assert_eq!((module.status(), kind), (200, Some("text/javascript; charset=utf-8")));
+            }
+        }
+    }
 
     let agent = program.agent().await;
     let request = json!({"method": "add", "params": {"a": 5, "b": 3}});
