@@ -41,10 +41,10 @@ export class Link {
   /** How many bytes were sent that have not left yet. */
   get bufferedBytes() { return this.#socket?.bufferedAmount ?? 0; }
 
-  /** Hands everything over that has arrived, and what will. */
+  /** Hands everything over that has arrived, and what will; without a reader, keeps it. */
   read(reader) {
     this.#reader = reader;
-    while (this.#early.length && this.#reader === reader) this.#early.shift()();
+    while (reader && this.#early.length && this.#reader === reader) this.#early.shift()(reader);
   }
 
   send(text) {
@@ -76,7 +76,7 @@ export class Link {
 
   #hand(event) {
     if (this.#reader && !this.#early.length) event(this.#reader);
-    else this.#early.push(() => event(this.#reader));
+    else this.#early.push(event);
   }
 }
 

@@ -156,8 +156,8 @@ export class McpSocket extends EventTarget {
     this.#running.set(id, running);
     const answer = await this.#handle(method, params, running.signal);
     this.#running.delete(id);
-    if (running.signal.aborted) return; // nobody waits any more
-    transport.send({ jsonrpc: '2.0', id, ...answer }).catch(() => {}); // the connection is gone, and whoever asked
+    // The transport drops it where nobody waits any more; it fails where nobody is there.
+    transport.send({ jsonrpc: '2.0', id, ...answer }).catch(() => {});
   }
 
   async #handle(method, params, signal) {

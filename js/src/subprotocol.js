@@ -12,9 +12,13 @@ export function authSubprotocol(token) {
   return `mcp.auth-base64url.${base64url}`;
 }
 
-/** Lists of subprotocols to be offered one after the other, until a server accepts one; then that one alone. */
+/**
+ * Lists of subprotocols to be offered one after the other, until a server accepts one; then that one alone. A lesser one
+ * has to be accepted twice: a server that has just started may have refused the first for another reason.
+ */
 export class Offers {
   #lists;
+  #latest;
   #accepted;
   #losses = 0;
 
@@ -35,7 +39,8 @@ export class Offers {
 
   /** Notes that a server has accepted `offers`. */
   accept(offers) {
-    this.#accepted = offers;
+    if (offers === this.#lists[0] || offers === this.#latest) this.#accepted = offers;
+    this.#latest = offers;
     this.#losses = 0;
   }
 

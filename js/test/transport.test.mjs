@@ -65,15 +65,28 @@ test('without a WebSocket it says what to do', () => {
 test('offers are made one after the other, and what was accepted is remembered', async () => {
   const [made] = transport();
   const start = made.start();
-  await settle();
-  await sockets[0].lose();
-  await sockets[1].lose();
-  await sockets[2].open();
+  const all = [['mcp', RESUME], ['mcp'], []];
+  let open;
+  const offers = () => {
+    open = sockets.at(-1);
+    return sockets.splice(0).map(({ protocols }) => protocols);
+  };
+  const attempt = async () => {
+    await settle();
+    for (let refused = 0; refused < 2; refused++) await sockets.at(-1).lose();
+    await sockets.at(-1).open();
+  };
+  await attempt();
   await start;
-  assert.deepEqual(sockets.map(({ protocols }) => protocols), [['mcp', RESUME], ['mcp'], []]);
-  await sockets[2].lose();
-  await pass(1000);
-  assert.deepEqual(sockets.slice(3).map(({ protocols }) => protocols), [[]]);
+  assert.deepEqual(offers(), all);
+  for (const expected of [all, [[]]]) {
+    await open.lose();
+    made.reconnect();
+    await settle();
+    if (expected === all) await attempt();
+    else await sockets[0].open();
+    assert.deepEqual(offers(), expected);
+  }
   await made.close();
 });
 
@@ -139,10 +152,11 @@ test('a session that is gone ends what was sent, and what waits goes to the next
   assert.deepEqual(got.messages.at(-1).params.requestId, 'roots');
   const [, repeated] = next.sent;
   assert.equal(repeated.method, 'initialize');
+  await made.send(request(3));
   assert.equal(next.sent.length, 2);
   await made.send(answer('roots')); // for whom nobody waits
   await next.receive(answer(repeated.id, { serverInfo: {} }));
-  assert.deepEqual(next.sent.slice(2).map(({ method }) => method), ['notifications/initialized', 'tools/call']);
+  assert.deepEqual(next.sent.slice(2).map(({ method }) => method), ['notifications/initialized', 'tools/call', 'tools/call']);
   await next.receive(answer(2));
   assert.deepEqual(got.messages.filter(({ result }) => result).map(({ id }) => id), [0, 2]);
   await made.close();
@@ -287,6 +301,40 @@ test('what breaks the rules of the extension ends the session', async () => {
   assert.equal(socket.closed[0], 1002);
   assert.match(socket.closed[1], /^resume:/);
   assert.deepEqual([made.state, got.closed, reasons(got)], ['closed', 1, [[1, 'outcome_unknown']]]);
+});
+
+test('where no such code can be sent, the session ends with 1000', async () => {
+  class Browser extends FakeWebSocket {
+    close(code = 1000, reason) {
+      if (code !== 1000 && code < 3000) throw new Error('InvalidAccessError');
+      super.close(code, reason);
+    }
+  }
+  const [, , socket] = await started({ WebSocket: Browser });
+  await socket.receive('@hello');
+  assert.equal(socket.closed[0], 1000);
+  assert.match(socket.closed[1], /^resume:/);
+});
+
+test('what arrives together is handed over one after the other, and nothing is lost', async () => {
+  const [made] = transport();
+  const order = [];
+  made.onmessage = ({ method }) => {
+    order.push(method);
+    Promise.resolve().then(() => order.push(`${method}, later`));
+  };
+  const start = made.start();
+  await settle();
+  const [socket] = sockets;
+  [socket.readyState, socket.protocol] = [1, RESUME];
+  socket.onopen();
+  socket.onmessage({ data: session() });
+  socket.onmessage({ data: JSON.stringify(notification('a')) });
+  socket.onmessage({ data: JSON.stringify(notification('b')) });
+  await start;
+  await settle();
+  assert.deepEqual(order, ['a', 'a, later', 'b', 'b, later']);
+  await made.close();
 });
 
 test('a close code that another attempt cannot help is the last word', async () => {

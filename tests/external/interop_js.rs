@@ -12,7 +12,7 @@ use crate::node::node;
 #[tokio::test]
 #[ignore = "needs Node.js and npm"]
 async fn the_npm_package_ends_every_call_and_waits_as_it_says() {
-    let tests = ["backoff", "package", "resume", "socket", "transport"];
+    let tests = ["backoff", "model", "package", "resume", "socket", "transport"];
     let files = tests.map(|name| format!("test/{name}.test.mjs"));
     node("js", ["--test".to_owned()].into_iter().chain(files)).await;
 }

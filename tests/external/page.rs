@@ -7,7 +7,7 @@
 use crate::{node::node, process::math};
 
 #[tokio::test]
-#[ignore = "needs chromium, chromedriver and Node"]
+#[ignore = "needs chromium, chromedriver, Node.js and the packages of tests/interop/package.json"]
 async fn the_page_calculates_in_a_browser_and_comes_back_after_a_restart() {
     let deflate = cfg!(feature = "deflate").then_some("--deflate".as_ref());
     let arguments = ["page.mjs".as_ref(), math().await.as_os_str(), "serve".as_ref()];
