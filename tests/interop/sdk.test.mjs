@@ -13,7 +13,7 @@ import { ListRootsRequestSchema } from '@modelcontextprotocol/sdk/types.js';
 import { WebSocket } from 'ws';
 
 import { McpSocket, WebSocketTransport } from '../../js/mcp-ws.js';
-import { cutLine, executed, math, python, stop, supergateway } from './programs.mjs';
+import { cutLine, executed, math, python, start, stop, supergateway } from './programs.mjs';
 
 const ROOTS = { roots: [{ uri: 'file:///root', name: 'root' }] };
 const capabilities = { roots: {} };
@@ -143,15 +143,38 @@ for (const sdk of sdks) {
   });
 }
 
-async function restarted(port) {
-  const { start } = await import('./programs.mjs');
+test('the later lifecycle, without `initialize`, over a server that is started again', async () => {
+  const server = await math();
+  const { port } = new URL(server.url);
+  const transport = new WebSocketTransport(server.url, { WebSocket, reconnect: { first: 50, max: 50 } });
+  const options = { supportedProtocolVersions: ['2026-07-28', '2025-11-25'], versionNegotiation: { mode: 'auto' } };
+  const client = new Client2({ name: 'two', version: '2' }, options);
+  const methods = new Set();
+  transport.onwire = ({ message }) => methods.add(message?.method);
+  await client.connect(transport);
+  assert.equal(client.getNegotiatedProtocolVersion(), '2026-07-28');
+  const call = (a, b) => client.callTool({ name: 'add', arguments: { a, b } });
+  assert.equal((await call(5, 3)).structuredContent.result, 8);
+  await stop(server.child, 'SIGKILL');
+  const waits = call(20, 22);
+  const [child] = await restarted(port);
+  assert.equal((await waits).structuredContent.result, 42);
+  assert.ok(!methods.has('initialize'));
+  await client.close();
+  await stop(child);
+});
+
+/** The server at the same port. */
+function restarted(port) {
   return start(process.env.MATH, ['serve', '--listen', `127.0.0.1:${port}`], /^listening on (\S+)$/);
 }
 
 test('our own client against all three', async () => {
   const cases = [['math', math, 'add'], ['python', python, 'add'], ['supergateway', supergateway, 'get-sum']];
-  for (const [name, start, tool] of cases) {
-    const { url } = await started(name, start);
+  // Newer Nodes have a WebSocket of their own.
+  const sockets = [WebSocket, globalThis.WebSocket].filter(Boolean);
+  for (const [name, begin, tool, WebSocket] of cases.flatMap((one) => sockets.map((socket) => [...one, socket]))) {
+    const { url } = await started(name, begin);
     const handlers = { 'roots/list': () => ROOTS };
     const server = new McpSocket(url, { WebSocket, capabilities, handlers, heartbeat: 100 });
     server.connect();
@@ -171,7 +194,7 @@ test('our own client against all three', async () => {
   }
 });
 
-test('a token with characters that no subprotocol has, and one that is wrong', async () => {
+test('a token that is right, and one that is wrong', async () => {
   const { child, url } = await math('--token', 'plain-token');
   const answered = new McpSocket(url, { WebSocket, token: async () => 'plain-token' });
   answered.connect();
