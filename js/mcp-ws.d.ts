@@ -37,7 +37,7 @@ export interface Framing {
   encode(message: Message): object;
   /** Returns the message that was read as JSON; `undefined` for what is none. */
   decode(value: unknown): Message | undefined;
-  /** Returns what asks the server for a sign of life. */
+  /** Returns a ping. */
   ping(id: number): object;
 }
 
@@ -65,9 +65,9 @@ export interface TransportOptions {
   connectTimeout?: number;
   /** The longest time for the answer to `initialize`, in milliseconds; `Infinity` for any. Default: 60000. */
   initializeTimeout?: number;
-  /** Silence after which the server is asked for a sign of life, in milliseconds; `Infinity` for never. Default: 15000. */
+  /** Milliseconds without a message after which the server is pinged; `Infinity` for never. Default: 15000. */
   heartbeat?: number;
-  /** The longest time for that sign, in milliseconds. Default: 10000. */
+  /** Milliseconds after a ping without a message, after which the connection is lost. Default: 10000. */
   pongTimeout?: number;
 }
 

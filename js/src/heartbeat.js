@@ -1,11 +1,12 @@
 /**
- * Asks for a sign of life after so much silence. Browsers cannot send the pings of RFC 6455, so these are messages.
+ * Pings the server when nothing has arrived for some time. Browsers cannot send the pings of RFC 6455, so these are
+ * messages.
  *
  * | state | `arrived` | time passes |
  * |---|---|---|
  * | stopped | | |
- * | quiet | quiet | after `interval` asked, with a ping |
- * | asked | quiet | after `timeout` stopped, and `onDead` |
+ * | quiet | quiet | after `interval` pinged |
+ * | pinged | quiet | after `timeout` stopped, and `onDead` |
  */
 export class Heartbeat {
   #state = 'stopped';
@@ -18,11 +19,11 @@ export class Heartbeat {
 
   start() { this.#quiet(this.#options.interval); }
 
-  /** Notes that something has arrived: whatever it is, it is a sign of life. */
+  /** Notes that something has arrived; whatever it is, the server is there. */
   arrived() { if (this.#state !== 'stopped') this.#quiet(this.#options.interval); }
 
-  /** Asks at once. */
-  ask() { if (this.#state === 'quiet') this.#quiet(0); }
+  /** Pings at once. */
+  ping() { if (this.#state === 'quiet') this.#quiet(0); }
 
   stop() {
     clearTimeout(this.#timer);
@@ -32,12 +33,12 @@ export class Heartbeat {
   #quiet(interval) {
     this.stop();
     this.#state = 'quiet';
-    if (interval !== null && interval < Infinity) this.#timer = setTimeout(() => this.#asked(), interval);
+    if (interval !== null && interval < Infinity) this.#timer = setTimeout(() => this.#ping(), interval);
   }
 
-  #asked() {
+  #ping() {
     const { ping, timeout, onDead } = this.#options;
-    this.#state = 'asked';
+    this.#state = 'pinged';
     this.#timer = setTimeout(() => {
       this.stop();
       onDead();

@@ -27,7 +27,7 @@ export const mayAcceptAnother = (status) => !WHY[status] && !FULL.has(status) &&
 /**
  * Asks a server by HTTP why it does not upgrade, as far as that can be known: a browser tells a refusal no different
  * from a server that is not there. Some answers mean the same for an upgrade; others only mean that the server is
- * there, which is the last word unless it has let this client in before and may be full.
+ * there, which is final unless it has let this client in before and may be full.
  */
 export class Inquiry {
   #fetch;

@@ -95,7 +95,7 @@ export class WebSocketTransport {
       message: (text, isBinary) => this.#onText(text, isBinary),
       became: (state, end) => this.#became(state, end),
       giveUp: () => (this.#handshake.onLost() ? 'the connection is lost whenever the server is to initialize' : undefined),
-      online: () => this.#heartbeat.ask(),
+      online: () => this.#heartbeat.ping(),
     });
     this.#heartbeat = new Heartbeat({
       interval: heartbeat,

@@ -119,7 +119,7 @@ test('closing ends every call, and nothing comes after it', async () => {
   assert.equal((await unsent).reason, 'not_sent');
 });
 
-test('some close codes are the last word', async () => {
+test('some close codes are final', async () => {
   for (const code of Object.keys(CLOSE_CODES).map(Number)) {
     sockets.length = 0;
     const [mcp, socket, events] = await opened();
@@ -300,7 +300,7 @@ test('a token may be the first message, which nobody is shown', async () => {
   assert.deepEqual([wrong.state, seen.at(-1).reason, seen.at(-1).retryIn], ['closed', 'Authentication failed', null]);
 });
 
-test('a refused initialize is the last word, unless the server only stops', async () => {
+test('a refused initialize is final, unless the server only stops', async () => {
   const refuse = async (socket, error) => {
     await socket.open();
     await socket.receive({ jsonrpc: '2.0', id: socket.sent[0].id, error });
@@ -322,7 +322,7 @@ test('a refused initialize is the last word, unless the server only stops', asyn
   other.close();
 });
 
-test('what the browser does not accept is the last word', async () => {
+test('what the browser does not accept is final', async () => {
   class Picky {
     constructor() {
       throw new SyntaxError("The subprotocol 'a b' is invalid");

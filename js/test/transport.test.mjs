@@ -337,7 +337,7 @@ test('what arrives together is handed over one after the other, and nothing is l
   await made.close();
 });
 
-test('a close code that another attempt cannot help is the last word', async () => {
+test('a close code that another attempt cannot help is final', async () => {
   for (const code of [1000, 1002, 1003, 1007, 1008, 1010, 4401, 4403, 4409]) {
     sockets.length = 0;
     const [made, got, socket] = await started();
