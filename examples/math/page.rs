@@ -28,6 +28,7 @@ const FILES: &[(&str, &str, &str)] = files! {
     "/page/icon.svg": SVG = "page/icon.svg",
     "/page/main.js": JS = "page/main.js",
     "/page/page.css": CSS = "page/page.css",
+    "/page/requests.js": JS = "page/requests.js",
     "/page/result.js": JS = "page/result.js",
     "/page/schema-form.js": JS = "page/schema-form.js",
     "/page/traffic.js": JS = "page/traffic.js",

@@ -9,6 +9,7 @@ import { mkdirSync, writeFileSync } from 'node:fs';
 
 import { Browser, ENTER, RIGHT, TAB } from './browser.mjs';
 import { start, stop, supergateway } from './programs.mjs';
+import { survey } from './survey.mjs';
 
 const words = process.argv.slice(2);
 const screenshots = words[0] === '--screenshots' ? words.splice(0, 2)[1] : undefined;
@@ -46,8 +47,8 @@ const choose = async (name) => {
   await click(`#list [data-name="${name}"]`);
 };
 
-/** Fills the form that is shown, and sends it. */
-async function submit(values) {
+/** Fills the form that is shown. */
+async function fill(values) {
   await inPage((values) => {
     for (const [name, value] of Object.entries(values)) {
       const control = document.getElementById(`argument-${name}`);
@@ -55,6 +56,10 @@ async function submit(values) {
       control.dispatchEvent(new Event('input', { bubbles: true }));
     }
   }, values);
+}
+
+async function submit(values) {
+  await fill(values);
   await click('#run');
 }
 
@@ -310,6 +315,59 @@ await click('#tab-log');
 await disconnect();
 await stop(gateway.child);
 assert.deepEqual(await complaints({ network: true }), []);
+
+console.log('has a control for each kind of argument, and asks what the server asks');
+const surveyed = await survey();
+await inPage((url) => { document.getElementById('address').value = url; }, surveyed.url);
+await click('#connect');
+await state('open');
+await choose('survey');
+const kinds = () => [...document.querySelectorAll('#call .argument')].map((one) => {
+  const control = one.querySelector('input, select, textarea');
+  return [control.name, control.type, control.required];
+});
+assert.deepEqual(await inPage(kinds), [
+  ['name', 'text', true], ['day', 'date', false], ['age', 'number', true], ['height', 'number', false],
+  ['agrees', 'select-one', true], ['newsletter', 'select-one', false], ['color', 'select-one', true],
+  ['size', 'select-one', true], ['nickname', 'text', false], ['tags', 'textarea', true], ['address', 'textarea', false],
+  ['anything', 'textarea', false],
+]);
+const given = { name: 'Ada', day: '2026-11-29', age: 36, agrees: '0', color: '1', size: '1', tags: '["one"]', address: '{"city":"London"}' };
+for (const [name, value] of [['name', ''], ['age', '1.5'], ['age', '200'], ['agrees', ''], ['tags', '{}'], ['address', '[]'], ['anything', '{']]) {
+  await fill({ ...given, anything: '', [name]: value });
+  assert.equal(await inPage(() => document.getElementById('call').checkValidity()), false, `${name}: ${value}`);
+}
+await look('survey');
+await submit({ ...given, anything: '' });
+const dialog = (title) => until(title, () => document.querySelector('dialog h2')?.textContent, (text) => text === title);
+await dialog('The server asks');
+await look('elicitation');
+await inPage(() => {
+  document.getElementById('elicited-sure').value = '0';
+  document.querySelector('dialog button[value="accept"]').click();
+});
+await dialog('The server samples a model');
+await inPage(() => {
+  document.getElementById('reply').value = 'Hello';
+  document.querySelector('dialog button[value="accept"]').click();
+});
+await result(/./);
+const answered = JSON.parse(await inPage(() => document.querySelector('#result pre').textContent));
+assert.deepEqual(answered[0], {
+  name: 'Ada', day: '2026-11-29', age: 36, height: 1.8, agrees: true, newsletter: true, color: 'green', size: 2,
+  tags: ['one'], address: { city: 'London' },
+});
+assert.deepEqual(answered[1], { action: 'accept', content: { sure: true } });
+assert.equal(answered[2].content.text, 'Hello');
+await click('#run');
+await dialog('The server asks');
+await press('\ue00c'); // Escape
+await dialog('The server samples a model');
+await inPage(() => document.querySelector('dialog button[value="decline"]').click());
+await until('another answer', () => document.querySelector('#result pre')?.textContent.includes('"action": "cancel"'), Boolean);
+await disconnect();
+surveyed.server.close();
+assert.deepEqual(await complaints(), []);
 
 console.log('shows a token where it is asked for one');
 const TOKEN = "t0ken!#$%&'*+-.^_`|~";

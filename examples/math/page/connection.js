@@ -3,6 +3,7 @@
 import { McpSocket, envelope, isSubprotocol } from '../mcp-ws.js';
 import { agentUrl } from './agent.js';
 import { $ } from './dom.js';
+import { capabilities, handlers as answers } from './requests.js';
 import { showMessage, showNotification, showState } from './traffic.js';
 
 const chosen = (name) => document.querySelector(`input[name="${name}"]:checked`).value;
@@ -39,7 +40,9 @@ function connect() {
   const fetch = new URL(address).host === location.host ? undefined : null;
   socket = byAgent()
     ? new McpSocket(agentUrl, { framing: envelope, token })
-    : new McpSocket(inBand ? at('ws') : address, { token, inBand, clientInfo, fetch, deadline: 300_000 });
+    : new McpSocket(inBand ? at('ws') : address, {
+      token, inBand, clientInfo, fetch, capabilities, handlers: answers, deadline: 300_000,
+    });
   socket.addEventListener('state', onState);
   socket.addEventListener('message', showMessage);
   socket.addEventListener('notification', (event) => {
