@@ -91,6 +91,7 @@ mod handshake;
 pub mod layer;
 pub mod link;
 pub mod message;
+pub mod relay;
 mod role;
 mod rpc_code;
 #[cfg(feature = "server")]
@@ -101,6 +102,7 @@ mod time;
 mod tls;
 pub mod transport;
 mod warn_limit;
+mod wire;
 
 pub use catch_panic::CatchPanic;
 #[cfg(feature = "client")]

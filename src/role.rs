@@ -1,18 +1,23 @@
 //! [`McpRole`]: what both MCP roles have in common.
 
 use rmcp::{
-    RoleClient, RoleServer,
+    ErrorData, RoleClient, RoleServer,
     model::{
-        ClientNotification, GetExtensions, InitializeResult, NotificationMetaObject, ProgressToken,
-        RequestId, ServerNotification, ServerResult,
+        ClientNotification, ClientRequest, ClientResult, CustomRequest, CustomResult,
+        GetExtensions, InitializeResult, NotificationMetaObject, ProgressToken, RequestId,
+        ServerNotification, ServerRequest, ServerResult,
     },
     service::ServiceRole,
 };
+use serde_json::Value;
 
-use crate::decode::{method::Method, peer::Peer};
+use crate::{decode::method::Method, wire::Wire};
 
-/// MCP role, [`RoleClient`] or [`RoleServer`], with what its messages are decoded by.
-pub trait McpRole: ServiceRole + Peer {
+/// MCP role, with what its messages are decoded by.
+///
+/// [`RoleClient`] and [`RoleServer`] have rmcp's types; `relay::Client` and
+/// `relay::Server` keep messages as they come.
+pub trait McpRole: ServiceRole + Wire {
     /// Returns the method of a request that this role sends.
     fn method_of(request: &Self::Req) -> Method;
 
@@ -27,6 +32,12 @@ pub trait McpRole: ServiceRole + Peer {
     /// Returns `true` if the peer says here that it is initialized.
     #[doc(hidden)]
     fn is_initialized_by_peer(notification: &Self::PeerNot) -> bool;
+
+    /// Returns the error in an answer of the peer that is kept as it came.
+    #[doc(hidden)]
+    fn error_of_peer(_: &Self::PeerResp) -> Option<ErrorData> {
+        None
+    }
 
     /// Returns the peer's answer to `initialize`, if this is it.
     #[doc(hidden)]
@@ -55,6 +66,21 @@ pub trait McpRole: ServiceRole + Peer {
     /// Sets the subscription id to `id`, if `result` is that of a subscription.
     #[doc(hidden)]
     fn subscribed(result: &mut Self::Resp, id: &RequestId);
+
+    /// Returns the token in a request with the method `authenticate`; `None` for any other.
+    #[doc(hidden)]
+    fn authenticate(request: &Self::PeerReq) -> Option<Option<String>>;
+
+    /// Returns `value` as the result of a request.
+    #[doc(hidden)]
+    fn custom_result(value: Value) -> Self::Resp;
+}
+
+/// Returns the token in a custom request, if its method is `authenticate`.
+fn token_of(request: &CustomRequest) -> Option<Option<String>> {
+    let is_it = request.method == "authenticate";
+    let token = || request.params.as_ref()?.get("token")?.as_str().map(str::to_owned);
+    is_it.then(token)
 }
 
 macro_rules! cancelled {
@@ -120,6 +146,17 @@ impl McpRole for RoleClient {
     }
 
     fn subscribed(_: &mut Self::Resp, _: &RequestId) {}
+
+    fn authenticate(request: &ServerRequest) -> Option<Option<String>> {
+        match request {
+            ServerRequest::CustomRequest(custom) => token_of(custom),
+            _ => None,
+        }
+    }
+
+    fn custom_result(value: Value) -> ClientResult {
+        ClientResult::CustomResult(CustomResult(value))
+    }
 }
 
 impl McpRole for RoleServer {
@@ -153,5 +190,16 @@ impl McpRole for RoleServer {
         if let ServerResult::SubscriptionsListenResult(result) = result {
             result.meta.set_subscription_id(id.clone());
         }
+    }
+
+    fn authenticate(request: &ClientRequest) -> Option<Option<String>> {
+        match request {
+            ClientRequest::CustomRequest(custom) => token_of(custom),
+            _ => None,
+        }
+    }
+
+    fn custom_result(value: Value) -> ServerResult {
+        ServerResult::CustomResult(CustomResult(value))
     }
 }

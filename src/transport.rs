@@ -41,6 +41,7 @@ use std::{
 
 use futures::{Sink, SinkExt, Stream, StreamExt};
 use rmcp::{
+    ErrorData,
     model::{Extensions, JsonRpcMessage},
     service::{RxJsonRpcMessage, ServiceRole, TxJsonRpcMessage},
     transport::Transport,
@@ -118,6 +119,12 @@ impl UnansweredRequests {
         if self.awaited.load(SeqCst) {
             self.changed.notify_one();
         }
+    }
+
+    /// Returns `true` if there is none.
+    #[cfg(feature = "server")]
+    pub(crate) fn is_none(&self) -> bool {
+        self.answers.load(SeqCst) == 0
     }
 
     /// Resolves when there are no more of them than `rest` says.
@@ -213,6 +220,27 @@ impl<R: McpRole> WebSocketTransport<R> {
         if let Some(unanswered) = &self.unanswered {
             unanswered.set(self.stack.in_flight().1);
         }
+    }
+
+    /// Returns the number of this side's requests that are in flight.
+    pub(crate) fn pending(&self) -> usize {
+        self.stack.in_flight().0
+    }
+
+    /// Answers each request of the peer that is in flight with `error`.
+    pub(crate) fn answer_all(&mut self, error: &ErrorData) {
+        self.stack.answer_all(error);
+        self.count_unanswered();
+    }
+
+    /// Returns `true` if there is no link at present, or it is unknown who is at its other end.
+    pub(crate) fn is_detained(&self) -> bool {
+        self.shared.is_detained()
+    }
+
+    /// Sets the reason that closing gives to the peer.
+    pub(crate) fn set_close_reason(&self, reason: CloseReason) {
+        self.shared.close_with(reason);
     }
 
     /// Has `interceptor` answer some requests of the peer before the service sees them.
@@ -368,6 +396,13 @@ pub struct SinkStream<R: McpRole> {
     transport: WebSocketTransport<R>,
 }
 
+impl<R: McpRole> SinkStream<R> {
+    /// Returns the transport.
+    pub(crate) fn transport(&mut self) -> &mut WebSocketTransport<R> {
+        &mut self.transport
+    }
+}
+
 impl<R: McpRole> Stream for SinkStream<R> {
     type Item = RxJsonRpcMessage<R>;
 
@@ -384,8 +419,11 @@ impl<R: McpRole> Sink<TxJsonRpcMessage<R>> for SinkStream<R> {
     }
 
     fn start_send(mut self: Pin<&mut Self>, item: TxJsonRpcMessage<R>) -> Result<(), Error> {
-        self.transport.receiver.poll_again();
-        self.transport.stack.start_send_unpin(item)
+        let transport = &mut self.transport;
+        transport.receiver.poll_again();
+        let sent = transport.stack.start_send_unpin(item);
+        transport.count_unanswered();
+        sent
     }
 
     fn poll_flush(mut self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<Result<(), Error>> {

@@ -66,7 +66,7 @@ impl Malformed {
     }
 
     /// Finds the fault of input that did not decode.
-    pub(super) fn of(bytes: &[u8]) -> Self {
+    pub(crate) fn of(bytes: &[u8]) -> Self {
         let text = String::from_utf8_lossy(bytes);
         let outline = Outline::of(&text);
         let error = match (not_json(bytes), &outline) {

@@ -11,11 +11,10 @@ use serde::{
     de::{Error, MapAccess, Visitor},
 };
 
-use super::{PendingMethods, method::Method, notification::Notice, strict::Object};
-use crate::role::McpRole;
+use super::{PendingMethods, method::Method, notification::Notice, peer::Peer, strict::Object};
 
 /// The message, or `None` when rmcp's own `Deserialize` has to judge it.
-pub(super) fn usual<R: McpRole>(
+pub(super) fn usual<R: Peer>(
     text: &str,
     calls: &dyn PendingMethods,
 ) -> Option<RxJsonRpcMessage<R>> {
@@ -28,7 +27,7 @@ pub(super) fn usual<R: McpRole>(
 
 /// Reads a message into its place. As a value it would be moved at every step of the way out, and
 /// it is half a kilobyte.
-struct Message<'a, R: McpRole> {
+struct Message<'a, R: Peer> {
     calls: &'a dyn PendingMethods,
     message: &'a mut Option<RxJsonRpcMessage<R>>,
 }
@@ -36,7 +35,7 @@ struct Message<'a, R: McpRole> {
 /// Stands for an id that is not known yet.
 const NO_ID: RequestId = RequestId::Number(0);
 
-impl<'de, R: McpRole> Visitor<'de> for Message<'_, R> {
+impl<'de, R: Peer> Visitor<'de> for Message<'_, R> {
     type Value = ();
 
     fn expecting(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {

@@ -18,6 +18,7 @@ mod request;
 mod result;
 pub(crate) mod size;
 mod strict;
+pub(crate) mod typed;
 
 use rmcp::{ErrorData, model::RequestId, service::RxJsonRpcMessage};
 
@@ -77,30 +78,7 @@ pub fn decode<R: McpRole>(
     bytes: &[u8],
     calls: &dyn PendingMethods,
 ) -> Result<RxJsonRpcMessage<R>, Malformed> {
-    let bytes = json::without_bom(bytes);
-    // Checked once: serde_json would check each string anew.
-    let Ok(text) = str::from_utf8(bytes) else { return Err(Malformed::of(bytes)) };
-    if json::has_reserved_name(bytes) {
-        return Err(Malformed::refused(bytes, reserved_name()));
-    }
-    let message = match message::usual::<R>(text, calls) {
-        Some(message) => message,
-        None => match calls.refuses_buffering() {
-            Some(error) => return Err(Malformed::refused(bytes, error)),
-            None => serde_json::from_str(text).map_err(|_| Malformed::of(bytes))?,
-        },
-    };
-    if *json::KEEPS_ALL_NUMBERS
-        && let Some(fault) = json::fault(text)
-    {
-        return Err(Malformed::refused(bytes, ErrorData::invalid_request(fault, None)));
-    }
-    Ok(message)
-}
-
-/// Builds the error for a name that [`json::has_reserved_name`] finds.
-pub(crate) fn reserved_name() -> ErrorData {
-    ErrorData::invalid_request(json::RESERVED_NAME, None)
+    R::decode(bytes, calls)
 }
 
 #[cfg(test)]
@@ -108,7 +86,7 @@ mod tests {
     use rmcp::{RoleClient, RoleServer, model::ErrorCode};
     use serde_json::json;
 
-    use super::*;
+    use super::{peer::Peer, *};
 
     struct Call(Method);
 
@@ -118,7 +96,7 @@ mod tests {
         }
     }
 
-    fn is_usual<R: McpRole>(text: &str, calls: &dyn PendingMethods) -> bool {
+    fn is_usual<R: Peer>(text: &str, calls: &dyn PendingMethods) -> bool {
         message::usual::<R>(text, calls).is_some()
     }
 

@@ -15,8 +15,7 @@ use super::strict::Object;
 
 /// The notifications that are decoded here.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-#[expect(unnameable_types, reason = "a hook of the sealed role takes it")]
-pub enum Notice {
+pub(crate) enum Notice {
     Cancelled,
     Progress,
     Initialized,

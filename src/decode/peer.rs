@@ -13,8 +13,7 @@ use super::{
 ///
 /// The functions that take a map decode the value of the member whose key was just read. They fail
 /// where rmcp's own `Deserialize` has to decide on the message.
-#[expect(unnameable_types, reason = "seals McpRole")]
-pub trait Peer: ServiceRole {
+pub(crate) trait Peer: ServiceRole {
     /// Decodes the `params` of a request.
     fn request<'de, A: MapAccess<'de>>(
         method: Method,

@@ -47,6 +47,11 @@ pub(crate) struct DecodedSize {
 }
 
 impl DecodedSize {
+    /// Returns the size of a message that stays a text of so many bytes.
+    pub(crate) fn of_text(size: usize) -> Self {
+        Self { usual: size, buffered: size }
+    }
+
     /// Returns `true` if the message, whose JSON has `json_len` bytes, may take far less. Then
     /// [`count_decoded_size`] is worth its time where that matters.
     pub(crate) fn is_rough(&self, json_len: usize) -> bool {

@@ -14,6 +14,7 @@ use crate::{
     decode::{
         self, PendingMethods,
         json::{Raw, Reader, has_reserved_name, not_json, without_bom},
+        typed::reserved_name,
     },
     encode,
     error::MessageError,
@@ -166,7 +167,7 @@ impl Object {
 pub(super) fn read<'a, T: Members<'a>>(text: &'a str) -> (T, Shape, Option<ErrorData>) {
     let (members, shape) = T::read(text);
     let error = if has_reserved_name(text.as_bytes()) {
-        Some(decode::reserved_name())
+        Some(reserved_name())
     } else if let Some(error) = not_json(text.as_bytes()) {
         Some(ErrorData::parse_error(error, None))
     } else {

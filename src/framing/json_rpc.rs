@@ -16,8 +16,7 @@ use super::{
 };
 use crate::{
     close::{CloseCode, CloseReason},
-    decode::{self, PendingMethods, malformed::Malformed},
-    encode,
+    decode::{PendingMethods, malformed::Malformed},
     error::MessageError,
     message::{Message, Text},
     role::McpRole,
@@ -69,15 +68,13 @@ impl JsonRpc {
 
 impl<R: McpRole> Framing<R> for JsonRpc {
     fn encode(&mut self, message: &TxJsonRpcMessage<R>) -> Result<Option<Message>, MessageError> {
-        match encode::encode::<R>(message) {
-            Ok(mut json) => {
-                if let Some(session_id) = &self.session_id {
-                    session_id.write::<R>(message, &mut json);
-                }
-                Ok(Some(Message::Text(Text::from_validated(json.into()))))
-            }
-            Err(error) => Err(MessageError::Encode(error.into())),
+        let mut json = R::encode(message).map_err(|error| MessageError::Encode(error.into()))?;
+        if let Some(session_id) = &self.session_id {
+            let mut with_id = Vec::from(json);
+            session_id.write::<R>(message, &mut with_id);
+            json = with_id.into();
         }
+        Ok(Some(Message::Text(Text::from_validated(json))))
     }
 
     fn decode(
@@ -86,9 +83,9 @@ impl<R: McpRole> Framing<R> for JsonRpc {
         calls: &dyn PendingMethods,
     ) -> Result<Option<RxJsonRpcMessage<R>>, DecodeError> {
         let decoded = match &message {
-            Message::Text(text) => decode::decode::<R>(text.as_bytes(), calls),
+            Message::Text(text) => R::decode_shared(text.shared(), calls),
             Message::Binary(bytes) if self.binary == BinaryPolicy::Accept => {
-                decode::decode::<R>(bytes, calls)
+                R::decode_shared(bytes, calls)
             }
             Message::Binary(_) => return Err(no_binary()),
             _ => return Ok(None),

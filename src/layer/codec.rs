@@ -267,7 +267,10 @@ impl<R: McpRole, F: Framing<R>> Codec<R, F> {
     ) -> Result<Option<RxJsonRpcMessage<R>>, CloseReason> {
         let limit = if R::IS_CLIENT { DEFAULT_DECODED_SIZE_OF_CLIENT } else { 32 << 20 };
         let limit = self.config.max_decoded_size.unwrap_or(limit);
-        let estimate = estimate_decoded_size(json_of(&message), limit);
+        let estimate = match R::IS_TEXT {
+            true => DecodedSize::of_text(message.len()),
+            false => estimate_decoded_size(json_of(&message), limit),
+        };
         let DecodedSize { usual, buffered } = estimate;
         let number = self.last.number + 1;
         self.last = LastDecoded { number, size: message.len(), decoded_size: usual };

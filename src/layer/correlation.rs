@@ -94,7 +94,8 @@ pub use crate::rpc_code::{TIMED_OUT, UNAVAILABLE};
 
 use futures::{Sink, Stream};
 use rmcp::{
-    model::Extensions,
+    ErrorData,
+    model::{Extensions, JsonRpcMessage},
     service::{RxJsonRpcMessage, ServiceRole, TxJsonRpcMessage},
 };
 
@@ -176,6 +177,15 @@ impl<R: McpRole, F: Framing<R>> Correlation<R, F> {
     #[must_use]
     pub fn in_flight(&self) -> (usize, usize) {
         (self.pending.len() + self.waiting.len(), self.inbound.len())
+    }
+
+    /// Answers each request of the peer that is in flight with `error`.
+    pub(crate) fn answer_all(&mut self, error: &ErrorData) {
+        for id in self.inbound.in_flight() {
+            if let Err(error) = self.send(JsonRpcMessage::error(error.clone(), Some(id))) {
+                tracing::debug!(%error, "answer not sent");
+            }
+        }
     }
 
     /// Makes the layer outlive a peer that restarts, if the links below do. It reports that to

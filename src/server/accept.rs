@@ -30,7 +30,6 @@ use super::{
         response::{HttpResponse, close_connection_after, close_unread, too_large},
         write_timeout::WriteTimeout,
     },
-    role::HostedRole,
 };
 use crate::{
     close::CloseCode,
@@ -93,7 +92,7 @@ impl<R: McpRole, S> Accept<R, S> {
 
 impl<R, S> IntoFuture for Accept<R, S>
 where
-    R: HostedRole,
+    R: McpRole,
     S: AsyncRead + AsyncWrite + Unpin + Send + 'static,
 {
     type Output = Result<WebSocketTransport<R>, Error>;

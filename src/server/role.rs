@@ -4,13 +4,12 @@ use std::{borrow::Cow, fmt};
 
 use rmcp::{
     RoleClient, RoleServer, Service,
-    model::{ClientRequest, ClientResult, CustomResult, ServerRequest, ServerResult},
+    model::{ClientRequest, ServerRequest},
     service::{
         ClientInitializeError, ProgressNotificationToken, RunningService, ServerInitializeError,
         ServiceRole,
     },
 };
-use serde_json::Value;
 use tokio_util::sync::CancellationToken;
 
 use crate::{role::McpRole, transport::WebSocketTransport};
@@ -37,17 +36,9 @@ pub trait HostedRole:
         rmcp::service::serve_directly_with_ct(service, transport, None, token)
     }
 
-    /// Returns the parameters of a request with the method `authenticate`; `None` for any other.
-    #[doc(hidden)]
-    fn authenticate(request: &Self::PeerReq) -> Option<Option<&Value>>;
-
     /// Returns `true` if the request is answered only when its sender or the server ends it.
     #[doc(hidden)]
     fn is_open_ended(request: &Self::PeerReq) -> bool;
-
-    /// Returns `value` as the result of a request.
-    #[doc(hidden)]
-    fn custom_result(value: Value) -> Self::Resp;
 
     /// Returns the text of `error` without quotes of the peer, which may hold a token.
     #[doc(hidden)]
@@ -63,21 +54,8 @@ impl HostedRole for RoleServer {
         rmcp::service::serve_server_with_ct(service, transport, token)
     }
 
-    fn authenticate(request: &ClientRequest) -> Option<Option<&Value>> {
-        match request {
-            ClientRequest::CustomRequest(custom) if custom.method == "authenticate" => {
-                Some(custom.params.as_ref())
-            }
-            _ => None,
-        }
-    }
-
     fn is_open_ended(request: &ClientRequest) -> bool {
         matches!(request, ClientRequest::SubscriptionsListenRequest(_))
-    }
-
-    fn custom_result(value: Value) -> ServerResult {
-        ServerResult::CustomResult(CustomResult(value))
     }
 
     fn explain(error: &ServerInitializeError) -> Cow<'static, str> {
@@ -102,21 +80,8 @@ impl HostedRole for RoleClient {
         rmcp::service::serve_client_with_ct(service, transport, token)
     }
 
-    fn authenticate(request: &ServerRequest) -> Option<Option<&Value>> {
-        match request {
-            ServerRequest::CustomRequest(custom) if custom.method == "authenticate" => {
-                Some(custom.params.as_ref())
-            }
-            _ => None,
-        }
-    }
-
     fn is_open_ended(_: &ServerRequest) -> bool {
         false
-    }
-
-    fn custom_result(value: Value) -> ClientResult {
-        ClientResult::CustomResult(CustomResult(value))
     }
 
     fn explain(error: &ClientInitializeError) -> Cow<'static, str> {

@@ -138,6 +138,13 @@ impl<R: McpRole> Inbound<R> {
         self.ids.is_empty()
     }
 
+    /// Returns the ids of the requests in flight, in the order in which they came.
+    pub(super) fn in_flight(&self) -> Vec<RequestId> {
+        let mut ids: Vec<_> = self.ids.iter().map(|(id, call)| (call.number, id.clone())).collect();
+        ids.sort_unstable_by_key(|(number, _)| *number);
+        ids.into_iter().map(|(_, id)| id).collect()
+    }
+
     /// Returns `true` if the request that the layers above know by this id is in flight.
     pub(super) fn contains(&self, id: &RequestId) -> bool {
         self.ids.contains_key(id)
@@ -290,6 +297,10 @@ impl<R: McpRole> Inbound<R> {
                 attach_extensions(extensions, &self.extensions, slot);
             }
             _ => return Some(message),
+        }
+        // A relay keeps the order, and reads on only when it has passed each message on.
+        if R::IS_TEXT {
+            return Some(message);
         }
         if !self.backlog.precedes(&message)
             && may_be_handled::<R>(&mut message, &self.slots, config, link, cx)

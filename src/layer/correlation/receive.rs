@@ -67,30 +67,20 @@ impl<R: McpRole, F: Framing<R>> Correlation<R, F> {
                 accepted
             }
             JsonRpcMessage::Response(response) => {
-                let Some((id, call)) = self.end_answered(Some(&response.id)) else { return false };
+                if let Some(error) = R::error_of_peer(&response.result) {
+                    return self.accept_error(&mut response.id, &error);
+                }
+                let Some(call) = self.end_answered(&mut response.id) else { return false };
                 self.note_room(&call);
                 self.note_executed(&call);
-                self.on_response(&id, Ok(R::initialize_result(&response.result)))
+                self.on_response(&response.id, Ok(R::initialize_result(&response.result)))
             }
             JsonRpcMessage::Error(error) => {
-                if error.id.is_none() {
-                    error.id = self.find_unnamed();
-                    if error.id.is_none() {
-                        self.on_unmatched(&error.error);
-                        return false;
-                    }
-                }
-                if self.retry_refused(error) {
+                let Some(id) = error.id.take().or_else(|| self.find_unnamed()) else {
+                    self.on_unmatched(&error.error);
                     return false;
-                }
-                let Some((id, call)) = self.end_answered(error.id.as_ref()) else { return false };
-                if !is_too_many(&error.error) {
-                    self.note_room(&call);
-                }
-                if !is_refusal(&error.error) {
-                    self.note_executed(&call);
-                }
-                self.on_response(&id, Err(&error.error))
+                };
+                self.accept_error(error.id.insert(id), &error.error)
             }
             JsonRpcMessage::Notification(notification) => {
                 if R::is_initialized_by_peer(&notification.notification)
@@ -117,6 +107,21 @@ impl<R: McpRole, F: Framing<R>> Correlation<R, F> {
         }
     }
 
+    /// Returns `true` if `error`, which answers the request with this id, is for the service above.
+    fn accept_error(&mut self, id: &mut RequestId, error: &ErrorData) -> bool {
+        if self.retry_refused(id, error) {
+            return false;
+        }
+        let Some(call) = self.end_answered(id) else { return false };
+        if !is_too_many(error) {
+            self.note_room(&call);
+        }
+        if !is_refusal(error) {
+            self.note_executed(&call);
+        }
+        self.on_response(id, Err(error))
+    }
+
     /// Answers the requests of the peer whose handlers have panicked, where nobody has in time.
     pub(super) fn answer_panicked(&mut self, cx: &mut Context<'_>) {
         while let Poll::Ready(id) = self.inbound.poll_panicked(cx) {
@@ -132,16 +137,17 @@ impl<R: McpRole, F: Framing<R>> Correlation<R, F> {
         self.pending.method(id) == Some(Method::SubscriptionsListen)
     }
 
-    /// Ends the request in flight that `id` answers, and returns it with its own id.
-    fn end_answered(&mut self, id: Option<&RequestId>) -> Option<(RequestId, Call)> {
-        let known = id.and_then(|id| self.pending.remove(id));
+    /// Ends the request in flight that `id` answers, and changes `id` to its own.
+    fn end_answered(&mut self, id: &mut RequestId) -> Option<Call> {
+        let known = self.pending.remove(id);
         if known.is_none() {
             self.stats.record_orphan();
-            tracing::debug!(?id, "response to no request in flight");
+            tracing::debug!(%id, "response to no request in flight");
         }
-        let (id, call) = known?;
+        let (own, call) = known?;
+        *id = own;
         self.read_progress.note_answered(&call);
-        Some((id, call))
+        Some(call)
     }
 
     /// Records that the peer, in case it has too many requests, has one less. A ping says nothing

@@ -68,13 +68,16 @@ pub(super) struct Reinit {
 #[derive(Debug)]
 enum Phase {
     Uninitialized { attempts: u32 },
-    Initialized(Box<InitializeResult>),
-    Repeating { agreed: Box<InitializeResult>, timer: Option<Pin<Box<Sleep>>> },
+    Initialized(Agreed),
+    Repeating { agreed: Agreed, timer: Option<Pin<Box<Sleep>>> },
     PeerInitialized,
     AwaitingPeer,
     Verifying { was_initialized: bool, said: Said },
     Failed(Error),
 }
+
+/// Answer of the peer to `initialize`; `None` if a relay has passed on one that rmcp does not know.
+type Agreed = Option<Box<InitializeResult>>;
 
 /// Messages so far of a peer that is being verified.
 #[derive(Debug)]
@@ -91,7 +94,7 @@ impl Phase {
     const NEW: Self = Self::Uninitialized { attempts: 0 };
 
     /// Awaits the answer to a repeated `initialize`, over the present link.
-    fn repeating(agreed: Box<InitializeResult>) -> Self {
+    fn repeating(agreed: Agreed) -> Self {
         Self::Repeating { agreed, timer: Some(Box::pin(sleep(ANSWER_TIMEOUT))) }
     }
 }
@@ -300,7 +303,7 @@ impl Reinit {
             Phase::Repeating { agreed, .. } => agreed,
             former => {
                 self.phase = match (result, former) {
-                    (Ok(Some(answer)), _) => Phase::Initialized(Box::new(answer.clone())),
+                    (Ok(answer), _) => Phase::Initialized(answer.cloned().map(Box::new)),
                     (_, Phase::Uninitialized { attempts }) => Phase::Uninitialized { attempts },
                     _ => Phase::NEW,
                 };
@@ -310,13 +313,13 @@ impl Reinit {
         };
         match result {
             Ok(answer) => {
-                let changed = answer.filter(|answer| *agreed != **answer);
+                let changed = answer.filter(|answer| agreed.as_deref() != Some(*answer));
                 if let Some(answer) = changed {
                     warn_of_change(answer);
                 }
                 self.events
                     .announce_back(|| Event::Restarted { changed: changed.cloned().map(Box::new) });
-                self.phase = Phase::Initialized(answer.cloned().map_or(agreed, Box::new));
+                self.phase = Phase::Initialized(answer.cloned().map(Box::new).or(agreed));
                 if let Some(initialized) = &self.initialized {
                     link.send_first(codec.reencode(initialized));
                 }

@@ -3,7 +3,7 @@
 
 use rmcp::{
     ErrorData,
-    model::{JsonRpcError, JsonRpcMessage, RequestId},
+    model::{JsonRpcMessage, RequestId},
     service::RxJsonRpcMessage,
 };
 use serde_json::json;
@@ -48,15 +48,14 @@ fn is_too_large(cause: &Error) -> bool {
 }
 
 impl<R: McpRole, F: Framing<R>> Correlation<R, F> {
-    /// Sends a request again, at its time, that `error` refuses without its having been executed.
-    /// Returns `false` if the refusal is to be passed up.
-    pub(super) fn retry_refused(&mut self, error: &JsonRpcError) -> bool {
+    /// Sends the request with this id again, at its time, if `error` refuses it without its having
+    /// been executed. Returns `false` if the refusal is to be passed up.
+    pub(super) fn retry_refused(&mut self, id: &RequestId, error: &ErrorData) -> bool {
         if !self.config.retry_refused {
             return false;
         }
-        let Some(reason) = reason(&error.error) else { return false };
-        let id = error.id.as_ref().and_then(|id| self.pending.answered_by(id));
-        let Some(id) = id else { return false };
+        let Some(reason) = reason(error) else { return false };
+        let Some(id) = self.pending.answered_by(id) else { return false };
         if self.reinit.as_ref().is_some_and(|reinit| reinit.is_repeating(&id)) {
             // Repeated on the next connection as well, which is requested in a while.
             return true;

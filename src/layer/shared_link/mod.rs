@@ -347,6 +347,11 @@ impl SharedLink {
         requests >= self.inner.queue_bytes / REQUEST && self.inner.is_detained()
     }
 
+    /// Returns `true` if what is queued stays there until another link comes, or its peer is known.
+    pub(crate) fn is_detained(&self) -> bool {
+        self.inner.is_detained()
+    }
+
     /// Returns `true` if nothing can be written before more is read. A write has failed, there is
     /// no link, or it is unknown who is at its other end.
     pub(super) fn is_stuck(&self) -> bool {

@@ -12,6 +12,7 @@ use crate::{
     event::ConnectionEvents,
     layer::resume,
     link::{MessageLimits, PeerLimits},
+    role::McpRole,
     server::{
         admission::{AuthState, Capacity, ClientInfo},
         auth::{DynAuthenticator, Identity},
@@ -23,7 +24,6 @@ use crate::{
             upgraded::{AllLayers, BeforeAuthentication, Unauthenticated, UpgradedStream},
         },
         registry::event::RejectReason,
-        role::HostedRole,
         sessions::{entry::SessionEntry, new_link::NewLink},
     },
     time::deadline_in,
@@ -34,7 +34,7 @@ use crate::{
 const AT_CAPACITY: &str = "Server at capacity";
 
 /// Connection of an admitted client, over which a service can run.
-pub(in crate::server) struct Established<R: HostedRole> {
+pub(in crate::server) struct Established<R: McpRole> {
     /// Transport whose extensions hold the upgrade request and the identity.
     pub(in crate::server) transport: WebSocketTransport<R>,
     pub(in crate::server) peer: Option<SocketAddr>,
@@ -82,7 +82,7 @@ impl RejectedLink {
 ///
 /// A client that authenticates within the connection does so first. The `timer` bounds the steps
 /// after the upgrade, and starts anew after an authentication.
-pub(in crate::server) async fn establish<R: HostedRole>(
+pub(in crate::server) async fn establish<R: McpRole>(
     config: &Config<R>,
     capacity: &Capacity<R>,
     stream: impl UpgradedStream,
@@ -149,7 +149,7 @@ pub(in crate::server) async fn establish<R: HostedRole>(
 }
 
 /// Authenticates a client on a link without layers, and builds its transport.
-async fn authenticate<R: HostedRole>(
+async fn authenticate<R: McpRole>(
     config: &Config<R>,
     capacity: &Capacity<R>,
     authenticator: &dyn DynAuthenticator,

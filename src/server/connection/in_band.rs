@@ -27,13 +27,13 @@ use crate::{
     error::{Error, LinkError},
     framing::{Framing, decode_error::DecodeError, unauthenticated::UnauthenticatedMessage},
     message::Message,
+    role::McpRole,
     rpc_code::UNAUTHENTICATED,
     server::{
         auth::{AuthError, Credentials, DynAuthenticator, Identity, token::Token, verify},
         config::Config,
         http::upgraded::Unauthenticated,
         registry::event::RejectReason,
-        role::HostedRole,
     },
 };
 
@@ -44,7 +44,7 @@ use crate::{
 ///
 /// # Errors
 /// The reason to close the connection with.
-pub(in crate::server) async fn authenticate<R: HostedRole>(
+pub(in crate::server) async fn authenticate<R: McpRole>(
     link: &mut dyn Unauthenticated,
     framing: &mut dyn Framing<R>,
     config: &Config<R>,
@@ -91,7 +91,7 @@ pub(in crate::server) async fn close(link: &mut dyn Unauthenticated, reason: Clo
 }
 
 /// Answers the method `authenticate` for a client that was admitted at its upgrade.
-pub(in crate::server) fn answer_when_authenticated<R: HostedRole>(
+pub(in crate::server) fn answer_when_authenticated<R: McpRole>(
     request: &R::PeerReq,
 ) -> Option<Result<R::Resp, ErrorData>> {
     R::authenticate(request)?;
@@ -99,7 +99,7 @@ pub(in crate::server) fn answer_when_authenticated<R: HostedRole>(
 }
 
 /// Answers the method `authenticate` for a client that has used it already.
-pub(in crate::server) fn refuse_second_attempt<R: HostedRole>(
+pub(in crate::server) fn refuse_second_attempt<R: McpRole>(
     request: &R::PeerReq,
 ) -> Option<Result<R::Resp, ErrorData>> {
     R::authenticate(request)?;
@@ -107,7 +107,7 @@ pub(in crate::server) fn refuse_second_attempt<R: HostedRole>(
 }
 
 /// Reads up to the next request to authenticate. Returns its token; every other request is refused.
-async fn attempt<R: HostedRole>(
+async fn attempt<R: McpRole>(
     link: &mut dyn Unauthenticated,
     framing: &mut dyn Framing<R>,
 ) -> Result<(RequestId, Option<Token>), CloseReason> {
@@ -147,7 +147,7 @@ async fn attempt<R: HostedRole>(
 }
 
 /// Decodes a message of a framing without a [`Framing::decode_unauthenticated`] of its own.
-fn decode<R: HostedRole>(
+fn decode<R: McpRole>(
     framing: &mut dyn Framing<R>,
     message: Message,
 ) -> Result<UnauthenticatedMessage, DecodeError> {
@@ -155,15 +155,14 @@ fn decode<R: HostedRole>(
         return Ok(UnauthenticatedMessage::Other);
     };
     let id = request.id;
-    let Some(params) = R::authenticate(&request.request) else {
-        return Ok(UnauthenticatedMessage::Request { id });
-    };
-    let token = params.and_then(|params| params.get("token")?.as_str());
-    Ok(UnauthenticatedMessage::Authenticate { id, token: token.map(str::to_owned) })
+    Ok(match R::authenticate(&request.request) {
+        Some(token) => UnauthenticatedMessage::Authenticate { id, token },
+        None => UnauthenticatedMessage::Request { id },
+    })
 }
 
 /// Writes `message` and the replies that the framing has queued.
-async fn write<R: HostedRole>(
+async fn write<R: McpRole>(
     link: &mut dyn Unauthenticated,
     framing: &mut dyn Framing<R>,
     message: &TxJsonRpcMessage<R>,
@@ -176,7 +175,7 @@ async fn write<R: HostedRole>(
 }
 
 /// Writes the replies that the framing has queued.
-async fn write_replies<R: HostedRole>(
+async fn write_replies<R: McpRole>(
     link: &mut dyn Unauthenticated,
     framing: &mut dyn Framing<R>,
 ) -> Result<(), Error> {
@@ -198,6 +197,6 @@ fn reason_of(error: &Error) -> CloseReason {
     }
 }
 
-fn refusal<R: HostedRole>(message: &'static str, id: RequestId) -> TxJsonRpcMessage<R> {
+fn refusal<R: McpRole>(message: &'static str, id: RequestId) -> TxJsonRpcMessage<R> {
     JsonRpcMessage::error(ErrorData::new(UNAUTHENTICATED, message, None), Some(id))
 }

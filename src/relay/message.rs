@@ -1,0 +1,331 @@
+//! [`RawMessage`]: JSON-RPC messages that stay the text that they came as.
+
+use std::{borrow::Cow, fmt, ops::Range};
+
+use bytes::Bytes;
+use rmcp::{
+    ErrorData,
+    model::{
+        CancelledNotification, CancelledNotificationParam, Extensions, GetExtensions, GetMeta,
+        InitializeResult, JsonRpcMessage, NotificationMetaObject, ProgressToken, RequestId,
+        RequestMetaObject,
+    },
+};
+use serde::{Deserialize, Deserializer, Serialize, Serializer, de, ser};
+use serde_json::Value;
+
+use super::{id, parse};
+use crate::decode::{json::Reader, method::Method};
+
+/// JSON-RPC message of a [relay](super): its text, and what has to be known of it on the way.
+pub type RawMessage = JsonRpcMessage<RawRequest, RawResponse, RawNotification>;
+
+/// Text of a message, with the place of each part that may have to be written anew.
+#[derive(Clone)]
+pub(super) struct Source {
+    /// UTF-8, and one JSON object.
+    pub(super) text: Bytes,
+    /// Place of the id; empty where there is none.
+    pub(super) id: Range<usize>,
+    /// Place of the name of the method, with its quotes; empty where there is none.
+    pub(super) method: Range<usize>,
+    /// Place of `params`, `result` or `error`; empty where there is none.
+    pub(super) body: Range<usize>,
+}
+
+impl Source {
+    pub(super) fn get(&self, place: &Range<usize>) -> &str {
+        let bytes = self.text.get(place.clone()).unwrap_or_default();
+        str::from_utf8(bytes).unwrap_or_default()
+    }
+
+    fn method(&self) -> Cow<'_, str> {
+        let quoted = self.get(&self.method);
+        if quoted.contains('\\') {
+            return serde_json::from_str::<String>(quoted).unwrap_or_default().into();
+        }
+        quoted.trim_matches('"').into()
+    }
+
+    fn body(&self) -> Option<&str> {
+        Some(self.get(&self.body)).filter(|body| !body.is_empty())
+    }
+
+    /// Shows no content, which may be secret.
+    fn debug(&self, name: &'static str, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct(name)
+            .field("method", &self.method())
+            .field("bytes", &self.text.len())
+            .finish_non_exhaustive()
+    }
+}
+
+/// Request of a [`RawMessage`].
+#[derive(Clone)]
+pub struct RawRequest {
+    pub(super) source: Source,
+    pub(super) method: Method,
+    /// Place of the progress token; empty where there is none.
+    pub(super) token: Range<usize>,
+    /// The progress token and the version of the protocol, and nothing else.
+    pub(super) meta: RequestMetaObject,
+    pub(super) extensions: Extensions,
+}
+
+impl RawRequest {
+    /// Returns the name of the method.
+    #[must_use]
+    pub fn method(&self) -> Cow<'_, str> {
+        self.source.method()
+    }
+
+    /// Returns the JSON of the params, if there are any.
+    #[must_use]
+    pub fn params(&self) -> Option<&str> {
+        self.source.body()
+    }
+}
+
+/// Response of a [`RawMessage`]: the result of a request, or the error of its receiver.
+#[derive(Clone)]
+pub struct RawResponse {
+    pub(super) source: Source,
+    pub(super) is_error: bool,
+    /// The result of `initialize`, if it is one that rmcp knows.
+    pub(super) initialize: Option<Box<InitializeResult>>,
+}
+
+impl RawResponse {
+    /// Returns the JSON of the result.
+    ///
+    /// # Errors
+    /// The JSON of the error.
+    pub fn result(&self) -> Result<&str, &str> {
+        let body = self.source.body().unwrap_or_default();
+        if self.is_error { Err(body) } else { Ok(body) }
+    }
+
+    /// Returns the error, if it is one.
+    pub(super) fn error(&self) -> Option<ErrorData> {
+        let error = self.result().err()?;
+        let read = Reader::new(error).value().and_then(|raw| raw.parse());
+        Some(read.unwrap_or_else(|| ErrorData::internal_error("an error of unknown form", None)))
+    }
+}
+
+/// Notification of a [`RawMessage`].
+#[derive(Clone)]
+pub struct RawNotification {
+    pub(super) source: Source,
+    pub(super) about: About,
+    /// The subscription that it belongs to, and nothing else.
+    pub(super) meta: NotificationMetaObject,
+    /// Place of the id of the subscription; empty where there is none.
+    pub(super) subscription: Range<usize>,
+    pub(super) extensions: Extensions,
+}
+
+/// What a notification is about.
+#[derive(Debug, Clone)]
+pub(super) enum About {
+    Initialized,
+    /// A request of its sender, and the place of its id.
+    Cancelled(RequestId, Range<usize>),
+    /// A request of its receiver.
+    Progress(ProgressToken, Range<usize>),
+    Other,
+}
+
+impl RawNotification {
+    /// Returns the name of the method.
+    #[must_use]
+    pub fn method(&self) -> Cow<'_, str> {
+        self.source.method()
+    }
+
+    /// Returns the JSON of the params, if there are any.
+    #[must_use]
+    pub fn params(&self) -> Option<&str> {
+        self.source.body()
+    }
+}
+
+impl fmt::Debug for RawRequest {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        self.source.debug("RawRequest", f)
+    }
+}
+
+impl fmt::Debug for RawResponse {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        self.source.debug("RawResponse", f)
+    }
+}
+
+impl fmt::Debug for RawNotification {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        self.source.debug("RawNotification", f)
+    }
+}
+
+impl GetMeta for RawRequest {
+    type Metadata = RequestMetaObject;
+
+    fn get_meta(&self) -> &RequestMetaObject {
+        &self.meta
+    }
+
+    fn get_meta_mut(&mut self) -> &mut RequestMetaObject {
+        &mut self.meta
+    }
+}
+
+impl GetMeta for RawNotification {
+    type Metadata = NotificationMetaObject;
+
+    fn get_meta(&self) -> &NotificationMetaObject {
+        &self.meta
+    }
+
+    fn get_meta_mut(&mut self) -> &mut NotificationMetaObject {
+        &mut self.meta
+    }
+}
+
+macro_rules! extensions {
+    ($($name:ident)*) => {$(
+        impl GetExtensions for $name {
+            fn extensions(&self) -> &Extensions {
+                &self.extensions
+            }
+
+            fn extensions_mut(&mut self) -> &mut Extensions {
+                &mut self.extensions
+            }
+        }
+    )*};
+}
+
+extensions!(RawRequest RawNotification);
+
+impl From<CancelledNotification> for RawNotification {
+    fn from(cancelled: CancelledNotification) -> Self {
+        let CancelledNotificationParam { request_id, reason, .. } = cancelled.params;
+        let start = r#"{"jsonrpc":"2.0","method":"notifications/cancelled","params":{"requestId":"#;
+        let request_id = request_id.unwrap_or(RequestId::Number(0));
+        let id = id::passed_on(&request_id);
+        let reason = reason.map(|reason| format!(r#","reason":{}"#, Value::from(reason)));
+        let text = format!("{start}{id}{}}}}}", reason.unwrap_or_default());
+        let place = |part: &str| text.find(part).map(|at| at..at + part.len()).unwrap_or_default();
+        let params = place("{\"requestId\"").start..text.len() - 1;
+        let source = Source {
+            id: 0..0,
+            method: place("\"notifications/cancelled\""),
+            body: params,
+            text: text.into(),
+        };
+        let about = About::Cancelled(request_id, start.len()..start.len() + id.len());
+        let (meta, extensions) = Default::default();
+        Self { source, about, meta, subscription: 0..0, extensions }
+    }
+}
+
+impl TryFrom<RawNotification> for CancelledNotification {
+    type Error = RawNotification;
+
+    fn try_from(notification: RawNotification) -> Result<Self, RawNotification> {
+        match notification.about {
+            About::Cancelled(id, _) => {
+                Ok(Self::new(CancelledNotificationParam::new(Some(id), None)))
+            }
+            _ => Err(notification),
+        }
+    }
+}
+
+/// Members of a request or notification, as rmcp's own types serialise.
+#[derive(Serialize, Deserialize)]
+struct Call<'a> {
+    method: Cow<'a, str>,
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    params: Option<Value>,
+}
+
+impl<'a> Call<'a> {
+    fn of<E: ser::Error>(source: &'a Source) -> Result<Self, E> {
+        let params = source.body().map(serde_json::from_str).transpose().map_err(E::custom)?;
+        Ok(Self { method: source.method(), params })
+    }
+
+    /// Returns the text of a message with these members; with an id, which is to be replaced, if
+    /// `has_id`.
+    fn text<E: de::Error>(self, has_id: bool) -> Result<Bytes, E> {
+        let id = if has_id { r#""id":0,"# } else { "" };
+        let call = serde_json::to_string(&self).map_err(E::custom)?;
+        let members = call.strip_prefix('{').unwrap_or_default();
+        Ok(format!(r#"{{"jsonrpc":"2.0",{id}{members}"#).into())
+    }
+}
+
+/// Parses a message that is meant to be of one kind.
+fn parsed<T, E: de::Error>(text: Bytes, kind: fn(RawMessage) -> Option<T>) -> Result<T, E> {
+    let message = parse::parse(&text, &()).map_err(E::custom)?;
+    kind(message).ok_or_else(|| E::custom("a message of another kind"))
+}
+
+impl Serialize for RawRequest {
+    fn serialize<S: Serializer>(&self, serializer: S) -> Result<S::Ok, S::Error> {
+        Call::of(&self.source)?.serialize(serializer)
+    }
+}
+
+impl<'de> Deserialize<'de> for RawRequest {
+    fn deserialize<D: Deserializer<'de>>(deserializer: D) -> Result<Self, D::Error> {
+        parsed(Call::deserialize(deserializer)?.text(true)?, |message| match message {
+            JsonRpcMessage::Request(request) => Some(request.request),
+            _ => None,
+        })
+    }
+}
+
+impl Serialize for RawNotification {
+    fn serialize<S: Serializer>(&self, serializer: S) -> Result<S::Ok, S::Error> {
+        Call::of(&self.source)?.serialize(serializer)
+    }
+}
+
+impl<'de> Deserialize<'de> for RawNotification {
+    fn deserialize<D: Deserializer<'de>>(deserializer: D) -> Result<Self, D::Error> {
+        parsed(Call::deserialize(deserializer)?.text(false)?, |message| match message {
+            JsonRpcMessage::Notification(notification) => Some(notification.notification),
+            _ => None,
+        })
+    }
+}
+
+impl RawResponse {
+    /// Creates the response with this result.
+    pub(super) fn new(result: &Value) -> Self {
+        const BEFORE_ID: &str = r#"{"jsonrpc":"2.0","id":"#;
+        const BEFORE_RESULT: &str = r#"0,"result":"#;
+        let text = format!("{BEFORE_ID}{BEFORE_RESULT}{result}}}");
+        let at = BEFORE_ID.len();
+        let body = at + BEFORE_RESULT.len()..text.len() - 1;
+        let source = Source { id: at..at + 1, method: 0..0, body, text: text.into() };
+        Self { source, is_error: false, initialize: None }
+    }
+}
+
+impl Serialize for RawResponse {
+    fn serialize<S: Serializer>(&self, serializer: S) -> Result<S::Ok, S::Error> {
+        let result = self.result().map_err(|_| ser::Error::custom("an error is no result"))?;
+        let result: Value = serde_json::from_str(result).map_err(ser::Error::custom)?;
+        result.serialize(serializer)
+    }
+}
+
+impl<'de> Deserialize<'de> for RawResponse {
+    fn deserialize<D: Deserializer<'de>>(deserializer: D) -> Result<Self, D::Error> {
+        Ok(Self::new(&Value::deserialize(deserializer)?))
+    }
+}

@@ -1,0 +1,54 @@
+//! [`Wire`]: how the messages of a role are read and written.
+
+use bytes::Bytes;
+use rmcp::{
+    RoleClient, RoleServer,
+    service::{RxJsonRpcMessage, ServiceRole, TxJsonRpcMessage},
+};
+
+use crate::{
+    decode::{self, PendingMethods, malformed::Malformed},
+    encode,
+};
+
+/// Decoding and encoding of the messages of a role.
+#[expect(unnameable_types, reason = "seals McpRole")]
+pub trait Wire: ServiceRole {
+    /// `true` if messages stay the text that they came as, and nothing is made of it.
+    const IS_TEXT: bool = false;
+
+    fn decode(
+        bytes: &[u8],
+        calls: &dyn PendingMethods,
+    ) -> Result<RxJsonRpcMessage<Self>, Malformed>;
+
+    /// Decodes a message that may keep its bytes.
+    fn decode_shared(
+        bytes: &Bytes,
+        calls: &dyn PendingMethods,
+    ) -> Result<RxJsonRpcMessage<Self>, Malformed> {
+        Self::decode(bytes, calls)
+    }
+
+    fn encode(message: &TxJsonRpcMessage<Self>) -> Result<Bytes, serde_json::Error>;
+}
+
+macro_rules! typed {
+    ($role:ident) => {
+        impl Wire for $role {
+            fn decode(
+                bytes: &[u8],
+                calls: &dyn PendingMethods,
+            ) -> Result<RxJsonRpcMessage<Self>, Malformed> {
+                decode::typed::decode::<Self>(bytes, calls)
+            }
+
+            fn encode(message: &TxJsonRpcMessage<Self>) -> Result<Bytes, serde_json::Error> {
+                encode::typed::encode::<Self>(message).map(Bytes::from)
+            }
+        }
+    };
+}
+
+typed!(RoleClient);
+typed!(RoleServer);
