@@ -51,11 +51,11 @@ pub(crate) struct Web {
     guard: GuardLayer,
     pages: GuardLayer,
     /// Envelopes, at `/agent/{agentId}/websocket`.
-    agent: WebSocketService<Agent>,
+    agent: WebSocketService,
     /// JSON-RPC for clients that authenticate within the connection, at `/ws`.
-    standalone: WebSocketService<Math>,
+    standalone: WebSocketService,
     /// Calls of tools after a first message, at `/mcp-ws`.
-    guide: WebSocketService<Math>,
+    guide: WebSocketService,
 }
 
 impl Web {

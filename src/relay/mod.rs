@@ -9,6 +9,10 @@ mod role;
 pub(crate) mod run;
 mod write;
 
+#[cfg(feature = "server")]
+#[cfg_attr(docsrs, doc(cfg(feature = "server")))]
+pub use crate::server::relay::{serve, serve_on};
+
 pub use self::{
     end::End,
     lines::Lines,

@@ -77,6 +77,7 @@ mod http;
 mod listen;
 mod or;
 mod registry;
+pub(crate) mod relay;
 mod role;
 mod service;
 mod sessions;

@@ -20,9 +20,9 @@ use super::{
         guard::{Guard, GuardLayer},
         handshake::asks_for_websocket,
     },
-    role::HostedRole,
     service::WebSocketService,
 };
+use crate::role::McpRole;
 
 /// Two services on one path; see [`WebSocketService::or`].
 #[derive(Debug, Clone)]
@@ -32,7 +32,7 @@ pub struct Or<W, T> {
     other: T,
 }
 
-impl<S: rmcp::Service<R>, R: HostedRole> WebSocketService<S, R> {
+impl<R: McpRole> WebSocketService<R> {
     /// Hands every request that asks for no WebSocket to `other`.
     ///
     /// That may be an rmcp `StreamableHttpService`, an axum `Router`, or any tower service that

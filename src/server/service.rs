@@ -10,7 +10,7 @@ use std::{
 
 use http::{Request, Response, StatusCode};
 use hyper::upgrade::OnUpgrade;
-use rmcp::{RoleServer, Service};
+use rmcp::{RoleServer, Service, model::Extensions};
 
 use tokio_util::task::TaskTracker;
 use tracing::Instrument;
@@ -18,7 +18,11 @@ use tracing::Instrument;
 use super::{
     admission::{self, Admission, Capacity},
     config::Config,
-    connection::state::ServerState,
+    connection::{
+        host::{Host, ServiceHost},
+        relay::RelayHost,
+        state::ServerState,
+    },
     http::{
         body::Body,
         pending::PendingConnections,
@@ -29,7 +33,10 @@ use super::{
     role::HostedRole,
     shutdown::ClosePacer,
 };
-use crate::role::McpRole;
+use crate::{
+    relay::{End, RelayRole},
+    role::McpRole,
+};
 
 /// Tower service that upgrades requests and runs an MCP service for each connection.
 ///
@@ -71,24 +78,52 @@ use crate::role::McpRole;
 /// axum::serve(tokio::net::TcpListener::bind("127.0.0.1:8080").await?, app).await
 /// # }
 /// ```
-pub struct WebSocketService<S, R: McpRole = RoleServer> {
-    state: Arc<ServerState<S, R>>,
+pub struct WebSocketService<R: McpRole = RoleServer> {
+    state: Arc<ServerState<R>>,
 }
 
-impl<S: Service<R>, R: HostedRole> WebSocketService<S, R> {
+impl<R: HostedRole> WebSocketService<R> {
     /// Creates the service; `factory` makes the MCP service of each connection.
     ///
     /// # Errors
     /// [`io::ErrorKind::InvalidInput`] when an allowed host or origin, a trusted proxy or
     /// the tag of the instance in `config` cannot be read.
-    pub fn new(
+    pub fn new<S: Service<R>>(
         factory: impl Fn() -> io::Result<S> + Send + Sync + 'static,
         config: Config<R>,
     ) -> io::Result<Self> {
+        Self::hosting(Box::new(ServiceHost::new(factory)), config)
+    }
+}
+
+impl<R: RelayRole> WebSocketService<R> {
+    /// Creates a service that carries the messages of each connection to an end and back.
+    ///
+    /// `factory` makes the [end](crate::relay::End) of a new connection, or of a new session where
+    /// those outlive connections. It gets what handlers find in their extensions: the upgrade
+    /// request, the identity, and the [`Connection`](crate::server::Connection).
+    ///
+    /// # Errors
+    /// [`io::ErrorKind::InvalidInput`] when an allowed host or origin in `config` cannot be parsed.
+    pub fn relay<F, E>(
+        factory: impl Fn(Extensions) -> F + Send + Sync + 'static,
+        config: Config<R>,
+    ) -> io::Result<Self>
+    where
+        F: Future<Output = io::Result<E>> + Send + 'static,
+        E: End,
+    {
+        Self::hosting(Box::new(RelayHost::new(factory)), config)
+    }
+}
+
+impl<R: McpRole> WebSocketService<R> {
+    /// Creates the service that runs `host` on each connection.
+    pub(super) fn hosting(host: Box<dyn Host<R>>, config: Config<R>) -> io::Result<Self> {
         config.validate()?;
         Ok(Self {
             state: Arc::new(ServerState {
-                factory: Box::new(factory),
+                host,
                 encode: config.encode(),
                 capacity: Capacity::new(&config),
                 tasks: TaskTracker::new(),
@@ -197,13 +232,13 @@ impl<S: Service<R>, R: HostedRole> WebSocketService<S, R> {
     }
 }
 
-impl<S, R: McpRole> Clone for WebSocketService<S, R> {
+impl<R: McpRole> Clone for WebSocketService<R> {
     fn clone(&self) -> Self {
         Self { state: self.state.clone() }
     }
 }
 
-impl<S, R: McpRole> fmt::Debug for WebSocketService<S, R> {
+impl<R: McpRole> fmt::Debug for WebSocketService<R> {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         f.debug_struct("WebSocketService")
             .field("config", &self.state.config)
@@ -211,7 +246,7 @@ impl<S, R: McpRole> fmt::Debug for WebSocketService<S, R> {
     }
 }
 
-impl<B, S: Service<R>, R: HostedRole> tower_service::Service<Request<B>> for WebSocketService<S, R>
+impl<B, R: McpRole> tower_service::Service<Request<B>> for WebSocketService<R>
 where
     B: Send + 'static,
 {

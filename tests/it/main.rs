@@ -13,5 +13,6 @@ mod handshake;
 mod liveness;
 mod messages;
 mod reconnect;
+mod relay;
 mod sessions;
 mod shutdown;

@@ -79,8 +79,17 @@ impl RunningHandlers {
         self.abort.cancel();
     }
 
-    /// Counts a handler that begins; an error once no more may.
-    fn begin(self: &Arc<Self>, one: u64) -> Result<HandlerGuard, ErrorData> {
+    /// Resolves when all that run are dropped.
+    pub(super) async fn aborted(&self) {
+        self.abort.cancelled().await;
+    }
+
+    /// Counts a handler that begins, and runs until it is stopped if it `is_open_ended`.
+    ///
+    /// # Errors
+    /// The answer to its request, once no more may begin.
+    pub(super) fn begin(self: &Arc<Self>, is_open_ended: bool) -> Result<HandlerGuard, ErrorData> {
+        let one = if is_open_ended { ONE_OPEN_ENDED } else { ONE };
         self.running.fetch_add(one, SeqCst);
         let running = HandlerGuard { handlers: self.clone(), one };
         // Only now that it counts: `drained` may have found none just before.
@@ -108,8 +117,13 @@ fn refusal(reason: &str, message: &'static str) -> ErrorData {
     ErrorData::new(UNAVAILABLE, message, Some(json!({ "reason": reason })))
 }
 
+/// Builds the error for a request that is not answered before the connection closes.
+pub(super) fn closed_before_answer() -> ErrorData {
+    refusal("outcome_unknown", "the connection was closed before the request was answered")
+}
+
 /// Guard of a counted handler: dropping it ends the count.
-struct HandlerGuard {
+pub(super) struct HandlerGuard {
     handlers: Arc<RunningHandlers>,
     one: u64,
 }
@@ -142,12 +156,12 @@ impl<R: HostedRole, S: Service<R>> Service<R> for GuardedService<S> {
         request: R::PeerReq,
         context: RequestContext<R>,
     ) -> impl Future<Output = Result<R::Resp, ErrorData>> + Send + '_ {
-        let one = if R::is_open_ended(&request) { ONE_OPEN_ENDED } else { ONE };
+        let is_open_ended = R::is_open_ended(&request);
         // Boxed: rmcp moves the future several times before it is polled.
-        let handling: BoxFuture<'_, _> = match self.handlers.begin(one) {
+        let handling: BoxFuture<'_, _> = match self.handlers.begin(is_open_ended) {
             Ok(running) => {
                 let handler = self.service.handle_request(request, context);
-                let time = self.handlers.timeout.filter(|_| one == ONE);
+                let time = self.handlers.timeout.filter(|_| !is_open_ended);
                 let timer = time.map(|time| Box::pin(sleep(time)));
                 Box::pin(HandlerFuture { handler, running, abort: None, timer })
             }
@@ -208,7 +222,6 @@ impl<T, F: Future<Output = Result<T, ErrorData>>> Future for HandlerFuture<F> {
             .abort
             .get_or_insert_with(|| Box::pin(this.running.handlers.abort.clone().cancelled_owned()));
         ready!(abort.as_mut().poll(cx));
-        let what = "the connection was closed before the request was answered";
-        Poll::Ready(Err(refusal("outcome_unknown", what)))
+        Poll::Ready(Err(closed_before_answer()))
     }
 }

@@ -2,6 +2,8 @@
 
 pub(super) mod establish;
 mod handlers;
+pub(super) mod host;
 mod in_band;
+pub(super) mod relay;
 mod run;
 pub(super) mod state;

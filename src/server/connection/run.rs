@@ -1,32 +1,31 @@
-//! The service of one connection, from the upgrade to its end.
+//! What is hosted on one connection, from the upgrade to its end.
 
 use std::{
-    panic::AssertUnwindSafe,
     pin::{Pin, pin},
     sync::Arc,
     time::Duration,
 };
 
-use futures::{FutureExt, SinkExt};
+use futures::SinkExt;
 use hyper::upgrade::OnUpgrade;
-use rmcp::{Service, service::RunningService};
 use tokio::time::{Instant, Sleep, sleep_until, timeout, timeout_at};
 use tokio_util::sync::CancellationToken;
 
 use super::{
     establish::{Established, NotEstablished, establish},
-    handlers::{GuardedService, RunningHandlers},
+    handlers::RunningHandlers,
+    host::{Control, Running},
     state::ServerState,
 };
 use crate::{
     close::{CloseCode, CloseReason},
     event::State,
     layer::shared_link::SharedLink,
+    role::McpRole,
     server::{
         admission::ClientInfo,
         http::{handshake::Negotiated, limits::Permit},
         registry::{Registration, connection::Connection},
-        role::HostedRole,
         sessions::entry::Owner,
     },
     time::deadline_in,
@@ -39,36 +38,36 @@ const CLOSE_GRACE: Duration = Duration::from_secs(4);
 /// Shortest time for that, once the deadline of the shutdown has passed.
 const MIN_CLOSE_GRACE: Duration = Duration::from_secs(1);
 
-/// Connection whose service runs.
-pub(in crate::server) struct RunningConnection<S: Service<R>, R: HostedRole> {
-    running: RunningService<R, GuardedService<S>>,
+/// Connection on which something runs.
+pub(in crate::server) struct RunningConnection<R: McpRole> {
+    ended: Running,
     stop: CancellationToken,
     handlers: Arc<RunningHandlers>,
     guard: ConnectionGuard<R>,
 }
 
 /// Guard of a connection: dropping it cuts the connection and gives back what it has taken.
-struct ConnectionGuard<R: HostedRole> {
+struct ConnectionGuard<R: McpRole> {
     shared: SharedLink,
     unanswered: Arc<UnansweredRequests>,
     registration: Registration<R>,
     _permit: Option<Permit>,
 }
 
-impl<R: HostedRole> Drop for ConnectionGuard<R> {
+impl<R: McpRole> Drop for ConnectionGuard<R> {
     fn drop(&mut self) {
         self.shared.cut();
     }
 }
 
-impl<S: Service<R>, R: HostedRole> ServerState<S, R> {
-    /// Waits for the upgrade, and starts a service on it. `None` if there is nothing to run.
+impl<R: McpRole> ServerState<R> {
+    /// Waits for the upgrade, and starts what is hosted on it. `None` if there is nothing to run.
     pub(in crate::server) async fn open(
         self: Arc<Self>,
         upgrade: OnUpgrade,
         negotiated: Negotiated,
         client: ClientInfo,
-    ) -> Option<RunningConnection<S, R>> {
+    ) -> Option<RunningConnection<R>> {
         // One timer for all that follows: to set one costs more than most of it.
         let mut timer = pin!(sleep_until(deadline_in(self.config.timeout)));
         let upgraded = tokio::select! {
@@ -96,42 +95,31 @@ impl<S: Service<R>, R: HostedRole> ServerState<S, R> {
         }
     }
 
-    /// Starts a service on a connection, before the `timer` fires.
+    /// Starts what is hosted on a connection, before the `timer` fires.
     async fn start(
         &self,
         established: Established<R>,
         timer: Pin<&mut Sleep>,
-    ) -> Option<RunningConnection<S, R>> {
+    ) -> Option<RunningConnection<R>> {
         let (transport, guard) = self.register(established);
-        let service = match AssertUnwindSafe(async { (self.factory)() }).catch_unwind().await {
-            Ok(Ok(service)) => service,
-            failed => {
-                match failed {
-                    Ok(Err(error)) => tracing::error!(%error, "no service for a connection"),
-                    _ => tracing::error!("the factory of services panicked"),
-                }
-                self.close(&guard.shared, CloseCode::Internal.into()).await;
+        let handlers = RunningHandlers::within(self.config.request_timeout);
+        let stop = CancellationToken::new();
+        let control = Control {
+            handlers: handlers.clone(),
+            stop: stop.clone(),
+            has_initialize: self.config.framing_properties().has_initialize,
+        };
+        let mut starting = self.host.start(transport, control);
+        let ended = match self.initialized(starting.as_mut(), &handlers, &guard, timer).await {
+            Ok(ended) => ended,
+            Err(reason) => {
+                handlers.abort();
+                self.close(&guard.shared, reason).await;
                 return None;
             }
         };
-        let handlers = RunningHandlers::within(self.config.request_timeout);
-        let service = GuardedService::new(service, handlers.clone());
-        let stop = CancellationToken::new();
-        let running = if self.config.framing_properties().has_initialize {
-            let mut initialization = pin!(R::run(service, transport, stop.clone()));
-            match self.initialized(initialization.as_mut(), &handlers, &guard, timer).await {
-                Ok(running) => running,
-                Err(reason) => {
-                    handlers.abort();
-                    self.close(&guard.shared, reason).await;
-                    return None;
-                }
-            }
-        } else {
-            R::run_directly(service, transport, stop.clone())
-        };
         guard.registration.connection.initialized();
-        Some(RunningConnection { running, stop, handlers, guard })
+        Some(RunningConnection { ended, stop, handlers, guard })
     }
 
     /// Lists a connection in the registry, and in its session if it has one.
@@ -160,22 +148,19 @@ impl<S: Service<R>, R: HostedRole> ServerState<S, R> {
     ///
     /// # Errors
     /// The reason to close the connection with.
-    async fn initialized<T>(
+    async fn initialized(
         &self,
-        mut initialization: Pin<&mut impl Future<Output = Result<T, R::InitializeError>>>,
+        mut starting: Pin<&mut (dyn Future<Output = Result<Running, CloseReason>> + Send)>,
         handlers: &RunningHandlers,
         guard: &ConnectionGuard<R>,
         mut timer: Pin<&mut Sleep>,
-    ) -> Result<T, CloseReason> {
+    ) -> Result<Running, CloseReason> {
         let time = self.config.timeout;
         loop {
             tokio::select! {
-                initialized = &mut initialization => return initialized.map_err(|error| {
-                    tracing::debug!(error = %R::explain(&error), "not initialized");
-                    CloseReason::new(CloseCode::Policy, "MCP was not initialized")
-                }),
+                started = &mut starting => return started,
                 () = &mut timer => {
-                    if handlers.is_idle() {
+                    if handlers.is_idle() && guard.unanswered.is_none() {
                         let reason = format!("MCP was not initialized within {time:?}");
                         return Err(CloseReason::new(CloseCode::Policy, reason));
                     }
@@ -190,10 +175,9 @@ impl<S: Service<R>, R: HostedRole> ServerState<S, R> {
         }
     }
 
-    /// Runs the service to its end, and ends it when the connection is closed or the server stops.
-    pub(in crate::server) async fn run(&self, connection: RunningConnection<S, R>) {
-        let RunningConnection { running, stop, handlers, guard } = connection;
-        let mut ended = pin!(running.waiting());
+    /// Runs it to its end, and ends it when the connection is closed or the server stops.
+    pub(in crate::server) async fn run(&self, connection: RunningConnection<R>) {
+        let RunningConnection { mut ended, stop, handlers, guard } = connection;
         let close_request = guard.registration.connection.close_request();
         let drained = async {
             self.config.stop.cancelled().await;

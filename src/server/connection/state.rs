@@ -1,9 +1,8 @@
 //! [`ServerState`]: the state of a server that all its connections share.
 
-use std::io;
-
 use tokio_util::task::TaskTracker;
 
+use super::host::Host;
 use crate::{
     close::CloseReason,
     role::McpRole,
@@ -11,8 +10,8 @@ use crate::{
 };
 
 /// State of a server that all its connections share.
-pub(in crate::server) struct ServerState<S, R: McpRole> {
-    pub(in crate::server) factory: Box<dyn Fn() -> io::Result<S> + Send + Sync>,
+pub(in crate::server) struct ServerState<R: McpRole> {
+    pub(in crate::server) host: Box<dyn Host<R>>,
     pub(in crate::server) config: Config<R>,
     pub(in crate::server) encode: Encode<R>,
     pub(in crate::server) capacity: Capacity<R>,
@@ -20,7 +19,7 @@ pub(in crate::server) struct ServerState<S, R: McpRole> {
     pub(in crate::server) pacer: ClosePacer,
 }
 
-impl<S, R: McpRole> ServerState<S, R> {
+impl<R: McpRole> ServerState<R> {
     /// Returns the reason to close a connection with when the server stops.
     pub(super) fn stop_reason(&self) -> CloseReason {
         self.config.drain.reason.clone()

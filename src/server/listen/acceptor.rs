@@ -10,7 +10,6 @@ use std::{
 use http::{Request, Response, StatusCode};
 use hyper::{body::Incoming, service::service_fn};
 use hyper_util::rt::TokioIo;
-use rmcp::Service;
 use tokio::{
     io::AsyncWriteExt,
     time::{Instant, sleep_until, timeout},
@@ -41,16 +40,15 @@ use crate::{
             write_timeout::WriteTimeout,
         },
         registry::event::RejectReason,
-        role::HostedRole,
         service::WebSocketService,
     },
     time::deadline_in,
 };
 
 /// Acceptor of connections, and HTTP server until they are upgraded.
-pub(in crate::server) struct Acceptor<S, R: McpRole> {
-    pub(in crate::server) service: WebSocketService<S, R>,
-    pub(in crate::server) path: Arc<str>,
+pub(in crate::server) struct Acceptor<R: McpRole> {
+    pub(in crate::server) service: WebSocketService<R>,
+    pub(in crate::server) paths: Vec<String>,
     /// Service for requests on the same path that ask for no WebSocket.
     pub(in crate::server) same_path: Option<BoxHttpService>,
     /// Service for every other path.
@@ -64,9 +62,9 @@ pub(in crate::server) struct Acceptor<S, R: McpRole> {
 }
 
 /// Accepts connections until the server stops, and waits until all of them have ended.
-pub(in crate::server) async fn run<L: Listener, S: Service<R>, R: HostedRole>(
+pub(in crate::server) async fn run<L: Listener, R: McpRole>(
     mut listener: L,
-    acceptor: Arc<Acceptor<S, R>>,
+    acceptor: Arc<Acceptor<R>>,
 ) {
     let _stopped = acceptor.stopped.clone().drop_guard();
     let connections = TaskTracker::new();
@@ -113,7 +111,7 @@ pub(in crate::server) async fn run<L: Listener, S: Service<R>, R: HostedRole>(
     connections.wait().await;
 }
 
-impl<S: Service<R>, R: HostedRole> Acceptor<S, R> {
+impl<R: McpRole> Acceptor<R> {
     /// Serves the connection of `stream` until it is upgraded or has ended.
     ///
     /// The `slot` is taken when the connection is accepted, since tasks do not begin in the order
@@ -212,7 +210,8 @@ impl<S: Service<R>, R: HostedRole> Acceptor<S, R> {
         let may_stay = self.fallback.is_some() || self.same_path.is_some();
         let config = self.service.config();
         let answer = service_fn(|mut request: Request<Incoming>| {
-            let is_here = is_same_path(request.uri().path(), &self.path);
+            let asked = request.uri().path();
+            let is_here = self.paths.iter().any(|path| is_same_path(asked, path));
             let service = match &self.same_path {
                 Some(same_path) if is_here && !asks_for_websocket(request.headers()) => {
                     Some(same_path)

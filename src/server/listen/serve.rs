@@ -23,7 +23,13 @@ use super::{
 };
 use crate::{
     role::McpRole,
-    server::{config::Config, registry::Registry, role::HostedRole, service::WebSocketService},
+    server::{
+        config::Config,
+        connection::host::{Host, ServiceHost},
+        registry::Registry,
+        role::HostedRole,
+        service::WebSocketService,
+    },
 };
 
 /// Listens on `addr` and runs a service made by `factory` for each connection.
@@ -43,14 +49,14 @@ use crate::{
 /// server.shutdown().await;
 /// # Ok(()) }
 /// ```
-pub fn serve<R, A, F, S>(addr: A, factory: F) -> Serve<R, Bind<A>, F>
+pub fn serve<R, A, F, S>(addr: A, factory: F) -> Serve<R, Bind<A>>
 where
     R: HostedRole,
     A: ToSocketAddrs<Future: Send> + Send + 'static,
     F: Fn() -> S + Send + Sync + 'static,
     S: Service<R>,
 {
-    Serve::new(Bind(addr), factory)
+    Serve::hosting(Bind(addr), host(factory))
 }
 
 /// Runs a service made by `factory` for each connection of `listener`.
@@ -65,22 +71,32 @@ where
 /// server.wait().await;
 /// # Ok(()) }
 /// ```
-pub fn serve_on<R, L, F, S>(listener: L, factory: F) -> Serve<R, L, F>
+pub fn serve_on<R, L, F, S>(listener: L, factory: F) -> Serve<R, L>
 where
     R: HostedRole,
     L: Listener,
     F: Fn() -> S + Send + Sync + 'static,
     S: Service<R>,
 {
-    Serve::new(listener, factory)
+    Serve::hosting(listener, host(factory))
+}
+
+/// Returns what runs a service made by `factory` on each connection.
+fn host<R, F, S>(factory: F) -> Box<dyn Host<R>>
+where
+    R: HostedRole,
+    F: Fn() -> S + Send + Sync + 'static,
+    S: Service<R>,
+{
+    Box::new(ServiceHost::new(move || Ok(factory())))
 }
 
 /// Server to be started; see [`serve`]. Awaiting it begins to listen.
 #[must_use = "nothing listens until this is awaited"]
-pub struct Serve<R: McpRole, L, F> {
+pub struct Serve<R: McpRole, L> {
     listener: L,
-    factory: F,
-    path: Arc<str>,
+    host: Box<dyn Host<R>>,
+    paths: Vec<String>,
     config: Config<R>,
     same_path: Option<BoxHttpService>,
     fallback: Option<BoxHttpService>,
@@ -88,12 +104,13 @@ pub struct Serve<R: McpRole, L, F> {
     tls: Option<super::tls::ServerTls>,
 }
 
-impl<R: McpRole, L, F> Serve<R, L, F> {
-    fn new(listener: L, factory: F) -> Self {
+impl<R: McpRole, L> Serve<R, L> {
+    /// Creates the server that runs `host` on each connection of `listener`.
+    pub(in crate::server) fn hosting(listener: L, host: Box<dyn Host<R>>) -> Self {
         Self {
             listener,
-            factory,
-            path: "/mcp".into(),
+            host,
+            paths: vec!["/mcp".into()],
             config: Config::default(),
             same_path: None,
             fallback: None,
@@ -105,8 +122,13 @@ impl<R: McpRole, L, F> Serve<R, L, F> {
     /// Sets the path of the WebSocket, which also matches with a slash at its end: `/mcp`.
     ///
     /// Every other path gets 404, or the [fallback](Self::fallback).
-    pub fn path(mut self, path: impl Into<Arc<str>>) -> Self {
-        self.path = path.into();
+    pub fn path(self, path: impl Into<String>) -> Self {
+        self.paths([path])
+    }
+
+    /// Sets several paths of the WebSocket. The upgrade request says which of them was asked for.
+    pub fn paths<P: Into<String>>(mut self, paths: impl IntoIterator<Item = P>) -> Self {
+        self.paths = paths.into_iter().map(Into::into).collect();
         self
     }
 
@@ -210,19 +232,13 @@ impl<R: McpRole, L, F> Serve<R, L, F> {
     }
 }
 
-impl<R, L, F, S> IntoFuture for Serve<R, L, F>
-where
-    R: HostedRole,
-    L: IntoListener,
-    F: Fn() -> S + Send + Sync + 'static,
-    S: Service<R>,
-{
+impl<R: McpRole, L: IntoListener> IntoFuture for Serve<R, L> {
     type Output = io::Result<Server<R, <L::Listener as Listener>::Addr>>;
     type IntoFuture = Pin<Box<dyn Future<Output = Self::Output> + Send>>;
 
     fn into_future(self) -> Self::IntoFuture {
         Box::pin(async move {
-            let Self { factory, mut config, .. } = self;
+            let Self { host, mut config, .. } = self;
             // A child token: another server may have a clone of the configuration.
             config.stop = config.stop.child_token();
             #[cfg(feature = "rustls-tls")]
@@ -236,12 +252,12 @@ where
                     config.warn_of_unguarded(method);
                 }
             }
-            let service = WebSocketService::new(move || Ok(factory()), config)?;
+            let service = WebSocketService::hosting(host, config)?;
             let listener = self.listener.listener().await?;
             let local_addr = listener.local_addr()?;
             let acceptor = Arc::new(Acceptor {
                 service,
-                path: self.path,
+                paths: self.paths,
                 same_path: self.same_path,
                 fallback: self.fallback,
                 #[cfg(feature = "rustls-tls")]
@@ -257,11 +273,11 @@ where
     }
 }
 
-impl<R: McpRole, L: fmt::Debug, F> fmt::Debug for Serve<R, L, F> {
+impl<R: McpRole, L: fmt::Debug> fmt::Debug for Serve<R, L> {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         f.debug_struct("Serve")
             .field("listener", &self.listener)
-            .field("path", &self.path)
+            .field("paths", &self.paths)
             .field("config", &self.config)
             .finish_non_exhaustive()
     }

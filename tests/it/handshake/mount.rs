@@ -42,7 +42,7 @@ async fn mounted(router: Router) -> SocketAddr {
     address
 }
 
-fn service(config: Config) -> WebSocketService<Tools> {
+fn service(config: Config) -> WebSocketService {
     WebSocketService::new(|| Ok(Tools::default()), config).unwrap()
 }
 
@@ -209,8 +209,8 @@ async fn the_token_ends_what_there_is_and_refuses_more() {
 #[tokio::test]
 async fn a_service_that_cannot_be_made_is_an_internal_error() {
     limit(async {
-        let service = WebSocketService::<Tools>::new(
-            || Err(std::io::Error::other("no database")),
+        let service = WebSocketService::new(
+            || Err::<Tools, _>(std::io::Error::other("no database")),
             Config::default(),
         );
         let address = mounted(Router::new().route_service("/mcp", service.unwrap())).await;

@@ -1,0 +1,149 @@
+//! [`RelayHost`]: a relay on each connection.
+
+use std::{future::poll_fn, io, mem, panic::AssertUnwindSafe, sync::Arc};
+
+use futures::{FutureExt, future::BoxFuture};
+use rmcp::{
+    ErrorData,
+    model::{Extensions, JsonRpcMessage, JsonRpcRequest, RequestId},
+};
+use tokio::sync::Notify;
+
+use super::{
+    handlers::{HandlerGuard, RunningHandlers, closed_before_answer},
+    host::{Control, Host, Running, made_or_internal},
+};
+use crate::{
+    close::{CloseCode, CloseReason},
+    decode::method::Method,
+    relay::{
+        End, RelayRole,
+        message::{RawMessage, RawRequest},
+        pump::{Gate, Pump},
+        run::{close_reason, linger},
+    },
+    transport::WebSocketTransport,
+};
+
+/// Host that carries the messages of each connection to an end and back.
+pub(in crate::server) struct RelayHost<F> {
+    factory: F,
+}
+
+impl<F> RelayHost<F> {
+    /// Creates the host with the ends that `factory` makes.
+    pub(in crate::server) fn new(factory: F) -> Self {
+        Self { factory }
+    }
+}
+
+impl<R, F, M, E> Host<R> for RelayHost<F>
+where
+    R: RelayRole,
+    F: Fn(Extensions) -> M + Send + Sync,
+    M: Future<Output = io::Result<E>> + Send,
+    E: End,
+{
+    fn start(
+        &self,
+        mut transport: WebSocketTransport<R>,
+        control: Control,
+    ) -> BoxFuture<'_, Result<Running, CloseReason>> {
+        Box::pin(async move {
+            // No message carries them: nobody would look at them there.
+            let extensions = mem::take(transport.extensions());
+            let making = AssertUnwindSafe(async { (self.factory)(extensions).await });
+            let end = made_or_internal(making.catch_unwind().await)?;
+            let Control { handlers, stop, has_initialize } = control;
+            let initialized = Arc::new(Notify::new());
+            let gate = HostedGate::<R>::new(handlers.clone(), initialized.clone());
+            let mut pump = Pump::new(transport, end, gate, linger::<R>());
+            let mut running = Box::pin(async move {
+                let ended = tokio::select! {
+                    biased;
+                    ended = poll_fn(|cx| pump.poll(cx)) => Some(ended),
+                    () = handlers.aborted() => {
+                        pump.answer_all(&closed_before_answer());
+                        None
+                    }
+                    () = stop.cancelled() => None,
+                };
+                pump.close(ended.and_then(|ended| close_reason::<R>(&ended))).await;
+            });
+            if has_initialize {
+                tokio::select! {
+                    () = &mut running => {
+                        let reason = "the MCP server has ended before it was initialized";
+                        return Err(CloseReason::new(CloseCode::Internal, reason));
+                    }
+                    () = initialized.notified() => {}
+                }
+            }
+            Ok(running as Running)
+        })
+    }
+}
+
+/// Gate of a relay on a server, which lets nothing more begin once it drains.
+struct HostedGate<R> {
+    handlers: Arc<RunningHandlers>,
+    /// Requests that stay open until they are ended, which no drain waits for.
+    open_ended: Vec<(RequestId, HandlerGuard)>,
+    initialized: Arc<Notify>,
+    role: std::marker::PhantomData<fn() -> R>,
+}
+
+impl<R: RelayRole> HostedGate<R> {
+    fn new(handlers: Arc<RunningHandlers>, initialized: Arc<Notify>) -> Self {
+        Self { handlers, open_ended: Vec::new(), initialized, role: std::marker::PhantomData }
+    }
+}
+
+impl<R: RelayRole> Gate for HostedGate<R> {
+    fn admit(&mut self, request: &JsonRpcRequest<RawRequest>) -> Result<(), ErrorData> {
+        let is_open_ended = R::method_of_peer(&request.request) == Method::SubscriptionsListen;
+        let guard = self.handlers.begin(is_open_ended)?;
+        if is_open_ended {
+            self.open_ended.push((request.id.clone(), guard));
+        }
+        Ok(())
+    }
+
+    fn note_inbound(&mut self, message: &RawMessage) {
+        match message {
+            // In the lifecycle without `initialize` whatever else comes first says that it is there.
+            JsonRpcMessage::Request(request)
+                if !matches!(
+                    R::method_of_peer(&request.request),
+                    Method::Initialize | Method::Ping
+                ) =>
+            {
+                self.initialized.notify_one();
+            }
+            JsonRpcMessage::Notification(notification) => {
+                let notification = &notification.notification;
+                if R::is_initialized_by_peer(notification) {
+                    self.initialized.notify_one();
+                }
+                if let Some(id) = R::cancelled_by_peer(notification) {
+                    self.open_ended.retain(|(open, _)| open != id);
+                }
+            }
+            _ => {}
+        }
+    }
+
+    fn note_outbound(&mut self, message: &RawMessage) {
+        match message {
+            JsonRpcMessage::Notification(notification)
+                if R::is_initialized(&notification.notification) =>
+            {
+                self.initialized.notify_one();
+            }
+            JsonRpcMessage::Response(response) if !self.open_ended.is_empty() => {
+                self.open_ended.retain(|(open, _)| *open != response.id);
+            }
+            _ => {}
+        }
+    }
+}

@@ -1,0 +1,275 @@
+//! Relays that end: every request is answered, and both sides are closed.
+
+use std::{
+    convert::Infallible,
+    future::IntoFuture,
+    io,
+    pin::Pin,
+    task::{Context, Poll},
+    time::Duration,
+};
+
+use futures::{Sink, Stream};
+use mcp_ws_transport::{
+    CloseCode, WebSocketTransport, connect,
+    decode::Malformed,
+    relay::{self, Ended, RawMessage},
+    server::Config,
+};
+use serde_json::{Value, json};
+
+use super::{program, serve_programs};
+use crate::common::{
+    limit, listen,
+    raw::{Frame, Raw},
+    within,
+};
+
+/// The transport of a client, and the raw server at its other end.
+async fn client_and_raw() -> (WebSocketTransport<relay::Client>, Raw) {
+    let (listener, url) = listen().await;
+    let accepting = async { Raw::upgraded(listener.accept().await.unwrap().0).await };
+    let (transport, raw) = tokio::join!(connect(url).no_reconnect().into_future(), accepting);
+    (transport.unwrap(), raw)
+}
+
+fn request(id: u64) -> Value {
+    json!({ "jsonrpc": "2.0", "id": id, "method": "m" })
+}
+
+fn assert_ended(answer: &Value, id: u64, reason: &str) {
+    assert_eq!((&answer["id"], &answer["error"]["code"]), (&json!(id), &json!(-32000)), "{answer}");
+    assert_eq!(answer["error"]["data"]["reason"], reason, "{answer}");
+}
+
+#[tokio::test]
+async fn a_program_that_dies_ends_the_calls_that_it_has_and_then_the_connection() {
+    limit(async {
+        let (_server, address, mut programs) = serve_programs(Config::default()).await;
+        let mut client = Raw::dial(address).await;
+        let (mut program, _) = programs.recv().await.unwrap();
+        for id in 1..=3 {
+            client.json(&request(id)).await;
+            program.json().await;
+        }
+        program.write(json!({ "jsonrpc": "2.0", "id": 2, "result": 7 }).to_string()).await;
+        drop(program);
+        assert_eq!(client.receive().await["result"], 7);
+        assert_ended(&client.receive().await, 1, "outcome_unknown");
+        assert_ended(&client.receive().await, 3, "outcome_unknown");
+        let (code, reason) = client.closed().await;
+        assert_eq!((code, &*reason), (1011, "the MCP server has ended"));
+    })
+    .await;
+}
+
+#[tokio::test]
+async fn a_program_that_cannot_be_made_closes_the_connection() {
+    limit(async {
+        let server = relay::serve("127.0.0.1:0", |_| async {
+            Err::<super::StdioEnd, _>(io::Error::other("no such program"))
+        });
+        let server = server.await.unwrap();
+        let mut client = Raw::dial(server.local_addr()).await;
+        assert_eq!(client.closed().await.0, 1011);
+    })
+    .await;
+}
+
+#[tokio::test]
+async fn a_client_that_leaves_ends_its_program() {
+    limit(async {
+        let (server, address, mut programs) = serve_programs(Config::default()).await;
+        let mut client = Raw::dial(address).await;
+        let (mut program, _) = programs.recv().await.unwrap();
+        client.initialize_program(&mut program).await;
+        assert_eq!(server.registry().list().len(), 1);
+        client.send(Frame::close(1000)).await;
+        assert_eq!(client.closed().await.0, 1000);
+        program.end().await;
+    })
+    .await;
+}
+
+#[tokio::test]
+async fn a_client_that_says_nothing_is_not_kept() {
+    limit(async {
+        let config = Config::default().handshake_timeout(Duration::from_millis(200));
+        let (_server, address, mut programs) = serve_programs(config).await;
+        let mut client = Raw::dial(address).await;
+        let (mut program, _) = programs.recv().await.unwrap();
+        assert_eq!(client.closed().await.0, 1008);
+        program.end().await;
+    })
+    .await;
+}
+
+/// The time of a slow program does not count.
+#[tokio::test]
+async fn a_program_may_take_its_time_to_start() {
+    limit(async {
+        let config = Config::default().handshake_timeout(Duration::from_millis(50));
+        let (_server, address, mut programs) = serve_programs(config).await;
+        let mut client = Raw::dial(address).await;
+        let (mut program, _) = programs.recv().await.unwrap();
+        client.json(&request(1)).await;
+        program.json().await;
+        client.silent(Duration::from_millis(500)).await;
+        program.write(json!({ "jsonrpc": "2.0", "id": 1, "result": {} }).to_string()).await;
+        assert_eq!(client.receive().await["id"], 1);
+    })
+    .await;
+}
+
+#[tokio::test]
+async fn a_host_that_is_done_gets_its_answers_first() {
+    limit(async {
+        let (_server, address, mut programs) = serve_programs(Config::default()).await;
+        let transport = connect::<relay::Client>(format!("ws://{address}/mcp")).await.unwrap();
+        let (end, mut host) = program();
+        let relaying = tokio::spawn(async move { relay::run(transport, end).await });
+        let (mut server, _) = programs.recv().await.unwrap();
+        host.write(request(1).to_string()).await;
+        server.json().await;
+        server.write(request(9).to_string()).await;
+        assert_eq!(host.json().await["id"], 9);
+        tokio::io::AsyncWriteExt::shutdown(&mut host.input).await.unwrap();
+        // Nobody answers the server any more, and nothing keeps it from answering.
+        assert_ended(&server.json().await, 9, "outcome_unknown");
+        server.write(request(10).to_string()).await;
+        assert_ended(&server.json().await, 10, "not_sent");
+        server.write(json!({ "jsonrpc": "2.0", "id": 1, "result": 7 }).to_string()).await;
+        assert_eq!(host.json().await["result"], 7);
+        host.end().await;
+        assert_eq!(relaying.await.unwrap(), Ended::EndFinished);
+        server.end().await;
+    })
+    .await;
+}
+
+#[tokio::test]
+async fn a_host_waits_for_a_silent_server_no_longer_than_it_may() {
+    limit(async {
+        let (_server, address, mut programs) = serve_programs(Config::default()).await;
+        let transport = connect::<relay::Client>(format!("ws://{address}/mcp")).await.unwrap();
+        let (end, mut host) = program();
+        let run = relay::run(transport, end).linger(Duration::from_millis(50));
+        let relaying = tokio::spawn(async move { run.await });
+        let (_silent, _) = programs.recv().await.unwrap();
+        host.write(request(1).to_string()).await;
+        tokio::io::AsyncWriteExt::shutdown(&mut host.input).await.unwrap();
+        assert_eq!(within(Duration::from_secs(10), relaying).await.unwrap(), Ended::EndFinished);
+    })
+    .await;
+}
+
+#[tokio::test]
+async fn each_request_of_a_host_is_answered_when_the_connection_ends() {
+    limit(async {
+        let (transport, mut server) = client_and_raw().await;
+        let (end, mut host) = program();
+        let relaying = tokio::spawn(async move { relay::run(transport, end).await });
+        for id in 1..=3 {
+            host.write(request(id).to_string()).await;
+            assert_eq!(server.receive().await["id"], id);
+        }
+        server.send(Frame::close(1011)).await;
+        for id in 1..=3 {
+            assert_ended(&host.json().await, id, "outcome_unknown");
+        }
+        host.end().await;
+        let Ended::PeerGone(reason) = relaying.await.unwrap() else { panic!() };
+        assert_eq!(reason.code, CloseCode::Internal);
+    })
+    .await;
+}
+
+#[tokio::test]
+async fn rubbish_is_skipped_and_whoever_waits_is_told() {
+    limit(async {
+        let (_server, address, mut programs) = serve_programs(Config::default()).await;
+        let mut client = Raw::dial(address).await;
+        let (mut program, _) = programs.recv().await.unwrap();
+        client.json(&request(1)).await;
+        client.json(&request(2)).await;
+        program.json().await;
+        program.json().await;
+        for rubbish in ["Server started on port 3000", "{\"a\":", "\u{1b}[32m", "[]", ""] {
+            program.write(rubbish).await;
+        }
+        program.write(r#"{"jsonrpc":"2.0","id":1,"result":NaN}"#).await;
+        program.write(r#"{"jsonrpc":"2.0","id":2,"result":{}}"#).await;
+        let unreadable = client.receive().await;
+        assert_eq!(unreadable["id"], 1);
+        assert_eq!(unreadable["error"]["data"]["reason"], "unreadable", "{unreadable}");
+        assert_eq!(client.receive().await["result"], json!({}));
+        // A request of the program itself, which has to know that nobody gets it.
+        program.write(r#"{"jsonrpc":"2.0","id":8,"method":7}"#).await;
+        let refused = program.json().await;
+        assert_eq!((&refused["id"], &refused["error"]["code"]), (&json!(8), &json!(-32600)));
+    })
+    .await;
+}
+
+/// An end that takes nothing and says what it is told.
+struct Deaf(tokio::sync::mpsc::UnboundedReceiver<Result<RawMessage, Malformed>>);
+
+impl Stream for Deaf {
+    type Item = Result<RawMessage, Malformed>;
+
+    fn poll_next(mut self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<Option<Self::Item>> {
+        self.0.poll_recv(cx)
+    }
+}
+
+impl Sink<RawMessage> for Deaf {
+    type Error = Infallible;
+
+    fn poll_ready(self: Pin<&mut Self>, _: &mut Context<'_>) -> Poll<Result<(), Infallible>> {
+        Poll::Pending
+    }
+
+    fn start_send(self: Pin<&mut Self>, _: RawMessage) -> Result<(), Infallible> {
+        panic!("it was not ready")
+    }
+
+    fn poll_flush(self: Pin<&mut Self>, _: &mut Context<'_>) -> Poll<Result<(), Infallible>> {
+        Poll::Pending
+    }
+
+    fn poll_close(self: Pin<&mut Self>, _: &mut Context<'_>) -> Poll<Result<(), Infallible>> {
+        Poll::Pending
+    }
+}
+
+#[tokio::test]
+async fn an_end_that_takes_nothing_keeps_nobody_from_being_answered() {
+    limit(async {
+        let (transport, mut server) = client_and_raw().await;
+        let (says, said) = tokio::sync::mpsc::unbounded_channel();
+        let relaying =
+            tokio::spawn(
+                async move { relay::run(transport, Deaf(said)).linger(Duration::ZERO).await },
+            );
+        for id in 0..2000 {
+            server.json(&request(id)).await;
+        }
+        // Its pings are answered, and what it asks too much is refused.
+        server.send(Frame::new(crate::common::raw::PING, "?")).await;
+        let mut refused = 0;
+        while refused < 2000 - 1024 {
+            let frame = server.next().await.unwrap();
+            if frame.opcode == crate::common::raw::TEXT {
+                let answer: Value = serde_json::from_slice(&frame.payload).unwrap();
+                assert_eq!(answer["error"]["data"]["reason"], "too_many_requests", "{answer}");
+                refused += 1;
+            }
+        }
+        drop(says);
+        for id in 0..1024 {
+            assert_ended(&server.receive().await, id, "outcome_unknown");
+        }
+        assert_eq!(relaying.await.unwrap(), Ended::EndFinished);
+    })
+    .await;
+}

@@ -1,0 +1,135 @@
+//! Relays over connections that are lost: nothing is lost with them.
+
+use std::time::Duration;
+
+use mcp_ws_transport::{
+    client::{Connect, ReconnectPolicy},
+    connect, relay,
+    server::Config,
+};
+use proptest::{
+    prelude::RngExt as _,
+    test_runner::{RngAlgorithm, TestRng},
+};
+use serde_json::json;
+
+use super::{Program, program, serve_programs};
+use crate::common::{
+    limit,
+    proxy::{Fate, Proxy},
+    scale, within,
+};
+
+/// Waits are as long as they may be, so that tests need not be.
+fn hasty(connect: Connect<relay::Client>) -> Connect<relay::Client> {
+    let bound = Duration::from_millis(5);
+    connect.reconnect(
+        ReconnectPolicy::default().first(bound).after_restart(bound).min(bound).max(bound),
+    )
+}
+
+/// Answers each request with how many it has had with that id.
+async fn count(mut program: Program, requests: usize) -> Program {
+    let mut times = std::collections::HashMap::new();
+    for _ in 0..requests {
+        let request = program.json().await;
+        let id = request["id"].as_u64().unwrap();
+        let count = times.entry(id).or_insert(0);
+        *count += 1;
+        let answer = json!({ "jsonrpc": "2.0", "id": id, "result": *count });
+        program.write(answer.to_string()).await;
+    }
+    program
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn of_many_cuts_no_program_and_no_host_notices_anything() {
+    let requests = scale(500, 2000);
+    within(Duration::from_secs(120), async {
+        let (_server, address, mut programs) = serve_programs(Config::default()).await;
+        let proxy = Proxy::new(address).await;
+        let transport = hasty(connect(proxy.url())).await.unwrap();
+        let (end, mut host) = program();
+        let relaying = tokio::spawn(async move { relay::run(transport, end).await });
+        let (mut server, _) = programs.recv().await.unwrap();
+        tokio::join!(host.initialize(), server.answer_initialize());
+        let mut random = TestRng::from_seed(RngAlgorithm::ChaCha, &[7; 32]);
+        proxy.fates(move || Fate {
+            cut_after: Some(random.random_range(1..6000)),
+            reset: random.random(),
+            ..Fate::default()
+        });
+        proxy.cut();
+        let counting = tokio::spawn(count(server, requests));
+        let mut sent = 0;
+        for answered in 0..requests {
+            while sent < requests && sent < answered + 10 {
+                host.write(json!({ "jsonrpc": "2.0", "id": sent, "method": "m" }).to_string())
+                    .await;
+                sent += 1;
+            }
+            let answer = host.line().await;
+            assert_eq!(answer, format!(r#"{{"id":{answered},"jsonrpc":"2.0","result":1}}"#));
+        }
+        let cuts = proxy.dials.load(std::sync::atomic::Ordering::SeqCst);
+        assert!(cuts > requests / 50, "only {cuts} connections");
+        assert!(programs.try_recv().is_err(), "a second program for one session");
+        let _server = counting.await.unwrap();
+        drop(host);
+        assert_eq!(relaying.await.unwrap(), relay::Ended::EndFinished);
+    })
+    .await;
+}
+
+#[tokio::test]
+async fn a_host_goes_on_with_the_next_server() {
+    limit(async {
+        let (first, address, mut programs) = serve_programs(Config::default()).await;
+        let proxy = Proxy::new(address).await;
+        let transport = hasty(connect(proxy.url())).await.unwrap();
+        let (end, mut host) = program();
+        let relaying = tokio::spawn(async move { relay::run(transport, end).await });
+        let (mut server, _) = programs.recv().await.unwrap();
+        tokio::join!(host.initialize(), server.answer_initialize());
+        host.write(r#"{"jsonrpc":"2.0","id":1,"method":"m"}"#).await;
+        assert_eq!(server.json().await["id"], 1);
+
+        let (_second, address, mut programs) = serve_programs(Config::default()).await;
+        *proxy.target.lock().unwrap() = address;
+        proxy.cut();
+        drop(first);
+        // `initialize` is repeated, and the host sees nothing of it.
+        let (mut server, _) = programs.recv().await.unwrap();
+        server.answer_initialize().await;
+        let lost = host.json().await;
+        assert_eq!(lost["error"]["data"]["reason"], "outcome_unknown", "{lost}");
+        host.write(r#"{"jsonrpc":"2.0","id":2,"method":"m"}"#).await;
+        assert_eq!(server.json().await["id"], 2);
+        server.write(r#"{"jsonrpc":"2.0","id":2,"result":{}}"#).await;
+        assert_eq!(host.json().await["id"], 2);
+        drop(host);
+        relaying.await.unwrap();
+    })
+    .await;
+}
+
+#[tokio::test]
+async fn a_program_that_dies_is_replaced_and_the_host_goes_on() {
+    limit(async {
+        let (_server, address, mut programs) = serve_programs(Config::default()).await;
+        let transport = hasty(connect(format!("ws://{address}/mcp"))).await.unwrap();
+        let (end, mut host) = program();
+        let _relaying = tokio::spawn(async move { relay::run(transport, end).await });
+        let (mut server, _) = programs.recv().await.unwrap();
+        tokio::join!(host.initialize(), server.answer_initialize());
+        host.write(r#"{"jsonrpc":"2.0","id":1,"method":"m"}"#).await;
+        server.json().await;
+        drop(server);
+        assert_eq!(host.json().await["error"]["data"]["reason"], "outcome_unknown");
+        let (mut server, _) = programs.recv().await.unwrap();
+        server.answer_initialize().await;
+        host.write(r#"{"jsonrpc":"2.0","id":2,"method":"m"}"#).await;
+        assert_eq!(server.json().await["id"], 2);
+    })
+    .await;
+}
