@@ -1,0 +1,236 @@
+//! [`Program`] and [`Child`]: an MCP server on standard streams, as the end of a relay.
+//!
+//! | what happens | what becomes of the child |
+//! |---|---|
+//! | the relay ends, and the [`Child`] is dropped | its standard input is closed; 2 s later SIGTERM; 2 s later SIGKILL |
+//! | it ends by itself | its status and its last words are told in the log, and its process group is ended |
+//! | this process ends, however that may be | the [guard](crate::guard) ends its process group |
+
+use std::{
+    collections::{BTreeMap, VecDeque},
+    fmt, io,
+    path::PathBuf,
+    pin::Pin,
+    process::{ExitStatus, Stdio},
+    sync::{Arc, Mutex, PoisonError},
+    task::{Context, Poll},
+    time::Duration,
+};
+
+use futures::{Sink, SinkExt, Stream, StreamExt};
+use mcp_ws_transport::{
+    decode::Malformed,
+    relay::{Lines, RawMessage},
+};
+use tokio::{
+    io::{AsyncBufReadExt, AsyncReadExt, BufReader},
+    process::{ChildStderr, ChildStdin, ChildStdout, Command},
+    sync::oneshot,
+    time::timeout,
+};
+use tokio_util::task::TaskTracker;
+
+use crate::{
+    failure::{Failure, Kind, one_line},
+    group::Group,
+    guard::Guard,
+};
+
+/// Time after each step of stopping a child.
+const GRACE: Duration = Duration::from_secs(2);
+
+/// Lines of the standard error that are told with the death of a child.
+const LAST_WORDS: usize = 10;
+
+/// Most bytes of such a line that are read at once.
+const MAX_LINE: u64 = 4 << 10;
+
+/// Command of an MCP server that speaks by its standard streams.
+#[derive(Debug, Clone)]
+pub(crate) struct Program {
+    /// Name in the log.
+    pub(crate) name: String,
+    pub(crate) command: String,
+    pub(crate) arguments: Vec<String>,
+    pub(crate) environment: BTreeMap<String, String>,
+    pub(crate) folder: Option<PathBuf>,
+}
+
+impl Program {
+    /// Creates that of a command line.
+    pub(crate) fn of(command_line: &[String]) -> Result<Self, Failure> {
+        let [command, arguments @ ..] = command_line else {
+            return Err(Failure::usage("no command"));
+        };
+        Ok(Self {
+            name: command.rsplit(['/', '\\']).next().unwrap_or(command).to_owned(),
+            command: command.clone(),
+            arguments: arguments.to_vec(),
+            environment: BTreeMap::new(),
+            folder: None,
+        })
+    }
+
+    /// Looks whether the command is there.
+    pub(crate) fn check(&self) -> Result<(), Failure> {
+        let folder = self.folder.as_deref().unwrap_or(".".as_ref());
+        let path =
+            self.environment.get("PATH").map(Into::into).or_else(|| std::env::var_os("PATH"));
+        match which::which_in(&self.command, path, folder) {
+            Ok(_) => Ok(()),
+            Err(error) => Err(Failure::new(
+                Kind::Command,
+                format!("{:?} cannot be started: {error}", self.command),
+            )),
+        }
+    }
+
+    /// Starts it.
+    pub(crate) fn start(&self, guard: &Guard, tasks: &TaskTracker) -> io::Result<Child> {
+        let mut command = Command::new(&self.command);
+        command.args(&self.arguments).envs(&self.environment);
+        command.stdin(Stdio::piped()).stdout(Stdio::piped()).stderr(Stdio::piped());
+        if let Some(folder) = &self.folder {
+            command.current_dir(folder);
+        }
+        command.kill_on_drop(true);
+        #[cfg(unix)]
+        command.process_group(0);
+        let mut process = command.spawn()?;
+        let group = Group::of(&process);
+        guard.watch(group);
+        let streams = (process.stdin.take(), process.stdout.take(), process.stderr.take());
+        let (Some(stdin), Some(stdout), Some(stderr)) = streams else {
+            return Err(io::Error::other("no standard streams"));
+        };
+        let label = format!("{} {}", self.name, process.id().unwrap_or_default());
+        tracing::info!("{label}: started");
+        let words = Words::default();
+        tasks.spawn(listen(stderr, label.clone(), words.clone()));
+        let (keep, left) = oneshot::channel();
+        let guard = guard.clone();
+        tasks.spawn(async move {
+            supervise(process, group, left, &label, &words).await;
+            guard.forget(group);
+        });
+        Ok(Child { lines: Lines::new(stdout, stdin), _keep: keep })
+    }
+}
+
+/// Standard streams of a running child. It is stopped when this is dropped.
+pub(crate) struct Child {
+    lines: Lines<ChildStdout, ChildStdin>,
+    _keep: oneshot::Sender<()>,
+}
+
+impl Stream for Child {
+    type Item = Result<RawMessage, Malformed>;
+
+    fn poll_next(mut self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<Option<Self::Item>> {
+        self.lines.poll_next_unpin(cx)
+    }
+}
+
+impl Sink<RawMessage> for Child {
+    type Error = io::Error;
+
+    fn poll_ready(mut self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<io::Result<()>> {
+        self.lines.poll_ready_unpin(cx)
+    }
+
+    fn start_send(mut self: Pin<&mut Self>, message: RawMessage) -> io::Result<()> {
+        self.lines.start_send_unpin(message)
+    }
+
+    fn poll_flush(mut self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<io::Result<()>> {
+        self.lines.poll_flush_unpin(cx)
+    }
+
+    fn poll_close(mut self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<io::Result<()>> {
+        self.lines.poll_close_unpin(cx)
+    }
+}
+
+/// The last lines that a child has written on its standard error.
+#[derive(Clone, Default)]
+struct Words(Arc<Mutex<VecDeque<String>>>);
+
+impl Words {
+    fn add(&self, line: String) {
+        let mut lines = self.0.lock().unwrap_or_else(PoisonError::into_inner);
+        if lines.len() == LAST_WORDS {
+            lines.pop_front();
+        }
+        lines.push_back(line);
+    }
+}
+
+impl fmt::Display for Words {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        let lines = self.0.lock().unwrap_or_else(PoisonError::into_inner);
+        lines.iter().try_for_each(|line| write!(f, "\n    {line}"))
+    }
+}
+
+/// Logs what a child writes on its standard error.
+async fn listen(stderr: ChildStderr, label: String, words: Words) {
+    let mut stderr = BufReader::new(stderr);
+    let mut line = Vec::new();
+    loop {
+        line.clear();
+        match (&mut stderr).take(MAX_LINE).read_until(b'\n', &mut line).await {
+            Ok(0) | Err(_) => return,
+            Ok(_) => {}
+        }
+        let line = one_line(&String::from_utf8_lossy(&line));
+        tracing::info!("{label}: {line}");
+        words.add(line);
+    }
+}
+
+/// Waits for the end of a child, and brings it about when the relay has `left`.
+async fn supervise(
+    mut process: tokio::process::Child,
+    group: Group,
+    left: oneshot::Receiver<()>,
+    label: &str,
+    words: &Words,
+) {
+    let status = tokio::select! {
+        status = process.wait() => Some(status),
+        _ = left => None,
+    };
+    if let Some(status) = status {
+        // Time for its last words to arrive.
+        tokio::time::sleep(Duration::from_millis(50)).await;
+        tracing::warn!("{label}: ended by itself, {}{words}", describe(&status));
+    } else if timeout(GRACE, process.wait()).await.is_err() {
+        tracing::info!("{label}: still there, SIGTERM");
+        group.terminate();
+        if timeout(GRACE, process.wait()).await.is_err() {
+            tracing::warn!("{label}: still there, SIGKILL");
+            group.kill();
+            let _ = process.start_kill();
+            let _ = process.wait().await;
+        }
+    }
+    // What it has started itself may still be there.
+    if group.is_alive() {
+        group.terminate();
+        let mut waited = Duration::ZERO;
+        while group.is_alive() && waited < GRACE {
+            let step = Duration::from_millis(20);
+            tokio::time::sleep(step).await;
+            waited += step;
+        }
+        group.kill();
+    }
+    tracing::info!("{label}: stopped");
+}
+
+fn describe(status: &io::Result<ExitStatus>) -> String {
+    match status {
+        Ok(status) => status.to_string(),
+        Err(error) => error.to_string(),
+    }
+}

@@ -1,0 +1,60 @@
+//! `mcp-ws dial`: a stdio server that dials out, as devices do.
+
+use std::future::IntoFuture;
+
+use mcp_ws_transport::relay::{self, Ended};
+use tokio_util::task::TaskTracker;
+
+use crate::{
+    child::Program,
+    connect::cause,
+    failure::{Failure, Kind},
+    guard::Guard,
+    options::ClientOptions,
+    stop::Stop,
+};
+
+#[derive(clap::Args)]
+pub(crate) struct Args {
+    /// The endpoint, which is the MCP client, such as wss://example.com/mcp?token=…
+    url: String,
+    #[command(flatten)]
+    client: ClientOptions,
+    /// The command of the server, and its arguments
+    #[arg(required = true, last = true, value_name = "COMMAND")]
+    command: Vec<String>,
+}
+
+pub(crate) async fn run(args: Args) -> Result<(), Failure> {
+    let mut stop = Stop::new()?;
+    let program = Program::of(&args.command)?;
+    program.check()?;
+    let guard = Guard::start()?;
+    let connect = args.client.connect::<relay::Server>(&args.url)?.retry_first();
+    let mut events = connect.events();
+    let transport = tokio::select! {
+        transport = connect.into_future() => transport?,
+        () = stop.asked() => return Ok(()),
+    };
+    tracing::info!("connected");
+    let children = TaskTracker::new();
+    let child = program.start(&guard, &children).map_err(|error| {
+        Failure::new(Kind::Command, format!("{:?} cannot be started: {error}", program.command))
+    })?;
+    let mut was_stopped = false;
+    let told_to_stop = async {
+        stop.asked().await;
+        was_stopped = true;
+    };
+    let ended = relay::run(transport, child).run_with_shutdown(told_to_stop).await;
+    children.close();
+    children.wait().await;
+    match ended {
+        Ended::EndFinished if was_stopped => Ok(()),
+        Ended::PeerGone(reason) => Err(cause(&mut events).unwrap_or_else(|| reason.into())),
+        Ended::EndBroken(why) => {
+            Err(Failure::new(Kind::Command, format!("the command has ended: {why}")))
+        }
+        _ => Err(Failure::new(Kind::Command, "the command has ended")),
+    }
+}

@@ -1,0 +1,83 @@
+//! `mcp-ws ping`: what a person needs to know of a server when it does not work.
+
+use std::{
+    io::{self, Write},
+    time::Instant,
+};
+
+use rmcp::{
+    ServiceExt,
+    model::{ClientRequest, PingRequest},
+};
+use serde_json::json;
+
+use crate::{
+    failure::{Failure, Kind},
+    options::ClientOptions,
+};
+
+/// Pings, of which the median is told.
+const PINGS: usize = 5;
+
+#[derive(clap::Args)]
+pub(crate) struct Args {
+    /// The server, such as ws://127.0.0.1:8080/mcp
+    url: String,
+    #[command(flatten)]
+    client: ClientOptions,
+    /// Print all that is known as JSON
+    #[arg(long)]
+    json: bool,
+}
+
+pub(crate) async fn run(args: Args) -> Result<(), Failure> {
+    let start = Instant::now();
+    let transport = args.client.connect(&args.url)?.no_reconnect().await?;
+    let connected = start.elapsed();
+    let subprotocol = transport.subprotocol().map(str::to_owned);
+    let answer = |error: &dyn ToString| Failure::new(Kind::Answer, error.to_string());
+    let service = ().serve(transport).await.map_err(|error| answer(&error))?;
+    let initialized = start.elapsed() - connected;
+    let mut times = Vec::new();
+    for _ in 0..PINGS {
+        let start = Instant::now();
+        let ping = ClientRequest::PingRequest(PingRequest::default());
+        service.send_request(ping).await.map_err(|error| answer(&error))?;
+        times.push(start.elapsed());
+    }
+    times.sort_unstable();
+    let info = service.peer_info().map(|info| json!(&*info)).unwrap_or_default();
+    let _ = service.cancel().await;
+
+    let millis = |time: std::time::Duration| (time.as_secs_f64() * 1e6).round() / 1e3;
+    let told = json!({
+        "connect_ms": millis(connected),
+        "initialize_ms": millis(initialized),
+        "ping_ms": millis(times[PINGS / 2]),
+        "subprotocol": subprotocol,
+        "protocolVersion": info["protocolVersion"],
+        "serverInfo": info["serverInfo"],
+        "capabilities": info["capabilities"],
+    });
+    let mut stdout = io::stdout();
+    if args.json {
+        let json = serde_json::to_string_pretty(&told).map_err(io::Error::other)?;
+        return Ok(writeln!(stdout, "{json}")?);
+    }
+    let text = |value: &serde_json::Value| value.as_str().unwrap_or("none").to_owned();
+    let server = &told["serverInfo"];
+    let capabilities = told["capabilities"].as_object();
+    let capabilities = capabilities.into_iter().flat_map(|all| all.keys().cloned());
+    for (name, value) in [
+        ("server", format!("{} {}", text(&server["name"]), text(&server["version"]))),
+        ("protocol", text(&told["protocolVersion"])),
+        ("capabilities", capabilities.collect::<Vec<_>>().join(", ")),
+        ("subprotocol", text(&told["subprotocol"])),
+        ("connected", format!("in {} ms", told["connect_ms"])),
+        ("initialized", format!("in {} ms", told["initialize_ms"])),
+        ("ping", format!("{} ms (median of {PINGS})", told["ping_ms"])),
+    ] {
+        writeln!(stdout, "{name:13} {value}")?;
+    }
+    Ok(())
+}

@@ -1,0 +1,171 @@
+//! `mcp-ws serve`: stdio servers on WebSockets, one process for each session.
+
+use std::{
+    collections::HashMap,
+    io::{self, Write},
+    net::SocketAddr,
+    path::PathBuf,
+    sync::Arc,
+};
+
+use http::request::Parts;
+use mcp_ws_transport::{
+    relay,
+    server::{BearerTokens, Config, Limits, Registry, ServerTls, SessionConfig},
+    transport,
+};
+use rmcp::model::Extensions;
+use tokio_util::task::TaskTracker;
+
+use crate::{
+    child::{Child, Program},
+    config,
+    failure::{Failure, Kind},
+    guard::Guard,
+    health::HealthPage,
+    options::{read_token, socket, unreadable},
+    stop::Stop,
+};
+
+#[derive(clap::Args)]
+pub(crate) struct Args {
+    /// The address to listen on
+    #[arg(long, value_name = "ADDR", default_value = "127.0.0.1:8080")]
+    listen: SocketAddr,
+    /// A file with several servers, as hosts have it (mcpServers.json); each is served at /NAME
+    #[arg(long, value_name = "FILE", conflicts_with = "command")]
+    config: Option<PathBuf>,
+    /// How many clients may be connected at once, each with a process of its own
+    #[arg(long, value_name = "N", default_value_t = 64)]
+    max_sessions: usize,
+    /// How long a client that has lost its connection may come back to its process; 0 for not at all
+    #[arg(long, value_name = "SECONDS", default_value_t = 120)]
+    resume_window: u64,
+    /// A token that lets a client in; may be given several times. Without one, everyone may enter.
+    /// Others can see it in the list of processes: prefer the file or the variable
+    #[arg(long = "bearer", value_name = "TOKEN", env = "MCP_WS_BEARER", hide_env_values = true)]
+    bearers: Vec<String>,
+    /// A file with such a token
+    #[arg(long, value_name = "FILE")]
+    bearer_file: Option<PathBuf>,
+    /// A host to be served, such as mcp.example.com; may be given several times. Without one, only
+    /// localhost is
+    #[arg(long = "allow-host", value_name = "HOST")]
+    hosts: Vec<String>,
+    /// An origin whose web pages may connect, such as https://app.example.com; may be given several
+    /// times
+    #[arg(long = "allow-origin", value_name = "ORIGIN")]
+    origins: Vec<String>,
+    /// The certificate chain for wss://, in PEM form
+    #[arg(long, value_name = "FILE", requires = "tls_key")]
+    tls_cert: Option<PathBuf>,
+    /// Its private key, in PEM form
+    #[arg(long, value_name = "FILE", requires = "tls_cert")]
+    tls_key: Option<PathBuf>,
+    /// Answer GET /health with what the server is doing, as JSON
+    #[arg(long)]
+    health: bool,
+    /// Compress messages, for clients that offer it
+    #[arg(long)]
+    deflate: bool,
+    /// The command of the server, and its arguments
+    #[arg(required_unless_present = "config", last = true, value_name = "COMMAND")]
+    command: Vec<String>,
+}
+
+pub(crate) async fn run(args: Args) -> Result<(), Failure> {
+    let mut stop = Stop::new()?;
+    let programs = programs(&args)?;
+    programs.values().try_for_each(Program::check)?;
+    let paths: Vec<String> = programs.keys().cloned().collect();
+    let registry = Registry::default();
+    let config = server_config(&args)?.registry(registry.clone());
+    let starter = Starter { programs, guard: Guard::start()?, children: TaskTracker::new() };
+    let starter = Arc::new(starter);
+    let children = starter.children.clone();
+    let serve = relay::serve(args.listen, move |extensions| {
+        let started = starter.start(&extensions);
+        async move { started }
+    });
+    let mut serve = serve.paths(paths.clone()).config(config);
+    if args.health {
+        serve = serve.fallback(HealthPage { registry });
+    }
+    let mut scheme = "ws";
+    if let Some((cert, key)) = args.tls_cert.zip(args.tls_key) {
+        let tls = ServerTls::from_pem_files(cert, key);
+        serve = serve.tls(tls.map_err(|error| Failure::new(Kind::Usage, error.to_string()))?);
+        scheme = "wss";
+    }
+    let server = serve
+        .await
+        .map_err(|error| Failure::usage(format!("cannot listen on {}: {error}", args.listen)))?;
+    let mut stdout = io::stdout();
+    for path in paths {
+        writeln!(stdout, "listening on {scheme}://{}{path}", server.local_addr())?;
+    }
+    stdout.flush()?;
+
+    stop.asked().await;
+    let stopped = async {
+        server.shutdown().await;
+        children.close();
+        children.wait().await;
+    };
+    tokio::select! {
+        () = stopped => Ok(()),
+        () = stop.asked() => {
+            Err(Failure::new(Kind::Connection, "stopped before every client was told"))
+        }
+    }
+}
+
+/// Returns what is served, by path.
+fn programs(args: &Args) -> Result<HashMap<String, Program>, Failure> {
+    Ok(match &args.config {
+        Some(file) => config::read(file)?
+            .into_iter()
+            .map(|program| (format!("/{}", program.name), program))
+            .collect(),
+        None => HashMap::from([("/mcp".to_owned(), Program::of(&args.command)?)]),
+    })
+}
+
+fn server_config(args: &Args) -> Result<Config<relay::Server>, Failure> {
+    let window = std::time::Duration::from_secs(args.resume_window);
+    let sessions = (!window.is_zero())
+        .then(|| SessionConfig::default().window(window).max_sessions(args.max_sessions));
+    let mut tokens = args.bearers.clone();
+    if let Some(file) = &args.bearer_file {
+        let token = read_token(file).map_err(|error| unreadable("--bearer-file", file, &error))?;
+        tokens.push(token);
+    }
+    let mut config = Config::default()
+        .sessions(sessions)
+        .limits(Limits::default().connections(args.max_sessions))
+        .allowed_origins(&args.origins)
+        .transport(transport::Config::default().socket(socket(args.deflate)));
+    if !tokens.is_empty() {
+        config = config.authenticator(tokens.into_iter().collect::<BearerTokens>());
+    }
+    if !args.hosts.is_empty() {
+        config = config.allowed_hosts(&args.hosts);
+    }
+    Ok(config)
+}
+
+/// Starter of a process for each session.
+struct Starter {
+    programs: HashMap<String, Program>,
+    guard: Guard,
+    children: TaskTracker,
+}
+
+impl Starter {
+    fn start(&self, extensions: &Extensions) -> io::Result<Child> {
+        let asked = extensions.get::<Parts>().map_or("", |parts| parts.uri.path());
+        let asked = asked.strip_suffix('/').unwrap_or(asked);
+        let program = self.programs.get(asked).ok_or(io::ErrorKind::NotFound)?;
+        program.start(&self.guard, &self.children)
+    }
+}

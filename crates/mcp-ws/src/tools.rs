@@ -1,0 +1,166 @@
+//! `mcp-ws tools` and `mcp-ws call`.
+
+use std::io::{self, IsTerminal, Write};
+
+use mcp_ws_transport::client::{ToolClient, ToolError};
+use rmcp::model::{CallToolResult, Tool};
+use serde_json::{Map, Value};
+
+use crate::{
+    failure::{Failure, Kind, one_line},
+    options::ClientOptions,
+};
+
+#[derive(clap::Args)]
+pub(crate) struct ToolsArgs {
+    /// The server, such as ws://127.0.0.1:8080/mcp
+    url: String,
+    #[command(flatten)]
+    client: ClientOptions,
+    /// Print the list as JSON, as the server gives it
+    #[arg(long)]
+    json: bool,
+}
+
+#[derive(clap::Args)]
+pub(crate) struct CallArgs {
+    /// The server, such as ws://127.0.0.1:8080/mcp
+    url: String,
+    /// The name of the tool
+    tool: String,
+    /// The arguments: one JSON object, or name=value for each, where a value that is no JSON is a
+    /// string
+    arguments: Vec<String>,
+    #[command(flatten)]
+    client: ClientOptions,
+    /// Print the result as JSON, as the server gives it
+    #[arg(long)]
+    json: bool,
+}
+
+pub(crate) async fn list(args: ToolsArgs) -> Result<(), Failure> {
+    let tools = ToolClient::connect(args.client.connect(&args.url)?).await?;
+    let list = tools.tools().await;
+    tools.close().await;
+    let list = list?;
+    let mut stdout = io::stdout();
+    if args.json {
+        let json = serde_json::to_string_pretty(&*list).map_err(io::Error::other)?;
+        return Ok(writeln!(stdout, "{json}")?);
+    }
+    for tool in &*list {
+        writeln!(stdout, "{}", describe(tool))?;
+    }
+    if list.is_empty() && io::stderr().is_terminal() {
+        eprintln!("the server has no tools");
+    }
+    Ok(())
+}
+
+/// Returns a line for a tool: its name, what it takes, and what it does.
+fn describe(tool: &Tool) -> String {
+    let properties = tool.input_schema.get("properties").and_then(Value::as_object);
+    let required = tool.input_schema.get("required").and_then(Value::as_array);
+    let is_required =
+        |name: &str| required.is_some_and(|names| names.iter().any(|known| known == name));
+    let arguments = properties
+        .into_iter()
+        .flat_map(|properties| properties.keys())
+        .map(|name| if is_required(name) { format!(" {name}=…") } else { format!(" [{name}=…]") });
+    let usage = format!("{}{}", tool.name, arguments.collect::<String>());
+    let what = tool.description.as_deref().or(tool.title.as_deref()).unwrap_or_default();
+    one_line(&format!("{usage}\t{what}")).trim_end().to_owned()
+}
+
+pub(crate) async fn call(args: CallArgs) -> Result<(), Failure> {
+    let arguments = parse(&args.arguments)?;
+    let tools = ToolClient::connect(args.client.connect(&args.url)?).await?;
+    let called = tools.call_tool(&args.tool, arguments).await;
+    let called = match called {
+        Err(ToolError::Unknown(name)) => Err(unknown(&tools, &name).await),
+        other => other.map_err(Failure::from),
+    };
+    tools.close().await;
+    let result = called?;
+    let printed = if args.json {
+        serde_json::to_string_pretty(&result).map_err(io::Error::other)?
+    } else {
+        text_of(&result)
+    };
+    writeln!(io::stdout(), "{printed}")?;
+    Ok(())
+}
+
+/// Returns the failure for a tool that the server does not have.
+async fn unknown(tools: &ToolClient, name: &str) -> Failure {
+    let known = tools.tools().await.unwrap_or_default();
+    let names: Vec<_> = known.iter().map(|tool| &*tool.name).collect();
+    let message = match names.is_empty() {
+        true => format!("no tool {name:?}: the server has none"),
+        false => format!("no tool {name:?}; the server has {}", names.join(", ")),
+    };
+    Failure::new(Kind::Usage, message)
+}
+
+/// Reads the arguments of a tool.
+fn parse(arguments: &[String]) -> Result<Map<String, Value>, Failure> {
+    if let [json] = arguments
+        && json.trim_start().starts_with('{')
+    {
+        return serde_json::from_str(json)
+            .map_err(|error| Failure::usage(format!("the arguments are no JSON object: {error}")));
+    }
+    arguments
+        .iter()
+        .map(|argument| match argument.split_once('=') {
+            Some((name, value)) if !name.is_empty() => {
+                let value = serde_json::from_str(value).unwrap_or_else(|_| value.into());
+                Ok((name.to_owned(), value))
+            }
+            _ => {
+                Err(Failure::usage(format!("{argument:?} is neither name=value nor a JSON object")))
+            }
+        })
+        .collect()
+}
+
+/// Returns the content as text; blocks of other kinds, and what is structured, as JSON.
+fn text_of(result: &CallToolResult) -> String {
+    if let Some(structured) =
+        result.structured_content.as_ref().filter(|_| result.content.is_empty())
+    {
+        return structured.to_string();
+    }
+    let blocks = result.content.iter().map(|block| match block.as_text() {
+        Some(text) => text.text.clone(),
+        None => serde_json::to_string(block).unwrap_or_default(),
+    });
+    blocks.collect::<Vec<_>>().join("\n")
+}
+
+#[cfg(test)]
+mod tests {
+    use serde_json::json;
+
+    use super::*;
+
+    #[test]
+    fn arguments_are_one_object_or_name_by_name() {
+        let parsed = |arguments: &[&str]| {
+            parse(&arguments.iter().map(ToString::to_string).collect::<Vec<_>>()).map(Value::from)
+        };
+        for (arguments, expected) in [
+            (&["{\"a\":1}"][..], json!({ "a": 1 })),
+            (
+                &["a=1", "b=two", "c=[1]", "d=\"3\"", "e="],
+                json!({ "a": 1, "b": "two", "c": [1], "d": "3", "e": "" }),
+            ),
+            (&[], json!({})),
+        ] {
+            assert_eq!(parsed(arguments).expect("arguments"), expected);
+        }
+        for wrong in [&["{\"a\":}"][..], &["a"], &["=1"]] {
+            assert!(parsed(wrong).is_err(), "{wrong:?}");
+        }
+    }
+}

@@ -1,0 +1,105 @@
+//! `mcp-ws connect`, as a host sees it.
+
+use std::time::Duration;
+
+use rustix::process::Signal;
+
+use crate::{Running, limit, server};
+
+const PING: &str = r#"{"jsonrpc":"2.0","id":"a","method":"ping"}"#;
+
+#[tokio::test]
+async fn the_standard_output_carries_messages_alone_and_ends_with_the_input() {
+    let (_serve, url) = Running::serve(&[], server(&["chatty"])).await;
+    let mut host = Running::start(&["-vv", "connect", &url]);
+    host.write(PING).await;
+    assert_eq!(host.line().await, r#"{"jsonrpc":"2.0","id":"a","result":{}}"#);
+    host.write("rubbish").await;
+    let error = host.json().await;
+    assert_eq!(error["error"]["code"], -32700, "{error}");
+    host.write(PING).await;
+    host.input = None;
+    // What was asked before the end is answered.
+    assert_eq!(host.line().await, r#"{"jsonrpc":"2.0","id":"a","result":{}}"#);
+    assert_eq!(limit(host.output.next_line()).await.unwrap(), None);
+    assert!(host.ended().await.success());
+}
+
+#[tokio::test]
+async fn half_a_line_at_the_end_is_told_and_nothing_worse() {
+    let (_serve, url) = Running::serve(&[], server(&[])).await;
+    let mut host = Running::start(&["connect", &url]);
+    use tokio::io::AsyncWriteExt;
+    host.input.as_mut().unwrap().write_all(br#"{"jsonrpc":"2.0","id":1,"met"#).await.unwrap();
+    host.input = None;
+    assert_eq!(host.json().await["error"]["code"], -32700);
+    assert!(host.ended().await.success());
+}
+
+#[tokio::test]
+async fn a_line_of_a_hundred_mebibytes_is_refused_and_the_next_is_not() {
+    use tokio::io::AsyncWriteExt;
+
+    let (_serve, url) = Running::serve(&[], server(&[])).await;
+    let mut host = Running::start(&["connect", &url]);
+    let input = host.input.as_mut().unwrap();
+    input.write_all(br#"{"jsonrpc":"2.0","id":1,"method":"m","params":{"x":""#).await.unwrap();
+    let piece = "x".repeat(1 << 20);
+    for _ in 0..100 {
+        input.write_all(piece.as_bytes()).await.unwrap();
+    }
+    host.write("\"}}").await;
+    let refused = host.json().await;
+    assert_eq!(
+        (&refused["id"], &refused["error"]["code"]),
+        (&1.into(), &(-32600).into()),
+        "{refused}"
+    );
+    host.write(PING).await;
+    assert_eq!(host.json().await["id"], "a");
+    #[cfg(target_os = "linux")]
+    {
+        let status = format!("/proc/{}/status", host.process.id().unwrap());
+        let status = std::fs::read_to_string(status).unwrap();
+        let peak = status.lines().find_map(|line| line.strip_prefix("VmHWM:")).unwrap();
+        let kib: usize = peak.trim().trim_end_matches(" kB").parse().unwrap();
+        assert!(kib < 64 << 10, "{kib} KiB");
+    }
+}
+
+#[tokio::test]
+async fn it_waits_for_its_server_and_goes_on_with_the_next() {
+    let port = std::net::TcpListener::bind("127.0.0.1:0").unwrap().local_addr().unwrap().port();
+    let address = format!("127.0.0.1:{port}");
+    let mut host = Running::start(&["connect", &format!("ws://{address}/mcp")]);
+    let initialize = r#"{"jsonrpc":"2.0","id":0,"method":"initialize","params":{"protocolVersion":"2025-06-18","capabilities":{},"clientInfo":{"name":"h","version":"1"}}}"#;
+    host.write(initialize).await;
+    host.logged("not connected yet").await;
+    let options = ["--listen", &address];
+    let (mut serve, _) = Running::serve(&options, server(&[])).await;
+    assert_eq!(host.json().await["id"], 0);
+    host.write(r#"{"jsonrpc":"2.0","method":"notifications/initialized"}"#).await;
+    host.write(PING).await;
+    assert_eq!(host.json().await["id"], "a");
+
+    serve.signal(Signal::KILL);
+    serve.ended().await;
+    tokio::time::sleep(Duration::from_millis(100)).await;
+    host.write(PING).await;
+    let (_serve, _) = Running::serve(&options, server(&[])).await;
+    let answer = host.json().await;
+    assert_eq!(answer["id"], "a", "{answer}");
+    assert!(answer["result"].is_object(), "{answer}");
+}
+
+#[tokio::test]
+async fn a_host_that_leaves_before_the_server_is_there_is_not_waited_for() {
+    let mut host = Running::start(&["connect", "ws://127.0.0.1:1/mcp"]);
+    host.logged("not connected yet").await;
+    host.input = None;
+    assert!(host.ended().await.success());
+    let mut host = Running::start(&["connect", "ws://127.0.0.1:1/mcp"]);
+    host.logged("not connected yet").await;
+    host.signal(Signal::TERM);
+    assert!(host.ended().await.success());
+}

@@ -1,0 +1,110 @@
+//! `mcp-ws serve`, and the commands that ask it.
+
+use rustix::process::Signal;
+use serde_json::{Value, json};
+
+use crate::{Running, gone, pid, run, server, text};
+
+#[tokio::test]
+async fn each_client_has_a_process_of_its_own_which_ends_with_it() {
+    let (mut serve, url) = Running::serve(&[], server(&[])).await;
+    let (first, second) = tokio::join!(pid(&url), pid(&url));
+    assert_ne!(first, second);
+    gone(&first).await;
+    gone(&second).await;
+    serve.signal(Signal::TERM);
+    assert!(serve.ended().await.success());
+}
+
+#[tokio::test]
+async fn tools_are_listed_and_called_and_the_server_is_pinged() {
+    let (_serve, url) = Running::serve(&["--deflate"], server(&["chatty"])).await;
+    let tools = run(&["tools", &url]).await;
+    let lines = text(&tools.stdout);
+    assert_eq!(
+        lines.lines().collect::<Vec<_>>(),
+        ["pid a=… The process", "die", "fail"],
+        "{tools:?}"
+    );
+    let tools = run(&["tools", &url, "--json", "--deflate"]).await;
+    let list: Value = serde_json::from_slice(&tools.stdout).unwrap();
+    assert_eq!(list[0]["name"], "pid");
+
+    let called = run(&["call", &url, "pid", r#"{"a":1}"#, "--json"]).await;
+    let result: Value = serde_json::from_slice(&called.stdout).unwrap();
+    assert_eq!(result["content"][0]["type"], "text");
+    let failed = run(&["call", &url, "fail"]).await;
+    assert_eq!((failed.status.code(), text(&failed.stdout)), (Some(1), String::new()));
+    assert_eq!(text(&failed.stderr), "mcp-ws: it failed\n");
+    let unknown = run(&["call", &url, "pidd"]).await;
+    assert_eq!(unknown.status.code(), Some(2));
+    assert_eq!(text(&unknown.stderr), "mcp-ws: no tool \"pidd\"; the server has pid, die, fail\n");
+
+    let ping = run(&["ping", &url, "--json"]).await;
+    let told: Value = serde_json::from_slice(&ping.stdout).unwrap();
+    assert_eq!(told["serverInfo"], json!({ "name": "sh", "version": "1" }));
+    assert_eq!(told["protocolVersion"], "2025-06-18");
+    let ping = run(&["ping", &url]).await;
+    assert!(text(&ping.stdout).starts_with("server        sh 1\n"), "{}", text(&ping.stdout));
+}
+
+#[tokio::test]
+async fn the_death_of_a_child_is_told_in_the_log_and_not_to_strangers() {
+    let (mut serve, url) = Running::serve(&[], server(&["secret path"])).await;
+    let died = run(&["call", &url, "die"]).await;
+    assert_eq!(died.status.code(), Some(1));
+    let told = text(&died.stderr);
+    assert!(told.starts_with("mcp-ws: outcome unknown:"), "{told}");
+    assert!(!told.contains("last words") && !told.contains("secret"), "{told}");
+    let line = serve.logged("ended by itself").await;
+    assert!(line.contains("exit status: 7"), "{line}");
+    serve.logged("last words").await;
+    // The next client is served as before.
+    pid(&url).await;
+}
+
+#[tokio::test]
+async fn several_servers_are_served_by_their_names() {
+    let folder = tempfile::tempdir().unwrap();
+    let file = folder.path().join("mcpServers.json");
+    let one = server(&[]);
+    let entry = json!({ "command": one[0], "args": &one[1..], "env": { "A": "b" } });
+    let servers = json!({ "one": entry, "two": entry, "off": { "url": "https://example.com" } });
+    std::fs::write(&file, json!({ "mcpServers": servers }).to_string()).unwrap();
+    let options = ["--config", file.to_str().unwrap(), "--health"];
+    let (mut serve, first) = Running::serve(&options, Vec::new()).await;
+    let second = serve.line().await.replace("listening on ", "");
+    let mut urls = [first, second];
+    urls.sort();
+    assert!(urls[0].ends_with("/one") && urls[1].ends_with("/two"), "{urls:?}");
+    for url in &urls {
+        pid(url).await;
+    }
+    let elsewhere = run(&["ping", &urls[0].replace("/one", "/three")]).await;
+    assert_eq!(elsewhere.status.code(), Some(3));
+    let told = text(&elsewhere.stderr);
+    assert!(told.contains("404"), "{told}");
+}
+
+#[tokio::test]
+async fn a_client_without_the_token_is_refused() {
+    let folder = tempfile::tempdir().unwrap();
+    let file = folder.path().join("token");
+    std::fs::write(&file, "s3cr3t\n").unwrap();
+    let file = file.to_str().unwrap();
+    let (_serve, url) = Running::serve(&["--bearer-file", file], server(&[])).await;
+    let refused = run(&["call", &url, "pid", "a=1"]).await;
+    assert_eq!(refused.status.code(), Some(4), "{}", text(&refused.stderr));
+    assert_eq!(text(&refused.stderr).lines().count(), 1);
+    for shown in [
+        ["--bearer", "s3cr3t"],
+        ["--bearer-file", file],
+        ["--header", "Authorization: Bearer s3cr3t"],
+    ] {
+        let called = run(&["call", &url, "pid", "a=1", shown[0], shown[1]]).await;
+        assert!(called.status.success(), "{}", text(&called.stderr));
+    }
+    let wrong = run(&["ping", &url, "--bearer", "wr0ng"]).await;
+    assert_eq!(wrong.status.code(), Some(4));
+    assert!(!text(&wrong.stderr).contains("wr0ng"));
+}

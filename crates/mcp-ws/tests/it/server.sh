@@ -1,0 +1,23 @@
+# An MCP server on standard streams. Its arguments say what it does besides.
+answer() { printf '{"jsonrpc":"2.0","id":%s,"result":%s}\n' "$id" "$1"; }
+for how in "$@"; do
+    case $how in
+        chatty) echo "Server started"; echo '{"half":'; printf '\377\n' ;;
+        stubborn) trap '' TERM HUP ;;
+        forking) (trap '' TERM HUP; exec sleep 1000) & echo "child $!" >&2 ;;
+        *) echo "$how" >&2 ;;
+    esac
+done
+while IFS= read -r line; do
+    id=$(printf '%s' "$line" | sed -n 's/.*"id":\([^,}]*\).*/\1/p')
+    case $line in
+        *'"initialize"'*) answer '{"protocolVersion":"2025-06-18","capabilities":{"tools":{}},"serverInfo":{"name":"sh","version":"1"}}' ;;
+        *'"tools/list"'*) answer '{"tools":[{"name":"pid","description":"The process","inputSchema":{"type":"object","properties":{"a":{}},"required":["a"]}},{"name":"die","inputSchema":{"type":"object"}},{"name":"fail","inputSchema":{"type":"object"}}]}' ;;
+        *'"name":"pid"'*) answer '{"content":[{"type":"text","text":"'$$'"}]}' ;;
+        *'"name":"fail"'*) answer '{"content":[{"type":"text","text":"it failed"}],"isError":true}' ;;
+        *'"name":"die"'*) echo "last words" >&2; exit 7 ;;
+        *'"ping"'*) answer '{}' ;;
+        *'"id":'*) printf '{"jsonrpc":"2.0","id":%s,"error":{"code":-32601,"message":"unknown"}}\n' "$id" ;;
+    esac
+done
+case $* in *stubborn*) while :; do sleep 1; done ;; esac
