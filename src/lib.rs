@@ -21,9 +21,9 @@
 //!
 //! Both take options before they are awaited. Mount a [`WebSocketService`](server::WebSocketService)
 //! in a server that you have; give a stream that you have to [`connect_over`] or [`accept()`]. Whoever
-//! dials may be the MCP server. The [`guide`] is on [security](guide::security),
-//! [sessions](guide::sessions), [deployment](guide::deployment), [migration](guide::migration), and
-//! [the binding](guide::binding) for those who write a peer.
+//! dials may be the MCP server. A [`relay`] carries messages without decoding them. The [`guide`] is on [security](guide::security),
+//! [sessions](guide::sessions), [deployment](guide::deployment), [hosts](guide::hosts) and servers for
+//! stdio, [migration](guide::migration), and [the binding](guide::binding) for those who write a peer.
 //!
 //! # The stack
 //!

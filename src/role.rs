@@ -15,8 +15,8 @@ use crate::{decode::method::Method, wire::Wire};
 
 /// MCP role, with what its messages are decoded by.
 ///
-/// [`RoleClient`] and [`RoleServer`] have rmcp's types; `relay::Client` and
-/// `relay::Server` keep messages as they come.
+/// [`RoleClient`] and [`RoleServer`] have rmcp's types; [`relay::Client`](crate::relay::Client) and
+/// [`relay::Server`](crate::relay::Server) keep messages as they come.
 pub trait McpRole: ServiceRole + Wire {
     /// Returns the method of a request that this role sends.
     fn method_of(request: &Self::Req) -> Method;

@@ -7,8 +7,8 @@ use rmcp::{
 };
 
 use crate::{
-    decode::{self, PendingMethods, malformed::Malformed},
-    encode,
+    decode::{PendingMethods, malformed::Malformed, typed as typed_decoding},
+    encode::typed as typed_encoding,
 };
 
 /// Decoding and encoding of the messages of a role.
@@ -40,11 +40,11 @@ macro_rules! typed {
                 bytes: &[u8],
                 calls: &dyn PendingMethods,
             ) -> Result<RxJsonRpcMessage<Self>, Malformed> {
-                decode::typed::decode::<Self>(bytes, calls)
+                typed_decoding::decode::<Self>(bytes, calls)
             }
 
             fn encode(message: &TxJsonRpcMessage<Self>) -> Result<Bytes, serde_json::Error> {
-                encode::typed::encode::<Self>(message).map(Bytes::from)
+                typed_encoding::encode::<Self>(message).map(Bytes::from)
             }
         }
     };

@@ -13,6 +13,7 @@ pub(crate) mod malformed;
 pub(crate) mod message;
 pub(crate) mod method;
 mod notification;
+mod of_role;
 pub(crate) mod peer;
 mod request;
 mod result;
@@ -20,10 +21,9 @@ pub(crate) mod size;
 mod strict;
 pub(crate) mod typed;
 
-use rmcp::{ErrorData, model::RequestId, service::RxJsonRpcMessage};
+use rmcp::{ErrorData, model::RequestId};
 
-use crate::role::McpRole;
-
+pub use self::of_role::decode;
 pub use self::{
     malformed::{Malformed, MalformedKind},
     method::Method,
@@ -63,22 +63,6 @@ impl PendingMethods for () {
     fn method(&self, _: &RequestId) -> Option<Method> {
         None
     }
-}
-
-/// Decodes one message that the peer of a role `R` has sent.
-///
-/// A leading byte order mark is skipped.
-///
-/// # Errors
-///
-/// [`Malformed`] when rmcp refuses the message. An unknown method is no error, but a custom
-/// request or notification. Also for a member whose name begins with `$serde_json::private::`,
-/// since what a `Value` makes of it depends on the features that the program enables in serde_json.
-pub fn decode<R: McpRole>(
-    bytes: &[u8],
-    calls: &dyn PendingMethods,
-) -> Result<RxJsonRpcMessage<R>, Malformed> {
-    R::decode(bytes, calls)
 }
 
 #[cfg(test)]

@@ -12,11 +12,10 @@ use serde_json::Value;
 use super::decode_error::DecodeError;
 use crate::{
     decode::{
-        self, PendingMethods,
+        PendingMethods,
         json::{Raw, Reader, has_reserved_name, not_json, without_bom},
         typed::reserved_name,
     },
-    encode,
     error::MessageError,
     message::{Message, Text},
     role::McpRole,
@@ -98,8 +97,8 @@ members! {
 pub(super) fn encode_json_rpc<R: McpRole>(
     message: &TxJsonRpcMessage<R>,
 ) -> Result<String, MessageError> {
-    let json = encode::encode::<R>(message).map_err(encode_error)?;
-    String::from_utf8(json).map_err(|error| encode_error(serde::ser::Error::custom(error)))
+    let json = R::encode(message).map_err(encode_error)?;
+    String::from_utf8(json.into()).map_err(|error| encode_error(serde::ser::Error::custom(error)))
 }
 
 /// Encodes `value` as a text message.
@@ -216,8 +215,7 @@ pub(super) fn decode_json_rpc<R: McpRole>(
     json: &str,
     calls: &dyn PendingMethods,
 ) -> Result<RxJsonRpcMessage<R>, DecodeError> {
-    decode::decode::<R>(json.as_bytes(), calls)
-        .map_err(|malformed| DecodeError::of::<R>(malformed, calls))
+    R::decode(json.as_bytes(), calls).map_err(|malformed| DecodeError::of::<R>(malformed, calls))
 }
 
 /// Writes a JSON-RPC request; without an id, a notification.

@@ -5,6 +5,7 @@
 //! | [`security`] | those who expose a server: what is safe by default, what is not, who may connect |
 //! | [`sessions`] | what survives a lost connection, on the client and on the server |
 //! | [`deployment`] | nginx, HAProxy, Caddy, Apache, systemd, containers, clients behind a proxy, and what to watch |
+//! | [`hosts`] | those who have a server or a host for stdio: the program `mcp-ws` |
 //! | [`migration`] | those who come from stdio, streamable HTTP, the TypeScript SDK, Python or PartySocket |
 //! | [`binding`] | those who write a peer in another language: MCP over WebSockets as it is on the wire |
 //! | [`resume_v1`] | the same, for sessions that outlive their connections: `mcp.resume.v1` |
@@ -16,6 +17,9 @@ pub mod binding {}
 
 #[doc = include_str!("deployment.md")]
 pub mod deployment {}
+
+#[doc = include_str!("hosts.md")]
+pub mod hosts {}
 
 #[doc = include_str!("migration.md")]
 pub mod migration {}

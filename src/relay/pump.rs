@@ -47,6 +47,9 @@ use crate::{
 /// Bytes that may wait for the end to take them before it is not read any more.
 const MAX_WAITING: usize = 1 << 20;
 
+/// Requests of an end that may be in flight, or wait until the peer takes more.
+const MAX_REQUESTS: usize = 4096;
+
 /// Messages that are moved in one turn.
 const TURN: usize = 64;
 
@@ -275,12 +278,17 @@ impl<R: RelayRole, E: End, G: Gate> Pump<R, E, G> {
             JsonRpcMessage::Request(request) => Some(request.id.clone()),
             _ => None,
         };
-        self.is_peer_unflushed = true;
-        let Err(error) = self.peer.start_send_unpin(message) else { return };
-        tracing::debug!(%error, "not passed on");
+        let sent = if id.is_some() && self.peer.transport().pending() >= MAX_REQUESTS {
+            Err(format!("{MAX_REQUESTS} requests are in flight or wait already"))
+        } else {
+            self.is_peer_unflushed = true;
+            self.peer.start_send_unpin(message).map_err(|error| error.to_string())
+        };
+        let Err(why) = sent else { return };
+        tracing::debug!(%why, "not passed on");
         if let Some(id) = id {
             let data = json!({ "reason": "not_sent" });
-            let error = ErrorData::new(UNAVAILABLE, error.to_string(), Some(data));
+            let error = ErrorData::new(UNAVAILABLE, why, Some(data));
             self.push_to_end(JsonRpcMessage::error(error, Some(id)));
         }
     }

@@ -12,7 +12,7 @@ use super::{
         serve::Serve,
     },
 };
-use crate::relay::{End, Server};
+use crate::relay::{end::End, role::Server};
 
 /// Listens on `addr`, and carries the messages of each connection to the end that `factory` makes
 /// for it.

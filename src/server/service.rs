@@ -34,7 +34,7 @@ use super::{
     shutdown::ClosePacer,
 };
 use crate::{
-    relay::{End, RelayRole},
+    relay::{end::End, role::RelayRole},
     role::McpRole,
 };
 

@@ -17,9 +17,10 @@ use crate::{
     close::{CloseCode, CloseReason},
     decode::method::Method,
     relay::{
-        End, RelayRole,
+        end::End,
         message::{RawMessage, RawRequest},
         pump::{Gate, Pump},
+        role::RelayRole,
         run::{close_reason, linger},
     },
     transport::WebSocketTransport,
