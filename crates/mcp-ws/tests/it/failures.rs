@@ -1,8 +1,13 @@
 //! What goes wrong: one line that says what to do, an exit code by kind, and no child left behind.
 
+use std::time::Duration;
+
+use futures::{SinkExt, StreamExt};
+use mcp_ws_transport::{WebSocketTransport, connect, layer::correlation, relay, transport};
+use rmcp::model::JsonRpcMessage;
 use rustix::process::Signal;
 
-use crate::{Running, gone, run, server, text};
+use crate::{Running, gone, limit, run, server, text};
 
 #[tokio::test]
 async fn what_cannot_work_says_so_in_one_line() {
@@ -69,4 +74,53 @@ async fn a_server_that_is_told_to_stop_ends_its_children() {
     gone(&grandchild).await;
     host.input = None;
     host.ended().await;
+}
+
+/// A client whose requests are not kept back where the server has too many.
+async fn client(url: &str) -> WebSocketTransport<relay::Client> {
+    let correlation = correlation::Config::default().retry_refused(false);
+    let config = transport::Config::default().correlation(correlation);
+    connect(url).transport(config).no_reconnect().await.unwrap()
+}
+
+#[tokio::test]
+async fn a_child_that_never_reads_has_no_more_than_may_be_kept_for_it() {
+    let (serve, url) = Running::serve(&[], server(&["deaf"])).await;
+    let client = client(&url).await.into_sink_stream();
+    let params = "x".repeat(1 << 20);
+    let (mut sink, mut stream) = client.split();
+    let sending = tokio::spawn(async move {
+        for id in 0..100 {
+            let text =
+                format!(r#"{{"jsonrpc":"2.0","id":{id},"method":"m","params":["{params}"]}}"#);
+            sink.send(relay::parse(text).unwrap()).await.unwrap();
+        }
+        sink
+    });
+    for _ in 0..30 {
+        let refused = limit(stream.next()).await.unwrap();
+        let JsonRpcMessage::Response(refused) = refused else { panic!("{refused:?}") };
+        let error = refused.result.result().unwrap_err();
+        assert!(error.contains("too_many_requests"), "{error}");
+    }
+    let _sink = limit(sending).await.unwrap();
+    #[cfg(target_os = "linux")]
+    assert!(serve.peak() < 200 << 10, "{} KiB", serve.peak());
+}
+
+#[tokio::test]
+async fn a_child_that_floods_waits_for_its_client_and_goes_with_it() {
+    let (mut serve, url) = Running::serve(&["--resume-window", "0"], server(&["flooding"])).await;
+    let mut client = client(&url).await.into_sink_stream();
+    let mut read = 0;
+    // Slowly, and then not at all.
+    while read < 200 {
+        assert!(limit(client.next()).await.is_some());
+        read += 1;
+        tokio::time::sleep(Duration::from_millis(1)).await;
+    }
+    #[cfg(target_os = "linux")]
+    assert!(serve.peak() < 64 << 10, "{} KiB", serve.peak());
+    drop(client);
+    serve.logged("stopped").await;
 }

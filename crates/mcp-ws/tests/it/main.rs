@@ -117,6 +117,15 @@ impl Running {
         }
     }
 
+    /// The most memory that it has taken, in KiB.
+    #[cfg(target_os = "linux")]
+    fn peak(&self) -> usize {
+        let status = format!("/proc/{}/status", self.process.id().unwrap());
+        let status = std::fs::read_to_string(status).unwrap();
+        let peak = status.lines().find_map(|line| line.strip_prefix("VmHWM:")).unwrap();
+        peak.trim().trim_end_matches(" kB").parse().unwrap()
+    }
+
     fn signal(&self, signal: rustix::process::Signal) {
         let id = rustix::process::Pid::from_raw(self.process.id().unwrap() as i32).unwrap();
         rustix::process::kill_process(id, signal).unwrap();

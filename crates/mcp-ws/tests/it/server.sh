@@ -3,6 +3,8 @@ answer() { printf '{"jsonrpc":"2.0","id":%s,"result":%s}\n' "$id" "$1"; }
 for how in "$@"; do
     case $how in
         chatty) echo "Server started"; echo '{"half":'; printf '\377\n' ;;
+        deaf) sleep 1000; exit ;;
+        flooding) while :; do echo '{"jsonrpc":"2.0","method":"notifications/x","params":{"x":"'$line'"}}'; line=${line}x; done ;;
         stubborn) trap '' TERM HUP ;;
         forking) (trap '' TERM HUP; exec sleep 1000) & echo "child $!" >&2 ;;
         *) echo "$how" >&2 ;;
