@@ -42,7 +42,7 @@ use std::{
 use futures::{Sink, SinkExt, Stream, StreamExt};
 use rmcp::{
     ErrorData,
-    model::{Extensions, JsonRpcMessage},
+    model::{Extensions, JsonRpcMessage, RequestId},
     service::{RxJsonRpcMessage, ServiceRole, TxJsonRpcMessage},
     transport::Transport,
 };
@@ -225,6 +225,11 @@ impl<R: McpRole> WebSocketTransport<R> {
     /// Returns the number of this side's requests that are in flight.
     pub(crate) fn pending(&self) -> usize {
         self.stack.in_flight().0
+    }
+
+    /// Returns `true` if a request of this side with this id is in flight, or waits.
+    pub(crate) fn is_pending(&self, id: &RequestId) -> bool {
+        self.stack.is_pending(id)
     }
 
     /// Answers each request of the peer that is in flight with `error`.

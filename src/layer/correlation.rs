@@ -95,7 +95,7 @@ pub use crate::rpc_code::{TIMED_OUT, UNAVAILABLE};
 use futures::{Sink, Stream};
 use rmcp::{
     ErrorData,
-    model::{Extensions, JsonRpcMessage},
+    model::{Extensions, JsonRpcMessage, RequestId},
     service::{RxJsonRpcMessage, ServiceRole, TxJsonRpcMessage},
 };
 
@@ -177,6 +177,11 @@ impl<R: McpRole, F: Framing<R>> Correlation<R, F> {
     #[must_use]
     pub fn in_flight(&self) -> (usize, usize) {
         (self.pending.len() + self.waiting.len(), self.inbound.len())
+    }
+
+    /// Returns `true` if a request of ours with this id is in flight, or waits.
+    pub(crate) fn is_pending(&self, id: &RequestId) -> bool {
+        self.pending.contains(id) || self.waiting.contains(id)
     }
 
     /// Answers each request of the peer that is in flight with `error`.

@@ -55,8 +55,9 @@
 //! # Limits
 //!
 //! Those of the [layers](crate::transport::Config); once decoded, a message counts as large as its
-//! text. An end is not read while the outbound queue is full, nor while 1 MiB wait for it to be
-//! written. Of its own requests 4,096 may be in flight or wait; a further one is refused.
+//! text. An end is not read while the outbound queue is full, nor while 16 MiB of answers wait for
+//! it. Of its own requests 4,096 may be in flight or wait; a further one is refused, as is one whose
+//! id is that of another.
 //! [`Config::request_timeout`](crate::server::Config::request_timeout) is for rmcp's handlers.
 //!
 //! # Framings

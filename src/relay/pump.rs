@@ -10,8 +10,9 @@
 //!
 //! The end is not read while the WebSocket's queue is full, unless that waits for another connection:
 //! requests are refused then, rather than kept from their sender for long. It is not read either
-//! while too much waits for it to be written. The WebSocket is read always: its own limits bound
-//! what is in flight, and its pings want answers.
+//! while too many answers to its own requests wait for it; for what others want of it, it is: it may
+//! write before it reads on. The WebSocket is read always: its own limits bound what is in flight,
+//! and its pings want answers.
 
 use std::{
     collections::VecDeque,
@@ -44,8 +45,8 @@ use crate::{
     warn_limit::WarnLimit,
 };
 
-/// Bytes that may wait for the end to take them before it is not read any more.
-const MAX_WAITING: usize = 1 << 20;
+/// Bytes of answers that may wait for the end to take them before it is not read any more.
+const MAX_ANSWERS: usize = 16 << 20;
 
 /// Requests of an end that may be in flight, or wait until the peer takes more.
 const MAX_REQUESTS: usize = 4096;
@@ -109,9 +110,9 @@ pub(crate) struct Pump<R: RelayRole, E, G> {
     gate: G,
     linger: Duration,
     phase: Phase,
-    /// Messages that wait for the end, and their size.
+    /// Messages that wait for the end, and the size of the answers among them.
     to_end: VecDeque<RawMessage>,
-    waiting: usize,
+    answers: usize,
     /// Message that waits for room in the queue of the peer.
     to_peer: Option<RawMessage>,
     is_end_unflushed: bool,
@@ -128,7 +129,7 @@ impl<R: RelayRole, E: End, G: Gate> Pump<R, E, G> {
             linger,
             phase: Phase::Open,
             to_end: VecDeque::new(),
-            waiting: 0,
+            answers: 0,
             to_peer: None,
             is_end_unflushed: false,
             is_peer_unflushed: false,
@@ -199,7 +200,7 @@ impl<R: RelayRole, E: End, G: Gate> Pump<R, E, G> {
         } else {
             let ready = ready!(self.end.poll_ready_unpin(cx));
             let Some(message) = self.to_end.pop_front() else { return Poll::Pending };
-            self.waiting -= size_of_message(&message);
+            self.answers -= size_of_answer(&message);
             self.is_end_unflushed = true;
             ready.and_then(|()| self.end.start_send_unpin(message))
         };
@@ -226,7 +227,7 @@ impl<R: RelayRole, E: End, G: Gate> Pump<R, E, G> {
 
     fn push_to_end(&mut self, message: RawMessage) {
         if !matches!(self.phase, Phase::EndBroken(..) | Phase::Over(_)) {
-            self.waiting += size_of_message(&message);
+            self.answers += size_of_answer(&message);
             self.to_end.push_back(message);
         }
     }
@@ -247,7 +248,7 @@ impl<R: RelayRole, E: End, G: Gate> Pump<R, E, G> {
             }
         }
         if self.to_peer.is_some() {
-            if self.waiting > MAX_WAITING {
+            if self.answers > MAX_ANSWERS {
                 return Poll::Pending;
             }
             let is_ready = self.peer.poll_ready_unpin(cx).is_ready();
@@ -278,19 +279,30 @@ impl<R: RelayRole, E: End, G: Gate> Pump<R, E, G> {
             JsonRpcMessage::Request(request) => Some(request.id.clone()),
             _ => None,
         };
-        let sent = if id.is_some() && self.peer.transport().pending() >= MAX_REQUESTS {
-            Err(format!("{MAX_REQUESTS} requests are in flight or wait already"))
-        } else {
-            self.is_peer_unflushed = true;
-            self.peer.start_send_unpin(message).map_err(|error| error.to_string())
-        };
-        let Err(why) = sent else { return };
-        tracing::debug!(%why, "not passed on");
-        if let Some(id) = id {
-            let data = json!({ "reason": "not_sent" });
-            let error = ErrorData::new(UNAVAILABLE, why, Some(data));
-            self.push_to_end(JsonRpcMessage::error(error, Some(id)));
+        if let Some(id) = &id
+            && let Err(error) = self.check_request(id)
+        {
+            return self.push_to_end(JsonRpcMessage::error(error, Some(id.clone())));
         }
+        self.is_peer_unflushed = true;
+        let Err(error) = self.peer.start_send_unpin(message) else { return };
+        tracing::debug!(%error, "not passed on");
+        if let Some(id) = id {
+            self.push_to_end(JsonRpcMessage::error(not_sent(error.to_string()), Some(id)));
+        }
+    }
+
+    /// Returns the error for a request of the end that is one too many.
+    fn check_request(&mut self, id: &RequestId) -> Result<(), ErrorData> {
+        let transport = self.peer.transport();
+        if transport.is_pending(id) {
+            let what = "a request with this id is already in flight";
+            return Err(ErrorData::invalid_request(what, None));
+        }
+        if transport.pending() >= MAX_REQUESTS {
+            return Err(not_sent(format!("{MAX_REQUESTS} requests are in flight already")));
+        }
+        Ok(())
     }
 
     /// Deals with what the end has said and is no message: whoever waits for it is told.
@@ -339,7 +351,7 @@ impl<R: RelayRole, E: End, G: Gate> Pump<R, E, G> {
             Phase::PeerGone(_) => Phase::Over(Ended::PeerGone(self.peer_reason())),
             phase => phase,
         };
-        self.waiting = 0;
+        self.answers = 0;
         for message in std::mem::take(&mut self.to_end) {
             if let JsonRpcMessage::Request(request) = message {
                 let error = JsonRpcMessage::error(end_has_left("not_sent"), Some(request.id));
@@ -388,19 +400,24 @@ impl<R: RelayRole, E: End, G: Gate> Pump<R, E, G> {
 
 impl<R: RelayRole, E, G> fmt::Debug for Pump<R, E, G> {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.debug_struct("Pump").field("waiting", &self.waiting).finish_non_exhaustive()
+        f.debug_struct("Pump").field("waiting", &self.to_end.len()).finish_non_exhaustive()
     }
 }
 
-/// Returns the size of a message that waits, in bytes.
-fn size_of_message(message: &RawMessage) -> usize {
-    let text = match message {
-        JsonRpcMessage::Request(request) => request.request.source.text.len(),
-        JsonRpcMessage::Response(response) => response.result.source.text.len(),
-        JsonRpcMessage::Notification(notification) => notification.notification.source.text.len(),
-        JsonRpcMessage::Error(_) => 0,
-    };
-    text + size_of::<RawMessage>()
+/// Returns the size of an answer that waits, in bytes; of any other message, 0.
+fn size_of_answer(message: &RawMessage) -> usize {
+    match message {
+        JsonRpcMessage::Request(_) | JsonRpcMessage::Notification(_) => 0,
+        JsonRpcMessage::Response(response) => {
+            response.result.source.text.len() + size_of::<RawMessage>()
+        }
+        JsonRpcMessage::Error(_) => size_of::<RawMessage>(),
+    }
+}
+
+/// Builds the error for a request of the end that the peer does not get, for this reason.
+fn not_sent(why: String) -> ErrorData {
+    ErrorData::new(UNAVAILABLE, why, Some(json!({ "reason": "not_sent" })))
 }
 
 /// Builds the error for a request that nobody answers any more.

@@ -5,6 +5,7 @@ use std::{
     time::Instant,
 };
 
+use mcp_ws_transport::layer::resume;
 use rmcp::{
     ServiceExt,
     model::{ClientRequest, PingRequest},
@@ -15,6 +16,10 @@ use crate::{
     failure::{Failure, Kind},
     options::ClientOptions,
 };
+
+/// What becomes of a session whose connection is lost.
+const RESUMES: &str = "are resumed after a lost connection";
+const ENDS: &str = "end with their connection";
 
 /// Pings, of which the median is told.
 const PINGS: usize = 5;
@@ -32,7 +37,7 @@ pub(crate) struct Args {
 
 pub(crate) async fn run(args: Args) -> Result<(), Failure> {
     let start = Instant::now();
-    let transport = args.client.connect(&args.url)?.no_reconnect().await?;
+    let transport = args.client.connect(&args.url)?.await?;
     let connected = start.elapsed();
     let subprotocol = transport.subprotocol().map(str::to_owned);
     let answer = |error: &dyn ToString| Failure::new(Kind::Answer, error.to_string());
@@ -55,6 +60,7 @@ pub(crate) async fn run(args: Args) -> Result<(), Failure> {
         "initialize_ms": millis(initialized),
         "ping_ms": millis(times[PINGS / 2]),
         "subprotocol": subprotocol,
+        "resumes": subprotocol.as_deref() == Some(resume::SUBPROTOCOL),
         "protocolVersion": info["protocolVersion"],
         "serverInfo": info["serverInfo"],
         "capabilities": info["capabilities"],
@@ -73,6 +79,7 @@ pub(crate) async fn run(args: Args) -> Result<(), Failure> {
         ("protocol", text(&told["protocolVersion"])),
         ("capabilities", capabilities.collect::<Vec<_>>().join(", ")),
         ("subprotocol", text(&told["subprotocol"])),
+        ("sessions", if told["resumes"] == true { RESUMES } else { ENDS }.to_owned()),
         ("connected", format!("in {} ms", told["connect_ms"])),
         ("initialized", format!("in {} ms", told["initialize_ms"])),
         ("ping", format!("{} ms (median of {PINGS})", told["ping_ms"])),

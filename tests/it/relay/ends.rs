@@ -273,3 +273,49 @@ async fn an_end_that_takes_nothing_keeps_nobody_from_being_answered() {
     })
     .await;
 }
+
+#[tokio::test]
+async fn of_two_requests_with_one_id_the_second_is_refused() {
+    limit(async {
+        let (transport, mut server) = client_and_raw().await;
+        let (end, mut host) = program();
+        let _relaying = tokio::spawn(async move { relay::run(transport, end).await });
+        host.write(request(1).to_string()).await;
+        assert_eq!(server.receive().await["id"], 1);
+        host.write(request(1).to_string()).await;
+        let refused = host.json().await;
+        assert_eq!((&refused["id"], &refused["error"]["code"]), (&json!(1), &json!(-32600)));
+        server.json(&json!({ "jsonrpc": "2.0", "id": 1, "result": "of the first" })).await;
+        assert_eq!(host.json().await["result"], "of the first");
+    })
+    .await;
+}
+
+#[tokio::test]
+async fn a_program_that_writes_before_it_reads_on_is_read() {
+    limit(async {
+        let (_server, address, mut programs) = serve_programs(Config::default()).await;
+        let mut client = Raw::dial(address).await;
+        let (mut program, _) = programs.recv().await.unwrap();
+        let large = "x".repeat(1 << 20);
+        for id in 0..4 {
+            client
+                .json(&json!({ "jsonrpc": "2.0", "id": id, "method": "m", "params": [large] }))
+                .await;
+        }
+        let working = tokio::spawn(async move {
+            for id in 0..4 {
+                assert_eq!(program.json().await["id"], id);
+                let result = "y".repeat(1 << 20);
+                let answer = json!({ "jsonrpc": "2.0", "id": id, "result": result });
+                program.write(answer.to_string()).await;
+            }
+            program
+        });
+        for id in 0..4 {
+            assert_eq!(client.receive().await["id"], id);
+        }
+        working.await.unwrap();
+    })
+    .await;
+}
