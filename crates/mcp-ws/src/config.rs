@@ -31,7 +31,7 @@ struct Entry {
 }
 
 /// Reads the servers of a file, by their names. Those that are no command are passed over.
-pub(crate) fn read(file: &PathBuf) -> Result<Vec<Program>, Failure> {
+pub(crate) fn read(file: &Path) -> Result<Vec<Program>, Failure> {
     let text = fs::read_to_string(file).map_err(|error| unreadable("--config", file, &error))?;
     let read: File = serde_json::from_str(&text)
         .map_err(|error| Failure::usage(format!("--config {}: {error}", file.display())))?;

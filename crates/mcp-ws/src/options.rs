@@ -1,6 +1,10 @@
 //! [`ClientOptions`]: what all commands that dial have in common.
 
-use std::{fs, io, path::PathBuf, sync::Arc};
+use std::{
+    fs, io,
+    path::{Path, PathBuf},
+    sync::Arc,
+};
 
 use mcp_ws_transport::{
     McpRole,
@@ -72,11 +76,11 @@ pub(crate) fn socket(deflate: bool) -> socket::Config {
 }
 
 /// Reads a token from its file.
-pub(crate) fn read_token(file: &PathBuf) -> io::Result<String> {
+pub(crate) fn read_token(file: &Path) -> io::Result<String> {
     Ok(fs::read_to_string(file)?.trim().to_owned())
 }
 
 /// Returns the failure to read the file of an option.
-pub(crate) fn unreadable(option: &str, file: &PathBuf, error: &io::Error) -> Failure {
+pub(crate) fn unreadable(option: &str, file: &Path, error: &io::Error) -> Failure {
     Failure::usage(format!("{option} {}: {error}", file.display()))
 }

@@ -16,7 +16,7 @@ use serde_json::json;
 use super::{Program, program, serve_programs};
 use crate::common::{
     limit,
-    proxy::{Fate, Proxy},
+    proxy::{Faults, Proxy},
     scale, within,
 };
 
@@ -54,10 +54,10 @@ async fn of_many_cuts_no_program_and_no_host_notices_anything() {
         let (mut server, _) = programs.recv().await.unwrap();
         tokio::join!(host.initialize(), server.answer_initialize());
         let mut random = TestRng::from_seed(RngAlgorithm::ChaCha, &[7; 32]);
-        proxy.fates(move || Fate {
+        proxy.draw_faults(move || Faults {
             cut_after: Some(random.random_range(1..6000)),
             reset: random.random(),
-            ..Fate::default()
+            ..Faults::default()
         });
         proxy.cut();
         let counting = tokio::spawn(count(server, requests));
