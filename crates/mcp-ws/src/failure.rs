@@ -76,7 +76,9 @@ impl From<Error> for Failure {
         let kind = match &error {
             Error::Handshake(HandshakeError::Invalid(_)) => Kind::Usage,
             Error::Handshake(HandshakeError::Token(_)) => Kind::Unauthorized,
-            Error::Handshake(HandshakeError::Tls(_)) => Kind::Tls,
+            Error::Handshake(HandshakeError::Tls(_) | HandshakeError::ClientCertificate(_)) => {
+                Kind::Tls
+            }
             Error::Handshake(HandshakeError::Refused(refusal))
                 if matches!(refusal.status.as_u16(), 401 | 403 | 407) =>
             {

@@ -32,6 +32,19 @@ pub(crate) struct ClientOptions {
     /// The authorities to trust on wss://, in PEM form, in place of the system's
     #[arg(long, value_name = "FILE")]
     ca: Option<PathBuf>,
+    /// A certificate of the client's own, in PEM form, for servers that ask for one
+    #[arg(long, value_name = "FILE", requires = "client_key")]
+    client_cert: Option<PathBuf>,
+    /// Its private key, in PEM form
+    #[arg(long, value_name = "FILE", requires = "client_cert")]
+    client_key: Option<PathBuf>,
+    /// A proxy to connect through, such as http://proxy.example.com:3128 or socks5h://…, in place of
+    /// that of the environment (HTTPS_PROXY, HTTP_PROXY, ALL_PROXY, NO_PROXY)
+    #[arg(long, value_name = "URL")]
+    proxy: Option<String>,
+    /// Connect without a proxy, whatever the environment says
+    #[arg(long, conflicts_with = "proxy")]
+    no_proxy: bool,
     /// Offer to compress messages, which the server may decline
     #[arg(long)]
     pub(crate) deflate: bool,
@@ -58,11 +71,30 @@ impl ClientOptions {
                 async move { read_token(&file) }
             });
         }
-        if let Some(ca) = &self.ca {
-            let pem = fs::read(ca).map_err(|error| unreadable("--ca", ca, &error))?;
-            connect = connect.tls(ClientTls::authorities(pem));
+        if let Some(proxy) = &self.proxy {
+            connect = connect.proxy(proxy.as_str());
+        } else if self.no_proxy {
+            connect = connect.no_proxy();
         }
-        Ok(connect.transport(self.transport()))
+        Ok(connect.tls(self.tls()?).transport(self.transport()))
+    }
+
+    /// Returns whom to trust, and the certificate to show.
+    fn tls(&self) -> Result<ClientTls, Failure> {
+        let tls = match &self.ca {
+            Some(ca) => {
+                let pem = fs::read(ca).map_err(|error| unreadable("--ca", ca, &error))?;
+                ClientTls::authorities(pem)
+            }
+            None => ClientTls::default(),
+        };
+        let Some((cert, key)) = self.client_cert.as_ref().zip(self.client_key.as_ref()) else {
+            return Ok(tls);
+        };
+        for (option, file) in [("--client-cert", cert), ("--client-key", key)] {
+            fs::File::open(file).map_err(|error| unreadable(option, file, &error))?;
+        }
+        Ok(tls.client_certificate(cert, key))
     }
 
     fn transport(&self) -> transport::Config {

@@ -11,7 +11,7 @@ use std::{
 use http::request::Parts;
 use mcp_ws_transport::{
     relay,
-    server::{BearerTokens, Config, Limits, Registry, ServerTls, SessionConfig},
+    server::{BearerTokens, Config, Limits, Registry, ServerTls, SessionConfig, TrustedProxies},
     transport,
 };
 use rmcp::model::Extensions;
@@ -56,6 +56,10 @@ pub(crate) struct Args {
     /// times
     #[arg(long = "allow-origin", value_name = "ORIGIN")]
     origins: Vec<String>,
+    /// A proxy whose X-Forwarded-For tells the address of a client, such as 127.0.0.1 or 10.0.0.0/8;
+    /// may be given several times
+    #[arg(long = "trusted-proxy", value_name = "ADDR")]
+    proxies: Vec<String>,
     /// The certificate chain for wss://, in PEM form
     #[arg(long, value_name = "FILE", requires = "tls_key")]
     tls_cert: Option<PathBuf>,
@@ -150,6 +154,9 @@ fn server_config(args: &Args) -> Result<Config<relay::Server>, Failure> {
     }
     if !args.hosts.is_empty() {
         config = config.allowed_hosts(&args.hosts);
+    }
+    if !args.proxies.is_empty() {
+        config = config.trusted_proxies(TrustedProxies::x_forwarded_for(&args.proxies));
     }
     Ok(config)
 }

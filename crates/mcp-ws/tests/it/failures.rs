@@ -22,6 +22,9 @@ async fn what_cannot_work_says_so_in_one_line() {
         (&["ping", "ws://127.0.0.1:1/mcp", "--bearer-file", "/no/such/file"], 2),
         (&["ping", "ws://127.0.0.1:1/mcp", "--ca", "/no/such/file"], 2),
         (&["ping", "ws://127.0.0.1:1/mcp", "--header", "x"], 2),
+        (&["ping", "ws://192.0.2.1/mcp", "--proxy", "http://127.0.0.1:1"], 3),
+        (&["ping", "ws://192.0.2.1/mcp", "--proxy", "ftp://127.0.0.1"], 2),
+        (&["ping", "ws://127.0.0.1:1/mcp", "--client-cert", "/none", "--client-key", "/none"], 2),
         (&["call", "ws://127.0.0.1:1/mcp", "t", "x"], 2),
     ] {
         let failed = run(arguments).await;
