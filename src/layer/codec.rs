@@ -268,7 +268,7 @@ impl<R: McpRole, F: Framing<R>> Codec<R, F> {
         let limit = if R::IS_CLIENT { DEFAULT_DECODED_SIZE_OF_CLIENT } else { 32 << 20 };
         let limit = self.config.max_decoded_size.unwrap_or(limit);
         let estimate = match R::IS_TEXT {
-            true => DecodedSize::of_text(message.len()),
+            true => DecodedSize::of_text::<RxJsonRpcMessage<R>>(message.len()),
             false => estimate_decoded_size(json_of(&message), limit),
         };
         let DecodedSize { usual, buffered } = estimate;

@@ -54,10 +54,13 @@
 //!
 //! # Limits
 //!
-//! Those of the [layers](crate::transport::Config); once decoded, a message counts as large as its
-//! text. An end is not read while the outbound queue is full, nor while 16 MiB of answers wait for
-//! it. Of its own requests 4,096 may be in flight or wait; a further one is refused, as is one whose
-//! id is that of another.
+//! Those of the [layers](crate::transport::Config); once decoded, a message counts as its text and
+//! what keeps it. What a peer asks and tells counts in
+//! [`max_inbound_memory`](crate::layer::correlation::Config::max_inbound_memory) until the end has
+//! taken it: of an end that does not read, further requests are refused, and further notifications
+//! dropped, with a warning. An end is not read while the outbound queue is full, nor while 16 MiB of
+//! answers wait for it. Of its own requests 4,096 may be in flight or wait; a further one is
+//! refused, as is one whose id is that of another.
 //! [`Config::request_timeout`](crate::server::Config::request_timeout) is for rmcp's handlers.
 //!
 //! # Framings
