@@ -38,7 +38,7 @@ fn write_request(request: &RawRequest, id: &RequestId) -> Bytes {
     if !request.token.is_empty()
         && let Some(token) = request.meta.get_progress_token()
     {
-        edits.put(&request.token, id::passed_on(&token.0).into());
+        edits.put_anew(&request.token, id::passed_on(&token.0).into());
     }
     edits.finish()
 }
@@ -47,11 +47,11 @@ fn write_notification(notification: &RawNotification) -> Bytes {
     let mut edits = Edits::of(&notification.source);
     match &notification.about {
         About::Cancelled(id, place) => edits.put(place, id::passed_on(id).into()),
-        About::Progress(token, place) => edits.put(place, id::passed_on(&token.0).into()),
+        About::Progress(token, place) => edits.put_anew(place, id::passed_on(&token.0).into()),
         About::Initialized | About::Other => {}
     }
     if let Some(id) = notification.meta.subscription_id() {
-        edits.put(&notification.subscription, id::original(&id).into_owned().into());
+        edits.put_anew(&notification.subscription, id::original(&id).into_owned().into());
     }
     edits.finish()
 }
@@ -103,6 +103,14 @@ impl<'a> Edits<'a> {
     fn put(&mut self, place: &Range<usize>, json: Cow<'a, str>) {
         if !place.is_empty() && self.source.get(place) != json {
             self.edits.push((place.clone(), json));
+        }
+    }
+
+    /// Puts an id or a token in a place, unless that has the same already, in whatever form.
+    fn put_anew(&mut self, place: &Range<usize>, json: Cow<'a, str>) {
+        let id_in = |json| Reader::new(json).value().and_then(id::of_answer);
+        if id_in(self.source.get(place)) != id_in(&json) {
+            self.put(place, json);
         }
     }
 

@@ -2,6 +2,7 @@
 
 mod drain;
 mod ends;
+mod forms;
 mod full;
 mod lost_links;
 mod verbatim;
