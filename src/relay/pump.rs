@@ -113,8 +113,6 @@ pub(crate) struct Pump<R: RelayRole, E, G> {
     /// Messages that wait for the end, and the size of the answers among them.
     to_end: VecDeque<RawMessage>,
     answers: usize,
-    /// Message that waits for room in the queue of the peer.
-    to_peer: Option<RawMessage>,
     is_end_unflushed: bool,
     is_peer_unflushed: bool,
     warnings: WarnLimit,
@@ -130,7 +128,6 @@ impl<R: RelayRole, E: End, G: Gate> Pump<R, E, G> {
             phase: Phase::Open,
             to_end: VecDeque::new(),
             answers: 0,
-            to_peer: None,
             is_end_unflushed: false,
             is_peer_unflushed: false,
             warnings: WarnLimit::default(),
@@ -232,45 +229,33 @@ impl<R: RelayRole, E: End, G: Gate> Pump<R, E, G> {
         }
     }
 
-    /// Moves one message from the end to the peer, in steps.
+    /// Moves one message from the end to the peer. None is read while none could be passed on.
     fn poll_to_peer(&mut self, cx: &mut Context<'_>) -> Poll<()> {
-        if self.to_peer.is_none() {
-            match self.poll_read_end(cx) {
-                Poll::Ready(Some(Ok(message))) => self.to_peer = Some(message),
-                Poll::Ready(Some(Err(malformed))) => self.on_malformed(malformed),
-                Poll::Ready(None) => self.finish(),
-                Poll::Pending => {
-                    if self.is_peer_unflushed && self.peer.poll_flush_unpin(cx).is_ready() {
-                        self.is_peer_unflushed = false;
-                    }
-                    return Poll::Pending;
-                }
-            }
+        if !matches!(self.phase, Phase::Open | Phase::EndBroken(..)) || self.answers > MAX_ANSWERS {
+            return self.poll_flush_peer(cx);
         }
-        if self.to_peer.is_some() {
-            if self.answers > MAX_ANSWERS {
-                return Poll::Pending;
-            }
-            let is_ready = self.peer.poll_ready_unpin(cx).is_ready();
-            if !is_ready && !self.peer.transport().is_detained() {
-                return Poll::Pending;
-            }
-            if let Some(message) = self.to_peer.take() {
+        let is_ready = self.peer.poll_ready_unpin(cx).is_ready();
+        if !is_ready && !self.peer.transport().is_detained() {
+            return Poll::Pending;
+        }
+        match self.end.poll_next_unpin(cx) {
+            Poll::Ready(Some(Ok(message))) => {
                 self.gate.note_outbound(&message);
                 self.send_to_peer(message);
             }
+            Poll::Ready(Some(Err(malformed))) => self.on_malformed(malformed),
+            Poll::Ready(None) => self.finish(),
+            Poll::Pending => return self.poll_flush_peer(cx),
         }
         Poll::Ready(())
     }
 
-    fn poll_read_end(
-        &mut self,
-        cx: &mut Context<'_>,
-    ) -> Poll<Option<Result<RawMessage, Malformed>>> {
-        match self.phase {
-            Phase::Open | Phase::EndBroken(..) => self.end.poll_next_unpin(cx),
-            _ => Poll::Pending,
+    /// Flushes what is queued for the peer, while there is no more to queue. Never ready.
+    fn poll_flush_peer(&mut self, cx: &mut Context<'_>) -> Poll<()> {
+        if self.is_peer_unflushed && self.peer.poll_flush_unpin(cx).is_ready() {
+            self.is_peer_unflushed = false;
         }
+        Poll::Pending
     }
 
     /// Queues `message` for the peer. A request that cannot be is answered.

@@ -5,6 +5,10 @@ use std::{
     future::IntoFuture,
     io,
     pin::Pin,
+    sync::{
+        Arc,
+        atomic::{AtomicUsize, Ordering::SeqCst},
+    },
     task::{Context, Poll},
     time::Duration,
 };
@@ -316,6 +320,64 @@ async fn a_program_that_writes_before_it_reads_on_is_read() {
             assert_eq!(client.receive().await["id"], id);
         }
         working.await.unwrap();
+    })
+    .await;
+}
+
+/// An end that says what it is told, and takes and drops all that it gets.
+struct Rubbish {
+    malformed: Malformed,
+    left: Arc<AtomicUsize>,
+}
+
+impl Stream for Rubbish {
+    type Item = Result<RawMessage, Malformed>;
+
+    fn poll_next(self: Pin<&mut Self>, _: &mut Context<'_>) -> Poll<Option<Self::Item>> {
+        match self.left.fetch_update(SeqCst, SeqCst, |left| left.checked_sub(1)) {
+            Ok(_) => Poll::Ready(Some(Err(self.malformed.clone()))),
+            Err(_) => Poll::Pending,
+        }
+    }
+}
+
+impl Sink<RawMessage> for Rubbish {
+    type Error = Infallible;
+
+    fn poll_ready(self: Pin<&mut Self>, _: &mut Context<'_>) -> Poll<Result<(), Infallible>> {
+        Poll::Ready(Ok(()))
+    }
+
+    fn start_send(self: Pin<&mut Self>, _: RawMessage) -> Result<(), Infallible> {
+        Ok(())
+    }
+
+    fn poll_flush(self: Pin<&mut Self>, _: &mut Context<'_>) -> Poll<Result<(), Infallible>> {
+        Poll::Ready(Ok(()))
+    }
+
+    fn poll_close(self: Pin<&mut Self>, _: &mut Context<'_>) -> Poll<Result<(), Infallible>> {
+        Poll::Ready(Ok(()))
+    }
+}
+
+#[tokio::test]
+async fn rubbish_is_read_no_faster_than_the_errors_for_it_go_out() {
+    limit(async {
+        let (transport, _server) = client_and_raw().await;
+        let malformed = relay::parse(r#"{"jsonrpc":"2.0","id":1,"result":NaN}"#).unwrap_err();
+        // More errors than the queue and the sockets take.
+        let left = Arc::new(AtomicUsize::new(500_000));
+        let end = Rubbish { malformed, left: left.clone() };
+        let _relaying = tokio::spawn(async move { relay::run(transport, end).await });
+        loop {
+            let before = left.load(SeqCst);
+            tokio::time::sleep(Duration::from_secs(1)).await;
+            if before == left.load(SeqCst) {
+                break;
+            }
+        }
+        assert_ne!(left.load(SeqCst), 0, "all of it is read");
     })
     .await;
 }
