@@ -17,12 +17,13 @@
 use std::{
     collections::VecDeque,
     fmt,
+    panic::AssertUnwindSafe,
     pin::Pin,
     task::{Context, Poll, ready},
     time::Duration,
 };
 
-use futures::{SinkExt, StreamExt};
+use futures::{FutureExt, SinkExt, StreamExt};
 use rmcp::{
     ErrorData,
     model::{JsonRpcMessage, JsonRpcRequest, RequestId},
@@ -155,15 +156,16 @@ impl<R: RelayRole, E: End, G: Gate> Pump<R, E, G> {
         self.peer.transport().answer_all(error);
     }
 
-    /// Closes both sides, within their time. What is queued is written first.
+    /// Closes both sides, within their time. What is queued is written first. A panic of the end is
+    /// caught.
     pub(crate) async fn close(mut self, reason: Option<CloseReason>) {
         let transport = self.peer.transport();
         if let Some(reason) = reason {
             transport.set_close_reason(reason);
         }
-        let closing_end = timeout(LAST_WORDS, self.end.close());
+        let closing_end = timeout(LAST_WORDS, AssertUnwindSafe(self.end.close()).catch_unwind());
         let (closed, _) = futures::join!(closing_end, rmcp::transport::Transport::close(transport));
-        if let Ok(Err(error)) = closed {
+        if let Ok(Ok(Err(error))) = closed {
             tracing::debug!(%error, "the end of a relay is not closed");
         }
     }

@@ -7,6 +7,7 @@ use rmcp::{
     ErrorData,
     model::{Extensions, JsonRpcMessage, JsonRpcRequest, RequestId},
 };
+use serde_json::json;
 use tokio::sync::Notify;
 
 use super::{
@@ -60,16 +61,24 @@ where
             let gate = HostedGate::<R>::new(handlers.clone(), initialized.clone());
             let mut pump = Pump::new(transport, end, gate, linger::<R>());
             let mut running = Box::pin(async move {
-                let ended = tokio::select! {
+                let carrying = AssertUnwindSafe(poll_fn(|cx| pump.poll(cx))).catch_unwind();
+                let reason = tokio::select! {
                     biased;
-                    ended = poll_fn(|cx| pump.poll(cx)) => Some(ended),
+                    ended = carrying => match ended {
+                        Ok(ended) => close_reason::<R>(&ended),
+                        Err(_) => {
+                            tracing::error!("the end of a relay panicked");
+                            pump.answer_all(&panicked());
+                            Some(CloseCode::Internal.into())
+                        }
+                    },
                     () = handlers.aborted() => {
                         pump.answer_all(&closed_before_answer());
                         None
                     }
                     () = stop.cancelled() => None,
                 };
-                pump.close(ended.and_then(|ended| close_reason::<R>(&ended))).await;
+                pump.close(reason).await;
             });
             if has_initialize {
                 tokio::select! {
@@ -83,6 +92,12 @@ where
             Ok(running as Running)
         })
     }
+}
+
+/// Builds the error for a request whose answer was awaited of an end that has panicked.
+fn panicked() -> ErrorData {
+    let data = json!({ "reason": "outcome_unknown" });
+    ErrorData::internal_error("whoever answers behind this relay panicked", Some(data))
 }
 
 /// Gate of a relay on a server, which lets nothing more begin once it drains.

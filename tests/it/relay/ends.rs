@@ -22,7 +22,7 @@ use mcp_ws_transport::{
 };
 use serde_json::{Value, json};
 
-use super::{program, serve_programs};
+use super::{StdioEnd, program, serve_programs};
 use crate::common::{
     limit, listen,
     raw::{Frame, Raw},
@@ -71,7 +71,7 @@ async fn a_program_that_dies_ends_the_calls_that_it_has_and_then_the_connection(
 async fn a_program_that_cannot_be_made_closes_the_connection() {
     limit(async {
         let server = relay::serve("127.0.0.1:0", |_| async {
-            Err::<super::StdioEnd, _>(io::Error::other("no such program"))
+            Err::<StdioEnd, _>(io::Error::other("no such program"))
         });
         let server = server.await.unwrap();
         let mut client = Raw::dial(server.local_addr()).await;
@@ -320,6 +320,69 @@ async fn a_program_that_writes_before_it_reads_on_is_read() {
             assert_eq!(client.receive().await["id"], id);
         }
         working.await.unwrap();
+    })
+    .await;
+}
+
+/// An end that panics when it is asked for a message.
+struct Panicking(StdioEnd);
+
+impl Stream for Panicking {
+    type Item = Result<RawMessage, Malformed>;
+
+    fn poll_next(mut self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<Option<Self::Item>> {
+        let item = std::task::ready!(Pin::new(&mut self.0).poll_next(cx));
+        assert!(!matches!(item, Some(Err(_))), "rubbish");
+        Poll::Ready(item)
+    }
+}
+
+impl Sink<RawMessage> for Panicking {
+    type Error = io::Error;
+
+    fn poll_ready(mut self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<io::Result<()>> {
+        Pin::new(&mut self.0).poll_ready(cx)
+    }
+
+    fn start_send(mut self: Pin<&mut Self>, message: RawMessage) -> io::Result<()> {
+        Pin::new(&mut self.0).start_send(message)
+    }
+
+    fn poll_flush(mut self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<io::Result<()>> {
+        Pin::new(&mut self.0).poll_flush(cx)
+    }
+
+    fn poll_close(self: Pin<&mut Self>, _: &mut Context<'_>) -> Poll<io::Result<()>> {
+        panic!("it has panicked before")
+    }
+}
+
+#[tokio::test]
+async fn an_end_that_panics_ends_its_connection_alone() {
+    limit(async {
+        let (sender, mut programs) = tokio::sync::mpsc::unbounded_channel();
+        let server = relay::serve("127.0.0.1:0", move |_| {
+            let (end, program) = program();
+            let _ = sender.send(program);
+            async move { Ok(Panicking(end)) }
+        });
+        let server = server.await.unwrap();
+        let mut other = Raw::dial(server.local_addr()).await;
+        let mut others = programs.recv().await.unwrap();
+        let mut client = Raw::dial(server.local_addr()).await;
+        let mut program = programs.recv().await.unwrap();
+        client.json(&request(1)).await;
+        program.json().await;
+        program.write("rubbish").await;
+        let answer = client.receive().await;
+        assert_eq!((&answer["id"], &answer["error"]["code"]), (&json!(1), &json!(-32603)));
+        assert_eq!(client.closed().await.0, 1011);
+        program.end().await;
+        other.json(&request(1)).await;
+        others.json().await;
+        others.write(json!({ "jsonrpc": "2.0", "id": 1, "result": 7 }).to_string()).await;
+        assert_eq!(other.receive().await["result"], 7);
+        server.shutdown().await;
     })
     .await;
 }
