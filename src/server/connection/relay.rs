@@ -113,6 +113,14 @@ impl<R: RelayRole> HostedGate<R> {
     fn new(handlers: Arc<RunningHandlers>, initialized: Arc<Notify>) -> Self {
         Self { handlers, open_ended: Vec::new(), initialized, role: std::marker::PhantomData }
     }
+
+    /// Records a request. In the lifecycle without `initialize` its sender shows by any other than
+    /// `ping` that it is there.
+    fn note_request(&self, method: Method) {
+        if !matches!(method, Method::Initialize | Method::Ping) {
+            self.initialized.notify_one();
+        }
+    }
 }
 
 impl<R: RelayRole> Gate for HostedGate<R> {
@@ -127,14 +135,8 @@ impl<R: RelayRole> Gate for HostedGate<R> {
 
     fn note_inbound(&mut self, message: &RawMessage) {
         match message {
-            // In the lifecycle without `initialize` whatever else comes first says that it is there.
-            JsonRpcMessage::Request(request)
-                if !matches!(
-                    R::method_of_peer(&request.request),
-                    Method::Initialize | Method::Ping
-                ) =>
-            {
-                self.initialized.notify_one();
+            JsonRpcMessage::Request(request) => {
+                self.note_request(R::method_of_peer(&request.request));
             }
             JsonRpcMessage::Notification(notification) => {
                 let notification = &notification.notification;
@@ -158,6 +160,9 @@ impl<R: RelayRole> Gate for HostedGate<R> {
             }
             JsonRpcMessage::Response(response) if !self.open_ended.is_empty() => {
                 self.open_ended.retain(|(open, _)| *open != response.id);
+            }
+            JsonRpcMessage::Request(request) if R::IS_CLIENT => {
+                self.note_request(R::method_of(&request.request));
             }
             _ => {}
         }

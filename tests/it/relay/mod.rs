@@ -4,6 +4,7 @@ mod drain;
 mod ends;
 mod forms;
 mod full;
+mod hosted_clients;
 mod lost_links;
 mod verbatim;
 
