@@ -241,10 +241,7 @@ impl<R: RelayRole, E: End, G: Gate> Pump<R, E, G> {
             return Poll::Pending;
         }
         match self.end.poll_next_unpin(cx) {
-            Poll::Ready(Some(Ok(message))) => {
-                self.gate.note_outbound(&message);
-                self.send_to_peer(message);
-            }
+            Poll::Ready(Some(Ok(message))) => self.send_to_peer(message),
             Poll::Ready(Some(Err(malformed))) => self.on_malformed(malformed),
             Poll::Ready(None) => self.finish(),
             Poll::Pending => return self.poll_flush_peer(cx),
@@ -262,6 +259,7 @@ impl<R: RelayRole, E: End, G: Gate> Pump<R, E, G> {
 
     /// Queues `message` for the peer. A request that cannot be is answered.
     fn send_to_peer(&mut self, message: RawMessage) {
+        self.gate.note_outbound(&message);
         let id = match &message {
             JsonRpcMessage::Request(request) => Some(request.id.clone()),
             _ => None,

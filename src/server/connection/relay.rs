@@ -121,6 +121,11 @@ impl<R: RelayRole> HostedGate<R> {
             self.initialized.notify_one();
         }
     }
+
+    /// Counts a request no longer among those that stay open.
+    fn end(&mut self, id: &RequestId) {
+        self.open_ended.retain(|(open, _)| open != id);
+    }
 }
 
 impl<R: RelayRole> Gate for HostedGate<R> {
@@ -144,7 +149,7 @@ impl<R: RelayRole> Gate for HostedGate<R> {
                     self.initialized.notify_one();
                 }
                 if let Some(id) = R::cancelled_by_peer(notification) {
-                    self.open_ended.retain(|(open, _)| open != id);
+                    self.end(id);
                 }
             }
             _ => {}
@@ -158,13 +163,16 @@ impl<R: RelayRole> Gate for HostedGate<R> {
             {
                 self.initialized.notify_one();
             }
-            JsonRpcMessage::Response(response) if !self.open_ended.is_empty() => {
-                self.open_ended.retain(|(open, _)| *open != response.id);
+            JsonRpcMessage::Response(response) => self.end(&response.id),
+            JsonRpcMessage::Error(error) => {
+                if let Some(id) = &error.id {
+                    self.end(id);
+                }
             }
             JsonRpcMessage::Request(request) if R::IS_CLIENT => {
                 self.note_request(R::method_of(&request.request));
             }
-            _ => {}
+            JsonRpcMessage::Request(_) | JsonRpcMessage::Notification(_) => {}
         }
     }
 }

@@ -75,3 +75,44 @@ async fn a_program_that_does_not_answer_is_cut_at_the_deadline() {
     })
     .await;
 }
+
+/// A subscription that has ended does not stand for a call that has not.
+#[tokio::test]
+async fn a_call_is_waited_for_after_a_subscription_whose_answer_was_unreadable() {
+    limit(async {
+        let (server, address, mut programs) = serve_programs(Config::default()).await;
+        let mut client = Raw::dial(address).await;
+        let (mut program, _) = programs.recv().await.unwrap();
+        client.json(&json!({ "jsonrpc": "2.0", "id": 1, "method": "subscriptions/listen" })).await;
+        assert_eq!(program.json().await["id"], 1);
+        program.write(r#"{"jsonrpc":"2.0","id":1,"result":NaN}"#).await;
+        assert_eq!(client.receive().await["error"]["data"]["reason"], "unreadable");
+        client.json(&json!({ "jsonrpc": "2.0", "id": 2, "method": "m" })).await;
+        assert_eq!(program.json().await["id"], 2);
+        let stopping = tokio::spawn(server.shutdown());
+        // The stop has begun when nothing more may.
+        let mut id = 3;
+        loop {
+            client.json(&json!({ "jsonrpc": "2.0", "id": id, "method": "m" })).await;
+            tokio::select! {
+                refused = client.receive() => {
+                    assert_eq!(refused["error"]["data"]["reason"], "stopping", "{refused}");
+                    break;
+                }
+                asked = program.json() => {
+                    let answer = json!({ "jsonrpc": "2.0", "id": asked["id"], "result": {} });
+                    program.write(answer.to_string()).await;
+                    client.receive().await;
+                }
+            }
+            id += 1;
+        }
+        program.write(r#"{"jsonrpc":"2.0","id":2,"result":7}"#).await;
+        assert_eq!(client.receive().await["result"], 7);
+        assert_eq!(client.closed().await.0, 1012);
+        client.send(crate::common::raw::Frame::close(1012)).await;
+        program.end().await;
+        stopping.await.unwrap();
+    })
+    .await;
+}
