@@ -133,3 +133,68 @@ async fn a_program_that_dies_is_replaced_and_the_host_goes_on() {
     })
     .await;
 }
+
+/// Asks `requests` times with up to ten at once, and answers what the other side asks, after a
+/// notification of progress. Ids and progress tokens of both sides are the same.
+async fn ask_and_answer(program: Program, requests: usize) -> Program {
+    let Program { mut output, mut input } = program;
+    let message = |mut message: serde_json::Value| {
+        message["jsonrpc"] = "2.0".into();
+        format!("{message}\n")
+    };
+    let (mut asked, mut told, mut answered, mut served) = (0, 0, 0, 0);
+    while answered < requests || served < requests {
+        let mut text = String::new();
+        while asked < requests.min(answered + 10) {
+            let params = json!({ "_meta": { "progressToken": asked } });
+            text += &message(json!({ "id": asked, "method": "m", "params": params }));
+            asked += 1;
+        }
+        tokio::io::AsyncWriteExt::write_all(&mut input, text.as_bytes()).await.unwrap();
+        let mut line = String::new();
+        tokio::io::AsyncBufReadExt::read_line(&mut output, &mut line).await.unwrap();
+        let received: serde_json::Value = serde_json::from_str(&line).unwrap();
+        if received["method"] == "notifications/progress" {
+            assert_eq!((&received["params"]["progressToken"], told), (&json!(told), answered));
+            told += 1;
+        } else if received["method"] == "m" {
+            assert_eq!(received["id"], served, "a request is lost, or comes twice");
+            let params = json!({ "progressToken": received["id"], "progress": 1 });
+            let text = message(json!({ "method": "notifications/progress", "params": params }))
+                + &message(json!({ "id": received["id"], "result": {} }));
+            tokio::io::AsyncWriteExt::write_all(&mut input, text.as_bytes()).await.unwrap();
+            served += 1;
+        } else {
+            assert_eq!((&received["id"], told), (&json!(answered), answered + 1), "{received}");
+            assert!(received["result"].is_object(), "{received}");
+            answered += 1;
+        }
+    }
+    Program { output, input }
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn of_many_cuts_neither_side_notices_what_it_asks_and_is_asked() {
+    let requests = scale(300, 2000);
+    within(Duration::from_secs(120), async {
+        let (_server, address, mut programs) = serve_programs(Config::default()).await;
+        let proxy = Proxy::new(address).await;
+        let transport = hasty(connect(proxy.url())).await.unwrap();
+        let (end, mut host) = program();
+        let _relaying = tokio::spawn(async move { relay::run(transport, end).await });
+        let (mut server, _) = programs.recv().await.unwrap();
+        tokio::join!(host.initialize(), server.answer_initialize());
+        let mut random = TestRng::from_seed(RngAlgorithm::ChaCha, &[3; 32]);
+        proxy.draw_faults(move || Faults {
+            cut_after: Some(random.random_range(1..6000)),
+            reset: random.random(),
+            ..Faults::default()
+        });
+        proxy.cut();
+        let sides = (ask_and_answer(host, requests), ask_and_answer(server, requests));
+        let _programs = tokio::join!(sides.0, sides.1);
+        let cuts = proxy.dials.load(std::sync::atomic::Ordering::SeqCst);
+        assert!(cuts > requests / 50, "only {cuts} connections");
+    })
+    .await;
+}
