@@ -10,6 +10,7 @@ use super::{program, serve_programs};
 use crate::common::{
     limit,
     raw::{Frame, PING, PONG, Raw},
+    scale,
 };
 
 #[tokio::test]
@@ -100,6 +101,37 @@ async fn many_small_messages_take_no_more_memory_than_allowed() {
             kept += 1;
         }
         assert!((2000..10_000).contains(&kept), "{kept}");
+    })
+    .await;
+}
+
+#[tokio::test]
+async fn many_relays_at_once_mix_nothing_up() {
+    limit(async {
+        let (_server, address, mut programs) = serve_programs(Config::default()).await;
+        let mut clients = tokio::task::JoinSet::new();
+        for own in 0..scale(200, 1000) {
+            let mut client = Raw::dial(address).await;
+            let (mut program, _) = programs.recv().await.unwrap();
+            tokio::spawn(async move {
+                for _ in 0..10 {
+                    let id = program.json().await["id"].clone();
+                    let answer = json!({ "jsonrpc": "2.0", "id": id, "result": own });
+                    program.write(answer.to_string()).await;
+                }
+                program
+            });
+            clients.spawn(async move {
+                for id in 0..10 {
+                    client.json(&json!({ "jsonrpc": "2.0", "id": id, "method": "m" })).await;
+                    let answer = client.receive().await;
+                    assert_eq!((&answer["id"], &answer["result"]), (&json!(id), &json!(own)));
+                    tokio::task::yield_now().await;
+                }
+                client
+            });
+        }
+        assert!(clients.join_all().await.len() >= 200);
     })
     .await;
 }
