@@ -49,8 +49,8 @@ pub(crate) struct DecodedSize {
 impl DecodedSize {
     /// Returns the size of a message of type `M` that stays a text of so many `bytes`.
     pub(crate) fn of_text<M>(bytes: usize) -> Self {
-        /// Memory of the extensions, in bytes: a table of four entries, and what is in one.
-        const EXTENSIONS: usize = 256;
+        /// Memory of the extensions, in bytes: a table of eight entries, and what is in one.
+        const EXTENSIONS: usize = 512;
 
         let size = bytes + size_of::<M>() + EXTENSIONS;
         Self { usual: size, buffered: size }
