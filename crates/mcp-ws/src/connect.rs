@@ -19,7 +19,8 @@ const INPUT: usize = 64 << 10;
 
 #[derive(clap::Args)]
 pub(crate) struct Args {
-    /// The server, such as ws://127.0.0.1:8080/mcp or wss://example.com/mcp
+    /// The server, such as ws://127.0.0.1:8080/mcp or wss://example.com/mcp. One that is not there
+    /// yet is waited for
     url: String,
     #[command(flatten)]
     client: ClientOptions,

@@ -20,7 +20,7 @@ pub(crate) struct Args {
     url: String,
     #[command(flatten)]
     client: ClientOptions,
-    /// The command of the server, and its arguments
+    /// The command of the server, and its arguments, behind `--`
     #[arg(required = true, last = true, value_name = "COMMAND")]
     command: Vec<String>,
 }

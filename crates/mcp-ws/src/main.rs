@@ -29,7 +29,8 @@ use crate::failure::{EXIT_CODES, Failure};
 #[derive(Parser)]
 #[command(version, after_help = EXIT_CODES)]
 struct Cli {
-    /// Tell more on the standard error; twice for everything
+    /// Tell more on the standard error: -v of processes and connections, -vv everything. RUST_LOG
+    /// takes the place of both
     #[arg(short, long, action = clap::ArgAction::Count, global = true)]
     verbose: u8,
     #[command(subcommand)]
@@ -56,7 +57,7 @@ enum Command {
     /// Call a tool of a server
     #[command(after_help = "Example: mcp-ws call ws://127.0.0.1:8080/mcp echo message=hello")]
     Call(tools::CallArgs),
-    /// Tell how a server answers, and what it speaks
+    /// Tell how fast a server answers, and what it speaks: versions, capabilities, resuming
     Ping(ping::Args),
     /// Ends the children of a process that has ended
     #[command(name = guard::COMMAND, hide = true)]

@@ -26,7 +26,7 @@ pub(crate) struct ClientOptions {
     /// A file with the token, which is read again for each connection
     #[arg(long, value_name = "FILE", conflicts_with = "bearer")]
     bearer_file: Option<PathBuf>,
-    /// A header of the upgrade request; may be given several times
+    /// A header of the upgrade request, such as "X-Api-Key: 7"; may be given several times
     #[arg(long = "header", value_name = "NAME: VALUE")]
     headers: Vec<String>,
     /// The authorities to trust on wss://, in PEM form, in place of the system's
@@ -38,8 +38,8 @@ pub(crate) struct ClientOptions {
     /// Its private key, in PEM form
     #[arg(long, value_name = "FILE", requires = "client_cert")]
     client_key: Option<PathBuf>,
-    /// A proxy to connect through, such as http://proxy.example.com:3128 or socks5h://…, in place of
-    /// that of the environment (HTTPS_PROXY, HTTP_PROXY, ALL_PROXY, NO_PROXY)
+    /// A proxy to connect through, such as http://proxy.example.com:3128 or socks5h://…, in place
+    /// of that of the environment (HTTPS_PROXY, HTTP_PROXY, ALL_PROXY, NO_PROXY)
     #[arg(long, value_name = "URL")]
     proxy: Option<String>,
     /// Connect without a proxy, whatever the environment says

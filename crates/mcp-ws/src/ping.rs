@@ -26,7 +26,7 @@ const PINGS: usize = 5;
 
 #[derive(clap::Args)]
 pub(crate) struct Args {
-    /// The server, such as ws://127.0.0.1:8080/mcp
+    /// The server, such as ws://127.0.0.1:8080/mcp or wss://example.com/mcp
     url: String,
     #[command(flatten)]
     client: ClientOptions,

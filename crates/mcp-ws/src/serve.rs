@@ -29,35 +29,41 @@ use crate::{
 
 #[derive(clap::Args)]
 pub(crate) struct Args {
-    /// The address to listen on
+    /// The IP address and the port to listen on, 0 for any free one. 0.0.0.0 lets other machines
+    /// in, whose clients need --allow-host
     #[arg(long, value_name = "ADDR", default_value = "127.0.0.1:8080")]
     listen: SocketAddr,
-    /// A file with several servers, as hosts have it (mcpServers.json); each is served at /NAME
+    /// A file with several servers, as hosts have it (mcpServers.json), with command, args, env and
+    /// cwd of each; each is served at /NAME
     #[arg(long, value_name = "FILE", conflicts_with = "command")]
     config: Option<PathBuf>,
-    /// How many clients may be connected at once, each with a process of its own
+    /// How many clients may be connected at once, each with a process of its own. As many more may
+    /// have lost their connection and come back
     #[arg(long, value_name = "N", default_value_t = 64)]
     max_sessions: usize,
-    /// How long a client that has lost its connection may come back to its process; 0 for not at all
+    /// How long a client that has lost its connection may come back to its process; 0 for not at
+    /// all
     #[arg(long, value_name = "SECONDS", default_value_t = 120)]
     resume_window: u64,
-    /// A token that lets a client in; may be given several times. Without one, everyone may enter.
-    /// Others can see it in the list of processes: prefer the file or the variable
+    /// A token that lets a client in, who sends it as `Authorization: Bearer`; may be given several
+    /// times. Without one, whoever reaches the address may enter. Others can see it in the list of
+    /// processes: prefer the file or the variable
     #[arg(long = "bearer", value_name = "TOKEN", env = "MCP_WS_BEARER", hide_env_values = true)]
     bearers: Vec<String>,
-    /// A file with such a token
+    /// A file with such a token, which is read once, at the start
     #[arg(long, value_name = "FILE")]
     bearer_file: Option<PathBuf>,
-    /// A host to be served, such as mcp.example.com; may be given several times. Without one, only
-    /// localhost is
+    /// A host that clients may name in their URL, such as mcp.example.com or *.example.com; may be
+    /// given several times, and takes the place of localhost, 127.0.0.1 and ::1
     #[arg(long = "allow-host", value_name = "HOST")]
     hosts: Vec<String>,
-    /// An origin whose web pages may connect, such as https://app.example.com; may be given several
-    /// times
+    /// An origin whose web pages may connect, such as https://app.example.com, or
+    /// http://localhost:* for any port; may be given several times. Without one, only pages of the
+    /// served hosts may
     #[arg(long = "allow-origin", value_name = "ORIGIN")]
     origins: Vec<String>,
-    /// A proxy whose X-Forwarded-For tells the address of a client, such as 127.0.0.1 or 10.0.0.0/8;
-    /// may be given several times
+    /// A proxy whose X-Forwarded-For tells the address of a client, such as 127.0.0.1 or
+    /// 10.0.0.0/8; may be given several times
     #[arg(long = "trusted-proxy", value_name = "ADDR")]
     proxies: Vec<String>,
     /// The certificate chain for wss://, in PEM form
@@ -66,13 +72,14 @@ pub(crate) struct Args {
     /// Its private key, in PEM form
     #[arg(long, value_name = "FILE", requires = "tls_cert")]
     tls_key: Option<PathBuf>,
-    /// Answer GET /health with what the server is doing, as JSON
+    /// Answer /health with what the server is doing, as JSON, to whoever may connect: it asks for
+    /// the same hosts and tokens
     #[arg(long)]
     health: bool,
     /// Compress messages, for clients that offer it
     #[arg(long)]
     deflate: bool,
-    /// The command of the server, and its arguments
+    /// The command of the server, and its arguments, behind `--`
     #[arg(required_unless_present = "config", last = true, value_name = "COMMAND")]
     command: Vec<String>,
 }

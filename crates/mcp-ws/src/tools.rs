@@ -13,7 +13,7 @@ use crate::{
 
 #[derive(clap::Args)]
 pub(crate) struct ToolsArgs {
-    /// The server, such as ws://127.0.0.1:8080/mcp
+    /// The server, such as ws://127.0.0.1:8080/mcp or wss://example.com/mcp
     url: String,
     #[command(flatten)]
     client: ClientOptions,
@@ -24,12 +24,12 @@ pub(crate) struct ToolsArgs {
 
 #[derive(clap::Args)]
 pub(crate) struct CallArgs {
-    /// The server, such as ws://127.0.0.1:8080/mcp
+    /// The server, such as ws://127.0.0.1:8080/mcp or wss://example.com/mcp
     url: String,
     /// The name of the tool
     tool: String,
-    /// The arguments: one JSON object, or name=value for each, where a value that is no JSON is a
-    /// string
+    /// The arguments: one JSON object, or name=value for each. A value is read as JSON (n=3 is a
+    /// number, n='"3"' a string), and is a string where it is none
     arguments: Vec<String>,
     #[command(flatten)]
     client: ClientOptions,
