@@ -9,7 +9,7 @@ use url::{Host, Url};
 use super::box_io::BoxIo;
 use crate::{error::HandshakeError, handshake::stream::set_tcp_options};
 
-/// Makes the byte stream that each connection of a client runs over.
+/// Maker of the byte stream that each connection of a client runs over.
 ///
 /// Every `Fn(Target) -> impl Future<Output = Result<S, E>>` is one, where `S` is a byte stream and
 /// `E` converts into a [`HandshakeError`], as an [`io::Error`](std::io::Error) does. It is called
@@ -118,7 +118,7 @@ impl<C: Connector> DynConnector for C {
 /// Way that the connections of a client take.
 #[derive(Clone, Default)]
 pub(super) enum Route {
-    /// Whatever the URL and the environment say.
+    /// As the URL and the environment say.
     #[default]
     Unsaid,
     /// To the host of the URL itself.

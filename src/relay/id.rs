@@ -29,12 +29,13 @@ pub(super) fn of_request(raw: Raw<'_>) -> Option<RequestId> {
     Some(RequestId::String(format!("{MARK}{text}").into()))
 }
 
-/// Returns the integer that is written so, and in no other way.
+/// Returns the integer that `text` is, if it is written as this side would write it.
 fn plain_integer(text: &str) -> Option<i64> {
     text.parse().ok().filter(|number: &i64| *number != 0 || text == "0")
 }
 
-/// Returns the id in an answer, as it was passed on. Some peers write an integer with a fraction.
+/// Returns the id in an answer, in the form that it was passed on in. An integer may be written
+/// with a fraction, `7.0`, as some peers do.
 pub(super) fn of_answer(raw: Raw<'_>) -> Option<RequestId> {
     /// Integers up to this one are exact in a 64-bit float.
     const MAX_EXACT: f64 = 9_007_199_254_740_992.0;

@@ -50,7 +50,7 @@ impl Source {
         Some(self.get(&self.body)).filter(|body| !body.is_empty())
     }
 
-    /// Shows no content, which may be secret.
+    /// Formats the method and the size, and no content, which may be secret.
     fn debug(&self, name: &'static str, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         f.debug_struct(name)
             .field("method", &self.method())

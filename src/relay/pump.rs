@@ -73,7 +73,7 @@ pub(crate) trait Gate: Send {
     fn note_outbound(&mut self, message: &RawMessage);
 }
 
-/// Lets everything through.
+/// Gate that lets everything through.
 impl Gate for () {
     fn admit(&mut self, _: &JsonRpcRequest<RawRequest>) -> Result<(), ErrorData> {
         Ok(())
@@ -170,7 +170,7 @@ impl<R: RelayRole, E: End, G: Gate> Pump<R, E, G> {
         }
     }
 
-    /// Moves one message from the peer to the end, in steps.
+    /// Takes one message of the peer, and writes one that waits to the end. Ready if it did either.
     fn poll_to_end(&mut self, cx: &mut Context<'_>) -> Poll<()> {
         let written = self.poll_write_end(cx);
         if matches!(self.phase, Phase::PeerGone(_) | Phase::Over(_)) {
@@ -231,7 +231,7 @@ impl<R: RelayRole, E: End, G: Gate> Pump<R, E, G> {
         }
     }
 
-    /// Moves one message from the end to the peer. None is read while none could be passed on.
+    /// Moves one message from the end to the peer. None is read while it could not be passed on.
     fn poll_to_peer(&mut self, cx: &mut Context<'_>) -> Poll<()> {
         if !matches!(self.phase, Phase::Open | Phase::EndBroken(..)) || self.answers > MAX_ANSWERS {
             return self.poll_flush_peer(cx);

@@ -19,15 +19,15 @@ use crate::{
     transport::WebSocketTransport,
 };
 
-/// Returns how long what an end has asked for may still be answered, once it has no more to say. A
-/// server that says no more has ended.
+/// Returns how long an end that has no more to say may wait for its answers: 30 s for an MCP
+/// client, no time for a server, which has ended.
 pub(crate) fn linger<R: RelayRole>() -> Duration {
     if R::IS_CLIENT { Duration::from_secs(30) } else { Duration::ZERO }
 }
 
 /// Carries messages between `transport` and `end`, both ways and in order, until one of them ends.
 ///
-/// Await the result, or set options first. Then both are closed.
+/// Await the result, or set options first. It resolves with the cause once both are closed.
 pub fn run<R: RelayRole, E: End>(transport: WebSocketTransport<R>, end: E) -> Run<R, E> {
     Run { transport, end, linger: linger::<R>() }
 }

@@ -1,5 +1,5 @@
-//! Raw messages as rmcp's own types serialise. Relays have no use for it: rmcp wants it of every
-//! role.
+//! Serialization of raw messages, in the form of rmcp's own types. rmcp asks for it of every role;
+//! relays have no use for it.
 
 use std::borrow::Cow;
 

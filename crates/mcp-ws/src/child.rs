@@ -39,10 +39,10 @@ use crate::{
 /// Time after each step of stopping a child.
 const GRACE: Duration = Duration::from_secs(2);
 
-/// Lines of the standard error that are told with the death of a child.
+/// Lines of the standard error that are logged with the end of a child.
 const LAST_WORDS: usize = 10;
 
-/// Most bytes of such a line that are read at once.
+/// Bytes of such a line that are logged as one, at most.
 const MAX_LINE: u64 = 4 << 10;
 
 /// Command of an MCP server that speaks by its standard streams.
@@ -57,7 +57,7 @@ pub(crate) struct Program {
 }
 
 impl Program {
-    /// Creates that of a command line.
+    /// Creates the program that a command line names: the command first, then its arguments.
     pub(crate) fn of(command_line: &[String]) -> Result<Self, Failure> {
         let [command, arguments @ ..] = command_line else {
             return Err(Failure::usage("no command"));
@@ -71,7 +71,7 @@ impl Program {
         })
     }
 
-    /// Looks whether the command is there.
+    /// Fails if there is no such command to be started.
     pub(crate) fn check(&self) -> Result<(), Failure> {
         let folder = self.folder.as_deref().unwrap_or(".".as_ref());
         let path =
@@ -85,7 +85,7 @@ impl Program {
         }
     }
 
-    /// Starts it.
+    /// Starts a child, over which `guard` watches. It is supervised and listened to by `tasks`.
     pub(crate) fn start(&self, guard: &Guard, tasks: &TaskTracker) -> io::Result<Child> {
         let mut command = Command::new(&self.command);
         command.args(&self.arguments).envs(&self.environment);
@@ -117,7 +117,7 @@ impl Program {
     }
 }
 
-/// Standard streams of a running child. It is stopped when this is dropped.
+/// Standard streams of a running child, which is stopped when they are dropped.
 pub(crate) struct Child {
     lines: Lines<ChildStdout, ChildStdin>,
     _keep: oneshot::Sender<()>,
@@ -188,7 +188,7 @@ async fn listen(stderr: ChildStderr, label: String, words: Words) {
     }
 }
 
-/// Waits for the end of a child, and brings it about when the relay has `left`.
+/// Waits for the end of a child, and stops it when its [`Child`] is dropped, which resolves `left`.
 async fn supervise(
     mut process: tokio::process::Child,
     group: Group,

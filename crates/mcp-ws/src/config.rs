@@ -10,7 +10,7 @@ use serde::Deserialize;
 
 use crate::{child::Program, failure::Failure, options::unreadable};
 
-/// File of a host, as far as it matters here.
+/// Configuration file of a host, of which only the servers are read.
 #[derive(Deserialize)]
 struct File {
     #[serde(rename = "mcpServers")]
@@ -30,7 +30,8 @@ struct Entry {
     disabled: bool,
 }
 
-/// Reads the servers of a file, by their names. Those that are no command are passed over.
+/// Reads the servers of a file. Those that are disabled, or have no command, are warned of and left
+/// out.
 pub(crate) fn read(file: &Path) -> Result<Vec<Program>, Failure> {
     let text = fs::read_to_string(file).map_err(|error| unreadable("--config", file, &error))?;
     let read: File = serde_json::from_str(&text)
@@ -59,12 +60,13 @@ pub(crate) fn read(file: &Path) -> Result<Vec<Program>, Failure> {
     Ok(programs)
 }
 
-/// Returns `path` as it is meant in `file`.
+/// Resolves a relative `path` against the folder of `file`.
 fn beside(file: &Path, path: PathBuf) -> PathBuf {
     file.parent().map_or(path.clone(), |folder| folder.join(path))
 }
 
-/// Returns `true` if `name` stands for itself in a URL (RFC 3986, section 2.3).
+/// Returns `true` if `name` can be the path of a server: it is of unreserved characters (RFC 3986,
+/// section 2.3), and not that of the health page.
 fn is_path_segment(name: &str) -> bool {
     let is_unreserved = |byte: u8| byte.is_ascii_alphanumeric() || b"-._~".contains(&byte);
     !name.is_empty() && name != "health" && name.bytes().all(is_unreserved)

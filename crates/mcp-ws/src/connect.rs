@@ -62,7 +62,7 @@ async fn left_at_once(input: &mut BufReader<tokio::io::Stdin>) {
     }
 }
 
-/// Returns why a connection did not come back, if that was told.
+/// Returns why a connection did not come back, if an event says so.
 pub(crate) fn cause(events: &mut Events<Event>) -> Option<Failure> {
     use futures::{FutureExt, StreamExt};
 

@@ -48,7 +48,7 @@ impl Failure {
         Self { kind, message: message.into() }
     }
 
-    /// Creates that of a wrong option, URL or file.
+    /// Creates the failure for a wrong option, URL or file.
     pub(crate) fn usage(message: impl Into<String>) -> Self {
         Self::new(Kind::Usage, message)
     }
@@ -58,7 +58,7 @@ impl Failure {
     }
 }
 
-/// One line, whatever a server has put into it.
+/// Writes one line, whatever a server has put into the message.
 impl fmt::Display for Failure {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         f.write_str(&one_line(&self.message))

@@ -1,4 +1,4 @@
-//! [`Guard`]: a process that ends the children of this one when this one has ended, be it killed.
+//! [`Guard`]: a process that ends the children of this one when this one has ended or was killed.
 //!
 //! It reads the ids of their process groups from its standard input, `+7` and `-7`. When that ends,
 //! this process is gone, and what is left is ended.
@@ -80,7 +80,7 @@ pub(crate) fn run() {
     left().for_each(Group::kill);
 }
 
-/// There are no process groups: a child is killed when this process drops it.
+/// Does nothing: without process groups a child is killed when this process drops it.
 #[cfg(not(unix))]
 impl Guard {
     pub(crate) fn start() -> io::Result<Self> {

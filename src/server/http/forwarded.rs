@@ -1,4 +1,4 @@
-//! [`TrustedProxies`]: whose word counts for where a request comes from.
+//! [`TrustedProxies`]: the proxies that are believed where they say which client a request is from.
 
 use std::net::{IpAddr, Ipv4Addr, Ipv6Addr, SocketAddr};
 
@@ -184,7 +184,7 @@ mod tests {
         for line in lines {
             headers.append(&trusted.header, HeaderValue::from_static(line));
         }
-        // Which is not asked.
+        // The header that is not trusted.
         let other = if trusted.header == FORWARDED { X_FORWARDED_FOR } else { FORWARDED };
         headers.append(other, HeaderValue::from_static("for=6.6.6.6"));
         let peer = peer.map(|peer| (peer.parse::<IpAddr>().unwrap(), 9).into());
