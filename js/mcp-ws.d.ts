@@ -7,11 +7,11 @@ export type TokenSource = string | (() => string | Promise<string>);
 /** An address (ws:// or wss://), or a function that is asked for one at each attempt, with the failures so far. */
 export type Address = string | URL | ((failures: number) => string | URL | Promise<string | URL>);
 
-/** Whatever makes a WebSocket, such as the global one or that of the package `ws`. */
+/** A constructor of WebSockets, such as the global one or that of the package `ws`. */
 // eslint-disable-next-line @typescript-eslint/no-explicit-any
 export type WebSocketConstructor = new (url: string, protocols?: string[]) => any;
 
-/** When a lost connection is made again. Times are in milliseconds. */
+/** The waits before a lost connection is made again, in milliseconds. */
 export interface ReconnectPolicy {
   /** Upper bound of the first wait, and lower bound of the later ones. Default: 1000. */
   first?: number;
@@ -21,17 +21,17 @@ export interface ReconnectPolicy {
   factor?: number;
   /** The longest wait. Default: 30000. */
   max?: number;
-  /** How long a connection that answers nothing has to last, for the next wait to be a first one. Default: 60000. */
+  /** The time that a connection which answers nothing has to last for the next wait to be a first one. Default: 60000. */
   stable?: number;
-  /** How many attempts there are for one connection. Default: Infinity. */
+  /** The most attempts for one connection. Default: Infinity. */
   attempts?: number;
 }
 
-/** How messages are written on the wire. */
+/** A form in which messages are written on the wire. */
 export interface Framing {
   /** The subprotocols to be offered. */
   readonly protocols: readonly string[];
-  /** Whether a connection begins with `initialize`. */
+  /** `true` if a connection begins with `initialize`. */
   readonly hasHandshake: boolean;
   /** Returns what is written as JSON for a message. */
   encode(message: Message): object;
@@ -75,7 +75,7 @@ export type State = 'closed' | 'connecting' | 'open' | 'waiting';
 
 export interface StateChange {
   state: State;
-  /** When open: whether the session of the former connection goes on. */
+  /** When open: `true` if the session of the former connection goes on. */
   isResumed?: boolean;
   /** After a loss: the close code, its name, the reason, and the milliseconds to wait; `null` if it is for good. */
   code?: number;
@@ -87,9 +87,9 @@ export interface StateChange {
 export interface WireMessage {
   direction: 'in' | 'out';
   text?: string;
-  /** The same parsed, if it is JSON. */
+  /** The parsed text, if it is JSON. */
   message?: unknown;
-  /** Whether it is the transport's own: a ping, a control frame, a repeated `initialize`. */
+  /** `true` if it is the transport's own: a ping, a control frame, a repeated `initialize`. */
   isOwn: boolean;
 }
 
@@ -108,7 +108,7 @@ export declare class WebSocketTransport {
   onstate?: (change: StateChange) => void;
   onwire?: (message: WireMessage) => void;
   readonly state: State;
-  /** Whether a lost connection costs nothing: the server speaks `mcp.resume.v1`. */
+  /** `true` if a lost connection costs nothing: the server speaks `mcp.resume.v1`. */
   readonly isResumable: boolean;
   /** Connects; rejects with a `ConnectionError` if the first attempt fails, unless `retryFirst` says otherwise. */
   start(): Promise<void>;
@@ -127,7 +127,7 @@ export type Handler = (params: any, extra: { signal: AbortSignal }) => unknown;
 
 export interface SocketOptions extends Omit<TransportOptions, 'retryFirst'> {
   clientInfo?: { name: string; version: string; title?: string };
-  /** What the server may ask for, such as `{ sampling: {}, roots: {} }`. */
+  /** The capabilities that the server may use, such as `{ sampling: {}, roots: {} }`. */
   capabilities?: object;
   /** Answers to requests of the server, by method; what they throw is an error for it. `ping` is answered anyway. */
   handlers?: Record<string, Handler>;
@@ -188,7 +188,7 @@ export declare class McpSocket extends EventTarget {
   addEventListener(type: string, listener: EventListenerOrEventListenerObject | null, options?: boolean | AddEventListenerOptions): void;
 }
 
-/** Why a request or a message failed. */
+/** The error of a request or a message. */
 export declare class McpError extends Error {
   /** `refused` (by an answer), `not_sent`, `outcome_unknown` or `unreadable` (an answer came). */
   readonly reason: 'refused' | 'not_sent' | 'outcome_unknown' | 'unreadable';
@@ -196,11 +196,11 @@ export declare class McpError extends Error {
   readonly data?: unknown;
 }
 
-/** Why a connection was not made or ended. */
+/** The error of a connection that was not made or has ended. */
 export declare class ConnectionError extends Error {
   /** The close code that says the same. */
   readonly code: number;
-  /** Whether another attempt cannot help. */
+  /** `true` if another attempt cannot help. */
   readonly final: boolean;
 }
 

@@ -1,6 +1,6 @@
 import { isFinal } from './close-codes.js';
 
-/** When a lost connection is made again. Times are in milliseconds. */
+/** The waits before a lost connection is made again, in milliseconds. */
 export const RECONNECT = Object.freeze({
   first: 1000, // the upper bound of the first wait, and the lower bound of the later ones
   afterRestart: 10_000, // the upper bound of the first wait after 1012 and 1013

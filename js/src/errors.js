@@ -1,4 +1,4 @@
-/** Why a request or a message failed. `reason` says what became of it; the others are those of JSON-RPC. */
+/** The error of a request or a message. `reason` says what became of it; the others are those of JSON-RPC. */
 export class McpError extends Error {
   name = 'McpError';
 
@@ -9,8 +9,8 @@ export class McpError extends Error {
 }
 
 /**
- * Why a connection was not made or ended, with the close code that says the same. `final` if another attempt cannot
- * help; `upgrade` if the upgrade failed, with its `status` where that is known.
+ * The error of a connection that was not made or has ended, with the close code that says the same. `final` if another
+ * attempt cannot help; `upgrade` if the upgrade failed, with its `status` where that is known.
  */
 export class ConnectionError extends Error {
   name = 'ConnectionError';

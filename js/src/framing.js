@@ -1,4 +1,4 @@
-/** How a message of JSON-RPC is written on the wire. */
+/** The forms in which a message of JSON-RPC is written on the wire. */
 
 const isObject = (value) => typeof value === 'object' && value !== null && !Array.isArray(value);
 

@@ -1,4 +1,4 @@
-/** After so many connections that are lost before `initialize` is answered, no further attempt is made. */
+/** The number of connections lost before `initialize` is answered after which no further attempt is made. */
 const MAX_ATTEMPTS = 5;
 
 /**
@@ -21,7 +21,7 @@ export class Handshake {
 
   get state() { return this.#state; }
 
-  /** Whether a new peer has to be asked by the transport itself. */
+  /** `true` if a new peer has to be asked by the transport itself. */
   get mustRepeat() { return this.#state === 'answered' || this.#state === 'ready' || this.#state === 'repeating'; }
 
   /** Returns whether a message has to wait until the peer is initialized. */

@@ -38,7 +38,7 @@ export class Link {
 
   get isOpen() { return this.#socket?.readyState === OPEN; }
 
-  /** How many bytes were sent that have not left yet. */
+  /** The number of bytes that were sent and have not left yet. */
   get bufferedBytes() { return this.#socket?.bufferedAmount ?? 0; }
 
   /** Hands everything over that has arrived, and what will; without a reader, keeps it. */

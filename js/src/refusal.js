@@ -7,7 +7,7 @@ const WHY = {
 
 const FULL = new Set([408, 425, 429]);
 
-/** After so many refused upgrades in a row no further attempt is made. */
+/** The number of refused upgrades in a row after which no further attempt is made. */
 const MOST_REFUSALS = 3;
 
 /** Returns what a status says to a client with or without a token, if it is one that will not change by itself. */

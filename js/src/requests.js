@@ -3,7 +3,7 @@ import { RPC } from './errors.js';
 /** Requests that may be sent again to a peer that knows nothing of them. */
 const REPEATABLE = new Set(['initialize', 'server/discover', 'subscriptions/listen']);
 
-/** How many requests of the peer are taken that are not answered yet. */
+/** The most requests of the peer that are taken and not answered yet. */
 const MAX_INBOUND = 1024;
 
 /** Returns the error that ends a request in place of an answer; `reason` says what became of it. */
@@ -20,7 +20,7 @@ export class Requests {
   #inbound = new Set();
   #sent = 0;
 
-  /** How many were sent. */
+  /** The number of own requests that were sent and have no answer. */
   get sent() { return this.#sent; }
 
   has(id) { return this.#own.has(id); }

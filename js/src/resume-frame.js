@@ -3,7 +3,7 @@
 const MAX_BYTES = 4096;
 const MAX_NUMBER = 2n ** 64n - 1n;
 
-/** What a peer did that the extension does not allow. It ends the session. */
+/** The error for what a peer did that the extension does not allow, which ends the session. */
 export class Violation extends Error {
   name = 'Violation';
 }

@@ -1,11 +1,11 @@
 import { Violation, ack, isControl, open, parse } from './resume-frame.js';
 
-/** After so much that has arrived it is acknowledged (section 4). */
+/** The messages, bytes and milliseconds after which what has arrived is acknowledged (section 4). */
 const ACK_MESSAGES = 64;
 const ACK_BYTES = 64 << 10;
 const ACK_MS = 1000;
 
-/** What a message counts beside its payload (section 5). */
+/** The bytes that a message counts beside its payload (section 5). */
 const OVERHEAD = 64;
 
 /** Returns the size of a message in bytes of UTF-8; it is the same as its length for what is ASCII. */
@@ -34,10 +34,10 @@ export class ResumeSession {
     this.#windowBytes = windowBytes;
   }
 
-  /** Whether there is a session to be resumed. */
+  /** `true` if there is a session to be resumed. */
   get isOpen() { return this.#session !== undefined; }
 
-  /** How long the server keeps the session without a link, in milliseconds. */
+  /** The time for which the server keeps the session without a link, in milliseconds. */
   get window() { return (this.#session?.window_s ?? 0) * 1000; }
 
   /** The largest message that the server takes, in bytes. */
@@ -46,10 +46,10 @@ export class ResumeSession {
     return most ? Math.max(most, 1024) : Infinity;
   }
 
-  /** How many requests the server takes that are not answered yet. */
+  /** The most requests that the server takes and has not answered yet. */
   get maxRequests() { return this.#session?.max_inbound || Infinity; }
 
-  /** Whether there is no room for another message before the peer acknowledges some. */
+  /** `true` if there is no room for another message before the peer acknowledges some. */
   get isFull() { return this.#keptBytes >= this.#windowBytes; }
 
   /** The first message on a link. The count in it is frozen: nothing may be received from an older link any more. */

@@ -18,7 +18,7 @@ const FATES = new Set(['not_sent', 'outcome_unknown', 'unreadable']);
  */
 export class McpSocket extends EventTarget {
   state = 'closed';
-  /** What the server says of itself, once it is open: that of `initialize`. */
+  /** The result of `initialize`, in which the server says what it is; `undefined` before it. */
   server;
   #url;
   #options;

@@ -11,10 +11,10 @@ import { Reconnect } from './reconnect.js';
 import { Requests, localError } from './requests.js';
 import { byteLength } from './resume-session.js';
 
-/** So many bytes may have been handed to a WebSocket that have not left yet; a browser takes any number. */
+/** The most bytes that are handed to a WebSocket and have not left yet; a browser takes any number. */
 const MAX_BUFFERED = 1 << 20;
 
-/** How often a WebSocket that holds so many is looked at. */
+/** Milliseconds after which a WebSocket that holds so many is looked at again. */
 const LOOK_MS = 20;
 
 const DEFAULTS = {
@@ -30,7 +30,7 @@ const DEFAULTS = {
   pongTimeout: 10_000,
 };
 
-/** Whether a server refuses a request that it would take on another connection. */
+/** Returns whether a server refuses a request that it would take on another connection. */
 const isStopping = (error) => error?.data?.reason === 'stopping';
 
 const isRequest = ({ message: { id, method } }) => method !== undefined && id !== undefined;
@@ -107,7 +107,7 @@ export class WebSocketTransport {
 
   get state() { return this.#state; }
 
-  /** Whether a lost connection costs nothing: the server speaks `mcp.resume.v1`. */
+  /** `true` if a lost connection costs nothing: the server speaks `mcp.resume.v1`. */
   get isResumable() { return this.#session?.isOpen ?? false; }
 
   /** Connects; rejects if the first attempt fails, unless `retryFirst` says otherwise. */
@@ -281,7 +281,7 @@ export class WebSocketTransport {
 
   #isOwn(id) { return typeof id === 'number' && id > this.#lastOwnId; }
 
-  /** Whether what is no message is still part of a framing, as a pong is. */
+  /** Returns whether what is no message is still part of a framing, as a pong is. */
   #isExpected(value) { return value?.type === 'pong'; }
 
   #onOwnAnswer({ id, error }) {
