@@ -21,9 +21,10 @@
 //!
 //! Both take options before they are awaited. Mount a [`WebSocketService`](server::WebSocketService)
 //! in a server that you have; give a stream that you have to [`connect_over`] or [`accept()`]. Whoever
-//! dials may be the MCP server. A [`relay`] carries messages without decoding them. The [`guide`] is on [security](guide::security),
-//! [sessions](guide::sessions), [deployment](guide::deployment), [hosts](guide::hosts) and servers for
-//! stdio, [migration](guide::migration), and [the binding](guide::binding) for those who write a peer.
+//! dials may be the MCP server. A [`relay`] carries messages without decoding them. The [`guide`] is
+//! on [security](guide::security), [sessions](guide::sessions), [deployment](guide::deployment),
+//! [hosts](guide::hosts) and servers for stdio, [migration](guide::migration), and [the
+//! binding](guide::binding) for those who write a peer.
 //!
 //! # The stack
 //!
@@ -65,6 +66,7 @@
 //! | `client` | yes | dial: [`connect()`], [`connect_over`] |
 //! | `server` | yes | accept: [`accept()`], [`serve()`] |
 //! | `cookies` | yes | a client keeps the cookies of upgrade responses, for load balancers |
+//! | `proxy` | | a client goes by way of HTTP and SOCKS5 proxies, also those that the environment names |
 //! | `rustls-tls` | yes | TLS by rustls, with certificates that are given |
 //! | `rustls-tls-native-roots` | yes | `wss://` with the operating system's certificates |
 //! | `rustls-tls-webpki-roots` | | `wss://` with Mozilla's certificates, compiled in |
