@@ -64,11 +64,6 @@ impl Text {
         Self(bytes)
     }
 
-    /// Returns the bytes, to share them.
-    pub(crate) fn shared(&self) -> &Bytes {
-        &self.0
-    }
-
     /// Returns the text as bytes.
     #[must_use]
     pub fn as_bytes(&self) -> &[u8] {

@@ -22,14 +22,6 @@ pub trait Wire: ServiceRole {
         calls: &dyn PendingMethods,
     ) -> Result<RxJsonRpcMessage<Self>, Malformed>;
 
-    /// Decodes a message that may keep its bytes.
-    fn decode_shared(
-        bytes: &Bytes,
-        calls: &dyn PendingMethods,
-    ) -> Result<RxJsonRpcMessage<Self>, Malformed> {
-        Self::decode(bytes, calls)
-    }
-
     fn encode(message: &TxJsonRpcMessage<Self>) -> Result<Bytes, serde_json::Error>;
 }
 

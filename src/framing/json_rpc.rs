@@ -83,9 +83,9 @@ impl<R: McpRole> Framing<R> for JsonRpc {
         calls: &dyn PendingMethods,
     ) -> Result<Option<RxJsonRpcMessage<R>>, DecodeError> {
         let decoded = match &message {
-            Message::Text(text) => R::decode_shared(text.shared(), calls),
+            Message::Text(text) => R::decode(text.as_bytes(), calls),
             Message::Binary(bytes) if self.binary == BinaryPolicy::Accept => {
-                R::decode_shared(bytes, calls)
+                R::decode(bytes, calls)
             }
             Message::Binary(_) => return Err(no_binary()),
             _ => return Ok(None),

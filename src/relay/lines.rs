@@ -146,10 +146,9 @@ impl<I: AsyncRead, O> Lines<I, O> {
             }
         };
         *this.searched = 0;
-        let line = this.input.split_to(end).freeze();
-        if found.is_some() {
-            this.input.advance(1);
-        }
+        // Copied: a line that waits would keep the whole buffer, and the next one be a new one.
+        let line = Bytes::copy_from_slice(&this.input[..end]);
+        this.input.advance(end + usize::from(found.is_some()));
         let too_long = match this.too_long.take() {
             Some(mut too_long) => {
                 too_long.add(&line);
@@ -167,6 +166,9 @@ impl<I: AsyncRead, O> Lines<I, O> {
     /// Reads more. Ready when something was read, or there is no more.
     fn poll_fill(self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<()> {
         let this = self.project();
+        if this.input.is_empty() && this.input.capacity() > GATHERED {
+            *this.input = BytesMut::new();
+        }
         this.input.reserve(CHUNK);
         let start = this.input.len();
         this.input.resize(start + CHUNK, 0);
@@ -281,6 +283,18 @@ mod tests {
     async fn a_line_is_a_message() {
         let read = read(format!("{PING}\n\r\n  \n{PING}\r\n{PING}").as_bytes()).await;
         assert_eq!(read, [(); 3].map(|()| Ok(PING.to_owned())));
+    }
+
+    #[tokio::test]
+    async fn a_line_that_waits_keeps_no_more_than_itself() {
+        let input = format!("{PING}\n").repeat(100);
+        let lines = Lines::new(input.as_bytes(), tokio::io::sink());
+        let read: Vec<_> = lines.collect().await;
+        for message in &read {
+            let Ok(JsonRpcMessage::Request(request)) = message else { panic!("{message:?}") };
+            assert!(request.request.source.text.is_unique());
+        }
+        assert_eq!(read.len(), 100);
     }
 
     #[tokio::test]

@@ -396,7 +396,13 @@ fn size_of_answer(message: &RawMessage) -> usize {
         JsonRpcMessage::Response(response) => {
             response.result.source.text.len() + size_of::<RawMessage>()
         }
-        JsonRpcMessage::Error(_) => size_of::<RawMessage>(),
+        JsonRpcMessage::Error(error) => {
+            let id = match &error.id {
+                Some(RequestId::String(id)) => id.len(),
+                _ => 0,
+            };
+            size_of::<RawMessage>() + id + error.error.message.len()
+        }
     }
 }
 

@@ -68,14 +68,8 @@ macro_rules! roles {
                 bytes: &[u8],
                 calls: &dyn PendingMethods,
             ) -> Result<RawMessage, Malformed> {
+                // Copied: a message that waits would keep the whole buffer that it was read into.
                 parse(&Bytes::copy_from_slice(bytes), calls)
-            }
-
-            fn decode_shared(
-                bytes: &Bytes,
-                calls: &dyn PendingMethods,
-            ) -> Result<RawMessage, Malformed> {
-                parse(bytes, calls)
             }
 
             fn encode(message: &RawMessage) -> Result<Bytes, serde_json::Error> {
