@@ -91,7 +91,9 @@ impl TrustedProxies {
         let mut client = peer;
         let lines: Vec<&HeaderValue> = headers.get_all(&self.header).iter().collect();
         for line in lines.into_iter().rev() {
-            for entry in line.to_str().ok()?.rsplit(',').map(str::trim) {
+            // Only what counts has to be readable: the client may have sent anything before it.
+            for entry in line.as_bytes().rsplit(|byte| *byte == b',') {
+                let entry = str::from_utf8(entry).ok()?.trim();
                 if entry.is_empty() {
                     continue;
                 }
@@ -230,6 +232,10 @@ mod tests {
         ] {
             assert_eq!(client(&trusted, Some(peer), lines), expected, "{peer} {lines:?}");
         }
+        let mut headers = HeaderMap::new();
+        headers.append(X_FORWARDED_FOR, HeaderValue::from_bytes(b"\xff, 1.2.3.4").unwrap());
+        let proxy = Some("127.0.0.1:9".parse().unwrap());
+        assert_eq!(trusted.client(proxy, &headers), Some("1.2.3.4:0".parse().unwrap()));
         assert_eq!(client(&trusted, None, &["6.6.6.6"]), "-");
         let unix = TrustedProxies::x_forwarded_for(["unix"]);
         assert_eq!(client(&unix, None, &["6.6.6.6, 1.2.3.4"]), "1.2.3.4:0");
