@@ -42,6 +42,8 @@ impl ProxyUri<'_> {
 impl fmt::Display for ProxyUri<'_> {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         let authority = self.0.authority().map(|authority| authority.as_str());
+        // A password with an `@` may have been taken for the host.
+        let authority = authority.and_then(|authority| authority.rsplit('@').next());
         write!(f, "{}://{}", self.scheme(), authority.unwrap_or_default())
     }
 }
