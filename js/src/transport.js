@@ -306,7 +306,9 @@ export class WebSocketTransport {
     try { this.onerror?.(error); } catch { /* of whoever is told about errors */ }
   }
 
-  #wire(event) { this.onwire?.(event); }
+  #wire(event) {
+    try { this.onwire?.(event); } catch (error) { this.#report(error); }
+  }
 
   // --- Links and sessions -----------------------------------------------------------------------
 
@@ -388,6 +390,8 @@ export class WebSocketTransport {
     const error = new ConnectionError(reason || codeName, { code, final: true });
     if (!this.#reconnect.hasOpened) this.#started.reject(error);
     else if (code !== 1000) this.#report(error);
-    this.#inbox.push(() => this.onclose?.());
+    this.#inbox.push(() => {
+      try { this.onclose?.(); } catch (error) { this.#report(error); }
+    });
   }
 }
