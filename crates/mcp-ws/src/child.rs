@@ -13,11 +13,11 @@ use std::{
     pin::Pin,
     process::{ExitStatus, Stdio},
     sync::{Arc, Mutex, PoisonError},
-    task::{Context, Poll},
+    task::{Context, Poll, ready},
     time::Duration,
 };
 
-use futures::{Sink, SinkExt, Stream, StreamExt};
+use futures::{FutureExt, Sink, SinkExt, Stream, StreamExt};
 use mcp_ws_transport::{
     decode::Malformed,
     relay::{Lines, RawMessage},
@@ -25,7 +25,7 @@ use mcp_ws_transport::{
 use tokio::{
     io::{AsyncBufReadExt, AsyncReadExt, BufReader},
     process::{ChildStderr, ChildStdin, ChildStdout, Command},
-    sync::oneshot,
+    sync::{OwnedSemaphorePermit, oneshot},
     time::timeout,
 };
 use tokio_util::task::TaskTracker;
@@ -85,10 +85,17 @@ impl Program {
         }
     }
 
-    /// Starts a child, over which `guard` watches. It is supervised and listened to by `tasks`.
-    pub(crate) fn start(&self, guard: &Guard, tasks: &TaskTracker) -> io::Result<Child> {
+    /// Starts a child, over which `guard` watches, and which is supervised by one of `tasks`. The
+    /// `permit` is given back when it has ended, with all of its process group.
+    pub(crate) fn start(
+        &self,
+        guard: &Guard,
+        tasks: &TaskTracker,
+        permit: Option<OwnedSemaphorePermit>,
+    ) -> io::Result<Child> {
         let mut command = Command::new(&self.command);
-        command.args(&self.arguments).envs(&self.environment);
+        // The token of this process is not for the server, which might tell it.
+        command.args(&self.arguments).env_remove("MCP_WS_BEARER").envs(&self.environment);
         command.stdin(Stdio::piped()).stdout(Stdio::piped()).stderr(Stdio::piped());
         if let Some(folder) = &self.folder {
             command.current_dir(folder);
@@ -106,28 +113,50 @@ impl Program {
         let label = format!("{} {}", self.name, process.id().unwrap_or_default());
         tracing::info!("{label}: started");
         let words = Words::default();
-        tasks.spawn(listen(stderr, label.clone(), words.clone()));
-        let (keep, left) = oneshot::channel();
+        let logging = tokio::spawn(log_stderr(stderr, label.clone(), words.clone()));
+        let (left, has_left) = oneshot::channel();
+        let (over, ended) = oneshot::channel();
         let guard = guard.clone();
         tasks.spawn(async move {
-            supervise(process, group, left, &label, &words).await;
+            supervise(process, group, has_left, &label, &words).await;
+            // What has left the group may hold the standard streams open for ever.
+            logging.abort();
             guard.forget(group);
+            drop::<oneshot::Sender<()>>(over);
+            drop(permit);
         });
-        Ok(Child { lines: Lines::new(stdout, stdin), _keep: keep })
+        Ok(Child { lines: Lines::new(stdout, stdin), ended: Some(ended), left: Some(left) })
     }
 }
 
 /// Standard streams of a running child, which is stopped when they are dropped.
 pub(crate) struct Child {
     lines: Lines<ChildStdout, ChildStdin>,
-    _keep: oneshot::Sender<()>,
+    /// Resolves when the process has ended, with all of its group; `None` once that is known.
+    ended: Option<oneshot::Receiver<()>>,
+    /// Told when the process has closed its output, and dropped when the relay has ended.
+    left: Option<oneshot::Sender<()>>,
 }
 
 impl Stream for Child {
     type Item = Result<RawMessage, Malformed>;
 
     fn poll_next(mut self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<Option<Self::Item>> {
-        self.lines.poll_next_unpin(cx)
+        match self.lines.poll_next_unpin(cx) {
+            Poll::Ready(Some(line)) => return Poll::Ready(Some(line)),
+            Poll::Ready(None) => {
+                if let Some(left) = self.left.take() {
+                    let _ = left.send(());
+                }
+                return Poll::Ready(None);
+            }
+            Poll::Pending => {}
+        }
+        if let Some(ended) = &mut self.ended {
+            let _ = ready!(ended.poll_unpin(cx));
+            self.ended = None;
+        }
+        Poll::Ready(None)
     }
 }
 
@@ -173,7 +202,7 @@ impl fmt::Display for Words {
 }
 
 /// Logs what a child writes on its standard error.
-async fn listen(stderr: ChildStderr, label: String, words: Words) {
+async fn log_stderr(stderr: ChildStderr, label: String, words: Words) {
     let mut stderr = BufReader::new(stderr);
     let mut line = Vec::new();
     loop {
@@ -188,23 +217,24 @@ async fn listen(stderr: ChildStderr, label: String, words: Words) {
     }
 }
 
-/// Waits for the end of a child, and stops it when its [`Child`] is dropped, which resolves `left`.
+/// Waits for the end of a child, and stops it when the relay has ended. `has_left` resolves then,
+/// without a value where its [`Child`] was dropped before it had closed its output.
 async fn supervise(
     mut process: tokio::process::Child,
     group: Group,
-    left: oneshot::Receiver<()>,
+    has_left: oneshot::Receiver<()>,
     label: &str,
     words: &Words,
 ) {
-    let status = tokio::select! {
-        status = process.wait() => Some(status),
-        _ = left => None,
+    let (status, is_by_itself) = tokio::select! {
+        status = process.wait() => (Some(status), true),
+        left = has_left => (timeout(GRACE, process.wait()).await.ok(), left.is_ok()),
     };
-    if let Some(status) = status {
+    if let Some(status) = status.as_ref().filter(|_| is_by_itself) {
         // Time for its last words to arrive.
         tokio::time::sleep(Duration::from_millis(50)).await;
-        tracing::warn!("{label}: ended by itself, {}{words}", describe(&status));
-    } else if timeout(GRACE, process.wait()).await.is_err() {
+        tracing::warn!("{label}: ended by itself, {}{words}", describe(status));
+    } else if status.is_none() {
         tracing::info!("{label}: still there, SIGTERM");
         group.terminate();
         if timeout(GRACE, process.wait()).await.is_err() {

@@ -1,21 +1,31 @@
 //! `mcp-ws connect`: a WebSocket server as stdio, for hosts.
 
-use std::future::IntoFuture;
+use std::{future::IntoFuture, io::Cursor, time::Duration};
 
+use futures::FutureExt;
 use mcp_ws_transport::{
     event::{Event, Events},
     relay::{self, Ended, Lines},
 };
-use tokio::io::{AsyncBufReadExt, BufReader, stdin, stdout};
+use tokio::{
+    io::{AsyncBufReadExt, AsyncReadExt, BufReader, Stdin, stdin, stdout},
+    sync::oneshot,
+};
 
 use crate::{
     failure::{Failure, Kind},
     options::ClientOptions,
-    stop::{Stop, parent_gone},
+    stop::{Parent, Stop},
 };
 
 /// Bytes of the standard input that are read at once.
 const INPUT: usize = 64 << 10;
+
+/// Bytes of the standard input that are kept while the server is not there yet.
+const MOST_SAID: usize = 1 << 20;
+
+/// Time that a host which has closed the standard input waits for a server that is not there yet.
+const LINGER: Duration = Duration::from_secs(30);
 
 #[derive(clap::Args)]
 pub(crate) struct Args {
@@ -28,23 +38,33 @@ pub(crate) struct Args {
 
 pub(crate) async fn run(args: Args) -> Result<(), Failure> {
     let mut stop = Stop::new()?;
+    let parent = Parent::new();
     let connect = args.client.connect::<relay::Client>(&args.url)?.retry_first();
     let mut events = connect.events();
     let mut input = BufReader::with_capacity(INPUT, stdin());
+    let mut said = Vec::new();
     let transport = tokio::select! {
         transport = connect.into_future() => transport?,
         () = stop.asked() => return Ok(()),
-        () = parent_gone() => return Ok(()),
-        () = left_at_once(&mut input) => return Ok(()),
+        () = parent.gone() => return Ok(()),
+        () = left_early(&mut input, &mut said) => return Ok(()),
     };
-    let told_to_stop = async {
+    let (told, was_told) = oneshot::channel();
+    let told_twice = async {
         tokio::select! {
             () = stop.asked() => {}
-            () = parent_gone() => {}
+            () = parent.gone() => {}
         }
+        let _ = told.send(());
+        stop.asked().await;
     };
+    let input = Cursor::new(said).chain(input);
     let relay = relay::run(transport, Lines::new(input, stdout()));
-    match relay.run_with_shutdown(told_to_stop).await {
+    let ended = tokio::select! {
+        ended = relay.run_with_shutdown(was_told.map(drop)) => ended,
+        () = told_twice => return Ok(()),
+    };
+    match ended {
         Ended::EndFinished => Ok(()),
         Ended::EndBroken(why) => {
             Err(Failure::new(Kind::Connection, format!("the host has left: {why}")))
@@ -54,11 +74,23 @@ pub(crate) async fn run(args: Args) -> Result<(), Failure> {
     }
 }
 
-/// Resolves when the host closes the standard input without having said anything.
-async fn left_at_once(input: &mut BufReader<tokio::io::Stdin>) {
-    match input.fill_buf().await {
-        Ok(said) if !said.is_empty() => std::future::pending().await,
-        _ => {}
+/// Keeps what the host has `said`, and resolves when it has closed the standard input: at once
+/// where it said nothing, and else after the time that an answer may take.
+async fn left_early(input: &mut BufReader<Stdin>, said: &mut Vec<u8>) {
+    loop {
+        let more = match input.fill_buf().await {
+            Ok(more) if !more.is_empty() => more,
+            _ => break,
+        };
+        if said.len() >= MOST_SAID {
+            return std::future::pending().await;
+        }
+        said.extend_from_slice(more);
+        let read = more.len();
+        input.consume(read);
+    }
+    if !said.is_empty() {
+        tokio::time::sleep(LINGER).await;
     }
 }
 

@@ -38,7 +38,7 @@ pub(crate) async fn run(args: Args) -> Result<(), Failure> {
     };
     tracing::info!("connected");
     let children = TaskTracker::new();
-    let child = program.start(&guard, &children).map_err(|error| {
+    let child = program.start(&guard, &children, None).map_err(|error| {
         Failure::new(Kind::Command, format!("{:?} cannot be started: {error}", program.command))
     })?;
     let mut was_stopped = false;
@@ -48,7 +48,10 @@ pub(crate) async fn run(args: Args) -> Result<(), Failure> {
     };
     let ended = relay::run(transport, child).run_with_shutdown(told_to_stop).await;
     children.close();
-    children.wait().await;
+    tokio::select! {
+        () = children.wait() => {}
+        () = stop.asked() => {}
+    }
     match ended {
         Ended::EndFinished if was_stopped => Ok(()),
         Ended::PeerGone(reason) => Err(cause(&mut events).unwrap_or_else(|| reason.into())),

@@ -23,8 +23,8 @@ pub(crate) struct ClientOptions {
     /// processes: prefer the file or the variable
     #[arg(long, value_name = "TOKEN", env = "MCP_WS_BEARER", hide_env_values = true)]
     bearer: Option<String>,
-    /// A file with the token, which is read again for each connection
-    #[arg(long, value_name = "FILE", conflicts_with = "bearer")]
+    /// A file with the token, which is read again for each connection, in place of --bearer
+    #[arg(long, value_name = "FILE")]
     bearer_file: Option<PathBuf>,
     /// A header of the upgrade request, such as "X-Api-Key: 7"; may be given several times
     #[arg(long = "header", value_name = "NAME: VALUE")]
@@ -56,12 +56,10 @@ impl ClientOptions {
         let mut connect = connect(url);
         for header in &self.headers {
             let Some((name, value)) = header.split_once(':') else {
-                return Err(Failure::usage(format!("--header {header:?} is not NAME: VALUE")));
+                // Its value may be secret.
+                return Err(Failure::usage("a --header is not NAME: VALUE"));
             };
             connect = connect.header(name.trim(), value.trim());
-        }
-        if let Some(bearer) = &self.bearer {
-            connect = connect.bearer(bearer.trim());
         }
         if let Some(file) = &self.bearer_file {
             let file = Arc::new(file.clone());
@@ -70,6 +68,8 @@ impl ClientOptions {
                 let file = file.clone();
                 async move { read_token(&file) }
             });
+        } else if let Some(bearer) = &self.bearer {
+            connect = connect.bearer(bearer.trim());
         }
         if let Some(proxy) = &self.proxy {
             connect = connect.proxy(proxy.as_str());

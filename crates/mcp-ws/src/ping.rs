@@ -13,7 +13,7 @@ use rmcp::{
 use serde_json::json;
 
 use crate::{
-    failure::{Failure, Kind},
+    failure::{Failure, Kind, one_line},
     options::ClientOptions,
 };
 
@@ -84,7 +84,7 @@ pub(crate) async fn run(args: Args) -> Result<(), Failure> {
         ("initialized", format!("in {} ms", told["initialize_ms"])),
         ("ping", format!("{} ms (median of {PINGS})", told["ping_ms"])),
     ] {
-        writeln!(stdout, "{name:13} {value}")?;
+        writeln!(stdout, "{name:13} {}", one_line(&value))?;
     }
     Ok(())
 }

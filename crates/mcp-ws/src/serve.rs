@@ -15,6 +15,7 @@ use mcp_ws_transport::{
     transport,
 };
 use rmcp::model::Extensions;
+use tokio::sync::Semaphore;
 use tokio_util::task::TaskTracker;
 
 use crate::{
@@ -91,12 +92,18 @@ pub(crate) async fn run(args: Args) -> Result<(), Failure> {
     let paths: Vec<String> = programs.keys().cloned().collect();
     let registry = Registry::default();
     let config = server_config(&args)?.registry(registry.clone());
-    let starter = Starter { programs, guard: Guard::start()?, children: TaskTracker::new() };
-    let starter = Arc::new(starter);
+    // Those whose clients are connected, and those whose clients may come back.
+    let most = args.max_sessions.saturating_mul(2).min(Semaphore::MAX_PERMITS);
+    let starter = Arc::new(Starter {
+        programs,
+        guard: Guard::start()?,
+        children: TaskTracker::new(),
+        room: Arc::new(Semaphore::new(most)),
+    });
     let children = starter.children.clone();
     let serve = relay::serve(args.listen, move |extensions| {
-        let started = starter.start(&extensions);
-        async move { started }
+        let starter = starter.clone();
+        async move { starter.start(&extensions).await }
     });
     let mut serve = serve.paths(paths.clone()).config(config);
     if args.health {
@@ -108,9 +115,10 @@ pub(crate) async fn run(args: Args) -> Result<(), Failure> {
         serve = serve.tls(tls.map_err(|error| Failure::new(Kind::Usage, error.to_string()))?);
         scheme = "wss";
     }
-    let server = serve
-        .await
-        .map_err(|error| Failure::usage(format!("cannot listen on {}: {error}", args.listen)))?;
+    let server = serve.await.map_err(|error| match error.kind() {
+        io::ErrorKind::InvalidInput => Failure::usage(error.to_string()),
+        _ => Failure::usage(format!("cannot listen on {}: {error}", args.listen)),
+    })?;
     let mut stdout = io::stdout();
     for path in paths {
         writeln!(stdout, "listening on {scheme}://{}{path}", server.local_addr())?;
@@ -173,13 +181,17 @@ struct Starter {
     programs: HashMap<String, Program>,
     guard: Guard,
     children: TaskTracker,
+    /// Room for processes, those included that are being ended.
+    room: Arc<Semaphore>,
 }
 
 impl Starter {
-    fn start(&self, extensions: &Extensions) -> io::Result<Child> {
+    async fn start(&self, extensions: &Extensions) -> io::Result<Child> {
         let asked = extensions.get::<Parts>().map_or("", |parts| parts.uri.path());
         let asked = asked.strip_suffix('/').unwrap_or(asked);
         let program = self.programs.get(asked).ok_or(io::ErrorKind::NotFound)?;
-        program.start(&self.guard, &self.children)
+        // Waits until another has ended, within the time that a client has to initialize.
+        let permit = self.room.clone().acquire_owned().await.map_err(io::Error::other)?;
+        program.start(&self.guard, &self.children, Some(permit))
     }
 }

@@ -41,18 +41,31 @@ impl Stop {
     }
 }
 
-/// Waits until the process that has started this one has ended.
-#[cfg(unix)]
-pub(crate) async fn parent_gone() {
-    use rustix::process::getppid;
-
-    let parent = getppid();
-    while getppid() == parent {
-        tokio::time::sleep(std::time::Duration::from_secs(1)).await;
-    }
+/// Process that has started this one.
+pub(crate) struct Parent {
+    #[cfg(unix)]
+    id: Option<rustix::process::Pid>,
 }
 
-#[cfg(not(unix))]
-pub(crate) async fn parent_gone() {
-    std::future::pending().await
+impl Parent {
+    /// Returns the present one.
+    pub(crate) fn new() -> Self {
+        Self {
+            #[cfg(unix)]
+            id: rustix::process::getppid(),
+        }
+    }
+
+    /// Waits until it has ended.
+    #[cfg(unix)]
+    pub(crate) async fn gone(&self) {
+        while rustix::process::getppid() == self.id {
+            tokio::time::sleep(std::time::Duration::from_secs(1)).await;
+        }
+    }
+
+    #[cfg(not(unix))]
+    pub(crate) async fn gone(&self) {
+        std::future::pending().await
+    }
 }

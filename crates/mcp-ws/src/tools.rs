@@ -69,7 +69,7 @@ fn describe(tool: &Tool) -> String {
         .map(|name| if is_required(name) { format!(" {name}=…") } else { format!(" [{name}=…]") });
     let usage = format!("{}{}", tool.name, arguments.collect::<String>());
     let what = tool.description.as_deref().or(tool.title.as_deref()).unwrap_or_default();
-    one_line(&format!("{usage}\t{what}")).trim_end().to_owned()
+    one_line(&format!("{usage}\n{what}"))
 }
 
 pub(crate) async fn call(args: CallArgs) -> Result<(), Failure> {

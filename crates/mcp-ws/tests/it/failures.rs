@@ -7,7 +7,7 @@ use mcp_ws_transport::{WebSocketTransport, connect, layer::correlation, relay, t
 use rmcp::model::JsonRpcMessage;
 use rustix::process::Signal;
 
-use crate::{Running, gone, limit, run, server, text};
+use crate::{Running, gone, limit, mcp_ws, run, server, text};
 
 #[tokio::test]
 async fn what_cannot_work_says_so_in_one_line() {
@@ -77,6 +77,56 @@ async fn a_server_that_is_told_to_stop_ends_its_children() {
     gone(&grandchild).await;
     host.input = None;
     host.ended().await;
+}
+
+#[tokio::test]
+async fn what_has_left_a_child_with_its_streams_holds_nobody_up() {
+    let (mut serve, mut host, child, daemon) = with_grandchild(&["leaving"]).await;
+    host.write(r#"{"jsonrpc":"2.0","id":2,"method":"tools/call","params":{"name":"die"}}"#).await;
+    let answer = host.json().await;
+    assert_eq!(answer["error"]["data"]["reason"], "outcome_unknown", "{answer}");
+    gone(&child).await;
+    serve.signal(Signal::TERM);
+    assert!(serve.ended().await.success());
+    let daemon = rustix::process::Pid::from_raw(daemon.parse().unwrap()).unwrap();
+    rustix::process::kill_process(daemon, Signal::KILL).unwrap();
+}
+
+#[tokio::test]
+async fn a_child_is_not_told_the_token() {
+    let mut arguments =
+        ["-v", "serve", "--listen", "127.0.0.1:0", "--"].map(str::to_owned).to_vec();
+    arguments.extend(server(&["telling"]));
+    let mut command = mcp_ws(&arguments);
+    command.env("MCP_WS_BEARER", "s3cr3t");
+    let mut serve = Running::spawn(command);
+    let line = serve.line().await;
+    let url = line.strip_prefix("listening on ").unwrap();
+    let mut host = Running::start(&["connect", url, "--bearer", "s3cr3t"]);
+    host.write(r#"{"jsonrpc":"2.0","id":1,"method":"ping"}"#).await;
+    assert_eq!(host.json().await["id"], 1);
+    let told = serve.logged("token: ").await;
+    assert!(told.contains("token: none"), "{told}");
+}
+
+#[tokio::test]
+async fn children_that_are_being_ended_count() {
+    let options = ["--max-sessions", "1", "--resume-window", "0"];
+    let (mut serve, url) = Running::serve(&options, server(&["stubborn"])).await;
+    for _ in 0..4 {
+        let mut host = Running::start(&["connect", &url]);
+        host.write(r#"{"jsonrpc":"2.0","id":1,"method":"ping"}"#).await;
+        assert_eq!(host.json().await["id"], 1);
+        host.input = None;
+        assert!(host.ended().await.success());
+    }
+    let (mut started, mut stopped) = (0, 0);
+    while stopped < 4 {
+        let line = serve.logged(": st").await;
+        started += usize::from(line.contains(": started"));
+        stopped += usize::from(line.contains(": stopped"));
+        assert!(started - stopped <= 2, "{started} started, {stopped} stopped");
+    }
 }
 
 /// A client whose requests are not kept back where the server has too many.

@@ -58,7 +58,11 @@ struct Running {
 
 impl Running {
     fn start<S: AsRef<std::ffi::OsStr>>(arguments: &[S]) -> Self {
-        let mut process = mcp_ws(arguments).spawn().unwrap();
+        Self::spawn(mcp_ws(arguments))
+    }
+
+    fn spawn(mut command: Command) -> Self {
+        let mut process = command.spawn().unwrap();
         let output = BufReader::new(process.stdout.take().unwrap()).lines();
         let errors = BufReader::new(process.stderr.take().unwrap());
         Self { input: process.stdin.take(), output, errors, process }

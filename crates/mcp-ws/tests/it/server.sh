@@ -7,6 +7,8 @@ for how in "$@"; do
         flooding) while :; do echo '{"jsonrpc":"2.0","method":"notifications/x","params":{"x":"'$line'"}}'; line=${line}x; done ;;
         stubborn) trap '' TERM HUP ;;
         forking) (trap '' TERM HUP; exec sleep 1000) & echo "child $!" >&2 ;;
+        leaving) setsid sleep 1000 & echo "child $!" >&2 ;;
+        telling) echo "token: ${MCP_WS_BEARER-none}" >&2 ;;
         *) echo "$how" >&2 ;;
     esac
 done
