@@ -1,5 +1,6 @@
 //! Puts MCP servers that speak stdio on WebSockets, and brings MCP servers on WebSockets to hosts
 //! that speak stdio. `mcp-ws --help` tells the rest.
+#![allow(rustdoc::bare_urls, reason = "the help of the command line is plain text")]
 
 mod child;
 mod config;
