@@ -83,7 +83,7 @@ impl<R: McpRole> Connect<R> {
                 let count = receive_count.clone();
                 let source =
                     Dialer::new(endpoint, layers, timeout, policy, events.clone(), count, span);
-                Ok(builder.over_sessions(link, source, events, receive_count))
+                Ok(builder.over_dialled_session(link, source, events, receive_count))
             }
             Err(error) => {
                 state.send_replace(State::Closed(CloseReason::new(

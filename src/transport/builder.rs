@@ -191,7 +191,7 @@ impl<R: McpRole> Builder<R> {
 
     /// Builds a transport over links that carry a session, as far as the peer keeps one.
     #[cfg(feature = "client")]
-    pub(crate) fn over_sessions<S>(
+    pub(crate) fn over_dialled_session<S>(
         self,
         first: S::Link,
         source: S,
@@ -211,7 +211,7 @@ impl<R: McpRole> Builder<R> {
 
     /// Builds a transport over the links of one session, with which it ends.
     #[cfg(feature = "server")]
-    pub(crate) fn over_session<S>(
+    pub(crate) fn over_accepted_session<S>(
         self,
         first: S::Link,
         source: S,

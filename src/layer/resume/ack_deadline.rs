@@ -76,7 +76,7 @@ impl AckDeadline {
 
     /// Waits for an acknowledgement, while the window is full and something waits for room in it.
     /// Ready when the ping is due that [`ask`](Self::ask) makes.
-    pub(super) fn poll_ping(&mut self, cx: &mut Context<'_>) -> Poll<()> {
+    pub(super) fn poll_ping_due(&mut self, cx: &mut Context<'_>) -> Poll<()> {
         loop {
             match self.state {
                 State::Idle => {

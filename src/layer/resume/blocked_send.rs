@@ -44,7 +44,7 @@ impl<S: Duplex<Outgoing, LinkEvent<Message>>> Resume<S> {
                 *this.ping_unflushed = false;
                 this.ack_deadline.flushed(this.send_window.kept_bytes());
             }
-            ready!(this.ack_deadline.poll_ping(cx));
+            ready!(this.ack_deadline.poll_ping_due(cx));
             ready!(this.inner.as_mut().poll_ready(cx))?;
             *this.ping_unflushed = true;
             this.inner.start_send(Outgoing::new(0, this.ack_deadline.ask()))?;

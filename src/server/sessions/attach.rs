@@ -141,7 +141,8 @@ impl<R: McpRole> SessionStore<R> {
         }
         entry.receive_count.peer().set(new_link.limits());
         let source = SessionLinks::new(self.clone(), entry.clone());
-        let transport = builder.over_session(new_link, source, entry.receive_count.clone());
+        let transport =
+            builder.over_accepted_session(new_link, source, entry.receive_count.clone());
         (transport, entry)
     }
 }

@@ -155,14 +155,15 @@ async fn session(
     let link = client.layers().link(near, none(), End::Client, WsExtensions::default());
     let receive_count = ReceiveCount::default();
     receive_count.begin(SessionStart::Opening);
-    let client = client.over_sessions(link, Never, ConnectionEvents::default(), receive_count);
+    let client =
+        client.over_dialled_session(link, Never, ConnectionEvents::default(), receive_count);
     let server = Builder::<RoleServer>::default().transport(Settings::default());
     let mut link = server.layers().link(far, none(), End::Server, WsExtensions::default());
     let secrets = Secrets::default();
     let id = serde_json::from_value(json!("s")).unwrap();
     let session = SessionFrame::new(id, secrets.given().clone(), 120, 1 << 20);
     link.feed(Frame::Session(session).encode()).await.unwrap();
-    let server = server.over_session(link, Never, ReceiveCount::default());
+    let server = server.over_accepted_session(link, Never, ReceiveCount::default());
     (client, server)
 }
 
