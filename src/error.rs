@@ -127,7 +127,7 @@ pub struct ProxyRefusal {
     pub proxy: String,
     /// Status of an HTTP proxy's answer; `None` for a SOCKS proxy.
     pub status: Option<StatusCode>,
-    /// What the proxy said, with advice on what to try next, for people.
+    /// Words of the proxy, with advice on what to try next, for people.
     pub reason: String,
     /// `true` if the proxy refuses this client whenever it comes.
     pub(crate) is_final: bool,

@@ -121,7 +121,7 @@ pub(super) enum Route {
     /// As the URL and the environment say.
     #[default]
     Unsaid,
-    /// To the host of the URL itself.
+    /// Straight to the host of the URL.
     #[cfg(feature = "proxy")]
     Direct,
     Connector(Arc<dyn DynConnector>),

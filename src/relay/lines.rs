@@ -27,8 +27,8 @@ const GATHERED: usize = 64 << 10;
 pin_project! {
     /// [End](super::End) of a relay with one message per line, over a reader and a writer.
     ///
-    /// Those are the standard streams of this process or of a child, or the halves of any other
-    /// stream. Empty lines are skipped. A line that is too long is read past, without being kept.
+    /// Reader and writer are the standard streams of this process or of a child, or the halves of
+    /// any other stream. Empty lines are skipped. A line that is too long is read past, without being kept.
     #[derive(Debug)]
     #[must_use = "streams and sinks do nothing unless polled"]
     pub struct Lines<I, O> {
@@ -260,7 +260,7 @@ mod tests {
     use super::*;
     use crate::decode::malformed::MalformedKind;
 
-    /// What the lines of `input` are, where they have at most 100 bytes.
+    /// Returns the messages in `input`, whose lines may have 100 bytes.
     async fn read(input: &[u8]) -> Vec<Result<String, Malformed>> {
         // In small pieces, so that lines are cut anywhere.
         let (mut far, near) = tokio::io::duplex(7);

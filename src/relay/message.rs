@@ -124,7 +124,7 @@ pub struct RawNotification {
     pub(super) extensions: Extensions,
 }
 
-/// What a notification is about.
+/// Subject of a notification, as far as a relay has to know it.
 #[derive(Debug, Clone)]
 pub(super) enum About {
     Initialized,

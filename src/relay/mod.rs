@@ -108,8 +108,8 @@ pub fn parse(json: impl Into<Bytes>) -> Result<RawMessage, Malformed> {
 /// Returns the text of a message.
 ///
 /// # Errors
-/// None but serde_json's, for a [`JsonRpcMessage::Error`](rmcp::model::JsonRpcMessage::Error) whose
-/// data it cannot write.
+/// An error of serde_json, which cannot write the data of a
+/// [`JsonRpcMessage::Error`](rmcp::model::JsonRpcMessage::Error).
 pub fn write(message: &RawMessage) -> Result<Bytes, serde_json::Error> {
     write::write(message)
 }

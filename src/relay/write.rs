@@ -16,7 +16,7 @@ use crate::decode::json::Reader;
 /// progress token is another now.
 ///
 /// # Errors
-/// None but serde_json's, for an error of this side.
+/// An error of serde_json, which cannot write an error of this side.
 pub(super) fn write(message: &RawMessage) -> Result<Bytes, serde_json::Error> {
     Ok(match message {
         JsonRpcMessage::Request(request) => write_request(&request.request, &request.id),

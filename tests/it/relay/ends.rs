@@ -22,7 +22,7 @@ use mcp_ws_transport::{
 };
 use serde_json::{Value, json};
 
-use super::{StdioEnd, program, serve_programs};
+use super::{Relayed, StdioEnd, program, relayed, serve_programs};
 use crate::common::{
     limit, listen,
     raw::{Frame, Raw},
@@ -128,11 +128,7 @@ async fn a_program_may_take_its_time_to_start() {
 #[tokio::test]
 async fn a_host_that_is_done_gets_its_answers_first() {
     limit(async {
-        let (_server, address, mut programs) = serve_programs(Config::default()).await;
-        let transport = connect::<relay::Client>(format!("ws://{address}/mcp")).await.unwrap();
-        let (end, mut host) = program();
-        let relaying = tokio::spawn(async move { relay::run(transport, end).await });
-        let (mut server, _) = programs.recv().await.unwrap();
+        let Relayed { mut host, mut server, relaying, listening: _listening, .. } = relayed().await;
         host.write(request(1).to_string()).await;
         server.json().await;
         server.write(request(9).to_string()).await;

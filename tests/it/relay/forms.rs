@@ -1,9 +1,8 @@
 //! Messages of unusual forms, in both directions.
 
-use mcp_ws_transport::{connect, relay, server::Config};
 use serde_json::json;
 
-use super::{Program, program, serve_programs};
+use super::{Program, Relayed, relayed};
 use crate::common::limit;
 
 /// Messages that are passed on byte for byte.
@@ -81,11 +80,7 @@ async fn exchange(from: &mut Program, to: &mut Program, prefix: &str) {
 #[tokio::test]
 async fn any_form_is_passed_on_both_ways() {
     limit(async {
-        let (_server, address, mut programs) = serve_programs(Config::default()).await;
-        let transport = connect::<relay::Client>(format!("ws://{address}/mcp")).await.unwrap();
-        let (end, mut host) = program();
-        let _relaying = tokio::spawn(async move { relay::run(transport, end).await });
-        let (mut server, _) = programs.recv().await.unwrap();
+        let Relayed { mut host, mut server, listening: _listening, .. } = relayed().await;
         exchange(&mut host, &mut server, "h").await;
         exchange(&mut server, &mut host, "s").await;
     })
@@ -96,11 +91,7 @@ async fn any_form_is_passed_on_both_ways() {
 #[tokio::test]
 async fn equal_ids_and_tokens_of_both_sides_are_kept_apart() {
     limit(async {
-        let (_server, address, mut programs) = serve_programs(Config::default()).await;
-        let transport = connect::<relay::Client>(format!("ws://{address}/mcp")).await.unwrap();
-        let (end, mut host) = program();
-        let _relaying = tokio::spawn(async move { relay::run(transport, end).await });
-        let (mut server, _) = programs.recv().await.unwrap();
+        let Relayed { mut host, mut server, listening: _listening, .. } = relayed().await;
         for value in ["1", r#""t""#, "1.0", r#""\u0041""#] {
             let request = format!(
                 r#"{{"jsonrpc":"2.0","id":{value},"method":"m","params":{{"_meta":{{"progressToken":{value}}}}}}}"#
@@ -139,11 +130,7 @@ async fn equal_ids_and_tokens_of_both_sides_are_kept_apart() {
 #[tokio::test]
 async fn a_message_that_is_too_large_fails_alone() {
     limit(async {
-        let (_server, address, mut programs) = serve_programs(Config::default()).await;
-        let transport = connect::<relay::Client>(format!("ws://{address}/mcp")).await.unwrap();
-        let (end, mut host) = program();
-        let _relaying = tokio::spawn(async move { relay::run(transport, end).await });
-        let (mut server, _) = programs.recv().await.unwrap();
+        let Relayed { mut host, mut server, listening: _listening, .. } = relayed().await;
         let pad = "x".repeat((16 << 20) - 60);
         // The server takes 4 MiB.
         host.write(format!(r#"{{"jsonrpc":"2.0","id":1,"method":"m","params":["{pad}"]}}"#)).await;

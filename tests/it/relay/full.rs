@@ -2,11 +2,11 @@
 
 use std::time::Duration;
 
-use mcp_ws_transport::{connect, layer::correlation, relay, server::Config, transport};
+use mcp_ws_transport::{layer::correlation, server::Config, transport};
 use serde_json::{Value, json};
 use tokio::time::timeout;
 
-use super::{program, serve_programs};
+use super::{Relayed, relayed, serve_programs};
 use crate::common::{
     limit,
     raw::{Frame, PING, PONG, Raw},
@@ -16,11 +16,7 @@ use crate::common::{
 #[tokio::test]
 async fn a_host_that_reads_no_answers_is_not_read_for_ever() {
     limit(async {
-        let (_server, address, mut programs) = serve_programs(Config::default()).await;
-        let transport = connect::<relay::Client>(format!("ws://{address}/mcp")).await.unwrap();
-        let (end, mut host) = program();
-        let _relaying = tokio::spawn(async move { relay::run(transport, end).await });
-        let (mut server, _) = programs.recv().await.unwrap();
+        let Relayed { mut host, mut server, listening: _listening, .. } = relayed().await;
         let mut asked = 0;
         loop {
             assert!(asked < 50, "all of its requests are read");
@@ -49,11 +45,7 @@ async fn a_host_that_reads_no_answers_is_not_read_for_ever() {
 async fn two_floods_pass_each_other() {
     const MESSAGES: u64 = 300;
     limit(async {
-        let (_server, address, mut programs) = serve_programs(Config::default()).await;
-        let transport = connect::<relay::Client>(format!("ws://{address}/mcp")).await.unwrap();
-        let (end, mut host) = program();
-        let _relaying = tokio::spawn(async move { relay::run(transport, end).await });
-        let (mut server, _) = programs.recv().await.unwrap();
+        let Relayed { mut host, mut server, listening: _listening, .. } = relayed().await;
         tokio::join!(host.initialize(), server.answer_initialize());
         let flood = |program: super::Program| async move {
             let super::Program { mut output, mut input } = program;

@@ -11,7 +11,8 @@ mod verbatim;
 use std::net::SocketAddr;
 
 use mcp_ws_transport::{
-    relay::{self, Lines},
+    connect,
+    relay::{self, Ended, Lines},
     server::{Config, Server},
 };
 use rmcp::model::Extensions;
@@ -21,6 +22,7 @@ use tokio::{
         AsyncBufReadExt, AsyncWriteExt, BufReader, DuplexStream, ReadHalf, WriteHalf, duplex, split,
     },
     sync::mpsc,
+    task::JoinHandle,
 };
 
 use crate::common::raw::{Raw, initialize};
@@ -39,6 +41,24 @@ fn program() -> (StdioEnd, Program) {
     let (reader, writer) = split(near);
     let (output, input) = split(far);
     (Lines::new(reader, writer), Program { output: BufReader::new(output), input })
+}
+
+/// A host and a server for stdio, each behind one end of a relay.
+struct Relayed {
+    host: Program,
+    server: Program,
+    relaying: JoinHandle<Ended>,
+    listening: Server<relay::Server>,
+}
+
+/// Creates a relay between a host and a server.
+async fn relayed() -> Relayed {
+    let (listening, address, mut programs) = serve_programs(Config::default()).await;
+    let transport = connect::<relay::Client>(format!("ws://{address}/mcp")).await.unwrap();
+    let (end, host) = program();
+    let relaying = tokio::spawn(async move { relay::run(transport, end).await });
+    let (server, _) = programs.recv().await.unwrap();
+    Relayed { host, server, relaying, listening }
 }
 
 impl Program {

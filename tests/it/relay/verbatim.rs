@@ -7,7 +7,7 @@ use mcp_ws_transport::{
 };
 use serde_json::json;
 
-use super::{program, serve_programs};
+use super::{Relayed, program, relayed, serve_programs};
 use crate::common::{
     limit,
     raw::{Frame, Raw, TEXT},
@@ -53,11 +53,7 @@ async fn a_server_passes_on_each_message_as_it_is() {
 #[tokio::test]
 async fn a_client_passes_on_each_message_as_it_is() {
     limit(async {
-        let (_server, address, mut programs) = serve_programs(Config::default()).await;
-        let transport = connect::<relay::Client>(format!("ws://{address}/mcp")).await.unwrap();
-        let (end, mut host) = program();
-        let relaying = tokio::spawn(async move { relay::run(transport, end).await });
-        let (mut server, _) = programs.recv().await.unwrap();
+        let Relayed { mut host, mut server, relaying, listening: _listening, .. } = relayed().await;
         for (request, answer) in [(CALL, ANSWER), (CALL, ERROR)] {
             host.write(request).await;
             assert_eq!(server.line().await, request);
