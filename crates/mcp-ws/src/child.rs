@@ -26,6 +26,7 @@ use tokio::{
     io::{AsyncBufReadExt, AsyncReadExt, BufReader},
     process::{ChildStderr, ChildStdin, ChildStdout, Command},
     sync::{OwnedSemaphorePermit, oneshot},
+    task::JoinHandle,
     time::timeout,
 };
 use tokio_util::task::TaskTracker;
@@ -41,6 +42,9 @@ const GRACE: Duration = Duration::from_secs(2);
 
 /// Lines of the standard error that are logged with the end of a child.
 const LAST_WORDS: usize = 10;
+
+/// Time in which those may arrive once the child has ended.
+const LAST_WORDS_TIME: Duration = Duration::from_millis(50);
 
 /// Bytes of such a line that are logged as one, at most.
 const MAX_LINE: u64 = 4 << 10;
@@ -113,12 +117,12 @@ impl Program {
         let label = format!("{} {}", self.name, process.id().unwrap_or_default());
         tracing::info!("{label}: started");
         let words = Words::default();
-        let logging = tokio::spawn(log_stderr(stderr, label.clone(), words.clone()));
+        let mut logging = tokio::spawn(log_stderr(stderr, label.clone(), words.clone()));
         let (left, has_left) = oneshot::channel();
         let (over, ended) = oneshot::channel();
         let guard = guard.clone();
         tasks.spawn(async move {
-            supervise(process, group, has_left, &label, &words).await;
+            supervise(process, group, has_left, &label, (&words, &mut logging)).await;
             // What has left the group may hold the standard streams open for ever.
             logging.abort();
             guard.forget(group);
@@ -224,15 +228,15 @@ async fn supervise(
     group: Group,
     has_left: oneshot::Receiver<()>,
     label: &str,
-    words: &Words,
+    (words, logging): (&Words, &mut JoinHandle<()>),
 ) {
     let (status, is_by_itself) = tokio::select! {
         status = process.wait() => (Some(status), true),
         left = has_left => (timeout(GRACE, process.wait()).await.ok(), left.is_ok()),
     };
     if let Some(status) = status.as_ref().filter(|_| is_by_itself) {
-        // Time for its last words to arrive.
-        tokio::time::sleep(Duration::from_millis(50)).await;
+        // Until it has closed its standard error, which what it has started may hold open.
+        let _ = timeout(LAST_WORDS_TIME, logging).await;
         tracing::warn!("{label}: ended by itself, {}{words}", describe(status));
     } else if status.is_none() {
         tracing::info!("{label}: still there, SIGTERM");

@@ -35,7 +35,7 @@ pub(crate) struct ClientOptions {
     /// A certificate of the client's own, in PEM form, for servers that ask for one
     #[arg(long, value_name = "FILE", requires = "client_key")]
     client_cert: Option<PathBuf>,
-    /// Its private key, in PEM form
+    /// The private key of that certificate, in PEM form
     #[arg(long, value_name = "FILE", requires = "client_cert")]
     client_key: Option<PathBuf>,
     /// A proxy to connect through, such as http://proxy.example.com:3128 or socks5h://…, in place

@@ -17,7 +17,7 @@ use crate::{
     options::ClientOptions,
 };
 
-/// What becomes of a session whose connection is lost.
+/// Fate of a session whose connection is lost, as it is told.
 const RESUMES: &str = "are resumed after a lost connection";
 const ENDS: &str = "end with their connection";
 

@@ -38,12 +38,12 @@ pub(crate) struct Args {
     /// cwd of each; each is served at /NAME
     #[arg(long, value_name = "FILE", conflicts_with = "command")]
     config: Option<PathBuf>,
-    /// How many clients may be connected at once, each with a process of its own. As many more may
+    /// The clients that may be connected at once, each with a process of its own. As many more may
     /// have lost their connection and come back
     #[arg(long, value_name = "N", default_value_t = 64)]
     max_sessions: usize,
-    /// How long a client that has lost its connection may come back to its process; 0 for not at
-    /// all
+    /// The time in which a client that has lost its connection may come back to its process; 0 for
+    /// none
     #[arg(long, value_name = "SECONDS", default_value_t = 120)]
     resume_window: u64,
     /// A token that lets a client in, who sends it as `Authorization: Bearer`; may be given several
@@ -70,7 +70,7 @@ pub(crate) struct Args {
     /// The certificate chain for wss://, in PEM form
     #[arg(long, value_name = "FILE", requires = "tls_key")]
     tls_cert: Option<PathBuf>,
-    /// Its private key, in PEM form
+    /// The private key of the certificate, in PEM form
     #[arg(long, value_name = "FILE", requires = "tls_cert")]
     tls_key: Option<PathBuf>,
     /// Answer /health with what the server is doing, as JSON, to whoever may connect: it asks for
