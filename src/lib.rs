@@ -75,6 +75,7 @@
 //! | `native-tls` | | `wss://` by the system's TLS library, where no rustls feature is on |
 //! | `deflate` | | compressed messages (RFC 7692), if both ends ask: `layer::socket::deflate` |
 //! | `rate-limit` | | a layer that bounds the messages per second of each peer: `layer::Rate` |
+//! | `cluster` | | several instances of a server, joined by a message bus: `cluster` |
 //! | `metrics` | | counters of all connections in the metrics of the process: [`stats`] |
 #![cfg_attr(docsrs, feature(doc_cfg))]
 
@@ -82,6 +83,8 @@ mod catch_panic;
 #[cfg(feature = "client")]
 pub mod client;
 mod close;
+#[cfg(feature = "cluster")]
+pub mod cluster;
 pub mod decode;
 pub mod duplex;
 pub mod encode;
