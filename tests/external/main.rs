@@ -18,6 +18,7 @@ mod process;
 
 #[cfg(target_os = "linux")]
 mod affinity;
+mod autobahn;
 mod deployment;
 #[cfg(feature = "proxy")]
 mod forward_proxies;
