@@ -5,6 +5,7 @@
 //! | [`security`] | those who expose a server: what is safe by default, what is not, who may connect |
 //! | [`sessions`] | what survives a lost connection, on the client and on the server |
 //! | [`deployment`] | nginx, HAProxy, Caddy, Apache, systemd, containers, clients behind a proxy, and what to watch |
+//! | [`troubleshooting`] | those who have an error: each text, its cause, and what to do |
 //! | [`hosts`] | those who have a server or a host for stdio: the program `mcp-ws` |
 //! | [`migration`] | those who come from stdio, streamable HTTP, the TypeScript SDK, Python or PartySocket |
 //! | [`binding`] | those who write a peer in another language: MCP over WebSockets as it is on the wire |
@@ -32,6 +33,9 @@ pub mod security {}
 
 #[doc = include_str!("sessions.md")]
 pub mod sessions {}
+
+#[doc = include_str!("troubleshooting.md")]
+pub mod troubleshooting {}
 
 /// The programs of the README, compiled as they stand.
 #[cfg(doctest)]

@@ -16,3 +16,4 @@ mod reconnect;
 mod relay;
 mod sessions;
 mod shutdown;
+mod troubleshooting;
