@@ -2,6 +2,7 @@
 //!
 //! | guide | for whom |
 //! |---|---|
+//! | [`cookbook`] | those who have a task: each with a short program |
 //! | [`security`] | those who expose a server: what is safe by default, what is not, who may connect |
 //! | [`sessions`] | what survives a lost connection, on the client and on the server |
 //! | [`deployment`] | nginx, HAProxy, Caddy, Apache, systemd, containers, clients behind a proxy, and what to watch |
@@ -15,6 +16,9 @@
 
 #[doc = include_str!("binding.md")]
 pub mod binding {}
+
+#[doc = include_str!("cookbook.md")]
+pub mod cookbook {}
 
 #[doc = include_str!("deployment.md")]
 pub mod deployment {}
