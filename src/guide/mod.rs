@@ -11,6 +11,7 @@
 //! | [`migration`] | those who come from stdio, streamable HTTP, the TypeScript SDK, Python or PartySocket |
 //! | [`binding`] | those who write a peer in another language: MCP over WebSockets as it is on the wire |
 //! | [`resume_v1`] | the same, for sessions that outlive their connections: `mcp.resume.v1` |
+//! | [`glossary`] | everybody: each term in one sentence |
 //!
 //! These modules hold documentation and no items.
 
@@ -22,6 +23,9 @@ pub mod cookbook {}
 
 #[doc = include_str!("deployment.md")]
 pub mod deployment {}
+
+#[doc = include_str!("glossary.md")]
+pub mod glossary {}
 
 #[doc = include_str!("hosts.md")]
 pub mod hosts {}
