@@ -21,10 +21,11 @@
 //!
 //! Both take options before they are awaited. Mount a [`WebSocketService`](server::WebSocketService)
 //! in a server that you have; give a stream that you have to [`connect_over`] or [`accept()`]. Whoever
-//! dials may be the MCP server. A [`relay`] carries messages without decoding them. The [`guide`] is
-//! on [security](guide::security), [sessions](guide::sessions), [deployment](guide::deployment),
-//! [hosts](guide::hosts) and servers for stdio, [migration](guide::migration), and [the
-//! binding](guide::binding) for those who write a peer.
+//! dials may be the MCP server. A [`relay`] carries messages without decoding them. The [`guide`] has
+//! a [cookbook](guide::cookbook) of tasks, and is on [security](guide::security),
+//! [sessions](guide::sessions), [deployment](guide::deployment), [hosts](guide::hosts) and servers for
+//! stdio, [migration](guide::migration), [errors](guide::troubleshooting), [terms](guide::glossary),
+//! and [the binding](guide::binding) for those who write a peer.
 //!
 //! # The stack
 //!
