@@ -1,21 +1,27 @@
 //! [`Local`]: a bus within one process.
 
 use std::{
-    collections::HashMap,
+    cmp::Reverse,
+    collections::{BinaryHeap, HashMap},
     fmt,
     sync::{
-        Arc, Mutex, MutexGuard, PoisonError,
-        atomic::{AtomicU64, Ordering::Relaxed},
+        Arc, Mutex, MutexGuard, PoisonError, Weak,
+        atomic::{AtomicBool, Ordering::Relaxed},
     },
     time::Duration,
 };
 
 use bytes::Bytes;
-use futures::{FutureExt, StreamExt, future::BoxFuture};
-use tokio::{sync::watch, time::timeout};
+use futures::{FutureExt, future::BoxFuture};
+use tokio::{
+    sync::{Notify, watch},
+    time::{Instant, timeout_at},
+};
 
 use super::{
     bus::{AskError, Bus, PublishError, SubscribeError},
+    faults::{Arrival, FaultSource, Faults},
+    questions::Questions,
     subject::Subject,
     subscription::{Feed, Subscription},
 };
@@ -23,65 +29,158 @@ use super::{
 /// Largest payload, in bytes: that of NATS as it comes.
 const MAX_PAYLOAD: usize = 1 << 20;
 
+/// First word of the subjects on which answers are published.
+const REPLY: &str = "_reply";
+
 /// Bus within one process, for tests and simulations; a cheap handle.
 ///
-/// Each instance has a [connection](Self::connect) of its own, which can be cut.
-#[derive(Clone, Default)]
+/// Each instance has a [connection](Self::connect) of its own, which can be cut. Messages arrive
+/// at once, unless there are [`Faults`] that delay them: then by a task, in order, so that messages are
+/// published within a tokio runtime.
+#[derive(Clone)]
 pub struct Local {
     hub: Arc<Hub>,
 }
 
-/// Connection of one instance to a [`Local`] bus.
+/// Connection of one instance to a [`Local`] bus. Dropping it ends its subscriptions.
 pub struct LocalBus {
     hub: Arc<Hub>,
-    is_up: watch::Sender<bool>,
+    instance: Arc<Instance>,
 }
 
-#[derive(Default)]
 struct Hub {
-    subscribers: Mutex<HashMap<Subject, Vec<Subscriber>>>,
-    next_inbox: AtomicU64,
+    state: Mutex<State>,
+    /// Tells the task that delivers that a message is due before all others.
+    is_earlier: Arc<Notify>,
+}
+
+struct State {
+    faults: Option<FaultSource>,
+    instances: HashMap<u64, Arc<Instance>>,
+    subscribers: HashMap<Subject, Vec<Subscriber>>,
+    /// Subscriptions made since those that have ended were last looked for.
+    made: usize,
+    on_the_way: BinaryHeap<Reverse<Due>>,
+    /// Number of the last instance, or message on its way.
+    last_number: u64,
+    has_task: bool,
+}
+
+struct Instance {
+    number: u64,
+    is_up: watch::Sender<bool>,
+    is_half_open: AtomicBool,
+    questions: Questions,
 }
 
 struct Subscriber {
-    feed: Feed,
-    is_up: watch::Receiver<bool>,
+    instance: Arc<Instance>,
+    feed: Arc<Feed>,
+    /// When the last message of each publisher arrives, by its number.
+    last_due: HashMap<u64, Instant>,
+}
+
+/// What arrives at an instance.
+#[derive(Clone)]
+enum Content {
+    Message { feed: Arc<Feed>, payload: Bytes, reply_to: Option<Subject> },
+    Answer { question: u64, answer: Result<Bytes, AskError> },
+}
+
+/// Content on its way to an instance.
+struct Due {
+    at: Instant,
+    number: u64,
+    to: Arc<Instance>,
+    content: Content,
 }
 
 impl Local {
+    /// Creates a bus that does this to messages.
+    #[must_use]
+    pub fn with_faults(faults: Faults) -> Self {
+        Self::new(Some(FaultSource::new(faults)))
+    }
+
     /// Creates a connection.
     #[must_use]
     pub fn connect(&self) -> LocalBus {
-        LocalBus { hub: self.hub.clone(), is_up: watch::Sender::new(true) }
+        let mut state = self.hub.lock();
+        let instance = Arc::new(Instance {
+            number: state.next_number(),
+            is_up: watch::Sender::new(true),
+            is_half_open: AtomicBool::new(false),
+            questions: Questions::default(),
+        });
+        state.instances.insert(instance.number, instance.clone());
+        drop(state);
+        LocalBus { hub: self.hub.clone(), instance }
+    }
+
+    fn new(faults: Option<FaultSource>) -> Self {
+        let state = State {
+            faults,
+            instances: HashMap::new(),
+            subscribers: HashMap::new(),
+            made: 0,
+            on_the_way: BinaryHeap::new(),
+            last_number: 0,
+            has_task: false,
+        };
+        Self { hub: Arc::new(Hub { state: Mutex::new(state), is_earlier: Arc::default() }) }
+    }
+}
+
+impl Default for Local {
+    fn default() -> Self {
+        Self::new(None)
     }
 }
 
 impl LocalBus {
     /// Cuts this instance off from the bus, or brings it back.
     pub fn set_up(&self, is_up: bool) {
-        self.is_up.send_replace(is_up);
+        self.instance.is_up.send_replace(is_up);
+    }
+
+    /// Has this instance believe that it is connected while all from and to it is lost, or not.
+    pub fn set_half_open(&self, is_half_open: bool) {
+        self.instance.is_half_open.store(is_half_open, Relaxed);
     }
 
     fn check(&self, payload: &Bytes) -> Result<(), PublishError> {
-        if !*self.is_up.borrow() {
+        if !*self.instance.is_up.borrow() {
             return Err(PublishError::Away);
         }
         let (size, max) = (payload.len(), MAX_PAYLOAD);
         if size > max { Err(PublishError::TooLarge { size, max }) } else { Ok(()) }
     }
 
-    fn subscribe_now(&self, subject: &Subject, max_bytes: usize) -> Subscription {
+    fn subscribe_now(
+        &self,
+        subject: &Subject,
+        max_bytes: usize,
+    ) -> Result<Subscription, SubscribeError> {
+        if !self.instance.is_reached() {
+            return Err(SubscribeError::Away);
+        }
         let (feed, subscription) = Subscription::bounded(max_bytes);
-        let subscriber = Subscriber { feed, is_up: self.is_up.subscribe() };
-        self.hub.lock().entry(subject.clone()).or_default().push(subscriber);
-        subscription
+        let subscriber = Subscriber {
+            instance: self.instance.clone(),
+            feed: Arc::new(feed),
+            last_due: HashMap::new(),
+        };
+        self.hub.lock().subscribe(subject, subscriber);
+        Ok(subscription)
     }
 }
 
 impl Bus for LocalBus {
     fn publish(&self, subject: &Subject, payload: Bytes) -> Result<(), PublishError> {
         self.check(&payload)?;
-        self.hub.deliver(subject, &payload, None);
+        if !self.instance.is_half_open() {
+            self.hub.publish(&self.instance, subject, &payload, None);
+        }
         Ok(())
     }
 
@@ -90,31 +189,28 @@ impl Bus for LocalBus {
         subject: &Subject,
         max_bytes: usize,
     ) -> BoxFuture<'_, Result<Subscription, SubscribeError>> {
-        let subscription = if *self.is_up.borrow() {
-            Ok(self.subscribe_now(subject, max_bytes))
-        } else {
-            Err(SubscribeError::Away)
-        };
-        async { subscription }.boxed()
+        std::future::ready(self.subscribe_now(subject, max_bytes)).boxed()
     }
 
     fn ask(
         &self,
         subject: &Subject,
         payload: Bytes,
-        time: Duration,
+        timeout: Duration,
     ) -> BoxFuture<'_, Result<Bytes, AskError>> {
         let subject = subject.clone();
         async move {
             self.check(&payload)?;
-            let inbox = format!("inbox.{}", self.hub.next_inbox.fetch_add(1, Relaxed));
-            let inbox = Subject::new(inbox).map_err(|_| AskError::Nobody)?;
-            let mut answers = self.subscribe_now(&inbox, MAX_PAYLOAD);
-            if self.hub.deliver(&subject, &payload, Some(&inbox)) == 0 {
-                return Err(AskError::Nobody);
+            let question = self.instance.questions.open();
+            let reply_to = format!("{REPLY}.{}.{}", self.instance.number, question.number());
+            let reply_to = Subject::new(reply_to).map_err(|_| AskError::Nobody)?;
+            if !self.instance.is_half_open() {
+                let reached = self.hub.publish(&self.instance, &subject, &payload, Some(&reply_to));
+                if reached == 0 {
+                    self.hub.say_nobody(&self.instance, question.number());
+                }
             }
-            let answer = timeout(time, answers.next()).await;
-            answer.ok().flatten().map(|answer| answer.payload).ok_or(AskError::TimedOut)
+            question.answered(timeout).await
         }
         .boxed()
     }
@@ -124,27 +220,251 @@ impl Bus for LocalBus {
     }
 
     fn is_up(&self) -> watch::Receiver<bool> {
-        self.is_up.subscribe()
+        self.instance.is_up.subscribe()
+    }
+}
+
+impl Drop for LocalBus {
+    fn drop(&mut self) {
+        let mut state = self.hub.lock();
+        state.instances.remove(&self.instance.number);
+        let ended: Vec<_> = state
+            .subscribers
+            .values_mut()
+            .flat_map(|all| all.extract_if(.., |one| one.instance.number == self.instance.number))
+            .collect();
+        drop(state);
+        drop(ended); // Wakes those who read.
+    }
+}
+
+impl Instance {
+    fn is_half_open(&self) -> bool {
+        self.is_half_open.load(Relaxed)
+    }
+
+    fn is_reached(&self) -> bool {
+        *self.is_up.borrow() && !self.is_half_open()
+    }
+
+    fn receive(&self, content: Content) {
+        match content {
+            _ if !self.is_reached() => {}
+            Content::Message { feed, payload, reply_to } => {
+                feed.push(payload, reply_to);
+            }
+            Content::Answer { question, answer } => {
+                self.questions.answer(question, answer);
+            }
+        }
     }
 }
 
 impl Hub {
-    /// Delivers a message, and returns to how many.
-    fn deliver(&self, subject: &Subject, payload: &Bytes, reply_to: Option<&Subject>) -> usize {
-        let mut all = self.lock();
-        let Some(subscribers) = all.get_mut(subject) else { return 0 };
-        subscribers.retain(|subscriber| {
-            !*subscriber.is_up.borrow() || subscriber.feed.push(payload.clone(), reply_to.cloned())
-        });
-        let reached = subscribers.iter().filter(|subscriber| *subscriber.is_up.borrow()).count();
-        if subscribers.is_empty() {
-            all.remove(subject);
-        }
-        reached
+    /// Sends a message on its way, and returns how many have subscribed.
+    fn publish(
+        self: &Arc<Self>,
+        from: &Instance,
+        subject: &Subject,
+        payload: &Bytes,
+        reply_to: Option<&Subject>,
+    ) -> usize {
+        let mut state = self.lock();
+        let (arrived, subscribed) = match asker(subject) {
+            Some((asker, question)) => (state.reply(asker, question, payload), 1),
+            None => state.publish(from.number, subject, payload, reply_to),
+        };
+        self.deliver(state, arrived);
+        subscribed
     }
 
-    fn lock(&self) -> MutexGuard<'_, HashMap<Subject, Vec<Subscriber>>> {
-        self.subscribers.lock().unwrap_or_else(PoisonError::into_inner)
+    /// Tells an instance that nobody has subscribed to what it asks.
+    fn say_nobody(self: &Arc<Self>, asker: &Arc<Instance>, question: u64) {
+        let content = Content::Answer { question, answer: Err(AskError::Nobody) };
+        let mut state = self.lock();
+        let mut arrived = Vec::new();
+        let after = state.faults.as_mut().map_or(Duration::ZERO, FaultSource::latency);
+        state.send(asker, content, Instant::now() + after, &mut arrived);
+        self.deliver(state, arrived);
+    }
+
+    /// Has what has arrived received, and the rest when it is due.
+    fn deliver(
+        self: &Arc<Self>,
+        mut state: MutexGuard<'_, State>,
+        arrived: Vec<(Arc<Instance>, Content)>,
+    ) {
+        if !state.on_the_way.is_empty() && !state.has_task {
+            state.has_task = true;
+            tokio::spawn(deliver_when_due(Arc::downgrade(self), self.is_earlier.clone()));
+        }
+        drop(state);
+        self.is_earlier.notify_one();
+        for (to, content) in arrived {
+            to.receive(content);
+        }
+    }
+
+    /// Delivers what is due, and returns when the next message is; `None` ends the task.
+    fn deliver_due(&self) -> Option<Instant> {
+        loop {
+            let mut state = self.lock();
+            match state.on_the_way.peek() {
+                None => {
+                    state.has_task = false;
+                    return None;
+                }
+                Some(Reverse(next)) if next.at > Instant::now() => return Some(next.at),
+                Some(_) => {
+                    let due = state.on_the_way.pop();
+                    drop(state);
+                    if let Some(Reverse(Due { to, content, .. })) = due {
+                        to.receive(content);
+                    }
+                }
+            }
+        }
+    }
+
+    fn lock(&self) -> MutexGuard<'_, State> {
+        self.state.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+}
+
+/// Delivers messages when they are due, until none is on its way.
+async fn deliver_when_due(hub: Weak<Hub>, is_earlier: Arc<Notify>) {
+    while let Some(next) = hub.upgrade().and_then(|hub| hub.deliver_due()) {
+        let _ = timeout_at(next, is_earlier.notified()).await;
+    }
+}
+
+/// Returns whom an answer on this subject is for: the numbers of the instance and its question.
+fn asker(subject: &Subject) -> Option<(u64, u64)> {
+    let (word, numbers) = subject.as_str().split_once('.')?;
+    let (instance, question) = numbers.split_once('.')?;
+    if word != REPLY {
+        return None;
+    }
+    Some((instance.parse().ok()?, question.parse().ok()?))
+}
+
+impl State {
+    fn next_number(&mut self) -> u64 {
+        self.last_number += 1;
+        self.last_number
+    }
+
+    fn subscribe(&mut self, subject: &Subject, subscriber: Subscriber) {
+        self.made += 1;
+        if self.made > 16 + self.subscribers.len() {
+            self.made = 0;
+            self.subscribers.retain(|_, all| {
+                all.retain(|one| !one.feed.is_closed());
+                !all.is_empty()
+            });
+        }
+        self.subscribers.entry(subject.clone()).or_default().push(subscriber);
+    }
+
+    /// Returns what arrives at once of a message, and how many have subscribed to it.
+    fn publish(
+        &mut self,
+        from: u64,
+        subject: &Subject,
+        payload: &Bytes,
+        reply_to: Option<&Subject>,
+    ) -> (Vec<(Arc<Instance>, Content)>, usize) {
+        let mut arrived = Vec::new();
+        let Some(mut all) = self.subscribers.remove(subject) else { return (arrived, 0) };
+        all.retain(|one| !one.feed.is_closed());
+        let mut subscribed = 0;
+        for one in &mut all {
+            if !*one.instance.is_up.borrow() {
+                continue;
+            }
+            subscribed += 1;
+            let (feed, reply_to) = (one.feed.clone(), reply_to.cloned());
+            let content = Content::Message { feed, payload: payload.clone(), reply_to };
+            for arrival in self.arrivals() {
+                let at = one.due(from, arrival);
+                self.send(&one.instance, content.clone(), at, &mut arrived);
+            }
+        }
+        if !all.is_empty() {
+            self.subscribers.insert(subject.clone(), all);
+        }
+        (arrived, subscribed)
+    }
+
+    /// Returns what arrives at once of an answer.
+    fn reply(
+        &mut self,
+        asker: u64,
+        question: u64,
+        payload: &Bytes,
+    ) -> Vec<(Arc<Instance>, Content)> {
+        let mut arrived = Vec::new();
+        let Some(asker) = self.instances.get(&asker).cloned() else { return arrived };
+        for arrival in self.arrivals() {
+            let content = Content::Answer { question, answer: Ok(payload.clone()) };
+            self.send(&asker, content, Instant::now() + arrival.after, &mut arrived);
+        }
+        arrived
+    }
+
+    fn arrivals(&mut self) -> impl Iterator<Item = Arrival> + use<> {
+        let at_once = Arrival { after: Duration::ZERO, overtakes: false };
+        let arrivals = self.faults.as_mut().map_or([Some(at_once), None], FaultSource::arrivals);
+        arrivals.into_iter().flatten()
+    }
+
+    /// Puts content on its way, or to what has `arrived`.
+    fn send(
+        &mut self,
+        to: &Arc<Instance>,
+        content: Content,
+        at: Instant,
+        arrived: &mut Vec<(Arc<Instance>, Content)>,
+    ) {
+        if self.faults.is_none() {
+            arrived.push((to.clone(), content));
+            return;
+        }
+        let number = self.next_number();
+        self.on_the_way.push(Reverse(Due { at, number, to: to.clone(), content }));
+    }
+}
+
+impl Subscriber {
+    /// Returns when a message of this publisher arrives: not before those that it sent earlier.
+    fn due(&mut self, from: u64, arrival: Arrival) -> Instant {
+        let at = Instant::now() + arrival.after;
+        if arrival.overtakes {
+            return at;
+        }
+        let last = self.last_due.entry(from).or_insert(at);
+        *last = at.max(*last);
+        *last
+    }
+}
+
+impl PartialEq for Due {
+    fn eq(&self, other: &Self) -> bool {
+        self.number == other.number
+    }
+}
+
+impl Eq for Due {}
+
+impl PartialOrd for Due {
+    fn partial_cmp(&self, other: &Self) -> Option<std::cmp::Ordering> {
+        Some(self.cmp(other))
+    }
+}
+
+impl Ord for Due {
+    fn cmp(&self, other: &Self) -> std::cmp::Ordering {
+        (self.at, self.number).cmp(&(other.at, other.number))
     }
 }
 
@@ -156,6 +476,9 @@ impl fmt::Debug for Local {
 
 impl fmt::Debug for LocalBus {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.debug_struct("LocalBus").field("is_up", &*self.is_up.borrow()).finish_non_exhaustive()
+        f.debug_struct("LocalBus")
+            .field("is_up", &*self.instance.is_up.borrow())
+            .field("is_half_open", &self.instance.is_half_open())
+            .finish_non_exhaustive()
     }
 }

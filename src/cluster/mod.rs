@@ -4,13 +4,17 @@
 //! the trait. [`Local`] is one within a process, for tests and simulations.
 
 mod bus;
+mod faults;
 mod local;
+mod questions;
 mod subject;
 mod subscription;
 
 pub use self::{
     bus::{AskError, Bus, PublishError, SubscribeError},
+    faults::Faults,
     local::{Local, LocalBus},
+    questions::{Question, Questions},
     subject::{InvalidSubject, Subject},
     subscription::{Delivery, Feed, Subscription},
 };

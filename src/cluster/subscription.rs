@@ -141,6 +141,12 @@ impl Feed {
         self.shared.lock().dropped += messages;
     }
 
+    /// Whether nobody reads any more.
+    #[must_use]
+    pub fn is_closed(&self) -> bool {
+        self.shared.lock().end == End::SubscriptionDropped
+    }
+
     /// Resolves when nobody reads any more. One task can wait for it at a time.
     pub async fn closed(&self) {
         std::future::poll_fn(|cx| {
@@ -218,6 +224,7 @@ mod tests {
         assert_eq!(feed.closed().now_or_never(), None);
         let closed = async { feed.closed().await };
         let ((), ()) = futures::join!(closed, async { drop(subscription) });
+        assert!(feed.is_closed());
         assert!(!feed.push("late".into(), None));
     }
 }
