@@ -1,7 +1,8 @@
 //! Several instances of one server, joined by a message bus.
 //!
-//! A [`Bus`] carries small messages between the instances: NATS, Redis, or whatever else implements
-//! the trait. [`Local`] is one within a process, for tests and simulations.
+//! A [`Bus`] carries small messages between the instances: NATS by the crate `mcp-ws-transport-nats`, Redis by
+//! `mcp-ws-transport-redis`, or whatever else implements the trait. [`Local`] is one within a process, for
+//! tests and simulations.
 
 mod bus;
 mod faults;

@@ -1,0 +1,258 @@
+//! The bus by NATS: by the tests of every bus, and what NATS has besides.
+
+#![allow(clippy::panic, clippy::unwrap_used, reason = "a test fails by panicking")]
+
+#[path = "../../../tests/bus/certificates.rs"]
+mod certificates;
+#[path = "../../../tests/bus/server.rs"]
+mod server;
+#[path = "../../../tests/bus/suite.rs"]
+mod suite;
+
+use std::{
+    fs,
+    path::Path,
+    sync::Arc,
+    time::{Duration, Instant},
+};
+
+use futures::{FutureExt, StreamExt, future::BoxFuture};
+use mcp_ws_transport::cluster::{AskError, Bus, PublishError, SubscribeError};
+use mcp_ws_transport_nats::{Connect, ConnectError, Nats};
+use tokio::time::timeout;
+
+use certificates::certificates;
+use server::Server;
+use suite::{Engine, subject};
+
+const LONG: Duration = Duration::from_secs(20);
+
+struct NatsServer(Server);
+
+impl NatsServer {
+    fn start() -> Self {
+        Self(Server::start("nats-server", |port| {
+            ["-a", "127.0.0.1", "-p", &port.to_string()].map(Into::into).into()
+        }))
+    }
+
+    /// Starts one with this configuration file.
+    fn with_config(path: &Path) -> Self {
+        Self(Server::start("nats-server", |port| {
+            let port = port.to_string();
+            let config = path.as_os_str().into();
+            vec!["-c".into(), config, "-a".into(), "127.0.0.1".into(), "-p".into(), port.into()]
+        }))
+    }
+
+    fn url(&self) -> String {
+        format!("nats://{}", self.0.address)
+    }
+
+    fn connect(&self) -> Connect {
+        Nats::connect(self.url()).ping_interval(Duration::from_millis(200))
+    }
+}
+
+impl Engine for NatsServer {
+    fn connect(&mut self) -> BoxFuture<'_, Arc<dyn Bus>> {
+        async { Arc::new(Self::connect(self).await.unwrap()) as Arc<dyn Bus> }.boxed()
+    }
+
+    fn stop(&mut self) -> BoxFuture<'_, ()> {
+        async { self.0.kill() }.boxed()
+    }
+
+    fn start(&mut self) -> BoxFuture<'_, ()> {
+        async { assert!(self.0.restart()) }.boxed()
+    }
+}
+
+mod every_bus {
+    use super::{NatsServer, suite};
+
+    suite::run!(ignore = "needs nats-server", async { NatsServer::start() });
+}
+
+async fn up(bus: &Nats, is_up: bool) {
+    timeout(LONG, bus.is_up().wait_for(|now| *now == is_up)).await.unwrap().unwrap();
+}
+
+#[tokio::test]
+#[ignore = "needs nats-server"]
+async fn a_server_that_hangs_is_noticed_and_holds_nobody_up() {
+    let server = NatsServer::start();
+    let bus = server.connect().max_queued_bytes(1 << 20).await.unwrap();
+    let mut subscription = bus.subscribe(&subject("s"), 64 << 20).await.unwrap();
+    server.0.signal("STOP");
+    let stopped = Instant::now();
+    let (mut taken, mut slowest) = (0, Duration::ZERO);
+    loop {
+        let began = Instant::now();
+        let published = bus.publish(&subject("s"), vec![b'x'; 64 << 10].into());
+        slowest = slowest.max(began.elapsed());
+        match published {
+            Ok(()) => taken += 1,
+            Err(PublishError::Full) => {}
+            Err(PublishError::Away) => break,
+            Err(error) => panic!("{error}"),
+        }
+        assert!(stopped.elapsed() < LONG);
+        tokio::time::sleep(Duration::from_millis(1)).await;
+    }
+    up(&bus, false).await;
+    // The third ping is due after three intervals.
+    assert!(stopped.elapsed() < Duration::from_secs(5), "{:?}", stopped.elapsed());
+    assert!(slowest < Duration::from_millis(500), "{slowest:?}");
+    // What the operating system, the client library and 1 MiB hold.
+    assert!(taken < 400, "{taken} of 64 KiB");
+    server.0.signal("CONT");
+    up(&bus, true).await;
+    bus.publish(&subject("s"), "after".into()).unwrap();
+    let after = async { while subscription.next().await.unwrap().payload != "after" {} };
+    timeout(LONG, after).await.unwrap();
+}
+
+#[tokio::test]
+#[ignore = "needs nats-server"]
+async fn a_server_may_be_there_only_later() {
+    let mut server = NatsServer::start();
+    server.0.kill();
+    let unreachable = server.connect().await.unwrap_err();
+    assert!(matches!(unreachable, ConnectError::Unreachable(_)), "{unreachable}");
+    let no_address = Nats::connect("http://127.0.0.1").await.unwrap_err();
+    assert!(matches!(no_address, ConnectError::Address(_)), "{no_address}");
+
+    let bus = server.connect().in_background(true).await.unwrap();
+    assert!(!*bus.is_up().borrow());
+    assert_eq!(bus.publish(&subject("s"), "".into()), Err(PublishError::Away));
+    assert!(server.0.restart());
+    up(&bus, true).await;
+    let mut subscription = bus.subscribe(&subject("s"), 1000).await.unwrap();
+    bus.publish(&subject("s"), "here".into()).unwrap();
+    assert_eq!(subscription.next().await.unwrap().payload, "here");
+    assert_eq!(bus.ask(&subject("q"), "?".into(), LONG).await, Err(AskError::Nobody));
+}
+
+/// Returns the configuration of the README, as a file within this folder.
+fn config(folder: &Path) -> std::path::PathBuf {
+    let readme = include_str!("../README.md");
+    let (_, config) = readme.split_once("```text\n# nats-server.conf\n").unwrap();
+    let (config, _) = config.split_once("```").unwrap();
+    let path = folder.join("nats-server.conf");
+    fs::write(&path, config.replace("/etc/nats/", &format!("{}/", folder.display()))).unwrap();
+    path
+}
+
+#[tokio::test]
+#[ignore = "needs nats-server"]
+async fn the_rights_of_the_readme_are_enough_and_no_more() {
+    let folder = tempfile::tempdir().unwrap();
+    certificates(folder.path());
+    let server = NatsServer::with_config(&config(folder.path()));
+    let prefix = subject("prod.math");
+    let connect = || server.connect().root_certificates(folder.path().join("ca.pem"));
+    let bus = connect().prefix(&prefix).user_and_password("mcp", "change-me").await.unwrap();
+    let on = subject("prod.math.i.a");
+    let mut questions = bus.subscribe(&on, 1 << 20).await.unwrap();
+    let answered = async {
+        let question = questions.next().await.unwrap();
+        bus.publish(&question.reply_to.unwrap(), "answer".into()).unwrap();
+    };
+    let (answer, ()) = futures::join!(bus.ask(&on, "?".into(), LONG), answered);
+    assert_eq!(answer.unwrap(), "answer");
+    let nobody = bus.ask(&subject("prod.math.i.b"), "?".into(), LONG).await;
+    assert_eq!(nobody, Err(AskError::Nobody));
+
+    let refused = bus.subscribe(&subject("prod.other"), 1000).await.unwrap_err();
+    assert!(refused.to_string().contains("Permissions Violation"), "{refused}");
+    // What is published without the right is lost, and told by the log alone.
+    let short = Duration::from_millis(200);
+    let asked = bus.ask(&subject("prod.other"), "?".into(), short).await;
+    assert_eq!(asked, Err(AskError::TimedOut));
+
+    let wrong = connect().user_and_password("mcp", "wrong").await.unwrap_err();
+    assert!(matches!(wrong, ConnectError::Unauthorized(_)), "{wrong}");
+    let untrusted = server.connect().user_and_password("mcp", "change-me").await.unwrap_err();
+    assert!(matches!(untrusted, ConnectError::Unreachable(_)), "{untrusted}");
+}
+
+#[tokio::test]
+#[ignore = "needs nats-server"]
+async fn a_prefix_without_the_right_to_it_is_told() {
+    let folder = tempfile::tempdir().unwrap();
+    certificates(folder.path());
+    let server = NatsServer::with_config(&config(folder.path()));
+    let bus = server
+        .connect()
+        .root_certificates(folder.path().join("ca.pem"))
+        .user_and_password("mcp", "change-me")
+        .await
+        .unwrap();
+    let refused = bus.subscribe(&subject("prod.math.n"), 1000).await.unwrap_err();
+    let SubscribeError::Refused(why) = refused else { panic!("{refused}") };
+    assert!(why.contains("_INBOX.") && why.contains("right"), "{why}");
+}
+
+#[tokio::test]
+#[ignore = "needs nats-server"]
+async fn a_client_may_be_known_by_its_certificate_or_a_token() {
+    let folder = tempfile::tempdir().unwrap();
+    certificates(folder.path());
+    let path = folder.path().join("tls.conf");
+    let folder = folder.path();
+    let shown = folder.display();
+    let tls = format!(
+        "tls {{ cert_file: \"{shown}/server.pem\", key_file: \"{shown}/server-key.pem\", \
+         ca_file: \"{shown}/ca.pem\", verify: true }}\nauthorization {{ token: \"secret\" }}\n"
+    );
+    fs::write(&path, tls).unwrap();
+    let server = NatsServer::with_config(&path);
+    let connect = || server.connect().root_certificates(folder.join("ca.pem")).token("secret");
+    let with_certificate =
+        connect().client_certificate(folder.join("client.pem"), folder.join("client-key.pem"));
+    let bus = with_certificate.await.unwrap();
+    assert_eq!(bus.ask(&subject("q"), "?".into(), LONG).await, Err(AskError::Nobody));
+    connect().await.unwrap_err();
+}
+
+#[cfg(feature = "nkeys")]
+#[tokio::test]
+#[ignore = "needs nats-server"]
+async fn a_client_may_be_known_by_its_nkey() {
+    let folder = tempfile::tempdir().unwrap();
+    let path = folder.path().join("nkeys.conf");
+    // Those of the tests of async-nats.
+    let (seed, public) = (
+        "SUACH75SWCM5D2JMJM6EKLR2WDARVGZT4QC6LX3AGHSWOMVAKERABBBRWM",
+        "UAFHG6FUD2UU4SDFVAFUL5LDFO2XM4WYM76UNXTPJYJK7EEMYRBHT2VE",
+    );
+    fs::write(&path, format!("authorization {{ users: [ {{ nkey: {public} }} ] }}\n")).unwrap();
+    let server = NatsServer::with_config(&path);
+    let bus = server.connect().nkey(seed).await.unwrap();
+    assert_eq!(bus.ask(&subject("q"), "?".into(), LONG).await, Err(AskError::Nobody));
+    server.connect().await.unwrap_err();
+}
+
+#[cfg(feature = "nkeys")]
+#[tokio::test]
+#[ignore = "needs nats-server"]
+async fn a_client_may_be_known_by_a_credentials_file() {
+    let folder = Path::new(env!("CARGO_MANIFEST_DIR")).join("tests/credentials");
+    let server = NatsServer::with_config(&folder.join("server.conf"));
+    let bus = server.connect().credentials_file(folder.join("user.creds")).await.unwrap();
+    assert_eq!(bus.ask(&subject("q"), "?".into(), LONG).await, Err(AskError::Nobody));
+    let missing = server.connect().credentials_file(folder.join("none.creds")).await.unwrap_err();
+    assert!(matches!(missing, ConnectError::Credentials { .. }), "{missing}");
+    let without = server.connect().await.unwrap_err();
+    assert!(matches!(without, ConnectError::Unauthorized(_)), "{without}");
+}
+
+/// Prints how long a question and its answer take.
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+#[ignore = "needs nats-server; measures"]
+async fn round_trip() {
+    let server = NatsServer::start();
+    let (a, b) = (server.connect().await.unwrap(), Arc::new(server.connect().await.unwrap()));
+    suite::print_round_trip("NATS", &a, b).await;
+}
