@@ -4,6 +4,7 @@ use std::{
     cmp::Reverse,
     collections::{BinaryHeap, HashMap},
     fmt,
+    hash::Hash,
     sync::{
         Arc, Mutex, MutexGuard, PoisonError, Weak,
         atomic::{AtomicBool, Ordering::Relaxed},
@@ -60,6 +61,8 @@ struct State {
     subscribers: HashMap<Subject, Vec<Subscriber>>,
     /// Subscriptions made since those that have ended were last looked for.
     made: usize,
+    /// When the last answer of one instance to another arrives, by their numbers.
+    last_answers: HashMap<(u64, u64), Instant>,
     on_the_way: BinaryHeap<Reverse<Due>>,
     /// Number of the last instance, or message on its way.
     last_number: u64,
@@ -123,6 +126,7 @@ impl Local {
             instances: HashMap::new(),
             subscribers: HashMap::new(),
             made: 0,
+            last_answers: HashMap::new(),
             on_the_way: BinaryHeap::new(),
             last_number: 0,
             has_task: false,
@@ -227,11 +231,13 @@ impl Bus for LocalBus {
 impl Drop for LocalBus {
     fn drop(&mut self) {
         let mut state = self.hub.lock();
-        state.instances.remove(&self.instance.number);
+        let number = self.instance.number;
+        state.instances.remove(&number);
+        state.last_answers.retain(|(from, to), _| ![*from, *to].contains(&number));
         let ended: Vec<_> = state
             .subscribers
             .values_mut()
-            .flat_map(|all| all.extract_if(.., |one| one.instance.number == self.instance.number))
+            .flat_map(|all| all.extract_if(.., move |one| one.instance.number == number))
             .collect();
         drop(state);
         drop(ended); // Wakes those who read.
@@ -271,7 +277,7 @@ impl Hub {
     ) -> usize {
         let mut state = self.lock();
         let (arrived, subscribed) = match asker(subject) {
-            Some((asker, question)) => (state.reply(asker, question, payload), 1),
+            Some((asker, question)) => (state.reply(from.number, asker, question, payload), 1),
             None => state.publish(from.number, subject, payload, reply_to),
         };
         self.deliver(state, arrived);
@@ -386,7 +392,7 @@ impl State {
             let (feed, reply_to) = (one.feed.clone(), reply_to.cloned());
             let content = Content::Message { feed, payload: payload.clone(), reply_to };
             for arrival in self.arrivals() {
-                let at = one.due(from, arrival);
+                let at = due(&mut one.last_due, from, arrival);
                 self.send(&one.instance, content.clone(), at, &mut arrived);
             }
         }
@@ -399,6 +405,7 @@ impl State {
     /// Returns what arrives at once of an answer.
     fn reply(
         &mut self,
+        from: u64,
         asker: u64,
         question: u64,
         payload: &Bytes,
@@ -407,7 +414,8 @@ impl State {
         let Some(asker) = self.instances.get(&asker).cloned() else { return arrived };
         for arrival in self.arrivals() {
             let content = Content::Answer { question, answer: Ok(payload.clone()) };
-            self.send(&asker, content, Instant::now() + arrival.after, &mut arrived);
+            let at = due(&mut self.last_answers, (from, asker.number), arrival);
+            self.send(&asker, content, at, &mut arrived);
         }
         arrived
     }
@@ -435,17 +443,15 @@ impl State {
     }
 }
 
-impl Subscriber {
-    /// Returns when a message of this publisher arrives: not before those that it sent earlier.
-    fn due(&mut self, from: u64, arrival: Arrival) -> Instant {
-        let at = Instant::now() + arrival.after;
-        if arrival.overtakes {
-            return at;
-        }
-        let last = self.last_due.entry(from).or_insert(at);
-        *last = at.max(*last);
-        *last
+/// Returns when a message arrives: not before those that went the same way earlier.
+fn due<K: Eq + Hash>(last: &mut HashMap<K, Instant>, way: K, arrival: Arrival) -> Instant {
+    let at = Instant::now() + arrival.after;
+    if arrival.overtakes {
+        return at;
     }
+    let last = last.entry(way).or_insert(at);
+    *last = at.max(*last);
+    *last
 }
 
 impl PartialEq for Due {
