@@ -2,11 +2,13 @@
 
 use std::{fs, path::Path};
 
-use rcgen::{BasicConstraints, CertificateParams, IsCa, Issuer, KeyPair};
+use rcgen::{BasicConstraints, CertificateParams, DnType, IsCa, Issuer, KeyPair};
 
 /// Writes a certificate authority, and a certificate of a server and of a client by it.
 pub(crate) fn certificates(folder: &Path) {
     let mut authority = CertificateParams::new(Vec::new()).unwrap();
+    // Another name than what it signs has, which would be taken for self-signed.
+    authority.distinguished_name.push(DnType::CommonName, "authority");
     authority.is_ca = IsCa::Ca(BasicConstraints::Unconstrained);
     let key = KeyPair::generate().unwrap();
     let certificate = authority.self_signed(&key).unwrap();

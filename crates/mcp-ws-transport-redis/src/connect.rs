@@ -219,6 +219,7 @@ impl From<RedisError> for ConnectError {
             ErrorKind::InvalidClientConfig => Self::Address(text),
             ErrorKind::AuthenticationFailed
             | ErrorKind::Server(_)
+            | ErrorKind::Extension
             | ErrorKind::RESP3NotSupported => Self::Refused(text),
             _ => Self::Unreachable(text),
         }

@@ -170,7 +170,7 @@ async fn execute(
 /// Tells what Redis refuses from a connection that is lost.
 fn refused<T>(result: Result<T, RedisError>) -> Result<Result<T, RedisError>, Lost> {
     match result {
-        Err(error) if !matches!(error.kind(), ErrorKind::Server(_)) => {
+        Err(error) if !matches!(error.kind(), ErrorKind::Server(_) | ErrorKind::Extension) => {
             tracing::warn!("the connection to Redis is lost: {error}");
             Err(Lost)
         }
