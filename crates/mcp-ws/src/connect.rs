@@ -13,7 +13,7 @@ use tokio::{
 };
 
 use crate::{
-    failure::{Failure, Kind},
+    failure::Failure,
     options::ClientOptions,
     stop::{Parent, Stop},
 };
@@ -65,9 +65,9 @@ pub(crate) async fn run(args: Args) -> Result<(), Failure> {
         () = told_twice => return Ok(()),
     };
     match ended {
-        Ended::EndFinished => Ok(()),
         Ended::EndBroken(why) => {
-            Err(Failure::new(Kind::Connection, format!("the host has left: {why}")))
+            tracing::info!(%why, "the host has left");
+            Ok(())
         }
         Ended::PeerGone(reason) => Err(cause(&mut events).unwrap_or_else(|| reason.into())),
         _ => Ok(()),

@@ -7,17 +7,18 @@ use mcp_ws_transport::{
     client::ToolError,
     error::{HandshakeError, LinkError},
 };
+use rmcp::{ErrorData, ServiceError, service::ClientInitializeError};
 
 /// Kind of a failure, which is the exit code.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(crate) enum Kind {
     /// The tool or the server has answered with an error.
     Answer = 1,
-    /// A wrong option, URL or file.
+    /// A wrong option, argument, URL or file.
     Usage = 2,
-    /// The server is not reachable, or the connection to it has ended.
+    /// The server is not reachable or does not answer, or the connection to it has ended.
     Connection = 3,
-    /// A token is missing, or one was refused.
+    /// The server wants a token or an HTTP proxy a password, or has refused it.
     Unauthorized = 4,
     /// The server's certificate is not trusted, or there is no TLS.
     Tls = 5,
@@ -28,12 +29,12 @@ pub(crate) enum Kind {
 /// The table of the exit codes, for `--help`.
 pub(crate) const EXIT_CODES: &str = "\
 Exit codes:
-  0  success
-  1  the tool or the server has answered with an error
-  2  a wrong option, URL or file
-  3  the server is not reachable, or the connection has ended
-  4  a token is missing, or was refused
-  5  the server's certificate is not trusted
+  0  success; whoever reads the output may have left
+  1  the tool (isError) or the server has answered with an error
+  2  a wrong option, argument, URL or file
+  3  the server is not reachable or does not answer, or a call was lost
+  4  the server wants a token or an HTTP proxy a password, or has refused it
+  5  the server's certificate is not trusted, or there is no TLS
   6  the command could not be started, or has ended";
 
 /// Failure of a command: its kind, and one line for people.
@@ -84,6 +85,11 @@ impl From<Error> for Failure {
             {
                 Kind::Unauthorized
             }
+            Error::Handshake(HandshakeError::Proxy(refusal))
+                if refusal.status.is_some_and(|status| status.as_u16() == 407) =>
+            {
+                Kind::Unauthorized
+            }
             Error::Link(LinkError::Closed(reason)) => kind_of(reason),
             _ => Kind::Connection,
         };
@@ -106,10 +112,61 @@ fn kind_of(reason: &CloseReason) -> Kind {
 
 impl From<ToolError> for Failure {
     fn from(error: ToolError) -> Self {
+        let kind = match &error {
+            ToolError::Unknown(_) | ToolError::Arguments(_) => Kind::Usage,
+            ToolError::NotSent(_) | ToolError::OutcomeUnknown(_) => Kind::Connection,
+            ToolError::List(error) => kind_of_service(error),
+            ToolError::Service(error) => kind_of_service(error),
+            ToolError::Initialize(error) => kind_of_initialize(error),
+            _ => Kind::Answer,
+        };
         match error {
             ToolError::Connect(error) => error.into(),
-            other => Self::new(Kind::Answer, other.text().unwrap_or_else(|| other.to_string())),
+            other => Self::new(kind, other.text().unwrap_or_else(|| other.to_string())),
         }
+    }
+}
+
+impl From<ServiceError> for Failure {
+    fn from(error: ServiceError) -> Self {
+        Self::new(kind_of_service(&error), error.to_string())
+    }
+}
+
+impl From<ClientInitializeError> for Failure {
+    fn from(error: ClientInitializeError) -> Self {
+        Self::new(kind_of_initialize(&error), format!("not initialized: {error}"))
+    }
+}
+
+/// Returns the kind of what became of a request.
+fn kind_of_service(error: &ServiceError) -> Kind {
+    match error {
+        ServiceError::McpError(error) => kind_of_rpc(error),
+        ServiceError::TransportSend(_)
+        | ServiceError::TransportClosed
+        | ServiceError::Timeout { .. }
+        | ServiceError::Cancelled { .. } => Kind::Connection,
+        _ => Kind::Answer,
+    }
+}
+
+fn kind_of_initialize(error: &ClientInitializeError) -> Kind {
+    use ClientInitializeError as E;
+    match error {
+        E::JsonRpcError(error) => kind_of_rpc(error),
+        E::ConnectionClosed(_) | E::TransportError { .. } | E::Cancelled => Kind::Connection,
+        E::LegacyFallbackFailed { fallback, .. } => kind_of_initialize(fallback),
+        _ => Kind::Answer,
+    }
+}
+
+/// Returns the kind of an error that ends a request, which the transport may have made for one that
+/// was lost.
+fn kind_of_rpc(error: &ErrorData) -> Kind {
+    match ToolError::from(ServiceError::McpError(error.clone())) {
+        ToolError::NotSent(_) | ToolError::OutcomeUnknown(_) => Kind::Connection,
+        _ => Kind::Answer,
     }
 }
 

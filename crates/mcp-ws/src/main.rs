@@ -11,6 +11,7 @@ mod group;
 mod guard;
 mod health;
 mod options;
+mod output;
 mod ping;
 mod serve;
 mod stop;

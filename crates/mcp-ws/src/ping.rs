@@ -1,9 +1,6 @@
 //! `mcp-ws ping`: what a person needs to know of a server when it does not work.
 
-use std::{
-    io::{self, Write},
-    time::Instant,
-};
+use std::time::Instant;
 
 use mcp_ws_transport::layer::resume;
 use rmcp::{
@@ -13,8 +10,9 @@ use rmcp::{
 use serde_json::json;
 
 use crate::{
-    failure::{Failure, Kind, one_line},
+    failure::{Failure, one_line},
     options::ClientOptions,
+    output::{print, print_json},
 };
 
 /// Fate of a session whose connection is lost, as it is told.
@@ -40,14 +38,13 @@ pub(crate) async fn run(args: Args) -> Result<(), Failure> {
     let transport = args.client.connect(&args.url)?.await?;
     let connected = start.elapsed();
     let subprotocol = transport.subprotocol().map(str::to_owned);
-    let answer = |error: &dyn ToString| Failure::new(Kind::Answer, error.to_string());
-    let service = ().serve(transport).await.map_err(|error| answer(&error))?;
+    let service = ().serve(transport).await?;
     let initialized = start.elapsed() - connected;
     let mut times = Vec::new();
     for _ in 0..PINGS {
         let start = Instant::now();
         let ping = ClientRequest::PingRequest(PingRequest::default());
-        service.send_request(ping).await.map_err(|error| answer(&error))?;
+        service.send_request(ping).await?;
         times.push(start.elapsed());
     }
     times.sort_unstable();
@@ -65,16 +62,14 @@ pub(crate) async fn run(args: Args) -> Result<(), Failure> {
         "serverInfo": info["serverInfo"],
         "capabilities": info["capabilities"],
     });
-    let mut stdout = io::stdout();
     if args.json {
-        let json = serde_json::to_string_pretty(&told).map_err(io::Error::other)?;
-        return Ok(writeln!(stdout, "{json}")?);
+        return print_json(&told);
     }
     let text = |value: &serde_json::Value| value.as_str().unwrap_or("none").to_owned();
     let server = &told["serverInfo"];
     let capabilities = told["capabilities"].as_object();
     let capabilities = capabilities.into_iter().flat_map(|all| all.keys().cloned());
-    for (name, value) in [
+    let lines = [
         ("server", format!("{} {}", text(&server["name"]), text(&server["version"]))),
         ("protocol", text(&told["protocolVersion"])),
         ("capabilities", capabilities.collect::<Vec<_>>().join(", ")),
@@ -83,8 +78,7 @@ pub(crate) async fn run(args: Args) -> Result<(), Failure> {
         ("connected", format!("in {} ms", told["connect_ms"])),
         ("initialized", format!("in {} ms", told["initialize_ms"])),
         ("ping", format!("{} ms (median of {PINGS})", told["ping_ms"])),
-    ] {
-        writeln!(stdout, "{name:13} {}", one_line(&value))?;
-    }
-    Ok(())
+    ];
+    let lines = lines.map(|(name, value)| format!("{name:13} {}", one_line(&value)));
+    print(&lines.join("\n"))
 }

@@ -1,12 +1,6 @@
 //! `mcp-ws serve`: stdio servers on WebSockets, one process for each session.
 
-use std::{
-    collections::HashMap,
-    io::{self, Write},
-    net::SocketAddr,
-    path::PathBuf,
-    sync::Arc,
-};
+use std::{collections::HashMap, io, net::SocketAddr, path::PathBuf, sync::Arc};
 
 use http::request::Parts;
 use mcp_ws_transport::{
@@ -25,6 +19,7 @@ use crate::{
     guard::Guard,
     health::HealthPage,
     options::{read_token, socket, unreadable},
+    output::print,
     stop::Stop,
 };
 
@@ -119,11 +114,9 @@ pub(crate) async fn run(args: Args) -> Result<(), Failure> {
         io::ErrorKind::InvalidInput => Failure::usage(error.to_string()),
         _ => Failure::usage(format!("cannot listen on {}: {error}", args.listen)),
     })?;
-    let mut stdout = io::stdout();
     for path in paths {
-        writeln!(stdout, "listening on {scheme}://{}{path}", server.local_addr())?;
+        print(&format!("listening on {scheme}://{}{path}", server.local_addr()))?;
     }
-    stdout.flush()?;
 
     stop.asked().await;
     let stopped = async {

@@ -1,6 +1,6 @@
 //! `mcp-ws tools` and `mcp-ws call`.
 
-use std::io::{self, IsTerminal, Write};
+use std::io::{self, IsTerminal};
 
 use mcp_ws_transport::client::{ToolClient, ToolError};
 use rmcp::model::{CallToolResult, Tool};
@@ -9,6 +9,7 @@ use serde_json::{Map, Value};
 use crate::{
     failure::{Failure, Kind, one_line},
     options::ClientOptions,
+    output::{print, print_json},
 };
 
 #[derive(clap::Args)]
@@ -33,7 +34,7 @@ pub(crate) struct CallArgs {
     arguments: Vec<String>,
     #[command(flatten)]
     client: ClientOptions,
-    /// Print the result as JSON, as the server gives it
+    /// Print the result as JSON, as the server gives it, that of a tool that has failed as well
     #[arg(long)]
     json: bool,
 }
@@ -43,18 +44,16 @@ pub(crate) async fn list(args: ToolsArgs) -> Result<(), Failure> {
     let list = tools.tools().await;
     tools.close().await;
     let list = list?;
-    let mut stdout = io::stdout();
     if args.json {
-        let json = serde_json::to_string_pretty(&*list).map_err(io::Error::other)?;
-        return Ok(writeln!(stdout, "{json}")?);
+        return print_json(&*list);
     }
-    for tool in &*list {
-        writeln!(stdout, "{}", describe(tool))?;
+    if list.is_empty() {
+        if io::stderr().is_terminal() {
+            eprintln!("the server has no tools");
+        }
+        return Ok(());
     }
-    if list.is_empty() && io::stderr().is_terminal() {
-        eprintln!("the server has no tools");
-    }
-    Ok(())
+    print(&list.iter().map(describe).collect::<Vec<_>>().join("\n"))
 }
 
 /// Returns a line for a tool: its name, what it takes, and what it does.
@@ -76,19 +75,26 @@ pub(crate) async fn call(args: CallArgs) -> Result<(), Failure> {
     let arguments = parse(&args.arguments)?;
     let tools = ToolClient::connect(args.client.connect(&args.url)?).await?;
     let called = tools.call_tool(&args.tool, arguments).await;
-    let called = match called {
-        Err(ToolError::Unknown(name)) => Err(unknown(&tools, &name).await),
-        other => other.map_err(Failure::from),
+    let unknown = match &called {
+        Err(ToolError::Unknown(name)) => Some(unknown(&tools, name).await),
+        _ => None,
     };
     tools.close().await;
-    let result = called?;
-    let printed = if args.json {
-        serde_json::to_string_pretty(&result).map_err(io::Error::other)?
-    } else {
-        text_of(&result)
-    };
-    writeln!(io::stdout(), "{printed}")?;
-    Ok(())
+    if let Some(failure) = unknown {
+        return Err(failure);
+    }
+    match called {
+        Ok(result) if args.json => print_json(&result),
+        Ok(result) => print(&text_of(&result)),
+        Err(error) => {
+            if let ToolError::Failed(result) = &error
+                && args.json
+            {
+                print_json(result)?;
+            }
+            Err(error.into())
+        }
+    }
 }
 
 /// Returns the failure for a tool that the server does not have.

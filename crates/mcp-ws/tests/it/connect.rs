@@ -3,8 +3,9 @@
 use std::time::Duration;
 
 use rustix::process::Signal;
+use tokio::io::AsyncWriteExt;
 
-use crate::{Running, limit, server};
+use crate::{Running, limit, mcp_ws, server};
 
 const PING: &str = r#"{"jsonrpc":"2.0","id":"a","method":"ping"}"#;
 
@@ -29,7 +30,6 @@ async fn the_standard_output_carries_messages_alone_and_ends_with_the_input() {
 async fn half_a_line_at_the_end_is_told_and_nothing_worse() {
     let (_serve, url) = Running::serve(&[], server(&[])).await;
     let mut host = Running::start(&["connect", &url]);
-    use tokio::io::AsyncWriteExt;
     host.input.as_mut().unwrap().write_all(br#"{"jsonrpc":"2.0","id":1,"met"#).await.unwrap();
     host.input = None;
     assert_eq!(host.json().await["error"]["code"], -32700);
@@ -38,8 +38,6 @@ async fn half_a_line_at_the_end_is_told_and_nothing_worse() {
 
 #[tokio::test]
 async fn a_line_of_a_hundred_mebibytes_is_refused_and_the_next_is_not() {
-    use tokio::io::AsyncWriteExt;
-
     let (_serve, url) = Running::serve(&[], server(&[])).await;
     let mut host = Running::start(&["connect", &url]);
     let input = host.input.as_mut().unwrap();
@@ -96,4 +94,17 @@ async fn a_host_that_leaves_before_the_server_is_there_is_not_waited_for() {
     host.logged("not connected yet").await;
     host.signal(Signal::TERM);
     assert!(host.ended().await.success());
+}
+
+#[tokio::test]
+async fn a_host_that_reads_no_more_has_left() {
+    let (_serve, url) = Running::serve(&[], server(&[])).await;
+    let (reader, writer) = std::io::pipe().unwrap();
+    let mut command = mcp_ws(["connect", &url]);
+    let mut host = command.stdout(writer).spawn().unwrap();
+    drop((reader, command));
+    let mut input = host.stdin.take().unwrap();
+    input.write_all(format!("{PING}\n").as_bytes()).await.unwrap();
+    let ended = limit(host.wait_with_output()).await.unwrap();
+    assert!(ended.status.success() && ended.stderr.is_empty(), "{ended:?}");
 }

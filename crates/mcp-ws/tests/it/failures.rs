@@ -38,6 +38,33 @@ async fn what_cannot_work_says_so_in_one_line() {
     assert_eq!(run(&["frobnicate"]).await.status.code(), Some(2));
 }
 
+/// Returns the URL of a proxy that answers each request so.
+async fn proxy(answer: &'static str) -> String {
+    use tokio::io::{AsyncReadExt, AsyncWriteExt};
+
+    let listener = tokio::net::TcpListener::bind("127.0.0.1:0").await.unwrap();
+    let url = format!("http://u:p@{}", listener.local_addr().unwrap());
+    tokio::spawn(async move {
+        while let Ok((mut stream, _)) = listener.accept().await {
+            let _ = stream.read(&mut [0; 1 << 10]).await;
+            let answer = format!("HTTP/1.1 {answer}\r\nContent-Length: 0\r\n\r\n");
+            let _ = stream.write_all(answer.as_bytes()).await;
+        }
+    });
+    url
+}
+
+#[tokio::test]
+async fn a_proxy_that_wants_a_password_is_told_from_one_that_does_not_get_there() {
+    for (answer, code) in [("407 Proxy Authentication Required", 4), ("502 Bad Gateway", 3)] {
+        let proxy = proxy(answer).await;
+        let failed = run(&["ping", "ws://192.0.2.1/mcp", "--proxy", &proxy]).await;
+        let told = text(&failed.stderr);
+        assert_eq!(failed.status.code(), Some(code), "{proxy}: {told}");
+        assert_eq!(told.lines().count(), 1, "{told}");
+    }
+}
+
 /// Starts a server whose child has started another, and returns the ids of both.
 async fn with_grandchild(how: &[&str]) -> (Running, Running, String, String) {
     let (mut serve, url) = Running::serve(&[], server(how)).await;

@@ -3,7 +3,7 @@
 use rustix::process::Signal;
 use serde_json::{Value, json};
 
-use crate::{Running, gone, pid, run, server, text};
+use crate::{Running, gone, limit, mcp_ws, pid, run, server, text};
 
 #[tokio::test]
 async fn each_client_has_a_process_of_its_own_which_ends_with_it() {
@@ -23,7 +23,7 @@ async fn tools_are_listed_and_called_and_the_server_is_pinged() {
     let lines = text(&tools.stdout);
     assert_eq!(
         lines.lines().collect::<Vec<_>>(),
-        ["pid a=… The process", "die", "fail"],
+        ["pid a=… The process", "die", "fail", "refuse"],
         "{tools:?}"
     );
     let tools = run(&["tools", &url, "--json", "--deflate"]).await;
@@ -36,9 +36,17 @@ async fn tools_are_listed_and_called_and_the_server_is_pinged() {
     let failed = run(&["call", &url, "fail"]).await;
     assert_eq!((failed.status.code(), text(&failed.stdout)), (Some(1), String::new()));
     assert_eq!(text(&failed.stderr), "mcp-ws: it failed\n");
+    let failed = run(&["call", &url, "fail", "--json"]).await;
+    let result: Value = serde_json::from_slice(&failed.stdout).unwrap();
+    assert_eq!((failed.status.code(), &result["isError"]), (Some(1), &true.into()));
+    let refused = run(&["call", &url, "refuse"]).await;
+    assert_eq!(refused.status.code(), Some(1), "{}", text(&refused.stderr));
     let unknown = run(&["call", &url, "pidd"]).await;
     assert_eq!(unknown.status.code(), Some(2));
-    assert_eq!(text(&unknown.stderr), "mcp-ws: no tool \"pidd\"; the server has pid, die, fail\n");
+    assert_eq!(
+        text(&unknown.stderr),
+        "mcp-ws: no tool \"pidd\"; the server has pid, die, fail, refuse\n"
+    );
 
     let ping = run(&["ping", &url, "--json"]).await;
     let told: Value = serde_json::from_slice(&ping.stdout).unwrap();
@@ -52,7 +60,7 @@ async fn tools_are_listed_and_called_and_the_server_is_pinged() {
 async fn the_death_of_a_child_is_told_in_the_log_and_not_to_strangers() {
     let (mut serve, url) = Running::serve(&[], server(&["secret path"])).await;
     let died = run(&["call", &url, "die"]).await;
-    assert_eq!(died.status.code(), Some(1));
+    assert_eq!(died.status.code(), Some(3));
     let told = text(&died.stderr);
     assert!(told.starts_with("mcp-ws: outcome unknown:"), "{told}");
     assert!(!told.contains("last words") && !told.contains("secret"), "{told}");
@@ -61,6 +69,29 @@ async fn the_death_of_a_child_is_told_in_the_log_and_not_to_strangers() {
     serve.logged("last words").await;
     // The next client is served as before.
     pid(&url).await;
+}
+
+#[tokio::test]
+async fn nothing_is_said_to_a_reader_who_has_left() {
+    let (_serve, url) = Running::serve(&[], server(&[])).await;
+    for arguments in [&["tools", &*url][..], &["ping", &*url], &["call", &*url, "pid", "--json"]] {
+        let mut command = mcp_ws(arguments);
+        let (reader, writer) = std::io::pipe().unwrap();
+        drop(reader);
+        let running = command.stdout(writer).spawn().unwrap();
+        let ended = limit(running.wait_with_output()).await.unwrap();
+        assert!(ended.status.success(), "{arguments:?}: {ended:?}");
+        assert!(ended.stderr.is_empty(), "{arguments:?}: {ended:?}");
+    }
+    #[cfg(target_os = "linux")]
+    {
+        let full = std::fs::OpenOptions::new().write(true).open("/dev/full").unwrap();
+        let running = mcp_ws(["tools", &*url]).stdout(full).spawn().unwrap();
+        let ended = limit(running.wait_with_output()).await.unwrap();
+        assert_eq!(ended.status.code(), Some(2));
+        let told = text(&ended.stderr);
+        assert!(told.starts_with("mcp-ws: the standard output cannot be written"), "{told}");
+    }
 }
 
 #[tokio::test]

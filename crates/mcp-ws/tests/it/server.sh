@@ -16,7 +16,7 @@ while IFS= read -r line; do
     id=$(printf '%s' "$line" | sed -n 's/.*"id":\([^,}]*\).*/\1/p')
     case $line in
         *'"initialize"'*) answer '{"protocolVersion":"2025-06-18","capabilities":{"tools":{}},"serverInfo":{"name":"sh","version":"1"}}' ;;
-        *'"tools/list"'*) answer '{"tools":[{"name":"pid","description":"The process","inputSchema":{"type":"object","properties":{"a":{}},"required":["a"]}},{"name":"die","inputSchema":{"type":"object"}},{"name":"fail","inputSchema":{"type":"object"}}]}' ;;
+        *'"tools/list"'*) answer '{"tools":[{"name":"pid","description":"The process","inputSchema":{"type":"object","properties":{"a":{}},"required":["a"]}},{"name":"die","inputSchema":{"type":"object"}},{"name":"fail","inputSchema":{"type":"object"}},{"name":"refuse","inputSchema":{"type":"object"}}]}' ;;
         *'"name":"pid"'*) answer '{"content":[{"type":"text","text":"'$$'"}]}' ;;
         *'"name":"fail"'*) answer '{"content":[{"type":"text","text":"it failed"}],"isError":true}' ;;
         *'"name":"die"'*) echo "last words" >&2; exit 7 ;;
