@@ -5,6 +5,7 @@
 mod child;
 mod config;
 mod connect;
+mod deadline;
 mod dial;
 mod failure;
 mod group;

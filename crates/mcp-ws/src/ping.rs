@@ -1,6 +1,6 @@
 //! `mcp-ws ping`: what a person needs to know of a server when it does not work.
 
-use std::time::Instant;
+use std::{future::IntoFuture, time::Instant};
 
 use mcp_ws_transport::layer::resume;
 use rmcp::{
@@ -10,6 +10,7 @@ use rmcp::{
 use serde_json::json;
 
 use crate::{
+    deadline::{DEFAULT, Deadline, Step, seconds},
     failure::{Failure, one_line},
     options::ClientOptions,
     output::{print, print_json},
@@ -28,6 +29,9 @@ pub(crate) struct Args {
     url: String,
     #[command(flatten)]
     client: ClientOptions,
+    /// The time in which the server has to answer
+    #[arg(long, value_name = "SECONDS", default_value_t = DEFAULT, value_parser = seconds())]
+    timeout: u64,
     /// Print all that is known as JSON
     #[arg(long)]
     json: bool,
@@ -35,16 +39,18 @@ pub(crate) struct Args {
 
 pub(crate) async fn run(args: Args) -> Result<(), Failure> {
     let start = Instant::now();
-    let transport = args.client.connect(&args.url)?.await?;
+    let deadline = Deadline::new(args.timeout);
+    let connect = args.client.connect(&args.url)?.handshake_timeout(deadline.time);
+    let transport = deadline.keep(Step::Connect, connect.into_future()).await?;
     let connected = start.elapsed();
     let subprotocol = transport.subprotocol().map(str::to_owned);
-    let service = ().serve(transport).await?;
+    let service = deadline.keep(Step::Initialize, ().serve(transport)).await?;
     let initialized = start.elapsed() - connected;
     let mut times = Vec::new();
     for _ in 0..PINGS {
         let start = Instant::now();
         let ping = ClientRequest::PingRequest(PingRequest::default());
-        service.send_request(ping).await?;
+        deadline.keep(Step::Ping, service.send_request(ping)).await?;
         times.push(start.elapsed());
     }
     times.sort_unstable();

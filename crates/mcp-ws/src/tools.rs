@@ -1,12 +1,17 @@
 //! `mcp-ws tools` and `mcp-ws call`.
 
-use std::io::{self, IsTerminal};
+use std::{
+    future::IntoFuture,
+    io::{self, IsTerminal},
+    sync::Arc,
+};
 
 use mcp_ws_transport::client::{ToolClient, ToolError};
 use rmcp::model::{CallToolResult, Tool};
 use serde_json::{Map, Value};
 
 use crate::{
+    deadline::{DEFAULT, Deadline, Step, seconds},
     failure::{Failure, Kind, one_line},
     options::ClientOptions,
     output::{print, print_json},
@@ -18,6 +23,9 @@ pub(crate) struct ToolsArgs {
     url: String,
     #[command(flatten)]
     client: ClientOptions,
+    /// The time in which the server has to answer
+    #[arg(long, value_name = "SECONDS", default_value_t = DEFAULT, value_parser = seconds())]
+    timeout: u64,
     /// Print the list as JSON, as the server gives it
     #[arg(long)]
     json: bool,
@@ -34,16 +42,18 @@ pub(crate) struct CallArgs {
     arguments: Vec<String>,
     #[command(flatten)]
     client: ClientOptions,
+    /// The time in which the tool has to answer or make progress, without a bound where this is not
+    /// given; and that for what comes before the call, 30 s where it is not
+    #[arg(long, value_name = "SECONDS", value_parser = seconds())]
+    timeout: Option<u64>,
     /// Print the result as JSON, as the server gives it, that of a tool that has failed as well
     #[arg(long)]
     json: bool,
 }
 
 pub(crate) async fn list(args: ToolsArgs) -> Result<(), Failure> {
-    let tools = ToolClient::connect(args.client.connect(&args.url)?).await?;
-    let list = tools.tools().await;
+    let (tools, list) = start(&args.client, &args.url, Deadline::new(args.timeout)).await?;
     tools.close().await;
-    let list = list?;
     if args.json {
         return print_json(&*list);
     }
@@ -54,6 +64,19 @@ pub(crate) async fn list(args: ToolsArgs) -> Result<(), Failure> {
         return Ok(());
     }
     print(&list.iter().map(describe).collect::<Vec<_>>().join("\n"))
+}
+
+/// Connects to a server, and returns its tools.
+async fn start(
+    client: &ClientOptions,
+    url: &str,
+    deadline: Deadline,
+) -> Result<(ToolClient, Arc<[Tool]>), Failure> {
+    let connect = client.connect(url)?.handshake_timeout(deadline.time);
+    let transport = deadline.keep(Step::Connect, connect.into_future()).await?;
+    let tools = deadline.keep(Step::Initialize, ToolClient::over((), transport)).await?;
+    let list = deadline.keep(Step::ListTools, tools.tools()).await?;
+    Ok((tools, list))
 }
 
 /// Returns a line for a tool: its name, what it takes, and what it does.
@@ -73,8 +96,12 @@ fn describe(tool: &Tool) -> String {
 
 pub(crate) async fn call(args: CallArgs) -> Result<(), Failure> {
     let arguments = parse(&args.arguments)?;
-    let tools = ToolClient::connect(args.client.connect(&args.url)?).await?;
-    let called = tools.call_tool(&args.tool, arguments).await;
+    let deadline = Deadline::new(args.timeout.unwrap_or(DEFAULT));
+    let (tools, _) = start(&args.client, &args.url, deadline).await?;
+    let called = match args.timeout {
+        Some(_) => tools.call_tool_within(deadline.time, &args.tool, arguments).await,
+        None => tools.call_tool(&args.tool, arguments).await,
+    };
     let unknown = match &called {
         Err(ToolError::Unknown(name)) => Some(unknown(&tools, name).await),
         _ => None,

@@ -38,6 +38,37 @@ async fn what_cannot_work_says_so_in_one_line() {
     assert_eq!(run(&["frobnicate"]).await.status.code(), Some(2));
 }
 
+#[tokio::test]
+async fn a_server_that_does_not_answer_is_given_up() {
+    let (_deaf, deaf) = Running::serve(&[], server(&["deaf"])).await;
+    let (_mute, mute) = Running::serve(&[], server(&["mute"])).await;
+    let silent = std::net::TcpListener::bind("127.0.0.1:0").unwrap();
+    let silent = format!("ws://{}/mcp", silent.local_addr().unwrap());
+    let run = |arguments: Vec<&str>, what: &'static str| {
+        let arguments: Vec<String> = arguments.iter().map(ToString::to_string).collect();
+        async move {
+            let failed = run(&[&arguments[..], &["--timeout".into(), "1".into()]].concat()).await;
+            let told = text(&failed.stderr);
+            assert_eq!(failed.status.code(), Some(3), "{arguments:?}: {told}");
+            assert_eq!(told.lines().count(), 1, "{arguments:?}: {told}");
+            assert!(told.contains(what), "{arguments:?}: {told}");
+        }
+    };
+    let initialize = "no answer to `initialize` within 1 s";
+    tokio::join!(
+        run(vec!["ping", &silent], "within 1"),
+        run(vec!["tools", &silent], "within 1"),
+        run(vec!["ping", &deaf], initialize),
+        run(vec!["tools", &deaf], initialize),
+        run(vec!["call", &deaf, "pid"], initialize),
+        run(vec!["ping", &mute], "no answer to `ping` within 1 s"),
+        run(vec!["tools", &mute], "no answer to `tools/list` within 1 s"),
+        run(vec!["call", &mute, "pid"], "no answer to `tools/list` within 1 s"),
+    );
+    let (_serve, url) = Running::serve(&[], server(&[])).await;
+    run(vec!["call", &url, "hang"], "outcome unknown: no response within 1s").await;
+}
+
 /// Returns the URL of a proxy that answers each request so.
 async fn proxy(answer: &'static str) -> String {
     use tokio::io::{AsyncReadExt, AsyncWriteExt};

@@ -23,7 +23,7 @@ async fn tools_are_listed_and_called_and_the_server_is_pinged() {
     let lines = text(&tools.stdout);
     assert_eq!(
         lines.lines().collect::<Vec<_>>(),
-        ["pid a=… The process", "die", "fail", "refuse"],
+        ["pid a=… The process", "die", "fail", "refuse", "hang"],
         "{tools:?}"
     );
     let tools = run(&["tools", &url, "--json", "--deflate"]).await;
@@ -45,7 +45,7 @@ async fn tools_are_listed_and_called_and_the_server_is_pinged() {
     assert_eq!(unknown.status.code(), Some(2));
     assert_eq!(
         text(&unknown.stderr),
-        "mcp-ws: no tool \"pidd\"; the server has pid, die, fail, refuse\n"
+        "mcp-ws: no tool \"pidd\"; the server has pid, die, fail, refuse, hang\n"
     );
 
     let ping = run(&["ping", &url, "--json"]).await;

@@ -8,15 +8,22 @@ for how in "$@"; do
         stubborn) trap '' TERM HUP ;;
         forking) (trap '' TERM HUP; exec sleep 1000) & echo "child $!" >&2 ;;
         leaving) setsid sleep 1000 & echo "child $!" >&2 ;;
+        mute) mute=mute ;;
         telling) echo "token: ${MCP_WS_BEARER-none}" >&2 ;;
         *) echo "$how" >&2 ;;
     esac
 done
 while IFS= read -r line; do
     id=$(printf '%s' "$line" | sed -n 's/.*"id":\([^,}]*\).*/\1/p')
+    case $mute$line in
+        mute*'"initialize"'* | mute*'"server/discover"'*) ;;
+        mute*) continue ;;
+    esac
     case $line in
         *'"initialize"'*) answer '{"protocolVersion":"2025-06-18","capabilities":{"tools":{}},"serverInfo":{"name":"sh","version":"1"}}' ;;
-        *'"tools/list"'*) answer '{"tools":[{"name":"pid","description":"The process","inputSchema":{"type":"object","properties":{"a":{}},"required":["a"]}},{"name":"die","inputSchema":{"type":"object"}},{"name":"fail","inputSchema":{"type":"object"}},{"name":"refuse","inputSchema":{"type":"object"}}]}' ;;
+        *'"server/discover"'*) printf '{"jsonrpc":"2.0","id":%s,"error":{"code":-32601,"message":"unknown"}}\n' "$id" ;;
+        *'"name":"hang"'*) echo "hanging" >&2 ;;
+        *'"tools/list"'*) answer '{"tools":[{"name":"pid","description":"The process","inputSchema":{"type":"object","properties":{"a":{}},"required":["a"]}},{"name":"die","inputSchema":{"type":"object"}},{"name":"fail","inputSchema":{"type":"object"}},{"name":"refuse","inputSchema":{"type":"object"}},{"name":"hang","inputSchema":{"type":"object"}}]}' ;;
         *'"name":"pid"'*) answer '{"content":[{"type":"text","text":"'$$'"}]}' ;;
         *'"name":"fail"'*) answer '{"content":[{"type":"text","text":"it failed"}],"isError":true}' ;;
         *'"name":"die"'*) echo "last words" >&2; exit 7 ;;
