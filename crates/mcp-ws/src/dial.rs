@@ -2,6 +2,10 @@
 
 use std::future::IntoFuture;
 
+use futures::{
+    FutureExt,
+    future::{Either, ready},
+};
 use mcp_ws_transport::relay::{self, Ended};
 use tokio_util::task::TaskTracker;
 
@@ -11,6 +15,7 @@ use crate::{
     failure::{Failure, Kind},
     guard::Guard,
     options::ClientOptions,
+    restart::Restarting,
     stop::Stop,
 };
 
@@ -20,6 +25,10 @@ pub(crate) struct Args {
     url: String,
     #[command(flatten)]
     client: ClientOptions,
+    /// Start the command again where it ends, as often as 5 times within 60 s, and initialize it as the
+    /// client has. What was in flight ends with an error
+    #[arg(long)]
+    restart: bool,
     /// The command of the server, and its arguments, behind `--`
     #[arg(required = true, last = true, value_name = "COMMAND")]
     command: Vec<String>,
@@ -41,12 +50,19 @@ pub(crate) async fn run(args: Args) -> Result<(), Failure> {
     let child = program.start(&guard, &children, None).map_err(|error| {
         Failure::new(Kind::Command, format!("{:?} cannot be started: {error}", program.command))
     })?;
+    let end = if args.restart {
+        let (name, children) = (program.name.clone(), children.clone());
+        let again = move || ready(program.start(&guard, &children, None)).boxed();
+        Either::Right(Restarting::new(name, child, Box::new(again)))
+    } else {
+        Either::Left(child)
+    };
     let mut was_stopped = false;
     let told_to_stop = async {
         stop.asked().await;
         was_stopped = true;
     };
-    let ended = relay::run(transport, child).run_with_shutdown(told_to_stop).await;
+    let ended = relay::run(transport, end).run_with_shutdown(told_to_stop).await;
     children.close();
     tokio::select! {
         () = children.wait() => {}

@@ -5,6 +5,7 @@
 mod child;
 mod config;
 mod connect;
+mod conversation;
 mod deadline;
 mod dial;
 mod failure;
@@ -14,6 +15,7 @@ mod health;
 mod options;
 mod output;
 mod ping;
+mod restart;
 mod serve;
 mod stop;
 mod tools;

@@ -2,6 +2,7 @@
 
 use std::{collections::HashMap, io, net::SocketAddr, path::PathBuf, sync::Arc};
 
+use futures::{FutureExt, future::Either};
 use http::request::Parts;
 use mcp_ws_transport::{
     relay,
@@ -20,6 +21,7 @@ use crate::{
     health::HealthPage,
     options::{read_token, socket, unreadable},
     output::print,
+    restart::Restarting,
     stop::Stop,
 };
 
@@ -41,6 +43,10 @@ pub(crate) struct Args {
     /// none
     #[arg(long, value_name = "SECONDS", default_value_t = 120)]
     resume_window: u64,
+    /// Start a process again that ends while its client is connected, as often as 5 times within 60 s,
+    /// and initialize it as the client has. What was in flight ends with an error
+    #[arg(long)]
+    restart: bool,
     /// A token that lets a client in, who sends it as `Authorization: Bearer`; may be given several
     /// times. Without one, whoever reaches the address may enter. Others can see it in the list of
     /// processes: prefer the file or the variable
@@ -94,6 +100,7 @@ pub(crate) async fn run(args: Args) -> Result<(), Failure> {
         guard: Guard::start()?,
         children: TaskTracker::new(),
         room: Arc::new(Semaphore::new(most)),
+        restarts: args.restart,
     });
     let children = starter.children.clone();
     let serve = relay::serve(args.listen, move |extensions| {
@@ -176,14 +183,31 @@ struct Starter {
     children: TaskTracker,
     /// Room for processes, those included that are being ended.
     room: Arc<Semaphore>,
+    restarts: bool,
 }
 
 impl Starter {
-    async fn start(&self, extensions: &Extensions) -> io::Result<Child> {
+    async fn start(
+        self: Arc<Self>,
+        extensions: &Extensions,
+    ) -> io::Result<Either<Child, Restarting>> {
         let asked = extensions.get::<Parts>().map_or("", |parts| parts.uri.path());
         let asked = asked.strip_suffix('/').unwrap_or(asked);
-        let program = self.programs.get(asked).ok_or(io::ErrorKind::NotFound)?;
-        // Waits until another has ended, within the time that a client has to initialize.
+        let program = self.programs.get(asked).ok_or(io::ErrorKind::NotFound)?.clone();
+        let child = self.child(&program).await?;
+        if !self.restarts {
+            return Ok(Either::Left(child));
+        }
+        let name = program.name.clone();
+        let again = move || {
+            let (starter, program) = (self.clone(), program.clone());
+            async move { starter.child(&program).await }.boxed()
+        };
+        Ok(Either::Right(Restarting::new(name, child, Box::new(again))))
+    }
+
+    /// Starts a process once there is room for one, which waits until another has ended.
+    async fn child(&self, program: &Program) -> io::Result<Child> {
         let permit = self.room.clone().acquire_owned().await.map_err(io::Error::other)?;
         program.start(&self.guard, &self.children, Some(permit))
     }

@@ -6,6 +6,7 @@ mod bridge;
 mod connect;
 mod failures;
 mod npm;
+mod restart;
 mod serve;
 
 use std::{

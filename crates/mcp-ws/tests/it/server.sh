@@ -9,12 +9,22 @@ for how in "$@"; do
         forking) (trap '' TERM HUP; exec sleep 1000) & echo "child $!" >&2 ;;
         leaving) setsid sleep 1000 & echo "child $!" >&2 ;;
         mute) mute=mute ;;
+        strict) strict=strict ;;
+        asking) echo '{"jsonrpc":"2.0","id":1,"method":"roots/list"}' ;;
         telling) echo "token: ${MCP_WS_BEARER-none}" >&2 ;;
         *) echo "$how" >&2 ;;
     esac
 done
 while IFS= read -r line; do
     id=$(printf '%s' "$line" | sed -n 's/.*"id":\([^,}]*\).*/\1/p')
+    case $strict$line in
+        strict*'"initialize"'*) strict=half ;;
+        half*'"notifications/initialized"'*) strict= ;;
+        strict*'"id":'* | half*'"id":'*) printf '{"jsonrpc":"2.0","id":%s,"error":{"code":-32602,"message":"not initialized"}}\n' "$id"; continue ;;
+    esac
+    case $line in
+        *'"root":'*) printf '{"jsonrpc":"2.0","method":"notifications/message","params":{"got":%s}}\n' "$line"; continue ;;
+    esac
     case $mute$line in
         mute*'"initialize"'* | mute*'"server/discover"'*) ;;
         mute*) continue ;;
