@@ -22,7 +22,7 @@
 use std::{
     sync::{
         Arc, Mutex, PoisonError,
-        atomic::{AtomicU64, Ordering::Relaxed},
+        atomic::{AtomicBool, AtomicU64, Ordering::Relaxed},
     },
     time::Duration,
 };
@@ -51,6 +51,7 @@ struct Counters {
     link: Mutex<Option<Stats>>,
     /// Time at which bytes last arrived, in milliseconds since `created`.
     last_received_ms: AtomicU64,
+    is_compressed: AtomicBool,
 }
 
 /// A count of this connection, and with the feature `metrics` of the process.
@@ -100,6 +101,7 @@ impl Default for Counters {
             created: Instant::now(),
             link: Mutex::default(),
             last_received_ms: AtomicU64::new(0),
+            is_compressed: AtomicBool::new(false),
         }
     }
 }
@@ -217,6 +219,18 @@ impl Stats {
         let link = self.0.link.lock().unwrap_or_else(PoisonError::into_inner);
         let idle = self.own_idle();
         link.as_ref().map_or(idle, |link| idle.min(link.idle()))
+    }
+
+    /// Returns `true` if both sides of the present link have agreed on compression
+    /// (permessage-deflate, RFC 7692).
+    #[must_use]
+    pub fn is_compressed(&self) -> bool {
+        let link = self.0.link.lock().unwrap_or_else(PoisonError::into_inner);
+        link.as_ref().map_or_else(|| self.0.is_compressed.load(Relaxed), Self::is_compressed)
+    }
+
+    pub(crate) fn record_compression(&self, is_compressed: bool) {
+        self.0.is_compressed.store(is_compressed, Relaxed);
     }
 
     fn own_idle(&self) -> Duration {

@@ -33,6 +33,8 @@ impl WsExtensions {
         stats: Stats,
     ) -> Socket<S> {
         #[cfg(feature = "deflate")]
+        stats.record_compression(self.deflate.is_some());
+        #[cfg(feature = "deflate")]
         if let Some(agreement) = self.deflate {
             return Socket::deflating(stream, leftover, side, config, stats, agreement);
         }
