@@ -15,6 +15,7 @@ mod health;
 mod options;
 mod output;
 mod ping;
+mod progress;
 mod restart;
 mod serve;
 mod stop;

@@ -20,6 +20,10 @@ use crate::{
 const RESUMES: &str = "are resumed after a lost connection";
 const ENDS: &str = "end with their connection";
 
+/// Answer of the server to the offer of compression, as it is told.
+const COMPRESSES: &str = "permessage-deflate, where it is offered (--deflate)";
+const DECLINES: &str = "none: the server declines it";
+
 /// Pings, of which the median is told.
 const PINGS: usize = 5;
 
@@ -37,12 +41,16 @@ pub(crate) struct Args {
     json: bool,
 }
 
-pub(crate) async fn run(args: Args) -> Result<(), Failure> {
+pub(crate) async fn run(mut args: Args) -> Result<(), Failure> {
+    // To find out whether the server does, too.
+    args.client.deflate = true;
     let start = Instant::now();
     let deadline = Deadline::new(args.timeout);
     let connect = args.client.connect(&args.url)?.handshake_timeout(deadline.time);
     let transport = deadline.keep(Step::Connect, connect.into_future()).await?;
     let connected = start.elapsed();
+    let is_compressed = transport.stats().is_compressed();
+    let is_encrypted = args.url.get(..4).is_some_and(|scheme| scheme.eq_ignore_ascii_case("wss:"));
     let subprotocol = transport.subprotocol().map(str::to_owned);
     let service = deadline.keep(Step::Initialize, ().serve(transport)).await?;
     let initialized = start.elapsed() - connected;
@@ -64,6 +72,8 @@ pub(crate) async fn run(args: Args) -> Result<(), Failure> {
         "ping_ms": millis(times[PINGS / 2]),
         "subprotocol": subprotocol,
         "resumes": subprotocol.as_deref() == Some(resume::SUBPROTOCOL),
+        "compresses": is_compressed,
+        "tls": is_encrypted,
         "protocolVersion": info["protocolVersion"],
         "serverInfo": info["serverInfo"],
         "capabilities": info["capabilities"],
@@ -81,6 +91,8 @@ pub(crate) async fn run(args: Args) -> Result<(), Failure> {
         ("capabilities", capabilities.collect::<Vec<_>>().join(", ")),
         ("subprotocol", text(&told["subprotocol"])),
         ("sessions", if told["resumes"] == true { RESUMES } else { ENDS }.to_owned()),
+        ("compression", if is_compressed { COMPRESSES } else { DECLINES }.to_owned()),
+        ("encryption", if is_encrypted { "TLS" } else { "none" }.to_owned()),
         ("connected", format!("in {} ms", told["connect_ms"])),
         ("initialized", format!("in {} ms", told["initialize_ms"])),
         ("ping", format!("{} ms (median of {PINGS})", told["ping_ms"])),

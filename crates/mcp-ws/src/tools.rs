@@ -15,6 +15,7 @@ use crate::{
     failure::{Failure, Kind, one_line},
     options::ClientOptions,
     output::{print, print_json},
+    progress::Progress,
 };
 
 #[derive(clap::Args)]
@@ -52,7 +53,8 @@ pub(crate) struct CallArgs {
 }
 
 pub(crate) async fn list(args: ToolsArgs) -> Result<(), Failure> {
-    let (tools, list) = start(&args.client, &args.url, Deadline::new(args.timeout)).await?;
+    let (tools, list) =
+        start(&args.client, &args.url, Deadline::new(args.timeout), &Progress::new()).await?;
     tools.close().await;
     if args.json {
         return print_json(&*list);
@@ -71,10 +73,12 @@ async fn start(
     client: &ClientOptions,
     url: &str,
     deadline: Deadline,
-) -> Result<(ToolClient, Arc<[Tool]>), Failure> {
+    progress: &Progress,
+) -> Result<(ToolClient<Progress>, Arc<[Tool]>), Failure> {
     let connect = client.connect(url)?.handshake_timeout(deadline.time);
     let transport = deadline.keep(Step::Connect, connect.into_future()).await?;
-    let tools = deadline.keep(Step::Initialize, ToolClient::over((), transport)).await?;
+    let tools =
+        deadline.keep(Step::Initialize, ToolClient::over(progress.clone(), transport)).await?;
     let list = deadline.keep(Step::ListTools, tools.tools()).await?;
     Ok((tools, list))
 }
@@ -97,11 +101,13 @@ fn describe(tool: &Tool) -> String {
 pub(crate) async fn call(args: CallArgs) -> Result<(), Failure> {
     let arguments = parse(&args.arguments)?;
     let deadline = Deadline::new(args.timeout.unwrap_or(DEFAULT));
-    let (tools, _) = start(&args.client, &args.url, deadline).await?;
+    let progress = Progress::new();
+    let (tools, _) = start(&args.client, &args.url, deadline, &progress).await?;
     let called = match args.timeout {
         Some(_) => tools.call_tool_within(deadline.time, &args.tool, arguments).await,
         None => tools.call_tool(&args.tool, arguments).await,
     };
+    progress.close();
     let unknown = match &called {
         Err(ToolError::Unknown(name)) => Some(unknown(&tools, name).await),
         _ => None,
@@ -125,7 +131,7 @@ pub(crate) async fn call(args: CallArgs) -> Result<(), Failure> {
 }
 
 /// Returns the failure for a tool that the server does not have.
-async fn unknown(tools: &ToolClient, name: &str) -> Failure {
+async fn unknown(tools: &ToolClient<Progress>, name: &str) -> Failure {
     let known = tools.tools().await.unwrap_or_default();
     let names: Vec<_> = known.iter().map(|tool| &*tool.name).collect();
     let message = match names.is_empty() {

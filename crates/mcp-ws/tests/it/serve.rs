@@ -23,7 +23,7 @@ async fn tools_are_listed_and_called_and_the_server_is_pinged() {
     let lines = text(&tools.stdout);
     assert_eq!(
         lines.lines().collect::<Vec<_>>(),
-        ["pid a=… The process", "die", "fail", "refuse", "hang"],
+        ["pid a=… The process", "die", "fail", "refuse", "hang", "count gate=…"],
         "{tools:?}"
     );
     let tools = run(&["tools", &url, "--json", "--deflate"]).await;
@@ -45,7 +45,7 @@ async fn tools_are_listed_and_called_and_the_server_is_pinged() {
     assert_eq!(unknown.status.code(), Some(2));
     assert_eq!(
         text(&unknown.stderr),
-        "mcp-ws: no tool \"pidd\"; the server has pid, die, fail, refuse, hang\n"
+        "mcp-ws: no tool \"pidd\"; the server has pid, die, fail, refuse, hang, count\n"
     );
 
     let ping = run(&["ping", &url, "--json"]).await;
@@ -53,7 +53,17 @@ async fn tools_are_listed_and_called_and_the_server_is_pinged() {
     assert_eq!(told["serverInfo"], json!({ "name": "sh", "version": "1" }));
     assert_eq!(told["protocolVersion"], "2025-06-18");
     let ping = run(&["ping", &url]).await;
-    assert!(text(&ping.stdout).starts_with("server        sh 1\n"), "{}", text(&ping.stdout));
+    let lines = text(&ping.stdout);
+    assert!(lines.starts_with("server        sh 1\n"), "{lines}");
+    assert!(lines.contains("\ncompression   permessage-deflate"), "{lines}");
+    assert_eq!(
+        (&told["compresses"], &told["tls"], &told["resumes"]),
+        (&json!(true), &json!(false), &json!(true))
+    );
+    let (_plain, url) = Running::serve(&["--resume-window", "0"], server(&[])).await;
+    let ping = run(&["ping", &url, "--json"]).await;
+    let told: Value = serde_json::from_slice(&ping.stdout).unwrap();
+    assert_eq!((&told["compresses"], &told["resumes"]), (&json!(false), &json!(false)));
 }
 
 #[tokio::test]
@@ -92,6 +102,52 @@ async fn nothing_is_said_to_a_reader_who_has_left() {
         let told = text(&ended.stderr);
         assert!(told.starts_with("mcp-ws: the standard output cannot be written"), "{told}");
     }
+}
+
+/// Returns both sides of a terminal.
+fn terminal() -> (std::fs::File, std::fs::File) {
+    use rustix::pty::{OpenptFlags, grantpt, openpt, ptsname, unlockpt};
+
+    let near = openpt(OpenptFlags::RDWR | OpenptFlags::NOCTTY).unwrap();
+    grantpt(&near).unwrap();
+    unlockpt(&near).unwrap();
+    let name = ptsname(&near, Vec::new()).unwrap();
+    let far = std::fs::OpenOptions::new().read(true).write(true).open(name.to_str().unwrap());
+    (near.into(), far.unwrap())
+}
+
+#[tokio::test]
+async fn progress_is_a_line_on_a_terminal_that_goes_with_the_call() {
+    use std::io::Read;
+
+    let (_serve, url) = Running::serve(&[], server(&[])).await;
+    let folder = tempfile::tempdir().unwrap();
+    let fifo = folder.path().join("fifo");
+    assert!(std::process::Command::new("mkfifo").arg(&fifo).status().unwrap().success());
+    let gate = format!("gate={}", fifo.display());
+    let (mut near, far) = terminal();
+    let mut command = mcp_ws(["call", &url, "count", &gate]);
+    let running = command.stderr(far).spawn().unwrap();
+    drop(command);
+    let shown = tokio::task::spawn_blocking(move || {
+        let (mut shown, mut buffer) = (String::new(), [0; 100]);
+        let mut is_open = true;
+        // The end of a terminal is an error.
+        while let Ok(read @ 1..) = near.read(&mut buffer) {
+            shown += str::from_utf8(&buffer[..read]).unwrap();
+            if is_open && shown.contains("2/3 half done") {
+                std::fs::write(&fifo, "\n").unwrap();
+                is_open = false;
+            }
+        }
+        shown
+    });
+    let ended = limit(running.wait_with_output()).await.unwrap();
+    assert_eq!(text(&ended.stdout), "counted\n");
+    let shown = limit(shown).await.unwrap();
+    assert!(shown.ends_with("\r\x1b[K2/3 half done\r\x1b[K"), "{shown:?}");
+    let called = run(&["call", &url, "count", "gate=/dev/null"]).await;
+    assert!(called.status.success() && called.stderr.is_empty(), "{called:?}");
 }
 
 #[tokio::test]

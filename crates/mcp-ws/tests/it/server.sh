@@ -33,9 +33,17 @@ while IFS= read -r line; do
         *'"initialize"'*) answer '{"protocolVersion":"2025-06-18","capabilities":{"tools":{}},"serverInfo":{"name":"sh","version":"1"}}' ;;
         *'"server/discover"'*) printf '{"jsonrpc":"2.0","id":%s,"error":{"code":-32601,"message":"unknown"}}\n' "$id" ;;
         *'"name":"hang"'*) echo "hanging" >&2 ;;
-        *'"tools/list"'*) answer '{"tools":[{"name":"pid","description":"The process","inputSchema":{"type":"object","properties":{"a":{}},"required":["a"]}},{"name":"die","inputSchema":{"type":"object"}},{"name":"fail","inputSchema":{"type":"object"}},{"name":"refuse","inputSchema":{"type":"object"}},{"name":"hang","inputSchema":{"type":"object"}}]}' ;;
+        *'"tools/list"'*) answer '{"tools":[{"name":"pid","description":"The process","inputSchema":{"type":"object","properties":{"a":{}},"required":["a"]}},{"name":"die","inputSchema":{"type":"object"}},{"name":"fail","inputSchema":{"type":"object"}},{"name":"refuse","inputSchema":{"type":"object"}},{"name":"hang","inputSchema":{"type":"object"}},{"name":"count","inputSchema":{"type":"object","properties":{"gate":{}},"required":["gate"]}}]}' ;;
         *'"name":"pid"'*) answer '{"content":[{"type":"text","text":"'$$'"}]}' ;;
         *'"name":"fail"'*) answer '{"content":[{"type":"text","text":"it failed"}],"isError":true}' ;;
+        *'"name":"count"'*)
+            token=$(printf '%s' "$line" | sed -n 's/.*"progressToken":\([^,}]*\).*/\1/p')
+            gate=$(printf '%s' "$line" | sed -n 's/.*"gate":"\([^"]*\)".*/\1/p')
+            for progress in '1' '2,"message":"half\ndone"'; do
+                printf '{"jsonrpc":"2.0","method":"notifications/progress","params":{"progressToken":%s,"total":3,"progress":%s}}\n' "$token" "$progress"
+            done
+            read -r _ <"$gate"
+            answer '{"content":[{"type":"text","text":"counted"}]}' ;;
         *'"name":"die"'*) echo "last words" >&2; exit 7 ;;
         *'"ping"'*) answer '{}' ;;
         *'"id":'*) printf '{"jsonrpc":"2.0","id":%s,"error":{"code":-32601,"message":"unknown"}}\n' "$id" ;;
