@@ -77,16 +77,22 @@ impl Program {
 
     /// Fails if there is no such command to be started.
     pub(crate) fn check(&self) -> Result<(), Failure> {
+        let error = match self.find() {
+            Ok(_) => return Ok(()),
+            Err(error) => error,
+        };
+        let what = format!("{:?} cannot be started: {error}", self.command);
+        Err(Failure::new(Kind::Command, what))
+    }
+
+    /// Returns the file of the command, which on Windows may be an `npx.cmd` for `npx`.
+    fn find(&self) -> io::Result<PathBuf> {
         let folder = self.folder.as_deref().unwrap_or(".".as_ref());
         let path =
             self.environment.get("PATH").map(Into::into).or_else(|| std::env::var_os("PATH"));
-        match which::which_in(&self.command, path, folder) {
-            Ok(_) => Ok(()),
-            Err(error) => Err(Failure::new(
-                Kind::Command,
-                format!("{:?} cannot be started: {error}", self.command),
-            )),
-        }
+        let found = which::which_in(&self.command, path, folder);
+        // The child has another folder.
+        std::path::absolute(found.map_err(io::Error::other)?)
     }
 
     /// Starts a child, over which `guard` watches, and which is supervised by one of `tasks`. The
@@ -97,7 +103,7 @@ impl Program {
         tasks: &TaskTracker,
         permit: Option<OwnedSemaphorePermit>,
     ) -> io::Result<Child> {
-        let mut command = Command::new(&self.command);
+        let mut command = Command::new(self.find()?);
         // The token of this process is not for the server, which might tell it.
         command.args(&self.arguments).env_remove("MCP_WS_BEARER").envs(&self.environment);
         command.stdin(Stdio::piped()).stdout(Stdio::piped()).stderr(Stdio::piped());
@@ -106,7 +112,7 @@ impl Program {
         }
         command.kill_on_drop(true);
         #[cfg(unix)]
-        command.process_group(0);
+        command.arg0(&self.command).process_group(0);
         let mut process = command.spawn()?;
         let group = Group::of(&process);
         guard.watch(group);
