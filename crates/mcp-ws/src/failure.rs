@@ -93,8 +93,18 @@ impl From<Error> for Failure {
             Error::Link(LinkError::Closed(reason)) => kind_of(reason),
             _ => Kind::Connection,
         };
-        Self::new(kind, error.to_string())
+        Self::new(kind, with_options(error.to_string()))
     }
+}
+
+/// Returns an advice of the library with the options of this program in it.
+fn with_options(advice: String) -> String {
+    [
+        ("`Connect::bearer`", "--bearer-file and MCP_WS_BEARER"),
+        ("`client::ClientTls::authorities`", "--ca"),
+    ]
+    .into_iter()
+    .fold(advice, |advice, (setting, option)| advice.replace(setting, option))
 }
 
 impl From<CloseReason> for Failure {
