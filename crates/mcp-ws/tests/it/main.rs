@@ -5,6 +5,7 @@
 mod bridge;
 mod connect;
 mod failures;
+mod hosts;
 mod npm;
 mod restart;
 mod serve;
