@@ -18,14 +18,17 @@ use crate::{Running, limit, mcp_ws};
 
 /// The command of a server from npm.
 fn npm(server: &str, arguments: &[&str]) -> Vec<String> {
+    let mut command = npm_script(server, "dist/index.js");
+    command.extend(arguments.iter().map(ToString::to_string));
+    command
+}
+
+/// The command that runs a file of a package of MCP's.
+fn npm_script(package: &str, file: &str) -> Vec<String> {
     let modules = Path::new(env!("CARGO_MANIFEST_DIR")).join("../../tests/interop/node_modules");
-    let script: PathBuf = modules.join("@modelcontextprotocol").join(server).join("dist/index.js");
+    let script: PathBuf = modules.join("@modelcontextprotocol").join(package).join(file);
     assert!(script.exists(), "run `npm ci` in tests/interop first");
-    let script = script.canonicalize().unwrap().to_str().unwrap().to_owned();
-    ["node".to_owned(), script]
-        .into_iter()
-        .chain(arguments.iter().map(ToString::to_string))
-        .collect()
+    vec!["node".to_owned(), script.canonicalize().unwrap().to_str().unwrap().to_owned()]
 }
 
 /// A host that asks a program one thing after the other.
@@ -212,4 +215,30 @@ async fn server_filesystem_says_the_same() {
     ];
     assert!(requests.len() >= 10);
     compare(npm("server-filesystem", &[root]), requests, 0).await;
+}
+
+/// Runs the command line of the MCP Inspector over `mcp-ws connect`, and returns what it prints.
+async fn inspect(url: &str, arguments: &[&str]) -> Value {
+    let mut inspector = npm_script("inspector-cli", "build/cli.js");
+    inspector.push("--cli".into());
+    inspector.extend([env!("CARGO_BIN_EXE_mcp-ws"), "connect", url].map(str::to_owned));
+    inspector.extend(arguments.iter().map(ToString::to_string));
+    let mut command = Command::new(&inspector[0]);
+    let inspected =
+        limit(command.args(&inspector[1..]).stdin(Stdio::null()).output()).await.unwrap();
+    assert!(inspected.status.success(), "{inspected:?}");
+    serde_json::from_slice(&inspected.stdout).unwrap_or_else(|_| panic!("{inspected:?}"))
+}
+
+#[tokio::test]
+#[ignore = "needs Node.js and the packages of tests/interop"]
+async fn the_inspector_lists_and_calls_the_tools_of_server_everything() {
+    let (_serve, url) = Running::serve(&[], npm("server-everything", &["stdio"])).await;
+    let list = inspect(&url, &["--method", "tools/list"]).await;
+    let names: Vec<_> =
+        list["tools"].as_array().unwrap().iter().map(|tool| &tool["name"]).collect();
+    assert!(names.contains(&&json!("echo")), "{names:?}");
+    let call = ["--method", "tools/call", "--tool-name", "echo", "--tool-arg", "message=hello"];
+    let called = inspect(&url, &call).await;
+    assert_eq!(called["content"], json!([{ "type": "text", "text": "Echo: hello" }]));
 }
