@@ -27,6 +27,10 @@ const ONE_BY_ONE: usize = 2_000;
 const MANY: usize = 20_000;
 const IN_FLIGHT: usize = 64;
 
+/// Large requests of one measurement, and the bytes that each and its answer have.
+const LARGE: usize = 500;
+const LARGE_BYTES: usize = 64 << 10;
+
 const ROUNDS: usize = 7;
 const SESSIONS: usize = 100;
 
@@ -54,23 +58,29 @@ fn main() {
             rows[2].1.push(measure(|| bridge.connect()));
         }
     }
-    println!("{:32} {:>12} {:>16} {:>14}", "", "p50, µs", "64 in flight, /s", "first, ms");
+    println!(
+        "{:32} {:>12} {:>16} {:>16} {:>14}",
+        "", "p50, µs", "of 64 KiB, µs", "64 in flight, /s", "first, ms"
+    );
     for (name, rounds) in rows {
         let of = |figure: fn(&Figures) -> f64| median(rounds.iter().map(figure).collect());
-        let (p50, rate, first) = (of(|f| f.p50), of(|f| f.rate), of(|f| f.first));
-        println!("{name:32} {p50:12.1} {rate:16.0} {first:14.1}");
+        let (p50, large) = (of(|f| f.p50), of(|f| f.large));
+        let (rate, first) = (of(|f| f.rate), of(|f| f.first));
+        println!("{name:32} {p50:12.1} {large:16.1} {rate:16.0} {first:14.1}");
     }
     println!("\nmemory of `mcp-ws serve` with {SESSIONS} sessions: {} KiB each", memory(&server));
 }
 
-/// Answers each line at once, as a server that does nothing.
+/// Answers each line at once, as a server that does nothing. To a large one the answer is large.
 fn answer() {
     let mut output = io::stdout().lock();
+    let large = "x".repeat(LARGE_BYTES);
     for line in io::stdin().lock().lines() {
         let line = line.unwrap();
         let Some((_, rest)) = line.split_once(r#""id":"#) else { continue };
         let id = rest.split([',', '}']).next().unwrap();
-        let result = r#"{"content":[{"type":"text","text":"8"}]}"#;
+        let text = if line.len() < LARGE_BYTES { "8" } else { &large };
+        let result = format!(r#"{{"content":[{{"type":"text","text":"{text}"}}]}}"#);
         writeln!(output, r#"{{"jsonrpc":"2.0","id":{id},"result":{result}}}"#).unwrap();
         output.flush().unwrap();
     }
@@ -79,6 +89,7 @@ fn answer() {
 /// Figures of one round.
 struct Figures {
     p50: f64,
+    large: f64,
     rate: f64,
     first: f64,
 }
@@ -86,15 +97,11 @@ struct Figures {
 fn measure(start: impl Fn() -> Host) -> Figures {
     let begin = Instant::now();
     let mut host = start();
-    host.ask(0);
+    host.ask(&request(0, "3"));
     let first = begin.elapsed().as_secs_f64() * 1e3;
-    let mut times = Vec::with_capacity(ONE_BY_ONE);
-    for id in 1..=ONE_BY_ONE {
-        let begin = Instant::now();
-        host.ask(id);
-        times.push(begin.elapsed().as_secs_f64() * 1e6);
-    }
-    Figures { p50: median(times), rate: host.flood(), first }
+    let p50 = host.ask_all(ONE_BY_ONE, "3");
+    let large = host.ask_all(LARGE, &format!("\"{}\"", "x".repeat(LARGE_BYTES)));
+    Figures { p50, large, rate: host.flood(), first }
 }
 
 fn median(mut figures: Vec<f64>) -> f64 {
@@ -122,10 +129,22 @@ impl Host {
         Self { input: process.stdin.take(), output, process }
     }
 
-    fn ask(&mut self, id: usize) {
+    fn ask(&mut self, request: &str) {
         let input = self.input.as_mut().unwrap();
-        input.write_all(request(id).as_bytes()).unwrap();
+        input.write_all(request.as_bytes()).unwrap();
         self.line();
+    }
+
+    /// Asks one by one, and returns the median time of a call in µs.
+    fn ask_all(&mut self, calls: usize, argument: &str) -> f64 {
+        let mut times = Vec::with_capacity(calls);
+        for id in 1..=calls {
+            let request = request(id, argument);
+            let begin = Instant::now();
+            self.ask(&request);
+            times.push(begin.elapsed().as_secs_f64() * 1e6);
+        }
+        median(times)
     }
 
     fn line(&mut self) -> String {
@@ -142,7 +161,7 @@ impl Host {
         let writing = thread::spawn(move || {
             for id in 0..MANY {
                 done.send(()).unwrap();
-                input.write_all(request(id).as_bytes()).unwrap();
+                input.write_all(request(id, "3").as_bytes()).unwrap();
             }
             input
         });
@@ -167,8 +186,8 @@ impl Drop for Host {
     }
 }
 
-fn request(id: usize) -> String {
-    let params = r#"{"name":"add","arguments":{"a":5,"b":3}}"#;
+fn request(id: usize, argument: &str) -> String {
+    let params = format!(r#"{{"name":"add","arguments":{{"a":5,"b":{argument}}}}}"#);
     format!("{{\"jsonrpc\":\"2.0\",\"id\":{id},\"method\":\"tools/call\",\"params\":{params}}}\n")
 }
 
@@ -239,11 +258,11 @@ fn memory(server: &[String]) -> usize {
     };
     drop({
         let mut first = bridge.connect();
-        first.ask(0);
+        first.ask(&request(0, "3"));
         first
     });
     let before = resident();
     let mut hosts: Vec<_> = (0..SESSIONS).map(|_| bridge.connect()).collect();
-    hosts.iter_mut().for_each(|host| host.ask(0));
+    hosts.iter_mut().for_each(|host| host.ask(&request(0, "3")));
     resident().saturating_sub(before) / SESSIONS
 }
