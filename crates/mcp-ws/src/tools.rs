@@ -6,8 +6,13 @@ use std::{
     sync::Arc,
 };
 
+use futures::FutureExt;
 use mcp_ws_transport::client::{ToolClient, ToolError};
-use rmcp::model::{CallToolResult, Tool};
+use rmcp::{
+    ClientLifecycleMode,
+    model::{CallToolResult, ProtocolVersion, Tool},
+    service::ClientInitializeError,
+};
 use serde_json::{Map, Value};
 
 use crate::{
@@ -69,18 +74,37 @@ pub(crate) async fn list(args: ToolsArgs) -> Result<(), Failure> {
 }
 
 /// Connects to a server, and returns its tools.
+///
+/// `initialize` is sent first, and `server/discover` on another connection where that is refused:
+/// the answer of a server to both, which may be long in starting, would come too late.
 async fn start(
     client: &ClientOptions,
     url: &str,
     deadline: Deadline,
     progress: &Progress,
 ) -> Result<(ToolClient<Progress>, Arc<[Tool]>), Failure> {
-    let connect = client.connect(url)?.handshake_timeout(deadline.time);
-    let transport = deadline.keep(Step::Connect, connect.into_future()).await?;
-    let tools =
-        deadline.keep(Step::Initialize, ToolClient::over(progress.clone(), transport)).await?;
+    let dial = async || {
+        let connect = client.connect(url)?.handshake_timeout(deadline.time);
+        deadline.keep(Step::Connect, connect.into_future()).await
+    };
+    let over = async |transport, lifecycle| {
+        let tools = ToolClient::with_lifecycle(progress.clone(), transport, lifecycle);
+        deadline.keep(Step::Initialize, tools.map(Ok::<_, Failure>)).await
+    };
+    let tools = match over(dial().await?, ClientLifecycleMode::Initialize).await? {
+        Err(ToolError::Initialize(refused)) if is_refused(&refused) => {
+            let preferred_versions = vec![ProtocolVersion::LATEST];
+            let discover = ClientLifecycleMode::Discover { preferred_versions };
+            over(dial().await?, discover).await?.map_err(|_| ToolError::Initialize(refused))?
+        }
+        tools => tools?,
+    };
     let list = deadline.keep(Step::ListTools, tools.tools()).await?;
     Ok((tools, list))
+}
+
+fn is_refused(error: &ClientInitializeError) -> bool {
+    matches!(error, ClientInitializeError::JsonRpcError(_))
 }
 
 /// Returns a line for a tool: its name, what it takes, and what it does.

@@ -104,6 +104,15 @@ async fn nothing_is_said_to_a_reader_who_has_left() {
     }
 }
 
+#[tokio::test]
+async fn a_server_is_asked_to_initialize_first_and_for_what_it_is_where_it_refuses() {
+    let (_old, old) = Running::serve(&[], server(&["strict"])).await;
+    // It would refuse all else.
+    pid(&old).await;
+    let (_modern, modern) = Running::serve(&[], server(&["modern"])).await;
+    pid(&modern).await;
+}
+
 /// Returns both sides of a terminal.
 fn terminal() -> (std::fs::File, std::fs::File) {
     use rustix::pty::{OpenptFlags, grantpt, openpt, ptsname, unlockpt};

@@ -9,6 +9,7 @@ for how in "$@"; do
         forking) (trap '' TERM HUP; exec sleep 1000) & echo "child $!" >&2 ;;
         leaving) setsid sleep 1000 & echo "child $!" >&2 ;;
         mute) mute=mute ;;
+        modern) modern=modern ;;
         strict) strict=strict ;;
         asking) echo '{"jsonrpc":"2.0","id":1,"method":"roots/list"}' ;;
         telling) echo "token: ${MCP_WS_BEARER-none}" >&2 ;;
@@ -24,6 +25,10 @@ while IFS= read -r line; do
     esac
     case $line in
         *'"root":'*) printf '{"jsonrpc":"2.0","method":"notifications/message","params":{"got":%s}}\n' "$line"; continue ;;
+    esac
+    case $modern$line in
+        modern*'"initialize"'*) printf '{"jsonrpc":"2.0","id":%s,"error":{"code":-32601,"message":"unknown"}}\n' "$id"; continue ;;
+        modern*'"server/discover"'*) answer '{"resultType":"complete","supportedVersions":["2026-07-28"],"capabilities":{"tools":{}},"ttlMs":0,"cacheScope":"private"}'; continue ;;
     esac
     case $mute$line in
         mute*'"initialize"'* | mute*'"server/discover"'*) ;;
