@@ -1,6 +1,6 @@
 //! [`Bus`]: what the instances of a server tell each other by.
 
-use std::time::Duration;
+use std::{sync::Arc, time::Duration};
 
 use bytes::Bytes;
 use futures::future::BoxFuture;
@@ -60,6 +60,37 @@ pub trait Bus: Send + Sync + 'static {
 
     /// Returns whether the bus is connected, and watches it.
     fn is_up(&self) -> watch::Receiver<bool>;
+}
+
+impl<B: Bus + ?Sized> Bus for Arc<B> {
+    fn publish(&self, subject: &Subject, payload: Bytes) -> Result<(), PublishError> {
+        (**self).publish(subject, payload)
+    }
+
+    fn subscribe(
+        &self,
+        subject: &Subject,
+        max_bytes: usize,
+    ) -> BoxFuture<'_, Result<Subscription, SubscribeError>> {
+        (**self).subscribe(subject, max_bytes)
+    }
+
+    fn ask(
+        &self,
+        subject: &Subject,
+        payload: Bytes,
+        timeout: Duration,
+    ) -> BoxFuture<'_, Result<Bytes, AskError>> {
+        (**self).ask(subject, payload, timeout)
+    }
+
+    fn max_payload(&self) -> usize {
+        (**self).max_payload()
+    }
+
+    fn is_up(&self) -> watch::Receiver<bool> {
+        (**self).is_up()
+    }
 }
 
 /// Error of [`Bus::publish`]: the message is not sent.

@@ -4,12 +4,12 @@
 //! `mcp-ws-transport-redis`, or whatever else implements the trait. [`Local`] is one within a process, for
 //! tests and simulations.
 
-mod bus;
+pub(crate) mod bus;
 mod faults;
 mod local;
 mod questions;
-mod subject;
-mod subscription;
+pub(crate) mod subject;
+pub(crate) mod subscription;
 
 pub use self::{
     bus::{AskError, Bus, PublishError, SubscribeError},
@@ -18,4 +18,9 @@ pub use self::{
     questions::{Question, Questions},
     subject::{InvalidSubject, Subject},
     subscription::{Delivery, Feed, Subscription},
+};
+pub use crate::server::cluster::{
+    Cluster, Join,
+    event::{ClusterEvent, ClusterEvents},
+    state::{ClusterError, ClusterState},
 };

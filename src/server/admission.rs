@@ -56,7 +56,7 @@ impl<R: McpRole> Capacity<R> {
         let sessions = config.sessions.clone().map(|sessions| {
             let window_bytes = config.transport.resume.window_bytes;
             let (limits, stop) = (config.transport.limits(Side::Server), config.stop.clone());
-            SessionStore::new(sessions, config.instance.clone(), window_bytes, limits, stop)
+            SessionStore::new(sessions, config.instance_tag(), window_bytes, limits, stop)
         });
         Self {
             connections: ConnectionLimit::new(config.limits.clone()),

@@ -13,6 +13,8 @@ use http::{HeaderMap, StatusCode, request::Parts};
 use rmcp::RoleServer;
 use tokio_util::sync::CancellationToken;
 
+#[cfg(feature = "cluster")]
+use super::cluster::Cluster;
 use super::{
     auth::{Authenticator, DynAuthenticator},
     http::{
@@ -52,6 +54,8 @@ pub struct Config<R: McpRole = RoleServer> {
     pub(super) drain: Drain,
     pub(super) sessions: Option<SessionConfig>,
     pub(super) instance: Option<InstanceTag>,
+    #[cfg(feature = "cluster")]
+    pub(super) cluster: Option<Cluster>,
     pub(super) registry: Registry<R>,
     pub(super) transport: transport::Config,
     peer: Option<PeerOf>,
@@ -81,6 +85,8 @@ impl<R: McpRole> Default for Config<R> {
             drain: Drain::default(),
             sessions: Some(SessionConfig::default()),
             instance: None,
+            #[cfg(feature = "cluster")]
+            cluster: None,
             registry: Registry::default(),
             peer: None,
             proxies: None,
@@ -185,7 +191,33 @@ impl<R: McpRole> Config<R> {
         let invalid = |what| io::Error::new(io::ErrorKind::InvalidInput, what);
         self.allowed.validate().map_err(invalid)?;
         self.proxies.as_ref().map_or(Ok(()), TrustedProxies::validate).map_err(invalid)?;
-        self.instance.as_ref().map_or(Ok(()), InstanceTag::validate).map_err(invalid)
+        self.instance.as_ref().map_or(Ok(()), InstanceTag::validate).map_err(invalid)?;
+        #[cfg(feature = "cluster")]
+        self.check_instance_of_cluster().map_err(invalid)?;
+        Ok(())
+    }
+
+    /// Returns the tag with which the session ids begin that are issued, if there is one.
+    pub(super) fn instance_tag(&self) -> Option<InstanceTag> {
+        #[cfg(feature = "cluster")]
+        if let Some(cluster) = &self.cluster {
+            return Some(InstanceTag::new(cluster.instance()));
+        }
+        self.instance.clone()
+    }
+
+    /// Fails when the tag of this instance is not the one that it has in its cluster.
+    #[cfg(feature = "cluster")]
+    fn check_instance_of_cluster(&self) -> Result<(), String> {
+        match (&self.instance, &self.cluster) {
+            (Some(tag), Some(cluster)) if tag.as_str() != cluster.instance() => Err(format!(
+                "the instance is {:?}, and has joined its cluster as {:?}; leave out \
+                 `Config::instance`, or give the same to `Cluster::join(…).instance(…)`",
+                tag.as_str(),
+                cluster.instance(),
+            )),
+            _ => Ok(()),
+        }
     }
 
     /// Warns if there is an authenticator and no guard was made, while `what` is unguarded.
@@ -283,6 +315,17 @@ impl<R: McpRole> Config<R> {
     #[must_use]
     pub fn instance(mut self, tag: impl Into<Arc<str>>) -> Self {
         self.instance = Some(InstanceTag::new(tag));
+        self
+    }
+
+    /// Makes this server an instance of a cluster, as which it has joined: the session ids that it
+    /// issues begin with the cluster's tag of it, so that [`instance`](Self::instance) need not be set.
+    /// By default there is none.
+    #[cfg(feature = "cluster")]
+    #[cfg_attr(docsrs, doc(cfg(feature = "cluster")))]
+    #[must_use]
+    pub fn cluster(mut self, cluster: Cluster) -> Self {
+        self.cluster = Some(cluster);
         self
     }
 
@@ -418,6 +461,8 @@ impl<R: McpRole> Clone for Config<R> {
             drain: self.drain.clone(),
             sessions: self.sessions.clone(),
             instance: self.instance.clone(),
+            #[cfg(feature = "cluster")]
+            cluster: self.cluster.clone(),
             registry: self.registry.clone(),
             peer: self.peer.clone(),
             proxies: self.proxies.clone(),

@@ -71,6 +71,8 @@ mod many_threads;
 mod accept;
 mod admission;
 mod auth;
+#[cfg(feature = "cluster")]
+pub(crate) mod cluster;
 mod config;
 mod connection;
 mod http;

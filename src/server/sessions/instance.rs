@@ -30,6 +30,12 @@ impl InstanceTag {
         ))
     }
 
+    /// Returns the tag.
+    #[cfg(feature = "cluster")]
+    pub(in crate::server) fn as_str(&self) -> &str {
+        &self.0
+    }
+
     /// Issues a session id, which no other session has.
     pub(super) fn issue(&self) -> SessionId {
         SessionId::random_at(&self.0)

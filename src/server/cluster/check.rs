@@ -1,0 +1,100 @@
+//! [`check`]: the questions with which an instance comes into its cluster.
+
+use std::time::Duration;
+
+use bytes::Bytes;
+use futures::StreamExt;
+use tokio::time::timeout;
+
+use super::{
+    asks::AskKind,
+    node::Node,
+    state::{ClusterError, Standing},
+};
+use crate::cluster::{
+    bus::{AskError, SubscribeError},
+    subject::Subject,
+    subscription::Subscription,
+};
+
+/// Time that each question of the check may take.
+const ASK_TIMEOUT: Duration = Duration::from_secs(1);
+
+/// Time that a subscription may take.
+const SUBSCRIBE_TIMEOUT: Duration = Duration::from_secs(5);
+
+/// Bytes that may wait on each subscription.
+const MAX_WAITING: usize = 8 << 20;
+
+/// Subscriptions of an instance.
+pub(super) struct Subscriptions {
+    pub(super) own: Subscription,
+    pub(super) notifications: Subscription,
+    pub(super) members: Subscription,
+}
+
+/// Subscribes to what an instance is told, and checks that it may have its tag, and be told.
+///
+/// | question to the own tag | answer | then |
+/// |---|---|---|
+/// | before it is subscribed to | there is one | `InstanceInUse` |
+/// | | none, or nobody | go on |
+/// | after | the own | it works |
+/// | | another | `InstanceInUse` |
+/// | | none | `NoRights`: a bus that refuses to publish says nothing |
+///
+/// # Errors
+/// [`ClusterError`]: `Away` when the bus is not there for all of it.
+pub(super) async fn check(node: &Node) -> Result<Subscriptions, ClusterError> {
+    if !node.is_bus_up() {
+        return Err(ClusterError::Away);
+    }
+    let in_use = || ClusterError::InstanceInUse(node.this.instance.clone());
+    match who(node).await {
+        Ok(_) => return Err(in_use()),
+        Err(AskError::NotSent(_)) => return Err(ClusterError::Away),
+        // Also of a process that is gone, and which the bus takes for a while to be there.
+        Err(AskError::Nobody | AskError::TimedOut) => {}
+    }
+    let subjects = &node.subjects;
+    let mut subscriptions = Subscriptions {
+        own: subscribe(node, &subjects.own).await?,
+        notifications: subscribe(node, &subjects.notifications).await?,
+        members: subscribe(node, &subjects.members).await?,
+    };
+    let asked = who(node);
+    tokio::pin!(asked);
+    let answer = loop {
+        tokio::select! {
+            answer = &mut asked => break answer,
+            Some(delivery) = subscriptions.own.next() => node.on_ask(&delivery),
+        }
+    };
+    match answer {
+        Ok(run) if run[..] == node.this.run.to_be_bytes() => {
+            node.set_up(true);
+            node.change(Standing::note_self);
+            Ok(subscriptions)
+        }
+        Ok(_) => Err(in_use()),
+        Err(AskError::NotSent(_)) => Err(ClusterError::Away),
+        Err(_) if !node.is_bus_up() => Err(ClusterError::Away),
+        Err(_) => Err(ClusterError::NoRights { prefix: subjects.prefix.to_string() }),
+    }
+}
+
+/// Asks for the process that has joined with the tag of this instance.
+pub(super) async fn who(node: &Node) -> Result<Bytes, AskError> {
+    let asked = Bytes::from(vec![AskKind::WHO.0]);
+    node.bus.ask(&node.subjects.own, asked, ASK_TIMEOUT).await
+}
+
+async fn subscribe(node: &Node, subject: &Subject) -> Result<Subscription, ClusterError> {
+    match timeout(SUBSCRIBE_TIMEOUT, node.bus.subscribe(subject, MAX_WAITING)).await {
+        Ok(Ok(subscription)) => Ok(subscription),
+        Ok(Err(SubscribeError::Refused(why))) => {
+            Err(ClusterError::Refused { prefix: node.subjects.prefix.to_string(), why })
+        }
+        Ok(Err(SubscribeError::Away)) | Err(_) => Err(ClusterError::Away),
+    }
+}

@@ -1,0 +1,206 @@
+//! [`Members`]: the other instances that are heard of, and how many notifications each has sent.
+
+use std::{collections::HashMap, time::Duration};
+
+use serde::{Deserialize, Serialize};
+use tokio::time::Instant;
+
+use super::{event::ClusterEvent, state::SILENCE};
+use crate::server::sessions::instance::InstanceTag;
+
+/// Time between two beats of an instance.
+pub(super) const BEAT_INTERVAL: Duration = Duration::from_secs(2);
+
+/// Time for which is kept how many notifications an instance had sent that is gone.
+const MEMORY: Duration = Duration::from_secs(3600);
+
+/// The most instances that are kept.
+const MAX_MEMBERS: usize = 4096;
+
+/// The largest beat, in bytes.
+const MAX_BEAT: usize = 1024;
+
+/// Process among the instances of a cluster.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub(super) struct Sender {
+    /// Its tag.
+    pub(super) instance: String,
+    /// Random number that tells a process from another with the same tag.
+    pub(super) run: u64,
+}
+
+/// Sign of life of an instance.
+#[derive(Debug, Clone, Serialize, Deserialize)]
+pub(super) struct Beat {
+    #[serde(flatten)]
+    pub(super) from: Sender,
+    pub(super) says: Says,
+    /// Number of notifications that it has sent.
+    pub(super) sent: u64,
+}
+
+/// What an instance says by a beat.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "lowercase")]
+pub(super) enum Says {
+    /// It has come or is back, and asks for a beat of the others.
+    Hello,
+    /// It is there.
+    Here,
+    /// It leaves.
+    Bye,
+}
+
+impl Beat {
+    /// Parses a beat; `None` if it is none.
+    pub(super) fn parse(payload: &[u8]) -> Option<Self> {
+        let beat: Self =
+            (payload.len() <= MAX_BEAT).then(|| serde_json::from_slice(payload).ok())??;
+        InstanceTag::new(&*beat.from.instance).validate().is_ok().then_some(beat)
+    }
+}
+
+/// Other instances, by tag.
+#[derive(Debug, Default)]
+pub(super) struct Members(HashMap<String, Member>);
+
+/// Instance that was heard of.
+#[derive(Debug)]
+struct Member {
+    run: u64,
+    presence: Presence,
+    heard: Instant,
+    /// Number of its notifications up to which all have come, or were told to be missed.
+    received: u64,
+    /// Number that it had sent by its last beat: those have come when the next one does.
+    told: u64,
+}
+
+/// Presence of an instance.
+///
+/// | presence | when | then |
+/// |---|---|---|
+/// | none, `Gone` | a beat or a notification comes | `Up` |
+/// | `Up` | it says that it leaves, or nothing comes for 7 s | `Gone` |
+/// | `Gone` | an hour has passed | none |
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+enum Presence {
+    Up,
+    Gone,
+}
+
+impl Members {
+    /// Takes a beat of another instance.
+    pub(super) fn on_beat(&mut self, beat: &Beat, events: &mut Vec<ClusterEvent>) {
+        if beat.says == Says::Bye {
+            if let Some(member) = self.0.get_mut(&beat.from.instance)
+                && member.run == beat.from.run
+                && std::mem::replace(&mut member.presence, Presence::Gone) == Presence::Up
+            {
+                events.push(ClusterEvent::InstanceDown(beat.from.instance.clone()));
+            }
+            return;
+        }
+        let Some(member) = self.heard(&beat.from, beat.sent, events) else { return };
+        // What it had sent by the beat before this one is here by now, or lost.
+        let count = member.told.saturating_sub(member.received);
+        member.received += count;
+        member.told = beat.sent;
+        note_missed(&beat.from, count, events);
+    }
+
+    /// Takes the notification with this `number`, which another instance has sent.
+    pub(super) fn on_notification(
+        &mut self,
+        from: &Sender,
+        number: u64,
+        events: &mut Vec<ClusterEvent>,
+    ) {
+        let before = number.saturating_sub(1);
+        let Some(member) = self.heard(from, before, events) else { return };
+        let count = before.saturating_sub(member.received);
+        member.received = member.received.max(number);
+        note_missed(from, count, events);
+    }
+
+    /// Records that an instance is there, which had `sent` that many notifications if it is new.
+    fn heard(
+        &mut self,
+        from: &Sender,
+        sent: u64,
+        events: &mut Vec<ClusterEvent>,
+    ) -> Option<&mut Member> {
+        if !self.0.contains_key(&from.instance) {
+            if self.0.len() >= MAX_MEMBERS {
+                self.forget_one()?;
+            }
+            self.0.insert(from.instance.clone(), Member::new(from.run, sent));
+        }
+        let member = self.0.get_mut(&from.instance)?;
+        if member.run != from.run {
+            // Another process has the tag now, as after a restart.
+            if member.presence == Presence::Up {
+                events.push(ClusterEvent::InstanceDown(from.instance.clone()));
+            }
+            *member = Member::new(from.run, sent);
+        }
+        member.heard = Instant::now();
+        if std::mem::replace(&mut member.presence, Presence::Up) == Presence::Gone {
+            events.push(ClusterEvent::InstanceUp(from.instance.clone()));
+        }
+        Some(member)
+    }
+
+    /// Forgets the instance that is gone for the longest time; `None` if none is gone.
+    fn forget_one(&mut self) -> Option<()> {
+        let gone = self.0.iter().filter(|(_, member)| member.presence == Presence::Gone);
+        let oldest = gone.min_by_key(|(_, member)| member.heard)?.0.clone();
+        self.0.remove(&oldest);
+        Some(())
+    }
+
+    /// Takes those for gone that were not heard of for long.
+    pub(super) fn sweep(&mut self, events: &mut Vec<ClusterEvent>) {
+        self.0.retain(|_, member| member.heard.elapsed() < MEMORY);
+        for (instance, member) in &mut self.0 {
+            if member.presence == Presence::Up && member.heard.elapsed() > SILENCE {
+                member.presence = Presence::Gone;
+                events.push(ClusterEvent::InstanceDown(instance.clone()));
+            }
+        }
+    }
+
+    /// Returns the tags of the instances that are there, in alphabetical order.
+    pub(super) fn up(&self) -> Vec<String> {
+        let up = self.0.iter().filter(|(_, member)| member.presence == Presence::Up);
+        let mut up: Vec<String> = up.map(|(instance, _)| instance.clone()).collect();
+        up.sort_unstable();
+        up
+    }
+
+    /// Returns the number of instances that are there.
+    pub(super) fn count(&self) -> usize {
+        self.0.values().filter(|member| member.presence == Presence::Up).count()
+    }
+
+    /// Returns `true` if the instance was heard of within the last 7 s, and has not left since.
+    pub(super) fn is_up(&self, instance: &str) -> bool {
+        let member = self.0.get(instance);
+        member.is_some_and(|member| {
+            member.presence == Presence::Up && member.heard.elapsed() <= SILENCE
+        })
+    }
+}
+
+impl Member {
+    fn new(run: u64, sent: u64) -> Self {
+        let (presence, heard) = (Presence::Gone, Instant::now());
+        Self { run, presence, heard, received: sent, told: sent }
+    }
+}
+
+fn note_missed(from: &Sender, count: u64, events: &mut Vec<ClusterEvent>) {
+    if count > 0 {
+        events.push(ClusterEvent::Missed { from: from.instance.clone(), count });
+    }
+}

@@ -1,0 +1,276 @@
+//! [`Node`]: what an instance knows of its cluster, shared by all who take part in it.
+
+use std::{
+    fmt, io,
+    sync::{Arc, Mutex, MutexGuard, PoisonError, Weak},
+};
+
+use bytes::Bytes;
+use tokio::{sync::watch, time::Instant};
+
+use super::{
+    asks::{AskHandler, AskHandlers, AskKind},
+    event::ClusterEvent,
+    members::{Beat, Members, Says, Sender},
+    state::{Change, ClusterError, ClusterState, Standing},
+};
+use crate::{
+    cluster::{
+        bus::Bus,
+        subject::{InvalidSubject, Subject},
+        subscription::Delivery,
+    },
+    event::Broadcaster,
+    server::sessions::instance::InstanceTag,
+    warn_limit::WarnLimit,
+};
+
+/// What an instance knows of its cluster.
+pub(in crate::server) struct Node {
+    pub(in crate::server) bus: Arc<dyn Bus>,
+    /// Connection to the bus that relayed sessions have for themselves, or the same.
+    pub(in crate::server) relay_bus: Arc<dyn Bus>,
+    /// This process.
+    pub(super) this: Sender,
+    pub(super) subjects: Subjects,
+    pub(super) events: Broadcaster<ClusterEvent>,
+    pub(super) members: Mutex<Members>,
+    pub(super) state: watch::Sender<ClusterState>,
+    handlers: AskHandlers,
+    standing: Mutex<Standing>,
+    warnings: Mutex<WarnLimit>,
+}
+
+/// Subjects of a cluster.
+#[derive(Debug)]
+pub(super) struct Subjects {
+    pub(super) prefix: Subject,
+    /// Questions to this instance: `{prefix}.i.<tag>`.
+    pub(super) own: Subject,
+    /// Notifications: `{prefix}.n`.
+    pub(super) notifications: Subject,
+    /// Beats: `{prefix}.m`.
+    pub(super) members: Subject,
+}
+
+impl Subjects {
+    fn new(prefix: &str, instance: &str) -> Result<Self, InvalidSubject> {
+        let prefix = Subject::new(prefix)?;
+        Ok(Self {
+            own: prefix.join(&format!("i.{instance}"))?,
+            notifications: prefix.join("n")?,
+            members: prefix.join("m")?,
+            prefix,
+        })
+    }
+}
+
+impl Node {
+    /// Creates the node of an instance that has not joined yet.
+    ///
+    /// # Errors
+    /// [`io::ErrorKind::InvalidInput`] for a prefix or a tag that cannot be part of a subject.
+    pub(super) fn new(
+        (bus, relay_bus): (Arc<dyn Bus>, Arc<dyn Bus>),
+        prefix: &str,
+        instance: String,
+    ) -> io::Result<Self> {
+        let invalid = |error: String| io::Error::new(io::ErrorKind::InvalidInput, error);
+        InstanceTag::new(&*instance).validate().map_err(invalid)?;
+        let subjects =
+            Subjects::new(prefix, &instance).map_err(|error| invalid(error.to_string()))?;
+        let standing = Standing::new();
+        Ok(Self {
+            bus,
+            relay_bus,
+            this: Sender { instance, run: rand::random() },
+            subjects,
+            events: Broadcaster::default(),
+            members: Mutex::default(),
+            state: watch::Sender::new(standing.state().clone()),
+            handlers: AskHandlers::default(),
+            standing: Mutex::new(standing),
+            warnings: Mutex::default(),
+        })
+    }
+
+    /// Returns the subject with these `words` behind the prefix.
+    pub(in crate::server) fn subject(&self, words: &str) -> Result<Subject, InvalidSubject> {
+        self.subjects.prefix.join(words)
+    }
+
+    /// Returns the tag of this instance.
+    pub(in crate::server) fn instance(&self) -> &str {
+        &self.this.instance
+    }
+
+    /// Adds a handler of the questions of this `kind`, for as long as it lives.
+    pub(in crate::server) fn add_handler(&self, kind: AskKind, handler: Weak<dyn AskHandler>) {
+        self.handlers.add(kind, handler);
+    }
+
+    /// Returns `true` if the instance was heard of within the last 7 s, and has not left since.
+    pub(in crate::server) fn is_up(&self, instance: &str) -> bool {
+        self.members().is_up(instance)
+    }
+
+    /// Returns since when the bus is connected, if it is.
+    pub(in crate::server) fn up_since(&self) -> Option<Instant> {
+        self.standing().up_since()
+    }
+
+    /// Publishes a sign of life.
+    pub(super) fn beat(&self, says: Says) {
+        let beat = Beat { from: self.this.clone(), says, sent: 0 };
+        if let Ok(beat) = serde_json::to_vec(&beat)
+            && let Err(error) = self.bus.publish(&self.subjects.members, beat.into())
+        {
+            tracing::debug!(%error, "no beat");
+        }
+    }
+
+    /// Records whether the bus is connected.
+    pub(super) fn set_up(&self, is_up: bool) {
+        self.change(|standing| standing.set_up(is_up));
+    }
+
+    /// Returns `true` if the bus says that it is connected.
+    pub(super) fn is_bus_up(&self) -> bool {
+        *self.bus.is_up().borrow()
+    }
+
+    /// Takes a notification of this instance or another.
+    pub(super) fn on_notification(&self, payload: &Bytes) {
+        let _ = payload;
+    }
+
+    /// Takes a message to this instance.
+    pub(super) fn on_ask(&self, delivery: &Delivery) {
+        let kind = delivery.payload.first().copied().map(AskKind);
+        let is_handled = match (kind, &delivery.reply_to) {
+            (Some(AskKind::WHO), Some(reply_to)) => {
+                self.answer(reply_to, self.this.run.to_be_bytes().to_vec().into());
+                true
+            }
+            (Some(kind), Some(reply_to)) => {
+                self.handlers.dispatch(kind, &delivery.payload.slice(1..), reply_to)
+            }
+            _ => false,
+        };
+        if !is_handled {
+            self.warn_of(&self.subjects.own, "a message that is for nobody here");
+        }
+    }
+
+    /// Publishes the answer to a question.
+    pub(super) fn answer(&self, reply_to: &Subject, payload: Bytes) {
+        if let Err(error) = self.bus.publish(reply_to, payload) {
+            tracing::debug!(%error, "not answered");
+        }
+    }
+
+    /// Takes a beat of this instance or another. Returns `true` if it asks for one.
+    pub(super) fn on_beat(&self, payload: &[u8]) -> bool {
+        let Some(beat) = Beat::parse(payload) else {
+            self.warn_of(&self.subjects.members, "what is no beat");
+            return false;
+        };
+        if beat.from == self.this {
+            self.change(Standing::note_self);
+            return false;
+        }
+        if beat.from.instance == self.this.instance {
+            if beat.says != Says::Bye {
+                self.change(|standing| standing.note_double(&self.this.instance));
+            }
+            return false;
+        }
+        let mut events = Vec::new();
+        self.members().on_beat(&beat, &mut events);
+        self.announce(events);
+        beat.says == Says::Hello
+    }
+
+    /// Records what has not happened for too long.
+    pub(super) fn on_tick(&self) {
+        self.change(Standing::check_silence);
+        let mut events = Vec::new();
+        self.members().sweep(&mut events);
+        self.announce(events);
+    }
+
+    /// Announces events of other instances.
+    pub(super) fn announce(&self, events: Vec<ClusterEvent>) {
+        for event in events {
+            tracing::debug!(?event, "cluster");
+            self.events.announce(|| event);
+        }
+    }
+
+    /// Records that this instance does not take part, for this `cause`.
+    pub(super) fn degrade(&self, cause: ClusterError) {
+        self.change(|standing| standing.degrade(cause));
+    }
+
+    /// Changes the state of this instance, and says so.
+    pub(super) fn change(&self, change: impl FnOnce(&mut Standing) -> Option<Change>) {
+        let mut standing = self.standing();
+        let Some(change) = change(&mut standing) else { return };
+        self.state.send_replace(standing.state().clone());
+        drop(standing);
+        let instance = &self.this.instance;
+        let event = match change {
+            Change::Degraded(cause) if cause.is_outage() => {
+                tracing::warn!(instance, %cause, "no other instance is reached");
+                ClusterEvent::Degraded(cause)
+            }
+            Change::Degraded(cause) => {
+                tracing::error!(instance, %cause, "no other instance is reached");
+                ClusterEvent::Degraded(cause)
+            }
+            Change::Healed => {
+                tracing::info!(instance, "the other instances are reached");
+                ClusterEvent::Healed
+            }
+        };
+        self.events.announce(|| event);
+    }
+
+    /// Leaves the cluster. Returns `false` if it had been left before.
+    pub(super) fn leave(&self) -> bool {
+        let mut standing = self.standing();
+        let is_first = standing.leave();
+        self.state.send_replace(standing.state().clone());
+        drop(standing);
+        if is_first {
+            self.beat(Says::Bye);
+        }
+        is_first
+    }
+
+    /// Warns of `what` has come on a subject, now and then.
+    pub(super) fn warn_of(&self, subject: &Subject, what: &str) {
+        let mut warnings = self.warnings.lock().unwrap_or_else(PoisonError::into_inner);
+        if let Some(suppressed) = warnings.admit() {
+            tracing::warn!(%subject, suppressed, "{what} has come by the bus, and is ignored");
+        }
+    }
+
+    pub(super) fn members(&self) -> MutexGuard<'_, Members> {
+        self.members.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    pub(super) fn standing(&self) -> MutexGuard<'_, Standing> {
+        self.standing.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+}
+
+impl fmt::Debug for Node {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("Node")
+            .field("prefix", &self.subjects.prefix)
+            .field("instance", &self.this.instance)
+            .field("state", self.standing().state())
+            .finish_non_exhaustive()
+    }
+}

@@ -1,0 +1,105 @@
+//! The task of an instance in its cluster: beats, and what comes by the bus.
+
+use std::{sync::Arc, time::Duration};
+
+use futures::StreamExt;
+use tokio::{
+    sync::watch,
+    time::{Instant, sleep, sleep_until},
+};
+
+use super::{
+    check::{Subscriptions, check},
+    members::{BEAT_INTERVAL, Says},
+    node::Node,
+    state::{ClusterError, ClusterState},
+};
+
+/// Time until it is tried again to subscribe.
+const RETRY_INTERVAL: Duration = Duration::from_secs(5);
+
+/// Time until an instance that has come is told of this one: several may come at once.
+const HELLO_DELAY: Duration = Duration::from_millis(50);
+
+/// Takes part in the cluster until it is left.
+pub(super) async fn run(
+    node: Arc<Node>,
+    mut subscriptions: Option<Subscriptions>,
+    mut state: watch::Receiver<ClusterState>,
+) {
+    let left = async {
+        let _ = state.wait_for(|state| *state == ClusterState::Left).await;
+    };
+    let running = async {
+        loop {
+            match subscriptions.take() {
+                Some(subscriptions) => serve(&node, subscriptions).await,
+                None => subscriptions = subscribe(&node).await,
+            }
+        }
+    };
+    tokio::select! {
+        () = left => {}
+        () = running => {}
+    }
+}
+
+/// Waits until the bus is connected, and subscribes. `None` if that fails, after a while.
+async fn subscribe(node: &Arc<Node>) -> Option<Subscriptions> {
+    let mut is_up = node.bus.is_up();
+    if is_up.wait_for(|is_up| *is_up).await.is_err() {
+        // The bus says no more.
+        sleep(RETRY_INTERVAL).await;
+    }
+    match check(node).await {
+        Ok(subscriptions) => Some(subscriptions),
+        Err(cause) => {
+            node.degrade(cause);
+            sleep(RETRY_INTERVAL).await;
+            None
+        }
+    }
+}
+
+/// Takes part in the cluster until a subscription ends.
+async fn serve(node: &Arc<Node>, subscriptions: Subscriptions) {
+    let Subscriptions { mut own, mut notifications, mut members } = subscriptions;
+    let mut is_up = node.bus.is_up();
+    let mut next_beat = Instant::now() + BEAT_INTERVAL;
+    node.set_up(*is_up.borrow_and_update());
+    node.beat(Says::Hello);
+    loop {
+        tokio::select! {
+            delivery = own.next() => match delivery {
+                Some(delivery) => node.on_ask(&delivery),
+                None => break,
+            },
+            delivery = notifications.next() => match delivery {
+                Some(delivery) => node.on_notification(&delivery.payload),
+                None => break,
+            },
+            delivery = members.next() => match delivery {
+                Some(delivery) => if node.on_beat(&delivery.payload) {
+                    next_beat = next_beat.min(Instant::now() + HELLO_DELAY);
+                },
+                None => break,
+            },
+            () = sleep_until(next_beat) => {
+                next_beat = Instant::now() + BEAT_INTERVAL;
+                node.on_tick();
+                node.beat(Says::Here);
+            }
+            Ok(()) = is_up.changed() => {
+                let is_up = *is_up.borrow_and_update();
+                node.set_up(is_up);
+                if is_up {
+                    node.beat(Says::Hello);
+                }
+            }
+        }
+        // A subscription that always has a message would let nobody else run.
+        tokio::task::coop::consume_budget().await;
+    }
+    node.degrade(ClusterError::Away);
+    sleep(RETRY_INTERVAL).await;
+}
