@@ -23,10 +23,14 @@ pub trait Wire: ServiceRole {
     ) -> Result<RxJsonRpcMessage<Self>, Malformed>;
 
     fn encode(message: &TxJsonRpcMessage<Self>) -> Result<Bytes, serde_json::Error>;
+
+    /// Decodes a message of this role itself, as another instance has encoded it.
+    #[cfg(feature = "cluster")]
+    fn decode_own(bytes: &[u8]) -> Result<TxJsonRpcMessage<Self>, Malformed>;
 }
 
 macro_rules! typed {
-    ($role:ident) => {
+    ($role:ident, $peer:ident) => {
         impl Wire for $role {
             fn decode(
                 bytes: &[u8],
@@ -38,9 +42,14 @@ macro_rules! typed {
             fn encode(message: &TxJsonRpcMessage<Self>) -> Result<Bytes, serde_json::Error> {
                 typed_encoding::encode::<Self>(message).map(Bytes::from)
             }
+
+            #[cfg(feature = "cluster")]
+            fn decode_own(bytes: &[u8]) -> Result<TxJsonRpcMessage<Self>, Malformed> {
+                typed_decoding::decode::<$peer>(bytes, &())
+            }
         }
     };
 }
 
-typed!(RoleClient);
-typed!(RoleServer);
+typed!(RoleClient, RoleServer);
+typed!(RoleServer, RoleClient);

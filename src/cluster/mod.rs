@@ -21,6 +21,9 @@ pub use self::{
 };
 pub use crate::server::cluster::{
     Cluster, Join,
+    audience::Audience,
     event::{ClusterEvent, ClusterEvents},
+    health::ClusterHealth,
+    report::{ClusterNotification, ClusterReport, Reached},
     state::{ClusterError, ClusterState},
 };

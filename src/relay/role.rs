@@ -75,6 +75,11 @@ macro_rules! roles {
             fn encode(message: &RawMessage) -> Result<Bytes, serde_json::Error> {
                 write(message)
             }
+
+            #[cfg(feature = "cluster")]
+            fn decode_own(bytes: &[u8]) -> Result<RawMessage, Malformed> {
+                parse(&Bytes::copy_from_slice(bytes), &())
+            }
         }
 
         impl McpRole for $role {

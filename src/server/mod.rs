@@ -106,10 +106,11 @@ pub use self::{
     },
     or::Or,
     registry::{
-        BroadcastReport, NotifyError, Registry,
+        Registry,
         connection::{Connection, ConnectionInfo},
         event::{RegistryEvent, RegistryEvents, RejectReason},
         health::Health,
+        report::{BroadcastReport, NotifyError},
     },
     role::HostedRole,
     service::WebSocketService,

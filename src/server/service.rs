@@ -121,6 +121,10 @@ impl<R: McpRole> WebSocketService<R> {
     /// Creates the service that runs `host` on each connection.
     pub(super) fn hosting(host: Box<dyn Host<R>>, config: Config<R>) -> io::Result<Self> {
         config.validate()?;
+        #[cfg(feature = "cluster")]
+        if let Some(cluster) = &config.cluster {
+            config.registry.set_cluster(cluster.clone())?;
+        }
         Ok(Self {
             state: Arc::new(ServerState {
                 host,

@@ -29,6 +29,18 @@ pub(super) struct Sender {
     pub(super) run: u64,
 }
 
+impl Sender {
+    /// Returns `true` if this can be the tag of an instance.
+    pub(super) fn is_tag(text: &str) -> bool {
+        InstanceTag::new(text).validate().is_ok()
+    }
+
+    /// Returns `true` if its tag is one.
+    pub(super) fn is_valid(&self) -> bool {
+        Self::is_tag(&self.instance)
+    }
+}
+
 /// Sign of life of an instance.
 #[derive(Debug, Clone, Serialize, Deserialize)]
 pub(super) struct Beat {
@@ -56,7 +68,7 @@ impl Beat {
     pub(super) fn parse(payload: &[u8]) -> Option<Self> {
         let beat: Self =
             (payload.len() <= MAX_BEAT).then(|| serde_json::from_slice(payload).ok())??;
-        InstanceTag::new(&*beat.from.instance).validate().is_ok().then_some(beat)
+        beat.from.is_valid().then_some(beat)
     }
 }
 

@@ -1,12 +1,18 @@
 //! [`Cluster`]: several instances of one server, joined by a message bus.
 
 pub(in crate::server) mod asks;
+pub(crate) mod audience;
 mod check;
 pub(crate) mod event;
+pub(in crate::server) mod fan_out;
+pub(crate) mod health;
 mod members;
 pub(in crate::server) mod node;
+mod notify;
+pub(crate) mod report;
 mod run;
 pub(crate) mod state;
+mod wire;
 
 use std::{fmt, future::IntoFuture, io, pin::Pin, sync::Arc, time::Duration};
 

@@ -11,6 +11,7 @@ use tokio::{sync::watch, time::Instant};
 use super::{
     asks::{AskHandler, AskHandlers, AskKind},
     event::ClusterEvent,
+    fan_out::FanOut,
     members::{Beat, Members, Says, Sender},
     state::{Change, ClusterError, ClusterState, Standing},
 };
@@ -36,6 +37,7 @@ pub(in crate::server) struct Node {
     pub(super) events: Broadcaster<ClusterEvent>,
     pub(super) members: Mutex<Members>,
     pub(super) state: watch::Sender<ClusterState>,
+    pub(super) fan_out: FanOut,
     handlers: AskHandlers,
     standing: Mutex<Standing>,
     warnings: Mutex<WarnLimit>,
@@ -88,6 +90,7 @@ impl Node {
             events: Broadcaster::default(),
             members: Mutex::default(),
             state: watch::Sender::new(standing.state().clone()),
+            fan_out: FanOut::default(),
             handlers: AskHandlers::default(),
             standing: Mutex::new(standing),
             warnings: Mutex::default(),
@@ -121,7 +124,7 @@ impl Node {
 
     /// Publishes a sign of life.
     pub(super) fn beat(&self, says: Says) {
-        let beat = Beat { from: self.this.clone(), says, sent: 0 };
+        let beat = Beat { from: self.this.clone(), says, sent: self.fan_out.sent() };
         if let Ok(beat) = serde_json::to_vec(&beat)
             && let Err(error) = self.bus.publish(&self.subjects.members, beat.into())
         {
@@ -139,9 +142,9 @@ impl Node {
         *self.bus.is_up().borrow()
     }
 
-    /// Takes a notification of this instance or another.
-    pub(super) fn on_notification(&self, payload: &Bytes) {
-        let _ = payload;
+    /// Returns `true` if the cluster was left.
+    pub(super) fn has_left(&self) -> bool {
+        *self.state.borrow() == ClusterState::Left
     }
 
     /// Takes a message to this instance.
@@ -152,6 +155,7 @@ impl Node {
                 self.answer(reply_to, self.this.run.to_be_bytes().to_vec().into());
                 true
             }
+            (Some(AskKind::REPORT), None) => self.on_report(&delivery.payload[1..]),
             (Some(kind), Some(reply_to)) => {
                 self.handlers.dispatch(kind, &delivery.payload.slice(1..), reply_to)
             }
@@ -201,6 +205,9 @@ impl Node {
 
     /// Announces events of other instances.
     pub(super) fn announce(&self, events: Vec<ClusterEvent>) {
+        if !events.is_empty() {
+            self.record();
+        }
         for event in events {
             tracing::debug!(?event, "cluster");
             self.events.announce(|| event);
@@ -218,6 +225,7 @@ impl Node {
         let Some(change) = change(&mut standing) else { return };
         self.state.send_replace(standing.state().clone());
         drop(standing);
+        self.record();
         let instance = &self.this.instance;
         let event = match change {
             Change::Degraded(cause) if cause.is_outage() => {
@@ -243,6 +251,7 @@ impl Node {
         self.state.send_replace(standing.state().clone());
         drop(standing);
         if is_first {
+            self.record();
             self.beat(Says::Bye);
         }
         is_first

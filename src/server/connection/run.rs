@@ -132,6 +132,8 @@ impl<R: McpRole> ServerState<R> {
         transport.extensions().insert(connection.clone());
         let (shared, unanswered) = transport.share_connection();
         if let Some(entry) = entry {
+            #[cfg(feature = "cluster")]
+            connection.set_session(entry.id.clone());
             entry.set_owner(Owner {
                 registry: registry.clone(),
                 connection: connection.clone(),

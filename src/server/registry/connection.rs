@@ -13,6 +13,8 @@ use std::{
 use serde::Serialize;
 use tokio::sync::Notify;
 
+#[cfg(feature = "cluster")]
+use crate::layer::resume::secret::SessionId;
 use crate::{
     close::CloseReason,
     server::auth::Identity,
@@ -36,6 +38,10 @@ struct Inner {
     slow: AtomicBool,
     detached: AtomicBool,
     close_request: CloseRequest,
+    #[cfg(feature = "cluster")]
+    groups: super::groups::Groups,
+    #[cfg(feature = "cluster")]
+    session: OnceLock<SessionId>,
 }
 
 /// Request to close a connection.
@@ -75,6 +81,10 @@ impl Connection {
             slow: AtomicBool::new(false),
             detached: AtomicBool::new(false),
             close_request: CloseRequest::default(),
+            #[cfg(feature = "cluster")]
+            groups: super::groups::Groups::default(),
+            #[cfg(feature = "cluster")]
+            session: OnceLock::new(),
         }))
     }
 
@@ -146,6 +156,44 @@ impl Connection {
             detached: self.is_detached(),
             stats: self.0.stats.snapshot(),
         }
+    }
+
+    /// Adds the client to the group of this name, which a notification to a
+    /// [cluster](crate::cluster::Audience::Group) can be for.
+    ///
+    /// Returns `false` if the client is not in it then: a client is in 256 groups at most, whose
+    /// names have 1 to 256 bytes.
+    #[cfg(feature = "cluster")]
+    #[cfg_attr(docsrs, doc(cfg(feature = "cluster")))]
+    pub fn join_group(&self, name: &str) -> bool {
+        self.0.groups.join(name)
+    }
+
+    /// Takes the client out of the group of this name. Returns `false` if it was not in it.
+    #[cfg(feature = "cluster")]
+    #[cfg_attr(docsrs, doc(cfg(feature = "cluster")))]
+    pub fn leave_group(&self, name: &str) -> bool {
+        self.0.groups.leave(name)
+    }
+
+    /// Returns whether the client is in the group of this name.
+    #[cfg(feature = "cluster")]
+    #[cfg_attr(docsrs, doc(cfg(feature = "cluster")))]
+    #[must_use]
+    pub fn is_in_group(&self, name: &str) -> bool {
+        self.0.groups.contains(name)
+    }
+
+    /// Records the id of the session that it carries.
+    #[cfg(feature = "cluster")]
+    pub(in crate::server) fn set_session(&self, id: SessionId) {
+        let _ = self.0.session.set(id);
+    }
+
+    /// Returns `true` if it carries the session with this id.
+    #[cfg(feature = "cluster")]
+    pub(super) fn has_session(&self, id: &str) -> bool {
+        self.0.session.get().is_some_and(|session| session.as_str() == id)
     }
 
     /// Records that the service runs.

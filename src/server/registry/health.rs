@@ -47,6 +47,11 @@ pub struct Health {
     pub bytes_sent: u64,
     /// Messages that could not be read, and requests that the transport itself refused.
     pub errors: u64,
+    /// Figures of the cluster, if the server is an instance of one.
+    #[cfg(feature = "cluster")]
+    #[cfg_attr(docsrs, doc(cfg(feature = "cluster")))]
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub cluster: Option<crate::server::cluster::health::ClusterHealth>,
 }
 
 impl Health {

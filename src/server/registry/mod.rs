@@ -16,9 +16,14 @@
 //! # Ok::<(), mcp_ws_transport::Error>(())
 //! ```
 
+#[cfg(feature = "cluster")]
+mod cluster;
 pub(super) mod connection;
 pub(super) mod event;
+#[cfg(feature = "cluster")]
+mod groups;
 pub(super) mod health;
+pub(super) mod report;
 
 use std::{
     collections::BTreeMap,
@@ -35,6 +40,7 @@ use self::{
     connection::Connection,
     event::{RegistryEvent, RegistryEvents, RejectReason},
     health::{Counters, Health},
+    report::{BroadcastReport, NotifyError},
 };
 use crate::{
     close::{CloseCode, CloseReason},
@@ -63,6 +69,8 @@ struct Inner<R: McpRole> {
     connections: Mutex<Connections<R>>,
     counters: Counters,
     events: Broadcaster<RegistryEvent>,
+    #[cfg(feature = "cluster")]
+    cluster: std::sync::OnceLock<super::cluster::Cluster>,
 }
 
 type Connections<R> = BTreeMap<u64, Listed<R>>;
@@ -82,34 +90,6 @@ impl<R: McpRole> Clone for Listed<R> {
             encode: self.encode.clone(),
         }
     }
-}
-
-/// Result of a notification to several connections.
-#[derive(Debug)]
-#[non_exhaustive]
-pub struct BroadcastReport {
-    /// Number of connections for which the notification was queued.
-    pub sent: usize,
-    /// Connections that do not get the notification, and the reasons.
-    pub failed: Vec<(Connection, NotifyError)>,
-}
-
-/// Reason why a notification was not queued.
-#[derive(Debug, Clone, thiserror::Error)]
-#[non_exhaustive]
-pub enum NotifyError {
-    /// The connection has ended.
-    #[error("not connected")]
-    Gone,
-    /// The client has not initialized MCP yet, and may not be notified before.
-    #[error("not initialized")]
-    NotInitialized,
-    /// The queue of the client is full, since it reads too slowly.
-    #[error("too slow")]
-    Slow,
-    /// The notification could not be encoded.
-    #[error(transparent)]
-    Unsendable(Error),
 }
 
 impl<R: McpRole> Registry<R> {
@@ -143,7 +123,7 @@ impl<R: McpRole> Registry<R> {
     /// [`Error::Message`] when the notification cannot be encoded; no client gets it then.
     pub fn notify_all(&self, notification: R::Not) -> Result<BroadcastReport, Error> {
         let chosen = self.lock().values().cloned().collect();
-        self.send_to(chosen, notification)
+        self.send_to(chosen, &JsonRpcMessage::notification(notification))
     }
 
     /// Queues `notification` for the connections that `filter` chooses, without waiting.
@@ -161,22 +141,21 @@ impl<R: McpRole> Registry<R> {
         let connections = self.lock();
         let chosen = chosen.iter().filter_map(|id| connections.get(id)).cloned().collect();
         drop(connections);
-        self.send_to(chosen, notification)
+        self.send_to(chosen, &JsonRpcMessage::notification(notification))
     }
 
     /// Queues `notification` for the `chosen`, without the lock: connections come and go meanwhile.
     fn send_to(
         &self,
         chosen: Vec<Listed<R>>,
-        notification: R::Not,
+        notification: &TxJsonRpcMessage<R>,
     ) -> Result<BroadcastReport, Error> {
-        let notification = JsonRpcMessage::notification(notification);
-        let mut broadcast = BroadcastReport { sent: 0, failed: Vec::new() };
+        let mut broadcast = BroadcastReport::default();
         // Encoded once for all that have the same framing; a registry seldom has two.
         let mut encoded: Vec<(&Encode<R>, Option<Message>)> = Vec::new();
         for listed in &chosen {
             if !encoded.iter().any(|(encode, _)| Arc::ptr_eq(encode, &listed.encode)) {
-                encoded.push((&listed.encode, (listed.encode)(&notification)?));
+                encoded.push((&listed.encode, (listed.encode)(notification)?));
             }
         }
         for listed in &chosen {
@@ -206,7 +185,11 @@ impl<R: McpRole> Registry<R> {
     #[must_use]
     pub fn health(&self) -> Health {
         let connections = self.lock();
-        self.inner.counters.health(connections.values().map(|listed| &listed.connection))
+        let connections = connections.values().map(|listed| &listed.connection);
+        let health = self.inner.counters.health(connections);
+        #[cfg(feature = "cluster")]
+        let health = self.with_cluster(health);
+        health
     }
 
     /// Records a client that was rejected.
@@ -286,6 +269,8 @@ impl<R: McpRole> Default for Registry<R> {
             connections: Mutex::default(),
             counters: Counters::default(),
             events: Broadcaster::default(),
+            #[cfg(feature = "cluster")]
+            cluster: std::sync::OnceLock::new(),
         };
         Self { inner: Arc::new(inner) }
     }

@@ -39,7 +39,7 @@ const TAKEOVER_WINDOW: Duration = Duration::from_secs(10);
 
 /// Session in the store.
 pub(in crate::server) struct SessionEntry<R: McpRole> {
-    pub(super) id: SessionId,
+    pub(in crate::server) id: SessionId,
     pub(super) identity: Option<Identity>,
     pub(super) receive_count: ReceiveCount,
     /// `true` if its client may come back by the id. Else it takes the secret.
