@@ -1,8 +1,67 @@
 //! Several instances of one server, joined by a message bus.
 //!
-//! A [`Bus`] carries small messages between the instances: NATS by the crate `mcp-ws-transport-nats`, Redis by
-//! `mcp-ws-transport-redis`, or whatever else implements the trait. [`Local`] is one within a process, for
-//! tests and simulations.
+//! A [`Bus`] carries small messages between the instances: NATS by the crate `mcp-ws-transport-nats`,
+//! Redis by `mcp-ws-transport-redis`, or whatever else implements the trait. [`Local`] is one within a
+//! process, for tests and simulations. Each process [joins](Cluster::join), and gives the [`Cluster`]
+//! to its server:
+//!
+//! ```
+//! use mcp_ws_transport::{cluster::{Audience, Cluster, Local}, server::{Config, Registry}};
+//! use rmcp::model::ToolListChangedNotification;
+//!
+//! # #[tokio::main(flavor = "current_thread")]
+//! # async fn main() -> Result<(), Box<dyn std::error::Error>> {
+//! let bus = Local::default().connect(); // or that of NATS, or Redis
+//! let cluster = Cluster::join(bus, "prod.math").await?;
+//! let registry = Registry::default();
+//! let config: Config = Config::default().cluster(cluster.clone()).registry(registry.clone());
+//! // … serve with that configuration; then, at any time:
+//! # registry.set_cluster(cluster.clone())?;
+//! # let _ = config;
+//! registry.notify_cluster(&Audience::All, ToolListChangedNotification::default().into())?;
+//! // … and when the server has stopped:
+//! cluster.leave().await;
+//! # Ok(()) }
+//! ```
+//!
+//! # Instances
+//!
+//! An instance has a tag, random unless [one is set](Join::instance); the session ids that it issues
+//! begin with it. That two processes have the same tag is found when the second joins, or, where the
+//! bus was away or they came at once, by the beats of both. Each says every 2 s that it is there, and
+//! is thought to be gone after 7 s without a word, or when it says that it [leaves](Cluster::leave).
+//! Nothing but reports depends on that: no session belongs to who is thought to be there.
+//!
+//! # Notifications
+//!
+//! [`Registry::notify_cluster`](crate::server::Registry::notify_cluster) notifies an [`Audience`], here at
+//! once and on the other instances by the bus. Those of one instance are received in the order in
+//! which they were sent. Each instance [reports](ClusterNotification::report) for how many clients it
+//! has queued it, and a slow or dead one delays no other. What the bus loses is not sent again: it is
+//! a [`ClusterEvent::Missed`] at whom it did not reach, since they are numbered.
+//!
+//! # Without the bus
+//!
+//! A server starts, and its own sessions and notifications go on, while the bus is away: nothing
+//! waits for it, and nothing is kept for it. The [state](Cluster::state) says so, and an event, and
+//! [`Health`](crate::server::Health). All heals by itself when the bus is back.
+//!
+//! | state | when |
+//! |---|---|
+//! | [`Joined`](ClusterState::Joined) | what this instance publishes comes back to it |
+//! | [`Degraded`](ClusterState::Degraded) | the bus is [away](ClusterError::Away) or [silent](ClusterError::Silent), another process has [the tag](ClusterError::InstanceInUse), or [rights](ClusterError::NoRights) are missing |
+//! | [`Left`](ClusterState::Left) | it has left |
+//!
+//! # Subjects
+//!
+//! An instance publishes and subscribes on these, and nowhere else but on the inbox of its bus.
+//! Whoever may publish there can notify every client: grant it to the instances alone.
+//!
+//! | subject | |
+//! |---|---|
+//! | `{prefix}.m` | beats of the instances |
+//! | `{prefix}.n` | notifications |
+//! | `{prefix}.i.{tag}` | questions to one instance, and reports |
 
 pub(crate) mod bus;
 mod faults;

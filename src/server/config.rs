@@ -481,7 +481,7 @@ impl<R: McpRole> fmt::Debug for Config<R> {
             .field("limits", &self.limits)
             .field("drain", &self.drain)
             .field("sessions", &self.sessions)
-            .field("instance", &self.instance)
+            .field("instance", &self.instance_tag())
             .field("transport", &self.transport)
             .finish_non_exhaustive()
     }

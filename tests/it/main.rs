@@ -9,6 +9,8 @@ mod common;
 mod auth;
 mod auto_traits;
 mod calls;
+#[cfg(feature = "cluster")]
+mod cluster;
 mod handshake;
 mod liveness;
 mod messages;

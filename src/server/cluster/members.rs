@@ -12,7 +12,7 @@ use crate::server::sessions::instance::InstanceTag;
 pub(super) const BEAT_INTERVAL: Duration = Duration::from_secs(2);
 
 /// Time for which is kept how many notifications an instance had sent that is gone.
-const MEMORY: Duration = Duration::from_secs(3600);
+const MEMORY: Duration = Duration::from_secs(24 * 3600);
 
 /// The most instances that are kept.
 const MAX_MEMBERS: usize = 4096;
@@ -94,7 +94,7 @@ struct Member {
 /// |---|---|---|
 /// | none, `Gone` | a beat or a notification comes | `Up` |
 /// | `Up` | it says that it leaves, or nothing comes for 7 s | `Gone` |
-/// | `Gone` | an hour has passed | none |
+/// | `Gone` | a day has passed | none |
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 enum Presence {
     Up,
