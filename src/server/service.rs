@@ -87,7 +87,8 @@ impl<R: HostedRole> WebSocketService<R> {
     ///
     /// # Errors
     /// [`io::ErrorKind::InvalidInput`] when an allowed host or origin, a trusted proxy or
-    /// the tag of the instance in `config` cannot be read.
+    /// the tag of the instance in `config` cannot be read, or its cluster is not that of the
+    /// registry or has another tag.
     pub fn new<S: Service<R>>(
         factory: impl Fn() -> io::Result<S> + Send + Sync + 'static,
         config: Config<R>,

@@ -84,7 +84,7 @@ pub(super) async fn check(node: &Node) -> Result<Subscriptions, ClusterError> {
 }
 
 /// Asks for the process that has joined with the tag of this instance.
-pub(super) async fn who(node: &Node) -> Result<Bytes, AskError> {
+async fn who(node: &Node) -> Result<Bytes, AskError> {
     let asked = Bytes::from(vec![AskKind::WHO.0]);
     node.bus.ask(&node.subjects.own, asked, ASK_TIMEOUT).await
 }

@@ -84,8 +84,10 @@ struct Member {
     heard: Instant,
     /// Number of its notifications up to which all have come, or were told to be missed.
     received: u64,
-    /// Number that it had sent by its last beat: those have come when the next one does.
+    /// Number that it had sent by an earlier beat: those have come a second later, if ever.
     told: u64,
+    /// Time of that beat.
+    told_at: Instant,
 }
 
 /// Presence of an instance.
@@ -114,7 +116,11 @@ impl Members {
             return;
         }
         let Some(member) = self.heard(&beat.from, beat.sent, events) else { return };
-        // What it had sent by the beat before this one is here by now, or lost.
+        if member.told_at.elapsed() < BEAT_INTERVAL / 2 {
+            return;
+        }
+        member.told_at = Instant::now();
+        // What it had sent by the earlier beat is here by now, or lost.
         let count = member.told.saturating_sub(member.received);
         member.received += count;
         member.told = beat.sent;
@@ -207,7 +213,7 @@ impl Members {
 impl Member {
     fn new(run: u64, sent: u64) -> Self {
         let (presence, heard) = (Presence::Gone, Instant::now());
-        Self { run, presence, heard, received: sent, told: sent }
+        Self { run, presence, heard, received: sent, told: sent, told_at: heard }
     }
 }
 

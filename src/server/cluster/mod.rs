@@ -16,7 +16,8 @@ mod wire;
 
 use std::{fmt, future::IntoFuture, io, pin::Pin, sync::Arc, time::Duration};
 
-use tokio::{sync::watch, time::timeout};
+use bytes::Bytes;
+use tokio::sync::watch;
 
 use self::{check::check, event::ClusterEvents, node::Node, run::run, state::ClusterState};
 use crate::cluster::bus::Bus;
@@ -98,8 +99,10 @@ impl Cluster {
     pub async fn leave(&self) {
         let node = self.node();
         if node.leave() {
-            // What was published before it is written when this is.
-            let _ = timeout(LEAVE_TIMEOUT, check::who(node)).await;
+            // What was published before it is written when the bus says that nobody is there.
+            if let Ok(nobody) = node.subjects.own.join("left") {
+                let _ = node.bus.ask(&nobody, Bytes::new(), LEAVE_TIMEOUT).await;
+            }
         }
     }
 

@@ -11,7 +11,15 @@ use serde_json::json;
 use tokio::time::{Instant, sleep};
 
 use super::{Fault, Unruly, beat, connect, down, heard_of, join, number, publish, until, up};
-use crate::common::limit;
+use crate::common::within;
+
+/// Longer than any of these tests takes, by a clock that is paused.
+const DAY: Duration = Duration::from_secs(24 * 3600);
+
+/// The result of `test`, in virtual time.
+async fn limit<T>(test: impl Future<Output = T>) -> T {
+    within(DAY, test).await
+}
 
 fn registry(cluster: &Cluster) -> Registry<RoleServer> {
     let registry = Registry::default();
@@ -91,9 +99,7 @@ async fn an_hour_of_notifications_without_the_bus_is_missed() {
         until(&mut events, ClusterEvent::Missed { from: "a".into(), count: 3600 }).await;
         heard_of(&a, &["b"]).await;
         let sent = registry.notify_cluster(&Audience::All, number(0)).unwrap();
-        assert!(
-            sent.report(Duration::from_secs(1)).await.silent.is_empty() || b.others().is_empty()
-        );
+        assert!(sent.report(Duration::from_secs(1)).await.silent.is_empty());
     })
     .await;
 }
@@ -210,9 +216,6 @@ async fn no_number_of_tags_takes_more_than_so_much() {
         let bus = local.connect();
         for tag in 0..6000 {
             publish(&bus, "p.m", beat(&format!("t{tag}"), 0));
-        }
-        while a.others().len() < 4096 {
-            sleep(Duration::from_millis(1)).await;
         }
         sleep(Duration::from_secs(1)).await;
         assert_eq!(a.others().len(), 4096);
