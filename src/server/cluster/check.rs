@@ -18,7 +18,7 @@ use crate::cluster::{
 };
 
 /// Time that each question of the check may take.
-const ASK_TIMEOUT: Duration = Duration::from_secs(1);
+const ASK_TIMEOUT: Duration = Duration::from_secs(2);
 
 /// Time that a subscription may take.
 const SUBSCRIBE_TIMEOUT: Duration = Duration::from_secs(5);

@@ -199,6 +199,8 @@ async fn what_is_no_message_of_the_cluster_harms_nobody() {
             let asked = hostile_bus.ask(&own, question.into(), Duration::from_millis(10)).await;
             assert!(asked.is_err(), "{question}: {asked:?}");
         }
+        // `x` has a tag that it may have.
+        assert_eq!(a.others(), ["b", "x"]);
         let sent = of_a.notify_cluster(&Audience::All, number(1)).unwrap();
         let report = sent.report(Duration::from_secs(1)).await;
         assert!(report.others.contains_key("b"), "{report:?}");

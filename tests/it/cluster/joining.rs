@@ -16,9 +16,11 @@ use crate::common::{Tools, limit};
 async fn instances_hear_of_each_other_as_they_come_and_go() {
     limit(async {
         let local = Local::default();
-        let start = Instant::now();
         let (a, _) = join(&local, "a").await;
         let mut events = a.events();
+        // Until its first beat has passed.
+        sleep(Duration::from_millis(2500)).await;
+        let start = Instant::now();
         let (b, _) = join(&local, "b").await;
         until(&mut events, up("b")).await;
         heard_of(&b, &["a"]).await;
