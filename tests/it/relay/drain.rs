@@ -4,39 +4,57 @@ use std::time::Duration;
 
 use mcp_ws_transport::server::{Config, Drain};
 use serde_json::json;
+use tokio::task::JoinHandle;
 
-use super::serve_programs;
-use crate::common::{limit, raw::Raw};
+use super::{Program, serve_client};
+use crate::common::{
+    limit,
+    raw::{Frame, Raw},
+};
+
+/// Sends a request, which the program gets.
+async fn ask(client: &mut Raw, program: &mut Program, id: u64, method: &str) {
+    client.json(&json!({ "jsonrpc": "2.0", "id": id, "method": method })).await;
+    assert_eq!(program.json().await["id"], id);
+}
+
+/// Sends requests until one is refused: the stop has begun. Those before it are answered.
+async fn until_refused(client: &mut Raw, program: &mut Program, first: u64) {
+    for id in first.. {
+        client.json(&json!({ "jsonrpc": "2.0", "id": id, "method": "n" })).await;
+        tokio::select! {
+            refused = client.receive() => {
+                assert_eq!(refused["error"]["data"]["reason"], "stopping", "{refused}");
+                return;
+            }
+            asked = program.json() => {
+                let answer = json!({ "jsonrpc": "2.0", "id": asked["id"], "result": {} });
+                program.write(answer.to_string()).await;
+                client.receive().await;
+            }
+        }
+    }
+}
+
+/// Closes as the client of a server that has stopped, whose program ends.
+async fn stopped<T>(mut client: Raw, mut program: Program, stopping: JoinHandle<T>) {
+    assert_eq!(client.closed().await.0, 1012);
+    client.send(Frame::close(1012)).await;
+    program.end().await;
+    stopping.await.unwrap();
+}
 
 #[tokio::test]
 async fn what_is_in_flight_is_answered_and_nothing_more_begins() {
     limit(async {
-        let (server, address, mut programs) = serve_programs(Config::default()).await;
-        let mut client = Raw::dial(address).await;
-        let (mut program, _) = programs.recv().await.unwrap();
+        let (server, mut client, mut program) = serve_client(Config::default()).await;
         client.initialize_program(&mut program).await;
-        client.json(&json!({ "jsonrpc": "2.0", "id": 1, "method": "m" })).await;
-        assert_eq!(program.json().await["id"], 1);
+        ask(&mut client, &mut program, 1, "m").await;
         let stopping = tokio::spawn(server.shutdown());
-        let refused = loop {
-            // Those before the stop get through, and are answered.
-            client.json(&json!({ "jsonrpc": "2.0", "id": 2, "method": "n" })).await;
-            tokio::select! {
-                answer = client.receive() => break answer,
-                asked = program.json() => {
-                    let answer = json!({ "jsonrpc": "2.0", "id": asked["id"], "result": {} });
-                    program.write(answer.to_string()).await;
-                    client.receive().await;
-                }
-            }
-        };
-        assert_eq!(refused["error"]["data"]["reason"], "stopping", "{refused}");
+        until_refused(&mut client, &mut program, 2).await;
         program.write(r#"{"jsonrpc":"2.0","id":1,"result":7}"#).await;
         assert_eq!(client.receive().await["result"], 7);
-        assert_eq!(client.closed().await.0, 1012);
-        client.send(crate::common::raw::Frame::close(1012)).await;
-        program.end().await;
-        stopping.await.unwrap();
+        stopped(client, program, stopping).await;
     })
     .await;
 }
@@ -44,17 +62,11 @@ async fn what_is_in_flight_is_answered_and_nothing_more_begins() {
 #[tokio::test]
 async fn a_subscription_keeps_nobody_from_stopping() {
     limit(async {
-        let (server, address, mut programs) = serve_programs(Config::default()).await;
-        let mut client = Raw::dial(address).await;
-        let (mut program, _) = programs.recv().await.unwrap();
-        client.json(&json!({ "jsonrpc": "2.0", "id": 1, "method": "subscriptions/listen" })).await;
-        assert_eq!(program.json().await["id"], 1);
+        let (server, mut client, mut program) = serve_client(Config::default()).await;
+        ask(&mut client, &mut program, 1, "subscriptions/listen").await;
         let stopping = tokio::spawn(server.shutdown());
         assert_eq!(client.receive().await["error"]["data"]["reason"], "outcome_unknown");
-        assert_eq!(client.closed().await.0, 1012);
-        client.send(crate::common::raw::Frame::close(1012)).await;
-        program.end().await;
-        stopping.await.unwrap();
+        stopped(client, program, stopping).await;
     })
     .await;
 }
@@ -63,11 +75,8 @@ async fn a_subscription_keeps_nobody_from_stopping() {
 async fn a_program_that_does_not_answer_is_cut_at_the_deadline() {
     limit(async {
         let drain = Drain::default().deadline(Duration::from_millis(200));
-        let (server, address, mut programs) = serve_programs(Config::default().drain(drain)).await;
-        let mut client = Raw::dial(address).await;
-        let (mut program, _) = programs.recv().await.unwrap();
-        client.json(&json!({ "jsonrpc": "2.0", "id": 1, "method": "m" })).await;
-        assert_eq!(program.json().await["id"], 1);
+        let (server, mut client, mut program) = serve_client(Config::default().drain(drain)).await;
+        ask(&mut client, &mut program, 1, "m").await;
         let stopping = tokio::spawn(server.shutdown());
         assert_eq!(client.receive().await["error"]["data"]["reason"], "outcome_unknown");
         assert_eq!(client.closed().await.0, 1012);
@@ -80,39 +89,16 @@ async fn a_program_that_does_not_answer_is_cut_at_the_deadline() {
 #[tokio::test]
 async fn a_call_is_waited_for_after_a_subscription_whose_answer_was_unreadable() {
     limit(async {
-        let (server, address, mut programs) = serve_programs(Config::default()).await;
-        let mut client = Raw::dial(address).await;
-        let (mut program, _) = programs.recv().await.unwrap();
-        client.json(&json!({ "jsonrpc": "2.0", "id": 1, "method": "subscriptions/listen" })).await;
-        assert_eq!(program.json().await["id"], 1);
+        let (server, mut client, mut program) = serve_client(Config::default()).await;
+        ask(&mut client, &mut program, 1, "subscriptions/listen").await;
         program.write(r#"{"jsonrpc":"2.0","id":1,"result":NaN}"#).await;
         assert_eq!(client.receive().await["error"]["data"]["reason"], "unreadable");
-        client.json(&json!({ "jsonrpc": "2.0", "id": 2, "method": "m" })).await;
-        assert_eq!(program.json().await["id"], 2);
+        ask(&mut client, &mut program, 2, "m").await;
         let stopping = tokio::spawn(server.shutdown());
-        // The stop has begun when nothing more may.
-        let mut id = 3;
-        loop {
-            client.json(&json!({ "jsonrpc": "2.0", "id": id, "method": "m" })).await;
-            tokio::select! {
-                refused = client.receive() => {
-                    assert_eq!(refused["error"]["data"]["reason"], "stopping", "{refused}");
-                    break;
-                }
-                asked = program.json() => {
-                    let answer = json!({ "jsonrpc": "2.0", "id": asked["id"], "result": {} });
-                    program.write(answer.to_string()).await;
-                    client.receive().await;
-                }
-            }
-            id += 1;
-        }
+        until_refused(&mut client, &mut program, 3).await;
         program.write(r#"{"jsonrpc":"2.0","id":2,"result":7}"#).await;
         assert_eq!(client.receive().await["result"], 7);
-        assert_eq!(client.closed().await.0, 1012);
-        client.send(crate::common::raw::Frame::close(1012)).await;
-        program.end().await;
-        stopping.await.unwrap();
+        stopped(client, program, stopping).await;
     })
     .await;
 }

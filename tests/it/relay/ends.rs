@@ -22,7 +22,7 @@ use mcp_ws_transport::{
 };
 use serde_json::{Value, json};
 
-use super::{Relayed, StdioEnd, program, relayed, serve_programs};
+use super::{Relayed, StdioEnd, program, relayed, serve_client, serve_programs};
 use crate::common::{
     limit, listen,
     raw::{Frame, Raw},
@@ -49,9 +49,7 @@ fn assert_ended(answer: &Value, id: u64, reason: &str) {
 #[tokio::test]
 async fn a_program_that_dies_ends_the_calls_that_it_has_and_then_the_connection() {
     limit(async {
-        let (_server, address, mut programs) = serve_programs(Config::default()).await;
-        let mut client = Raw::dial(address).await;
-        let (mut program, _) = programs.recv().await.unwrap();
+        let (_server, mut client, mut program) = serve_client(Config::default()).await;
         for id in 1..=3 {
             client.json(&request(id)).await;
             program.json().await;
@@ -83,9 +81,7 @@ async fn a_program_that_cannot_be_made_closes_the_connection() {
 #[tokio::test]
 async fn a_client_that_leaves_ends_its_program() {
     limit(async {
-        let (server, address, mut programs) = serve_programs(Config::default()).await;
-        let mut client = Raw::dial(address).await;
-        let (mut program, _) = programs.recv().await.unwrap();
+        let (server, mut client, mut program) = serve_client(Config::default()).await;
         client.initialize_program(&mut program).await;
         assert_eq!(server.registry().list().len(), 1);
         client.send(Frame::close(1000)).await;
@@ -99,9 +95,7 @@ async fn a_client_that_leaves_ends_its_program() {
 async fn a_client_that_says_nothing_is_not_kept() {
     limit(async {
         let config = Config::default().handshake_timeout(Duration::from_millis(200));
-        let (_server, address, mut programs) = serve_programs(config).await;
-        let mut client = Raw::dial(address).await;
-        let (mut program, _) = programs.recv().await.unwrap();
+        let (_server, mut client, mut program) = serve_client(config).await;
         assert_eq!(client.closed().await.0, 1008);
         program.end().await;
     })
@@ -113,9 +107,7 @@ async fn a_client_that_says_nothing_is_not_kept() {
 async fn a_program_may_take_its_time_to_start() {
     limit(async {
         let config = Config::default().handshake_timeout(Duration::from_millis(50));
-        let (_server, address, mut programs) = serve_programs(config).await;
-        let mut client = Raw::dial(address).await;
-        let (mut program, _) = programs.recv().await.unwrap();
+        let (_server, mut client, mut program) = serve_client(config).await;
         client.json(&request(1)).await;
         program.json().await;
         client.silent(Duration::from_millis(500)).await;
@@ -187,9 +179,7 @@ async fn each_request_of_a_host_is_answered_when_the_connection_ends() {
 #[tokio::test]
 async fn rubbish_is_skipped_and_whoever_waits_is_told() {
     limit(async {
-        let (_server, address, mut programs) = serve_programs(Config::default()).await;
-        let mut client = Raw::dial(address).await;
-        let (mut program, _) = programs.recv().await.unwrap();
+        let (_server, mut client, mut program) = serve_client(Config::default()).await;
         client.json(&request(1)).await;
         client.json(&request(2)).await;
         program.json().await;
@@ -294,9 +284,7 @@ async fn of_two_requests_with_one_id_the_second_is_refused() {
 #[tokio::test]
 async fn a_program_that_writes_before_it_reads_on_is_read() {
     limit(async {
-        let (_server, address, mut programs) = serve_programs(Config::default()).await;
-        let mut client = Raw::dial(address).await;
-        let (mut program, _) = programs.recv().await.unwrap();
+        let (_server, mut client, mut program) = serve_client(Config::default()).await;
         let large = "x".repeat(1 << 20);
         for id in 0..4 {
             client

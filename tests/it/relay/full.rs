@@ -6,7 +6,7 @@ use mcp_ws_transport::{layer::correlation, server::Config, transport};
 use serde_json::{Value, json};
 use tokio::time::timeout;
 
-use super::{Relayed, relayed, serve_programs};
+use super::{Relayed, relayed, serve_client, serve_programs};
 use crate::common::{
     limit,
     raw::{Frame, PING, PONG, Raw},
@@ -78,9 +78,7 @@ async fn many_small_messages_take_no_more_memory_than_allowed() {
     limit(async {
         let bound = correlation::Config::default().max_inbound_memory(1 << 20);
         let config = Config::default().transport(transport::Config::default().correlation(bound));
-        let (_server, address, mut programs) = serve_programs(config).await;
-        let mut client = Raw::dial(address).await;
-        let (mut program, _) = programs.recv().await.unwrap();
+        let (_server, mut client, mut program) = serve_client(config).await;
         for _ in 0..NOTES {
             client.text(r#"{"jsonrpc":"2.0","method":"n"}"#).await;
         }

@@ -1,19 +1,20 @@
 //! Relays over connections that are lost: nothing is lost with them.
 
-use std::time::Duration;
+use std::{sync::atomic::Ordering::SeqCst, time::Duration};
 
 use mcp_ws_transport::{
     client::{Connect, ReconnectPolicy},
     connect, relay,
-    server::Config,
+    server::{Config, Server},
 };
 use proptest::{
     prelude::RngExt as _,
     test_runner::{RngAlgorithm, TestRng},
 };
 use serde_json::json;
+use tokio::task::JoinHandle;
 
-use super::{Program, program, serve_programs};
+use super::{Program, Programs, program, serve_programs};
 use crate::common::{
     limit,
     proxy::{Faults, Proxy},
@@ -26,6 +27,44 @@ fn hasty(connect: Connect<relay::Client>) -> Connect<relay::Client> {
     connect.reconnect(
         ReconnectPolicy::default().first(bound).after_restart(bound).min(bound).max(bound),
     )
+}
+
+/// A relay between a host and a server, both of which have initialized MCP, over a line that can be
+/// cut.
+struct Line {
+    host: Program,
+    server: Program,
+    proxy: Proxy,
+    relaying: JoinHandle<relay::Ended>,
+    listening: Server<relay::Server>,
+    programs: Programs,
+}
+
+async fn line() -> Line {
+    let (listening, address, mut programs) = serve_programs(Config::default()).await;
+    let proxy = Proxy::new(address).await;
+    let transport = hasty(connect(proxy.url())).await.unwrap();
+    let (end, mut host) = program();
+    let relaying = tokio::spawn(async move { relay::run(transport, end).await });
+    let (mut server, _) = programs.recv().await.unwrap();
+    tokio::join!(host.initialize(), server.answer_initialize());
+    Line { host, server, proxy, relaying, listening, programs }
+}
+
+/// Has each connection be cut after some bytes, from now on.
+fn cut_often(proxy: &Proxy, seed: u8) {
+    let mut random = TestRng::from_seed(RngAlgorithm::ChaCha, &[seed; 32]);
+    proxy.draw_faults(move || Faults {
+        cut_after: Some(random.random_range(1..6000)),
+        reset: random.random(),
+        ..Faults::default()
+    });
+    proxy.cut();
+}
+
+fn assert_cuts(proxy: &Proxy, least: usize) {
+    let cuts = proxy.dials.load(SeqCst);
+    assert!(cuts > least, "only {cuts} connections");
 }
 
 /// Answers each request with how many it has had with that id.
@@ -46,20 +85,9 @@ async fn count(mut program: Program, requests: usize) -> Program {
 async fn of_many_cuts_no_program_and_no_host_notices_anything() {
     let requests = scale(500, 2000);
     within(Duration::from_secs(120), async {
-        let (_server, address, mut programs) = serve_programs(Config::default()).await;
-        let proxy = Proxy::new(address).await;
-        let transport = hasty(connect(proxy.url())).await.unwrap();
-        let (end, mut host) = program();
-        let relaying = tokio::spawn(async move { relay::run(transport, end).await });
-        let (mut server, _) = programs.recv().await.unwrap();
-        tokio::join!(host.initialize(), server.answer_initialize());
-        let mut random = TestRng::from_seed(RngAlgorithm::ChaCha, &[7; 32]);
-        proxy.draw_faults(move || Faults {
-            cut_after: Some(random.random_range(1..6000)),
-            reset: random.random(),
-            ..Faults::default()
-        });
-        proxy.cut();
+        let Line { mut host, server, proxy, relaying, mut programs, listening: _listening } =
+            line().await;
+        cut_often(&proxy, 7);
         let counting = tokio::spawn(count(server, requests));
         let mut sent = 0;
         for answered in 0..requests {
@@ -71,8 +99,7 @@ async fn of_many_cuts_no_program_and_no_host_notices_anything() {
             let answer = host.line().await;
             assert_eq!(answer, format!(r#"{{"id":{answered},"jsonrpc":"2.0","result":1}}"#));
         }
-        let cuts = proxy.dials.load(std::sync::atomic::Ordering::SeqCst);
-        assert!(cuts > requests / 50, "only {cuts} connections");
+        assert_cuts(&proxy, requests / 50);
         assert!(programs.try_recv().is_err(), "a second program for one session");
         let _server = counting.await.unwrap();
         drop(host);
@@ -84,13 +111,7 @@ async fn of_many_cuts_no_program_and_no_host_notices_anything() {
 #[tokio::test]
 async fn a_host_goes_on_with_the_next_server() {
     limit(async {
-        let (first, address, mut programs) = serve_programs(Config::default()).await;
-        let proxy = Proxy::new(address).await;
-        let transport = hasty(connect(proxy.url())).await.unwrap();
-        let (end, mut host) = program();
-        let relaying = tokio::spawn(async move { relay::run(transport, end).await });
-        let (mut server, _) = programs.recv().await.unwrap();
-        tokio::join!(host.initialize(), server.answer_initialize());
+        let Line { mut host, mut server, proxy, relaying, listening: first, .. } = line().await;
         host.write(r#"{"jsonrpc":"2.0","id":1,"method":"m"}"#).await;
         assert_eq!(server.json().await["id"], 1);
 
@@ -116,12 +137,7 @@ async fn a_host_goes_on_with_the_next_server() {
 #[tokio::test]
 async fn a_program_that_dies_is_replaced_and_the_host_goes_on() {
     limit(async {
-        let (_server, address, mut programs) = serve_programs(Config::default()).await;
-        let transport = hasty(connect(format!("ws://{address}/mcp"))).await.unwrap();
-        let (end, mut host) = program();
-        let _relaying = tokio::spawn(async move { relay::run(transport, end).await });
-        let (mut server, _) = programs.recv().await.unwrap();
-        tokio::join!(host.initialize(), server.answer_initialize());
+        let Line { mut host, mut server, mut programs, listening: _listening, .. } = line().await;
         host.write(r#"{"jsonrpc":"2.0","id":1,"method":"m"}"#).await;
         server.json().await;
         drop(server);
@@ -177,24 +193,11 @@ async fn ask_and_answer(program: Program, requests: usize) -> Program {
 async fn of_many_cuts_neither_side_notices_what_it_asks_and_is_asked() {
     let requests = scale(300, 2000);
     within(Duration::from_secs(120), async {
-        let (_server, address, mut programs) = serve_programs(Config::default()).await;
-        let proxy = Proxy::new(address).await;
-        let transport = hasty(connect(proxy.url())).await.unwrap();
-        let (end, mut host) = program();
-        let _relaying = tokio::spawn(async move { relay::run(transport, end).await });
-        let (mut server, _) = programs.recv().await.unwrap();
-        tokio::join!(host.initialize(), server.answer_initialize());
-        let mut random = TestRng::from_seed(RngAlgorithm::ChaCha, &[3; 32]);
-        proxy.draw_faults(move || Faults {
-            cut_after: Some(random.random_range(1..6000)),
-            reset: random.random(),
-            ..Faults::default()
-        });
-        proxy.cut();
+        let Line { host, server, proxy, listening: _listening, .. } = line().await;
+        cut_often(&proxy, 3);
         let sides = (ask_and_answer(host, requests), ask_and_answer(server, requests));
         let _programs = tokio::join!(sides.0, sides.1);
-        let cuts = proxy.dials.load(std::sync::atomic::Ordering::SeqCst);
-        assert!(cuts > requests / 50, "only {cuts} connections");
+        assert_cuts(&proxy, requests / 50);
     })
     .await;
 }

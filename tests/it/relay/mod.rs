@@ -103,6 +103,14 @@ impl Program {
     }
 }
 
+/// Starts a server with this configuration, a client, and the program behind its session.
+async fn serve_client(config: Config<relay::Server>) -> (Server<relay::Server>, Raw, Program) {
+    let (server, address, mut programs) = serve_programs(config).await;
+    let client = Raw::dial(address).await;
+    let (program, _) = programs.recv().await.unwrap();
+    (server, client, program)
+}
+
 impl Raw {
     /// Initializes MCP with the program behind the server.
     async fn initialize_program(&mut self, program: &mut Program) {
@@ -120,10 +128,13 @@ impl Raw {
     }
 }
 
+/// The programs of a server as they start, and what they know of their clients.
+type Programs = mpsc::UnboundedReceiver<(Program, Extensions)>;
+
 /// A server with a program behind each session.
 async fn serve_programs(
     config: Config<relay::Server>,
-) -> (Server<relay::Server>, SocketAddr, mpsc::UnboundedReceiver<(Program, Extensions)>) {
+) -> (Server<relay::Server>, SocketAddr, Programs) {
     let (sender, programs) = mpsc::unbounded_channel();
     let server = relay::serve("127.0.0.1:0", move |extensions| {
         let (end, program) = program();

@@ -7,7 +7,7 @@ use mcp_ws_transport::{
 };
 use serde_json::json;
 
-use super::{Relayed, program, relayed, serve_programs};
+use super::{Relayed, program, relayed, serve_client, serve_programs};
 use crate::common::{
     limit,
     raw::{Frame, Raw, TEXT},
@@ -30,9 +30,7 @@ async fn text(raw: &mut Raw) -> String {
 #[tokio::test]
 async fn a_server_passes_on_each_message_as_it_is() {
     limit(async {
-        let (_server, address, mut programs) = serve_programs(Config::default()).await;
-        let mut client = Raw::dial(address).await;
-        let (mut program, _) = programs.recv().await.unwrap();
+        let (_server, mut client, mut program) = serve_client(Config::default()).await;
         for (request, answer) in [(CALL, ANSWER), (CALL, ERROR)] {
             client.text(request).await;
             assert_eq!(program.line().await, request);
@@ -75,9 +73,7 @@ async fn a_client_passes_on_each_message_as_it_is() {
 #[tokio::test]
 async fn an_id_of_any_form_comes_back_as_it_was() {
     limit(async {
-        let (_server, address, mut programs) = serve_programs(Config::default()).await;
-        let mut client = Raw::dial(address).await;
-        let (mut program, _) = programs.recv().await.unwrap();
+        let (_server, mut client, mut program) = serve_client(Config::default()).await;
         for id in
             ["1.0", "9223372036854775808", "1e2", "-0", r#""\u0041""#, r#""json:1""#, "0", r#""""#]
         {
@@ -97,9 +93,7 @@ async fn an_id_of_any_form_comes_back_as_it_was() {
 #[tokio::test]
 async fn the_order_of_what_a_program_says_is_kept() {
     limit(async {
-        let (_server, address, mut programs) = serve_programs(Config::default()).await;
-        let mut client = Raw::dial(address).await;
-        let (mut program, _) = programs.recv().await.unwrap();
+        let (_server, mut client, mut program) = serve_client(Config::default()).await;
         let answering = tokio::spawn(async move {
             for id in 0..2000 {
                 let request = program.json().await;
@@ -157,9 +151,7 @@ async fn what_makes_an_end_knows_who_connects() {
 #[tokio::test]
 async fn a_message_that_is_none_is_answered_and_nothing_of_it_passed_on() {
     limit(async {
-        let (_server, address, mut programs) = serve_programs(Config::default()).await;
-        let mut client = Raw::dial(address).await;
-        let (mut program, _) = programs.recv().await.unwrap();
+        let (_server, mut client, mut program) = serve_client(Config::default()).await;
         for (bad, code) in
             [("{", -32700), ("[]", -32600), (r#"{"jsonrpc":"2.0","id":{},"method":"m"}"#, -32600)]
         {
