@@ -209,21 +209,33 @@ extensions!(RawRequest RawNotification);
 
 impl From<CancelledNotification> for RawNotification {
     fn from(cancelled: CancelledNotification) -> Self {
+        const METHOD: &str = r#""notifications/cancelled""#;
+        const BEFORE_METHOD: &str = r#"{"jsonrpc":"2.0","method":"#;
+        const BEFORE_ID: &str = r#"{"requestId":"#;
+
         let CancelledNotificationParam { request_id, reason, .. } = cancelled.params;
-        let start = r#"{"jsonrpc":"2.0","method":"notifications/cancelled","params":{"requestId":"#;
-        let request_id = request_id.unwrap_or(RequestId::Number(0));
-        let id = id::passed_on(&request_id);
-        let reason = reason.map(|reason| format!(r#","reason":{}"#, Value::from(reason)));
-        let text = format!("{start}{id}{}}}}}", reason.unwrap_or_default());
-        let place = |part: &str| text.find(part).map(|at| at..at + part.len()).unwrap_or_default();
-        let params = place("{\"requestId\"").start..text.len() - 1;
+        let id = request_id.as_ref().map(id::passed_on);
+        let members = [
+            id.as_ref().map(|id| format!(r#""requestId":{id}"#)),
+            reason.map(|reason| format!(r#""reason":{}"#, Value::from(reason))),
+        ];
+        let members = members.into_iter().flatten().collect::<Vec<_>>().join(",");
+        let before = format!(r#"{BEFORE_METHOD}{METHOD},"params":"#);
+        let text = format!("{before}{{{members}}}}}");
+        // Without an id, which rmcp allows, it is about no request.
+        let about = match request_id.zip(id) {
+            Some((request_id, id)) => {
+                let start = before.len() + BEFORE_ID.len();
+                About::Cancelled(request_id, start..start + id.len())
+            }
+            None => About::Other,
+        };
         let source = Source {
             id: 0..0,
-            method: place("\"notifications/cancelled\""),
-            body: params,
+            method: BEFORE_METHOD.len()..BEFORE_METHOD.len() + METHOD.len(),
+            body: before.len()..text.len() - 1,
             text: text.into(),
         };
-        let about = About::Cancelled(request_id, start.len()..start.len() + id.len());
         let (meta, extensions) = Default::default();
         Self { source, about, meta, subscription: 0..0, extensions }
     }

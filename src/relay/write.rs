@@ -225,6 +225,21 @@ mod tests {
     }
 
     #[test]
+    fn a_cancellation_without_an_id_is_about_no_request() {
+        use rmcp::model::{CancelledNotification, CancelledNotificationParam};
+        for (reason, params) in [(None, "{}"), (Some("r".into()), r#"{"reason":"r"}"#)] {
+            let param = CancelledNotificationParam::new(None, reason);
+            let mut notification = RawNotification::from(CancelledNotification::new(param));
+            assert_eq!(Client::cancelled(&mut notification), None);
+            assert_eq!(notification.method(), "notifications/cancelled");
+            assert_eq!(notification.params(), Some(params));
+            let text = written(&JsonRpcMessage::notification(notification));
+            let JsonRpcMessage::Notification(read) = read(&text) else { panic!() };
+            assert_eq!(Client::cancelled_by_peer(&read.notification), None, "{text}");
+        }
+    }
+
+    #[test]
     fn what_is_no_message_is_malformed() {
         for text in [
             "",
