@@ -1,13 +1,15 @@
 //! Ids of any form as ids that rmcp has.
 //!
-//! A plain string and an integer of 64 bits stand for themselves. Any other id (`1.0`, an integer of
-//! more bits, a string with escapes) is passed on as the string `json:` and its text, so that
-//! whoever answers gives it back as it is; the answer that is passed back has the original text. A
-//! string that begins with `json:` is passed on so too.
+//! A string and an integer of 64 bits stand for themselves; a string by its value, in whatever form
+//! it is written. Any other id (`1.0`, an integer of more bits, a string with half a surrogate pair)
+//! is passed on as the string `json:` and its text, so that whoever answers gives it back as it is;
+//! the answer that is passed back has the original text. A string that begins with `json:` is passed
+//! on so too.
 
 use std::borrow::Cow;
 
 use rmcp::model::RequestId;
+use serde_json::Value;
 
 use crate::decode::json::Raw;
 
@@ -17,16 +19,28 @@ const MARK: &str = "json:";
 /// Returns the id of a request; `None` if it can be none.
 pub(super) fn of_request(raw: Raw<'_>) -> Option<RequestId> {
     let text = raw.get();
-    if let Some(inner) = text.strip_prefix('"').and_then(|text| text.strip_suffix('"')) {
-        if !inner.contains('\\') && !inner.starts_with(MARK) {
-            return Some(RequestId::String(inner.into()));
-        }
-    } else if !text.starts_with(|first: char| first == '-' || first.is_ascii_digit()) {
-        return None;
-    } else if let Some(number) = plain_integer(text) {
-        return Some(RequestId::Number(number));
+    if text.starts_with('"') {
+        let marked = match string(text) {
+            Some(value) if !value.starts_with(MARK) => {
+                return Some(RequestId::String(value.into()));
+            }
+            Some(value) => format!("{MARK}{}", Value::from(value)),
+            None => format!("{MARK}{text}"),
+        };
+        return Some(RequestId::String(marked.into()));
     }
-    Some(RequestId::String(format!("{MARK}{text}").into()))
+    if !text.starts_with(|first: char| first == '-' || first.is_ascii_digit()) {
+        return None;
+    }
+    Some(match plain_integer(text) {
+        Some(number) => RequestId::Number(number),
+        None => RequestId::String(format!("{MARK}{text}").into()),
+    })
+}
+
+/// Returns the value of a string, of which any is a good id.
+fn string(quoted: &str) -> Option<String> {
+    serde_json::from_str(quoted).ok()
 }
 
 /// Returns the integer that `text` is, if it is written as this side would write it.
@@ -41,7 +55,7 @@ pub(super) fn of_answer(raw: Raw<'_>) -> Option<RequestId> {
     const MAX_EXACT: f64 = 9_007_199_254_740_992.0;
 
     if raw.get().starts_with('"') {
-        return raw.parse().map(|text: String| RequestId::String(text.into()));
+        return string(raw.get()).map(|text| RequestId::String(text.into()));
     }
     let number = raw.parse::<i64>().or_else(|| {
         let number = raw.parse::<f64>()?;
@@ -85,11 +99,11 @@ mod tests {
             (r#""a b""#, r#""a b""#),
             (r#""""#, r#""""#),
             (r#""é""#, r#""é""#),
+            (r#""$serde_json::private::Number""#, r#""$serde_json::private::Number""#),
             ("-0", r#""json:-0""#),
             ("1.0", r#""json:1.0""#),
             ("1e3", r#""json:1e3""#),
             ("9223372036854775808", r#""json:9223372036854775808""#),
-            (r#""\u0061""#, r#""json:\"\\u0061\"""#),
             (r#""\ud800""#, r#""json:\"\\ud800\"""#),
             (r#""json:1""#, r#""json:\"json:1\"""#),
         ] {
@@ -100,6 +114,21 @@ mod tests {
             // Over two relays, one behind the other.
             let second = of_request(raw(passed)).unwrap();
             assert_eq!(original(&second), passed, "{text}");
+        }
+    }
+
+    #[test]
+    fn a_string_is_its_value_in_whatever_form() {
+        for (text, other, passed) in [
+            (r#""\u0061\/""#, r#""a/""#, r#""a/""#),
+            (r#""\u00e9\"\n""#, r#""é\u0022\u000A""#, r#""é\"\n""#),
+            (r#""\ud83d\ude00""#, r#""\uD83D\uDE00""#, r#""😀""#),
+            (r#""json:1""#, r#""\u006ason\u003a1""#, r#""json:\"json:1\"""#),
+        ] {
+            let id = of_request(raw(text)).unwrap();
+            assert_eq!(of_request(raw(other)), Some(id.clone()), "{text}");
+            assert_eq!(passed_on(&id), passed, "{text}");
+            assert_eq!(of_answer(raw(passed)), Some(id), "{text}");
         }
     }
 

@@ -47,7 +47,7 @@
 //! | | |
 //! |---|---|
 //! | the text | as it came, but for white space around it, and the id where that is another now |
-//! | an id | a string or an integer of 64 bits as it is; any other (`1.0`, more bits, escapes) is passed on as a string that holds it, and the answer has the original |
+//! | an id | a string, by its value, or an integer of 64 bits as it is; any other (`1.0`, more bits) is passed on as a string that holds it, and the answer has the original |
 //! | the order | in each direction, but for requests that [wait](crate::layer::correlation) until the peer takes more |
 //! | an answer that cannot be read, or a line that is too long | its caller gets an error |
 //! | what is no message | its sender gets an error, if it may; else it is skipped, with a warning in the log |

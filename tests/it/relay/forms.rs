@@ -127,6 +127,29 @@ async fn equal_ids_and_tokens_of_both_sides_are_kept_apart() {
     .await;
 }
 
+/// A peer may write an id in another form when it cancels.
+#[tokio::test]
+async fn a_cancellation_finds_its_request_by_the_value_of_the_id() {
+    limit(async {
+        let Relayed { mut host, mut server, listening: _listening, .. } = relayed().await;
+        for (id, again) in [
+            (r#""\u0041\/""#, r#""A/""#),
+            (r#""B""#, r#""\u0042""#),
+            (r#""\u006ason:1""#, r#""json:1""#),
+        ] {
+            host.write(format!(r#"{{"jsonrpc":"2.0","id":{id},"method":"m"}}"#)).await;
+            let asked = server.json().await;
+            let params = format!(r#"{{"requestId":{again}}}"#);
+            let method = "notifications/cancelled";
+            host.write(format!(r#"{{"jsonrpc":"2.0","method":"{method}","params":{params}}}"#))
+                .await;
+            let cancelled = server.json().await;
+            assert_eq!(cancelled["params"]["requestId"], asked["id"], "{id}");
+        }
+    })
+    .await;
+}
+
 #[tokio::test]
 async fn a_message_that_is_too_large_fails_alone() {
     limit(async {

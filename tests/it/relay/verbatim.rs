@@ -71,11 +71,14 @@ async fn a_client_passes_on_each_message_as_it_is() {
 }
 
 #[tokio::test]
-async fn an_id_of_any_form_comes_back_as_it_was() {
+async fn an_id_of_any_form_comes_back_as_it_was_a_string_by_its_value() {
     limit(async {
         let (_server, mut client, mut program) = serve_client(Config::default()).await;
-        for id in
-            ["1.0", "9223372036854775808", "1e2", "-0", r#""\u0041""#, r#""json:1""#, "0", r#""""#]
+        for (id, comes_back) in
+            ["1.0", "9223372036854775808", "1e2", "-0", r#""json:1""#, "0", r#""""#, r#""\ud800""#]
+                .map(|id| (id, id))
+                .into_iter()
+                .chain([(r#""\u0041\/""#, r#""A/""#)])
         {
             client.text(format!(r#"{{"jsonrpc":"2.0","id":{id},"method":"m"}}"#)).await;
             // A program that reads ids and writes them anew, as any does.
@@ -84,7 +87,7 @@ async fn an_id_of_any_form_comes_back_as_it_was() {
                 .write(json!({ "jsonrpc": "2.0", "id": request["id"], "result": {} }).to_string())
                 .await;
             let answer = text(&mut client).await;
-            assert!(answer.contains(&format!(r#""id":{id}"#)), "{id}: {answer}");
+            assert!(answer.contains(&format!(r#""id":{comes_back}"#)), "{id}: {answer}");
         }
     })
     .await;
