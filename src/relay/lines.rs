@@ -1,16 +1,17 @@
 //! [`Lines`]: one message per line, as MCP's stdio transport has it.
 
 use std::{
+    future::Future,
     io,
-    pin::Pin,
+    pin::{Pin, pin},
     task::{Context, Poll, ready},
 };
 
-use bytes::{Buf, Bytes, BytesMut};
+use bytes::{Buf, BufMut, Bytes, BytesMut};
 use futures::{Sink, Stream};
 use pin_project_lite::pin_project;
 use rmcp::ErrorData;
-use tokio::io::{AsyncRead, AsyncWrite, ReadBuf};
+use tokio::io::{AsyncRead, AsyncReadExt, AsyncWrite};
 
 use super::{message::RawMessage, parse::parse, write::write};
 use crate::decode::{json::Reader, malformed::Malformed};
@@ -170,17 +171,16 @@ impl<I: AsyncRead, O> Lines<I, O> {
             *this.input = BytesMut::new();
         }
         this.input.reserve(CHUNK);
-        let start = this.input.len();
-        this.input.resize(start + CHUNK, 0);
-        let mut buffer = ReadBuf::new(&mut this.input[start..]);
-        let read = this.reader.poll_read(cx, &mut buffer);
-        let filled = buffer.filled().len();
-        this.input.truncate(start + filled);
-        if let Err(error) = ready!(read) {
-            tracing::debug!(%error, "the end of a relay cannot be read");
-            *this.is_at_end = true;
+        let mut reader = this.reader;
+        let mut room = this.input.limit(CHUNK);
+        let reading = pin!(reader.read_buf(&mut room));
+        match ready!(reading.poll(cx)) {
+            Ok(read) => *this.is_at_end |= read == 0,
+            Err(error) => {
+                tracing::debug!(%error, "the end of a relay cannot be read");
+                *this.is_at_end = true;
+            }
         }
-        *this.is_at_end |= filled == 0;
         Poll::Ready(())
     }
 }
@@ -255,7 +255,7 @@ impl<I, O: AsyncWrite> Sink<RawMessage> for Lines<I, O> {
 mod tests {
     use futures::{SinkExt as _, StreamExt as _};
     use rmcp::model::{JsonRpcMessage, RequestId};
-    use tokio::io::{AsyncReadExt as _, AsyncWriteExt as _};
+    use tokio::io::AsyncWriteExt as _;
 
     use super::*;
     use crate::decode::malformed::MalformedKind;
