@@ -120,7 +120,7 @@ impl<C: Connector> DynConnector for C {
 pub(super) enum Route {
     /// As the URL and the environment say.
     #[default]
-    Unsaid,
+    Unset,
     /// Straight to the host of the URL.
     #[cfg(feature = "proxy")]
     Direct,

@@ -97,7 +97,7 @@ impl Endpoint {
     /// Takes the proxy that the environment names, unless the way of the connections is settled.
     #[cfg(feature = "proxy")]
     pub(super) fn use_proxy_of_environment(&mut self) -> Result<(), HandshakeError> {
-        let (Route::Unsaid, Ok(url)) = (&self.route, self.url()) else { return Ok(()) };
+        let (Route::Unset, Ok(url)) = (&self.route, self.url()) else { return Ok(()) };
         if let Some(proxy) = environment::proxy(&Target::of(&url)?)? {
             tracing::debug!(?proxy, "connecting by way of a proxy, as the environment says");
             self.route = Route::Connector(std::sync::Arc::new(proxy));

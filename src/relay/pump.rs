@@ -213,7 +213,7 @@ impl<R: RelayRole, E: End, G: Gate> Pump<R, E, G> {
         if let JsonRpcMessage::Request(request) = &message {
             let admitted = match self.phase {
                 Phase::Open => self.gate.admit(request),
-                _ => Err(end_has_left("not_sent")),
+                _ => Err(end_has_ended::<R>("not_sent")),
             };
             if let Err(error) = admitted {
                 let id = request.id.clone();
@@ -319,12 +319,12 @@ impl<R: RelayRole, E: End, G: Gate> Pump<R, E, G> {
             Phase::Open => Box::pin(sleep(self.linger)),
             Phase::EndBroken(_, why) => {
                 self.phase = Phase::Over(Ended::EndBroken(why));
-                return self.answer_all(&end_has_left("outcome_unknown"));
+                return self.answer_all(&end_has_ended::<R>("outcome_unknown"));
             }
             phase => return self.phase = phase,
         };
         self.phase = Phase::EndFinished(timer);
-        self.answer_all(&end_has_left("outcome_unknown"));
+        self.answer_all(&end_has_ended::<R>("outcome_unknown"));
         self.is_peer_unflushed = true;
     }
 
@@ -339,7 +339,7 @@ impl<R: RelayRole, E: End, G: Gate> Pump<R, E, G> {
         self.answers = 0;
         for message in std::mem::take(&mut self.to_end) {
             if let JsonRpcMessage::Request(request) = message {
-                let error = JsonRpcMessage::error(end_has_left("not_sent"), Some(request.id));
+                let error = JsonRpcMessage::error(end_has_ended::<R>("not_sent"), Some(request.id));
                 self.send_to_peer(error);
             }
         }
@@ -360,7 +360,7 @@ impl<R: RelayRole, E: End, G: Gate> Pump<R, E, G> {
             Phase::EndBroken(timer, why) => {
                 ready!(timer.as_mut().poll(cx));
                 let ended = Ended::EndBroken(std::mem::take(why));
-                self.answer_all(&end_has_left("outcome_unknown"));
+                self.answer_all(&end_has_ended::<R>("outcome_unknown"));
                 ended
             }
             Phase::PeerGone(timer) => {
@@ -411,8 +411,14 @@ fn not_sent(why: String) -> ErrorData {
     ErrorData::new(UNAVAILABLE, why, Some(json!({ "reason": "not_sent" })))
 }
 
-/// Builds the error for a request that nobody answers any more.
-pub(crate) fn end_has_left(reason: &'static str) -> ErrorData {
-    let data = json!({ "reason": reason });
-    ErrorData::new(UNAVAILABLE, "whoever answers behind this relay has left", Some(data))
+/// Builds the error for a request of the peer, which the end does not answer any more.
+fn end_has_ended<R: RelayRole>(reason: &'static str) -> ErrorData {
+    let end = name_of_end::<R>();
+    let message = format!("the {end} behind this relay has ended");
+    ErrorData::new(UNAVAILABLE, message, Some(json!({ "reason": reason })))
+}
+
+/// Returns what the end of a relay is.
+pub(crate) fn name_of_end<R: RelayRole>() -> &'static str {
+    if R::IS_CLIENT { "client" } else { "server" }
 }

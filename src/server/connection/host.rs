@@ -4,6 +4,7 @@ use std::{io, panic::AssertUnwindSafe, sync::Arc};
 
 use futures::{FutureExt, future::BoxFuture};
 use rmcp::Service;
+use tokio::time::Instant;
 use tokio_util::sync::CancellationToken;
 
 use super::handlers::{GuardedService, RunningHandlers};
@@ -26,6 +27,8 @@ pub(in crate::server) struct Control {
     pub(super) stop: CancellationToken,
     /// `true` if the peer has to initialize MCP first.
     pub(super) has_initialize: bool,
+    /// Moment by which what runs has to be made.
+    pub(super) overdue: Instant,
 }
 
 /// Host of the connections of a server: it runs rmcp services, or relays.
@@ -67,7 +70,7 @@ where
         Box::pin(async move {
             let made = AssertUnwindSafe(async { (self.factory)() }).catch_unwind().await;
             let service = made_or_internal(made)?;
-            let Control { handlers, stop, has_initialize } = control;
+            let Control { handlers, stop, has_initialize, .. } = control;
             let service = GuardedService::new(service, handlers);
             let running = if has_initialize {
                 R::run(service, transport, stop).await.map_err(|error| {

@@ -8,7 +8,7 @@ use rmcp::{
     model::{Extensions, JsonRpcMessage, JsonRpcRequest, RequestId},
 };
 use serde_json::json;
-use tokio::sync::Notify;
+use tokio::{sync::Notify, time::timeout_at};
 
 use super::{
     handlers::{HandlerGuard, RunningHandlers, closed_before_answer},
@@ -20,7 +20,7 @@ use crate::{
     relay::{
         end::End,
         message::{RawMessage, RawRequest},
-        pump::{Gate, Pump},
+        pump::{Gate, Pump, name_of_end},
         role::RelayRole,
         run::{close_reason, linger},
     },
@@ -54,9 +54,10 @@ where
         Box::pin(async move {
             // No message carries them: nobody would look at them there.
             let extensions = mem::take(transport.extensions());
+            let Control { handlers, stop, has_initialize, overdue } = control;
             let making = AssertUnwindSafe(async { (self.factory)(extensions).await });
-            let end = made_or_internal(making.catch_unwind().await)?;
-            let Control { handlers, stop, has_initialize } = control;
+            let made = timeout_at(overdue, making.catch_unwind()).await;
+            let end = made_or_internal(made.map_err(|_| not_made_in_time::<R>())?)?;
             let initialized = Arc::new(Notify::new());
             let gate = HostedGate::<R>::new(handlers.clone(), initialized.clone());
             let mut pump = Pump::new(transport, end, gate, linger::<R>());
@@ -68,7 +69,7 @@ where
                         Ok(ended) => close_reason::<R>(&ended),
                         Err(_) => {
                             tracing::error!("the end of a relay panicked");
-                            pump.answer_all(&panicked());
+                            pump.answer_all(&panicked::<R>());
                             Some(CloseCode::Internal.into())
                         }
                     },
@@ -95,9 +96,16 @@ where
 }
 
 /// Builds the error for a request whose answer was awaited of an end that has panicked.
-fn panicked() -> ErrorData {
-    let data = json!({ "reason": "outcome_unknown" });
-    ErrorData::internal_error("whoever answers behind this relay panicked", Some(data))
+fn panicked<R: RelayRole>() -> ErrorData {
+    let message = format!("the {} behind this relay panicked", name_of_end::<R>());
+    ErrorData::internal_error(message, Some(json!({ "reason": "outcome_unknown" })))
+}
+
+/// Returns the reason to close a connection with whose end is not made in time.
+fn not_made_in_time<R: RelayRole>() -> CloseReason {
+    let end = name_of_end::<R>();
+    tracing::error!("the factory of a relay has made no {end} within the handshake timeout");
+    CloseReason::new(CloseCode::Internal, format!("the {end} behind this relay has not started"))
 }
 
 /// Gate of a relay on a server, which lets nothing more begin once it drains.

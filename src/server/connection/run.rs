@@ -108,6 +108,7 @@ impl<R: McpRole> ServerState<R> {
             handlers: handlers.clone(),
             stop: stop.clone(),
             has_initialize: self.config.framing_properties().has_initialize,
+            overdue: timer.deadline(),
         };
         let mut starting = self.host.start(transport, control);
         let ended = match self.initialized(starting.as_mut(), &handlers, &guard, timer).await {
@@ -160,6 +161,8 @@ impl<R: McpRole> ServerState<R> {
         let time = self.config.timeout;
         loop {
             tokio::select! {
+                biased;
+                // First: at the same moment it tells what was not made in time.
                 started = &mut starting => return started,
                 () = &mut timer => {
                     if handlers.is_idle() && guard.unanswered.is_none() {

@@ -79,6 +79,21 @@ async fn a_program_that_cannot_be_made_closes_the_connection() {
 }
 
 #[tokio::test]
+async fn a_program_that_is_not_made_in_time_is_no_fault_of_the_client() {
+    limit(async {
+        let server =
+            relay::serve("127.0.0.1:0", |_| std::future::pending::<io::Result<StdioEnd>>());
+        let config = Config::default().handshake_timeout(Duration::from_millis(50));
+        let server = server.config(config).await.unwrap();
+        let mut client = Raw::dial(server.local_addr()).await;
+        client.json(&request(1)).await;
+        let why = "the server behind this relay has not started";
+        assert_eq!(client.closed().await, (1011, why.into()));
+    })
+    .await;
+}
+
+#[tokio::test]
 async fn a_client_that_leaves_ends_its_program() {
     limit(async {
         let (server, mut client, mut program) = serve_client(Config::default()).await;
