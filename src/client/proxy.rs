@@ -51,6 +51,8 @@ pub struct Proxy {
     at: Option<Intercept>,
     credentials: Option<Credentials>,
     tls: ClientTls,
+    /// Variable of the environment that the proxy is from, if it is from one.
+    variable: Option<&'static str>,
 }
 
 /// User and password.
@@ -66,7 +68,7 @@ impl Proxy {
     pub fn new(url: impl AsRef<str>) -> Self {
         let matcher = Matcher::builder().all(url.as_ref()).build();
         let at = matcher.intercept(&Uri::from_static("http://any.invalid/"));
-        Self { at, credentials: None, tls: ClientTls::default() }
+        Self { at, credentials: None, tls: ClientTls::default(), variable: None }
     }
 
     /// Sets user and password, in place of those in the URL: for an HTTP proxy as `Basic` (RFC
@@ -87,8 +89,8 @@ impl Proxy {
 
     /// Connects to `target` by way of the proxy.
     async fn connect(&self, target: &Target) -> Result<BoxIo, HandshakeError> {
-        let at = self.at.as_ref().ok_or_else(not_understood)?;
-        let uri = ProxyUri(at.uri());
+        let at = self.at.as_ref().ok_or_else(|| self.not_understood())?;
+        let uri = self.uri(at);
         match uri.scheme() {
             "http" | "https" => {
                 let authorization = match &self.credentials {
@@ -107,10 +109,26 @@ impl Proxy {
                         connected => return connected,
                     }
                 }
-                Err(last.unwrap_or_else(not_understood))
+                Err(last.unwrap_or_else(|| self.not_understood()))
             }
-            _ => Err(not_understood()),
+            _ => Err(self.not_understood()),
         }
+    }
+
+    fn uri<'a>(&self, at: &'a Intercept) -> ProxyUri<'a> {
+        ProxyUri { uri: at.uri(), variable: self.variable }
+    }
+
+    /// Builds the error for a value that is no proxy. Does not show it: a password may be in it.
+    fn not_understood(&self) -> HandshakeError {
+        let what = match self.variable {
+            Some(variable) => format!("the value of {variable}, which is to name a proxy,"),
+            None => "the URL of the proxy".into(),
+        };
+        HandshakeError::Invalid(format!(
+            "{what} is not one of http://, https://, socks5:// and socks5h://, with host and port, \
+             and user and password before these if it wants them"
+        ))
     }
 
     /// Asks a SOCKS5 proxy for `destination`, a host and a port.
@@ -118,14 +136,15 @@ impl Proxy {
         let given = self.credentials.as_ref();
         let given = given.map(|Credentials { user, password }| (&**user, &**password));
         let credentials = given.or_else(|| at.raw_auth());
-        let uri = ProxyUri(at.uri());
+        let uri = self.uri(at);
         let stream = self.reach(uri).await?;
         socks::connect(stream, uri, destination, credentials).await
     }
 
     /// Connects to the proxy itself.
     async fn reach(&self, uri: ProxyUri<'_>) -> Result<BoxIo, HandshakeError> {
-        let port = uri.port().filter(|_| !uri.host().is_empty()).ok_or_else(not_understood)?;
+        let port = uri.port().filter(|_| !uri.host().is_empty());
+        let port = port.ok_or_else(|| self.not_understood())?;
         let tcp = tcp::connect(uri.host(), port).await;
         let tcp =
             tcp.map_err(|error| io::Error::new(error.kind(), format!("the proxy {uri}: {error}")))?;
@@ -163,17 +182,9 @@ impl From<String> for Proxy {
 
 impl fmt::Debug for Proxy {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        let url = self.at.as_ref().map(|at| ProxyUri(at.uri()).to_string());
+        let url = self.at.as_ref().map(|at| self.uri(at).to_string());
         f.debug_tuple("Proxy").field(&url.unwrap_or_default()).finish()
     }
-}
-
-fn not_understood() -> HandshakeError {
-    HandshakeError::Invalid(
-        "the URL of the proxy is not one of http://, https://, socks5:// and socks5h://, with host \
-         and port, and user and password before these if it wants them"
-            .into(),
-    )
 }
 
 /// Resolves the name of the server here. Returns one address at least.

@@ -4,7 +4,7 @@ use std::{env, net::SocketAddr};
 
 use mcp_ws_transport::{connect, server::Config};
 use rmcp::ServiceExt;
-use tokio::process::Command;
+use tokio::{net::TcpListener, process::Command};
 
 use crate::common::{
     Tools,
@@ -100,6 +100,34 @@ async fn a_variable_that_is_no_proxy_is_an_error_and_not_passed_by() {
         ] {
             let outcome = outcome("ws://server.test/mcp", &[(name, value)]).await;
             assert!(outcome.contains(name) && outcome.contains("http://"), "{outcome}");
+            assert!(!outcome.contains("canary"), "{outcome}");
+            // It does not count for a host that needs no proxy.
+            let exempt = [(name, value), ("NO_PROXY", "server.test")];
+            let outcome = self::outcome("ws://server.test/mcp", &exempt).await;
+            assert!(outcome.contains("does not resolve"), "{outcome}");
+        }
+    })
+    .await;
+}
+
+#[tokio::test]
+async fn an_error_of_a_proxy_names_the_variable_that_it_is_from() {
+    const FORBIDDEN: &[u8] = b"HTTP/1.1 403 Forbidden\r\nContent-Length: 0\r\n\r\n";
+    limit(async {
+        let (_server, address) = server().await;
+        let rules = Rules { refusals: [FORBIDDEN.to_vec()].into(), ..Rules::default() };
+        let refusing = ForwardProxy::http(address, rules).await;
+        let refusing = &*format!("http://alice:canary@{}", refusing.address);
+        let away = TcpListener::bind("127.0.0.1:0").await.unwrap().local_addr().unwrap();
+        let away = &*format!("socks5h://{away}");
+        for (url, name, value, says) in [
+            ("ws://server.test/mcp", "http_proxy", refusing, "refused: 403"),
+            ("wss://server.test/mcp", "HTTPS_PROXY", away, "refused"),
+            ("ws://server.test/mcp", "ALL_PROXY", "ftp://canary@proxy", "is not one of"),
+            ("wss://server.test/mcp", "all_proxy", "http://proxy:canary", "is not one of"),
+        ] {
+            let outcome = outcome(url, &[(name, value)]).await;
+            assert!(outcome.contains(name) && outcome.contains(says), "{name}: {outcome}");
             assert!(!outcome.contains("canary"), "{outcome}");
         }
     })

@@ -6,29 +6,43 @@ use http::Uri;
 use hyper_util::client::proxy::matcher::Matcher;
 
 use super::Proxy;
-use crate::{
-    client::{connector::Target, tls::ClientTls},
-    error::HandshakeError,
-};
+use crate::{client::connector::Target, error::HandshakeError};
 
 /// Returns the proxy that the environment names for `target`, if there is one.
 ///
 /// # Errors
-/// A variable that counts for this target has a value that is no proxy: a connection past a proxy
+/// The variable that counts for this target has a value that is no proxy: a connection past a proxy
 /// that was meant would be a surprise.
 pub(in crate::client) fn proxy(target: &Target) -> Result<Option<Proxy>, HandshakeError> {
     // Strangers set `HTTP_PROXY` in a CGI program, by a header of that name.
     if is_loopback(target.host()) || env::var_os("REQUEST_METHOD").is_some() {
         return Ok(None);
     }
-    let scheme = if target.is_tls() { "https" } else { "http" };
-    let uri = Uri::builder().scheme(scheme).authority(target.to_string()).path_and_query("/");
-    let uri = uri.build().map_err(|error| HandshakeError::Invalid(error.to_string()))?;
-    let at = Matcher::from_env().intercept(&uri);
-    if at.is_none() {
-        check_variables(target)?;
+    let own =
+        if target.is_tls() { ["HTTPS_PROXY", "https_proxy"] } else { ["HTTP_PROXY", "http_proxy"] };
+    let Some((variable, url)) = value(own).or_else(|| value(["ALL_PROXY", "all_proxy"])) else {
+        return Ok(None);
+    };
+    if is_exempt(target)? {
+        return Ok(None);
     }
-    Ok(at.map(|at| Proxy { at: Some(at), credentials: None, tls: ClientTls::default() }))
+    let proxy = Proxy { variable: Some(variable), ..Proxy::new(url) };
+    if proxy.at.is_none() { Err(proxy.not_understood()) } else { Ok(Some(proxy)) }
+}
+
+/// Returns the first of two variables that is set, and its value, unless that is empty.
+fn value(names: [&'static str; 2]) -> Option<(&'static str, String)> {
+    let set = names.into_iter().find_map(|name| Some((name, env::var(name).ok()?)));
+    set.filter(|(_, value)| !value.is_empty())
+}
+
+/// Returns `true` if `NO_PROXY` names the host of `target`.
+fn is_exempt(target: &Target) -> Result<bool, HandshakeError> {
+    let Some((_, hosts)) = value(["NO_PROXY", "no_proxy"]) else { return Ok(false) };
+    let uri = Uri::builder().scheme("http").authority(target.to_string()).path_and_query("/");
+    let uri = uri.build().map_err(|error| HandshakeError::Invalid(error.to_string()))?;
+    let others = Matcher::builder().all("http://any.invalid").no(hosts).build();
+    Ok(others.intercept(&uri).is_none())
 }
 
 /// Returns `true` for names and addresses of this machine's loopback interface.
@@ -37,21 +51,6 @@ fn is_loopback(host: &str) -> bool {
     name == "localhost"
         || name.ends_with(".localhost")
         || host.parse().is_ok_and(|address: IpAddr| address.to_canonical().is_loopback())
-}
-
-/// Fails if a variable that counts for `target` has a value that is no proxy.
-fn check_variables(target: &Target) -> Result<(), HandshakeError> {
-    let own =
-        if target.is_tls() { ["HTTPS_PROXY", "https_proxy"] } else { ["HTTP_PROXY", "http_proxy"] };
-    for name in own.into_iter().chain(["ALL_PROXY", "all_proxy"]) {
-        let value = env::var(name).unwrap_or_default();
-        if !value.is_empty() && Proxy::new(&value).at.is_none() {
-            return Err(HandshakeError::Invalid(format!(
-                "{name} is not the URL of a proxy, such as http://proxy.example.com:3128"
-            )));
-        }
-    }
-    Ok(())
 }
 
 #[cfg(test)]

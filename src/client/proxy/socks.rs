@@ -44,7 +44,7 @@ pub(super) async fn connect(
     let destination = Uri::builder().scheme("socks5").authority(destination).path_and_query("/");
     let destination = destination.build();
     let destination = destination.map_err(|error| HandshakeError::Invalid(error.to_string()))?;
-    let mut socks = SocksV5::new(proxy.0.clone(), Connected(Some(TokioIo::new(stream))));
+    let mut socks = SocksV5::new(proxy.uri.clone(), Connected(Some(TokioIo::new(stream))));
     if let Some((user, password)) = credentials {
         if user.len().max(password.len()) > LONGEST {
             let what = "user and password for a SOCKS proxy have at most 255 bytes each";

@@ -4,13 +4,17 @@ use std::fmt;
 
 use http::Uri;
 
-/// Scheme, host and port of a proxy. `Display` writes just these.
+/// Scheme, host and port of a proxy. `Display` writes just these, and the variable that names it.
 #[derive(Debug, Clone, Copy)]
-pub(super) struct ProxyUri<'a>(pub(super) &'a Uri);
+pub(super) struct ProxyUri<'a> {
+    pub(super) uri: &'a Uri,
+    /// Variable of the environment that the proxy is from, if it is from one.
+    pub(super) variable: Option<&'static str>,
+}
 
 impl ProxyUri<'_> {
     pub(super) fn scheme(self) -> &'static str {
-        match self.0.scheme_str() {
+        match self.uri.scheme_str() {
             Some("http") => "http",
             Some("https") => "https",
             Some("socks5") => "socks5",
@@ -21,13 +25,13 @@ impl ProxyUri<'_> {
 
     /// Returns the host, without the brackets of an address.
     pub(super) fn host(&self) -> &str {
-        let host = self.0.host().unwrap_or_default();
+        let host = self.uri.host().unwrap_or_default();
         host.strip_prefix('[').and_then(|host| host.strip_suffix(']')).unwrap_or(host)
     }
 
     /// Returns the port; `None` where what stands there is none.
     pub(super) fn port(self) -> Option<u16> {
-        let authority = self.0.authority()?;
+        let authority = self.uri.authority()?;
         match authority.as_str().strip_prefix(authority.host())? {
             "" => Some(match self.scheme() {
                 "http" => 80,
@@ -41,9 +45,13 @@ impl ProxyUri<'_> {
 
 impl fmt::Display for ProxyUri<'_> {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        let authority = self.0.authority().map(|authority| authority.as_str());
+        let authority = self.uri.authority().map(|authority| authority.as_str());
         // A password with an `@` may have been taken for the host.
         let authority = authority.and_then(|authority| authority.rsplit('@').next());
-        write!(f, "{}://{}", self.scheme(), authority.unwrap_or_default())
+        write!(f, "{}://{}", self.scheme(), authority.unwrap_or_default())?;
+        match self.variable {
+            Some(variable) => write!(f, " ({variable})"),
+            None => Ok(()),
+        }
     }
 }
