@@ -2,6 +2,7 @@
 export class Outbox {
   #entries = [];
   #bytes = 0;
+  #lastTurn = 0;
   #maxBytes;
 
   constructor(maxBytes) {
@@ -13,15 +14,19 @@ export class Outbox {
   /** Returns whether there is room for a message; a single one may be larger than all of the room. */
   hasRoomFor(bytes) { return this.isEmpty || this.#bytes + bytes <= this.#maxBytes; }
 
+  /** Returns whether an entry waits that `test` finds. */
+  has(test) { return this.#entries.some(test); }
+
   push(entry) {
-    this.#entries.push(entry);
-    this.#bytes += entry.bytes;
+    entry.turn = ++this.#lastTurn;
+    this.putBack(entry);
   }
 
-  /** Puts entries before all others, in their order. */
-  unshift(entries) {
-    this.#entries.unshift(...entries);
-    for (const { bytes } of entries) this.#bytes += bytes;
+  /** Puts an entry back that was here before, before all that came later. */
+  putBack(entry) {
+    const later = this.#entries.findIndex(({ turn }) => turn > entry.turn);
+    this.#entries.splice(later < 0 ? this.#entries.length : later, 0, entry);
+    this.#bytes += entry.bytes;
   }
 
   /** Removes the entries that `test` finds, and returns them. */

@@ -59,6 +59,15 @@ export class Requests {
     return [...this.#own].filter(isAgain).map(([id]) => this.wait(id));
   }
 
+  /** Returns the ids, numbers and sizes of the requests that were sent. */
+  inFlight() {
+    const sent = [...this.#own].filter(([, { state }]) => state === 'sent');
+    return sent.map(([id, { entry: { number, bytes } }]) => ({ id, number, bytes }));
+  }
+
+  /** Returns the entry of a request, if there is one. */
+  entry(id) { return this.#own.get(id)?.entry; }
+
   /** Returns the entry of a request that was sent, and waits anew. */
   wait(id) {
     const request = this.#own.get(id);

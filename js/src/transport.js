@@ -7,6 +7,8 @@ import { Handshake } from './handshake.js';
 import { Heartbeat } from './heartbeat.js';
 import { Inbox } from './inbox.js';
 import { Outbox } from './outbox.js';
+import { Overload } from './overload.js';
+import { LearnedLimit, ReadProgress } from './read-progress.js';
 import { Reconnect } from './reconnect.js';
 import { Requests, localError } from './requests.js';
 import { byteLength } from './resume-session.js';
@@ -30,8 +32,10 @@ const DEFAULTS = {
   pongTimeout: 10_000,
 };
 
-/** Returns whether a server refuses a request that it would take on another connection. */
-const isStopping = (error) => error?.data?.reason === 'stopping';
+/** Returns whether a server refuses a request for this reason, and has not executed it. */
+const isRefused = (error, reason) => error?.code === RPC.CONNECTION && error.data?.reason === reason;
+const isStopping = (error) => isRefused(error, 'stopping'); // it would take it on another connection
+const isTooMany = (error) => isRefused(error, 'too_many_requests'); // it would take it later
 
 const isRequest = ({ message: { id, method } }) => method !== undefined && id !== undefined;
 
@@ -76,6 +80,10 @@ export class WebSocketTransport {
   #handshake = new Handshake();
   #heartbeat;
   #lastOwnId = Number.MAX_SAFE_INTEGER; // some servers know only numbers; the user's count up
+  #overload;
+  #progress = new ReadProgress();
+  #learned = new LearnedLimit();
+  #lastNumber = 0; // of the messages that were handed to links
   #stoppingLink; // on which the server takes no further requests
   #repeated; // the id of the `initialize` that is repeated
   #timers = {}; // window: until the session is lost; look: at a full WebSocket; initialize: until it is answered
@@ -85,6 +93,7 @@ export class WebSocketTransport {
     this.#options = complete(options);
     const { framing, retryFirst, heartbeat, pongTimeout, queueBytes } = this.#options;
     this.#outbox = new Outbox(queueBytes);
+    this.#overload = new Overload({ hasWaiting: () => this.#outbox.has(isRequest), flush: () => this.#flush() });
     const onwire = (event) => this.#wire({ isOwn: true, ...event });
     const dialer = new Dialer(url, { ...this.#options, onwire });
     const mayRetry = (hasOpened) => retryFirst || hasOpened;
@@ -162,7 +171,7 @@ export class WebSocketTransport {
 
   /** Throws if a message cannot be sent, for which a request of the peer is answered all the same. */
   #check({ message, bytes }) {
-    const most = this.#session?.maxMessage ?? Infinity;
+    const most = this.#maxMessage;
     const why = bytes > most ? `${bytes} bytes are more than the ${most} that the server takes`
       : this.#outbox.hasRoomFor(bytes) ? undefined : 'too much waits to be sent';
     if (!why) return;
@@ -172,6 +181,12 @@ export class WebSocketTransport {
       this.#flush();
     }
     throw new McpError('not_sent', why);
+  }
+
+  /** The largest message that the server takes, in bytes, as it has told or shown. */
+  get #maxMessage() {
+    const told = this.#session?.maxMessage ?? Infinity;
+    return told < Infinity ? told : this.#learned.bytes;
   }
 
   /** Takes a request back that was not sent. Returns whether there was one. */
@@ -188,7 +203,7 @@ export class WebSocketTransport {
     const rules = {
       canSend: () => this.#canWrite && !this.#session?.isFull && !this.#isCongested,
       mustWait: (entry) => this.#handshake.mustWait(entry.message)
-        || (isRequest(entry) && (this.#requests.sent >= maxRequests || this.#stoppingLink === this.#reconnect.link)),
+        || (isRequest(entry) && (this.#requests.sent >= maxRequests || this.#isRefusing)),
       send: (entry) => this.#sendEntry(entry),
     };
     let before;
@@ -200,14 +215,20 @@ export class WebSocketTransport {
   }
 
   get #canWrite() { return this.#reconnect.state === 'open' && this.#reconnect.link.isOpen; }
+  /** `true` if the server takes no requests now. */
+  get #isRefusing() { return this.#stoppingLink === this.#reconnect.link || this.#overload.holdsBack; }
   get #isCongested() { return this.#reconnect.link?.bufferedBytes > MAX_BUFFERED; }
 
   #sendEntry(entry) {
     const { message, shown, text, bytes } = entry;
-    if (isRequest(entry) && bytes > (this.#session?.maxMessage ?? Infinity)) {
+    if (isRequest(entry) && bytes > this.#maxMessage) {
       return this.#end(message.id, 'not_sent', 'the message is larger than the server takes');
     }
-    if (isRequest(entry)) this.#requests.setSent(message.id);
+    entry.number = ++this.#lastNumber;
+    if (isRequest(entry)) {
+      this.#requests.setSent(message.id);
+      this.#overload.onSent();
+    } else this.#progress.onSent(entry);
     this.#handshake.onSent(message);
     if (message.method === 'initialize') this.#awaitInitialize();
     this.#write(text, { message: shown });
@@ -259,7 +280,10 @@ export class WebSocketTransport {
 
   #onAnswer(message) {
     if (this.#requests.state(message.id) !== 'sent') return; // it has ended, or the server makes it up
+    this.#progress.onAnswered(this.#requests.entry(message.id));
     if (isStopping(message.error)) return this.#onStopping(message);
+    if (isTooMany(message.error) && this.#overload.onRefused()) return this.#putBack(message.id);
+    this.#overload.onAnswered();
     this.#requests.end(message.id);
     if (this.#handshake.onAnswer(message)) clearTimeout(this.#timers.initialize);
     else this.#reconnect.setWorks();
@@ -271,7 +295,14 @@ export class WebSocketTransport {
   #onStopping({ id, error }) {
     if (this.#handshake.isRefusal({ id, error })) return this.#reconnect.lose(1012, error.message);
     this.#stoppingLink = this.#reconnect.link;
-    this.#outbox.unshift([this.#requests.wait(id)]);
+    this.#putBack(id);
+  }
+
+  /** Has a request that was sent, and not executed, wait anew. */
+  #putBack(id) {
+    const entry = this.#requests.wait(id);
+    if (entry.message.method === 'initialize') clearTimeout(this.#timers.initialize);
+    this.#outbox.putBack(entry);
   }
 
   #refuse(id) {
@@ -288,7 +319,7 @@ export class WebSocketTransport {
     if (id !== this.#repeated) return; // a ping
     this.#repeated = undefined;
     clearTimeout(this.#timers.initialize);
-    if (isStopping(error)) return this.#reconnect.lose(1012, error.message);
+    if (isStopping(error) || isTooMany(error)) return this.#reconnect.lose(1012, error.message);
     if (error) return this.close(new Error(`the server refuses to initialize: ${error.message}`));
     const follows = this.#handshake.repeated();
     if (follows) this.#writeOwn(follows);
@@ -316,6 +347,8 @@ export class WebSocketTransport {
     clearTimeout(this.#timers.window);
     this.#timers.window = undefined;
     this.#session = session;
+    if (!isResumed) this.#progress = new ReadProgress();
+    this.#overload.onUp(isResumed);
     this.#heartbeat.start();
     if (isResumed) session.acknowledge(); // so that the secret which was shown is spent
     else if (!isFirst) this.#onPeerLost('the server has forgotten the session');
@@ -329,7 +362,7 @@ export class WebSocketTransport {
   #onPeerLost(why) {
     const lost = this.#requests.lost();
     this.#outbox.take((entry) => !isRequest(entry));
-    this.#outbox.unshift(this.#requests.again());
+    for (const entry of this.#requests.again()) this.#outbox.putBack(entry);
     for (const id of lost) this.#end(id, 'outcome_unknown', why);
     for (const requestId of this.#requests.dropInbound()) {
       const params = { requestId, reason: why };
@@ -354,12 +387,26 @@ export class WebSocketTransport {
     const { look, initialize } = this.#timers;
     for (const timer of [look, initialize]) clearTimeout(timer);
     this.#heartbeat.stop();
+    this.#overload.onDown();
     this.#session?.detach();
     if (endsSession(code)) this.#session?.forget();
     const why = `connection lost: ${reason || codeName}`;
+    this.#learned.pass(this.#progress.passed);
+    if (code === 1009) this.#onTooLarge();
     if (retryIn === null) return this.#endAll(why);
     if (this.isResumable) this.#timers.window ??= setTimeout(() => this.#onWindowOver(), this.#session.window);
     else if (this.#reconnect.hasOpened) this.#onPeerLost(why);
+  }
+
+  /** Ends the message for which the server has closed the connection. What was sent after it was not read. */
+  #onTooLarge() {
+    const inFlight = this.#requests.inFlight();
+    const { id, number, bytes } = this.#progress.findTooLarge(inFlight) ?? {};
+    if (number === undefined) return;
+    this.#learned.learn(bytes - 1);
+    for (const later of inFlight.filter((request) => request.number > number)) this.#putBack(later.id);
+    if (id === undefined || this.#requests.entry(id).message.method === 'initialize') return;
+    this.#end(id, 'not_sent', `a message of ${bytes} bytes is larger than the server takes, which has closed the connection for it (1009)`);
   }
 
   /** Takes a session for lost that the server no longer keeps. It may be resumed all the same. */

@@ -5,55 +5,9 @@ import { test } from 'node:test';
 
 import { WebSocketTransport } from '../mcp-ws.js';
 import { FakeWebSocket, failure, pass, settle, sockets } from './fakes.mjs';
-
-const RESUME = 'mcp.resume.v1';
-const away = async () => Promise.reject(new TypeError('Failed to fetch'));
-
-function transport(options) {
-  const made = new WebSocketTransport('ws://test/', { WebSocket: FakeWebSocket, fetch: away, ...options });
-  const got = { messages: [], errors: [], states: [], closed: 0 };
-  made.onmessage = (message) => got.messages.push(message);
-  made.onerror = (error) => got.errors.push(error.message);
-  made.onstate = ({ state }) => got.states.push(state);
-  made.onclose = () => got.closed++;
-  return [made, got];
-}
-
-const session = (fields) => {
-  const all = { session: 's', secret: 'one', received: 0, resumed: false, window_s: 120, window_bytes: 1 << 20, ...fields };
-  return `@session ${JSON.stringify(all)}`;
-};
-const request = (id, method = 'tools/call') => ({ jsonrpc: '2.0', id, method, params: {} });
-const answer = (id, result = {}) => ({ jsonrpc: '2.0', id, result });
-const notification = (method, params) => ({ jsonrpc: '2.0', method, params });
-const reasons = ({ messages }) => messages.filter(({ error }) => error).map(({ id, error }) => [id, error.data.reason]);
-
-/** A transport whose first link is open, with a session unless `plain`. */
-async function started({ plain = false, fields, ...options } = {}) {
-  const [made, got] = transport(options);
-  const start = made.start();
-  await settle();
-  await sockets[0].open(plain ? 'mcp' : RESUME);
-  if (!plain) await sockets[0].receive(session(fields));
-  await start;
-  return [made, got, sockets[0]];
-}
-
-/** The next link, on which a session is resumed. */
-async function resumed(fields) {
-  await pass(1000);
-  const socket = sockets.at(-1);
-  await socket.open(RESUME);
-  await socket.receive(session({ resumed: true, ...fields }));
-  return socket;
-}
-
-async function initialized(made, socket) {
-  await made.send(request(0, 'initialize'));
-  await socket.receive(answer(0, { serverInfo: {} }));
-  await made.send(notification('notifications/initialized'));
-  socket.sent.length = 0;
-}
+import {
+  RESUME, answer, initialized, notification, reasons, request, resumed, session, started, transport,
+} from './started.mjs';
 
 test('without a WebSocket it says what to do', () => {
   const { WebSocket } = globalThis;
