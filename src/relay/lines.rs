@@ -253,7 +253,7 @@ impl<I, O: AsyncWrite> Sink<RawMessage> for Lines<I, O> {
 
 #[cfg(test)]
 mod tests {
-    use futures::{SinkExt as _, StreamExt as _};
+    use futures::{FutureExt as _, SinkExt as _, StreamExt as _};
     use rmcp::model::{JsonRpcMessage, RequestId};
     use tokio::io::AsyncWriteExt as _;
 
@@ -295,6 +295,20 @@ mod tests {
             assert!(request.request.source.text.is_unique());
         }
         assert_eq!(read.len(), 100);
+    }
+
+    #[tokio::test]
+    async fn a_large_line_leaves_no_large_buffer_behind() {
+        let (mut far, near) = tokio::io::duplex(2 << 20);
+        let mut lines = Lines::new(near, tokio::io::sink());
+        let large = "x".repeat(1 << 20);
+        let large = format!("{{\"jsonrpc\":\"2.0\",\"id\":1,\"result\":\"{large}\"}}\n");
+        far.write_all(large.as_bytes()).await.unwrap();
+        let message = lines.next().await.unwrap().unwrap();
+        assert!(lines.next().now_or_never().is_none());
+        assert!(lines.input.capacity() <= GATHERED, "{}", lines.input.capacity());
+        lines.send(message).await.unwrap();
+        assert!(lines.output.capacity() <= GATHERED, "{}", lines.output.capacity());
     }
 
     #[tokio::test]

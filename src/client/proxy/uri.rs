@@ -55,3 +55,30 @@ impl fmt::Display for ProxyUri<'_> {
         }
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use crate::client::proxy::Proxy;
+
+    #[test]
+    fn host_and_port_are_those_to_connect_to_and_no_secret_is_shown() {
+        for (url, host, port, shown) in [
+            ("http://proxy", "proxy", 80, "http://proxy"),
+            ("https://proxy", "proxy", 443, "https://proxy"),
+            ("socks5://proxy", "proxy", 1080, "socks5://proxy"),
+            ("socks5h://proxy:99", "proxy", 99, "socks5h://proxy:99"),
+            ("proxy:3128", "proxy", 3128, "http://proxy:3128"),
+            ("http://[::1]:3128", "::1", 3128, "http://[::1]:3128"),
+            ("http://[2001:db8::1]", "2001:db8::1", 80, "http://[2001:db8::1]"),
+            ("http://alice:canary@proxy:3128", "proxy", 3128, "http://proxy:3128"),
+        ] {
+            let proxy = Proxy::new(url);
+            let uri = proxy.uri(proxy.at.as_ref().unwrap());
+            assert_eq!((uri.host(), uri.port()), (host, Some(port)), "{url}");
+            assert_eq!(uri.to_string(), shown);
+        }
+        // What stands behind an `@` in a password may be taken for the host, and is not shown.
+        let proxy = Proxy::new("http://alice:canary@canary@proxy:3128");
+        assert!(!format!("{proxy:?}").contains("canary"), "{proxy:?}");
+    }
+}

@@ -57,7 +57,9 @@ async fn a_program_that_dies_ends_the_calls_that_it_has_and_then_the_connection(
         program.write(json!({ "jsonrpc": "2.0", "id": 2, "result": 7 }).to_string()).await;
         drop(program);
         assert_eq!(client.receive().await["result"], 7);
-        assert_ended(&client.receive().await, 1, "outcome_unknown");
+        let ended = client.receive().await;
+        assert_ended(&ended, 1, "outcome_unknown");
+        assert_eq!(ended["error"]["message"], "the server behind this relay has ended");
         assert_ended(&client.receive().await, 3, "outcome_unknown");
         let (code, reason) = client.closed().await;
         assert_eq!((code, &*reason), (1011, "the MCP server has ended"));
@@ -427,11 +429,12 @@ impl Sink<RawMessage> for Rubbish {
 async fn rubbish_is_read_no_faster_than_the_errors_for_it_go_out() {
     limit(async {
         let (transport, _server) = client_and_raw().await;
-        let malformed = relay::parse(r#"{"jsonrpc":"2.0","id":1,"result":NaN}"#).unwrap_err();
-        // More errors than the queue and the sockets take.
-        let left = Arc::new(AtomicUsize::new(500_000));
+        let mut malformed = relay::parse(r#"{"jsonrpc":"2.0","id":1,"result":NaN}"#).unwrap_err();
+        // More errors than the queue and the sockets take, and no more than are read at once.
+        malformed.error.message = "x".repeat(10_000).into();
+        let left = Arc::new(AtomicUsize::new(10_000));
         let end = Rubbish { malformed, left: left.clone() };
-        let _relaying = tokio::spawn(async move { relay::run(transport, end).await });
+        let relaying = tokio::spawn(async move { relay::run(transport, end).await });
         loop {
             let before = left.load(SeqCst);
             tokio::time::sleep(Duration::from_secs(1)).await;
@@ -440,6 +443,7 @@ async fn rubbish_is_read_no_faster_than_the_errors_for_it_go_out() {
             }
         }
         assert_ne!(left.load(SeqCst), 0, "all of it is read");
+        assert!(!relaying.is_finished());
     })
     .await;
 }
