@@ -102,7 +102,9 @@ impl<R: RelayRole> WebSocketService<R> {
     ///
     /// `factory` makes the [end](crate::relay::End) of a new connection, or of a new session where
     /// those outlive connections. It gets what handlers find in their extensions: the upgrade
-    /// request, the identity, and the [`Connection`](crate::server::Connection).
+    /// request, the identity, and the [`Connection`](crate::server::Connection). A client whose end
+    /// is not made within the [handshake timeout](crate::server::Config::handshake_timeout) is
+    /// closed with 1011.
     ///
     /// # Errors
     /// [`io::ErrorKind::InvalidInput`] when an allowed host or origin in `config` cannot be parsed.
