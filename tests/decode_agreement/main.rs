@@ -4,15 +4,13 @@
 //! `MCP_WS_CASES=1000000 cargo test --test decode_agreement` tries more of them.
 #![allow(clippy::panic, clippy::unwrap_used, reason = "a test fails by panicking")]
 
+mod agree;
 mod corpus;
 mod messages;
 mod mutate;
 
-use mcp_ws_transport::{
-    McpRole,
-    decode::{Method, PendingMethods, decode},
-    encode::encode,
-};
+use agree::{Every, METHODS, agree};
+use mcp_ws_transport::{McpRole, decode::decode, encode::encode};
 use messages::{Messages, cases};
 use rmcp::{
     RoleClient, RoleServer,
@@ -21,36 +19,9 @@ use rmcp::{
         MetaObject, NotificationMetaObject, RequestId, RequestMetaObject, RequestParamsMeta,
         ServerJsonRpcMessage, ServerNotification, ServerRequest,
     },
-    service::{RxJsonRpcMessage, TxJsonRpcMessage},
+    service::TxJsonRpcMessage,
 };
 use serde_json::{Value, json};
-
-const METHODS: &[Option<Method>] = &[
-    None,
-    Some(Method::CallTool),
-    Some(Method::Complete),
-    Some(Method::CreateMessage),
-    Some(Method::Discover),
-    Some(Method::Elicit),
-    Some(Method::GetPrompt),
-    Some(Method::Initialize),
-    Some(Method::ListPrompts),
-    Some(Method::ListResources),
-    Some(Method::ListResourceTemplates),
-    Some(Method::ListTools),
-    Some(Method::Other),
-    Some(Method::Ping),
-    Some(Method::ReadResource),
-];
-
-/// Every id in flight stands for a call of this method.
-struct Every(Option<Method>);
-
-impl PendingMethods for Every {
-    fn method(&self, _: &RequestId) -> Option<Method> {
-        self.0
-    }
-}
 
 #[test]
 fn a_server_decodes_what_rmcp_decodes() {
@@ -171,42 +142,6 @@ fn agree_on_mutations<R: McpRole>(examples: &[&str], default: usize) {
     }
     println!("{accepted} of {cases} messages accepted");
     assert!(accepted > cases / 4 && accepted < cases, "{accepted} of {cases}");
-}
-
-/// Panics unless the decoder makes of the bytes what rmcp does; says whether that is a message.
-fn agree<R: McpRole>(bytes: &[u8], method: Option<Method>) -> bool {
-    let plain = bytes.strip_prefix(b"\xef\xbb\xbf").unwrap_or(bytes);
-    let theirs = serde_json::from_slice::<RxJsonRpcMessage<R>>(plain);
-    let ours = decode::<R>(bytes, &Every(method));
-    let (ours, theirs) = match (ours, theirs) {
-        (Ok(ours), Ok(theirs)) => (ours, theirs),
-        (Err(_), Err(_)) => return false,
-        // What rmcp makes of it depends on the features of serde_json.
-        (Err(_), Ok(_)) if plain.windows(8).any(|name| name == b"$serde_j") => return false,
-        (ours, theirs) => {
-            let text = String::from_utf8_lossy(bytes);
-            panic!("{text}\nafter {method:?}\nours: {ours:?}\nrmcp: {theirs:?}");
-        }
-    };
-    let text = || String::from_utf8_lossy(bytes);
-    assert_eq!(debug(&ours), debug(&theirs), "{} after {method:?}", text());
-    assert_eq!(value(&ours), value(&theirs), "{} after {method:?}", text());
-    true
-}
-
-/// Prints a message without the order, which a `HashMap` inside leaves to chance.
-fn debug(message: &impl std::fmt::Debug) -> String {
-    let text = format!("{message:?}");
-    if !text.contains("CompletionContext") {
-        return text;
-    }
-    let mut chars: Vec<char> = text.chars().collect();
-    chars.sort_unstable();
-    chars.into_iter().collect()
-}
-
-fn value(message: &impl serde::Serialize) -> Value {
-    serde_json::to_value(message).unwrap()
 }
 
 fn encode_mutations<R: McpRole>(

@@ -1,0 +1,6 @@
+#![no_main]
+
+#[path = "../targets/upgrade.rs"]
+mod upgrade;
+
+libfuzzer_sys::fuzz_target!(|data: &[u8]| upgrade::run(data));
