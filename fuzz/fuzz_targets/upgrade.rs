@@ -1,5 +1,7 @@
 #![no_main]
 
+#[path = "../targets/runtime.rs"]
+mod runtime;
 #[path = "../targets/upgrade.rs"]
 mod upgrade;
 

@@ -13,8 +13,7 @@ use mcp_ws_transport::{
 };
 use tower_service::Service;
 
-#[path = "runtime.rs"]
-mod runtime;
+use crate::runtime;
 
 /// A service that offers nothing.
 #[derive(Clone)]

@@ -9,8 +9,7 @@ use mcp_ws_transport::{
 };
 use tokio::io::{AsyncWriteExt, DuplexStream, duplex};
 
-#[path = "runtime.rs"]
-mod runtime;
+use crate::runtime;
 
 /// Largest message that is taken.
 const LIMIT: usize = 2048;

@@ -6,8 +6,7 @@ use rmcp::model::JsonRpcMessage;
 use serde_json::Value;
 use tokio::io::{AsyncWriteExt, duplex};
 
-#[path = "runtime.rs"]
-mod runtime;
+use crate::runtime;
 
 /// Longest line that is read, in bytes.
 const LIMIT: usize = 1024;

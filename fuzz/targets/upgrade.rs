@@ -4,8 +4,7 @@ use mcp_ws_transport::{WebSocketTransport, accept, layer::socket, server, transp
 use rmcp::{RoleServer, transport::Transport};
 use tokio::io::{AsyncReadExt, AsyncWriteExt, duplex, split};
 
-#[path = "runtime.rs"]
-mod runtime;
+use crate::runtime;
 
 pub(crate) fn run(data: &[u8]) {
     let answer = runtime::block_on(async {

@@ -7,6 +7,9 @@ use std::{
     path::Path,
 };
 
+#[path = "../../fuzz/targets/runtime.rs"]
+mod runtime;
+
 /// Runs `target` on each input of its corpus.
 fn replay(name: &str, target: fn(&[u8])) {
     let corpus = Path::new(env!("CARGO_MANIFEST_DIR")).join("fuzz/corpus").join(name);
