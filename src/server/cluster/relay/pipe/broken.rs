@@ -1,0 +1,38 @@
+//! [`Broken`]: why a link over a bus is lost.
+
+use super::bounds::SILENCE;
+use crate::{
+    close::{CloseCode, CloseReason},
+    cluster::bus::PublishError,
+    error::{Error, LinkError},
+};
+
+/// Why a link over a bus is lost.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, thiserror::Error)]
+pub(super) enum Broken {
+    #[error("a part is missing")]
+    Gap,
+    #[error("a part is malformed")]
+    Malformed,
+    #[error("more was sent than there was room for")]
+    Credit,
+    #[error("a message is larger than allowed")]
+    TooLarge,
+    #[error("nothing came for {SILENCE:?}")]
+    Silence,
+    #[error("the other instance is gone")]
+    Nobody,
+    #[error("the bus has lost messages")]
+    Dropped,
+    #[error(transparent)]
+    NotSent(PublishError),
+    #[error("the bus has ended")]
+    BusEnded,
+}
+
+impl From<Broken> for Error {
+    fn from(broken: Broken) -> Self {
+        let reason = format!("relay between instances: {broken}");
+        LinkError::Closed(CloseReason::new(CloseCode::Abnormal, reason)).into()
+    }
+}
