@@ -40,6 +40,18 @@
 //! has queued it, and a slow or dead one delays no other. What the bus loses is not sent again: it is
 //! a [`ClusterEvent::Missed`] at whom it did not reach, since they are numbered.
 //!
+//! # Sessions
+//!
+//! A session lives at the instance that its client has opened it at, whose tag is in the id. A client
+//! that speaks [`mcp.resume.v1`](crate::guide::resume_v1) resumes it by whatever instance its balancer
+//! leads it to: that one asks the other for the session, and carries the messages by the bus. To the
+//! client, and to the handlers, it is as any other. Where the way between the two instances is lost, the
+//! client's connection is closed with 1001, and it comes again; nothing is lost or executed twice. A session
+//! still ends with its process: its client is told within 3 s, and has a new one.
+//!
+//! Each message of such a session crosses the bus. Where a proxy can tell from the id [which instance
+//! has the session](crate::guide::deployment#which-instance-has-the-session), few need that.
+//!
 //! # Without the bus
 //!
 //! A server starts, and its own sessions and notifications go on, while the bus is away: nothing
@@ -55,13 +67,16 @@
 //! # Subjects
 //!
 //! An instance publishes and subscribes on these, and nowhere else but on the inbox of its bus.
-//! Whoever may publish there can notify every client: grant it to the instances alone.
+//! Whoever may publish there can notify every client, and whoever may subscribe reads the relayed
+//! sessions: grant both to the instances alone. The [security
+//! guide](crate::guide::security#what-crosses-between-instances) says what crosses.
 //!
 //! | subject | |
 //! |---|---|
 //! | `{prefix}.m` | beats of the instances |
 //! | `{prefix}.n` | notifications |
 //! | `{prefix}.i.{tag}` | questions to one instance, and reports |
+//! | `{prefix}.r.{random}.home`, `….away` | the two directions of one relayed session |
 
 pub(crate) mod bus;
 mod faults;

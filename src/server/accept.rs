@@ -115,10 +115,8 @@ where
                     Err(LinkError::closed_here(&reason).into())
                 }
                 Err(NotEstablished::Lost(error)) => Err(error),
-                // Not without sessions.
-                Err(NotEstablished::NotNeeded) => {
-                    Err(LinkError::Closed(CloseCode::Abnormal.into()).into())
-                }
+                // Only where sessions are kept.
+                Err(_) => Err(LinkError::Closed(CloseCode::Abnormal.into()).into()),
             }
         })
     }

@@ -21,6 +21,8 @@ use super::{
     registry::event::RejectReason,
     sessions::{id::RequestedId, store::SessionStore},
 };
+#[cfg(feature = "cluster")]
+use crate::server::cluster::relay::home;
 use crate::{layer::socket::side::Side, role::McpRole};
 
 /// Admission of a request that is upgraded.
@@ -58,6 +60,12 @@ impl<R: McpRole> Capacity<R> {
             let (limits, stop) = (config.transport.limits(Side::Server), config.stop.clone());
             SessionStore::new(sessions, config.instance_tag(), window_bytes, limits, stop)
         });
+        #[cfg(feature = "cluster")]
+        if let (Some(sessions), Some(cluster)) = (&sessions, &config.cluster) {
+            let max_message = config.max_message();
+            let counts = config.registry.relay_counts();
+            home::join(cluster, sessions, counts, max_message);
+        }
         Self {
             connections: ConnectionLimit::new(config.limits.clone()),
             pending: PendingConnections::new(config.limits.handshakes),

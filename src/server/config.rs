@@ -28,6 +28,8 @@ use super::{
     sessions::{config::SessionConfig, instance::InstanceTag},
     shutdown::Drain,
 };
+#[cfg(feature = "cluster")]
+use crate::layer::socket::side::Side;
 use crate::{
     error::MessageError,
     framing::{Framing, json_rpc::JsonRpc, properties::FramingProperties},
@@ -204,6 +206,13 @@ impl<R: McpRole> Config<R> {
             return Some(InstanceTag::new(cluster.instance()));
         }
         self.instance.clone()
+    }
+
+    /// Returns the largest message, inbound or outbound, in bytes.
+    #[cfg(feature = "cluster")]
+    pub(super) fn max_message(&self) -> usize {
+        let inbound = self.transport.socket.limit(Side::Server);
+        inbound.max(self.transport.framed.max_message_size)
     }
 
     /// Fails when the tag of this instance is not the one that it has in its cluster.

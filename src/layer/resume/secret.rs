@@ -34,6 +34,37 @@ impl PartialEq for Secret {
 
 impl Eq for Secret {}
 
+#[cfg(feature = "cluster")]
+impl Secret {
+    /// Returns its SHA-256, which shows that one has it and cannot be presented to a server.
+    pub(crate) fn digest(&self) -> [u8; 32] {
+        use sha2::Digest as _;
+        sha2::Sha256::digest(self.0.as_bytes()).into()
+    }
+}
+
+/// Proof of a client that it has the secret of a session.
+#[cfg(feature = "server")]
+pub(crate) enum Proof<'a> {
+    /// The secret.
+    Secret(&'a Secret),
+    /// SHA-256 of the secret, as another instance of the server presents it for its client.
+    #[cfg(feature = "cluster")]
+    Digest([u8; 32]),
+}
+
+#[cfg(feature = "server")]
+impl Proof<'_> {
+    /// Returns `true` if this proves that the client has `secret`. In constant time.
+    fn is_of(&self, secret: &Secret) -> bool {
+        match self {
+            Self::Secret(presented) => *presented == secret,
+            #[cfg(feature = "cluster")]
+            Self::Digest(presented) => secret.digest().ct_eq(presented).into(),
+        }
+    }
+}
+
 /// Not a session id or secret: 1 to 128 of the characters `A-Z a-z 0-9 - . _ ~`.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, thiserror::Error)]
 #[error("not 1 to 128 unreserved characters")]
@@ -128,12 +159,26 @@ impl Secrets {
 
     /// Returns the secret to be given in return for `presented`, if that is valid.
     pub fn rotate(&mut self, presented: &Secret) -> Option<&Secret> {
-        if *presented == self.given {
+        self.rotate_for(&Proof::Secret(presented))
+    }
+
+    /// Returns the secret to be given in return for this proof, if that is of a valid one.
+    pub(crate) fn rotate_for(&mut self, presented: &Proof<'_>) -> Option<&Secret> {
+        if presented.is_of(&self.given) {
             self.before = Some(std::mem::replace(&mut self.given, Secret::random()));
             return Some(&self.given);
         }
-        let is_before = self.before.as_ref().is_some_and(|before| presented == before);
-        is_before.then_some(&self.given)
+        self.is_before(presented).then_some(&self.given)
+    }
+
+    /// Returns `true` if this proof is of a valid secret.
+    #[cfg(feature = "cluster")]
+    pub(crate) fn is_valid(&self, presented: &Proof<'_>) -> bool {
+        presented.is_of(&self.given) || self.is_before(presented)
+    }
+
+    fn is_before(&self, presented: &Proof<'_>) -> bool {
+        self.before.as_ref().is_some_and(|before| presented.is_of(before))
     }
 
     /// Records that the client has the secret that was given last.

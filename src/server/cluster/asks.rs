@@ -16,7 +16,6 @@ impl AskKind {
     /// Report on a notification.
     pub(super) const REPORT: Self = Self(b'r');
     /// Question for a session, to be resumed from here.
-    #[expect(dead_code, reason = "for the relay of sessions")]
     pub(in crate::server) const RESUME: Self = Self(b's');
 }
 

@@ -9,6 +9,7 @@ pub(crate) mod health;
 mod members;
 pub(in crate::server) mod node;
 mod notify;
+pub(in crate::server) mod relay;
 pub(crate) mod report;
 mod run;
 pub(crate) mod state;

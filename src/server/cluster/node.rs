@@ -30,7 +30,6 @@ use crate::{
 pub(in crate::server) struct Node {
     pub(in crate::server) bus: Arc<dyn Bus>,
     /// Connection to the bus that relayed sessions have for themselves, or the same.
-    #[expect(dead_code, reason = "for the relay of sessions")]
     pub(in crate::server) relay_bus: Arc<dyn Bus>,
     /// This process.
     pub(super) this: Sender,
@@ -109,19 +108,16 @@ impl Node {
     }
 
     /// Adds a handler of the questions of this `kind`, for as long as it lives.
-    #[expect(dead_code, reason = "for the relay of sessions")]
     pub(in crate::server) fn add_handler(&self, kind: AskKind, handler: Weak<dyn AskHandler>) {
         self.handlers.add(kind, handler);
     }
 
     /// Returns `true` if the instance was heard of within the last 7 s, and has not left since.
-    #[expect(dead_code, reason = "for the relay of sessions")]
     pub(in crate::server) fn is_up(&self, instance: &str) -> bool {
         self.members().is_up(instance)
     }
 
     /// Returns since when the bus is connected, if it is.
-    #[expect(dead_code, reason = "for the relay of sessions")]
     pub(in crate::server) fn up_since(&self) -> Option<Instant> {
         self.standing().up_since()
     }
@@ -161,7 +157,14 @@ impl Node {
             }
             (Some(AskKind::REPORT), None) => self.on_report(&delivery.payload[1..]),
             (Some(kind), Some(reply_to)) => {
-                self.handlers.dispatch(kind, &delivery.payload.slice(1..), reply_to)
+                let is_handled =
+                    self.handlers.dispatch(kind, &delivery.payload.slice(1..), reply_to);
+                let is_of_no_session = !is_handled && kind == AskKind::RESUME;
+                if is_of_no_session {
+                    // At once: a client would wait for nothing.
+                    self.answer(reply_to, Bytes::new());
+                }
+                is_handled || is_of_no_session
             }
             _ => false,
         };

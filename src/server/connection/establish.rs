@@ -6,6 +6,8 @@ use http::request::Parts;
 use tokio::time::Sleep;
 
 use super::in_band;
+#[cfg(feature = "cluster")]
+use crate::server::cluster::relay::carry::RelayedLink;
 use crate::{
     close::{CloseCode, CloseReason},
     error::Error,
@@ -24,7 +26,7 @@ use crate::{
             upgraded::{AllLayers, BeforeAuthentication, Unauthenticated, UpgradedStream},
         },
         registry::event::RejectReason,
-        sessions::{entry::SessionEntry, new_link::NewLink},
+        sessions::{attach::Attached, entry::SessionEntry, new_link::NewLink},
     },
     time::deadline_in,
     transport::{WebSocketTransport, builder::Builder},
@@ -55,6 +57,9 @@ pub(in crate::server) enum NotEstablished {
     Lost(Error),
     /// The connection carries an earlier session, or was closed since its client may not have that.
     NotNeeded,
+    /// The connection carries the session of another instance.
+    #[cfg(feature = "cluster")]
+    Relayed(Box<RelayedLink>),
 }
 
 /// Upgraded connection of a rejected client.
@@ -125,8 +130,14 @@ pub(in crate::server) async fn establish<R: McpRole>(
                     let new_link = NewLink::new(link, builder.counters(), permit, limits, address);
                     let asks = (identity.clone(), requested, speaks);
                     let session = Box::pin(sessions.attach(builder, new_link, asks, timer)).await;
-                    let (transport, entry) = session.ok_or(NotEstablished::NotNeeded)?;
-                    (transport, None, Some(entry))
+                    match session {
+                        Attached::New(transport, entry) => (*transport, None, Some(entry)),
+                        Attached::Over => return Err(NotEstablished::NotNeeded),
+                        #[cfg(feature = "cluster")]
+                        Attached::Relayed(relayed) => {
+                            return Err(NotEstablished::Relayed(relayed));
+                        }
+                    }
                 }
                 _ => {
                     let builder = builder.peer(peer_limits(limits));

@@ -17,6 +17,8 @@ use super::{
     host::{Control, Running},
     state::ServerState,
 };
+#[cfg(feature = "cluster")]
+use crate::server::cluster::relay::carry::RelayedLink;
 use crate::{
     close::{CloseCode, CloseReason},
     event::State,
@@ -80,7 +82,9 @@ impl<R: McpRole> ServerState<R> {
         let (upgraded, peer) = (upgraded.ok()?, client.peer);
         // On the heap, one after the other: an unauthenticated client is to take up little.
         let (config, capacity, client) = (&self.config, &self.capacity, (negotiated, client));
-        match Box::pin(establish(config, capacity, upgraded, client, timer.as_mut())).await {
+        let established =
+            Box::pin(establish(config, capacity, upgraded, client, timer.as_mut())).await;
+        match established {
             Ok(established) => Box::pin(self.start(established, timer)).await,
             Err(NotEstablished::Rejected(rejected)) => {
                 config.registry.rejected(rejected.cause, peer);
@@ -92,6 +96,11 @@ impl<R: McpRole> ServerState<R> {
                 None
             }
             Err(NotEstablished::NotNeeded) => None,
+            #[cfg(feature = "cluster")]
+            Err(NotEstablished::Relayed(relayed)) => {
+                Box::pin(self.carry(relayed)).await;
+                None
+            }
         }
     }
 
@@ -217,6 +226,20 @@ impl<R: McpRole> ServerState<R> {
         }
         // rmcp leaves handlers running that take no notice of their token.
         handlers.abort();
+    }
+
+    /// Carries the session of another instance, until the server stops and it is the turn of this
+    /// connection: its calls are not here.
+    #[cfg(feature = "cluster")]
+    async fn carry(&self, relayed: Box<RelayedLink>) {
+        let stopping = async {
+            self.config.stop.cancelled().await;
+            let deadline = deadline_in(self.config.drain.deadline);
+            let turn = self.pacer.next(&self.config.drain, self.tasks.len());
+            sleep_until(turn.min(deadline)).await;
+            self.stop_reason()
+        };
+        relayed.run(stopping, self.config.transport.socket.close_timeout).await;
     }
 
     /// Waits for the turn of this connection to close and for its calls to be answered and written.

@@ -16,7 +16,10 @@ use super::{
 use crate::{
     error::{Error, MessageError},
     role::McpRole,
-    server::cluster::{Cluster, audience::Audience, fan_out::Deliver, report::ClusterNotification},
+    server::cluster::{
+        Cluster, audience::Audience, fan_out::Deliver, relay::count::RelayCounts,
+        report::ClusterNotification,
+    },
 };
 
 impl<R: McpRole> Registry<R> {
@@ -96,7 +99,14 @@ impl<R: McpRole> Registry<R> {
     /// Returns `health` with the figures of the cluster, if there is one.
     pub(super) fn with_cluster(&self, health: Health) -> Health {
         let cluster = self.inner.cluster.get().map(|cluster| cluster.node().health());
-        Health { cluster, ..health }
+        let relays = &self.inner.relays;
+        let (relayed_in, relayed_out) = (relays.relayed_in(), relays.relayed_out());
+        Health { cluster, relayed_in, relayed_out, ..health }
+    }
+
+    /// Returns the counts of the relayed links.
+    pub(in crate::server) fn relay_counts(&self) -> RelayCounts {
+        self.inner.relays.clone()
     }
 
     /// Returns the connections of an audience at this instance.

@@ -22,6 +22,7 @@ use crate::stats::Snapshot;
 /// |---|---|---|---|
 /// | `mcp_ws_connections` | | gauge | [`active`](Self::active) |
 /// | `mcp_ws_sessions_detached` | | gauge | [`detached`](Self::detached) |
+/// | `mcp_ws_relayed` | `direction`: `in`, `out` | gauge | `relayed_in`, `relayed_out` |
 /// | `mcp_ws_connections_total` | | counter | [`total`](Self::total) |
 /// | `mcp_ws_rejected_connections_total` | `reason`: see [`RejectReason::as_str`] | counter | [`rejected_by`](Self::rejected_by) |
 #[derive(Debug, Clone, PartialEq, Eq, Default, Serialize)]
@@ -31,6 +32,15 @@ pub struct Health {
     pub active: u64,
     /// Sessions among these without a connection, whose clients may come back.
     pub detached: u64,
+    /// Connections among these whose clients are at other instances of the cluster, and sessions that are
+    /// offered to one.
+    #[cfg(feature = "cluster")]
+    #[cfg_attr(docsrs, doc(cfg(feature = "cluster")))]
+    pub relayed_in: u64,
+    /// Clients here whose sessions are at other instances of the cluster; not among the connections.
+    #[cfg(feature = "cluster")]
+    #[cfg_attr(docsrs, doc(cfg(feature = "cluster")))]
+    pub relayed_out: u64,
     /// Connections so far.
     pub total: u64,
     /// Clients that were rejected.

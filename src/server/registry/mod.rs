@@ -71,6 +71,8 @@ struct Inner<R: McpRole> {
     events: Broadcaster<RegistryEvent>,
     #[cfg(feature = "cluster")]
     cluster: std::sync::OnceLock<super::cluster::Cluster>,
+    #[cfg(feature = "cluster")]
+    relays: super::cluster::relay::count::RelayCounts,
 }
 
 type Connections<R> = BTreeMap<u64, Listed<R>>;
@@ -271,6 +273,8 @@ impl<R: McpRole> Default for Registry<R> {
             events: Broadcaster::default(),
             #[cfg(feature = "cluster")]
             cluster: std::sync::OnceLock::new(),
+            #[cfg(feature = "cluster")]
+            relays: super::cluster::relay::count::RelayCounts::default(),
         };
         Self { inner: Arc::new(inner) }
     }

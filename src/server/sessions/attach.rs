@@ -13,12 +13,14 @@ use super::{
     returns::ReturnsBy,
     store::{NOT_YOURS, SessionStore, TAKEN_OVER_TOO_OFTEN},
 };
+#[cfg(feature = "cluster")]
+use crate::server::cluster::relay::{away::Elsewhere, carry::RelayedLink};
 use crate::{
     close::{CloseCode, CloseReason},
     layer::resume::{
         frame::{Frame, OpenFrame},
         receive_count::SessionStart,
-        secret::{Secret, Secrets},
+        secret::{Proof, Secret, Secrets},
     },
     message::Message,
     role::McpRole,
@@ -33,40 +35,59 @@ impl<R: McpRole> SessionStore<R> {
     /// Attaches `new_link` to the session that its client asks for, or builds the transport of a
     /// new one.
     ///
-    /// A client that `speaks` the extension has to ask before the `timer` fires. Returns `None` if
-    /// the link was attached to an earlier session, or closed.
+    /// A client that `speaks` the extension has to ask before the `timer` fires.
     pub(in crate::server) async fn attach(
         self: &Arc<Self>,
         builder: Builder<R>,
         mut new_link: NewLink,
         (identity, requested, speaks): (Option<Identity>, Option<RequestedId>, bool),
         timer: Pin<&mut Sleep>,
-    ) -> Option<(WebSocketTransport<R>, Arc<SessionEntry<R>>)> {
+    ) -> Attached<R> {
         let mut is_unknown = false;
         if speaks {
             match read_open(&mut new_link, timer).await {
                 Ok(OpenFrame::New) => {}
                 Ok(OpenFrame::Resume { session, secret, received }) => {
                     is_unknown = true;
-                    let asked = (&session, &secret, received);
+                    let asked = (&session, &Proof::Secret(&secret), received);
                     match self.resume(asked, identity.as_ref(), new_link) {
-                        Ok(()) => return None,
+                        Ok(()) => return Attached::Over,
                         Err(back) => new_link = back,
+                    }
+                    #[cfg(feature = "cluster")]
+                    match self
+                        .resume_elsewhere(
+                            (&session, &secret, received),
+                            identity.as_ref(),
+                            new_link,
+                        )
+                        .await
+                    {
+                        Elsewhere::Relayed(relayed) => return Attached::Relayed(relayed),
+                        Elsewhere::Unknown(back) => new_link = back,
+                        Elsewhere::Rejected(new_link, reason) => {
+                            close_link(new_link, reason).await;
+                            return Attached::Over;
+                        }
+                        Elsewhere::Left => return Attached::Over,
                     }
                 }
                 Err(reason) => {
                     close_link(new_link, reason).await;
-                    return None;
+                    return Attached::Over;
                 }
             }
         }
         match self.find_or_create(new_link, identity.as_ref(), requested, speaks) {
-            Found::Earlier => None,
+            Found::Earlier => Attached::Over,
             Found::Rejected(new_link, reason) => {
                 close_link(new_link, reason).await;
-                None
+                Attached::Over
             }
-            Found::New(new) => Some(self.begin(builder, new, is_unknown)),
+            Found::New(new) => {
+                let (transport, entry) = self.begin(builder, new, is_unknown);
+                Attached::New(Box::new(transport), entry)
+            }
         }
     }
 
@@ -145,6 +166,17 @@ impl<R: McpRole> SessionStore<R> {
             builder.over_accepted_session(new_link, source, entry.receive_count.clone());
         (transport, entry)
     }
+}
+
+/// Outcome for a new link.
+pub(in crate::server) enum Attached<R: McpRole> {
+    /// It carries a new session.
+    New(Box<WebSocketTransport<R>>, Arc<SessionEntry<R>>),
+    /// It was attached to an earlier session, or closed.
+    Over,
+    /// It is to be carried to the session that its client has at another instance.
+    #[cfg(feature = "cluster")]
+    Relayed(Box<RelayedLink>),
 }
 
 /// Outcome of the search for the session of a new link.

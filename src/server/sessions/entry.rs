@@ -19,7 +19,7 @@ use crate::{
         resume::{
             frame::SessionFrame,
             receive_count::{ReceiveCount, SessionStart},
-            secret::{Secret, Secrets, SessionId},
+            secret::{Proof, Secret, Secrets, SessionId},
         },
         shared_link::SharedLink,
     },
@@ -182,11 +182,25 @@ impl<R: McpRole> SessionEntry<R> {
         self.lock().address
     }
 
-    /// Takes in `new_link` if its client has the `secret`. The client has `received` that many
+    /// Returns `true` if a client with this proof may resume the session.
+    #[cfg(feature = "cluster")]
+    pub(super) fn is_resumable(&self, proof: &Proof<'_>) -> bool {
+        let mut inner = self.lock();
+        if inner.attachment.is_closed() {
+            return false;
+        }
+        let ReturnsBy::Secret(secrets) = &mut inner.returns_by else { return false };
+        if self.receive_count.has_received() {
+            secrets.confirm();
+        }
+        secrets.is_valid(proof)
+    }
+
+    /// Takes in `new_link` if its client has the secret. The client has `received` that many
     /// messages.
     pub(super) fn resume(
         &self,
-        secret: &Secret,
+        proof: &Proof<'_>,
         received: u64,
         mut new_link: NewLink,
         describe: impl FnOnce(Secret) -> SessionFrame,
@@ -199,7 +213,7 @@ impl<R: McpRole> SessionEntry<R> {
         if self.receive_count.has_received() {
             secrets.confirm();
         }
-        let Some(given) = secrets.rotate(secret).cloned() else { return Err(new_link) };
+        let Some(given) = secrets.rotate_for(proof).cloned() else { return Err(new_link) };
         let frozen = self.receive_count.freeze();
         new_link.send_session(describe(given).resumed(frozen.received()));
         let up = frozen.resumed(received);

@@ -15,7 +15,7 @@
 //!
 //! [window]: config::SessionConfig::window
 
-mod attach;
+pub(super) mod attach;
 pub(super) mod config;
 mod detached;
 pub(super) mod entry;

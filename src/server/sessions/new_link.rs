@@ -46,7 +46,7 @@ impl NewLink {
     }
 
     /// Returns the IPv4 address or the IPv6 /64 that it comes from.
-    pub(super) fn address(&self) -> Option<IpAddr> {
+    pub(in crate::server) fn address(&self) -> Option<IpAddr> {
         self.address
     }
 
@@ -56,7 +56,7 @@ impl NewLink {
     }
 
     /// Returns the limits of the client.
-    pub(super) fn limits(&self) -> MessageLimits {
+    pub(in crate::server) fn limits(&self) -> MessageLimits {
         self.limits
     }
 
@@ -66,7 +66,7 @@ impl NewLink {
     }
 
     /// Closes the link with this reason, without waiting.
-    pub(super) fn close_with(mut self, reason: CloseReason) {
+    pub(in crate::server) fn close_with(mut self, reason: CloseReason) {
         self.send_now(Message::Close(Some(reason)));
         let _ = self.link.flush().now_or_never();
     }

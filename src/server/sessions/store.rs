@@ -1,5 +1,7 @@
 //! [`SessionStore`]: the sessions of a server that outlive their connections.
 
+#[cfg(feature = "cluster")]
+use std::sync::OnceLock;
 use std::{
     collections::{HashMap, hash_map::Entry},
     fmt,
@@ -19,10 +21,15 @@ use super::{
     instance::InstanceTag,
     new_link::NewLink,
 };
+#[cfg(feature = "cluster")]
+use crate::server::cluster::{
+    asks::AskHandler,
+    relay::{away::Elsewhere, context::RelayContext},
+};
 use crate::{
     layer::resume::{
         frame::SessionFrame,
-        secret::{Secret, SessionId},
+        secret::{Proof, Secret, SessionId},
     },
     link::MessageLimits,
     role::McpRole,
@@ -47,8 +54,11 @@ pub(in crate::server) struct SessionStore<R: McpRole> {
     window_bytes: u64,
     /// Limits of each session, announced to its client.
     limits: MessageLimits,
-    pub(super) stop: CancellationToken,
+    pub(in crate::server) stop: CancellationToken,
     inner: Mutex<Inner<R>>,
+    /// Relay of the sessions of other instances, if there are any; and what is asked for those here.
+    #[cfg(feature = "cluster")]
+    relay: OnceLock<(Arc<RelayContext>, Arc<dyn AskHandler>)>,
 }
 
 struct Inner<R: McpRole> {
@@ -69,7 +79,16 @@ impl<R: McpRole> SessionStore<R> {
         let inner = Inner { all: HashMap::new(), detached: DetachedSessions::default() };
         let window_bytes = window_bytes as u64;
         let inner = Mutex::new(inner);
-        Arc::new(Self { config, instance, window_bytes, limits, stop, inner })
+        Arc::new(Self {
+            config,
+            instance,
+            window_bytes,
+            limits,
+            stop,
+            inner,
+            #[cfg(feature = "cluster")]
+            relay: OnceLock::new(),
+        })
     }
 
     /// Returns the session id that the request of these `parts` brings or is issued.
@@ -126,19 +145,57 @@ impl<R: McpRole> SessionStore<R> {
     ///
     /// # Errors
     /// The link, if there is no such session, or the client may not have it.
-    pub(super) fn resume(
+    pub(in crate::server) fn resume(
+        &self,
+        asked: (&SessionId, &Proof<'_>, u64),
+        identity: Option<&Identity>,
+        new_link: NewLink,
+    ) -> Result<(), NewLink> {
+        let (id, proof, received) = asked;
+        match self.find(id) {
+            Some(entry) if entry.identity.as_ref() == identity => {
+                let describe = |given| self.describe(id.clone(), given);
+                entry.resume(proof, received, new_link, describe)
+            }
+            _ => Err(new_link),
+        }
+    }
+
+    /// Returns `true` if the session is here.
+    #[cfg(feature = "cluster")]
+    pub(in crate::server) fn has(&self, id: &SessionId) -> bool {
+        self.lock().all.contains_key(id)
+    }
+
+    /// Returns `true` if the session is here, and such a client may resume it.
+    #[cfg(feature = "cluster")]
+    pub(in crate::server) fn is_resumable(
+        &self,
+        id: &SessionId,
+        proof: &Proof<'_>,
+        identity: Option<&Identity>,
+    ) -> bool {
+        let entry = self.find(id).filter(|entry| entry.identity.as_ref() == identity);
+        !self.stop.is_cancelled() && entry.is_some_and(|entry| entry.is_resumable(proof))
+    }
+
+    /// Joins the sessions to those of the other instances of a cluster.
+    #[cfg(feature = "cluster")]
+    pub(in crate::server) fn join(&self, relay: Arc<RelayContext>, home: Arc<dyn AskHandler>) {
+        let _ = self.relay.set((relay, home));
+    }
+
+    /// Resumes the session of another instance.
+    #[cfg(feature = "cluster")]
+    pub(super) async fn resume_elsewhere(
         &self,
         asked: (&SessionId, &Secret, u64),
         identity: Option<&Identity>,
         new_link: NewLink,
-    ) -> Result<(), NewLink> {
-        let (id, secret, received) = asked;
-        match self.find(id) {
-            Some(entry) if entry.identity.as_ref() == identity => {
-                let describe = |given| self.describe(id.clone(), given);
-                entry.resume(secret, received, new_link, describe)
-            }
-            _ => Err(new_link),
+    ) -> Elsewhere {
+        match self.relay.get() {
+            Some((relay, _)) => relay.resume(asked, identity, new_link, &self.stop).await,
+            None => Elsewhere::Unknown(new_link),
         }
     }
 

@@ -1,0 +1,294 @@
+//! The instance that has the client: it asks for the session at home.
+
+use std::time::Duration;
+
+use futures::{FutureExt, SinkExt, StreamExt};
+use tokio::time::{Instant, sleep, timeout, timeout_at};
+use tokio_util::sync::CancellationToken;
+
+use super::{
+    ask::{Answer, Ask},
+    carry::{RelayedLink, relay_lost},
+    context::{GO_TIMEOUT, RelayContext},
+    count::Direction,
+    part::{Part, PartKind},
+    pipe::PipeEnd,
+};
+use crate::{
+    close::{CloseCode, CloseReason},
+    cluster::{
+        bus::{AskError, PublishError, SubscribeError},
+        subject::Subject,
+        subscription::Subscription,
+    },
+    layer::resume::{
+        frame::Frame,
+        secret::{Secret, SessionId},
+    },
+    message::Message,
+    server::{auth::Identity, cluster::asks::AskKind, sessions::new_link::NewLink},
+};
+
+/// Time for an answer, however often it is asked.
+const ASK_TIMEOUT: Duration = Duration::from_secs(3);
+
+/// Time after which it is asked again.
+const RETRY_INTERVAL: Duration = Duration::from_millis(100);
+
+/// Time after which all should be back where the bus was away.
+const SETTLING: Duration = Duration::from_secs(3);
+
+/// Time for which it is asked again for an instance that was there just now.
+const ABSENCE: Duration = Duration::from_secs(1);
+
+/// Time for the Close of a client that has left.
+const CLOSE_TIMEOUT: Duration = Duration::from_secs(1);
+
+/// Outcome of a client's wish to resume the session of another instance.
+///
+/// | state | event | then |
+/// |---|---|---|
+/// | asking | nobody there, though the other instance was heard of in the last 7 s | again in 100 ms, for 1 s in all |
+/// | asking | nobody there, and the bus has not been here for 3 s; the bus is away | again in 100 ms, for 3 s in all |
+/// | asking | `unknown`; nobody there for so long; no answer for 3 s | [`Unknown`](Self::Unknown): a new session here |
+/// | asking | as many relays as may be, here or there | [`Rejected`](Self::Rejected) with 1013 |
+/// | asking | `offer` | taken by the first part of the pipe: going |
+/// | going | `@session` | [`Relayed`](Self::Relayed) |
+/// | going | 4410: the session has just ended, or has a newer secret | [`Unknown`](Self::Unknown) |
+/// | going | any other end, 2 s | [`Rejected`](Self::Rejected) with 1001: it may have been resumed, and the client comes back |
+/// | any | no session, and the client has said something without waiting for it | [`Rejected`](Self::Rejected) with 1002 |
+/// | any | the client leaves | [`Left`](Self::Left) |
+/// | any | this instance stops | [`Rejected`](Self::Rejected) with 1012 |
+pub(in crate::server) enum Elsewhere {
+    /// The session goes on, over this link and the relay.
+    Relayed(Box<RelayedLink>),
+    /// There is no such session, as far as can be told.
+    Unknown(NewLink),
+    /// The link is to be closed with the reason.
+    Rejected(NewLink, CloseReason),
+    /// The client has left.
+    Left,
+}
+
+/// What follows from the outcome of a question.
+#[derive(Debug, PartialEq, Eq)]
+enum Step {
+    Go,
+    Again,
+    Unknown,
+    TryLater,
+}
+
+impl Step {
+    /// Returns what follows, with these times left for somebody to be there, and for an answer.
+    fn after(asked: &Result<Answer, AskError>, absence: Duration, left: Duration) -> Self {
+        let again_within = |time: Duration| match time.is_zero() {
+            true => Self::Unknown,
+            false => Self::Again,
+        };
+        match asked {
+            Ok(Answer::Offer) => Self::Go,
+            Ok(Answer::Full) => Self::TryLater,
+            Ok(Answer::Unknown) => Self::Unknown,
+            Err(AskError::Nobody) => again_within(absence),
+            Err(AskError::NotSent(PublishError::Away | PublishError::Full)) => again_within(left),
+            Err(_) => Self::Unknown,
+        }
+    }
+}
+
+/// Client that waits for its session.
+struct Waiting {
+    link: NewLink,
+    /// Message that it has sent without waiting.
+    early: Option<Message>,
+}
+
+impl Waiting {
+    /// Resolves when the client has left.
+    async fn left(&mut self) {
+        while self.early.is_none() {
+            match self.link.next().await {
+                Some(Ok(Message::Close(_)) | Err(_)) | None => return,
+                Some(Ok(message)) if message.is_data() => self.early = Some(message),
+                Some(Ok(_)) => {}
+            }
+        }
+        std::future::pending().await
+    }
+
+    /// Returns the outcome where there is no such session.
+    ///
+    /// What the client has said already was for that session, and must not be said in another.
+    fn unknown(self) -> Elsewhere {
+        match self.early {
+            None => Elsewhere::Unknown(self.link),
+            Some(_) => {
+                let violation = "resume: a message before @session, which is of another session";
+                let reason = CloseReason::new(CloseCode::Protocol, violation);
+                Elsewhere::Rejected(self.link, reason)
+            }
+        }
+    }
+}
+
+impl RelayContext {
+    /// Resumes the session of another instance for the client of `link`.
+    ///
+    /// This instance stops when `stop` is cancelled.
+    pub(in crate::server) async fn resume(
+        &self,
+        (session, secret, received): (&SessionId, &Secret, u64),
+        identity: Option<&Identity>,
+        link: NewLink,
+        stop: &CancellationToken,
+    ) -> Elsewhere {
+        let Some(home) = self.other_instance(session) else { return Elsewhere::Unknown(link) };
+        let Some(slot) = self.counts.try_acquire(Direction::Out) else {
+            return Elsewhere::Rejected(link, try_later());
+        };
+        let asked = (session.clone(), secret.digest(), received);
+        let ask = Ask::new(asked, identity, link.limits(), link.address());
+        let mut waiting = Waiting { link, early: None };
+        let asking = self.ask(home, &ask);
+        let (step, subscription) = tokio::select! {
+            asked = asking => asked,
+            () = waiting.left() => return left(waiting.link).await,
+            () = stop.cancelled() => return Elsewhere::Rejected(waiting.link, CloseCode::Restart.into()),
+        };
+        let (subscription, to) = match (step, subscription) {
+            (Step::Go, Some(subscription)) => subscription,
+            (Step::TryLater, _) => return Elsewhere::Rejected(waiting.link, try_later()),
+            _ => return waiting.unknown(),
+        };
+        let go = Part::encode(PartKind::Go, 1, &[]);
+        if self.node.relay_bus.publish(&to, go).is_err() {
+            return waiting.unknown();
+        }
+        let mut pipe = self.pipe(PipeEnd::Away, subscription, to, None, slot);
+        let first = tokio::select! {
+            first = timeout(GO_TIMEOUT, pipe.next()) => first,
+            () = waiting.left() => return left(waiting.link).await,
+            () = stop.cancelled() => return Elsewhere::Rejected(waiting.link, CloseCode::Restart.into()),
+        };
+        match first {
+            Ok(Some(Ok(frame))) if is_session(&frame) => {
+                let Waiting { mut link, early } = waiting;
+                // There is room on a link that has carried nothing yet.
+                let _ = link.feed(frame).now_or_never();
+                Elsewhere::Relayed(Box::new(RelayedLink::new(link, pipe, early)))
+            }
+            Ok(Some(Ok(Message::Close(Some(reason))))) if reason.code == CloseCode::SessionGone => {
+                waiting.unknown()
+            }
+            _ => Elsewhere::Rejected(waiting.link, relay_lost()),
+        }
+    }
+
+    /// Asks until there is an answer that counts. With an offer, returns this end of the pipe.
+    async fn ask(&self, home: &str, ask: &Ask) -> (Step, Option<(Subscription, Subject)>) {
+        let began = Instant::now();
+        let mut subscription = None;
+        loop {
+            let asked = self.ask_once(home, ask, began + ASK_TIMEOUT, &mut subscription).await;
+            let passed = began.elapsed() + RETRY_INTERVAL;
+            let left = |time: Duration| time.saturating_sub(passed);
+            let step = Step::after(&asked, left(self.patience(home)), left(ASK_TIMEOUT));
+            tracing::debug!(?asked, ?step, "asked for a session of another instance");
+            if step != Step::Again {
+                return (step, subscription);
+            }
+            sleep(RETRY_INTERVAL).await;
+        }
+    }
+
+    async fn ask_once(
+        &self,
+        home: &str,
+        ask: &Ask,
+        deadline: Instant,
+        subscription: &mut Option<(Subscription, Subject)>,
+    ) -> Result<Answer, AskError> {
+        let subject = |words: &str| self.node.subject(words).map_err(|_| AskError::TimedOut);
+        if subscription.is_none() {
+            let [to, own] = ask.subjects();
+            let own = subject(&own)?;
+            let subscribing = self.node.relay_bus.subscribe(&own, self.bounds().subscription());
+            let subscribed =
+                timeout_at(deadline, subscribing).await.map_err(|_| AskError::TimedOut)?;
+            let subscribed = subscribed.map_err(|error| match error {
+                SubscribeError::Away => AskError::NotSent(PublishError::Away),
+                SubscribeError::Refused(_) => AskError::TimedOut,
+            })?;
+            *subscription = Some((subscribed, subject(&to)?));
+        }
+        let mut payload = ask.encode().ok_or(AskError::TimedOut)?;
+        payload.insert(0, AskKind::RESUME.0);
+        let time = deadline.saturating_duration_since(Instant::now());
+        let answer =
+            self.node.bus.ask(&subject(&format!("i.{home}"))?, payload.into(), time).await?;
+        Ok(Answer::parse(&answer))
+    }
+
+    /// Returns how long the other instance may yet come back, though nobody is there.
+    ///
+    /// Right after the bus was away, this instance may be there before the other.
+    fn patience(&self, home: &str) -> Duration {
+        let is_settled = self.node.up_since().is_some_and(|since| since.elapsed() > SETTLING);
+        match (is_settled, self.node.is_up(home)) {
+            (false, _) => ASK_TIMEOUT,
+            (true, true) => ABSENCE,
+            (true, false) => Duration::ZERO,
+        }
+    }
+
+    /// Returns the tag of the other instance whose session this is.
+    fn other_instance<'a>(&self, session: &'a SessionId) -> Option<&'a str> {
+        let (tag, _) = session.as_str().split_once('.')?;
+        (tag != self.node.instance()).then_some(tag)
+    }
+}
+
+fn is_session(frame: &Message) -> bool {
+    let Message::Text(text) = frame else { return false };
+    matches!(Frame::parse(text), Ok(Some(Frame::Session(session))) if session.resumed)
+}
+
+fn try_later() -> CloseReason {
+    CloseReason::new(CloseCode::TryAgainLater, "too many sessions of other instances")
+}
+
+/// Ends the link of a client that has left.
+async fn left(mut link: NewLink) -> Elsewhere {
+    let _ = timeout(CLOSE_TIMEOUT, link.close()).await;
+    Elsewhere::Left
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn each_outcome_of_a_question_leads_on() {
+        let not_sent = |error| Err(AskError::NotSent(error));
+        let (none, some) = (Duration::ZERO, Duration::from_millis(1));
+        // With nobody expected and no time left; with somebody; with time.
+        for (asked, [neither, absent, left]) in [
+            (Ok(Answer::Offer), [Step::Go, Step::Go, Step::Go]),
+            (Ok(Answer::Unknown), [Step::Unknown, Step::Unknown, Step::Unknown]),
+            (Ok(Answer::Full), [Step::TryLater, Step::TryLater, Step::TryLater]),
+            (Err(AskError::Nobody), [Step::Unknown, Step::Again, Step::Unknown]),
+            (Err(AskError::TimedOut), [Step::Unknown, Step::Unknown, Step::Unknown]),
+            (not_sent(PublishError::Away), [Step::Unknown, Step::Unknown, Step::Again]),
+            (not_sent(PublishError::Full), [Step::Unknown, Step::Unknown, Step::Again]),
+            (
+                not_sent(PublishError::TooLarge { size: 2, max: 1 }),
+                [Step::Unknown, Step::Unknown, Step::Unknown],
+            ),
+        ] {
+            assert_eq!(Step::after(&asked, none, none), neither, "{asked:?}");
+            assert_eq!(Step::after(&asked, some, none), absent, "{asked:?}");
+            assert_eq!(Step::after(&asked, none, some), left, "{asked:?}");
+        }
+    }
+}

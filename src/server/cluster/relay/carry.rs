@@ -1,0 +1,217 @@
+//! [`RelayedLink`]: the messages of a client here, to and from its session at another instance.
+
+use std::{
+    future::poll_fn,
+    pin::Pin,
+    task::{Context, Poll},
+    time::Duration,
+};
+
+use futures::{SinkExt, StreamExt, join};
+use tokio::time::{Sleep, sleep, timeout};
+
+use super::pipe::Pipe;
+use crate::{
+    close::{CloseCode, CloseReason},
+    error::{Error, LinkError},
+    message::Message,
+    server::sessions::new_link::NewLink,
+};
+
+/// Time for which a Close of the client that explains a failed write is looked for.
+const EXPLANATION: Duration = Duration::from_millis(100);
+
+/// Link of a client, and the pipe to its session. Each direction goes on whatever the other waits for.
+///
+/// Only so much waits here as the two ends of the pipe may have on the way. Pings of the client are
+/// answered here.
+pub(in crate::server) struct RelayedLink {
+    client: NewLink,
+    pipe: Pipe,
+    /// Message of the client that was read before the relay began.
+    early: Option<Message>,
+    /// Something was handed to the client's link that is not flushed.
+    is_unflushed: bool,
+    /// Error of a write to the client, and the end of the search for its reason.
+    broken: Option<(Error, Pin<Box<Sleep>>)>,
+}
+
+/// End of a relay.
+///
+/// | | the client | home |
+/// |---|---|---|
+/// | `Client`: it has closed, or is lost | | is told the same |
+/// | `Home`: it has closed | is told the same | |
+/// | `Lost`: the pipe is, or home has ended without a word | 1001 | |
+/// | `Stopping`: this instance does | is told the reason | is told the same |
+enum RelayEnd {
+    Client(Option<CloseReason>),
+    Home(Option<CloseReason>),
+    Lost,
+    Stopping(CloseReason),
+}
+
+impl RelayedLink {
+    /// Creates it from the link of a client, on which home's first frame is under way.
+    pub(super) fn new(client: NewLink, pipe: Pipe, early: Option<Message>) -> Self {
+        Self { client, pipe, early, is_unflushed: true, broken: None }
+    }
+
+    /// Carries messages until one end closes or is lost, or `stopping` says to close with a reason.
+    pub(in crate::server) async fn run(
+        mut self: Box<Self>,
+        stopping: impl Future<Output = CloseReason>,
+        close_timeout: Duration,
+    ) {
+        let end = tokio::select! {
+            end = poll_fn(|cx| self.poll(cx)) => end,
+            reason = stopping => RelayEnd::Stopping(reason),
+        };
+        let Self { client, pipe, .. } = *self;
+        match end {
+            RelayEnd::Client(reason) => {
+                tracing::debug!(?reason, "the client of another instance's session has left");
+                join!(tell_home(pipe, reason, close_timeout), close(client, None, close_timeout));
+            }
+            RelayEnd::Home(reason) => {
+                // Dropped first: that answers the Close.
+                drop(pipe);
+                let reason = reason.filter(|reason| reason.code != CloseCode::NoStatus);
+                let is_sendable = reason.as_ref().is_none_or(|reason| reason.code.is_sendable());
+                let reason = if is_sendable { reason } else { Some(relay_lost()) };
+                close(client, Some(reason), close_timeout).await;
+            }
+            RelayEnd::Lost => {
+                drop(pipe);
+                close(client, Some(Some(relay_lost())), close_timeout).await;
+            }
+            RelayEnd::Stopping(reason) => {
+                let told = tell_home(pipe, Some(reason.clone()), close_timeout);
+                join!(told, close(client, Some(Some(reason)), close_timeout));
+            }
+        }
+    }
+
+    fn poll(&mut self, cx: &mut Context<'_>) -> Poll<RelayEnd> {
+        let to_client = self.poll_to_client(cx);
+        if to_client.is_ready() {
+            return to_client;
+        }
+        self.poll_to_home(cx)
+    }
+
+    fn poll_to_client(&mut self, cx: &mut Context<'_>) -> Poll<RelayEnd> {
+        while self.broken.is_none() {
+            match self.client.poll_ready_unpin(cx) {
+                Poll::Ready(Ok(())) => {}
+                Poll::Ready(Err(error)) => {
+                    self.note_broken(error);
+                    break;
+                }
+                Poll::Pending => {
+                    self.pipe.poll_drive(cx);
+                    break;
+                }
+            }
+            match self.pipe.poll_next_unpin(cx) {
+                Poll::Ready(Some(Ok(Message::Close(reason)))) => {
+                    return Poll::Ready(RelayEnd::Home(reason));
+                }
+                Poll::Ready(Some(Ok(message))) => {
+                    self.is_unflushed = true;
+                    if let Err(error) = self.client.start_send_unpin(message) {
+                        self.note_broken(error);
+                    }
+                }
+                Poll::Ready(Some(Err(_)) | None) => return Poll::Ready(RelayEnd::Lost),
+                Poll::Pending => break,
+            }
+        }
+        if self.is_unflushed && self.broken.is_none() {
+            match self.client.poll_flush_unpin(cx) {
+                Poll::Ready(Ok(())) => self.is_unflushed = false,
+                Poll::Ready(Err(error)) => self.note_broken(error),
+                Poll::Pending => {}
+            }
+        }
+        Poll::Pending
+    }
+
+    fn poll_to_home(&mut self, cx: &mut Context<'_>) -> Poll<RelayEnd> {
+        loop {
+            let is_taken = match self.pipe.poll_ready_unpin(cx) {
+                Poll::Ready(Ok(())) => true,
+                // What it has said before is still to be written.
+                Poll::Ready(Err(_)) if self.pipe.has_heard_close() => false,
+                Poll::Ready(Err(_)) => return Poll::Ready(RelayEnd::Lost),
+                Poll::Pending => break,
+            };
+            let message = match self.early.take() {
+                Some(message) => message,
+                None => match self.client.poll_next_unpin(cx) {
+                    Poll::Ready(Some(Ok(Message::Close(reason)))) => {
+                        return Poll::Ready(RelayEnd::Client(reason));
+                    }
+                    Poll::Ready(Some(Ok(message))) => message,
+                    Poll::Ready(Some(Err(error))) => return Poll::Ready(client_lost(&error)),
+                    Poll::Ready(None) => {
+                        return Poll::Ready(RelayEnd::Client(Some(CloseCode::Abnormal.into())));
+                    }
+                    Poll::Pending => {
+                        if let Some((error, timer)) = &mut self.broken
+                            && timer.as_mut().poll(cx).is_ready()
+                        {
+                            return Poll::Ready(client_lost(error));
+                        }
+                        break;
+                    }
+                },
+            };
+            if is_taken && self.pipe.start_send_unpin(message).is_err() {
+                return Poll::Ready(RelayEnd::Lost);
+            }
+        }
+        match self.pipe.poll_flush_unpin(cx) {
+            Poll::Ready(Err(_)) if !self.pipe.has_heard_close() => Poll::Ready(RelayEnd::Lost),
+            _ => Poll::Pending,
+        }
+    }
+
+    fn note_broken(&mut self, error: Error) {
+        self.broken.get_or_insert_with(|| (error, Box::pin(sleep(EXPLANATION))));
+    }
+}
+
+/// Returns the end of a relay whose client is lost for this `cause`.
+fn client_lost(cause: &Error) -> RelayEnd {
+    RelayEnd::Client(Some(match cause {
+        Error::Link(error) => LinkError::close_reason(error),
+        _ => CloseCode::Internal.into(),
+    }))
+}
+
+/// Reason to close a link with whose relay has ended.
+///
+/// Not 1012, after which a client waits: another way to the session may be there at once.
+pub(super) fn relay_lost() -> CloseReason {
+    CloseReason::new(CloseCode::GoingAway, "the way to the session's instance is lost")
+}
+
+/// Sends home what the client has sent before, and why its link ends.
+async fn tell_home(mut pipe: Pipe, reason: Option<CloseReason>, time: Duration) {
+    // What is not sent in time is forgotten when the pipe is dropped, but for the Close.
+    if pipe.start_send_unpin(Message::Close(reason)).is_ok() {
+        let _ = timeout(time, pipe.flush()).await;
+    }
+}
+
+/// Ends the link of the client: with this Close, or by the answer to its own.
+async fn close(mut client: NewLink, reason: Option<Option<CloseReason>>, time: Duration) {
+    let closing = async {
+        if let Some(reason) = reason {
+            client.send(Message::Close(reason)).await?;
+        }
+        client.close().await
+    };
+    let _ = timeout(time, closing).await;
+}

@@ -1,0 +1,49 @@
+//! [`RelayContext`]: what the relayed links of one server share.
+
+use std::{sync::Arc, time::Duration};
+
+use super::{
+    count::{RelayCounts, RelaySlot},
+    pipe::{Pipe, PipeEnd, bounds::Bounds},
+};
+use crate::{
+    cluster::{subject::Subject, subscription::Subscription},
+    server::cluster::node::Node,
+    stats::Stats,
+};
+
+/// Time within which an offered session is to be taken, by the clock of the instance that has it.
+pub(super) const GO_TIMEOUT: Duration = Duration::from_secs(2);
+
+/// What the relayed links of one server share: those of its own clients, and those to its sessions.
+pub(in crate::server) struct RelayContext {
+    pub(super) node: Arc<Node>,
+    pub(super) counts: RelayCounts,
+    /// The largest message, in bytes.
+    max_message: usize,
+}
+
+impl RelayContext {
+    /// Creates it for a server whose largest message has so many bytes.
+    pub(super) fn new(node: Arc<Node>, counts: RelayCounts, max_message: usize) -> Self {
+        Self { node, counts, max_message }
+    }
+
+    /// Returns the bounds of each pipe.
+    pub(super) fn bounds(&self) -> Bounds {
+        Bounds::new(self.node.relay_bus.max_payload(), self.max_message)
+    }
+
+    /// Creates one end of a pipe, which has the `slot` for as long as it lives.
+    pub(super) fn pipe(
+        &self,
+        end: PipeEnd,
+        subscription: Subscription,
+        to: Subject,
+        stats: Option<Stats>,
+        slot: RelaySlot,
+    ) -> Pipe {
+        let bus = self.node.relay_bus.clone();
+        Pipe::new(bus, end, subscription, to, self.bounds(), stats).with_slot(slot)
+    }
+}
