@@ -3,6 +3,7 @@
 mod fan_out;
 mod faults;
 mod joining;
+mod relay;
 
 use std::{sync::Arc, time::Duration};
 
