@@ -229,6 +229,7 @@ impl Stats {
         link.as_ref().map_or_else(|| self.0.is_compressed.load(Relaxed), Self::is_compressed)
     }
 
+    #[cfg(feature = "deflate")]
     pub(crate) fn record_compression(&self, is_compressed: bool) {
         self.0.is_compressed.store(is_compressed, Relaxed);
     }
