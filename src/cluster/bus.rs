@@ -1,4 +1,4 @@
-//! [`Bus`]: what the instances of a server tell each other by.
+//! [`Bus`]: what carries messages between the instances of a server.
 
 use std::{sync::Arc, time::Duration};
 
@@ -11,8 +11,8 @@ use super::{subject::Subject, subscription::Subscription};
 /// Carrier of small messages between the instances of one server.
 ///
 /// It may lose messages, and never repeats one. Those that one instance publishes on one subject
-/// arrive in that order, at every instance that has subscribed to it, the publisher too. A message
-/// that is published while nobody subscribes is gone: nothing is kept.
+/// arrive in that order, at every instance that has subscribed to it, the publisher included. A
+/// message that is published while nobody subscribes is gone: nothing is kept.
 ///
 /// | | |
 /// |---|---|
@@ -20,7 +20,8 @@ use super::{subject::Subject, subscription::Subscription};
 /// | [`subscribe`](Self::subscribe) | receives what is published from then on |
 /// | [`ask`](Self::ask) | publishes, and waits for the first answer |
 ///
-/// The answer to a question is published on the [`reply_to`](super::Delivery::reply_to) that it came with.
+/// The answer to a question is published on the [`reply_to`](super::Delivery::reply_to) that it
+/// came with.
 pub trait Bus: Send + Sync + 'static {
     /// Publishes a message, without waiting: what cannot be taken at once is not sent later.
     ///

@@ -1,10 +1,11 @@
-//! [`Faults`]: what a bus within a process does to messages.
+//! [`Faults`]: the faults of a bus within a process.
 
 use std::{ops::RangeInclusive, time::Duration};
 
 use rand::{RngExt, SeedableRng, rngs::SmallRng};
 
-/// What a [`Local`](super::Local) bus does to messages on their way; by default, nothing.
+/// Faults of a [`Local`](super::Local) bus: messages that are late, lost, doubled or reordered. By
+/// default there are none.
 ///
 /// The same seed and the same messages in the same order give the same faults. Shares are between 0
 /// and 1. Latency goes by tokio's clock, which a test may pause.
@@ -40,14 +41,14 @@ pub(super) struct Arrival {
 }
 
 impl Faults {
-    /// Creates the settings, without any fault yet, for this seed.
+    /// Creates settings with this seed, and without any fault yet.
     #[must_use]
     pub fn new(seed: u64) -> Self {
         let latency = Duration::ZERO..=Duration::ZERO;
         Self { seed, latency, loss: 0.0, duplication: 0.0, reordering: 0.0 }
     }
 
-    /// Sets how long a message takes; drawn for each of its receivers. None by default.
+    /// Sets how long a message takes; drawn for each of its receivers. No time by default.
     #[must_use]
     pub fn latency(mut self, latency: RangeInclusive<Duration>) -> Self {
         self.latency = latency;
@@ -61,8 +62,8 @@ impl Faults {
         self
     }
 
-    /// Sets the share of messages that arrive twice, which a [`Bus`](super::Bus) must not let happen.
-    /// 0 by default.
+    /// Sets the share of messages that arrive twice, which a [`Bus`](super::Bus) must not let
+    /// happen. 0 by default.
     #[must_use]
     pub fn duplication(mut self, share: f64) -> Self {
         self.duplication = share;

@@ -35,9 +35,9 @@ const REPLY: &str = "_reply";
 
 /// Bus within one process, for tests and simulations; a cheap handle.
 ///
-/// Each instance has a [connection](Self::connect) of its own, which can be cut. Messages arrive
-/// at once, unless there are [`Faults`] that delay them: then by a task, in order, so that messages are
-/// published within a tokio runtime.
+/// Each instance has a [connection](Self::connect) of its own, which can be cut. Messages arrive at
+/// once, unless there are [`Faults`] that delay them: then a task delivers them, in order, for
+/// which they have to be published within a tokio runtime.
 #[derive(Clone)]
 pub struct Local {
     hub: Arc<Hub>,
@@ -99,13 +99,13 @@ struct Due {
 }
 
 impl Local {
-    /// Creates a bus that does this to messages.
+    /// Creates a bus with these faults.
     #[must_use]
     pub fn with_faults(faults: Faults) -> Self {
         Self::new(Some(FaultSource::new(faults)))
     }
 
-    /// Creates a connection.
+    /// Creates a connection, for one instance.
     #[must_use]
     pub fn connect(&self) -> LocalBus {
         let mut state = self.hub.lock();
@@ -147,7 +147,8 @@ impl LocalBus {
         self.instance.is_up.send_replace(is_up);
     }
 
-    /// Has this instance believe that it is connected while all from and to it is lost, or not.
+    /// Makes the connection of this instance half-open, or ends that: what it sends and would
+    /// receive is lost, while it believes that it is connected.
     pub fn set_half_open(&self, is_half_open: bool) {
         self.instance.is_half_open.store(is_half_open, Relaxed);
     }

@@ -1,9 +1,9 @@
-//! Several instances of one server, joined by a message bus.
+//! Several instances of one server, joined by a message bus (feature `cluster`).
 //!
-//! A [`Bus`] carries small messages between the instances: NATS by the crate `mcp-ws-transport-nats`,
-//! Redis by `mcp-ws-transport-redis`, or whatever else implements the trait. [`Local`] is one within a
-//! process, for tests and simulations. Each process [joins](Cluster::join), and gives the [`Cluster`]
-//! to its server:
+//! A [`Bus`] carries small messages between the instances: NATS by the crate
+//! `mcp-ws-transport-nats`, Redis by `mcp-ws-transport-redis`, or whatever else implements the
+//! trait. [`Local`] is one within a process, for tests and simulations. Each process
+//! [joins](Cluster::join), and gives the [`Cluster`] to its server:
 //!
 //! ```
 //! use mcp_ws_transport::{cluster::{Audience, Cluster, Local}, server::{Config, Registry}};
@@ -26,37 +26,44 @@
 //!
 //! # Instances
 //!
-//! An instance has a tag, random unless [one is set](Join::instance); the session ids that it issues
-//! begin with it. That two processes have the same tag is found when the second joins, or, where the
-//! bus was away or they came at once, by the beats of both. Each says every 2 s that it is there, and
-//! is thought to be gone after 7 s without a word, or when it says that it [leaves](Cluster::leave).
-//! Nothing but reports depends on that: no session belongs to who is thought to be there.
+//! An instance has a tag, random unless [one is set](Join::instance); the session ids that it
+//! issues begin with it. That two processes have the same tag is found when the second joins, or,
+//! where the bus was away or they came at once, by what both publish. An instance says every 2 s
+//! that it is there (a beat), and is thought to be gone after 7 s without one, or when it says that
+//! it [leaves](Cluster::leave). Only reports depend on that, and for how long an instance is asked
+//! for a session once nobody answers: which instance a session belongs to does not.
 //!
 //! # Notifications
 //!
-//! [`Registry::notify_cluster`](crate::server::Registry::notify_cluster) notifies an [`Audience`], here at
-//! once and on the other instances by the bus. Those of one instance are received in the order in
-//! which they were sent. Each instance [reports](ClusterNotification::report) for how many clients it
-//! has queued it, and a slow or dead one delays no other. What the bus loses is not sent again: it is
-//! a [`ClusterEvent::Missed`] at whom it did not reach, since they are numbered.
+//! [`Registry::notify_cluster`](crate::server::Registry::notify_cluster) notifies an [`Audience`],
+//! here at once and on the other instances by the bus. A client receives the notifications of one
+//! instance in the order in which they were sent. Each instance
+//! [reports](ClusterNotification::report) for how many clients it has queued the notification, and
+//! a slow or dead one delays no other. What the bus loses is not sent again: the instances that it
+//! did not reach have a [`ClusterEvent::Missed`], since notifications are numbered.
 //!
 //! # Sessions
 //!
-//! A session lives at the instance that its client has opened it at, whose tag is in the id. A client
-//! that speaks [`mcp.resume.v1`](crate::guide::resume_v1) resumes it by whatever instance its balancer
-//! leads it to: that one asks the other for the session, and carries the messages by the bus. To the
-//! client, and to the handlers, it is as any other. Where the way between the two instances is lost, the
-//! client's connection is closed with 1001, and it comes again; nothing is lost or executed twice. A session
-//! still ends with its process: its client is told within 3 s, and has a new one.
+//! A session stays at the instance where its client has opened it, whose tag is in the id. A client
+//! that speaks [`mcp.resume.v1`](crate::guide::resume_v1) resumes it by whatever instance its
+//! balancer leads it to: that one asks the other for the session, and carries (relays) the messages
+//! by the bus. The client and the handlers notice no difference. Where the link between the two
+//! instances is lost, the client's connection is closed with 1001, and it comes again; nothing is
+//! lost or executed twice. A session still ends with its process: within 3 s of its return its
+//! client has a new one.
 //!
-//! Each message of such a session crosses the bus. Where a proxy can tell from the id [which instance
-//! has the session](crate::guide::deployment#which-instance-has-the-session), few need that.
+//! Each message of such a session crosses the bus. Where a proxy can tell from the id [which
+//! instance has the session](crate::guide::deployment#which-instance-has-the-session), few sessions
+//! need that. [Several instances](crate::guide::deployment#several-instances) has what happens
+//! when, and figures.
 //!
 //! # Without the bus
 //!
-//! A server starts, and its own sessions and notifications go on, while the bus is away: nothing
-//! waits for it, and nothing is kept for it. The [state](Cluster::state) says so, and an event, and
-//! [`Health`](crate::server::Health). All heals by itself when the bus is back.
+//! A server's own sessions and notifications go on while the bus is away: nothing waits for it, and
+//! nothing is kept for it. The [state](Cluster::state) says so, and an [event](Cluster::events),
+//! and [`Health`](crate::server::Health). All heals by itself when the bus is back. A server starts
+//! without the bus, too, where the connection to it is made with `in_background(true)`, as NATS and
+//! Redis have it.
 //!
 //! | state | when |
 //! |---|---|
@@ -66,17 +73,19 @@
 //!
 //! # Subjects
 //!
-//! An instance publishes and subscribes on these, and nowhere else but on the inbox of its bus.
+//! An instance publishes and subscribes on these, and nowhere else but on the inbox of its bus,
+//! which the crates for NATS and Redis put below `{prefix}.inbox` where they are told the prefix.
 //! Whoever may publish there can notify every client, and whoever may subscribe reads the relayed
 //! sessions: grant both to the instances alone. The [security
 //! guide](crate::guide::security#what-crosses-between-instances) says what crosses.
 //!
 //! | subject | |
 //! |---|---|
-//! | `{prefix}.m` | beats of the instances |
+//! | `{prefix}.m` | beats of the instances: who is there |
 //! | `{prefix}.n` | notifications |
 //! | `{prefix}.i.{tag}` | questions to one instance, and reports |
-//! | `{prefix}.r.{random}.home`, `….away` | the two directions of one relayed session |
+//! | `{prefix}.i.{tag}.left` | a question that nobody answers, when an instance leaves |
+//! | `{prefix}.r.{random}.home`, `….away` | messages of one relayed session: to the instance that has it, and to the one that has the client |
 
 pub(crate) mod bus;
 mod faults;

@@ -1,4 +1,4 @@
-//! [`Questions`]: what an implementation of a bus needs to have them answered.
+//! [`Questions`]: for whoever implements a bus, the questions that wait for their answers.
 
 use std::{
     collections::HashMap,

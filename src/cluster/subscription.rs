@@ -33,7 +33,7 @@ pub struct Subscription {
     shared: Arc<Shared>,
 }
 
-/// End of a [`Subscription`] at which a bus puts in what it receives.
+/// End of a [`Subscription`] by which a bus fills it with what it receives.
 ///
 /// The subscription ends when this is dropped.
 pub struct Feed {
@@ -74,7 +74,7 @@ enum End {
 const OVERHEAD: usize = size_of::<Delivery>();
 
 impl Subscription {
-    /// Creates a subscription in which at most `max_bytes` wait, and the end that a bus puts them in at.
+    /// Creates a subscription in which at most `max_bytes` wait, and the feed that fills it.
     ///
     /// A message counts with its payload and 64 bytes; one waits in any case.
     pub fn bounded(max_bytes: usize) -> (Feed, Self) {
@@ -114,7 +114,7 @@ impl Drop for Subscription {
 }
 
 impl Feed {
-    /// Puts in a message, or drops it if too much waits. Returns `false` if nobody reads any more.
+    /// Adds a message, or drops it if too much waits. Returns `false` if nobody reads any more.
     pub fn push(&self, payload: Bytes, reply_to: Option<Subject>) -> bool {
         let mut queue = self.shared.lock();
         if queue.end == End::SubscriptionDropped {
@@ -141,7 +141,7 @@ impl Feed {
         self.shared.lock().dropped += messages;
     }
 
-    /// Whether nobody reads any more.
+    /// Returns `true` if nobody reads any more.
     #[must_use]
     pub fn is_closed(&self) -> bool {
         self.shared.lock().end == End::SubscriptionDropped

@@ -5,7 +5,7 @@
 //! | [`cookbook`] | those who have a task: each with a short program |
 //! | [`security`] | those who expose a server: what is safe by default, what is not, who may connect |
 //! | [`sessions`] | what survives a lost connection, on the client and on the server |
-//! | [`deployment`] | nginx, HAProxy, Caddy, Apache, systemd, containers, clients behind a proxy, and what to watch |
+//! | [`deployment`] | nginx, HAProxy, Caddy, Apache, several instances, systemd, containers, clients behind a proxy, and what to watch |
 //! | [`troubleshooting`] | those who have an error: each text, its cause, and what to do |
 //! | [`hosts`] | those who have a server or a host for stdio: the program `mcp-ws` |
 //! | [`migration`] | those who come from stdio, streamable HTTP, the TypeScript SDK, Python or PartySocket |

@@ -327,9 +327,9 @@ impl<R: McpRole> Config<R> {
         self
     }
 
-    /// Makes this server an instance of a cluster, as which it has joined: the session ids that it
-    /// issues begin with the cluster's tag of it, so that [`instance`](Self::instance) need not be set.
-    /// By default there is none.
+    /// Makes this server an instance of a [`cluster`](crate::cluster), which this process has joined.
+    /// The session ids that it issues begin with the tag that it has joined with, so that
+    /// [`instance`](Self::instance) need not be set. By default there is none.
     #[cfg(feature = "cluster")]
     #[cfg_attr(docsrs, doc(cfg(feature = "cluster")))]
     #[must_use]

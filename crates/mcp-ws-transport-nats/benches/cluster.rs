@@ -1,8 +1,9 @@
-//! What a cluster costs: calls that are relayed next to calls that are not, in turn, in one run; the way
-//! back after a cut; notifications to all clients of three instances; and local calls while NATS hangs.
+//! Cost of a cluster: calls that are relayed next to calls that are not, in turn, in one run; the
+//! time that resuming takes after a cut; notifications to all clients of three instances; and local
+//! calls while NATS hangs.
 //!
-//! `cargo bench --package mcp-ws-transport-nats`, where `nats-server` is installed. `--quick` takes a
-//! tenth of the calls.
+//! `cargo bench --package mcp-ws-transport-nats`, where `nats-server` is installed. `--quick` takes
+//! a tenth of the calls.
 
 use std::{
     env,
@@ -40,7 +41,7 @@ type Result<T, E = Box<dyn Error + Send + Sync>> = std::result::Result<T, E>;
 
 const PREFIX: &str = "bench.cluster";
 
-/// Longer than any step takes.
+/// Time limit of each step, which none of them reaches.
 const LIMIT: Duration = Duration::from_secs(120);
 
 const ROUNDS: usize = 5;
@@ -210,7 +211,7 @@ fn at(sorted: &[Duration], share: f64) -> Duration {
     sorted[((sorted.len() - 1) as f64 * share) as usize]
 }
 
-/// Calls to an instance through the network alone, and to the same through another by the bus.
+/// Measures calls to an instance directly, and to the same by way of another and the bus.
 async fn calls([a, b, _]: &[Instance; 3], scale: usize) -> Result<()> {
     let (direct_network, relayed_network) =
         (Network::to(a.server.local_addr()).await?, Network::to(a.server.local_addr()).await?);
@@ -221,7 +222,7 @@ async fn calls([a, b, _]: &[Instance; 3], scale: usize) -> Result<()> {
     if b.registry.health().relayed_out != 1 {
         return Err("the client is not relayed".into());
     }
-    let large = "x".repeat(4 << 20);
+    let large = "x".repeat(4_000_000);
     let mut rows: Vec<[Vec<f64>; 4]> = vec![Default::default(), Default::default()];
     for _ in 0..ROUNDS {
         for (client, row) in [&direct, &relayed].into_iter().zip(&mut rows) {
@@ -236,7 +237,7 @@ async fn calls([a, b, _]: &[Instance; 3], scale: usize) -> Result<()> {
     println!("| | direct | relayed | |");
     println!("|---|--:|--:|--:|");
     let names =
-        ["a call, p50, µs", "a call, p99, µs", "calls/s, 64 in flight", "4 MiB both ways, ms"];
+        ["a call, p50, µs", "a call, p99, µs", "calls/s, 64 in flight", "4 MB both ways, ms"];
     for (column, name) in names.into_iter().enumerate() {
         let [direct, relayed] = [0, 1].map(|row| median(rows[row][column].clone()));
         let pairs = rows[0][column].iter().zip(&rows[1][column]);
@@ -246,7 +247,7 @@ async fn calls([a, b, _]: &[Instance; 3], scale: usize) -> Result<()> {
     Ok(())
 }
 
-/// Time from a cut until a call is answered by way of another instance.
+/// Measures the time from a cut until a call is answered by way of another instance.
 async fn cuts([a, b, c]: &[Instance; 3], cuts: usize) -> Result<()> {
     let network = Network::to(a.server.local_addr()).await?;
     let client = dial(network.address).await?;
@@ -267,7 +268,7 @@ async fn cuts([a, b, c]: &[Instance; 3], cuts: usize) -> Result<()> {
     Ok(())
 }
 
-/// Calls to an instance whose bus hangs, next to those before.
+/// Measures calls to an instance whose bus hangs, next to those before.
 async fn hang([a, ..]: &[Instance; 3], nats: &NatsServer, scale: usize) -> Result<()> {
     let client = dial(a.server.local_addr()).await?;
     let (mut before, mut during) = (Vec::new(), Vec::new());
@@ -294,7 +295,7 @@ impl ClientHandler for Listener {
     }
 }
 
-/// Time until every client of the three instances is told, by the bus and by each instance itself.
+/// Measures the time until every client is notified, by the bus and by each instance itself.
 async fn notifications(instances: &[Instance; 3], clients: usize) -> Result<()> {
     let (told, mut count) = watch::channel(0);
     let mut services = Vec::new();

@@ -1,9 +1,9 @@
 //! Three instances of one server behind nginx, which leads each connection to the next of them and
 //! knows nothing of sessions. NATS joins them: notifications reach every client, and a client that
-//! comes back finds its session, wherever it comes.
+//! comes back finds its session at whichever instance.
 //!
-//! `cargo run --package mcp-ws-transport-nats --example cluster`, where `nats-server` and `nginx` are
-//! installed. It starts all of them on free ports, and ends them.
+//! `cargo run --package mcp-ws-transport-nats --example cluster`, where `nats-server` and `nginx`
+//! are installed. It starts all of them on free ports, and ends them.
 
 use std::{
     env,
@@ -43,10 +43,10 @@ use tokio::{
 
 type Result<T, E = Box<dyn Error + Send + Sync>> = std::result::Result<T, E>;
 
-/// Begin of the subjects on NATS that the instances use.
+/// Prefix of the subjects on NATS that the instances use.
 const PREFIX: &str = "example.cluster";
 
-/// Longer than anything here takes.
+/// Time limit of each step, which none of them reaches.
 const LIMIT: Duration = Duration::from_secs(20);
 
 #[tokio::main]
@@ -61,7 +61,7 @@ async fn main() -> Result<()> {
 
 // An instance, as a process of its own.
 
-/// Server that knows which instance it is part of.
+/// Service that knows the tag of its instance.
 #[derive(Clone)]
 struct Service {
     tag: String,
@@ -71,7 +71,7 @@ struct Service {
 /// Serves until the standard input ends, and prints the address first.
 async fn instance(tag: &str, nats: &str) -> Result<()> {
     let prefix = Subject::new(PREFIX)?;
-    // Two connections, so that the messages of sessions do not hold up what the instances say.
+    // Two connections, so that the messages of sessions do not delay those between the instances.
     let bus = Nats::connect(nats).prefix(&prefix).await?;
     let relays = Nats::connect(nats).prefix(&prefix).await?;
     let cluster = Cluster::join(bus, PREFIX).instance(tag).relay_bus(relays).await?;
@@ -114,7 +114,7 @@ impl ServerHandler for Service {
 }
 
 impl Service {
-    /// Tells the clients of all instances that the list of tools has changed.
+    /// Notifies the clients of all instances that the list of tools has changed.
     async fn announce(&self) -> Result<String, ErrorData> {
         let changed = ToolListChangedNotification::default();
         let sent = self
@@ -163,7 +163,7 @@ async fn start_nats(port: u16) -> Result<Child> {
     Ok(nats)
 }
 
-/// An instance, and where it listens.
+/// Process of an instance, and the address at which it listens.
 struct Instance {
     tag: &'static str,
     process: Child,
@@ -182,7 +182,7 @@ async fn start_instance(tag: &'static str, nats: &str) -> Result<Instance> {
     Ok(Instance { tag, _input: process.stdin.take(), process, address })
 }
 
-/// nginx, which leads each connection to the next instance, and its folder.
+/// Process of nginx, which leads each connection to the next instance, and its folder.
 struct Nginx {
     _process: Child,
     port: u16,
@@ -233,7 +233,7 @@ http {{
     Ok(nginx)
 }
 
-/// A network that can be cut between the clients and nginx. Returns where it begins.
+/// Starts a network between the clients and nginx, which can be cut, and returns its address.
 async fn network(to: u16, cuts: watch::Receiver<u32>) -> Result<SocketAddr> {
     let listener = TcpListener::bind("127.0.0.1:0").await?;
     let address = listener.local_addr()?;
@@ -255,7 +255,7 @@ async fn network(to: u16, cuts: watch::Receiver<u32>) -> Result<SocketAddr> {
 
 // The clients.
 
-/// Client that counts what it is told.
+/// Client that counts its notifications.
 struct Client {
     service: RunningService<RoleClient, Listener>,
     events: Events<Event>,
@@ -292,7 +292,7 @@ impl Client {
         self.call("home", json!({})).await
     }
 
-    /// Waits until it is told for this time.
+    /// Waits until so many notifications have come.
     async fn told(&mut self, times: u32) -> Result<()> {
         timeout(LIMIT, self.told.wait_for(|told| *told >= times)).await??;
         Ok(())
@@ -395,7 +395,7 @@ async fn story() -> Result<()> {
     Ok(())
 }
 
-/// Returns what a call that was lost says.
+/// Returns the text of a call's error.
 fn lost(error: Box<dyn Error + Send + Sync>) -> Result<String> {
     Ok(error.to_string())
 }

@@ -23,7 +23,7 @@ pub struct Connect {
     in_background: bool,
 }
 
-/// Error of a first connection.
+/// Error of the first connection.
 #[derive(Debug, thiserror::Error)]
 #[non_exhaustive]
 pub enum ConnectError {
@@ -81,8 +81,8 @@ impl Connect {
         self
     }
 
-    /// Sets the prefix of this server's subjects: answers arrive below `{prefix}.inbox`, so that an
-    /// account needs the right to `{prefix}.>` and no other. By default they arrive below `_INBOX`.
+    /// Sets the prefix of the cluster's subjects: answers arrive below `{prefix}.inbox`, so that a
+    /// user needs the right to `{prefix}.>` and no other. By default they arrive below `_INBOX`.
     pub fn prefix(mut self, prefix: &Subject) -> Self {
         self.inbox_prefix = format!("{prefix}.inbox");
         self
@@ -140,15 +140,16 @@ impl Connect {
         self
     }
 
-    /// Connects by TLS alone, or also where the server asks for none. Without it, TLS is used where the
-    /// URL begins with `tls://` or the server asks for it.
+    /// Sets whether TLS is used in any case. By default it is where the URL begins with `tls://`,
+    /// or the server asks for it.
     pub fn require_tls(mut self, is_required: bool) -> Self {
         self.options = self.options.require_tls(is_required);
         self
     }
 
-    /// Sets how often the server is pinged while nothing arrives from it; 5 s by default. A connection
-    /// is lost when the third ping is due and none was answered.
+    /// Sets how often the server is pinged while nothing arrives from it; 5 s by default.
+    ///
+    /// A connection is lost when the third ping is due and none was answered.
     pub fn ping_interval(mut self, interval: Duration) -> Self {
         self.options = self.options.ping_interval(interval);
         self
@@ -160,8 +161,8 @@ impl Connect {
         self
     }
 
-    /// Returns the [`Nats`] at once, and connects when a server is there; by default, the first
-    /// connection must succeed.
+    /// Sets whether the [`Nats`] is returned at once, and connects when a server is there; by
+    /// default, the first connection must succeed.
     pub fn in_background(mut self, in_background: bool) -> Self {
         self.in_background = in_background;
         self

@@ -25,7 +25,8 @@ use crate::{
 
 /// Connection to NATS, as the bus between the instances of a server.
 ///
-/// It is made again by itself when it is lost, and its subscriptions with it. Dropping it ends them.
+/// It is made again by itself when it is lost, and its subscriptions with it. Dropping it ends
+/// them.
 pub struct Nats {
     client: Client,
     link: Arc<Link>,
@@ -42,7 +43,7 @@ impl Nats {
     /// The longest wait for the server to confirm a subscription.
     const CONFIRMATION: Duration = Duration::from_secs(5);
 
-    /// Connects to a server, such as `nats://127.0.0.1:4222`, once the returned [`Connect`] is awaited.
+    /// Connects to a server, such as `nats://127.0.0.1:4222`, once the [`Connect`] is awaited.
     pub fn connect(url: impl Into<String>) -> Connect {
         Connect::new(url.into())
     }
@@ -205,7 +206,7 @@ async fn send_queued(client: Client, link: Arc<Link>) {
     }
 }
 
-/// Ends questions with what arrives on the inbox.
+/// Hands the answers that arrive on the inbox to their questions.
 async fn receive_answers(mut answers: Subscriber, questions: Questions) {
     while let Some(message) = answers.next().await {
         let number = message.subject.rsplit('.').next().and_then(|word| word.parse().ok());

@@ -20,7 +20,8 @@ use crate::{
 
 /// Connection to Redis, as the bus between the instances of a server.
 ///
-/// It is made again by itself when it is lost, and its subscriptions with it. Dropping it ends them.
+/// It is made again by itself when it is lost, and its subscriptions with it. Dropping it ends
+/// them.
 pub struct Redis {
     link: Arc<Link>,
     max_payload: usize,
@@ -29,7 +30,7 @@ pub struct Redis {
 }
 
 impl Redis {
-    /// Connects to a server, such as `redis://127.0.0.1:6379`, once the returned [`Connect`] is awaited.
+    /// Connects to a server, such as `redis://127.0.0.1:6379`, once the [`Connect`] is awaited.
     pub fn connect(url: impl Into<String>) -> Connect {
         Connect::new(url.into())
     }

@@ -37,7 +37,7 @@ struct Tls {
     client_certificate: Option<(PathBuf, PathBuf)>,
 }
 
-/// Error of a first connection.
+/// Error of the first connection.
 #[derive(Debug, thiserror::Error)]
 #[non_exhaustive]
 pub enum ConnectError {
@@ -78,8 +78,9 @@ impl Connect {
         }
     }
 
-    /// Sets the prefix of this server's subjects: answers arrive below `{prefix}.inbox`, so that a user
-    /// needs the right to the channels `{prefix}.*` and no other. By default they arrive below `inbox`.
+    /// Sets the prefix of the cluster's subjects: answers arrive below `{prefix}.inbox`, so that a
+    /// user needs the right to the channels `{prefix}.*` and no other. By default they arrive below
+    /// `inbox`.
     ///
     /// All instances have the same.
     pub fn prefix(mut self, prefix: &Subject) -> Self {
@@ -127,15 +128,15 @@ impl Connect {
         self
     }
 
-    /// Sets how often the server is pinged; 5 s by default. A connection is lost when an answer takes
-    /// as long.
+    /// Sets how often the server is pinged; 5 s by default. A connection is lost when an answer
+    /// takes that long.
     pub fn ping_interval(mut self, interval: Duration) -> Self {
         self.ping_interval = interval;
         self
     }
 
-    /// Returns the [`Redis`] at once, and connects when the server is there; by default, the first
-    /// connection must succeed.
+    /// Sets whether the [`Redis`] is returned at once, and connects when the server is there; by
+    /// default, the first connection must succeed.
     pub fn in_background(mut self, in_background: bool) -> Self {
         self.in_background = in_background;
         self

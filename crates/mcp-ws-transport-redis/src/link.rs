@@ -69,7 +69,7 @@ impl Link {
         self.outbox.close();
     }
 
-    /// Adds a subscriber, and returns its number and what resolves when the subscription is in force.
+    /// Adds a subscriber, and returns its number and a future that resolves once it has subscribed.
     pub(crate) fn add(
         &self,
         subject: &Subject,

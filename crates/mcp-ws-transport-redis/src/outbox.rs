@@ -52,7 +52,7 @@ impl Outbox {
         drop(dropped); // Tells those who subscribe.
     }
 
-    /// Queues a command. Those to subscribe, whom the program makes few, are taken beyond the bound.
+    /// Queues a command. Those to subscribe, of which there are few, are taken beyond the bound.
     pub(crate) fn push(&self, command: Command) -> Result<(), PublishError> {
         let mut queue = self.lock();
         if !queue.is_open {

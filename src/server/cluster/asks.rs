@@ -23,7 +23,7 @@ impl AskKind {
 ///
 /// It must not wait: what takes time belongs in a task. Its answer is published on `reply_to`.
 pub(in crate::server) trait AskHandler: Send + Sync {
-    /// Takes a question, without the byte of its kind. Returns `false` if it is for another handler.
+    /// Takes a question, without the byte of its kind. Returns `false` if another handler is to.
     fn on_ask(&self, payload: &Bytes, reply_to: &Subject) -> bool;
 }
 

@@ -17,8 +17,8 @@ pub enum ClusterEvent {
     Healed,
     /// Notifications of another instance were lost on the way to this one.
     ///
-    /// Some may have been for clients elsewhere. What they said is not kept; that a list has
-    /// changed, for one, can be told the clients once more.
+    /// Some may have been for clients elsewhere. What they said is not kept; clients can be told
+    /// once more, for instance, that a list has changed.
     Missed {
         /// Tag of the instance that has sent them.
         from: String,

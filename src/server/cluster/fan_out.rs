@@ -19,7 +19,7 @@ pub(in crate::server) trait Deliver: Send + Sync {
 #[derive(Default)]
 pub(super) struct FanOut {
     registries: Mutex<Vec<Arc<dyn Deliver>>>,
-    /// Number of notifications that were sent. Held while one is published, so that they are in order.
+    /// Number of notifications that were sent. Locked while one is published, to keep their order.
     pub(super) sent: Mutex<u64>,
     pub(super) reports: Arc<Reports>,
 }

@@ -26,7 +26,7 @@ use crate::cluster::bus::Bus;
 /// Time that a leaving instance has to be heard.
 const LEAVE_TIMEOUT: Duration = Duration::from_secs(1);
 
-/// Part of this process in a cluster of instances of one server; a cheap handle.
+/// Membership of this process in a cluster of instances of one server; a cheap handle.
 ///
 /// Give it to [`Config::cluster`](crate::server::Config::cluster). The session ids that are issued
 /// begin with the tag of the instance. When the last handle is dropped, the cluster is left.
@@ -62,7 +62,7 @@ impl Cluster {
     /// # Errors
     /// | kind | |
     /// |---|---|
-    /// | [`InvalidInput`](std::io::ErrorKind::InvalidInput) | the prefix is no [`Subject`](crate::cluster::Subject), or the tag cannot be read |
+    /// | [`InvalidInput`](std::io::ErrorKind::InvalidInput) | the prefix is no [`Subject`](crate::cluster::Subject), or the tag has other characters than [allowed](Join::instance) |
     /// | [`AddrInUse`](std::io::ErrorKind::AddrInUse) | another process has joined with the tag |
     /// | [`PermissionDenied`](std::io::ErrorKind::PermissionDenied) | the bus does not let this instance publish and subscribe on `{prefix}.>` and its inbox |
     pub fn join(bus: impl Bus, prefix: impl Into<Arc<str>>) -> Join {
@@ -94,7 +94,7 @@ impl Cluster {
         self.node().events.subscribe()
     }
 
-    /// Leaves the cluster for good, and tells the other instances, who then need not wait to notice.
+    /// Leaves the cluster for good, and tells the other instances, which then notice it at once.
     ///
     /// Leave it when the servers have stopped. It takes at most a second, if the bus is slow.
     pub async fn leave(&self) {
@@ -113,7 +113,7 @@ impl Cluster {
     }
 }
 
-/// Joining of a cluster; see [`Cluster::join`]. Awaiting it joins.
+/// Cluster that is yet to be joined, with its options; awaited, it is a [`Cluster`].
 #[must_use = "nothing is joined until this is awaited"]
 pub struct Join {
     bus: Arc<dyn Bus>,
@@ -123,17 +123,18 @@ pub struct Join {
 }
 
 impl Join {
-    /// Sets the tag of this process: by default 16 random characters.
+    /// Sets the tag of this instance: by default 16 random characters.
     ///
     /// It is what [`Config::instance`](crate::server::Config::instance) sets without a cluster, and
-    /// as there has 1 to 64 of the characters `A-Z a-z 0-9 - _`. No two processes may have the same.
+    /// as there has 1 to 64 of the characters `A-Z a-z 0-9 - _`. No two instances may have the
+    /// same.
     pub fn instance(mut self, tag: impl Into<String>) -> Self {
         self.instance = Some(tag.into());
         self
     }
 
-    /// Sets the connection to the bus that relayed sessions have for themselves, so that they delay
-    /// nothing else: by default the same.
+    /// Sets a second connection to the bus, for the messages of relayed sessions, so that they
+    /// delay nothing else: by default they go by the first one.
     pub fn relay_bus(mut self, bus: impl Bus) -> Self {
         self.relay_bus = Some(Arc::new(bus));
         self

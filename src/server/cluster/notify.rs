@@ -49,7 +49,7 @@ impl Node {
         Ok(Outgoing { message, audience: audience.clone() })
     }
 
-    /// Hands a notification to the other registries of this process than that with the key `except`.
+    /// Hands a notification to the registries of this process, but not to the one of key `except`.
     pub(in crate::server) fn deliver_here(
         &self,
         audience: &Audience,
@@ -64,8 +64,8 @@ impl Node {
     /// `None` if it is for nobody elsewhere.
     ///
     /// # Errors
-    /// [`PublishError`] when the bus does not take it. The others learn by its number that they have
-    /// missed it.
+    /// [`PublishError`] when the bus does not take it. The others learn by its number that they
+    /// have missed it.
     pub(in crate::server) fn publish(
         &self,
         outgoing: Outgoing,

@@ -1,4 +1,4 @@
-//! [`ClusterReport`]: whom a notification to a cluster has reached, and whom not.
+//! [`ClusterReport`]: how many clients a notification to a cluster has reached, and how many not.
 
 use std::{
     collections::BTreeMap,
@@ -22,7 +22,7 @@ pub struct ClusterNotification {
     reports: Result<Option<PendingReports>, PublishError>,
 }
 
-/// Whom a notification to a cluster has reached, and whom not.
+/// Report of how many clients a notification to a cluster has reached, and how many not.
 #[derive(Debug)]
 #[non_exhaustive]
 pub struct ClusterReport {
@@ -65,10 +65,10 @@ impl ClusterNotification {
         Self { local, reports }
     }
 
-    /// Waits for what the other instances say, for `time` at most.
+    /// Waits for the reports of the other instances, for `time` at most, and returns all of them.
     ///
-    /// Each answers when it has queued the notification. Those that are [heard
-    /// of](crate::cluster::Cluster::others) are waited for.
+    /// Each reports when it has queued the notification. Waited for are those that are [heard
+    /// of](crate::cluster::Cluster::others).
     pub async fn report(self, time: Duration) -> ClusterReport {
         let Self { local, reports } = self;
         let (others, silent, not_sent) = match reports {

@@ -26,14 +26,14 @@ pub enum ClusterState {
     Left,
 }
 
-/// Cause for which an instance does not take part in its cluster.
+/// Error of joining a cluster, and cause for which an instance does not take part in it.
 #[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
 #[non_exhaustive]
 pub enum ClusterError {
     /// The bus is not connected.
     #[error("the bus is away")]
     Away,
-    /// The bus seems to be connected, and brings nothing.
+    /// The bus seems to be connected, but nothing arrives by it.
     #[error("the bus brings nothing, not even what this instance itself publishes")]
     Silent,
     /// Another process has joined with the same tag.
@@ -41,7 +41,7 @@ pub enum ClusterError {
         "another process has joined as the instance {0:?}; give each a tag of its own, or none"
     )]
     InstanceInUse(String),
-    /// The bus brings this instance no answer to a question to itself.
+    /// A question of this instance to itself has no answer: rights on the bus are missing.
     #[error(
         "a question of this instance to itself was not answered; it needs the rights to publish and to \
          subscribe on {prefix}.> and on the inbox that its bus has for answers"
@@ -90,7 +90,7 @@ pub(super) enum Change {
     Healed,
 }
 
-/// What decides on the state.
+/// State of this instance, and what decides on it.
 ///
 /// | state | when | then |
 /// |---|---|---|

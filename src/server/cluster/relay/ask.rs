@@ -66,7 +66,7 @@ impl Ask {
         }
     }
 
-    /// Returns the bytes behind that of the kind, unless they are too many: an identity may be long.
+    /// Returns the bytes behind that of the kind; `None` if they are too many, by a long identity.
     pub(super) fn encode(&self) -> Option<Vec<u8>> {
         serde_json::to_vec(self).ok().filter(|bytes| bytes.len() <= MAX_BYTES)
     }

@@ -1,4 +1,4 @@
-//! The instance that has the client: it asks for the session at home.
+//! How the instance that has the client asks the one that has the session (home) for it.
 
 use std::time::Duration;
 

@@ -21,10 +21,10 @@ use crate::{
 /// Time for which a Close of the client that explains a failed write is looked for.
 const EXPLANATION: Duration = Duration::from_millis(100);
 
-/// Link of a client, and the pipe to its session. Each direction goes on whatever the other waits for.
+/// Link of a client, and the pipe to its session.
 ///
-/// Only so much waits here as the two ends of the pipe may have on the way. Pings of the client are
-/// answered here.
+/// Each direction goes on whatever the other waits for. Only so much waits here as the two ends of
+/// the pipe may have on the way. Pings of the client are answered here.
 pub(in crate::server) struct RelayedLink {
     client: NewLink,
     pipe: Pipe,
@@ -52,7 +52,7 @@ enum RelayEnd {
 }
 
 impl RelayedLink {
-    /// Creates it from the link of a client, on which home's first frame is under way.
+    /// Creates the relay of a client, on whose link the first frame of its session is under way.
     pub(super) fn new(client: NewLink, pipe: Pipe, early: Option<Message>) -> Self {
         Self { client, pipe, early, is_unflushed: true, broken: None }
     }

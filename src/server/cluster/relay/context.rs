@@ -24,7 +24,7 @@ pub(in crate::server) struct RelayContext {
 }
 
 impl RelayContext {
-    /// Creates it for a server whose largest message has so many bytes.
+    /// Creates the context of a server whose largest message has so many bytes.
     pub(super) fn new(node: Arc<Node>, counts: RelayCounts, max_message: usize) -> Self {
         Self { node, counts, max_message }
     }

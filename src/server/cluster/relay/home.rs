@@ -1,4 +1,5 @@
-//! [`Home`]: the instance that has the session: it offers it, and gives it to who takes the offer.
+//! [`Home`]: the instance that has a session offers it, and has it resumed by whoever takes the
+//! offer.
 
 use std::sync::{Arc, Weak};
 

@@ -1,4 +1,4 @@
-//! Relay of sessions: a client resumes here the session that it has at another instance.
+//! Relay of sessions: a client resumes here a session that another instance has.
 //!
 //! ```text
 //!             this instance                       home: the instance that has the session

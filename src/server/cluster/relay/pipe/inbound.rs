@@ -32,7 +32,7 @@ pub(super) struct Inbound {
 }
 
 impl Inbound {
-    /// Creates it with the number of the last part that has arrived.
+    /// Creates the receiver with the number of the last part that has arrived.
     pub(super) fn new(bounds: Bounds, number: u64) -> Self {
         Self {
             bounds,

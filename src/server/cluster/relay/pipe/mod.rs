@@ -5,23 +5,23 @@
 //!
 //! | | the link |
 //! |---|---|
-//! | a part with another number than the next, a beat with a higher one than the last | is lost |
+//! | a part whose number is not the next, a beat whose number is higher than that of the last part | is lost |
 //! | 5 s without a part or a beat | is lost |
 //! | a part that is malformed, or more than the credit | is lost |
 //! | messages that the bus has dropped, a bus that is away when there is something to send | is lost |
 //! | nobody at the other end, as the answer to a beat | is lost |
 //! | a Close of the other end | ends with it |
 //!
-//! What has arrived in order before is delivered first.
+//! What had arrived in order is delivered first.
 //!
 //! Beats leave every second. They have the number of the last part, which shows the loss of that.
 //! The end that has the client also asks for an answer, so that a home that is gone is noticed at
 //! once where the bus knows it.
 //!
 //! # Who waits for whom
-//! A bus never makes its user wait. So each end may have 1 MiB on its way, in parts that the other
-//! has not read; those that wait there for their reader are no more than that. Whoever polls either
-//! half takes in what the bus has, so that credit and beats wait for no reader.
+//! A bus never makes its user wait. So each end may have 1 MiB under way, in parts that the other
+//! has not read; no more than that waits there for its reader. Whoever polls either half takes in
+//! what the bus has, so that credit and beats wait for no reader.
 
 pub(super) mod bounds;
 mod broken;
@@ -112,8 +112,10 @@ pub(super) struct Pipe {
     beat: Timer,
     retry: Timer,
     asking: Option<BoxFuture<'static, Result<Bytes, AskError>>>,
-    /// Tasks that wait for a message, and for room. Whoever polls takes in what the other waits for:
-    /// also where both are the same, and the other half was polled before.
+    /// Tasks that wait for a message, and for room.
+    ///
+    /// Whoever polls takes in what the other waits for, also where both are the same task, and the
+    /// other half was polled before.
     reader: Option<Waker>,
     writer: Option<Waker>,
     _slot: Option<RelaySlot>,

@@ -42,7 +42,7 @@ enum CloseState {
 }
 
 impl Outbound {
-    /// Creates it with the number of the last part that was sent.
+    /// Creates the sender with the number of the last part that was sent.
     pub(super) fn new(bounds: Bounds, number: u64) -> Self {
         Self {
             bounds,
