@@ -1,6 +1,6 @@
 //! [`check`]: the questions with which an instance comes into its cluster.
 
-use std::time::Duration;
+use std::{sync::Arc, time::Duration};
 
 use bytes::Bytes;
 use futures::StreamExt;
@@ -12,7 +12,7 @@ use super::{
     state::{ClusterError, Standing},
 };
 use crate::cluster::{
-    bus::{AskError, SubscribeError},
+    bus::{AskError, Bus, SubscribeError},
     subject::Subject,
     subscription::Subscription,
 };
@@ -39,7 +39,7 @@ pub(super) struct Subscriptions {
 /// |---|---|---|
 /// | before it is subscribed to | there is one | `InstanceInUse` |
 /// | | none, or nobody | go on |
-/// | after | the own | it works |
+/// | after, by each connection | the own | it works |
 /// | | another | `InstanceInUse` |
 /// | | none | `NoRights`: a bus that refuses to publish says nothing |
 ///
@@ -50,7 +50,7 @@ pub(super) async fn check(node: &Node) -> Result<Subscriptions, ClusterError> {
         return Err(ClusterError::Away);
     }
     let in_use = || ClusterError::InstanceInUse(node.this.instance.clone());
-    match who(node).await {
+    match who(node, &node.bus).await {
         Ok(_) => return Err(in_use()),
         Err(AskError::NotSent(_)) => return Err(ClusterError::Away),
         // Also of a process that is gone, and which the bus takes for a while to be there.
@@ -62,31 +62,35 @@ pub(super) async fn check(node: &Node) -> Result<Subscriptions, ClusterError> {
         notifications: subscribe(node, &subjects.notifications).await?,
         members: subscribe(node, &subjects.members).await?,
     };
-    let asked = who(node);
-    tokio::pin!(asked);
-    let answer = loop {
-        tokio::select! {
-            answer = &mut asked => break answer,
-            Some(delivery) = subscriptions.own.next() => node.on_ask(&delivery),
+    // Each connection may have rights of its own.
+    for bus in [&node.bus, &node.relay_bus] {
+        let asked = who(node, bus);
+        tokio::pin!(asked);
+        let answer = loop {
+            tokio::select! {
+                answer = &mut asked => break answer,
+                Some(delivery) = subscriptions.own.next() => node.on_ask(&delivery),
+            }
+        };
+        match answer {
+            Ok(run) if run[..] == node.this.run.to_be_bytes() => {}
+            Ok(_) => return Err(in_use()),
+            Err(AskError::NotSent(_)) => return Err(ClusterError::Away),
+            Err(_) if !node.is_bus_up() => return Err(ClusterError::Away),
+            Err(_) => {
+                return Err(ClusterError::NoRights { prefix: subjects.prefix.to_string() });
+            }
         }
-    };
-    match answer {
-        Ok(run) if run[..] == node.this.run.to_be_bytes() => {
-            node.set_up(true);
-            node.change(Standing::note_self);
-            Ok(subscriptions)
-        }
-        Ok(_) => Err(in_use()),
-        Err(AskError::NotSent(_)) => Err(ClusterError::Away),
-        Err(_) if !node.is_bus_up() => Err(ClusterError::Away),
-        Err(_) => Err(ClusterError::NoRights { prefix: subjects.prefix.to_string() }),
     }
+    node.set_up(true);
+    node.change(Standing::note_self);
+    Ok(subscriptions)
 }
 
-/// Asks for the process that has joined with the tag of this instance.
-async fn who(node: &Node) -> Result<Bytes, AskError> {
+/// Asks over `bus` for the process that has joined with the tag of this instance.
+async fn who(node: &Node, bus: &Arc<dyn Bus>) -> Result<Bytes, AskError> {
     let asked = Bytes::from(vec![AskKind::WHO.0]);
-    node.bus.ask(&node.subjects.own, asked, ASK_TIMEOUT).await
+    bus.ask(&node.subjects.own, asked, ASK_TIMEOUT).await
 }
 
 async fn subscribe(node: &Node, subject: &Subject) -> Result<Subscription, ClusterError> {

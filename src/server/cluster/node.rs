@@ -137,9 +137,9 @@ impl Node {
         self.change(|standing| standing.set_up(is_up));
     }
 
-    /// Returns `true` if the bus says that it is connected.
+    /// Returns `true` if both connections to the bus say that they are connected.
     pub(super) fn is_bus_up(&self) -> bool {
-        *self.bus.is_up().borrow()
+        *self.bus.is_up().borrow() && *self.relay_bus.is_up().borrow()
     }
 
     /// Returns `true` if the cluster was left.

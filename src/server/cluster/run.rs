@@ -46,10 +46,11 @@ pub(super) async fn run(
 
 /// Waits until the bus is connected, and subscribes. `None` if that fails, after a while.
 async fn subscribe(node: &Arc<Node>) -> Option<Subscriptions> {
-    let mut is_up = node.bus.is_up();
-    if is_up.wait_for(|is_up| *is_up).await.is_err() {
-        // The bus says no more.
-        sleep(RETRY_INTERVAL).await;
+    for bus in [&node.bus, &node.relay_bus] {
+        if bus.is_up().wait_for(|is_up| *is_up).await.is_err() {
+            // The bus says no more.
+            sleep(RETRY_INTERVAL).await;
+        }
     }
     match check(node).await {
         Ok(subscriptions) => Some(subscriptions),
@@ -64,9 +65,9 @@ async fn subscribe(node: &Arc<Node>) -> Option<Subscriptions> {
 /// Takes part in the cluster until a subscription ends.
 async fn serve(node: &Arc<Node>, subscriptions: Subscriptions) {
     let Subscriptions { mut own, mut notifications, mut members } = subscriptions;
-    let mut is_up = node.bus.is_up();
+    let (mut is_up, mut is_relay_up) = (node.bus.is_up(), node.relay_bus.is_up());
     let mut next_beat = Instant::now() + BEAT_INTERVAL;
-    node.set_up(*is_up.borrow_and_update());
+    node.set_up(node.is_bus_up());
     node.beat(Says::Hello);
     loop {
         tokio::select! {
@@ -90,12 +91,12 @@ async fn serve(node: &Arc<Node>, subscriptions: Subscriptions) {
                 node.beat(Says::Here);
             }
             Ok(()) = is_up.changed() => {
-                let is_up = *is_up.borrow_and_update();
-                node.set_up(is_up);
-                if is_up {
+                node.set_up(node.is_bus_up());
+                if *is_up.borrow_and_update() {
                     node.beat(Says::Hello);
                 }
             }
+            Ok(()) = is_relay_up.changed() => node.set_up(node.is_bus_up()),
         }
         // A subscription that always has a message would let nobody else run.
         tokio::task::coop::consume_budget().await;

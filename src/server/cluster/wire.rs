@@ -6,7 +6,7 @@
 //! | report | the byte of its [kind](super::asks::AskKind), a [`Report`] as JSON |
 
 use bytes::Bytes;
-use serde::{Deserialize, Serialize};
+use serde::{Deserialize, Serialize, ser::Error as _};
 
 use super::{asks::AskKind, audience::Audience, members::Sender, report::Reached};
 
@@ -38,6 +38,9 @@ impl Unnumbered {
     pub(super) fn new(head: &Head, json: &[u8]) -> Result<Self, serde_json::Error> {
         let mut bytes = vec![0; NUMBER_END];
         serde_json::to_writer(&mut bytes, head)?;
+        if bytes.len() - NUMBER_END >= MAX_HEAD {
+            return Err(serde_json::Error::custom("the audience takes more than 4,000 bytes"));
+        }
         bytes.push(b'\n');
         bytes.extend_from_slice(json);
         Ok(Self(bytes))

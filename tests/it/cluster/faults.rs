@@ -231,3 +231,24 @@ async fn no_number_of_tags_takes_more_than_so_much() {
     })
     .await;
 }
+
+#[tokio::test(start_paused = true)]
+async fn the_connection_for_relayed_sessions_is_watched_as_well() {
+    let local = Local::default();
+    let (bus, relays) = (connect(&local), connect(&local));
+    let joining = Cluster::join(bus, "p").instance("a").relay_bus(relays.clone());
+    let cluster = joining.await.unwrap();
+    let mut state = cluster.state();
+    assert_eq!(*state.borrow(), ClusterState::Joined);
+    relays.set_up(false);
+    let is_degraded = |state: &ClusterState| matches!(state, ClusterState::Degraded { .. });
+    state.wait_for(is_degraded).await.unwrap();
+    relays.set_up(true);
+    state.wait_for(|state| *state == ClusterState::Joined).await.unwrap();
+
+    // Each connection may have rights of its own.
+    let mute = Unruly::connect(&local, Fault::LosesAll);
+    let joining = Cluster::join(connect(&local), "p").instance("b").relay_bus(mute);
+    let error = joining.await.unwrap_err();
+    assert_eq!(error.kind(), std::io::ErrorKind::PermissionDenied, "{error}");
+}

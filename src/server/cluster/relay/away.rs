@@ -25,12 +25,16 @@ use crate::{
         frame::Frame,
         secret::{Secret, SessionId},
     },
+    link::MessageLimits,
     message::Message,
     server::{auth::Identity, cluster::asks::AskKind, sessions::new_link::NewLink},
 };
 
 /// Time for an answer, however often it is asked.
 const ASK_TIMEOUT: Duration = Duration::from_secs(3);
+
+/// Time for the answer to one question: the bus may have lost it.
+const ATTEMPT_TIMEOUT: Duration = Duration::from_secs(1);
 
 /// Time after which it is asked again.
 const RETRY_INTERVAL: Duration = Duration::from_millis(100);
@@ -49,7 +53,7 @@ const CLOSE_TIMEOUT: Duration = Duration::from_secs(1);
 /// | state | event | then |
 /// |---|---|---|
 /// | asking | nobody there, though the other instance was heard of in the last 7 s | again in 100 ms, for 1 s in all |
-/// | asking | nobody there, and the bus has not been here for 3 s; the bus is away | again in 100 ms, for 3 s in all |
+/// | asking | nobody there, and the bus has not been here for 3 s; the bus is away; no answer for 1 s | again in 100 ms, for 3 s in all |
 /// | asking | `unknown`; nobody there for so long; no answer for 3 s | [`Unknown`](Self::Unknown): a new session here |
 /// | asking | as many relays as may be, here or there | [`Rejected`](Self::Rejected) with 1013 |
 /// | asking | `offer` | taken by the first part of the pipe: going |
@@ -91,8 +95,10 @@ impl Step {
             Ok(Answer::Full) => Self::TryLater,
             Ok(Answer::Unknown) => Self::Unknown,
             Err(AskError::Nobody) => again_within(absence),
-            Err(AskError::NotSent(PublishError::Away | PublishError::Full)) => again_within(left),
-            Err(_) => Self::Unknown,
+            Err(
+                AskError::TimedOut | AskError::NotSent(PublishError::Away | PublishError::Full),
+            ) => again_within(left),
+            Err(AskError::NotSent(_)) => Self::Unknown,
         }
     }
 }
@@ -147,10 +153,13 @@ impl RelayContext {
         let Some(slot) = self.counts.try_acquire(Direction::Out) else {
             return Elsewhere::Rejected(link, try_later());
         };
-        let asked = (session.clone(), secret.digest(), received);
-        let ask = Ask::new(asked, identity, link.limits(), link.address());
+        let (limits, address) = (self.limit(link.limits()), link.address());
+        let ask = || {
+            let asked = (session.clone(), secret.digest(), received);
+            Ask::new(asked, identity, limits, address)
+        };
         let mut waiting = Waiting { link, early: None };
-        let asking = self.ask(home, &ask);
+        let asking = self.ask(home, ask);
         let (step, subscription) = tokio::select! {
             asked = asking => asked,
             () = waiting.left() => return left(waiting.link).await,
@@ -163,12 +172,15 @@ impl RelayContext {
         };
         let go = Part::encode(PartKind::Go, 1, &[]);
         if self.node.relay_bus.publish(&to, go).is_err() {
-            return waiting.unknown();
+            return Elsewhere::Rejected(waiting.link, relay_lost());
         }
         let mut pipe = self.pipe(PipeEnd::Away, subscription, to, None, slot);
         let first = tokio::select! {
             first = timeout(GO_TIMEOUT, pipe.next()) => first,
-            () = waiting.left() => return left(waiting.link).await,
+            () = waiting.left() => {
+                drop(pipe);
+                return left(waiting.link).await;
+            }
             () = stop.cancelled() => return Elsewhere::Rejected(waiting.link, CloseCode::Restart.into()),
         };
         match first {
@@ -186,17 +198,26 @@ impl RelayContext {
     }
 
     /// Asks until there is an answer that counts. With an offer, returns this end of the pipe.
-    async fn ask(&self, home: &str, ask: &Ask) -> (Step, Option<(Subscription, Subject)>) {
+    async fn ask(
+        &self,
+        home: &str,
+        new_ask: impl Fn() -> Ask,
+    ) -> (Step, Option<(Subscription, Subject)>) {
         let began = Instant::now();
-        let mut subscription = None;
+        let (mut ask, mut subscription) = (new_ask(), None);
         loop {
-            let asked = self.ask_once(home, ask, began + ASK_TIMEOUT, &mut subscription).await;
+            let deadline = (began + ASK_TIMEOUT).min(Instant::now() + ATTEMPT_TIMEOUT);
+            let asked = self.ask_once(home, &ask, deadline, &mut subscription).await;
             let passed = began.elapsed() + RETRY_INTERVAL;
             let left = |time: Duration| time.saturating_sub(passed);
             let step = Step::after(&asked, left(self.patience(home)), left(ASK_TIMEOUT));
             tracing::debug!(?asked, ?step, "asked for a session of another instance");
             if step != Step::Again {
                 return (step, subscription);
+            }
+            if asked == Err(AskError::TimedOut) {
+                // An offer that comes late is for another pipe, and is not taken.
+                (ask, subscription) = (new_ask(), None);
             }
             sleep(RETRY_INTERVAL).await;
         }
@@ -209,25 +230,34 @@ impl RelayContext {
         deadline: Instant,
         subscription: &mut Option<(Subscription, Subject)>,
     ) -> Result<Answer, AskError> {
-        let subject = |words: &str| self.node.subject(words).map_err(|_| AskError::TimedOut);
+        let subject = |words: &str| self.node.subject(words).ok();
+        let [to, own] = ask.subjects();
+        let subjects = (subject(&to), subject(&own), subject(&format!("i.{home}")));
+        // What cannot be asked for is at no other instance.
+        let ((Some(to), Some(own), Some(home)), Some(mut payload)) = (subjects, ask.encode())
+        else {
+            return Ok(Answer::Unknown);
+        };
         if subscription.is_none() {
-            let [to, own] = ask.subjects();
-            let own = subject(&own)?;
             let subscribing = self.node.relay_bus.subscribe(&own, self.bounds().subscription());
-            let subscribed =
-                timeout_at(deadline, subscribing).await.map_err(|_| AskError::TimedOut)?;
-            let subscribed = subscribed.map_err(|error| match error {
-                SubscribeError::Away => AskError::NotSent(PublishError::Away),
-                SubscribeError::Refused(_) => AskError::TimedOut,
-            })?;
-            *subscription = Some((subscribed, subject(&to)?));
+            match timeout_at(deadline, subscribing).await {
+                Ok(Ok(subscribed)) => *subscription = Some((subscribed, to)),
+                Ok(Err(SubscribeError::Away)) => return Err(PublishError::Away.into()),
+                Ok(Err(SubscribeError::Refused(_))) => return Ok(Answer::Unknown),
+                Err(_) => return Err(AskError::TimedOut),
+            }
         }
-        let mut payload = ask.encode().ok_or(AskError::TimedOut)?;
         payload.insert(0, AskKind::RESUME.0);
         let time = deadline.saturating_duration_since(Instant::now());
-        let answer =
-            self.node.bus.ask(&subject(&format!("i.{home}"))?, payload.into(), time).await?;
+        let answer = self.node.bus.ask(&home, payload.into(), time).await?;
         Ok(Answer::parse(&answer))
+    }
+
+    /// Returns the limits of a client as its session is to keep them: a message that this instance
+    /// does not carry would end the relay again and again.
+    fn limit(&self, limits: MessageLimits) -> MessageLimits {
+        let of_client = limits.max_message.unwrap_or(usize::MAX);
+        MessageLimits { max_message: Some(of_client.min(self.max_message)), ..limits }
     }
 
     /// Returns how long the other instance may yet come back, though nobody is there.
@@ -278,7 +308,7 @@ mod tests {
             (Ok(Answer::Unknown), [Step::Unknown, Step::Unknown, Step::Unknown]),
             (Ok(Answer::Full), [Step::TryLater, Step::TryLater, Step::TryLater]),
             (Err(AskError::Nobody), [Step::Unknown, Step::Again, Step::Unknown]),
-            (Err(AskError::TimedOut), [Step::Unknown, Step::Unknown, Step::Unknown]),
+            (Err(AskError::TimedOut), [Step::Unknown, Step::Unknown, Step::Again]),
             (not_sent(PublishError::Away), [Step::Unknown, Step::Unknown, Step::Again]),
             (not_sent(PublishError::Full), [Step::Unknown, Step::Unknown, Step::Again]),
             (

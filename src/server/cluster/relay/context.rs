@@ -20,7 +20,7 @@ pub(in crate::server) struct RelayContext {
     pub(super) node: Arc<Node>,
     pub(super) counts: RelayCounts,
     /// The largest message, in bytes.
-    max_message: usize,
+    pub(super) max_message: usize,
 }
 
 impl RelayContext {

@@ -91,7 +91,11 @@ async fn offer<R: McpRole>(
         let [home, away] = ask.subjects().map(|words| relay.node.subject(&words).ok());
         let subscribing =
             relay.node.relay_bus.subscribe(home.as_ref()?, relay.bounds().subscription());
-        let mut subscription = timeout(GO_TIMEOUT, subscribing).await.ok()?.ok()?;
+        let Ok(Ok(mut subscription)) = timeout(GO_TIMEOUT, subscribing).await else {
+            // The client is to come again: its session is here.
+            relay.node.answer(&reply_to, Answer::Full.encode());
+            return None;
+        };
         relay.node.answer(&reply_to, Answer::Offer.encode());
         timeout(GO_TIMEOUT, is_taken(&mut subscription))
             .await

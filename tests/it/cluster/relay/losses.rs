@@ -186,6 +186,23 @@ async fn what_comes_late_takes_no_session_over() {
 }
 
 #[tokio::test]
+async fn a_question_that_the_bus_has_lost_is_asked_again() {
+    limit(async {
+        let [a, b] = instances(["a", "b"]).await;
+        let mut client = Client::new(&a).await;
+        b.tap.hold(".i.a");
+        client.move_to(&b);
+        while b.tap.lose() == 0 {
+            b.tap.hold(".i.a");
+            tokio::time::sleep(Duration::from_millis(1)).await;
+        }
+        client.resumed().await;
+        assert_eq!(client.echo("still").await, "still");
+    })
+    .await;
+}
+
+#[tokio::test]
 async fn a_session_that_has_ended_is_told_at_once() {
     limit(async {
         let [a, b] = instances(["a", "b"]).await;

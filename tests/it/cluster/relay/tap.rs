@@ -45,6 +45,13 @@ impl Tap {
         self.log.lock().unwrap().holds = Some(end);
     }
 
+    /// Forgets what was held back, as if the bus had lost it. Returns how much it was.
+    pub fn lose(&self) -> usize {
+        let mut log = self.log.lock().unwrap();
+        log.holds = None;
+        std::mem::take(&mut log.held).len()
+    }
+
     /// Publishes what was held back, too late.
     pub fn release(&self) -> usize {
         let mut log = self.log.lock().unwrap();

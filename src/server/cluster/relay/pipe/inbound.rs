@@ -14,6 +14,9 @@ use crate::{
     message::{Message, Text},
 };
 
+/// Size from which on a payload is kept in the buffer that it came in, in bytes.
+const LARGE: usize = 8 << 10;
+
 /// Parts that have arrived and wait for their reader, in order. Without I/O.
 #[derive(Debug)]
 pub(super) struct Inbound {
@@ -81,7 +84,7 @@ impl Inbound {
                 }
             }
         }
-        self.parts.push_back((part.kind, part.payload));
+        self.parts.push_back((part.kind, unshared(part.payload)));
         Ok(None)
     }
 
@@ -142,6 +145,12 @@ impl Inbound {
         message.extend_from_slice(&rest);
         message.into()
     }
+}
+
+/// Returns the payload in memory of its own where it is small: as a slice it would keep the whole
+/// buffer that the bus has read it into.
+fn unshared(payload: Bytes) -> Bytes {
+    if payload.len() < LARGE { Bytes::copy_from_slice(&payload) } else { payload }
 }
 
 fn cost(payload: &Bytes) -> u64 {
