@@ -148,6 +148,7 @@ export class WebSocketTransport {
   /** Ends a request, whose answer is dropped if it still comes. Returns `not_sent` or `outcome_unknown`. */
   forget(id) {
     if (this.#drop(id)) return 'not_sent';
+    this.#abandon(id);
     this.#requests.end(id);
     return 'outcome_unknown';
   }
@@ -195,6 +196,12 @@ export class WebSocketTransport {
     this.#outbox.take(({ message }) => message.id === id && message.method !== undefined);
     this.#requests.end(id);
     return true;
+  }
+
+  /** Notes that the answer to a sent request is not awaited any more. It may still be the message that is too large. */
+  #abandon(id) {
+    const entry = this.#requests.entry(id);
+    if (entry) this.#progress.onSent(entry);
   }
 
   #flush() {
@@ -411,7 +418,10 @@ export class WebSocketTransport {
 
   /** Takes a session for lost that the server no longer keeps. It may be resumed all the same. */
   #onWindowOver() {
-    for (const id of this.#requests.lost()) this.#end(id, 'outcome_unknown', 'connection lost for longer than the session is kept');
+    for (const id of this.#requests.lost()) {
+      this.#abandon(id);
+      this.#end(id, 'outcome_unknown', 'connection lost for longer than the session is kept');
+    }
   }
 
   #endAll(why) {

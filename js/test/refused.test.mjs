@@ -164,6 +164,37 @@ test('a message for which the server closes ends alone, and what was sent after 
   await made.close();
 });
 
+test('a message for which the server closes is found after it was cancelled, and costs no other', async () => {
+  const [made, got, socket] = await started({ plain: true });
+  await initialized(made, socket);
+  await made.send(large(1, 2000));
+  await made.send(request(2));
+  await made.send(large(3, 9000));
+  await made.send(request(4));
+  await made.send(notification('notifications/cancelled', { requestId: 3 }));
+  await socket.lose(1009, 'too big');
+  assert.deepEqual(reasons(got), [[1, 'outcome_unknown'], [2, 'outcome_unknown']]);
+  await pass(1000);
+  const next = sockets.at(-1);
+  await next.open('mcp');
+  await next.receive(answer(next.sent[0].id, { serverInfo: {} }));
+  assert.deepEqual(ids(next).slice(2), [4]);
+  await made.close();
+});
+
+test('a message for which the server closes is found after its session was taken for lost', async () => {
+  const [made, got, socket] = await started({ fields: { window_s: 5 } });
+  await made.send(large(1, 9000));
+  await socket.lose();
+  await pass(5_000);
+  assert.deepEqual(reasons(got), [[1, 'outcome_unknown']]);
+  const next = await resumed();
+  await made.send(large(2, 2000));
+  await next.lose(1009, 'too big');
+  assert.deepEqual(reasons(got), [[1, 'outcome_unknown']]);
+  await made.close();
+});
+
 test('a notification that is too large costs no request', async () => {
   const [made, got, socket] = await started();
   await made.send(notification('x', { text: 'x'.repeat(2000) }));
