@@ -19,7 +19,8 @@ export class Outbox {
 
   push(entry) {
     entry.turn = ++this.#lastTurn;
-    this.putBack(entry);
+    this.#entries.push(entry);
+    this.#bytes += entry.bytes;
   }
 
   /** Puts an entry back that was here before, before all that came later. */
