@@ -66,8 +66,10 @@ impl Proxy {
     /// Creates the proxy of this URL. One that is not understood is an error of the connection.
     #[must_use]
     pub fn new(url: impl AsRef<str>) -> Self {
-        let matcher = Matcher::builder().all(url.as_ref()).build();
-        let at = matcher.intercept(&Uri::from_static("http://any.invalid/"));
+        let url = url.as_ref();
+        let at = Matcher::builder().all(url).build();
+        let at = at.intercept(&Uri::from_static("http://any.invalid/"));
+        let at = at.filter(|at| are_credentials_whole(url, at));
         Self { at, credentials: None, tls: ClientTls::default(), variable: None }
     }
 
@@ -127,7 +129,7 @@ impl Proxy {
         };
         HandshakeError::Invalid(format!(
             "{what} is not one of http://, https://, socks5:// and socks5h://, with host and port, \
-             and user and password before these if it wants them"
+             and user and password, percent-encoded, before these if it wants them"
         ))
     }
 
@@ -185,6 +187,13 @@ impl fmt::Debug for Proxy {
         let url = self.at.as_ref().map(|at| self.uri(at).to_string());
         f.debug_tuple("Proxy").field(&url.unwrap_or_default()).finish()
     }
+}
+
+/// Returns `true` if each `@` in `url` separates credentials from a host. By an unencoded `/`, `?`,
+/// `#` or `@` in a password, part of it would be dialed and shown as the host and port.
+fn are_credentials_whole(url: &str, at: &Intercept) -> bool {
+    let has_credentials = at.basic_auth().is_some() || at.raw_auth().is_some();
+    url.matches('@').count() == usize::from(has_credentials)
 }
 
 /// Resolves the name of the server here. Returns one address at least.

@@ -46,8 +46,6 @@ impl ProxyUri<'_> {
 impl fmt::Display for ProxyUri<'_> {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         let authority = self.uri.authority().map(|authority| authority.as_str());
-        // A password with an `@` may have been taken for the host.
-        let authority = authority.and_then(|authority| authority.rsplit('@').next());
         write!(f, "{}://{}", self.scheme(), authority.unwrap_or_default())?;
         match self.variable {
             Some(variable) => write!(f, " ({variable})"),
@@ -77,8 +75,31 @@ mod tests {
             assert_eq!((uri.host(), uri.port()), (host, Some(port)), "{url}");
             assert_eq!(uri.to_string(), shown);
         }
-        // What stands behind an `@` in a password may be taken for the host, and is not shown.
-        let proxy = Proxy::new("http://alice:canary@canary@proxy:3128");
-        assert!(!format!("{proxy:?}").contains("canary"), "{proxy:?}");
+    }
+
+    #[test]
+    fn credentials_that_are_not_encoded_are_refused_and_not_shown() {
+        for scheme in ["http", "https", "socks5", "socks5h"] {
+            for rest in [
+                "canary:2024/canary@proxy:3128",
+                "canary:2024?canary@proxy:3128",
+                "canary:2024#canary@proxy:3128",
+                "canary#canary@proxy:3128",
+                "canary:canary@canary@proxy:3128",
+                "canary:canary@2024/canary@proxy:3128",
+                "canary:canary@canary:2024#canary@proxy:3128",
+            ] {
+                let url = format!("{scheme}://{rest}");
+                let proxy = Proxy { variable: Some("HTTP_PROXY"), ..Proxy::new(&url) };
+                assert!(proxy.at.is_none(), "{url}");
+                let error = proxy.not_understood().to_string();
+                assert!(error.contains("HTTP_PROXY"), "{error}");
+                for shown in [error, format!("{proxy:?}")] {
+                    assert!(!shown.contains("canary") && !shown.contains("2024"), "{shown}");
+                }
+            }
+            let encoded = Proxy::new(format!("{scheme}://alice:2024%2F%3F%23%40pw@proxy:3128"));
+            assert_eq!(encoded.uri(encoded.at.as_ref().unwrap()).host(), "proxy");
+        }
     }
 }
