@@ -116,7 +116,8 @@ impl Conversation {
 
     /// Takes what the child has said and is no message: its client is told of the answers among it.
     pub(crate) fn on_malformed(&mut self, malformed: &Malformed) {
-        for id in malformed.answers.iter().chain(&malformed.id) {
+        let answered = malformed.id.iter().filter(|_| malformed.is_response());
+        for id in malformed.answers.iter().chain(answered) {
             self.on_answer(id, true);
         }
     }
@@ -179,4 +180,27 @@ fn reason(notification: &RawNotification) -> Option<String> {
 
 fn cancellation(id: RequestId, reason: Option<String>) -> RawNotification {
     CancelledNotification::new(CancelledNotificationParam::new(Some(id), reason)).into()
+}
+
+#[cfg(test)]
+mod tests {
+    use mcp_ws_transport::relay::parse;
+
+    use super::*;
+
+    #[test]
+    fn a_malformed_request_of_the_child_ends_no_request_of_its_client() {
+        let malformed = |text: &'static str| parse(text).expect_err("malformed");
+        for (said, open) in [
+            (r#"{"jsonrpc":"2.0","id":1,"method":5}"#, 1),
+            (r#"{"jsonrpc":"2.0","id":1,"result":{},"error":5}"#, 0),
+            (r#"[{"jsonrpc":"2.0","id":1,"result":{}}]"#, 0),
+        ] {
+            let mut conversation = Conversation::default();
+            let request = parse(r#"{"jsonrpc":"2.0","id":1,"method":"m"}"#).expect("a request");
+            conversation.on_client(request).expect("passed on");
+            conversation.on_malformed(&malformed(said));
+            assert_eq!(conversation.on_end().len(), open, "{said}");
+        }
+    }
 }
