@@ -1,7 +1,5 @@
 //! `mcp-ws connect`, as a host sees it.
 
-use std::time::Duration;
-
 use rustix::process::Signal;
 use tokio::io::AsyncWriteExt;
 
@@ -61,13 +59,16 @@ async fn a_line_of_a_hundred_mebibytes_is_refused_and_the_next_is_not() {
 
 #[tokio::test]
 async fn it_waits_for_its_server_and_goes_on_with_the_next() {
-    let port = std::net::TcpListener::bind("127.0.0.1:0").unwrap().local_addr().unwrap().port();
-    let address = format!("127.0.0.1:{port}");
+    // Where nobody else is given the port meanwhile.
+    let ip = if cfg!(target_os = "linux") { "127.0.0.2" } else { "127.0.0.1" };
+    let listener = std::net::TcpListener::bind((ip, 0)).unwrap();
+    let address = listener.local_addr().unwrap().to_string();
+    drop(listener);
     let mut host = Running::start(&["connect", &format!("ws://{address}/mcp")]);
     let initialize = r#"{"jsonrpc":"2.0","id":0,"method":"initialize","params":{"protocolVersion":"2025-06-18","capabilities":{},"clientInfo":{"name":"h","version":"1"}}}"#;
     host.write(initialize).await;
     host.logged("not connected yet").await;
-    let options = ["--listen", &address];
+    let options = ["--listen", &address, "--allow-host", ip];
     let (mut serve, _) = Running::serve(&options, server(&[])).await;
     assert_eq!(host.json().await["id"], 0);
     host.write(r#"{"jsonrpc":"2.0","method":"notifications/initialized"}"#).await;
@@ -76,7 +77,7 @@ async fn it_waits_for_its_server_and_goes_on_with_the_next() {
 
     serve.signal(Signal::KILL);
     serve.ended().await;
-    tokio::time::sleep(Duration::from_millis(100)).await;
+    host.logged("connection lost").await;
     host.write(PING).await;
     let (_serve, _) = Running::serve(&options, server(&[])).await;
     let answer = host.json().await;
