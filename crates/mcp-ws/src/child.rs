@@ -44,7 +44,7 @@ const GRACE: Duration = Duration::from_secs(2);
 const LAST_WORDS: usize = 10;
 
 /// Time in which those may arrive once the child has ended.
-const LAST_WORDS_TIME: Duration = Duration::from_millis(50);
+const LAST_WORDS_TIME: Duration = Duration::from_millis(500);
 
 /// Bytes of such a line that are logged as one, at most.
 const MAX_LINE: u64 = 4 << 10;
