@@ -22,7 +22,7 @@ mod stop;
 mod tools;
 
 use std::{
-    io::{self, IsTerminal},
+    io::{self, IsTerminal, Write},
     process::ExitCode,
 };
 
@@ -86,7 +86,8 @@ fn main() -> ExitCode {
     match outcome {
         Ok(()) => ExitCode::SUCCESS,
         Err(failure) => {
-            eprintln!("mcp-ws: {failure}");
+            // Whoever reads the standard error may have left.
+            let _ = writeln!(io::stderr(), "mcp-ws: {failure}");
             failure.exit_code()
         }
     }
@@ -120,5 +121,7 @@ fn log(verbose: u8, command: &Command) {
         .with_ansi(io::stderr().is_terminal())
         .with_target(verbose > 1)
         .with_writer(io::stderr)
+        // They would be told on the standard error too, and panic where that is closed.
+        .log_internal_errors(false)
         .init();
 }

@@ -2,7 +2,7 @@
 
 use std::{
     future::IntoFuture,
-    io::{self, IsTerminal},
+    io::{self, IsTerminal, Write},
     sync::Arc,
 };
 
@@ -66,7 +66,7 @@ pub(crate) async fn list(args: ToolsArgs) -> Result<(), Failure> {
     }
     if list.is_empty() {
         if io::stderr().is_terminal() {
-            eprintln!("the server has no tools");
+            let _ = writeln!(io::stderr(), "the server has no tools");
         }
         return Ok(());
     }

@@ -1,9 +1,9 @@
 //! `mcp-ws connect`, as a host sees it.
 
 use rustix::process::Signal;
-use tokio::io::AsyncWriteExt;
+use tokio::io::{AsyncBufReadExt, AsyncWriteExt, BufReader};
 
-use crate::{Running, limit, mcp_ws, server};
+use crate::{Running, limit, mcp_ws, server, text};
 
 const PING: &str = r#"{"jsonrpc":"2.0","id":"a","method":"ping"}"#;
 
@@ -108,4 +108,33 @@ async fn a_host_that_reads_no_more_has_left() {
     input.write_all(format!("{PING}\n").as_bytes()).await.unwrap();
     let ended = limit(host.wait_with_output()).await.unwrap();
     assert!(ended.status.success() && ended.stderr.is_empty(), "{ended:?}");
+}
+
+#[tokio::test]
+async fn a_standard_error_that_nobody_reads_changes_nothing() {
+    let closed = || {
+        let (reader, writer) = std::io::pipe().unwrap();
+        drop(reader);
+        writer
+    };
+    let mut command = mcp_ws(["-vv", "serve", "--listen", "127.0.0.1:0", "--"]);
+    command.args(server(&["chatty", "words"])).stderr(closed());
+    let mut serve = command.spawn().unwrap();
+    let mut lines = BufReader::new(serve.stdout.take().unwrap()).lines();
+    let line = limit(lines.next_line()).await.unwrap().unwrap();
+    let url = line.strip_prefix("listening on ").unwrap();
+    let mut command = mcp_ws(["-vv", "connect", url]);
+    let mut host = command.stderr(closed()).spawn().unwrap();
+    let mut input = host.stdin.take().unwrap();
+    input.write_all(format!("rubbish\n{PING}\n").as_bytes()).await.unwrap();
+    drop(input);
+    let ended = limit(host.wait_with_output()).await.unwrap();
+    assert!(ended.status.success(), "{ended:?}");
+    assert_eq!(text(&ended.stdout).lines().count(), 2, "{ended:?}");
+    let id = rustix::process::Pid::from_raw(serve.id().unwrap() as i32).unwrap();
+    rustix::process::kill_process(id, Signal::TERM).unwrap();
+    assert!(limit(serve.wait()).await.unwrap().success());
+    let mut command = mcp_ws(["ping", "ws://127.0.0.1:1/mcp"]);
+    let failed = limit(command.stderr(closed()).status()).await.unwrap();
+    assert_eq!(failed.code(), Some(3));
 }
