@@ -161,7 +161,8 @@ fn kind_of_service(error: &ServiceError) -> Kind {
     }
 }
 
-fn kind_of_initialize(error: &ClientInitializeError) -> Kind {
+/// Returns the kind of what became of `initialize`.
+pub(crate) fn kind_of_initialize(error: &ClientInitializeError) -> Kind {
     use ClientInitializeError as E;
     match error {
         E::JsonRpcError(error) => kind_of_rpc(error),

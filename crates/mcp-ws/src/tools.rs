@@ -17,7 +17,7 @@ use serde_json::{Map, Value};
 
 use crate::{
     deadline::{DEFAULT, Deadline, Step, seconds},
-    failure::{Failure, Kind, one_line},
+    failure::{Failure, Kind, kind_of_initialize, one_line},
     options::ClientOptions,
     output::{print, print_json},
     progress::Progress,
@@ -103,8 +103,10 @@ async fn start(
     Ok((tools, list))
 }
 
+/// Whether the server itself has answered with an error.
 fn is_refused(error: &ClientInitializeError) -> bool {
     matches!(error, ClientInitializeError::JsonRpcError(_))
+        && kind_of_initialize(error) == Kind::Answer
 }
 
 /// Returns a line for a tool: its name, what it takes, and what it does.
@@ -203,9 +205,22 @@ fn text_of(result: &CallToolResult) -> String {
 
 #[cfg(test)]
 mod tests {
+    use rmcp::ErrorData;
     use serde_json::json;
 
     use super::*;
+
+    #[test]
+    fn a_request_that_was_lost_is_not_refused() {
+        for (reason, refused) in
+            [(None, true), (Some("outcome_unknown"), false), (Some("not_sent"), false)]
+        {
+            let data = reason.map(|reason| json!({ "reason": reason }));
+            let error = ErrorData::invalid_request("m", data);
+            let error = ClientInitializeError::JsonRpcError(error);
+            assert_eq!(is_refused(&error), refused, "{error:?}");
+        }
+    }
 
     #[test]
     fn arguments_are_one_object_or_name_by_name() {
