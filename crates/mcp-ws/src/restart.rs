@@ -2,11 +2,15 @@
 //!
 //! | state | what the client says | what the child says | goes on to |
 //! |---|---|---|---|
-//! | `Running` | is written | is passed on | `Waiting`, when the child has ended |
+//! | `Running` | is written | is passed on | `Waiting`, when the child has ended; `Deaf`, when it cannot be written to |
+//! | `Deaf`: the child may have answered before | waits | is passed on | `Waiting`, when the child has ended, or after 2 s |
 //! | `Waiting` for the time of the backoff | waits | | `Starting` |
 //! | `Starting`, once there is room for a process | waits | | `Initializing`; `Running`, where the client has not initialized |
 //! | `Initializing`: the client's `initialize` is repeated | waits | is passed on, but for the answer | `Running`; `Waiting`, when the child has ended or refuses; `Over` after 30 s |
-//! | `Over`: it has ended too often | is refused | | |
+//! | `Over`: it has ended too often, or does not answer | is refused | | |
+//!
+//! A relay which has too much to write reads no more, so the states in which it cannot write are
+//! driven by writing as well; what the child says meanwhile is kept.
 
 use std::{
     collections::VecDeque,
@@ -34,16 +38,31 @@ const FIRST_WAIT: Duration = Duration::from_millis(100);
 /// Time that a child has to answer the `initialize` that is repeated.
 const INITIALIZE: Duration = Duration::from_secs(30);
 
+/// Time in which a child that cannot be written to any more may say the rest.
+const REST: Duration = Duration::from_secs(2);
+
+/// Messages of the child that are kept while nobody reads them.
+const MOST_KEPT: usize = 64;
+
 /// Function that starts a child.
 pub(crate) type Start = Box<dyn Fn() -> BoxFuture<'static, io::Result<Child>> + Send>;
 
 /// State of the child; see the [module](self).
 enum State {
     Running(Child),
+    Deaf {
+        child: Child,
+        deadline: Pin<Box<Sleep>>,
+    },
     Waiting(Pin<Box<Sleep>>),
     Starting(BoxFuture<'static, io::Result<Child>>),
-    Initializing { child: Child, id: RequestId, deadline: Pin<Box<Sleep>> },
-    Over,
+    Initializing {
+        child: Child,
+        id: RequestId,
+        deadline: Pin<Box<Sleep>>,
+    },
+    /// With the reason.
+    Over(String),
 }
 
 /// End of a relay over one child after the other, for one client.
@@ -53,8 +72,10 @@ pub(crate) struct Restarting {
     start: Start,
     state: State,
     conversation: Conversation,
-    /// Messages of this side for the client.
-    told: VecDeque<RawMessage>,
+    /// What the client is told next, by this side or by the child.
+    told: VecDeque<Result<RawMessage, Malformed>>,
+    /// Steps that have added to those since the client was last told all.
+    kept: usize,
     /// Times at which the child was started again, within [`WINDOW`].
     restarts: VecDeque<Instant>,
     /// Whether this side has written something of its own that is not flushed.
@@ -72,21 +93,22 @@ impl Restarting {
             state: State::Running(child),
             conversation: Conversation::default(),
             told: VecDeque::new(),
+            kept: 0,
             restarts: VecDeque::new(),
             is_unflushed: false,
             writer: None,
         }
     }
 
-    /// Tells the client what has ended with its child, and waits before the next is started.
-    fn on_end(&mut self) {
-        self.told.extend(self.conversation.on_end());
+    /// Tells the client what has ended with its child, for the reason `why`, and waits before the
+    /// next is started.
+    fn on_end(&mut self, why: &str) {
+        self.told.extend(self.conversation.on_end().into_iter().map(Ok));
         let now = Instant::now();
         self.restarts.retain(|at| now.duration_since(*at) < WINDOW);
         let before = self.restarts.len();
         if before >= MOST {
-            tracing::error!("{}: {}", self.name, too_often());
-            return self.give_up();
+            return self.give_up(too_often(why));
         }
         self.restarts.push_back(now);
         let wait = FIRST_WAIT * (1 << before);
@@ -94,8 +116,21 @@ impl Restarting {
         self.state = State::Waiting(Box::pin(sleep(wait)));
     }
 
-    fn give_up(&mut self) {
-        self.go_on(State::Over);
+    fn give_up(&mut self, why: String) {
+        tracing::error!("{}: {why}", self.name);
+        self.go_on(State::Over(why));
+    }
+
+    /// Lets the running child, which cannot be written to, say the rest.
+    fn on_deaf(&mut self) {
+        let state = std::mem::replace(&mut self.state, State::Over(String::new()));
+        self.state = match state {
+            State::Running(child) => {
+                tracing::info!("{}: reads no more", self.name);
+                State::Deaf { child, deadline: Box::pin(sleep(REST)) }
+            }
+            state => state,
+        };
     }
 
     /// Goes on to a state in which messages are written, or refused.
@@ -114,7 +149,7 @@ impl Restarting {
         let id = initialize.id.clone();
         if let Err(error) = child.start_send_unpin(JsonRpcMessage::Request(initialize)) {
             tracing::warn!(%error, "{}: `initialize` is not repeated", self.name);
-            return self.on_end();
+            return self.on_end("it cannot be written to");
         }
         self.is_unflushed = true;
         self.state = State::Initializing { child, id, deadline: Box::pin(sleep(INITIALIZE)) };
@@ -122,14 +157,12 @@ impl Restarting {
 
     /// Goes on with a child that has answered the repeated `initialize`.
     fn on_initialized(&mut self, is_error: bool) {
-        let State::Initializing { mut child, .. } = std::mem::replace(&mut self.state, State::Over)
-        else {
-            return;
-        };
         if is_error {
             tracing::warn!("{}: refuses the `initialize` that is repeated", self.name);
-            return self.on_end();
+            return self.on_end("it refuses the `initialize` that is repeated");
         }
+        let state = std::mem::replace(&mut self.state, State::Over(String::new()));
+        let State::Initializing { mut child, .. } = state else { return self.state = state };
         if let Some(initialized) = self.conversation.initialized() {
             self.is_unflushed = true;
             if let Err(error) = child.start_send_unpin(initialized) {
@@ -161,15 +194,72 @@ impl Restarting {
                 Ok(child) => self.on_started(child),
                 Err(error) => {
                     tracing::warn!("{}: cannot be started: {error}", self.name);
-                    self.on_end();
+                    self.on_end(&format!("it cannot be started: {error}"));
                 }
             },
+            State::Deaf { deadline, .. } => {
+                ready!(deadline.as_mut().poll(cx));
+                self.on_end("it reads no more");
+            }
             State::Initializing { deadline, .. } => {
                 ready!(deadline.as_mut().poll(cx));
-                tracing::error!("{}: no answer to `initialize` within {INITIALIZE:?}", self.name);
-                self.give_up();
+                self.give_up(format!("no answer to `initialize` within {INITIALIZE:?}"));
             }
-            State::Running(_) | State::Over => return Poll::Pending,
+            State::Running(_) | State::Over(_) => return Poll::Pending,
+        }
+        Poll::Ready(())
+    }
+
+    /// Reads what the child says. Ready when that was something, or its end.
+    fn poll_child(&mut self, cx: &mut Context<'_>) -> Poll<()> {
+        let (State::Running(child) | State::Deaf { child, .. } | State::Initializing { child, .. }) =
+            &mut self.state
+        else {
+            return Poll::Pending;
+        };
+        match ready!(child.poll_next_unpin(cx)) {
+            Some(said) => self.on_said(said),
+            None => self.on_end("its output has ended"),
+        }
+        Poll::Ready(())
+    }
+
+    /// Tells the client what the child has said, but for the answer to the repeated `initialize`.
+    fn on_said(&mut self, said: Result<RawMessage, Malformed>) {
+        if let State::Initializing { id, .. } = &self.state
+            && let Some(is_error) = answer(&said, id)
+        {
+            return self.on_initialized(is_error);
+        }
+        self.told.push_back(match said {
+            Ok(message) => Ok(self.conversation.on_child(message)),
+            Err(malformed) => {
+                self.conversation.on_malformed(&malformed);
+                Err(malformed)
+            }
+        });
+    }
+
+    /// Drives the state by one step. Ready when there may be another.
+    fn poll_step(&mut self, cx: &mut Context<'_>) -> Poll<()> {
+        self.poll_flush_own(cx);
+        if self.poll_child(cx).is_ready() {
+            return Poll::Ready(());
+        }
+        self.poll_start(cx)
+    }
+
+    /// Drives the state where nobody may be reading. Ready when there may be another step.
+    fn poll_unread(&mut self, cx: &mut Context<'_>) -> Poll<()> {
+        if self.kept >= MOST_KEPT {
+            return self.poll_start(cx);
+        }
+        let before = self.told.len();
+        ready!(self.poll_step(cx));
+        if self.told.len() > before {
+            self.kept += 1;
+            // Whoever does read may have looked before.
+            cx.waker().wake_by_ref();
         }
         Poll::Ready(())
     }
@@ -180,31 +270,14 @@ impl Stream for Restarting {
 
     fn poll_next(mut self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<Option<Self::Item>> {
         loop {
-            if let Some(message) = self.told.pop_front() {
-                return Poll::Ready(Some(Ok(message)));
+            if let Some(said) = self.told.pop_front() {
+                return Poll::Ready(Some(said));
             }
-            self.poll_flush_own(cx);
-            let (child, repeated) = match &mut self.state {
-                State::Running(child) => (child, None),
-                State::Initializing { child, id, .. } => (child, Some(id.clone())),
-                State::Over => return Poll::Ready(None),
-                State::Waiting(_) | State::Starting(_) => {
-                    ready!(self.poll_start(cx));
-                    continue;
-                }
-            };
-            match child.poll_next_unpin(cx) {
-                Poll::Ready(Some(Ok(message))) => match answer(&message, repeated.as_ref()) {
-                    Some(is_error) => self.on_initialized(is_error),
-                    None => return Poll::Ready(Some(Ok(self.conversation.on_child(message)))),
-                },
-                Poll::Ready(Some(Err(malformed))) => {
-                    self.conversation.on_malformed(&malformed);
-                    return Poll::Ready(Some(Err(malformed)));
-                }
-                Poll::Ready(None) => self.on_end(),
-                Poll::Pending => ready!(self.poll_start(cx)),
+            self.kept = 0;
+            if let State::Over(_) = self.state {
+                return Poll::Ready(None);
             }
+            ready!(self.poll_step(cx));
         }
     }
 }
@@ -213,20 +286,26 @@ impl Sink<RawMessage> for Restarting {
     type Error = io::Error;
 
     fn poll_ready(mut self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<io::Result<()>> {
-        match &mut self.state {
-            State::Running(child) => {
-                if ready!(child.poll_ready_unpin(cx)).is_ok() {
-                    return Poll::Ready(Ok(()));
+        loop {
+            match &mut self.state {
+                State::Running(child) => {
+                    if ready!(child.poll_ready_unpin(cx)).is_ok() {
+                        return Poll::Ready(Ok(()));
+                    }
+                    self.on_deaf();
                 }
-                // It reads no more.
-                self.on_end();
-                cx.waker().wake_by_ref();
+                State::Over(why) => return Poll::Ready(Err(io::Error::other(why.clone()))),
+                State::Deaf { .. }
+                | State::Waiting(_)
+                | State::Starting(_)
+                | State::Initializing { .. } => {
+                    if self.poll_unread(cx).is_pending() {
+                        self.writer = Some(cx.waker().clone());
+                        return Poll::Pending;
+                    }
+                }
             }
-            State::Over => return Poll::Ready(Err(io::Error::other(too_often()))),
-            State::Waiting(_) | State::Starting(_) | State::Initializing { .. } => {}
         }
-        self.writer = Some(cx.waker().clone());
-        Poll::Pending
     }
 
     fn start_send(mut self: Pin<&mut Self>, message: RawMessage) -> io::Result<()> {
@@ -241,7 +320,7 @@ impl Sink<RawMessage> for Restarting {
         if let State::Running(child) = &mut self.state
             && ready!(child.poll_flush_unpin(cx)).is_err()
         {
-            self.on_end();
+            self.on_deaf();
             cx.waker().wake_by_ref();
         }
         Poll::Ready(Ok(()))
@@ -250,23 +329,102 @@ impl Sink<RawMessage> for Restarting {
     fn poll_close(mut self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<io::Result<()>> {
         match &mut self.state {
             State::Running(child) | State::Initializing { child, .. } => child.poll_close_unpin(cx),
-            _ => Poll::Ready(Ok(())),
+            State::Deaf { .. } | State::Waiting(_) | State::Starting(_) | State::Over(_) => {
+                Poll::Ready(Ok(()))
+            }
         }
     }
 }
 
-/// Returns whether `message` is an error, if it is the answer to the `repeated` request.
-fn answer(message: &RawMessage, repeated: Option<&RequestId>) -> Option<bool> {
-    let repeated = repeated?;
-    match message {
-        JsonRpcMessage::Response(response) if response.id == *repeated => {
+/// Returns whether a child refuses the `repeated` request, if what it has `said` is the answer. An
+/// answer without an id is: the child was asked nothing else.
+fn answer(said: &Result<RawMessage, Malformed>, repeated: &RequestId) -> Option<bool> {
+    match said {
+        Ok(JsonRpcMessage::Response(response)) if response.id == *repeated => {
             Some(response.result.result().is_err())
         }
-        JsonRpcMessage::Error(error) if error.id.as_ref() == Some(repeated) => Some(true),
+        Ok(JsonRpcMessage::Error(error)) if error.id.as_ref().is_none_or(|id| id == repeated) => {
+            Some(true)
+        }
+        Err(malformed) => {
+            let is_answer = malformed.is_response()
+                && malformed.id.as_ref().is_none_or(|id| id == repeated)
+                || malformed.answers.contains(repeated);
+            is_answer.then_some(true)
+        }
         _ => None,
     }
 }
 
-fn too_often() -> String {
-    format!("has ended {} times within {} s: not started again", MOST + 1, WINDOW.as_secs())
+/// Returns the reason for not starting a child again, which has ended last for the reason `why`.
+fn too_often(why: &str) -> String {
+    let (times, seconds) = (MOST + 1, WINDOW.as_secs());
+    format!("has ended {times} times within {seconds} s, now because {why}: not started again")
+}
+
+#[cfg(all(test, unix))]
+mod tests {
+    use futures::future::poll_fn;
+    use mcp_ws_transport::relay::parse;
+    use tokio::time::timeout;
+    use tokio_util::task::TaskTracker;
+
+    use super::*;
+    use crate::{child::Program, guard::Guard};
+
+    #[test]
+    fn an_answer_to_what_is_repeated_may_have_no_id_or_be_unreadable() {
+        let repeated = RequestId::String("r".into());
+        for (said, expected) in [
+            (r#"{"jsonrpc":"2.0","id":"r","result":{}}"#, Some(false)),
+            (r#"{"jsonrpc":"2.0","id":"r","error":{"code":1,"message":"m"}}"#, Some(true)),
+            (r#"{"jsonrpc":"2.0","id":null,"error":{"code":1,"message":"m"}}"#, Some(true)),
+            (r#"{"jsonrpc":"2.0","error":{"code":1,"message":"m"}}"#, Some(true)),
+            (r#"{"jsonrpc":"2.0","id":"r","result":{},"error":5}"#, Some(true)),
+            (r#"[{"jsonrpc":"2.0","id":"r","result":{}}]"#, Some(true)),
+            (r#"{"jsonrpc":"2.0","id":"s","result":{}}"#, None),
+            (r#"{"jsonrpc":"2.0","id":"s","error":{"code":1,"message":"m"}}"#, None),
+            (r#"{"jsonrpc":"2.0","id":"r","method":"m"}"#, None),
+            (r#"{"jsonrpc":"2.0","id":"r","method":5}"#, None),
+            ("Server started", None),
+        ] {
+            assert_eq!(answer(&parse(said), &repeated), expected, "{said}");
+        }
+    }
+
+    /// Starts a shell with this script.
+    fn shell(script: &str) -> io::Result<Child> {
+        let command = ["sh", "-c", script].map(str::to_owned);
+        let program = Program::of(&command).expect("a program");
+        program.start(&Guard::start()?, &TaskTracker::new(), None)
+    }
+
+    #[tokio::test]
+    async fn the_next_child_is_started_and_initialized_while_nobody_reads() {
+        const NEXT: &str = r#"for _ in 1 2 3; do echo '{"jsonrpc":"2.0","method":"n"}'; done
+            read -r line
+            echo '{"jsonrpc":"2.0","id":"initialize of child 1","result":{}}'
+            cat >/dev/null"#;
+        let answer = r#"read -r line; echo '{"jsonrpc":"2.0","id":1,"result":{}}'"#;
+        let start: Start = Box::new(|| async { shell(NEXT) }.boxed());
+        let mut end = Restarting::new("test".into(), shell(answer).expect("a child"), start);
+        let run = async {
+            let initialize = r#"{"jsonrpc":"2.0","id":1,"method":"initialize","params":{}}"#;
+            end.send(parse(initialize).expect("a message")).await.expect("sent");
+            end.next().await.expect("an answer").expect("a message");
+            // What is written to nobody begins it.
+            while end.conversation.initialize().is_some_and(|initialize| {
+                initialize.id == RequestId::String("initialize of child 0".into())
+            }) {
+                let message = r#"{"jsonrpc":"2.0","id":2,"method":"m"}"#;
+                end.send(parse(message).expect("a message")).await.expect("sent");
+                tokio::task::yield_now().await;
+            }
+            poll_fn(|cx| end.poll_ready_unpin(cx)).await.expect("ready");
+            assert!(matches!(end.state, State::Running(_)));
+            // The end of the request, and what the child has said.
+            assert_eq!(end.told.len(), 4);
+        };
+        timeout(Duration::from_secs(20), run).await.expect("a test that hangs");
+    }
 }

@@ -81,6 +81,49 @@ async fn a_request_of_a_child_that_is_killed_is_cancelled_and_its_answer_is_not_
 }
 
 #[tokio::test]
+async fn what_a_child_says_after_it_has_read_its_last_is_told() {
+    let folder = tempfile::tempdir().unwrap();
+    let gate = folder.path().join("gate");
+    assert!(std::process::Command::new("mkfifo").arg(&gate).status().unwrap().success());
+    let (mut serve, url) = Running::serve(&["--restart"], server(&[])).await;
+    let mut host = Running::start(&["connect", &url]);
+    let params = json!({ "name": "shut", "arguments": { "gate": gate } });
+    let shut = json!({ "jsonrpc": "2.0", "id": 1, "method": "tools/call", "params": params });
+    host.write(&shut.to_string()).await;
+    serve.logged(": shut").await;
+    host.write(&call(2, "pid")).await;
+    serve.logged("reads no more").await;
+    std::fs::write(&gate, "\n").unwrap();
+    let answer = host.json().await;
+    assert_eq!((&answer["id"], &answer["result"]), (&1.into(), &json!({})), "{answer}");
+    let lost = host.json().await;
+    assert_eq!(lost["id"], 2, "{lost}");
+    assert_eq!(lost["error"]["data"]["reason"], "outcome_unknown", "{lost}");
+    pid(&mut host, 3).await;
+}
+
+#[tokio::test]
+async fn a_child_that_refuses_to_be_initialized_again_is_not_waited_for() {
+    let folder = tempfile::tempdir().unwrap();
+    let script = r#"read -r line
+        if [ -e "$0" ]; then
+            echo '{"jsonrpc":"2.0","id":null,"error":{"code":-32600,"message":"no"}}'
+            cat >/dev/null
+        else
+            echo >"$0"
+            echo '{"jsonrpc":"2.0","id":0,"result":{}}'
+        fi"#;
+    let marker = folder.path().join("marker");
+    let command = ["sh", "-c", script, marker.to_str().unwrap()].map(str::to_owned).to_vec();
+    let (mut serve, url) = Running::serve(&["--restart"], command).await;
+    let mut host = Running::start(&["connect", &url]);
+    host.write(r#"{"jsonrpc":"2.0","id":0,"method":"initialize","params":{"protocolVersion":"2025-06-18","capabilities":{},"clientInfo":{"name":"h","version":"1"}}}"#).await;
+    assert_eq!(host.json().await["id"], 0);
+    let told = serve.logged("not started again").await;
+    assert!(told.contains("because it refuses the `initialize`"), "{told}");
+}
+
+#[tokio::test]
 async fn a_child_that_always_ends_is_started_five_times_again() {
     let command = ["sh", "-c", "echo last words >&2; exit 3"].map(str::to_owned).to_vec();
     let (mut serve, url) = Running::serve(&["--restart"], command).await;

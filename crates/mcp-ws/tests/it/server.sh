@@ -49,6 +49,13 @@ while IFS= read -r line; do
             done
             read -r _ <"$gate"
             answer '{"content":[{"type":"text","text":"counted"}]}' ;;
+        *'"name":"shut"'*)
+            gate=$(printf '%s' "$line" | sed -n 's/.*"gate":"\([^"]*\)".*/\1/p')
+            exec <&-
+            echo "shut" >&2
+            read -r _ <"$gate"
+            answer '{}'
+            exit ;;
         *'"name":"die"'*) echo "last words" >&2; exit 7 ;;
         *'"ping"'*) answer '{}' ;;
         *'"id":'*) printf '{"jsonrpc":"2.0","id":%s,"error":{"code":-32601,"message":"unknown"}}\n' "$id" ;;
