@@ -204,7 +204,7 @@ async fn start_nginx(instances: &[Instance]) -> Result<Nginx> {
         .map(|Instance { address, .. }| format!("server {address} max_fails=0; "))
         .collect();
     let configuration = format!(
-        "daemon off; pid nginx.pid; error_log error.log;
+        "daemon off; master_process off; pid nginx.pid; error_log error.log;
 events {{}}
 http {{
   access_log off;
