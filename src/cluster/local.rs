@@ -83,7 +83,7 @@ struct Subscriber {
     last_due: HashMap<u64, Instant>,
 }
 
-/// What arrives at an instance.
+/// Message on its way to an instance.
 #[derive(Clone)]
 enum Content {
     Message { feed: Arc<Feed>, payload: Bytes, reply_to: Option<Subject> },

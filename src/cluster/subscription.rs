@@ -17,7 +17,7 @@ use super::subject::Subject;
 #[derive(Debug, Clone, PartialEq, Eq)]
 #[non_exhaustive]
 pub struct Delivery {
-    /// What was published.
+    /// Bytes that were published.
     pub payload: Bytes,
     /// Where the answer is to be published, if this is a question.
     pub reply_to: Option<Subject>,
@@ -40,7 +40,7 @@ pub struct Feed {
     shared: Arc<Shared>,
 }
 
-/// What a subscription and its feed share.
+/// Queue that a subscription and its feed share.
 struct Shared {
     max_bytes: usize,
     queue: Mutex<Queue>,

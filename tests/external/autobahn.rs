@@ -46,21 +46,21 @@ pin_project! {
     }
 }
 
-/// What is to be sent back.
+/// Message that is to be sent back, if there is one.
 enum ToSend {
     Nothing,
     Waiting(Message),
     Unflushed,
 }
 
-/// What is done with each message.
+/// Answer to each message.
 #[derive(Clone)]
 enum Answer {
-    /// It is sent back as it is.
+    /// The message as it is.
     Same,
-    /// It is sent back as binary, which no case allows of a text.
+    /// The message as binary, which no case allows of a text.
     AsBinary,
-    /// It is taken, and nothing is sent back.
+    /// Nothing: the message is taken.
     Taken(mpsc::UnboundedSender<Message>),
 }
 

@@ -38,7 +38,7 @@ pub enum ConnectError {
     Credentials {
         /// Path of the file.
         path: PathBuf,
-        /// What is wrong with it.
+        /// Cause of the failure.
         source: io::Error,
     },
     /// No server was reached.

@@ -20,9 +20,9 @@ pub(crate) struct Link {
 
 #[derive(Default)]
 struct Subscriptions {
-    /// Those that are in force, by their number on the connection.
+    /// Subscriptions in force, by their number on the connection.
     feeds: HashMap<u64, Weak<Feed>>,
-    /// Those that are being made, and where it is put why they are refused.
+    /// Subscriptions that are being made, each with a place for the reason of a refusal.
     made: Vec<(Subject, Weak<OnceLock<String>>)>,
 }
 

@@ -25,8 +25,8 @@ use crate::{
 
 /// Connection to NATS, as the bus between the instances of a server.
 ///
-/// It is made again by itself when it is lost, and its subscriptions with it. Dropping it ends
-/// them.
+/// A lost connection is made again by itself, and its subscriptions with it. Dropping this ends
+/// both.
 pub struct Nats {
     client: Client,
     link: Arc<Link>,

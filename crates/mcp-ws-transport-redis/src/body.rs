@@ -11,7 +11,7 @@
 use bytes::{Buf, BufMut, Bytes};
 use mcp_ws_transport::cluster::Subject;
 
-/// What a message is, beside its payload.
+/// Kind of a message: whether an answer is wanted, or it is one.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub(crate) enum Kind {
     Plain,

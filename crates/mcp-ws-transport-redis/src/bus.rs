@@ -20,8 +20,8 @@ use crate::{
 
 /// Connection to Redis, as the bus between the instances of a server.
 ///
-/// It is made again by itself when it is lost, and its subscriptions with it. Dropping it ends
-/// them.
+/// A lost connection is made again by itself, and its subscriptions with it. Dropping this ends
+/// both.
 pub struct Redis {
     link: Arc<Link>,
     max_payload: usize,

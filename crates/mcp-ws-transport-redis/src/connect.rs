@@ -55,7 +55,7 @@ pub enum ConnectError {
     File {
         /// Path of the file.
         path: PathBuf,
-        /// What is wrong with it.
+        /// Cause of the failure.
         source: io::Error,
     },
     /// The server was not reached.

@@ -20,7 +20,7 @@ use tokio::{
 
 use crate::{link::Link, outbox::Command};
 
-/// What connections are made by, and whom they serve.
+/// Maker of one connection after the other, for the subscribers and publishers of a link.
 pub(crate) struct Runner {
     pub(crate) client: Client,
     pub(crate) link: Arc<Link>,

@@ -14,7 +14,7 @@ use crate::failure::one_line;
 /// Most characters of the line, so that it stays one.
 const WIDTH: usize = 79;
 
-/// What goes back to the beginning of the line, and erases it.
+/// Characters that go back to the beginning of the line, and erase it.
 const ERASE: &str = "\r\x1b[K";
 
 /// Client that shows the progress of its call on the standard error, where that is a terminal.
@@ -24,7 +24,7 @@ pub(crate) struct Progress(Arc<Mutex<Line>>);
 enum Line {
     Empty,
     Shown(f64),
-    /// Nothing is shown any more, or ever.
+    /// Line that shows nothing any more, or never has.
     Closed,
 }
 

@@ -72,13 +72,13 @@ pub(crate) struct Restarting {
     start: Start,
     state: State,
     conversation: Conversation,
-    /// What the client is told next, by this side or by the child.
+    /// Messages for the client that wait, of this side or of the child.
     told: VecDeque<Result<RawMessage, Malformed>>,
     /// Steps that have added to those since the client was last told all.
     kept: usize,
     /// Times at which the child was started again, within [`WINDOW`].
     restarts: VecDeque<Instant>,
-    /// Whether this side has written something of its own that is not flushed.
+    /// `true` while something that this side has written of its own is not flushed.
     is_unflushed: bool,
     /// Whoever waits to write.
     writer: Option<Waker>,

@@ -51,15 +51,15 @@ pub(super) struct Beat {
     pub(super) sent: u64,
 }
 
-/// What an instance says by a beat.
+/// Reason for a beat of an instance.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(rename_all = "lowercase")]
 pub(super) enum Says {
-    /// It has come or is back, and asks for a beat of the others.
+    /// The instance has come or is back, and asks for a beat of the others.
     Hello,
-    /// It is there.
+    /// The instance is there.
     Here,
-    /// It leaves.
+    /// The instance leaves.
     Bye,
 }
 

@@ -26,7 +26,7 @@ use crate::{
     warn_limit::WarnLimit,
 };
 
-/// What an instance knows of its cluster.
+/// Knowledge that an instance has of its cluster.
 pub(in crate::server) struct Node {
     pub(in crate::server) bus: Arc<dyn Bus>,
     /// Connection to the bus that relayed sessions have for themselves, or the same.

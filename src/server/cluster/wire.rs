@@ -22,7 +22,7 @@ const MAX_HEAD: usize = 4096;
 /// The largest report, in bytes.
 const MAX_REPORT: usize = 4096;
 
-/// What stands before a notification.
+/// Sender and audience, before a notification.
 #[derive(Debug, Serialize, Deserialize)]
 pub(super) struct Head {
     #[serde(flatten)]
@@ -80,7 +80,7 @@ impl<'a> Published<'a> {
     }
 }
 
-/// What an instance says of a notification, to the one that has sent it.
+/// Report of an instance on a notification, to the one that has sent it.
 #[derive(Debug, Serialize, Deserialize)]
 pub(super) struct Report {
     /// Tag of the instance that says it.

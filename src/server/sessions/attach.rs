@@ -170,11 +170,11 @@ impl<R: McpRole> SessionStore<R> {
 
 /// Outcome for a new link.
 pub(in crate::server) enum Attached<R: McpRole> {
-    /// It carries a new session.
+    /// The link carries a new session.
     New(Box<WebSocketTransport<R>>, Arc<SessionEntry<R>>),
-    /// It was attached to an earlier session, or closed.
+    /// The link was attached to an earlier session, or closed.
     Over,
-    /// It is to be carried to the session that its client has at another instance.
+    /// The link is to be carried to the session of its client at another instance.
     #[cfg(feature = "cluster")]
     Relayed(Box<RelayedLink>),
 }

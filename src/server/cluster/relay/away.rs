@@ -74,7 +74,7 @@ pub(in crate::server) enum Elsewhere {
     Left,
 }
 
-/// What follows from the outcome of a question.
+/// Next step after the outcome of a question.
 #[derive(Debug, PartialEq, Eq)]
 enum Step {
     Go,

@@ -308,7 +308,7 @@ async fn a_bus_that_does_not_keep_up_delays_and_one_that_is_away_ends_the_link()
     assert!(is_lost(&mut home, "the bus is away"));
 }
 
-/// What waits for a reader that does not read is bounded, and credit and beats wait for nobody.
+/// A reader that does not read has a bounded amount wait; credit and beats wait for nobody.
 #[tokio::test(start_paused = true)]
 async fn who_does_not_read_stops_the_sender_and_hears_the_beats_all_the_same() {
     let wire = Arc::new(Wire::default());
