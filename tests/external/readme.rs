@@ -26,6 +26,11 @@ fn target() -> PathBuf {
     program.ancestors().nth(3).unwrap().to_owned()
 }
 
+/// Returns the folder of what is published, unpacked, or else that of the sources.
+fn package_of_the_crate() -> String {
+    env::var("MCP_WS_PACKAGE").unwrap_or(env!("CARGO_MANIFEST_DIR").into())
+}
+
 /// Runs `commands` in `folder`, as long as they succeed.
 async fn shell(folder: &Path, commands: &str) {
     let mut shell = Command::new("sh");
@@ -49,9 +54,9 @@ async fn a_new_user_has_a_server_and_a_client_by_the_commands_of_the_readme() {
     let folder = env::temp_dir().join(format!("mcp-readme-{}", std::process::id()));
     fs::create_dir_all(&folder).unwrap();
     let commands = blocks("sh").find(|block| block.contains("cargo new")).unwrap();
-    let here = concat!("cargo add --path '", env!("CARGO_MANIFEST_DIR"), "' #");
+    let here = format!("cargo add --path '{}' #", package_of_the_crate());
     assert!(commands.contains("\ncargo add mcp-ws-transport "), "{commands}");
-    shell(&folder, &commands.replace("cargo add mcp-ws-transport ", here)).await;
+    shell(&folder, &commands.replace("cargo add mcp-ws-transport ", &here)).await;
 
     let package = folder.join("calculator");
     let [server, client]: [&str; 2] = blocks("rust,no_run").collect::<Vec<_>>().try_into().unwrap();
