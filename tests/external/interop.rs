@@ -258,7 +258,7 @@ async fn a_python_server_serves_our_client() {
     assert_eq!(answer.structured_content, Some(json!({"result": ["file:///root"]})));
 
     // While this takes its time, both sides ping, and the server drops whoever does not answer.
-    let answer = call(&client, "wait", json!({"seconds": 1.5})).await.unwrap();
+    let answer = call(&client, "wait", json!({"seconds": 3.5})).await.unwrap();
     assert_eq!(answer.structured_content, Some(json!({"result": "waited"})));
     assert!(stats.snapshot().round_trip.is_some());
 

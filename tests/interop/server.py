@@ -1,7 +1,7 @@
 """An MCP server on the Python SDK, under uvicorn.
 
 Prints `listening on URL`, then one line for each connection that ends: `closed CODE REASON`.
-WebSocket pings come every 100 ms, and a client that leaves one unanswered for 500 ms is dropped.
+WebSocket pings come every 100 ms, and a client that leaves one unanswered for 2 s is dropped.
 """
 
 import asyncio
@@ -71,7 +71,7 @@ class Server(uvicorn.Server):
 
 listener = socket.create_server(("127.0.0.1", 0))
 config = uvicorn.Config(
-    app, lifespan="off", log_level="warning", ws_ping_interval=0.1, ws_ping_timeout=0.5
+    app, lifespan="off", log_level="warning", ws_ping_interval=0.1, ws_ping_timeout=2
 )
 Server(config).run(sockets=[listener])
 sys.exit(0)
