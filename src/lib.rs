@@ -24,8 +24,9 @@
 //! dials may be the MCP server. A [`relay`] carries messages without decoding them. The [`guide`] has
 //! a [cookbook](guide::cookbook) of tasks, and is on [security](guide::security),
 //! [sessions](guide::sessions), [deployment](guide::deployment), [hosts](guide::hosts) and servers for
-//! stdio, [migration](guide::migration), [errors](guide::troubleshooting), [terms](guide::glossary),
-//! and [the binding](guide::binding) for those who write a peer.
+//! stdio, [migration](guide::migration), [alternatives](guide::alternatives),
+//! [errors](guide::troubleshooting), [terms](guide::glossary), and [the binding](guide::binding) for
+//! those who write a peer.
 //!
 //! # The stack
 //!

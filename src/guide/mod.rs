@@ -8,12 +8,16 @@
 //! | [`deployment`] | nginx, HAProxy, Caddy, Apache, several instances, systemd, containers, clients behind a proxy, and what to watch |
 //! | [`troubleshooting`] | those who have an error: each text, its cause, and what to do |
 //! | [`hosts`] | those who have a server or a host for stdio: the program `mcp-ws` |
+//! | [`alternatives`] | those who have not chosen yet: other ways to carry MCP, and where they are the better choice |
 //! | [`migration`] | those who come from stdio, streamable HTTP, the TypeScript SDK, Python or PartySocket |
 //! | [`binding`] | those who write a peer in another language: MCP over WebSockets as it is on the wire |
 //! | [`resume_v1`] | the same, for sessions that outlive their connections: `mcp.resume.v1` |
 //! | [`glossary`] | everybody: each term in one sentence |
 //!
 //! These modules hold documentation and no items.
+
+#[doc = include_str!("alternatives.md")]
+pub mod alternatives {}
 
 #[doc = include_str!("binding.md")]
 pub mod binding {}
