@@ -9,7 +9,7 @@
 //! println!("{:?}", client.list_all_tools().await?);
 //! # Ok(()) }
 //! ```
-//! and a server, with one service for each connection:
+//! and a server, with one service for each session:
 //! ```no_run
 //! # #[derive(Clone, Default)] struct Calculator;
 //! # impl rmcp::ServerHandler for Calculator {}

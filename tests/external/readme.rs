@@ -1,4 +1,7 @@
-//! The README's own server and client, made by its commands in an empty folder.
+//! The README: its own server and client, made by its commands in an empty folder, and what it says of
+//! the package.
+
+mod facts;
 
 use std::{
     env, fs,

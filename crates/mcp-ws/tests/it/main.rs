@@ -4,6 +4,7 @@
 
 mod bridge;
 mod connect;
+mod documents;
 mod failures;
 mod hosts;
 mod npm;
