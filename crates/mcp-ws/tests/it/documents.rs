@@ -55,5 +55,5 @@ async fn what_the_documents_name_is_in_the_help() {
             named += 1;
         }
     }
-    assert!(lines > 30 && named > 20, "{lines} command lines, {named} options");
+    assert!(lines > 20 && named > 20, "{lines} command lines, {named} options");
 }
