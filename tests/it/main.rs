@@ -11,6 +11,7 @@ mod auto_traits;
 mod calls;
 #[cfg(feature = "cluster")]
 mod cluster;
+mod guides;
 mod handshake;
 mod liveness;
 mod messages;
