@@ -10,6 +10,7 @@
 //! | [`hosts`] | those who have a server or a host for stdio: the program `mcp-ws` |
 //! | [`alternatives`] | those who have not chosen yet: other ways to carry MCP, and where they are the better choice |
 //! | [`migration`] | those who come from stdio, streamable HTTP, the TypeScript SDK, Python or PartySocket |
+//! | [`peers`] | those who ask whether their client or server works with this crate: those that are tried, with versions |
 //! | [`binding`] | those who write a peer in another language: MCP over WebSockets as it is on the wire |
 //! | [`resume_v1`] | the same, for sessions that outlive their connections: `mcp.resume.v1` |
 //! | [`glossary`] | everybody: each term in one sentence |
@@ -36,6 +37,9 @@ pub mod hosts {}
 
 #[doc = include_str!("migration.md")]
 pub mod migration {}
+
+#[doc = include_str!("peers.md")]
+pub mod peers {}
 
 #[doc = include_str!("resume_v1.md")]
 pub mod resume_v1 {}
