@@ -15,6 +15,7 @@ import argparse
 import contextlib
 import datetime
 import os
+import platform
 import re
 import signal
 import socket
@@ -22,10 +23,10 @@ import sys
 from pathlib import Path
 
 import table
-from install import HERE, PROJECT, Cache
+from install import HERE, PROJECT, Cache, tool
 from line import Line
 from peers import LISTENING, PEERS
-from processes import Unavailable, server
+from processes import Unavailable, run, server
 
 PAGE = PROJECT / "src/guide/peers.md"
 BEGIN, END = "<!-- made by tests/interop/matrix -->\n", "<!-- to here -->\n"
@@ -99,6 +100,13 @@ def program(cache, path, *build):
     return target / ("mcp-ws" if build[0] == "mcp-ws" else "examples/math")
 
 
+def machine():
+    """Returns what the peers run on."""
+    with contextlib.suppress(Unavailable):
+        return f"Node.js {run([tool('node'), '--version'], 30).strip()[1:]}, Python {platform.python_version()}"
+    return f"Python {platform.python_version()}"
+
+
 def main():
     parser = argparse.ArgumentParser(prog="python3 tests/interop/matrix", description=__doc__,
                                      formatter_class=argparse.RawDescriptionHelpFormatter)
@@ -123,8 +131,7 @@ def main():
             clients, without = rows(scene, "client", wanted)
             servers, without_too = rows(scene, "server", wanted)
 
-    today = datetime.date.today().isoformat()
-    parts = [f"Made on {today} by `python3 tests/interop/matrix`."]
+    parts = [f"Made on {datetime.date.today()} by `python3 tests/interop/matrix`, with {machine()}."]
     for title, made in (("Clients, against our server", clients), ("Servers, for our client", servers)):
         if made:
             parts.append(f"# {title}\n\n{table.markdown(made)}")

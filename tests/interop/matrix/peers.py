@@ -7,7 +7,6 @@ import re
 import shutil
 import sys
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
-from pathlib import Path
 from threading import Event, Thread
 from urllib.parse import urlencode
 

@@ -126,8 +126,9 @@ def facts_of(command, seconds, cut, **options):
                 fact = json.loads(line) if line.startswith("{") else {}
                 if fact.pop("cut", False):
                     cut()
-                    process.stdin.write("\n")
-                    process.stdin.flush()
+                    with contextlib.suppress(OSError):  # which is told by what is missing
+                        process.stdin.write("\n")
+                        process.stdin.flush()
                 facts |= fact
         except TimeoutError:
             facts.setdefault("error", f"was not done after {seconds} s")

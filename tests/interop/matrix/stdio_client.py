@@ -5,7 +5,7 @@ import json
 import threading
 from concurrent.futures import Future
 
-from processes import Unavailable, started
+from processes import started
 
 PATIENCE = 20
 INFO = {"name": "matrix", "version": "1.0.0"}
@@ -105,7 +105,7 @@ def facts(program, line, log):
 
         step("initialize", initialize)
         if told["initialize"] is not True:
-            raise Unavailable(f"our client could not initialize: {told['initialize']['error']}")
+            return told
         step("tools", lambda: [tool["name"] for tool in host.request("tools/list", {})["tools"]])
         tools = told["tools"] if isinstance(told["tools"], list) else ["add"]
         step("add", lambda: add(5, 3))

@@ -76,11 +76,9 @@ def asked(facts):
 def after(facts, line):
     if line.cut_at is None:
         return NONE
-    if "after" not in facts:
-        return f"does not reconnect: {facts.get('ended')}"
     before, again = line.connections[: line.cut_at], line.connections[line.cut_at :]
-    if not is_answer(facts["after"], 42):
-        return f"does not reconnect: {failure(facts['after'])}" if not again else f"no: {failure(facts['after'])}"
+    if not is_answer(facts.get("after"), 42):
+        return f"no: {failure(facts.get('after'))}" if again else "does not reconnect"
     if sum("initialize" in methods(connection.sent) for connection in before) > 2:
         return "each call has a connection"
     if any("mcp.resume" in (connection.answered or "") for connection in again):
