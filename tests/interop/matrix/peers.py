@@ -195,7 +195,8 @@ def claude_code(scene):
     run([tool("node"), folder / "node_modules/@anthropic-ai/claude-code/install.cjs"], 60)
     program = folder / "node_modules/.bin/claude"
     home = scene.cache.folder("profiles", "claude")
-    options = {"cwd": home, "env": {**os.environ, "HOME": str(home), "CLAUDE_CONFIG_DIR": str(home)}}
+    # Its own settings, and none of the user's.
+    options = {"cwd": home, "env": {"PATH": os.environ["PATH"], "HOME": str(home)}}
     with contextlib.suppress(Unavailable):
         run([program, "mcp", "remove", "math"], 60, **options)
     run([program, "mcp", "add-json", "math", json.dumps({"type": "ws", "url": scene.line.url})], 60, **options)
