@@ -118,6 +118,8 @@ def main():
     parser.add_argument("--cache", type=Path, metavar="FOLDER", default=PROJECT / "target/interop",
                         help="where the peers are installed (target/interop)")
     options = parser.parse_args()
+    if options.only and options.update:
+        parser.error("--update is for the whole table")
     # So that what was started is ended.
     signal.signal(signal.SIGTERM, lambda *_: sys.exit(143))
     cache = Cache(options.cache, options.cargo)
