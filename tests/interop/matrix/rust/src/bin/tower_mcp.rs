@@ -67,7 +67,7 @@ async fn serve() -> Result {
     let mcp = McpRouter::new().server_info("tower-mcp", "1.0.0").tool(add).tool(sum).tool(ask);
     let listener = TcpListener::bind("127.0.0.1:0").await?;
     println!("listening on ws://{}/", listener.local_addr()?);
-    // Or else no tool can ask anything, nor report progress.
+    // Or else no tool can ask anything.
     let transport = WebSocketTransport::new(mcp).with_sampling();
     Ok(axum::serve(listener, transport.into_router()).await?)
 }
