@@ -8,6 +8,7 @@
 //! | … `initialize` or `ping` | does not |
 //! | … and all that it has are subscriptions, which need not end | does not either: the peer may refuse it |
 //! | … and it is made by a client to answer a request of the server | does not: the server may wait for that |
+//! | a request of a client, while the queue is full and the session may be resumed on the next link | waits in line as well |
 //! | an answer, a notification | never waits for a request |
 //! | the peer refuses one, since it has too many | waits as well, and is the first to be sent again: see [`Overload`](super::overload::Overload) |
 //! | one of ours has ended | the first in line is sent, if the queue has room |
@@ -138,7 +139,8 @@ impl<R: McpRole, F: Framing<R>> Correlation<R, F> {
         let is_first = matches!(method, Method::Initialize | Method::Ping)
             || self.is_within_answer(&request.request);
         let turn = self.waiting.next_turn(is_first);
-        let may_go = self.waiting.is_empty() && !self.is_peer_full();
+        let may_go =
+            self.waiting.is_empty() && !self.is_peer_full() && !self.is_full_until_resumed();
         if is_first || may_go || self.shutdown.is_some() {
             return self.send_request(request, method, turn);
         }
@@ -150,6 +152,12 @@ impl<R: McpRole, F: Framing<R>> Correlation<R, F> {
         // The request may be the first for which the peer is probed.
         self.link.wake_reader();
         Ok(Sent::NotNow)
+    }
+
+    /// Returns `true` if a client has no room for a request until its session is resumed, or is
+    /// known to be lost.
+    fn is_full_until_resumed(&self) -> bool {
+        self.reinit.is_some() && self.link.is_full_until_resumed()
     }
 
     /// Returns `true` if a client makes this request while it answers one of the server's. All

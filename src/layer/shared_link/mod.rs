@@ -81,7 +81,8 @@ impl Default for Config {
 impl Config {
     /// Sets the size from which on the queue is full, in bytes: 1 MiB. A full queue keeps
     /// `poll_ready` pending. While there is no link, and another follows,
-    /// [`Correlation`](super::Correlation) refuses what comes then.
+    /// [`Correlation`](super::Correlation) refuses what comes then. Requests of a client whose
+    /// session may be resumed wait for that.
     #[must_use]
     pub fn queue_bytes(mut self, bytes: usize) -> Self {
         self.queue_bytes = bytes;
@@ -344,7 +345,19 @@ impl SharedLink {
     /// Returns `true` if the queue is held back and more `requests` wait before it than it had room
     /// for.
     pub(super) fn is_overrun(&self, requests: usize) -> bool {
-        requests >= self.inner.queue_bytes / REQUEST && self.inner.is_detained()
+        requests >= self.inner.queue_bytes / REQUEST
+            && self.inner.is_detained()
+            && self.inner.lock().is_cut_off()
+    }
+
+    /// Returns `true` if the queue is full after a write has failed, and the next link may go on
+    /// where this one did.
+    pub(super) fn is_full_until_resumed(&self) -> bool {
+        if !self.inner.is_detained() {
+            return false;
+        }
+        let state = self.inner.lock();
+        !state.is_cut_off() && state.is_full(Retention::AnyPeer, self.inner.queue_bytes)
     }
 
     /// Returns `true` if what is queued stays there until another link comes, or its peer is known.

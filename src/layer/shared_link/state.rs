@@ -163,6 +163,12 @@ impl State {
         self.is_severed() || self.is_held()
     }
 
+    /// Returns `true` if what is queued waits for another link or for a peer, for nobody knows how
+    /// long.
+    pub(super) fn is_cut_off(&self) -> bool {
+        self.is_down() || self.is_held()
+    }
+
     /// Returns `true` if there is no link, as far as is known.
     pub(super) fn is_severed(&self) -> bool {
         match self.link {
@@ -211,8 +217,7 @@ impl State {
         if !self.is_detained() || !self.is_full(retention, limit) {
             return true;
         }
-        let is_cut_off = self.is_down() || self.is_held();
-        if !is_cut_off || matches!(self.continuity, Continuity::PeerMayReturn { .. }) {
+        if !self.is_cut_off() || matches!(self.continuity, Continuity::PeerMayReturn { .. }) {
             return answers;
         }
         // Messages that would not be sent after a restart are dropped first.
