@@ -6,6 +6,7 @@ pub mod flood;
 pub mod forward;
 pub mod handshake;
 pub mod logs;
+#[allow(dead_code, reason = "`chaos` uses the rest")]
 pub mod proxy;
 pub mod raw;
 pub mod scripted;

@@ -9,6 +9,7 @@ use std::{
     time::Duration,
 };
 
+use futures::FutureExt;
 use tokio::{
     io::{AsyncReadExt, AsyncWriteExt},
     net::{TcpListener, TcpStream},
@@ -23,10 +24,21 @@ pub struct Faults {
     pub cut_after: Option<usize>,
     /// `true` for a reset, `false` for an end of the stream.
     pub reset: bool,
+    /// End that does not hear of a cut: it is silent to it from then on, and takes all that it sends.
+    pub half_open: Option<End>,
     /// Time that each piece takes; the next is not read before.
     pub delay: Duration,
     /// Time by which everything arrives later, in order. What is under way has no bound.
     pub latency: Duration,
+    /// Bytes per second that pass, in each direction.
+    pub rate: Option<u32>,
+}
+
+/// End of a connection, as the proxy sees it.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum End {
+    Client,
+    Server,
 }
 
 /// Draws the faults of the next connection.
@@ -71,9 +83,7 @@ impl Proxy {
                 let cut_at = cut_at.clone();
                 tokio::spawn(async move {
                     let Ok(far) = TcpStream::connect(target).await else { return };
-                    if pass(near, far, faults, cuts, stalls).await {
-                        cut_at.lock().unwrap().push(Instant::now());
-                    }
+                    pass(near, far, faults, cuts, stalls, &cut_at).await;
                 });
             }
         });
@@ -105,19 +115,18 @@ impl Proxy {
     }
 }
 
-/// Returns whether the connection was cut, and not ended by one of its ends.
+/// Until the connection is cut, or either end has ended it.
 async fn pass(
-    near: TcpStream,
-    far: TcpStream,
+    mut near: TcpStream,
+    mut far: TcpStream,
     faults: Faults,
     mut cuts: watch::Receiver<usize>,
     stalls: watch::Receiver<bool>,
-) -> bool {
+    cut_at: &Mutex<Vec<Instant>>,
+) {
     let _ = (near.set_nodelay(true), far.set_nodelay(true));
     let left = AtomicUsize::new(faults.cut_after.unwrap_or(usize::MAX));
-    let reset = faults.reset;
-    let (mut near, mut far) = (near, far);
-    let cut = {
+    let is_cut = {
         let (near_read, near_write) = near.split();
         let (far_read, far_write) = far.split();
         let one = shovel(near_read, far_write, faults, &left, stalls.clone());
@@ -128,62 +137,91 @@ async fn pass(
             _ = cuts.changed() => true,
         }
     };
-    if reset {
+    if is_cut {
+        cut_at.lock().unwrap().push(Instant::now());
+    }
+    if faults.reset {
         let _ = (near.set_zero_linger(), far.set_zero_linger());
     }
-    cut
+    if let (true, Some(end)) = (is_cut, faults.half_open) {
+        let mut silent = match end {
+            End::Client => {
+                drop(far);
+                near
+            }
+            End::Server => {
+                drop(near);
+                far
+            }
+        };
+        let _ = tokio::io::copy(&mut silent, &mut tokio::io::sink()).await;
+    }
 }
 
 /// Until the end of the stream, or until no bytes are left that may pass.
 async fn shovel(
     mut from: impl AsyncReadExt + Unpin,
-    mut to: impl AsyncWriteExt + Unpin,
+    to: impl AsyncWriteExt + Unpin,
     faults: Faults,
     left: &AtomicUsize,
-    mut stalls: watch::Receiver<bool>,
+    stalls: watch::Receiver<bool>,
 ) {
-    if !faults.latency.is_zero() {
-        return shovel_later(from, to, faults.latency).await;
+    let mut way = Way { to, faults, left, stalls };
+    if faults.latency.is_zero() {
+        let mut buffer = [0; 4096];
+        while let Ok(read @ 1..) = from.read(&mut buffer).await {
+            if !way.pass(&buffer[..read]).await {
+                return;
+            }
+        }
+        return;
     }
-    let mut buffer = [0; 4096];
-    loop {
-        let Ok(read @ 1..) = from.read(&mut buffer).await else { return };
-        if stalls.wait_for(|stalled| !stalled).await.is_err() {
-            return;
-        }
-        if !faults.delay.is_zero() {
-            sleep(faults.delay).await;
-        }
-        let before = left.fetch_update(SeqCst, SeqCst, |left| Some(left.saturating_sub(read)));
-        let passes = read.min(before.unwrap_or(0));
-        if to.write_all(&buffer[..passes]).await.is_err() || passes < read {
-            return;
-        }
-    }
-}
-
-/// Until the end of the stream: reads at once, and writes later.
-async fn shovel_later(
-    mut from: impl AsyncReadExt + Unpin,
-    mut to: impl AsyncWriteExt + Unpin,
-    latency: Duration,
-) {
+    // Reads at once, and writes later.
     let (sender, mut under_way) = mpsc::unbounded_channel::<(Instant, Vec<u8>)>();
     let read = async move {
         let mut buffer = vec![0; 64 << 10];
         while let Ok(read @ 1..) = from.read(&mut buffer).await {
-            if sender.send((Instant::now() + latency, buffer[..read].to_vec())).is_err() {
-                return;
-            }
+            let _ = sender.send((Instant::now() + faults.latency, buffer[..read].to_vec()));
         }
     };
     let write = async move {
         while let Some((due, bytes)) = under_way.recv().await {
             sleep_until(due).await;
-            if to.write_all(&bytes).await.is_err() {
+            if !way.pass(&bytes).await {
                 return;
             }
         }
     };
-    tokio::join!(read, write);
+    tokio::select! {
+        () = write => {}
+        () = read.then(|()| std::future::pending()) => {}
+    }
+}
+
+/// The second half of one direction: what it does to the bytes on their way.
+struct Way<'a, W> {
+    to: W,
+    faults: Faults,
+    left: &'a AtomicUsize,
+    stalls: watch::Receiver<bool>,
+}
+
+impl<W: AsyncWriteExt + Unpin> Way<'_, W> {
+    /// Returns `false` if nothing may pass after these bytes.
+    async fn pass(&mut self, bytes: &[u8]) -> bool {
+        if self.stalls.wait_for(|stalled| !stalled).await.is_err() {
+            return false;
+        }
+        let mut time = self.faults.delay;
+        if let Some(rate) = self.faults.rate {
+            time += Duration::from_secs_f64(bytes.len() as f64 / f64::from(rate));
+        }
+        if !time.is_zero() {
+            sleep(time).await;
+        }
+        let taken = |left: usize| Some(left.saturating_sub(bytes.len()));
+        let left = self.left.fetch_update(SeqCst, SeqCst, taken).unwrap_or(0);
+        let passes = bytes.len().min(left);
+        self.to.write_all(&bytes[..passes]).await.is_ok() && passes == bytes.len()
+    }
 }

@@ -1,6 +1,5 @@
 //! Connections that are lost, servers that go away, and clients that come back.
 
-mod chaos;
 mod losses;
 mod refusals;
 mod restart;
