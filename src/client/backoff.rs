@@ -276,8 +276,8 @@ mod tests {
                 latest = latest.max(found[999].saturating_sub(outage));
             }
             println!(
-                "{cause}: at most {of_dials:.1} % of all dials in {window:?}, and {of_found:.1} % of those \
-                 that find it; all are back {latest:.1?} after it is",
+                "figure: {cause}: at most {of_dials:.1} % of all dials in {window:?}, and {of_found:.1} % of \
+                 those that find it; all are back {latest:.1?} after it is",
             );
             assert!(of_dials <= 15.0 && of_found <= 15.0);
             assert!(latest <= Duration::from_secs(60));
@@ -299,7 +299,9 @@ mod tests {
             most = most.max(backoff.attempt);
             latest = latest.max(now - day);
         }
-        println!("at most {most} attempts, and back at most {latest:.1?} after the server");
+        println!(
+            "figure: of 1,000 clients: {most} attempts at most, back {latest:.1?} after the server at most"
+        );
         assert!(most <= 6000, "{most}");
         assert!(latest <= Duration::from_secs(31), "{latest:?}");
     }

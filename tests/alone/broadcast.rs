@@ -127,7 +127,11 @@ async fn all_who_read_get_everything_in_order_whoever_does_not() {
                 }
             }
             let mean = told / broadcasts as u32;
-            println!("{} peers: {mean:?} a broadcast, {longest:?} at most", clients + stalled);
+            println!(
+                "figure: {broadcasts} to {} peers of whom {stalled} do not read, {mean:.0?} a broadcast, \
+                 {longest:.1?} at most",
+                clients + stalled
+            );
             reached
         };
         let (reached, _) = tokio::join!(telling, reading);
@@ -190,8 +194,11 @@ async fn one_who_stops_reading_harms_nobody() {
         let mut events = registry.events();
         let (beside, waiting) = push(&mut raws).await;
         println!(
-            "{clients} clients, {rounds} times {size} bytes: p99 {alone:?}, and with one that does not \
-             read, for which {waiting} of them wait, {beside:?}"
+            "figure: {} MiB to {clients} clients, p99 {alone:.1?}; beside one that does not read, and has {} \
+             KiB waiting, {beside:.1?} ({:.2} ×)",
+            (clients as u64 * rounds * size as u64) >> 20,
+            (waiting * (size + 100)) >> 10,
+            beside.as_secs_f64() / alone.as_secs_f64()
         );
         assert!(beside < scale(10, 2) as u32 * alone + ms(5), "{alone:?} {beside:?}");
         // The queue and one message, and what the kernel's buffers took.

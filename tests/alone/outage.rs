@@ -57,7 +57,7 @@ async fn the_client_is_back_soon_after_a_day_without_its_server_and_has_not_grow
         }
         let late = (HEAP.allocated(), tasks());
         assert!(matches!(*state.borrow_and_update(), State::Reconnecting { .. }));
-        println!("resume {resume}: {attempts} attempts; bytes and tasks {early:?}, {late:?}");
+        println!("resume {resume}: bytes and tasks {early:?}, {late:?}");
         assert!((1000..=6000).contains(&attempts), "{attempts}");
         assert!(late.0 <= early.0 + 1024, "grown from {} to {}", early.0, late.0);
         assert_eq!(late.1, early.1);
@@ -66,7 +66,12 @@ async fn the_client_is_back_soon_after_a_day_without_its_server_and_has_not_grow
         let there = Instant::now();
         let back = state.wait_for(|state| *state == State::Connected);
         within(Duration::from_secs(31), back).await.unwrap();
-        println!("back {:.1?} after the server", there.elapsed());
+        println!(
+            "figure: resume {resume}: {attempts} attempts, back {:.1?} after the server, {} bytes and {} tasks more",
+            there.elapsed(),
+            late.0.saturating_sub(early.0),
+            late.1 - early.1
+        );
         limit(calling).await.unwrap().unwrap();
         limit(client.cancel()).await.unwrap();
         second.shutdown().await;

@@ -68,6 +68,8 @@ impl Traced {
         };
         let (own, foreign): (Vec<_>, Vec<_>) =
             traced.iter().partition(|(target, _)| target.starts_with("mcp_ws_transport"));
+        let lines: usize = own.iter().map(|(_, text)| text.lines().count()).sum();
+        println!("count: {lines} traced fields searched");
         (own.into_iter().flat_map(found).collect(), foreign.into_iter().flat_map(found).collect())
     }
 }

@@ -1,8 +1,13 @@
 //! Sizes of messages, and what they cost.
 
-use std::time::Duration;
+use std::{net::SocketAddr, time::Duration};
 
-use mcp_ws_transport::{Error, layer::framed, server::Config, transport};
+use mcp_ws_transport::{
+    Error,
+    layer::framed,
+    server::{Config, Server},
+    transport,
+};
 use rmcp::model::{CustomNotification, ServerNotification};
 use serde_json::{Value, json};
 
@@ -61,22 +66,26 @@ fn dense(method: &str, unit: &str, count: usize) -> String {
     message + "]}}}"
 }
 
-/// Asserts that no more than `bytes` were in use beyond `before`, so far.
-fn assert_peak(before: usize, bytes: usize) {
+/// Asserts that no more than `bytes` were in use beyond `before`, so far. Returns the peak, in limits.
+fn assert_peak(before: usize, bytes: usize) -> f64 {
     let peak = HEAP.max_allocated().saturating_sub(before);
     println!("peak: {} KiB of {}", peak >> 10, bytes >> 10);
     assert!(peak <= bytes, "{peak} bytes, not {bytes}");
+    peak as f64 / LIMIT as f64
+}
+
+/// A server whose own messages have a limit of a mebibyte.
+async fn serve() -> (Server, SocketAddr) {
+    let layers =
+        transport::Config::default().framed(framed::Config::default().max_message_size(1 << 20));
+    serve_tools(&Tools::default(), Config::default().transport(layers)).await
 }
 
 #[tokio::test]
 async fn a_message_costs_little_more_than_its_size() {
     alone!();
     within(Duration::from_secs(180), async {
-        let layers = transport::Config::default()
-            .framed(framed::Config::default().max_message_size(1 << 20));
-        let (server, address) =
-            serve_tools(&Tools::default(), Config::default().transport(layers)).await;
-
+        let (server, address) = serve().await;
         let mut raw = Raw::initialized(address).await;
         raw.ping().await;
         let fragment = Frame::new(CONTINUATION, " ").more().bytes(true).repeat(10_000);
@@ -92,7 +101,8 @@ async fn a_message_costs_little_more_than_its_size() {
 
         ping(&mut raw, LIMIT).await;
         assert_eq!(raw.receive().await["id"], 1);
-        assert_peak(before, LIMIT * 5 / 4);
+        let peak = assert_peak(before, LIMIT * 5 / 4);
+        println!("figure: the limit, and a million fragments: a peak of {peak:.2} × the limit");
 
         // In fragments it is no different.
         let mut many = Raw::initialized(address).await;
@@ -106,9 +116,34 @@ async fn a_message_costs_little_more_than_its_size() {
         assert_eq!(many.closed().await.0, 1009);
         ping(&mut raw, LIMIT + 1).await;
         assert_eq!(raw.closed().await.0, 1009);
-        assert_peak(before, LIMIT * 9 / 4);
+        let peak = assert_peak(before, LIMIT * 9 / 4);
+        println!("figure: two that go beyond it at once: {peak:.2} ×");
 
-        // What is made of many small values takes no more than eight times that once it is decoded.
+        // What is too big to be sent fails alone.
+        let mut raw = Raw::initialized(address).await;
+        let failed = raw.ask(&call(1, "big", json!({ "size": 1 << 20 }))).await;
+        assert_eq!((&failed["id"], &failed["error"]["code"]), (&json!(1), &json!(-32603)));
+        let fits = raw.ask(&call(2, "big", json!({ "size": (1 << 20) - 200 }))).await;
+        assert_eq!(text_of(&fits).len(), (1 << 20) - 200);
+        let large = json!({ "padding": "x".repeat(1 << 20) });
+        let large: ServerNotification =
+            CustomNotification::new("notifications/large", Some(large)).into();
+        let failed = server.registry().notify_all(large).unwrap_err();
+        assert!(matches!(failed, Error::Message(_)), "{failed:?}");
+        raw.ping().await;
+    })
+    .await;
+}
+
+/// What is decoded takes no more than eight times the limit, beside what is read and written.
+#[tokio::test]
+async fn the_worst_json_costs_eight_times_its_size_or_is_refused() {
+    alone!();
+    within(Duration::from_secs(180), async {
+        let (_server, address) = serve().await;
+        Raw::initialized(address).await.ping().await;
+        let before = HEAP.allocated();
+        // Many small values: as many as the limit has room for, and as are just not refused.
         for (unit, usual, buffered) in DENSE {
             for (method, takes) in [("acme/x", buffered), ("tools/call", usual)] {
                 let mut raw = Raw::initialized(address).await;
@@ -143,19 +178,11 @@ async fn a_message_costs_little_more_than_its_size() {
             assert_eq!(raw.receive().await["error"]["data"]["reason"], Value::Null);
             assert_peak(before, LIMIT * 8 + LIMIT * 9 / 4);
         }
-
-        // What is too big to be sent fails alone.
-        let mut raw = Raw::initialized(address).await;
-        let failed = raw.ask(&call(1, "big", json!({ "size": 1 << 20 }))).await;
-        assert_eq!((&failed["id"], &failed["error"]["code"]), (&json!(1), &json!(-32603)));
-        let fits = raw.ask(&call(2, "big", json!({ "size": (1 << 20) - 200 }))).await;
-        assert_eq!(text_of(&fits).len(), (1 << 20) - 200);
-        let large = json!({ "padding": "x".repeat(1 << 20) });
-        let large: ServerNotification =
-            CustomNotification::new("notifications/large", Some(large)).into();
-        let failed = server.registry().notify_all(large).unwrap_err();
-        assert!(matches!(failed, Error::Message(_)), "{failed:?}");
-        raw.ping().await;
+        let peak = assert_peak(before, LIMIT * 8 + LIMIT * 9 / 4);
+        println!(
+            "figure: {} units, a peak of {peak:.2} × the limit, the message included",
+            DENSE.len()
+        );
     })
     .await;
 }

@@ -5,6 +5,7 @@
 //! `slow_loris_tls.rs`.
 
 use std::{
+    cell::Cell,
     convert::Infallible,
     net::SocketAddr,
     task::{Context, Poll},
@@ -37,8 +38,8 @@ fn deadline() -> Duration {
     Duration::from_millis(scale(1000, 10_000) as u64)
 }
 
-/// Ends `raw` with 408 at the deadline.
-async fn late_head<S: AsyncRead + AsyncWrite + Unpin>(mut raw: Raw<S>, said: &str) {
+/// Ends `raw` with 408 at the deadline. Returns when that was.
+async fn late_head<S: AsyncRead + AsyncWrite + Unpin>(mut raw: Raw<S>, said: &str) -> Duration {
     let start = Instant::now();
     let mut written = 0;
     let head = loop {
@@ -51,10 +52,11 @@ async fn late_head<S: AsyncRead + AsyncWrite + Unpin>(mut raw: Raw<S>, said: &st
             break head;
         }
     };
-    on_time(start.elapsed());
+    let took = on_time(start.elapsed());
     let head = head.unwrap_or_else(|| panic!("cut without a word after {said:?}"));
     assert_eq!(head.status(), 408, "{head:?}");
     gone(raw).await;
+    took
 }
 
 /// The end of the stream, which is a reset where something came too late to be read.
@@ -68,13 +70,18 @@ async fn patience(test: impl Future<Output = ()>) {
     within(Duration::from_secs(scale(60, 60) as u64), test).await;
 }
 
-fn on_time(took: Duration) {
+fn on_time(took: Duration) -> Duration {
     let most = deadline() * 11 / 10 + Duration::from_millis(1000);
     assert!(took >= deadline() * 9 / 10 && took < most, "{took:?}");
+    took
 }
 
-/// Sends `frame` now and then until it is told 1008 at the deadline, and the end follows.
-async fn late_message<S: AsyncRead + AsyncWrite + Unpin>(mut raw: Raw<S>, bytes: Vec<u8>) {
+/// Sends `bytes` now and then until it is told 1008 at the deadline, and the end follows. Returns
+/// when it was told.
+async fn late_message<S: AsyncRead + AsyncWrite + Unpin>(
+    mut raw: Raw<S>,
+    bytes: Vec<u8>,
+) -> Duration {
     let start = Instant::now();
     let closed = loop {
         let _ = raw.try_write(&bytes).await;
@@ -88,18 +95,21 @@ async fn late_message<S: AsyncRead + AsyncWrite + Unpin>(mut raw: Raw<S>, bytes:
             Err(_) => continue,
         }
     };
-    on_time(start.elapsed());
+    let took = on_time(start.elapsed());
     assert_eq!(closed.payload[..2], 1008u16.to_be_bytes(), "{closed:?}");
     let _ = raw.try_write(Frame::close(1008).bytes(true)).await;
     gone(raw).await;
+    took
 }
 
-/// Good clients get in at once, as long as the others are at it.
-async fn good_clients(address: SocketAddr) {
+/// Good clients get in at once, as long as the others are at it. Notes how long it took at most.
+async fn good_clients(address: SocketAddr, slowest: &Cell<Duration>) {
     loop {
         let start = Instant::now();
         Raw::initialized(address).await.ping().await;
-        assert!(start.elapsed() < deadline() / 2, "{:?}", start.elapsed());
+        let took = start.elapsed();
+        assert!(took < deadline() / 2, "{took:?}");
+        slowest.set(slowest.get().max(took));
         sleep(deadline() / 20).await;
     }
 }
@@ -141,7 +151,7 @@ async fn each_stage_has_its_deadline() {
             4 => {
                 let mut raw = Raw::dial(address).await;
                 raw.write(head(&Frame::text(""), 100, true)).await;
-                late_message(raw, b"x".to_vec()).await;
+                late_message(raw, b"x".to_vec()).await
             }
             5 => late_message(Raw::dial(address).await, Frame::new(PING, "").bytes(true)).await,
             6 => late_message(Raw::dial(address).await, ping.clone()).await,
@@ -151,12 +161,18 @@ async fn each_stage_has_its_deadline() {
             // Half a frame swallows the answer to its Close.
             let patience =
                 tokio::time::timeout(deadline() + Duration::from_secs(5), stage(number % 8)).await;
-            patience.unwrap_or_else(|_| panic!("stage {} takes too long", number % 8));
+            patience.unwrap_or_else(|_| panic!("stage {} takes too long", number % 8))
         });
-        let all = join_all(slow);
+        let slowest = Cell::default();
         tokio::select! {
-            _ = all => {}
-            () = good_clients(address) => {}
+            cut = join_all(slow) => println!(
+                "figure: plain: {} sockets, cut after {:.1?} to {:.1?}; a good client took {:.0?} at most",
+                cut.len(),
+                cut.iter().min().unwrap(),
+                cut.iter().max().unwrap(),
+                slowest.get()
+            ),
+            () = good_clients(address, &slowest) => {}
         }
         let health = server.registry().health();
         assert_eq!(health.rejected_by.get("timed_out"), Some(&(3 * each as u64)), "{health:?}");
@@ -226,9 +242,10 @@ async fn with_a_fallback_each_head_has_its_deadline() {
                 async { late_message(Raw::dial(address).await, Vec::new()).await },
             )
         };
+        let slowest = Cell::default();
         tokio::select! {
             _ = slow => {}
-            () = good_clients(address) => {}
+            () = good_clients(address, &slowest) => {}
         }
         server.shutdown().await;
         tasks_left(0).await;
@@ -377,9 +394,10 @@ async fn a_message_that_has_begun_does_not_take_for_ever() {
                 }
             }
         }));
+        let slowest = Cell::default();
         tokio::select! {
             _ = cut => {}
-            () = good_clients(address) => {}
+            () = good_clients(address, &slowest) => {}
         }
     })
     .await;

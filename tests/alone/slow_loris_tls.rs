@@ -1,6 +1,7 @@
 //! Slow clients over TLS, and new certificates while clients come and go.
 
 use std::{
+    cell::Cell,
     fs,
     net::SocketAddr,
     path::PathBuf,
@@ -103,12 +104,13 @@ async fn server(tls: ServerTls, config: Config) -> (Server, SocketAddr) {
     (server, address)
 }
 
-fn on_time(took: Duration) {
+fn on_time(took: Duration) -> Duration {
     assert!(took >= deadline() * 9 / 10 && took < deadline() * 13 / 10, "{took:?}");
+    took
 }
 
-/// Says `hello` byte by byte, and is cut at the deadline.
-async fn late_hello(address: SocketAddr, hello: &[u8]) {
+/// Says `hello` byte by byte, and is cut at the deadline. Returns when that was.
+async fn late_hello(address: SocketAddr, hello: &[u8]) -> Duration {
     let mut stream = TcpStream::connect(address).await.unwrap();
     let start = Instant::now();
     let mut said = hello.iter();
@@ -122,7 +124,7 @@ async fn late_hello(address: SocketAddr, hello: &[u8]) {
             Err(_) => continue,
         }
     }
-    on_time(start.elapsed());
+    on_time(start.elapsed())
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
@@ -146,30 +148,40 @@ async fn each_stage_has_its_deadline() {
                 let mut raw = connect(address, connector).await;
                 raw.write("GET /mcp HTTP/1.1\r\nHost:").await;
                 assert_eq!(raw.head().await.map(|head| head.status()), Some(408));
-                on_time(start.elapsed());
+                on_time(start.elapsed())
             }
             _ => {
                 let mut raw = dial(address, connector).await;
                 let start = Instant::now();
                 assert_eq!(raw.closed().await.0, 1008);
-                on_time(start.elapsed());
+                let took = on_time(start.elapsed());
                 raw.send(Frame::close(1008)).await;
                 assert!(matches!(raw.try_next().await, Ok(None)));
+                took
             }
         };
         let slow = join_all((0..4 * each).map(async |number| stage(number % 4).await));
+        let slowest = Cell::<Duration>::default();
         let good = async {
             sleep(deadline() / 2).await;
             loop {
                 let start = Instant::now();
                 let mut raw = dial(address, connector).await;
                 raw.initialize().await;
-                assert!(start.elapsed() < deadline() / 2, "{:?}", start.elapsed());
+                let took = start.elapsed();
+                assert!(took < deadline() / 2, "{took:?}");
+                slowest.set(slowest.get().max(took));
                 sleep(deadline() / 10).await;
             }
         };
         tokio::select! {
-            _ = slow => {}
+            cut = slow => println!(
+                "figure: TLS: {} sockets, cut after {:.1?} to {:.1?}; a good client took {:.0?} at most",
+                cut.len(),
+                cut.iter().min().unwrap(),
+                cut.iter().max().unwrap(),
+                slowest.get()
+            ),
             () = good => {}
         }
         server.shutdown().await;

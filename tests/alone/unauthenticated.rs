@@ -104,6 +104,7 @@ async fn an_unauthenticated_client_takes_next_to_nothing() {
         let envelope = worst(begin, "}}", LIMIT);
         let tool_call = worst(r#"{"id":"1","name":"x","parameters":"#, "}", LIMIT);
         let garbage = worst("", "", LIMIT);
+        let mut most = 0;
         for (form, config, whole) in [
             ("JSON-RPC", config(), json_rpc),
             ("envelope", config().framing(Envelope::default()), envelope),
@@ -124,6 +125,7 @@ async fn an_unauthenticated_client_takes_next_to_nothing() {
                 let (pending, each) = connect_all(address, bytes).await;
                 let each = each.saturating_sub(own);
                 println!("{form}, {what}: {each} bytes each");
+                most = most.max(each);
                 assert!(each <= EACH, "{form}, {what}: {each}");
                 drop(pending);
                 tokio::time::sleep(Duration::from_millis(200)).await;
@@ -143,6 +145,8 @@ async fn an_unauthenticated_client_takes_next_to_nothing() {
             }
             HEAP.set_limit(usize::MAX).unwrap();
         }
+
+        println!("figure: {} strangers at once, {most} bytes each at most", pending());
 
         // What is announced takes nothing, and what is compressed is not inflated.
         let (_server, address) = serve(config()).await;

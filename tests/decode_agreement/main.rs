@@ -140,7 +140,7 @@ fn agree_on_mutations<R: McpRole>(examples: &[&str], default: usize) {
         let method = METHODS[messages.rng.below(METHODS.len())];
         accepted += usize::from(agree::<R>(&bytes, method));
     }
-    println!("{accepted} of {cases} messages accepted");
+    println!("figure: {cases} messages, {accepted} of them accepted by both");
     assert!(accepted > cases / 4 && accepted < cases, "{accepted} of {cases}");
 }
 

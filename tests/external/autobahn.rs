@@ -161,17 +161,19 @@ async fn run_against(address: SocketAddr, path: &str, cases: &[&str]) -> Output 
 }
 
 /// Fails unless all cases but those for compression have passed.
-fn assert_passed(output: &Output) {
+fn assert_passed(who: &str, output: &Output) {
     let said = String::from_utf8_lossy(&output.stdout);
     let passed = said.contains(&format!("{CASES} cases passed"));
     assert!(output.status.success() && passed, "{said}{}", String::from_utf8_lossy(&output.stderr));
+    println!("figure: {who}: {CASES} of {CASES} cases");
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 #[ignore = "needs kosoku: see the top of this file"]
 async fn a_listener_passes_all_cases() {
     let server = serve("127.0.0.1:0", Tools::default).config(server(Answer::Same)).await.unwrap();
-    assert_passed(&run_against(server.local_addr(), "/mcp", &BUT_COMPRESSION).await);
+    let output = run_against(server.local_addr(), "/mcp", &BUT_COMPRESSION).await;
+    assert_passed("listener", &output);
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
@@ -182,7 +184,7 @@ async fn a_mount_in_axum_passes_all_cases() {
     let address = listener.local_addr().unwrap();
     let router = Router::new().route_service("/", mcp);
     let serving = tokio::spawn(async move { axum::serve(listener, router).await });
-    assert_passed(&run_against(address, "/", &BUT_COMPRESSION).await);
+    assert_passed("mount in axum", &run_against(address, "/", &BUT_COMPRESSION).await);
     serving.abort();
 }
 
@@ -201,7 +203,7 @@ async fn a_raw_stream_passes_all_cases() {
             });
         }
     });
-    assert_passed(&run_against(address, "/", &BUT_COMPRESSION).await);
+    assert_passed("raw stream", &run_against(address, "/", &BUT_COMPRESSION).await);
     accepting.abort();
 }
 
@@ -242,5 +244,5 @@ async fn a_client_passes_all_cases() {
     }
     dial(address, "updateReports?agent=crate", Answer::Same).await;
     let output = timeout(LIMIT, fuzzing.wait_with_output()).await.unwrap().unwrap();
-    assert_passed(&output);
+    assert_passed("client", &output);
 }

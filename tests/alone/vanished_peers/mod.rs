@@ -9,6 +9,11 @@ mod gone;
 mod scene;
 mod servers;
 
+use std::{
+    fmt::{self, Display, Formatter},
+    time::Duration,
+};
+
 use futures::future::join_all;
 
 use self::{
@@ -18,9 +23,41 @@ use self::{
     servers::Servers,
 };
 
+/// The worst of all scenes.
+#[derive(Debug, Default)]
+struct Most {
+    scenes: usize,
+    free: Duration,
+    call: Duration,
+    each: usize,
+}
+
+impl Most {
+    fn note(&mut self, free: Duration, call: Duration, each: usize) {
+        self.scenes += 1;
+        self.free = self.free.max(free);
+        self.call = self.call.max(call);
+        self.each = self.each.max(each);
+    }
+}
+
+impl Display for Most {
+    fn fmt(&self, f: &mut Formatter<'_>) -> fmt::Result {
+        let Self { scenes, free, call, each } = self;
+        let kibibytes = each >> 10;
+        write!(
+            f,
+            "{scenes} scenes of {} peers, free after {free:.1?} at most, {kibibytes} KiB each, a good \
+             client's call {call:.1?}",
+            FLOODS.len()
+        )
+    }
+}
+
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn a_server_is_rid_of_clients_that_flood_and_go() {
     alone!();
+    let mut most = Most::default();
     for (end, modes) in scenes() {
         let floods = floods(&modes, true);
         let scenes = modes.iter().zip(floods).map(|(mode, floods)| Clients::new(*mode, floods));
@@ -36,16 +73,19 @@ async fn a_server_is_rid_of_clients_that_flood_and_go() {
             println!(
                 "{end:?}, {mode:?}: {received} messages, all are gone after {gone:?}, a good client's call took {slowest:?} at most"
             );
+            most.note(gone, slowest, each);
         }
         println!("{end:?}: {} KiB each at most", each >> 10);
         assert!(each < 8 << 20, "{each}");
         drop(left);
     }
+    println!("figure: server: {most}");
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn a_client_leaves_a_server_that_floods_it_and_goes() {
     alone!();
+    let mut most = Most::default();
     for (end, modes) in scenes() {
         let floods = floods(&modes, false);
         let scenes = modes.iter().zip(floods).map(|(mode, floods)| Servers::new(*mode, floods));
@@ -59,9 +99,11 @@ async fn a_client_leaves_a_server_that_floods_it_and_goes() {
             println!(
                 "{end:?}, {mode:?}: all are back after {back:?}, a good client's call took {slowest:?} at most"
             );
+            most.note(back, slowest, each);
         }
         println!("{end:?}: {} KiB each at most", each >> 10);
         assert!(each < 8 << 20, "{each}");
         drop(left);
     }
+    println!("figure: client: {most}");
 }

@@ -98,6 +98,7 @@ async fn every_call_ends(resumes: bool) {
             "resume {resumes}, seed {seed}: {calls} calls, {latency} ms: {answered} answered, {refused} \
              refused, {time:?}"
         );
+        println!("count: {calls} calls ended, over TCP");
         assert_eq!(answered + refused, calls);
         assert!(answered > 0);
     }

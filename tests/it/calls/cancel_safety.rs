@@ -105,7 +105,10 @@ async fn dropped_receives_lose_nothing() {
         })
         .await;
     }
-    println!("{} messages of up to {most} bytes, {dropped} receives dropped", 20 * count);
+    println!(
+        "figure: {} messages of up to {most} bytes delivered, {dropped} receives dropped",
+        20 * count
+    );
     assert!(dropped > 10 * count, "{dropped}");
 }
 

@@ -192,7 +192,11 @@ async fn of_a_flood_no_more_run_than_may_and_each_is_answered_once() {
         let refused = answers.values().filter(|answer| answer["error"]["code"] == -32000).count();
         let done = answers.values().filter(|answer| answer["result"] == json!({})).count();
         assert_eq!((done, done + refused), (service.0.begun.load(SeqCst), count));
-        assert!(service.0.most.load(SeqCst) <= CAP);
+        let most = service.0.most.load(SeqCst);
+        assert!(most <= CAP);
+        println!(
+            "figure: {count} requests, {done} done, {refused} refused, {most} at once at most"
+        );
         raw.ping().await;
     })
     .await;

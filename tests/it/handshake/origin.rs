@@ -49,6 +49,7 @@ async fn check(address: SocketAddr, rows: &[Row]) {
         assert_eq!(granted, head.status() == 101, "{host} {origin}");
     }
     assert!(wrong.is_empty(), "host, origin, expected, found: {wrong:#?}");
+    println!("count: {} rows as documented", rows.len());
 }
 
 /// Rows for the default: the loopback interface's names, and their own pages.

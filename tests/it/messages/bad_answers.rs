@@ -84,6 +84,7 @@ async fn an_answer_that_cannot_be_read_ends_its_call() {
             let (call, id) = call(&client, &mut raw).await;
             raw.text(answer.replace("ID", &id.to_string())).await;
             assert!(end(call).await.is_err(), "{what}");
+            println!("count: 1 answers that cannot be read");
         }
         assert_answers(&client, &mut raw).await;
     })
@@ -145,6 +146,7 @@ async fn an_answer_that_is_not_json_ends_its_call_with_the_cause() {
             let data = error.data.unwrap_or_default();
             assert_eq!(data["reason"], "unreadable", "{answer}: {data}");
             assert_eq!(data["outcome"], "outcome_unknown", "{answer}: {data}");
+            println!("count: 1 answers that cannot be read");
         }
         assert_answers(&client, &mut raw).await;
     })

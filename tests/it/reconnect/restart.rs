@@ -180,8 +180,9 @@ async fn of_many_restarts(resume: bool) {
     limit(leaving).await.unwrap().unwrap();
 
     println!(
-        "resume {resume}: {rounds} restarts, {ends:?}; the slowest ended {slowest:?} after the \
-         next server was there"
+        "figure: restarts, resume {resume}: {rounds}, {} calls answered, {} not sent, {} unknown; the \
+         slowest ended {slowest:.1?} after the next server was there",
+        ends.answered, ends.not_sent, ends.unknown
     );
     assert!(ends.answered > 0 && ends.unknown > 0, "{ends:?}");
     assert!(slowest <= Duration::from_secs(1), "{slowest:?}");

@@ -254,8 +254,8 @@ async fn of_many_guesses_none_is_right_and_the_owner_is_undisturbed() {
     let of_client = within(Duration::from_secs(10), calling).await.unwrap();
     assert_eq!(*state.borrow(), State::Connected);
     println!(
-        "{guessed} guesses, none right; meanwhile the owner made {calls} calls and came back \
-         {resumed} times, and a client made {of_client} calls over one connection"
+        "figure: {guessed} guesses, 0 right; meanwhile the owner made {calls} calls and came back {resumed} \
+         times, and a client made {of_client} calls over one connection"
     );
     assert!(resumed > 1 && of_client > 10);
     client.cancel().await.unwrap();
@@ -298,7 +298,7 @@ async fn of_two_who_come_at_once_one_wins() {
     };
     let raced = stream::iter(0..races).map(race).buffer_unordered(10).count();
     let raced = within(Duration::from_secs(300), raced).await;
-    println!("{raced} races, one winner each");
+    println!("figure: {raced} races, one winner each");
     assert_eq!(*tools.started.borrow(), races, "what a loser asked for was done");
     server.shutdown().await;
 }

@@ -84,6 +84,12 @@ async fn every_call_is_answered_and_everyone_told() {
         assert_eq!((late.status(), late.get("retry-after")), (503, Some("5")), "{late:?}");
         assert!(start.elapsed() < ms(time + 2000), "{:?}", start.elapsed());
         assert!(ends.iter().all(|(code, _)| *code == 1012), "{ends:?}");
+        println!(
+            "figure: {} clients, {} calls answered, done after {:.1?}",
+            ends.len(),
+            4 * ends.len(),
+            start.elapsed()
+        );
         TcpStream::connect(address).await.unwrap_err();
         assert!(registry.list().is_empty());
         tasks_left(0).await;

@@ -135,6 +135,8 @@ async fn compare(command: Vec<String>, requests: Vec<(&'static str, Value)>, ask
         assert_eq!(relayed.notifications, direct.notifications);
         assert_eq!(relayed.requests, direct.requests);
         assert_eq!(direct.requests.len(), asks_back);
+        println!("count: {} requests with the same answers", requests.len());
+        println!("count: {asks_back} requests of a server, passed on");
     })
     .await;
 }

@@ -192,6 +192,7 @@ async fn both(
     };
     timeout(100 * SECOND, both).await.expect("a call does not end");
     println!("{requests:?}, resumes: {resumes}, all ended after {:?}", start.elapsed());
+    println!("count: {} calls ended, in virtual time", requests[0] + requests[1]);
 }
 
 /// The numbers that filled every buffer when reading waited for writing, or such as take seconds.

@@ -411,6 +411,6 @@ fn in_order_and_once_or_an_explicit_restart() {
     let trials = ([window(), window()], vec(action(), 0..200), [left(), left()]);
     TestRunner::new(cases(256)).run(&trials, run).unwrap();
     let [heals, losses] = told.get();
-    println!("{heals} heals, {losses} losses");
+    println!("figure: {heals} links resumed or begun anew, {losses} losses told");
     assert!(heals > 100 && losses > 10, "nothing was tried");
 }

@@ -197,6 +197,6 @@ fn in_order_and_once_or_a_lost_link() {
     let config = ProptestConfig { cases, failure_persistence: None, ..ProptestConfig::default() };
     TestRunner::new(config).run(&vec(action(), 0..200), run).unwrap();
     let [alive, lost] = ended.get();
-    println!("{alive} alive, {lost} lost");
+    println!("figure: model: {alive} links alive at the end, {lost} lost at both ends");
     assert!(alive > 20 && lost > 20, "nothing was tried");
 }
