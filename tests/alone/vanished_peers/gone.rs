@@ -90,7 +90,8 @@ pub async fn return_of_owner(address: SocketAddr, session: &Value) -> bool {
         raw.initialize().await;
         received += 1;
     }
-    raw.json(&call("owner", "echo", json!({ "text": "hi" }))).await;
+    let asked = call("owner", "echo", json!({ "text": "hi" }));
+    raw.json(&asked).await;
     loop {
         let frame = raw.next().await.expect("the stream ended");
         match frame.opcode {
@@ -100,6 +101,11 @@ pub async fn return_of_owner(address: SocketAddr, session: &Value) -> bool {
                 raw.text(format!("@ack {received}")).await;
                 let message: Value = serde_json::from_slice(&frame.payload).unwrap();
                 if message["id"] == "owner" {
+                    // Requests of the flood have their places until their answers are read.
+                    if message["error"]["data"]["reason"] == "too_many_requests" {
+                        raw.json(&asked).await;
+                        continue;
+                    }
                     assert_eq!(text_of(&message), "hi");
                     break;
                 }
