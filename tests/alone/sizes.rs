@@ -180,7 +180,7 @@ async fn the_worst_json_costs_eight_times_its_size_or_is_refused() {
         }
         let peak = assert_peak(before, LIMIT * 8 + LIMIT * 9 / 4);
         println!(
-            "figure: {} units, a peak of {peak:.2} × the limit, the message included",
+            "figure: {} units, a peak of {peak:.2} × the limit, the message itself at both ends included",
             DENSE.len()
         );
     })
