@@ -22,6 +22,7 @@ fn replay(name: &str, target: fn(&[u8])) {
         inputs += 1;
     }
     assert!(inputs > 0, "the corpus is empty");
+    println!("count: {inputs} inputs replayed");
 }
 
 macro_rules! targets {
