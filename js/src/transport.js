@@ -19,6 +19,9 @@ const MAX_BUFFERED = 1 << 20;
 /** Milliseconds after which a WebSocket that holds so many is looked at again. */
 const LOOK_MS = 20;
 
+/** The most connections on which a request is sent whose servers say that they do not execute it. */
+const MAX_SENDS = 5;
+
 const DEFAULTS = {
   framing: jsonRpc,
   token: '',
@@ -36,6 +39,7 @@ const DEFAULTS = {
 const isRefused = (error, reason) => error?.code === RPC.CONNECTION && error.data?.reason === reason;
 const isStopping = (error) => isRefused(error, 'stopping'); // it would take it on another connection
 const isTooMany = (error) => isRefused(error, 'too_many_requests'); // it would take it later
+const isExecuted = ({ error }) => !isStopping(error) && !isTooMany(error);
 
 const isRequest = ({ message: { id, method } }) => method !== undefined && id !== undefined;
 
@@ -288,21 +292,35 @@ export class WebSocketTransport {
   #onAnswer(message) {
     if (this.#requests.state(message.id) !== 'sent') return; // it has ended, or the server makes it up
     this.#progress.onAnswered(this.#requests.entry(message.id));
-    if (isStopping(message.error)) return this.#onStopping(message);
+    if (isStopping(message.error) && this.#onStopping(message)) return;
     if (isTooMany(message.error) && this.#overload.onRefused()) return this.#putBack(message.id);
     this.#overload.onAnswered();
     this.#requests.end(message.id);
     if (this.#handshake.onAnswer(message)) clearTimeout(this.#timers.initialize);
-    else this.#reconnect.setWorks();
+    else if (isExecuted(message)) this.#reconnect.setWorks();
     const unreadable = () => localError(message.id, 'unreadable', 'the answer cannot be read', RPC.PARSE);
     this.#deliver(message.unreadable ? unreadable() : message);
   }
 
-  /** Has a request that a stopping server did not execute wait for the next connection, and all others with it. */
+  /**
+   * Has a request that a stopping server did not execute wait for the next connection, and all others with it. Returns
+   * `false` if the refusal is to be passed on.
+   */
   #onStopping({ id, error }) {
-    if (this.#handshake.isRefusal({ id, error })) return this.#reconnect.lose(1012, error.message);
-    this.#stoppingLink = this.#reconnect.link;
-    this.#putBack(id);
+    if (this.#handshake.isRefusal({ id, error })) this.#reconnect.lose(1012, error.message);
+    else {
+      if (!this.#mayMove(id)) return false;
+      this.#stoppingLink = this.#reconnect.link;
+      this.#putBack(id);
+    }
+    return true;
+  }
+
+  /** Returns whether a request that was sent, and not executed, may go to one more connection. */
+  #mayMove(id) {
+    const entry = this.#requests.entry(id);
+    entry.sends = (entry.sends ?? 0) + 1;
+    return entry.sends < MAX_SENDS;
   }
 
   /** Has a request that was sent, and not executed, wait anew. */
@@ -411,7 +429,10 @@ export class WebSocketTransport {
     const { id, number, bytes } = this.#progress.findTooLarge(inFlight) ?? {};
     if (number === undefined) return;
     this.#learned.learn(bytes - 1);
-    for (const later of inFlight.filter((request) => request.number > number)) this.#putBack(later.id);
+    for (const later of inFlight.filter((request) => request.number > number)) {
+      if (this.#mayMove(later.id)) this.#putBack(later.id);
+      else this.#end(later.id, 'not_sent', `connections were closed (1009) before it was read, ${MAX_SENDS} times`);
+    }
     if (id === undefined || this.#requests.entry(id).message.method === 'initialize') return;
     this.#end(id, 'not_sent', `a message of ${bytes} bytes is larger than the server takes, which has closed the connection for it (1009)`);
   }

@@ -14,6 +14,9 @@ const tooMany = (id) => ({
   jsonrpc: '2.0', id, error: { code: -32000, message: 'too many', data: { reason: 'too_many_requests' } },
 });
 const large = (id, length) => ({ ...request(id), params: { text: 'x'.repeat(length) } });
+const stopping = (id) => ({
+  jsonrpc: '2.0', id, error: { code: -32000, message: 'stopping', data: { reason: 'stopping' } },
+});
 const ids = ({ sent }) => sent.map(({ id, method }) => id ?? method).filter((id) => id !== undefined);
 
 test('a request of too many waits before all later ones until the server takes more', async () => {
@@ -161,6 +164,71 @@ test('a message for which the server closes ends alone, and what was sent after 
   assert.match((await failure(made.send(large(7, 2000)))).message, /bytes are more than the 20\d\d that the server takes/);
   await made.send(large(8, 1900));
   assert.equal(ids(next).at(-1), 8);
+  await made.close();
+});
+
+/** The next link, to another server that is initialized. */
+async function moved(made) {
+  made.reconnect();
+  await settle();
+  const socket = sockets.at(-1);
+  await socket.open('mcp');
+  await socket.receive(answer(socket.sent[0].id, { serverInfo: {} }));
+  return socket;
+}
+
+test('what no server reads is sent on five connections', async () => {
+  const [made, got, socket] = await started({ plain: true });
+  await initialized(made, socket);
+  for (const number of [1, 2, 3, 4, 5]) await made.send(large(number, 10_000 - 1000 * number));
+  await made.send(request(6));
+  let last = socket;
+  for (const number of [1, 2, 3, 4, 5]) {
+    assert.deepEqual(ids(last).slice(-1), [6]);
+    await last.lose(1009, 'too big');
+    if (number < 5) assert.deepEqual(reasons(got).at(-1), [number, 'not_sent']);
+    last = await moved(made);
+  }
+  assert.deepEqual(reasons(got).slice(4).sort(), [[5, 'not_sent'], [6, 'not_sent']]);
+  assert.equal(ids(last).includes(6), false);
+  await made.close();
+});
+
+test('what every server refuses since it stops is sent on five connections', async () => {
+  const [made, got, socket] = await started({ plain: true });
+  await initialized(made, socket);
+  await made.send(request(1));
+  let last = socket;
+  for (let connection = 1; connection < 5; connection++) {
+    assert.equal(ids(last).at(-1), 1);
+    await last.receive(stopping(1));
+    await last.lose(1012);
+    assert.deepEqual(reasons(got), []);
+    last = await moved(made);
+  }
+  await last.receive(stopping(1));
+  assert.deepEqual(reasons(got), [[1, 'stopping']]);
+  // Which is no sign of a connection that works.
+  made.onstate = ({ retryIn }) => assert.ok(retryIn > 2000, retryIn);
+  await last.lose(1006);
+  made.onstate = undefined;
+  await made.close();
+});
+
+test('the waits begin anew after a request that was executed, not after one that was refused', async () => {
+  const [made, got, socket] = await started({ plain: true, heartbeat: Infinity });
+  await initialized(made, socket);
+  const waits = [];
+  made.onstate = ({ state, retryIn }) => state === 'waiting' && waits.push(retryIn);
+  await made.send(request(1));
+  let last = socket;
+  for (const refusal of [tooMany(1), tooMany(1), stopping(1), undefined]) {
+    await last.receive(refusal ?? answer(1));
+    await last.lose(1006);
+    last = await moved(made);
+    if (refusal?.error.data.reason === 'too_many_requests') await made.send(request(1)).catch(() => {});
+  }
+  assert.deepEqual([waits.length, waits[1] > waits[0], waits[2] > waits[1], waits[3] <= waits[0]], [4, true, true, true]);
   await made.close();
 });
 
