@@ -77,7 +77,8 @@ const MAX_LIST: usize = DEFAULT_DECODED_SIZE_OF_CLIENT;
 /// known, and logged at WARN.
 ///
 /// Both lifecycles of MCP are supported: `server/discover` is sent first, and a server that does not know
-/// it gets `initialize`.
+/// it gets `initialize`, as does one that has not answered after 10 s. A server that is slow to start
+/// and has no `initialize` needs [`with_lifecycle`](Self::with_lifecycle).
 ///
 /// Share it as an `Arc`. The connection is closed with it.
 ///

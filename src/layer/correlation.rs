@@ -3,6 +3,7 @@
 //! | what happens | what follows |
 //! |---|---|
 //! | a response to a request of ours | passed up; the request is done |
+//! | … to `server/discover`, after which `initialize` was sent | passed up behind the response to that |
 //! | a response to none, or too late | dropped and counted |
 //! | a request of ours while the peer has as many as it takes | waits until one of them has ended |
 //! | … and it answers none of them for 10 s | one more is sent to it: their answers may be lost |
@@ -52,6 +53,7 @@ mod reinit;
 mod retry;
 pub(crate) mod send;
 pub(crate) mod slots;
+mod superseded;
 mod waiting;
 
 use std::{
@@ -76,6 +78,7 @@ use self::{
     pending::{PendingCalls, Shutdown},
     probe::Probe,
     reinit::Reinit,
+    superseded::Superseded,
     waiting::WaitingRequests,
 };
 use super::{
@@ -116,6 +119,7 @@ pub struct Correlation<R: McpRole, F> {
     probe: Probe,
     deadlines: Deadlines,
     read_progress: ReadProgress,
+    superseded: Option<Box<Superseded<R>>>,
     /// Requests of the peer.
     inbound: Inbound<R>,
     /// State of the session, where links follow one another.
@@ -163,6 +167,7 @@ impl<R: McpRole, F: Framing<R>> Correlation<R, F> {
             probe: Probe::default(),
             deadlines: Deadlines::default(),
             read_progress: ReadProgress::default(),
+            superseded: None,
             inbound: Inbound::new(stats.clone()),
             reinit: None,
             replay: None,
@@ -300,6 +305,36 @@ impl<R: McpRole, F: Framing<R>> Correlation<R, F> {
         }
     }
 
+    /// Polls for the next message for the layers above.
+    fn poll_message(
+        &mut self,
+        cx: &mut Context<'_>,
+    ) -> Poll<Option<Result<RxJsonRpcMessage<R>, Error>>> {
+        if let Some(message) = self.next_synthesized() {
+            return Poll::Ready(Some(Ok(message)));
+        }
+        if let Some(shutdown) = &mut self.shutdown {
+            return Poll::Ready(shutdown.next::<R>());
+        }
+        // Before anything is read: a peer that never stops sending would put it off for ever.
+        self.answer_panicked(cx);
+        if let Poll::Ready(overdue) = self.poll_overdue(cx) {
+            return Poll::Ready(Some(Ok(overdue)));
+        }
+        let polled = self.poll_link(cx);
+        if polled.is_pending() {
+            let decoded = self.codec.last_decoded().number;
+            if let Some(reinit) = &mut self.reinit
+                && let Poll::Ready(reason) = reinit.poll_unrecognized(decoded, cx)
+            {
+                let error = close_for(Pin::new(&mut self.link), &reason, cx);
+                return Poll::Ready(self.shut_down(Some(error)));
+            }
+            return self.poll_idle(cx).map(|overdue| Some(Ok(overdue)));
+        }
+        polled
+    }
+
     /// Polls what may have been set while the link was read, and writes what was sent meanwhile,
     /// which no other task may be there to do.
     fn poll_idle(&mut self, cx: &mut Context<'_>) -> Poll<RxJsonRpcMessage<R>> {
@@ -322,30 +357,16 @@ impl<R: McpRole, F: Framing<R>> Stream for Correlation<R, F> {
     type Item = Result<RxJsonRpcMessage<R>, Error>;
 
     fn poll_next(mut self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<Option<Self::Item>> {
-        let this = &mut *self;
-        if let Some(message) = this.next_synthesized() {
-            return Poll::Ready(Some(Ok(message)));
-        }
-        if let Some(shutdown) = &mut this.shutdown {
-            return Poll::Ready(shutdown.next::<R>());
-        }
-        // Before anything is read: a peer that never stops sending would put it off for ever.
-        this.answer_panicked(cx);
-        if let Poll::Ready(overdue) = this.poll_overdue(cx) {
-            return Poll::Ready(Some(Ok(overdue)));
-        }
-        let polled = this.poll_link(cx);
-        if polled.is_pending() {
-            let decoded = this.codec.last_decoded().number;
-            if let Some(reinit) = &mut this.reinit
-                && let Poll::Ready(reason) = reinit.poll_unrecognized(decoded, cx)
-            {
-                let error = close_for(Pin::new(&mut this.link), &reason, cx);
-                return Poll::Ready(this.shut_down(Some(error)));
+        loop {
+            match self.poll_message(cx) {
+                Poll::Ready(Some(Ok(message))) if self.superseded.is_some() => {
+                    if let Some(message) = self.withhold(message) {
+                        return Poll::Ready(Some(Ok(message)));
+                    }
+                }
+                polled => return polled,
             }
-            return this.poll_idle(cx).map(|overdue| Some(Ok(overdue)));
         }
-        polled
     }
 }
 

@@ -75,8 +75,9 @@ pub(crate) async fn list(args: ToolsArgs) -> Result<(), Failure> {
 
 /// Connects to a server, and returns its tools.
 ///
-/// `initialize` is sent first, and `server/discover` on another connection where that is refused:
-/// the answer of a server to both, which may be long in starting, would come too late.
+/// `initialize` is sent first, and `server/discover` on another connection where that is refused.
+/// rmcp's automatic lifecycle gives `server/discover` up after 10 s, and the server may be long in
+/// starting, and have no `initialize`.
 async fn start(
     client: &ClientOptions,
     url: &str,

@@ -15,6 +15,7 @@ use super::{
     pending::{Call, Outcome, Shutdown},
     probe::Probe,
     retry::{is_refusal, is_too_many},
+    superseded::ended_by,
 };
 use crate::{
     decode::{PendingMethods, method::Method},
@@ -165,6 +166,25 @@ impl<R: McpRole, F: Framing<R>> Correlation<R, F> {
             && let Some(reinit) = &mut self.reinit
         {
             reinit.on_executed(call, &self.link);
+        }
+    }
+
+    /// Returns a message for the layers above, unless it ends a `server/discover` that is
+    /// [superseded](super::superseded).
+    pub(super) fn withhold(&mut self, message: RxJsonRpcMessage<R>) -> Option<RxJsonRpcMessage<R>> {
+        let Some(superseded) = &mut self.superseded else { return Some(message) };
+        let message = superseded.withhold(message)?;
+        if let Some(id) = ended_by(&message) {
+            self.release_superseded(id);
+        }
+        Some(message)
+    }
+
+    /// Hands on what was withheld, if the request that has ended is the `initialize` before which
+    /// it may not come.
+    pub(super) fn release_superseded(&mut self, ended: &RequestId) {
+        if let Some(superseded) = self.superseded.take_if(|superseded| superseded.awaits(ended)) {
+            self.synthesized.extend(superseded.into_ends());
         }
     }
 

@@ -30,6 +30,7 @@ use super::{
     Correlation,
     config::Replay,
     pending::{Call, Outcome, Turn},
+    superseded::Superseded,
     waiting::Waiting,
 };
 use crate::{
@@ -107,6 +108,7 @@ impl<R: McpRole, F: Framing<R>> Correlation<R, F> {
     /// Ends the request that this side cancels. It is one of ours or, in the lifecycle without
     /// `initialize`, a subscription of the peer. Returns `true` if the peer has to know.
     fn cancel(&mut self, id: &mut RequestId) -> bool {
+        self.release_superseded(id);
         let goes_out = match self.abandon(id) {
             Some(call) => !self.withdraw(id, &call),
             None => self.inbound.end_subscription(id),
@@ -236,6 +238,9 @@ impl<R: McpRole, F: Framing<R>> Correlation<R, F> {
         match self.encode_and_queue(JsonRpcMessage::Request(request), Retention::AnyPeer) {
             Ok(Some(Queued { seq, size, kept, sent })) => {
                 let call = Call { size, kept, token, turn, ..Call::new(method, seq) };
+                if method == Method::Initialize {
+                    self.supersede_discover(id.clone());
+                }
                 self.pending.insert(id, call);
                 self.overload.note_sent();
                 Ok(sent)
@@ -248,6 +253,18 @@ impl<R: McpRole, F: Framing<R>> Correlation<R, F> {
                 self.refuse_to_send(id, Call::unsent(method), &error);
                 Ok(Sent::NotNow)
             }
+        }
+    }
+
+    /// Has what ends a `server/discover` that is in flight wait for the answer to the `initialize`
+    /// with this id.
+    fn supersede_discover(&mut self, initialize: RequestId) {
+        let sent = self.pending.iter().filter(|(_, call)| call.method == Method::Discover);
+        let sent = sent.map(|(id, _)| id);
+        let discovers: Vec<_> =
+            sent.chain(self.waiting.ids_of(Method::Discover)).cloned().collect();
+        if !discovers.is_empty() {
+            self.superseded = Some(Box::new(Superseded::new(initialize, discovers)));
         }
     }
 

@@ -4,6 +4,7 @@ mod memory;
 mod overload;
 pub(super) mod panics;
 mod restraint;
+mod superseded;
 
 use std::time::Duration;
 

@@ -70,6 +70,14 @@ impl<R: McpRole> WaitingRequests<R> {
         !self.is_empty() && self.turns.contains_key(id)
     }
 
+    /// Returns the ids of those with this method.
+    pub(super) fn ids_of(&self, method: Method) -> impl Iterator<Item = &RequestId> {
+        self.requests.values().filter_map(move |waiting| match waiting {
+            Waiting::New(request, of, _) => (*of == method).then_some(&request.id),
+            Waiting::Refused(id, call, _) => (call.method == method).then_some(id),
+        })
+    }
+
     /// Returns the turn of a new request.
     pub(super) fn next_turn(&mut self, is_first: bool) -> Turn {
         self.number += 1;

@@ -6,7 +6,11 @@ use std::{
     time::Duration,
 };
 
-use mcp_ws_transport::{CloseCode, WebSocketTransport, accept, connect, event::State};
+use bytes::Bytes;
+use mcp_ws_transport::{
+    CloseCode, WebSocketTransport, accept, client::ToolClient, connect, event::State,
+    layer::socket::Side,
+};
 use rmcp::{
     ClientHandler, ClientLifecycleMode, ClientServiceExt, ErrorData, Peer, RoleClient, RoleServer,
     ServerHandler, ServiceError, ServiceExt,
@@ -15,7 +19,7 @@ use rmcp::{
         CallToolRequestParams, CallToolResult, ClientRequest, CreateMessageRequestParams,
         CreateMessageResult, DiscoverRequestMethod, DiscoverResult, ErrorCode, JsonObject,
         ListRootsResult, PingRequest, ProgressNotificationParam, ProtocolVersion,
-        RequestMetaObject, Root, SamplingMessage, ServerRequest,
+        RequestMetaObject, Root, SamplingMessage, ServerCapabilities, ServerRequest,
     },
     schemars::{self, JsonSchema},
     service::{NotificationContext, RequestContext},
@@ -23,7 +27,14 @@ use rmcp::{
 };
 use serde::Deserialize;
 use serde_json::{Value, json};
-use tokio::{net::TcpListener, sync::watch, time::timeout};
+use tokio::{
+    io::duplex,
+    net::TcpListener,
+    sync::watch,
+    time::{sleep, timeout},
+};
+
+use crate::common::raw::Raw;
 
 /// Longest time for each step of a test.
 const PATIENCE: Duration = Duration::from_secs(60);
@@ -248,6 +259,42 @@ async fn auto_discovers() {
 async fn auto_initializes_where_nothing_is_discovered() {
     for dials in [Dials::Client, Dials::Server] {
         live(dials, Legacy(Server), auto(), true).await;
+    }
+}
+
+/// rmcp gives `server/discover` up after 10 s, and takes the next answer for that to `initialize`.
+#[tokio::test(start_paused = true)]
+async fn auto_initializes_a_server_that_is_slow_to_start() {
+    let versions = vec![ProtocolVersion::V_2026_07_28, ProtocolVersion::V_2025_11_25];
+    let discovered = DiscoverResult::new(versions, ServerCapabilities::default());
+    for answer in [
+        json!({ "error": { "code": -32601, "message": "unknown" } }),
+        json!({ "result": discovered }),
+    ] {
+        let (near, far) = duplex(1 << 16);
+        let builder = WebSocketTransport::<RoleClient>::builder();
+        let transport = builder.over_stream(near, Bytes::new(), Side::Client);
+        let stats = transport.stats();
+        let mut server = Raw::over(far, false);
+        let serving = async {
+            sleep(Duration::from_secs(12)).await;
+            let discover = server.receive().await;
+            assert_eq!(discover["method"], "server/discover");
+            let mut late = json!({ "jsonrpc": "2.0", "id": discover["id"] });
+            late.as_object_mut().unwrap().extend(answer.as_object().unwrap().clone());
+            server.json(&late).await;
+            server.answer_initialize().await;
+            let list = server.receive().await;
+            let tools = json!({ "tools": [] });
+            server.json(&json!({ "jsonrpc": "2.0", "id": list["id"], "result": tools })).await;
+        };
+        let calling = async {
+            let client = ToolClient::over((), transport).await.unwrap();
+            client.tools().await.unwrap()
+        };
+        let (tools, ()) = soon(async { tokio::join!(calling, serving) }).await;
+        assert!(tools.is_empty());
+        assert_eq!(stats.snapshot().orphans, 0);
     }
 }
 
