@@ -129,14 +129,29 @@ pub struct ProxyRefusal {
     pub status: Option<StatusCode>,
     /// Words of the proxy, with advice on what to try next, for people.
     pub reason: String,
-    /// `true` if the proxy refuses this client whenever it comes.
-    pub(crate) is_final: bool,
+    pub(crate) meaning: ProxyMeaning,
+}
+
+/// Meaning of a proxy's answer for the next attempt.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+#[cfg_attr(not(feature = "proxy"), expect(dead_code, reason = "nothing is asked of a proxy"))]
+pub(crate) enum ProxyMeaning {
+    /// The proxy may let this client through later.
+    NotNow,
+    /// The proxy wants a user and password, or others.
+    Credentials,
+    /// The proxy refuses this client whenever it comes.
+    Never,
 }
 
 impl ProxyRefusal {
     #[cfg(feature = "proxy")]
-    pub(crate) fn new(proxy: impl fmt::Display, reason: impl Into<String>, is_final: bool) -> Self {
-        Self { proxy: proxy.to_string(), status: None, reason: reason.into(), is_final }
+    pub(crate) fn new(
+        proxy: impl fmt::Display,
+        reason: impl Into<String>,
+        meaning: ProxyMeaning,
+    ) -> Self {
+        Self { proxy: proxy.to_string(), status: None, reason: reason.into(), meaning }
     }
 
     /// Returns `true` if the proxy may let this client through later.
@@ -145,7 +160,16 @@ impl ProxyRefusal {
     /// server.
     #[must_use]
     pub fn is_retryable(&self) -> bool {
-        !self.is_final
+        self.meaning == ProxyMeaning::NotNow
+    }
+
+    /// Returns `true` if the proxy wants a user and password, or others than it was shown.
+    ///
+    /// `true` for the status 407, and for a SOCKS proxy that does not accept what was shown, or that
+    /// nothing was.
+    #[must_use]
+    pub fn wants_credentials(&self) -> bool {
+        self.meaning == ProxyMeaning::Credentials
     }
 }
 

@@ -13,7 +13,7 @@ use tower_service::Service;
 use super::uri::ProxyUri;
 use crate::{
     client::box_io::BoxIo,
-    error::{HandshakeError, ProxyRefusal},
+    error::{HandshakeError, ProxyMeaning, ProxyRefusal},
 };
 
 /// Longest user or password, in bytes (RFC 1929).
@@ -21,17 +21,26 @@ const LONGEST: usize = 255;
 
 /// Ends of hyper-util's messages that mean the same the next time, with advice. The types of these
 /// errors are not public.
-const FINAL: [(&str, &str); 7] = [
-    ("credentials not accepted", "it does not accept this user and password"),
+const FINAL: [(&str, ProxyMeaning, &str); 7] = [
+    (
+        "credentials not accepted",
+        ProxyMeaning::Credentials,
+        "it does not accept this user and password",
+    ),
     (
         "server does not support user/pass authentication",
+        ProxyMeaning::Credentials,
         "it wants another authentication: a user and password, or none, or one that is not spoken here",
     ),
-    ("server implements authentication incorrectly", "is it a SOCKS5 proxy?"),
-    ("connection not allowed", "its rules do not allow this host and port"),
-    ("command not supported", "it does not connect for others"),
-    ("address type not supported", "it takes no such address; try socks5:// or socks5h://"),
-    ("failed parsing server response", "is it a SOCKS5 proxy?"),
+    ("server implements authentication incorrectly", ProxyMeaning::Never, "is it a SOCKS5 proxy?"),
+    ("connection not allowed", ProxyMeaning::Never, "its rules do not allow this host and port"),
+    ("command not supported", ProxyMeaning::Never, "it does not connect for others"),
+    (
+        "address type not supported",
+        ProxyMeaning::Never,
+        "it takes no such address; try socks5:// or socks5h://",
+    ),
+    ("failed parsing server response", ProxyMeaning::Never, "is it a SOCKS5 proxy?"),
 ];
 
 /// Asks the `proxy` at the other end of `stream`, for `destination`, `host:port`.
@@ -64,11 +73,13 @@ fn failed(proxy: ProxyUri<'_>, error: &str) -> HandshakeError {
         return io::Error::new(io::ErrorKind::UnexpectedEof, what).into();
     }
     let text = error.strip_prefix("SOCKS error: ").unwrap_or(error);
-    match FINAL.iter().find(|(end, _)| text.ends_with(end)) {
-        Some((_, hint)) => ProxyRefusal::new(proxy, format!("{text} ({hint})"), true).into(),
+    match FINAL.iter().find(|(end, ..)| text.ends_with(end)) {
+        Some((_, meaning, hint)) => {
+            ProxyRefusal::new(proxy, format!("{text} ({hint})"), *meaning).into()
+        }
         None => {
             let reason = format!("{text} (it does not reach the server)");
-            ProxyRefusal::new(proxy, reason, false).into()
+            ProxyRefusal::new(proxy, reason, ProxyMeaning::NotNow).into()
         }
     }
 }

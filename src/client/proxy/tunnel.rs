@@ -20,7 +20,7 @@ use crate::{
         http1::{PRODUCT, driving},
         refusal::body_text,
     },
-    error::{HandshakeError, ProxyRefusal, is_temporary},
+    error::{HandshakeError, ProxyMeaning, ProxyRefusal, is_temporary},
     handshake::stream::reclaim,
 };
 
@@ -51,7 +51,12 @@ pub(super) async fn open(
     if !status.is_success() {
         let body = driving(&mut connection, body_text(response.into_body()).boxed()).await;
         let reason = reason(status, &headers, &body, is_known);
-        let mut refusal = ProxyRefusal::new(proxy, reason, !is_temporary(status));
+        let meaning = match status {
+            StatusCode::PROXY_AUTHENTICATION_REQUIRED => ProxyMeaning::Credentials,
+            _ if is_temporary(status) => ProxyMeaning::NotNow,
+            _ => ProxyMeaning::Never,
+        };
+        let mut refusal = ProxyRefusal::new(proxy, reason, meaning);
         refusal.status = Some(status);
         return Err(refusal.into());
     }
@@ -60,7 +65,10 @@ pub(super) async fn open(
     match reclaim::<BoxIo>(upgraded) {
         Some((stream, leftover)) if leftover.is_empty() => Ok(stream),
         // The client speaks first, in TLS and in HTTP.
-        _ => Err(ProxyRefusal::new(proxy, "it speaks before the server is asked", true).into()),
+        _ => {
+            let reason = "it speaks before the server is asked";
+            Err(ProxyRefusal::new(proxy, reason, ProxyMeaning::Never).into())
+        }
     }
 }
 
@@ -108,7 +116,7 @@ fn failed(proxy: ProxyUri<'_>, error: &hyper::Error) -> HandshakeError {
         }
         None => {
             let reason = format!("the answer cannot be read ({error}): is it an HTTP proxy?");
-            return ProxyRefusal::new(proxy, reason, true).into();
+            return ProxyRefusal::new(proxy, reason, ProxyMeaning::Never).into();
         }
     };
     io::Error::new(kind, format!("the proxy {proxy} closed the connection: {error}")).into()

@@ -202,6 +202,7 @@ async fn a_refusal_of_an_http_proxy_says_what_to_do() {
             let (refusal, text) = (refusal(&error), error.to_string());
             assert_eq!(refusal.status.map(|status| status.as_u16()), status, "{text}");
             assert_eq!(error.is_retryable(), retried, "{text}");
+            assert_eq!(refusal.wants_credentials(), status == Some(407), "{text}");
             assert!(text.contains(says) && text.contains(&refusal.proxy), "{text}");
             assert_eq!(refusal.proxy, format!("http://{}", proxy.address));
             assert!(!text.contains("alice") && !text.contains("canary"), "{text}");
@@ -235,6 +236,7 @@ async fn credentials_that_are_missing_or_wrong_are_asked_for_and_never_shown() {
             let error = failure(connect).await;
             let text = format!("{error} {error:?}");
             assert!(!error.is_retryable() && text.contains(says), "{text}");
+            assert!(refusal(&error).wants_credentials(), "{text}");
             assert!(!text.contains("canary"), "{text}");
         }
         let long = Proxy::new(format!("socks5h://{socks}")).basic_auth("alice", "x".repeat(256));
@@ -263,7 +265,7 @@ async fn a_refusal_of_a_socks_proxy_says_what_to_do() {
             let error = failure(connect(URL).proxy(format!("socks5h://{}", proxy.address))).await;
             let (refusal, text) = (refusal(&error), error.to_string());
             assert_eq!((refusal.status, error.is_retryable()), (None, retried), "{text}");
-            assert!(text.contains(says), "{text}");
+            assert!(text.contains(says) && !refusal.wants_credentials(), "{text}");
         }
         // A server of something else.
         let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
