@@ -13,6 +13,7 @@ use tokio::{
 };
 
 use crate::{
+    example,
     failure::Failure,
     options::ClientOptions,
     stop::{Parent, Stop},
@@ -34,6 +35,16 @@ pub(crate) struct Args {
     url: String,
     #[command(flatten)]
     client: ClientOptions,
+}
+
+/// Returns the end of `--help`.
+pub(crate) fn help() -> String {
+    let example = example("mcp-ws connect wss://example.com/mcp");
+    format!(
+        "It is the command that a host is given: the standard input and output carry MCP, and the \
+         standard error what people should know. It makes a lost connection again, and ends when \
+         the host closes its standard input.\n\n{example}"
+    )
 }
 
 pub(crate) async fn run(args: Args) -> Result<(), Failure> {

@@ -12,6 +12,7 @@ use tokio_util::task::TaskTracker;
 use crate::{
     child::Program,
     connect::cause,
+    example,
     failure::{Failure, Kind},
     guard::Guard,
     options::ClientOptions,
@@ -21,7 +22,7 @@ use crate::{
 
 #[derive(clap::Args)]
 pub(crate) struct Args {
-    /// The endpoint, which is the MCP client, such as wss://example.com/mcp?token=…
+    /// The endpoint to dial, which is the MCP client, such as wss://example.com/mcp?token=…
     url: String,
     #[command(flatten)]
     client: ClientOptions,
@@ -32,6 +33,16 @@ pub(crate) struct Args {
     /// The command of the server, and its arguments, behind `--`
     #[arg(required = true, last = true, value_name = "COMMAND")]
     command: Vec<String>,
+}
+
+/// Returns the end of `--help`.
+pub(crate) fn help() -> String {
+    let example = example("mcp-ws dial wss://example.com/mcp -- ./server");
+    format!(
+        "It waits for an endpoint that is not there yet, starts the command once it is, and makes a \
+         lost connection again. It ends with the command, and with the connection where another \
+         makes no sense.\n\n{example}"
+    )
 }
 
 pub(crate) async fn run(args: Args) -> Result<(), Failure> {

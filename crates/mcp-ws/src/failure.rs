@@ -9,33 +9,48 @@ use mcp_ws_transport::{
 };
 use rmcp::{ErrorData, ServiceError, service::ClientInitializeError};
 
-/// Kind of a failure, which is the exit code.
+/// Kind of a failure, which is the exit code. What each is for stands in [`Kind::meaning`] alone.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(crate) enum Kind {
-    /// The tool or the server has answered with an error.
     Answer = 1,
-    /// A wrong option, argument, URL or file.
     Usage = 2,
-    /// The server is not reachable or does not answer, or the connection to it has ended.
     Connection = 3,
-    /// The server wants a token or an HTTP proxy a password, or has refused it.
     Unauthorized = 4,
-    /// The server's certificate is not trusted, or there is no TLS.
     Tls = 5,
-    /// The command could not be started, or has ended.
     Command = 6,
 }
 
-/// The table of the exit codes, for `--help`.
-pub(crate) const EXIT_CODES: &str = "\
-Exit codes:
-  0  success; whoever reads the output may have left
-  1  the tool (isError) or the server has answered with an error
-  2  a wrong option, argument, URL or file
-  3  the server is not reachable or does not answer, or a call was lost
-  4  the server wants a token or an HTTP proxy a password, or has refused it
-  5  the server's certificate is not trusted, or there is no TLS
-  6  the command could not be started, or has ended";
+impl Kind {
+    const ALL: [Self; 6] =
+        [Self::Answer, Self::Usage, Self::Connection, Self::Unauthorized, Self::Tls, Self::Command];
+
+    fn meaning(self) -> &'static str {
+        match self {
+            Self::Answer => {
+                "the tool (isError, also with --json) or the server has answered with an error"
+            }
+            Self::Usage => "a wrong option, argument, URL or file",
+            Self::Connection => {
+                "the server is not reachable or does not answer, or a call was lost"
+            }
+            Self::Unauthorized => {
+                "the server wants a token or a proxy a password, or has refused it"
+            }
+            Self::Tls => "the server's certificate is not trusted, or there is no TLS",
+            Self::Command => "the command could not be started, or has ended",
+        }
+    }
+}
+
+/// Returns the table of the exit codes, for `--help`.
+pub(crate) fn exit_codes() -> String {
+    let success = "success, also where nobody reads the output any more";
+    let failures = Kind::ALL.map(|kind| (kind as u8, kind.meaning()));
+    let codes = [(0, success)].into_iter().chain(failures);
+    codes.fold("Exit codes:".to_owned(), |table, (code, meaning)| {
+        format!("{table}\n  {code}  {meaning}")
+    })
+}
 
 /// Failure of a command: its kind, and one line for people.
 #[derive(Debug)]
@@ -75,19 +90,17 @@ pub(crate) fn one_line(text: &str) -> String {
 impl From<Error> for Failure {
     fn from(error: Error) -> Self {
         let kind = match &error {
-            Error::Handshake(HandshakeError::Invalid(_)) => Kind::Usage,
-            Error::Handshake(HandshakeError::Token(_)) => Kind::Unauthorized,
-            Error::Handshake(HandshakeError::Tls(_) | HandshakeError::ClientCertificate(_)) => {
-                Kind::Tls
+            Error::Handshake(HandshakeError::Invalid(_) | HandshakeError::ClientCertificate(_)) => {
+                Kind::Usage
             }
+            Error::Handshake(HandshakeError::Token(_)) => Kind::Unauthorized,
+            Error::Handshake(HandshakeError::Tls(_)) => Kind::Tls,
             Error::Handshake(HandshakeError::Refused(refusal))
                 if matches!(refusal.status.as_u16(), 401 | 403 | 407) =>
             {
                 Kind::Unauthorized
             }
-            Error::Handshake(HandshakeError::Proxy(refusal))
-                if refusal.status.is_some_and(|status| status.as_u16() == 407) =>
-            {
+            Error::Handshake(HandshakeError::Proxy(refusal)) if refusal.wants_credentials() => {
                 Kind::Unauthorized
             }
             Error::Link(LinkError::Closed(reason)) => kind_of(reason),
@@ -98,10 +111,13 @@ impl From<Error> for Failure {
 }
 
 /// Returns an advice of the library with the options of this program in it.
-fn with_options(advice: String) -> String {
+pub(crate) fn with_options(advice: String) -> String {
     [
         ("`Connect::bearer`", "--bearer-file and MCP_WS_BEARER"),
         ("`client::ClientTls::authorities`", "--ca"),
+        ("allowed_hosts:", "--allow-host:"),
+        ("allowed_origins:", "--allow-origin:"),
+        ("trusted proxy", "--trusted-proxy"),
     ]
     .into_iter()
     .fold(advice, |advice, (setting, option)| advice.replace(setting, option))

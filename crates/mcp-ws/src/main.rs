@@ -22,22 +22,25 @@ mod stop;
 mod tools;
 
 use std::{
+    env,
     io::{self, IsTerminal, Write},
     process::ExitCode,
 };
 
 use clap::{Parser, Subcommand};
-use tracing_subscriber::filter::EnvFilter;
+use tracing_subscriber::{
+    filter::Targets, fmt::layer, layer::SubscriberExt, registry, util::SubscriberInitExt,
+};
 
-use crate::failure::{EXIT_CODES, Failure};
+use crate::failure::{Failure, exit_codes};
 
 /// MCP over WebSockets, for servers and hosts that speak stdio
 #[derive(Parser)]
-#[command(version, after_help = EXIT_CODES)]
+#[command(version, after_help = exit_codes())]
 struct Cli {
     /// Tell more on the standard error: -v of processes and connections, -vv everything. RUST_LOG
     /// takes the place of both
-    #[arg(short, long, action = clap::ArgAction::Count, global = true)]
+    #[arg(short, long, action = clap::ArgAction::Count, global = true, display_order = 100)]
     verbose: u8,
     #[command(subcommand)]
     command: Command,
@@ -46,28 +49,31 @@ struct Cli {
 #[derive(Subcommand)]
 enum Command {
     /// Put a stdio server on WebSockets: one process for each session
-    #[command(
-        after_help = "Example: mcp-ws serve -- npx -y @modelcontextprotocol/server-everything"
-    )]
+    #[command(after_help = serve::help())]
     Serve(serve::Args),
     /// Bring a server on WebSockets to a host that speaks stdio
-    #[command(
-        after_help = "Example, as the command of a host: mcp-ws connect wss://example.com/mcp"
-    )]
+    #[command(after_help = connect::help())]
     Connect(connect::Args),
     /// Have a stdio server dial out to its client, as devices do
-    #[command(after_help = "Example: mcp-ws dial wss://example.com/mcp -- ./server")]
+    #[command(after_help = dial::help())]
     Dial(dial::Args),
     /// List the tools of a server
+    #[command(after_help = example("mcp-ws tools ws://127.0.0.1:8080/mcp"))]
     Tools(tools::ToolsArgs),
     /// Call a tool of a server
-    #[command(after_help = "Example: mcp-ws call ws://127.0.0.1:8080/mcp echo message=hello")]
+    #[command(after_help = example("mcp-ws call ws://127.0.0.1:8080/mcp echo message=hello"))]
     Call(tools::CallArgs),
     /// Tell how fast a server answers, and what it speaks: versions, capabilities, resuming
+    #[command(after_help = example("mcp-ws ping wss://example.com/mcp --bearer-file token.txt"))]
     Ping(ping::Args),
     /// Ends the children of a process that has ended
     #[command(name = guard::COMMAND, hide = true)]
     Guard,
+}
+
+/// Returns the end of a command's `--help`, with an example.
+pub(crate) fn example(command_line: &str) -> String {
+    format!("Example: {command_line}\n\n`mcp-ws --help` has the exit codes.")
 }
 
 fn main() -> ExitCode {
@@ -115,13 +121,13 @@ fn log(verbose: u8, command: &Command) {
         1 => "info",
         _ => "mcp_ws=debug,mcp_ws_transport=debug,info",
     };
-    let filter = EnvFilter::try_from_default_env().unwrap_or_else(|_| EnvFilter::new(level));
-    tracing_subscriber::fmt()
-        .with_env_filter(filter)
+    let named = env::var("RUST_LOG").ok().and_then(|levels| levels.parse::<Targets>().ok());
+    let filter = named.unwrap_or_else(|| level.parse().unwrap_or_default());
+    let lines = layer()
         .with_ansi(io::stderr().is_terminal())
         .with_target(verbose > 1)
         .with_writer(io::stderr)
         // They would be told on the standard error too, and panic where that is closed.
-        .log_internal_errors(false)
-        .init();
+        .log_internal_errors(false);
+    registry().with(filter).with(lines).init();
 }

@@ -19,7 +19,7 @@ use crate::failure::Failure;
 /// Options of the commands that dial.
 #[derive(clap::Args, Debug, Clone)]
 pub(crate) struct ClientOptions {
-    /// A token for the server, sent as `Authorization: Bearer`. Others can see it in the list of
+    /// A token to be let in by, sent as `Authorization: Bearer`. Others can see it in the list of
     /// processes: prefer the file or the variable
     #[arg(long, value_name = "TOKEN", env = "MCP_WS_BEARER", hide_env_values = true)]
     bearer: Option<String>,
@@ -45,7 +45,7 @@ pub(crate) struct ClientOptions {
     /// Connect without a proxy, whatever the environment says
     #[arg(long, conflicts_with = "proxy")]
     no_proxy: bool,
-    /// Offer to compress messages, which the server may decline
+    /// Offer to compress messages, which the other side may decline
     #[arg(long)]
     pub(crate) deflate: bool,
 }
@@ -82,18 +82,15 @@ impl ClientOptions {
     /// Returns whom to trust, and the certificate to show.
     fn tls(&self) -> Result<ClientTls, Failure> {
         let tls = match &self.ca {
-            Some(ca) => {
-                let pem = fs::read(ca).map_err(|error| unreadable("--ca", ca, &error))?;
-                ClientTls::authorities(pem)
-            }
+            Some(ca) => ClientTls::authorities(read_pem("--ca", ca, "CERTIFICATE-----")?),
             None => ClientTls::default(),
         };
         let Some((cert, key)) = self.client_cert.as_ref().zip(self.client_key.as_ref()) else {
             return Ok(tls);
         };
-        for (option, file) in [("--client-cert", cert), ("--client-key", key)] {
-            fs::File::open(file).map_err(|error| unreadable(option, file, &error))?;
-        }
+        // They are read for each connection, and a host would wait for ever for one that is wrong.
+        read_pem("--client-cert", cert, "CERTIFICATE-----")?;
+        read_pem("--client-key", key, "PRIVATE KEY-----")?;
         Ok(tls.client_certificate(cert, key))
     }
 
@@ -110,6 +107,16 @@ pub(crate) fn socket(deflate: bool) -> socket::Config {
 /// Reads a token from its file.
 pub(crate) fn read_token(file: &Path) -> io::Result<String> {
     Ok(fs::read_to_string(file)?.trim().to_owned())
+}
+
+/// Reads the PEM file of an option, in which there is something that begins with this label.
+fn read_pem(option: &str, file: &Path, label: &str) -> Result<Vec<u8>, Failure> {
+    let pem = fs::read(file).map_err(|error| unreadable(option, file, &error))?;
+    if pem.windows(label.len()).any(|part| part == label.as_bytes()) {
+        return Ok(pem);
+    }
+    let (what, file) = (label.trim_end_matches('-').to_lowercase(), file.display());
+    Err(Failure::usage(format!("{option} {file}: there is no {what} in it, in PEM form")))
 }
 
 /// Returns the failure to read the file of an option.

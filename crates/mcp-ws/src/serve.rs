@@ -1,6 +1,8 @@
 //! `mcp-ws serve`: stdio servers on WebSockets, one process for each session.
 
-use std::{collections::HashMap, io, net::SocketAddr, path::PathBuf, sync::Arc};
+use std::{
+    collections::BTreeMap, io, net::SocketAddr, num::NonZeroUsize, path::PathBuf, sync::Arc,
+};
 
 use futures::{FutureExt, future::Either};
 use http::request::Parts;
@@ -15,8 +17,8 @@ use tokio_util::task::TaskTracker;
 
 use crate::{
     child::{Child, Program},
-    config,
-    failure::{Failure, Kind},
+    config, example,
+    failure::{Failure, Kind, with_options},
     guard::Guard,
     health::HealthPage,
     options::{read_token, socket, unreadable},
@@ -37,8 +39,8 @@ pub(crate) struct Args {
     config: Option<PathBuf>,
     /// The clients that may be connected at once, each with a process of its own. As many more may
     /// have lost their connection and come back
-    #[arg(long, value_name = "N", default_value_t = 64)]
-    max_sessions: usize,
+    #[arg(long, value_name = "N", default_value = "64")]
+    max_sessions: NonZeroUsize,
     /// The time in which a client that has lost its connection may come back to its process; 0 for
     /// none
     #[arg(long, value_name = "SECONDS", default_value_t = 120)]
@@ -81,9 +83,19 @@ pub(crate) struct Args {
     /// Compress messages, for clients that offer it
     #[arg(long)]
     deflate: bool,
-    /// The command of the server, and its arguments, behind `--`
+    /// The command of the server, and its arguments, behind `--`. It is served at /mcp
     #[arg(required_unless_present = "config", last = true, value_name = "COMMAND")]
     command: Vec<String>,
+}
+
+/// Returns the end of `--help`.
+pub(crate) fn help() -> String {
+    let example = example("mcp-ws serve -- npx -y @modelcontextprotocol/server-everything");
+    format!(
+        "It prints `listening on ws://127.0.0.1:8080/mcp` when clients may come. Ctrl+C and \
+         SIGTERM let the calls in flight end, for 30 s at most, and then end all processes; a \
+         second one ends them at once.\n\n{example}"
+    )
 }
 
 pub(crate) async fn run(args: Args) -> Result<(), Failure> {
@@ -94,7 +106,7 @@ pub(crate) async fn run(args: Args) -> Result<(), Failure> {
     let registry = Registry::default();
     let config = server_config(&args)?.registry(registry.clone());
     // Those whose clients are connected, and those whose clients may come back.
-    let most = args.max_sessions.saturating_mul(2).min(Semaphore::MAX_PERMITS);
+    let most = args.max_sessions.get().saturating_mul(2).min(Semaphore::MAX_PERMITS);
     let starter = Arc::new(Starter {
         programs,
         guard: Guard::start()?,
@@ -118,7 +130,7 @@ pub(crate) async fn run(args: Args) -> Result<(), Failure> {
         scheme = "wss";
     }
     let server = serve.await.map_err(|error| match error.kind() {
-        io::ErrorKind::InvalidInput => Failure::usage(error.to_string()),
+        io::ErrorKind::InvalidInput => Failure::usage(with_options(error.to_string())),
         _ => Failure::usage(format!("cannot listen on {}: {error}", args.listen)),
     })?;
     for path in paths {
@@ -140,20 +152,20 @@ pub(crate) async fn run(args: Args) -> Result<(), Failure> {
 }
 
 /// Returns what is served, by path.
-fn programs(args: &Args) -> Result<HashMap<String, Program>, Failure> {
+fn programs(args: &Args) -> Result<BTreeMap<String, Program>, Failure> {
     Ok(match &args.config {
         Some(file) => config::read(file)?
             .into_iter()
             .map(|program| (format!("/{}", program.name), program))
             .collect(),
-        None => HashMap::from([("/mcp".to_owned(), Program::of(&args.command)?)]),
+        None => BTreeMap::from([("/mcp".to_owned(), Program::of(&args.command)?)]),
     })
 }
 
 fn server_config(args: &Args) -> Result<Config<relay::Server>, Failure> {
     let window = std::time::Duration::from_secs(args.resume_window);
     let sessions = (!window.is_zero())
-        .then(|| SessionConfig::default().window(window).max_sessions(args.max_sessions));
+        .then(|| SessionConfig::default().window(window).max_sessions(args.max_sessions.get()));
     let mut tokens = args.bearers.clone();
     if let Some(file) = &args.bearer_file {
         let token = read_token(file).map_err(|error| unreadable("--bearer-file", file, &error))?;
@@ -161,7 +173,7 @@ fn server_config(args: &Args) -> Result<Config<relay::Server>, Failure> {
     }
     let mut config = Config::default()
         .sessions(sessions)
-        .limits(Limits::default().connections(args.max_sessions))
+        .limits(Limits::default().connections(args.max_sessions.get()))
         .allowed_origins(&args.origins)
         .transport(transport::Config::default().socket(socket(args.deflate)));
     if !tokens.is_empty() {
@@ -178,7 +190,7 @@ fn server_config(args: &Args) -> Result<Config<relay::Server>, Failure> {
 
 /// Starter of a process for each session.
 struct Starter {
-    programs: HashMap<String, Program>,
+    programs: BTreeMap<String, Program>,
     guard: Guard,
     children: TaskTracker,
     /// Room for processes, those included that are being ended.

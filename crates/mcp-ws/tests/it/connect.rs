@@ -1,9 +1,11 @@
 //! `mcp-ws connect`, as a host sees it.
 
+use std::process::Stdio;
+
 use rustix::process::Signal;
 use tokio::io::{AsyncBufReadExt, AsyncWriteExt, BufReader};
 
-use crate::{Running, limit, mcp_ws, server, text};
+use crate::{Running, gone, limit, mcp_ws, server, text};
 
 const PING: &str = r#"{"jsonrpc":"2.0","id":"a","method":"ping"}"#;
 
@@ -137,4 +139,25 @@ async fn a_standard_error_that_nobody_reads_changes_nothing() {
     let mut command = mcp_ws(["ping", "ws://127.0.0.1:1/mcp"]);
     let failed = limit(command.stderr(closed()).status()).await.unwrap();
     assert_eq!(failed.code(), Some(3));
+}
+
+#[tokio::test]
+async fn a_host_that_is_killed_is_outlived_by_nobody() {
+    let (_serve, url) = Running::serve(&[], server(&[])).await;
+    for (url, says) in [("ws://127.0.0.1:1/mcp", "not connected yet"), (&url, r#""id":"a""#)] {
+        let script = r#"exec 3<&0; "$0" connect "$1" <&3 2>&1 & echo $!; exec sleep 1000"#;
+        let mut command = tokio::process::Command::new("sh");
+        command.args(["-c", script, env!("CARGO_BIN_EXE_mcp-ws"), url]).kill_on_drop(true);
+        let mut host = command.stdin(Stdio::piped()).stdout(Stdio::piped()).spawn().unwrap();
+        // Open for as long as the test wants: its end is not what tells.
+        let mut input = host.stdin.take().unwrap();
+        input.write_all(format!("{PING}\n").as_bytes()).await.unwrap();
+        let mut output = BufReader::new(host.stdout.take().unwrap()).lines();
+        let mut line = async || limit(output.next_line()).await.unwrap().unwrap();
+        let pid = line().await;
+        let told = line().await;
+        assert!(told.contains(says), "{told}");
+        host.kill().await.unwrap();
+        gone(&pid).await;
+    }
 }

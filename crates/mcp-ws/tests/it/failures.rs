@@ -1,6 +1,6 @@
 //! What goes wrong: one line that says what to do, an exit code by kind, and no child left behind.
 
-use std::time::Duration;
+use std::{net::SocketAddr, time::Duration};
 
 use futures::{SinkExt, StreamExt};
 use mcp_ws_transport::{WebSocketTransport, connect, layer::correlation, relay, transport};
@@ -9,12 +9,18 @@ use rustix::process::Signal;
 
 use crate::{Running, gone, limit, mcp_ws, run, server, text};
 
+/// A file without a certificate.
+const THIS: &str = concat!(env!("CARGO_MANIFEST_DIR"), "/tests/it/failures.rs");
+
 #[tokio::test]
 async fn what_cannot_work_says_so_in_one_line() {
     for (arguments, code) in [
         (&["serve", "--", "/no/such/program"][..], 6),
         (&["serve", "--listen", "127.0.0.1:0", "--config", "/no/such/file"], 2),
         (&["serve", "--listen", "192.0.2.1:1", "--", "sh"], 2),
+        (&["serve", "--listen", "127.0.0.1:0", "--allow-host", "a b", "--", "sh"], 2),
+        (&["serve", "--listen", "127.0.0.1:0", "--allow-origin", "a", "--", "sh"], 2),
+        (&["serve", "--listen", "127.0.0.1:0", "--trusted-proxy", "a", "--", "sh"], 2),
         (&["dial", "ws://127.0.0.1:1/mcp", "--", "no-such-program"], 6),
         (&["connect", "http://127.0.0.1/mcp"], 2),
         (&["connect", "127.0.0.1"], 2),
@@ -25,6 +31,8 @@ async fn what_cannot_work_says_so_in_one_line() {
         (&["ping", "ws://192.0.2.1/mcp", "--proxy", "http://127.0.0.1:1"], 3),
         (&["ping", "ws://192.0.2.1/mcp", "--proxy", "ftp://127.0.0.1"], 2),
         (&["ping", "ws://127.0.0.1:1/mcp", "--client-cert", "/none", "--client-key", "/none"], 2),
+        (&["ping", "wss://127.0.0.1:1/mcp", "--ca", THIS], 2),
+        (&["connect", "wss://127.0.0.1:1/mcp", "--client-cert", THIS, "--client-key", THIS], 2),
         (&["call", "ws://127.0.0.1:1/mcp", "t", "x"], 2),
     ] {
         let failed = run(arguments).await;
@@ -32,10 +40,13 @@ async fn what_cannot_work_says_so_in_one_line() {
         assert_eq!(failed.status.code(), Some(code), "{arguments:?}: {told}");
         assert_eq!(told.lines().count(), 1, "{arguments:?}: {told}");
         assert!(told.starts_with("mcp-ws: ") && failed.stdout.is_empty(), "{arguments:?}: {told}");
+        let option = arguments.iter().rfind(|argument| argument.starts_with("--allow-"));
+        assert!(option.is_none_or(|option| told.contains(option)), "{arguments:?}: {told}");
     }
     // Those of the command line itself have their usage with them.
     assert_eq!(run(&["serve"]).await.status.code(), Some(2));
     assert_eq!(run(&["frobnicate"]).await.status.code(), Some(2));
+    assert_eq!(run(&["serve", "--max-sessions", "0", "--", "sh"]).await.status.code(), Some(2));
 }
 
 #[tokio::test]
@@ -73,31 +84,60 @@ async fn a_server_that_does_not_answer_is_given_up() {
     run(vec!["call", &url, "hang"], later, "outcome unknown: no response within SECONDSs").await;
 }
 
-/// Returns the URL of a proxy that answers each request so.
-async fn proxy(answer: &'static str) -> String {
+/// Starts a proxy that says one after the other on each connection, each in answer to something.
+/// Returns its address.
+async fn proxy(answers: &'static [&'static [u8]]) -> SocketAddr {
     use tokio::io::{AsyncReadExt, AsyncWriteExt};
 
     let listener = tokio::net::TcpListener::bind("127.0.0.1:0").await.unwrap();
-    let url = format!("http://u:p@{}", listener.local_addr().unwrap());
+    let address = listener.local_addr().unwrap();
     tokio::spawn(async move {
         while let Ok((mut stream, _)) = listener.accept().await {
-            let _ = stream.read(&mut [0; 1 << 10]).await;
-            let answer = format!("HTTP/1.1 {answer}\r\nContent-Length: 0\r\n\r\n");
-            let _ = stream.write_all(answer.as_bytes()).await;
+            for answer in answers {
+                let _ = stream.read(&mut [0; 1 << 10]).await;
+                let _ = stream.write_all(answer).await;
+            }
         }
     });
-    url
+    address
 }
 
 #[tokio::test]
 async fn a_proxy_that_wants_a_password_is_told_from_one_that_does_not_get_there() {
-    for (answer, code) in [("407 Proxy Authentication Required", 4), ("502 Bad Gateway", 3)] {
-        let proxy = proxy(answer).await;
+    const WANTED: &[u8] =
+        b"HTTP/1.1 407 Proxy Authentication Required\r\nContent-Length: 0\r\n\r\n";
+    const LOST: &[u8] = b"HTTP/1.1 502 Bad Gateway\r\nContent-Length: 0\r\n\r\n";
+    const NO_METHOD: &[u8] = &[5, 0xff];
+    const BY_PASSWORD: &[u8] = &[5, 2];
+    const RIGHT: &[u8] = &[1, 0];
+    const WRONG: &[u8] = &[1, 1];
+    const UNREACHABLE: &[u8] = &[5, 4, 0, 1, 0, 0, 0, 0, 0, 0];
+    for (by, answers, code) in [
+        ("http://u:p@", &[WANTED][..], 4),
+        ("http://u:p@", &[LOST], 3),
+        ("socks5h://", &[NO_METHOD], 4),
+        ("socks5h://u:p@", &[BY_PASSWORD, WRONG], 4),
+        ("socks5h://u:p@", &[BY_PASSWORD, RIGHT, UNREACHABLE], 3),
+    ] {
+        let proxy = format!("{by}{}", proxy(answers).await);
         let failed = run(&["ping", "ws://192.0.2.1/mcp", "--proxy", &proxy]).await;
         let told = text(&failed.stderr);
         assert_eq!(failed.status.code(), Some(code), "{proxy}: {told}");
         assert_eq!(told.lines().count(), 1, "{told}");
     }
+}
+
+#[tokio::test]
+async fn the_readme_has_the_exit_codes_of_the_help() {
+    let help = text(&run(&["--help"]).await.stdout);
+    let (_, codes) = help.split_once("Exit codes:\n").unwrap();
+    let told = codes.lines().filter_map(|line| line.trim().split_once("  "));
+    let told: Vec<_> = told.map(|(code, meaning)| format!("| {code} | {meaning} |")).collect();
+    assert_eq!(told.len(), 7, "{help}");
+    let (_, table) =
+        include_str!("../../README.md").split_once("| exit code | |\n|--:|---|\n").unwrap();
+    let listed: Vec<_> = table.lines().take_while(|line| line.starts_with('|')).collect();
+    assert_eq!(listed, told);
 }
 
 /// Starts a server whose child has started another, and returns the ids of both.

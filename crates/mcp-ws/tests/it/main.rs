@@ -10,6 +10,7 @@ mod hosts;
 mod npm;
 mod restart;
 mod serve;
+mod tls;
 
 use std::{
     process::{ExitStatus, Output, Stdio},

@@ -205,3 +205,55 @@ async fn a_client_without_the_token_is_refused() {
     assert_eq!(wrong.status.code(), Some(4));
     assert!(!text(&wrong.stderr).contains("wr0ng"));
 }
+
+#[tokio::test]
+async fn only_the_hosts_and_origins_that_are_named_are_served() {
+    let options = ["--allow-host", "mcp.test", "--allow-origin", "https://app.test"];
+    let (_serve, url) = Running::serve(&options, server(&[])).await;
+    let (host, app) = ("Host: mcp.test", "Origin: https://app.test");
+    for (headers, code) in
+        [(&[][..], 4), (&[host], 0), (&[host, app], 0), (&[host, "Origin: https://other.test"], 4)]
+    {
+        let headers = headers.iter().flat_map(|header| ["--header", header]);
+        let arguments: Vec<_> = ["ping", &url].into_iter().chain(headers).collect();
+        let pinged = run(&arguments).await;
+        assert_eq!(pinged.status.code(), Some(code), "{arguments:?}: {}", text(&pinged.stderr));
+    }
+}
+
+/// Returns the status and the body of the answer to a `GET` with these header lines.
+async fn get(address: &str, path: &str, headers: &str) -> (u16, String) {
+    use tokio::io::{AsyncReadExt, AsyncWriteExt};
+
+    let mut stream = tokio::net::TcpStream::connect(address).await.unwrap();
+    let request = format!("GET {path} HTTP/1.1\r\nConnection: close\r\n{headers}\r\n");
+    stream.write_all(request.as_bytes()).await.unwrap();
+    let mut answer = String::new();
+    limit(stream.read_to_string(&mut answer)).await.unwrap();
+    let (head, body) = answer.split_once("\r\n\r\n").unwrap();
+    (head.split(' ').nth(1).unwrap().parse().unwrap(), body.to_owned())
+}
+
+#[tokio::test]
+async fn health_is_told_to_those_who_may_connect() {
+    let options = ["--health", "--bearer", "s3cr3t"];
+    let (_serve, url) = Running::serve(&options, server(&[])).await;
+    let address = url.strip_prefix("ws://").unwrap().strip_suffix("/mcp").unwrap();
+    let mut host = Running::start(&["connect", &url, "--bearer", "s3cr3t"]);
+    host.write(r#"{"jsonrpc":"2.0","id":1,"method":"ping"}"#).await;
+    assert_eq!(host.json().await["id"], 1);
+    let known = "Authorization: Bearer s3cr3t\r\n";
+    for (path, headers, status) in [
+        ("/health", format!("Host: {address}\r\n{known}"), 200),
+        ("/health", format!("Host: {address}\r\n"), 401),
+        ("/health", format!("Host: elsewhere.test\r\n{known}"), 403),
+        ("/other", format!("Host: {address}\r\n{known}"), 404),
+    ] {
+        let (found, body) = get(address, path, &headers).await;
+        assert_eq!(found, status, "{path} {headers}: {body}");
+        if status == 200 {
+            let health: Value = serde_json::from_str(&body).unwrap();
+            assert_eq!(health["active"], 1, "{body}");
+        }
+    }
+}

@@ -1,0 +1,53 @@
+//! `wss://`: a certificate that is trusted, and those that are not.
+
+use std::{fs, path::Path};
+
+use rcgen::{CertifiedKey, generate_simple_self_signed};
+
+use crate::{Running, run, server, text};
+
+/// Makes a certificate for this name, and returns its file and that of its key.
+fn certificate(folder: &Path, name: &str) -> (String, String) {
+    let CertifiedKey { cert, signing_key } =
+        generate_simple_self_signed([name.to_owned()]).unwrap();
+    let file = |end: &str, text: String| {
+        let file = folder.join(format!("{name}.{end}"));
+        fs::write(&file, text).unwrap();
+        file.to_str().unwrap().to_owned()
+    };
+    (file("pem", cert.pem()), file("key", signing_key.serialize_pem()))
+}
+
+#[tokio::test]
+async fn a_certificate_that_is_not_trusted_is_an_exit_code_of_its_own() {
+    let folder = tempfile::tempdir().unwrap();
+    let (cert, key) = certificate(folder.path(), "localhost");
+    let (other, _) = certificate(folder.path(), "other.test");
+    let options = ["--tls-cert", &cert, "--tls-key", &key];
+    let (_secret, url) = Running::serve(&options, server(&[])).await;
+    let (_plain, plain) = Running::serve(&[], server(&[])).await;
+    assert!(url.starts_with("wss://"), "{url}");
+    let by_name = url.replace("127.0.0.1", "localhost");
+
+    let pinged = run(&["ping", &by_name, "--ca", &cert]).await;
+    assert!(pinged.status.success(), "{}", text(&pinged.stderr));
+    assert!(text(&pinged.stdout).contains("encryption    TLS"), "{}", text(&pinged.stdout));
+
+    let no_tls = plain.replace("ws://", "wss://");
+    for (command, url, ca, says) in [
+        ("ping", &by_name, None, "--ca"),
+        ("tools", &by_name, Some(&other), "--ca"),
+        ("ping", &url, Some(&cert), "dial one of the names"),
+        ("ping", &no_tls, Some(&cert), "ws://"),
+    ] {
+        let mut arguments = vec![command, url];
+        arguments.extend(ca.into_iter().flat_map(|ca| ["--ca", ca]));
+        let failed = run(&arguments).await;
+        let told = text(&failed.stderr);
+        assert_eq!(failed.status.code(), Some(5), "{arguments:?}: {told}");
+        assert!(told.lines().count() == 1 && told.contains(says), "{arguments:?}: {told}");
+    }
+    // Going on makes no sense.
+    let mut host = Running::start(&["connect", &by_name]);
+    assert_eq!(host.ended().await.code(), Some(5));
+}
