@@ -244,3 +244,19 @@ async fn the_inspector_lists_and_calls_the_tools_of_server_everything() {
     let called = inspect(&url, &call).await;
     assert_eq!(called["content"], json!([{ "type": "text", "text": "Echo: hello" }]));
 }
+
+#[tokio::test]
+#[ignore = "needs Node.js and the registry"]
+async fn the_commands_of_the_readme_work_as_they_stand() {
+    let script = concat!(env!("CARGO_MANIFEST_DIR"), "/two-minutes");
+    let mut command = Command::new("bash");
+    command.kill_on_drop(true).args([
+        script,
+        "--any-port",
+        "--program",
+        env!("CARGO_BIN_EXE_mcp-ws"),
+    ]);
+    let done = timeout(Duration::from_secs(300), command.stdin(Stdio::null()).output()).await;
+    let done = done.expect("a command that hangs").unwrap();
+    assert!(done.status.success(), "{done:?}");
+}
