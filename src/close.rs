@@ -1,6 +1,6 @@
 //! [`CloseCode`] and [`CloseReason`]: why a connection is closed (RFC 6455, section 7).
 
-use std::fmt;
+use std::fmt::{self, Write as _};
 
 /// WebSocket close code: RFC 6455, section 7.4, the IANA registry, and those of this crate.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
@@ -190,7 +190,14 @@ impl From<CloseCode> for CloseReason {
 impl fmt::Display for CloseReason {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         write!(f, "{}", self.code)?;
-        if self.reason.is_empty() { Ok(()) } else { write!(f, ": {}", self.reason) }
+        if !self.reason.is_empty() {
+            f.write_str(": ")?;
+        }
+        // The words of a peer, which end up in logs and on terminals.
+        self.reason.chars().try_for_each(|char| match char.is_control() {
+            true => write!(f, "{}", char.escape_default()),
+            false => f.write_char(char),
+        })
     }
 }
 
@@ -213,6 +220,13 @@ mod tests {
         for code in [1000, 1003, 1007, 1012, 1014, 3000, 4409, 4999] {
             assert!(CloseCode::from(code).is_sendable(), "{code}");
         }
+    }
+
+    #[test]
+    fn what_is_shown_has_no_control_characters() {
+        let reason = CloseReason::new(CloseCode::Other(3000), "bye — \"é\"\n\x1b[31m\u{85}");
+        assert_eq!(reason.to_string(), "3000: bye — \"é\"\\n\\u{1b}[31m\\u{85}");
+        assert_eq!(CloseReason::from(CloseCode::Normal).to_string(), "1000 (normal closure)");
     }
 
     #[test]
