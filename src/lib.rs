@@ -90,6 +90,7 @@ pub mod cluster;
 pub mod decode;
 pub mod duplex;
 pub mod encode;
+mod end_report;
 pub mod error;
 pub mod event;
 pub mod framing;

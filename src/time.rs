@@ -42,6 +42,11 @@ impl SuspendDetector {
     }
 }
 
+/// Returns the whole milliseconds of `duration`.
+pub(crate) fn millis(duration: Duration) -> u64 {
+    u64::try_from(duration.as_millis()).unwrap_or(u64::MAX)
+}
+
 /// Timer that allocates when it is set first.
 #[derive(Debug, Default)]
 pub(crate) struct Timer {

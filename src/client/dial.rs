@@ -81,7 +81,6 @@ impl Endpoint {
                     Ok(NewLink { mut link, subprotocol, limits }) => {
                         self.learned.record_accepted(&offer, whole);
                         self.authenticate_in_band(&mut link, bearer).await?;
-                        tracing::debug!("connected");
                         return Ok(DialedLink { link, subprotocol, limits, span: span.clone() });
                     }
                     Err(error) => error,

@@ -27,7 +27,7 @@ use crate::{
         resume::receive_count::ReceiveCount,
     },
     link::{LinkUp, MessageLimits},
-    time::{SuspendDetector, deadline_in, saturating_add},
+    time::{SuspendDetector, deadline_in, millis, saturating_add},
     transport::layers::Layers,
 };
 
@@ -50,6 +50,8 @@ pub(super) struct Dialer {
     span: Span,
     /// `true` while there is a link that counts.
     live: bool,
+    /// Time at which the last link that counted was lost.
+    lost_at: Option<Instant>,
     /// `true` if the last attempt was made after the server had refused a token.
     refreshed: bool,
     reclaim: Reclaim,
@@ -111,6 +113,7 @@ impl Dialer {
             reconnect_handle: ReconnectHandle::default(),
             span,
             live: true,
+            lost_at: None,
             refreshed: false,
             reclaim: Reclaim::No,
             oversized: 0,
@@ -190,14 +193,30 @@ impl Dialer {
         None
     }
 
+    /// Logs that there is another link.
+    fn log_reconnected(&mut self, up: &LinkUp) {
+        let session = if *up == LinkUp::NewPeer { "restarted" } else { "resumed" };
+        // There is none where the former link was given up for this one.
+        let lost_at = self.lost_at.take();
+        tracing::info!(
+            parent: &self.span,
+            session,
+            attempts = lost_at.map(|_| self.backoff.attempt),
+            outage_ms = lost_at.map(|lost_at| millis(lost_at.elapsed())),
+            "reconnected"
+        );
+    }
+
     /// Records the loss of the present link, for this reason. Returns the time until the next
     /// attempt.
     fn lose(&mut self, cause: &Error) -> Duration {
         self.live = false;
-        tracing::warn!(%cause, "connection lost; reconnecting");
+        self.lost_at = Some(Instant::now());
+        tracing::warn!(parent: &self.span, cause = cause.to_string(), "connection lost; reconnecting");
         self.events.announce_lost(cause);
         if let Some(age) = self.lifetimes.record_loss(cause, self.since.elapsed()) {
             tracing::warn!(
+                parent: &self.span,
                 ?age,
                 "connections are lost again and again at this age: an idle timeout on the way? Then \
                  pings keep them: set `layer::heartbeat::Config::ping_interval` well below it. If they \
@@ -302,8 +321,7 @@ impl LinkSource for Dialer {
                         this.since = Instant::now();
                         this.carried = false;
                         let up = opened.begin(&this.receive_count, limits);
-                        let session = if up == LinkUp::NewPeer { "restarted" } else { "resumed" };
-                        tracing::info!(parent: &this.span, session, "reconnected");
+                        this.log_reconnected(&up);
                         return Poll::Ready(Ok((link, up)));
                     }
                     Err(error) => {

@@ -153,6 +153,17 @@ fn origin_and_path(url: &Url) -> String {
     format!("{}://{host}", url.scheme())
 }
 
+/// Creates the span of a connection to `url`, without what may be secret: user, password and query.
+///
+/// Its fields have the names of OpenTelemetry's semantic conventions.
 pub(super) fn span(url: &Url) -> Span {
-    tracing::info_span!("websocket", url = %origin_and_path(url))
+    tracing::info_span!(
+        "websocket",
+        otel.kind = "client",
+        network.protocol.name = "websocket",
+        server.address = url.host_str(),
+        server.port = url.port_or_known_default(),
+        url.scheme = url.scheme(),
+        url.path = url.path(),
+    )
 }

@@ -11,6 +11,7 @@ use super::{
     dialer::{Dialer, sleep_unless_suspended},
     endpoint::Endpoint,
     session::{SessionOpening, open},
+    subprotocol::shown,
 };
 use crate::{
     close::{CloseCode, CloseReason},
@@ -73,6 +74,9 @@ impl<R: McpRole> Connect<R> {
         };
         match opened {
             Ok((DialedLink { link, subprotocol, limits, span }, opened)) => {
+                let session = opened.name();
+                let agreed = subprotocol.as_deref().map(shown);
+                tracing::info!(parent: &span, subprotocol = agreed, session, "connected");
                 let builder = builder.subprotocol(subprotocol).span(span.clone());
                 let builder = builder.peer(receive_count.peer().clone());
                 opened.begin(&receive_count, limits);

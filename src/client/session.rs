@@ -38,6 +38,15 @@ pub(super) enum SessionOpening {
 }
 
 impl SessionOpening {
+    /// Returns the name of the outcome, for the log.
+    pub(super) fn name(&self) -> &'static str {
+        match self {
+            Self::Unsupported => "none",
+            Self::Requested | Self::Replaced(_) => "new",
+            Self::Resumed(..) => "resumed",
+        }
+    }
+
     /// Starts or continues the count of `receive_count` on a new link. `limits` are those that the
     /// server announced in its handshake.
     pub(super) fn begin(self, receive_count: &ReceiveCount, limits: MessageLimits) -> LinkUp {

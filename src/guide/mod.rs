@@ -6,6 +6,7 @@
 //! | [`security`] | those who expose a server: what is safe by default, what is not, who may connect |
 //! | [`sessions`] | what survives a lost connection, on the client and on the server |
 //! | [`deployment`] | nginx, HAProxy, Caddy, Apache, several instances, systemd, containers, clients behind a proxy, and what to watch |
+//! | [`observability`] | logs, spans, metrics and health: what there is, and under which names |
 //! | [`troubleshooting`] | those who have an error: each text, its cause, and what to do |
 //! | [`hosts`] | those who have a server or a host for stdio: the program `mcp-ws` |
 //! | [`alternatives`] | those who have not chosen yet: other ways to carry MCP, and where they are the better choice |
@@ -37,6 +38,9 @@ pub mod hosts {}
 
 #[doc = include_str!("migration.md")]
 pub mod migration {}
+
+#[doc = include_str!("observability.md")]
+pub mod observability {}
 
 #[doc = include_str!("peers.md")]
 pub mod peers {}

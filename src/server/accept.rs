@@ -30,6 +30,7 @@ use super::{
         response::{HttpResponse, close_connection_after, close_unread, too_large},
         write_timeout::WriteTimeout,
     },
+    span::{connection_span, record_request},
 };
 use crate::{
     close::CloseCode,
@@ -100,16 +101,19 @@ where
 
     fn into_future(self) -> Self::IntoFuture {
         let Self { stream, config } = self;
-        let span = tracing::info_span!("websocket", side = "server");
-        Box::pin(async move {
+        let accepting = async move {
             config.validate().map_err(|error| HandshakeError::Invalid(error.to_string()))?;
             let capacity = Capacity::unlimited();
             let (stream, client) = handshake(stream, &config, &capacity).await?;
             let timer = pin!(sleep_until(deadline_in(config.timeout)));
             let established = establish(&config, &capacity, stream, client, timer);
-            match established.instrument(span).await {
-                Ok(established) => Ok(established.transport),
+            match established.await {
+                Ok(established) => {
+                    established.log();
+                    Ok(established.transport)
+                }
                 Err(NotEstablished::Rejected(rejected)) => {
+                    config.registry.log_refusal(&rejected.refusal(), None);
                     let reason = rejected.reason.clone();
                     rejected.close().await;
                     Err(LinkError::closed_here(&reason).into())
@@ -118,7 +122,8 @@ where
                 // Only where sessions are kept.
                 Err(_) => Err(LinkError::Closed(CloseCode::Abnormal.into()).into()),
             }
-        })
+        };
+        Box::pin(accepting.instrument(connection_span(None, None)))
     }
 }
 
@@ -138,7 +143,10 @@ async fn respond<R: McpRole>(
     let (mut parts, _) = request.into_parts();
     let upgrade = parts.extensions.remove::<OnUpgrade>();
     let admitted = match config.peer_of(&parts) {
-        Ok(peer) => admission::admit(config, capacity, peer, parts).await,
+        Ok(peer) => {
+            record_request(&parts, peer);
+            admission::admit(config, capacity, peer, parts).await
+        }
         Err(rejection) => Err(rejection),
     };
     match admitted {
@@ -147,7 +155,10 @@ async fn respond<R: McpRole>(
                 upgrade.map(|upgrade| (upgrade, (negotiated, client)));
             response
         }
-        Err(rejection) => rejection.response,
+        Err(rejection) => {
+            config.registry.log_refusal(&rejection.refusal(), None);
+            rejection.response
+        }
     }
 }
 

@@ -20,7 +20,7 @@ use super::{
     http::{
         forwarded::TrustedProxies,
         limits::Limits,
-        origin::{Allowed, source::Origin},
+        origin::{Allowed, NotAllowed, source::Origin},
         peer::AcceptedFrom,
         rejection::Rejection,
     },
@@ -243,7 +243,11 @@ impl<R: McpRole> Config<R> {
     /// comes from an allowed one: the same check that is made for an upgrade, for what else is served beside it.
     #[must_use]
     pub fn allows(&self, headers: &HeaderMap) -> bool {
-        self.allowed.check(headers).is_ok()
+        let checked = self.allowed.check(headers).map_err(NotAllowed::reject);
+        if let Err(rejection) = &checked {
+            self.registry.log_refusal(&rejection.refusal(), None);
+        }
+        checked.is_ok()
     }
 
     /// Asks `authenticator` about everyone who wants to connect, before the upgrade. By default

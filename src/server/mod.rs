@@ -84,6 +84,7 @@ mod role;
 mod service;
 mod sessions;
 mod shutdown;
+mod span;
 
 #[cfg(feature = "rustls-tls")]
 #[cfg_attr(docsrs, doc(cfg(feature = "rustls-tls")))]

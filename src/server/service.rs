@@ -32,6 +32,7 @@ use super::{
     registry::{Registry, event::RejectReason},
     role::HostedRole,
     shutdown::ClosePacer,
+    span::{connection_span, record_request},
 };
 use crate::{
     relay::{end::End, role::RelayRole},
@@ -204,10 +205,11 @@ impl<R: McpRole> WebSocketService<R> {
         let peer = match state.config.peer_of(&parts) {
             Ok(peer) => peer,
             Err(rejection) => {
-                state.config.registry.rejected(rejection.reason, None);
+                state.config.registry.rejected(&rejection.refusal(), None);
                 return rejection.response;
             }
         };
+        record_request(&parts, peer);
         let admitted = match admission::admit(&state.config, &state.capacity, peer, parts).await {
             Ok(admitted) if upgrade.is_some() => Ok(admitted),
             Ok(_) => {
@@ -231,7 +233,7 @@ impl<R: McpRole> WebSocketService<R> {
                 response
             }
             (Err(rejection), _) => {
-                state.config.registry.rejected(rejection.reason, peer);
+                state.config.registry.rejected(&rejection.refusal(), peer);
                 rejection.response
             }
             (Ok(_), None) => plain_response(StatusCode::NOT_IMPLEMENTED, ""),
@@ -266,7 +268,7 @@ where
     }
 
     fn call(&mut self, request: Request<B>) -> Self::Future {
-        let answer = self.clone().handle(request.map(drop));
+        let answer = self.clone().handle(request.map(drop)).instrument(connection_span(None, None));
         Box::pin(async move { Ok(answer.await.map(Body::new)) })
     }
 }

@@ -12,6 +12,7 @@ use tracing::Span;
 use super::{Stack, WebSocketTransport, config::Config, layers::Layers, receiver::Receiver};
 use crate::{
     duplex::{BoxLink, Duplex},
+    end_report::EndReport,
     event::{Broadcaster, ConnectionEvents, State},
     framing::{Framing, json_rpc::JsonRpc},
     handshake::extensions::WsExtensions,
@@ -258,7 +259,8 @@ impl<R: McpRole> Builder<R> {
         let Self { mut config, framing, stats, span, subprotocol, replay, deadline, peer } = self;
         config.correlation.deadline = deadline.or(config.correlation.deadline);
         let close_timeout = config.socket.close_timeout;
-        let shared = SharedLink::with_events(links, config.shared_link, events, span.clone());
+        let end_report = EndReport::new(span.clone(), stats.clone(), R::IS_CLIENT);
+        let shared = SharedLink::with_events(links, config.shared_link, events, Some(end_report));
         let framed = Framed::with_stats(shared.clone(), framing, config.framed, stats.clone());
         let framed = framed.within(peer);
         let stack = Correlation::with_stats(framed, config.correlation, stats.clone());

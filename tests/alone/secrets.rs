@@ -9,16 +9,22 @@ use std::{
     collections::BTreeMap,
     fmt::{self, Debug, Write as _},
     sync::{Mutex, OnceLock},
+    time::Duration,
 };
 
 use base64::{Engine as _, engine::general_purpose::URL_SAFE_NO_PAD};
 use futures::StreamExt;
 use mcp_ws_transport::{
-    accept, connect, serve,
+    accept,
+    client::ReconnectPolicy,
+    connect,
+    event::Event as ConnectionEvent,
+    serve,
     server::{BearerTokens, Config, Credentials, Identity, WebSocketService},
 };
 use rmcp::{RoleClient, RoleServer, ServiceExt};
-use serde_json::json;
+use serde_json::{Value, json};
+use tokio::net::TcpListener;
 use tracing::{
     Event, Metadata, Subscriber,
     field::{Field, Visit},
@@ -29,6 +35,7 @@ use crate::common::{
     Tools,
     handshake::{Recorder, ask, try_upgrade, upgrade},
     limit, listen,
+    proxy::Proxy,
     raw::{Frame, Raw, upgrade_request},
     scripted::{Link, immediate_reconnect, session},
 };
@@ -61,9 +68,14 @@ impl Traced {
 
     /// The lines with a canary in them, of this crate and of others.
     fn canaries(&self) -> (Vec<String>, Vec<String>) {
+        self.showing(CANARY)
+    }
+
+    /// The lines with this `secret` in them, of this crate and of others.
+    fn showing(&self, secret: &str) -> (Vec<String>, Vec<String>) {
         let traced = self.0.lock().unwrap();
         let found = |(target, text): (&&str, &String)| -> Vec<String> {
-            let lines = text.lines().filter(|line| line.contains(CANARY));
+            let lines = text.lines().filter(|line| line.contains(secret));
             lines.map(|line| format!("{target}: {line}")).collect()
         };
         let (own, foreign): (Vec<_>, Vec<_>) =
@@ -95,7 +107,14 @@ impl Subscriber for Subscribed {
         span::Id::from_u64(1)
     }
 
-    fn record(&self, _: &span::Id, _: &span::Record<'_>) {}
+    fn record(&self, _: &span::Id, values: &span::Record<'_>) {
+        // Whose span it is, is not kept: all count as this crate's.
+        let mut lines = Lines(String::new());
+        values.record(&mut lines);
+        let mut traced = Traced::all().0.lock().unwrap();
+        traced.entry("mcp_ws_transport::span").or_default().push_str(&lines.0);
+    }
+
     fn record_follows_from(&self, _: &span::Id, _: &span::Id) {}
 
     fn event(&self, event: &Event<'_>) {
@@ -327,7 +346,7 @@ async fn those_of_a_session_show_nowhere() {
             let event = events.next().await.unwrap();
             hides("an event", &event);
             hides("the state", &*state.borrow());
-            if matches!(event, mcp_ws_transport::event::Event::Resumed { .. }) {
+            if matches!(event, ConnectionEvent::Resumed { .. }) {
                 break;
             }
         }
@@ -341,6 +360,161 @@ async fn those_of_a_session_show_nowhere() {
     for how in ["restarted", "resumed"] {
         assert!(of_dialer.contains(&format!("session={how:?}\n")), "{of_dialer}");
     }
+}
+
+/// Clients that are refused: at first, again and again, and when they come back.
+#[tokio::test]
+async fn those_of_a_client_that_is_refused_show_nowhere() {
+    alone!();
+    let traced = Traced::all();
+    limit(async {
+        let (first, address) = Recorder::default().start_server(config()).await;
+        let others = Config::default().authenticator(BearerTokens::from_iter(["another"]));
+        let (_second, elsewhere) = Recorder::default().start_server(others).await;
+        let nobody = TcpListener::bind("127.0.0.1:0").await.unwrap().local_addr().unwrap();
+        let policy =
+            || ReconnectPolicy::default().first(Duration::ZERO).min(Duration::ZERO).attempts(3);
+        let url = |address| format!("ws://canary:canary@{address}/mcp?token=canary");
+        for address in [elsewhere, nobody] {
+            let connect = connect::<RoleClient>(url(address)).bearer(RIGHT).reconnect(policy());
+            let error = connect.retry_first().await.unwrap_err();
+            is_clean("an error", &error);
+        }
+        let proxy = Proxy::new(address).await;
+        let token = async |_| Ok::<_, String>(RIGHT.to_owned());
+        let connecting =
+            connect::<RoleClient>(url(proxy.address)).bearer_provider(token).reconnect(policy());
+        let mut events = connecting.events();
+        let client = ().serve(connecting.await.unwrap()).await.unwrap();
+        *proxy.target.lock().unwrap() = elsewhere;
+        proxy.cut();
+        loop {
+            let event = events.next().await.unwrap();
+            hides("an event", &event);
+            if matches!(event, ConnectionEvent::Closed(_)) {
+                break;
+            }
+        }
+        drop(client);
+        first.shutdown().await;
+    })
+    .await;
+    let (own, _) = traced.canaries();
+    assert!(own.is_empty(), "{own:#?}");
+    let traced = traced.0.lock().unwrap().clone();
+    let refusals = &traced["mcp_ws_transport::server::registry::refusal"];
+    assert!(refusals.contains("refused: authentication required"), "{refusals}");
+    let ends = &traced["mcp_ws_transport::end_report"];
+    assert!(ends.contains("connection ended"), "{ends}");
+}
+
+/// Nor the user and password of a proxy, nor what passes it.
+#[cfg(feature = "proxy")]
+#[tokio::test]
+async fn those_of_a_proxy_show_nowhere() {
+    use crate::common::forward::{ForwardProxy, Rules};
+
+    alone!();
+    let traced = Traced::all();
+    limit(async {
+        let (server, address) = Recorder::default().start_server(config()).await;
+        let known =
+            || Rules { credentials: Some((CANARY.into(), CANARY.into())), ..Rules::default() };
+        let http = ForwardProxy::http(address, known()).await.address;
+        let socks = ForwardProxy::socks5(address, known()).await.address;
+        let url = format!("ws://{address}/mcp?token=canary");
+        for (way, is_let_in) in [
+            (format!("http://{CANARY}:{CANARY}@{http}"), true),
+            (format!("socks5h://{CANARY}:{CANARY}@{socks}"), true),
+            (format!("http://{CANARY}:wrong-{CANARY}@{http}"), false),
+            (format!("socks5h://{CANARY}:wrong-{CANARY}@{socks}"), false),
+        ] {
+            for token in [RIGHT, WRONG] {
+                let connect = connect::<RoleClient>(&url).bearer(token).proxy(&*way);
+                hides("a client", &connect);
+                match connect.await {
+                    Ok(transport) => {
+                        assert!(is_let_in && token == RIGHT);
+                        ().serve(transport).await.unwrap().cancel().await.unwrap();
+                    }
+                    Err(error) => {
+                        hides("an error", &error);
+                        is_clean("an error", &error);
+                    }
+                }
+            }
+        }
+        server.shutdown().await;
+    })
+    .await;
+    let (own, _) = traced.canaries();
+    assert!(own.is_empty(), "{own:#?}");
+}
+
+/// Nor those of a session that one instance of a cluster relays to another.
+#[cfg(feature = "cluster")]
+#[tokio::test]
+async fn those_of_a_session_in_a_cluster_show_nowhere() {
+    use mcp_ws_transport::cluster::{Cluster, Local};
+
+    alone!();
+    let traced = Traced::all();
+    let mut secrets = Vec::new();
+    limit(async {
+        let local = Local::default();
+        let mut instances = Vec::new();
+        for tag in ["a", "b"] {
+            let cluster = Cluster::join(local.connect(), "test").instance(tag).await.unwrap();
+            let config = config().cluster(cluster);
+            instances.push(Recorder::default().start_server(config).await);
+        }
+        let [(a, at_a), (b, at_b)] = &instances[..] else { unreachable!() };
+        let lines = format!(
+            "Authorization: Bearer {RIGHT}\r\nSec-WebSocket-Protocol: mcp, mcp.resume.v1\r\n"
+        );
+        let mut open = json!({});
+        // Begun at one, resumed by way of the other, with the wrong secret, and once more.
+        for (address, proves) in [(at_a, true), (at_b, true), (at_b, false), (at_b, true)] {
+            let mut raw = upgrade(*address, &lines).await;
+            let mut asked = open.clone();
+            if !proves {
+                asked["secret"] = json!("canary-secret");
+            }
+            raw.text(format!("@open {asked}")).await;
+            let text = String::from_utf8(raw.next().await.unwrap().payload).unwrap();
+            let told: Value =
+                serde_json::from_str(text.strip_prefix("@session ").unwrap()).unwrap();
+            let (session, secret) = (told["session"].clone(), told["secret"].clone());
+            secrets.extend([&session, &secret].map(|secret| secret.as_str().unwrap().to_owned()));
+            if !proves {
+                continue;
+            }
+            assert_eq!(told["resumed"], !open.as_object().unwrap().is_empty(), "{text}");
+            if open.as_object().unwrap().is_empty() {
+                raw.initialize().await;
+            }
+            raw.ping().await;
+            let received = open["received"].as_u64().unwrap_or(1) + 1;
+            open = json!({ "session": session, "secret": secret, "received": received });
+            hides("a registry", a.registry());
+        }
+        for server in [a, b] {
+            is_clean("the health", &serde_json::to_string(&server.registry().health()).unwrap());
+        }
+        for (server, _) in instances {
+            server.shutdown().await;
+        }
+    })
+    .await;
+    let (own, _) = traced.canaries();
+    assert!(own.is_empty(), "{own:#?}");
+    for secret in secrets {
+        // The tag of the instance, which stands before it, is no secret.
+        let secret = secret.split_once('.').map_or(&*secret, |(_, id)| id);
+        let (own, _) = traced.showing(secret);
+        assert!(own.is_empty(), "{secret}: {own:#?}");
+    }
+    assert!(traced.showing("session=\"relayed\"").0.len() == 2, "both relays were logged");
 }
 
 #[tokio::test]

@@ -71,9 +71,9 @@ impl Process {
 
     /// The next reason for which the `math` server logs that a connection ended.
     pub async fn ending(&mut self) -> String {
-        let what = "connection ended reason=";
-        let line = self.complaint(what).await;
-        line.split_once(what).unwrap().1.to_owned()
+        let line = self.complaint("connection ended").await;
+        let (_, reason) = line.split_once(" reason=\"").unwrap();
+        reason.split_once("\" ").unwrap().0.to_owned()
     }
 
     pub async fn errors(&mut self) -> String {

@@ -11,12 +11,12 @@ mod auto_traits;
 mod calls;
 #[cfg(feature = "cluster")]
 mod cluster;
-mod guides;
+mod documents;
 mod handshake;
 mod liveness;
 mod messages;
+mod observability;
 mod reconnect;
 mod relay;
 mod sessions;
 mod shutdown;
-mod troubleshooting;

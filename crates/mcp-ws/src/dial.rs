@@ -56,7 +56,6 @@ pub(crate) async fn run(args: Args) -> Result<(), Failure> {
         transport = connect.into_future() => transport?,
         () = stop.asked() => return Ok(()),
     };
-    tracing::info!("connected");
     let children = TaskTracker::new();
     let child = program.start(&guard, &children, None).map_err(|error| {
         Failure::new(Kind::Command, format!("{:?} cannot be started: {error}", program.command))

@@ -12,8 +12,6 @@ use std::{
     task::Waker,
 };
 
-use tracing::Span;
-
 use super::{
     driver::{BoxLinks, Driver},
     state::State,
@@ -22,6 +20,7 @@ use super::{
 };
 use crate::{
     close::{CloseCode, CloseReason},
+    end_report::EndReport,
     error::Error,
     event::{self, ConnectionEvents, Event},
     link::Retention,
@@ -46,7 +45,8 @@ pub(super) struct Inner {
     pub(super) waiting: AtomicUsize,
     pub(super) queue_bytes: usize,
     pub(super) events: ConnectionEvents,
-    span: Span,
+    /// `None` where this is a layer by itself.
+    end_report: Option<EndReport>,
 }
 
 impl Inner {
@@ -54,7 +54,7 @@ impl Inner {
         links: BoxLinks,
         queue_bytes: usize,
         events: ConnectionEvents,
-        span: Span,
+        end_report: Option<EndReport>,
     ) -> Self {
         let wakers = Arc::new(WakerSet::default());
         Self {
@@ -68,7 +68,7 @@ impl Inner {
             waiting: AtomicUsize::new(0),
             queue_bytes,
             events,
-            span,
+            end_report,
         }
     }
 
@@ -124,7 +124,9 @@ impl Inner {
             Error::Handshake(error) => CloseReason::new(CloseCode::Abnormal, error.to_string()),
             Error::Message(error) => CloseReason::new(CloseCode::Internal, error.to_string()),
         };
-        tracing::debug!(parent: &self.span, %reason, "connection ended");
+        if let Some(report) = &self.end_report {
+            report.end(&reason);
+        }
         self.events.state.send_replace(event::State::Closed(reason));
         self.events.announce(|| Event::Closed(error.clone()));
         self.wakers.wake_reader();

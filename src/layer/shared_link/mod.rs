@@ -50,13 +50,13 @@ use std::{
 
 use futures::{Sink, Stream, task::AtomicWaker};
 use tokio::sync::watch;
-use tracing::Span;
 
 pub use self::flushed::Flushed;
 use self::{inner::Inner, try_lock::Waiter};
 use crate::{
     close::{CloseCode, CloseReason},
     duplex::Duplex,
+    end_report::EndReport,
     error::{Error, LinkError},
     event::{ConnectionEvents, Event, Events, State},
     link::{LinkEvent, Outgoing, Retention},
@@ -143,22 +143,22 @@ impl SharedLink {
     where
         L: Duplex<Outgoing, LinkEvent<Message>> + Send + 'static,
     {
-        Self::with_events(links, config, ConnectionEvents::default(), Span::none())
+        Self::with_events(links, config, ConnectionEvents::default(), None)
     }
 
-    /// Takes over `links`, reports the state to `events`, and traces the end in `span`. The state
+    /// Takes over `links`, and reports the state to `events`, and the end by `end_report`. The state
     /// is [`State::Connected`] from now on.
     pub(crate) fn with_events<L>(
         links: L,
         config: Config,
         events: ConnectionEvents,
-        span: Span,
+        end_report: Option<EndReport>,
     ) -> Self
     where
         L: Duplex<Outgoing, LinkEvent<Message>> + Send + 'static,
     {
         events.state.send_replace(State::Connected);
-        let inner = Inner::new(Box::pin(links), config.queue_bytes, events, span);
+        let inner = Inner::new(Box::pin(links), config.queue_bytes, events, end_report);
         Self { inner: Arc::new(inner) }
     }
 

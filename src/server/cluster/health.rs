@@ -6,12 +6,8 @@ use super::{node::Node, state::ClusterState};
 
 /// Figures of an instance in its cluster, in [`Health`](crate::server::Health).
 ///
-/// With the feature `metrics` they are recorded as metrics too:
-///
-/// | name | kind | |
-/// |---|---|---|
-/// | `mcp_ws_cluster_up` | gauge | 1 if [`connected`](Self::connected), else 0 |
-/// | `mcp_ws_cluster_instances` | gauge | [`instances`](Self::instances) |
+/// With the feature `metrics` they are recorded as [metrics](crate::guide::observability#metrics)
+/// too.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize)]
 #[non_exhaustive]
 pub struct ClusterHealth {

@@ -25,8 +25,12 @@ use crate::{
             pending::PendingSlot,
             upgraded::{AllLayers, BeforeAuthentication, Unauthenticated, UpgradedStream},
         },
-        registry::event::RejectReason,
-        sessions::{attach::Attached, entry::SessionEntry, new_link::NewLink},
+        registry::{event::RejectReason, refusal::Refusal},
+        sessions::{
+            attach::{Attached, close_link},
+            entry::SessionEntry,
+            new_link::NewLink,
+        },
     },
     time::deadline_in,
     transport::{WebSocketTransport, builder::Builder},
@@ -64,7 +68,7 @@ pub(in crate::server) enum NotEstablished {
 
 /// Upgraded connection of a rejected client.
 pub(in crate::server) struct RejectedLink {
-    pub(in crate::server) cause: RejectReason,
+    cause: RejectReason,
     pub(in crate::server) reason: CloseReason,
     may_be_evicted: bool,
     // Before the slot: what waits for the slot may wait for the file descriptor.
@@ -72,7 +76,20 @@ pub(in crate::server) struct RejectedLink {
     slot: PendingSlot,
 }
 
+impl<R: McpRole> Established<R> {
+    /// Logs that the connection is established.
+    pub(in crate::server) fn log(&self) {
+        let session = self.entry.as_ref().map_or("none", |_| "new");
+        tracing::info!(subprotocol = self.transport.subprotocol(), session, "connected");
+    }
+}
+
 impl RejectedLink {
+    /// Returns the refusal for the registry.
+    pub(in crate::server) fn refusal(&self) -> Refusal<'_> {
+        Refusal::of_connection(self.cause, &self.reason)
+    }
+
     /// Closes the connection with the reason, where it may be until its slot is needed.
     pub(in crate::server) async fn close(mut self: Box<Self>) {
         tokio::select! {
@@ -133,6 +150,16 @@ pub(in crate::server) async fn establish<R: McpRole>(
                     match session {
                         Attached::New(transport, entry) => (*transport, None, Some(entry)),
                         Attached::Over => return Err(NotEstablished::NotNeeded),
+                        Attached::Rejected(new_link, reason) => {
+                            // One that has left is not refused.
+                            if reason.code != CloseCode::Abnormal {
+                                let cause = RejectReason::SessionId;
+                                let refusal = Refusal::of_connection(cause, &reason);
+                                config.registry.log_refusal(&refusal, peer);
+                            }
+                            Box::pin(close_link(new_link, reason)).await;
+                            return Err(NotEstablished::NotNeeded);
+                        }
                         #[cfg(feature = "cluster")]
                         Attached::Relayed(relayed) => {
                             return Err(NotEstablished::Relayed(relayed));

@@ -17,8 +17,6 @@ use super::{
     host::{Control, Running},
     state::ServerState,
 };
-#[cfg(feature = "cluster")]
-use crate::server::cluster::relay::carry::RelayedLink;
 use crate::{
     close::{CloseCode, CloseReason},
     event::State,
@@ -29,10 +27,13 @@ use crate::{
         http::{handshake::Negotiated, limits::Permit},
         registry::{Registration, connection::Connection},
         sessions::entry::Owner,
+        span::record_connection,
     },
     time::deadline_in,
     transport::{UnansweredRequests, WebSocketTransport},
 };
+#[cfg(feature = "cluster")]
+use crate::{layer::resume, server::cluster::relay::carry::RelayedLink};
 
 /// Time for the last responses and the closing handshake when a service is told to end.
 const CLOSE_GRACE: Duration = Duration::from_secs(4);
@@ -87,7 +88,7 @@ impl<R: McpRole> ServerState<R> {
         match established {
             Ok(established) => Box::pin(self.start(established, timer)).await,
             Err(NotEstablished::Rejected(rejected)) => {
-                config.registry.rejected(rejected.cause, peer);
+                config.registry.rejected(&rejected.refusal(), peer);
                 Box::pin(rejected.close()).await;
                 None
             }
@@ -134,11 +135,13 @@ impl<R: McpRole> ServerState<R> {
 
     /// Lists a connection in the registry, and in its session if it has one.
     fn register(&self, established: Established<R>) -> (WebSocketTransport<R>, ConnectionGuard<R>) {
-        let Established { mut transport, peer, identity, permit, entry, head_bytes } = established;
         let registry = &self.config.registry;
-        let stats = transport.stats();
+        let (peer, identity) = (established.peer, established.identity.clone());
+        let stats = established.transport.stats();
         let connection = Connection::new(registry.next_id(), peer, identity, stats);
-        tracing::debug!(id = connection.id(), identity = ?connection.identity(), "connected");
+        record_connection(&connection);
+        established.log();
+        let Established { mut transport, permit, entry, head_bytes, .. } = established;
         transport.extensions().insert(connection.clone());
         let (shared, unanswered) = transport.share_connection();
         if let Some(entry) = entry {
@@ -239,7 +242,10 @@ impl<R: McpRole> ServerState<R> {
             sleep_until(turn.min(deadline)).await;
             self.stop_reason()
         };
-        relayed.run(stopping, self.config.transport.socket.close_timeout).await;
+        let end_report = relayed.end_report();
+        tracing::info!(subprotocol = resume::SUBPROTOCOL, session = "relayed", "connected");
+        let reason = relayed.run(stopping, self.config.transport.socket.close_timeout).await;
+        end_report.log(&reason);
     }
 
     /// Waits for the turn of this connection to close and for its calls to be answered and written.

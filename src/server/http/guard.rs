@@ -220,7 +220,7 @@ pub(in crate::server) async fn check<R: McpRole>(
         Err(rejection) => (None, Err(rejection)),
     };
     let identity = outcome.map_err(|rejection| {
-        config.registry.rejected(rejection.reason, peer);
+        config.registry.rejected(&rejection.refusal(), peer);
         rejection.response
     })?;
     mark_sensitive(&mut parts.headers);

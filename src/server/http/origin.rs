@@ -13,22 +13,20 @@ use std::{
     fmt::{self, Write as _},
     panic::{AssertUnwindSafe, catch_unwind},
     slice,
-    sync::{Arc, Mutex, PoisonError},
+    sync::Arc,
 };
 
-use bytes::Bytes;
 use http::{
     HeaderMap, HeaderValue, StatusCode,
     header::{CONTENT_TYPE, HOST, HeaderName, ORIGIN, X_CONTENT_TYPE_OPTIONS},
 };
-use http_body_util::Full;
 
 use self::{
     pattern::{HostPattern, OriginPattern},
     source::{HostPort, Origin, Source},
 };
 use super::rejection::Rejection;
-use crate::{server::registry::event::RejectReason, warn_limit::WarnLimit};
+use crate::server::registry::event::RejectReason;
 
 /// Hosts that are served, and origins whose pages may connect.
 #[derive(Debug, Clone)]
@@ -44,7 +42,6 @@ pub(in crate::server) struct Allowed {
     secure: bool,
     /// First entry that could not be parsed, and why.
     invalid: Option<String>,
-    warnings: Arc<Mutex<WarnLimit>>,
 }
 
 #[derive(Clone)]
@@ -72,7 +69,6 @@ impl Default for Allowed {
             predicate: None,
             secure: false,
             invalid: None,
-            warnings: Arc::default(),
         }
     }
 }
@@ -147,9 +143,9 @@ impl Allowed {
         self.invalid.clone().map_or(Ok(()), Err)
     }
 
-    /// Checks the `Host` and `Origin` of a request, and logs a rejection.
+    /// Checks the `Host` and `Origin` of a request.
     pub(in crate::server) fn check(&self, headers: &HeaderMap) -> Result<(), NotAllowed> {
-        self.logged(single_value(headers, HOST).and_then(|host| self.decide(host, headers)))
+        single_value(headers, HOST).and_then(|host| self.decide(host, headers))
     }
 
     /// Checks a request whose host is that of its target, as in HTTP/2.
@@ -158,21 +154,7 @@ impl Allowed {
         authority: &str,
         headers: &HeaderMap,
     ) -> Result<(), NotAllowed> {
-        self.logged(self.decide(Some(authority.as_bytes()), headers))
-    }
-
-    /// Logs a rejection, within the bounds on such warnings.
-    fn logged(&self, decision: Result<(), NotAllowed>) -> Result<(), NotAllowed> {
-        if let Err(NotAllowed { what, .. }) = &decision
-            && let Some(suppressed) = self.admit_warning()
-        {
-            tracing::warn!(suppressed, "refused with 403: {what}");
-        }
-        decision
-    }
-
-    fn admit_warning(&self) -> Option<u64> {
-        self.warnings.lock().unwrap_or_else(PoisonError::into_inner).admit()
+        self.decide(Some(authority.as_bytes()), headers)
     }
 
     fn decide(&self, host: Option<&[u8]>, headers: &HeaderMap) -> Result<(), NotAllowed> {
@@ -264,9 +246,7 @@ impl NotAllowed {
 
     /// Returns the 403, which quotes the request, so that browsers must not take it for a page.
     pub(in crate::server) fn reject(self) -> Box<Rejection> {
-        let mut rejection = Rejection::new(self.cause, StatusCode::FORBIDDEN, "");
-        *rejection.response.body_mut() = Full::new(Bytes::from(self.what));
-        rejection
+        Rejection::with_text(self.cause, StatusCode::FORBIDDEN, self.what)
             .with(CONTENT_TYPE, "text/plain; charset=utf-8")
             .with(X_CONTENT_TYPE_OPTIONS, "nosniff")
     }

@@ -1,22 +1,29 @@
 //! [`Rejection`]: the reason why a request is not upgraded, and the response.
 
-use std::time::Duration;
+use std::{borrow::Cow, time::Duration};
 
+use bytes::Bytes;
 use http::{
     HeaderValue, StatusCode,
     header::{HeaderName, RETRY_AFTER, WWW_AUTHENTICATE},
 };
+use http_body_util::Full;
 
 use super::response::{HttpResponse, plain_response};
-use crate::server::{auth::AuthError, registry::event::RejectReason};
+use crate::server::{
+    auth::AuthError,
+    registry::{event::RejectReason, refusal::Refusal},
+};
 
 /// `Retry-After` of a 503 at capacity, or while the server stops.
 const RETRY_DELAY: Duration = Duration::from_secs(5);
 
 /// Rejection of a request, with the reason that the registry counts and the response.
 pub(in crate::server) struct Rejection {
-    pub(in crate::server) reason: RejectReason,
+    reason: RejectReason,
     pub(in crate::server) response: HttpResponse,
+    /// Text of the response.
+    why: Cow<'static, str>,
 }
 
 impl Rejection {
@@ -26,7 +33,24 @@ impl Rejection {
         status: StatusCode,
         body: &'static str,
     ) -> Box<Self> {
-        Box::new(Self { reason, response: plain_response(status, body) })
+        Box::new(Self { reason, response: plain_response(status, body), why: body.into() })
+    }
+
+    /// Creates a rejection whose response has this text.
+    pub(in crate::server) fn with_text(
+        reason: RejectReason,
+        status: StatusCode,
+        text: String,
+    ) -> Box<Self> {
+        let mut rejection = Self::new(reason, status, "");
+        *rejection.response.body_mut() = Full::new(Bytes::from(text.clone()));
+        rejection.why = text.into();
+        rejection
+    }
+
+    /// Returns the refusal for the registry.
+    pub(in crate::server) fn refusal(&self) -> Refusal<'_> {
+        Refusal::of_request(self.reason, self.response.status(), &self.why)
     }
 
     /// Sets a header of the response.

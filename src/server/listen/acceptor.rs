@@ -39,10 +39,12 @@ use crate::{
             },
             write_timeout::WriteTimeout,
         },
-        registry::event::RejectReason,
+        registry::{event::RejectReason, refusal::Refusal},
         service::WebSocketService,
+        span::connection_span,
     },
     time::deadline_in,
+    warn_limit::WarnLimit,
 };
 
 /// Acceptor of connections, and HTTP server until they are upgraded.
@@ -76,7 +78,7 @@ pub(in crate::server) async fn run<L: Listener, R: McpRole>(
         end
     };
     let mut closed = std::pin::pin!(closed);
-    let mut warned_at = None;
+    let mut warnings = WarnLimit::default();
     let end = loop {
         let accepted = tokio::select! {
             accepted = listener.accept() => accepted,
@@ -85,17 +87,15 @@ pub(in crate::server) async fn run<L: Listener, R: McpRole>(
         match accepted {
             Ok((stream, peer)) => {
                 set_tcp_options(&stream);
-                let span =
-                    tracing::info_span!("websocket", peer = peer.map(tracing::field::display));
+                let span = connection_span(peer, Some(acceptor.scheme()));
                 let slot = acceptor.service.pending().register(peer.map(|peer| peer.ip()));
                 // On the heap from the start: it is large, and a task is moved about before it begins.
                 let serving = Box::pin(acceptor.clone().serve_connection(stream, peer, slot));
                 connections.spawn(serving.instrument(span));
             }
             Err(error) => {
-                if warned_at.is_none_or(|at: Instant| at.elapsed() > Duration::from_secs(1)) {
-                    tracing::warn!(%error, "cannot accept");
-                    warned_at = Some(Instant::now());
+                if let Some(suppressed) = warnings.admit() {
+                    tracing::warn!(%error, suppressed, "cannot accept");
                 }
                 let can_make_room = is_out_of_descriptors(&error);
                 if !(can_make_room && acceptor.service.pending().evict_oldest().await) {
@@ -112,6 +112,15 @@ pub(in crate::server) async fn run<L: Listener, R: McpRole>(
 }
 
 impl<R: McpRole> Acceptor<R> {
+    /// Returns the scheme of the URLs by which it is reached.
+    fn scheme(&self) -> &'static str {
+        #[cfg(feature = "rustls-tls")]
+        if self.tls.is_some() {
+            return "wss";
+        }
+        "ws"
+    }
+
     /// Serves the connection of `stream` until it is upgraded or has ended.
     ///
     /// The `slot` is taken when the connection is accepted, since tasks do not begin in the order
@@ -132,7 +141,7 @@ impl<R: McpRole> Acceptor<R> {
         if let Err(cause) = outcome
             && !progress.was_served()
         {
-            config.registry.rejected(cause, peer);
+            config.registry.rejected(&Refusal::before_request(cause), peer);
         }
     }
 

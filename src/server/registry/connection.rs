@@ -7,7 +7,7 @@ use std::{
         Arc, OnceLock,
         atomic::{AtomicBool, Ordering::Relaxed},
     },
-    time::{Duration, SystemTime, UNIX_EPOCH},
+    time::{SystemTime, UNIX_EPOCH},
 };
 
 use serde::Serialize;
@@ -19,6 +19,7 @@ use crate::{
     close::CloseReason,
     server::auth::Identity,
     stats::{Snapshot, Stats},
+    time::millis,
 };
 
 /// Handle of one connection, or of all that carry one session, one after the other.
@@ -222,10 +223,6 @@ impl Connection {
     pub(super) fn mark_slow(&self) -> bool {
         !self.0.slow.swap(true, Relaxed)
     }
-}
-
-fn millis(duration: Duration) -> u64 {
-    u64::try_from(duration.as_millis()).unwrap_or(u64::MAX)
 }
 
 impl fmt::Debug for Connection {

@@ -15,16 +15,8 @@ use crate::stats::Snapshot;
 
 /// Figures of a server at one moment.
 ///
-/// With the feature `metrics` they are recorded as metrics too, beside those of each connection in
-/// [`stats`](crate::stats):
-///
-/// | name | labels | kind | |
-/// |---|---|---|---|
-/// | `mcp_ws_connections` | | gauge | [`active`](Self::active) |
-/// | `mcp_ws_sessions_detached` | | gauge | [`detached`](Self::detached) |
-/// | `mcp_ws_relayed` | `direction`: `in`, `out` | gauge | `relayed_in`, `relayed_out` |
-/// | `mcp_ws_connections_total` | | counter | [`total`](Self::total) |
-/// | `mcp_ws_rejected_connections_total` | `reason`: see [`RejectReason::as_str`] | counter | [`rejected_by`](Self::rejected_by) |
+/// With the feature `metrics` they are recorded as [metrics](crate::guide::observability#metrics)
+/// too.
 #[derive(Debug, Clone, PartialEq, Eq, Default, Serialize)]
 #[non_exhaustive]
 pub struct Health {

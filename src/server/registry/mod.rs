@@ -23,11 +23,13 @@ pub(super) mod event;
 #[cfg(feature = "cluster")]
 mod groups;
 pub(super) mod health;
+pub(super) mod refusal;
 pub(super) mod report;
 
 use std::{
     collections::BTreeMap,
     fmt,
+    net::SocketAddr,
     sync::{
         Arc, Mutex, MutexGuard, PoisonError,
         atomic::{AtomicU64, Ordering},
@@ -38,8 +40,9 @@ use rmcp::{RoleServer, model::JsonRpcMessage, service::TxJsonRpcMessage};
 
 use self::{
     connection::Connection,
-    event::{RegistryEvent, RegistryEvents, RejectReason},
+    event::{RegistryEvent, RegistryEvents},
     health::{Counters, Health},
+    refusal::{Refusal, RefusalLog},
     report::{BroadcastReport, NotifyError},
 };
 use crate::{
@@ -68,6 +71,7 @@ struct Inner<R: McpRole> {
     next: AtomicU64,
     connections: Mutex<Connections<R>>,
     counters: Counters,
+    refusals: RefusalLog,
     events: Broadcaster<RegistryEvent>,
     #[cfg(feature = "cluster")]
     cluster: std::sync::OnceLock<super::cluster::Cluster>,
@@ -194,11 +198,17 @@ impl<R: McpRole> Registry<R> {
         health
     }
 
-    /// Records a client that was rejected.
-    pub(super) fn rejected(&self, reason: RejectReason, peer: Option<std::net::SocketAddr>) {
-        tracing::debug!(%reason, ?peer, "rejected");
+    /// Records a client that was rejected, and logs it.
+    pub(super) fn rejected(&self, refusal: &Refusal<'_>, peer: Option<SocketAddr>) {
+        let reason = refusal.reason;
+        self.log_refusal(refusal, peer);
         self.inner.counters.rejected(reason);
         self.inner.events.announce(|| RegistryEvent::Rejected { reason, peer });
+    }
+
+    /// Logs a refusal that is not counted.
+    pub(super) fn log_refusal(&self, refusal: &Refusal<'_>, peer: Option<SocketAddr>) {
+        self.inner.refusals.log(refusal, peer);
     }
 
     /// Records that a client has lost its connection, or is back.
@@ -270,6 +280,7 @@ impl<R: McpRole> Default for Registry<R> {
             next: AtomicU64::new(0),
             connections: Mutex::default(),
             counters: Counters::default(),
+            refusals: RefusalLog::default(),
             events: Broadcaster::default(),
             #[cfg(feature = "cluster")]
             cluster: std::sync::OnceLock::new(),

@@ -66,24 +66,17 @@ impl<R: McpRole> SessionStore<R> {
                         Elsewhere::Relayed(relayed) => return Attached::Relayed(relayed),
                         Elsewhere::Unknown(back) => new_link = back,
                         Elsewhere::Rejected(new_link, reason) => {
-                            close_link(new_link, reason).await;
-                            return Attached::Over;
+                            return Attached::Rejected(new_link, reason);
                         }
                         Elsewhere::Left => return Attached::Over,
                     }
                 }
-                Err(reason) => {
-                    close_link(new_link, reason).await;
-                    return Attached::Over;
-                }
+                Err(reason) => return Attached::Rejected(new_link, reason),
             }
         }
         match self.find_or_create(new_link, identity.as_ref(), requested, speaks) {
             Found::Earlier => Attached::Over,
-            Found::Rejected(new_link, reason) => {
-                close_link(new_link, reason).await;
-                Attached::Over
-            }
+            Found::Rejected(new_link, reason) => Attached::Rejected(new_link, reason),
             Found::New(new) => {
                 let (transport, entry) = self.begin(builder, new, is_unknown);
                 Attached::New(Box::new(transport), entry)
@@ -172,8 +165,10 @@ impl<R: McpRole> SessionStore<R> {
 pub(in crate::server) enum Attached<R: McpRole> {
     /// The link carries a new session.
     New(Box<WebSocketTransport<R>>, Arc<SessionEntry<R>>),
-    /// The link was attached to an earlier session, or closed.
+    /// The link was attached to an earlier session, or its client has left.
     Over,
+    /// The link has no session, and is to be closed with the reason.
+    Rejected(NewLink, CloseReason),
     /// The link is to be carried to the session of its client at another instance.
     #[cfg(feature = "cluster")]
     Relayed(Box<RelayedLink>),
@@ -229,8 +224,7 @@ async fn read_open(
 }
 
 /// Closes a link without a session, with this reason.
-async fn close_link(mut new_link: NewLink, reason: CloseReason) {
-    tracing::debug!(%reason, "no session");
+pub(in crate::server) async fn close_link(mut new_link: NewLink, reason: CloseReason) {
     let closing = async {
         new_link.send(Message::Close(Some(reason))).await?;
         new_link.close().await

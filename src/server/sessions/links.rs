@@ -7,7 +7,8 @@ use std::{
 };
 
 use futures::{FutureExt, future::BoxFuture};
-use tokio::time::sleep_until;
+use tokio::time::{Instant, sleep_until};
+use tracing::Span;
 
 use super::{
     entry::{Reattach, SessionEntry},
@@ -20,7 +21,7 @@ use crate::{
     layer::reconnect::LinkSource,
     link::LinkUp,
     role::McpRole,
-    time::deadline_in,
+    time::{deadline_in, millis},
 };
 
 /// Source of the links of one session, which its client makes by coming back.
@@ -31,10 +32,13 @@ pub(in crate::server) struct SessionLinks<R: McpRole> {
     detached: Option<Detached>,
     /// Reason that a superseded link is closed with.
     superseded_reason: CloseReason,
+    /// Span of the session.
+    span: Span,
 }
 
 /// Wait of a session for its client.
 struct Detached {
+    since: Instant,
     /// Resolves when the client is not waited for any longer, with the reason.
     over: BoxFuture<'static, CloseReason>,
     /// Sequence number in the store, and the bytes that were reported to it.
@@ -52,6 +56,7 @@ impl<R: McpRole> SessionLinks<R> {
             entry,
             detached: None,
             superseded_reason: LinkError::taken_over().close_reason(),
+            span: Span::current(),
         }
     }
 
@@ -60,13 +65,15 @@ impl<R: McpRole> SessionLinks<R> {
         let Reattach { new_link, up, start, superseded_reason } = new;
         self.superseded_reason = superseded_reason;
         self.entry.receive_count.peer().set(new_link.limits());
+        let session = if start.is_none() { "resumed" } else { "returned" };
+        let outage_ms = self.detached.as_ref().map(|detached| millis(detached.since.elapsed()));
+        tracing::info!(parent: &self.span, session, outage_ms, "reconnected");
         if self.leave_detached() {
             self.entry.set_detached(false);
         }
         if let Some(start) = start {
             self.entry.receive_count.begin(start);
         }
-        tracing::debug!(resumed = start.is_none(), "the client is back");
         (new_link, up)
     }
 
@@ -103,7 +110,7 @@ impl<R: McpRole> LinkSource for SessionLinks<R> {
         if (kept_for.is_none() || stop.is_cancelled()) && self.entry.close_if_empty() {
             return false;
         }
-        tracing::debug!(%cause, "connection lost; the session is kept");
+        tracing::info!(parent: &self.span, cause = cause.to_string(), "connection lost; the session is kept");
         let deadline = deadline_in(kept_for.unwrap_or_default());
         let over = async move {
             tokio::select! {
@@ -112,7 +119,8 @@ impl<R: McpRole> LinkSource for SessionLinks<R> {
             }
         };
         self.entry.detach();
-        self.detached = Some(Detached { over: over.fuse().boxed(), reported: None });
+        self.detached =
+            Some(Detached { since: Instant::now(), over: over.fuse().boxed(), reported: None });
         true
     }
 
@@ -138,7 +146,7 @@ impl<R: McpRole> LinkSource for SessionLinks<R> {
         if !this.entry.close_if_empty() {
             return self.poll_next_link(cx);
         }
-        tracing::debug!("the client did not come back");
+        tracing::debug!(parent: &this.span, "the client did not come back");
         Poll::Ready(Err(LinkError::Closed(reason).into()))
     }
 

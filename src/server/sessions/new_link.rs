@@ -45,6 +45,12 @@ impl NewLink {
         Self { link, stats, permit, limits, address: address.map(address_prefix) }
     }
 
+    /// Returns the counters of the link.
+    #[cfg(feature = "cluster")]
+    pub(in crate::server) fn stats(&self) -> &Stats {
+        &self.stats
+    }
+
     /// Returns the IPv4 address or the IPv6 /64 that it comes from.
     pub(in crate::server) fn address(&self) -> Option<IpAddr> {
         self.address

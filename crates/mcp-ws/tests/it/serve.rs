@@ -1,7 +1,10 @@
 //! `mcp-ws serve`, and the commands that ask it.
 
+use std::process::Stdio;
+
 use rustix::process::Signal;
 use serde_json::{Value, json};
+use tokio::io::AsyncReadExt;
 
 use crate::{Running, gone, limit, mcp_ws, pid, run, server, text};
 
@@ -256,4 +259,31 @@ async fn health_is_told_to_those_who_may_connect() {
             assert_eq!(health["active"], 1, "{body}");
         }
     }
+/// Neither by the one that serves, nor by those that connect.
+#[tokio::test]
+async fn no_token_is_logged_at_any_level() {
+    const ALL: &str = "mcp_ws=trace,mcp_ws_transport=trace";
+    let folder = tempfile::tempdir().unwrap();
+    let file = folder.path().join("token");
+    std::fs::write(&file, "canary-right\n").unwrap();
+    let mut command =
+        mcp_ws(["serve", "--listen", "127.0.0.1:0", "--bearer-file", file.to_str().unwrap(), "--"]);
+    command.args(server(&[])).env("RUST_LOG", ALL);
+    let mut serve = Running::spawn(command);
+    let url = serve.line().await.replace("listening on ", "");
+    let mut log = String::new();
+    for token in ["canary-right", "canary-wrong"] {
+        let mut call = mcp_ws(["call", &url, "pid", "a=1", "--bearer", token]);
+        let called = call.stdin(Stdio::null()).env("RUST_LOG", ALL).output();
+        log += &text(&limit(called).await.unwrap().stderr);
+    }
+    serve.signal(Signal::TERM);
+    assert!(serve.ended().await.success());
+    serve.errors.read_to_string(&mut log).await.unwrap();
+    for event in
+        ["connected", "connection ended", "refused: authentication required", "see --bearer-file"]
+    {
+        assert!(log.contains(event), "{event}: {log}");
+    }
+    assert!(!log.contains("canary"), "{log}");
 }

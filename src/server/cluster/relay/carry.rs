@@ -9,10 +9,12 @@ use std::{
 
 use futures::{SinkExt, StreamExt, join};
 use tokio::time::{Sleep, sleep, timeout};
+use tracing::Span;
 
 use super::pipe::Pipe;
 use crate::{
     close::{CloseCode, CloseReason},
+    end_report::EndReport,
     error::{Error, LinkError},
     message::Message,
     server::sessions::new_link::NewLink,
@@ -57,12 +59,18 @@ impl RelayedLink {
         Self { client, pipe, early, is_unflushed: true, broken: None }
     }
 
+    /// Returns the report of the end of the client's connection, whose session is elsewhere.
+    pub(in crate::server) fn end_report(&self) -> EndReport {
+        EndReport::new(Span::current(), self.client.stats().clone(), false)
+    }
+
     /// Carries messages until one end closes or is lost, or `stopping` says to close with a reason.
+    /// Returns why the connection of the client has ended.
     pub(in crate::server) async fn run(
         mut self: Box<Self>,
         stopping: impl Future<Output = CloseReason>,
         close_timeout: Duration,
-    ) {
+    ) -> CloseReason {
         let end = tokio::select! {
             end = poll_fn(|cx| self.poll(cx)) => end,
             reason = stopping => RelayEnd::Stopping(reason),
@@ -70,8 +78,9 @@ impl RelayedLink {
         let Self { client, pipe, .. } = *self;
         match end {
             RelayEnd::Client(reason) => {
-                tracing::debug!(?reason, "the client of another instance's session has left");
-                join!(tell_home(pipe, reason, close_timeout), close(client, None, close_timeout));
+                let told = tell_home(pipe, reason.clone(), close_timeout);
+                join!(told, close(client, None, close_timeout));
+                reason.unwrap_or_else(|| CloseCode::NoStatus.into())
             }
             RelayEnd::Home(reason) => {
                 // Dropped first: that answers the Close.
@@ -79,15 +88,18 @@ impl RelayedLink {
                 let reason = reason.filter(|reason| reason.code != CloseCode::NoStatus);
                 let is_sendable = reason.as_ref().is_none_or(|reason| reason.code.is_sendable());
                 let reason = if is_sendable { reason } else { Some(relay_lost()) };
-                close(client, Some(reason), close_timeout).await;
+                close(client, Some(reason.clone()), close_timeout).await;
+                reason.unwrap_or_else(|| CloseCode::NoStatus.into())
             }
             RelayEnd::Lost => {
                 drop(pipe);
                 close(client, Some(Some(relay_lost())), close_timeout).await;
+                relay_lost()
             }
             RelayEnd::Stopping(reason) => {
                 let told = tell_home(pipe, Some(reason.clone()), close_timeout);
-                join!(told, close(client, Some(Some(reason)), close_timeout));
+                join!(told, close(client, Some(Some(reason.clone())), close_timeout));
+                reason
             }
         }
     }

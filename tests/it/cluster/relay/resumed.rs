@@ -8,6 +8,7 @@ use serde_json::json;
 use super::{Client, Instance, instances, open, result, resume};
 use crate::common::{
     call, limit,
+    logs::Log,
     raw::{Frame, PING, PONG},
     text_of, within,
 };
@@ -61,6 +62,40 @@ async fn a_client_resumes_by_another_instance_and_no_call_notices() {
         }
     })
     .await;
+}
+
+/// Each instance logs what it has to do with: the session at home, the connection where the client is.
+#[tokio::test]
+async fn a_relayed_connection_is_logged_where_its_client_is() {
+    let (log, _capture) = Log::capture();
+    let told = |event: &str| {
+        let text = log.text();
+        let lines = text.lines().filter(|line| line.contains("otel.kind=\"server\""));
+        lines.filter(|line| line.contains(event)).map(str::to_owned).collect::<Vec<_>>()
+    };
+    limit(async {
+        let [a, b] = instances(["a", "b"]).await;
+        let mut client = Client::new(&a).await;
+        assert_eq!(told(": connected ").len(), 1);
+        client.move_to(&b);
+        client.resumed().await;
+        assert_eq!(client.echo("by another").await, "by another");
+        let [_, relayed] = &told(": connected ")[..] else { panic!("{}", log.text()) };
+        assert!(relayed.contains("session=\"relayed\"") && relayed.contains(" INFO "), "{relayed}");
+        assert_eq!(told(": reconnected ").len(), 1);
+        assert!(told(": connection ended ").is_empty());
+        client.client.cancel().await.unwrap();
+        for instance in [a, b] {
+            instance.server.shutdown().await;
+        }
+    })
+    .await;
+    let ended = told(": connection ended ");
+    assert_eq!(ended.len(), 2, "{ended:#?}");
+    for line in ended {
+        assert!(line.contains(" INFO ") && line.contains("code=1000"), "{line}");
+        assert!(!line.contains("messages_sent=0"), "{line}");
+    }
 }
 
 #[tokio::test]

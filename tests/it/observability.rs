@@ -1,0 +1,335 @@
+//! What operators read: one line for each thing that happens to a connection, and few for floods.
+
+use std::{net::SocketAddr, time::Duration};
+
+use axum::Router;
+use futures::StreamExt;
+use mcp_ws_transport::{
+    accept, connect, connect_over,
+    event::Event,
+    server::{BearerTokens, Config, Identity, RegistryEvent, WebSocketService},
+};
+use rmcp::{
+    RoleClient, RoleServer, ServiceExt, model::CallToolRequestParams, service::RunningService,
+};
+use tokio::{io::AsyncWriteExt, net::TcpListener, time::Instant};
+
+use crate::common::{
+    Tools,
+    handshake::{ask, try_upgrade, upgrade},
+    limit,
+    logs::Log,
+    pair,
+    proxy::Proxy,
+    raw::{Frame, Raw, upgrade_request},
+    reconnect_within, serve_tools,
+};
+
+const SERVER: &str = "otel.kind=\"server\"";
+const CLIENT: &str = "otel.kind=\"client\"";
+
+/// Returns the lines from INFO on about the connections of one side.
+fn told(log: &Log, side: &str) -> Vec<String> {
+    let text = log.text();
+    let told = text.lines().filter(|line| {
+        let level = line.split_whitespace().nth(1).unwrap();
+        ["INFO", "WARN", "ERROR"].contains(&level) && line.contains(side)
+    });
+    told.map(str::to_owned).collect()
+}
+
+/// Returns the words behind the span and the target: the event, and its fields.
+fn event(line: &str) -> &str {
+    line.rsplit_once("}: ").map_or(line, |(_, event)| event).split_once(": ").unwrap().1
+}
+
+/// Asserts that these are the events of `lines`, in this order.
+fn are(lines: &[String], events: &[&str]) {
+    let told: Vec<_> = lines.iter().map(|line| event(line)).collect();
+    let fits = |(told, event): (&&str, &&str)| told.starts_with(event);
+    assert!(told.len() == events.len() && told.iter().zip(events).all(fits), "{told:#?}");
+}
+
+/// Asserts that `line` has all `fields`.
+fn has(line: &str, fields: &[&str]) {
+    for field in fields {
+        assert!(
+            line.contains(&format!(" {field}")) || line.contains(&format!("{{{field}")),
+            "{field}: {line}"
+        );
+    }
+}
+
+async fn echo(client: &RunningService<RoleClient, ()>) {
+    client.call_tool(CallToolRequestParams::new("echo")).await.unwrap();
+}
+
+/// Returns the value of a field of a line.
+fn value<'a>(line: &'a str, field: &str) -> &'a str {
+    let (_, behind) =
+        line.split_once(&format!(" {field}=")).unwrap_or_else(|| panic!("{field}: {line}"));
+    behind.split(' ').next().unwrap()
+}
+
+#[tokio::test]
+async fn each_thing_that_happens_to_a_connection_is_one_line_on_either_side() {
+    let (log, _capture) = Log::capture();
+    limit(async {
+        let config = Config::default()
+            .authenticator(BearerTokens::default().token("t", Identity::new("alice")));
+        let (server, address) = serve_tools(&Tools::default(), config).await;
+        let mut registry = server.registry().events();
+        let proxy = Proxy::new(address).await;
+        let nowhere = TcpListener::bind("127.0.0.1:0").await.unwrap().local_addr().unwrap();
+        let connect = connect(format!("{}?token=private", proxy.url())).bearer("t");
+        let connect = reconnect_within(Duration::from_millis(5), connect);
+        let mut events = connect.events();
+        let client = ().serve(connect.await.unwrap()).await.unwrap();
+        let before = told(&log, "").len();
+        for _ in 0..20 {
+            echo(&client).await;
+        }
+        assert_eq!(told(&log, "").len(), before, "nothing for a message: {}", log.text());
+
+        // The server has to notice the loss before the client is back.
+        *proxy.target.lock().unwrap() = nowhere;
+        proxy.cut();
+        while !matches!(registry.next().await.unwrap(), RegistryEvent::Detached(_)) {}
+        *proxy.target.lock().unwrap() = address;
+        while !matches!(events.next().await.unwrap(), Event::Resumed { .. }) {}
+        echo(&client).await;
+        client.cancel().await.unwrap();
+        while !matches!(registry.next().await.unwrap(), RegistryEvent::Disconnected { .. }) {}
+        server.shutdown().await;
+    })
+    .await;
+
+    let lines = told(&log, SERVER);
+    are(
+        &lines,
+        &["connected", "connection lost; the session is kept", "reconnected", "connection ended"],
+    );
+    has(
+        &lines[0],
+        &[
+            "INFO",
+            "network.protocol.name=\"websocket\"",
+            "network.transport=\"tcp\"",
+            "network.peer.address=127.0.0.1",
+            "network.peer.port=",
+            "url.scheme=\"ws\"",
+            "url.path=\"/mcp\"",
+            "user_agent.original=\"mcp-ws-transport/",
+            "client.address=127.0.0.1",
+            "enduser.id=\"alice\"",
+            "mcp_ws.connection.id=1",
+            "subprotocol=\"mcp.resume.v1\"",
+            "session=\"new\"",
+        ],
+    );
+    has(&lines[1], &["INFO", "mcp_ws.connection.id=1", "cause=\""]);
+    has(&lines[2], &["INFO", "mcp_ws.connection.id=1", "session=\"resumed\"", "outage_ms="]);
+    has(
+        &lines[3],
+        &[
+            "INFO",
+            "mcp_ws.connection.id=1",
+            "code=1000",
+            "reason=\"1000 (normal closure)",
+            "age_ms=",
+        ],
+    );
+    for count in ["messages_received", "messages_sent"] {
+        assert!(value(&lines[3], count).parse::<u64>().unwrap() >= 22, "{}", lines[3]);
+    }
+
+    let lines = told(&log, CLIENT);
+    are(&lines, &["connected", "connection lost; reconnecting", "reconnected", "connection ended"]);
+    has(
+        &lines[0],
+        &[
+            "INFO",
+            "network.protocol.name=\"websocket\"",
+            "server.address=\"127.0.0.1\"",
+            "server.port=",
+            "url.scheme=\"ws\"",
+            "url.path=\"/mcp\"",
+            "subprotocol=\"mcp.resume.v1\"",
+            "session=\"new\"",
+        ],
+    );
+    has(&lines[1], &["WARN", "cause=\""]);
+    has(&lines[2], &["INFO", "session=\"resumed\"", "outage_ms="]);
+    assert!(value(&lines[2], "attempts").parse::<u32>().unwrap() >= 1, "{}", lines[2]);
+    has(&lines[3], &["INFO", "code=1000", "age_ms=", "messages_received=", "messages_sent="]);
+    assert!(!log.text().contains("private"));
+}
+
+/// A server that is mounted has the same line, in a span of its own within that of the server around it.
+#[tokio::test]
+async fn a_mounted_server_and_a_stream_of_ones_own_have_the_same_lines() {
+    let (log, _capture) = Log::capture();
+    limit(async {
+        let mcp = WebSocketService::new(|| Ok(Tools::default()), Config::default()).unwrap();
+        let mut registry = mcp.registry().events();
+        let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
+        let address = listener.local_addr().unwrap();
+        tokio::spawn(async move {
+            axum::serve(listener, Router::new().route_service("/mcp", mcp)).await
+        });
+        let client = ().serve(connect(format!("ws://{address}/mcp")).await.unwrap()).await.unwrap();
+        client.cancel().await.unwrap();
+        while !matches!(registry.next().await.unwrap(), RegistryEvent::Disconnected { .. }) {}
+        let lines = told(&log, SERVER);
+        are(&lines, &["connected", "connection ended"]);
+        has(&lines[0], &["url.path=\"/mcp\"", "mcp_ws.connection.id=1", "session=\"new\""]);
+        assert!(!lines[0].contains("network.peer.address"), "{}", lines[0]);
+
+        let (near, far) = pair().await;
+        let serving = async {
+            let transport = accept::<RoleServer, _>(far).await.unwrap();
+            Tools::default().serve(transport).await.unwrap().waiting().await.unwrap();
+        };
+        let dialling = async {
+            let transport =
+                connect_over::<RoleClient, _>(near, "ws://127.0.0.1/mcp").await.unwrap();
+            ().serve(transport).await.unwrap().cancel().await.unwrap();
+        };
+        tokio::join!(serving, dialling);
+        for side in [SERVER, CLIENT] {
+            let lines = told(&log, side);
+            are(&lines[2..], &["connected", "connection ended"]);
+            has(&lines[2], &["session=\"none\""]);
+        }
+    })
+    .await;
+}
+
+/// Asks with a token that is wrong.
+async fn refused(address: SocketAddr) {
+    let (head, _raw) = try_upgrade(address, "Authorization: Bearer wrong\r\n").await;
+    assert_eq!(head.status(), 401);
+}
+
+#[tokio::test]
+async fn floods_of_refusals_are_few_lines_which_say_how_many_there_were() {
+    let (log, _capture) = Log::capture();
+    limit(async {
+        let config = Config::default()
+            .authenticator(BearerTokens::from_iter(["right"]))
+            .in_band_authentication();
+        let (server, address) = serve_tools(&Tools::default(), config).await;
+        let began = Instant::now();
+        for _ in 0..50 {
+            refused(address).await;
+        }
+        let at_most = 4 + began.elapsed().as_secs() / 10;
+        let lines = || told(&log, "refused: authentication required");
+        assert!((3..=at_most).contains(&(lines().len() as u64)), "{:#?}", lines());
+        for line in lines() {
+            has(
+                &line,
+                &[
+                    "WARN",
+                    "error.type=\"unauthorized\"",
+                    "http.response.status_code=401",
+                    "client.address=127.0.0.1",
+                    "suppressed=",
+                    "url.path=\"/mcp\"",
+                ],
+            );
+        }
+        // Those of another kind have a limit of their own.
+        let foreign = upgrade_request(address, "Origin: https://foreign.example\r\n");
+        assert_eq!(ask(address, foreign).await.0.status(), 403);
+        let [line] = &told(&log, "refused: web pages of the Origin")[..] else {
+            panic!("{}", log.text())
+        };
+        has(
+            line,
+            &["WARN", "error.type=\"origin\"", "http.response.status_code=403", "suppressed=0"],
+        );
+
+        tokio::time::pause();
+        tokio::time::advance(Duration::from_secs(10)).await;
+        tokio::time::resume();
+        refused(address).await;
+        let suppressed = lines()
+            .iter()
+            .map(|line| value(line, "suppressed").parse::<usize>().unwrap())
+            .sum::<usize>();
+        assert_eq!(lines().len() + suppressed, 51, "{:#?}", lines());
+        assert_eq!(server.registry().health().rejected_by["unauthorized"], 51, "each is counted");
+    })
+    .await;
+}
+
+#[tokio::test]
+async fn who_is_refused_after_the_upgrade_or_before_a_request_is_told_too() {
+    let (log, _capture) = Log::capture();
+    limit(async {
+        let config = Config::default()
+            .authenticator(BearerTokens::from_iter(["right"]))
+            .in_band_authentication();
+        let (server, address) = serve_tools(&Tools::default(), config.clone()).await;
+        let mut raw = upgrade(address, "").await;
+        let wrong = serde_json::json!({
+            "jsonrpc": "2.0", "id": 1, "method": "authenticate", "params": { "token": "wrong" },
+        });
+        raw.ask(&wrong).await;
+        assert_eq!(raw.closed().await.0, 4401);
+        let mut stream = tokio::net::TcpStream::connect(address).await.unwrap();
+        stream.write_all(b"SSH-2.0-OpenSSH_9.7\r\n\r\n").await.unwrap();
+        let mut registry = server.registry().events();
+        while server.registry().health().rejected < 2 {
+            registry.next().await.unwrap();
+        }
+        let lines = told(&log, "refused: ");
+        assert_eq!(lines.len(), 2, "{lines:#?}");
+        has(
+            &lines[0],
+            &["WARN", "error.type=\"unauthorized\"", "code=4401", "client.address=127.0.0.1"],
+        );
+        assert!(!lines[0].contains("status_code"), "{}", lines[0]);
+        has(&lines[1], &["WARN", "error.type=\"no_handshake\"", "client.address=127.0.0.1"]);
+        assert!(told(&log, "connected").is_empty(), "{}", log.text());
+
+        // The same on a stream of one's own.
+        let (near, far) = pair().await;
+        let accepting =
+            tokio::spawn(async { accept::<RoleServer, _>(far).config(config).await.map(drop) });
+        let mut raw = Raw::over(near, true);
+        let address = raw.stream.peer_addr().unwrap();
+        raw.write(upgrade_request(address, "Authorization: Bearer wrong\r\n")).await;
+        assert_eq!(raw.head().await.unwrap().status(), 401);
+        drop(raw);
+        assert!(accepting.await.unwrap().is_err());
+        let lines = told(&log, "http.response.status_code=401");
+        assert_eq!(lines.len(), 1, "{lines:#?}");
+        has(&lines[0], &["WARN", "error.type=\"unauthorized\""]);
+    })
+    .await;
+}
+
+/// What a client says of itself is cut, and cannot look like another line.
+#[tokio::test]
+async fn what_a_client_chooses_makes_no_line_of_its_own() {
+    let (log, _capture) = Log::capture();
+    limit(async {
+        let (server, address) = serve_tools(&Tools::default(), Config::default()).await;
+        let mut registry = server.registry().events();
+        let agent = "x".repeat(1000);
+        let mut raw = upgrade(address, &format!("User-Agent: {agent}\r\n")).await;
+        raw.initialize().await;
+        let mut close = 3000_u16.to_be_bytes().to_vec();
+        close.extend(b"bye\n2026-01-01T00:00:00.000000Z  INFO connected");
+        raw.send(Frame::new(8, close)).await;
+        while !matches!(registry.next().await.unwrap(), RegistryEvent::Disconnected { .. }) {}
+        let lines = told(&log, SERVER);
+        are(&lines, &["connected", "connection ended"]);
+        assert!(!log.text().contains(&"x".repeat(201)) && log.text().contains(&"x".repeat(200)));
+        has(&lines[1], &["code=3000", "reason=\"3000: bye\\\\n2026"]);
+        assert!(log.text().lines().all(|line| !line.starts_with("2026-01-01")), "{}", log.text());
+    })
+    .await;
+}
