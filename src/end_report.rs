@@ -4,7 +4,7 @@ use tracing::Span;
 
 use crate::{close::CloseReason, stats::Stats};
 
-/// What is told of the end of a connection: where, and of which counters.
+/// Reporter of the end of a connection: its span, and its counters.
 #[derive(Debug, Clone)]
 pub(crate) struct EndReport {
     span: Span,

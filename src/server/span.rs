@@ -1,4 +1,4 @@
-//! The span in which all of a server's connection is traced.
+//! The span in which a server's connection is traced.
 //!
 //! Its fields have the names of OpenTelemetry's semantic conventions, where those have one.
 
