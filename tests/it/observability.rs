@@ -165,7 +165,7 @@ async fn each_thing_that_happens_to_a_connection_is_one_line_on_either_side() {
     assert!(!log.text().contains("private"));
 }
 
-/// A server that is mounted has the same line, in a span of its own within that of the server around it.
+/// A server that is mounted has the same lines, in a span within that of the server around it.
 #[tokio::test]
 async fn a_mounted_server_and_a_stream_of_ones_own_have_the_same_lines() {
     let (log, _capture) = Log::capture();

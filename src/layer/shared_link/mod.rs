@@ -146,8 +146,9 @@ impl SharedLink {
         Self::with_events(links, config, ConnectionEvents::default(), None)
     }
 
-    /// Takes over `links`, and reports the state to `events`, and the end by `end_report`. The state
-    /// is [`State::Connected`] from now on.
+    /// Takes over `links`, and reports the state to `events`, and the end by `end_report`.
+    ///
+    /// The state is [`State::Connected`] from now on.
     pub(crate) fn with_events<L>(
         links: L,
         config: Config,

@@ -154,8 +154,8 @@ pub fn is_text_of(listed: &str, literal: &str) -> bool {
     rest.is_empty() || listed.ends_with(ANY)
 }
 
-/// Returns the rows of the tables of a `page` that have a column of the name `key`, each with the names
-/// of its columns.
+/// Returns the rows of the tables of a `page` that have a column of the name `key`, each cell with
+/// the name of its column.
 pub fn rows<'a>(page: &'a str, key: &'a str) -> Vec<Vec<(&'a str, &'a str)>> {
     let (mut columns, mut rows) = (None, Vec::new());
     for line in page.lines() {

@@ -64,7 +64,7 @@ async fn a_client_resumes_by_another_instance_and_no_call_notices() {
     .await;
 }
 
-/// Each instance logs what it has to do with: the session at home, the connection where the client is.
+/// The session is logged at home, the connection where its client is.
 #[tokio::test]
 async fn a_relayed_connection_is_logged_where_its_client_is() {
     let (log, _capture) = Log::capture();
