@@ -13,8 +13,8 @@ use crate::{
     child::Process,
     client::random,
     journal::now,
-    round::{Place, Round},
     scenario::Network,
+    setup::{Place, Round},
     verdict::Change,
 };
 

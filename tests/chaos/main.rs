@@ -24,6 +24,7 @@ mod round;
 mod run;
 mod scenario;
 mod server;
+mod setup;
 mod table;
 mod verdict;
 

@@ -2,8 +2,6 @@
 
 use std::{
     fs,
-    net::SocketAddr,
-    path::PathBuf,
     sync::atomic::{AtomicBool, Ordering::SeqCst},
     time::Duration,
 };
@@ -15,45 +13,12 @@ use tokio::{
 };
 
 use crate::{
-    child::Process,
     faults::{Done, Faults},
     journal::{self, Report},
     proxy::Proxy,
-    scenario::Plan,
+    setup::{Place, Round},
     verdict::{Record, Verdict},
 };
-
-#[derive(Debug, Clone)]
-pub struct Round {
-    /// Command line of a server.
-    pub server: Vec<String>,
-    /// Command line of a client.
-    pub client: Vec<String>,
-    pub plan: Plan,
-    pub seed: u64,
-    pub deflate: Deflate,
-    /// Time after which a call counts as hung.
-    pub patience: Duration,
-    /// Folder of the files of this round.
-    pub folder: PathBuf,
-}
-
-/// How many of the clients offer permessage-deflate.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, clap::ValueEnum)]
-pub enum Deflate {
-    None,
-    /// Every other.
-    Half,
-    All,
-}
-
-/// A client's place, which one process after the other has.
-pub struct Place {
-    number: u64,
-    pub proxy: Proxy,
-    pub kill: Notify,
-    report: PathBuf,
-}
 
 impl Round {
     /// Runs it. Its files stay if anything is wrong.
@@ -102,16 +67,6 @@ impl Round {
         (verdict, done)
     }
 
-    fn journal(&self) -> PathBuf {
-        self.folder.join("server.journal")
-    }
-
-    /// Returns a server, and where it listens.
-    pub async fn start_server(&self) -> (Process, SocketAddr) {
-        let arguments = ["server".to_owned(), format!("--journal={}", self.journal().display())];
-        Process::server(&self.server, &arguments, &self.folder.join("server.log")).await
-    }
-
     /// Runs clients at this place until all calls are made, one after the other if they are killed.
     /// Returns what is wrong with the last.
     async fn run_clients(&self, place: &Place) -> Option<String> {
@@ -133,33 +88,5 @@ impl Round {
             }
             client.kill().await;
         }
-    }
-
-    fn start_client(&self, place: &Place, made: u64, calls: u64) -> Process {
-        let number = place.number;
-        let first = number * 1_000_000_000 + made;
-        let mut arguments = vec![
-            "client".to_owned(),
-            format!("--url={}", place.proxy.url()),
-            format!("--report={}", place.report.display()),
-            format!("--first={first}"),
-            format!("--calls={calls}"),
-            format!("--in-flight={}", self.plan.in_flight),
-            format!("--patience={}", self.patience.as_secs()),
-            format!("--seed={}", self.seed ^ (first << 8)),
-        ];
-        let compresses = match self.deflate {
-            Deflate::None => false,
-            Deflate::Half => number % 2 == 1,
-            Deflate::All => true,
-        };
-        if compresses {
-            arguments.push("--deflate".to_owned());
-        }
-        if !self.plan.resumes {
-            arguments.push("--no-resume".to_owned());
-        }
-        let log = self.folder.join(format!("client-{number}.log"));
-        Process::client(&self.client, &arguments, &log)
     }
 }

@@ -6,8 +6,8 @@ use clap::ValueEnum as _;
 use futures::future::join_all;
 
 use crate::{
-    round::{Deflate, Round},
     scenario::{Network, Scenario},
+    setup::{Deflate, Round},
     table::{self, Row},
 };
 
