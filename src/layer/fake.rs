@@ -17,11 +17,11 @@ use crate::{
 
 /// The near end, a duplex for the layer under test.
 #[derive(Debug)]
-pub(super) struct Link(Peer);
+pub(crate) struct Link(Peer);
 
 /// The far end.
 #[derive(Debug, Clone, Default)]
-pub(super) struct Peer(Arc<Mutex<Wire>>);
+pub(crate) struct Peer(Arc<Mutex<Wire>>);
 
 #[derive(Debug, Default)]
 struct Wire {
@@ -35,7 +35,7 @@ struct Wire {
     waker: Option<Waker>,
 }
 
-pub(super) fn link() -> (Link, Peer) {
+pub(crate) fn link() -> (Link, Peer) {
     let peer = Peer::default();
     (Link(peer.clone()), peer)
 }
@@ -53,45 +53,45 @@ impl Peer {
         waker.into_iter().for_each(Waker::wake);
     }
 
-    pub(super) fn send(&self, message: Message) {
+    pub(crate) fn send(&self, message: Message) {
         self.change(|wire| wire.inbound.push_back(Ok(message)));
     }
 
     /// Lets writes wait from now on, or no longer.
-    pub(super) fn block(&self, blocked: bool) {
+    pub(crate) fn block(&self, blocked: bool) {
         self.change(|wire| wire.blocked = blocked);
     }
 
     /// Lets writes fail from now on.
-    pub(super) fn break_writes(&self) {
+    pub(crate) fn break_writes(&self) {
         self.change(|wire| wire.broken = true);
     }
 
     /// Returns what has been written since the last call.
-    pub(super) fn sent(&self) -> Vec<Message> {
+    pub(crate) fn sent(&self) -> Vec<Message> {
         std::mem::take(&mut self.wire().outbound)
     }
 
-    pub(super) fn flushes(&self) -> usize {
+    pub(crate) fn flushes(&self) -> usize {
         self.wire().flushes
     }
 
     /// Returns the number of times that the near end was asked for a message.
-    pub(super) fn polls(&self) -> usize {
+    pub(crate) fn polls(&self) -> usize {
         self.wire().polls
     }
 
     /// Returns how many messages the near end has not read.
-    pub(super) fn unread(&self) -> usize {
+    pub(crate) fn unread(&self) -> usize {
         self.wire().inbound.len()
     }
 
-    pub(super) fn is_closed(&self) -> bool {
+    pub(crate) fn is_closed(&self) -> bool {
         self.wire().closed
     }
 
     /// Returns `true` if the near end is gone.
-    pub(super) fn is_dropped(&self) -> bool {
+    pub(crate) fn is_dropped(&self) -> bool {
         Arc::strong_count(&self.0) == 1
     }
 }

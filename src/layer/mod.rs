@@ -22,7 +22,7 @@
 pub(crate) mod codec;
 pub mod correlation;
 #[cfg(test)]
-mod fake;
+pub(crate) mod fake;
 pub mod framed;
 pub mod heartbeat;
 #[cfg(feature = "rate-limit")]

@@ -3,15 +3,15 @@
 use std::{
     net::IpAddr,
     pin::Pin,
-    task::{Context, Poll},
+    task::{Context, Poll, ready},
 };
 
-use futures::{FutureExt, Sink, SinkExt, Stream};
+use futures::{FutureExt, Sink, SinkExt, Stream, task::noop_waker_ref};
 use pin_project_lite::pin_project;
 
 use crate::{
     close::CloseReason,
-    duplex::{BoxLink, forward_sink},
+    duplex::BoxLink,
     error::Error,
     layer::resume::frame::{Frame, SessionFrame},
     link::MessageLimits,
@@ -25,6 +25,8 @@ pin_project! {
     pub(in crate::server) struct NewLink {
         #[pin]
         link: BoxLink,
+        // Message that comes before all others: a layer of the link may take none yet.
+        first: Option<Message>,
         pub(super) stats: Stats,
         permit: Option<Permit>,
         limits: MessageLimits,
@@ -42,7 +44,8 @@ impl NewLink {
         limits: MessageLimits,
         address: Option<IpAddr>,
     ) -> Self {
-        Self { link, stats, permit, limits, address: address.map(address_prefix) }
+        let address = address.map(address_prefix);
+        Self { link, first: None, stats, permit, limits, address }
     }
 
     /// Returns the counters of the link.
@@ -74,14 +77,26 @@ impl NewLink {
     /// Closes the link with this reason, without waiting.
     pub(in crate::server) fn close_with(mut self, reason: CloseReason) {
         self.send_now(Message::Close(Some(reason)));
-        let _ = self.link.flush().now_or_never();
+        let _ = self.flush().now_or_never();
     }
 
-    /// Queues a message without waiting: there is room on a link that has carried nothing yet.
-    ///
-    /// Whoever uses the link next notices if it is lost.
-    fn send_now(&mut self, message: Message) {
-        let _ = self.link.feed(message).now_or_never();
+    /// Queues a message without waiting, before all that are sent on the link; its next user
+    /// flushes it, and notices if the link is lost.
+    pub(in crate::server) fn send_now(&mut self, message: Message) {
+        self.first = Some(message);
+        let _ = Pin::new(self).poll_first(&mut Context::from_waker(noop_waker_ref()));
+    }
+
+    /// Hands the first message to the link.
+    fn poll_first(self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<Result<(), Error>> {
+        let mut this = self.project();
+        if this.first.is_some() {
+            ready!(this.link.as_mut().poll_ready(cx))?;
+            if let Some(first) = this.first.take() {
+                this.link.start_send(first)?;
+            }
+        }
+        Poll::Ready(Ok(()))
     }
 }
 
@@ -96,5 +111,53 @@ impl Stream for NewLink {
 impl Sink<Message> for NewLink {
     type Error = Error;
 
-    forward_sink!(link, Message: poll_ready, start_send, poll_flush, poll_close);
+    fn poll_ready(mut self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<Result<(), Error>> {
+        ready!(self.as_mut().poll_first(cx))?;
+        self.project().link.poll_ready(cx)
+    }
+
+    fn start_send(self: Pin<&mut Self>, message: Message) -> Result<(), Error> {
+        self.project().link.start_send(message)
+    }
+
+    fn poll_flush(mut self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<Result<(), Error>> {
+        ready!(self.as_mut().poll_first(cx))?;
+        self.project().link.poll_flush(cx)
+    }
+
+    fn poll_close(mut self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<Result<(), Error>> {
+        ready!(self.as_mut().poll_first(cx))?;
+        self.project().link.poll_close(cx)
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use tokio_test::{assert_pending, assert_ready_ok, task::spawn};
+
+    use super::*;
+    use crate::layer::fake;
+
+    /// A layer of the link may take nothing for a while, as one that counts messages per second.
+    #[test]
+    fn what_comes_first_waits_for_a_link_that_takes_nothing_yet() {
+        let (link, peer) = fake::link();
+        let (stats, limits) = (Stats::default(), MessageLimits::default());
+        let mut link = NewLink::new(Box::pin(link), stats, None, limits, None);
+        peer.block(true);
+        link.send_now(Message::text("first"));
+        let mut link = spawn(link);
+        assert_pending!(link.enter(|cx, link| link.poll_flush(cx)));
+        assert_pending!(link.enter(|cx, link| link.poll_ready(cx)));
+        peer.block(false);
+        assert!(link.is_woken());
+        assert_ready_ok!(link.enter(|cx, link| link.poll_ready(cx)));
+        link.enter(|_, link| link.start_send(Message::text("second"))).unwrap();
+        assert_ready_ok!(link.enter(|cx, link| link.poll_flush(cx)));
+        assert_eq!(peer.sent(), [Message::text("first"), Message::text("second")]);
+
+        // Without any that follows.
+        link.enter(|_, link| link.get_mut().send_now(Message::text("third")));
+        assert_eq!(peer.sent(), [Message::text("third")]);
+    }
 }

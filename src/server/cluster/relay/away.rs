@@ -2,7 +2,7 @@
 
 use std::time::Duration;
 
-use futures::{FutureExt, SinkExt, StreamExt};
+use futures::{SinkExt, StreamExt};
 use tokio::time::{Instant, sleep, timeout, timeout_at};
 use tokio_util::sync::CancellationToken;
 
@@ -186,8 +186,7 @@ impl RelayContext {
         match first {
             Ok(Some(Ok(frame))) if is_session(&frame) => {
                 let Waiting { mut link, early } = waiting;
-                // There is room on a link that has carried nothing yet.
-                let _ = link.feed(frame).now_or_never();
+                link.send_now(frame);
                 Elsewhere::Relayed(Box::new(RelayedLink::new(link, pipe, early)))
             }
             Ok(Some(Ok(Message::Close(Some(reason))))) if reason.code == CloseCode::SessionGone => {
