@@ -186,8 +186,7 @@ impl Pipe {
             }
         }
         self.poll_timers(cx);
-        has_news |= self.publish_due();
-        has_news |= self.poll_retry(cx);
+        has_news |= self.poll_send_due(cx);
         if has_news || matches!(self.state, State::Lost(_)) {
             for waker in [self.reader.take(), self.writer.take()].into_iter().flatten() {
                 waker.wake();
@@ -297,9 +296,10 @@ impl Pipe {
         }
     }
 
-    /// Tries again what the bus did not take. Returns `true` if it has.
-    fn poll_retry(&mut self, cx: &mut Context<'_>) -> bool {
-        let mut has_published = false;
+    /// Publishes the parts that are due, and later what the bus does not take now. Returns `true`
+    /// if there were any.
+    fn poll_send_due(&mut self, cx: &mut Context<'_>) -> bool {
+        let mut has_published = self.publish_due();
         while self.unsent.is_some() && self.retry.poll(cx).is_ready() {
             has_published |= self.publish_due();
         }
@@ -337,12 +337,16 @@ impl Pipe {
     }
 
     /// Returns the next message that is whole, and publishes the credit for it.
-    fn pop(&mut self) -> Option<Message> {
+    fn pop(&mut self, cx: &mut Context<'_>) -> Option<Message> {
         let popped = self.inbound.pop().unwrap_or_else(|broken| {
             self.lose(broken);
             None
         });
-        self.publish_due();
+        if self.poll_send_due(cx)
+            && let Some(writer) = self.writer.take()
+        {
+            writer.wake();
+        }
         match &popped {
             Some(Message::Close(_)) => self.state = State::Closed,
             Some(message) if message.is_data() => {
@@ -378,7 +382,7 @@ impl Stream for Pipe {
         self.poll_drive(cx);
         // Nothing is read past what was lost, or past a Close.
         if !matches!(self.state, State::Closed)
-            && let Some(message) = self.pop()
+            && let Some(message) = self.pop(cx)
         {
             return Poll::Ready(Some(Ok(message)));
         }
@@ -437,7 +441,7 @@ impl Sink<Message> for Pipe {
     fn poll_close(mut self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<Result<(), Error>> {
         self.outbound.push(Message::Close(Some(CloseCode::Normal.into())));
         self.poll_drive(cx);
-        while !matches!(self.state, State::Closed) && self.pop().is_some() {}
+        while !matches!(self.state, State::Closed) && self.pop(cx).is_some() {}
         if !self.is_open() {
             self.publish_due();
             return Poll::Ready(Ok(()));

@@ -308,6 +308,25 @@ async fn a_bus_that_does_not_keep_up_delays_and_one_that_is_away_ends_the_link()
     assert!(is_lost(&mut home, "the bus is away"));
 }
 
+/// Reading makes credit due, which the other end may wait for.
+#[tokio::test(start_paused = true)]
+async fn credit_that_the_bus_does_not_take_is_sent_again_soon() {
+    let wire = Arc::new(Wire::default());
+    let [mut home, away] = ends(&wire, small()).await;
+    home.start_send_unpin(text("x".repeat(100))).unwrap();
+    assert!(flush(&mut home).is_ready());
+    // Parts of a message that is not whole yet.
+    wire.bring(AWAY, 6);
+    wire.hub().is_full = true;
+    let mut away = tokio_test::task::spawn(away);
+    assert!(away.poll_next().is_pending());
+    wire.hub().is_full = false;
+    advance(2 * RETRY).await;
+    assert!(away.is_woken());
+    assert!(away.poll_next().is_pending());
+    assert_eq!(wire.bring(HOME, 9), 1);
+}
+
 /// A reader that does not read has a bounded amount wait; credit and beats wait for nobody.
 #[tokio::test(start_paused = true)]
 async fn who_does_not_read_stops_the_sender_and_hears_the_beats_all_the_same() {
