@@ -3,7 +3,7 @@
 use std::{
     future::poll_fn,
     pin::Pin,
-    task::{Context, Poll},
+    task::{Context, Poll, ready},
     time::Duration,
 };
 
@@ -109,7 +109,11 @@ impl RelayedLink {
         if to_client.is_ready() {
             return to_client;
         }
-        self.poll_to_home(cx)
+        let to_home = self.poll_to_home(cx);
+        if to_home.is_ready() {
+            return to_home;
+        }
+        self.poll_broken(cx)
     }
 
     fn poll_to_client(&mut self, cx: &mut Context<'_>) -> Poll<RelayEnd> {
@@ -169,14 +173,7 @@ impl RelayedLink {
                     Poll::Ready(None) => {
                         return Poll::Ready(RelayEnd::Client(Some(CloseCode::Abnormal.into())));
                     }
-                    Poll::Pending => {
-                        if let Some((error, timer)) = &mut self.broken
-                            && timer.as_mut().poll(cx).is_ready()
-                        {
-                            return Poll::Ready(client_lost(error));
-                        }
-                        break;
-                    }
+                    Poll::Pending => break,
                 },
             };
             if is_taken && self.pipe.start_send_unpin(message).is_err() {
@@ -187,6 +184,14 @@ impl RelayedLink {
             Poll::Ready(Err(_)) if !self.pipe.has_heard_close() => Poll::Ready(RelayEnd::Lost),
             _ => Poll::Pending,
         }
+    }
+
+    /// Resolves when the reason of a failed write was looked for in vain, also while the session
+    /// takes nothing that the client has said.
+    fn poll_broken(&mut self, cx: &mut Context<'_>) -> Poll<RelayEnd> {
+        let Some((error, timer)) = &mut self.broken else { return Poll::Pending };
+        ready!(timer.as_mut().poll(cx));
+        Poll::Ready(client_lost(error))
     }
 
     fn note_broken(&mut self, error: Error) {
@@ -226,4 +231,39 @@ async fn close(mut client: NewLink, reason: Option<Option<CloseReason>>, time: D
         client.close().await
     };
     let _ = timeout(time, closing).await;
+}
+
+#[cfg(test)]
+mod tests {
+    use std::sync::Arc;
+
+    use super::*;
+    use crate::{
+        cluster::{Bus, Local, Subject},
+        layer::fake,
+        link::MessageLimits,
+        server::cluster::relay::pipe::{PipeEnd, bounds::Bounds},
+        stats::Stats,
+    };
+
+    #[tokio::test(start_paused = true)]
+    async fn a_client_that_takes_nothing_is_given_up_though_its_session_takes_nothing_either() {
+        let (link, peer) = fake::link();
+        let (stats, limits) = (Stats::default(), MessageLimits::default());
+        let client = NewLink::new(Box::pin(link), stats, None, limits, None);
+        let bus = Arc::new(Local::default().connect());
+        let [own, to] = ["own", "other"].map(|text| Subject::new(text).unwrap());
+        let bounds = Bounds::new(1 << 20, 5 << 20);
+        let subscription = bus.subscribe(&own, bounds.subscription()).await.unwrap();
+        let mut pipe = Pipe::new(bus, PipeEnd::Away, subscription, to, bounds, None);
+        // More than may be under way and wait.
+        for _ in 0..6 {
+            pipe.start_send_unpin(Message::Binary(vec![0; 1 << 20].into())).unwrap();
+        }
+        peer.break_writes();
+        let mut relay = RelayedLink::new(client, pipe, None);
+        let end = timeout(2 * EXPLANATION, poll_fn(|cx| relay.poll(cx))).await;
+        let Ok(RelayEnd::Client(Some(reason))) = end else { panic!("no end of the client") };
+        assert_eq!(reason.code, CloseCode::Abnormal);
+    }
 }
