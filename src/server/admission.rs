@@ -142,7 +142,8 @@ pub(super) async fn admit<R: McpRole>(
     // A session belongs to an identity, and to a server that keeps sessions.
     let (resumes, requested) = match (sessions, &auth_state, requested) {
         (Some(sessions), AuthState::Done(identity, _), Some(requested)) => {
-            (true, Some(sessions.authorize(requested, identity.as_ref())?))
+            let resumes = upgrade.resumes();
+            (true, Some(sessions.authorize(requested, identity.as_ref(), resumes)?))
         }
         (Some(_), AuthState::Done(..), None) => (true, None),
         _ => (false, None),

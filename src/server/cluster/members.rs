@@ -32,7 +32,7 @@ pub(super) struct Sender {
 impl Sender {
     /// Returns `true` if this can be the tag of an instance.
     pub(super) fn is_tag(text: &str) -> bool {
-        InstanceTag::new(text).validate().is_ok()
+        InstanceTag::is_tag(text)
     }
 
     /// Returns `true` if its tag is one.

@@ -21,13 +21,24 @@ impl InstanceTag {
     /// Fails when the tag cannot stand in a session id, before its first dot.
     pub(in crate::server) fn validate(&self) -> Result<(), String> {
         let Self(tag) = self;
-        let fits = (1..=MAX_LENGTH).contains(&tag.len());
-        if fits && tag.bytes().all(|byte| byte.is_ascii_alphanumeric() || b"-_".contains(&byte)) {
+        if Self::is_tag(tag) {
             return Ok(());
         }
         Err(format!(
             "the instance {tag:?} is not 1 to {MAX_LENGTH} of the characters A-Z a-z 0-9 - _"
         ))
+    }
+
+    /// Returns `true` if this can be the tag of an instance.
+    pub(in crate::server) fn is_tag(text: &str) -> bool {
+        let is_allowed = |byte: u8| byte.is_ascii_alphanumeric() || b"-_".contains(&byte);
+        (1..=MAX_LENGTH).contains(&text.len()) && text.bytes().all(is_allowed)
+    }
+
+    /// Returns `true` if the id begins with the tag of another instance.
+    pub(super) fn is_of_another(&self, id: &SessionId) -> bool {
+        let tag = id.as_str().split_once('.').map(|(tag, _)| tag);
+        tag.is_some_and(|tag| tag != &*self.0 && Self::is_tag(tag))
     }
 
     /// Returns the tag.

@@ -110,7 +110,9 @@ impl<R: McpRole> SessionStore<R> {
     /// Checks that `identity` may come by the `requested` id. Returns that id, or a new one.
     ///
     /// An id from the header or a cookie is replaced when its session is not here; one from a cookie
-    /// also when its session has a link: every window of a browser sends the same.
+    /// also when its session has a link: every window of a browser sends the same. Of a client that
+    /// `resumes`, and so is told the id, one with the tag of another instance is replaced too: its
+    /// session would be looked for there.
     ///
     /// # Errors
     /// 403 if the session is another identity's, 429 if it is taken over too often.
@@ -118,10 +120,16 @@ impl<R: McpRole> SessionStore<R> {
         &self,
         requested: RequestedId,
         identity: Option<&Identity>,
+        resumes: bool,
     ) -> Result<RequestedId, Box<Rejection>> {
         let Some(entry) = self.find(&requested.id) else {
             let is_stale = requested.is_replaceable() && self.config.ids == SessionIdPolicy::Issued;
-            return Ok(if is_stale { self.issue() } else { requested });
+            let is_of_another = self
+                .instance
+                .as_ref()
+                .is_some_and(|instance| instance.is_of_another(&requested.id));
+            let is_replaced = is_stale || resumes && is_of_another;
+            return Ok(if is_replaced { self.issue() } else { requested });
         };
         if !entry.may_attach(identity) {
             return Err(Rejection::new(RejectReason::SessionId, StatusCode::FORBIDDEN, NOT_YOURS));

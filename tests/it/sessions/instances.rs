@@ -71,6 +71,30 @@ async fn a_session_of_another_instance_is_not_known_and_the_next_is_this_ones_ow
     .await;
 }
 
+/// Else it would be asked for at the other instance when its client comes back.
+#[tokio::test]
+async fn a_session_that_is_resumed_by_secret_has_no_id_of_another_instance() {
+    limit(async {
+        let (server, address) = instance("b").await;
+        for (id, is_kept) in [("a.x", false), ("b.x", true), ("x", true), ("~.x", true)] {
+            let lines =
+                format!("Sec-WebSocket-Protocol: mcp, mcp.resume.v1, mcp.session-id.{id}\r\n");
+            for asked in [json!({}), json!({ "session": "a.x", "secret": "x", "received": 3 })] {
+                let (_, mut raw) = try_upgrade(address, &lines).await;
+                let session = open(&mut raw, &asked).await["session"].as_str().unwrap().to_owned();
+                assert_eq!(session == id, is_kept, "{session}");
+                assert!(is_kept || session.starts_with("b."), "{session}");
+            }
+        }
+        // Who cannot be told of another id has the one that it brings.
+        let lines = "Sec-WebSocket-Protocol: mcp, mcp.session-id.a.y\r\n";
+        let (head, _) = try_upgrade(address, lines).await;
+        assert_eq!((u16::from(head.status()), head.get("mcp-session-id")), (101, None));
+        server.shutdown().await;
+    })
+    .await;
+}
+
 /// With the header of a session, as with any other, `@open` says what the client wants.
 #[tokio::test]
 async fn what_opens_a_session_by_secret_is_the_first_message_whatever_the_header_says() {
