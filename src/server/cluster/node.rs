@@ -160,8 +160,9 @@ impl Node {
                 let is_handled =
                     self.handlers.dispatch(kind, &delivery.payload.slice(1..), reply_to);
                 let is_of_no_session = !is_handled && kind == AskKind::RESUME;
-                if is_of_no_session {
-                    // At once: a client would wait for nothing.
+                // At once: a client would wait for nothing. But another process that has the same
+                // tag may have the session, and is asked too.
+                if is_of_no_session && !self.standing().has_double() {
                     self.answer(reply_to, Bytes::new());
                 }
                 is_handled || is_of_no_session

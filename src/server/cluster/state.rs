@@ -149,12 +149,16 @@ impl Standing {
         if is_up { None } else { self.degrade(ClusterError::Away) }
     }
 
+    /// Returns `true` if another process with the same tag was heard of within the last 7 s.
+    pub(super) fn has_double(&self) -> bool {
+        self.heard_double.is_some_and(|heard| heard.elapsed() < SILENCE)
+    }
+
     /// Records that something of this instance's own has come back by the bus.
     pub(super) fn note_self(&mut self) -> Option<Change> {
         self.heard_self = Instant::now();
-        let is_double = self.heard_double.is_some_and(|heard| heard.elapsed() < SILENCE);
         match &self.state {
-            ClusterState::Degraded { .. } if self.is_up && !is_double => {
+            ClusterState::Degraded { .. } if self.is_up && !self.has_double() => {
                 self.state = ClusterState::Joined;
                 Some(Change::Healed)
             }

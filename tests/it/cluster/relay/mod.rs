@@ -4,6 +4,7 @@ mod chaos;
 mod hostile;
 mod losses;
 mod resumed;
+mod same_tag;
 mod tap;
 
 use std::{net::SocketAddr, sync::Arc, time::Duration};
