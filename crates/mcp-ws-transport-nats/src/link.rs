@@ -3,13 +3,17 @@
 use std::{
     collections::HashMap,
     sync::{Arc, Mutex, MutexGuard, OnceLock, PoisonError, Weak},
+    time::Duration,
 };
 
-use async_nats::{Event, ServerError};
+use async_nats::{Event, ServerError, connection::State};
 use mcp_ws_transport::cluster::{Feed, Subject};
-use tokio::sync::watch;
+use tokio::{sync::watch, time::sleep};
 
 use crate::outbox::Outbox;
+
+/// Time after which the state of the connection is looked at, whatever the events say.
+const STATE_INTERVAL: Duration = Duration::from_secs(1);
 
 /// State of the connection, and what is lost or refused on it.
 pub(crate) struct Link {
@@ -38,10 +42,7 @@ impl Link {
     pub(crate) fn on_event(&self, event: &Event) {
         match event {
             Event::Connected => self.set_up(true),
-            Event::Disconnected | Event::Closed => {
-                self.set_up(false);
-                self.outbox.clear();
-            }
+            Event::Disconnected | Event::Closed => self.set_up(false),
             Event::SlowConsumer(number) => self.count_dropped(*number),
             Event::ServerError(ServerError::Other(text)) => self.on_refusal(text),
             Event::ServerError(error) => tracing::warn!("{error}"),
@@ -50,8 +51,21 @@ impl Link {
         }
     }
 
+    /// Records whether the connection is there. What waits to be sent is forgotten if it is not.
     pub(crate) fn set_up(&self, is_up: bool) {
         self.is_up.send_if_modified(|was_up| std::mem::replace(was_up, is_up) != is_up);
+        if !is_up {
+            self.outbox.clear();
+        }
+    }
+
+    /// Follows the `state` of the connection where its events do not tell it: the client library
+    /// drops those that its queue of 128 has no room for, as when it reports dropped messages.
+    pub(crate) async fn follow(&self, state: impl Fn() -> State) {
+        loop {
+            sleep(STATE_INTERVAL).await;
+            self.set_up(state() == State::Connected);
+        }
     }
 
     /// Resolves when the connection is lost.
@@ -95,5 +109,32 @@ impl Link {
 
     fn lock(&self) -> MutexGuard<'_, Subscriptions> {
         self.subscriptions.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use tokio::time::timeout;
+
+    use super::*;
+
+    #[tokio::test]
+    async fn a_state_whose_event_was_dropped_is_known_all_the_same() {
+        let link = Link::new(1000);
+        let (state, now) = watch::channel(State::Pending);
+        let changes = async {
+            for (next, is_up) in
+                [(State::Connected, true), (State::Disconnected, false), (State::Connected, true)]
+            {
+                state.send_replace(next);
+                let mut known = link.is_up.subscribe();
+                let known = known.wait_for(|known| *known == is_up);
+                timeout(20 * STATE_INTERVAL, known).await.unwrap().unwrap();
+            }
+        };
+        tokio::select! {
+            () = link.follow(|| now.borrow().clone()) => {}
+            () = changes => {}
+        }
     }
 }

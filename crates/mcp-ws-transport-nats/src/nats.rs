@@ -57,6 +57,9 @@ impl Nats {
         tokio::spawn(ended.clone().run_until_cancelled_owned(receiving));
         let sending = send_queued(client.clone(), link.clone());
         tokio::spawn(ended.clone().run_until_cancelled_owned(sending));
+        let (watched, followed) = (client.clone(), link.clone());
+        let following = async move { followed.follow(|| watched.connection_state()).await };
+        tokio::spawn(ended.clone().run_until_cancelled_owned(following));
         Ok(Self {
             client,
             link,
