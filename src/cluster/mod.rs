@@ -58,6 +58,9 @@
 //! need that. [Several instances](crate::guide::deployment#several-instances) has what happens
 //! when, and figures.
 //!
+//! At most 1,024 sessions of a server are relayed each way, unless [`Join::max_relays`] says
+//! otherwise. The times that are named here cannot be set: instances rely on those of each other.
+//!
 //! # Without the bus
 //!
 //! A server's own sessions and notifications go on while the bus is away: nothing waits for it, and

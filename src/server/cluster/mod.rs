@@ -66,7 +66,13 @@ impl Cluster {
     /// | [`AddrInUse`](std::io::ErrorKind::AddrInUse) | another process has joined with the tag |
     /// | [`PermissionDenied`](std::io::ErrorKind::PermissionDenied) | the bus does not let this instance publish and subscribe on `{prefix}.>` and its inbox |
     pub fn join(bus: impl Bus, prefix: impl Into<Arc<str>>) -> Join {
-        Join { bus: Arc::new(bus), relay_bus: None, prefix: prefix.into(), instance: None }
+        Join {
+            bus: Arc::new(bus),
+            relay_bus: None,
+            prefix: prefix.into(),
+            instance: None,
+            max_relays: 1024,
+        }
     }
 
     /// Returns the tag of this instance.
@@ -120,6 +126,7 @@ pub struct Join {
     relay_bus: Option<Arc<dyn Bus>>,
     prefix: Arc<str>,
     instance: Option<String>,
+    max_relays: usize,
 }
 
 impl Join {
@@ -139,6 +146,15 @@ impl Join {
         self.relay_bus = Some(Arc::new(bus));
         self
     }
+
+    /// Sets how many clients of a server may have their sessions at other instances, and how many of
+    /// its sessions may have their clients there: 1,024 each. One more is closed with 1013.
+    ///
+    /// For each, up to 1 MiB may wait in either direction.
+    pub fn max_relays(mut self, sessions: usize) -> Self {
+        self.max_relays = sessions;
+        self
+    }
 }
 
 impl IntoFuture for Join {
@@ -147,10 +163,11 @@ impl IntoFuture for Join {
 
     fn into_future(self) -> Self::IntoFuture {
         Box::pin(async move {
-            let Self { bus, relay_bus, prefix, instance } = self;
+            let Self { bus, relay_bus, prefix, instance, max_relays } = self;
             let relay_bus = relay_bus.unwrap_or_else(|| bus.clone());
             let instance = instance.unwrap_or_else(|| format!("{:016x}", rand::random::<u64>()));
-            let node = Arc::new(Node::new((bus, relay_bus), &prefix, instance)?);
+            let node = Node::new((bus, relay_bus), &prefix, instance, max_relays)?;
+            let node = Arc::new(node);
             let subscriptions = match check(&node).await {
                 Ok(subscriptions) => Some(subscriptions),
                 Err(cause) if cause.is_outage() => {
@@ -170,6 +187,7 @@ impl fmt::Debug for Join {
         f.debug_struct("Join")
             .field("prefix", &self.prefix)
             .field("instance", &self.instance)
+            .field("max_relays", &self.max_relays)
             .finish_non_exhaustive()
     }
 }

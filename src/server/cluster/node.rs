@@ -31,6 +31,8 @@ pub(in crate::server) struct Node {
     pub(in crate::server) bus: Arc<dyn Bus>,
     /// Connection to the bus that relayed sessions have for themselves, or the same.
     pub(in crate::server) relay_bus: Arc<dyn Bus>,
+    /// The most relayed links of a server, each way.
+    pub(in crate::server) max_relays: usize,
     /// This process.
     pub(super) this: Sender,
     pub(super) subjects: Subjects,
@@ -76,6 +78,7 @@ impl Node {
         (bus, relay_bus): (Arc<dyn Bus>, Arc<dyn Bus>),
         prefix: &str,
         instance: String,
+        max_relays: usize,
     ) -> io::Result<Self> {
         let invalid = |error: String| io::Error::new(io::ErrorKind::InvalidInput, error);
         InstanceTag::new(&*instance).validate().map_err(invalid)?;
@@ -85,6 +88,7 @@ impl Node {
         Ok(Self {
             bus,
             relay_bus,
+            max_relays,
             this: Sender { instance, run: rand::random() },
             subjects,
             events: Broadcaster::default(),

@@ -150,7 +150,7 @@ impl RelayContext {
         stop: &CancellationToken,
     ) -> Elsewhere {
         let Some(home) = self.other_instance(session) else { return Elsewhere::Unknown(link) };
-        let Some(slot) = self.counts.try_acquire(Direction::Out) else {
+        let Some(slot) = self.try_acquire(Direction::Out) else {
             return Elsewhere::Rejected(link, try_later());
         };
         let (limits, address) = (self.limit(link.limits()), link.address());

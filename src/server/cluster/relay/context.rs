@@ -3,7 +3,7 @@
 use std::{sync::Arc, time::Duration};
 
 use super::{
-    count::{RelayCounts, RelaySlot},
+    count::{Direction, RelayCounts, RelaySlot},
     pipe::{Pipe, PipeEnd, bounds::Bounds},
 };
 use crate::{
@@ -18,7 +18,7 @@ pub(super) const GO_TIMEOUT: Duration = Duration::from_secs(2);
 /// Parts that the relayed links of one server share, to its sessions and from its clients.
 pub(in crate::server) struct RelayContext {
     pub(super) node: Arc<Node>,
-    pub(super) counts: RelayCounts,
+    counts: RelayCounts,
     /// The largest message, in bytes.
     pub(super) max_message: usize,
 }
@@ -27,6 +27,11 @@ impl RelayContext {
     /// Creates the context of a server whose largest message has so many bytes.
     pub(super) fn new(node: Arc<Node>, counts: RelayCounts, max_message: usize) -> Self {
         Self { node, counts, max_message }
+    }
+
+    /// Takes a place for a relayed link, if there is one.
+    pub(super) fn try_acquire(&self, direction: Direction) -> Option<RelaySlot> {
+        self.counts.try_acquire(direction, self.node.max_relays)
     }
 
     /// Returns the bounds of each pipe.

@@ -5,9 +5,6 @@ use std::sync::{
     atomic::{AtomicU64, Ordering::SeqCst},
 };
 
-/// The most relayed links that lead away from an instance, and the most that lead to it.
-const MAX_RELAYS: u64 = 1024;
-
 /// Counts of the relayed links of a server; a cheap handle.
 #[derive(Debug, Clone, Default)]
 pub(in crate::server) struct RelayCounts(Arc<Counts>);
@@ -45,9 +42,9 @@ pub(super) struct RelaySlot {
 }
 
 impl RelayCounts {
-    /// Takes a place for a relayed link, if there is one.
-    pub(super) fn try_acquire(&self, direction: Direction) -> Option<RelaySlot> {
-        let more = |count| (count < MAX_RELAYS).then_some(count + 1);
+    /// Takes one of `max` places for relayed links in this direction, if there is one.
+    pub(super) fn try_acquire(&self, direction: Direction, max: usize) -> Option<RelaySlot> {
+        let more = |count| (count < max as u64).then_some(count + 1);
         self.of(direction).fetch_update(SeqCst, SeqCst, more).ok()?;
         #[cfg(feature = "metrics")]
         metrics::gauge!("mcp_ws_relayed", "direction" => direction.as_str()).increment(1);
@@ -87,13 +84,13 @@ mod tests {
     #[test]
     fn there_are_so_many_places_each_way_and_no_more() {
         let counts = RelayCounts::default();
-        let mut slots: Vec<_> =
-            (0..MAX_RELAYS).map(|_| counts.try_acquire(Direction::Out).unwrap()).collect();
-        assert!(counts.try_acquire(Direction::Out).is_none());
-        let other = counts.try_acquire(Direction::In).unwrap();
-        assert_eq!((counts.relayed_in(), counts.relayed_out()), (1, MAX_RELAYS));
+        let acquire = |direction| counts.try_acquire(direction, 100);
+        let mut slots: Vec<_> = (0..100).map(|_| acquire(Direction::Out).unwrap()).collect();
+        assert!(acquire(Direction::Out).is_none());
+        let other = acquire(Direction::In).unwrap();
+        assert_eq!((counts.relayed_in(), counts.relayed_out()), (1, 100));
         slots.pop();
-        assert!(counts.try_acquire(Direction::Out).is_some());
+        assert!(acquire(Direction::Out).is_some());
         drop((slots, other));
         assert_eq!((counts.relayed_in(), counts.relayed_out()), (0, 0));
     }

@@ -64,7 +64,7 @@ impl<R: McpRole> AskHandler for Home<R> {
         };
         let Some(proof) = ask.proof().filter(|_| sessions.has(&ask.session)) else { return false };
         let is_resumable = sessions.is_resumable(&ask.session, &proof, ask.identity().as_ref());
-        let answer = match self.relay.counts.try_acquire(Direction::In) {
+        let answer = match self.relay.try_acquire(Direction::In) {
             _ if !is_resumable => Answer::Unknown,
             None => Answer::Full,
             Some(slot) => {

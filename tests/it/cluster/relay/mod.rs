@@ -12,7 +12,7 @@ use std::{net::SocketAddr, sync::Arc, time::Duration};
 use futures::StreamExt;
 use mcp_ws_transport::{
     client::Connect,
-    cluster::{Cluster, Local, LocalBus},
+    cluster::{Cluster, Join, Local, LocalBus},
     connect,
     event::{Event, Events},
     server::{Config, Health, Server},
@@ -43,9 +43,20 @@ struct Instance {
 
 impl Instance {
     async fn new(local: &Local, tag: &str, config: Config) -> Self {
+        Self::joined(local, tag, config, |join| join).await
+    }
+
+    /// Starts one that joins with these options.
+    async fn joined(
+        local: &Local,
+        tag: &str,
+        config: Config,
+        options: impl FnOnce(Join) -> Join,
+    ) -> Self {
         let bus = Arc::new(local.connect());
         let tap = Tap::new(bus.clone());
-        let cluster = Cluster::join(tap.clone(), "test").instance(tag).await.unwrap();
+        let join = Cluster::join(tap.clone(), "test").instance(tag);
+        let cluster = options(join).await.unwrap();
         let tools = Tools::default();
         let (server, address) = serve_tools(&tools, config.cluster(cluster.clone())).await;
         Self { tools, bus, tap, cluster, server, address }

@@ -272,6 +272,33 @@ async fn an_instance_that_stops_closes_its_relays_at_their_turn() {
     .await;
 }
 
+#[tokio::test]
+async fn one_relay_more_than_may_be_is_turned_away_at_either_end() {
+    limit(async {
+        for [at_a, at_b] in [[1, 9], [9, 1]] {
+            let local = mcp_ws_transport::cluster::Local::default();
+            let config = Config::default;
+            let a = Instance::joined(&local, "a", config(), |join| join.max_relays(at_a)).await;
+            let b = Instance::joined(&local, "b", config(), |join| join.max_relays(at_b)).await;
+            let mut sessions = Vec::new();
+            for _ in 0..2 {
+                let (mut raw, session) = open(&a, &json!({})).await;
+                raw.initialize().await;
+                sessions.push(session);
+            }
+            let (first, _) = open(&b, &resume(&sessions[0], 1)).await;
+            let asked = resume(&sessions[1], 1);
+            assert_eq!(open(&b, &asked).await.1["closed"], 1013);
+            drop(first);
+            a.relays(0, 0).await;
+            b.relays(0, 0).await;
+            let (_second, resumed) = open(&b, &asked).await;
+            assert_eq!(resumed["resumed"], true);
+        }
+    })
+    .await;
+}
+
 /// What a client does not read waits at both instances, and is no more than the credit.
 #[tokio::test]
 async fn for_a_client_that_does_not_read_little_crosses_the_bus() {
