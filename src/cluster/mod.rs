@@ -29,10 +29,11 @@
 //! An instance has a tag, random unless [one is set](Join::instance); the session ids that it
 //! issues begin with it. That two processes have the same tag is found when the second joins, or,
 //! where the bus was away or they came at once, by what both publish: then both are degraded until
-//! one is gone. The sessions of both are resumed at other instances all the same. An instance says every 2 s
-//! that it is there (a beat), and is thought to be gone after 7 s without one, or when it says that
-//! it [leaves](Cluster::leave). Only reports depend on that, and for how long an instance is asked
-//! for a session once nobody answers: which instance a session belongs to does not.
+//! one is gone. The sessions of both are resumed at other instances all the same. An instance says
+//! every 2 s that it is there (a heartbeat), and is thought to be gone after 7 s without one, or
+//! when it says that it [leaves](Cluster::leave). Only reports depend on that, and for how long an
+//! instance is asked for a session once nobody answers: which instance a session belongs to does
+//! not.
 //!
 //! # Notifications
 //!
@@ -85,7 +86,7 @@
 //!
 //! | subject | |
 //! |---|---|
-//! | `{prefix}.m` | beats of the instances: who is there |
+//! | `{prefix}.m` | heartbeats of the instances: who is there |
 //! | `{prefix}.n` | notifications |
 //! | `{prefix}.i.{tag}` | questions to one instance, and reports |
 //! | `{prefix}.i.{tag}.left` | a question that nobody answers, when an instance leaves |

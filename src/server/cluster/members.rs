@@ -8,8 +8,8 @@ use tokio::time::Instant;
 use super::{event::ClusterEvent, state::SILENCE};
 use crate::server::sessions::instance::InstanceTag;
 
-/// Time between two beats of an instance.
-pub(super) const BEAT_INTERVAL: Duration = Duration::from_secs(2);
+/// Time between two heartbeats of an instance.
+pub(super) const HEARTBEAT_INTERVAL: Duration = Duration::from_secs(2);
 
 /// Time for which is kept how many notifications an instance had sent that is gone.
 const MEMORY: Duration = Duration::from_secs(24 * 3600);
@@ -17,8 +17,8 @@ const MEMORY: Duration = Duration::from_secs(24 * 3600);
 /// The most instances that are kept.
 const MAX_MEMBERS: usize = 4096;
 
-/// The largest beat, in bytes.
-const MAX_BEAT: usize = 1024;
+/// The largest heartbeat, in bytes.
+const MAX_HEARTBEAT: usize = 1024;
 
 /// Process among the instances of a cluster.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
@@ -43,7 +43,7 @@ impl Sender {
 
 /// Sign of life of an instance.
 #[derive(Debug, Clone, Serialize, Deserialize)]
-pub(super) struct Beat {
+pub(super) struct Heartbeat {
     #[serde(flatten)]
     pub(super) from: Sender,
     pub(super) says: Says,
@@ -51,11 +51,11 @@ pub(super) struct Beat {
     pub(super) sent: u64,
 }
 
-/// Reason for a beat of an instance.
+/// Reason for a heartbeat of an instance.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(rename_all = "lowercase")]
 pub(super) enum Says {
-    /// The instance has come or is back, and asks for a beat of the others.
+    /// The instance has come or is back, and asks for a heartbeat of the others.
     Hello,
     /// The instance is there.
     Here,
@@ -63,12 +63,12 @@ pub(super) enum Says {
     Bye,
 }
 
-impl Beat {
-    /// Parses a beat; `None` if it is none.
+impl Heartbeat {
+    /// Parses a heartbeat; `None` if it is none.
     pub(super) fn parse(payload: &[u8]) -> Option<Self> {
-        let beat: Self =
-            (payload.len() <= MAX_BEAT).then(|| serde_json::from_slice(payload).ok())??;
-        beat.from.is_valid().then_some(beat)
+        let heartbeat: Self =
+            (payload.len() <= MAX_HEARTBEAT).then(|| serde_json::from_slice(payload).ok())??;
+        heartbeat.from.is_valid().then_some(heartbeat)
     }
 }
 
@@ -84,9 +84,9 @@ struct Member {
     heard: Instant,
     /// Number of its notifications up to which all have come, or were told to be missed.
     received: u64,
-    /// Number that it had sent by an earlier beat: those have come a second later, if ever.
+    /// Number that it had sent by an earlier heartbeat: those have come a second later, if ever.
     told: u64,
-    /// Time of that beat.
+    /// Time of that heartbeat.
     told_at: Instant,
 }
 
@@ -94,7 +94,7 @@ struct Member {
 ///
 /// | presence | when | then |
 /// |---|---|---|
-/// | none, `Gone` | a beat or a notification comes | `Up` |
+/// | none, `Gone` | a heartbeat or a notification comes | `Up` |
 /// | `Up` | it says that it leaves, or nothing comes for 7 s | `Gone` |
 /// | `Gone` | a day has passed | none |
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -104,27 +104,27 @@ enum Presence {
 }
 
 impl Members {
-    /// Takes a beat of another instance.
-    pub(super) fn on_beat(&mut self, beat: &Beat, events: &mut Vec<ClusterEvent>) {
-        if beat.says == Says::Bye {
-            if let Some(member) = self.0.get_mut(&beat.from.instance)
-                && member.run == beat.from.run
+    /// Takes a heartbeat of another instance.
+    pub(super) fn on_heartbeat(&mut self, heartbeat: &Heartbeat, events: &mut Vec<ClusterEvent>) {
+        if heartbeat.says == Says::Bye {
+            if let Some(member) = self.0.get_mut(&heartbeat.from.instance)
+                && member.run == heartbeat.from.run
                 && std::mem::replace(&mut member.presence, Presence::Gone) == Presence::Up
             {
-                events.push(ClusterEvent::InstanceDown(beat.from.instance.clone()));
+                events.push(ClusterEvent::InstanceDown(heartbeat.from.instance.clone()));
             }
             return;
         }
-        let Some(member) = self.heard(&beat.from, beat.sent, events) else { return };
-        if member.told_at.elapsed() < BEAT_INTERVAL / 2 {
+        let Some(member) = self.heard(&heartbeat.from, heartbeat.sent, events) else { return };
+        if member.told_at.elapsed() < HEARTBEAT_INTERVAL / 2 {
             return;
         }
         member.told_at = Instant::now();
-        // What it had sent by the earlier beat is here by now, or lost.
+        // What it had sent by the earlier heartbeat is here by now, or lost.
         let count = member.told.saturating_sub(member.received);
         member.received += count;
-        member.told = beat.sent;
-        note_missed(&beat.from, count, events);
+        member.told = heartbeat.sent;
+        note_missed(&heartbeat.from, count, events);
     }
 
     /// Takes the notification with this `number`, which another instance has sent.

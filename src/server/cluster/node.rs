@@ -12,7 +12,7 @@ use super::{
     asks::{AskHandler, AskHandlers, AskKind},
     event::ClusterEvent,
     fan_out::FanOut,
-    members::{Beat, Members, Says, Sender},
+    members::{Heartbeat, Members, Says, Sender},
     state::{Change, ClusterError, ClusterState, Standing},
 };
 use crate::{
@@ -53,7 +53,7 @@ pub(super) struct Subjects {
     pub(super) own: Subject,
     /// Notifications: `{prefix}.n`.
     pub(super) notifications: Subject,
-    /// Beats: `{prefix}.m`.
+    /// Heartbeats: `{prefix}.m`.
     pub(super) members: Subject,
 }
 
@@ -127,12 +127,12 @@ impl Node {
     }
 
     /// Publishes a sign of life.
-    pub(super) fn beat(&self, says: Says) {
-        let beat = Beat { from: self.this.clone(), says, sent: self.fan_out.sent() };
-        if let Ok(beat) = serde_json::to_vec(&beat)
-            && let Err(error) = self.bus.publish(&self.subjects.members, beat.into())
+    pub(super) fn heartbeat(&self, says: Says) {
+        let heartbeat = Heartbeat { from: self.this.clone(), says, sent: self.fan_out.sent() };
+        if let Ok(heartbeat) = serde_json::to_vec(&heartbeat)
+            && let Err(error) = self.bus.publish(&self.subjects.members, heartbeat.into())
         {
-            tracing::debug!(%error, "no beat");
+            tracing::debug!(%error, "no heartbeat");
         }
     }
 
@@ -185,26 +185,26 @@ impl Node {
         }
     }
 
-    /// Takes a beat of this instance or another. Returns `true` if it asks for one.
-    pub(super) fn on_beat(&self, payload: &[u8]) -> bool {
-        let Some(beat) = Beat::parse(payload) else {
-            self.warn_of(&self.subjects.members, "what is no beat");
+    /// Takes a heartbeat of this instance or another. Returns `true` if it asks for one.
+    pub(super) fn on_heartbeat(&self, payload: &[u8]) -> bool {
+        let Some(heartbeat) = Heartbeat::parse(payload) else {
+            self.warn_of(&self.subjects.members, "what is no heartbeat");
             return false;
         };
-        if beat.from == self.this {
+        if heartbeat.from == self.this {
             self.change(Standing::note_self);
             return false;
         }
-        if beat.from.instance == self.this.instance {
-            if beat.says != Says::Bye {
+        if heartbeat.from.instance == self.this.instance {
+            if heartbeat.says != Says::Bye {
                 self.change(|standing| standing.note_double(&self.this.instance));
             }
             return false;
         }
         let mut events = Vec::new();
-        self.members().on_beat(&beat, &mut events);
+        self.members().on_heartbeat(&heartbeat, &mut events);
         self.announce(events);
-        beat.says == Says::Hello
+        heartbeat.says == Says::Hello
     }
 
     /// Records what has not happened for too long.
@@ -264,7 +264,7 @@ impl Node {
         drop(standing);
         if is_first {
             self.record();
-            self.beat(Says::Bye);
+            self.heartbeat(Says::Bye);
         }
         is_first
     }

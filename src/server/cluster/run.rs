@@ -1,4 +1,4 @@
-//! The task of an instance in its cluster: beats, and what comes by the bus.
+//! The task of an instance in its cluster: heartbeats, and what comes by the bus.
 
 use std::{sync::Arc, time::Duration};
 
@@ -10,7 +10,7 @@ use tokio::{
 
 use super::{
     check::{Subscriptions, check},
-    members::{BEAT_INTERVAL, Says},
+    members::{HEARTBEAT_INTERVAL, Says},
     node::Node,
     state::{ClusterError, ClusterState},
 };
@@ -66,9 +66,9 @@ async fn subscribe(node: &Arc<Node>) -> Option<Subscriptions> {
 async fn serve(node: &Arc<Node>, subscriptions: Subscriptions) {
     let Subscriptions { mut own, mut notifications, mut members } = subscriptions;
     let (mut is_up, mut is_relay_up) = (node.bus.is_up(), node.relay_bus.is_up());
-    let mut next_beat = Instant::now() + BEAT_INTERVAL;
+    let mut next_heartbeat = Instant::now() + HEARTBEAT_INTERVAL;
     node.set_up(node.is_bus_up());
-    node.beat(Says::Hello);
+    node.heartbeat(Says::Hello);
     loop {
         tokio::select! {
             delivery = own.next() => match delivery {
@@ -80,20 +80,20 @@ async fn serve(node: &Arc<Node>, subscriptions: Subscriptions) {
                 None => break,
             },
             delivery = members.next() => match delivery {
-                Some(delivery) => if node.on_beat(&delivery.payload) {
-                    next_beat = next_beat.min(Instant::now() + HELLO_DELAY);
+                Some(delivery) => if node.on_heartbeat(&delivery.payload) {
+                    next_heartbeat = next_heartbeat.min(Instant::now() + HELLO_DELAY);
                 },
                 None => break,
             },
-            () = sleep_until(next_beat) => {
-                next_beat = Instant::now() + BEAT_INTERVAL;
+            () = sleep_until(next_heartbeat) => {
+                next_heartbeat = Instant::now() + HEARTBEAT_INTERVAL;
                 node.on_tick();
-                node.beat(Says::Here);
+                node.heartbeat(Says::Here);
             }
             Ok(()) = is_up.changed() => {
                 node.set_up(node.is_bus_up());
                 if *is_up.borrow_and_update() {
-                    node.beat(Says::Hello);
+                    node.heartbeat(Says::Hello);
                 }
             }
             Ok(()) = is_relay_up.changed() => node.set_up(node.is_bus_up()),

@@ -98,7 +98,7 @@ pub(super) enum Change {
 /// | `Joined`, `Degraded` | it is, and nothing of this instance's own comes back for 7 s | `Degraded`: `Silent` |
 /// | `Joined`, `Degraded` | another process with the same tag is heard of | `Degraded`: `InstanceInUse` |
 /// | `Degraded` | a check of the rights or the tag fails | `Degraded` with that cause |
-/// | `Degraded` | an own beat comes back, and no other process was heard of for 7 s | `Joined` |
+/// | `Degraded` | an own heartbeat comes back, and no other process was heard of for 7 s | `Joined` |
 /// | any | this instance leaves | `Left` |
 #[derive(Debug)]
 pub(super) struct Standing {

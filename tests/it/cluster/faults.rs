@@ -125,7 +125,7 @@ async fn each_notification_that_is_lost_is_told_to_be_missed() {
         notify();
         until(&mut events, missed(2)).await;
         assert_eq!(start.elapsed(), Duration::ZERO);
-        // The last one shows by the beats.
+        // The last one shows by the heartbeats.
         bus.set(Fault::LosesNotifications);
         notify();
         until(&mut events, missed(1)).await;

@@ -18,7 +18,7 @@ async fn instances_hear_of_each_other_as_they_come_and_go() {
         let local = Local::default();
         let (a, _) = join(&local, "a").await;
         let mut events = a.events();
-        // Until its first beat has passed.
+        // Until its first heartbeat has passed.
         sleep(Duration::from_millis(2500)).await;
         let start = Instant::now();
         let (b, _) = join(&local, "b").await;
@@ -106,7 +106,7 @@ async fn a_tag_that_another_process_has_is_found_later_if_the_bus_was_away() {
 
 /// As two that have asked for the tag at the same moment.
 #[tokio::test(start_paused = true)]
-async fn a_process_with_the_same_tag_is_heard_of_by_its_beats() {
+async fn a_process_with_the_same_tag_is_heard_of_by_its_heartbeats() {
     limit(async {
         let local = Local::default();
         let (a, _) = join(&local, "a").await;

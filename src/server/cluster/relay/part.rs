@@ -24,8 +24,8 @@ pub(super) enum PartKind {
     Close,
     /// Credit: the bytes that were read so far.
     Credit,
-    /// Beat: its number is that of the last part that was sent.
-    Beat,
+    /// Heartbeat: its number is that of the last part that was sent.
+    Heartbeat,
 }
 
 impl PartKind {
@@ -38,7 +38,7 @@ impl PartKind {
         (Self::Pong, b'q'),
         (Self::Close, b'c'),
         (Self::Credit, b'k'),
-        (Self::Beat, b'h'),
+        (Self::Heartbeat, b'h'),
     ];
 
     fn byte(self) -> u8 {
@@ -52,7 +52,7 @@ impl PartKind {
 
 /// Numbered part of a relayed link: the kind, the number in big-endian, and the payload.
 ///
-/// The parts of each direction are numbered from 1, but for beats.
+/// The parts of each direction are numbered from 1, but for heartbeats.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub(super) struct Part {
     pub(super) kind: PartKind,
@@ -77,7 +77,7 @@ impl Part {
         let number = u64::from_be_bytes(*rest.first_chunk()?);
         let payload = bytes.slice(HEAD_BYTES..);
         let fits = match kind {
-            PartKind::Go | PartKind::Beat => payload.is_empty(),
+            PartKind::Go | PartKind::Heartbeat => payload.is_empty(),
             PartKind::Credit => payload.len() == 8,
             PartKind::Close => payload.len() != 1 && payload.len() <= 125,
             PartKind::Ping | PartKind::Pong => payload.len() <= 125,
@@ -96,7 +96,7 @@ mod tests {
     fn each_part_is_read_as_it_was_written() {
         for (kind, _) in PartKind::ALL {
             let payload: &[u8] = match kind {
-                PartKind::Go | PartKind::Beat => b"",
+                PartKind::Go | PartKind::Heartbeat => b"",
                 PartKind::Credit => b"12345678",
                 _ => b"payload",
             };

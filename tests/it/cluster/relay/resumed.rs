@@ -312,7 +312,7 @@ async fn for_a_client_that_does_not_read_little_crosses_the_bus() {
         }
         let crossed = || a.tap.said(".away").iter().map(|(_, part)| part.len()).sum::<usize>();
         let mut last = (crossed(), Instant::now());
-        // Until nothing but beats has crossed for a second.
+        // Until nothing but heartbeats has crossed for a second.
         while last.1.elapsed() < Duration::from_secs(1) {
             tokio::time::sleep(Duration::from_millis(20)).await;
             if crossed() > last.0 + 1000 {

@@ -2,7 +2,7 @@
 
 use std::time::Duration;
 
-/// Time without a part or a beat after which the link is lost.
+/// Time without a part or a heartbeat after which the link is lost.
 pub(super) const SILENCE: Duration = Duration::from_secs(5);
 
 /// Bytes that each part counts besides its payload.

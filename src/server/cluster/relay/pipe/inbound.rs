@@ -62,8 +62,8 @@ impl Inbound {
         if self.is_closed {
             return Ok(None);
         }
-        // A beat may come behind parts that were sent after it.
-        if part.kind == PartKind::Beat {
+        // A heartbeat may come behind parts that were sent after it.
+        if part.kind == PartKind::Heartbeat {
             return if part.number <= self.number { Ok(None) } else { Err(Broken::Gap) };
         }
         if Some(part.number) != self.number.checked_add(1) {

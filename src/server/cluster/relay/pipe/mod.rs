@@ -5,23 +5,23 @@
 //!
 //! | | the link |
 //! |---|---|
-//! | a part whose number is not the next, a beat whose number is higher than that of the last part | is lost |
-//! | 5 s without a part or a beat | is lost |
+//! | a part whose number is not the next, a heartbeat whose number is higher than that of the last part | is lost |
+//! | 5 s without a part or a heartbeat | is lost |
 //! | a part that is malformed, or more than the credit | is lost |
 //! | messages that the bus has dropped, a bus that is away when there is something to send | is lost |
-//! | nobody at the other end, as the answer to a beat | is lost |
+//! | nobody at the other end, as the answer to a heartbeat | is lost |
 //! | a Close of the other end | ends with it |
 //!
 //! What had arrived in order is delivered first.
 //!
-//! Beats leave every second. They have the number of the last part, which shows the loss of that.
+//! Heartbeats leave every second. They have the number of the last part, which shows the loss of that.
 //! The end that has the client also asks for an answer, so that a home that is gone is noticed at
 //! once where the bus knows it.
 //!
 //! # Who waits for whom
 //! A bus never makes its user wait. So each end may have 1 MiB under way, in parts that the other
 //! has not read; no more than that waits there for its reader. Whoever polls either half takes in
-//! what the bus has, so that credit and beats wait for no reader.
+//! what the bus has, so that credit and heartbeats wait for no reader.
 
 pub(super) mod bounds;
 mod broken;
@@ -63,8 +63,8 @@ use crate::{
     time::{Timer, deadline_in},
 };
 
-/// Interval of the beats.
-const BEAT: Duration = Duration::from_secs(1);
+/// Interval of the heartbeats.
+const HEARTBEAT_INTERVAL: Duration = Duration::from_secs(1);
 
 /// Time after which a bus is asked again that does not keep up.
 const RETRY: Duration = Duration::from_millis(10);
@@ -109,7 +109,7 @@ pub(super) struct Pipe {
     stats: Option<Stats>,
     last_heard: Instant,
     silence: Timer,
-    beat: Timer,
+    heartbeat: Timer,
     retry: Timer,
     asking: Option<BoxFuture<'static, Result<Bytes, AskError>>>,
     /// Tasks that wait for a message, and for room.
@@ -135,9 +135,9 @@ impl Pipe {
             PipeEnd::Home => (0, 1),
             PipeEnd::Away => (1, 0),
         };
-        let (mut silence, mut beat) = (Timer::default(), Timer::default());
+        let (mut silence, mut heartbeat) = (Timer::default(), Timer::default());
         silence.set(deadline_in(SILENCE));
-        beat.set(deadline_in(BEAT));
+        heartbeat.set(deadline_in(HEARTBEAT_INTERVAL));
         Self {
             bus,
             end,
@@ -150,7 +150,7 @@ impl Pipe {
             stats,
             last_heard: Instant::now(),
             silence,
-            beat,
+            heartbeat,
             retry: Timer::default(),
             asking: None,
             reader: None,
@@ -205,11 +205,11 @@ impl Pipe {
         }
         let size = delivery.payload.len();
         let part = Part::parse(&delivery.payload).ok_or(Broken::Malformed)?;
-        if let Some(reply_to) = delivery.reply_to.filter(|_| part.kind == PartKind::Beat) {
+        if let Some(reply_to) = delivery.reply_to.filter(|_| part.kind == PartKind::Heartbeat) {
             let _ = self.bus.publish(&reply_to, Bytes::new());
         }
         if let Some(stats) = &self.stats
-            && !matches!(part.kind, PartKind::Beat | PartKind::Credit)
+            && !matches!(part.kind, PartKind::Heartbeat | PartKind::Credit)
         {
             stats.record_bytes_received(size);
         }
@@ -220,7 +220,7 @@ impl Pipe {
         Ok(())
     }
 
-    /// Sends a due beat, and looks for the silence of the other end.
+    /// Sends a due heartbeat, and looks for the silence of the other end.
     fn poll_timers(&mut self, cx: &mut Context<'_>) {
         while self.is_open() && self.silence.poll(cx).is_ready() {
             if self.last_heard.elapsed() >= SILENCE {
@@ -230,9 +230,9 @@ impl Pipe {
             }
         }
         self.poll_answer(cx);
-        while self.is_open() && self.beat.poll(cx).is_ready() {
-            self.beat.set(deadline_in(BEAT));
-            self.send_beat();
+        while self.is_open() && self.heartbeat.poll(cx).is_ready() {
+            self.heartbeat.set(deadline_in(HEARTBEAT_INTERVAL));
+            self.send_heartbeat();
             self.poll_answer(cx);
         }
     }
@@ -249,17 +249,17 @@ impl Pipe {
         }
     }
 
-    /// Sends a beat, and has it answered where that is of use.
-    fn send_beat(&mut self) {
+    /// Sends a heartbeat, and has it answered where that is of use.
+    fn send_heartbeat(&mut self) {
         // If the bus is away, a part that is lost shows it, or the silence. The number of a part that
         // still waits would look like a loss.
         if self.unsent.is_none() {
-            let beat = Part::encode(PartKind::Beat, self.outbound.number(), &[]);
-            let _ = self.bus.publish(&self.to, beat);
+            let heartbeat = Part::encode(PartKind::Heartbeat, self.outbound.number(), &[]);
+            let _ = self.bus.publish(&self.to, heartbeat);
         }
         if self.end == PipeEnd::Away && self.asking.is_none() {
             // Without a number: a question may overtake what was published before.
-            let question = Part::encode(PartKind::Beat, 0, &[]);
+            let question = Part::encode(PartKind::Heartbeat, 0, &[]);
             let (bus, to) = (self.bus.clone(), self.to.clone());
             self.asking = Some(async move { bus.ask(&to, question, SILENCE).await }.boxed());
         }

@@ -217,7 +217,7 @@ async fn messages_of_all_kinds_and_sizes_arrive_in_order_both_ways() {
     home.close().await.unwrap();
 }
 
-/// The last part is lost, so that no later one shows it: the next beat does.
+/// The last part is lost, so that no later one shows it: the next heartbeat does.
 #[tokio::test(start_paused = true)]
 async fn a_loss_ends_the_link_whatever_was_lost() {
     for lost in 0..3 {
@@ -236,7 +236,7 @@ async fn a_loss_ends_the_link_whatever_was_lost() {
         }
         if lost == 2 {
             assert!(next(&mut away).is_pending());
-            advance(BEAT).await;
+            advance(HEARTBEAT_INTERVAL).await;
             assert!(next(&mut home).is_pending());
             wire.bring(AWAY, usize::MAX);
         }
@@ -256,31 +256,31 @@ async fn a_loss_ends_the_link_whatever_was_lost() {
 }
 
 #[tokio::test(start_paused = true)]
-async fn an_idle_link_lives_by_beats_and_dies_of_silence() {
+async fn an_idle_link_lives_by_heartbeats_and_dies_of_silence() {
     let wire = Arc::new(Wire::default());
     let [mut home, mut away] = ends(&wire, small()).await;
     for _ in 0..100 {
-        advance(BEAT).await;
+        advance(HEARTBEAT_INTERVAL).await;
         assert!(next(&mut home).is_pending() && next(&mut away).is_pending());
         assert_eq!([wire.bring(HOME, 9), wire.bring(AWAY, 9)], [2, 1]);
     }
     for _ in 0..4 {
-        advance(BEAT).await;
+        advance(HEARTBEAT_INTERVAL).await;
         assert!(next(&mut home).is_pending() && next(&mut away).is_pending());
     }
-    advance(2 * BEAT).await;
+    advance(2 * HEARTBEAT_INTERVAL).await;
     assert!(is_lost(&mut home, "nothing came for 5s") && is_lost(&mut away, "nothing came for 5s"));
 }
 
 #[tokio::test(start_paused = true)]
-async fn an_end_that_is_gone_without_a_word_is_noticed_at_the_next_beat() {
+async fn an_end_that_is_gone_without_a_word_is_noticed_at_the_next_heartbeat() {
     let wire = Arc::new(Wire::default());
     let [home, mut away] = ends(&wire, small()).await;
     wire.hub().is_away = true;
     drop(home);
     wire.hub().is_away = false;
     assert!(next(&mut away).is_pending());
-    advance(BEAT).await;
+    advance(HEARTBEAT_INTERVAL).await;
     assert!(is_lost(&mut away, "the other instance is gone"));
 }
 
@@ -291,7 +291,7 @@ async fn a_bus_that_does_not_keep_up_delays_and_one_that_is_away_ends_the_link()
     wire.hub().is_full = true;
     home.start_send_unpin(text("delayed")).unwrap();
     assert!(flush(&mut home).is_pending());
-    advance(2 * BEAT).await;
+    advance(2 * HEARTBEAT_INTERVAL).await;
     assert!(flush(&mut home).is_pending());
     wire.hub().is_full = false;
     // Woken by its own timer.
@@ -300,7 +300,7 @@ async fn a_bus_that_does_not_keep_up_delays_and_one_that_is_away_ends_the_link()
     assert!(matches!(next(&mut away), Poll::Ready(Some(Ok(m))) if m == text("delayed")));
 
     wire.hub().is_away = true;
-    advance(BEAT).await;
+    advance(HEARTBEAT_INTERVAL).await;
     // Nothing is lost yet.
     assert!(next(&mut home).is_pending());
     home.start_send_unpin(text("lost")).unwrap();
@@ -327,9 +327,9 @@ async fn credit_that_the_bus_does_not_take_is_sent_again_soon() {
     assert_eq!(wire.bring(HOME, 9), 1);
 }
 
-/// A reader that does not read has a bounded amount wait; credit and beats wait for nobody.
+/// A reader that does not read has a bounded amount wait; credit and heartbeats wait for nobody.
 #[tokio::test(start_paused = true)]
-async fn who_does_not_read_stops_the_sender_and_hears_the_beats_all_the_same() {
+async fn who_does_not_read_stops_the_sender_and_hears_the_heartbeats_all_the_same() {
     let wire = Arc::new(Wire::default());
     let [mut home, mut away] = ends(&wire, small()).await;
     let mut sent = 0;
@@ -342,7 +342,7 @@ async fn who_does_not_read_stops_the_sender_and_hears_the_beats_all_the_same() {
     // Parts of 80 bytes: 10 on the way, and 25 in the queue.
     assert_eq!((sent, wire.bring(AWAY, 99)), (35, 10));
     for _ in 0..60 {
-        advance(BEAT).await;
+        advance(HEARTBEAT_INTERVAL).await;
         assert!(flush(&mut home).is_pending());
         // The reader waits to write elsewhere.
         assert!(flush(&mut away).is_ready());
@@ -374,7 +374,7 @@ async fn what_no_end_sends_ends_the_link() {
         (vec![part(PartKind::Text, 0, b"")], "missing"),
         (vec![part(PartKind::Text, 2, b"")], "missing"),
         (vec![part(PartKind::Text, u64::MAX, b"")], "missing"),
-        (vec![part(PartKind::Beat, 1, b"")], "missing"),
+        (vec![part(PartKind::Heartbeat, 1, b"")], "missing"),
         (vec![part(PartKind::Credit, 1, &1_u64.to_be_bytes())], "room"),
         (vec![part(PartKind::Credit, 1, &u64::MAX.to_be_bytes())], "room"),
         (vec![full(1), full(2)], "room"),
