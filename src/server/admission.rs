@@ -22,7 +22,7 @@ use super::{
     sessions::{id::RequestedId, store::SessionStore},
 };
 #[cfg(feature = "cluster")]
-use crate::server::cluster::relay::home;
+use crate::server::cluster::relay::offer;
 use crate::{layer::socket::side::Side, role::McpRole};
 
 /// Admission of a request that is upgraded.
@@ -64,7 +64,7 @@ impl<R: McpRole> Capacity<R> {
         if let (Some(sessions), Some(cluster)) = (&sessions, &config.cluster) {
             let max_message = config.max_message();
             let counts = config.registry.relay_counts();
-            home::join(cluster, sessions, counts, max_message);
+            offer::join(cluster, sessions, counts, max_message);
         }
         Self {
             connections: ConnectionLimit::new(config.limits.clone()),

@@ -14,7 +14,7 @@ use super::{
     store::{NOT_YOURS, SessionStore, TAKEN_OVER_TOO_OFTEN},
 };
 #[cfg(feature = "cluster")]
-use crate::server::cluster::relay::{away::Elsewhere, carry::RelayedLink};
+use crate::server::cluster::relay::{carry::RelayedLink, resume::Elsewhere};
 use crate::{
     close::{CloseCode, CloseReason},
     layer::resume::{

@@ -24,7 +24,7 @@ use super::{
 #[cfg(feature = "cluster")]
 use crate::server::cluster::{
     asks::AskHandler,
-    relay::{away::Elsewhere, context::RelayContext},
+    relay::{context::RelayContext, resume::Elsewhere},
 };
 use crate::{
     layer::resume::{
@@ -189,8 +189,8 @@ impl<R: McpRole> SessionStore<R> {
 
     /// Joins the sessions to those of the other instances of a cluster.
     #[cfg(feature = "cluster")]
-    pub(in crate::server) fn join(&self, relay: Arc<RelayContext>, home: Arc<dyn AskHandler>) {
-        let _ = self.relay.set((relay, home));
+    pub(in crate::server) fn join(&self, relay: Arc<RelayContext>, offers: Arc<dyn AskHandler>) {
+        let _ = self.relay.set((relay, offers));
     }
 
     /// Resumes the session of another instance.

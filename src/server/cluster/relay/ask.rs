@@ -98,7 +98,7 @@ impl Ask {
         MessageLimits::from_peer(self.max_message, self.max_inbound)
     }
 
-    /// Returns the words of the subject of the home, and of that of the other end.
+    /// Returns the words of the subjects of a pipe: of the end with the session, and of the other.
     pub(super) fn subjects(&self) -> [String; 2] {
         ["home", "away"].map(|end| format!("r.{}.{end}", self.pipe))
     }

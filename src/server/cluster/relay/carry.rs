@@ -40,15 +40,15 @@ pub(in crate::server) struct RelayedLink {
 
 /// End of a relay.
 ///
-/// | | the client | home |
+/// | | the client | the session |
 /// |---|---|---|
 /// | `Client`: it has closed, or is lost | | is told the same |
-/// | `Home`: it has closed | is told the same | |
-/// | `Lost`: the pipe is, or home has ended without a word | 1001 | |
+/// | `Session`: its instance has closed | is told the same | |
+/// | `Lost`: the pipe is, or the session's instance has ended without a word | 1001 | |
 /// | `Stopping`: this instance does | is told the reason | is told the same |
 enum RelayEnd {
     Client(Option<CloseReason>),
-    Home(Option<CloseReason>),
+    Session(Option<CloseReason>),
     Lost,
     Stopping(CloseReason),
 }
@@ -78,11 +78,11 @@ impl RelayedLink {
         let Self { client, pipe, .. } = *self;
         match end {
             RelayEnd::Client(reason) => {
-                let told = tell_home(pipe, reason.clone(), close_timeout);
+                let told = tell_session(pipe, reason.clone(), close_timeout);
                 join!(told, close(client, None, close_timeout));
                 reason.unwrap_or_else(|| CloseCode::NoStatus.into())
             }
-            RelayEnd::Home(reason) => {
+            RelayEnd::Session(reason) => {
                 // Dropped first: that answers the Close.
                 drop(pipe);
                 let reason = reason.filter(|reason| reason.code != CloseCode::NoStatus);
@@ -97,7 +97,7 @@ impl RelayedLink {
                 relay_lost()
             }
             RelayEnd::Stopping(reason) => {
-                let told = tell_home(pipe, Some(reason.clone()), close_timeout);
+                let told = tell_session(pipe, Some(reason.clone()), close_timeout);
                 join!(told, close(client, Some(Some(reason.clone())), close_timeout));
                 reason
             }
@@ -109,9 +109,9 @@ impl RelayedLink {
         if to_client.is_ready() {
             return to_client;
         }
-        let to_home = self.poll_to_home(cx);
-        if to_home.is_ready() {
-            return to_home;
+        let to_session = self.poll_to_session(cx);
+        if to_session.is_ready() {
+            return to_session;
         }
         self.poll_broken(cx)
     }
@@ -131,7 +131,7 @@ impl RelayedLink {
             }
             match self.pipe.poll_next_unpin(cx) {
                 Poll::Ready(Some(Ok(Message::Close(reason)))) => {
-                    return Poll::Ready(RelayEnd::Home(reason));
+                    return Poll::Ready(RelayEnd::Session(reason));
                 }
                 Poll::Ready(Some(Ok(message))) => {
                     self.is_unflushed = true;
@@ -153,7 +153,7 @@ impl RelayedLink {
         Poll::Pending
     }
 
-    fn poll_to_home(&mut self, cx: &mut Context<'_>) -> Poll<RelayEnd> {
+    fn poll_to_session(&mut self, cx: &mut Context<'_>) -> Poll<RelayEnd> {
         loop {
             let is_taken = match self.pipe.poll_ready_unpin(cx) {
                 Poll::Ready(Ok(())) => true,
@@ -214,8 +214,8 @@ pub(super) fn relay_lost() -> CloseReason {
     CloseReason::new(CloseCode::GoingAway, "the way to the session's instance is lost")
 }
 
-/// Sends home what the client has sent before, and why its link ends.
-async fn tell_home(mut pipe: Pipe, reason: Option<CloseReason>, time: Duration) {
+/// Sends the session what the client has sent before, and why its link ends.
+async fn tell_session(mut pipe: Pipe, reason: Option<CloseReason>, time: Duration) {
     // What is not sent in time is forgotten when the pipe is dropped, but for the Close.
     if pipe.start_send_unpin(Message::Close(reason)).is_ok() {
         let _ = timeout(time, pipe.flush()).await;
@@ -255,7 +255,7 @@ mod tests {
         let [own, to] = ["own", "other"].map(|text| Subject::new(text).unwrap());
         let bounds = Bounds::new(1 << 20, 5 << 20);
         let subscription = bus.subscribe(&own, bounds.subscription()).await.unwrap();
-        let mut pipe = Pipe::new(bus, PipeEnd::Away, subscription, to, bounds, None);
+        let mut pipe = Pipe::new(bus, PipeEnd::Client, subscription, to, bounds, None);
         // More than may be under way and wait.
         for _ in 0..6 {
             pipe.start_send_unpin(Message::Binary(vec![0; 1 << 20].into())).unwrap();

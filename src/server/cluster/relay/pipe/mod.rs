@@ -15,7 +15,7 @@
 //! What had arrived in order is delivered first.
 //!
 //! Heartbeats leave every second. They have the number of the last part, which shows the loss of that.
-//! The end that has the client also asks for an answer, so that a home that is gone is noticed at
+//! The end that has the client also asks for an answer, so that an instance that is gone is noticed at
 //! once where the bus knows it.
 //!
 //! # Who waits for whom
@@ -73,9 +73,9 @@ const RETRY: Duration = Duration::from_millis(10);
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(super) enum PipeEnd {
     /// The one at the instance that has the session.
-    Home,
+    Session,
     /// The one at the instance that has the client.
-    Away,
+    Client,
 }
 
 /// State of the link, as far as the other end decides it. What this end closes is in [`Outbound`].
@@ -122,7 +122,7 @@ pub(super) struct Pipe {
 }
 
 impl Pipe {
-    /// Creates this end of a pipe whose first part was sent, `Go` by the end away from home.
+    /// Creates this end of a pipe whose first part was sent, `Go` by the end that has the client.
     pub(super) fn new(
         bus: Arc<dyn Bus>,
         end: PipeEnd,
@@ -132,8 +132,8 @@ impl Pipe {
         stats: Option<Stats>,
     ) -> Self {
         let (sent, received) = match end {
-            PipeEnd::Home => (0, 1),
-            PipeEnd::Away => (1, 0),
+            PipeEnd::Session => (0, 1),
+            PipeEnd::Client => (1, 0),
         };
         let (mut silence, mut heartbeat) = (Timer::default(), Timer::default());
         silence.set(deadline_in(SILENCE));
@@ -257,7 +257,7 @@ impl Pipe {
             let heartbeat = Part::encode(PartKind::Heartbeat, self.outbound.number(), &[]);
             let _ = self.bus.publish(&self.to, heartbeat);
         }
-        if self.end == PipeEnd::Away && self.asking.is_none() {
+        if self.end == PipeEnd::Client && self.asking.is_none() {
             // Without a number: a question may overtake what was published before.
             let question = Part::encode(PartKind::Heartbeat, 0, &[]);
             let (bus, to) = (self.bus.clone(), self.to.clone());

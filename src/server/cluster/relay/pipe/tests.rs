@@ -23,7 +23,7 @@ struct Wire(Mutex<Hub>);
 
 #[derive(Default)]
 struct Hub {
-    /// To the home, and to the other end.
+    /// To the end with the session, and to that with the client.
     under_way: [UnderWay; 2],
     feeds: [Option<Feed>; 2],
     answers: HashMap<Subject, oneshot::Sender<Bytes>>,
@@ -32,11 +32,11 @@ struct Hub {
     is_away: bool,
 }
 
-const HOME: usize = 0;
-const AWAY: usize = 1;
+const SESSION: usize = 0;
+const CLIENT: usize = 1;
 
 fn subjects() -> [Subject; 2] {
-    ["x.home", "x.away"].map(|text| Subject::new(text).unwrap())
+    ["x.session", "x.client"].map(|text| Subject::new(text).unwrap())
 }
 
 impl Wire {
@@ -136,7 +136,8 @@ impl Bus for Wire {
 /// Returns the two ends of a pipe whose first part has been sent.
 async fn ends(wire: &Arc<Wire>, bounds: Bounds) -> [Pipe; 2] {
     let mut ends = Vec::new();
-    for (end, from, to) in [(PipeEnd::Home, HOME, AWAY), (PipeEnd::Away, AWAY, HOME)] {
+    for (end, from, to) in [(PipeEnd::Session, SESSION, CLIENT), (PipeEnd::Client, CLIENT, SESSION)]
+    {
         let subscription = wire.subscribe(&subjects()[from], bounds.subscription()).await.unwrap();
         let to = subjects()[to].clone();
         ends.push(Pipe::new(wire.clone(), end, subscription, to, bounds, Some(Stats::default())));
@@ -176,7 +177,7 @@ fn is_lost(pipe: &mut Pipe, why: &str) -> bool {
 #[tokio::test(start_paused = true)]
 async fn messages_of_all_kinds_and_sizes_arrive_in_order_both_ways() {
     let wire = Arc::new(Wire::default());
-    let [mut home, mut away] = ends(&wire, Bounds::new(1 << 20, 5 << 20)).await;
+    let [mut session, mut client] = ends(&wire, Bounds::new(1 << 20, 5 << 20)).await;
     let large = |size| "x".repeat(size);
     let messages = [
         text(""),
@@ -188,18 +189,18 @@ async fn messages_of_all_kinds_and_sizes_arrive_in_order_both_ways() {
         text(large(256 << 10)),
         Message::Close(Some(CloseReason::new(CloseCode::TakenOver, "newer"))),
     ];
-    for (from, to) in [(&mut home, &mut away)] {
+    for (from, to) in [(&mut session, &mut client)] {
         let mut got = Vec::new();
         for message in &messages {
             assert!(from.start_send_unpin(message.clone()).is_ok());
         }
         for _ in 0..1000 {
             let _ = flush(from);
-            wire.bring(AWAY, usize::MAX);
+            wire.bring(CLIENT, usize::MAX);
             while let Poll::Ready(Some(Ok(message))) = next(to) {
                 got.push(message);
             }
-            wire.bring(HOME, usize::MAX);
+            wire.bring(SESSION, usize::MAX);
         }
         assert_eq!(got.len(), messages.len());
         assert!(got == messages);
@@ -207,14 +208,14 @@ async fn messages_of_all_kinds_and_sizes_arrive_in_order_both_ways() {
         // A message that is sent to an end that has closed is an error, and not lost in silence.
         to.start_send_unpin(text("late")).unwrap_err();
     }
-    let sent = home.stats.as_ref().unwrap().snapshot();
-    let received = away.stats.as_ref().unwrap().snapshot();
+    let sent = session.stats.as_ref().unwrap().snapshot();
+    let received = client.stats.as_ref().unwrap().snapshot();
     assert_eq!((sent.messages_sent, received.messages_received), (5, 5));
     assert!(received.bytes_received > (4 << 20) + 500_000, "{received:?}");
-    drop(away);
+    drop(client);
     // The other end answers the Close.
-    assert_eq!(wire.bring(HOME, 1), 1);
-    home.close().await.unwrap();
+    assert_eq!(wire.bring(SESSION, 1), 1);
+    session.close().await.unwrap();
 }
 
 /// The last part is lost, so that no later one shows it: the next heartbeat does.
@@ -222,31 +223,31 @@ async fn messages_of_all_kinds_and_sizes_arrive_in_order_both_ways() {
 async fn a_loss_ends_the_link_whatever_was_lost() {
     for lost in 0..3 {
         let wire = Arc::new(Wire::default());
-        let [mut home, mut away] = ends(&wire, small()).await;
+        let [mut session, mut client] = ends(&wire, small()).await;
         for number in 0..3 {
-            home.start_send_unpin(text(format!("{number}"))).unwrap();
+            session.start_send_unpin(text(format!("{number}"))).unwrap();
         }
-        assert!(flush(&mut home).is_ready());
-        wire.hub().under_way[AWAY].remove(lost).unwrap();
-        wire.bring(AWAY, usize::MAX);
+        assert!(flush(&mut session).is_ready());
+        wire.hub().under_way[CLIENT].remove(lost).unwrap();
+        wire.bring(CLIENT, usize::MAX);
         for number in 0..lost {
             assert!(
-                matches!(next(&mut away), Poll::Ready(Some(Ok(m))) if m == text(format!("{number}")))
+                matches!(next(&mut client), Poll::Ready(Some(Ok(m))) if m == text(format!("{number}")))
             );
         }
         if lost == 2 {
-            assert!(next(&mut away).is_pending());
+            assert!(next(&mut client).is_pending());
             advance(HEARTBEAT_INTERVAL).await;
-            assert!(next(&mut home).is_pending());
-            wire.bring(AWAY, usize::MAX);
+            assert!(next(&mut session).is_pending());
+            wire.bring(CLIENT, usize::MAX);
         }
-        assert!(is_lost(&mut away, "a part is missing"), "{lost}");
+        assert!(is_lost(&mut client, "a part is missing"), "{lost}");
         // And it stays so.
-        assert!(is_lost(&mut away, "a part is missing"));
-        assert!(matches!(flush(&mut away), Poll::Ready(Err(_))));
+        assert!(is_lost(&mut client, "a part is missing"));
+        assert!(matches!(flush(&mut client), Poll::Ready(Err(_))));
         // The other end is told.
-        wire.bring(HOME, usize::MAX);
-        let told = next(&mut home);
+        wire.bring(SESSION, usize::MAX);
+        let told = next(&mut session);
         assert!(
             matches!(&told, Poll::Ready(Some(Ok(Message::Close(Some(reason)))))
             if reason.code == CloseCode::Abnormal),
@@ -258,106 +259,108 @@ async fn a_loss_ends_the_link_whatever_was_lost() {
 #[tokio::test(start_paused = true)]
 async fn an_idle_link_lives_by_heartbeats_and_dies_of_silence() {
     let wire = Arc::new(Wire::default());
-    let [mut home, mut away] = ends(&wire, small()).await;
+    let [mut session, mut client] = ends(&wire, small()).await;
     for _ in 0..100 {
         advance(HEARTBEAT_INTERVAL).await;
-        assert!(next(&mut home).is_pending() && next(&mut away).is_pending());
-        assert_eq!([wire.bring(HOME, 9), wire.bring(AWAY, 9)], [2, 1]);
+        assert!(next(&mut session).is_pending() && next(&mut client).is_pending());
+        assert_eq!([wire.bring(SESSION, 9), wire.bring(CLIENT, 9)], [2, 1]);
     }
     for _ in 0..4 {
         advance(HEARTBEAT_INTERVAL).await;
-        assert!(next(&mut home).is_pending() && next(&mut away).is_pending());
+        assert!(next(&mut session).is_pending() && next(&mut client).is_pending());
     }
     advance(2 * HEARTBEAT_INTERVAL).await;
-    assert!(is_lost(&mut home, "nothing came for 5s") && is_lost(&mut away, "nothing came for 5s"));
+    assert!(
+        is_lost(&mut session, "nothing came for 5s") && is_lost(&mut client, "nothing came for 5s")
+    );
 }
 
 #[tokio::test(start_paused = true)]
 async fn an_end_that_is_gone_without_a_word_is_noticed_at_the_next_heartbeat() {
     let wire = Arc::new(Wire::default());
-    let [home, mut away] = ends(&wire, small()).await;
+    let [session, mut client] = ends(&wire, small()).await;
     wire.hub().is_away = true;
-    drop(home);
+    drop(session);
     wire.hub().is_away = false;
-    assert!(next(&mut away).is_pending());
+    assert!(next(&mut client).is_pending());
     advance(HEARTBEAT_INTERVAL).await;
-    assert!(is_lost(&mut away, "the other instance is gone"));
+    assert!(is_lost(&mut client, "the other instance is gone"));
 }
 
 #[tokio::test(start_paused = true)]
 async fn a_bus_that_does_not_keep_up_delays_and_one_that_is_away_ends_the_link() {
     let wire = Arc::new(Wire::default());
-    let [mut home, mut away] = ends(&wire, small()).await;
+    let [mut session, mut client] = ends(&wire, small()).await;
     wire.hub().is_full = true;
-    home.start_send_unpin(text("delayed")).unwrap();
-    assert!(flush(&mut home).is_pending());
+    session.start_send_unpin(text("delayed")).unwrap();
+    assert!(flush(&mut session).is_pending());
     advance(2 * HEARTBEAT_INTERVAL).await;
-    assert!(flush(&mut home).is_pending());
+    assert!(flush(&mut session).is_pending());
     wire.hub().is_full = false;
     // Woken by its own timer.
-    timeout(RETRY, home.flush()).await.unwrap().unwrap();
-    wire.bring(AWAY, 9);
-    assert!(matches!(next(&mut away), Poll::Ready(Some(Ok(m))) if m == text("delayed")));
+    timeout(RETRY, session.flush()).await.unwrap().unwrap();
+    wire.bring(CLIENT, 9);
+    assert!(matches!(next(&mut client), Poll::Ready(Some(Ok(m))) if m == text("delayed")));
 
     wire.hub().is_away = true;
     advance(HEARTBEAT_INTERVAL).await;
     // Nothing is lost yet.
-    assert!(next(&mut home).is_pending());
-    home.start_send_unpin(text("lost")).unwrap();
-    assert!(matches!(flush(&mut home), Poll::Ready(Err(_))));
-    assert!(is_lost(&mut home, "the bus is away"));
+    assert!(next(&mut session).is_pending());
+    session.start_send_unpin(text("lost")).unwrap();
+    assert!(matches!(flush(&mut session), Poll::Ready(Err(_))));
+    assert!(is_lost(&mut session, "the bus is away"));
 }
 
 /// Reading makes credit due, which the other end may wait for.
 #[tokio::test(start_paused = true)]
 async fn credit_that_the_bus_does_not_take_is_sent_again_soon() {
     let wire = Arc::new(Wire::default());
-    let [mut home, away] = ends(&wire, small()).await;
-    home.start_send_unpin(text("x".repeat(100))).unwrap();
-    assert!(flush(&mut home).is_ready());
+    let [mut session, client] = ends(&wire, small()).await;
+    session.start_send_unpin(text("x".repeat(100))).unwrap();
+    assert!(flush(&mut session).is_ready());
     // Parts of a message that is not whole yet.
-    wire.bring(AWAY, 6);
+    wire.bring(CLIENT, 6);
     wire.hub().is_full = true;
-    let mut away = tokio_test::task::spawn(away);
-    assert!(away.poll_next().is_pending());
+    let mut client = tokio_test::task::spawn(client);
+    assert!(client.poll_next().is_pending());
     wire.hub().is_full = false;
     advance(2 * RETRY).await;
-    assert!(away.is_woken());
-    assert!(away.poll_next().is_pending());
-    assert_eq!(wire.bring(HOME, 9), 1);
+    assert!(client.is_woken());
+    assert!(client.poll_next().is_pending());
+    assert_eq!(wire.bring(SESSION, 9), 1);
 }
 
 /// A reader that does not read has a bounded amount wait; credit and heartbeats wait for nobody.
 #[tokio::test(start_paused = true)]
 async fn who_does_not_read_stops_the_sender_and_hears_the_heartbeats_all_the_same() {
     let wire = Arc::new(Wire::default());
-    let [mut home, mut away] = ends(&wire, small()).await;
+    let [mut session, mut client] = ends(&wire, small()).await;
     let mut sent = 0;
     let mut context = Context::from_waker(futures::task::noop_waker_ref());
-    while home.poll_ready_unpin(&mut context).is_ready() {
-        home.start_send_unpin(text("x".repeat(16))).unwrap();
-        let _ = flush(&mut home);
+    while session.poll_ready_unpin(&mut context).is_ready() {
+        session.start_send_unpin(text("x".repeat(16))).unwrap();
+        let _ = flush(&mut session);
         sent += 1;
     }
     // Parts of 80 bytes: 10 on the way, and 25 in the queue.
-    assert_eq!((sent, wire.bring(AWAY, 99)), (35, 10));
+    assert_eq!((sent, wire.bring(CLIENT, 99)), (35, 10));
     for _ in 0..60 {
         advance(HEARTBEAT_INTERVAL).await;
-        assert!(flush(&mut home).is_pending());
+        assert!(flush(&mut session).is_pending());
         // The reader waits to write elsewhere.
-        assert!(flush(&mut away).is_ready());
-        wire.bring(HOME, 99);
-        wire.bring(AWAY, 99);
+        assert!(flush(&mut client).is_ready());
+        wire.bring(SESSION, 99);
+        wire.bring(CLIENT, 99);
     }
     let mut got = 0;
     while got < sent {
-        while let Poll::Ready(item) = next(&mut away) {
+        while let Poll::Ready(item) = next(&mut client) {
             assert!(item.unwrap().is_ok());
             got += 1;
         }
-        wire.bring(HOME, 99);
-        let _ = flush(&mut home);
-        assert!(wire.bring(AWAY, 99) > 0 || got == sent, "{got}");
+        wire.bring(SESSION, 99);
+        let _ = flush(&mut session);
+        assert!(wire.bring(CLIENT, 99) > 0 || got == sent, "{got}");
     }
 }
 
@@ -385,34 +388,34 @@ async fn what_no_end_sends_ends_the_link() {
         ),
     ] {
         let wire = Arc::new(Wire::default());
-        let [_home, mut away] = ends(&wire, small()).await;
+        let [_session, mut client] = ends(&wire, small()).await;
         for part in &parts {
-            wire.hub().feeds[AWAY].as_ref().unwrap().push(part.clone(), None);
+            wire.hub().feeds[CLIENT].as_ref().unwrap().push(part.clone(), None);
         }
         let after = part(PartKind::Text, parts.len() as u64 + 1, b"after");
-        wire.hub().feeds[AWAY].as_ref().unwrap().push(after, None);
-        let mut end = next(&mut away);
+        wire.hub().feeds[CLIENT].as_ref().unwrap().push(after, None);
+        let mut end = next(&mut client);
         while let Poll::Ready(Some(Ok(message))) = end {
             assert_ne!(message, text("after"), "{why}");
-            end = next(&mut away);
+            end = next(&mut client);
         }
         let Poll::Ready(Some(Err(error))) = end else { panic!("{end:?}: {why} {parts:?}") };
         assert!(error.to_string().contains(why), "{error}: {why}");
     }
     // What the bus has dropped.
     let wire = Arc::new(Wire::default());
-    let [_home, mut away] = ends(&wire, small()).await;
-    wire.hub().feeds[AWAY].as_ref().unwrap().count_dropped(1);
-    wire.hub().feeds[AWAY].as_ref().unwrap().push(part(PartKind::Text, 1, b""), None);
-    assert!(is_lost(&mut away, "the bus has lost messages"));
+    let [_session, mut client] = ends(&wire, small()).await;
+    wire.hub().feeds[CLIENT].as_ref().unwrap().count_dropped(1);
+    wire.hub().feeds[CLIENT].as_ref().unwrap().push(part(PartKind::Text, 1, b""), None);
+    assert!(is_lost(&mut client, "the bus has lost messages"));
 }
 
 /// A reader and a writer in tasks of their own: who polls last takes in what the other waits for.
 #[tokio::test(start_paused = true)]
 async fn a_reader_and_a_writer_in_tasks_of_their_own_are_both_woken() {
     let wire = Arc::new(Wire::default());
-    let [mut home, away] = ends(&wire, small()).await;
-    let (mut sink, mut stream) = away.split();
+    let [mut session, client] = ends(&wire, small()).await;
+    let (mut sink, mut stream) = client.split();
     let writing = tokio::spawn(async move {
         for number in 0..200 {
             sink.send(text(format!("{number}"))).await.unwrap();
@@ -425,16 +428,16 @@ async fn a_reader_and_a_writer_in_tasks_of_their_own_are_both_woken() {
     });
     let mut got = 0;
     while got < 200 {
-        wire.bring(HOME, 3);
-        while let Poll::Ready(item) = next(&mut home) {
+        wire.bring(SESSION, 3);
+        while let Poll::Ready(item) = next(&mut session) {
             assert_eq!(item.unwrap().unwrap(), text(format!("{got}")));
             got += 1;
         }
-        wire.bring(AWAY, 99);
+        wire.bring(CLIENT, 99);
         tokio::task::yield_now().await;
     }
-    home.send(text("hello")).await.unwrap();
-    wire.bring(AWAY, 99);
+    session.send(text("hello")).await.unwrap();
+    wire.bring(CLIENT, 99);
     let _sink = writing.await.unwrap();
     assert_eq!(reading.await.unwrap().0, text("hello"));
 }
@@ -443,17 +446,17 @@ async fn a_reader_and_a_writer_in_tasks_of_their_own_are_both_woken() {
 #[tokio::test(start_paused = true)]
 async fn what_one_half_takes_in_wakes_the_task_for_the_other() {
     let wire = Arc::new(Wire::default());
-    let [mut home, away] = ends(&wire, small()).await;
-    let mut away = tokio_test::task::spawn(away);
-    assert!(away.poll_next().is_pending());
-    home.start_send_unpin(text("between")).unwrap();
-    assert!(flush(&mut home).is_ready());
-    wire.bring(AWAY, 9);
-    assert!(away.is_woken());
+    let [mut session, client] = ends(&wire, small()).await;
+    let mut client = tokio_test::task::spawn(client);
+    assert!(client.poll_next().is_pending());
+    session.start_send_unpin(text("between")).unwrap();
+    assert!(flush(&mut session).is_ready());
+    wire.bring(CLIENT, 9);
+    assert!(client.is_woken());
     // It is polled, and its sink is first.
-    assert!(away.enter(|cx, pipe| pipe.poll_flush(cx)).is_ready());
-    assert!(away.is_woken());
+    assert!(client.enter(|cx, pipe| pipe.poll_flush(cx)).is_ready());
+    assert!(client.is_woken());
     assert!(
-        matches!(away.poll_next(), Poll::Ready(Some(Ok(message))) if message == text("between"))
+        matches!(client.poll_next(), Poll::Ready(Some(Ok(message))) if message == text("between"))
     );
 }

@@ -138,8 +138,8 @@ impl World {
     /// Lets both ends do what they can without time.
     fn settle(&mut self) {
         loop {
-            let read = [HOME, AWAY].map(|at| self.read(at, usize::MAX));
-            let brought = [HOME, AWAY].map(|at| self.wire.bring(at, usize::MAX));
+            let read = [SESSION, CLIENT].map(|at| self.read(at, usize::MAX));
+            let brought = [SESSION, CLIENT].map(|at| self.wire.bring(at, usize::MAX));
             if read == [false, false] && brought == [0, 0] {
                 return;
             }

@@ -1,5 +1,5 @@
-//! [`Home`]: the instance that has a session offers it, and has it resumed by whoever takes the
-//! offer.
+//! [`SessionOffers`]: the instance that has a session offers it, and has it resumed by whoever takes
+//! the offer.
 
 use std::sync::{Arc, Weak};
 
@@ -38,7 +38,7 @@ use crate::{
 /// | offered | anything else, or nothing | the offer is forgotten |
 ///
 /// So a question that arrives late, when its client has given it up, takes nothing over.
-struct Home<R: McpRole> {
+struct SessionOffers<R: McpRole> {
     sessions: Weak<SessionStore<R>>,
     relay: Arc<RelayContext>,
 }
@@ -51,13 +51,13 @@ pub(in crate::server) fn join<R: McpRole>(
     max_message: usize,
 ) {
     let relay = Arc::new(RelayContext::new(cluster.node().clone(), counts, max_message));
-    let home = Home { sessions: Arc::downgrade(sessions), relay: relay.clone() };
-    let home: Arc<dyn AskHandler> = Arc::new(home);
-    relay.node.add_handler(AskKind::RESUME, Arc::downgrade(&home));
-    sessions.join(relay, home);
+    let offers = SessionOffers { sessions: Arc::downgrade(sessions), relay: relay.clone() };
+    let offers: Arc<dyn AskHandler> = Arc::new(offers);
+    relay.node.add_handler(AskKind::RESUME, Arc::downgrade(&offers));
+    sessions.join(relay, offers);
 }
 
-impl<R: McpRole> AskHandler for Home<R> {
+impl<R: McpRole> AskHandler for SessionOffers<R> {
     fn on_ask(&self, payload: &Bytes, reply_to: &Subject) -> bool {
         let Some((sessions, ask)) = self.sessions.upgrade().zip(Ask::parse(payload)) else {
             return false;
@@ -88,9 +88,9 @@ async fn offer<R: McpRole>(
 ) {
     let stop = sessions.stop.clone();
     let taken = async {
-        let [home, away] = ask.subjects().map(|words| relay.node.subject(&words).ok());
+        let [own, other] = ask.subjects().map(|words| relay.node.subject(&words).ok());
         let subscribing =
-            relay.node.relay_bus.subscribe(home.as_ref()?, relay.bounds().subscription());
+            relay.node.relay_bus.subscribe(own.as_ref()?, relay.bounds().subscription());
         let Ok(Ok(mut subscription)) = timeout(GO_TIMEOUT, subscribing).await else {
             // The client is to come again: its session is here.
             relay.node.answer(&reply_to, Answer::Full.encode());
@@ -100,18 +100,18 @@ async fn offer<R: McpRole>(
         timeout(GO_TIMEOUT, is_taken(&mut subscription))
             .await
             .ok()?
-            .then_some((subscription, away?))
+            .then_some((subscription, other?))
     };
     let taken = tokio::select! {
         taken = taken => taken,
         () = stop.cancelled() => None,
     };
-    let Some((subscription, away)) = taken else {
+    let Some((subscription, other)) = taken else {
         tracing::debug!("the offer of a session was not taken");
         return;
     };
     let stats = Stats::default();
-    let pipe = relay.pipe(PipeEnd::Home, subscription, away, Some(stats.clone()), slot);
+    let pipe = relay.pipe(PipeEnd::Session, subscription, other, Some(stats.clone()), slot);
     let link = NewLink::new(Box::pin(pipe), stats, None, ask.limits(), ask.address);
     let Some(proof) = ask.proof() else { return };
     let asked = (&ask.session, &proof, ask.received);

@@ -1,4 +1,4 @@
-//! How the instance that has the client asks the one that has the session (home) for it.
+//! How the instance that has the client asks the one that has the session for it.
 
 use std::time::Duration;
 
@@ -149,7 +149,7 @@ impl RelayContext {
         link: NewLink,
         stop: &CancellationToken,
     ) -> Elsewhere {
-        let Some(home) = self.other_instance(session) else { return Elsewhere::Unknown(link) };
+        let Some(instance) = self.other_instance(session) else { return Elsewhere::Unknown(link) };
         let Some(slot) = self.try_acquire(Direction::Out) else {
             return Elsewhere::Rejected(link, try_later());
         };
@@ -159,7 +159,7 @@ impl RelayContext {
             Ask::new(asked, identity, limits, address)
         };
         let mut waiting = Waiting { link, early: None };
-        let asking = self.ask(home, ask);
+        let asking = self.ask(instance, ask);
         let (step, subscription) = tokio::select! {
             asked = asking => asked,
             () = waiting.left() => return left(waiting.link).await,
@@ -174,7 +174,7 @@ impl RelayContext {
         if self.node.relay_bus.publish(&to, go).is_err() {
             return Elsewhere::Rejected(waiting.link, relay_lost());
         }
-        let mut pipe = self.pipe(PipeEnd::Away, subscription, to, None, slot);
+        let mut pipe = self.pipe(PipeEnd::Client, subscription, to, None, slot);
         let first = tokio::select! {
             first = timeout(GO_TIMEOUT, pipe.next()) => first,
             () = waiting.left() => {
@@ -199,17 +199,17 @@ impl RelayContext {
     /// Asks until there is an answer that counts. With an offer, returns this end of the pipe.
     async fn ask(
         &self,
-        home: &str,
+        instance: &str,
         new_ask: impl Fn() -> Ask,
     ) -> (Step, Option<(Subscription, Subject)>) {
         let began = Instant::now();
         let (mut ask, mut subscription) = (new_ask(), None);
         loop {
             let deadline = (began + ASK_TIMEOUT).min(Instant::now() + ATTEMPT_TIMEOUT);
-            let asked = self.ask_once(home, &ask, deadline, &mut subscription).await;
+            let asked = self.ask_once(instance, &ask, deadline, &mut subscription).await;
             let passed = began.elapsed() + RETRY_INTERVAL;
             let left = |time: Duration| time.saturating_sub(passed);
-            let step = Step::after(&asked, left(self.patience(home)), left(ASK_TIMEOUT));
+            let step = Step::after(&asked, left(self.patience(instance)), left(ASK_TIMEOUT));
             tracing::debug!(?asked, ?step, "asked for a session of another instance");
             if step != Step::Again {
                 return (step, subscription);
@@ -224,16 +224,16 @@ impl RelayContext {
 
     async fn ask_once(
         &self,
-        home: &str,
+        instance: &str,
         ask: &Ask,
         deadline: Instant,
         subscription: &mut Option<(Subscription, Subject)>,
     ) -> Result<Answer, AskError> {
         let subject = |words: &str| self.node.subject(words).ok();
         let [to, own] = ask.subjects();
-        let subjects = (subject(&to), subject(&own), subject(&format!("i.{home}")));
+        let subjects = (subject(&to), subject(&own), subject(&format!("i.{instance}")));
         // What cannot be asked for is at no other instance.
-        let ((Some(to), Some(own), Some(home)), Some(mut payload)) = (subjects, ask.encode())
+        let ((Some(to), Some(own), Some(instance)), Some(mut payload)) = (subjects, ask.encode())
         else {
             return Ok(Answer::Unknown);
         };
@@ -248,7 +248,7 @@ impl RelayContext {
         }
         payload.insert(0, AskKind::RESUME.0);
         let time = deadline.saturating_duration_since(Instant::now());
-        let answer = self.node.bus.ask(&home, payload.into(), time).await?;
+        let answer = self.node.bus.ask(&instance, payload.into(), time).await?;
         Ok(Answer::parse(&answer))
     }
 
@@ -262,9 +262,9 @@ impl RelayContext {
     /// Returns how long the other instance may yet come back, though nobody is there.
     ///
     /// Right after the bus was away, this instance may be there before the other.
-    fn patience(&self, home: &str) -> Duration {
+    fn patience(&self, instance: &str) -> Duration {
         let is_settled = self.node.up_since().is_some_and(|since| since.elapsed() > SETTLING);
-        match (is_settled, self.node.is_up(home)) {
+        match (is_settled, self.node.is_up(instance)) {
             (false, _) => ASK_TIMEOUT,
             (true, true) => ABSENCE,
             (true, false) => Duration::ZERO,
