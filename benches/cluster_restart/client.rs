@@ -1,0 +1,159 @@
+//! [`Clients`]: the clients of all instances.
+
+use std::{
+    collections::BTreeMap,
+    sync::{
+        Arc, Mutex,
+        atomic::{AtomicUsize, Ordering::Relaxed},
+    },
+    time::Duration,
+};
+
+use futures::StreamExt;
+use mcp_ws_transport::{
+    Error,
+    client::Target,
+    connect,
+    event::{Event, Events},
+    layer::reconnect::ReconnectHandle,
+};
+use rmcp::ServiceExt;
+use tokio::time::{Instant, sleep};
+
+use crate::{
+    OPENED_PER_SECOND, Result,
+    fleet::{Fleet, lock, without_pings},
+};
+
+/// Time after which it is looked again whether something has happened.
+const STEP: Duration = Duration::from_millis(10);
+
+/// Clients, each with a session.
+pub(crate) struct Clients {
+    handles: Vec<ReconnectHandle>,
+    log: Arc<Log>,
+}
+
+/// What the clients have seen.
+#[derive(Debug, Default)]
+struct Log {
+    connected: AtomicUsize,
+    outages: Mutex<Outages>,
+}
+
+/// Times without a connection.
+#[derive(Debug, Default, Clone)]
+pub(crate) struct Outages {
+    /// How long each took.
+    pub(crate) took: Vec<Duration>,
+    /// How many ended with the session that there was.
+    pub(crate) resumed: u64,
+    /// How many ended with a new session.
+    pub(crate) restarted: u64,
+    /// How many began with each close code.
+    pub(crate) codes: BTreeMap<u16, u64>,
+    /// How many attempts failed.
+    pub(crate) failed: u64,
+}
+
+impl Clients {
+    /// Connects so many clients, one after the other.
+    pub(crate) async fn connect(fleet: &Arc<Fleet>, sessions: usize) -> Result<Self> {
+        let log = Arc::new(Log::default());
+        let mut handles = Vec::with_capacity(sessions);
+        for number in 0..sessions {
+            let dialled = fleet.clone();
+            let connect = connect("ws://localhost/mcp")
+                .connector(move |_: Target| {
+                    let fleet = dialled.clone();
+                    async move { fleet.dial().await }
+                })
+                .transport(without_pings());
+            let events = connect.events();
+            let transport = connect.await?;
+            handles.push(transport.reconnect_handle().ok_or("the client does not reconnect")?);
+            let log = log.clone();
+            tokio::spawn(async move {
+                match ().serve(transport).await {
+                    Ok(client) => {
+                        log.connected.fetch_add(1, Relaxed);
+                        log.follow(events).await;
+                        drop(client);
+                    }
+                    Err(error) => eprintln!("a client is not served: {error}"),
+                }
+            });
+            if number % OPENED_PER_SECOND == 0 {
+                sleep(STEP).await;
+            }
+        }
+        let clients = Self { handles, log };
+        clients.all_back().await;
+        Ok(clients)
+    }
+
+    /// Has some of the clients come back to another instance, one after the other.
+    pub(crate) async fn move_some(&self, count: usize) {
+        for handle in self.handles.iter().take(count) {
+            handle.reconnect();
+            sleep(STEP).await;
+        }
+        while (self.outages().resumed + self.outages().restarted) < count as u64 {
+            sleep(STEP).await;
+        }
+    }
+
+    /// Resolves when each client has a connection and a session.
+    pub(crate) async fn all_back(&self) {
+        while self.log.connected.load(Relaxed) < self.handles.len() {
+            sleep(STEP).await;
+        }
+    }
+
+    pub(crate) fn forget_outages(&self) {
+        *lock(&self.log.outages) = Outages::default();
+    }
+
+    pub(crate) fn outages(&self) -> Outages {
+        lock(&self.log.outages).clone()
+    }
+}
+
+impl Log {
+    async fn follow(&self, mut events: Events<Event>) {
+        let mut lost = None;
+        while let Some(event) = events.next().await {
+            let is_resumed = match event {
+                Event::Lost(cause) => {
+                    let code = match &cause {
+                        Error::Link(error) => u16::from(error.close_reason().code),
+                        _ => 0,
+                    };
+                    *lock(&self.outages).codes.entry(code).or_default() += 1;
+                    if lost.is_none() {
+                        self.connected.fetch_sub(1, Relaxed);
+                        lost = Some(Instant::now());
+                    }
+                    continue;
+                }
+                Event::Failed { .. } => {
+                    lock(&self.outages).failed += 1;
+                    continue;
+                }
+                Event::Resumed { .. } => true,
+                Event::Restarted { .. } => false,
+                event => {
+                    eprintln!("a client: {event:?}");
+                    continue;
+                }
+            };
+            let mut outages = lock(&self.outages);
+            if let Some(lost) = lost.take() {
+                outages.took.push(lost.elapsed());
+                self.connected.fetch_add(1, Relaxed);
+            }
+            let count = if is_resumed { &mut outages.resumed } else { &mut outages.restarted };
+            *count += 1;
+        }
+    }
+}
