@@ -26,7 +26,7 @@ pin_project! {
         #[pin]
         link: BoxLink,
         // Message that comes before all others: a layer of the link may take none yet.
-        first: Option<Message>,
+        first: Option<Box<Message>>,
         pub(super) stats: Stats,
         permit: Option<Permit>,
         limits: MessageLimits,
@@ -83,7 +83,7 @@ impl NewLink {
     /// Queues a message without waiting, before all that are sent on the link; its next user
     /// flushes it, and notices if the link is lost.
     pub(in crate::server) fn send_now(&mut self, message: Message) {
-        self.first = Some(message);
+        self.first = Some(Box::new(message));
         let _ = Pin::new(self).poll_first(&mut Context::from_waker(noop_waker_ref()));
     }
 
@@ -93,7 +93,7 @@ impl NewLink {
         if this.first.is_some() {
             ready!(this.link.as_mut().poll_ready(cx))?;
             if let Some(first) = this.first.take() {
-                this.link.start_send(first)?;
+                this.link.start_send(*first)?;
             }
         }
         Poll::Ready(Ok(()))
