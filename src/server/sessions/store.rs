@@ -202,7 +202,9 @@ impl<R: McpRole> SessionStore<R> {
         new_link: NewLink,
     ) -> Elsewhere {
         match self.relay.get() {
-            Some((relay, _)) => relay.resume(asked, identity, new_link, &self.stop).await,
+            Some((relay, _)) => {
+                relay.resume(asked, identity, new_link, self.limits, &self.stop).await
+            }
             None => Elsewhere::Unknown(new_link),
         }
     }

@@ -141,12 +141,13 @@ impl Waiting {
 impl RelayContext {
     /// Resumes the session of another instance for the client of `link`.
     ///
-    /// This instance stops when `stop` is cancelled.
+    /// This instance takes messages within `own` limits, and stops when `stop` is cancelled.
     pub(in crate::server) async fn resume(
         &self,
         (session, secret, received): (&SessionId, &Secret, u64),
         identity: Option<&Identity>,
         link: NewLink,
+        own: MessageLimits,
         stop: &CancellationToken,
     ) -> Elsewhere {
         let Some(instance) = self.other_instance(session) else { return Elsewhere::Unknown(link) };
@@ -183,6 +184,7 @@ impl RelayContext {
             }
             () = stop.cancelled() => return Elsewhere::Rejected(waiting.link, CloseCode::Restart.into()),
         };
+        let first = first.map(|first| first.map(|frame| frame.map(|frame| limited(frame, own))));
         match first {
             Ok(Some(Ok(frame))) if is_session(&frame) => {
                 let Waiting { mut link, early } = waiting;
@@ -281,6 +283,15 @@ impl RelayContext {
 fn is_session(frame: &Message) -> bool {
     let Message::Text(text) = frame else { return false };
     matches!(Frame::parse(text), Ok(Some(Frame::Session(session))) if session.resumed)
+}
+
+/// Returns the frame of a session with the lower limit of its messages, this instance's or home's.
+fn limited(frame: Message, own: MessageLimits) -> Message {
+    let Message::Text(text) = &frame else { return frame };
+    let Ok(Some(Frame::Session(session))) = Frame::parse(text) else { return frame };
+    let limits = session.limits();
+    let max_message = [limits.max_message, own.max_message].into_iter().flatten().min();
+    Frame::Session(session.within(MessageLimits { max_message, ..limits })).encode()
 }
 
 fn try_later() -> CloseReason {
