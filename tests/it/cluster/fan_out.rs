@@ -188,6 +188,12 @@ async fn what_the_bus_does_not_take_is_refused_as_a_whole() {
         let large = ServerNotification::from(large);
         let error = a.registry().notify_cluster(&Audience::All, large).unwrap_err().to_string();
         assert!(error.contains("exceeds the limit of 1048576"), "{error}");
+        // An audience that fits into what comes before the notification, and one that does not.
+        let group = |bytes| Audience::Group("x".repeat(bytes));
+        let report = a.notify(&group(3900), 0).await;
+        assert_eq!(sent(&report), [("b", 0), ("c", 0)].into());
+        let error = a.registry().notify_cluster(&group(4100), number(0)).unwrap_err().to_string();
+        assert!(error.contains("the audience takes more than 4,000 bytes"), "{error}");
         a.notify(&Audience::All, 1).await;
         assert_eq!(received(&mut at_a, 1).await, [1]);
         assert_eq!(received(&mut at_b, 1).await, [1]);

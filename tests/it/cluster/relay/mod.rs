@@ -1,6 +1,7 @@
 //! Sessions that are resumed at another instance than the one that has them.
 
 mod chaos;
+mod edges;
 mod hostile;
 mod losses;
 mod resumed;

@@ -24,7 +24,11 @@ struct Log {
     said: Vec<(Subject, Bytes)>,
     /// End of the subjects on which nothing is published, and what would have been.
     holds: Option<&'static str>,
+    /// End of the subjects on which publishing fails, and how.
+    refuses: Option<(&'static str, PublishError)>,
     held: Vec<(Subject, Bytes)>,
+    /// End of the subjects on which each question is asked twice.
+    doubles: Option<&'static str>,
 }
 
 impl Tap {
@@ -45,10 +49,20 @@ impl Tap {
         self.log.lock().unwrap().holds = Some(end);
     }
 
+    /// Has what is published on subjects with this end fail, until [`lose`](Self::lose).
+    pub fn refuse(&self, end: &'static str, error: PublishError) {
+        self.log.lock().unwrap().refuses = Some((end, error));
+    }
+
+    /// Asks each question twice on subjects with this end.
+    pub fn double(&self, end: &'static str) {
+        self.log.lock().unwrap().doubles = Some(end);
+    }
+
     /// Forgets what was held back, as if the bus had lost it. Returns how much it was.
     pub fn lose(&self) -> usize {
         let mut log = self.log.lock().unwrap();
-        log.holds = None;
+        (log.holds, log.refuses) = (None, None);
         std::mem::take(&mut log.held).len()
     }
 
@@ -77,6 +91,10 @@ impl Tap {
 
 impl Bus for Tap {
     fn publish(&self, subject: &Subject, payload: Bytes) -> Result<(), PublishError> {
+        let refuses = self.log.lock().unwrap().refuses;
+        if let Some((_, error)) = refuses.filter(|(end, _)| subject.as_str().ends_with(end)) {
+            return Err(error);
+        }
         if self.note(subject, &payload) { self.bus.publish(subject, payload) } else { Ok(()) }
     }
 
@@ -94,6 +112,11 @@ impl Bus for Tap {
         payload: Bytes,
         timeout: Duration,
     ) -> BoxFuture<'_, Result<Bytes, AskError>> {
+        let doubles = self.log.lock().unwrap().doubles;
+        if doubles.is_some_and(|end| subject.as_str().ends_with(end)) {
+            let (bus, subject, payload) = (self.bus.clone(), subject.clone(), payload.clone());
+            tokio::spawn(async move { bus.ask(&subject, payload, timeout).await });
+        }
         if self.note(subject, &payload) {
             return self.bus.ask(subject, payload, timeout);
         }

@@ -162,3 +162,22 @@ fn close_reason(payload: &Bytes) -> Option<CloseReason> {
     let code = u16::from_be_bytes(*code);
     Some(CloseReason::new(code.into(), String::from_utf8_lossy(reason)))
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_small_part_does_not_keep_the_buffer_that_it_came_in() {
+        let bounds = Bounds::new(1 << 20, 1 << 20);
+        for (size, keeps) in [(0, false), (100, false), (LARGE - 1, false), (LARGE, true)] {
+            let mut inbound = Inbound::new(bounds, 0);
+            let read = Bytes::from(vec![b'x'; 64 << 10]);
+            let part = Part { kind: PartKind::Text, number: 1, payload: read.slice(9..9 + size) };
+            inbound.accept(part).unwrap();
+            assert_eq!(read.is_unique(), !keeps, "{size}");
+            let message = inbound.pop().unwrap().unwrap();
+            assert_eq!(message, Message::text("x".repeat(size)));
+        }
+    }
+}
