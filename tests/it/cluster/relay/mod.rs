@@ -1,5 +1,6 @@
 //! Sessions that are resumed at another instance than the one that has them.
 
+mod attacks;
 mod chaos;
 mod edges;
 mod hostile;
