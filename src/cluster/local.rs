@@ -486,6 +486,7 @@ impl fmt::Debug for LocalBus {
         f.debug_struct("LocalBus")
             .field("is_up", &*self.instance.is_up.borrow())
             .field("is_half_open", &self.instance.is_half_open())
+            .field("questions", &self.instance.questions)
             .finish_non_exhaustive()
     }
 }

@@ -13,7 +13,7 @@ use mcp_ws_transport::cluster::{
 };
 use tokio::time::Instant;
 
-use suite::{Engine, subject};
+use suite::{Connection, Engine, subject};
 
 const ROOM: usize = 1 << 20;
 
@@ -32,10 +32,10 @@ impl Within {
 }
 
 impl Engine for Within {
-    fn connect(&mut self) -> BoxFuture<'_, Arc<dyn Bus>> {
+    fn connect(&mut self) -> BoxFuture<'_, Arc<dyn Connection>> {
         let bus = Arc::new(self.local.connect());
         self.connections.push(Arc::downgrade(&bus));
-        async { bus as Arc<dyn Bus> }.boxed()
+        async { bus as Arc<dyn Connection> }.boxed()
     }
 
     fn stop(&mut self) -> BoxFuture<'_, ()> {

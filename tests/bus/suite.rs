@@ -3,7 +3,7 @@
 
 #![allow(dead_code, reason = "not each crate uses all of it")]
 
-use std::{sync::Arc, time::Duration};
+use std::{fmt::Debug, sync::Arc, time::Duration};
 
 use bytes::Bytes;
 use futures::{
@@ -15,10 +15,15 @@ use mcp_ws_transport::cluster::{
 };
 use tokio::time::{sleep, timeout};
 
+/// Connection, whose `Debug` shows its `Questions`.
+pub(crate) trait Connection: Bus + Debug {}
+
+impl<B: Bus + Debug> Connection for B {}
+
 /// What carries the messages, and can be stopped.
 pub(crate) trait Engine {
     /// Returns another connection, which is up.
-    fn connect(&mut self) -> BoxFuture<'_, Arc<dyn Bus>>;
+    fn connect(&mut self) -> BoxFuture<'_, Arc<dyn Connection>>;
     fn stop(&mut self) -> BoxFuture<'_, ()>;
     fn start(&mut self) -> BoxFuture<'_, ()>;
 }
@@ -58,7 +63,7 @@ async fn up(bus: &dyn Bus, is_up: bool) {
 }
 
 /// Answers each question by itself with this prefix.
-fn answer(bus: &Arc<dyn Bus>, mut questions: Subscription, prefix: &'static str) {
+fn answer(bus: &Arc<dyn Connection>, mut questions: Subscription, prefix: &'static str) {
     let bus = bus.clone();
     tokio::spawn(async move {
         while let Some(question) = questions.next().await {
@@ -168,6 +173,7 @@ pub(crate) async fn questions_that_are_given_up_leave_nothing(engine: &mut impl 
     };
     let (last, ()) = soon("answered", async { futures::join!(last, answered) }).await;
     assert_eq!(last.unwrap(), "last");
+    assert!(format!("{a:?}").contains("Questions { waiting: 0 }"), "{a:?}");
 }
 
 pub(crate) async fn what_a_slow_subscriber_misses_is_counted(engine: &mut impl Engine) {
@@ -269,7 +275,7 @@ pub(crate) async fn an_end_of_an_outage_is_no_end_of_who_left(engine: &mut impl 
 }
 
 /// Prints how long a question and its answer take.
-pub(crate) async fn print_round_trip(name: &str, a: &dyn Bus, b: Arc<dyn Bus>) {
+pub(crate) async fn print_round_trip(name: &str, a: &dyn Bus, b: Arc<dyn Connection>) {
     answer(&b, subscribe(&*b, "q").await, "");
     let mut took = Vec::new();
     for _ in 0..5000 {

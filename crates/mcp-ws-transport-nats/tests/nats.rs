@@ -24,7 +24,7 @@ use tokio::time::timeout;
 
 use certificates::certificates;
 use server::Server;
-use suite::{Engine, subject};
+use suite::{Connection, Engine, subject};
 
 const LONG: Duration = Duration::from_secs(20);
 
@@ -56,8 +56,8 @@ impl NatsServer {
 }
 
 impl Engine for NatsServer {
-    fn connect(&mut self) -> BoxFuture<'_, Arc<dyn Bus>> {
-        async { Arc::new(Self::connect(self).await.unwrap()) as Arc<dyn Bus> }.boxed()
+    fn connect(&mut self) -> BoxFuture<'_, Arc<dyn Connection>> {
+        async { Arc::new(Self::connect(self).await.unwrap()) as Arc<dyn Connection> }.boxed()
     }
 
     fn stop(&mut self) -> BoxFuture<'_, ()> {

@@ -23,7 +23,7 @@ use tokio::time::timeout;
 
 use certificates::certificates;
 use server::Server;
-use suite::{Engine, subject};
+use suite::{Connection, Engine, subject};
 
 const LONG: Duration = Duration::from_secs(20);
 
@@ -49,8 +49,8 @@ impl RedisServer {
 }
 
 impl Engine for RedisServer {
-    fn connect(&mut self) -> BoxFuture<'_, Arc<dyn Bus>> {
-        async { Arc::new(Self::connect(self).await.unwrap()) as Arc<dyn Bus> }.boxed()
+    fn connect(&mut self) -> BoxFuture<'_, Arc<dyn Connection>> {
+        async { Arc::new(Self::connect(self).await.unwrap()) as Arc<dyn Connection> }.boxed()
     }
 
     fn stop(&mut self) -> BoxFuture<'_, ()> {
