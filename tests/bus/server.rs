@@ -61,9 +61,7 @@ impl Server {
 
     /// Sends it a signal, such as `STOP`.
     pub(crate) fn signal(&self, signal: &str) {
-        let id = self.child.as_ref().unwrap().id().to_string();
-        let status = Command::new("kill").args([&format!("-{signal}"), &id]).status();
-        assert!(status.unwrap().success());
+        send_signal(self.child.as_ref().unwrap().id(), signal);
     }
 }
 
@@ -71,4 +69,10 @@ impl Drop for Server {
     fn drop(&mut self) {
         self.kill();
     }
+}
+
+/// Sends a signal, such as `STOP`, to the process with this id.
+pub(crate) fn send_signal(process: u32, signal: &str) {
+    let status = Command::new("kill").args([&format!("-{signal}"), &process.to_string()]).status();
+    assert!(status.unwrap().success());
 }
