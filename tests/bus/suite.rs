@@ -162,6 +162,7 @@ pub(crate) async fn questions_that_are_given_up_leave_nothing(engine: &mut impl 
         let asked = a.ask(&on, "given up".into(), LONG).now_or_never();
         assert!(matches!(asked, None | Some(Err(AskError::NotSent(PublishError::Full)))));
     }
+    assert!(format!("{a:?}").contains("Questions { waiting: 0 }"), "{a:?}");
     let last = a.ask(&on, "last".into(), LONG);
     let answered = async {
         while let Some(question) = questions.next().await {
@@ -173,7 +174,6 @@ pub(crate) async fn questions_that_are_given_up_leave_nothing(engine: &mut impl 
     };
     let (last, ()) = soon("answered", async { futures::join!(last, answered) }).await;
     assert_eq!(last.unwrap(), "last");
-    assert!(format!("{a:?}").contains("Questions { waiting: 0 }"), "{a:?}");
 }
 
 pub(crate) async fn what_a_slow_subscriber_misses_is_counted(engine: &mut impl Engine) {
