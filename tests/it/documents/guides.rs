@@ -75,7 +75,7 @@ fn links_to_sections_of_the_guides_lead_there() {
 
 #[test]
 fn each_task_of_the_cookbook_is_in_its_table() {
-    let page = include_str!("../../src/guide/cookbook.md");
+    let page = include_str!("../../../src/guide/cookbook.md");
     let (table, tasks) = page.split_once("\n# ").unwrap();
     let listed: HashSet<_> = table.split("](#").skip(1).map(|rest| word(rest).to_owned()).collect();
     assert_eq!(listed, sections(&format!("# {tasks}")));

@@ -259,6 +259,8 @@ async fn health_is_told_to_those_who_may_connect() {
             assert_eq!(health["active"], 1, "{body}");
         }
     }
+}
+
 /// Neither by the one that serves, nor by those that connect.
 #[tokio::test]
 async fn no_token_is_logged_at_any_level() {
