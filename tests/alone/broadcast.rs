@@ -51,7 +51,7 @@ async fn tight(tools: &Tools, queue: usize, write_timeout: Duration) -> (Server,
     let heartbeat = heartbeat::Config::default().ping_interval(None).idle_timeout(None);
     let layers = transport::Config::default()
         .shared_link(shared_link::Config::default().queue_bytes(queue))
-        .socket(socket::Config::default().write_timeout(write_timeout))
+        .socket(socket::Config::default().write_timeout(write_timeout).min_send_rate(None))
         .heartbeat(heartbeat);
     let config = Config::default().transport(layers);
     let config = config.limits(server::Limits::default().connections(10_000));
