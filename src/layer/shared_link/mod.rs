@@ -354,11 +354,13 @@ impl SharedLink {
     /// Returns `true` if the queue is full after a write has failed, and the next link may go on
     /// where this one did.
     pub(super) fn is_full_until_resumed(&self) -> bool {
-        if !self.inner.is_detained() {
-            return false;
-        }
-        let state = self.inner.lock();
-        !state.is_cut_off() && state.is_full(Retention::AnyPeer, self.inner.queue_bytes)
+        self.is_full_and_detained() && !self.inner.lock().is_cut_off()
+    }
+
+    /// Returns `true` if the queue is full, and nothing in it can be sent at present.
+    pub(super) fn is_full_and_detained(&self) -> bool {
+        self.inner.is_detained()
+            && self.inner.lock().is_full(Retention::AnyPeer, self.inner.queue_bytes)
     }
 
     /// Returns `true` if what is queued stays there until another link comes, or its peer is known.
