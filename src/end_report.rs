@@ -1,16 +1,16 @@
-//! [`EndReport`]: the end of a connection in the log and the metrics, once for each.
+//! [`EndReport`]: logs and measures the end of each connection, once.
 
 use tracing::Span;
 
 use crate::{close::CloseReason, stats::Stats};
 
-/// Reporter of the end of a connection: its span, and its counters.
+/// Report of the end of a connection, made from its span and its counters.
 #[derive(Debug, Clone)]
 pub(crate) struct EndReport {
     span: Span,
     stats: Stats,
     /// `true` at the client of MCP, whichever side has dialled.
-    #[cfg_attr(not(feature = "metrics"), expect(dead_code, reason = "only metrics tell"))]
+    #[cfg_attr(not(feature = "metrics"), expect(dead_code, reason = "only the metrics need it"))]
     is_client: bool,
 }
 

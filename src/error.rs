@@ -165,8 +165,8 @@ impl ProxyRefusal {
 
     /// Returns `true` if the proxy wants a user and password, or others than it was shown.
     ///
-    /// `true` for the status 407, and for a SOCKS proxy that does not accept what was shown, or that
-    /// nothing was.
+    /// `true` for the status 407, and for a SOCKS proxy that misses credentials or does not accept
+    /// them.
     #[must_use]
     pub fn wants_credentials(&self) -> bool {
         self.meaning == ProxyMeaning::Credentials

@@ -23,10 +23,11 @@
 //! in a server that you have; give a stream that you have to [`connect_over`] or [`accept()`]. Whoever
 //! dials may be the MCP server. A [`relay`] carries messages without decoding them. The [`guide`] has
 //! a [cookbook](guide::cookbook) of tasks, and is on [security](guide::security),
-//! [sessions](guide::sessions), [deployment](guide::deployment), [hosts](guide::hosts) and servers for
-//! stdio, [migration](guide::migration), [alternatives](guide::alternatives),
-//! [errors](guide::troubleshooting), [terms](guide::glossary), and [the binding](guide::binding) for
-//! those who write a peer.
+//! [sessions](guide::sessions), [deployment](guide::deployment), [logs and
+//! metrics](guide::observability), [hosts](guide::hosts) and servers for stdio,
+//! [migration](guide::migration), [alternatives](guide::alternatives), tested
+//! [peers](guide::peers), [errors](guide::troubleshooting), [terms](guide::glossary), and [the
+//! binding](guide::binding) for those who write a peer.
 //!
 //! # The stack
 //!

@@ -14,7 +14,7 @@ const PAUSE: Duration = Duration::from_secs(10);
 /// once, then one in ten seconds; after half a minute without any, three again.
 #[derive(Debug, Default)]
 pub(crate) struct WarnLimit {
-    /// Time at which as many pass at once as at first.
+    /// Time from which on three pass at once again.
     rested: Option<Instant>,
     suppressed: u64,
 }

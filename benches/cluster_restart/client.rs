@@ -20,12 +20,12 @@ use mcp_ws_transport::{
 use rmcp::ServiceExt;
 use tokio::time::{Instant, sleep};
 
-use crate::{
-    OPENED_PER_SECOND, Result,
-    fleet::{Fleet, lock, without_pings},
-};
+use crate::fleet::{Fleet, Result, lock, without_pings};
 
-/// Time after which it is looked again whether something has happened.
+/// Clients that connect between two pauses before the restart.
+const CLIENTS_PER_PAUSE: usize = 1000;
+
+/// Interval at which a wait checks its condition again.
 const STEP: Duration = Duration::from_millis(10);
 
 /// Clients, each with a session.
@@ -57,7 +57,7 @@ pub(crate) struct Outages {
 }
 
 impl Clients {
-    /// Connects so many clients, one after the other.
+    /// Connects this number of clients, one after the other.
     pub(crate) async fn connect(fleet: &Arc<Fleet>, sessions: usize) -> Result<Self> {
         let log = Arc::new(Log::default());
         let mut handles = Vec::with_capacity(sessions);
@@ -83,7 +83,7 @@ impl Clients {
                     Err(error) => eprintln!("a client is not served: {error}"),
                 }
             });
-            if number % OPENED_PER_SECOND == 0 {
+            if number % CLIENTS_PER_PAUSE == 0 {
                 sleep(STEP).await;
             }
         }
@@ -92,7 +92,7 @@ impl Clients {
         Ok(clients)
     }
 
-    /// Has some of the clients come back to another instance, one after the other.
+    /// Has the first `count` clients come back to a random instance, one after the other.
     pub(crate) async fn move_some(&self, count: usize) {
         for handle in self.handles.iter().take(count) {
             handle.reconnect();

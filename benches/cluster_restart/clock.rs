@@ -10,9 +10,9 @@ use std::{
 
 use tokio::{task::JoinHandle, time::sleep};
 
-use crate::Result;
+use crate::fleet::Result;
 
-/// Real time after which clients take a second for one in which the machine was asleep.
+/// Real time of a virtual second from which on clients believe that the machine was asleep.
 const LIMIT: Duration = Duration::from_secs(5);
 
 /// The longest that a second of virtual time has taken.

@@ -2,6 +2,7 @@
 
 use std::{
     collections::BTreeMap,
+    error::Error,
     io,
     sync::{Mutex, MutexGuard, PoisonError},
     time::Duration,
@@ -24,10 +25,9 @@ use tokio::{
 use tokio_util::sync::CancellationToken;
 use tower_service::Service;
 
-use crate::{
-    Result,
-    bus::{CountedBus, Counter, Counts},
-};
+use crate::bus::{CountedBus, Counter, Counts};
+
+pub(crate) type Result<T, E = Box<dyn Error + Send + Sync>> = std::result::Result<T, E>;
 
 /// Bytes that each connection holds, each way.
 const PIPE_BYTES: usize = 2048;

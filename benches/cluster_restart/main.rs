@@ -11,7 +11,7 @@
 //! | | as |
 //! |---|---|
 //! | the network | a pipe in memory for each connection, which takes 1 to 20 ms to be made, and none to carry |
-//! | the balancer | one that knows no sessions, and leads each new connection to an instance at random; it leads none to an instance that stops, and all again as soon as that is back |
+//! | the balancer | one that knows no sessions, and leads each new connection to an instance at random, but to none that stops or is away |
 //! | the bus | [`Local`](mcp_ws_transport::cluster::Local), where each message takes 0.2 to 2 ms |
 //! | the work of a processor | takes no time |
 //! | the sessions | idle, without pings of the WebSocket |
@@ -30,7 +30,7 @@ mod clock;
 mod fleet;
 mod report;
 
-use std::{error::Error, sync::Arc, time::Duration};
+use std::{sync::Arc, time::Duration};
 
 use clap::Parser;
 use tokio::{
@@ -38,9 +38,12 @@ use tokio::{
     time::{Instant, sleep},
 };
 
-use self::{client::Clients, clock::SlowestSecond, fleet::Fleet, report::Report};
-
-type Result<T, E = Box<dyn Error + Send + Sync>> = std::result::Result<T, E>;
+use self::{
+    client::Clients,
+    clock::SlowestSecond,
+    fleet::{Fleet, Result},
+    report::Report,
+};
 
 /// A rolling restart of many instances of a server, in virtual time
 #[derive(Parser, Debug)]
@@ -69,9 +72,6 @@ struct Options {
     bench: bool,
 }
 
-/// New sessions per second before the restart.
-const OPENED_PER_SECOND: usize = 1000;
-
 fn main() -> Result<()> {
     let mut options = Options::parse();
     if options.quick {
@@ -82,7 +82,7 @@ fn main() -> Result<()> {
     let report = runtime.block_on(simulate(&options))?;
     print!("{report}");
     println!("simulated in {:.0?} with at most {} MiB", began.elapsed(), report::peak_mib());
-    // What is left runs no further: there is nothing to be told to it.
+    // Without a drain of 100,000 sessions, whose figures are printed already.
     runtime.shutdown_background();
     Ok(())
 }
@@ -107,7 +107,7 @@ async fn simulate(options: &Options) -> Result<Report> {
     let restarted = Instant::now();
     clients.all_back().await;
     let back = Instant::now();
-    // What is published by then.
+    // What the last sessions publish counts too.
     sleep(Duration::from_secs(1)).await;
     slowest.check()?;
     Ok(Report {

@@ -408,7 +408,7 @@ async fn those_of_a_client_that_is_refused_show_nowhere() {
     assert!(ends.contains("connection ended"), "{ends}");
 }
 
-/// Nor the user and password of a proxy, nor what passes it.
+/// The user and password of a proxy, and the token that passes through it.
 #[cfg(feature = "proxy")]
 #[tokio::test]
 async fn those_of_a_proxy_show_nowhere() {
@@ -451,7 +451,7 @@ async fn those_of_a_proxy_show_nowhere() {
     assert!(own.is_empty(), "{own:#?}");
 }
 
-/// Nor those of a session that one instance of a cluster relays to another.
+/// The token, id and secret of a session that one instance of a cluster relays to another.
 #[cfg(feature = "cluster")]
 #[tokio::test]
 async fn those_of_a_session_in_a_cluster_show_nowhere() {

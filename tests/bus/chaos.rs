@@ -51,7 +51,7 @@ const LIMIT: Duration = Duration::from_secs(60);
 /// for a session, on a busy machine.
 const AFTER: Duration = Duration::from_secs(12);
 
-/// Fault, and for how many milliseconds.
+/// Fault, with the range of its duration in milliseconds.
 #[derive(Debug, Clone)]
 enum Fault {
     /// The broker is killed, and starts again.
@@ -96,11 +96,11 @@ impl Fault {
     }
 }
 
-/// Faults by which a session may be lost.
+/// Time of a fault by which sessions may be lost.
 struct Loss {
     from: Instant,
     until: Instant,
-    /// The instance whose sessions are; those of any are if there is none.
+    /// Tag of the instance whose sessions may be lost; `None` for those of all instances.
     at: Option<String>,
 }
 
@@ -290,7 +290,10 @@ impl<B: Broker> Scene<B> {
     }
 }
 
-/// Runs it with instances that are the test of this name.
+/// Runs the scene. Each instance is a process that runs the test `test`, in which [`run_instance`]
+/// serves.
+///
+/// [`run_instance`]: crate::instances::run_instance
 pub(crate) async fn each_call_ends_once<B: Broker>(test: &'static str, folder: &std::path::Path) {
     let seed = env::var("MCP_WS_SEED").map_or(1, |seed| seed.parse().unwrap());
     println!("MCP_WS_SEED={seed}");

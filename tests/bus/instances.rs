@@ -41,7 +41,7 @@ use crate::server::send_signal;
 /// Time within which an instance has to be there.
 const START: Duration = Duration::from_secs(60);
 
-/// What tells a process that it is an instance: its tag, the address of the broker, and the log.
+/// Environment variable of an instance: its tag, the address of the broker, and the log.
 const INSTANCE: &str = "MCP_WS_INSTANCE";
 
 /// Program that carries the messages between instances.
@@ -110,7 +110,7 @@ pub(crate) struct Instance {
     pub(crate) tag: String,
     pub(crate) address: SocketAddr,
     process: Child,
-    /// Nobody reads on, but a process that can write nothing ends.
+    /// Kept open, since a process ends that cannot write its output.
     _output: Lines<BufReader<ChildStdout>>,
 }
 

@@ -26,8 +26,7 @@ pub struct Process {
 }
 
 impl Process {
-    /// Runs a command line with further arguments. What it says on its standard error is appended to
-    /// `log`.
+    /// Starts a command line with further arguments. Its standard error is appended to `log`.
     fn new(command: &[String], arguments: &[String], stdout: Stdio, log: &Path) -> Self {
         let log = OpenOptions::new().append(true).create(true).open(log).unwrap();
         let mut child = Command::new(&command[0])
@@ -47,7 +46,7 @@ impl Process {
         Self::new(command, arguments, Stdio::null(), log)
     }
 
-    /// Returns a server and its address, which it prints when it listens.
+    /// Starts a server. Returns its process and its address, which it prints when it listens.
     pub async fn server(
         command: &[String],
         arguments: &[String],

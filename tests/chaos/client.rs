@@ -162,7 +162,7 @@ async fn note_restarts(mut events: Events<Event>, report: File) {
     }
 }
 
-/// A call, and what is to be said.
+/// Arguments of a call.
 struct Call {
     number: u64,
     ms: u64,
@@ -171,7 +171,7 @@ struct Call {
 }
 
 impl Call {
-    /// Either way it has up to 4 KiB.
+    /// Draws a call. Neither it nor its answer has much more than 4 KiB.
     fn new(number: u64, random: &mut TestRng) -> Self {
         let words = 1 << random.random_range(0..8);
         let word = random.random::<u64>();

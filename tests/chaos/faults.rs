@@ -18,7 +18,7 @@ use crate::{
     verdict::Change,
 };
 
-/// How often what was done.
+/// Counts of the faults, and the time that they took.
 #[derive(Debug, Default, Clone, Copy)]
 pub struct Done {
     pub connections: usize,
@@ -78,8 +78,8 @@ impl<'a> Faults<'a> {
         }
     }
 
-    /// Breaks one thing after the other until it is told that it is enough, and stops the server.
-    /// Returns when servers went away, what was done, and what is wrong with the servers.
+    /// Commits one fault after the other until `enough` is set, and stops the server. Returns when
+    /// servers went away, the counts of the faults, and what is wrong with the servers.
     pub async fn run(mut self, enough: &AtomicBool) -> (Vec<Change>, Done, Vec<String>) {
         let faults = self.possible();
         while !enough.load(SeqCst) {

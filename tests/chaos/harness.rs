@@ -6,7 +6,7 @@ use clap::Parser;
 
 use crate::{run, verdict};
 
-/// Tests by their names.
+/// Names of the two tests.
 const ROUNDS: &str = "in_chaos_every_call_ends_once_and_truly";
 const VERDICT: &str = "the_verdict_finds_what_is_wrong";
 
@@ -23,7 +23,7 @@ struct Arguments {
     ignored: bool,
     #[arg(long)]
     list: bool,
-    // Those with a value that is no filter.
+    // Their values are no filters.
     #[arg(long)]
     test_threads: Option<String>,
     #[arg(long)]

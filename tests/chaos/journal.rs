@@ -8,13 +8,13 @@ use std::{
     time::SystemTime,
 };
 
-/// Appends a line, all of it or nothing: a process that is killed may still have written one page
-/// and not the next, and no page ends within a line of 64 bytes.
+/// Appends a line of 64 bytes, whole or not at all: a process that is killed may have written one
+/// page and not the next, and 64 divides the size of a page.
 pub fn append(mut file: &File, line: &str) {
     file.write_all(format!("{line:<63}\n").as_bytes()).unwrap();
 }
 
-/// Returns the time by which all processes go, in microseconds.
+/// Returns the time, which all processes share, in microseconds since 1970.
 pub fn now() -> u64 {
     SystemTime::now().duration_since(SystemTime::UNIX_EPOCH).unwrap().as_micros() as u64
 }

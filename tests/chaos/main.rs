@@ -4,7 +4,7 @@
 //!
 //! ```sh
 //! cargo test --test chaos                       # a small round of each scenario
-//! cargo test --test chaos -- run --help         # as much as one likes, with any server and client
+//! cargo test --test chaos -- run --help         # any number of rounds, with any server and client
 //! ```
 //!
 //! `tests/README.md` says what a server and a client of one's own have to do, and has the figures
@@ -39,9 +39,9 @@ use clap::Parser;
 enum Command {
     /// Runs scenarios and prints a table; the exit code is 1 if anything is wrong in it.
     Run(run::Arguments),
-    /// Is the server of one round.
+    /// Runs the server of one round.
     Server(server::Arguments),
-    /// Is a client of one round.
+    /// Runs a client of one round.
     Client(client::Arguments),
 }
 

@@ -74,7 +74,7 @@ impl Round {
         loop {
             let made = Report::read(&place.report).calls.len() as u64;
             let mut client = self.start_client(place, made, calls - made);
-            // All could hang together, and the first connection.
+            // The first connection, the calls and the end may take the patience each.
             let limit = self.patience * 4 + Duration::from_millis(calls * 50);
             tokio::select! {
                 ended = timeout(limit, client.ended()) => {

@@ -50,7 +50,7 @@ fn default_deflate() -> Deflate {
 }
 
 impl Arguments {
-    /// Reads arguments behind the name of the command.
+    /// Parses a command line, which begins with the name of the command.
     pub fn of(arguments: &[&str]) -> Self {
         #[derive(clap::Parser)]
         struct Whole {
@@ -69,7 +69,7 @@ impl Arguments {
     }
 }
 
-/// Returns success if nothing was wrong.
+/// Runs the scenarios one after the other. Returns success if nothing was wrong.
 pub async fn main(arguments: &Arguments) -> ExitCode {
     let mut rows = Vec::new();
     for scenario in arguments.scenarios() {

@@ -45,9 +45,9 @@ pub struct Plan {
 /// What becomes of connections.
 #[derive(Debug, Clone, Copy)]
 pub enum Network {
-    /// Whatever the seed says.
+    /// Faults of all kinds, drawn from the seed.
     Bad,
-    /// Everything arrives later by this time, and there may be cuts.
+    /// A `latency` each way and, where `is_cut`, cuts.
     Far { latency: Duration, is_cut: bool },
 }
 

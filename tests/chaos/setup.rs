@@ -6,6 +6,7 @@ use tokio::sync::Notify;
 
 use crate::{child::Process, proxy::Proxy, scenario::Plan};
 
+/// Settings of a round: one server, its clients, and one seed.
 #[derive(Debug, Clone)]
 pub struct Round {
     /// Command line of a server.
@@ -30,7 +31,7 @@ pub enum Deflate {
     All,
 }
 
-/// A client's place, which one process after the other has.
+/// Place of a client, which one process takes after the other.
 pub struct Place {
     pub number: u64,
     pub proxy: Proxy,
@@ -44,7 +45,7 @@ impl Round {
         self.folder.join("server.journal")
     }
 
-    /// Returns a server, and where it listens.
+    /// Starts a server. Returns its process and its address.
     pub async fn start_server(&self) -> (Process, SocketAddr) {
         let arguments = ["server".to_owned(), format!("--journal={}", self.journal().display())];
         Process::server(&self.server, &arguments, &self.folder.join("server.log")).await

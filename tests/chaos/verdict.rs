@@ -12,10 +12,10 @@ use crate::journal::{Call, End, Report};
 /// the machine is busy.
 pub const DETECTION: Duration = Duration::from_secs(5);
 
-/// Time by which a client writes down later that a session has begun.
+/// Time within which a client writes down that a session has begun.
 const LATE: Duration = Duration::from_secs(1);
 
-/// Time in which there was not one server alone, in microseconds.
+/// Period in which one server took another's place, in microseconds since 1970.
 #[derive(Debug, Clone, Copy)]
 pub struct Change {
     pub from: u64,
@@ -48,7 +48,7 @@ pub struct Verdict {
     /// Not its own answer, or an error that is not true or not one that a lost connection has.
     pub wrong: usize,
     pub twice: usize,
-    /// Lost though no server had gone away that could have known it.
+    /// Calls that were lost though no server went away that may have had them.
     pub lost: usize,
     /// Sessions that were lost, beyond one for each server that went away.
     pub sessions: usize,

@@ -24,7 +24,7 @@ pub struct Faults {
     pub cut_after: Option<usize>,
     /// `true` for a reset, `false` for an end of the stream.
     pub reset: bool,
-    /// End that does not hear of a cut: it is silent to it from then on, and takes all that it sends.
+    /// End that is not told of a cut: from then on it gets nothing, and what it sends is dropped.
     pub half_open: Option<End>,
     /// Time that each piece takes; the next is not read before.
     pub delay: Duration,
@@ -115,7 +115,7 @@ impl Proxy {
     }
 }
 
-/// Until the connection is cut, or either end has ended it.
+/// Passes bytes both ways until the connection is cut, or either end has ended it.
 async fn pass(
     mut near: TcpStream,
     mut far: TcpStream,
@@ -158,7 +158,7 @@ async fn pass(
     }
 }
 
-/// Until the end of the stream, or until no bytes are left that may pass.
+/// Passes bytes one way until the end of the stream, or until no bytes are left that may pass.
 async fn shovel(
     mut from: impl AsyncReadExt + Unpin,
     to: impl AsyncWriteExt + Unpin,

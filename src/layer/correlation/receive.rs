@@ -180,8 +180,8 @@ impl<R: McpRole, F: Framing<R>> Correlation<R, F> {
         Some(message)
     }
 
-    /// Hands on what was withheld, if the request that has ended is the `initialize` before which
-    /// it may not come.
+    /// Passes on what was withheld, if the request that has `ended` is the `initialize` that it was
+    /// withheld for.
     pub(super) fn release_superseded(&mut self, ended: &RequestId) {
         if let Some(superseded) = self.superseded.take_if(|superseded| superseded.awaits(ended)) {
             self.synthesized.extend(superseded.into_ends());

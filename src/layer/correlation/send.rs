@@ -260,7 +260,7 @@ impl<R: McpRole, F: Framing<R>> Correlation<R, F> {
         }
     }
 
-    /// Has what ends a `server/discover` that is in flight wait for the answer to the `initialize`
+    /// Makes whatever ends a `server/discover` in flight wait for the answer to the `initialize`
     /// with this id.
     fn supersede_discover(&mut self, initialize: RequestId) {
         let sent = self.pending.iter().filter(|(_, call)| call.method == Method::Discover);

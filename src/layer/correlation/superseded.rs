@@ -12,12 +12,12 @@ use rmcp::{
 
 use crate::role::McpRole;
 
-/// Requests `server/discover` that were in flight when `initialize` was sent, which is in flight.
+/// Requests `server/discover` in flight when `initialize` was sent, until that is answered.
 #[derive(Debug)]
 pub(super) struct Superseded<R: McpRole> {
     initialize: RequestId,
     discovers: Vec<RequestId>,
-    /// What has ended them, in the order in which it came.
+    /// Responses and errors that ended them, in the order in which they came.
     ends: Vec<RxJsonRpcMessage<R>>,
 }
 

@@ -112,7 +112,7 @@ pub(in crate::server) async fn run<L: Listener, R: McpRole>(
 }
 
 impl<R: McpRole> Acceptor<R> {
-    /// Returns the scheme of the URLs by which it is reached.
+    /// Returns the scheme of the URLs that lead to this listener.
     fn scheme(&self) -> &'static str {
         #[cfg(feature = "rustls-tls")]
         if self.tls.is_some() {

@@ -53,7 +53,7 @@ impl<'a> Refusal<'a> {
     }
 }
 
-/// Log of the refusals, which are limited for each reason: whoever reaches the port can cause them.
+/// Log of the refusals, limited for each reason: whoever reaches the port can cause them.
 #[derive(Debug, Default)]
 pub(super) struct RefusalLog(Mutex<[WarnLimit; RejectReason::ALL.len()]>);
 

@@ -25,7 +25,7 @@ pin_project! {
     pub(in crate::server) struct NewLink {
         #[pin]
         link: BoxLink,
-        // Message that comes before all others: a layer of the link may take none yet.
+        // Message that is sent before all others, once the layers of the link take one.
         first: Option<Box<Message>>,
         pub(super) stats: Stats,
         permit: Option<Permit>,
@@ -87,7 +87,7 @@ impl NewLink {
         let _ = Pin::new(self).poll_first(&mut Context::from_waker(noop_waker_ref()));
     }
 
-    /// Hands the first message to the link.
+    /// Hands the first message, if there is one, to the link as soon as that takes it.
     fn poll_first(self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<Result<(), Error>> {
         let mut this = self.project();
         if this.first.is_some() {
@@ -156,7 +156,7 @@ mod tests {
         assert_ready_ok!(link.enter(|cx, link| link.poll_flush(cx)));
         assert_eq!(peer.sent(), [Message::text("first"), Message::text("second")]);
 
-        // Without any that follows.
+        // At once, though no message follows.
         link.enter(|_, link| link.get_mut().send_now(Message::text("third")));
         assert_eq!(peer.sent(), [Message::text("third")]);
     }

@@ -110,7 +110,7 @@ impl<R: McpRole> SessionStore<R> {
     /// Checks that `identity` may come by the `requested` id. Returns that id, or a new one.
     ///
     /// An id from the header or a cookie is replaced when its session is not here; one from a cookie
-    /// also when its session has a link: every window of a browser sends the same. Of a client that
+    /// also when its session has a link: every window of a browser sends the same. Where the client
     /// `resumes`, and so is told the id, one with the tag of another instance is replaced too: its
     /// session would be looked for there.
     ///

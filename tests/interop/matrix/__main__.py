@@ -29,7 +29,7 @@ from peers import LISTENING, PEERS
 from processes import Unavailable, run, server
 
 PAGE = PROJECT / "src/guide/peers.md"
-BEGIN, END = "<!-- made by tests/interop/matrix -->\n", "<!-- to here -->\n"
+BEGIN, END = "<!-- tests/interop/matrix: begin -->\n", "<!-- tests/interop/matrix: end -->\n"
 
 
 class Scene:

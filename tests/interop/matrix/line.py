@@ -1,4 +1,4 @@
-"""A line between a client and a server, which tells what passes over it, and can be cut."""
+"""A proxy between a client and a server, which records their messages, and can cut their connections."""
 
 import contextlib
 import json

@@ -1,4 +1,4 @@
-"""The peers: how each is had, and what it does. A function for each, in the order of the table."""
+"""The peers: how each is installed, and what it does. A function for each, in the order of the table."""
 
 import contextlib
 import json

@@ -126,7 +126,7 @@ def facts_of(command, seconds, cut, **options):
                 fact = json.loads(line) if line.startswith("{") else {}
                 if fact.pop("cut", False):
                     cut()
-                    with contextlib.suppress(OSError):  # which is told by what is missing
+                    with contextlib.suppress(OSError):  # it has ended: the facts that are missing show that
                         process.stdin.write("\n")
                         process.stdin.flush()
                 facts |= fact

@@ -1,4 +1,4 @@
-"""What was told and what passed over the line, in words."""
+"""The table: what the peers told, and what passed between them, in words."""
 
 TITLES = ["peer", "version", "MCP", "subprotocol", "calls", "progress", "asked by the server", "after a cut"]
 NONE = "–"

@@ -44,7 +44,7 @@ pub(in crate::server) struct RelayedLink {
 /// |---|---|---|
 /// | `Client`: it has closed, or is lost | | is told the same |
 /// | `Session`: its instance has closed | is told the same | |
-/// | `Lost`: the pipe is, or the session's instance has ended without a word | 1001 | |
+/// | `Lost`: the pipe is lost, or the session's instance has ended without a Close | 1001 | |
 /// | `Stopping`: this instance does | is told the reason | is told the same |
 enum RelayEnd {
     Client(Option<CloseReason>),
@@ -186,8 +186,8 @@ impl RelayedLink {
         }
     }
 
-    /// Resolves when the reason of a failed write was looked for in vain, also while the session
-    /// takes nothing that the client has said.
+    /// Resolves when no Close has explained a failed write in time, also while the session takes
+    /// nothing from the client.
     fn poll_broken(&mut self, cx: &mut Context<'_>) -> Poll<RelayEnd> {
         let Some((error, timer)) = &mut self.broken else { return Poll::Pending };
         ready!(timer.as_mut().poll(cx));
@@ -256,7 +256,7 @@ mod tests {
         let bounds = Bounds::new(1 << 20, 5 << 20);
         let subscription = bus.subscribe(&own, bounds.subscription()).await.unwrap();
         let mut pipe = Pipe::new(bus, PipeEnd::Client, subscription, to, bounds, None);
-        // More than may be under way and wait.
+        // More than the pipe takes, under way and waiting together.
         for _ in 0..6 {
             pipe.start_send_unpin(Message::Binary(vec![0; 1 << 20].into())).unwrap();
         }

@@ -285,7 +285,7 @@ fn is_session(frame: &Message) -> bool {
     matches!(Frame::parse(text), Ok(Some(Frame::Session(session))) if session.resumed)
 }
 
-/// Returns the frame of a session with the lower limit of its messages, this instance's or home's.
+/// Returns the frame of a session with the lower of both instances' limits of its messages.
 fn limited(frame: Message, own: MessageLimits) -> Message {
     let Message::Text(text) = &frame else { return frame };
     let Ok(Some(Frame::Session(session))) = Frame::parse(text) else { return frame };

@@ -51,7 +51,7 @@ enum Outages {
 
 impl Outages {
     /// Returns `true` if sessions may be lost.
-    fn lose_sessions(self) -> bool {
+    fn may_lose_sessions(self) -> bool {
         matches!(self, Self::Long | Self::Silent)
     }
 }
@@ -153,7 +153,7 @@ async fn run(calls: usize, outages: Outages) {
                     wait(1..300).await;
                     bus.set_up(true);
                 }
-                if outages.lose_sessions() && round % 20 == 2 {
+                if outages.may_lose_sessions() && round % 20 == 2 {
                     let which = round / 20 % 3;
                     let bus = buses[which].clone();
                     let cut_off = move |is_cut_off: bool| match outages {

@@ -68,8 +68,8 @@ async fn a_send_does_not_wait_for_a_link_that_is_not_there() {
     assert!(assert_ready!(spawn(stack.stack.link.flushed()).poll()).is_ok());
 }
 
-/// The fate of the write is not known yet, or a layer below heals it: a call that the queue has no
-/// room for is not turned away.
+/// A call that the queue has no room for is not refused: what became of the write is not known yet,
+/// or a layer below sends it again.
 #[tokio::test(start_paused = true)]
 async fn a_send_does_not_wait_for_what_becomes_of_a_write_that_failed() {
     for up in [LinkUp::NewPeer, RESUMED] {
