@@ -10,9 +10,12 @@ use std::{
 use serde::Deserialize;
 use serde_json::Value;
 use tokio::{
-    io::{AsyncBufReadExt, AsyncReadExt, BufReader, Lines},
-    process::{Child, ChildStderr, ChildStdout, Command},
-    sync::OnceCell,
+    io::{AsyncBufReadExt, BufReader, Lines},
+    process::{Child, ChildStdout, Command},
+    sync::{
+        OnceCell,
+        mpsc::{UnboundedReceiver, unbounded_channel},
+    },
     time::timeout,
 };
 
@@ -27,7 +30,8 @@ pub async fn soon<F: Future>(future: F) -> F::Output {
 pub struct Process {
     pub child: Child,
     pub stdout: Lines<BufReader<ChildStdout>>,
-    pub stderr: Lines<BufReader<ChildStderr>>,
+    /// Lines of the standard error, which is read whether or not anybody asks for them.
+    errors: UnboundedReceiver<String>,
 }
 
 impl Process {
@@ -43,8 +47,16 @@ impl Process {
             .spawn()
             .unwrap_or_else(|error| panic!("{}: {error}", program.as_ref().display()));
         let stdout = BufReader::new(child.stdout.take().unwrap()).lines();
-        let stderr = BufReader::new(child.stderr.take().unwrap()).lines();
-        Self { child, stdout, stderr }
+        let mut stderr = BufReader::new(child.stderr.take().unwrap()).lines();
+        let (lines, errors) = unbounded_channel();
+        tokio::spawn(async move {
+            while let Ok(Some(line)) = stderr.next_line().await {
+                if lines.send(line).is_err() {
+                    break;
+                }
+            }
+        });
+        Self { child, stdout, errors }
     }
 
     /// A server, once it has printed the URL on which it listens.
@@ -78,7 +90,10 @@ impl Process {
 
     pub async fn errors(&mut self) -> String {
         let mut text = String::new();
-        soon(self.stderr.get_mut().read_to_string(&mut text)).await.unwrap();
+        while let Some(line) = soon(self.errors.recv()).await {
+            text += &line;
+            text.push('\n');
+        }
         text
     }
 
@@ -95,7 +110,7 @@ impl Process {
     /// The next line of the standard error that has `text` in it.
     pub async fn complaint(&mut self, text: &str) -> String {
         loop {
-            let line = soon(self.stderr.next_line()).await.unwrap();
+            let line = soon(self.errors.recv()).await;
             let line = line.unwrap_or_else(|| panic!("{text:?} was never said"));
             if line.contains(text) {
                 return line;
