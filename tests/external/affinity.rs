@@ -123,16 +123,22 @@ impl Site {
         }
     }
 
-    /// Begins a session at an instance, without the extension, and loses its connection. Returns the
-    /// issued id, and where the session is.
+    /// Begins a session at an instance, without the extension, and loses its connection, which the
+    /// instance knows: a cookie takes no session over that is connected. Returns the issued id, and
+    /// where the session is.
     async fn begin(&self, instance: usize) -> (String, String) {
-        let address = self.instances[instance].server.local_addr();
+        let server = &self.instances[instance].server;
+        let detached = || server.registry().health().detached;
+        let (address, before) = (server.local_addr(), detached());
         let mut raw = Raw::over(TcpStream::connect(address).await.unwrap(), true);
         raw.write(upgrade_request(address, "Sec-WebSocket-Protocol: mcp\r\n")).await;
         let id = raw.head().await.unwrap().get("mcp-session-id").unwrap().to_owned();
         raw.initialize().await;
         let answer = raw.ask(&call(1, "count", json!({ "ms": 0 }))).await;
         raw.reset();
+        while detached() == before {
+            tokio::task::yield_now().await;
+        }
         (id, text_of(&answer).to_owned())
     }
 
