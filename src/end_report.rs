@@ -48,12 +48,96 @@ impl EndReport {
         let mut labels =
             vec![metrics::Label::from_static_parts("network_protocol_name", "websocket")];
         if !matches!(reason.code, CloseCode::Normal | CloseCode::GoingAway) {
-            labels.push(metrics::Label::new("error_type", u16::from(reason.code).to_string()));
+            let code = match reason.code {
+                // Any number that a peer likes, each of which would be a series of its own.
+                CloseCode::Other(_) => "other".to_owned(),
+                code => u16::from(code).to_string(),
+            };
+            labels.push(metrics::Label::new("error_type", code));
         }
         let durations = match self.is_client {
             true => metrics::histogram!("mcp_client_session_duration_seconds", labels),
             false => metrics::histogram!("mcp_server_session_duration_seconds", labels),
         };
         durations.record(std::time::Duration::from_millis(self.stats.age_ms()));
+    }
+}
+
+#[cfg(test)]
+#[cfg(feature = "metrics")]
+mod tests {
+    use std::time::Duration;
+
+    use metrics::with_local_recorder;
+    use tokio::time::advance;
+
+    use super::*;
+    use crate::stats::ledger::Ledger;
+
+    #[tokio::test(start_paused = true)]
+    async fn sessions_are_timed_at_either_side_by_the_code_of_their_end() {
+        let ledger = Ledger::default();
+        let server = Stats::default();
+        advance(Duration::from_secs(1)).await;
+        let client = Stats::default();
+        advance(Duration::from_millis(1500)).await;
+        with_local_recorder(&ledger, || {
+            for (stats, is_client) in [(&client, true), (&server, false)] {
+                let report = EndReport::new(Span::none(), stats.clone(), is_client);
+                for code in [1000, 1001, 1006, 4410] {
+                    report.end(&CloseReason::new(code.into(), ""));
+                }
+                // Of the peer's choice, and as many as it likes.
+                for code in 3000..3010 {
+                    report.end(&CloseReason::new(code.into(), ""));
+                }
+            }
+        });
+        let expected =
+            [("client", 1.5), ("server", 2.5)].into_iter().flat_map(|(side, seconds)| {
+                let name = format!(
+                    "mcp_{side}_session_duration_seconds{{network_protocol_name=websocket}}"
+                );
+                [
+                    ("", 2),
+                    ("{error_type=1006}", 1),
+                    ("{error_type=4410}", 1),
+                    ("{error_type=other}", 10),
+                ]
+                .map(|(label, times)| (format!("{name}{label}"), vec![seconds; times]))
+            });
+        assert_eq!(ledger.recorded(), expected.collect::<Vec<_>>());
+    }
+
+    #[cfg(all(feature = "client", feature = "server"))]
+    #[test]
+    fn the_end_of_a_session_is_recorded_at_either_side() {
+        use futures::{SinkExt, StreamExt};
+        use rmcp::{RoleClient, RoleServer};
+
+        let ledger = Ledger::default();
+        let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build().unwrap();
+        let session = async {
+            let (near, far) = tokio::io::duplex(1 << 16);
+            let serving = async {
+                let server = crate::accept::<RoleServer, _>(far).await.unwrap();
+                let mut server = server.into_sink_stream();
+                while server.next().await.is_some() {}
+            };
+            let dialling = async {
+                let client = crate::connect_over::<RoleClient, _>(near, "ws://localhost/mcp");
+                client.await.unwrap().into_sink_stream().close().await.unwrap();
+            };
+            tokio::join!(serving, dialling);
+        };
+        with_local_recorder(&ledger, || runtime.block_on(session));
+        let recorded = ledger.recorded();
+        let durations = recorded.iter().filter(|(name, _)| name.contains("duration"));
+        let durations: Vec<_> =
+            durations.map(|(name, values)| (name.as_str(), values.len())).collect();
+        let expected = ["client", "server"].map(|side| {
+            format!("mcp_{side}_session_duration_seconds{{network_protocol_name=websocket}}")
+        });
+        assert_eq!(durations, expected.each_ref().map(|name| (name.as_str(), 1)));
     }
 }

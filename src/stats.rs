@@ -274,4 +274,7 @@ impl Stats {
 }
 
 #[cfg(test)]
+#[cfg(feature = "metrics")]
+pub(crate) mod ledger;
+#[cfg(test)]
 mod tests;

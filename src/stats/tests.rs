@@ -38,94 +38,33 @@ async fn a_snapshot_is_serialised_with_units() {
 }
 
 #[cfg(feature = "metrics")]
-mod recorded {
-    use std::{
-        collections::BTreeMap,
-        sync::{Mutex, atomic::AtomicU64},
-    };
-
-    use metrics::{
-        Counter, Gauge, Histogram, HistogramFn, Key, KeyName, Metadata, Recorder, SharedString,
-        Unit, with_local_recorder,
-    };
-
-    use super::*;
-
-    /// Remembers what was counted, under `name{label=value}`.
-    #[derive(Default)]
-    struct Ledger {
-        counters: Mutex<BTreeMap<String, Arc<AtomicU64>>>,
-        histograms: Mutex<BTreeMap<String, Arc<Values>>>,
+#[test]
+fn connections_count_together_under_the_documented_names() {
+    let ledger = ledger::Ledger::default();
+    let outside = Stats::default();
+    let [first, second] =
+        metrics::with_local_recorder(&ledger, || [(); 2].map(|()| Stats::default()));
+    for stats in [&first, &second, &outside] {
+        stats.record_message_received();
+        (0..2).for_each(|_| stats.record_message_sent());
+        stats.record_bytes_received(30);
+        stats.record_bytes_sent(400);
+        (0..5).for_each(|_| stats.record_malformed());
+        (0..6).for_each(|_| stats.record_orphan());
+        (0..7).for_each(|_| stats.record_refused());
+        stats.record_round_trip(Duration::from_millis(1500));
     }
-
-    #[derive(Default)]
-    struct Values(Mutex<Vec<f64>>);
-
-    impl HistogramFn for Values {
-        fn record(&self, value: f64) {
-            self.0.lock().unwrap().push(value);
-        }
-    }
-
-    fn name(key: &Key) -> String {
-        let labels = key.labels().map(|label| format!("{{{}={}}}", label.key(), label.value()));
-        key.name().to_owned() + &labels.collect::<String>()
-    }
-
-    impl Recorder for Ledger {
-        fn describe_counter(&self, _: KeyName, _: Option<Unit>, _: SharedString) {}
-        fn describe_gauge(&self, _: KeyName, _: Option<Unit>, _: SharedString) {}
-        fn describe_histogram(&self, _: KeyName, _: Option<Unit>, _: SharedString) {}
-
-        fn register_counter(&self, key: &Key, _: &Metadata<'_>) -> Counter {
-            Counter::from_arc(self.counters.lock().unwrap().entry(name(key)).or_default().clone())
-        }
-
-        fn register_gauge(&self, key: &Key, _: &Metadata<'_>) -> Gauge {
-            panic!("{key} is no metric of a connection")
-        }
-
-        fn register_histogram(&self, key: &Key, _: &Metadata<'_>) -> Histogram {
-            let mut histograms = self.histograms.lock().unwrap();
-            Histogram::from_arc(histograms.entry(name(key)).or_default().clone())
-        }
-    }
-
-    impl Ledger {
-        fn counts(&self) -> Vec<(String, u64)> {
-            let counters = self.counters.lock().unwrap();
-            counters.iter().map(|(name, count)| (name.clone(), count.load(Relaxed))).collect()
-        }
-    }
-
-    #[test]
-    fn connections_count_together_under_the_documented_names() {
-        let ledger = Ledger::default();
-        let outside = Stats::default();
-        let [first, second] = with_local_recorder(&ledger, || [(); 2].map(|()| Stats::default()));
-        for stats in [&first, &second, &outside] {
-            stats.record_message_received();
-            (0..2).for_each(|_| stats.record_message_sent());
-            stats.record_bytes_received(30);
-            stats.record_bytes_sent(400);
-            (0..5).for_each(|_| stats.record_malformed());
-            (0..6).for_each(|_| stats.record_orphan());
-            (0..7).for_each(|_| stats.record_refused());
-            stats.record_round_trip(Duration::from_millis(1500));
-        }
-        let expected = [
-            ("mcp_ws_bytes_total{direction=received}", 60),
-            ("mcp_ws_bytes_total{direction=sent}", 800),
-            ("mcp_ws_malformed_total", 10),
-            ("mcp_ws_messages_total{direction=received}", 2),
-            ("mcp_ws_messages_total{direction=sent}", 4),
-            ("mcp_ws_orphans_total", 12),
-            ("mcp_ws_refused_requests_total", 14),
-        ];
-        assert_eq!(ledger.counts(), expected.map(|(name, count)| (name.to_owned(), count)));
-        let histograms = ledger.histograms.lock().unwrap();
-        assert_eq!(histograms.keys().collect::<Vec<_>>(), ["mcp_ws_round_trip_seconds"]);
-        assert_eq!(*histograms["mcp_ws_round_trip_seconds"].0.lock().unwrap(), [1.5, 1.5]);
-        assert_eq!(first.snapshot().bytes_received, 30, "its own count is its own");
-    }
+    let expected = [
+        ("mcp_ws_bytes_total{direction=received}", 60),
+        ("mcp_ws_bytes_total{direction=sent}", 800),
+        ("mcp_ws_malformed_total", 10),
+        ("mcp_ws_messages_total{direction=received}", 2),
+        ("mcp_ws_messages_total{direction=sent}", 4),
+        ("mcp_ws_orphans_total", 12),
+        ("mcp_ws_refused_requests_total", 14),
+    ];
+    assert_eq!(ledger.counts(), expected.map(|(name, count)| (name.to_owned(), count)));
+    let expected = [("mcp_ws_round_trip_seconds".to_owned(), vec![1.5, 1.5])];
+    assert_eq!(ledger.recorded(), expected);
+    assert_eq!(first.snapshot().bytes_received, 30, "its own count is its own");
 }
