@@ -30,6 +30,7 @@ use tracing::{
     field::{Field, Visit},
     span,
 };
+use tracing_subscriber::{Layer, layer::Context, prelude::*, registry::LookupSpan};
 
 use crate::common::{
     Tools,
@@ -54,7 +55,7 @@ impl Traced {
     fn all() -> &'static Self {
         static TRACED: OnceLock<Traced> = OnceLock::new();
         TRACED.get_or_init(|| {
-            tracing::subscriber::set_global_default(Subscribed).unwrap();
+            tracing_subscriber::registry().with(Noting).init();
             Self::default()
         })
     }
@@ -94,35 +95,22 @@ impl Visit for Lines {
     }
 }
 
-/// A subscriber to everything.
-struct Subscribed;
+/// A layer that notes everything.
+struct Noting;
 
-impl Subscriber for Subscribed {
-    fn enabled(&self, _: &Metadata<'_>) -> bool {
-        true
-    }
-
-    fn new_span(&self, span: &span::Attributes<'_>) -> span::Id {
+impl<S: Subscriber + for<'a> LookupSpan<'a>> Layer<S> for Noting {
+    fn on_new_span(&self, span: &span::Attributes<'_>, _: &span::Id, _: Context<'_, S>) {
         Traced::all().note(span.metadata(), |lines| span.record(lines));
-        span::Id::from_u64(1)
     }
 
-    fn record(&self, _: &span::Id, values: &span::Record<'_>) {
-        // Whose span it is, is not kept: all count as this crate's.
-        let mut lines = Lines(String::new());
-        values.record(&mut lines);
-        let mut traced = Traced::all().0.lock().unwrap();
-        traced.entry("mcp_ws_transport::span").or_default().push_str(&lines.0);
+    fn on_record(&self, id: &span::Id, values: &span::Record<'_>, context: Context<'_, S>) {
+        let span = context.span(id).unwrap();
+        Traced::all().note(span.metadata(), |lines| values.record(lines));
     }
 
-    fn record_follows_from(&self, _: &span::Id, _: &span::Id) {}
-
-    fn event(&self, event: &Event<'_>) {
+    fn on_event(&self, event: &Event<'_>, _: Context<'_, S>) {
         Traced::all().note(event.metadata(), |lines| event.record(lines));
     }
-
-    fn enter(&self, _: &span::Id) {}
-    fn exit(&self, _: &span::Id) {}
 }
 
 fn is_clean(what: &str, shown: &impl fmt::Display) {
@@ -207,6 +195,10 @@ async fn those_of_requests_show_nowhere() {
     .await;
     let (own, _) = traced.canaries();
     assert!(own.is_empty(), "{own:#?}");
+    // What is recorded in a span after its beginning is searched too.
+    for field in ["url.path=\"/mcp\"", "enduser.id=\"alice\""] {
+        assert!(!traced.showing(field).0.is_empty(), "{field}");
+    }
 }
 
 #[tokio::test]
@@ -412,6 +404,8 @@ async fn those_of_a_client_that_is_refused_show_nowhere() {
 #[cfg(feature = "proxy")]
 #[tokio::test]
 async fn those_of_a_proxy_show_nowhere() {
+    use base64::engine::general_purpose::STANDARD;
+
     use crate::common::forward::{ForwardProxy, Rules};
 
     alone!();
@@ -447,8 +441,11 @@ async fn those_of_a_proxy_show_nowhere() {
         server.shutdown().await;
     })
     .await;
-    let (own, _) = traced.canaries();
-    assert!(own.is_empty(), "{own:#?}");
+    // As they are, and as an HTTP proxy is shown them.
+    for secret in [CANARY, &STANDARD.encode(format!("{CANARY}:{CANARY}"))] {
+        let (own, _) = traced.showing(secret);
+        assert!(own.is_empty(), "{own:#?}");
+    }
 }
 
 /// The token, id and secret of a session that one instance of a cluster relays to another.
