@@ -16,7 +16,7 @@ use tokio::{
     io::{AsyncRead, AsyncWrite},
     time::{Instant, sleep_until, timeout_at},
 };
-use tracing::Instrument as _;
+use tracing::{Instrument as _, Span};
 
 use super::{
     admission::{self, Admission, Capacity, ClientInfo},
@@ -104,34 +104,43 @@ where
         let accepting = async move {
             config.validate().map_err(|error| HandshakeError::Invalid(error.to_string()))?;
             let capacity = Capacity::unlimited();
-            let (stream, client) = handshake(stream, &config, &capacity).await?;
-            let timer = pin!(sleep_until(deadline_in(config.timeout)));
-            let established = establish(&config, &capacity, stream, client, timer);
-            match established.await {
-                Ok(established) => {
-                    established.log();
-                    Ok(established.transport)
-                }
-                Err(NotEstablished::Rejected(rejected)) => {
-                    config.registry.log_refusal(&rejected.refusal(), None);
-                    let reason = rejected.reason.clone();
-                    rejected.close().await;
-                    Err(LinkError::closed_here(&reason).into())
-                }
-                Err(NotEstablished::Lost(error)) => Err(error),
-                // Only where sessions are kept.
-                Err(_) => Err(LinkError::Closed(CloseCode::Abnormal.into()).into()),
-            }
+            let (stream, client, span) = handshake(stream, &config, &capacity).await?;
+            transport(&config, &capacity, stream, client).instrument(span).await
         };
-        Box::pin(accepting.instrument(connection_span(None, None)))
+        Box::pin(accepting)
+    }
+}
+
+/// Returns the transport of an upgraded connection.
+async fn transport<R: McpRole, S: Io>(
+    config: &Config<R>,
+    capacity: &Capacity<R>,
+    stream: Upgraded<S>,
+    client: (Negotiated, ClientInfo),
+) -> Result<WebSocketTransport<R>, Error> {
+    let timer = pin!(sleep_until(deadline_in(config.timeout)));
+    match establish(config, capacity, stream, client, timer).await {
+        Ok(established) => {
+            established.log();
+            Ok(established.transport)
+        }
+        Err(NotEstablished::Rejected(rejected)) => {
+            config.registry.log_refusal(&rejected.refusal(), None);
+            let reason = rejected.reason.clone();
+            rejected.close().await;
+            Err(LinkError::closed_here(&reason).into())
+        }
+        Err(NotEstablished::Lost(error)) => Err(error),
+        // Only where sessions are kept.
+        Err(_) => Err(LinkError::Closed(CloseCode::Abnormal.into()).into()),
     }
 }
 
 /// Upgraded stream, and the bytes of it that were read already.
 type Upgraded<S> = (S, Bytes);
 
-/// Upgrade that was granted, and the client that it was granted to.
-type Granted = (OnUpgrade, (Negotiated, ClientInfo));
+/// Upgrade that was granted, the client that it was granted to, and the span of its request.
+type Granted = (OnUpgrade, (Negotiated, ClientInfo), Span);
 
 /// Returns the response to `request`; if it is an upgrade, that is `granted`.
 async fn respond<R: McpRole>(
@@ -152,7 +161,7 @@ async fn respond<R: McpRole>(
     match admitted {
         Ok(Admission { response, negotiated, client }) => {
             *granted.lock().unwrap_or_else(PoisonError::into_inner) =
-                upgrade.map(|upgrade| (upgrade, (negotiated, client)));
+                upgrade.map(|upgrade| (upgrade, (negotiated, client), Span::current()));
             response
         }
         Err(rejection) => {
@@ -167,7 +176,7 @@ async fn handshake<R: McpRole, S: Io>(
     stream: S,
     config: &Config<R>,
     capacity: &Capacity<R>,
-) -> Result<(Upgraded<S>, (Negotiated, ClientInfo)), HandshakeError> {
+) -> Result<(Upgraded<S>, (Negotiated, ClientInfo), Span), HandshakeError> {
     set_tcp_options(&stream);
     let overdue = deadline_in(config.timeout);
     let progress = Progress::new(capacity.pending.register(None));
@@ -176,7 +185,8 @@ async fn handshake<R: McpRole, S: Io>(
         // At once: what is read from now on is no head.
         progress.set_requested(false);
         async {
-            let mut response = respond(config, capacity, request, &granted).await;
+            let answer = respond(config, capacity, request, &granted);
+            let mut response = answer.instrument(connection_span(None, None)).await;
             if response.status() == StatusCode::SWITCHING_PROTOCOLS {
                 progress.set_upgraded();
             } else if Instant::now() >= overdue {
@@ -213,7 +223,7 @@ async fn handshake<R: McpRole, S: Io>(
     };
     answering.await?;
     let granted = granted.into_inner().unwrap_or_else(PoisonError::into_inner);
-    let Some((upgrade, client)) = granted else {
+    let Some((upgrade, client, span)) = granted else {
         let left = io::Error::new(io::ErrorKind::UnexpectedEof, "closed without an upgrade");
         return Err(HandshakeError::Connect(Arc::new(left)));
     };
@@ -221,5 +231,5 @@ async fn handshake<R: McpRole, S: Io>(
     let upgraded = upgrade.await.map_err(|error| lost(&error))?;
     let (stream, leftover) = reclaim::<WriteTimeout<S>>(upgraded)
         .ok_or_else(|| lost(&"the stream was lost in the upgrade"))?;
-    Ok(((stream.into_inner(), leftover), client))
+    Ok(((stream.into_inner(), leftover), client, span))
 }

@@ -1,4 +1,4 @@
-//! The span in which a server's connection is traced.
+//! The span in which a request is traced, and the connection that it becomes.
 //!
 //! Its fields have the names of OpenTelemetry's semantic conventions, where those have one.
 
@@ -15,7 +15,10 @@ use super::registry::connection::Connection;
 /// Most characters of a text of the client's choice.
 const MAX_TEXT: usize = 200;
 
-/// Creates the span of a connection that was accepted from `peer`.
+/// Creates the span of a request from `peer`, and of the connection that it becomes.
+///
+/// Each request has one of its own: subscribers may keep every value of a field that is recorded
+/// again, and a client may send any number of requests before it is upgraded.
 pub(super) fn connection_span(peer: Option<SocketAddr>, scheme: Option<&'static str>) -> Span {
     tracing::info_span!(
         "websocket",

@@ -12,10 +12,14 @@ use mcp_ws_transport::{
 use rmcp::{
     RoleClient, RoleServer, ServiceExt, model::CallToolRequestParams, service::RunningService,
 };
-use tokio::{io::AsyncWriteExt, net::TcpListener, time::Instant};
+use tokio::{
+    io::AsyncWriteExt,
+    net::{TcpListener, TcpStream},
+    time::Instant,
+};
 
 use crate::common::{
-    Tools,
+    LIMIT, Tools,
     handshake::{ask, try_upgrade, upgrade},
     limit,
     logs::Log,
@@ -68,7 +72,7 @@ async fn echo(client: &RunningService<RoleClient, ()>) {
 fn value<'a>(line: &'a str, field: &str) -> &'a str {
     let (_, behind) =
         line.split_once(&format!(" {field}=")).unwrap_or_else(|| panic!("{field}: {line}"));
-    behind.split(' ').next().unwrap()
+    behind.split([' ', '}']).next().unwrap()
 }
 
 #[tokio::test]
@@ -278,7 +282,7 @@ async fn who_is_refused_after_the_upgrade_or_before_a_request_is_told_too() {
         });
         raw.ask(&wrong).await;
         assert_eq!(raw.closed().await.0, 4401);
-        let mut stream = tokio::net::TcpStream::connect(address).await.unwrap();
+        let mut stream = TcpStream::connect(address).await.unwrap();
         stream.write_all(b"SSH-2.0-OpenSSH_9.7\r\n\r\n").await.unwrap();
         let mut registry = server.registry().events();
         while server.registry().health().rejected < 2 {
@@ -332,4 +336,81 @@ async fn what_a_client_chooses_makes_no_line_of_its_own() {
         assert!(log.text().lines().all(|line| !line.starts_with("2026-01-01")), "{}", log.text());
     })
     .await;
+}
+
+/// Sends this many requests with a token that is wrong, then one that is upgraded.
+async fn requests(raw: &mut Raw, wrong: usize) {
+    let address = raw.stream.peer_addr().unwrap();
+    for number in 0..=wrong {
+        let token = if number == wrong { "t" } else { "wrong" };
+        let lines = format!("Authorization: Bearer {token}\r\nUser-Agent: agent-{number}\r\n");
+        raw.write(upgrade_request(address, &lines)).await;
+        let head = raw.head().await.unwrap();
+        assert_eq!(head.status(), if number == wrong { 101 } else { 401 }, "{number}");
+        if let Some(length) = head.get("content-length") {
+            raw.body(length.parse().unwrap()).await;
+        }
+    }
+}
+
+/// The fmt layer of tracing-subscriber keeps every value of a field that is recorded again.
+#[tokio::test]
+async fn the_requests_of_one_connection_have_a_span_each() {
+    let (log, _capture) = Log::capture();
+    limit(async {
+        let config = Config::default()
+            .authenticator(BearerTokens::default().token("t", Identity::new("alice")))
+            .handshake_timeout(LIMIT);
+        let (server, address) = serve_tools(&Tools::default(), config.clone()).await;
+        let mut registry = server.registry().events();
+        let mut raw = Raw::over(TcpStream::connect(address).await.unwrap(), true);
+        requests(&mut raw, 1000).await;
+        raw.initialize().await;
+        raw.send(Frame::close(1000)).await;
+        while !matches!(registry.next().await.unwrap(), RegistryEvent::Disconnected { .. }) {}
+
+        // And on a stream of one's own.
+        let (near, far) = pair().await;
+        let accepting = async {
+            let transport = accept::<RoleServer, _>(far).config(config).await.unwrap();
+            let mut transport = transport.into_sink_stream();
+            while transport.next().await.is_some() {}
+        };
+        let asking = async {
+            let mut raw = Raw::over(near, true);
+            requests(&mut raw, 10).await;
+            raw.send(Frame::close(1000)).await;
+            assert_eq!(raw.closed().await.0, 1000);
+        };
+        tokio::join!(accepting, asking);
+    })
+    .await;
+
+    let text = log.text();
+    let longest = text.lines().map(str::len).max().unwrap();
+    assert!(longest < 2048, "{longest} bytes");
+    let refusals = text.lines().filter(|line| line.contains("authentication required"));
+    let agents = refusals.map(|line| value(line, "user_agent.original").to_owned());
+    let expected = (0..1000).chain(0..10).map(|number| format!("\"agent-{number}\""));
+    assert_eq!(agents.collect::<Vec<_>>(), expected.collect::<Vec<_>>());
+    let lines = told(&log, SERVER);
+    let lines: Vec<_> = lines.into_iter().filter(|line| line.contains(": connect")).collect();
+    are(&lines, &["connected", "connection ended", "connected", "connection ended"]);
+    for (line, agent) in lines.iter().zip(["agent-1000", "agent-1000", "agent-10", "agent-10"]) {
+        assert_eq!(value(line, "user_agent.original"), format!("\"{agent}\""), "{line}");
+        for field in ["otel.kind=", "user_agent.original=", "url.path=", "enduser.id="] {
+            // A transport of one's own is in no registry, which tells whose it is.
+            let is_told = field != "enduser.id=" || agent == "agent-1000";
+            assert_eq!(line.matches(field).count(), usize::from(is_told), "{field}: {line}");
+        }
+    }
+    has(
+        &lines[0],
+        &[
+            "network.peer.address=127.0.0.1",
+            "url.scheme=\"ws\"",
+            "client.address=127.0.0.1",
+            "mcp_ws.connection.id=1",
+        ],
+    );
 }

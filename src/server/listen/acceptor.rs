@@ -15,7 +15,7 @@ use tokio::{
     time::{Instant, sleep_until, timeout},
 };
 use tokio_util::{sync::CancellationToken, task::TaskTracker};
-use tracing::Instrument as _;
+use tracing::{Instrument as _, Span};
 
 use super::{
     fallback::BoxHttpService,
@@ -87,11 +87,10 @@ pub(in crate::server) async fn run<L: Listener, R: McpRole>(
         match accepted {
             Ok((stream, peer)) => {
                 set_tcp_options(&stream);
-                let span = connection_span(peer, Some(acceptor.scheme()));
                 let slot = acceptor.service.pending().register(peer.map(|peer| peer.ip()));
                 // On the heap from the start: it is large, and a task is moved about before it begins.
                 let serving = Box::pin(acceptor.clone().serve_connection(stream, peer, slot));
-                connections.spawn(serving.instrument(span));
+                connections.spawn(serving);
             }
             Err(error) => {
                 if let Some(suppressed) = warnings.admit() {
@@ -121,6 +120,11 @@ impl<R: McpRole> Acceptor<R> {
         "ws"
     }
 
+    /// Creates the span of a request from `peer`.
+    fn span(&self, peer: Option<SocketAddr>) -> Span {
+        connection_span(peer, Some(self.scheme()))
+    }
+
     /// Serves the connection of `stream` until it is upgraded or has ended.
     ///
     /// The `slot` is taken when the connection is accepted, since tasks do not begin in the order
@@ -141,7 +145,8 @@ impl<R: McpRole> Acceptor<R> {
         if let Err(cause) = outcome
             && !progress.was_served()
         {
-            config.registry.rejected(&Refusal::before_request(cause), peer);
+            let refusal = Refusal::before_request(cause);
+            self.span(peer).in_scope(|| config.registry.rejected(&refusal, peer));
         }
     }
 
@@ -163,7 +168,7 @@ impl<R: McpRole> Acceptor<R> {
                 // On the heap: it is large, and most servers leave TLS to a proxy.
                 Ok(Ok(stream)) => Box::pin(self.serve_http1(stream, peer, overdue, progress)).await,
                 Ok(Err(error)) => {
-                    tracing::debug!(%error, "no TLS");
+                    tracing::debug!(%error, ?peer, "no TLS");
                     Err(RejectReason::NoHandshake)
                 }
                 Err(_) => Err(RejectReason::TimedOut),
@@ -193,7 +198,7 @@ impl<R: McpRole> Acceptor<R> {
     /// Returns the response of `service`, else that of the upgrade if the path `is_here`, else 404.
     async fn route(
         &self,
-        request: Request<Incoming>,
+        (request, peer): (Request<Incoming>, Option<SocketAddr>),
         service: Option<&BoxHttpService>,
         is_here: bool,
         progress: &Progress,
@@ -201,7 +206,8 @@ impl<R: McpRole> Acceptor<R> {
         if let Some(service) = service {
             self.respond(service, request.map(Body::new), progress).await
         } else if is_here {
-            self.service.clone().handle(request).await.map(Body::new)
+            let answer = self.service.clone().handle(request).instrument(self.span(peer));
+            answer.await.map(Body::new)
         } else {
             plain_response(StatusCode::NOT_FOUND, "Not Found").map(Body::new)
         }
@@ -233,7 +239,7 @@ impl<R: McpRole> Acceptor<R> {
                 if let Some(peer) = peer {
                     request.extensions_mut().insert(AcceptedFrom(peer));
                 }
-                let mut response = self.route(request, service, is_here, progress).await;
+                let mut response = self.route((request, peer), service, is_here, progress).await;
                 if response.status() == StatusCode::SWITCHING_PROTOCOLS {
                     progress.set_upgraded();
                 } else if config.stop.is_cancelled() || !may_stay && Instant::now() >= overdue {
@@ -254,7 +260,7 @@ impl<R: McpRole> Acceptor<R> {
                 outcome = &mut connection => match outcome {
                     Ok(()) => return Ok(()),
                     Err(error) => {
-                        tracing::debug!(%error, "no HTTP");
+                        tracing::debug!(%error, ?peer, "no HTTP");
                         if !error.is_timeout() && !progress.is_too_large() {
                             return Err(RejectReason::NoHandshake);
                         }
