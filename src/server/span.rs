@@ -12,7 +12,7 @@ use tracing::{
 
 use super::registry::connection::Connection;
 
-/// Most characters of a text of the client's choice.
+/// Most characters of a text that a client may choose.
 const MAX_TEXT: usize = 200;
 
 /// Creates the span of a request from `peer`, and of the connection that it becomes.
@@ -54,11 +54,11 @@ pub(super) fn record_connection(connection: &Connection) {
     let span = Span::current();
     span.record("mcp_ws.connection.id", connection.id());
     if let Some(identity) = connection.identity() {
-        span.record("enduser.id", identity.subject());
+        span.record("enduser.id", cut(identity.subject()));
     }
 }
 
 /// Returns the beginning of `text`.
-fn cut(text: &str) -> &str {
+pub(super) fn cut(text: &str) -> &str {
     text.char_indices().nth(MAX_TEXT).map_or(text, |(end, _)| &text[..end])
 }

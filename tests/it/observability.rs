@@ -320,10 +320,16 @@ async fn who_is_refused_after_the_upgrade_or_before_a_request_is_told_too() {
 async fn what_a_client_chooses_makes_no_line_of_its_own() {
     let (log, _capture) = Log::capture();
     limit(async {
-        let (server, address) = serve_tools(&Tools::default(), Config::default()).await;
+        let [agent, subject, version] = ["x", "y", "z"].map(|text| text.repeat(1000));
+        let tokens = BearerTokens::default().token("t", Identity::new(subject));
+        let config = Config::default().authenticator(tokens);
+        let (server, address) = serve_tools(&Tools::default(), config).await;
         let mut registry = server.registry().events();
-        let agent = "x".repeat(1000);
-        let mut raw = upgrade(address, &format!("User-Agent: {agent}\r\n")).await;
+        let lines = format!(
+            "Authorization: Bearer t\r\nUser-Agent: {agent}\r\n\
+             Sec-WebSocket-Protocol: mcp.version.{version}\r\n"
+        );
+        let mut raw = upgrade(address, &lines).await;
         raw.initialize().await;
         let mut close = 3000_u16.to_be_bytes().to_vec();
         close.extend(b"bye\n2026-01-01T00:00:00.000000Z  INFO connected");
@@ -331,7 +337,10 @@ async fn what_a_client_chooses_makes_no_line_of_its_own() {
         while !matches!(registry.next().await.unwrap(), RegistryEvent::Disconnected { .. }) {}
         let lines = told(&log, SERVER);
         are(&lines, &["connected", "connection ended"]);
-        assert!(!log.text().contains(&"x".repeat(201)) && log.text().contains(&"x".repeat(200)));
+        for (char, kept) in [("x", 200), ("y", 200), ("z", 200 - "mcp.version.".len())] {
+            assert!(!log.text().contains(&char.repeat(kept + 1)), "{char}: {}", log.text());
+            assert!(log.text().contains(&char.repeat(kept)), "{char}: {}", log.text());
+        }
         has(&lines[1], &["code=3000", "reason=\"3000: bye\\\\n2026"]);
         assert!(log.text().lines().all(|line| !line.starts_with("2026-01-01")), "{}", log.text());
     })

@@ -31,6 +31,7 @@ use crate::{
             entry::SessionEntry,
             new_link::NewLink,
         },
+        span::cut,
     },
     time::deadline_in,
     transport::{WebSocketTransport, builder::Builder},
@@ -80,7 +81,8 @@ impl<R: McpRole> Established<R> {
     /// Logs that the connection is established.
     pub(in crate::server) fn log(&self) {
         let session = self.entry.as_ref().map_or("none", |_| "new");
-        tracing::info!(subprotocol = self.transport.subprotocol(), session, "connected");
+        let subprotocol = self.transport.subprotocol().map(cut);
+        tracing::info!(subprotocol, session, "connected");
     }
 }
 
