@@ -193,8 +193,17 @@ impl fmt::Display for CloseReason {
         if !self.reason.is_empty() {
             f.write_str(": ")?;
         }
-        // The words of a peer, which end up in logs and on terminals.
-        self.reason.chars().try_for_each(|char| match char.is_control() {
+        Escaped(&self.reason).fmt(f)
+    }
+}
+
+/// Text that may be the words of a peer, for logs and terminals: its control characters are escaped.
+#[derive(Debug)]
+pub(crate) struct Escaped<'a>(pub(crate) &'a str);
+
+impl fmt::Display for Escaped<'_> {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        self.0.chars().try_for_each(|char| match char.is_control() {
             true => write!(f, "{}", char.escape_default()),
             false => f.write_char(char),
         })

@@ -125,7 +125,9 @@ async fn transport<R: McpRole, S: Io>(
             Ok(established.transport)
         }
         Err(NotEstablished::Rejected(rejected)) => {
-            config.registry.log_refusal(&rejected.refusal(), None);
+            if let Some(refusal) = rejected.refusal() {
+                config.registry.log_refusal(&refusal, None);
+            }
             let reason = rejected.reason.clone();
             rejected.close().await;
             Err(LinkError::closed_here(&reason).into())

@@ -298,6 +298,17 @@ async fn who_is_refused_after_the_upgrade_or_before_a_request_is_told_too() {
         has(&lines[1], &["WARN", "error.type=\"no_handshake\"", "client.address=127.0.0.1"]);
         assert!(told(&log, "connected").is_empty(), "{}", log.text());
 
+        // One that has left is not refused.
+        drop(upgrade(address, "").await);
+        while !log.text().contains("the client has left") {
+            tokio::time::sleep(Duration::from_millis(1)).await;
+        }
+        let mut leaving = upgrade(address, "").await;
+        leaving.send(Frame::close(1000)).await;
+        assert_eq!(leaving.closed().await.0, 1000);
+        assert_eq!(told(&log, "refused: ").len(), 2, "{}", log.text());
+        assert_eq!(server.registry().health().rejected, 2);
+
         // The same on a stream of one's own.
         let (near, far) = pair().await;
         let accepting =

@@ -87,8 +87,8 @@ impl<R: McpRole> Established<R> {
 }
 
 impl RejectedLink {
-    /// Returns the refusal for the registry.
-    pub(in crate::server) fn refusal(&self) -> Refusal<'_> {
+    /// Returns the refusal for the registry, unless the client has left.
+    pub(in crate::server) fn refusal(&self) -> Option<Refusal<'static>> {
         Refusal::of_connection(self.cause, &self.reason)
     }
 
@@ -152,12 +152,9 @@ pub(in crate::server) async fn establish<R: McpRole>(
                     match session {
                         Attached::New(transport, entry) => (*transport, None, Some(entry)),
                         Attached::Over => return Err(NotEstablished::NotNeeded),
-                        Attached::Rejected(new_link, reason) => {
-                            // One that has left is not refused.
-                            if reason.code != CloseCode::Abnormal {
-                                let cause = RejectReason::SessionId;
-                                let refusal = Refusal::of_connection(cause, &reason);
-                                config.registry.log_refusal(&refusal, peer);
+                        Attached::Rejected(new_link, (cause, reason)) => {
+                            if let Some(refusal) = Refusal::of_connection(cause, &reason) {
+                                config.registry.rejected(&refusal, peer);
                             }
                             Box::pin(close_link(new_link, reason)).await;
                             return Err(NotEstablished::NotNeeded);

@@ -51,13 +51,13 @@ pub(in crate::server) async fn authenticate<R: McpRole>(
     authenticator: &dyn DynAuthenticator,
     (parts, peer): (&Parts, Option<SocketAddr>),
 ) -> Result<Identity, (RejectReason, CloseReason)> {
-    let (id, token) = match timeout(config.timeout, attempt(link, framing)).await {
-        Ok(attempted) => attempted.map_err(|reason| (RejectReason::Unauthorized, reason))?,
-        Err(_) => {
-            let reason = format!("not authenticated within {:?}", config.timeout);
-            return Err((RejectReason::TimedOut, CloseReason::new(CloseCode::Policy, reason)));
-        }
+    let late = |_| {
+        let reason = format!("not authenticated within {:?}", config.timeout);
+        (RejectReason::TimedOut, CloseReason::new(CloseCode::Policy, reason))
     };
+    let unauthorized = |reason| (RejectReason::Unauthorized, reason);
+    let attempted = timeout(config.timeout, attempt(link, framing)).await.map_err(late)?;
+    let (id, token) = attempted.map_err(unauthorized)?;
     let credentials = Credentials { token, parts: parts.clone(), peer };
     let verdict = Box::pin(verify(authenticator, credentials, config.timeout)).await;
     let answer = match verdict {
@@ -75,10 +75,8 @@ pub(in crate::server) async fn authenticate<R: McpRole>(
         };
         (cause, CloseReason::new(code, denied.to_string()))
     })?;
-    match answered {
-        Ok(Ok(())) => Ok(identity),
-        _ => Err((RejectReason::TimedOut, client_left())),
-    }
+    answered.map_err(late)?.map_err(|_| unauthorized(client_left()))?;
+    Ok(identity)
 }
 
 /// Closes the connection, within the close timeout of its socket.

@@ -88,7 +88,10 @@ impl<R: McpRole> ServerState<R> {
         match established {
             Ok(established) => Box::pin(self.start(established, timer)).await,
             Err(NotEstablished::Rejected(rejected)) => {
-                config.registry.rejected(&rejected.refusal(), peer);
+                match rejected.refusal() {
+                    Some(refusal) => config.registry.rejected(&refusal, peer),
+                    None => tracing::debug!(?peer, "the client has left unauthenticated"),
+                }
                 Box::pin(rejected.close()).await;
                 None
             }

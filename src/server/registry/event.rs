@@ -69,7 +69,8 @@ causes! {
     Origin => "origin",
     /// Session id that is missing or malformed, or belongs to another identity: 400 or 403.
     ///
-    /// Also for two clients that take a session from each other: 429.
+    /// Also for a first message that asks for no session: 1002. And for two clients that take a
+    /// session from each other: 429, or 1013 within the connection.
     SessionId => "session_id",
     /// Missing or invalid token: 401, or 4401 within the connection.
     Unauthorized => "unauthorized",
@@ -77,9 +78,10 @@ causes! {
     Forbidden => "forbidden",
     /// No decision of the authenticator: 503, or 1013 within the connection.
     ///
-    /// Also for a panic of [`Config::peer_addr`](crate::server::Config::peer_addr): 500.
+    /// Also for a panic of [`Config::peer_addr`](crate::server::Config::peer_addr): 500. And where
+    /// the way to the instance that has the session is lost: 1001.
     Unavailable => "unavailable",
-    /// Limit of connections: 503, or 1013 within the connection.
+    /// Limit of connections, or of sessions of other instances: 503, or 1013 within the connection.
     AtCapacity => "at_capacity",
     /// Limit of connections per address: 503, or 1013 within the connection.
     AddressAtCapacity => "address_at_capacity",

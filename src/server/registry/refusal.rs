@@ -10,7 +10,7 @@ use http::StatusCode;
 
 use super::event::RejectReason;
 use crate::{
-    close::{CloseCode, CloseReason},
+    close::{CloseCode, CloseReason, Escaped},
     warn_limit::WarnLimit,
 };
 
@@ -33,13 +33,18 @@ impl<'a> Refusal<'a> {
         Self { reason, status: Some(status), code: None, why: why.into() }
     }
 
-    /// Creates the refusal of a client whose connection is closed after the upgrade.
-    pub(in crate::server) fn of_connection(reason: RejectReason, close: &'a CloseReason) -> Self {
+    /// Creates the refusal of a client whose connection is closed after the upgrade, unless it has
+    /// left: that one is not refused.
+    pub(in crate::server) fn of_connection(
+        reason: RejectReason,
+        close: &CloseReason,
+    ) -> Option<Refusal<'static>> {
         let why = match &*close.reason {
-            "" => close.code.to_string().into(),
-            reason => reason.into(),
+            "" => close.code.to_string(),
+            reason => Escaped(reason).to_string(),
         };
-        Self { reason, status: None, code: Some(close.code), why }
+        let code = Some(close.code).filter(|code| *code != CloseCode::Abnormal)?;
+        Some(Refusal { reason, status: None, code: Some(code), why: why.into() })
     }
 
     /// Creates the refusal of a client that has sent no request in time, or none at all.
@@ -76,5 +81,21 @@ impl RefusalLog {
             suppressed,
             "refused: {why}"
         );
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn what_the_client_is_told_is_logged_without_control_characters() {
+        let why = |close: &CloseReason| {
+            Refusal::of_connection(RejectReason::Unauthorized, close).map(|refusal| refusal.why)
+        };
+        let close = CloseReason::new(CloseCode::Policy, "é\n2026 INFO\x1b[31m");
+        assert_eq!(why(&close).unwrap(), "é\\n2026 INFO\\u{1b}[31m");
+        assert_eq!(why(&CloseCode::Policy.into()).unwrap(), "1008 (policy violation)");
+        assert_eq!(why(&CloseReason::new(CloseCode::Abnormal, "the client has left")), None);
     }
 }

@@ -24,7 +24,7 @@ use crate::{
     },
     message::Message,
     role::McpRole,
-    server::auth::Identity,
+    server::{auth::Identity, registry::event::RejectReason},
     transport::{WebSocketTransport, builder::Builder},
 };
 
@@ -66,17 +66,22 @@ impl<R: McpRole> SessionStore<R> {
                         Elsewhere::Relayed(relayed) => return Attached::Relayed(relayed),
                         Elsewhere::Unknown(back) => new_link = back,
                         Elsewhere::Rejected(new_link, reason) => {
-                            return Attached::Rejected(new_link, reason);
+                            return Attached::Rejected(
+                                new_link,
+                                (cause_elsewhere(&reason), reason),
+                            );
                         }
                         Elsewhere::Left => return Attached::Over,
                     }
                 }
-                Err(reason) => return Attached::Rejected(new_link, reason),
+                Err(rejection) => return Attached::Rejected(new_link, rejection),
             }
         }
         match self.find_or_create(new_link, identity.as_ref(), requested, speaks) {
             Found::Earlier => Attached::Over,
-            Found::Rejected(new_link, reason) => Attached::Rejected(new_link, reason),
+            Found::Rejected(new_link, reason) => {
+                Attached::Rejected(new_link, (RejectReason::SessionId, reason))
+            }
             Found::New(new) => {
                 let (transport, entry) = self.begin(builder, new, is_unknown);
                 Attached::New(Box::new(transport), entry)
@@ -168,7 +173,7 @@ pub(in crate::server) enum Attached<R: McpRole> {
     /// The link was attached to an earlier session, or its client has left.
     Over,
     /// The link has no session, and is to be closed with the reason.
-    Rejected(NewLink, CloseReason),
+    Rejected(NewLink, (RejectReason, CloseReason)),
     /// The link is to be carried to the session of its client at another instance.
     #[cfg(feature = "cluster")]
     Relayed(Box<RelayedLink>),
@@ -201,15 +206,17 @@ struct NewSession<R: McpRole> {
 async fn read_open(
     new_link: &mut NewLink,
     timer: Pin<&mut Sleep>,
-) -> Result<OpenFrame, CloseReason> {
+) -> Result<OpenFrame, (RejectReason, CloseReason)> {
+    let session_id = |reason| (RejectReason::SessionId, reason);
     let first = tokio::select! {
         first = new_link.next() => match first {
             Some(Ok(Message::Text(text))) => Frame::parse(&text),
             Some(Ok(_)) => Ok(None),
-            Some(Err(_)) | None => return Err(CloseCode::Abnormal.into()),
+            Some(Err(_)) | None => return Err(session_id(CloseCode::Abnormal.into())),
         },
         () = timer => {
-            return Err(CloseReason::new(CloseCode::Policy, "resume: no @open in time"));
+            let reason = CloseReason::new(CloseCode::Policy, "resume: no @open in time");
+            return Err((RejectReason::TimedOut, reason));
         }
     };
     let violation = match first {
@@ -220,7 +227,18 @@ async fn read_open(
         Ok(_) => "resume: the first message is not @open".to_owned(),
         Err(malformed) => malformed.to_string(),
     };
-    Err(CloseReason::new(CloseCode::Protocol, violation))
+    Err(session_id(CloseReason::new(CloseCode::Protocol, violation)))
+}
+
+/// Returns why a client was rejected whose session another instance has, by its Close.
+#[cfg(feature = "cluster")]
+fn cause_elsewhere(reason: &CloseReason) -> RejectReason {
+    match reason.code {
+        CloseCode::Restart => RejectReason::Stopping,
+        CloseCode::TryAgainLater => RejectReason::AtCapacity,
+        CloseCode::GoingAway => RejectReason::Unavailable,
+        _ => RejectReason::SessionId,
+    }
 }
 
 /// Closes a link without a session, with this reason.

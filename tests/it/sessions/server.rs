@@ -435,7 +435,10 @@ async fn whoever_does_not_open_a_session_is_told_what_is_wrong() {
         assert_eq!(raw.closed().await.0, 1002);
         let mut silent = Client::dial(address, "").await;
         assert_eq!(silent.closed().await, (1008, "resume: no @open in time".into()));
-        assert_eq!(server.registry().health().total, 0);
+        let health = server.registry().health();
+        assert_eq!(health.total, 0);
+        let expected = [("session_id", 6), ("timed_out", 1)];
+        assert_eq!(health.rejected_by.into_iter().collect::<Vec<_>>(), expected);
         server.shutdown().await;
     })
     .await;

@@ -98,6 +98,11 @@ impl Instance {
         raw
     }
 
+    /// The clients that were rejected, by reason.
+    fn rejected(&self) -> Vec<(&'static str, u64)> {
+        self.server.registry().health().rejected_by.into_iter().collect()
+    }
+
     async fn until(&self, is_so: impl Fn(&Health) -> bool) {
         while !is_so(&self.server.registry().health()) {
             sleep(Duration::from_millis(1)).await;
@@ -137,8 +142,10 @@ async fn an_instance_that_stops_while_it_asks_tells_the_client_to_come_again() {
         let mut asking = b.ask(&resume(&session, 1)).await;
         b.until(|health| health.relayed_out == 1).await;
         let began = Instant::now();
+        let registry = b.server.registry().clone();
         let stopping = tokio::spawn(b.server.shutdown());
         assert_eq!(asking.closed().await.0, 1012);
+        assert_eq!(registry.health().rejected_by["stopping"], 1);
         drop(asking);
         stopping.await.unwrap();
         assert!(began.elapsed() < Duration::from_secs(1), "{:?}", began.elapsed());
@@ -162,6 +169,7 @@ async fn an_offer_that_cannot_be_taken_takes_nothing_over() {
             assert!(began.elapsed() < Duration::from_millis(100), "{:?}", began.elapsed());
             answers(1, &mut first).await;
         }
+        assert_eq!(b.rejected(), [("unavailable", 2)]);
         b.tap.lose();
         a.until(|health| health.relayed_in == 0).await;
         answers(2, &mut first).await;
@@ -196,6 +204,7 @@ async fn beyond_so_many_relays_a_client_is_told_to_try_later() {
         assert_eq!(ask(MAX_RELAYS).await, "full");
         let mut raw = b.ask(&resume(&resumed, 1)).await;
         assert_eq!(raw.closed().await, (1013, "too many sessions of other instances".into()));
+        assert_eq!(b.rejected(), [("at_capacity", 1)]);
         assert!(began.elapsed() < OFFER);
         a.until(|health| health.relayed_in == 0).await;
         let (mut raw, resumed) = b.open(&resume(&resumed, 1)).await;
@@ -210,6 +219,7 @@ async fn beyond_so_many_relays_a_client_is_told_to_try_later() {
         b.until(|health| health.relayed_out == MAX_RELAYS).await;
         let mut raw = b.ask(&open).await;
         assert_eq!(raw.closed().await, (1013, "too many sessions of other instances".into()));
+        assert_eq!(b.rejected(), [("at_capacity", 2)]);
         b.tap.lose();
         drop(asking);
         b.until(|health| health.relayed_out == 0).await;
