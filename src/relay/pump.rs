@@ -9,10 +9,11 @@
 //! | `Over` | no | no | – |
 //!
 //! The end is not read while the WebSocket's queue is full, unless that waits for another connection:
-//! requests are refused then, rather than kept from their sender for long. It is not read either
-//! while too many answers to its own requests wait for it; for what others want of it, it is: it may
-//! write before it reads on. The WebSocket is read always: its own limits bound what is in flight,
-//! and its pings want answers.
+//! requests are refused then, rather than kept from their sender for long; those of a client whose
+//! session may be resumed wait in line, as many as may be in flight. It is not read either while too
+//! many answers to its own requests wait for it; for what others want of it, it is: it may write
+//! before it reads on. The WebSocket is read always: its own limits bound what is in flight, and its
+//! pings want answers.
 
 use std::{
     collections::VecDeque,

@@ -202,8 +202,8 @@ impl<R: McpRole, F: Framing<R>> Correlation<R, F> {
     /// Sends the waiting requests that the peer accepts by now.
     pub(super) fn send_waiting(&mut self, cx: &mut Context<'_>) {
         while !self.waiting.is_empty() && !self.is_peer_full() {
-            // They would be refused now.
-            if self.reinit.is_some() && self.link.is_full_and_detained() {
+            // They would be refused now. Those of a server are, which cannot tell for how long.
+            if self.reinit.is_some() && self.link.is_full_until_dialed() {
                 break;
             }
             // If the link has ended, the stream reports the end of each of them.

@@ -344,23 +344,29 @@ impl SharedLink {
     }
 
     /// Returns `true` if the queue is held back and more `requests` wait before it than it had room
-    /// for.
+    /// for. A side that dials again lets them wait until it is known that no session is resumed.
     pub(super) fn is_overrun(&self, requests: usize) -> bool {
-        requests >= self.inner.queue_bytes / REQUEST
-            && self.inner.is_detained()
-            && self.inner.lock().is_cut_off()
+        if requests < self.inner.queue_bytes / REQUEST || !self.inner.is_detained() {
+            return false;
+        }
+        let state = self.inner.lock();
+        state.is_cut_off() || !state.dials_again()
     }
 
-    /// Returns `true` if the queue is full after a write has failed, and the next link may go on
-    /// where this one did.
+    /// Returns `true` if the queue is full after a write has failed, and the next link, which this
+    /// side makes, may go on where this one did.
     pub(super) fn is_full_until_resumed(&self) -> bool {
-        self.is_full_and_detained() && !self.inner.lock().is_cut_off()
+        self.is_full_until_dialed() && !self.inner.lock().is_cut_off()
     }
 
-    /// Returns `true` if the queue is full, and nothing in it can be sent at present.
-    pub(super) fn is_full_and_detained(&self) -> bool {
-        self.inner.is_detained()
-            && self.inner.lock().is_full(Retention::AnyPeer, self.inner.queue_bytes)
+    /// Returns `true` if the queue is full, and nothing in it can be sent at present, on the side
+    /// that makes the next link.
+    pub(super) fn is_full_until_dialed(&self) -> bool {
+        if !self.inner.is_detained() {
+            return false;
+        }
+        let state = self.inner.lock();
+        state.dials_again() && state.is_full(Retention::AnyPeer, self.inner.queue_bytes)
     }
 
     /// Returns `true` if what is queued stays there until another link comes, or its peer is known.

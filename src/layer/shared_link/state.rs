@@ -169,6 +169,11 @@ impl State {
         self.is_down() || self.is_held()
     }
 
+    /// Returns `true` if this side makes the next link, and does not wait for its peer to come back.
+    pub(super) fn dials_again(&self) -> bool {
+        matches!(self.continuity, Continuity::Reconnects { .. })
+    }
+
     /// Returns `true` if there is no link, as far as is known.
     pub(super) fn is_severed(&self) -> bool {
         match self.link {

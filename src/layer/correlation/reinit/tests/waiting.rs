@@ -1,6 +1,9 @@
 //! Messages that wait while there is no link, or for a new peer.
 
 use super::*;
+use crate::link::MessageLimits;
+
+use rmcp::model::ServerRequest;
 
 /// Whoever waits for a write may come before the reader, who has not told anyone of the new peer.
 #[tokio::test(start_paused = true)]
@@ -107,6 +110,66 @@ async fn after_a_write_that_failed(up: LinkUp) {
     let first = ["initialize 0", "notifications/initialized"].map(str::to_owned);
     let first = first.into_iter().filter(|_| !resumes);
     assert_eq!(sent(&peer), first.chain(calls).collect::<Vec<_>>());
+}
+
+/// A server whose client's connection takes nothing more, and may be resumed. The client takes
+/// `max_inbound` requests at once.
+fn a_server_that_cannot_write(max_inbound: u64) -> Stack<RoleServer> {
+    let (mut stack, peer) = stack::<RoleServer>();
+    stack.stack.link.expect_return();
+    take_at_once(&stack, max_inbound);
+    peer.break_writes();
+    stack.send(custom(0));
+    let _ = spawn(stack.stack.link.flushed()).poll();
+    stack.idle();
+    stack
+}
+
+/// The peer takes so many requests at once.
+fn take_at_once(stack: &Stack<RoleServer>, requests: u64) {
+    stack.stack.codec.peer().set(MessageLimits::from_peer(None, Some(requests)));
+}
+
+fn custom(id: i64) -> TxJsonRpcMessage<RoleServer> {
+    let custom = rmcp::model::CustomRequest::new("custom", None);
+    JsonRpcMessage::request(ServerRequest::CustomRequest(custom), RequestId::Number(id))
+}
+
+/// They take memory for as long as the client is away.
+#[tokio::test(start_paused = true)]
+async fn a_server_whose_client_may_return_turns_requests_away_that_have_no_room() {
+    for max_inbound in [1, 1000] {
+        let mut stack = a_server_that_cannot_write(max_inbound);
+        (1..=50).for_each(|id| stack.send(custom(id)));
+        let (RequestId::Number(first), reason) = stack.error() else { panic!("a number") };
+        assert_eq!(reason, "not_sent");
+        assert!(first > 1 && first < 30, "{first}");
+        (first + 1..=50).for_each(|id| assert_eq!(stack.error().0, RequestId::Number(id)));
+        stack.idle();
+    }
+}
+
+/// Its turn comes while the queue is kept for a client that has yet to initialize.
+#[tokio::test(start_paused = true)]
+async fn a_server_turns_a_request_away_whose_turn_comes_while_there_is_no_room() {
+    let (mut stack, peer) = stack::<RoleServer>();
+    stack.stack.link.expect_return();
+    say(&peer, json!({"jsonrpc": "2.0", "method": "notifications/initialized"}));
+    assert!(matches!(stack.next(), JsonRpcMessage::Notification(_)));
+    peer.send(Message::Close(None));
+    stack.idle();
+    take_at_once(&stack, 1);
+    (0..=1).for_each(|id| stack.send(custom(id)));
+    for id in 2..50 {
+        let ping = rmcp::model::PingRequest::default();
+        stack.send(JsonRpcMessage::request(ping.into(), RequestId::Number(id)));
+    }
+    while spawn(stack.stack.next()).poll().is_ready() {}
+    let _peer = stack.links.next();
+    stack.idle();
+    take_at_once(&stack, 1000);
+    assert_eq!(stack.error(), (RequestId::Number(1), "not_sent".into()));
+    stack.idle();
 }
 
 /// The peer may come back and await them.
