@@ -15,7 +15,7 @@ use super::{
     pending::{Call, Outcome, Shutdown},
     probe::Probe,
     retry::{is_refusal, is_too_many},
-    superseded::ended_by,
+    superseded::{Superseded, ended_by},
 };
 use crate::{
     decode::{PendingMethods, method::Method},
@@ -184,8 +184,14 @@ impl<R: McpRole, F: Framing<R>> Correlation<R, F> {
     /// withheld for.
     pub(super) fn release_superseded(&mut self, ended: &RequestId) {
         if let Some(superseded) = self.superseded.take_if(|superseded| superseded.awaits(ended)) {
-            self.synthesized.extend(superseded.into_ends());
+            self.hand_on_withheld(*superseded);
         }
+    }
+
+    /// Hands on what was withheld, and has the reader come for it.
+    pub(super) fn hand_on_withheld(&mut self, superseded: Superseded<R>) {
+        self.synthesized.extend(superseded.into_ends());
+        self.link.wake_reader();
     }
 
     /// Records the answer to a request of ours. Returns `true` if it is for the layers above.

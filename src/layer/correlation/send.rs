@@ -265,10 +265,14 @@ impl<R: McpRole, F: Framing<R>> Correlation<R, F> {
     fn supersede_discover(&mut self, initialize: RequestId) {
         let sent = self.pending.iter().filter(|(_, call)| call.method == Method::Discover);
         let sent = sent.map(|(id, _)| id);
-        let discovers: Vec<_> =
-            sent.chain(self.waiting.ids_of(Method::Discover)).cloned().collect();
+        let ids = sent.chain(self.waiting.ids_of(Method::Discover));
+        // One with the same id is in flight no longer: its answer is that to `initialize`.
+        let discovers: Vec<_> = ids.filter(|id| **id != initialize).cloned().collect();
         if !discovers.is_empty() {
-            self.superseded = Some(Box::new(Superseded::new(initialize, discovers)));
+            let superseded = Box::new(Superseded::new(initialize, discovers));
+            if let Some(former) = self.superseded.replace(superseded) {
+                self.hand_on_withheld(*former);
+            }
         }
     }
 

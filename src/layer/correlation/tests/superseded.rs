@@ -11,13 +11,19 @@ fn request(id: i64, request: impl Into<ClientRequest>) -> TxJsonRpcMessage<RoleC
     JsonRpcMessage::request(request.into(), RequestId::Number(id))
 }
 
+fn discover() -> DiscoverRequest {
+    DiscoverRequest::new(DiscoverRequestParams {})
+}
+
+fn initialize() -> InitializeRequest {
+    InitializeRequest::new(InitializeRequestParams::default())
+}
+
 /// A client that has sent `server/discover` as number 0, and `initialize` as number 1.
 fn superseded(config: Config) -> (Correlation<RoleClient, JsonRpc>, Peer) {
     let (mut stack, peer, _) = correlation::<RoleClient>(config);
-    let discover = DiscoverRequest::new(DiscoverRequestParams {});
-    stack.start_send_unpin(request(0, discover)).unwrap();
-    let initialize = InitializeRequest::new(InitializeRequestParams::default());
-    stack.start_send_unpin(request(1, initialize)).unwrap();
+    stack.start_send_unpin(request(0, discover())).unwrap();
+    stack.start_send_unpin(request(1, initialize())).unwrap();
     assert_pending!(spawn(stack.next()).poll());
     peer.sent();
     (stack, peer)
@@ -48,7 +54,7 @@ fn a_late_answer_comes_behind_that_to_initialize() {
     answer(&peer, 1);
     assert_eq!([ended(&mut stack), ended(&mut stack)], [1, 0].map(RequestId::Number));
     assert_pending!(spawn(stack.next()).poll());
-    stack.start_send_unpin(request(0, DiscoverRequest::new(DiscoverRequestParams {}))).unwrap();
+    stack.start_send_unpin(request(0, discover())).unwrap();
     answer(&peer, 0);
     assert_eq!(ended(&mut stack), RequestId::Number(0));
 }
@@ -87,4 +93,45 @@ fn it_ends_where_initialize_is_cancelled() {
     let cancelled = cancellation(RequestId::Number(1), "given up".into());
     stack.start_send_unpin(JsonRpcMessage::notification(cancelled.into())).unwrap();
     assert_eq!(ended(&mut stack), RequestId::Number(0));
+}
+
+/// Then nothing is said to the peer, whose answer might wake the reader.
+#[test]
+fn it_ends_where_initialize_is_cancelled_before_it_was_sent() {
+    let (mut stack, peer, _) = correlation::<RoleClient>(Config::default());
+    stack.start_send_unpin(request(0, discover())).unwrap();
+    let mut stack = spawn(stack);
+    assert_pending!(stack.poll_next());
+    peer.block(true);
+    stack.start_send_unpin(request(1, initialize())).unwrap();
+    answer(&peer, 0);
+    assert_pending!(stack.poll_next());
+    let cancelled = cancellation(RequestId::Number(1), "given up".into());
+    stack.start_send_unpin(JsonRpcMessage::notification(cancelled.into())).unwrap();
+    assert!(stack.is_woken());
+    assert_eq!(ended(&mut stack), RequestId::Number(0));
+}
+
+#[test]
+fn initialize_with_the_same_id_waits_for_nothing() {
+    let (mut stack, peer, _) = correlation::<RoleClient>(Config::default());
+    stack.start_send_unpin(request(0, discover())).unwrap();
+    stack.start_send_unpin(request(0, initialize())).unwrap();
+    answer(&peer, 0);
+    assert_eq!(ended(&mut stack), RequestId::Number(0));
+}
+
+#[test]
+fn nothing_is_lost_where_initialize_is_sent_again() {
+    let (mut stack, peer) = superseded(Config::default());
+    answer(&peer, 0);
+    stack.start_send_unpin(request(2, discover())).unwrap();
+    let mut stack = spawn(stack);
+    assert_pending!(stack.poll_next());
+    stack.start_send_unpin(request(3, initialize())).unwrap();
+    assert!(stack.is_woken());
+    assert_eq!(ended(&mut stack), RequestId::Number(0));
+    answer(&peer, 2);
+    answer(&peer, 3);
+    assert_eq!([ended(&mut stack), ended(&mut stack)], [3, 2].map(RequestId::Number));
 }
