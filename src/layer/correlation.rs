@@ -32,7 +32,7 @@
 //! | … and the request may run [twice](Replay::Resend) | it is repeated to the next peer as well, on five connections at most, before it ends so |
 //! | the peer refuses a request because it stops | that request and all further ones wait for the next connection |
 //! | there is none, and the queue is full | a further request ends with an error that says that it was not sent |
-//! | the next begins | `initialize` and `notifications/initialized` are repeated, and then what waited is sent; open `server/discover` and `subscriptions/listen` are repeated |
+//! | the next begins | `initialize`, with an id of this layer's own, and `notifications/initialized` are repeated, and then what waited is sent; open `server/discover` and `subscriptions/listen` are repeated |
 //! | … and requests of the old peer are in flight | they are cancelled, and what their handlers still answer or cancel is dropped |
 //!
 //! `ARCHITECTURE.md`, in the repository, follows a request to the socket and its answer back.

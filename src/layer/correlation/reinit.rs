@@ -12,7 +12,7 @@ use std::{
 
 use rmcp::{
     ErrorData,
-    model::{GetMeta, InitializeResult, JsonRpcMessage, RequestId},
+    model::{GetMeta, InitializeResult, JsonRpcMessage, JsonRpcRequest, RequestId},
     service::{RxJsonRpcMessage, TxJsonRpcMessage},
 };
 use tokio::time::{Instant, Sleep, sleep};
@@ -37,6 +37,9 @@ use crate::{
 /// Time within which the peer must answer a repeated `initialize`, or say something readable.
 const ANSWER_TIMEOUT: Duration = Duration::from_secs(10);
 
+/// Id of an `initialize` that is repeated. The layers above may use that of theirs anew.
+const REPEATED: RequestId = RequestId::Number((1 << 53) - 1);
+
 /// Characters of each word of the peer's that is logged, at most.
 const MAX_WORDS: usize = 100;
 
@@ -46,12 +49,39 @@ pub(super) struct Reinit {
     events: ConnectionEvents,
     reconnect_handle: ReconnectHandle,
     phase: Phase,
-    /// Request with which this side opened its session, and the notification that follows it.
-    initialize: Option<(RequestId, Message)>,
+    /// Request `initialize` of the layers above, until it has ended.
+    opening: Option<Opening>,
+    /// Request with which this side opened its session, as it is [repeated](REPEATED), and the
+    /// notification that follows it.
+    initialize: Option<Message>,
     initialized: Option<Message>,
     repeats: Repeats,
     /// State of a peer that may be stopping.
     stopping: Stopping,
+}
+
+/// Request `initialize` that the layers above await the answer to.
+#[derive(Debug)]
+struct Opening {
+    id: RequestId,
+    message: Message,
+    /// The same with the id [`REPEATED`].
+    repeated: Message,
+}
+
+impl Opening {
+    /// Encodes `request`, and before that the one with the other id, since a framing may record
+    /// the id of what it has encoded last.
+    fn encode<R: McpRole, F: Framing<R>>(
+        request: &JsonRpcRequest<R::Req>,
+        codec: &mut Codec<R, F>,
+    ) -> Result<Option<Self>, MessageError> {
+        let mut encode = |id| codec.encode(&JsonRpcMessage::request(request.request.clone(), id));
+        let (repeated, message) = (encode(REPEATED)?, encode(request.id.clone())?);
+        let id = request.id.clone();
+        let both = message.zip(repeated);
+        Ok(both.map(|(message, repeated)| Self { id, message, repeated }))
+    }
 }
 
 /// State of the session, over the present link, or over one that was lost and may be resumed.
@@ -105,6 +135,7 @@ impl Reinit {
             events,
             reconnect_handle,
             phase: Phase::NEW,
+            opening: None,
             initialize: None,
             initialized: None,
             repeats: Repeats::default(),
@@ -119,16 +150,16 @@ impl Reinit {
 
     /// Returns `true` if this request of ours outlives its connection: it is repeated on the next.
     pub(super) fn keeps(&self, id: &RequestId) -> bool {
-        self.opened_by(id) || self.repeats.contains(id)
+        self.opens_by(id) || self.is_repeating(id) || self.repeats.contains(id)
     }
 
-    fn opened_by(&self, id: &RequestId) -> bool {
-        self.initialize.as_ref().is_some_and(|(initialize, _)| initialize == id)
+    fn opens_by(&self, id: &RequestId) -> bool {
+        self.opening.as_ref().is_some_and(|opening| opening.id == *id)
     }
 
     /// Returns `true` if this request is in flight for this layer alone, which has repeated it.
     pub(super) fn is_repeating(&self, id: &RequestId) -> bool {
-        matches!(self.phase, Phase::Repeating { .. }) && self.opened_by(id)
+        matches!(self.phase, Phase::Repeating { .. }) && *id == REPEATED
     }
 
     /// Returns `true` if the next message of the peer shows who it is.
@@ -146,7 +177,7 @@ impl Reinit {
         match item {
             JsonRpcMessage::Request(request) => {
                 if R::method_of(&request.request) == Method::Initialize {
-                    self.initialize = codec.encode(item)?.map(|item| (request.id.clone(), item));
+                    self.opening = Opening::encode(request, codec)?;
                 }
                 self.repeats.remember(item, replay, codec)?;
                 Ok(true)
@@ -163,6 +194,7 @@ impl Reinit {
 
     /// Forgets a request of ours that has ended.
     pub(super) fn forget(&mut self, id: &RequestId) {
+        self.opening.take_if(|opening| opening.id == *id);
         self.repeats.forget(id);
     }
 
@@ -175,7 +207,7 @@ impl Reinit {
             // still come.
             Phase::Repeating { timer, .. } => *timer = None,
             Phase::Verifying { said, .. } => *said = Said::Lost,
-            Phase::Uninitialized { attempts } if self.initialize.is_some() => {
+            Phase::Uninitialized { attempts } if self.opening.is_some() => {
                 *attempts += 1;
                 if *attempts >= MAX_ATTEMPTS {
                     self.phase = Phase::Failed(down.cause.clone());
@@ -187,6 +219,11 @@ impl Reinit {
 
     /// Records that the connection took the requests that were `handed` to it.
     pub(super) fn lose_requests(&mut self, pending: &PendingCalls, handed: u64) {
+        if !matches!(self.phase, Phase::Uninitialized { .. }) {
+            // One that opens a session anew is a request like any: the next peer gets the first.
+            self.opening
+                .take_if(|opening| pending.get(&opening.id).is_some_and(|call| call.seq <= handed));
+        }
         self.repeats.lose(pending, handed);
     }
 
@@ -198,28 +235,28 @@ impl Reinit {
         link: &SharedLink,
     ) {
         self.stopping = Stopping::No;
-        let Some((id, initialize)) = &self.initialize else {
+        if let Some(initialize) = &self.initialize {
+            match std::mem::replace(&mut self.phase, Phase::NEW) {
+                Phase::Initialized(agreed) | Phase::Repeating { agreed, .. } => {
+                    pending.insert(REPEATED, Call::new(Method::Initialize, 0));
+                    link.send_first(initialize.clone());
+                    self.phase = Phase::repeating(agreed);
+                    return;
+                }
+                phase => self.phase = phase,
+            }
+        }
+        if let Some(Opening { id, message, .. }) = &self.opening {
+            if pending.get(id).is_some_and(|call| call.seq <= link.began()) {
+                link.send_first(message.clone());
+            }
+        } else {
             if !R::IS_CLIENT {
                 self.phase = Phase::AwaitingPeer;
             }
             self.repeats.send_again(pending, codec, link);
-            self.events.announce_back(|| Event::Restarted { changed: None });
-            return;
-        };
-        self.phase = match std::mem::replace(&mut self.phase, Phase::NEW) {
-            Phase::Initialized(agreed) | Phase::Repeating { agreed, .. } => {
-                pending.insert(id.clone(), Call::new(Method::Initialize, 0));
-                link.send_first(initialize.clone());
-                Phase::repeating(agreed)
-            }
-            phase => {
-                if pending.get(id).is_some_and(|call| call.seq <= link.began()) {
-                    link.send_first(initialize.clone());
-                }
-                self.events.announce_back(|| Event::Restarted { changed: None });
-                phase
-            }
-        };
+        }
+        self.events.announce_back(|| Event::Restarted { changed: None });
     }
 
     /// Begins to check whether a client that returns by the former one's session id is that client:
@@ -295,21 +332,19 @@ impl Reinit {
         codec: &Codec<R, F>,
         link: &SharedLink,
     ) -> bool {
+        let opening = self.opening.take_if(|opening| opening.id == *id);
         self.forget(id);
-        if !self.opened_by(id) {
+        if let Some(opening) = opening {
+            if let Ok(answer) = result {
+                self.initialize = Some(opening.repeated);
+                self.phase = Phase::Initialized(answer.cloned().map(Box::new));
+                link.hold_on_restart();
+            }
             return true;
         }
-        let agreed = match std::mem::replace(&mut self.phase, Phase::NEW) {
-            Phase::Repeating { agreed, .. } => agreed,
-            former => {
-                self.phase = match (result, former) {
-                    (Ok(answer), _) => Phase::Initialized(answer.cloned().map(Box::new)),
-                    (_, Phase::Uninitialized { attempts }) => Phase::Uninitialized { attempts },
-                    _ => Phase::NEW,
-                };
-                link.hold_on_restart();
-                return true;
-            }
+        let agreed = match &mut self.phase {
+            Phase::Repeating { agreed, .. } if *id == REPEATED => agreed.take(),
+            _ => return true,
         };
         match result {
             Ok(answer) => {

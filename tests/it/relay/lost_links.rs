@@ -18,6 +18,7 @@ use super::{Program, Programs, program, serve_programs};
 use crate::common::{
     limit,
     proxy::{Faults, Proxy},
+    raw::initialize,
     scale, within,
 };
 
@@ -130,6 +131,40 @@ async fn a_host_goes_on_with_the_next_server() {
         assert_eq!(host.json().await["id"], 2);
         drop(host);
         relaying.await.unwrap();
+    })
+    .await;
+}
+
+/// MCP forbids it, and scripts do it.
+#[tokio::test]
+async fn a_host_with_one_id_for_all_goes_on_with_the_next_server() {
+    limit(async {
+        let Line { mut host, mut server, proxy, listening: first, .. } = line().await;
+        let id = initialize("2025-06-18")["id"].clone();
+        let call = json!({ "jsonrpc": "2.0", "id": id, "method": "m" }).to_string();
+        host.write(&call).await;
+        assert_eq!(server.json().await["id"], id);
+        let error = json!({ "code": -32602, "message": "no" });
+        server.write(json!({ "jsonrpc": "2.0", "id": id, "error": error }).to_string()).await;
+        assert_eq!(host.json().await["error"]["code"], -32602);
+        host.write(&call).await;
+        assert_eq!(server.json().await["id"], id);
+
+        let (_second, address, mut programs) = serve_programs(Config::default()).await;
+        *proxy.target.lock().unwrap() = address;
+        proxy.cut();
+        drop(first);
+        let (mut server, _) = programs.recv().await.unwrap();
+        let lost = host.json().await;
+        assert_eq!(
+            (&lost["id"], &lost["error"]["data"]["reason"]),
+            (&id, &"outcome_unknown".into())
+        );
+        host.write(&call).await;
+        server.answer_initialize().await;
+        assert_eq!(server.json().await["id"], id);
+        server.write(json!({ "jsonrpc": "2.0", "id": id, "result": {} }).to_string()).await;
+        assert!(host.json().await["result"].is_object());
     })
     .await;
 }

@@ -4,6 +4,7 @@ mod oversized;
 mod replaying;
 mod resumed;
 mod returning;
+mod same_id;
 mod stopping;
 mod waiting;
 
@@ -175,7 +176,19 @@ fn sent(peer: &Peer) -> Vec<String> {
 }
 
 fn initialize_result(version: &str) -> Value {
-    json!({"jsonrpc": "2.0", "id": 0, "result": {
+    result_of_initialize(0, version)
+}
+
+/// The id of a repeated `initialize`, and the line of it that is sent.
+const REPEATED_ID: i64 = 9_007_199_254_740_991;
+const INITIALIZE_AGAIN: &str = "initialize 9007199254740991";
+
+fn repeated_result(version: &str) -> Value {
+    result_of_initialize(REPEATED_ID, version)
+}
+
+fn result_of_initialize(id: i64, version: &str) -> Value {
+    json!({"jsonrpc": "2.0", "id": id, "result": {
         "protocolVersion": "2025-06-18",
         "capabilities": {},
         "serverInfo": {"name": "peer", "version": version},
@@ -221,11 +234,11 @@ async fn what_was_sent_is_lost_and_what_was_not_goes_to_the_next_peer() {
 
     let peer = stack.links.next();
     stack.idle();
-    assert_eq!(sent(&peer), ["initialize 0"], "calls wait for the answer");
+    assert_eq!(sent(&peer), [INITIALIZE_AGAIN], "calls wait for the answer");
     stack.send(call(4));
     stack.idle();
     assert!(sent(&peer).is_empty());
-    say(&peer, initialize_result("1"));
+    say(&peer, repeated_result("1"));
     stack.idle();
     assert_eq!(
         sent(&peer),
@@ -245,7 +258,7 @@ async fn a_peer_that_comes_back_as_another_is_reported() {
     peer.send(Message::Close(None));
     let peer = stack.links.next();
     stack.idle();
-    say(&peer, initialize_result("2"));
+    say(&peer, repeated_result("2"));
     stack.idle();
     assert!(matches!(stack.news(), Event::Lost(_)));
     let Event::Restarted { changed: Some(answer) } = stack.news() else { panic!("it has changed") };
@@ -265,7 +278,7 @@ async fn a_connection_that_another_takes_over_is_lost_like_any() {
         stack.idle();
         let peer = stack.links.next();
         stack.idle();
-        say(&peer, initialize_result("1"));
+        say(&peer, repeated_result("1"));
         stack.idle();
         assert!(matches!(stack.news(), Event::Restarted { changed: None }));
     }
@@ -278,7 +291,10 @@ async fn a_peer_that_refuses_initialize_is_the_end() {
     stack.send(call(1));
     let peer = stack.links.next();
     stack.idle();
-    say(&peer, json!({"jsonrpc": "2.0", "id": 0, "error": {"code": -32600, "message": "no"}}));
+    say(
+        &peer,
+        json!({"jsonrpc": "2.0", "id": REPEATED_ID, "error": {"code": -32600, "message": "no"}}),
+    );
     assert_eq!(stack.error(), (RequestId::Number(1), "not_sent".into()));
     let end = assert_ready!(spawn(stack.stack.next()).poll()).unwrap().unwrap_err();
     assert!(end.to_string().contains("4410"), "{end}");
@@ -291,7 +307,7 @@ async fn nobody_above_is_told_of_a_repeated_initialize() {
     stack.send(call(1));
     let peer = stack.links.next();
     stack.idle();
-    assert_eq!(sent(&peer), ["initialize 0"]);
+    assert_eq!(sent(&peer), [INITIALIZE_AGAIN]);
     stack.stack.link.cut();
     assert_eq!(stack.error(), (RequestId::Number(1), "not_sent".into()));
     assert!(assert_ready!(spawn(stack.stack.next()).poll()).unwrap().is_err());
@@ -313,9 +329,9 @@ async fn another_connection_is_asked_for_until_initialize_is_answered() {
         assert_pending!(reader.poll_next());
         assert!(stack.reconnect_handle.poll_requested(cx).is_ready());
     }
-    assert_eq!(sent(&peer), ["initialize 0"]);
+    assert_eq!(sent(&peer), [INITIALIZE_AGAIN]);
     // It does, after all.
-    say(&peer, initialize_result("1"));
+    say(&peer, repeated_result("1"));
     assert_pending!(reader.poll_next());
     assert_eq!(sent(&peer), ["notifications/initialized", "tools/call 1"]);
 }
@@ -475,8 +491,8 @@ async fn a_client_is_initialized_after_the_answer_and_not_before() {
     stack.send(JsonRpcMessage::notification(initialized));
     stack.send(call(1));
     stack.idle();
-    assert_eq!(sent(&peer), ["initialize 0"]);
-    say(&peer, initialize_result("1"));
+    assert_eq!(sent(&peer), [INITIALIZE_AGAIN]);
+    say(&peer, repeated_result("1"));
     stack.idle();
     assert_eq!(sent(&peer), ["notifications/initialized", "tools/call 1"]);
 }

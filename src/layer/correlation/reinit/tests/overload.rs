@@ -42,8 +42,8 @@ async fn another_peer_is_sent_all() {
     peer.send(Message::Close(None));
     let peer = stack.links.next();
     stack.idle();
-    assert_eq!(sent(&peer), ["initialize 0"]);
-    say(&peer, initialize_result("1"));
+    assert_eq!(sent(&peer), [INITIALIZE_AGAIN]);
+    say(&peer, repeated_result("1"));
     stack.idle();
     let calls = ["tools/call 1", "tools/call 2", "tools/call 3"];
     assert_eq!(sent(&peer), [&["notifications/initialized"], &calls[..]].concat());
@@ -66,12 +66,12 @@ async fn a_repeated_initialize_that_is_refused_so_is_not_the_end() {
     peer.send(Message::Close(None));
     let peer = stack.links.next();
     stack.idle();
-    say(&peer, refusal(0));
+    say(&peer, refusal(REPEATED_ID));
     stack.idle();
     peer.send(Message::Close(None));
     let peer = stack.links.next();
     stack.idle();
-    assert_eq!(sent(&peer), ["initialize 0"]);
+    assert_eq!(sent(&peer), [INITIALIZE_AGAIN]);
 }
 
 /// A request that may run twice is repeated where it was sent: it was not.
@@ -87,7 +87,7 @@ async fn none_is_sent_twice_to_another_peer() {
     peer.send(Message::Close(None));
     let peer = stack.links.next();
     stack.idle();
-    say(&peer, initialize_result("1"));
+    say(&peer, repeated_result("1"));
     stack.idle();
-    assert_eq!(sent(&peer), ["initialize 0", "notifications/initialized", "tools/call 1"]);
+    assert_eq!(sent(&peer), [INITIALIZE_AGAIN, "notifications/initialized", "tools/call 1"]);
 }

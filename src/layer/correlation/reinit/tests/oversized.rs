@@ -31,8 +31,8 @@ fn next(stack: &mut Stack<RoleClient>) -> (Peer, Vec<String>) {
     stack.idle();
     let peer = stack.links.next();
     stack.idle();
-    assert_eq!(sent(&peer), ["initialize 0"]);
-    say(&peer, initialize_result("1"));
+    assert_eq!(sent(&peer), [INITIALIZE_AGAIN]);
+    say(&peer, repeated_result("1"));
     stack.idle();
     let sent = sent(&peer);
     (peer, sent)

@@ -25,8 +25,8 @@ impl Stack<RoleClient> {
     fn begins_anew(&mut self) -> (Peer, Vec<String>) {
         let peer = self.links.next();
         self.idle();
-        assert_eq!(sent(&peer), ["initialize 0"]);
-        say(&peer, initialize_result("1"));
+        assert_eq!(sent(&peer), [INITIALIZE_AGAIN]);
+        say(&peer, repeated_result("1"));
         self.idle();
         let sent = sent(&peer);
         (peer, sent)
@@ -91,7 +91,7 @@ async fn an_answer_that_one_peer_has_lost_is_not_missed_from_the_next() {
     stack.idle();
     let peer = stack.links.next();
     stack.idle();
-    say(&peer, initialize_result("1"));
+    say(&peer, repeated_result("1"));
     stack.idle();
     sent(&peer);
     tokio::time::advance(std::time::Duration::from_secs(30)).await;

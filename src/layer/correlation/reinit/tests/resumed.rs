@@ -12,7 +12,7 @@ fn without_an_answer() -> (Stack<RoleClient>, Peer) {
     let peer = stack.links.next();
     stack.send(call(1));
     stack.idle();
-    assert_eq!(sent(&peer), ["initialize 0"]);
+    assert_eq!(sent(&peer), [INITIALIZE_AGAIN]);
     assert!(matches!(stack.news(), Event::Lost(_)));
     peer.send(Message::Close(None));
     stack.idle();
@@ -26,7 +26,7 @@ async fn what_is_answered_late_is_the_answer_to_a_repeated_initialize() {
     stack.idle();
     assert!(sent(&peer).is_empty(), "a layer below sends it again");
     stack.send(call(2));
-    say(&peer, initialize_result("1"));
+    say(&peer, repeated_result("1"));
     stack.idle();
     assert_eq!(sent(&peer), ["notifications/initialized", "tools/call 1", "tools/call 2"]);
     assert!(matches!(stack.news(), Event::Restarted { changed: None }));
@@ -62,12 +62,12 @@ async fn a_peer_that_is_another_after_all_is_asked_anew() {
     stack.idle();
     let peer = stack.links.next();
     stack.idle();
-    assert_eq!(sent(&peer), ["initialize 0"]);
-    say(&peer, initialize_result("1"));
+    assert_eq!(sent(&peer), [INITIALIZE_AGAIN]);
+    say(&peer, repeated_result("1"));
     stack.idle();
     assert_eq!(sent(&peer), ["notifications/initialized", "tools/call 1"]);
     // It was asked once.
-    say(&peer, initialize_result("1"));
+    say(&peer, repeated_result("1"));
     stack.idle();
     assert!(sent(&peer).is_empty());
 }
@@ -98,7 +98,7 @@ async fn what_is_said_after_the_answer_waits_for_it_over_the_next_link_too() {
     let peer = stack.links.next_as(RESUMED);
     stack.idle();
     assert!(sent(&peer).is_empty());
-    say(&peer, initialize_result("1"));
+    say(&peer, repeated_result("1"));
     stack.idle();
     assert_eq!(sent(&peer), ["notifications/initialized"]);
 }

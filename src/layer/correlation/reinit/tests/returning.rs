@@ -326,8 +326,8 @@ async fn an_mcp_server_that_returns_is_initialized_again() {
     stack.send(call(2));
     let peer = stack.links.next_as(LinkUp::Unverified);
     stack.idle();
-    assert_eq!(sent(&peer), ["initialize 0"]);
-    say(&peer, initialize_result("1"));
+    assert_eq!(sent(&peer), [INITIALIZE_AGAIN]);
+    say(&peer, repeated_result("1"));
     stack.idle();
     assert_eq!(sent(&peer), ["notifications/initialized", "tools/call 2"]);
 }

@@ -28,8 +28,8 @@ async fn they_are_sent_to_the_next_peer() {
     peer.send(Message::Close(None));
     let peer = stack.links.next();
     stack.idle();
-    assert_eq!(sent(&peer), ["initialize 0"]);
-    say(&peer, initialize_result("1"));
+    assert_eq!(sent(&peer), [INITIALIZE_AGAIN]);
+    say(&peer, repeated_result("1"));
     stack.idle();
     assert_eq!(sent(&peer), ["notifications/initialized", "tools/call 1", "tools/call 2"]);
     for id in [1, 2] {
@@ -220,14 +220,14 @@ async fn a_repeated_initialize_that_is_refused_so_is_not_the_end() {
     peer.send(Message::Close(None));
     let peer = stack.links.next();
     stack.idle();
-    assert_eq!(sent(&peer), ["initialize 0"]);
-    say(&peer, refusal(0));
+    assert_eq!(sent(&peer), [INITIALIZE_AGAIN]);
+    say(&peer, refusal(REPEATED_ID));
     stack.idle();
     peer.send(Message::Close(None));
     let peer = stack.links.next();
     stack.idle();
-    assert_eq!(sent(&peer), ["initialize 0"]);
-    say(&peer, initialize_result("1"));
+    assert_eq!(sent(&peer), [INITIALIZE_AGAIN]);
+    say(&peer, repeated_result("1"));
     stack.idle();
     assert_eq!(sent(&peer), ["notifications/initialized", "tools/call 1", "tools/call 2"]);
 }

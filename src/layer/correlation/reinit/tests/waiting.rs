@@ -34,9 +34,9 @@ async fn a_call_taken_back_before_it_was_sent_is_never_sent() {
     stack.send(JsonRpcMessage::notification(cancelled.into()));
     let peer = stack.links.next();
     stack.idle();
-    say(&peer, initialize_result("1"));
+    say(&peer, repeated_result("1"));
     stack.idle();
-    assert_eq!(sent(&peer), ["initialize 0", "notifications/initialized", "tools/call 2"]);
+    assert_eq!(sent(&peer), [INITIALIZE_AGAIN, "notifications/initialized", "tools/call 2"]);
 }
 
 #[tokio::test(start_paused = true)]
@@ -103,11 +103,11 @@ async fn after_a_write_that_failed(up: LinkUp) {
     let peer = stack.links.next_as(up);
     stack.idle();
     if !resumes {
-        say(&peer, initialize_result("1"));
+        say(&peer, repeated_result("1"));
         stack.idle();
     }
     let calls = (1..=20).map(|id| format!("tools/call {id}"));
-    let first = ["initialize 0", "notifications/initialized"].map(str::to_owned);
+    let first = [INITIALIZE_AGAIN, "notifications/initialized"].map(str::to_owned);
     let first = first.into_iter().filter(|_| !resumes);
     assert_eq!(sent(&peer), first.chain(calls).collect::<Vec<_>>());
 }
@@ -206,7 +206,7 @@ async fn a_close_does_not_wait_for_what_waits_for_the_new_peer() {
     stack.send(call(1));
     let peer = stack.links.next();
     stack.idle();
-    assert_eq!(sent(&peer), ["initialize 0"]);
+    assert_eq!(sent(&peer), [INITIALIZE_AGAIN]);
     let reason = CloseReason::new(CloseCode::GoingAway, "enough");
     stack.stack.link.close_with(reason.clone());
     assert!(assert_ready!(spawn(stack.stack.close()).poll()).is_ok());
@@ -268,7 +268,7 @@ async fn a_call_that_cannot_be_sent_leaves_nothing_behind() {
     let peer = stack.links.next();
     assert_eq!(stack.cancelled(), RequestId::Number(7));
     stack.idle();
-    say(&peer, initialize_result("1"));
+    say(&peer, repeated_result("1"));
     stack.idle();
-    assert_eq!(sent(&peer), ["initialize 0", "notifications/initialized"], "and no refusal");
+    assert_eq!(sent(&peer), [INITIALIZE_AGAIN, "notifications/initialized"], "and no refusal");
 }
