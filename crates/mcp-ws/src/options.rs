@@ -82,15 +82,15 @@ impl ClientOptions {
     /// Returns whom to trust, and the certificate to show.
     fn tls(&self) -> Result<ClientTls, Failure> {
         let tls = match &self.ca {
-            Some(ca) => ClientTls::authorities(read_pem("--ca", ca, "CERTIFICATE-----")?),
+            Some(ca) => ClientTls::authorities(read_pem("--ca", ca, "CERTIFICATE")?),
             None => ClientTls::default(),
         };
         let Some((cert, key)) = self.client_cert.as_ref().zip(self.client_key.as_ref()) else {
             return Ok(tls);
         };
         // They are read for each connection, and a host would wait for ever for one that is wrong.
-        read_pem("--client-cert", cert, "CERTIFICATE-----")?;
-        read_pem("--client-key", key, "PRIVATE KEY-----")?;
+        read_pem("--client-cert", cert, "CERTIFICATE")?;
+        read_pem("--client-key", key, "PRIVATE KEY")?;
         Ok(tls.client_certificate(cert, key))
     }
 
@@ -109,14 +109,26 @@ pub(crate) fn read_token(file: &Path) -> io::Result<String> {
     Ok(fs::read_to_string(file)?.trim().to_owned())
 }
 
-/// Reads the PEM file of an option, in which there is something that begins with this label.
+/// Reads the PEM file of an option, in which there is a section of this label that is not encrypted.
 fn read_pem(option: &str, file: &Path, label: &str) -> Result<Vec<u8>, Failure> {
     let pem = fs::read(file).map_err(|error| unreadable(option, file, &error))?;
-    if pem.windows(label.len()).any(|part| part == label.as_bytes()) {
-        return Ok(pem);
+    let labels = pem.split(|byte| *byte == b'\n').filter_map(|line| {
+        line.trim_ascii_end().strip_prefix(b"-----BEGIN ")?.strip_suffix(b"-----")
+    });
+    let mut labels = labels.filter(|found| found.ends_with(label.as_bytes())).peekable();
+    let (what, file) = (label.to_lowercase(), file.display());
+    if labels.peek().is_none() {
+        let message = format!("{option} {file}: there is no {what} in it, in PEM form");
+        return Err(Failure::usage(message));
     }
-    let (what, file) = (label.trim_end_matches('-').to_lowercase(), file.display());
-    Err(Failure::usage(format!("{option} {file}: there is no {what} in it, in PEM form")))
+    // The older form says so in a line of its own.
+    let has_line =
+        |text: &[u8]| pem.split(|byte| *byte == b'\n').any(|line| line.starts_with(text));
+    if labels.all(|found| found.starts_with(b"ENCRYPTED ")) || has_line(b"Proc-Type: 4,ENCRYPTED") {
+        let message = format!("{option} {file}: the {what} in it is encrypted: decrypt it first");
+        return Err(Failure::usage(message));
+    }
+    Ok(pem)
 }
 
 /// Returns the failure to read the file of an option.

@@ -19,6 +19,44 @@ fn certificate(folder: &Path, name: &str) -> (String, String) {
 }
 
 #[tokio::test]
+async fn files_without_what_they_are_for_are_named() {
+    let folder = tempfile::tempdir().unwrap();
+    let (cert, key) = certificate(folder.path(), "localhost");
+    let written = |name: &str, text: String| {
+        let file = folder.path().join(name);
+        fs::write(&file, text).unwrap();
+        file.to_str().unwrap().to_owned()
+    };
+    let plain = fs::read_to_string(&key).unwrap();
+    let encrypted = written("encrypted", plain.replace(" PRIVATE KEY", " ENCRYPTED PRIVATE KEY"));
+    let older = written(
+        "older",
+        plain.replace(
+            "-----BEGIN PRIVATE KEY-----\n",
+            "-----BEGIN RSA PRIVATE KEY-----\nProc-Type: 4,ENCRYPTED\n",
+        ),
+    );
+    let named = written("named", "CERTIFICATE-----\nPRIVATE KEY-----\n".to_owned());
+    let url = "wss://127.0.0.1:1/mcp";
+    for (cert, key, says) in [
+        (&cert, &encrypted, "--client-key FILE: the private key in it is encrypted"),
+        (&cert, &older, "--client-key FILE: the private key in it is encrypted"),
+        (&cert, &named, "--client-key FILE: there is no private key in it"),
+        (&named, &key, "--client-cert FILE: there is no certificate in it"),
+    ] {
+        let failed = run(&["ping", url, "--client-cert", cert, "--client-key", key]).await;
+        let told = text(&failed.stderr);
+        let says = says.replace("FILE", if says.contains("-key") { key } else { cert });
+        assert_eq!(failed.status.code(), Some(2), "{told}");
+        assert!(told.lines().count() == 1 && told.contains(&says), "{told}");
+    }
+    // It is looked for by line, and what else there is does not matter.
+    let key = written("with_text", format!("key of localhost\r\n{}", plain.replace('\n', "\r\n")));
+    let failed = run(&["ping", url, "--client-cert", &cert, "--client-key", &key]).await;
+    assert_eq!(failed.status.code(), Some(3), "{}", text(&failed.stderr));
+}
+
+#[tokio::test]
 async fn a_certificate_that_is_not_trusted_is_an_exit_code_of_its_own() {
     let folder = tempfile::tempdir().unwrap();
     let (cert, key) = certificate(folder.path(), "localhost");
