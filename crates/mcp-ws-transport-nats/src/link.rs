@@ -61,10 +61,19 @@ impl Link {
 
     /// Follows the `state` of the connection where its events do not tell it: the client library
     /// drops those that its queue of 128 has no room for, as when it reports dropped messages.
+    ///
+    /// It tells that it has connected before the state says so. So a state by which there is no
+    /// connection counts where it was the same at the last look, against the events then as well.
     pub(crate) async fn follow(&self, state: impl Fn() -> State) {
+        let mut was_suspect = false;
         loop {
             sleep(STATE_INTERVAL).await;
-            self.set_up(state() == State::Connected);
+            let is_connected = state() == State::Connected;
+            let is_suspect = !is_connected && *self.is_up.borrow();
+            if is_connected || is_suspect && was_suspect {
+                self.set_up(is_connected);
+            }
+            was_suspect = is_suspect;
         }
     }
 
@@ -114,7 +123,9 @@ impl Link {
 
 #[cfg(test)]
 mod tests {
-    use tokio::time::timeout;
+    use std::cell::Cell;
+
+    use tokio::{sync::Notify, time::timeout};
 
     use super::*;
 
@@ -135,6 +146,31 @@ mod tests {
         tokio::select! {
             () = link.follow(|| now.borrow().clone()) => {}
             () = changes => {}
+        }
+    }
+
+    #[tokio::test]
+    async fn a_state_that_lags_behind_the_event_is_not_taken_for_a_loss() {
+        let link = Link::new(1000);
+        let (looks, over) = (Cell::new(0), Notify::new());
+        let state = || {
+            looks.set(looks.get() + 1);
+            match looks.get() {
+                1 | 2 => State::Disconnected,
+                3 => {
+                    link.on_event(&Event::Connected);
+                    State::Disconnected
+                }
+                _ => {
+                    assert!(*link.is_up.borrow(), "the connection was taken for lost");
+                    over.notify_one();
+                    State::Connected
+                }
+            }
+        };
+        tokio::select! {
+            () = link.follow(state) => {}
+            () = over.notified() => {}
         }
     }
 }
