@@ -151,6 +151,9 @@ impl Join {
     /// its sessions may have their clients there: 1,024 each. One more is closed with 1013.
     ///
     /// For each, up to 1 MiB may wait in either direction.
+    ///
+    /// With 0 nothing is relayed: a client that comes to another instance than the one with its
+    /// session begins a new one there.
     pub fn max_relays(mut self, sessions: usize) -> Self {
         self.max_relays = sessions;
         self

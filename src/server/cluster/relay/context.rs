@@ -29,6 +29,11 @@ impl RelayContext {
         Self { node, counts, max_message }
     }
 
+    /// Returns `true` if this instance relays sessions at all.
+    pub(super) fn relays_any(&self) -> bool {
+        self.node.max_relays > 0
+    }
+
     /// Takes a place for a relayed link, if there is one.
     pub(super) fn try_acquire(&self, direction: Direction) -> Option<RelaySlot> {
         self.counts.try_acquire(direction, self.node.max_relays)

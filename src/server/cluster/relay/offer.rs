@@ -32,7 +32,7 @@ use crate::{
 ///
 /// | | event | then |
 /// |---|---|---|
-/// | | the session is not here, or not the client's; the server stops | `unknown` |
+/// | | the session is not here, or not the client's; the server stops, or relays none | `unknown` |
 /// | | a question that may have it | it is offered: nothing but the pipe is subscribed to |
 /// | offered | the first part of the pipe, within 2 s | the session is resumed, as by a client that is here |
 /// | offered | anything else, or nothing | the offer is forgotten |
@@ -65,7 +65,7 @@ impl<R: McpRole> AskHandler for SessionOffers<R> {
         let Some(proof) = ask.proof().filter(|_| sessions.has(&ask.session)) else { return false };
         let is_resumable = sessions.is_resumable(&ask.session, &proof, ask.identity().as_ref());
         let answer = match self.relay.try_acquire(Direction::In) {
-            _ if !is_resumable => Answer::Unknown,
+            _ if !is_resumable || !self.relay.relays_any() => Answer::Unknown,
             None => Answer::Full,
             Some(slot) => {
                 let relay = self.relay.clone();

@@ -56,6 +56,7 @@ const CLOSE_TIMEOUT: Duration = Duration::from_secs(1);
 /// | asking | nobody there, and the bus has not been here for 3 s; the bus is away; no answer for 1 s | again in 100 ms, for 3 s in all |
 /// | asking | `unknown`; nobody there for so long; no answer for 3 s | [`Unknown`](Self::Unknown): a new session here |
 /// | asking | as many relays as may be, here or there | [`Rejected`](Self::Rejected) with 1013 |
+/// | asking | no relays may be, here or there | [`Unknown`](Self::Unknown) |
 /// | asking | `offer` | taken by the first part of the pipe: going |
 /// | going | `@session` | [`Relayed`](Self::Relayed) |
 /// | going | 4410: the session has just ended, or has a newer secret | [`Unknown`](Self::Unknown) |
@@ -273,10 +274,10 @@ impl RelayContext {
         }
     }
 
-    /// Returns the tag of the other instance whose session this is.
+    /// Returns the tag of the other instance whose session this is, if this one relays any.
     fn other_instance<'a>(&self, session: &'a SessionId) -> Option<&'a str> {
         let (tag, _) = session.as_str().split_once('.')?;
-        (tag != self.node.instance()).then_some(tag)
+        (tag != self.node.instance() && self.relays_any()).then_some(tag)
     }
 }
 

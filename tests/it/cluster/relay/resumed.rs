@@ -299,6 +299,24 @@ async fn one_relay_more_than_may_be_is_turned_away_at_either_end() {
     .await;
 }
 
+#[tokio::test]
+async fn where_nothing_may_be_relayed_a_client_begins_anew() {
+    limit(async {
+        for [at_a, at_b] in [[0, 9], [9, 0]] {
+            let local = mcp_ws_transport::cluster::Local::default();
+            let config = Config::default;
+            let a = Instance::joined(&local, "a", config(), |join| join.max_relays(at_a)).await;
+            let b = Instance::joined(&local, "b", config(), |join| join.max_relays(at_b)).await;
+            let (mut raw, session) = open(&a, &json!({})).await;
+            raw.initialize().await;
+            let (_raw, other) = open(&b, &resume(&session, 1)).await;
+            assert_eq!(other["resumed"], false, "{other}");
+            assert_ne!(other["session"], session["session"], "{other}");
+        }
+    })
+    .await;
+}
+
 /// What a client does not read waits at both instances, and is no more than the credit.
 #[tokio::test]
 async fn for_a_client_that_does_not_read_little_crosses_the_bus() {
