@@ -1,4 +1,4 @@
-//! [`print`]: what was asked for, on the standard output.
+//! [`print()`]: what was asked for, on the standard output.
 
 use std::io::{self, Write};
 
