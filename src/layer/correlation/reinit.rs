@@ -149,8 +149,11 @@ impl Reinit {
     }
 
     /// Returns `true` if this request of ours outlives its connection: it is repeated on the next.
+    /// An `initialize` is where none has been answered yet.
     pub(super) fn keeps(&self, id: &RequestId) -> bool {
-        self.opens_by(id) || self.is_repeating(id) || self.repeats.contains(id)
+        matches!(self.phase, Phase::Uninitialized { .. }) && self.opens_by(id)
+            || self.is_repeating(id)
+            || self.repeats.contains(id)
     }
 
     fn opens_by(&self, id: &RequestId) -> bool {

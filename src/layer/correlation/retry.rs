@@ -119,7 +119,12 @@ impl<R: McpRole, F: Framing<R>> Correlation<R, F> {
         let TooLarge { seq, size, request } = progress.find_too_large(&self.pending, handed)?;
         tracing::warn!(size, "a message was larger than the peer takes");
         self.codec.peer().learn(size - 1);
-        if let Some((id, method)) = request.filter(|(_, method)| *method != Method::Initialize) {
+        let reinit = self.reinit.as_deref();
+        // All else ends, even what would be sent again.
+        let is_kept = |(id, method): &(RequestId, Method)| {
+            *method == Method::Initialize && reinit.is_some_and(|reinit| reinit.keeps(id))
+        };
+        if let Some((id, method)) = request.filter(|request| !is_kept(request)) {
             self.abandon(&id);
             self.synthesized.push_back(too_large::<R>(id, method, size, cause));
         }

@@ -145,6 +145,37 @@ async fn a_request_is_not_to_blame_for_a_refusal() {
     assert_eq!(sent, ["notifications/initialized", "tools/call 2"]);
 }
 
+/// Only that which opens the session is repeated until it is answered.
+#[tokio::test(start_paused = true)]
+async fn a_second_initialize_after_it_goes_to_the_next_peer() {
+    let (mut stack, peer) = initialized();
+    stack.send(call_of(1, 5000));
+    stack.send(request(2, InitializeRequest::new(InitializeRequestParams::default())));
+    stack.idle();
+    assert_eq!(sent(&peer), ["tools/call 1", "initialize 2"]);
+    peer.send(too_big());
+    assert_eq!(stack.error(), (RequestId::Number(1), "not_sent".into()));
+    let (peer, sent) = next(&mut stack);
+    assert_eq!(sent, ["notifications/initialized", "initialize 2"]);
+    say(&peer, result_of_initialize(2, "2"));
+    assert!(matches!(stack.next(), JsonRpcMessage::Response(_)));
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_second_initialize_that_is_too_large_ends() {
+    let (mut stack, peer) = initialized();
+    let mut params = InitializeRequestParams::default();
+    params.client_info.name = "x".repeat(5000);
+    stack.send(request(1, InitializeRequest::new(params)));
+    stack.send(call(2));
+    stack.idle();
+    assert_eq!(sent(&peer), ["initialize 1", "tools/call 2"]);
+    peer.send(too_big());
+    assert_eq!(stack.error(), (RequestId::Number(1), "not_sent".into()));
+    let (_, sent) = next(&mut stack);
+    assert_eq!(sent, ["notifications/initialized", "tools/call 2"]);
+}
+
 #[tokio::test(start_paused = true)]
 async fn another_end_blames_nobody() {
     let (mut stack, peer) = sent_much();
