@@ -335,7 +335,9 @@ impl Reinit {
         codec: &Codec<R, F>,
         link: &SharedLink,
     ) -> bool {
-        let opening = self.opening.take_if(|opening| opening.id == *id);
+        // That of the layers above waits in the queue while this one's is in flight.
+        let was_sent = !matches!(self.phase, Phase::Repeating { .. });
+        let opening = self.opening.take_if(|opening| was_sent && opening.id == *id);
         self.forget(id);
         if let Some(opening) = opening {
             if let Ok(answer) = result {

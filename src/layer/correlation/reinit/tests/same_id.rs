@@ -117,6 +117,24 @@ async fn a_session_outlives_a_second_initialize_that_is_refused_or_lost() {
     stack.begins_again();
 }
 
+/// It was not sent to that peer yet.
+#[tokio::test(start_paused = true)]
+async fn an_answer_to_a_second_initialize_that_waits_is_not_one_to_the_repeated() {
+    let (mut stack, peer) = initialized();
+    peer.send(Message::Close(None));
+    stack.idle();
+    stack.send(initialize(1));
+    stack.send(call(2));
+    let peer = stack.links.next();
+    stack.idle();
+    assert_eq!(sent(&peer), [INITIALIZE_AGAIN]);
+    say(&peer, result_of_initialize(1, "1"));
+    assert_eq!(stack.ended(), RequestId::Number(1));
+    say(&peer, repeated_result("1"));
+    stack.idle();
+    assert_eq!(sent(&peer), ["notifications/initialized", "initialize 1", "tools/call 2"]);
+}
+
 /// A framing whose answers have no ids relies on the order of what was sent.
 #[tokio::test(start_paused = true)]
 async fn what_is_kept_for_another_peer_is_not_recorded_as_sent() {
