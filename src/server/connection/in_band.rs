@@ -187,7 +187,8 @@ fn client_left() -> CloseReason {
     CloseReason::new(CloseCode::Abnormal, "the client has left")
 }
 
-fn reason_of(error: &Error) -> CloseReason {
+/// Returns the reason to close a link that has failed before the client was let in.
+pub(in crate::server) fn reason_of(error: &Error) -> CloseReason {
     match error {
         Error::Link(LinkError::Closed(_) | LinkError::Io(_)) => client_left(),
         Error::Link(error) => error.close_reason(),

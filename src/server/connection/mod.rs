@@ -3,7 +3,7 @@
 pub(super) mod establish;
 mod handlers;
 pub(super) mod host;
-mod in_band;
+pub(super) mod in_band;
 pub(super) mod relay;
 mod run;
 pub(super) mod state;

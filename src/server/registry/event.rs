@@ -69,8 +69,8 @@ causes! {
     Origin => "origin",
     /// Session id that is missing or malformed, or belongs to another identity: 400 or 403.
     ///
-    /// Also for a first message that asks for no session: 1002. And for two clients that take a
-    /// session from each other: 429, or 1013 within the connection.
+    /// Also for a first message that asks for no session or cannot be read: 1002, 1007 or 1009. And
+    /// for two clients that take a session from each other: 429, or 1013 within the connection.
     SessionId => "session_id",
     /// Missing or invalid token: 401, or 4401 within the connection.
     Unauthorized => "unauthorized",

@@ -24,7 +24,7 @@ use crate::{
     },
     message::Message,
     role::McpRole,
-    server::{auth::Identity, registry::event::RejectReason},
+    server::{auth::Identity, connection::in_band::reason_of, registry::event::RejectReason},
     transport::{WebSocketTransport, builder::Builder},
 };
 
@@ -211,8 +211,11 @@ async fn read_open(
     let first = tokio::select! {
         first = new_link.next() => match first {
             Some(Ok(Message::Text(text))) => Frame::parse(&text),
+            Some(Ok(Message::Close(_))) | None => {
+                return Err(session_id(CloseCode::Abnormal.into()));
+            }
             Some(Ok(_)) => Ok(None),
-            Some(Err(_)) | None => return Err(session_id(CloseCode::Abnormal.into())),
+            Some(Err(error)) => return Err(session_id(reason_of(&error))),
         },
         () = timer => {
             let reason = CloseReason::new(CloseCode::Policy, "resume: no @open in time");

@@ -423,6 +423,16 @@ async fn whoever_does_not_open_a_session_is_told_what_is_wrong() {
     limit(async {
         let config = Config::default().handshake_timeout(Duration::from_millis(200));
         let (server, address) = serve_tools(&Tools::default(), config).await;
+        // One that leaves is not refused.
+        for code in [1000, 1001] {
+            let mut leaving = Client::dial(address, "").await;
+            leaving.send(Frame::close(code)).await;
+            assert_eq!(leaving.closed().await.0, code);
+        }
+        drop(Client::dial(address, "").await);
+        let mut unreadable = Client::dial(address, "").await;
+        unreadable.send(Frame::new(TEXT, [0xFF])).await;
+        assert_eq!(unreadable.closed().await.0, 1007);
         let number = r#"@open {"session":"s","secret":"t","received":-1}"#;
         for first in [&initialize("init").to_string(), "@open", "@ack 0", "@open []", number] {
             let mut raw = Client::dial(address, "").await;
@@ -435,9 +445,12 @@ async fn whoever_does_not_open_a_session_is_told_what_is_wrong() {
         assert_eq!(raw.closed().await.0, 1002);
         let mut silent = Client::dial(address, "").await;
         assert_eq!(silent.closed().await, (1008, "resume: no @open in time".into()));
+        while server.registry().health().rejected < 8 {
+            tokio::task::yield_now().await;
+        }
         let health = server.registry().health();
         assert_eq!(health.total, 0);
-        let expected = [("session_id", 6), ("timed_out", 1)];
+        let expected = [("session_id", 7), ("timed_out", 1)];
         assert_eq!(health.rejected_by.into_iter().collect::<Vec<_>>(), expected);
         server.shutdown().await;
     })
