@@ -51,20 +51,20 @@ pub(in crate::server) async fn authenticate<R: McpRole>(
     authenticator: &dyn DynAuthenticator,
     (parts, peer): (&Parts, Option<SocketAddr>),
 ) -> Result<Identity, (RejectReason, CloseReason)> {
-    let late = |_| {
-        let reason = format!("not authenticated within {:?}", config.timeout);
-        (RejectReason::TimedOut, CloseReason::new(CloseCode::Policy, reason))
-    };
+    let late =
+        |reason: String| (RejectReason::TimedOut, CloseReason::new(CloseCode::Policy, reason));
     let unauthorized = |reason| (RejectReason::Unauthorized, reason);
-    let attempted = timeout(config.timeout, attempt(link, framing)).await.map_err(late)?;
+    let time = config.timeout;
+    let attempted = timeout(time, attempt(link, framing)).await;
+    let attempted = attempted.map_err(|_| late(format!("not authenticated within {time:?}")))?;
     let (id, token) = attempted.map_err(unauthorized)?;
     let credentials = Credentials { token, parts: parts.clone(), peer };
-    let verdict = Box::pin(verify(authenticator, credentials, config.timeout)).await;
+    let verdict = Box::pin(verify(authenticator, credentials, time)).await;
     let answer = match verdict {
         Ok(_) => JsonRpcMessage::response(R::custom_result(json!({ "authenticated": true })), id),
         Err(_) => refusal::<R>("Authentication failed", id),
     };
-    let answered = timeout(config.timeout, write(link, framing, &answer)).await;
+    let answered = timeout(time, write(link, framing, &answer)).await;
     let identity = verdict.map_err(|denied| {
         let (cause, code) = match denied {
             AuthError::Unauthorized | AuthError::Challenge(_) => {
@@ -75,7 +75,8 @@ pub(in crate::server) async fn authenticate<R: McpRole>(
         };
         (cause, CloseReason::new(code, denied.to_string()))
     })?;
-    answered.map_err(late)?.map_err(|_| unauthorized(client_left()))?;
+    let not_taken = || format!("the answer to authenticate was not taken within {time:?}");
+    answered.map_err(|_| late(not_taken()))?.map_err(|_| unauthorized(client_left()))?;
     Ok(identity)
 }
 

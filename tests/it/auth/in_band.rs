@@ -428,6 +428,22 @@ async fn accept_does_it_too() {
     .await;
 }
 
+#[tokio::test(start_paused = true)]
+async fn who_does_not_read_the_answer_is_told_so() {
+    limit(async {
+        let (near, far) = tokio::io::duplex(512);
+        let config = config().handshake_timeout(Duration::from_secs(2));
+        let accepting = tokio::spawn(accept::<RoleServer, _>(far).config(config).into_future());
+        let mut raw = Raw::over(near, true);
+        raw.write(upgrade_request("127.0.0.1:1".parse().unwrap(), "")).await;
+        assert_eq!(raw.head().await.unwrap().status(), 101);
+        raw.json(&authenticate(&"i".repeat(2000), "s3cr3t")).await;
+        let error = accepting.await.unwrap().unwrap_err().to_string();
+        assert!(error.contains("the answer to authenticate was not taken within 2s"), "{error}");
+    })
+    .await;
+}
+
 #[tokio::test]
 async fn accept_tells_the_subprotocol_and_answers_a_second_attempt() {
     limit(async {
