@@ -16,6 +16,9 @@ use mcp_ws_transport::{
 
 use crate::failure::Failure;
 
+/// End of the labels of private keys in PEM form.
+const PRIVATE_KEY: &str = "PRIVATE KEY";
+
 /// Options of the commands that dial.
 #[derive(clap::Args, Debug, Clone)]
 pub(crate) struct ClientOptions {
@@ -90,7 +93,7 @@ impl ClientOptions {
         };
         // They are read for each connection, and a host would wait for ever for one that is wrong.
         read_pem("--client-cert", cert, "CERTIFICATE")?;
-        read_pem("--client-key", key, "PRIVATE KEY")?;
+        read_pem("--client-key", key, PRIVATE_KEY)?;
         Ok(tls.client_certificate(cert, key))
     }
 
@@ -109,23 +112,34 @@ pub(crate) fn read_token(file: &Path) -> io::Result<String> {
     Ok(fs::read_to_string(file)?.trim().to_owned())
 }
 
-/// Reads the PEM file of an option, in which there is a section of this label that is not encrypted.
+/// Reads the PEM file of an option, in which there has to be a section of this label that TLS can
+/// read.
 fn read_pem(option: &str, file: &Path, label: &str) -> Result<Vec<u8>, Failure> {
     let pem = fs::read(file).map_err(|error| unreadable(option, file, &error))?;
-    let labels = pem.split(|byte| *byte == b'\n').filter_map(|line| {
-        line.trim_ascii_end().strip_prefix(b"-----BEGIN ")?.strip_suffix(b"-----")
+    let lines = pem.split(|byte| *byte == b'\n').map(<[u8]>::trim_ascii_end);
+    let mut sections = lines.clone().zip(lines.skip(1)).filter_map(|(line, next)| {
+        let label = line.strip_prefix(b"-----BEGIN ")?.strip_suffix(b"-----")?;
+        Some((label, next))
     });
-    let mut labels = labels.filter(|found| found.ends_with(label.as_bytes())).peekable();
-    let (what, file) = (label.to_lowercase(), file.display());
-    if labels.peek().is_none() {
+    let is_wanted = |(found, _): &(&[u8], &[u8])| found.ends_with(label.as_bytes());
+    let file = file.display();
+    if !sections.clone().any(|section| is_wanted(&section)) {
+        let what = label.to_lowercase();
         let message = format!("{option} {file}: there is no {what} in it, in PEM form");
         return Err(Failure::usage(message));
     }
-    // The older form says so in a line of its own.
-    let has_line =
-        |text: &[u8]| pem.split(|byte| *byte == b'\n').any(|line| line.starts_with(text));
-    if labels.all(|found| found.starts_with(b"ENCRYPTED ")) || has_line(b"Proc-Type: 4,ENCRYPTED") {
-        let message = format!("{option} {file}: the {what} in it is encrypted: decrypt it first");
+    // The older form of encryption says so in its first line, at which TLS gives the file up.
+    let is_older = |(_, next): (&[u8], &[u8])| next.starts_with(b"Proc-Type: 4,ENCRYPTED");
+    let is_encrypted = if label == PRIVATE_KEY {
+        // The first that is not of the newer form is used.
+        let mut keys = sections.filter(is_wanted);
+        keys.find(|(found, _)| !found.starts_with(b"ENCRYPTED ")).is_none_or(is_older)
+    } else {
+        sections.any(is_older)
+    };
+    if is_encrypted {
+        let message =
+            format!("{option} {file}: the private key in it is encrypted: decrypt it first");
         return Err(Failure::usage(message));
     }
     Ok(pem)

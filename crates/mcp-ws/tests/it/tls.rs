@@ -31,16 +31,23 @@ async fn files_without_what_they_are_for_are_named() {
     let encrypted = written("encrypted", plain.replace(" PRIVATE KEY", " ENCRYPTED PRIVATE KEY"));
     let older = written(
         "older",
-        plain.replace(
-            "-----BEGIN PRIVATE KEY-----\n",
-            "-----BEGIN RSA PRIVATE KEY-----\nProc-Type: 4,ENCRYPTED\n",
+        plain.replace(" PRIVATE KEY", " RSA PRIVATE KEY").replacen(
+            "KEY-----\n",
+            "KEY-----\nProc-Type: 4,ENCRYPTED\nDEK-Info: AES-128-CBC,00\n\n",
+            1,
         ),
     );
     let named = written("named", "CERTIFICATE-----\nPRIVATE KEY-----\n".to_owned());
+    let contents = |file: &str| fs::read_to_string(file).unwrap();
+    let both = |name: &str, one: &str, other: &str| written(name, contents(one) + &contents(other));
+    let older_first = both("older_first", &older, &key);
+    let with_older = both("with_older", &cert, &older);
     let url = "wss://127.0.0.1:1/mcp";
     for (cert, key, says) in [
         (&cert, &encrypted, "--client-key FILE: the private key in it is encrypted"),
         (&cert, &older, "--client-key FILE: the private key in it is encrypted"),
+        (&cert, &older_first, "--client-key FILE: the private key in it is encrypted"),
+        (&with_older, &key, "--client-cert FILE: the private key in it is encrypted"),
         (&cert, &named, "--client-key FILE: there is no private key in it"),
         (&named, &key, "--client-cert FILE: there is no certificate in it"),
     ] {
@@ -51,9 +58,24 @@ async fn files_without_what_they_are_for_are_named() {
         assert!(told.lines().count() == 1 && told.contains(&says), "{told}");
     }
     // It is looked for by line, and what else there is does not matter.
-    let key = written("with_text", format!("key of localhost\r\n{}", plain.replace('\n', "\r\n")));
-    let failed = run(&["ping", url, "--client-cert", &cert, "--client-key", &key]).await;
-    assert_eq!(failed.status.code(), Some(3), "{}", text(&failed.stderr));
+    let text_before = format!("key of localhost\r\n{}", plain.replace('\n', "\r\n"));
+    let text_before = written("with_text", text_before);
+    let older_last = both("older_last", &key, &older);
+    let encrypted_first = both("encrypted_first", &encrypted, &key);
+    let with_encrypted = both("with_encrypted", &cert, &encrypted);
+    let (_server, url) =
+        Running::serve(&["--tls-cert", &cert, "--tls-key", &key], server(&[])).await;
+    let url = url.replace("127.0.0.1", "localhost");
+    for (client_cert, client_key) in [
+        (&cert, &text_before),
+        (&cert, &older_last),
+        (&cert, &encrypted_first),
+        (&with_encrypted, &key),
+    ] {
+        let files = ["--client-cert", client_cert, "--client-key", client_key];
+        let pinged = run(&[&["ping", &url, "--ca", &cert][..], &files].concat()).await;
+        assert!(pinged.status.success(), "{files:?}: {}", text(&pinged.stderr));
+    }
 }
 
 #[tokio::test]
