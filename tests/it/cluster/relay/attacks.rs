@@ -146,6 +146,7 @@ async fn a_late_takeover_loses_no_call() {
                 scene.taps[away].hold(".home");
                 client.move_to(scene.addresses[away]);
                 scene.relayed_in(relayed).await;
+                scene.taps[away].holding().await;
             }
             client.move_to(scene.addresses[0]);
             client.resumed().await;

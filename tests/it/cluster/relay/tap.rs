@@ -66,6 +66,13 @@ impl Tap {
         std::mem::take(&mut log.held).len()
     }
 
+    /// Waits until something is held back.
+    pub async fn holding(&self) {
+        while self.log.lock().unwrap().held.is_empty() {
+            tokio::time::sleep(Duration::from_millis(1)).await;
+        }
+    }
+
     /// Publishes what was held back, too late.
     pub fn release(&self) -> usize {
         let mut log = self.log.lock().unwrap();
