@@ -62,8 +62,8 @@ impl Link {
     /// Follows the `state` of the connection where its events do not tell it: the client library
     /// drops those that its queue of 128 has no room for, as when it reports dropped messages.
     ///
-    /// It tells that it has connected before the state says so. So a state by which there is no
-    /// connection counts where it was the same at the last look, against the events then as well.
+    /// The event that there is a connection comes before the state says so. A state without a
+    /// connection, against the events, therefore counts only where the last look found the same.
     pub(crate) async fn follow(&self, state: impl Fn() -> State) {
         let mut was_suspect = false;
         loop {

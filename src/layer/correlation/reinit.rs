@@ -65,7 +65,7 @@ pub(super) struct Reinit {
 struct Opening {
     id: RequestId,
     message: Message,
-    /// The same with the id [`REPEATED`].
+    /// `message` with the id [`REPEATED`].
     repeated: Message,
 }
 

@@ -117,7 +117,7 @@ async fn a_session_outlives_a_second_initialize_that_is_refused_or_lost() {
     stack.begins_again();
 }
 
-/// It was not sent to that peer yet.
+/// A second `initialize` that waits was not sent to that peer yet.
 #[tokio::test(start_paused = true)]
 async fn an_answer_to_a_second_initialize_that_waits_is_not_one_to_the_repeated() {
     let (mut stack, peer) = initialized();

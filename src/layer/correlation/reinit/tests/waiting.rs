@@ -135,7 +135,7 @@ fn custom(id: i64) -> TxJsonRpcMessage<RoleServer> {
     JsonRpcMessage::request(ServerRequest::CustomRequest(custom), RequestId::Number(id))
 }
 
-/// They take memory for as long as the client is away.
+/// Requests that wait take memory for as long as the client is away.
 #[tokio::test(start_paused = true)]
 async fn a_server_whose_client_may_return_turns_requests_away_that_have_no_room() {
     for max_inbound in [1, 1000] {
@@ -149,7 +149,7 @@ async fn a_server_whose_client_may_return_turns_requests_away_that_have_no_room(
     }
 }
 
-/// Its turn comes while the queue is kept for a client that has yet to initialize.
+/// The queue is kept for a client that has yet to initialize when the turn of the request comes.
 #[tokio::test(start_paused = true)]
 async fn a_server_turns_a_request_away_whose_turn_comes_while_there_is_no_room() {
     let (mut stack, peer) = stack::<RoleServer>();
