@@ -9,7 +9,7 @@ use std::{
     time::Duration,
 };
 
-use futures::StreamExt;
+use futures::{StreamExt, TryStreamExt, stream};
 use mcp_ws_transport::{
     Error,
     client::Target,
@@ -22,8 +22,8 @@ use tokio::time::{Instant, sleep};
 
 use crate::fleet::{Fleet, Result, lock, without_pings};
 
-/// Clients that connect between two pauses before the restart.
-const CLIENTS_PER_PAUSE: usize = 1000;
+/// Clients that connect at the same time before the restart.
+const CLIENTS_AT_ONCE: usize = 50;
 
 /// Interval at which a wait checks its condition again.
 const STEP: Duration = Duration::from_millis(10);
@@ -57,36 +57,14 @@ pub(crate) struct Outages {
 }
 
 impl Clients {
-    /// Connects this number of clients, one after the other.
+    /// Connects this number of clients, some at a time.
     pub(crate) async fn connect(fleet: &Arc<Fleet>, sessions: usize) -> Result<Self> {
         let log = Arc::new(Log::default());
-        let mut handles = Vec::with_capacity(sessions);
-        for number in 0..sessions {
-            let dialled = fleet.clone();
-            let connect = connect("ws://localhost/mcp")
-                .connector(move |_: Target| {
-                    let fleet = dialled.clone();
-                    async move { fleet.dial().await }
-                })
-                .transport(without_pings());
-            let events = connect.events();
-            let transport = connect.await?;
-            handles.push(transport.reconnect_handle().ok_or("the client does not reconnect")?);
-            let log = log.clone();
-            tokio::spawn(async move {
-                match ().serve(transport).await {
-                    Ok(client) => {
-                        log.connected.fetch_add(1, Relaxed);
-                        log.follow(events).await;
-                        drop(client);
-                    }
-                    Err(error) => eprintln!("a client is not served: {error}"),
-                }
-            });
-            if number % CLIENTS_PER_PAUSE == 0 {
-                sleep(STEP).await;
-            }
-        }
+        let handles = stream::iter(0..sessions)
+            .map(|_| connect_one(fleet.clone(), log.clone()))
+            .buffer_unordered(CLIENTS_AT_ONCE)
+            .try_collect()
+            .await?;
         let clients = Self { handles, log };
         clients.all_back().await;
         Ok(clients)
@@ -117,6 +95,29 @@ impl Clients {
     pub(crate) fn outages(&self) -> Outages {
         lock(&self.log.outages).clone()
     }
+}
+
+async fn connect_one(fleet: Arc<Fleet>, log: Arc<Log>) -> Result<ReconnectHandle> {
+    let connect = connect("ws://localhost/mcp")
+        .connector(move |_: Target| {
+            let fleet = fleet.clone();
+            async move { fleet.dial().await }
+        })
+        .transport(without_pings());
+    let events = connect.events();
+    let transport = connect.await?;
+    let handle = transport.reconnect_handle().ok_or("the client does not reconnect")?;
+    tokio::spawn(async move {
+        match ().serve(transport).await {
+            Ok(client) => {
+                log.connected.fetch_add(1, Relaxed);
+                log.follow(events).await;
+                drop(client);
+            }
+            Err(error) => eprintln!("a client is not served: {error}"),
+        }
+    });
+    Ok(handle)
 }
 
 impl Log {
