@@ -128,7 +128,7 @@ async fn all_who_read_get_everything_in_order_whoever_does_not() {
             }
             let mean = told / broadcasts as u32;
             println!(
-                "figure: {broadcasts} to {} peers of whom {stalled} do not read, {mean:.0?} a broadcast, \
+                "figure: {broadcasts} to {} peers of whom {stalled} do not read, {mean:.1?} a broadcast, \
                  {longest:.1?} at most",
                 clients + stalled
             );
