@@ -24,6 +24,7 @@ use serde_json::json;
 use tokio::{
     io::{AsyncRead, AsyncWrite},
     net::TcpStream,
+    sync::Semaphore,
     time::sleep,
 };
 
@@ -143,19 +144,29 @@ async fn each_stage_has_its_deadline() {
             "jsonrpc": "2.0", "id": 1, "method": "server/discover", "params": { "_meta": meta },
         });
         let discover = Frame::text(discover.to_string()).bytes(true);
+        // As many as wait to be accepted at once, and no more.
+        let connecting = Semaphore::new(256);
+        let connect = async || {
+            let _permit = connecting.acquire().await.unwrap();
+            connect(address).await
+        };
+        let dial = async || {
+            let _permit = connecting.acquire().await.unwrap();
+            Raw::dial(address).await
+        };
         let stage = async |stage| match stage {
-            0 => late_head(connect(address).await, "").await,
-            1 => late_head(connect(address).await, HEAD).await,
-            2 => late_head(connect(address).await, "\r\n\r\n\r\n\r\n\r\n").await,
-            3 => late_message(Raw::dial(address).await, Vec::new()).await,
+            0 => late_head(connect().await, "").await,
+            1 => late_head(connect().await, HEAD).await,
+            2 => late_head(connect().await, "\r\n\r\n\r\n\r\n\r\n").await,
+            3 => late_message(dial().await, Vec::new()).await,
             4 => {
-                let mut raw = Raw::dial(address).await;
+                let mut raw = dial().await;
                 raw.write(head(&Frame::text(""), 100, true)).await;
                 late_message(raw, b"x".to_vec()).await
             }
-            5 => late_message(Raw::dial(address).await, Frame::new(PING, "").bytes(true)).await,
-            6 => late_message(Raw::dial(address).await, ping.clone()).await,
-            _ => late_message(Raw::dial(address).await, discover.clone()).await,
+            5 => late_message(dial().await, Frame::new(PING, "").bytes(true)).await,
+            6 => late_message(dial().await, ping.clone()).await,
+            _ => late_message(dial().await, discover.clone()).await,
         };
         let slow = (0..8 * each).map(async |number| {
             // Half a frame swallows the answer to its Close.
