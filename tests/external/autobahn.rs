@@ -1,13 +1,15 @@
 //! Autobahn's cases against every entrance of the server and against the client, by `kosoku`, their
-//! port to Python 3. It needs, in `tests/interop`:
+//! port to Python 3. With `MCP_WS_FULL` set, those for compression with messages of all sizes
+//! (`--release`). It needs, in `tests/interop`:
 //!
 //! ```sh
 //! python3 -m venv .venv && .venv/bin/pip install --requirement requirements-autobahn.txt
 //! ```
 
 use std::{
+    env,
     net::SocketAddr,
-    path::{Path, PathBuf},
+    path::Path,
     pin::Pin,
     process::{Output, Stdio},
     task::{Context, Poll, ready},
@@ -16,6 +18,8 @@ use std::{
 
 use axum::Router;
 use futures::{Sink, Stream};
+#[cfg(feature = "deflate")]
+use mcp_ws_transport::layer::socket::deflate;
 use mcp_ws_transport::{
     Message, accept, connect,
     duplex::Duplex,
@@ -30,11 +34,45 @@ use tokio::{net::TcpListener, process::Command, sync::mpsc, time::timeout};
 
 use crate::{common::Tools, free_port};
 
-/// Longer than one run of all cases takes, unless one hangs.
-const LIMIT: Duration = Duration::from_secs(120);
+/// Longer than one run takes, unless a case hangs.
+const LIMIT: Duration = Duration::from_secs(900);
 
-/// Number of the cases but those for compression.
-const CASES: usize = 301;
+/// Cases, which all have to pass.
+struct Cases {
+    /// Options of `kosoku`.
+    chosen: &'static [&'static str],
+    count: usize,
+    what: &'static str,
+    socket: fn() -> socket::Config,
+}
+
+/// All but those for compression.
+const PROTOCOL: Cases = Cases {
+    chosen: &["-x", "12.*", "-x", "13.*"],
+    count: 301,
+    what: "cases",
+    socket: uncompressed,
+};
+
+/// Those for compression. Each has 1,000 messages, of up to 128 KiB.
+#[cfg(feature = "deflate")]
+const COMPRESSION: Cases = Cases {
+    chosen: &["-i", "12.*", "-i", "13.*"],
+    count: 216,
+    what: "cases for compression",
+    socket: compressing_each,
+};
+
+/// Those for compression whose messages have at most 1 KiB.
+#[cfg(feature = "deflate")]
+const COMPRESSION_OF_SMALL_MESSAGES: Cases = Cases {
+    chosen: &[
+        "-i", "12.*.1", "-i", "12.*.2", "-i", "12.*.3", "-i", "12.*.4", "-i", "13.*.1", "-i",
+        "13.*.2", "-i", "13.*.3", "-i", "13.*.4",
+    ],
+    count: 48,
+    ..COMPRESSION
+};
 
 pin_project! {
     /// Layer that sends each message back, and lets none pass.
@@ -125,9 +163,26 @@ impl<S: Duplex<Message, Message>> Sink<Message> for Echo<S> {
     }
 }
 
-/// A transport whose links answer so, of messages as large as the cases have.
-fn echoing(answer: Answer) -> transport::Config {
-    let socket = socket::Config::default().max_message_size(32 << 20);
+/// Sockets that take messages as large as the cases have.
+fn uncompressed() -> socket::Config {
+    socket::Config::default().max_message_size(32 << 20)
+}
+
+/// Sockets that compress each message by itself, as a server has to be let ask for by an offer in
+/// some of the cases.
+#[cfg(feature = "deflate")]
+fn compressing_each() -> socket::Config {
+    uncompressed().deflate(deflate::Config::default().threshold(0))
+}
+
+/// Sockets that compress a message by those before it.
+#[cfg(feature = "deflate")]
+fn compressing_all() -> socket::Config {
+    uncompressed().deflate(deflate::Config::default().threshold(0).context_takeover(true))
+}
+
+/// A transport whose links answer so.
+fn echoing(socket: socket::Config, answer: Answer) -> transport::Config {
     transport::Config::default().socket(socket).layer(move |inner| Echo {
         inner,
         to_send: ToSend::Nothing,
@@ -136,22 +191,20 @@ fn echoing(answer: Answer) -> transport::Config {
 }
 
 /// A server of such links, which no client initializes.
-fn server(answer: Answer) -> server::Config {
-    server::Config::default().transport(echoing(answer)).handshake_timeout(LIMIT)
+fn server(socket: socket::Config, answer: Answer) -> server::Config {
+    server::Config::default().transport(echoing(socket, answer)).handshake_timeout(LIMIT)
 }
 
 /// `kosoku`, which reports in a folder of this name.
 fn kosoku(reports: &str, arguments: &[&str]) -> Command {
-    let program: PathBuf =
-        Path::new(env!("CARGO_MANIFEST_DIR")).join("tests/interop/.venv/bin/kosoku");
-    assert!(program.exists(), "it needs kosoku: see the top of this file");
-    let mut kosoku = Command::new(program);
+    let interop = Path::new(env!("CARGO_MANIFEST_DIR")).join("tests/interop");
+    assert!(interop.join(".venv/bin/kosoku").exists(), "it needs kosoku: see the top of this file");
+    let mut kosoku = Command::new(interop.join(".venv/bin/python"));
+    kosoku.arg(interop.join("kosoku_compression.py"));
     let reports = Path::new(env!("CARGO_TARGET_TMPDIR")).join("autobahn").join(reports);
     kosoku.arg("-o").arg(reports).args(arguments).kill_on_drop(true).stdin(Stdio::null());
     kosoku
 }
-
-const BUT_COMPRESSION: [&str; 4] = ["-x", "12.*", "-x", "13.*"];
 
 /// Runs cases against the server at `path`.
 async fn run_against(address: SocketAddr, path: &str, cases: &[&str]) -> Output {
@@ -160,31 +213,64 @@ async fn run_against(address: SocketAddr, path: &str, cases: &[&str]) -> Output 
     timeout(LIMIT, kosoku.output()).await.unwrap().unwrap()
 }
 
-/// Fails unless all cases but those for compression have passed.
-fn assert_passed(who: &str, output: &Output) {
-    let said = String::from_utf8_lossy(&output.stdout);
-    let passed = said.contains(&format!("{CASES} cases passed"));
-    assert!(output.status.success() && passed, "{said}{}", String::from_utf8_lossy(&output.stderr));
-    println!("figure: {who}: {CASES} of {CASES} cases");
+impl Cases {
+    /// Fails unless all have passed.
+    fn assert_passed(&self, who: &str, output: &Output) {
+        let said = String::from_utf8_lossy(&output.stdout);
+        let count = self.count;
+        assert!(
+            output.status.success() && said.contains(&format!("{count} cases passed")),
+            "{said}{}",
+            String::from_utf8_lossy(&output.stderr)
+        );
+        println!("figure: {who}: {count} of {count} {}", self.what);
+    }
+
+    async fn run_against_listener(&self) {
+        let config = server((self.socket)(), Answer::Same);
+        let server = serve("127.0.0.1:0", Tools::default).config(config).await.unwrap();
+        let output = run_against(server.local_addr(), "/mcp", self.chosen).await;
+        self.assert_passed("listener", &output);
+    }
+
+    async fn run_against_client(&self) {
+        let address = free_port();
+        let mut fuzzing = kosoku("client", &["-m", "fuzzingserver"]);
+        fuzzing.args(self.chosen).arg(address.to_string()).stdout(Stdio::piped());
+        let fuzzing = fuzzing.spawn().unwrap();
+        while tokio::net::TcpStream::connect(address).await.is_err() {
+            tokio::time::sleep(Duration::from_millis(20)).await;
+        }
+        let (taken, mut counts) = mpsc::unbounded_channel();
+        dial(address, "getCaseCount", uncompressed(), Answer::Taken(taken)).await;
+        assert_eq!(counts.recv().await, Some(Message::text(self.count.to_string())));
+        for case in 1..=self.count {
+            let path = format!("runCase?case={case}&agent=crate");
+            dial(address, &path, (self.socket)(), Answer::Same).await;
+        }
+        dial(address, "updateReports?agent=crate", uncompressed(), Answer::Same).await;
+        let output = timeout(LIMIT, fuzzing.wait_with_output()).await.unwrap().unwrap();
+        self.assert_passed("client", &output);
+    }
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 #[ignore = "needs kosoku: see the top of this file"]
 async fn a_listener_passes_all_cases() {
-    let server = serve("127.0.0.1:0", Tools::default).config(server(Answer::Same)).await.unwrap();
-    let output = run_against(server.local_addr(), "/mcp", &BUT_COMPRESSION).await;
-    assert_passed("listener", &output);
+    PROTOCOL.run_against_listener().await;
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 #[ignore = "needs kosoku: see the top of this file"]
 async fn a_mount_in_axum_passes_all_cases() {
-    let mcp = WebSocketService::new(|| Ok(Tools::default()), server(Answer::Same)).unwrap();
+    let mcp = WebSocketService::new(|| Ok(Tools::default()), server(uncompressed(), Answer::Same))
+        .unwrap();
     let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
     let address = listener.local_addr().unwrap();
     let router = Router::new().route_service("/", mcp);
     let serving = tokio::spawn(async move { axum::serve(listener, router).await });
-    assert_passed("mount in axum", &run_against(address, "/", &BUT_COMPRESSION).await);
+    let output = run_against(address, "/", PROTOCOL.chosen).await;
+    PROTOCOL.assert_passed("mount in axum", &output);
     serving.abort();
 }
 
@@ -196,21 +282,23 @@ async fn a_raw_stream_passes_all_cases() {
     let accepting = tokio::spawn(async move {
         while let Ok((stream, _)) = listener.accept().await {
             tokio::spawn(async {
-                let accepting = accept::<RoleServer, _>(stream).config(server(Answer::Same));
+                let accepting =
+                    accept::<RoleServer, _>(stream).config(server(uncompressed(), Answer::Same));
                 if let Ok(mut transport) = accepting.await {
                     transport.receive().await;
                 }
             });
         }
     });
-    assert_passed("raw stream", &run_against(address, "/", &BUT_COMPRESSION).await);
+    PROTOCOL.assert_passed("raw stream", &run_against(address, "/", PROTOCOL.chosen).await);
     accepting.abort();
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 #[ignore = "needs kosoku: see the top of this file"]
 async fn an_echo_of_text_as_binary_fails() {
-    let serving = serve("127.0.0.1:0", Tools::default).config(server(Answer::AsBinary));
+    let serving =
+        serve("127.0.0.1:0", Tools::default).config(server(uncompressed(), Answer::AsBinary));
     let server = serving.await.unwrap();
     let output = run_against(server.local_addr(), "/mcp", &["-i", "1.*"]).await;
     let said = String::from_utf8_lossy(&output.stderr);
@@ -218,10 +306,10 @@ async fn an_echo_of_text_as_binary_fails() {
 }
 
 /// Dials, and answers until the link ends.
-async fn dial(address: SocketAddr, path: &str, answer: Answer) {
+async fn dial(address: SocketAddr, path: &str, socket: socket::Config, answer: Answer) {
     let dialling = connect::<RoleClient>(format!("ws://{address}/{path}"))
         .no_reconnect()
-        .transport(echoing(answer));
+        .transport(echoing(socket, answer));
     let mut transport = timeout(LIMIT, dialling).await.unwrap().unwrap();
     timeout(LIMIT, transport.receive()).await.unwrap();
 }
@@ -229,20 +317,45 @@ async fn dial(address: SocketAddr, path: &str, answer: Answer) {
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 #[ignore = "needs kosoku: see the top of this file"]
 async fn a_client_passes_all_cases() {
-    let address = free_port();
-    let mut fuzzing = kosoku("client", &["-m", "fuzzingserver"]);
-    fuzzing.args(BUT_COMPRESSION).arg(address.to_string()).stdout(Stdio::piped());
-    let fuzzing = fuzzing.spawn().unwrap();
-    while tokio::net::TcpStream::connect(address).await.is_err() {
-        tokio::time::sleep(Duration::from_millis(20)).await;
-    }
-    let (taken, mut counts) = mpsc::unbounded_channel();
-    dial(address, "getCaseCount", Answer::Taken(taken)).await;
-    assert_eq!(counts.recv().await, Some(Message::text(CASES.to_string())));
-    for case in 1..=CASES {
-        dial(address, &format!("runCase?case={case}&agent=crate"), Answer::Same).await;
-    }
-    dial(address, "updateReports?agent=crate", Answer::Same).await;
-    let output = timeout(LIMIT, fuzzing.wait_with_output()).await.unwrap().unwrap();
-    assert_passed("client", &output);
+    PROTOCOL.run_against_client().await;
+}
+
+/// All cases for compression, or by default those with small messages.
+#[cfg(feature = "deflate")]
+fn compression() -> Cases {
+    let is_full = env::var_os("MCP_WS_FULL").is_some();
+    if is_full { COMPRESSION } else { COMPRESSION_OF_SMALL_MESSAGES }
+}
+
+#[cfg(feature = "deflate")]
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+#[ignore = "needs kosoku: see the top of this file"]
+async fn compressed_messages_pass_all_cases_at_a_listener() {
+    Cases { socket: compressing_all, ..compression() }.run_against_listener().await;
+}
+
+#[cfg(feature = "deflate")]
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+#[ignore = "needs kosoku: see the top of this file"]
+async fn compressed_messages_pass_all_cases_at_a_client() {
+    compression().run_against_client().await;
+}
+
+#[cfg(feature = "deflate")]
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+#[ignore = "needs kosoku: see the top of this file"]
+async fn messages_that_are_compressed_by_those_before_pass_at_a_client() {
+    let cases = Cases {
+        chosen: &["-i", "12.*"],
+        count: 90,
+        what: "cases with context takeover",
+        socket: compressing_all,
+    };
+    let small = Cases {
+        chosen: &["-i", "12.*.1", "-i", "12.*.2", "-i", "12.*.3", "-i", "12.*.4"],
+        count: 20,
+        ..cases
+    };
+    let is_full = env::var_os("MCP_WS_FULL").is_some();
+    if is_full { cases } else { small }.run_against_client().await;
 }

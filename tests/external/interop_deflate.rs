@@ -100,25 +100,6 @@ async fn every_combination_of_parameters_is_echoed_to_python() {
     }
 }
 
-/// An echo for Autobahn's cases, of which all of 12.* and 13.* have passed. `kosoku`, its port to
-/// Python 3, has to be told in version 0.1 that an answer may come as `str` (`onMessage` in
-/// `case12_x_x.py`):
-///
-/// ```sh
-/// MCP_WS_ECHO=127.0.0.1:9001 cargo test --release --features deflate --test external an_echo -- --ignored
-/// kosoku -i '12.*' -i '13.*' 127.0.0.1:9001
-/// ```
-#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
-#[ignore = "serves an echo for other programs at the address in MCP_WS_ECHO, until it is stopped"]
-async fn an_echo_for_other_programs() {
-    let Ok(address) = std::env::var("MCP_WS_ECHO") else { return };
-    let listener = TcpListener::bind(address).await.unwrap();
-    let config = deflate::Config::default().threshold(0).context_takeover(true);
-    while let Ok((stream, _)) = listener.accept().await {
-        tokio::spawn(serve(stream, config));
-    }
-}
-
 async fn math_server() -> (Process, String) {
     Process::server(math().await, &["serve", "--listen", "127.0.0.1:0", "--deflate"]).await
 }
