@@ -40,6 +40,10 @@ def pypi(name):
     return PINNED["pypi"][name]
 
 
+def maven(name):
+    return PINNED["maven"][name]
+
+
 def crate(name):
     """Returns the version that `rust/Cargo.toml` pins."""
     return re.search(rf'^{name} = .*?"=([^"]+)"', (HERE / "rust/Cargo.toml").read_text(), re.M).group(1)
@@ -253,6 +257,16 @@ def turbomcp_client(scene):
     return talk(scene, scene.cache.rust("turbomcp", "turbomcp"), "call")
 
 
+def kotlin(_scene):
+    """Says why Kotlin's SDK is left out: nobody has been able to compile a program for it yet."""
+    version = maven("io.modelcontextprotocol:kotlin-sdk")
+    raise Unavailable(f"no program is written for {version} yet, whose packages come by Maven alone")
+
+
+KOTLIN = "Kotlin SDK, `mcpWebSocket`", maven("io.modelcontextprotocol:kotlin-sdk")
+peer("client", *KOTLIN)(kotlin)
+
+
 # ---- servers -------------------------------------------------------------------------------------------------------
 
 
@@ -303,3 +317,6 @@ def tower_mcp_server(scene):
 @peer("server", "turbomcp", crate("turbomcp"))
 def turbomcp_server(scene):
     return served(scene, [scene.cache.rust("turbomcp", "turbomcp"), "serve"])
+
+
+peer("server", *KOTLIN)(kotlin)
