@@ -304,7 +304,7 @@ impl<R: McpRole> Config<R> {
     /// Sets how long the sessions of clients that lose their connection are kept, and how many; `None`
     /// keeps none. Clients come back to theirs that speak
     /// [`mcp.resume.v1`](crate::guide::resume_v1), as those of this crate do, or know its
-    /// [name](SessionConfig::ids); not those that authenticate
+    /// [id](SessionConfig::ids); not those that authenticate
     /// [within the connection](Self::in_band_authentication).
     #[must_use]
     pub fn sessions(mut self, sessions: impl Into<Option<SessionConfig>>) -> Self {

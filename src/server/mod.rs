@@ -1,8 +1,8 @@
 //! Accepting: [`serve`] on an address, [`WebSocketService`] in a server that you have, and [`accept`]
 //! on one stream of your own.
 //!
-//! Each connection has a service of its own, made by the factory that you give. All three are
-//! configured by a [`Config`]:
+//! Each session has a service of its own, and each connection to [`accept`]; the first two take the
+//! factory that makes them. All three are configured by a [`Config`]:
 //!
 //! ```no_run
 //! # #[derive(Clone)] struct Calculator;
@@ -38,7 +38,7 @@
 //! first, and the deadline for that does not apply. Several [`WebSocketService`]s, each with a
 //! framing and a path of its own, share one listener as the
 //! [`fallback_unguarded`](Serve::fallback_unguarded) of a server, and one [`Registry`]; each makes
-//! its own checks. [`Serve::or`] puts HTTP on the same path. `examples/math` has four of them.
+//! its own checks. [`Serve::or`] puts HTTP on the same path. `examples/math` serves four paths so.
 //!
 //! # Behind a proxy
 //!
@@ -55,7 +55,7 @@
 //!
 //! # Stopping
 //!
-//! [`Server::shutdown`] drains, as [`Drain`] says: new requests are answered with 503, calls in flight
+//! [`Server::shutdown`] drains, as [`Drain`] says: new clients are answered with 503, calls in flight
 //! are finished, and sessions without a connection end. Each connection is closed with 1012 as soon as
 //! it has no calls left, one after the other so that clients do not come back all at once. The
 //! [`fallback`](Serve::fallback) goes on as long as there are calls; then what it has begun to answer

@@ -39,7 +39,7 @@ use crate::{
     role::McpRole,
 };
 
-/// Tower service that upgrades requests and runs an MCP service for each connection.
+/// Tower service that upgrades requests and runs an MCP service for each session.
 ///
 /// It has the shape of rmcp's `StreamableHttpService`: made from a factory and a configuration,
 /// `Clone`, and mounted on a path. The server around it must allow upgrades, as axum's `serve`
@@ -84,7 +84,7 @@ pub struct WebSocketService<R: McpRole = RoleServer> {
 }
 
 impl<R: HostedRole> WebSocketService<R> {
-    /// Creates the service; `factory` makes the MCP service of each connection.
+    /// Creates the service; `factory` makes the MCP service of each session.
     ///
     /// # Errors
     /// [`io::ErrorKind::InvalidInput`] when an allowed host or origin, a trusted proxy or
@@ -108,7 +108,7 @@ impl<R: RelayRole> WebSocketService<R> {
     /// closed with 1011.
     ///
     /// # Errors
-    /// [`io::ErrorKind::InvalidInput`] when an allowed host or origin in `config` cannot be parsed.
+    /// Those of [`new`](WebSocketService::new).
     pub fn relay<F, E>(
         factory: impl Fn(Extensions) -> F + Send + Sync + 'static,
         config: Config<R>,

@@ -87,8 +87,8 @@ impl Config {
     }
 
     /// Puts a layer of your own on each link, above [`Heartbeat`](crate::layer::Heartbeat)
-    /// and below [`SharedLink`](crate::layer::SharedLink). A
-    /// second call puts the next one on top of it.
+    /// and below [`Reconnect`](crate::layer::Reconnect). A second call puts the next one on top of
+    /// it.
     #[must_use]
     pub fn layer<L>(mut self, layer: impl Fn(BoxLink) -> L + Send + Sync + 'static) -> Self
     where

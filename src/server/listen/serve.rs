@@ -32,14 +32,15 @@ use crate::{
     },
 };
 
-/// Listens on `addr` and runs a service made by `factory` for each connection.
+/// Listens on `addr` and runs a service made by `factory` for each session.
 ///
 /// Await the result, or set options first. Connections are upgraded on the path `/mcp`.
 ///
 /// # Errors
 /// Awaiting it fails with the error of binding the address, and with
 /// [`io::ErrorKind::InvalidInput`] when an allowed host or origin, a trusted proxy or
-/// the tag of the instance cannot be read.
+/// the tag of the instance cannot be read, or its cluster is not that of the registry or has another
+/// tag.
 ///
 /// ```no_run
 /// # async fn example<S: rmcp::ServerHandler>(service: impl Fn() -> S + Send + Sync + 'static) -> std::io::Result<()> {
@@ -59,7 +60,7 @@ where
     Serve::hosting(Bind(addr), host(factory))
 }
 
-/// Runs a service made by `factory` for each connection of `listener`.
+/// Accepts connections from `listener` and runs a service made by `factory` for each session.
 ///
 /// It is a TCP or Unix listener that is bound already, or a [`Listener`] of your own.
 ///
