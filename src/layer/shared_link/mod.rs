@@ -32,8 +32,10 @@
 
 mod driver;
 pub(crate) mod flushed;
+mod hold;
 mod inner;
 mod io;
+pub(crate) mod queue;
 mod read_ahead;
 mod state;
 mod try_lock;
@@ -51,7 +53,10 @@ use std::{
 use futures::{Sink, Stream, task::AtomicWaker};
 use tokio::sync::watch;
 
-pub use self::flushed::Flushed;
+pub use self::{
+    flushed::Flushed,
+    queue::{QueueFull, Slot, TrySendError},
+};
 use self::{inner::Inner, try_lock::Waiter};
 use crate::{
     close::{CloseCode, CloseReason},
@@ -62,9 +67,6 @@ use crate::{
     link::{LinkEvent, Outgoing, Retention},
     message::Message,
 };
-
-/// Size charged for a request that waits before the queue, in bytes.
-const REQUEST: usize = 512;
 
 /// The bound of a [`SharedLink`]'s queue.
 #[derive(Debug, Clone)]
@@ -99,42 +101,6 @@ impl Config {
 #[must_use = "a layer does nothing unless polled"]
 pub struct SharedLink {
     inner: Arc<Inner>,
-}
-
-/// Room for one message, by [`SharedLink::reserve`].
-#[derive(Debug)]
-#[must_use = "nothing is sent unless it is used"]
-pub struct Slot<'a> {
-    link: &'a SharedLink,
-    retention: Retention,
-}
-
-impl Slot<'_> {
-    /// Queues `message`. Returns its number in the order of all that was queued, of which the first
-    /// has 1, and a future that resolves when it is written.
-    ///
-    /// # Errors
-    /// The error that ended the link, if that has happened, or is about to: a Close is on its way.
-    pub fn send(self, message: Message) -> Result<(u64, Flushed), Error> {
-        self.link.enqueue(message, self.retention)
-    }
-}
-
-/// Error of [`SharedLink::reserve`]: the queue is full, and may stay so.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, thiserror::Error)]
-#[error("the outbound queue is full")]
-pub struct QueueFull;
-
-/// Error of [`SharedLink::try_send`], with nothing queued.
-#[derive(Debug, Clone, thiserror::Error)]
-#[non_exhaustive]
-pub enum TrySendError {
-    /// The queue is full: the peer does not read as fast as it is written to.
-    #[error("the outbound queue is full")]
-    Full,
-    /// The link has ended, or is about to: a Close is on its way.
-    #[error("the link has ended")]
-    Closed,
 }
 
 impl SharedLink {
@@ -174,92 +140,6 @@ impl SharedLink {
         self.inner.events.subscribe()
     }
 
-    /// Returns the number of the message that was queued last; the first of all has 1.
-    pub(super) fn last_seq(&self) -> u64 {
-        self.inner.lock().seq()
-    }
-
-    /// Returns the number and size of the largest message that [`try_send`](Self::try_send) has
-    /// queued since this was last asked.
-    pub(super) fn take_largest_broadcast(&self) -> Option<(u64, usize)> {
-        self.inner.lock().largest_broadcast.take()
-    }
-
-    /// Queues `message` if there is room: whoever reads from the link writes it.
-    ///
-    /// # Errors
-    /// [`TrySendError`], with nothing queued.
-    pub fn try_send(&self, message: Message) -> Result<(), TrySendError> {
-        let mut state = self.inner.lock();
-        if state.accepts().is_err() {
-            return Err(TrySendError::Closed);
-        }
-        if state.queued_bytes() >= self.inner.queue_bytes {
-            return Err(TrySendError::Full);
-        }
-        state.note_broadcast(message.len());
-        let pushed = self.inner.push(state, message, Retention::ThisPeer);
-        pushed.map_err(|_| TrySendError::Closed)?;
-        self.inner.wakers.wake_reader();
-        Ok(())
-    }
-
-    /// Reserves room for one message. There is always room while a peer reads what is queued: who
-    /// sends waits for that, and `poll_ready` says when there is little. While there is no link, or
-    /// what is queued waits for a peer, a full queue has none.
-    ///
-    /// # Errors
-    /// [`QueueFull`].
-    pub fn reserve(&self, retention: Retention) -> Result<Slot<'_>, QueueFull> {
-        if !self.make_room(retention, false) {
-            return Err(QueueFull);
-        }
-        Ok(Slot { link: self, retention })
-    }
-
-    /// Reserves room for an answer to a request of the peer. There is room as long as the peer that
-    /// awaits it may come back.
-    ///
-    /// # Errors
-    /// [`QueueFull`].
-    pub(super) fn reserve_answer(&self) -> Result<Slot<'_>, QueueFull> {
-        if !self.make_room(Retention::ThisPeer, true) {
-            return Err(QueueFull);
-        }
-        Ok(Slot { link: self, retention: Retention::ThisPeer })
-    }
-
-    /// Makes room in a full queue while it is detained, if it can. Returns `true` if there is room.
-    fn make_room(&self, retention: Retention, answers: bool) -> bool {
-        if !self.inner.is_detained() {
-            return true;
-        }
-        let limit = self.inner.queue_bytes;
-        let has_room = self.inner.lock().make_room(retention, answers, limit);
-        self.inner.wakers.wake_sinks();
-        has_room
-    }
-
-    /// Queues `message`, however full the queue is.
-    pub(super) fn enqueue(
-        &self,
-        message: Message,
-        retention: Retention,
-    ) -> Result<(u64, Flushed), Error> {
-        let seq = self.inner.push(self.inner.lock(), message, retention)?;
-        Ok((seq, Flushed::new(self.inner.clone(), seq)))
-    }
-
-    /// Queues `message` before all others, held or not.
-    pub(super) fn send_first(&self, message: Message) {
-        let mut state = self.inner.lock();
-        if state.accepts().is_ok() {
-            state.push_first(message);
-            drop(state);
-            self.inner.wakers.wake_reader();
-        }
-    }
-
     /// Writes what is queued as far as the link takes it, unless somebody uses the link.
     pub(crate) fn write_now(&self) {
         if let Some(mut driver) = self.inner.driver.try_lock()
@@ -270,136 +150,9 @@ impl SharedLink {
         }
     }
 
-    /// Returns a future that resolves when everything queued so far is written and flushed.
-    pub fn flushed(&self) -> Flushed {
-        let seq = self.last_seq();
-        Flushed::new(self.inner.clone(), seq)
-    }
-
-    /// Removes the message with this number from the queue. Returns `false` if it is no longer
-    /// there.
-    pub(super) fn withdraw(&self, seq: u64) -> bool {
-        let was_there = self.inner.lock().withdraw(seq);
-        if was_there {
-            self.inner.wakers.wake_sinks();
-        }
-        was_there
-    }
-
-    /// Removes the messages with these numbers, in ascending order, that are still in the queue.
-    /// Returns the number of the last message that was handed to the link.
-    pub(super) fn withdraw_all(&self, seqs: &[u64]) -> u64 {
-        let mut state = self.inner.lock();
-        let handed = state.handed();
-        let any = state.forget(|next| seqs.binary_search(&next.seq).is_ok());
-        drop(state);
-        if any {
-            self.inner.wakers.wake_sinks();
-        }
-        handed
-    }
-
-    /// Records that other links may follow this one. Then nobody need wait for what becomes of a
-    /// failed write.
-    pub(super) fn outlive(&self) {
-        self.inner.lock().reconnects();
-    }
-
-    /// Holds messages for [any peer](Retention::AnyPeer) after a restart until they are
-    /// [released](Self::release). The rest of what is queued meanwhile passes. Off until this is
-    /// called.
-    pub(super) fn hold_on_restart(&self) {
-        self.inner.lock().hold_on_restart();
-    }
-
-    /// Records that a peer that was lost may return on the next link: what is queued is kept for
-    /// it.
-    #[cfg(any(test, feature = "server"))]
-    pub(super) fn expect_return(&self) {
-        self.inner.lock().expect_return();
-    }
-
-    /// Keeps queued messages for any peer for the next link. All others are still written to this
-    /// one, later ones too. Lasts until the next link is there, or it is [released](Self::release).
-    pub(super) fn hold(&self) {
-        self.inner.lock().hold();
-        // The next link may be long in coming: nobody waits for it.
-        self.inner.wakers.wake_all_writers();
-        self.inner.wakers.wake_reader();
-    }
-
-    /// Releases the messages that were held.
-    pub(super) fn release(&self) {
-        self.inner.lock().release();
-        self.inner.wake_writers();
-        self.inner.wakers.wake_reader();
-    }
-
-    /// Records that the peer which has returned begins anew: what is for the former only is not
-    /// sent.
-    pub(super) fn begin_anew(&self) {
-        self.inner.lock().begin_anew();
-        self.inner.wake_writers();
-        self.inner.wakers.wake_reader();
-    }
-
-    /// Returns `true` if the queue is held back and more `requests` wait before it than it had room
-    /// for. A side that dials again lets them wait until it is known that no session is resumed.
-    pub(super) fn is_overrun(&self, requests: usize) -> bool {
-        if requests < self.inner.queue_bytes / REQUEST || !self.inner.is_detained() {
-            return false;
-        }
-        let state = self.inner.lock();
-        state.is_cut_off() || !state.dials_again()
-    }
-
-    /// Returns `true` if the queue is full after a write has failed, and the next link, which this
-    /// side makes, may go on where this one did.
-    pub(super) fn is_full_until_resumed(&self) -> bool {
-        self.is_full_until_dialed() && !self.inner.lock().is_cut_off()
-    }
-
-    /// Returns `true` if the queue is full, and nothing in it can be sent at present, on the side
-    /// that makes the next link.
-    pub(super) fn is_full_until_dialed(&self) -> bool {
-        if !self.inner.is_detained() {
-            return false;
-        }
-        let state = self.inner.lock();
-        state.dials_again() && state.is_full(Retention::AnyPeer, self.inner.queue_bytes)
-    }
-
-    /// Returns `true` if what is queued stays there until another link comes, or its peer is known.
-    pub(crate) fn is_detained(&self) -> bool {
-        self.inner.is_detained()
-    }
-
-    /// Returns `true` if nothing can be written before more is read. A write has failed, there is
-    /// no link, or it is unknown who is at its other end.
-    pub(super) fn is_stuck(&self) -> bool {
-        self.inner.lock().is_stuck()
-    }
-
     /// Wakes the reader, for whom there is something that did not come over the link.
     pub(super) fn wake_reader(&self) {
         self.inner.wakers.wake_reader();
-    }
-
-    /// Returns the number of bytes that wait to be handed to the link.
-    #[cfg(feature = "server")]
-    pub(crate) fn queued_bytes(&self) -> usize {
-        self.inner.lock().queued_bytes()
-    }
-
-    /// Returns the number of the last message that was handed to the link. Messages with a higher
-    /// one never left this side.
-    pub(super) fn handed(&self) -> u64 {
-        self.inner.lock().handed()
-    }
-
-    /// Returns that number as it was when the present link began.
-    pub(super) fn began(&self) -> u64 {
-        self.inner.lock().began()
     }
 
     /// Sets the reason that `poll_close` gives to the peer, in place of 1000. The last call counts.

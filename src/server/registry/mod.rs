@@ -49,7 +49,7 @@ use crate::{
     close::{CloseCode, CloseReason},
     error::Error,
     event::{Broadcaster, State},
-    layer::shared_link::{SharedLink, TrySendError},
+    layer::shared_link::{SharedLink, queue::TrySendError},
     message::Message,
     role::McpRole,
 };
