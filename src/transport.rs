@@ -238,9 +238,10 @@ impl<R: McpRole> WebSocketTransport<R> {
         self.count_unanswered();
     }
 
-    /// Returns `true` if there is no link at present, or it is unknown who is at its other end.
-    pub(crate) fn is_detained(&self) -> bool {
-        self.shared.is_detained()
+    /// Returns `true` if sending is paused: there is no link, or it is unknown who is at its other
+    /// end.
+    pub(crate) fn is_paused(&self) -> bool {
+        self.shared.is_paused()
     }
 
     /// Sets the reason that closing gives to the peer.

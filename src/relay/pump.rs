@@ -8,12 +8,12 @@
 //! | `PeerGone`: the WebSocket has ended | no | yes | all is written, or the time is over |
 //! | `Over` | no | no | – |
 //!
-//! The end is not read while the WebSocket's queue is full, unless that waits for another connection:
-//! requests are refused then, rather than kept from their sender for long; those of a client whose
-//! session may be resumed wait in line, as many as may be in flight. It is not read either while too
-//! many answers to its own requests wait for it; for what others want of it, it is: it may write
-//! before it reads on. The WebSocket is read always: its own limits bound what is in flight, and its
-//! pings want answers.
+//! The end is not read while the WebSocket's queue is full, unless that waits for another
+//! connection: requests are refused then, rather than kept from their sender for long; those of a
+//! client whose session may be resumed wait in line, as many as may be in flight. It is not read
+//! either while too many answers to its own requests wait for it; for what others want of it, it
+//! is: it may write before it reads on. The WebSocket is read always: its own limits bound what is
+//! in flight, and its pings want answers.
 
 use std::{
     collections::VecDeque,
@@ -238,7 +238,7 @@ impl<R: RelayRole, E: End, G: Gate> Pump<R, E, G> {
             return self.poll_flush_peer(cx);
         }
         let is_ready = self.peer.poll_ready_unpin(cx).is_ready();
-        if !is_ready && !self.peer.transport().is_detained() {
+        if !is_ready && !self.peer.transport().is_paused() {
             return Poll::Pending;
         }
         match self.end.poll_next_unpin(cx) {

@@ -51,7 +51,7 @@ impl Flushed {
         }
         let state = self.inner.lock();
         match state.ended() {
-            Ok(()) if !state.is_detained() => Poll::Pending,
+            Ok(()) if !state.is_paused() => Poll::Pending,
             ended => Poll::Ready(ended),
         }
     }

@@ -47,9 +47,9 @@ impl SharedLink {
         self.inner.wakers.wake_reader();
     }
 
-    /// Returns `true` if what is queued stays there until another link comes, or its peer is known.
-    pub(crate) fn is_detained(&self) -> bool {
-        self.inner.is_detained()
+    /// Returns `true` if sending is paused until another link comes, or its peer is known.
+    pub(crate) fn is_paused(&self) -> bool {
+        self.inner.is_paused()
     }
 
     /// Returns `true` if nothing can be written before more is read. A write has failed, there is

@@ -31,8 +31,8 @@ use crate::{
 #[derive(Debug)]
 pub(super) struct Inner {
     state: Mutex<State>,
-    /// [`State::is_detained`] when the state was last unlocked.
-    is_detained: AtomicBool,
+    /// [`State::is_paused`] when the state was last unlocked.
+    is_paused: AtomicBool,
     pub(super) driver: TryLock<Driver>,
     pub(super) wakers: Arc<WakerSet>,
     /// The waker by which the link is polled.
@@ -59,7 +59,7 @@ impl Inner {
         let wakers = Arc::new(WakerSet::default());
         Self {
             state: Mutex::new(State::new()),
-            is_detained: AtomicBool::new(false),
+            is_paused: AtomicBool::new(false),
             driver: TryLock::new(Driver::new(links), wakers.clone()),
             waker: Waker::from(wakers.clone()),
             wakers,
@@ -75,12 +75,12 @@ impl Inner {
     /// Locks the state: for a moment, in which nothing is polled and nobody is woken.
     pub(super) fn lock(&self) -> Locked<'_> {
         let state = self.state.lock().unwrap_or_else(PoisonError::into_inner);
-        Locked { is_detained: &self.is_detained, state }
+        Locked { is_paused: &self.is_paused, state }
     }
 
-    /// Returns `true` if what is queued may stay there for longer than a peer takes to read.
-    pub(super) fn is_detained(&self) -> bool {
-        self.is_detained.load(Acquire)
+    /// Returns `true` if sending is paused, by [`State::is_paused`].
+    pub(super) fn is_paused(&self) -> bool {
+        self.is_paused.load(Acquire)
     }
 
     /// Number of the last message that was flushed.
@@ -137,7 +137,7 @@ impl Inner {
 
 /// Guard of the locked state.
 pub(super) struct Locked<'a> {
-    is_detained: &'a AtomicBool,
+    is_paused: &'a AtomicBool,
     state: MutexGuard<'a, State>,
 }
 
@@ -157,6 +157,6 @@ impl DerefMut for Locked<'_> {
 
 impl Drop for Locked<'_> {
     fn drop(&mut self) {
-        self.is_detained.store(self.state.is_detained(), Release);
+        self.is_paused.store(self.state.is_paused(), Release);
     }
 }

@@ -207,11 +207,11 @@ impl Inner {
             // A link that has ended has nobody to tell. The Close does not wait for what is held.
             let _ = state.push(Message::Close(Some(reason)), Retention::ThisPeer);
         }
-        let is_written_to = state.ended().is_ok() && !state.is_severed();
+        let is_written_to = state.ended().is_ok() && !state.is_disconnected();
         drop(state);
         if is_written_to && self.poll_write(driver).is_pending() {
             let state = self.lock();
-            if !state.is_severed() && !state.has_flushed_what_passes() {
+            if !state.is_disconnected() && !state.has_flushed_what_passes() {
                 return Poll::Pending;
             }
         }

@@ -48,8 +48,8 @@ impl SharedLink {
         self.inner.lock().seq()
     }
 
-    /// Returns the number and size of the largest message that [`try_send`](Self::try_send) has
-    /// queued since this was last asked.
+    /// Takes the number and size of the largest message that [`try_send`](Self::try_send) has
+    /// queued since the last call.
     pub(in crate::layer) fn take_largest_broadcast(&self) -> Option<(u64, usize)> {
         self.inner.lock().largest_broadcast.take()
     }
@@ -98,9 +98,10 @@ impl SharedLink {
         Ok(Slot { link: self, retention: Retention::ThisPeer })
     }
 
-    /// Makes room in a full queue while it is detained, if it can. Returns `true` if there is room.
+    /// Makes room in a full queue while sending is paused, if it can. Returns `true` if there is
+    /// room.
     fn make_room(&self, retention: Retention, answers: bool) -> bool {
-        if !self.inner.is_detained() {
+        if !self.inner.is_paused() {
             return true;
         }
         let limit = self.inner.queue_bytes;
@@ -158,26 +159,26 @@ impl SharedLink {
         handed
     }
 
-    /// Returns `true` if the queue is held back and more `requests` wait before it than it had room
+    /// Returns `true` if sending is paused and more `requests` wait for the queue than it has room
     /// for. A side that dials again lets them wait until it is known that no session is resumed.
     pub(in crate::layer) fn is_overrun(&self, requests: usize) -> bool {
-        if requests < self.inner.queue_bytes / WAITING_REQUEST || !self.inner.is_detained() {
+        if requests < self.inner.queue_bytes / WAITING_REQUEST || !self.inner.is_paused() {
             return false;
         }
         let state = self.inner.lock();
-        state.is_cut_off() || !state.dials_again()
+        state.awaits_peer() || !state.dials_again()
     }
 
-    /// Returns `true` if the queue is full after a write has failed, and the next link, which this
-    /// side makes, may go on where this one did.
+    /// Returns `true` if the queue is full until it is known whether the session is resumed. A
+    /// write has failed, and the next link, which this side makes, may go on where this one did.
     pub(in crate::layer) fn is_full_until_resumed(&self) -> bool {
-        self.is_full_until_dialed() && !self.inner.lock().is_cut_off()
+        self.is_full_until_dialed() && !self.inner.lock().awaits_peer()
     }
 
-    /// Returns `true` if the queue is full, and nothing in it can be sent at present, on the side
-    /// that makes the next link.
+    /// Returns `true` if the queue is full and sending is paused, on the side that makes the next
+    /// link.
     pub(in crate::layer) fn is_full_until_dialed(&self) -> bool {
-        if !self.inner.is_detained() {
+        if !self.inner.is_paused() {
             return false;
         }
         let state = self.inner.lock();

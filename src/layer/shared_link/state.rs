@@ -71,6 +71,16 @@ impl Continuity {
     }
 }
 
+/// State of a shared link: the queue, and what is known of the link.
+///
+/// It answers four questions of why something may not be written:
+///
+/// | | no link | a write failed, and links follow | a write failed, and none follows | held for reinitialization | held for verification |
+/// |---|---|---|---|---|---|
+/// | `is_disconnected` | yes | yes | | | |
+/// | `awaits_peer` | yes | | | yes | yes |
+/// | `is_paused` | yes | yes | | yes | yes |
+/// | `is_stuck` | yes | yes | yes | | yes |
 pub(super) struct State {
     queue: VecDeque<Outgoing>,
     queued_bytes: usize,
@@ -158,24 +168,24 @@ impl State {
         self.sent_close.as_ref().map_or(Ok(()), |own| Err(LinkError::closed_here(own).into()))
     }
 
-    /// Returns `true` if what is queued may stay there for longer than a peer takes to read.
-    pub(super) fn is_detained(&self) -> bool {
-        self.is_severed() || self.is_held()
+    /// Returns `true` if sending is paused: there is no link, or something is held for a peer.
+    pub(super) fn is_paused(&self) -> bool {
+        self.is_disconnected() || self.is_held()
     }
 
-    /// Returns `true` if what is queued waits for another link or for a peer, for nobody knows how
-    /// long.
-    pub(super) fn is_cut_off(&self) -> bool {
+    /// Returns `true` if the next link is awaited, or the peer of this one is to show who it is or
+    /// to initialize. How long that takes is unknown.
+    pub(super) fn awaits_peer(&self) -> bool {
         self.is_down() || self.is_held()
     }
 
-    /// Returns `true` if this side makes the next link, and does not wait for its peer to come back.
+    /// Returns `true` if this side makes the next link, and does not wait for a peer to return.
     pub(super) fn dials_again(&self) -> bool {
         matches!(self.continuity, Continuity::Reconnects { .. })
     }
 
     /// Returns `true` if there is no link, as far as is known.
-    pub(super) fn is_severed(&self) -> bool {
+    pub(super) fn is_disconnected(&self) -> bool {
         match self.link {
             LinkState::Down => true,
             LinkState::WriteFailed => self.continuity != Continuity::SingleLink,
@@ -216,13 +226,13 @@ impl State {
         limit <= if passes { self.priority_bytes } else { self.queued_bytes }
     }
 
-    /// Makes room in a queue that is full and [detained](Self::is_detained), if it can. Returns
+    /// Makes room in a full queue while sending is [paused](Self::is_paused), if it can. Returns
     /// `true` if there is room.
     pub(super) fn make_room(&mut self, retention: Retention, answers: bool, limit: usize) -> bool {
-        if !self.is_detained() || !self.is_full(retention, limit) {
+        if !self.is_paused() || !self.is_full(retention, limit) {
             return true;
         }
-        if !self.is_cut_off() || matches!(self.continuity, Continuity::PeerMayReturn { .. }) {
+        if !self.awaits_peer() || matches!(self.continuity, Continuity::PeerMayReturn { .. }) {
             return answers;
         }
         // Messages that would not be sent after a restart are dropped first.
@@ -349,7 +359,7 @@ impl State {
         if matches!(self.link, LinkState::Up) {
             self.link = LinkState::WriteFailed;
         }
-        self.is_severed()
+        self.is_disconnected()
     }
 
     /// Records the loss of the link. Returns `false` if no other follows: it has ended, or was
