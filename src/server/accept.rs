@@ -153,7 +153,7 @@ async fn respond<R: McpRole>(
 ) -> HttpResponse {
     let (mut parts, _) = request.into_parts();
     let upgrade = parts.extensions.remove::<OnUpgrade>();
-    let admitted = match config.peer_of(&parts) {
+    let admitted = match config.peer.of(&parts) {
         Ok(peer) => {
             record_request(&parts, peer);
             admission::admit(config, capacity, peer, parts).await

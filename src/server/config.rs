@@ -1,7 +1,6 @@
 use std::{
     fmt, io,
     net::SocketAddr,
-    panic::{AssertUnwindSafe, catch_unwind},
     sync::{
         Arc,
         atomic::{AtomicBool, Ordering::Relaxed},
@@ -9,7 +8,7 @@ use std::{
     time::Duration,
 };
 
-use http::{HeaderMap, StatusCode, request::Parts};
+use http::{HeaderMap, request::Parts};
 use rmcp::RoleServer;
 use tokio_util::sync::CancellationToken;
 
@@ -21,10 +20,9 @@ use super::{
         forwarded::TrustedProxies,
         limits::Limits,
         origin::{Allowed, NotAllowed, source::Origin},
-        peer::AcceptedFrom,
-        rejection::Rejection,
+        peer::PeerAddress,
     },
-    registry::{Encode, Registry, event::RejectReason},
+    registry::{Encode, Registry},
     sessions::{config::SessionConfig, instance::InstanceTag},
     shutdown::Drain,
 };
@@ -59,14 +57,10 @@ pub struct Config<R: McpRole = RoleServer> {
     #[cfg(feature = "cluster")]
     pub(super) cluster: Option<Cluster>,
     pub(super) registry: Registry<R>,
+    pub(super) peer: PeerAddress,
     pub(super) transport: transport::Config,
-    peer: Option<PeerOf>,
-    proxies: Option<TrustedProxies>,
     framing: NewFraming<R>,
 }
-
-/// Function that tells where a request comes from.
-type PeerOf = Arc<dyn Fn(&Parts) -> Option<SocketAddr> + Send + Sync>;
 
 /// Makes the framing of one connection.
 type NewFraming<R> = Arc<dyn Fn() -> Box<dyn Framing<R>> + Send + Sync>;
@@ -90,8 +84,7 @@ impl<R: McpRole> Default for Config<R> {
             #[cfg(feature = "cluster")]
             cluster: None,
             registry: Registry::default(),
-            peer: None,
-            proxies: None,
+            peer: PeerAddress::default(),
             transport: transport::Config::default(),
             framing: Arc::new(|| Box::new(JsonRpc::default())),
         }
@@ -192,7 +185,7 @@ impl<R: McpRole> Config<R> {
     pub(super) fn validate(&self) -> io::Result<()> {
         let invalid = |what| io::Error::new(io::ErrorKind::InvalidInput, what);
         self.allowed.validate().map_err(invalid)?;
-        self.proxies.as_ref().map_or(Ok(()), TrustedProxies::validate).map_err(invalid)?;
+        self.peer.validate().map_err(invalid)?;
         self.instance.as_ref().map_or(Ok(()), InstanceTag::validate).map_err(invalid)?;
         #[cfg(feature = "cluster")]
         self.check_instance_of_cluster().map_err(invalid)?;
@@ -360,7 +353,7 @@ impl<R: McpRole> Config<R> {
     /// ```
     #[must_use]
     pub fn trusted_proxies(mut self, proxies: TrustedProxies) -> Self {
-        self.proxies = Some(proxies);
+        self.peer.trust(proxies);
         self
     }
 
@@ -375,7 +368,7 @@ impl<R: McpRole> Config<R> {
         mut self,
         peer: impl Fn(&Parts) -> Option<SocketAddr> + Send + Sync + 'static,
     ) -> Self {
-        self.peer = Some(Arc::new(peer));
+        self.peer.tell_by(Arc::new(peer));
         self
     }
 
@@ -416,24 +409,6 @@ impl<R: McpRole> Config<R> {
     pub fn cancellation_token(mut self, token: CancellationToken) -> Self {
         self.stop = token;
         self
-    }
-
-    /// Returns where the request of these `parts` comes from, or the rejection if that cannot be told.
-    pub(super) fn peer_of(&self, parts: &Parts) -> Result<Option<SocketAddr>, Box<Rejection>> {
-        let accepted = || parts.extensions.get::<AcceptedFrom>().map(|accepted| accepted.0);
-        let told = catch_unwind(AssertUnwindSafe(|| match &self.peer {
-            Some(peer) => peer(parts),
-            None => accepted(),
-        }));
-        let peer = told.map_err(|_| {
-            tracing::error!("what tells a client's address panicked");
-            let what = "where the request comes from cannot be told";
-            Rejection::new(RejectReason::Unavailable, StatusCode::INTERNAL_SERVER_ERROR, what)
-        })?;
-        Ok(match &self.proxies {
-            Some(proxies) => proxies.client(peer, &parts.headers),
-            None => peer,
-        })
     }
 
     /// Encodes for all connections alike.
@@ -478,7 +453,6 @@ impl<R: McpRole> Clone for Config<R> {
             cluster: self.cluster.clone(),
             registry: self.registry.clone(),
             peer: self.peer.clone(),
-            proxies: self.proxies.clone(),
             transport: self.transport.clone(),
             framing: self.framing.clone(),
         }

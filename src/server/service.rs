@@ -202,7 +202,7 @@ impl<R: McpRole> WebSocketService<R> {
         let _pending = state.tasks.token();
         let (mut parts, _) = request.into_parts();
         let upgrade = parts.extensions.remove::<OnUpgrade>();
-        let peer = match state.config.peer_of(&parts) {
+        let peer = match state.config.peer.of(&parts) {
             Ok(peer) => peer,
             Err(rejection) => {
                 state.config.registry.rejected(&rejection.refusal(), None);

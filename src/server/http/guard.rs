@@ -215,7 +215,7 @@ pub(in crate::server) async fn check<R: McpRole>(
     parts: &mut Parts,
     authenticates: bool,
 ) -> Result<(), HttpResponse> {
-    let (peer, outcome) = match config.peer_of(parts) {
+    let (peer, outcome) = match config.peer.of(parts) {
         Ok(peer) => (peer, identify(config, peer, parts, authenticates).await),
         Err(rejection) => (None, Err(rejection)),
     };
