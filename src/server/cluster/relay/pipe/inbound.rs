@@ -7,7 +7,7 @@ use bytes::Bytes;
 use super::{
     super::part::{Part, PartKind},
     bounds::{Bounds, PART_COST},
-    broken::Broken,
+    error::PipeError,
 };
 use crate::{
     close::CloseReason,
@@ -57,30 +57,30 @@ impl Inbound {
     /// Takes a part in. Returns the credit that it grants, if it does.
     ///
     /// # Errors
-    /// [`Broken`] when it is not the next one, or more than the credit.
-    pub(super) fn accept(&mut self, part: Part) -> Result<Option<u64>, Broken> {
+    /// [`PipeError`] when it is not the next one, or more than the credit.
+    pub(super) fn accept(&mut self, part: Part) -> Result<Option<u64>, PipeError> {
         if self.is_closed {
             return Ok(None);
         }
         // A heartbeat may come behind parts that were sent after it.
         if part.kind == PartKind::Heartbeat {
-            return if part.number <= self.number { Ok(None) } else { Err(Broken::Gap) };
+            return if part.number <= self.number { Ok(None) } else { Err(PipeError::Gap) };
         }
         if Some(part.number) != self.number.checked_add(1) {
-            return Err(Broken::Gap);
+            return Err(PipeError::Gap);
         }
         self.number = part.number;
         match part.kind {
             PartKind::Credit => {
                 let read = part.payload.first_chunk().copied().map(u64::from_be_bytes);
-                return read.map(Some).ok_or(Broken::Malformed);
+                return read.map(Some).ok_or(PipeError::Malformed);
             }
-            PartKind::Go => return Err(Broken::Malformed),
+            PartKind::Go => return Err(PipeError::Malformed),
             PartKind::Close => self.is_closed = true,
             _ => {
                 self.arrived += cost(&part.payload);
                 if self.arrived - self.read > self.bounds.credit {
-                    return Err(Broken::Credit);
+                    return Err(PipeError::Credit);
                 }
             }
         }
@@ -91,8 +91,8 @@ impl Inbound {
     /// Returns the next message that is whole.
     ///
     /// # Errors
-    /// [`Broken`] when it is larger than may be, or its text is not UTF-8. Nothing follows.
-    pub(super) fn pop(&mut self) -> Result<Option<Message>, Broken> {
+    /// [`PipeError`] when it is larger than may be, or its text is not UTF-8. Nothing follows.
+    pub(super) fn pop(&mut self) -> Result<Option<Message>, PipeError> {
         let popped = self.pop_whole();
         if popped.is_err() {
             self.parts.clear();
@@ -100,14 +100,14 @@ impl Inbound {
         popped
     }
 
-    fn pop_whole(&mut self) -> Result<Option<Message>, Broken> {
+    fn pop_whole(&mut self) -> Result<Option<Message>, PipeError> {
         while let Some((kind, payload)) = self.parts.pop_front() {
             if kind == PartKind::Close {
                 return Ok(Some(Message::Close(close_reason(&payload))));
             }
             self.read += cost(&payload);
             if self.message.len() + payload.len() > self.bounds.message {
-                return Err(Broken::TooLarge);
+                return Err(PipeError::TooLarge);
             }
             match kind {
                 PartKind::More => self.message.extend_from_slice(&payload),
@@ -115,11 +115,11 @@ impl Inbound {
                     let text = Text::try_from(self.whole(payload));
                     return text
                         .map(|text| Some(Message::Text(text)))
-                        .map_err(|_| Broken::Malformed);
+                        .map_err(|_| PipeError::Malformed);
                 }
                 PartKind::Binary => return Ok(Some(Message::Binary(self.whole(payload)))),
                 // Nothing comes between the parts of a message.
-                _ if !self.message.is_empty() => return Err(Broken::Malformed),
+                _ if !self.message.is_empty() => return Err(PipeError::Malformed),
                 PartKind::Ping => return Ok(Some(Message::Ping(payload))),
                 _ => return Ok(Some(Message::Pong(payload))),
             }

@@ -24,7 +24,7 @@
 //! what the bus has, so that credit and heartbeats wait for no reader.
 
 pub(super) mod bounds;
-mod broken;
+mod error;
 mod inbound;
 mod outbound;
 
@@ -42,7 +42,7 @@ use tokio::time::Instant;
 
 use self::{
     bounds::{Bounds, SILENCE},
-    broken::Broken,
+    error::PipeError,
     inbound::Inbound,
     outbound::Outbound,
 };
@@ -177,11 +177,11 @@ impl Pipe {
             match self.subscription.poll_next_unpin(cx) {
                 Poll::Ready(Some(delivery)) => {
                     has_news = true;
-                    if let Err(broken) = self.on_delivery(delivery) {
-                        self.lose(broken);
+                    if let Err(cause) = self.on_delivery(delivery) {
+                        self.lose(cause);
                     }
                 }
-                Poll::Ready(None) => self.lose(Broken::BusEnded),
+                Poll::Ready(None) => self.lose(PipeError::BusEnded),
                 Poll::Pending => break,
             }
         }
@@ -199,12 +199,12 @@ impl Pipe {
         matches!(self.state, State::Open) && !self.inbound.is_closed()
     }
 
-    fn on_delivery(&mut self, delivery: Delivery) -> Result<(), Broken> {
+    fn on_delivery(&mut self, delivery: Delivery) -> Result<(), PipeError> {
         if delivery.dropped_before > 0 {
-            return Err(Broken::Dropped);
+            return Err(PipeError::Dropped);
         }
         let size = delivery.payload.len();
-        let part = Part::parse(&delivery.payload).ok_or(Broken::Malformed)?;
+        let part = Part::parse(&delivery.payload).ok_or(PipeError::Malformed)?;
         if let Some(reply_to) = delivery.reply_to.filter(|_| part.kind == PartKind::Heartbeat) {
             let _ = self.bus.publish(&reply_to, Bytes::new());
         }
@@ -224,7 +224,7 @@ impl Pipe {
     fn poll_timers(&mut self, cx: &mut Context<'_>) {
         while self.is_open() && self.silence.poll(cx).is_ready() {
             if self.last_heard.elapsed() >= SILENCE {
-                self.lose(Broken::Silence);
+                self.lose(PipeError::Silence);
             } else {
                 self.silence.set(self.last_heard + SILENCE);
             }
@@ -244,7 +244,7 @@ impl Pipe {
         {
             self.asking = None;
             if answer == Err(AskError::Nobody) && self.is_open() {
-                self.lose(Broken::Nobody);
+                self.lose(PipeError::Nobody);
             }
         }
     }
@@ -279,7 +279,7 @@ impl Pipe {
                     self.retry.set(deadline_in(RETRY));
                     break;
                 }
-                Err(error) => self.lose(Broken::NotSent(error)),
+                Err(error) => self.lose(PipeError::NotSent(error)),
             }
         }
         has_published
@@ -316,10 +316,10 @@ impl Pipe {
     }
 
     /// Records that the link is lost, and tells the other end if it still hears.
-    fn lose(&mut self, broken: Broken) {
-        tracing::debug!(%broken, end = ?self.end, "the relay is lost");
+    fn lose(&mut self, cause: PipeError) {
+        tracing::debug!(%cause, end = ?self.end, "the relay is lost");
         self.close_now();
-        self.state = State::Lost(broken.into());
+        self.state = State::Lost(cause.into());
     }
 
     /// Sends a Close without waiting, unless one was sent.
@@ -338,8 +338,8 @@ impl Pipe {
 
     /// Returns the next message that is whole, and publishes the credit for it.
     fn pop(&mut self, cx: &mut Context<'_>) -> Option<Message> {
-        let popped = self.inbound.pop().unwrap_or_else(|broken| {
-            self.lose(broken);
+        let popped = self.inbound.pop().unwrap_or_else(|cause| {
+            self.lose(cause);
             None
         });
         if self.poll_send_due(cx)

@@ -7,7 +7,7 @@ use bytes::Bytes;
 use super::{
     super::part::{Part, PartKind},
     bounds::{Bounds, PART_COST},
-    broken::Broken,
+    error::PipeError,
 };
 use crate::{close::CloseReason, message::Message};
 
@@ -96,10 +96,10 @@ impl Outbound {
     /// Records what the peer has read so far.
     ///
     /// # Errors
-    /// [`Broken::Credit`] when that is less than before, or more than was sent.
-    pub(super) fn set_read(&mut self, read: u64) -> Result<(), Broken> {
+    /// [`PipeError::Credit`] when that is less than before, or more than was sent.
+    pub(super) fn set_read(&mut self, read: u64) -> Result<(), PipeError> {
         if !(self.read..=self.sent).contains(&read) {
-            return Err(Broken::Credit);
+            return Err(PipeError::Credit);
         }
         self.read = read;
         Ok(())

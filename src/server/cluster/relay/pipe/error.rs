@@ -1,4 +1,4 @@
-//! [`Broken`]: why a link over a bus is lost.
+//! [`PipeError`]: the cause for which a link over a bus is lost.
 
 use super::bounds::SILENCE;
 use crate::{
@@ -7,9 +7,9 @@ use crate::{
     error::{Error, LinkError},
 };
 
-/// Why a link over a bus is lost.
+/// Cause for which a link over a bus is lost.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, thiserror::Error)]
-pub(super) enum Broken {
+pub(super) enum PipeError {
     #[error("a part is missing")]
     Gap,
     #[error("a part is malformed")]
@@ -30,9 +30,9 @@ pub(super) enum Broken {
     BusEnded,
 }
 
-impl From<Broken> for Error {
-    fn from(broken: Broken) -> Self {
-        let reason = format!("relay between instances: {broken}");
+impl From<PipeError> for Error {
+    fn from(error: PipeError) -> Self {
+        let reason = format!("relay between instances: {error}");
         LinkError::Closed(CloseReason::new(CloseCode::Abnormal, reason)).into()
     }
 }
