@@ -14,7 +14,7 @@ use super::{
     store::{NOT_YOURS, SessionStore, TAKEN_OVER_TOO_OFTEN},
 };
 #[cfg(feature = "cluster")]
-use crate::server::cluster::relay::{carry::RelayedLink, resume::Elsewhere};
+use crate::server::cluster::relay::{carry::RelayedLink, resume::RelayOutcome};
 use crate::{
     close::{CloseCode, CloseReason},
     layer::resume::{
@@ -63,15 +63,15 @@ impl<R: McpRole> SessionStore<R> {
                         )
                         .await
                     {
-                        Elsewhere::Relayed(relayed) => return Attached::Relayed(relayed),
-                        Elsewhere::Unknown(back) => new_link = back,
-                        Elsewhere::Rejected(new_link, reason) => {
+                        RelayOutcome::Relayed(relayed) => return Attached::Relayed(relayed),
+                        RelayOutcome::Unknown(back) => new_link = back,
+                        RelayOutcome::Rejected(new_link, reason) => {
                             return Attached::Rejected(
                                 new_link,
                                 (cause_elsewhere(&reason), reason),
                             );
                         }
-                        Elsewhere::Left => return Attached::Over,
+                        RelayOutcome::Left => return Attached::Over,
                     }
                 }
                 Err(rejection) => return Attached::Rejected(new_link, rejection),

@@ -24,7 +24,7 @@ use super::{
 #[cfg(feature = "cluster")]
 use crate::server::cluster::{
     asks::AskHandler,
-    relay::{context::RelayContext, resume::Elsewhere},
+    relay::{context::RelayContext, resume::RelayOutcome},
 };
 use crate::{
     layer::resume::{
@@ -200,12 +200,12 @@ impl<R: McpRole> SessionStore<R> {
         asked: (&SessionId, &Secret, u64),
         identity: Option<&Identity>,
         new_link: NewLink,
-    ) -> Elsewhere {
+    ) -> RelayOutcome {
         match self.relay.get() {
             Some((relay, _)) => {
                 relay.resume(asked, identity, new_link, self.limits, &self.stop).await
             }
-            None => Elsewhere::Unknown(new_link),
+            None => RelayOutcome::Unknown(new_link),
         }
     }
 

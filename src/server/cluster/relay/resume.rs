@@ -48,7 +48,7 @@ const ABSENCE: Duration = Duration::from_secs(1);
 /// Time for the Close of a client that has left.
 const CLOSE_TIMEOUT: Duration = Duration::from_secs(1);
 
-/// Outcome of a client's wish to resume the session of another instance.
+/// Outcome of the question for the session of another instance, which a client wants to resume.
 ///
 /// | state | event | then |
 /// |---|---|---|
@@ -64,7 +64,7 @@ const CLOSE_TIMEOUT: Duration = Duration::from_secs(1);
 /// | any | no session, and the client has said something without waiting for it | [`Rejected`](Self::Rejected) with 1002 |
 /// | any | the client leaves | [`Left`](Self::Left) |
 /// | any | this instance stops | [`Rejected`](Self::Rejected) with 1012 |
-pub(in crate::server) enum Elsewhere {
+pub(in crate::server) enum RelayOutcome {
     /// The session goes on, over this link and the relay.
     Relayed(Box<RelayedLink>),
     /// There is no such session, as far as can be told.
@@ -127,13 +127,13 @@ impl Waiting {
     /// Returns the outcome where there is no such session.
     ///
     /// What the client has said already was for that session, and must not be said in another.
-    fn unknown(self) -> Elsewhere {
+    fn unknown(self) -> RelayOutcome {
         match self.early {
-            None => Elsewhere::Unknown(self.link),
+            None => RelayOutcome::Unknown(self.link),
             Some(_) => {
                 let violation = "resume: a message before @session, which is of another session";
                 let reason = CloseReason::new(CloseCode::Protocol, violation);
-                Elsewhere::Rejected(self.link, reason)
+                RelayOutcome::Rejected(self.link, reason)
             }
         }
     }
@@ -150,10 +150,12 @@ impl RelayContext {
         link: NewLink,
         own: MessageLimits,
         stop: &CancellationToken,
-    ) -> Elsewhere {
-        let Some(instance) = self.other_instance(session) else { return Elsewhere::Unknown(link) };
+    ) -> RelayOutcome {
+        let Some(instance) = self.other_instance(session) else {
+            return RelayOutcome::Unknown(link);
+        };
         let Some(slot) = self.try_acquire(Direction::Out) else {
-            return Elsewhere::Rejected(link, try_later());
+            return RelayOutcome::Rejected(link, try_later());
         };
         let (limits, address) = (self.limit(link.limits()), link.address());
         let ask = || {
@@ -165,16 +167,16 @@ impl RelayContext {
         let (step, subscription) = tokio::select! {
             asked = asking => asked,
             () = waiting.left() => return left(waiting.link).await,
-            () = stop.cancelled() => return Elsewhere::Rejected(waiting.link, CloseCode::Restart.into()),
+            () = stop.cancelled() => return RelayOutcome::Rejected(waiting.link, CloseCode::Restart.into()),
         };
         let (subscription, to) = match (step, subscription) {
             (Step::Go, Some(subscription)) => subscription,
-            (Step::TryLater, _) => return Elsewhere::Rejected(waiting.link, try_later()),
+            (Step::TryLater, _) => return RelayOutcome::Rejected(waiting.link, try_later()),
             _ => return waiting.unknown(),
         };
         let go = Part::encode(PartKind::Go, 1, &[]);
         if self.node.relay_bus.publish(&to, go).is_err() {
-            return Elsewhere::Rejected(waiting.link, relay_lost());
+            return RelayOutcome::Rejected(waiting.link, relay_lost());
         }
         let mut pipe = self.pipe(PipeEnd::Client, subscription, to, None, slot);
         let first = tokio::select! {
@@ -183,19 +185,19 @@ impl RelayContext {
                 drop(pipe);
                 return left(waiting.link).await;
             }
-            () = stop.cancelled() => return Elsewhere::Rejected(waiting.link, CloseCode::Restart.into()),
+            () = stop.cancelled() => return RelayOutcome::Rejected(waiting.link, CloseCode::Restart.into()),
         };
         let first = first.map(|first| first.map(|frame| frame.map(|frame| limited(frame, own))));
         match first {
             Ok(Some(Ok(frame))) if is_session(&frame) => {
                 let Waiting { mut link, early } = waiting;
                 link.send_now(frame);
-                Elsewhere::Relayed(Box::new(RelayedLink::new(link, pipe, early)))
+                RelayOutcome::Relayed(Box::new(RelayedLink::new(link, pipe, early)))
             }
             Ok(Some(Ok(Message::Close(Some(reason))))) if reason.code == CloseCode::SessionGone => {
                 waiting.unknown()
             }
-            _ => Elsewhere::Rejected(waiting.link, relay_lost()),
+            _ => RelayOutcome::Rejected(waiting.link, relay_lost()),
         }
     }
 
@@ -300,9 +302,9 @@ fn try_later() -> CloseReason {
 }
 
 /// Ends the link of a client that has left.
-async fn left(mut link: NewLink) -> Elsewhere {
+async fn left(mut link: NewLink) -> RelayOutcome {
     let _ = timeout(CLOSE_TIMEOUT, link.close()).await;
-    Elsewhere::Left
+    RelayOutcome::Left
 }
 
 #[cfg(test)]
