@@ -9,7 +9,7 @@ use tokio::time::timeout;
 use super::{
     asks::AskKind,
     node::Node,
-    state::{ClusterError, Standing},
+    state::{ClusterError, Membership},
 };
 use crate::cluster::{
     bus::{AskError, Bus, SubscribeError},
@@ -83,7 +83,7 @@ pub(super) async fn check(node: &Node) -> Result<Subscriptions, ClusterError> {
         }
     }
     node.set_up(true);
-    node.change(Standing::note_self);
+    node.change(Membership::note_self);
     Ok(subscriptions)
 }
 

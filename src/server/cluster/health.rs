@@ -25,12 +25,12 @@ impl Node {
     /// Returns the figures at present.
     pub(in crate::server) fn health(&self) -> ClusterHealth {
         let instances = 1 + self.members().count() as u64;
-        let standing = self.standing();
+        let membership = self.membership();
         ClusterHealth {
             instance: self.this.instance.clone(),
-            connected: *standing.state() == ClusterState::Joined,
+            connected: *membership.state() == ClusterState::Joined,
             instances,
-            last_error: standing.last_error().map(ToString::to_string),
+            last_error: membership.last_error().map(ToString::to_string),
         }
     }
 

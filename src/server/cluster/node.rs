@@ -13,7 +13,7 @@ use super::{
     event::ClusterEvent,
     fan_out::FanOut,
     members::{Heartbeat, Members, Says, Sender},
-    state::{Change, ClusterError, ClusterState, Standing},
+    state::{Change, ClusterError, ClusterState, Membership},
 };
 use crate::{
     cluster::{
@@ -41,7 +41,7 @@ pub(in crate::server) struct Node {
     pub(super) state: watch::Sender<ClusterState>,
     pub(super) fan_out: FanOut,
     handlers: AskHandlers,
-    standing: Mutex<Standing>,
+    membership: Mutex<Membership>,
     warnings: Mutex<WarnLimit>,
 }
 
@@ -84,7 +84,7 @@ impl Node {
         InstanceTag::new(&*instance).validate().map_err(invalid)?;
         let subjects =
             Subjects::new(prefix, &instance).map_err(|error| invalid(error.to_string()))?;
-        let standing = Standing::new();
+        let membership = Membership::new();
         Ok(Self {
             bus,
             relay_bus,
@@ -93,10 +93,10 @@ impl Node {
             subjects,
             events: Broadcaster::default(),
             members: Mutex::default(),
-            state: watch::Sender::new(standing.state().clone()),
+            state: watch::Sender::new(membership.state().clone()),
             fan_out: FanOut::default(),
             handlers: AskHandlers::default(),
-            standing: Mutex::new(standing),
+            membership: Mutex::new(membership),
             warnings: Mutex::default(),
         })
     }
@@ -123,7 +123,7 @@ impl Node {
 
     /// Returns since when the bus is connected, if it is.
     pub(in crate::server) fn up_since(&self) -> Option<Instant> {
-        self.standing().up_since()
+        self.membership().up_since()
     }
 
     /// Publishes a sign of life.
@@ -138,7 +138,7 @@ impl Node {
 
     /// Records whether the bus is connected.
     pub(super) fn set_up(&self, is_up: bool) {
-        self.change(|standing| standing.set_up(is_up));
+        self.change(|membership| membership.set_up(is_up));
     }
 
     /// Returns `true` if both connections to the bus say that they are connected.
@@ -166,7 +166,7 @@ impl Node {
                 let is_of_no_session = !is_handled && kind == AskKind::RESUME;
                 // At once: a client would wait for nothing. But another process that has the same
                 // tag may have the session, and is asked too.
-                if is_of_no_session && !self.standing().has_double() {
+                if is_of_no_session && !self.membership().has_double() {
                     self.answer(reply_to, Bytes::new());
                 }
                 is_handled || is_of_no_session
@@ -192,12 +192,12 @@ impl Node {
             return false;
         };
         if heartbeat.from == self.this {
-            self.change(Standing::note_self);
+            self.change(Membership::note_self);
             return false;
         }
         if heartbeat.from.instance == self.this.instance {
             if heartbeat.says != Says::Bye {
-                self.change(|standing| standing.note_double(&self.this.instance));
+                self.change(|membership| membership.note_double(&self.this.instance));
             }
             return false;
         }
@@ -209,7 +209,7 @@ impl Node {
 
     /// Records what has not happened for too long.
     pub(super) fn on_tick(&self) {
-        self.change(Standing::check_silence);
+        self.change(Membership::check_silence);
         let mut events = Vec::new();
         self.members().sweep(&mut events);
         self.announce(events);
@@ -228,15 +228,15 @@ impl Node {
 
     /// Records that this instance does not take part, for this `cause`.
     pub(super) fn degrade(&self, cause: ClusterError) {
-        self.change(|standing| standing.degrade(cause));
+        self.change(|membership| membership.degrade(cause));
     }
 
     /// Changes the state of this instance, and says so.
-    pub(super) fn change(&self, change: impl FnOnce(&mut Standing) -> Option<Change>) {
-        let mut standing = self.standing();
-        let Some(change) = change(&mut standing) else { return };
-        self.state.send_replace(standing.state().clone());
-        drop(standing);
+    pub(super) fn change(&self, change: impl FnOnce(&mut Membership) -> Option<Change>) {
+        let mut membership = self.membership();
+        let Some(change) = change(&mut membership) else { return };
+        self.state.send_replace(membership.state().clone());
+        drop(membership);
         self.record();
         let instance = &self.this.instance;
         let event = match change {
@@ -258,10 +258,10 @@ impl Node {
 
     /// Leaves the cluster. Returns `false` if it had been left before.
     pub(super) fn leave(&self) -> bool {
-        let mut standing = self.standing();
-        let is_first = standing.leave();
-        self.state.send_replace(standing.state().clone());
-        drop(standing);
+        let mut membership = self.membership();
+        let is_first = membership.leave();
+        self.state.send_replace(membership.state().clone());
+        drop(membership);
         if is_first {
             self.record();
             self.heartbeat(Says::Bye);
@@ -281,8 +281,8 @@ impl Node {
         self.members.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
-    pub(super) fn standing(&self) -> MutexGuard<'_, Standing> {
-        self.standing.lock().unwrap_or_else(PoisonError::into_inner)
+    pub(super) fn membership(&self) -> MutexGuard<'_, Membership> {
+        self.membership.lock().unwrap_or_else(PoisonError::into_inner)
     }
 }
 
@@ -291,7 +291,7 @@ impl fmt::Debug for Node {
         f.debug_struct("Node")
             .field("prefix", &self.subjects.prefix)
             .field("instance", &self.this.instance)
-            .field("state", self.standing().state())
+            .field("state", self.membership().state())
             .finish_non_exhaustive()
     }
 }

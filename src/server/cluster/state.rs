@@ -90,7 +90,7 @@ pub(super) enum Change {
     Healed,
 }
 
-/// State of this instance, and what decides on it.
+/// Membership of this instance in its cluster: its state, and what the next one follows from.
 ///
 /// | state | when | then |
 /// |---|---|---|
@@ -101,7 +101,7 @@ pub(super) enum Change {
 /// | `Degraded` | an own heartbeat comes back, and no other process was heard of for 7 s | `Joined` |
 /// | any | this instance leaves | `Left` |
 #[derive(Debug)]
-pub(super) struct Standing {
+pub(super) struct Membership {
     state: ClusterState,
     is_up: bool,
     /// Time at which the bus was connected, if it is.
@@ -113,8 +113,8 @@ pub(super) struct Standing {
     last_error: Option<ClusterError>,
 }
 
-impl Standing {
-    /// Creates the standing of an instance that has not joined yet.
+impl Membership {
+    /// Creates the membership of an instance that has not joined yet.
     pub(super) fn new() -> Self {
         let now = Instant::now();
         Self {
