@@ -50,7 +50,7 @@ pub(super) async fn check(node: &Node) -> Result<Subscriptions, ClusterError> {
         return Err(ClusterError::Away);
     }
     let in_use = || ClusterError::InstanceInUse(node.this.instance.clone());
-    match who(node, &node.bus).await {
+    match ask_who(node, &node.bus).await {
         Ok(_) => return Err(in_use()),
         Err(AskError::NotSent(_)) => return Err(ClusterError::Away),
         // Also of a process that is gone, and which the bus takes for a while to be there.
@@ -64,7 +64,7 @@ pub(super) async fn check(node: &Node) -> Result<Subscriptions, ClusterError> {
     };
     // Each connection may have rights of its own.
     for bus in [&node.bus, &node.relay_bus] {
-        let asked = who(node, bus);
+        let asked = ask_who(node, bus);
         tokio::pin!(asked);
         let answer = loop {
             tokio::select! {
@@ -88,7 +88,7 @@ pub(super) async fn check(node: &Node) -> Result<Subscriptions, ClusterError> {
 }
 
 /// Asks over `bus` for the process that has joined with the tag of this instance.
-async fn who(node: &Node, bus: &Arc<dyn Bus>) -> Result<Bytes, AskError> {
+async fn ask_who(node: &Node, bus: &Arc<dyn Bus>) -> Result<Bytes, AskError> {
     let asked = Bytes::from(vec![AskKind::WHO.0]);
     bus.ask(&node.subjects.own, asked, ASK_TIMEOUT).await
 }

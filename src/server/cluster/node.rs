@@ -166,7 +166,7 @@ impl Node {
                 let is_of_no_session = !is_handled && kind == AskKind::RESUME;
                 // At once: a client would wait for nothing. But another process that has the same
                 // tag may have the session, and is asked too.
-                if is_of_no_session && !self.membership().has_double() {
+                if is_of_no_session && !self.membership().has_duplicate() {
                     self.answer(reply_to, Bytes::new());
                 }
                 is_handled || is_of_no_session
@@ -197,7 +197,7 @@ impl Node {
         }
         if heartbeat.from.instance == self.this.instance {
             if heartbeat.says != Says::Bye {
-                self.change(|membership| membership.note_double(&self.this.instance));
+                self.change(|membership| membership.note_duplicate(&self.this.instance));
             }
             return false;
         }

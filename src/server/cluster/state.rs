@@ -109,7 +109,7 @@ pub(super) struct Membership {
     /// Time at which something of this instance's own last came back, or the bus did.
     heard_self: Instant,
     /// Time at which another process with the same tag was last heard of.
-    heard_double: Option<Instant>,
+    heard_duplicate: Option<Instant>,
     last_error: Option<ClusterError>,
 }
 
@@ -122,7 +122,7 @@ impl Membership {
             is_up: false,
             up_since: None,
             heard_self: now,
-            heard_double: None,
+            heard_duplicate: None,
             last_error: None,
         }
     }
@@ -150,15 +150,15 @@ impl Membership {
     }
 
     /// Returns `true` if another process with the same tag was heard of within the last 7 s.
-    pub(super) fn has_double(&self) -> bool {
-        self.heard_double.is_some_and(|heard| heard.elapsed() < SILENCE)
+    pub(super) fn has_duplicate(&self) -> bool {
+        self.heard_duplicate.is_some_and(|heard| heard.elapsed() < SILENCE)
     }
 
     /// Records that something of this instance's own has come back by the bus.
     pub(super) fn note_self(&mut self) -> Option<Change> {
         self.heard_self = Instant::now();
         match &self.state {
-            ClusterState::Degraded { .. } if self.is_up && !self.has_double() => {
+            ClusterState::Degraded { .. } if self.is_up && !self.has_duplicate() => {
                 self.state = ClusterState::Joined;
                 Some(Change::Healed)
             }
@@ -167,8 +167,8 @@ impl Membership {
     }
 
     /// Records that another process with the tag `instance` is heard of.
-    pub(super) fn note_double(&mut self, instance: &str) -> Option<Change> {
-        self.heard_double = Some(Instant::now());
+    pub(super) fn note_duplicate(&mut self, instance: &str) -> Option<Change> {
+        self.heard_duplicate = Some(Instant::now());
         self.degrade(ClusterError::InstanceInUse(instance.into()))
     }
 
