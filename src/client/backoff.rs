@@ -150,7 +150,7 @@ impl Backoff {
             Error::Handshake(HandshakeError::Refused(refusal)) => refusal.retry_after,
             _ => None,
         };
-        Some(self.grown(asked.unwrap_or_default().min(LONGEST)))
+        Some(self.grown(asked.unwrap_or_default().min(MAX_RETRY_AFTER)))
     }
 
     /// Returns the next wait, at least as long as the server has `asked` for. Clients that were
@@ -169,8 +169,8 @@ impl Backoff {
     }
 }
 
-/// No `Retry-After` is obeyed for longer.
-const LONGEST: Duration = Duration::from_secs(3600);
+/// Longest `Retry-After` that is obeyed.
+const MAX_RETRY_AFTER: Duration = Duration::from_secs(3600);
 
 #[cfg(test)]
 mod tests {

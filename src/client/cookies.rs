@@ -39,12 +39,12 @@ mod jar {
     use crate::handshake::headers::SESSION_ID;
 
     /// Bounds on the cookies that are kept, in number and in bytes of each (RFC 6265, section 6.1).
-    const MOST: usize = 50;
-    const LONGEST: usize = 4096;
+    const MAX_COOKIES: usize = 50;
+    const MAX_COOKIE_BYTES: usize = 4096;
 
     /// Bound on the bytes of all pairs: many servers refuse a longer header line, and with it the
     /// client.
-    const MOST_BYTES: usize = 7 << 10;
+    const MAX_BYTES: usize = 7 << 10;
 
     /// The cookies of one client, which speaks to one origin.
     #[derive(Default)]
@@ -64,7 +64,7 @@ mod jar {
                 // accident.
                 let name = cookie.split(['=', ';']).next().unwrap_or_default();
                 let names_session = name.trim() == SESSION_ID;
-                if names_session || cookie.len() > LONGEST || breaks_promise(cookie) {
+                if names_session || cookie.len() > MAX_COOKIE_BYTES || breaks_promise(cookie) {
                     continue;
                 }
                 // A malformed cookie, or one for another origin, is ignored.
@@ -121,7 +121,7 @@ mod jar {
         // `; ` and `=`
         let sizes = store.iter_any().map(|one| one.name().len() + one.value().len() + 3);
         let (count, bytes) = sizes.fold((0, 0), |(count, bytes), size| (count + 1, bytes + size));
-        count > MOST || bytes > MOST_BYTES
+        count > MAX_COOKIES || bytes > MAX_BYTES
     }
 
     /// Returns `true` if the attributes of a cookie break the promise of its name. `__Secure-`
@@ -233,7 +233,7 @@ mod jar {
             for number in 0..200 {
                 set(&jar, HERE, &[&format!("c{number}=x"), &format!("l={}", "x".repeat(5000))]);
             }
-            assert_eq!(sent(&jar, HERE, &[]).split(' ').count(), MOST);
+            assert_eq!(sent(&jar, HERE, &[]).split(' ').count(), MAX_COOKIES);
             // Nor make a line that others refuse.
             for number in 0..200 {
                 set(&jar, HERE, &[&format!("c{number}={}", "x".repeat(1000))]);
@@ -244,7 +244,7 @@ mod jar {
                 set(&jar, HERE, &[&format!("d{number}=x")]);
                 set(&jar, HERE, &[&format!("d{number}=x; Max-Age=0")]);
             }
-            assert!(jar.0.lock().unwrap().iter_any().count() <= MOST);
+            assert!(jar.0.lock().unwrap().iter_any().count() <= MAX_COOKIES);
         }
     }
 }

@@ -105,9 +105,9 @@ fn hint(from: &Url, status: StatusCode) -> Option<&'static str> {
     })
 }
 
-/// The longest time that a server is understood to ask for: a day. Added to the present time, one
-/// that it makes up could be too much for any clock.
-const LONGEST_RETRY_AFTER: Duration = Duration::from_secs(86_400);
+/// Longest time that a server is understood to ask for: a longer one, added to the present time,
+/// could be too much for any clock.
+const MAX_RETRY_AFTER: Duration = Duration::from_secs(86_400);
 
 /// Parses `Retry-After`, in seconds or an HTTP date (RFC 9110, section 10.2.3). A date is compared
 /// with the server's own `Date` where there is one. Returns a day at most.
@@ -115,12 +115,12 @@ fn retry_after(when: &str, date: Option<&str>) -> Option<Duration> {
     if !when.is_empty() && when.bytes().all(|byte| byte.is_ascii_digit()) {
         // More digits than the type holds stand for a very long time too.
         let time = Duration::from_secs(when.parse().unwrap_or(u64::MAX));
-        return Some(time.min(LONGEST_RETRY_AFTER));
+        return Some(time.min(MAX_RETRY_AFTER));
     }
     let when = parse_http_date(when).ok()?;
     let now = date.and_then(|date| parse_http_date(date.trim()).ok());
     let now = now.unwrap_or_else(SystemTime::now);
-    Some(when.duration_since(now).unwrap_or_default().min(LONGEST_RETRY_AFTER))
+    Some(when.duration_since(now).unwrap_or_default().min(MAX_RETRY_AFTER))
 }
 
 /// Converts hyper's error of a failed upgrade request.

@@ -2,7 +2,7 @@
 //!
 //! `hyper-util`'s connector races the two address families against each other, but tries the
 //! addresses of one family in turn. Behind a name with two IPv4 addresses, of which the first drops
-//! packets, that costs a whole timeout. Here each address starts [`NEXT`] after the one before.
+//! packets, that costs a whole timeout. Here each address starts [`ATTEMPT_DELAY`] after the one before.
 
 use std::{future::Future, io, net::SocketAddr, time::Duration};
 
@@ -13,7 +13,7 @@ use tokio::{
 };
 
 /// Delay before the next attempt begins (RFC 8305, section 8).
-const NEXT: Duration = Duration::from_millis(250);
+const ATTEMPT_DELAY: Duration = Duration::from_millis(250);
 
 /// Connects to `port` of `host`, a name or an address.
 ///
@@ -41,7 +41,7 @@ fn interleaved(addresses: impl Iterator<Item = SocketAddr>) -> Vec<SocketAddr> {
     mixed
 }
 
-/// Returns the first connection made. An attempt begins [`NEXT`] after the one before, or as soon
+/// Returns the first connection made. An attempt begins [`ATTEMPT_DELAY`] after the one before, or as soon
 /// as one has failed.
 async fn race<T, F>(addresses: Vec<SocketAddr>, connect: impl Fn(SocketAddr) -> F) -> io::Result<T>
 where
@@ -56,7 +56,7 @@ where
             attempts.push(async move { (address, connecting.await) });
         }
         let outcome = if addresses.len() > 0 {
-            timeout(NEXT, attempts.next()).await
+            timeout(ATTEMPT_DELAY, attempts.next()).await
         } else {
             Ok(attempts.next().await)
         };

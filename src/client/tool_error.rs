@@ -82,12 +82,12 @@ impl From<ServiceError> for ToolError {
 
 /// Returns the beginning of a result, for an error message.
 fn excerpt(result: &CallToolResult) -> String {
-    const MOST: usize = 200;
+    const MAX_CHARS: usize = 200;
     let shown = match &result.structured_content {
         Some(value) => value.to_string(),
         None => text_of(result).map_or_else(|| "nothing".into(), |text| format!("{text:?}")),
     };
-    match shown.char_indices().nth(MOST) {
+    match shown.char_indices().nth(MAX_CHARS) {
         Some((end, _)) => format!("{}…", &shown[..end]),
         None => shown,
     }

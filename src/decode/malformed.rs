@@ -12,7 +12,7 @@ use super::json::{Id, Raw, Reader, fault, not_json, without_bom};
 const MAX_ANSWERS: usize = 4096;
 
 /// The most that is kept of an error that is not one of JSON-RPC, in bytes.
-const MAX_WORDS: usize = 4096;
+const MAX_ERROR_BYTES: usize = 4096;
 
 /// Input that is no message for anybody: not JSON, or JSON that is not a JSON-RPC 2.0 message.
 ///
@@ -307,9 +307,9 @@ fn error_fault(error: Raw<'_>) -> ErrorData {
     } else {
         "a member of `error` appears twice or has the wrong type"
     };
-    let words = error.parse::<Value>().filter(|_| error.get().len() <= MAX_WORDS);
-    let words =
-        words.unwrap_or_else(|| error.get().chars().take(MAX_WORDS).collect::<String>().into());
+    let text = error.parse::<Value>().filter(|_| error.get().len() <= MAX_ERROR_BYTES);
+    let text = text
+        .unwrap_or_else(|| error.get().chars().take(MAX_ERROR_BYTES).collect::<String>().into());
     let code = number.map_or(ErrorCode::INVALID_REQUEST, ErrorCode);
-    ErrorData::new(code, why, Some(json!({ "error": words })))
+    ErrorData::new(code, why, Some(json!({ "error": text })))
 }

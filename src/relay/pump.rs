@@ -56,8 +56,8 @@ const MAX_REQUESTS: usize = 4096;
 /// Messages that are moved in one turn.
 const TURN: usize = 64;
 
-/// Time in which a broken end may say the rest, and an end be written the rest and be closed.
-const LAST_WORDS: Duration = Duration::from_secs(2);
+/// Time in which the rest of a broken end is read, or the rest is written to an end and it is closed.
+const DRAIN_TIMEOUT: Duration = Duration::from_secs(2);
 
 /// Watcher of what goes through a relay, which may refuse requests of the peer.
 pub(crate) trait Gate: Send {
@@ -164,7 +164,7 @@ impl<R: RelayRole, E: End, G: Gate> Pump<R, E, G> {
         if let Some(reason) = reason {
             transport.set_close_reason(reason);
         }
-        let closing_end = timeout(LAST_WORDS, AssertUnwindSafe(self.end.close()).catch_unwind());
+        let closing_end = timeout(DRAIN_TIMEOUT, AssertUnwindSafe(self.end.close()).catch_unwind());
         let (closed, _) = futures::join!(closing_end, rmcp::transport::Transport::close(transport));
         if let Ok(Ok(Err(error))) = closed {
             tracing::debug!(%error, "the end of a relay is not closed");
@@ -179,7 +179,7 @@ impl<R: RelayRole, E: End, G: Gate> Pump<R, E, G> {
         }
         match self.peer.poll_next_unpin(cx) {
             Poll::Ready(Some(message)) => self.on_inbound(message),
-            Poll::Ready(None) => self.phase = Phase::PeerGone(Box::pin(sleep(LAST_WORDS))),
+            Poll::Ready(None) => self.phase = Phase::PeerGone(Box::pin(sleep(DRAIN_TIMEOUT))),
             Poll::Pending => return written,
         }
         Poll::Ready(())
@@ -332,7 +332,7 @@ impl<R: RelayRole, E: End, G: Gate> Pump<R, E, G> {
     fn on_end_broken(&mut self, why: String) {
         tracing::debug!(%why, "the end of a relay cannot be written");
         self.phase = match std::mem::replace(&mut self.phase, Phase::Open) {
-            Phase::Open => Phase::EndBroken(Box::pin(sleep(LAST_WORDS)), why),
+            Phase::Open => Phase::EndBroken(Box::pin(sleep(DRAIN_TIMEOUT)), why),
             Phase::EndFinished(_) => Phase::Over(Ended::EndBroken(why)),
             Phase::PeerGone(_) => Phase::Over(Ended::PeerGone(self.peer_reason())),
             phase => phase,

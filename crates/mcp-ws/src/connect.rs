@@ -23,7 +23,7 @@ use crate::{
 const INPUT: usize = 64 << 10;
 
 /// Bytes of the standard input that are kept while the server is not there yet.
-const MOST_SAID: usize = 1 << 20;
+const MAX_INPUT: usize = 1 << 20;
 
 /// Time that a host which has closed the standard input waits for a server that is not there yet.
 const LINGER: Duration = Duration::from_secs(30);
@@ -93,7 +93,7 @@ async fn left_early(input: &mut BufReader<Stdin>, said: &mut Vec<u8>) {
             Ok(more) if !more.is_empty() => more,
             _ => break,
         };
-        if said.len() >= MOST_SAID {
+        if said.len() >= MAX_INPUT {
             return std::future::pending().await;
         }
         said.extend_from_slice(more);

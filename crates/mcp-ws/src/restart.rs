@@ -28,7 +28,7 @@ use tokio::time::{Instant, Sleep, sleep};
 use crate::{child::Child, conversation::Conversation};
 
 /// Times that a child is started again within [`WINDOW`].
-const MOST: usize = 5;
+const MAX_RESTARTS: usize = 5;
 
 const WINDOW: Duration = Duration::from_secs(60);
 
@@ -36,13 +36,13 @@ const WINDOW: Duration = Duration::from_secs(60);
 const FIRST_WAIT: Duration = Duration::from_millis(100);
 
 /// Time that a child has to answer the `initialize` that is repeated.
-const INITIALIZE: Duration = Duration::from_secs(30);
+const INITIALIZE_TIMEOUT: Duration = Duration::from_secs(30);
 
 /// Time in which a child that cannot be written to any more may say the rest.
-const REST: Duration = Duration::from_secs(2);
+const DRAIN_TIMEOUT: Duration = Duration::from_secs(2);
 
 /// Messages of the child that are kept while nobody reads them.
-const MOST_KEPT: usize = 64;
+const MAX_KEPT: usize = 64;
 
 /// Function that starts a child.
 pub(crate) type Start = Box<dyn Fn() -> BoxFuture<'static, io::Result<Child>> + Send>;
@@ -107,12 +107,16 @@ impl Restarting {
         let now = Instant::now();
         self.restarts.retain(|at| now.duration_since(*at) < WINDOW);
         let before = self.restarts.len();
-        if before >= MOST {
+        if before >= MAX_RESTARTS {
             return self.give_up(too_often(why));
         }
         self.restarts.push_back(now);
         let wait = FIRST_WAIT * (1 << before);
-        tracing::warn!("{}: started again in {wait:?} ({} of {MOST})", self.name, before + 1);
+        tracing::warn!(
+            "{}: started again in {wait:?} ({} of {MAX_RESTARTS})",
+            self.name,
+            before + 1
+        );
         self.state = State::Waiting(Box::pin(sleep(wait)));
     }
 
@@ -127,7 +131,7 @@ impl Restarting {
         self.state = match state {
             State::Running(child) => {
                 tracing::info!("{}: reads no more", self.name);
-                State::Deaf { child, deadline: Box::pin(sleep(REST)) }
+                State::Deaf { child, deadline: Box::pin(sleep(DRAIN_TIMEOUT)) }
             }
             state => state,
         };
@@ -152,7 +156,8 @@ impl Restarting {
             return self.on_end("it cannot be written to");
         }
         self.is_unflushed = true;
-        self.state = State::Initializing { child, id, deadline: Box::pin(sleep(INITIALIZE)) };
+        self.state =
+            State::Initializing { child, id, deadline: Box::pin(sleep(INITIALIZE_TIMEOUT)) };
     }
 
     /// Goes on with a child that has answered the repeated `initialize`.
@@ -203,7 +208,7 @@ impl Restarting {
             }
             State::Initializing { deadline, .. } => {
                 ready!(deadline.as_mut().poll(cx));
-                self.give_up(format!("no answer to `initialize` within {INITIALIZE:?}"));
+                self.give_up(format!("no answer to `initialize` within {INITIALIZE_TIMEOUT:?}"));
             }
             State::Running(_) | State::Over(_) => return Poll::Pending,
         }
@@ -251,7 +256,7 @@ impl Restarting {
 
     /// Drives the state where nobody may be reading. Ready when there may be another step.
     fn poll_unread(&mut self, cx: &mut Context<'_>) -> Poll<()> {
-        if self.kept >= MOST_KEPT {
+        if self.kept >= MAX_KEPT {
             return self.poll_start(cx);
         }
         let before = self.told.len();
@@ -358,7 +363,7 @@ fn answer(said: &Result<RawMessage, Malformed>, repeated: &RequestId) -> Option<
 
 /// Returns the reason for not starting a child again, which has ended last for the reason `why`.
 fn too_often(why: &str) -> String {
-    let (times, seconds) = (MOST + 1, WINDOW.as_secs());
+    let (times, seconds) = (MAX_RESTARTS + 1, WINDOW.as_secs());
     format!("has ended {times} times within {seconds} s, now because {why}: not started again")
 }
 

@@ -17,7 +17,7 @@ use crate::{
 };
 
 /// Longest user or password, in bytes (RFC 1929).
-const LONGEST: usize = 255;
+const MAX_CREDENTIAL: usize = 255;
 
 /// Ends of hyper-util's messages that mean the same the next time, with advice. The types of these
 /// errors are not public.
@@ -55,7 +55,7 @@ pub(super) async fn connect(
     let destination = destination.map_err(|error| HandshakeError::Invalid(error.to_string()))?;
     let mut socks = SocksV5::new(proxy.uri.clone(), Connected(Some(TokioIo::new(stream))));
     if let Some((user, password)) = credentials {
-        if user.len().max(password.len()) > LONGEST {
+        if user.len().max(password.len()) > MAX_CREDENTIAL {
             let what = "user and password for a SOCKS proxy have at most 255 bytes each";
             return Err(HandshakeError::Invalid(what.into()));
         }

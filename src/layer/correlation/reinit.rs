@@ -40,8 +40,8 @@ const ANSWER_TIMEOUT: Duration = Duration::from_secs(10);
 /// Id of an `initialize` that is repeated. The layers above may use that of theirs anew.
 const REPEATED: RequestId = RequestId::Number((1 << 53) - 1);
 
-/// Characters of each word of the peer's that is logged, at most.
-const MAX_WORDS: usize = 100;
+/// Most characters of each text of the peer's that is logged.
+const MAX_LOGGED_CHARS: usize = 100;
 
 /// State of the session, and what has to be said again to another peer.
 #[derive(Debug)]
@@ -456,7 +456,7 @@ impl Reinit {
 
 /// Warns that the server is not as it was before.
 fn warn_of_change(now: &InitializeResult) {
-    let shortened = |text: &str| text.chars().take(MAX_WORDS).collect::<String>();
+    let shortened = |text: &str| text.chars().take(MAX_LOGGED_CHARS).collect::<String>();
     let name = shortened(&now.server_info.name);
     let version = shortened(&now.server_info.version);
     let protocol_version = shortened(now.protocol_version.as_str());
