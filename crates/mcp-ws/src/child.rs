@@ -3,7 +3,7 @@
 //! | what happens | what becomes of the child |
 //! |---|---|
 //! | the relay ends, and the [`Child`] is dropped | its standard input is closed; 2 s later SIGTERM; 2 s later SIGKILL |
-//! | it ends by itself | its status and its last words are told in the log, and its process group is ended |
+//! | it ends by itself | its status and the last lines of its standard error are logged, and its process group is ended |
 //! | this process ends, however that may be | the [guard](crate::guard) ends its process group |
 
 use std::{
@@ -41,10 +41,10 @@ use crate::{
 const GRACE: Duration = Duration::from_secs(2);
 
 /// Lines of the standard error that are logged with the end of a child.
-const LAST_WORDS: usize = 10;
+const TAIL_LINES: usize = 10;
 
 /// Time in which those may arrive once the child has ended.
-const LAST_WORDS_TIME: Duration = Duration::from_millis(500);
+const TAIL_TIMEOUT: Duration = Duration::from_millis(500);
 
 /// Bytes of such a line that are logged as one, at most.
 const MAX_LINE: u64 = 4 << 10;
@@ -122,13 +122,13 @@ impl Program {
         };
         let label = format!("{} {}", self.name, process.id().unwrap_or_default());
         tracing::info!("{label}: started");
-        let words = Words::default();
-        let mut logging = tokio::spawn(log_stderr(stderr, label.clone(), words.clone()));
+        let tail = Tail::default();
+        let mut logging = tokio::spawn(log_stderr(stderr, label.clone(), tail.clone()));
         let (left, has_left) = oneshot::channel();
         let (over, ended) = oneshot::channel();
         let guard = guard.clone();
         tasks.spawn(async move {
-            supervise(process, group, has_left, &label, (&words, &mut logging)).await;
+            supervise(process, group, has_left, &label, (&tail, &mut logging)).await;
             // What has left the group may hold the standard streams open for ever.
             logging.abort();
             guard.forget(group);
@@ -192,19 +192,19 @@ impl Sink<RawMessage> for Child {
 
 /// The last lines that a child has written on its standard error.
 #[derive(Clone, Default)]
-struct Words(Arc<Mutex<VecDeque<String>>>);
+struct Tail(Arc<Mutex<VecDeque<String>>>);
 
-impl Words {
+impl Tail {
     fn add(&self, line: String) {
         let mut lines = self.0.lock().unwrap_or_else(PoisonError::into_inner);
-        if lines.len() == LAST_WORDS {
+        if lines.len() == TAIL_LINES {
             lines.pop_front();
         }
         lines.push_back(line);
     }
 }
 
-impl fmt::Display for Words {
+impl fmt::Display for Tail {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         let lines = self.0.lock().unwrap_or_else(PoisonError::into_inner);
         lines.iter().try_for_each(|line| write!(f, "\n    {line}"))
@@ -212,7 +212,7 @@ impl fmt::Display for Words {
 }
 
 /// Logs what a child writes on its standard error.
-async fn log_stderr(stderr: ChildStderr, label: String, words: Words) {
+async fn log_stderr(stderr: ChildStderr, label: String, tail: Tail) {
     let mut stderr = BufReader::new(stderr);
     let mut line = Vec::new();
     loop {
@@ -223,7 +223,7 @@ async fn log_stderr(stderr: ChildStderr, label: String, words: Words) {
         }
         let line = one_line(&String::from_utf8_lossy(&line));
         tracing::info!("{label}: {line}");
-        words.add(line);
+        tail.add(line);
     }
 }
 
@@ -234,7 +234,7 @@ async fn supervise(
     group: Group,
     has_left: oneshot::Receiver<()>,
     label: &str,
-    (words, logging): (&Words, &mut JoinHandle<()>),
+    (tail, logging): (&Tail, &mut JoinHandle<()>),
 ) {
     let (status, is_by_itself) = tokio::select! {
         status = process.wait() => (Some(status), true),
@@ -242,8 +242,8 @@ async fn supervise(
     };
     if let Some(status) = status.as_ref().filter(|_| is_by_itself) {
         // Until it has closed its standard error, which what it has started may hold open.
-        let _ = timeout(LAST_WORDS_TIME, logging).await;
-        tracing::warn!("{label}: ended by itself, {}{words}", describe(status));
+        let _ = timeout(TAIL_TIMEOUT, logging).await;
+        tracing::warn!("{label}: ended by itself, {}{tail}", describe(status));
     } else if status.is_none() {
         tracing::info!("{label}: still there, SIGTERM");
         group.terminate();

@@ -2,8 +2,8 @@
 //!
 //! | state | what the client says | what the child says | goes on to |
 //! |---|---|---|---|
-//! | `Running` | is written | is passed on | `Waiting`, when the child has ended; `Deaf`, when it cannot be written to |
-//! | `Deaf`: the child may have answered before | waits | is passed on | `Waiting`, when the child has ended, or after 2 s |
+//! | `Running` | is written | is passed on | `Waiting`, when the child has ended; `Unwritable`, when it cannot be written to |
+//! | `Unwritable`: the child may have answered before | waits | is passed on | `Waiting`, when the child has ended, or after 2 s |
 //! | `Waiting` for the time of the backoff | waits | | `Starting` |
 //! | `Starting`, once there is room for a process | waits | | `Initializing`; `Running`, where the client has not initialized |
 //! | `Initializing`: the client's `initialize` is repeated | waits | is passed on, but for the answer | `Running`; `Waiting`, when the child has ended or refuses; `Over` after 30 s |
@@ -38,7 +38,7 @@ const FIRST_WAIT: Duration = Duration::from_millis(100);
 /// Time that a child has to answer the `initialize` that is repeated.
 const INITIALIZE_TIMEOUT: Duration = Duration::from_secs(30);
 
-/// Time in which a child that cannot be written to any more may say the rest.
+/// Time in which the rest of a child is read that cannot be written to any more.
 const DRAIN_TIMEOUT: Duration = Duration::from_secs(2);
 
 /// Messages of the child that are kept while nobody reads them.
@@ -50,7 +50,7 @@ pub(crate) type Start = Box<dyn Fn() -> BoxFuture<'static, io::Result<Child>> + 
 /// State of the child; see the [module](self).
 enum State {
     Running(Child),
-    Deaf {
+    Unwritable {
         child: Child,
         deadline: Pin<Box<Sleep>>,
     },
@@ -61,7 +61,7 @@ enum State {
         id: RequestId,
         deadline: Pin<Box<Sleep>>,
     },
-    /// With the reason.
+    /// The reason why no other child is started.
     Over(String),
 }
 
@@ -125,13 +125,13 @@ impl Restarting {
         self.go_on(State::Over(why));
     }
 
-    /// Lets the running child, which cannot be written to, say the rest.
-    fn on_deaf(&mut self) {
+    /// Reads the rest of the running child, which cannot be written to.
+    fn on_unwritable(&mut self) {
         let state = std::mem::replace(&mut self.state, State::Over(String::new()));
         self.state = match state {
             State::Running(child) => {
                 tracing::info!("{}: reads no more", self.name);
-                State::Deaf { child, deadline: Box::pin(sleep(DRAIN_TIMEOUT)) }
+                State::Unwritable { child, deadline: Box::pin(sleep(DRAIN_TIMEOUT)) }
             }
             state => state,
         };
@@ -202,7 +202,7 @@ impl Restarting {
                     self.on_end(&format!("it cannot be started: {error}"));
                 }
             },
-            State::Deaf { deadline, .. } => {
+            State::Unwritable { deadline, .. } => {
                 ready!(deadline.as_mut().poll(cx));
                 self.on_end("it reads no more");
             }
@@ -217,8 +217,9 @@ impl Restarting {
 
     /// Reads what the child says. Ready when that was something, or its end.
     fn poll_child(&mut self, cx: &mut Context<'_>) -> Poll<()> {
-        let (State::Running(child) | State::Deaf { child, .. } | State::Initializing { child, .. }) =
-            &mut self.state
+        let (State::Running(child)
+        | State::Unwritable { child, .. }
+        | State::Initializing { child, .. }) = &mut self.state
         else {
             return Poll::Pending;
         };
@@ -297,10 +298,10 @@ impl Sink<RawMessage> for Restarting {
                     if ready!(child.poll_ready_unpin(cx)).is_ok() {
                         return Poll::Ready(Ok(()));
                     }
-                    self.on_deaf();
+                    self.on_unwritable();
                 }
                 State::Over(why) => return Poll::Ready(Err(io::Error::other(why.clone()))),
-                State::Deaf { .. }
+                State::Unwritable { .. }
                 | State::Waiting(_)
                 | State::Starting(_)
                 | State::Initializing { .. } => {
@@ -325,7 +326,7 @@ impl Sink<RawMessage> for Restarting {
         if let State::Running(child) = &mut self.state
             && ready!(child.poll_flush_unpin(cx)).is_err()
         {
-            self.on_deaf();
+            self.on_unwritable();
             cx.waker().wake_by_ref();
         }
         Poll::Ready(Ok(()))
@@ -334,7 +335,7 @@ impl Sink<RawMessage> for Restarting {
     fn poll_close(mut self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<io::Result<()>> {
         match &mut self.state {
             State::Running(child) | State::Initializing { child, .. } => child.poll_close_unpin(cx),
-            State::Deaf { .. } | State::Waiting(_) | State::Starting(_) | State::Over(_) => {
+            State::Unwritable { .. } | State::Waiting(_) | State::Starting(_) | State::Over(_) => {
                 Poll::Ready(Ok(()))
             }
         }
