@@ -72,16 +72,16 @@ mod tests {
     use tokio::time::advance;
 
     use super::*;
-    use crate::stats::ledger::Ledger;
+    use crate::stats::test_recorder::TestRecorder;
 
     #[tokio::test(start_paused = true)]
     async fn sessions_are_timed_at_either_side_by_the_code_of_their_end() {
-        let ledger = Ledger::default();
+        let recorder = TestRecorder::default();
         let server = Stats::default();
         advance(Duration::from_secs(1)).await;
         let client = Stats::default();
         advance(Duration::from_millis(1500)).await;
-        with_local_recorder(&ledger, || {
+        with_local_recorder(&recorder, || {
             for (stats, is_client) in [(&client, true), (&server, false)] {
                 let report = EndReport::new(Span::none(), stats.clone(), is_client);
                 for code in [1000, 1001, 1006, 4410] {
@@ -106,7 +106,7 @@ mod tests {
                 ]
                 .map(|(label, times)| (format!("{name}{label}"), vec![seconds; times]))
             });
-        assert_eq!(ledger.recorded(), expected.collect::<Vec<_>>());
+        assert_eq!(recorder.recorded(), expected.collect::<Vec<_>>());
     }
 
     #[cfg(all(feature = "client", feature = "server"))]
@@ -115,7 +115,7 @@ mod tests {
         use futures::{SinkExt, StreamExt};
         use rmcp::{RoleClient, RoleServer};
 
-        let ledger = Ledger::default();
+        let recorder = TestRecorder::default();
         let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build().unwrap();
         let session = async {
             let (near, far) = tokio::io::duplex(1 << 16);
@@ -130,8 +130,8 @@ mod tests {
             };
             tokio::join!(serving, dialling);
         };
-        with_local_recorder(&ledger, || runtime.block_on(session));
-        let recorded = ledger.recorded();
+        with_local_recorder(&recorder, || runtime.block_on(session));
+        let recorded = recorder.recorded();
         let durations = recorded.iter().filter(|(name, _)| name.contains("duration"));
         let durations: Vec<_> =
             durations.map(|(name, values)| (name.as_str(), values.len())).collect();

@@ -275,6 +275,6 @@ impl Stats {
 
 #[cfg(test)]
 #[cfg(feature = "metrics")]
-pub(crate) mod ledger;
+pub(crate) mod test_recorder;
 #[cfg(test)]
 mod tests;

@@ -40,10 +40,10 @@ async fn a_snapshot_is_serialised_with_units() {
 #[cfg(feature = "metrics")]
 #[test]
 fn connections_count_together_under_the_documented_names() {
-    let ledger = ledger::Ledger::default();
+    let recorder = test_recorder::TestRecorder::default();
     let outside = Stats::default();
     let [first, second] =
-        metrics::with_local_recorder(&ledger, || [(); 2].map(|()| Stats::default()));
+        metrics::with_local_recorder(&recorder, || [(); 2].map(|()| Stats::default()));
     for stats in [&first, &second, &outside] {
         stats.record_message_received();
         (0..2).for_each(|_| stats.record_message_sent());
@@ -63,8 +63,8 @@ fn connections_count_together_under_the_documented_names() {
         ("mcp_ws_orphans_total", 12),
         ("mcp_ws_refused_requests_total", 14),
     ];
-    assert_eq!(ledger.counts(), expected.map(|(name, count)| (name.to_owned(), count)));
+    assert_eq!(recorder.counts(), expected.map(|(name, count)| (name.to_owned(), count)));
     let expected = [("mcp_ws_round_trip_seconds".to_owned(), vec![1.5, 1.5])];
-    assert_eq!(ledger.recorded(), expected);
+    assert_eq!(recorder.recorded(), expected);
     assert_eq!(first.snapshot().bytes_received, 30, "its own count is its own");
 }

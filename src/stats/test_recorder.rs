@@ -1,4 +1,4 @@
-//! [`Ledger`]: a recorder of metrics, for tests.
+//! [`TestRecorder`]: a recorder of metrics, for tests.
 
 use std::{
     collections::BTreeMap,
@@ -14,7 +14,7 @@ use metrics::{
 
 /// Recorder that remembers what was counted, under `name{label=value}`.
 #[derive(Default)]
-pub(crate) struct Ledger {
+pub(crate) struct TestRecorder {
     counters: Mutex<BTreeMap<String, Arc<AtomicU64>>>,
     histograms: Mutex<BTreeMap<String, Arc<Values>>>,
 }
@@ -33,7 +33,7 @@ fn name(key: &Key) -> String {
     key.name().to_owned() + &labels.collect::<String>()
 }
 
-impl Recorder for Ledger {
+impl Recorder for TestRecorder {
     fn describe_counter(&self, _: KeyName, _: Option<Unit>, _: SharedString) {}
     fn describe_gauge(&self, _: KeyName, _: Option<Unit>, _: SharedString) {}
     fn describe_histogram(&self, _: KeyName, _: Option<Unit>, _: SharedString) {}
@@ -52,7 +52,7 @@ impl Recorder for Ledger {
     }
 }
 
-impl Ledger {
+impl TestRecorder {
     /// Returns the counters, by name.
     pub(crate) fn counts(&self) -> Vec<(String, u64)> {
         let counters = self.counters.lock().unwrap();
