@@ -24,6 +24,8 @@ mod page;
 mod repeat;
 mod serve;
 mod service;
+#[path = "../common/stop.rs"]
+mod stop;
 mod web;
 
 use std::{

@@ -17,7 +17,7 @@ use mcp_ws_transport::{
 };
 use tokio_util::sync::CancellationToken;
 
-use crate::{service::Math, web::Web};
+use crate::{service::Math, stop::Stop, web::Web};
 
 /// How many paths there are for WebSockets.
 const PATHS: usize = 4;
@@ -60,7 +60,7 @@ pub(crate) struct Args {
 }
 
 pub(crate) async fn run(args: Args) -> crate::Result {
-    let mut signals = Signals::new()?;
+    let mut signals = Stop::new()?;
     let limits = Limits::default().connections(args.max_connections).handshakes(MAX_HANDSHAKES);
     let connections = args.max_connections.saturating_add(MAX_HANDSHAKES);
     raise_open_files(connections.saturating_mul(PATHS))?;
@@ -92,12 +92,12 @@ pub(crate) async fn run(args: Args) -> crate::Result {
     writeln!(stdout, "a page to try it: {}://{address}/", scheme.replace("ws", "http"))?;
     stdout.flush()?;
 
-    signals.next().await;
+    signals.asked().await;
     stop.cancel();
     let stopped = async { tokio::join!(server.shutdown(), web.closed()) };
     tokio::select! {
         _ = stopped => Ok(()),
-        () = signals.next() => Err("stopped before every client was told".into()),
+        () = signals.asked() => Err("stopped before every client was told".into()),
     }
 }
 
@@ -187,44 +187,4 @@ fn reload_on_hangup(tls: ServerTls) -> io::Result<()> {
 #[cfg(windows)]
 fn reload_on_hangup(_: ServerTls) -> io::Result<()> {
     Ok(())
-}
-
-/// SIGINT and SIGTERM. They are caught from the start, not from the first time that one is awaited.
-#[cfg(unix)]
-struct Signals {
-    interrupt: tokio::signal::unix::Signal,
-    terminate: tokio::signal::unix::Signal,
-}
-
-#[cfg(unix)]
-impl Signals {
-    fn new() -> io::Result<Self> {
-        use tokio::signal::unix::{SignalKind, signal};
-
-        Ok(Self {
-            interrupt: signal(SignalKind::interrupt())?,
-            terminate: signal(SignalKind::terminate())?,
-        })
-    }
-
-    async fn next(&mut self) {
-        tokio::select! {
-            _ = self.interrupt.recv() => {}
-            _ = self.terminate.recv() => {}
-        }
-    }
-}
-
-#[cfg(windows)]
-struct Signals(tokio::signal::windows::CtrlC);
-
-#[cfg(windows)]
-impl Signals {
-    fn new() -> io::Result<Self> {
-        tokio::signal::windows::ctrl_c().map(Self)
-    }
-
-    async fn next(&mut self) {
-        self.0.recv().await;
-    }
 }
