@@ -45,7 +45,7 @@ use crate::{
 
 /// Time for which a Close that explains a failed write is looked for. It may have arrived and not
 /// been read yet.
-const EXPLANATION: Duration = Duration::from_millis(100);
+const CLOSE_SEARCH_TIME: Duration = Duration::from_millis(100);
 
 /// A provider of links, one after the other.
 pub trait LinkSource {
@@ -248,7 +248,7 @@ impl<S: LinkSource> Reconnect<S> {
         if let Err(error) = &outcome
             && this.broken.is_none()
         {
-            *this.broken = Some((error.clone(), Box::pin(sleep(EXPLANATION))));
+            *this.broken = Some((error.clone(), Box::pin(sleep(CLOSE_SEARCH_TIME))));
         }
         outcome
     }

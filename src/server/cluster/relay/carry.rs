@@ -21,7 +21,7 @@ use crate::{
 };
 
 /// Time for which a Close of the client that explains a failed write is looked for.
-const EXPLANATION: Duration = Duration::from_millis(100);
+const CLOSE_SEARCH_TIME: Duration = Duration::from_millis(100);
 
 /// Link of a client, and the pipe to its session.
 ///
@@ -195,7 +195,7 @@ impl RelayedLink {
     }
 
     fn note_broken(&mut self, error: Error) {
-        self.broken.get_or_insert_with(|| (error, Box::pin(sleep(EXPLANATION))));
+        self.broken.get_or_insert_with(|| (error, Box::pin(sleep(CLOSE_SEARCH_TIME))));
     }
 }
 
@@ -262,7 +262,7 @@ mod tests {
         }
         peer.break_writes();
         let mut relay = RelayedLink::new(client, pipe, None);
-        let end = timeout(2 * EXPLANATION, poll_fn(|cx| relay.poll(cx))).await;
+        let end = timeout(2 * CLOSE_SEARCH_TIME, poll_fn(|cx| relay.poll(cx))).await;
         let Ok(RelayEnd::Client(Some(reason))) = end else { panic!("no end of the client") };
         assert_eq!(reason.code, CloseCode::Abnormal);
     }
