@@ -76,9 +76,12 @@ pub trait McpRole: ServiceRole + Wire {
     fn custom_result(value: Value) -> Self::Resp;
 }
 
+/// Method by which a client authenticates within the connection.
+pub(crate) const AUTHENTICATE: &str = "authenticate";
+
 /// Returns the token in a custom request, if its method is `authenticate`.
 fn token_of(request: &CustomRequest) -> Option<Option<String>> {
-    let is_it = request.method == "authenticate";
+    let is_it = request.method == AUTHENTICATE;
     let token = || request.params.as_ref()?.get("token")?.as_str().map(str::to_owned);
     is_it.then(token)
 }

@@ -19,7 +19,7 @@ use crate::{
     decode::{PendingMethods, malformed::Malformed},
     error::MessageError,
     message::{Message, Text},
-    role::McpRole,
+    role::{AUTHENTICATE, McpRole},
 };
 
 /// MCP's form for custom transports: the JSON-RPC message as text, without an envelope or batches.
@@ -138,19 +138,18 @@ fn no_binary() -> DecodeError {
 }
 
 /// Id of the request that authenticates.
-const AUTHENTICATE: &str = "authenticate";
+const AUTH_ID: &str = "authenticate";
 
 fn auth_request(token: &str) -> Message {
     let params = json!({ "token": token });
     let request = json!({
-        "jsonrpc": "2.0", "id": AUTHENTICATE, "method": "authenticate", "params": params,
+        "jsonrpc": "2.0", "id": AUTH_ID, "method": AUTHENTICATE, "params": params,
     });
     Message::text(request.to_string())
 }
 
 fn parse_auth_reply(message: &Message) -> Option<Result<(), String>> {
-    let reply =
-        unauthenticated::parse_reply(message).filter(|reply| reply["id"] == AUTHENTICATE)?;
+    let reply = unauthenticated::parse_reply(message).filter(|reply| reply["id"] == AUTH_ID)?;
     Some(match reply.get("error") {
         Some(error) => Err(error_text(error)),
         None => Ok(()),

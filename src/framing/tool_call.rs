@@ -34,12 +34,12 @@ use crate::{
     },
     error::MessageError,
     message::Message,
-    role::McpRole,
+    role::{AUTHENTICATE, McpRole},
     rpc_code::UNAVAILABLE,
 };
 
 /// Id of the message that authenticates.
-const AUTH: &str = "auth";
+const AUTH_ID: &str = "auth";
 
 /// Calls of tools by name, as an integration guide for web pages has them:
 ///
@@ -97,7 +97,8 @@ impl Clone for ToolCall {
 impl ToolCall {
     /// Returns `true` if the response with this id is that to the token.
     fn is_auth_reply(&self, id: Option<&RequestId>) -> bool {
-        self.auth == Auth::Requested && matches!(id, Some(RequestId::String(id)) if **id == *AUTH)
+        self.auth == Auth::Requested
+            && matches!(id, Some(RequestId::String(id)) if **id == *AUTH_ID)
     }
 
     /// Encodes the reply to a message that authenticates.
@@ -105,7 +106,7 @@ impl ToolCall {
         match error {
             None => {
                 self.auth = Auth::Done;
-                encode_text(&json!({ "id": AUTH, "success": true }))
+                encode_text(&json!({ "id": AUTH_ID, "success": true }))
             }
             Some(error) => {
                 self.auth = Auth::None;
@@ -137,13 +138,13 @@ impl ToolCall {
         }
         let id = id.id().map_err(|()| invalid_request(None, INVALID_ID))?;
         match (id, name) {
-            (Some(RequestId::String(id)), Member::Absent) if *id == *AUTH => {
+            (Some(RequestId::String(id)), Member::Absent) if *id == *AUTH_ID => {
                 let Some(token) = token.string() else {
                     self.refuse_auth("`token` is missing, or no string");
                     return Ok(UnauthenticatedMessage::Other);
                 };
                 self.auth = Auth::Requested;
-                let id = RequestId::String(AUTH.into());
+                let id = RequestId::String(AUTH_ID.into());
                 Ok(UnauthenticatedMessage::Authenticate { id, token: Some(token) })
             }
             (Some(id), Member::Present(Scalar::String(_))) => {
@@ -160,7 +161,7 @@ impl ToolCall {
         token: Option<Raw<'_>>,
         calls: &dyn PendingMethods,
     ) -> Result<Option<RxJsonRpcMessage<R>>, DecodeError> {
-        let id = RequestId::String(AUTH.into());
+        let id = RequestId::String(AUTH_ID.into());
         if self.auth == Auth::Done {
             self.refuse_auth("already authenticated");
             return Ok(None);
@@ -171,7 +172,7 @@ impl ToolCall {
         };
         self.auth = Auth::Requested;
         let params = json!({ "token": token }).to_string();
-        decode_json_rpc::<R>(&request(Some(&id), "authenticate", Some(&params)), calls).map(Some)
+        decode_json_rpc::<R>(&request(Some(&id), AUTHENTICATE, Some(&params)), calls).map(Some)
     }
 }
 
@@ -236,7 +237,7 @@ impl<R: McpRole> Framing<R> for ToolCall {
         };
         match (id, inbound.name.map(Raw::parse::<String>)) {
             (id, _) if R::IS_CLIENT => inbound.decode_response::<R>(id, calls).map(Some),
-            (Some(RequestId::String(id)), None) if *id == *AUTH => {
+            (Some(RequestId::String(id)), None) if *id == *AUTH_ID => {
                 self.decode_auth::<R>(inbound.token, calls)
             }
             (Some(id), Some(Some(name))) => {
@@ -287,11 +288,11 @@ fn ping() -> Message {
 }
 
 fn auth_request(token: &str) -> Message {
-    Message::text(json!({ "id": AUTH, "token": token }).to_string())
+    Message::text(json!({ "id": AUTH_ID, "token": token }).to_string())
 }
 
 fn parse_auth_reply(message: &Message) -> Option<Result<(), String>> {
-    let reply = parse_reply(message).filter(|reply| reply["id"] == AUTH)?;
+    let reply = parse_reply(message).filter(|reply| reply["id"] == AUTH_ID)?;
     Some(match &reply["success"] {
         Value::Bool(true) => Ok(()),
         _ => Err(error_text(&reply["error"])),
@@ -322,7 +323,7 @@ members! {
 
 /// Builds the reply to a message that does not authenticate, or need not.
 fn auth_failure(why: &str) -> Value {
-    json!({ "id": AUTH, "success": false, "error": { "message": why } })
+    json!({ "id": AUTH_ID, "success": false, "error": { "message": why } })
 }
 
 fn failure(id: Option<&RequestId>, message: &str) -> Value {

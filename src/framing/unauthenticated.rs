@@ -16,7 +16,7 @@ use super::{
     decode_error::DecodeError,
     json::{invalid_request, text_of},
 };
-use crate::{decode::json::parse, message::Message};
+use crate::{decode::json::parse, message::Message, role::AUTHENTICATE};
 
 /// Message of a peer that has yet to authenticate. Its `Debug` shows no token.
 #[non_exhaustive]
@@ -95,7 +95,7 @@ impl Request {
             return Err(invalid_request(Some(id), "`jsonrpc` is not \"2.0\""));
         }
         match method {
-            Scalar::String(method) if method == "authenticate" => match self.params {
+            Scalar::String(method) if method == AUTHENTICATE => match self.params {
                 Params::Named(token) => Ok(UnauthenticatedMessage::Authenticate { id, token }),
                 Params::Other => Err(invalid_request(Some(id), "`params` is no object")),
             },

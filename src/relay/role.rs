@@ -17,7 +17,7 @@ use super::{
 };
 use crate::{
     decode::{PendingMethods, json::Reader, malformed::Malformed, method::Method},
-    role::McpRole,
+    role::{AUTHENTICATE, McpRole},
     wire::Wire,
 };
 
@@ -143,7 +143,7 @@ macro_rules! roles {
             fn subscribed(_: &mut RawResponse, _: &RequestId) {}
 
             fn authenticate(request: &RawRequest) -> Option<Option<String>> {
-                if request.method != Method::Other || request.method() != "authenticate" {
+                if request.method != Method::Other || request.method() != AUTHENTICATE {
                     return None;
                 }
                 let mut token = None;

@@ -25,7 +25,7 @@ use crate::{
         json::{Shape, decode_json_rpc, read_object, request, response},
         tool_result::{call_params, call_result},
     },
-    role::McpRole,
+    role::{AUTHENTICATE, McpRole},
 };
 
 impl Envelope {
@@ -44,7 +44,7 @@ impl Envelope {
             return Err(self.peer_requests.refuse_request(request_id, error));
         };
         let known = Method::from_name(&method);
-        let is_tool = known == Method::Other && !method.contains('/') && method != "authenticate";
+        let is_tool = known == Method::Other && !method.contains('/') && method != AUTHENTICATE;
         let id = self.peer_requests.begin(request_id, is_tool)?;
         let refuse = |error| DecodeError::Request { id: Some(id.clone()), error };
         let decoded = match is_tool {

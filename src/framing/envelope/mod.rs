@@ -37,7 +37,7 @@ use crate::{
     },
     error::MessageError,
     message::Message,
-    role::McpRole,
+    role::{AUTHENTICATE, McpRole},
 };
 
 /// The envelope of the first demonstrations of MCP over WebSockets:
@@ -290,19 +290,19 @@ impl<R: McpRole> Framing<R> for Envelope {
 }
 
 /// Id of the request that authenticates.
-const AUTHENTICATE: &str = "authenticate";
+const AUTH_ID: &str = "authenticate";
 
 fn auth_request(token: &str) -> Message {
-    let request = json!({ "method": "authenticate", "params": { "token": token } });
+    let request = json!({ "method": AUTHENTICATE, "params": { "token": token } });
     let envelope = json!({
-        "type": "mcp_request", "request": request, "requestId": AUTHENTICATE,
+        "type": "mcp_request", "request": request, "requestId": AUTH_ID,
         "timestamp": iso_8601(),
     });
     Message::text(envelope.to_string())
 }
 
 fn parse_auth_reply(message: &Message) -> Option<Result<(), String>> {
-    let reply = parse_reply(message).filter(|reply| reply["requestId"] == AUTHENTICATE)?;
+    let reply = parse_reply(message).filter(|reply| reply["requestId"] == AUTH_ID)?;
     Some(match reply["type"].as_str() {
         Some("mcp_response") => Ok(()),
         _ => Err(error_text(&reply["error"])),

@@ -4,10 +4,13 @@ use rmcp::{ErrorData, model::RequestId};
 use serde::Deserialize;
 
 use super::{Envelope, Form, wire::Kind};
-use crate::framing::{
-    decode_error::DecodeError,
-    json::invalid_request,
-    unauthenticated::{self, Content, Member, Params, Request, Scalar, UnauthenticatedMessage},
+use crate::{
+    framing::{
+        decode_error::DecodeError,
+        json::invalid_request,
+        unauthenticated::{self, Content, Member, Params, Request, Scalar, UnauthenticatedMessage},
+    },
+    role::AUTHENTICATE,
 };
 
 /// Members that are read.
@@ -76,10 +79,10 @@ impl Envelope {
         };
         let id = self.peer_requests.begin(request_id, false)?;
         match (&*method, params) {
-            ("authenticate", Params::Named(token)) => {
+            (AUTHENTICATE, Params::Named(token)) => {
                 Ok(UnauthenticatedMessage::Authenticate { id, token })
             }
-            ("authenticate", Params::Other) => {
+            (AUTHENTICATE, Params::Other) => {
                 Err(invalid_request(Some(id), "`params` is no object"))
             }
             _ => Ok(UnauthenticatedMessage::Request { id }),
