@@ -42,7 +42,7 @@ impl Outgoing {
 /// Peers that a message in the queue is meant for.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
 pub enum Retention {
-    /// Only the present one: the message is dropped when another peer takes its place.
+    /// The present one alone: the message is dropped when another peer takes its place.
     #[default]
     ThisPeer,
     /// The present one or any later: the message waits in the queue for the next link.

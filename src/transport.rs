@@ -82,7 +82,8 @@ type Stack<R> = Correlation<R, Box<dyn Framing<R>>>;
 /// handshake.
 #[must_use = "a transport does nothing unless a service is served on it"]
 pub struct WebSocketTransport<R: McpRole> {
-    /// On the heap: a service's task, which the transport is moved into, holds room for it twice.
+    /// Layers, on the heap: a service's task, which the transport is moved into, has room for it
+    /// twice.
     stack: Box<Stack<R>>,
     receiver: Receiver,
     shared: SharedLink,
@@ -249,7 +250,7 @@ impl<R: McpRole> WebSocketTransport<R> {
         self.shared.close_with(reason);
     }
 
-    /// Has `interceptor` answer some requests of the peer before the service sees them.
+    /// Lets `interceptor` answer some requests of the peer before the service sees them.
     #[cfg(feature = "server")]
     pub(crate) fn intercept_requests(&mut self, interceptor: Interceptor<R>) {
         self.interceptor = Some(interceptor);

@@ -200,7 +200,7 @@ impl<R: McpRole> Connect<R> {
         self
     }
 
-    /// Does not dial again: the end of the connection is the end of the transport.
+    /// Disables reconnecting: the end of the connection is the end of the transport.
     pub fn no_reconnect(mut self) -> Self {
         self.reconnect = None;
         self

@@ -118,7 +118,7 @@ impl<C: Connector> DynConnector for C {
 /// Way that the connections of a client take.
 #[derive(Clone, Default)]
 pub(super) enum Route {
-    /// As the URL and the environment say.
+    /// TCP or a proxy, as the URL and the environment say.
     #[default]
     Unset,
     /// Straight to the host of the URL.

@@ -88,7 +88,7 @@ enum Reclaim {
 /// | `Dialing` | it succeeds or fails | `Idle`; `Waiting` if it fails and is tried again |
 enum Phase {
     Idle,
-    /// Until the next attempt; resolves to `true` if the machine was asleep meanwhile.
+    /// The wait for the next attempt, which resolves to `true` if the machine was asleep meanwhile.
     Waiting(BoxFuture<'static, bool>),
     Dialing(Dialing),
 }

@@ -32,17 +32,17 @@ use crate::{error::HandshakeError, handshake::stream::set_tcp_options};
 /// | `socks5://host:port` | the same, but this side resolves the name |
 ///
 /// User and password stand in it as in any URL, percent-encoded, or are given by
-/// [`basic_auth`](Self::basic_auth). They are shown nowhere. What the proxy cannot see or change is
-/// what goes by TLS, so `wss`; a `ws` connection is an open book to it, tokens included.
+/// [`basic_auth`](Self::basic_auth). They are shown nowhere. The proxy can read and
+/// change what goes by `ws`, tokens included, and not what goes by TLS, so `wss`.
 ///
 /// # The environment
 ///
 /// With the feature `proxy`, a client for which neither a proxy nor a
 /// [connector](super::Connect::connector) is set goes by way of what the environment names, as curl,
 /// reqwest, Go and Python's `websockets` do: `HTTPS_PROXY` for `wss`, `HTTP_PROXY` for `ws`, and
-/// `ALL_PROXY` for both, in upper or lower case, but not to the hosts in `NO_PROXY`. Nor to the
-/// loopback interface, whatever `NO_PROXY` says: the servers there are none of a proxy's. Nor where
-/// `REQUEST_METHOD` is set, since in a CGI program a stranger sets `HTTP_PROXY` by a header.
+/// `ALL_PROXY` for both, in upper or lower case, but not to the hosts in `NO_PROXY`; nor to the
+/// loopback interface, whatever `NO_PROXY` says; nor where `REQUEST_METHOD` is set, since in a CGI
+/// program a stranger sets `HTTP_PROXY` by a header.
 /// [`Connect::no_proxy`](super::Connect::no_proxy) heeds none of it. A value that is no proxy is an
 /// error.
 #[derive(Clone)]

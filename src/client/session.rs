@@ -21,7 +21,7 @@ use crate::{
 /// Time that the peer has to answer the Close of a link that is given up.
 const CLOSE_TIMEOUT: Duration = Duration::from_secs(1);
 
-/// The first message of a link that should resume a session.
+/// Reason of the Close for a first message that does not answer which session is resumed.
 const NO_SESSION: &str = "resume: the first message is not the @session that was asked for";
 
 /// Outcome of opening a session on a new link.

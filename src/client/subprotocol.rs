@@ -43,6 +43,8 @@ pub(super) fn session(name: &SessionIdCell) -> Option<String> {
 #[derive(Debug, Default)]
 pub(super) struct Offers(Mutex<Learned>);
 
+/// Outcome of the earlier handshakes, and the offers that follow from it.
+///
 /// | | offered first | a handshake of that offer is cut |
 /// |---|---|---|
 /// | `Nothing` | the whole offer, and once more if that is cut | the next smaller offer is made |

@@ -32,11 +32,11 @@ pub(super) struct FaultSource {
     rng: SmallRng,
 }
 
-/// When a copy of a message arrives, by the time that it takes.
+/// Arrival of a copy of a message, by the time that it takes.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(super) struct Arrival {
     pub(super) after: Duration,
-    /// Whether it may overtake what was sent before it.
+    /// `true` if it may overtake what was sent before it.
     pub(super) overtakes: bool,
 }
 

@@ -61,7 +61,7 @@ struct State {
     subscribers: HashMap<Subject, Vec<Subscriber>>,
     /// Subscriptions made since those that have ended were last looked for.
     made: usize,
-    /// When the last answer of one instance to another arrives, by their numbers.
+    /// Time at which the last answer of one instance to another arrives, by their numbers.
     last_answers: HashMap<(u64, u64), Instant>,
     on_the_way: BinaryHeap<Reverse<Due>>,
     /// Number of the last instance, or message on its way.
@@ -79,7 +79,7 @@ struct Instance {
 struct Subscriber {
     instance: Arc<Instance>,
     feed: Arc<Feed>,
-    /// When the last message of each publisher arrives, by its number.
+    /// Time at which the last message of each publisher arrives, by its number.
     last_due: HashMap<u64, Instant>,
 }
 
@@ -295,7 +295,7 @@ impl Hub {
         self.deliver(state, arrived);
     }
 
-    /// Has what has arrived received, and the rest when it is due.
+    /// Hands over what has arrived at once, and the rest when it is due.
     fn deliver(
         self: &Arc<Self>,
         mut state: MutexGuard<'_, State>,

@@ -19,7 +19,7 @@ use super::subject::Subject;
 pub struct Delivery {
     /// Bytes that were published.
     pub payload: Bytes,
-    /// Where the answer is to be published, if this is a question.
+    /// Subject on which the answer is to be published, if this is a question.
     pub reply_to: Option<Subject>,
     /// Number of messages before this one that were dropped because the subscriber was too slow.
     pub dropped_before: u64,
@@ -59,14 +59,14 @@ struct Queue {
     feeder: Option<Waker>,
 }
 
-/// Which of the two ends are left.
+/// State of the two ends: both are left, or one.
 #[derive(Default, PartialEq, Eq)]
 enum End {
     #[default]
     Open,
     /// The bus puts nothing in any more.
     FeedDropped,
-    /// Nobody reads any more.
+    /// The subscriber reads no more.
     SubscriptionDropped,
 }
 

@@ -9,11 +9,11 @@ use super::json::Reader;
 struct Costs {
     /// A map with its first member: one node of a `BTreeMap` of `Value`s.
     map: usize,
-    /// Each further member of a map, in a node that is half full.
+    /// A further member of a map, in a node that is half full.
     member: usize,
     /// A list with room for four values.
     list: usize,
-    /// Each further value of a list, which is moved when the list grows to twice its size.
+    /// A further value of a list, which is moved when the list grows to twice its size.
     element: usize,
 }
 
@@ -21,7 +21,7 @@ struct Costs {
 /// serde_json, whose maps are tables with an index then.
 const VALUE: usize = size_of::<Value>();
 
-/// The usual messages, whose values are decoded at once.
+/// Costs of the usual messages, whose values are decoded at once.
 const USUAL: Costs = Costs {
     map: 704,
     member: if VALUE > 32 { 4 * (VALUE + 32) } else { 192 },
@@ -29,7 +29,7 @@ const USUAL: Costs = Costs {
     element: 48 + 3 * VALUE,
 };
 
-/// All others, where rmcp keeps a buffer beside the values.
+/// Costs of all other messages, where rmcp keeps a buffer beside the values.
 const BUFFERED: Costs = Costs {
     map: 768 + USUAL.map,
     member: 192 + USUAL.member,

@@ -128,9 +128,9 @@ fn write_answer(
     Ok(true)
 }
 
-/// The metadata of a message.
+/// Place of the metadata of a message.
 enum Meta<'a> {
-    /// None, or what the params themselves hold.
+    /// The params themselves; or there is none.
     InParams,
     /// The extensions alone.
     InExtensions(&'a MetaObject),

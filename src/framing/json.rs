@@ -84,7 +84,7 @@ pub(super) enum Shape {
     Object,
     /// An object in which a member appears twice.
     Repeated,
-    /// No object, or one that breaks off.
+    /// An object that breaks off, or no object.
     Open,
 }
 

@@ -102,7 +102,7 @@ use rmcp::{
     service::{RxJsonRpcMessage, ServiceRole, TxJsonRpcMessage},
 };
 
-/// Decides on the fate of each request whose connection is lost.
+/// Function that decides whether a request whose connection is lost is sent again.
 pub(crate) type Policy<R> = Arc<dyn Fn(&<R as ServiceRole>::Req) -> Replay + Send + Sync>;
 
 /// Requests in flight, in both directions, over a [`SharedLink`].

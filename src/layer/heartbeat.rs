@@ -264,7 +264,7 @@ impl<S: Duplex<Message, Message>> Projected<'_, S> {
         }
     }
 
-    /// Has a ping sent at once if the machine was asleep.
+    /// Makes the next ping due at once if the machine was asleep.
     fn check_suspended(&mut self, now: Instant) {
         if let Some((suspend, next)) = self.suspend
             && *next <= now

@@ -255,7 +255,7 @@ impl<S: AsyncRead + AsyncWrite + Unpin> Socket<S> {
         Ok(())
     }
 
-    /// Does what [`check_stall`](Self::check_stall) does, after an attempt to write everything.
+    /// Checks as [`check_stall`](Self::check_stall) does, after an attempt to write everything.
     fn check_flush(&mut self, cx: &mut Context<'_>, pending: bool) -> Result<(), Error> {
         if !pending {
             self.stall = None;

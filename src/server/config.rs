@@ -39,7 +39,7 @@ use crate::{
 /// Settings of a server: who may connect, how fast they must be, and what connections are made of.
 pub struct Config<R: McpRole = RoleServer> {
     pub(super) allowed: Allowed,
-    /// For the opening handshake, and again for the first message.
+    /// Time for the opening handshake, and again for the first message.
     pub(super) timeout: Duration,
     pub(super) request_timeout: Option<Duration>,
     pub(super) stop: CancellationToken,
@@ -171,10 +171,12 @@ impl<R: McpRole> Config<R> {
         self
     }
 
-    /// Takes every request for one that came by TLS: of the server's own web pages only those of `https`
-    /// may connect, and cookies are `Secure`. [`Serve::tls`](crate::server::Serve) does that to its own configuration;
-    /// a [`WebSocketService`](crate::server::WebSocketService) that is mounted beside it has to be told, or behind a
-    /// proxy that does TLS.
+    /// Takes every request for one that came by TLS: of the server's own web pages only those of
+    /// `https` may connect, and cookies are `Secure`.
+    ///
+    /// [`Serve::tls`](crate::server::Serve) does that to its own configuration. A
+    /// [`WebSocketService`](crate::server::WebSocketService) has to be told, where it is mounted
+    /// beside it or behind a proxy that does TLS.
     #[must_use]
     pub fn assume_https(mut self) -> Self {
         self.allowed.assume_https();
@@ -232,8 +234,10 @@ impl<R: McpRole> Config<R> {
         }
     }
 
-    /// Checks that a request with these headers asks for an allowed host and, if it is from a web page,
-    /// comes from an allowed one: the same check that is made for an upgrade, for what else is served beside it.
+    /// Returns `true` if a request with these headers asks for an allowed host and, if it is from a
+    /// web page, comes from an allowed one.
+    ///
+    /// It is the check that is made for an upgrade, for what else is served beside it.
     #[must_use]
     pub fn allows(&self, headers: &HeaderMap) -> bool {
         let checked = self.allowed.check(headers).map_err(NotAllowed::reject);
@@ -251,20 +255,24 @@ impl<R: McpRole> Config<R> {
         self
     }
 
-    /// Lets clients without a token connect, and authenticate by the method `authenticate` with the
-    /// parameter `token`, for those that cannot send headers. Until then every other request is
-    /// answered with the error `-32001`. They have the time of the handshake for it; who fails is
+    /// Lets clients without a token connect, and authenticate within the connection: for those that
+    /// cannot send headers. Off by default.
+    ///
+    /// They call the method `authenticate` with the parameter `token`. Until then every other request
+    /// is answered with the error `-32001`. They have the time of the handshake for it; who fails is
     /// closed with 4401 or 4403, who does not try with 1008, and everyone with 1013 while the
-    /// authenticator fails. Off by default.
+    /// authenticator fails.
     #[must_use]
     pub fn in_band_authentication(mut self) -> Self {
         self.in_band = true;
         self
     }
 
-    /// Sets the largest message that a client may send before it has authenticated [within the
-    /// connection](Self::in_band_authentication), in bytes: 4 KiB, most of which is for the token.
-    /// A larger one is closed with 1009. Such a client makes the server keep about three times as
+    /// Sets the largest message that a client may send before it has authenticated, in bytes: 4 KiB,
+    /// most of which is for the token.
+    ///
+    /// It is for clients that authenticate [within the connection](Self::in_band_authentication). A
+    /// larger message is closed with 1009. Such a client makes the server keep about three times as
     /// much in all.
     #[must_use]
     pub fn max_unauthenticated_message_size(mut self, bytes: usize) -> Self {
@@ -342,9 +350,9 @@ impl<R: McpRole> Config<R> {
         self
     }
 
-    /// Takes the address of a client from the header of these proxies, for limits per address, the
-    /// registry and the authenticator. By default no header is believed, since whoever reaches the
-    /// port can send it.
+    /// Takes the address of a client from the header that these proxies set. It is the one for limits
+    /// per address, the registry and the authenticator. By default no header is believed, since
+    /// whoever reaches the port can send it.
     ///
     /// ```
     /// # use mcp_ws_transport::server::{Config, TrustedProxies};

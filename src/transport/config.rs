@@ -86,9 +86,10 @@ impl Config {
         self
     }
 
-    /// Puts a layer of your own on each link, above [`Heartbeat`](crate::layer::Heartbeat)
-    /// and below [`Reconnect`](crate::layer::Reconnect). A second call puts the next one on top of
-    /// it.
+    /// Puts a layer of your own on each link. A second call puts the next one on top of it.
+    ///
+    /// It is above [`Heartbeat`](crate::layer::Heartbeat) and below
+    /// [`Reconnect`](crate::layer::Reconnect).
     #[must_use]
     pub fn layer<L>(mut self, layer: impl Fn(BoxLink) -> L + Send + Sync + 'static) -> Self
     where

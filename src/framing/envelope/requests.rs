@@ -37,7 +37,7 @@ pub(super) enum Answered {
     Request(RequestId),
     /// A request that is no longer in flight.
     Late,
-    /// Not known: it may be any of those in flight, or none.
+    /// An unknown request: it may be any of those in flight, or none.
     Unknown,
 }
 

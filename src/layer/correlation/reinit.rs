@@ -112,11 +112,12 @@ type Agreed = Option<Box<InitializeResult>>;
 /// Messages so far of a peer that is being verified.
 #[derive(Debug)]
 enum Said {
-    /// No message has come over this link; `decoded` had before. The peer may have nothing to say.
+    /// Nothing over this link, before which `decoded` messages had come: the peer may have nothing
+    /// to say.
     Nothing { decoded: u64 },
     /// Something that cannot be read. When this ends, so does the link.
     Unreadable(Pin<Box<Sleep>>),
-    /// None: the link is lost.
+    /// Nothing, and nothing can follow: the link is lost.
     Lost,
 }
 

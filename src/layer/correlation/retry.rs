@@ -92,7 +92,7 @@ impl<R: McpRole, F: Framing<R>> Correlation<R, F> {
         true
     }
 
-    /// Has a request wait until the peer takes it. Returns `false` if the refusal is to be passed
+    /// Lets a request wait until the peer takes it. Returns `false` if the refusal is to be passed
     /// up.
     fn put_back(&mut self, id: &RequestId) -> bool {
         if !self.probe.note_refused() && !self.overload.note_refused() {

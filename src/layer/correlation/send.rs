@@ -61,9 +61,8 @@ struct Queued {
 pub(crate) enum Sent {
     /// The message is in the queue of the link; the future resolves when it is written.
     Queued(Flushed),
-    /// Not written now: it waits in line, its turn has not come, or it has ended already. A request
-    /// waits in line or has ended, an answer is sent in its turn, or the message has no form or no
-    /// receiver any more.
+    /// The message is not in the queue. A request waits in line or has ended with an error, an
+    /// answer waits for its turn in the framing; any other has no form, or no receiver any more.
     NotNow,
 }
 

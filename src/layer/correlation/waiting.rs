@@ -21,9 +21,9 @@ pub(super) struct WaitingRequests<R: McpRole> {
 /// Request that the peer has not accepted yet.
 #[derive(Debug)]
 pub(super) enum Waiting<R: McpRole> {
-    /// Not sent.
+    /// Request that was never sent.
     New(JsonRpcRequest<R::Req>, Method, Turn),
-    /// Sent, and refused without being executed.
+    /// Request that was sent, and refused without being executed.
     Refused(RequestId, Call, Message),
 }
 

@@ -22,7 +22,7 @@ pub enum SessionStart {
     Open,
     /// Requested by this side's `@open {}`, which no `@session` has answered yet.
     Opening,
-    /// Without the extension, which the peer does not have: nothing outlives the link.
+    /// Plain, since the peer does not have the extension: nothing outlives the link.
     Plain,
 }
 
@@ -61,8 +61,8 @@ pub(super) enum Thawed {
 }
 
 impl ReceiveCount {
-    /// Sets the state in which the session begins on the first link. Or on the one that comes next
-    /// as [`LinkUp::NewPeer`](crate::link::LinkUp::NewPeer).
+    /// Sets the state in which the session begins: on the first link, or on the next that comes as
+    /// [`LinkUp::NewPeer`](crate::link::LinkUp::NewPeer).
     pub fn begin(&self, start: SessionStart) {
         let mut count = self.lock();
         count.start = start;

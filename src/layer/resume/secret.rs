@@ -65,7 +65,8 @@ impl Proof<'_> {
     }
 }
 
-/// Not a session id or secret: 1 to 128 of the characters `A-Z a-z 0-9 - . _ ~`.
+/// Error of a text that is no session id or secret: 1 to 128 of the characters
+/// `A-Z a-z 0-9 - . _ ~`.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, thiserror::Error)]
 #[error("not 1 to 128 unreserved characters")]
 pub struct NotAToken;

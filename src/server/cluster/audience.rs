@@ -1,10 +1,10 @@
-//! [`Audience`]: whom a notification to a cluster is for.
+//! [`Audience`]: the clients that a notification to a cluster is for.
 
 use std::fmt;
 
 use serde::{Deserialize, Serialize};
 
-/// Whom a notification to a cluster is for, on whatever instance they are.
+/// Clients that a notification to a cluster is for, on whatever instance they are.
 #[derive(Clone, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(rename_all = "snake_case")]
 #[non_exhaustive]
@@ -19,9 +19,9 @@ pub enum Audience {
     Session(String),
     /// One connection, or all that carry its session, one after the other.
     Connection {
-        /// Tag of its instance.
+        /// Tag of the instance.
         instance: String,
-        /// Its [number](crate::server::Connection::id) there.
+        /// [Number](crate::server::Connection::id) of the connection there.
         id: u64,
     },
 }

@@ -23,7 +23,7 @@ const MAX_HEARTBEAT: usize = 1024;
 /// Process among the instances of a cluster.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 pub(super) struct Sender {
-    /// Its tag.
+    /// Tag of the instance.
     pub(super) instance: String,
     /// Random number that tells a process from another with the same tag.
     pub(super) run: u64,
@@ -35,7 +35,7 @@ impl Sender {
         InstanceTag::is_tag(text)
     }
 
-    /// Returns `true` if its tag is one.
+    /// Returns `true` if the tag is valid.
     pub(super) fn is_valid(&self) -> bool {
         Self::is_tag(&self.instance)
     }

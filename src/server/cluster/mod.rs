@@ -147,10 +147,11 @@ impl Join {
         self
     }
 
-    /// Sets how many clients of a server may have their sessions at other instances, and how many of
-    /// its sessions may have their clients there: 1,024 each. One more is closed with 1013.
+    /// Sets how many sessions of a server may be relayed each way: 1,024. One more is closed with
+    /// 1013.
     ///
-    /// For each, up to 1 MiB may be under way in either direction.
+    /// One way are its clients whose sessions are at other instances, the other its sessions whose
+    /// clients are there. For each, up to 1 MiB may be under way in either direction.
     ///
     /// With 0 nothing is relayed: a client that comes to another instance than the one with its
     /// session begins a new one there.

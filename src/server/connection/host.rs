@@ -27,7 +27,7 @@ pub(in crate::server) struct Control {
     pub(super) stop: CancellationToken,
     /// `true` if the peer has to initialize MCP first.
     pub(super) has_initialize: bool,
-    /// Moment by which what runs has to be made.
+    /// Moment by which what is to run has to be made.
     pub(super) overdue: Instant,
 }
 

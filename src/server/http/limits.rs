@@ -49,9 +49,9 @@ impl Limits {
 
     /// Sets how many clients there may be at once that have not yet shown who they are, be it in
     /// the TLS handshake, in the request's head, or in the connection where that is allowed:
-    /// 1,024. One more, and one is dropped: of the address from which the most come (as above),
-    /// the one that has been at it the longest. Slow ones cannot shut out the others, nor can one
-    /// that comes all the time. Who is being answered by a
+    /// 1,024. When there is one more, one is dropped: of those from the address with the most (as
+    /// above), the one that came first. So neither slow clients nor one that comes all the time shut
+    /// out the others. A client that is being answered by a
     /// [`fallback`](crate::server::Serve::fallback) is not counted until the answer is written.
     #[must_use]
     pub fn handshakes(mut self, handshakes: usize) -> Self {

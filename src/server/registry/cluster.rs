@@ -23,8 +23,8 @@ use crate::{
 };
 
 impl<R: McpRole> Registry<R> {
-    /// Hands the registry a cluster, whose notifications its clients then get, and which
-    /// [`notify_cluster`](Self::notify_cluster) notifies.
+    /// Sets the cluster of the registry: its clients get the notifications to that.
+    /// [`notify_cluster`](Self::notify_cluster) notifies it.
     ///
     /// A server does so for [`Config::cluster`](crate::server::Config::cluster), so that only a
     /// process without a server has to.

@@ -30,7 +30,7 @@ use crate::{
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
 #[non_exhaustive]
 pub enum SessionIdPolicy {
-    /// Every client brings an id: 400 without.
+    /// An id is required: 400 without.
     Required,
     /// A client without an id is issued one, in the header `mcp-session-id` of the 101 and as a
     /// cookie. So is one whose id is in either and not known here. The default.

@@ -29,7 +29,8 @@ pub(in super::super) struct Compressor {
 }
 
 impl Compressor {
-    /// `None` where the peer's window is too small to compress for: nothing has to be compressed.
+    /// Creates the compressor. `None` where the peer's window is too small to compress for: nothing
+    /// has to be compressed.
     pub(in super::super) fn new(agreement: &Agreement, side: Side) -> Option<Self> {
         let half = agreement.outbound(side);
         let config = agreement.config;
@@ -41,7 +42,7 @@ impl Compressor {
         })
     }
 
-    /// The payload of a compressed message; `None` where it is better sent as it is.
+    /// Returns the payload of the compressed message. `None` where it is better sent as it is.
     pub(in super::super) fn compress(&mut self, data: &[u8]) -> Option<Bytes> {
         if data.len() < self.threshold {
             return None;
@@ -70,7 +71,7 @@ fn new((level, bits): Kind) -> Compress {
     Compress::new_with_window_bits(Compression::new(level), false, bits)
 }
 
-/// The message up to its tail.
+/// Returns the compressed message up to its tail.
 fn deflate(compress: &mut Compress, data: &[u8]) -> Option<Bytes> {
     let mut compressed = Vec::with_capacity(data.len() / 4 + 128);
     let start = compress.total_in();

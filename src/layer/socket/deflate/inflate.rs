@@ -203,7 +203,7 @@ impl Inflater {
         Poll::Ready(Ok(()))
     }
 
-    /// Does what [`inflate`](Self::inflate) does, but keeps a fault until the bytes before it are
+    /// Inflates as [`inflate`](Self::inflate) does, but keeps a fault until the bytes before it are
     /// read.
     fn inflate_until_fault(
         &mut self,
@@ -348,7 +348,7 @@ impl Inflater {
         Ok(())
     }
 
-    /// Inflates some of a message; how much of `input` was taken.
+    /// Inflates some of a message. Returns the number of bytes of `input` that were taken.
     fn feed(&mut self, input: &[u8]) -> Result<usize, Fault> {
         if self.piece.is_empty() {
             self.piece.reserve_exact(HEAD + PIECE);
@@ -447,7 +447,7 @@ fn limited(left: u64, most: usize) -> usize {
     usize::try_from(left).map_or(most, |left| left.min(most))
 }
 
-/// The mask for what follows `by` masked bytes.
+/// Returns the mask for what follows `by` masked bytes.
 fn rotated(mut mask: [u8; 4], by: usize) -> [u8; 4] {
     mask.rotate_left(by % 4);
     mask

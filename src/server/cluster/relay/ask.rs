@@ -111,7 +111,7 @@ pub(super) enum Answer {
     Offer,
     /// The session is not here, or is not the client's.
     Unknown,
-    /// As many relayed links end here as may.
+    /// The instance has as many relayed links as it may, or cannot subscribe.
     Full,
 }
 

@@ -32,7 +32,7 @@ pub(in crate::server) struct RelayedLink {
     pipe: Pipe,
     /// Message of the client that was read before the relay began.
     early: Option<Message>,
-    /// Something was handed to the client's link that is not flushed.
+    /// `true` while something that was handed to the client's link is not flushed.
     is_unflushed: bool,
     /// Error of a write to the client, and the end of the search for its reason.
     broken: Option<(Error, Pin<Box<Sleep>>)>,
@@ -186,8 +186,8 @@ impl RelayedLink {
         }
     }
 
-    /// Resolves when no Close has explained a failed write in time, also while the session takes
-    /// nothing from the client.
+    /// Ready when no Close has explained a failed write in time. That is so, too, while the session
+    /// takes nothing from the client.
     fn poll_broken(&mut self, cx: &mut Context<'_>) -> Poll<RelayEnd> {
         let Some((error, timer)) = &mut self.broken else { return Poll::Pending };
         ready!(timer.as_mut().poll(cx));

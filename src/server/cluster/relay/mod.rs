@@ -5,7 +5,7 @@
 //!   client ── RelayedLink ── Pipe ···· bus ···· Pipe ── transport of the session
 //! ```
 //!
-//! The tag in the session's id tells which instance that is, so that nothing keeps a directory. The
+//! The tag in the session's id tells which instance that is, so that no directory is needed. The
 //! question for the session is in `resume.rs`, and the offer that answers it in `offer.rs`.
 //!
 //! | word | |

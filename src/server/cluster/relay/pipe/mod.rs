@@ -69,12 +69,12 @@ const HEARTBEAT_INTERVAL: Duration = Duration::from_secs(1);
 /// Time after which a bus is asked again that does not keep up.
 const RETRY: Duration = Duration::from_millis(10);
 
-/// Which of the two ends of a pipe this is.
+/// End of a pipe, of two.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(super) enum PipeEnd {
-    /// The one at the instance that has the session.
+    /// End at the instance that has the session.
     Session,
-    /// The one at the instance that has the client.
+    /// End at the instance that has the client.
     Client,
 }
 
@@ -159,7 +159,7 @@ impl Pipe {
         }
     }
 
-    /// Has the pipe take up a place among the relayed links.
+    /// Gives the pipe its slot among the relayed links, which it has for as long as it lives.
     pub(super) fn with_slot(mut self, slot: RelaySlot) -> Self {
         self._slot = Some(slot);
         self
