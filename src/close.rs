@@ -197,7 +197,8 @@ impl fmt::Display for CloseReason {
     }
 }
 
-/// Text that may be the words of a peer, for logs and terminals: its control characters are escaped.
+/// Text that may be the words of a peer, for logs and terminals: its control characters are
+/// escaped.
 #[derive(Debug)]
 pub(crate) struct Escaped<'a>(pub(crate) &'a str);
 

@@ -126,9 +126,9 @@ pub struct Connect<R: McpRole> {
 }
 
 impl<R: McpRole> Connect<R> {
-    /// Adds a header to the upgrade request, or replaces one that this crate sets, such as `Host` or
-    /// `User-Agent`. One that is not valid, or that belongs to the handshake itself, is reported when
-    /// the connection is made.
+    /// Adds a header to the upgrade request, or replaces one that this crate sets, such as `Host`
+    /// or `User-Agent`. One that is not valid, or that belongs to the handshake itself, is reported
+    /// when the connection is made.
     pub fn header<K, V>(mut self, name: K, value: V) -> Self
     where
         HeaderName: TryFrom<K, Error: fmt::Display>,
@@ -251,8 +251,8 @@ impl<R: McpRole> Connect<R> {
         self
     }
 
-    /// Connects by `connector`, in place of TCP to the host of the URL: for each connection anew, so
-    /// that reconnecting and resuming work over it. TLS for `wss://` is spoken over its stream.
+    /// Connects by `connector`, in place of TCP to the host of the URL: for each connection anew,
+    /// so that reconnecting and resuming work over it. TLS for `wss://` is spoken over its stream.
     ///
     /// ```no_run
     /// # async fn example() -> Result<(), Box<dyn std::error::Error>> {
@@ -331,13 +331,13 @@ impl<R: McpRole> Connect<R> {
         self
     }
 
-    /// Ends each request for which nothing arrives in this time: no response and no progress report.
-    /// The time is suspended while the server waits for an answer to a request of its own, such as
-    /// an elicitation. Put the service that answers those in a [`CatchPanic`](crate::CatchPanic): a
-    /// handler that panics might never answer, and deadlines be suspended until the connection
-    /// ends. By default there is no deadline as long as there is a connection;
-    /// [`correlation::Config`](crate::layer::correlation::Config) explains why, and has a bound for
-    /// the total time.
+    /// Ends each request for which nothing arrives in this time: no response and no progress
+    /// report. The time is suspended while the server waits for an answer to a request of its own,
+    /// such as an elicitation. Put the service that answers those in a
+    /// [`CatchPanic`](crate::CatchPanic): a handler that panics might never answer, and deadlines
+    /// be suspended until the connection ends. By default there is no deadline as long as there is
+    /// a connection; [`correlation::Config`](crate::layer::correlation::Config) explains why, and
+    /// has a bound for the total time.
     ///
     /// The request ends with the error [`TIMED_OUT`](crate::layer::correlation::TIMED_OUT), and the
     /// server is sent `notifications/cancelled`.

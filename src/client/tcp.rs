@@ -2,7 +2,8 @@
 //!
 //! `hyper-util`'s connector races the two address families against each other, but tries the
 //! addresses of one family in turn. Behind a name with two IPv4 addresses, of which the first drops
-//! packets, that costs a whole timeout. Here each address starts [`ATTEMPT_DELAY`] after the one before.
+//! packets, that costs a whole timeout. Here each address starts [`ATTEMPT_DELAY`] after the one
+//! before.
 
 use std::{future::Future, io, net::SocketAddr, time::Duration};
 
@@ -41,8 +42,8 @@ fn interleaved(addresses: impl Iterator<Item = SocketAddr>) -> Vec<SocketAddr> {
     mixed
 }
 
-/// Returns the first connection made. An attempt begins [`ATTEMPT_DELAY`] after the one before, or as soon
-/// as one has failed.
+/// Returns the first connection made. An attempt begins [`ATTEMPT_DELAY`] after the one before, or
+/// as soon as one has failed.
 async fn race<T, F>(addresses: Vec<SocketAddr>, connect: impl Fn(SocketAddr) -> F) -> io::Result<T>
 where
     F: Future<Output = io::Result<T>>,

@@ -54,8 +54,8 @@ impl ClientTls {
     }
 
     /// Asks for the server of this name (SNI, RFC 6066), and takes the certificate of this name, in
-    /// place of the host of the URL: for a server that is reached by another one, such as an address.
-    /// The `Host` stays that of the URL.
+    /// place of the host of the URL: for a server that is reached by another one, such as an
+    /// address. The `Host` stays that of the URL.
     #[cfg(any(feature = "rustls-tls", feature = "native-tls"))]
     #[cfg_attr(docsrs, doc(cfg(any(feature = "rustls-tls", feature = "native-tls"))))]
     #[must_use]
@@ -67,10 +67,10 @@ impl ClientTls {
     /// Shows the server this certificate of the client's own (mutual TLS), where it asks for one.
     ///
     /// Both files are in PEM form: the chain, with the client's certificate first, and its private
-    /// key, which is PKCS#8, SEC1 or PKCS#1 and not encrypted. They are read for each connection, so
-    /// that files that are renewed are heeded by the next. Where they cannot be read, the attempt
-    /// fails with [`HandshakeError::ClientCertificate`](crate::error::HandshakeError), which is
-    /// retried.
+    /// key, which is PKCS#8, SEC1 or PKCS#1 and not encrypted. They are read for each connection,
+    /// so that files that are renewed are heeded by the next. Where they cannot be read, the
+    /// attempt fails with [`HandshakeError::ClientCertificate`](crate::error::HandshakeError),
+    /// which is retried.
     #[cfg(feature = "rustls-tls")]
     #[cfg_attr(docsrs, doc(cfg(feature = "rustls-tls")))]
     #[must_use]

@@ -76,9 +76,9 @@ const MAX_LIST: usize = DEFAULT_DECODED_SIZE_OF_CLIENT;
 /// A list has 1,000 pages at most, and takes 128 MiB of memory at most: what is beyond is not
 /// known, and logged at WARN.
 ///
-/// Both lifecycles of MCP are supported: `server/discover` is sent first, and a server that does not know
-/// it gets `initialize`, as does one that has not answered after 10 s. A server that is slow to start
-/// and has no `initialize` needs [`with_lifecycle`](Self::with_lifecycle).
+/// Both lifecycles of MCP are supported: `server/discover` is sent first, and a server that does
+/// not know it gets `initialize`, as does one that has not answered after 10 s. A server that is
+/// slow to start and has no `initialize` needs [`with_lifecycle`](Self::with_lifecycle).
 ///
 /// Share it as an `Arc`. The connection is closed with it.
 ///

@@ -186,8 +186,8 @@ impl<S: Duplex<Message, Message>> Heartbeat<S> {
         self.with_suspend_detector(SuspendDetector::new())
     }
 
-    /// Sends what `ping_message` makes in place of pings, for peers that answer none. Whatever arrives
-    /// answers it.
+    /// Sends what `ping_message` makes in place of pings, for peers that answer none. Whatever
+    /// arrives answers it.
     pub fn with_ping_message(self, ping_message: Option<fn() -> Message>) -> Self {
         Self { ping_message, ..self }
     }

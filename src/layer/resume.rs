@@ -2,9 +2,9 @@
 //! it.
 //!
 //! It sits between [`Reconnect`](super::Reconnect) and [`SharedLink`](super::SharedLink), and
-//! speaks [`mcp.resume.v1`](crate::guide::resume_v1) with its like. Whoever makes the links does the opening: it
-//! exchanges [`OpenFrame`] and [`SessionFrame`] with the peer, tells the count of the
-//! [`ReceiveCount`], and hands the link on with what came of it.
+//! speaks [`mcp.resume.v1`](crate::guide::resume_v1) with its like. Whoever makes the links does
+//! the opening: it exchanges [`OpenFrame`] and [`SessionFrame`] with the peer, tells the count of
+//! the [`ReceiveCount`], and hands the link on with what came of it.
 //!
 //! | from below | the layer | upwards |
 //! |---|---|---|
@@ -139,8 +139,8 @@ impl Phase {
     }
 }
 
-/// Flush of the messages that this layer sends by itself, and of those that opened the link or filled
-/// the window.
+/// Flush of the messages that this layer sends by itself, and of those that opened the link or
+/// filled the window.
 ///
 /// | | the stream |
 /// |---|---|

@@ -29,7 +29,8 @@ pin_project! {
     /// [End](super::End) of a relay with one message per line, over a reader and a writer.
     ///
     /// Reader and writer are the standard streams of this process or of a child, or the halves of
-    /// any other stream. Empty lines are skipped. A line that is too long is read past, without being kept.
+    /// any other stream. Empty lines are skipped. A line that is too long is read past, without
+    /// being kept.
     #[derive(Debug)]
     #[must_use = "streams and sinks do nothing unless polled"]
     pub struct Lines<I, O> {

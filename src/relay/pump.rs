@@ -56,7 +56,8 @@ const MAX_REQUESTS: usize = 4096;
 /// Messages that are moved in one turn.
 const TURN: usize = 64;
 
-/// Time in which the rest of a broken end is read, or the rest is written to an end and it is closed.
+/// Time in which the rest of a broken end is read, or the rest is written to an end and it is
+/// closed.
 const DRAIN_TIMEOUT: Duration = Duration::from_secs(2);
 
 /// Watcher of what goes through a relay, which may refuse requests of the peer.

@@ -106,8 +106,8 @@ impl<R: McpRole> Config<R> {
     /// `*.` stands in front of a domain that has a dot in it, or of `localhost`. Upper and lower
     /// case are the same. An entry that cannot be read is an error when the server starts.
     ///
-    /// A `Host` without a port is at that of its scheme: 443 where the server itself speaks TLS; elsewhere
-    /// a proxy may, so that an allowed 80 and an allowed 443 will both do.
+    /// A `Host` without a port is at that of its scheme: 443 where the server itself speaks TLS;
+    /// elsewhere a proxy may, so that an allowed 80 and an allowed 443 will both do.
     #[must_use]
     pub fn allowed_hosts<T: Into<String>>(mut self, hosts: impl IntoIterator<Item = T>) -> Self {
         self.allowed.hosts(hosts);
@@ -258,18 +258,18 @@ impl<R: McpRole> Config<R> {
     /// Lets clients without a token connect, and authenticate within the connection: for those that
     /// cannot send headers. Off by default.
     ///
-    /// They call the method `authenticate` with the parameter `token`. Until then every other request
-    /// is answered with the error `-32001`. They have the time of the handshake for it; who fails is
-    /// closed with 4401 or 4403, who does not try with 1008, and everyone with 1013 while the
-    /// authenticator fails.
+    /// They call the method `authenticate` with the parameter `token`. Until then every other
+    /// request is answered with the error `-32001`. They have the time of the handshake for it; who
+    /// fails is closed with 4401 or 4403, who does not try with 1008, and everyone with 1013 while
+    /// the authenticator fails.
     #[must_use]
     pub fn in_band_authentication(mut self) -> Self {
         self.in_band = true;
         self
     }
 
-    /// Sets the largest message that a client may send before it has authenticated, in bytes: 4 KiB,
-    /// most of which is for the token.
+    /// Sets the largest message that a client may send before it has authenticated, in bytes:
+    /// 4 KiB, most of which is for the token.
     ///
     /// It is for clients that authenticate [within the connection](Self::in_band_authentication). A
     /// larger message is closed with 1009. Such a client makes the server keep about three times as
@@ -302,11 +302,11 @@ impl<R: McpRole> Config<R> {
         self
     }
 
-    /// Sets how long the sessions of clients that lose their connection are kept, and how many; `None`
-    /// keeps none. Clients come back to theirs that speak
+    /// Sets how long the sessions of clients that lose their connection are kept, and how many;
+    /// `None` keeps none. Clients come back to theirs that speak
     /// [`mcp.resume.v1`](crate::guide::resume_v1), as those of this crate do, or know its
-    /// [id](SessionConfig::ids); not those that authenticate
-    /// [within the connection](Self::in_band_authentication).
+    /// [id](SessionConfig::ids); not those that authenticate [within the
+    /// connection](Self::in_band_authentication).
     #[must_use]
     pub fn sessions(mut self, sessions: impl Into<Option<SessionConfig>>) -> Self {
         self.sessions = sessions.into();
@@ -332,8 +332,8 @@ impl<R: McpRole> Config<R> {
         self
     }
 
-    /// Makes this server an instance of a [`cluster`](crate::cluster), which this process has joined.
-    /// The session ids that it issues begin with the tag that it has joined with, so that
+    /// Makes this server an instance of a [`cluster`](crate::cluster), which this process has
+    /// joined. The session ids that it issues begin with the tag that it has joined with, so that
     /// [`instance`](Self::instance) need not be set. By default there is none.
     #[cfg(feature = "cluster")]
     #[cfg_attr(docsrs, doc(cfg(feature = "cluster")))]
@@ -350,9 +350,9 @@ impl<R: McpRole> Config<R> {
         self
     }
 
-    /// Takes the address of a client from the header that these proxies set. It is the one for limits
-    /// per address, the registry and the authenticator. By default no header is believed, since
-    /// whoever reaches the port can send it.
+    /// Takes the address of a client from the header that these proxies set. It is the one for
+    /// limits per address, the registry and the authenticator. By default no header is believed,
+    /// since whoever reaches the port can send it.
     ///
     /// ```
     /// # use mcp_ws_transport::server::{Config, TrustedProxies};
@@ -367,10 +367,10 @@ impl<R: McpRole> Config<R> {
 
     /// Sets how the address is told that a connection comes from: by default where
     /// [`serve`](crate::serve()) accepted it, and not known in a
-    /// [`WebSocketService`](crate::server::WebSocketService) elsewhere. A server that tells it by an
-    /// extension of the request, as axum's `ConnectInfo`, is asked here. Where it is that of a
-    /// [trusted proxy](Self::trusted_proxies), the header of that counts. Where it panics, nobody is
-    /// let in: 500, counted as [`RejectReason::Unavailable`].
+    /// [`WebSocketService`](crate::server::WebSocketService) elsewhere. A server that tells it by
+    /// an extension of the request, as axum's `ConnectInfo`, is asked here. Where it is that of a
+    /// [trusted proxy](Self::trusted_proxies), the header of that counts. Where it panics, nobody
+    /// is let in: 500, counted as [`RejectReason::Unavailable`].
     #[must_use]
     pub fn peer_addr(
         mut self,
@@ -380,18 +380,20 @@ impl<R: McpRole> Config<R> {
         self
     }
 
-    /// Sets the time for each step until the service of a client runs: for its opening handshake,
-    /// and for the initialization of MCP (or its first request, in the lifecycle without one). 10 s. As long
-    /// may an answer before the upgrade wait until the client takes some more of it.
+    /// Sets the time for each step until the service of a client runs: 10 s.
+    ///
+    /// The steps are its opening handshake and the initialization of MCP, or its first request in the
+    /// lifecycle without one. An answer before the upgrade may wait as long until the client takes
+    /// some more of it.
     #[must_use]
     pub fn handshake_timeout(mut self, timeout: Duration) -> Self {
         self.timeout = timeout;
         self
     }
 
-    /// Sets the time that the service may take for a request: by default as long as it likes. Then its handler
-    /// is dropped, and the client told `-32001` with `data.reason` `timed_out`. `subscriptions/listen`, which has no
-    /// end of its own, is not concerned.
+    /// Sets the time that the service may take for a request: by default as long as it likes. Then
+    /// its handler is dropped, and the client told `-32001` with `data.reason` `timed_out`.
+    /// `subscriptions/listen`, which has no end of its own, is not concerned.
     #[must_use]
     pub fn request_timeout(mut self, timeout: impl Into<Option<Duration>>) -> Self {
         self.request_timeout = timeout.into();

@@ -20,7 +20,8 @@ use serde_json::{Value, json};
 /// Reason of what ends with a child.
 const ENDED: &str = "the server has ended before it answered, and is started again";
 
-/// Requests in flight between a client and one child after the other, and how they were initialized.
+/// Requests in flight between a client and one child after the other, and how they were
+/// initialized.
 #[derive(Default)]
 pub(crate) struct Conversation {
     /// The last `initialize` of the client that was not refused.
@@ -28,8 +29,8 @@ pub(crate) struct Conversation {
     initialized: Option<RawMessage>,
     /// Requests of the client that its child has not answered.
     of_client: HashSet<RequestId>,
-    /// Requests of the child that the client has not answered: by the ids that the client knows, the
-    /// child's own.
+    /// Requests of the child that the client has not answered: by the ids that the client knows,
+    /// the child's own.
     of_child: HashMap<RequestId, RequestId>,
     /// Children that have ended.
     ended: u32,

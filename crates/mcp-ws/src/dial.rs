@@ -26,8 +26,8 @@ pub(crate) struct Args {
     url: String,
     #[command(flatten)]
     client: ClientOptions,
-    /// Start the command again where it ends, as often as 5 times within 60 s, and initialize it as the
-    /// client has. What was in flight ends with an error
+    /// Start the command again where it ends, as often as 5 times within 60 s, and initialize it as
+    /// the client has. What was in flight ends with an error
     #[arg(long)]
     restart: bool,
     /// The command of the server, and its arguments, behind `--`

@@ -45,8 +45,8 @@ pub(crate) struct Args {
     /// none
     #[arg(long, value_name = "SECONDS", default_value_t = 120)]
     resume_window: u64,
-    /// Start a process again that ends while its client is connected, as often as 5 times within 60 s,
-    /// and initialize it as the client has. What was in flight ends with an error
+    /// Start a process again that ends while its client is connected, as often as 5 times within
+    /// 60 s, and initialize it as the client has. What was in flight ends with an error
     #[arg(long)]
     restart: bool,
     /// A token that lets a client in, who sends it as `Authorization: Bearer`; may be given several

@@ -70,8 +70,9 @@ impl Config {
     }
 
     /// Ends calls whose answer was lost: 60 s. An error, or an unreadable answer, that names no
-    /// request ends the only request of ours in flight. If there are several, each ends
-    /// when nothing has arrived for it for this time from then on. `None` leaves them to their deadlines.
+    /// request ends the only request of ours in flight. If there are several, each ends when
+    /// nothing has arrived for it for this time from then on. `None` leaves them to their
+    /// deadlines.
     #[must_use]
     pub fn lost_answer_timeout(mut self, timeout: impl Into<Option<Duration>>) -> Self {
         self.lost_answer_timeout = timeout.into();

@@ -293,8 +293,8 @@ impl Reinit {
     }
 
     /// Decides by the first message of a peer that is [verified](Self::is_verifying) whether it is
-    /// the former one. Another initializes its session, or belongs to the lifecycle in which there is
-    /// none. It would take answers to its predecessor for its own.
+    /// the former one. Another initializes its session, or belongs to the lifecycle in which there
+    /// is none. It would take answers to its predecessor for its own.
     pub(super) fn recognizes<R: McpRole>(&mut self, message: &RxJsonRpcMessage<R>) -> bool {
         let is_another = match message {
             JsonRpcMessage::Request(request) => {
@@ -383,8 +383,8 @@ impl Reinit {
         link.release();
     }
 
-    /// Records a request of the peer. A client of the lifecycle without `initialize` says by it that it
-    /// is there.
+    /// Records a request of the peer. A client of the lifecycle without `initialize` says by it
+    /// that it is there.
     pub(super) fn on_request(&mut self, method: Method, link: &SharedLink) {
         if matches!(self.phase, Phase::AwaitingPeer)
             && !matches!(method, Method::Initialize | Method::Ping)

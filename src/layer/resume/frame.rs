@@ -100,7 +100,8 @@ impl SessionFrame {
         MessageLimits::from_peer(self.max_message, self.max_inbound)
     }
 
-    /// Returns this frame as the session that was asked for, with this number of messages `received`.
+    /// Returns this frame as the session that was asked for, with this number of messages
+    /// `received`.
     #[must_use]
     pub fn resumed(self, received: u64) -> Self {
         Self { received, resumed: true, ..self }

@@ -122,9 +122,9 @@ impl SendWindow {
         Ok(())
     }
 
-    /// Goes on over a new link, and returns how many messages are to be sent again. `received` is the
-    /// number of messages that the peer said on it to have received, `told` the number that it was
-    /// told this side has received.
+    /// Goes on over a new link, and returns how many messages are to be sent again. `received` is
+    /// the number of messages that the peer said on it to have received, `told` the number that it
+    /// was told this side has received.
     pub(super) fn resume(&mut self, received: u64, told: u64) -> Result<u64, Violation> {
         if received > self.sent {
             return Err(Violation("received more than was sent"));

@@ -15,8 +15,8 @@ const X_FORWARDED_FOR: HeaderName = HeaderName::from_static("x-forwarded-for");
 /// The header is read where the connection itself comes from one of them, and from the end: each
 /// proxy appends the address that it was asked from. The last address that is none of theirs is the
 /// client's; what stands before it was sent by the client, and is not believed. Where all are
-/// proxies', the first counts; where there is no header, the connection's own; and where an entry is
-/// no address, the client's is not known.
+/// proxies', the first counts; where there is no header, the connection's own; and where an entry
+/// is no address, the client's is not known.
 ///
 /// Trust no more than the proxies that you run, and only one header: the one that they all set.
 /// Another may have been sent by the client.
@@ -48,8 +48,8 @@ impl TrustedProxies {
         Self::new(X_FORWARDED_FOR, proxies)
     }
 
-    /// Trusts the `Forwarded` (RFC 7239) of these proxies, its parameter `for`; the entries are those
-    /// of [`x_forwarded_for`](Self::x_forwarded_for).
+    /// Trusts the `Forwarded` (RFC 7239) of these proxies, its parameter `for`; the entries are
+    /// those of [`x_forwarded_for`](Self::x_forwarded_for).
     #[must_use]
     pub fn forwarded<T: AsRef<str>>(proxies: impl IntoIterator<Item = T>) -> Self {
         Self::new(FORWARDED, proxies)

@@ -39,8 +39,8 @@ impl Limits {
 
     /// Sets how many connections there may be at once from one IPv4 address or one IPv6 /64.
     /// `None`, the default, since behind a proxy all have the same; see
-    /// [`Config::trusted_proxies`](crate::server::Config::trusted_proxies). Those whose address is not known
-    /// count as one.
+    /// [`Config::trusted_proxies`](crate::server::Config::trusted_proxies). Those whose address is
+    /// not known count as one.
     #[must_use]
     pub fn connections_per_address(mut self, connections: impl Into<Option<usize>>) -> Self {
         self.connections_per_address = connections.into();
@@ -48,10 +48,10 @@ impl Limits {
     }
 
     /// Sets how many clients there may be at once that have not yet shown who they are, be it in
-    /// the TLS handshake, in the request's head, or in the connection where that is allowed:
-    /// 1,024. When there is one more, one is dropped: of those from the address with the most (as
-    /// above), the one that came first. So neither slow clients nor one that comes all the time shut
-    /// out the others. A client that is being answered by a
+    /// the TLS handshake, in the request's head, or in the connection where that is allowed: 1,024.
+    /// When there is one more, one is dropped: of those from the address with the most (as above),
+    /// the one that came first. So neither slow clients nor one that comes all the time shut out
+    /// the others. A client that is being answered by a
     /// [`fallback`](crate::server::Serve::fallback) is not counted until the answer is written.
     #[must_use]
     pub fn handshakes(mut self, handshakes: usize) -> Self {

@@ -37,8 +37,8 @@ pub(in crate::server) struct Allowed {
     predicate: Option<Predicate>,
     /// `true` if connections come by TLS.
     ///
-    /// A `Host` without a port is at 443 then, and the hosts' own pages are those of `https` alone, so
-    /// that nobody on the way can have written them.
+    /// A `Host` without a port is at 443 then, and the hosts' own pages are those of `https` alone,
+    /// so that nobody on the way can have written them.
     secure: bool,
     /// First entry that could not be parsed, and why.
     invalid: Option<String>,

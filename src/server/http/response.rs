@@ -41,8 +41,8 @@ pub(in crate::server) fn too_large() -> String {
 
 /// Writes the `last` response and closes `stream`.
 ///
-/// Input that still arrives is read and discarded, for a while: the kernel answers unread data with a
-/// reset, which would overtake the response.
+/// Input that still arrives is read and discarded, for a while: the kernel answers unread data with
+/// a reset, which would overtake the response.
 pub(in crate::server) async fn close_unread<I: Io>(mut stream: I, last: &str) {
     let closing = async {
         stream.write_all(last.as_bytes()).await?;

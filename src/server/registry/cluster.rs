@@ -51,8 +51,8 @@ impl<R: McpRole> Registry<R> {
     /// they are, without waiting: slow clients miss it.
     ///
     /// It is queued here first, whatever becomes of the bus, and then published; await
-    /// [`ClusterNotification::report`] to know what the other instances say. A client is notified in
-    /// the order in which one instance calls this. What the bus loses is not sent again: the
+    /// [`ClusterNotification::report`] to know what the other instances say. A client is notified
+    /// in the order in which one instance calls this. What the bus loses is not sent again: the
     /// instance that misses it [says so](crate::cluster::ClusterEvent::Missed). Without a cluster
     /// there are the clients of this process.
     ///

@@ -24,12 +24,13 @@ pub struct Health {
     pub active: u64,
     /// Sessions among these without a connection, whose clients may come back.
     pub detached: u64,
-    /// Connections among these whose clients are at other instances of the cluster, and sessions that are
-    /// offered to one.
+    /// Connections among these whose clients are at other instances of the cluster, and sessions
+    /// that are offered to one.
     #[cfg(feature = "cluster")]
     #[cfg_attr(docsrs, doc(cfg(feature = "cluster")))]
     pub relayed_in: u64,
-    /// Clients here whose sessions are at other instances of the cluster; not among the connections.
+    /// Clients here whose sessions are at other instances of the cluster; not among the
+    /// connections.
     #[cfg(feature = "cluster")]
     #[cfg_attr(docsrs, doc(cfg(feature = "cluster")))]
     pub relayed_out: u64,

@@ -26,7 +26,8 @@ use crate::{
 /// Such a client brings the id as `mcp_session_id` in the query of the URL, else as a subprotocol
 /// `mcp.session-id.<id>`, else in the header `mcp-session-id`, else in a cookie `mcp_session_id`.
 /// An id is 1 to 128 of the characters `A-Z a-z 0-9 - . _ ~`, and belongs to the identity that uses
-/// it first: 403 for everyone else. Where nobody is authenticated, whoever knows it has the session.
+/// it first: 403 for everyone else. Where nobody is authenticated, whoever knows it has the
+/// session.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
 #[non_exhaustive]
 pub enum SessionIdPolicy {

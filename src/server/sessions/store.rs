@@ -56,7 +56,8 @@ pub(in crate::server) struct SessionStore<R: McpRole> {
     limits: MessageLimits,
     pub(in crate::server) stop: CancellationToken,
     inner: Mutex<Inner<R>>,
-    /// Relay of the sessions of other instances, if there are any; and what is asked for those here.
+    /// Relay of the sessions of other instances, if there are any; and what is asked for those
+    /// here.
     #[cfg(feature = "cluster")]
     relay: OnceLock<(Arc<RelayContext>, Arc<dyn AskHandler>)>,
 }
@@ -109,10 +110,10 @@ impl<R: McpRole> SessionStore<R> {
 
     /// Checks that `identity` may come by the `requested` id. Returns that id, or a new one.
     ///
-    /// An id from the header or a cookie is replaced when its session is not here; one from a cookie
-    /// also when its session has a link: every window of a browser sends the same. Where the client
-    /// `resumes`, and so is told the id, one with the tag of another instance is replaced too: its
-    /// session would be looked for there.
+    /// An id from the header or a cookie is replaced when its session is not here; one from a
+    /// cookie also when its session has a link: every window of a browser sends the same. Where the
+    /// client `resumes`, and so is told the id, one with the tag of another instance is replaced
+    /// too: its session would be looked for there.
     ///
     /// # Errors
     /// 403 if the session is another identity's, 429 if it is taken over too often.

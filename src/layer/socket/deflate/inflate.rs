@@ -74,8 +74,8 @@ impl From<Fault> for io::Error {
 enum State {
     /// The header of a frame, of which this number of bytes has been read.
     Header(usize),
-    /// The header of a frame that passes as it is, of which `passed` bytes have. Then `payload` bytes
-    /// follow.
+    /// The header of a frame that passes as it is, of which `passed` bytes have. Then `payload`
+    /// bytes follow.
     Verbatim { passed: usize, length: usize, payload: u64 },
     /// The rest, in bytes, of a payload that passes as it is.
     Plain(u64),
