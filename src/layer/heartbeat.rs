@@ -208,7 +208,7 @@ impl<S: Duplex<Message, Message>> Heartbeat<S> {
     }
 
     /// Sends a due ping. Ready, with the error, once the peer has missed its deadline.
-    fn poll_beat(self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<Error> {
+    fn poll_heartbeat(self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<Error> {
         let mut this = self.project();
         this.record_arrivals();
         if *this.unflushed
@@ -324,7 +324,7 @@ impl<S: Duplex<Message, Message>> Stream for Heartbeat<S> {
         loop {
             let mut this = self.as_mut().project();
             let Poll::Ready(item) = this.inner.as_mut().poll_next(cx) else {
-                return self.poll_beat(cx).map(|error| Some(Err(error)));
+                return self.poll_heartbeat(cx).map(|error| Some(Err(error)));
             };
             match item {
                 Some(Ok(Message::Ping(_))) => {}

@@ -121,7 +121,7 @@ impl<R: McpRole> SessionStore<R> {
                 return Found::Rejected(new_link, reason);
             }
             let describe = |given| self.describe(requested.id.clone(), given);
-            match entry.return_to(new_link, &requested, speaks.then_some(&describe as _)) {
+            match entry.reattach_by_id(new_link, &requested, speaks.then_some(&describe as _)) {
                 Ok(()) => return Found::Earlier,
                 Err(back) => new_link = back,
             }

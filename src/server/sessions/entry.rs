@@ -226,7 +226,7 @@ impl<R: McpRole> SessionEntry<R> {
     ///
     /// The first message shows whether the client goes on or begins anew. One that speaks the
     /// extension is sent what `describe` returns. An id from a cookie supersedes no link.
-    pub(super) fn return_to(
+    pub(super) fn reattach_by_id(
         &self,
         mut new_link: NewLink,
         requested: &RequestedId,
