@@ -180,7 +180,7 @@ async fn handshake<R: McpRole, S: Io>(
     capacity: &Capacity<R>,
 ) -> Result<(Upgraded<S>, (Negotiated, ClientInfo), Span), HandshakeError> {
     set_tcp_options(&stream);
-    let overdue = deadline_in(config.timeout);
+    let handshake_deadline = deadline_in(config.timeout);
     let progress = Progress::new(capacity.pending.register(None));
     let granted = Mutex::new(None);
     let answer = service_fn(|request: Request<Incoming>| {
@@ -191,7 +191,7 @@ async fn handshake<R: McpRole, S: Io>(
             let mut response = answer.instrument(connection_span(None, None)).await;
             if response.status() == StatusCode::SWITCHING_PROTOCOLS {
                 progress.set_upgraded();
-            } else if Instant::now() >= overdue {
+            } else if Instant::now() >= handshake_deadline {
                 close_connection_after(&mut response);
             }
             let tracked = |body| TrackedBody::new(Body::new(body), progress.clone());
@@ -203,7 +203,7 @@ async fn handshake<R: McpRole, S: Io>(
         let stream = WriteTimeout::new(stream, progress.clone(), config.timeout);
         let mut connection =
             http1(None).serve_connection(TokioIo::new(stream), answer).with_upgrades();
-        match timeout_at(overdue, &mut connection).await {
+        match timeout_at(handshake_deadline, &mut connection).await {
             Ok(Ok(())) => Ok(()),
             Ok(Err(error)) => {
                 if progress.is_too_large()

@@ -28,7 +28,7 @@ pub(in crate::server) struct Control {
     /// `true` if the peer has to initialize MCP first.
     pub(super) has_initialize: bool,
     /// Moment by which what is to run has to be made.
-    pub(super) overdue: Instant,
+    pub(super) deadline: Instant,
 }
 
 /// Host of the connections of a server: it runs rmcp services, or relays.

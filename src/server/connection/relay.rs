@@ -54,9 +54,9 @@ where
         Box::pin(async move {
             // No message carries them: nobody would look at them there.
             let extensions = mem::take(transport.extensions());
-            let Control { handlers, stop, has_initialize, overdue } = control;
+            let Control { handlers, stop, has_initialize, deadline } = control;
             let making = AssertUnwindSafe(async { (self.factory)(extensions).await });
-            let made = timeout_at(overdue, making.catch_unwind()).await;
+            let made = timeout_at(deadline, making.catch_unwind()).await;
             let end = made_or_internal(made.map_err(|_| not_made_in_time::<R>())?)?;
             let initialized = Arc::new(Notify::new());
             let gate = HostedGate::<R>::new(handlers.clone(), initialized.clone());

@@ -121,7 +121,7 @@ impl<R: McpRole> ServerState<R> {
             handlers: handlers.clone(),
             stop: stop.clone(),
             has_initialize: self.config.framing_properties().has_initialize,
-            overdue: timer.deadline(),
+            deadline: timer.deadline(),
         };
         let mut starting = self.host.start(transport, control);
         let ended = match self.initialized(starting.as_mut(), &handlers, &guard, timer).await {

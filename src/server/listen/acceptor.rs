@@ -137,9 +137,9 @@ impl<R: McpRole> Acceptor<R> {
     ) {
         let config = self.service.config();
         let progress = Progress::new(slot);
-        let overdue = deadline_in(config.timeout);
+        let handshake_deadline = deadline_in(config.timeout);
         let outcome = tokio::select! {
-            outcome = self.tls_then_http1(stream, peer, overdue, &progress) => outcome,
+            outcome = self.tls_then_http1(stream, peer, handshake_deadline, &progress) => outcome,
             () = progress.evicted() => Err(RejectReason::Evicted),
         };
         if let Err(cause) = outcome
@@ -155,18 +155,21 @@ impl<R: McpRole> Acceptor<R> {
         &self,
         stream: I,
         peer: Option<SocketAddr>,
-        overdue: Instant,
+        handshake_deadline: Instant,
         progress: &Arc<Progress>,
     ) -> Result<(), RejectReason> {
         #[cfg(feature = "rustls-tls")]
         if let Some(tls) = &self.tls {
+            let accepting = tokio::time::timeout_at(handshake_deadline, tls.accept(stream));
             let accepted = tokio::select! {
-                accepted = tokio::time::timeout_at(overdue, tls.accept(stream)) => accepted,
+                accepted = accepting => accepted,
                 () = self.stopped.cancelled() => return Ok(()),
             };
             return match accepted {
                 // On the heap: it is large, and most servers leave TLS to a proxy.
-                Ok(Ok(stream)) => Box::pin(self.serve_http1(stream, peer, overdue, progress)).await,
+                Ok(Ok(stream)) => {
+                    Box::pin(self.serve_http1(stream, peer, handshake_deadline, progress)).await
+                }
                 Ok(Err(error)) => {
                     tracing::debug!(%error, ?peer, "no TLS");
                     Err(RejectReason::NoHandshake)
@@ -174,7 +177,7 @@ impl<R: McpRole> Acceptor<R> {
                 Err(_) => Err(RejectReason::TimedOut),
             };
         }
-        self.serve_http1(stream, peer, overdue, progress).await
+        self.serve_http1(stream, peer, handshake_deadline, progress).await
     }
 
     /// Returns the response of `service` to `request`, or that of the guard which refuses it.
@@ -218,7 +221,7 @@ impl<R: McpRole> Acceptor<R> {
         &self,
         stream: I,
         peer: Option<SocketAddr>,
-        overdue: Instant,
+        handshake_deadline: Instant,
         progress: &Arc<Progress>,
     ) -> Result<(), RejectReason> {
         // Where something else is served too, clients may stay, and each head has its own deadline.
@@ -242,7 +245,9 @@ impl<R: McpRole> Acceptor<R> {
                 let mut response = self.route((request, peer), service, is_here, progress).await;
                 if response.status() == StatusCode::SWITCHING_PROTOCOLS {
                     progress.set_upgraded();
-                } else if config.stop.is_cancelled() || !may_stay && Instant::now() >= overdue {
+                } else if config.stop.is_cancelled()
+                    || !may_stay && Instant::now() >= handshake_deadline
+                {
                     close_connection_after(&mut response);
                 }
                 Ok::<_, Infallible>(response.map(|body| TrackedBody::new(body, progress.clone())))
@@ -252,9 +257,11 @@ impl<R: McpRole> Acceptor<R> {
         let mut connection = http1(may_stay.then_some(config.timeout))
             .serve_connection(TokioIo::new(stream), answer)
             .with_upgrades();
-        let mut phase = if may_stay { Phase::Unbounded } else { Phase::Bounded(overdue) };
+        let mut phase =
+            if may_stay { Phase::Unbounded } else { Phase::Bounded(handshake_deadline) };
         loop {
             let deadline = phase.deadline();
+            let wake = deadline.unwrap_or(handshake_deadline);
             tokio::select! {
                 biased;
                 outcome = &mut connection => match outcome {
@@ -267,7 +274,7 @@ impl<R: McpRole> Acceptor<R> {
                         break;
                     }
                 },
-                () = sleep_until(deadline.unwrap_or(overdue)), if deadline.is_some() => match phase {
+                () = sleep_until(wake), if deadline.is_some() => match phase {
                     Phase::Stopping(_) => return Ok(()),
                     Phase::LastResponse(_) => return Err(RejectReason::TimedOut),
                     Phase::Unbounded | Phase::Bounded(_) if !progress.is_busy() => break,
@@ -282,7 +289,8 @@ impl<R: McpRole> Acceptor<R> {
                         return Ok(());
                     }
                     std::pin::Pin::new(&mut connection).graceful_shutdown();
-                    phase = Phase::Stopping(self.deadline.get().copied().unwrap_or(overdue));
+                    let end = self.deadline.get().copied();
+                    phase = Phase::Stopping(end.unwrap_or(handshake_deadline));
                 }
             }
         }
