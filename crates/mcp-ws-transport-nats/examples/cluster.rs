@@ -99,7 +99,7 @@ impl ServerHandler for Service {
     ) -> Result<CallToolResponse, ErrorData> {
         let text = match &*request.name {
             // The instance at which the session is, whichever the client is connected to.
-            "home" => self.tag.clone(),
+            "instance" => self.tag.clone(),
             "work" => {
                 let arguments = Value::from(request.arguments.unwrap_or_default());
                 let time = Duration::from_millis(arguments["ms"].as_u64().unwrap_or_default());
@@ -288,8 +288,9 @@ impl Client {
         Ok(text.ok_or("no text")?.text.clone())
     }
 
-    async fn home(&self) -> Result<String> {
-        self.call("home", json!({})).await
+    /// Returns the tag of the instance that has its session.
+    async fn instance(&self) -> Result<String> {
+        self.call("instance", json!({})).await
     }
 
     /// Waits until so many notifications have come.
@@ -374,9 +375,9 @@ async fn story() -> Result<()> {
     };
     println!("  {}", timeout(LIMIT, healed).await??);
 
-    let home = clients[1].home().await?;
-    println!("Instance {home} is killed, while a client of it has a call in flight");
-    let killed = instances.iter_mut().find(|instance| instance.tag == home);
+    let instance = clients[1].instance().await?;
+    println!("Instance {instance} is killed, while a client of it has a call in flight");
+    let killed = instances.iter_mut().find(|other| other.tag == instance);
     let killed = killed.ok_or("no such instance")?;
     let (lost_call, killing) =
         tokio::join!(clients[1].call("work", json!({ "ms": 10_000 })), async {
@@ -385,7 +386,7 @@ async fn story() -> Result<()> {
         });
     killing?;
     println!("  the call: {}", lost_call.or_else(lost)?);
-    println!("  the next call is answered at {}", clients[1].home().await?);
+    println!("  the next call is answered at {}", clients[1].instance().await?);
 
     for client in clients {
         client.service.cancel().await?;
