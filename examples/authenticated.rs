@@ -15,7 +15,7 @@ use rmcp::{
     tool, tool_handler, tool_router,
 };
 
-/// What is known of somebody besides the name.
+/// Claims of a client besides its name.
 struct Scopes(&'static [&'static str]);
 
 #[derive(Clone)]

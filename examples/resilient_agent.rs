@@ -5,10 +5,10 @@
 //! cargo run --example resilient_agent -- ws://127.0.0.1:8080/mcp   # in another terminal
 //! ```
 //!
-//! It calls a tool ten times a second. Where only the connection is lost, its session is resumed, and no
-//! call notices. Where the server is, the session goes with it: a call that had not been sent waits for
-//! the next server; of a call that had been, nobody knows whether it was executed, and the agent decides
-//! what to do. Adding does no harm twice, so this one asks again.
+//! It calls a tool ten times a second. Where only the connection is lost, its session is resumed,
+//! and no call notices. Where the server is, the session goes with it: a call that had not been
+//! sent waits for the next server; of a call that had been, nobody knows whether it was executed,
+//! and the agent decides what to do. Adding does no harm twice, so this one asks again.
 
 use std::{env, error::Error, time::Duration};
 
@@ -75,8 +75,8 @@ async fn main() -> Result<(), Box<dyn Error>> {
     Ok(())
 }
 
-/// Adds 1 to `number`, again while nobody knows whether it was done. Returns how often it was repeated,
-/// and whether it is done.
+/// Adds 1 to `number`, again while nobody knows whether it was done. Returns how often it was
+/// repeated, and whether it is done.
 async fn add(server: Peer<RoleClient>, number: u64) -> (u64, bool) {
     let mut repeated = 0;
     loop {

@@ -42,13 +42,13 @@ impl Machine {
     }
 }
 
-/// Is a server to whoever waits there, until that client leaves.
+/// Serves whoever waits at `url`, until that client leaves.
 async fn dial(url: String) -> Result<(), Error> {
     CatchPanic::new(Machine).serve(connect(url).await?).await?.waiting().await?;
     Ok(())
 }
 
-/// Is a client of whoever dialled, and tries everything that it has.
+/// Connects to the server that has dialled, and tries everything that it has.
 async fn meet(stream: TcpStream) -> Result<RunningService<RoleClient, ()>, Error> {
     let from = stream.peer_addr()?;
     let client = ().serve(accept(stream).await?).await?;

@@ -1,5 +1,5 @@
-//! A chat room: what one client says, all hear. Its messages have a framing of their own, with no MCP in
-//! it:
+//! A chat room: what one client says, all hear. Its messages have a framing of their own, with no
+//! MCP in it:
 //!
 //! ```json
 //! {"type":"chat","payload":"hello","timestamp":1682944496789}
@@ -44,7 +44,8 @@ struct Args {
     /// The address to listen on
     #[arg(long, value_name = "ADDR", default_value = "127.0.0.1:8080")]
     listen: SocketAddr,
-    /// A token that lets a client in; may be given several times. Without one, every client is accepted
+    /// A token that lets a client in; may be given several times. Without one, every client is
+    /// accepted
     #[arg(long = "token", value_name = "TOKEN")]
     tokens: Vec<String>,
     /// How many messages per second of each client are passed on

@@ -32,7 +32,7 @@ use tokio::{
 
 use self::{client::Client, line::Error, network::relay, server::serve_room, stop::Stop};
 
-/// On one thread, notifications are handled in the order in which they arrive.
+// On one thread, notifications are handled in the order in which they arrive.
 #[tokio::main(flavor = "current_thread")]
 async fn main() -> Result<(), Error> {
     let arguments: Vec<_> = env::args().skip(1).collect();

@@ -10,8 +10,8 @@ use tokio::{
 
 use crate::line::Error;
 
-/// Relays connections to `server` while the network `is_up`, and cuts them when it is not. Returns the
-/// URL to dial.
+/// Relays connections to `server` while the network `is_up`, and cuts them when it is not. Returns
+/// the URL to dial.
 pub(crate) async fn relay(
     server: SocketAddr,
     mut is_up: watch::Receiver<bool>,

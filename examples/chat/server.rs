@@ -8,7 +8,8 @@ use url::form_urlencoded;
 
 use crate::{line::Error, room::Room};
 
-/// Believes every name. A session is for the name that opened it alone, and it takes its id to return.
+/// Believes every name. A session is for the name that opened it alone, and it takes its id to
+/// return.
 async fn identify(credentials: Credentials) -> Result<Identity, AuthError> {
     let query = credentials.parts.uri.query().unwrap_or_default();
     let name = form_urlencoded::parse(query.as_bytes()).find(|(key, _)| key == "name");

@@ -21,17 +21,19 @@ use serde_json::{Value, json};
 
 use crate::service::Math;
 
-/// Bounds on the agents that are remembered, in all and made from one address, and on the operations of each, by
-/// number and bytes. The oldest go first, of agents those that are not connected, of whichever address has most.
+/// Bounds on the agents that are remembered, in all and made from one address. The oldest that are
+/// not connected go first, of whichever address has most.
 const MAX_AGENTS: usize = 10_000;
 const MAX_OF_ADDRESS: usize = 1000;
+
+/// Bounds on the operations of each agent, by number and bytes. The oldest go first.
 const MAX_OPERATIONS: usize = 100;
 const MAX_BYTES: usize = 16 << 10;
 
-/// What is larger is remembered without its arguments.
+/// Largest operation that is remembered with its arguments, in bytes.
 const MAX_OPERATION: usize = 512;
 
-/// What was calculated for one agent. Who is connected as the agent holds on to it.
+/// Calculations for one agent. Each connection of the agent has a clone.
 pub(crate) type History = Arc<Mutex<Operations>>;
 
 /// Operations as JSON texts, of which each takes the room of its characters, the oldest first.
@@ -57,14 +59,14 @@ impl Operations {
     }
 }
 
-/// All agents: a cheap handle.
+/// Agents of a server: a cheap handle.
 #[derive(Debug, Clone, Default)]
 pub(crate) struct Agents(Arc<Mutex<Known>>);
 
 #[derive(Debug, Default)]
 struct Known {
     histories: HashMap<String, History>,
-    /// In the order in which they were made, with where from.
+    /// Ids in the order in which the agents were made, with the address that each was made from.
     ids: VecDeque<(String, Option<IpAddr>)>,
 }
 
@@ -95,8 +97,8 @@ impl Known {
 }
 
 impl Agents {
-    /// Makes an agent, for somebody at this address. Its id cannot be guessed, and whoever knows it may be the
-    /// agent.
+    /// Makes an agent, for somebody at this address. Its id cannot be guessed, and whoever knows it
+    /// may be the agent.
     pub(crate) fn create(&self, from: Option<IpAddr>) -> String {
         let id = format!("{:032x}", rand::random::<u128>());
         let mut known = lock(&self.0);
@@ -125,7 +127,8 @@ pub(crate) struct Agent {
 }
 
 impl Agent {
-    /// For connections whose upgrade request has a [`History`] in its extensions.
+    /// Creates the service for connections whose upgrade request has a [`History`] in its
+    /// extensions.
     pub(crate) fn connected(math: Math) -> Self {
         Self { math, history: None }
     }

@@ -122,7 +122,7 @@ fn list(tools: &[Tool]) -> crate::Result {
     Ok(())
 }
 
-/// The error for a `tool` that the server does not list, with those that it does.
+/// Returns the error for a `tool` that the server does not list, with those that it does.
 async fn unknown(client: &Peer<RoleClient>, tool: &str) -> Option<String> {
     let tools = timeout(HANDSHAKE_TIMEOUT, client.list_all_tools()).await.ok()?.ok()?;
     if tools.iter().any(|known| known.name == tool) {
@@ -145,7 +145,7 @@ fn arguments(tool: &str, numbers: &[Number]) -> JsonObject {
     }
 }
 
-/// The content as text; blocks of other kinds as JSON.
+/// Returns the content as text; blocks of other kinds as JSON.
 fn text(result: &CallToolResult) -> String {
     let blocks = result.content.iter().map(|block| match block.as_text() {
         Some(content) => content.text.clone(),
@@ -194,7 +194,7 @@ async fn connect(args: &Args) -> crate::Result<(RunningService<RoleClient, ()>, 
     Err(failures.join("; ").into())
 }
 
-/// What the library says of its functions, in the words of this program's options.
+/// Returns `error` with the options of this program in place of the functions of the library.
 fn in_options(error: &str) -> String {
     error
         .replace("`client::ClientTls::authorities`", "the option `--ca`")

@@ -56,7 +56,7 @@ pub(crate) async fn run() -> crate::Result {
     Ok(())
 }
 
-/// One call per tool, one that a tool refuses, and one that none understands.
+/// Returns one call per tool, one that a tool refuses, and one that none understands.
 fn calls() -> [(&'static str, JsonObject); 9] {
     [
         ("add", object!({"a": 5, "b": 3})),
@@ -103,7 +103,8 @@ impl ClientHandler for Watcher {
     }
 }
 
-/// The next `count` reports, sorted, since each notification is handled in a task of its own.
+/// Returns the next `count` reports, sorted, since each notification is handled in a task of its
+/// own.
 async fn collect(
     progress: &mut UnboundedReceiver<ProgressNotificationParam>,
     count: usize,

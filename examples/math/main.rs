@@ -79,7 +79,7 @@ async fn main() -> ExitCode {
     }
 }
 
-/// `text` without line breaks and other control characters.
+/// Returns `text` without line breaks and other control characters.
 fn one_line(text: &str) -> String {
     let parts = text.split(char::is_control).map(str::trim).filter(|part| !part.is_empty());
     parts.collect::<Vec<_>>().join(" ")

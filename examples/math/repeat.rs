@@ -17,7 +17,7 @@ use serde::Serialize;
 use serde_json::{Number, Value, json};
 use tokio::{task::JoinHandle, time::timeout};
 
-/// What became of the calls, and of the connection meanwhile.
+/// Counts of the outcomes of the calls, and of the reconnects meanwhile.
 #[derive(Debug, Default, Clone, Serialize)]
 pub(crate) struct Summary {
     calls: usize,
@@ -35,7 +35,7 @@ pub(crate) struct Summary {
 }
 
 impl Summary {
-    /// Whether no call at all got as far as a result.
+    /// Returns `true` if no call at all got as far as a result.
     pub(crate) fn is_hopeless(&self) -> bool {
         self.calls > 0 && self.other_errors == self.calls
     }
@@ -52,7 +52,7 @@ impl Summary {
     }
 }
 
-/// How many times a connection was made again, and how.
+/// Count of the times that a connection was made again, and how.
 pub(crate) struct Reconnects {
     summary: Arc<Mutex<Summary>>,
     task: JoinHandle<()>,
@@ -137,8 +137,9 @@ pub(crate) async fn run(
     Ok(summary)
 }
 
-/// Compares the answer of a tool with the `expected` number, however it is written: `8`, `8.0` or `8e0`, as
-/// `result` of the structured content or of a text in JSON, or as the last word of any other text.
+/// Compares the answer of a tool with the `expected` number, however it is written: `8`, `8.0` or
+/// `8e0`, as `result` of the structured content or of a text in JSON, or as the last word of any
+/// other text.
 fn is(answer: &CallToolResult, expected: i64) -> bool {
     if answer.is_error == Some(true) {
         return false;
@@ -168,7 +169,7 @@ fn is(answer: &CallToolResult, expected: i64) -> bool {
     })
 }
 
-/// What is certain about a call that has no result.
+/// Returns what is certain about a call that has no result.
 fn reason(error: &ServiceError) -> Option<&str> {
     match error {
         ServiceError::McpError(error) => error.data.as_ref()?.get("reason").and_then(Value::as_str),

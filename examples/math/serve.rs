@@ -19,10 +19,10 @@ use tokio_util::sync::CancellationToken;
 
 use crate::{service::Math, stop::Stop, web::Web};
 
-/// How many paths there are for WebSockets.
+/// Number of paths for WebSockets.
 const PATHS: usize = 4;
 
-/// How many clients there may be on each of them that have not yet shown who they are.
+/// Most clients on each of them that have not yet shown who they are.
 const MAX_HANDSHAKES: usize = 1024;
 
 #[derive(clap::Args)]
@@ -30,7 +30,8 @@ pub(crate) struct Args {
     /// The address to listen on
     #[arg(long, value_name = "ADDR", default_value = "127.0.0.1:8080")]
     listen: SocketAddr,
-    /// A token that lets a client in; may be given several times. Without one, every client is accepted
+    /// A token that lets a client in; may be given several times. Without one, every client is
+    /// accepted
     #[arg(long = "token", value_name = "TOKEN")]
     tokens: Vec<String>,
     /// A host to be served, such as math.example.com:8080; may be given several times. Without one,
@@ -44,7 +45,8 @@ pub(crate) struct Args {
     /// How many clients may be connected at once to each of the paths
     #[arg(long, value_name = "N", default_value_t = 1024)]
     max_connections: usize,
-    /// How long a client that has lost its connection may come back to its session; 0 for not at all
+    /// How long a client that has lost its connection may come back to its session; 0 for not at
+    /// all
     #[arg(long, value_name = "SECONDS", default_value_t = 120)]
     resume_window: u64,
     /// The certificate chain for wss://, in PEM form
@@ -150,7 +152,8 @@ fn socket(_: &Args) -> socket::Config {
     socket::Config::default()
 }
 
-/// Each connection is an open file, and most systems let a process have 1,024 until it asks for more.
+/// Raises the limit of open files, of which each connection is one: most systems let a process have
+/// 1,024 until it asks for more.
 #[cfg(target_os = "linux")]
 fn raise_open_files(connections: usize) -> io::Result<()> {
     use rustix::process::{Resource, Rlimit, getrlimit, setrlimit};

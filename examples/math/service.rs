@@ -19,7 +19,7 @@ use rmcp::{
 };
 use serde::{Deserialize, Serialize, Serializer};
 
-/// How many progress reports one call of `sum` sends at most.
+/// Most progress reports that one call of `sum` sends.
 const MAX_REPORTS: usize = 100;
 
 /// The identity of those who have none, for whom there are only the [four basic operations](BASIC).
@@ -99,7 +99,7 @@ impl Math {
         Self { tools: Arc::new(tools), calls: Arc::default() }
     }
 
-    /// How many tool calls have been executed, on all connections together.
+    /// Returns the number of tool calls that were executed, on all connections together.
     pub(crate) fn calls(&self) -> u64 {
         self.calls.load(Ordering::Relaxed)
     }

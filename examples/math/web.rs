@@ -39,15 +39,15 @@ use crate::{
 /// The largest body of a request.
 const MAX_BODY: usize = 1 << 20;
 
-/// How long it may take.
+/// Most time that a request may take.
 const MAX_TIME: Duration = Duration::from_secs(10);
 
-/// All that has a path of its own.
+/// Services with paths of their own.
 #[derive(Clone)]
 pub(crate) struct Web {
     math: Math,
     agents: Agents,
-    /// Before what is for those who have a token, and before what is for everybody.
+    /// Guards of what is for those who have a token, and of what is for everybody.
     guard: GuardLayer,
     pages: GuardLayer,
     /// Envelopes, at `/agent/{agentId}/websocket`.
@@ -72,7 +72,7 @@ impl Web {
             let known: Arc<[String]> = tokens.clone().into();
             config
                 .clone()
-                .authenticator(move |credentials| whence(known.clone(), credentials))
+                .authenticator(move |credentials| authenticate(known.clone(), credentials))
                 .guard()?
         };
         let pages = guard.clone().without_authenticator();
@@ -100,7 +100,7 @@ impl Web {
             let config = config
                 .clone()
                 .framing(ToolCall::default())
-                .authenticator(move |credentials| who(known.clone(), credentials))
+                .authenticator(move |credentials| authenticate_in_band(known.clone(), credentials))
                 .in_band_authentication()
                 .request_timeout(Duration::from_secs(30))
                 .sessions(None);
@@ -110,7 +110,7 @@ impl Web {
         Ok(Self { math: math.clone(), agents, guard, pages, agent, standalone, guide })
     }
 
-    /// What is at `/mcp` besides WebSockets.
+    /// Returns what is at `/mcp` besides WebSockets.
     pub(crate) fn beside(self) -> Router {
         let guard = self.guard.clone();
         Router::new().route("/mcp", post(ask).layer(guard)).with_state(self)
@@ -163,9 +163,12 @@ async fn body<T: for<'a> Deserialize<'a>>(request: Request) -> Result<T, Failure
     })
 }
 
-/// Whoever has one of the tokens, where there are any, and where they come from: of an IPv6 address the part that
-/// a provider hands out.
-async fn whence(tokens: Arc<[String]>, credentials: Credentials) -> Result<Identity, AuthError> {
+/// Lets in who has one of the tokens, where there are any. The claim is the address that they come
+/// from, of one of IPv6 the part that a provider hands out.
+async fn authenticate(
+    tokens: Arc<[String]>,
+    credentials: Credentials,
+) -> Result<Identity, AuthError> {
     let is_known = |token: &Token| tokens.iter().any(|known| token.is(known));
     if !tokens.is_empty() && !credentials.token.as_ref().is_some_and(is_known) {
         return Err(AuthError::Unauthorized);
@@ -180,8 +183,11 @@ async fn whence(tokens: Arc<[String]>, credentials: Credentials) -> Result<Ident
     })
 }
 
-/// Who authenticates by a first message: an anonymous client may do less.
-async fn who(tokens: Arc<[String]>, credentials: Credentials) -> Result<Identity, AuthError> {
+/// Lets in who authenticates by a first message: an anonymous client may do less.
+async fn authenticate_in_band(
+    tokens: Arc<[String]>,
+    credentials: Credentials,
+) -> Result<Identity, AuthError> {
     let token = credentials.token.ok_or(AuthError::Unauthorized)?;
     if token.is(ANONYMOUS) {
         return Ok(Identity::new(ANONYMOUS));

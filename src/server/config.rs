@@ -382,9 +382,9 @@ impl<R: McpRole> Config<R> {
 
     /// Sets the time for each step until the service of a client runs: 10 s.
     ///
-    /// The steps are its opening handshake and the initialization of MCP, or its first request in the
-    /// lifecycle without one. An answer before the upgrade may wait as long until the client takes
-    /// some more of it.
+    /// The steps are its opening handshake and the initialization of MCP, or its first request in
+    /// the lifecycle without one. An answer before the upgrade may wait as long until the client
+    /// takes some more of it.
     #[must_use]
     pub fn handshake_timeout(mut self, timeout: Duration) -> Self {
         self.timeout = timeout;

@@ -33,7 +33,7 @@ impl Outbox {
         Self { max_bytes, queue: Mutex::default(), is_filled: Notify::new() }
     }
 
-    /// Has `try_send` send a message where none waits, and else queues it.
+    /// Sends a message by `try_send` where none waits, and else queues it.
     pub(crate) fn push(
         &self,
         message: OutboundMessage,

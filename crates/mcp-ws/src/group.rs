@@ -41,7 +41,7 @@ impl Group {
     }
 }
 
-/// Nothing: there are no process groups here.
+/// Placeholder, since there are no process groups here.
 #[cfg(not(unix))]
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(crate) struct Group;

@@ -34,12 +34,12 @@ impl Guard {
         Ok(Self { input: std::sync::Arc::new(std::sync::Mutex::new(input)) })
     }
 
-    /// Has the guard watch over this group.
+    /// Puts this group under the guard.
     pub(crate) fn watch(&self, group: Group) {
         self.tell('+', group);
     }
 
-    /// Has the guard forget this group, which has ended.
+    /// Takes this group, which has ended, from under the guard.
     pub(crate) fn forget(&self, group: Group) {
         self.tell('-', group);
     }

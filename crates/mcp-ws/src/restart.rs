@@ -145,7 +145,7 @@ impl Restarting {
         }
     }
 
-    /// Has a child that was started initialized, if its client has.
+    /// Initializes a child that was started, if its client has initialized.
     fn on_started(&mut self, mut child: Child) {
         let Some(initialize) = self.conversation.initialize() else {
             return self.go_on(State::Running(child));

@@ -104,7 +104,7 @@ async fn start(
     Ok((tools, list))
 }
 
-/// Whether the server itself has answered with an error.
+/// Returns `true` if the server itself has answered with an error.
 fn is_refused(error: &ClientInitializeError) -> bool {
     matches!(error, ClientInitializeError::JsonRpcError(_))
         && kind_of_initialize(error) == Kind::Answer
