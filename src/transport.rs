@@ -285,9 +285,9 @@ impl<R: McpRole> WebSocketTransport<R> {
         else {
             return Some(message);
         };
-        let Some(verdict) = interceptor(&request.request) else { return Some(message) };
+        let Some(answered) = interceptor(&request.request) else { return Some(message) };
         let id = request.id.clone();
-        let answer = match verdict {
+        let answer = match answered {
             Ok(result) => JsonRpcMessage::response(result, id),
             Err(error) => JsonRpcMessage::error(error, Some(id)),
         };

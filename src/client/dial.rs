@@ -13,7 +13,7 @@ use super::{
     redirect::{MAX_REDIRECTS, redirected},
     refusal::{is_cut, is_unauthorized},
     subprotocol::Failed,
-    upgrade::{Attempt, NewLink},
+    upgrade::{Attempt, UpgradedLink},
 };
 use crate::{
     duplex::BoxLink,
@@ -78,7 +78,7 @@ impl Endpoint {
                 let attempt = Attempt { offer: &offer.subprotocols, bearer };
                 let error = match self.dial_following_redirects(url.clone(), attempt, layers).await
                 {
-                    Ok(NewLink { mut link, subprotocol, limits }) => {
+                    Ok(UpgradedLink { mut link, subprotocol, limits }) => {
                         self.learned.record_accepted(&offer, whole);
                         self.authenticate_in_band(&mut link, bearer).await?;
                         return Ok(DialedLink { link, subprotocol, limits, span: span.clone() });
@@ -118,7 +118,7 @@ impl Endpoint {
         };
         let attempt = Attempt { offer: &self.offers, bearer: bearer.as_ref() };
         let linked = self.link(&url, attempt, layers, stream).instrument(span.clone()).await?;
-        let NewLink { mut link, subprotocol, limits } = linked;
+        let UpgradedLink { mut link, subprotocol, limits } = linked;
         self.authenticate_in_band(&mut link, bearer.as_ref()).instrument(span.clone()).await?;
         Ok(DialedLink { link, subprotocol, limits, span })
     }
@@ -143,7 +143,7 @@ impl Endpoint {
         mut url: Url,
         attempt: Attempt<'_>,
         layers: &Layers,
-    ) -> Result<NewLink, HandshakeError> {
+    ) -> Result<UpgradedLink, HandshakeError> {
         for _ in 0..MAX_REDIRECTS {
             match self.dial_once(&url, attempt, layers).await {
                 Err(HandshakeError::Refused(refusal)) => match redirected(&url, &refusal) {

@@ -46,7 +46,7 @@ pub(super) struct Attempt<'a> {
 }
 
 /// Link that was made, before its tracing span is added.
-pub(super) struct NewLink {
+pub(super) struct UpgradedLink {
     pub(super) link: BoxLink,
     pub(super) subprotocol: Option<String>,
     pub(super) limits: MessageLimits,
@@ -68,7 +68,7 @@ impl Endpoint {
         url: &Url,
         attempt: Attempt<'_>,
         layers: &Layers,
-    ) -> Result<NewLink, HandshakeError> {
+    ) -> Result<UpgradedLink, HandshakeError> {
         let target = Target::of(url)?;
         match &self.route {
             Route::Connector(connector) => {
@@ -90,7 +90,7 @@ impl Endpoint {
         attempt: Attempt<'_>,
         layers: &Layers,
         stream: S,
-    ) -> Result<NewLink, HandshakeError> {
+    ) -> Result<UpgradedLink, HandshakeError> {
         let target = Target::of(url)?;
         if !target.is_tls() {
             return self.link(url, attempt, layers, stream).await;
@@ -106,11 +106,11 @@ impl Endpoint {
         attempt: Attempt<'_>,
         layers: &Layers,
         stream: S,
-    ) -> Result<NewLink, HandshakeError> {
+    ) -> Result<UpgradedLink, HandshakeError> {
         let UpgradedStream { stream, leftover, subprotocol, limits, extensions } =
             self.upgrade(url, attempt, layers, stream).await?;
         let link = layers.link(stream, leftover, Side::Client, extensions);
-        Ok(NewLink { link, subprotocol, limits })
+        Ok(UpgradedLink { link, subprotocol, limits })
     }
 
     /// Performs the opening handshake, by hyper.

@@ -173,11 +173,11 @@ async fn authenticate<R: McpRole>(
 ) -> Result<Option<Identity>, Box<Rejection>> {
     let has_token = token.is_some();
     let credentials = Credentials { token, parts: parts.clone(), peer };
-    let verdict = tokio::select! {
-        verdict = auth::verify(authenticator, credentials, config.timeout) => verdict,
+    let decision = tokio::select! {
+        decision = auth::verify(authenticator, credentials, config.timeout) => decision,
         () = config.stop.cancelled() => return Err(stopping()),
     };
-    match verdict {
+    match decision {
         Ok(identity) => Ok(Some(identity)),
         Err(AuthError::Unauthorized | AuthError::Challenge(_)) if config.in_band && !has_token => {
             Ok(None)

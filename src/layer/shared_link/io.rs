@@ -98,7 +98,7 @@ impl Inner {
         })
     }
 
-    /// Records the loss of the link. What was handed over shares its fate, and nobody waits for it.
+    /// Records the loss of the link. Nobody waits any longer for what was handed over.
     fn down(&self, down: Down) -> Result<Down, Error> {
         let mut state = self.lock();
         if !state.down() {

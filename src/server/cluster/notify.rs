@@ -17,7 +17,7 @@ use crate::{
 };
 
 /// Notification that is to be published.
-pub(in crate::server) struct Outgoing {
+pub(in crate::server) struct PreparedNotification {
     message: Unnumbered,
     audience: Audience,
 }
@@ -34,11 +34,11 @@ impl Node {
     ///
     /// # Errors
     /// [`MessageError::TooBig`] when the bus does not take it.
-    pub(in crate::server) fn outgoing(
+    pub(in crate::server) fn prepare(
         &self,
         audience: &Audience,
         json: &[u8],
-    ) -> Result<Outgoing, Error> {
+    ) -> Result<PreparedNotification, Error> {
         let head = Head { from: self.this.clone(), to: audience.clone() };
         let message =
             Unnumbered::new(&head, json).map_err(|error| MessageError::Encode(Arc::new(error)))?;
@@ -46,7 +46,7 @@ impl Node {
         if size > limit {
             return Err(MessageError::TooBig { size, limit }.into());
         }
-        Ok(Outgoing { message, audience: audience.clone() })
+        Ok(PreparedNotification { message, audience: audience.clone() })
     }
 
     /// Hands a notification to the registries of this process, but not to the one of key `except`.
@@ -68,9 +68,9 @@ impl Node {
     /// have missed it.
     pub(in crate::server) fn publish(
         &self,
-        outgoing: Outgoing,
+        prepared: PreparedNotification,
     ) -> Result<Option<PendingReports>, PublishError> {
-        let Outgoing { message, audience } = outgoing;
+        let PreparedNotification { message, audience } = prepared;
         let expected = match audience.only_at() {
             Some(instance) if instance == self.this.instance => return Ok(None),
             Some(instance) => vec![instance.to_owned()],

@@ -91,12 +91,12 @@ impl fmt::Debug for ClusterNotification {
 
 /// Reports on one notification that have come.
 #[derive(Debug, Default)]
-struct Slot {
+struct ReceivedReports {
     others: Mutex<BTreeMap<String, Reached>>,
     notify: Notify,
 }
 
-impl Slot {
+impl ReceivedReports {
     fn lock(&self) -> MutexGuard<'_, BTreeMap<String, Reached>> {
         self.others.lock().unwrap_or_else(PoisonError::into_inner)
     }
@@ -104,7 +104,7 @@ impl Slot {
 
 /// Reports that somebody waits for, by the number of the notification.
 #[derive(Debug, Default)]
-pub(super) struct Reports(Mutex<BTreeMap<u64, Arc<Slot>>>);
+pub(super) struct Reports(Mutex<BTreeMap<u64, Arc<ReceivedReports>>>);
 
 /// The most reports that are kept of one notification.
 const MAX_REPORTS: usize = 4096;
@@ -112,23 +112,23 @@ const MAX_REPORTS: usize = 4096;
 impl Reports {
     /// Begins to wait for the reports of the `expected` instances on a notification.
     pub(super) fn expect(self: &Arc<Self>, number: u64, expected: Vec<String>) -> PendingReports {
-        let slot = Arc::<Slot>::default();
-        self.lock().insert(number, slot.clone());
-        PendingReports { all: self.clone(), number, slot, expected }
+        let received = Arc::<ReceivedReports>::default();
+        self.lock().insert(number, received.clone());
+        PendingReports { all: self.clone(), number, received, expected }
     }
 
     /// Takes a report of an instance; one that nobody waits for is dropped.
     pub(super) fn on_report(&self, number: u64, by: String, reached: Reached) {
-        let Some(slot) = self.lock().get(&number).cloned() else { return };
-        let mut others = slot.lock();
+        let Some(received) = self.lock().get(&number).cloned() else { return };
+        let mut others = received.lock();
         if others.len() < MAX_REPORTS {
             others.insert(by, reached);
         }
         drop(others);
-        slot.notify.notify_one();
+        received.notify.notify_one();
     }
 
-    fn lock(&self) -> MutexGuard<'_, BTreeMap<u64, Arc<Slot>>> {
+    fn lock(&self) -> MutexGuard<'_, BTreeMap<u64, Arc<ReceivedReports>>> {
         self.0.lock().unwrap_or_else(PoisonError::into_inner)
     }
 }
@@ -138,7 +138,7 @@ impl Reports {
 pub(in crate::server) struct PendingReports {
     all: Arc<Reports>,
     number: u64,
-    slot: Arc<Slot>,
+    received: Arc<ReceivedReports>,
     expected: Vec<String>,
 }
 
@@ -147,17 +147,17 @@ impl PendingReports {
     async fn collect(self, time: Duration) -> (BTreeMap<String, Reached>, Vec<String>) {
         let complete = async {
             while !self.silent().is_empty() {
-                self.slot.notify.notified().await;
+                self.received.notify.notified().await;
             }
         };
         let _ = timeout(time, complete).await;
         let silent = self.silent();
-        (std::mem::take(&mut *self.slot.lock()), silent)
+        (std::mem::take(&mut *self.received.lock()), silent)
     }
 
     /// Returns the tags of those that have not reported.
     fn silent(&self) -> Vec<String> {
-        let others = self.slot.lock();
+        let others = self.received.lock();
         self.expected.iter().filter(|instance| !others.contains_key(*instance)).cloned().collect()
     }
 }

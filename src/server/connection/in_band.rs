@@ -59,13 +59,13 @@ pub(in crate::server) async fn authenticate<R: McpRole>(
     let attempted = attempted.map_err(|_| late(format!("not authenticated within {time:?}")))?;
     let (id, token) = attempted.map_err(unauthorized)?;
     let credentials = Credentials { token, parts: parts.clone(), peer };
-    let verdict = Box::pin(verify(authenticator, credentials, time)).await;
-    let answer = match verdict {
+    let decision = Box::pin(verify(authenticator, credentials, time)).await;
+    let answer = match decision {
         Ok(_) => JsonRpcMessage::response(R::custom_result(json!({ "authenticated": true })), id),
         Err(_) => refusal::<R>("Authentication failed", id),
     };
     let answered = timeout(time, write(link, framing, &answer)).await;
-    let identity = verdict.map_err(|denied| {
+    let identity = decision.map_err(|denied| {
         let (cause, code) = match denied {
             AuthError::Unauthorized | AuthError::Challenge(_) => {
                 (RejectReason::Unauthorized, config.framing_properties().unauthorized_code)

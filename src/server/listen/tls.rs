@@ -164,8 +164,8 @@ fn fault_of(own: &CertificateDer<'_>, provider: &Arc<CryptoProvider>) -> Option<
     roots.add(own.clone().into_owned()).ok()?;
     let verifier = WebPkiServerVerifier::builder_with_provider(roots.into(), provider.clone());
     let name = ServerName::try_from("localhost").ok()?;
-    let verdict = verifier.build().ok()?.verify_server_cert(own, &[], &name, &[], UnixTime::now());
-    match verdict.err()? {
+    let outcome = verifier.build().ok()?.verify_server_cert(own, &[], &name, &[], UnixTime::now());
+    match outcome.err()? {
         Error::InvalidCertificate(
             CertificateError::Expired | CertificateError::ExpiredContext { .. },
         ) => Some("the certificate has expired: clients will refuse it"),

@@ -86,14 +86,14 @@ impl<R: McpRole> Registry<R> {
         };
         let node = cluster.node();
         let json = R::encode(&message).map_err(|error| MessageError::Encode(Arc::new(error)))?;
-        let outgoing = node.outgoing(audience, &json)?;
+        let prepared = node.prepare(audience, &json)?;
         let is_here = audience.may_be_at(node.instance());
         let chosen = if is_here { self.chosen(audience) } else { Vec::new() };
         let mut local = self.send_to(chosen, &message)?;
         if is_here {
             local.add(node.deliver_here(audience, &json, Some(self.key())));
         }
-        Ok(ClusterNotification::new(local, node.publish(outgoing)))
+        Ok(ClusterNotification::new(local, node.publish(prepared)))
     }
 
     /// Returns `health` with the figures of the cluster, if there is one.
