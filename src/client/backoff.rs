@@ -52,8 +52,8 @@ impl ReconnectPolicy {
         self
     }
 
-    /// Sets the upper bound of the first wait after the server has announced that it restarts, or
-    /// has no room (1012, 1013): 10 s.
+    /// Sets the upper bound of the first wait after a Close with 1012 or 1013: 10 s. By these the
+    /// server has announced that it restarts, or has no room.
     #[must_use]
     pub fn after_restart(mut self, bound: Duration) -> Self {
         self.after_restart = bound;

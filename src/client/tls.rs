@@ -53,9 +53,11 @@ impl ClientTls {
         Self { trust: Trust::Rustls(config), ..Self::default() }
     }
 
-    /// Asks for the server of this name (SNI, RFC 6066), and takes the certificate of this name, in
-    /// place of the host of the URL: for a server that is reached by another one, such as an
-    /// address. The `Host` stays that of the URL.
+    /// Sets the name of the server in TLS, in place of the host of the URL. The server is asked for by
+    /// it (SNI, RFC 6066), and its certificate has to be of this name.
+    ///
+    /// It is for a server that is reached by another name, such as an address. The `Host` stays that
+    /// of the URL.
     #[cfg(any(feature = "rustls-tls", feature = "native-tls"))]
     #[cfg_attr(docsrs, doc(cfg(any(feature = "rustls-tls", feature = "native-tls"))))]
     #[must_use]

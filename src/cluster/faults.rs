@@ -62,16 +62,16 @@ impl Faults {
         self
     }
 
-    /// Sets the share of messages that arrive twice, which a [`Bus`](super::Bus) must not let
-    /// happen. 0 by default.
+    /// Sets the share of messages that arrive twice: 0 by default. A [`Bus`](super::Bus) must not let
+    /// that happen.
     #[must_use]
     pub fn duplication(mut self, share: f64) -> Self {
         self.duplication = share;
         self
     }
 
-    /// Sets the share of messages that arrive up to 10 ms late, and out of order, which a
-    /// [`Bus`](super::Bus) must not let happen. 0 by default.
+    /// Sets the share of messages that arrive up to 10 ms late, and out of order: 0 by default. A
+    /// [`Bus`](super::Bus) must not let that happen.
     #[must_use]
     pub fn reordering(mut self, share: f64) -> Self {
         self.reordering = share;

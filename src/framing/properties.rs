@@ -22,9 +22,9 @@ pub struct SessionIdField {
 }
 
 impl SessionIdField {
-    /// Creates it from the cell of the id and the function that replaces the id in a message which
-    /// was encoded for a former session; with `None` it takes the id out.
+    /// Creates it from the cell of the id and the function that replaces the id in a message.
     ///
+    /// The message was encoded for a former session; with `None` the function takes the id out.
     /// A server sets the id when the session begins; a client resumes by the id that it has read.
     /// Each connection of a server has a clone of the framing, which must have a cell of its own.
     #[must_use]
@@ -79,8 +79,9 @@ impl Default for FramingProperties {
 }
 
 impl FramingProperties {
-    /// Sets whether an MCP client initializes its session before its first request, or names its
-    /// version of MCP in each: `true`. If `false`, a server answers whatever comes first.
+    /// Sets whether an MCP client says which version of MCP it speaks: `true`. It does by
+    /// `initialize` before its first request, or in each request. If `false`, a server answers
+    /// whatever comes first.
     #[must_use]
     pub fn has_initialize(mut self, has_initialize: bool) -> Self {
         self.has_initialize = has_initialize;

@@ -335,8 +335,8 @@ impl<R: McpRole, F: Framing<R>> Correlation<R, F> {
         polled
     }
 
-    /// Polls what may have been set while the link was read, and writes what was sent meanwhile,
-    /// which no other task may be there to do.
+    /// Polls what may have been set while the link was read, and writes what was sent meanwhile: no
+    /// other task may be there to do it.
     fn poll_idle(&mut self, cx: &mut Context<'_>) -> Poll<RxJsonRpcMessage<R>> {
         if let Poll::Ready(overdue) = self.poll_suspected(cx) {
             return Poll::Ready(overdue);

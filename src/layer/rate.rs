@@ -58,8 +58,7 @@ pub struct Config {
 }
 
 impl Config {
-    /// Creates the settings for this number of messages per second in the long run, at least 1,
-    /// and as many in a burst.
+    /// Creates the settings for this number of messages per second, and as many in a burst.
     #[must_use]
     pub fn new(messages_per_second: NonZeroU32) -> Self {
         Self { messages_per_second, burst: messages_per_second }

@@ -234,10 +234,10 @@ impl<R: McpRole> Config<R> {
         }
     }
 
-    /// Returns `true` if a request with these headers asks for an allowed host and, if it is from a
-    /// web page, comes from an allowed one.
+    /// Returns `true` if a request with these headers may be served, by its `Host` and `Origin`.
     ///
-    /// It is the check that is made for an upgrade, for what else is served beside it.
+    /// The host is allowed and, if the request is from a web page, so is that. It is the check that
+    /// is made for an upgrade, for what else is served beside it.
     #[must_use]
     pub fn allows(&self, headers: &HeaderMap) -> bool {
         let checked = self.allowed.check(headers).map_err(NotAllowed::reject);
@@ -280,8 +280,8 @@ impl<R: McpRole> Config<R> {
         self
     }
 
-    /// Takes the token from the cookie of this name, where the request has no other and comes from
-    /// an allowed web page. Off by default.
+    /// Takes the token from the cookie of this name, where the request has no other: off by default.
+    /// The cookie counts only where the request comes from an allowed web page.
     #[must_use]
     pub fn token_cookie(mut self, name: impl Into<Arc<str>>) -> Self {
         self.cookie = Some(name.into());

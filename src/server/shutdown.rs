@@ -34,9 +34,9 @@ impl Default for Drain {
 }
 
 impl Drain {
-    /// Sets the time that calls in flight may still take, and what a
-    /// [`fallback`](crate::server::Serve::fallback) is answering: 30 s. Then they are dropped, and
-    /// their connections closed.
+    /// Sets the time that calls in flight may still take: 30 s. Then they are dropped, and their
+    /// connections closed. What a [`fallback`](crate::server::Serve::fallback) is answering has as
+    /// long.
     #[must_use]
     pub fn deadline(mut self, deadline: Duration) -> Self {
         self.deadline = deadline;

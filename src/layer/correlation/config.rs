@@ -79,9 +79,9 @@ impl Config {
         self
     }
 
-    /// Sends a request again if the peer refuses it with `-32000` without having executed it (RFC
-    /// 9113, section 8.7, has the equivalent for HTTP): `true`. Applies to requests of 16 MiB in
-    /// total. The `reason` in `data` says when:
+    /// Sends a request again if the peer refuses it with `-32000` without having executed it: `true`.
+    /// Applies to requests of 16 MiB in total. RFC 9113, section 8.7, has the equivalent for HTTP.
+    /// The `reason` in `data` says when:
     ///
     /// - `stopping`: on the next connection, for which all further requests are held back. Applies
     ///   if another connection may follow, on five connections at most. Where there is none after

@@ -70,8 +70,8 @@ struct Opening {
 }
 
 impl Opening {
-    /// Encodes `request`, and before that the one with the other id, since a framing may record
-    /// the id of what it has encoded last.
+    /// Encodes `request` with either id, its own last: a framing may record the id of what it has
+    /// encoded last.
     fn encode<R: McpRole, F: Framing<R>>(
         request: &JsonRpcRequest<R::Req>,
         codec: &mut Codec<R, F>,

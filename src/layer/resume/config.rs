@@ -30,9 +30,8 @@ impl Config {
         self
     }
 
-    /// Sets the time in which a peer must acknowledge something while the window is full and a
-    /// message waits for room: 30 s. After that the link is closed with 1008, and the session is
-    /// over.
+    /// Sets the time in which a peer must acknowledge something while a full window holds messages
+    /// up: 30 s. After that the link is closed with 1008, and the session is over.
     ///
     /// The time counts only while the peer is known to have read all it was sent, which pings
     /// show, sent a third of this time apart; so a slow network needs no longer timeout. A peer

@@ -47,11 +47,12 @@ impl Limits {
         self
     }
 
-    /// Sets how many clients there may be at once that have not yet shown who they are, be it in
-    /// the TLS handshake, in the request's head, or in the connection where that is allowed: 1,024.
-    /// When there is one more, one is dropped: of those from the address with the most (as above),
-    /// the one that came first. So neither slow clients nor one that comes all the time shut out
-    /// the others. A client that is being answered by a
+    /// Sets how many clients there may be at once that have not yet shown who they are: 1,024.
+    ///
+    /// They are in the TLS handshake, in the head of their request, or in the connection where that
+    /// is allowed. When there is one more, one is dropped: of those from the address with the most
+    /// (as above), the one that came first. So neither slow clients nor one that comes all the time
+    /// shut out the others. A client that is being answered by a
     /// [`fallback`](crate::server::Serve::fallback) is not counted until the answer is written.
     #[must_use]
     pub fn handshakes(mut self, handshakes: usize) -> Self {
@@ -59,8 +60,9 @@ impl Limits {
         self
     }
 
-    /// Sets whether one connection too many is upgraded, and then closed with 1013 "Server at
-    /// capacity", in place of a 503: `false`. Web pages are told the code of a Close, but not the
+    /// Sets whether one connection too many is upgraded and then closed, in place of a 503: `false`.
+    ///
+    /// The Close has 1013 "Server at capacity": web pages are told the code of a Close, but not the
     /// status of an answer. Who may come back to a session is still told 503.
     #[must_use]
     pub fn reject_after_upgrade(mut self, upgraded: bool) -> Self {

@@ -47,8 +47,8 @@ impl<R: McpRole> Registry<R> {
         Ok(())
     }
 
-    /// Queues `notification` for the clients of the `audience`, on whatever instance of the cluster
-    /// they are, without waiting: slow clients miss it.
+    /// Queues `notification` for the clients of the `audience`, without waiting: slow clients miss it.
+    /// They may be on any instance of the cluster.
     ///
     /// It is queued here first, whatever becomes of the bus, and then published; await
     /// [`ClusterNotification::report`] to know what the other instances say. A client is notified
