@@ -2,7 +2,6 @@
 
 use std::{
     collections::{HashMap, hash_map::Entry},
-    fmt,
     pin::Pin,
     sync::Arc,
     task::{Context, Poll, ready},
@@ -23,7 +22,9 @@ use super::{
     aliases::Aliases,
     backlog::Backlog,
     config::Config,
+    extensions::{attach_extensions, roomy_extensions},
     panics::Panics,
+    shortage::Shortage,
     slots::{HandlerSlot, HandlerSlots},
 };
 use crate::{
@@ -44,36 +45,6 @@ pub(super) const MIN_NOTIFICATIONS: usize = 64;
 
 /// Reason of a cancellation where that of the peer is not kept.
 pub(super) const CANCELLED: &str = "cancelled by the peer";
-
-/// Reason why a notification is dropped.
-#[derive(Debug, Clone, Copy)]
-enum Shortage {
-    /// More memory than all may take, for this one alone.
-    TooLarge { decoded_bytes: usize, limit: usize },
-    /// More memory than all may take, together with those handled or waiting.
-    Memory { limit: usize },
-    /// Too many bytes wait already.
-    Backlog { limit: usize },
-}
-
-impl fmt::Display for Shortage {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        match self {
-            Self::TooLarge { decoded_bytes, limit } => write!(
-                f,
-                "decoded, it may take {decoded_bytes} bytes, more than max_inbound_memory, {limit}"
-            ),
-            Self::Memory { limit } => write!(
-                f,
-                "with those whose handlers have not ended it may take more than \
-                 max_inbound_memory, {limit} bytes"
-            ),
-            Self::Backlog { limit } => {
-                write!(f, "more than max_held_bytes, {limit} bytes, would wait for handlers to end")
-            }
-        }
-    }
-}
 
 /// Request of the peer that is in flight.
 #[derive(Debug, Clone, Copy)]
@@ -459,30 +430,5 @@ fn may_be_handled<R: McpRole>(
     match notification.notification.extensions_mut().get_mut::<HandlerSlot>() {
         Some(slot) => slots.poll_begin(slot, most, cx).is_ready(),
         None => true,
-    }
-}
-
-/// Returns empty extensions with room for seven, as have their clones.
-fn roomy_extensions() -> Extensions {
-    #[derive(Clone)]
-    struct Placeholder<const N: usize>;
-    let mut extensions = Extensions::new();
-    // One more than fit into the smallest map.
-    extensions.insert(Placeholder::<0>);
-    extensions.insert(Placeholder::<1>);
-    extensions.insert(Placeholder::<2>);
-    extensions.insert(Placeholder::<3>);
-    extensions.clear();
-    extensions
-}
-
-/// Adds the extensions that a handler finds to `extensions`.
-fn attach_extensions(extensions: &mut Extensions, all: &Extensions, slot: HandlerSlot) {
-    // The message's own extensions go into the copy, since they are fewer.
-    let own = std::mem::replace(extensions, all.clone());
-    extensions.extend(own);
-    match extensions.get_mut::<HandlerSlot>() {
-        Some(taken) => *taken = slot,
-        None => drop(extensions.insert(slot)),
     }
 }

@@ -1,0 +1,30 @@
+//! Extensions that each request and notification of the peer carries.
+
+use rmcp::model::Extensions;
+
+use super::slots::HandlerSlot;
+
+/// Returns empty extensions with room for seven, as have their clones.
+pub(super) fn roomy_extensions() -> Extensions {
+    #[derive(Clone)]
+    struct Placeholder<const N: usize>;
+    let mut extensions = Extensions::new();
+    // One more than fit into the smallest map.
+    extensions.insert(Placeholder::<0>);
+    extensions.insert(Placeholder::<1>);
+    extensions.insert(Placeholder::<2>);
+    extensions.insert(Placeholder::<3>);
+    extensions.clear();
+    extensions
+}
+
+/// Adds the extensions that a handler finds to `extensions`.
+pub(super) fn attach_extensions(extensions: &mut Extensions, all: &Extensions, slot: HandlerSlot) {
+    // The message's own extensions go into the copy, since they are fewer.
+    let own = std::mem::replace(extensions, all.clone());
+    extensions.extend(own);
+    match extensions.get_mut::<HandlerSlot>() {
+        Some(taken) => *taken = slot,
+        None => drop(extensions.insert(slot)),
+    }
+}

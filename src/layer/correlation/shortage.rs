@@ -1,0 +1,33 @@
+//! [`Shortage`]: the reason why there is no room for a notification.
+
+use std::fmt;
+
+/// Reason why a notification is dropped.
+#[derive(Debug, Clone, Copy)]
+pub(super) enum Shortage {
+    /// More memory than all may take, for this one alone.
+    TooLarge { decoded_bytes: usize, limit: usize },
+    /// More memory than all may take, together with those handled or waiting.
+    Memory { limit: usize },
+    /// Too many bytes wait already.
+    Backlog { limit: usize },
+}
+
+impl fmt::Display for Shortage {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            Self::TooLarge { decoded_bytes, limit } => write!(
+                f,
+                "decoded, it may take {decoded_bytes} bytes, more than max_inbound_memory, {limit}"
+            ),
+            Self::Memory { limit } => write!(
+                f,
+                "with those whose handlers have not ended it may take more than \
+                 max_inbound_memory, {limit} bytes"
+            ),
+            Self::Backlog { limit } => {
+                write!(f, "more than max_held_bytes, {limit} bytes, would wait for handlers to end")
+            }
+        }
+    }
+}
