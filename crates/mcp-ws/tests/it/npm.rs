@@ -248,7 +248,7 @@ async fn the_inspector_lists_and_calls_the_tools_of_server_everything() {
 #[tokio::test]
 #[ignore = "needs Node.js and the registry"]
 async fn the_commands_of_the_readme_work_as_they_stand() {
-    let script = concat!(env!("CARGO_MANIFEST_DIR"), "/two-minutes");
+    let script = concat!(env!("CARGO_MANIFEST_DIR"), "/run-readme");
     let mut command = Command::new("bash");
     command.kill_on_drop(true).args([
         script,
