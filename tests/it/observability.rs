@@ -32,14 +32,14 @@ use crate::common::{
 const SERVER: &str = "otel.kind=\"server\"";
 const CLIENT: &str = "otel.kind=\"client\"";
 
-/// Returns the lines from INFO on about the connections of one side.
-fn told(log: &Log, side: &str) -> Vec<String> {
-    let text = log.text();
-    let told = text.lines().filter(|line| {
+/// Returns the lines from INFO on that have this text in them.
+fn logged(log: &Log, text: &str) -> Vec<String> {
+    let all = log.text();
+    let lines = all.lines().filter(|line| {
         let level = line.split_whitespace().nth(1).unwrap();
-        ["INFO", "WARN", "ERROR"].contains(&level) && line.contains(side)
+        ["INFO", "WARN", "ERROR"].contains(&level) && line.contains(text)
     });
-    told.map(str::to_owned).collect()
+    lines.map(str::to_owned).collect()
 }
 
 /// Returns the words behind the span and the target: the event, and its fields.
@@ -47,15 +47,15 @@ fn event(line: &str) -> &str {
     line.rsplit_once("}: ").map_or(line, |(_, event)| event).split_once(": ").unwrap().1
 }
 
-/// Asserts that these are the events of `lines`, in this order.
-fn are(lines: &[String], events: &[&str]) {
-    let told: Vec<_> = lines.iter().map(|line| event(line)).collect();
-    let fits = |(told, event): (&&str, &&str)| told.starts_with(event);
-    assert!(told.len() == events.len() && told.iter().zip(events).all(fits), "{told:#?}");
+/// Asserts that the events of `lines` are these, in this order.
+fn assert_events(lines: &[String], events: &[&str]) {
+    let logged: Vec<_> = lines.iter().map(|line| event(line)).collect();
+    let fits = |(logged, event): (&&str, &&str)| logged.starts_with(event);
+    assert!(logged.len() == events.len() && logged.iter().zip(events).all(fits), "{logged:#?}");
 }
 
-/// Asserts that `line` has all `fields`.
-fn has(line: &str, fields: &[&str]) {
+/// Asserts that `line` has all of these `fields`.
+fn assert_fields(line: &str, fields: &[&str]) {
     for field in fields {
         assert!(
             line.contains(&format!(" {field}")) || line.contains(&format!("{{{field}")),
@@ -89,11 +89,11 @@ async fn each_thing_that_happens_to_a_connection_is_one_line_on_either_side() {
         let connect = reconnect_within(Duration::from_millis(5), connect);
         let mut events = connect.events();
         let client = ().serve(connect.await.unwrap()).await.unwrap();
-        let before = told(&log, "").len();
+        let before = logged(&log, "").len();
         for _ in 0..20 {
             echo(&client).await;
         }
-        assert_eq!(told(&log, "").len(), before, "nothing for a message: {}", log.text());
+        assert_eq!(logged(&log, "").len(), before, "nothing for a message: {}", log.text());
 
         // The server has to notice the loss before the client is back.
         *proxy.target.lock().unwrap() = nowhere;
@@ -108,12 +108,12 @@ async fn each_thing_that_happens_to_a_connection_is_one_line_on_either_side() {
     })
     .await;
 
-    let lines = told(&log, SERVER);
-    are(
+    let lines = logged(&log, SERVER);
+    assert_events(
         &lines,
         &["connected", "connection lost; the session is kept", "reconnected", "connection ended"],
     );
-    has(
+    assert_fields(
         &lines[0],
         &[
             "INFO",
@@ -131,9 +131,12 @@ async fn each_thing_that_happens_to_a_connection_is_one_line_on_either_side() {
             "session=\"new\"",
         ],
     );
-    has(&lines[1], &["INFO", "mcp_ws.connection.id=1", "cause=\""]);
-    has(&lines[2], &["INFO", "mcp_ws.connection.id=1", "session=\"resumed\"", "outage_ms="]);
-    has(
+    assert_fields(&lines[1], &["INFO", "mcp_ws.connection.id=1", "cause=\""]);
+    assert_fields(
+        &lines[2],
+        &["INFO", "mcp_ws.connection.id=1", "session=\"resumed\"", "outage_ms="],
+    );
+    assert_fields(
         &lines[3],
         &[
             "INFO",
@@ -147,9 +150,12 @@ async fn each_thing_that_happens_to_a_connection_is_one_line_on_either_side() {
         assert!(value(&lines[3], count).parse::<u64>().unwrap() >= 22, "{}", lines[3]);
     }
 
-    let lines = told(&log, CLIENT);
-    are(&lines, &["connected", "connection lost; reconnecting", "reconnected", "connection ended"]);
-    has(
+    let lines = logged(&log, CLIENT);
+    assert_events(
+        &lines,
+        &["connected", "connection lost; reconnecting", "reconnected", "connection ended"],
+    );
+    assert_fields(
         &lines[0],
         &[
             "INFO",
@@ -162,10 +168,13 @@ async fn each_thing_that_happens_to_a_connection_is_one_line_on_either_side() {
             "session=\"new\"",
         ],
     );
-    has(&lines[1], &["WARN", "cause=\""]);
-    has(&lines[2], &["INFO", "session=\"resumed\"", "outage_ms="]);
+    assert_fields(&lines[1], &["WARN", "cause=\""]);
+    assert_fields(&lines[2], &["INFO", "session=\"resumed\"", "outage_ms="]);
     assert!(value(&lines[2], "attempts").parse::<u32>().unwrap() >= 1, "{}", lines[2]);
-    has(&lines[3], &["INFO", "code=1000", "age_ms=", "messages_received=", "messages_sent="]);
+    assert_fields(
+        &lines[3],
+        &["INFO", "code=1000", "age_ms=", "messages_received=", "messages_sent="],
+    );
     assert!(!log.text().contains("private"));
 }
 
@@ -184,9 +193,12 @@ async fn a_mounted_server_and_a_stream_of_ones_own_have_the_same_lines() {
         let client = ().serve(connect(format!("ws://{address}/mcp")).await.unwrap()).await.unwrap();
         client.cancel().await.unwrap();
         while !matches!(registry.next().await.unwrap(), RegistryEvent::Disconnected { .. }) {}
-        let lines = told(&log, SERVER);
-        are(&lines, &["connected", "connection ended"]);
-        has(&lines[0], &["url.path=\"/mcp\"", "mcp_ws.connection.id=1", "session=\"new\""]);
+        let lines = logged(&log, SERVER);
+        assert_events(&lines, &["connected", "connection ended"]);
+        assert_fields(
+            &lines[0],
+            &["url.path=\"/mcp\"", "mcp_ws.connection.id=1", "session=\"new\""],
+        );
         assert!(!lines[0].contains("network.peer.address"), "{}", lines[0]);
 
         let (near, far) = pair().await;
@@ -201,16 +213,16 @@ async fn a_mounted_server_and_a_stream_of_ones_own_have_the_same_lines() {
         };
         tokio::join!(serving, dialling);
         for side in [SERVER, CLIENT] {
-            let lines = told(&log, side);
-            are(&lines[2..], &["connected", "connection ended"]);
-            has(&lines[2], &["session=\"none\""]);
+            let lines = logged(&log, side);
+            assert_events(&lines[2..], &["connected", "connection ended"]);
+            assert_fields(&lines[2], &["session=\"none\""]);
         }
     })
     .await;
 }
 
-/// Asks with a token that is wrong.
-async fn refused(address: SocketAddr) {
+/// Asserts that a request with a wrong token is refused.
+async fn assert_refused(address: SocketAddr) {
     let (head, _raw) = try_upgrade(address, "Authorization: Bearer wrong\r\n").await;
     assert_eq!(head.status(), 401);
 }
@@ -225,13 +237,13 @@ async fn floods_of_refusals_are_few_lines_which_say_how_many_there_were() {
         let (server, address) = serve_tools(&Tools::default(), config).await;
         let began = Instant::now();
         for _ in 0..50 {
-            refused(address).await;
+            assert_refused(address).await;
         }
         let at_most = 4 + began.elapsed().as_secs() / 10;
-        let lines = || told(&log, "refused: authentication required");
+        let lines = || logged(&log, "refused: authentication required");
         assert!((3..=at_most).contains(&(lines().len() as u64)), "{:#?}", lines());
         for line in lines() {
-            has(
+            assert_fields(
                 &line,
                 &[
                     "WARN",
@@ -246,10 +258,10 @@ async fn floods_of_refusals_are_few_lines_which_say_how_many_there_were() {
         // Those of another kind have a limit of their own.
         let foreign = upgrade_request(address, "Origin: https://foreign.example\r\n");
         assert_eq!(ask(address, foreign).await.0.status(), 403);
-        let [line] = &told(&log, "refused: web pages of the Origin")[..] else {
+        let [line] = &logged(&log, "refused: web pages of the Origin")[..] else {
             panic!("{}", log.text())
         };
-        has(
+        assert_fields(
             line,
             &["WARN", "error.type=\"origin\"", "http.response.status_code=403", "suppressed=0"],
         );
@@ -257,7 +269,7 @@ async fn floods_of_refusals_are_few_lines_which_say_how_many_there_were() {
         tokio::time::pause();
         tokio::time::advance(Duration::from_secs(10)).await;
         tokio::time::resume();
-        refused(address).await;
+        assert_refused(address).await;
         let suppressed = lines()
             .iter()
             .map(|line| value(line, "suppressed").parse::<usize>().unwrap())
@@ -288,15 +300,18 @@ async fn who_is_refused_after_the_upgrade_or_before_a_request_is_told_too() {
         while server.registry().health().rejected < 2 {
             registry.next().await.unwrap();
         }
-        let lines = told(&log, "refused: ");
+        let lines = logged(&log, "refused: ");
         assert_eq!(lines.len(), 2, "{lines:#?}");
-        has(
+        assert_fields(
             &lines[0],
             &["WARN", "error.type=\"unauthorized\"", "code=4401", "client.address=127.0.0.1"],
         );
         assert!(!lines[0].contains("status_code"), "{}", lines[0]);
-        has(&lines[1], &["WARN", "error.type=\"no_handshake\"", "client.address=127.0.0.1"]);
-        assert!(told(&log, "connected").is_empty(), "{}", log.text());
+        assert_fields(
+            &lines[1],
+            &["WARN", "error.type=\"no_handshake\"", "client.address=127.0.0.1"],
+        );
+        assert!(logged(&log, "connected").is_empty(), "{}", log.text());
 
         // One that has left is not refused.
         drop(upgrade(address, "").await);
@@ -306,7 +321,7 @@ async fn who_is_refused_after_the_upgrade_or_before_a_request_is_told_too() {
         let mut leaving = upgrade(address, "").await;
         leaving.send(Frame::close(1000)).await;
         assert_eq!(leaving.closed().await.0, 1000);
-        assert_eq!(told(&log, "refused: ").len(), 2, "{}", log.text());
+        assert_eq!(logged(&log, "refused: ").len(), 2, "{}", log.text());
         assert_eq!(server.registry().health().rejected, 2);
 
         // The same on a stream of one's own.
@@ -319,9 +334,9 @@ async fn who_is_refused_after_the_upgrade_or_before_a_request_is_told_too() {
         assert_eq!(raw.head().await.unwrap().status(), 401);
         drop(raw);
         assert!(accepting.await.unwrap().is_err());
-        let lines = told(&log, "http.response.status_code=401");
+        let lines = logged(&log, "http.response.status_code=401");
         assert_eq!(lines.len(), 1, "{lines:#?}");
-        has(&lines[0], &["WARN", "error.type=\"unauthorized\""]);
+        assert_fields(&lines[0], &["WARN", "error.type=\"unauthorized\""]);
     })
     .await;
 }
@@ -346,20 +361,20 @@ async fn what_a_client_chooses_makes_no_line_of_its_own() {
         close.extend(b"bye\n2026-01-01T00:00:00.000000Z  INFO connected");
         raw.send(Frame::new(8, close)).await;
         while !matches!(registry.next().await.unwrap(), RegistryEvent::Disconnected { .. }) {}
-        let lines = told(&log, SERVER);
-        are(&lines, &["connected", "connection ended"]);
+        let lines = logged(&log, SERVER);
+        assert_events(&lines, &["connected", "connection ended"]);
         for (char, kept) in [("x", 200), ("y", 200), ("z", 200 - "mcp.version.".len())] {
             assert!(!log.text().contains(&char.repeat(kept + 1)), "{char}: {}", log.text());
             assert!(log.text().contains(&char.repeat(kept)), "{char}: {}", log.text());
         }
-        has(&lines[1], &["code=3000", "reason=\"3000: bye\\\\n2026"]);
+        assert_fields(&lines[1], &["code=3000", "reason=\"3000: bye\\\\n2026"]);
         assert!(log.text().lines().all(|line| !line.starts_with("2026-01-01")), "{}", log.text());
     })
     .await;
 }
 
 /// Sends this many requests with a token that is wrong, then one that is upgraded.
-async fn requests(raw: &mut Raw, wrong: usize) {
+async fn send_requests(raw: &mut Raw, wrong: usize) {
     let address = raw.stream.peer_addr().unwrap();
     for number in 0..=wrong {
         let token = if number == wrong { "t" } else { "wrong" };
@@ -384,7 +399,7 @@ async fn the_requests_of_one_connection_have_a_span_each() {
         let (server, address) = serve_tools(&Tools::default(), config.clone()).await;
         let mut registry = server.registry().events();
         let mut raw = Raw::over(TcpStream::connect(address).await.unwrap(), true);
-        requests(&mut raw, 1000).await;
+        send_requests(&mut raw, 1000).await;
         raw.initialize().await;
         raw.send(Frame::close(1000)).await;
         while !matches!(registry.next().await.unwrap(), RegistryEvent::Disconnected { .. }) {}
@@ -398,7 +413,7 @@ async fn the_requests_of_one_connection_have_a_span_each() {
         };
         let asking = async {
             let mut raw = Raw::over(near, true);
-            requests(&mut raw, 10).await;
+            send_requests(&mut raw, 10).await;
             raw.send(Frame::close(1000)).await;
             assert_eq!(raw.closed().await.0, 1000);
         };
@@ -413,9 +428,9 @@ async fn the_requests_of_one_connection_have_a_span_each() {
     let agents = refusals.map(|line| value(line, "user_agent.original").to_owned());
     let expected = (0..1000).chain(0..10).map(|number| format!("\"agent-{number}\""));
     assert_eq!(agents.collect::<Vec<_>>(), expected.collect::<Vec<_>>());
-    let lines = told(&log, SERVER);
+    let lines = logged(&log, SERVER);
     let lines: Vec<_> = lines.into_iter().filter(|line| line.contains(": connect")).collect();
-    are(&lines, &["connected", "connection ended", "connected", "connection ended"]);
+    assert_events(&lines, &["connected", "connection ended", "connected", "connection ended"]);
     for (line, agent) in lines.iter().zip(["agent-1000", "agent-1000", "agent-10", "agent-10"]) {
         assert_eq!(value(line, "user_agent.original"), format!("\"{agent}\""), "{line}");
         for field in ["otel.kind=", "user_agent.original=", "url.path=", "enduser.id="] {
@@ -424,7 +439,7 @@ async fn the_requests_of_one_connection_have_a_span_each() {
             assert_eq!(line.matches(field).count(), usize::from(is_told), "{field}: {line}");
         }
     }
-    has(
+    assert_fields(
         &lines[0],
         &[
             "network.peer.address=127.0.0.1",
