@@ -14,7 +14,7 @@ use rmcp::{
 use serde_json::{Value, json};
 use tokio::time::{Instant, sleep};
 
-use super::{beat, heard_of, join, number, number_of, publish};
+use super::{heard_of, heartbeat, join, notification, number_of, publish};
 use crate::common::{Tools, handshake::upgrade, limit, raw::Raw, serve_tools};
 
 struct Instance {
@@ -53,7 +53,7 @@ impl Instance {
     }
 
     async fn notify(&self, audience: &Audience, notified: u64) -> ClusterReport {
-        let sent = self.registry().notify_cluster(audience, number(notified)).unwrap();
+        let sent = self.registry().notify_cluster(audience, notification(notified)).unwrap();
         sent.report(Duration::from_secs(5)).await
     }
 }
@@ -168,7 +168,7 @@ async fn notifications_of_one_instance_come_in_order() {
         let last = 1000;
         for notified in 0..=last {
             let audience = if notified % 2 == 0 { &alice } else { &Audience::All };
-            drop(a.registry().notify_cluster(audience, number(notified)).unwrap());
+            drop(a.registry().notify_cluster(audience, notification(notified)).unwrap());
             tokio::task::yield_now().await;
         }
         for raw in &mut raws {
@@ -192,7 +192,8 @@ async fn what_the_bus_does_not_take_is_refused_as_a_whole() {
         let group = |bytes| Audience::Group("x".repeat(bytes));
         let report = a.notify(&group(3900), 0).await;
         assert_eq!(sent(&report), [("b", 0), ("c", 0)].into());
-        let error = a.registry().notify_cluster(&group(4100), number(0)).unwrap_err().to_string();
+        let error =
+            a.registry().notify_cluster(&group(4100), notification(0)).unwrap_err().to_string();
         assert!(error.contains("the audience takes more than 4,000 bytes"), "{error}");
         a.notify(&Audience::All, 1).await;
         assert_eq!(received(&mut at_a, 1).await, [1]);
@@ -213,22 +214,22 @@ async fn an_instance_that_does_not_answer_delays_no_other() {
         of_a.set_cluster(a.clone()).unwrap();
         of_b.set_cluster(b).unwrap();
         let start = Instant::now();
-        let sent = of_a.notify_cluster(&Audience::All, number(1)).unwrap();
+        let sent = of_a.notify_cluster(&Audience::All, notification(1)).unwrap();
         let report = sent.report(Duration::from_secs(1)).await;
         assert!(report.silent.is_empty() && report.others.contains_key("b"), "{report:?}");
         assert_eq!(start.elapsed(), Duration::ZERO);
 
-        publish(&local.connect(), "p.m", beat("ghost", 0));
+        publish(&local.connect(), "p.m", heartbeat("ghost", 0));
         heard_of(&a, &["b", "ghost"]).await;
         let start = Instant::now();
-        let sent = of_a.notify_cluster(&Audience::All, number(2)).unwrap();
+        let sent = of_a.notify_cluster(&Audience::All, notification(2)).unwrap();
         let report = sent.report(Duration::from_secs(1)).await;
         assert_eq!(report.silent, ["ghost"]);
         assert!(report.others.contains_key("b"), "{report:?}");
         assert_eq!(start.elapsed(), Duration::from_secs(1));
         // When it is gone nobody waits for it.
         heard_of(&a, &["b"]).await;
-        let sent = of_a.notify_cluster(&Audience::All, number(3)).unwrap();
+        let sent = of_a.notify_cluster(&Audience::All, notification(3)).unwrap();
         assert!(sent.report(Duration::from_secs(1)).await.silent.is_empty());
     })
     .await;
@@ -245,7 +246,7 @@ async fn every_role_of_a_server_takes_part() {
             (Registry::<RoleServer>::default(), Registry::<relay::Server>::default());
         of_a.set_cluster(a).unwrap();
         of_b.set_cluster(b).unwrap();
-        let sent = of_a.notify_cluster(&Audience::All, number(1)).unwrap();
+        let sent = of_a.notify_cluster(&Audience::All, notification(1)).unwrap();
         let report = sent.report(Duration::from_secs(1)).await;
         assert!(report.silent.is_empty() && report.others.contains_key("b"), "{report:?}");
     })
@@ -268,7 +269,7 @@ async fn the_figures_of_a_server_show_its_cluster_if_there_is_one() {
         let (alone, _) = serve_tools(&Tools::default(), Config::default()).await;
         let health = serde_json::to_value(alone.registry().health()).unwrap();
         assert_eq!(health.get("cluster"), None);
-        let sent = alone.registry().notify_cluster(&Audience::All, number(1)).unwrap();
+        let sent = alone.registry().notify_cluster(&Audience::All, notification(1)).unwrap();
         let report = sent.report(Duration::from_secs(1)).await;
         assert!(report.others.is_empty() && report.not_sent.is_none(), "{report:?}");
         drop(b);

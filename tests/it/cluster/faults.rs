@@ -10,7 +10,9 @@ use rmcp::RoleServer;
 use serde_json::json;
 use tokio::time::{Instant, sleep};
 
-use super::{Fault, Unruly, beat, connect, down, heard_of, join, number, publish, until, up};
+use super::{
+    connect, down, heard_of, heartbeat, join, notification, publish, test_bus::TestBus, until, up,
+};
 use crate::common::within;
 
 /// Longer than any of these tests takes, by a clock that is paused.
@@ -44,7 +46,7 @@ async fn an_instance_starts_without_the_bus_and_joins_when_it_comes() {
         assert_eq!((health.connected, health.instances), (false, 1));
         assert_eq!(health.last_error.as_deref(), Some("the bus is away"));
 
-        let sent = registry.notify_cluster(&Audience::All, number(1)).unwrap();
+        let sent = registry.notify_cluster(&Audience::All, notification(1)).unwrap();
         let start = Instant::now();
         let report = sent.report(Duration::from_secs(1)).await;
         assert_eq!(report.not_sent.unwrap().to_string(), "the bus is away");
@@ -66,14 +68,14 @@ async fn an_instance_starts_without_the_bus_and_joins_when_it_comes() {
 async fn a_bus_that_brings_nothing_is_noticed() {
     limit(async {
         let local = Local::default();
-        let bus = Unruly::connect(&local, Fault::None);
+        let bus = TestBus::new(connect(&local));
         let cluster = Cluster::join(bus.clone(), "p").await.unwrap();
         let mut events = cluster.events();
-        bus.set(Fault::LosesAll);
+        bus.hold("");
         let start = Instant::now();
         until(&mut events, ClusterEvent::Degraded(ClusterError::Silent)).await;
         assert!(start.elapsed() < Duration::from_secs(10), "{:?}", start.elapsed());
-        bus.set(Fault::None);
+        bus.lose();
         until(&mut events, ClusterEvent::Healed).await;
     })
     .await;
@@ -90,7 +92,7 @@ async fn an_hour_of_notifications_without_the_bus_is_missed() {
         let (registry, mut events) = (registry(&a), b.events());
         bus.set_up(false);
         for second in 0..3600 {
-            drop(registry.notify_cluster(&Audience::All, number(second)).unwrap());
+            drop(registry.notify_cluster(&Audience::All, notification(second)).unwrap());
             sleep(Duration::from_secs(1)).await;
         }
         until(&mut events, down("a")).await;
@@ -98,7 +100,7 @@ async fn an_hour_of_notifications_without_the_bus_is_missed() {
         until(&mut events, up("a")).await;
         until(&mut events, ClusterEvent::Missed { from: "a".into(), count: 3600 }).await;
         heard_of(&a, &["b"]).await;
-        let sent = registry.notify_cluster(&Audience::All, number(0)).unwrap();
+        let sent = registry.notify_cluster(&Audience::All, notification(0)).unwrap();
         assert!(sent.report(Duration::from_secs(1)).await.silent.is_empty());
     })
     .await;
@@ -108,32 +110,32 @@ async fn an_hour_of_notifications_without_the_bus_is_missed() {
 async fn each_notification_that_is_lost_is_told_to_be_missed() {
     limit(async {
         let local = Local::default();
-        let bus = Unruly::connect(&local, Fault::None);
+        let bus = TestBus::new(connect(&local));
         let a = Cluster::join(bus.clone(), "p").instance("a").await.unwrap();
         let (b, _) = join(&local, "b").await;
         heard_of(&b, &["a"]).await;
         let (registry, mut events) = (registry(&a), b.events());
-        let notify = || drop(registry.notify_cluster(&Audience::All, number(0)).unwrap());
+        let notify = || drop(registry.notify_cluster(&Audience::All, notification(0)).unwrap());
         let missed = |count| ClusterEvent::Missed { from: "a".into(), count };
         notify();
-        bus.set(Fault::LosesNotifications);
+        bus.hold("p.n");
         notify();
         notify();
-        bus.set(Fault::None);
+        bus.lose();
         // The next one shows it at once.
         let start = Instant::now();
         notify();
         until(&mut events, missed(2)).await;
         assert_eq!(start.elapsed(), Duration::ZERO);
         // The last one shows by the heartbeats.
-        bus.set(Fault::LosesNotifications);
+        bus.hold("p.n");
         notify();
         until(&mut events, missed(1)).await;
         assert!(start.elapsed() < Duration::from_secs(5), "{:?}", start.elapsed());
-        bus.set(Fault::None);
+        bus.lose();
         notify();
         sleep(Duration::from_secs(10)).await;
-        bus.set(Fault::LosesNotifications);
+        bus.hold("p.n");
         notify();
         until(&mut events, missed(1)).await;
     })
@@ -204,7 +206,7 @@ async fn what_is_no_message_of_the_cluster_harms_nobody() {
         assert_eq!(asked.unwrap(), "");
         // `x` has a tag that it may have.
         assert_eq!(a.others(), ["b", "x"]);
-        let sent = of_a.notify_cluster(&Audience::All, number(1)).unwrap();
+        let sent = of_a.notify_cluster(&Audience::All, notification(1)).unwrap();
         let report = sent.report(Duration::from_secs(1)).await;
         assert!(report.others.contains_key("b"), "{report:?}");
         assert_eq!(*a.state().borrow(), ClusterState::Joined);
@@ -220,7 +222,7 @@ async fn no_number_of_tags_takes_more_than_so_much() {
         let (a, _) = join(&local, "a").await;
         let bus = local.connect();
         for tag in 0..6000 {
-            publish(&bus, "p.m", beat(&format!("t{tag}"), 0));
+            publish(&bus, "p.m", heartbeat(&format!("t{tag}"), 0));
         }
         sleep(Duration::from_secs(1)).await;
         assert_eq!(a.others().len(), 4096);
@@ -247,7 +249,8 @@ async fn the_connection_for_relayed_sessions_is_watched_as_well() {
     state.wait_for(|state| *state == ClusterState::Joined).await.unwrap();
 
     // Each connection may have rights of its own.
-    let mute = Unruly::connect(&local, Fault::LosesAll);
+    let mute = TestBus::new(connect(&local));
+    mute.hold("");
     let joining = Cluster::join(connect(&local), "p").instance("b").relay_bus(mute);
     let error = joining.await.unwrap_err();
     assert_eq!(error.kind(), std::io::ErrorKind::PermissionDenied, "{error}");

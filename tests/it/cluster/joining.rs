@@ -9,7 +9,7 @@ use mcp_ws_transport::{
 use rmcp::RoleServer;
 use tokio::time::{Instant, sleep};
 
-use super::{Fault, Unruly, beat, connect, down, heard_of, join, publish, until, up};
+use super::{connect, down, heard_of, heartbeat, join, publish, test_bus::TestBus, until, up};
 use crate::common::{Tools, limit};
 
 #[tokio::test(start_paused = true)]
@@ -111,7 +111,7 @@ async fn a_process_with_the_same_tag_is_heard_of_by_its_heartbeats() {
         let local = Local::default();
         let (a, _) = join(&local, "a").await;
         let mut events = a.events();
-        publish(&local.connect(), "p.m", beat("a", 0));
+        publish(&local.connect(), "p.m", heartbeat("a", 0));
         let in_use = ClusterError::InstanceInUse("a".into());
         until(&mut events, ClusterEvent::Degraded(in_use)).await;
         let start = Instant::now();
@@ -125,8 +125,13 @@ async fn a_process_with_the_same_tag_is_heard_of_by_its_heartbeats() {
 async fn an_instance_without_the_rights_is_told_which() {
     limit(async {
         let local = Local::default();
-        for fault in [Fault::LosesAll, Fault::RefusesSubscriptions] {
-            let bus = Unruly::connect(&local, fault);
+        for loses_all in [true, false] {
+            let bus = TestBus::new(connect(&local));
+            if loses_all {
+                bus.hold("")
+            } else {
+                bus.refuse_subscriptions()
+            }
             let error = Cluster::join(bus, "prod.math").await.unwrap_err();
             assert_eq!(error.kind(), ErrorKind::PermissionDenied, "{error}");
             let rights = "the rights to publish and to subscribe on prod.math.> and on the inbox";

@@ -23,21 +23,24 @@ use rmcp::{RoleClient, ServiceExt, model::CallToolRequestParams, service::Runnin
 use serde_json::{Value, json};
 use tokio::time::{sleep, timeout};
 
-use super::{Calling, RESUMES, quick, resume, tap::Tap};
-use crate::common::{
-    call,
-    counting::Counting,
-    handshake::upgrade,
-    limit,
-    proxy::Proxy,
-    raw::{CLOSE, Frame, Raw},
-    scale, text_of, within,
+use super::{Calling, RESUMES, quick, resume};
+use crate::{
+    cluster::test_bus::TestBus,
+    common::{
+        call,
+        counting::Counting,
+        handshake::upgrade,
+        limit,
+        proxy::Proxy,
+        raw::{CLOSE, Frame, Raw},
+        scale, text_of, within,
+    },
 };
 
 /// Instances that know how often each call was executed at any of them.
 struct Scene {
     counting: Counting,
-    taps: Vec<Tap>,
+    buses: Vec<TestBus>,
     servers: Vec<Server>,
     addresses: Vec<SocketAddr>,
 }
@@ -45,17 +48,17 @@ struct Scene {
 impl Scene {
     async fn new(local: Local) -> Self {
         let counting = Counting::default();
-        let (mut taps, mut servers) = (Vec::new(), Vec::new());
+        let (mut buses, mut servers) = (Vec::new(), Vec::new());
         for tag in ["a", "b", "c"] {
-            let tap = Tap::new(Arc::new(local.connect()));
-            let cluster = Cluster::join(tap.clone(), "test").instance(tag).await.unwrap();
+            let bus = TestBus::new(Arc::new(local.connect()));
+            let cluster = Cluster::join(bus.clone(), "test").instance(tag).await.unwrap();
             let (counting, config) = (counting.clone(), Config::default().cluster(cluster));
             let serve = serve("127.0.0.1:0", move || counting.clone());
             servers.push(serve.config(config).await.unwrap());
-            taps.push(tap);
+            buses.push(bus);
         }
         let addresses = servers.iter().map(Server::local_addr).collect();
-        Self { counting, taps, servers, addresses }
+        Self { counting, buses, servers, addresses }
     }
 
     async fn executed(&self, number: i64) {
@@ -143,15 +146,15 @@ async fn a_late_takeover_loses_no_call() {
             let in_flight = client.call(number, 1500);
             scene.executed(number).await;
             for (relayed, away) in [(1, 1), (2, 2)] {
-                scene.taps[away].hold(".home");
+                scene.buses[away].hold(".home");
                 client.move_to(scene.addresses[away]);
                 scene.relayed_in(relayed).await;
-                scene.taps[away].holding().await;
+                scene.buses[away].holding().await;
             }
             client.move_to(scene.addresses[0]);
             client.resumed().await;
-            for (tap, further) in scene.taps[1..].iter().zip(1..) {
-                assert!(tap.release() > 0);
+            for (bus, further) in scene.buses[1..].iter().zip(1..) {
+                assert!(bus.release() > 0);
                 client.call(number + further, 0).await;
             }
             in_flight.await;
@@ -171,7 +174,7 @@ async fn a_late_takeover_loses_no_call() {
 async fn a_question_that_is_doubled_runs_no_call_twice() {
     limit(async {
         let scene = Scene::new(Local::default()).await;
-        scene.taps[1].double(".i.a");
+        scene.buses[1].double(".i.a");
         let mut random = TestRng::from_seed(RngAlgorithm::ChaCha, &[5; 32]);
         let mut answered = 0;
         for round in 0..i64::try_from(scale(40, 400)).unwrap() {

@@ -17,11 +17,14 @@ use tokio::{
     time::{Instant, sleep},
 };
 
-use super::{RESUMES, resume, tap::Tap};
-use crate::common::{
-    Tools, call, limit,
-    raw::{Raw, upgrade_request},
-    text_of,
+use super::{RESUMES, resume};
+use crate::{
+    cluster::test_bus::TestBus,
+    common::{
+        Tools, call, limit,
+        raw::{Raw, upgrade_request},
+        text_of,
+    },
 };
 
 /// As many relays as lead to an instance, or away from it, at most.
@@ -50,7 +53,7 @@ impl Listener for Within {
 }
 
 struct Instance {
-    tap: Tap,
+    bus: TestBus,
     cluster: Cluster,
     server: Server<RoleServer, ()>,
     connections: mpsc::UnboundedSender<DuplexStream>,
@@ -58,12 +61,12 @@ struct Instance {
 
 impl Instance {
     async fn new(local: &Local, tag: &str, config: Config) -> Self {
-        let tap = Tap::new(std::sync::Arc::new(local.connect()));
-        let cluster = Cluster::join(tap.clone(), "test").instance(tag).await.unwrap();
+        let bus = TestBus::new(std::sync::Arc::new(local.connect()));
+        let cluster = Cluster::join(bus.clone(), "test").instance(tag).await.unwrap();
         let (connections, accepted) = mpsc::unbounded_channel();
         let config = config.cluster(cluster.clone());
         let server = serve_on(Within(accepted), Tools::default).config(config).await.unwrap();
-        Self { tap, cluster, server, connections }
+        Self { bus, cluster, server, connections }
     }
 
     async fn upgrade(&self) -> Raw<DuplexStream> {
@@ -138,7 +141,7 @@ async fn an_instance_that_stops_while_it_asks_tells_the_client_to_come_again() {
     limit(async {
         let [a, b] = two(Config::default()).await;
         let (mut first, session) = a.begin().await;
-        b.tap.hold(".i.a");
+        b.bus.hold(".i.a");
         let mut asking = b.ask(&resume(&session, 1)).await;
         b.until(|health| health.relayed_out == 1).await;
         let began = Instant::now();
@@ -162,7 +165,7 @@ async fn an_offer_that_cannot_be_taken_takes_nothing_over() {
         let [a, b] = two(Config::default()).await;
         let (mut first, session) = a.begin().await;
         for error in [PublishError::Away, PublishError::Full] {
-            b.tap.refuse(".home", error);
+            b.bus.refuse(".home", error);
             let began = Instant::now();
             let mut raw = b.ask(&resume(&session, 1)).await;
             assert_eq!(raw.closed().await.0, 1001);
@@ -170,7 +173,7 @@ async fn an_offer_that_cannot_be_taken_takes_nothing_over() {
             answers(1, &mut first).await;
         }
         assert_eq!(b.rejected(), [("unavailable", 2)]);
-        b.tap.lose();
+        b.bus.lose();
         a.until(|health| health.relayed_in == 0).await;
         answers(2, &mut first).await;
         let (mut raw, resumed) = b.open(&resume(&session, 1)).await;
@@ -189,13 +192,13 @@ async fn beyond_so_many_relays_a_client_is_told_to_try_later() {
         // The instance that has the session offers it that often at once, and to nobody more.
         let (_, resumed) = b.open(&resume(&session, 1)).await;
         b.until(|health| health.relayed_out == 0).await;
-        let (subject, question) = b.tap.said("test.i.a").pop().unwrap();
+        let (subject, question) = b.bus.published("test.i.a").pop().unwrap();
         let question: Value = serde_json::from_slice(&question[1..]).unwrap();
         let ask = async |number: u64| {
             let mut question = question.clone();
             question["pipe"] = json!(format!("{number:022}"));
             let payload = [b"s", question.to_string().as_bytes()].concat();
-            b.tap.ask(&subject, payload.into(), Duration::from_secs(1)).await.unwrap()
+            b.bus.ask(&subject, payload.into(), Duration::from_secs(1)).await.unwrap()
         };
         let began = Instant::now();
         for answer in join_all((0..MAX_RELAYS).map(ask)).await {
@@ -213,14 +216,14 @@ async fn beyond_so_many_relays_a_client_is_told_to_try_later() {
         drop(raw);
 
         // The instance that has the clients asks that often at once.
-        b.tap.hold(".i.a");
+        b.bus.hold(".i.a");
         let open = resume(&resumed, 2);
         let asking = join_all((0..MAX_RELAYS).map(|_| b.ask(&open))).await;
         b.until(|health| health.relayed_out == MAX_RELAYS).await;
         let mut raw = b.ask(&open).await;
         assert_eq!(raw.closed().await, (1013, "too many sessions of other instances".into()));
         assert_eq!(b.rejected(), [("at_capacity", 2)]);
-        b.tap.lose();
+        b.bus.lose();
         drop(asking);
         b.until(|health| health.relayed_out == 0).await;
         let (mut raw, _) = b.open(&open).await;

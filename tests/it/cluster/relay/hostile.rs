@@ -46,7 +46,7 @@ async fn a_session_is_resumed_by_its_owner_and_nobody_else() {
         let asked = resume(&session, 2);
         assert_eq!(open_with(&b, anna, &asked).await.1["resumed"], true);
         // What crosses has neither tokens nor the secret that was presented.
-        for (_, question) in b.tap.said("test.i.a") {
+        for (_, question) in b.test_bus.published("test.i.a") {
             let question = String::from_utf8_lossy(&question).into_owned();
             let secret = session["secret"].as_str().unwrap();
             assert!(!question.contains(secret) && !question.contains("token-of"), "{question}");
@@ -64,7 +64,7 @@ async fn what_is_no_question_is_answered_by_no_and_costs_nothing() {
         let (mut raw, session) = open(&a, &json!({})).await;
         raw.initialize().await;
         assert_eq!(open(&b, &resume(&session, 1)).await.1["resumed"], true);
-        let (subject, question) = b.tap.said("test.i.a").pop().unwrap();
+        let (subject, question) = b.test_bus.published("test.i.a").pop().unwrap();
         let question: Value = serde_json::from_slice(&question[1..]).unwrap();
         let ask = async |payload: Vec<u8>| {
             let payload = Bytes::from([b"s", &payload[..]].concat());
@@ -120,7 +120,7 @@ async fn whoever_writes_into_a_relay_ends_it() {
             assert_eq!(resumed["resumed"], true, "{end} {part:?}");
             raw.text("@ack 1").await;
             let who = if end == ".home" { &b } else { &a };
-            let subject: Subject = who.tap.said(end).pop().unwrap().0;
+            let subject: Subject = who.test_bus.published(end).pop().unwrap().0;
             b.bus.publish(&subject, Bytes::from_static(part)).unwrap();
             assert_eq!(raw.closed().await.0, 1001, "{end} {part:?}");
             session = resumed;

@@ -151,13 +151,13 @@ async fn what_comes_late_takes_no_session_over() {
             assert_eq!(text_of(&answer(raw).await), "mine");
         };
         // What takes the offer is held back; the client is told to come again.
-        b.tap.hold(".home");
+        b.test_bus.hold(".home");
         let (_, closed) = open(&b, &resume(&session, 1)).await;
         assert_eq!(closed["closed"], 1001);
-        assert!(b.tap.release() > 0);
+        assert!(b.test_bus.release() > 0);
         answers(1, &mut first).await;
         // A question that nobody waits for any more.
-        let (subject, question) = b.tap.said("test.i.a").pop().unwrap();
+        let (subject, question) = b.test_bus.published("test.i.a").pop().unwrap();
         let answer = mcp_ws_transport::cluster::Bus::ask(
             &*b.bus,
             &subject,
@@ -172,13 +172,13 @@ async fn what_comes_late_takes_no_session_over() {
         // The client leaves while it is asked: the offer is not taken.
         let (mut second, session) = open(&a, &json!({})).await;
         second.initialize().await;
-        b.tap.hold(".i.a");
+        b.test_bus.hold(".i.a");
         let mut leaving = crate::common::handshake::upgrade(b.address, super::RESUMES).await;
         leaving.text(format!("@open {}", resume(&session, 1))).await;
         b.relays(0, 1).await;
         drop(leaving);
         b.relays(0, 0).await;
-        b.tap.release();
+        b.test_bus.release();
         answers(1, &mut second).await;
         a.relays(0, 0).await;
     })
@@ -190,10 +190,10 @@ async fn a_question_that_the_bus_has_lost_is_asked_again() {
     limit(async {
         let [a, b] = instances(["a", "b"]).await;
         let mut client = Client::new(&a).await;
-        b.tap.hold(".i.a");
+        b.test_bus.hold(".i.a");
         client.move_to(&b);
-        while b.tap.lose() == 0 {
-            b.tap.hold(".i.a");
+        while b.test_bus.lose() == 0 {
+            b.test_bus.hold(".i.a");
             tokio::time::sleep(Duration::from_millis(1)).await;
         }
         client.resumed().await;

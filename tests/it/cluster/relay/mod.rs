@@ -7,7 +7,6 @@ mod hostile;
 mod losses;
 mod resumed;
 mod same_tag;
-mod tap;
 
 use std::{net::SocketAddr, sync::Arc, time::Duration};
 
@@ -26,7 +25,7 @@ use rmcp::{
 };
 use serde_json::{Value, json};
 
-use self::tap::Tap;
+use super::test_bus::TestBus;
 use crate::common::{
     Tools, handshake::upgrade, proxy::Proxy, raw::Raw, reconnect_within, serve_tools, within,
 };
@@ -37,7 +36,7 @@ const RESUMES: &str = "Sec-WebSocket-Protocol: mcp, mcp.resume.v1\r\n";
 struct Instance {
     tools: Tools,
     bus: Arc<LocalBus>,
-    tap: Tap,
+    test_bus: TestBus,
     cluster: Cluster,
     server: Server,
     address: SocketAddr,
@@ -56,12 +55,12 @@ impl Instance {
         options: impl FnOnce(Join) -> Join,
     ) -> Self {
         let bus = Arc::new(local.connect());
-        let tap = Tap::new(bus.clone());
-        let join = Cluster::join(tap.clone(), "test").instance(tag);
+        let test_bus = TestBus::new(bus.clone());
+        let join = Cluster::join(test_bus.clone(), "test").instance(tag);
         let cluster = options(join).await.unwrap();
         let tools = Tools::default();
         let (server, address) = serve_tools(&tools, config.cluster(cluster.clone())).await;
-        Self { tools, bus, tap, cluster, server, address }
+        Self { tools, bus, test_bus, cluster, server, address }
     }
 
     /// Waits until so many relays lead to this instance, and away from it.

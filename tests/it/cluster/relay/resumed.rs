@@ -54,7 +54,7 @@ async fn a_client_resumes_by_another_instance_and_no_call_notices() {
         a.relays(0, 0).await;
         c.relays(0, 0).await;
         // Nothing that a client knows, but for the proof of its secret, is in the questions.
-        assert_eq!(b.tap.said("test.i.a").len(), 1);
+        assert_eq!(b.test_bus.published("test.i.a").len(), 1);
 
         client.client.cancel().await.unwrap();
         for instance in [a, b, c] {
@@ -114,7 +114,7 @@ async fn messages_of_four_megabytes_cross_both_ways() {
         println!("three answers and two requests of 4 MB in {:?}", began.elapsed());
         assert_eq!(client.echo("after").await, "after");
         // Within the same relay.
-        assert_eq!(b.tap.said("test.i.a").len(), 1);
+        assert_eq!(b.test_bus.published("test.i.a").len(), 1);
     })
     .await;
 }
@@ -194,12 +194,12 @@ async fn pings_of_the_client_are_answered_where_it_is() {
         raw.initialize().await;
         let (mut raw, _) = open(&b, &resume(&session, 1)).await;
         // Home says nothing any more.
-        a.tap.hold(".away");
+        a.test_bus.hold(".away");
         raw.send(Frame::new(PING, "here?")).await;
         assert_eq!(raw.next().await, Some(Frame::new(PONG, "here?")));
         // A pong that nobody has asked for crosses, and means nothing.
         raw.send(Frame::new(PONG, "unasked")).await;
-        a.tap.release();
+        a.test_bus.release();
         raw.text(call(1, "echo", json!({ "text": "here" })).to_string()).await;
         assert_eq!(text_of(&raw.receive().await), "here");
     })
@@ -328,7 +328,8 @@ async fn for_a_client_that_does_not_read_little_crosses_the_bus() {
         for id in 1..=60 {
             raw.text(call(id, "big", json!({ "size": 500_000 })).to_string()).await;
         }
-        let crossed = || a.tap.said(".away").iter().map(|(_, part)| part.len()).sum::<usize>();
+        let crossed =
+            || a.test_bus.published(".away").iter().map(|(_, part)| part.len()).sum::<usize>();
         let mut last = (crossed(), Instant::now());
         // Until nothing but heartbeats has crossed for a second.
         while last.1.elapsed() < Duration::from_secs(1) {

@@ -1,4 +1,4 @@
-//! A bus on which a test sees what one instance says, and holds it back.
+//! A bus on which a test sees what one instance publishes, and decides what becomes of it.
 
 use std::{
     sync::{Arc, Mutex},
@@ -12,39 +12,40 @@ use mcp_ws_transport::cluster::{
 };
 use tokio::sync::watch;
 
-/// Connection to a bus that is looked at; a handle.
+/// Connection to a bus that does with messages as the test says; a handle.
 #[derive(Clone)]
-pub struct Tap {
+pub struct TestBus {
     bus: Arc<LocalBus>,
     log: Arc<Mutex<Log>>,
 }
 
 #[derive(Default)]
 struct Log {
-    said: Vec<(Subject, Bytes)>,
-    /// End of the subjects on which nothing is published, and what would have been.
+    published: Vec<(Subject, Bytes)>,
+    /// End of the subjects on which messages are held back.
     holds: Option<&'static str>,
+    held: Vec<(Subject, Bytes)>,
     /// End of the subjects on which publishing fails, and how.
     refuses: Option<(&'static str, PublishError)>,
-    held: Vec<(Subject, Bytes)>,
+    refuses_subscriptions: bool,
     /// End of the subjects on which each question is asked twice.
     doubles: Option<&'static str>,
 }
 
-impl Tap {
+impl TestBus {
     pub fn new(bus: Arc<LocalBus>) -> Self {
         Self { bus, log: Arc::default() }
     }
 
-    /// Returns what was said on subjects with this beginning or end.
-    pub fn said(&self, on: &str) -> Vec<(Subject, Bytes)> {
+    /// Returns what was published on subjects with this beginning or end.
+    pub fn published(&self, on: &str) -> Vec<(Subject, Bytes)> {
         let log = self.log.lock().unwrap();
         let is_on =
             |subject: &Subject| subject.as_str().starts_with(on) || subject.as_str().ends_with(on);
-        log.said.iter().filter(|(subject, _)| is_on(subject)).cloned().collect()
+        log.published.iter().filter(|(subject, _)| is_on(subject)).cloned().collect()
     }
 
-    /// Holds back what is published on subjects with this end.
+    /// Holds back what is published on subjects with this end: on all of them, if it is empty.
     pub fn hold(&self, end: &'static str) {
         self.log.lock().unwrap().holds = Some(end);
     }
@@ -54,12 +55,18 @@ impl Tap {
         self.log.lock().unwrap().refuses = Some((end, error));
     }
 
+    /// Refuses all subscriptions, as where a right is missing.
+    pub fn refuse_subscriptions(&self) {
+        self.log.lock().unwrap().refuses_subscriptions = true;
+    }
+
     /// Asks each question twice on subjects with this end.
     pub fn double(&self, end: &'static str) {
         self.log.lock().unwrap().doubles = Some(end);
     }
 
-    /// Forgets what was held back, as if the bus had lost it. Returns how much it was.
+    /// Forgets what was held back, as if the bus had lost it, and lets pass what follows. Returns how
+    /// many messages there were.
     pub fn lose(&self) -> usize {
         let mut log = self.log.lock().unwrap();
         (log.holds, log.refuses) = (None, None);
@@ -73,7 +80,7 @@ impl Tap {
         }
     }
 
-    /// Publishes what was held back, too late.
+    /// Publishes what was held back, late. Returns how many messages there were.
     pub fn release(&self) -> usize {
         let mut log = self.log.lock().unwrap();
         log.holds = None;
@@ -91,12 +98,12 @@ impl Tap {
             log.held.push(message);
             return false;
         }
-        log.said.push(message);
+        log.published.push(message);
         true
     }
 }
 
-impl Bus for Tap {
+impl Bus for TestBus {
     fn publish(&self, subject: &Subject, payload: Bytes) -> Result<(), PublishError> {
         let refuses = self.log.lock().unwrap().refuses;
         if let Some((_, error)) = refuses.filter(|(end, _)| subject.as_str().ends_with(end)) {
@@ -110,6 +117,10 @@ impl Bus for Tap {
         subject: &Subject,
         max_bytes: usize,
     ) -> BoxFuture<'_, Result<Subscription, SubscribeError>> {
+        if self.log.lock().unwrap().refuses_subscriptions {
+            let refused = Err(SubscribeError::Refused("permissions violation".into()));
+            return async { refused }.boxed();
+        }
         self.bus.subscribe(subject, max_bytes)
     }
 
