@@ -26,14 +26,10 @@ use tokio::{
 };
 
 use crate::common::{
-    Tools, call, limit,
+    Tools, call, limit, ms,
     raw::{Frame, Raw, initialize},
     scale, serve_tools, within,
 };
-
-fn ms(ms: u64) -> Duration {
-    Duration::from_millis(ms)
-}
 
 /// The notification of this number.
 fn number(number: u64, padding: usize) -> ServerNotification {

@@ -12,20 +12,17 @@ use mcp_ws_transport::{
 use serde_json::json;
 use tokio::{runtime::Handle, time::sleep};
 
-use crate::common::{
-    Tools, call,
-    raw::{Frame, Raw, initialize},
-    scale, serve_tools, tasks_left, within,
+use crate::{
+    common::{
+        Tools, call,
+        raw::{Frame, Raw, initialize},
+        scale, serve_tools, tasks_left, within,
+    },
+    process::resident_kib,
 };
 
 fn descriptors() -> usize {
     fs::read_dir("/proc/self/fd").unwrap().count()
-}
-
-/// The resident memory of this process, in KiB.
-fn resident() -> usize {
-    let pages = fs::read_to_string("/proc/self/statm").unwrap();
-    pages.split(' ').nth(1).unwrap().parse::<usize>().unwrap() * 4
 }
 
 async fn visit(address: SocketAddr, registry: &Registry, number: usize) {
@@ -95,11 +92,11 @@ async fn nothing_is_left_of_those_who_left() {
         visits(0..200).await;
         let metrics = Handle::current().metrics();
         tasks_left(1).await;
-        let (open, memory) = (descriptors(), resident());
+        let (open, memory) = (descriptors(), resident_kib());
         visits(0..cycles).await;
         tasks_left(1).await;
         assert_eq!((metrics.num_alive_tasks(), descriptors()), (1, open));
-        let growth = resident().saturating_sub(memory);
+        let growth = resident_kib().saturating_sub(memory);
         println!(
             "figure: {cycles} connections, 0 tasks and 0 descriptors left, {growth} KiB grown"
         );

@@ -5,15 +5,17 @@ use std::time::Duration;
 use mcp_ws_transport::{State, transport::Config};
 use serde_json::json;
 
-use crate::common::{
-    Tools, call, host, limit,
-    raw::{CONTINUATION, Frame, PING, Raw, TEXT, head},
+use crate::{
+    common::{
+        Tools, call, host, limit,
+        raw::{CONTINUATION, Frame, PING, Raw, TEXT, head},
+    },
+    process::resident_kib,
 };
 
-/// The resident memory of this process, in MiB.
+/// Returns the resident memory of this process, in MiB.
 fn resident() -> usize {
-    let pages = std::fs::read_to_string("/proc/self/statm").unwrap();
-    pages.split(' ').nth(1).unwrap().parse::<usize>().unwrap() * 4 / 1024
+    resident_kib() >> 10
 }
 
 /// Writes `chunk` over and over, up to 16 MiB, until the peer takes no more for a second.

@@ -1,4 +1,4 @@
-//! A process for each test.
+//! A process for each test, and the memory that it takes.
 
 use std::{env, process::Command, sync::Mutex};
 
@@ -29,10 +29,17 @@ pub fn ran_elsewhere(here: &str) -> bool {
     process.args(["--exact", test, "--include-ignored", "--nocapture"]).env(OWN, "1");
     let output = process.output().unwrap();
     let [stdout, stderr] =
-        [output.stdout, output.stderr].map(|said| String::from_utf8(said).unwrap());
+        [output.stdout, output.stderr].map(|output| String::from_utf8(output).unwrap());
     print!("{stdout}");
     eprint!("{stderr}");
     assert!(output.status.success(), "{test}: {}", output.status);
     assert!(stdout.contains("test result: ok. 1 passed"), "there is no test {test}");
     true
+}
+
+/// Returns the resident memory of this process, in KiB.
+#[cfg(target_os = "linux")]
+pub fn resident_kib() -> usize {
+    let pages = std::fs::read_to_string("/proc/self/statm").unwrap();
+    pages.split(' ').nth(1).unwrap().parse::<usize>().unwrap() * 4
 }

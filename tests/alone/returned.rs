@@ -7,17 +7,14 @@ use mcp_ws_transport::{framing::Envelope, server::Config};
 use serde_json::json;
 use tokio::net::TcpStream;
 
-use crate::common::{
-    Tools, limit,
-    raw::{Frame, Raw, upgrade_request},
-    serve_tools,
+use crate::{
+    common::{
+        Tools, limit,
+        raw::{Frame, Raw, upgrade_request},
+        serve_tools,
+    },
+    process::resident_kib,
 };
-
-/// Memory of this process, in MiB.
-fn memory() -> usize {
-    let pages = std::fs::read_to_string("/proc/self/statm").unwrap();
-    (pages.split(' ').nth(1).unwrap().parse::<usize>().unwrap() * 4096) >> 20
-}
 
 async fn come_by_name(address: SocketAddr) -> Raw {
     let mut raw = Raw::over(TcpStream::connect(address).await.unwrap(), true);
@@ -39,14 +36,14 @@ async fn grown_by(message: impl Fn(usize) -> String) -> usize {
     assert_eq!(first.receive().await["requestId"], "1");
     first.reset();
     let mut second = come_by_name(address).await;
-    let before = memory();
+    let before = resident_kib();
     for batch in 0..200 {
         let frames = (0..5000).flat_map(|at| Frame::text(message(batch * 5000 + at)).bytes(true));
         if second.try_write(frames.collect::<Vec<u8>>()).await.is_err() {
             break;
         }
     }
-    memory().saturating_sub(before)
+    resident_kib().saturating_sub(before) >> 10
 }
 
 #[tokio::test]

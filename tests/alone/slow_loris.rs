@@ -29,22 +29,22 @@ use tokio::{
 };
 
 use crate::common::{
-    Tools,
+    Tools, limit,
     raw::{CLOSE, CONTINUATION, Frame, PING, PONG, Raw, head, upgrade_request},
     scale, serve_tools, tasks_left, within,
 };
 
-/// A second, or with `MCP_WS_FULL` the ten that are the default.
-fn deadline() -> Duration {
+/// Returns the deadline: a second, or with `MCP_WS_FULL` the ten that are the default.
+pub fn deadline() -> Duration {
     Duration::from_millis(scale(1000, 10_000) as u64)
 }
 
 /// Ends `raw` with 408 at the deadline. Returns when that was.
-async fn late_head<S: AsyncRead + AsyncWrite + Unpin>(mut raw: Raw<S>, said: &str) -> Duration {
+async fn late_head<S: AsyncRead + AsyncWrite + Unpin>(mut raw: Raw<S>, request: &str) -> Duration {
     let start = Instant::now();
     let mut written = 0;
     let head = loop {
-        let byte = said.as_bytes().get(written..=written).unwrap_or_default();
+        let byte = request.as_bytes().get(written..=written).unwrap_or_default();
         if !byte.is_empty() {
             raw.try_write(byte).await.unwrap();
             written += 1;
@@ -54,21 +54,16 @@ async fn late_head<S: AsyncRead + AsyncWrite + Unpin>(mut raw: Raw<S>, said: &st
         }
     };
     let took = on_time(start.elapsed());
-    let head = head.unwrap_or_else(|| panic!("cut without a word after {said:?}"));
+    let head = head.unwrap_or_else(|| panic!("cut without a word after {request:?}"));
     assert_eq!(head.status(), 408, "{head:?}");
-    gone(raw).await;
+    assert_end(raw).await;
     took
 }
 
-/// The end of the stream, which is a reset where something came too late to be read.
-async fn gone<S: AsyncRead + AsyncWrite + Unpin>(mut raw: Raw<S>) {
+/// Asserts that the stream ends, by a reset where something came too late to be read.
+async fn assert_end<S: AsyncRead + AsyncWrite + Unpin>(mut raw: Raw<S>) {
     let end = raw.try_next().await;
     assert!(!matches!(end, Ok(Some(_))), "{end:?}");
-}
-
-/// As [`limit`](crate::common::limit), but for the full deadlines.
-async fn patience(test: impl Future<Output = ()>) {
-    within(Duration::from_secs(scale(60, 60) as u64), test).await;
 }
 
 fn on_time(took: Duration) -> Duration {
@@ -99,11 +94,11 @@ async fn late_message<S: AsyncRead + AsyncWrite + Unpin>(
     let took = on_time(start.elapsed());
     assert_eq!(closed.payload[..2], 1008u16.to_be_bytes(), "{closed:?}");
     let _ = raw.try_write(Frame::close(1008).bytes(true)).await;
-    gone(raw).await;
+    assert_end(raw).await;
     took
 }
 
-/// Good clients get in at once, as long as the others are at it. Notes how long it took at most.
+/// Asserts, again and again, that good clients get in at once. Notes how long it took at most.
 async fn good_clients(address: SocketAddr, slowest: &Cell<Duration>) {
     loop {
         let start = Instant::now();
@@ -129,7 +124,7 @@ const HEAD: &str = "GET /mcp HTTP/1.1\r\nHost: localhost\r\nX: ";
 async fn each_stage_has_its_deadline() {
     alone!();
     let each = scale(12, 150);
-    patience(async {
+    limit(async {
         let tools = Tools::default();
         let limits = Limits::default().connections(10_000).handshakes(10_000);
         let (server, address) = serve_tools(&tools, config().limits(limits)).await;
@@ -197,7 +192,7 @@ async fn each_stage_has_its_deadline() {
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn a_crowd_keeps_nobody_out() {
     alone!();
-    patience(async {
+    limit(async {
         let limits = Limits::default().handshakes(20);
         let config = Config::default().limits(limits);
         let (server, address) = serve_tools(&Tools::default(), config).await;
@@ -227,19 +222,19 @@ async fn a_crowd_keeps_nobody_out() {
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn with_a_fallback_each_head_has_its_deadline() {
     alone!();
-    patience(async {
+    limit(async {
         let server = serve("127.0.0.1:0", Tools::default);
         let server = server.config(config()).fallback(Page).await.unwrap();
         let address = server.local_addr();
         let get = "GET /page HTTP/1.1\r\nHost: localhost\r\n\r\n";
-        let after_a_page = async |said: &str| {
+        let after_a_page = async |request: &str| {
             let mut raw = connect(address).await;
             raw.write(get).await;
             let head = raw.head().await.unwrap();
             assert_eq!(head.status(), 200, "{head:?}");
             assert_eq!(raw.body(6).await, "a page");
             // A 408 would be taken for the answer to what is asked next.
-            raw.write(said).await;
+            raw.write(request).await;
             let start = Instant::now();
             raw.end().await;
             on_time(start.elapsed());
@@ -285,10 +280,10 @@ impl tower_service::Service<Request<Body>> for Page {
     }
 }
 
-/// Asks somebody who does not answer.
-struct Ponders;
+/// Authenticator that never answers.
+struct HangingAuthenticator;
 
-impl Authenticator for Ponders {
+impl Authenticator for HangingAuthenticator {
     async fn authenticate(&self, _: Credentials) -> Result<Identity, AuthError> {
         std::future::pending().await
     }
@@ -298,9 +293,9 @@ impl Authenticator for Ponders {
 #[tokio::test]
 async fn an_authenticator_without_an_answer_is_told() {
     alone!();
-    patience(async {
+    limit(async {
         let (server, address) =
-            serve_tools(&Tools::default(), config().authenticator(Ponders)).await;
+            serve_tools(&Tools::default(), config().authenticator(HangingAuthenticator)).await;
         let mut raw = connect(address).await;
         sleep(deadline() / 4).await;
         let start = Instant::now();
@@ -319,7 +314,7 @@ async fn unix_sockets_have_the_same_deadlines() {
     alone!();
     use tokio::net::{UnixListener, UnixStream};
 
-    patience(async {
+    limit(async {
         let path = std::env::temp_dir().join(format!("mcp-loris-{}.sock", std::process::id()));
         let _ = std::fs::remove_file(&path);
         let listener = UnixListener::bind(&path).unwrap();
@@ -360,7 +355,7 @@ async fn unix_sockets_have_the_same_deadlines() {
 #[tokio::test]
 async fn a_message_that_has_begun_does_not_take_for_ever() {
     alone!();
-    patience(async {
+    limit(async {
         let layers = transport::Config::default()
             .socket(socket::Config::default().receive_window(deadline()))
             .heartbeat(heartbeat::Config::default().ping_interval(deadline() / 10));

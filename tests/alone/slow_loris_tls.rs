@@ -30,16 +30,12 @@ use tokio_rustls::{
     },
 };
 
+use super::slow_loris::deadline;
 use crate::common::{
     Tools, limit,
     raw::{Frame, Raw, upgrade_request},
     scale, tasks_left, within,
 };
-
-/// A second, or with `MCP_WS_FULL` the ten that are the default.
-fn deadline() -> Duration {
-    Duration::from_millis(scale(1000, 10_000) as u64)
-}
 
 /// The files of a certificate, for as long as they are needed.
 struct Files(PathBuf);
@@ -113,10 +109,10 @@ fn on_time(took: Duration) -> Duration {
 async fn late_hello(address: SocketAddr, hello: &[u8]) -> Duration {
     let mut stream = TcpStream::connect(address).await.unwrap();
     let start = Instant::now();
-    let mut said = hello.iter();
+    let mut bytes = hello.iter();
     let mut rest = [0; 64];
     loop {
-        if let Some(byte) = said.next() {
+        if let Some(byte) = bytes.next() {
             let _ = stream.write_all(&[*byte]).await;
         }
         match tokio::time::timeout(deadline() / 8, stream.read(&mut rest)).await {

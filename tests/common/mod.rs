@@ -6,6 +6,7 @@ pub mod flood;
 pub mod forward;
 pub mod handshake;
 pub mod logs;
+pub mod pipes;
 #[allow(dead_code, reason = "`chaos` uses the rest")]
 pub mod proxy;
 pub mod raw;
@@ -51,6 +52,10 @@ pub async fn within<T>(time: Duration, future: impl Future<Output = T>) -> T {
         Ok(value) => value,
         Err(_) => panic!("not finished within {time:?}"),
     }
+}
+
+pub fn ms(ms: u64) -> Duration {
+    Duration::from_millis(ms)
 }
 
 /// A server with these tools: `echo` (returns `text`), `big` (returns `size` bytes), `late` (the
@@ -261,8 +266,12 @@ pub fn text_of(response: &Value) -> &str {
     response["result"]["content"][0]["text"].as_str().unwrap_or_else(|| panic!("{response}"))
 }
 
+/// Returns waits between attempts to connect of at most `bound`.
+pub fn reconnect_policy(bound: Duration) -> ReconnectPolicy {
+    ReconnectPolicy::default().first(bound).after_restart(bound).min(bound).max(bound)
+}
+
 /// Sets the waits between attempts to connect to at most `bound`.
 pub fn reconnect_within(bound: Duration, connect: Connect<RoleClient>) -> Connect<RoleClient> {
-    let policy = ReconnectPolicy::default().first(bound).after_restart(bound);
-    connect.reconnect(policy.min(bound).max(bound))
+    connect.reconnect(reconnect_policy(bound))
 }

@@ -19,12 +19,7 @@ use tokio::{
     time::timeout,
 };
 
-/// Longest time for each step of a test.
-pub const PATIENCE: Duration = Duration::from_secs(60);
-
-pub async fn soon<F: Future>(future: F) -> F::Output {
-    timeout(PATIENCE, future).await.unwrap_or_else(|_| panic!("nothing within {PATIENCE:?}"))
-}
+use crate::common::limit;
 
 /// A child process that is killed when it is dropped.
 pub struct Process {
@@ -70,7 +65,7 @@ impl Process {
 
     /// The next line of the standard output.
     pub async fn line(&mut self) -> String {
-        match soon(self.stdout.next_line()).await.unwrap() {
+        match limit(self.stdout.next_line()).await.unwrap() {
             Some(line) => line,
             None => panic!("no more output; {}", self.errors().await),
         }
@@ -81,16 +76,16 @@ impl Process {
         serde_json::from_str(&line).unwrap_or_else(|error| panic!("{error}: {line}"))
     }
 
-    /// The next reason for which the `math` server logs that a connection ended.
-    pub async fn ending(&mut self) -> String {
-        let line = self.complaint("connection ended").await;
+    /// Returns the next reason for which the `math` server logs that a connection ended.
+    pub async fn end_reason(&mut self) -> String {
+        let line = self.logged("connection ended").await;
         let (_, reason) = line.split_once(" reason=\"").unwrap();
         reason.split_once("\" ").unwrap().0.to_owned()
     }
 
     pub async fn errors(&mut self) -> String {
         let mut text = String::new();
-        while let Some(line) = soon(self.errors.recv()).await {
+        while let Some(line) = limit(self.errors.recv()).await {
             text += &line;
             text.push('\n');
         }
@@ -104,14 +99,14 @@ impl Process {
 
     pub async fn signal(&self, signal: &str) {
         let id = self.child.id().unwrap().to_string();
-        assert!(soon(Command::new("kill").args([signal, &id]).status()).await.unwrap().success());
+        assert!(limit(Command::new("kill").args([signal, &id]).status()).await.unwrap().success());
     }
 
-    /// The next line of the standard error that has `text` in it.
-    pub async fn complaint(&mut self, text: &str) -> String {
+    /// Returns the next line of the standard error that has `text` in it.
+    pub async fn logged(&mut self, text: &str) -> String {
         loop {
-            let line = soon(self.errors.recv()).await;
-            let line = line.unwrap_or_else(|| panic!("{text:?} was never said"));
+            let line = limit(self.errors.recv()).await;
+            let line = line.unwrap_or_else(|| panic!("{text:?} was not logged"));
             if line.contains(text) {
                 return line;
             }
@@ -119,7 +114,7 @@ impl Process {
     }
 
     pub async fn success(&mut self) {
-        let status = soon(self.child.wait()).await.unwrap();
+        let status = limit(self.child.wait()).await.unwrap();
         assert!(status.success(), "{status}; {}", self.errors().await);
     }
 }

@@ -30,10 +30,13 @@ use serde::Deserialize;
 use serde_json::{Value, json};
 use tokio::{process::Command, sync::watch};
 
-use crate::process::{Process, math, soon};
+use crate::{
+    common::limit,
+    process::{Process, math},
+};
 
-/// A file in `tests/interop`.
-fn file(name: &str) -> String {
+/// Returns the path of a file in `tests/interop`.
+pub fn file(name: &str) -> String {
     let path = Path::new(env!("CARGO_MANIFEST_DIR")).join("tests/interop").join(name);
     assert!(path.exists(), "{} is not there: see tests/external/interop.rs", path.display());
     path.into_os_string().into_string().unwrap()
@@ -117,7 +120,7 @@ async fn serve_until_it_leaves(client: fn(&[&str]) -> Process, code: u16, name: 
     assert_eq!(client.json::<Report>().await, Report::expected());
     assert_eq!(client.json::<Ending>().await, Ending::of(code));
     client.success().await;
-    assert_eq!(server.ending().await, format!("{code} ({name})"));
+    assert_eq!(server.end_reason().await, format!("{code} ({name})"));
     server.terminate().await;
     server.success().await;
 }
@@ -130,7 +133,7 @@ async fn serve_until_the_server_stops(client: fn(&[&str]) -> Process) {
     server.terminate().await;
     assert_eq!(client.json::<Ending>().await, Ending::of_a_stopping_server());
     assert_eq!(
-        server.ending().await,
+        server.end_reason().await,
         "1012 (service restart): by this side: the server is stopping"
     );
     client.success().await;
@@ -190,20 +193,20 @@ async fn call(
     arguments: Value,
 ) -> Result<CallToolResult, ServiceError> {
     let arguments = serde_json::from_value(arguments).unwrap();
-    soon(client.call_tool(CallToolRequestParams::new(tool).with_arguments(arguments))).await
+    limit(client.call_tool(CallToolRequestParams::new(tool).with_arguments(arguments))).await
 }
 
 /// The code of the error that answers a request made by hand.
 async fn refused(client: &Peer<RoleClient>, method: &str, params: Value) -> ErrorCode {
     let request = ClientRequest::CustomRequest(CustomRequest::new(method, Some(params)));
-    match soon(client.send_request(request)).await {
+    match limit(client.send_request(request)).await {
         Err(ServiceError::McpError(error)) => error.code,
         other => panic!("{other:?}"),
     }
 }
 
 async fn closed(state: &mut watch::Receiver<State>) -> CloseCode {
-    let state = soon(state.wait_for(|state| matches!(state, State::Closed(_)))).await.unwrap();
+    let state = limit(state.wait_for(|state| matches!(state, State::Closed(_)))).await.unwrap();
     match &*state {
         State::Closed(reason) => reason.code,
         other => panic!("{other:?}"),
@@ -217,16 +220,16 @@ async fn a_python_server_serves_our_client() {
     let config = transport::Config::default()
         .heartbeat(heartbeat::Config::default().ping_interval(Duration::from_millis(100)));
     let transport: WebSocketTransport<_> =
-        soon(mcp_ws_transport::connect(&url).transport(config).into_future()).await.unwrap();
+        limit(mcp_ws_transport::connect(&url).transport(config).into_future()).await.unwrap();
     assert_eq!(transport.subprotocol(), Some("mcp"));
     let (mut state, stats) = (transport.state(), transport.stats());
     let handler = Client::default();
-    let client = soon(handler.clone().serve(transport)).await.unwrap();
+    let client = limit(handler.clone().serve(transport)).await.unwrap();
 
     let server_info = client.peer_info().unwrap();
     assert_eq!(server_info.protocol_version, ProtocolVersion::V_2025_11_25);
     assert_eq!(server_info.server_info.as_ref().unwrap().name, "python");
-    let tools = soon(client.list_all_tools()).await.unwrap();
+    let tools = limit(client.list_all_tools()).await.unwrap();
     let names: Vec<_> = tools.iter().map(|tool| &*tool.name).collect();
     assert_eq!(names, ["add", "sum", "fail", "wait", "ask"]);
 
@@ -253,7 +256,7 @@ async fn a_python_server_serves_our_client() {
     assert_eq!(refused(&client, "no/such", json!({})).await, ErrorCode::INVALID_PARAMS);
 
     let ping = ClientRequest::PingRequest(PingRequest::default());
-    soon(client.send_request(ping)).await.unwrap();
+    limit(client.send_request(ping)).await.unwrap();
     let answer = call(&client, "ask", json!({})).await.unwrap();
     assert_eq!(answer.structured_content, Some(json!({"result": ["file:///root"]})));
 
@@ -270,7 +273,7 @@ async fn a_python_server_serves_our_client() {
         .collect();
     assert_eq!(reports, [(1.0, 3.0, "1 so far"), (2.0, 3.0, "3 so far"), (3.0, 3.0, "6 so far")]);
 
-    soon(client.cancel()).await.unwrap();
+    limit(client.cancel()).await.unwrap();
     assert_eq!(closed(&mut state).await, CloseCode::Normal);
     assert_eq!(server.line().await.trim_end(), "closed 1000");
     let snapshot = stats.snapshot();
@@ -282,16 +285,16 @@ async fn a_python_server_serves_our_client() {
 #[ignore = "needs Python and the packages of tests/interop/requirements.txt"]
 async fn our_client_finds_out_the_era_of_a_python_server() {
     let (mut server, url) = python_server().await;
-    let transport = soon(mcp_ws_transport::connect(&url).into_future()).await.unwrap();
+    let transport = limit(mcp_ws_transport::connect(&url).into_future()).await.unwrap();
     let lifecycle = ClientLifecycleMode::Auto {
         preferred_versions: vec![ProtocolVersion::V_2026_07_28],
         legacy_version: None,
     };
-    let client = soon(().serve_with_lifecycle(transport, lifecycle)).await.unwrap();
+    let client = limit(().serve_with_lifecycle(transport, lifecycle)).await.unwrap();
     assert_eq!(client.peer_info().unwrap().protocol_version, ProtocolVersion::V_2025_11_25);
     let answer = call(&client, "add", json!({"a": 5, "b": 3})).await.unwrap();
     assert_eq!(answer.structured_content, Some(json!({"result": 8})));
-    soon(client.cancel()).await.unwrap();
+    limit(client.cancel()).await.unwrap();
     assert_eq!(server.line().await.trim_end(), "closed 1000");
 }
 
@@ -300,9 +303,9 @@ async fn our_client_finds_out_the_era_of_a_python_server() {
 async fn our_client_sees_a_python_server_restart() {
     let (server, url) = python_server().await;
     let transport =
-        soon(mcp_ws_transport::connect(&url).no_reconnect().into_future()).await.unwrap();
+        limit(mcp_ws_transport::connect(&url).no_reconnect().into_future()).await.unwrap();
     let mut state = transport.state();
-    let client = soon(().serve(transport)).await.unwrap();
+    let client = limit(().serve(transport)).await.unwrap();
 
     let call = tokio::spawn({
         let client = client.peer().clone();
@@ -311,13 +314,13 @@ async fn our_client_sees_a_python_server_restart() {
     tokio::time::sleep(Duration::from_millis(200)).await;
     server.terminate().await;
     assert_eq!(closed(&mut state).await, CloseCode::Restart);
-    match soon(call).await.unwrap() {
+    match limit(call).await.unwrap() {
         Err(ServiceError::McpError(error)) => {
             assert_eq!(error.data.unwrap()["reason"], "outcome_unknown");
         }
         other => panic!("{other:?}"),
     }
-    soon(client.waiting()).await.unwrap();
+    limit(client.waiting()).await.unwrap();
 }
 
 #[tokio::test]
@@ -333,7 +336,7 @@ async fn a_python_server_serves_math_call() {
     ] {
         let mut command = Command::new(math);
         command.args(["call", &url]).args(arguments).stdin(Stdio::null()).kill_on_drop(true);
-        let output = soon(command.output()).await.unwrap();
+        let output = limit(command.output()).await.unwrap();
         let (stdout, stderr) =
             [output.stdout, output.stderr].map(|bytes| String::from_utf8(bytes).unwrap()).into();
         match expected {

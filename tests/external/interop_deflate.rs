@@ -2,7 +2,7 @@
 //! in the MCP SDK, and `ws` for Node.js. What they need is installed as `tests/external/interop.rs`
 //! says.
 
-use std::{net::SocketAddr, path::Path, time::Duration};
+use std::{net::SocketAddr, time::Duration};
 
 use bytes::Bytes;
 use futures::{SinkExt, StreamExt};
@@ -22,18 +22,16 @@ use tokio::{
 };
 
 use crate::{
-    common::raw::{Head, accepted},
-    process::{Process, math, soon},
+    common::{
+        limit,
+        raw::{Head, accepted},
+    },
+    interop::file,
+    process::{Process, math},
 };
 
 /// Answer to the offer of the SDK and of browsers.
 const ANSWER: &str = "permessage-deflate; server_no_context_takeover; client_no_context_takeover";
-
-fn file(name: &str) -> String {
-    let path = Path::new(env!("CARGO_MANIFEST_DIR")).join("tests/interop").join(name);
-    assert!(path.exists(), "{} is not there: see tests/external/interop.rs", path.display());
-    path.into_os_string().into_string().unwrap()
-}
 
 /// Sends back every message of every client, compressed as `config` has it.
 async fn echo(config: deflate::Config) -> SocketAddr {
@@ -124,6 +122,6 @@ async fn the_python_sdk_agrees_with_math_serve() {
     let mut client = Process::spawn(file(".venv/bin/python"), &[&file("deflate.py"), "sdk", &url]);
     let report: Value = client.json().await;
     assert_eq!(report, json!({ "response": ANSWER, "tools": 7, "sum": 12_497_500 }));
-    soon(client.child.wait()).await.unwrap();
+    limit(client.child.wait()).await.unwrap();
     server.terminate().await;
 }

@@ -6,8 +6,11 @@ use serde_json::{Value, json};
 use tokio::net::TcpStream;
 
 use crate::{
-    common::raw::{BINARY, Frame, Head, KEY, Raw},
-    process::{Process, example, math, soon},
+    common::{
+        limit,
+        raw::{BINARY, Frame, Head, KEY, Raw},
+    },
+    process::{Process, example, math},
 };
 
 /// A program that listens, and where.
@@ -37,7 +40,7 @@ impl Program {
         stream.set_nodelay(true).unwrap();
         let mut raw = Raw::over(stream, true);
         raw.write(request).await;
-        (soon(raw.head()).await.unwrap(), raw)
+        (limit(raw.head()).await.unwrap(), raw)
     }
 
     /// The status and body of the answer to a `POST` of `body`.
@@ -54,7 +57,7 @@ impl Program {
             ))
             .await;
         let length = head.get("content-length").unwrap().parse().unwrap();
-        let body = soon(raw.body(length)).await;
+        let body = limit(raw.body(length)).await;
         let body = serde_json::from_str(&body).unwrap_or(Value::String(body));
         (head.status(), body)
     }
@@ -90,7 +93,7 @@ impl Program {
 /// Returns the answer to the text `message`.
 async fn ask(raw: &mut Raw, message: &str) -> Value {
     raw.text(message).await;
-    soon(raw.receive()).await
+    limit(raw.receive()).await
 }
 
 /// Takes out the time of a message, which is that of an envelope.
@@ -186,10 +189,10 @@ async fn what_an_agent_cannot_be_asked_is_an_error_and_its_connection_lives() {
     }
     let add = r#"{"type":"mcp_request","request":{"method":"add","params":{"a":5,"b":3}}}"#;
     socket.send(Frame::new(BINARY, add)).await;
-    assert_eq!(soon(socket.receive()).await["result"], sum());
+    assert_eq!(limit(socket.receive()).await["result"], sum());
     assert_eq!(ask(&mut other, add).await["result"], sum());
     socket.text(" ".repeat(5 << 20)).await;
-    assert_eq!(soon(socket.closed()).await.0, 1009);
+    assert_eq!(limit(socket.closed()).await.0, 1009);
     assert_eq!(ask(&mut other, add).await["result"], sum());
 
     assert_eq!(program.try_upgrade("/agent/nobody/websocket", "").await.0.status(), 404);
@@ -225,7 +228,7 @@ async fn the_standalone_server_has_its_duties() {
     socket.initialize().await;
     assert_eq!(ask(&mut socket, call).await["result"]["structuredContent"], sum());
     socket.send(Frame::new(BINARY, call)).await;
-    assert_eq!(soon(socket.receive()).await["id"], 1);
+    assert_eq!(limit(socket.receive()).await["id"], 1);
     for (message, code, id) in [
         (r#"{"jsonrpc":"1.0","id":3,"method":"ping"}"#, -32600, json!(3)),
         ("not JSON", -32700, Value::Null),
@@ -235,9 +238,9 @@ async fn the_standalone_server_has_its_duties() {
     }
 
     let mut late = program.upgrade("/ws").await;
-    assert_eq!(soon(late.closed()).await, (1013, "Server at capacity".to_owned()));
+    assert_eq!(limit(late.closed()).await, (1013, "Server at capacity".to_owned()));
     program.process.terminate().await;
-    assert_eq!(soon(socket.closed()).await, (1000, "Server shutting down".to_owned()));
+    assert_eq!(limit(socket.closed()).await, (1000, "Server shutting down".to_owned()));
 }
 
 #[tokio::test]
@@ -278,7 +281,7 @@ async fn the_guides_tools_are_called_after_a_first_message() {
     let refused = ask(&mut wrong, r#"{"id":"auth","token":"wrong"}"#).await;
     let error = json!({"message": "Authentication failed"});
     assert_eq!(refused, json!({"id": "auth", "success": false, "error": error}));
-    assert_eq!(soon(wrong.closed()).await.0, 1008);
+    assert_eq!(limit(wrong.closed()).await.0, 1008);
 }
 
 #[tokio::test]
@@ -293,12 +296,12 @@ async fn what_one_client_says_all_hear() {
     let mut expected: Value = serde_json::from_str(hello).unwrap();
     expected["sender"] = "client-1".into();
     for client in &mut all {
-        assert_eq!(soon(client.receive()).await, expected);
+        assert_eq!(limit(client.receive()).await, expected);
     }
     let (status, reached) = program.post("/broadcast", "", hello).await;
     assert_eq!((status, reached), (202, json!({"reached": 3})));
     for client in &mut all {
-        assert_eq!(soon(client.receive()).await, serde_json::from_str::<Value>(hello).unwrap());
+        assert_eq!(limit(client.receive()).await, serde_json::from_str::<Value>(hello).unwrap());
     }
 
     // What is no message is for its sender to know.
@@ -325,9 +328,9 @@ async fn what_one_client_says_all_hear() {
     ask(&mut all[1], r#"{"type":"whoami","payload":null,"timestamp":0}"#).await;
     all[0].text(hello).await;
     let news = r#"{"type":"news","payload":1,"timestamp":1,"target":"client-2"}"#;
-    soon(all[0].receive()).await;
+    limit(all[0].receive()).await;
     all[0].text(news).await;
-    let told = soon(all[1].receive()).await;
+    let told = limit(all[1].receive()).await;
     assert_eq!(told, json!({"type": "news", "payload": 1, "timestamp": 1, "sender": "client-1"}));
     for nobody in ["client-9", "client-+2", "2", ""] {
         let nobody = json!({"type": "news", "payload": 1, "timestamp": 1, "target": nobody});
@@ -341,7 +344,7 @@ async fn what_one_client_says_all_hear() {
     }
     let mut received = Vec::new();
     for _ in 0..30 {
-        received.push(soon(all[1].receive()).await["type"].clone());
+        received.push(limit(all[1].receive()).await["type"].clone());
     }
     let errors = received.iter().filter(|kind| **kind == "error").count();
     assert!((1..=20).contains(&errors), "{received:?}");
@@ -431,8 +434,8 @@ async fn agents_are_shared_out_by_address() {
             program.address
         ))
         .await;
-        let head = soon(raw.head()).await.unwrap();
-        let body = soon(raw.body(head.get("content-length").unwrap().parse().unwrap())).await;
+        let head = limit(raw.head()).await.unwrap();
+        let body = limit(raw.body(head.get("content-length").unwrap().parse().unwrap())).await;
         let agent: Value = serde_json::from_str(&body).unwrap();
         agent["agentId"].as_str().unwrap().to_owned()
     };
@@ -462,7 +465,7 @@ async fn the_time_of_what_is_said_is_the_servers_where_it_is_not_given() {
     assert_eq!(program.post("/broadcast", "", said).await.0, 202);
     client.text(said).await;
     for _ in 0..2 {
-        let received = soon(client.receive()).await;
+        let received = limit(client.receive()).await;
         let time = received["timestamp"].as_i64().unwrap();
         assert!((before..=chrono::Utc::now().timestamp_millis()).contains(&time), "{received}");
     }
@@ -485,7 +488,7 @@ async fn a_room_keeps_little_of_what_is_asked_of_it() {
     let whoami = r#"{"type":"whoami","payload":null,"timestamp":0}"#;
     assert_eq!(ask(&mut client, whoami).await["type"], "you");
     client.text(subscribe(vec![String::new(); 30_000])).await;
-    assert_eq!(soon(client.closed()).await.0, 1009);
+    assert_eq!(limit(client.closed()).await.0, 1009);
     let large = json!({"type": "chat", "payload": "x".repeat(70_000), "timestamp": 0}).to_string();
     assert_eq!(program.post("/broadcast", "", &large).await.0, 413);
 }
@@ -496,7 +499,7 @@ async fn a_room_that_is_stopped_tells_everybody() {
         let mut program = Program::broadcast(&[]).await;
         let mut client = program.upgrade("/ws").await;
         program.process.signal(signal).await;
-        assert_eq!(soon(client.closed()).await.0, 1012);
+        assert_eq!(limit(client.closed()).await.0, 1012);
         client.send(Frame::close(1012)).await;
         program.process.success().await;
     }

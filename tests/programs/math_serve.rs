@@ -13,8 +13,8 @@ use tokio::{
 };
 
 use crate::{
-    common::raw::Raw,
-    process::{Process, math, soon},
+    common::{limit, raw::Raw},
+    process::{Process, math},
 };
 
 async fn serve(options: &[&str]) -> (Process, String) {
@@ -26,7 +26,7 @@ async fn serve(options: &[&str]) -> (Process, String) {
 async fn call(url: &str, options: &[&str]) -> Result<Value, String> {
     let arguments = [&["call", url, "add", "5", "3"], options].concat();
     let mut call = Process::spawn(math().await, &arguments);
-    match soon(call.child.wait()).await.unwrap().success() {
+    match limit(call.child.wait()).await.unwrap().success() {
         true => Ok(call.json().await),
         false => Err(call.errors().await),
     }
@@ -46,7 +46,7 @@ async fn request(url: &str, target: &str, headers: &str) -> String {
     let head = format!("GET {target} HTTP/1.1\r\nConnection: close\r\n{headers}\r\n");
     stream.write_all(head.as_bytes()).await.unwrap();
     let mut answer = String::new();
-    soon(stream.read_to_string(&mut answer)).await.unwrap();
+    limit(stream.read_to_string(&mut answer)).await.unwrap();
     answer
 }
 
@@ -121,7 +121,7 @@ async fn every_door_is_guarded() {
             format!("{method} {target} HTTP/1.1\r\nConnection: close\r\n{headers}\r\n{body}");
         stream.write_all(head.as_bytes()).await.unwrap();
         let mut answer = Vec::new();
-        soon(stream.read_to_end(&mut answer)).await.unwrap();
+        limit(stream.read_to_end(&mut answer)).await.unwrap();
         String::from_utf8_lossy(&answer).split(' ').nth(1).unwrap().to_owned()
     };
     let agent = "/agent/nobody/websocket";
@@ -162,7 +162,7 @@ async fn every_door_is_guarded() {
     }
     // Who started it is told what would let them in.
     for hint in ["--allow-host", "--allow-origin"] {
-        server.complaint(hint).await;
+        server.logged(hint).await;
     }
 }
 
@@ -174,16 +174,16 @@ async fn no_more_connect_than_may() {
     assert!(call(&url, &[]).await.unwrap_err().contains("503"));
     client.cancel().await.unwrap();
     // The place is free when the server has seen the client leave.
-    soon(async { while health(&url).await["active"] != 0 {} }).await;
+    limit(async { while health(&url).await["active"] != 0 {} }).await;
     assert_eq!(call(&url, &[]).await, Ok(sum()));
 }
 
 /// Returns what a program prints, or its error.
 async fn output(arguments: &[&str]) -> Result<String, String> {
     let mut process = Process::spawn(math().await, arguments);
-    let status = soon(process.child.wait()).await.unwrap();
+    let status = limit(process.child.wait()).await.unwrap();
     let mut lines = Vec::new();
-    while let Some(line) = soon(process.stdout.next_line()).await.unwrap() {
+    while let Some(line) = limit(process.stdout.next_line()).await.unwrap() {
         lines.push(line);
     }
     if status.success() { Ok(lines.join("\n")) } else { Err(process.errors().await) }
@@ -235,8 +235,8 @@ async fn a_call_offers_compression_where_it_is_told_to() {
         let arguments = [Some("call"), Some(&*url), Some("add"), option];
         let arguments: Vec<_> = arguments.into_iter().flatten().collect();
         let _call = Process::spawn(math().await, &arguments);
-        let (stream, _) = soon(listener.accept()).await.unwrap();
-        let head = soon(Raw::over(stream, false).head()).await.unwrap();
+        let (stream, _) = limit(listener.accept()).await.unwrap();
+        let head = limit(Raw::over(stream, false).head()).await.unwrap();
         let offer = head.get("sec-websocket-extensions").unwrap_or_default();
         assert_eq!(offer.starts_with("permessage-deflate"), offered, "{head:?}");
     }
@@ -279,9 +279,9 @@ async fn who_takes_all_descriptors_keeps_nobody_out() {
     };
     tokio::select! {
         () = flood => {}
-        () = soon(good) => {}
+        () = limit(good) => {}
     }
-    server.complaint("cannot accept").await;
+    server.logged("cannot accept").await;
     server.terminate().await;
     server.success().await;
 }
@@ -347,13 +347,13 @@ async fn the_certificate_is_read_again_on_request_and_connections_stay() {
     fs::copy(&cert, files.file("old.pem")).unwrap();
     files.renew();
     server.signal("-HUP").await;
-    server.complaint("was read again").await;
+    server.logged("was read again").await;
     assert_eq!(call(&url, &["--ca", &cert]).await, Ok(sum()));
     assert!(call(&url, &["--ca", &files.file("old.pem")]).await.is_err());
 
     fs::write(&key, "no key").unwrap();
     server.signal("-HUP").await;
-    server.complaint("stays as it was").await;
+    server.logged("stays as it was").await;
     assert_eq!(call(&url, &["--ca", &cert]).await, Ok(sum()));
     assert_eq!(stays.list_all_tools().await.unwrap().len(), 7);
     server.terminate().await;
@@ -369,7 +369,7 @@ async fn who_stops_it_twice_waits_for_no_client() {
         assert_eq!(client.closed().await.0, 1012);
         // The server would wait for the client's own Close frame.
         server.signal(second).await;
-        let status = soon(server.child.wait()).await.unwrap();
+        let status = limit(server.child.wait()).await.unwrap();
         assert_eq!(status.code(), Some(1), "{status}");
         assert!(server.errors().await.contains("error: stopped before"));
     }
@@ -395,5 +395,5 @@ async fn calls_go_on_when_the_server_is_started_again() {
         (&json!(1), &json!(1)),
         "{summary}"
     );
-    assert_eq!(soon(calls.child.wait()).await.unwrap().success(), unknown == 0);
+    assert_eq!(limit(calls.child.wait()).await.unwrap().success(), unknown == 0);
 }

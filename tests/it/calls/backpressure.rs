@@ -27,16 +27,13 @@ use tokio::{
 use crate::common::{
     Tools, call,
     flood::{Flood, dial_and_open, flood, is_quiet},
+    ms,
     proxy::{Faults, Proxy},
     raw::{CLOSE, Frame, PING, PONG, Raw, TEXT, upgrade_request},
     scale, serve_tools, text_of, within,
 };
 
 const LIMIT: Duration = Duration::from_secs(120);
-
-fn ms(ms: u64) -> Duration {
-    Duration::from_millis(ms)
-}
 
 /// Returns how many of `calls` calls at once were answered and refused. The network takes whatever
 /// it is given and delivers it later. The sizes come from the seed.

@@ -8,8 +8,7 @@ use std::{
 
 use bytes::Bytes;
 use mcp_ws_transport::{
-    CloseCode, WebSocketTransport, accept, client::ToolClient, connect, event::State,
-    layer::socket::Side,
+    CloseCode, WebSocketTransport, client::ToolClient, connect, event::State, layer::socket::Side,
 };
 use rmcp::{
     ClientHandler, ClientLifecycleMode, ClientServiceExt, ErrorData, Peer, RoleClient, RoleServer,
@@ -27,21 +26,10 @@ use rmcp::{
 };
 use serde::Deserialize;
 use serde_json::{Value, json};
-use tokio::{
-    io::duplex,
-    net::TcpListener,
-    sync::watch,
-    time::{sleep, timeout},
-};
+use tokio::{io::duplex, sync::watch, time::sleep};
 
-use crate::common::raw::Raw;
-
-/// Longest time for each step of a test.
-const PATIENCE: Duration = Duration::from_secs(60);
-
-async fn soon<F: Future>(future: F) -> F::Output {
-    timeout(PATIENCE, future).await.unwrap_or_else(|_| panic!("nothing within {PATIENCE:?}"))
-}
+use super::{Dials, connect_ends};
+use crate::common::{limit, raw::Raw};
 
 #[derive(Debug, Deserialize, JsonSchema)]
 struct To {
@@ -135,39 +123,13 @@ impl ClientHandler for Client {
     }
 }
 
-/// The MCP role that opens the connection.
-#[derive(Debug, Clone, Copy)]
-enum Dials {
-    Client,
-    Server,
-}
-
-/// A new connection: the client's end of it and the server's.
-async fn pair(dials: Dials) -> (WebSocketTransport<RoleClient>, WebSocketTransport<RoleServer>) {
-    let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
-    let url = format!("ws://{}/mcp", listener.local_addr().unwrap());
-    let accepted = async { listener.accept().await.unwrap().0 };
-    match dials {
-        Dials::Client => {
-            let accepting = async { accept(accepted.await).await.unwrap() };
-            let dialling = async { connect(url).await.unwrap() };
-            soon(async { tokio::join!(dialling, accepting) }).await
-        }
-        Dials::Server => {
-            let accepting = async { accept(accepted.await).await.unwrap() };
-            let dialling = async { connect(url).await.unwrap() };
-            soon(async { tokio::join!(accepting, dialling) }).await
-        }
-    }
-}
-
 async fn call(
     client: &Peer<RoleClient>,
     tool: &'static str,
     arguments: Value,
 ) -> Result<CallToolResult, ServiceError> {
     let arguments: JsonObject = serde_json::from_value(arguments).unwrap();
-    soon(client.call_tool(CallToolRequestParams::new(tool).with_arguments(arguments))).await
+    limit(client.call_tool(CallToolRequestParams::new(tool).with_arguments(arguments))).await
 }
 
 fn text(result: &CallToolResult) -> &str {
@@ -175,7 +137,7 @@ fn text(result: &CallToolResult) -> &str {
 }
 
 async fn closed(state: &mut watch::Receiver<State>) -> CloseCode {
-    let state = soon(state.wait_for(|state| matches!(state, State::Closed(_)))).await.unwrap();
+    let state = limit(state.wait_for(|state| matches!(state, State::Closed(_)))).await.unwrap();
     match &*state {
         State::Closed(reason) => reason.code,
         other => panic!("{other:?}"),
@@ -197,12 +159,12 @@ async fn live(
     lifecycle: ClientLifecycleMode,
     legacy: bool,
 ) {
-    let (near, far) = pair(dials).await;
+    let (near, far) = limit(connect_ends(dials)).await;
     assert_eq!((near.subprotocol(), far.subprotocol()), (Some("mcp"), Some("mcp")));
     let (mut near_state, mut far_state) = (near.state(), far.state());
     let server = tokio::spawn(async move { server.serve(far).await.unwrap().waiting().await });
     let handler = Client::default();
-    let client = soon(handler.clone().serve_with_lifecycle(near, lifecycle)).await.unwrap();
+    let client = limit(handler.clone().serve_with_lifecycle(near, lifecycle)).await.unwrap();
     let version =
         if legacy { ProtocolVersion::V_2025_11_25 } else { ProtocolVersion::V_2026_07_28 };
     assert_eq!(client.peer_info().unwrap().protocol_version, version);
@@ -222,15 +184,15 @@ async fn live(
     if legacy {
         assert_eq!(text(&asked.unwrap()), "oracle");
         let ping = ClientRequest::PingRequest(PingRequest::default());
-        soon(client.send_request(ping)).await.unwrap();
+        limit(client.send_request(ping)).await.unwrap();
     } else {
         asked.unwrap_err();
     }
 
-    soon(client.cancel()).await.unwrap();
+    limit(client.cancel()).await.unwrap();
     assert_eq!(closed(&mut near_state).await, CloseCode::Normal);
     assert_eq!(closed(&mut far_state).await, CloseCode::Normal);
-    soon(server).await.unwrap().unwrap();
+    limit(server).await.unwrap().unwrap();
 }
 
 #[tokio::test]
@@ -292,7 +254,7 @@ async fn auto_initializes_a_server_that_is_slow_to_start() {
             let client = ToolClient::over((), transport).await.unwrap();
             client.tools().await.unwrap()
         };
-        let (tools, ()) = soon(async { tokio::join!(calling, serving) }).await;
+        let (tools, ()) = limit(async { tokio::join!(calling, serving) }).await;
         assert!(tools.is_empty());
         assert_eq!(stats.snapshot().orphans, 0);
     }
@@ -301,36 +263,36 @@ async fn auto_initializes_a_server_that_is_slow_to_start() {
 #[tokio::test]
 async fn the_server_may_be_the_one_to_leave() {
     for dials in [Dials::Client, Dials::Server] {
-        let (near, far) = pair(dials).await;
+        let (near, far) = limit(connect_ends(dials)).await;
         let (mut near_state, mut far_state) = (near.state(), far.state());
         let (server, client) =
-            soon(async { tokio::join!(Server.serve(far), Client::default().serve(near)) }).await;
+            limit(async { tokio::join!(Server.serve(far), Client::default().serve(near)) }).await;
         let client = client.unwrap();
-        soon(server.unwrap().cancel()).await.unwrap();
+        limit(server.unwrap().cancel()).await.unwrap();
         assert_eq!(closed(&mut near_state).await, CloseCode::Normal);
         assert_eq!(closed(&mut far_state).await, CloseCode::Normal);
-        soon(client.waiting()).await.unwrap();
+        limit(client.waiting()).await.unwrap();
     }
 }
 
 #[tokio::test]
 async fn a_listening_client_serves_every_server_that_dials() {
-    let listening = soon(mcp_ws_transport::serve("127.0.0.1:0", Client::default).into_future());
+    let listening = limit(mcp_ws_transport::serve("127.0.0.1:0", Client::default).into_future());
     let clients = listening.await.unwrap();
     let url = format!("ws://{}/mcp", clients.local_addr());
     let mut servers = Vec::new();
     for _ in 0..3 {
-        let transport = soon(connect(&url).no_reconnect().into_future()).await.unwrap();
+        let transport = limit(connect(&url).no_reconnect().into_future()).await.unwrap();
         let state = transport.state();
-        servers.push((soon(Server.serve(transport)).await.unwrap(), state));
+        servers.push((limit(Server.serve(transport)).await.unwrap(), state));
     }
     for (server, _) in &servers {
-        let roots = soon(server.peer().list_roots()).await.unwrap().roots;
+        let roots = limit(server.peer().list_roots()).await.unwrap().roots;
         assert_eq!(roots[0].uri, "file:///root");
     }
-    soon(clients.shutdown()).await;
+    limit(clients.shutdown()).await;
     for (server, mut state) in servers {
         assert_eq!(closed(&mut state).await, CloseCode::Restart);
-        soon(server.waiting()).await.unwrap();
+        limit(server.waiting()).await.unwrap();
     }
 }

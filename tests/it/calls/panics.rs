@@ -4,7 +4,7 @@
 use std::{sync::Arc, time::Duration};
 
 use mcp_ws_transport::{
-    CatchPanic, WebSocketTransport, accept,
+    CatchPanic,
     client::{Connect, ToolClient},
     connect,
     layer::correlation::TIMED_OUT,
@@ -21,8 +21,9 @@ use rmcp::{
     },
     service::RequestContext,
 };
-use tokio::{net::TcpListener, sync::Notify};
+use tokio::sync::Notify;
 
+use super::{Dials, connect_ends};
 use crate::common::{limit, logs::Log};
 
 /// A client whose user answers when the `gate` opens, unless the question makes the handler panic,
@@ -121,30 +122,6 @@ async fn call(server: &Peer<RoleClient>, tool: &'static str) -> Result<String, E
     }
 }
 
-/// MCP role that dials.
-#[derive(Clone, Copy)]
-enum Dials {
-    Client,
-    Server,
-}
-
-/// A new connection: the client's end of it, and the server's.
-async fn pair(dials: Dials) -> (WebSocketTransport<RoleClient>, WebSocketTransport<RoleServer>) {
-    let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
-    let url = format!("ws://{}/mcp", listener.local_addr().unwrap());
-    let accepted = async { listener.accept().await.unwrap().0 };
-    match dials {
-        Dials::Client => {
-            let accepting = async { accept(accepted.await).await.unwrap() };
-            tokio::join!(async { connect(url).await.unwrap() }, accepting)
-        }
-        Dials::Server => {
-            let accepting = async { accept(accepted.await).await.unwrap() };
-            tokio::join!(accepting, async { connect(url).await.unwrap() })
-        }
-    }
-}
-
 fn is_a_panic(error: &ErrorData) -> bool {
     error.code == ErrorCode::INTERNAL_ERROR && error.message == "the handler panicked"
 }
@@ -154,7 +131,7 @@ async fn a_clients_handler_that_panics_answers_the_server_and_its_other_handlers
     for dials in [Dials::Client, Dials::Server] {
         limit(async {
             let (log, _capture) = Log::capture();
-            let (near, far) = pair(dials).await;
+            let (near, far) = connect_ends(dials).await;
             let server = tokio::spawn(async move { Asking.serve(far).await.unwrap() });
             let user = User::default();
             let client = CatchPanic::new(user.clone()).serve(near).await.unwrap();
@@ -179,7 +156,7 @@ async fn a_clients_handler_that_panics_answers_the_server_and_its_other_handlers
 async fn a_servers_handler_that_panics_answers_the_client_and_its_other_handlers_go_on() {
     for dials in [Dials::Client, Dials::Server] {
         limit(async {
-            let (near, far) = pair(dials).await;
+            let (near, far) = connect_ends(dials).await;
             let server =
                 tokio::spawn(async move { CatchPanic::new(Asking).serve(far).await.unwrap() });
             let user = User::default();
@@ -203,7 +180,7 @@ async fn a_servers_handler_that_panics_answers_the_client_and_its_other_handlers
 async fn without_catch_panic_a_request_is_answered_a_little_later() {
     for dials in [Dials::Client, Dials::Server] {
         limit(async {
-            let (near, far) = pair(dials).await;
+            let (near, far) = connect_ends(dials).await;
             let server = tokio::spawn(async move { Asking.serve(far).await.unwrap() });
             let client = User::default().serve(near).await.unwrap();
             for question in ["panic-holding", "panic-later-holding"] {

@@ -13,7 +13,7 @@ use std::{
 use futures::{StreamExt, future::join_all};
 use mcp_ws_transport::{
     State,
-    client::{Connect, ToolClient, ToolError},
+    client::{ToolClient, ToolError},
     connect,
     event::{Event, Events},
     layer::correlation,
@@ -21,7 +21,7 @@ use mcp_ws_transport::{
     transport::Config,
 };
 use rmcp::{
-    ErrorData, RoleClient, RoleServer, ServerHandler,
+    ErrorData, RoleServer, ServerHandler,
     model::{
         CallToolRequestParams, CallToolResponse, CallToolResult, ContentBlock,
         DiscoverRequestMethod, DiscoverResult, InitializeRequestParams, InitializeResult,
@@ -34,7 +34,7 @@ use serde::Deserialize;
 use serde_json::{Value, json};
 use tokio::sync::{Notify, watch};
 
-use crate::common::{limit, proxy::Proxy, reconnect_within};
+use crate::common::{limit, ms, proxy::Proxy, reconnect_within};
 
 /// A server whose tools come and go, and that counts what it is asked.
 #[derive(Debug, Clone, Default)]
@@ -153,11 +153,6 @@ impl ServerHandler for Catalog {
         };
         Ok(CallToolResult::success(vec![ContentBlock::text(text)]).into())
     }
-}
-
-/// Sets waits that are short, so that tests are.
-fn quick_reconnect(connect: Connect<RoleClient>) -> Connect<RoleClient> {
-    reconnect_within(Duration::from_millis(20), connect)
 }
 
 async fn toolbox(address: SocketAddr) -> ToolClient {
@@ -314,7 +309,7 @@ async fn a_list_outlives_the_connection_but_not_the_session() {
         second.put("other");
         let (_first_server, address) = first.serve().await;
         let proxy = Proxy::new(address).await;
-        let connect = quick_reconnect(connect(proxy.url()));
+        let connect = reconnect_within(ms(20), connect(proxy.url()));
         let mut events = connect.events();
         let tools = ToolClient::connect(connect).await.unwrap();
         tools.tools().await.unwrap();
@@ -342,7 +337,7 @@ async fn a_call_whose_connection_is_lost_is_resumed_or_its_outcome_unknown() {
             let catalog = Catalog::default();
             let (_server, address) = catalog.serve().await;
             let proxy = Proxy::new(address).await;
-            let tools = quick_reconnect(connect(proxy.url())).resume(resume);
+            let tools = reconnect_within(ms(20), connect(proxy.url())).resume(resume);
             let tools = ToolClient::connect(tools).await.unwrap();
             let call = tools.call::<String>("wait", ());
             let cut = async {
@@ -371,7 +366,7 @@ async fn a_call_that_never_left_says_so() {
         let deadline = Duration::from_millis(300);
         let layers =
             Config::default().correlation(correlation::Config::default().deadline(deadline));
-        let connect = quick_reconnect(connect(proxy.url())).transport(layers);
+        let connect = reconnect_within(ms(20), connect(proxy.url())).transport(layers);
         let tools = ToolClient::connect(connect).await.unwrap();
         tools.tools().await.unwrap();
         *proxy.target.lock().unwrap() = "127.0.0.1:1".parse().unwrap();
@@ -522,7 +517,7 @@ async fn a_call_may_have_a_deadline_of_its_own() {
         let (_server, address) = catalog.serve().await;
         let tools = toolbox(address).await;
         let patient = tools.call::<String>("wait", ());
-        let quick_reconnect = async {
+        let quick = async {
             catalog.called(1).await;
             let deadline = Duration::from_millis(200);
             let error = tools.call_within::<String>(deadline, "wait", ()).await.unwrap_err();
@@ -534,7 +529,7 @@ async fn a_call_may_have_a_deadline_of_its_own() {
             // The other may be waiting still, or have taken it.
             catalog.0.gate.notify_waiters();
         };
-        let (patient, ()) = tokio::join!(patient, quick_reconnect);
+        let (patient, ()) = tokio::join!(patient, quick);
         assert_eq!(patient.unwrap(), "waited");
         assert_eq!(catalog.0.metas.lock().unwrap().concat(), "");
         // Nor is the list waited for for longer.

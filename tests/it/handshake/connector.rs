@@ -13,7 +13,7 @@ use std::{
 use futures::StreamExt;
 use mcp_ws_transport::{
     Error,
-    client::{Connect, ReconnectPolicy, Target},
+    client::{Connect, Target},
     connect,
     error::HandshakeError,
     event::{Event, Events},
@@ -26,24 +26,17 @@ use tokio::net::{TcpListener, TcpStream};
 use crate::common::{
     Tools,
     counting::Counting,
-    limit,
+    limit, ms,
     proxy::Proxy,
     raw::{Raw, accepted},
-    serve_tools,
+    reconnect_within, serve_tools,
 };
-
-pub fn hasty(connect: Connect<RoleClient>) -> Connect<RoleClient> {
-    let bound = Duration::from_millis(5);
-    connect.reconnect(
-        ReconnectPolicy::default().first(bound).after_restart(bound).min(bound).max(bound),
-    )
-}
 
 /// Keeps ten calls in flight and cuts the line under them, twenty times: each call is executed
 /// once, and answered, and each cut is followed by `Resumed`.
 pub async fn survives(connect: Connect<RoleClient>, counting: &Counting, cut: impl Fn()) {
     const CUTS: usize = 20;
-    let connect = hasty(connect);
+    let connect = reconnect_within(ms(5), connect);
     let mut events = connect.events();
     let client = ().serve(connect.await.unwrap()).await.unwrap();
     let cuts = AtomicUsize::new(0);
@@ -161,7 +154,9 @@ async fn an_error_of_the_connector_says_whether_there_is_another_attempt() {
                 }
             }
         };
-        let client = hasty(connect("ws://localhost/mcp")).retry_first().connector(connector);
+        let client = reconnect_within(ms(5), connect("ws://localhost/mcp"))
+            .retry_first()
+            .connector(connector);
         ().serve(client.await.unwrap()).await.unwrap().cancel().await.unwrap();
         assert_eq!(attempts.load(SeqCst), 3);
 
@@ -171,13 +166,14 @@ async fn an_error_of_the_connector_says_whether_there_is_another_attempt() {
             count.fetch_add(1, SeqCst);
             async { Err::<TcpStream, _>(HandshakeError::Invalid("no such tunnel".into())) }
         };
-        let client = hasty(connect::<RoleClient>("ws://localhost/mcp"));
+        let client = reconnect_within(ms(5), connect::<RoleClient>("ws://localhost/mcp"));
         let error = failure(client.retry_first().connector(connector).await);
         assert_eq!(error.to_string(), "cannot dial: no such tunnel");
         assert_eq!(attempts.load(SeqCst), 1);
 
         let connector = async |_: Target| -> io::Result<TcpStream> { panic!("as it was told") };
-        let client = hasty(connect::<RoleClient>("ws://localhost/mcp")).retry_first();
+        let client =
+            reconnect_within(ms(5), connect::<RoleClient>("ws://localhost/mcp")).retry_first();
         let error = failure(client.connector(connector).await);
         assert!(!error.is_retryable() && error.to_string().contains("panicked"), "{error}");
     })

@@ -7,9 +7,7 @@ use std::{
 
 use futures::StreamExt;
 use mcp_ws_transport::{
-    State,
-    client::ReconnectPolicy,
-    connect,
+    State, connect,
     error::HandshakeError,
     event::Event,
     server::{BearerTokens, Config, Identity, serve_on},
@@ -19,9 +17,10 @@ use tokio::net::{TcpListener, TcpSocket};
 
 use super::{Dialled, failure, refusal};
 use crate::common::{
-    LIMIT, Tools, limit, listen,
+    LIMIT, Tools, limit, listen, ms,
     proxy::Proxy,
     raw::{Head, Raw, accepted},
+    reconnect_policy, reconnect_within,
     scripted::immediate_reconnect,
     serve_tools, within,
 };
@@ -176,9 +175,7 @@ async fn the_first_connection_may_be_tried_for_again() {
             let socket = reserved();
             let address = socket.local_addr().unwrap();
             let url = format!("ws://{address}/mcp");
-            let bound = Duration::from_millis(20);
-            let policy = ReconnectPolicy::default().first(bound).min(bound).max(bound);
-            let connect = connect(url).reconnect(policy).retry_first();
+            let connect = reconnect_within(ms(20), connect(url)).retry_first();
             let connect = if once { connect.no_reconnect() } else { connect };
             let (state, mut events) = (connect.state(), connect.events());
             let dialling = tokio::spawn(async { ().serve(connect.await.unwrap()).await.unwrap() });
@@ -206,8 +203,7 @@ async fn the_first_connection_may_be_tried_for_again() {
 async fn the_first_connection_is_tried_for_as_often_as_it_is_said() {
     limit(async {
         let (listener, url) = listen().await;
-        let bound = Duration::from_millis(20);
-        let policy = ReconnectPolicy::default().first(bound).min(bound).max(bound).attempts(3);
+        let policy = reconnect_policy(ms(20)).attempts(3);
         let connect = connect(url).reconnect(policy).retry_first();
         let dialling = tokio::spawn(connect.into_future());
         for _ in 0..3 {

@@ -1,21 +1,17 @@
 //! Answers of a server besides the upgrade. It finishes them, whoever else comes and when it stops,
 //! and nobody can hold on to it without end.
 
-use std::{
-    io,
-    net::SocketAddr,
-    time::{Duration, Instant},
-};
+use std::{net::SocketAddr, time::Instant};
 
 use axum::{Router, routing::get};
 use futures::future::join_all;
 use mcp_ws_transport::{
     serve,
-    server::{Config, Drain, Limits, Listener, Server, serve_on},
+    server::{Config, Drain, Limits, Server, serve_on},
 };
 use serde_json::json;
 use tokio::{
-    io::{AsyncReadExt, DuplexStream},
+    io::AsyncReadExt,
     net::TcpStream,
     sync::mpsc,
     time::{sleep, timeout},
@@ -25,14 +21,11 @@ use tokio_util::sync::CancellationToken;
 use crate::common::{
     Tools, call,
     handshake::ask,
-    limit,
+    limit, ms,
+    pipes::Pipes,
     raw::{Raw, upgrade_request},
     tasks_left, text_of,
 };
-
-fn ms(ms: u64) -> Duration {
-    Duration::from_millis(ms)
-}
 
 const LARGE: usize = 8 << 20;
 
@@ -237,34 +230,14 @@ async fn who_stays_for_more_makes_room_for_who_comes() {
     .await;
 }
 
-/// Connections that were made elsewhere.
-#[derive(Debug)]
-struct Pipes(mpsc::Receiver<DuplexStream>);
-
-impl Listener for Pipes {
-    type Io = DuplexStream;
-    type Addr = ();
-
-    async fn accept(&mut self) -> io::Result<(DuplexStream, Option<SocketAddr>)> {
-        match self.0.recv().await {
-            Some(pipe) => Ok((pipe, None)),
-            None => std::future::pending().await,
-        }
-    }
-
-    fn local_addr(&self) -> io::Result<()> {
-        Ok(())
-    }
-}
-
 /// The deadlines of the requests are not those of what comes after the upgrade, on any kind of
 /// stream.
 #[tokio::test]
 async fn an_upgraded_connection_may_wait() {
     limit(async {
         let (near, far) = tokio::io::duplex(4096);
-        let (dial, pipes) = mpsc::channel(1);
-        dial.send(far).await.unwrap();
+        let (dial, pipes) = mpsc::unbounded_channel();
+        dial.send(far).unwrap();
         let config =
             Config::default().handshake_timeout(ms(300)).limits(Limits::default().handshakes(1));
         let server = serve_on(Pipes(pipes), Tools::default).config(config).fallback(pages());
@@ -278,7 +251,7 @@ async fn an_upgraded_connection_may_wait() {
         raw.initialize().await;
         raw.json(&call(1, "big", json!({ "size": 100_000 }))).await;
         let (another, far) = tokio::io::duplex(4096);
-        dial.send(far).await.unwrap();
+        dial.send(far).unwrap();
         sleep(ms(1200)).await;
         assert_eq!(text_of(&raw.receive().await).len(), 100_000);
         raw.ping().await;

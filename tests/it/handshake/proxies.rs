@@ -17,12 +17,13 @@ use tokio_rustls::{
     rustls::{ServerConfig, crypto::ring, pki_types::PrivatePkcs8KeyDer},
 };
 
-use super::connector::{counting, hasty, survives};
+use super::connector::{counting, survives};
 use crate::common::{
     Tools,
     forward::{ForwardProxy, Rules},
     limit,
     logs::Log,
+    ms, reconnect_within,
 };
 
 const URL: &str = "ws://server.test/mcp";
@@ -292,7 +293,7 @@ async fn a_proxy_that_is_away_or_busy_is_tried_again() {
     limit(async {
         let (_server, address, _) = counting().await;
         let proxy = ForwardProxy::http(address, refused_with(&[BUSY, b"", BUSY])).await;
-        let connect = hasty(connect(URL)).retry_first();
+        let connect = reconnect_within(ms(5), connect(URL)).retry_first();
         works(connect.proxy(format!("http://{}", proxy.address))).await;
 
         let away = TcpListener::bind("127.0.0.1:0").await.unwrap().local_addr().unwrap();

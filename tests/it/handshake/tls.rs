@@ -26,7 +26,7 @@ use tokio_rustls::{
     },
 };
 
-use crate::common::{Tools, limit, proxy::Proxy, raw::Raw, within};
+use crate::common::{Tools, limit, ms, proxy::Proxy, raw::Raw, reconnect_within, within};
 
 /// An authority of the test's own.
 struct Authority {
@@ -377,7 +377,7 @@ async fn a_client_certificate_is_shown_and_read_anew_for_each_connection() {
         let first = files.renew(&authority);
         let tls = files.shown_by(ClientTls::authorities(authority.pem.clone()));
         let url = format!("wss://localhost:{}/mcp", line.address.port());
-        let client = super::connector::hasty(dial(url).tls(tls));
+        let client = reconnect_within(ms(5), dial(url).tls(tls));
         let client = ().serve(client.await.unwrap()).await.unwrap();
         assert_eq!(shown.recv().await.unwrap().1[0], first);
         for _ in 0..3 {

@@ -32,7 +32,7 @@ use tokio::sync::watch;
 use crate::common::{
     Tools,
     counting::Counting,
-    limit, listen,
+    limit, listen, ms,
     proxy::{Faults, Proxy},
     raw::{Frame, PING, PONG, Raw},
     reconnect_within, scale,
@@ -42,13 +42,13 @@ use crate::common::{
 
 type Client = RunningService<RoleClient, ()>;
 
-/// Sets waits that are short, so that tests are.
-fn quick_reconnect(connect: Connect<RoleClient>) -> Connect<RoleClient> {
-    reconnect_within(Duration::from_millis(20), connect).resume(false)
+/// Sets short waits, and that no session is resumed.
+fn without_resume(connect: Connect<RoleClient>) -> Connect<RoleClient> {
+    reconnect_within(ms(20), connect).resume(false)
 }
 
 async fn client(url: &str) -> Client {
-    ().serve(quick_reconnect(connect(url)).await.unwrap()).await.unwrap()
+    ().serve(without_resume(connect(url)).await.unwrap()).await.unwrap()
 }
 
 fn tool(name: &'static str, arguments: serde_json::Value) -> CallToolRequestParams {
@@ -73,7 +73,7 @@ async fn calls_go_on_over_the_next_connection() {
     limit(async {
         let (_server, address) = serve_tools(&Tools::default(), Config::default()).await;
         let proxy = Proxy::new(address).await;
-        let connect = quick_reconnect(connect(proxy.url()));
+        let connect = without_resume(connect(proxy.url()));
         let (mut state, mut events) = (connect.state(), connect.events());
         let client = ().serve(connect.await.unwrap()).await.unwrap();
         for round in 0..5 {
@@ -252,7 +252,7 @@ async fn who_is_told_that_it_is_not_wanted_stays_away() {
         for code in [1000, 1008, 4401, 4403, 4409] {
             let (server, address) = serve_tools(&Tools::default(), Config::default()).await;
             let proxy = Proxy::new(address).await;
-            let connect = quick_reconnect(connect(proxy.url()));
+            let connect = without_resume(connect(proxy.url()));
             let mut state = connect.state();
             let client = ().serve(connect.await.unwrap()).await.unwrap();
             closed_with(&server, code.into()).await;
@@ -273,7 +273,7 @@ async fn a_refusal_that_is_meant_is_the_end() {
         let config = Config::default().authenticator(tokens);
         let (_shut, shut) = serve_tools(&Tools::default(), config).await;
         let proxy = Proxy::new(open).await;
-        let connect = quick_reconnect(connect(proxy.url()));
+        let connect = without_resume(connect(proxy.url()));
         let mut events = connect.events();
         let client = ().serve(connect.await.unwrap()).await.unwrap();
         *proxy.target.lock().unwrap() = shut;
@@ -308,7 +308,7 @@ async fn a_token_is_asked_for_at_every_attempt_and_once_more_where_it_is_refused
             };
             async move { Ok::<_, String>(token.to_owned()) }
         };
-        let connect = quick_reconnect(connect(proxy.url()).bearer_provider(token));
+        let connect = without_resume(connect(proxy.url()).bearer_provider(token));
         let (mut events, mut state) = (connect.events(), connect.state());
         let mut lost = async || {
             let away = |state: &State| matches!(state, State::Reconnecting { .. });
@@ -344,7 +344,7 @@ async fn a_new_connection_can_be_asked_for() {
     limit(async {
         let (_server, address) = serve_tools(&Tools::default(), Config::default()).await;
         let proxy = Proxy::new(address).await;
-        let connect = quick_reconnect(connect::<RoleClient>(proxy.url()));
+        let connect = without_resume(connect::<RoleClient>(proxy.url()));
         let mut events = connect.events();
         let transport = connect.await.unwrap();
         let reconnect_handle = transport.reconnect_handle().unwrap();
@@ -376,7 +376,7 @@ async fn once_is_once() {
 async fn a_close_does_not_wait_for_a_server_that_is_away() {
     limit(async {
         let (server, address) = serve_tools(&Tools::default(), Config::default()).await;
-        let connect = quick_reconnect(connect(format!("ws://{address}/mcp")));
+        let connect = without_resume(connect(format!("ws://{address}/mcp")));
         let mut state = connect.state();
         let client = ().serve(connect.await.unwrap()).await.unwrap();
         server.shutdown().await;
@@ -474,7 +474,7 @@ async fn a_server_that_never_has_enough_of_new_tokens_is_left_alone() {
         });
         let proxy = Proxy::new(address).await;
         let token = |_| async { Ok::<_, String>("right".to_owned()) };
-        let connect = quick_reconnect(connect::<RoleClient>(proxy.url()).bearer_provider(token));
+        let connect = without_resume(connect::<RoleClient>(proxy.url()).bearer_provider(token));
         let mut state = connect.state();
         let _ = ().serve(connect.await.unwrap()).await;
         let closed = |state: &State| matches!(state, State::Closed(_));

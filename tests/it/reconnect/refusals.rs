@@ -8,7 +8,7 @@ use std::{
 use futures::StreamExt;
 use mcp_ws_transport::{
     CloseCode, CloseReason, Error, State,
-    client::{Connect, ReconnectPolicy, TokenRequest},
+    client::{Connect, TokenRequest},
     connect,
     error::{HandshakeError, LinkError},
     event::{Event, Events},
@@ -23,7 +23,7 @@ use tokio::{
     time::{Instant, sleep},
 };
 
-use crate::common::{Tools, limit, proxy::Proxy, serve_tools, within};
+use crate::common::{Tools, limit, ms, proxy::Proxy, reconnect_within, serve_tools, within};
 
 const SECOND: Duration = Duration::from_secs(1);
 
@@ -118,10 +118,7 @@ impl Scene {
         let tools = Tools::default();
         let (server, address) = serve_tools(&tools, guard.config()).await;
         let proxy = Proxy::new(address).await;
-        let bound = Duration::from_millis(20);
-        let policy =
-            ReconnectPolicy::default().first(bound).after_restart(bound).min(bound).max(bound);
-        let mut connect = connect(proxy.url()).reconnect(policy).resume(resume);
+        let mut connect = reconnect_within(ms(20), connect(proxy.url())).resume(resume);
         if let Some(issuer) = issuer {
             connect = issuer.at(connect);
         }

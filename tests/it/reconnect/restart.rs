@@ -4,9 +4,7 @@ use std::time::{Duration, Instant};
 
 use futures::{StreamExt, future::join_all};
 use mcp_ws_transport::{
-    State,
-    client::Connect,
-    connect,
+    State, connect,
     event::{Event, Events},
     serve,
     server::{Config, Drain, Server},
@@ -19,7 +17,7 @@ use rmcp::{RoleClient, ServiceError, ServiceExt, model::CallToolRequestParams, s
 use serde_json::{Value, json};
 use tokio::runtime::{Builder, Runtime};
 
-use crate::common::{counting::Counting, limit, proxy::Proxy, reconnect_within, scale, within};
+use crate::common::{counting::Counting, limit, ms, proxy::Proxy, reconnect_within, scale, within};
 
 /// A server with a runtime of its own, which can be killed at once.
 struct KillableServer {
@@ -44,11 +42,6 @@ impl KillableServer {
         }
         self.runtime.shutdown_background();
     }
-}
-
-/// Sets waits that are short, so that tests are.
-fn quick_reconnect(connect: Connect<RoleClient>) -> Connect<RoleClient> {
-    reconnect_within(Duration::from_millis(20), connect)
 }
 
 fn count(number: i64, ms: u64) -> CallToolRequestParams {
@@ -119,7 +112,7 @@ async fn of_many_restarts(resume: bool) {
     let counting = Counting::default();
     let mut server = KillableServer::new(&counting).await;
     let proxy = Proxy::new(server.server.local_addr()).await;
-    let connect = quick_reconnect(connect(proxy.url())).resume(resume);
+    let connect = reconnect_within(ms(20), connect(proxy.url())).resume(resume);
     let (mut events, mut state) = (connect.events(), connect.state());
     let client = ().serve(connect.await.unwrap()).await.unwrap();
     let mut random = TestRng::from_seed(RngAlgorithm::ChaCha, &[7; 32]);

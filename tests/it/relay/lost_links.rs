@@ -3,7 +3,6 @@
 use std::{sync::atomic::Ordering::SeqCst, time::Duration};
 
 use mcp_ws_transport::{
-    client::{Connect, ReconnectPolicy},
     connect, relay,
     server::{Config, Server},
 };
@@ -16,19 +15,11 @@ use tokio::task::JoinHandle;
 
 use super::{Program, Programs, program, serve_programs};
 use crate::common::{
-    limit,
+    limit, ms,
     proxy::{Faults, Proxy},
     raw::initialize,
-    scale, within,
+    reconnect_policy, scale, within,
 };
-
-/// Waits are as long as they may be, so that tests need not be.
-fn hasty(connect: Connect<relay::Client>) -> Connect<relay::Client> {
-    let bound = Duration::from_millis(5);
-    connect.reconnect(
-        ReconnectPolicy::default().first(bound).after_restart(bound).min(bound).max(bound),
-    )
-}
 
 /// A relay between a host and a server, both of which have initialized MCP, over a line that can be
 /// cut.
@@ -44,7 +35,8 @@ struct Line {
 async fn line() -> Line {
     let (listening, address, mut programs) = serve_programs(Config::default()).await;
     let proxy = Proxy::new(address).await;
-    let transport = hasty(connect(proxy.url())).await.unwrap();
+    let transport =
+        connect::<relay::Client>(proxy.url()).reconnect(reconnect_policy(ms(5))).await.unwrap();
     let (end, mut host) = program();
     let relaying = tokio::spawn(async move { relay::run(transport, end).await });
     let (mut server, _) = programs.recv().await.unwrap();

@@ -1,7 +1,5 @@
 //! The dialling half of `mcp.resume.v1`, against servers that do as they are told.
 
-use std::time::Duration;
-
 use mcp_ws_transport::{
     CloseCode, CloseReason, Error, State, connect,
     error::{HandshakeError, LinkError},
@@ -12,17 +10,13 @@ use serde_json::json;
 use tokio::net::TcpListener;
 
 use crate::common::{
-    limit, listen,
+    limit, listen, ms,
     raw::{BINARY, CLOSE, Frame, Raw, accepted},
     scripted::{CHOSEN, Link, Scene, immediate_reconnect, result, session, session_of},
     within,
 };
 
 const UNKNOWN: &str = "outcome_unknown";
-
-fn ms(ms: u64) -> Duration {
-    Duration::from_millis(ms)
-}
 
 fn close(code: u16) -> Frame {
     Frame::close(code)

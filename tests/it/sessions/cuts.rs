@@ -9,24 +9,20 @@ use std::{
 };
 
 use futures::{StreamExt, stream};
-use mcp_ws_transport::{client::Connect, connect, event::Event};
+use mcp_ws_transport::{connect, event::Event};
 use proptest::{
     prelude::RngExt as _,
     test_runner::{RngAlgorithm, TestRng},
 };
-use rmcp::{RoleClient, ServiceExt, model::CallToolRequestParams};
+use rmcp::{ServiceExt, model::CallToolRequestParams};
 use serde_json::{Value, json};
 
 use crate::common::{
     counting::Counting,
+    ms,
     proxy::{Faults, Proxy},
     reconnect_within, scale, within,
 };
-
-/// Sets waits that are short, so that tests are.
-fn quick_reconnect(connect: Connect<RoleClient>) -> Connect<RoleClient> {
-    reconnect_within(Duration::from_millis(5), connect)
-}
 
 fn count(number: i64) -> CallToolRequestParams {
     let Value::Object(arguments) = json!({ "number": number }) else { unreachable!() };
@@ -43,7 +39,7 @@ async fn of_many_cuts_no_call_notices_anything() {
     let service = counting.clone();
     let server = mcp_ws_transport::serve("127.0.0.1:0", move || service.clone()).await.unwrap();
     let proxy = Proxy::new(server.local_addr()).await;
-    let connect = quick_reconnect(connect(proxy.url()));
+    let connect = reconnect_within(ms(5), connect(proxy.url()));
     let mut events = connect.events();
     let client = ().serve(connect.await.unwrap()).await.unwrap();
 

@@ -5,7 +5,6 @@ use std::{net::SocketAddr, time::Duration};
 
 use futures::future::join_all;
 use mcp_ws_transport::{
-    client::ReconnectPolicy,
     connect,
     layer::{correlation, socket},
     server::{Config, serve_on},
@@ -19,10 +18,10 @@ use tokio::{
 };
 
 use crate::common::{
-    Tools, call, limit,
+    Tools, call, limit, ms,
     proxy::Proxy,
     raw::{Raw, upgrade_request},
-    serve_tools, tasks_left,
+    reconnect_within, serve_tools, tasks_left,
 };
 
 /// Returns the status with which an upgrade is answered.
@@ -39,11 +38,9 @@ async fn relieved(resume: bool, retry: bool) -> (String, Vec<Result<String, Stri
     let (first, address) = serve_tools(&old, Config::default()).await;
     let (second, next) = serve_tools(&new, Config::default()).await;
     let proxy = Proxy::new(address).await;
-    let bound = Duration::from_millis(20);
-    let pace = ReconnectPolicy::default().first(bound).after_restart(bound).min(bound).max(bound);
     let layers = transport::Config::default()
         .correlation(correlation::Config::default().retry_refused(retry));
-    let client = connect(proxy.url()).reconnect(pace).resume(resume).transport(layers);
+    let client = reconnect_within(ms(20), connect(proxy.url())).resume(resume).transport(layers);
     let client = rmcp::ServiceExt::serve((), client.await.unwrap()).await.unwrap();
     let call = async |tool: &'static str, arguments: Value| {
         let mut params = rmcp::model::CallToolRequestParams::new(tool);

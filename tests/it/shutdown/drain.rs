@@ -20,14 +20,10 @@ use tokio::{
 use tokio_util::sync::CancellationToken;
 
 use crate::common::{
-    Tools, call, limit,
+    Tools, call, limit, ms,
     raw::{Frame, Head, Raw, upgrade_request},
     scale, serve_tools, tasks_left, text_of, within,
 };
-
-fn ms(ms: u64) -> Duration {
-    Duration::from_millis(ms)
-}
 
 fn deadline(deadline: Duration) -> Config {
     Config::default().drain(Drain::default().deadline(deadline))

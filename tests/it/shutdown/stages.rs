@@ -19,14 +19,10 @@ use serde_json::json;
 use tokio::{io::AsyncReadExt, net::TcpStream, sync::watch};
 
 use crate::common::{
-    Tools, limit,
+    Tools, limit, ms,
     raw::{Frame, Raw, initialize, upgrade_request},
     scale, serve_tools, tasks_left, within,
 };
-
-fn ms(ms: u64) -> Duration {
-    Duration::from_millis(ms)
-}
 
 fn deadline(deadline: Duration) -> Config {
     Config::default().drain(Drain::default().deadline(deadline))
@@ -38,10 +34,10 @@ async fn told(raw: &mut Raw, code: u16) {
     raw.end().await;
 }
 
-/// Never answers.
-struct Ponders(watch::Sender<usize>);
+/// Authenticator that never answers. Counts how often it is asked with a token.
+struct HangingAuthenticator(watch::Sender<usize>);
 
-impl Authenticator for Ponders {
+impl Authenticator for HangingAuthenticator {
     async fn authenticate(&self, credentials: Credentials) -> Result<Identity, AuthError> {
         if credentials.token.is_none() {
             return Err(AuthError::Unauthorized);
@@ -57,7 +53,8 @@ async fn a_drain_ends_every_stage_of_a_connection() {
     limit(async {
         let asked = watch::Sender::new(0);
         let config = deadline(ms(2000)).handshake_timeout(ms(6000));
-        let config = config.authenticator(Ponders(asked.clone())).in_band_authentication();
+        let config =
+            config.authenticator(HangingAuthenticator(asked.clone())).in_band_authentication();
         let (server, address) = serve_tools(&Tools::default(), config).await;
         let connect = || async { TcpStream::connect(address).await.unwrap() };
         let mut bare = connect().await;

@@ -23,17 +23,17 @@ use rmcp::{RoleClient, ServiceExt, model::CallToolRequestParams, service::Runnin
 use serde_json::{Value, json};
 use tokio::time::{sleep, timeout};
 
-use super::{Calling, RESUMES, quick, resume};
+use super::{Calling, RESUMES, resume};
 use crate::{
     cluster::test_bus::TestBus,
     common::{
         call,
         counting::Counting,
         handshake::upgrade,
-        limit,
+        limit, ms,
         proxy::Proxy,
         raw::{CLOSE, Frame, Raw},
-        scale, text_of, within,
+        reconnect_within, scale, text_of, within,
     },
 };
 
@@ -91,7 +91,7 @@ struct Client {
 impl Client {
     async fn new(scene: &Scene) -> Self {
         let balancer = Proxy::new(scene.addresses[0]).await;
-        let connect = quick(connect(balancer.url()));
+        let connect = reconnect_within(ms(5), connect(balancer.url()));
         let events = connect.events();
         let service = ().serve(connect.await.unwrap()).await.unwrap();
         Self { service, events, balancer }

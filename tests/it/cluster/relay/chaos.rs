@@ -27,8 +27,7 @@ use proptest::{
 use rmcp::{ServiceError, ServiceExt, model::CallToolRequestParams};
 use serde_json::{Value, json};
 
-use super::quick;
-use crate::common::{counting::Counting, proxy::Proxy, scale, within};
+use crate::common::{counting::Counting, ms, proxy::Proxy, reconnect_within, scale, within};
 
 fn count(number: i64, ms: i64) -> CallToolRequestParams {
     let Value::Object(arguments) = json!({ "number": number, "ms": ms }) else { unreachable!() };
@@ -116,7 +115,7 @@ async fn run(calls: usize, outages: Outages) {
     }
     let addresses: Vec<_> = servers.iter().map(|server| server.local_addr()).collect();
     let balancer = Arc::new(Proxy::new(addresses[0]).await);
-    let connect = quick(connect(balancer.url()));
+    let connect = reconnect_within(ms(5), connect(balancer.url()));
     let mut events = connect.events();
     let client = ().serve(connect.await.unwrap()).await.unwrap();
     let returns = tokio::spawn(async move {

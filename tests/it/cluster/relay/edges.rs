@@ -1,12 +1,12 @@
 //! Where a relay begins, or does not: limits, stops, what the bus does not take. On virtual time.
 
-use std::{io, net::SocketAddr, time::Duration};
+use std::time::Duration;
 
 use futures::future::join_all;
 use mcp_ws_transport::{
     cluster::{Bus, Cluster, Local, PublishError},
     layer::{framed, socket},
-    server::{Config, Health, Limits, Listener, Server, serve_on},
+    server::{Config, Health, Limits, Server, serve_on},
     transport,
 };
 use rmcp::RoleServer;
@@ -22,6 +22,7 @@ use crate::{
     cluster::test_bus::TestBus,
     common::{
         Tools, call, limit,
+        pipes::Pipes,
         raw::{Raw, upgrade_request},
         text_of,
     },
@@ -32,25 +33,6 @@ const MAX_RELAYS: u64 = 1024;
 
 /// Time for which a session is offered.
 const OFFER: Duration = Duration::from_secs(2);
-
-/// Accepts streams that are made within the process.
-struct Within(mpsc::UnboundedReceiver<DuplexStream>);
-
-impl Listener for Within {
-    type Io = DuplexStream;
-    type Addr = ();
-
-    async fn accept(&mut self) -> io::Result<(DuplexStream, Option<SocketAddr>)> {
-        match self.0.recv().await {
-            Some(stream) => Ok((stream, None)),
-            None => std::future::pending().await,
-        }
-    }
-
-    fn local_addr(&self) -> io::Result<()> {
-        Ok(())
-    }
-}
 
 struct Instance {
     bus: TestBus,
@@ -65,7 +47,7 @@ impl Instance {
         let cluster = Cluster::join(bus.clone(), "test").instance(tag).await.unwrap();
         let (connections, accepted) = mpsc::unbounded_channel();
         let config = config.cluster(cluster.clone());
-        let server = serve_on(Within(accepted), Tools::default).config(config).await.unwrap();
+        let server = serve_on(Pipes(accepted), Tools::default).config(config).await.unwrap();
         Self { bus, cluster, server, connections }
     }
 

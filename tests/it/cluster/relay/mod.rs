@@ -12,7 +12,6 @@ use std::{net::SocketAddr, sync::Arc, time::Duration};
 
 use futures::StreamExt;
 use mcp_ws_transport::{
-    client::Connect,
     cluster::{Cluster, Join, Local, LocalBus},
     connect,
     event::{Event, Events},
@@ -27,7 +26,7 @@ use serde_json::{Value, json};
 
 use super::test_bus::TestBus;
 use crate::common::{
-    Tools, handshake::upgrade, proxy::Proxy, raw::Raw, reconnect_within, serve_tools, within,
+    Tools, handshake::upgrade, ms, proxy::Proxy, raw::Raw, reconnect_within, serve_tools, within,
 };
 
 const RESUMES: &str = "Sec-WebSocket-Protocol: mcp, mcp.resume.v1\r\n";
@@ -100,14 +99,10 @@ struct Client {
     balancer: Proxy,
 }
 
-fn quick(connect: Connect<RoleClient>) -> Connect<RoleClient> {
-    reconnect_within(Duration::from_millis(5), connect)
-}
-
 impl Client {
     async fn new(first: &Instance) -> Self {
         let balancer = Proxy::new(first.address).await;
-        let connect = quick(connect(balancer.url()));
+        let connect = reconnect_within(ms(5), connect(balancer.url()));
         let events = connect.events();
         let client = ().serve(connect.await.unwrap()).await.unwrap();
         Self { client, events, balancer }
