@@ -31,14 +31,18 @@ use crate::common::{
     scale, serve_tools, within,
 };
 
-/// The notification of this number.
-fn number(number: u64, padding: usize) -> ServerNotification {
+/// Returns the notification of this number.
+fn notification(number: u64, padding: usize) -> ServerNotification {
     let params = json!({ "number": number, "padding": "x".repeat(padding) });
     CustomNotification::new("notifications/number", Some(params)).into()
 }
 
-/// A server whose kernel buffers are as small as they can be.
-async fn tight(tools: &Tools, queue: usize, write_timeout: Duration) -> (Server, SocketAddr) {
+/// Starts a server whose kernel buffers are as small as they can be.
+async fn serve_with_small_buffers(
+    tools: &Tools,
+    queue: usize,
+    write_timeout: Duration,
+) -> (Server, SocketAddr) {
     let socket = TcpSocket::new_v4().unwrap();
     socket.set_send_buffer_size(4096).unwrap();
     socket.bind("127.0.0.1:0".parse().unwrap()).unwrap();
@@ -57,14 +61,14 @@ async fn tight(tools: &Tools, queue: usize, write_timeout: Duration) -> (Server,
     (server, address)
 }
 
-/// A client that takes as little as it can while it does not read.
-async fn narrow(address: SocketAddr) -> Raw {
+/// Connects a client that takes as little as it can while it does not read.
+async fn connect_with_small_buffer(address: SocketAddr) -> Raw {
     let socket = TcpSocket::new_v4().unwrap();
     socket.set_recv_buffer_size(2048).unwrap();
     Raw::initialized_over(socket.connect(address).await.unwrap(), address).await
 }
 
-async fn initialized(registry: &Registry, connections: usize) {
+async fn wait_until_initialized(registry: &Registry, connections: usize) {
     while registry.list().iter().filter(|one| one.is_initialized()).count() < connections {
         sleep(ms(1)).await;
     }
@@ -77,17 +81,17 @@ async fn all_who_read_get_everything_in_order_whoever_does_not() {
     let (broadcasts, queue, padding) = (scale(200, 1000) as u64, 64 << 10, 1000);
     within(Duration::from_secs(scale(60, 300) as u64), async {
         // Nobody is closed as long as this test takes.
-        let (server, address) = tight(&Tools::default(), queue, ms(600_000)).await;
+        let (server, address) = serve_with_small_buffers(&Tools::default(), queue, ms(600_000)).await;
         let registry = server.registry();
         let mut idle = Vec::new();
         for _ in 0..stalled {
-            idle.push(narrow(address).await);
+            idle.push(connect_with_small_buffer(address).await);
         }
         let mut raws = Vec::new();
         for _ in 0..clients {
             raws.push(Raw::initialized(address).await);
         }
-        initialized(registry, clients + stalled).await;
+        wait_until_initialized(registry, clients + stalled).await;
         let slow: Vec<u64> = registry.list().iter().take(stalled).map(|one| one.id()).collect();
         let mut events = registry.events();
         let read: Vec<AtomicU64> = (0..clients).map(|_| AtomicU64::new(0)).collect();
@@ -103,7 +107,7 @@ async fn all_who_read_get_everything_in_order_whoever_does_not() {
             let (mut reached, mut longest) = (BTreeMap::<u64, usize>::new(), Duration::ZERO);
             let mut told = Duration::ZERO;
             for count in 0..broadcasts {
-                let notification = number(count, padding);
+                let notification = notification(count, padding);
                 let start = Instant::now();
                 let broadcast = registry.notify_all(notification).unwrap();
                 longest = longest.max(start.elapsed());
@@ -162,18 +166,18 @@ async fn one_who_stops_reading_harms_nobody() {
     let rounds = scale(30, 700) as u64;
     within(Duration::from_secs(scale(60, 300) as u64), async {
         let stall = ms(scale(3000, 60_000) as u64);
-        let (server, address) = tight(&Tools::default(), queue, stall).await;
+        let (server, address) = serve_with_small_buffers(&Tools::default(), queue, stall).await;
         let registry = server.registry();
         let mut raws = Vec::new();
         for _ in 0..clients {
             raws.push(Raw::initialized(address).await);
         }
-        initialized(registry, clients).await;
+        wait_until_initialized(registry, clients).await;
         let push = async |raws: &mut Vec<Raw>| {
             let (mut times, mut others) = (Vec::new(), 0);
             for round in 0..rounds {
                 let start = Instant::now();
-                others += registry.notify_all(number(round, size)).unwrap().sent - clients;
+                others += registry.notify_all(notification(round, size)).unwrap().sent - clients;
                 let reading = join_all(raws.iter_mut().map(async |raw| {
                     assert_eq!(raw.receive().await["params"]["number"], round);
                     start.elapsed()
@@ -185,8 +189,8 @@ async fn one_who_stops_reading_harms_nobody() {
         };
         let (alone, _) = push(&mut raws).await;
 
-        let idle = narrow(address).await;
-        initialized(registry, clients + 1).await;
+        let idle = connect_with_small_buffer(address).await;
+        wait_until_initialized(registry, clients + 1).await;
         let mut events = registry.events();
         let (beside, waiting) = push(&mut raws).await;
         println!(
@@ -222,15 +226,18 @@ async fn a_notification_goes_to_whom_it_is_for() {
         let registry = server.registry();
         let mut raws = [Raw::initialized(address).await, Raw::initialized(address).await];
         let mut early = Raw::dial(address).await;
-        initialized(registry, 2).await;
+        wait_until_initialized(registry, 2).await;
         while registry.list().len() < 3 {
             sleep(ms(1)).await;
         }
         let ids: Vec<u64> = registry.list().iter().map(|connection| connection.id()).collect();
-        registry.notify(ids[1], number(1, 0)).unwrap();
-        assert!(matches!(registry.notify(ids[2], number(1, 0)), Err(NotifyError::NotInitialized)));
-        assert!(matches!(registry.notify(99, number(1, 0)), Err(NotifyError::Gone)));
-        let broadcast = registry.notify_all(number(2, 0)).unwrap();
+        registry.notify(ids[1], notification(1, 0)).unwrap();
+        assert!(matches!(
+            registry.notify(ids[2], notification(1, 0)),
+            Err(NotifyError::NotInitialized)
+        ));
+        assert!(matches!(registry.notify(99, notification(1, 0)), Err(NotifyError::Gone)));
+        let broadcast = registry.notify_all(notification(2, 0)).unwrap();
         let [(missed, NotifyError::NotInitialized)] = &broadcast.failed[..] else {
             panic!("{broadcast:?}")
         };
@@ -239,7 +246,7 @@ async fn a_notification_goes_to_whom_it_is_for() {
         let filter = |one: &server::Connection| {
             registry.get(one.id()).is_some() && registry.health().active == 3 && one.id() == ids[0]
         };
-        assert_eq!(registry.notify_where(number(3, 0), filter).unwrap().sent, 1);
+        assert_eq!(registry.notify_where(notification(3, 0), filter).unwrap().sent, 1);
         let numbers = |messages: Vec<serde_json::Value>| {
             messages.iter().map(|one| one["params"]["number"].as_u64().unwrap()).collect::<Vec<_>>()
         };
@@ -275,7 +282,7 @@ async fn a_connection_is_closed_for_the_reason_given() {
             assert!(!registry.disconnect(connection.id(), CloseReason::from(CloseCode::Normal)));
             assert_eq!(raw.closed().await, (4321, "enough".to_owned()));
             assert!(matches!(
-                registry.notify(connection.id(), number(1, 0)),
+                registry.notify(connection.id(), notification(1, 0)),
                 Err(NotifyError::Gone | NotifyError::NotInitialized)
             ));
             raw.send(Frame::close(4321)).await;
@@ -309,12 +316,12 @@ async fn broadcasts_meet_connections_at_every_moment() {
     within(Duration::from_secs(scale(60, 300) as u64), async {
         let (server, address) = serve_tools(&Tools::default(), Config::default()).await;
         let registry = server.registry().clone();
-        let clients = (0..8).map(|client| tokio::spawn(visits(address, client, rounds)));
+        let clients = (0..8).map(|client| tokio::spawn(come_and_go(address, client, rounds)));
         let clients = join_all(clients);
         let telling = async {
             let (mut count, mut before) = (0, Health::default());
             loop {
-                registry.notify_all(number(count, 10)).unwrap();
+                registry.notify_all(notification(count, 10)).unwrap();
                 count += 1;
                 let health = registry.health();
                 assert!(health.active <= health.total, "{health:?}");
@@ -336,7 +343,7 @@ async fn broadcasts_meet_connections_at_every_moment() {
     .await;
 }
 
-async fn visits(address: SocketAddr, client: usize, rounds: usize) {
+async fn come_and_go(address: SocketAddr, client: usize, rounds: usize) {
     for round in 0..rounds {
         let mut raw = Raw::dial(address).await;
         if (client + round).is_multiple_of(5) {

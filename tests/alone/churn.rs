@@ -14,9 +14,9 @@ use tokio::{runtime::Handle, time::sleep};
 
 use crate::{
     common::{
-        Tools, call,
+        Tools, assert_tasks_left, call,
         raw::{Frame, Raw, initialize},
-        scale, serve_tools, tasks_left, within,
+        scale, serve_tools, within,
     },
     process::resident_kib,
 };
@@ -25,7 +25,7 @@ fn descriptors() -> usize {
     fs::read_dir("/proc/self/fd").unwrap().count()
 }
 
-async fn visit(address: SocketAddr, registry: &Registry, number: usize) {
+async fn come_and_go(address: SocketAddr, registry: &Registry, number: usize) {
     let mut raw = Raw::dial(address).await;
     if number.is_multiple_of(8) {
         return raw.json(&initialize("init")).await;
@@ -66,8 +66,8 @@ async fn close(mut raw: Raw) {
     raw.end().await;
 }
 
-/// Until nobody is connected any more.
-async fn deserted(registry: &Registry) {
+/// Waits until nobody is connected.
+async fn wait_until_empty(registry: &Registry) {
     while !registry.list().is_empty() {
         sleep(Duration::from_millis(1)).await;
     }
@@ -83,18 +83,17 @@ async fn nothing_is_left_of_those_who_left() {
         let (server, address) =
             serve_tools(&Tools::default(), Config::default().limits(limits).sessions(None)).await;
         let registry = server.registry().clone();
-        let visits = async |numbers: std::ops::Range<usize>| {
-            let visits = stream::iter(numbers);
-            let registry = &registry;
-            visits.for_each_concurrent(16, |number| visit(address, registry, number)).await;
-            deserted(registry).await;
+        let run = async |numbers: std::ops::Range<usize>| {
+            let (numbers, registry) = (stream::iter(numbers), &registry);
+            numbers.for_each_concurrent(16, |number| come_and_go(address, registry, number)).await;
+            wait_until_empty(registry).await;
         };
-        visits(0..200).await;
+        run(0..200).await;
         let metrics = Handle::current().metrics();
-        tasks_left(1).await;
+        assert_tasks_left(1).await;
         let (open, memory) = (descriptors(), resident_kib());
-        visits(0..cycles).await;
-        tasks_left(1).await;
+        run(0..cycles).await;
+        assert_tasks_left(1).await;
         assert_eq!((metrics.num_alive_tasks(), descriptors()), (1, open));
         let growth = resident_kib().saturating_sub(memory);
         println!(
@@ -110,7 +109,7 @@ async fn nothing_is_left_of_those_who_left() {
         }
         drop(raws);
         server.shutdown().await;
-        tasks_left(0).await;
+        assert_tasks_left(0).await;
     })
     .await;
 }

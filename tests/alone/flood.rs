@@ -19,7 +19,7 @@ fn resident() -> usize {
 }
 
 /// Writes `chunk` over and over, up to 16 MiB, until the peer takes no more for a second.
-async fn pour(raw: &mut Raw, chunk: &[u8]) {
+async fn write_until_full(raw: &mut Raw, chunk: &[u8]) {
     let mut written = 0;
     while written < 16 << 20 {
         match tokio::time::timeout(Duration::from_secs(1), raw.try_write(chunk)).await {
@@ -29,7 +29,7 @@ async fn pour(raw: &mut Raw, chunk: &[u8]) {
     }
 }
 
-/// Pours `chunk` and says by how many MiB the process has grown meanwhile, at most.
+/// Writes `chunk` over and over. Returns by how many MiB the process has grown meanwhile, at most.
 async fn growth(chunk: &[u8]) -> usize {
     let (address, _connections) = host(Tools::default(), Config::default()).await;
     let mut raw = Raw::initialized(address).await;
@@ -43,17 +43,17 @@ async fn growth(chunk: &[u8]) -> usize {
     };
     tokio::select! {
         () = watch => {}
-        () = pour(&mut raw, chunk) => {}
+        () = write_until_full(&mut raw, chunk) => {}
     }
     most.max(resident().saturating_sub(before))
 }
 
-async fn bounded(frame: Frame) {
+async fn assert_frames_bounded(frame: Frame) {
     let frame = frame.bytes(true);
-    bounded_all(frame.repeat((64 << 10) / frame.len() + 1)).await;
+    assert_bounded(frame.repeat((64 << 10) / frame.len() + 1)).await;
 }
 
-async fn bounded_all(chunk: Vec<u8>) {
+async fn assert_bounded(chunk: Vec<u8>) {
     limit(async {
         let growth = growth(&chunk).await;
         assert!(growth < 30, "grew by {growth} MiB");
@@ -64,19 +64,19 @@ async fn bounded_all(chunk: Vec<u8>) {
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn pings() {
     alone!();
-    bounded(Frame::new(PING, [b'x'; 125])).await;
+    assert_frames_bounded(Frame::new(PING, [b'x'; 125])).await;
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn rubbish() {
     alone!();
-    bounded(Frame::text("rubbish")).await;
+    assert_frames_bounded(Frame::text("rubbish")).await;
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn batches() {
     alone!();
-    bounded(Frame::text("[]")).await;
+    assert_frames_bounded(Frame::text("[]")).await;
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
@@ -84,25 +84,26 @@ async fn requests() {
     alone!();
     let request =
         |id| Frame::text(call(id, "big", json!({ "size": 2000 })).to_string()).bytes(true);
-    bounded_all((0..1000).flat_map(request).collect()).await;
+    assert_bounded((0..1000).flat_map(request).collect()).await;
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn notifications() {
     alone!();
-    bounded(Frame::text(r#"{"jsonrpc":"2.0","method":"notifications/initialized"}"#)).await;
+    assert_frames_bounded(Frame::text(r#"{"jsonrpc":"2.0","method":"notifications/initialized"}"#))
+        .await;
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn notifications_that_nobody_knows() {
     alone!();
-    bounded(Frame::text(r#"{"jsonrpc":"2.0","method":"notifications/acme"}"#)).await;
+    assert_frames_bounded(Frame::text(r#"{"jsonrpc":"2.0","method":"notifications/acme"}"#)).await;
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn cancellations_of_nothing() {
     alone!();
-    bounded(Frame::text(
+    assert_frames_bounded(Frame::text(
         r#"{"jsonrpc":"2.0","method":"notifications/cancelled","params":{"requestId":1}}"#,
     ))
     .await;
@@ -116,7 +117,7 @@ async fn requests_that_are_taken_back() {
         let request = Frame::text(call(id, "echo", json!({ "text": "" })).to_string()).bytes(true);
         [request, Frame::text(cancelled(id).to_string()).bytes(true)].concat()
     };
-    bounded_all((0..1000).flat_map(pair).collect()).await;
+    assert_bounded((0..1000).flat_map(pair).collect()).await;
 }
 
 /// Large ones, which take many times their size once they are read, and whose handlers do not end.
@@ -148,13 +149,14 @@ async fn requests_that_grow() {
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn requests_that_are_refused() {
     alone!();
-    bounded(Frame::text(r#"{"jsonrpc":"2.0","id":1,"method":"ping","result":{}}"#)).await;
+    assert_frames_bounded(Frame::text(r#"{"jsonrpc":"2.0","id":1,"method":"ping","result":{}}"#))
+        .await;
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn responses_to_nothing() {
     alone!();
-    bounded(Frame::text(r#"{"jsonrpc":"2.0","id":1,"result":{}}"#)).await;
+    assert_frames_bounded(Frame::text(r#"{"jsonrpc":"2.0","id":1,"result":{}}"#)).await;
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
@@ -166,7 +168,7 @@ async fn requests_with_an_id_in_flight() {
         let mut raw = Raw::initialized(address).await;
         let frame = Frame::text(call(1, "wait", json!({})).to_string()).bytes(true);
         let before = resident();
-        pour(&mut raw, &frame.repeat(500)).await;
+        write_until_full(&mut raw, &frame.repeat(500)).await;
         let growth = resident().saturating_sub(before);
         assert!(growth < 30, "grew by {growth} MiB");
         assert_eq!(*tools.started.borrow(), 1);
@@ -202,12 +204,12 @@ async fn fragments_without_end() {
     limit(async {
         let (address, mut connections) = host(Tools::default(), Config::default()).await;
         let mut raw = Raw::initialized(address).await;
-        let mut inside = connections.recv().await.unwrap();
+        let mut observer = connections.recv().await.unwrap();
         raw.send(Frame::text("[").more()).await;
         let before = resident();
-        pour(&mut raw, &Frame::new(CONTINUATION, "x".repeat(60_000)).more().bytes(true)).await;
+        write_until_full(&mut raw, &Frame::new(CONTINUATION, "x".repeat(60_000)).more().bytes(true)).await;
         assert!(
-            matches!(inside.ended().await, State::Closed(reason) if u16::from(reason.code) == 1009)
+            matches!(observer.ended().await, State::Closed(reason) if u16::from(reason.code) == 1009)
         );
         assert!(resident().saturating_sub(before) < 40);
 

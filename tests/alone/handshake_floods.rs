@@ -23,10 +23,10 @@ fn clients() -> usize {
     std::env::var("MCP_WS_CLIENTS").map_or(300, |count| count.parse().unwrap())
 }
 
-/// A good client connects, initializes and is answered, several times over: long before anybody's
-/// deadline, and where the full count is asked for, on a machine that has nothing else to do,
-/// within 200 ms.
-async fn is_served(address: SocketAddr) {
+/// Asserts that a good client connects, initializes and is answered, several times over: long before
+/// anybody's deadline, and where the full count is asked for, on a machine that has nothing else to
+/// do, within 200 ms.
+async fn assert_served(address: SocketAddr) {
     let is_measured = std::env::var_os("MCP_WS_CLIENTS").is_some();
     let most = Duration::from_millis(if is_measured { 200 } else { 2000 });
     for _ in 0..5 {
@@ -48,11 +48,11 @@ async fn of_handshakes() {
         for _ in 0..clients() {
             dials.spawn(async move { upgrade(address, "").await });
         }
-        is_served(address).await;
+        assert_served(address).await;
         let connected = dials.join_all().await;
-        is_served(address).await;
+        assert_served(address).await;
         drop(connected);
-        is_served(address).await;
+        assert_served(address).await;
     })
     .await;
 }
@@ -70,7 +70,7 @@ async fn of_halves() {
             raw.write("GET /mcp HTTP/1.1\r\nHost: local").await;
             halves.push(raw);
         }
-        is_served(address).await;
+        assert_served(address).await;
         let evicted = server.registry().health().rejected_by["evicted"];
         assert!(evicted >= 68, "{evicted}");
     })
@@ -163,7 +163,7 @@ async fn of_pings() {
                 }
             });
         }
-        is_served(address).await;
+        assert_served(address).await;
         flood.abort_all();
     })
     .await;
@@ -188,7 +188,7 @@ async fn of_requests_that_are_no_upgrades() {
                 }
             });
         }
-        is_served(address).await;
+        assert_served(address).await;
         flood.join_all().await;
         assert!(start.elapsed() < Duration::from_secs(10), "{:?}", start.elapsed());
     })
@@ -271,7 +271,7 @@ async fn of_a_body() {
         while raw.try_write(&chunk).await.is_ok() {
             assert!(start.elapsed() < Duration::from_secs(5), "still read");
         }
-        is_served(address).await;
+        assert_served(address).await;
     })
     .await;
 }

@@ -21,7 +21,7 @@ use tokio::{net::TcpListener, sync::watch};
 use crate::{
     HEAP,
     common::{
-        Inside, call, listen,
+        Observer, call, listen,
         raw::{Frame, Raw},
         within,
     },
@@ -116,35 +116,35 @@ impl ClientHandler for Slow {
 }
 
 /// A connection of `service` as the MCP server, and its peer.
-async fn served(service: &Slow) -> (Inside, Raw) {
+async fn served(service: &Slow) -> (Observer, Raw) {
     let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
     let address: SocketAddr = listener.local_addr().unwrap();
     let service = service.clone();
     let serving = async {
         let (stream, _) = listener.accept().await.unwrap();
         let transport = accept::<RoleServer, _>(stream).await.unwrap();
-        let inside = Inside { stats: transport.stats(), state: transport.state() };
+        let observer = Observer { stats: transport.stats(), state: transport.state() };
         tokio::spawn(async move { service.serve(transport).await.unwrap().waiting().await });
-        inside
+        observer
     };
     tokio::join!(serving, Raw::initialized(address))
 }
 
 /// Connects `service` as the MCP client.
-async fn dialled(service: &Slow) -> (Inside, Raw) {
+async fn dialled(service: &Slow) -> (Observer, Raw) {
     let (listener, url) = listen().await;
     let service = service.clone();
-    let (report, inside) = tokio::sync::oneshot::channel();
+    let (report, observer) = tokio::sync::oneshot::channel();
     tokio::spawn(async move {
         let transport = connect::<RoleClient>(url).no_reconnect().await.unwrap();
-        let inside = Inside { stats: transport.stats(), state: transport.state() };
-        report.send(inside).unwrap();
+        let observer = Observer { stats: transport.stats(), state: transport.state() };
+        report.send(observer).unwrap();
         service.serve(transport).await.unwrap().waiting().await
     });
     let (stream, _) = listener.accept().await.unwrap();
     let mut raw = Raw::upgraded(stream).await;
     raw.answer_initialize().await;
-    (inside.await.unwrap(), raw)
+    (observer.await.unwrap(), raw)
 }
 
 /// `{"":0}`, `count` times, which takes a hundred times as much once it is decoded.
@@ -168,7 +168,7 @@ fn progress(number: u64) -> String {
 async fn flood(role: Role, what: &str, times: usize, message: impl Fn(usize) -> String) {
     let service = Slow::new(false);
     let before = HEAP.allocated();
-    let (inside, mut raw) = role.link(&service).await;
+    let (observer, mut raw) = role.link(&service).await;
     let mut bytes = 0;
     for number in 0..times {
         let message = message(number);
@@ -177,7 +177,7 @@ async fn flood(role: Role, what: &str, times: usize, message: impl Fn(usize) -> 
     }
     raw.ping().await;
     let (now, peak) = (HEAP.allocated() - before, HEAP.max_allocated() - before);
-    let refused = inside.stats().refused;
+    let refused = observer.stats().refused;
     println!("{what}: {} KiB sent, {} MiB held, {refused} refused", bytes >> 10, now >> 20);
     assert!(peak <= MOST, "{what}: {} MiB", peak >> 20);
     assert!(refused > 0, "{what}: nothing was too much");
@@ -195,7 +195,7 @@ enum Role {
 }
 
 impl Role {
-    async fn link(self, service: &Slow) -> (Inside, Raw) {
+    async fn link(self, service: &Slow) -> (Observer, Raw) {
         match self {
             Self::Server => served(service).await,
             Self::Client => dialled(service).await,
@@ -234,14 +234,14 @@ async fn cancellations() {
     };
     let service = Slow::new(false);
     let before = HEAP.allocated();
-    let (inside, mut raw) = served(&service).await;
+    let (observer, mut raw) = served(&service).await;
     for number in 0..60 {
         raw.text(of(number)).await;
     }
     raw.ping().await;
     let peak = HEAP.max_allocated() - before;
     assert!(peak <= MOST, "cancellations: {} MiB", peak >> 20);
-    assert_eq!(inside.stats().refused, 0);
+    assert_eq!(observer.stats().refused, 0);
     service.gate.send_replace(true);
     while service.received.lock().unwrap().len() < 30 {
         tokio::time::sleep(Duration::from_millis(1)).await;
@@ -251,7 +251,7 @@ async fn cancellations() {
 async fn honest(role: Role) {
     // The handlers end at once.
     let service = Slow::new(true);
-    let (inside, mut raw) = role.link(&service).await;
+    let (observer, mut raw) = role.link(&service).await;
     let hundreds = match role {
         Role::Server => 100,
         Role::Client => 1000,
@@ -261,26 +261,26 @@ async fn honest(role: Role) {
         raw.write(frames.flat_map(|frame| frame.bytes(raw.masked)).collect::<Vec<u8>>()).await;
     }
     service.assert_received(100 * hundreds).await;
-    assert_eq!(inside.stats().refused, 0);
+    assert_eq!(observer.stats().refused, 0);
 
     // They do not: what waits is weighed by what it is.
     let service = Slow::new(false);
-    let (inside, mut raw) = role.link(&service).await;
+    let (observer, mut raw) = role.link(&service).await;
     for number in 0..5000 {
         raw.text(progress(number)).await;
     }
     raw.ping().await;
     service.assert_received(5000).await;
-    assert_eq!(inside.stats().refused, 0);
+    assert_eq!(observer.stats().refused, 0);
 
     // JSON in a string is text.
     let service = Slow::new(false);
-    let (inside, mut raw) = role.link(&service).await;
+    let (observer, mut raw) = role.link(&service).await;
     for number in 0..300 {
         let text = r#"{"a":[1,2]},"#.repeat(800);
         raw.text(notification(&json!({ "number": number, "text": text }).to_string())).await;
     }
     raw.ping().await;
     service.assert_received(300).await;
-    assert_eq!(inside.stats().refused, 0);
+    assert_eq!(observer.stats().refused, 0);
 }

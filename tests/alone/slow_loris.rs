@@ -29,9 +29,9 @@ use tokio::{
 };
 
 use crate::common::{
-    Tools, limit,
+    Tools, assert_tasks_left, limit,
     raw::{CLOSE, CONTINUATION, Frame, PING, PONG, Raw, head, upgrade_request},
-    scale, serve_tools, tasks_left, within,
+    scale, serve_tools, within,
 };
 
 /// Returns the deadline: a second, or with `MCP_WS_FULL` the ten that are the default.
@@ -183,7 +183,7 @@ async fn each_stage_has_its_deadline() {
         let health = server.registry().health();
         assert_eq!(health.rejected_by.get("timed_out"), Some(&(3 * each as u64)), "{health:?}");
         server.shutdown().await;
-        tasks_left(0).await;
+        assert_tasks_left(0).await;
     })
     .await;
 }
@@ -254,7 +254,7 @@ async fn with_a_fallback_each_head_has_its_deadline() {
             () = good_clients(address, &slowest) => {}
         }
         server.shutdown().await;
-        tasks_left(0).await;
+        assert_tasks_left(0).await;
     })
     .await;
 }

@@ -32,9 +32,9 @@ use tokio_rustls::{
 
 use super::slow_loris::deadline;
 use crate::common::{
-    Tools, limit,
+    Tools, assert_tasks_left, limit,
     raw::{Frame, Raw, upgrade_request},
-    scale, tasks_left, within,
+    scale, within,
 };
 
 /// The files of a certificate, for as long as they are needed.
@@ -181,7 +181,7 @@ async fn each_stage_has_its_deadline() {
             () = good => {}
         }
         server.shutdown().await;
-        tasks_left(0).await;
+        assert_tasks_left(0).await;
     })
     .await;
 }
@@ -203,7 +203,7 @@ async fn a_drain_does_not_wait_for_a_hello() {
         };
         within(deadline(), async { tokio::join!(server.shutdown(), client) }).await;
         assert!(matches!(silent.read(&mut [0]).await, Ok(0) | Err(_)));
-        tasks_left(0).await;
+        assert_tasks_left(0).await;
     })
     .await;
 }

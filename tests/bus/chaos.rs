@@ -41,8 +41,8 @@ use crate::{
 
 const CLIENTS: usize = 6;
 
-/// Calls of each client at a time.
-const AT_A_TIME: usize = 4;
+/// Calls that each client has in flight.
+const IN_FLIGHT: usize = 4;
 
 /// Longer than any call takes, unless it hangs.
 const LIMIT: Duration = Duration::from_secs(60);
@@ -231,7 +231,8 @@ impl<B: Broker> Scene<B> {
         }
     }
 
-    async fn suffer(&mut self, fault: Fault, random: &mut StdRng) {
+    /// Causes a fault, and ends it.
+    async fn inject(&mut self, fault: Fault, random: &mut StdRng) {
         let from = Instant::now();
         let time = Duration::from_millis(random.random_range(fault.milliseconds()));
         let mut at = None;
@@ -305,7 +306,7 @@ pub(crate) async fn each_call_ends_once<B: Broker>(test: &'static str, folder: &
 
     let (last, is_over) = (Arc::new(AtomicI64::new(0)), Arc::new(AtomicBool::new(false)));
     let ended: Arc<Mutex<Vec<Ended>>> = Arc::default();
-    let in_flight = clients.iter().flat_map(|client| vec![client.caller.clone(); AT_A_TIME]);
+    let in_flight = clients.iter().flat_map(|client| vec![client.caller.clone(); IN_FLIGHT]);
     let calling: Vec<_> = in_flight
         .map(|caller| {
             let (last, is_over, ended) = (last.clone(), is_over.clone(), ended.clone());
@@ -337,7 +338,7 @@ pub(crate) async fn each_call_ends_once<B: Broker>(test: &'static str, folder: &
         while !faults.is_empty() {
             sleep(Duration::from_millis(random.random_range(300..800))).await;
             let fault = faults.swap_remove(random.random_range(0..faults.len()));
-            scene.suffer(fault, &mut random).await;
+            scene.inject(fault, &mut random).await;
         }
         if !is_full || last.load(SeqCst) >= least || round == 20 {
             break;

@@ -20,7 +20,7 @@ use crate::{
 
 /// Counts of the faults, and the time that they took.
 #[derive(Debug, Default, Clone, Copy)]
-pub struct Done {
+pub struct FaultCounts {
     pub connections: usize,
     pub cuts: usize,
     pub stalls: usize,
@@ -30,7 +30,7 @@ pub struct Done {
     pub time: Duration,
 }
 
-impl std::ops::AddAssign for Done {
+impl std::ops::AddAssign for FaultCounts {
     fn add_assign(&mut self, other: Self) {
         self.connections += other.connections;
         self.cuts += other.cuts;
@@ -60,7 +60,7 @@ pub struct Faults<'a> {
     places: &'a [Place],
     server: Process,
     changes: Vec<Change>,
-    done: Done,
+    done: FaultCounts,
     failures: Vec<String>,
     random: TestRng,
 }
@@ -72,21 +72,21 @@ impl<'a> Faults<'a> {
             places,
             server,
             changes: Vec::new(),
-            done: Done::default(),
+            done: FaultCounts::default(),
             failures: Vec::new(),
             random: random(round.seed ^ 0xc4a05),
         }
     }
 
-    /// Commits one fault after the other until `enough` is set, and stops the server. Returns when
+    /// Causes one fault after the other until `enough` is set, and stops the server. Returns when
     /// servers went away, the counts of the faults, and what is wrong with the servers.
-    pub async fn run(mut self, enough: &AtomicBool) -> (Vec<Change>, Done, Vec<String>) {
+    pub async fn run(mut self, enough: &AtomicBool) -> (Vec<Change>, FaultCounts, Vec<String>) {
         let faults = self.possible();
         while !enough.load(SeqCst) {
             self.pause(10..200).await;
             if !faults.is_empty() {
                 let fault = faults[self.random.random_range(0..faults.len())];
-                self.commit(fault).await;
+                self.inject(fault).await;
             }
         }
         self.failures.extend(self.server.terminate().await);
@@ -115,7 +115,7 @@ impl<'a> Faults<'a> {
         sleep(Duration::from_millis(self.random.random_range(ms))).await;
     }
 
-    async fn commit(&mut self, fault: Fault) {
+    async fn inject(&mut self, fault: Fault) {
         let place = &self.places[self.random.random_range(0..self.places.len())];
         match fault {
             Fault::Cut => place.proxy.cut(),

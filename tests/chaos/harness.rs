@@ -33,7 +33,8 @@ struct Arguments {
 }
 
 impl Arguments {
-    fn ask_for(&self, name: &str) -> bool {
+    /// Returns `true` if the test of this name is to run.
+    fn selects(&self, name: &str) -> bool {
         let is_in = |filters: &[String]| {
             let is_it = |filter: &String| {
                 if self.exact { filter == name } else { name.contains(&**filter) }
@@ -50,11 +51,11 @@ pub async fn main() -> ExitCode {
         println!("{ROUNDS}: test\n{VERDICT}: test");
         return ExitCode::SUCCESS;
     }
-    if arguments.ask_for(VERDICT) {
+    if arguments.selects(VERDICT) {
         verdict::test::run();
         println!("test {VERDICT} ... ok");
     }
-    if !arguments.ask_for(ROUNDS) {
+    if !arguments.selects(ROUNDS) {
         return ExitCode::SUCCESS;
     }
     println!("test {ROUNDS} ...");
@@ -62,5 +63,5 @@ pub async fn main() -> ExitCode {
         return run::main(&run::Arguments::of(&["run"])).await;
     }
     let small = ["run", "--seeds=1", "--calls=400", "--delay=20"];
-    run::together(&run::Arguments::of(&small)).await
+    run::all_at_once(&run::Arguments::of(&small)).await
 }

@@ -13,7 +13,7 @@ use tokio::{
 };
 
 use crate::{
-    faults::{Done, Faults},
+    faults::{FaultCounts, Faults},
     journal::{self, Report},
     proxy::Proxy,
     setup::{Place, Round},
@@ -22,7 +22,7 @@ use crate::{
 
 impl Round {
     /// Runs it. Its files stay if anything is wrong.
-    pub async fn run(&self) -> (Verdict, Done) {
+    pub async fn run(&self) -> (Verdict, FaultCounts) {
         let start = Instant::now();
         let _ = fs::remove_dir_all(&self.folder);
         fs::create_dir_all(&self.folder).unwrap();

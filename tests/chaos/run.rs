@@ -53,11 +53,11 @@ impl Arguments {
     /// Parses a command line, which begins with the name of the command.
     pub fn of(arguments: &[&str]) -> Self {
         #[derive(clap::Parser)]
-        struct Whole {
+        struct CommandLine {
             #[command(flatten)]
             arguments: Arguments,
         }
-        <Whole as clap::Parser>::parse_from(arguments).arguments
+        <CommandLine as clap::Parser>::parse_from(arguments).arguments
     }
 
     fn scenarios(&self) -> impl Iterator<Item = Scenario> {
@@ -79,7 +79,7 @@ pub async fn main(arguments: &Arguments) -> ExitCode {
 }
 
 /// Runs all scenarios at once.
-pub async fn together(arguments: &Arguments) -> ExitCode {
+pub async fn all_at_once(arguments: &Arguments) -> ExitCode {
     conclude(&join_all(arguments.scenarios().map(|scenario| run(arguments, scenario))).await)
 }
 

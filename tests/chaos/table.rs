@@ -2,7 +2,7 @@
 
 use std::{fmt, time::Duration};
 
-use crate::{faults::Done, verdict::Verdict};
+use crate::{faults::FaultCounts, verdict::Verdict};
 
 /// Errors that have a column of their own.
 const KINDS: [&str; 2] = ["not_sent", "outcome_unknown"];
@@ -13,7 +13,7 @@ pub struct Row {
     pub scenario: String,
     pub seeds: String,
     pub verdict: Verdict,
-    pub done: Done,
+    pub done: FaultCounts,
 }
 
 /// Prints what has come out.

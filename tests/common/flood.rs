@@ -139,8 +139,8 @@ pub async fn flood(mut raw: Raw, bytes: &[u8]) -> Raw {
     raw
 }
 
-/// Until this has nearly stopped growing: what is not read is lost with a connection.
-pub async fn is_quiet(bytes_received: impl Fn() -> u64) {
+/// Waits until this has nearly stopped growing: what is not read is lost with a connection.
+pub async fn wait_until_quiet(bytes_received: impl Fn() -> u64) {
     let mut before = 0;
     for _ in 0..60 {
         let now = bytes_received();

@@ -141,9 +141,9 @@ pub fn scale(default: usize, full: usize) -> usize {
     if std::env::var_os("MCP_WS_FULL").is_some() { full } else { default }
 }
 
-/// Waits until only this number of tasks of this runtime is left. Those that have just ended may still be
-/// counted.
-pub async fn tasks_left(tasks: usize) {
+/// Asserts that soon only this number of tasks of this runtime is left: those that have just ended may
+/// still be counted.
+pub async fn assert_tasks_left(tasks: usize) {
     let metrics = tokio::runtime::Handle::current().metrics();
     let falling = async {
         while metrics.num_alive_tasks() > tasks {
@@ -155,14 +155,14 @@ pub async fn tasks_left(tasks: usize) {
     }
 }
 
-/// One connection of a [`host`], seen from inside.
+/// Statistics and state of a transport that a service has taken.
 #[derive(Debug)]
-pub struct Inside {
+pub struct Observer {
     pub stats: Stats,
     pub state: watch::Receiver<State>,
 }
 
-impl Inside {
+impl Observer {
     pub fn stats(&self) -> Snapshot {
         self.stats.snapshot()
     }
@@ -174,7 +174,7 @@ impl Inside {
 }
 
 /// Serves `tools` by [`accept`] on every connection, each of which is reported.
-pub async fn host(tools: Tools, config: Config) -> (SocketAddr, mpsc::UnboundedReceiver<Inside>) {
+pub async fn host(tools: Tools, config: Config) -> (SocketAddr, mpsc::UnboundedReceiver<Observer>) {
     let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
     let address = listener.local_addr().unwrap();
     let (report, connections) = mpsc::unbounded_channel();
@@ -186,8 +186,8 @@ pub async fn host(tools: Tools, config: Config) -> (SocketAddr, mpsc::UnboundedR
                 let Ok(transport) = accept::<RoleServer, _>(stream).config(config).await else {
                     return;
                 };
-                let inside = Inside { stats: transport.stats(), state: transport.state() };
-                let _ = report.send(inside);
+                let observer = Observer { stats: transport.stats(), state: transport.state() };
+                let _ = report.send(observer);
                 if let Ok(running) = tools.serve(transport).await {
                     let _ = running.waiting().await;
                 }
@@ -197,8 +197,8 @@ pub async fn host(tools: Tools, config: Config) -> (SocketAddr, mpsc::UnboundedR
     (address, connections)
 }
 
-/// Serves `tools` on every connection, and says to nobody what it takes.
-pub async fn host_of_few_words(tools: Tools) -> SocketAddr {
+/// Serves `tools` on every connection, and tells no client the limits of what it takes.
+pub async fn host_without_limits(tools: Tools) -> SocketAddr {
     let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
     let address = listener.local_addr().unwrap();
     tokio::spawn(async move {
@@ -228,12 +228,12 @@ pub async fn listen() -> (TcpListener, String) {
 /// An rmcp client and the raw server at its other end, initialized.
 pub async fn client_and_raw(
     connect: impl FnOnce(String) -> mcp_ws_transport::client::Connect<RoleClient>,
-) -> (RunningService<RoleClient, ()>, Inside, Raw) {
+) -> (RunningService<RoleClient, ()>, Observer, Raw) {
     let (listener, url) = listen().await;
     let client = async {
         let transport = connect(url).no_reconnect().await.unwrap();
-        let inside = Inside { stats: transport.stats(), state: transport.state() };
-        (().serve(transport).await.unwrap(), inside)
+        let observer = Observer { stats: transport.stats(), state: transport.state() };
+        (().serve(transport).await.unwrap(), observer)
     };
     let server = async {
         let (stream, _) = listener.accept().await.unwrap();
@@ -241,8 +241,8 @@ pub async fn client_and_raw(
         raw.answer_initialize().await;
         raw
     };
-    let ((client, inside), raw) = tokio::join!(client, server);
-    (client, inside, raw)
+    let ((client, observer), raw) = tokio::join!(client, server);
+    (client, observer, raw)
 }
 
 /// Two ends of a TCP connection.

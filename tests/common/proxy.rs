@@ -129,8 +129,8 @@ async fn pass(
     let is_cut = {
         let (near_read, near_write) = near.split();
         let (far_read, far_write) = far.split();
-        let one = shovel(near_read, far_write, faults, &left, stalls.clone());
-        let other = shovel(far_read, near_write, faults, &left, stalls);
+        let one = pass_one_way(near_read, far_write, faults, &left, stalls.clone());
+        let other = pass_one_way(far_read, near_write, faults, &left, stalls);
         tokio::select! {
             () = one => left.load(SeqCst) == 0,
             () = other => left.load(SeqCst) == 0,
@@ -159,18 +159,18 @@ async fn pass(
 }
 
 /// Passes bytes one way until the end of the stream, or until no bytes are left that may pass.
-async fn shovel(
+async fn pass_one_way(
     mut from: impl AsyncReadExt + Unpin,
     to: impl AsyncWriteExt + Unpin,
     faults: Faults,
     left: &AtomicUsize,
     stalls: watch::Receiver<bool>,
 ) {
-    let mut way = Way { to, faults, left, stalls };
+    let mut direction = Direction { to, faults, left, stalls };
     if faults.latency.is_zero() {
         let mut buffer = [0; 4096];
         while let Ok(read @ 1..) = from.read(&mut buffer).await {
-            if !way.pass(&buffer[..read]).await {
+            if !direction.pass(&buffer[..read]).await {
                 return;
             }
         }
@@ -187,7 +187,7 @@ async fn shovel(
     let write = async move {
         while let Some((due, bytes)) = under_way.recv().await {
             sleep_until(due).await;
-            if !way.pass(&bytes).await {
+            if !direction.pass(&bytes).await {
                 return;
             }
         }
@@ -198,15 +198,15 @@ async fn shovel(
     }
 }
 
-/// The second half of one direction: what it does to the bytes on their way.
-struct Way<'a, W> {
+/// Direction of a connection: passes bytes on with its faults.
+struct Direction<'a, W> {
     to: W,
     faults: Faults,
     left: &'a AtomicUsize,
     stalls: watch::Receiver<bool>,
 }
 
-impl<W: AsyncWriteExt + Unpin> Way<'_, W> {
+impl<W: AsyncWriteExt + Unpin> Direction<'_, W> {
     /// Returns `false` if nothing may pass after these bytes.
     async fn pass(&mut self, bytes: &[u8]) -> bool {
         if self.stalls.wait_for(|stalled| !stalled).await.is_err() {

@@ -289,7 +289,7 @@ impl<S: AsyncRead + AsyncWrite + Unpin> Raw<S> {
     }
 
     /// Asserts that nothing arrives for this long.
-    pub async fn silent(&mut self, time: Duration) {
+    pub async fn assert_silent(&mut self, time: Duration) {
         if let Ok(frame) = tokio::time::timeout(time, self.next()).await {
             panic!("not silent: {frame:?}");
         }

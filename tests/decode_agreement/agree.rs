@@ -27,9 +27,9 @@ pub(crate) const METHODS: &[Option<Method>] = &[
 ];
 
 /// Every id in flight stands for a call of this method.
-pub(crate) struct Every(pub(crate) Option<Method>);
+pub(crate) struct AnyId(pub(crate) Option<Method>);
 
-impl PendingMethods for Every {
+impl PendingMethods for AnyId {
     fn method(&self, _: &RequestId) -> Option<Method> {
         self.0
     }
@@ -39,7 +39,7 @@ impl PendingMethods for Every {
 pub(crate) fn agree<R: McpRole>(bytes: &[u8], method: Option<Method>) -> bool {
     let plain = bytes.strip_prefix(b"\xef\xbb\xbf").unwrap_or(bytes);
     let theirs = serde_json::from_slice::<RxJsonRpcMessage<R>>(plain);
-    let ours = decode::<R>(bytes, &Every(method));
+    let ours = decode::<R>(bytes, &AnyId(method));
     let (ours, theirs) = match (ours, theirs) {
         (Ok(ours), Ok(theirs)) => (ours, theirs),
         (Err(_), Err(_)) => return false,

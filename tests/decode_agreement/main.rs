@@ -9,7 +9,7 @@ mod corpus;
 mod messages;
 mod mutate;
 
-use agree::{Every, METHODS, agree};
+use agree::{AnyId, METHODS, agree};
 use mcp_ws_transport::{McpRole, decode::decode, encode::encode};
 use messages::{Messages, cases};
 use rmcp::{
@@ -87,9 +87,9 @@ fn no_reserved_name_is_decoded() {
         let result =
             format!(r#"{{"jsonrpc":"2.0","id":1,"result":{{"structuredContent":{value}}}}}"#);
         for text in [call, result] {
-            let error = decode::<RoleServer>(text.as_bytes(), &Every(None)).unwrap_err();
+            let error = decode::<RoleServer>(text.as_bytes(), &AnyId(None)).unwrap_err();
             assert!(error.to_string().contains("reserved"), "{text}: {error}");
-            assert!(decode::<RoleClient>(text.as_bytes(), &Every(None)).is_err(), "{text}");
+            assert!(decode::<RoleClient>(text.as_bytes(), &AnyId(None)).is_err(), "{text}");
             assert_eq!(error.id, Some(RequestId::Number(1)), "{text}");
         }
     }

@@ -30,7 +30,7 @@ use crate::{
         raw::{Raw, upgrade_request},
         text_of,
     },
-    instance::{Client, ask, at_once, behind_proxy, initialized, instance},
+    instance::{Client, ask, behind_proxy, immediate_reconnect, initialized, instance},
     nginx::server::Nginx,
     reverse_proxies::server::{Kind, NAME, ReverseProxy},
 };
@@ -102,10 +102,10 @@ impl Site {
         Self { front, instances }
     }
 
-    /// A client with this session id in its URL, unless it is empty, that goes by a line of its own.
-    fn connect(&self, id: &str) -> (Connect<RoleClient>, Line) {
-        let line = Line { address: self.address(), open: Arc::default() };
-        let dialled = line.clone();
+    /// Returns a client with this session id in its URL, unless it is empty, and its connector.
+    fn connect(&self, id: &str) -> (Connect<RoleClient>, RoamingConnector) {
+        let connector = RoamingConnector { address: self.address(), open: Arc::default() };
+        let dialled = connector.clone();
         let connect = match &self.front {
             Front::Nginx(nginx) => nginx.dial(nginx.address, id),
             Front::Other(proxy) => {
@@ -113,7 +113,7 @@ impl Site {
                 proxy.connect(&format!("{query}{id}"))
             }
         };
-        (connect.connector(move |_: Target| dialled.clone().connect()), line)
+        (connect.connector(move |_: Target| dialled.clone().connect()), connector)
     }
 
     fn address(&self) -> SocketAddr {
@@ -154,14 +154,14 @@ impl Site {
     }
 }
 
-/// The connections of one client, each from another address: nothing but the id leads it home.
+/// Connects one client, each time from another address: nothing but the id leads it to its session.
 #[derive(Clone)]
-struct Line {
+struct RoamingConnector {
     address: SocketAddr,
     open: Arc<Mutex<Option<std::net::TcpStream>>>,
 }
 
-impl Line {
+impl RoamingConnector {
     async fn connect(self) -> io::Result<TcpStream> {
         static LAST: AtomicU8 = AtomicU8::new(0);
         let socket = TcpSocket::new_v4()?;
@@ -180,19 +180,19 @@ impl Line {
 struct Resuming {
     client: Client,
     events: Events<Event>,
-    line: Line,
+    connector: RoamingConnector,
     /// Where its session is.
     place: String,
 }
 
 impl Resuming {
     async fn new(site: &Site) -> Self {
-        let (connect, line) = site.connect("");
-        let connect = connect.reconnect(at_once());
+        let (connect, connector) = site.connect("");
+        let connect = connect.reconnect(immediate_reconnect());
         let events = connect.events();
         let client = initialized(connect).await;
         let place = ask(&client, 0).await;
-        Self { client, events, line, place }
+        Self { client, events, connector, place }
     }
 
     fn is_at_a(&self) -> bool {
@@ -225,7 +225,7 @@ async fn clients_resume_their_sessions(site: &Site) {
     }
     for round in 1..=2 {
         for one in &mut clients {
-            one.line.cut();
+            one.connector.cut();
             assert!(one.resumes().await, "{}", one.place);
             assert_eq!(ask(&one.client, 0).await, after(&one.place, round));
         }
@@ -262,7 +262,7 @@ async fn the_clients_of_an_instance_that_was_killed_are_served_by_the_other(mut 
             assert!(one.place.starts_with('b') && one.place.ends_with(".1"), "{}", one.place);
         }
         // From now on its home is there.
-        one.line.cut();
+        one.connector.cut();
         assert!(one.resumes().await);
         assert_eq!(ask(&one.client, 0).await, after(&one.place, 1));
     }

@@ -98,7 +98,7 @@ pub async fn back(events: &mut Events<Event>) -> (Error, Event) {
     }
 }
 
-pub fn at_once() -> ReconnectPolicy {
+pub fn immediate_reconnect() -> ReconnectPolicy {
     ReconnectPolicy::default()
         .first(Duration::ZERO)
         .after_restart(Duration::from_millis(300))

@@ -9,7 +9,7 @@ use tokio::time::{Instant, sleep};
 
 use super::{
     gone::{End, FLOODS, Gone, Side, descriptors, return_of_owner},
-    scene::{Auth, Good, Mode, SECOND, TOKEN, flood_and_go, server_config},
+    scene::{Auth, GoodClient, Mode, SECOND, TOKEN, flood_and_go, server_config},
 };
 use crate::common::{
     Tools, call,
@@ -50,7 +50,7 @@ pub struct Clients {
     mode: Mode,
     pub server: Server,
     address: SocketAddr,
-    good: Good,
+    good: GoodClient,
     raws: Vec<Raw>,
     sessions: Vec<Value>,
     floods: Vec<Arc<Vec<u8>>>,
@@ -59,7 +59,7 @@ pub struct Clients {
 impl Clients {
     pub async fn new(mode: Mode, floods: Vec<Arc<Vec<u8>>>) -> Self {
         let (server, address) = serve(mode).await;
-        let good = Good::new(address).await;
+        let good = GoodClient::new(address).await;
         let (mut raws, mut sessions) = (Vec::new(), Vec::new());
         for _ in FLOODS {
             let (raw, session) = connect(address, mode).await;

@@ -41,8 +41,9 @@ pub enum End {
 pub const ENDS: [End; 4] = [End::Reset, End::Fin, End::Silence, End::Trickle];
 
 impl End {
-    /// Goes. What has to be kept where the end of the connection is not its peer's own doing.
-    pub async fn of(self, mut raw: Raw) -> Option<Gone> {
+    /// Has a peer go. Returns what has to be kept where the end of the connection is not its peer's own
+    /// doing.
+    pub async fn apply(self, mut raw: Raw) -> Option<Gone> {
         match self {
             Self::Reset => {
                 raw.reset();

@@ -25,14 +25,14 @@ use self::{
 
 /// The worst of all scenes.
 #[derive(Debug, Default)]
-struct Most {
+struct Worst {
     scenes: usize,
     free: Duration,
     call: Duration,
     each: usize,
 }
 
-impl Most {
+impl Worst {
     fn note(&mut self, free: Duration, call: Duration, each: usize) {
         self.scenes += 1;
         self.free = self.free.max(free);
@@ -41,7 +41,7 @@ impl Most {
     }
 }
 
-impl Display for Most {
+impl Display for Worst {
     fn fmt(&self, f: &mut Formatter<'_>) -> fmt::Result {
         let Self { scenes, free, call, each } = self;
         let kibibytes = each >> 10;
@@ -57,7 +57,7 @@ impl Display for Most {
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn a_server_is_rid_of_clients_that_flood_and_go() {
     alone!();
-    let mut most = Most::default();
+    let mut worst = Worst::default();
     for (end, modes) in scenes() {
         let floods = floods(&modes, true);
         let scenes = modes.iter().zip(floods).map(|(mode, floods)| Clients::new(*mode, floods));
@@ -73,19 +73,19 @@ async fn a_server_is_rid_of_clients_that_flood_and_go() {
             println!(
                 "{end:?}, {mode:?}: {received} messages, all are gone after {gone:?}, a good client's call took {slowest:?} at most"
             );
-            most.note(gone, slowest, each);
+            worst.note(gone, slowest, each);
         }
         println!("{end:?}: {} KiB each at most", each >> 10);
         assert!(each < 8 << 20, "{each}");
         drop(left);
     }
-    println!("figure: server: {most}");
+    println!("figure: server: {worst}");
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn a_client_leaves_a_server_that_floods_it_and_goes() {
     alone!();
-    let mut most = Most::default();
+    let mut worst = Worst::default();
     for (end, modes) in scenes() {
         let floods = floods(&modes, false);
         let scenes = modes.iter().zip(floods).map(|(mode, floods)| Servers::new(*mode, floods));
@@ -99,11 +99,11 @@ async fn a_client_leaves_a_server_that_floods_it_and_goes() {
             println!(
                 "{end:?}, {mode:?}: all are back after {back:?}, a good client's call took {slowest:?} at most"
             );
-            most.note(back, slowest, each);
+            worst.note(back, slowest, each);
         }
         println!("{end:?}: {} KiB each at most", each >> 10);
         assert!(each < 8 << 20, "{each}");
         drop(left);
     }
-    println!("figure: client: {most}");
+    println!("figure: client: {worst}");
 }

@@ -27,7 +27,7 @@ use super::gone::{ENDS, End, FLOODS, Gone};
 use crate::{
     HEAP,
     common::{
-        flood::{Flood, flood, is_quiet},
+        flood::{Flood, flood, wait_until_quiet},
         raw::{Frame, Raw},
         scale, within,
     },
@@ -161,17 +161,17 @@ pub async fn flood_and_go(
         flooding.push(tokio::spawn(async move { flood(raw, &bytes).await }));
     }
     let raws = join_all(flooding).await;
-    is_quiet(bytes_received).await;
-    join_all(raws.into_iter().map(|raw| end.of(raw.unwrap()))).await
+    wait_until_quiet(bytes_received).await;
+    join_all(raws.into_iter().map(|raw| end.apply(raw.unwrap()))).await
 }
 
 /// A client that calls a server all the time, over one connection.
-pub struct Good {
+pub struct GoodClient {
     stop: Arc<AtomicBool>,
     calling: JoinHandle<Duration>,
 }
 
-impl Good {
+impl GoodClient {
     pub async fn new(address: SocketAddr) -> Self {
         let connect = connect(format!("ws://{address}/mcp")).bearer(TOKEN).no_reconnect();
         let client = ().serve(connect.await.unwrap()).await.unwrap();

@@ -20,7 +20,7 @@ use tokio::{
 
 use super::{
     gone::{End, FLOODS, Gone, Side, descriptors},
-    scene::{Auth, Good, Mode, SECOND, TOKEN, flood_and_go, is_full, layers, server_config},
+    scene::{Auth, GoodClient, Mode, SECOND, TOKEN, flood_and_go, is_full, layers, server_config},
 };
 use crate::common::{
     Tools,
@@ -46,7 +46,7 @@ struct Client {
 /// back.
 pub struct Servers {
     mode: Mode,
-    good: Good,
+    good: GoodClient,
     server: Server,
     port: u16,
     stats: Vec<Stats>,
@@ -118,7 +118,7 @@ impl Servers {
         let (server, address) = serve_tools(&Tools::default(), server_config(mode)).await;
         let mut this = Self {
             mode,
-            good: Good::new(address).await,
+            good: GoodClient::new(address).await,
             server,
             port,
             stats: Vec::new(),

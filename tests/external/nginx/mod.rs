@@ -28,7 +28,7 @@ use tokio::{
 use self::{server::Nginx, site::Site};
 use crate::{
     common::{limit, proxy::Proxy, within},
-    instance::{Client, ask, at_once, back, behind_proxy, heartbeat, initialized},
+    instance::{Client, ask, back, behind_proxy, heartbeat, immediate_reconnect, initialized},
     process::{Process, math},
 };
 
@@ -111,7 +111,11 @@ async fn a_client_that_loses_its_connection_comes_back_to_its_session() {
         for (name, resumes) in clients {
             let name =
                 if resumes || name.is_empty() { name.to_owned() } else { format!("{name}-plain") };
-            let connect = site.nginx.dial(line.address, &name).resume(resumes).reconnect(at_once());
+            let connect = site
+                .nginx
+                .dial(line.address, &name)
+                .resume(resumes)
+                .reconnect(immediate_reconnect());
             let events = connect.events();
             let client = initialized(connect).await;
             let place = ask(&client, 0).await;
@@ -140,7 +144,7 @@ async fn a_client_that_loses_its_connection_comes_back_to_its_session() {
 async fn a_call_goes_on_while_nginx_reloads() {
     limit(async {
         let site = Site::new().await;
-        let connect = site.dial("reload").reconnect(at_once());
+        let connect = site.dial("reload").reconnect(immediate_reconnect());
         let mut events = connect.events();
         let client = initialized(connect).await;
         let reload = async {
@@ -210,7 +214,7 @@ async fn a_page_of_another_origin_is_refused_and_the_sites_own_is_not() {
 async fn a_call_in_flight_is_finished_before_its_instance_goes() {
     limit(async {
         let site = Site::new().await;
-        let connect = site.dial("busy").reconnect(at_once());
+        let connect = site.dial("busy").reconnect(immediate_reconnect());
         let mut events = connect.events();
         let client = initialized(connect).await;
         let first = ask(&client, 0).await;
@@ -272,7 +276,7 @@ async fn when_an_instance_is_told_to_stop_the_other_takes_over_and_gives_back() 
         let mut clients = Vec::new();
         for name in 0..CLIENTS {
             let connect = nginx.dial(nginx.address, &format!("client-{name}"));
-            let connect = connect.reconnect(at_once());
+            let connect = connect.reconnect(immediate_reconnect());
             let events = connect.events();
             clients.push((initialized(connect).await, events));
         }

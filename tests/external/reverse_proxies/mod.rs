@@ -18,7 +18,7 @@ use mcp_ws_transport::{
 use self::server::{Kind, Site};
 use crate::{
     common::{limit, proxy::Proxy},
-    instance::{ask, at_once, back, behind_proxy, heartbeat, initialized},
+    instance::{ask, back, behind_proxy, heartbeat, immediate_reconnect, initialized},
 };
 
 /// The upgrade, `Host` and the address of the client, whatever that says, reach an instance.
@@ -89,7 +89,8 @@ async fn a_lost_connection_comes_back_to_its_session(kind: Kind) {
     let line = Proxy::new(site.address).await;
     let mut all = Vec::new();
     for _ in 0..6 {
-        let connect = site.dial_from([127, 0, 0, 1].into(), line.address).reconnect(at_once());
+        let connect =
+            site.dial_from([127, 0, 0, 1].into(), line.address).reconnect(immediate_reconnect());
         let events = connect.events();
         let client = initialized(connect).await;
         let place = ask(&client, 0).await;
@@ -109,7 +110,7 @@ async fn a_lost_connection_comes_back_to_its_session(kind: Kind) {
 /// An instance that is told to stop finishes its calls, and its clients find the other.
 async fn a_drained_instance_is_left_for_the_other(kind: Kind) {
     let mut site = Site::new(kind, behind_proxy()).await;
-    let connect = site.dial().reconnect(at_once());
+    let connect = site.dial().reconnect(immediate_reconnect());
     let mut events = connect.events();
     let client = initialized(connect).await;
     let first = ask(&client, 0).await;

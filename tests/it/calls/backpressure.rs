@@ -26,7 +26,7 @@ use tokio::{
 
 use crate::common::{
     Tools, call,
-    flood::{Flood, dial_and_open, flood, is_quiet},
+    flood::{Flood, dial_and_open, flood, wait_until_quiet},
     ms,
     proxy::{Faults, Proxy},
     raw::{CLOSE, Frame, PING, PONG, Raw, TEXT, upgrade_request},
@@ -168,7 +168,7 @@ async fn a_peer_that_returns_by_name_and_says_only_rubbish_gives_its_place_back(
         for name in 0..4 {
             raws.push(flood(dial(address, name).await, &rubbish).await);
         }
-        is_quiet(|| server.registry().health().bytes_received).await;
+        wait_until_quiet(|| server.registry().health().bytes_received).await;
         raws.into_iter().for_each(Raw::reset);
         let gone = all_have_gone(&server).await;
         println!("all are gone {gone:?} after their floods");

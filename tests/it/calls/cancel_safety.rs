@@ -192,7 +192,7 @@ async fn a_dropped_close_can_be_repeated() {
         let mut raw = Raw::over(far, false);
         let peer = async {
             assert_eq!(raw.closed().await.0, 1000);
-            raw.silent(Duration::from_millis(50)).await;
+            raw.assert_silent(Duration::from_millis(50)).await;
             raw.send(Frame::close(1000)).await;
             drop(raw);
         };

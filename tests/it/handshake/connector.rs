@@ -260,7 +260,7 @@ mod unix {
     }
 
     /// Passes connections on until they are cut.
-    fn line(from: UnixListener, to: PathBuf) -> tokio::sync::watch::Sender<usize> {
+    fn forward_until_cut(from: UnixListener, to: PathBuf) -> tokio::sync::watch::Sender<usize> {
         let cuts = tokio::sync::watch::Sender::new(0);
         let cutting = cuts.clone();
         tokio::spawn(async move {
@@ -288,7 +288,7 @@ mod unix {
             let running = serve_on(listener, move || service.clone()).await.unwrap();
             let address: Arc<SocketAddr> = running.local_addr();
             assert_eq!(address.as_pathname(), Some(&*server.0));
-            let cuts = line(UnixListener::bind(&outside.0).unwrap(), server.0.clone());
+            let cuts = forward_until_cut(UnixListener::bind(&outside.0).unwrap(), server.0.clone());
             let by_url = connect(outside.url());
             survives(by_url, &counting, || cuts.send_modify(|cuts| *cuts += 1)).await;
 

@@ -19,12 +19,12 @@ use tokio::{
 use tokio_util::sync::CancellationToken;
 
 use crate::common::{
-    Tools, call,
+    Tools, assert_tasks_left, call,
     handshake::ask,
     limit, ms,
     pipes::Pipes,
     raw::{Raw, upgrade_request},
-    tasks_left, text_of,
+    text_of,
 };
 
 const LARGE: usize = 8 << 20;
@@ -60,7 +60,7 @@ async fn asking(address: SocketAddr, path: &str) -> Raw {
     raw
 }
 
-async fn is_told(raw: &mut Raw, body: &str) {
+async fn assert_answered(raw: &mut Raw, body: &str) {
     let head = raw.head().await.expect("an answer");
     assert_eq!(head.status(), 200, "{head:?}");
     assert_eq!(raw.body(body.len()).await, body);
@@ -74,7 +74,7 @@ async fn answers_are_finished_however_many_there_are() {
             host(Config::default().limits(Limits::default().handshakes(2))).await;
         let clients = (0..6).map(async |client| {
             sleep(ms(20 * client)).await;
-            is_told(&mut asking(address, "/slow").await, "done").await;
+            assert_answered(&mut asking(address, "/slow").await, "done").await;
         });
         join_all(clients).await;
         assert_eq!(server.registry().health().rejected, 0);
@@ -89,7 +89,7 @@ async fn a_server_that_stops_finishes_its_answers() {
         let mut slow = asking(address, "/slow").await;
         let mut large = asking(address, "/large").await;
         let mut idle = asking(address, "/now").await;
-        is_told(&mut idle, "here").await;
+        assert_answered(&mut idle, "here").await;
         let mut silent = TcpStream::connect(address).await.unwrap();
         sleep(ms(100)).await;
         let clients = async {
@@ -97,14 +97,14 @@ async fn a_server_that_stops_finishes_its_answers() {
             idle.end().await;
             assert_eq!(silent.read(&mut [0]).await.unwrap(), 0);
             sleep(ms(200)).await;
-            is_told(&mut slow, "done").await;
+            assert_answered(&mut slow, "done").await;
             slow.end().await;
-            is_told(&mut large, &"x".repeat(LARGE)).await;
+            assert_answered(&mut large, &"x".repeat(LARGE)).await;
             large.end().await;
         };
         tokio::join!(server.shutdown(), clients);
         TcpStream::connect(address).await.unwrap_err();
-        tasks_left(0).await;
+        assert_tasks_left(0).await;
     })
     .await;
 }
@@ -121,7 +121,7 @@ async fn a_server_that_stops_waits_for_an_answer_until_its_deadline() {
         let took = start.elapsed();
         assert!(took >= ms(400) && took < ms(3000), "{took:?}");
         never.end().await;
-        tasks_left(0).await;
+        assert_tasks_left(0).await;
     })
     .await;
 }
@@ -146,7 +146,7 @@ async fn a_server_is_waited_for_until_it_has_ended() {
         TcpStream::connect(address).await.unwrap_err();
         server.wait().await;
         server.shutdown().await;
-        tasks_left(0).await;
+        assert_tasks_left(0).await;
     })
     .await;
 }
@@ -180,9 +180,9 @@ async fn who_reads_slowly_is_not() {
     .await;
 }
 
-async fn is_told_next(raw: &mut Raw) {
+async fn assert_next_answered(raw: &mut Raw) {
     raw.write(page("/now")).await;
-    is_told(raw, "here").await;
+    assert_answered(raw, "here").await;
 }
 
 /// Between two requests it is closed without a word, which a client takes for a sign to connect
@@ -193,10 +193,10 @@ async fn who_was_served_and_asks_no_more_is_not_refused() {
         let config = Config::default().handshake_timeout(ms(300));
         let (server, address) = host(config.clone()).await;
         let mut raw = asking(address, "/now").await;
-        is_told(&mut raw, "here").await;
+        assert_answered(&mut raw, "here").await;
         raw.end().await;
         let mut half = asking(address, "/now").await;
-        is_told(&mut half, "here").await;
+        assert_answered(&mut half, "here").await;
         half.write("GET /mcp HTTP/1.1\r\n").await;
         half.end().await;
         assert_eq!(server.registry().health().rejected, 0);
@@ -219,9 +219,9 @@ async fn who_stays_for_more_makes_room_for_who_comes() {
         let (server, address) =
             host(Config::default().limits(Limits::default().handshakes(2))).await;
         let mut stays = asking(address, "/now").await;
-        is_told(&mut stays, "here").await;
+        assert_answered(&mut stays, "here").await;
         let mut later = TcpStream::connect(address).await.unwrap();
-        is_told_next(&mut stays).await;
+        assert_next_answered(&mut stays).await;
         let _last = TcpStream::connect(address).await.unwrap();
         stays.end().await;
         timeout(ms(100), later.read(&mut [0])).await.unwrap_err();

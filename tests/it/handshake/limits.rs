@@ -33,13 +33,13 @@ fn one() -> Config {
 }
 
 /// Waits until nobody is connected.
-async fn empty<R: mcp_ws_transport::McpRole>(registry: &Registry<R>) {
+async fn wait_until_empty<R: mcp_ws_transport::McpRole>(registry: &Registry<R>) {
     while !registry.list().is_empty() {
         tokio::time::sleep(Duration::from_millis(2)).await;
     }
 }
 
-async fn is_full(address: SocketAddr) {
+async fn assert_full(address: SocketAddr) {
     let (head, mut raw) = try_upgrade(address, "").await;
     assert_eq!((head.status(), head.get("retry-after")), (503, Some("5")), "{head:?}");
     assert!(head.get("sec-websocket-accept").is_none());
@@ -59,7 +59,7 @@ async fn one_too_many_is_told_to_come_again() {
             here.push(raw);
         }
         for _ in 0..20 {
-            is_full(address).await;
+            assert_full(address).await;
         }
         for raw in &mut here {
             raw.ping().await;
@@ -118,11 +118,11 @@ async fn a_place_is_given_back_however_a_connection_ends() {
                     drop(raw);
                 }
             }
-            empty(server.registry()).await;
+            wait_until_empty(server.registry()).await;
         }
         let mut raw = upgrade(address, "").await;
         raw.initialize().await;
-        is_full(address).await;
+        assert_full(address).await;
     })
     .await;
 }
@@ -140,7 +140,7 @@ async fn who_is_not_let_in_takes_no_place() {
         let mut raw = upgrade(address, "Authorization: Bearer right\r\n").await;
         raw.initialize().await;
         // One that comes before the verdict is told at once; nobody is asked.
-        is_full(address).await;
+        assert_full(address).await;
     })
     .await;
 }
@@ -166,7 +166,7 @@ async fn many_at_once_get_one_place() {
         statuses.sort_unstable();
         assert_eq!((statuses[0], statuses[1], statuses[49]), (101, 503, 503));
         drop(kept);
-        empty(server.registry()).await;
+        wait_until_empty(server.registry()).await;
         upgrade(address, "").await;
     })
     .await;
@@ -222,7 +222,7 @@ async fn a_place_is_given_back_whatever_panics() {
                 let text = String::from_utf8_lossy(&frame.payload);
                 assert!(!text.contains("in get_info") && !text.contains("in the factory"), "{n}");
             }
-            empty(server.registry()).await;
+            wait_until_empty(server.registry()).await;
         }
         let mut raw = upgrade(address, "").await;
         raw.initialize().await;
@@ -232,7 +232,7 @@ async fn a_place_is_given_back_whatever_panics() {
         }
         raw.ping().await;
         drop(raw);
-        empty(server.registry()).await;
+        wait_until_empty(server.registry()).await;
         upgrade(address, "").await;
     })
     .await;
@@ -274,7 +274,7 @@ async fn an_address_has_its_share() {
         assert_eq!(known, Some("192.0.2.1:0".parse().unwrap()));
 
         drop(here);
-        empty(server.registry()).await;
+        wait_until_empty(server.registry()).await;
         upgrade(address, &from("2001:db8::1")).await;
     })
     .await;

@@ -125,7 +125,7 @@ async fn carry(
 }
 
 /// Two ends of a connection, and the network between them.
-struct Line {
+struct SimulatedConnection {
     client: RunningService<RoleClient, ()>,
     states: [watch::Receiver<State>; 2],
     /// Conditions from the client to the server, and back.
@@ -133,7 +133,7 @@ struct Line {
     tasks: JoinSet<()>,
 }
 
-impl Line {
+impl SimulatedConnection {
     /// The server, whose timers begin `later` than the client's, is the side that accepted.
     async fn new(layers: &Layers, conditions: [Conditions; 2], later: Duration) -> Self {
         let conditions = conditions.map(watch::Sender::new);
@@ -207,19 +207,20 @@ async fn both_ends_find_out_that_the_other_has_vanished() {
         let conditions = [0, 1]
             .map(|_| Conditions::new(random.time(SECOND / 2), (seed % 3 == 0).then_some(1 << 20)));
         let later = random.time(PING_INTERVAL);
-        let mut line = Line::new(&Layers::default(), conditions, later).await;
+        let mut connection = SimulatedConnection::new(&Layers::default(), conditions, later).await;
         for _ in 0..random.below(3) {
-            let words = chatter(line.client.peer().clone(), Random(random.next()));
-            line.tasks.spawn(words);
+            let words = chatter(connection.client.peer().clone(), Random(random.next()));
+            connection.tasks.spawn(words);
         }
         sleep(random.time(SECOND * 90)).await;
-        line.assert_connected();
+        connection.assert_connected();
         let delivery = if random.below(2) == 0 { Delivery::Dropped } else { Delivery::Blocked };
-        for conditions in &line.conditions {
+        for conditions in &connection.conditions {
             conditions.send_modify(|conditions| conditions.delivery = delivery);
         }
         let cut = Instant::now();
-        let [client, server] = line.states.clone().map(|state| timeout(SECOND * 120, ended(state)));
+        let [client, server] =
+            connection.states.clone().map(|state| timeout(SECOND * 120, ended(state)));
         let (client, server) = tokio::join!(client, server);
         for (end, at) in [("client", client), ("server", server)] {
             let took = at.unwrap_or_else(|_| panic!("seed {seed}: the {end} never knows")) - cut;
@@ -230,16 +231,17 @@ async fn both_ends_find_out_that_the_other_has_vanished() {
     println!("figure: 200 seeds, found after {first:.1?} to {last:.1?}");
 }
 
-/// Hours of a bad line: `delay` each way at 1 MiB a second, on which the reading now and then rests
-/// for up to `stall`, on either side or on both, a message of 4 MiB goes there and back now and
-/// then, and there is always a call that takes an hour.
-async fn bad_line(hours: usize, delay: Duration, stall: Duration, seed: u64) {
+/// Asserts that neither end gives up within hours of a bad connection: `delay` each way at 1 MiB a
+/// second, on which the reading now and then rests for up to `stall`, on either side or on both, a
+/// message of 4 MiB goes there and back now and then, and there is always a call that takes an hour.
+async fn assert_no_false_alarm(hours: usize, delay: Duration, stall: Duration, seed: u64) {
     let mut random = Random(seed);
     let conditions = [0, 1].map(|_| Conditions::new(delay, Some(1 << 20)));
-    let line = Line::new(&Layers::default(), conditions, random.time(PING_INTERVAL)).await;
+    let connection =
+        SimulatedConnection::new(&Layers::default(), conditions, random.time(PING_INTERVAL)).await;
     let start = Instant::now();
     let end = start + SECOND * 3600 * hours as u32;
-    let peer = line.client.peer().clone();
+    let peer = connection.client.peer().clone();
     let long = tokio::spawn(async move {
         let mut answered = 0;
         while Instant::now() < end {
@@ -252,12 +254,12 @@ async fn bad_line(hours: usize, delay: Duration, stall: Duration, seed: u64) {
     let mut next_large = start;
     while Instant::now() < end {
         sleep(SECOND * 12 + random.time(SECOND * 300)).await;
-        line.assert_connected();
+        connection.assert_connected();
         if next_large <= Instant::now() {
             next_large = Instant::now() + random.time(SECOND * 3600);
             let text = "x".repeat((4 << 20) - 1024);
             let sent = Instant::now();
-            ask(line.client.peer().clone(), "echo", json!({ "text": text })).await.unwrap();
+            ask(connection.client.peer().clone(), "echo", json!({ "text": text })).await.unwrap();
             assert!(sent.elapsed() >= SECOND * 7, "{:?}", sent.elapsed());
             large += 1;
             continue;
@@ -266,7 +268,7 @@ async fn bad_line(hours: usize, delay: Duration, stall: Duration, seed: u64) {
         let rest = if random.below(4) == 0 { random.time(stall) } else { stall };
         let until = Instant::now() + rest;
         let which = random.below(3);
-        for (number, conditions) in line.conditions.iter().enumerate() {
+        for (number, conditions) in connection.conditions.iter().enumerate() {
             if which != number as u64 {
                 conditions.send_modify(|conditions| conditions.stalled_until = until);
             }
@@ -275,13 +277,13 @@ async fn bad_line(hours: usize, delay: Duration, stall: Duration, seed: u64) {
         if random.below(2) == 0 {
             sleep(random.time(stall)).await;
             let text = "x".repeat(1 << random.below(18));
-            ask(line.client.peer().clone(), "echo", json!({ "text": text })).await.unwrap();
+            ask(connection.client.peer().clone(), "echo", json!({ "text": text })).await.unwrap();
             small += 1;
         }
         sleep_until(until).await;
     }
     let long = long.await.unwrap();
-    line.assert_connected();
+    connection.assert_connected();
     assert!(long >= hours - 1, "{long} in {hours} h");
     println!(
         "figure: {hours} h, 0 disconnects: {stalls} stalls of up to {stall:?}, {large} messages of 4 MiB, {small} \
@@ -294,12 +296,12 @@ async fn bad_line(hours: usize, delay: Duration, stall: Duration, seed: u64) {
 #[tokio::test(start_paused = true)]
 async fn a_far_peer_that_rests_is_never_taken_for_gone() {
     let rest = PONG_TIMEOUT - SECOND * 2 - SECOND / 10;
-    bad_line(scale(2, 500), SECOND, rest, 1).await;
+    assert_no_false_alarm(scale(2, 500), SECOND, rest, 1).await;
 }
 
 #[tokio::test(start_paused = true)]
 async fn a_peer_that_rests_for_nine_seconds_is_never_taken_for_gone() {
-    bad_line(scale(2, 500), SECOND * 9 / 20, SECOND * 9, 2).await;
+    assert_no_false_alarm(scale(2, 500), SECOND * 9 / 20, SECOND * 9, 2).await;
 }
 
 type Sends = JoinSet<Result<(), Error>>;

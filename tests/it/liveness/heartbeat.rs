@@ -20,7 +20,7 @@ use tokio::{
 };
 
 use crate::common::{
-    Inside, Tools, call, client_and_raw, limit,
+    Observer, Tools, call, client_and_raw, limit,
     raw::{Frame, PING, PONG, Raw, head},
     text_of, within,
 };
@@ -35,25 +35,25 @@ fn config(ping: u64, pong: u64, idle: u64) -> Config {
 }
 
 /// A raw client of a server, initialized, with room for `bytes` on the way.
-async fn served(config: Config, bytes: usize) -> (Raw<DuplexStream>, Inside) {
+async fn served(config: Config, bytes: usize) -> (Raw<DuplexStream>, Observer) {
     let (near, far) = duplex(bytes);
     let builder = WebSocketTransport::<RoleServer>::builder().transport(config);
     let transport = builder.over_stream(near, Bytes::new(), Side::Server);
-    let inside = Inside { stats: transport.stats(), state: transport.state() };
+    let observer = Observer { stats: transport.stats(), state: transport.state() };
     tokio::spawn(async move {
         Tools::default().serve(transport).await.unwrap().waiting().await.unwrap();
     });
     let mut raw = Raw::over(far, true);
     raw.initialize().await;
-    (raw, inside)
+    (raw, observer)
 }
 
 #[tokio::test(start_paused = true)]
 async fn a_peer_that_answers_no_ping_is_given_up() {
     limit(async {
-        let (mut raw, mut inside) = served(config(100, 200, 60_000), 1 << 16).await;
+        let (mut raw, mut observer) = served(config(100, 200, 60_000), 1 << 16).await;
         let start = Instant::now();
-        let ended = inside.ended().await;
+        let ended = observer.ended().await;
         assert!((250..350).contains(&start.elapsed().as_millis()), "{:?}", start.elapsed());
         let State::Closed(reason) = ended else { unreachable!() };
         assert_eq!(u16::from(reason.code), 1006);
@@ -132,7 +132,7 @@ async fn writing_is_no_life() {
 #[tokio::test(start_paused = true)]
 async fn a_quiet_peer_that_answers_lives_for_ever() {
     limit(async {
-        let (mut raw, inside) = served(config(30, 200, 400), 1 << 16).await;
+        let (mut raw, observer) = served(config(30, 200, 400), 1 << 16).await;
         let start = Instant::now();
         let mut payloads = Vec::new();
         while start.elapsed() < Duration::from_millis(1000) {
@@ -145,7 +145,7 @@ async fn a_quiet_peer_that_answers_lives_for_ever() {
         payloads.dedup();
         assert!(payloads.len() >= 10, "pings differ");
         raw.ping().await;
-        assert!(inside.stats().round_trip.is_some());
+        assert!(observer.stats().round_trip.is_some());
     })
     .await;
 }
@@ -155,13 +155,13 @@ async fn a_quiet_peer_that_answers_lives_for_ever() {
 async fn whatever_arrives_is_life() {
     limit(async {
         for frame in [Frame::new(PONG, "mine"), Frame::new(PING, ""), Frame::text("rubbish")] {
-            let (mut raw, inside) = served(config(50, 150, 300), 1 << 16).await;
+            let (mut raw, observer) = served(config(50, 150, 300), 1 << 16).await;
             for _ in 0..16 {
                 sleep(Duration::from_millis(50)).await;
                 raw.send(frame.clone()).await;
             }
-            assert_eq!(*inside.state.borrow(), State::Connected, "{frame:?}");
-            assert_eq!(inside.stats().round_trip, None);
+            assert_eq!(*observer.state.borrow(), State::Connected, "{frame:?}");
+            assert_eq!(observer.stats().round_trip, None);
         }
     })
     .await;
@@ -171,14 +171,14 @@ async fn whatever_arrives_is_life() {
 #[tokio::test(start_paused = true)]
 async fn a_message_that_arrives_slowly_is_life() {
     limit(async {
-        let (mut raw, inside) = served(config(100, 200, 500), 1 << 16).await;
+        let (mut raw, observer) = served(config(100, 200, 500), 1 << 16).await;
         let message = call(1, "echo", json!({ "text": "x".repeat(40_000) })).to_string();
         raw.write(head(&Frame::text(""), message.len() as u64, true)).await;
         for piece in message.as_bytes().chunks(1000) {
             sleep(Duration::from_millis(25)).await;
             raw.write(piece).await;
         }
-        assert_eq!(*inside.state.borrow(), State::Connected);
+        assert_eq!(*observer.state.borrow(), State::Connected);
         assert_eq!(text_of(&raw.receive().await).len(), 40_000);
     })
     .await;
@@ -219,7 +219,7 @@ async fn a_pause_of_the_reader_is_not_mistaken_for_silence() {
     limit(async {
         let queue = shared_link::Config::default().queue_bytes(1000);
         let config = config(100, 200, 600).shared_link(queue);
-        let (mut raw, inside) = served(config, 1024).await;
+        let (mut raw, observer) = served(config, 1024).await;
         for (id, size) in [(1, 30_000), (2, 10), (3, 30_000), (4, 10)] {
             raw.json(&call(id, "big", json!({ "size": size }))).await;
         }
@@ -231,7 +231,7 @@ async fn a_pause_of_the_reader_is_not_mistaken_for_silence() {
             let ping = Frame::new(PONG, "").bytes(true);
             let _ = timeout(Duration::from_millis(1), raw.write(ping)).await;
             bytes += raw.stream.read(&mut piece).await.unwrap();
-            assert_eq!(*inside.state.borrow(), State::Connected, "after {bytes} bytes");
+            assert_eq!(*observer.state.borrow(), State::Connected, "after {bytes} bytes");
         }
     })
     .await;

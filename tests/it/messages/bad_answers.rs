@@ -208,8 +208,8 @@ async fn an_answer_that_would_take_too_much_ends_its_call() {
 #[tokio::test]
 async fn an_answer_is_understood_however_it_is_written() {
     limit(async {
-        let (client, inside, mut raw) = client_and_raw(connect).await;
-        let before = inside.stats();
+        let (client, observer, mut raw) = client_and_raw(connect).await;
+        let before = observer.stats();
         for answer in [
             r#"{"jsonrpc":"2.0","id":ID,"result":RESULT}"#,
             r#"{"jsonrpc":"2.0","id":"ID","result":RESULT}"#,
@@ -228,7 +228,7 @@ async fn an_answer_is_understood_however_it_is_written() {
                 assert_eq!(result.content[0].as_text().unwrap().text, "hello", "{answer}");
             }
         }
-        let after = inside.stats();
+        let after = observer.stats();
         assert_eq!((after.orphans, after.malformed), (before.orphans, before.malformed));
     })
     .await;
@@ -237,8 +237,8 @@ async fn an_answer_is_understood_however_it_is_written() {
 #[tokio::test]
 async fn a_second_answer_and_one_to_another_id_are_dropped() {
     limit(async {
-        let (client, inside, mut raw) = client_and_raw(connect).await;
-        let before = inside.stats().orphans;
+        let (client, observer, mut raw) = client_and_raw(connect).await;
+        let before = observer.stats().orphans;
         let (first, id) = call(&client, &mut raw).await;
         let answer = json!({ "jsonrpc": "2.0", "id": id, "result": result() });
         raw.json(&json!({ "jsonrpc": "2.0", "id": 999, "result": result() })).await;
@@ -251,7 +251,7 @@ async fn a_second_answer_and_one_to_another_id_are_dropped() {
         let (next, id) = call(&client, &mut raw).await;
         raw.json(&json!({ "jsonrpc": "2.0", "id": id, "result": result() })).await;
         end(next).await.unwrap();
-        assert_eq!(inside.stats().orphans, before + 4);
+        assert_eq!(observer.stats().orphans, before + 4);
     })
     .await;
 }
@@ -261,14 +261,14 @@ async fn a_second_answer_and_one_to_another_id_are_dropped() {
 #[tokio::test]
 async fn rubbish_from_a_server_is_not_answered() {
     limit(async {
-        let (client, inside, mut raw) = client_and_raw(connect).await;
-        let before = inside.stats();
+        let (client, observer, mut raw) = client_and_raw(connect).await;
+        let before = observer.stats();
         let rubbish = ["", "hello", "[]", "{}", "7", r#"{"jsonrpc":"2.0","error":{}}"#];
         for text in rubbish {
             raw.text(text).await;
         }
         raw.ping().await;
-        let after = inside.stats();
+        let after = observer.stats();
         assert_eq!(after.malformed - before.malformed, rubbish.len() as u64);
         assert_eq!(after.messages_sent - before.messages_sent, 1);
         assert_answers(&client, &mut raw).await;
@@ -340,7 +340,7 @@ async fn a_response_past_the_own_limit_is_replaced_by_an_error() {
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn every_client_that_sends_too_much_learns_so() {
     limit(async {
-        let address = crate::common::host_of_few_words(crate::common::Tools::default()).await;
+        let address = crate::common::host_without_limits(crate::common::Tools::default()).await;
         let clients = (0..8).map(|number| {
             tokio::spawn(async move {
                 let config =

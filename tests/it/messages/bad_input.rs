@@ -363,12 +363,12 @@ async fn answers_to_nothing_are_dropped_and_counted() {
     limit(async {
         let (address, mut connections) = host(Tools::default(), Config::default()).await;
         let mut raw = Raw::initialized(address).await;
-        let inside = connections.recv().await.unwrap();
+        let observer = connections.recv().await.unwrap();
         for (what, input, orphans, malformed) in rows {
-            let before = inside.stats();
+            let before = observer.stats();
             raw.text(input).await;
             raw.ping().await;
-            let after = inside.stats();
+            let after = observer.stats();
             let dropped =
                 |counters: mcp_ws_transport::stats::Snapshot| counters.orphans + counters.malformed;
             assert_eq!(after.malformed - before.malformed, *malformed, "{what}");
@@ -386,12 +386,12 @@ async fn an_id_in_flight_is_refused_and_the_first_undisturbed() {
         let tools = Tools::default();
         let (address, mut connections) = host(tools.clone(), Config::default()).await;
         let mut raw = Raw::initialized(address).await;
-        let inside = connections.recv().await.unwrap();
+        let observer = connections.recv().await.unwrap();
         raw.json(&call(7, "wait", json!({}))).await;
         tools.begun(1).await;
         let answer = raw.ask(&call(7, "echo", json!({ "text": "second" }))).await;
         assert_eq!((&answer["id"], &answer["error"]["code"]), (&json!(7), &json!(-32600)));
-        assert_eq!(inside.stats().refused, 1);
+        assert_eq!(observer.stats().refused, 1);
         raw.ping().await;
         // "7" is another id than 7.
         let answer = raw.ask(&call("7", "echo", json!({ "text": "other" }))).await;
@@ -468,7 +468,7 @@ async fn requests_past_the_cap_are_refused_and_a_cancellation_frees_a_place() {
         let config = Config::default().correlation(correlation::Config::default().max_inbound(3));
         let (address, mut connections) = host(tools.clone(), config).await;
         let mut raw = Raw::initialized(address).await;
-        let inside = connections.recv().await.unwrap();
+        let observer = connections.recv().await.unwrap();
         for id in 0..3 {
             raw.json(&call(id, "wait", json!({}))).await;
         }
@@ -476,7 +476,7 @@ async fn requests_past_the_cap_are_refused_and_a_cancellation_frees_a_place() {
         let answer = raw.ask(&call(3, "wait", json!({}))).await;
         assert_eq!((&answer["id"], &answer["error"]["code"]), (&json!(3), &json!(-32000)));
         assert_eq!(answer["error"]["data"]["reason"], "too_many_requests", "{answer}");
-        assert_eq!(inside.stats().refused, 1);
+        assert_eq!(observer.stats().refused, 1);
         assert_eq!(*tools.started.borrow(), 3);
         // Answers, though to nothing, and notifications still pass.
         raw.text(r#"{"jsonrpc":"2.0","id":77,"result":{}}"#).await;
@@ -493,7 +493,7 @@ async fn requests_past_the_cap_are_refused_and_a_cancellation_frees_a_place() {
             }
             assert_eq!(answer["error"]["data"]["reason"], "too_many_requests", "{answer}");
         }
-        assert_eq!(inside.stats().orphans, 1);
+        assert_eq!(observer.stats().orphans, 1);
         tools.gate.notify_waiters();
         let mut ids = [raw.receive().await["id"].clone(), raw.receive().await["id"].clone()];
         ids.sort_by_key(Value::as_i64);
@@ -515,7 +515,7 @@ async fn a_promise_past_the_limit_is_refused_at_once() {
         }
         let mut raw = Raw::initialized(address).await;
         raw.write(head(&Frame::text(""), 4 << 20, true)).await;
-        raw.silent(Duration::from_millis(100)).await;
+        raw.assert_silent(Duration::from_millis(100)).await;
     })
     .await;
 }

@@ -27,7 +27,7 @@ use serde_json::{Value, json};
 use tokio::net::TcpListener;
 
 use crate::common::{
-    Inside, Tools, call, host, limit, listen,
+    Observer, Tools, call, host, limit, listen,
     raw::{Frame, Raw, accepted, upgrade_request},
     scale,
     scripted::{Link, Scene, client, immediate_reconnect, result, session},
@@ -53,8 +53,8 @@ async fn echo(client: &Peer<RoleClient>, text: &str) -> Result<String, ServiceEr
     Ok(result.content[0].as_text().unwrap().text.clone())
 }
 
-/// The error that ended a call.
-fn told<T: std::fmt::Debug>(result: Result<T, ServiceError>) -> ErrorData {
+/// Returns the error that ended a call.
+fn error_of<T: std::fmt::Debug>(result: Result<T, ServiceError>) -> ErrorData {
     match result.unwrap_err() {
         ServiceError::McpError(error) => error,
         other => panic!("{other:?}"),
@@ -84,7 +84,7 @@ async fn a_large_call_among_small_ones(tools: &Tools, client: &Client) {
     let (before, refused, after) =
         tokio::join!(echo(client, "a"), echo(client, &large), echo(client, "b"));
     assert_eq!((before.unwrap().as_str(), after.unwrap().as_str()), ("a", "b"));
-    assert_too_large(&told(refused), LARGE, TAKES);
+    assert_too_large(&error_of(refused), LARGE, TAKES);
     tools.gate.notify_waiters();
     assert!(waiting.await.unwrap().is_ok());
     assert_eq!(echo(client, "c").await.unwrap(), "c");
@@ -122,7 +122,7 @@ async fn whoever_accepts_a_stream_of_their_own_says_what_they_take() {
         let (address, mut connections) = host(tools.clone(), transport::Config::default()).await;
         let connect = connect(format!("ws://{address}/mcp")).no_reconnect();
         let client = ().serve(connect.await.unwrap()).await.unwrap();
-        let Inside { state, .. } = connections.recv().await.unwrap();
+        let Observer { state, .. } = connections.recv().await.unwrap();
         a_large_call_among_small_ones(&tools, &client).await;
         assert_eq!(*state.borrow(), State::Connected);
     })
@@ -154,7 +154,7 @@ async fn the_older_forms_of_messages_keep_to_it_too() {
             let [before, refused, after] = &mut join_all(calls).await[..] else { panic!() };
             assert!(before.is_ok() && after.is_ok(), "{number}: {before:?} {after:?}");
             let refused = std::mem::replace(refused, Err(ServiceError::UnexpectedResponse));
-            assert_too_large(&told(refused), LARGE, TAKES);
+            assert_too_large(&error_of(refused), LARGE, TAKES);
         }
     })
     .await;
@@ -165,7 +165,7 @@ async fn a_toolbox_says_both_sizes() {
     limit(async {
         let (listener, url) = listen().await;
         let serving = tokio::spawn(async move {
-            let mut raw = telling(&listener, "Mcp-Max-Message-Bytes: 5000\r\n").await;
+            let mut raw = accept_with_limits(&listener, "Mcp-Max-Message-Bytes: 5000\r\n").await;
             raw.answer_initialize().await;
             let list = raw.receive().await;
             let tools = json!([{ "name": "echo", "inputSchema": { "type": "object" } }]);
@@ -185,7 +185,7 @@ async fn a_toolbox_says_both_sizes() {
 }
 
 /// The server's end of the next connection, which says that it takes so much.
-async fn telling(listener: &TcpListener, limits: &str) -> Raw {
+async fn accept_with_limits(listener: &TcpListener, limits: &str) -> Raw {
     let (stream, _) = listener.accept().await.unwrap();
     let mut raw = Raw::over(stream, false);
     let head = raw.head().await.unwrap();
@@ -200,7 +200,7 @@ async fn client_of(limits: &str) -> (Client, Raw) {
     let (listener, url) = listen().await;
     let client = async { ().serve(connect(url).await.unwrap()).await.unwrap() };
     let server = async {
-        let mut raw = telling(&listener, limits).await;
+        let mut raw = accept_with_limits(&listener, limits).await;
         raw.answer_initialize().await;
         raw
     };
@@ -243,7 +243,7 @@ async fn a_result_larger_than_the_client_takes_is_an_error_in_its_place() {
             let mut state = connect.state();
             let client = ().serve(connect.await.unwrap()).await.unwrap();
             state.mark_unchanged();
-            let error = told(client.call_tool(tool("big", json!({ "size": 70_000 }))).await);
+            let error = error_of(client.call_tool(tool("big", json!({ "size": 70_000 }))).await);
             assert_eq!(error.code.0, -32603, "{error:?}");
             assert!(error.message.contains("65536"), "{error:?}");
             assert_eq!(echo(&client, "on").await.unwrap(), "on");
@@ -268,7 +268,7 @@ async fn a_request_larger_than_the_client_takes_fails_alone() {
         let padding = json!({ "padding": "x".repeat(6000) });
         let large = CustomRequest::new("acme/large", Some(padding));
         let refused = server.peer().send_request(ServerRequest::CustomRequest(large)).await;
-        assert_too_large(&told(refused), 6000, 5000);
+        assert_too_large(&error_of(refused), 6000, 5000);
         raw.ping().await;
     })
     .await;
@@ -288,7 +288,7 @@ async fn a_session_says_what_the_server_takes_and_says_it_anew_on_the_next_link(
             link.begins(limits(session("s-1", "one", 0, false), 5000)).await
         };
         let (client, link) = tokio::join!(dialling, serving);
-        assert_too_large(&told(echo(&client, &"x".repeat(6000)).await), 6000, 5000);
+        assert_too_large(&error_of(echo(&client, &"x".repeat(6000)).await), 6000, 5000);
 
         let (mut link, _) = link.cut(&listener).await;
         link.raw.text(limits(session("s-1", "two", link.received, true), 8000)).await;
@@ -310,7 +310,7 @@ async fn a_session_says_what_the_server_takes_and_says_it_anew_on_the_next_link(
             }
         );
         assert_eq!(answered.unwrap(), "done");
-        assert_too_large(&told(echo(&client, &"x".repeat(9000)).await), 9000, 8000);
+        assert_too_large(&error_of(echo(&client, &"x".repeat(9000)).await), 9000, 8000);
     })
     .await;
 }
@@ -335,7 +335,7 @@ async fn no_more_requests_are_sent_than_the_server_takes() {
             json!({ "jsonrpc": "2.0", "id": call["id"], "result": { "content": content } })
         };
         let (first, second) = (raw.receive().await, raw.receive().await);
-        raw.silent(Duration::from_millis(50)).await;
+        raw.assert_silent(Duration::from_millis(50)).await;
         // What is no request does not wait.
         raw.ping().await;
         raw.json(&answer(&second)).await;
@@ -343,7 +343,7 @@ async fn no_more_requests_are_sent_than_the_server_takes() {
         assert_eq!(third["params"]["arguments"]["text"], "2");
         raw.json(&answer(&third)).await;
         let fourth = raw.receive().await;
-        raw.silent(Duration::from_millis(50)).await;
+        raw.assert_silent(Duration::from_millis(50)).await;
         for call in [&first, &fourth] {
             raw.json(&answer(call)).await;
         }
@@ -432,7 +432,7 @@ async fn calls_that_a_full_server_refuses_wait_until_it_takes_them() {
                 let connect = if once { connect.no_reconnect() } else { connect };
                 let client = async { ().serve(connect.await.unwrap()).await.unwrap() };
                 let server = async {
-                    let mut raw = telling(&listener, limits).await;
+                    let mut raw = accept_with_limits(&listener, limits).await;
                     raw.answer_initialize().await;
                     raw
                 };
@@ -454,7 +454,7 @@ async fn calls_that_a_full_server_has_refused_end_unsent_with_the_connection() {
         let (listener, url) = listen().await;
         let client = async { ().serve(connect(url).no_reconnect().await.unwrap()).await.unwrap() };
         let server = async {
-            let mut raw = telling(&listener, "").await;
+            let mut raw = accept_with_limits(&listener, "").await;
             raw.answer_initialize().await;
             raw
         };
@@ -467,7 +467,7 @@ async fn calls_that_a_full_server_has_refused_end_unsent_with_the_connection() {
         raw.json(&too_many(&refused)).await;
         raw.ping().await;
         drop(raw);
-        assert_eq!(told(call.await.unwrap()).data.unwrap()["reason"], "not_sent");
+        assert_eq!(error_of(call.await.unwrap()).data.unwrap()["reason"], "not_sent");
     })
     .await;
 }
@@ -523,7 +523,7 @@ async fn a_call_within_an_answer_does_not_wait_for_the_call_that_waits_for_it() 
         let (listener, url) = listen().await;
         let client = async { Asking.serve(connect(url).await.unwrap()).await.unwrap() };
         let server = async {
-            let mut raw = telling(&listener, "Mcp-Max-Requests: 1\r\n").await;
+            let mut raw = accept_with_limits(&listener, "Mcp-Max-Requests: 1\r\n").await;
             raw.answer_initialize().await;
             raw
         };
@@ -587,20 +587,20 @@ async fn as_many_calls_as_there_are_all_have_their_answers() {
 async fn a_client_lives_on_that_was_closed_for_one_large_call() {
     limit(async {
         let tools = Tools::default();
-        let address = crate::common::host_of_few_words(tools.clone()).await;
+        let address = crate::common::host_without_limits(tools.clone()).await;
         let client =
             ().serve(immediate_reconnect(connect(format!("ws://{address}/mcp"))).await.unwrap());
         let client = client.await.unwrap();
         assert_eq!(echo(&client, "a").await.unwrap(), "a");
         let large = "x".repeat(LARGE);
         let (refused, after) = tokio::join!(echo(&client, &large), echo(&client, "b"));
-        let error = told(refused);
+        let error = error_of(refused);
         assert_eq!(error.data.as_ref().unwrap()["reason"], "not_sent", "{error:?}");
         assert!(error.message.contains("1009") && error.message.contains("52430"), "{error:?}");
         // It was sent behind that, so it never arrived, and is sent again.
         assert_eq!(after.unwrap(), "b");
         assert_eq!(echo(&client, "c").await.unwrap(), "c");
-        let again = told(echo(&client, &large).await);
+        let again = error_of(echo(&client, &large).await);
         assert_eq!(again.data.unwrap()["reason"], "not_sent");
         assert_eq!(echo(&client, "d").await.unwrap(), "d");
     })
@@ -621,7 +621,7 @@ async fn a_session_that_ends_for_one_large_call_is_followed_by_another() {
         assert_eq!(next.open().await, json!({}), "what would be sent again would be refused again");
         let mut next = next.begins(session("s-2", "two", 0, false)).await;
         assert_eq!(result(calling).await, Err("outcome_unknown".into()));
-        let error = told(large.await.unwrap());
+        let error = error_of(large.await.unwrap());
         assert_eq!(error.data.unwrap()["reason"], "not_sent");
         let (calling, call) = scene.called(&mut next).await;
         next.answer(&call, "done").await;
@@ -634,12 +634,12 @@ async fn a_session_that_ends_for_one_large_call_is_followed_by_another() {
 #[tokio::test]
 async fn a_client_lives_on_that_has_closed_for_one_large_answer() {
     limit(async {
-        let address = crate::common::host_of_few_words(Tools::default()).await;
+        let address = crate::common::host_without_limits(Tools::default()).await;
         let config = transport::Config::default()
             .socket(socket::Config::default().max_message_size(64 << 10));
         let connect = immediate_reconnect(connect(format!("ws://{address}/mcp"))).transport(config);
         let client = ().serve(connect.await.unwrap()).await.unwrap();
-        let error = told(client.call_tool(tool("big", json!({ "size": 70_000 }))).await);
+        let error = error_of(client.call_tool(tool("big", json!({ "size": 70_000 }))).await);
         let data = error.data.unwrap();
         assert_eq!(data["reason"], "outcome_unknown");
         assert!(data["cause"].as_str().unwrap().contains("65536"), "{data}");

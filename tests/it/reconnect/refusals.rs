@@ -29,7 +29,7 @@ const SECOND: Duration = Duration::from_secs(1);
 
 /// An authenticator with a verdict, and the tokens that it has seen.
 #[derive(Debug, Clone, Default)]
-struct Guard(Arc<Mutex<(Verdict, Vec<String>)>>);
+struct TestAuthenticator(Arc<Mutex<(Verdict, Vec<String>)>>);
 
 #[derive(Debug, Clone, Default)]
 enum Verdict {
@@ -42,12 +42,12 @@ enum Verdict {
     Later(&'static str),
 }
 
-impl Guard {
+impl TestAuthenticator {
     fn config(&self) -> Config {
-        let guard = self.clone();
+        let authenticator = self.clone();
         Config::default().authenticator(move |credentials: Credentials| {
             let token = credentials.token.as_ref().map(|token| token.as_str().to_owned());
-            let (verdict, seen) = &mut *guard.0.lock().unwrap();
+            let (verdict, seen) = &mut *authenticator.0.lock().unwrap();
             let enters = match verdict {
                 Verdict::Anyone => Ok(()),
                 Verdict::Nobody(denied) => Err(denied.clone()),
@@ -62,7 +62,7 @@ impl Guard {
         })
     }
 
-    fn is_now(&self, verdict: Verdict) {
+    fn set(&self, verdict: Verdict) {
         self.0.lock().unwrap().0 = verdict;
     }
 
@@ -114,9 +114,9 @@ struct Scene {
 type Calling = JoinHandle<Result<rmcp::model::CallToolResult, ServiceError>>;
 
 impl Scene {
-    async fn new(guard: &Guard, issuer: Option<&Issuer>, resume: bool) -> Self {
+    async fn new(authenticator: &TestAuthenticator, issuer: Option<&Issuer>, resume: bool) -> Self {
         let tools = Tools::default();
-        let (server, address) = serve_tools(&tools, guard.config()).await;
+        let (server, address) = serve_tools(&tools, authenticator.config()).await;
         let proxy = Proxy::new(address).await;
         let mut connect = reconnect_within(ms(20), connect(proxy.url())).resume(resume);
         if let Some(issuer) = issuer {
@@ -142,20 +142,20 @@ impl Scene {
         self.proxy.dials.load(SeqCst)
     }
 
-    /// The connection is lost, and the client has noticed.
+    /// Waits until the client has noticed that the connection is lost.
     async fn lost(&mut self) {
         let away = |state: &State| matches!(state, State::Reconnecting { .. });
         within(SECOND, self.state.wait_for(away)).await.unwrap();
     }
 
-    async fn expires(&mut self, code: u16) {
+    async fn disconnect(&mut self, code: u16) {
         for connection in self.server.registry().list() {
             connection.disconnect(CloseReason::new(code.into(), "so"));
         }
     }
 
-    /// Within a second all calls end, and it is told why. Then it dials no more.
-    async fn ends(mut self, calls: Vec<Calling>) -> (Error, usize) {
+    /// Asserts that within a second all calls end, with the reason, and that it dials no more.
+    async fn assert_ends(mut self, calls: Vec<Calling>) -> (Error, usize) {
         let began = Instant::now();
         let end = async {
             loop {
@@ -204,14 +204,15 @@ async fn who_is_refused_at_the_door_stays_away() {
             (AuthError::Unauthorized, 401, true, 2),
         ] {
             for resume in [true, false] {
-                let (guard, issuer) = (Guard::default(), Issuer::new(vec!["a", "b", "c", "d"]));
+                let (authenticator, issuer) =
+                    (TestAuthenticator::default(), Issuer::new(vec!["a", "b", "c", "d"]));
                 let issuer = with_tokens.then_some(&issuer);
-                let scene = Scene::new(&guard, issuer, resume).await;
+                let scene = Scene::new(&authenticator, issuer, resume).await;
                 let calls = vec![scene.call("wait")];
                 scene.tools.begun(1).await;
-                guard.is_now(Verdict::Nobody(denied.clone()));
+                authenticator.set(Verdict::Nobody(denied.clone()));
                 scene.proxy.cut();
-                let (error, dials) = scene.ends(calls).await;
+                let (error, dials) = scene.assert_ends(calls).await;
                 assert_eq!((status(&error), dials), (expected, 1 + further), "{resume}");
                 if let Some(issuer) = issuer {
                     let asked: &[_] =
@@ -229,11 +230,11 @@ async fn who_is_sent_away_stays_away() {
     limit(async {
         for sent in [1008, 4401, 4403] {
             for resume in [true, false] {
-                let mut scene = Scene::new(&Guard::default(), None, resume).await;
+                let mut scene = Scene::new(&TestAuthenticator::default(), None, resume).await;
                 let calls = vec![scene.call("wait")];
                 scene.tools.begun(1).await;
-                scene.expires(sent).await;
-                let (error, dials) = scene.ends(calls).await;
+                scene.disconnect(sent).await;
+                let (error, dials) = scene.assert_ends(calls).await;
                 assert_eq!((u16::from(code(&error)), dials), (sent, 1), "{resume}");
             }
         }
@@ -245,20 +246,21 @@ async fn who_is_sent_away_stays_away() {
 async fn of_a_token_that_expires_there_is_another_once() {
     limit(async {
         for resume in [true, false] {
-            let (guard, issuer) = (Guard::default(), Issuer::new(vec!["a", "b", "c"]));
-            guard.is_now(Verdict::Only("a"));
-            let mut scene = Scene::new(&guard, Some(&issuer), resume).await;
-            guard.is_now(Verdict::Only("b"));
-            scene.expires(4401).await;
+            let (authenticator, issuer) =
+                (TestAuthenticator::default(), Issuer::new(vec!["a", "b", "c"]));
+            authenticator.set(Verdict::Only("a"));
+            let mut scene = Scene::new(&authenticator, Some(&issuer), resume).await;
+            authenticator.set(Verdict::Only("b"));
+            scene.disconnect(4401).await;
             scene.lost().await;
             scene.echo().await;
             assert_eq!((issuer.asked(), scene.dials()), (vec![false, true], 2));
-            assert_eq!(guard.seen(), ["a", "b"]);
+            assert_eq!(authenticator.seen(), ["a", "b"]);
 
             // That one does not last either.
-            guard.is_now(Verdict::Only("c"));
-            scene.expires(4401).await;
-            let (error, dials) = scene.ends(Vec::new()).await;
+            authenticator.set(Verdict::Only("c"));
+            scene.disconnect(4401).await;
+            let (error, dials) = scene.assert_ends(Vec::new()).await;
             assert_eq!((code(&error), dials), (CloseCode::Unauthorized, 2), "{resume}");
             assert_eq!(issuer.asked(), [false, true]);
         }
@@ -270,14 +272,14 @@ async fn of_a_token_that_expires_there_is_another_once() {
 async fn where_the_other_token_is_no_better_it_ends() {
     limit(async {
         for resume in [true, false] {
-            let (guard, issuer) = (Guard::default(), Issuer::new(vec!["a"]));
-            guard.is_now(Verdict::Only("a"));
-            let mut scene = Scene::new(&guard, Some(&issuer), resume).await;
+            let (authenticator, issuer) = (TestAuthenticator::default(), Issuer::new(vec!["a"]));
+            authenticator.set(Verdict::Only("a"));
+            let mut scene = Scene::new(&authenticator, Some(&issuer), resume).await;
             let calls = vec![scene.call("wait")];
             scene.tools.begun(1).await;
-            guard.is_now(Verdict::Only("b"));
-            scene.expires(4401).await;
-            let (error, dials) = scene.ends(calls).await;
+            authenticator.set(Verdict::Only("b"));
+            scene.disconnect(4401).await;
+            let (error, dials) = scene.assert_ends(calls).await;
             assert_eq!((status(&error), dials), (401, 2), "{resume}");
             assert_eq!(issuer.asked(), [false, true]);
         }
@@ -289,15 +291,15 @@ async fn where_the_other_token_is_no_better_it_ends() {
 async fn every_attempt_has_the_latest_token() {
     limit(async {
         for resume in [true, false] {
-            let guard = Guard::default();
+            let authenticator = TestAuthenticator::default();
             let issuer = Issuer::new(vec!["a", "b", "c", "d", "e"]);
-            let mut scene = Scene::new(&guard, Some(&issuer), resume).await;
+            let mut scene = Scene::new(&authenticator, Some(&issuer), resume).await;
             // Two attempts are in vain for a reason that has nothing to do with tokens.
-            guard.is_now(Verdict::Later("d"));
+            authenticator.set(Verdict::Later("d"));
             scene.proxy.cut();
             scene.lost().await;
             scene.echo().await;
-            assert_eq!(guard.seen(), ["a", "b", "c", "d"], "{resume}");
+            assert_eq!(authenticator.seen(), ["a", "b", "c", "d"], "{resume}");
             assert_eq!(issuer.asked(), [false; 4]);
         }
     })

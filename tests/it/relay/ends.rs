@@ -127,7 +127,7 @@ async fn a_program_may_take_its_time_to_start() {
         let (_server, mut client, mut program) = serve_client(config).await;
         client.json(&request(1)).await;
         program.json().await;
-        client.silent(Duration::from_millis(500)).await;
+        client.assert_silent(Duration::from_millis(500)).await;
         program.write(json!({ "jsonrpc": "2.0", "id": 1, "result": {} }).to_string()).await;
         assert_eq!(client.receive().await["id"], 1);
     })

@@ -21,9 +21,9 @@ use crate::common::{
     reconnect_policy, scale, within,
 };
 
-/// A relay between a host and a server, both of which have initialized MCP, over a line that can be
-/// cut.
-struct Line {
+/// A relay between a host and a server, both of which have initialized MCP, over connections
+/// that can be cut.
+struct CuttableRelay {
     host: Program,
     server: Program,
     proxy: Proxy,
@@ -32,7 +32,7 @@ struct Line {
     programs: Programs,
 }
 
-async fn line() -> Line {
+async fn cuttable_relay() -> CuttableRelay {
     let (listening, address, mut programs) = serve_programs(Config::default()).await;
     let proxy = Proxy::new(address).await;
     let transport =
@@ -41,7 +41,7 @@ async fn line() -> Line {
     let relaying = tokio::spawn(async move { relay::run(transport, end).await });
     let (mut server, _) = programs.recv().await.unwrap();
     tokio::join!(host.initialize(), server.answer_initialize());
-    Line { host, server, proxy, relaying, listening, programs }
+    CuttableRelay { host, server, proxy, relaying, listening, programs }
 }
 
 /// Has each connection be cut after some bytes, from now on.
@@ -78,8 +78,14 @@ async fn count(mut program: Program, requests: usize) -> Program {
 async fn of_many_cuts_no_program_and_no_host_notices_anything() {
     let requests = scale(500, 2000);
     within(Duration::from_secs(120), async {
-        let Line { mut host, server, proxy, relaying, mut programs, listening: _listening } =
-            line().await;
+        let CuttableRelay {
+            mut host,
+            server,
+            proxy,
+            relaying,
+            mut programs,
+            listening: _listening,
+        } = cuttable_relay().await;
         cut_often(&proxy, 7);
         let counting = tokio::spawn(count(server, requests));
         let mut sent = 0;
@@ -104,7 +110,8 @@ async fn of_many_cuts_no_program_and_no_host_notices_anything() {
 #[tokio::test]
 async fn a_host_goes_on_with_the_next_server() {
     limit(async {
-        let Line { mut host, mut server, proxy, relaying, listening: first, .. } = line().await;
+        let CuttableRelay { mut host, mut server, proxy, relaying, listening: first, .. } =
+            cuttable_relay().await;
         host.write(r#"{"jsonrpc":"2.0","id":1,"method":"m"}"#).await;
         assert_eq!(server.json().await["id"], 1);
 
@@ -131,7 +138,8 @@ async fn a_host_goes_on_with_the_next_server() {
 #[tokio::test]
 async fn a_host_with_one_id_for_all_goes_on_with_the_next_server() {
     limit(async {
-        let Line { mut host, mut server, proxy, listening: first, .. } = line().await;
+        let CuttableRelay { mut host, mut server, proxy, listening: first, .. } =
+            cuttable_relay().await;
         let id = initialize("2025-06-18")["id"].clone();
         let call = json!({ "jsonrpc": "2.0", "id": id, "method": "m" }).to_string();
         host.write(&call).await;
@@ -164,7 +172,8 @@ async fn a_host_with_one_id_for_all_goes_on_with_the_next_server() {
 #[tokio::test]
 async fn a_program_that_dies_is_replaced_and_the_host_goes_on() {
     limit(async {
-        let Line { mut host, mut server, mut programs, listening: _listening, .. } = line().await;
+        let CuttableRelay { mut host, mut server, mut programs, listening: _listening, .. } =
+            cuttable_relay().await;
         host.write(r#"{"jsonrpc":"2.0","id":1,"method":"m"}"#).await;
         server.json().await;
         drop(server);
@@ -220,7 +229,8 @@ async fn ask_and_answer(program: Program, requests: usize) -> Program {
 async fn of_many_cuts_neither_side_notices_what_it_asks_and_is_asked() {
     let requests = scale(300, 2000);
     within(Duration::from_secs(120), async {
-        let Line { host, server, proxy, listening: _listening, .. } = line().await;
+        let CuttableRelay { host, server, proxy, listening: _listening, .. } =
+            cuttable_relay().await;
         cut_often(&proxy, 3);
         let sides = (ask_and_answer(host, requests), ask_and_answer(server, requests));
         let _programs = tokio::join!(sides.0, sides.1);

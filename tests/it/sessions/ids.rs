@@ -417,7 +417,7 @@ async fn what_was_queued_is_sent_to_a_client_that_goes_on_and_not_before_it_spea
 
         for first in ["ping", "tools/list"] {
             let mut raw = upgraded(address, Query, "a").await;
-            raw.silent(Duration::from_millis(50)).await;
+            raw.assert_silent(Duration::from_millis(50)).await;
             if first == "ping" {
                 // It leaves without a word, and nothing is lost by that.
                 lose(&server, raw).await;
@@ -428,7 +428,7 @@ async fn what_was_queued_is_sent_to_a_client_that_goes_on_and_not_before_it_spea
             assert_eq!((&answer["id"], text_of(&answer)), (&json!(1), "waited"));
             assert_eq!(raw.receive().await["method"], "notifications/tools/list_changed");
             assert_eq!(raw.receive().await["id"], 2);
-            raw.silent(Duration::from_millis(50)).await;
+            raw.assert_silent(Duration::from_millis(50)).await;
         }
         assert_eq!(shared.services(), 1);
         server.shutdown().await;
@@ -493,7 +493,7 @@ async fn a_new_client_under_the_old_name_is_not_told_what_was_for_the_old_one() 
         shared.ended(4).await;
         let answer = new.receive().await;
         assert_eq!((&answer["id"], text_of(&answer)), (&json!(3), "waited"));
-        new.silent(Duration::from_millis(50)).await;
+        new.assert_silent(Duration::from_millis(50)).await;
         assert_eq!(server.registry().notify_all(changed()).unwrap().sent, 1);
         assert_eq!(new.receive().await["method"], "notifications/tools/list_changed");
         assert_eq!(shared.services(), 1);
@@ -515,7 +515,7 @@ async fn whoever_returns_to_what_was_never_initialized_begins_anew() {
         let mut new = upgraded(address, Query, "a").await;
         assert_eq!(note(&mut new, 1, "one").await, "one");
         shared.ended(1).await;
-        new.silent(Duration::from_millis(50)).await;
+        new.assert_silent(Duration::from_millis(50)).await;
         server.shutdown().await;
     })
     .await;
@@ -593,7 +593,7 @@ async fn whoever_comes_while_a_session_is_closed_is_told_to_come_again() {
         assert!(connection.disconnect(CloseReason::new(1000.into(), "")));
         assert_eq!(old.closed().await.0, 1000);
         let mut early = upgraded(address, Query, "a").await;
-        early.silent(Duration::from_millis(50)).await;
+        early.assert_silent(Duration::from_millis(50)).await;
         old.send(Frame::close(1000)).await;
         assert_eq!(early.closed().await.0, 4410);
         let mut new = initialized(address, Query, "a").await;
@@ -904,7 +904,7 @@ async fn a_client_that_speaks_the_extension_returns_by_its_name_too() {
         assert_eq!((&second["session"], &second["resumed"]), (&json!("a"), &json!(false)));
         assert_eq!(second["received"], 0);
         assert_ne!(second["secret"], first["secret"]);
-        raw.silent(Duration::from_millis(50)).await;
+        raw.assert_silent(Duration::from_millis(50)).await;
         raw.json(&json!({ "jsonrpc": "2.0", "id": 3, "method": "ping" })).await;
         assert_eq!(text_of(&raw.receive().await), "waited");
         assert_eq!(raw.receive().await["id"], 3);

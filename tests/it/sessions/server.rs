@@ -134,7 +134,7 @@ async fn what_the_client_has_not_received_is_sent_again_and_nothing_else() {
         for id in 2..=3 {
             assert_eq!(client.raw.receive().await["id"], id);
         }
-        client.raw.silent(Duration::from_millis(50)).await;
+        client.raw.assert_silent(Duration::from_millis(50)).await;
         server.shutdown().await;
     })
     .await;

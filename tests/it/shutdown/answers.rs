@@ -18,10 +18,10 @@ use tokio::{
 };
 
 use crate::common::{
-    Tools, call, limit, ms,
+    Tools, assert_tasks_left, call, limit, ms,
     proxy::Proxy,
     raw::{Raw, upgrade_request},
-    reconnect_within, serve_tools, tasks_left,
+    reconnect_within, serve_tools,
 };
 
 /// Returns the status with which an upgrade is answered.
@@ -131,7 +131,7 @@ async fn a_large_answer_on_a_slow_line_arrives_whole() {
         };
         let ((), read) = tokio::join!(server.shutdown(), client);
         assert!(read > size, "{read} bytes of {size}");
-        tasks_left(0).await;
+        assert_tasks_left(0).await;
     })
     .await;
 }

@@ -24,7 +24,7 @@ use serde_json::{Value, json};
 use tokio::net::TcpStream;
 
 use crate::common::{
-    Inside, LIMIT, Tools, call, client_and_raw, host, limit, listen, pair,
+    LIMIT, Observer, Tools, call, client_and_raw, host, limit, listen, pair,
     raw::{BINARY, CLOSE, CONTINUATION, Frame, PING, Raw, TEXT, head},
     text_of, within,
 };
@@ -78,11 +78,11 @@ async fn a_broken_rule_closes_with_its_code() {
         connections.recv().await.unwrap();
         for (what, expected, bytes) in rows {
             let mut raw = Raw::initialized(address).await;
-            let mut inside = connections.recv().await.unwrap();
+            let mut observer = connections.recv().await.unwrap();
             raw.write(&bytes).await;
             assert_eq!(raw.closed().await.0, expected, "{what}");
             raw.end().await;
-            assert_eq!(code(&inside.ended().await), expected, "{what}");
+            assert_eq!(code(&observer.ended().await), expected, "{what}");
             other.ping().await;
         }
     })
@@ -110,13 +110,13 @@ async fn a_close_is_answered_and_nothing_after_it() {
         let (address, mut connections) = host(Tools::default(), Config::default()).await;
         for code_sent in [1000, 1001, 1011, 3000, 4999] {
             let mut raw = Raw::initialized(address).await;
-            let mut inside = connections.recv().await.unwrap();
+            let mut observer = connections.recv().await.unwrap();
             let close = Frame::close(code_sent).bytes(true);
             raw.write([close, Frame::text(ping().to_string()).bytes(true)].concat()).await;
             assert_eq!(raw.closed().await.0, code_sent);
             // The text behind it may turn the end into a reset.
             assert!(!matches!(raw.try_next().await, Ok(Some(_))));
-            assert_eq!(code(&inside.ended().await), code_sent);
+            assert_eq!(code(&observer.ended().await), code_sent);
         }
         let mut raw = Raw::initialized(address).await;
         raw.send(Frame::new(CLOSE, "")).await;
@@ -162,12 +162,12 @@ async fn a_message_too_big_is_told_to_a_client_that_sends_it_whole_before_it_rea
         let (address, mut connections) = host(Tools::default(), Config::default()).await;
         for size in [(4 << 20) + 1, 17 << 20] {
             let mut raw = Raw::initialized(address).await;
-            let mut inside = connections.recv().await.unwrap();
+            let mut observer = connections.recv().await.unwrap();
             raw.write(head(&Frame::text(""), size as u64, true)).await;
             raw.write(vec![b' '; size]).await;
             tokio::time::sleep(Duration::from_millis(100)).await;
             assert_eq!(raw.closed().await.0, 1009);
-            assert_eq!(code(&inside.ended().await), 1009);
+            assert_eq!(code(&observer.ended().await), 1009);
             raw.end().await;
         }
     })
@@ -177,7 +177,7 @@ async fn a_message_too_big_is_told_to_a_client_that_sends_it_whole_before_it_rea
 #[tokio::test]
 async fn a_client_whose_message_is_too_big_learns_so() {
     limit(async {
-        let address = crate::common::host_of_few_words(Tools::default()).await;
+        let address = crate::common::host_without_limits(Tools::default()).await;
         let config = Config::default().framed(framed::Config::default().max_message_size(32 << 20));
         let connect = connect(format!("ws://{address}/")).transport(config).no_reconnect();
         let transport = connect.await.unwrap();
@@ -239,22 +239,22 @@ async fn a_peer_that_vanishes_is_noticed_at_once() {
         let (address, mut connections) = host(tools.clone(), Config::default()).await;
         for reset in [false, true] {
             let mut raw = Raw::initialized(address).await;
-            let mut inside = connections.recv().await.unwrap();
+            let mut observer = connections.recv().await.unwrap();
             raw.ping().await;
             if reset {
                 raw.reset();
             } else {
                 drop(raw);
             }
-            let ended = within(Duration::from_secs(1), inside.ended()).await;
+            let ended = within(Duration::from_secs(1), observer.ended()).await;
             assert_eq!(code(&ended), 1006, "{ended:?}");
         }
         // Half a frame behind, too.
         let mut raw = Raw::initialized(address).await;
-        let mut inside = connections.recv().await.unwrap();
+        let mut observer = connections.recv().await.unwrap();
         raw.write(head(&Frame::text(""), 1000, true)).await;
         drop(raw);
-        assert_eq!(code(&inside.ended().await), 1006);
+        assert_eq!(code(&observer.ended().await), 1006);
     })
     .await;
 }
@@ -274,7 +274,7 @@ fn reason(result: Result<impl std::fmt::Debug, ServiceError>) -> String {
 async fn every_pending_call_ends_when_the_link_is_lost_and_later_ones_fail_at_once() {
     for how in ["FIN", "RST", "Close", "violation"] {
         limit(async {
-            let (client, mut inside, mut raw) = client_and_raw(connect).await;
+            let (client, mut observer, mut raw) = client_and_raw(connect).await;
             let calls: Vec<_> = (0..50)
                 .map(|_| {
                     let peer = client.peer().clone();
@@ -308,7 +308,7 @@ async fn every_pending_call_ends_when_the_link_is_lost_and_later_ones_fail_at_on
                 assert_eq!(reason(result), "outcome_unknown", "{how}");
             }
             assert!(lost.elapsed() < Duration::from_secs(5), "{how}");
-            inside.ended().await;
+            observer.ended().await;
             drop(keep);
             client.peer().call_tool(echo("late")).await.unwrap_err();
             let start = Instant::now();
@@ -349,7 +349,7 @@ async fn calls_that_never_left_are_told_so() {
 #[tokio::test]
 async fn a_call_past_its_deadline_ends_and_is_cancelled_and_its_late_answer_dropped() {
     limit(async {
-        let (client, inside, mut raw) = client_and_raw(|url| {
+        let (client, observer, mut raw) = client_and_raw(|url| {
             let config = Config::default()
                 .correlation(correlation::Config::default().deadline(Duration::from_millis(200)));
             connect(url).transport(config)
@@ -370,7 +370,7 @@ async fn a_call_past_its_deadline_ends_and_is_cancelled_and_its_late_answer_drop
         let cancelled = raw.receive().await;
         assert_eq!(cancelled["method"], "notifications/cancelled", "{cancelled}");
         assert_eq!(cancelled["params"]["requestId"], request["id"]);
-        let before = inside.stats().orphans;
+        let before = observer.stats().orphans;
         let result = json!({ "content": [{ "type": "text", "text": "late" }] });
         raw.json(&json!({ "jsonrpc": "2.0", "id": request["id"], "result": result })).await;
         // The link lives on, with a deadline of its own for each call.
@@ -381,7 +381,7 @@ async fn a_call_past_its_deadline_ends_and_is_cancelled_and_its_late_answer_drop
         let request = raw.receive().await;
         raw.json(&json!({ "jsonrpc": "2.0", "id": request["id"], "result": result })).await;
         again.await.unwrap().unwrap();
-        assert_eq!(inside.stats().orphans, before + 1);
+        assert_eq!(observer.stats().orphans, before + 1);
     })
     .await;
 }
@@ -417,7 +417,7 @@ async fn a_deadline_holds_under_a_flood() {
 async fn a_client_that_ends_closes_with_1000_and_a_server_with_1012() {
     limit(async {
         // The client's.
-        let (client, mut inside, mut raw) = client_and_raw(connect).await;
+        let (client, mut observer, mut raw) = client_and_raw(connect).await;
         let peer = async {
             assert_eq!(raw.closed().await.0, 1000);
             raw.send(Frame::close(1000)).await;
@@ -427,7 +427,7 @@ async fn a_client_that_ends_closes_with_1000_and_a_server_with_1012() {
         };
         let (quit, ()) = tokio::join!(client.cancel(), peer);
         assert!(matches!(quit.unwrap(), QuitReason::Cancelled));
-        assert_eq!(code(&inside.ended().await), 1000);
+        assert_eq!(code(&observer.ended().await), 1000);
 
         // The server's.
         let service = || Tools::default();
@@ -530,7 +530,7 @@ async fn a_stopping_server_answers_what_is_about_to_finish() {
 #[tokio::test]
 async fn closes_that_cross_end_the_connection() {
     limit(async {
-        let (client, mut inside, mut raw) = client_and_raw(connect).await;
+        let (client, mut observer, mut raw) = client_and_raw(connect).await;
         raw.send(Frame::close(1001)).await;
         let start = Instant::now();
         let peer = async {
@@ -540,7 +540,7 @@ async fn closes_that_cross_end_the_connection() {
         };
         let (_, ()) = tokio::join!(client.cancel(), peer);
         assert!(start.elapsed() < Duration::from_secs(1), "{:?}", start.elapsed());
-        inside.ended().await;
+        observer.ended().await;
     })
     .await;
 }
@@ -699,7 +699,7 @@ async fn the_state_tells_the_whole_story() {
 #[tokio::test]
 async fn a_call_that_rmcp_gives_up_is_cancelled_and_its_late_answer_counted() {
     limit(async {
-        let (client, inside, mut raw) = client_and_raw(connect).await;
+        let (client, observer, mut raw) = client_and_raw(connect).await;
         let peer = client.peer().clone();
         let call = tokio::spawn(async move {
             let mut options = PeerRequestOptions::default();
@@ -713,12 +713,12 @@ async fn a_call_that_rmcp_gives_up_is_cancelled_and_its_late_answer_counted() {
         assert_eq!(cancelled["params"]["requestId"], request["id"], "{cancelled}");
         raw.json(&json!({ "jsonrpc": "2.0", "id": request["id"], "result": {} })).await;
         within(LIMIT, async {
-            while inside.stats().orphans == 0 {
+            while observer.stats().orphans == 0 {
                 tokio::task::yield_now().await;
             }
         })
         .await;
-        drop::<Inside>(inside);
+        drop::<Observer>(observer);
     })
     .await;
 }

@@ -19,27 +19,18 @@ use tokio::{
 };
 use tokio_util::sync::CancellationToken;
 
+use super::{assert_closed, deadline};
 use crate::common::{
-    Tools, call, limit, ms,
+    Tools, assert_tasks_left, call, limit, ms,
     raw::{Frame, Head, Raw, upgrade_request},
-    scale, serve_tools, tasks_left, text_of, within,
+    scale, serve_tools, text_of, within,
 };
-
-fn deadline(deadline: Duration) -> Config {
-    Config::default().drain(Drain::default().deadline(deadline))
-}
 
 /// The answer to an upgrade, by whoever still listens.
 async fn try_upgrade(address: SocketAddr) -> Head {
     let mut raw = Raw::over(TcpStream::connect(address).await.unwrap(), true);
     raw.write(upgrade_request(address, "")).await;
     raw.head().await.unwrap()
-}
-
-async fn told(raw: &mut Raw, code: u16) {
-    assert_eq!(raw.closed().await.0, code);
-    raw.send(Frame::close(code)).await;
-    raw.end().await;
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
@@ -88,7 +79,7 @@ async fn every_call_is_answered_and_everyone_told() {
         );
         TcpStream::connect(address).await.unwrap_err();
         assert!(registry.list().is_empty());
-        tasks_left(0).await;
+        assert_tasks_left(0).await;
     })
     .await;
 }
@@ -105,7 +96,7 @@ async fn closes_are_spread() {
         }
         let start = Instant::now();
         let clients = join_all(raws.iter_mut().map(async |raw| {
-            told(raw, 1012).await;
+            assert_closed(raw, 1012).await;
             start.elapsed()
         }));
         let ((), mut ends) = tokio::join!(server.shutdown(), clients);
@@ -142,13 +133,13 @@ async fn a_call_that_outlasts_the_deadline_is_answered_with_an_error() {
             assert_eq!(answer["id"], 7, "{answer}");
             assert_eq!(answer["error"]["code"], -32000, "{answer}");
             assert_eq!(answer["error"]["data"]["reason"], "outcome_unknown", "{answer}");
-            told(&mut raw, 1012).await;
+            assert_closed(&mut raw, 1012).await;
         };
         tokio::join!(server.shutdown(), client);
         let took = start.elapsed();
         assert!(took >= ms(1000) && took < ms(5000), "{took:?}");
         assert_eq!(*tools.started.borrow(), 1);
-        tasks_left(0).await;
+        assert_tasks_left(0).await;
     })
     .await;
 }
@@ -175,19 +166,19 @@ async fn nobody_holds_up_a_drain() {
         let clients = async {
             sleep(ms(50)).await;
             resets.reset();
-            told_first(&mut quits).await;
+            close_first(&mut quits).await;
         };
         tokio::join!(server.shutdown(), clients);
         let took = start.elapsed();
         assert!(took < ms(2600), "{took:?}");
-        tasks_left(0).await;
+        assert_tasks_left(0).await;
         drop((mute, stuffed, busy));
     })
     .await;
 }
 
 /// Closes from the client's side.
-async fn told_first(raw: &mut Raw) {
+async fn close_first(raw: &mut Raw) {
     raw.send(Frame::close(1000)).await;
     assert_eq!(raw.closed().await.0, 1000);
 }
@@ -215,7 +206,7 @@ async fn a_connection_can_be_disconnected_during_a_drain() {
             panic!()
         };
         assert_eq!(u16::from(reason.code), 1008);
-        tasks_left(0).await;
+        assert_tasks_left(0).await;
     })
     .await;
 }
@@ -231,8 +222,8 @@ async fn dropping_the_server_drains_too() {
         drop(server);
         assert_eq!(try_upgrade(address).await.status(), 503);
         assert_eq!(text_of(&raw.receive().await), "slept");
-        told(&mut raw, 1012).await;
-        tasks_left(0).await;
+        assert_closed(&mut raw, 1012).await;
+        assert_tasks_left(0).await;
         TcpStream::connect(address).await.unwrap_err();
     })
     .await;
@@ -252,11 +243,11 @@ async fn a_signal_drains() {
             tools.begun(1).await;
             signal.cancel();
             assert_eq!(text_of(&raw.receive().await), "slept");
-            told(&mut raw, 1012).await;
+            assert_closed(&mut raw, 1012).await;
         };
         let (served, ()) = tokio::join!(serve.serve_with_shutdown(signal.cancelled()), client);
         served.unwrap();
-        tasks_left(0).await;
+        assert_tasks_left(0).await;
     })
     .await;
 }
@@ -271,11 +262,11 @@ async fn of_two_servers_with_one_configuration_one_can_stop() {
         let (_two, second) = serve_tools(&Tools::default(), config).await;
         let (mut near, mut far) = (Raw::initialized(first).await, Raw::initialized(second).await);
         assert_eq!(registry.list().len(), 2);
-        tokio::join!(one.shutdown(), told(&mut near, 1012));
+        tokio::join!(one.shutdown(), assert_closed(&mut near, 1012));
         far.ping().await;
         assert_eq!(registry.health().active, 1);
         token.cancel();
-        told(&mut far, 1012).await;
+        assert_closed(&mut far, 1012).await;
     })
     .await;
 }
@@ -302,7 +293,7 @@ async fn a_mounted_service_is_closed_when_its_last_connection_is() {
         assert_eq!(try_upgrade(address).await.status(), 503);
         let client = async {
             assert_eq!(text_of(&raw.receive().await), "slept");
-            told(&mut raw, 1012).await;
+            assert_closed(&mut raw, 1012).await;
         };
         within(ms(1000), async { tokio::join!(mcp.closed(), client) }).await;
     })

@@ -8,7 +8,7 @@ use std::{
 use futures::{StreamExt, future::join_all};
 use mcp_ws_transport::{
     CloseCode, CloseReason, serve,
-    server::{AuthError, Authenticator, Config, Credentials, Drain, Identity, RegistryEvent},
+    server::{AuthError, Authenticator, Config, Credentials, Identity, RegistryEvent},
 };
 use rmcp::{
     RoleServer, ServerHandler,
@@ -18,21 +18,12 @@ use rmcp::{
 use serde_json::json;
 use tokio::{io::AsyncReadExt, net::TcpStream, sync::watch};
 
+use super::{assert_closed, deadline};
 use crate::common::{
-    Tools, limit, ms,
+    Tools, assert_tasks_left, limit, ms,
     raw::{Frame, Raw, initialize, upgrade_request},
-    scale, serve_tools, tasks_left, within,
+    scale, serve_tools, within,
 };
-
-fn deadline(deadline: Duration) -> Config {
-    Config::default().drain(Drain::default().deadline(deadline))
-}
-
-async fn told(raw: &mut Raw, code: u16) {
-    assert_eq!(raw.closed().await.0, code);
-    raw.send(Frame::close(code)).await;
-    raw.end().await;
-}
 
 /// Authenticator that never answers. Counts how often it is asked with a token.
 struct HangingAuthenticator(watch::Sender<usize>);
@@ -72,12 +63,12 @@ async fn a_drain_ends_every_stage_of_a_connection() {
         asked.subscribe().wait_for(|asked| *asked == 2).await.unwrap();
         let start = Instant::now();
         let clients = async {
-            tokio::join!(told(&mut silent, 1012), told(&mut claims, 1012));
+            tokio::join!(assert_closed(&mut silent, 1012), assert_closed(&mut claims, 1012));
             assert!(start.elapsed() < ms(2000), "{:?}", start.elapsed());
         };
         tokio::join!(server.shutdown(), clients);
         assert!(start.elapsed() < ms(4000), "{:?}", start.elapsed());
-        tasks_left(0).await;
+        assert_tasks_left(0).await;
         let mut rest = Vec::new();
         bare.read_to_end(&mut rest).await.unwrap();
         assert_eq!(rest, b"");
@@ -95,9 +86,11 @@ async fn who_has_not_initialized_is_told_at_once() {
         let mut silent = Raw::dial(address).await;
         let mut half = Raw::dial(address).await;
         half.ask(&initialize("init")).await;
-        let clients = async { tokio::join!(told(&mut silent, 1012), told(&mut half, 1012)) };
+        let clients = async {
+            tokio::join!(assert_closed(&mut silent, 1012), assert_closed(&mut half, 1012))
+        };
         within(ms(5000), async { tokio::join!(server.shutdown(), clients) }).await;
-        tasks_left(0).await;
+        assert_tasks_left(0).await;
     })
     .await;
 }
@@ -136,8 +129,9 @@ async fn a_notification_without_end_ends_with_its_connection() {
         let mut raw = Raw::initialized(server.local_addr()).await;
         raw.json(&json!({ "jsonrpc": "2.0", "method": "notifications/endless" })).await;
         begun.subscribe().wait_for(|begun| *begun == 1).await.unwrap();
-        within(ms(1000), async { tokio::join!(server.shutdown(), told(&mut raw, 1012)) }).await;
-        tasks_left(0).await;
+        within(ms(1000), async { tokio::join!(server.shutdown(), assert_closed(&mut raw, 1012)) })
+            .await;
+        assert_tasks_left(0).await;
     })
     .await;
 }
@@ -165,10 +159,10 @@ async fn a_subscription_does_not_hold_up_a_drain() {
         assert_eq!(acknowledged["method"], method, "{acknowledged}");
         let client = async {
             assert_eq!(raw.receive().await["id"], 1);
-            told(&mut raw, 1012).await;
+            assert_closed(&mut raw, 1012).await;
         };
         within(ms(1000), async { tokio::join!(server.shutdown(), client) }).await;
-        tasks_left(0).await;
+        assert_tasks_left(0).await;
     })
     .await;
 }
@@ -215,7 +209,7 @@ async fn an_upgrade_and_a_drain_may_meet_at_any_moment() {
                 ends[end].fetch_add(1, Ordering::Relaxed);
             }
             assert_eq!(registry.health().active, 0);
-            tasks_left(0).await;
+            assert_tasks_left(0).await;
         }
         println!("refused, told and too late: {ends:?}");
     })
