@@ -33,7 +33,7 @@ use tokio::{
     time::{sleep, timeout},
 };
 
-use crate::{
+use super::{
     instances::{Broker, Instance, Log},
     proxy::{Faults, Proxy},
     server::Server,
@@ -294,7 +294,7 @@ impl<B: Broker> Scene<B> {
 /// Runs the scene. Each instance is a process that runs the test `test`, in which [`run_instance`]
 /// serves.
 ///
-/// [`run_instance`]: crate::instances::run_instance
+/// [`run_instance`]: super::instances::run_instance
 pub(crate) async fn each_call_ends_once<B: Broker>(test: &'static str, folder: &std::path::Path) {
     let seed = env::var("MCP_WS_SEED").map_or(1, |seed| seed.parse().unwrap());
     println!("MCP_WS_SEED={seed}");

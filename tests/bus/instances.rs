@@ -36,7 +36,7 @@ use tokio::{
     time::timeout,
 };
 
-use crate::server::send_signal;
+use super::server::send_signal;
 
 /// Time within which an instance has to be there.
 const START: Duration = Duration::from_secs(60);

@@ -25,7 +25,7 @@ use tokio::{
     time::{sleep, timeout},
 };
 
-use crate::{counting::Counting, instances::Broker, proxy::Proxy, server::Server};
+use super::{counting::Counting, instances::Broker, proxy::Proxy, server::Server};
 
 const LIMIT: Duration = Duration::from_secs(20);
 

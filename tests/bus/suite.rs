@@ -3,7 +3,11 @@
 
 #![allow(dead_code, reason = "not each crate uses all of it")]
 
-use std::{fmt::Debug, sync::Arc, time::Duration};
+use std::{
+    fmt::Debug,
+    sync::Arc,
+    time::{Duration, Instant},
+};
 
 use bytes::Bytes;
 use futures::{
@@ -58,7 +62,8 @@ async fn received(subscription: &mut Subscription) -> Bytes {
     soon("received", subscription.next()).await.unwrap().payload
 }
 
-async fn up(bus: &dyn Bus, is_up: bool) {
+/// Waits until the bus is up, or until it is not.
+pub(crate) async fn up(bus: &dyn Bus, is_up: bool) {
     soon("is_up", bus.is_up().wait_for(|now| *now == is_up)).await.unwrap();
 }
 
@@ -274,12 +279,47 @@ pub(crate) async fn an_end_of_an_outage_is_no_end_of_who_left(engine: &mut impl 
     ask_until(&*a, "r", |answer| *answer == Err(AskError::Nobody)).await;
 }
 
+/// Checks that a server that hangs is noticed, and holds nobody up. Until then, no more than `most`
+/// messages of 256 KiB are taken.
+pub(crate) async fn a_server_that_hangs_is_noticed(
+    bus: &dyn Bus,
+    signal: impl Fn(&str),
+    most: usize,
+) {
+    let mut subscription = subscribe(bus, "s").await;
+    let payload = Bytes::from(vec![b'x'; 256 << 10]);
+    signal("STOP");
+    let stopped = Instant::now();
+    let (mut taken, mut slowest) = (0, Duration::ZERO);
+    loop {
+        let began = Instant::now();
+        let published = bus.publish(&subject("s"), payload.clone());
+        slowest = slowest.max(began.elapsed());
+        match published {
+            Ok(()) => taken += 1,
+            Err(PublishError::Full) => {}
+            Err(PublishError::Away) => break,
+            Err(error) => panic!("{error}"),
+        }
+        assert!(stopped.elapsed() < LONG);
+        tokio::task::yield_now().await;
+    }
+    up(bus, false).await;
+    assert!(stopped.elapsed() < Duration::from_secs(5), "{:?}", stopped.elapsed());
+    assert!(slowest < Duration::from_millis(500), "{slowest:?}");
+    assert!(taken <= most, "{taken} of 256 KiB");
+    signal("CONT");
+    up(bus, true).await;
+    bus.publish(&subject("s"), "after".into()).unwrap();
+    soon("after", async { while received(&mut subscription).await != "after" {} }).await;
+}
+
 /// Prints how long a question and its answer take.
 pub(crate) async fn print_round_trip(name: &str, a: &dyn Bus, b: Arc<dyn Connection>) {
     answer(&b, subscribe(&*b, "q").await, "");
     let mut took = Vec::new();
     for _ in 0..5000 {
-        let began = std::time::Instant::now();
+        let began = Instant::now();
         a.ask(&subject("q"), "?".into(), LONG).await.unwrap();
         took.push(began.elapsed());
     }

@@ -2,24 +2,16 @@
 
 #![allow(clippy::panic, clippy::unwrap_used, reason = "a test fails by panicking")]
 
-#[path = "../../../tests/bus/chaos.rs"]
-mod chaos;
-#[allow(unreachable_pub, reason = "it is shared with other tests")]
-#[path = "../../../tests/common/counting.rs"]
-mod counting;
-#[path = "../../../tests/bus/instances.rs"]
-mod instances;
-#[allow(dead_code, unreachable_pub, reason = "it is shared with other tests")]
-#[path = "../../../tests/common/proxy.rs"]
-mod proxy;
-#[path = "../../../tests/bus/relay.rs"]
-mod relay;
-#[path = "../../../tests/bus/server.rs"]
-mod server;
+#[path = "../../../tests/bus/brokers.rs"]
+mod brokers;
 
 use std::{ffi::OsString, time::Duration};
 
-use instances::Broker;
+use brokers::{
+    chaos,
+    instances::{self, Broker},
+    relay,
+};
 use mcp_ws_transport_redis::Redis;
 
 struct RedisServer;

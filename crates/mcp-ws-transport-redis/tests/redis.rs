@@ -9,17 +9,11 @@ mod server;
 #[path = "../../../tests/bus/suite.rs"]
 mod suite;
 
-use std::{
-    fs,
-    sync::Arc,
-    time::{Duration, Instant},
-};
+use std::{fs, sync::Arc, time::Duration};
 
-use bytes::Bytes;
 use futures::{FutureExt, StreamExt, future::BoxFuture};
 use mcp_ws_transport::cluster::{AskError, Bus, PublishError, SubscribeError};
 use mcp_ws_transport_redis::{Connect, ConnectError, Redis};
-use tokio::time::timeout;
 
 use certificates::certificates;
 use server::Server;
@@ -68,42 +62,12 @@ mod every_bus {
     suite::run!(ignore = "needs redis-server", async { RedisServer::start() });
 }
 
-async fn up(bus: &Redis, is_up: bool) {
-    timeout(LONG, bus.is_up().wait_for(|now| *now == is_up)).await.unwrap().unwrap();
-}
-
 #[tokio::test]
 #[ignore = "needs redis-server"]
 async fn a_server_that_hangs_is_noticed_and_holds_nobody_up() {
     let server = RedisServer::start();
     let bus = server.connect().max_queued_bytes(1 << 20).await.unwrap();
-    let mut subscription = bus.subscribe(&subject("s"), 64 << 20).await.unwrap();
-    let payload = Bytes::from(vec![b'x'; 256 << 10]);
-    server.0.signal("STOP");
-    let stopped = Instant::now();
-    let (mut taken, mut slowest) = (0, Duration::ZERO);
-    loop {
-        let began = Instant::now();
-        let published = bus.publish(&subject("s"), payload.clone());
-        slowest = slowest.max(began.elapsed());
-        match published {
-            Ok(()) => taken += 1,
-            Err(PublishError::Full) => {}
-            Err(PublishError::Away) => break,
-            Err(error) => panic!("{error}"),
-        }
-        assert!(stopped.elapsed() < LONG);
-        tokio::task::yield_now().await;
-    }
-    up(&bus, false).await;
-    assert!(stopped.elapsed() < Duration::from_secs(5), "{:?}", stopped.elapsed());
-    assert!(slowest < Duration::from_millis(500), "{slowest:?}");
-    assert!(taken <= 4, "{taken} of 256 KiB");
-    server.0.signal("CONT");
-    up(&bus, true).await;
-    bus.publish(&subject("s"), "after".into()).unwrap();
-    let after = async { while subscription.next().await.unwrap().payload != "after" {} };
-    timeout(LONG, after).await.unwrap();
+    suite::a_server_that_hangs_is_noticed(&bus, |signal| server.0.signal(signal), 4).await;
 }
 
 #[tokio::test]
@@ -120,7 +84,7 @@ async fn a_server_may_be_there_only_later() {
     assert!(!*bus.is_up().borrow());
     assert_eq!(bus.publish(&subject("s"), "".into()), Err(PublishError::Away));
     assert!(server.0.restart());
-    up(&bus, true).await;
+    suite::up(&bus, true).await;
     let mut subscription = bus.subscribe(&subject("s"), 1000).await.unwrap();
     bus.publish(&subject("s"), "here".into()).unwrap();
     assert_eq!(subscription.next().await.unwrap().payload, "here");

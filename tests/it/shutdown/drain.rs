@@ -2,10 +2,7 @@
 //!
 //! With `MCP_WS_FULL` set, with as many clients and as long calls as a large server has.
 
-use std::{
-    net::SocketAddr,
-    time::{Duration, Instant},
-};
+use std::{net::SocketAddr, time::Instant};
 
 use futures::{StreamExt, future::join_all};
 use mcp_ws_transport::{
