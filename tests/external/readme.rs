@@ -1,7 +1,4 @@
-//! The README: its own server and client, made by its commands in an empty folder, and what it says of
-//! the package.
-
-mod facts;
+//! The README: its own server and client, made by its commands in an empty folder.
 
 use std::{
     env, fs,
@@ -16,7 +13,7 @@ use crate::process::Process;
 
 const README: &str = include_str!("../../README.md");
 
-/// The code blocks of `language`, in order.
+/// Returns the code blocks of `language`, in order.
 fn blocks(language: &str) -> impl Iterator<Item = &'static str> {
     let fence = format!("\n```{language}\n");
     let blocks = README.split(fence.leak() as &str).skip(1);
@@ -47,8 +44,8 @@ async fn shell(folder: &Path, commands: &str) {
     shell.env_remove("CARGO_MANIFEST_DIR").env_remove("CARGO_MANIFEST_PATH");
     let output = shell.stdin(Stdio::null()).kill_on_drop(true).output();
     let output = timeout(Duration::from_secs(600), output).await.unwrap().unwrap();
-    let said = String::from_utf8_lossy(&output.stderr);
-    assert!(output.status.success(), "{}: {said}", output.status);
+    let errors = String::from_utf8_lossy(&output.stderr);
+    assert!(output.status.success(), "{}: {errors}", output.status);
 }
 
 #[tokio::test]

@@ -6,13 +6,9 @@ use std::{
     path::{Path, PathBuf},
 };
 
-/// The anchor that rustdoc gives to a heading.
-fn anchor(heading: &str) -> String {
-    let letters = heading.chars().filter(|c| c.is_alphanumeric() || " -_".contains(*c));
-    letters.collect::<String>().to_lowercase().replace(' ', "-")
-}
+use super::anchor;
 
-/// The sections of a page, without those of its snippets.
+/// Returns the sections of a page, without those of its snippets.
 fn sections(page: &str) -> HashSet<String> {
     let mut in_snippet = false;
     let headings = page.lines().filter_map(|line| {
@@ -34,7 +30,7 @@ fn files(folder: &Path, found: &mut Vec<PathBuf>) {
     }
 }
 
-/// The start of `text`, as far as an anchor goes.
+/// Returns the start of `text`, as far as an anchor goes.
 fn word(text: &str) -> &str {
     let end = text.find(|c: char| !c.is_alphanumeric() && c != '-' && c != '_');
     &text[..end.unwrap_or(text.len())]

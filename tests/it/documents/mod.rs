@@ -1,7 +1,8 @@
-//! Guides against the sources: they list what the code has, and all of it.
+//! The README and the guides against the sources: they list what the code has, and all of it.
 
 mod guides;
 mod observability;
+mod readme;
 mod troubleshooting;
 
 use std::{
@@ -179,12 +180,18 @@ pub fn quoted<'a>(row: &[(&str, &'a str)], column: &str) -> Vec<&'a str> {
     cells.flat_map(|(_, cell)| cell.split('`').skip(1).step_by(2)).collect()
 }
 
-/// The folder of this crate and of those around it.
+/// Returns the anchor of a heading on a page that is made of Markdown, by rustdoc or a forge.
+pub fn anchor(heading: &str) -> String {
+    let letters = heading.chars().filter(|c| c.is_alphanumeric() || " -_".contains(*c));
+    letters.collect::<String>().to_lowercase().replace(' ', "-")
+}
+
+/// Returns the folder of this crate and of those around it.
 pub fn root() -> &'static Path {
     Path::new(env!("CARGO_MANIFEST_DIR"))
 }
 
-/// The sources of this crate, and of those around it.
+/// Returns the sources of this crate, and of those around it.
 pub fn sources() -> Vec<Source> {
     let crates = fs::read_dir(root().join("crates")).unwrap();
     let mut folders: Vec<_> = crates.map(|entry| entry.unwrap().path().join("src")).collect();

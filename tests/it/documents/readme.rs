@@ -1,20 +1,18 @@
-//! What the README says of itself, against what it is taken from: no network, no other programs.
+//! The README against what it says of the package: versions, links, features and figures.
 
-use std::{fs, path::Path};
+use std::fs;
 
 use serde_json::Value;
 
-use super::{README, blocks};
+use super::{anchor, root};
 
-fn root() -> &'static Path {
-    Path::new(env!("CARGO_MANIFEST_DIR"))
-}
+const README: &str = include_str!("../../../README.md");
 
 fn read(path: &str) -> String {
     fs::read_to_string(root().join(path)).unwrap_or_else(|error| panic!("{path}: {error}"))
 }
 
-/// What is between `before` and `after` in the README.
+/// Returns what is between `before` and `after` in the README.
 fn between(before: &str, after: &str) -> &'static str {
     let rest = README.split_once(before).unwrap_or_else(|| panic!("no {before}")).1;
     rest.split_once(after).unwrap_or_else(|| panic!("no {after} behind {before}")).0
@@ -41,12 +39,6 @@ fn versions_and_licences_are_those_of_the_package() {
     assert!(README.contains("[`rmcp`](https://github.com/modelcontextprotocol/rust-sdk) 3.x"));
 }
 
-/// The anchor that a heading has on a page that is made of Markdown.
-fn anchor(heading: &str) -> String {
-    let letters = heading.chars().filter(|c| c.is_alphanumeric() || " -_".contains(*c));
-    letters.collect::<String>().to_lowercase().replace(' ', "-")
-}
-
 #[test]
 fn what_it_links_to_is_there() {
     let targets = README.split("](").skip(1).map(|rest| rest.split_once(')').unwrap().0);
@@ -68,14 +60,12 @@ fn what_it_links_to_is_there() {
 
 #[test]
 fn claude_code_is_told_where_the_server_listens() {
-    let server = blocks("rust,no_run").next().unwrap();
-    let address = server.split_once("serve(\"").unwrap().1.split_once('"').unwrap().0;
+    let address = between("serve(\"", "\"");
     let url = format!("ws://{address}/mcp");
     let json = between("claude mcp add-json calculator '", "'`");
     let json: Value = serde_json::from_str(json).unwrap();
     assert_eq!(json, serde_json::json!({ "type": "ws", "url": url }));
-    let client = blocks("rust,no_run").nth(1).unwrap();
-    assert!(client.contains(&format!("connect(\"{url}\")")), "{client}");
+    assert_eq!(between("connect(\"", "\""), url);
     let page = format!("<http://{address}>");
     assert!(README.contains(&page), "{page}");
     assert!(read("examples/math/serve.rs").contains(&format!("default_value = \"{address}\"")));
