@@ -24,9 +24,9 @@ from pathlib import Path
 
 import table
 from install import HERE, PROJECT, Cache, tool
-from line import Line
 from peers import LISTENING, PEERS
 from processes import Unavailable, run, server
+from proxy import RecordingProxy
 
 PAGE = PROJECT / "src/guide/peers.md"
 BEGIN, END = "<!-- tests/interop/matrix: begin -->\n", "<!-- tests/interop/matrix: end -->\n"
@@ -42,7 +42,7 @@ class Scene:
         self.stdio_server = HERE / "servers/stdio.py"
         self.page_address = "127.0.0.1", self.free_port()
         self.origin = "http://{}:{}".format(*self.page_address)
-        self.line = self.version = None
+        self.proxy = self.version = None
 
     @staticmethod
     def free_port():
@@ -54,20 +54,20 @@ class Scene:
         """Starts ours; pages of `origin` may connect to them."""
         options = ["--listen", "127.0.0.1:0", "--allow-origin", self.origin]
         math = [self.math_program, "serve", *options]
-        asks = [self.mcp_ws, "serve", *options, "--", sys.executable, self.stdio_server]
-        with server(math, LISTENING) as self.math, server(asks, LISTENING) as self.asks:
+        asking = [self.mcp_ws, "serve", *options, "--", sys.executable, self.stdio_server]
+        with server(math, LISTENING) as self.math_url, server(asking, LISTENING) as self.asking_url:
             yield
 
-    def connect_line(self, url):
-        """Begins a line to a server, in place of the last one."""
-        self.end_line()
-        self.line = Line(url)
-        return self.line
+    def start_proxy(self, url):
+        """Starts a proxy in front of a server, in place of the last one."""
+        self.stop_proxy()
+        self.proxy = RecordingProxy(url)
+        return self.proxy
 
-    def end_line(self):
-        if self.line:
-            self.line.close()
-            self.line = None
+    def stop_proxy(self):
+        if self.proxy:
+            self.proxy.close()
+            self.proxy = None
 
 
 def rows(scene, role, wanted):
@@ -77,17 +77,17 @@ def rows(scene, role, wanted):
         if each != role or not any(word.lower() in name.lower() for word in wanted):
             continue
         scene.version = None
-        scene.connect_line(scene.math)
+        scene.start_proxy(scene.math_url)
         try:
             version = version() if callable(version) else version
             facts = function(scene)
-            made.append(table.row(name, version or scene.version, facts, scene.line))
+            made.append(table.row(name, version or scene.version, facts, scene.proxy))
             print(f"{role}: {' | '.join(made[-1])}\n  {facts}", file=sys.stderr)
         except Unavailable as why:
             skipped.append(f"- Skipped: {name}, as a {role}: {why}.")
             print(skipped[-1], file=sys.stderr)
         finally:
-            scene.end_line()
+            scene.stop_proxy()
     return made, skipped
 
 

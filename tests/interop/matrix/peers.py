@@ -17,7 +17,7 @@ from processes import Unavailable, facts_of, last_words, run, server, started
 PEERS = []
 
 # Seconds that a client has for all that it does.
-TALK = 120
+CLIENT_LIMIT = 120
 
 LISTENING = r"listening on (ws\S+)"
 
@@ -57,13 +57,13 @@ def version_of(command, pattern=r"(\d+(?:\.\d+)+)"):
 # ---- clients -------------------------------------------------------------------------------------------------------
 
 
-def talk(scene, *command, arguments=(), **options):
+def run_client(scene, *command, arguments=(), **options):
     """Runs a client with the addresses of `math` and of the server that asks, and returns what it told."""
-    return facts_of([*command, scene.line.url, scene.asks, *arguments], TALK, scene.line.cut, **options)
+    return facts_of([*command, scene.proxy.url, scene.asking_url, *arguments], CLIENT_LIMIT, scene.proxy.cut, **options)
 
 
 def node(scene, program, folder, *arguments):
-    return talk(scene, tool("node"), folder / program, arguments=arguments, cwd=folder)
+    return run_client(scene, tool("node"), folder / program, arguments=arguments, cwd=folder)
 
 
 @peer("client", "TypeScript SDK 1.x, in Node.js", npm("@modelcontextprotocol/sdk"))
@@ -87,7 +87,7 @@ def in_browser(scene, command):
         def do_POST(self):
             fact = json.loads(self.rfile.read(int(self.headers["content-length"])))
             if fact.pop("cut", False):
-                scene.line.cut()
+                scene.proxy.cut()
             facts.update(fact)
             self.answer("", "text/plain")
             if "done" in facts:
@@ -105,10 +105,10 @@ def in_browser(scene, command):
     pages = ThreadingHTTPServer(scene.page_address, Page)
     Thread(target=pages.serve_forever, daemon=True).start()
     try:
-        url = f"{scene.origin}/?" + urlencode([("url", scene.line.url), ("url", scene.asks)])
+        url = f"{scene.origin}/?" + urlencode([("url", scene.proxy.url), ("url", scene.asking_url)])
         with started([*command, url], stdout=scene.log, stderr=scene.log):
-            if not done.wait(TALK):
-                facts.setdefault("error", f"was not done after {TALK} s")
+            if not done.wait(CLIENT_LIMIT):
+                facts.setdefault("error", f"was not done after {CLIENT_LIMIT} s")
     finally:
         pages.shutdown()
         pages.server_close()
@@ -170,7 +170,7 @@ def typescript_2_over_ours(scene):
 
 def python(scene, program, interpreter):
     environment = {**os.environ, "PYTHONPATH": str(scene.cache.folder("guide"))}
-    return talk(scene, interpreter, HERE / "clients" / program, env=environment)
+    return run_client(scene, interpreter, HERE / "clients" / program, env=environment)
 
 
 @peer("client", "Python SDK 1.x", pypi("mcp[ws]"))
@@ -203,7 +203,7 @@ def claude_code(scene):
     options = {"cwd": home, "env": {"PATH": os.environ["PATH"], "HOME": str(home)}}
     with contextlib.suppress(Unavailable):
         run([program, "mcp", "remove", "math"], 60, **options)
-    run([program, "mcp", "add-json", "math", json.dumps({"type": "ws", "url": scene.line.url})], 60, **options)
+    run([program, "mcp", "add-json", "math", json.dumps({"type": "ws", "url": scene.proxy.url})], 60, **options)
     listed = run([program, "mcp", "list"], 60, **options)
     return {"health": True} if "Connected" in listed else {"error": last_words(listed)}
 
@@ -224,7 +224,7 @@ def reconnecting_websocket(scene):
 
 @peer("client", "Java's `HttpClient`, messages by hand", version_of(lambda: [tool("java"), "--version"]))
 def java(scene):
-    return talk(scene, tool("java"), HERE / "clients/Client.java")
+    return run_client(scene, tool("java"), HERE / "clients/Client.java")
 
 
 @peer("client", "Go's gorilla/websocket, messages by hand", None)
@@ -244,17 +244,17 @@ def go(scene):
     run([goroot / "bin/go", "build", "-o", program, HERE / "clients/client.go"], 300, env=environment)
     compiler = re.search(r"go([\d.]+)", run([goroot / "bin/go", "version"], 30, env=environment)).group(1)
     scene.version = f"Go {compiler}, gorilla 1.5.0"
-    return talk(scene, program)
+    return run_client(scene, program)
 
 
 @peer("client", "tower-mcp", crate("tower-mcp"))
 def tower_mcp_client(scene):
-    return talk(scene, scene.cache.rust("tower_mcp", "tower-mcp"), "call")
+    return run_client(scene, scene.cache.rust("tower_mcp", "tower-mcp"), "call")
 
 
 @peer("client", "turbomcp", crate("turbomcp"))
 def turbomcp_client(scene):
-    return talk(scene, scene.cache.rust("turbomcp", "turbomcp"), "call")
+    return run_client(scene, scene.cache.rust("turbomcp", "turbomcp"), "call")
 
 
 def kotlin(_scene):
@@ -270,21 +270,21 @@ peer("client", *KOTLIN)(kotlin)
 # ---- servers -------------------------------------------------------------------------------------------------------
 
 
-def served(scene, command, pattern=LISTENING, url=None, **options):
+def run_server(scene, command, pattern=LISTENING, url=None, **options):
     """Starts a server, which tells its address if it is not `url`, and has our client talk to it."""
     with server(command, pattern, **options) as told:
-        return stdio_client.facts(scene.mcp_ws, scene.connect_line(url or told), scene.log)
+        return stdio_client.facts(scene.mcp_ws, scene.start_proxy(url or told), scene.log)
 
 
 @peer("server", "Python SDK 1.x, `websocket_server`", pypi("mcp[ws]"))
 def python_server(scene):
     interpreter = scene.cache.python("sdk1", "mcp[ws]", "uvicorn", "websockets")
-    return served(scene, [interpreter, HERE.parent / "server.py"])
+    return run_server(scene, [interpreter, HERE.parent / "server.py"])
 
 
 def typescript_server(scene, major, sdk):
     folder = scene.cache.npm(f"server{major}", sdk, "mcp-websocket-transport", "ws")
-    return served(scene, [tool("node"), "sdk.mjs", major], cwd=folder)
+    return run_server(scene, [tool("node"), "sdk.mjs", major], cwd=folder)
 
 
 @peer("server", "TypeScript SDK 1.x over npm mcp-websocket-transport",
@@ -306,17 +306,17 @@ def supergateway(scene):
     options = ["--outputTransport", "ws", "--port", port, "--messagePath", "/message"]
     command = [folder / "node_modules/.bin/supergateway", "--stdio", f"{sys.executable} {scene.stdio_server}", *options]
     url = f"ws://127.0.0.1:{port}/message"
-    return served(scene, command, r"(WebSocket endpoint|Listening)", url, cwd=folder)
+    return run_server(scene, command, r"(WebSocket endpoint|Listening)", url, cwd=folder)
 
 
 @peer("server", "tower-mcp", crate("tower-mcp"))
 def tower_mcp_server(scene):
-    return served(scene, [scene.cache.rust("tower_mcp", "tower-mcp"), "serve"])
+    return run_server(scene, [scene.cache.rust("tower_mcp", "tower-mcp"), "serve"])
 
 
 @peer("server", "turbomcp", crate("turbomcp"))
 def turbomcp_server(scene):
-    return served(scene, [scene.cache.rust("turbomcp", "turbomcp"), "serve"])
+    return run_server(scene, [scene.cache.rust("turbomcp", "turbomcp"), "serve"])
 
 
 peer("server", *KOTLIN)(kotlin)

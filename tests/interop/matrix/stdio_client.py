@@ -70,17 +70,17 @@ class Host:
         return text
 
 
-def facts(program, line, log):
-    """Has our client talk to the server behind `line`, and returns what came of it."""
-    told = {}
+def facts(program, proxy, log):
+    """Has our client talk to the server behind `proxy`, and returns what came of it."""
+    results = {}
 
     def step(name, action):
         try:
-            told[name] = action()
+            results[name] = action()
         except (RuntimeError, OSError) as error:
-            told[name] = {"error": str(error)}
+            results[name] = {"error": str(error)}
 
-    with started([program, "connect", line.url], stderr=log) as process:
+    with started([program, "connect", proxy.url], stderr=log) as process:
         host = Host(process)
 
         def initialize():
@@ -104,16 +104,16 @@ def facts(program, line, log):
             return a + b if str(a + b) in text else {"error": text}
 
         step("initialize", initialize)
-        if told["initialize"] is not True:
-            return told
+        if results["initialize"] is not True:
+            return results
         step("tools", lambda: [tool["name"] for tool in host.request("tools/list", {})["tools"]])
-        tools = told["tools"] if isinstance(told["tools"], list) else ["add"]
+        tools = results["tools"] if isinstance(results["tools"], list) else ["add"]
         step("add", lambda: add(5, 3))
         if "sum" in tools:
             step("progress", progress)
         if "ask" in tools:
             step("asked", asked)
-        line.cut()
-        line.wait_for_another(PATIENCE)
+        proxy.cut()
+        proxy.wait_for_reconnect(PATIENCE)
         step("after", lambda: add(20, 22))
-    return told
+    return results

@@ -4,8 +4,8 @@ TITLES = ["peer", "version", "MCP", "subprotocol", "calls", "progress", "asked b
 NONE = "–"
 
 
-def methods(said):
-    return [message.get("method") for message in said if isinstance(message, dict)]
+def methods(messages):
+    return [message.get("method") for message in messages if isinstance(message, dict)]
 
 
 def protocol(connections):
@@ -73,10 +73,10 @@ def asked(facts):
     return "yes" if "accept" in str(answer) or "true" in str(answer) else f"no: {answer}"
 
 
-def after(facts, line):
-    if line.cut_at is None:
+def after(facts, proxy):
+    if proxy.cut_at is None:
         return NONE
-    before, again = line.connections[: line.cut_at], line.connections[line.cut_at :]
+    before, again = proxy.connections[: proxy.cut_at], proxy.connections[proxy.cut_at :]
     if not is_answer(facts.get("after"), 42):
         return f"no: {failure(facts.get('after'))}" if again else "does not reconnect"
     if sum("initialize" in methods(connection.sent) for connection in before) > 2:
@@ -88,10 +88,10 @@ def after(facts, line):
     return "reconnects, same session"
 
 
-def row(name, version, facts, line):
-    before = line.connections[: line.cut_at] or line.connections
-    wire = protocol(line.connections), subprotocol(before)
-    return [name, version, *wire, calls(facts), progress(facts), asked(facts), after(facts, line)]
+def row(name, version, facts, proxy):
+    before = proxy.connections[: proxy.cut_at] or proxy.connections
+    wire = protocol(proxy.connections), subprotocol(before)
+    return [name, version, *wire, calls(facts), progress(facts), asked(facts), after(facts, proxy)]
 
 
 def markdown(rows):

@@ -57,7 +57,7 @@ class Frames:
 
 
 class Connection:
-    """One connection over the line, and what was said on it."""
+    """One connection over the proxy, and its messages."""
 
     def __init__(self, near, far):
         self.sockets = near, far
@@ -73,14 +73,14 @@ class Connection:
     def answered(self):
         return self.server.header("sec-websocket-protocol")
 
-    def note(self, frames, said, data):
+    def note(self, frames, messages, data):
         for message in frames.feed(data):
             with contextlib.suppress(ValueError):  # what is not JSON is none of ours
                 message = json.loads(message)
-                said.extend(message if isinstance(message, list) else [message])
+                messages.extend(message if isinstance(message, list) else [message])
 
 
-class Line:
+class RecordingProxy:
     """Passes connections on to the server at `url`."""
 
     def __init__(self, url):
@@ -100,18 +100,18 @@ class Line:
                 far = socket.create_connection(self.target)
                 connection = Connection(near, far)
                 self.connections.append(connection)
-                for source, sink, frames, said in (
+                for source, sink, frames, messages in (
                     (near, far, connection.client, connection.sent),
                     (far, near, connection.server, connection.received),
                 ):
-                    arguments = connection, source, sink, frames, said
+                    arguments = connection, source, sink, frames, messages
                     threading.Thread(target=self._pass, args=arguments, daemon=True).start()
 
     @staticmethod
-    def _pass(connection, source, sink, frames, said):
+    def _pass(connection, source, sink, frames, messages):
         with contextlib.suppress(OSError):
             while data := source.recv(65536):
-                connection.note(frames, said, data)
+                connection.note(frames, messages, data)
                 sink.sendall(data)
         with contextlib.suppress(OSError):
             sink.shutdown(socket.SHUT_WR)
@@ -121,7 +121,7 @@ class Line:
         self.cut_at = len(self.connections)
         self._reset()
 
-    def wait_for_another(self, seconds):
+    def wait_for_reconnect(self, seconds):
         """Waits for a connection after the cut, so that no call goes out on one that is dead."""
         end = time.monotonic() + seconds
         while len(self.connections) == self.cut_at and time.monotonic() < end:
@@ -136,7 +136,7 @@ class Line:
                     end.close()
 
     def close(self):
-        """Ends the line, and all on it."""
+        """Ends the proxy, and all connections over it."""
         with contextlib.suppress(OSError):
             self.listener.shutdown(socket.SHUT_RDWR)
         self.listener.close()
