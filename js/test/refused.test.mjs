@@ -8,7 +8,7 @@ import { LearnedLimit, ReadProgress } from '../src/read-progress.js';
 import { failure, pass, settle, sockets, timerCount } from './fakes.mjs';
 import {
   answer, initialized, notification, reasons, request, resumed, started,
-} from './started.mjs';
+} from './helpers.mjs';
 
 const tooMany = (id) => ({
   jsonrpc: '2.0', id, error: { code: -32000, message: 'too many', data: { reason: 'too_many_requests' } },

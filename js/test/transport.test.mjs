@@ -7,7 +7,7 @@ import { WebSocketTransport } from '../mcp-ws.js';
 import { FakeWebSocket, failure, pass, settle, sockets } from './fakes.mjs';
 import {
   RESUME, answer, initialized, notification, reasons, request, resumed, session, started, transport,
-} from './started.mjs';
+} from './helpers.mjs';
 
 test('without a WebSocket it says what to do', () => {
   const { WebSocket } = globalThis;

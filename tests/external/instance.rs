@@ -2,12 +2,12 @@
 
 use std::{
     sync::atomic::{AtomicUsize, Ordering::SeqCst},
-    time::Duration,
+    time::{Duration, Instant},
 };
 
 use futures::StreamExt;
 use mcp_ws_transport::{
-    Error,
+    Error, State,
     client::{Connect, ReconnectPolicy},
     event::{Event, Events},
     layer::heartbeat,
@@ -81,6 +81,21 @@ pub async fn ask(client: &Client, ms: u64) -> String {
     let call = CallToolRequestParams::new("count").with_arguments(arguments);
     let result = client.call_tool(call).await.unwrap();
     result.content[0].as_text().unwrap().text.clone()
+}
+
+/// Leaves a client idle for 7 s, unless its connection ends before. Returns how long that was, and
+/// the state in the end.
+pub async fn leave_idle(connect: Connect<RoleClient>) -> (Duration, State) {
+    let connect = connect.no_reconnect();
+    let state = connect.state();
+    let client = initialized(connect).await;
+    let first = ask(&client, 0).await;
+    let (since, mut changed) = (Instant::now(), state.clone());
+    let closed = changed.wait_for(|state| matches!(state, State::Closed(_)));
+    if tokio::time::timeout(Duration::from_secs(7), closed).await.is_err() {
+        assert_eq!(ask(&client, 0).await, first.replace(".1", ".2"));
+    }
+    (since.elapsed(), state.borrow().clone())
 }
 
 /// Waits for the next `Resumed` or `Restarted`, and returns it with the cause of the loss before.

@@ -13,7 +13,7 @@ import { fileURLToPath } from 'node:url';
 import { build } from 'esbuild';
 
 import { Browser } from './browser.mjs';
-import { cutLine, executed, math, python, stop, supergateway } from './programs.mjs';
+import { cuttingProxy, executed, math, python, stop, supergateway } from './programs.mjs';
 
 const PACKAGE = new URL('../../js/', import.meta.url);
 
@@ -128,17 +128,17 @@ for (const [name, start, tool, isResumable] of [
 }
 
 for (const which of ['Client1', 'Client2']) {
-  test(`in chromium, ${which}: 2,000 calls over a line that is cut, each once`, async () => {
+  test(`in chromium, ${which}: 2,000 calls over connections that are cut, each once`, async () => {
     const { child, url } = await math('--allow-origin', origin);
-    const line = await cutLine(url, () => 3000 + Math.floor(Math.random() * 30_000));
+    const proxy = await cuttingProxy(url, () => 3000 + Math.floor(Math.random() * 30_000));
     try {
-      const { order, errors } = await browser.awaitInPage(useMuch, which, line.url);
+      const { order, errors } = await browser.awaitInPage(useMuch, which, proxy.url);
       assert.deepEqual(order.sort(([a], [b]) => a - b), Array.from({ length: 2000 }, (_, n) => [n, n + 1]));
       assert.equal(await executed(url), 2000);
-      assert.ok(line.cuts >= 10, `${line.cuts} cuts`);
+      assert.ok(proxy.cuts >= 10, `${proxy.cuts} cuts`);
       assert.deepEqual(errors, []);
     } finally {
-      line.close();
+      proxy.close();
       await stop(child);
     }
   });

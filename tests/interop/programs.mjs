@@ -23,7 +23,7 @@ export async function start(program, options, pattern) {
       const [, word] = line.match(pattern) ?? [];
       if (word !== undefined) return word;
     }
-    throw new Error(`${program} never said ${pattern}`);
+    throw new Error(`${program} never printed ${pattern}`);
   })();
   const word = await Promise.race([found, failed]);
   child.stdout.resume(); // what nobody reads must not stop it
@@ -71,20 +71,20 @@ export async function supergateway() {
 }
 
 /**
- * A line to `target` that is cut after so many bytes in both directions together, as `bytes()` draws for each
- * connection: by a reset, or by the end of the stream.
+ * A proxy before `target` that cuts each connection after so many bytes in both directions together as `bytes()` draws:
+ * by a reset, or by the end of the stream.
  */
-export async function cutLine(target, bytes) {
+export async function cuttingProxy(target, bytes) {
   const { hostname, port, pathname } = new URL(target);
-  const line = { cuts: 0, connections: 0 };
+  const proxy = { cuts: 0, connections: 0 };
   const server = createServer((near) => {
-    line.connections++;
+    proxy.connections++;
     const far = connect(Number(port), hostname);
     let left = bytes();
     const cut = () => {
       if (near.destroyed) return;
-      line.cuts++;
-      if (line.cuts % 2) near.resetAndDestroy();
+      proxy.cuts++;
+      if (proxy.cuts % 2) near.resetAndDestroy();
       else near.destroy();
       far.destroy();
     };
@@ -105,9 +105,9 @@ export async function cutLine(target, bytes) {
   });
   server.listen(0, '127.0.0.1');
   await once(server, 'listening');
-  line.url = `ws://127.0.0.1:${server.address().port}${pathname}`;
-  line.close = () => server.close();
-  return line;
+  proxy.url = `ws://127.0.0.1:${server.address().port}${pathname}`;
+  proxy.close = () => server.close();
+  return proxy;
 }
 
 /** How many tool calls the `math` server at `url` has executed. */

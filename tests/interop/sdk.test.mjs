@@ -13,7 +13,7 @@ import { ListRootsRequestSchema } from '@modelcontextprotocol/sdk/types.js';
 import { WebSocket } from 'ws';
 
 import { McpSocket, WebSocketTransport } from '../../js/mcp-ws.js';
-import { cutLine, executed, math, python, start, stop, supergateway } from './programs.mjs';
+import { cuttingProxy, executed, math, python, start, stop, supergateway } from './programs.mjs';
 
 const ROOTS = { roots: [{ uri: 'file:///root', name: 'root' }] };
 const capabilities = { roots: {} };
@@ -98,11 +98,11 @@ for (const sdk of sdks) {
     await client.close();
   });
 
-  test(`${sdk[0]}: 2,000 calls over a line that is cut, each once`, async () => {
+  test(`${sdk[0]}: 2,000 calls over connections that are cut, each once`, async () => {
     const server = await math();
-    const line = await cutLine(server.url, () => 3000 + Math.floor(Math.random() * 30_000));
+    const proxy = await cuttingProxy(server.url, () => 3000 + Math.floor(Math.random() * 30_000));
     const reconnect = { first: 10, afterRestart: 10, max: 50 };
-    const { client, call, errors } = await connected(sdk, line.url, { reconnect });
+    const { client, call, errors } = await connected(sdk, proxy.url, { reconnect });
     const order = [];
     const one = async (n) => {
       const reports = [];
@@ -119,11 +119,11 @@ for (const sdk of sdks) {
     await Promise.all(numbers.map(one));
     assert.equal(await executed(server.url), 2000);
     assert.deepEqual([...order].sort((a, b) => a - b), numbers);
-    assert.ok(line.cuts >= 10, `${line.cuts} cuts`);
+    assert.ok(proxy.cuts >= 10, `${proxy.cuts} cuts`);
     assert.deepEqual(errors, []);
-    console.log(`# ${line.cuts} cuts, ${line.connections} connections`);
+    console.log(`# ${proxy.cuts} cuts, ${proxy.connections} connections`);
     await client.close();
-    line.close();
+    proxy.close();
     await stop(server.child);
   });
 

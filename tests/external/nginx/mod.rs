@@ -22,13 +22,14 @@ use serde_json::{Value, json};
 use tokio::{
     io::{AsyncReadExt, AsyncWriteExt},
     net::TcpStream,
-    time::Instant,
 };
 
 use self::{server::Nginx, site::Site};
 use crate::{
     common::{limit, proxy::Proxy, within},
-    instance::{Client, ask, back, behind_proxy, heartbeat, immediate_reconnect, initialized},
+    instance::{
+        Client, ask, back, behind_proxy, heartbeat, immediate_reconnect, initialized, leave_idle,
+    },
     process::{Process, math},
 };
 
@@ -62,30 +63,19 @@ async fn a_name_always_leads_to_the_same_instance_and_names_spread() {
 #[tokio::test]
 #[ignore = "needs nginx: apt-get install nginx-light"]
 async fn pings_of_either_side_keep_an_idle_connection_and_without_them_nginx_cuts_it() {
-    async fn idle(site: &Site, ping: Option<Duration>) -> (Duration, State) {
-        let name = format!("idle-{}", ping.is_some());
-        let connect = site.dial(&name).transport(heartbeat(ping)).no_reconnect();
-        let state = connect.state();
-        let client = initialized(connect).await;
-        let first = ask(&client, 0).await;
-        let (since, mut changed) = (Instant::now(), state.clone());
-        let closed = changed.wait_for(|state| matches!(state, State::Closed(_)));
-        if tokio::time::timeout(Duration::from_secs(7), closed).await.is_err() {
-            assert_eq!(ask(&client, 0).await, first.replace(".1", ".2"));
-        }
-        (since.elapsed(), state.borrow().clone())
-    }
-
     limit(async {
         let each = Some(Duration::from_secs(1));
         let site =
             |ping| Site::with(behind_proxy().transport(heartbeat(ping)), |as_it_is| as_it_is);
         let (pings, silent) = tokio::join!(site(each), site(None));
+        let leave_idle = |site: &Site, ping: Option<Duration>| {
+            leave_idle(site.dial(&format!("idle-{}", ping.is_some())).transport(heartbeat(ping)))
+        };
         let (both, server, client, (after, end)) = tokio::join!(
-            idle(&pings, each),
-            idle(&pings, None),
-            idle(&silent, each),
-            idle(&silent, None)
+            leave_idle(&pings, each),
+            leave_idle(&pings, None),
+            leave_idle(&silent, each),
+            leave_idle(&silent, None)
         );
         for (_, state) in [both, server, client] {
             assert_eq!(state, State::Connected);

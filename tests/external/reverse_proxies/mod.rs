@@ -4,10 +4,7 @@
 
 pub mod server;
 
-use std::{
-    net::IpAddr,
-    time::{Duration, Instant},
-};
+use std::{net::IpAddr, time::Duration};
 
 use mcp_ws_transport::{
     CloseCode, Error, State,
@@ -18,7 +15,7 @@ use mcp_ws_transport::{
 use self::server::{Kind, Site};
 use crate::{
     common::{limit, proxy::Proxy},
-    instance::{ask, back, behind_proxy, heartbeat, immediate_reconnect, initialized},
+    instance::{ask, back, behind_proxy, heartbeat, immediate_reconnect, initialized, leave_idle},
 };
 
 /// The upgrade, `Host` and the address of the client, whatever that says, reach an instance.
@@ -50,27 +47,16 @@ async fn passes_on_what_matters(kind: Kind) {
 
 /// Pings of either side keep an idle connection; without them it is cut, unless by Caddy.
 async fn pings_keep_an_idle_connection(kind: Kind) {
-    async fn idle(site: &Site, ping: Option<Duration>) -> (Duration, State) {
-        let connect = site.dial().transport(heartbeat(ping)).no_reconnect();
-        let state = connect.state();
-        let client = initialized(connect).await;
-        let first = ask(&client, 0).await;
-        let (since, mut changed) = (Instant::now(), state.clone());
-        let closed = changed.wait_for(|state| matches!(state, State::Closed(_)));
-        if tokio::time::timeout(Duration::from_secs(7), closed).await.is_err() {
-            assert_eq!(ask(&client, 0).await, first.replace(".1", ".2"));
-        }
-        (since.elapsed(), state.borrow().clone())
-    }
-
     let each = Some(Duration::from_secs(1));
     let site = |ping| Site::new(kind, behind_proxy().transport(heartbeat(ping)));
     let (pings, silent) = tokio::join!(site(each), site(None));
+    let leave_idle =
+        |site: &Site, ping: Option<Duration>| leave_idle(site.dial().transport(heartbeat(ping)));
     let (both, server, client, (after, end)) = tokio::join!(
-        idle(&pings, each),
-        idle(&pings, None),
-        idle(&silent, each),
-        idle(&silent, None)
+        leave_idle(&pings, each),
+        leave_idle(&pings, None),
+        leave_idle(&silent, each),
+        leave_idle(&silent, None)
     );
     for (_, state) in [both, server, client] {
         assert_eq!(state, State::Connected);
