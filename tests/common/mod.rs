@@ -253,7 +253,13 @@ pub async fn pair() -> (TcpStream, TcpStream) {
     (near.unwrap(), far.unwrap().0)
 }
 
-/// A `tools/call` request.
+/// Returns what an rmcp client calls a tool with.
+pub fn tool_call(tool: &'static str, arguments: Value) -> CallToolRequestParams {
+    let Value::Object(arguments) = arguments else { panic!("{arguments}") };
+    CallToolRequestParams::new(tool).with_arguments(arguments)
+}
+
+/// Returns a `tools/call` request.
 pub fn call(id: impl Into<Value>, tool: &str, arguments: Value) -> Value {
     json!({
         "jsonrpc": "2.0", "id": id.into(), "method": "tools/call",

@@ -6,14 +6,14 @@ use std::{fs, net::SocketAddr, path::PathBuf, process::Stdio};
 
 use futures::StreamExt;
 use mcp_ws_transport::{Error, client::Connect, connect, error::HandshakeError, event::Event};
-use rmcp::{RoleClient, ServiceExt, model::CallToolRequestParams};
+use rmcp::{RoleClient, ServiceExt};
 use tokio::{
     net::TcpStream,
     process::{Child, Command},
 };
 
 use crate::{
-    common::{counting::Counting, limit, proxy::Proxy},
+    common::{counting::Counting, limit, proxy::Proxy, tool_call},
     free_port,
 };
 
@@ -110,9 +110,7 @@ async fn survives(connect: Connect<RoleClient>, line: &Proxy, counting: &Countin
     let mut events = connect.events();
     let client = ().serve(connect.await.unwrap()).await.unwrap();
     for number in 0..30 {
-        let arguments = serde_json::json!({ "number": number, "ms": 20 });
-        let call = CallToolRequestParams::new("count")
-            .with_arguments(arguments.as_object().unwrap().clone());
+        let call = tool_call("count", serde_json::json!({ "number": number, "ms": 20 }));
         let calling = client.call_tool(call);
         let cutting = async {
             if number % 3 == 0 {

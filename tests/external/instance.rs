@@ -24,6 +24,8 @@ use rmcp::{
 };
 use serde_json::json;
 
+use crate::common::tool_call;
+
 /// The service of one session: which instance it is at, which session there, and which call in
 /// that.
 #[derive(Debug)]
@@ -77,9 +79,7 @@ pub async fn initialized(connect: Connect<RoleClient>) -> Client {
 
 /// Asks which call of which session at which instance this one is, after `ms` milliseconds.
 pub async fn ask(client: &Client, ms: u64) -> String {
-    let arguments = json!({ "ms": ms }).as_object().unwrap().clone();
-    let call = CallToolRequestParams::new("count").with_arguments(arguments);
-    let result = client.call_tool(call).await.unwrap();
+    let result = client.call_tool(tool_call("count", json!({ "ms": ms }))).await.unwrap();
     result.content[0].as_text().unwrap().text.clone()
 }
 

@@ -21,8 +21,8 @@ use rmcp::{
     ClientHandler, ClientLifecycleMode, ClientServiceExt, ErrorData, RoleClient, ServiceError,
     ServiceExt,
     model::{
-        CallToolRequestParams, CallToolResult, ClientRequest, CustomRequest, ErrorCode,
-        PingRequest, ProgressNotificationParam, ProtocolVersion,
+        CallToolResult, ClientRequest, CustomRequest, ErrorCode, PingRequest,
+        ProgressNotificationParam, ProtocolVersion,
     },
     service::{NotificationContext, Peer, RequestContext},
 };
@@ -31,7 +31,7 @@ use serde_json::{Value, json};
 use tokio::{process::Command, sync::watch};
 
 use crate::{
-    common::limit,
+    common::{limit, tool_call},
     process::{Process, math},
 };
 
@@ -192,8 +192,7 @@ async fn call(
     tool: &'static str,
     arguments: Value,
 ) -> Result<CallToolResult, ServiceError> {
-    let arguments = serde_json::from_value(arguments).unwrap();
-    limit(client.call_tool(CallToolRequestParams::new(tool).with_arguments(arguments))).await
+    limit(client.call_tool(tool_call(tool, arguments))).await
 }
 
 /// The code of the error that answers a request made by hand.

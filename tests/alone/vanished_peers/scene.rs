@@ -16,7 +16,7 @@ use mcp_ws_transport::{
     server::{BearerTokens, Config, Identity},
     transport,
 };
-use rmcp::{ServiceExt, model::CallToolRequestParams};
+use rmcp::ServiceExt;
 use serde_json::json;
 use tokio::{
     task::JoinHandle,
@@ -29,7 +29,7 @@ use crate::{
     common::{
         flood::{Flood, flood, wait_until_quiet},
         raw::{Frame, Raw},
-        scale, within,
+        scale, tool_call, within,
     },
 };
 
@@ -182,8 +182,7 @@ impl GoodClient {
             // Also where a scene is soon over.
             while !stopped.load(SeqCst) || calls <= 20 {
                 let start = Instant::now();
-                let arguments = json!({ "text": "good" }).as_object().unwrap().clone();
-                let call = CallToolRequestParams::new("echo").with_arguments(arguments);
+                let call = tool_call("echo", json!({ "text": "good" }));
                 let result = client.call_tool(call).await.expect("a good client is served");
                 assert_eq!(result.content[0].as_text().unwrap().text, "good");
                 calls += 1;

@@ -26,7 +26,7 @@ use crate::common::{
     Tools,
     raw::{Raw, accepted},
     scripted::{Link, immediate_reconnect, session},
-    serve_tools, within,
+    serve_tools, tool_call, within,
 };
 
 /// The result of a call.
@@ -66,8 +66,7 @@ fn listen() -> TcpListener {
 }
 
 fn echo(text: &str) -> CallToolRequestParams {
-    let arguments = json!({ "text": text }).as_object().unwrap().clone();
-    CallToolRequestParams::new("echo").with_arguments(arguments)
+    tool_call("echo", json!({ "text": text }))
 }
 
 /// The next connection, which has got as far as it gets in this mode.

@@ -17,7 +17,7 @@ use mcp_ws_transport::{
     error::{HandshakeError, LinkError},
     event::Event,
 };
-use rmcp::{ServiceError, ServiceExt, model::CallToolRequestParams};
+use rmcp::{ServiceError, ServiceExt};
 use serde_json::{Value, json};
 use tokio::{
     io::{AsyncReadExt, AsyncWriteExt},
@@ -26,7 +26,7 @@ use tokio::{
 
 use self::{server::Nginx, site::Site};
 use crate::{
-    common::{limit, proxy::Proxy, within},
+    common::{limit, proxy::Proxy, tool_call, within},
     instance::{
         Client, ask, back, behind_proxy, heartbeat, immediate_reconnect, initialized, leave_idle,
     },
@@ -232,8 +232,7 @@ fn is_restart(error: &Error) -> bool {
 async fn keep_calling(client: &Client, stop: &AtomicBool) -> (usize, Vec<String>) {
     let (mut answered, mut errors) = (0, Vec::new());
     while !stop.load(SeqCst) {
-        let arguments = json!({ "a": answered, "b": 1 }).as_object().unwrap().clone();
-        let call = CallToolRequestParams::new("add").with_arguments(arguments);
+        let call = tool_call("add", json!({ "a": answered, "b": 1 }));
         match client.call_tool(call).await {
             Ok(result) => {
                 assert_eq!(result.structured_content.unwrap()["result"], answered + 1);

@@ -15,8 +15,8 @@ use proptest::{
     prelude::RngExt as _,
     test_runner::{RngAlgorithm, TestRng},
 };
-use rmcp::{ServiceError, ServiceExt, model::CallToolRequestParams};
-use serde_json::{Value, json};
+use rmcp::{ServiceError, ServiceExt};
+use serde_json::json;
 use tokio::{
     io::AsyncWriteExt,
     net::TcpStream,
@@ -30,7 +30,7 @@ use crate::common::{
     ms,
     proxy::{Faults, Proxy},
     raw::{CLOSE, Frame, PING, PONG, Raw, TEXT, upgrade_request},
-    scale, serve_tools, text_of, within,
+    scale, serve_tools, text_of, tool_call, within,
 };
 
 const LIMIT: Duration = Duration::from_secs(120);
@@ -52,8 +52,7 @@ async fn calls_at_once(calls: usize, latency: Duration, resumes: bool, seed: u64
             text += &"x".repeat(1 << random.random_range(0..8));
         }
         running.spawn(async move {
-            let Value::Object(arguments) = json!({ "text": text }) else { unreachable!() };
-            let echo = CallToolRequestParams::new("echo").with_arguments(arguments);
+            let echo = tool_call("echo", json!({ "text": text }));
             match peer.call_tool(echo).await {
                 Ok(result) => {
                     assert_eq!(result.content[0].as_text().unwrap().text, text);

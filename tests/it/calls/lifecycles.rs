@@ -16,9 +16,9 @@ use rmcp::{
     handler::server::wrapper::Parameters,
     model::{
         CallToolRequestParams, CallToolResult, ClientRequest, CreateMessageRequestParams,
-        CreateMessageResult, DiscoverRequestMethod, DiscoverResult, ErrorCode, JsonObject,
-        ListRootsResult, PingRequest, ProgressNotificationParam, ProtocolVersion,
-        RequestMetaObject, Root, SamplingMessage, ServerCapabilities, ServerRequest,
+        CreateMessageResult, DiscoverRequestMethod, DiscoverResult, ErrorCode, ListRootsResult,
+        PingRequest, ProgressNotificationParam, ProtocolVersion, RequestMetaObject, Root,
+        SamplingMessage, ServerCapabilities, ServerRequest,
     },
     schemars::{self, JsonSchema},
     service::{NotificationContext, RequestContext},
@@ -29,7 +29,7 @@ use serde_json::{Value, json};
 use tokio::{io::duplex, sync::watch, time::sleep};
 
 use super::{Dials, connect_ends};
-use crate::common::{limit, raw::Raw};
+use crate::common::{limit, raw::Raw, tool_call};
 
 #[derive(Debug, Deserialize, JsonSchema)]
 struct To {
@@ -128,8 +128,7 @@ async fn call(
     tool: &'static str,
     arguments: Value,
 ) -> Result<CallToolResult, ServiceError> {
-    let arguments: JsonObject = serde_json::from_value(arguments).unwrap();
-    limit(client.call_tool(CallToolRequestParams::new(tool).with_arguments(arguments))).await
+    limit(client.call_tool(tool_call(tool, arguments))).await
 }
 
 fn text(result: &CallToolResult) -> &str {

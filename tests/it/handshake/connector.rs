@@ -19,8 +19,8 @@ use mcp_ws_transport::{
     event::{Event, Events},
     server::Config,
 };
-use rmcp::{RoleClient, ServiceExt, model::CallToolRequestParams};
-use serde_json::{Value, json};
+use rmcp::{RoleClient, ServiceExt};
+use serde_json::json;
 use tokio::net::{TcpListener, TcpStream};
 
 use crate::common::{
@@ -29,7 +29,7 @@ use crate::common::{
     limit, ms,
     proxy::Proxy,
     raw::{Raw, accepted},
-    reconnect_within, serve_tools,
+    reconnect_within, serve_tools, tool_call,
 };
 
 /// Keeps ten calls in flight and cuts the line under them, twenty times: each call is executed
@@ -47,10 +47,7 @@ pub async fn survives(connect: Connect<RoleClient>, counting: &Counting, cut: im
     let calls = calls.for_each_concurrent(10, |number: i64| {
         let client = &client;
         async move {
-            let Value::Object(arguments) = json!({ "number": number, "ms": 1 }) else {
-                unreachable!()
-            };
-            let call = CallToolRequestParams::new("count").with_arguments(arguments);
+            let call = tool_call("count", json!({ "number": number, "ms": 1 }));
             let result = client.call_tool(call).await.unwrap();
             assert_eq!(result.content[0].as_text().unwrap().text, number.to_string());
             assert_eq!(counting.times(number), 1, "{number}");

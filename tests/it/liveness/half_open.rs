@@ -9,7 +9,7 @@ use mcp_ws_transport::{
 };
 use rmcp::{
     Peer, RoleClient, RoleServer, ServiceExt,
-    model::{CallToolRequestParams, CallToolResult},
+    model::CallToolResult,
     service::{RunningService, ServiceError},
     transport::Transport,
 };
@@ -21,7 +21,7 @@ use tokio::{
     time::{Instant, sleep, sleep_until, timeout},
 };
 
-use crate::common::{Tools, call, scale};
+use crate::common::{Tools, call, scale, tool_call};
 
 const MILLI: Duration = Duration::from_millis(1);
 const SECOND: Duration = Duration::from_secs(1);
@@ -175,8 +175,7 @@ async fn ask(
     tool: &'static str,
     arguments: Value,
 ) -> Result<CallToolResult, ServiceError> {
-    let arguments = arguments.as_object().unwrap().clone();
-    peer.call_tool(CallToolRequestParams::new(tool).with_arguments(arguments)).await
+    peer.call_tool(tool_call(tool, arguments)).await
 }
 
 /// Returns the time at which the connection ended.

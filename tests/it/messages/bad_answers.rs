@@ -21,7 +21,7 @@ use crate::common::{
     client_and_raw, host, limit, listen,
     logs::Log,
     raw::{BINARY, Frame, Raw},
-    within,
+    tool_call, within,
 };
 
 type Call = JoinHandle<Result<CallToolResult, ServiceError>>;
@@ -310,8 +310,7 @@ async fn a_request_past_the_own_limit_fails_alone() {
             connect(url).transport(config)
         })
         .await;
-        let arguments = json!({ "text": "x".repeat(1000) }).as_object().unwrap().clone();
-        let large = CallToolRequestParams::new("echo").with_arguments(arguments);
+        let large = tool_call("echo", json!({ "text": "x".repeat(1000) }));
         let error = client.call_tool(large).await.unwrap_err();
         let ServiceError::McpError(error) = error else { panic!("{error:?}") };
         let data = error.data.unwrap();
@@ -348,8 +347,7 @@ async fn every_client_that_sends_too_much_learns_so() {
                 let url = format!("ws://{address}/");
                 let client = ().serve(connect(url).transport(config).await.unwrap()).await.unwrap();
                 let text = "x".repeat((5 + number) << 20);
-                let arguments = json!({ "text": text }).as_object().unwrap().clone();
-                let large = CallToolRequestParams::new("echo").with_arguments(arguments);
+                let large = tool_call("echo", json!({ "text": text }));
                 let error = client.call_tool(large).await.unwrap_err();
                 assert!(error.to_string().contains("1009"), "{number}: {error}");
             })
@@ -373,10 +371,8 @@ async fn every_client_that_would_send_too_much_learns_so() {
                     Config::default().framed(framed::Config::default().max_message_size(32 << 20));
                 let url = format!("ws://{address}/");
                 let client = ().serve(connect(url).transport(config).await.unwrap()).await.unwrap();
-                let echo = |text: String| {
-                    let arguments = json!({ "text": text }).as_object().unwrap().clone();
-                    client.call_tool(CallToolRequestParams::new("echo").with_arguments(arguments))
-                };
+                let echo =
+                    |text: String| client.call_tool(tool_call("echo", json!({ "text": text })));
                 let size = (5 + number) << 20;
                 let error = echo("x".repeat(size)).await.unwrap_err();
                 let ServiceError::McpError(error) = error else { panic!("{number}: {error:?}") };

@@ -20,7 +20,7 @@ use tokio::net::TcpStream;
 use crate::common::{
     Tools, call, limit, listen,
     raw::{CONTINUATION, Frame, PING, PONG, Raw, TEXT, accepted, upgrade_request},
-    serve_tools, text_of,
+    serve_tools, text_of, tool_call,
 };
 
 /// A client's offer as Node's `ws` and browsers make it.
@@ -107,8 +107,7 @@ async fn both(of_client: deflate::Config, of_server: deflate::Config) -> (u64, u
     let client = ().serve(transport).await.unwrap();
     for size in [1, 1000, 2000, 100_000, 1 << 20] {
         let arguments = json!({ "size": size, "padding": "x".repeat(size) });
-        let arguments = arguments.as_object().unwrap().clone();
-        let request = CallToolRequestParams::new("big").with_arguments(arguments);
+        let request = tool_call("big", arguments);
         let answer = client.call_tool(request).await.unwrap();
         assert_eq!(answer.content[0].as_text().unwrap().text.len(), size);
     }

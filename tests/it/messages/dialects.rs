@@ -14,7 +14,7 @@ use mcp_ws_transport::{
 };
 use rmcp::{
     RoleClient, ServiceError, ServiceExt,
-    model::{CallToolRequestParams, CallToolResult, ErrorCode},
+    model::{CallToolResult, ErrorCode},
     service::{PeerRequestOptions, RunningService, serve_directly},
 };
 use serde_json::{Value, json};
@@ -24,12 +24,8 @@ use crate::common::{
     handshake::{Recorder, upgrade},
     limit, listen,
     raw::{Raw, TEXT, accepted},
+    tool_call,
 };
-
-fn tool(name: &'static str, arguments: &Value) -> CallToolRequestParams {
-    let arguments = arguments.as_object().unwrap().clone();
-    CallToolRequestParams::new(name).with_arguments(arguments)
-}
 
 fn text(result: &CallToolResult) -> &str {
     &result.content[0].as_text().unwrap().text
@@ -61,9 +57,10 @@ async fn any_client_and_any_service_speak_in_envelopes() {
             let transport = dial(address).framing(envelope).await.unwrap();
             assert_eq!(transport.subprotocol(), None);
             let client = ().serve(transport).await.unwrap();
-            let echoed = client.call_tool(tool("echo", &json!({"text": "hello"}))).await.unwrap();
+            let echoed =
+                client.call_tool(tool_call("echo", json!({"text": "hello"}))).await.unwrap();
             assert_eq!(text(&echoed), "hello");
-            let unknown = client.call_tool(tool("nope", &json!({}))).await.unwrap_err();
+            let unknown = client.call_tool(tool_call("nope", json!({}))).await.unwrap_err();
             let ServiceError::McpError(error) = unknown else { panic!("{unknown}") };
             assert_eq!(error.code, ErrorCode::INVALID_PARAMS);
 
@@ -71,19 +68,19 @@ async fn any_client_and_any_service_speak_in_envelopes() {
                 let client = client.peer().clone();
                 async move {
                     let number = number.to_string();
-                    let echo = tool("echo", &json!({"text": number}));
+                    let echo = tool_call("echo", json!({"text": number}));
                     assert_eq!(text(&client.call_tool(echo).await.unwrap()), number);
                 }
             });
             futures::future::join_all(calls).await;
 
             // What is given up here is cancelled there.
-            let request = rmcp::model::CallToolRequest::new(tool("wait", &json!({})));
+            let request = rmcp::model::CallToolRequest::new(tool_call("wait", json!({})));
             let options = PeerRequestOptions::no_options();
             let waiting = client.send_cancellable_request(request.into(), options).await.unwrap();
             tools.begun(1).await;
             waiting.cancel(None).await.unwrap();
-            client.call_tool(tool("echo", &json!({}))).await.unwrap();
+            client.call_tool(tool_call("echo", json!({}))).await.unwrap();
             client.cancel().await.unwrap();
         }
     })
@@ -100,11 +97,12 @@ async fn tools_are_called_where_nothing_is_initialized() {
         let (_calls, address, _) = host(config).await;
         let guide = direct(dial(address).framing(ToolCall::default())).await;
         for client in [bare, guide] {
-            let echoed = client.call_tool(tool("echo", &json!({"text": "hello"}))).await.unwrap();
+            let echoed =
+                client.call_tool(tool_call("echo", json!({"text": "hello"}))).await.unwrap();
             let whole: Value = serde_json::from_str(text(&echoed)).unwrap();
             assert_eq!(whole["content"][0]["text"], "hello", "a tool without structured content");
             assert_eq!(echoed.structured_content, Some(whole));
-            let unknown = client.call_tool(tool("nope", &json!({}))).await.unwrap_err();
+            let unknown = client.call_tool(tool_call("nope", json!({}))).await.unwrap_err();
             assert!(matches!(unknown, ServiceError::McpError(_)), "{unknown}");
             client.cancel().await.unwrap();
         }
@@ -123,7 +121,7 @@ async fn what_has_no_form_fails_at_once() {
         let client = direct(dial(address).framing(ToolCall::default())).await;
         let error = client.list_tools(None).await.unwrap_err();
         assert!(error.to_string().contains("a request other than tools/call"), "{error}");
-        client.call_tool(tool("echo", &json!({}))).await.unwrap();
+        client.call_tool(tool_call("echo", json!({}))).await.unwrap();
     })
     .await;
 }
@@ -233,7 +231,7 @@ async fn a_client_says_who_it_is_within_the_connection() {
                 0 => ().serve(connect.await.unwrap()).await.unwrap(),
                 _ => direct(connect).await,
             };
-            client.call_tool(tool("echo", &json!({}))).await.unwrap();
+            client.call_tool(tool_call("echo", json!({}))).await.unwrap();
             client.cancel().await.unwrap();
 
             let wrong = dial(form).bearer("wrong").authenticate_in_band().await.unwrap_err();

@@ -18,8 +18,8 @@ use mcp_ws_transport::{
 use rmcp::{
     ClientHandler, ErrorData, RoleClient, RoleServer, ServiceError, ServiceExt,
     model::{
-        CallToolRequest, CallToolRequestParams, ClientNotification, CustomNotification,
-        CustomRequest, CustomResult, ServerRequest,
+        CallToolRequest, ClientNotification, CustomNotification, CustomRequest, CustomResult,
+        ServerRequest,
     },
     service::{Peer, PeerRequestOptions, RequestContext, RunningService, serve_directly},
 };
@@ -31,7 +31,7 @@ use crate::common::{
     raw::{Frame, Raw, accepted, upgrade_request},
     scale,
     scripted::{Link, Scene, client, immediate_reconnect, result, session},
-    serve_tools, within,
+    serve_tools, tool_call, within,
 };
 
 type Client = RunningService<RoleClient, ()>;
@@ -43,13 +43,8 @@ const TAKES: usize = 4 << 20;
 
 const LARGE: usize = 5 << 20;
 
-fn tool(name: &'static str, arguments: Value) -> CallToolRequestParams {
-    let Value::Object(arguments) = arguments else { panic!("{arguments}") };
-    CallToolRequestParams::new(name).with_arguments(arguments)
-}
-
 async fn echo(client: &Peer<RoleClient>, text: &str) -> Result<String, ServiceError> {
-    let result = client.call_tool(tool("echo", json!({ "text": text }))).await?;
+    let result = client.call_tool(tool_call("echo", json!({ "text": text }))).await?;
     Ok(result.content[0].as_text().unwrap().text.clone())
 }
 
@@ -77,7 +72,7 @@ fn assert_too_large(error: &ErrorData, size: usize, limit: usize) {
 async fn a_large_call_among_small_ones(tools: &Tools, client: &Client) {
     let waiting = {
         let client = client.peer().clone();
-        tokio::spawn(async move { client.call_tool(tool("wait", json!({}))).await })
+        tokio::spawn(async move { client.call_tool(tool_call("wait", json!({}))).await })
     };
     tools.begun(1).await;
     let large = "x".repeat(LARGE);
@@ -150,7 +145,7 @@ async fn the_older_forms_of_messages_keep_to_it_too() {
             let client = serve_directly::<RoleClient, _, _, _, _>((), transport, None);
             let large = "x".repeat(LARGE);
             let calls = ["a", &large, "b"]
-                .map(|text| client.call_tool(tool("echo", json!({ "text": text }))));
+                .map(|text| client.call_tool(tool_call("echo", json!({ "text": text }))));
             let [before, refused, after] = &mut join_all(calls).await[..] else { panic!() };
             assert!(before.is_ok() && after.is_ok(), "{number}: {before:?} {after:?}");
             let refused = std::mem::replace(refused, Err(ServiceError::UnexpectedResponse));
@@ -243,7 +238,8 @@ async fn a_result_larger_than_the_client_takes_is_an_error_in_its_place() {
             let mut state = connect.state();
             let client = ().serve(connect.await.unwrap()).await.unwrap();
             state.mark_unchanged();
-            let error = error_of(client.call_tool(tool("big", json!({ "size": 70_000 }))).await);
+            let error =
+                error_of(client.call_tool(tool_call("big", json!({ "size": 70_000 }))).await);
             assert_eq!(error.code.0, -32603, "{error:?}");
             assert!(error.message.contains("65536"), "{error:?}");
             assert_eq!(echo(&client, "on").await.unwrap(), "on");
@@ -373,7 +369,7 @@ async fn overloaded_calls(
             }
             let mut options = PeerRequestOptions::default();
             options.timeout = Some(Duration::from_millis(200));
-            let call = CallToolRequest::new(tool("echo", json!({ "text": "given up" })));
+            let call = CallToolRequest::new(tool_call("echo", json!({ "text": "given up" })));
             let call = client.send_request_with_option(call.into(), options).await?;
             call.await_response().await.map(|_| String::new())
         }));
@@ -485,7 +481,7 @@ async fn calls_wait_for_handlers_that_go_on_after_their_callers_have_left() {
         for _ in 0..2 {
             let mut options = PeerRequestOptions::default();
             options.timeout = Some(Duration::from_millis(50));
-            let call = CallToolRequest::new(tool("uncancellable", json!({})));
+            let call = CallToolRequest::new(tool_call("uncancellable", json!({})));
             let call = client.send_request_with_option(call.into(), options).await.unwrap();
             assert!(matches!(call.await_response().await, Err(ServiceError::Timeout { .. })));
         }
@@ -639,7 +635,7 @@ async fn a_client_lives_on_that_has_closed_for_one_large_answer() {
             .socket(socket::Config::default().max_message_size(64 << 10));
         let connect = immediate_reconnect(connect(format!("ws://{address}/mcp"))).transport(config);
         let client = ().serve(connect.await.unwrap()).await.unwrap();
-        let error = error_of(client.call_tool(tool("big", json!({ "size": 70_000 }))).await);
+        let error = error_of(client.call_tool(tool_call("big", json!({ "size": 70_000 }))).await);
         let data = error.data.unwrap();
         assert_eq!(data["reason"], "outcome_unknown");
         assert!(data["cause"].as_str().unwrap().contains("65536"), "{data}");

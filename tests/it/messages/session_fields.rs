@@ -10,7 +10,7 @@ use mcp_ws_transport::{
     framing::JsonRpc,
     server,
 };
-use rmcp::{RoleClient, ServiceExt, model::CallToolRequestParams, service::RunningService};
+use rmcp::{RoleClient, ServiceExt, service::RunningService};
 use serde_json::{Value, json};
 use tokio::net::TcpStream;
 
@@ -18,7 +18,7 @@ use crate::common::{
     Tools, call, limit, listen,
     proxy::Proxy,
     raw::{Frame, Raw, accepted, initialize, upgrade_request},
-    serve_tools, text_of,
+    serve_tools, text_of, tool_call,
 };
 
 fn fields() -> JsonRpc {
@@ -35,8 +35,7 @@ fn dial(url: String) -> Connect<RoleClient> {
 }
 
 async fn echo(client: &RunningService<RoleClient, ()>, text: &str) -> String {
-    let arguments = json!({ "text": text }).as_object().unwrap().clone();
-    let params = CallToolRequestParams::new("echo").with_arguments(arguments);
+    let params = tool_call("echo", json!({ "text": text }));
     let result = client.call_tool(params).await.unwrap();
     result.content[0].as_text().unwrap().text.clone()
 }

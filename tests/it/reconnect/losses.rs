@@ -23,7 +23,6 @@ use proptest::{
 };
 use rmcp::{
     RoleClient, ServiceError, ServiceExt,
-    model::CallToolRequestParams,
     service::{Peer, RunningService},
 };
 use serde_json::json;
@@ -37,7 +36,7 @@ use crate::common::{
     raw::{Frame, PING, PONG, Raw},
     reconnect_within, scale,
     scripted::{Link, session},
-    serve_tools, within,
+    serve_tools, tool_call, within,
 };
 
 type Client = RunningService<RoleClient, ()>;
@@ -51,13 +50,8 @@ async fn client(url: &str) -> Client {
     ().serve(without_resume(connect(url)).await.unwrap()).await.unwrap()
 }
 
-fn tool(name: &'static str, arguments: serde_json::Value) -> CallToolRequestParams {
-    let serde_json::Value::Object(arguments) = arguments else { panic!("{arguments}") };
-    CallToolRequestParams::new(name).with_arguments(arguments)
-}
-
 async fn echo(client: &Peer<RoleClient>, text: &str) -> Result<String, ServiceError> {
-    let result = client.call_tool(tool("echo", json!({ "text": text }))).await?;
+    let result = client.call_tool(tool_call("echo", json!({ "text": text }))).await?;
     Ok(result.content[0].as_text().unwrap().text.clone())
 }
 
@@ -104,7 +98,7 @@ async fn a_call_that_was_sent_ends_with_the_connection() {
         let client = client(&proxy.url()).await;
         let waiting = {
             let client = client.clone();
-            tokio::spawn(async move { client.call_tool(tool("wait", json!({}))).await })
+            tokio::spawn(async move { client.call_tool(tool_call("wait", json!({}))).await })
         };
         tools.begun(1).await;
         let cut = Instant::now();
@@ -417,7 +411,7 @@ async fn of_many_cuts_each_call_ends_once_and_truly() {
             let (not_sent, unknown, slowest) = (&not_sent, &unknown, &slowest);
             async move {
                 let began = Instant::now();
-                let call = client.call_tool(tool("count", json!({ "number": number })));
+                let call = client.call_tool(tool_call("count", json!({ "number": number })));
                 let outcome = within(Duration::from_secs(10), call).await;
                 let times = counting.times(number);
                 match outcome {

@@ -14,10 +14,12 @@ use proptest::{
     test_runner::{RngAlgorithm, TestRng},
 };
 use rmcp::{RoleClient, ServiceError, ServiceExt, model::CallToolRequestParams, service::Peer};
-use serde_json::{Value, json};
+use serde_json::json;
 use tokio::runtime::{Builder, Runtime};
 
-use crate::common::{counting::Counting, limit, ms, proxy::Proxy, reconnect_within, scale, within};
+use crate::common::{
+    counting::Counting, limit, ms, proxy::Proxy, reconnect_within, scale, tool_call, within,
+};
 
 /// A server with a runtime of its own, which can be killed at once.
 struct KillableServer {
@@ -45,8 +47,7 @@ impl KillableServer {
 }
 
 fn count(number: i64, ms: u64) -> CallToolRequestParams {
-    let Value::Object(arguments) = json!({ "number": number, "ms": ms }) else { unreachable!() };
-    CallToolRequestParams::new("count").with_arguments(arguments)
+    tool_call("count", json!({ "number": number, "ms": ms }))
 }
 
 /// Ends of calls.

@@ -15,18 +15,17 @@ use proptest::{
     test_runner::{RngAlgorithm, TestRng},
 };
 use rmcp::{ServiceExt, model::CallToolRequestParams};
-use serde_json::{Value, json};
+use serde_json::json;
 
 use crate::common::{
     counting::Counting,
     ms,
     proxy::{Faults, Proxy},
-    reconnect_within, scale, within,
+    reconnect_within, scale, tool_call, within,
 };
 
 fn count(number: i64) -> CallToolRequestParams {
-    let Value::Object(arguments) = json!({ "number": number }) else { unreachable!() };
-    CallToolRequestParams::new("count").with_arguments(arguments)
+    tool_call("count", json!({ "number": number }))
 }
 
 /// Connections are cut after a random number of bytes, in both directions together, be it in the

@@ -26,7 +26,7 @@ use tokio::net::TcpStream;
 use crate::common::{
     LIMIT, Observer, Tools, call, client_and_raw, host, limit, listen, pair,
     raw::{BINARY, CLOSE, CONTINUATION, Frame, PING, Raw, TEXT, head},
-    text_of, within,
+    text_of, tool_call, within,
 };
 
 fn code(state: &State) -> u16 {
@@ -228,8 +228,7 @@ async fn the_reason_of_a_peer_that_closed_and_left_is_found_by_a_failed_write() 
 }
 
 fn echo(text: &str) -> CallToolRequestParams {
-    let arguments = json!({ "text": text }).as_object().unwrap().clone();
-    CallToolRequestParams::new("echo").with_arguments(arguments)
+    tool_call("echo", json!({ "text": text }))
 }
 
 #[tokio::test]

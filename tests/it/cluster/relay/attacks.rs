@@ -19,7 +19,7 @@ use proptest::{
     prelude::RngExt as _,
     test_runner::{RngAlgorithm, TestRng},
 };
-use rmcp::{RoleClient, ServiceExt, model::CallToolRequestParams, service::RunningService};
+use rmcp::{RoleClient, ServiceExt, service::RunningService};
 use serde_json::{Value, json};
 use tokio::time::{sleep, timeout};
 
@@ -33,7 +33,7 @@ use crate::{
         limit, ms,
         proxy::Proxy,
         raw::{CLOSE, Frame, Raw},
-        reconnect_within, scale, text_of, within,
+        reconnect_within, scale, text_of, tool_call, within,
     },
 };
 
@@ -116,10 +116,7 @@ impl Client {
     }
 
     fn begin(&self, number: i64, ms: u64) -> Calling {
-        let Value::Object(arguments) = json!({ "number": number, "ms": ms }) else {
-            unreachable!()
-        };
-        let call = CallToolRequestParams::new("count").with_arguments(arguments);
+        let call = tool_call("count", json!({ "number": number, "ms": ms }));
         let peer = self.service.peer().clone();
         tokio::spawn(async move { peer.call_tool(call).await })
     }

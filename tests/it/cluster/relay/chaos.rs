@@ -25,13 +25,14 @@ use proptest::{
     test_runner::{RngAlgorithm, TestRng},
 };
 use rmcp::{ServiceError, ServiceExt, model::CallToolRequestParams};
-use serde_json::{Value, json};
+use serde_json::json;
 
-use crate::common::{counting::Counting, ms, proxy::Proxy, reconnect_within, scale, within};
+use crate::common::{
+    counting::Counting, ms, proxy::Proxy, reconnect_within, scale, tool_call, within,
+};
 
 fn count(number: i64, ms: i64) -> CallToolRequestParams {
-    let Value::Object(arguments) = json!({ "number": number, "ms": ms }) else { unreachable!() };
-    CallToolRequestParams::new("count").with_arguments(arguments)
+    tool_call("count", json!({ "number": number, "ms": ms }))
 }
 
 /// What the bus does.

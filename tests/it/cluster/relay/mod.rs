@@ -17,16 +17,13 @@ use mcp_ws_transport::{
     event::{Event, Events},
     server::{Config, Health, Server},
 };
-use rmcp::{
-    RoleClient, ServiceError, ServiceExt,
-    model::{CallToolRequestParams, CallToolResult},
-    service::RunningService,
-};
+use rmcp::{RoleClient, ServiceError, ServiceExt, model::CallToolResult, service::RunningService};
 use serde_json::{Value, json};
 
 use super::test_bus::TestBus;
 use crate::common::{
-    Tools, handshake::upgrade, ms, proxy::Proxy, raw::Raw, reconnect_within, serve_tools, within,
+    Tools, handshake::upgrade, ms, proxy::Proxy, raw::Raw, reconnect_within, serve_tools,
+    tool_call, within,
 };
 
 const RESUMES: &str = "Sec-WebSocket-Protocol: mcp, mcp.resume.v1\r\n";
@@ -121,10 +118,8 @@ impl Client {
 
     /// Calls a tool, in a task of its own.
     fn call(&self, tool: &'static str, arguments: Value) -> Calling {
-        let Value::Object(arguments) = arguments else { unreachable!() };
         let peer = self.client.peer().clone();
-        let call = CallToolRequestParams::new(tool).with_arguments(arguments);
-        tokio::spawn(async move { peer.call_tool(call).await })
+        tokio::spawn(async move { peer.call_tool(tool_call(tool, arguments)).await })
     }
 
     async fn echo(&self, text: impl Into<String>) -> String {
