@@ -13,25 +13,17 @@ use mcp_ws_transport::{
     server::{BearerTokens, Config, Identity, serve_on},
 };
 use rmcp::{RoleClient, ServiceExt};
-use tokio::net::{TcpListener, TcpSocket};
+use tokio::net::TcpSocket;
 
 use super::{Dialled, failure, refusal};
 use crate::common::{
     LIMIT, Tools, limit, listen, ms,
     proxy::Proxy,
-    raw::{Head, Raw, accepted},
+    raw::{Head, accepted},
     reconnect_policy, reconnect_within,
-    scripted::immediate_reconnect,
+    scripted::{Link, immediate_reconnect},
     serve_tools, within,
 };
-
-/// The next connection, and its upgrade request.
-async fn asked(listener: &TcpListener) -> (Raw, Head) {
-    let (stream, _) = listener.accept().await.unwrap();
-    let mut raw = Raw::over(stream, false);
-    let head = raw.head().await.expect("no request");
-    (raw, head)
-}
 
 fn http(status: &str, headers: &str, body: &str) -> String {
     let length = body.len();
@@ -44,7 +36,7 @@ async fn answered(answer: impl Fn(&Head) -> String, path: &str) -> Dialled {
     let url = url.replace("/mcp", path);
     let serving = async {
         loop {
-            let (mut raw, head) = asked(&listener).await;
+            let (mut raw, head) = Link::asked(&listener).await;
             raw.write(answer(&head)).await;
         }
     };
@@ -60,12 +52,12 @@ async fn cookies_lead_back_to_the_same_instance() {
     limit(async {
         let (listener, url) = listen().await;
         let serving = async {
-            let (mut raw, head) = asked(&listener).await;
+            let (mut raw, head) = Link::asked(&listener).await;
             assert_eq!(head.all("cookie"), ["own=x"]);
             let to = "Set-Cookie: a=1; Path=/\r\nLocation: /other\r\n";
             raw.write(http("307 Temporary", to, "")).await;
 
-            let (mut raw, head) = asked(&listener).await;
+            let (mut raw, head) = Link::asked(&listener).await;
             assert_eq!(head.all("cookie"), ["own=x; a=1"]);
             let set = "Set-Cookie: lb=two; Path=/; HttpOnly\r\nSet-Cookie: a=; Max-Age=0; Path=/\r\n\
                        Set-Cookie: mcp_session_id=s; Path=/\r\n";
@@ -74,11 +66,11 @@ async fn cookies_lead_back_to_the_same_instance() {
             raw.reset();
 
             // A refusal sets one too.
-            let (mut raw, head) = asked(&listener).await;
+            let (mut raw, head) = Link::asked(&listener).await;
             assert_eq!(head.all("cookie"), ["own=x; lb=two"]);
             raw.write(http("503 Unavailable", "Set-Cookie: lb=three; Path=/\r\n", "")).await;
 
-            let (mut raw, head) = asked(&listener).await;
+            let (mut raw, head) = Link::asked(&listener).await;
             assert_eq!(head.all("cookie"), ["own=x; lb=three"]);
             raw.write(accepted(&head, "")).await;
             raw.answer_initialize().await;
@@ -135,7 +127,7 @@ async fn an_empty_list_of_extensions_is_none() {
                     transport::Config::default().socket(socket::Config::default().deflate(deflate));
                 let dialling = connect::<RoleClient>(url).transport(config).into_future();
                 let serving = async {
-                    let (mut raw, head) = asked(&listener).await;
+                    let (mut raw, head) = Link::asked(&listener).await;
                     raw.write(accepted(&head, &list)).await;
                     raw
                 };
@@ -152,7 +144,7 @@ async fn who_the_client_is_stands_in_the_request() {
     limit(async {
         let (listener, url) = listen().await;
         let dialling = tokio::spawn(connect::<RoleClient>(url).into_future());
-        let (mut raw, head) = asked(&listener).await;
+        let (mut raw, head) = Link::asked(&listener).await;
         let product = concat!("mcp-ws-transport/", env!("CARGO_PKG_VERSION"));
         assert_eq!(head.all("user-agent"), [product]);
         raw.write(accepted(&head, "")).await;
@@ -207,7 +199,7 @@ async fn the_first_connection_is_tried_for_as_often_as_it_is_said() {
         let connect = connect(url).reconnect(policy).retry_first();
         let dialling = tokio::spawn(connect.into_future());
         for _ in 0..3 {
-            let (mut raw, _) = asked(&listener).await;
+            let (mut raw, _) = Link::asked(&listener).await;
             raw.write(http("503 Service Unavailable", "", "starting")).await;
         }
         assert_eq!(refusal(dialling.await.unwrap()).status, 503);
@@ -222,7 +214,7 @@ async fn what_no_later_attempt_can_mend_fails_at_once() {
         for status in ["401 Unauthorized", "403 Forbidden", "404 Not Found"] {
             let (listener, url) = listen().await;
             let dialling = tokio::spawn(connect(url).retry_first().into_future());
-            let (mut raw, _) = asked(&listener).await;
+            let (mut raw, _) = Link::asked(&listener).await;
             raw.write(http(status, "", "")).await;
             let refused = refusal(dialling.await.unwrap());
             assert_eq!(refused.status.as_str(), &status[..3]);

@@ -20,7 +20,9 @@ use tokio::{
 };
 
 use crate::common::{
-    Tools, limit,
+    Tools,
+    handshake::ask,
+    limit,
     raw::{Frame, Head, KEY, Raw, initialize, upgrade_request},
     within,
 };
@@ -32,13 +34,6 @@ async fn server() -> (Server, SocketAddr) {
         .unwrap();
     let address = server.local_addr();
     (server, address)
-}
-
-async fn ask(address: SocketAddr, request: &str) -> (Head, Raw) {
-    let mut raw = Raw::over(TcpStream::connect(address).await.unwrap(), true);
-    raw.write(request).await;
-    let head = raw.head().await.unwrap_or_else(|| panic!("no answer to {request:?}"));
-    (head, raw)
 }
 
 #[tokio::test]

@@ -1,7 +1,7 @@
 //! A server that stops has its answers read, not only written down, and what it refuses meanwhile
 //! is answered by the next.
 
-use std::{net::SocketAddr, time::Duration};
+use std::time::Duration;
 
 use futures::future::join_all;
 use mcp_ws_transport::{
@@ -11,25 +11,12 @@ use mcp_ws_transport::{
     transport,
 };
 use serde_json::{Value, json};
-use tokio::{
-    io::AsyncReadExt,
-    net::{TcpSocket, TcpStream},
-    time::sleep,
-};
+use tokio::{io::AsyncReadExt, net::TcpSocket, time::sleep};
 
 use crate::common::{
-    Tools, assert_tasks_left, call, limit, ms,
-    proxy::Proxy,
-    raw::{Raw, upgrade_request},
-    reconnect_within, serve_tools,
+    Tools, assert_tasks_left, call, handshake::try_upgrade, limit, ms, proxy::Proxy, raw::Raw,
+    reconnect_within, serve_tools, tool_call,
 };
-
-/// Returns the status with which an upgrade is answered.
-async fn status(address: SocketAddr) -> u16 {
-    let mut raw = Raw::over(TcpStream::connect(address).await.unwrap(), true);
-    raw.write(upgrade_request(address, "")).await;
-    raw.head().await.unwrap().status()
-}
 
 /// A server that stops while one call is in flight; the next stands ready. What became of that
 /// call, and of twenty that came meanwhile.
@@ -42,16 +29,16 @@ async fn relieved(resume: bool, retry: bool) -> (String, Vec<Result<String, Stri
         .correlation(correlation::Config::default().retry_refused(retry));
     let client = reconnect_within(ms(20), connect(proxy.url())).resume(resume).transport(layers);
     let client = rmcp::ServiceExt::serve((), client.await.unwrap()).await.unwrap();
-    let call = async |tool: &'static str, arguments: Value| {
-        let mut params = rmcp::model::CallToolRequestParams::new(tool);
-        params.arguments = arguments.as_object().cloned();
-        match client.peer().call_tool(params).await {
-            Ok(result) => Ok(result.content[0].as_text().unwrap().text.clone()),
-            Err(rmcp::ServiceError::McpError(error)) => {
-                Err(error.data.unwrap()["reason"].as_str().unwrap().to_owned())
-            }
-            Err(error) => panic!("{error}"),
+    let call = async |tool: &'static str, arguments: Value| match client
+        .peer()
+        .call_tool(tool_call(tool, arguments))
+        .await
+    {
+        Ok(result) => Ok(result.content[0].as_text().unwrap().text.clone()),
+        Err(rmcp::ServiceError::McpError(error)) => {
+            Err(error.data.unwrap()["reason"].as_str().unwrap().to_owned())
         }
+        Err(error) => panic!("{error}"),
     };
     let busy = call("wait", json!({}));
     let drain = async {
@@ -61,7 +48,7 @@ async fn relieved(resume: bool, retry: bool) -> (String, Vec<Result<String, Stri
     };
     let meanwhile = async {
         old.begun(1).await;
-        while status(address).await != 503 {
+        while try_upgrade(address, "").await.0.status() != 503 {
             sleep(Duration::from_millis(5)).await;
         }
         // Each connection begins to stop by itself. One that has the next server answer cannot

@@ -2,7 +2,7 @@
 //!
 //! With `MCP_WS_FULL` set, with as many clients and as long calls as a large server has.
 
-use std::{net::SocketAddr, time::Instant};
+use std::time::Instant;
 
 use futures::{StreamExt, future::join_all};
 use mcp_ws_transport::{
@@ -18,17 +18,12 @@ use tokio_util::sync::CancellationToken;
 
 use super::{assert_closed, deadline};
 use crate::common::{
-    Tools, assert_tasks_left, call, limit, ms,
-    raw::{Frame, Head, Raw, upgrade_request},
+    Tools, assert_tasks_left, call,
+    handshake::try_upgrade,
+    limit, ms,
+    raw::{Frame, Raw},
     scale, serve_tools, text_of, within,
 };
-
-/// The answer to an upgrade, by whoever still listens.
-async fn try_upgrade(address: SocketAddr) -> Head {
-    let mut raw = Raw::over(TcpStream::connect(address).await.unwrap(), true);
-    raw.write(upgrade_request(address, "")).await;
-    raw.head().await.unwrap()
-}
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn every_call_is_answered_and_everyone_told() {
@@ -62,7 +57,7 @@ async fn every_call_is_answered_and_everyone_told() {
         }));
         let late = async {
             sleep(ms(100)).await;
-            try_upgrade(address).await
+            try_upgrade(address, "").await.0
         };
         let ((), late, ends) = tokio::join!(server.shutdown(), late, clients);
         assert_eq!((late.status(), late.get("retry-after")), (503, Some("5")), "{late:?}");
@@ -217,7 +212,7 @@ async fn dropping_the_server_drains_too() {
         raw.json(&call(1, "sleep", json!({ "ms": 200 }))).await;
         tools.begun(1).await;
         drop(server);
-        assert_eq!(try_upgrade(address).await.status(), 503);
+        assert_eq!(try_upgrade(address, "").await.0.status(), 503);
         assert_eq!(text_of(&raw.receive().await), "slept");
         assert_closed(&mut raw, 1012).await;
         assert_tasks_left(0).await;
@@ -287,7 +282,7 @@ async fn a_mounted_service_is_closed_when_its_last_connection_is() {
         assert!(timeout(ms(20), mcp.closed()).await.is_err());
         token.cancel();
         assert!(timeout(ms(20), mcp.closed()).await.is_err());
-        assert_eq!(try_upgrade(address).await.status(), 503);
+        assert_eq!(try_upgrade(address, "").await.0.status(), 503);
         let client = async {
             assert_eq!(text_of(&raw.receive().await), "slept");
             assert_closed(&mut raw, 1012).await;

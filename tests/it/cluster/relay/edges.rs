@@ -17,7 +17,7 @@ use tokio::{
     time::{Instant, sleep},
 };
 
-use super::{RESUMES, resume};
+use super::{RESUMES, message, resume};
 use crate::{
     cluster::test_bus::TestBus,
     common::{
@@ -105,17 +105,6 @@ async fn two(of_b: Config) -> [Instance; 2] {
 async fn answers(id: u64, raw: &mut Raw<DuplexStream>) {
     raw.text(call(id, "echo", json!({ "text": "here" })).to_string()).await;
     assert_eq!(text_of(&message(raw).await), "here");
-}
-
-/// The next message that is not a control frame of the session.
-async fn message(raw: &mut Raw<DuplexStream>) -> Value {
-    loop {
-        let frame = raw.next().await.unwrap();
-        if frame.payload.starts_with(b"{") {
-            return serde_json::from_slice(&frame.payload).unwrap();
-        }
-        assert!(frame.payload.starts_with(b"@ack "), "{frame:?}");
-    }
 }
 
 #[tokio::test(start_paused = true)]

@@ -5,7 +5,7 @@ use std::time::{Duration, Instant};
 use mcp_ws_transport::event::Event;
 use serde_json::json;
 
-use super::{Client, instances, open, result, resume};
+use super::{Client, instances, message, open, result, resume};
 use crate::common::{
     call, limit,
     raw::{Frame, PING, PONG, Raw},
@@ -41,17 +41,6 @@ async fn a_client_is_told_soon_that_its_sessions_instance_is_gone() {
         b.relays(0, 0).await;
     })
     .await;
-}
-
-/// The next message that is not a control frame of the session.
-async fn answer(raw: &mut Raw) -> serde_json::Value {
-    loop {
-        let frame = raw.next().await.expect("the stream ended");
-        if frame.payload.starts_with(b"{") {
-            return serde_json::from_slice(&frame.payload).unwrap();
-        }
-        assert!(frame.payload.starts_with(b"@ack "), "{frame:?}");
-    }
 }
 
 fn lost_code(event: &Event) -> Option<u16> {
@@ -107,7 +96,7 @@ async fn an_idle_relay_outlives_a_short_outage() {
             instance.bus.set_up(true);
         }
         raw.text(call(1, "echo", json!({ "text": "still" })).to_string()).await;
-        assert_eq!(text_of(&answer(&mut raw).await), "still");
+        assert_eq!(text_of(&message(&mut raw).await), "still");
     })
     .await;
 }
@@ -148,7 +137,7 @@ async fn what_comes_late_takes_no_session_over() {
         first.initialize().await;
         let answers = async |id: u64, raw: &mut Raw| {
             raw.text(call(id, "echo", json!({ "text": "mine" })).to_string()).await;
-            assert_eq!(text_of(&answer(raw).await), "mine");
+            assert_eq!(text_of(&message(raw).await), "mine");
         };
         // What takes the offer is held back; the client is told to come again.
         b.test_bus.hold(".home");

@@ -19,6 +19,7 @@ use mcp_ws_transport::{
 };
 use rmcp::{RoleClient, ServiceError, ServiceExt, model::CallToolResult, service::RunningService};
 use serde_json::{Value, json};
+use tokio::io::{AsyncRead, AsyncWrite};
 
 use super::test_bus::TestBus;
 use crate::common::{
@@ -183,4 +184,15 @@ async fn open_with(instance: &Instance, lines: &str, open: &Value) -> (Raw, Valu
 /// Returns the `@open` that resumes a session of which so many messages were received.
 fn resume(session: &Value, received: u64) -> Value {
     json!({ "session": session["session"], "secret": session["secret"], "received": received })
+}
+
+/// Returns the next message that is not a control frame of the session.
+async fn message<S: AsyncRead + AsyncWrite + Unpin>(raw: &mut Raw<S>) -> Value {
+    loop {
+        let frame = raw.next().await.expect("the stream ended");
+        if frame.payload.starts_with(b"{") {
+            return serde_json::from_slice(&frame.payload).unwrap();
+        }
+        assert!(frame.payload.starts_with(b"@ack "), "{frame:?}");
+    }
 }
