@@ -33,13 +33,13 @@ pub(crate) async fn serve<S: ServerHandler>(factory: fn() -> S, form: Form) -> R
     let addr = listener.local_addr()?;
     tokio::spawn(async move {
         while let Ok((stream, _)) = listener.accept().await {
-            tokio::spawn(attend(stream, service.clone()));
+            tokio::spawn(serve_connection(stream, service.clone()));
         }
     });
     Ok(addr)
 }
 
-async fn attend<S: ServerHandler>(stream: TcpStream, service: Service<S>) -> Result<()> {
+async fn serve_connection<S: ServerHandler>(stream: TcpStream, service: Service<S>) -> Result<()> {
     stream.set_nodelay(true)?;
     let respond = service_fn(async |request| Ok::<_, Infallible>(service.handle(request).await));
     http1::Builder::new().serve_connection(TokioIo::new(stream), respond).await?;

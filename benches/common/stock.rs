@@ -35,13 +35,17 @@ pub(crate) async fn serve<S: ServerHandler>(factory: fn() -> S, form: Form) -> R
     let addr = listener.local_addr()?;
     tokio::spawn(async move {
         while let Ok((stream, _)) = listener.accept().await {
-            tokio::spawn(attend(stream, factory(), form));
+            tokio::spawn(serve_connection(stream, factory(), form));
         }
     });
     Ok(addr)
 }
 
-async fn attend(stream: TcpStream, service: impl ServerHandler, form: Form) -> Result<()> {
+async fn serve_connection(
+    stream: TcpStream,
+    service: impl ServerHandler,
+    form: Form,
+) -> Result<()> {
     let config = form.set(&stream)?;
     let transport = adapt::<RoleServer, _>(accept_async_with_config(stream, config).await?);
     service.serve(transport).await?.waiting().await?;

@@ -114,46 +114,46 @@ impl ServerHandler for PeerList {
 }
 
 /// A server with clients that listen.
-pub(crate) struct Audience {
+pub(crate) struct Listeners {
     pub(crate) contender: Contender,
     server: Server,
-    told: Arc<Told>,
+    notified: Arc<Notified>,
     clients: JoinSet<()>,
 }
 
 #[derive(Default)]
-struct Told {
+struct Notified {
     count: AtomicUsize,
     all: Notify,
 }
 
-impl Audience {
+impl Listeners {
     pub(crate) async fn new(contender: Contender, clients: usize) -> Result<Self> {
         let server = Server::start(contender, &["--tells"])?;
-        let (script, told) = (Script::new()?, Arc::new(Told::default()));
+        let (script, notified) = (Script::new()?, Arc::new(Notified::default()));
         let mut tasks = JoinSet::new();
         for _ in 0..clients {
             let mut session = memory::open(contender, &server, &script).await?;
-            let told = told.clone();
+            let notified = notified.clone();
             tasks.spawn(async move {
                 while session.next().await.is_ok() {
-                    if told.count.fetch_add(1, Relaxed) + 1 == clients {
-                        told.all.notify_one();
+                    if notified.count.fetch_add(1, Relaxed) + 1 == clients {
+                        notified.all.notify_one();
                     }
                 }
             });
         }
-        Ok(Self { contender, server, told, clients: tasks })
+        Ok(Self { contender, server, notified, clients: tasks })
     }
 
-    /// Measures the time in µs until all were told, and the CPU time of the server for each.
+    /// Measures the time in µs until all were notified, and the CPU time of the server for each.
     pub(crate) async fn measure(&mut self) -> Result<[Option<f64>; 2]> {
-        self.told.count.store(0, Relaxed);
+        self.notified.count.store(0, Relaxed);
         let (before, start) = (cpu_time(self.server.pid()), Instant::now());
         self.server.tell()?;
-        tokio::time::timeout(Duration::from_secs(10), self.told.all.notified())
-            .await
-            .map_err(|_| format!("{}: only {:?} are told", self.contender, self.told.count))?;
+        tokio::time::timeout(Duration::from_secs(10), self.notified.all.notified()).await.map_err(
+            |_| format!("{}: only {:?} are notified", self.contender, self.notified.count),
+        )?;
         let (elapsed, after) = (start.elapsed(), cpu_time(self.server.pid()));
         let cpu = before.zip(after).map(|(before, after)| after.saturating_sub(before));
         let each = cpu.map(|cpu| cpu.as_secs_f64() * 1e6 / self.clients.len() as f64);

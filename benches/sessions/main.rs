@@ -72,7 +72,7 @@ use std::io::{self, IsTerminal};
 use tokio::runtime::Runtime;
 
 use self::{
-    broadcast::Audience,
+    broadcast::Listeners,
     common::{Result, Threads, machine, runtime, server},
     contender::Contender,
     opening::Client,
@@ -158,15 +158,15 @@ fn measure_time(options: &Options, runtime: &Runtime, report: &mut Report) -> Re
 }
 
 fn measure_broadcast(options: &Options, runtime: &Runtime, report: &mut Report) -> Result<()> {
-    let mut audiences = Vec::new();
+    let mut all = Vec::new();
     for contender in options.contenders().filter(|contender| contender.broadcasts()) {
-        audiences.push(runtime.block_on(Audience::new(contender, options.sessions()))?);
+        all.push(runtime.block_on(Listeners::new(contender, options.sessions()))?);
     }
     for _ in 0..options.rounds() {
-        for audience in &mut audiences {
-            let [last, cpu] = runtime.block_on(audience.measure())?;
-            report.add(Question::Broadcast, audience.contender, last);
-            report.add(Question::BroadcastCpu, audience.contender, cpu);
+        for listeners in &mut all {
+            let [last, cpu] = runtime.block_on(listeners.measure())?;
+            report.add(Question::Broadcast, listeners.contender, last);
+            report.add(Question::BroadcastCpu, listeners.contender, cpu);
         }
     }
     Ok(())

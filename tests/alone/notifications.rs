@@ -115,8 +115,8 @@ impl ClientHandler for Slow {
     }
 }
 
-/// A connection of `service` as the MCP server, and its peer.
-async fn served(service: &Slow) -> (Observer, Raw) {
+/// Serves `service` as the MCP server of one connection. Returns its peer too.
+async fn serve(service: &Slow) -> (Observer, Raw) {
     let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
     let address: SocketAddr = listener.local_addr().unwrap();
     let service = service.clone();
@@ -131,7 +131,7 @@ async fn served(service: &Slow) -> (Observer, Raw) {
 }
 
 /// Connects `service` as the MCP client.
-async fn dialled(service: &Slow) -> (Observer, Raw) {
+async fn connect_client(service: &Slow) -> (Observer, Raw) {
     let (listener, url) = listen().await;
     let service = service.clone();
     let (report, observer) = tokio::sync::oneshot::channel();
@@ -168,7 +168,7 @@ fn progress(number: u64) -> String {
 async fn flood(role: Role, what: &str, times: usize, message: impl Fn(usize) -> String) {
     let service = Slow::new(false);
     let before = HEAP.allocated();
-    let (observer, mut raw) = role.link(&service).await;
+    let (observer, mut raw) = role.connect(&service).await;
     let mut bytes = 0;
     for number in 0..times {
         let message = message(number);
@@ -195,10 +195,10 @@ enum Role {
 }
 
 impl Role {
-    async fn link(self, service: &Slow) -> (Observer, Raw) {
+    async fn connect(self, service: &Slow) -> (Observer, Raw) {
         match self {
-            Self::Server => served(service).await,
-            Self::Client => dialled(service).await,
+            Self::Server => serve(service).await,
+            Self::Client => connect_client(service).await,
         }
     }
 }
@@ -213,17 +213,17 @@ async fn notifications_take_no_more_memory_than_they_may_and_honest_ones_all_arr
             flood(role, "30 large ones", 30, |_| large.clone()).await;
             flood(role, "3,000 small ones", 3000, |_| small.clone()).await;
         }
-        cancellations().await;
+        assert_cancellations_arrive().await;
 
         for role in [Role::Server, Role::Client] {
-            honest(role).await;
+            assert_honest_arrive(role).await;
         }
     })
     .await;
 }
 
-/// Each ends a request, and is received of all the same.
-async fn cancellations() {
+/// Asserts that cancellations, each of which ends a request, are received all the same.
+async fn assert_cancellations_arrive() {
     let meta = dense(15_000);
     let of = |number: usize| match number % 2 {
         0 => call(number as i64 / 2, "wait", json!({})).to_string(),
@@ -234,7 +234,7 @@ async fn cancellations() {
     };
     let service = Slow::new(false);
     let before = HEAP.allocated();
-    let (observer, mut raw) = served(&service).await;
+    let (observer, mut raw) = serve(&service).await;
     for number in 0..60 {
         raw.text(of(number)).await;
     }
@@ -248,10 +248,11 @@ async fn cancellations() {
     }
 }
 
-async fn honest(role: Role) {
+/// Asserts that notifications that take little all arrive.
+async fn assert_honest_arrive(role: Role) {
     // The handlers end at once.
     let service = Slow::new(true);
-    let (observer, mut raw) = role.link(&service).await;
+    let (observer, mut raw) = role.connect(&service).await;
     let hundreds = match role {
         Role::Server => 100,
         Role::Client => 1000,
@@ -265,7 +266,7 @@ async fn honest(role: Role) {
 
     // They do not: what waits is weighed by what it is.
     let service = Slow::new(false);
-    let (observer, mut raw) = role.link(&service).await;
+    let (observer, mut raw) = role.connect(&service).await;
     for number in 0..5000 {
         raw.text(progress(number)).await;
     }
@@ -275,7 +276,7 @@ async fn honest(role: Role) {
 
     // JSON in a string is text.
     let service = Slow::new(false);
-    let (observer, mut raw) = role.link(&service).await;
+    let (observer, mut raw) = role.connect(&service).await;
     for number in 0..300 {
         let text = r#"{"a":[1,2]},"#.repeat(800);
         raw.text(notification(&json!({ "number": number, "text": text }).to_string())).await;

@@ -146,7 +146,10 @@ async fn an_unauthenticated_client_takes_next_to_nothing() {
             HEAP.set_limit(usize::MAX).unwrap();
         }
 
-        println!("figure: {} strangers at once, {most} bytes each at most", pending());
+        println!(
+            "figure: {} unauthenticated clients at once, {most} bytes each at most",
+            pending()
+        );
 
         // What is announced takes nothing, and what is compressed is not inflated.
         let (_server, address) = serve(config()).await;

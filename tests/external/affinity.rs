@@ -232,7 +232,7 @@ async fn clients_resume_their_sessions(site: &Site) {
     }
 }
 
-async fn an_id_leads_home(site: &Site) {
+async fn an_id_leads_to_its_instance(site: &Site) {
     for way in WAYS {
         for number in 0..CLIENTS {
             let (id, place) = site.begin(number % 2).await;
@@ -261,7 +261,7 @@ async fn the_clients_of_an_instance_that_was_killed_are_served_by_the_other(mut 
             one.place = ask(&one.client, 0).await;
             assert!(one.place.starts_with('b') && one.place.ends_with(".1"), "{}", one.place);
         }
-        // From now on its home is there.
+        // From now on its session is there.
         one.connector.cut();
         assert!(one.resumes().await);
         assert_eq!(ask(&one.client, 0).await, after(&one.place, 1));
@@ -287,8 +287,8 @@ macro_rules! tests {
 
             #[tokio::test]
             #[ignore = $needs]
-            async fn an_id_leads_home() {
-                limit(async { super::an_id_leads_home(&$site.await).await }).await;
+            async fn an_id_leads_to_its_instance() {
+                limit(async { super::an_id_leads_to_its_instance(&$site.await).await }).await;
             }
 
             #[tokio::test]

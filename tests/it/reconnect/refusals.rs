@@ -194,7 +194,7 @@ fn code(error: &Error) -> CloseCode {
 }
 
 #[tokio::test]
-async fn who_is_refused_at_the_door_stays_away() {
+async fn who_is_refused_before_the_upgrade_stays_away() {
     limit(async {
         for (denied, expected, with_tokens, further) in [
             (AuthError::Unauthorized, 401, false, 1),

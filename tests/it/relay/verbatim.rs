@@ -146,7 +146,7 @@ async fn what_makes_an_end_knows_who_connects() {
         assert_eq!(extensions.get::<Parts>().unwrap().uri.path(), "/mcp");
         assert_eq!(extensions.get::<Identity>().unwrap().subject(), "alice");
         assert!(extensions.get::<Connection>().is_some());
-        assert!(programs.try_recv().is_err(), "a program for a stranger");
+        assert!(programs.try_recv().is_err(), "a program for a client that is not let in");
     })
     .await;
 }
