@@ -23,7 +23,12 @@ export interface ReconnectPolicy {
   max?: number;
   /** The time that a connection which answers nothing has to last for the next wait to be a first one. Default: 60000. */
   stable?: number;
-  /** The most attempts for one connection. Default: Infinity. */
+  /**
+   * The most attempts to reconnect since the last connection that worked, after which the transport closes; 0 for none.
+   * A connection has worked when the server has executed a request on it besides `initialize`, or when it has lasted for
+   * `stable`; one that was made and has not is an attempt like those that failed. The first connection is none of them.
+   * Default: Infinity.
+   */
   attempts?: number;
 }
 

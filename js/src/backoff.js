@@ -7,7 +7,7 @@ export const RECONNECT = Object.freeze({
   factor: 1.5, // by which the random part of each further wait grows
   max: 30_000, // the longest wait
   stable: 60_000, // how long a connection that answers nothing has to last, for the next wait to be a first one
-  attempts: Infinity, // how many attempts there are for one connection
+  attempts: Infinity, // how many attempts there are since a connection that worked
 });
 
 /** The least wait after an error within the server (1011). */

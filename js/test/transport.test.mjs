@@ -179,6 +179,64 @@ test('a server that is lost whenever it is to initialize is given up', async () 
   assert.deepEqual(reasons(got), [[0, 'outcome_unknown']]);
 });
 
+/** Waits for the next attempt, which fails. */
+async function fails(made) {
+  await pass(10_000);
+  while (made.state === 'connecting') await sockets.at(-1).lose();
+}
+
+/** Waits for the next attempt, which makes a connection. */
+async function connects() {
+  await pass(10_000);
+  await sockets.at(-1).open('mcp');
+  return sockets.at(-1);
+}
+
+test('attempts are counted since the last connection that worked', async () => {
+  const options = { plain: true, heartbeat: Infinity, initializeTimeout: Infinity, reconnect: { attempts: 2 } };
+  const [made, got, first] = await started(options);
+  const executes = async (socket, id) => {
+    await made.send(request(id));
+    await socket.receive(answer(id));
+  };
+  await executes(first, 1);
+  await first.lose();
+
+  // One that was made and did nothing counts like one that failed; the other works.
+  await fails(made);
+  const second = await connects();
+  await executes(second, 2);
+  await second.lose();
+  await (await connects()).lose();
+  const third = await connects();
+  await pass(60_000);
+  await third.lose();
+
+  await fails(made);
+  assert.deepEqual([made.state, got.closed], ['waiting', 0]);
+  await (await connects()).lose(1006, 'enough');
+  await settle();
+  assert.deepEqual([made.state, got.closed, got.errors], ['closed', 1, ['enough']]);
+  await pass(60_000);
+  assert.equal(made.state, 'closed');
+});
+
+test('the first connection is no attempt to reconnect', async () => {
+  const [, got, socket] = await started({ plain: true, reconnect: { attempts: 0 } });
+  await socket.lose();
+  await settle();
+  assert.equal(got.closed, 1);
+
+  const [made] = transport({ retryFirst: true, resume: false, reconnect: { attempts: 1 } });
+  const start = failure(made.start());
+  await settle();
+  while (made.state === 'connecting') await sockets.at(-1).lose();
+  assert.equal(made.state, 'waiting');
+  await fails(made);
+  assert.equal(made.state, 'closed');
+  await start;
+});
+
 test('calls end when the server no longer keeps the session', async () => {
   const [made, got, socket] = await started({ fields: { window_s: 5 }, reconnect: { first: 60_000, max: 60_000 } });
   await made.send(request(1));
