@@ -55,6 +55,10 @@ impl<R: McpRole, F: Framing<R>> Correlation<R, F> {
     /// Finds the request that an answer without an id is for: `Some` if only one of ours can be
     /// meant. Otherwise each of them ends within `lost_answer_timeout` unless it makes progress.
     pub(super) fn find_unnamed(&mut self) -> Option<RequestId> {
+        if let Some(own) = self.pending.own_id() {
+            // No other was sent to this peer.
+            return Some(own.clone());
+        }
         let handed = self.link.handed();
         let mut candidates = self.pending.iter().filter(|(_, call)| call.may_be_answered(handed));
         let first = candidates.next().map(|(id, _)| id.clone());
@@ -96,9 +100,6 @@ impl<R: McpRole, F: Framing<R>> Correlation<R, F> {
             let (pending, waiting) = (&self.pending, &self.waiting);
             let lives = |id: &RequestId| pending.contains(id) || waiting.contains(id);
             let (id, overdue) = ready!(self.deadlines.poll(lives, cx));
-            if self.reinit.as_ref().is_some_and(|reinit| reinit.is_repeating(&id)) {
-                continue;
-            }
             let Some(call) = self.abandon(&id) else { continue };
             let outcome =
                 if self.withdraw(&id, &call) { Outcome::NotSent } else { Outcome::Unknown };

@@ -30,6 +30,9 @@ const MAX_KEPT: usize = 16 << 20;
 #[derive(Debug, Default)]
 pub(super) struct PendingCalls {
     calls: HashMap<RequestId, Call, FxBuildHasher>,
+    /// Request of the transport's own. One of the layers above may have the same id, but is not
+    /// sent before this one is answered.
+    own: Option<(RequestId, Call)>,
     /// Size of the kept requests, in bytes.
     kept: usize,
     /// Number of subscriptions among them.
@@ -69,13 +72,34 @@ impl Turn {
 }
 
 impl PendingCalls {
+    /// Returns the number of requests, with that of the transport's own.
     pub(super) fn len(&self) -> usize {
-        self.calls.len()
+        self.calls.len() + usize::from(self.own.is_some())
     }
 
     /// Returns `true` if all of them are subscriptions.
     pub(super) fn are_subscriptions(&self) -> bool {
-        self.calls.len() == self.subscriptions
+        self.len() == self.subscriptions
+    }
+
+    /// Adds the request of the transport's own.
+    pub(super) fn insert_own(&mut self, id: RequestId, method: Method) {
+        self.own = Some((id, Call::new(method, 0)));
+    }
+
+    /// Returns the id of the transport's own request.
+    pub(super) fn own_id(&self) -> Option<&RequestId> {
+        self.own.as_ref().map(|(id, _)| id)
+    }
+
+    /// Returns `true` if a response with this `id` answers the transport's own request.
+    pub(super) fn answers_own(&self, id: &RequestId) -> bool {
+        self.own_id().is_some_and(|own| own == id || number_of(id).as_ref() == Some(own))
+    }
+
+    /// Forgets the transport's own request.
+    pub(super) fn forget_own(&mut self) {
+        self.own = None;
     }
 
     pub(super) fn contains(&self, id: &RequestId) -> bool {
@@ -102,15 +126,17 @@ impl PendingCalls {
         }
     }
 
-    /// Returns the id of the request that a response with this `id` answers. Some servers return a
-    /// number as a string, which rmcp allows too.
+    /// Returns the id of the request that a response with this `id` answers.
     pub(super) fn answered_by(&self, id: &RequestId) -> Option<RequestId> {
         if self.calls.contains_key(id) {
             return Some(id.clone());
         }
-        let RequestId::String(text) = id else { return None };
-        let number = RequestId::Number(text.parse().ok()?);
-        self.calls.contains_key(&number).then_some(number)
+        number_of(id).filter(|number| self.calls.contains_key(number))
+    }
+
+    /// Removes the request that a response with this `id` answers.
+    pub(super) fn remove_answered(&mut self, id: &RequestId) -> Option<(RequestId, Call)> {
+        if self.answers_own(id) { self.own.take() } else { self.remove(id) }
     }
 
     /// Records that a request was sent again, under this number.
@@ -128,12 +154,10 @@ impl PendingCalls {
         }
     }
 
-    /// Removes the request that `id` [answers](Self::answered_by).
+    /// Removes the request that `id` [means](Self::answered_by), of the layers above.
     pub(super) fn remove(&mut self, id: &RequestId) -> Option<(RequestId, Call)> {
-        let removed = self.calls.remove_entry(id).or_else(|| {
-            let RequestId::String(text) = id else { return None };
-            self.calls.remove_entry(&RequestId::Number(text.parse().ok()?))
-        });
+        let removed = self.calls.remove_entry(id);
+        let removed = removed.or_else(|| self.calls.remove_entry(&number_of(id)?));
         if let Some((_, call)) = &removed {
             self.gone(call);
         }
@@ -166,8 +190,16 @@ impl PendingCalls {
 
 impl PendingMethods for PendingCalls {
     fn method(&self, id: &RequestId) -> Option<Method> {
-        self.calls.get(id).map(|call| call.method)
+        let own = self.own.as_ref().filter(|(own, _)| own == id).map(|(_, call)| call);
+        own.or_else(|| self.calls.get(id)).map(|call| call.method)
     }
+}
+
+/// Returns the number that an id spells: some servers return a number as a string, which rmcp
+/// allows too.
+fn number_of(id: &RequestId) -> Option<RequestId> {
+    let RequestId::String(text) = id else { return None };
+    text.parse().ok().map(RequestId::Number)
 }
 
 /// Knowledge about a request that will have no response.

@@ -18,7 +18,7 @@ use super::{
     superseded::{Superseded, ended_by},
 };
 use crate::{
-    decode::{PendingMethods, method::Method},
+    decode::method::Method,
     error::Error,
     framing::Framing,
     link::{Down, LinkEvent, LinkUp},
@@ -135,12 +135,12 @@ impl<R: McpRole, F: Framing<R>> Correlation<R, F> {
     }
 
     fn is_subscription(&self, id: &RequestId) -> bool {
-        self.pending.method(id) == Some(Method::SubscriptionsListen)
+        self.pending.get(id).is_some_and(Call::is_subscription)
     }
 
     /// Ends the request in flight that `id` answers, and changes `id` to its own.
     fn end_answered(&mut self, id: &mut RequestId) -> Option<Call> {
-        let known = self.pending.remove(id);
+        let known = self.pending.remove_answered(id);
         if known.is_none() {
             self.stats.record_orphan();
             tracing::debug!(%id, "response to no request in flight");
@@ -311,10 +311,8 @@ impl<R: McpRole, F: Framing<R>> Correlation<R, F> {
         self.inbound.clear_backlog();
         let handed = self.link.handed();
         let too_large = error.as_ref().and_then(|error| self.end_too_large(error, handed));
+        self.pending.forget_own();
         let mut calls = self.pending.take(|_, _| true);
-        if let Some(reinit) = &self.reinit {
-            calls.retain(|(id, _)| !reinit.is_repeating(id));
-        }
         // The link need not have ended yet: a Close of ours may wait until what is queued is
         // written.
         calls.extend(self.waiting.take());

@@ -37,7 +37,8 @@ use crate::{
 /// Time within which the peer must answer a repeated `initialize`, or say something readable.
 const ANSWER_TIMEOUT: Duration = Duration::from_secs(10);
 
-/// Id of an `initialize` that is repeated. The layers above may use that of theirs anew.
+/// Id of an `initialize` that is repeated. The layers above may use that of theirs anew, and this
+/// one: what they ask waits until the peer has answered.
 const REPEATED: RequestId = RequestId::Number((1 << 53) - 1);
 
 /// Most characters of each text of the peer's that is logged.
@@ -153,17 +154,11 @@ impl Reinit {
     /// An `initialize` is where none has been answered yet.
     pub(super) fn keeps(&self, id: &RequestId) -> bool {
         matches!(self.phase, Phase::Uninitialized { .. }) && self.opens_by(id)
-            || self.is_repeating(id)
             || self.repeats.contains(id)
     }
 
     fn opens_by(&self, id: &RequestId) -> bool {
         self.opening.as_ref().is_some_and(|opening| opening.id == *id)
-    }
-
-    /// Returns `true` if this request is in flight for this layer alone, which has repeated it.
-    pub(super) fn is_repeating(&self, id: &RequestId) -> bool {
-        matches!(self.phase, Phase::Repeating { .. }) && *id == REPEATED
     }
 
     /// Returns `true` if the next message of the peer shows who it is.
@@ -242,7 +237,7 @@ impl Reinit {
         if let Some(initialize) = &self.initialize {
             match std::mem::replace(&mut self.phase, Phase::NEW) {
                 Phase::Initialized(agreed) | Phase::Repeating { agreed, .. } => {
-                    pending.insert(REPEATED, Call::new(Method::Initialize, 0));
+                    pending.insert_own(REPEATED, Method::Initialize);
                     link.send_first(initialize.clone());
                     self.phase = Phase::repeating(agreed);
                     return;
@@ -336,21 +331,21 @@ impl Reinit {
         codec: &Codec<R, F>,
         link: &SharedLink,
     ) -> bool {
-        // That of the layers above waits in the queue while this one's is in flight.
-        let was_sent = !matches!(self.phase, Phase::Repeating { .. });
-        let opening = self.opening.take_if(|opening| was_sent && opening.id == *id);
-        self.forget(id);
-        if let Some(opening) = opening {
-            if let Ok(answer) = result {
+        let repeated = match &mut self.phase {
+            Phase::Repeating { agreed, .. } if *id == REPEATED => Some(agreed.take()),
+            _ => None,
+        };
+        let Some(agreed) = repeated else {
+            // That of the layers above waits in the queue while this one's is in flight.
+            let was_sent = !matches!(self.phase, Phase::Repeating { .. });
+            let opening = self.opening.take_if(|opening| was_sent && opening.id == *id);
+            self.forget(id);
+            if let (Some(opening), Ok(answer)) = (opening, result) {
                 self.initialize = Some(opening.repeated);
                 self.phase = Phase::Initialized(answer.cloned().map(Box::new));
                 link.hold_on_restart();
             }
             return true;
-        }
-        let agreed = match &mut self.phase {
-            Phase::Repeating { agreed, .. } if *id == REPEATED => agreed.take(),
-            _ => return true,
         };
         match result {
             Ok(answer) => {

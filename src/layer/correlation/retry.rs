@@ -55,11 +55,11 @@ impl<R: McpRole, F: Framing<R>> Correlation<R, F> {
             return false;
         }
         let Some(reason) = reason(error) else { return false };
-        let Some(id) = self.pending.answered_by(id) else { return false };
-        if self.reinit.as_ref().is_some_and(|reinit| reinit.is_repeating(&id)) {
+        if self.pending.answers_own(id) {
             // Repeated on the next connection as well, which is requested in a while.
             return true;
         }
+        let Some(id) = self.pending.answered_by(id) else { return false };
         match reason {
             STOPPING => self.put_off(&id),
             _ => self.put_back(&id),

@@ -1,5 +1,7 @@
 //! A client that uses the id of its `initialize` for other requests, which MCP forbids.
 
+use std::sync::Arc;
+
 use super::*;
 use crate::framing::Envelope;
 
@@ -155,4 +157,107 @@ async fn what_is_kept_for_another_peer_is_not_recorded_as_sent() {
         let JsonRpcMessage::Error(error) = ended else { panic!("{ended:?}") };
         assert_eq!(error.id, Some(RequestId::Number(id)));
     }
+}
+
+/// A client whose new peer was sent a repeated `initialize`, and has not answered.
+fn repeating() -> (Stack<RoleClient>, Peer) {
+    let (mut stack, peer) = initialized();
+    peer.send(Message::Close(None));
+    stack.idle();
+    let peer = stack.links.next();
+    stack.idle();
+    assert_eq!(sent(&peer), [INITIALIZE_AGAIN]);
+    (stack, peer)
+}
+
+const REPEATED_CALL: &str = "tools/call 9007199254740991";
+
+fn answers_repeated_call(stack: &mut Stack<RoleClient>, peer: &Peer) {
+    say(peer, json!({"jsonrpc": "2.0", "id": REPEATED_ID, "result": {"content": []}}));
+    assert_eq!(stack.ended(), RequestId::Number(REPEATED_ID));
+    stack.idle();
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_call_with_the_id_of_a_repeated_initialize_that_was_made_before_is_answered() {
+    let (mut stack, peer) = initialized();
+    peer.send(Message::Close(None));
+    stack.idle();
+    stack.send(call(REPEATED_ID));
+    let peer = stack.links.next();
+    stack.idle();
+    assert_eq!(sent(&peer), [INITIALIZE_AGAIN]);
+    say(&peer, repeated_result("1"));
+    stack.idle();
+    assert_eq!(sent(&peer), ["notifications/initialized", REPEATED_CALL]);
+    answers_repeated_call(&mut stack, &peer);
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_call_with_the_id_of_a_repeated_initialize_that_is_made_meanwhile_is_answered() {
+    let (mut stack, peer) = repeating();
+    assert!(!stack.stack.is_pending(&RequestId::Number(REPEATED_ID)), "it may be used");
+    stack.send(call(REPEATED_ID));
+    stack.idle();
+    // Some servers make a string of it.
+    let mut result = repeated_result("1");
+    result["id"] = REPEATED_ID.to_string().into();
+    say(&peer, result);
+    stack.idle();
+    assert_eq!(sent(&peer), ["notifications/initialized", REPEATED_CALL]);
+    answers_repeated_call(&mut stack, &peer);
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_call_with_the_id_of_a_repeated_initialize_is_sent_again_if_it_may_be() {
+    let (mut stack, peer) = initialized();
+    stack.stack.replay = Some(Arc::new(|_: &ClientRequest| Replay::Resend));
+    stack.send(call(REPEATED_ID));
+    stack.idle();
+    assert_eq!(sent(&peer), [REPEATED_CALL]);
+    peer.send(Message::Close(None));
+    stack.idle();
+    let peer = stack.links.next();
+    stack.idle();
+    assert_eq!(sent(&peer), [INITIALIZE_AGAIN]);
+    say(&peer, repeated_result("1"));
+    stack.idle();
+    assert_eq!(sent(&peer), ["notifications/initialized", REPEATED_CALL]);
+    answers_repeated_call(&mut stack, &peer);
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_call_that_is_taken_back_takes_no_repeated_initialize_back() {
+    let (mut stack, peer) = repeating();
+    stack.send(call(REPEATED_ID));
+    let enough = cancellation(RequestId::Number(REPEATED_ID), "enough".into());
+    stack.send(JsonRpcMessage::notification(enough.into()));
+    stack.idle();
+    say(&peer, repeated_result("1"));
+    stack.idle();
+    assert_eq!(sent(&peer), ["notifications/initialized"]);
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_call_with_the_id_of_a_repeated_initialize_keeps_its_deadline() {
+    let (mut stack, peer) = repeating();
+    stack.stack.config.deadline = Some(ANSWER_TIMEOUT / 2);
+    stack.send(call(REPEATED_ID));
+    stack.idle();
+    tokio::time::advance(ANSWER_TIMEOUT / 2).await;
+    assert_eq!(stack.error(), (RequestId::Number(REPEATED_ID), "timed_out".into()));
+    stack.idle();
+    say(&peer, repeated_result("1"));
+    stack.idle();
+    assert_eq!(sent(&peer), ["notifications/initialized"]);
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_call_with_the_id_of_a_repeated_initialize_ends_with_the_connection() {
+    let (mut stack, _peer) = repeating();
+    stack.send(call(REPEATED_ID));
+    stack.stack.link.cut();
+    assert_eq!(stack.error(), (RequestId::Number(REPEATED_ID), "not_sent".into()));
+    assert!(assert_ready!(spawn(stack.stack.next()).poll()).unwrap().is_err());
+    assert_eq!(stack.stack.in_flight(), (0, 0));
 }
