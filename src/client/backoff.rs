@@ -82,7 +82,8 @@ impl ReconnectPolicy {
         self
     }
 
-    /// Sets the attempts for one connection. `None`, the default, tries for ever.
+    /// Sets the most attempts for one connection: each that is made begins the count anew. `None`,
+    /// the default, tries for ever.
     #[must_use]
     pub fn attempts(mut self, attempts: impl Into<Option<u32>>) -> Self {
         self.attempts = attempts.into();
