@@ -24,6 +24,9 @@ pub trait Wire: ServiceRole {
 
     fn encode(message: &TxJsonRpcMessage<Self>) -> Result<Bytes, serde_json::Error>;
 
+    /// Returns the size of a request, but for its id, in bytes of JSON.
+    fn size_of(request: &Self::Req) -> usize;
+
     /// Decodes a message of this role itself, as another instance has encoded it.
     #[cfg(feature = "cluster")]
     fn decode_own(bytes: &[u8]) -> Result<TxJsonRpcMessage<Self>, Malformed>;
@@ -41,6 +44,10 @@ macro_rules! typed {
 
             fn encode(message: &TxJsonRpcMessage<Self>) -> Result<Bytes, serde_json::Error> {
                 typed_encoding::encode::<Self>(message).map(Bytes::from)
+            }
+
+            fn size_of(request: &Self::Req) -> usize {
+                typed_encoding::size_of(request)
             }
 
             #[cfg(feature = "cluster")]

@@ -57,6 +57,16 @@ pub(crate) fn encode<R: ServiceRole>(
     Ok(out)
 }
 
+/// Returns the number of bytes of a request as JSON, with an id of one digit; 0 if it has none.
+pub(crate) fn size_of<M: Serialize + 'static>(request: &M) -> usize {
+    let mut out = Vec::with_capacity(REQUEST);
+    let done = write_request(&mut out, &RequestId::Number(0), request);
+    match done.and_then(|done| if done { Ok(()) } else { json::write(&mut out, request) }) {
+        Ok(()) => out.len(),
+        Err(_) => 0,
+    }
+}
+
 /// Writes a request unless it is one for rmcp's own `Serialize`; says whether it has.
 fn write_request(
     out: &mut Vec<u8>,

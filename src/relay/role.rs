@@ -76,6 +76,10 @@ macro_rules! roles {
                 write(message)
             }
 
+            fn size_of(request: &RawRequest) -> usize {
+                request.source.text.len()
+            }
+
             #[cfg(feature = "cluster")]
             fn decode_own(bytes: &[u8]) -> Result<RawMessage, Malformed> {
                 parse(&Bytes::copy_from_slice(bytes), &())

@@ -9,6 +9,7 @@
 //! | … and all that it has are subscriptions, which need not end | does not either: the peer may refuse it |
 //! | … and it is made by a client to answer a request of the server | does not: the server may wait for that |
 //! | a request of a client, while the queue is full and the session may be resumed on the next link | waits in line as well |
+//! | one that has to wait, while there is no link and too much waits already | ends, `not_sent` |
 //! | an answer, a notification | never waits for a request |
 //! | the peer refuses one, since it has too many | waits as well, and is the first to be sent again: see [`Overload`](super::overload::Overload) |
 //! | one of ours has ended | the first in line is sent, if the queue has room |
@@ -145,7 +146,7 @@ impl<R: McpRole, F: Framing<R>> Correlation<R, F> {
         if is_first || may_go || self.shutdown.is_some() {
             return self.send_request(request, method, turn);
         }
-        if self.reinit.is_some() && self.link.is_overrun(self.waiting.len()) {
+        if self.reinit.is_some() && self.link.is_overrun(self.waiting.bytes()) {
             self.refuse_to_send(request.id, Call::unsent(method), &MessageError::QueueFull);
             return Ok(Sent::NotNow);
         }
@@ -211,7 +212,7 @@ impl<R: McpRole, F: Framing<R>> Correlation<R, F> {
             }
             let Some(waiting) = self.waiting.pop() else { break };
             let (id, method, sent) = match waiting {
-                Waiting::New(request, method, turn) => {
+                Waiting::New(request, method, turn, _) => {
                     let id = request.id.clone();
                     (id, method, self.send_request(request, method, turn).map(drop))
                 }

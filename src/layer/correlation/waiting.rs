@@ -8,10 +8,15 @@ use rustc_hash::FxBuildHasher;
 use super::pending::{Call, Turn};
 use crate::{decode::method::Method, message::Message, role::McpRole};
 
+/// Bytes that a request is charged beside its JSON.
+const OVERHEAD: usize = 512;
+
 /// Queue of requests that the peer has not accepted yet, in order, each removable by its id.
 #[derive(Debug)]
 pub(super) struct WaitingRequests<R: McpRole> {
     requests: BTreeMap<Turn, Waiting<R>>,
+    /// Size of all requests, in bytes.
+    bytes: usize,
     turns: HashMap<RequestId, Turn, FxBuildHasher>,
     number: u64,
     /// `true` if some of them were sent, and may not have been flushed.
@@ -21,8 +26,8 @@ pub(super) struct WaitingRequests<R: McpRole> {
 /// Request that the peer has not accepted yet.
 #[derive(Debug)]
 pub(super) enum Waiting<R: McpRole> {
-    /// Request that was never sent.
-    New(JsonRpcRequest<R::Req>, Method, Turn),
+    /// Request that was never sent, with its size.
+    New(JsonRpcRequest<R::Req>, Method, Turn, usize),
     /// Request that was sent, and refused without being executed.
     Refused(RequestId, Call, Message),
 }
@@ -30,8 +35,15 @@ pub(super) enum Waiting<R: McpRole> {
 impl<R: McpRole> Waiting<R> {
     fn into_unsent(self) -> (RequestId, Call) {
         match self {
-            Self::New(request, method, _) => (request.id, Call::unsent(method)),
+            Self::New(request, method, ..) => (request.id, Call::unsent(method)),
             Self::Refused(id, call, _) => (id, Call::unsent(call.method)),
+        }
+    }
+
+    fn size(&self) -> usize {
+        match self {
+            Self::New(.., size) => *size,
+            Self::Refused(.., message) => OVERHEAD + message.len(),
         }
     }
 }
@@ -40,6 +52,7 @@ impl<R: McpRole> Default for WaitingRequests<R> {
     fn default() -> Self {
         Self {
             requests: BTreeMap::new(),
+            bytes: 0,
             turns: HashMap::default(),
             number: 0,
             is_unflushed: false,
@@ -66,6 +79,11 @@ impl<R: McpRole> WaitingRequests<R> {
         self.requests.len()
     }
 
+    /// Returns the size of all requests, in bytes of JSON and 512 more for each.
+    pub(super) fn bytes(&self) -> usize {
+        self.bytes
+    }
+
     pub(super) fn contains(&self, id: &RequestId) -> bool {
         !self.is_empty() && self.turns.contains_key(id)
     }
@@ -73,7 +91,7 @@ impl<R: McpRole> WaitingRequests<R> {
     /// Returns the ids of those with this method.
     pub(super) fn ids_of(&self, method: Method) -> impl Iterator<Item = &RequestId> {
         self.requests.values().filter_map(move |waiting| match waiting {
-            Waiting::New(request, of, _) => (*of == method).then_some(&request.id),
+            Waiting::New(request, of, ..) => (*of == method).then_some(&request.id),
             Waiting::Refused(id, call, _) => (call.method == method).then_some(id),
         })
     }
@@ -85,18 +103,26 @@ impl<R: McpRole> WaitingRequests<R> {
     }
 
     pub(super) fn push(&mut self, request: JsonRpcRequest<R::Req>, method: Method, turn: Turn) {
-        self.turns.insert(request.id.clone(), turn);
-        self.requests.insert(turn, Waiting::New(request, method, turn));
+        let size = OVERHEAD + R::size_of(&request.request);
+        self.insert(request.id.clone(), turn, Waiting::New(request, method, turn, size));
     }
 
     /// Adds a request that was refused, before all whose turn is later.
     pub(super) fn put_back(&mut self, id: RequestId, call: Call, message: Message) {
-        self.turns.insert(id.clone(), call.turn);
-        self.requests.insert(call.turn, Waiting::Refused(id, call, message));
+        self.insert(id.clone(), call.turn, Waiting::Refused(id, call, message));
+    }
+
+    fn insert(&mut self, id: RequestId, turn: Turn, waiting: Waiting<R>) {
+        self.bytes += waiting.size();
+        self.turns.insert(id, turn);
+        if let Some(former) = self.requests.insert(turn, waiting) {
+            self.bytes -= former.size();
+        }
     }
 
     pub(super) fn pop(&mut self) -> Option<Waiting<R>> {
         let (_, waiting) = self.requests.pop_first()?;
+        self.bytes -= waiting.size();
         let (Waiting::New(JsonRpcRequest { id, .. }, ..) | Waiting::Refused(id, ..)) = &waiting;
         self.turns.remove(id);
         if self.is_empty() {
@@ -112,12 +138,14 @@ impl<R: McpRole> WaitingRequests<R> {
             return None;
         }
         let waiting = self.requests.remove(&self.turns.remove(id)?)?;
+        self.bytes -= waiting.size();
         Some(waiting.into_unsent().1)
     }
 
     /// Removes all requests, in order.
     pub(super) fn take(&mut self) -> impl Iterator<Item = (RequestId, Call)> + use<R> {
         let requests = std::mem::take(&mut self.requests).into_values();
+        self.bytes = 0;
         self.turns = HashMap::default();
         requests.map(Waiting::into_unsent)
     }

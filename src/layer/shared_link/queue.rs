@@ -3,8 +3,8 @@
 use super::{SharedLink, flushed::Flushed};
 use crate::{error::Error, link::Retention, message::Message};
 
-/// Size charged for a request that waits before the queue, in bytes.
-const WAITING_REQUEST: usize = 512;
+/// Number of times that as much as the queue takes may wait for it until a session is resumed.
+const QUEUES_WAITING: usize = 128;
 
 /// Room for one message, by [`SharedLink::reserve`].
 #[derive(Debug)]
@@ -159,14 +159,16 @@ impl SharedLink {
         handed
     }
 
-    /// Returns `true` if sending is paused and more `requests` wait for the queue than it has room
-    /// for. A side that dials again lets them wait until it is known that no session is resumed.
-    pub(in crate::layer) fn is_overrun(&self, requests: usize) -> bool {
-        if requests < self.inner.queue_bytes / WAITING_REQUEST || !self.inner.is_paused() {
+    /// Returns `true` if sending is paused and more `bytes` wait for the queue than it has room for.
+    /// A side that dials again has more wait until it is known that no session is resumed.
+    pub(in crate::layer) fn is_overrun(&self, bytes: usize) -> bool {
+        let limit = self.inner.queue_bytes;
+        if bytes < limit || !self.inner.is_paused() {
             return false;
         }
         let state = self.inner.lock();
-        state.awaits_peer() || !state.dials_again()
+        let may_resume = state.dials_again() && !state.awaits_peer();
+        !may_resume || bytes >= limit.saturating_mul(QUEUES_WAITING)
     }
 
     /// Returns `true` if the queue is full until it is known whether the session is resumed. A

@@ -112,6 +112,46 @@ async fn after_a_write_that_failed(up: LinkUp) {
     assert_eq!(sent(&peer), first.chain(calls).collect::<Vec<_>>());
 }
 
+/// Requests that wait take memory for as long as the session may be resumed.
+#[tokio::test(start_paused = true)]
+async fn a_client_whose_session_may_be_resumed_turns_calls_away_when_much_waits() {
+    let (mut stack, peer) = initialized();
+    peer.break_writes();
+    stack.send(call(0));
+    let _ = spawn(stack.stack.link.flushed()).poll();
+    stack.idle();
+    // 128 queues of 1000 bytes have room for less than 250 calls, each of 512 bytes and its own.
+    (1..=400).for_each(|id| stack.send(call(id)));
+    let (RequestId::Number(first), reason) = stack.error() else { panic!("a number") };
+    assert_eq!(reason, "not_sent");
+    assert!(first > 200 && first < 270, "{first}");
+    (first + 1..=400).for_each(|id| assert_eq!(stack.error().0, RequestId::Number(id)));
+    stack.idle();
+    let large = json!({"text": "x".repeat(200_000)});
+    let Value::Object(arguments) = large else { panic!("{large}") };
+    let large = CallToolRequestParams::new("echo").with_arguments(arguments);
+
+    let peer = stack.links.next_as(RESUMED);
+    stack.idle();
+    let calls: Vec<_> = (0..first).map(|id| format!("tools/call {id}")).collect();
+    assert_eq!(sent(&peer), calls);
+
+    // What waits no more takes no room.
+    peer.break_writes();
+    stack.send(call(500));
+    let _ = spawn(stack.stack.link.flushed()).poll();
+    stack.idle();
+    (501..=530).for_each(|id| stack.send(call(id)));
+    stack.send(request(531, CallToolRequest::new(large)));
+    stack.idle();
+    stack.send(call(532));
+    assert_eq!(stack.error(), (RequestId::Number(532), "not_sent".into()));
+    let enough = cancellation(RequestId::Number(531), "enough".into());
+    stack.send(JsonRpcMessage::notification(enough.into()));
+    stack.send(call(533));
+    stack.idle();
+}
+
 /// A server whose client's connection takes nothing more, and may be resumed. The client takes
 /// `max_inbound` requests at once.
 fn a_server_that_cannot_write(max_inbound: u64) -> Stack<RoleServer> {
