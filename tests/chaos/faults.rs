@@ -13,7 +13,7 @@ use crate::{
     child::Process,
     client::random,
     journal::now,
-    scenario::Network,
+    scenario::{Network, Servers},
     setup::{Place, Round},
     verdict::Change,
 };
@@ -101,9 +101,13 @@ impl<'a> Faults<'a> {
             faults.extend([Fault::Cut; 4]);
             faults.extend([Fault::Stall; 2]);
         }
-        if plan.restarts_servers {
-            let gap = Fault::KillServer { gap: true };
-            faults.extend([Fault::KillServer { gap: false }, gap, Fault::Drain, Fault::Drain]);
+        match plan.servers {
+            Servers::Left => {}
+            Servers::Drained => faults.push(Fault::Drain),
+            Servers::KilledOrDrained => {
+                let gap = Fault::KillServer { gap: true };
+                faults.extend([Fault::KillServer { gap: false }, gap, Fault::Drain, Fault::Drain]);
+            }
         }
         if plan.kills_clients {
             faults.extend([Fault::KillClient; 2]);
@@ -139,14 +143,16 @@ impl<'a> Faults<'a> {
                 } else {
                     self.next_server().await.kill().await;
                 }
-                self.changes.push(Change { from, until: now() });
+                self.changes.push(Change { from, until: now(), excuses: true });
             }
             Fault::Drain => {
                 self.done.drains += 1;
                 let from = now();
                 let failure = self.next_server().await.terminate().await;
                 self.failures.extend(failure);
-                self.changes.push(Change { from, until: now() });
+                // Nothing but a lost connection keeps an answer from its client.
+                let excuses = !matches!(self.round.plan.network, Network::Good);
+                self.changes.push(Change { from, until: now(), excuses });
             }
         }
     }

@@ -16,6 +16,8 @@ pub enum Scenario {
     Network,
     /// The same, and servers that are killed or drained, and started again.
     Servers,
+    /// Servers that are drained, and nothing else.
+    Drains,
     /// The network, and clients that are killed and started again.
     Clients,
     /// The network, servers and clients.
@@ -37,14 +39,24 @@ pub struct Plan {
     /// Calls that each client has in flight.
     pub in_flight: usize,
     pub network: Network,
-    pub restarts_servers: bool,
+    pub servers: Servers,
     pub kills_clients: bool,
     pub resumes: bool,
+}
+
+/// What becomes of servers, after each of which comes another.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Servers {
+    Left,
+    Drained,
+    KilledOrDrained,
 }
 
 /// What becomes of connections.
 #[derive(Debug, Clone, Copy)]
 pub enum Network {
+    /// Nothing.
+    Good,
     /// Faults of all kinds, drawn from the seed.
     Bad,
     /// A `latency` each way and, where `is_cut`, cuts.
@@ -62,7 +74,7 @@ impl Scenario {
             calls: 10_000,
             in_flight: 10,
             network: Network::Bad,
-            restarts_servers: false,
+            servers: Servers::Left,
             kills_clients: false,
             resumes: true,
         };
@@ -75,9 +87,12 @@ impl Scenario {
         };
         match self {
             Self::Network => plan,
-            Self::Servers => Plan { restarts_servers: true, ..plan },
+            Self::Servers => Plan { servers: Servers::KilledOrDrained, ..plan },
+            Self::Drains => Plan { servers: Servers::Drained, network: Network::Good, ..plan },
             Self::Clients => Plan { kills_clients: true, ..plan },
-            Self::Everything => Plan { restarts_servers: true, kills_clients: true, ..plan },
+            Self::Everything => {
+                Plan { servers: Servers::KilledOrDrained, kills_clients: true, ..plan }
+            }
             Self::WithoutResume => Plan { resumes: false, ..plan },
             Self::InFlight => far(false),
             Self::InFlightCut => far(true),
@@ -92,6 +107,7 @@ impl Network {
         move || {
             let reset = random.random();
             match self {
+                Self::Good => Faults::default(),
                 Self::Bad => {
                     let cut_after = match random.random_range(0..10) {
                         0..2 => Some(random.random_range(0..800)),

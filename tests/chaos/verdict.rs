@@ -20,6 +20,8 @@ const LATE: Duration = Duration::from_secs(1);
 pub struct Change {
     pub from: u64,
     pub until: u64,
+    /// `true` if calls in flight may be lost by it.
+    pub excuses: bool,
 }
 
 /// Outcome of a round.
@@ -147,7 +149,8 @@ fn is_excused(call: &Call, end: &End, report: &Report, changes: &[Change]) -> bo
     let [detection, late] = [DETECTION, LATE].map(|time| time.as_micros() as u64);
     changes.iter().any(|change| {
         let has_new_session = |&at: &u64| change.until + late < at && at < call.from;
-        change.from <= end.at
+        change.excuses
+            && change.from <= end.at
             && call.from <= change.until + detection
             && !report.restarted.iter().any(has_new_session)
     })
@@ -163,17 +166,24 @@ pub mod test {
         Call { number, from: 10_000_000, end: Some(end) }
     }
 
+    /// A server that went away at this second.
+    fn change(second: u64) -> Change {
+        let until = second * 1_000_000;
+        Change { from: until - 1000, until, excuses: true }
+    }
+
     /// Returns the verdict on a call that was executed so many times.
     fn verdict(call: Call, times: usize, changes: &[u64], restarted: &[u64]) -> Verdict {
-        let change = |&second: &u64| {
-            let until = second * 1_000_000;
-            Change { from: until - 1000, until }
-        };
+        let changes = changes.iter().copied().map(change).collect();
+        verdict_with(call, times, changes, restarted)
+    }
+
+    fn verdict_with(call: Call, times: usize, changes: Vec<Change>, restarted: &[u64]) -> Verdict {
         let restarted = restarted.iter().map(|second| second * 1_000_000).collect();
         let record = Record {
             executions: [(call.number, times)].into(),
             reports: vec![Report { calls: vec![call], restarted }],
-            changes: changes.iter().map(change).collect(),
+            changes,
             resumes: true,
             failures: Vec::new(),
         };
@@ -210,6 +220,8 @@ pub mod test {
             let verdict = verdict(call(1, "outcome_unknown"), 1, changes, restarted);
             assert_eq!(verdict.lost, usize::from(!excused), "{changes:?} {restarted:?}");
         }
+        let drained = vec![Change { excuses: false, ..change(15) }];
+        assert_eq!(verdict_with(call(1, "outcome_unknown"), 1, drained, &[16]).lost, 1);
         assert_eq!(verdict(call(1, "ok"), 1, &[15], &[16, 17]).sessions, 1);
     }
 }
