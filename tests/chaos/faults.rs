@@ -143,16 +143,16 @@ impl<'a> Faults<'a> {
                 } else {
                     self.next_server().await.kill().await;
                 }
-                self.changes.push(Change { from, until: now(), excuses: true });
+                self.changes.push(Change { from, until: now(), loses_answers: true });
             }
             Fault::Drain => {
                 self.done.drains += 1;
                 let from = now();
                 let failure = self.next_server().await.terminate().await;
                 self.failures.extend(failure);
-                // Nothing but a lost connection keeps an answer from its client.
-                let excuses = !matches!(self.round.plan.network, Network::Good);
-                self.changes.push(Change { from, until: now(), excuses });
+                // Nothing but the network keeps an answer from its client.
+                let loses_answers = !matches!(self.round.plan.network, Network::Good);
+                self.changes.push(Change { from, until: now(), loses_answers });
             }
         }
     }

@@ -20,8 +20,8 @@ const LATE: Duration = Duration::from_secs(1);
 pub struct Change {
     pub from: u64,
     pub until: u64,
-    /// `true` if calls in flight may be lost by it.
-    pub excuses: bool,
+    /// `true` if answers may be lost by it, and not only calls that the server has not read.
+    pub loses_answers: bool,
 }
 
 /// Outcome of a round.
@@ -130,7 +130,7 @@ impl Record {
                         kind => kind == "outcome_unknown",
                     };
                     count(&mut verdict.wrong, !is_true);
-                    let excused = !self.resumes || is_excused(call, end, report, &self.changes);
+                    let excused = !self.resumes || self.excuses(call, end, times, report);
                     count(&mut verdict.lost, !excused);
                 }
             }
@@ -141,19 +141,19 @@ impl Record {
             verdict.findings.push(format!("executed {times} times: {call:?}"));
         }
     }
-}
 
-/// Returns `true` if a server went away while the call was in flight, or before and the client did
-/// not know of that yet: it had not begun another session since.
-fn is_excused(call: &Call, end: &End, report: &Report, changes: &[Change]) -> bool {
-    let [detection, late] = [DETECTION, LATE].map(|time| time.as_micros() as u64);
-    changes.iter().any(|change| {
-        let has_new_session = |&at: &u64| change.until + late < at && at < call.from;
-        change.excuses
-            && change.from <= end.at
-            && call.from <= change.until + detection
-            && !report.restarted.iter().any(has_new_session)
-    })
+    /// Returns `true` if a server went away while the call was in flight, or before and the client
+    /// did not know of that yet: it had not begun another session since.
+    fn excuses(&self, call: &Call, end: &End, times: usize, report: &Report) -> bool {
+        let [detection, late] = [DETECTION, LATE].map(|time| time.as_micros() as u64);
+        self.changes.iter().any(|change| {
+            let has_new_session = |&at: &u64| change.until + late < at && at < call.from;
+            (change.loses_answers || times == 0)
+                && change.from <= end.at
+                && call.from <= change.until + detection
+                && !report.restarted.iter().any(has_new_session)
+        })
+    }
 }
 
 /// The verdict on calls that are made up.
@@ -169,7 +169,7 @@ pub mod test {
     /// A server that went away at this second.
     fn change(second: u64) -> Change {
         let until = second * 1_000_000;
-        Change { from: until - 1000, until, excuses: true }
+        Change { from: until - 1000, until, loses_answers: true }
     }
 
     /// Returns the verdict on a call that was executed so many times.
@@ -220,8 +220,11 @@ pub mod test {
             let verdict = verdict(call(1, "outcome_unknown"), 1, changes, restarted);
             assert_eq!(verdict.lost, usize::from(!excused), "{changes:?} {restarted:?}");
         }
-        let drained = vec![Change { excuses: false, ..change(15) }];
-        assert_eq!(verdict_with(call(1, "outcome_unknown"), 1, drained, &[16]).lost, 1);
+        for times in [0, 1] {
+            let drained = vec![Change { loses_answers: false, ..change(15) }];
+            let verdict = verdict_with(call(1, "outcome_unknown"), times, drained, &[16]);
+            assert_eq!(verdict.lost, times, "executed {times} times");
+        }
         assert_eq!(verdict(call(1, "ok"), 1, &[15], &[16, 17]).sessions, 1);
     }
 }
