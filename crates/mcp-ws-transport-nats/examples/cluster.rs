@@ -332,8 +332,8 @@ async fn story() -> Result<()> {
     for _ in 0..3 {
         clients.push(Client::connect(network).await?);
     }
-    let homes = try_join_all(clients.iter().map(Client::home)).await?;
-    println!("  their sessions are at {}", homes.join(", "));
+    let tags = try_join_all(clients.iter().map(Client::instance)).await?;
+    println!("  their sessions are at {}", tags.join(", "));
 
     println!("One instance tells the clients of all");
     println!("  {}", clients[0].call("announce", json!({})).await?);
@@ -352,9 +352,9 @@ async fn story() -> Result<()> {
             };
             tokio::join!(try_join_all(calls), cutting)
         };
-        for ((client, home), answer) in clients.iter_mut().zip(&homes).zip(answers?) {
+        for ((client, tag), answer) in clients.iter_mut().zip(&tags).zip(answers?) {
             let resumed = client.back().await?;
-            ensure(resumed && answer.ends_with(home.as_str()), "a session was not found")?;
+            ensure(resumed && answer.ends_with(tag.as_str()), "a session was not found")?;
         }
         println!("  {round}: every session was found, and every call answered by it");
     }
