@@ -9,6 +9,7 @@ use async_nats::{
 };
 use futures::future::{BoxFuture, FutureExt};
 use mcp_ws_transport::cluster::Subject;
+use tokio::sync::Semaphore;
 
 use crate::{link::Link, nats::Nats};
 
@@ -57,6 +58,9 @@ impl Connect {
         let options = ConnectOptions::new()
             .ping_interval(Duration::from_secs(5))
             .client_capacity(Self::TAKEN_MESSAGES)
+            // What arrives is taken at once, and bounded in bytes behind that. The library would drop
+            // messages, and not always say so.
+            .subscription_capacity(Semaphore::MAX_PERMITS)
             .reconnect_delay_callback(|attempts| {
                 let doubled = 1 << attempts.min(10);
                 if attempts < 2 {

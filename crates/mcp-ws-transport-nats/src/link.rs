@@ -1,13 +1,12 @@
 //! [`Link`]: what is known of the connection, by the events of the client library.
 
 use std::{
-    collections::HashMap,
-    sync::{Arc, Mutex, MutexGuard, OnceLock, PoisonError, Weak},
+    sync::{Arc, Mutex, OnceLock, PoisonError, Weak},
     time::Duration,
 };
 
 use async_nats::{Event, ServerError, connection::State};
-use mcp_ws_transport::cluster::{Feed, Subject};
+use mcp_ws_transport::cluster::Subject;
 use tokio::{sync::watch, time::sleep};
 
 use crate::outbox::Outbox;
@@ -15,19 +14,12 @@ use crate::outbox::Outbox;
 /// Time after which the state of the connection is looked at, whatever the events say.
 const STATE_INTERVAL: Duration = Duration::from_secs(1);
 
-/// State of the connection, and what is lost or refused on it.
+/// State of the connection, and what is refused on it.
 pub(crate) struct Link {
     pub(crate) is_up: watch::Sender<bool>,
     pub(crate) outbox: Outbox,
-    subscriptions: Mutex<Subscriptions>,
-}
-
-#[derive(Default)]
-struct Subscriptions {
-    /// Subscriptions in force, by their number on the connection.
-    feeds: HashMap<u64, Weak<Feed>>,
     /// Subscriptions that are being made, each with a place for the reason of a refusal.
-    made: Vec<(Subject, Weak<OnceLock<String>>)>,
+    subscribing: Mutex<Vec<(Subject, Weak<OnceLock<String>>)>>,
 }
 
 impl Link {
@@ -35,7 +27,7 @@ impl Link {
         Self {
             is_up: watch::Sender::new(false),
             outbox: Outbox::new(max_queued_bytes),
-            subscriptions: Mutex::default(),
+            subscribing: Mutex::default(),
         }
     }
 
@@ -43,7 +35,6 @@ impl Link {
         match event {
             Event::Connected => self.set_up(true),
             Event::Disconnected | Event::Closed => self.set_up(false),
-            Event::SlowConsumer(number) => self.count_dropped(*number),
             Event::ServerError(ServerError::Other(text)) => self.on_refusal(text),
             Event::ServerError(error) => tracing::warn!("{error}"),
             Event::ClientError(error) => tracing::warn!("{error}"),
@@ -60,7 +51,7 @@ impl Link {
     }
 
     /// Follows the `state` of the connection where its events do not tell it: the client library
-    /// drops those that its queue of 128 has no room for, as when it reports dropped messages.
+    /// drops those that its queue of 128 has no room for, as when the server refuses many messages.
     ///
     /// The event that there is a connection comes before the state says so. A state without a
     /// connection, against the events, therefore counts only where the last look found the same.
@@ -82,42 +73,24 @@ impl Link {
         let _ = self.is_up.subscribe().wait_for(|is_up| !is_up).await;
     }
 
-    pub(crate) fn set_feed(&self, number: u64, feed: &Arc<Feed>) {
-        self.lock().feeds.insert(number, Arc::downgrade(feed));
-    }
-
-    pub(crate) fn remove_feed(&self, number: u64) {
-        self.lock().feeds.remove(&number);
-    }
-
     /// Returns what has the reason if the server refuses the subscription to this subject.
     pub(crate) fn watch_refusal(&self, subject: &Subject) -> Arc<OnceLock<String>> {
         let refusal = Arc::default();
-        let mut subscriptions = self.lock();
-        subscriptions.made.retain(|(_, refusal)| refusal.strong_count() > 0);
-        subscriptions.made.push((subject.clone(), Arc::downgrade(&refusal)));
+        let mut subscribing = self.subscribing.lock().unwrap_or_else(PoisonError::into_inner);
+        subscribing.retain(|(_, refusal)| refusal.strong_count() > 0);
+        subscribing.push((subject.clone(), Arc::downgrade(&refusal)));
         refusal
-    }
-
-    fn count_dropped(&self, number: u64) {
-        let feed = self.lock().feeds.get(&number).and_then(Weak::upgrade);
-        if let Some(feed) = feed {
-            feed.count_dropped(1);
-        }
     }
 
     fn on_refusal(&self, text: &str) {
         tracing::warn!("NATS refuses: {text}");
-        for (subject, refusal) in &self.lock().made {
+        let subscribing = self.subscribing.lock().unwrap_or_else(PoisonError::into_inner);
+        for (subject, refusal) in &*subscribing {
             let is_named = text.contains("ubscription") && text.contains(&format!("\"{subject}\""));
             if let Some(refusal) = refusal.upgrade().filter(|_| is_named) {
                 let _ = refusal.set(text.to_owned());
             }
         }
-    }
-
-    fn lock(&self) -> MutexGuard<'_, Subscriptions> {
-        self.subscriptions.lock().unwrap_or_else(PoisonError::into_inner)
     }
 }
 

@@ -3,7 +3,7 @@
 use std::{fmt, sync::Arc, time::Duration};
 
 use async_nats::{
-    Client, StatusCode, Subscriber, client::traits::Publisher, connection::State,
+    Client, Message, StatusCode, Subscriber, client::traits::Publisher, connection::State,
     message::OutboundMessage,
 };
 use bytes::Bytes;
@@ -12,8 +12,8 @@ use mcp_ws_transport::cluster::{
     AskError, Bus, Feed, PublishError, Questions, Subject, SubscribeError, Subscription,
 };
 use tokio::{
-    sync::{Mutex, watch},
-    task::unconstrained,
+    sync::watch,
+    task::{unconstrained, yield_now},
 };
 use tokio_util::sync::{CancellationToken, DropGuard};
 
@@ -33,8 +33,6 @@ pub struct Nats {
     questions: Questions,
     /// Subject below which answers arrive, each on the number of its question.
     inbox: String,
-    /// Number of the last subscription, as the client library counts them.
-    last_subscription: Mutex<u64>,
     ended: CancellationToken,
     _end: DropGuard,
 }
@@ -60,15 +58,7 @@ impl Nats {
         let (watched, followed) = (client.clone(), link.clone());
         let following = async move { followed.follow(|| watched.connection_state()).await };
         tokio::spawn(ended.clone().run_until_cancelled_owned(following));
-        Ok(Self {
-            client,
-            link,
-            questions,
-            inbox,
-            last_subscription: Mutex::new(1), // That to the answers.
-            _end: ended.clone().drop_guard(),
-            ended,
-        })
+        Ok(Self { client, link, questions, inbox, _end: ended.clone().drop_guard(), ended })
     }
 
     fn is_connected(&self) -> bool {
@@ -118,16 +108,9 @@ impl Nats {
     ) -> Result<Subscription, SubscribeError> {
         let refusal = self.link.watch_refusal(&subject);
         let (feed, subscription) = Subscription::bounded(max_bytes);
-        let feed = Arc::new(feed);
-        let mut last = self.last_subscription.lock().await;
-        *last += 1;
-        let number = *last;
         let subscriber = self.client.subscribe(subject.to_string()).await;
-        drop(last);
         let subscriber = subscriber.map_err(|error| SubscribeError::Refused(error.to_string()))?;
-        self.link.set_feed(number, &feed);
-        let forwarding = forward(subscriber, feed, self.link.clone(), number);
-        tokio::spawn(self.ended.clone().run_until_cancelled_owned(forwarding));
+        tokio::spawn(self.ended.clone().run_until_cancelled_owned(forward(subscriber, feed)));
 
         // A refusal comes before the first confirmation, but by way of another task.
         let confirmed = async { self.confirm().await.and(self.confirm().await) }.await;
@@ -210,8 +193,8 @@ async fn send_queued(client: Client, link: Arc<Link>) {
 }
 
 /// Hands the answers that arrive on the inbox to their questions.
-async fn receive_answers(mut answers: Subscriber, questions: Questions) {
-    while let Some(message) = answers.next().await {
+async fn receive_answers(answers: Subscriber, questions: Questions) {
+    receive(answers, |message| {
         let number = message.subject.rsplit('.').next().and_then(|word| word.parse().ok());
         let answer = match message.status {
             Some(StatusCode::NO_RESPONDERS) => Err(AskError::Nobody),
@@ -220,22 +203,37 @@ async fn receive_answers(mut answers: Subscriber, questions: Questions) {
         if let Some(number) = number {
             questions.answer(number, answer);
         }
-    }
+    })
+    .await;
 }
 
 /// Moves what arrives into a subscription, until either end is gone.
-async fn forward(mut subscriber: Subscriber, feed: Arc<Feed>, link: Arc<Link>, number: u64) {
-    loop {
-        let message = tokio::select! {
-            biased;
-            () = feed.closed() => break,
-            message = subscriber.next() => message,
-        };
-        let Some(message) = message else { break };
+async fn forward(subscriber: Subscriber, feed: Feed) {
+    let receiving = receive(subscriber, |message| {
         let reply_to = message.reply.and_then(|reply| Subject::new(reply.as_str()).ok());
         feed.push(message.payload, reply_to);
+    });
+    tokio::select! {
+        biased;
+        () = feed.closed() => {}
+        () = receiving => {}
     }
-    link.remove_feed(number);
+}
+
+/// Takes whatever the client library has received, so that nothing waits there, where it would be
+/// bounded by nothing; until the subscription ends.
+async fn receive(mut subscriber: Subscriber, mut on_message: impl FnMut(Message)) {
+    /// More messages than the library receives before it lets others run: they are in 8 MiB.
+    const BATCH: u32 = 1 << 20;
+
+    loop {
+        for _ in 0..BATCH {
+            // What tokio lets a task do at a time is less than the library does.
+            let Some(message) = unconstrained(subscriber.next()).await else { return };
+            on_message(message);
+        }
+        yield_now().await;
+    }
 }
 
 impl fmt::Debug for Nats {

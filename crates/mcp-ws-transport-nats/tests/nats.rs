@@ -9,7 +9,14 @@ mod server;
 #[path = "../../../tests/bus/suite.rs"]
 mod suite;
 
-use std::{fs, path::Path, sync::Arc, time::Duration};
+use std::{
+    fs,
+    io::{BufRead, BufReader, Write},
+    net::TcpStream,
+    path::Path,
+    sync::Arc,
+    time::{Duration, Instant},
+};
 
 use futures::{FutureExt, StreamExt, future::BoxFuture};
 use mcp_ws_transport::cluster::{AskError, Bus, PublishError, SubscribeError};
@@ -140,6 +147,31 @@ async fn the_rights_of_the_readme_are_enough_and_no_more() {
     assert!(matches!(wrong, ConnectError::Unauthorized(_)), "{wrong}");
     let untrusted = server.connect().user_and_password("mcp", "change-me").await.unwrap_err();
     assert!(matches!(untrusted, ConnectError::Unreachable(_)), "{untrusted}");
+}
+
+/// More come at once than the client library lets wait by default, and its events tell of 128.
+#[tokio::test]
+#[ignore = "needs nats-server"]
+async fn no_message_is_lost_where_many_come_at_once() {
+    const MESSAGES: u64 = 100_000;
+
+    let mut published = b"CONNECT {\"verbose\":false}\r\n".to_vec();
+    for number in 0..MESSAGES {
+        published.extend(format!("PUB s 8\r\n{number:08}\r\n").as_bytes());
+    }
+    published.extend(b"PING\r\n");
+    let server = NatsServer::start();
+    let bus = Nats::connect(server.url()).await.unwrap();
+    let mut subscription = bus.subscribe(&subject("s"), 1 << 30).await.unwrap();
+    // Nothing else runs on this thread meanwhile, so that they come together.
+    let mut raw = TcpStream::connect(server.0.address).unwrap();
+    raw.write_all(&published).unwrap();
+    let mut lines = BufReader::new(raw).lines();
+    lines.find(|line| line.as_ref().unwrap() == "PONG").unwrap().unwrap();
+    for number in 0..MESSAGES {
+        let delivery = timeout(LONG, subscription.next()).await.unwrap().unwrap();
+        assert_eq!(delivery.payload, format!("{number:08}"));
+    }
 }
 
 #[tokio::test]
