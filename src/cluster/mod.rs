@@ -98,7 +98,10 @@ mod local;
 mod questions;
 pub(crate) mod subject;
 pub(crate) mod subscription;
+pub(crate) mod warnings;
 
+#[doc(hidden)]
+pub use self::warnings::SharedWarnLimit;
 pub use self::{
     bus::{AskError, Bus, PublishError, SubscribeError},
     faults::Faults,

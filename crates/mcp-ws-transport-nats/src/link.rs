@@ -6,7 +6,7 @@ use std::{
 };
 
 use async_nats::{Event, ServerError, connection::State};
-use mcp_ws_transport::cluster::Subject;
+use mcp_ws_transport::cluster::{SharedWarnLimit, Subject};
 use tokio::{sync::watch, time::sleep};
 
 use crate::outbox::Outbox;
@@ -20,6 +20,9 @@ pub(crate) struct Link {
     pub(crate) outbox: Outbox,
     /// Subscriptions that are being made, each with a place for the reason of a refusal.
     subscribing: Mutex<Vec<(Subject, Weak<OnceLock<String>>)>>,
+    /// Limits of the warnings of attempts to connect, and of what the server refuses.
+    failures: SharedWarnLimit,
+    refusals: SharedWarnLimit,
 }
 
 impl Link {
@@ -28,6 +31,8 @@ impl Link {
             is_up: watch::Sender::new(false),
             outbox: Outbox::new(max_queued_bytes),
             subscribing: Mutex::default(),
+            failures: SharedWarnLimit::default(),
+            refusals: SharedWarnLimit::default(),
         }
     }
 
@@ -36,8 +41,12 @@ impl Link {
             Event::Connected => self.set_up(true),
             Event::Disconnected | Event::Closed => self.set_up(false),
             Event::ServerError(ServerError::Other(text)) => self.on_refusal(text),
-            Event::ServerError(error) => tracing::warn!("{error}"),
-            Event::ClientError(error) => tracing::warn!("{error}"),
+            Event::ServerError(error) => self.on_refusal(&error.to_string()),
+            Event::ClientError(error) => {
+                if let Some(suppressed) = self.failures.admit() {
+                    tracing::warn!(suppressed, "cannot connect to NATS: {error}");
+                }
+            }
             _ => {}
         }
     }
@@ -83,7 +92,9 @@ impl Link {
     }
 
     fn on_refusal(&self, text: &str) {
-        tracing::warn!("NATS refuses: {text}");
+        if let Some(suppressed) = self.refusals.admit() {
+            tracing::warn!(suppressed, "NATS refuses: {text}");
+        }
         let subscribing = self.subscribing.lock().unwrap_or_else(PoisonError::into_inner);
         for (subject, refusal) in &*subscribing {
             let is_named = text.contains("ubscription") && text.contains(&format!("\"{subject}\""));

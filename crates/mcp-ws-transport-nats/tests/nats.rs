@@ -4,6 +4,9 @@
 
 #[path = "../../../tests/bus/certificates.rs"]
 mod certificates;
+#[allow(unreachable_pub, reason = "it is shared with other tests")]
+#[path = "../../../tests/common/logs.rs"]
+mod logs;
 #[path = "../../../tests/bus/server.rs"]
 mod server;
 #[path = "../../../tests/bus/suite.rs"]
@@ -15,14 +18,16 @@ use std::{
     net::TcpStream,
     path::Path,
     sync::Arc,
-    time::{Duration, Instant},
+    time::Duration,
 };
 
 use futures::{FutureExt, StreamExt, future::BoxFuture};
 use mcp_ws_transport::cluster::{AskError, Bus, PublishError, SubscribeError};
 use mcp_ws_transport_nats::{Connect, ConnectError, Nats};
+use tokio::{net::TcpListener, time::timeout};
 
 use certificates::certificates;
+use logs::Log;
 use server::Server;
 use suite::{Connection, Engine, subject};
 
@@ -147,6 +152,40 @@ async fn the_rights_of_the_readme_are_enough_and_no_more() {
     assert!(matches!(wrong, ConnectError::Unauthorized(_)), "{wrong}");
     let untrusted = server.connect().user_and_password("mcp", "change-me").await.unwrap_err();
     assert!(matches!(untrusted, ConnectError::Unreachable(_)), "{untrusted}");
+}
+
+#[tokio::test]
+#[ignore = "needs nats-server"]
+async fn a_refusal_is_warned_of_now_and_then() {
+    let (log, _capture) = Log::capture();
+    let folder = tempfile::tempdir().unwrap();
+    certificates(folder.path());
+    let server = NatsServer::with_config(&config(folder.path()));
+    let bus = server.connect().root_certificates(folder.path().join("ca.pem"));
+    let bus =
+        bus.prefix(&subject("prod.math")).user_and_password("mcp", "change-me").await.unwrap();
+    for _ in 0..100 {
+        bus.publish(&subject("prod.other"), "".into()).unwrap();
+    }
+    // What NATS says before its answers has come by then, and been told by another task.
+    for _ in 0..2 {
+        let nobody = bus.ask(&subject("prod.math.i.b"), "?".into(), LONG).await;
+        assert_eq!(nobody, Err(AskError::Nobody));
+    }
+    assert_eq!(log.text().matches("WARN").count(), 3, "{}", log.text());
+}
+
+#[tokio::test]
+async fn an_attempt_that_fails_is_warned_of_now_and_then() {
+    let (log, _capture) = Log::capture();
+    let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
+    let url = format!("nats://{}", listener.local_addr().unwrap());
+    let _bus = Nats::connect(url).in_background(true).await.unwrap();
+    // None is made before the one before it has failed.
+    for _ in 0..7 {
+        drop(listener.accept().await.unwrap());
+    }
+    assert_eq!(log.text().matches("WARN").count(), 3, "{}", log.text());
 }
 
 /// More come at once than the client library lets wait by default, and its events tell of 128.

@@ -6,7 +6,7 @@ use std::{
 };
 
 use bytes::Bytes;
-use mcp_ws_transport::cluster::{Feed, PublishError, Questions, Subject};
+use mcp_ws_transport::cluster::{Feed, PublishError, Questions, SharedWarnLimit, Subject};
 use redis::{PushInfo, PushKind, Value};
 use tokio::sync::{oneshot, watch};
 
@@ -22,7 +22,16 @@ pub(crate) struct Link {
     pub(crate) questions: Questions,
     /// Channel on which answers arrive.
     pub(crate) inbox: Subject,
+    pub(crate) warnings: Warnings,
     subscribers: Mutex<Subscribers>,
+}
+
+/// Limits of the warnings, by what they are of.
+#[derive(Default)]
+pub(crate) struct Warnings {
+    pub(crate) not_connected: SharedWarnLimit,
+    pub(crate) lost: SharedWarnLimit,
+    pub(crate) refused: SharedWarnLimit,
 }
 
 #[derive(Default)]
@@ -38,6 +47,7 @@ impl Link {
             outbox: Outbox::new(max_queued_bytes),
             questions: Questions::default(),
             inbox,
+            warnings: Warnings::default(),
             subscribers: Mutex::default(),
         }
     }

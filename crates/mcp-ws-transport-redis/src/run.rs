@@ -33,8 +33,8 @@ pub(crate) struct Connection {
     is_lost: Arc<Notify>,
 }
 
-/// The connection is lost.
-struct Lost;
+/// The connection is lost, for this reason.
+struct Lost(String);
 
 type InFlight = FuturesUnordered<Pin<Box<dyn Future<Output = Result<(), Lost>> + Send>>>;
 
@@ -83,7 +83,9 @@ impl Runner {
             match self.connect().await {
                 Ok(made) => connection = Some(made),
                 Err(error) => {
-                    tracing::warn!("cannot connect to Redis: {error}");
+                    if let Some(suppressed) = self.link.warnings.not_connected.admit() {
+                        tracing::warn!(suppressed, "cannot connect to Redis: {error}");
+                    }
                     attempts = (attempts + 1).min(10);
                     sleep(Self::MAX_DELAY.min(Duration::from_millis(10 << attempts))).await;
                 }
@@ -99,7 +101,7 @@ impl Runner {
         loop {
             let lost = tokio::select! {
                 biased;
-                () = is_lost.notified() => Err(Lost),
+                () = is_lost.notified() => Err(Lost("it was closed".into())),
                 Some(done) = in_flight.next() => done,
                 _ = pings.tick() => {
                     in_flight.push(ping(connection.clone()).boxed());
@@ -109,7 +111,10 @@ impl Runner {
                     begin(execute(connection.clone(), command, self.link.clone()).boxed(), &in_flight)
                 }
             };
-            if lost.is_err() {
+            if let Err(Lost(why)) = lost {
+                if let Some(suppressed) = self.link.warnings.lost.admit() {
+                    tracing::warn!(suppressed, "the connection to Redis is lost: {why}");
+                }
                 return;
             }
         }
@@ -150,7 +155,7 @@ async fn execute(
                     question.map(|question| link.questions.answer(question, Err(AskError::Nobody)));
                 }
                 Ok(_) => {}
-                Err(error) => tracing::warn!("Redis refuses to publish: {error}"),
+                Err(error) => warn_of_refusal(&link, "publish", &error),
             }
         }
         Command::Subscribe { channel, done } => {
@@ -159,7 +164,7 @@ async fn execute(
         }
         Command::Unsubscribe { channel } => {
             if let Err(error) = refused(connection.unsubscribe(channel).await)? {
-                tracing::warn!("Redis refuses to unsubscribe: {error}");
+                warn_of_refusal(&link, "unsubscribe", &error);
             }
         }
     }
@@ -167,12 +172,17 @@ async fn execute(
     Ok(())
 }
 
+fn warn_of_refusal(link: &Link, what: &str, error: &RedisError) {
+    if let Some(suppressed) = link.warnings.refused.admit() {
+        tracing::warn!(suppressed, "Redis refuses to {what}: {error}");
+    }
+}
+
 /// Tells what Redis refuses from a connection that is lost.
 fn refused<T>(result: Result<T, RedisError>) -> Result<Result<T, RedisError>, Lost> {
     match result {
         Err(error) if !matches!(error.kind(), ErrorKind::Server(_) | ErrorKind::Extension) => {
-            tracing::warn!("the connection to Redis is lost: {error}");
-            Err(Lost)
+            Err(Lost(error.to_string()))
         }
         result => Ok(result),
     }

@@ -4,18 +4,23 @@
 
 #[path = "../../../tests/bus/certificates.rs"]
 mod certificates;
+#[allow(unreachable_pub, reason = "it is shared with other tests")]
+#[path = "../../../tests/common/logs.rs"]
+mod logs;
 #[path = "../../../tests/bus/server.rs"]
 mod server;
 #[path = "../../../tests/bus/suite.rs"]
 mod suite;
 
-use std::{fs, sync::Arc, time::Duration};
+use std::{fs, path::Path, sync::Arc, time::Duration};
 
 use futures::{FutureExt, StreamExt, future::BoxFuture};
 use mcp_ws_transport::cluster::{AskError, Bus, PublishError, SubscribeError};
 use mcp_ws_transport_redis::{Connect, ConnectError, Redis};
+use tokio::net::TcpListener;
 
 use certificates::certificates;
+use logs::Log;
 use server::Server;
 use suite::{Connection, Engine, subject};
 
@@ -91,16 +96,21 @@ async fn a_server_may_be_there_only_later() {
     assert_eq!(bus.ask(&subject("q"), "?".into(), LONG).await, Err(AskError::Nobody));
 }
 
+/// Writes the rights of the README into this folder, and returns the path of the file.
+fn acl(folder: &Path) -> String {
+    let readme = include_str!("../README.md");
+    let (_, acl) = readme.split_once("```text\nuser default").unwrap();
+    let (acl, _) = acl.split_once("```").unwrap();
+    let path = folder.join("users.acl");
+    fs::write(&path, format!("user default{acl}")).unwrap();
+    path.to_str().unwrap().to_owned()
+}
+
 #[tokio::test]
 #[ignore = "needs redis-server"]
 async fn the_rights_of_the_readme_are_enough_and_no_more() {
     let folder = tempfile::tempdir().unwrap();
-    let readme = include_str!("../README.md");
-    let (_, acl) = readme.split_once("```text\nuser default").unwrap();
-    let path = folder.path().join("users.acl");
-    let (acl, _) = acl.split_once("```").unwrap();
-    fs::write(&path, format!("user default{acl}")).unwrap();
-    let server = RedisServer::with_arguments(&["--aclfile", path.to_str().unwrap()]);
+    let server = RedisServer::with_arguments(&["--aclfile", &acl(folder.path())]);
     let connect = |password: &str| server.connect().user_and_password("mcp", password);
     let bus = connect("change-me").prefix(&subject("prod.math")).await.unwrap();
     let on = subject("prod.math.i.a");
@@ -123,6 +133,35 @@ async fn the_rights_of_the_readme_are_enough_and_no_more() {
     assert!(matches!(wrong, ConnectError::Refused(_)), "{wrong}");
     let no_right = connect("change-me").await.unwrap_err();
     assert!(matches!(no_right, ConnectError::Refused(_)), "{no_right}");
+}
+
+#[tokio::test]
+#[ignore = "needs redis-server"]
+async fn a_refusal_is_warned_of_now_and_then() {
+    let (log, _capture) = Log::capture();
+    let folder = tempfile::tempdir().unwrap();
+    let server = RedisServer::with_arguments(&["--aclfile", &acl(folder.path())]);
+    let bus = server.connect().user_and_password("mcp", "change-me");
+    let bus = bus.prefix(&subject("prod.math")).await.unwrap();
+    for _ in 0..100 {
+        bus.publish(&subject("prod.other"), "".into()).unwrap();
+    }
+    // Redis answers in order.
+    assert_eq!(bus.ask(&subject("prod.math.b"), "?".into(), LONG).await, Err(AskError::Nobody));
+    assert_eq!(log.text().matches("WARN").count(), 3, "{}", log.text());
+}
+
+#[tokio::test]
+async fn an_attempt_that_fails_is_warned_of_now_and_then() {
+    let (log, _capture) = Log::capture();
+    let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
+    let url = format!("redis://{}", listener.local_addr().unwrap());
+    let _bus = Redis::connect(url).in_background(true).await.unwrap();
+    // None is made before the one before it has failed.
+    for _ in 0..6 {
+        drop(listener.accept().await.unwrap());
+    }
+    assert_eq!(log.text().matches("WARN").count(), 3, "{}", log.text());
 }
 
 #[tokio::test]

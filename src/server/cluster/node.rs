@@ -20,10 +20,10 @@ use crate::{
         bus::Bus,
         subject::{InvalidSubject, Subject},
         subscription::Delivery,
+        warnings::SharedWarnLimit,
     },
     event::Broadcaster,
     server::sessions::instance::InstanceTag,
-    warn_limit::WarnLimit,
 };
 
 /// Knowledge that an instance has of its cluster.
@@ -42,7 +42,7 @@ pub(in crate::server) struct Node {
     pub(super) fan_out: FanOut,
     handlers: AskHandlers,
     membership: Mutex<Membership>,
-    warnings: Mutex<WarnLimit>,
+    warnings: SharedWarnLimit,
 }
 
 /// Subjects of a cluster.
@@ -97,7 +97,7 @@ impl Node {
             fan_out: FanOut::default(),
             handlers: AskHandlers::default(),
             membership: Mutex::new(membership),
-            warnings: Mutex::default(),
+            warnings: SharedWarnLimit::default(),
         })
     }
 
@@ -271,8 +271,7 @@ impl Node {
 
     /// Warns of `what` has come on a subject, now and then.
     pub(super) fn warn_of(&self, subject: &Subject, what: &str) {
-        let mut warnings = self.warnings.lock().unwrap_or_else(PoisonError::into_inner);
-        if let Some(suppressed) = warnings.admit() {
+        if let Some(suppressed) = self.warnings.admit() {
             tracing::warn!(%subject, suppressed, "{what} has come by the bus, and is ignored");
         }
     }
