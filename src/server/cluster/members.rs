@@ -201,6 +201,11 @@ impl Members {
         self.0.values().filter(|member| member.presence == Presence::Up).count()
     }
 
+    /// Returns when the instance was last heard of.
+    pub(super) fn last_heard(&self, instance: &str) -> Option<Instant> {
+        Some(self.0.get(instance)?.heard)
+    }
+
     /// Returns `true` if the instance was heard of within the last 7 s, and has not left since.
     pub(super) fn is_up(&self, instance: &str) -> bool {
         let member = self.0.get(instance);

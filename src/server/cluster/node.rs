@@ -6,7 +6,10 @@ use std::{
 };
 
 use bytes::Bytes;
-use tokio::{sync::watch, time::Instant};
+use tokio::{
+    sync::{Notify, watch},
+    time::Instant,
+};
 
 use super::{
     asks::{AskHandler, AskHandlers, AskKind},
@@ -43,6 +46,8 @@ pub(in crate::server) struct Node {
     handlers: AskHandlers,
     membership: Mutex<Membership>,
     warnings: SharedWarnLimit,
+    /// Wakes those who wait for an instance to be heard of.
+    heartbeats: Notify,
 }
 
 /// Subjects of a cluster.
@@ -98,6 +103,7 @@ impl Node {
             handlers: AskHandlers::default(),
             membership: Mutex::new(membership),
             warnings: SharedWarnLimit::default(),
+            heartbeats: Notify::new(),
         })
     }
 
@@ -119,6 +125,22 @@ impl Node {
     /// Returns `true` if the instance was heard of within the last 7 s, and has not left since.
     pub(in crate::server) fn is_up(&self, instance: &str) -> bool {
         self.members().is_up(instance)
+    }
+
+    /// Returns when the instance was last heard of.
+    pub(in crate::server) fn last_heard(&self, instance: &str) -> Option<Instant> {
+        self.members().last_heard(instance)
+    }
+
+    /// Resolves when the instance was heard of later than at the time `before`.
+    pub(in crate::server) async fn heard_since(&self, instance: &str, before: Option<Instant>) {
+        loop {
+            let heartbeat = self.heartbeats.notified();
+            if self.last_heard(instance) != before {
+                return;
+            }
+            heartbeat.await;
+        }
     }
 
     /// Returns since when the bus is connected, if it is.
@@ -203,6 +225,7 @@ impl Node {
         }
         let mut events = Vec::new();
         self.members().on_heartbeat(&heartbeat, &mut events);
+        self.heartbeats.notify_waiters();
         self.announce(events);
         heartbeat.says == Says::Hello
     }

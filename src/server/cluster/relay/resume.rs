@@ -36,8 +36,9 @@ const ASK_TIMEOUT: Duration = Duration::from_secs(3);
 /// Time for the answer to one question: the bus may have lost it.
 const ATTEMPT_TIMEOUT: Duration = Duration::from_secs(1);
 
-/// Time after which it is asked again.
+/// Time after which it is asked again; each time twice as long, up to the second of these.
 const RETRY_INTERVAL: Duration = Duration::from_millis(100);
+const MAX_RETRY_INTERVAL: Duration = Duration::from_millis(800);
 
 /// Time after which all should be back where the bus was away.
 const SETTLING: Duration = Duration::from_secs(3);
@@ -52,8 +53,8 @@ const CLOSE_TIMEOUT: Duration = Duration::from_secs(1);
 ///
 /// | state | event | then |
 /// |---|---|---|
-/// | asking | nobody there, though the other instance was heard of in the last 7 s | again in 100 ms, for 1 s in all |
-/// | asking | nobody there, and the bus has not been here for 3 s; the bus is away; no answer for 1 s | again in 100 ms, for 3 s in all |
+/// | asking | nobody there, though the other instance was heard of in the last 7 s | again, for 1 s in all |
+/// | asking | nobody there, and the bus has not been here for 3 s; the bus is away; no answer for 1 s | again, for 3 s in all |
 /// | asking | `unknown`; nobody there for so long; no answer for 3 s | [`Unknown`](Self::Unknown): a new session here |
 /// | asking | as many relays as may be, here or there | [`Rejected`](Self::Rejected) with 1013 |
 /// | asking | no relays may be, here or there | [`Unknown`](Self::Unknown) |
@@ -64,6 +65,9 @@ const CLOSE_TIMEOUT: Duration = Duration::from_secs(1);
 /// | any | no session, and the client has said something without waiting for it | [`Rejected`](Self::Rejected) with 1002 |
 /// | any | the client leaves | [`Left`](Self::Left) |
 /// | any | this instance stops | [`Rejected`](Self::Rejected) with 1012 |
+///
+/// It is asked again after 100, 200 and 400 ms, then every 800 ms, and at once when the other instance
+/// is heard of, or this one reaches the others again.
 pub(in crate::server) enum RelayOutcome {
     /// The session goes on, over this link and the relay.
     Relayed(Box<RelayedLink>),
@@ -79,7 +83,8 @@ pub(in crate::server) enum RelayOutcome {
 #[derive(Debug, PartialEq, Eq)]
 enum Step {
     Go,
-    Again,
+    /// Within this time.
+    Again(Duration),
     Unknown,
     TryLater,
 }
@@ -89,7 +94,7 @@ impl Step {
     fn after(asked: &Result<Answer, AskError>, absence: Duration, left: Duration) -> Self {
         let again_within = |time: Duration| match time.is_zero() {
             true => Self::Unknown,
-            false => Self::Again,
+            false => Self::Again(time),
         };
         match asked {
             Ok(Answer::Offer) => Self::Go,
@@ -207,23 +212,29 @@ impl RelayContext {
         instance: &str,
         new_ask: impl Fn() -> Ask,
     ) -> (Step, Option<(Subscription, Subject)>) {
-        let began = Instant::now();
+        let (began, mut interval) = (Instant::now(), RETRY_INTERVAL);
         let (mut ask, mut subscription) = (new_ask(), None);
+        let mut state = self.node.state.subscribe();
         loop {
+            let heard = self.node.last_heard(instance);
+            state.mark_unchanged();
             let deadline = (began + ASK_TIMEOUT).min(Instant::now() + ATTEMPT_TIMEOUT);
             let asked = self.ask_once(instance, &ask, deadline, &mut subscription).await;
             let passed = began.elapsed() + RETRY_INTERVAL;
             let left = |time: Duration| time.saturating_sub(passed);
             let step = Step::after(&asked, left(self.patience(instance)), left(ASK_TIMEOUT));
             tracing::debug!(?asked, ?step, "asked for a session of another instance");
-            if step != Step::Again {
-                return (step, subscription);
-            }
+            let Step::Again(left) = step else { return (step, subscription) };
             if asked == Err(AskError::TimedOut) {
                 // An offer that comes late is for another pipe, and is not taken.
                 (ask, subscription) = (new_ask(), None);
             }
-            sleep(RETRY_INTERVAL).await;
+            tokio::select! {
+                () = sleep(interval.min(left)) => {}
+                () = self.node.heard_since(instance, heard) => {}
+                _ = state.changed() => {}
+            }
+            interval = MAX_RETRY_INTERVAL.min(2 * interval);
         }
     }
 
@@ -315,15 +326,16 @@ mod tests {
     fn each_outcome_of_a_question_leads_on() {
         let not_sent = |error| Err(AskError::NotSent(error));
         let (none, some) = (Duration::ZERO, Duration::from_millis(1));
+        let again = || Step::Again(some);
         // With nobody expected and no time left; with somebody; with time.
         for (asked, [neither, absent, left]) in [
             (Ok(Answer::Offer), [Step::Go, Step::Go, Step::Go]),
             (Ok(Answer::Unknown), [Step::Unknown, Step::Unknown, Step::Unknown]),
             (Ok(Answer::Full), [Step::TryLater, Step::TryLater, Step::TryLater]),
-            (Err(AskError::Nobody), [Step::Unknown, Step::Again, Step::Unknown]),
-            (Err(AskError::TimedOut), [Step::Unknown, Step::Unknown, Step::Again]),
-            (not_sent(PublishError::Away), [Step::Unknown, Step::Unknown, Step::Again]),
-            (not_sent(PublishError::Full), [Step::Unknown, Step::Unknown, Step::Again]),
+            (Err(AskError::Nobody), [Step::Unknown, again(), Step::Unknown]),
+            (Err(AskError::TimedOut), [Step::Unknown, Step::Unknown, again()]),
+            (not_sent(PublishError::Away), [Step::Unknown, Step::Unknown, again()]),
+            (not_sent(PublishError::Full), [Step::Unknown, Step::Unknown, again()]),
             (
                 not_sent(PublishError::TooLarge { size: 2, max: 1 }),
                 [Step::Unknown, Step::Unknown, Step::Unknown],

@@ -2,7 +2,7 @@
 
 use std::time::Duration;
 
-use futures::future::join_all;
+use futures::future::{join, join_all};
 use mcp_ws_transport::{
     cluster::{Bus, Cluster, Local, PublishError},
     layer::{framed, socket},
@@ -150,6 +150,42 @@ async fn an_offer_that_cannot_be_taken_takes_nothing_over() {
         let (mut raw, resumed) = b.open(&resume(&session, 1)).await;
         assert_eq!(resumed["resumed"], true);
         answers(3, &mut raw).await;
+    })
+    .await;
+}
+
+/// Nobody is there, as where the bus was away: then it means nothing for a while.
+#[tokio::test(start_paused = true)]
+async fn an_instance_that_has_just_joined_asks_less_and_less_often() {
+    limit(async {
+        let b = Instance::new(&Local::default(), "b", Config::default()).await;
+        let began = Instant::now();
+        let gone = json!({ "session": "z.gone", "secret": "x", "received": 3 });
+        assert_eq!(b.open(&gone).await.1["why"], "unknown");
+        let took = began.elapsed();
+        assert!((2500..=3000).contains(&took.as_millis()), "{took:?}");
+        // After 0, 100, 300, 700, 1500, 2300 and 2900 ms.
+        assert_eq!(b.tap.said("test.i.z").len(), 7);
+    })
+    .await;
+}
+
+#[tokio::test(start_paused = true)]
+async fn an_instance_that_comes_back_is_asked_at_once() {
+    limit(async {
+        let local = Local::default();
+        let b = Instance::new(&local, "b", Config::default()).await;
+        let began = Instant::now();
+        let gone = json!({ "session": "z.gone", "secret": "x", "received": 3 });
+        let coming = async {
+            sleep(Duration::from_millis(1600)).await;
+            Instance::new(&local, "z", Config::default()).await
+        };
+        // It knows the session no more, and says so.
+        let ((_raw, new), _z) = join(b.open(&gone), coming).await;
+        assert_eq!(new["why"], "unknown");
+        let took = began.elapsed();
+        assert!((1600..1700).contains(&took.as_millis()), "{took:?}");
     })
     .await;
 }
