@@ -3,7 +3,7 @@
 use std::{io::ErrorKind, time::Duration};
 
 use mcp_ws_transport::{
-    cluster::{Cluster, ClusterError, ClusterEvent, ClusterState, Local},
+    cluster::{Cluster, ClusterError, ClusterEvent, ClusterState, Local, SubscribeError},
     server::{Config, Registry, WebSocketService},
 };
 use rmcp::RoleServer;
@@ -130,7 +130,8 @@ async fn an_instance_without_the_rights_is_told_which() {
             if loses_all {
                 bus.hold("")
             } else {
-                bus.refuse_subscriptions()
+                let refused = SubscribeError::Refused("permissions violation".into());
+                bus.refuse_subscriptions("", Some(refused))
             }
             let error = Cluster::join(bus, "prod.math").await.unwrap_err();
             assert_eq!(error.kind(), ErrorKind::PermissionDenied, "{error}");

@@ -27,9 +27,10 @@ struct Log {
     held: Vec<(Subject, Bytes)>,
     /// End of the subjects on which publishing fails, and how.
     refuses: Option<(&'static str, PublishError)>,
-    refuses_subscriptions: bool,
     /// End of the subjects on which each question is asked twice.
     doubles: Option<&'static str>,
+    /// End of the subjects to which none subscribes, and why; `None` has them wait for ever.
+    unsubscribable: Option<(&'static str, Option<SubscribeError>)>,
 }
 
 impl TestBus {
@@ -55,21 +56,22 @@ impl TestBus {
         self.log.lock().unwrap().refuses = Some((end, error));
     }
 
-    /// Refuses all subscriptions, as where a right is missing.
-    pub fn refuse_subscriptions(&self) {
-        self.log.lock().unwrap().refuses_subscriptions = true;
-    }
-
     /// Asks each question twice on subjects with this end.
     pub fn double(&self, end: &'static str) {
         self.log.lock().unwrap().doubles = Some(end);
+    }
+
+    /// Has subscriptions to subjects with this end fail, or wait for ever, until
+    /// [`lose`](Self::lose).
+    pub fn refuse_subscriptions(&self, end: &'static str, error: Option<SubscribeError>) {
+        self.log.lock().unwrap().unsubscribable = Some((end, error));
     }
 
     /// Forgets what was held back, as if the bus had lost it, and lets pass what follows. Returns how
     /// many messages there were.
     pub fn lose(&self) -> usize {
         let mut log = self.log.lock().unwrap();
-        (log.holds, log.refuses) = (None, None);
+        (log.holds, log.refuses, log.unsubscribable) = (None, None, None);
         std::mem::take(&mut log.held).len()
     }
 
@@ -117,11 +119,12 @@ impl Bus for TestBus {
         subject: &Subject,
         max_bytes: usize,
     ) -> BoxFuture<'_, Result<Subscription, SubscribeError>> {
-        if self.log.lock().unwrap().refuses_subscriptions {
-            let refused = Err(SubscribeError::Refused("permissions violation".into()));
-            return async { refused }.boxed();
+        let refused = self.log.lock().unwrap().unsubscribable.clone();
+        match refused.filter(|(end, _)| subject.as_str().ends_with(end)) {
+            Some((_, Some(error))) => async { Err(error) }.boxed(),
+            Some((_, None)) => std::future::pending().boxed(),
+            None => self.bus.subscribe(subject, max_bytes),
         }
-        self.bus.subscribe(subject, max_bytes)
     }
 
     fn ask(

@@ -113,6 +113,8 @@ pub(super) enum Answer {
     Unknown,
     /// The instance has as many relayed links as it may, or cannot subscribe.
     Full,
+    /// The session is here, and this instance cannot subscribe to the pipe.
+    Degraded,
 }
 
 impl Answer {
@@ -122,6 +124,7 @@ impl Answer {
             Self::Offer => b"offer",
             Self::Unknown => b"unknown",
             Self::Full => b"full",
+            Self::Degraded => b"degraded",
         })
     }
 
@@ -130,6 +133,7 @@ impl Answer {
         match payload {
             b"offer" => Self::Offer,
             b"full" => Self::Full,
+            b"degraded" => Self::Degraded,
             _ => Self::Unknown,
         }
     }
@@ -204,7 +208,7 @@ mod tests {
 
     #[test]
     fn an_answer_that_is_not_understood_is_a_no() {
-        for answer in [Answer::Offer, Answer::Unknown, Answer::Full] {
+        for answer in [Answer::Offer, Answer::Unknown, Answer::Full, Answer::Degraded] {
             assert_eq!(Answer::parse(&answer.encode()), answer);
         }
         for other in [&b""[..], b"offers", b"\xff"] {

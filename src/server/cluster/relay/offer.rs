@@ -1,7 +1,10 @@
 //! [`SessionOffers`]: the instance that has a session offers it, and has it resumed by whoever takes
 //! the offer.
 
-use std::sync::{Arc, Weak};
+use std::{
+    sync::{Arc, Weak},
+    time::Duration,
+};
 
 use bytes::Bytes;
 use futures::StreamExt;
@@ -28,12 +31,17 @@ use crate::{
     stats::Stats,
 };
 
+/// Time to subscribe to a pipe: the answer is awaited for a second.
+const SUBSCRIBE_TIMEOUT: Duration = Duration::from_millis(800);
+
 /// Receiver of questions for the sessions of one server.
 ///
 /// | | event | then |
 /// |---|---|---|
 /// | | the session is not here, or not the client's; the server stops, or relays none | `unknown` |
-/// | | a question that may have it | it is offered: nothing but the pipe is subscribed to |
+/// | | as many relays as may be | `full` |
+/// | | a question that may have it | the pipe is subscribed to, and nothing else; it is offered |
+/// | | that fails, or takes 800 ms | `degraded` |
 /// | offered | the first part of the pipe, within 2 s | the session is resumed, as by a client that is here |
 /// | offered | anything else, or nothing | the offer is forgotten |
 ///
@@ -91,9 +99,9 @@ async fn offer<R: McpRole>(
         let [own, other] = ask.subjects().map(|words| relay.node.subject(&words).ok());
         let subscribing =
             relay.node.relay_bus.subscribe(own.as_ref()?, relay.bounds().subscription());
-        let Ok(Ok(mut subscription)) = timeout(GO_TIMEOUT, subscribing).await else {
+        let Ok(Ok(mut subscription)) = timeout(SUBSCRIBE_TIMEOUT, subscribing).await else {
             // The client is to come again: its session is here.
-            relay.node.answer(&reply_to, Answer::Full.encode());
+            relay.node.answer(&reply_to, Answer::Degraded.encode());
             return None;
         };
         relay.node.answer(&reply_to, Answer::Offer.encode());

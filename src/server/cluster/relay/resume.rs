@@ -58,6 +58,7 @@ const CLOSE_TIMEOUT: Duration = Duration::from_secs(1);
 /// | asking | `unknown`; nobody there for so long; no answer for 3 s | [`Unknown`](Self::Unknown): a new session here |
 /// | asking | as many relays as may be, here or there | [`Rejected`](Self::Rejected) with 1013 |
 /// | asking | no relays may be, here or there | [`Unknown`](Self::Unknown) |
+/// | asking | the session is there, and that instance cannot subscribe to the pipe | [`Rejected`](Self::Rejected) with 1001: the client comes back soon, maybe by another way |
 /// | asking | `offer` | taken by the first part of the pipe: going |
 /// | going | `@session` | [`Relayed`](Self::Relayed) |
 /// | going | 4410: the session has just ended, or has a newer secret | [`Unknown`](Self::Unknown) |
@@ -87,6 +88,7 @@ enum Step {
     Again(Duration),
     Unknown,
     TryLater,
+    Degraded,
 }
 
 impl Step {
@@ -99,6 +101,7 @@ impl Step {
         match asked {
             Ok(Answer::Offer) => Self::Go,
             Ok(Answer::Full) => Self::TryLater,
+            Ok(Answer::Degraded) => Self::Degraded,
             Ok(Answer::Unknown) => Self::Unknown,
             Err(AskError::Nobody) => again_within(absence),
             Err(
@@ -177,6 +180,7 @@ impl RelayContext {
         let (subscription, to) = match (step, subscription) {
             (Step::Go, Some(subscription)) => subscription,
             (Step::TryLater, _) => return RelayOutcome::Rejected(waiting.link, try_later()),
+            (Step::Degraded, _) => return RelayOutcome::Rejected(waiting.link, degraded()),
             _ => return waiting.unknown(),
         };
         let go = Part::encode(PartKind::Go, 1, &[]);
@@ -312,6 +316,16 @@ fn try_later() -> CloseReason {
     CloseReason::new(CloseCode::TryAgainLater, "too many sessions of other instances")
 }
 
+/// Reason to close a link whose session is at an instance that cannot take its end of the pipe.
+///
+/// Not 1013, after which a client waits: it may come to that instance itself the next time.
+fn degraded() -> CloseReason {
+    CloseReason::new(
+        CloseCode::GoingAway,
+        "the cluster is degraded: the session's instance cannot relay it",
+    )
+}
+
 /// Ends the link of a client that has left.
 async fn left(mut link: NewLink) -> RelayOutcome {
     let _ = timeout(CLOSE_TIMEOUT, link.close()).await;
@@ -332,6 +346,7 @@ mod tests {
             (Ok(Answer::Offer), [Step::Go, Step::Go, Step::Go]),
             (Ok(Answer::Unknown), [Step::Unknown, Step::Unknown, Step::Unknown]),
             (Ok(Answer::Full), [Step::TryLater, Step::TryLater, Step::TryLater]),
+            (Ok(Answer::Degraded), [Step::Degraded, Step::Degraded, Step::Degraded]),
             (Err(AskError::Nobody), [Step::Unknown, again(), Step::Unknown]),
             (Err(AskError::TimedOut), [Step::Unknown, Step::Unknown, again()]),
             (not_sent(PublishError::Away), [Step::Unknown, Step::Unknown, again()]),

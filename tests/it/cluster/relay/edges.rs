@@ -4,7 +4,7 @@ use std::time::Duration;
 
 use futures::future::{join, join_all};
 use mcp_ws_transport::{
-    cluster::{Bus, Cluster, Local, PublishError},
+    cluster::{Bus, Cluster, Local, PublishError, SubscribeError},
     layer::{framed, socket},
     server::{Config, Health, Limits, Server, serve_on},
     transport,
@@ -154,6 +154,32 @@ async fn an_offer_that_cannot_be_taken_takes_nothing_over() {
     .await;
 }
 
+/// Its session goes on, and the client comes back soon: it may come to that instance itself.
+#[tokio::test(start_paused = true)]
+async fn an_instance_that_cannot_subscribe_says_that_the_cluster_is_degraded() {
+    limit(async {
+        let [a, b] = two(Config::default()).await;
+        let (mut first, session) = a.begin().await;
+        let refused = SubscribeError::Refused("rights are missing".into());
+        for error in [Some(SubscribeError::Away), Some(refused), None] {
+            a.bus.refuse_subscriptions(".home", error);
+            let began = Instant::now();
+            let mut raw = b.ask(&resume(&session, 1)).await;
+            let told = "the cluster is degraded: the session's instance cannot relay it";
+            assert_eq!(raw.closed().await, (1001, told.into()));
+            assert!(began.elapsed() < Duration::from_secs(1), "{:?}", began.elapsed());
+            answers(1, &mut first).await;
+        }
+        assert_eq!(b.rejected(), [("unavailable", 3)]);
+        a.until(|health| health.relayed_in == 0).await;
+        a.bus.lose();
+        let (mut raw, resumed) = b.open(&resume(&session, 1)).await;
+        assert_eq!(resumed["resumed"], true);
+        answers(2, &mut raw).await;
+    })
+    .await;
+}
+
 /// Nobody is there, as where the bus was away: then it means nothing for a while.
 #[tokio::test(start_paused = true)]
 async fn an_instance_that_has_just_joined_asks_less_and_less_often() {
@@ -165,7 +191,7 @@ async fn an_instance_that_has_just_joined_asks_less_and_less_often() {
         let took = began.elapsed();
         assert!((2500..=3000).contains(&took.as_millis()), "{took:?}");
         // After 0, 100, 300, 700, 1500, 2300 and 2900 ms.
-        assert_eq!(b.tap.said("test.i.z").len(), 7);
+        assert_eq!(b.bus.published("test.i.z").len(), 7);
     })
     .await;
 }
