@@ -1,7 +1,7 @@
 //! Three instances as processes, and a balancer that knows nothing of sessions: connections are cut
-//! at random bytes, the broker is killed and hangs, one instance is cut off from it, another is
-//! stopped for a while, another killed. Each call ends once, none is executed twice, and no session
-//! is at two instances.
+//! at random bytes, messages of relayed sessions are lost on the bus, the broker is killed and hangs,
+//! one instance is cut off from it, another is stopped for a while, another killed. Each call ends
+//! once, none is executed twice, and no session is at two instances.
 //!
 //! With `MCP_WS_FULL` set, 10,000 calls, under longer faults. `MCP_WS_SEED` sets the seed.
 
@@ -380,16 +380,18 @@ pub(crate) async fn each_call_ends_once<B: Broker>(test: &'static str, folder: &
     let slowest = ended.iter().map(|call| call.ended - call.began).max();
     println!(
         "{} calls in {took:?}, {outcomes:?}, the slowest took {:?}; {} connections, {} sessions \
-         resumed, {} anew; {} instances killed",
+         resumed, {} anew; {} instances killed, {} messages lost",
         ended.len(),
         slowest.unwrap(),
         scene.balancer.dials.load(SeqCst),
         returns[0],
         returns[1],
-        scene.killed
+        scene.killed,
+        scene.log.lost()
     );
     check(&ended, &scene.log, &scene.losses);
     assert!(returns[0] > 100, "{returns:?}");
+    assert!(scene.log.lost() > 5, "{} messages lost", scene.log.lost());
 }
 
 /// Checks that the calls have ended as they may, and what was executed of them.

@@ -16,8 +16,10 @@ use std::{
     time::Duration,
 };
 
+use bytes::Bytes;
+use futures::future::BoxFuture;
 use mcp_ws_transport::{
-    cluster::{Bus, Cluster},
+    cluster::{AskError, Bus, Cluster, PublishError, Subject, SubscribeError, Subscription},
     serve,
     server::Config,
 };
@@ -33,6 +35,7 @@ use serde_json::Value;
 use tokio::{
     io::{AsyncBufReadExt, AsyncReadExt, BufReader, Lines},
     process::{Child, ChildStdout, Command},
+    sync::watch,
     time::timeout,
 };
 
@@ -43,6 +46,9 @@ const START: Duration = Duration::from_secs(60);
 
 /// Environment variable of an instance: its tag, the address of the broker, and the log.
 const INSTANCE: &str = "MCP_WS_INSTANCE";
+
+/// Share of the messages of relayed sessions that are lost.
+const LOSS: f64 = 0.02;
 
 /// Program that carries the messages between instances.
 pub(crate) trait Broker {
@@ -86,14 +92,59 @@ impl ServerHandler for Noting {
     }
 }
 
+/// Bus that loses a message now and then which it says that it has taken.
+struct Lossy<B> {
+    bus: B,
+    /// File that has a byte for each message lost.
+    lost: File,
+}
+
+impl<B: Bus> Bus for Lossy<B> {
+    fn publish(&self, subject: &Subject, payload: Bytes) -> Result<(), PublishError> {
+        if rand::random_bool(LOSS) {
+            (&self.lost).write_all(b".").unwrap();
+            return Ok(());
+        }
+        self.bus.publish(subject, payload)
+    }
+
+    fn subscribe(
+        &self,
+        subject: &Subject,
+        max_bytes: usize,
+    ) -> BoxFuture<'_, Result<Subscription, SubscribeError>> {
+        self.bus.subscribe(subject, max_bytes)
+    }
+
+    fn ask(
+        &self,
+        subject: &Subject,
+        payload: Bytes,
+        timeout: Duration,
+    ) -> BoxFuture<'_, Result<Bytes, AskError>> {
+        self.bus.ask(subject, payload, timeout)
+    }
+
+    fn max_payload(&self) -> usize {
+        self.bus.max_payload()
+    }
+
+    fn is_up(&self) -> watch::Receiver<bool> {
+        self.bus.is_up()
+    }
+}
+
 /// Runs this process as an instance if it was started as one, until its standard input ends.
 pub(crate) async fn run_instance<B: Broker>() {
     let Ok(told) = env::var(INSTANCE) else { return };
     let told: Vec<_> = told.splitn(3, ' ').collect();
     let [tag, address, log] = told[..] else { panic!("{told:?}") };
+    let append = |path: &Path| OpenOptions::new().append(true).open(path).unwrap();
+    let lost = append(&Log::lost_at(Path::new(log)));
     let (bus, relays) = (B::connect(address).await, B::connect(address).await);
+    let relays = Lossy { bus: relays, lost };
     let cluster = Cluster::join(bus, "chaos").instance(tag).relay_bus(relays).await.unwrap();
-    let log = Arc::new(OpenOptions::new().append(true).open(log).unwrap());
+    let log = Arc::new(append(Path::new(log)));
     let (tag, sessions) = (tag.to_owned(), AtomicU64::new(0));
     let service = move || {
         let session = format!("{tag}-{}", sessions.fetch_add(1, SeqCst));
@@ -154,7 +205,7 @@ impl Instance {
     }
 }
 
-/// File in which all instances note what they execute.
+/// File in which all instances note what they execute, and one for the messages that they lose.
 pub(crate) struct Log {
     path: PathBuf,
 }
@@ -162,8 +213,19 @@ pub(crate) struct Log {
 impl Log {
     pub(crate) fn new(folder: &Path) -> Self {
         let path = folder.join("calls");
-        File::create(&path).unwrap();
+        for file in [&path, &Self::lost_at(&path)] {
+            File::create(file).unwrap();
+        }
         Self { path }
+    }
+
+    fn lost_at(path: &Path) -> PathBuf {
+        path.with_extension("lost")
+    }
+
+    /// Returns how many messages were lost.
+    pub(crate) fn lost(&self) -> u64 {
+        fs::metadata(Self::lost_at(&self.path)).unwrap().len()
     }
 
     /// Returns the sessions in which each call was executed, and the numbers of all in that order.
