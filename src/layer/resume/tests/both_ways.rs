@@ -22,6 +22,7 @@ use crate::{
     event::ConnectionEvents,
     handshake::extensions::WsExtensions,
     layer::socket::side::Side as End,
+    link::{MessageLimits, PeerLimits},
     role::McpRole,
     transport::{Builder, Config as Settings},
 };
@@ -145,19 +146,22 @@ async fn converse<R: McpRole>(
     }
 }
 
-/// Both ends of a session.
+/// Both ends of a session, which know these limits of each other.
 async fn session(
     near: DuplexStream,
     far: DuplexStream,
+    limits: MessageLimits,
 ) -> (WebSocketTransport<RoleClient>, WebSocketTransport<RoleServer>) {
     let none = Bytes::new;
-    let client = Builder::<RoleClient>::default().transport(Settings::default());
+    let peer = PeerLimits::default();
+    peer.set(limits);
+    let client = Builder::<RoleClient>::default().transport(Settings::default()).peer(peer.clone());
     let link = client.layers().link(near, none(), End::Client, WsExtensions::default());
     let receive_count = ReceiveCount::default();
     receive_count.begin(SessionStart::Opening);
     let client =
         client.over_dialled_session(link, Never, ConnectionEvents::default(), receive_count);
-    let server = Builder::<RoleServer>::default().transport(Settings::default());
+    let server = Builder::<RoleServer>::default().transport(Settings::default()).peer(peer);
     let mut link = server.layers().link(far, none(), End::Server, WsExtensions::default());
     let secrets = Secrets::default();
     let id = serde_json::from_value(json!("s")).unwrap();
@@ -170,15 +174,16 @@ async fn session(
 async fn both(
     (near, far): (DuplexStream, DuplexStream),
     requests: [usize; 2],
-    resumes: bool,
+    session_limits: Option<MessageLimits>,
     mut random: Random,
 ) {
-    let (client, server) = if resumes {
-        session(near, far).await
-    } else {
-        let none = Bytes::new;
-        let client = Builder::<RoleClient>::default().over_stream(near, none(), End::Client);
-        (client, Builder::<RoleServer>::default().over_stream(far, none(), End::Server))
+    let (client, server) = match session_limits {
+        Some(limits) => session(near, far, limits).await,
+        None => {
+            let none = Bytes::new;
+            let client = Builder::<RoleClient>::default().over_stream(near, none(), End::Client);
+            (client, Builder::<RoleServer>::default().over_stream(far, none(), End::Server))
+        }
     };
     let done = Done::default();
     let randoms = [0, 1].map(|_| Random(random.below(u64::MAX)));
@@ -191,7 +196,7 @@ async fn both(
         )
     };
     timeout(100 * SECOND, both).await.expect("a call does not end");
-    println!("{requests:?}, resumes: {resumes}, all ended after {:?}", start.elapsed());
+    println!("{requests:?}, session: {session_limits:?}, all ended after {:?}", start.elapsed());
     println!("count: {} calls ended, in virtual time", requests[0] + requests[1]);
 }
 
@@ -207,39 +212,50 @@ fn seeds() -> std::ops::Range<u64> {
     first..first + number("MCP_WS_SEEDS", 1)
 }
 
-async fn every_call_ends(requests: [usize; 2], resumes: bool) {
+/// What both ends of this crate announce to each other.
+fn announced() -> MessageLimits {
+    MessageLimits::from_peer(None, Some(1024))
+}
+
+async fn every_call_ends(requests: [usize; 2], session_limits: Option<MessageLimits>) {
     for seed in seeds() {
         println!("MCP_WS_SEED={seed}");
         let mut random = Random(seed);
         let network = far_apart(Duration::from_millis(100), Random(random.below(u64::MAX)));
-        both(network, requests, resumes, random).await;
+        both(network, requests, session_limits, random).await;
     }
 }
 
 #[tokio::test(start_paused = true)]
 async fn every_call_of_a_session_ends_however_many_and_far_apart() {
-    every_call_ends([scale(16_000, 60_000), 0], true).await;
+    every_call_ends([scale(16_000, 60_000), 0], Some(MessageLimits::default())).await;
 }
 
 #[tokio::test(start_paused = true)]
 async fn every_call_without_a_session_ends_however_many_and_far_apart() {
-    every_call_ends([scale(16_000, 60_000), 0], false).await;
+    every_call_ends([scale(16_000, 60_000), 0], None).await;
 }
 
 #[tokio::test(start_paused = true)]
 async fn every_call_of_a_session_ends_where_both_ends_call() {
-    every_call_ends([scale(4_000, 60_000); 2], true).await;
+    every_call_ends([scale(4_000, 60_000); 2], Some(announced())).await;
+}
+
+/// As many as the side that dialled has read before it waits for its reader: 16 MiB.
+#[tokio::test(start_paused = true)]
+async fn every_call_of_a_session_ends_where_both_ends_call_without_limits() {
+    every_call_ends([scale(4_000, 40_000); 2], Some(MessageLimits::default())).await;
 }
 
 #[tokio::test(start_paused = true)]
 async fn every_call_without_a_session_ends_where_both_ends_call() {
-    every_call_ends([scale(4_000, 60_000); 2], false).await;
+    every_call_ends([scale(4_000, 60_000); 2], None).await;
 }
 
 /// The network holds less than both ends have to send.
 #[tokio::test(start_paused = true)]
 async fn every_call_ends_where_the_network_takes_little() {
     for requests in [[0, scale(4_000, 30_000)], [scale(2_000, 10_000); 2]] {
-        both(duplex(4096), requests, true, Random(0)).await;
+        both(duplex(4096), requests, Some(MessageLimits::default()), Random(0)).await;
     }
 }
