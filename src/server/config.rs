@@ -370,7 +370,7 @@ impl<R: McpRole> Config<R> {
     /// [`WebSocketService`](crate::server::WebSocketService) elsewhere. A server that tells it by
     /// an extension of the request, as axum's `ConnectInfo`, is asked here. Where it is that of a
     /// [trusted proxy](Self::trusted_proxies), the header of that counts. Where it panics, nobody
-    /// is let in: 500, counted as [`RejectReason::Unavailable`].
+    /// is let in: 500, counted as [`RejectReason::Unavailable`](super::RejectReason::Unavailable).
     #[must_use]
     pub fn peer_addr(
         mut self,
