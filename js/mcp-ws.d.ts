@@ -26,7 +26,7 @@ export interface ReconnectPolicy {
   /**
    * The most attempts to reconnect since the last connection that worked, after which the transport closes; 0 for none.
    * A connection has worked when the server has executed a request on it besides `initialize`, or when it has lasted for
-   * `stable`; one that was made and has not is an attempt like those that failed. The first connection is none of them.
+   * `stable`; one that has not counts as an attempt that failed. The first connection counts as none.
    * Default: Infinity.
    */
   attempts?: number;

@@ -20,7 +20,7 @@ use super::{
     subscription::Subscription,
 };
 
-/// Largest payload, in bytes: that of NATS as it comes.
+/// Largest payload, in bytes: that of NATS by default.
 const MAX_PAYLOAD: usize = 1 << 20;
 
 /// Bus within one process, for tests and simulations; a cheap handle.

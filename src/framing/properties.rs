@@ -79,9 +79,9 @@ impl Default for FramingProperties {
 }
 
 impl FramingProperties {
-    /// Sets whether an MCP client says which version of MCP it speaks: `true`. It does by
-    /// `initialize` before its first request, or in each request. If `false`, a server answers
-    /// whatever comes first.
+    /// Sets whether an MCP client says which version of MCP it speaks, by `initialize` before its
+    /// first request, or in each request: `true`. If `false`, a server answers whatever comes
+    /// first.
     #[must_use]
     pub fn has_initialize(mut self, has_initialize: bool) -> Self {
         self.has_initialize = has_initialize;

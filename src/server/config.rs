@@ -236,8 +236,8 @@ impl<R: McpRole> Config<R> {
 
     /// Returns `true` if a request with these headers may be served, by its `Host` and `Origin`.
     ///
-    /// The host is allowed and, if the request is from a web page, so is that. It is the check that
-    /// is made for an upgrade, for what else is served beside it.
+    /// The host has to be allowed and, if the request is from a web page, the page too. An upgrade
+    /// is checked in the same way; this is for what else is served beside it.
     #[must_use]
     pub fn allows(&self, headers: &HeaderMap) -> bool {
         let checked = self.allowed.check(headers).map_err(NotAllowed::reject);
@@ -303,9 +303,9 @@ impl<R: McpRole> Config<R> {
     }
 
     /// Sets how long the sessions of clients that lose their connection are kept, and how many;
-    /// `None` keeps none. Clients come back to theirs that speak
-    /// [`mcp.resume.v1`](crate::guide::resume_v1), as those of this crate do, or know its
-    /// [id](SessionConfig::ids); not those that authenticate [within the
+    /// `None` keeps none. A client comes back to its session if it speaks
+    /// [`mcp.resume.v1`](crate::guide::resume_v1), as those of this crate do, or knows the
+    /// session's [id](SessionConfig::ids); not if it authenticates [within the
     /// connection](Self::in_band_authentication).
     #[must_use]
     pub fn sessions(mut self, sessions: impl Into<Option<SessionConfig>>) -> Self {
@@ -350,8 +350,8 @@ impl<R: McpRole> Config<R> {
         self
     }
 
-    /// Takes the address of a client from the header that these proxies set. It is the one for
-    /// limits per address, the registry and the authenticator. By default no header is believed,
+    /// Takes the address of a client from the header that these proxies set. The limits per
+    /// address, the registry and the authenticator go by it. By default no header is believed,
     /// since whoever reaches the port can send it.
     ///
     /// ```
@@ -365,12 +365,13 @@ impl<R: McpRole> Config<R> {
         self
     }
 
-    /// Sets how the address is told that a connection comes from: by default where
-    /// [`serve`](crate::serve()) accepted it, and not known in a
-    /// [`WebSocketService`](crate::server::WebSocketService) elsewhere. A server that tells it by
-    /// an extension of the request, as axum's `ConnectInfo`, is asked here. Where it is that of a
-    /// [trusted proxy](Self::trusted_proxies), the header of that counts. Where it panics, nobody
-    /// is let in: 500, counted as [`RejectReason::Unavailable`](super::RejectReason::Unavailable).
+    /// Sets the function that tells from which address a connection comes. By default it is the one
+    /// that [`serve`](crate::serve()) has accepted, and unknown in a
+    /// [`WebSocketService`](crate::server::WebSocketService) elsewhere: there the function may read
+    /// it from an extension of the request, such as axum's `ConnectInfo`. If it returns the address
+    /// of a [trusted proxy](Self::trusted_proxies), that proxy's header counts. If it panics,
+    /// nobody is let in: 500, counted as
+    /// [`RejectReason::Unavailable`](super::RejectReason::Unavailable).
     #[must_use]
     pub fn peer_addr(
         mut self,

@@ -33,7 +33,7 @@ impl Server {
         panic!("{program} does not start");
     }
 
-    /// Starts it on its port, and returns whether it listens there.
+    /// Starts the program on its port, and returns whether it listens there.
     pub(crate) fn restart(&mut self) -> bool {
         let mut command = Command::new(self.program);
         command.args(&self.arguments).stdout(Stdio::null()).stderr(Stdio::null());
@@ -59,7 +59,7 @@ impl Server {
         }
     }
 
-    /// Sends it a signal, such as `STOP`.
+    /// Sends the program a signal, such as `STOP`.
     pub(crate) fn signal(&self, signal: &str) {
         send_signal(self.child.as_ref().unwrap().id(), signal);
     }

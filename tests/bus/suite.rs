@@ -49,7 +49,7 @@ async fn subscribe(bus: &dyn Bus, on: &str) -> Subscription {
     soon("subscribed", bus.subscribe(&subject(on), ROOM)).await.unwrap()
 }
 
-/// Publishes, as soon as the bus keeps up.
+/// Publishes a message, as soon as the bus has room for it.
 async fn publish(bus: &dyn Bus, on: &str, payload: impl Into<Bytes>) {
     let (on, payload) = (subject(on), payload.into());
     while let Err(error) = bus.publish(&on, payload.clone()) {
@@ -67,7 +67,7 @@ pub(crate) async fn up(bus: &dyn Bus, is_up: bool) {
     soon("is_up", bus.is_up().wait_for(|now| *now == is_up)).await.unwrap();
 }
 
-/// Answers each question by itself with this prefix.
+/// Answers each question with the question itself, behind this prefix.
 fn answer(bus: &Arc<dyn Connection>, mut questions: Subscription, prefix: &'static str) {
     let bus = bus.clone();
     tokio::spawn(async move {
@@ -327,7 +327,7 @@ pub(crate) async fn print_round_trip(name: &str, a: &dyn Bus, b: Arc<dyn Connect
     println!("{name}: p50 {:?}, p99 {:?}", took[took.len() / 2], took[took.len() * 99 / 100]);
 }
 
-/// Runs each of them on what the expression starts.
+/// Defines a test for each of the functions above, on what the expression starts.
 macro_rules! run {
     (ignore = $reason:literal, $start:expr) => {
         suite::run!(@each [#[ignore = $reason]] $start);

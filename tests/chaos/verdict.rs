@@ -166,7 +166,7 @@ pub mod test {
         Call { number, from: 10_000_000, end: Some(end) }
     }
 
-    /// A server that went away at this second.
+    /// Returns the change by which a server went away at this second.
     fn change(second: u64) -> Change {
         let until = second * 1_000_000;
         Change { from: until - 1000, until, loses_answers: true }

@@ -46,7 +46,7 @@ struct Cases {
     socket: fn() -> socket::Config,
 }
 
-/// All but those for compression.
+/// All cases but those for compression.
 const PROTOCOL: Cases = Cases {
     chosen: &["-x", "12.*", "-x", "13.*"],
     count: 301,
@@ -54,7 +54,7 @@ const PROTOCOL: Cases = Cases {
     socket: uncompressed,
 };
 
-/// Those for compression. Each has 1,000 messages, of up to 128 KiB.
+/// Cases for compression. Each has 1,000 messages, of up to 128 KiB.
 #[cfg(feature = "deflate")]
 const COMPRESSION: Cases = Cases {
     chosen: &["-i", "12.*", "-i", "13.*"],
@@ -63,7 +63,7 @@ const COMPRESSION: Cases = Cases {
     socket: compressing_each,
 };
 
-/// Those for compression whose messages have at most 1 KiB.
+/// Cases for compression whose messages have at most 1 KiB.
 #[cfg(feature = "deflate")]
 const COMPRESSION_OF_SMALL_MESSAGES: Cases = Cases {
     chosen: &[
@@ -163,25 +163,25 @@ impl<S: Duplex<Message, Message>> Sink<Message> for Echo<S> {
     }
 }
 
-/// Sockets that take messages as large as the cases have.
+/// Returns the settings of sockets that take messages as large as the cases have.
 fn uncompressed() -> socket::Config {
     socket::Config::default().max_message_size(32 << 20)
 }
 
-/// Sockets that compress each message by itself, as a server has to be let ask for by an offer in
-/// some of the cases.
+/// Returns the settings of sockets that compress each message by itself. In some of the cases the
+/// server asks for that, which the client's offer has to allow.
 #[cfg(feature = "deflate")]
 fn compressing_each() -> socket::Config {
     uncompressed().deflate(deflate::Config::default().threshold(0))
 }
 
-/// Sockets that compress a message by those before it.
+/// Returns the settings of sockets that compress a message by those before it.
 #[cfg(feature = "deflate")]
 fn compressing_all() -> socket::Config {
     uncompressed().deflate(deflate::Config::default().threshold(0).context_takeover(true))
 }
 
-/// A transport whose links answer so.
+/// Returns the settings of a transport whose links give this answer to each message.
 fn echoing(socket: socket::Config, answer: Answer) -> transport::Config {
     transport::Config::default().socket(socket).layer(move |inner| Echo {
         inner,
@@ -190,12 +190,12 @@ fn echoing(socket: socket::Config, answer: Answer) -> transport::Config {
     })
 }
 
-/// A server of such links, which no client initializes.
+/// Returns the settings of a server of such links, which no client initializes.
 fn server(socket: socket::Config, answer: Answer) -> server::Config {
     server::Config::default().transport(echoing(socket, answer)).handshake_timeout(LIMIT)
 }
 
-/// `kosoku`, which reports in a folder of this name.
+/// Returns the command of `kosoku`, which reports in a folder of this name.
 fn kosoku(reports: &str, arguments: &[&str]) -> Command {
     let interop = Path::new(env!("CARGO_MANIFEST_DIR")).join("tests/interop");
     assert!(interop.join(".venv/bin/kosoku").exists(), "it needs kosoku: see the top of this file");
@@ -320,7 +320,7 @@ async fn a_client_passes_all_cases() {
     PROTOCOL.run_against_client().await;
 }
 
-/// All cases for compression, or by default those with small messages.
+/// Returns all cases for compression, or by default those with small messages.
 #[cfg(feature = "deflate")]
 fn compression() -> Cases {
     let is_full = env::var_os("MCP_WS_FULL").is_some();

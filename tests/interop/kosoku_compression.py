@@ -1,4 +1,4 @@
-"""kosoku, of which the cases for compression (12.*, 13.*) take a text as an answer too.
+"""Runs kosoku, whose cases for compression (12.*, 13.*) are made to take a text as an answer too.
 
 Version 0.1 gives these cases a text as `str`, and they hash `bytes`.
 """

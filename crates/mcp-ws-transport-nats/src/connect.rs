@@ -58,7 +58,7 @@ impl Connect {
         let options = ConnectOptions::new()
             .ping_interval(Duration::from_secs(5))
             .client_capacity(Self::TAKEN_MESSAGES)
-            // What arrives is taken at once, and bounded in bytes behind that. The library would drop
+            // What arrives is taken at once, and then bounded in bytes. The library would drop
             // messages, and not always say so.
             .subscription_capacity(Semaphore::MAX_PERMITS)
             .reconnect_delay_callback(|attempts| {

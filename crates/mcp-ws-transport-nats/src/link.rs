@@ -82,7 +82,7 @@ impl Link {
         let _ = self.is_up.subscribe().wait_for(|is_up| !is_up).await;
     }
 
-    /// Returns what has the reason if the server refuses the subscription to this subject.
+    /// Returns a place that gets the reason if the server refuses the subscription to this subject.
     pub(crate) fn watch_refusal(&self, subject: &Subject) -> Arc<OnceLock<String>> {
         let refusal = Arc::default();
         let mut subscribing = self.subscribing.lock().unwrap_or_else(PoisonError::into_inner);

@@ -79,7 +79,7 @@ impl Nats {
             return Err(PublishError::TooLarge { size, max });
         }
         self.link.outbox.push(outbound(subject.as_str(), reply, payload), |message| {
-            // What tokio lets a task do at a time must not decide whether the message waits.
+            // Tokio's budget for this task must not decide whether the message waits.
             let sent = unconstrained(self.client.publish_message(message)).now_or_never();
             matches!(sent, Some(Ok(())))
         })
@@ -220,15 +220,16 @@ async fn forward(subscriber: Subscriber, feed: Feed) {
     }
 }
 
-/// Takes whatever the client library has received, so that nothing waits there, where it would be
-/// bounded by nothing; until the subscription ends.
+/// Takes whatever the client library has received, until the subscription ends. So nothing waits in
+/// the library, where nothing would bound it.
 async fn receive(mut subscriber: Subscriber, mut on_message: impl FnMut(Message)) {
-    /// More messages than the library receives before it lets others run: they are in 8 MiB.
+    /// Messages after which other tasks may run: more than the library receives, in 8 MiB at most,
+    /// before it lets others run itself.
     const BATCH: u32 = 1 << 20;
 
     loop {
         for _ in 0..BATCH {
-            // What tokio lets a task do at a time is less than the library does.
+            // Tokio's budget for a task is less than what the library receives at a time.
             let Some(message) = unconstrained(subscriber.next()).await else { return };
             on_message(message);
         }

@@ -15,7 +15,7 @@ use tokio::sync::Notify;
 pub(crate) struct Outbox {
     max_bytes: usize,
     queue: Mutex<Queue>,
-    is_filled: Notify,
+    filled: Notify,
 }
 
 #[derive(Default)]
@@ -30,7 +30,7 @@ const OVERHEAD: usize = size_of::<OutboundMessage>();
 
 impl Outbox {
     pub(crate) fn new(max_bytes: usize) -> Self {
-        Self { max_bytes, queue: Mutex::default(), is_filled: Notify::new() }
+        Self { max_bytes, queue: Mutex::default(), filled: Notify::new() }
     }
 
     /// Sends a message by `try_send` where none waits, and else queues it.
@@ -50,7 +50,7 @@ impl Outbox {
         queue.bytes += bytes;
         queue.waiting.push_back(message);
         drop(queue);
-        self.is_filled.notify_one();
+        self.filled.notify_one();
         Ok(())
     }
 
@@ -60,7 +60,7 @@ impl Outbox {
             if let Some(message) = self.lock().waiting.pop_front() {
                 return message;
             }
-            self.is_filled.notified().await;
+            self.filled.notified().await;
         }
     }
 

@@ -84,8 +84,8 @@ mod every_bus {
 #[ignore = "needs nats-server"]
 async fn a_server_that_hangs_is_noticed_and_holds_nobody_up() {
     let server = NatsServer::start();
-    // It is away when the third ping is due, after three intervals. Until then the operating system,
-    // the client library and the queue of 1 MiB hold something.
+    // The server is taken for away when the third ping is due, after three intervals. Until then
+    // the operating system, the client library and the queue of 1 MiB hold something.
     let bus = server.connect().max_queued_bytes(1 << 20).await.unwrap();
     suite::a_server_that_hangs_is_noticed(&bus, |signal| server.0.signal(signal), 119).await;
 }
@@ -181,14 +181,15 @@ async fn an_attempt_that_fails_is_warned_of_now_and_then() {
     let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
     let url = format!("nats://{}", listener.local_addr().unwrap());
     let _bus = Nats::connect(url).in_background(true).await.unwrap();
-    // None is made before the one before it has failed.
+    // No attempt is made before the last one has failed.
     for _ in 0..7 {
         drop(listener.accept().await.unwrap());
     }
     assert_eq!(log.text().matches("WARN").count(), 3, "{}", log.text());
 }
 
-/// More come at once than the client library lets wait by default, and its events tell of 128.
+/// More messages come at once than the client library lets wait by default, and than it tells of by
+/// its events, 128.
 #[tokio::test]
 #[ignore = "needs nats-server"]
 async fn no_message_is_lost_where_many_come_at_once() {
@@ -258,7 +259,7 @@ async fn a_client_may_be_known_by_its_certificate_or_a_token() {
 async fn a_client_may_be_known_by_its_nkey() {
     let folder = tempfile::tempdir().unwrap();
     let path = folder.path().join("nkeys.conf");
-    // Those of the tests of async-nats.
+    // The keys of async-nats's own tests.
     let (seed, public) = (
         "SUACH75SWCM5D2JMJM6EKLR2WDARVGZT4QC6LX3AGHSWOMVAKERABBBRWM",
         "UAFHG6FUD2UU4SDFVAFUL5LDFO2XM4WYM76UNXTPJYJK7EEMYRBHT2VE",

@@ -20,7 +20,7 @@ pub(crate) enum Command {
 pub(crate) struct Outbox {
     max_bytes: usize,
     queue: Mutex<Queue>,
-    is_filled: Notify,
+    filled: Notify,
 }
 
 #[derive(Default)]
@@ -36,7 +36,7 @@ const OVERHEAD: usize = size_of::<Command>();
 
 impl Outbox {
     pub(crate) fn new(max_bytes: usize) -> Self {
-        Self { max_bytes, queue: Mutex::default(), is_filled: Notify::new() }
+        Self { max_bytes, queue: Mutex::default(), filled: Notify::new() }
     }
 
     /// Takes commands from now on.
@@ -66,7 +66,7 @@ impl Outbox {
         queue.bytes += bytes;
         queue.waiting.push_back(command);
         drop(queue);
-        self.is_filled.notify_one();
+        self.filled.notify_one();
         Ok(())
     }
 
@@ -76,7 +76,7 @@ impl Outbox {
             if let Some(command) = self.lock().waiting.pop_front() {
                 return command;
             }
-            self.is_filled.notified().await;
+            self.filled.notified().await;
         }
     }
 

@@ -33,7 +33,7 @@ pub(crate) struct Connection {
     is_lost: Arc<Notify>,
 }
 
-/// The connection is lost, for this reason.
+/// Loss of the connection, with its reason.
 struct Lost(String);
 
 type InFlight = FuturesUnordered<Pin<Box<dyn Future<Output = Result<(), Lost>> + Send>>>;

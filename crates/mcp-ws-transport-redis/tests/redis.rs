@@ -157,7 +157,7 @@ async fn an_attempt_that_fails_is_warned_of_now_and_then() {
     let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
     let url = format!("redis://{}", listener.local_addr().unwrap());
     let _bus = Redis::connect(url).in_background(true).await.unwrap();
-    // None is made before the one before it has failed.
+    // No attempt is made before the last one has failed.
     for _ in 0..6 {
         drop(listener.accept().await.unwrap());
     }

@@ -31,8 +31,8 @@ const REPLY: &str = "_reply";
 /// Meeting point of the instances, which delivers what they publish.
 pub(super) struct Hub {
     state: Mutex<State>,
-    /// Tells the task that delivers that a message is due before all others.
-    is_earlier: Arc<Notify>,
+    /// Wakes the delivering task, since a message may be due before all others.
+    rescheduled: Arc<Notify>,
 }
 
 struct State {
@@ -120,7 +120,7 @@ impl Hub {
             last_number: 0,
             has_task: false,
         };
-        Self { state: Mutex::new(state), is_earlier: Arc::default() }
+        Self { state: Mutex::new(state), rescheduled: Arc::default() }
     }
 
     /// Adds an instance.
@@ -196,10 +196,10 @@ impl Hub {
     ) {
         if !state.on_the_way.is_empty() && !state.has_task {
             state.has_task = true;
-            tokio::spawn(deliver_when_due(Arc::downgrade(self), self.is_earlier.clone()));
+            tokio::spawn(deliver_when_due(Arc::downgrade(self), self.rescheduled.clone()));
         }
         drop(state);
-        self.is_earlier.notify_one();
+        self.rescheduled.notify_one();
         for (to, content) in arrived {
             to.receive(content);
         }
@@ -232,9 +232,9 @@ impl Hub {
 }
 
 /// Delivers messages when they are due, until none is on its way.
-async fn deliver_when_due(hub: Weak<Hub>, is_earlier: Arc<Notify>) {
+async fn deliver_when_due(hub: Weak<Hub>, rescheduled: Arc<Notify>) {
     while let Some(next) = hub.upgrade().and_then(|hub| hub.deliver_due()) {
-        let _ = timeout_at(next, is_earlier.notified()).await;
+        let _ = timeout_at(next, rescheduled.notified()).await;
     }
 }
 
@@ -320,7 +320,7 @@ impl State {
         arrivals.into_iter().flatten()
     }
 
-    /// Puts content on its way, or to what has `arrived`.
+    /// Puts content on its way, or into `arrived` where there are no faults.
     fn send(
         &mut self,
         to: &Arc<Instance>,

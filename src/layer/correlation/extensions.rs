@@ -4,7 +4,7 @@ use rmcp::model::Extensions;
 
 use super::slots::HandlerSlot;
 
-/// Returns empty extensions with room for seven, as have their clones.
+/// Returns empty extensions that have room for seven, and whose clones have it too.
 pub(super) fn roomy_extensions() -> Extensions {
     #[derive(Clone)]
     struct Placeholder<const N: usize>;
@@ -18,7 +18,7 @@ pub(super) fn roomy_extensions() -> Extensions {
     extensions
 }
 
-/// Adds the extensions that a handler finds to `extensions`.
+/// Adds to `extensions` what a handler finds there besides: `all`, and its `slot`.
 pub(super) fn attach_extensions(extensions: &mut Extensions, all: &Extensions, slot: HandlerSlot) {
     // The message's own extensions go into the copy, since they are fewer.
     let own = std::mem::replace(extensions, all.clone());

@@ -19,10 +19,10 @@ use crate::{
     rpc_code::{TIMED_OUT, UNAVAILABLE},
 };
 
-/// Number of connections on which a request is sent that may be sent again.
+/// Most connections on which a request is sent, where it may be sent again.
 pub(super) const MAX_ATTEMPTS: u32 = 5;
 
-/// Bytes of requests that are kept to be sent again.
+/// Most bytes of requests that are kept to be sent again.
 const MAX_KEPT: usize = 16 << 20;
 
 /// Requests of this side that are in flight. The ids are its own, so the hasher need not withstand
@@ -35,7 +35,7 @@ pub(super) struct PendingCalls {
     own: Option<(RequestId, Call)>,
     /// Size of the kept requests, in bytes.
     kept: usize,
-    /// Number of subscriptions among them.
+    /// Number of the requests that are subscriptions.
     subscriptions: usize,
 }
 
@@ -72,12 +72,12 @@ impl Turn {
 }
 
 impl PendingCalls {
-    /// Returns the number of requests, with that of the transport's own.
+    /// Returns the number of requests, the transport's own included.
     pub(super) fn len(&self) -> usize {
         self.calls.len() + usize::from(self.own.is_some())
     }
 
-    /// Returns `true` if all of them are subscriptions.
+    /// Returns `true` if all requests are subscriptions.
     pub(super) fn are_subscriptions(&self) -> bool {
         self.len() == self.subscriptions
     }
@@ -164,19 +164,20 @@ impl PendingCalls {
         removed
     }
 
-    /// Removes the request with this id, and the message that is kept of it, if it is.
+    /// Removes the request with this id, and its message, if that is kept.
     pub(super) fn remove_kept(&mut self, id: &RequestId) -> Option<(RequestId, Call, Message)> {
         let message = self.calls.get(id)?.kept.clone()?;
         let (id, call) = self.remove(id)?;
         Some((id, Call { kept: None, ..call }, message))
     }
 
+    /// Takes a request that was removed out of the sums.
     fn gone(&mut self, call: &Call) {
         self.kept -= call.kept_size();
         self.subscriptions -= usize::from(call.is_subscription());
     }
 
-    /// Takes out what `unwanted` says, in the order in which it was sent.
+    /// Removes the `unwanted` requests, and returns them in the order in which they were sent.
     pub(super) fn take(
         &mut self,
         mut unwanted: impl FnMut(&RequestId, &Call) -> bool,
@@ -236,7 +237,7 @@ impl Call {
         self.seq == UNSENT
     }
 
-    /// Returns `true` if it stays open for as long as it is wanted.
+    /// Returns `true` if the request stays open for as long as it is wanted.
     pub(super) fn is_subscription(&self) -> bool {
         self.method == Method::SubscriptionsListen
     }

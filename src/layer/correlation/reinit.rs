@@ -37,8 +37,8 @@ use crate::{
 /// Time within which the peer must answer a repeated `initialize`, or say something readable.
 const ANSWER_TIMEOUT: Duration = Duration::from_secs(10);
 
-/// Id of an `initialize` that is repeated. The layers above may use that of theirs anew, and this
-/// one: what they ask waits until the peer has answered.
+/// Id of an `initialize` that is repeated. The layers above may use the id of their own again, and
+/// this one too: their requests wait until the peer has answered.
 const REPEATED: RequestId = RequestId::Number((1 << 53) - 1);
 
 /// Most characters of each text of the peer's that is logged.
@@ -288,8 +288,8 @@ impl Reinit {
     }
 
     /// Decides by the first message of a peer that is [verified](Self::is_verifying) whether it is
-    /// the former one. Another initializes its session, or belongs to the lifecycle in which there
-    /// is none. It would take answers to its predecessor for its own.
+    /// the former one. Another peer initializes its session, or belongs to the lifecycle without
+    /// `initialize`. It would take answers to its predecessor for its own.
     pub(super) fn recognizes<R: McpRole>(&mut self, message: &RxJsonRpcMessage<R>) -> bool {
         let is_another = match message {
             JsonRpcMessage::Request(request) => {
@@ -336,7 +336,8 @@ impl Reinit {
             _ => None,
         };
         let Some(agreed) = repeated else {
-            // That of the layers above waits in the queue while this one's is in flight.
+            // An `initialize` of the layers above waits in the queue while the repeated one is in
+            // flight.
             let was_sent = !matches!(self.phase, Phase::Repeating { .. });
             let opening = self.opening.take_if(|opening| was_sent && opening.id == *id);
             self.forget(id);

@@ -83,9 +83,9 @@ impl Default for Config {
 impl Config {
     /// Sets the size from which on the queue is full, in bytes: 1 MiB. A full queue keeps
     /// `poll_ready` pending. While there is no link, and another follows,
-    /// [`Correlation`](super::Correlation) refuses what comes then. Requests of a client whose
-    /// session may be resumed wait for that, up to 128 times as much, for which each counts 512
-    /// bytes more than its JSON.
+    /// [`Correlation`](super::Correlation) refuses what comes then, except on a client whose
+    /// session may be resumed. There requests wait for that, up to 128 times this size; each counts
+    /// as its JSON and 512 bytes more.
     #[must_use]
     pub fn queue_bytes(mut self, bytes: usize) -> Self {
         self.queue_bytes = bytes;

@@ -3,8 +3,8 @@
 use super::{SharedLink, flushed::Flushed};
 use crate::{error::Error, link::Retention, message::Message};
 
-/// Number of times that as much as the queue takes may wait for it until a session is resumed.
-const QUEUES_WAITING: usize = 128;
+/// Size of what may wait for the queue until a session is resumed, as a multiple of the queue's.
+const WAITING_FACTOR: usize = 128;
 
 /// Room for one message, by [`SharedLink::reserve`].
 #[derive(Debug)]
@@ -159,8 +159,9 @@ impl SharedLink {
         handed
     }
 
-    /// Returns `true` if sending is paused and more `bytes` wait for the queue than it has room for.
-    /// A side that dials again has more wait until it is known that no session is resumed.
+    /// Returns `true` if sending is paused and as many `bytes` wait for the queue as may: the size
+    /// of the queue, or [`WAITING_FACTOR`] times as many on a side that dials again, until it is
+    /// known that no session is resumed.
     pub(in crate::layer) fn is_overrun(&self, bytes: usize) -> bool {
         let limit = self.inner.queue_bytes;
         if bytes < limit || !self.inner.is_paused() {
@@ -168,7 +169,7 @@ impl SharedLink {
         }
         let state = self.inner.lock();
         let may_resume = state.dials_again() && !state.awaits_peer();
-        !may_resume || bytes >= limit.saturating_mul(QUEUES_WAITING)
+        !may_resume || bytes >= limit.saturating_mul(WAITING_FACTOR)
     }
 
     /// Returns `true` if the queue is full until it is known whether the session is resumed. A
@@ -199,7 +200,7 @@ impl SharedLink {
         self.inner.lock().handed()
     }
 
-    /// Returns that number as it was when the present link began.
+    /// Returns the number of the last message that was handed to a link before the present one.
     pub(in crate::layer) fn began(&self) -> u64 {
         self.inner.lock().began()
     }

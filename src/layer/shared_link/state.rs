@@ -73,7 +73,7 @@ impl Continuity {
 
 /// State of a shared link: the queue, and what is known of the link.
 ///
-/// It answers four questions of why something may not be written:
+/// Four methods tell why something may not be written now:
 ///
 /// | | no link | a write failed, and links follow | a write failed, and none follows | held for reinitialization | held for verification |
 /// |---|---|---|---|---|---|

@@ -18,7 +18,7 @@ pub(in crate::server) struct AcceptedFrom(pub(in crate::server) SocketAddr);
 /// Function that tells the address of a request's peer.
 type TellPeer = Arc<dyn Fn(&Parts) -> Option<SocketAddr> + Send + Sync>;
 
-/// Settings of how the address is told that a request comes from.
+/// Settings that tell from which address a request comes.
 #[derive(Clone, Default)]
 pub(in crate::server) struct PeerAddress {
     /// `None` takes [`AcceptedFrom`].

@@ -58,7 +58,7 @@ async fn those_of_a_client_show_nowhere() {
     traced.assert_clean();
 }
 
-/// Nor do the name of a session and its secret.
+/// The id of a session, and its secret.
 #[tokio::test]
 async fn those_of_a_session_show_nowhere() {
     alone!();

@@ -17,8 +17,10 @@ use std::fmt::{self, Debug};
 use base64::{Engine as _, engine::general_purpose::URL_SAFE_NO_PAD};
 use mcp_ws_transport::server::{BearerTokens, Config, Identity};
 
-/// A token that is right, and one that is wrong; both contain this.
+/// Text that is in all tokens and other secrets, by which they are found.
 const CANARY: &str = "canary";
+
+/// The token that the server takes, and one that it refuses.
 const RIGHT: &str = "right-canary-4711";
 const WRONG: &str = "wrong-canary-4711";
 

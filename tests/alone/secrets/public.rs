@@ -13,7 +13,7 @@ use crate::common::{
 };
 
 #[tokio::test]
-async fn nothing_public_shows_one() {
+async fn nothing_public_shows_a_token() {
     alone!();
     limit(async {
         let tokens = BearerTokens::from_iter([RIGHT, WRONG]).token(RIGHT, Identity::new("alice"));

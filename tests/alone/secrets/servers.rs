@@ -129,8 +129,8 @@ async fn those_within_a_connection_show_nowhere() {
     assert!(targets.iter().all(|target| target.starts_with("rmcp") || target == &"log"));
 }
 
-/// An authenticator is asked with it, and what it panics with is its own affair; the client is not
-/// told.
+/// An authenticator is given the token. What it panics with is its own affair, but the client is
+/// not told.
 #[tokio::test]
 async fn a_panic_does_not_reach_the_client() {
     alone!();

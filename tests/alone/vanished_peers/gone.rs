@@ -41,8 +41,7 @@ pub enum End {
 pub const ENDS: [End; 4] = [End::Reset, End::Fin, End::Silence, End::Trickle];
 
 impl End {
-    /// Has a peer go. Returns what has to be kept where the end of the connection is not its peer's own
-    /// doing.
+    /// Has a peer go. Returns what is to be kept where dropping it would end the connection.
     pub async fn apply(self, mut raw: Raw) -> Option<Gone> {
         match self {
             Self::Reset => {

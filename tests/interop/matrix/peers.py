@@ -258,7 +258,7 @@ def turbomcp_client(scene):
 
 
 def kotlin(_scene):
-    """Says why Kotlin's SDK is left out: nobody has been able to compile a program for it yet."""
+    """Says why Kotlin's SDK is skipped: no program is written for it yet."""
     version = maven("io.modelcontextprotocol:kotlin-sdk")
     raise Unavailable(f"no program is written for {version} yet, whose packages come by Maven alone")
 

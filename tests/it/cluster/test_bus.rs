@@ -29,7 +29,7 @@ struct Log {
     refuses: Option<(&'static str, PublishError)>,
     /// End of the subjects on which each question is asked twice.
     doubles: Option<&'static str>,
-    /// End of the subjects to which none subscribes, and why; `None` has them wait for ever.
+    /// End of the subjects to which subscribing fails, and how; with `None` it waits for ever.
     unsubscribable: Option<(&'static str, Option<SubscribeError>)>,
 }
 
@@ -93,6 +93,7 @@ impl TestBus {
         held.len()
     }
 
+    /// Notes a message. Returns `false` if it is held back.
     fn note(&self, subject: &Subject, payload: &Bytes) -> bool {
         let mut log = self.log.lock().unwrap();
         let message = (subject.clone(), payload.clone());

@@ -144,10 +144,10 @@ async fn answers_without_an_id_come_in_order_and_others_overtake_them() {
         named["requestId"] = "n".into();
         assert_eq!(raw.ask(&named).await["requestId"], "n");
         tools.gate.notify_one();
-        let said = |answer: Value| answer["result"]["content"][0]["text"].clone();
-        assert_eq!(said(raw.receive().await), "waited");
+        let text_of = |answer: Value| answer["result"]["content"][0]["text"].clone();
+        assert_eq!(text_of(raw.receive().await), "waited");
         for number in 0..100 {
-            assert_eq!(said(raw.receive().await), number.to_string());
+            assert_eq!(text_of(raw.receive().await), number.to_string());
         }
     })
     .await;

@@ -72,7 +72,7 @@ async fn of_a_server_that_came_back_as_another_the_name_and_the_versions_are_tol
     let (log, _capture) = Log::capture();
     within(LIMIT, async {
         let (listener, url) = listen().await;
-        let said = |version: &str| {
+        let result = |version: &str| {
             json!({
                 "protocolVersion": "2025-11-25", "capabilities": { "tools": {} },
                 "serverInfo": { "name": "calculator", "version": version, "title": "private" },
@@ -81,8 +81,8 @@ async fn of_a_server_that_came_back_as_another_the_name_and_the_versions_are_tol
         };
         let long = "7".repeat(10_000);
         let serving = async {
-            drop(initialized(&listener, &said("1")).await);
-            initialized(&listener, &said(&long)).await
+            drop(initialized(&listener, &result("1")).await);
+            initialized(&listener, &result(&long)).await
         };
         let connect = immediate_reconnect(connect(url).resume(false));
         let mut events = connect.events();
@@ -93,8 +93,8 @@ async fn of_a_server_that_came_back_as_another_the_name_and_the_versions_are_tol
                 break changed;
             }
         };
-        let said: InitializeResult = serde_json::from_value(said(&long)).unwrap();
-        assert_eq!(changed.as_deref(), Some(&said));
+        let expected: InitializeResult = serde_json::from_value(result(&long)).unwrap();
+        assert_eq!(changed.as_deref(), Some(&expected));
         drop((client, raw));
     })
     .await;

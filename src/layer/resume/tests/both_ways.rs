@@ -212,7 +212,7 @@ fn seeds() -> std::ops::Range<u64> {
     first..first + number("MCP_WS_SEEDS", 1)
 }
 
-/// What both ends of this crate announce to each other.
+/// Returns the limits that both ends of this crate announce to each other.
 fn announced() -> MessageLimits {
     MessageLimits::from_peer(None, Some(1024))
 }
@@ -241,7 +241,7 @@ async fn every_call_of_a_session_ends_where_both_ends_call() {
     every_call_ends([scale(4_000, 60_000); 2], Some(announced())).await;
 }
 
-/// As many as the side that dialled has read before it waits for its reader: 16 MiB.
+/// As many calls as the side that dialled reads before it waits for its reader: 16 MiB of them.
 #[tokio::test(start_paused = true)]
 async fn every_call_of_a_session_ends_where_both_ends_call_without_limits() {
     every_call_ends([scale(4_000, 40_000); 2], Some(MessageLimits::default())).await;

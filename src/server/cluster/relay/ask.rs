@@ -66,7 +66,8 @@ impl Ask {
         }
     }
 
-    /// Returns the bytes behind that of the kind; `None` if they are too many, by a long identity.
+    /// Returns the bytes that follow the byte of the kind; `None` if they are too many, because of
+    /// a long identity.
     pub(super) fn encode(&self) -> Option<Vec<u8>> {
         serde_json::to_vec(self).ok().filter(|bytes| bytes.len() <= MAX_BYTES)
     }
@@ -111,9 +112,9 @@ pub(super) enum Answer {
     Offer,
     /// The session is not here, or is not the client's.
     Unknown,
-    /// The instance has as many relayed links as it may, or cannot subscribe.
+    /// The instance has as many relayed links as it may.
     Full,
-    /// The session is here, and this instance cannot subscribe to the pipe.
+    /// The session is here, but this instance cannot subscribe to the pipe.
     Degraded,
 }
 

@@ -45,7 +45,7 @@ pub(in crate::server) struct RelayedLink {
 /// | `Client`: it has closed, or is lost | | is told the same |
 /// | `Session`: its instance has closed | is told the same | |
 /// | `Lost`: the pipe is lost, or the session's instance has ended without a Close | 1001 | |
-/// | `Stopping`: this instance does | is told the reason | is told the same |
+/// | `Stopping`: this instance stops | is told the reason | is told the same |
 enum RelayEnd {
     Client(Option<CloseReason>),
     Session(Option<CloseReason>),
@@ -157,7 +157,7 @@ impl RelayedLink {
         loop {
             let is_taken = match self.pipe.poll_ready_unpin(cx) {
                 Poll::Ready(Ok(())) => true,
-                // What it has said before is still to be written.
+                // What the session has said before is still to be written.
                 Poll::Ready(Err(_)) if self.pipe.has_heard_close() => false,
                 Poll::Ready(Err(_)) => return Poll::Ready(RelayEnd::Lost),
                 Poll::Pending => break,
@@ -186,7 +186,7 @@ impl RelayedLink {
         }
     }
 
-    /// Ready when no Close has explained a failed write in time. That is so, too, while the session
+    /// Becomes ready when no Close has explained a failed write in time, also while the session
     /// takes nothing from the client.
     fn poll_broken(&mut self, cx: &mut Context<'_>) -> Poll<RelayEnd> {
         let Some((error, timer)) = &mut self.broken else { return Poll::Pending };
@@ -207,7 +207,7 @@ fn client_lost(cause: &Error) -> RelayEnd {
     }))
 }
 
-/// Reason to close a link with whose relay has ended.
+/// Returns the reason to close a client's link whose relay is lost.
 ///
 /// Not 1012, after which a client waits: another way to the session may be there at once.
 pub(super) fn relay_lost() -> CloseReason {

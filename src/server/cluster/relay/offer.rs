@@ -36,16 +36,16 @@ const SUBSCRIBE_TIMEOUT: Duration = Duration::from_millis(800);
 
 /// Receiver of questions for the sessions of one server.
 ///
-/// | | event | then |
+/// | state | event | then |
 /// |---|---|---|
 /// | | the session is not here, or not the client's; the server stops, or relays none | `unknown` |
 /// | | as many relays as may be | `full` |
-/// | | a question that may have it | the pipe is subscribed to, and nothing else; it is offered |
-/// | | that fails, or takes 800 ms | `degraded` |
+/// | | any other question | this instance subscribes to the pipe, and offers the session |
+/// | | subscribing fails, or takes 800 ms | `degraded` |
 /// | offered | the first part of the pipe, within 2 s | the session is resumed, as by a client that is here |
 /// | offered | anything else, or nothing | the offer is forgotten |
 ///
-/// So a question that arrives late, when its client has given it up, takes nothing over.
+/// So a question that arrives late, when its client has given it up, takes no session over.
 struct SessionOffers<R: McpRole> {
     sessions: Weak<SessionStore<R>>,
     relay: Arc<RelayContext>,
@@ -124,7 +124,7 @@ async fn offer<R: McpRole>(
     let Some(proof) = ask.proof() else { return };
     let asked = (&ask.session, &proof, ask.received);
     if let Err(link) = sessions.resume(asked, ask.identity().as_ref(), link) {
-        // It has ended meanwhile, or its client has shown to have a newer secret.
+        // The session has ended meanwhile, or its client has shown a newer secret.
         link.close_with(CloseReason::new(CloseCode::SessionGone, "the session cannot be resumed"));
     }
 }

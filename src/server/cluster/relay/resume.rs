@@ -30,20 +30,20 @@ use crate::{
     server::{auth::Identity, cluster::asks::AskKind, sessions::new_link::NewLink},
 };
 
-/// Time for an answer, however often it is asked.
+/// Time for an answer, however often the question is asked.
 const ASK_TIMEOUT: Duration = Duration::from_secs(3);
 
 /// Time for the answer to one question: the bus may have lost it.
 const ATTEMPT_TIMEOUT: Duration = Duration::from_secs(1);
 
-/// Time after which it is asked again; each time twice as long, up to the second of these.
+/// Time after which the question is asked again. It doubles each time, up to the second of these.
 const RETRY_INTERVAL: Duration = Duration::from_millis(100);
 const MAX_RETRY_INTERVAL: Duration = Duration::from_millis(800);
 
-/// Time after which all should be back where the bus was away.
+/// Time after an outage of the bus in which other instances may still be missing.
 const SETTLING: Duration = Duration::from_secs(3);
 
-/// Time for which it is asked again for an instance that was there just now.
+/// Time in which an instance that was there just now may come back.
 const ABSENCE: Duration = Duration::from_secs(1);
 
 /// Time for the Close of a client that has left.
@@ -54,10 +54,10 @@ const CLOSE_TIMEOUT: Duration = Duration::from_secs(1);
 /// | state | event | then |
 /// |---|---|---|
 /// | asking | nobody there, though the other instance was heard of in the last 7 s | again, for 1 s in all |
-/// | asking | nobody there, and the bus has not been here for 3 s; the bus is away; no answer for 1 s | again, for 3 s in all |
+/// | asking | nobody there, in the first 3 s after the bus came up; the bus is away; no answer for 1 s | again, for 3 s in all |
 /// | asking | `unknown`; nobody there for so long; no answer for 3 s | [`Unknown`](Self::Unknown): a new session here |
 /// | asking | as many relays as may be, here or there | [`Rejected`](Self::Rejected) with 1013 |
-/// | asking | no relays may be, here or there | [`Unknown`](Self::Unknown) |
+/// | asking | no relays may be, here or there; this instance has no right to subscribe to the pipe | [`Unknown`](Self::Unknown) |
 /// | asking | the session is there, and that instance cannot subscribe to the pipe | [`Rejected`](Self::Rejected) with 1001: the client comes back soon, maybe by another way |
 /// | asking | `offer` | taken by the first part of the pipe: going |
 /// | going | `@session` | [`Relayed`](Self::Relayed) |
@@ -67,8 +67,8 @@ const CLOSE_TIMEOUT: Duration = Duration::from_secs(1);
 /// | any | the client leaves | [`Left`](Self::Left) |
 /// | any | this instance stops | [`Rejected`](Self::Rejected) with 1012 |
 ///
-/// It is asked again after 100, 200 and 400 ms, then every 800 ms, and at once when the other instance
-/// is heard of, or this one reaches the others again.
+/// The question is asked again after 100, 200 and 400 ms, then every 800 ms, and at once when the
+/// other instance is heard of, or this one reaches the others again.
 pub(in crate::server) enum RelayOutcome {
     /// The session goes on, over this link and the relay.
     Relayed(Box<RelayedLink>),

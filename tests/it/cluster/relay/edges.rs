@@ -154,7 +154,7 @@ async fn an_offer_that_cannot_be_taken_takes_nothing_over() {
     .await;
 }
 
-/// Its session goes on, and the client comes back soon: it may come to that instance itself.
+/// The session goes on, and its client comes back soon: it may come to that instance itself.
 #[tokio::test(start_paused = true)]
 async fn an_instance_that_cannot_subscribe_says_that_the_cluster_is_degraded() {
     limit(async {
@@ -180,7 +180,7 @@ async fn an_instance_that_cannot_subscribe_says_that_the_cluster_is_degraded() {
     .await;
 }
 
-/// Nobody is there, as where the bus was away: then it means nothing for a while.
+/// Soon after the bus was away, it means little that nobody is there: the other may yet come back.
 #[tokio::test(start_paused = true)]
 async fn an_instance_that_has_just_joined_asks_less_and_less_often() {
     limit(async {

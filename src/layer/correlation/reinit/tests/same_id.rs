@@ -6,7 +6,7 @@ use super::*;
 use crate::framing::Envelope;
 
 impl Stack<RoleClient> {
-    /// The next peer is initialized as the first was, and nothing else is sent to it.
+    /// Asserts that the next peer is initialized as the first was, and is sent nothing else.
     fn begins_again(&mut self) -> Peer {
         let peer = self.links.next();
         self.idle();
@@ -159,7 +159,7 @@ async fn what_is_kept_for_another_peer_is_not_recorded_as_sent() {
     }
 }
 
-/// A client whose new peer was sent a repeated `initialize`, and has not answered.
+/// Returns a client whose new peer was sent a repeated `initialize`, and has not answered.
 fn repeating() -> (Stack<RoleClient>, Peer) {
     let (mut stack, peer) = initialized();
     peer.send(Message::Close(None));

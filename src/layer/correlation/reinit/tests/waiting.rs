@@ -212,7 +212,7 @@ async fn a_server_turns_a_request_away_whose_turn_comes_while_there_is_no_room()
     stack.idle();
 }
 
-/// The peer may come back and await them.
+/// The peer may come back and await its answers.
 #[tokio::test(start_paused = true)]
 async fn answers_have_room_while_it_is_not_known_what_becomes_of_a_write_that_failed() {
     let (mut stack, peer) = stack::<RoleServer>();

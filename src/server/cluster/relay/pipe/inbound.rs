@@ -54,7 +54,7 @@ impl Inbound {
         self.is_closed
     }
 
-    /// Takes a part in. Returns the credit that it grants, if it does.
+    /// Takes a part in. Returns the credit that it grants, if it grants any.
     ///
     /// # Errors
     /// [`PipeError`] when it is not the next one, or more than the credit.

@@ -14,9 +14,9 @@
 //!
 //! What had arrived in order is delivered first.
 //!
-//! Heartbeats leave every second. They have the number of the last part, which shows the loss of that.
-//! The end that has the client also asks for an answer, so that an instance that is gone is noticed at
-//! once where the bus knows it.
+//! Heartbeats leave every second. They have the number of the last part, so that its loss is
+//! noticed. The end that has the client also asks for an answer, so that an instance that is gone
+//! is noticed at once where the bus knows it.
 //!
 //! # Who waits for whom
 //! A bus never makes its user wait. So each end may have 1 MiB under way, in parts that the other
@@ -66,10 +66,10 @@ use crate::{
 /// Interval of the heartbeats.
 const HEARTBEAT_INTERVAL: Duration = Duration::from_secs(1);
 
-/// Time after which a bus is asked again that does not keep up.
+/// Time after which a part is published again that the bus had no room for.
 const RETRY: Duration = Duration::from_millis(10);
 
-/// End of a pipe, of two.
+/// One of the two ends of a pipe.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(super) enum PipeEnd {
     /// End at the instance that has the session.
@@ -114,8 +114,8 @@ pub(super) struct Pipe {
     asking: Option<BoxFuture<'static, Result<Bytes, AskError>>>,
     /// Tasks that wait for a message, and for room.
     ///
-    /// Whoever polls takes in what the other waits for, also where both are the same task, and the
-    /// other half was polled before.
+    /// A poll of either half may take in what the other waits for. Then that is woken, also where
+    /// one task polls both, since it may have polled the other half before.
     reader: Option<Waker>,
     writer: Option<Waker>,
     _slot: Option<RelaySlot>,
@@ -251,8 +251,8 @@ impl Pipe {
 
     /// Sends a heartbeat, and has it answered where that is of use.
     fn send_heartbeat(&mut self) {
-        // If the bus is away, a part that is lost shows it, or the silence. The number of a part that
-        // still waits would look like a loss.
+        // Whether this fails is of no matter: an outage shows by the next part, or by the silence.
+        // While a part waits to be sent, its number would look like a loss.
         if self.unsent.is_none() {
             let heartbeat = Part::encode(PartKind::Heartbeat, self.outbound.number(), &[]);
             let _ = self.bus.publish(&self.to, heartbeat);

@@ -16,7 +16,7 @@ use crate::{close::CloseReason, message::Message};
 pub(super) struct Outbound {
     bounds: Bounds,
     messages: VecDeque<Message>,
-    /// Payload of all of them.
+    /// Size of all of them, each counted with the cost of a part.
     bytes: usize,
     /// Bytes of the first message that were sent.
     offset: usize,
