@@ -56,7 +56,7 @@ impl<R: McpRole, F: Framing<R>> Correlation<R, F> {
     /// meant. Otherwise each of them ends within `lost_answer_timeout` unless it makes progress.
     pub(super) fn find_unnamed(&mut self) -> Option<RequestId> {
         if let Some(own) = self.pending.own_id() {
-            // No other was sent to this peer.
+            // No other request was sent to this peer.
             return Some(own.clone());
         }
         let handed = self.link.handed();
@@ -104,7 +104,9 @@ impl<R: McpRole, F: Framing<R>> Correlation<R, F> {
             let outcome =
                 if self.withdraw(&id, &call) { Outcome::NotSent } else { Outcome::Unknown };
             let error = call.overdue::<R>(id.clone(), outcome, overdue);
+            // One whose id the repeated `initialize` has would be taken for that.
             if outcome == Outcome::Unknown
+                && !self.pending.answers_own(&id)
                 && let JsonRpcMessage::Error(error) = &error
             {
                 let cancelled = cancellation(id, error.error.message.to_string());

@@ -110,7 +110,8 @@ impl<R: McpRole, F: Framing<R>> Correlation<R, F> {
     fn cancel(&mut self, id: &mut RequestId) -> bool {
         self.release_superseded(id);
         let goes_out = match self.abandon(id) {
-            Some(call) => !self.withdraw(id, &call),
+            // The peer would take it for its `initialize`, which is repeated with the same id.
+            Some(call) => !self.withdraw(id, &call) && !self.pending.answers_own(id),
             None => self.inbound.end_subscription(id),
         };
         if !self.waiting.is_empty() {

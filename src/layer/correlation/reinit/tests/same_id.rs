@@ -252,6 +252,44 @@ async fn a_call_with_the_id_of_a_repeated_initialize_keeps_its_deadline() {
     assert_eq!(sent(&peer), ["notifications/initialized"]);
 }
 
+/// Returns a client whose new peer was sent a repeated `initialize` with the id of a call that the
+/// former peer was sent, and that is to be sent again.
+fn repeating_before_a_call(deadline: Option<Duration>) -> (Stack<RoleClient>, Peer) {
+    let (mut stack, peer) = initialized();
+    stack.stack.replay = Some(Arc::new(|_: &ClientRequest| Replay::Resend));
+    stack.stack.config.deadline = deadline;
+    stack.send(call(REPEATED_ID));
+    stack.idle();
+    peer.send(Message::Close(None));
+    stack.idle();
+    let peer = stack.links.next();
+    stack.idle();
+    assert_eq!(sent(&peer), [INITIALIZE_AGAIN]);
+    (stack, peer)
+}
+
+#[tokio::test(start_paused = true)]
+async fn the_cancellation_of_a_call_cancels_no_repeated_initialize() {
+    let (mut stack, peer) = repeating_before_a_call(None);
+    let enough = cancellation(RequestId::Number(REPEATED_ID), "enough".into());
+    stack.send(JsonRpcMessage::notification(enough.into()));
+    stack.idle();
+    say(&peer, repeated_result("1"));
+    stack.idle();
+    assert_eq!(sent(&peer), ["notifications/initialized"]);
+}
+
+#[tokio::test(start_paused = true)]
+async fn the_deadline_of_a_call_cancels_no_repeated_initialize() {
+    let (mut stack, peer) = repeating_before_a_call(Some(ANSWER_TIMEOUT / 2));
+    tokio::time::advance(ANSWER_TIMEOUT / 2).await;
+    assert_eq!(stack.error(), (RequestId::Number(REPEATED_ID), "timed_out".into()));
+    stack.idle();
+    say(&peer, repeated_result("1"));
+    stack.idle();
+    assert_eq!(sent(&peer), ["notifications/initialized"]);
+}
+
 #[tokio::test(start_paused = true)]
 async fn a_call_with_the_id_of_a_repeated_initialize_ends_with_the_connection() {
     let (mut stack, _peer) = repeating();
