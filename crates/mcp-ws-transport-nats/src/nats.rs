@@ -223,9 +223,8 @@ async fn forward(subscriber: Subscriber, feed: Feed) {
 /// Takes whatever the client library has received, until the subscription ends. So nothing waits in
 /// the library, where nothing would bound it.
 async fn receive(mut subscriber: Subscriber, mut on_message: impl FnMut(Message)) {
-    /// Messages after which other tasks may run: more than the library receives, in 8 MiB at most,
-    /// before it lets others run itself.
-    const BATCH: u32 = 1 << 20;
+    /// Number of messages after which other tasks may run.
+    const BATCH: u32 = 1 << 14;
 
     loop {
         for _ in 0..BATCH {
