@@ -32,7 +32,7 @@ use crate::{
 };
 
 /// Time to subscribe to a pipe: the answer is awaited for a second.
-const SUBSCRIBE_TIMEOUT: Duration = Duration::from_millis(800);
+const SUBSCRIBE_TIMEOUT: Duration = Duration::from_millis(400);
 
 /// Receiver of questions for the sessions of one server.
 ///
