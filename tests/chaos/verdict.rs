@@ -148,7 +148,7 @@ impl Record {
         let [detection, late] = [DETECTION, LATE].map(|time| time.as_micros() as u64);
         self.changes.iter().any(|change| {
             let has_new_session = |&at: &u64| change.until + late < at && at < call.from;
-            (change.loses_answers || times == 0)
+            (change.loses_answers || times == 0 && end.kind == "outcome_unknown")
                 && change.from <= end.at
                 && call.from <= change.until + detection
                 && !report.restarted.iter().any(has_new_session)
@@ -220,10 +220,12 @@ pub mod test {
             let verdict = verdict(call(1, "outcome_unknown"), 1, changes, restarted);
             assert_eq!(verdict.lost, usize::from(!excused), "{changes:?} {restarted:?}");
         }
-        for times in [0, 1] {
+        for (kind, times, lost) in
+            [("outcome_unknown", 0, 0), ("outcome_unknown", 1, 1), ("not_sent", 0, 1)]
+        {
             let drained = vec![Change { loses_answers: false, ..change(15) }];
-            let verdict = verdict_with(call(1, "outcome_unknown"), times, drained, &[16]);
-            assert_eq!(verdict.lost, times, "executed {times} times");
+            let verdict = verdict_with(call(1, kind), times, drained, &[16]);
+            assert_eq!(verdict.lost, lost, "{kind}, executed {times} times");
         }
         assert_eq!(verdict(call(1, "ok"), 1, &[15], &[16, 17]).sessions, 1);
     }
