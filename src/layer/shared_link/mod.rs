@@ -85,7 +85,7 @@ impl Config {
     /// `poll_ready` pending. While there is no link, and another follows,
     /// [`Correlation`](super::Correlation) refuses what comes then, except on a client whose
     /// session may be resumed. There requests wait for that, up to 128 times this size; each counts
-    /// as its JSON and 512 bytes more.
+    /// as its JSON and 512 bytes more. Once decoded, many small values may take more.
     #[must_use]
     pub fn queue_bytes(mut self, bytes: usize) -> Self {
         self.queue_bytes = bytes;
