@@ -113,8 +113,8 @@ type Agreed = Option<Box<InitializeResult>>;
 /// Messages so far of a peer that is being verified.
 #[derive(Debug)]
 enum Said {
-    /// Nothing over this link, before which `decoded` messages had come: the peer may have nothing
-    /// to say.
+    /// No message over this link, before which `decoded` had come. The peer may have nothing to
+    /// say.
     Nothing { decoded: u64 },
     /// Something that cannot be read. When this ends, so does the link.
     Unreadable(Pin<Box<Sleep>>),

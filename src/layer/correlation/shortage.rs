@@ -5,9 +5,9 @@ use std::fmt;
 /// Reason why a notification is dropped.
 #[derive(Debug, Clone, Copy)]
 pub(super) enum Shortage {
-    /// This one alone may take more memory than all may.
+    /// The notification alone may take more memory than all may.
     TooLarge { decoded_bytes: usize, limit: usize },
-    /// Together with those handled or waiting, it may take more memory than all may.
+    /// The notification may, with those handled or waiting, take more memory than all may.
     Memory { limit: usize },
     /// Too many bytes wait already.
     Backlog { limit: usize },

@@ -172,6 +172,23 @@ fn repeating() -> (Stack<RoleClient>, Peer) {
 
 const REPEATED_CALL: &str = "tools/call 9007199254740991";
 
+/// Returns a client whose new peer was sent a repeated `initialize` with the id of a call that the
+/// former peer was sent, and that is to be sent again.
+fn repeating_before_a_call(deadline: Option<Duration>) -> (Stack<RoleClient>, Peer) {
+    let (mut stack, peer) = initialized();
+    stack.stack.replay = Some(Arc::new(|_: &ClientRequest| Replay::Resend));
+    stack.stack.config.deadline = deadline;
+    stack.send(call(REPEATED_ID));
+    stack.idle();
+    assert_eq!(sent(&peer), [REPEATED_CALL]);
+    peer.send(Message::Close(None));
+    stack.idle();
+    let peer = stack.links.next();
+    stack.idle();
+    assert_eq!(sent(&peer), [INITIALIZE_AGAIN]);
+    (stack, peer)
+}
+
 fn answers_repeated_call(stack: &mut Stack<RoleClient>, peer: &Peer) {
     say(peer, json!({"jsonrpc": "2.0", "id": REPEATED_ID, "result": {"content": []}}));
     assert_eq!(stack.ended(), RequestId::Number(REPEATED_ID));
@@ -210,16 +227,7 @@ async fn a_call_with_the_id_of_a_repeated_initialize_that_is_made_meanwhile_is_a
 
 #[tokio::test(start_paused = true)]
 async fn a_call_with_the_id_of_a_repeated_initialize_is_sent_again_if_it_may_be() {
-    let (mut stack, peer) = initialized();
-    stack.stack.replay = Some(Arc::new(|_: &ClientRequest| Replay::Resend));
-    stack.send(call(REPEATED_ID));
-    stack.idle();
-    assert_eq!(sent(&peer), [REPEATED_CALL]);
-    peer.send(Message::Close(None));
-    stack.idle();
-    let peer = stack.links.next();
-    stack.idle();
-    assert_eq!(sent(&peer), [INITIALIZE_AGAIN]);
+    let (mut stack, peer) = repeating_before_a_call(None);
     say(&peer, repeated_result("1"));
     stack.idle();
     assert_eq!(sent(&peer), ["notifications/initialized", REPEATED_CALL]);
@@ -250,22 +258,6 @@ async fn a_call_with_the_id_of_a_repeated_initialize_keeps_its_deadline() {
     say(&peer, repeated_result("1"));
     stack.idle();
     assert_eq!(sent(&peer), ["notifications/initialized"]);
-}
-
-/// Returns a client whose new peer was sent a repeated `initialize` with the id of a call that the
-/// former peer was sent, and that is to be sent again.
-fn repeating_before_a_call(deadline: Option<Duration>) -> (Stack<RoleClient>, Peer) {
-    let (mut stack, peer) = initialized();
-    stack.stack.replay = Some(Arc::new(|_: &ClientRequest| Replay::Resend));
-    stack.stack.config.deadline = deadline;
-    stack.send(call(REPEATED_ID));
-    stack.idle();
-    peer.send(Message::Close(None));
-    stack.idle();
-    let peer = stack.links.next();
-    stack.idle();
-    assert_eq!(sent(&peer), [INITIALIZE_AGAIN]);
-    (stack, peer)
 }
 
 #[tokio::test(start_paused = true)]

@@ -69,7 +69,7 @@ const HEARTBEAT_INTERVAL: Duration = Duration::from_secs(1);
 /// Time after which a part is published again that the bus had no room for.
 const RETRY: Duration = Duration::from_millis(10);
 
-/// One of the two ends of a pipe.
+/// End of a pipe.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(super) enum PipeEnd {
     /// End at the instance that has the session.
