@@ -181,7 +181,8 @@ impl<S: Duplex<Message, Message>> Heartbeat<S> {
     }
 
     /// Pings at once when the machine has been asleep. No timer notices that, and the peer may have
-    /// given this link up in the meantime. For that it looks at the clock every second.
+    /// given this link up in the meantime. For that it looks at the clock every second. Does nothing
+    /// where no pings are sent.
     pub fn detect_suspend(self) -> Self {
         self.with_suspend_detector(SuspendDetector::new())
     }
@@ -202,6 +203,9 @@ impl<S: Duplex<Message, Message>> Heartbeat<S> {
     }
 
     fn with_suspend_detector(self, suspend: SuspendDetector) -> Self {
+        if self.next_ping == NextPing::Never {
+            return self;
+        }
         let next = saturating_add(Instant::now(), SuspendDetector::INTERVAL);
         let first = self.timer.deadline().min(next);
         Self { suspend: Some((suspend, next)), timer: sleep_until(first), ..self }
@@ -270,7 +274,7 @@ impl<S: Duplex<Message, Message>> Projected<'_, S> {
             && *next <= now
         {
             *next = saturating_add(now, SuspendDetector::INTERVAL);
-            if suspend.take_suspended() && *self.next_ping != NextPing::Never {
+            if suspend.take_suspended() {
                 tracing::debug!("the machine was asleep");
                 *self.next_ping = NextPing::At(now);
             }

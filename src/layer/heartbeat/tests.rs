@@ -178,6 +178,16 @@ async fn a_link_is_probed_as_soon_as_the_machine_wakes_up() {
 }
 
 #[tokio::test(start_paused = true)]
+async fn a_link_without_pings_is_not_woken_to_look_at_the_clock() {
+    let (link, _peer) = fake::link();
+    let config = Config::default().ping_interval(None).idle_timeout(None);
+    let mut heartbeat = spawn(Heartbeat::new(link, config).detect_suspend());
+    assert_pending!(heartbeat.poll_next());
+    advance(3600 * SECOND).await;
+    assert!(!heartbeat.is_woken());
+}
+
+#[tokio::test(start_paused = true)]
 async fn a_link_that_takes_no_ping_is_left_to_the_watchdog() {
     let (link, peer) = fake::link();
     peer.block(true);
