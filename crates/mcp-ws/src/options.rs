@@ -51,6 +51,9 @@ pub(crate) struct ClientOptions {
     /// Offer to compress messages, which the other side may decline
     #[arg(long)]
     pub(crate) deflate: bool,
+    /// Offer no `mcp.resume.v1`, for servers that take no offer but `mcp`; nothing is resumed then
+    #[arg(long)]
+    no_resume: bool,
 }
 
 impl ClientOptions {
@@ -79,7 +82,8 @@ impl ClientOptions {
         } else if self.no_proxy {
             connect = connect.no_proxy();
         }
-        Ok(connect.tls(self.tls()?).transport(self.transport()))
+        let connect = connect.tls(self.tls()?).transport(self.transport());
+        Ok(connect.resume(!self.no_resume))
     }
 
     /// Returns whom to trust, and the certificate to show.

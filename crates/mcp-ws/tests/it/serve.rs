@@ -63,6 +63,9 @@ async fn tools_are_listed_and_called_and_the_server_is_pinged() {
         (&told["compresses"], &told["tls"], &told["resumes"]),
         (&json!(true), &json!(false), &json!(true))
     );
+    let ping = run(&["ping", &url, "--json", "--no-resume"]).await;
+    let told: Value = serde_json::from_slice(&ping.stdout).unwrap();
+    assert_eq!((&told["subprotocol"], &told["resumes"]), (&json!("mcp"), &json!(false)));
     let (_plain, url) = Running::serve(&["--resume-window", "0"], server(&[])).await;
     let ping = run(&["ping", &url, "--json"]).await;
     let told: Value = serde_json::from_slice(&ping.stdout).unwrap();
