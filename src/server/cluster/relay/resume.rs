@@ -40,11 +40,11 @@ const ATTEMPT_TIMEOUT: Duration = Duration::from_secs(1);
 const RETRY_INTERVAL: Duration = Duration::from_millis(100);
 const MAX_RETRY_INTERVAL: Duration = Duration::from_millis(800);
 
-/// Time after an outage of the bus in which other instances may still be missing.
-const SETTLING: Duration = Duration::from_secs(3);
+/// Time after an outage of the bus within which other instances may not have subscribed again yet.
+const REJOIN_TIME: Duration = Duration::from_secs(3);
 
-/// Time in which an instance that was there just now may come back.
-const ABSENCE: Duration = Duration::from_secs(1);
+/// Time for which an instance that was heard of lately is asked though it has not subscribed.
+const ABSENCE_TIMEOUT: Duration = Duration::from_secs(1);
 
 /// Time for the Close of a client that has left.
 const CLOSE_TIMEOUT: Duration = Duration::from_secs(1);
@@ -83,17 +83,28 @@ pub(in crate::server) enum RelayOutcome {
 /// Next step after the outcome of a question.
 #[derive(Debug, PartialEq, Eq)]
 enum Step {
+    /// The offer is taken.
     Go,
-    /// Within this time.
+    /// The question is asked again, after this time at the latest.
     Again(Duration),
+    /// There is no such session.
     Unknown,
+    /// There are as many relays as may be.
     TryLater,
+    /// The other instance cannot subscribe to the pipe.
     Degraded,
 }
 
 impl Step {
-    /// Returns what follows, with these times left for somebody to be there, and for an answer.
-    fn after(asked: &Result<Answer, AskError>, absence: Duration, left: Duration) -> Self {
+    /// Returns the step that follows.
+    ///
+    /// The instance is asked again for as long as `absence_left` where it has not subscribed, and
+    /// for as long as `answer_left` where it has not answered or the bus is away.
+    fn after(
+        asked: &Result<Answer, AskError>,
+        absence_left: Duration,
+        answer_left: Duration,
+    ) -> Self {
         let again_within = |time: Duration| match time.is_zero() {
             true => Self::Unknown,
             false => Self::Again(time),
@@ -103,13 +114,21 @@ impl Step {
             Ok(Answer::Full) => Self::TryLater,
             Ok(Answer::Degraded) => Self::Degraded,
             Ok(Answer::Unknown) => Self::Unknown,
-            Err(AskError::Nobody) => again_within(absence),
+            Err(AskError::Nobody) => again_within(absence_left),
             Err(
                 AskError::TimedOut | AskError::NotSent(PublishError::Away | PublishError::Full),
-            ) => again_within(left),
+            ) => again_within(answer_left),
             Err(AskError::NotSent(_)) => Self::Unknown,
         }
     }
+}
+
+/// End of a pipe that no part has crossed yet, at this instance.
+struct NewPipe {
+    /// Subscription to the subject of this end.
+    subscription: Subscription,
+    /// Subject of the other end.
+    to: Subject,
 }
 
 /// Client that waits for its session.
@@ -172,13 +191,13 @@ impl RelayContext {
         };
         let mut waiting = Waiting { link, early: None };
         let asking = self.ask(instance, ask);
-        let (step, subscription) = tokio::select! {
+        let (step, new_pipe) = tokio::select! {
             asked = asking => asked,
             () = waiting.left() => return left(waiting.link).await,
             () = stop.cancelled() => return RelayOutcome::Rejected(waiting.link, CloseCode::Restart.into()),
         };
-        let (subscription, to) = match (step, subscription) {
-            (Step::Go, Some(subscription)) => subscription,
+        let NewPipe { subscription, to } = match (step, new_pipe) {
+            (Step::Go, Some(new_pipe)) => new_pipe,
             (Step::TryLater, _) => return RelayOutcome::Rejected(waiting.link, try_later()),
             (Step::Degraded, _) => return RelayOutcome::Rejected(waiting.link, degraded()),
             _ => return waiting.unknown(),
@@ -211,30 +230,27 @@ impl RelayContext {
     }
 
     /// Asks until there is an answer that counts. With an offer, returns this end of the pipe.
-    async fn ask(
-        &self,
-        instance: &str,
-        new_ask: impl Fn() -> Ask,
-    ) -> (Step, Option<(Subscription, Subject)>) {
+    async fn ask(&self, instance: &str, new_ask: impl Fn() -> Ask) -> (Step, Option<NewPipe>) {
         let (began, mut interval) = (Instant::now(), RETRY_INTERVAL);
-        let (mut ask, mut subscription) = (new_ask(), None);
+        let (mut ask, mut new_pipe) = (new_ask(), None);
         let mut state = self.node.state.subscribe();
         loop {
             let heard = self.node.last_heard(instance);
             state.mark_unchanged();
             let deadline = (began + ASK_TIMEOUT).min(Instant::now() + ATTEMPT_TIMEOUT);
-            let asked = self.ask_once(instance, &ask, deadline, &mut subscription).await;
+            let asked = self.ask_once(instance, &ask, deadline, &mut new_pipe).await;
             let passed = began.elapsed() + RETRY_INTERVAL;
             let left = |time: Duration| time.saturating_sub(passed);
-            let step = Step::after(&asked, left(self.patience(instance)), left(ASK_TIMEOUT));
+            let absence_timeout = self.absence_timeout(instance);
+            let step = Step::after(&asked, left(absence_timeout), left(ASK_TIMEOUT));
             tracing::debug!(?asked, ?step, "asked for a session of another instance");
-            let Step::Again(left) = step else { return (step, subscription) };
+            let Step::Again(latest) = step else { return (step, new_pipe) };
             if asked == Err(AskError::TimedOut) {
                 // An offer that comes late is for another pipe, and is not taken.
-                (ask, subscription) = (new_ask(), None);
+                (ask, new_pipe) = (new_ask(), None);
             }
             tokio::select! {
-                () = sleep(interval.min(left)) => {}
+                () = sleep(interval.min(latest)) => {}
                 () = self.node.heard_since(instance, heard) => {}
                 _ = state.changed() => {}
             }
@@ -242,12 +258,13 @@ impl RelayContext {
         }
     }
 
+    /// Asks once, after subscribing to this end of the pipe unless that is done already.
     async fn ask_once(
         &self,
         instance: &str,
         ask: &Ask,
         deadline: Instant,
-        subscription: &mut Option<(Subscription, Subject)>,
+        new_pipe: &mut Option<NewPipe>,
     ) -> Result<Answer, AskError> {
         let subject = |words: &str| self.node.subject(words).ok();
         let [to, own] = ask.subjects();
@@ -257,10 +274,10 @@ impl RelayContext {
         else {
             return Ok(Answer::Unknown);
         };
-        if subscription.is_none() {
+        if new_pipe.is_none() {
             let subscribing = self.node.relay_bus.subscribe(&own, self.bounds().subscription());
             match timeout_at(deadline, subscribing).await {
-                Ok(Ok(subscribed)) => *subscription = Some((subscribed, to)),
+                Ok(Ok(subscription)) => *new_pipe = Some(NewPipe { subscription, to }),
                 Ok(Err(SubscribeError::Away)) => return Err(PublishError::Away.into()),
                 Ok(Err(SubscribeError::Refused(_))) => return Ok(Answer::Unknown),
                 Err(_) => return Err(AskError::TimedOut),
@@ -279,14 +296,15 @@ impl RelayContext {
         MessageLimits { max_message: Some(of_client.min(self.max_message)), ..limits }
     }
 
-    /// Returns how long the other instance may yet come back, though nobody is there.
+    /// Returns the time for which the instance is asked though it has not subscribed.
     ///
-    /// Right after the bus was away, this instance may be there before the other.
-    fn patience(&self, instance: &str) -> Duration {
-        let is_settled = self.node.up_since().is_some_and(|since| since.elapsed() > SETTLING);
-        match (is_settled, self.node.is_up(instance)) {
+    /// Right after an outage of the bus, this instance may have subscribed again before the other.
+    fn absence_timeout(&self, instance: &str) -> Duration {
+        let is_rejoin_over =
+            self.node.up_since().is_some_and(|since| since.elapsed() > REJOIN_TIME);
+        match (is_rejoin_over, self.node.is_up(instance)) {
             (false, _) => ASK_TIMEOUT,
-            (true, true) => ABSENCE,
+            (true, true) => ABSENCE_TIMEOUT,
             (true, false) => Duration::ZERO,
         }
     }
@@ -341,8 +359,8 @@ mod tests {
         let not_sent = |error| Err(AskError::NotSent(error));
         let (none, some) = (Duration::ZERO, Duration::from_millis(1));
         let again = || Step::Again(some);
-        // With nobody expected and no time left; with somebody; with time.
-        for (asked, [neither, absent, left]) in [
+        // With no time left; with time for an instance that is absent; with time for an answer.
+        for (asked, [neither, absence, answer]) in [
             (Ok(Answer::Offer), [Step::Go, Step::Go, Step::Go]),
             (Ok(Answer::Unknown), [Step::Unknown, Step::Unknown, Step::Unknown]),
             (Ok(Answer::Full), [Step::TryLater, Step::TryLater, Step::TryLater]),
@@ -357,8 +375,8 @@ mod tests {
             ),
         ] {
             assert_eq!(Step::after(&asked, none, none), neither, "{asked:?}");
-            assert_eq!(Step::after(&asked, some, none), absent, "{asked:?}");
-            assert_eq!(Step::after(&asked, none, some), left, "{asked:?}");
+            assert_eq!(Step::after(&asked, some, none), absence, "{asked:?}");
+            assert_eq!(Step::after(&asked, none, some), answer, "{asked:?}");
         }
     }
 }
