@@ -34,7 +34,7 @@ pub(super) struct PendingCalls {
     /// sent before this one is answered.
     own: Option<(RequestId, Call)>,
     /// Size of the kept requests, in bytes.
-    kept: usize,
+    kept_bytes: usize,
     /// Number of the requests that are subscriptions.
     subscriptions: usize,
 }
@@ -116,13 +116,13 @@ impl PendingCalls {
 
     /// Adds a request, without its message if [`MAX_KEPT`] bytes are kept already.
     pub(super) fn insert(&mut self, id: RequestId, mut call: Call) {
-        if self.kept + call.kept_size() > MAX_KEPT {
+        if self.kept_bytes + call.kept_size() > MAX_KEPT {
             call.kept = None;
         }
-        self.kept += call.kept_size();
+        self.kept_bytes += call.kept_size();
         self.subscriptions += usize::from(call.is_subscription());
         if let Some(former) = self.calls.insert(id, call) {
-            self.gone(&former);
+            self.note_removed(&former);
         }
     }
 
@@ -159,7 +159,7 @@ impl PendingCalls {
         let removed = self.calls.remove_entry(id);
         let removed = removed.or_else(|| self.calls.remove_entry(&number_of(id)?));
         if let Some((_, call)) = &removed {
-            self.gone(call);
+            self.note_removed(call);
         }
         removed
     }
@@ -171,9 +171,9 @@ impl PendingCalls {
         Some((id, Call { kept: None, ..call }, message))
     }
 
-    /// Takes a request that was removed out of the sums.
-    fn gone(&mut self, call: &Call) {
-        self.kept -= call.kept_size();
+    /// Subtracts a removed request from the sums of all.
+    fn note_removed(&mut self, call: &Call) {
+        self.kept_bytes -= call.kept_size();
         self.subscriptions -= usize::from(call.is_subscription());
     }
 
@@ -183,7 +183,7 @@ impl PendingCalls {
         mut unwanted: impl FnMut(&RequestId, &Call) -> bool,
     ) -> Vec<(RequestId, Call)> {
         let mut calls: Vec<_> = self.calls.extract_if(|id, call| unwanted(id, call)).collect();
-        calls.iter().for_each(|(_, call)| self.gone(call));
+        calls.iter().for_each(|(_, call)| self.note_removed(call));
         calls.sort_unstable_by_key(|(_, call)| call.seq);
         calls
     }
