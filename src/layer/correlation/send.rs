@@ -213,11 +213,11 @@ impl<R: McpRole, F: Framing<R>> Correlation<R, F> {
             }
             let Some(waiting) = self.waiting.pop() else { break };
             let (id, method, sent) = match waiting {
-                Waiting::New(request, method, turn, _) => {
+                Waiting::New { request, method, turn, .. } => {
                     let id = request.id.clone();
                     (id, method, self.send_request(request, method, turn).map(drop))
                 }
-                Waiting::Refused(id, call, message) => {
+                Waiting::Refused { id, call, message } => {
                     (id.clone(), call.method, self.send_refused(id, call, message))
                 }
             };

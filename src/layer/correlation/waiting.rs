@@ -15,9 +15,10 @@ const OVERHEAD: usize = 512;
 #[derive(Debug)]
 pub(super) struct WaitingRequests<R: McpRole> {
     requests: BTreeMap<Turn, Waiting<R>>,
-    /// Size of all requests, in bytes.
+    /// Bytes that all requests are charged.
     bytes: usize,
     turns: HashMap<RequestId, Turn, FxBuildHasher>,
+    /// Number of the last request that was given a turn.
     number: u64,
     /// `true` if some of them were sent, and may not have been flushed.
     is_unflushed: bool,
@@ -26,24 +27,42 @@ pub(super) struct WaitingRequests<R: McpRole> {
 /// Request that the peer has not accepted yet.
 #[derive(Debug)]
 pub(super) enum Waiting<R: McpRole> {
-    /// Request that was never sent, with its size.
-    New(JsonRpcRequest<R::Req>, Method, Turn, usize),
+    /// Request that was never sent.
+    New {
+        request: JsonRpcRequest<R::Req>,
+        method: Method,
+        turn: Turn,
+        /// Bytes that the request is charged.
+        size: usize,
+    },
     /// Request that was sent, and refused without being executed.
-    Refused(RequestId, Call, Message),
+    Refused {
+        id: RequestId,
+        call: Call,
+        /// The request as it was encoded.
+        message: Message,
+    },
 }
 
 impl<R: McpRole> Waiting<R> {
     fn into_unsent(self) -> (RequestId, Call) {
         match self {
-            Self::New(request, method, ..) => (request.id, Call::unsent(method)),
-            Self::Refused(id, call, _) => (id, Call::unsent(call.method)),
+            Self::New { request, method, .. } => (request.id, Call::unsent(method)),
+            Self::Refused { id, call, .. } => (id, Call::unsent(call.method)),
+        }
+    }
+
+    fn id(&self) -> &RequestId {
+        match self {
+            Self::New { request, .. } => &request.id,
+            Self::Refused { id, .. } => id,
         }
     }
 
     fn size(&self) -> usize {
         match self {
-            Self::New(.., size) => *size,
-            Self::Refused(.., message) => OVERHEAD + message.len(),
+            Self::New { size, .. } => *size,
+            Self::Refused { message, .. } => OVERHEAD + message.len(),
         }
     }
 }
@@ -91,8 +110,8 @@ impl<R: McpRole> WaitingRequests<R> {
     /// Returns the ids of those with this method.
     pub(super) fn ids_of(&self, method: Method) -> impl Iterator<Item = &RequestId> {
         self.requests.values().filter_map(move |waiting| match waiting {
-            Waiting::New(request, of, ..) => (*of == method).then_some(&request.id),
-            Waiting::Refused(id, call, _) => (call.method == method).then_some(id),
+            Waiting::New { request, method: of, .. } => (*of == method).then_some(&request.id),
+            Waiting::Refused { id, call, .. } => (call.method == method).then_some(id),
         })
     }
 
@@ -104,12 +123,12 @@ impl<R: McpRole> WaitingRequests<R> {
 
     pub(super) fn push(&mut self, request: JsonRpcRequest<R::Req>, method: Method, turn: Turn) {
         let size = OVERHEAD + R::size_of(&request.request);
-        self.insert(request.id.clone(), turn, Waiting::New(request, method, turn, size));
+        self.insert(request.id.clone(), turn, Waiting::New { request, method, turn, size });
     }
 
     /// Adds a request that was refused, before all whose turn is later.
     pub(super) fn put_back(&mut self, id: RequestId, call: Call, message: Message) {
-        self.insert(id.clone(), call.turn, Waiting::Refused(id, call, message));
+        self.insert(id.clone(), call.turn, Waiting::Refused { id, call, message });
     }
 
     fn insert(&mut self, id: RequestId, turn: Turn, waiting: Waiting<R>) {
@@ -123,8 +142,7 @@ impl<R: McpRole> WaitingRequests<R> {
     pub(super) fn pop(&mut self) -> Option<Waiting<R>> {
         let (_, waiting) = self.requests.pop_first()?;
         self.bytes -= waiting.size();
-        let (Waiting::New(JsonRpcRequest { id, .. }, ..) | Waiting::Refused(id, ..)) = &waiting;
-        self.turns.remove(id);
+        self.turns.remove(waiting.id());
         if self.is_empty() {
             // Frees the memory of what may have been many.
             self.turns = HashMap::default();
