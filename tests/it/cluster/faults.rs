@@ -75,7 +75,7 @@ async fn a_bus_that_brings_nothing_is_noticed() {
         let start = Instant::now();
         until(&mut events, ClusterEvent::Degraded(ClusterError::Silent)).await;
         assert!(start.elapsed() < Duration::from_secs(10), "{:?}", start.elapsed());
-        bus.lose();
+        bus.drop_held();
         until(&mut events, ClusterEvent::Healed).await;
     })
     .await;
@@ -121,7 +121,7 @@ async fn each_notification_that_is_lost_is_told_to_be_missed() {
         bus.hold("p.n");
         notify();
         notify();
-        bus.lose();
+        bus.drop_held();
         // The next one shows it at once.
         let start = Instant::now();
         notify();
@@ -132,7 +132,7 @@ async fn each_notification_that_is_lost_is_told_to_be_missed() {
         notify();
         until(&mut events, missed(1)).await;
         assert!(start.elapsed() < Duration::from_secs(5), "{:?}", start.elapsed());
-        bus.lose();
+        bus.drop_held();
         notify();
         sleep(Duration::from_secs(10)).await;
         bus.hold("p.n");

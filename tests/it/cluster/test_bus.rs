@@ -16,13 +16,14 @@ use tokio::sync::watch;
 #[derive(Clone)]
 pub struct TestBus {
     bus: Arc<LocalBus>,
-    log: Arc<Mutex<Log>>,
+    state: Arc<Mutex<State>>,
 }
 
+/// Messages that were published, and what becomes of further ones.
 #[derive(Default)]
-struct Log {
+struct State {
     published: Vec<(Subject, Bytes)>,
-    /// End of the subjects on which messages are held back.
+    /// End of the subjects on which messages are held back, and those that are.
     holds: Option<&'static str>,
     held: Vec<(Subject, Bytes)>,
     /// End of the subjects on which publishing fails, and how.
@@ -35,58 +36,66 @@ struct Log {
 
 impl TestBus {
     pub fn new(bus: Arc<LocalBus>) -> Self {
-        Self { bus, log: Arc::default() }
+        Self { bus, state: Arc::default() }
     }
 
     /// Returns what was published on subjects with this beginning or end.
     pub fn published(&self, on: &str) -> Vec<(Subject, Bytes)> {
-        let log = self.log.lock().unwrap();
+        let state = self.state.lock().unwrap();
         let is_on =
             |subject: &Subject| subject.as_str().starts_with(on) || subject.as_str().ends_with(on);
-        log.published.iter().filter(|(subject, _)| is_on(subject)).cloned().collect()
+        state.published.iter().filter(|(subject, _)| is_on(subject)).cloned().collect()
     }
 
     /// Holds back what is published on subjects with this end: on all of them, if it is empty.
+    /// This goes on until [`drop_held`](Self::drop_held) or [`release`](Self::release).
     pub fn hold(&self, end: &'static str) {
-        self.log.lock().unwrap().holds = Some(end);
+        self.state.lock().unwrap().holds = Some(end);
     }
 
-    /// Has what is published on subjects with this end fail, until [`lose`](Self::lose).
+    /// Refuses what is published on subjects with this end, until [`accept`](Self::accept).
     pub fn refuse(&self, end: &'static str, error: PublishError) {
-        self.log.lock().unwrap().refuses = Some((end, error));
+        self.state.lock().unwrap().refuses = Some((end, error));
     }
 
     /// Asks each question twice on subjects with this end.
     pub fn double(&self, end: &'static str) {
-        self.log.lock().unwrap().doubles = Some(end);
+        self.state.lock().unwrap().doubles = Some(end);
     }
 
-    /// Has subscriptions to subjects with this end fail, or wait for ever, until
-    /// [`lose`](Self::lose).
+    /// Refuses subscriptions to subjects with this end, or has them wait for ever without an
+    /// `error`, until [`accept`](Self::accept).
     pub fn refuse_subscriptions(&self, end: &'static str, error: Option<SubscribeError>) {
-        self.log.lock().unwrap().unsubscribable = Some((end, error));
+        self.state.lock().unwrap().unsubscribable = Some((end, error));
     }
 
-    /// Forgets what was held back, as if the bus had lost it, and lets pass what follows. Returns how
-    /// many messages there were.
-    pub fn lose(&self) -> usize {
-        let mut log = self.log.lock().unwrap();
-        (log.holds, log.refuses, log.unsubscribable) = (None, None, None);
-        std::mem::take(&mut log.held).len()
+    /// Refuses nothing any more.
+    pub fn accept(&self) {
+        let mut state = self.state.lock().unwrap();
+        (state.refuses, state.unsubscribable) = (None, None);
+    }
+
+    /// Drops what was held back, as if the bus had lost it, and holds back nothing more. Returns
+    /// how many messages there were.
+    pub fn drop_held(&self) -> usize {
+        let mut state = self.state.lock().unwrap();
+        state.holds = None;
+        std::mem::take(&mut state.held).len()
     }
 
     /// Waits until something is held back.
     pub async fn holding(&self) {
-        while self.log.lock().unwrap().held.is_empty() {
+        while self.state.lock().unwrap().held.is_empty() {
             tokio::time::sleep(Duration::from_millis(1)).await;
         }
     }
 
-    /// Publishes what was held back, late. Returns how many messages there were.
+    /// Publishes what was held back, late, and holds back nothing more. Returns how many messages
+    /// there were.
     pub fn release(&self) -> usize {
-        let mut log = self.log.lock().unwrap();
-        log.holds = None;
-        let held = std::mem::take(&mut log.held);
+        let mut state = self.state.lock().unwrap();
+        state.holds = None;
+        let held = std::mem::take(&mut state.held);
         for (subject, payload) in &held {
             self.bus.publish(subject, payload.clone()).unwrap();
         }
@@ -95,20 +104,20 @@ impl TestBus {
 
     /// Notes a message. Returns `false` if it is held back.
     fn note(&self, subject: &Subject, payload: &Bytes) -> bool {
-        let mut log = self.log.lock().unwrap();
+        let mut state = self.state.lock().unwrap();
         let message = (subject.clone(), payload.clone());
-        if log.holds.is_some_and(|end| subject.as_str().ends_with(end)) {
-            log.held.push(message);
+        if state.holds.is_some_and(|end| subject.as_str().ends_with(end)) {
+            state.held.push(message);
             return false;
         }
-        log.published.push(message);
+        state.published.push(message);
         true
     }
 }
 
 impl Bus for TestBus {
     fn publish(&self, subject: &Subject, payload: Bytes) -> Result<(), PublishError> {
-        let refuses = self.log.lock().unwrap().refuses;
+        let refuses = self.state.lock().unwrap().refuses;
         if let Some((_, error)) = refuses.filter(|(end, _)| subject.as_str().ends_with(end)) {
             return Err(error);
         }
@@ -120,7 +129,7 @@ impl Bus for TestBus {
         subject: &Subject,
         max_bytes: usize,
     ) -> BoxFuture<'_, Result<Subscription, SubscribeError>> {
-        let refused = self.log.lock().unwrap().unsubscribable.clone();
+        let refused = self.state.lock().unwrap().unsubscribable.clone();
         match refused.filter(|(end, _)| subject.as_str().ends_with(end)) {
             Some((_, Some(error))) => async { Err(error) }.boxed(),
             Some((_, None)) => std::future::pending().boxed(),
@@ -134,7 +143,7 @@ impl Bus for TestBus {
         payload: Bytes,
         timeout: Duration,
     ) -> BoxFuture<'_, Result<Bytes, AskError>> {
-        let doubles = self.log.lock().unwrap().doubles;
+        let doubles = self.state.lock().unwrap().doubles;
         if doubles.is_some_and(|end| subject.as_str().ends_with(end)) {
             let (bus, subject, payload) = (self.bus.clone(), subject.clone(), payload.clone());
             tokio::spawn(async move { bus.ask(&subject, payload, timeout).await });

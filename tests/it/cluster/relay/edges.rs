@@ -144,7 +144,7 @@ async fn an_offer_that_cannot_be_taken_takes_nothing_over() {
             answers(1, &mut first).await;
         }
         assert_eq!(b.rejected(), [("unavailable", 2)]);
-        b.bus.lose();
+        b.bus.accept();
         a.until(|health| health.relayed_in == 0).await;
         answers(2, &mut first).await;
         let (mut raw, resumed) = b.open(&resume(&session, 1)).await;
@@ -172,7 +172,7 @@ async fn an_instance_that_cannot_subscribe_says_that_the_cluster_is_degraded() {
         }
         assert_eq!(b.rejected(), [("unavailable", 3)]);
         a.until(|health| health.relayed_in == 0).await;
-        a.bus.lose();
+        a.bus.accept();
         let (mut raw, resumed) = b.open(&resume(&session, 1)).await;
         assert_eq!(resumed["resumed"], true);
         answers(2, &mut raw).await;
@@ -256,7 +256,7 @@ async fn beyond_so_many_relays_a_client_is_told_to_try_later() {
         let mut raw = b.ask(&open).await;
         assert_eq!(raw.closed().await, (1013, "too many sessions of other instances".into()));
         assert_eq!(b.rejected(), [("at_capacity", 2)]);
-        b.bus.lose();
+        b.bus.drop_held();
         drop(asking);
         b.until(|health| health.relayed_out == 0).await;
         let (mut raw, _) = b.open(&open).await;

@@ -181,7 +181,7 @@ async fn a_question_that_the_bus_has_lost_is_asked_again() {
         let mut client = Client::new(&a).await;
         b.test_bus.hold(".i.a");
         client.move_to(&b);
-        while b.test_bus.lose() == 0 {
+        while b.test_bus.drop_held() == 0 {
             b.test_bus.hold(".i.a");
             tokio::time::sleep(Duration::from_millis(1)).await;
         }
