@@ -47,9 +47,9 @@ const IN_FLIGHT: usize = 4;
 /// Longer than any call takes, unless it hangs.
 const LIMIT: Duration = Duration::from_secs(60);
 
-/// Time after a fault within which sessions are lost by it: the silence of a relay and the question
-/// for a session, on a busy machine.
-const AFTER: Duration = Duration::from_secs(12);
+/// Longest time from the end of a fault to the loss of a session by it: the silence of a relay and
+/// the question for a session, on a busy machine.
+const MAX_LOSS_DELAY: Duration = Duration::from_secs(12);
 
 /// Fault, with the range of its duration in milliseconds.
 #[derive(Debug, Clone)]
@@ -96,8 +96,8 @@ impl Fault {
     }
 }
 
-/// Time of a fault by which sessions may be lost.
-struct Loss {
+/// Period of a fault by which sessions may be lost.
+struct Outage {
     from: Instant,
     until: Instant,
     /// Tag of the instance whose sessions may be lost; `None` for those of all instances.
@@ -189,7 +189,7 @@ struct Scene<B> {
     instances: Vec<Instance>,
     addresses: Arc<Mutex<Vec<SocketAddr>>>,
     log: Log,
-    losses: Vec<Loss>,
+    outages: Vec<Outage>,
     killed: usize,
     _broker: std::marker::PhantomData<B>,
 }
@@ -225,7 +225,7 @@ impl<B: Broker> Scene<B> {
             instances,
             addresses,
             log,
-            losses: Vec::new(),
+            outages: Vec::new(),
             killed: 0,
             _broker: std::marker::PhantomData,
         }
@@ -286,7 +286,7 @@ impl<B: Broker> Scene<B> {
         // where the broker may be away.
         let is_short = time < Duration::from_secs(2);
         if !(is_short && matches!(fault, Fault::Restart(_) | Fault::Hang(_))) {
-            self.losses.push(Loss { from, until: Instant::now(), at });
+            self.outages.push(Outage { from, until: Instant::now(), at });
         }
     }
 }
@@ -389,13 +389,13 @@ pub(crate) async fn each_call_ends_once<B: Broker>(test: &'static str, folder: &
         scene.killed,
         scene.log.lost()
     );
-    check(&ended, &scene.log, &scene.losses);
+    check(&ended, &scene.log, &scene.outages);
     assert!(returns[0] > 100, "{returns:?}");
     assert!(scene.log.lost() > 5, "{} messages lost", scene.log.lost());
 }
 
 /// Checks that the calls have ended as they may, and what was executed of them.
-fn check(ended: &[Ended], log: &Log, losses: &[Loss]) {
+fn check(ended: &[Ended], log: &Log, outages: &[Outage]) {
     let (executed, order) = log.read();
     let mut answered = HashMap::new();
     for call in ended {
@@ -416,10 +416,10 @@ fn check(ended: &[Ended], log: &Log, losses: &[Loss]) {
             _ => panic!("{number}: {error}"),
         }
         let session = executed.first().unwrap_or(&call.session);
-        let may_be_lost = losses.iter().any(|loss| {
+        let may_be_lost = outages.iter().any(|outage| {
             let is_of = |tag: &String| session.split('-').next() == Some(tag);
-            let is_then = call.began < loss.until + AFTER && call.ended > loss.from;
-            is_then && loss.at.as_ref().is_none_or(is_of)
+            let is_then = call.began < outage.until + MAX_LOSS_DELAY && call.ended > outage.from;
+            is_then && outage.at.as_ref().is_none_or(is_of)
         });
         assert!(
             may_be_lost,
