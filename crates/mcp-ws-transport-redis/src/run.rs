@@ -27,10 +27,11 @@ pub(crate) struct Runner {
     pub(crate) ping_interval: Duration,
 }
 
-/// Connection, and what tells that it is lost.
+/// Connection to Redis on which messages arrive.
 pub(crate) struct Connection {
     connection: MultiplexedConnection,
-    is_lost: Arc<Notify>,
+    /// Notified once the connection is lost.
+    disconnected: Arc<Notify>,
 }
 
 /// Loss of the connection, with its reason.
@@ -47,15 +48,15 @@ impl Runner {
 
     /// Connects, subscribes to what has subscribers, and takes messages.
     pub(crate) async fn connect(&self) -> Result<Connection, RedisError> {
-        let (link, is_lost) = (self.link.clone(), Arc::new(Notify::new()));
-        let lost = is_lost.clone();
+        let (link, disconnected) = (self.link.clone(), Arc::new(Notify::new()));
+        let notify = disconnected.clone();
         let config = AsyncConnectionConfig::new()
             .set_connection_timeout(Some(self.ping_interval))
             .set_response_timeout(Some(self.ping_interval))
             .set_pipeline_buffer_size(2 * Self::MAX_IN_FLIGHT)
             .set_push_sender(move |info: PushInfo| {
                 match info.kind {
-                    PushKind::Disconnection => lost.notify_one(),
+                    PushKind::Disconnection => notify.notify_one(),
                     _ => link.on_push(info),
                 }
                 Ok::<_, std::convert::Infallible>(())
@@ -68,7 +69,7 @@ impl Runner {
         }
         // It can only be closed meanwhile by this task.
         let _ = self.link.open(&channels);
-        Ok(Connection { connection, is_lost })
+        Ok(Connection { connection, disconnected })
     }
 
     /// Runs one connection after the other.
@@ -94,14 +95,14 @@ impl Runner {
     }
 
     /// Sends commands until the connection is lost.
-    async fn serve(&self, Connection { connection, is_lost }: Connection) {
+    async fn serve(&self, Connection { connection, disconnected }: Connection) {
         let mut in_flight = InFlight::new();
         let mut pings = interval(self.ping_interval);
         pings.set_missed_tick_behavior(MissedTickBehavior::Delay);
         loop {
-            let lost = tokio::select! {
+            let result = tokio::select! {
                 biased;
-                () = is_lost.notified() => Err(Lost("it was closed".into())),
+                () = disconnected.notified() => Err(Lost("it was closed".into())),
                 Some(done) = in_flight.next() => done,
                 _ = pings.tick() => {
                     in_flight.push(ping(connection.clone()).boxed());
@@ -111,7 +112,7 @@ impl Runner {
                     begin(execute(connection.clone(), command, self.link.clone()).boxed(), &in_flight)
                 }
             };
-            if let Err(Lost(why)) = lost {
+            if let Err(Lost(why)) = result {
                 if let Some(suppressed) = self.link.warnings.lost.admit() {
                     tracing::warn!(suppressed, "the connection to Redis is lost: {why}");
                 }
