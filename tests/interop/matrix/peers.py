@@ -260,7 +260,7 @@ def turbomcp_client(scene):
 def kotlin(_scene):
     """Says why Kotlin's SDK is skipped: no program is written for it yet."""
     version = maven("io.modelcontextprotocol:kotlin-sdk")
-    raise Unavailable(f"no program is written for {version} yet, whose packages come by Maven alone")
+    raise Unavailable(f"no program is written for it yet; its packages ({version}) come from Maven alone")
 
 
 KOTLIN = "Kotlin SDK, `mcpWebSocket`", maven("io.modelcontextprotocol:kotlin-sdk")
