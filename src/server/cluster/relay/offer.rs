@@ -41,7 +41,7 @@ const SUBSCRIBE_TIMEOUT: Duration = Duration::from_millis(400);
 /// | | the session is not here, or not the client's; the server stops, or relays none | `unknown` |
 /// | | as many relays as may be | `full` |
 /// | | any other question | this instance subscribes to the pipe, and offers the session |
-/// | | subscribing fails, or takes 800 ms | `degraded` |
+/// | | subscribing fails, or takes 400 ms | `degraded` |
 /// | offered | the first part of the pipe, within 2 s | the session is resumed, as by a client that is here |
 /// | offered | anything else, or nothing | the offer is forgotten |
 ///
