@@ -59,7 +59,7 @@ pub trait Bus: Send + Sync + 'static {
     /// Returns the size of the largest payload, in bytes.
     fn max_payload(&self) -> usize;
 
-    /// Returns whether the bus is connected, and watches it.
+    /// Returns whether the bus is connected, as a value that can be watched.
     fn is_up(&self) -> watch::Receiver<bool>;
 }
 

@@ -32,9 +32,10 @@ pub(super) struct FaultSource {
     rng: SmallRng,
 }
 
-/// Arrival of a copy of a message, by the time that it takes.
+/// Arrival of a copy of a message.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(super) struct Arrival {
+    /// Time that the copy takes.
     pub(super) after: Duration,
     /// `true` if it may overtake what was sent before it.
     pub(super) overtakes: bool,
@@ -86,8 +87,8 @@ impl Default for Faults {
 }
 
 impl FaultSource {
-    /// The most that a message is late where it is out of order.
-    const LATE: Duration = Duration::from_millis(10);
+    /// The longest delay of a message that is out of order.
+    const MAX_DELAY: Duration = Duration::from_millis(10);
 
     pub(super) fn new(faults: Faults) -> Self {
         let rng = SmallRng::seed_from_u64(faults.seed);
@@ -110,15 +111,15 @@ impl FaultSource {
 
     fn arrival(&mut self) -> Arrival {
         let overtakes = self.draws(self.faults.reordering);
-        let late = if overtakes {
-            self.rng.random_range(Duration::ZERO..=Self::LATE)
+        let delay = if overtakes {
+            self.rng.random_range(Duration::ZERO..=Self::MAX_DELAY)
         } else {
             Duration::ZERO
         };
-        Arrival { after: self.latency() + late, overtakes }
+        Arrival { after: self.latency() + delay, overtakes }
     }
 
-    /// Returns `true` for this share of the draws.
+    /// Returns `true` with the probability `share`.
     fn draws(&mut self, share: f64) -> bool {
         share > 0.0 && self.rng.random::<f64>() < share
     }

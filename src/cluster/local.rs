@@ -129,7 +129,7 @@ impl Bus for LocalBus {
             if !self.instance.is_half_open() {
                 let reached = self.hub.publish(&self.instance, &subject, &payload, Some(&reply_to));
                 if reached == 0 {
-                    self.hub.say_nobody(&self.instance, question.number());
+                    self.hub.answer_nobody(&self.instance, question.number());
                 }
             }
             question.answered(timeout).await

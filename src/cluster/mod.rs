@@ -28,12 +28,13 @@
 //!
 //! An instance has a tag, random unless [one is set](Join::instance); the session ids that it
 //! issues begin with it. That two processes have the same tag is found when the second joins, or,
-//! where the bus was away or they came at once, by what both publish: then both are degraded until
-//! one is gone. The sessions of both are resumed at other instances all the same. An instance says
-//! every 2 s that it is there (a heartbeat), and is thought to be gone after 7 s without one, or
-//! when it says that it [leaves](Cluster::leave). Only reports depend on that, and for how long an
-//! instance is asked for a session once nobody answers: which instance a session belongs to does
-//! not.
+//! where the bus was away or both joined at the same time, by what both publish: then both are
+//! degraded until one is gone. The sessions of both are resumed at other instances all the same.
+//!
+//! An instance says every 2 s that it is there (a heartbeat), and is thought to be gone after 7 s
+//! without one, or when it says that it [leaves](Cluster::leave). Two things depend on that: whose
+//! reports are waited for, and for how long an instance that does not answer is asked for a
+//! session. To which instance a session belongs does not depend on it.
 //!
 //! # Notifications
 //!

@@ -44,7 +44,7 @@ impl Subject {
     /// Creates the subject below this one that has these `words` at its end.
     ///
     /// # Errors
-    /// [`InvalidSubject`] when the words are none, or too many.
+    /// [`InvalidSubject`] when a word is not valid, or the subject would be too long.
     pub fn join(&self, words: &str) -> Result<Self, InvalidSubject> {
         Self::new(format!("{self}.{words}"))
     }

@@ -52,16 +52,17 @@ struct Queue {
     bytes: usize,
     /// Number of messages that were dropped since the last that was not.
     dropped: u64,
-    end: End,
-    /// The subscriber, who waits for a message.
+    ends: Ends,
+    /// Wakes the subscriber, who waits for a message.
     reader: Option<Waker>,
-    /// The bus, which waits for the subscriber to leave.
+    /// Wakes the bus, which waits for the subscriber to leave.
     feeder: Option<Waker>,
 }
 
-/// State of the two ends: both are left, or one.
+/// State of the two ends of a subscription.
 #[derive(Default, PartialEq, Eq)]
-enum End {
+enum Ends {
+    /// Both ends are there.
     #[default]
     Open,
     /// The bus puts nothing in any more.
@@ -92,7 +93,7 @@ impl Stream for Subscription {
             queue.bytes -= delivery.payload.len() + OVERHEAD;
             return Poll::Ready(Some(delivery));
         }
-        if queue.end == End::FeedDropped {
+        if queue.ends == Ends::FeedDropped {
             return Poll::Ready(None);
         }
         queue.reader = Some(cx.waker().clone());
@@ -103,7 +104,7 @@ impl Stream for Subscription {
 impl Drop for Subscription {
     fn drop(&mut self) {
         let mut queue = self.shared.lock();
-        queue.end = End::SubscriptionDropped;
+        queue.ends = Ends::SubscriptionDropped;
         queue.deliveries = VecDeque::new();
         let feeder = queue.feeder.take();
         drop(queue);
@@ -117,7 +118,7 @@ impl Feed {
     /// Adds a message, or drops it if too much waits. Returns `false` if nobody reads any more.
     pub fn push(&self, payload: Bytes, reply_to: Option<Subject>) -> bool {
         let mut queue = self.shared.lock();
-        if queue.end == End::SubscriptionDropped {
+        if queue.ends == Ends::SubscriptionDropped {
             return false;
         }
         let bytes = payload.len() + OVERHEAD;
@@ -144,14 +145,14 @@ impl Feed {
     /// Returns `true` if nobody reads any more.
     #[must_use]
     pub fn is_closed(&self) -> bool {
-        self.shared.lock().end == End::SubscriptionDropped
+        self.shared.lock().ends == Ends::SubscriptionDropped
     }
 
     /// Resolves when nobody reads any more. One task can wait for it at a time.
     pub async fn closed(&self) {
         std::future::poll_fn(|cx| {
             let mut queue = self.shared.lock();
-            if queue.end == End::SubscriptionDropped {
+            if queue.ends == Ends::SubscriptionDropped {
                 return Poll::Ready(());
             }
             queue.feeder = Some(cx.waker().clone());
@@ -164,8 +165,8 @@ impl Feed {
 impl Drop for Feed {
     fn drop(&mut self) {
         let mut queue = self.shared.lock();
-        if queue.end == End::Open {
-            queue.end = End::FeedDropped;
+        if queue.ends == Ends::Open {
+            queue.ends = Ends::FeedDropped;
         }
         let reader = queue.reader.take();
         drop(queue);

@@ -28,7 +28,7 @@ use crate::cluster::{
 /// First word of the subjects on which answers are published.
 const REPLY: &str = "_reply";
 
-/// Meeting point of the instances, which delivers what they publish.
+/// Instances of a bus within a process, and the messages on their way between them.
 pub(super) struct Hub {
     state: Mutex<State>,
     /// Wakes the delivering task, since a message may be due before all others.
@@ -39,8 +39,8 @@ struct State {
     faults: Option<FaultSource>,
     instances: HashMap<u64, Arc<Instance>>,
     subscribers: HashMap<Subject, Vec<Subscriber>>,
-    /// Subscriptions made since those that have ended were last looked for.
-    made: usize,
+    /// Number of subscriptions made since those that have ended were last removed.
+    made_since_sweep: usize,
     /// Time at which the last answer of one instance to another arrives, by their numbers.
     last_answers: HashMap<(u64, u64), Instant>,
     on_the_way: BinaryHeap<Reverse<Due>>,
@@ -114,7 +114,7 @@ impl Hub {
             faults,
             instances: HashMap::new(),
             subscribers: HashMap::new(),
-            made: 0,
+            made_since_sweep: 0,
             last_answers: HashMap::new(),
             on_the_way: BinaryHeap::new(),
             last_number: 0,
@@ -161,7 +161,7 @@ impl Hub {
         self.lock().subscribe(subject, subscriber);
     }
 
-    /// Sends a message on its way, and returns how many have subscribed.
+    /// Publishes a message, and returns the number of subscribers; 1 for an answer.
     pub(super) fn publish(
         self: &Arc<Self>,
         from: &Instance,
@@ -178,8 +178,8 @@ impl Hub {
         subscribed
     }
 
-    /// Tells an instance that nobody has subscribed to what it asks.
-    pub(super) fn say_nobody(self: &Arc<Self>, asker: &Arc<Instance>, question: u64) {
+    /// Answers a question of an instance: nobody has subscribed to its subject.
+    pub(super) fn answer_nobody(self: &Arc<Self>, asker: &Arc<Instance>, question: u64) {
         let content = Content::Answer { question, answer: Err(AskError::Nobody) };
         let mut state = self.lock();
         let mut arrived = Vec::new();
@@ -255,9 +255,9 @@ impl State {
     }
 
     fn subscribe(&mut self, subject: &Subject, subscriber: Subscriber) {
-        self.made += 1;
-        if self.made > 16 + self.subscribers.len() {
-            self.made = 0;
+        self.made_since_sweep += 1;
+        if self.made_since_sweep > 16 + self.subscribers.len() {
+            self.made_since_sweep = 0;
             self.subscribers.retain(|_, all| {
                 all.retain(|one| !one.feed.is_closed());
                 !all.is_empty()
@@ -266,7 +266,7 @@ impl State {
         self.subscribers.entry(subject.clone()).or_default().push(subscriber);
     }
 
-    /// Returns what arrives at once of a message, and how many have subscribed to it.
+    /// Publishes a message. Returns what of it arrives at once, and the number of subscribers.
     fn publish(
         &mut self,
         from: u64,
@@ -296,7 +296,7 @@ impl State {
         (arrived, subscribed)
     }
 
-    /// Returns what arrives at once of an answer.
+    /// Sends an answer. Returns what of it arrives at once.
     fn reply(
         &mut self,
         from: u64,
