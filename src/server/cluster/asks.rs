@@ -6,7 +6,7 @@ use bytes::Bytes;
 
 use crate::cluster::subject::Subject;
 
-/// First byte of a message to one instance: what it is.
+/// Kind of a message to one instance, which is its first byte.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(in crate::server) struct AskKind(pub(in crate::server) u8);
 

@@ -33,7 +33,7 @@ pub(super) struct Subscriptions {
     pub(super) members: Subscription,
 }
 
-/// Subscribes to what an instance is told, and checks that it may have its tag, and be told.
+/// Subscribes to the subjects of an instance, and checks its tag and its rights.
 ///
 /// | question to the own tag | answer | then |
 /// |---|---|---|
@@ -44,7 +44,8 @@ pub(super) struct Subscriptions {
 /// | | none | `NoRights`: a bus that refuses to publish says nothing |
 ///
 /// # Errors
-/// [`ClusterError`]: `Away` when the bus is not there for all of it.
+/// [`ClusterError`]: as in the table; `Refused` when the bus refuses to subscribe, and `Away` when
+/// it is away, or goes away meanwhile.
 pub(super) async fn check(node: &Node) -> Result<Subscriptions, ClusterError> {
     if !node.is_bus_up() {
         return Err(ClusterError::Away);
@@ -53,7 +54,7 @@ pub(super) async fn check(node: &Node) -> Result<Subscriptions, ClusterError> {
     match ask_who(node, &node.bus).await {
         Ok(_) => return Err(in_use()),
         Err(AskError::NotSent(_)) => return Err(ClusterError::Away),
-        // Also of a process that is gone, and which the bus takes for a while to be there.
+        // The bus may not have noticed yet that a process with this tag is gone.
         Err(AskError::Nobody | AskError::TimedOut) => {}
     }
     let subjects = &node.subjects;
@@ -87,7 +88,7 @@ pub(super) async fn check(node: &Node) -> Result<Subscriptions, ClusterError> {
     Ok(subscriptions)
 }
 
-/// Asks over `bus` for the process that has joined with the tag of this instance.
+/// Asks over `bus` which process has joined with the tag of this instance.
 async fn ask_who(node: &Node, bus: &Arc<dyn Bus>) -> Result<Bytes, AskError> {
     let asked = Bytes::from(vec![AskKind::WHO.0]);
     bus.ask(&node.subjects.own, asked, ASK_TIMEOUT).await

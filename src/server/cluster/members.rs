@@ -5,14 +5,14 @@ use std::{collections::HashMap, time::Duration};
 use serde::{Deserialize, Serialize};
 use tokio::time::Instant;
 
-use super::{event::ClusterEvent, state::SILENCE};
+use super::{event::ClusterEvent, state::SILENCE_TIMEOUT};
 use crate::server::sessions::instance::InstanceTag;
 
 /// Time between two heartbeats of an instance.
 pub(super) const HEARTBEAT_INTERVAL: Duration = Duration::from_secs(2);
 
-/// Time for which is kept how many notifications an instance had sent that is gone.
-const MEMORY: Duration = Duration::from_secs(24 * 3600);
+/// Time for which an instance that is gone is kept, with the number of its notifications.
+const RETENTION_TIME: Duration = Duration::from_secs(24 * 3600);
 
 /// The most instances that are kept.
 const MAX_MEMBERS: usize = 4096;
@@ -22,14 +22,14 @@ const MAX_HEARTBEAT: usize = 1024;
 
 /// Process among the instances of a cluster.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
-pub(super) struct Sender {
+pub(super) struct Process {
     /// Tag of the instance.
     pub(super) instance: String,
     /// Random number that tells a process from another with the same tag.
     pub(super) run: u64,
 }
 
-impl Sender {
+impl Process {
     /// Returns `true` if this can be the tag of an instance.
     pub(super) fn is_tag(text: &str) -> bool {
         InstanceTag::is_tag(text)
@@ -41,11 +41,11 @@ impl Sender {
     }
 }
 
-/// Sign of life of an instance.
+/// Message by which an instance says that it is there, or leaves.
 #[derive(Debug, Clone, Serialize, Deserialize)]
 pub(super) struct Heartbeat {
     #[serde(flatten)]
-    pub(super) from: Sender,
+    pub(super) from: Process,
     pub(super) says: Says,
     /// Number of notifications that it has sent.
     pub(super) sent: u64,
@@ -84,10 +84,10 @@ struct Member {
     heard: Instant,
     /// Number of its notifications up to which all have come, or were told to be missed.
     received: u64,
-    /// Number that it had sent by an earlier heartbeat: those have come a second later, if ever.
-    told: u64,
+    /// Number that it had sent by an earlier heartbeat: a second later they are here, or lost.
+    announced: u64,
     /// Time of that heartbeat.
-    told_at: Instant,
+    announced_at: Instant,
 }
 
 /// Presence of an instance.
@@ -116,21 +116,21 @@ impl Members {
             return;
         }
         let Some(member) = self.heard(&heartbeat.from, heartbeat.sent, events) else { return };
-        if member.told_at.elapsed() < HEARTBEAT_INTERVAL / 2 {
+        if member.announced_at.elapsed() < HEARTBEAT_INTERVAL / 2 {
             return;
         }
-        member.told_at = Instant::now();
+        member.announced_at = Instant::now();
         // What it had sent by the earlier heartbeat is here by now, or lost.
-        let count = member.told.saturating_sub(member.received);
+        let count = member.announced.saturating_sub(member.received);
         member.received += count;
-        member.told = heartbeat.sent;
+        member.announced = heartbeat.sent;
         note_missed(&heartbeat.from, count, events);
     }
 
     /// Takes the notification with this `number`, which another instance has sent.
     pub(super) fn on_notification(
         &mut self,
-        from: &Sender,
+        from: &Process,
         number: u64,
         events: &mut Vec<ClusterEvent>,
     ) {
@@ -141,10 +141,12 @@ impl Members {
         note_missed(from, count, events);
     }
 
-    /// Records that an instance is there, which had `sent` that many notifications if it is new.
+    /// Records that an instance was heard of; `None` if there is no room for it.
+    ///
+    /// One that is new had `sent` that many notifications.
     fn heard(
         &mut self,
-        from: &Sender,
+        from: &Process,
         sent: u64,
         events: &mut Vec<ClusterEvent>,
     ) -> Option<&mut Member> {
@@ -169,7 +171,7 @@ impl Members {
         Some(member)
     }
 
-    /// Forgets the instance that is gone for the longest time; `None` if none is gone.
+    /// Forgets the instance that has been gone for the longest time; `None` if none is gone.
     fn forget_one(&mut self) -> Option<()> {
         let gone = self.0.iter().filter(|(_, member)| member.presence == Presence::Gone);
         let oldest = gone.min_by_key(|(_, member)| member.heard)?.0.clone();
@@ -177,11 +179,11 @@ impl Members {
         Some(())
     }
 
-    /// Takes those for gone that were not heard of for long.
+    /// Marks instances as gone that were not heard of for 7 s, and forgets them after a day.
     pub(super) fn sweep(&mut self, events: &mut Vec<ClusterEvent>) {
-        self.0.retain(|_, member| member.heard.elapsed() < MEMORY);
+        self.0.retain(|_, member| member.heard.elapsed() < RETENTION_TIME);
         for (instance, member) in &mut self.0 {
-            if member.presence == Presence::Up && member.heard.elapsed() > SILENCE {
+            if member.presence == Presence::Up && member.heard.elapsed() > SILENCE_TIMEOUT {
                 member.presence = Presence::Gone;
                 events.push(ClusterEvent::InstanceDown(instance.clone()));
             }
@@ -210,7 +212,7 @@ impl Members {
     pub(super) fn is_up(&self, instance: &str) -> bool {
         let member = self.0.get(instance);
         member.is_some_and(|member| {
-            member.presence == Presence::Up && member.heard.elapsed() <= SILENCE
+            member.presence == Presence::Up && member.heard.elapsed() <= SILENCE_TIMEOUT
         })
     }
 }
@@ -218,11 +220,11 @@ impl Members {
 impl Member {
     fn new(run: u64, sent: u64) -> Self {
         let (presence, heard) = (Presence::Gone, Instant::now());
-        Self { run, presence, heard, received: sent, told: sent, told_at: heard }
+        Self { run, presence, heard, received: sent, announced: sent, announced_at: heard }
     }
 }
 
-fn note_missed(from: &Sender, count: u64, events: &mut Vec<ClusterEvent>) {
+fn note_missed(from: &Process, count: u64, events: &mut Vec<ClusterEvent>) {
     if count > 0 {
         events.push(ClusterEvent::Missed { from: from.instance.clone(), count });
     }

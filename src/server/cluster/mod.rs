@@ -23,7 +23,7 @@ use tokio::sync::watch;
 use self::{check::check, event::ClusterEvents, node::Node, run::run, state::ClusterState};
 use crate::cluster::bus::Bus;
 
-/// Time that a leaving instance has to be heard.
+/// Longest time that a leaving instance takes to tell the others.
 const LEAVE_TIMEOUT: Duration = Duration::from_secs(1);
 
 /// Membership of this process in a cluster of instances of one server; a cheap handle.
@@ -46,7 +46,7 @@ const LEAVE_TIMEOUT: Duration = Duration::from_secs(1);
 #[derive(Clone)]
 pub struct Cluster(Arc<Handle>);
 
-/// The last of a cluster's handles leaves it.
+/// Shared part of a cluster's handles; the last of them leaves the cluster.
 struct Handle {
     node: Arc<Node>,
 }
@@ -89,7 +89,7 @@ impl Cluster {
         self.node().members().up()
     }
 
-    /// Returns whether this instance takes part, and watches it.
+    /// Returns whether this instance takes part, as a value that can be watched.
     #[must_use]
     pub fn state(&self) -> watch::Receiver<ClusterState> {
         self.node().state.subscribe()
@@ -106,7 +106,7 @@ impl Cluster {
     pub async fn leave(&self) {
         let node = self.node();
         if node.leave() {
-            // What was published before it is written when the bus says that nobody is there.
+            // When the bus answers that nobody is there, it has written what was published before.
             if let Ok(nobody) = node.subjects.own.join("left") {
                 let _ = node.bus.ask(&nobody, Bytes::new(), LEAVE_TIMEOUT).await;
             }

@@ -15,7 +15,7 @@ use super::{
     asks::{AskHandler, AskHandlers, AskKind},
     event::ClusterEvent,
     fan_out::FanOut,
-    members::{Heartbeat, Members, Says, Sender},
+    members::{Heartbeat, Members, Process, Says},
     state::{Change, ClusterError, ClusterState, Membership},
 };
 use crate::{
@@ -32,12 +32,12 @@ use crate::{
 /// Knowledge that an instance has of its cluster.
 pub(in crate::server) struct Node {
     pub(in crate::server) bus: Arc<dyn Bus>,
-    /// Connection to the bus that relayed sessions have for themselves, or the same.
+    /// Connection to the bus for relayed sessions: one of their own, or `bus`.
     pub(in crate::server) relay_bus: Arc<dyn Bus>,
     /// The most relayed links of a server, each way.
     pub(in crate::server) max_relays: usize,
     /// This process.
-    pub(super) this: Sender,
+    pub(super) this: Process,
     pub(super) subjects: Subjects,
     pub(super) events: Broadcaster<ClusterEvent>,
     pub(super) members: Mutex<Members>,
@@ -94,7 +94,7 @@ impl Node {
             bus,
             relay_bus,
             max_relays,
-            this: Sender { instance, run: rand::random() },
+            this: Process { instance, run: rand::random() },
             subjects,
             events: Broadcaster::default(),
             members: Mutex::default(),
@@ -148,7 +148,7 @@ impl Node {
         self.membership().up_since()
     }
 
-    /// Publishes a sign of life.
+    /// Publishes a heartbeat.
     pub(super) fn heartbeat(&self, says: Says) {
         let heartbeat = Heartbeat { from: self.this.clone(), says, sent: self.fan_out.sent() };
         if let Ok(heartbeat) = serde_json::to_vec(&heartbeat)
@@ -185,13 +185,13 @@ impl Node {
             (Some(kind), Some(reply_to)) => {
                 let is_handled =
                     self.handlers.dispatch(kind, &delivery.payload.slice(1..), reply_to);
-                let is_of_no_session = !is_handled && kind == AskKind::RESUME;
-                // At once: a client would wait for nothing. But another process that has the same
-                // tag may have the session, and is asked too.
-                if is_of_no_session && !self.membership().has_duplicate() {
+                let is_unknown_session = !is_handled && kind == AskKind::RESUME;
+                // The client waits for the answer. But another process with the same tag is asked
+                // too, and may have the session: the first answer counts.
+                if is_unknown_session && !self.membership().has_duplicate() {
                     self.answer(reply_to, Bytes::new());
                 }
-                is_handled || is_of_no_session
+                is_handled || is_unknown_session
             }
             _ => false,
         };
@@ -230,7 +230,7 @@ impl Node {
         heartbeat.says == Says::Hello
     }
 
-    /// Records what has not happened for too long.
+    /// Looks for instances, this one included, of which nothing has come for too long.
     pub(super) fn on_tick(&self) {
         self.change(Membership::check_silence);
         let mut events = Vec::new();
@@ -254,7 +254,7 @@ impl Node {
         self.change(|membership| membership.degrade(cause));
     }
 
-    /// Changes the state of this instance, and says so.
+    /// Changes the membership, and announces the change of the state that this makes, if any.
     pub(super) fn change(&self, change: impl FnOnce(&mut Membership) -> Option<Change>) {
         let mut membership = self.membership();
         let Some(change) = change(&mut membership) else { return };
@@ -292,7 +292,7 @@ impl Node {
         is_first
     }
 
-    /// Warns of `what` has come on a subject, now and then.
+    /// Warns that `what` has come on a subject, at a limited rate.
     pub(super) fn warn_of(&self, subject: &Subject, what: &str) {
         if let Some(suppressed) = self.warnings.admit() {
             tracing::warn!(%subject, suppressed, "{what} has come by the bus, and is ignored");

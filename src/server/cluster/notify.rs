@@ -5,7 +5,7 @@ use std::sync::{Arc, PoisonError};
 use super::{
     audience::Audience,
     fan_out::{Deliver, FanOut},
-    members::Sender,
+    members::Process,
     node::Node,
     report::PendingReports,
     wire::{Head, Published, Report, Unnumbered},
@@ -114,7 +114,7 @@ impl Node {
     }
 
     /// Tells the sender of a notification whom it has reached here.
-    fn report(&self, to: Sender, number: u64, report: &BroadcastReport) {
+    fn report(&self, to: Process, number: u64, report: &BroadcastReport) {
         let Ok(subject) = self.subject(&format!("i.{}", to.instance)) else { return };
         let by = self.this.instance.clone();
         let report = Report { by, to, number, reached: report.into() };

@@ -15,10 +15,10 @@ use super::{
     state::{ClusterError, ClusterState},
 };
 
-/// Time until it is tried again to subscribe.
+/// Time after which subscribing is tried again.
 const RETRY_INTERVAL: Duration = Duration::from_secs(5);
 
-/// Time until an instance that has come is told of this one: several may come at once.
+/// Time after which a [`Says::Hello`] is answered, once for several that come together.
 const HELLO_DELAY: Duration = Duration::from_millis(50);
 
 /// Takes part in the cluster until it is left.
@@ -48,7 +48,7 @@ pub(super) async fn run(
 async fn subscribe(node: &Arc<Node>) -> Option<Subscriptions> {
     for bus in [&node.bus, &node.relay_bus] {
         if bus.is_up().wait_for(|is_up| *is_up).await.is_err() {
-            // The bus says no more.
+            // The bus has ended, and its state changes no more.
             sleep(RETRY_INTERVAL).await;
         }
     }

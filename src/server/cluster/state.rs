@@ -5,7 +5,7 @@ use std::{io, time::Duration};
 use tokio::time::Instant;
 
 /// Time after which an instance that is not heard of is thought to be gone.
-pub(super) const SILENCE: Duration = Duration::from_secs(7);
+pub(super) const SILENCE_TIMEOUT: Duration = Duration::from_secs(7);
 
 /// State of this instance in its cluster.
 ///
@@ -90,7 +90,7 @@ pub(super) enum Change {
     Healed,
 }
 
-/// Membership of this instance in its cluster: its state, and what the next one follows from.
+/// Membership of this instance in its cluster: its state, and what decides on the next one.
 ///
 /// | state | when | then |
 /// |---|---|---|
@@ -103,6 +103,7 @@ pub(super) enum Change {
 #[derive(Debug)]
 pub(super) struct Membership {
     state: ClusterState,
+    /// `true` while the bus is connected.
     is_up: bool,
     /// Time at which the bus was connected, if it is.
     up_since: Option<Instant>,
@@ -151,7 +152,7 @@ impl Membership {
 
     /// Returns `true` if another process with the same tag was heard of within the last 7 s.
     pub(super) fn has_duplicate(&self) -> bool {
-        self.heard_duplicate.is_some_and(|heard| heard.elapsed() < SILENCE)
+        self.heard_duplicate.is_some_and(|heard| heard.elapsed() < SILENCE_TIMEOUT)
     }
 
     /// Records that something of this instance's own has come back by the bus.
@@ -172,9 +173,9 @@ impl Membership {
         self.degrade(ClusterError::InstanceInUse(instance.into()))
     }
 
-    /// Records that the time has passed.
+    /// Degrades this instance if nothing of its own has come back for too long.
     pub(super) fn check_silence(&mut self) -> Option<Change> {
-        let is_silent = self.is_up && self.heard_self.elapsed() > SILENCE;
+        let is_silent = self.is_up && self.heard_self.elapsed() > SILENCE_TIMEOUT;
         let was_joined = self.state == ClusterState::Joined;
         if is_silent && was_joined { self.degrade(ClusterError::Silent) } else { None }
     }

@@ -8,7 +8,7 @@
 use bytes::Bytes;
 use serde::{Deserialize, Serialize, ser::Error as _};
 
-use super::{asks::AskKind, audience::Audience, members::Sender, report::Reached};
+use super::{asks::AskKind, audience::Audience, members::Process, report::Reached};
 
 /// First byte of a notification.
 const VERSION: u8 = 1;
@@ -26,7 +26,7 @@ const MAX_REPORT: usize = 4096;
 #[derive(Debug, Serialize, Deserialize)]
 pub(super) struct Head {
     #[serde(flatten)]
-    pub(super) from: Sender,
+    pub(super) from: Process,
     pub(super) to: Audience,
 }
 
@@ -83,10 +83,10 @@ impl<'a> Published<'a> {
 /// Report of an instance on a notification, to the one that has sent it.
 #[derive(Debug, Serialize, Deserialize)]
 pub(super) struct Report {
-    /// Tag of the instance that says it.
+    /// Tag of the instance that reports.
     pub(super) by: String,
     /// Process that has sent the notification.
-    pub(super) to: Sender,
+    pub(super) to: Process,
     /// Number of the notification.
     pub(super) number: u64,
     #[serde(flatten)]
@@ -105,6 +105,6 @@ impl Report {
     pub(super) fn parse(payload: &[u8]) -> Option<Self> {
         let report: Self =
             (payload.len() <= MAX_REPORT).then(|| serde_json::from_slice(payload).ok())??;
-        Sender::is_tag(&report.by).then_some(report)
+        Process::is_tag(&report.by).then_some(report)
     }
 }

@@ -129,7 +129,7 @@ impl Answer {
         })
     }
 
-    /// Parses an answer. What is none of these words says that the session cannot be had.
+    /// Parses an answer; what is none of these words is taken for `unknown`.
     pub(super) fn parse(payload: &[u8]) -> Self {
         match payload {
             b"offer" => Self::Offer,

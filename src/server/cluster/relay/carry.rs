@@ -25,8 +25,8 @@ const CLOSE_SEARCH_TIME: Duration = Duration::from_millis(100);
 
 /// Link of a client, and the pipe to its session.
 ///
-/// Each direction goes on whatever the other waits for. Only so much waits here as the two ends of
-/// the pipe may have on the way. Pings of the client are answered here.
+/// Each direction goes on whatever the other waits for. No more waits here than the two ends of the
+/// pipe may have on the way. Pings of the client are answered here.
 pub(in crate::server) struct RelayedLink {
     client: NewLink,
     pipe: Pipe,
@@ -157,7 +157,8 @@ impl RelayedLink {
         loop {
             let is_taken = match self.pipe.poll_ready_unpin(cx) {
                 Poll::Ready(Ok(())) => true,
-                // What the session has said before is still to be written.
+                // The session has closed. What it has sent before is still written to the client,
+                // whose messages are dropped meanwhile.
                 Poll::Ready(Err(_)) if self.pipe.has_heard_close() => false,
                 Poll::Ready(Err(_)) => return Poll::Ready(RelayEnd::Lost),
                 Poll::Pending => break,

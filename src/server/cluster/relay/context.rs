@@ -15,7 +15,7 @@ use crate::{
 /// Time within which an offered session is to be taken, by the clock of the instance that has it.
 pub(super) const GO_TIMEOUT: Duration = Duration::from_secs(2);
 
-/// Parts that the relayed links of one server share, to its sessions and from its clients.
+/// Settings and counts that the relayed links of one server share, in both directions.
 pub(in crate::server) struct RelayContext {
     pub(super) node: Arc<Node>,
     counts: RelayCounts,

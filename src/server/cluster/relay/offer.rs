@@ -31,7 +31,7 @@ use crate::{
     stats::Stats,
 };
 
-/// Time to subscribe to a pipe: the answer is awaited for a second.
+/// Time within which a pipe is subscribed to: the asking instance waits a second for its answer.
 const SUBSCRIBE_TIMEOUT: Duration = Duration::from_millis(400);
 
 /// Receiver of questions for the sessions of one server.

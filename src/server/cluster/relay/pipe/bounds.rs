@@ -3,7 +3,7 @@
 use std::time::Duration;
 
 /// Time without a part or a heartbeat after which the link is lost.
-pub(super) const SILENCE: Duration = Duration::from_secs(5);
+pub(super) const SILENCE_TIMEOUT: Duration = Duration::from_secs(5);
 
 /// Bytes that each part counts besides its payload.
 pub(super) const PART_COST: u64 = 64;

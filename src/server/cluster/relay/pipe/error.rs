@@ -1,6 +1,6 @@
 //! [`PipeError`]: the cause for which a link over a bus is lost.
 
-use super::bounds::SILENCE;
+use super::bounds::SILENCE_TIMEOUT;
 use crate::{
     close::{CloseCode, CloseReason},
     cluster::bus::PublishError,
@@ -18,7 +18,7 @@ pub(super) enum PipeError {
     Credit,
     #[error("a message is larger than allowed")]
     TooLarge,
-    #[error("nothing came for {SILENCE:?}")]
+    #[error("nothing came for {SILENCE_TIMEOUT:?}")]
     Silence,
     #[error("the other instance is gone")]
     Nobody,

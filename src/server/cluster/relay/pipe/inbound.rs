@@ -26,11 +26,12 @@ pub(super) struct Inbound {
     message: Vec<u8>,
     /// Number of the last part that has arrived.
     number: u64,
-    /// Cost of the parts that have arrived so far, of those that were read, and of those that the
-    /// peer was told of.
+    /// Cost of the parts that have arrived so far.
     arrived: u64,
+    /// Cost of the parts that were read.
     read: u64,
-    told: u64,
+    /// Cost of the parts that the peer was last told to be read.
+    credited: u64,
     is_closed: bool,
 }
 
@@ -44,7 +45,7 @@ impl Inbound {
             number,
             arrived: 0,
             read: 0,
-            told: 0,
+            credited: 0,
             is_closed: false,
         }
     }
@@ -129,10 +130,10 @@ impl Inbound {
 
     /// Returns what was read so far, if it is time that the peer is told of it.
     pub(super) fn due_credit(&mut self) -> Option<u64> {
-        if self.read - self.told < self.bounds.credit / 4 {
+        if self.read - self.credited < self.bounds.credit / 4 {
             return None;
         }
-        self.told = self.read;
+        self.credited = self.read;
         Some(self.read)
     }
 

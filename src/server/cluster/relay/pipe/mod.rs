@@ -41,7 +41,7 @@ use futures::{FutureExt, Sink, Stream, StreamExt, future::BoxFuture};
 use tokio::time::Instant;
 
 use self::{
-    bounds::{Bounds, SILENCE},
+    bounds::{Bounds, SILENCE_TIMEOUT},
     error::PipeError,
     inbound::Inbound,
     outbound::Outbound,
@@ -67,7 +67,7 @@ use crate::{
 const HEARTBEAT_INTERVAL: Duration = Duration::from_secs(1);
 
 /// Time after which a part is published again that the bus had no room for.
-const RETRY: Duration = Duration::from_millis(10);
+const RETRY_INTERVAL: Duration = Duration::from_millis(10);
 
 /// End of a pipe.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -111,6 +111,7 @@ pub(super) struct Pipe {
     silence: Timer,
     heartbeat: Timer,
     retry: Timer,
+    /// Question whether the other end is there, until it is answered.
     asking: Option<BoxFuture<'static, Result<Bytes, AskError>>>,
     /// Tasks that wait for a message, and for room.
     ///
@@ -136,7 +137,7 @@ impl Pipe {
             PipeEnd::Client => (1, 0),
         };
         let (mut silence, mut heartbeat) = (Timer::default(), Timer::default());
-        silence.set(deadline_in(SILENCE));
+        silence.set(deadline_in(SILENCE_TIMEOUT));
         heartbeat.set(deadline_in(HEARTBEAT_INTERVAL));
         Self {
             bus,
@@ -223,10 +224,10 @@ impl Pipe {
     /// Sends a due heartbeat, and looks for the silence of the other end.
     fn poll_timers(&mut self, cx: &mut Context<'_>) {
         while self.is_open() && self.silence.poll(cx).is_ready() {
-            if self.last_heard.elapsed() >= SILENCE {
+            if self.last_heard.elapsed() >= SILENCE_TIMEOUT {
                 self.lose(PipeError::Silence);
             } else {
-                self.silence.set(self.last_heard + SILENCE);
+                self.silence.set(self.last_heard + SILENCE_TIMEOUT);
             }
         }
         self.poll_answer(cx);
@@ -237,7 +238,7 @@ impl Pipe {
         }
     }
 
-    /// Polls the question for the other end, which sends it if it is new.
+    /// Polls the question whether the other end is there. The first poll sends it.
     fn poll_answer(&mut self, cx: &mut Context<'_>) {
         if let Some(asking) = &mut self.asking
             && let Poll::Ready(answer) = asking.poll_unpin(cx)
@@ -252,7 +253,7 @@ impl Pipe {
     /// Sends a heartbeat, and has it answered where that is of use.
     fn send_heartbeat(&mut self) {
         // Whether this fails is of no matter: an outage shows by the next part, or by the silence.
-        // While a part waits to be sent, its number would look like a loss.
+        // A part that waits to be sent has its number already, and would look lost.
         if self.unsent.is_none() {
             let heartbeat = Part::encode(PartKind::Heartbeat, self.outbound.number(), &[]);
             let _ = self.bus.publish(&self.to, heartbeat);
@@ -261,7 +262,8 @@ impl Pipe {
             // Without a number: a question may overtake what was published before.
             let question = Part::encode(PartKind::Heartbeat, 0, &[]);
             let (bus, to) = (self.bus.clone(), self.to.clone());
-            self.asking = Some(async move { bus.ask(&to, question, SILENCE).await }.boxed());
+            self.asking =
+                Some(async move { bus.ask(&to, question, SILENCE_TIMEOUT).await }.boxed());
         }
     }
 
@@ -276,7 +278,7 @@ impl Pipe {
                 Ok(()) => has_published = true,
                 Err(PublishError::Full) => {
                     self.unsent = Some(part);
-                    self.retry.set(deadline_in(RETRY));
+                    self.retry.set(deadline_in(RETRY_INTERVAL));
                     break;
                 }
                 Err(error) => self.lose(PipeError::NotSent(error)),
@@ -360,7 +362,7 @@ impl Pipe {
     }
 
     /// Fails if the link takes no messages.
-    fn writable(&self) -> Result<(), Error> {
+    fn check_writable(&self) -> Result<(), Error> {
         match &self.state {
             State::Lost(error) => Err(error.clone()),
             State::Open if !self.inbound.is_closed() => Ok(()),
@@ -403,7 +405,7 @@ impl Sink<Message> for Pipe {
     fn poll_ready(mut self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<Result<(), Error>> {
         self.writer = None;
         self.poll_drive(cx);
-        self.writable()?;
+        self.check_writable()?;
         if self.outbound.is_closed() {
             return Poll::Ready(Err(ended()));
         }
@@ -415,7 +417,7 @@ impl Sink<Message> for Pipe {
     }
 
     fn start_send(mut self: Pin<&mut Self>, message: Message) -> Result<(), Error> {
-        self.writable()?;
+        self.check_writable()?;
         if self.outbound.is_closed() {
             return Err(ended());
         }
@@ -429,7 +431,7 @@ impl Sink<Message> for Pipe {
     fn poll_flush(mut self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<Result<(), Error>> {
         self.writer = None;
         self.poll_drive(cx);
-        self.writable()?;
+        self.check_writable()?;
         if self.outbound.is_empty() && self.unsent.is_none() {
             return Poll::Ready(Ok(()));
         }

@@ -22,8 +22,9 @@ pub(super) struct Outbound {
     offset: usize,
     /// Number of the last part that was made.
     number: u64,
-    /// Cost of the parts so far, and of those that the peer has read.
+    /// Cost of the parts so far.
     sent: u64,
+    /// Cost of the parts that the peer has read.
     read: u64,
     close: CloseState,
 }

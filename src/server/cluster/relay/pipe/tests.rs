@@ -14,7 +14,7 @@ use crate::cluster::{AskError, Feed, SubscribeError};
 
 mod model;
 
-/// Message under way: to which end, what, and where the answer to it goes.
+/// Messages under way to one end, each with the subject for the answer to it.
 type UnderWay = VecDeque<(Bytes, Option<Subject>)>;
 
 /// Bus with two ends, on which the test moves each message itself.
@@ -23,7 +23,7 @@ struct Wire(Mutex<Hub>);
 
 #[derive(Default)]
 struct Hub {
-    /// Messages under way to the end with the session, and to the end with the client.
+    /// What is under way to the end with the session, and to the end with the client.
     under_way: [UnderWay; 2],
     feeds: [Option<Feed>; 2],
     answers: HashMap<Subject, oneshot::Sender<Bytes>>,
@@ -298,7 +298,7 @@ async fn a_bus_that_does_not_keep_up_delays_and_one_that_is_away_ends_the_link()
     assert!(flush(&mut session).is_pending());
     wire.hub().is_full = false;
     // Woken by its own timer.
-    timeout(RETRY, session.flush()).await.unwrap().unwrap();
+    timeout(RETRY_INTERVAL, session.flush()).await.unwrap().unwrap();
     wire.bring(CLIENT, 9);
     assert!(matches!(next(&mut client), Poll::Ready(Some(Ok(m))) if m == text("delayed")));
 
@@ -324,7 +324,7 @@ async fn credit_that_the_bus_does_not_take_is_sent_again_soon() {
     let mut client = tokio_test::task::spawn(client);
     assert!(client.poll_next().is_pending());
     wire.hub().is_full = false;
-    advance(2 * RETRY).await;
+    advance(2 * RETRY_INTERVAL).await;
     assert!(client.is_woken());
     assert!(client.poll_next().is_pending());
     assert_eq!(wire.bring(SESSION, 9), 1);

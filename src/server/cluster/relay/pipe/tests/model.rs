@@ -8,9 +8,10 @@ use proptest::{collection::vec, prelude::*, test_runner::TestRunner};
 
 use super::*;
 
+/// Action of a sequence. Of two numbers, the first is that of an end.
 #[derive(Debug, Clone)]
 enum Action {
-    /// A message of this size, where there is room.
+    /// An end sends a message of this size, where there is room.
     Send(usize, usize),
     /// One end runs, and reads so many messages.
     Run(usize, usize),
