@@ -223,7 +223,7 @@ impl Reinit {
             self.opening
                 .take_if(|opening| pending.get(&opening.id).is_some_and(|call| call.seq <= handed));
         }
-        self.repeats.lose(pending, handed);
+        self.repeats.note_lost(pending, handed);
     }
 
     /// Begins with a peer that knows nothing of what was before.

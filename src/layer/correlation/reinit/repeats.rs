@@ -26,12 +26,27 @@ use crate::{
 /// Requests that are sent again to another peer, as they were encoded.
 #[derive(Debug, Default)]
 pub(super) struct Repeats {
-    /// Request `server/discover`, and the connections lost since it was first sent. The layers
-    /// above would take an error for an answer.
-    discover: Option<(RequestId, Message, u32)>,
-    /// Requests that stay open, and those that may run twice, with how often they may still be
-    /// sent.
-    others: HashMap<RequestId, (Message, Option<u32>)>,
+    /// Request `server/discover`. The layers above would take an error for an answer.
+    discover: Option<Discover>,
+    /// Requests that stay open, and those that may run twice.
+    others: HashMap<RequestId, Repeat>,
+}
+
+/// Request `server/discover` that is in flight.
+#[derive(Debug)]
+struct Discover {
+    id: RequestId,
+    message: Message,
+    /// Number of connections lost since it was first sent.
+    losses: u32,
+}
+
+/// Request that each further peer is sent again.
+#[derive(Debug)]
+struct Repeat {
+    message: Message,
+    /// Number of times that it may still be sent; `None` if it stays open.
+    times_left: Option<u32>,
 }
 
 impl Repeats {
@@ -40,7 +55,7 @@ impl Repeats {
     }
 
     fn discovers(&self, id: &RequestId) -> bool {
-        self.discover.as_ref().is_some_and(|(discover, ..)| discover == id)
+        self.discover.as_ref().is_some_and(|discover| discover.id == *id)
     }
 
     /// Forgets a request that has ended.
@@ -53,7 +68,7 @@ impl Repeats {
         }
     }
 
-    /// Keeps `item` if it is such a request.
+    /// Keeps `item` if it is to be sent again to another peer.
     pub(super) fn remember<R: McpRole, F: Framing<R>>(
         &mut self,
         item: &TxJsonRpcMessage<R>,
@@ -61,38 +76,41 @@ impl Repeats {
         codec: &mut Codec<R, F>,
     ) -> Result<(), MessageError> {
         let JsonRpcMessage::Request(request) = item else { return Ok(()) };
-        let times = match R::method_of(&request.request) {
+        let times_left = match R::method_of(&request.request) {
             Method::Initialize => {
                 // After `initialize` the peer is one without `server/discover`.
                 self.discover = None;
                 return Ok(());
             }
             Method::Discover => {
-                self.discover = codec.encode(item)?.map(|item| (request.id.clone(), item, 0));
+                let message = codec.encode(item)?;
+                let discover = |message| Discover { id: request.id.clone(), message, losses: 0 };
+                self.discover = message.map(discover);
                 return Ok(());
             }
             Method::SubscriptionsListen => None,
             _ if replay == Replay::Resend => Some(MAX_ATTEMPTS - 1),
             _ => return Ok(()),
         };
-        let message = codec.encode(item)?;
-        self.others.extend(message.map(|message| (request.id.clone(), (message, times))));
+        if let Some(message) = codec.encode(item)? {
+            self.others.insert(request.id.clone(), Repeat { message, times_left });
+        }
         Ok(())
     }
 
-    /// Records the loss of a connection, and forgets the requests that it took too often. The
-    /// last message that it took was number `handed`.
-    pub(super) fn lose(&mut self, pending: &PendingCalls, handed: u64) {
+    /// Records the loss of a connection, and forgets the requests that were sent too often. The
+    /// last message that the connection took was number `handed`.
+    pub(super) fn note_lost(&mut self, pending: &PendingCalls, handed: u64) {
         let was_sent = |id: &RequestId| pending.get(id).is_some_and(|call| call.seq <= handed);
-        if let Some((id, _, attempts)) = &mut self.discover
-            && was_sent(id)
+        if let Some(discover) = &mut self.discover
+            && was_sent(&discover.id)
         {
-            *attempts += 1;
-            if *attempts >= MAX_ATTEMPTS {
+            discover.losses += 1;
+            if discover.losses >= MAX_ATTEMPTS {
                 self.discover = None;
             }
         }
-        self.others.retain(|id, (_, times)| match times {
+        self.others.retain(|id, repeat| match &mut repeat.times_left {
             Some(left) if was_sent(id) => {
                 let again = *left > 0;
                 *left = left.saturating_sub(1);
@@ -110,8 +128,8 @@ impl Repeats {
         link: &SharedLink,
     ) {
         let handed = link.began();
-        let discover = self.discover.iter().map(|(id, discover, _)| (id, discover));
-        let others = self.others.iter().map(|(id, (message, _))| (id, message));
+        let discover = self.discover.iter().map(|discover| (&discover.id, &discover.message));
+        let others = self.others.iter().map(|(id, repeat)| (id, &repeat.message));
         let mut sent: Vec<_> = discover
             .chain(others)
             .filter_map(|(id, message)| Some((pending.get(id)?.seq, message)))
