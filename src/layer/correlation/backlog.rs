@@ -13,14 +13,14 @@ use crate::role::McpRole;
 const OVERHEAD: usize = 512;
 
 /// Messages of one kind, in order, with what is counted for each.
-type Line<R> = VecDeque<(RxJsonRpcMessage<R>, usize)>;
+type Queue<R> = VecDeque<(RxJsonRpcMessage<R>, usize)>;
 
-/// Requests that wait until the outbound queue has room, and notifications that wait for a place.
-/// The former do not wait for the latter.
+/// Requests that wait until the outbound queue has room, and notifications that wait for a slot.
+/// The requests do not wait for the notifications.
 #[derive(Debug)]
 pub(super) struct Backlog<R: McpRole> {
-    requests: Line<R>,
-    notifications: Line<R>,
+    requests: Queue<R>,
+    notifications: Queue<R>,
     bytes: usize,
 }
 
@@ -31,7 +31,7 @@ impl<R: McpRole> Default for Backlog<R> {
 }
 
 impl<R: McpRole> Backlog<R> {
-    fn line(&mut self, message: &RxJsonRpcMessage<R>) -> &mut Line<R> {
+    fn queue_of(&mut self, message: &RxJsonRpcMessage<R>) -> &mut Queue<R> {
         match message {
             JsonRpcMessage::Notification(_) => &mut self.notifications,
             _ => &mut self.requests,
@@ -42,9 +42,9 @@ impl<R: McpRole> Backlog<R> {
         self.bytes == 0
     }
 
-    /// Returns `true` if others of the kind of `message` are before it.
+    /// Returns `true` if messages of the same kind wait already, before `message`.
     pub(super) fn precedes(&mut self, message: &RxJsonRpcMessage<R>) -> bool {
-        !self.is_empty() && !self.line(message).is_empty()
+        !self.is_empty() && !self.queue_of(message).is_empty()
     }
 
     /// Keeps `message` of this size, if no more than `limit` bytes are kept then; else gives it
@@ -60,7 +60,7 @@ impl<R: McpRole> Backlog<R> {
             return Err(message);
         }
         self.bytes += size;
-        self.line(&message).push_back((message, size));
+        self.queue_of(&message).push_back((message, size));
         Ok(())
     }
 
@@ -69,13 +69,13 @@ impl<R: McpRole> Backlog<R> {
         &mut self,
         mut may_pass: impl FnMut(&mut RxJsonRpcMessage<R>) -> bool,
     ) -> Option<RxJsonRpcMessage<R>> {
-        for line in [&mut self.requests, &mut self.notifications] {
-            if line.front_mut().is_some_and(|(message, _)| may_pass(message)) {
-                let (message, size) = line.pop_front()?;
+        for queue in [&mut self.requests, &mut self.notifications] {
+            if queue.front_mut().is_some_and(|(message, _)| may_pass(message)) {
+                let (message, size) = queue.pop_front()?;
                 self.bytes -= size;
-                if line.is_empty() {
+                if queue.is_empty() {
                     // Frees the buffer: entries are large, and backlogs are rare.
-                    *line = VecDeque::new();
+                    *queue = VecDeque::new();
                 }
                 return Some(message);
             }

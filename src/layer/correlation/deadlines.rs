@@ -14,7 +14,7 @@ use crate::time::{Timer, saturating_add};
 
 /// Least time between two searches for the requests that an answer without an id may be for. A peer
 /// may send such answers without end.
-const PAUSE: Duration = Duration::from_secs(1);
+const MIN_SEARCH_INTERVAL: Duration = Duration::from_secs(1);
 
 /// Deadline of one request, set in its extensions, in place of
 /// [`Config::deadline`](super::Config::deadline). Extensions are not sent.
@@ -76,17 +76,20 @@ pub(super) struct Deadlines {
     silent: BTreeMap<Moment, RequestId>,
     total: BTreeMap<Moment, (RequestId, Duration)>,
     number: u64,
-    /// Start of the present suspension, and the total of the earlier ones.
+    /// Start of the present suspension.
     suspended_since: Option<Instant>,
+    /// Time of the earlier suspensions in all.
     suspended_for: Duration,
     timer: Timer,
     /// Moment that the timer is set for.
-    set: Option<Instant>,
-    /// Moment of the last search; `true` if nothing has been polled since.
+    timer_set_for: Option<Instant>,
+    /// Moment of the last search.
     last_search: Option<Instant>,
-    searched: bool,
-    /// Moment of the next search, for the requests sent up to this one.
+    /// `true` if a search was begun, or put off, and nothing has been polled since.
+    has_searched: bool,
+    /// Moment of a search that was put off.
     next_search: Timer,
+    /// Number of the last request that it is for.
     search_up_to: u64,
 }
 
@@ -117,24 +120,24 @@ impl Deadlines {
         }
     }
 
-    fn number(&mut self) -> u64 {
+    fn next_number(&mut self) -> u64 {
         self.number += 1;
         self.number
     }
 
     /// Removes entries of requests that have ended, once there are many of them.
-    pub(super) fn tidy(&mut self, in_flight: usize, lives: impl Fn(&RequestId) -> bool) {
+    pub(super) fn tidy(&mut self, in_flight: usize, is_in_flight: impl Fn(&RequestId) -> bool) {
         if self.watches.len().max(self.total.len()).max(self.tokens.len()) > 2 * in_flight + 64 {
-            self.watches.retain(|id, _| lives(id));
-            self.tokens.retain(|_, id| lives(id));
-            self.silent.retain(|_, id| lives(id));
-            self.total.retain(|_, (id, _)| lives(id));
+            self.watches.retain(|id, _| is_in_flight(id));
+            self.tokens.retain(|_, id| is_in_flight(id));
+            self.silent.retain(|_, id| is_in_flight(id));
+            self.total.retain(|_, (id, _)| is_in_flight(id));
         }
     }
 
     /// Sets the time in all that a request may take.
     pub(super) fn set_total(&mut self, id: &RequestId, total: Duration) {
-        let moment = (saturating_add(Instant::now(), total), self.number());
+        let moment = (saturating_add(Instant::now(), total), self.next_number());
         self.total.insert(moment, (id.clone(), total));
     }
 
@@ -145,7 +148,7 @@ impl Deadlines {
         token: Option<ProgressToken>,
         deadline: Duration,
     ) {
-        let entry = (saturating_add(self.now(), deadline), self.number());
+        let entry = (saturating_add(self.now(), deadline), self.next_number());
         self.silent.insert(entry, id.clone());
         self.tokens.extend(token.map(|token| (token, id.clone())));
         let (due, deadline) = (Some(entry.0), Some(deadline));
@@ -155,9 +158,11 @@ impl Deadlines {
     /// Begins the search for the requests sent up to this one. Returns `false` if it is too early:
     /// then [`poll_search`](Self::poll_search) is ready within a second.
     pub(super) fn begin_search(&mut self, up_to: u64) -> bool {
-        self.searched = true;
+        self.has_searched = true;
         let now = Instant::now();
-        if let Some(next) = self.last_search.map(|last| last + PAUSE).filter(|next| *next > now) {
+        if let Some(next) =
+            self.last_search.map(|last| last + MIN_SEARCH_INTERVAL).filter(|next| *next > now)
+        {
             self.search_up_to = up_to;
             self.next_search.set(next);
             return false;
@@ -176,7 +181,7 @@ impl Deadlines {
 
     /// Returns `true` if a search was begun since the last call.
     pub(super) fn take_searched(&mut self) -> bool {
-        std::mem::take(&mut self.searched)
+        std::mem::take(&mut self.has_searched)
     }
 
     /// Shortens the deadline of a request whose answer may have been an unreadable one.
@@ -194,7 +199,7 @@ impl Deadlines {
         if let Some(former) = &former {
             self.silent.remove(&former.entry);
         }
-        let entry = (due, self.number());
+        let entry = (due, self.next_number());
         self.silent.insert(entry, id.clone());
         self.tokens.extend(token.map(|token| (token.clone(), id.clone())));
         let deadline = former.and_then(|watch| watch.deadline);
@@ -229,10 +234,10 @@ impl Deadlines {
     }
 
     /// Returns the next moment at which a request is overdue, and by which bound.
-    fn next(&mut self, lives: impl Fn(&RequestId) -> bool) -> Option<(Instant, Bound)> {
+    fn next(&mut self, is_in_flight: impl Fn(&RequestId) -> bool) -> Option<(Instant, Bound)> {
         while let Some(first) = self.silent.first_entry() {
             let moment = *first.key();
-            let watch = self.watches.get_mut(first.get()).filter(|_| lives(first.get()));
+            let watch = self.watches.get_mut(first.get()).filter(|_| is_in_flight(first.get()));
             let due = watch.as_ref().and_then(|watch| watch.due);
             if due == Some(moment.0) {
                 break;
@@ -249,7 +254,7 @@ impl Deadlines {
         if self.silent.is_empty() && !self.tokens.is_empty() {
             self.tokens.clear();
         }
-        while self.total.first_entry().is_some_and(|first| !lives(&first.get().0)) {
+        while self.total.first_entry().is_some_and(|first| !is_in_flight(&first.get().0)) {
             self.total.pop_first();
         }
         let silent = self.silent.first_key_value().filter(|_| self.suspended_since.is_none());
@@ -261,20 +266,20 @@ impl Deadlines {
     /// Ready with the next overdue request.
     pub(super) fn poll(
         &mut self,
-        lives: impl Fn(&RequestId) -> bool,
+        is_in_flight: impl Fn(&RequestId) -> bool,
         cx: &mut Context<'_>,
     ) -> Poll<(RequestId, Overdue)> {
         loop {
-            let Some((at, bound)) = self.next(&lives) else {
+            let Some((at, bound)) = self.next(&is_in_flight) else {
                 self.timer.clear();
-                self.set = None;
+                self.timer_set_for = None;
                 return Poll::Pending;
             };
-            if self.set.replace(at) != Some(at) {
+            if self.timer_set_for.replace(at) != Some(at) {
                 self.timer.set(at);
             }
             ready!(self.timer.poll(cx));
-            self.set = None;
+            self.timer_set_for = None;
             if bound == Bound::Total {
                 if let Some((_, (id, total))) = self.total.pop_first() {
                     return Poll::Ready((id, Overdue::Total(total)));

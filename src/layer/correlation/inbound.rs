@@ -426,9 +426,9 @@ fn may_be_handled<R: McpRole>(
         // If the link has ended, the peer is gone.
         return matches!(Pin::new(link).poll_ready(cx), Poll::Ready(Ok(())));
     };
-    let most = config.max_inbound.max(MIN_NOTIFICATIONS);
+    let limit = config.max_inbound.max(MIN_NOTIFICATIONS);
     match notification.notification.extensions_mut().get_mut::<HandlerSlot>() {
-        Some(slot) => slots.poll_begin(slot, most, cx).is_ready(),
+        Some(slot) => slots.poll_begin(slot, limit, cx).is_ready(),
         None => true,
     }
 }

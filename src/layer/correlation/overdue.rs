@@ -98,8 +98,8 @@ impl<R: McpRole, F: Framing<R>> Correlation<R, F> {
         self.suspend_deadlines();
         loop {
             let (pending, waiting) = (&self.pending, &self.waiting);
-            let lives = |id: &RequestId| pending.contains(id) || waiting.contains(id);
-            let (id, overdue) = ready!(self.deadlines.poll(lives, cx));
+            let is_in_flight = |id: &RequestId| pending.contains(id) || waiting.contains(id);
+            let (id, overdue) = ready!(self.deadlines.poll(is_in_flight, cx));
             let Some(call) = self.abandon(&id) else { continue };
             let outcome =
                 if self.withdraw(&id, &call) { Outcome::NotSent } else { Outcome::Unknown };

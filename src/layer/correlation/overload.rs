@@ -4,8 +4,11 @@ use std::{pin::Pin, task::Context, time::Duration};
 
 use tokio::time::{Instant, Sleep, sleep};
 
-/// Time from a refusal to the first probe, and the most that doubling makes of it.
-const PROBES: (Duration, Duration) = (Duration::from_millis(100), Duration::from_secs(5));
+/// Time from a refusal to the first probe. It doubles with each probe that is not answered.
+const PROBE_INTERVAL: Duration = Duration::from_millis(100);
+
+/// Longest time between two probes.
+const MAX_PROBE_INTERVAL: Duration = Duration::from_secs(5);
 
 /// Time without an answer after which refusals are passed up.
 const REFUSAL_TIMEOUT: Duration = Duration::from_secs(60);
@@ -39,13 +42,14 @@ pub(super) struct Limited {
     room: usize,
     /// Moment of the last answer, or of the first refusal.
     answered: Instant,
-    /// Time from the last probe to the next, and what the peer has done since that.
+    /// Time from the last probe to the next.
     interval: Duration,
+    /// Reaction of the peer since the last probe.
     trend: Trend,
     timer: Pin<Box<Sleep>>,
 }
 
-/// Reaction of the peer since the last probe.
+/// Reaction of a peer to the requests that it is sent.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 enum Trend {
     Silent,
@@ -55,13 +59,12 @@ enum Trend {
 
 impl Overload {
     fn limited() -> Self {
-        let (interval, _) = PROBES;
         Self::Limited(Box::new(Limited {
             room: 0,
             answered: Instant::now(),
-            interval,
+            interval: PROBE_INTERVAL,
             trend: Trend::Silent,
-            timer: Box::pin(sleep(interval)),
+            timer: Box::pin(sleep(PROBE_INTERVAL)),
         }))
     }
 
@@ -128,10 +131,9 @@ impl Overload {
                 );
                 *self = Self::Disbelieved;
             } else {
-                let (first, most) = PROBES;
                 limited.interval = match limited.trend {
-                    Trend::Answers => first,
-                    Trend::Silent | Trend::Refuses => most.min(limited.interval * 2),
+                    Trend::Answers => PROBE_INTERVAL,
+                    Trend::Silent | Trend::Refuses => MAX_PROBE_INTERVAL.min(limited.interval * 2),
                 };
                 limited.trend = Trend::Silent;
                 limited.room = limited.room.max(1);
@@ -141,7 +143,7 @@ impl Overload {
     }
 
     /// Records the loss of the link.
-    pub(super) fn lose(&mut self) {
+    pub(super) fn note_lost(&mut self) {
         *self = match self {
             Self::Limited(_) | Self::Lost => Self::Lost,
             Self::No | Self::Disbelieved => Self::No,
@@ -149,7 +151,7 @@ impl Overload {
     }
 
     /// Records that the peer is back, on another link.
-    pub(super) fn resume(&mut self) {
+    pub(super) fn note_resumed(&mut self) {
         if let Self::Lost = self {
             *self = Self::limited();
         }

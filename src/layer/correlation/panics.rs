@@ -12,7 +12,7 @@ use crate::time::Timer;
 
 /// Time in which a service may still answer a request whose handler has panicked. One that catches
 /// the panic does.
-const GRACE: Duration = Duration::from_secs(1);
+const GRACE_PERIOD: Duration = Duration::from_secs(1);
 
 /// Numbers of the requests whose handlers have panicked, with the moment at which each is answered.
 #[derive(Debug, Default)]
@@ -24,7 +24,7 @@ pub(super) struct Panics {
 impl Panics {
     /// Adds requests whose handlers have just panicked.
     pub(super) fn extend(&mut self, requests: Vec<u64>) {
-        let due = Instant::now() + GRACE;
+        let due = Instant::now() + GRACE_PERIOD;
         self.requests.extend(requests.into_iter().map(|request| (due, request)));
     }
 

@@ -5,7 +5,7 @@ use std::{task::Context, time::Duration};
 use crate::time::{Timer, deadline_in};
 
 /// Time without an answer after which one more request is sent.
-const SILENCE: Duration = Duration::from_secs(10);
+const PROBE_INTERVAL: Duration = Duration::from_secs(10);
 
 /// Allowance of requests in flight beyond what the peer has said that it takes. The answers to
 /// those that it has may be lost, and nothing else may ever make room.
@@ -18,13 +18,14 @@ const SILENCE: Duration = Duration::from_secs(10);
 /// | another peer follows | no more than it has said are sent |
 #[derive(Debug, Default)]
 pub(super) struct Probe {
-    more: usize,
+    extra: usize,
     timer: Timer,
 }
 
 impl Probe {
-    pub(super) fn more(&self) -> usize {
-        self.more
+    /// Returns how many more requests may be in flight than the peer has said that it takes.
+    pub(super) fn extra(&self) -> usize {
+        self.extra
     }
 
     /// Records an answer to a request of ours.
@@ -35,8 +36,8 @@ impl Probe {
     /// Records that the peer has refused a request since it has too many. Returns `true` if one was
     /// allowed beyond its limit, which the refusal takes back.
     pub(super) fn note_refused(&mut self) -> bool {
-        let is_probe = self.more > 0;
-        self.more = self.more.saturating_sub(1);
+        let is_probe = self.extra > 0;
+        self.extra = self.extra.saturating_sub(1);
         is_probe
     }
 
@@ -47,11 +48,11 @@ impl Probe {
             return;
         }
         if !self.timer.is_set() {
-            self.timer.set(deadline_in(SILENCE));
+            self.timer.set(deadline_in(PROBE_INTERVAL));
         }
         while self.timer.poll(cx).is_ready() {
-            self.more += 1;
-            self.timer.set(deadline_in(SILENCE));
+            self.extra += 1;
+            self.timer.set(deadline_in(PROBE_INTERVAL));
         }
     }
 }

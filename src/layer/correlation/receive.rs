@@ -47,7 +47,7 @@ impl<R: McpRole, F: Framing<R>> Correlation<R, F> {
             LinkEvent::Up(LinkUp::NewPeer) => self.begin_peer(),
             LinkEvent::Up(LinkUp::Unverified) => self.on_returned(),
             LinkEvent::Up(LinkUp::Resumed(resumed)) => {
-                self.overload.resume();
+                self.overload.note_resumed();
                 if let Some(reinit) = &mut self.reinit {
                     reinit.resume(&resumed, &self.link);
                 }
@@ -234,14 +234,14 @@ impl<R: McpRole, F: Framing<R>> Correlation<R, F> {
     /// Ends the requests that were handed to a link which is lost, where the next may lead
     /// anywhere.
     fn on_lost(&mut self, mut down: Down) {
-        self.overload.lose();
+        self.overload.note_lost();
         let cause = down.cause.to_string();
         if let Some(read) = self.end_too_large(&down.cause, down.handed) {
             self.put_off_unread(read, down.handed);
             down.handed = read;
         }
         if let Some(reinit) = &mut self.reinit {
-            reinit.lose_requests(&self.pending, down.handed);
+            reinit.note_requests_lost(&self.pending, down.handed);
         }
         let reinit = self.reinit.as_deref();
         let lost = self.pending.take(|id, call| {
@@ -251,7 +251,7 @@ impl<R: McpRole, F: Framing<R>> Correlation<R, F> {
         let tell = |(id, call): (_, Call)| call.lost::<R>(id, Outcome::Unknown, Some(&cause));
         self.synthesized.extend(lost.into_iter().map(tell));
         if let Some(reinit) = &mut self.reinit {
-            reinit.lose(&down);
+            reinit.note_lost(&down);
         }
     }
 
@@ -280,7 +280,7 @@ impl<R: McpRole, F: Framing<R>> Correlation<R, F> {
         match &mut self.reinit {
             Some(reinit) if !R::IS_CLIENT => {
                 reinit.verify(self.codec.last_decoded().number);
-                self.overload.resume();
+                self.overload.note_resumed();
             }
             // An MCP server waits for `initialize`, whether it is a new one or the same.
             _ => {

@@ -153,11 +153,12 @@ impl Reinit {
     /// Returns `true` if this request of ours outlives its connection: it is repeated on the next.
     /// An `initialize` is where none has been answered yet.
     pub(super) fn keeps(&self, id: &RequestId) -> bool {
-        matches!(self.phase, Phase::Uninitialized { .. }) && self.opens_by(id)
+        matches!(self.phase, Phase::Uninitialized { .. }) && self.is_opening(id)
             || self.repeats.contains(id)
     }
 
-    fn opens_by(&self, id: &RequestId) -> bool {
+    /// Returns `true` if this is the id of an `initialize` that has not ended.
+    fn is_opening(&self, id: &RequestId) -> bool {
         self.opening.as_ref().is_some_and(|opening| opening.id == *id)
     }
 
@@ -198,9 +199,9 @@ impl Reinit {
     }
 
     /// Records the loss of a connection.
-    pub(super) fn lose(&mut self, down: &Down) {
+    pub(super) fn note_lost(&mut self, down: &Down) {
         self.events.ensure_lost_announced(&down.cause);
-        self.stopping.lose();
+        self.stopping.note_lost();
         match &mut self.phase {
             // No time to answer without a link. But the session may be resumed, and the answer
             // still come.
@@ -217,7 +218,7 @@ impl Reinit {
     }
 
     /// Records that the connection took the requests that were `handed` to it.
-    pub(super) fn lose_requests(&mut self, pending: &PendingCalls, handed: u64) {
+    pub(super) fn note_requests_lost(&mut self, pending: &PendingCalls, handed: u64) {
         if !matches!(self.phase, Phase::Uninitialized { .. }) {
             // One that opens a session anew is a request like any: the next peer gets the first.
             self.opening

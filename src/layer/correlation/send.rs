@@ -186,7 +186,7 @@ impl<R: McpRole, F: Framing<R>> Correlation<R, F> {
     /// Returns `true` if the peer has as many requests as may be in flight, and one of them will
     /// end.
     fn is_at_limit(&self) -> bool {
-        let takes = self.codec.peer().max_inbound().saturating_add(self.probe.more());
+        let takes = self.codec.peer().max_inbound().saturating_add(self.probe.extra());
         self.pending.len() >= takes && !self.pending.are_subscriptions()
     }
 

@@ -13,8 +13,9 @@ use std::{
 
 use futures::task::AtomicWaker;
 
-/// The count in the upper bits, and the decoded size in the lower: two sums that change at once.
-const ONE: u64 = 1 << 40;
+/// One handler, in a sum of handlers (its upper bits) and of their decoded size (the lower ones).
+/// Both change at once.
+const ONE_HANDLER: u64 = 1 << 40;
 
 /// Slots of one connection, one for each handler that runs.
 #[derive(Debug, Default)]
@@ -52,7 +53,7 @@ impl HandlerSlots {
 
     /// Returns the slot of the request with this number.
     pub(super) fn take_request(self: &Arc<Self>, number: u64, decoded_size: usize) -> HandlerSlot {
-        self.take(Handles::Request(number), ONE + bounded(decoded_size))
+        self.take(Handles::Request(number), ONE_HANDLER + bounded(decoded_size))
     }
 
     /// Returns the slot of a notification that waits: it counts by its size alone until it
@@ -113,11 +114,11 @@ impl HandlerSlots {
 
 fn count_and_size(taken: &AtomicU64) -> (usize, usize) {
     let taken = taken.load(SeqCst);
-    ((taken / ONE) as usize, (taken % ONE) as usize)
+    ((taken / ONE_HANDLER) as usize, (taken % ONE_HANDLER) as usize)
 }
 
 fn bounded(decoded_size: usize) -> u64 {
-    (decoded_size as u64).min(ONE / 1024)
+    (decoded_size as u64).min(ONE_HANDLER / 1024)
 }
 
 /// Kind of message that a handler handles.
@@ -149,8 +150,8 @@ impl HandlerSlot {
     /// Counts a notification as one that is being handled.
     pub(super) fn begin(&mut self) {
         if let Some(slots) = &self.slots {
-            slots.of(self.handles).fetch_add(ONE, SeqCst);
-            self.taken += ONE;
+            slots.of(self.handles).fetch_add(ONE_HANDLER, SeqCst);
+            self.taken += ONE_HANDLER;
         }
     }
 }

@@ -7,7 +7,7 @@ use tokio::time::{Instant, Sleep, sleep};
 
 /// Time for which requests are held back at first. It doubles each time that the peer refuses one
 /// again, since it may be a tool that says so, and not the peer.
-const FIRST: Duration = Duration::from_secs(5);
+const FIRST_HOLD: Duration = Duration::from_secs(5);
 
 /// Time within which a stopping peer must close the connection. A drain takes 30 s at most by
 /// default.
@@ -52,7 +52,7 @@ impl Stopping {
     /// Returns `true` if requests have gone out again since the peer said that it stops.
     pub(super) fn was_asked_again(&self) -> bool {
         match self {
-            Self::Holding(announced) => announced.hold > FIRST,
+            Self::Holding(announced) => announced.hold > FIRST_HOLD,
             Self::Asked(_) => true,
             Self::No | Self::Disbelieved | Self::Lost => false,
         }
@@ -63,7 +63,8 @@ impl Stopping {
         *self = match mem::take(self) {
             Self::No => {
                 tracing::info!("the peer is stopping: requests wait for the next connection");
-                let (since, hold, timer) = (Instant::now(), FIRST, Box::pin(sleep(FIRST)));
+                let (since, hold) = (Instant::now(), FIRST_HOLD);
+                let timer = Box::pin(sleep(hold));
                 Self::Holding(Box::new(Announced { since, before, hold, timer }))
             }
             Self::Asked(mut announced) => {
@@ -106,7 +107,7 @@ impl Stopping {
     }
 
     /// Records the loss of the connection.
-    pub(super) fn lose(&mut self) {
+    pub(super) fn note_lost(&mut self) {
         *self = match mem::take(self) {
             Self::Holding(_) | Self::Lost => Self::Lost,
             Self::No | Self::Asked(_) | Self::Disbelieved => Self::No,
