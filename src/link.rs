@@ -102,8 +102,8 @@ impl Down {
 pub enum LinkUp {
     /// The peer knows nothing of what was before.
     NewPeer,
-    /// The peer goes by the name of the former one. Its first message shows whether it goes on or
-    /// begins anew; until then nothing is sent.
+    /// The peer claims to be the former one. Its first message shows whether it goes on or begins
+    /// anew; until then nothing is sent.
     Unverified,
     /// The peer has kept the session, and nothing is lost.
     Resumed(Resumed),

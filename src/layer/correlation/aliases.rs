@@ -76,8 +76,8 @@ impl Aliases {
         Some(alias)
     }
 
-    /// Returns the real id of a request that would be known above by this alias, if it were not
-    /// refused. Another may be `in_flight` by the same.
+    /// Returns the real id of a refused request, and forgets it, unless another request with this
+    /// alias is `in_flight`.
     pub(in super::super) fn refused(
         &mut self,
         alias: &RequestId,
@@ -89,8 +89,8 @@ impl Aliases {
         }
     }
 
-    /// Changes `id` to the real one. Returns `false` if it is not that of a request of the present
-    /// peer, but of a former one or one that was cancelled.
+    /// Changes `id` to the real one. Returns `false` if its request is of a former peer, or was
+    /// cancelled.
     pub(super) fn resolve(&self, id: &mut RequestId) -> bool {
         match self.real.get(id) {
             Some(real) => *id = real.clone(),

@@ -2,8 +2,7 @@
 
 use std::time::Duration;
 
-/// Fate of a request whose connection is lost, when the next leads to a peer that knows nothing of
-/// it.
+/// Decision on a request whose connection is lost, where the next peer knows nothing of it.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
 pub enum Replay {
     /// Ends the request with an error, since it may have run: the default.

@@ -36,9 +36,9 @@ impl<R: McpRole, F: Framing<R>> Correlation<R, F> {
         self.link.wake_reader();
     }
 
-    /// Suspends deadlines while the server waits for an answer of this client. It is unknown which
-    /// call that holds up. A server's own requests do not wait for those of its client. A handler
-    /// ends its wait by its answer alone, which is given for one that [panics](super::panics).
+    /// Suspends deadlines while the server waits for an answer of this client: it is unknown which
+    /// call that holds up. A server's own requests do not wait for those of its client. The wait
+    /// ends when the handler answers; one that [panics](super::panics) is answered for.
     fn suspend_deadlines(&mut self) {
         self.deadlines.set_suspended(R::IS_CLIENT && !self.inbound.is_empty());
     }
@@ -104,7 +104,7 @@ impl<R: McpRole, F: Framing<R>> Correlation<R, F> {
             let outcome =
                 if self.withdraw(&id, &call) { Outcome::NotSent } else { Outcome::Unknown };
             let error = call.overdue::<R>(id.clone(), outcome, overdue);
-            // One whose id the repeated `initialize` has would be taken for that.
+            // The peer would cancel its `initialize`, which is repeated with the same id.
             if outcome == Outcome::Unknown
                 && !self.pending.answers_own(&id)
                 && let JsonRpcMessage::Error(error) = &error

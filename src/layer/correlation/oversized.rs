@@ -1,9 +1,9 @@
 //! [`ReadProgress`]: messages read by the peer, and the one that was too large for it. That matters
 //! for a peer which closes with 1009 without having announced its limit.
 //!
-//! A peer reads in order, up to the first message that is too large. Of the messages that it is not
-//! known to have read, it read neither the largest nor any sent after that one: the first that was
-//! too large is not a later one.
+//! A peer reads in order, up to the first message that is too large. Of the messages that it may
+//! not have read, that one is the largest, or was sent before the largest. So the peer has read
+//! neither the largest nor any that was sent after it.
 
 use std::cmp::Reverse;
 
@@ -19,7 +19,7 @@ pub(super) struct ReadProgress {
     read: u64,
     /// Size of the largest of them, in bytes, as far as known.
     passed: usize,
-    /// Number and size of the largest later message that is not a request in flight.
+    /// Number and size of the largest message sent after `read` that is no request in flight.
     other: Option<(u64, usize)>,
 }
 

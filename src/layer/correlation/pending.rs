@@ -62,6 +62,7 @@ pub(super) struct Call {
 pub(super) struct Turn(u64);
 
 impl Turn {
+    /// Bit that puts a request behind all that are first.
     const LATER: u64 = 1 << 63;
 
     /// Creates the turn of the request with this number: before all that are not `first`, then by

@@ -1,4 +1,4 @@
-//! [`Probe`]: what is sent to a peer that has as many requests as it takes, and answers none.
+//! [`Probe`]: requests that are sent to a peer that has as many as it takes, and answers none.
 
 use std::{task::Context, time::Duration};
 

@@ -180,8 +180,7 @@ impl<R: McpRole, F: Framing<R>> Correlation<R, F> {
         Some(message)
     }
 
-    /// Passes on what was withheld, if the request that has `ended` is the `initialize` that it was
-    /// withheld for.
+    /// Hands on what was withheld for an `initialize`, if that is the request that has `ended`.
     pub(super) fn release_superseded(&mut self, ended: &RequestId) {
         if let Some(superseded) = self.superseded.take_if(|superseded| superseded.awaits(ended)) {
             self.hand_on_withheld(*superseded);
@@ -231,8 +230,8 @@ impl<R: McpRole, F: Framing<R>> Correlation<R, F> {
         self.pending.remove(id).map(|(_, call)| call).or_else(|| self.waiting.remove(id))
     }
 
-    /// Ends the requests that were handed to a link which is lost, where the next may lead
-    /// anywhere.
+    /// Ends the requests that were handed to a link which is lost: the next may lead to another
+    /// peer.
     fn on_lost(&mut self, mut down: Down) {
         self.overload.note_lost();
         let cause = down.cause.to_string();
@@ -275,7 +274,7 @@ impl<R: McpRole, F: Framing<R>> Correlation<R, F> {
         }
     }
 
-    /// Awaits the first message of a peer that goes by the same name as the former.
+    /// Awaits the first message of a peer that claims to be the former one.
     fn on_returned(&mut self) {
         match &mut self.reinit {
             Some(reinit) if !R::IS_CLIENT => {
@@ -303,7 +302,7 @@ impl<R: McpRole, F: Framing<R>> Correlation<R, F> {
         }
     }
 
-    /// Ends all requests of ours: there is no more link. Returns what is told first.
+    /// Ends all requests of ours: there is no more link. Returns what the layers above get first.
     pub(super) fn shut_down(
         &mut self,
         error: Option<Error>,

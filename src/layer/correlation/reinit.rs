@@ -94,7 +94,7 @@ impl Opening {
 /// | `Repeating`: `initialize` was sent again, and is answered within the time, or another link asked for | client | its answer: `Initialized`, or `Failed`; another peer: begins anew |
 /// | `PeerInitialized` | server | another peer: `AwaitingPeer`; perhaps the same: `Verifying` |
 /// | `AwaitingPeer`: what is queued waits for another peer to initialize its session | server | `notifications/initialized`: `PeerInitialized`; a request of the lifecycle without: `Uninitialized` |
-/// | `Verifying`: the peer goes by the name of the former, and has said nothing yet that can be read | server | its first message: `PeerInitialized`, or `AwaitingPeer`; 10 s after the first that cannot be read: closed with 1008 |
+/// | `Verifying`: the peer claims to be the former one, and has said nothing yet that can be read | server | its first message: `PeerInitialized`, or `AwaitingPeer`; 10 s after the first that cannot be read: closed with 1008 |
 /// | `Failed`: there is no way to go on | both | |
 #[derive(Debug)]
 enum Phase {
@@ -110,11 +110,11 @@ enum Phase {
 /// Answer of the peer to `initialize`; `None` if a relay has passed on one that rmcp does not know.
 type Agreed = Option<Box<InitializeResult>>;
 
-/// Messages so far of a peer that is being verified.
+/// Messages that a peer has sent so far while it is verified.
 #[derive(Debug)]
 enum Said {
-    /// No message over this link, before which `decoded` had come. The peer may have nothing to
-    /// say.
+    /// No message over this link yet: `decoded` messages had come before it. The peer may have
+    /// nothing to say.
     Nothing { decoded: u64 },
     /// Something that cannot be read. When this ends, so does the link.
     Unreadable(Pin<Box<Sleep>>),
@@ -125,7 +125,7 @@ enum Said {
 impl Phase {
     const NEW: Self = Self::Uninitialized { attempts: 0 };
 
-    /// Awaits the answer to a repeated `initialize`, over the present link.
+    /// Creates the phase in which the answer to a repeated `initialize` is awaited on this link.
     fn repeating(agreed: Agreed) -> Self {
         Self::Repeating { agreed, timer: Some(Box::pin(sleep(ANSWER_TIMEOUT))) }
     }
@@ -151,7 +151,7 @@ impl Reinit {
     }
 
     /// Returns `true` if this request of ours outlives its connection: it is repeated on the next.
-    /// An `initialize` is where none has been answered yet.
+    /// So is an `initialize` as long as none has been answered.
     pub(super) fn keeps(&self, id: &RequestId) -> bool {
         matches!(self.phase, Phase::Uninitialized { .. }) && self.is_opening(id)
             || self.repeats.contains(id)
@@ -203,8 +203,8 @@ impl Reinit {
         self.events.ensure_lost_announced(&down.cause);
         self.stopping.note_lost();
         match &mut self.phase {
-            // No time to answer without a link. But the session may be resumed, and the answer
-            // still come.
+            // Without a link the time to answer does not pass. The session may be resumed, and the
+            // answer still come.
             Phase::Repeating { timer, .. } => *timer = None,
             Phase::Verifying { said, .. } => *said = Said::Lost,
             Phase::Uninitialized { attempts } if self.opening.is_some() => {
@@ -217,10 +217,11 @@ impl Reinit {
         }
     }
 
-    /// Records that the connection took the requests that were `handed` to it.
+    /// Records the loss of the requests that were sent. The last message that the connection took
+    /// was number `handed`.
     pub(super) fn note_requests_lost(&mut self, pending: &PendingCalls, handed: u64) {
         if !matches!(self.phase, Phase::Uninitialized { .. }) {
-            // One that opens a session anew is a request like any: the next peer gets the first.
+            // A second `initialize` is a request like any other: the next peer is sent the first.
             self.opening
                 .take_if(|opening| pending.get(&opening.id).is_some_and(|call| call.seq <= handed));
         }
@@ -259,8 +260,8 @@ impl Reinit {
         self.events.announce_back(|| Event::Restarted { changed: None });
     }
 
-    /// Begins to check whether a client that returns by the former one's session id is that client:
-    /// its first message tells. `decoded` is the number of messages decoded before.
+    /// Begins to check whether a client that returns with the session id of the former one is that
+    /// client: its first message tells. `decoded` is the number of messages decoded before.
     pub(super) fn verify(&mut self, decoded: u64) {
         self.stopping = Stopping::No;
         let was_initialized = match self.phase {

@@ -48,8 +48,8 @@ fn is_too_large(cause: &Error) -> bool {
 }
 
 impl<R: McpRole, F: Framing<R>> Correlation<R, F> {
-    /// Sends the request with this id again, at its time, if `error` refuses it without its having
-    /// been executed. Returns `false` if the refusal is to be passed up.
+    /// Sends a request again, when it is time, if `error` refuses it as not executed. Returns
+    /// `false` if the refusal is to be passed up.
     pub(super) fn retry_refused(&mut self, id: &RequestId, error: &ErrorData) -> bool {
         if !self.config.retry_refused {
             return false;
@@ -120,7 +120,7 @@ impl<R: McpRole, F: Framing<R>> Correlation<R, F> {
         tracing::warn!(size, "a message was larger than the peer takes");
         self.codec.peer().learn(size - 1);
         let reinit = self.reinit.as_deref();
-        // All else ends, even what would be sent again.
+        // Any other request ends, even one that would be sent again.
         let is_kept = |(id, method): &(RequestId, Method)| {
             *method == Method::Initialize && reinit.is_some_and(|reinit| reinit.keeps(id))
         };

@@ -68,7 +68,7 @@ pub(crate) enum Sent {
 }
 
 impl<R: McpRole, F: Framing<R>> Correlation<R, F> {
-    /// Sends `item`, unless nobody waits for it any more.
+    /// Sends `item`, unless no peer waits for it any more.
     pub(crate) fn send(&mut self, mut item: TxJsonRpcMessage<R>) -> Result<Sent, Error> {
         let is_wanted = match &mut item {
             JsonRpcMessage::Request(_) => true,
@@ -110,7 +110,7 @@ impl<R: McpRole, F: Framing<R>> Correlation<R, F> {
     fn cancel(&mut self, id: &mut RequestId) -> bool {
         self.release_superseded(id);
         let goes_out = match self.abandon(id) {
-            // The peer would take it for its `initialize`, which is repeated with the same id.
+            // The peer would cancel its `initialize`, which is repeated with the same id.
             Some(call) => !self.withdraw(id, &call) && !self.pending.answers_own(id),
             None => self.inbound.end_subscription(id),
         };
@@ -203,7 +203,8 @@ impl<R: McpRole, F: Framing<R>> Correlation<R, F> {
     /// Sends the waiting requests that the peer accepts by now.
     pub(super) fn send_waiting(&mut self, cx: &mut Context<'_>) {
         while !self.waiting.is_empty() && !self.is_peer_full() {
-            // They would be refused now. Those of a server are, which cannot tell for how long.
+            // The link would refuse them now. A client keeps them until it has dialed again. A
+            // server cannot tell for how long its client is away, and has them refused.
             if self.reinit.is_some() && self.link.is_full_until_dialed() {
                 break;
             }

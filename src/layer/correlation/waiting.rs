@@ -20,7 +20,7 @@ pub(super) struct WaitingRequests<R: McpRole> {
     turns: HashMap<RequestId, Turn, FxBuildHasher>,
     /// Number of the last request that was given a turn.
     number: u64,
-    /// `true` if some of them were sent, and may not have been flushed.
+    /// `true` if requests that waited were sent, and may not have been flushed.
     is_unflushed: bool,
 }
 
@@ -80,12 +80,12 @@ impl<R: McpRole> Default for WaitingRequests<R> {
 }
 
 impl<R: McpRole> WaitingRequests<R> {
-    /// Records that some of them were sent.
+    /// Records that requests that waited were sent.
     pub(super) fn note_sent(&mut self) {
         self.is_unflushed = true;
     }
 
-    /// Returns `true` if some of them were sent since it was last asked.
+    /// Returns `true` if requests that waited were sent since the last call.
     pub(super) fn take_unflushed(&mut self) -> bool {
         std::mem::take(&mut self.is_unflushed)
     }
@@ -107,7 +107,7 @@ impl<R: McpRole> WaitingRequests<R> {
         !self.is_empty() && self.turns.contains_key(id)
     }
 
-    /// Returns the ids of those with this method.
+    /// Returns the ids of the requests with this method.
     pub(super) fn ids_of(&self, method: Method) -> impl Iterator<Item = &RequestId> {
         self.requests.values().filter_map(move |waiting| match waiting {
             Waiting::New { request, method: of, .. } => (*of == method).then_some(&request.id),

@@ -1,4 +1,4 @@
-//! A peer that goes by the name of the one that was here before.
+//! A peer that claims to be the one that was here before.
 
 use super::*;
 use tokio::time::advance;
