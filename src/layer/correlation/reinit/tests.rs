@@ -87,7 +87,7 @@ impl LinkSource for Links {
 }
 
 struct Stack<R: McpRole> {
-    stack: Correlation<R, JsonRpc>,
+    correlation: Correlation<R, JsonRpc>,
     links: Links,
     reconnect_handle: ReconnectHandle,
     news: crate::event::Events<Event>,
@@ -108,22 +108,22 @@ fn stack<R: McpRole>() -> (Stack<R>, Peer) {
     let announcer = Broadcaster::default();
     let news = announcer.subscribe();
     let events = ConnectionEvents::new(watch::Sender::new(State::Connecting), announcer);
-    let stack =
+    let correlation =
         Correlation::new(framed, Config::default()).outliving(events, reconnect_handle.clone());
-    (Stack { stack, links, reconnect_handle, news }, peer)
+    (Stack { correlation, links, reconnect_handle, news }, peer)
 }
 
 impl<R: McpRole> Stack<R> {
     fn next(&mut self) -> RxJsonRpcMessage<R> {
-        assert_ready!(spawn(self.stack.next()).poll()).unwrap().unwrap()
+        assert_ready!(spawn(self.correlation.next()).poll()).unwrap().unwrap()
     }
 
     fn idle(&mut self) {
-        assert_pending!(spawn(self.stack.next()).poll());
+        assert_pending!(spawn(self.correlation.next()).poll());
     }
 
     fn send(&mut self, message: TxJsonRpcMessage<R>) {
-        self.stack.start_send_unpin(message).unwrap();
+        self.correlation.start_send_unpin(message).unwrap();
     }
 
     /// The id and the reason of the error that comes next.
@@ -296,7 +296,7 @@ async fn a_peer_that_refuses_initialize_is_the_end() {
         json!({"jsonrpc": "2.0", "id": REPEATED_ID, "error": {"code": -32600, "message": "no"}}),
     );
     assert_eq!(stack.error(), (RequestId::Number(1), "not_sent".into()));
-    let end = assert_ready!(spawn(stack.stack.next()).poll()).unwrap().unwrap_err();
+    let end = assert_ready!(spawn(stack.correlation.next()).poll()).unwrap().unwrap_err();
     assert!(end.to_string().contains("4410"), "{end}");
 }
 
@@ -308,9 +308,9 @@ async fn nobody_above_is_told_of_a_repeated_initialize() {
     let peer = stack.links.next();
     stack.idle();
     assert_eq!(sent(&peer), [INITIALIZE_AGAIN]);
-    stack.stack.link.cut();
+    stack.correlation.link.cut();
     assert_eq!(stack.error(), (RequestId::Number(1), "not_sent".into()));
-    assert!(assert_ready!(spawn(stack.stack.next()).poll()).unwrap().is_err());
+    assert!(assert_ready!(spawn(stack.correlation.next()).poll()).unwrap().is_err());
 }
 
 #[tokio::test(start_paused = true)]
@@ -320,7 +320,7 @@ async fn another_connection_is_asked_for_until_initialize_is_answered() {
     stack.send(call(1));
     let peer = stack.links.next();
     let cx = &mut Context::from_waker(futures::task::noop_waker_ref());
-    let mut reader = spawn(&mut stack.stack);
+    let mut reader = spawn(&mut stack.correlation);
     for _ in 0..3 {
         assert_pending!(reader.poll_next());
         assert!(stack.reconnect_handle.poll_requested(cx).is_pending());
@@ -343,7 +343,7 @@ async fn initialize_is_not_repeated_where_it_was_not_sent() {
     stack.idle();
     stack.send(request(0, InitializeRequest::new(InitializeRequestParams::default())));
     let peer = stack.links.next();
-    let mut flushed = spawn(stack.stack.link.flushed());
+    let mut flushed = spawn(stack.correlation.link.flushed());
     assert!(assert_ready!(flushed.poll()).is_ok());
     stack.idle();
     assert_eq!(sent(&peer), ["initialize 0"]);
@@ -426,7 +426,7 @@ async fn a_server_that_closes_on_initialize_is_not_tried_for_ever() {
     stack.idle();
     peer.send(Message::Close(None));
     assert_eq!(stack.error(), (RequestId::Number(0), "outcome_unknown".into()));
-    assert!(assert_ready!(spawn(stack.stack.next()).poll()).unwrap().is_err());
+    assert!(assert_ready!(spawn(stack.correlation.next()).poll()).unwrap().is_err());
 }
 
 #[tokio::test(start_paused = true)]

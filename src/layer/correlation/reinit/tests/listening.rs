@@ -152,8 +152,8 @@ async fn a_request_is_cancelled_by_the_id_that_its_peer_gave_it_or_not_at_all() 
     let [Message::Text(told)] = &peer.sent()[..] else { panic!("a cancellation") };
     let told: Value = serde_json::from_slice(told.as_bytes()).unwrap();
     assert_eq!(told["params"], json!({"requestId": 1, "reason": "enough"}));
-    assert_eq!(stack.stack.inbound.aliases(), 0);
-    assert_eq!(stack.stack.in_flight(), (0, 0));
+    assert_eq!(stack.correlation.inbound.aliases(), 0);
+    assert_eq!(stack.correlation.in_flight(), (0, 0));
     stack.send(answer(new.id));
     stack.idle();
     assert_eq!(peer.sent(), []);

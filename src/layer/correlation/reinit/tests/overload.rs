@@ -54,7 +54,7 @@ async fn they_end_unsent_where_no_connection_comes() {
     let (mut stack, peer) = refused();
     peer.send(Message::Close(None));
     stack.idle();
-    stack.stack.link.cut();
+    stack.correlation.link.cut();
     for id in 1..=3 {
         assert_eq!(stack.error(), (RequestId::Number(id), "not_sent".into()));
     }
@@ -78,7 +78,7 @@ async fn a_repeated_initialize_that_is_refused_so_is_not_the_end() {
 #[tokio::test(start_paused = true)]
 async fn none_is_sent_twice_to_another_peer() {
     let (mut stack, peer) = initialized();
-    stack.stack.replay = Some(Arc::new(|_| Replay::Resend));
+    stack.correlation.replay = Some(Arc::new(|_| Replay::Resend));
     stack.send(call(1));
     stack.idle();
     say(&peer, refusal(1));

@@ -61,7 +61,7 @@ async fn the_largest_request_was_not_read_nor_any_after_it() {
 #[tokio::test(start_paused = true)]
 async fn it_is_not_sent_again_where_all_else_is() {
     let (mut stack, peer) = initialized();
-    stack.stack.replay = Some(Arc::new(|_: &ClientRequest| Replay::Resend));
+    stack.correlation.replay = Some(Arc::new(|_: &ClientRequest| Replay::Resend));
     for (id, size) in [(2, 10), (3, 5000), (4, 20)] {
         stack.send(call_of(id, size));
     }
@@ -112,7 +112,7 @@ async fn a_request_is_not_to_blame_for_a_broadcast() {
     stack.idle();
     let large =
         json!({"jsonrpc": "2.0", "method": "acme/large", "params": {"a": "x".repeat(5000)}});
-    stack.stack.link.try_send(Message::text(large.to_string())).unwrap();
+    stack.correlation.link.try_send(Message::text(large.to_string())).unwrap();
     stack.idle();
     stack.send(call_of(2, 2000));
     stack.idle();

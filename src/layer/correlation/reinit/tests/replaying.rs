@@ -13,7 +13,7 @@ fn list(id: i64) -> ClientJsonRpcMessage {
 /// A client of which lists may be asked for twice.
 fn replaying() -> (Stack<RoleClient>, Peer) {
     let (mut stack, peer) = initialized();
-    stack.stack.replay = Some(Arc::new(|request: &ClientRequest| match request {
+    stack.correlation.replay = Some(Arc::new(|request: &ClientRequest| match request {
         ClientRequest::ListToolsRequest(_) => Replay::Resend,
         _ => Replay::Fail,
     }));
@@ -49,7 +49,7 @@ async fn they_are_sent_again_in_order_until_they_are_answered() {
     // Some servers make a string of it.
     say(&peer, json!({"jsonrpc": "2.0", "id": "3", "result": {"tools": []}}));
     assert!(matches!(stack.next(), JsonRpcMessage::Response(_)));
-    assert_eq!(stack.stack.reinit.as_ref().unwrap().repeats(), 2);
+    assert_eq!(stack.correlation.reinit.as_ref().unwrap().repeats(), 2);
     peer.send(Message::Close(None));
     stack.idle();
     let (_, sent) = stack.begins_anew();
@@ -79,7 +79,7 @@ async fn one_that_the_peer_does_not_survive_ends() {
 #[tokio::test(start_paused = true)]
 async fn an_answer_that_one_peer_has_lost_is_not_missed_from_the_next() {
     let (mut stack, peer) = initialized();
-    stack.stack.replay = Some(Arc::new(|_: &ClientRequest| Replay::Resend));
+    stack.correlation.replay = Some(Arc::new(|_: &ClientRequest| Replay::Resend));
     for id in [1, 2] {
         stack.send(call(id));
     }

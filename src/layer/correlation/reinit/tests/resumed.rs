@@ -75,9 +75,9 @@ async fn a_peer_that_is_another_after_all_is_asked_anew() {
 #[tokio::test(start_paused = true)]
 async fn nobody_above_is_told_of_a_repeated_initialize_that_was_lost() {
     let (mut stack, _) = without_an_answer();
-    stack.stack.link.cut();
+    stack.correlation.link.cut();
     assert_eq!(stack.error(), (RequestId::Number(1), "not_sent".into()));
-    assert!(assert_ready!(spawn(stack.stack.next()).poll()).unwrap().is_err());
+    assert!(assert_ready!(spawn(stack.correlation.next()).poll()).unwrap().is_err());
 }
 
 /// The layers above are initialized, while this one is still about to be.

@@ -6,7 +6,7 @@ use tokio::time::advance;
 /// A server whose client has initialized its session.
 fn served() -> (Stack<RoleServer>, Peer) {
     let (mut stack, peer) = stack::<RoleServer>();
-    stack.stack.link.expect_return();
+    stack.correlation.link.expect_return();
     says_initialized(&mut stack, &peer);
     (stack, peer)
 }
@@ -44,7 +44,7 @@ impl Stack<RoleServer> {
 
     fn notify(&mut self) -> Result<(), Error> {
         let changed = rmcp::model::ToolListChangedNotification::default();
-        self.stack.start_send_unpin(JsonRpcMessage::notification(changed.into()))
+        self.correlation.start_send_unpin(JsonRpcMessage::notification(changed.into()))
     }
 
     fn ping(&mut self, id: i64) {
@@ -74,7 +74,7 @@ async fn nothing_is_sent_before_the_peer_speaks_and_then_all_in_order() {
     stack.idle();
     stack.notify().unwrap();
     stack.send(answer(RequestId::Number(2)));
-    let mut flushed = spawn(stack.stack.link.flushed());
+    let mut flushed = spawn(stack.correlation.link.flushed());
     stack.idle();
     assert!(sent(&peer).is_empty());
     assert!(assert_ready!(flushed.poll()).is_ok(), "nobody waits for what the peer says");
@@ -132,7 +132,7 @@ async fn a_peer_of_whom_nothing_can_be_read_is_closed_after_a_while() {
         stack.idle();
         advance(ANSWER_TIMEOUT / 2).await;
     }
-    let error = assert_ready!(spawn(stack.stack.next()).poll()).unwrap().unwrap_err();
+    let error = assert_ready!(spawn(stack.correlation.next()).poll()).unwrap().unwrap_err();
     assert!(error.to_string().contains("1008"), "{error}");
     let told = peer.sent();
     assert!(
@@ -190,9 +190,9 @@ async fn a_refused_request_is_forgotten_and_no_id_is_taken_for_another() {
     // The first of them is handled, and once only.
     initializes(&peer, 5);
     stack.idle();
-    let aliases = |stack: &Stack<RoleServer>| stack.stack.inbound.aliases();
+    let aliases = |stack: &Stack<RoleServer>| stack.correlation.inbound.aliases();
     assert_eq!(aliases(&stack), 1);
-    stack.stack.config.max_inbound = 1;
+    stack.correlation.config.max_inbound = 1;
     for id in 6..20 {
         asks(&peer, id);
         stack.idle();
@@ -208,7 +208,7 @@ async fn a_refused_request_is_forgotten_and_no_id_is_taken_for_another() {
 #[tokio::test(start_paused = true)]
 async fn where_nobody_has_initialized_whoever_comes_begins_anew() {
     let (mut stack, peer) = stack::<RoleServer>();
-    stack.stack.link.expect_return();
+    stack.correlation.link.expect_return();
     asks(&peer, 1);
     stack.request();
     let peer = stack.returns(&peer);
@@ -310,9 +310,9 @@ async fn a_close_of_ours_waits_for_no_word() {
     stack.request();
     let peer = stack.returns(&peer);
     stack.send(answer(RequestId::Number(1)));
-    stack.stack.link.close_with(CloseCode::Restart.into());
+    stack.correlation.link.close_with(CloseCode::Restart.into());
     let cx = &mut Context::from_waker(futures::task::noop_waker_ref());
-    let _ = stack.stack.poll_close_unpin(cx);
+    let _ = stack.correlation.poll_close_unpin(cx);
     assert!(matches!(&peer.sent()[..], [Message::Close(_)]));
 }
 

@@ -72,7 +72,7 @@ async fn a_call_while_initialize_is_repeated_waits_and_is_answered() {
     let peer = stack.links.next();
     stack.idle();
     assert_eq!(sent(&peer), [INITIALIZE_AGAIN]);
-    assert!(!stack.stack.is_pending(&RequestId::Number(0)), "it may be used");
+    assert!(!stack.correlation.is_pending(&RequestId::Number(0)), "it may be used");
     stack.send(call(0));
     stack.idle();
     say(&peer, repeated_result("1"));
@@ -176,8 +176,8 @@ const REPEATED_CALL: &str = "tools/call 9007199254740991";
 /// former peer was sent, and that is to be sent again.
 fn repeating_before_a_call(deadline: Option<Duration>) -> (Stack<RoleClient>, Peer) {
     let (mut stack, peer) = initialized();
-    stack.stack.replay = Some(Arc::new(|_: &ClientRequest| Replay::Resend));
-    stack.stack.config.deadline = deadline;
+    stack.correlation.replay = Some(Arc::new(|_: &ClientRequest| Replay::Resend));
+    stack.correlation.config.deadline = deadline;
     stack.send(call(REPEATED_ID));
     stack.idle();
     assert_eq!(sent(&peer), [REPEATED_CALL]);
@@ -213,7 +213,7 @@ async fn a_call_with_the_id_of_a_repeated_initialize_that_was_made_before_is_ans
 #[tokio::test(start_paused = true)]
 async fn a_call_with_the_id_of_a_repeated_initialize_that_is_made_meanwhile_is_answered() {
     let (mut stack, peer) = repeating();
-    assert!(!stack.stack.is_pending(&RequestId::Number(REPEATED_ID)), "it may be used");
+    assert!(!stack.correlation.is_pending(&RequestId::Number(REPEATED_ID)), "it may be used");
     stack.send(call(REPEATED_ID));
     stack.idle();
     // Some servers make a string of it.
@@ -249,7 +249,7 @@ async fn a_call_that_is_taken_back_takes_no_repeated_initialize_back() {
 #[tokio::test(start_paused = true)]
 async fn a_call_with_the_id_of_a_repeated_initialize_keeps_its_deadline() {
     let (mut stack, peer) = repeating();
-    stack.stack.config.deadline = Some(ANSWER_TIMEOUT / 2);
+    stack.correlation.config.deadline = Some(ANSWER_TIMEOUT / 2);
     stack.send(call(REPEATED_ID));
     stack.idle();
     tokio::time::advance(ANSWER_TIMEOUT / 2).await;
@@ -286,8 +286,8 @@ async fn the_deadline_of_a_call_cancels_no_repeated_initialize() {
 async fn a_call_with_the_id_of_a_repeated_initialize_ends_with_the_connection() {
     let (mut stack, _peer) = repeating();
     stack.send(call(REPEATED_ID));
-    stack.stack.link.cut();
+    stack.correlation.link.cut();
     assert_eq!(stack.error(), (RequestId::Number(REPEATED_ID), "not_sent".into()));
-    assert!(assert_ready!(spawn(stack.stack.next()).poll()).unwrap().is_err());
-    assert_eq!(stack.stack.in_flight(), (0, 0));
+    assert!(assert_ready!(spawn(stack.correlation.next()).poll()).unwrap().is_err());
+    assert_eq!(stack.correlation.in_flight(), (0, 0));
 }

@@ -18,7 +18,7 @@ fn refused() -> (Stack<RoleClient>, Peer) {
     stack.send(call(2));
     stack.idle();
     assert!(sent(&peer).is_empty(), "the peer is stopping");
-    assert_eq!(stack.stack.in_flight().0, 2);
+    assert_eq!(stack.correlation.in_flight().0, 2);
     (stack, peer)
 }
 
@@ -90,7 +90,7 @@ async fn they_end_unsent_where_no_connection_comes() {
     let (mut stack, peer) = refused();
     peer.send(Message::Close(None));
     stack.idle();
-    stack.stack.link.cut();
+    stack.correlation.link.cut();
     assert_eq!(stack.error(), (RequestId::Number(1), "not_sent".into()));
     assert_eq!(stack.error(), (RequestId::Number(2), "not_sent".into()));
 }
@@ -98,7 +98,7 @@ async fn they_end_unsent_where_no_connection_comes() {
 #[tokio::test(start_paused = true)]
 async fn one_past_its_deadline_or_cancelled_is_not_sent() {
     let (mut stack, peer) = initialized();
-    stack.stack.config.deadline = Some(Duration::from_secs(5));
+    stack.correlation.config.deadline = Some(Duration::from_secs(5));
     stack.send(call(1));
     stack.send(call(2));
     stack.idle();
@@ -235,7 +235,7 @@ async fn a_repeated_initialize_that_is_refused_so_is_not_the_end() {
 #[tokio::test(start_paused = true)]
 async fn who_does_not_want_that_is_told_of_the_refusal() {
     let (mut stack, peer) = initialized();
-    stack.stack.config.retry_refused = false;
+    stack.correlation.config.retry_refused = false;
     stack.send(call(1));
     stack.idle();
     say(&peer, refusal(1));

@@ -16,7 +16,7 @@ async fn nothing_is_written_to_a_peer_before_the_reader_knows_of_it() {
     let peer = stack.links.next();
     let ping = rmcp::model::PingRequest::default();
     stack.send(JsonRpcMessage::request(ping.into(), RequestId::Number(7)));
-    assert!(assert_ready!(spawn(stack.stack.link.flushed()).poll()).is_ok());
+    assert!(assert_ready!(spawn(stack.correlation.link.flushed()).poll()).is_ok());
     stack.send(answer(old.id));
     assert!(sent(&peer).is_empty());
     stack.idle();
@@ -52,7 +52,7 @@ async fn a_queue_that_nothing_empties_turns_calls_away() {
     let RequestId::Number(first) = id else { panic!("{id:?}") };
     assert!(first > 2 && first < 20, "{first}");
     let changed = rmcp::model::RootsListChangedNotification::default();
-    let error = stack.stack.start_send_unpin(JsonRpcMessage::notification(changed.into()));
+    let error = stack.correlation.start_send_unpin(JsonRpcMessage::notification(changed.into()));
     assert!(matches!(error, Err(Error::Message(MessageError::QueueFull))));
 }
 
@@ -61,14 +61,14 @@ async fn a_send_does_not_wait_for_a_link_that_is_not_there() {
     let (mut stack, peer) = initialized();
     stack.send(call(1));
     peer.block(true);
-    let mut before = spawn(stack.stack.link.flushed());
+    let mut before = spawn(stack.correlation.link.flushed());
     assert_pending!(before.poll());
     peer.send(Message::Close(None));
     stack.idle();
     assert!(before.is_woken());
     assert!(assert_ready!(before.poll()).is_ok());
     stack.send(call(2));
-    assert!(assert_ready!(spawn(stack.stack.link.flushed()).poll()).is_ok());
+    assert!(assert_ready!(spawn(stack.correlation.link.flushed()).poll()).is_ok());
 }
 
 /// A call that the queue has no room for is not refused: what became of the write is not known yet,
@@ -84,7 +84,7 @@ async fn after_a_write_that_failed(up: LinkUp) {
     let (mut stack, peer) = initialized();
     stack.send(call(1));
     peer.block(true);
-    let mut before = [0; 2].map(|_| spawn(stack.stack.link.flushed()));
+    let mut before = [0; 2].map(|_| spawn(stack.correlation.link.flushed()));
     before.iter_mut().for_each(|flushed| assert_pending!(flushed.poll()));
     peer.break_writes();
     for flushed in &mut before {
@@ -94,7 +94,7 @@ async fn after_a_write_that_failed(up: LinkUp) {
     stack.idle();
     for id in 2..=20 {
         stack.send(call(id));
-        assert!(assert_ready!(spawn(stack.stack.link.flushed()).poll()).is_ok());
+        assert!(assert_ready!(spawn(stack.correlation.link.flushed()).poll()).is_ok());
     }
     stack.idle();
     tokio::time::advance(Duration::from_millis(100)).await;
@@ -118,7 +118,7 @@ async fn a_client_whose_session_may_be_resumed_turns_calls_away_when_much_waits(
     let (mut stack, peer) = initialized();
     peer.break_writes();
     stack.send(call(0));
-    let _ = spawn(stack.stack.link.flushed()).poll();
+    let _ = spawn(stack.correlation.link.flushed()).poll();
     stack.idle();
     // 128 queues of 1000 bytes have room for less than 250 calls, each of 512 bytes and its own.
     (1..=400).for_each(|id| stack.send(call(id)));
@@ -139,7 +139,7 @@ async fn a_client_whose_session_may_be_resumed_turns_calls_away_when_much_waits(
     // What waits no more takes no room.
     peer.break_writes();
     stack.send(call(500));
-    let _ = spawn(stack.stack.link.flushed()).poll();
+    let _ = spawn(stack.correlation.link.flushed()).poll();
     stack.idle();
     (501..=530).for_each(|id| stack.send(call(id)));
     stack.send(request(531, CallToolRequest::new(large)));
@@ -156,18 +156,18 @@ async fn a_client_whose_session_may_be_resumed_turns_calls_away_when_much_waits(
 /// `max_inbound` requests at once.
 fn a_server_that_cannot_write(max_inbound: u64) -> Stack<RoleServer> {
     let (mut stack, peer) = stack::<RoleServer>();
-    stack.stack.link.expect_return();
+    stack.correlation.link.expect_return();
     take_at_once(&stack, max_inbound);
     peer.break_writes();
     stack.send(custom(0));
-    let _ = spawn(stack.stack.link.flushed()).poll();
+    let _ = spawn(stack.correlation.link.flushed()).poll();
     stack.idle();
     stack
 }
 
 /// The peer takes so many requests at once.
 fn take_at_once(stack: &Stack<RoleServer>, requests: u64) {
-    stack.stack.codec.peer().set(MessageLimits::from_peer(None, Some(requests)));
+    stack.correlation.codec.peer().set(MessageLimits::from_peer(None, Some(requests)));
 }
 
 fn custom(id: i64) -> TxJsonRpcMessage<RoleServer> {
@@ -193,7 +193,7 @@ async fn a_server_whose_client_may_return_turns_requests_away_that_have_no_room(
 #[tokio::test(start_paused = true)]
 async fn a_server_turns_a_request_away_whose_turn_comes_while_there_is_no_room() {
     let (mut stack, peer) = stack::<RoleServer>();
-    stack.stack.link.expect_return();
+    stack.correlation.link.expect_return();
     say(&peer, json!({"jsonrpc": "2.0", "method": "notifications/initialized"}));
     assert!(matches!(stack.next(), JsonRpcMessage::Notification(_)));
     peer.send(Message::Close(None));
@@ -204,7 +204,7 @@ async fn a_server_turns_a_request_away_whose_turn_comes_while_there_is_no_room()
         let ping = rmcp::model::PingRequest::default();
         stack.send(JsonRpcMessage::request(ping.into(), RequestId::Number(id)));
     }
-    while spawn(stack.stack.next()).poll().is_ready() {}
+    while spawn(stack.correlation.next()).poll().is_ready() {}
     let _peer = stack.links.next();
     stack.idle();
     take_at_once(&stack, 1000);
@@ -222,11 +222,11 @@ async fn answers_have_room_while_it_is_not_known_what_becomes_of_a_write_that_fa
     for id in 0..50 {
         let ping = rmcp::model::PingRequest::default();
         stack.send(JsonRpcMessage::request(ping.into(), RequestId::Number(id)));
-        let _ = spawn(stack.stack.link.flushed()).poll();
+        let _ = spawn(stack.correlation.link.flushed()).poll();
     }
-    let queued = stack.stack.link.last_seq();
+    let queued = stack.correlation.link.last_seq();
     stack.send(answer(request.id));
-    assert_eq!(stack.stack.link.last_seq(), queued + 1);
+    assert_eq!(stack.correlation.link.last_seq(), queued + 1);
 }
 
 #[tokio::test(start_paused = true)]
@@ -235,7 +235,7 @@ async fn a_close_does_not_wait_for_a_link_that_is_not_there() {
     peer.send(Message::Close(None));
     stack.idle();
     stack.send(call(1));
-    assert!(assert_ready!(spawn(stack.stack.close()).poll()).is_ok());
+    assert!(assert_ready!(spawn(stack.correlation.close()).poll()).is_ok());
 }
 
 #[tokio::test(start_paused = true)]
@@ -248,8 +248,8 @@ async fn a_close_does_not_wait_for_what_waits_for_the_new_peer() {
     stack.idle();
     assert_eq!(sent(&peer), [INITIALIZE_AGAIN]);
     let reason = CloseReason::new(CloseCode::GoingAway, "enough");
-    stack.stack.link.close_with(reason.clone());
-    assert!(assert_ready!(spawn(stack.stack.close()).poll()).is_ok());
+    stack.correlation.link.close_with(reason.clone());
+    assert!(assert_ready!(spawn(stack.correlation.close()).poll()).is_ok());
     assert_eq!(peer.sent(), [Message::Close(Some(reason))]);
     assert!(peer.is_closed());
 }
@@ -281,7 +281,7 @@ async fn a_full_queue_keeps_nobody_from_initializing() {
         let ping = rmcp::model::PingRequest::default();
         stack.send(JsonRpcMessage::request(ping.into(), RequestId::Number(id)));
     }
-    while spawn(stack.stack.next()).poll().is_ready() {}
+    while spawn(stack.correlation.next()).poll().is_ready() {}
     let peer = stack.links.next();
     asks(&peer, 1);
     let JsonRpcMessage::Request(request) = stack.next() else { panic!("a request") };
