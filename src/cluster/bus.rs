@@ -59,8 +59,8 @@ pub trait Bus: Send + Sync + 'static {
     /// Returns the size of the largest payload, in bytes.
     fn max_payload(&self) -> usize;
 
-    /// Returns whether the bus is connected, as a value that can be watched.
-    fn is_up(&self) -> watch::Receiver<bool>;
+    /// Returns a receiver for whether the bus is connected, which follows each change.
+    fn watch_up(&self) -> watch::Receiver<bool>;
 }
 
 impl<B: Bus + ?Sized> Bus for Arc<B> {
@@ -89,8 +89,8 @@ impl<B: Bus + ?Sized> Bus for Arc<B> {
         (**self).max_payload()
     }
 
-    fn is_up(&self) -> watch::Receiver<bool> {
-        (**self).is_up()
+    fn watch_up(&self) -> watch::Receiver<bool> {
+        (**self).watch_up()
     }
 }
 

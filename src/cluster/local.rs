@@ -141,7 +141,7 @@ impl Bus for LocalBus {
         MAX_PAYLOAD
     }
 
-    fn is_up(&self) -> watch::Receiver<bool> {
+    fn watch_up(&self) -> watch::Receiver<bool> {
         self.instance.is_up.subscribe()
     }
 }

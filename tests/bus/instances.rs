@@ -129,8 +129,8 @@ impl<B: Bus> Bus for Lossy<B> {
         self.bus.max_payload()
     }
 
-    fn is_up(&self) -> watch::Receiver<bool> {
-        self.bus.is_up()
+    fn watch_up(&self) -> watch::Receiver<bool> {
+        self.bus.watch_up()
     }
 }
 

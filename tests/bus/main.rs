@@ -129,7 +129,7 @@ async fn a_half_open_connection_loses_all_and_does_not_know() {
     let mut to_a = a.subscribe(&subject("a"), ROOM).await.unwrap();
     let mut to_b = b.subscribe(&subject("b"), ROOM).await.unwrap();
     a.set_half_open(true);
-    assert!(*a.is_up().borrow());
+    assert!(*a.watch_up().borrow());
     a.publish(&subject("b"), "lost".into()).unwrap();
     b.publish(&subject("a"), "lost".into()).unwrap();
     let second = Duration::from_secs(1);

@@ -64,7 +64,7 @@ async fn received(subscription: &mut Subscription) -> Bytes {
 
 /// Waits until the bus is up, or until it is not.
 pub(crate) async fn up(bus: &dyn Bus, is_up: bool) {
-    soon("is_up", bus.is_up().wait_for(|now| *now == is_up)).await.unwrap();
+    soon("is_up", bus.watch_up().wait_for(|now| *now == is_up)).await.unwrap();
 }
 
 /// Answers each question with the question itself, behind this prefix.

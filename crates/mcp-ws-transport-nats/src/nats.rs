@@ -168,7 +168,7 @@ impl Bus for Nats {
         self.client.max_payload()
     }
 
-    fn is_up(&self) -> watch::Receiver<bool> {
+    fn watch_up(&self) -> watch::Receiver<bool> {
         self.link.is_up.subscribe()
     }
 }

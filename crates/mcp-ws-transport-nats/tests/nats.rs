@@ -101,7 +101,7 @@ async fn a_server_may_be_there_only_later() {
     assert!(matches!(no_address, ConnectError::Address(_)), "{no_address}");
 
     let bus = server.connect().in_background(true).await.unwrap();
-    assert!(!*bus.is_up().borrow());
+    assert!(!*bus.watch_up().borrow());
     assert_eq!(bus.publish(&subject("s"), "".into()), Err(PublishError::Away));
     assert!(server.0.restart());
     suite::up(&bus, true).await;

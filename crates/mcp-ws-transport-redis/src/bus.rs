@@ -134,7 +134,7 @@ impl Bus for Redis {
         self.max_payload
     }
 
-    fn is_up(&self) -> watch::Receiver<bool> {
+    fn watch_up(&self) -> watch::Receiver<bool> {
         self.link.is_up.subscribe()
     }
 }

@@ -86,7 +86,7 @@ async fn a_server_may_be_there_only_later() {
     assert!(matches!(no_address, ConnectError::Address(_)), "{no_address}");
 
     let bus = server.connect().in_background(true).await.unwrap();
-    assert!(!*bus.is_up().borrow());
+    assert!(!*bus.watch_up().borrow());
     assert_eq!(bus.publish(&subject("s"), "".into()), Err(PublishError::Away));
     assert!(server.0.restart());
     suite::up(&bus, true).await;
@@ -127,7 +127,7 @@ async fn the_rights_of_the_readme_are_enough_and_no_more() {
     // What is refused ends no connection.
     bus.publish(&subject("prod.other"), "".into()).unwrap();
     assert_eq!(bus.ask(&subject("prod.math.b"), "?".into(), LONG).await, Err(AskError::Nobody));
-    assert!(*bus.is_up().borrow());
+    assert!(*bus.watch_up().borrow());
 
     let wrong = connect("wrong").await.unwrap_err();
     assert!(matches!(wrong, ConnectError::Refused(_)), "{wrong}");

@@ -165,7 +165,7 @@ impl Node {
 
     /// Returns `true` if both connections to the bus say that they are connected.
     pub(super) fn is_bus_up(&self) -> bool {
-        *self.bus.is_up().borrow() && *self.relay_bus.is_up().borrow()
+        *self.bus.watch_up().borrow() && *self.relay_bus.watch_up().borrow()
     }
 
     /// Returns `true` if the cluster was left.

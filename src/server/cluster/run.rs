@@ -47,7 +47,7 @@ pub(super) async fn run(
 /// Waits until the bus is connected, and subscribes. `None` if that fails, after a while.
 async fn subscribe(node: &Arc<Node>) -> Option<Subscriptions> {
     for bus in [&node.bus, &node.relay_bus] {
-        if bus.is_up().wait_for(|is_up| *is_up).await.is_err() {
+        if bus.watch_up().wait_for(|is_up| *is_up).await.is_err() {
             // The bus has ended, and its state changes no more.
             sleep(RETRY_INTERVAL).await;
         }
@@ -65,7 +65,7 @@ async fn subscribe(node: &Arc<Node>) -> Option<Subscriptions> {
 /// Takes part in the cluster until a subscription ends.
 async fn serve(node: &Arc<Node>, subscriptions: Subscriptions) {
     let Subscriptions { mut own, mut notifications, mut members } = subscriptions;
-    let (mut is_up, mut is_relay_up) = (node.bus.is_up(), node.relay_bus.is_up());
+    let (mut is_up, mut is_relay_up) = (node.bus.watch_up(), node.relay_bus.watch_up());
     let mut next_heartbeat = Instant::now() + HEARTBEAT_INTERVAL;
     node.set_up(node.is_bus_up());
     node.heartbeat(Says::Hello);

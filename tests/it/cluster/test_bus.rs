@@ -162,7 +162,7 @@ impl Bus for TestBus {
         self.bus.max_payload()
     }
 
-    fn is_up(&self) -> watch::Receiver<bool> {
-        self.bus.is_up()
+    fn watch_up(&self) -> watch::Receiver<bool> {
+        self.bus.watch_up()
     }
 }

@@ -128,7 +128,7 @@ impl Bus for Wire {
         1 << 20
     }
 
-    fn is_up(&self) -> watch::Receiver<bool> {
+    fn watch_up(&self) -> watch::Receiver<bool> {
         watch::Sender::new(true).subscribe()
     }
 }
