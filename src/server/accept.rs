@@ -190,7 +190,7 @@ async fn handshake<R: McpRole, S: Io>(
             let answer = respond(config, capacity, request, &granted);
             let mut response = answer.instrument(connection_span(None, None)).await;
             if response.status() == StatusCode::SWITCHING_PROTOCOLS {
-                progress.set_upgraded();
+                progress.set_upgrading();
             } else if Instant::now() >= handshake_deadline {
                 close_connection_after(&mut response);
             }

@@ -73,12 +73,17 @@ impl<R: McpRole> ServerState<R> {
     ) -> Option<RunningConnection<R>> {
         // One timer for all that follows: to set one costs more than most of it.
         let mut timer = pin!(sleep_until(deadline_in(self.config.timeout)));
+        let drain_over = async {
+            self.config.stop.cancelled().await;
+            sleep_until(deadline_in(self.config.drain.deadline)).await;
+        };
         let upgraded = tokio::select! {
             upgraded = upgrade => upgraded.inspect_err(|error| tracing::debug!(%error, "no upgrade")),
             () = &mut timer => {
                 tracing::debug!("no upgrade in time");
                 return None;
             }
+            () = drain_over => return None,
         };
         let (upgraded, peer) = (upgraded.ok()?, client.peer);
         // On the heap, one after the other: an unauthenticated client is to take up little.

@@ -4,7 +4,7 @@ use std::{
     pin::Pin,
     sync::{
         Arc, Mutex, MutexGuard, PoisonError,
-        atomic::{AtomicBool, Ordering::Relaxed},
+        atomic::{AtomicBool, AtomicU64, Ordering::Relaxed},
     },
     task::{Context, Poll},
 };
@@ -25,7 +25,8 @@ pub(in crate::server) const MAX_HEAD_BYTES: usize = 64 << 10;
 /// | `Head` | `TooLarge` | the head has more than [`MAX_HEAD_BYTES`] |
 /// | `Requested` | `Answered` | all of the response is made |
 /// | `Answered` | `Head` | all of the response is written; the slot is taken again |
-/// | `Requested` | `Upgraded` | the response is 101; the slot is given up for good |
+/// | `Requested` | `Upgrading` | the response is 101 |
+/// | `Upgrading` | `Upgraded` | all of it is written; the slot is given up for good |
 #[derive(Debug, Clone, Copy, PartialEq)]
 enum Stage {
     /// TLS handshake, or the head of a request.
@@ -33,6 +34,7 @@ enum Stage {
     TooLarge,
     Requested,
     Answered,
+    Upgrading,
     Upgraded,
 }
 
@@ -41,9 +43,11 @@ enum Stage {
 pub(in crate::server) struct Progress {
     slot: PendingSlot,
     stage: Mutex<Stage>,
+    /// Number of requests so far.
+    requests: AtomicU64,
     was_served: AtomicBool,
     /// `true` once the response that follows is an upgrade: read at each I/O, without the lock.
-    upgraded: Arc<AtomicBool>,
+    upgrading: Arc<AtomicBool>,
 }
 
 impl Progress {
@@ -52,30 +56,37 @@ impl Progress {
         Arc::new(Self {
             slot,
             stage: Mutex::new(Stage::Head),
+            requests: AtomicU64::new(0),
             was_served: AtomicBool::new(false),
-            upgraded: Arc::default(),
+            upgrading: Arc::default(),
         })
     }
 
     /// Records that a request has come. The slot is suspended if it is for the fallback.
     pub(in crate::server) fn set_requested(&self, is_for_fallback: bool) {
-        *self.stage() = Stage::Requested;
+        if std::mem::replace(&mut *self.stage(), Stage::Requested) != Stage::Requested {
+            self.requests.fetch_add(1, Relaxed);
+        }
         if is_for_fallback {
             self.was_served.store(true, Relaxed);
             self.slot.suspend();
         }
     }
 
-    /// Records that the response is an upgrade, with which the progress ends.
-    pub(in crate::server) fn set_upgraded(&self) {
-        *self.stage() = Stage::Upgraded;
-        self.upgraded.store(true, Relaxed);
-        self.slot.release();
+    /// Records that the response is an upgrade. The progress ends when it is written.
+    pub(in crate::server) fn set_upgrading(&self) {
+        *self.stage() = Stage::Upgrading;
+        self.upgrading.store(true, Relaxed);
     }
 
     /// Returns `true` if the head of the request had more than [`MAX_HEAD_BYTES`].
     pub(in crate::server) fn is_too_large(&self) -> bool {
         *self.stage() == Stage::TooLarge
+    }
+
+    /// Returns how many requests have come.
+    pub(super) fn requests(&self) -> u64 {
+        self.requests.load(Relaxed)
     }
 
     /// Returns `true` if the client has got a response, or the fallback makes one.
@@ -93,9 +104,9 @@ impl Progress {
         self.slot.evicted().await;
     }
 
-    /// Returns the flag that is set with the upgrade.
-    pub(super) fn upgraded(&self) -> Arc<AtomicBool> {
-        self.upgraded.clone()
+    /// Returns the flag that is set once the response is an upgrade.
+    pub(super) fn upgrading(&self) -> Arc<AtomicBool> {
+        self.upgrading.clone()
     }
 
     /// Records that the head of the request has more than [`MAX_HEAD_BYTES`].
@@ -103,9 +114,14 @@ impl Progress {
         *self.stage() = Stage::TooLarge;
     }
 
-    /// Returns `true` once the response is an upgrade.
+    /// Returns `true` once the response is an upgrade, written or not.
+    pub(in crate::server) fn is_upgrading(&self) -> bool {
+        self.upgrading.load(Relaxed)
+    }
+
+    /// Returns `true` once the upgrade is written.
     pub(super) fn is_upgraded(&self) -> bool {
-        self.upgraded.load(Relaxed)
+        *self.stage() == Stage::Upgraded
     }
 
     /// Returns `true` while the head of a request is read, or was found too large.
@@ -125,10 +141,18 @@ impl Progress {
     /// Records that everything is written.
     pub(super) fn set_flushed(&self) {
         let mut stage = self.stage();
-        if *stage == Stage::Answered {
-            *stage = Stage::Head;
-            drop(stage);
-            self.slot.resume();
+        match *stage {
+            Stage::Answered => {
+                *stage = Stage::Head;
+                drop(stage);
+                self.slot.resume();
+            }
+            Stage::Upgrading => {
+                *stage = Stage::Upgraded;
+                drop(stage);
+                self.slot.release();
+            }
+            Stage::Head | Stage::TooLarge | Stage::Requested | Stage::Upgraded => {}
         }
     }
 

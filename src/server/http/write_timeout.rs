@@ -30,13 +30,15 @@ pub(in crate::server) struct WriteTimeout<I> {
     stalled: Option<Pin<Box<Sleep>>>,
     /// Bytes read of the current head, and possibly of what follows.
     head: usize,
+    /// Number of requests before that head.
+    requests: u64,
 }
 
 impl<I: Io> WriteTimeout<I> {
     /// Wraps `stream`; each write may take as long as `timeout`.
     pub(in crate::server) fn new(stream: I, progress: Arc<Progress>, timeout: Duration) -> Self {
-        let stream = ExactCase::answer(stream, progress.upgraded());
-        Self { stream, progress, timeout, stalled: None, head: 0 }
+        let stream = ExactCase::answer(stream, progress.upgrading());
+        Self { stream, progress, timeout, stalled: None, head: 0, requests: 0 }
     }
 
     /// Returns the stream itself, without bounds.
@@ -50,6 +52,11 @@ impl<I: Io> WriteTimeout<I> {
         cx: &mut Context<'_>,
         buffer: &mut ReadBuf<'_>,
     ) -> Poll<io::Result<()>> {
+        // Where requests are pipelined, nothing else is read between two heads.
+        let requests = self.progress.requests();
+        if std::mem::replace(&mut self.requests, requests) != requests {
+            self.head = 0;
+        }
         let mut step = [0; 4 << 10];
         let room = buffer.remaining().min(step.len()).min(MAX_HEAD_BYTES - self.head);
         if room == 0 && buffer.remaining() > 0 {
@@ -88,7 +95,7 @@ impl<I: Io> AsyncRead for WriteTimeout<I> {
         cx: &mut Context<'_>,
         buffer: &mut ReadBuf<'_>,
     ) -> Poll<io::Result<()>> {
-        if !self.progress.is_upgraded() && self.progress.is_at_head() {
+        if !self.progress.is_upgrading() && self.progress.is_at_head() {
             return self.poll_read_head(cx, buffer);
         }
         self.head = 0;

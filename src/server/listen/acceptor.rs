@@ -244,7 +244,7 @@ impl<R: McpRole> Acceptor<R> {
                 }
                 let mut response = self.route((request, peer), service, is_here, progress).await;
                 if response.status() == StatusCode::SWITCHING_PROTOCOLS {
-                    progress.set_upgraded();
+                    progress.set_upgrading();
                 } else if config.stop.is_cancelled()
                     || !may_stay && Instant::now() >= handshake_deadline
                 {
@@ -299,7 +299,8 @@ impl<R: McpRole> Acceptor<R> {
                 close_unread(parts.io.into_inner().into_inner(), &too_large()).await;
                 return Err(RejectReason::NoHandshake);
             }
-            send_408(parts.io.into_inner(), progress.was_served()).await;
+            let has_response = progress.was_served() || progress.is_upgrading();
+            send_408(parts.io.into_inner(), has_response).await;
         }
         Err(RejectReason::TimedOut)
     }
@@ -342,14 +343,14 @@ fn is_same_path(path: &str, own: &str) -> bool {
     path == own
 }
 
-/// Closes `stream`, after a 408 (RFC 9110, section 15.5.9) unless the client was served before.
+/// Closes `stream`, after a 408 (RFC 9110, section 15.5.9) unless it `has_response`.
 ///
 /// Behind a response, a client would take the 408 for the next one.
-async fn send_408<I: Io>(mut stream: I, was_served: bool) {
+async fn send_408<I: Io>(mut stream: I, has_response: bool) {
     const TOO_LATE: &[u8] =
         b"HTTP/1.1 408 Request Timeout\r\nConnection: close\r\nContent-Length: 0\r\n\r\n";
     let closing = async {
-        if !was_served {
+        if !has_response {
             stream.write_all(TOO_LATE).await?;
         }
         stream.shutdown().await

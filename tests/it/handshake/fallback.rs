@@ -1,7 +1,10 @@
 //! Answers of a server besides the upgrade. It finishes them, whoever else comes and when it stops,
 //! and nobody can hold on to it without end.
 
-use std::{net::SocketAddr, time::Instant};
+use std::{
+    net::SocketAddr,
+    time::{Duration, Instant},
+};
 
 use axum::{Router, routing::get};
 use futures::future::join_all;
@@ -11,7 +14,7 @@ use mcp_ws_transport::{
 };
 use serde_json::json;
 use tokio::{
-    io::AsyncReadExt,
+    io::{AsyncReadExt, AsyncWriteExt},
     net::TcpStream,
     sync::mpsc,
     time::{sleep, timeout},
@@ -28,6 +31,9 @@ use crate::common::{
 };
 
 const LARGE: usize = 8 << 20;
+
+/// Longer than any test takes.
+const LONG: Duration = Duration::from_secs(3600);
 
 /// Pages that are there at once, take their time, never come, or are large.
 fn pages() -> Router {
@@ -256,6 +262,55 @@ async fn an_upgraded_connection_may_wait() {
         assert_eq!(text_of(&raw.receive().await).len(), 100_000);
         raw.ping().await;
         drop((server, another));
+    })
+    .await;
+}
+
+/// The deadlines of the requests are those of the 101 too.
+#[tokio::test]
+async fn an_upgrade_that_is_not_read_ends_and_is_evicted() {
+    limit(async {
+        for handshakes in [8, 1] {
+            let (mut near, far) = tokio::io::duplex(64);
+            let (dial, pipes) = mpsc::unbounded_channel();
+            dial.send(far).unwrap();
+            let time = if handshakes == 1 { LONG } else { ms(300) };
+            let limits = Limits::default().handshakes(handshakes);
+            let config = Config::default().handshake_timeout(time).limits(limits);
+            let server = serve_on(Pipes(pipes), Tools::default).config(config).fallback(pages());
+            let server = server.await.unwrap();
+            let request = upgrade_request("127.0.0.1:1".parse().unwrap(), "");
+            near.write_all(request.as_bytes()).await.unwrap();
+            assert_eq!(near.read_u8().await.unwrap(), b'H');
+            // It says nothing, and takes the only place of a handshake.
+            let (_another, far) = tokio::io::duplex(64);
+            dial.send(far).unwrap();
+            // Reading nothing, it learns of the end by what it writes.
+            while near.write_all(&[0]).await.is_ok() {
+                sleep(ms(10)).await;
+            }
+            let mut head = String::new();
+            near.read_to_string(&mut head).await.unwrap();
+            assert!(head.starts_with("TTP/1.1 101") && !head.contains("\r\n\r\n"), "{head}");
+            drop(server);
+        }
+    })
+    .await;
+}
+
+/// Heads that come at once are measured one by one.
+#[tokio::test]
+async fn many_requests_at_once_are_not_one_that_is_too_large() {
+    limit(async {
+        let (_server, address) = host(Config::default()).await;
+        let mut raw = asking(address, "/now").await;
+        let count = 1 + (100 << 10) / page("/now").len();
+        raw.write(page("/now").repeat(count - 1)).await;
+        for number in 0..count {
+            let head = raw.head().await.unwrap();
+            assert_eq!(head.status(), 200, "{number} of {count}");
+            raw.body(head.get("content-length").unwrap().parse().unwrap()).await;
+        }
     })
     .await;
 }
