@@ -148,7 +148,9 @@ pub(in crate::server) async fn establish<R: McpRole>(
                     let permit = Some(permit);
                     let new_link = NewLink::new(link, builder.counters(), permit, limits, address);
                     let asks = (identity.clone(), requested, speaks);
-                    let session = Box::pin(sessions.attach(builder, new_link, asks, timer)).await;
+                    let attaching =
+                        sessions.attach(builder, new_link, asks, timer, &config.drain.reason);
+                    let session = Box::pin(attaching).await;
                     match session {
                         Attached::New(transport, entry) => (*transport, None, Some(entry)),
                         Attached::Over => return Err(NotEstablished::NotNeeded),

@@ -35,17 +35,23 @@ impl<R: McpRole> SessionStore<R> {
     /// Attaches `new_link` to the session that its client asks for, or builds the transport of a
     /// new one.
     ///
-    /// A client that `speaks` the extension has to ask before the `timer` fires.
+    /// A client that `speaks` the extension has to ask before the `timer` fires, and before the
+    /// server stops, which ends its link with the `stop_reason`.
     pub(in crate::server) async fn attach(
         self: &Arc<Self>,
         builder: Builder<R>,
         mut new_link: NewLink,
         (identity, requested, speaks): (Option<Identity>, Option<RequestedId>, bool),
         timer: Pin<&mut Sleep>,
+        stop_reason: &CloseReason,
     ) -> Attached<R> {
         let mut is_unknown = false;
         if speaks {
-            match read_open(&mut new_link, timer).await {
+            let opened = tokio::select! {
+                opened = read_open(&mut new_link, timer) => opened,
+                () = self.stop.cancelled() => Err((RejectReason::Stopping, stop_reason.clone())),
+            };
+            match opened {
                 Ok(OpenFrame::New) => {}
                 Ok(OpenFrame::Resume { session, secret, received }) => {
                     is_unknown = true;
@@ -209,18 +215,15 @@ async fn read_open(
 ) -> Result<OpenFrame, (RejectReason, CloseReason)> {
     let session_id = |reason| (RejectReason::SessionId, reason);
     let first = tokio::select! {
-        first = new_link.next() => match first {
-            Some(Ok(Message::Text(text))) => Frame::parse(&text),
-            Some(Ok(Message::Close(_))) | None => {
-                return Err(session_id(CloseCode::Abnormal.into()));
-            }
-            Some(Ok(_)) => Ok(None),
-            Some(Err(error)) => return Err(session_id(reason_of(&error))),
-        },
+        first = next_data(new_link) => first.map_err(session_id)?,
         () = timer => {
             let reason = CloseReason::new(CloseCode::Policy, "resume: no @open in time");
             return Err((RejectReason::TimedOut, reason));
         }
+    };
+    let first = match first {
+        Message::Text(text) => Frame::parse(&text),
+        _ => Ok(None),
     };
     let violation = match first {
         Ok(Some(Frame::Open(open, limits))) => {
@@ -231,6 +234,21 @@ async fn read_open(
         Err(malformed) => malformed.to_string(),
     };
     Err(session_id(CloseReason::new(CloseCode::Protocol, violation)))
+}
+
+/// Returns the next text or binary message.
+///
+/// # Errors
+/// The reason to close the link with, if there is none.
+async fn next_data(new_link: &mut NewLink) -> Result<Message, CloseReason> {
+    loop {
+        match new_link.next().await {
+            Some(Ok(Message::Close(_))) | None => return Err(CloseCode::Abnormal.into()),
+            Some(Ok(message)) if message.is_data() => return Ok(message),
+            Some(Ok(_)) => {}
+            Some(Err(error)) => return Err(reason_of(&error)),
+        }
+    }
 }
 
 /// Returns why a client was rejected whose session another instance has, by its Close.

@@ -12,7 +12,7 @@ use serde_json::{Value, json};
 
 use crate::common::{
     Tools, call, limit,
-    raw::{CLOSE, Frame, Raw, TEXT, initialize, upgrade_request},
+    raw::{CLOSE, Frame, PONG, Raw, TEXT, initialize, upgrade_request},
     serve_tools, text_of,
 };
 
@@ -414,6 +414,19 @@ async fn a_server_that_stops_waits_for_nobody_who_is_away() {
         let stopping = tokio::time::Instant::now();
         server.shutdown().await;
         assert!(stopping.elapsed() < Duration::from_secs(5), "{:?}", stopping.elapsed());
+    })
+    .await;
+}
+
+/// A Pong may come at any time (RFC 6455, section 5.5.3).
+#[tokio::test]
+async fn a_pong_before_the_session_is_opened_is_no_message() {
+    limit(async {
+        let (_server, address) = serve_tools(&Tools::default(), Config::default()).await;
+        let mut raw = Client::dial(address, "").await;
+        raw.send(Frame::new(PONG, "alive")).await;
+        raw.text("@open {}").await;
+        assert_eq!(session(&mut raw).await["resumed"], false);
     })
     .await;
 }

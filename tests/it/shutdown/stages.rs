@@ -86,8 +86,17 @@ async fn who_has_not_initialized_is_told_at_once() {
         let mut silent = Raw::dial(address).await;
         let mut half = Raw::dial(address).await;
         half.ask(&initialize("init")).await;
+        // It offers to resume, and does not ask for a session.
+        let mut unopened = Raw::over(TcpStream::connect(address).await.unwrap(), true);
+        let offers = "Sec-WebSocket-Protocol: mcp, mcp.resume.v1\r\n";
+        unopened.write(upgrade_request(address, offers)).await;
+        assert_eq!(unopened.head().await.unwrap().status(), 101);
         let clients = async {
-            tokio::join!(assert_closed(&mut silent, 1012), assert_closed(&mut half, 1012))
+            tokio::join!(
+                assert_closed(&mut silent, 1012),
+                assert_closed(&mut half, 1012),
+                assert_closed(&mut unopened, 1012)
+            )
         };
         within(ms(5000), async { tokio::join!(server.shutdown(), clients) }).await;
         assert_tasks_left(0).await;
