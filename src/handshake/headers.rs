@@ -68,6 +68,18 @@ pub(crate) fn elements(headers: &HeaderMap, name: impl AsHeaderName) -> impl Ite
         .filter(|element| !element.is_empty())
 }
 
+/// Returns the names and values of the cookies in a request (RFC 6265, section 4.2.1).
+///
+/// Browsers send whatever a page has set, so one that is not text in ASCII is left out alone.
+#[cfg(feature = "server")]
+pub(crate) fn cookies(headers: &HeaderMap) -> impl Iterator<Item = (&str, &str)> {
+    let lines = headers.get_all(http::header::COOKIE).into_iter().map(HeaderValue::as_bytes);
+    lines.flat_map(|line| line.split(|byte| *byte == b';')).filter_map(|pair| {
+        let pair = str::from_utf8(pair).ok().filter(|pair| pair.is_ascii())?;
+        pair.trim().split_once('=')
+    })
+}
+
 /// Returns `true` if the headers ask for, or grant, an upgrade to WebSocket.
 pub(crate) fn is_websocket(headers: &HeaderMap) -> bool {
     elements(headers, UPGRADE).any(|element| element.eq_ignore_ascii_case("websocket"))

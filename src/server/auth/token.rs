@@ -5,11 +5,11 @@ use std::fmt;
 use base64::{Engine as _, engine::general_purpose::URL_SAFE_NO_PAD};
 use http::{
     HeaderMap, HeaderValue,
-    header::{AUTHORIZATION, COOKIE, ORIGIN, SEC_WEBSOCKET_PROTOCOL},
+    header::{AUTHORIZATION, ORIGIN, SEC_WEBSOCKET_PROTOCOL},
 };
 use subtle::ConstantTimeEq as _;
 
-use crate::handshake::headers::elements;
+use crate::handshake::headers::{cookies, elements};
 
 /// Secret that a client has presented; never empty.
 ///
@@ -96,10 +96,7 @@ fn bearer(value: &HeaderValue) -> Option<Token> {
 
 /// Returns the token in the cookie `name` (RFC 6265, section 4.2.1); an error if there are several.
 fn in_cookie(headers: &HeaderMap, name: &str) -> Result<Option<Token>, ()> {
-    let pairs = headers.get_all(COOKIE).into_iter().filter_map(|line| line.to_str().ok());
-    let mut values = pairs
-        .flat_map(|line| line.split(';'))
-        .filter_map(|pair| pair.trim().split_once('='))
+    let mut values = cookies(headers)
         .filter(|(key, value)| *key == name && !value.is_empty())
         .map(|(_, value)| value.trim_matches('"'));
     match (values.next(), values.next()) {
@@ -139,6 +136,10 @@ mod tests {
         let cookie: (_, &[u8]) = ("cookie", b"a=b; session=abc=; sessions=x");
         assert_eq!(found(&[cookie, ("origin", b"https://app.example")]), some("abc="));
         assert_eq!(found(&[cookie]), Ok(None));
+        let origin: (_, &[u8]) = ("origin", b"https://app.example");
+        for beside in ["user=Jos\u{e9}; session=abc".as_bytes(), b"user=\xff; session=abc"] {
+            assert_eq!(found(&[("cookie", beside), origin]), some("abc"));
+        }
     }
 
     #[test]

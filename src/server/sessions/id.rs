@@ -2,7 +2,7 @@
 
 use http::{
     HeaderMap, HeaderValue, StatusCode,
-    header::{COOKIE, SEC_WEBSOCKET_PROTOCOL, SET_COOKIE},
+    header::{SEC_WEBSOCKET_PROTOCOL, SET_COOKIE},
     request::Parts,
 };
 
@@ -12,7 +12,7 @@ use super::{instance::InstanceTag, returns::ReturnsBy};
 use crate::{
     close::{CloseCode, CloseReason},
     error::LinkError,
-    handshake::headers::{SESSION, SESSION_HEADER, SESSION_ID as NAME, elements},
+    handshake::headers::{SESSION, SESSION_HEADER, SESSION_ID as NAME, cookies, elements},
     layer::resume::{frame::SUBPROTOCOL as RESUME, secret::SessionId},
     server::{
         http::{rejection::Rejection, response::HttpResponse},
@@ -192,17 +192,17 @@ fn in_header(headers: &HeaderMap) -> Option<String> {
 }
 
 fn in_cookie(headers: &HeaderMap) -> Option<String> {
-    let lines = headers.get_all(COOKIE).into_iter().filter_map(|line| line.to_str().ok());
-    let mut pairs =
-        lines.flat_map(|line| line.split(';')).filter_map(|pair| pair.trim().split_once('='));
-    pairs
+    cookies(headers)
         .find(|(key, value)| *key == NAME && !value.is_empty())
         .map(|(_, id)| id.trim_matches('"').to_owned())
 }
 
 #[cfg(test)]
 mod tests {
-    use http::{Request, Response, header::HeaderName};
+    use http::{
+        Request, Response,
+        header::{COOKIE, HeaderName},
+    };
 
     use super::*;
 
@@ -239,6 +239,9 @@ mod tests {
         assert_eq!(found("/?a&mcp_session_id=q&mcp_session_id=r", all), (q, false, false, 4409));
         assert_eq!(found("/?amcp_session_id=q", all), (o, false, false, 1000));
         assert_eq!(found("/", &[cookie]), (c, false, true, 4409));
+        let beside = [(COOKIE, "user=Jos\u{e9}; mcp_session_id=c")];
+        assert_eq!(found("/", &beside).0, "c");
+        assert!(name("/", &[(COOKIE, "mcp_session_id=\u{e9}")]).is_issued());
         assert!(name("/", &[(COOKIE, "mcp_session_id=; mcp_session=1")]).is_issued());
     }
 
