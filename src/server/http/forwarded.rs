@@ -160,8 +160,9 @@ fn parse_node(text: &str) -> Option<SocketAddr> {
 /// an address in a text that a proxy quotes.
 fn forwarded_for(element: &str) -> Option<&str> {
     let mut node = None;
-    for pair in element.split(';') {
-        let (name, value) = pair.trim().split_once('=')?;
+    // One between two semicolons may be empty (RFC 7239, section 4).
+    for pair in element.split(';').map(str::trim).filter(|pair| !pair.is_empty()) {
+        let (name, value) = pair.split_once('=')?;
         let quoted = value.strip_prefix('"').and_then(|value| value.strip_suffix('"'));
         let value = quoted.unwrap_or(value);
         if value.contains(['"', '\\']) || name.contains('"') {
@@ -251,6 +252,7 @@ mod tests {
             (&["for=\"[2001:db8::1]:4711\""], "[2001:db8::1]:4711"),
             (&["for=6.6.6.6, by=10.0.0.1;for=1.2.3.4;host=a", "for=10.0.0.2"], "1.2.3.4:0"),
             (&["for=6.6.6.6", "proto=https"], "-"),
+            (&["for=1.2.3.4;;proto=https;"], "1.2.3.4:0"),
             (&["for=_hidden"], "-"),
             (&["for=unknown"], "-"),
             (&["for=1.2.3.4;for=6.6.6.6"], "-"),

@@ -131,6 +131,9 @@ pub(in crate::server) fn validate(
         return Err(reject(StatusCode::BAD_REQUEST, "the target is not the Host"));
     }
     allowed.check(headers).map_err(NotAllowed::reject)?;
+    if !headers.contains_key(HOST) {
+        return Err(reject(StatusCode::BAD_REQUEST, "an upgrade has a Host"));
+    }
     let resumes =
         elements(headers, SEC_WEBSOCKET_PROTOCOL).any(|offer| offer == resume::SUBPROTOCOL);
     let extensions = WsExtensions::choose(config, headers);

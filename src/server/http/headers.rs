@@ -14,7 +14,8 @@ use super::peer::AcceptedFrom;
 use crate::handshake::headers::{MAX_MESSAGE, MAX_REQUESTS, SESSION_HEADER};
 
 /// Headers whose values must not be logged.
-const SECRET: [HeaderName; 4] = [AUTHORIZATION, PROXY_AUTHORIZATION, COOKIE, SESSION_HEADER];
+const SECRET: [HeaderName; 5] =
+    [AUTHORIZATION, PROXY_AUTHORIZATION, COOKIE, SEC_WEBSOCKET_PROTOCOL, SESSION_HEADER];
 
 /// Marks the headers of a request that must not be logged as sensitive.
 pub(in crate::server) fn mark_sensitive(headers: &mut HeaderMap) {
@@ -73,7 +74,8 @@ mod tests {
         }
         let (mut parts, ()) = request.into_parts();
         strip_handshake_headers(&mut parts);
-        assert_eq!(parts.headers.len(), SECRET.len());
+        // Among those are the offers of subprotocols, which are the handshake's.
+        assert_eq!(parts.headers.len(), SECRET.len() - 1);
         assert!(parts.headers.values().all(HeaderValue::is_sensitive));
         assert!(parts.headers.capacity() <= 6, "{}", parts.headers.capacity());
     }

@@ -574,7 +574,7 @@ async fn where_every_host_is_served_only_listed_pages_connect() {
             address,
             &[
                 ("anything.example", NONE, 101),
-                (NONE, NONE, 101),
+                (NONE, NONE, 400),
                 ("anything.example", "https://app.example", 101),
                 ("evil.example", "http://evil.example", 403),
                 ("localhost:PORT", "http://localhost:PORT", 403),
