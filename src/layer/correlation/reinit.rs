@@ -34,8 +34,12 @@ use crate::{
     role::McpRole,
 };
 
-/// Time within which the peer must answer a repeated `initialize`, or say something readable.
+/// Time within which a returning peer must say something readable, and another answer a repeated
+/// `initialize`: twice as long after each connection on which it did not.
 const ANSWER_TIMEOUT: Duration = Duration::from_secs(10);
+
+/// Longest time for the answer to a repeated `initialize`.
+const MAX_ANSWER_TIMEOUT: Duration = Duration::from_secs(320);
 
 /// Id of an `initialize` that is repeated. The layers above may use the id of their own again, and
 /// this one too: their requests wait until the peer has answered.
@@ -50,6 +54,8 @@ pub(super) struct Reinit {
     events: ConnectionEvents,
     reconnect_handle: ReconnectHandle,
     phase: Phase,
+    /// Time within which a repeated `initialize` is to be answered.
+    answer_timeout: Duration,
     /// Request `initialize` of the layers above, until it has ended.
     opening: Option<Opening>,
     /// Request with which this side opened its session, as it is [repeated](REPEATED), and the
@@ -126,8 +132,8 @@ impl Phase {
     const NEW: Self = Self::Uninitialized { attempts: 0 };
 
     /// Creates the phase in which the answer to a repeated `initialize` is awaited on this link.
-    fn repeating(agreed: Agreed) -> Self {
-        Self::Repeating { agreed, timer: Some(Box::pin(sleep(ANSWER_TIMEOUT))) }
+    fn repeating(agreed: Agreed, timeout: Duration) -> Self {
+        Self::Repeating { agreed, timer: Some(Box::pin(sleep(timeout))) }
     }
 }
 
@@ -137,6 +143,7 @@ impl Reinit {
             events,
             reconnect_handle,
             phase: Phase::NEW,
+            answer_timeout: ANSWER_TIMEOUT,
             opening: None,
             initialize: None,
             initialized: None,
@@ -241,7 +248,7 @@ impl Reinit {
                 Phase::Initialized(agreed) | Phase::Repeating { agreed, .. } => {
                     pending.insert_own(REPEATED, Method::Initialize);
                     link.send_first(initialize.clone());
-                    self.phase = Phase::repeating(agreed);
+                    self.phase = Phase::repeating(agreed, self.answer_timeout);
                     return;
                 }
                 phase => self.phase = phase,
@@ -313,7 +320,7 @@ impl Reinit {
     pub(super) fn resume(&mut self, resumed: &Resumed, link: &SharedLink) {
         let was_held = self.stopping.end();
         if let Phase::Repeating { timer, .. } = &mut self.phase {
-            *timer = Some(Box::pin(sleep(ANSWER_TIMEOUT)));
+            *timer = Some(Box::pin(sleep(self.answer_timeout)));
             return;
         }
         if was_held && !matches!(self.phase, Phase::AwaitingPeer) {
@@ -352,6 +359,7 @@ impl Reinit {
         };
         match result {
             Ok(answer) => {
+                self.answer_timeout = ANSWER_TIMEOUT;
                 let changed = answer.filter(|answer| agreed.as_deref() != Some(*answer));
                 if let Some(answer) = changed {
                     warn_of_change(answer);
@@ -409,9 +417,10 @@ impl Reinit {
         while let Phase::Repeating { timer: Some(timer), .. } = &mut self.phase
             && timer.as_mut().poll(cx).is_ready()
         {
-            tracing::warn!("no answer to a repeated initialize");
+            tracing::warn!(after = ?self.answer_timeout, "no answer to a repeated initialize");
             self.reconnect_handle.reconnect();
-            timer.as_mut().reset(Instant::now() + ANSWER_TIMEOUT);
+            self.answer_timeout = (self.answer_timeout * 2).min(MAX_ANSWER_TIMEOUT);
+            timer.as_mut().reset(Instant::now() + self.answer_timeout);
         }
         // Messages that wait for the peer to initialize wait on.
         if self.stopping.poll(cx) && !self.awaits_initialize() {
