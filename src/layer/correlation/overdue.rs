@@ -101,11 +101,11 @@ impl<R: McpRole, F: Framing<R>> Correlation<R, F> {
             let is_in_flight = |id: &RequestId| pending.contains(id) || waiting.contains(id);
             let (id, overdue) = ready!(self.deadlines.poll(is_in_flight, cx));
             let Some(call) = self.abandon(&id) else { continue };
-            let outcome =
-                if self.withdraw(&id, &call) { Outcome::NotSent } else { Outcome::Unknown };
+            let is_withdrawn = self.withdraw(&id, &call);
+            let outcome = if is_withdrawn { call.outcome_unless_sent() } else { Outcome::Unknown };
             let error = call.overdue::<R>(id.clone(), outcome, overdue);
             // The peer would cancel its `initialize`, which is repeated with the same id.
-            if outcome == Outcome::Unknown
+            if !is_withdrawn
                 && !self.pending.answers_own(&id)
                 && let JsonRpcMessage::Error(error) = &error
             {

@@ -53,6 +53,9 @@ pub(super) struct Call {
     pub(super) kept: Option<Message>,
     /// Number of times that the message was sent again.
     pub(super) resends: u32,
+    /// `true` if a connection that is lost had taken the message: the peer may have executed it,
+    /// whatever another does with it.
+    pub(super) may_have_run: bool,
     /// Token by which the peer's progress reports name the request.
     pub(super) token: Option<ProgressToken>,
 }
@@ -148,6 +151,13 @@ impl PendingCalls {
         }
     }
 
+    /// Records that a connection is lost that took messages up to number `handed`.
+    pub(super) fn note_lost(&mut self, handed: u64) {
+        for call in self.calls.values_mut() {
+            call.may_have_run |= call.was_handed(handed);
+        }
+    }
+
     /// Records the number of a request that was sent again, without counting that.
     pub(super) fn renumber(&mut self, id: &RequestId, seq: u64) {
         if let Some(call) = self.calls.get_mut(id) {
@@ -226,7 +236,16 @@ const UNSENT: u64 = u64::MAX;
 impl Call {
     /// Creates a call whose message is not kept.
     pub(super) fn new(method: Method, seq: u64) -> Self {
-        Self { method, seq, turn: Turn::default(), size: 0, kept: None, resends: 0, token: None }
+        Self {
+            method,
+            seq,
+            turn: Turn::default(),
+            size: 0,
+            kept: None,
+            resends: 0,
+            may_have_run: false,
+            token: None,
+        }
     }
 
     /// Creates a call that was not handed to the layer below.
@@ -252,9 +271,19 @@ impl Call {
         self.kept.as_ref().map_or(0, Message::len)
     }
 
+    /// Returns `true` if a link that took messages up to number `handed` took this call.
+    pub(super) fn was_handed(&self, handed: u64) -> bool {
+        self.seq <= handed
+    }
+
     /// Returns the outcome of this call on a link that took messages up to number `handed`.
     pub(super) fn outcome(&self, handed: u64) -> Outcome {
-        if self.seq > handed { Outcome::NotSent } else { Outcome::Unknown }
+        if self.was_handed(handed) { Outcome::Unknown } else { self.outcome_unless_sent() }
+    }
+
+    /// Returns the outcome of this call where the present link has not taken it.
+    pub(super) fn outcome_unless_sent(&self) -> Outcome {
+        if self.may_have_run { Outcome::Unknown } else { Outcome::NotSent }
     }
 
     /// Returns the error that ends the call when its link is lost.
@@ -280,7 +309,8 @@ impl Call {
         error: &MessageError,
     ) -> RxJsonRpcMessage<R> {
         let mut data = json!({
-            "reason": Outcome::NotSent.name(), "cause": error.to_string(), "method": self.method.name(),
+            "reason": self.outcome_unless_sent().name(), "cause": error.to_string(),
+            "method": self.method.name(),
         });
         if let Some((size, limit)) = error.sizes() {
             (data["size"], data["limit"]) = (size.into(), limit.into());

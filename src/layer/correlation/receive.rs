@@ -244,11 +244,11 @@ impl<R: McpRole, F: Framing<R>> Correlation<R, F> {
         }
         let reinit = self.reinit.as_deref();
         let lost = self.pending.take(|id, call| {
-            call.outcome(down.handed) == Outcome::Unknown
-                && !reinit.is_some_and(|reinit| reinit.keeps(id))
+            call.was_handed(down.handed) && !reinit.is_some_and(|reinit| reinit.keeps(id))
         });
         let tell = |(id, call): (_, Call)| call.lost::<R>(id, Outcome::Unknown, Some(&cause));
         self.synthesized.extend(lost.into_iter().map(tell));
+        self.pending.note_lost(down.handed);
         if let Some(reinit) = &mut self.reinit {
             reinit.note_lost(&down);
         }

@@ -125,8 +125,9 @@ impl<R: McpRole, F: Framing<R>> Correlation<R, F> {
             *method == Method::Initialize && reinit.is_some_and(|reinit| reinit.keeps(id))
         };
         if let Some((id, method)) = request.filter(|request| !is_kept(request)) {
-            self.abandon(&id);
-            self.synthesized.push_back(too_large::<R>(id, method, size, cause));
+            let outcome =
+                self.abandon(&id).map_or(Outcome::NotSent, |call| call.outcome_unless_sent());
+            self.synthesized.push_back(too_large::<R>(id, (method, outcome), size, cause));
         }
         Some(seq - 1)
     }
@@ -148,7 +149,8 @@ impl<R: McpRole, F: Framing<R>> Correlation<R, F> {
             } else {
                 let cause = "the peer has not read it";
                 if let Some(call) = self.abandon(&id) {
-                    self.synthesized.push_back(call.lost::<R>(id, Outcome::NotSent, Some(cause)));
+                    let outcome = call.outcome_unless_sent();
+                    self.synthesized.push_back(call.lost::<R>(id, outcome, Some(cause)));
                 }
             }
         }
@@ -165,12 +167,12 @@ impl<R: McpRole, F: Framing<R>> Correlation<R, F> {
 /// Builds the error of a request that made the peer close the connection.
 fn too_large<R: McpRole>(
     id: RequestId,
-    method: Method,
+    (method, outcome): (Method, Outcome),
     size: usize,
     cause: &Error,
 ) -> RxJsonRpcMessage<R> {
     let data = json!({
-        "reason": Outcome::NotSent.name(), "cause": cause.to_string(), "method": method.name(),
+        "reason": outcome.name(), "cause": cause.to_string(), "method": method.name(),
         "size": size,
     });
     let message = format!(

@@ -75,6 +75,24 @@ async fn one_that_the_peer_does_not_survive_ends() {
     assert_eq!(sent, ["notifications/initialized"]);
 }
 
+/// Only of the peer that refuses it is known that it has not run it.
+#[tokio::test(start_paused = true)]
+async fn one_that_another_peer_refuses_may_have_run() {
+    for reason in ["too_many_requests", "stopping"] {
+        let (mut stack, peer) = replaying();
+        stack.send(list(1));
+        stack.idle();
+        peer.send(Message::Close(None));
+        stack.idle();
+        let (peer, sent) = stack.begins_anew();
+        assert_eq!(sent, ["notifications/initialized", "tools/list 1"]);
+        say(&peer, refusal_for(reason, 1));
+        stack.idle();
+        stack.correlation.link.cut();
+        assert_eq!(stack.error(), (RequestId::Number(1), "outcome_unknown".into()), "{reason}");
+    }
+}
+
 /// The next peer has lost no answer.
 #[tokio::test(start_paused = true)]
 async fn an_answer_that_one_peer_has_lost_is_not_missed_from_the_next() {
