@@ -13,7 +13,7 @@ use std::{
     pin::Pin,
     process::{ExitStatus, Stdio},
     sync::{Arc, Mutex, PoisonError},
-    task::{Context, Poll, ready},
+    task::{Context, Poll},
     time::Duration,
 };
 
@@ -152,21 +152,24 @@ impl Stream for Child {
     type Item = Result<RawMessage, Malformed>;
 
     fn poll_next(mut self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<Option<Self::Item>> {
+        // First: what the process has written before it ended is read after it.
+        let has_ended = match &mut self.ended {
+            Some(ended) => ended.poll_unpin(cx).is_ready(),
+            None => true,
+        };
+        if has_ended {
+            self.ended = None;
+        }
         match self.lines.poll_next_unpin(cx) {
-            Poll::Ready(Some(line)) => return Poll::Ready(Some(line)),
             Poll::Ready(None) => {
                 if let Some(left) = self.left.take() {
                     let _ = left.send(());
                 }
-                return Poll::Ready(None);
+                Poll::Ready(None)
             }
-            Poll::Pending => {}
+            Poll::Pending if has_ended => Poll::Ready(None),
+            line => line,
         }
-        if let Some(ended) = &mut self.ended {
-            let _ = ready!(ended.poll_unpin(cx));
-            self.ended = None;
-        }
-        Poll::Ready(None)
     }
 }
 
