@@ -55,7 +55,8 @@ impl<R: McpRole> Connect<R> {
         if !properties.uses_subprotocols {
             endpoint.offers.retain(|offer| offer != SUBPROTOCOL);
         } else {
-            if resume && reconnect.is_some() && !self.in_band {
+            let may_resume = resume && properties.ping_message.is_none();
+            if may_resume && reconnect.is_some() && !self.in_band {
                 endpoint.offers.insert(1, resume::SUBPROTOCOL.to_owned());
             }
             endpoint.session = builder.session();
