@@ -86,13 +86,16 @@ pub struct Down {
     pub cause: Error,
     /// Number of the last message that was handed to the connection. Later ones never left.
     pub handed: u64,
+    /// `true` if the peer may have kept the session for longer than it had to. Answers to it may
+    /// still arrive.
+    pub may_resume: bool,
 }
 
 impl Down {
-    /// Creates an end with this `cause`, to which nothing was handed.
+    /// Creates an end with this `cause`, to which nothing was handed, and which ends the session.
     #[must_use]
     pub fn new(cause: Error) -> Self {
-        Self { cause, handed: 0 }
+        Self { cause, handed: 0, may_resume: false }
     }
 }
 

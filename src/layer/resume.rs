@@ -266,7 +266,7 @@ impl<S: Duplex<Outgoing, LinkEvent<Message>>> Resume<S> {
         let this = self.project();
         let Phase::Lost(down) = &*this.phase else { return Poll::Pending };
         ready!(this.timer.poll(cx));
-        let down = down.clone();
+        let down = Down { may_resume: true, ..down.clone() };
         *this.phase = Phase::Gone(down.cause.clone());
         Poll::Ready(LinkEvent::Down(down))
     }

@@ -101,7 +101,7 @@ impl Inner {
     /// Records the loss of the link. Nobody waits any longer for what was handed over.
     fn down(&self, down: Down) -> Result<Down, Error> {
         let mut state = self.lock();
-        if !state.down() {
+        if !state.down(down.may_resume) {
             drop(state);
             // After a Close of ours there is no other link.
             return Err(self.end(down.cause));
@@ -170,7 +170,7 @@ impl Inner {
                 LinkState::Up => return Poll::Ready(Ok(())),
                 LinkState::Ended(error) => return Poll::Ready(Err(error.clone())),
                 // Nothing is written over the next link before the reader knows of it.
-                LinkState::Down => return Poll::Pending,
+                LinkState::Down { .. } => return Poll::Pending,
                 LinkState::WriteFailed if state.read_ahead.is_full() => return Poll::Pending,
                 LinkState::WriteFailed => drop(state),
             }

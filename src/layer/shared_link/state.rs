@@ -25,7 +25,7 @@ use crate::{
 pub(super) enum LinkState {
     Up,
     WriteFailed,
-    Down,
+    Down { may_resume: bool },
     Ended(Error),
 }
 
@@ -151,14 +151,14 @@ impl State {
     }
 
     pub(super) fn is_down(&self) -> bool {
-        matches!(self.link, LinkState::Down)
+        matches!(self.link, LinkState::Down { .. })
     }
 
     /// Fails with the error that ended the link, if it has ended.
     pub(super) fn ended(&self) -> Result<(), Error> {
         match &self.link {
             LinkState::Ended(error) => Err(error.clone()),
-            LinkState::Up | LinkState::WriteFailed | LinkState::Down => Ok(()),
+            LinkState::Up | LinkState::WriteFailed | LinkState::Down { .. } => Ok(()),
         }
     }
 
@@ -187,7 +187,7 @@ impl State {
     /// Returns `true` if there is no link, as far as is known.
     pub(super) fn is_disconnected(&self) -> bool {
         match self.link {
-            LinkState::Down => true,
+            LinkState::Down { .. } => true,
             LinkState::WriteFailed => self.continuity != Continuity::SingleLink,
             LinkState::Up | LinkState::Ended(_) => false,
         }
@@ -196,7 +196,7 @@ impl State {
     /// Returns `true` if nothing can be written before more is read. A write has failed, there is
     /// no link, or it is unknown who is at its other end.
     pub(super) fn is_stuck(&self) -> bool {
-        matches!(self.link, LinkState::WriteFailed | LinkState::Down)
+        matches!(self.link, LinkState::WriteFailed | LinkState::Down { .. })
             || self.gate == Gate::HeldForVerification
     }
 
@@ -226,13 +226,19 @@ impl State {
         limit <= if passes { self.priority_bytes } else { self.queued_bytes }
     }
 
+    /// Returns `true` if what is for the present peer may still reach it over another link.
+    fn may_return(&self) -> bool {
+        matches!(self.continuity, Continuity::PeerMayReturn { .. })
+            || matches!(self.link, LinkState::Down { may_resume: true })
+    }
+
     /// Makes room in a full queue while sending is [paused](Self::is_paused), if it can. Returns
     /// `true` if there is room.
     pub(super) fn make_room(&mut self, retention: Retention, answers: bool, limit: usize) -> bool {
         if !self.is_paused() || !self.is_full(retention, limit) {
             return true;
         }
-        if !self.awaits_peer() || matches!(self.continuity, Continuity::PeerMayReturn { .. }) {
+        if !self.awaits_peer() || self.may_return() {
             return answers;
         }
         // Messages that would not be sent after a restart are dropped first.
@@ -364,11 +370,11 @@ impl State {
 
     /// Records the loss of the link. Returns `false` if no other follows: it has ended, or was
     /// closed by this side.
-    pub(super) fn down(&mut self) -> bool {
+    pub(super) fn down(&mut self, may_resume: bool) -> bool {
         if self.accepts().is_err() {
             return false;
         }
-        self.link = LinkState::Down;
+        self.link = LinkState::Down { may_resume };
         true
     }
 

@@ -15,6 +15,19 @@ fn queue(shared: &mut SharedLink, text: &'static str) -> Flushed {
     shared.reserve(Retention::ThisPeer).unwrap().send(text.into()).unwrap().1
 }
 
+#[test]
+fn answers_wait_for_a_peer_that_may_have_kept_the_session() {
+    for may_resume in [true, false] {
+        let mut state = state::State::new();
+        state.reconnects();
+        state.push("an answer".into(), Retention::ThisPeer).unwrap();
+        assert!(state.down(may_resume));
+        assert!(state.make_room(Retention::ThisPeer, true, 1));
+        assert_eq!(state.queued_bytes() > 0, may_resume);
+        assert_ne!(state.make_room(Retention::AnyPeer, false, 1), may_resume);
+    }
+}
+
 #[tokio::test(start_paused = true)]
 async fn one_flush_serves_everyone_who_waits() {
     let (mut shared, peer) = shared();

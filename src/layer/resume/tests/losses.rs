@@ -85,6 +85,7 @@ async fn a_lost_link_is_told_once_it_is_known_that_nothing_was_kept() {
         matches!(&down, LinkEvent::Down(down) if down.cause.to_string().contains("1001")),
         "{down:?}"
     );
+    assert!(matches!(down, LinkEvent::Down(down) if !down.may_resume));
     assert_ready_err!(side.poll_ready());
     let up = assert_ready!(side.next()).unwrap().unwrap();
     assert!(matches!(up, LinkEvent::Up(LinkUp::NewPeer)), "{up:?}");

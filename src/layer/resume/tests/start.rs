@@ -150,3 +150,15 @@ async fn a_lost_session_is_waited_for_an_hour_at_most_and_goes_on_even_then() {
         assert_eq!(side.resume(0), 1);
     }
 }
+
+#[tokio::test(start_paused = true)]
+async fn a_session_that_need_not_be_kept_any_longer_may_be_all_the_same() {
+    let mut side = Side::starting(SessionStart::Opening);
+    side.peer.send(SESSION.into());
+    side.assert_quiet();
+    side.lose();
+    advance(120 * SECOND).await;
+    let down = assert_ready!(side.next()).unwrap().unwrap();
+    assert!(matches!(&down, LinkEvent::Down(down) if down.may_resume), "{down:?}");
+    assert_eq!(side.resume(0), 0);
+}
