@@ -117,7 +117,10 @@ export declare class WebSocketTransport {
   readonly isResumable: boolean;
   /** Connects; rejects with a `ConnectionError` if the first attempt fails, unless `retryFirst` says otherwise. */
   start(): Promise<void>;
-  /** Sends a message, or has it wait for a connection. Rejects with an `McpError` if this message cannot be sent. */
+  /**
+   * Sends a message, or has it wait for a connection. Rejects with an `McpError` if this message cannot be sent. One that
+   * waits and is no request is dropped where the next connection begins another session.
+   */
   send(message: Message, options?: object): Promise<void>;
   /** Ends a request, whose answer is dropped if it still comes. */
   forget(id: string | number): 'not_sent' | 'outcome_unknown';
@@ -176,7 +179,7 @@ export declare class McpSocket extends EventTarget {
   /** Returns the result of a method, or throws an `McpError`. Without a connection, it waits for the next one. */
   // eslint-disable-next-line @typescript-eslint/no-explicit-any
   request(method: string, params?: object, options?: RequestOptions): Promise<any>;
-  /** Sends a notification. */
+  /** Sends a notification. One that waits is dropped where the next connection begins another session. */
   notify(method: string, params?: object): Promise<void>;
   /** Returns a tool's structured content; where it has none, its list of contents. Throws if the tool failed. */
   // eslint-disable-next-line @typescript-eslint/no-explicit-any

@@ -15,11 +15,14 @@ const MAX_ATTEMPTS = 5;
  */
 export class Handshake {
   #state = 'none';
-  #request; // as the user sent it
-  #after; // the state after `repeating`
+  #request; // `initialize` as the user sent it
+  #initialized; // what the user has followed it with
   #attempts = 0;
 
   get state() { return this.#state; }
+
+  /** The id of the `initialize` that the user has sent last. */
+  get id() { return this.#request?.id; }
 
   /** `true` if a new peer has to be asked by the transport itself. */
   get mustRepeat() { return this.#state === 'answered' || this.#state === 'ready' || this.#state === 'repeating'; }
@@ -31,6 +34,9 @@ export class Handshake {
     return method !== undefined && id !== undefined && method !== 'initialize' && method !== 'ping';
   }
 
+  /** Returns whether others may wait for a message to be sent. */
+  isAwaited({ method }) { return method === 'notifications/initialized'; }
+
   /** Notes a message of this side that was handed to a link. */
   onSent(message) {
     if (message.method === 'initialize') {
@@ -41,9 +47,15 @@ export class Handshake {
     }
   }
 
-  /** Notes that `initialize` waits to be sent. */
-  onQueued({ method }) {
-    if (method === 'initialize' && (this.#state === 'none' || this.#state === 'refused')) this.#state = 'asked';
+  /** Notes a message that the user sends. Returns whether it is to be queued: else it goes out after `initialize`. */
+  onQueued(message) {
+    if (message.method === 'initialize') {
+      this.#initialized = undefined;
+      if (this.#state === 'none' || this.#state === 'refused') this.#state = 'asked';
+    }
+    if (message.method !== 'notifications/initialized') return true;
+    this.#initialized = message;
+    return this.#state !== 'repeating';
   }
 
   /** Returns whether a message refuses `initialize`. */
@@ -65,15 +77,14 @@ export class Handshake {
 
   /** Returns the request that a new peer is to be sent, with this id. */
   repeat(id) {
-    if (this.#state !== 'repeating') this.#after = this.#state;
     this.#state = 'repeating';
     return { ...this.#request, id };
   }
 
-  /** Notes that the new peer has answered. Returns what follows, if the user has sent it before. */
+  /** Notes that the new peer has answered. Returns what has to follow, if the user has sent it before. */
   repeated() {
     this.#attempts = 0;
-    this.#state = this.#after;
-    return this.#state === 'ready' ? { jsonrpc: '2.0', method: 'notifications/initialized' } : undefined;
+    this.#state = 'answered';
+    return this.#initialized;
   }
 }

@@ -72,7 +72,7 @@ export class McpSocket extends EventTarget {
     });
   }
 
-  /** Sends a notification. */
+  /** Sends a notification. One that waits is dropped where the next connection begins another session. */
   async notify(method, params) {
     if (!this.#transport) throw new McpError('not_sent', 'not connected');
     return this.#transport.send({ jsonrpc: '2.0', method, ...(params && { params }) });

@@ -63,7 +63,7 @@ function complete(options) {
  * | closed | before `start`, and for good after `close` or an end that another attempt cannot help |
  * | connecting | an attempt is under way, or a new peer is being initialized |
  * | open | messages go out |
- * | waiting | for the next attempt; what is sent meanwhile waits too |
+ * | waiting | for the next attempt; requests that are sent meanwhile wait too, and all else waits for the same session |
  */
 export class WebSocketTransport {
   onmessage;
@@ -132,7 +132,10 @@ export class WebSocketTransport {
     });
   }
 
-  /** Sends a message, or has it wait for a connection. Rejects if this message cannot be sent. */
+  /**
+   * Sends a message, or has it wait for a connection. Rejects if this message cannot be sent. One that waits and is no
+   * request is dropped where the next connection begins another session.
+   */
   async send(message) {
     const entry = this.#entry(message);
     const { id, method } = message;
@@ -143,8 +146,8 @@ export class WebSocketTransport {
     if (isRequest(entry)) {
       if (this.#requests.has(id)) throw new McpError('not_sent', `there is a request with the id ${id} already`);
       this.#requests.add(id, entry);
-      this.#handshake.onQueued(message);
     }
+    if (!this.#handshake.onQueued(message)) return;
     this.#outbox.push(entry);
     this.#flush();
   }
@@ -177,8 +180,9 @@ export class WebSocketTransport {
   /** Throws if a message cannot be sent, for which a request of the peer is answered all the same. */
   #check({ message, bytes }) {
     const most = this.#maxMessage;
+    const hasRoom = this.#handshake.isAwaited(message) || this.#outbox.hasRoomFor(bytes);
     const why = bytes > most ? `${bytes} bytes are more than the ${most} that the server takes`
-      : this.#outbox.hasRoomFor(bytes) ? undefined : 'too much waits to be sent';
+      : hasRoom ? undefined : 'too much waits to be sent';
     if (!why) return;
     if (message.method === undefined && bytes > most) {
       const error = { code: RPC.INTERNAL, message: 'the answer is too large' };
@@ -231,7 +235,7 @@ export class WebSocketTransport {
   get #isCongested() { return this.#reconnect.link?.bufferedBytes > MAX_BUFFERED; }
 
   #sendEntry(entry) {
-    const { message, shown, text, bytes } = entry;
+    const { message, shown, text, bytes, isOwn } = entry;
     if (isRequest(entry) && bytes > this.#maxMessage) {
       return this.#end(message.id, 'not_sent', 'the message is larger than the server takes');
     }
@@ -242,11 +246,14 @@ export class WebSocketTransport {
     } else this.#progress.onSent(entry);
     this.#handshake.onSent(message);
     if (message.method === 'initialize') this.#awaitInitialize();
-    this.#write(text, { message: shown });
+    this.#write(text, { message: shown, isOwn });
   }
 
+  /** Returns whether a message of the transport's own could be written. */
   #writeOwn(message) {
-    if (this.#canWrite && !this.#session?.isFull) this.#write(JSON.stringify(message), { message, isOwn: true });
+    const canWrite = this.#canWrite && !this.#session?.isFull;
+    if (canWrite) this.#write(JSON.stringify(message), { message, isOwn: true });
+    return canWrite;
   }
 
   #write(text, { message, isOwn = false }) {
@@ -307,12 +314,11 @@ export class WebSocketTransport {
    * `false` if the refusal is to be passed on.
    */
   #onStopping({ id, error }) {
-    if (this.#handshake.isRefusal({ id, error })) this.#reconnect.lose(1012, error.message);
-    else {
-      if (!this.#mayMove(id)) return false;
-      this.#stoppingLink = this.#reconnect.link;
-      this.#putBack(id);
-    }
+    const isInitialize = this.#handshake.isRefusal({ id, error });
+    if (!isInitialize && !this.#mayMove(id)) return false;
+    this.#stoppingLink = this.#reconnect.link;
+    this.#putBack(id);
+    if (isInitialize) this.#reconnect.lose(1012, error.message);
     return true;
   }
 
@@ -347,7 +353,7 @@ export class WebSocketTransport {
     if (isStopping(error) || isTooMany(error)) return this.#reconnect.lose(1012, error.message);
     if (error) return this.close(new Error(`the server refuses to initialize: ${error.message}`));
     const follows = this.#handshake.repeated();
-    if (follows) this.#writeOwn(follows);
+    if (follows) this.#outbox.putBack({ ...this.#entry(follows), isOwn: true, turn: 0 }); // before all others
     this.#became('open', { isResumed: false });
     this.#flush();
   }
@@ -372,12 +378,16 @@ export class WebSocketTransport {
     clearTimeout(this.#timers.window);
     this.#timers.window = undefined;
     this.#session = session;
-    if (!isResumed) this.#progress = new ReadProgress();
+    if (!isResumed) {
+      this.#progress = new ReadProgress();
+      this.#repeated = undefined;
+    }
     this.#overload.onUp(isResumed);
     this.#heartbeat.start();
     if (isResumed) session.acknowledge(); // so that the secret which was shown is spent
     else if (!isFirst) this.#onPeerLost('the server has forgotten the session');
-    if (!isResumed && this.#handshake.mustRepeat) return this.#repeatHandshake();
+    if (isResumed ? this.#handshake.state === 'repeating' : this.#handshake.mustRepeat) return this.#repeatHandshake();
+    if (isResumed && this.#isInitializing) this.#awaitInitialize();
     this.#became('open', { isResumed });
     this.#started.resolve();
     this.#flush();
@@ -395,16 +405,26 @@ export class WebSocketTransport {
     }
   }
 
+  /** Sends `initialize` to a new peer, unless that was done on an earlier link of its session. */
   #repeatHandshake() {
-    this.#repeated = this.#ownId();
-    this.#writeOwn(this.#handshake.repeat(this.#repeated));
+    if (this.#repeated === undefined) {
+      const id = this.#ownId();
+      const request = this.#options.framing.encode(this.#handshake.repeat(id));
+      if (this.#writeOwn(request)) this.#repeated = id;
+    }
     this.#awaitInitialize();
+  }
+
+  /** `true` if the user's `initialize` was sent and has no answer. */
+  get #isInitializing() {
+    return this.#handshake.state === 'asked' && this.#requests.state(this.#handshake.id) === 'sent';
   }
 
   /** Gives a connection up on which the server does not initialize. */
   #awaitInitialize() {
     const { initializeTimeout } = this.#options;
     const lose = () => this.#reconnect.lose(1006, `the server does not initialize within ${initializeTimeout / 1000} s`);
+    clearTimeout(this.#timers.initialize);
     if (initializeTimeout < Infinity) this.#timers.initialize = setTimeout(lose, initializeTimeout);
   }
 
