@@ -7,13 +7,17 @@
 //! npx tsc --project types
 //! ```
 
+use std::{fs, path::Path};
+
 use crate::node::node;
 
 #[tokio::test]
 #[ignore = "needs Node.js and npm"]
 async fn the_npm_package_ends_every_call_and_waits_as_it_says() {
-    let tests = ["backoff", "model", "package", "resume", "socket", "transport"];
-    let files = tests.map(|name| format!("test/{name}.test.mjs"));
+    let folder = Path::new(env!("CARGO_MANIFEST_DIR")).join("js/test");
+    let names = fs::read_dir(folder).unwrap().map(|file| file.unwrap().file_name());
+    let names = names.map(|name| name.into_string().unwrap());
+    let files = names.filter(|name| name.ends_with(".test.mjs")).map(|name| format!("test/{name}"));
     node("js", ["--test".to_owned()].into_iter().chain(files)).await;
 }
 
