@@ -112,10 +112,11 @@ export class McpSocket extends EventTarget {
     const params = { protocolVersion: PROTOCOL_VERSION, capabilities, clientInfo };
     try {
       const server = await this.request('initialize', params, { deadline: Infinity });
-      if (transport !== this.#transport) return;
+      if (transport !== this.#transport || transport.state === 'closed') return;
       this.server = server;
       await transport.send({ jsonrpc: '2.0', method: 'notifications/initialized' });
-      this.#become({ state: 'open', isResumed: false });
+      // Where the connection was lost meanwhile, the next one tells when it is open.
+      if (transport === this.#transport && transport.state === 'open') this.#become({ state: 'open', isResumed: false });
     } catch (error) {
       transport.close(new Error(`the server refuses to initialize: ${error.message}`));
     }

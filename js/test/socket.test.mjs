@@ -430,6 +430,23 @@ test('requests of the server are answered by handlers', async () => {
   assert.equal(socket.sent.length, before);
 });
 
+test('a handshake whose link is lost at once opens nothing', async () => {
+  const [mcp, events] = await dialled({ framing: jsonRpc });
+  const [socket] = sockets;
+  await socket.open('mcp');
+  const result = { protocolVersion: '2025-11-25', capabilities: {}, serverInfo: {} };
+  socket.onmessage({ data: JSON.stringify({ jsonrpc: '2.0', id: socket.sent[0].id, result }) });
+  await socket.lose(1012);
+  const states = () => events.filter(({ type }) => type === 'state').map(({ state }) => state);
+  assert.deepEqual([mcp.state, states().at(-1)], ['waiting', 'waiting']);
+  await pass(10_000);
+  await sockets[1].open('mcp');
+  await sockets[1].receive({ jsonrpc: '2.0', id: sockets[1].sent[0].id, result });
+  assert.deepEqual(sockets[1].sent.map(({ method }) => method), ['initialize', 'notifications/initialized']);
+  assert.deepEqual([mcp.state, states().filter((state) => state === 'open').length], ['open', 1]);
+  mcp.close();
+});
+
 test('a call that is given up is cancelled at the server', async () => {
   const [mcp, socket] = await initialized();
   const giveUp = new AbortController();
