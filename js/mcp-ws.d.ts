@@ -106,6 +106,7 @@ export interface WireMessage {
  */
 export declare class WebSocketTransport {
   constructor(url: Address, options?: TransportOptions);
+  /** Called with each message. The ids and progress tokens of a later server's requests differ from those on the wire. */
   // eslint-disable-next-line @typescript-eslint/no-explicit-any
   onmessage?: (message: any, extra?: any) => void;
   onclose?: () => void;

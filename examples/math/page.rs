@@ -33,6 +33,7 @@ const FILES: &[(&str, &str, &str)] = files! {
     "/page/schema-form.js": JS = "page/schema-form.js",
     "/page/traffic.js": JS = "page/traffic.js",
     "/mcp-ws.js": JS = "../../js/mcp-ws.js",
+    "/src/aliases.js": JS = "../../js/src/aliases.js",
     "/src/backoff.js": JS = "../../js/src/backoff.js",
     "/src/close-codes.js": JS = "../../js/src/close-codes.js",
     "/src/dialer.js": JS = "../../js/src/dialer.js",

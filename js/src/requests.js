@@ -1,3 +1,4 @@
+import { Aliases } from './aliases.js';
 import { RPC } from './errors.js';
 
 /** Requests that may be sent again to a peer that knows nothing of them. */
@@ -17,7 +18,8 @@ export const localError = (id, reason, message, code = RPC.CONNECTION) => ({
  */
 export class Requests {
   #own = new Map(); // id → { entry, state }
-  #inbound = new Set();
+  #inbound = new Map(); // alias → id
+  #aliases = new Aliases();
   #sent = 0;
 
   /** The number of own requests that were sent and have no answer. */
@@ -79,20 +81,36 @@ export class Requests {
   /** Returns the ids of all requests of this side, with their states. */
   all() { return [...this.#own].map(([id, { state }]) => [id, state]); }
 
-  /** Returns whether a request of the peer is taken. */
-  accept(id) {
-    if (this.#inbound.has(id) || this.#inbound.size >= MAX_INBOUND) return false;
-    this.#inbound.add(id);
-    return true;
+  /** Takes a request of the peer. Returns it as it is handed on; `undefined` if there are too many. */
+  accept(request) {
+    const taken = this.#aliases.inward(request);
+    if (this.#inbound.has(taken.id) || this.#inbound.size >= MAX_INBOUND) return undefined;
+    this.#inbound.set(taken.id, request.id);
+    return taken;
   }
 
-  /** Returns whether an answer is for a request of the peer, which ends so. */
-  answer(id) { return this.#inbound.delete(id); }
+  /** Ends the request that the peer cancels. Returns the cancellation as it is handed on. */
+  cancel(message) {
+    const requestId = this.#aliases.of(message.params?.requestId);
+    this.#inbound.delete(requestId);
+    return { ...message, params: { ...message.params, requestId } };
+  }
 
-  /** Returns the ids of the requests that a lost peer takes with it. */
+  /** Ends a request of the peer by its answer. Returns its id; `undefined` if nobody waits for the answer. */
+  answer(alias) {
+    const id = this.#inbound.get(alias);
+    this.#inbound.delete(alias);
+    return id;
+  }
+
+  /** Returns the progress token that the peer has given; `undefined` if it is one of a former peer. */
+  token(alias) { return this.#aliases.resolve(alias); }
+
+  /** Begins with another peer. Returns the ids of the requests that the former one takes with it. */
   dropInbound() {
-    const ids = [...this.#inbound];
+    const ids = [...this.#inbound.keys()];
     this.#inbound.clear();
+    this.#aliases.onNewPeer();
     return ids;
   }
 }

@@ -25,7 +25,6 @@ export class McpSocket extends EventTarget {
   #transport;
   #lastId = 0;
   #calls = new Map(); // id → { resolve, reject, onprogress, timer, unlisten }
-  #running = new Map(); // id of a request of the server → AbortController
 
   constructor(url, options = {}) {
     super();
@@ -38,12 +37,13 @@ export class McpSocket extends EventTarget {
   connect() {
     if (this.state !== 'closed') return;
     const transport = (this.#transport = new WebSocketTransport(this.#url, { ...this.#options, retryFirst: true }));
-    transport.onmessage = (message) => this.#onMessage(message);
+    const running = new Map(); // id of a request of the server → AbortController
+    transport.onmessage = (message) => this.#onMessage(message, transport, running);
     transport.onwire = ({ text, message = parsed(text), ...event }) => {
       this.#emit('message', { ...event, text: text ?? JSON.stringify(message), message });
     };
     transport.onstate = (event) => this.#onState(transport, event);
-    transport.onclose = () => this.#running.forEach((running) => running.abort());
+    transport.onclose = () => running.forEach((handler) => handler.abort());
     transport.start().catch(() => {}); // it is told as a state
     if (this.#hasHandshake) this.#initialize(transport);
   }
@@ -136,27 +136,27 @@ export class McpSocket extends EventTarget {
 
   // --- Messages ---------------------------------------------------------------------------------
 
-  #onMessage(message) {
+  #onMessage(message, transport, running) {
     const { id, method, params, result, error } = message;
-    if (method !== undefined && id !== undefined) this.#serve(message);
-    else if (method !== undefined) this.#onNotification(method, params);
+    if (method !== undefined && id !== undefined) this.#serve(message, transport, running);
+    else if (method !== undefined) this.#onNotification(method, params, running);
     else if (error) this.#take(id)?.reject(toError(error));
     else this.#take(id)?.resolve(result);
   }
 
-  #onNotification(method, params) {
+  #onNotification(method, params, running) {
     if (method === 'notifications/progress') this.#calls.get(params?.progressToken)?.onprogress?.(params);
-    if (method === 'notifications/cancelled') this.#running.get(params?.requestId)?.abort(new Error(params.reason ?? 'cancelled'));
+    if (method === 'notifications/cancelled') running.get(params?.requestId)?.abort(new Error(params.reason ?? 'cancelled'));
     this.#emit('notification', { method, params });
   }
 
   /** Answers a request of the server. */
-  async #serve({ id, method, params }) {
-    const transport = this.#transport;
-    const running = new AbortController();
-    this.#running.set(id, running);
-    const answer = await this.#handle(method, params, running.signal);
-    this.#running.delete(id);
+  async #serve({ id, method, params }, transport, running) {
+    const handler = new AbortController();
+    running.set(id, handler);
+    const answer = await this.#handle(method, params, handler.signal);
+    if (running.get(id) === handler) running.delete(id);
+    if (handler.signal.aborted) return; // the id may be that of another request by now
     // The transport drops it where nobody waits any more; it fails where nobody is there.
     transport.send({ jsonrpc: '2.0', id, ...answer }).catch(() => {});
   }

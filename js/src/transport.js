@@ -66,6 +66,7 @@ function complete(options) {
  * | waiting | for the next attempt; requests that are sent meanwhile wait too, and all else waits for the same session |
  */
 export class WebSocketTransport {
+  /** Called with each message. The ids and progress tokens of a later server's requests differ from those on the wire. */
   onmessage;
   onclose;
   onerror;
@@ -136,12 +137,13 @@ export class WebSocketTransport {
    * Sends a message, or has it wait for a connection. Rejects if this message cannot be sent. One that waits and is no
    * request is dropped where the next connection begins another session.
    */
-  async send(message) {
+  async send(told) {
+    if (this.#state === 'closed') throw new McpError('not_sent', 'not connected');
+    const message = this.#forPeer(told);
+    if (!message) return; // whoever waits for it is gone
     const entry = this.#entry(message);
     const { id, method } = message;
-    if (this.#state === 'closed') throw new McpError('not_sent', 'not connected');
     if (method === 'notifications/cancelled' && this.forget(message.params?.requestId) === 'not_sent') return;
-    if (method === undefined && !this.#requests.answer(id)) return; // whoever asked is gone
     this.#check(entry);
     if (isRequest(entry)) {
       if (this.#requests.has(id)) throw new McpError('not_sent', `there is a request with the id ${id} already`);
@@ -170,6 +172,18 @@ export class WebSocketTransport {
   }
 
   // --- Out --------------------------------------------------------------------------------------
+
+  /** Returns a message with the peer's own id or progress token; `undefined` if those are of a former peer. */
+  #forPeer(message) {
+    const { method, params } = message;
+    if (method === undefined) {
+      const id = this.#requests.answer(message.id);
+      return id === undefined ? undefined : { ...message, id };
+    }
+    if (method !== 'notifications/progress') return message;
+    const progressToken = this.#requests.token(params?.progressToken);
+    return progressToken === undefined ? undefined : { ...message, params: { ...params, progressToken } };
+  }
 
   #entry(message) {
     const shown = this.#options.framing.encode(message);
@@ -291,9 +305,14 @@ export class WebSocketTransport {
     if (isOwn) return this.#onOwnAnswer(message);
     if (!message) return this.#isExpected(value) ? undefined : this.#report(new Error('a message cannot be read'));
     if (message.method === undefined) return this.#onAnswer(message);
-    if (message.id !== undefined && !this.#requests.accept(message.id)) return this.#refuse(message.id);
-    if (message.method === 'notifications/cancelled') this.#requests.answer(message.params?.requestId);
-    this.#deliver(message);
+    if (message.id !== undefined) this.#onRequest(message);
+    else this.#deliver(message.method === 'notifications/cancelled' ? this.#requests.cancel(message) : message);
+  }
+
+  #onRequest(message) {
+    const taken = this.#requests.accept(message);
+    if (taken) this.#deliver(taken);
+    else this.#refuse(message.id);
   }
 
   #onAnswer(message) {

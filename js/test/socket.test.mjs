@@ -430,6 +430,60 @@ test('requests of the server are answered by handlers', async () => {
   assert.equal(socket.sent.length, before);
 });
 
+/** A handler whose calls are ended by hand, and those calls. */
+function slow() {
+  const calls = [];
+  const handler = (params, { signal }) => new Promise((resolve, reject) => calls.push({ signal, resolve, reject }));
+  return [handler, calls];
+}
+
+test('a handler that ends late answers no other request with its id', async () => {
+  const [handler, calls] = slow();
+  const [mcp, socket] = await initialized({ handlers: { 'roots/list': handler } });
+  const ask = (to) => to.receive({ jsonrpc: '2.0', id: 0, method: 'roots/list' });
+  const cancel = (to) => to.receive({ jsonrpc: '2.0', method: 'notifications/cancelled', params: { requestId: 0 } });
+  const answers = ({ sent }) => sent.filter(({ result, error }) => result ?? error);
+  const end = async ({ resolve }, roots) => {
+    resolve({ roots });
+    await settle();
+  };
+
+  await ask(socket);
+  await cancel(socket);
+  await ask(socket);
+  await end(calls[0], ['of the first']);
+  assert.deepEqual(answers(socket), []);
+  await end(calls[1], ['of the second']);
+  assert.deepEqual(answers(socket), [{ jsonrpc: '2.0', id: 0, result: { roots: ['of the second'] } }]);
+
+  await ask(socket);
+  await socket.lose();
+  await pass(1000);
+  const [, next] = sockets;
+  await next.open('mcp');
+  await next.receive({ jsonrpc: '2.0', id: next.sent[0].id, result: {} });
+  await ask(next);
+  assert.deepEqual(calls.slice(2).map(({ signal }) => signal.aborted), [true, false]);
+  await end(calls[2], ['of another server']);
+  assert.deepEqual(answers(next), []);
+  await cancel(next);
+  assert.equal(calls[3].signal.aborted, true);
+
+  await ask(next);
+  mcp.close();
+  mcp.connect();
+  await settle();
+  await sockets[2].open('mcp');
+  await sockets[2].receive({ jsonrpc: '2.0', id: sockets[2].sent[0].id, result: {} });
+  await ask(sockets[2]);
+  assert.deepEqual(calls.slice(4).map(({ signal }) => signal.aborted), [true, false]);
+  await end(calls[4], ['of the last connection']);
+  assert.deepEqual(answers(sockets[2]), []);
+  await cancel(sockets[2]);
+  assert.equal(calls[5].signal.aborted, true);
+  mcp.close();
+});
+
 test('a handshake whose link is lost at once opens nothing', async () => {
   const [mcp, events] = await dialled({ framing: jsonRpc });
   const [socket] = sockets;

@@ -116,6 +116,43 @@ test('a session that is gone ends what was sent, and what waits goes to the next
   await made.close();
 });
 
+test('an answer to a former peer is none to another one that uses the id again', async () => {
+  const [made, got, socket] = await started({ plain: true });
+  await initialized(made, socket);
+  const asks = (id, progressToken) => ({ ...request(id, 'roots/list'), params: { _meta: { progressToken, more: 1 } } });
+  const progress = (progressToken) => notification('notifications/progress', { progressToken, progress: 1 });
+  for (const id of [0, 's', '"s"\u20321']) await socket.receive(asks(id, id));
+  const former = got.messages.slice(-3);
+  assert.deepEqual(former.slice(0, 2), [asks(0, 0), asks('s', 's')]);
+  await made.send(progress(former[2].params._meta.progressToken));
+  await made.send(answer(former[2].id));
+  assert.deepEqual(socket.sent.map(({ id, params }) => id ?? params.progressToken), ['"s"\u20321', '"s"\u20321']);
+
+  await socket.lose();
+  await pass(1000);
+  const next = sockets.at(-1);
+  await next.open('mcp');
+  await next.receive(answer(next.sent[0].id, { serverInfo: {} }));
+  next.sent.length = 0;
+  for (const id of [0, '0', 's']) await next.receive(asks(id, id));
+  const present = got.messages.slice(-3);
+  assert.ok(present.every(({ id }) => former.every((one) => one.id !== id)));
+  assert.deepEqual(present.map(({ method, params }) => [method, params._meta.more]), Array(3).fill(['roots/list', 1]));
+  for (const { id, params } of former) {
+    await made.send(progress(params._meta.progressToken));
+    await made.send(answer(id));
+  }
+  assert.deepEqual(next.sent, []);
+  await made.send(progress(present[0].params._meta.progressToken));
+  for (const { id } of present.slice(0, 2)) await made.send(answer(id));
+  assert.deepEqual(next.sent, [progress(0), answer(0), answer('0')]);
+  await next.receive(notification('notifications/cancelled', { requestId: 's', reason: 'enough' }));
+  assert.deepEqual(got.messages.at(-1).params, { requestId: present[2].id, reason: 'enough' });
+  await made.send(answer(present[2].id));
+  assert.equal(next.sent.length, 3);
+  await made.close();
+});
+
 test('without the extension a lost link ends what was sent at once', async () => {
   const [made, got, socket] = await started({ plain: true });
   await initialized(made, socket);
