@@ -45,14 +45,19 @@ export class Inquiry {
   /** Returns the status with which the server answers a plain request; `undefined` if it cannot be reached. */
   async status(url, token) {
     if (!this.#fetch) return undefined;
-    const here = globalThis.location;
-    const http = new URL(url, here?.href);
-    http.protocol = http.protocol.replace('ws', 'http');
-    const isOwn = http.origin === here?.origin || here === undefined;
-    const headers = token ? { authorization: `Bearer ${token}` } : {};
-    const signal = globalThis.AbortSignal?.timeout?.(this.#timeout);
-    const options = { cache: 'no-store', redirect: 'manual', signal, ...(isOwn ? { headers } : { mode: 'no-cors' }) };
-    return this.#fetch(http, options).then((answer) => answer.status, () => undefined);
+    try {
+      const here = globalThis.location;
+      const http = new URL(url, here?.href);
+      http.protocol = http.protocol.replace('ws', 'http');
+      const isOwn = http.origin === here?.origin || here === undefined;
+      const headers = token ? { authorization: `Bearer ${token}` } : {};
+      const signal = globalThis.AbortSignal?.timeout?.(this.#timeout);
+      // Fetch sends no request of the mode `no-cors` that does not follow redirects.
+      const how = isOwn ? { headers, redirect: 'manual' } : { mode: 'no-cors', redirect: 'follow' };
+      return (await this.#fetch(http, { cache: 'no-store', signal, ...how })).status;
+    } catch {
+      return undefined;
+    }
   }
 
   /** Returns why no further attempt can help; `undefined` as long as one may. */

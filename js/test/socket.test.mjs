@@ -342,6 +342,7 @@ test('what the browser does not accept is final', async () => {
 async function refused(statuses, options) {
   const asked = [];
   const fetch = async (url, init) => {
+    if (init.mode === 'no-cors' && init.redirect !== 'follow') throw new TypeError('Failed to fetch'); // as Fetch says
     asked.push([url.href, init]);
     const status = statuses.shift();
     if (status === undefined) throw new TypeError('Failed to fetch');
@@ -373,6 +374,38 @@ test('an upgrade that is refused three times in a row is not tried again', async
     mcp.connect();
     await settle();
     assert.equal(await fail(), 'connecting');
+    mcp.close();
+  }
+});
+
+test('a page asks a server of another origin too why it is refused', async (context) => {
+  globalThis.location = { href: 'http://page.test/', origin: 'http://page.test' };
+  context.after(() => delete globalThis.location);
+  const options = { token: 's3cr3t' };
+  const { mcp, events, asked, fail } = await refused([0, 0, 0], options);
+  for (const expected of ['connecting', 'connecting', 'closed']) assert.equal(await fail(), expected);
+  assert.match(events.at(-1).reason, /opens no WebSocket/);
+  assert.deepEqual(asked.map(([, { mode, headers }]) => [mode, headers]), Array(3).fill(['no-cors', undefined]));
+  mcp.close();
+
+  sockets.length = 0;
+  globalThis.location = { href: 'http://test/', origin: 'http://test' };
+  const own = await refused([401, 401, 401], options);
+  for (const expected of ['connecting', 'connecting', 'closed']) assert.equal(await own.fail(), expected);
+  assert.match(own.events.at(-1).reason, /does not accept this token/);
+  assert.deepEqual([own.asked[0][1].redirect, own.asked[0][1].headers], ['manual', { authorization: 'Bearer s3cr3t' }]);
+});
+
+test('an inquiry that fails in whatever way is no answer', async () => {
+  for (const fetch of [() => { throw new Error('not now'); }, async () => undefined]) {
+    sockets.length = 0;
+    const [mcp] = await dialled({ fetch });
+    for (let attempt = 0; attempt < 4; attempt++) {
+      await sockets.at(-1).lose();
+      assert.equal(mcp.state, 'waiting');
+      mcp.reconnect();
+      await settle();
+    }
     mcp.close();
   }
 });
