@@ -377,18 +377,17 @@ export class WebSocketTransport {
     this.#flush();
   }
 
-  #deliver(message) {
-    this.#inbox.push(() => {
-      try { this.onmessage?.(message); } catch (error) { this.#report(error); }
-    });
+  #deliver(message) { this.#inbox.push(() => this.#tell('onmessage', message)); }
+
+  #wire(event) { this.#tell('onwire', event); }
+
+  /** Calls back the user, whose errors break nothing here. */
+  #tell(callback, detail) {
+    try { this[callback]?.(detail); } catch (error) { this.#report(error); }
   }
 
   #report(error) {
     try { this.onerror?.(error); } catch { /* of whoever is told about errors */ }
-  }
-
-  #wire(event) {
-    try { this.onwire?.(event); } catch (error) { this.#report(error); }
   }
 
   // --- Links and sessions -----------------------------------------------------------------------
@@ -501,14 +500,12 @@ export class WebSocketTransport {
   #became(state, detail) {
     if (state === this.#state && state === 'closed') return;
     this.#state = state;
-    this.onstate?.({ state, ...detail });
+    this.#tell('onstate', { state, ...detail });
     if (state !== 'closed') return;
     const { code, reason, codeName } = detail;
     const error = new ConnectionError(reason || codeName, { code, final: true });
     if (!this.#reconnect.hasOpened) this.#started.reject(error);
     else if (code !== 1000) this.#report(error);
-    this.#inbox.push(() => {
-      try { this.onclose?.(); } catch (error) { this.#report(error); }
-    });
+    this.#inbox.push(() => this.#tell('onclose'));
   }
 }

@@ -423,9 +423,39 @@ test('what cannot be read ends its call, or is reported', async () => {
 
 test('an error of the user of the transport is theirs', async () => {
   const [made, got, socket] = await started({ plain: true });
-  made.onmessage = () => { throw new Error('mine'); };
+  const fail = () => { throw new Error('mine'); };
+  made.onmessage = fail;
   await socket.receive(notification('x'));
-  assert.deepEqual([made.state, got.errors], ['open', ['mine']]);
+  assert.deepEqual([made.state, got.errors.splice(0)], ['open', ['mine']]);
+  made.onmessage = ({ id }) => got.messages.push({ id });
+  made.onwire = fail;
+  made.onclose = fail;
+  made.onstate = fail;
+  made.onerror = ({ message }) => {
+    got.errors.push(message);
+    fail();
+  };
+  await made.send(request(1));
+  await socket.lose();
+  await pass(1000);
+  await sockets[1].open('mcp');
+  await made.send(request(2));
+  await sockets[1].receive(answer(2));
+  assert.deepEqual([made.state, got.messages.map(({ id }) => id)], ['open', [1, 2]]);
+  await made.close();
+  await settle();
+  assert.deepEqual([made.state, sockets[1].closed], ['closed', [1000]]);
+  assert.deepEqual(got.errors, Array(got.errors.length).fill('mine'));
+});
+
+test('an error of the user at the first state does not keep the transport from starting', async () => {
+  const [made, got] = transport({ retryFirst: true });
+  made.onstate = () => { throw new Error('mine'); };
+  const start = made.start();
+  await settle();
+  await sockets[0].open('mcp');
+  await start;
+  assert.deepEqual([made.state, got.errors], ['open', ['mine', 'mine']]);
   await made.close();
 });
 
