@@ -138,7 +138,10 @@ export interface SocketOptions extends Omit<TransportOptions, 'retryFirst'> {
   clientInfo?: { name: string; version: string; title?: string };
   /** The capabilities that the server may use, such as `{ sampling: {}, roots: {} }`. */
   capabilities?: object;
-  /** Answers to requests of the server, by method; what they throw is an error for it. `ping` is answered anyway. */
+  /**
+   * Answers to requests of the server, by method. What they throw is an error for it, and so is what cannot be sent, such
+   * as a BigInt. `ping` is answered anyway.
+   */
   handlers?: Record<string, Handler>;
   /** The longest time for a call, in milliseconds. Default: 30000. */
   deadline?: number;

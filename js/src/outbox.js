@@ -11,8 +11,8 @@ export class Outbox {
 
   get isEmpty() { return this.#entries.length === 0; }
 
-  /** Returns whether there is room for a message; a single one may be larger than all of the room. */
-  hasRoomFor(bytes) { return this.isEmpty || this.#bytes + bytes <= this.#maxBytes; }
+  /** Returns whether there is room for a message, and so much `more`; a single one may be larger than all of the room. */
+  hasRoomFor(bytes, more = 0) { return this.isEmpty || this.#bytes + bytes <= this.#maxBytes + more; }
 
   /** Returns whether an entry waits that `test` finds. */
   has(test) { return this.#entries.some(test); }

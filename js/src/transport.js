@@ -16,6 +16,9 @@ import { byteLength } from './resume-session.js';
 /** The most bytes that are handed to a WebSocket and have not left yet; a browser takes any number. */
 const MAX_BUFFERED = 1 << 20;
 
+/** Bytes beside `queueBytes` for errors as answers to the peer: it is told, however much waits. */
+const ERROR_BYTES = 1 << 20;
+
 /** Milliseconds after which a WebSocket that holds so many is looked at again. */
 const LOOK_MS = 20;
 
@@ -141,17 +144,16 @@ export class WebSocketTransport {
     if (this.#state === 'closed') throw new McpError('not_sent', 'not connected');
     const message = this.#forPeer(told);
     if (!message) return; // whoever waits for it is gone
-    const entry = this.#entry(message);
     const { id, method } = message;
+    if (method === undefined) return this.#answer(message);
+    const entry = this.#entry(message);
     if (method === 'notifications/cancelled' && this.forget(message.params?.requestId) === 'not_sent') return;
     this.#check(entry);
     if (isRequest(entry)) {
       if (this.#requests.has(id)) throw new McpError('not_sent', `there is a request with the id ${id} already`);
       this.#requests.add(id, entry);
     }
-    if (!this.#handshake.onQueued(message)) return;
-    this.#outbox.push(entry);
-    this.#flush();
+    if (this.#handshake.onQueued(message)) this.#queue(entry);
   }
 
   /** Ends a request, whose answer is dropped if it still comes. Returns `not_sent` or `outcome_unknown`. */
@@ -191,19 +193,37 @@ export class WebSocketTransport {
     return { message, shown, text, bytes: byteLength(text) };
   }
 
-  /** Throws if a message cannot be sent, for which a request of the peer is answered all the same. */
+  #queue(entry) {
+    this.#outbox.push(entry);
+    this.#flush();
+  }
+
+  /** Answers a request of the peer: with an error where the answer cannot be sent, and then throws. */
+  #answer(message) {
+    let entry;
+    try {
+      entry = this.#entry(message);
+      this.#check(entry);
+    } catch (error) {
+      const why = error instanceof McpError ? error.message : 'it is no JSON';
+      this.#queueError(message.id, { code: RPC.INTERNAL, message: `the answer cannot be sent: ${why}` });
+      throw error;
+    }
+    this.#queue(entry);
+  }
+
+  /** Has an error wait as the answer to a request of the peer, unless too many do. */
+  #queueError(id, error, isOwn = false) {
+    const entry = { ...this.#entry({ jsonrpc: '2.0', id, error }), isOwn };
+    if (entry.bytes <= this.#maxMessage && this.#outbox.hasRoomFor(entry.bytes, ERROR_BYTES)) this.#queue(entry);
+  }
+
+  /** Throws if a message cannot be sent. */
   #check({ message, bytes }) {
     const most = this.#maxMessage;
+    if (bytes > most) throw new McpError('not_sent', `${bytes} bytes are more than the ${most} that the server takes`);
     const hasRoom = this.#handshake.isAwaited(message) || this.#outbox.hasRoomFor(bytes);
-    const why = bytes > most ? `${bytes} bytes are more than the ${most} that the server takes`
-      : hasRoom ? undefined : 'too much waits to be sent';
-    if (!why) return;
-    if (message.method === undefined && bytes > most) {
-      const error = { code: RPC.INTERNAL, message: 'the answer is too large' };
-      this.#outbox.push(this.#entry({ jsonrpc: '2.0', id: message.id, error }));
-      this.#flush();
-    }
-    throw new McpError('not_sent', why);
+    if (!hasRoom) throw new McpError('not_sent', 'too much waits to be sent');
   }
 
   /** The largest message that the server takes, in bytes, as it has told or shown. */
@@ -357,7 +377,7 @@ export class WebSocketTransport {
 
   #refuse(id) {
     const error = { code: RPC.CONNECTION, message: 'too many requests', data: { reason: 'too_many_requests' } };
-    this.#writeOwn(this.#options.framing.encode({ jsonrpc: '2.0', id, error }));
+    this.#queueError(id, error, true);
   }
 
   #isOwn(id) { return typeof id === 'number' && id > this.#lastOwnId; }

@@ -463,6 +463,20 @@ test('requests of the server are answered by handlers', async () => {
   assert.equal(socket.sent.length, before);
 });
 
+test('what a handler returns and JSON cannot say is an error to the server', async () => {
+  const handlers = {
+    'roots/list': () => ({ roots: 1n }),
+    'sampling/createMessage': () => { throw Object.assign(new Error('mine'), { data: 1n }); },
+  };
+  const [mcp, socket] = await initialized({ handlers });
+  for (const [id, method] of Object.keys(handlers).entries()) {
+    await socket.receive({ jsonrpc: '2.0', id, method });
+    await settle();
+    assert.deepEqual([socket.sent.at(-1).id, socket.sent.at(-1).error?.code], [id, -32603]);
+  }
+  mcp.close();
+});
+
 /** A handler whose calls are ended by hand, and those calls. */
 function slow() {
   const calls = [];

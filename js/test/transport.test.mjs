@@ -313,6 +313,59 @@ test('a message that cannot be sent is an error for that message alone', async (
   assert.equal(reasons(got).length, 41);
 });
 
+const asks = (id) => ({ jsonrpc: '2.0', id, method: 'roots/list' });
+const errors = ({ sent }) => sent.filter(({ error }) => error).map(({ id, error }) => [id, error.code]);
+
+test('an answer that cannot be sent is an error to whoever asked', async () => {
+  const [made, got, socket] = await started({ queueBytes: 2000 });
+  const circular = {};
+  circular.self = circular;
+  for (const [id, result] of [[0, { n: 1n }], [1, circular], [2, { toJSON() { throw new Error('mine'); } }]]) {
+    await socket.receive(asks(id));
+    await failure(made.send({ ...answer(id), result }));
+    assert.deepEqual(errors(socket).at(-1), [id, -32603]);
+    await made.send(answer(id)); // which has ended
+    await socket.receive(asks(id));
+    await made.send(answer(id));
+    assert.deepEqual(socket.sent.at(-1), answer(id));
+  }
+
+  // While the server acknowledges nothing.
+  for (const id of [10, 11]) await socket.receive(asks(id));
+  for (let n = 0; n < 2; n++) await made.send(notification('x', { text: 'x'.repeat(600_000) }));
+  await made.send(notification('x', { text: 'x'.repeat(1900) }));
+  assert.match((await failure(made.send({ ...answer(10), result: { text: 'x'.repeat(200) } }))).message, /too much waits/);
+  await failure(made.send({ ...answer(11), result: { n: 1n } }));
+  await socket.receive('@ack 8');
+  assert.deepEqual(errors(socket).slice(-2), [[10, -32603], [11, -32603]]);
+  assert.deepEqual(got.errors, []);
+  await made.close();
+});
+
+test('requests that are refused while nothing can be sent are refused later', async () => {
+  const [made, got, socket] = await started();
+  for (let n = 0; n < 2; n++) await made.send(notification('x', { text: 'x'.repeat(600_000) }));
+  for (let id = 0; id < 1026; id++) await socket.receive(asks(id));
+  assert.deepEqual([got.messages.length, errors(socket)], [1024, []]);
+  await socket.receive('@ack 2');
+  assert.deepEqual(errors(socket), [[1024, -32000], [1025, -32000]]);
+  await made.close();
+});
+
+test('errors that wait for a server that reads nothing are bounded', async () => {
+  const [made, , socket] = await started({ plain: true, queueBytes: 1000 });
+  socket.bufferedAmount = 2 << 20;
+  await made.send(notification('x', { text: 'x'.repeat(1000) }));
+  for (let id = 0; id < 1000; id++) {
+    await socket.receive(asks(`${id} ${'x'.repeat(2000)}`));
+    await failure(made.send({ ...answer(`${id} ${'x'.repeat(2000)}`), result: { n: 1n } }));
+  }
+  socket.bufferedAmount = 0;
+  await pass(20);
+  assert.ok(errors(socket).length > 450 && errors(socket).length < 550, errors(socket).length);
+  await made.close();
+});
+
 test('a server is sent no more requests than it takes, and no more than its window', async () => {
   const [made, , socket] = await started({ fields: { max_inbound: 2 } });
   for (const id of [1, 2, 3, 4]) await made.send(request(id));
