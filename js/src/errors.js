@@ -26,5 +26,6 @@ export const final = (message, options) => new ConnectionError(message, { ...opt
 
 /** Codes of JSON-RPC 2.0 and of this binding. */
 export const RPC = Object.freeze({
-  PARSE: -32700, METHOD_NOT_FOUND: -32601, INTERNAL: -32603, CONNECTION: -32000, UNAUTHENTICATED: -32001,
+  PARSE: -32700, INVALID_REQUEST: -32600, METHOD_NOT_FOUND: -32601, INTERNAL: -32603, CONNECTION: -32000,
+  UNAUTHENTICATED: -32001,
 });

@@ -81,7 +81,10 @@ export class Requests {
   /** Returns the ids of all requests of this side, with their states. */
   all() { return [...this.#own].map(([id, { state }]) => [id, state]); }
 
-  /** Takes a request of the peer. Returns it as it is handed on; `undefined` if there are too many. */
+  /** Returns whether the peer has a request with this id. */
+  isInFlight(id) { return this.#inbound.has(this.#aliases.of(id)); }
+
+  /** Takes a request of the peer. Returns it as it is handed on; `undefined` if it is not taken. */
   accept(request) {
     const taken = this.#aliases.inward(request);
     if (this.#inbound.has(taken.id) || this.#inbound.size >= MAX_INBOUND) return undefined;

@@ -375,8 +375,11 @@ export class WebSocketTransport {
     this.#outbox.putBack(entry);
   }
 
+  /** Refuses a request: one too many, which may come again, or one whose id is in flight already. */
   #refuse(id) {
-    const error = { code: RPC.CONNECTION, message: 'too many requests', data: { reason: 'too_many_requests' } };
+    const error = this.#requests.isInFlight(id)
+      ? { code: RPC.INVALID_REQUEST, message: 'a request with this id is already in flight' }
+      : { code: RPC.CONNECTION, message: 'too many requests', data: { reason: 'too_many_requests' } };
     this.#queueError(id, error, true);
   }
 

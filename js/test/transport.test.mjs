@@ -527,5 +527,9 @@ test('a peer may not ask for more than is taken', async () => {
   await new Promise((resolve) => setImmediate(resolve));
   assert.equal(got.messages.length, 1024);
   assert.deepEqual([socket.sent[0].id, socket.sent[0].error.data.reason], [1024, 'too_many_requests']);
+  await socket.receive(request(7, 'ping'));
+  assert.deepEqual([socket.sent[1].id, socket.sent[1].error.code], [7, -32600]); // it is in flight already
+  await made.send(answer(7));
+  assert.deepEqual(socket.sent[2], answer(7));
   await made.close();
 });
