@@ -46,6 +46,7 @@ export interface Framing {
   ping(id: number): object;
 }
 
+/** What a transport needs to know. What is undefined has its default; a number below 0, or NaN, is a `RangeError`. */
 export interface TransportOptions {
   /** Default: `globalThis.WebSocket`, which Node has from 22 on. Without one, the constructor throws. */
   WebSocket?: WebSocketConstructor;

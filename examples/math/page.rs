@@ -43,6 +43,7 @@ const FILES: &[(&str, &str, &str)] = files! {
     "/src/heartbeat.js": JS = "../../js/src/heartbeat.js",
     "/src/inbox.js": JS = "../../js/src/inbox.js",
     "/src/link.js": JS = "../../js/src/link.js",
+    "/src/options.js": JS = "../../js/src/options.js",
     "/src/outbox.js": JS = "../../js/src/outbox.js",
     "/src/overload.js": JS = "../../js/src/overload.js",
     "/src/read-progress.js": JS = "../../js/src/read-progress.js",

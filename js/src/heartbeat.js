@@ -33,7 +33,7 @@ export class Heartbeat {
   #quiet(interval) {
     this.stop();
     this.#state = 'quiet';
-    if (interval !== null && interval < Infinity) this.#timer = setTimeout(() => this.#ping(), interval);
+    if (interval < Infinity) this.#timer = setTimeout(() => this.#ping(), interval);
   }
 
   #ping() {

@@ -1,4 +1,5 @@
 import { McpError, RPC } from './errors.js';
+import { withDefaults } from './options.js';
 import { WebSocketTransport } from './transport.js';
 
 const DEFAULTS = { clientInfo: { name: 'mcp-ws', version: '1' }, capabilities: {}, handlers: {}, deadline: 30_000 };
@@ -28,9 +29,8 @@ export class McpSocket extends EventTarget {
 
   constructor(url, options = {}) {
     super();
-    const defined = Object.fromEntries(Object.entries(options).filter(([, value]) => value !== undefined));
     this.#url = url;
-    this.#options = { ...DEFAULTS, ...defined };
+    this.#options = withDefaults(DEFAULTS, options);
   }
 
   /** Connects, and comes back until `close`, or until the server ends it for good. */

@@ -6,6 +6,7 @@ import { jsonRpc } from './framing.js';
 import { Handshake } from './handshake.js';
 import { Heartbeat } from './heartbeat.js';
 import { Inbox } from './inbox.js';
+import { withDefaults } from './options.js';
 import { Outbox } from './outbox.js';
 import { Overload } from './overload.js';
 import { LearnedLimit, ReadProgress } from './read-progress.js';
@@ -51,9 +52,8 @@ function complete(options) {
   if (typeof WebSocket !== 'function') {
     throw new TypeError('there is no global WebSocket (Node has one from 22 on): pass one as the option `WebSocket`, such as that of the package `ws`');
   }
-  const defined = Object.fromEntries(Object.entries(options).filter(([, value]) => value !== undefined));
-  const reconnect = { ...RECONNECT, ...options.reconnect };
-  return { ...DEFAULTS, ...defined, reconnect, WebSocket, fetch: fetch?.bind(globalThis) };
+  const reconnect = withDefaults(RECONNECT, options.reconnect, 'reconnect.');
+  return { ...withDefaults(DEFAULTS, options), reconnect, WebSocket, fetch: fetch?.bind(globalThis) };
 }
 
 /**

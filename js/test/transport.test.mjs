@@ -3,7 +3,7 @@
 import assert from 'node:assert/strict';
 import { test } from 'node:test';
 
-import { WebSocketTransport } from '../mcp-ws.js';
+import { McpSocket, WebSocketTransport } from '../mcp-ws.js';
 import { FakeWebSocket, failure, pass, settle, sockets } from './fakes.mjs';
 import {
   RESUME, answer, initialized, notification, reasons, request, resumed, session, started, transport,
@@ -14,6 +14,37 @@ test('without a WebSocket it says what to do', () => {
   delete globalThis.WebSocket;
   assert.throws(() => new WebSocketTransport('ws://test/'), /pass one as the option `WebSocket`/);
   globalThis.WebSocket = WebSocket;
+});
+
+test('an option that is undefined has its default', async () => {
+  const waits = [];
+  const reconnect = { first: undefined, afterRestart: undefined, factor: undefined, max: undefined, stable: undefined, attempts: undefined };
+  const [made, , socket] = await started({ plain: true, reconnect, heartbeat: undefined, queueBytes: undefined });
+  made.onstate = ({ state, retryIn }) => state === 'waiting' && waits.push(retryIn);
+  await socket.lose();
+  for (let lost = 0; lost < 2; lost++) {
+    await pass(waits.at(-1));
+    await sockets.at(-1).open('mcp');
+    await sockets.at(-1).lose();
+  }
+  assert.deepEqual(waits, [500, 1500, 1750]);
+  await made.close();
+  transport({ reconnect: undefined });
+});
+
+test('a number that can be none is refused at once', () => {
+  const make = (options) => () => new WebSocketTransport('ws://test/', { WebSocket: FakeWebSocket, ...options });
+  for (const value of [NaN, -1, '5', null]) {
+    const kind = { name: 'RangeError', message: /from 0 on/ };
+    for (const name of ['first', 'afterRestart', 'factor', 'max', 'stable', 'attempts']) {
+      assert.throws(make({ reconnect: { [name]: value } }), { ...kind, message: new RegExp(`reconnect.${name}.*from 0 on`) });
+    }
+    for (const name of ['queueBytes', 'connectTimeout', 'initializeTimeout', 'heartbeat', 'pongTimeout']) {
+      assert.throws(make({ [name]: value }), { ...kind, message: new RegExp(`${name}.*from 0 on`) });
+    }
+    assert.throws(() => new McpSocket('ws://test/', { deadline: value }), kind);
+  }
+  make({ heartbeat: Infinity, reconnect: { attempts: Infinity, first: 0 } })();
 });
 
 test('offers are made one after the other, and what was accepted is remembered', async () => {
