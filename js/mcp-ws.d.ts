@@ -67,13 +67,13 @@ export interface TransportOptions {
   retryFirst?: boolean;
   /** The most bytes that wait to be sent. Default: 16 MiB. */
   queueBytes?: number;
-  /** The longest time for an attempt, in milliseconds. Default: 20000. */
+  /** The longest time for an attempt, in milliseconds; `Infinity` for any. Default: 20000. */
   connectTimeout?: number;
   /** The longest time for the answer to `initialize`, in milliseconds; `Infinity` for any. Default: 60000. */
   initializeTimeout?: number;
   /** Milliseconds without a message after which the server is pinged; `Infinity` for never. Default: 15000. */
   heartbeat?: number;
-  /** Milliseconds after a ping without a message, after which the connection is lost. Default: 10000. */
+  /** Milliseconds after a ping without a message, after which the connection is lost; `Infinity` for never. Default: 10000. */
   pongTimeout?: number;
 }
 
@@ -144,7 +144,7 @@ export interface SocketOptions extends Omit<TransportOptions, 'retryFirst'> {
    * as a BigInt. `ping` is answered anyway.
    */
   handlers?: Record<string, Handler>;
-  /** The longest time for a call, in milliseconds. Default: 30000. */
+  /** The longest time for a call, in milliseconds; `Infinity` for any. Default: 30000. */
   deadline?: number;
 }
 

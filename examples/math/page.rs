@@ -54,6 +54,7 @@ const FILES: &[(&str, &str, &str)] = files! {
     "/src/resume-session.js": JS = "../../js/src/resume-session.js",
     "/src/socket.js": JS = "../../js/src/socket.js",
     "/src/subprotocol.js": JS = "../../js/src/subprotocol.js",
+    "/src/timer.js": JS = "../../js/src/timer.js",
     "/src/transport.js": JS = "../../js/src/transport.js",
 };
 

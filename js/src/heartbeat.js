@@ -1,3 +1,5 @@
+import { after } from './timer.js';
+
 /**
  * Pings the server when nothing has arrived for some time. Browsers cannot send the pings of RFC 6455, so these are
  * messages.
@@ -33,16 +35,16 @@ export class Heartbeat {
   #quiet(interval) {
     this.stop();
     this.#state = 'quiet';
-    if (interval < Infinity) this.#timer = setTimeout(() => this.#ping(), interval);
+    this.#timer = after(interval, () => this.#ping());
   }
 
   #ping() {
     const { ping, timeout, onDead } = this.#options;
     this.#state = 'pinged';
-    this.#timer = setTimeout(() => {
+    this.#timer = after(timeout, () => {
       this.stop();
       onDead();
-    }, timeout);
+    });
     ping();
   }
 }

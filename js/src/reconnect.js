@@ -1,6 +1,7 @@
 import { retryDelay } from './backoff.js';
 import { closeName } from './close-codes.js';
 import { ConnectionError } from './errors.js';
+import { after } from './timer.js';
 
 /**
  * One link after the other.
@@ -63,7 +64,7 @@ export class Reconnect {
     const { connectTimeout } = this.#options;
     const attempt = this.#begin();
     const late = new ConnectionError(`no connection within ${connectTimeout / 1000} s`);
-    this.#timer = setTimeout(() => this.#failed(attempt, late), connectTimeout);
+    this.#timer = after(connectTimeout, () => this.#failed(attempt, late));
     this.#become('connecting');
     try {
       const opened = await this.#dialer.dial(this.#failures, this.#handlers.session(), attempt.signal);
@@ -121,7 +122,7 @@ export class Reconnect {
     const retryIn = isLast ? null : retryDelay(code, this.#failures++, reconnect);
     const end = { code, codeName: closeName(code), reason: whyLast ?? reason, retryIn };
     if (retryIn === null) globalThis.removeEventListener?.('online', this.#online);
-    else this.#timer = setTimeout(() => this.#dial(), retryIn);
+    else this.#timer = after(retryIn, () => this.#dial());
     this.state = retryIn === null ? 'closed' : 'waiting';
     this.#handlers.down(end);
     this.#handlers.became(this.state, end);

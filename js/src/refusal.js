@@ -1,4 +1,5 @@
 import { ConnectionError, final } from './errors.js';
+import { abortAfter } from './timer.js';
 
 const WHY = {
   401: 'the server asks for a token', 403: 'the server refuses this page, or this token',
@@ -51,7 +52,7 @@ export class Inquiry {
       http.protocol = http.protocol.replace('ws', 'http');
       const isOwn = http.origin === here?.origin || here === undefined;
       const headers = token ? { authorization: `Bearer ${token}` } : {};
-      const signal = globalThis.AbortSignal?.timeout?.(this.#timeout);
+      const signal = abortAfter(this.#timeout);
       // Fetch sends no request of the mode `no-cors` that does not follow redirects.
       const how = isOwn ? { headers, redirect: 'manual' } : { mode: 'no-cors', redirect: 'follow' };
       return (await this.#fetch(http, { cache: 'no-store', signal, ...how })).status;

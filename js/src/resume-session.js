@@ -5,6 +5,9 @@ const ACK_MESSAGES = 64;
 const ACK_BYTES = 64 << 10;
 const ACK_MS = 1000;
 
+/** The longest time for which a session without a link is not taken for lost, in milliseconds. */
+const MAX_WINDOW = 3_600_000;
+
 /** The bytes that a message counts beside its payload (section 5). */
 const OVERHEAD = 64;
 
@@ -37,8 +40,8 @@ export class ResumeSession {
   /** `true` if there is a session to be resumed. */
   get isOpen() { return this.#session !== undefined; }
 
-  /** The time for which the server keeps the session without a link, in milliseconds. */
-  get window() { return (this.#session?.window_s ?? 0) * 1000; }
+  /** The time for which the server keeps the session without a link, in milliseconds: an hour at most (section 5). */
+  get window() { return Math.min((this.#session?.window_s ?? 0) * 1000, MAX_WINDOW); }
 
   /** The largest message that the server takes, in bytes. */
   get maxMessage() {

@@ -1,5 +1,6 @@
 import { McpError, RPC } from './errors.js';
 import { withDefaults } from './options.js';
+import { after } from './timer.js';
 import { WebSocketTransport } from './transport.js';
 
 const DEFAULTS = { clientInfo: { name: 'mcp-ws', version: '1' }, capabilities: {}, handlers: {}, deadline: 30_000 };
@@ -65,7 +66,7 @@ export class McpSocket extends EventTarget {
       const cancelled = () => this.#cancel(id, signal.reason, 'cancelled by the user');
       const call = { resolve, reject, onprogress, unlisten: () => signal?.removeEventListener('abort', cancelled) };
       signal?.addEventListener('abort', cancelled);
-      if (deadline < Infinity) call.timer = setTimeout(() => this.#overdue(id, deadline), deadline);
+      call.timer = after(deadline, () => this.#overdue(id, deadline));
       this.#calls.set(id, call);
       const message = { jsonrpc: '2.0', id, method, params: { ...params, ...meta } };
       this.#transport.send(message).catch((error) => this.#take(id)?.reject(error));

@@ -13,6 +13,7 @@ import { LearnedLimit, ReadProgress } from './read-progress.js';
 import { Reconnect } from './reconnect.js';
 import { Requests, localError } from './requests.js';
 import { byteLength } from './resume-session.js';
+import { after } from './timer.js';
 
 /** The most bytes that are handed to a WebSocket and have not left yet; a browser takes any number. */
 const MAX_BUFFERED = 1 << 20;
@@ -466,7 +467,7 @@ export class WebSocketTransport {
     const { initializeTimeout } = this.#options;
     const lose = () => this.#reconnect.lose(1006, `the server does not initialize within ${initializeTimeout / 1000} s`);
     clearTimeout(this.#timers.initialize);
-    if (initializeTimeout < Infinity) this.#timers.initialize = setTimeout(lose, initializeTimeout);
+    this.#timers.initialize = after(initializeTimeout, lose);
   }
 
   #onDown({ code, reason, codeName, retryIn }) {

@@ -13,8 +13,11 @@ export const sockets = [];
 /** Those who listen to the browser. */
 export const listeners = new Set();
 
+/** The longest delay that a timer takes: a longer one is none, in Node and in browsers. */
+const MAX_DELAY = 2 ** 31 - 1;
+
 globalThis.setTimeout = (action, delay, ...args) => {
-  timers.set(++lastTimer, { at: now + delay, run: () => action(...args) });
+  timers.set(++lastTimer, { at: now + (delay <= MAX_DELAY ? delay : 1), run: () => action(...args) });
   return lastTimer;
 };
 globalThis.clearTimeout = (timer) => timers.delete(timer);
@@ -46,6 +49,16 @@ export async function pass(milliseconds) {
     await settle();
   }
   now = end;
+}
+
+/** Lets time pass in which nothing runs. Then Node runs the timers that are due, and only then reads what has arrived. */
+export async function stall(milliseconds, arrives = () => {}) {
+  now += milliseconds;
+  for (const [id, { at, run }] of [...timers].sort(([, a], [, b]) => a.at - b.at)) {
+    if (at <= now && timers.delete(id)) run();
+  }
+  arrives();
+  await settle();
 }
 
 const parsed = (text) => (text[0] === '@' ? text : JSON.parse(text));
