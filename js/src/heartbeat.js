@@ -1,4 +1,4 @@
-import { after } from './timer.js';
+import { Timeout, after } from './timer.js';
 
 /**
  * Pings the server when nothing has arrived for some time. Browsers cannot send the pings of RFC 6455, so these are
@@ -8,11 +8,12 @@ import { after } from './timer.js';
  * |---|---|---|
  * | stopped | | |
  * | quiet | quiet | after `interval` pinged |
- * | pinged | quiet | after `timeout` stopped, and `onDead` |
+ * | pinged | quiet | after `timeout`, if nothing waits to be read: stopped, and `onDead` |
  */
 export class Heartbeat {
   #state = 'stopped';
   #timer;
+  #pong = new Timeout();
   #options;
 
   constructor({ interval, timeout, ping, onDead }) {
@@ -29,6 +30,7 @@ export class Heartbeat {
 
   stop() {
     clearTimeout(this.#timer);
+    this.#pong.stop();
     this.#state = 'stopped';
   }
 
@@ -41,7 +43,7 @@ export class Heartbeat {
   #ping() {
     const { ping, timeout, onDead } = this.#options;
     this.#state = 'pinged';
-    this.#timer = after(timeout, () => {
+    this.#pong.start(timeout, () => {
       this.stop();
       onDead();
     });

@@ -1,7 +1,7 @@
 import { retryDelay } from './backoff.js';
 import { closeName } from './close-codes.js';
 import { ConnectionError } from './errors.js';
-import { after } from './timer.js';
+import { Timeout, after } from './timer.js';
 
 /**
  * One link after the other.
@@ -19,7 +19,8 @@ export class Reconnect {
   #options;
   #handlers;
   #link;
-  #timer;
+  #timer; // of the wait
+  #timeout = new Timeout(); // of the attempt
   #attempt = new AbortController(); // what an earlier one still brings is dropped
   #failures = 0; // since a connection that worked
   #openedAt = 0;
@@ -64,12 +65,12 @@ export class Reconnect {
     const { connectTimeout } = this.#options;
     const attempt = this.#begin();
     const late = new ConnectionError(`no connection within ${connectTimeout / 1000} s`);
-    this.#timer = after(connectTimeout, () => this.#failed(attempt, late));
+    this.#timeout.start(connectTimeout, () => this.#failed(attempt, late));
     this.#become('connecting');
     try {
       const opened = await this.#dialer.dial(this.#failures, this.#handlers.session(), attempt.signal);
       if (attempt !== this.#attempt) return opened.link.close();
-      clearTimeout(this.#timer);
+      this.#timeout.stop();
       this.#onLink(attempt, opened);
     } catch (error) {
       this.#failed(attempt, error);
@@ -131,6 +132,7 @@ export class Reconnect {
   /** Begins another attempt, or a wait: nothing that belongs to an earlier one counts any more. */
   #begin() {
     clearTimeout(this.#timer);
+    this.#timeout.stop();
     this.#attempt.abort(new ConnectionError('given up'));
     return (this.#attempt = new AbortController());
   }

@@ -1,6 +1,6 @@
 import { McpError, RPC } from './errors.js';
 import { withDefaults } from './options.js';
-import { after } from './timer.js';
+import { Timeout } from './timer.js';
 import { WebSocketTransport } from './transport.js';
 
 const DEFAULTS = { clientInfo: { name: 'mcp-ws', version: '1' }, capabilities: {}, handlers: {}, deadline: 30_000 };
@@ -26,7 +26,7 @@ export class McpSocket extends EventTarget {
   #options;
   #transport;
   #lastId = 0;
-  #calls = new Map(); // id → { resolve, reject, onprogress, timer, unlisten }
+  #calls = new Map(); // id → { resolve, reject, onprogress, timeout, unlisten }
 
   constructor(url, options = {}) {
     super();
@@ -64,9 +64,10 @@ export class McpSocket extends EventTarget {
     const meta = onprogress && { _meta: { ...params._meta, progressToken: id } };
     return new Promise((resolve, reject) => {
       const cancelled = () => this.#cancel(id, signal.reason, 'cancelled by the user');
-      const call = { resolve, reject, onprogress, unlisten: () => signal?.removeEventListener('abort', cancelled) };
+      const timeout = new Timeout();
+      const call = { resolve, reject, onprogress, timeout, unlisten: () => signal?.removeEventListener('abort', cancelled) };
       signal?.addEventListener('abort', cancelled);
-      call.timer = after(deadline, () => this.#overdue(id, deadline));
+      timeout.start(deadline, () => this.#overdue(id, deadline));
       this.#calls.set(id, call);
       const message = { jsonrpc: '2.0', id, method, params: { ...params, ...meta } };
       this.#transport.send(message).catch((error) => this.#take(id)?.reject(error));
@@ -193,7 +194,7 @@ export class McpSocket extends EventTarget {
   #take(id) {
     const call = this.#calls.get(id);
     this.#calls.delete(id);
-    clearTimeout(call?.timer);
+    call?.timeout.stop();
     call?.unlisten();
     return call;
   }

@@ -13,7 +13,7 @@ import { LearnedLimit, ReadProgress } from './read-progress.js';
 import { Reconnect } from './reconnect.js';
 import { Requests, localError } from './requests.js';
 import { byteLength } from './resume-session.js';
-import { after } from './timer.js';
+import { Timeout } from './timer.js';
 
 /** The most bytes that are handed to a WebSocket and have not left yet; a browser takes any number. */
 const MAX_BUFFERED = 1 << 20;
@@ -95,7 +95,8 @@ export class WebSocketTransport {
   #lastNumber = 0; // of the messages that were handed to links
   #stoppingLink; // on which the server takes no further requests
   #repeated; // the id of the `initialize` that is repeated
-  #timers = {}; // window: until the session is lost; look: at a full WebSocket; initialize: until it is answered
+  #initializeTimeout = new Timeout();
+  #timers = {}; // window: until the session is lost; look: at a full WebSocket
   #started;
 
   constructor(url, options = {}) {
@@ -343,7 +344,7 @@ export class WebSocketTransport {
     if (isTooMany(message.error) && this.#overload.onRefused()) return this.#putBack(message.id);
     this.#overload.onAnswered();
     this.#requests.end(message.id);
-    if (this.#handshake.onAnswer(message)) clearTimeout(this.#timers.initialize);
+    if (this.#handshake.onAnswer(message)) this.#initializeTimeout.stop();
     else if (isExecuted(message)) this.#reconnect.setWorks();
     const unreadable = () => localError(message.id, 'unreadable', 'the answer cannot be read', RPC.PARSE);
     this.#deliver(message.unreadable ? unreadable() : message);
@@ -372,7 +373,7 @@ export class WebSocketTransport {
   /** Has a request that was sent, and not executed, wait anew. */
   #putBack(id) {
     const entry = this.#requests.wait(id);
-    if (entry.message.method === 'initialize') clearTimeout(this.#timers.initialize);
+    if (entry.message.method === 'initialize') this.#initializeTimeout.stop();
     this.#outbox.putBack(entry);
   }
 
@@ -392,7 +393,7 @@ export class WebSocketTransport {
   #onOwnAnswer({ id, error }) {
     if (id !== this.#repeated) return; // a ping
     this.#repeated = undefined;
-    clearTimeout(this.#timers.initialize);
+    this.#initializeTimeout.stop();
     if (isStopping(error) || isTooMany(error)) return this.#reconnect.lose(1012, error.message);
     if (error) return this.close(new Error(`the server refuses to initialize: ${error.message}`));
     const follows = this.#handshake.repeated();
@@ -466,13 +467,12 @@ export class WebSocketTransport {
   #awaitInitialize() {
     const { initializeTimeout } = this.#options;
     const lose = () => this.#reconnect.lose(1006, `the server does not initialize within ${initializeTimeout / 1000} s`);
-    clearTimeout(this.#timers.initialize);
-    this.#timers.initialize = after(initializeTimeout, lose);
+    this.#initializeTimeout.start(initializeTimeout, lose);
   }
 
   #onDown({ code, reason, codeName, retryIn }) {
-    const { look, initialize } = this.#timers;
-    for (const timer of [look, initialize]) clearTimeout(timer);
+    clearTimeout(this.#timers.look);
+    this.#initializeTimeout.stop();
     this.#heartbeat.stop();
     this.#overload.onDown();
     this.#session?.detach();

@@ -90,3 +90,67 @@ test('the deadline of a call may be longer than a timer takes', async () => {
     mcp.close();
   }
 });
+/** Has a message arrive, on a link that is not given up. */
+const arrives = (socket, message) => socket.onmessage?.({ data: JSON.stringify(message) });
+
+test('a pong that waits to be read is one', async () => {
+  // It is read in the turn in which the timer is late.
+  const [made, , socket] = await started({ plain: true });
+  const lost = losses(made);
+  await pass(15_000);
+  const pong = () => arrives(socket, answer(socket.sent.at(-1).id));
+  await stall(20_000, pong);
+  await pass(14_999);
+  assert.deepEqual([made.state, lost], ['open', []]);
+
+  // It takes some turns more, as one that has to be decompressed does.
+  await pass(1);
+  await stall(20_000);
+  for (let turn = 0; turn < 20; turn++) await settle();
+  await pass(5);
+  pong();
+  await pass(14_999);
+  assert.deepEqual([made.state, lost], ['open', []]);
+
+  // The timer is on time, and the pong behind it.
+  await pass(1);
+  await stall(10_000, pong);
+  await pass(14_999);
+  assert.deepEqual([made.state, lost], ['open', []]);
+
+  // There is none.
+  await pass(1);
+  await stall(20_000);
+  await pass(10_000);
+  assert.deepEqual([made.state, lost], ['waiting', ['a ping was not answered']]);
+  await made.close();
+  assert.equal(timerCount(), 0);
+});
+
+test('an answer to `initialize`, to a call or to an upgrade that waits to be read is one', async () => {
+  const [made, , socket] = await started({ plain: true, initializeTimeout: 5000, heartbeat: Infinity });
+  const lost = losses(made);
+  await made.send(request(0, 'initialize'));
+  await stall(5000, () => arrives(socket, answer(0, {})));
+  await pass(20_000);
+  assert.deepEqual(lost, []);
+  await socket.lose(1006, 'cut');
+  await pass(1000);
+  const { onopen } = sockets[1];
+  sockets[1].readyState = 1;
+  await stall(30_000, onopen);
+  assert.deepEqual([made.state, lost], ['connecting', ['cut']]); // it is asked to initialize
+  assert.equal(sockets[1].sent[0].method, 'initialize');
+  await made.close();
+
+  sockets.length = 0;
+  const mcp = new McpSocket('ws://test/', { WebSocket: FakeWebSocket, fetch: null, heartbeat: Infinity });
+  mcp.connect();
+  await settle();
+  await sockets[0].open('mcp');
+  await sockets[0].receive(answer(1, {}));
+  const call = mcp.request('tools/list');
+  await stall(40_000, () => arrives(sockets[0], answer(2, { tools: [] })));
+  assert.deepEqual(await call, { tools: [] });
+  mcp.close();
+});
