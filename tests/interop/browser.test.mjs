@@ -144,6 +144,31 @@ for (const which of ['Client1', 'Client2']) {
   });
 }
 
+test('in chromium: a page that the server refuses is told so, and does not come back', async () => {
+  const { child, url } = await math();
+  try {
+    const told = await browser.awaitInPage(async (address) => {
+      const { McpSocket } = await import('/mcp-ws.js');
+      const server = new McpSocket(address, { reconnect: { first: 10, max: 10 } });
+      const attempts = [];
+      const closed = new Promise((resolve) => {
+        server.addEventListener('state', ({ state, reason }) => {
+          attempts.push(reason);
+          if (state === 'closed' || attempts.length > 20) resolve([state, reason]);
+        });
+      });
+      server.connect();
+      const end = await closed;
+      server.close();
+      return end;
+    }, url);
+    assert.equal(told[0], 'closed');
+    assert.match(told[1], /the server is there, but opens no WebSocket/);
+  } finally {
+    await stop(child);
+  }
+});
+
 test('in chromium: what breaks the rules ends the session with a code that a page may send', async () => {
   const { WebSocketServer } = await import('ws');
   const server = new WebSocketServer({ host: '127.0.0.1', port: 0, handleProtocols: () => 'mcp.resume.v1' });
