@@ -1,5 +1,6 @@
 // `WebSocketTransport` against a server that resumes, over links that are cut anywhere, at random. Each request ends
 // exactly once, and as it says; while the session lives, each is executed once and what the server tells comes in order.
+// Some clients begin with `initialize`: then each session does, and nothing is asked before it is done.
 //
 //     MCP_WS_SEEDS=10000 node --test test/model.test.mjs
 
@@ -11,6 +12,8 @@ import { parse } from '../src/resume-frame.js';
 import { FakeWebSocket, pass, settle, sockets } from './fakes.mjs';
 
 const SEEDS = Number(process.env.MCP_WS_SEEDS ?? 200);
+
+const GIVEN_UP = 'the connection is lost whenever the server is to initialize';
 
 /** Numbers drawn from a seed (mulberry32). */
 function random(seed) {
@@ -30,17 +33,19 @@ class Server {
   sessions = 0;
   #socket;
   #isOpen = false;
+  #isClosing = false;
   #read = 0;
   #outgoing = [];
 
-  constructor(draw) {
+  constructor(draw, hasHandshake) {
     this.draw = draw;
+    this.hasHandshake = hasHandshake;
     this.forget();
   }
 
   /** Forgets the session. */
   forget() {
-    Object.assign(this, { id: undefined, kept: [], acked: 0, received: 0, pending: [] });
+    Object.assign(this, { id: undefined, kept: [], acked: 0, received: 0, pending: [], steps: [] });
   }
 
   /** Takes a new link. */
@@ -83,6 +88,8 @@ class Server {
 
   #data({ id, method }) {
     this.received++;
+    if (method === 'initialize' || method === 'notifications/initialized') this.steps.push(method);
+    else if (this.hasHandshake) assert.deepEqual(this.steps, ['initialize', 'notifications/initialized'], `before ${method}`);
     if (id === undefined) return;
     assert.ok(this.pending.length < 9, 'more requests than it takes'); // and a ping
     if (method === 'tools/call') this.executed.set(id, (this.executed.get(id) ?? 0) + 1);
@@ -114,26 +121,38 @@ class Server {
     for (const text of this.#outgoing.splice(0, count)) await this.#socket.receive(text);
   }
 
+  /** Begins to close the link: the client sends nothing more on it. */
+  close() {
+    if (this.#socket?.readyState === 1) [this.#socket.readyState, this.#isClosing] = [2, true];
+  }
+
   /** Cuts the link: what is under way is lost. */
   async cut(code) {
     const socket = this.#socket;
+    const isThere = socket?.readyState === 1 || this.#isClosing;
     this.#socket = undefined;
-    this.#isOpen = false;
+    this.#isOpen = this.#isClosing = false;
     this.#outgoing = [];
-    if (socket?.readyState === 1) await socket.lose(code);
+    if (isThere) await socket.lose(code);
   }
 }
 
 async function play(seed) {
   const draw = random(seed);
-  const server = new Server(draw);
+  const hasHandshake = seed % 3 === 0;
+  const server = new Server(draw, hasHandshake);
   const mayForget = seed % 2 === 1;
   const options = { WebSocket: FakeWebSocket, fetch: null, retryFirst: true, heartbeat: Infinity };
   const transport = new WebSocketTransport('ws://test/', options);
+  let initialized = 0;
   const ends = new Map(); // id → messages
   const notes = [];
   transport.onmessage = (message) => {
-    if (message.method === undefined) ends.set(message.id, [...(ends.get(message.id) ?? []), message]);
+    if (message.id === 'initialize') {
+      if (transport.state === 'closed') return; // it has ended with an error
+      assert.deepEqual([message.error, initialized++], [undefined, 0]);
+      transport.send({ jsonrpc: '2.0', method: 'notifications/initialized' });
+    } else if (message.method === undefined) ends.set(message.id, [...(ends.get(message.id) ?? []), message]);
     else if (message.method === 'notifications/message') notes.push(message.params);
   };
   const errors = [];
@@ -141,9 +160,14 @@ async function play(seed) {
   transport.start();
   await settle();
 
+  if (hasHandshake) await transport.send({ jsonrpc: '2.0', id: 'initialize', method: 'initialize', params: {} });
   let asked = 0;
+  // Five links in a row may be lost before there is an answer to `initialize`.
+  const isGivenUp = () => hasHandshake && transport.state === 'closed';
+  const check = () => assert.deepEqual(errors.map(({ message }) => message), isGivenUp() ? [GIVEN_UP] : []);
   const step = async () => {
-    assert.deepEqual(errors, []);
+    check();
+    if (isGivenUp()) return;
     const socket = sockets.at(-1);
     if (socket.readyState === 0) {
       await socket.open('mcp.resume.v1');
@@ -154,13 +178,14 @@ async function play(seed) {
       case 3: case 4: return server.read(1 + draw(5));
       case 5: return server.act();
       case 6: return server.deliver(1 + draw(5));
-      case 7: return draw(3) ? undefined : server.cut(1006);
+      case 7: return [() => server.close(), () => server.cut(1006), () => {}][draw(3)]();
       case 8: return mayForget && draw(8) === 0 ? server.forget() || server.cut(1006) : undefined;
       default: return pass(draw(1500));
     }
   };
   for (let count = 0; count < 150; count++) await step();
-  // And then nothing goes wrong any more.
+  // And then nothing goes wrong any more, but for a link that is closing.
+  if (sockets.at(-1).readyState === 2) await server.cut(1006);
   for (let count = 0; count < 3000 && ends.size < asked; count++) {
     const socket = sockets.at(-1);
     if (transport.state === 'waiting') await pass(2000);
@@ -173,13 +198,14 @@ async function play(seed) {
     await server.deliver(100);
   }
 
-  assert.deepEqual(errors, []);
+  await settle();
+  check();
   assert.equal(ends.size, asked, 'a request has no end');
   for (const [id, messages] of ends) {
     assert.equal(messages.length, 1, `request ${id} has ended ${messages.length} times`);
     const [{ result, error }] = messages;
     const runs = server.executed.get(id) ?? 0;
-    if (!mayForget || result) assert.deepEqual([result?.id, runs], [id, 1]);
+    if (result || !(mayForget || isGivenUp())) assert.deepEqual([result?.id, runs], [id, 1]);
     else assert.ok(error.data.reason === 'outcome_unknown' ? runs <= 1 : runs === 0, JSON.stringify(error));
   }
   for (const [index, { number, session }] of notes.entries()) {
