@@ -118,10 +118,13 @@ export class Dialer {
   /** Sends `@open`, and reads `@session`; neither is shown with its secret. */
   async #openSession(link, session) {
     const { onwire } = this.#options;
-    const show = (direction, text) => onwire?.({ direction, text: isControl(text) ? withoutSecrets(text) : text, isOwn: isControl(text) });
-    const write = (text) => {
+    const show = (direction, text, isOwn = false) => {
+      const shown = isControl(text) ? withoutSecrets(text) : text;
+      onwire?.({ direction, text: shown, isOwn: isOwn || isControl(text) });
+    };
+    const write = (text, isOwn) => {
       link.send(text);
-      show('out', text);
+      show('out', text, isOwn);
     };
     write(session.openFrame);
     return next(link, (text) => {

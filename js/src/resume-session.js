@@ -75,7 +75,7 @@ export class ResumeSession {
     this.#session = session;
     this.#write = write;
     this.#onAck(session.received);
-    for (const { text } of this.#kept) write(text);
+    for (const { text, isOwn } of this.#kept) write(text, isOwn);
     return session.resumed;
   }
 
@@ -93,12 +93,12 @@ export class ResumeSession {
     this.#keptBytes = this.#acked = this.#received = 0;
   }
 
-  /** Sends a data message, and keeps it until it is acknowledged. */
-  send(text) {
+  /** Sends a data message, and keeps it until it is acknowledged, with whether it is the transport's own. */
+  send(text, isOwn = false) {
     const bytes = byteLength(text) + OVERHEAD;
-    this.#kept.push({ text, bytes });
+    this.#kept.push({ text, bytes, isOwn });
     this.#keptBytes += bytes;
-    this.#write?.(text);
+    this.#write?.(text, isOwn);
   }
 
   /** Returns whether what arrived is a data message, which is counted and has to be passed on. */

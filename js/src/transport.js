@@ -293,7 +293,7 @@ export class WebSocketTransport {
   }
 
   #write(text, { message, isOwn = false }) {
-    if (this.#session) return this.#session.send(text); // which tells what goes over the wire
+    if (this.#session) return this.#session.send(text, isOwn); // which tells what goes over the wire
     this.#reconnect.link.send(text);
     this.#wire({ direction: 'out', text, message, isOwn });
   }

@@ -543,6 +543,29 @@ test('an error of the user at the first state does not keep the transport from s
   await made.close();
 });
 
+test('what is the transport\'s own is told apart on the wire, within a session too', async () => {
+  for (const plain of [true, false]) {
+    sockets.length = 0;
+    const [made, , socket] = await started({ plain });
+    await initialized(made, socket);
+    const seen = [];
+    made.onwire = ({ direction, text, isOwn }) => direction === 'out' && seen.push([/"method":"([^"]+)"/.exec(text)?.[1] ?? text.split(' ')[0], isOwn]);
+    await made.send(request(1));
+    await pass(15_000);
+    await socket.lose(4410);
+    await pass(10_000);
+    const next = sockets.at(-1);
+    await next.open(plain ? 'mcp' : RESUME);
+    if (!plain) await next.receive(session());
+    await next.receive(answer(next.sent.at(-1).id, { serverInfo: {} }));
+    await made.send(request(2));
+    const data = seen.filter(([name]) => name[0] !== '@');
+    assert.deepEqual(data, [['tools/call', false], ['ping', true], ['initialize', true], ['notifications/initialized', true], ['tools/call', false]]);
+    assert.ok(seen.filter(([name]) => name[0] === '@').every(([, isOwn]) => isOwn));
+    await made.close();
+  }
+});
+
 test('binary messages are data, whatever they begin with', async () => {
   const [made, got, socket] = await started();
   socket.onmessage({ data: new TextEncoder().encode(JSON.stringify(notification('x'))).buffer });
