@@ -320,9 +320,12 @@ export class WebSocketTransport {
   #onData(text) {
     let value;
     try { value = JSON.parse(text.replace(/^\ufeff/, '')); } catch { /* reported below */ }
-    const message = this.#options.framing.decode(value);
+    let message;
+    let failure;
+    try { message = this.#options.framing.decode(value); } catch (error) { failure = error; }
     const isOwn = message?.method === undefined && this.#isOwn(message?.id);
     this.#wire({ direction: 'in', text, message: value, isOwn });
+    if (failure) return this.#report(failure);
     if (message?.reply) return this.#writeOwn(message.reply);
     if (isOwn) return this.#onOwnAnswer(message);
     if (!message) return this.#isExpected(value) ? undefined : this.#report(new Error('a message cannot be read'));

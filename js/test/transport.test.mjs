@@ -3,7 +3,7 @@
 import assert from 'node:assert/strict';
 import { test } from 'node:test';
 
-import { McpSocket, WebSocketTransport } from '../mcp-ws.js';
+import { McpSocket, WebSocketTransport, jsonRpc } from '../mcp-ws.js';
 import { FakeWebSocket, failure, pass, settle, sockets } from './fakes.mjs';
 import {
   RESUME, answer, initialized, notification, reasons, request, resumed, session, started, transport,
@@ -530,6 +530,19 @@ test('an error of the user of the transport is theirs', async () => {
   await settle();
   assert.deepEqual([made.state, sockets[1].closed], ['closed', [1000]]);
   assert.deepEqual(got.errors, Array(got.errors.length).fill('mine'));
+});
+
+test('a framing that fails to decode a message breaks nothing else', async () => {
+  const decode = (value) => {
+    if (value.method === 'odd') throw new Error('odd');
+    return jsonRpc.decode(value);
+  };
+  const [made, got, socket] = await started({ plain: true, framing: { ...jsonRpc, decode } });
+  await made.send(request(1));
+  await socket.receive(notification('odd'));
+  await socket.receive(answer(1));
+  assert.deepEqual([made.state, got.errors, got.messages], ['open', ['odd'], [answer(1)]]);
+  await made.close();
 });
 
 test('an error of the user at the first state does not keep the transport from starting', async () => {
