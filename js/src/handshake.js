@@ -16,13 +16,16 @@ const MAX_ATTEMPTS = 5;
 export class Handshake {
   #state = 'none';
   #request; // `initialize` as the user sent it
-  #initialized; // what the user has followed it with
+  #initialized;
   #attempts = 0;
 
   get state() { return this.#state; }
 
   /** The id of the `initialize` that the user has sent last. */
   get id() { return this.#request?.id; }
+
+  /** `notifications/initialized` as the user has sent it; none before that. */
+  get initialized() { return this.#initialized; }
 
   /** `true` if a new peer has to be asked by the transport itself. */
   get mustRepeat() { return this.#state === 'answered' || this.#state === 'ready' || this.#state === 'repeating'; }
@@ -47,7 +50,7 @@ export class Handshake {
     }
   }
 
-  /** Notes a message that the user sends. Returns whether it is to be queued: else it goes out after `initialize`. */
+  /** Notes a message that the user sends. Returns whether it is to be queued: else it follows the answer to come. */
   onQueued(message) {
     if (message.method === 'initialize') {
       this.#initialized = undefined;
@@ -55,7 +58,7 @@ export class Handshake {
     }
     if (message.method !== 'notifications/initialized') return true;
     this.#initialized = message;
-    return this.#state !== 'repeating';
+    return this.#state !== 'asked' && this.#state !== 'repeating';
   }
 
   /** Returns whether a message refuses `initialize`. */
@@ -81,10 +84,9 @@ export class Handshake {
     return { ...this.#request, id };
   }
 
-  /** Notes that the new peer has answered. Returns what has to follow, if the user has sent it before. */
-  repeated() {
+  /** Notes that the new peer has answered. */
+  onRepeated() {
     this.#attempts = 0;
     this.#state = 'answered';
-    return this.#initialized;
   }
 }

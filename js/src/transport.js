@@ -214,6 +214,12 @@ export class WebSocketTransport {
     this.#queue(entry);
   }
 
+  /** Has `notifications/initialized` wait before all others, if the user has sent it before the answer came. */
+  #queueInitialized({ isOwn }) {
+    const { initialized } = this.#handshake;
+    if (initialized) this.#outbox.putBack({ ...this.#entry(initialized), isOwn, turn: 0 });
+  }
+
   /** Has an error wait as the answer to a request of the peer, unless too many do. */
   #queueError(id, error, isOwn = false) {
     const entry = { ...this.#entry({ jsonrpc: '2.0', id, error }), isOwn };
@@ -347,8 +353,10 @@ export class WebSocketTransport {
     if (isTooMany(message.error) && this.#overload.onRefused()) return this.#putBack(message.id);
     this.#overload.onAnswered();
     this.#requests.end(message.id);
-    if (this.#handshake.onAnswer(message)) this.#initializeTimeout.stop();
-    else if (isExecuted(message)) this.#reconnect.setWorks();
+    if (this.#handshake.onAnswer(message)) {
+      this.#initializeTimeout.stop();
+      if (this.#handshake.state === 'answered') this.#queueInitialized({ isOwn: false });
+    } else if (isExecuted(message)) this.#reconnect.setWorks();
     const unreadable = () => localError(message.id, 'unreadable', 'the answer cannot be read', RPC.PARSE);
     this.#deliver(message.unreadable ? unreadable() : message);
   }
@@ -399,8 +407,8 @@ export class WebSocketTransport {
     this.#initializeTimeout.stop();
     if (isStopping(error) || isTooMany(error)) return this.#reconnect.lose(1012, error.message);
     if (error) return this.close(new Error(`the server refuses to initialize: ${error.message}`));
-    const follows = this.#handshake.repeated();
-    if (follows) this.#outbox.putBack({ ...this.#entry(follows), isOwn: true, turn: 0 }); // before all others
+    this.#handshake.onRepeated();
+    this.#queueInitialized({ isOwn: true });
     this.#became('open', { isResumed: false });
     this.#flush();
   }

@@ -62,6 +62,20 @@ test('what follows a repeated `initialize` is sent once, whenever the user sends
   await made.close();
 });
 
+test('what follows `initialize` waits for its answer, on whatever link that comes', async () => {
+  for (const isLost of [false, true]) {
+    sockets.length = 0;
+    const [made, , socket] = await started({ plain: true });
+    for (const message of [request(0, 'initialize'), INITIALIZED, request(1)]) await made.send(message);
+    assert.deepEqual(methods(socket), ['initialize']);
+    if (isLost) await socket.lose();
+    const present = isLost ? await moved({ plain: true }) : socket;
+    await present.receive(answer(0, SERVER));
+    assert.deepEqual(methods(present), ['initialize', 'notifications/initialized', 'tools/call']);
+    await made.close();
+  }
+});
+
 test('what follows a repeated `initialize` survives a link that is closing, and goes first', async () => {
   const [made, got, socket] = await started();
   await initialized(made, socket);
