@@ -4,8 +4,11 @@ use std::{fmt, io, net::SocketAddr};
 
 use tokio::{
     io::{AsyncRead, AsyncWrite},
-    net::{TcpListener, TcpStream, ToSocketAddrs},
+    net::{TcpListener, TcpSocket, TcpStream, ToSocketAddrs, lookup_host},
 };
+
+/// Most connections that wait to be accepted: all clients of another server may come at once.
+const BACKLOG: u32 = 1024;
 
 /// Source of byte streams for [`serve_on`](crate::server::serve_on): a TCP or Unix listener, or
 /// your own.
@@ -92,6 +95,26 @@ impl<A: ToSocketAddrs<Future: Send> + Send + 'static> IntoListener for Bind<A> {
     type Listener = TcpListener;
 
     async fn listener(self) -> io::Result<TcpListener> {
-        TcpListener::bind(self.0).await
+        let mut failed = None;
+        for address in lookup_host(self.0).await? {
+            match listen(address) {
+                Ok(listener) => return Ok(listener),
+                Err(error) => failed = Some(error),
+            }
+        }
+        Err(failed.unwrap_or_else(|| io::Error::new(io::ErrorKind::InvalidInput, "no address")))
     }
+}
+
+/// Listens on `address`, as [`TcpListener::bind`] does, with room for [`BACKLOG`] connections.
+fn listen(address: SocketAddr) -> io::Result<TcpListener> {
+    let socket = match address {
+        SocketAddr::V4(_) => TcpSocket::new_v4()?,
+        SocketAddr::V6(_) => TcpSocket::new_v6()?,
+    };
+    // Elsewhere it would let another process take the port.
+    #[cfg(not(windows))]
+    socket.set_reuseaddr(true)?;
+    socket.bind(address)?;
+    socket.listen(BACKLOG)
 }
