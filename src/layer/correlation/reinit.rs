@@ -34,11 +34,14 @@ use crate::{
     role::McpRole,
 };
 
-/// Time within which a returning peer must say something readable, and another answer a repeated
-/// `initialize`: twice as long after each connection on which it did not.
+/// Time within which a peer that claims to be the former one must say something readable.
+const VERIFICATION_TIMEOUT: Duration = Duration::from_secs(10);
+
+/// Time within which a repeated `initialize` is to be answered, before another connection is asked
+/// for, again and again. It doubles with each of these connections.
 const ANSWER_TIMEOUT: Duration = Duration::from_secs(10);
 
-/// Longest time for the answer to a repeated `initialize`.
+/// Longest such time.
 const MAX_ANSWER_TIMEOUT: Duration = Duration::from_secs(320);
 
 /// Id of an `initialize` that is repeated. The layers above may use the id of their own again, and
@@ -54,8 +57,10 @@ pub(super) struct Reinit {
     events: ConnectionEvents,
     reconnect_handle: ReconnectHandle,
     phase: Phase,
-    /// Time within which a repeated `initialize` is to be answered.
+    /// Time within which a repeated `initialize` is to be answered on this connection.
     answer_timeout: Duration,
+    /// The same on the next one.
+    next_answer_timeout: Duration,
     /// Request `initialize` of the layers above, until it has ended.
     opening: Option<Opening>,
     /// Request with which this side opened its session, as it is [repeated](REPEATED), and the
@@ -144,6 +149,7 @@ impl Reinit {
             reconnect_handle,
             phase: Phase::NEW,
             answer_timeout: ANSWER_TIMEOUT,
+            next_answer_timeout: ANSWER_TIMEOUT,
             opening: None,
             initialize: None,
             initialized: None,
@@ -248,6 +254,7 @@ impl Reinit {
                 Phase::Initialized(agreed) | Phase::Repeating { agreed, .. } => {
                     pending.insert_own(REPEATED, Method::Initialize);
                     link.send_first(initialize.clone());
+                    self.answer_timeout = self.next_answer_timeout;
                     self.phase = Phase::repeating(agreed, self.answer_timeout);
                     return;
                 }
@@ -288,11 +295,11 @@ impl Reinit {
     ) -> Poll<CloseReason> {
         let Phase::Verifying { said, .. } = &mut self.phase else { return Poll::Pending };
         if matches!(said, Said::Nothing { decoded: before } if decoded > *before) {
-            *said = Said::Unreadable(Box::pin(sleep(ANSWER_TIMEOUT)));
+            *said = Said::Unreadable(Box::pin(sleep(VERIFICATION_TIMEOUT)));
         }
         let Said::Unreadable(timer) = said else { return Poll::Pending };
         ready!(timer.as_mut().poll(cx));
-        let reason = format!("no message could be read within {ANSWER_TIMEOUT:?}");
+        let reason = format!("no message could be read within {VERIFICATION_TIMEOUT:?}");
         Poll::Ready(CloseReason::new(CloseCode::Policy, reason))
     }
 
@@ -359,7 +366,7 @@ impl Reinit {
         };
         match result {
             Ok(answer) => {
-                self.answer_timeout = ANSWER_TIMEOUT;
+                self.next_answer_timeout = ANSWER_TIMEOUT;
                 let changed = answer.filter(|answer| agreed.as_deref() != Some(*answer));
                 if let Some(answer) = changed {
                     warn_of_change(answer);
@@ -419,8 +426,8 @@ impl Reinit {
         {
             tracing::warn!(after = ?self.answer_timeout, "no answer to a repeated initialize");
             self.reconnect_handle.reconnect();
-            self.answer_timeout = (self.answer_timeout * 2).min(MAX_ANSWER_TIMEOUT);
-            timer.as_mut().reset(Instant::now() + self.answer_timeout);
+            self.next_answer_timeout = (self.answer_timeout * 2).min(MAX_ANSWER_TIMEOUT);
+            timer.as_mut().reset(Instant::now() + ANSWER_TIMEOUT);
         }
         // Messages that wait for the peer to initialize wait on.
         if self.stopping.poll(cx) && !self.awaits_initialize() {

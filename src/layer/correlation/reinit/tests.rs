@@ -337,6 +337,10 @@ async fn another_connection_is_asked_for_until_initialize_is_answered() {
         assert!(reader.is_woken());
         assert_pending!(reader.poll_next());
         assert!(stack.reconnect_handle.poll_requested(cx).is_ready());
+        // Nothing comes of that at first.
+        tokio::time::advance(ANSWER_TIMEOUT).await;
+        assert_pending!(reader.poll_next());
+        assert!(stack.reconnect_handle.poll_requested(cx).is_ready());
         peer.send(Message::Close(None));
     }
     peer = stack.links.next();
