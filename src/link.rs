@@ -92,7 +92,7 @@ pub struct Down {
 }
 
 impl Down {
-    /// Creates an end with this `cause`, to which nothing was handed, and which ends the session.
+    /// Creates an end with this `cause`, to which nothing was handed, and whose session is gone.
     #[must_use]
     pub fn new(cause: Error) -> Self {
         Self { cause, handed: 0, may_resume: false }

@@ -266,7 +266,9 @@ impl<S: Duplex<Outgoing, LinkEvent<Message>>> Resume<S> {
         let this = self.project();
         let Phase::Lost(down) = &*this.phase else { return Poll::Pending };
         ready!(this.timer.poll(cx));
-        let down = Down { may_resume: true, ..down.clone() };
+        // It is forgotten where the peer has said that it is gone.
+        let may_resume = this.receive_count.session().is_some();
+        let down = Down { may_resume, ..down.clone() };
         *this.phase = Phase::Gone(down.cause.clone());
         Poll::Ready(LinkEvent::Down(down))
     }

@@ -167,15 +167,14 @@ impl SharedLink {
         if bytes < limit || !self.inner.is_paused() {
             return false;
         }
-        let state = self.inner.lock();
-        let may_resume = state.dials_again() && !state.awaits_peer();
-        !may_resume || bytes >= limit.saturating_mul(WAITING_FACTOR)
+        let may_be_resumed = self.inner.lock().may_be_resumed();
+        !may_be_resumed || bytes >= limit.saturating_mul(WAITING_FACTOR)
     }
 
-    /// Returns `true` if the queue is full until it is known whether the session is resumed. A
-    /// write has failed, and the next link, which this side makes, may go on where this one did.
+    /// Returns `true` if the queue is full until it is known whether the session is resumed: the
+    /// next link, which this side makes, may go on where this one did.
     pub(in crate::layer) fn is_full_until_resumed(&self) -> bool {
-        self.is_full_until_dialed() && !self.inner.lock().awaits_peer()
+        self.is_full_until_dialed() && self.inner.lock().may_be_resumed()
     }
 
     /// Returns `true` if the queue is full and sending is paused, on the side that makes the next

@@ -25,7 +25,10 @@ use crate::{
 pub(super) enum LinkState {
     Up,
     WriteFailed,
-    Down { may_resume: bool },
+    Down {
+        /// `true` if the peer may have the session all the same.
+        may_resume: bool,
+    },
     Ended(Error),
 }
 
@@ -48,7 +51,7 @@ pub(super) enum Gate {
 /// | | a failed write | a new peer |
 /// |---|---|---|
 /// | `SingleLink` | is the end, which is waited for | – |
-/// | `Reconnects` | nobody waits for what becomes of it | with `hold`, what is for any peer waits until it has initialized |
+/// | `Reconnects` | nobody waits for what becomes of it; answers are kept while the session may be resumed | with `hold`, what is for any peer waits until it has initialized |
 /// | `PeerMayReturn` | likewise, and answers are kept however full the queue is | likewise |
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(super) enum Continuity {
@@ -226,10 +229,15 @@ impl State {
         limit <= if passes { self.priority_bytes } else { self.queued_bytes }
     }
 
+    /// Returns `true` if a link that this side makes may go on where the last one did.
+    pub(super) fn may_be_resumed(&self) -> bool {
+        self.dials_again()
+            && (!self.awaits_peer() || matches!(self.link, LinkState::Down { may_resume: true }))
+    }
+
     /// Returns `true` if what is for the present peer may still reach it over another link.
     fn may_return(&self) -> bool {
-        matches!(self.continuity, Continuity::PeerMayReturn { .. })
-            || matches!(self.link, LinkState::Down { may_resume: true })
+        matches!(self.continuity, Continuity::PeerMayReturn { .. }) || self.may_be_resumed()
     }
 
     /// Makes room in a full queue while sending is [paused](Self::is_paused), if it can. Returns

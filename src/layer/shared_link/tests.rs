@@ -25,6 +25,8 @@ fn answers_wait_for_a_peer_that_may_have_kept_the_session() {
         assert!(state.make_room(Retention::ThisPeer, true, 1));
         assert_eq!(state.queued_bytes() > 0, may_resume);
         assert_ne!(state.make_room(Retention::AnyPeer, false, 1), may_resume);
+        // What has no room waits for the next link, while that may go on.
+        assert_eq!(state.may_be_resumed(), may_resume);
     }
 }
 

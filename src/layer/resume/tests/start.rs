@@ -161,4 +161,8 @@ async fn a_session_that_need_not_be_kept_any_longer_may_be_all_the_same() {
     let down = assert_ready!(side.next()).unwrap().unwrap();
     assert!(matches!(&down, LinkEvent::Down(down) if down.may_resume), "{down:?}");
     assert_eq!(side.resume(0), 0);
+    side.receive_count.forget();
+    side.peer.send(Message::Close(None));
+    let down = assert_ready!(side.next()).unwrap().unwrap();
+    assert!(matches!(&down, LinkEvent::Down(down) if !down.may_resume), "{down:?}");
 }
