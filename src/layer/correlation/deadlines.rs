@@ -179,7 +179,7 @@ impl Deadlines {
         Poll::Ready(self.search_up_to)
     }
 
-    /// Returns `true` if a search was begun since the last call.
+    /// Returns `true` if a search was begun, or put off, since the last call.
     pub(super) fn take_searched(&mut self) -> bool {
         std::mem::take(&mut self.has_searched)
     }

@@ -253,6 +253,11 @@ impl Call {
         Self::new(method, UNSENT)
     }
 
+    /// Returns the same call where it was taken back from the layer below.
+    pub(super) fn to_unsent(&self) -> Self {
+        Self { may_have_run: self.may_have_run, ..Self::unsent(self.method) }
+    }
+
     pub(super) fn is_unsent(&self) -> bool {
         self.seq == UNSENT
     }

@@ -119,6 +119,14 @@ impl<R: McpRole, F: Framing<R>> Correlation<R, F> {
         }
         if !is_refusal(error) {
             self.note_executed(&call);
+        } else if call.may_have_run {
+            // This peer has not executed it, and another may have.
+            let cause = error.message.to_string();
+            let unknown = call.lost::<R>(id.clone(), Outcome::Unknown, Some(&cause));
+            if self.on_response(id, Err(error)) {
+                self.synthesized.push_back(unknown);
+            }
+            return false;
         }
         self.on_response(id, Err(error))
     }

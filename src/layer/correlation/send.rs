@@ -15,6 +15,8 @@
 //! | one of ours has ended | the first in line is sent, if the queue has room |
 //! | one in line is cancelled, overdue, or there is no more link | it ends, `not_sent` |
 //! | a request that cannot be sent as it is | ends, `not_sent` |
+//!
+//! One that a connection took which is lost ends with `outcome_unknown` in place of `not_sent`.
 
 use std::{
     pin::Pin,
@@ -30,7 +32,7 @@ use rmcp::{
 use super::{
     Correlation,
     config::Replay,
-    pending::{Call, Outcome, Turn},
+    pending::{Call, Turn},
     superseded::Superseded,
     waiting::Waiting,
 };
@@ -213,21 +215,21 @@ impl<R: McpRole, F: Framing<R>> Correlation<R, F> {
                 break;
             }
             let Some(waiting) = self.waiting.pop() else { break };
-            let (id, method, sent) = match waiting {
+            let (id, unsent, sent) = match waiting {
                 Waiting::New { request, method, turn, .. } => {
-                    let id = request.id.clone();
-                    (id, method, self.send_request(request, method, turn).map(drop))
+                    let (id, unsent) = (request.id.clone(), Call::unsent(method));
+                    (id, unsent, self.send_request(request, method, turn).map(drop))
                 }
                 Waiting::Refused { id, call, message } => {
-                    (id.clone(), call.method, self.send_refused(id, call, message))
+                    (id.clone(), call.to_unsent(), self.send_refused(id, call, message))
                 }
             };
             match sent {
                 Ok(()) => self.waiting.note_sent(),
                 Err(error) => {
                     let cause = error.to_string();
-                    let lost = Call::unsent(method).lost::<R>(id, Outcome::NotSent, Some(&cause));
-                    self.synthesized.push_back(lost);
+                    let outcome = unsent.outcome_unless_sent();
+                    self.synthesized.push_back(unsent.lost::<R>(id, outcome, Some(&cause)));
                 }
             }
         }

@@ -48,10 +48,7 @@ impl<R: McpRole> Waiting<R> {
     fn into_unsent(self) -> (RequestId, Call) {
         match self {
             Self::New { request, method, .. } => (request.id, Call::unsent(method)),
-            Self::Refused { id, call, .. } => {
-                let may_have_run = call.may_have_run;
-                (id, Call { may_have_run, ..Call::unsent(call.method) })
-            }
+            Self::Refused { id, call, .. } => (id, call.to_unsent()),
         }
     }
 

@@ -90,6 +90,17 @@ async fn one_that_another_peer_refuses_may_have_run() {
         stack.idle();
         stack.correlation.link.cut();
         assert_eq!(stack.error(), (RequestId::Number(1), "outcome_unknown".into()), "{reason}");
+
+        let (mut stack, peer) = replaying();
+        stack.correlation.config.retry_refused = false;
+        stack.send(list(1));
+        stack.idle();
+        peer.send(Message::Close(None));
+        stack.idle();
+        let (peer, _) = stack.begins_anew();
+        say(&peer, refusal_for(reason, 1));
+        assert_eq!(stack.error(), (RequestId::Number(1), "outcome_unknown".into()), "{reason}");
+        assert_eq!(stack.correlation.reinit.as_ref().unwrap().repeats(), 0);
     }
 }
 
