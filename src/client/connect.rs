@@ -207,9 +207,10 @@ impl<R: McpRole> Connect<R> {
     }
 
     /// Sets whether resuming the session is offered to the server. By default it is, if the
-    /// transport reconnects. A server that does not know
-    /// [`mcp.resume.v1`](crate::guide::resume_v1) chooses something else, and nothing is
-    /// resumed; for one that chooses it all the same, set `false`.
+    /// transport reconnects, and its framing does not ping
+    /// [by messages](crate::framing::FramingProperties::ping_message). A server that does not know
+    /// [`mcp.resume.v1`](crate::guide::resume_v1) chooses something else, and nothing is resumed;
+    /// for one that chooses it all the same, set `false`.
     pub fn resume(mut self, resume: bool) -> Self {
         self.resume = resume;
         self
@@ -312,7 +313,7 @@ impl<R: McpRole> Connect<R> {
 
     /// Sets which requests are sent again to a server that knows nothing of them, though they may
     /// have run. Those are the ones for which that does no harm. By default there are none, and
-    /// each ends with `outcome_unknown`.
+    /// each ends with `outcome_unknown`; so does one that is sent again and refused, or lost.
     ///
     /// ```no_run
     /// # async fn example() -> Result<(), Box<dyn std::error::Error>> {

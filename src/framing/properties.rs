@@ -97,7 +97,7 @@ impl FramingProperties {
 
     /// Sets the function that builds the message which the MCP client sends as a ping; whatever
     /// the server says answers it. By default WebSocket's own pings are used, and a client offers
-    /// to resume its session. It does not with messages as pings, which no session counts.
+    /// to resume its session. One whose pings are messages does not: no session counts those.
     #[must_use]
     pub fn ping_message(mut self, ping_message: fn() -> Message) -> Self {
         self.ping_message = Some(ping_message);

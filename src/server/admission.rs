@@ -140,16 +140,19 @@ pub(super) async fn admit<R: McpRole>(
         return Err(stopping());
     }
     // A session belongs to an identity, and to a server that keeps sessions.
+    // Messages as pings would be counted by one side alone.
+    let may_resume = config.framing_properties().ping_message.is_none();
     let (resumes, requested) = match (sessions, &auth_state, requested) {
         (Some(sessions), AuthState::Done(identity, _), Some(requested)) => {
-            let resumes = upgrade.resumes();
-            (true, Some(sessions.authorize(requested, identity.as_ref(), resumes)?))
+            let resumes = upgrade.resumes() && may_resume;
+            (may_resume, Some(sessions.authorize(requested, identity.as_ref(), resumes)?))
         }
-        (Some(_), AuthState::Done(..), None) => (true, None),
+        (Some(_), AuthState::Done(..), None) => (may_resume, None),
         _ => (false, None),
     };
     // A client that resumes by secret needs no session id, and an id that leaks could be used by others.
-    let requested = requested.filter(|requested| !(requested.is_issued() && upgrade.resumes()));
+    let requested =
+        requested.filter(|requested| !(requested.is_issued() && upgrade.resumes() && may_resume));
     let is_known = matches!(auth_state, AuthState::Done(..));
     let limits = config.transport.limits(Side::Server);
     let (mut response, negotiated) = upgrade.accept(resumes, limits, is_known);
