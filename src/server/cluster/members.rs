@@ -84,7 +84,8 @@ struct Member {
     heard: Instant,
     /// Number of its notifications up to which all have come, or were told to be missed.
     received: u64,
-    /// Number that it had sent by an earlier heartbeat: a second later they are here, or lost.
+    /// Number up to which it had sent notifications by an earlier heartbeat. A second later all of
+    /// them are here, or lost.
     announced: u64,
     /// Time of that heartbeat.
     announced_at: Instant,

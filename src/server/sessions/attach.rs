@@ -66,6 +66,7 @@ impl<R: McpRole> SessionStore<R> {
                             (&session, &secret, received),
                             identity.as_ref(),
                             new_link,
+                            stop_reason,
                         )
                         .await
                     {
@@ -74,7 +75,7 @@ impl<R: McpRole> SessionStore<R> {
                         RelayOutcome::Rejected(new_link, reason) => {
                             return Attached::Rejected(
                                 new_link,
-                                (cause_elsewhere(&reason), reason),
+                                (cause_elsewhere(&reason, stop_reason), reason),
                             );
                         }
                         RelayOutcome::Left => return Attached::Over,
@@ -253,9 +254,9 @@ async fn next_data(new_link: &mut NewLink) -> Result<Message, CloseReason> {
 
 /// Returns why a client was rejected whose session another instance has, by its Close.
 #[cfg(feature = "cluster")]
-fn cause_elsewhere(reason: &CloseReason) -> RejectReason {
+fn cause_elsewhere(reason: &CloseReason, stop_reason: &CloseReason) -> RejectReason {
     match reason.code {
-        CloseCode::Restart => RejectReason::Stopping,
+        _ if reason == stop_reason => RejectReason::Stopping,
         CloseCode::TryAgainLater => RejectReason::AtCapacity,
         CloseCode::GoingAway => RejectReason::Unavailable,
         _ => RejectReason::SessionId,

@@ -22,9 +22,12 @@ use super::{
     new_link::NewLink,
 };
 #[cfg(feature = "cluster")]
-use crate::server::cluster::{
-    asks::AskHandler,
-    relay::{context::RelayContext, resume::RelayOutcome},
+use crate::{
+    close::CloseReason,
+    server::cluster::{
+        asks::AskHandler,
+        relay::{context::RelayContext, resume::RelayOutcome},
+    },
 };
 use crate::{
     layer::resume::{
@@ -201,10 +204,12 @@ impl<R: McpRole> SessionStore<R> {
         asked: (&SessionId, &Secret, u64),
         identity: Option<&Identity>,
         new_link: NewLink,
+        stop_reason: &CloseReason,
     ) -> RelayOutcome {
         match self.relay.get() {
             Some((relay, _)) => {
-                relay.resume(asked, identity, new_link, self.limits, &self.stop).await
+                let stop = (&self.stop, stop_reason);
+                relay.resume(asked, identity, new_link, self.limits, stop).await
             }
             None => RelayOutcome::Unknown(new_link),
         }

@@ -176,7 +176,7 @@ impl RelayContext {
         identity: Option<&Identity>,
         link: NewLink,
         own: MessageLimits,
-        stop: &CancellationToken,
+        (stop, stop_reason): (&CancellationToken, &CloseReason),
     ) -> RelayOutcome {
         let Some(instance) = self.other_instance(session) else {
             return RelayOutcome::Unknown(link);
@@ -194,7 +194,7 @@ impl RelayContext {
         let (step, new_pipe) = tokio::select! {
             asked = asking => asked,
             () = waiting.left() => return left(waiting.link).await,
-            () = stop.cancelled() => return RelayOutcome::Rejected(waiting.link, CloseCode::Restart.into()),
+            () = stop.cancelled() => return RelayOutcome::Rejected(waiting.link, stop_reason.clone()),
         };
         let NewPipe { subscription, to } = match (step, new_pipe) {
             (Step::Go, Some(new_pipe)) => new_pipe,
@@ -213,7 +213,7 @@ impl RelayContext {
                 drop(pipe);
                 return left(waiting.link).await;
             }
-            () = stop.cancelled() => return RelayOutcome::Rejected(waiting.link, CloseCode::Restart.into()),
+            () = stop.cancelled() => return RelayOutcome::Rejected(waiting.link, stop_reason.clone()),
         };
         let first = first.map(|first| first.map(|frame| frame.map(|frame| limited(frame, own))));
         match first {
