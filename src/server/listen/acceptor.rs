@@ -144,6 +144,8 @@ impl<R: McpRole> Acceptor<R> {
         };
         if let Err(cause) = outcome
             && !progress.was_served()
+            // Its client was admitted, and has not read that.
+            && !progress.is_upgrading()
         {
             let refusal = Refusal::before_request(cause);
             self.span(peer).in_scope(|| config.registry.rejected(&refusal, peer));
