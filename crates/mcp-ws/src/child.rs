@@ -26,7 +26,7 @@ use tokio::{
     io::{AsyncBufReadExt, AsyncReadExt, BufReader},
     process::{ChildStderr, ChildStdin, ChildStdout, Command},
     sync::{OwnedSemaphorePermit, oneshot},
-    task::JoinHandle,
+    task::{JoinHandle, coop::has_budget_remaining},
     time::timeout,
 };
 use tokio_util::task::TaskTracker;
@@ -152,7 +152,7 @@ impl Stream for Child {
     type Item = Result<RawMessage, Malformed>;
 
     fn poll_next(mut self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<Option<Self::Item>> {
-        // First: what the process has written before it ended is read after it.
+        // Before the lines: all that the process has written is in the pipe when it has ended.
         let has_ended = match &mut self.ended {
             Some(ended) => ended.poll_unpin(cx).is_ready(),
             None => true,
@@ -167,7 +167,7 @@ impl Stream for Child {
                 }
                 Poll::Ready(None)
             }
-            Poll::Pending if has_ended => Poll::Ready(None),
+            Poll::Pending if has_ended && has_budget_remaining() => Poll::Ready(None),
             line => line,
         }
     }
