@@ -70,7 +70,7 @@ pub(crate) fn elements(headers: &HeaderMap, name: impl AsHeaderName) -> impl Ite
 
 /// Returns the names and values of the cookies in a request (RFC 6265, section 4.2.1).
 ///
-/// Browsers send whatever a page has set, so one that is not text in ASCII is left out alone.
+/// Browsers send whatever a page has set: only a cookie that is not ASCII itself is skipped.
 #[cfg(feature = "server")]
 pub(crate) fn cookies(headers: &HeaderMap) -> impl Iterator<Item = (&str, &str)> {
     let lines = headers.get_all(http::header::COOKIE).into_iter().map(HeaderValue::as_bytes);

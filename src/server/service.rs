@@ -51,6 +51,7 @@ use crate::{
 /// | not `GET` | 405 |
 /// | no upgrade to WebSocket, not HTTP/1.1, or another version than 13 | 426 |
 /// | `Sec-WebSocket-Key` missing, doubled or malformed, a body, or a target that is not the `Host` | 400 |
+/// | no `Host`, where every one is allowed | 400 |
 /// | `Host` or `Origin` not allowed | 403 |
 /// | more than one token | 400 |
 /// | the session id is missing or malformed | 400 |

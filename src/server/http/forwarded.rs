@@ -160,7 +160,7 @@ fn parse_node(text: &str) -> Option<SocketAddr> {
 /// an address in a text that a proxy quotes.
 fn forwarded_for(element: &str) -> Option<&str> {
     let mut node = None;
-    // One between two semicolons may be empty (RFC 7239, section 4).
+    // A pair may be empty (RFC 7239, section 4).
     for pair in element.split(';').map(str::trim).filter(|pair| !pair.is_empty()) {
         let (name, value) = pair.split_once('=')?;
         let quoted = value.strip_prefix('"').and_then(|value| value.strip_suffix('"'));

@@ -15,7 +15,7 @@ pub(in crate::server) fn http1(head_timeout: Option<Duration>) -> http1::Builder
     let mut http = http1::Builder::new();
     http.timer(TokioTimer::new())
         .header_read_timeout(head_timeout.map(|timeout| timeout.min(MAX_HEAD_TIMEOUT)))
-        // Never reached: `WriteTimeout` reads less of a head.
+        // Hardly ever reached: `WriteTimeout` reads less of a head.
         .max_buf_size(MAX_HEAD_BYTES + (8 << 10));
     http
 }
