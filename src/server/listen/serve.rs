@@ -34,7 +34,8 @@ use crate::{
 
 /// Listens on `addr` and runs a service made by `factory` for each session.
 ///
-/// Await the result, or set options first. Connections are upgraded on the path `/mcp`.
+/// Await the result, or set options first. Connections are upgraded on the path `/mcp`. Up to 1,024
+/// wait to be accepted, or as many as the system allows.
 ///
 /// # Errors
 /// Awaiting it fails with the error of binding the address, and with
