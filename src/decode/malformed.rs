@@ -36,6 +36,8 @@ pub struct Malformed {
     pub kind: MalformedKind,
     /// The ids of the answers in a batch, or in several messages that came as one; at most 4,096.
     pub answers: Vec<RequestId>,
+    /// `true` if a request came beside such answers, which is to be answered with the error.
+    pub has_requests: bool,
 }
 
 /// Kind of malformed input, as far as it shows.
@@ -102,11 +104,30 @@ fn invalid(why: impl Into<String>) -> ErrorData {
 /// The top level of a message.
 enum Outline<'a> {
     Object(Members<'a>),
-    /// The answers in an array.
-    Batch(Vec<RequestId>),
-    /// The answers in one object after the other.
-    Several(Vec<RequestId>),
+    /// An array.
+    Batch(Batch),
+    /// One object after the other.
+    Several(Batch),
     Other,
+}
+
+/// What is known of several messages that came as one.
+#[derive(Default)]
+struct Batch {
+    /// The ids of the answers in it.
+    answers: Vec<RequestId>,
+    has_requests: bool,
+}
+
+impl Batch {
+    fn push(&mut self, members: &Members<'_>) {
+        self.answers.extend(members.answer());
+        self.has_requests |= members.method.is_some() && members.id.is_some();
+    }
+
+    fn is_full(&self) -> bool {
+        self.answers.len() >= MAX_ANSWERS
+    }
 }
 
 /// The members of a JSON-RPC object: `None` when absent, otherwise what matters of it.
@@ -134,23 +155,24 @@ impl<'a> Outline<'a> {
                 if !first.is_closed || reader.peek() != Some(b'{') {
                     return Self::Object(first);
                 }
-                let mut answers: Vec<_> = first.answer().into_iter().collect();
-                while reader.peek() == Some(b'{') && answers.len() < MAX_ANSWERS {
+                let mut batch = Batch::default();
+                batch.push(&first);
+                while reader.peek() == Some(b'{') && !batch.is_full() {
                     let members = Members::read(&mut reader);
-                    answers.extend(members.answer());
+                    batch.push(&members);
                     if !members.is_closed {
                         break;
                     }
                 }
-                Self::Several(answers)
+                Self::Several(batch)
             }
             Some(b'[') => {
-                let mut answers = Vec::new();
+                let mut batch = Batch::default();
                 reader.take(b'[');
-                while answers.len() < MAX_ANSWERS {
+                while !batch.is_full() {
                     let is_whole = if reader.peek() == Some(b'{') {
                         let members = Members::read(&mut reader);
-                        answers.extend(members.answer());
+                        batch.push(&members);
                         members.is_closed
                     } else {
                         reader.value().is_some()
@@ -159,7 +181,7 @@ impl<'a> Outline<'a> {
                         break;
                     }
                 }
-                Self::Batch(answers)
+                Self::Batch(batch)
             }
             _ => Self::Other,
         }
@@ -167,17 +189,19 @@ impl<'a> Outline<'a> {
 
     fn malformed(self, error: ErrorData, is_broken: bool) -> Malformed {
         use MalformedKind as K;
-        let (kind, id, answers) = match self {
+        let (kind, id, batch) = match self {
             Self::Object(members) => {
                 let kind = members.kind(is_broken);
-                (kind, members.id.and_then(Id::valid), Vec::new())
+                (kind, members.id.and_then(Id::valid), Batch::default())
             }
-            Self::Batch(answers) => (if is_broken { K::NotJson } else { K::Batch }, None, answers),
-            Self::Several(answers) => (K::NotJson, None, answers),
-            Self::Other if is_broken => (K::NotJson, None, Vec::new()),
-            Self::Other => (K::Other, None, Vec::new()),
+            Self::Batch(batch) => (if is_broken { K::NotJson } else { K::Batch }, None, batch),
+            Self::Several(batch) => (K::NotJson, None, batch),
+            Self::Other if is_broken => (K::NotJson, None, Batch::default()),
+            Self::Other => (K::Other, None, Batch::default()),
         };
-        Malformed { error, id, kind, answers }
+        let Batch { answers, has_requests } = batch;
+        let has_requests = has_requests && !answers.is_empty();
+        Malformed { error, id, kind, answers, has_requests }
     }
 }
 

@@ -269,17 +269,24 @@ mod tests {
     #[test]
     fn the_answers_of_a_batch_are_told() {
         let ids = |ids: &[i64]| ids.iter().copied().map(RequestId::Number).collect::<Vec<_>>();
-        for (text, expected) in [
+        for (text, expected, has_requests) in [
             (
                 r#"[{"jsonrpc":"2.0","id":1,"result":{}},{"id":2,"error":{}},{"id":3,"method":"x"}]"#,
                 ids(&[1, 2]),
+                true,
             ),
-            (r#"[{"jsonrpc":"2.0","id":1,"result":NaN},{"id":2,"res"#, ids(&[1])),
-            ("{\"id\":1,\"result\":{}}\n{\"id\":2,\"result\":{}}\n", ids(&[1, 2])),
-            (r#"[{"id":1,"method":"x"}]"#, ids(&[])),
+            (r#"[{"jsonrpc":"2.0","id":1,"result":NaN},{"id":2,"res"#, ids(&[1]), false),
+            ("{\"id\":1,\"result\":{}}\n{\"id\":2,\"result\":{}}\n", ids(&[1, 2]), false),
+            ("{\"id\":1,\"method\":\"x\"}\n{\"id\":2,\"result\":{}}\n", ids(&[2]), true),
+            (r#"[{"id":1,"result":{}},{"method":"x"}]"#, ids(&[1]), false),
+            (r#"[{"id":1,"method":"x"}]"#, ids(&[]), false),
         ] {
             let malformed = decode::<RoleClient>(text.as_bytes(), &()).expect_err(text);
-            assert_eq!(malformed.answers, expected, "{text}");
+            assert_eq!(
+                (malformed.answers, malformed.has_requests),
+                (expected, has_requests),
+                "{text}"
+            );
         }
     }
 

@@ -41,6 +41,8 @@ pub enum DecodeError {
         ids: Vec<RequestId>,
         /// The error for the callers.
         error: ErrorData,
+        /// The answer to requests that came in the same message, if there were any.
+        reply: Option<ErrorData>,
     },
     /// Fault of a notification, or of a response that nobody awaits any more: nobody is answered.
     Dropped {
@@ -89,9 +91,10 @@ impl DecodeError {
 impl From<Malformed> for DecodeError {
     fn from(malformed: Malformed) -> Self {
         use MalformedKind as K;
-        let Malformed { error, id, kind, answers } = malformed;
+        let Malformed { error, id, kind, answers, has_requests } = malformed;
         if !answers.is_empty() {
-            return Self::Responses { ids: answers, error: unreadable_answer(error) };
+            let reply = has_requests.then(|| error.clone());
+            return Self::Responses { ids: answers, error: unreadable_answer(error), reply };
         }
         match kind {
             K::Response => Self::Response { id, error: unreadable_answer(error) },

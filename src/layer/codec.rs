@@ -313,8 +313,11 @@ impl<R: McpRole, F: Framing<R>> Codec<R, F> {
             DecodeError::Response { id, error } => {
                 return Ok(Some(JsonRpcMessage::error(error, id)));
             }
-            DecodeError::Responses { ids, error } => {
+            DecodeError::Responses { ids, error, reply } => {
                 self.failed.extend(ids.into_iter().map(|id| (id, error.clone())));
+                if let Some(reply) = reply.filter(|_| replies && !R::IS_CLIENT) {
+                    self.queue_reply(&JsonRpcMessage::error(reply, None));
+                }
             }
             DecodeError::Unacceptable(reason) => return Err(reason),
         }

@@ -295,7 +295,7 @@ impl<R: RelayRole, E: End, G: Gate> Pump<R, E, G> {
     /// Deals with what the end has said and is no message: whoever waits for it is told.
     fn on_malformed(&mut self, malformed: Malformed) {
         use MalformedKind as K;
-        let Malformed { error, id, kind, answers, .. } = malformed;
+        let Malformed { error, id, kind, answers, has_requests } = malformed;
         if let Some(suppressed) = self.warnings.admit() {
             let what = &error.message;
             tracing::warn!(%what, suppressed, "what the end of a relay says is no message: skipped");
@@ -303,9 +303,12 @@ impl<R: RelayRole, E: End, G: Gate> Pump<R, E, G> {
         let answers = answers.into_iter().chain(id.clone().filter(|_| kind == K::Response));
         let answers: Vec<RequestId> = answers.collect();
         if !answers.is_empty() {
-            let error = unreadable_answer(error);
+            let unreadable = unreadable_answer(error.clone());
             for id in answers {
-                self.send_to_peer(JsonRpcMessage::error(error.clone(), Some(id)));
+                self.send_to_peer(JsonRpcMessage::error(unreadable.clone(), Some(id)));
+            }
+            if has_requests && R::IS_CLIENT {
+                self.push_to_end(JsonRpcMessage::error(error, None));
             }
         } else if kind == K::Request
             || R::IS_CLIENT && !matches!(kind, K::Response | K::Notification)

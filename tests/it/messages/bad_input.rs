@@ -93,6 +93,13 @@ async fn what_is_no_request_is_answered_with_an_error_and_harms_nothing() {
         ),
         ("an empty batch", "[]".into(), -32600, Value::Null),
         ("a batch", r#"[{"jsonrpc":"2.0","id":1,"method":"ping"}]"#.into(), -32600, Value::Null),
+        (
+            "a batch with an answer",
+            r#"[{"jsonrpc":"2.0","id":1,"method":"ping"},{"jsonrpc":"2.0","id":"x","result":{}}]"#
+                .into(),
+            -32600,
+            Value::Null,
+        ),
         ("deep arrays", deep.clone(), -32600, Value::Null),
         (
             "deep params",
