@@ -22,7 +22,7 @@ use crate::{
     event::ConnectionEvents,
     handshake::extensions::WsExtensions,
     layer::socket::side::Side as End,
-    link::{MessageLimits, PeerLimits},
+    link::MessageLimits,
     role::McpRole,
     transport::{Builder, Config as Settings},
 };
@@ -132,7 +132,8 @@ async fn converse<R: McpRole>(
             }
             JsonRpcMessage::Response(_) => answered += 1,
             JsonRpcMessage::Error(error) => {
-                assert_eq!(error.error.data.unwrap()["reason"], "too_many_requests");
+                let data = error.error.data.as_ref().unwrap();
+                assert_eq!(data["reason"], "too_many_requests", "{:?}", error.error);
                 answered += 1;
             }
             other => panic!("{other:?}"),
@@ -146,28 +147,28 @@ async fn converse<R: McpRole>(
     }
 }
 
-/// Both ends of a session, which know these limits of each other.
+/// Both ends of a session, which have announced these limits to each other.
 async fn session(
     near: DuplexStream,
     far: DuplexStream,
     limits: MessageLimits,
 ) -> (WebSocketTransport<RoleClient>, WebSocketTransport<RoleServer>) {
     let none = Bytes::new;
-    let peer = PeerLimits::default();
-    peer.set(limits);
-    let client = Builder::<RoleClient>::default().transport(Settings::default()).peer(peer.clone());
+    let client = Builder::<RoleClient>::default().transport(Settings::default());
     let link = client.layers().link(near, none(), End::Client, WsExtensions::default());
     let receive_count = ReceiveCount::default();
     receive_count.begin(SessionStart::Opening);
     let client =
         client.over_dialled_session(link, Never, ConnectionEvents::default(), receive_count);
-    let server = Builder::<RoleServer>::default().transport(Settings::default()).peer(peer);
+    let server = Builder::<RoleServer>::default().transport(Settings::default());
     let mut link = server.layers().link(far, none(), End::Server, WsExtensions::default());
     let secrets = Secrets::default();
     let id = serde_json::from_value(json!("s")).unwrap();
-    let session = SessionFrame::new(id, secrets.given().clone(), 120, 1 << 20);
+    let session = SessionFrame::new(id, secrets.given().clone(), 120, 1 << 20).within(limits);
     link.feed(Frame::Session(session).encode()).await.unwrap();
-    let server = server.over_accepted_session(link, Never, ReceiveCount::default());
+    let receive_count = ReceiveCount::default();
+    receive_count.peer().set(limits);
+    let server = server.over_accepted_session(link, Never, receive_count);
     (client, server)
 }
 
