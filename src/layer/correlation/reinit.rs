@@ -109,12 +109,22 @@ impl Opening {
 /// | `Failed`: there is no way to go on | both | |
 #[derive(Debug)]
 enum Phase {
-    Uninitialized { attempts: u32 },
+    Uninitialized {
+        attempts: u32,
+    },
     Initialized(Agreed),
-    Repeating { agreed: Agreed, timer: Option<Pin<Box<Sleep>>> },
+    Repeating {
+        agreed: Agreed,
+        timer: Option<Pin<Box<Sleep>>>,
+        /// `true` if the peer has refused it for now: the next link is sent it anew.
+        is_refused: bool,
+    },
     PeerInitialized,
     AwaitingPeer,
-    Verifying { was_initialized: bool, said: Said },
+    Verifying {
+        was_initialized: bool,
+        said: Said,
+    },
     Failed(Error),
 }
 
@@ -138,7 +148,7 @@ impl Phase {
 
     /// Creates the phase in which the answer to a repeated `initialize` is awaited on this link.
     fn repeating(agreed: Agreed, timeout: Duration) -> Self {
-        Self::Repeating { agreed, timer: Some(Box::pin(sleep(timeout))) }
+        Self::Repeating { agreed, timer: Some(Box::pin(sleep(timeout))), is_refused: false }
     }
 }
 
@@ -326,8 +336,13 @@ impl Reinit {
     /// says whether the peer is back.
     pub(super) fn resume(&mut self, resumed: &Resumed, link: &SharedLink) {
         let was_held = self.stopping.end();
-        if let Phase::Repeating { timer, .. } = &mut self.phase {
+        if let Phase::Repeating { timer, is_refused, .. } = &mut self.phase {
             *timer = Some(Box::pin(sleep(self.answer_timeout)));
+            if std::mem::take(is_refused)
+                && let Some(initialize) = &self.initialize
+            {
+                link.send_first(initialize.clone());
+            }
             return;
         }
         if was_held && !matches!(self.phase, Phase::AwaitingPeer) {
@@ -335,6 +350,13 @@ impl Reinit {
         }
         let replayed = resumed.replayed;
         self.events.announce_back(|| Event::Resumed { replayed });
+    }
+
+    /// Records that the peer has refused a repeated `initialize` for now, without executing it.
+    pub(super) fn note_refused(&mut self) {
+        if let Phase::Repeating { is_refused, .. } = &mut self.phase {
+            *is_refused = true;
+        }
     }
 
     /// Records the answer to a request of ours. Returns `true` if it is for the layers above, and

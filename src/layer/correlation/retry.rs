@@ -56,7 +56,10 @@ impl<R: McpRole, F: Framing<R>> Correlation<R, F> {
         }
         let Some(reason) = reason(error) else { return false };
         if self.pending.answers_own(id) {
-            // Repeated on the next connection as well, which is requested in a while.
+            // Sent again on the next connection, which is requested in a while.
+            if let Some(reinit) = &mut self.reinit {
+                reinit.note_refused();
+            }
             return true;
         }
         let Some(id) = self.pending.answered_by(id) else { return false };

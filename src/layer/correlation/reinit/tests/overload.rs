@@ -62,16 +62,26 @@ async fn they_end_unsent_where_no_connection_comes() {
 
 #[tokio::test(start_paused = true)]
 async fn a_repeated_initialize_that_is_refused_so_is_not_the_end() {
-    let (mut stack, peer) = refused();
-    peer.send(Message::Close(None));
-    let peer = stack.links.next();
-    stack.idle();
-    say(&peer, refusal(REPEATED_ID));
-    stack.idle();
-    peer.send(Message::Close(None));
-    let peer = stack.links.next();
-    stack.idle();
-    assert_eq!(sent(&peer), [INITIALIZE_AGAIN]);
+    for up in [LinkUp::NewPeer, RESUMED] {
+        let (mut stack, peer) = refused();
+        peer.send(Message::Close(None));
+        let peer = stack.links.next();
+        stack.idle();
+        say(&peer, refusal(REPEATED_ID));
+        stack.idle();
+        peer.send(Message::Close(None));
+        let peer = stack.links.next_as(up);
+        stack.idle();
+        assert_eq!(sent(&peer), [INITIALIZE_AGAIN]);
+        // One that is not refused is answered within the session, on whichever link.
+        peer.send(Message::Close(None));
+        let peer = stack.links.next_as(RESUMED);
+        stack.idle();
+        assert!(sent(&peer).is_empty());
+        say(&peer, repeated_result("1"));
+        stack.idle();
+        assert_eq!(sent(&peer)[0], "notifications/initialized");
+    }
 }
 
 /// A request that may run twice is repeated where it was sent: it was not.
