@@ -42,7 +42,7 @@ pub enum DecodeError {
         /// The error for the callers.
         error: ErrorData,
         /// The answer to requests that came in the same message, if there were any.
-        reply: Option<ErrorData>,
+        reply: Option<Box<ErrorData>>,
     },
     /// Fault of a notification, or of a response that nobody awaits any more: nobody is answered.
     Dropped {
@@ -93,7 +93,7 @@ impl From<Malformed> for DecodeError {
         use MalformedKind as K;
         let Malformed { error, id, kind, answers, has_requests } = malformed;
         if !answers.is_empty() {
-            let reply = has_requests.then(|| error.clone());
+            let reply = has_requests.then(|| Box::new(error.clone()));
             return Self::Responses { ids: answers, error: unreadable_answer(error), reply };
         }
         match kind {

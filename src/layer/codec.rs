@@ -316,7 +316,7 @@ impl<R: McpRole, F: Framing<R>> Codec<R, F> {
             DecodeError::Responses { ids, error, reply } => {
                 self.failed.extend(ids.into_iter().map(|id| (id, error.clone())));
                 if let Some(reply) = reply.filter(|_| replies && !R::IS_CLIENT) {
-                    self.queue_reply(&JsonRpcMessage::error(reply, None));
+                    self.queue_reply(&JsonRpcMessage::error(*reply, None));
                 }
             }
             DecodeError::Unacceptable(reason) => return Err(reason),
