@@ -138,7 +138,7 @@ impl<S: AsyncRead + AsyncWrite + Unpin> Socket<S> {
         stream.frames.follow(&leftover);
         // A copy, since the bytes share the buffer of the whole handshake.
         let ahead = leftover.to_vec();
-        Self::assemble(Filtered { stream, filter: Filter::None }, ahead, side, config)
+        Self::assemble(Filtered::new(stream, Filter::None), ahead, side, config)
     }
 
     fn assemble(stream: Filtered<S>, ahead: Vec<u8>, side: Side, config: Config) -> Self {
@@ -366,7 +366,9 @@ impl<S: AsyncRead + AsyncWrite + Unpin> Stream for Socket<S> {
         }
         // A reader may take many small messages out of one large step; other tasks have a turn too.
         let turn = ready!(poll_proceed(cx));
+        this.websocket.get_mut().is_reading = true;
         let polled = this.websocket.poll_next_unpin(cx);
+        this.websocket.get_mut().is_reading = false;
         if let Err(error) = this.check_pace(cx, polled.is_pending()) {
             return Poll::Ready(Some(Err(this.fail_link(cx, error))));
         }

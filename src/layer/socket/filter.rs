@@ -17,6 +17,28 @@ use super::{small_messages::SmallMessages, stream::Counted};
 pub(super) struct Filtered<S> {
     pub(super) stream: Counted<S>,
     pub(super) filter: Filter,
+    /// `true` while the library reads. It writes pongs then, and gives up reading if that fails,
+    /// whatever has arrived: a failure waits for the next write that is asked for.
+    pub(super) is_reading: bool,
+    /// Failure of a write while reading, after which nothing is written.
+    write_error: Option<io::ErrorKind>,
+}
+
+impl<S> Filtered<S> {
+    pub(super) fn new(stream: Counted<S>, filter: Filter) -> Self {
+        Self { stream, filter, is_reading: false, write_error: None }
+    }
+
+    /// Returns the outcome of a write that the library is to be told; `done` is success.
+    fn outcome<T>(&mut self, polled: Poll<io::Result<T>>, done: T) -> Poll<io::Result<T>> {
+        match polled {
+            Poll::Ready(Err(error)) if self.is_reading => {
+                self.write_error = Some(error.kind());
+                Poll::Ready(Ok(done))
+            }
+            polled => polled,
+        }
+    }
 }
 
 /// Filter between the byte stream and the WebSocket library.
@@ -37,7 +59,7 @@ impl<S: AsyncRead + Unpin> AsyncRead for Filtered<S> {
         cx: &mut Context<'_>,
         buffer: &mut ReadBuf<'_>,
     ) -> Poll<io::Result<()>> {
-        let Self { stream, filter } = self.get_mut();
+        let Self { stream, filter, .. } = self.get_mut();
         match filter {
             Filter::None => stream.poll_wire(cx, buffer),
             Filter::SmallMessages(small) => small.poll_read(stream, cx, buffer),
@@ -53,11 +75,19 @@ impl<S: AsyncWrite + Unpin> AsyncWrite for Filtered<S> {
         cx: &mut Context<'_>,
         bytes: &[u8],
     ) -> Poll<io::Result<usize>> {
-        Pin::new(&mut self.stream).poll_write(cx, bytes)
+        let polled = match self.write_error {
+            Some(kind) => Poll::Ready(Err(kind.into())),
+            None => Pin::new(&mut self.stream).poll_write(cx, bytes),
+        };
+        self.outcome(polled, bytes.len())
     }
 
     fn poll_flush(mut self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<io::Result<()>> {
-        Pin::new(&mut self.stream).poll_flush(cx)
+        let polled = match self.write_error {
+            Some(kind) => Poll::Ready(Err(kind.into())),
+            None => Pin::new(&mut self.stream).poll_flush(cx),
+        };
+        self.outcome(polled, ())
     }
 
     fn poll_shutdown(mut self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<io::Result<()>> {

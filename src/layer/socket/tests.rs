@@ -140,6 +140,23 @@ async fn the_end_without_a_close_is_abnormal(make: Make) {
     assert_eq!(error.close_reason().code, CloseCode::Abnormal);
 }
 
+#[tokio::test]
+async fn what_has_arrived_behind_a_ping_is_read_though_no_pong_can_be_written(make: Make) {
+    let (near, mut far) = duplex(256);
+    let mut socket = new(make, near, Side::Client, Config::default());
+    // A Ping, the text "hi", and a Close with 1008.
+    let frames = [0x89, 0, 0x81, 2, b'h', b'i', 0x88, 2, 0x03, 0xF0];
+    far.write_all(&frames).await.unwrap();
+    drop(far);
+    assert!(matches!(socket.next().await, Some(Ok(Message::Ping(_)))));
+    assert_eq!(socket.next().await.unwrap().unwrap(), Message::text("hi"));
+    let sent = socket.send(Message::text("late")).await;
+    assert!(matches!(sent, Err(Error::Link(LinkError::Io(_)))), "{sent:?}");
+    let close = socket.next().await.unwrap().unwrap();
+    let Message::Close(Some(reason)) = close else { panic!("{close:?}") };
+    assert_eq!(reason.code, CloseCode::Policy);
+}
+
 #[tokio::test(start_paused = true)]
 async fn a_peer_that_reads_nothing_is_stalled_one_that_reads_slowly_is_not(make: Make) {
     let (near, mut far) = duplex(16);

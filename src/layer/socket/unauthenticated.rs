@@ -31,7 +31,7 @@ impl<S: AsyncRead + AsyncWrite + Unpin> Socket<S> {
         let mut stream = Counted::new(stream, stats, config.buffer_size);
         stream.frames.follow(leftover);
         let filter = Filter::SmallMessages(Box::new(SmallMessages::new(limit, leftover)));
-        Self::assemble(Filtered { stream, filter }, Vec::new(), side, config)
+        Self::assemble(Filtered::new(stream, filter), Vec::new(), side, config)
     }
 
     /// Converts the socket once the peer has authenticated. By then all is flushed, and no more was
@@ -41,14 +41,14 @@ impl<S: AsyncRead + AsyncWrite + Unpin> Socket<S> {
     /// [`LinkError::Closed`] when the connection is closing, or is in the middle of a frame.
     pub(crate) fn authenticated(self) -> Result<Self, Error> {
         let Self { websocket, side, config, phase, .. } = self;
-        let Filtered { stream, filter } = websocket.into_inner();
+        let Filtered { stream, filter, .. } = websocket.into_inner();
         let rest = match filter {
             Filter::SmallMessages(small) => small.into_rest(),
             _ => Some(Vec::new()),
         };
         match (phase, rest) {
             (Phase::Open, Some(rest)) => {
-                let stream = Filtered { stream, filter: Filter::None };
+                let stream = Filtered::new(stream, Filter::None);
                 Ok(Self::assemble(stream, rest, side, config))
             }
             _ => Err(ended()),
