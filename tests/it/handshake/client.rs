@@ -5,26 +5,15 @@ use std::{
     time::{Duration, Instant},
 };
 
-use mcp_ws_transport::{
-    Error, Message,
-    client::Connect,
-    connect, connect_over,
-    decode::PendingMethods,
-    error::{HandshakeError, MessageError},
-    framing::{DecodeError, Framing, FramingProperties, JsonRpc},
-};
-use rmcp::{
-    RoleClient, ServiceExt,
-    service::{RxJsonRpcMessage, TxJsonRpcMessage},
-    transport::Transport,
-};
+use mcp_ws_transport::{Error, client::Connect, connect, connect_over, error::HandshakeError};
+use rmcp::{RoleClient, ServiceExt, transport::Transport};
 use serde_json::json;
 use tokio::{
     io::{AsyncReadExt, AsyncWriteExt},
     net::TcpListener,
 };
 
-use super::{Dialled, failure, refusal};
+use super::{Dialled, PingingByMessages, failure, refusal};
 use crate::common::{
     limit, listen,
     logs::Log,
@@ -344,36 +333,12 @@ async fn servers_may_choose_a_subprotocol_as_they_do_in_the_field() {
     .await;
 }
 
-/// Framing whose pings are messages, which no session counts.
-struct PingingByMessages(JsonRpc);
-
-impl Framing<RoleClient> for PingingByMessages {
-    fn encode(
-        &mut self,
-        message: &TxJsonRpcMessage<RoleClient>,
-    ) -> Result<Option<Message>, MessageError> {
-        Framing::<RoleClient>::encode(&mut self.0, message)
-    }
-
-    fn decode(
-        &mut self,
-        message: Message,
-        calls: &dyn PendingMethods,
-    ) -> Result<Option<RxJsonRpcMessage<RoleClient>>, DecodeError> {
-        Framing::<RoleClient>::decode(&mut self.0, message, calls)
-    }
-
-    fn properties(&self) -> FramingProperties {
-        FramingProperties::default().ping_message(|| Message::text("{}"))
-    }
-}
-
 #[tokio::test]
 async fn no_session_is_resumed_where_messages_are_the_pings() {
     limit(async {
         let (dialled, seen) = dial(
             |head| accepted(head, "Sec-WebSocket-Protocol: mcp\r\n").into(),
-            |connect| connect.framing(PingingByMessages(JsonRpc::default())),
+            |connect| connect.framing(PingingByMessages::default()),
         )
         .await;
         assert!(dialled.is_ok());

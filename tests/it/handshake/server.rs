@@ -19,9 +19,10 @@ use tokio::{
     net::{TcpListener, TcpStream},
 };
 
+use super::PingingByMessages;
 use crate::common::{
     Tools,
-    handshake::ask,
+    handshake::{ask, tools},
     limit,
     raw::{Frame, Head, KEY, Raw, initialize, upgrade_request},
     within,
@@ -34,6 +35,18 @@ async fn server() -> (Server, SocketAddr) {
         .unwrap();
     let address = server.local_addr();
     (server, address)
+}
+
+#[tokio::test]
+async fn no_session_is_resumed_where_messages_are_the_pings() {
+    limit(async {
+        let config = Config::default().framing(PingingByMessages::default());
+        let (_server, address) = tools(config).await;
+        let offers = "Sec-WebSocket-Protocol: mcp, mcp.resume.v1\r\n";
+        let (head, _) = ask(address, upgrade_request(address, offers)).await;
+        assert_eq!((head.status(), head.get("sec-websocket-protocol")), (101, Some("mcp")));
+    })
+    .await;
 }
 
 #[tokio::test]
