@@ -21,7 +21,8 @@ const AFTER_ERROR = 5000;
 export function retryDelay(code, failures, { first, afterRestart, factor, max } = RECONNECT) {
   if (isFinal(code)) return null;
   const isAnnounced = code === 1012 || code === 1013;
-  const spread = failures ? first * factor ** (failures - 1) : isAnnounced ? afterRestart : first;
+  const growth = Math.min(factor ** (failures - 1), Number.MAX_VALUE); // `0 * Infinity` is no number
+  const spread = failures ? first * growth : isAnnounced ? afterRestart : first;
   const least = code === 1011 ? Math.min(AFTER_ERROR, max) : failures ? Math.min(first, max) : 0;
   return least + Math.random() * Math.min(spread, max - least);
 }

@@ -25,8 +25,8 @@ export class Heartbeat {
   /** Notes that something has arrived; whatever it is, the server is there. */
   arrived() { if (this.#state !== 'stopped') this.#quiet(this.#options.interval); }
 
-  /** Pings at once. */
-  ping() { if (this.#state === 'quiet') this.#quiet(0); }
+  /** Pings at once, unless there are to be no pings. */
+  ping() { if (this.#state === 'quiet' && this.#options.interval < Infinity) this.#quiet(0); }
 
   stop() {
     clearTimeout(this.#timer);

@@ -1,7 +1,7 @@
 import { McpError, RPC } from './errors.js';
 import { withDefaults } from './options.js';
 import { Timeout } from './timer.js';
-import { WebSocketTransport } from './transport.js';
+import { WebSocketTransport, checkNumbers } from './transport.js';
 
 const DEFAULTS = { clientInfo: { name: 'mcp-ws', version: '1' }, capabilities: {}, handlers: {}, deadline: 30_000 };
 
@@ -31,6 +31,7 @@ export class McpSocket extends EventTarget {
   constructor(url, options = {}) {
     super();
     this.#url = url;
+    checkNumbers(options);
     this.#options = withDefaults(DEFAULTS, options);
   }
 

@@ -3,7 +3,7 @@ const MAX_TIMER = 2 ** 31 - 1;
 
 /** Runs `action` after some milliseconds, as far as a timer goes; never after `Infinity`. */
 export function after(milliseconds, action) {
-  return milliseconds < Infinity ? setTimeout(action, Math.min(milliseconds, MAX_TIMER)) : undefined;
+  return milliseconds === Infinity ? undefined : setTimeout(action, Math.min(milliseconds, MAX_TIMER));
 }
 
 /** Returns a signal that is aborted after some milliseconds, where there are such signals. */

@@ -48,6 +48,12 @@ const isExecuted = ({ error }) => !isStopping(error) && !isTooMany(error);
 
 const isRequest = ({ message: { id, method } }) => method !== undefined && id !== undefined;
 
+/** Throws where an option that is a number has another value. */
+export function checkNumbers(options) {
+  withDefaults(RECONNECT, options.reconnect, 'reconnect.');
+  withDefaults(DEFAULTS, options);
+}
+
 function complete(options) {
   const { WebSocket = globalThis.WebSocket, fetch = globalThis.fetch } = options;
   if (typeof WebSocket !== 'function') {
@@ -440,6 +446,7 @@ export class WebSocketTransport {
     this.#heartbeat.start();
     if (isResumed) session.acknowledge(); // so that the secret which was shown is spent
     else if (!isFirst) this.#onPeerLost('the server has forgotten the session');
+    if (this.#reconnect.state !== 'open') return; // whoever was told of that has closed
     if (isResumed ? this.#handshake.state === 'repeating' : this.#handshake.mustRepeat) return this.#repeatHandshake();
     if (isResumed && this.#isInitializing) this.#awaitInitialize();
     this.#became('open', { isResumed });
@@ -461,12 +468,12 @@ export class WebSocketTransport {
 
   /** Sends `initialize` to a new peer, unless that was done on an earlier link of its session. */
   #repeatHandshake() {
+    this.#awaitInitialize();
     if (this.#repeated === undefined) {
       const id = this.#ownId();
       const request = this.#options.framing.encode(this.#handshake.repeat(id));
       if (this.#writeOwn(request)) this.#repeated = id;
     }
-    this.#awaitInitialize();
   }
 
   /** `true` if the user's `initialize` was sent and has no answer. */

@@ -20,4 +20,6 @@ test('waits are drawn from the whole of a range that grows', () => {
   assert.deepEqual(range(1012, 0), [0, 10_000]);
   assert.deepEqual(range(1011, 0), [5000, 6000]);
   assert.deepEqual(range(1011, 1000), [5000, 30_000]);
+  const none = { first: 0, afterRestart: 10_000, factor: 1.5, max: 30_000 };
+  assert.equal(retryDelay(1006, 5000, none), 0); // no NaN, which is no wait at all
 });

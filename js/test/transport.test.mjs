@@ -4,7 +4,7 @@ import assert from 'node:assert/strict';
 import { test } from 'node:test';
 
 import { McpSocket, WebSocketTransport, jsonRpc } from '../mcp-ws.js';
-import { FakeWebSocket, failure, pass, settle, sockets } from './fakes.mjs';
+import { FakeWebSocket, failure, listeners, pass, settle, sockets, timerCount } from './fakes.mjs';
 import {
   RESUME, answer, initialized, notification, reasons, request, resumed, session, started, transport,
 } from './helpers.mjs';
@@ -42,7 +42,9 @@ test('a number that can be none is refused at once', () => {
     for (const name of ['queueBytes', 'connectTimeout', 'initializeTimeout', 'heartbeat', 'pongTimeout']) {
       assert.throws(make({ [name]: value }), { ...kind, message: new RegExp(`${name}.*from 0 on`) });
     }
-    assert.throws(() => new McpSocket('ws://test/', { deadline: value }), kind);
+    for (const options of [{ deadline: value }, { heartbeat: value }, { reconnect: { max: value } }]) {
+      assert.throws(() => new McpSocket('ws://test/', options), kind);
+    }
   }
   make({ heartbeat: Infinity, reconnect: { attempts: Infinity, first: 0 } })();
 });
@@ -598,5 +600,25 @@ test('a peer may not ask for more than is taken', async () => {
   assert.deepEqual([socket.sent[1].id, socket.sent[1].error.code], [7, -32600]); // it is in flight already
   await made.send(answer(7));
   assert.deepEqual(socket.sent[2], answer(7));
+  await made.close();
+});
+
+test('who is told of what goes over the wire may close', async () => {
+  const [made, got, socket] = await started();
+  await socket.lose();
+  made.onwire = ({ text }) => text?.startsWith('@ack') && made.close();
+  await resumed();
+  await settle();
+  assert.equal(made.state, 'closed');
+  assert.equal(got.states.at(-1), 'closed');
+  await made.send(request(7)).catch(() => {});
+  assert.equal(timerCount(), 0);
+});
+
+test('without pings there is none when the network is back either', async () => {
+  const [made, , socket] = await started({ plain: true, heartbeat: Infinity });
+  listeners.forEach((online) => online());
+  await pass(60_000);
+  assert.deepEqual([socket.sent, made.state], [[], 'open']);
   await made.close();
 });
