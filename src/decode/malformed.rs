@@ -106,12 +106,12 @@ enum Outline<'a> {
     Object(Members<'a>),
     /// An array.
     Batch(Batch),
-    /// One object after the other.
+    /// Several objects, one after the other.
     Several(Batch),
     Other,
 }
 
-/// What is known of several messages that came as one.
+/// Contents of several messages that came as one.
 #[derive(Default)]
 struct Batch {
     /// The ids of the answers in it.

@@ -59,7 +59,7 @@ pub(super) struct Reinit {
     phase: Phase,
     /// Time within which a repeated `initialize` is to be answered on this connection.
     answer_timeout: Duration,
-    /// The same on the next one.
+    /// Time within which it is to be answered on the next connection.
     next_answer_timeout: Duration,
     /// Request `initialize` of the layers above, until it has ended.
     opening: Option<Opening>,

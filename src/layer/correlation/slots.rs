@@ -13,7 +13,7 @@ use std::{
 
 use futures::task::AtomicWaker;
 
-/// One handler, in a sum of handlers (its upper bits) and of their decoded size (the lower ones).
+/// Share of one handler in a sum of handlers (upper bits) and of their decoded size (lower ones).
 /// Both change at once.
 const ONE_HANDLER: u64 = 1 << 40;
 

@@ -144,7 +144,7 @@ impl Members {
 
     /// Records that an instance was heard of; `None` if there is no room for it.
     ///
-    /// One that is new had `sent` that many notifications.
+    /// A new member had `sent` that many notifications.
     fn heard(
         &mut self,
         from: &Process,

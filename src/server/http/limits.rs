@@ -49,11 +49,11 @@ impl Limits {
 
     /// Sets how many clients there may be at once that have not yet shown who they are: 1,024.
     ///
-    /// They are in the TLS handshake, in the head of their request, before they have taken the 101,
-    /// or in the connection where that is allowed. When there is one more, one is dropped: of those from the address with the most
-    /// (as above), the one that came first. So neither slow clients nor one that comes all the time
-    /// shut out the others. A client that is being answered by a
-    /// [`fallback`](crate::server::Serve::fallback) is not counted until the answer is written.
+    /// Such clients are in the TLS handshake, in the head of their request, before they have taken
+    /// the 101, or in the connection where that is allowed. When there is one more, one is dropped:
+    /// of those from the address with the most (as above), the one that came first. So neither slow
+    /// clients nor one that comes all the time shut out the others. A client that is being answered
+    /// by a [`fallback`](crate::server::Serve::fallback) is not counted until the answer is written.
     #[must_use]
     pub fn handshakes(mut self, handshakes: usize) -> Self {
         self.handshakes = handshakes;

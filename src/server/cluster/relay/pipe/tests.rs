@@ -23,7 +23,7 @@ struct Wire(Mutex<Hub>);
 
 #[derive(Default)]
 struct Hub {
-    /// What is under way to the end with the session, and to the end with the client.
+    /// Payloads under way to the end with the session, and to the end with the client.
     under_way: [UnderWay; 2],
     feeds: [Option<Feed>; 2],
     answers: HashMap<Subject, oneshot::Sender<Bytes>>,
